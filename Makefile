@@ -6,13 +6,17 @@ RUNS ?= 10000
 SEED ?= 0
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build install test race vet staticcheck hundred failpoints random fuzz corpus model model-check faults soak attacks bench bench-hits golden cross tidy
+.PHONY: build install man test race vet staticcheck hundred failpoints random fuzz corpus model model-check faults soak soak-steady attacks bench bench-hits golden cross tidy
 
 build:            ## the command, into ./cachesidecar
 	$(GO) build -o cachesidecar ./cmd/cachesidecar
 
 install:          ## the command, into $GOBIN
 	$(GO) install ./cmd/cachesidecar
+
+man:              ## the manual page, into man/cachesidecar.1
+	mkdir -p man
+	$(GO) run ./cmd/cachesidecar man > man/cachesidecar.1
 
 test:             ## what the README says
 	$(GO) test ./...
@@ -63,7 +67,10 @@ faults:           ## real processes and networks through faults, the long way (a
 	$(GO) test ./internal/faults -v -count=1 -faults.long -timeout 60m
 
 soak:             ## real processes and networks, killed, paused, cut and restarted at random for half an hour, as root
-	$(GO) test ./internal/faults -run Soak -v -count=1 -faults.for 30m -timeout 60m
+	$(GO) test ./internal/faults -run TestNetnsSoak -v -count=1 -faults.for 30m -timeout 60m
+
+soak-steady:      ## real processes at 70 % of their peak for 20 minutes, while hosts join, leave, drain, reload and restart, keys and certificates change, and the origin goes away: no error, nothing grows
+	$(GO) test ./internal/faults -run TestSteadySoak -v -count=1 -faults.steady 20m -timeout 60m
 
 attacks:          ## attackers beside victims, timed, as root; writes the table in docs/SECURITY.md (about 8 minutes on two cores; a short way is part of test)
 	$(GO) test ./internal/attacks -run TestAttacks -v -count=1 -attacks.table $(abspath docs/SECURITY.md) -timeout 30m

@@ -10,6 +10,8 @@ type ClusterState struct {
 	Members int `json:"members" sum:"-"`
 	// This host may own partitions.
 	In bool `json:"in"`
+	// This host was drained, or is leaving: it owns nothing, and serves through others.
+	Drained bool `json:"drained" metric:"drained"`
 	// Partitions that this host owns.
 	Owned int `json:"held" metric:"partitions_held"`
 	// Ownerships that began.

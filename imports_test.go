@@ -35,6 +35,8 @@ var allowed = []struct {
 	{"internal/machine", nil},
 	// Floor 1: one duty each.
 	{"internal/rpc", []string{".", "internal/wire"}},
+	{"internal/hotkeys", []string{"internal/kv"}},
+	{"internal/slow", []string{"internal/kv"}},
 	{"l1", []string{".", "internal/kv"}},
 	{"invalidation", []string{"internal/kv", "internal/failpoint", "internal/wire"}},
 	{"gossip", nil},
@@ -46,7 +48,7 @@ var allowed = []struct {
 	{"internal/simnet", nil},
 	{"internal/proctest", nil}, // only tests import it
 	{"internal/peertest", nil}, // only tests import it
-	{"loader", []string{"internal/kv", "internal/settings"}},
+	{"loader", []string{"internal/kv", "internal/settings", "internal/slow"}},
 	{"internal/flight", []string{".", "internal/kv", "loader"}},
 	{"internal/keyfilter", []string{"internal/kv", "loader"}},
 	// Floor 2: the edges.
@@ -64,18 +66,18 @@ var allowed = []struct {
 	{"internal/access", []string{".", "internal/kv", "internal/settings", "internal/wire", "unixsock"}},
 	{"internal/calls", []string{".", "internal/wire"}},
 	{"client", []string{".", "internal/calls", "internal/kv", "internal/plainfile", "internal/rpc", "internal/wire", "invalidation", "unixsock"}},
-	{"internal/namespaces", []string{".", "internal/access", "internal/failpoint", "internal/flight", "internal/keyfilter", "internal/kv", "internal/places", "internal/wire", "invalidation", "l2/segment", "loader"}},
+	{"internal/namespaces", []string{".", "internal/failpoint", "internal/flight", "internal/hotkeys", "internal/keyfilter", "internal/kv", "internal/places", "internal/plainfile", "internal/settings", "internal/wire", "invalidation", "l2/segment", "loader"}},
 	{"internal/handoff", []string{".", "internal/cluster", "internal/kv", "internal/namespaces", "internal/peer", "internal/failpoint", "internal/wire", "invalidation", "l2/ownership", "l2/segment"}},
 	{"internal/verify", []string{".", "internal/cluster", "internal/kv", "internal/wire"}},
 	{"internal/httpd", []string{".", "internal/logs", "internal/rpc"}},
-	{"internal/engine", []string{".", "internal/access", "internal/cluster", "internal/failpoint", "internal/flight", "internal/handoff", "internal/kv", "internal/namespaces", "internal/peer", "internal/places", "internal/rpc", "internal/wire", "invalidation", "l1", "l2/ownership", "l2/segment", "loader"}},
-	{"internal/session", []string{".", "internal/access", "internal/engine", "internal/kv", "internal/namespaces", "internal/peer", "internal/places", "internal/rpc", "internal/verify", "internal/wire", "unixsock"}},
+	{"internal/engine", []string{".", "internal/access", "internal/cluster", "internal/failpoint", "internal/flight", "internal/handoff", "internal/hotkeys", "internal/kv", "internal/namespaces", "internal/peer", "internal/places", "internal/rpc", "internal/slow", "internal/wire", "invalidation", "l1", "l2/ownership", "l2/segment", "loader"}},
+	{"internal/session", []string{".", "internal/access", "internal/engine", "internal/kv", "internal/namespaces", "internal/peer", "internal/places", "internal/rpc", "internal/slow", "internal/verify", "internal/wire", "unixsock"}},
 	{"internal/telemetry", []string{".", "internal/access", "internal/cluster", "internal/creds", "internal/engine", "internal/httpd", "internal/logs", "internal/namespaces", "internal/rpc", "internal/wire"}},
 	// Floor 3: the composition root.
 	{"sidecar", []string{".", "internal/access", "internal/calls", "internal/cluster", "internal/creds", "internal/engine", "internal/httpd", "internal/keyfilter", "internal/kv", "internal/logs", "internal/machine", "internal/namespaces", "internal/peer", "internal/places", "internal/rpc", "internal/session", "internal/settings", "internal/telemetry", "internal/verify", "internal/wire", "loader", "unixsock"}},
 	{"internal/faults", nil}, // only tests
 	// Floor 4: the command.
-	{"cmd/cachesidecar", []string{".", "client", "internal/creds", "internal/load", "internal/logs", "internal/plainfile", "internal/wire", "loader", "loader/execorigin", "loader/httporigin", "loader/memcached", "loader/postgres", "loader/redisorigin", "sidecar", "unixsock"}},
+	{"cmd/cachesidecar", []string{".", "client", "internal/creds", "internal/load", "internal/logs", "internal/plainfile", "internal/settings", "internal/wire", "loader", "loader/execorigin", "loader/httporigin", "loader/memcached", "loader/postgres", "loader/redisorigin", "sidecar", "unixsock"}},
 }
 
 // forbidden lists packages of the standard library that a package must not import,

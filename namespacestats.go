@@ -10,17 +10,21 @@ type NamespaceStats struct {
 	Bytes int64 `json:"bytes" metric:"namespace_bytes"`
 	// Quota of the namespace; zero: none.
 	Quota int64 `json:"quota" metric:"namespace_quota_bytes,omitempty"`
-	// Reads of keys that returned a value.
+	// Reads of keys that returned a value that was in the cache, here or at its owner.
 	Hits int64 `json:"hits"`
+	// Reads of keys that returned a value that was loaded from the origin for them.
+	Loaded int64 `json:"loaded"`
 	// Reads of keys that returned no value.
 	Misses int64 `json:"misses"`
+	// Reads of keys that ended with an error.
+	ReadErrors int64 `json:"read_errors"`
 	// Writes that were stored.
 	Writes int64 `json:"writes"`
 	// Deletions of keys, found or not.
 	Deletes int64 `json:"deletes"`
 	// Writes whose condition was not met.
 	Refused int64 `json:"refused"`
-	// Requests that ended with an error.
+	// Requests that ended with an error, reads included.
 	Errors int64 `json:"errors"`
 	// Reads answered with a stale value.
 	Stale int64 `json:"stale"`
@@ -29,7 +33,12 @@ type NamespaceStats struct {
 	KeyFilter KeyFilterStats `json:"known" if:"Configured"`
 	Through   ThroughStats   `json:"write_through" if:"Configured"`
 	Warm      WarmStats      `json:"warm_on_start" if:"State"`
+	Failures  []FailureStats `json:"failures"`
 }
+
+// Reads returns the number of keys that were read, whatever came of it. The hit ratio is
+// Hits of Reads: a read that was loaded, was stale or failed is no hit.
+func (n *NamespaceStats) Reads() int64 { return n.Hits + n.Loaded + n.Misses + n.Stale + n.ReadErrors }
 
 // WarmStats describes the keys of a namespace that this host loads at its start.
 type WarmStats struct {
@@ -125,10 +134,27 @@ type LoadStats struct {
 	Retries int64 `json:"retries"`
 	// Closed, open or half-open.
 	Breaker string `json:"breaker"`
-	// The breaker is not closed.
+	// The breaker is open: loads are refused.
 	BreakerOpen bool `json:"breaker_open" metric:"origin_breaker_open"`
+	// The breaker is half-open: the next load tries the origin.
+	BreakerHalfOpen bool `json:"breaker_half_open" metric:"origin_breaker_half_open"`
+	// Times that the breaker opened.
+	Opened int64 `json:"breaker_openings" metric:"origin_breaker_openings_total"`
 	// Recent mean duration of a load.
 	MeanUS int64 `json:"mean_us" sum:"-"`
+}
+
+// FailureStats describes the failures of one kind of calls of an origin. A call that the
+// origin refuses has failed; one for a key that it does not have has not.
+type FailureStats struct {
+	// Kind of the calls: loads, writes, or listings for the key filter.
+	Calls string `json:"calls" label:"calls"`
+	// The last failure, without the origin's own words, which are in the log; "": none yet.
+	Error string `json:"error"`
+	// Time since the last failure; 0: none yet.
+	AgeMS int64 `json:"age_ms" metric:"origin_last_failure_seconds,omitempty" sum:"-"`
+	// Calls that have failed since the last one that succeeded.
+	InARow int64 `json:"in_a_row" metric:"origin_failures_in_a_row"`
 }
 
 // TokenStats describes the lease tokens of apps that load values themselves.

@@ -23,6 +23,25 @@ type Place struct {
 	Holder string `json:"holder"`
 }
 
+// DrainOptions are the options of Drain. The zero value hands over and stays.
+type DrainOptions struct {
+	Undo  bool // take a drain back
+	Force bool // also if no other host could take over: then the entries are gone
+	End   bool // then end the sidecar, as SIGTERM does
+}
+
+// Drained is the answer to DRAIN: what became of the partitions that the host owned.
+type Drained struct {
+	Node       string `json:"node"`
+	Partitions int    `json:"partitions"` // owned at the beginning
+	// Partitions that no other host has taken in time.
+	NotTaken int   `json:"not_taken"`
+	Entries  int64 `json:"entries"` // handed over
+	TookMS   int64 `json:"took_ms"`
+	// The drain was taken back, by this request or while this one waited.
+	Undone bool `json:"undone"`
+}
+
 // Verified is the answer to VERIFY: the reads of all hosts, of keys that were
 // overwritten at the same time.
 type Verified struct {
@@ -63,4 +82,18 @@ type VerifiedNode struct {
 type VerifiedBucket struct {
 	UpToMS int64 `json:"up_to_ms"`
 	Reads  int64 `json:"reads"`
+}
+
+// Changes is what a reload has done.
+type Changes struct {
+	Changed []Change `json:"changed"` // in effect now
+	// Settings that take effect with the next start only.
+	Restart []Change `json:"restart"`
+}
+
+// Change is one setting that has another value.
+type Change struct {
+	Setting string `json:"setting"` // such as namespaces.users.default_ttl
+	From    string `json:"from"`
+	To      string `json:"to"`
 }

@@ -33,8 +33,8 @@ type Stats struct {
 	Overdue int64        `json:"overdue_writes" metric:"overdue_writes_total"`
 	Process ProcessStats `json:"process" sum:"-"`
 
-	// Hosts by state, as this host sees them, this one included: "in", "out", "missing",
-	// "left", "refused" or "unknown".
+	// Hosts by state, as this host sees them, this one included: "in", "out", "drained",
+	// "missing", "left", "refused" or "unknown".
 	Members map[string]int64 `json:"members" metric:"members{state=*}"`
 	HTTP    HTTPStats        `json:"http" if:"Limit"`
 	Log     LogStats         `json:"log" if:"Bounded"`

@@ -53,8 +53,9 @@ func dialWith(ctx context.Context, cfg Config, clock kv.Clock) (*Client, error) 
 	s := &shared{cfg: cfg.withDefaults(), clock: clock, seed: maphash.MakeSeed()}
 	s.loads.keys = map[loadKey]*queue{}
 	s.closed, s.close = context.WithCancel(context.Background())
+	together := new(moves)
 	for range s.cfg.Conns {
-		s.slots = append(s.slots, newSlot(&s.cfg, clock))
+		s.slots = append(s.slots, newSlot(&s.cfg, clock, together))
 	}
 	c := &Client{shared: s}
 	if _, err := s.slots[0].get(ctx); err != nil && !(cfg.Lazy && errors.Is(err, cachesidecar.ErrUnavailable)) {
@@ -111,7 +112,7 @@ func (s *shared) anySlot() *slot { return s.slots[int(s.turn.Add(1))%len(s.slots
 // keep their order.
 func (s *shared) connect(ctx context.Context, want *slot) (*slot, *rpc.Client, error) {
 	if l := want.lent.Load(); l != nil {
-		if l.conn.Err() == nil && l.conn.InFlight() > 0 {
+		if l.conn.Err() == nil && l.conn.InFlight() > 0 && !l.conn.Retiring() {
 			return l.by, l.conn, nil
 		}
 		want.lent.CompareAndSwap(l, nil)
@@ -135,11 +136,11 @@ func (c *Client) do(ctx context.Context, s *slot, q *wire.Request) (a answer, er
 }
 
 // timeout returns the time that a call has: until ctx's deadline, else RequestTimeout.
-func (c *Client) timeout(ctx context.Context) time.Duration {
+func (s *shared) timeout(ctx context.Context) time.Duration {
 	if d, ok := ctx.Deadline(); ok {
 		return time.Until(d)
 	}
-	return c.cfg.RequestTimeout
+	return s.cfg.RequestTimeout
 }
 
 // leaseGrace is how much longer a LEASE waits than it tells the sidecar. A token that
@@ -156,25 +157,29 @@ func (c *Client) doWithin(
 	if err := ctx.Err(); err != nil {
 		return a, callError(err)
 	}
-	q.TimeoutMS = uint32(min(max(timeout.Milliseconds(), 1), wire.MaxTimeout))
-	if q.Op == wire.OpLease {
-		timeout += leaseGrace
-	}
 	for attempt := 0; ; attempt++ {
-		if a.from, a.conn, err = c.connect(ctx, s); err != nil {
+		if q.Op == wire.OpFill && s.Live() == nil && s.moving() {
+			return a, fmt.Errorf("%w: the sidecar closes, and its token has ended", cachesidecar.ErrUnavailable)
+		}
+		if a.from, a.conn, timeout, err = c.reach(ctx, s, timeout); err != nil {
 			return a, err
 		}
+		q.TimeoutMS = uint32(min(max(timeout.Milliseconds(), 1), wire.MaxTimeout))
 		if q.UntilNS = 0; writes(q) && a.from.oneClock(a.conn) {
 			q.UntilNS = c.givenUp(ctx, timeout)
 		}
-		if a.call, err = a.conn.Do(ctx, timeout, q); err == nil {
+		grace := time.Duration(0)
+		if q.Op == wire.OpLease {
+			grace = leaseGrace
+		}
+		if a.call, err = a.conn.Do(ctx, timeout+grace, q); err == nil {
 			if err = wire.DecodeAnswer(q, a.call.Frame(), &a.Reply); err != nil {
 				return a, fmt.Errorf("%w: the sidecar's answer: %w", cachesidecar.ErrInternal, err)
 			}
 			return a, calls.Err(&a.Reply)
 		}
 		again := errors.Is(err, rpc.ErrNotSent) || errors.Is(err, rpc.ErrClosed) && repeatable(q.Op)
-		if !again || attempt > 0 {
+		if !again || attempt > 0 && !errors.Is(err, rpc.ErrRetiring) {
 			return a, callError(withReason(ctx, err))
 		}
 		a.release()
@@ -182,11 +187,43 @@ func (c *Client) doWithin(
 	}
 }
 
+// reach is connect, but waits for a sidecar that has said that it closes, until it is
+// back. It returns how much of the call's time is left.
+func (s *shared) reach(ctx context.Context, want *slot, timeout time.Duration) (
+	from *slot, conn *rpc.Client, left time.Duration, err error,
+) {
+	if want.lent.Load() == nil {
+		if conn := want.Live(); conn != nil {
+			return want, conn, timeout, nil
+		}
+	}
+	if !want.moving() {
+		from, conn, err = s.connect(ctx, want)
+		return from, conn, timeout, err
+	}
+	began := time.Now()
+	wait, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	from, conn, err = s.connect(wait, want)
+	for want.again(wait, err) {
+		from, conn, err = s.connect(wait, want)
+	}
+	switch {
+	case err == nil:
+		left = max(timeout-time.Since(began), time.Millisecond)
+	case ctx.Err() != nil:
+		err = callError(ctx.Err())
+	case wait.Err() != nil:
+		err = fmt.Errorf("%w: it has stopped, and was not started again in time: %w", cachesidecar.ErrUnavailable, err)
+	}
+	return from, conn, left, err
+}
+
 // givenUp returns the time on the boot clock at which a call that begins now is given up,
 // because of its timeout or its context.
-func (c *Client) givenUp(ctx context.Context, timeout time.Duration) uint64 {
+func (s *shared) givenUp(ctx context.Context, timeout time.Duration) uint64 {
 	// Read the clock first: time that passes after this makes the result earlier.
-	now := c.clock.Read().Boot
+	now := s.clock.Read().Boot
 	if d, ok := ctx.Deadline(); ok {
 		timeout = min(timeout, time.Until(d))
 	}

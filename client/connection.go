@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -24,6 +25,13 @@ type slot struct {
 	maxValue atomic.Int64 // in bytes, from HELLO; zero before
 	greeted  atomic.Pointer[greeting]
 	lent     atomic.Pointer[lent] // used in place of its own connection; nil: none
+	moves    *moves
+}
+
+// moves is when the sidecar last said that it closes. Slots share it: the sidecar tells
+// only those that are connected.
+type moves struct {
+	at atomic.Int64 // on the boot clock, in ns; zero: never
 }
 
 // lent is another slot's connection, used for a while; see shared.connect.
@@ -66,13 +74,23 @@ func sameClock(b wire.BootClock, before, after time.Duration) bool {
 		time.Duration(b.NowNS) >= before-clockError && time.Duration(b.NowNS) <= after+clockError
 }
 
-func newSlot(cfg *Config, clock kv.Clock) *slot {
-	s := &slot{cfg: cfg, clock: clock}
-	s.Dial = s.dial
+func newSlot(cfg *Config, clock kv.Clock, m *moves) *slot {
+	s := &slot{cfg: cfg, clock: clock, moves: m}
+	s.Dial, s.Eager = s.dial, s.moving
 	return s
 }
 
-// get returns a connection that was alive when last checked.
+// moveFor is how long calls wait for a sidecar that has said that it closes: it is mostly
+// started again. After that time a call fails at once, as without a sidecar.
+const moveFor = 5 * time.Second
+
+// moving reports whether the sidecar has said lately that it closes.
+func (s *slot) moving() bool {
+	at := s.moves.at.Load()
+	return at != 0 && s.clock.Read().Boot-time.Duration(at) < moveFor
+}
+
+// get returns a connection that was alive when last checked, or makes one.
 func (s *slot) get(ctx context.Context) (*rpc.Client, error) {
 	c, err := s.Get(ctx)
 	if errors.Is(err, rpc.ErrRetired) {
@@ -81,9 +99,38 @@ func (s *slot) get(ctx context.Context) (*rpc.Client, error) {
 	return c, err
 }
 
+// again reports whether another attempt may help after err, since the sidecar is being
+// started again. Before that it waits.
+func (s *slot) again(ctx context.Context, err error) bool {
+	return errors.Is(err, cachesidecar.ErrUnavailable) && s.moving() && kv.Sleep(ctx, moveAgain)
+}
+
+// moveAgain is the time between two attempts to connect to a sidecar that is being started
+// again.
+const moveAgain = 5 * time.Millisecond
+
+// follow makes the client move on when the sidecar says that it closes: calls in flight
+// get their answers, and later ones go over another connection.
+func (s *slot) follow(c *rpc.Client, w *wire.Welcome) error {
+	if !slices.Contains(w.Features, "leaving") {
+		return nil
+	}
+	return c.Await(&wire.Request{Op: wire.OpLeaving}, func(frame []byte) {
+		var r wire.Reply
+		if wire.DecodeReply(wire.OpLeaving, frame, &r) == nil && r.Status == wire.OK {
+			s.moves.at.Store(max(1, int64(s.clock.Read().Boot)))
+			c.Leave()
+		}
+	})
+}
+
 // dial connects and sends HELLO.
 func (s *slot) dial(ctx context.Context) (*rpc.Client, error) {
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.DialTimeout)
+	timeout := s.cfg.DialTimeout
+	if s.moving() { // the socket may be there before the sidecar is
+		timeout = max(timeout, moveFor)
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	path, err := unixsock.Find(s.cfg.Socket)
 	if err != nil {
@@ -101,7 +148,7 @@ func (s *slot) dial(ctx context.Context) (*rpc.Client, error) {
 	}
 	c := rpc.NewClient(nc, rpc.ClientConfig{MaxCalls: s.cfg.MaxCalls})
 	before := s.clock.Read().Boot
-	call, err := c.Do(ctx, s.cfg.DialTimeout, &wire.Request{Op: wire.OpHello, Hello: wire.Hello{
+	call, err := c.Do(ctx, timeout, &wire.Request{Op: wire.OpHello, Hello: wire.Hello{
 		Versions: []int{wire.Version}, Client: s.cfg.Name, Token: token, Namespace: s.cfg.Namespace,
 	}})
 	if err == nil {
@@ -109,6 +156,7 @@ func (s *slot) dial(ctx context.Context) (*rpc.Client, error) {
 		if err = welcomed(call.Frame(), &w); err == nil {
 			s.maxValue.Store(int64(w.Limits.Value))
 			s.greeted.Store(&greeting{c, w, sameClock(w.Boot, before, s.clock.Read().Boot)})
+			err = s.follow(c, &w)
 		}
 		c.Release(call)
 	} else if !errors.Is(err, context.Canceled) {

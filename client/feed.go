@@ -77,13 +77,16 @@ type feed struct {
 // newFeed returns a feed whose questions wait for an event. A nil namespace is the
 // connection's default.
 func newFeed(cfg *Config, clock kv.Clock, namespace []byte, wait time.Duration) *feed {
-	return &feed{slot: newSlot(cfg, clock), cfg: cfg, namespace: namespace, wait: wait}
+	return &feed{slot: newSlot(cfg, clock, new(moves)), cfg: cfg, namespace: namespace, wait: wait}
 }
 
 // next asks for the events after the position. After any error the next answer is a
 // reset.
 func (f *feed) next(ctx context.Context) (w wire.Watched, err error) {
 	conn, err := f.slot.get(ctx)
+	for f.slot.again(ctx, err) {
+		conn, err = f.slot.get(ctx)
+	}
 	if err != nil {
 		f.conn = nil
 		return w, err
@@ -95,7 +98,10 @@ func (f *feed) next(ctx context.Context) (w wire.Watched, err error) {
 				cachesidecar.ErrUnsupported)
 		}
 	}
-	if err = f.ask(ctx, &w); err != nil {
+	if err = f.ask(ctx, &w); errors.Is(err, rpc.ErrRetiring) {
+		f.conn = nil
+		return f.next(ctx) // the sidecar closes, and has not got the question
+	} else if err != nil {
 		f.conn = nil
 		return w, err
 	}

@@ -53,7 +53,7 @@ func (c *Client) GetMulti(
 	}
 	for len(keys) > 0 {
 		n := min(len(keys), wire.MaxKeys)
-		answered, err := c.getSome(ctx, keys[:n], found, o)
+		answered, err := getSome(ctx, c, keys[:n], found, o)
 		if err != nil {
 			return found, err
 		}
@@ -64,8 +64,8 @@ func (c *Client) GetMulti(
 
 // getSome asks for up to MaxKeys keys. It returns how many of them, counted from the
 // first, were answered: the sidecar ends an answer early if it would become too long.
-func (c *Client) getSome(
-	ctx context.Context, keys []string, found map[string]cachesidecar.Item, o cachesidecar.GetOptions,
+func getSome(
+	ctx context.Context, c *Client, keys []string, found map[string]cachesidecar.Item, o cachesidecar.GetOptions,
 ) (answered int, err error) {
 	q := calls.GetMulti(calls.Keys(keys), o)
 	sent := c.near.ask(&q)

@@ -3,9 +3,11 @@ package client
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/calls"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -14,6 +16,27 @@ func (c *Client) Ping(ctx context.Context) error {
 	a, err := c.do(ctx, c.anySlot(), &wire.Request{Op: wire.OpPing})
 	a.release()
 	return err
+}
+
+// Sidecar describes the sidecar that a client is connected to, as the sidecar has greeted
+// it.
+type Sidecar struct {
+	Node     string   // its name
+	Version  string   // of its build
+	Features []string // the ops that it serves, in lower case
+}
+
+// Sidecar returns which sidecar answers. It asks nothing if there is a connection.
+func (c *Client) Sidecar(ctx context.Context) (Sidecar, error) {
+	s, conn, _, err := c.reach(ctx, c.anySlot(), c.timeout(ctx))
+	if err != nil {
+		return Sidecar{}, err
+	}
+	w := s.welcomeOf(conn)
+	if w == nil {
+		return Sidecar{}, fmt.Errorf("%w: the connection has ended", cachesidecar.ErrUnavailable)
+	}
+	return Sidecar{Node: w.Node, Version: w.Server, Features: slices.Clone(w.Features)}, nil
 }
 
 // Stats returns the sidecar's statistics.
@@ -41,6 +64,12 @@ func (c *Client) Forget(ctx context.Context, node string) error {
 	return err
 }
 
+// Reload makes the sidecar read its configuration again. It returns what has changed, and
+// what needs a restart. An error names what is wrong; then nothing has changed.
+func (c *Client) Reload(ctx context.Context) (cachesidecar.Changes, error) {
+	return body[cachesidecar.Changes](ctx, c, &wire.Request{Op: wire.OpReload})
+}
+
 // Ring returns which host owns a key.
 func (c *Client) Ring(ctx context.Context, key string) (cachesidecar.Place, error) {
 	return body[cachesidecar.Place](ctx, c, &wire.Request{Op: wire.OpRing, Key: []byte(key)})
@@ -52,6 +81,15 @@ func (c *Client) Ring(ctx context.Context, key string) (cachesidecar.Place, erro
 func (c *Client) Verify(ctx context.Context, duration time.Duration) (cachesidecar.Verified, error) {
 	q := wire.Request{Op: wire.OpVerify, WaitMS: uint32(duration.Milliseconds())}
 	return body[cachesidecar.Verified](ctx, c, &q)
+}
+
+// Drain hands over what this host owns to other hosts, while the sidecar goes on serving.
+// Without a deadline of ctx it waits for 30 s at most; what has begun continues.
+func (c *Client) Drain(ctx context.Context, o cachesidecar.DrainOptions) (cachesidecar.Drained, error) {
+	ctx, cancel := calls.DrainContext(ctx)
+	defer cancel()
+	q := calls.Drain(o)
+	return body[cachesidecar.Drained](ctx, c, &q)
 }
 
 func body[T any](ctx context.Context, c *Client, q *wire.Request) (v T, err error) {

@@ -28,6 +28,7 @@ type scripted struct {
 	boot  func() wire.BootClock // the boot clock that HELLO offers
 	full  *atomic.Bool          // new connections are closed
 	shed  *atomic.Int64         // number of connections closed so
+	leave chan *asked           // the LEAVINGs, which wait
 }
 
 // asked is a request that waits for its answer.
@@ -36,6 +37,7 @@ type asked struct {
 	conn   net.Conn
 	answer func(wire.Reply)
 	hangUp func()
+	ended  chan struct{} // closed when the connection has ended
 }
 
 func newScripted(t *testing.T, cfg client.Config) *scripted {
@@ -48,7 +50,7 @@ func newScriptedAt(t *testing.T, cfg client.Config, boot func() wire.BootClock) 
 	t.Helper()
 	s := &scripted{
 		boot: boot, t: t, asked: make(chan *asked, 100), get: wire.Reply{Status: wire.Miss}, gets: new(atomic.Int64),
-		full: new(atomic.Bool), shed: new(atomic.Int64),
+		full: new(atomic.Bool), shed: new(atomic.Int64), leave: make(chan *asked, 1000),
 	}
 	cfg.Socket = filepath.Join(t.TempDir(), "s")
 	ln, err := net.Listen("unix", cfg.Socket)
@@ -65,8 +67,8 @@ func newScriptedAt(t *testing.T, cfg client.Config, boot func() wire.BootClock) 
 				return
 			}
 			if s.full.Load() {
+				s.shed.Add(1) // before the client can know
 				nc.Close()
-				s.shed.Add(1)
 				continue
 			}
 			wg.Go(func() { s.serve(nc) }) // until the client closes it
@@ -78,6 +80,8 @@ func newScriptedAt(t *testing.T, cfg client.Config, boot func() wire.BootClock) 
 
 func (s *scripted) serve(nc net.Conn) {
 	defer nc.Close()
+	ended := make(chan struct{})
+	defer close(ended)
 	var mu sync.Mutex
 	for {
 		var head [wire.LengthSize]byte
@@ -88,7 +92,7 @@ func (s *scripted) serve(nc net.Conn) {
 		if _, err := io.ReadFull(nc, frame); err != nil {
 			return
 		}
-		a := &asked{conn: nc, hangUp: func() { nc.Close() }}
+		a := &asked{conn: nc, hangUp: func() { nc.Close() }, ended: ended}
 		if err := wire.DecodeRequest(frame, &a.Request); err != nil {
 			s.t.Errorf("%x: %v", frame, err)
 			return
@@ -101,11 +105,16 @@ func (s *scripted) serve(nc net.Conn) {
 		}
 		switch a.Op {
 		case wire.OpHello:
-			body, err := wire.MarshalBody(wire.Welcome{Version: wire.Version, Node: "scripted", Limits: wire.Limits{Value: 1 << 20}, Boot: s.boot()})
+			body, err := wire.MarshalBody(wire.Welcome{
+				Version: wire.Version, Node: "scripted", Features: []string{"leaving"},
+				Limits: wire.Limits{Value: 1 << 20}, Boot: s.boot(),
+			})
 			if err != nil {
 				s.t.Error(err)
 			}
 			a.answer(wire.Reply{Body: body})
+		case wire.OpLeaving:
+			s.leave <- a
 		case wire.OpGet:
 			a.answer(s.get)
 			s.gets.Add(1)

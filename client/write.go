@@ -10,17 +10,17 @@ import (
 
 // Set stores a value and returns its version.
 func (c *Client) Set(ctx context.Context, key string, value []byte, o cachesidecar.SetOptions) (uint64, error) {
-	return c.set(ctx, key, value, wire.ModeSet, 0, o)
+	return set(ctx, c, key, value, wire.ModeSet, 0, o)
 }
 
 // Add stores a value if the key has none, else it returns ErrExists.
 func (c *Client) Add(ctx context.Context, key string, value []byte, o cachesidecar.SetOptions) (uint64, error) {
-	return c.set(ctx, key, value, wire.ModeAdd, 0, o)
+	return set(ctx, c, key, value, wire.ModeAdd, 0, o)
 }
 
 // Replace stores a value if the key has one, else it returns ErrNotFound.
 func (c *Client) Replace(ctx context.Context, key string, value []byte, o cachesidecar.SetOptions) (uint64, error) {
-	return c.set(ctx, key, value, wire.ModeReplace, 0, o)
+	return set(ctx, c, key, value, wire.ModeReplace, 0, o)
 }
 
 // CompareAndSwap stores a value if the key's version is still the given one. Else it
@@ -28,11 +28,11 @@ func (c *Client) Replace(ctx context.Context, key string, value []byte, o caches
 func (c *Client) CompareAndSwap(
 	ctx context.Context, key string, value []byte, version uint64, o cachesidecar.SetOptions,
 ) (uint64, error) {
-	return c.set(ctx, key, value, wire.ModeCAS, version, o)
+	return set(ctx, c, key, value, wire.ModeCAS, version, o)
 }
 
-func (c *Client) set(
-	ctx context.Context, key string, value []byte, m wire.Mode, compare uint64, o cachesidecar.SetOptions,
+func set(
+	ctx context.Context, c *Client, key string, value []byte, m wire.Mode, compare uint64, o cachesidecar.SetOptions,
 ) (uint64, error) {
 	k := []byte(key)
 	q, err := calls.Set(k, value, m, compare, o)
@@ -52,7 +52,7 @@ func (c *Client) set(
 // Delete removes a key's value from the whole cluster. It returns ErrNotFound if the key
 // has none.
 func (c *Client) Delete(ctx context.Context, key string, o cachesidecar.DeleteOptions) error {
-	had, err := c.deleteSome(ctx, []string{key}, o)
+	had, err := deleteSome(ctx, c, []string{key}, o)
 	if err == nil && had == 0 {
 		return cachesidecar.ErrNotFound
 	}
@@ -67,14 +67,14 @@ func (c *Client) DeleteMulti(ctx context.Context, keys []string, o cachesidecar.
 		some := keys[:min(len(keys), wire.MaxKeys)]
 		keys = keys[len(some):]
 		var n int
-		n, err = c.deleteSome(ctx, some, o)
+		n, err = deleteSome(ctx, c, some, o)
 		had += n
 	}
 	return had, err
 }
 
 // deleteSome deletes up to MaxKeys keys and returns how many of them had a value.
-func (c *Client) deleteSome(ctx context.Context, keys []string, o cachesidecar.DeleteOptions) (had int, err error) {
+func deleteSome(ctx context.Context, c *Client, keys []string, o cachesidecar.DeleteOptions) (had int, err error) {
 	q, err := calls.Delete(calls.Keys(keys), o)
 	if err != nil {
 		return 0, err

@@ -12,6 +12,8 @@ import (
 
 	"github.com/sony/gobreaker/v2"
 	"golang.org/x/time/rate"
+
+	"github.com/cachesidecar/cachesidecar/internal/slow"
 )
 
 // GuardConfig has the limits for one namespace's origin. Zero means the default, which
@@ -21,7 +23,8 @@ type GuardConfig struct {
 	Queue       int           // calls that wait for a place; 1,024
 	QueueTime   time.Duration // maximum wait for a place, and for the rate; 1 s
 	Rate        float64       // calls per second, retries included; no limit
-	// Calls at once after a pause, if Rate is given; a tenth of Rate, at least 1.
+	// Calls at once after a pause, if Rate is given; a tenth of Rate, at least 1 and at most
+	// what a configuration may give.
 	Burst   int
 	Timeout time.Duration // of one call; 5 s
 
@@ -36,8 +39,11 @@ type GuardConfig struct {
 	RetryShare  float64       // retries per request, in the long run; 0.1
 }
 
-// withDefaults returns a validated copy with the defaults filled in.
-func (c GuardConfig) withDefaults() (GuardConfig, error) {
+// mostBurst bounds the default of Burst.
+const mostBurst = 1 << 20
+
+// WithDefaults returns a validated copy with the defaults filled in.
+func (c GuardConfig) WithDefaults() (GuardConfig, error) {
 	for _, f := range []struct {
 		name  string
 		value float64
@@ -61,7 +67,7 @@ func (c GuardConfig) withDefaults() (GuardConfig, error) {
 	c.Concurrency = cmp.Or(c.Concurrency, 64)
 	c.Queue = cmp.Or(c.Queue, 1024)
 	or(&c.QueueTime, time.Second)
-	c.Burst = cmp.Or(c.Burst, max(1, int(c.Rate/10)))
+	c.Burst = cmp.Or(c.Burst, int(min(max(1, c.Rate/10), mostBurst)))
 	or(&c.Timeout, 5*time.Second)
 	c.Failures = cmp.Or(c.Failures, 5)
 	or(&c.Open, 5*time.Second)
@@ -89,6 +95,7 @@ type GuardStats struct {
 	ShedQueue        uint64 // ErrBusy: the queue was full, or the wait was too long
 	ShedRate         uint64 // ErrBusy: the rate allowed no call within the maximum wait
 	ShedBreaker      uint64 // ErrBusy: the breaker was open
+	Opened           uint64 // times that the breaker opened
 	CallTime         time.Duration
 }
 
@@ -110,13 +117,13 @@ type Guard struct {
 	budget  *Budget
 
 	requests, calls, failed, retries, noBudget atomic.Uint64
-	shedQueue, shedRate, shedBreaker           atomic.Uint64
+	shedQueue, shedRate, shedBreaker, opened   atomic.Uint64
 	callTime                                   atomic.Int64
 }
 
 // NewGuard returns a Guard before source. It starts nothing.
 func NewGuard(source Source, cfg GuardConfig) (*Guard, error) {
-	cfg, err := cfg.withDefaults()
+	cfg, err := cfg.WithDefaults()
 	if err != nil {
 		return nil, err
 	}
@@ -124,23 +131,30 @@ func NewGuard(source Source, cfg GuardConfig) (*Guard, error) {
 	if cfg.Rate > 0 {
 		limit = rate.Limit(cfg.Rate)
 	}
-	return &Guard{
+	g := &Guard{
 		source: source,
 		cfg:    cfg,
 		queue:  NewQueue(cfg.Concurrency, cfg.Queue, cfg.QueueTime),
 		rate:   rate.NewLimiter(limit, cfg.Burst),
-		breaker: gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
-			MaxRequests: uint32(min(cfg.Probes, math.MaxUint32)),
-			Timeout:     cfg.Open,
-			ReadyToTrip: func(c gobreaker.Counts) bool {
-				return c.ConsecutiveFailures >= uint32(min(cfg.Failures, math.MaxUint32))
-			},
-			IsSuccessful: Answered,
-			// A load that was cancelled says nothing about the origin.
-			IsExcluded: func(err error) bool { return errors.Is(err, errGone) },
-		}),
 		budget: NewBudget(cfg.RetryShare, retryReserve),
-	}, nil
+	}
+	g.breaker = gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
+		MaxRequests: uint32(min(cfg.Probes, math.MaxUint32)),
+		Timeout:     cfg.Open,
+		ReadyToTrip: func(c gobreaker.Counts) bool {
+			return c.ConsecutiveFailures >= uint32(min(cfg.Failures, math.MaxUint32))
+		},
+		IsSuccessful: Answered,
+		// A load that was cancelled says nothing about the origin.
+		IsExcluded: func(err error) bool { return errors.Is(err, errGone) },
+		// The breaker holds its lock here.
+		OnStateChange: func(_ string, _, to gobreaker.State) {
+			if to == gobreaker.StateOpen {
+				g.opened.Add(1)
+			}
+		},
+	})
+	return g, nil
 }
 
 // errGone tells the breaker that the call was cancelled.
@@ -177,7 +191,9 @@ func (g *Guard) once(ctx context.Context, key []byte) (Value, error) {
 	if g.breaker.State() == gobreaker.StateOpen {
 		return Value{}, g.shed(&g.shedBreaker, "its breaker is open after %d failures", g.cfg.Failures)
 	}
+	waited := slow.Begin(ctx, slow.Limits, "")
 	leave, err := g.queue.Enter(ctx)
+	waited()
 	if err != nil {
 		if errors.Is(err, ErrBusy) {
 			g.shedQueue.Add(1)
@@ -185,7 +201,9 @@ func (g *Guard) once(ctx context.Context, key []byte) (Value, error) {
 		return Value{}, err
 	}
 	defer leave()
-	if err := g.takeRate(ctx); err != nil {
+	waited = slow.Begin(ctx, slow.Limits, "")
+	err = g.takeRate(ctx)
+	if waited(); err != nil {
 		return Value{}, err
 	}
 	// Allow comes after the waits, so that few calls act on an old state of the breaker.
@@ -200,7 +218,9 @@ func (g *Guard) once(ctx context.Context, key []byte) (Value, error) {
 	began := time.Now()
 	callCtx, cancel := context.WithTimeout(ctx, g.cfg.Timeout)
 	defer cancel()
+	asked := slow.Begin(ctx, slow.Origin, "")
 	v, err := g.source.Load(callCtx, key)
+	asked()
 	g.callTime.Add(int64(time.Since(began)))
 	outcome = err
 	switch {
@@ -232,14 +252,19 @@ func (g *Guard) shed(count *atomic.Uint64, format string, args ...any) error {
 	return fmt.Errorf("%w: "+format, append([]any{ErrBusy}, args...)...)
 }
 
+// Breaker returns the state of the breaker now: "closed", "open" or "half-open". The
+// breaker is half-open as soon as its open time is over, with or without a call.
+func (g *Guard) Breaker() string { return g.breaker.State().String() }
+
 // Stats returns the counts.
 func (g *Guard) Stats() GuardStats {
 	s := GuardStats{
-		Breaker:  g.breaker.State().String(),
+		Breaker:  g.Breaker(),
 		Requests: g.requests.Load(), Calls: g.calls.Load(), Failed: g.failed.Load(),
 		Retries: g.retries.Load(), NoBudget: g.noBudget.Load(),
 		ShedQueue: g.shedQueue.Load(), ShedRate: g.shedRate.Load(), ShedBreaker: g.shedBreaker.Load(),
 		CallTime: time.Duration(g.callTime.Load()),
+		Opened:   g.opened.Load(),
 	}
 	s.Running, s.Waiting = g.queue.Len()
 	return s

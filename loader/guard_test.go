@@ -305,3 +305,44 @@ func TestGuardConfig(t *testing.T) {
 		}
 	}
 }
+
+// TestBreakerStates checks that the breaker is half-open as soon as its time is over, with
+// no call since, that as many successes as there are probes close it, and that a failure
+// opens it again.
+func TestBreakerStates(t *testing.T) {
+	for _, probes := range []int{1, 3} {
+		synctest.Test(t, func(t *testing.T) {
+			var err error
+			g := newGuard(t, GuardConfig{Failures: 2, Open: time.Second, Probes: probes},
+				func(context.Context, []byte) (Value, error) { return Value{}, err })
+			load := func(bad error) {
+				err = bad
+				_, _ = g.Load(t.Context(), nil)
+			}
+			is := func(when, breaker string, opened uint64) {
+				t.Helper()
+				if s := g.Stats(); s.Breaker != breaker || g.Breaker() != breaker || s.Opened != opened {
+					t.Errorf("%d probes, %s: %s, opened %d times, want %s, %d", probes, when, s.Breaker, s.Opened, breaker, opened)
+				}
+			}
+			load(errDown)
+			is("after a failure", "closed", 0)
+			load(errDown)
+			is("after two", "open", 1)
+			time.Sleep(time.Second)
+			is("at the end of its time", "open", 1)
+			time.Sleep(time.Nanosecond)
+			is("after its time", "half-open", 1)
+			load(errDown)
+			is("after a failed probe", "open", 2)
+			time.Sleep(time.Second + 1)
+			for i := range probes {
+				is("before the successes", "half-open", 2)
+				if load(nil); i < probes-1 {
+					is("between the successes", "half-open", 2)
+				}
+			}
+			is("after the successes", "closed", 2)
+		})
+	}
+}

@@ -2,7 +2,6 @@ package sidecar
 
 import (
 	"context"
-	"sync/atomic"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
@@ -16,25 +15,10 @@ const (
 	adaptEvery  = time.Second
 )
 
-// meanTime is a mean that starts anew each time it is taken.
-type meanTime struct{ n, sum atomic.Int64 }
-
-func (m *meanTime) add(d time.Duration) {
-	m.n.Add(1)
-	m.sum.Add(int64(d))
-}
-
-func (m *meanTime) take() time.Duration {
-	n, sum := m.n.Swap(0), m.sum.Swap(0)
-	if n == 0 {
-		return 0
-	}
-	return time.Duration(sum / n)
-}
-
 // adapt adjusts the host's weight to its pressure until ctx ends.
 func (s *Sidecar) adapt(ctx context.Context) {
-	a := cluster.NewAdaptive(s.cfg.Weight)
+	full := s.weight.Load()
+	a := cluster.NewAdaptive(full)
 	t := time.NewTicker(adaptEvery)
 	defer t.Stop()
 	for {
@@ -43,10 +27,14 @@ func (s *Sidecar) adapt(ctx context.Context) {
 			return
 		case <-t.C:
 		}
+		if now := s.weight.Load(); now != full {
+			full, a = now, cluster.NewAdaptive(now)
+			s.engine.Node.SetWeight(now)
+		}
 		p := s.pressure()
 		if a.Step(s.engine.Clock.Read().Boot, p) {
 			s.cfg.Log.Info("this host's weight follows its pressure",
-				"weight", a.Weight(), "of", s.cfg.Weight, "pressure", p)
+				"weight", a.Weight(), "of", full, "pressure", p)
 			s.engine.Node.SetWeight(a.Weight())
 		}
 	}

@@ -1,17 +1,20 @@
 package sidecar
 
 import (
+	"context"
 	"log/slog"
 	"net/http"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
-	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 )
 
 // Config describes a sidecar. The zero value works: one host, 256 MiB, the default
-// socket. The yaml tags are the names in a configuration file (docs/CONFIG.md).
+// socket. The yaml tags are the names in a configuration file (docs/CONFIG.md). A setting
+// with the tag reload:"yes" takes effect with Apply, with all that is in it; the others
+// need a restart.
 type Config struct {
 	// Node is the name of this sidecar, unique in the cluster. Default: the host name.
 	// Bounds: 1 to 128 bytes, no blanks or control characters.
@@ -30,15 +33,15 @@ type Config struct {
 	// root and the user of the process: FLUSH of all namespaces, VERIFY, FORGET, STATS of
 	// the cluster. They have every right in every namespace. Form: name or number. Default:
 	// none.
-	AdminGroup string `yaml:"admin_group"`
+	AdminGroup string `yaml:"admin_group" reload:"yes"`
 	// Access says who may do what in a namespace, by the name of the namespace. Others
 	// stands for all namespaces that are not named. Form: names of namespaces, or "*", each
 	// with "read", "write" and "admin". Default: every user that can open the socket may
 	// read and write. Bounds: up to 256 names, and 1024 entries of each list.
-	Access map[string]Grants `yaml:"access"`
+	Access map[string]Grants `yaml:"access" reload:"yes"`
 	// Tokens are secrets that connections may show, by name. Form: names, each with its
 	// "file". Default: none. Bounds: up to 256.
-	Tokens map[string]Token `yaml:"tokens"`
+	Tokens map[string]Token `yaml:"tokens" reload:"yes"`
 	// NoSocket serves the embedding program only.
 	NoSocket bool `yaml:"-"`
 
@@ -62,13 +65,13 @@ type Config struct {
 	MaxNamespaces int `yaml:"max_namespaces"`
 	// Namespaces are the namespaces with settings of their own. All others have the
 	// defaults.
-	Namespaces map[string]Namespace `yaml:"-"`
+	Namespaces map[string]Namespace `yaml:"-" setting:"namespaces" reload:"yes"`
 
 	// MaxConnections bounds the connections of apps. Default: 16384. Bounds: 1 to 1048576.
-	MaxConnections int `yaml:"max_connections"`
+	MaxConnections int `yaml:"max_connections" reload:"yes"`
 	// RequestTimeout is the timeout of requests that bring none. Default: 1s. Bounds: 1ms to
 	// 1h.
-	RequestTimeout time.Duration `yaml:"request_timeout"`
+	RequestTimeout time.Duration `yaml:"request_timeout" reload:"yes"`
 
 	// Bind is the address on which gossip listens for other sidecars. With "off" the sidecar
 	// is alone. Form: host:port, or "off". Default: "off", or 127.0.0.1:7946 with Join.
@@ -110,7 +113,7 @@ type Config struct {
 	Insecure bool `yaml:"insecure"`
 	// Weight is this host's share of the keys, relative to other hosts. Default: L2Size in
 	// MiB. Bounds: 1 to 4294967295.
-	Weight uint32 `yaml:"weight"`
+	Weight uint32 `yaml:"weight" reload:"yes"`
 	// AdaptiveWeight lowers the weight in small steps while this host is under pressure
 	// (processor, memory, slow batches, waiting requests), and raises it again afterwards.
 	AdaptiveWeight bool `yaml:"adaptive_weight"`
@@ -126,10 +129,10 @@ type Config struct {
 	HTTP string `yaml:"http"`
 	// HTTPHosts are names under which HTTP may be reached, beside the name of this host,
 	// localhost and IP addresses. Form: list of names. Default: none.
-	HTTPHosts []string `yaml:"http_hosts"`
+	HTTPHosts []string `yaml:"http_hosts" reload:"yes"`
 	// HTTPTokenFile is a file with the token that metrics and profiles need. Health needs
 	// none. Form: path. Default: none.
-	HTTPTokenFile string `yaml:"http_token_file"`
+	HTTPTokenFile string `yaml:"http_token_file" reload:"yes"`
 	// Pprof serves /debug/pprof on HTTP.
 	Pprof bool `yaml:"pprof"`
 	// Profiles are the pages that Pprof serves, and must be given with it:
@@ -139,12 +142,16 @@ type Config struct {
 	Profiles http.Handler `yaml:"-"`
 
 	// IgnoreMemoryLimit allows sizes that exceed the memory of the machine or of its cgroup.
-	IgnoreMemoryLimit bool `yaml:"ignore_memory_limit"`
+	IgnoreMemoryLimit bool `yaml:"ignore_memory_limit" reload:"yes"`
 
 	// Version is the version of the program, for HELLO and STATS.
 	Version string `yaml:"-"`
 	// Log takes the log. Default: nothing is logged.
 	Log *slog.Logger `yaml:"-"`
+	// Reload answers RELOAD: it reads the configuration from where the program has it, and
+	// calls Apply. An error's text goes to the administrator who has asked. Default: RELOAD
+	// is refused.
+	Reload func(context.Context) (cachesidecar.Changes, error) `yaml:"-"`
 
 	seed    uint64          // of the hash: from the key file; 0 without one
 	clock   kv.Clock        // for tests; default: the clock of the machine
@@ -160,30 +167,3 @@ const (
 	DefaultTimeout    = time.Second
 	DefaultBufferSize = 128 << 20
 )
-
-// Check validates a configuration, the files that it names, and that the machine
-// has the memory. It asks no origin.
-func (c Config) Check() error {
-	c, err := c.withDefaults()
-	if err != nil {
-		return err
-	}
-	if _, err := c.credentials(); err != nil {
-		return err
-	}
-	if _, err := c.rules(); err != nil {
-		return err
-	}
-	for name, ns := range c.Namespaces {
-		o, err := namespaces.OpenOrigin(name, ns.spec(), int(c.MaxValue), c.Log)
-		if err != nil {
-			return err
-		}
-		if o != nil {
-			if err := o.Close(); err != nil {
-				return err
-			}
-		}
-	}
-	return checkMemory(c)
-}

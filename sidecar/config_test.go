@@ -11,6 +11,10 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/cachesidecar/cachesidecar/internal/settings"
+	"github.com/cachesidecar/cachesidecar/loader/httporigin"
+	"github.com/cachesidecar/cachesidecar/loader/redisorigin"
 )
 
 func TestConfigDefaults(t *testing.T) {
@@ -185,5 +189,45 @@ func TestDefaultsAsDocumented(t *testing.T) {
 	}
 	if seen < 20 {
 		t.Errorf("%d defaults were found", seen)
+	}
+}
+
+// TestCheckTellsAll checks that Check reports everything that is wrong, and New too, and
+// nothing that follows from another mistake only.
+func TestCheckTellsAll(t *testing.T) {
+	year := 9000 * time.Hour
+	cfg := Config{
+		Node: "two words", SocketMode: 0o1777, L1Size: 1, L2Size: 1, MaxValue: 4 << 20, BufferSize: 1, MaxNamespaces: 1000,
+		MaxConnections: -1, RequestTimeout: -1, Bind: "nowhere:x", Cluster: "two words", MaxStaleness: 1, MaxClockSkew: time.Hour,
+		TLS: TLSFiles{Cert: "/c"}, HTTP: "nowhere", HTTPTokenFile: "relative", HTTPHosts: []string{"a/b"}, AdminGroup: "no-such-group",
+		Tokens: map[string]Token{"t": {File: "/no/such"}}, Access: map[string]Grants{"Big": {Read: []string{"anyone"}}, "b": {}, "c": {Read: []string{"token:t", "nobody"}}},
+		Namespaces: map[string]Namespace{
+			"Big": {}, "a": {DefaultTTL: &year, Quota: 1, LeaseTime: 1, MaxStaleness: 1, KeyPattern: "x", WriteThrough: true},
+			"h": {Origin: &httporigin.Config{URL: "http://u:p@h/{key}", Absent: []int{1}, Connections: -1}, MaxKey: 5000, Limits: Limits{Queue: -1, Retries: 99}},
+			"r": {Origin: &redisorigin.Config{Address: "x", PasswordFile: "rel"}, KeyPattern: "("},
+		},
+	}
+	want := []string{
+		"node ", "socket_mode ", "l1_size ", "l2_size ", "buffer_size ", "max_namespaces ", "max_connections ", "request_timeout ", "bind ",
+		"cluster ", "max_staleness ", "max_clock_skew ", "tls.key ", "http ", "http_token_file", "http_hosts ", "admin_group: ",
+		"tokens: t: file ", "access: namespace \"Big\"", "access: b: say", "access: c: read: \"nobody\"", "namespace \"Big\": ",
+		"namespace a: default_ttl ", "namespace a: quota ", "namespace a: lease_time ", "namespace a: max_staleness ", "namespace a: key_pattern is for",
+		"namespace a: write_through is for", "namespace h: max_key ", "namespace h: limits.queue ", "namespace h: limits.retries ",
+		"namespace h: origin.http: url: ", "namespace h: origin.http: absent ", "namespace h: origin.http: connections ",
+		"namespace r: key pattern", "namespace r: origin.redis: address", "namespace r: origin.redis: password_file",
+	}
+	problems := settings.Each(cfg.Check())
+	for _, w := range want {
+		if n := slices.IndexFunc(problems, func(err error) bool { return strings.HasPrefix(err.Error(), w) }); n >= 0 {
+			problems = slices.Delete(problems, n, n+1)
+		} else {
+			t.Errorf("nothing begins with %q", w)
+		}
+	}
+	for _, p := range problems {
+		t.Errorf("too much: %v", p)
+	}
+	if _, err := New(cfg); err == nil || !strings.Contains(err.Error(), "l1_size ") || !strings.Contains(err.Error(), "max_clock_skew ") {
+		t.Errorf("New: %v", err)
 	}
 }

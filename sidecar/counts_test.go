@@ -1,8 +1,11 @@
 package sidecar
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -12,6 +15,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/telemetry"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/loader"
 )
 
 // TestCountedOnce checks that a request counts once, on the host that the app has asked,
@@ -181,4 +185,66 @@ func TestReadiness(t *testing.T) {
 	wait("ok, alone: no host answers at the join addresses")
 	startHost(t, "b", h.engine.Node.GossipAddress())
 	wait("ok")
+}
+
+// TestLoadsAreNoHits checks, on the owner of the keys and on another host, that a hit is
+// what was there: nine loads and nineteen errors are 0 % hits, and not 100 %.
+func TestLoadsAreNoHits(t *testing.T) {
+	var down atomic.Bool
+	origin := loader.SourceFunc(func(context.Context, []byte) (loader.Value, error) {
+		if down.Load() {
+			return loader.Value{}, errors.New("away")
+		}
+		return loader.Value{Bytes: []byte("v")}, nil
+	})
+	cfg := Config{Namespaces: map[string]Namespace{"users": {Origin: loader.Custom{Source: origin}}}}
+	a := startHostWith(t, cfg, "a")
+	b := startHostWith(t, cfg, "b", a.engine.Node.GossipAddress())
+	settled(t, a, b)
+	keys := map[bool][]string{} // by whether host a owns them
+	for i := 0; len(keys[true]) < 28 || len(keys[false]) < 28; i++ {
+		k := fmt.Sprint("key", i)
+		own := a.engine.Node.OwnershipEpoch(a.engine.Names.Hash([]byte("users"), []byte(k)).Partition()) != 0
+		keys[own] = append(keys[own], k)
+	}
+	get := func(k string) error {
+		_, err := a.Get(t.Context(), "users", k, cachesidecar.GetOptions{})
+		return err
+	}
+	stats := func() cachesidecar.NamespaceStats {
+		for _, ns := range a.telemetry.Stats().Namespaces {
+			if ns.Name == "users" {
+				return ns
+			}
+		}
+		t.Fatal("no such namespace")
+		return cachesidecar.NamespaceStats{}
+	}
+	for _, own := range []bool{true, false} {
+		down.Store(false)
+		before := stats()
+		for _, k := range keys[own][:9] {
+			if err := get(k); err != nil {
+				t.Fatal(err)
+			}
+		}
+		down.Store(true)
+		for _, k := range keys[own][9:28] {
+			if err := get(k); err == nil {
+				t.Fatal("a value from an origin that is away")
+			}
+		}
+		s := stats()
+		if s.Loaded-before.Loaded != 9 || s.ReadErrors-before.ReadErrors != 19 || s.Hits != before.Hits ||
+			s.Misses != before.Misses || s.Reads()-before.Reads() != 28 {
+			t.Errorf("keys of its own: %v: %+v, before %+v", own, s, before)
+		}
+		before = s
+		if err := get(keys[own][0]); err != nil {
+			t.Fatal(err)
+		}
+		if s := stats(); s.Hits-before.Hits != 1 || s.Loaded != before.Loaded {
+			t.Errorf("keys of its own: %v, a value that is there: %+v, before %+v", own, s, before)
+		}
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"os"
 	"strconv"
@@ -16,6 +17,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/settings"
 	"github.com/cachesidecar/cachesidecar/internal/verify"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -29,15 +31,15 @@ const (
 	maxConnections    = 1 << 20
 )
 
-// withDefaults returns a checked copy with every field set.
+// withDefaults returns a copy with every field set. The error joins all that is wrong.
+// A setting that is wrong counts as its default in the checks of others.
 func (c Config) withDefaults() (Config, error) {
+	var wrong settings.Problems
 	for _, step := range []func(*Config) error{
 		(*Config).nameDefaults, (*Config).sizeDefaults, (*Config).namespaceDefaults, (*Config).limitDefaults,
 		(*Config).clusterDefaults, (*Config).checkHTTP,
 	} {
-		if err := step(&c); err != nil {
-			return c, err
-		}
+		wrong.Add(step(&c))
 	}
 	c.Version = cmp.Or(c.Version, "embedded")
 	if c.Log == nil {
@@ -46,7 +48,7 @@ func (c Config) withDefaults() (Config, error) {
 	if c.clock == nil {
 		c.clock = kv.NewSystemClock()
 	}
-	return c, nil
+	return c, wrong.Err()
 }
 
 // unseen reports whether other hosts refuse names with a character: see package gossip.
@@ -54,93 +56,96 @@ func unseen(r rune) bool { return !unicode.IsGraphic(r) || unicode.IsSpace(r) }
 
 // nameDefaults sets and checks the name of this node and the mode of its socket.
 func (c *Config) nameDefaults() error {
+	var wrong settings.Problems
 	if c.Node == "" {
 		name, err := os.Hostname()
 		if err != nil {
-			return fmt.Errorf("node: no host name to take (%w): give a name", err)
+			wrong.Addf("node: no host name to take (%w): give a name", err)
 		}
 		c.Node = name
 	}
 	if len(c.Node) > 128 || !utf8.ValidString(c.Node) || strings.ContainsFunc(c.Node, unseen) {
-		return fmt.Errorf("node %q: give 1 to 128 bytes without blanks and control characters", c.Node)
+		wrong.Addf("node %q: give 1 to 128 bytes without blanks and control characters", c.Node)
 	}
 	if c.SocketMode&^0o777 != 0 {
-		return fmt.Errorf("socket_mode %o: give permission bits only, such as 0660", uint32(c.SocketMode))
+		wrong.Addf("socket_mode %o: give permission bits only, such as 0660", uint32(c.SocketMode))
 	}
-	return nil
+	return wrong.Err()
 }
 
 // sizeDefaults sets and checks the sizes in bytes.
-func (c *Config) sizeDefaults() (err error) {
-	if c.L1Size, err = size("l1_size", c.L1Size, DefaultL1Size, 1<<20, 1<<40); err != nil {
-		return err
-	}
-	if c.L2Size, err = size("l2_size", c.L2Size, DefaultL2Size, 8<<20, 256<<30); err != nil {
-		return err
-	}
-	if c.MaxValue, err = size("max_value", c.MaxValue, min(8<<20, c.L2Size/16), 1, 1<<30); err != nil {
-		return err
-	}
+func (c *Config) sizeDefaults() error {
+	var wrong settings.Problems
+	var err error
+	c.L1Size, err = size("l1_size", c.L1Size, DefaultL1Size, 1<<20, 1<<40)
+	wrong.Add(err)
+	c.L2Size, err = size("l2_size", c.L2Size, DefaultL2Size, 8<<20, 256<<30)
+	wrong.Add(err)
+	c.MaxValue, err = size("max_value", c.MaxValue, min(8<<20, c.L2Size/16), 1, 1<<30)
+	wrong.Add(err)
 	if c.MaxValue > c.L2Size/16 {
-		return fmt.Errorf("max_value %s is above 1/16 of l2_size %s: raise l2_size to %s, or lower max_value to %s",
+		wrong.Addf("max_value %s is above 1/16 of l2_size %s: raise l2_size to %s, or lower max_value to %s",
 			c.MaxValue, c.L2Size, c.MaxValue*16, c.L2Size/16)
 	}
 	longest := 4 * (c.MaxValue + wire.FrameSlack)
 	c.BufferSize, err = size("buffer_size", c.BufferSize, max(DefaultBufferSize, longest), 16<<20, 64<<30)
-	if err == nil && c.BufferSize < longest {
-		err = fmt.Errorf("buffer_size %s is below four requests of max_value %s: raise it to %s, or lower max_value",
+	wrong.Add(err)
+	if c.BufferSize < longest {
+		wrong.Addf("buffer_size %s is below four requests of max_value %s: raise it to %s, or lower max_value",
 			c.BufferSize, c.MaxValue, longest)
 	}
-	return err
+	return wrong.Err()
 }
 
 // namespaceDefaults checks the namespaces, and adds the default one.
 func (c *Config) namespaceDefaults() error {
+	var wrong settings.Problems
 	c.MaxNamespaces = cmp.Or(c.MaxNamespaces, kv.MaxNamespaces)
 	if c.MaxNamespaces < 1 || c.MaxNamespaces > kv.MaxNamespaces {
-		return fmt.Errorf("max_namespaces %d: give 1 to %d", c.MaxNamespaces, kv.MaxNamespaces)
+		wrong.Addf("max_namespaces %d: give 1 to %d", c.MaxNamespaces, kv.MaxNamespaces)
+		c.MaxNamespaces = kv.MaxNamespaces
 	}
 	names := map[string]Namespace{DefaultNamespace: {}}
+	maps.Copy(names, c.Namespaces)
 	for name, ns := range c.Namespaces {
 		if name == verify.Namespace {
-			return fmt.Errorf("namespace %s is reserved: use another name", name)
+			wrong.Addf("namespace %s is reserved: use another name", name)
+		} else if !kv.ValidNamespace(name) {
+			wrong.Addf("namespace %q: a name is 1 to %d of a-z, 0-9, _, . and -", name, kv.MaxNamespaceLen)
 		}
-		if !kv.ValidNamespace(name) {
-			return fmt.Errorf("namespace %q: a name is 1 to %d of a-z, 0-9, _, . and -", name, kv.MaxNamespaceLen)
-		}
-		if err := ns.check(c.L2Size); err != nil {
-			return fmt.Errorf("namespace %s: %w", name, err)
-		}
-		names[name] = ns
+		wrong.Within("namespace "+name, ns.check(c.L2Size))
 	}
 	if len(names) > c.MaxNamespaces {
-		return fmt.Errorf("%d namespaces are configured (%q is one), max_namespaces is %d: raise it or configure fewer",
+		wrong.Addf("%d namespaces are configured (%q is one), max_namespaces is %d: raise it or configure fewer",
 			len(names), DefaultNamespace, c.MaxNamespaces)
 	}
 	c.Namespaces = names
-	return nil
+	return wrong.Err()
 }
 
 // limitDefaults sets and checks the limits of connections and of time.
 func (c *Config) limitDefaults() error {
+	var wrong settings.Problems
 	c.MaxConnections = cmp.Or(c.MaxConnections, rpc.DefaultLimits.MaxConns)
 	if c.MaxConnections < 0 || c.MaxConnections > maxConnections {
-		return fmt.Errorf("max_connections %d: give 1 to %d", c.MaxConnections, maxConnections)
+		wrong.Addf("max_connections %d: give 1 to %d", c.MaxConnections, maxConnections)
 	}
 	c.RequestTimeout = cmp.Or(c.RequestTimeout, DefaultTimeout)
 	if c.RequestTimeout < time.Millisecond || c.RequestTimeout > wire.MaxTimeout*time.Millisecond {
-		return fmt.Errorf("request_timeout %v: give 1ms to 1h", c.RequestTimeout)
+		wrong.Addf("request_timeout %v: give 1ms to 1h", c.RequestTimeout)
 	}
-	return nil
+	return wrong.Err()
 }
 
 // clusterDefaults sets and checks what concerns other hosts.
 func (c *Config) clusterDefaults() error {
+	var wrong settings.Problems
 	switch c.Bind {
 	case "off":
 		c.Bind = ""
 		if len(c.Join) > 0 {
-			return errors.New("join is given and bind is off: leave one of them out")
+			wrong.Addf("join is given and bind is off: leave one of them out")
+			c.Join = nil
 		}
 	case "":
 		if len(c.Join) > 0 {
@@ -149,32 +154,43 @@ func (c *Config) clusterDefaults() error {
 	}
 	c.Cluster = cmp.Or(c.Cluster, cluster.DefaultCluster)
 	c.PartitionPolicy = cmp.Or(c.PartitionPolicy, cluster.Available)
-	c.MaxStaleness = cmp.Or(c.MaxStaleness, cluster.DefaultBound)
 	c.MaxClockSkew = cmp.Or(c.MaxClockSkew, cluster.DefaultMaxSkew)
-	c.Weight = cmp.Or(c.Weight, cluster.WeightOf(int64(c.L2Size)))
+	c.Weight = cmp.Or(c.Weight, c.ownWeight())
+	if c.MaxClockSkew < time.Millisecond || c.MaxClockSkew > time.Minute {
+		wrong.Addf("max_clock_skew %v: give 1ms to 1m", c.MaxClockSkew)
+	}
+	if len(c.Cluster) > maxClusterName || strings.ContainsAny(c.Cluster, " \t\r\n\x00") {
+		wrong.Addf("cluster %q: give 1 to %d bytes without blanks", c.Cluster, maxClusterName)
+	}
+	wrong.Add(c.boundDefaults())
+	wrong.Add(c.paths().Check())
+	if err := c.peerDefaults(); err != nil {
+		wrong.Add(err)
+	} else {
+		wrong.Add(c.clusterConfig().Check())
+	}
+	return wrong.Err()
+}
+
+// boundDefaults sets and checks the bounds on how far a read may be behind.
+func (c *Config) boundDefaults() error {
+	var wrong settings.Problems
+	c.MaxStaleness = cmp.Or(c.MaxStaleness, cluster.DefaultBound)
 	if c.MaxStaleness < cluster.MinBound || c.MaxStaleness > maxBound {
-		return fmt.Errorf("max_staleness %v: give %v to %v", c.MaxStaleness, cluster.MinBound, maxBound)
+		wrong.Addf("max_staleness %v: give %v to %v", c.MaxStaleness, cluster.MinBound, maxBound)
+		c.MaxStaleness = cluster.DefaultBound
 	}
 	for name, ns := range c.Namespaces {
 		if d := ns.MaxStaleness; d != 0 && (d < minNamespaceBound || d > c.MaxStaleness) {
-			return fmt.Errorf("namespace %s: max_staleness %v: give %v to %v, the sidecar's own",
+			wrong.Addf("namespace %s: max_staleness %v: give %v to %v, the sidecar's own",
 				name, d, minNamespaceBound, c.MaxStaleness)
 		}
 	}
-	if c.MaxClockSkew < time.Millisecond || c.MaxClockSkew > time.Minute {
-		return fmt.Errorf("max_clock_skew %v: give 1ms to 1m", c.MaxClockSkew)
-	}
-	if len(c.Cluster) > maxClusterName || strings.ContainsAny(c.Cluster, " \t\r\n\x00") {
-		return fmt.Errorf("cluster %q: give 1 to %d bytes without blanks", c.Cluster, maxClusterName)
-	}
-	if err := c.peerDefaults(); err != nil {
-		return err
-	}
-	if err := c.paths().Check(); err != nil {
-		return err
-	}
-	return c.clusterConfig().Check()
+	return wrong.Err()
 }
+
+// ownWeight returns the weight of a host whose configuration gives none.
+func (c *Config) ownWeight() uint32 { return cluster.WeightOf(int64(c.L2Size)) }
 
 // peerDefaults sets the address for requests: the port after that of gossip.
 func (c *Config) peerDefaults() error {

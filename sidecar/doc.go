@@ -6,7 +6,8 @@
 // nothing. Get, Set, Delete and the other methods answer the embedding program, from New
 // on until Run has returned. Their options, items and errors are types of package
 // cachesidecar, which package client uses too. The examples show an embedded sidecar, one
-// that serves other programs too, and a namespace with an origin.
+// that serves other programs too, and a namespace with an origin. Apply puts another
+// Config into effect while the sidecar runs.
 //
 // All methods may be called concurrently. After Run they return ErrClosed.
 //

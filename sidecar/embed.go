@@ -173,6 +173,20 @@ func (s *Sidecar) Flush(ctx context.Context, namespace string, o cachesidecar.Fl
 	return err
 }
 
+// Drain hands over what this host owns to other hosts, while it goes on serving: from
+// then on it owns nothing, and answers through the others. With Undo it takes its part of
+// the keys again. With End the sidecar then ends, as if the context of Run had. Without a
+// deadline Drain waits for 30 s at most; what has begun continues.
+func (s *Sidecar) Drain(ctx context.Context, o cachesidecar.DrainOptions) (d cachesidecar.Drained, err error) {
+	ctx, cancel := calls.DrainContext(ctx)
+	defer cancel()
+	r, err := s.call(ctx, "", calls.Drain(o))
+	if err == nil {
+		err = wire.UnmarshalBody(r.Body, &d)
+	}
+	return d, err
+}
+
 // call executes a request of the embedding program. It refuses the namespaces that VERIFY
 // reserves.
 func (s *Sidecar) call(ctx context.Context, namespace string, q wire.Request) (wire.Reply, error) {

@@ -247,7 +247,7 @@ func TestLongWithoutReader(t *testing.T) {
 // configured, and no more than the machine has.
 func TestHeapLimit(t *testing.T) {
 	s := &Sidecar{} // not started: a running sidecar reads its configuration
-	s.cfg = Config{L1Size: 16 << 20, L2Size: 16 << 20, BufferSize: 64 << 20, MaxConnections: 1000}
+	s.present = Config{L1Size: 16 << 20, L2Size: 16 << 20, BufferSize: 64 << 20, MaxConnections: 1000}
 	s.engine = &engine.Engine{Names: &namespaces.Table{}}
 	want := int64(2*16<<20 + 64<<20 + 1000*6<<10 + 96<<20)
 	if n := s.HeapLimit(); n != want {
@@ -257,14 +257,14 @@ func TestHeapLimit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.engine.Names.KeyFilters[0] = &namespaces.KeyFilter{Filter: filter}
+	s.engine.Names.Filters[0].Store(&namespaces.KeyFilter{Filter: filter})
 	// For each of two copies one byte a key, and a little more.
 	if n := s.HeapLimit() - want; n < 2*10_000_000 {
 		t.Errorf("a filter of 10 million keys adds %s", Size(n))
 	}
-	s.engine.Names.KeyFilters[0] = nil
+	s.engine.Names.Filters[0].Store(nil)
 	if have, _ := machine.Memory(); have > 0 {
-		s.cfg.L2Size = Size(have) - 100<<20
+		s.present.L2Size = Size(have) - 100<<20
 		if n := s.HeapLimit(); n != 100<<20 {
 			t.Errorf("%s beside an L2 that leaves 100 MiB", Size(n))
 		}

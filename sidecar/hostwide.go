@@ -28,6 +28,10 @@ func (s *Sidecar) serveNow(
 		return s.engine.Hosts.Stats(ctx, q, s.telemetry.Stats())
 	case wire.OpVerify:
 		return s.verify(q, deadline)
+	case wire.OpReload:
+		return answerReload(ctx, s.cfg.Reload)
+	case wire.OpDrain:
+		return s.ending.drain(ctx, q, deadline)
 	}
 	return s.engine.ServeNow(ctx, q, b, deadline)
 }

@@ -1,8 +1,6 @@
 package sidecar
 
 import (
-	"errors"
-	"fmt"
 	"net"
 	"net/http"
 	"os"
@@ -10,36 +8,36 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/access"
 	"github.com/cachesidecar/cachesidecar/internal/httpd"
 	"github.com/cachesidecar/cachesidecar/internal/logs"
+	"github.com/cachesidecar/cachesidecar/internal/settings"
 )
 
 // checkHTTP checks the settings of HTTP.
 func (c *Config) checkHTTP() error {
-	if err := httpd.CheckHosts(c.HTTPHosts); err != nil {
-		return err
-	}
+	var wrong settings.Problems
+	wrong.Add(httpd.CheckHosts(c.HTTPHosts))
 	if c.HTTP == "off" {
 		c.HTTP = ""
 	}
 	if c.HTTP == "" {
-		return nil
+		return wrong.Err()
 	}
 	_, port, err := net.SplitHostPort(c.HTTP)
 	if err == nil {
 		_, err = net.LookupPort("tcp", port)
 	}
-	if err != nil {
-		return fmt.Errorf("http %q: give host:port, such as 127.0.0.1:7948, or \"off\" (%w)", c.HTTP, err)
-	}
-	if c.Pprof && !c.Insecure && !loopback(c.HTTP) {
-		return fmt.Errorf("http %s is not loopback, and pprof shows this process's memory to every caller: "+
+	switch {
+	case err != nil:
+		wrong.Addf("http %q: give host:port, such as 127.0.0.1:7948, or \"off\" (%w)", c.HTTP, err)
+	case c.Pprof && !c.Insecure && !loopback(c.HTTP):
+		wrong.Addf("http %s is not loopback, and pprof shows this process's memory to every caller: "+
 			"use a loopback address, leave pprof out, or say insecure where the network is trusted", c.HTTP)
-	}
-	if c.Pprof && c.Profiles == nil {
-		return errors.New("pprof is given without Profiles: " +
+	case c.Pprof && c.Profiles == nil:
+		wrong.Addf("pprof is given without Profiles: " +
 			"import net/http/pprof and give http.DefaultServeMux, or leave pprof out")
 	}
 	_, err = c.httpToken()
-	return err
+	wrong.Add(err)
+	return wrong.Err()
 }
 
 // httpToken reads the token; "" means that none is configured.
@@ -48,6 +46,15 @@ func (c *Config) httpToken() (string, error) {
 		return "", nil
 	}
 	return access.ReadToken("http_token_file", c.HTTPTokenFile)
+}
+
+// httpCallers says which requests HTTP serves.
+func (c *Config) httpCallers(token string) httpd.Callers {
+	names := append([]string{c.Node}, c.HTTPHosts...)
+	if own, err := os.Hostname(); err == nil {
+		names = append(names, own)
+	}
+	return httpd.Callers{Hosts: names, Token: token}
 }
 
 // profiles returns the pages of /debug/pprof, or nil if they are off.
@@ -63,22 +70,21 @@ func (s *Sidecar) listenHTTP() (*httpd.Server, error) {
 	if s.cfg.HTTP == "" {
 		return nil, nil
 	}
-	token, err := s.cfg.httpToken()
+	s.applying.Lock() // a reload before this has set present, and one after it finds s.http
+	defer s.applying.Unlock()
+	token, err := s.present.httpToken()
 	if err != nil {
 		return nil, err
 	}
-	names := append([]string{s.cfg.Node}, s.cfg.HTTPHosts...)
-	if own, err := os.Hostname(); err == nil {
-		names = append(names, own)
-	}
 	h, err := httpd.New(httpd.Config{
-		Address: s.cfg.HTTP, Hosts: names, Token: token, MaxConns: s.files.HTTP, Log: s.cfg.Log,
+		Address: s.cfg.HTTP, Callers: s.present.httpCallers(token), MaxConns: s.files.HTTP, Log: s.cfg.Log,
 		Ready: s.readiness, Metrics: s.telemetry.Registry, Profiles: s.profiles(),
 	})
-	if err == nil {
-		s.http.Store(h)
+	if err != nil {
+		return nil, err
 	}
-	return h, err
+	s.http.Store(h)
+	return h, nil
 }
 
 // readiness reports whether this host serves, and has joined the others if one of them
@@ -89,10 +95,17 @@ func (s *Sidecar) readiness() (words string, ready bool) {
 	default:
 		return "starting", false
 	}
+	select {
+	case <-s.ending.begun:
+		return "stopping", false
+	default:
+	}
 	if why := s.socket.gone.Load(); why != nil {
 		return "apps do not find the socket: " + *why, false
 	}
 	switch st := s.engine.Node.Stats(); {
+	case st.Drained: // it serves its apps; orchestrators must not take them out for it
+		return "ok, drained: it owns nothing, and serves through other hosts", true
 	case !st.In:
 		words := "not joined"
 		for _, m := range s.engine.Node.Members() {

@@ -33,12 +33,12 @@ func checkMemory(c Config) error {
 // memory. L2 is not in the runtime's memory.
 func (s *Sidecar) HeapLimit() int64 {
 	const copies, connection, rest = 2, 6 << 10, 96 << 20
-	c := s.cfg
+	s.applying.Lock()
+	c := s.present
+	s.applying.Unlock()
 	limit := copies*c.L1Size + c.BufferSize + connection*Size(c.MaxConnections) + rest
-	for _, k := range s.engine.Names.KeyFilters {
-		if k != nil {
-			limit += copies * Size(k.Filter.Size())
-		}
+	for k := range s.engine.Names.KeyFilters() {
+		limit += copies * Size(k.Filter.Size())
 	}
 	if have, _ := machine.Memory(); have > 0 && !c.IgnoreMemoryLimit {
 		limit = min(limit, Size(have)-c.L2Size)

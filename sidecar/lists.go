@@ -1,7 +1,7 @@
 package sidecar
 
 import (
-	"cmp"
+	"errors"
 	"fmt"
 	"time"
 
@@ -26,13 +26,16 @@ func (k *ExistingKeys) check() error {
 	if k == nil {
 		return nil
 	}
+	if err := errors.Join(
+		settings.Bounded("existing_keys.false_positives", k.FalsePositives, 0, 0.5),
+		settings.Bounded("existing_keys.max_age", k.MaxAge, 0, maxLifetime),
+	); err != nil {
+		return err
+	}
 	if _, err := keyfilter.New(k.filter()); err != nil {
 		return fmt.Errorf("existing_keys: %w", err)
 	}
-	return cmp.Or(
-		settings.Bounded("existing_keys.false_positives", k.FalsePositives, 0, 0.5),
-		settings.Bounded("existing_keys.max_age", k.MaxAge, 0, maxLifetime),
-	)
+	return nil
 }
 
 func (k *ExistingKeys) filter() keyfilter.Config {
@@ -54,7 +57,7 @@ func (w *Warm) check() error {
 	if w == nil {
 		return nil
 	}
-	return cmp.Or(
+	return errors.Join(
 		settings.Bounded("warm_on_start.rate", w.Rate, 0, 1e6),
 		settings.Bounded("warm_on_start.keys", w.Keys, 0, 100_000_000),
 	)

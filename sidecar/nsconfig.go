@@ -2,7 +2,7 @@ package sidecar
 
 import (
 	"cmp"
-	"fmt"
+	"errors"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
@@ -20,7 +20,7 @@ type Namespace struct {
 	// MaxStaleness bounds how long after a change an outdated value of this namespace may be
 	// read. It must be the same on all hosts. Default: the sidecar's. Bounds: 200ms to the
 	// sidecar's.
-	MaxStaleness time.Duration `yaml:"max_staleness"`
+	MaxStaleness time.Duration `yaml:"max_staleness" reload:"restart"`
 	// StaleLimit is how long a soft deletion keeps the old value for readers that accept a
 	// stale value. It also bounds StaleWhileRevalidate and StaleIfError. With zero, soft
 	// deletions are hard deletions. Default: 1m. Bounds: 0s (no stale values) to 8760h.
@@ -31,7 +31,7 @@ type Namespace struct {
 
 	// Origin is where missing values are loaded from: the Config of one of the packages
 	// below loader, or a loader.Custom. Default: the apps load.
-	Origin loader.OriginConfig `yaml:"-"`
+	Origin loader.OriginConfig `yaml:"-" setting:"origin"`
 
 	// KeyPattern is what a whole key must match to be loaded from the origin. Form: regular
 	// expression (RE2). Default: any key. Bounds: up to 1024 bytes.
@@ -67,7 +67,7 @@ type Namespace struct {
 	// loaded. Default: none.
 	ExistingKeys *ExistingKeys `yaml:"existing_keys"`
 	// WarmOnStart are the keys that are loaded at the start. Default: none.
-	WarmOnStart *Warm `yaml:"warm_on_start"`
+	WarmOnStart *Warm `yaml:"warm_on_start" reload:"restart"`
 	// WriteThrough writes the changes of apps to the origin first. It must be the same on
 	// all hosts.
 	WriteThrough bool `yaml:"write_through"`
@@ -134,47 +134,55 @@ const maxLifetime = wire.MaxTTL * time.Millisecond
 // maxPattern is the maximum length of key_pattern, in bytes.
 const maxPattern = 1024
 
-// check returns what is wrong with the settings. l2 is the sidecar's L2Size.
+// check returns all that is wrong with the settings, joined. l2 is the sidecar's L2Size.
 func (n Namespace) check(l2 Size) error {
-	switch {
-	case n.ttl() < 0 || n.ttl() > maxLifetime:
-		return fmt.Errorf("default_ttl %v: give 0 (no expiry) to %v", n.ttl(), maxLifetime)
-	case n.staleLimit() < 0 || n.staleLimit() > maxLifetime:
-		return fmt.Errorf("stale_limit %v: give 0 (no stale values) to %v", n.staleLimit(), maxLifetime)
-	case n.Quota != 0 && (n.Quota < 64<<10 || n.Quota > l2):
-		return fmt.Errorf("quota %s: give 64 KiB to l2_size (%s), or leave it out", n.Quota, l2)
-	case n.StaleWhileRevalidate > n.staleLimit():
-		return fmt.Errorf("stale_while_revalidate %v is above stale_limit %v: lower it, or raise stale_limit",
+	var wrong settings.Problems
+	if n.ttl() < 0 || n.ttl() > maxLifetime {
+		wrong.Addf("default_ttl %v: give 0 (no expiry) to %v", n.ttl(), maxLifetime)
+	}
+	if n.staleLimit() < 0 || n.staleLimit() > maxLifetime {
+		wrong.Addf("stale_limit %v: give 0 (no stale values) to %v", n.staleLimit(), maxLifetime)
+		n.StaleLimit = nil
+	}
+	if n.Quota != 0 && (n.Quota < 64<<10 || n.Quota > l2) {
+		wrong.Addf("quota %s: give 64 KiB to l2_size (%s), or leave it out", n.Quota, l2)
+	}
+	if n.StaleWhileRevalidate > n.staleLimit() {
+		wrong.Addf("stale_while_revalidate %v is above stale_limit %v: lower it, or raise stale_limit",
 			n.StaleWhileRevalidate, n.staleLimit())
-	case n.StaleIfError > n.staleLimit():
-		return fmt.Errorf("stale_if_error %v is above stale_limit %v: lower it, or raise stale_limit",
+	}
+	if n.StaleIfError > n.staleLimit() {
+		wrong.Addf("stale_if_error %v is above stale_limit %v: lower it, or raise stale_limit",
 			n.StaleIfError, n.staleLimit())
-	case len(n.KeyPattern) > maxPattern:
-		return fmt.Errorf("key_pattern has %d bytes: give at most %d", len(n.KeyPattern), maxPattern)
 	}
-	if err := n.needsOrigin(); err != nil {
-		return err
+	wrong.Add(errors.Join(
+		settings.Bounded("stale_while_revalidate", n.StaleWhileRevalidate, 0, maxLifetime),
+		settings.Bounded("replica_lag", n.ReplicaLag, 0, 10*time.Minute),
+		settings.Bounded("lease_time", n.leaseTime(), 100*time.Millisecond, 10*time.Minute),
+	))
+	if n.Origin == nil {
+		wrong.Add(n.needsOrigin())
+		return wrong.Err()
 	}
-	return cmp.Or(
+	if len(n.KeyPattern) > maxPattern {
+		wrong.Addf("key_pattern has %d bytes: give at most %d", len(n.KeyPattern), maxPattern)
+	}
+	wrong.Add(errors.Join(
 		settings.Bounded("max_key", n.MaxKey, 0, kv.MaxKeyLen),
 		settings.Bounded("negative_ttl", n.policy().NegativeTTL, 0, maxLifetime),
 		settings.Bounded("ttl_jitter", n.ttlJitter(), 0, 0.5),
-		settings.Bounded("stale_while_revalidate", n.StaleWhileRevalidate, 0, maxLifetime),
 		settings.Bounded("stale_if_error", n.StaleIfError, 0, maxLifetime),
 		settings.Bounded("refresh_early", n.policy().Beta, 0, 10),
-		settings.Bounded("replica_lag", n.ReplicaLag, 0, 10*time.Minute),
-		settings.Bounded("lease_time", n.leaseTime(), 100*time.Millisecond, 10*time.Minute),
 		n.Limits.check(),
 		n.ExistingKeys.check(),
 		n.WarmOnStart.check(),
-	)
+	))
+	return wrong.Err()
 }
 
-// needsOrigin returns an error if a setting has no effect because the apps load.
+// needsOrigin returns an error for each setting that has no effect because the apps load.
 func (n Namespace) needsOrigin() error {
-	if n.Origin != nil {
-		return nil
-	}
+	var wrong settings.Problems
 	for _, s := range []struct {
 		name  string
 		given bool
@@ -186,15 +194,14 @@ func (n Namespace) needsOrigin() error {
 		{"warm_on_start", n.WarmOnStart != nil}, {"limits", n.Limits != Limits{}},
 	} {
 		if s.given {
-			return fmt.Errorf("%s is for loads from an origin, and there is none: give an origin, or leave it out",
-				s.name)
+			wrong.Addf("%s is for loads from an origin, and there is none: give an origin, or leave it out", s.name)
 		}
 	}
-	return nil
+	return wrong.Err()
 }
 
 func (l Limits) check() error {
-	return cmp.Or(
+	return errors.Join(
 		settings.Bounded("limits.concurrency", l.Concurrency, 0, 1<<16),
 		settings.Bounded("limits.queue", l.Queue, 0, 1<<20),
 		settings.Bounded("limits.queue_time", l.QueueTime, 0, maxCallTime),

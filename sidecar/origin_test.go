@@ -126,7 +126,7 @@ func TestNamespaceRefused(t *testing.T) {
 		{"no keys", Namespace{Origin: http, ExistingKeys: &ExistingKeys{}}, "existing_keys: a Bloom filter of 0 keys"},
 		{"too many keys", Namespace{Origin: http, ExistingKeys: &ExistingKeys{Keys: 1 << 40}}, "existing_keys: a Bloom filter of 1099511627776 keys"},
 		{"false_positives", Namespace{Origin: http, ExistingKeys: &ExistingKeys{Keys: 1, FalsePositives: 0.6}}, "existing_keys.false_positives 0.6: give 0 to 0.5"},
-		{"max_age", Namespace{Origin: http, ExistingKeys: &ExistingKeys{Keys: 1, MaxAge: -1}}, "existing_keys: a filter's greatest age of -1ns: give zero for 1h, or more"},
+		{"max_age", Namespace{Origin: http, ExistingKeys: &ExistingKeys{Keys: 1, MaxAge: -1}}, "existing_keys.max_age -1ns: give 0s to 8760h0m0s"},
 		{"list's timeout", Namespace{Origin: http, ExistingKeys: &ExistingKeys{Keys: 1, List: loader.List{Timeout: -1}}}, "existing_keys: timeout -1ns: give 0s to 24h0m0s"},
 		{"no list", Namespace{Origin: http, ExistingKeys: &ExistingKeys{Keys: 1}}, "existing_keys: there is no url that gives all keys: give it"},
 		{"another's list", Namespace{Origin: http, ExistingKeys: &ExistingKeys{Keys: 1, List: loader.List{Query: "q", URL: "http://h"}}}, "existing_keys: query is for another kind of origin: leave it out"},

@@ -12,7 +12,6 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/access"
 	"github.com/cachesidecar/cachesidecar/internal/engine"
-	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/verify"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -191,13 +190,12 @@ func BenchmarkDecision(b *testing.B) {
 		b.Fatal(err)
 	}
 	peer := unixsock.Peer{UID: 99, GID: 99}
-	for name, last := range map[string]*namespaces.Namespace{"slot": {Name: "users", Line: uint16(a.Line([]byte("users")))}, "name": nil} {
+	for name, list := range map[string][]string{"one name": {"users"}, "two in turn": {"users", "orders"}} {
 		b.Run(name, func(b *testing.B) {
-			d := session.New(session.Config{Engine: &engine.Engine{Access: a}})
-			c := d.Of(a.Caller(peer), nil)
-			c.Names.Last = last
-			q := &wire.Request{Op: wire.OpGet, Namespace: []byte("users"), App: true}
-			for b.Loop() {
+			c := session.New(session.Config{Engine: &engine.Engine{Access: a}}).Of(a.Caller(peer), nil)
+			q := &wire.Request{Op: wire.OpGet, App: true}
+			for i := 0; b.Loop(); i++ {
+				q.Namespace = append(q.Namespace[:0], list[i%len(list)]...)
 				if c.Refusal(q) != nil {
 					b.Fatal("refused")
 				}

@@ -5,18 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/httpd"
 	"github.com/cachesidecar/cachesidecar/unixsock"
 )
 
-// Run serves until ctx ends, answers the requests that have been accepted, and returns
-// when all its goroutines have ended. It can be called once; a second call returns
-// ErrClosed.
+// Run serves until ctx ends. Then it hands over what this host owns while it goes on
+// serving, tells apps to move on, answers the requests that have been accepted, and
+// returns when all its goroutines have ended. It can be called once; a second call
+// returns ErrClosed.
 func (s *Sidecar) Run(ctx context.Context) error {
 	s.use.Lock()
 	again := s.ran
@@ -25,6 +23,8 @@ func (s *Sidecar) Run(ctx context.Context) error {
 	if again {
 		return fmt.Errorf("Run was called before: %w", cachesidecar.ErrClosed)
 	}
+	ctx, stop := s.ending.starts(ctx)
+	defer stop()
 	err := s.run(ctx)
 	s.use.Lock()
 	s.closed = true // no call begins after this
@@ -39,7 +39,6 @@ func (s *Sidecar) Run(ctx context.Context) error {
 }
 
 func (s *Sidecar) run(ctx context.Context) error {
-	s.ending = ctx.Done()
 	if err := s.engine.Names.CheckOrigins(ctx, s.cfg.Log); err != nil {
 		return err
 	}
@@ -56,9 +55,9 @@ func (s *Sidecar) run(ctx context.Context) error {
 		return err
 	}
 
-	// The order of the end: first the socket, so that the requests that it has accepted
-	// are answered by tiers that still run; then the cluster, which hands over what this
-	// host owns; then the layers below.
+	// The order of the end: first this host hands over what it owns, while the socket
+	// serves; then the socket, so that the requests that it has accepted are answered by
+	// tiers that still run; then the cluster, which says goodbye; then the layers below.
 	back := newLayer(context.WithoutCancel(ctx))
 	defer back.stop()
 	s.startTiers(ctx, back, pages)
@@ -69,42 +68,29 @@ func (s *Sidecar) run(ctx context.Context) error {
 	case <-s.engine.Node.Listening():
 	case <-cluster.ctx.Done():
 	}
-	front := newLayer(ctx)
+	front := newLayer(context.WithoutCancel(ctx))
 	defer front.stop()
-	// Requests that wait for others are answered before the socket ends.
-	defer context.AfterFunc(front.ctx, s.engine.Watches.Stop)()
-	defer context.AfterFunc(front.ctx, s.engine.Leases.Close)()
+	front.run(func(own context.Context) {
+		select {
+		case <-ctx.Done():
+			s.ending.depart(own)
+			front.stop()
+		case <-own.Done():
+		}
+	})
 	s.startFront(front, listener, back, cluster)
 	if cluster.ctx.Err() == nil {
 		close(s.ready) // after the node's own lines
 		s.cfg.Log.Info("serving", "socket", s.path, "node", s.cfg.Node, "l2", s.cfg.L2Size)
 	}
 	err = front.Wait()
+	s.ending.farewell() // without a socket it has not been said
+	defer s.ending.endWrites().Stop()
 	cluster.stop()
-	// Cancelled writes to origins leave time to tell other hosts about their end.
-	late := time.AfterFunc(s.engine.Node.LeaveTimeout()*3/4, s.engine.Names.EndWrites)
-	defer late.Stop()
 	err = joined(err, cluster.Wait())
+	s.setBack(nil)
 	back.stop()
-	return s.stopped(joined(err, back.Wait()))
-}
-
-// layer is a group of goroutines that end together. The first error ends all of them.
-type layer struct {
-	*errgroup.Group
-	ctx  context.Context // ends with the layer
-	stop context.CancelFunc
-}
-
-func newLayer(parent context.Context) *layer {
-	ctx, stop := context.WithCancel(parent)
-	group, ctx := errgroup.WithContext(ctx)
-	return &layer{group, ctx, stop}
-}
-
-// run adds a function that has no error.
-func (l *layer) run(f func(context.Context)) {
-	l.Go(func() error { f(l.ctx); return nil })
+	return s.ending.stopped(joined(err, back.Wait()))
 }
 
 // listen returns the listener of the socket, or nil if there is no socket.
@@ -136,16 +122,24 @@ func (s *Sidecar) startTiers(ctx context.Context, back *layer, pages *httpd.Serv
 			back.run(s.adapt)
 		}
 	}
-	for _, k := range s.engine.Names.KeyFilters {
-		if k != nil {
-			back.run(k.Builder.Run)
-		}
+	s.applying.Lock()
+	s.setBack(back)
+	for k := range s.engine.Names.KeyFilters() {
+		back.run(k.Run)
 	}
+	s.applying.Unlock()
 	for _, ns := range s.engine.Names.All() {
 		if ns.Warming != nil {
 			back.run(func(context.Context) { s.engine.Warm(ctx, ns) })
 		}
 	}
+}
+
+// setBack says where Apply starts goroutines; nil: it starts none any more.
+func (s *Sidecar) setBack(back *layer) {
+	s.use.Lock()
+	defer s.use.Unlock()
+	s.back = back
 }
 
 // startFront serves the socket. A failure behind the front ends it too.
@@ -164,20 +158,6 @@ func (s *Sidecar) startFront(front *layer, l *unixsock.Listener, back, cluster *
 		front.Go(func() error { return s.server.Serve(front.ctx, s.server.Sparing(l)) })
 		front.run(func(ctx context.Context) { s.keepSocket(ctx, l) })
 	}
-}
-
-// stopped logs the end and returns its error, which is nil if ctx of Run has ended.
-func (s *Sidecar) stopped(err error) error {
-	if errors.Is(err, context.Canceled) {
-		err = nil
-	}
-	reads, writes := s.engine.Names.Served()
-	if err != nil {
-		s.cfg.Log.Error("stopped, because of an error", "error", err, "reads", reads, "writes", writes)
-	} else {
-		s.cfg.Log.Info("stopped", "reads", reads, "writes", writes)
-	}
-	return err
 }
 
 // joined adds an error that is not in err yet.

@@ -20,7 +20,7 @@ import (
 func TestTokensAreShared(t *testing.T) {
 	s := start(t, Config{})
 	c, other := dial(t, s), dial(t, s)
-	s.engine.Shares.Totals[places.LeaseTokens] = 64 // 48 for one user, 3 for the first connection
+	s.engine.Shares.SetTotal(places.LeaseTokens, 64) // 48 for one user, 3 for the first connection
 	lease := func(c *rawConn, key string) wire.Reply {
 		return c.call(&wire.Request{Op: wire.OpLease, Key: b(key), TimeoutMS: 10_000})
 	}

@@ -21,7 +21,7 @@ import (
 // Sidecar is one host's part of the cache.
 type Sidecar struct {
 	engine    *engine.Engine
-	cfg       Config
+	cfg       Config // of the start
 	keys      creds.Watch
 	server    *rpc.Server // of the socket
 	telemetry *telemetry.Telemetry
@@ -33,13 +33,34 @@ type Sidecar struct {
 	socket    socketState
 	files     machine.Files                // shares of the file descriptors
 	http      atomic.Pointer[httpd.Server] // nil: HTTP is off
+	ending    *ending
+
+	applying sync.Mutex    // one Apply at a time; guards present
+	present  Config        // in effect: cfg, with what Apply has changed
+	weight   atomic.Uint32 // present.Weight
 
 	use       sync.RWMutex   // guards the fields below; never held during a wait
 	inUse     sync.WaitGroup // calls that use the store, except Run
 	verifying atomic.Bool
-	ending    <-chan struct{} // closed when Run is to end
+	back      *layer // of Run, while it takes more goroutines
 	closed    bool
 	ran       bool
+}
+
+// meanTime is a mean that starts anew each time it is taken.
+type meanTime struct{ n, sum atomic.Int64 }
+
+func (m *meanTime) add(d time.Duration) {
+	m.n.Add(1)
+	m.sum.Add(int64(d))
+}
+
+func (m *meanTime) take() time.Duration {
+	n, sum := m.n.Swap(0), m.sum.Swap(0)
+	if n == 0 {
+		return 0
+	}
+	return time.Duration(sum / n)
 }
 
 // New returns a sidecar with the given configuration. It starts nothing and does not
@@ -66,6 +87,8 @@ func New(cfg Config) (*Sidecar, error) {
 	if s.engine, err = engine.New(s.engineConfig(rules)); err != nil {
 		return nil, err
 	}
+	s.present = s.cfg
+	s.weight.Store(cfg.Weight)
 	s.keys.Renew = s.engine.Node.Renew
 	s.doors = session.New(session.Config{
 		Engine: s.engine, Host: thisHost{s}, Version: cfg.Version, BootClock: kv.BootClockID(),
@@ -73,10 +96,12 @@ func New(cfg Config) (*Sidecar, error) {
 	})
 	s.server = rpc.NewServer(rpc.Limits{
 		MaxConns: s.files.Apps,
-		NewRate:  rpc.PerProcessor(newConnections),
+		NewRate:  max(rpc.PerProcessor(newConnections), leastConnections),
 		MaxFrame: int(cfg.MaxValue) + wire.FrameSlack,
 		Budget:   s.engine.Budget,
 	}, cfg.Log, s.doors.App)
+	s.ending = &ending{engine: s.engine, doors: s.doors, log: cfg.Log, begun: make(chan struct{})}
+	s.server.Leaving = s.ending.farewell
 	s.telemetry = telemetry.New(telemetry.Config{
 		Engine: s.engine, Server: s.server, Keys: &s.keys,
 		Node: cfg.Node, Version: cfg.Version, Join: len(cfg.Join),
@@ -88,8 +113,11 @@ func New(cfg Config) (*Sidecar, error) {
 }
 
 // newConnections is how many connections of one user are begun each second, for each
-// processor that Go uses. The others wait, and do not delay other users.
-const newConnections = 250
+// processor that Go uses, and at least. The others wait, and do not delay other users.
+const (
+	newConnections   = 250
+	leastConnections = 750
+)
 
 // engineConfig returns what the engine needs of the sidecar.
 func (s *Sidecar) engineConfig(rules *access.Rules) engine.Config {
@@ -111,6 +139,10 @@ func (s *Sidecar) engineConfig(rules *access.Rules) engine.Config {
 
 // Ready returns a channel that is closed when the socket and HTTP are served.
 func (s *Sidecar) Ready() <-chan struct{} { return s.ready }
+
+// Ending returns a channel that is closed when Run begins to end: its context has ended,
+// or a drain was to end it.
+func (s *Sidecar) Ending() <-chan struct{} { return s.ending.begun }
 
 // SocketPath returns the path at which apps connect. It is valid once Ready is closed.
 func (s *Sidecar) SocketPath() string { return s.path }

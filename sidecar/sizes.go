@@ -20,6 +20,16 @@ func (s Size) String() string {
 	return humanize.IBytes(uint64(s))
 }
 
+// Text returns the size without loss, with the largest unit that fits: 64MiB.
+func (s Size) Text() string {
+	units := []string{"B", "KiB", "MiB", "GiB", "TiB"}
+	i := 0
+	for s != 0 && s%1024 == 0 && i < len(units)-1 {
+		s, i = s/1024, i+1
+	}
+	return strconv.FormatInt(int64(s), 10) + units[i]
+}
+
 // UnmarshalText reads a size.
 func (s *Size) UnmarshalText(text []byte) error {
 	t := strings.TrimSpace(string(text))
@@ -55,13 +65,13 @@ func (m *FileMode) UnmarshalText(text []byte) error {
 // Set reads a mode; with it a *FileMode is a flag.Value.
 func (m *FileMode) Set(text string) error { return m.UnmarshalText([]byte(text)) }
 
-// size returns v, or def if v is zero. It returns an error if that is out of bounds.
+// size returns v, or def if v is zero. If v is out of bounds, it returns def and an error.
 func size(name string, v, def, least, most Size) (Size, error) {
 	if v == 0 {
 		v = def
 	}
 	if v < least || v > most {
-		return v, fmt.Errorf("%s %s: give %s to %s", name, v, least, most)
+		return def, fmt.Errorf("%s %s: give %s to %s", name, v, least, most)
 	}
 	return v, nil
 }

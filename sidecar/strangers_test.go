@@ -17,6 +17,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	gt "github.com/cachesidecar/cachesidecar/internal/gossiptest"
 	"github.com/cachesidecar/cachesidecar/internal/simnet"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
 // stranger is a sender at the gossip port that does not belong to the cluster: it sends
@@ -377,4 +378,25 @@ func slander(t *testing.T, another bool, bad func(format string, args ...any)) {
 		}
 		time.Sleep(60 * time.Second) // until gossip has forgotten
 	})
+}
+
+// TestHostAsksLikeAnApp checks that another host is refused what only apps may ask for. It
+// has no rights of an app, so nothing must look for them.
+func TestHostAsksLikeAnApp(t *testing.T) {
+	s := start(t, Config{})
+	for _, q := range []wire.Request{
+		{Op: wire.OpWatch, Options: wire.All, WaitMS: 1000},
+		{Op: wire.OpWatch, Namespace: b("default"), WaitMS: 1000},
+		{Op: wire.OpHello, Hello: wire.Hello{Versions: []int{wire.Version}, Token: "secret"}},
+		{Op: wire.OpKeys}, {Op: wire.OpHot, Options: wire.All}, {Op: wire.OpSlow, Options: wire.All},
+		{Op: wire.OpReload}, {Op: wire.OpDrain}, {Op: wire.OpLeaving},
+	} {
+		other := dialAsHost(t, s)
+		if err := s.Flush(t.Context(), "default", cachesidecar.FlushOptions{}); err != nil { // an event that WATCH tells of
+			t.Fatal(err)
+		}
+		if r := other.call(&q); r.Status != wire.Unsupported {
+			t.Errorf("%s: %s %s", q.Op, r.Status, r.Message)
+		}
+	}
 }

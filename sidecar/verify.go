@@ -26,7 +26,7 @@ func (s *Sidecar) verify(q *wire.Request, deadline time.Duration) wire.Reply {
 	defer cancel()
 	go func() { // ends with the check
 		select {
-		case <-s.ending:
+		case <-s.ending.begun:
 			cancel()
 		case <-ctx.Done():
 		}

@@ -84,6 +84,27 @@ func choose(explicit string) (string, error) {
 		strings.Join(reasons, "; "))
 }
 
+// Expected returns the path at which a server without a configured path would listen. It
+// makes nothing; "" if there is no such path.
+func Expected() string {
+	paths := Candidates()
+	for i, p := range paths {
+		dir, shared := filepath.Dir(p), len(paths) > 1 && i == len(paths)-1
+		_, err := os.Lstat(dir)
+		switch {
+		case len(paths) == 1: // named by the environment
+		case errors.Is(err, fs.ErrNotExist):
+			if writable(filepath.Dir(dir)) != nil {
+				continue
+			}
+		case shared && trusted(dir) != nil, writable(dir) != nil:
+			continue
+		}
+		return p
+	}
+	return ""
+}
+
 // makeFolder makes the folder of a candidate if it is missing. The last candidate's
 // folder is in a place where other users can write too.
 func makeFolder(dir string, last bool) error {

@@ -12,6 +12,7 @@ import (
 // calls.
 type Origin struct {
 	takes   time.Duration
+	places  chan struct{} // of calls that it works on; nil: any number
 	value   []byte
 	address string
 
@@ -25,6 +26,12 @@ type Origin struct {
 // StartOrigin starts an origin whose answers take the given time.
 func StartOrigin(takes time.Duration, value []byte) (*Origin, error) {
 	o := &Origin{takes: takes, value: value, address: "127.0.0.1:0", calls: map[string]int64{}}
+	return o, o.Up()
+}
+
+// StartOriginOf starts an origin that works on so many calls at once. Other calls wait.
+func StartOriginOf(places int, takes time.Duration, value []byte) (*Origin, error) {
+	o := &Origin{takes: takes, places: make(chan struct{}, places), value: value, address: "127.0.0.1:0", calls: map[string]int64{}}
 	return o, o.Up()
 }
 
@@ -62,6 +69,10 @@ func (o *Origin) answer(w http.ResponseWriter, r *http.Request) {
 	o.calls[r.URL.Path[1:]]++
 	o.at = append(o.at, time.Now())
 	o.mu.Unlock()
+	if o.places != nil {
+		o.places <- struct{}{}
+		defer func() { <-o.places }()
+	}
 	time.Sleep(o.takes)
 	_, _ = w.Write(o.value) // fails only if the client has gone
 }

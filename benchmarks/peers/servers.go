@@ -2,6 +2,7 @@ package peers
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -40,6 +41,7 @@ type Options struct {
 	ValueSize int
 	Place     *Place // of a sidecar in a cluster
 	Config    string // path of a sidecar's configuration file; empty: none
+	HTTP      string // address of a sidecar's metrics; empty: none
 	KeyFile   string // path of a cluster key file; empty: none, and plain text
 	// Fan are the addresses of a fanout: its own, those that it asks, and those that it
 	// notifies.
@@ -106,7 +108,7 @@ func (s *Server) command(o Options) (args []string, err error) {
 	case record.Sidecar:
 		s.binary = filepath.Join(o.Dir, "cachesidecar")
 		s.Get, s.Set = load.Sidecar{KeySize: o.KeySize}, load.Sidecar{KeySize: o.KeySize, Value: value}
-		args = []string{"run", "--socket", s.Socket, "--http", "off", "--log-level", "warn", "--l2-size", size}
+		args = []string{"run", "--socket", s.Socket, "--http", cmp.Or(o.HTTP, "off"), "--log-level", "warn", "--l2-size", size}
 		if o.Config != "" {
 			args = append(args, "--config", o.Config)
 		}

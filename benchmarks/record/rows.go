@@ -10,6 +10,7 @@ const (
 	Propagation = "propagation"
 	Sizes       = "sizes"
 	Loads       = "loads"
+	Overload    = "overload"
 	Hits        = "hits"
 )
 
@@ -37,10 +38,13 @@ func (s Side) PerSecond() float64 { return float64(s.Requests) / s.Seconds }
 
 // At returns a percentile of the batches' latency in µs. The percentile must be one of
 // Percentiles.
-func (s Side) At(percentile float64) float64 {
+func (s Side) At(percentile float64) float64 { return at(s.LatencyUS, percentile) }
+
+// at returns a percentile of the list of Percentiles.
+func at(list []float64, percentile float64) float64 {
 	for i, p := range Percentiles {
-		if p == percentile && i < len(s.LatencyUS) {
-			return s.LatencyUS[i]
+		if p == percentile && i < len(list) {
+			return list[i]
 		}
 	}
 	return 0

@@ -47,6 +47,7 @@ var sections = []struct {
 	{record.Propagation, propagationSection},
 	{record.Sizes, sizesSection},
 	{record.Loads, loadsSection},
+	{record.Overload, overloadSection},
 	{record.Hits, hitsSection},
 }
 

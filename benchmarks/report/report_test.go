@@ -451,3 +451,49 @@ func TestThousands(t *testing.T) {
 		}
 	}
 }
+
+// TestOverload checks the figures of the section on overload.
+func TestOverload(t *testing.T) {
+	phase := func(perSecond int64, p99 float64, busy int64) record.OverloadPhase {
+		p := record.OverloadPhase{Rate: 3000, Seconds: 1, Due: 3000, Served: perSecond, Busy: busy}
+		for _, q := range record.Percentiles {
+			p.ServeUS, p.BusyUS, p.LagUS = append(p.ServeUS, p99*q/99), append(p.BusyUS, 60*q), append(p.LagUS, q)
+		}
+		return p
+	}
+	f := record.File[record.OverloadParameters, record.OverloadRow]{Head: head(record.Overload)}
+	for round := range 3 {
+		f.Rows = append(f.Rows, record.OverloadRow{Kind: record.Misses, Round: round + 1, Phases: map[string]record.OverloadPhase{
+			record.Near: phase(1000, 20, 0), record.Calm: phase(800, 1000, 0), record.Over: phase(700+int64(100*round), 5000, 1500),
+		}}, record.OverloadRow{Kind: record.Requests, Round: round + 1, Phases: map[string]record.OverloadPhase{
+			record.Near: phase(1000, 20, 0), record.Calm: phase(800, 1000, 0), record.Over: phase(500, 7000, 0),
+		}}, record.OverloadRow{Kind: record.Metrics, Round: round + 1, Depth: 64, Sides: map[string]record.Side{
+			record.Scraped: side(96), record.HTTPOff: side(100),
+		}})
+	}
+	dir := t.TempDir()
+	if err := record.Write(filepath.Join(dir, RoundsDir), f); err != nil {
+		t.Fatal(err)
+	}
+	text, err := Section(dir, record.Overload)
+	if err != nil {
+		t.Fatal(err)
+	}
+	has(t, text,
+		"| small requests at 3 × saturation | goodput / peak | 0.50 | 0.50 | 0.50 | ≥ 0.8 | **missed by 0.3** |",
+		"| small requests at 3 × saturation | p99 of served / p99 at 0.8 × | 7.00 | 7.00 | 7.00 | ≤ 5 | **missed by 2** |",
+		"| loads at 3 × saturation | goodput / peak | 0.80 | 0.70 | 0.90 | ≥ 0.8 | met |",
+		"| loads at 3 × saturation | p99 until BUSY, ms | 5.9 | 5.9 | 5.9 | ≤ 5 | **missed by 0.94** |",
+		"| GET hit, 16 × 64 | requests/s, metrics asked for each second / without HTTP | 0.960 | 0.960 | 0.960 | ≥ 0.97 | **missed by 0.01** |",
+		"| loads | 3 × | 3000 | 800 | 2.53 | 5.00 | 50 | 5.94 | 0 | 0 | 0.10 |")
+	if strings.Contains(text, "small requests at 3 × saturation | p99 until BUSY") {
+		t.Error("a kind of which none is refused has a row for refusals")
+	}
+	delete(f.Rows[0].Phases, record.Calm)
+	if err := record.Write(filepath.Join(dir, RoundsDir), f); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Section(dir, record.Overload); err == nil || !strings.Contains(err.Error(), "misses 1 has no figures") {
+		t.Errorf("got error %v for a rate without figures", err)
+	}
+}

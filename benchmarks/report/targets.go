@@ -47,6 +47,11 @@ var (
 	// In the busiest second, relative to the configured rate; the burst is a tenth of it.
 	backCalls = &target{"≤", 1.1}
 
+	overGoodput  = &target{"≥", 0.8} // of the peak
+	overP99      = &target{"≤", 5}   // of the p99 below saturation
+	overBusy     = &target{"≤", 5}   // ms
+	scrapedRatio = &target{"≥", 0.97}
+
 	hitsOfLRU     = &target{"≥", -1}   // points, on each trace at each size
 	hitsOfLRUBusy = &target{"≥", -2.5} // the same, for busyTrace at busySize
 	hitsMean      = &target{"≥", 2}    // points, over all traces and sizes

@@ -17,7 +17,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/unixsock"
 )
 
-func (p *program) benchCommand() *cli.Command {
+func benchCommand(p *program) *cli.Command {
 	return &cli.Command{
 		Name:  "bench",
 		Usage: "put load on the sidecar on this host and measure it",
@@ -27,15 +27,13 @@ func (p *program) benchCommand() *cli.Command {
 			jsonFlag,
 			&cli.IntFlag{Name: "conns", Usage: "connections", Value: 16},
 			&cli.IntFlag{Name: "pipeline", Usage: "requests in flight, a connection", Value: 64},
-			&cli.DurationFlag{Name: "duration", Usage: "of each measurement", Value: 3 * time.Second},
+			newTimeFlag("duration", "of each measurement", 3*time.Second),
 			&cli.IntFlag{Name: "keys", Usage: "how many", Value: 100_000},
 			&cli.IntFlag{Name: "key-size", Usage: "in bytes", Value: 16},
 			&cli.IntFlag{Name: "size", Usage: "of values, in bytes", Value: 100},
 			&cli.StringFlag{Name: "ns", Usage: "the `NAMESPACE`", Value: "bench", Action: named},
 			socketFlag, tokenFlag,
-			&cli.DurationFlag{
-				Name: "timeout", Usage: "wait this long for the answers to a batch", Value: timeoutFlag.Value,
-			},
+			newTimeFlag("timeout", "wait this long for the answers to a batch", timeoutFlag.Value),
 		},
 		Action: counted(0, 0, p.bench),
 	}

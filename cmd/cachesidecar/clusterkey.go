@@ -12,7 +12,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/creds"
 )
 
-func (p *program) keyCommand() *cli.Command {
+func keyCommand(p *program) *cli.Command {
 	return &cli.Command{
 		Name:  "key",
 		Usage: "make the key that the hosts of a cluster share",

@@ -64,7 +64,7 @@ func (p *process) told(text string, n int) {
 // TestHangup checks that SIGHUP reloads the keys and never ends a sidecar, with or
 // without a key file and whatever the file contains.
 func TestHangup(t *testing.T) {
-	const taken, refused = `"msg":"cluster keys and certificates are read"`, `"msg":"keys and certificates are refused`
+	const taken, refused = `"msg":"cluster keys and certificates are read"`, `"msg":"the configuration is refused`
 	plain := runSidecar(t)
 	path := filepath.Join(tempDir(t), "cluster.key")
 	old := creds.NewKeyFile()

@@ -8,12 +8,14 @@ import (
 	"github.com/cachesidecar/cachesidecar"
 )
 
-// writeCluster writes a line for each host, a line for all hosts, and the hosts that did
-// not answer.
+// writeCluster writes whether all hosts are well, a line for each host, and a line for all.
 func writeCluster(out io.Writer, all *cachesidecar.ClusterStats) error {
-	err := table(out, tabwriter.AlignRight, func(w io.Writer) {
-		fmt.Fprintln(w, "NODE\tREADS\tHIT RATIO\tWRITES\tENTRIES\tMEMORY\tPARTITIONS\tL1 COPIES\tL1 HITS\t"+
-			"HANDOFFS\tCAME\t")
+	if _, err := fmt.Fprintf(out, "%s\n\n", clusterHealth(all)); err != nil {
+		return err
+	}
+	return table(out, tabwriter.AlignRight, func(w io.Writer) {
+		fmt.Fprintln(w, "NODE\tREADS\tHIT RATIO\tLOADED\tMISSES\tERRORS\tWRITES\tENTRIES\tMEMORY\t"+
+			"PARTITIONS\tL1 COPIES\tL1 HITS\tHANDOFFS\tCAME\t")
 		for i := range all.Nodes {
 			writeHost(w, &all.Nodes[i])
 		}
@@ -21,18 +23,34 @@ func writeCluster(out io.Writer, all *cachesidecar.ClusterStats) error {
 		sum.Node = "total"
 		writeHost(w, &sum)
 	})
+}
+
+// clusterHealth says whether all hosts are well, or what is wrong with them.
+func clusterHealth(all *cachesidecar.ClusterStats) string {
+	var wrong findings
 	for _, m := range all.Missing {
-		if err == nil {
-			_, err = fmt.Fprintf(out, "%s: no answer: %s\n", m.Node, m.Why)
+		wrong.addf("%s: no answer: %s", m.Node, m.Why)
+	}
+	for i := range all.Nodes {
+		for _, w := range wrongNow(&all.Nodes[i]) {
+			wrong.addf("%s: %s", all.Nodes[i].Node, w)
 		}
 	}
-	return err
+	sum := all.Total()
+	if n := partitions - sum.Cluster.Owned; n > 0 && len(all.Missing) == 0 {
+		wrong.addf("%s of %s partitions have no owner", count(int64(n)), count(partitions))
+	}
+	if len(wrong) == 0 {
+		return fmt.Sprintf("health  well: %d of %d hosts", len(all.Nodes), len(all.Nodes))
+	}
+	return "health  not well: " + atMost(wrong, 2*findingsShown, "\n        ")
 }
 
 func writeHost(w io.Writer, st *cachesidecar.Stats) {
 	t, m, h := st.Total(), &st.L2.Memory, &st.Cluster.Handoff
-	reads := t.Hits + t.Misses
-	statsPage{w}.line(st.Node, "%s\t%s\t%s\t%s\t%s of %s\t%s\t%s\t%s\t%s\t%s\t",
-		reads, percent(t.Hits, reads), t.Writes, st.L2.Entries, size(m.Used), size(m.Limit), st.Cluster.Owned,
-		st.L1.Entries, st.L1.Hits-st.L1.Refused, handoffs(h), h.Admitted+h.Fetched)
+	reads := t.Reads()
+	statsPage{w}.line(st.Node, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s of %s\t%s\t%s\t%s\t%s\t%s\t",
+		reads, percent(t.Hits, reads), t.Loaded, t.Misses, t.Errors, t.Writes, st.L2.Entries,
+		size(m.Used), size(m.Limit), st.Cluster.Owned, st.L1.Entries, st.L1.Hits-st.L1.Refused,
+		handoffs(h), h.Admitted+h.Fetched)
 }

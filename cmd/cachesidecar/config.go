@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"os"
 	"os/user"
 	"strconv"
 	"syscall"
@@ -12,8 +11,11 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/logs"
 	"github.com/cachesidecar/cachesidecar/internal/plainfile"
+	"github.com/cachesidecar/cachesidecar/internal/settings"
 )
 
+// loadConfig reads a file. What is wrong with its settings is an error of type problems,
+// and counts as left out in cfg.
 func loadConfig(path string) (fileConfig, error) {
 	b, err := plainfile.Read(path, maxConfig)
 	if err != nil {
@@ -21,41 +23,34 @@ func loadConfig(path string) (fileConfig, error) {
 			path, err)
 	}
 	cfg, err := parseConfig(b)
-	if err != nil {
-		return cfg, fmt.Errorf("config %s: %w", path, err)
+	cfg.sources.file = path
+	var found problems
+	if errors.As(err, &found) {
+		for i := range found {
+			found[i].File = path
+		}
 	}
-	return cfg, nil
+	return cfg, err
 }
 
 // logOptions returns the options of the log. Default: text on a terminal, JSON elsewhere.
+// What is wrong counts as left out; the error joins it.
 func (c fileConfig) logOptions(terminal bool) (o logs.Options, err error) {
-	if c.LogLevel != "" {
-		if err := o.Level.UnmarshalText([]byte(c.LogLevel)); err != nil {
-			return o, fmt.Errorf("log_level %q: give debug, info, warn or error", c.LogLevel)
-		}
+	var wrong settings.Problems
+	if c.LogLevel != "" && o.Level.UnmarshalText([]byte(c.LogLevel)) != nil {
+		wrong.Addf("log_level %q: give debug, info, warn or error", c.LogLevel)
 	}
 	switch c.LogFormat {
-	case "", "text", "json":
-		o.Text = c.LogFormat == "text" || c.LogFormat == "" && terminal
-		return o, nil
+	case "text":
+		o.Text = true
+	case "json":
+	default:
+		wrong.Addf("log_format %q: give text or json", c.LogFormat)
+		fallthrough
+	case "":
+		o.Text = terminal
 	}
-	return o, fmt.Errorf("log_format %q: give text or json", c.LogFormat)
-}
-
-// checkConfig returns what is wrong with a configuration file, as this process's user
-// sees it.
-func checkConfig(path string) error {
-	cfg, err := loadConfig(path)
-	if err != nil {
-		return err
-	}
-	if _, err = cfg.logOptions(false); err == nil {
-		err = cfg.Check()
-	}
-	if err != nil {
-		return fmt.Errorf("config %s: %w", path, err)
-	}
-	return nil
+	return o, wrong.Err()
 }
 
 // takeOn changes root's process to another user, with that user's groups, permanently.
@@ -83,35 +78,10 @@ func takeOn(uid int) error {
 	return nil
 }
 
-func (p *program) configCommand() *cli.Command {
+func configCommand(p *program) *cli.Command {
 	return &cli.Command{
-		Name:  "config",
-		Usage: "look at a configuration",
-		Subcommands: []*cli.Command{{
-			Name:      "check",
-			Usage:     "say whether a configuration file is right",
-			ArgsUsage: "FILE",
-			Description: "Prints \"ok\", or what is wrong and where. Exit status 1 if the file is not right. " +
-				"Run by root it checks as the user whose files with secrets the configuration names.",
-			Action: counted(1, 1, p.check),
-		}},
+		Name:        "config",
+		Usage:       "look at a configuration",
+		Subcommands: []*cli.Command{configCheckCommand(p), configShowCommand(p)},
 	}
-}
-
-func (p *program) check(c *cli.Context) error {
-	path := c.Args().First()
-	err := checkConfig(path)
-	var foreign plainfile.Foreign
-	if errors.As(err, &foreign) && os.Geteuid() == 0 {
-		if err := takeOn(foreign.UID); err != nil {
-			return err
-		}
-		fmt.Fprintf(p.err, "Checked as uid %d, to which a file with a secret belongs: run the sidecar as that user.\n",
-			foreign.UID)
-		err = checkConfig(path)
-	}
-	if err == nil {
-		_, err = fmt.Fprintln(p.out, "ok")
-	}
-	return err
 }

@@ -22,6 +22,7 @@ const module = "github.com/cachesidecar/cachesidecar"
 type configRow struct {
 	key, form, def, bounds, meaning string
 
+	restart   bool // a reload does not change it
 	namespace bool // it is a setting of a namespace
 }
 
@@ -64,20 +65,24 @@ func commentsOf(t *testing.T, typ reflect.Type) configComments {
 }
 
 // configRowsOf returns the rows of the settings of a struct, in the order of its fields.
-// prefix stands before their names. names has the settings' names around the struct.
-func configRowsOf(t *testing.T, typ reflect.Type, prefix string, names map[string]string) (rows []configRow) {
+// prefix stands before their names. names has the settings' names around the struct, and
+// restart whether these need a restart.
+func configRowsOf(
+	t *testing.T, typ reflect.Type, prefix string, names map[string]string, restart bool,
+) (rows []configRow) {
 	t.Helper()
 	comments := commentsOf(t, typ)
 	names = withNames(names, typ)
 	for i := range typ.NumField() {
 		f := typ.Field(i)
 		key, options, _ := strings.Cut(f.Tag.Get("yaml"), ",")
+		restart := restart && f.Tag.Get("reload") != "yes" || f.Tag.Get("reload") == "restart"
 		switch within := inner(f.Type); {
 		case options == "inline":
-			rows = append(rows, configRowsOf(t, f.Type, prefix, names)...)
+			rows = append(rows, configRowsOf(t, f.Type, prefix, names, restart)...)
 		case key == "" || key == "-":
 		case f.Type == reflect.TypeFor[map[string]fileNamespace]():
-			for _, r := range configRowsOf(t, f.Type.Elem(), "", names) {
+			for _, r := range configRowsOf(t, f.Type.Elem(), "", names, false) {
 				r.namespace = true
 				rows = append(rows, r)
 			}
@@ -89,11 +94,11 @@ func configRowsOf(t *testing.T, typ reflect.Type, prefix string, names map[strin
 					t.Errorf("%s.%s has no comment", typ, f.Name)
 				}
 				r := rowOf(f, comment, names)
-				r.key = prefix + key
+				r.key, r.restart = prefix+key, restart
 				rows = append(rows, r)
 			}
 			if within.Kind() == reflect.Struct {
-				rows = append(rows, configRowsOf(t, within, prefix+key+".", names)...)
+				rows = append(rows, configRowsOf(t, within, prefix+key+".", names, restart)...)
 			}
 		}
 	}
@@ -209,13 +214,17 @@ func (r configRow) line() string {
 		flag := setting{key: r.key}.flag()
 		cells = append(cells, "`--"+flag+"`", "`"+envName(flag)+"`")
 	}
-	return "| " + strings.Join(append(cells, r.meaning), " | ") + " |"
+	reload := "yes"
+	if r.restart {
+		reload = "restart"
+	}
+	return "| " + strings.Join(append(cells, reload, r.meaning), " | ") + " |"
 }
 
 // The heads of the tables.
 const (
-	configHead     = "| key | form | default | bounds | meaning |\n|---|---|---|---|---|"
-	configFlagHead = "| key | form | default | bounds | flag | environment | meaning |\n|---|---|---|---|---|---|---|"
+	configHead     = "| key | form | default | bounds | reload | meaning |\n|---|---|---|---|---|---|"
+	configFlagHead = "| key | form | default | bounds | flag | environment | reload | meaning |\n|---|---|---|---|---|---|---|---|"
 )
 
 // configTable matches a table of docs/CONFIG.md after the comment that says which settings
@@ -226,7 +235,7 @@ var configTable = regexp.MustCompile(`<!-- settings( of a namespace|): ([a-z_.* 
 // TestGoldenConfigDoc checks that the tables of docs/CONFIG.md are made from the structs
 // of the settings and from the comments of their fields. With -update it writes them.
 func TestGoldenConfigDoc(t *testing.T) {
-	rows := configRowsOf(t, reflect.TypeFor[fileConfig](), "", nil)
+	rows := configRowsOf(t, reflect.TypeFor[fileConfig](), "", nil, true)
 	told := map[configRow]bool{}
 	doc := readDoc(t, "CONFIG.md")
 	got := configTable.ReplaceAllStringFunc(doc, func(table string) string {

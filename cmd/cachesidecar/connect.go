@@ -25,7 +25,7 @@ var (
 		Name:  "token-file",
 		Usage: "show the sidecar the token in `FILE` (default: $" + envTokenFile + ", or none)",
 	}
-	timeoutFlag = &cli.DurationFlag{Name: "timeout", Usage: "wait this `TIME` for the answer", Value: 10 * time.Second}
+	timeoutFlag = newTimeFlag("timeout", "wait this `TIME` for the answer", 10*time.Second)
 	jsonFlag    = boolFlag("json", "print one JSON document")
 	nsFlag      = &cli.StringFlag{Name: "ns", Usage: "the `NAMESPACE`", Value: "default", Action: named}
 )
@@ -103,6 +103,9 @@ func explain(c *cli.Context, err error) error {
 	case timedOut(err):
 		return fmt.Errorf("%w (--timeout is %v: wait longer with it, or see the sidecar's log)",
 			err, c.Duration("timeout"))
+	case errors.Is(err, cachesidecar.ErrUnsupported):
+		return fmt.Errorf("%w: the sidecar runs an older version: restart it with this one (%s)",
+			err, buildVersion())
 	case errors.Is(err, cachesidecar.ErrNoOwner):
 		return fmt.Errorf("%w (nothing was done; \"cachesidecar members\" shows the hosts)", err)
 	case errors.Is(err, cachesidecar.ErrUnavailable):

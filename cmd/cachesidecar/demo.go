@@ -12,7 +12,7 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-func (p *program) demoCommand() *cli.Command {
+func demoCommand(p *program) *cli.Command {
 	return &cli.Command{
 		Name:  "demo",
 		Usage: "show three sidecars on this machine as one cache",

@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -62,13 +63,20 @@ func TestCLIDoc(t *testing.T) {
 			}
 		}
 		for _, f := range flags {
-			if len(f) > 1 && !slices.Contains(told, f) && !slices.Contains(shared, f) && name != "run" {
+			if len(f) > 1 && !slices.Contains(told, f) && !slices.Contains(shared, f) && name != "run" &&
+				!(name == "config show" && slices.Contains(runFlagNames(), f)) {
 				t.Errorf("%s: the section does not tell of --%s", name, f)
 			}
 		}
 	}
 	for name, c := range allCommands() {
 		check(name, c)
+		for _, f := range c.Flags {
+			asRun := name == "run" || name == "config show" && slices.Contains(runFlagNames(), f.Names()[0])
+			if !asRun && !slices.Contains(shared, f.Names()[0]) && !tellsDefault(sections[name], f) {
+				t.Errorf("%s: the row of --%s does not tell its default, %s", name, f.Names()[0], defaultOf(f))
+			}
+		}
 	}
 	for name := range sections {
 		if !seen[name] {
@@ -90,6 +98,28 @@ func TestCLIDoc(t *testing.T) {
 			t.Errorf("the page lacks %q", want)
 		}
 	}
+}
+
+// tellsDefault reports whether the row of a flag in a table has its default, if it has
+// one. That of --ns is told once for all commands.
+func tellsDefault(section string, f cli.Flag) bool {
+	def := strings.Trim(defaultOf(f), `"`)
+	if _, isNumber := f.(*cli.Uint64Flag); isNumber || def == "" || f.Names()[0] == "ns" {
+		return true
+	}
+	if _, isNumber := f.(*cli.UintFlag); isNumber {
+		return true // without a number there is no condition, or no mark
+	}
+	if n, err := strconv.ParseInt(def, 10, 64); err == nil {
+		def = count(n)
+	}
+	for line := range strings.Lines(section) {
+		if begin := "| `--" + f.Names()[0]; strings.HasPrefix(line, begin+" ") || strings.HasPrefix(line, begin+"`") {
+			words := regexp.MustCompile("(^|[ `])" + regexp.QuoteMeta(def) + "($|[ ,`])")
+			return words.MatchString(line)
+		}
+	}
+	return false
 }
 
 // TestCLIDocJSON checks that docs/CLI.md lists exactly the commands without --json.
@@ -119,6 +149,9 @@ func TestCLIDocJSON(t *testing.T) {
 func allCommands() map[string]*cli.Command {
 	all := map[string]*cli.Command{}
 	for _, c := range (&program{}).app().Commands {
+		if c.Name == "complete" { // for the scripts of completion alone
+			continue
+		}
 		if len(c.Subcommands) == 0 || len(c.Flags) > 0 {
 			all[c.Name] = c
 		}
@@ -151,14 +184,14 @@ func configRows(t *testing.T) map[string][]string {
 // variable and its default.
 func TestConfigDoc(t *testing.T) {
 	rows := configRows(t)
-	for _, f := range (&program{}).runCommand().Flags {
+	for _, f := range runCommand(&program{}).Flags {
 		name := f.Names()[0]
 		row := rows[fileKey(name)]
 		if name == "config" {
 			continue
 		}
-		if len(row) != 7 {
-			t.Errorf("%s: the row is %q, want seven cells", fileKey(name), row)
+		if len(row) != 8 {
+			t.Errorf("%s: the row is %q, want eight cells", fileKey(name), row)
 			continue
 		}
 		if row[4] != "--"+name || row[5] != envName(name) {
@@ -172,7 +205,7 @@ func TestConfigDoc(t *testing.T) {
 			want = f.DefaultText
 		case *cli.UintFlag:
 			want = f.DefaultText
-		case *cli.DurationFlag:
+		case *timeFlag:
 			want = f.DefaultText
 		case *cli.StringSliceFlag:
 			want = "none"
@@ -354,7 +387,7 @@ func originWith(key, value string) string {
 // files that they name exist.
 func TestDocExamples(t *testing.T) {
 	all := strings.Join(docExamples(t), "")
-	for _, kind := range settings(reflect.TypeFor[fileOrigin]()) {
+	for _, kind := range settingNames(reflect.TypeFor[fileOrigin]()) {
 		if !strings.Contains(all, "\n      "+kind+":\n") {
 			t.Errorf("there is no example of origin %s", kind)
 		}

@@ -27,10 +27,12 @@ type fileConfig struct {
 	LogFormat string `yaml:"log_format"`
 	// LogLevel is the least level that is logged. Form: "debug", "info", "warn" or
 	// "error". Default: "info".
-	LogLevel string `yaml:"log_level"`
+	LogLevel string `yaml:"log_level" reload:"yes"`
 
 	// InFile becomes Config.Namespaces.
 	InFile map[string]fileNamespace `yaml:"namespaces"`
+
+	sources sources
 }
 
 // fileNamespace is the settings of a namespace.
@@ -58,12 +60,14 @@ func newConfig() (c fileConfig) {
 	return c
 }
 
-// complete makes Config.Namespaces from the namespaces in the file.
-func (c *fileConfig) complete() error {
+// complete makes Config.Namespaces from the namespaces in the file. It returns what is
+// wrong with their origins; such a namespace is left out.
+func (c *fileConfig) complete() (wrong problems) {
 	for name, ns := range c.InFile {
 		origin, err := ns.Origin.one()
 		if err != nil {
-			return fmt.Errorf("namespace %s: %w", name, err)
+			wrong = append(wrong, c.sources.place(fmt.Errorf("namespace %s: %w", name, err)))
+			continue
 		}
 		if c.Namespaces == nil {
 			c.Namespaces = map[string]sidecar.Namespace{}
@@ -72,7 +76,7 @@ func (c *fileConfig) complete() error {
 		c.Namespaces[name] = ns.Namespace
 	}
 	c.InFile = nil
-	return nil
+	return wrong
 }
 
 // one returns the origin that is set, or nil if o is nil.
@@ -119,8 +123,8 @@ func fields(t reflect.Type) (list []field) {
 	return list
 }
 
-// settings returns the names of fields.
-func settings(t reflect.Type) (names []string) {
+// settingNames returns the names of fields.
+func settingNames(t reflect.Type) (names []string) {
 	for _, f := range fields(t) {
 		names = append(names, f.name)
 	}
@@ -133,8 +137,12 @@ var mapParts = map[string]string{"namespaces": "a namespace", "access": "a names
 // member returns the setting that a key names in the value of f.
 func (f field) member(key string) (field, bool) {
 	t := inner(f.typ)
-	if t.Kind() == reflect.Map {
+	switch t.Kind() {
+	case reflect.Map:
 		return field{key, mapParts[f.name], t.Elem()}, true
+	case reflect.Struct:
+	default:
+		return field{}, false
 	}
 	for _, m := range fields(t) {
 		if m.name == key {

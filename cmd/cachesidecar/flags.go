@@ -2,11 +2,13 @@ package main
 
 import (
 	"cmp"
+	"errors"
 	"flag"
 	"fmt"
 	"math"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 
@@ -151,7 +153,9 @@ func runFlags() []cli.Flag {
 		case uint32:
 			list = append(list, &cli.UintFlag{Name: name, Usage: usage, DefaultText: def, EnvVars: vars})
 		case time.Duration:
-			list = append(list, &cli.DurationFlag{Name: name, Usage: usage, DefaultText: def, EnvVars: vars})
+			list = append(list, &timeFlag{cli.DurationFlag{
+				Name: name, Usage: usage, DefaultText: def, EnvVars: vars,
+			}})
 		case []string:
 			list = append(list, &cli.StringSliceFlag{Name: name, Usage: usage, EnvVars: vars})
 		default: // text, or a type that reads it
@@ -161,24 +165,43 @@ func runFlags() []cli.Flag {
 	return list
 }
 
-// runConfig merges the file, the environment and the flags.
-func runConfig(c *cli.Context) (fileConfig, error) {
-	cfg := newConfig()
+// runConfig merges the file, the environment and the flags. It may be called any number of
+// times, and reads the file each time. If the file can be read, what is wrong with settings
+// is an error of type problems, and counts as left out in the configuration.
+func runConfig(c *cli.Context) (cfg fileConfig, err error) {
+	cfg = newConfig()
+	var wrong problems
 	if path := c.String("config"); path != "" {
-		var err error
-		if cfg, err = loadConfig(path); err != nil {
+		if cfg, err = loadConfig(path); err != nil && !errors.As(err, &wrong) {
 			return cfg, usagef("%v", err)
 		}
 	}
+	cfg.sources.given = map[string]string{}
+	onLine := namesOnLine(c)
 	for _, s := range settingsOf(reflect.ValueOf(&cfg).Elem(), "") {
-		if c.IsSet(s.flag()) {
-			if err := s.take(c); err != nil {
-				return cfg, err
-			}
+		if !c.IsSet(s.flag()) {
+			continue
+		}
+		given := "$" + envName(s.flag())
+		if slices.Contains(onLine, s.flag()) {
+			given = "--" + s.flag()
+		}
+		if err := s.take(c); err != nil {
+			wrong = append(wrong, problem{Setting: s.key, Text: err.Error(), given: given})
+		} else {
+			cfg.sources.given[s.key] = given
 		}
 	}
 	cfg.HTTP = cmp.Or(cfg.HTTP, defaultHTTP)
-	return cfg, nil
+	return cfg, wrong.orNil()
+}
+
+// namesOnLine returns the names of the flags that the command line gives. Without a
+// command, the library names no flags that the environment gives.
+func namesOnLine(c *cli.Context) []string {
+	line := *c
+	line.Command = nil
+	return line.LocalFlagNames()
 }
 
 // take sets the setting to the value that its flag or environment variable gives.
@@ -192,7 +215,7 @@ func (s setting) take(c *cli.Context) error {
 	case *uint32:
 		n := c.Uint(name)
 		if n > math.MaxUint32 {
-			return usagef("%s %d: give a number below 2^32", s.key, n)
+			return fmt.Errorf("%s %d: give a number below 2^32", s.key, n)
 		}
 		*v = uint32(n)
 	case *time.Duration:
@@ -202,9 +225,7 @@ func (s setting) take(c *cli.Context) error {
 	case *string:
 		*v = c.String(name)
 	case flag.Value:
-		if err := v.Set(c.String(name)); err != nil {
-			return usagef("--%s or $%s: %v", name, envName(name), err)
-		}
+		return v.Set(c.String(name))
 	default:
 		panic(fmt.Sprintf("setting %s has the type %T, which no flag can give", s.key, v))
 	}

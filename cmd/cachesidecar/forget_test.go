@@ -36,7 +36,7 @@ func TestRefusedHostHaunts(t *testing.T) {
 	}
 	clean := func(when string) {
 		t.Helper()
-		if out := b.must("flush", "--cluster"); out != "" {
+		if out := b.must("flush", "--yes", "--cluster"); out != "" {
 			t.Errorf("%s: flush --cluster: %q", when, out)
 		}
 		// A slow machine may read too little.
@@ -96,7 +96,7 @@ func TestMembersForget(t *testing.T) {
 	// c is considered dead.
 	whole(t, a, b)
 	// c owns nothing.
-	if o := a.at("flush", "--cluster"); o.status != exitDone || o.err != "" {
+	if o := a.at("flush", "--yes", "--cluster"); o.status != exitDone || o.err != "" {
 		t.Errorf("flush --cluster: %v", o)
 	}
 	if o := a.at("verify", "--duration", "500ms"); o.status != exitMiss || !strings.Contains(o.out, "not conclusive: c is missing") {
@@ -107,7 +107,7 @@ func TestMembersForget(t *testing.T) {
 		if m := p.member("c"); m.Node != "" {
 			t.Errorf("%+v", m)
 		}
-		p.must("flush", "--cluster")
+		p.must("flush", "--yes", "--cluster")
 	}
 	eventually(t, patience, "a conclusion", func() error {
 		if o := a.at("verify", "--duration", "1s"); o.status != exitDone {

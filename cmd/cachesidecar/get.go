@@ -16,9 +16,10 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/logs"
 )
 
-func (p *program) getCommand() *cli.Command {
+func getCommand(p *program) *cli.Command {
 	return &cli.Command{
 		Name:      "get",
+		Aliases:   []string{"mget"},
 		Usage:     "print a key's value, or several",
 		ArgsUsage: "KEY…",
 		Description: "The value of one key is written as it is, with a newline after it on a terminal only.\n" +
@@ -39,8 +40,8 @@ type jsonItem struct {
 	Value   *string `json:"value,omitempty"`        // if it is UTF-8
 	Base64  *string `json:"value_base64,omitempty"` // if it is not UTF-8
 	Flags   uint32  `json:"flags"`
-	Version uint64  `json:"version"`
-	TTLMS   int64   `json:"ttl_ms"` // remaining; 0: no expiry
+	Version uint64  `json:"version,string"` // most readers of JSON round numbers above 2^53
+	TTLMS   int64   `json:"ttl_ms"`         // remaining; 0: no expiry
 	Source  string  `json:"source,omitempty"`
 	AgeMS   int64   `json:"age_ms"`
 	Stale   bool    `json:"stale,omitempty"` // softly deleted, AgeMS ago

@@ -34,7 +34,8 @@ func writeStats(out io.Writer, st cachesidecar.Stats, last *cachesidecar.Stats) 
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	p := statsPage{w}
 	up := (time.Duration(st.UptimeMS) * time.Millisecond).Round(time.Second)
-	p.line(st.Node, "cachesidecar %s, up %v\n", st.Server, up)
+	p.line(st.Node, "cachesidecar %s, up %v", st.Server, up)
+	p.health(&st)
 	p.requests(&st, last)
 	p.socket(&st.Connections)
 	p.l2(&st.L2)
@@ -57,29 +58,23 @@ func writeStats(out io.Writer, st cachesidecar.Stats, last *cachesidecar.Stats) 
 
 func (p statsPage) requests(st, last *cachesidecar.Stats) {
 	t := st.Total()
-	reads := t.Hits + t.Misses
-	p.line("reads", "%s, %s hits", reads, percent(t.Hits, reads))
-	p.line("writes", "%s, deletes %s, errors %s", t.Writes, t.Deletes, t.Errors)
+	reads := t.Reads()
+	p.line("reads", "%s: %s hits, %s loaded, %s missing, %s stale, %s errors", reads,
+		percent(t.Hits, reads), t.Loaded, t.Misses, t.Stale, t.ReadErrors)
+	p.line("writes", "%s, deletes %s, errors %s", t.Writes, t.Deletes, t.Errors-t.ReadErrors)
 	if last == nil || st.UptimeMS <= last.UptimeMS {
 		return
 	}
 	l, s := last.Total(), float64(st.UptimeMS-last.UptimeMS)/1000
 	rate := func(now, then int64) int64 { return int64(float64(now-then) / s) }
 	p.line("rates", "%s reads/s, %s writes/s, %s in/s, %s out/s",
-		rate(reads, l.Hits+l.Misses), rate(t.Writes, l.Writes),
+		rate(reads, l.Reads()), rate(t.Writes, l.Writes),
 		size(rate(st.Connections.BytesIn, last.Connections.BytesIn)),
 		size(rate(st.Connections.BytesOut, last.Connections.BytesOut)))
 }
 
 func (p statsPage) socket(c *cachesidecar.ConnectionStats) {
 	p.line("socket", "%s of %s connections, %s requests wait", c.Open, c.Limit, c.InFlight)
-	if c.Waiting > 0 {
-		p.line("", "%s of them wait for their turn to begin: their users open many at once", c.Waiting)
-	}
-	if c.Rejected+c.SlowReaders+c.SlowFrames+c.BadFrames > 0 {
-		p.line("", "cut off: %s over the limit, %s took no answers, %s sent too slowly, %s sent bad frames",
-			c.Rejected, c.SlowReaders, c.SlowFrames, c.BadFrames)
-	}
 }
 
 func (p statsPage) l2(l *cachesidecar.L2Stats) {
@@ -89,10 +84,6 @@ func (p statsPage) l2(l *cachesidecar.L2Stats) {
 		size(m.Headers+m.Alignment), size(m.Index), size(m.Ghosts), size(m.Dead), size(m.Open+m.Tails))
 	p.line("", "gone: %s evicted, %s expired, %s flushed, %s over quota",
 		l.Evicted, l.Expired, l.Flushed, l.QuotaEvicted)
-	if l.Collided+l.CrowdedOut+l.SplitsRefused > 0 {
-		p.line("", "chosen hashes: %s evicted for a key of the same hash, %s in full pages, %s splits refused",
-			l.Collided, l.CrowdedOut, l.SplitsRefused)
-	}
 }
 
 // others writes the lines that concern other hosts.
@@ -106,18 +97,14 @@ func (p statsPage) others(st *cachesidecar.Stats) {
 	}
 	p.line("cluster", "%s hosts live, this one is %s and owns %s of %s partitions",
 		c.Members, state, c.Owned, partitions)
-	p.line("", "asked others for %s keys (%s reads shared an answer, %s requests failed), served %s keys to others",
-		c.PeerReads, c.Joined, c.PeerErrors, c.Served)
+	p.line("", "asked others for %s keys (%s reads shared an answer), served %s keys to others",
+		c.PeerReads, c.Joined, c.Served)
 	i := &c.Invalidations
 	p.line("", "invalidations: %s here, %s applied from others (the last waited %s), %s resets; oldest lease %s",
 		i.Head, i.Applied, time.Duration(i.LagUS)*time.Microsecond, i.Gaps+i.Resets, oldest(i.Leases))
 	h := &c.Handoff
 	p.line("", "handoffs under way: %s; entries handed over: %s came, %s went",
 		handoffs(h), h.Admitted+h.Fetched, h.Given)
-	if c.Pauses+c.PollFailures+c.Refused+c.Conflicts > 0 {
-		p.line("", "trouble: %s pauses, %s of %s polls failed, %s greetings refused, %s conflicts of names",
-			c.Pauses, c.PollFailures, c.Polls, c.Refused, c.Conflicts)
-	}
 }
 
 // oldest returns the age of the oldest lease on another host. Copies of that host's
@@ -148,14 +135,16 @@ func handoffs(h *cachesidecar.HandoffStats) string {
 // writeNamespaces writes a line for each namespace.
 func writeNamespaces(out io.Writer, st *cachesidecar.Stats) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "NAMESPACE\tENTRIES\tBYTES\tQUOTA\tHITS\tMISSES\tHIT RATIO\tWRITES\tDELETES\t")
+	fmt.Fprintln(w, "NAMESPACE\tENTRIES\tBYTES\tQUOTA\tREADS\tHIT RATIO\tHITS\tLOADED\tMISSES\tSTALE\t"+
+		"ERRORS\tWRITES\tDELETES\t")
 	for _, ns := range st.Namespaces {
 		quota := "-"
 		if ns.Quota > 0 {
 			quota = size(ns.Quota)
 		}
-		statsPage{w}.line(ns.Name, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t", ns.Entries, size(ns.Bytes), quota,
-			ns.Hits, ns.Misses, percent(ns.Hits, ns.Hits+ns.Misses), ns.Writes, ns.Deletes)
+		statsPage{w}.line(ns.Name, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t",
+			ns.Entries, size(ns.Bytes), quota, ns.Reads(), percent(ns.Hits, ns.Reads()),
+			ns.Hits, ns.Loaded, ns.Misses, ns.Stale, ns.ReadErrors, ns.Writes, ns.Deletes)
 	}
 	return w.Flush()
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-func (p *program) versionCommand() *cli.Command {
+func versionCommand(p *program) *cli.Command {
 	return &cli.Command{
 		Name:   "version",
 		Usage:  "print build, protocol and Go version",
@@ -33,7 +33,7 @@ func (p *program) version(c *cli.Context) error {
 	})
 }
 
-func (p *program) healthCommand() *cli.Command {
+func healthCommand(p *program) *cli.Command {
 	return &cli.Command{
 		Name:        "health",
 		Usage:       "say whether the sidecar serves",
@@ -97,10 +97,11 @@ func healthOf(st *cachesidecar.Stats, why string) (string, error) {
 	return "", errors.New("it is up and not ready: it looks for other hosts at the join addresses")
 }
 
-func (p *program) flushCommand() *cli.Command {
+func flushCommand(p *program) *cli.Command {
 	return &cli.Command{
-		Name:  "flush",
-		Usage: "drop everything, or a namespace",
+		Name:        "flush",
+		Usage:       "drop everything, or a namespace",
+		Description: "It asks first. Without a terminal to ask on it needs --yes.",
 		Flags: clientFlags(
 			&cli.StringFlag{Name: "ns", Usage: "drop this `NAMESPACE` alone", Action: named},
 			boolFlag("cluster", "on every host"),
@@ -118,7 +119,11 @@ func (p *program) flush(c *cli.Context) error {
 	if c.Bool("cluster") {
 		where = "on every host of the cluster"
 	}
-	if !c.Bool("yes") && isTerminal(p.in) {
+	switch {
+	case c.Bool("yes"):
+	case !isTerminal(p.in):
+		return usagef("flush: stdin is no terminal on which to ask: give --yes to drop %s %s", what, where)
+	default:
 		fmt.Fprintf(p.err, "Drop %s %s? [y/N] ", what, where)
 		answer, err := waitFor(c.Context, func() (s string, err error) {
 			_, err = fmt.Fscanln(p.in, &s)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar/internal/settings"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -24,7 +25,7 @@ const maxInput = 1 << 30
 var (
 	ttlFlag = &cli.StringFlag{
 		Name:  "ttl",
-		Usage: "`TIME` to live, such as 30s or 2h; 0 is no expiry (default: the namespace's)",
+		Usage: "`TIME` to live, such as 30s, 2h or 7d; 0 is no expiry (default: the namespace's)",
 	}
 	ackFlag = &cli.StringFlag{
 		Name:  "ack",
@@ -36,8 +37,8 @@ var (
 func writeOptions(c *cli.Context) (o cachesidecar.SetOptions, err error) {
 	if c.IsSet("ttl") {
 		s := c.String("ttl")
-		if o.TTL, err = time.ParseDuration(s); err != nil || o.TTL < 0 || o.TTL > wire.MaxTTL*time.Millisecond {
-			return o, usagef("--ttl %q: give a time such as 30s or 2h, up to 8760h, or 0 for no expiry", s)
+		if o.TTL, err = settings.Time(s); err != nil || o.TTL < 0 || o.TTL > wire.MaxTTL*time.Millisecond {
+			return o, usagef("--ttl %q: give a time such as 30s, 2h or 7d, up to 365d, or 0 for no expiry", s)
 		}
 		o.NoExpiry = o.TTL == 0
 	}
@@ -51,7 +52,7 @@ func writeOptions(c *cli.Context) (o cachesidecar.SetOptions, err error) {
 	return o, nil
 }
 
-func (p *program) setCommand() *cli.Command {
+func setCommand(p *program) *cli.Command {
 	return &cli.Command{
 		Name:        "set",
 		Usage:       "store a value",
@@ -104,10 +105,16 @@ func (p *program) set(c *cli.Context) error {
 			v, err = cl.Set(ctx, key, value, o)
 		}
 		if err == nil && c.Bool("json") {
-			return p.json(map[string]any{"key": key, "version": v})
+			return p.json(stored{key, v})
 		}
 		return ofKey(key, err)
 	})
+}
+
+// stored is the JSON of set.
+type stored struct {
+	Key     string `json:"key"`
+	Version uint64 `json:"version,string"`
 }
 
 // ofKey adds the key to ErrNotFound.
@@ -130,9 +137,10 @@ func readValue(ctx context.Context, in io.Reader, most int) ([]byte, error) {
 	return value, nil
 }
 
-func (p *program) delCommand() *cli.Command {
+func delCommand(p *program) *cli.Command {
 	return &cli.Command{
 		Name:        "del",
+		Aliases:     []string{"delete", "rm"},
 		Usage:       "delete keys everywhere",
 		ArgsUsage:   "KEY…",
 		Description: "Exit status 1 if none of the keys had a value.",
@@ -155,7 +163,7 @@ func (p *program) del(c *cli.Context) error {
 	}
 	del := cachesidecar.DeleteOptions{AckAll: o.AckAll, Soft: c.Bool("soft")}
 	if s := c.String("replica-lag"); c.IsSet("replica-lag") {
-		if del.ReplicaLag, err = time.ParseDuration(s); err != nil || del.ReplicaLag <= 0 {
+		if del.ReplicaLag, err = settings.Time(s); err != nil || del.ReplicaLag <= 0 {
 			return usagef("--replica-lag %q: give a time such as 500ms or 2s, "+
 				"or leave it out for the namespace's replica_lag", s)
 		}
@@ -180,7 +188,7 @@ func (p *program) del(c *cli.Context) error {
 	})
 }
 
-func (p *program) touchCommand() *cli.Command {
+func touchCommand(p *program) *cli.Command {
 	return &cli.Command{
 		Name:        "touch",
 		Usage:       "give keys a new time to live",
@@ -211,7 +219,7 @@ func (p *program) touch(c *cli.Context) error {
 	})
 }
 
-func (p *program) incrCommand() *cli.Command {
+func incrCommand(p *program) *cli.Command {
 	return &cli.Command{
 		Name:      "incr",
 		Usage:     "add to a number and print the sum",

@@ -113,10 +113,10 @@ func TestKeys(t *testing.T) {
 		// Namespaces.
 		{[]string{"set", "a", "other's", "--ns", "other"}, "", ""},
 		{[]string{"get", "a", "--ns", "other"}, "", "other's"},
-		{[]string{"flush", "--ns", "other"}, "", ""},
+		{[]string{"flush", "--ns", "other", "--yes"}, "", ""},
 		{[]string{"get", "a"}, "", "1"},
 		{[]string{"del", "a", "none"}, "", ""},
-		{[]string{"flush"}, "", ""},
+		{[]string{"flush", "-y"}, "", ""},
 		{[]string{"ring", "a"}, "", "partition 7175, assigned to host1, owned by host1\n"},
 		{[]string{"health"}, "", "serving\n"},
 	} {
@@ -162,7 +162,7 @@ func TestFullStdout(t *testing.T) {
 	}
 	for _, line := range []string{
 		"get k", "get k k", "get k --json", "set k 1 --json", "incr k", "del x k --json", "stats", "stats --json", "stats --watch", "members",
-		"ring k", "health", "version", "version --json", "bench --duration 1ms --keys 1", "config check " + config,
+		"ring k", "health", "ttl k", "ttl k k", "ttl k --json", "ping", "ping --json", "top --once --interval 200ms", "version", "version --json", "bench --duration 1ms --keys 1", "config check " + config,
 	} {
 		mustRun(t, "set", "k", "1")
 		var err bytes.Buffer

@@ -97,9 +97,12 @@ func TestLogNamesTheCause(t *testing.T) {
 	if l := a.only("INFO", "a host has left", begun); l["node"] != "b" {
 		t.Errorf("%v", l)
 	}
+	steps := []string{"stopping", "draining", "handed over", "this host has left", "stopped"}
 	lines := b.logged("", begun)
-	if len(lines) != 2 || !strings.HasPrefix(lines[0]["msg"].(string), "this host has left") || lines[0]["partitions"] == 0.0 || lines[1]["msg"] != "stopped" {
-		t.Errorf("of the one that leaves: %v", lines)
+	for i, l := range lines {
+		if len(lines) != len(steps) || !strings.HasPrefix(l["msg"].(string), steps[i]) || l["partitions"] == 0.0 {
+			t.Errorf("of the one that leaves, line %d: %v, want %q", i, l, steps)
+		}
 	}
 	whole(t, a)
 	if l := a.logged("", begun); len(l) != 1 {

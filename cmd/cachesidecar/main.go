@@ -56,11 +56,14 @@ func (p *program) run(ctx context.Context, args []string) int {
 		}
 	}()
 	status := exitStatus(err)
+	var wrong problems
 	switch {
 	case err == nil, errors.Is(err, errMiss):
 	case errors.Is(err, context.Canceled):
 		fmt.Fprintln(p.err, "cachesidecar: interrupted")
 		return exitMiss
+	case errors.As(err, &wrong): // with a place each, as compilers write it
+		fmt.Fprintf(p.err, "%s\ncachesidecar: %s\n", logs.Lines(wrong.Error()), wrong.counted())
 	default:
 		fmt.Fprintln(p.err, "cachesidecar:", logs.Lines(err.Error()))
 		if status == exitUsage {
@@ -132,11 +135,14 @@ func (p *program) app() *cli.App {
 // commands are all commands, in the order of the help.
 func (p *program) commands() []*cli.Command {
 	return []*cli.Command{
-		p.runCommand(),
-		p.getCommand(), p.setCommand(), p.delCommand(), p.touchCommand(), p.incrCommand(),
-		p.statsCommand(), p.flushCommand(), p.membersCommand(), p.ringCommand(), p.watchCommand(),
-		p.warmCommand(), p.verifyCommand(), p.benchCommand(), p.demoCommand(),
-		p.healthCommand(), p.configCommand(), p.keyCommand(), p.versionCommand(),
+		runCommand(p),
+		getCommand(p), setCommand(p), delCommand(p), touchCommand(p), incrCommand(p), ttlCommand(p),
+		statsCommand(p), flushCommand(p), drainCommand(p), membersCommand(p), ringCommand(p), watchCommand(p),
+		keysCommand(p), hotCommand(p), slowCommand(p), topCommand(p),
+		reloadCommand(p),
+		warmCommand(p), verifyCommand(p), benchCommand(p), demoCommand(p),
+		pingCommand(p), healthCommand(p), configCommand(p), keyCommand(p),
+		completionCommand(p), completeCommand(p), manCommand(p), versionCommand(p),
 	}
 }
 
@@ -145,9 +151,14 @@ func prepare(c *cli.Command) {
 	c.OnUsageError = onUsageError
 	// Otherwise "get help" would explain get, and a key named help could not be read.
 	c.HideHelpCommand = c.Subcommands == nil
-	if c.Subcommands != nil && c.Action == nil {
-		name, list := c.Name, c.Subcommands
-		c.Action = func(c *cli.Context) error { return noCommand(c, name, list) }
+	if c.Subcommands != nil {
+		name, list, own := c.Name, c.Subcommands, c.Action
+		c.Action = func(c *cli.Context) error {
+			if own != nil && c.NArg() == 0 {
+				return own(c)
+			}
+			return noCommand(c, name, list)
+		}
 	}
 	for _, sub := range c.Subcommands {
 		prepare(sub)

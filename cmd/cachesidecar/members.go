@@ -13,12 +13,12 @@ import (
 	"github.com/cachesidecar/cachesidecar/client"
 )
 
-func (p *program) membersCommand() *cli.Command {
+func membersCommand(p *program) *cli.Command {
 	return &cli.Command{
 		Name:        "members",
 		Usage:       "list the hosts of the cluster, as this one sees them, or forget one that is gone",
 		Flags:       clientFlags(jsonFlag),
-		Subcommands: []*cli.Command{p.forgetCommand()},
+		Subcommands: []*cli.Command{forgetCommand(p)},
 		Action: counted(0, 0, func(c *cli.Context) error {
 			return ask(c, func(ctx context.Context, cl *client.Client) error {
 				list, err := cl.Members(ctx)
@@ -31,7 +31,7 @@ func (p *program) membersCommand() *cli.Command {
 	}
 }
 
-func (p *program) forgetCommand() *cli.Command {
+func forgetCommand(p *program) *cli.Command {
 	return &cli.Command{
 		Name:      "forget",
 		Usage:     "forget a host that is gone, on all hosts",
@@ -70,7 +70,7 @@ func writeMembers(out io.Writer, list []cachesidecar.Member) error {
 	})
 }
 
-func (p *program) ringCommand() *cli.Command {
+func ringCommand(p *program) *cli.Command {
 	return &cli.Command{
 		Name:      "ring",
 		Usage:     "say which host owns a key",

@@ -7,12 +7,15 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/cachesidecar/cachesidecar/internal/settings"
 	"github.com/cachesidecar/cachesidecar/loader"
 	"github.com/cachesidecar/cachesidecar/loader/execorigin"
 	"github.com/cachesidecar/cachesidecar/loader/httporigin"
@@ -28,29 +31,31 @@ const (
 	maxConfig  = 1 << 20 // in bytes
 	maxEntries = 1024    // per map
 	maxDepth   = 32      // of nested maps and lists
-	maxReports = 10      // mistakes reported in one error
+	maxReports = 1000    // mistakes that are reported
 )
 
-// parseConfig reads YAML. Its errors name the line. After an error cfg must not be used.
+// parseConfig reads YAML. The error is a list of problems. What is wrong counts as left
+// out in cfg, so that the rest can be checked.
 func parseConfig(b []byte) (cfg fileConfig, err error) {
 	cfg = newConfig()
 	if len(b) > maxConfig {
-		return cfg, fmt.Errorf("the file has more than %d bytes", maxConfig)
+		return cfg, problems{{Text: fmt.Sprintf("the file has more than %d bytes", maxConfig)}}
 	}
 	root, err := document(b)
 	if root == nil || err != nil {
 		return cfg, err
 	}
-	if err := checkNode(root, 0); err != nil {
-		return cfg, err
+	c := checker{seen: map[visit]bool{}}
+	if !c.shape(root, 0) {
+		return cfg, c.mistakes
 	}
-	if err := checkSettings(root); err != nil {
-		return cfg, err
+	c.value(&root, field{typ: reflect.TypeFor[fileConfig]()})
+	cfg.sources.root = root
+	if err := root.Decode(&cfg); err != nil && len(c.mistakes) == 0 {
+		c.mistakes = append(c.mistakes, plain(err))
 	}
-	if err := root.Decode(&cfg); err != nil {
-		return fileConfig{}, plain(err)
-	}
-	return cfg, cfg.complete()
+	c.mistakes = append(c.mistakes, cfg.complete()...)
+	return cfg, c.mistakes.orNil()
 }
 
 // document parses a file of one document. It returns nil if the file is empty.
@@ -60,12 +65,12 @@ func document(b []byte) (*yaml.Node, error) {
 	if err := d.Decode(&root); errors.Is(err, io.EOF) {
 		return nil, nil
 	} else if err != nil {
-		return nil, plain(err)
+		return nil, problems{plain(err)}
 	}
 	if err := d.Decode(&next); err == nil {
-		return nil, fmt.Errorf("line %d: a second document begins: leave out what is behind \"---\"", next.Line)
+		return nil, problems{{Line: next.Line, Text: `a second document begins: leave out what is behind "---"`}}
 	} else if !errors.Is(err, io.EOF) {
-		return nil, plain(err)
+		return nil, problems{plain(err)}
 	}
 	if len(root.Content) == 0 {
 		return nil, nil
@@ -73,58 +78,27 @@ func document(b []byte) (*yaml.Node, error) {
 	return root.Content[0], nil
 }
 
+// lineFirst matches the line in an error of the parser.
+var lineFirst = regexp.MustCompile(`^line (\d+): `)
+
 // plain returns an error of the parser without the parser's name. The parser has a type
 // for values of a wrong type only; its other errors are texts.
-func plain(err error) error { return errors.New(strings.TrimPrefix(err.Error(), "yaml: ")) }
-
-// checkNode finds duplicate keys, and limits the work of the parser.
-func checkNode(n *yaml.Node, depth int) error {
-	if depth == maxDepth {
-		return fmt.Errorf("line %d: more than %d maps and lists are nested", n.Line, maxDepth)
+func plain(err error) problem {
+	p := problem{Text: strings.TrimPrefix(err.Error(), "yaml: ")}
+	if m := lineFirst.FindStringSubmatch(p.Text); m != nil {
+		p.Line, _ = strconv.Atoi(m[1])
+		p.Text = p.Text[len(m[0]):]
 	}
-	if n.Kind == yaml.MappingNode {
-		if len(n.Content)/2 > maxEntries {
-			return fmt.Errorf("line %d: %d entries are too many: at most %d", n.Line, len(n.Content)/2, maxEntries)
-		}
-		lines := map[string]int{}
-		for i := 0; i < len(n.Content); i += 2 {
-			k := n.Content[i]
-			if k.Kind != yaml.ScalarNode {
-				return fmt.Errorf("line %d: a key is one word", k.Line)
-			}
-			if first, ok := lines[k.Value]; ok {
-				return fmt.Errorf("line %d: %s is there already, at line %d: leave out one of them",
-					k.Line, k.Value, first)
-			}
-			lines[k.Value] = k.Line
-		}
-	}
-	for _, c := range n.Content {
-		if err := checkNode(c, depth+1); err != nil {
-			return err
-		}
-	}
-	return nil
+	return p
 }
 
-// checkSettings compares a file with the types of its settings. The parser would do the
-// same, but its errors are texts that name Go types.
-func checkSettings(root *yaml.Node) error {
-	c := checker{seen: map[visit]bool{}}
-	c.value(root, field{typ: reflect.TypeFor[fileConfig]()})
-	if len(c.mistakes) == 0 {
-		return nil
-	}
-	if more := len(c.mistakes) - maxReports; more > 0 {
-		c.mistakes = append(c.mistakes[:maxReports], fmt.Sprintf("and %d more", more))
-	}
-	return errors.New(strings.Join(c.mistakes, "; "))
-}
-
-// checker collects the mistakes of a file.
+// checker compares a file with the types of its settings, and collects the mistakes. The
+// parser would do the same, but its errors are texts that name Go types. What is wrong is
+// taken out of the file.
 type checker struct {
 	seen     map[visit]bool // values are checked once, however many aliases they have
-	mistakes []string
+	path     []string       // of the setting that is checked
+	mistakes problems
 }
 
 // visit is the check of a value as a setting of a type.
@@ -134,73 +108,144 @@ type visit struct {
 }
 
 func (c *checker) report(line int, format string, args ...any) {
-	c.mistakes = append(c.mistakes, fmt.Sprintf("line %d: ", line)+fmt.Sprintf(format, args...))
+	if len(c.mistakes) == maxReports {
+		c.mistakes = append(c.mistakes,
+			problem{Line: line, Text: "from here on there are more mistakes: correct the first ones"})
+	}
+	if len(c.mistakes) < maxReports {
+		c.mistakes = append(c.mistakes,
+			problem{Line: line, Setting: strings.Join(c.path, "."), Text: fmt.Sprintf(format, args...)})
+	}
 }
 
-// value checks the value of a setting.
-func (c *checker) value(n *yaml.Node, f field) {
+// shape takes out duplicate keys, and limits the work of the parser. It returns false if
+// the file is not to be looked at any further.
+func (c *checker) shape(n *yaml.Node, depth int) bool {
+	if depth == maxDepth {
+		c.report(n.Line, "more than %d maps and lists are nested", maxDepth)
+		return false
+	}
+	if n.Kind == yaml.MappingNode {
+		if len(n.Content)/2 > maxEntries {
+			c.report(n.Line, "%d entries are too many: at most %d", len(n.Content)/2, maxEntries)
+			return false
+		}
+		lines, kept := map[string]int{}, n.Content[:0]
+		for i := 0; i < len(n.Content); i += 2 {
+			k := n.Content[i]
+			if first, ok := lines[k.Value]; k.Kind != yaml.ScalarNode {
+				c.report(k.Line, "a key is one word")
+			} else if ok {
+				c.report(k.Line, "%s is there already, at line %d: leave out one of them", k.Value, first)
+			} else {
+				lines[k.Value] = k.Line
+				kept = append(kept, k, n.Content[i+1])
+			}
+		}
+		n.Content = kept
+	}
+	for _, child := range n.Content {
+		if !c.shape(child, depth+1) {
+			return false
+		}
+	}
+	return true
+}
+
+// value checks the value of a setting. It rewrites a time as the parser wants it.
+func (c *checker) value(slot **yaml.Node, f field) {
+	n := *slot
 	line := n.Line
 	if n.Kind == yaml.AliasNode {
 		n = n.Alias
 	}
 	f.typ = inner(f.typ)
+	if f.typ == reflect.TypeFor[time.Duration]() && n.Kind == yaml.ScalarNode {
+		if d, err := settings.Time(n.Value); err == nil {
+			*slot = &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: d.String(), Line: line}
+			return
+		}
+	}
 	at := visit{n, f.typ}
-	if c.seen[at] {
+	if good, ok := c.seen[at]; ok {
+		if !good {
+			*slot = nothing(line)
+		}
 		return
 	}
 	c.seen[at] = true
 	switch kind := f.typ.Kind(); {
 	case n.ShortTag() == "!!null": // the default
 	case kind == reflect.Struct, kind == reflect.Map:
-		c.entries(n, f, line)
+		c.seen[at] = c.entries(n, f, line)
 	case kind == reflect.Slice && n.Kind == yaml.SequenceNode:
-		for _, e := range n.Content {
-			c.value(e, field{f.name, f.part, f.typ.Elem()})
+		for i := range n.Content {
+			c.value(&n.Content[i], field{f.name, f.part, f.typ.Elem()})
 		}
 	default:
-		c.single(n, f, line)
+		c.seen[at] = c.single(n, f, line)
+	}
+	if !c.seen[at] {
+		*slot = nothing(line)
 	}
 }
 
-// entries checks a map of settings.
-func (c *checker) entries(n *yaml.Node, f field, line int) {
+// nothing stands in the place of a value that is wrong: the default.
+func nothing(line int) *yaml.Node {
+	return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!null", Value: "null", Line: line}
+}
+
+// entries checks a map of settings. It returns false if the value is no map.
+func (c *checker) entries(n *yaml.Node, f field, line int) bool {
 	if n.Kind != yaml.MappingNode {
 		c.wrongType(n, f, line)
-		return
+		return false
 	}
+	kept := n.Content[:0]
 	for i := 0; i < len(n.Content); i += 2 {
 		k, v := n.Content[i], n.Content[i+1]
 		if k.ShortTag() == "!!merge" {
-			c.merged(v, f)
+			if !c.merged(v, f) {
+				continue
+			}
 		} else if m, ok := f.member(k.Value); ok {
-			c.value(v, m)
+			c.path = append(c.path, k.Value)
+			c.value(&v, m)
+			c.path = c.path[:len(c.path)-1]
 		} else {
 			c.unknown(k, f)
+			continue
 		}
+		kept = append(kept, k, v)
 	}
+	n.Content = kept
+	return true
 }
 
 // merged checks the maps that are merged into a map of settings. Like the parser it takes a
 // map, an alias of a map, or a list of these.
-func (c *checker) merged(v *yaml.Node, f field) {
+func (c *checker) merged(v *yaml.Node, f field) bool {
 	list := []*yaml.Node{v}
 	if v.Kind == yaml.SequenceNode {
 		list = v.Content
 	}
+	good := true
 	for _, m := range list {
 		if m.Kind != yaml.MappingNode && (m.Kind != yaml.AliasNode || m.Alias.Kind != yaml.MappingNode) {
 			c.report(m.Line, "<<: map merge requires map or sequence of maps as the value")
+			good = false
 			continue
 		}
-		c.value(m, f)
+		c.value(&m, f)
 	}
+	return good
 }
 
 // single checks a value that is not a map.
-func (c *checker) single(n *yaml.Node, f field, line int) {
+func (c *checker) single(n *yaml.Node, f field, line int) bool {
 	if isWhole(f.typ) && n.ShortTag() == "!!float" { // the parser would truncate it
 		c.report(line, "%s: give a whole number, not %q", f.name, n.Value)
-		return
+		return false
 	}
 	err := n.Decode(reflect.New(f.typ).Interface())
 	var wrong *yaml.TypeError
@@ -208,8 +253,9 @@ func (c *checker) single(n *yaml.Node, f field, line int) {
 	case errors.As(err, &wrong):
 		c.wrongType(n, f, line)
 	case err != nil: // from UnmarshalText
-		c.report(line, "%s: %v", f.name, plain(err))
+		c.report(line, "%s: %s", f.name, plain(err).Text)
 	}
+	return err == nil
 }
 
 func isWhole(t reflect.Type) bool {
@@ -221,7 +267,9 @@ var renamed = map[string]string{"hold": "replica_lag", "known": "existing_keys"}
 
 // unknown reports a key that names no setting.
 func (c *checker) unknown(k *yaml.Node, f field) {
-	names := settings(f.typ)
+	c.path = append(c.path, k.Value)
+	defer func() { c.path = c.path[:len(c.path)-1] }()
+	names := settingNames(f.typ)
 	if now := renamed[k.Value]; slices.Contains(names, now) {
 		c.report(k.Line, "%q is %s now", k.Value, now)
 		return
@@ -271,7 +319,7 @@ var kinds = map[reflect.Type]string{
 	reflect.TypeFor[string]():                    "text",
 	reflect.TypeFor[postgres.Format]():           "column, json or msgpack",
 	reflect.TypeFor[bool]():                      "true or false",
-	reflect.TypeFor[time.Duration]():             "a time such as 30s or 2h",
+	reflect.TypeFor[time.Duration]():             "a time such as 30s, 2h or 7d",
 	reflect.TypeFor[sidecar.Size]():              "a size such as 64MiB or 1GiB",
 	reflect.TypeFor[sidecar.FileMode]():          "octal permission bits, such as 0660",
 	reflect.TypeFor[fileNamespace]():             "the namespace's settings, such as default_ttl: 5m",

@@ -100,12 +100,12 @@ func fileKey(flag string) string {
 
 // fileKeys returns all keys that a file may have, with a dot for those of tls.
 func fileKeys() (keys []string) {
-	for _, key := range settings(reflect.TypeFor[fileConfig]()) {
+	for _, key := range settingNames(reflect.TypeFor[fileConfig]()) {
 		if key != "tls" {
 			keys = append(keys, key)
 		}
 	}
-	for _, key := range settings(reflect.TypeFor[sidecar.TLSFiles]()) {
+	for _, key := range settingNames(reflect.TypeFor[sidecar.TLSFiles]()) {
 		keys = append(keys, "tls."+key)
 	}
 	return keys
@@ -119,13 +119,13 @@ func fileLine(key, value string) string {
 	return fmt.Sprintf("%s: %s\n", key, value)
 }
 
-func runFlagNames() []string { return flagNames((&program{}).runCommand().Flags) }
+func runFlagNames() []string { return flagNames(runCommand(&program{}).Flags) }
 
 // TestThreeWaysAgree checks that flags, environment and file have the same settings under
 // the same names.
 func TestThreeWaysAgree(t *testing.T) {
 	keys := fileKeys()
-	for _, f := range (&program{}).runCommand().Flags {
+	for _, f := range runCommand(&program{}).Flags {
 		name := f.Names()[0]
 		vars := f.(cli.DocGenerationFlag).GetEnvVars()
 		if want := "CACHESIDECAR_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_")); !slices.Equal(vars, []string{want}) {

@@ -159,10 +159,10 @@ func runSidecarAt(t testing.TB, socket string, flags ...string) *process {
 // runBinary runs the binary until it ends.
 func runBinary(t testing.TB, args ...string) outcome {
 	t.Helper()
-	return runCommand(t, binary(), args...)
+	return runFile(t, binary(), args...)
 }
 
-func runCommand(t testing.TB, name string, args ...string) outcome {
+func runFile(t testing.TB, name string, args ...string) outcome {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()

@@ -30,11 +30,15 @@ const (
 )
 
 // usageError is a mistake in the use of the command.
-type usageError struct{ msg string }
+type usageError struct {
+	msg string
+	err error // nil, or what the message was made from
+}
 
 func (e *usageError) Error() string { return e.msg }
+func (e *usageError) Unwrap() error { return e.err }
 
-func usagef(format string, args ...any) error { return &usageError{fmt.Sprintf(format, args...)} }
+func usagef(format string, args ...any) error { return &usageError{msg: fmt.Sprintf(format, args...)} }
 
 // errMiss ends the command with status 1 and without a message.
 var errMiss = errors.New("miss")

@@ -20,7 +20,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/sidecar"
 )
 
-func (p *program) runCommand() *cli.Command {
+func runCommand(p *program) *cli.Command {
 	return &cli.Command{
 		Name:  "run",
 		Usage: "run the sidecar",
@@ -48,25 +48,29 @@ func (p *program) startLog(o logs.Options) {
 func (p *program) serve(c *cli.Context) error {
 	moreProcessors()
 	cfg, err := runConfig(c)
-	if err != nil {
+	var found problems
+	if err != nil && !errors.As(err, &found) {
 		return err
 	}
 	terminal := isTerminal(p.err)
-	options, err := cfg.logOptions(terminal)
-	if err != nil {
-		return usagef("%v", err)
-	}
+	options, _ := cfg.logOptions(terminal) // check returns the error
 	p.startLog(options)
 	cfg.Log = p.log.Logger()
-	if err := cfg.Check(); err != nil {
-		return usagef("%v", err)
+	for _, m := range unknownVariables(os.Environ(), cfg.sources.root) {
+		cfg.Log.Warn(m)
 	}
+	if wrong := cfg.check(found); len(wrong) > 0 {
+		return &usageError{wrong.Error(), wrong}
+	}
+	r := &reloader{read: func() (fileConfig, error) { return runConfig(c) }, log: p.log, terminal: terminal, was: cfg}
+	cfg.Reload = r.reload
 	s, err := sidecar.New(cfg.Config)
 	if err != nil {
 		return err
 	}
+	r.s = s
 	collectSeldom(s.HeapLimit())
-	defer reloadOn(p.hangup, s.Reload, cfg.Log)()
+	defer r.on(p.hangup)()
 	done := make(chan error, 1)
 	go func() { done <- s.Run(c.Context) }() // ends with the context; serve waits for it
 	select {
@@ -83,7 +87,7 @@ func (p *program) serve(c *cli.Context) error {
 	}
 	select {
 	case err = <-done:
-	case <-c.Context.Done():
+	case <-s.Ending():
 		_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping)
 		err = <-done
 	}
@@ -97,9 +101,12 @@ func (p *program) serve(c *cli.Context) error {
 // $GOMAXPROCS is set. The scheduler polls the network only if it has nothing else to run.
 // While all processors are busy with some connections, other connections would wait for
 // the runtime's monitor, 10 ms. The operating system shares out the real processors.
+//
+// A single processor stays single. The system would let its threads take turns of
+// milliseconds there, and a request whose thread is not running would wait for them.
 var moreProcessors = sync.OnceFunc(func() {
-	if os.Getenv("GOMAXPROCS") == "" {
-		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 2)
+	if n := runtime.GOMAXPROCS(0); n > 1 && os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(n + 2)
 	}
 })
 
@@ -111,25 +118,4 @@ func collectSeldom(limit int64) {
 		debug.SetMemoryLimit(limit)
 		debug.SetGCPercent(200)
 	}
-}
-
-// reloadOn reloads keys and certificates on each signal, until stop is called.
-func reloadOn(hangup <-chan os.Signal, reload func() error, log *slog.Logger) (stop func()) {
-	end, ended := make(chan struct{}), make(chan struct{})
-	go func() { // ends when end is closed
-		defer close(ended)
-		for {
-			select {
-			case <-end:
-				return
-			case <-hangup:
-			}
-			log.Info("SIGHUP: the cluster key's and the certificates' files are read again; " +
-				"all other settings stay until a restart")
-			if err := reload(); err != nil {
-				log.Error("keys and certificates are refused: this host continues with those that it had", "error", err)
-			}
-		}
-	}()
-	return func() { close(end); <-ended }
 }

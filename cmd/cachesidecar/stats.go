@@ -14,7 +14,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/logs"
 )
 
-func (p *program) statsCommand() *cli.Command {
+func statsCommand(p *program) *cli.Command {
 	return &cli.Command{
 		Name:  "stats",
 		Usage: "show what the sidecar on this host does, or all of them",

@@ -16,7 +16,7 @@ import (
 
 // clientCommands are the commands that ask a sidecar, each as a valid command line.
 var clientCommands = []string{
-	"get k", "get a b", "set k v", "del k", "touch k", "incr k", "stats", "stats --watch", "stats --cluster", "stats --cluster --watch", "flush", "flush --cluster", "members", "ring k", "warm -", "bench", "health",
+	"get k", "get a b", "set k v", "del k", "touch k", "incr k", "ttl k", "ttl a b", "ping", "top --once", "stats", "stats --watch", "stats --cluster", "stats --cluster --watch", "flush --yes", "flush --yes --cluster", "members", "ring k", "warm -", "bench", "health",
 }
 
 func TestStatusOfAbsentSidecar(t *testing.T) {
@@ -143,7 +143,7 @@ func TestStatusOfHostsThatAreAway(t *testing.T) {
 		{"read", "get k", answering(wire.Reply{Status: wire.Miss, Why: wire.Degraded}), exitMiss, "k: not found: the host that owns the key cannot be reached"},
 		{"fresh read", "get k --fresh", refusal(wire.Unavailable, "b did not answer"), exitMiss, "b did not answer (nothing was done;"},
 		{"write without an answer", "set k v", refusal(wire.Timeout, "b did not answer in time"), exitTimeout, "b did not answer in time"},
-		{"flush that one did not acknowledge", "flush --cluster", refusal(wire.Timeout, "b was not flushed, the others were"), exitTimeout, "b was not flushed"},
+		{"flush that one did not acknowledge", "flush --cluster --yes", refusal(wire.Timeout, "b was not flushed, the others were"), exitTimeout, "b was not flushed"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			o := command(t, "", append(strings.Fields(tc.line), "--socket", fakeSidecar(t, tc.serve), "--timeout", "5s")...)
@@ -264,7 +264,7 @@ func TestStatusOfRefusals(t *testing.T) {
 		{"set of a long key", "", []string{"set", long, "v"}, exitUsage, "the key has 1025 bytes"},
 		{"namespace", "", []string{"get", "k", "--ns", "A"}, exitUsage, `namespace "A": a name is 1 to 64 of`},
 		{"namespace of bench", "", []string{"bench", "--ns", "A"}, exitUsage, `namespace "A": a name is 1 to 64 of`},
-		{"namespace of flush", "", []string{"flush", "--ns", "A"}, exitUsage, `namespace "A": a name is 1 to 64 of`},
+		{"namespace of flush", "", []string{"flush", "--yes", "--ns", "A"}, exitUsage, `namespace "A": a name is 1 to 64 of`},
 		{"namespace of ring", "", []string{"ring", "k", "--ns", "A"}, exitUsage, `namespace "A": a name is 1 to 64 of`},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

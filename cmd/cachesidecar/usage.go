@@ -2,14 +2,11 @@ package main
 
 import (
 	"fmt"
-	"math"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/urfave/cli/v2"
-	"github.com/xrash/smetrics"
 )
 
 // counted returns an action that checks the number of arguments first. A negative most
@@ -41,28 +38,17 @@ func noCommand(c *cli.Context, within string, commands []*cli.Command) error {
 	name := c.Args().First()
 	var names []string
 	for _, c := range commands {
-		names = append(names, c.Names()...)
+		if !c.Hidden {
+			names = append(names, c.Names()...)
+		}
 	}
 	see := ": see"
-	if near := nearest(name, names); near != "" {
+	if instead := otherCommands[strings.ToLower(name)]; instead != "" && within == "" {
+		see = fmt.Sprintf(": try %s. See", instead)
+	} else if near := nearest(name, names); near != "" {
 		see = fmt.Sprintf(": did you mean %q? See", near)
 	}
 	return usagef("there is no command %q%s %q", strings.TrimSpace(within+" "+name), see, help)
-}
-
-// nearest returns the name that a misspelt word is probably meant to be: the one at the
-// least edit distance, which is at most a third of the word's length, rounded up. It
-// returns "" if there is none. The library suggests something for every word, however
-// far the nearest name is.
-func nearest(word string, names []string) (best string) {
-	least := math.MaxInt
-	for _, name := range names {
-		d := smetrics.WagnerFischer(name, word, 1, 1, 1)
-		if d < least && d <= (len(word)+2)/3 && d < len(name) {
-			best, least = name, d
-		}
-	}
-	return best
 }
 
 func flagNames(flags []cli.Flag) (names []string) {
@@ -88,14 +74,15 @@ func onUsageError(c *cli.Context, err error, isSubcommand bool) error {
 	msg := err.Error()
 	if m := unknownFlag.FindStringSubmatch(msg); m != nil {
 		if !isSubcommand {
-			return usagef("--%s before a command: flags stand behind it, as in \"cachesidecar get KEY --json\"", m[1])
+			return usagef("%s before a command: flags stand behind it, as in \"cachesidecar get KEY --json\"",
+				dashed(m[1]))
 		}
 		see := ": see"
-		if near := nearest(m[1], flagNames(c.Command.Flags)); near != "" {
-			see = fmt.Sprintf(": did you mean --%s? See", near)
+		if near := nearestFlag(m[1], flagNames(c.Command.Flags)); near != "" {
+			see = fmt.Sprintf(": did you mean %s? See", dashed(near))
 		}
-		return usagef("%s has no flag --%s%s \"%s --help\"; -- ends the flags",
-			c.Command.Name, m[1], see, c.Command.HelpName)
+		return usagef("%s has no flag %s%s \"%s --help\"; -- ends the flags",
+			c.Command.Name, dashed(m[1]), see, c.Command.HelpName)
 	}
 	if m := missingValue.FindStringSubmatch(msg); m != nil {
 		return usagef("--%s: give %s after it", m[1], wanted(c, m[1]))
@@ -124,8 +111,8 @@ func wanted(c *cli.Context, name string) string {
 			continue
 		}
 		switch f.(type) {
-		case *cli.DurationFlag:
-			return "a time such as 500ms, 10s or 2h"
+		case *timeFlag:
+			return "a time such as 500ms, 10s, 2h or 7d"
 		case *cli.BoolFlag:
 			return "true or false"
 		case *cli.IntFlag, *cli.Float64Flag:
@@ -149,20 +136,23 @@ func reorder(app *cli.App, args []string) []string {
 	case len(rest) > 0 && !isFlag(rest[0]) && find(app.Commands, rest[0]) == nil && !isHelp(rest[0]):
 		return args // so that cli reports an unknown command
 	case len(rest) > 1 && isHelp(rest[0]) && !isFlag(rest[1]):
-		if find(app.Commands, rest[1]) == nil {
-			return append(out, rest[1])
-		}
-		rest = append(slices.Clone(rest[1:]), "--help") // cli's own omits subcommands
+		return append(out, topic(app.Commands, rest[1:])...)
 	}
 	// Go down to the command that the arguments belong to.
 	flags, commands := app.Flags, app.Commands
 	for len(rest) > 0 && !strings.HasPrefix(rest[0], "-") {
 		c := find(commands, rest[0])
+		if c == nil && len(out) > 1 && len(commands) > 0 && isHelp(rest[0]) {
+			return append(out, topic(commands, rest[1:])...)
+		}
 		if c == nil {
 			break
 		}
 		out = append(out, rest[0])
 		rest = rest[1:]
+		if c.SkipFlagParsing {
+			return append(out, rest...)
+		}
 		flags, commands = c.Flags, c.Subcommands
 	}
 	var words []string
@@ -191,6 +181,24 @@ func reorder(app *cli.App, args []string) []string {
 		return out
 	}
 	return append(append(out, "--"), words...)
+}
+
+// topic returns the arguments that print the help for a command, which words name. cli's
+// own command help omits subcommands. A word that names no command ends the arguments, so
+// that its error is reported.
+func topic(commands []*cli.Command, words []string) (args []string) {
+	for _, w := range words {
+		if isFlag(w) || len(commands) == 0 {
+			break
+		}
+		args = append(args, w)
+		c := find(commands, w)
+		if c == nil {
+			return args
+		}
+		commands = c.Subcommands
+	}
+	return append(args, "--help")
 }
 
 func find(commands []*cli.Command, name string) *cli.Command {

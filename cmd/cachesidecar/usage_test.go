@@ -30,7 +30,7 @@ func TestUsageErrors(t *testing.T) {
 		{"three dashes", "get ---json k", "bad flag syntax: ---json"},
 		{"no subcommand", "config", "config: no command given"},
 		{"unknown subcommand", "config verify", `there is no command "config verify"`},
-		{"flag of a subcommand", "config check --json f", "check has no flag --json"},
+		{"flag of a subcommand", "config check --ns f", "check has no flag --ns"},
 		{"help for nothing", "help gets", `there is no command "gets": did you mean "get"?`},
 		{"value missing at the end", "get k --ns", "--ns: give a value after it"},
 		{"value missing after an argument with dashes", "get k --timeout", "--timeout: give a time such as"},
@@ -43,7 +43,7 @@ func TestUsageErrors(t *testing.T) {
 		{"ttl is no time", "set k v --ttl soon", `--ttl "soon": give a time such as 30s`},
 		{"ttl is empty", "set k v --ttl=", `--ttl "": give a time such as 30s`},
 		{"negative ttl", "set k v --ttl -1s", `--ttl "-1s": give a time such as 30s`},
-		{"ttl above a year", "set k v --ttl 8761h", `--ttl "8761h": give a time such as 30s or 2h, up to 8760h`},
+		{"ttl above a year", "set k v --ttl 8761h", `--ttl "8761h": give a time such as 30s, 2h or 7d, up to 365d`},
 		{"touch: ttl", "touch k --ttl x", `--ttl "x"`},
 		{"incr: ttl", "incr k --ttl x", `--ttl "x"`},
 		{"lag is no time", "del k --replica-lag soon", `--replica-lag "soon": give a time such as 500ms`},
@@ -61,6 +61,10 @@ func TestUsageErrors(t *testing.T) {
 		{"delta with a fraction", "incr k 1.5", `"1.5" is no 64-bit number`},
 		{"initial", "incr k --initial x", `--initial "x" is no 64-bit number`},
 		{"initial is empty", "incr k --initial=", `--initial "" is no 64-bit number`},
+		{"flush without a terminal", "flush", "flush: stdin is no terminal on which to ask: give --yes to drop everything on this host"},
+		{"flush of a namespace without a terminal", "flush --ns a --cluster", "give --yes to drop namespace a on every host of the cluster"},
+		{"ping: count", "ping --count 0", "--count 0: give 1 to 1000000"},
+		{"ping: count above", "ping -c 1000001", "--count 1000001: give 1 to 1000000"},
 		{"bench: conns", "bench --conns 0", "--conns 0: give 1 to 10000"},
 		{"bench: conns is no number", "bench --conns many", `--conns "many": give a number`},
 		{"bench: pipeline", "bench --pipeline 1025", "--pipeline 1025: give 1 to 1024"},
@@ -133,7 +137,8 @@ func TestUsageErrors(t *testing.T) {
 			if o.status != exitUsage || !strings.Contains(o.err, tc.want) {
 				t.Errorf("%q: %v\nwant status %d and %q", tc.line, o, exitUsage, tc.want)
 			}
-			if o.out != "" || !strings.HasPrefix(o.err, "cachesidecar: ") || strings.Contains(o.err, "Incorrect Usage") {
+			ours := strings.HasPrefix(o.err, "cachesidecar: ") || strings.Contains(o.err, "\ncachesidecar: ") // after problems
+			if o.out != "" || !ours || strings.Contains(o.err, "Incorrect Usage") {
 				t.Errorf("%q: the message is not ours, or not on stderr alone: %v", tc.line, o)
 			}
 		})
@@ -147,7 +152,7 @@ func TestUsageErrorsInEnvironment(t *testing.T) {
 		{"CACHESIDECAR_MAX_NAMESPACES", "x\"y\n", `$CACHESIDECAR_MAX_NAMESPACES "x\"y\n": give a number`},
 		{"CACHESIDECAR_REQUEST_TIMEOUT", "5", `$CACHESIDECAR_REQUEST_TIMEOUT "5": give a time`},
 		{"CACHESIDECAR_PPROF", "perhaps", `$CACHESIDECAR_PPROF "perhaps": give true or false`},
-		{"CACHESIDECAR_L2_SIZE", "x", `--l2-size or $CACHESIDECAR_L2_SIZE: size "x": give a number and a unit`},
+		{"CACHESIDECAR_L2_SIZE", "x", `$CACHESIDECAR_L2_SIZE: size "x": give a number and a unit`},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Setenv(tc.name, tc.value)
@@ -163,10 +168,10 @@ func TestArgumentCounts(t *testing.T) {
 	t.Setenv("CACHESIDECAR_SOCKET", filepath.Join(tempDir(t), "absent"))
 	const any = -1
 	counts := map[string]struct{ least, most int }{
-		"run": {0, 0}, "get": {1, any}, "set": {2, 2}, "del": {1, any}, "touch": {1, any}, "incr": {1, 2},
+		"run": {0, 0}, "get": {1, any}, "set": {2, 2}, "del": {1, any}, "touch": {1, any}, "incr": {1, 2}, "ttl": {1, any}, "ping": {0, 0},
 		"stats": {0, 0}, "flush": {0, 0}, "members": {0, 0}, "members forget": {1, 1}, "ring": {1, 1}, "watch": {0, any}, "warm": {1, 1}, "verify": {0, 0}, "bench": {0, 0}, "health": {0, 0},
 		"demo":         {0, 0},
-		"config check": {1, 1}, "key generate": {0, 0}, "version": {0, 0},
+		"config check": {1, 1}, "config show": {0, 0}, "key generate": {0, 0}, "completion": {1, 1}, "man": {0, 0}, "top": {0, 0}, "hot": {0, 0}, "keys": {0, 1}, "slow": {0, 0}, "drain": {0, 0}, "reload": {0, 0}, "version": {0, 0},
 	}
 	commands := allCommands()
 	for name := range commands {
@@ -178,7 +183,11 @@ func TestArgumentCounts(t *testing.T) {
 		check := func(n int, complaint string) {
 			line := append(strings.Fields(name), strings.Fields(strings.Repeat("1 ", n))...)
 			o := command(t, "", line...)
-			if o.status != exitUsage || !strings.Contains(o.err, complaint) || !strings.Contains(o.err, "it is used so: cachesidecar "+name) {
+			use := "it is used so: cachesidecar " + name
+			if len(commands[name].Subcommands) > 0 { // the argument should be one of them
+				complaint, use = "there is no command", "cachesidecar help "+name
+			}
+			if o.status != exitUsage || !strings.Contains(o.err, complaint) || !strings.Contains(o.err, use) {
 				t.Errorf("%s with %d arguments: %v", name, n, o)
 			}
 		}

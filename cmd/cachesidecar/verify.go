@@ -14,14 +14,14 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-func (p *program) verifyCommand() *cli.Command {
+func verifyCommand(p *program) *cli.Command {
 	return &cli.Command{
 		Name:  "verify",
 		Usage: "check that no host returns what was overwritten too long ago",
 		Description: "The sidecar on this host overwrites keys of its own and lets every host read them, " +
 			"as its apps would.\n" +
 			"Ends with status 1 if a promise is broken, and if it could not be seen to be kept.",
-		Flags:  clientFlags(jsonFlag, &cli.DurationFlag{Name: "duration", Usage: "how long", Value: 10 * time.Second}),
+		Flags:  clientFlags(jsonFlag, newTimeFlag("duration", "how long", 10*time.Second)),
 		Action: counted(0, 0, p.verify),
 	}
 }

@@ -19,7 +19,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/client"
 )
 
-func (p *program) warmCommand() *cli.Command {
+func warmCommand(p *program) *cli.Command {
 	return &cli.Command{
 		Name:      "warm",
 		Usage:     "load keys from the namespace's origin, as a list names them",
@@ -29,7 +29,7 @@ func (p *program) warmCommand() *cli.Command {
 		Flags: clientFlags(nsFlag, jsonFlag,
 			boolFlag("null", "keys end with a zero byte, not with a line"),
 			&cli.IntFlag{Name: "concurrency", Usage: "ask for so many keys at once", Value: 32},
-			&cli.Float64Flag{Name: "rate", Usage: "load at most `N` keys a second (default: no limit)"},
+			&cli.Float64Flag{Name: "rate", Usage: "load at most `N` keys a second", DefaultText: "no limit"},
 			&cli.StringFlag{Name: "resume", Usage: "note in `FILE` how far it came, and go on from there"},
 			&cli.IntFlag{Name: "stop-after", Usage: "end when so many keys in a row failed; 0 is never", Value: 100},
 		),

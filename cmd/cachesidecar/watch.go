@@ -12,7 +12,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/logs"
 )
 
-func (p *program) watchCommand() *cli.Command {
+func watchCommand(p *program) *cli.Command {
 	return &cli.Command{
 		Name:        "watch",
 		Usage:       "print what changes, as this host hears of it",
@@ -65,7 +65,7 @@ type watched struct {
 	Namespace  string `json:"namespace,omitempty"`
 	Key        string `json:"key,omitempty"`
 	Hash       string `json:"hash,omitempty"`
-	Version    uint64 `json:"version,omitempty"`
+	Version    uint64 `json:"version,omitempty,string"`
 	Partitions int    `json:"partitions,omitempty"`
 }
 

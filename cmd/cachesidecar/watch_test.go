@@ -78,9 +78,9 @@ TIME  flushed  every namespace  -  VERSION
 `},
 		{"another namespace's", []string{"--ns", "users", "b", "--json"}, `
 {"time":"TIME","kind":"reset"}
-{"time":"TIME","kind":"changed","namespace":"users","key":"b","hash":"217811494b498b71","version":VERSION}
-{"time":"TIME","kind":"flushed","namespace":"users","version":VERSION}
-{"time":"TIME","kind":"flushed","version":VERSION}
+{"time":"TIME","kind":"changed","namespace":"users","key":"b","hash":"217811494b498b71","version":"VERSION"}
+{"time":"TIME","kind":"flushed","namespace":"users","version":"VERSION"}
+{"time":"TIME","kind":"flushed","version":"VERSION"}
 `},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

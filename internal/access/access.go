@@ -5,8 +5,9 @@
 // that the app shows. Output is the answer to one request: nil, or UNAUTHORIZED with the
 // remedy. A decision takes no lock and allocates nothing.
 //
-// New resolves the names of users and groups and reads the files of tokens. The package
-// starts no goroutine. It does not decide about requests of other sidecars: the sidecar
+// New resolves the names of users and groups and reads the files of tokens. Replace puts
+// other rules in their place; connections that are open follow them with their next
+// request. The package starts no goroutine. It does not decide about requests of other sidecars: the sidecar
 // that took such a request from an app has decided.
 package access
 
@@ -69,13 +70,21 @@ var rightNames = [Rights]string{"nothing", "read", "write", "admin"}
 
 func (r Right) String() string { return rightNames[r] }
 
-// Rules are the rules as they are applied. They do not change, so sessions read them
-// without a lock.
+// Rules are the rules as they are applied, and the counts of what they have refused.
+type Rules struct {
+	now      atomic.Pointer[rules]
+	refusals [Rights]atomic.Int64 // requests, by the right that was missing; of Nothing: unknown tokens
+}
+
+// Replace puts other rules in the place of the present ones. The counts go on.
+func (a *Rules) Replace(by *Rules) { a.now.Store(by.now.Load()) }
+
+// rules are one configuration. They do not change, so sessions read them without a lock.
 //
 // A namespace that the configuration names has a line of its own. All other namespaces
 // have line 0. If the configuration has "*", its principals have the rights of line 0;
 // otherwise anyone may read and write there.
-type Rules struct {
+type rules struct {
 	lines  map[string]uint16
 	ruled  bool    // the configuration has "*"
 	anyone []Right // by line
@@ -85,8 +94,6 @@ type Rules struct {
 	tokens []token
 	own    int // this process's user
 	admins int // the group of administrators; -1 is none
-
-	refusals [Rights]atomic.Int64 // requests, by the right that was missing; of Nothing: unknown tokens
 }
 
 // grant is a right in the namespaces of a line.
@@ -98,37 +105,49 @@ type grant struct {
 // token is one of Config.Tokens.
 type token struct {
 	name   string
-	digest [sha256.Size]byte
+	digest digest
 	grants []grant
 }
+
+// digest is the hash of a token.
+type digest [sha256.Size]byte
 
 // New reads the rules, resolves the names of users and groups, and reads the files of
 // the tokens.
 func New(c Config) (*Rules, error) {
-	a := &Rules{
-		lines: map[string]uint16{}, users: map[int][]grant{}, groups: map[int][]grant{}, own: os.Geteuid(), admins: -1,
-	}
-	var err error
-	if c.AdminGroup != "" {
-		if a.admins, err = groupID(c.AdminGroup); err != nil {
-			return nil, fmt.Errorf("admin_group: %w", err)
-		}
-	}
-	if err := a.readTokens(c.Tokens); err != nil {
+	r, err := read(c)
+	if err != nil {
 		return nil, err
 	}
+	a := &Rules{}
+	a.now.Store(r)
+	return a, nil
+}
+
+func read(c Config) (*rules, error) {
+	a := &rules{
+		lines: map[string]uint16{}, users: map[int][]grant{}, groups: map[int][]grant{}, own: os.Geteuid(), admins: -1,
+	}
+	var wrong settings.Problems
+	if c.AdminGroup != "" {
+		var err error
+		a.admins, err = groupID(c.AdminGroup)
+		wrong.Within("admin_group", err)
+	}
+	wrong.Add(a.readTokens(c.Tokens))
 	names := slices.Sorted(maps.Keys(c.Namespaces))
 	if len(names) > maxLines {
-		return nil, fmt.Errorf("access names %d namespaces: give at most %d", len(names), maxLines)
+		wrong.Addf("access names %d namespaces: give at most %d", len(names), maxLines)
+		return nil, wrong.Err()
 	}
 	_, a.ruled = c.Namespaces[Others]
 	for _, name := range names {
 		switch {
 		case name == Others:
 		case name == c.Reserved:
-			return nil, fmt.Errorf("access: namespace %s is reserved: use another name", name)
+			wrong.Addf("access: namespace %s is reserved: use another name", name)
 		case !kv.ValidNamespace(name):
-			return nil, fmt.Errorf("access: namespace %q: a name is 1 to %d of a-z, 0-9, _, . and -, "+
+			wrong.Addf("access: namespace %q: a name is 1 to %d of a-z, 0-9, _, . and -, "+
 				"or %q for those without a line of their own", name, kv.MaxNamespaceLen, Others)
 		default:
 			a.lines[name] = uint16(len(a.lines) + 1)
@@ -140,9 +159,10 @@ func New(c Config) (*Rules, error) {
 		a.anyone[0] = Write
 	}
 	for _, name := range names {
-		if err := a.readLine(name, c.Namespaces[name]); err != nil {
-			return nil, err
-		}
+		wrong.Add(a.readLine(name, c.Namespaces[name]))
+	}
+	if err := wrong.Err(); err != nil {
+		return nil, err
 	}
 	return a, nil
 }
@@ -158,59 +178,66 @@ func ReadToken(setting, path string) (string, error) {
 	return s, err
 }
 
-// readTokens reads the tokens from their files.
-func (a *Rules) readTokens(list map[string]string) error {
+// readTokens reads the tokens from their files. A token whose file is wrong keeps its
+// name, so that the rules that name it are not wrong as well.
+func (a *rules) readTokens(list map[string]string) error {
 	if len(list) > maxTokenNames {
 		return fmt.Errorf("tokens: there are %d: give at most %d", len(list), maxTokenNames)
 	}
+	var wrong settings.Problems
 	for _, name := range slices.Sorted(maps.Keys(list)) {
 		if !kv.ValidNamespace(name) {
 			// The name may be a secret, so the error leaves it out.
-			return fmt.Errorf("tokens: a name is 1 to %d of a-z, 0-9, _, . and -", kv.MaxNamespaceLen)
+			wrong.Addf("tokens: a name is 1 to %d of a-z, 0-9, _, . and -", kv.MaxNamespaceLen)
+			continue
 		}
-		setting := "tokens: " + name + ": file"
-		if list[name] == "" {
-			return fmt.Errorf("%s: give the path of a file that contains the token", setting)
-		}
-		secret, err := ReadToken(setting, list[name])
-		if err != nil {
-			return err
-		}
+		secret, err := readToken(name, list[name])
+		wrong.Add(err)
 		t := token{name: name, digest: sha256.Sum256([]byte(secret))}
 		for _, other := range a.tokens {
-			if other.digest == t.digest {
-				return fmt.Errorf("tokens: %s and %s are the same secret: give each its own", other.name, name)
+			if other.digest == t.digest && err == nil {
+				wrong.Addf("tokens: %s and %s are the same secret: give each its own", other.name, name)
 			}
 		}
 		a.tokens = append(a.tokens, t)
 	}
-	return nil
+	return wrong.Err()
+}
+
+func readToken(name, path string) (string, error) {
+	setting := "tokens: " + name + ": file"
+	if path == "" {
+		return "", fmt.Errorf("%s: give the path of a file that contains the token", setting)
+	}
+	return ReadToken(setting, path)
 }
 
 // readLine reads the rules of one namespace, or of Others.
-func (a *Rules) readLine(name string, g Grants) error {
+func (a *rules) readLine(name string, g Grants) error {
 	if g.Read == nil && g.Write == nil && g.Admin == nil {
 		return fmt.Errorf("access: %s: say who may read, write or admin it; [] means no user", name)
 	}
+	var wrong settings.Problems
 	for _, list := range []struct {
 		right      Right
 		principals []string
 	}{{Read, g.Read}, {Write, g.Write}, {Admin, g.Admin}} {
 		if len(list.principals) > maxPrincipals {
-			return fmt.Errorf("access: %s: %s has %d entries: give at most %d",
+			wrong.Addf("access: %s: %s has %d entries: give at most %d",
 				name, list.right, len(list.principals), maxPrincipals)
+			continue
 		}
 		for _, principal := range list.principals {
 			if err := a.grant(principal, grant{a.lines[name], list.right}); err != nil {
-				return fmt.Errorf("access: %s: %s: %w", name, list.right, err)
+				wrong.Addf("access: %s: %s: %w", name, list.right, err)
 			}
 		}
 	}
-	return nil
+	return wrong.Err()
 }
 
 // grant gives a principal a right.
-func (a *Rules) grant(principal string, g grant) error {
+func (a *rules) grant(principal string, g grant) error {
 	kind, name, err := parsePrincipal(principal)
 	if err != nil {
 		return err
@@ -287,9 +314,6 @@ func groupID(name string) (int, error) {
 	return strconv.Atoi(g.Gid)
 }
 
-// Line returns a namespace's line in the rules.
-func (a *Rules) Line(name []byte) int { return int(a.lines[string(name)]) }
-
 // Refusals counts the refused requests by the right that was missing; by "token", the
 // unknown tokens.
 func (a *Rules) Refusals() map[string]int64 {
@@ -307,7 +331,7 @@ type entitled struct {
 }
 
 // of returns what a process may do that has shown no token.
-func (a *Rules) of(p unixsock.Peer) entitled {
+func (a *rules) of(p unixsock.Peer) entitled {
 	if p.UID == 0 || p.UID == a.own || a.admins >= 0 && (p.GID == a.admins || slices.Contains(p.Groups, a.admins)) {
 		return entitled{a.all, true}
 	}
@@ -323,7 +347,7 @@ func (a *Rules) of(p unixsock.Peer) entitled {
 }
 
 // add adds rights. It copies e.in first if e.in is shared.
-func (e *entitled) add(a *Rules, list []grant) {
+func (e *entitled) add(a *rules, list []grant) {
 	for _, g := range list {
 		if e.in[g.line] >= g.right {
 			continue
@@ -335,18 +359,17 @@ func (e *entitled) add(a *Rules, list []grant) {
 	}
 }
 
-// find returns the token that a connection shows. It always compares all tokens, and
+// find returns the token with a digest, or nil. It always compares all tokens, and
 // compares digests, so that its duration tells nothing about a secret.
-func (a *Rules) find(shown string) (*token, error) {
-	digest := sha256.Sum256([]byte(shown))
+func (a *rules) find(shown digest) *token {
 	found := -1
 	for i := range a.tokens {
-		found = subtle.ConstantTimeSelect(subtle.ConstantTimeCompare(digest[:], a.tokens[i].digest[:]), i, found)
+		found = subtle.ConstantTimeSelect(subtle.ConstantTimeCompare(shown[:], a.tokens[i].digest[:]), i, found)
 	}
 	if found < 0 {
-		return nil, errToken
+		return nil
 	}
-	return &a.tokens[found], nil
+	return &a.tokens[found]
 }
 
 var errToken = errors.New("the token is none of those in this sidecar's configuration")

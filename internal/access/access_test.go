@@ -1,6 +1,7 @@
 package access
 
 import (
+	"crypto/sha256"
 	"os"
 	"path/filepath"
 	"slices"
@@ -25,7 +26,7 @@ const webSecret, reportSecret = "0123456789abcdef-web", "0123456789abcdef-report
 // TestEntitled: each principal has its rights in its namespaces, and none in others.
 func TestEntitled(t *testing.T) {
 	own := os.Geteuid()
-	a, err := New(Config{
+	a, err := read(Config{
 		AdminGroup: "77",
 		Tokens:     map[string]string{"web": tokenFile(t, "web", webSecret), "report": tokenFile(t, "report", reportSecret)},
 		Namespaces: map[string]Grants{
@@ -62,9 +63,9 @@ func TestEntitled(t *testing.T) {
 	} {
 		e := a.of(tc.peer)
 		if tc.token != "" {
-			tok, err := a.find(tc.token)
-			if err != nil {
-				t.Fatalf("%s: %v", tc.name, err)
+			tok := a.find(sha256.Sum256([]byte(tc.token)))
+			if tok == nil {
+				t.Fatalf("%s: its token is not known", tc.name)
 			}
 			e.add(a, tok.grants)
 		}
@@ -77,7 +78,7 @@ func TestEntitled(t *testing.T) {
 		t.Errorf("what all share was changed: %v, want %v", a.anyone, want)
 	}
 	for _, shown := range []string{webSecret[:19], webSecret + "x", "", "web"} {
-		if _, err := a.find(shown); err == nil {
+		if a.find(sha256.Sum256([]byte(shown))) != nil {
 			t.Errorf("the token %q is taken", shown)
 		}
 	}
@@ -86,14 +87,14 @@ func TestEntitled(t *testing.T) {
 // TestEntitledByDefault: without rules, every app that can open the socket may read and
 // write.
 func TestEntitledByDefault(t *testing.T) {
-	a, err := New(Config{})
+	a, err := read(Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if e := a.of(unixsock.Peer{UID: 99, GID: 99}); e.in[0] != Write || e.admin || a.ruled {
 		t.Errorf("%+v", e)
 	}
-	a, err = New(Config{Namespaces: map[string]Grants{"users": {Admin: []string{"5"}}}})
+	a, err = read(Config{Namespaces: map[string]Grants{"users": {Admin: []string{"5"}}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -136,5 +137,50 @@ func TestDemandsOfAllOps(t *testing.T) {
 		if d := demands[op]; (d.with != 0) != (d.more != closed) {
 			t.Errorf("%s: %+v", op, d)
 		}
+	}
+}
+
+// TestReplace: connections that are open follow other rules with their next request; a
+// token that is not known any more gives no right; the counts go on.
+func TestReplace(t *testing.T) {
+	rules := func(c Config) *Rules {
+		t.Helper()
+		a, err := New(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a
+	}
+	tokens := map[string]string{"web": tokenFile(t, "web", webSecret)}
+	a := rules(Config{Tokens: tokens, Namespaces: map[string]Grants{
+		"aaa": {Read: []string{"5"}}, "users": {Write: []string{"token:web"}}, Others: {Read: []string{}},
+	}})
+	c := a.Caller(unixsock.Peer{UID: 99, GID: 99})
+	may := func(op wire.Op, namespace string, want bool) {
+		t.Helper()
+		if err, _ := c.Refusal(&wire.Request{Op: op, Namespace: []byte(namespace)}); (err == nil) != want {
+			t.Errorf("%s in %s: %v, want that it may: %v", op, namespace, err, want)
+		}
+	}
+	if err := c.Show(webSecret); err != nil {
+		t.Fatal(err)
+	}
+	may(wire.OpSet, "users", true)
+	may(wire.OpGet, "orders", false)
+	a.Replace(rules(Config{Tokens: tokens, Namespaces: map[string]Grants{
+		"orders": {Read: []string{"token:web"}}, "users": {Read: []string{"99"}}, "zzz": {Admin: []string{"99"}},
+	}}))
+	may(wire.OpSet, "users", false)
+	may(wire.OpGet, "users", true)
+	may(wire.OpGet, "orders", true) // the token is known still
+	may(wire.OpFlush, "zzz", true)
+	a.Replace(rules(Config{Namespaces: map[string]Grants{"orders": {Read: []string{"5"}}}}))
+	may(wire.OpGet, "orders", false)
+	may(wire.OpGet, "users", true)
+	if c.Ended != nil {
+		t.Errorf("the connection ends with %v", c.Ended)
+	}
+	if n := a.Refusals()["read"] + a.Refusals()["write"]; n != 3 {
+		t.Errorf("%d refusals are counted, want 3: %v", n, a.Refusals())
 	}
 }

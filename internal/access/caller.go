@@ -1,9 +1,11 @@
 package access
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"slices"
 
+	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/unixsock"
 )
@@ -18,6 +20,8 @@ const (
 	toWrite               // in the request's namespace
 	toFlush               // in the request's namespace: Admin if the configuration rules it, else Write
 	toReadAny             // in at least one namespace
+	toSee                 // in the request's namespace: Admin, since keys may be secrets
+	toSeeAny              // in at least one namespace
 	toRule                // the sidecar as a whole
 )
 
@@ -48,6 +52,12 @@ var demands = [wire.OpCount]demand{
 	wire.OpFlush:   {need: toFlush, with: wire.All, more: toRule},
 	wire.OpVerify:  {need: toRule},
 	wire.OpForget:  {need: toRule},
+	wire.OpKeys:    {need: toSee},
+	wire.OpSlow:    {need: toSee, with: wire.All, more: toSeeAny},
+	wire.OpHot:     {need: toSee, with: wire.All, more: toSeeAny},
+	wire.OpReload:  {need: toRule},
+	wire.OpDrain:   {need: toRule},
+	wire.OpLeaving: {need: open},
 }
 
 // Caller is the app at the other end of a connection, and what it may do. It must not be
@@ -56,17 +66,56 @@ type Caller struct {
 	Peer  unixsock.Peer
 	Ended error // why the connection must end; nil: it goes on
 
-	rules    *Rules
-	token    string // the name of the token that it has shown
+	of       *Rules
+	rules    *rules // those that entitled and line are from
+	shown    digest // of the token that it has shown; zero is none
+	token    string // its name
 	entitled entitled
+
+	last    [kv.MaxNamespaceLen]byte // the namespace asked about last, of lastLen bytes
+	lastLen int
+	line    int // its line
 }
 
 // Caller returns a process that has shown no token.
-func (a *Rules) Caller(p unixsock.Peer) Caller { return Caller{Peer: p, rules: a, entitled: a.of(p)} }
+func (a *Rules) Caller(p unixsock.Peer) Caller {
+	c := Caller{Peer: p, of: a}
+	c.follow(a.now.Load())
+	return c
+}
+
+// follow goes over to other rules. A token that they do not know any more gives no right.
+func (c *Caller) follow(r *rules) {
+	c.rules, c.token, c.entitled = r, "", r.of(c.Peer)
+	c.lastLen, c.line = 0, 0
+	if c.shown == (digest{}) {
+		return
+	}
+	if t := r.find(c.shown); t != nil {
+		c.token = t.name
+		c.entitled.add(r, t.grants)
+	}
+}
+
+// lineOf returns a namespace's line in the rules.
+func (c *Caller) lineOf(name []byte) int {
+	if len(c.rules.lines) == 0 || len(name) > len(c.last) {
+		return 0
+	}
+	if string(c.last[:c.lastLen]) != string(name) {
+		c.lastLen = copy(c.last[:], name)
+		c.line = int(c.rules.lines[string(name)])
+	}
+	return c.line
+}
 
 // Refusal returns why a request is refused, and the right that is missing. It returns nil
-// if the request may be served. line is that of the request's namespace.
-func (c *Caller) Refusal(q *wire.Request, line int) (*wire.Error, Right) {
+// if the request may be served.
+func (c *Caller) Refusal(q *wire.Request) (*wire.Error, Right) {
+	if now := c.of.now.Load(); now != c.rules {
+		c.follow(now)
+	}
+	line := c.lineOf(q.Namespace)
 	d := &demands[q.Op]
 	need := d.need
 	if q.Options&d.with != 0 {
@@ -75,10 +124,10 @@ func (c *Caller) Refusal(q *wire.Request, line int) (*wire.Error, Right) {
 	switch need {
 	case open:
 		return nil, Nothing
-	case toRead, toWrite, toFlush:
+	case toRead, toWrite, toFlush, toSee:
 		least := Read
 		switch {
-		case need == toFlush && (line != 0 || c.rules.ruled):
+		case need == toSee || need == toFlush && (line != 0 || c.rules.ruled):
 			least = Admin
 		case need != toRead:
 			least = Write
@@ -87,11 +136,15 @@ func (c *Caller) Refusal(q *wire.Request, line int) (*wire.Error, Right) {
 			return nil, Nothing
 		}
 		return c.unauthorized(q, least, line)
-	case toReadAny:
-		if slices.Max(c.entitled.in) >= Read {
+	case toReadAny, toSeeAny:
+		least := Read
+		if need == toSeeAny {
+			least = Admin
+		}
+		if slices.Max(c.entitled.in) >= least {
 			return nil, Nothing
 		}
-		return c.unauthorized(q, Read, 0)
+		return c.unauthorized(q, least, 0)
 	}
 	if need == toRule && c.entitled.admin {
 		return nil, Nothing
@@ -102,7 +155,7 @@ func (c *Caller) Refusal(q *wire.Request, line int) (*wire.Error, Right) {
 // unauthorized returns the answer to a request that needs the right r in the namespaces
 // of a line, or in the sidecar as a whole if line is -1.
 func (c *Caller) unauthorized(q *wire.Request, r Right, line int) (*wire.Error, Right) {
-	c.rules.refusals[r].Add(1)
+	c.of.refusals[r].Add(1)
 	caller := fmt.Sprintf("uid %d", c.Peer.UID)
 	if c.token != "" {
 		caller += " with token " + c.token
@@ -130,6 +183,10 @@ func wholeOf(q *wire.Request) string {
 		return "all namespaces"
 	case wire.OpForget:
 		return "a host"
+	case wire.OpReload:
+		return "its configuration"
+	case wire.OpDrain:
+		return "this host"
 	}
 	return "the cluster"
 }
@@ -137,27 +194,29 @@ func wholeOf(q *wire.Request) string {
 // Show notes the token of a HELLO; "" is none, and takes back the token before. A token
 // that is unknown ends the connection, after the answer.
 func (c *Caller) Show(secret string) *wire.Error {
-	a := c.rules
-	c.token, c.entitled = "", a.of(c.Peer)
-	if secret == "" {
-		return nil
+	c.shown = digest{}
+	if secret != "" {
+		c.shown = sha256.Sum256([]byte(secret))
 	}
-	t, err := a.find(secret)
-	if err != nil {
-		a.refusals[Nothing].Add(1)
-		c.Ended = err
+	c.follow(c.of.now.Load())
+	if secret != "" && c.token == "" {
+		c.of.refusals[Nothing].Add(1)
+		c.Ended = errToken
 		return wire.Errorf(wire.Unauthorized, "HELLO of uid %d: %v: "+
 			"give the client the content of a file that the configuration "+
-			"names under tokens", c.Peer.UID, err)
+			"names under tokens", c.Peer.UID, errToken)
 	}
-	c.token = t.name
-	c.entitled.add(a, t.grants)
 	return nil
 }
 
 // MayRead returns a function that reports whether the caller, with its present token, may
 // read in a namespace. The function may be called concurrently.
-func (c *Caller) MayRead() func(namespace string) bool {
+func (c *Caller) MayRead() func(namespace string) bool { return c.may(Read) }
+
+// MayAdmin is MayRead for the right Admin.
+func (c *Caller) MayAdmin() func(namespace string) bool { return c.may(Admin) }
+
+func (c *Caller) may(r Right) func(namespace string) bool {
 	e, a := c.entitled, c.rules
-	return func(namespace string) bool { return e.in[a.lines[namespace]] >= Read }
+	return func(namespace string) bool { return e.in[a.lines[namespace]] >= r }
 }

@@ -6,6 +6,7 @@
 package calls
 
 import (
+	"context"
 	"fmt"
 	"time"
 
@@ -94,6 +95,32 @@ func Flush(o cachesidecar.FlushOptions) wire.Request {
 		q.Options |= wire.Cluster
 	}
 	return q
+}
+
+// Drain returns the request of a Drain.
+func Drain(o cachesidecar.DrainOptions) wire.Request {
+	q := wire.Request{Op: wire.OpDrain, TTLMS: wire.TTLDefault}
+	for _, bit := range []struct {
+		set bool
+		o   wire.Options
+	}{{o.Undo, wire.Undo}, {o.Force, wire.Force}, {o.End, wire.End}} {
+		if bit.set {
+			q.Options |= bit.o
+		}
+	}
+	return q
+}
+
+// drainTimeout bounds a Drain whose context has no deadline. It is above the time that a
+// handover may take.
+const drainTimeout = 30 * time.Second
+
+// DrainContext returns ctx with a deadline.
+func DrainContext(ctx context.Context) (context.Context, context.CancelFunc) {
+	if _, ok := ctx.Deadline(); ok {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, drainTimeout)
 }
 
 // TTL returns a TTL in milliseconds, as it is on the wire.

@@ -13,20 +13,25 @@ func (c *Config) binds() []setting { return []setting{{"bind", c.Bind}, {"peer_b
 
 type setting struct{ name, value string }
 
-// checkAddresses returns what is wrong with the addresses, or nil.
+// checkAddresses returns all that is wrong with the addresses, joined, or nil.
 func (c *Config) checkAddresses() error {
+	var wrong []error
 	if ip := net.ParseIP(c.Advertise); c.Advertise != "" && (ip == nil || ip.IsUnspecified()) {
-		return fmt.Errorf("advertise %q: give the IP address that other hosts reach this one under", c.Advertise)
+		wrong = append(wrong,
+			fmt.Errorf("advertise %q: give the IP address that other hosts reach this one under", c.Advertise))
 	}
 	for _, a := range c.binds() {
 		host, _, err := splitAddress(a.value)
 		if err != nil {
-			return fmt.Errorf("%s %q: give host:port, such as 127.0.0.1:7946 (%w)", a.name, a.value, err)
+			err = fmt.Errorf("%s %q: give host:port, such as 127.0.0.1:7946 (%w)", a.name, a.value, err)
+			wrong = append(wrong, err)
+		} else if host != "localhost" && net.ParseIP(host) == nil {
+			wrong = append(wrong, fmt.Errorf("%s %q: give an IP address of this host and a port, "+
+				"such as 127.0.0.1:7946", a.name, a.value))
+		} else {
+			continue
 		}
-		if host != "localhost" && net.ParseIP(host) == nil {
-			return fmt.Errorf("%s %q: give an IP address of this host and a port, such as 127.0.0.1:7946",
-				a.name, a.value)
-		}
+		break // peer_bind follows bind by default
 	}
 	for _, j := range c.Join {
 		host, _, err := splitAddress(j)
@@ -34,19 +39,19 @@ func (c *Config) checkAddresses() error {
 			err = errors.New("there is no host")
 		}
 		if err != nil {
-			return fmt.Errorf("join %q: give host:port, such as 10.0.0.7:7946 (%w)", j, err)
+			wrong = append(wrong, fmt.Errorf("join %q: give host:port, such as 10.0.0.7:7946 (%w)", j, err))
 		}
 	}
-	if err := c.checkReach(); err != nil {
-		return err
+	if len(wrong) == 0 {
+		wrong = append(wrong, c.checkReach())
 	}
 	for _, a := range c.binds() {
 		host, _, _ := splitAddress(a.value)
 		if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() && c.Advertise == "" {
-			return fmt.Errorf("%s %s %s", a.name, a.value, everyAddress)
+			wrong = append(wrong, fmt.Errorf("%s %s %s", a.name, a.value, everyAddress))
 		}
 	}
-	return nil
+	return errors.Join(wrong...)
 }
 
 const everyAddress = "is every address of this host, and others must know one: set advertise"

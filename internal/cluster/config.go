@@ -174,20 +174,18 @@ func (c Config) withDefaults() (Config, error) {
 	case c.Detection < c.Bound*3/2:
 		return c, fmt.Errorf("detection time %v: give at least %v, 1.5 × max_staleness", c.Detection, c.Bound*3/2)
 	}
-	if err := c.checkVoters(); err != nil {
-		return c, err
-	}
+	wrong := c.checkVoters()
 	if c.Events == nil { // nothing follows it
 		c.Events, _ = invalidation.NewLog(1)
 	}
 	if c.Bind == "" {
 		if len(c.Join) > 0 {
-			return c, errors.New("join: there is no bind address: give one, such as 127.0.0.1:7946")
+			wrong = errors.Join(wrong, errors.New("join: there is no bind address: give one, such as 127.0.0.1:7946"))
 		}
-		return c, nil
+		return c, wrong
 	}
-	if err := c.checkAddresses(); err != nil {
-		return c, err
+	if wrong = errors.Join(wrong, c.checkAddresses()); wrong != nil {
+		return c, wrong
 	}
 	if c.Network.Listen == nil {
 		c.Network.Listen = func(address string) (net.Listener, error) { return net.Listen("tcp", address) }

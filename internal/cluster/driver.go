@@ -164,6 +164,9 @@ func (d *driver) carryOut() {
 		case ownership.StateChanged:
 			d.report.stateChanged(a, d.machine.Leaving())
 			d.effects.gossip()
+			for _, m := range d.members { // polls tell the change earlier than gossip does
+				m.poll()
+			}
 		case ownership.Died:
 			died = append(died, a)
 		}

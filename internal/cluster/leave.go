@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -12,45 +13,183 @@ import (
 	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
 
-// departure takes this node out of the cluster in order. It has no state; it takes the
-// driver's lock.
+// departure takes this node out of the cluster in order: it hands over what the node
+// owns, and says goodbye. A handover may also be all: then the node stays, drained, until
+// the handover is taken back. present and stopping are guarded by the driver's lock.
 type departure struct {
 	cfg     *Config
 	driver  *driver
 	caller  *caller
 	flusher *flusher
 	report  *reporter
+
+	present  *handover // the last one that was not taken back; nil: this node is not drained
+	stopping bool      // the handover cannot be taken back any more
+	awaited  bool      // the other voters were waited for; of the goroutine that ends the node
 }
+
+// handover is a time in which this node gives away what it owns, and takes nothing.
+type handover struct {
+	begun time.Duration // on the boot clock
+	over  chan struct{} // closed when it is over, in one way or another
+
+	// Valid once over is closed, except owned.
+	owned, kept int // partitions: at the beginning, and those that others have not taken
+	took        time.Duration
+	undone      bool
+}
+
+// HandedOver says what became of the partitions that a node owned when it was drained.
+type HandedOver struct {
+	Owned int // at the beginning
+	Kept  int // others have not taken them in time
+	Took  time.Duration
+}
+
+// Errors of a drain.
+var (
+	ErrNoHeir   = errors.New("no other host is there to take over what this one owns")
+	ErrUndone   = errors.New("the drain was undone")
+	ErrStopping = errors.New("this sidecar is stopping")
+)
 
 const goodbyeTimeout = 500 * time.Millisecond
 
-// leave hands over what this node owns, as far as other nodes take it in time. It lets
-// the tiers finish what other nodes wait for, and says goodbye.
-func (l *departure) leave(ctx context.Context) {
-	l.awaitVoters(ctx)
-	begun, owned := l.cfg.Clock.Read().Boot, l.driver.owned().Len()
-	l.driver.step((*ownership.Machine).Leave)
+// drain hands over what this node owns, and waits until that is done or ctx ends. If a
+// handover is under way or done, drain waits for that one. Unless forced, it returns
+// ErrNoHeir if no other node could take anything over. A node that is alone for good keeps
+// what it owns also if forced: no other node could ever own it.
+func (l *departure) drain(ctx context.Context, force bool) (HandedOver, error) {
+	if force && l.cfg.Bind == "" {
+		n := l.driver.owned().Len()
+		return HandedOver{Owned: n, Kept: n}, nil
+	}
+	h := l.begin(force)
+	if h == nil {
+		return HandedOver{}, ErrNoHeir
+	}
+	select {
+	case <-h.over:
+	case <-ctx.Done():
+		return HandedOver{}, ctx.Err()
+	}
+	if h.undone {
+		return HandedOver{}, ErrUndone
+	}
+	return HandedOver{h.owned, h.kept, h.took}, nil
+}
+
+// undrain takes a handover back: this node owns its part of the keys again, soon after
+// others have taken over what it has given up by now. It reports whether the node was
+// drained. It returns ErrStopping if the node is about to end.
+func (l *departure) undrain() (was bool, err error) {
+	l.driver.step(func(m *ownership.Machine, now time.Duration) {
+		h := l.present
+		switch {
+		case l.stopping:
+			err = ErrStopping
+		case h != nil:
+			was, l.present = true, nil
+			h.end(func() { h.undone = true })
+			m.Stay(now)
+		}
+	})
+	if was {
+		l.cfg.Log.Info("the drain is undone: this host takes its part of the keys again")
+	}
+	return was, err
+}
+
+// end ends a handover, unless it has ended before. The driver's lock is held.
+func (h *handover) end(how func()) {
+	select {
+	case <-h.over:
+	default:
+		how()
+		close(h.over)
+	}
+}
+
+// begin begins a handover, unless one is there. It returns nil if there is no heir and
+// force is not set.
+func (l *departure) begin(force bool) (h *handover) {
+	begins := false
+	l.driver.step(func(m *ownership.Machine, now time.Duration) {
+		heirs := m.Heirs()
+		if h = l.present; h != nil || !heirs && !force {
+			return
+		}
+		begins, h = true, &handover{begun: now, over: make(chan struct{}), owned: l.driver.owned().Len()}
+		l.present = h
+		m.Leave(now)
+		if ctx := l.driver.running.ctx; heirs && ctx != nil {
+			l.driver.running.tasks.Go(func() { l.follow(ctx, h) }) // ends with the handover, or with Run
+			return
+		}
+		m.Abandon(now)
+		h.end(func() { h.kept = h.owned })
+	})
+	if begins {
+		l.cfg.Log.Info("draining: this host hands over what it owns", "partitions", h.owned)
+	}
+	return h
+}
+
+// follow ends a handover once others own everything, have fetched the entries, and know
+// how write-throughs have ended; at the latest after LeaveTimeout.
+func (l *departure) follow(ctx context.Context, h *handover) {
 	ctx, cancel := context.WithTimeout(ctx, l.cfg.LeaveTimeout)
 	defer cancel()
 	t := time.NewTicker(10 * time.Millisecond)
 	defer t.Stop()
-	for ctx.Err() == nil && l.others() > 0 {
-		l.driver.mu.Lock()
-		kept := l.driver.machine.Unended()
-		l.driver.mu.Unlock()
-		if kept == 0 && !l.cfg.Tiers.Awaited() {
-			break
-		}
+	for done := false; !done; {
 		select {
+		case <-h.over: // taken back
+			return
 		case <-ctx.Done():
+			done = true
 		case <-t.C:
+			done = l.kept() == 0 && !l.cfg.Tiers.Awaited() || l.others() == 0
 		}
 	}
 	l.driver.mu.Lock()
-	kept := l.driver.machine.Unended()
+	defer l.driver.mu.Unlock()
+	h.end(func() {
+		h.kept, h.took = l.driver.machine.Unended(), l.cfg.Clock.Read().Boot-h.begun
+		l.report.handedOver(h.owned, h.kept, h.took)
+	})
+}
+
+// kept returns how many ownerships have not ended.
+func (l *departure) kept() int {
+	l.driver.mu.Lock()
+	defer l.driver.mu.Unlock()
+	return l.driver.machine.Unended()
+}
+
+// handOver hands over what this node owns before it ends. There is no way back. A node
+// without an heir hands over nothing, and owns what it owns until the end.
+func (l *departure) handOver(ctx context.Context) {
+	l.driver.mu.Lock()
+	l.stopping = true
 	l.driver.mu.Unlock()
-	l.report.left(owned, kept, l.others(), l.cfg.Clock.Read().Boot-begun)
+	_, _ = l.drain(ctx, false) // the log has it
+}
+
+// leave hands over what this node owns, unless that is done. It lets the tiers finish
+// what other nodes wait for, and says goodbye.
+func (l *departure) leave(ctx context.Context) {
+	if !l.awaited {
+		l.awaitVoters(ctx)
+	}
+	l.handOver(ctx)
+	ctx, cancel := context.WithTimeout(ctx, l.cfg.LeaveTimeout)
+	defer cancel()
+	for l.others() > 0 && l.cfg.Tiers.Awaited() && kv.Sleep(ctx, 10*time.Millisecond) {
+	}
+	owned := l.driver.owned().Len()
 	l.sayGoodbye()
+	l.report.left(owned)
 }
 
 // others returns the number of live members, without this node.
@@ -64,6 +203,7 @@ func (l *departure) others() int {
 // started lately does not vote yet. awaitVoters does not wait for voters that do not
 // answer.
 func (l *departure) awaitVoters(ctx context.Context) {
+	l.awaited = true
 	ctx, cancel := context.WithTimeout(ctx, l.cfg.LeaveTimeout)
 	defer cancel()
 	for slices.Contains(l.cfg.Voters, string(l.cfg.Self.Node)) {

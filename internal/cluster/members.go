@@ -26,6 +26,7 @@ type Member struct {
 const (
 	StateIn      = "in"      // it owns partitions
 	StateOut     = "out"     // it lives, and owns none
+	StateDrained = "drained" // it lives, and wants none: it was drained, or it leaves
 	StateMissing = "missing" // gossip considers it dead
 	StateLeft    = "left"    // it has said goodbye
 	StateRefused = "refused" // it is not talked to; see Why
@@ -33,18 +34,23 @@ const (
 )
 
 // States has all states of members.
-var States = [...]string{StateIn, StateOut, StateMissing, StateLeft, StateRefused, StateUnknown}
+var States = [...]string{StateIn, StateOut, StateDrained, StateMissing, StateLeft, StateRefused, StateUnknown}
 
 // status returns the state of a member that gossip hears.
 func (m *member) status() string {
 	if m.trouble != "" {
 		return StateRefused
 	}
-	return inOrOut(m.in)
+	return liveState(m.in, m.weight)
 }
 
-func inOrOut(in bool) string {
-	if in {
+// liveState returns the state of a member that lives. A weight of zero is told only by a
+// member that is drained.
+func liveState(in bool, weight uint32) string {
+	switch {
+	case weight == 0:
+		return StateDrained
+	case in:
 		return StateIn
 	}
 	return StateOut

@@ -68,10 +68,7 @@ func (ms *membership) takeGossip(machine *ownership.Machine, now time.Duration, 
 	}
 	moved := next.id != m.id || next.address != m.address
 	if next.hint != m.hint {
-		select {
-		case m.kick <- struct{}{}:
-		default:
-		}
+		m.poll()
 	}
 	old := m.id
 	*m = next

@@ -147,6 +147,29 @@ func (n *Node) SetWeight(weight uint32) {
 	n.driver.step(func(m *ownership.Machine, now time.Duration) { m.SetWeight(now, weight) })
 }
 
+// Drain makes this node own nothing: other nodes take over its partitions, with their
+// entries. It returns once that is done, after LeaveTimeout, or when ctx ends; what has
+// begun continues. Requests are answered throughout. A second call waits for the same
+// end. Unless forced, Drain returns ErrNoHeir if no other node could take anything.
+// SetWeight does not end the drained state; Undrain does, and so does the process's end.
+func (n *Node) Drain(ctx context.Context, force bool) (HandedOver, error) {
+	return n.departure.drain(ctx, force)
+}
+
+// Undrain takes Drain back, also in its middle: the call of Drain then returns ErrUndone.
+// It reports whether the node was drained, and returns ErrStopping after HandOver.
+func (n *Node) Undrain() (was bool, err error) { return n.departure.undrain() }
+
+// AwaitVoters waits until the other voters can do without this node, for at most
+// LeaveTimeout, and HandOver is Drain for a node that is about to end. Undrain is refused
+// from now on. A node from which no other could take anything keeps what it owns. Run
+// does the same when its context ends; a caller that does it before can go on serving
+// meanwhile.
+func (n *Node) AwaitVoters(ctx context.Context) { n.departure.awaitVoters(ctx) }
+
+// HandOver is described at AwaitVoters.
+func (n *Node) HandOver(ctx context.Context) { n.departure.handOver(ctx) }
+
 // Changed returns a channel that is closed when the view or an ownership changes. To
 // wait for a condition, call Changed first and check the condition afterwards.
 func (n *Node) Changed() <-chan struct{} {
@@ -217,7 +240,7 @@ func (n *Node) Stats() cachesidecar.ClusterState {
 		g = d.running.gossip.Stats()
 	}
 	s.Gossip = gossipStats(g, met)
-	s.In = d.machine.In()
+	s.In, s.Drained = d.machine.In(), d.machine.Leaving()
 	leases := &s.Invalidations.Leases
 	for id, o := range d.owners {
 		if id != n.cfg.Self {
@@ -240,7 +263,8 @@ func (n *Node) Members() []Member {
 	defer d.mu.Unlock()
 	self := n.cfg.Self
 	list := []Member{{
-		ID: self, Address: d.running.address, State: inOrOut(d.machine.In()), Weight: d.machine.Weight(),
+		ID: self, Address: d.running.address, Weight: d.machine.Weight(),
+		State: liveState(d.machine.In(), d.machine.Weight()),
 		Owned: share[self.Node], MayOwn: true,
 		Why: cmp.Or(n.membership.namesake(self.Node), d.outcast(), d.machine.Trouble(self.Node)),
 	}}
@@ -249,7 +273,7 @@ func (n *Node) Members() []Member {
 		_, dead := d.machine.Silence(now, name)
 		o := Member{
 			ID: m.id, Address: m.address, Weight: m.weight, Owned: share[name],
-			State: inOrOut(m.in), Stranger: m.stranger(),
+			State: liveState(m.in, m.weight), Stranger: m.stranger(),
 			Why: cmp.Or(m.trouble, n.membership.namesake(name), d.machine.Trouble(name)),
 		}
 		o.MayOwn = m.left != m.id && !(dead && !m.alive) && !o.Stranger

@@ -97,19 +97,24 @@ func (r *reporter) stateChanged(a ownership.StateChanged, leaving bool) {
 	}
 }
 
-// left logs what became of the partitions that this node owned when it began to leave.
+// handedOver logs what became of the partitions that this node owned when it was drained.
 // kept of them were not taken over.
-func (r *reporter) left(owned, kept, others int, took time.Duration) {
+func (r *reporter) handedOver(owned, kept int, took time.Duration) {
 	took = took.Round(time.Millisecond)
-	switch {
-	case kept == 0:
-		r.log.Info("this host has left: others own what it owned", "partitions", owned, "took", took)
-	case others == 0:
-		r.log.Info("this host has left: there is no other that could take over", "partitions", owned)
-	default:
-		r.log.Warn("this host has left, and others have not taken over all in time",
-			"partitions", owned, "not_taken", kept, "took", took)
+	if kept == 0 {
+		r.log.Info("handed over: others own what this host owned", "partitions", owned, "took", took)
+		return
 	}
+	r.log.Warn("others have not taken over all in time", "partitions", owned, "not_taken", kept, "took", took)
+}
+
+// left logs that this node has left.
+func (r *reporter) left(owned int) {
+	if owned == 0 {
+		r.log.Info("this host has left")
+		return
+	}
+	r.log.Info("this host has left: there is no other that could take over", "partitions", owned)
 }
 
 // eventsUnreadable logs that a host's events cannot be decoded.

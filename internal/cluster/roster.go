@@ -47,6 +47,14 @@ func newMember() *member {
 	}
 }
 
+// poll has the member polled at once.
+func (m *member) poll() {
+	select {
+	case m.kick <- struct{}{}:
+	default:
+	}
+}
+
 // after returns the member after gossip's report of it. Gossip's weight and in count until
 // the process itself has told them; then they are only a hint to poll it. Gossip's
 // address counts until the process has answered there; then it is final for that

@@ -113,7 +113,8 @@ func (k *Watch) check() error {
 	return nil
 }
 
-// Reload takes the files as they are now, without the wait for a second check.
+// Reload takes the files as they are now, without the wait for a second check. Contents
+// that are in use are not taken again: no connection is renewed for nothing.
 func (k *Watch) Reload() error {
 	if k.Paths.ClusterKey == "" {
 		return nil
@@ -121,7 +122,12 @@ func (k *Watch) Reload() error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	content := k.Paths.Read()
-	return k.take(content, content.Digest())
+	digest := content.Digest()
+	if digest == k.inUse {
+		k.rejected = [32]byte{}
+		return nil
+	}
+	return k.take(content, digest)
 }
 
 // take applies the content, or changes nothing and returns an error. k.mu is held.

@@ -39,22 +39,51 @@ func (c *Acks) Wanted(q *wire.Request) bool { return q.Has(wire.AckAll) && c.log
 
 // Wait waits until every host has applied what a write has changed. The write has been
 // executed, with the reply r. The reply of a key that not every host has applied in time
-// becomes an error.
+// becomes an error. If a key goes to another host meanwhile, that one is asked, for no longer
+// than leases live.
 func (c *Acks) Wait(ctx context.Context, q *wire.Request, r wire.Reply, deadline time.Duration) wire.Reply {
 	answers, keys := []wire.Reply{r}, [][]byte{q.Key}
 	if q.Op == wire.OpDelete {
 		answers, keys = r.Items, q.Keys
 	}
+	var left []int
+	for i := range answers {
+		if s := answers[i].Status; s == wire.OK || s == wire.Miss && q.Op == wire.OpDelete {
+			left = append(left, i)
+		}
+	}
+	latest := c.clock.Read().Boot + cluster.Margin(c.node.Bound()) // no copy from before the write is served then
+	for again := askAgain; len(left) > 0; again = min(2*again, mostAgain) {
+		left = c.round(ctx, q, keys, left, min(deadline, latest))
+		now := c.clock.Read().Boot
+		if now >= latest {
+			left = nil
+		}
+		if len(left) > 0 && (now >= deadline || !kv.Sleep(ctx, min(again, latest-now, deadline-now))) {
+			break
+		}
+	}
+	for _, i := range left {
+		answers[i] = wire.ErrorReply(notByAll)
+	}
+	if q.Op == wire.OpDelete {
+		return r
+	}
+	return answers[0]
+}
+
+// round asks the owners of some keys, and returns the keys that are left: not every host
+// has applied their changes in time, or they have another owner now.
+func (c *Acks) round(
+	ctx context.Context, q *wire.Request, keys [][]byte, todo []int, deadline time.Duration,
+) (left []int) {
 	type group struct {
 		partitions []uint16
 		of         []int
 		all        []bool
 	}
 	groups := map[*cluster.Owner]*group{} // keyed by owner; nil is this host
-	for i := range answers {
-		if s := answers[i].Status; s != wire.OK && (s != wire.Miss || q.Op != wire.OpDelete) {
-			continue
-		}
+	for _, i := range todo {
 		p := c.names.Hash(q.Namespace, keys[i]).Partition()
 		var owner *cluster.Owner
 		if c.node.OwnershipEpoch(p) == 0 {
@@ -84,14 +113,11 @@ func (c *Acks) Wait(ctx context.Context, q *wire.Request, r wire.Reply, deadline
 	for _, g := range groups {
 		for n, i := range g.of {
 			if !g.all[n] {
-				answers[i] = wire.ErrorReply(notByAll)
+				left = append(left, i)
 			}
 		}
 	}
-	if q.Op == wire.OpDelete {
-		return r
-	}
-	return answers[0]
+	return left
 }
 
 var notByAll = wire.Errorf(wire.Timeout,

@@ -54,6 +54,13 @@ func (b *Barriers) partitions(set kv.PartitionSet, now time.Duration) {
 	}
 }
 
+// everywhere raises barriers on all partitions, from the moment now on.
+func (b *Barriers) everywhere(now time.Duration) {
+	for p := range b.since {
+		b.since[p].Store(max(1, int64(now)))
+	}
+}
+
 // raise raises the barrier of a key that is about to be deleted, here and at all
 // followers. It precedes the deletion, so that it comes in time everywhere.
 func (b *Barriers) raise(h kv.Hash, lag time.Duration, now kv.Moment) {
@@ -92,7 +99,7 @@ func (b *Barriers) apply(e *invalidation.Event) {
 func (b *Barriers) begun(
 	begun *ownership.Begun, owner func(kv.Process) *cluster.Owner, now time.Duration,
 ) {
-	if !b.names.AnyReplicaLag {
+	if !b.names.AnyReplicaLag() {
 		return
 	}
 	var before []LogTo

@@ -33,10 +33,11 @@ type Call struct {
 	Done chan struct{} // closed when it ends; nil if no caller waits
 	Told []Joiner      // reads that are told of its end and do not wait
 
-	copy  *l1.Copy      // the value
-	reply wire.Reply    // or what there is instead of a value
-	Err   error         // or why there is no answer
-	ends  time.Duration // end of the value, a stale one too, on the boot clock; zero: no end
+	copy   *l1.Copy      // the value
+	source wire.Source   // of the value
+	reply  wire.Reply    // or what there is instead of a value
+	Err    error         // or why there is no answer
+	ends   time.Duration // end of the value, a stale one too, on the boot clock; zero: no end
 }
 
 // FlightKey returns the key that is asked for.

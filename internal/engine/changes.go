@@ -35,13 +35,20 @@ func (c *Changes) Began(b *ownership.Begun, owner func(kv.Process) *cluster.Owne
 	c.barriers.begun(b, owner, now)
 }
 
+// Ended implements handoff.Host: it is called when ownerships of partitions have ended. The
+// apps that wait for fills ask the next owner.
+func (c *Changes) Ended(set kv.PartitionSet, v kv.Version) {
+	c.Raise(set, v)
+	c.leases.End(func(h kv.Hash) bool { return set.Has(h.Partition()) })
+}
+
 // Changed is called by the store for every change, in the store's critical section. The
 // change is in the log before it is acknowledged, and outdates this host's own copies.
 func (c *Changes) Changed(k kv.Key, v kv.Version) {
 	if c.log != nil {
 		c.log.Append(invalidation.Event{Kind: invalidation.Changed, Hash: k.Hash, Version: v})
 	}
-	c.names.KeyFilters[k.Namespace].Add(k.Hash)
+	c.names.KeyFilter(k.Namespace).Add(k.Hash)
 	c.Note(k.Hash, v)
 }
 
@@ -57,10 +64,8 @@ func (c *Changes) Raise(set kv.PartitionSet, v kv.Version) {
 
 // missed notes that other hosts may have changed keys of some partitions.
 func (c *Changes) missed(set kv.PartitionSet) {
-	for _, k := range c.names.KeyFilters {
-		if k != nil {
-			k.Missed(set)
-		}
+	for k := range c.names.KeyFilters() {
+		k.Missed(set)
 	}
 }
 
@@ -72,7 +77,7 @@ func (c *Changes) detach(h kv.Hash) {
 		return
 	}
 	c.leases.Detach(h)
-	for _, l := range c.names.Loads {
+	for _, l := range c.names.Loads() {
 		l.Detach(h)
 	}
 }
@@ -84,7 +89,7 @@ func (c *Changes) detachIf(match func(kv.NamespaceID, kv.Hash) bool) {
 		return
 	}
 	c.leases.DetachIf(match)
-	for _, l := range c.names.Loads {
+	for _, l := range c.names.Loads() {
 		l.DetachIf(match)
 	}
 }

@@ -125,7 +125,7 @@ func (c *Copies) Take(cl *Call, r *wire.Reply) {
 		Owner: id, AsOf: kv.Version(r.AsOf), Since: cl.at, Deadline: kv.Before(cl.ends),
 	}
 	cp.SetBytes(cl.Key.Bytes, r.Value)
-	cl.copy = cp
+	cl.copy, cl.source = cp, sourceOf(r)
 	switch {
 	case !c.ledger.Admit(cp.Namespace, cp.Hash, cp.Version, cp.AsOf) && !failpoint.Out(failpoint.AdmitAtFill):
 		c.counts.FillsRefused.Add(1)

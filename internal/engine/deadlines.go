@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"sync/atomic"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
@@ -27,7 +28,7 @@ import (
 // Deadlines says until when a request is answered.
 type Deadlines struct {
 	clock   kv.Clock
-	timeout time.Duration // of requests without one
+	timeout atomic.Int64 // ns, of requests without one
 	counts  *Counts
 }
 
@@ -70,10 +71,16 @@ func (d *Deadlines) tooLate(q *wire.Request) wire.Reply {
 		late.Round(time.Microsecond))
 }
 
+// Default returns how long a request without a time may take.
+func (d *Deadlines) Default() time.Duration { return time.Duration(d.timeout.Load()) }
+
+// SetDefault changes it.
+func (d *Deadlines) SetDefault(t time.Duration) { d.timeout.Store(int64(t)) }
+
 // Timeout returns how long a request may take.
 func (d *Deadlines) Timeout(q *wire.Request) time.Duration {
 	if q.TimeoutMS == 0 {
-		return d.timeout
+		return d.Default()
 	}
 	return time.Duration(q.TimeoutMS) * time.Millisecond
 }

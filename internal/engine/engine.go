@@ -47,26 +47,27 @@ type Engine struct {
 	Log     *invalidation.Log // Log and L1 are nil if the node is alone
 	L1      *l1.Cache
 
-	Deadlines *Deadlines
-	Owners    *Owners
-	Watches   *Watches
-	Calls     *Calls
-	Barriers  *Barriers
-	Changes   *Changes
-	Flushes   *Flushes
-	Tiers     *Tiers
-	Copies    *Copies
-	Forwarder *Forwarder
-	Loads     *Loads
-	Tokens    *Tokens
-	Reads     *Reads
-	Writes    *Writes
-	through   *writeThrough
-	keys      *keys
-	many      *many
-	Hosts     *Hosts
-	Acks      *Acks
-	warm      *warm
+	Deadlines  *Deadlines
+	Owners     *Owners
+	Watches    *Watches
+	Calls      *Calls
+	Barriers   *Barriers
+	Changes    *Changes
+	Flushes    *Flushes
+	Tiers      *Tiers
+	Copies     *Copies
+	Forwarder  *Forwarder
+	Loads      *Loads
+	Tokens     *Tokens
+	Reads      *Reads
+	Writes     *Writes
+	through    *writeThrough
+	keys       *keys
+	many       *many
+	Hosts      *Hosts
+	Acks       *Acks
+	Inspection *Inspection
+	warm       *warm
 }
 
 // Execute answers a request from what this host has, without waiting, or with MOVED (see
@@ -87,6 +88,8 @@ func (e *Engine) Execute(q *wire.Request, b *namespaces.Pins, now kv.Moment, fet
 			return Moved()
 		}
 		return e.Flushes.local(q, b, now)
+	case wire.OpDrain:
+		return Moved()
 	case wire.OpRing:
 		return e.Hosts.Ring(q)
 	case wire.OpMembers:
@@ -100,7 +103,7 @@ func (e *Engine) Execute(q *wire.Request, b *namespaces.Pins, now kv.Moment, fet
 // Features lists the operations that are served, as HELLO names them.
 var Features = []string{
 	"get", "mget", "set", "delete", "touch", "incr", "lease", "fill", "flush", "stats", "members", "ring", "watch",
-	"verify", "forget", "ping",
+	"verify", "forget", "keys", "hot", "slow", "reload", "ping", "drain", "leaving",
 }
 
 // ServeNow answers a request wherever its keys are. deadline is on the boot clock; b is
@@ -161,6 +164,18 @@ func (e *Engine) ServePeer(
 		return r
 	}
 	return e.keys.servePeer(ctx, q, q.Key, b, deadline)
+}
+
+// Reload puts other settings of namespaces into effect. It returns the key filters that
+// must be run from now on.
+func (e *Engine) Reload(p *namespaces.Plan) []*namespaces.KeyFilter {
+	if !p.MoreReplicaLag() {
+		return p.Apply()
+	}
+	e.Barriers.everywhere(e.Clock.Read().Boot) // deletions until now had no barrier, or a shorter one
+	begun := p.Apply()
+	e.Barriers.everywhere(e.Clock.Read().Boot) // nor had those until the settings took effect
+	return begun
 }
 
 // Warm loads once the keys of a namespace's list that this host owns. It returns early if

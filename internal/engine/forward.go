@@ -10,6 +10,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/slow"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -95,7 +96,9 @@ func (f *Forwarder) ask(
 	defer a.Release()
 	err := errNoTime
 	if left := deadline - f.clock.Read().Boot; left > 0 {
+		waited := slow.Begin(ctx, slow.Owner, string(owner.Node))
 		err = f.node.Do(ctx, owner.Process, left, q, &a)
+		waited()
 	}
 	for i, cl := range list {
 		r := &a.Reply
@@ -124,7 +127,7 @@ func (f *Forwarder) Outcome(cl *Call, q *wire.Request, began time.Duration) wire
 		return unanswered(q, cl.Owner)
 	case cl.copy != nil:
 		// The value was alive when the read began; the copy may have ended since.
-		return f.copies.reply(q, cl.copy, wire.SourcePeer, 0, f.clock.Read())
+		return f.copies.reply(q, cl.copy, cl.source, 0, f.clock.Read())
 	case cl.reply.Status == wire.Unavailable:
 		return unanswered(q, cl.Owner)
 	}
@@ -142,6 +145,7 @@ func (f *Forwarder) Ended(cl *Call) {
 
 // waitFor waits until a call has ended, and reports whether it has in time.
 func (f *Forwarder) waitFor(ctx context.Context, cl *Call, deadline time.Duration) bool {
+	defer slow.Begin(ctx, slow.Owner, string(cl.Owner.Node))()
 	t := time.NewTimer(max(deadline-f.clock.Read().Boot, 0))
 	defer t.Stop()
 	select {
@@ -173,7 +177,9 @@ func (f *Forwarder) lease(
 			var a peer.Answer
 			// The answer may be a token, which must be given back if no client wants it.
 			all := context.WithoutCancel(ctx)
-			if cl.Err = f.node.Do(all, owner.Process, deadline-now.Boot, &out, &a); cl.Err == nil {
+			waited := slow.Begin(ctx, slow.Owner, string(owner.Node))
+			cl.Err = f.node.Do(all, owner.Process, deadline-now.Boot, &out, &a)
+			if waited(); cl.Err == nil {
 				f.copies.Take(cl, &a.Reply)
 			}
 			a.Release()
@@ -210,6 +216,7 @@ func (f *Forwarder) readSlotless(ctx context.Context, q *wire.Request, deadline 
 	out := &wire.Request{Op: wire.OpGet, Namespace: q.Namespace, Key: q.Key, Options: q.Options & Asked}
 	var a peer.Answer
 	defer a.Release()
+	defer slow.Begin(ctx, slow.Owner, string(owner.Node))()
 	switch err := f.node.Do(ctx, owner.Process, deadline-now.Boot, out, &a); {
 	case errors.Is(err, rpc.ErrNoRoom):
 		return failed(wire.Busy, "%v", err)
@@ -222,9 +229,17 @@ func (f *Forwarder) readSlotless(ctx context.Context, q *wire.Request, deadline 
 	f.counts.PeerReads.Add(1)
 	r := owned(&a.Reply)
 	if r.Status == wire.OK {
-		r.Source = wire.SourcePeer
+		r.Source = sourceOf(&r)
 	}
 	return r
+}
+
+// sourceOf returns the source of a value in an owner's answer, as this host tells it.
+func sourceOf(r *wire.Reply) wire.Source {
+	if r.Source == wire.SourceOrigin {
+		return wire.SourceOrigin
+	}
+	return wire.SourcePeer
 }
 
 // write passes a write on to a key's owner. It notes the change before the app hears of
@@ -292,8 +307,9 @@ func (f *Forwarder) send(
 	if !f.owners.reaches(owner) {
 		return false, unreached(owner)
 	}
+	waited := slow.Begin(ctx, slow.Owner, string(owner.Node))
 	err := f.node.Do(ctx, owner.Process, left, out, a)
-	if err == nil {
+	if waited(); err == nil {
 		return true, nil
 	}
 	f.counts.PeerErrors.Add(1)

@@ -8,6 +8,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/handoff"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/slow"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/l2/segment"
 )
@@ -84,7 +85,7 @@ func (c *keys) servePeer(
 			return Moved()
 		}
 		b.Release()
-		if !c.owners.wait(ctx, changed, until) {
+		if !c.owners.wait(ctx, changed, until, 0) {
 			return failed(wire.Unavailable, "the key's partition is being taken over: try again")
 		}
 	}
@@ -93,7 +94,7 @@ func (c *keys) servePeer(
 // serve answers a request of one key.
 func (c *keys) serve(ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration) wire.Reply {
 	until := c.owners.patience(q, deadline)
-	for {
+	for again := askAgain; ; again = min(2*again, mostAgain) {
 		changed := c.node.Changed() // taken before the state that it tells of is read
 		now := c.clock.Read()
 		c.node.CheckPause(now.Boot)
@@ -124,7 +125,7 @@ func (c *keys) serve(ctx context.Context, q *wire.Request, b *namespaces.Pins, d
 			}
 		}
 		b.Release()
-		if !c.owners.wait(ctx, changed, until) {
+		if !c.owners.wait(ctx, changed, until, again) {
 			return c.owners.replyNoOwner(q)
 		}
 	}
@@ -143,6 +144,10 @@ func (c *keys) local(
 	if r.Status != wire.Moved {
 		return r, true
 	}
+	if ns := c.through.of(q); ns != nil { // since a reload just now
+		b.Release()
+		return c.through.write(ctx, ns, q, k, deadline)
+	}
 	ns, err := b.Write(q.Namespace)
 	if err != nil {
 		return wire.ErrorReply(err), true
@@ -157,7 +162,9 @@ func (c *keys) local(
 	}
 	if src != nil {
 		b.Release()
-		if err := c.handoff.Fetch(ctx, src, string(q.Namespace), key, deadline-now.Boot); err != nil && !ReadOp(q.Op) {
+		waited := slow.Begin(ctx, slow.Handoff, string(src.From.Node))
+		err := c.handoff.Fetch(ctx, src, string(q.Namespace), key, deadline-now.Boot)
+		if waited(); err != nil && !ReadOp(q.Op) {
 			return failed(wire.Unavailable, "%s, which owned the key until now, cannot be asked for it: %v",
 				src.From.Node, err), true
 		}

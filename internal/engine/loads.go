@@ -12,6 +12,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/flight"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/slow"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
 	"github.com/cachesidecar/cachesidecar/l2/segment"
@@ -21,11 +22,12 @@ import (
 // lacks reports whether the origin surely has no such key. Only the owner of the key can
 // know that.
 func (c *Loads) lacks(ns *namespaces.Namespace, key kv.Key) bool {
-	if ns.KeyFilter == nil {
+	filter := ns.Now().KeyFilter // an earlier one is not told of changes any more
+	if filter == nil {
 		return false
 	}
 	c.node.CheckPause(c.clock.Read().Boot)
-	return c.node.OwnershipEpoch(key.Hash.Partition()) != 0 && !ns.KeyFilter.MayExist(key)
+	return c.node.OwnershipEpoch(key.Hash.Partition()) != 0 && !filter.MayExist(key)
 }
 
 // In a namespace with an origin a missing key is loaded by the host that owns it, once
@@ -47,6 +49,7 @@ type Loads struct {
 	ledger   *invalidation.Ledger
 	owners   *Owners
 	barriers *Barriers
+	slow     *slow.List
 }
 
 // Stamp returns the moment at which a load begins.
@@ -72,7 +75,7 @@ func (c *Loads) keep(
 			return c.node.OwnershipEpoch(p) == epoch &&
 				(c.ledger.Admit(key.Namespace, key.Hash, r.Version, r.Version) ||
 					failpoint.Out(failpoint.AdmitAtLoad)) &&
-				!c.barriers.Barred(ns, key, r.At) && !ns.WriteThrough.Writes(key.Hash)
+				!c.barriers.Barred(ns.Now(), key, r.At) && !ns.Writing(key.Hash)
 		},
 	}
 	return c.store.Fill(key, f, now) == segment.Stored && c.owners.stillOwner(p, epoch)
@@ -96,24 +99,55 @@ func (c *Loads) New(ns *namespaces.Namespace, key kv.Key, epoch uint32) flight.L
 			return c.Stamp()
 		},
 		Fetch: func(ctx context.Context) (loader.Value, error) {
-			begun := c.clock.Read().Boot
-			v, err := ns.Origin.Guard.Load(ctx, key.Bytes)
-			took := c.clock.Read().Boot - begun
+			v, took, err := c.fetch(ctx, ns, key)
 			ns.LoadTime.Observe(took.Seconds())
 			if loader.Answered(err) {
 				ns.Took.Add(took)
-				ns.Early.Store(int64(earlyReach * ns.Policy.Beta * float64(ns.Took.Mean())))
+				ns.Early.Store(int64(earlyReach * ns.Now().Policy.Beta * float64(ns.Took.Mean())))
 			}
 			if err == nil {
-				ns.KeyFilter.Add(key.Hash) // although no app may have announced it
+				ns.Now().KeyFilter.Add(key.Hash) // although no app may have announced it
 			}
 			return v, err
 		},
 		Keep: func(r flight.Result) bool {
-			ends := func(now kv.Moment) kv.Deadline { return ns.Lives(&r, now) }
+			ends := func(now kv.Moment) kv.Deadline { return ns.Now().Lives(&r, now) }
 			return c.keep(ns, key, epoch, generation, r, 0, ends)
 		},
 	}
+}
+
+// fetch asks the origin for a key, and notes a load that is slow.
+func (c *Loads) fetch(
+	ctx context.Context, ns *namespaces.Namespace, key kv.Key,
+) (v loader.Value, took time.Duration, err error) {
+	var trace slow.Trace
+	begun := c.clock.Read().Boot
+	v, err = ns.Load(slow.With(ctx, &trace), key.Bytes)
+	now := c.clock.Read()
+	took = now.Boot - begun
+	c.slow.Note(took, now, func() slow.Call {
+		return slow.Call{
+			Op: "LOAD", Namespace: ns.Name, Key: bytes.Clone(key.Bytes), Hash: key.Hash, Keys: 1,
+			Result: loadResult(err), Parts: trace.Parts(),
+		}
+	})
+	return v, took, err
+}
+
+// loadResult names the end of a load. It keeps what the origin says to the log.
+func loadResult(err error) string {
+	switch {
+	case err == nil:
+		return "loaded"
+	case errors.Is(err, loader.ErrAbsent):
+		return "absent"
+	case errors.Is(err, loader.ErrBusy):
+		return "busy"
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		return "timeout"
+	}
+	return "failed"
 }
 
 // missing returns the question whether a key is still missing here.
@@ -143,7 +177,9 @@ func (c *Loads) Get(
 	l.Missing = c.missing(l.Key)
 	ctx, cancel := context.WithTimeout(ctx, deadline-c.clock.Read().Boot)
 	defer cancel()
+	waited := slow.Begin(ctx, slow.Load, "")
 	r, err := ns.Loads.Get(ctx, l)
+	waited()
 	return c.Answer(ns, key, q, &r, err)
 }
 
@@ -233,21 +269,23 @@ const earlyReach = 20
 // invalidation.
 func (c *Loads) withoutOwner(ctx context.Context, q *wire.Request, deadline time.Duration) (r wire.Reply, ok bool) {
 	left := deadline - c.clock.Read().Boot
-	if left <= 0 || !c.MayWithoutOwner(q) {
+	ns := c.names.Lookup(q.Namespace)
+	if left <= 0 || !mayWithoutOwner(ns, q) {
 		return r, false
 	}
-	ns := c.names.Lookup(q.Namespace)
 	if err := ns.Origin.Keys.Check(q.Key); err != nil {
 		return loadError(ns, err), true
 	}
-	if ns.KeyFilter != nil && !ns.KeyFilter.MayExist(ns.Key(q.Key)) {
+	if filter := ns.Now().KeyFilter; filter != nil && !filter.MayExist(ns.Key(q.Key)) {
 		return r, false // the key may exist all the same: other hosts know of it
 	}
 	ctx, cancel := context.WithTimeout(ctx, left)
 	defer cancel()
 	ns.WithoutOwner.Add(1)
 	version := c.Stamp().Version
-	v, err := ns.Origin.Guard.Load(ctx, q.Key)
+	waited := slow.Begin(ctx, slow.Load, "")
+	v, _, err := c.fetch(ctx, ns, ns.Key(q.Key))
+	waited()
 	switch {
 	case errors.Is(err, loader.ErrAbsent):
 		return wire.Reply{Status: wire.Miss, Why: wire.Absent}, true
@@ -260,7 +298,10 @@ func (c *Loads) withoutOwner(ctx context.Context, q *wire.Request, deadline time
 // MayWithoutOwner reports whether a read without an owner may have its key loaded
 // here.
 func (c *Loads) MayWithoutOwner(q *wire.Request) bool {
-	ns := c.names.Lookup(q.Namespace)
+	return mayWithoutOwner(c.names.Lookup(q.Namespace), q)
+}
+
+func mayWithoutOwner(ns *namespaces.Namespace, q *wire.Request) bool {
 	return ns != nil && ns.Origin != nil && !q.Has(wire.NoLoad) && !q.Has(wire.Fresh)
 }
 

@@ -41,7 +41,7 @@ func (m *many) rounds(
 	for i := range todo {
 		todo[i] = i
 	}
-	for {
+	for again := askAgain; ; again = min(2*again, mostAgain) {
 		changed := m.node.Changed() // taken before the state that it tells of is read
 		now := m.clock.Read()
 		m.node.CheckPause(now.Boot)
@@ -49,7 +49,7 @@ func (m *many) rounds(
 			return
 		}
 		b.Release()
-		if !m.owners.wait(ctx, changed, deadline) {
+		if !m.owners.wait(ctx, changed, deadline, again) {
 			for _, i := range todo {
 				last(i)
 			}

@@ -13,10 +13,12 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/flight"
 	"github.com/cachesidecar/cachesidecar/internal/handoff"
+	"github.com/cachesidecar/cachesidecar/internal/hotkeys"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/places"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/slow"
 	"github.com/cachesidecar/cachesidecar/invalidation"
 	"github.com/cachesidecar/cachesidecar/l1"
 	"github.com/cachesidecar/cachesidecar/l2/segment"
@@ -85,7 +87,8 @@ func (e *Engine) makeTables() (err error) {
 // makeStore makes the store and its namespaces. They call Changes, which uses them:
 // makeNode completes it.
 func (e *Engine) makeStore() (err error) {
-	e.Deadlines = &Deadlines{clock: e.Clock, timeout: e.Config.RequestTimeout, counts: &e.Counts}
+	e.Deadlines = &Deadlines{clock: e.Clock, counts: &e.Counts}
+	e.Deadlines.SetDefault(e.Config.RequestTimeout)
 	e.Changes = &Changes{}
 	e.Store, err = segment.New(segment.Config{
 		Size: e.Config.L2Size, MaxValue: e.Config.MaxValue, Versions: e.HLC,
@@ -95,7 +98,7 @@ func (e *Engine) makeStore() (err error) {
 		return err
 	}
 	e.Names, err = namespaces.New(e.Config.Namespaces, namespaces.Parts{
-		Access: e.Access, Store: e.Store, Ledger: e.Ledger, Leases: e.Leases,
+		Store: e.Store, Ledger: e.Ledger, Leases: e.Leases,
 		Flushes: e.Shares.Join("other hosts"), Detach: e.Changes.DetachSlot,
 		CaughtUp: func(ctx context.Context) error { return e.Owners.caughtUp(ctx) },
 	})
@@ -138,6 +141,7 @@ func (e *Engine) makeNode() error {
 // before it.
 func (e *Engine) makeParts() {
 	self := []byte(e.Config.Node)
+	hot, loads := hotkeys.New(e.Clock.Read().Boot), &slow.List{}
 	e.Watches.node = e.Node
 	e.Flushes = &Flushes{
 		clock: e.Clock, hlc: e.HLC, names: e.Names, store: e.Store, node: e.Node, log: e.Log, changes: e.Changes,
@@ -155,7 +159,7 @@ func (e *Engine) makeParts() {
 	}
 	e.Loads = &Loads{
 		clock: e.Clock, hlc: e.HLC, names: e.Names, store: e.Store, node: e.Node, ledger: e.Ledger, owners: e.Owners,
-		barriers: e.Barriers,
+		barriers: e.Barriers, slow: loads,
 	}
 	e.Tokens = &Tokens{
 		clock: e.Clock, self: self, maxValue: e.Config.MaxValue, store: e.Store, node: e.Node, handoff: e.Handoff,
@@ -163,8 +167,9 @@ func (e *Engine) makeParts() {
 	}
 	e.Reads = &Reads{
 		hlc: e.HLC, names: e.Names, store: e.Store, node: e.Node, handoff: e.Handoff, owners: e.Owners,
-		copies: e.Copies, loads: e.Loads,
+		copies: e.Copies, loads: e.Loads, hot: hot,
 	}
+	e.Inspection = newInspection(e, hot, loads)
 	e.Writes = &Writes{
 		maxValue: e.Config.MaxValue, names: e.Names, store: e.Store, node: e.Node, handoff: e.Handoff,
 		owners: e.Owners, barriers: e.Barriers, deadlines: e.Deadlines,

@@ -8,6 +8,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/slow"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -104,19 +105,33 @@ func (o *Owners) reaches(owner *cluster.Owner) bool {
 	return o.node.Quorum() || owner.Answers(o.clock.Read().Boot, o.node.Bound())
 }
 
-// wait waits for a change and reports whether there is time left. It does not wait if
-// this host is in no cluster, since nothing then changes until an operator acts.
-func (o *Owners) wait(ctx context.Context, changed <-chan struct{}, deadline time.Duration) bool {
+// askAgain is how long a request waits before it asks the assigned owner again, if that
+// one did not know yet that it is the owner. The wait doubles up to mostAgain.
+const (
+	askAgain  = 2 * time.Millisecond
+	mostAgain = 32 * time.Millisecond
+)
+
+// wait waits for a change, or for the time again if that is not zero, and reports whether
+// there is time left. It does not wait if this host is in no cluster, since nothing then
+// changes until an operator acts.
+func (o *Owners) wait(ctx context.Context, changed <-chan struct{}, deadline, again time.Duration) bool {
 	left := deadline - o.clock.Read().Boot
 	if left <= 0 || o.node.Outcast() != "" {
 		return false
 	}
+	repeats := again > 0 && again < left && o.node.View().Owner(0) != nil // without a ring no host is asked
+	if repeats {
+		left = again
+	}
+	defer slow.Begin(ctx, slow.Ownership, "")()
 	t := time.NewTimer(left)
 	defer t.Stop()
 	select {
 	case <-changed:
 		return true
 	case <-t.C:
+		return repeats
 	case <-ctx.Done():
 	}
 	return false

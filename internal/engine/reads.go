@@ -6,6 +6,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/handoff"
+	"github.com/cachesidecar/cachesidecar/internal/hotkeys"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -22,6 +23,7 @@ type Reads struct {
 	owners  *Owners
 	copies  *Copies
 	loads   *Loads
+	hot     *hotkeys.Sketch
 }
 
 // Value looks a key up in what this host owns and in its copies, and appends the value to
@@ -49,7 +51,9 @@ func (c *Reads) Value(
 	}
 	epoch := c.node.OwnershipEpoch(k.Hash.Partition())
 	if epoch == 0 {
-		out, size = c.copies.appendTo(dst, q, k, limit, now, r)
+		if out, size = c.copies.appendTo(dst, q, k, limit, now, r); r.Status != wire.Moved && size <= limit {
+			c.note(b, ns, k, now)
+		}
 		return out, size, ns
 	}
 	dst, info, ok := c.store.Get(dst, k, limit, now.Boot)
@@ -71,6 +75,7 @@ func (c *Reads) Value(
 			Status: wire.Miss, Why: wire.Absent, Version: uint64(info.Version), TTLMS: info.Deadline.TTLms(now.Boot),
 		}
 		c.owners.attest(r, asOf)
+		c.note(b, ns, k, now)
 		return dst, 0, ns
 	case info.Deadline != 0 && info.Deadline.Remaining(now.Boot) < time.Duration(ns.Early.Load()) &&
 		!q.Has(wire.NoLoad):
@@ -80,8 +85,16 @@ func (c *Reads) Value(
 	c.owners.attest(r, asOf)
 	if info.Size <= limit {
 		r.Source = wire.SourceL2
+		c.note(b, ns, k, now)
 	}
 	return dst, info.Size, ns
+}
+
+// note notes one of many reads that this host has answered from what it has.
+func (c *Reads) note(b *namespaces.Pins, ns *namespaces.Namespace, k kv.Key, now kv.Moment) {
+	if b.Reads.Take() {
+		c.hot.Note(ns.Name, k, now.Boot)
+	}
 }
 
 // stale answers a read with a stale value if the namespace's policy is not to wait for a

@@ -57,7 +57,7 @@ func (t *Tiers) apply(from kv.Process, place uint64, e *invalidation.Event) {
 		// The entry here is not newer in any order that both sides know.
 		if p := e.Hash.Partition(); t.strange(from, p, place) {
 			t.store.Invalidate(e.Hash, t.clock.Read())
-			for _, k := range t.names.KeyFilters {
+			for k := range t.names.KeyFilters() {
 				k.Add(e.Hash)
 			}
 			t.counts.Strays.Add(1)

@@ -13,6 +13,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/places"
+	"github.com/cachesidecar/cachesidecar/internal/slow"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/l2/segment"
 	"github.com/cachesidecar/cachesidecar/loader"
@@ -89,9 +90,13 @@ func (c *Tokens) claim(
 	} else {
 		ctx, cancel := context.WithTimeout(ctx, deadline-now.Boot)
 		defer cancel()
+		waited := slow.Begin(ctx, slow.Token, "")
 		grant, err = c.leases.Claim(ctx, claim)
+		waited()
 	}
 	switch {
+	case errors.Is(err, flight.ErrEnded):
+		return Moved()
 	case err != nil:
 		return claimError(ns, err)
 	case !grant.HasToken():

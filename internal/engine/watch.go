@@ -47,9 +47,12 @@ type Watches struct {
 	Stream  atomic.Pointer[stream] // nil if no app follows: then a change costs only a look at it
 	opening sync.Mutex
 	waiting atomic.Int64
-	Answers chan struct{}   // has a place for each answer that is being made
-	ctx     context.Context // of the waits: ends when the sidecar begins to stop
-	stop    context.CancelFunc
+	Answers chan struct{} // has a place for each answer that is being made
+
+	mu    sync.Mutex
+	ended bool
+	ctx   context.Context // of the waits
+	stop  context.CancelFunc
 }
 
 // newWatches returns a Watches whose node is not set yet.
@@ -59,8 +62,29 @@ func newWatches(clock kv.Clock, hlc *kv.HLC, ledger *invalidation.Ledger, names 
 	return w
 }
 
-// Stop ends the waits of all WATCHes.
-func (w *Watches) Stop() { w.stop() }
+// Interrupt ends the waits of all WATCHes that wait now.
+func (w *Watches) Interrupt() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.stop(); !w.ended {
+		w.ctx, w.stop = context.WithCancel(context.Background())
+	}
+}
+
+// Stop ends the waits of all WATCHes, also of those that come later.
+func (w *Watches) Stop() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.ended = true
+	w.stop()
+}
+
+// waits returns the context in which a WATCH waits.
+func (w *Watches) waits() context.Context {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.ctx
+}
 
 // stream is the changes that this host hears of, in order, from some moment on.
 type stream struct {
@@ -132,12 +156,12 @@ func (w *Watches) TellLost(s *stream) (behind time.Duration) {
 	over := map[*cluster.Owner]lapsed{}
 	for _, o := range view.Others() {
 		leased := o.LeasedAt()
-		if o.Leased(now.Boot, w.names.Least) {
+		if o.Leased(now.Boot, w.names.Least()) {
 			behind = max(behind, now.Boot-leased)
 			continue
 		}
 		over[o] = lapsed{leased, now.Boot}
-		if told, ok := s.lapsed[o]; ok && told.lease == leased && now.Boot-told.at < w.names.Least {
+		if told, ok := s.lapsed[o]; ok && told.lease == leased && now.Boot-told.at < w.names.Least() {
 			over[o] = told
 		}
 		news = news || over[o].at == now.Boot
@@ -166,7 +190,7 @@ func (w *Watches) Watched(q *wire.Request, wait time.Duration, may func(namespac
 	s := w.Open()
 	known := q.Epoch == s.epoch
 	if known && wait > 0 {
-		ctx, cancel := context.WithTimeout(w.ctx, wait)
+		ctx, cancel := context.WithTimeout(w.waits(), wait)
 		defer cancel()
 		w.waiting.Add(1)
 		defer w.waiting.Add(-1)
@@ -226,7 +250,7 @@ func (w *Watches) Attest(cp *l1.Copy, now kv.Moment, r *wire.Reply) bool {
 		return false
 	}
 	owner := view.Owner(cp.Hash.Partition())
-	if owner == nil || owner.Process != *cp.Owner || !owner.Leased(now.Boot, w.names.Least) ||
+	if owner == nil || owner.Process != *cp.Owner || !owner.Leased(now.Boot, w.names.Least()) ||
 		!w.ledger.Admit(cp.Namespace, cp.Hash, cp.Version, cp.AsOf) {
 		return false
 	}

@@ -167,7 +167,7 @@ func (w *Writes) Delete(q *wire.Request, key []byte, b *namespaces.Pins, now kv.
 	}
 	k := ns.Key(key)
 	if q.Has(wire.Settle) {
-		ns.WriteThrough.Overtake(k.Hash) // before the deletion
+		ns.Overtake(k.Hash) // before the deletion
 	}
 	lag := ns.BarrierOf(q)
 	if lag > 0 {

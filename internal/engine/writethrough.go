@@ -81,18 +81,32 @@ func (c *writeThrough) write(
 		t.Shed.Add(1)
 		return loadError(ns, err), true
 	}
-	result := make(chan wire.Reply, 1)
-	go func() { // ends with the write, in the request's time, and its settling; or with close
-		ctx, cancel := context.WithTimeout(t.Asking, min(t.Timeout, deadline-c.clock.Read().Boot))
+	result := make(chan wire.Reply, 2) // the first one is the answer
+	go func() {                        // ends with the write, in the request's time, and its settling; or with close
+		ctx, cancel := context.WithTimeout(t.Asking, min(t.Timeout(), deadline-c.clock.Read().Boot))
 		r, settled := c.writeNow(ctx, ns, &own, key)
 		cancel()
 		if !settled {
 			t.Unsettles()
 		}
 		leave()
-		result <- r
+		if settled || r.Status.IsError() { // else the answer depends on the settling
+			result <- r
+		}
 		if !settled {
-			c.settle(ns, &own, key.Bytes)
+			late := time.AfterFunc(settleTime, func() { result <- ownershipEnded() })
+			v, done := c.settle(ns, &own, key.Bytes)
+			switch r.Version = v; {
+			case r.Status.IsError():
+			case done:
+				t.Stored.Add(1)
+			default:
+				t.Unknown.Add(1)
+				r = ownershipEnded()
+			}
+			if late.Stop() {
+				result <- r
+			}
 		}
 	}()
 	select {
@@ -106,7 +120,8 @@ func (c *writeThrough) write(
 }
 
 // writeNow is writeThrough in the key's turn. settled is false if another host may own
-// the key and may have kept what it loaded before the origin's write was done.
+// the key and may have kept what it loaded before the origin's write was done. A reply
+// that is no error is then true only once that is settled.
 func (c *writeThrough) writeNow(
 	ctx context.Context, ns *namespaces.Namespace, q *wire.Request, key kv.Key,
 ) (r wire.Reply, settled bool) {
@@ -131,16 +146,22 @@ func (c *writeThrough) writeNow(
 	now = c.clock.Read()
 	c.node.CheckPause(now.Boot)
 	if still := c.node.OwnershipEpoch(p) == epoch; err == nil && still {
-		t.Stored.Add(1)
-		r = c.wrote(ns, q, key, epoch, before.Status, now)
-		return r, r.Status != wire.Timeout
+		if r, settled = c.wrote(ns, q, key, epoch, before.Status, now); settled {
+			t.Stored.Add(1)
+		}
+		return r, settled
 	}
 	again := c.invalidate(ns, q, key, now)
 	settled = deleted(&again)
 	switch {
 	case err == nil:
-		t.Unknown.Add(1)
-		return ownershipEnded(), settled
+		if settled {
+			t.Stored.Add(1)
+		}
+		if r.Version = again.Version; q.Op == wire.OpDelete {
+			r.Status = before.Status
+		}
+		return r, settled
 	case errors.Is(err, loader.ErrNotWritten):
 		t.Refused.Add(1)
 		if errors.Is(err, loader.ErrBadKey) {
@@ -154,11 +175,10 @@ func (c *writeThrough) writeNow(
 }
 
 // wrote repeats here what the origin has done. had is the status of the deletion
-// before. TIMEOUT means that the ownership has ended.
+// before. still is false if the ownership has ended.
 func (c *writeThrough) wrote(
 	ns *namespaces.Namespace, q *wire.Request, key kv.Key, epoch uint32, had wire.Status, now kv.Moment,
-) wire.Reply {
-	var r wire.Reply
+) (r wire.Reply, still bool) {
 	if q.Op == wire.OpSet {
 		one := *q
 		one.Key, one.UntilNS = key.Bytes, 0 // the origin has it
@@ -172,10 +192,7 @@ func (c *writeThrough) wrote(
 		r = c.invalidate(ns, q, key, now)
 		r.Status = had
 	}
-	if !c.owners.stillOwner(key.Hash.Partition(), epoch) {
-		return ownershipEnded()
-	}
-	return r
+	return r, c.owners.stillOwner(key.Hash.Partition(), epoch)
 }
 
 // invalidate deletes a key here, with the namespace's load barrier.
@@ -192,24 +209,26 @@ const (
 )
 
 // settle deletes a key at its owner, whichever host that is. It returns once the deletion
-// is done, or when the namespace closes. It counts as one of the writes under way.
-func (c *writeThrough) settle(ns *namespaces.Namespace, q *wire.Request, key []byte) {
+// is done, with its version, or when the namespace closes. It counts as one of the writes
+// under way.
+func (c *writeThrough) settle(ns *namespaces.Namespace, q *wire.Request, key []byte) (version uint64, done bool) {
 	t := ns.WriteThrough
 	defer t.Pending.Done()
 	again := &wire.Request{
 		Op: wire.OpDelete, Namespace: []byte(ns.Name), Keys: [][]byte{key}, ReplicaLagMS: q.ReplicaLagMS,
 		Options: wire.Settle,
 	}
-	for pause := settleFirst; !failpoint.Out(failpoint.Settle); pause = min(2*pause, c.node.Bound()/4) {
+	done = failpoint.Out(failpoint.Settle)
+	for pause := settleFirst; !done; pause = min(2*pause, c.node.Bound()/4) {
 		b := namespaces.Pins{Table: c.names}
 		r := c.deleteAnywhere(t.Context, again, &b, c.clock.Read().Boot+settleTime)
 		b.Release()
-		if deleted(&r.Items[0]) {
-			break
-		}
-		if !kv.Sleep(t.Context, pause) {
-			return
+		if done = deleted(&r.Items[0]); done {
+			version = r.Items[0].Version
+		} else if !kv.Sleep(t.Context, pause) {
+			return 0, false
 		}
 	}
 	t.Unsettled.Add(-1)
+	return version, done
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -39,10 +40,12 @@ type node struct {
 	index  int
 	spec   spec
 	prefix []string // the words before its command line
-	app    *client.Client
-	up     atomic.Bool  // apps use it
-	life   atomic.Int64 // counts its processes
-	downs  atomic.Int64 // counts how often apps had to stop using it
+	// program is the path of the command that it runs; "": this binary, as a sidecar.
+	program string
+	app     *client.Client
+	up      atomic.Bool  // apps use it
+	life    atomic.Int64 // counts its processes
+	downs   atomic.Int64 // counts how often apps had to stop using it
 }
 
 // fast is the bound for scenarios that do not test time. It is longer than the least
@@ -166,7 +169,9 @@ func free(address string) bool {
 func (n *node) launch() {
 	n.g.t.Helper()
 	life := n.life.Add(1)
-	n.process = launch(n.g.t, n.spec, n.prefix, filepath.Join(n.g.dir, fmt.Sprintf("%s.%d.log", n.spec.Node, life)))
+	log := filepath.Join(n.g.dir, fmt.Sprintf("%s.%d.log", n.spec.Node, life))
+	words, env := n.commandLine()
+	n.process = launch(n.g.t, n.spec.Node, append(slices.Clone(n.prefix), words...), env, log)
 }
 
 // start starts the node's process and waits until it serves.

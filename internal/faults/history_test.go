@@ -52,7 +52,7 @@ type op struct {
 	allowed    time.Duration // the request's timeout
 	out        outcome
 	gone       bool   // the process ended or was paused meanwhile
-	note       string // text of an odd answer; source of a value
+	note       string // text of an error; source of a value
 	ttl        time.Duration
 }
 

@@ -48,12 +48,22 @@ func (n *node) hasTaken(changes int) {
 // noneFailed fails the test if an app's request that began after since failed.
 func (l *load) noneFailed(since time.Duration) {
 	l.g.t.Helper()
+	for _, o := range l.failures(since) {
+		l.g.t.Errorf("an app's request failed: %v", &o)
+	}
+}
+
+// failures returns the requests of apps that began after since and failed. A request whose
+// sidecar was down in that time does not count; see node.down.
+func (l *load) failures(since time.Duration) (list []op) {
 	for _, o := range l.history {
-		bad := o.out == degraded || o.out == unavailable || o.out == busy || o.out == failed || o.out == silent || o.out == unknown || o.out == odd
-		if bad && o.allowed != patient && o.start >= since && l.stalled(o.start-5*time.Second, o.end) == 0 {
-			l.g.t.Errorf("an app's request failed: %v", &o)
+		bad := o.out == degraded || o.out == unavailable || o.out == busy || o.out == failed || o.out == silent ||
+			o.out == unknown || o.out == odd
+		if bad && !o.gone && o.allowed != patient && o.start >= since && l.stalled(o.start-5*time.Second, o.end) == 0 {
+			list = append(list, o)
 		}
 	}
+	return list
 }
 
 // TestProcessKeyRotation changes the key on three hosts while apps read and write through

@@ -204,7 +204,7 @@ func (l *load) begin(k kind, key int, n *node) op {
 func (l *load) finish(o *op, n *node, err error) {
 	o.end = l.now()
 	o.out = outcomeOf(err)
-	if o.out == odd {
+	if o.out > absent {
 		o.note = err.Error()
 	}
 	o.gone = o.gone || int(n.downs.Load()) != o.downs
@@ -296,7 +296,7 @@ func (l *load) delete(n *node, key, seq int) {
 
 func (l *load) get(n *node, key int, opts cachesidecar.GetOptions) {
 	o := l.begin(get, key, n)
-	item, err := n.app.Get(context.Background(), keyName(key), opts)
+	item, err := n.client(key).Get(context.Background(), keyName(key), opts)
 	l.finish(&o, n, err)
 	if err == nil {
 		o.note = item.Source

@@ -53,15 +53,6 @@ func newLab(t testing.TB, hosts int) *lab {
 	return l
 }
 
-// skip skips a test because something is missing. In CI it fails the test instead.
-func skip(t testing.TB, why string) {
-	t.Helper()
-	if os.Getenv("CI") == "true" {
-		t.Fatal(why)
-	}
-	t.Skip(why)
-}
-
 // hold makes a network namespace, and returns the process that keeps it.
 func (l *lab) hold() int {
 	l.t.Helper()

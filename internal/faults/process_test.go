@@ -1,7 +1,6 @@
 package faults
 
 import (
-	"encoding/json"
 	"os"
 	"os/exec"
 	"strings"
@@ -23,28 +22,23 @@ type process struct {
 	exited chan struct{}
 }
 
-// launch executes this binary as a sidecar, after the words of prefix. The process ends
-// when the test ends, in every case.
-func launch(t testing.TB, sp spec, prefix []string, log string) *process {
+// launch executes a sidecar, by its command line and the variables that it needs. The
+// process ends when the test ends, in every case.
+func launch(t testing.TB, name string, words, env []string, log string) *process {
 	t.Helper()
-	text, err := json.Marshal(sp)
-	if err != nil {
-		t.Fatal(err)
-	}
 	out, err := os.OpenFile(log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer out.Close()
-	words := append(append([]string(nil), prefix...), os.Args[0])
 	cmd := exec.Command(words[0], words[1:]...)
-	cmd.Env = append(scrubbed(), asSidecar+"="+string(text))
+	cmd.Env = append(scrubbed(), env...)
 	cmd.Stdout, cmd.Stderr = out, out
 	endWithParent(cmd)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	p := &process{t: t, name: sp.Node, cmd: cmd, log: log, exited: make(chan struct{})}
+	p := &process{t: t, name: name, cmd: cmd, log: log, exited: make(chan struct{})}
 	go func() { // ends with the process, which the cleanup kills
 		defer close(p.exited)
 		_ = cmd.Wait()

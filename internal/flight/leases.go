@@ -323,13 +323,18 @@ func (l *Leases) dropLocked(e *lease, a leaseAnswer) {
 		l.inNamespace[e.claim.Key.Namespace]--
 	}
 	l.stats.Out--
+	e.answerLocked(a)
+	if l.most > manyFlights && len(l.byToken) == 0 { // maps do not shrink
+		l.byToken, l.most = map[uint64]*lease{}, 0
+	}
+}
+
+// answerLocked ends the waits of all waiters.
+func (e *lease) answerLocked(a leaseAnswer) {
 	for p := e.waiters.Front(); p != nil; p = p.Next() {
 		p.Value.(*leaseWaiter).answer <- a // buffered; one answer only
 	}
 	e.waiters.Init()
-	if l.most > manyFlights && len(l.byToken) == 0 { // maps do not shrink
-		l.byToken, l.most = map[uint64]*lease{}, 0
-	}
 }
 
 // leave ends the wait of a caller that has given up. If the caller was handed a token at
@@ -366,6 +371,19 @@ func (l *Leases) Detach(h kv.Hash) { l.table.Detach(h) }
 // DetachIf detaches all keys for which match returns true: for a flush, or the end of an
 // ownership.
 func (l *Leases) DetachIf(match func(kv.NamespaceID, kv.Hash) bool) { l.table.DetachIf(match) }
+
+// End answers the callers that wait for fills of keys for which match returns true with
+// ErrEnded: their ownership has ended, and a fill goes to the next owner. The tokens stay
+// until they are given back or their time is over. It visits every lease.
+func (l *Leases) End(match func(kv.Hash) bool) {
+	l.table.Lock()
+	defer l.table.Unlock()
+	for _, e := range l.byToken {
+		if match(e.claim.Key.Hash) {
+			e.answerLocked(leaseAnswer{err: ErrEnded})
+		}
+	}
+}
 
 // InUse reports whether the namespace has an issued token that is not detached.
 func (l *Leases) InUse(ns kv.NamespaceID) bool {

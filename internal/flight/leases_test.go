@@ -238,6 +238,40 @@ func TestLeaseDetached(t *testing.T) {
 	})
 }
 
+// TestLeaseEnded checks that the callers that wait are told of the end of their ownership,
+// and only those. The token can still be given back.
+func TestLeaseEnded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, v := newLeases(t, LeasesConfig{}), &versions{}
+		var wg sync.WaitGroup
+		var tokens []Token
+		for _, name := range []string{"a", "b"} {
+			c := Claim{Key: keyOf(name), Begin: v.begin}
+			tokens = append(tokens, mustClaim(t, l, c))
+			wg.Go(func() {
+				if _, err := l.Claim(t.Context(), c); errors.Is(err, ErrEnded) != (name == "a") {
+					t.Errorf("%s: %v", name, err)
+				}
+			})
+		}
+		synctest.Wait()
+		l.Detach(keyOf("a").Hash)
+		l.End(func(h kv.Hash) bool { return h == keyOf("a").Hash })
+		synctest.Wait()
+		if s := l.Stats(); s.Waiting != 1 || s.Out != 2 {
+			t.Errorf("stats %+v", s)
+		}
+		if !l.Abandon(tokens[0]) {
+			t.Error("the token cannot be given back")
+		}
+		if err := l.Fill(keyOf("b"), tokens[1], loader.Value{}, keep); err != nil {
+			t.Error(err)
+		}
+		wg.Wait()
+		l.check(t)
+	})
+}
+
 // The holder of a detached lease gives up. Its waiters join the new lease.
 func TestDetachedAndAbandoned(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

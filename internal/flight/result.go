@@ -16,6 +16,8 @@ var (
 	ErrPresent = errors.New("the key is there by now")
 	// ErrClosed means that Close has been called.
 	ErrClosed = errors.New("the loader is closed")
+	// ErrEnded means that the ownership has ended in which the caller has waited.
+	ErrEnded = errors.New("the ownership has ended")
 )
 
 // Stamp is the moment at which a load began.

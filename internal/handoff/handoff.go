@@ -95,8 +95,9 @@ type Config struct {
 type Host interface {
 	// Began is called when ownerships begin, before their entries come.
 	Began(b *ownership.Begun, owner func(kv.Process) *cluster.Owner, now time.Duration)
-	// Raise outdates what was attested for some partitions before a version.
-	Raise(set kv.PartitionSet, v kv.Version)
+	// Ended is called when ownerships have ended. It outdates what was attested for the
+	// partitions before a version.
+	Ended(set kv.PartitionSet, v kv.Version)
 }
 
 // New returns a Handoff. It starts nothing.
@@ -175,7 +176,7 @@ func (h *Handoff) Ended(set kv.PartitionSet, asOf kv.Version) {
 		h.ended[p] = ended{asOf, h.cfg.Store.Generation(p)}
 		h.Incoming[p].Store(nil)
 	}
-	h.cfg.Host.Raise(set, asOf)
+	h.cfg.Host.Ended(set, asOf)
 }
 
 // pull fetches all entries that a source has.

@@ -23,6 +23,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -41,10 +42,9 @@ const (
 
 // Config describes the server.
 type Config struct {
-	Address  string   // host:port
-	Hosts    []string // names that requests may be sent to, beside localhost and IP addresses
-	Token    string   // that metrics and profiles need; "": they need none
-	MaxConns int      // connections at once
+	Address  string // host:port
+	Callers  Callers
+	MaxConns int // connections at once
 	Log      *slog.Logger
 
 	Ready   func() (words string, ready bool) // text and status of /readyz
@@ -53,11 +53,27 @@ type Config struct {
 	Profiles http.Handler
 }
 
+// Callers says which requests are served.
+type Callers struct {
+	Hosts []string // names that requests may be sent to, beside localhost and IP addresses
+	Token string   // that metrics and profiles need; "": they need none
+}
+
+// callers are Callers, as requests are compared with them.
+type callers struct {
+	names []string
+	token *digest
+}
+
 // Server is the HTTP server. It takes only GET and HEAD, and changes nothing.
 type Server struct {
-	gate *gate
-	srv  *http.Server
+	gate    *gate
+	srv     *http.Server
+	callers atomic.Pointer[callers]
 }
+
+// SetCallers changes which requests are served.
+func (s *Server) SetCallers(c Callers) { s.callers.Store(&callers{lower(c.Hosts), digestOf(c.Token)}) }
 
 // New listens on the address. Run then serves.
 func New(c Config) (*Server, error) {
@@ -67,8 +83,9 @@ func New(c Config) (*Server, error) {
 	}
 	errorLog := log.New(logs.Text(c.Log, slog.LevelWarn, "http: trouble with a connection"), "", 0)
 	s := &Server{gate: newGate(ln, c.MaxConns)}
+	s.SetCallers(c.Callers)
 	s.srv = &http.Server{
-		Handler:           hosts{lower(c.Hosts), c.pages(errorLog)},
+		Handler:           hosts{s, c.pages(s.inToken, errorLog)},
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       5 * time.Second,
 		WriteTimeout:      10 * time.Second, // added to the time of a profile
@@ -101,28 +118,27 @@ func (s *Server) Run(ctx context.Context) error {
 // pages returns the handler of all pages. With a token set, the health pages stay open
 // but are shortened to one word for requests without it, since probes can rarely send a
 // token.
-func (c *Config) pages(errorLog *log.Logger) http.Handler {
-	token := digestOf(c.Token)
+func (c *Config) pages(inToken func(*http.Request) bool, errorLog *log.Logger) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/livez", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("/readyz", func(w http.ResponseWriter, r *http.Request) {
 		words, ready := c.Ready()
-		if !token.in(r) {
+		if !inToken(r) {
 			words = "ok"
 		}
 		if !ready {
-			if !token.in(r) {
+			if !inToken(r) {
 				words = "not ready"
 			}
 			w.WriteHeader(http.StatusServiceUnavailable)
 		}
 		fmt.Fprintln(w, words)
 	})
-	mux.Handle("/metrics", token.guard(promhttp.HandlerFor(&oneByOne{of: c.Metrics}, promhttp.HandlerOpts{
+	mux.Handle("/metrics", guard(inToken, promhttp.HandlerFor(&oneByOne{of: c.Metrics}, promhttp.HandlerOpts{
 		Registry: c.Metrics, ErrorLog: errorLog, MaxRequestsInFlight: 8,
 	})))
 	if c.Profiles != nil {
-		mux.Handle("/debug/pprof/", token.guard(c.Profiles))
+		mux.Handle("/debug/pprof/", guard(inToken, c.Profiles))
 	}
 	return mux
 }
@@ -164,10 +180,13 @@ func (d *digest) in(r *http.Request) bool {
 	return strings.EqualFold(scheme, "Bearer") && subtle.ConstantTimeCompare(got[:], d[:]) == 1
 }
 
+// inToken reports whether a request brings the token, if there is one.
+func (s *Server) inToken(r *http.Request) bool { return s.callers.Load().token.in(r) }
+
 // guard serves page to requests that bring the secret, and refuses the others.
-func (d *digest) guard(page http.Handler) http.Handler {
+func guard(in func(*http.Request) bool, page http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !d.in(r) {
+		if !in(r) {
 			w.Header().Set("WWW-Authenticate", "Bearer")
 			http.Error(w, needsToken, http.StatusUnauthorized)
 			return
@@ -180,8 +199,8 @@ func (d *digest) guard(page http.Handler) http.Handler {
 // page in a browser whose own name was made to lead here (DNS rebinding) sends that name,
 // and a name cannot be an IP address.
 type hosts struct {
-	names []string
-	pages http.Handler
+	server *Server
+	pages  http.Handler
 }
 
 func (h hosts) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -192,7 +211,7 @@ func (h hosts) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	host = strings.ToLower(strings.TrimSuffix(strings.Trim(host, "[]"), "."))
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	switch {
-	case host != "" && net.ParseIP(host) == nil && !slices.Contains(h.names, host):
+	case host != "" && net.ParseIP(host) == nil && !slices.Contains(h.server.callers.Load().names, host):
 		http.Error(w, otherName, http.StatusMisdirectedRequest)
 	case r.Method != http.MethodGet && r.Method != http.MethodHead:
 		w.Header().Set("Allow", "GET, HEAD")

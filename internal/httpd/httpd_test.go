@@ -95,7 +95,7 @@ func TestMetricsOneByOne(t *testing.T) {
 	c := &crowded{}
 	cfg := Config{Metrics: prometheus.NewRegistry()}
 	cfg.Metrics.MustRegister(c)
-	pages := cfg.pages(log.Default())
+	pages := cfg.pages(func(*http.Request) bool { return true }, log.Default())
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {

@@ -25,7 +25,11 @@ type Log struct {
 	root   slog.Handler
 	ending chan struct{}
 	ended  chan struct{}
+	level  slog.LevelVar
 }
+
+// SetLevel changes the least level that is logged.
+func (l *Log) SetLevel(level slog.Level) { l.level.Set(level) }
 
 // Options configure the format of lines.
 type Options struct {
@@ -40,7 +44,8 @@ func Start(to io.Writer, o Options) *Log {
 		stream: newStream(to), causes: newCauses(maxRate), errors: newCauses(rate.Inf),
 		ending: make(chan struct{}), ended: make(chan struct{}),
 	}
-	options := &slog.HandlerOptions{Level: o.Level, ReplaceAttr: tidy}
+	l.level.Set(o.Level)
+	options := &slog.HandlerOptions{Level: &l.level, ReplaceAttr: tidy}
 	if l.sum = slog.Handler(slog.NewTextHandler(l, options)); !o.Text {
 		l.sum = slog.NewJSONHandler(printable{l}, options)
 	}

@@ -10,8 +10,8 @@ type Outcome uint8
 const (
 	HitL1 Outcome = iota
 	HitL2
-	HitPeer
-	HitOrigin
+	HitPeer // the owner had it
+	Loaded  // the origin had it
 	Done
 	Miss
 	Stale
@@ -31,7 +31,7 @@ func KeysIn(q *wire.Request) int {
 	return 0
 }
 
-// HitOf returns the outcome of a hit from the given source.
+// HitOf returns the outcome of a read that returned a value from the given source.
 func HitOf(s wire.Source) Outcome {
 	switch s {
 	case wire.SourceL1:
@@ -39,7 +39,7 @@ func HitOf(s wire.Source) Outcome {
 	case wire.SourcePeer:
 		return HitPeer
 	case wire.SourceOrigin:
-		return HitOrigin
+		return Loaded
 	}
 	return HitL2
 }

@@ -2,7 +2,6 @@ package namespaces
 
 import (
 	"context"
-	"log/slog"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
@@ -30,43 +29,65 @@ type KeyFilter struct {
 	Filter  *keyfilter.Filter
 	Builder *keyfilter.Rebuilder
 	now     func() time.Duration // the boot clock
+	end     context.Context      // of Run
+	stop    context.CancelFunc
+	before  cachesidecar.KeyFilterStats // counts of the filters of the namespace before this one
 }
 
-// newKeyFilter makes the filter of a namespace. caughtUp is Parts.CaughtUp.
+// Run builds the filter until ctx ends, or until a reload puts another filter in its
+// place.
+func (k *KeyFilter) Run(ctx context.Context) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(k.end, cancel)()
+	k.Builder.Run(ctx)
+}
+
+// newKeyFilter makes the filter of a name whose origin lists the keys. caughtUp is
+// Parts.CaughtUp.
 func newKeyFilter(
-	cfg *Config, of keyfilter.Config, ns *Namespace, caughtUp func(context.Context) error,
+	cfg *Config, of keyfilter.Config, name string, origin *Origin, caughtUp func(context.Context) error,
 ) (*KeyFilter, error) {
 	filter, err := keyfilter.New(of)
 	if err != nil {
 		return nil, err
 	}
+	seed := kv.NamespaceSeed(cfg.Seed, name)
 	now := func() time.Duration { return cfg.Clock.Read().Boot }
 	builder, err := keyfilter.NewRebuilder(keyfilter.RebuilderConfig{
 		Filter: filter,
-		Keys:   loggedLister{ns.Origin.existing, cfg.Log.With("namespace", ns.Name)},
-		Hash:   func(key []byte) kv.Hash { return ns.Key(key).Hash },
+		Keys:   followedLister{origin.existing, origin.lists},
+		Hash:   func(key []byte) kv.Hash { return kv.HashKey(seed, key) },
 		Ready:  caughtUp,
 		Now:    now,
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &KeyFilter{filter, builder, now}, nil
+	k := &KeyFilter{Filter: filter, Builder: builder, now: now}
+	k.end, k.stop = context.WithCancel(context.Background())
+	return k, nil
 }
 
-// loggedLister logs the outcome of each listing.
-type loggedLister struct {
+// followedLister notes the result of each listing, and returns errors that may be shown to
+// apps.
+type followedLister struct {
 	loader.Lister
-	log *slog.Logger
+	of *Health
 }
 
-func (l loggedLister) Keys(ctx context.Context, each func(key []byte) error) error {
+func (l followedLister) Keys(ctx context.Context, each func(key []byte) error) error {
 	began := time.Now()
 	err := l.Lister.Keys(ctx, each)
-	if err != nil && ctx.Err() == nil {
-		l.log.Warn("the filter of existing keys was not built", "error", err)
-	} else {
-		l.log.Debug("the filter of existing keys has all keys", "took", time.Since(began), "error", err)
+	switch {
+	case err == nil:
+		l.of.succeeded()
+		l.of.log.Debug("the filter of existing keys has all keys", "took", time.Since(began))
+	case ctx.Err() == nil:
+		l.of.failed(err, manner(err)+cause(err))
+	}
+	if err != nil {
+		err = Hidden{err, manner(err) + cause(err) + "; the sidecar's log has more"}
 	}
 	return err
 }
@@ -106,11 +127,14 @@ func (ns *Namespace) KeyFilterStats() (s cachesidecar.KeyFilterStats) {
 	if ns.KeyFilter == nil {
 		return s
 	}
+	before := &ns.KeyFilter.before
 	f, b := ns.KeyFilter.Filter.Stats(ns.KeyFilter.now()), ns.KeyFilter.Builder.Stats()
 	s = cachesidecar.KeyFilterStats{
 		Configured: true, InUse: f.InUse, Keys: f.Keys, AgeMS: f.Age.Milliseconds(),
-		Building: b.Running, TookMS: b.Took.Milliseconds(), Builds: int64(f.Builds), Failures: int64(b.Failures),
-		Denied: int64(f.Denied), Passed: int64(f.Passed), Blind: int64(f.Blind),
+		Building: b.Running, TookMS: b.Took.Milliseconds(),
+		Builds: int64(f.Builds) + before.Builds, Failures: int64(b.Failures) + before.Failures,
+		Denied: int64(f.Denied) + before.Denied, Passed: int64(f.Passed) + before.Passed,
+		Blind: int64(f.Blind) + before.Blind,
 	}
 	if f.InUse {
 		s.UsableKeys = f.Keys

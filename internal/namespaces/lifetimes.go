@@ -12,12 +12,13 @@ import (
 )
 
 // BarrierOf returns how long the load barrier of a deletion lasts: the request's value,
-// if that is less than the namespace's replica_lag.
+// if that is less than the namespace's replica_lag. That is the present one: see Barred.
 func (ns *Namespace) BarrierOf(q *wire.Request) time.Duration {
+	lag := ns.Now().ReplicaLag
 	if q.ReplicaLagMS == 0 {
-		return ns.ReplicaLag
+		return lag
 	}
-	return min(time.Duration(q.ReplicaLagMS)*time.Millisecond, ns.ReplicaLag)
+	return min(time.Duration(q.ReplicaLagMS)*time.Millisecond, lag)
 }
 
 // Waits reports whether a read that misses can wait: for the origin, or for another

@@ -14,31 +14,48 @@ import (
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// Namespace is a name with a slot.
+// Namespace is a name with a slot, and its settings. It does not change: a reload makes
+// another Namespace of the same slot. A request goes on with the one that it has looked
+// up.
 type Namespace struct {
-	Name       string
-	ID         kv.NamespaceID
-	Seed       uint64
-	Line       uint16         // in the access rules
-	TTL        time.Duration  // of writes that bring none; zero is no expiry
-	ReplicaLag time.Duration  // length of a load barrier, at most; zero: none
-	configured bool           // keeps its slot for good
-	member     *places.Member // the connection that has brought the name; nil is this process
+	*slot
+	configured bool          // keeps its slot
+	settings   Settings      // from which the fields below are made
+	TTL        time.Duration // of writes that bring none; zero is no expiry
+	ReplicaLag time.Duration // length of a load barrier, at most; zero: none
 
 	Policy       loader.Policy
 	jitter       float64       // the share by which TTLs of loaded values vary
 	LeaseTime    time.Duration // that an app may take to load
 	Origin       *Origin       // nil: the apps load
-	Loads        *flight.Loads // from the origin
-	Early        atomic.Int64  // ns before its end from which a hit may refresh a value
-	Took         Recent        // the time of loads
-	LoadTime     prometheus.Histogram
-	WithoutOwner atomic.Int64  // loads without an owner
 	KeyFilter    *KeyFilter    // nil: any key may exist
 	WriteThrough *WriteThrough // nil: the origin is not written to
 	Warming      *Warming      // nil: no keys are loaded at the start
 
+	// The same in all Namespaces of a slot, from the first that needs them on.
+	Loads    *flight.Loads // from the origin
+	LoadTime prometheus.Histogram
+	through  *WriteThrough // WriteThrough, also while write-through is off
+}
+
+// slot is what the Namespaces of one name have in common, whatever their settings.
+type slot struct {
+	Name string
+	ID   kv.NamespaceID
+	Seed uint64
+	now  atomic.Pointer[Namespace] // the one with the present settings
+
+	Early        atomic.Int64 // ns before its end from which a hit may refresh a value
+	Took         Recent       // the time of loads
+	WithoutOwner atomic.Int64 // loads without an owner
+	past         pastOrigins
+
 	Counts [wire.OpCount][Outcomes]atomic.Int64
+
+	// Under Table.Mu.
+	member   *places.Member // the connection that has brought the name; nil is this process
+	promised bool           // a Plan configures the name
+	removed  time.Duration  // boot clock: when the name was configured last; zero: never
 
 	// A namespace that is not configured loses its slot when it is empty and another name
 	// needs one. A request has use read-locked while it touches the store, so that it
@@ -46,6 +63,9 @@ type Namespace struct {
 	use     sync.RWMutex
 	retired bool
 }
+
+// Now returns the Namespace with the present settings of the name.
+func (ns *Namespace) Now() *Namespace { return ns.now.Load() }
 
 // Key returns the key with the given bytes in the namespace. It does not copy them.
 func (ns *Namespace) Key(b []byte) kv.Key {

@@ -3,12 +3,13 @@ package namespaces
 import (
 	"cmp"
 	"context"
+	"iter"
 	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/internal/access"
 	"github.com/cachesidecar/cachesidecar/internal/flight"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/places"
@@ -23,29 +24,36 @@ type Table struct {
 	store  *segment.Store
 	seed   uint64 // of the cluster
 	max    int
+	clock  kv.Clock
 	others Settings // of names that are not configured
+	cfg    Config   // of the start
+	parts  Parts
 
 	Table atomic.Pointer[map[string]*Namespace]
 	None  *Namespace // counts requests for names without a slot
 
-	access *access.Rules
 	Leases *flight.Leases
 	Detach func(kv.NamespaceID) // stops reads from joining calls of a slot that are under way
 
-	ledger        *invalidation.Ledger
-	Loads         []*flight.Loads                // of the namespaces that have an origin
-	KeyFilters    [kv.MaxNamespaces]*KeyFilter   // by slot; nil: no filter
-	bounds        [kv.MaxNamespaces]atomic.Int64 // of staleness, by slot
-	most          time.Duration                  // the cluster's bound of staleness
-	Least         time.Duration                  // the smallest bound that is configured
-	AnyReplicaLag bool                           // whether any namespace has a replica_lag
+	ledger  *invalidation.Ledger
+	loads   atomic.Pointer[[]*flight.Loads]             // of the namespaces that have, or had, an origin
+	Filters [kv.MaxNamespaces]atomic.Pointer[KeyFilter] // by slot; nil: no filter
+	bounds  [kv.MaxNamespaces]atomic.Int64              // of staleness, by slot
+	most    time.Duration                               // the cluster's bound of staleness
+	agreed  map[string]time.Duration                    // bounds at the start, on which all hosts agree
+	least   atomic.Int64                                // the smallest bound
+	lags    atomic.Bool                                 // whether any namespace has a replica_lag
 
 	Flushes *places.Member // flushes from other hosts, and of this process
 
-	Mu      sync.Mutex // guards changes of the table, and the fields below
-	flushes flushes
-	Free    []kv.NamespaceID
-	refused time.Time // when the last new name found no slot
+	closing sync.WaitGroup // origins that a reload has taken out, or has not taken in
+
+	Mu       sync.Mutex // guards changes of the table, and the fields below
+	flushes  flushes
+	Free     []kv.NamespaceID
+	promised int       // free slots that a Plan will take
+	started  bool      // the settings of the start are in effect
+	refused  time.Time // when the last new name found no slot
 }
 
 // Default is the namespace of requests that name none.
@@ -57,7 +65,6 @@ const SeedSetting = "the digest of the seed in cluster_key_file (after turning a
 
 // Parts is what a table stands on.
 type Parts struct {
-	Access   *access.Rules
 	Store    *segment.Store
 	Ledger   *invalidation.Ledger
 	Leases   *flight.Leases
@@ -70,51 +77,53 @@ type Parts struct {
 // server.
 func New(cfg Config, p Parts) (*Table, error) {
 	n := &Table{
-		seed: cfg.Seed, most: cfg.Bound, max: cfg.Max, others: cfg.Others, access: p.Access, store: p.Store,
-		ledger: p.Ledger, Leases: p.Leases, Detach: p.Detach, Flushes: p.Flushes,
-		flushes: flushes{map[string]flushed{}}, None: &Namespace{configured: true},
+		seed: cfg.Seed, most: cfg.Bound, max: cfg.Max, clock: cfg.Clock, others: cfg.Others, cfg: cfg, parts: p,
+		store: p.Store, ledger: p.Ledger, Leases: p.Leases, Detach: p.Detach, Flushes: p.Flushes,
+		flushes: flushes{map[string]flushed{}}, None: &Namespace{slot: &slot{}, configured: true},
+		agreed: map[string]time.Duration{},
 	}
 	for id := cfg.Max - 1; id >= 0; id-- {
 		n.Free = append(n.Free, kv.NamespaceID(id))
 	}
-	table := map[string]*Namespace{}
-	n.Table.Store(&table)
-	n.Least = n.most
 	for name, ns := range cfg.Configured {
-		n.Least = min(n.Least, cmp.Or(ns.Bound, n.most))
-		n.AnyReplicaLag = n.AnyReplicaLag || ns.ReplicaLag > 0
-		slot := n.take(name, ns, true)
-		table[name] = slot
-		if err := n.open(slot, &cfg, &ns, p.CaughtUp); err != nil {
-			n.Close()
-			return nil, err
+		if ns.Bound != 0 {
+			n.agreed[name] = ns.Bound
 		}
 	}
+	n.Table.Store(&map[string]*Namespace{})
+	n.loads.Store(&[]*flight.Loads{})
+	plan, err := n.open(cfg)
+	if err != nil {
+		n.closing.Wait()
+		return nil, err
+	}
+	plan.Apply()
 	return n, nil
 }
 
-// open opens the origin of a configured namespace, and makes what needs it.
-func (n *Table) open(slot *Namespace, cfg *Config, ns *Settings, caughtUp func(context.Context) error) (err error) {
-	if slot.Origin, err = OpenOrigin(slot.Name, *ns, cfg.MaxValue, cfg.Log); err != nil || slot.Origin == nil {
-		return err
+// Loads returns the tables of loads of all namespaces that have, or had, an origin. The
+// slice must not be changed.
+func (n *Table) Loads() []*flight.Loads { return *n.loads.Load() }
+
+// KeyFilter returns the key filter of a slot, or nil.
+func (n *Table) KeyFilter(id kv.NamespaceID) *KeyFilter { return n.Filters[id].Load() }
+
+// KeyFilters returns all key filters.
+func (n *Table) KeyFilters() iter.Seq[*KeyFilter] {
+	return func(yield func(*KeyFilter) bool) {
+		for id := range n.Filters {
+			if k := n.Filters[id].Load(); k != nil && !yield(k) {
+				return
+			}
+		}
 	}
-	if slot.Loads, err = flight.NewLoads(flight.LoadsConfig{}); err != nil {
-		return err
-	}
-	slot.LoadTime = newLoadTime(slot.Name)
-	n.Loads = append(n.Loads, slot.Loads)
-	if slot.Origin.writer != nil {
-		slot.WriteThrough = newWriteThrough(slot.Origin.writer, &ns.Guard)
-	}
-	if ns.Warm != nil {
-		slot.Warming = newWarming(ns.Warm, slot.Origin.warm)
-	}
-	if ns.KeyFilter != nil {
-		slot.KeyFilter, err = newKeyFilter(cfg, ns.KeyFilter.Filter, slot, caughtUp)
-		n.KeyFilters[slot.ID] = slot.KeyFilter
-	}
-	return err
 }
+
+// Least returns the smallest bound of staleness that is configured.
+func (n *Table) Least() time.Duration { return time.Duration(n.least.Load()) }
+
+// AnyReplicaLag reports whether any namespace has a replica_lag.
+func (n *Table) AnyReplicaLag() bool { return n.lags.Load() }
 
 // Hash returns the hash of a key, whether its namespace has a slot or not.
 func (n *Table) Hash(namespace, key []byte) kv.Hash {
@@ -124,7 +133,7 @@ func (n *Table) Hash(namespace, key []byte) kv.Hash {
 // Writing reports whether write-throughs are under way, or not settled.
 func (n *Table) Writing() bool {
 	for _, ns := range n.All() {
-		if ns.WriteThrough != nil && ns.WriteThrough.Busy() {
+		if ns.through != nil && ns.through.Busy() {
 			return true
 		}
 	}
@@ -134,8 +143,8 @@ func (n *Table) Writing() bool {
 // EndWrites cancels the origin calls of write-throughs. Their settling goes on.
 func (n *Table) EndWrites() {
 	for _, ns := range n.All() {
-		if ns.WriteThrough != nil {
-			ns.WriteThrough.end()
+		if ns.through != nil {
+			ns.through.end()
 		}
 	}
 }
@@ -144,8 +153,8 @@ func (n *Table) EndWrites() {
 // acknowledged.
 func (n *Table) Unsettled() (sum int64) {
 	for _, ns := range n.All() {
-		if ns.WriteThrough != nil {
-			sum += ns.WriteThrough.Unsettled.Load()
+		if ns.through != nil {
+			sum += ns.through.Unsettled.Load()
 		}
 	}
 	return sum
@@ -153,37 +162,50 @@ func (n *Table) Unsettled() (sum int64) {
 
 // Close ends the loads and write-throughs under way, and closes the origins.
 func (n *Table) Close() {
-	for _, l := range n.Loads {
+	for _, l := range n.Loads() {
 		l.Close()
 	}
 	for _, ns := range n.All() {
-		if ns.WriteThrough != nil {
-			ns.WriteThrough.close()
+		if ns.through != nil {
+			ns.through.close()
 		}
 		if ns.Origin != nil {
-			_ = ns.Origin.Close() // nothing is lost
+			ns.Origin.leave()
 		}
 	}
+	n.closing.Wait()
 }
 
 // take gives a name a free slot.
-func (n *Table) take(name string, cfg Settings, configured bool) *Namespace {
+func (n *Table) take(name string) *slot {
 	id := n.Free[len(n.Free)-1]
 	n.Free = n.Free[:len(n.Free)-1]
-	ns := &Namespace{
-		Name: name, ID: id, Seed: kv.NamespaceSeed(n.seed, name), Line: uint16(n.access.Line([]byte(name))),
-		configured: configured, TTL: cfg.TTL, ReplicaLag: cfg.ReplicaLag,
-		Policy: cfg.Policy, jitter: cfg.Jitter, LeaseTime: cfg.LeaseTime,
-	}
-	n.store.SetNamespace(id, ns.Seed, cfg.Quota, segment.Limits{
-		Stale: cfg.StaleLimit, Grace: max(ns.Policy.StaleWhileRevalidate, ns.Policy.StaleIfError),
-	})
-	n.bounds[id].Store(int64(cmp.Or(cfg.Bound, n.most)))
+	at := &slot{Name: name, ID: id, Seed: kv.NamespaceSeed(n.seed, name)}
+	n.store.SetNamespace(id, at.Seed, 0, segment.Limits{})
 	floor := n.flushes.floor(name)
 	n.store.Flush(id, floor)
 	n.ledger.ResetNamespace(id) // flushes of another name under this slot
 	n.ledger.RaiseFlush(id, floor)
+	return at
+}
+
+// settle gives a slot settings. The caller puts the Namespace into the table.
+func (n *Table) settle(at *slot, cfg Settings, configured bool) *Namespace {
+	ns := &Namespace{
+		slot: at, configured: configured, settings: cfg, TTL: cfg.TTL, ReplicaLag: cfg.ReplicaLag,
+		Policy: cfg.Policy, jitter: cfg.Jitter, LeaseTime: cfg.LeaseTime,
+	}
+	n.store.SetLimits(at.ID, cfg.Quota, segment.Limits{
+		Stale: cfg.StaleLimit, Grace: max(ns.Policy.StaleWhileRevalidate, ns.Policy.StaleIfError),
+	})
+	n.bounds[at.ID].Store(int64(n.boundOf(at.Name, cfg.Bound)))
 	return ns
+}
+
+// boundOf returns the staleness bound of a name's copies. All hosts must agree on a bound
+// before it may grow, which a restart ensures. A smaller one holds at once.
+func (n *Table) boundOf(name string, configured time.Duration) time.Duration {
+	return min(cmp.Or(n.agreed[name], n.most), cmp.Or(configured, n.most))
 }
 
 // All returns the names in use. The map must not be changed.
@@ -223,11 +245,11 @@ func (n *Table) Obtain(name []byte, m *places.Member) (*Namespace, *wire.Error) 
 	}
 	full := wire.Errorf(wire.BadRequest, "namespace %q would be one too many: %d are in use, "+
 		"which is max_namespaces; use fewer names, or raise it", name, n.max)
-	if len(n.Free) == 0 && time.Since(n.refused) < SearchEvery {
+	if len(n.Free) <= n.promised && time.Since(n.refused) < SearchEvery {
 		return nil, full
 	}
 	table := maps.Clone(n.All())
-	if len(n.Free) == 0 && !n.retireOne(table, func(*Namespace) bool { return true }) {
+	if len(n.Free) <= n.promised && !n.retireOne(table, func(*Namespace) bool { return true }) {
 		n.refused = time.Now()
 		return nil, full
 	}
@@ -235,8 +257,9 @@ func (n *Table) Obtain(name []byte, m *places.Member) (*Namespace, *wire.Error) 
 		n.Table.Store(&table) // without the retired names
 		return nil, err
 	}
-	ns := n.take(string(name), n.others, false)
+	ns := n.settle(n.take(string(name)), n.others, false)
 	ns.member = m
+	ns.now.Store(ns)
 	table[ns.Name] = ns
 	n.Table.Store(&table)
 	return ns, nil
@@ -275,15 +298,16 @@ func BadName(name []byte) *wire.Error {
 // empty, and the calls of a freed slot are detached.
 func (n *Table) retireOne(table map[string]*Namespace, may func(*Namespace) bool) bool {
 	for name, ns := range table {
-		if ns.configured || !may(ns) || !n.empty(ns.ID) || !ns.use.TryLock() {
+		if ns.configured || ns.promised || !may(ns) || !n.unused(ns) || !ns.use.TryLock() {
 			continue
 		}
-		empty := n.empty(ns.ID)
-		if ns.retired = empty; empty {
+		unused := n.unused(ns)
+		if ns.retired = unused; unused {
 			n.Detach(ns.ID)
 		}
 		ns.use.Unlock()
-		if empty {
+		if unused {
+			n.forgetLoads(ns)
 			delete(table, name)
 			ns.member.Release(places.Names)
 			n.Free = append(n.Free, ns.ID)
@@ -293,7 +317,33 @@ func (n *Table) retireOne(table map[string]*Namespace, may func(*Namespace) bool
 	return false
 }
 
-func (n *Table) empty(id kv.NamespaceID) bool {
-	st := n.store.NamespaceStats(id)
-	return st.Entries == 0 && st.Hidden == 0 && !n.Leases.InUse(id)
+// removedKeeps is how long a name keeps its slot after it was configured. A batch that
+// began before has not pinned the name. It has long ended by then; if the process stood
+// still within it, a write may be counted to the wrong name. No read can find that entry,
+// since each name has a hash of its own.
+const removedKeeps = time.Minute
+
+// unused reports whether a slot has no entries, and no work under way that may bring some.
+func (n *Table) unused(ns *Namespace) bool {
+	if ns.removed != 0 && n.clock.Read().Boot < ns.removed+removedKeeps {
+		return false
+	}
+	if ns.Loads != nil && ns.Loads.Stats().UnderWay > 0 || ns.through != nil && ns.through.Busy() {
+		return false
+	}
+	st := n.store.NamespaceStats(ns.ID)
+	return st.Entries == 0 && st.Hidden == 0 && !n.Leases.InUse(ns.ID)
+}
+
+// forgetLoads closes what a retired namespace has loaded and written with.
+func (n *Table) forgetLoads(ns *Namespace) {
+	if ns.through != nil {
+		ns.through.close()
+	}
+	if ns.Loads == nil {
+		return
+	}
+	left := slices.DeleteFunc(slices.Clone(n.Loads()), func(l *flight.Loads) bool { return l == ns.Loads })
+	n.loads.Store(&left)
+	ns.Loads.Close() // none is under way
 }

@@ -3,6 +3,7 @@ package namespaces
 import (
 	"slices"
 
+	"github.com/cachesidecar/cachesidecar/internal/hotkeys"
 	"github.com/cachesidecar/cachesidecar/internal/places"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -11,19 +12,22 @@ import (
 // does not lose its slot. Pins must not be used concurrently.
 type Pins struct {
 	Table  *Table
-	Member *places.Member // the connection on whose behalf names get slots
-	pinned []*Namespace   // read-locked, and not released
-	Last   *Namespace     // looked up last
+	Member *places.Member         // the connection on whose behalf names get slots
+	pinned []*Namespace           // read-locked, and not released
+	Last   *Namespace             // looked up last
+	from   *map[string]*Namespace // the table that Last is from
+	Reads  hotkeys.Sampler
 }
 
 // Read pins and returns the namespace of a name, or nil if the name has no slot and thus
 // no entries.
 func (b *Pins) Read(name []byte) *Namespace {
-	if b.Last != nil && b.Last.Name == string(name) {
+	if b.isLast(name) {
 		return b.Last
 	}
-	ns := b.Table.Lookup(name)
-	if ns == nil || !b.enter(ns) {
+	from := b.Table.Table.Load()
+	ns := (*from)[string(name)]
+	if ns == nil || !b.enter(ns, from) {
 		return nil // without a slot, or retired just now
 	}
 	return ns
@@ -31,22 +35,28 @@ func (b *Pins) Read(name []byte) *Namespace {
 
 // Write pins and returns the namespace of a name, and gives it a slot if it has none.
 func (b *Pins) Write(name []byte) (*Namespace, *wire.Error) {
-	if b.Last != nil && b.Last.Name == string(name) {
+	if b.isLast(name) {
 		return b.Last, nil
 	}
 	for {
+		from := b.Table.Table.Load() // if Obtain makes another table, the next call looks there
 		ns, err := b.Table.Obtain(name, b.Member)
 		if err != nil {
 			return nil, err
 		}
-		if b.enter(ns) {
+		if b.enter(ns, from) {
 			return ns, nil
 		}
 	}
 }
 
+// isLast reports whether Last has a name, and its present settings.
+func (b *Pins) isLast(name []byte) bool {
+	return b.Last != nil && b.Last.Name == string(name) && b.from == b.Table.Table.Load()
+}
+
 // enter pins a namespace. It returns false if the namespace has lost its slot.
-func (b *Pins) enter(ns *Namespace) bool {
+func (b *Pins) enter(ns *Namespace, from *map[string]*Namespace) bool {
 	if !ns.configured && !slices.Contains(b.pinned, ns) {
 		ns.use.RLock()
 		if ns.retired {
@@ -55,7 +65,7 @@ func (b *Pins) enter(ns *Namespace) bool {
 		}
 		b.pinned = append(b.pinned, ns)
 	}
-	b.Last = ns
+	b.Last, b.from = ns, from
 	return true
 }
 

@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os/exec"
+	"regexp"
+	"syscall"
 
 	"github.com/cachesidecar/cachesidecar/loader"
 )
@@ -20,29 +23,37 @@ type reports struct {
 }
 
 // source returns a source whose errors may be shown to apps.
-func (r reports) source(from loader.Source) loader.Source {
+func (r reports) source(from loader.Source, health *Health) loader.Source {
 	return loader.SourceFunc(func(ctx context.Context, key []byte) (loader.Value, error) {
 		v, err := from.Load(ctx, key)
-		return v, r.report("a load failed", err)
+		return v, r.report(health, err)
 	})
 }
 
-// report logs an error and returns one that may be shown to apps. Errors about the key, and
-// errors that are no failures, have texts of this project only: they are returned as they
-// are.
-func (r reports) report(what string, err error) error {
+// health returns a Health of the origin.
+func (r reports) health(words healthWords) *Health {
+	return &Health{log: r.log.With("namespace", r.namespace, "origin", r.kind), words: words}
+}
+
+// report notes the result of a call, and returns an error that may be shown to apps.
+// Errors about the key, and errors that are no failures, have texts of this project only:
+// they are returned as they are.
+func (r reports) report(of *Health, err error) error {
 	err = r.hide.hide(err)
-	for _, fine := range []error{nil, loader.ErrAbsent, loader.ErrBusy, loader.ErrBadKey} {
-		if errors.Is(err, fine) {
-			return err
-		}
+	switch {
+	case err == nil, errors.Is(err, loader.ErrAbsent):
+		of.succeeded()
+		return err
+	case errors.Is(err, loader.ErrBusy), errors.Is(err, loader.ErrBadKey): // the origin was not asked
+		return err
 	}
 	text := OriginName(r.namespace, r.kind) + ": "
 	if errors.Is(err, context.Canceled) {
 		return Hidden{err, text + "was given up"}
 	}
-	r.log.Warn(what, "namespace", r.namespace, "origin", r.kind, "error", err)
-	return Hidden{err, text + manner(err) + "; the sidecar's log has more"}
+	why := manner(err)
+	of.failed(err, why+cause(err))
+	return Hidden{err, text + why + "; the sidecar's log has more"}
 }
 
 // OriginName returns the name of an origin, as apps are told it.
@@ -65,16 +76,44 @@ func manner(err error) string {
 	return "failed, or gave an answer that cannot be read"
 }
 
+var sqlState = regexp.MustCompile(`^[0-9A-Z]{5}$`)
+
+// cause returns what may be told of an error beyond its manner, after a colon: a number
+// or a text of the system, never words of the origin; "" if there is nothing.
+func cause(err error) string {
+	var (
+		errno  syscall.Errno
+		lookup *net.DNSError
+		state  interface{ SQLState() string } // as of package pgconn
+		status interface{ Status() int }      // of HTTP
+		exit   *exec.ExitError
+	)
+	switch {
+	case errors.As(err, &errno):
+		return ": " + errno.Error()
+	case errors.As(err, &lookup) && lookup.IsNotFound:
+		return ": no such host"
+	case errors.As(err, &state) && sqlState.MatchString(state.SQLState()):
+		return ": SQLSTATE " + state.SQLState()
+	case errors.As(err, &status):
+		return fmt.Sprintf(": status %d", status.Status())
+	case errors.As(err, &exit) && exit.Exited():
+		return fmt.Sprintf(": exit status %d", exit.ExitCode())
+	}
+	return ""
+}
+
 // reportingWriter is a writer whose errors may be shown to apps.
 type reportingWriter struct {
 	loader.Writer
 	reports
+	of *Health
 }
 
 func (w reportingWriter) Store(ctx context.Context, key []byte, v loader.Value) error {
-	return w.report("a write to an origin failed", w.Writer.Store(ctx, key, v))
+	return w.report(w.of, w.Writer.Store(ctx, key, v))
 }
 
 func (w reportingWriter) Delete(ctx context.Context, key []byte) error {
-	return w.report("a deletion at an origin failed", w.Writer.Delete(ctx, key))
+	return w.report(w.of, w.Writer.Delete(ctx, key))
 }

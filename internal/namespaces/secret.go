@@ -17,7 +17,15 @@ func (s Secrets) hide(err error) error {
 	if err == nil {
 		return nil
 	}
-	text := err.Error()
+	text := s.hideText(err.Error())
+	if text == err.Error() {
+		return err
+	}
+	return Hidden{err, text}
+}
+
+// hideText removes the secrets from a text.
+func (s Secrets) hideText(text string) string {
 	for _, secret := range s {
 		if secret == "" {
 			continue
@@ -25,10 +33,7 @@ func (s Secrets) hide(err error) error {
 		text = strings.ReplaceAll(text, secret, "(secret)")
 		text = strings.ReplaceAll(text, strings.Trim(strconv.Quote(secret), `"`), "(secret)")
 	}
-	if text == err.Error() {
-		return err
-	}
-	return Hidden{err, text}
+	return text
 }
 
 // Source returns a source whose errors do not show the secrets.

@@ -7,17 +7,22 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// LoadStats returns the loads' part of STATS; zero without an origin.
+// LoadStats returns the loads' part of STATS; zero if there never was an origin.
 func (ns *Namespace) LoadStats() cachesidecar.LoadStats {
-	if ns.Origin == nil {
+	if ns.Loads == nil {
 		return cachesidecar.LoadStats{}
 	}
-	l, g := ns.Loads.Stats().LoadStats, ns.Origin.Guard.Stats()
-	l.Origin, l.Aside, l.MeanUS = ns.Origin.Name, ns.WithoutOwner.Load(), ns.Took.Mean().Microseconds()
+	l, g := ns.Loads.Stats().LoadStats, ns.past.stats(ns.Origin)
+	if ns.Origin != nil {
+		ns.Origin.loads.sees(ns.Origin.Guard)
+		l.Origin, l.Breaker = ns.Origin.Name, g.Breaker
+		l.BreakerOpen, l.BreakerHalfOpen = g.Breaker == "open", g.Breaker == "half-open"
+	}
+	l.Opened = int64(g.Opened)
+	l.Aside, l.MeanUS = ns.WithoutOwner.Load(), ns.Took.Mean().Microseconds()
 	l.Loaded = l.Loads - l.Absent - l.Failed - l.UnderWay
 	l.Shed += int64(g.ShedQueue + g.ShedRate + g.ShedBreaker)
 	l.Calls, l.Retries = int64(g.Calls), int64(g.Retries)
-	l.Breaker, l.BreakerOpen = g.Breaker, g.Breaker != "closed"
 	return l
 }
 
@@ -28,9 +33,11 @@ func (n *Table) Stats() []cachesidecar.NamespaceStats {
 		st := n.store.NamespaceStats(ns.ID)
 		t := cachesidecar.NamespaceStats{Name: name, Entries: st.Entries, Bytes: st.Bytes, Quota: st.Quota}
 		for _, op := range []wire.Op{wire.OpGet, wire.OpMGet, wire.OpLease} {
-			for o := HitL1; o <= HitOrigin; o++ {
+			for o := HitL1; o <= HitPeer; o++ {
 				t.Hits += ns.Counts[op][o].Load()
 			}
+			t.Loaded += ns.Counts[op][Loaded].Load()
+			t.ReadErrors += ns.Counts[op][Failed].Load()
 			t.Misses += ns.Counts[op][Miss].Load()
 			t.Stale += ns.Counts[op][Stale].Load()
 		}
@@ -43,7 +50,7 @@ func (n *Table) Stats() []cachesidecar.NamespaceStats {
 			t.Errors += ns.Counts[op][Failed].Load()
 		}
 		t.Loads, t.KeyFilter = ns.LoadStats(), ns.KeyFilterStats()
-		t.Through, t.Warm = ns.WriteThroughStats(), ns.WarmStats()
+		t.Through, t.Warm, t.Failures = ns.WriteThroughStats(), ns.WarmStats(), ns.failures()
 		list = append(list, t)
 	}
 	sort.Slice(list, func(i, j int) bool { return list[i].Name < list[j].Name })
@@ -53,7 +60,7 @@ func (n *Table) Stats() []cachesidecar.NamespaceStats {
 // Served counts the keys that were read and written in the present namespaces.
 func (n *Table) Served() (reads, writes int64) {
 	for _, t := range n.Stats() {
-		reads += t.Hits + t.Misses
+		reads += t.Reads()
 		writes += t.Writes
 	}
 	return reads, writes

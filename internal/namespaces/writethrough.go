@@ -30,9 +30,7 @@ import (
 
 // WriteThrough is the write-through of a namespace.
 type WriteThrough struct {
-	writer  loader.Writer
-	places  *loader.Queue
-	Timeout time.Duration // of a write
+	target  atomic.Pointer[target] // of writes that begin now
 	Context context.Context
 	cancel  context.CancelFunc
 	Asking  context.Context    // of calls of the origin; ends with Context, or before
@@ -45,6 +43,13 @@ type WriteThrough struct {
 
 	Stored, Refused, Unknown, Shed atomic.Int64
 	Unsettled                      atomic.Int64 // now
+}
+
+// target is where writes go, and within which limits.
+type target struct {
+	origin  *Origin
+	places  *loader.Queue
+	timeout time.Duration // of a write
 }
 
 // writing is the writes of a key: the one in its turn, and those that wait.
@@ -65,18 +70,25 @@ const (
 	defaultWriteTime = 5 * time.Second
 )
 
-func newWriteThrough(w loader.Writer, l *loader.GuardConfig) *WriteThrough {
-	t := &WriteThrough{
-		writer: w,
-		places: loader.NewQueue(cmp.Or(l.Concurrency, defaultPlaces), cmp.Or(l.Queue, defaultQueue),
-			cmp.Or(l.QueueTime, defaultQueueTime)),
-		Timeout: cmp.Or(l.Timeout, defaultWriteTime),
-		Keys:    map[kv.Hash]*writing{},
-	}
+func newWriteThrough() *WriteThrough {
+	t := &WriteThrough{Keys: map[kv.Hash]*writing{}}
 	t.Context, t.cancel = context.WithCancel(context.Background())
 	t.Asking, t.end = context.WithCancel(t.Context)
 	return t
 }
+
+// aim makes later writes go to an origin.
+func (t *WriteThrough) aim(o *Origin, l *loader.GuardConfig) {
+	t.target.Store(&target{
+		origin: o,
+		places: loader.NewQueue(cmp.Or(l.Concurrency, defaultPlaces), cmp.Or(l.Queue, defaultQueue),
+			cmp.Or(l.QueueTime, defaultQueueTime)),
+		timeout: cmp.Or(l.Timeout, defaultWriteTime),
+	})
+}
+
+// Timeout returns how long a write may take.
+func (t *WriteThrough) Timeout() time.Duration { return t.target.Load().timeout }
 
 // close ends the writes under way, and waits for them.
 func (t *WriteThrough) close() {
@@ -120,7 +132,7 @@ func (t *WriteThrough) Enter(ctx context.Context, h kv.Hash) (leave func(), err 
 		gone()
 		return nil, t.late("other writes of the key took the request's time")
 	}
-	place, err := t.places.Enter(ctx)
+	place, err := t.target.Load().places.Enter(ctx)
 	if err != nil {
 		<-w.turn
 		gone()
@@ -166,22 +178,34 @@ func (t *WriteThrough) Write(ctx context.Context, q *wire.Request, key []byte) (
 			err = fmt.Errorf("its Writer panicked: %v", p)
 		}
 	}()
-	if q.Op == wire.OpDelete {
-		return t.writer.Delete(ctx, key)
+	o := t.target.Load().origin
+	for !o.enter() { // a reload has put another in its place, or none
+		next := t.target.Load().origin
+		if next == o {
+			return fmt.Errorf("%w: the origin has been taken out of the configuration", loader.ErrNotWritten)
+		}
+		o = next
 	}
-	return t.writer.Store(ctx, key, loader.Value{Bytes: q.Value, Flags: q.Flags})
+	defer o.leave()
+	if err := o.Keys.Check(key); err != nil { // a reload may have brought another key_pattern
+		return fmt.Errorf("%w: %w", loader.ErrNotWritten, err)
+	}
+	if q.Op == wire.OpDelete {
+		return o.writer.Delete(ctx, key)
+	}
+	return o.writer.Store(ctx, key, loader.Value{Bytes: q.Value, Flags: q.Flags})
 }
 
 // WriteThroughStats returns the write-through's part of STATS; zero without one.
 func (ns *Namespace) WriteThroughStats() (s cachesidecar.ThroughStats) {
-	t := ns.WriteThrough
+	t := ns.through
 	if t == nil {
 		return s
 	}
 	s = cachesidecar.ThroughStats{
-		Configured: true, Stored: t.Stored.Load(), Refused: t.Refused.Load(), Unknown: t.Unknown.Load(),
-		Shed: t.Shed.Load(), Unsettled: t.Unsettled.Load(),
+		Configured: ns.WriteThrough != nil, Stored: t.Stored.Load(), Refused: t.Refused.Load(),
+		Unknown: t.Unknown.Load(), Shed: t.Shed.Load(), Unsettled: t.Unsettled.Load(),
 	}
-	s.UnderWay, s.Waiting = t.places.Len()
+	s.UnderWay, s.Waiting = t.target.Load().places.Len()
 	return s
 }

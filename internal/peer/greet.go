@@ -1,6 +1,7 @@
 package peer
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"sort"
@@ -63,6 +64,18 @@ func (id *Identity) merge(h *wire.PeerHello) {
 	}
 }
 
+// read decodes a greeting. If the two sides have no common version, it says so, whatever
+// else the greeting consists of.
+func (id *Identity) read(body []byte, h *wire.PeerHello) error {
+	lowest, highest, err := wire.PeerVersions(body)
+	if err == nil && (lowest > wire.PeerVersion || highest < 1) {
+		_ = wire.UnmarshalBody(body, h) // for the name, if this version can read it
+		return fmt.Errorf("%s speaks versions %d to %d between sidecars, this one 1 to %d: upgrade the older one",
+			cmp.Or(word(h.From.Node), "it"), lowest, highest, wire.PeerVersion)
+	}
+	return wire.UnmarshalBody(body, h)
+}
+
 // check returns why a greeting cannot be accepted, or nil. The greeting's clock is
 // compared with the interval in which it must have been written: since to now, in
 // milliseconds of wall time.
@@ -71,9 +84,6 @@ func (id *Identity) check(h *wire.PeerHello, since, now int64) error {
 	switch {
 	case h.From.Node == "" || len(h.From.Node) > wire.MaxNameLen:
 		return fmt.Errorf("a node name of %d bytes: 1 to %d are taken", len(h.From.Node), wire.MaxNameLen)
-	case h.MinVersion > wire.PeerVersion || h.MaxVersion < 1:
-		return fmt.Errorf("%s speaks versions %d to %d between sidecars, this one 1 to %d: upgrade the older one",
-			from, h.MinVersion, h.MaxVersion, wire.PeerVersion)
 	case h.Cluster != id.Cluster:
 		return fmt.Errorf("%s belongs to cluster %s, this one to %q", from, shown(h.Cluster), id.Cluster)
 	case h.From.Node == string(id.Self.Node) && h.From.Epoch != uint64(id.Self.Epoch):

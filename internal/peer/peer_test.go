@@ -15,6 +15,8 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/vmihailenco/msgpack/v5"
+
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -235,17 +237,64 @@ func TestClientRefuses(t *testing.T) {
 	}
 }
 
+// TestUnknownVersion greets a server as later versions may. If there is no common version,
+// both sides say which ones they speak and what to do, even if the rest of the greeting
+// cannot be read. A later version that still speaks this one is greeted, with whatever it
+// has added at the end.
 func TestUnknownVersion(t *testing.T) {
-	id := identity("b", 2)
-	h := identity("a", 1).hello(Call)
-	h.MinVersion, h.MaxVersion = 7, 9
-	if err := id.check(&h, h.WallMS, h.WallMS); err == nil || !strings.Contains(err.Error(), "a speaks versions 7 to 9 between sidecars, this one 1 to 1") {
-		t.Error(err)
+	s := serve(t, identity("b", 2))
+	for _, tc := range []struct {
+		name string
+		edit func(h *wire.PeerHello) any
+		want string // of the refusal; "": it is greeted
+	}{
+		{"later ones", func(h *wire.PeerHello) any { h.MinVersion, h.MaxVersion = 7, 9; return h },
+			"a speaks versions 7 to 9 between sidecars, this one 1 to 1: upgrade the older one"},
+		{"later ones, in another form", func(*wire.PeerHello) any { return []any{2, 3, map[string]any{"node": "a"}} },
+			"it speaks versions 2 to 3 between sidecars, this one 1 to 1: upgrade the older one"},
+		{"none", func(h *wire.PeerHello) any { h.MaxVersion = 0; return h }, "versions 1 to 0 between sidecars"},
+		{"this one and later ones", func(h *wire.PeerHello) any { h.MaxVersion = 4; return h }, ""},
+		{"an element more", func(h *wire.PeerHello) any { h.MaxVersion = 2; return longer(t, h) }, ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			h := identity("a", 1).hello(Call)
+			body, err := wire.MarshalBody(tc.edit(&h))
+			if err != nil {
+				t.Fatal(err)
+			}
+			nc, err := net.Dial("tcp", s.address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c := rpc.NewClient(nc, rpc.ClientConfig{})
+			defer c.Close()
+			call, err := c.Do(t.Context(), 10*time.Second, &wire.Request{Op: wire.OpPeerHello, Body: body})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Release(call)
+			var r wire.Reply
+			if err := wire.DecodeReply(wire.OpPeerHello, call.Frame(), &r); err != nil {
+				t.Fatal(err)
+			}
+			if tc.want == "" && r.Status != wire.OK || !strings.Contains(string(r.Message), tc.want) {
+				t.Errorf("got %v %s, want %q", r.Status, r.Message, tc.want)
+			}
+		})
 	}
-	h.MinVersion = 1 // a newer node that still speaks version 1: rolling upgrade
-	if err := id.check(&h, h.WallMS, h.WallMS); err != nil {
-		t.Error(err)
+}
+
+// longer returns a message with one more element.
+func longer(t *testing.T, v any) (list []any) {
+	t.Helper()
+	b, err := wire.MarshalBody(v)
+	if err == nil {
+		err = msgpack.Unmarshal(b, &list)
 	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return append(list, map[string]any{"later": true})
 }
 
 // TestNewerConnectionReplaces checks that there is one connection for each direction

@@ -350,7 +350,7 @@ func (p *Pool) greet(ctx context.Context, c *rpc.Client, r *remote, purpose Purp
 		return err
 	}
 	var answer wire.PeerHello
-	if err := wire.UnmarshalBody(reply.Body, &answer); err != nil {
+	if err := id.read(reply.Body, &answer); err != nil {
 		return err
 	}
 	them := kv.Process{Node: kv.NodeID(answer.From.Node), Epoch: kv.Epoch(answer.From.Epoch)}

@@ -175,10 +175,10 @@ func (s *session) checkGreeting(q *wire.Request, h *wire.PeerHello) (Purpose, er
 	case q.Body == nil:
 		return "", errors.New("PEER_HELLO has no body")
 	}
-	if err := wire.UnmarshalBody(q.Body, h); err != nil {
+	id := s.server.id
+	if err := id.read(q.Body, h); err != nil {
 		return "", err
 	}
-	id := s.server.id
 	if err := id.check(h, s.begun-maxTravel, id.Clock.Read().Wall); err != nil {
 		return "", err
 	}

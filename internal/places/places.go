@@ -58,7 +58,7 @@ var resourceTexts = [Resources]string{
 
 // Table is the places of a host, and their owners.
 type Table struct {
-	Totals  [Resources]int64 // does not change in use
+	totals  [Resources]atomic.Int64
 	used    [Resources]atomic.Int64
 	refused [Resources]atomic.Int64
 
@@ -86,8 +86,18 @@ type Member struct {
 
 // New returns a table with the given number of places of each kind.
 func New(totals [Resources]int64) *Table {
-	return &Table{Totals: totals, owners: map[string]*owner{}}
+	s := &Table{owners: map[string]*owner{}}
+	for r, n := range totals {
+		s.SetTotal(Resource(r), n)
+	}
+	return s
 }
+
+// Total returns the number of places of a kind.
+func (s *Table) Total(r Resource) int64 { return s.totals[r].Load() }
+
+// SetTotal changes it. Places above it stay taken until they are given back.
+func (s *Table) SetTotal(r Resource, n int64) { s.totals[r].Store(n) }
 
 // Join returns a new member of an owner. The member keeps its places until it releases
 // them, also after Leave.
@@ -168,7 +178,7 @@ func (m *Member) Acquire(r Resource) *wire.Error {
 	}
 	used, of, here := m.add(r, 1)
 	s := m.table
-	total := s.Totals[r]
+	total := s.Total(r)
 	may := total - (used - of) // what the other owners leave
 	if may -= may / 4; r == Connections {
 		may = total - (used - of) - (total-(used-of))/8
@@ -228,7 +238,7 @@ func (s *Table) Stats() []cachesidecar.ShareStats {
 	for r := range Resources {
 		t := &list[r]
 		*t = cachesidecar.ShareStats{
-			Name: resourceNames[r], Used: s.used[r].Load(), Limit: s.Totals[r], Refused: s.refused[r].Load(),
+			Name: resourceNames[r], Used: s.used[r].Load(), Limit: s.Total(r), Refused: s.refused[r].Load(),
 		}
 		for name, o := range s.owners {
 			if n := o.has[r].Load(); n > t.MostBy {

@@ -14,7 +14,7 @@ func TestSharesLeaveRoom(t *testing.T) {
 	for r := range Resources {
 		t.Run(resourceNames[r], func(t *testing.T) {
 			s := New([Resources]int64{1 << 16, 1024, 1 << 16, 255, 1000, 1024})
-			total := s.Totals[r]
+			total := s.Total(r)
 			hogs := []*Member{s.Join("uid 1"), s.Join("uid 1"), s.Join("uid 1")}
 			taken := int64(0)
 			for _, m := range hogs {

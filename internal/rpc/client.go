@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -62,6 +63,9 @@ type Client struct {
 	expiry     expiry
 	requests   requests
 	sending    patience
+
+	told    func(frame []byte) // see Await; nil: nothing is awaited
+	leaving atomic.Bool        // see Leave
 
 	account   *Account // nil: no bound, or the connection has ended
 	charged   int64    // bytes charged to the account for requests
@@ -137,12 +141,15 @@ func (c *Client) Conn() net.Conn { return c.socket.nc }
 // Done returns a channel that is closed when the connection has ended.
 func (c *Client) Done() <-chan struct{} { return c.done }
 
-func (c *Client) alive() bool {
+// alive reports whether the connection takes calls, as far as is known.
+func (c *Client) alive() bool { return !c.leaving.Load() && !c.ended() }
+
+func (c *Client) ended() bool {
 	select {
 	case <-c.done:
-		return false
-	default:
 		return true
+	default:
+		return false
 	}
 }
 

@@ -49,6 +49,8 @@ func (c *Client) deliverBatch(int) error {
 		frame := in.buf[in.r+wire.LengthSize : in.r+wire.LengthSize+length]
 		if caller := c.callerOf(frame, true); caller != nil {
 			caller.Answered(&c.answers, frame, nil)
+		} else {
+			c.noticed(frame)
 		}
 		in.r += wire.LengthSize + length
 	}

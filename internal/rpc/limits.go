@@ -65,13 +65,14 @@ type Stats = cachesidecar.ConnectionStats
 
 // shared is what the connections of one server have in common.
 type shared struct {
-	limits  Limits
-	lookout *lookout
-	turns   atomic.Int64  // ended without a rest; for tests
-	come    *ease         // beginnings of all connections
-	leave   *ease         // ends of all connections
-	over    chan struct{} // closed when the server ends
-	ends    sync.Once
+	limits   Limits
+	maxConns atomic.Int64 // limits.MaxConns, as it is now
+	lookout  *lookout
+	turns    atomic.Int64  // ended without a rest; for tests
+	come     *ease         // beginnings of all connections
+	leave    *ease         // ends of all connections
+	over     chan struct{} // closed when the server ends
+	ends     sync.Once
 
 	open, accepted, rejected           atomic.Int64
 	slowReaders, slowFrames, badFrames atomic.Int64
@@ -81,8 +82,10 @@ type shared struct {
 }
 
 func newShared(l Limits) *shared {
-	return &shared{limits: l.withDefaults(), lookout: newLookout(), over: make(chan struct{}),
+	s := &shared{limits: l.withDefaults(), lookout: newLookout(), over: make(chan struct{}),
 		come: newEase(comes, comesOnce), leave: newEase(PerProcessor(goes), goesOnce)}
+	s.maxConns.Store(int64(s.limits.MaxConns))
+	return s
 }
 
 func (s *shared) stats() Stats {

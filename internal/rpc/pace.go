@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"golang.org/x/time/rate"
@@ -26,10 +27,43 @@ type pace struct {
 // next turn.
 type lobby struct {
 	limit   *rate.Limiter
-	leave   *ease                     // ends of connections whose client has gone
-	waits   roundRobin[string, *Conn] // by process
-	ushered bool                      // an usher begins them
+	leave   *ease                        // ends of connections whose client has gone
+	waits   roundRobin[string, newcomer] // by process
+	ushered bool                         // an usher begins them
+	sweep   sweep                        // of the usher
 }
+
+// newcomer is a connection that waits.
+type newcomer struct {
+	*Conn
+	came time.Time
+}
+
+// An owner that brings more connections than may begin, for long, would have all of them
+// wait until their clients give up, and its turns would go to clients that have gone. So
+// connections that have waited for less than lively come first. Once the first connection
+// of a process has waited for longer, the last one that has come is the next: most of
+// those that begin then begin at once. The others have their turns when fewer come, in
+// their order.
+const lively = 100 * time.Millisecond
+
+// sweep finds connections without a waiting client. A connection that has waited for longer
+// than forsaken, and whose client has gone, ends even if the client has left a request.
+// Without that such connections would take all places while more come than may begin.
+type sweep struct {
+	turns int // since the last look
+	at    int // the first connection that the next look is at
+	gone  []*Conn
+}
+
+// A look is at sweepLooks connections, every sweepTurns turns. After each turn sweepEnds of
+// those that it has found end: more would delay the next turn.
+const (
+	forsaken   = time.Second
+	sweepTurns = 16
+	sweepLooks = 256
+	sweepEnds  = 4
+)
 
 // firstAtOnce is how many connections of each owner may begin at once.
 const firstAtOnce = 128
@@ -62,7 +96,7 @@ func (p *pace) enter(c *Conn, owner, process string) (now bool, ushers *lobby) {
 		}
 		l.ushered, ushers = true, l
 	}
-	l.waits.push(process, c)
+	l.waits.push(process, newcomer{c, time.Now()})
 	return false, ushers
 }
 
@@ -100,18 +134,59 @@ func (p *pace) usher(ctx context.Context, l *lobby, begin, end func(*Conn)) {
 				begin(c)
 				break
 			}
-			l.leave.waitTurn(ctx.Done())
-			c.byLobby = true
-			end(c)
+			l.dismiss(ctx, c, end)
+		}
+		for _, c := range p.forsaken(l) {
+			l.dismiss(ctx, c, end)
 		}
 	}
+}
+
+// dismiss ends a connection that does not begin.
+func (l *lobby) dismiss(ctx context.Context, c *Conn, end func(*Conn)) {
+	l.leave.waitTurn(ctx.Done())
+	c.byLobby = true
+	end(c)
+}
+
+// forsaken removes some of the connections of a lobby without a waiting client. They must be
+// ended.
+func (p *pace) forsaken(l *lobby) (gone []*Conn) {
+	s := &l.sweep
+	if s.turns++; s.turns >= sweepTurns && len(s.gone) == 0 {
+		s.turns = 0
+		p.look(l)
+	}
+	n := min(sweepEnds, len(s.gone))
+	gone, s.gone = s.gone[:n], s.gone[n:]
+	return gone
+}
+
+// look looks for connections without a waiting client.
+func (p *pace) look(l *lobby) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := &l.sweep
+	if s.at >= l.waits.len() {
+		s.at = 0
+	}
+	first, last, n := s.at, s.at+sweepLooks, 0
+	before := time.Now().Add(-forsaken)
+	l.waits.remove(func(c newcomer) bool {
+		if n++; n <= first || n > last || !c.came.Before(before) || !lost(c.socket.nc) {
+			return false
+		}
+		s.gone = append(s.gone, c.Conn)
+		return true
+	})
+	s.at = last - len(s.gone)
 }
 
 // continues says whether a lobby's usher has more to do.
 func (p *pace) continues(l *lobby) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	l.ushered = l.waits.len() > 0
+	l.ushered = l.waits.len() > 0 || len(l.sweep.gone) > 0
 	return l.ushered
 }
 
@@ -122,7 +197,11 @@ func (p *pace) next(l *lobby) *Conn {
 	if l.waits.len() == 0 {
 		return nil
 	}
-	return l.waits.pop()
+	after := time.Now().Add(-lively)
+	if c, ok := l.waits.popLively(func(c newcomer) bool { return c.came.After(after) }); ok {
+		return c.Conn
+	}
+	return l.waits.pop().Conn
 }
 
 // hasGone says whether a client has closed its connection and left no whole frame, or a
@@ -160,6 +239,20 @@ func hasGone(nc any, most int) (gone bool) {
 		}
 		gone = length == 0 || length > most || !whole
 	})
+	return gone
+}
+
+// lost says whether a client has closed its connection.
+func lost(nc any) (gone bool) {
+	sc, ok := nc.(syscall.Conn)
+	if !ok {
+		return false
+	}
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		return false
+	}
+	_ = raw.Control(func(fd uintptr) { gone = hungUp(fd) })
 	return gone
 }
 

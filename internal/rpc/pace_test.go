@@ -256,18 +256,21 @@ func TestPaceOfTheGone(t *testing.T) {
 	}
 	lobby.limit.SetLimit(1000)
 	start := time.Now()
-	go p.usher(t.Context(), lobby, func(c *Conn) { begun <- c }, func(c *Conn) { ended <- c })
-	atOnce := 0
+	p.usher(t.Context(), lobby, func(c *Conn) { begun <- c }, func(c *Conn) { ended <- c })
+	close(begun)
+	atOnce, there := 0, false
 	for c := range begun {
 		if c == last {
-			break
+			there = true
+		} else {
+			atOnce++
 		}
-		atOnce++
 	}
 	took := time.Since(start)
 	// Connections whose client had gone by their turn ended one after another, at a pace.
-	if atOnce+len(ended) != firstAtOnce+gone || len(ended) < gone-20 {
-		t.Errorf("%d began, %d of those that have gone did not", atOnce, len(ended))
+	if atOnce+len(ended) != firstAtOnce+gone || len(ended) < gone-20 || !there {
+		t.Errorf("%d began, %d of those that have gone did not; the last one, whose client is there, began: %v",
+			atOnce, len(ended), there)
 	}
 	if least := time.Duration((gone - 2*goesOnce) / PerProcessor(goes) * float64(time.Second)); took < least/2 {
 		t.Errorf("%d that have gone have ended after %v, want no less than %v", len(ended), took, least)

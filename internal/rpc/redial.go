@@ -25,6 +25,9 @@ var (
 type Redialer struct {
 	// Dial makes a connection that is ready for calls.
 	Dial func(context.Context) (*Client, error)
+	// Eager says that the peer is about to be back: the pause after a failed attempt is
+	// then as short as it can be. Nil: it never is.
+	Eager func() bool
 
 	live atomic.Pointer[Client]
 
@@ -41,6 +44,7 @@ type Redialer struct {
 const (
 	firstPause = 10 * time.Millisecond
 	lastPause  = time.Second
+	eagerPause = 4 * time.Millisecond
 )
 
 // Get returns a connection that was alive when last seen, or makes one. If another caller
@@ -69,7 +73,8 @@ func (r *Redialer) Get(ctx context.Context) (*Client, error) {
 				r.mu.Unlock()
 				return c, nil
 			}
-			r.live.Store(nil) // its reader has ended it
+			r.live.Store(nil) // its reader has ended it, or it leaves
+			r.retireLocked(c)
 		}
 		if r.failed != nil && time.Now().Before(r.until) {
 			err := r.failed
@@ -94,6 +99,8 @@ func (r *Redialer) dialed(ctx context.Context, c *Client, err error) (*Client, e
 	case err == nil:
 		r.failed, r.pause = nil, 0
 		r.live.Store(c)
+	case ctx.Err() == nil && r.Eager != nil && r.Eager():
+		r.failed, r.until = err, time.Now().Add(eagerPause)
 	case ctx.Err() == nil: // otherwise the error says nothing about the peer
 		r.pause = min(max(2*r.pause, firstPause), lastPause)
 		r.until = time.Now().Add(r.pause/2 + rand.N(r.pause))
@@ -105,6 +112,11 @@ func (r *Redialer) dialed(ctx context.Context, c *Client, err error) (*Client, e
 		return nil, ErrRetired
 	}
 	return c, err
+}
+
+// retireLocked keeps a connection that has calls in flight, for Close.
+func (r *Redialer) retireLocked(c *Client) {
+	r.retired = append(slices.DeleteFunc(r.retired, (*Client).ended), c)
 }
 
 // Replace replaces the present connection by the one that replace makes. Meanwhile the
@@ -143,7 +155,7 @@ func (r *Redialer) hide(ctx context.Context) (*Client, error) {
 		case other == nil:
 			r.live.Store(nil)
 			r.dialing = make(chan struct{})
-			r.retired = append(slices.DeleteFunc(r.retired, func(c *Client) bool { return !c.alive() }), c)
+			r.retireLocked(c)
 			r.mu.Unlock()
 			return c, nil
 		}

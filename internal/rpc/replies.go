@@ -136,6 +136,17 @@ func (r *replies) answer(a *Answers, reads bool) {
 	r.endLocked()
 }
 
+// tell queues a message that ends no request, without waiting.
+func (r *replies) tell(a *Answers, frame []byte) {
+	o := r.outbox
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if r.pushLocked(frame, false, true); o.err == nil && !o.writing {
+		o.writing = true
+		a.outboxes = append(a.outboxes, o)
+	}
+}
+
 // Answers collects the answers to calls that came in one read, and the connections whose
 // requests they end.
 type Answers struct {

@@ -51,6 +51,43 @@ func (c *Client) Finish() {
 	c.finishLocked()
 }
 
+// Await sends a request whose answer may come at any time, or never. It takes no place of
+// calls, and has no time limit. The reader calls told with the answer, whose bytes are
+// valid until told returns. A connection awaits one answer.
+func (c *Client) Await(q *wire.Request, told func(frame []byte)) error {
+	c.outbox.mu.Lock()
+	err := c.goneLocked()
+	if err == nil {
+		q.ID, c.told = 0, told // calls have other ids
+		c.requests.add(q, nil, time.Time{})
+	}
+	c.outbox.mu.Unlock()
+	if err == nil {
+		c.flush()
+	}
+	return err
+}
+
+// noticed passes an answer on that no call waits for.
+func (c *Client) noticed(frame []byte) {
+	c.outbox.mu.Lock()
+	told := c.told
+	c.outbox.mu.Unlock()
+	if id, ok := wire.PeekID(frame); ok && id == 0 && told != nil {
+		told(frame)
+	}
+}
+
+// Leave makes a connection take no more calls. It closes the connection once no call waits
+// for an answer. A Redialer makes another one.
+func (c *Client) Leave() {
+	c.leaving.Store(true)
+	c.outbox.mu.Lock()
+	defer c.outbox.mu.Unlock()
+	c.retiring, c.finishing = true, true
+	c.finishLocked()
+}
+
 // Retiring says whether another connection replaces this one.
 func (c *Client) Retiring() bool {
 	c.outbox.mu.Lock()

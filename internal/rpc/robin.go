@@ -29,15 +29,38 @@ func (r *roundRobin[K, T]) push(of K, x T) {
 }
 
 // pop removes the next item. The queue must not be empty.
-func (r *roundRobin[K, T]) pop() T {
+func (r *roundRobin[K, T]) pop() T { return r.take(0, 0) }
+
+// popLively removes an item that is lively: the first one of the next line that has any,
+// or the last one, if the first one is not. Items are the less lively the longer they
+// wait.
+func (r *roundRobin[K, T]) popLively(lively func(T) bool) (x T, ok bool) {
+	for i, l := range r.lines {
+		last := len(l.waits) - 1
+		switch {
+		case lively(l.waits[0]):
+			return r.take(i, 0), true
+		case lively(l.waits[last]):
+			return r.take(i, last), true
+		}
+	}
+	return x, false
+}
+
+// take removes item j of line i, which has had its turn.
+func (r *roundRobin[K, T]) take(i, j int) T {
 	var zero T
-	first := r.lines[0]
-	x := first.waits[0]
-	first.waits[0] = zero
-	first.waits = first.waits[1:]
-	r.lines = slices.Delete(r.lines, 0, 1)
-	if len(first.waits) > 0 {
-		r.lines = append(r.lines, first)
+	l := r.lines[i]
+	x := l.waits[j]
+	if j == 0 {
+		l.waits[0] = zero
+		l.waits = l.waits[1:]
+	} else {
+		l.waits = slices.Delete(l.waits, j, j+1)
+	}
+	r.lines = slices.Delete(r.lines, i, i+1)
+	if len(l.waits) > 0 {
+		r.lines = append(r.lines, l)
 	}
 	r.n--
 	return x

@@ -13,6 +13,9 @@ import (
 type Server struct {
 	// NewHandler makes the handler of a new connection. An error refuses the connection.
 	NewHandler func(net.Conn) (Handler, error)
+	// Leaving is called when Serve accepts no more connections, before it ends those that
+	// it has; they are served until Leaving returns. Nil: there is nothing to do.
+	Leaving func()
 	// Log gets one line for each connection that is refused or cannot be accepted.
 	Log *slog.Logger
 
@@ -33,11 +36,18 @@ func NewServer(l Limits, log *slog.Logger, newHandler func(net.Conn) (Handler, e
 }
 
 // Limits returns the limits with every default filled in.
-func (s *Server) Limits() Limits { return s.shared.limits }
+func (s *Server) Limits() Limits {
+	l := s.shared.limits
+	l.MaxConns = int(s.shared.maxConns.Load())
+	return l
+}
+
+// SetMaxConns changes Limits.MaxConns. Connections above it stay until they end.
+func (s *Server) SetMaxConns(n int) { s.shared.maxConns.Store(int64(n)) }
 
 // Stats returns the counts so far.
 func (s *Server) Stats() Stats {
-	st, l := s.shared.stats(), &s.shared.limits
+	st, l := s.shared.stats(), s.Limits()
 	st.Waiting, st.Limit = s.pace.waiting(), int64(l.MaxConns)
 	st.Buffers = l.Budget.Stats()
 	st.BufferBytes = st.Buffers.Total()
@@ -53,9 +63,9 @@ func (s *Server) Sparing(ln net.Listener) net.Listener {
 	})
 }
 
-// Serve accepts connections from ln until ctx ends. Then it closes ln and answers the
-// requests that have been read. It returns when all connections have ended, at the latest
-// DrainTimeout later.
+// Serve accepts connections from ln until ctx ends. Then it closes ln, calls Leaving, and
+// answers the requests that have been read. It returns when all connections have ended,
+// at the latest DrainTimeout after Leaving.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	stop := context.AfterFunc(ctx, func() { _ = ln.Close() })
 	defer stop()
@@ -87,6 +97,9 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		}
 	}
 	end()
+	if s.Leaving != nil {
+		s.Leaving()
+	}
 	s.shutdown()
 	return failed
 }
@@ -98,7 +111,7 @@ type owned interface {
 
 func (s *Server) accept(turns context.Context, nc net.Conn) {
 	s.mu.Lock()
-	full := len(s.conns) >= s.shared.limits.MaxConns
+	full := len(s.conns) >= s.Limits().MaxConns
 	s.mu.Unlock()
 	if full {
 		s.shared.rejected.Add(1)

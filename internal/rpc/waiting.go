@@ -100,6 +100,11 @@ func (c *Conn) Start(to *Client, q *wire.Request, timeout time.Duration, caller 
 // Caller may call it. reads is as in Run.
 func (c *Conn) Answer(a *Answers, reads bool) { c.replies.answer(a, reads) }
 
+// Tell answers a request for which Begin was not called: the connection does not wait for
+// it at its end, and it counts nowhere. Any goroutine may call Tell until the handler's
+// Gone returns; a.Write sends the answer. The bytes of frame stay the caller's.
+func (c *Conn) Tell(a *Answers, frame []byte) { c.replies.tell(a, frame) }
+
 // While returns a context that ends once nothing can be written to the connection any
 // more, or the connection has ended. Only the reader calls While. The connection keeps
 // one such context, the last.

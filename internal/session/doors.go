@@ -43,10 +43,13 @@ type Host interface {
 }
 
 // Doors makes the sessions of a host.
-type Doors struct{ cfg Config }
+type Doors struct {
+	cfg      Config
+	farewell farewell
+}
 
 // New returns the Doors of a host.
-func New(cfg Config) *Doors { return &Doors{cfg} }
+func New(cfg Config) *Doors { return &Doors{cfg: cfg} }
 
 // Of returns the session of a caller that needs no HELLO.
 func (d *Doors) Of(by access.Caller, m *places.Member) *Session {

@@ -14,8 +14,9 @@ import (
 func (c *Session) welcome() wire.Reply {
 	h := &c.req.Hello
 	if !slices.Contains(h.Versions, wire.Version) {
-		return wire.ErrorReply(wire.Errorf(wire.Unsupported, "protocol versions %v: this sidecar speaks [%d]",
-			h.Versions, wire.Version))
+		return wire.ErrorReply(wire.Errorf(wire.Unsupported,
+			"the client speaks protocol versions %v, this sidecar (%s) speaks [%d]: upgrade the older of the two",
+			h.Versions, c.d.cfg.Version, wire.Version))
 	}
 	if err := c.By.Show(h.Token); err != nil {
 		return wire.ErrorReply(err)
@@ -33,7 +34,7 @@ func (c *Session) welcome() wire.Reply {
 		Version: wire.Version, Node: c.Core.Config.Node, Server: c.d.cfg.Version, Features: engine.Features,
 		Limits: wire.Limits{
 			Key: kv.MaxKeyLen, Value: c.Core.Config.MaxValue, Frame: l.MaxFrame, Keys: wire.MaxKeys,
-			InFlight: l.MaxInFlight, TTLMS: wire.MaxTTL, TimeoutMS: c.Core.Config.RequestTimeout.Milliseconds(),
+			InFlight: l.MaxInFlight, TTLMS: wire.MaxTTL, TimeoutMS: c.Core.Deadlines.Default().Milliseconds(),
 		},
 		Epoch: uint64(c.Core.Node.Self().Epoch),
 		Hash:  wire.Hashing{Name: wire.HashName, Seed: c.Core.Config.Seed, Partitions: kv.Partitions},
@@ -43,13 +44,7 @@ func (c *Session) welcome() wire.Reply {
 
 // Refusal returns why a request is refused, or nil if it may be served.
 func (c *Session) Refusal(q *wire.Request) *wire.Error {
-	line := 0
-	if last := c.Names.Last; last != nil && last.Name == string(q.Namespace) {
-		line = int(last.Line)
-	} else {
-		line = c.Core.Access.Line(q.Namespace)
-	}
-	err, missing := c.By.Refusal(q, line)
+	err, missing := c.By.Refusal(q)
 	if err != nil && !c.told {
 		c.told = true
 		c.log(slog.LevelWarn,

@@ -46,19 +46,7 @@ func (c *Session) ofPeers(conn *rpc.Conn) {
 		c.answerError(conn, wire.Errorf(wire.Unsupported, "%s is not served on a call connection", q.Op))
 		return
 	}
-	id, op := q.ID, q.Op
-	c.Names.Release()
-	size := pendingSize + sizeOf(&q)
-	if err := noRoom(conn.Hold(size)); err != nil {
-		c.answerError(conn, err)
-		return
-	}
-	conn.Go(func() []byte {
-		defer conn.Free(size)
-		r := answer()
-		r.ID = id
-		return wire.AppendReply(nil, op, &r)
-	})
+	c.aside(conn, answer)
 }
 
 // structured decodes a request's body. If it returns false, it has answered the request.

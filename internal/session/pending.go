@@ -1,15 +1,18 @@
 package session
 
 import (
+	"bytes"
 	"context"
 	"time"
 	"unsafe"
 
 	"github.com/cachesidecar/cachesidecar/internal/engine"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/places"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/slow"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -28,8 +31,11 @@ type Pending struct {
 	deadline time.Duration // on the boot clock
 	began    time.Duration // when the owner was asked, on the boot clock
 	turn     turn
-	Call     *engine.Call // the call that this request makes itself
-	fills    tokenOf      // the token that a FILL uses; zero: none
+	Call     *engine.Call  // the call that this request makes itself
+	since    time.Duration // when the request was read, on the boot clock
+	owner    string        // the host that ask has asked; "": none
+	trace    slow.Trace    // of serve
+	fills    tokenOf       // the token that a FILL uses; zero: none
 }
 
 // pendingSize is what a waiting request takes beside its own bytes: its bookkeeping and a
@@ -131,7 +137,10 @@ func (c *Session) pend(conn *rpc.Conn) *Pending {
 	if c.awaited(c.req) {
 		conn.Account().Reads(1)
 	}
-	return &Pending{Session: c, Conn: conn, q: c.req.Clone(), size: size, deadline: c.Core.Deadlines.Of(c.req, c.now)}
+	return &Pending{
+		Session: c, Conn: conn, q: c.req.Clone(), size: size,
+		deadline: c.Core.Deadlines.Of(c.req, c.now), since: c.now.Boot,
+	}
 }
 
 // awaited reports whether a request is an app's read, which needs room for its answer.
@@ -148,18 +157,23 @@ func (c *Session) leased(q *wire.Request) {
 
 // serve answers the request on a goroutine of its own.
 func (p *Pending) serve() []byte {
-	p.turn.wait()
 	b := namespaces.Pins{Table: p.Session.Core.Names, Member: p.Session.member}
 	defer b.Release()
 	ctx := p.Session.ctx
 	if engine.ReadOp(p.q.Op) {
 		ctx = p.Session.reading
 	}
+	ctx = slow.With(ctx, &p.trace)
+	waited := slow.Begin(ctx, slow.Order, "")
+	p.turn.wait()
+	waited()
 	r := p.Session.slow(ctx, &p.q, &b, p.deadline)
 	if c := p.Session.Core; c.Acks.Wanted(&p.q) {
 		p.turn.leave() // later requests are answered from what is stored
 		b.Release()
+		waited := slow.Begin(ctx, slow.Acks, "")
 		r = c.Acks.Wait(context.Background(), &p.q, r, p.deadline)
+		waited()
 	}
 	return p.end(nil, &r)
 }
@@ -192,6 +206,7 @@ func (p *Pending) dropped() []byte {
 // end counts the request, gives its place up and appends its answer.
 func (p *Pending) end(dst []byte, r *wire.Reply) []byte {
 	p.Session.count(&p.q, r)
+	p.note(r)
 	if p.Session.given(&p.q, r); p.fills.until > 0 && r.Status.IsError() {
 		p.Session.remember(p.q.Token, p.fills)
 	}
@@ -205,6 +220,48 @@ func (p *Pending) end(dst []byte, r *wire.Reply) []byte {
 	}
 	r.ID = p.q.ID
 	return wire.AppendReply(dst, p.q.Op, r)
+}
+
+// note notes the request of an app if it was slow.
+func (p *Pending) note(r *wire.Reply) {
+	s, q := p.Session, &p.q
+	if s.from.Node != "" || !timed[q.Op] {
+		return
+	}
+	now := s.Core.Clock.Read()
+	s.Core.Inspection.Requests.Note(now.Boot-p.since, now, func() slow.Call {
+		c := slow.Call{
+			Op: q.Op.String(), Namespace: string(cut(q.Namespace, kv.MaxNamespaceLen)),
+			Keys: namespaces.KeysIn(q), Result: r.Status.String(), Parts: p.trace.Parts(),
+		}
+		if key := q.Key; key != nil || len(q.Keys) > 0 {
+			if key == nil {
+				key = q.Keys[0]
+			}
+			c.Key, c.Hash = bytes.Clone(cut(key, kv.MaxKeyLen)), s.Core.Names.Hash(q.Namespace, key)
+		}
+		if p.owner != "" {
+			c.Parts = append(c.Parts, slow.Part{What: slow.Owner, Node: p.owner, Took: now.Boot - p.began})
+		}
+		return c
+	})
+}
+
+// cut returns at most the first n bytes. A request that is refused may name anything, and
+// an MGET may have a key that is too long beside keys that are loaded.
+func cut(b []byte, n int) []byte { return b[:min(n, len(b))] }
+
+// timed are the requests that note may list: those that are to be fast.
+var timed = [wire.OpCount]bool{
+	wire.OpGet: true, wire.OpMGet: true, wire.OpSet: true, wire.OpDelete: true, wire.OpTouch: true,
+	wire.OpIncr: true, wire.OpLease: true, wire.OpFill: true, wire.OpFlush: true,
+}
+
+// goOn serves the request on a goroutine, after the owner's answer did not answer it.
+func (p *Pending) goOn() {
+	p.trace.Add(slow.Owner, p.owner, p.Session.Core.Clock.Read().Boot-p.began)
+	p.owner = ""
+	p.Conn.Run(true, p.serve)
 }
 
 // ask asks the owner of a GET's key, or joins a call that asks already. It reports
@@ -234,9 +291,10 @@ func (p *Pending) ask() bool {
 	if to == nil {
 		return false
 	}
-	p.began = now.Boot
+	p.began, p.owner = now.Boot, string(owner.Process.Node)
 	cl, lead := c.Calls.Join(owner, key, engine.QuestionOf(q), now, p.deadline, p)
 	if cl == nil {
+		p.owner = ""
 		return false
 	}
 	if !lead {
@@ -248,7 +306,7 @@ func (p *Pending) ask() bool {
 		TimeoutMS: uint32(max(left.Milliseconds(), 1)),
 	}, left, p)
 	if err != nil {
-		cl.Err = err
+		p.owner, cl.Err = "", err
 		c.Forwarder.Ended(cl)
 	}
 	return err == nil
@@ -290,12 +348,12 @@ func (p *Pending) Tell(a *rpc.Answers, cl *engine.Call) {
 	c := p.Session.Core
 	// The caller that made the call may have had less time than this one.
 	if p.Call != cl && !cl.Serves(p.began) && c.Clock.Read().Boot < p.deadline {
-		p.Conn.Run(true, p.serve)
+		p.goOn()
 		return
 	}
 	r := c.Forwarder.Outcome(cl, &p.q, p.began)
 	if r.Status == wire.Moved || engine.Degraded(&r) && c.Loads.MayWithoutOwner(&p.q) {
-		p.Conn.Run(true, p.serve)
+		p.goOn()
 		return
 	}
 	a.Frame = p.end(a.Frame[:0], &r)

@@ -89,7 +89,10 @@ const batchSample = 16
 
 // Gone gives back the lease tokens that the peer has no connection left to fill. From now
 // on new tokens are given back too, since requests of the peer may still wait for long.
-func (c *Session) Gone() { c.giveBack() }
+func (c *Session) Gone() {
+	c.d.farewell.gone(c)
+	c.giveBack()
+}
 
 // Owner returns the owner of the connection and the process at its other end.
 func (c *Session) Owner() (owner, process string) {
@@ -177,6 +180,13 @@ func (c *Session) nameOf(q *wire.Request) []byte {
 	return q.Namespace
 }
 
+// forApps are the operations that need a caller with rights, or that concern an app's
+// connection. No sidecar asks another one for them.
+var forApps = [wire.OpCount]bool{
+	wire.OpHello: true, wire.OpWatch: true, wire.OpKeys: true, wire.OpHot: true, wire.OpSlow: true,
+	wire.OpReload: true, wire.OpDrain: true, wire.OpLeaving: true,
+}
+
 // check completes a request, and returns why it is refused, or nil.
 func (c *Session) check(q *wire.Request) *wire.Error {
 	if !c.hello && q.Op != wire.OpHello {
@@ -185,6 +195,8 @@ func (c *Session) check(q *wire.Request) *wire.Error {
 	q.Namespace = c.nameOf(q)
 	q.App = c.from.Node == ""
 	switch {
+	case !q.App && forApps[q.Op]:
+		return wire.Errorf(wire.Unsupported, "%s is for apps", q.Op)
 	case !q.App:
 		return nil
 	case q.Op.Peer() || q.Has(wire.Settle):
@@ -225,8 +237,12 @@ func (c *Session) serve(conn *rpc.Conn) {
 		c.answer(conn)
 	case wire.OpWatch:
 		c.watch(conn)
-	case wire.OpVerify:
+	case wire.OpVerify, wire.OpReload, wire.OpDrain:
 		c.later(conn)
+	case wire.OpKeys, wire.OpHot, wire.OpSlow:
+		c.inspect(conn)
+	case wire.OpLeaving:
+		c.leaving(conn)
 	case wire.OpForget:
 		if c.from.Node == "" {
 			c.later(conn)

@@ -10,7 +10,7 @@ const batchHelp = "Time in seconds from the read of a batch of requests to the w
 // helpOf has the help text of each other metric. The tags of cachesidecar.Stats, and of page,
 // say where its values come from.
 var helpOf = map[string]string{
-	"requests_total":              "Requests, by namespace, op, result and the tier that had the value.",
+	"requests_total":              "Requests, by namespace, op, result and where the value was.",
 	"requests_in_flight":          "Requests that wait for an answer from elsewhere.",
 	"requests_unauthorized_total": "Requests that were refused, by the missing right; by token: unknown tokens.",
 	"overdue_writes_total":        "Writes that were refused because their callers had given up.",
@@ -39,6 +39,7 @@ var helpOf = map[string]string{
 
 	"members":                "Hosts of the cluster as this host sees them, this one included, by state.",
 	"partitions_held":        "Partitions that this host owns, of 16,384.",
+	"drained":                "This host was drained, or is leaving: it owns nothing, and serves through others.",
 	"holdings_total":         "Ownerships of partitions on this host, by event.",
 	"pauses_total":           "Times that the process gave up its ownerships because it had not run for too long.",
 	"stopped_seconds_total":  "Seconds in which the process did not run, in gaps above a sixteenth of max_staleness.",
@@ -70,7 +71,6 @@ var helpOf = map[string]string{
 	"loads_total":             "Loads from the origin of a namespace, by result; collapsed: reads that shared a load.",
 	"loads_under_way":         "Loads from the origin of a namespace that are under way.",
 	"origin_calls_total":      "Calls of the origin of a namespace, retries included.",
-	"origin_breaker_open":     "1 while the breaker before the origin of a namespace is not closed, otherwise 0.",
 	"origin_writes_total":     "Writes to the origin of a namespace, by result.",
 	"origin_writes_unsettled": "Writes to the origin whose key has a new owner that may still have an older value.",
 	"known_reads_total":       "Reads of a namespace with a key filter, by the answer of the filter.",
@@ -80,6 +80,12 @@ var helpOf = map[string]string{
 	"warmed_keys_total":       "Keys of a namespace that were loaded at the start, by result.",
 	"lease_tokens":            "Lease tokens that apps have, and reads that wait for their fills, by state.",
 	"lease_tokens_total":      "Lease tokens of apps that load values themselves, by event.",
+
+	"origin_breaker_open":           "1 while the breaker before a namespace's origin is open: loads are refused.",
+	"origin_breaker_half_open":      "1 while that breaker is half-open: the next load tries the origin.",
+	"origin_breaker_openings_total": "Times that the breaker opened.",
+	"origin_failures_in_a_row":      "Calls of a namespace's origin that failed since the last success, by kind.",
+	"origin_last_failure_seconds":   "Seconds since the last failed call of a namespace's origin, by kind.",
 
 	"keys":                          "Cluster keys that are accepted, by the fingerprint of the one in use.",
 	"key_reloads_total":             "Changes of the files of the cluster key and of the certificates, by result.",

@@ -52,6 +52,10 @@ const introStats = `
 With ` + "`--cluster`" + ` the document has ` + "`nodes`" + `, a list of the same for each host, and ` + "`missing`" + `,
 a list of hosts that did not answer, with ` + "`node` and `why`" + `.
 
+Each key that is read counts once: as a hit if the value was in the cache, here or at its
+owner; as loaded if the origin was asked for it; as a miss, as stale or as an error. The
+hit ratio is the share of the hits in the sum of all five: a read that fails lowers it.
+
 A read or a write counts on the host whose app has asked, whichever host answers. Sizes
 are in bytes. Fields in ` + "`_ms` and `_us`" + ` are milliseconds and microseconds. Counts begin with
 the start of the sidecar.

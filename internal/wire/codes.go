@@ -27,8 +27,19 @@ const (
 	OpVerify
 	OpForget
 
+	OpDrain   Op = 18
+	OpLeaving Op = 23
+
 	// lastClientOp is the highest op that apps may send.
-	lastClientOp = OpForget
+	lastClientOp = OpLeaving
+)
+
+// Ops of operators: what this host stores and does.
+const (
+	OpReload Op = 19
+	OpKeys   Op = 20
+	OpHot    Op = 21
+	OpSlow   Op = 22
 )
 
 // Ops between sidecars. Their bodies are structured; see peer.go.
@@ -53,6 +64,7 @@ var opNames = [OpCount]string{
 	OpHello: "HELLO", OpPing: "PING", OpGet: "GET", OpMGet: "MGET", OpSet: "SET", OpDelete: "DELETE",
 	OpTouch: "TOUCH", OpIncr: "INCR", OpLease: "LEASE", OpFill: "FILL", OpFlush: "FLUSH", OpStats: "STATS",
 	OpMembers: "MEMBERS", OpRing: "RING", OpWatch: "WATCH", OpVerify: "VERIFY", OpForget: "FORGET",
+	OpReload: "RELOAD", OpHot: "HOT", OpSlow: "SLOW", OpKeys: "KEYS", OpDrain: "DRAIN", OpLeaving: "LEAVING",
 	OpPeerHello: "PEER_HELLO", OpPoll: "POLL", OpAcquire: "ACQUIRE", OpPull: "PULL", OpFetch: "FETCH",
 	OpGoodbye: "GOODBYE", OpFollow: "FOLLOW", OpAuth: "AUTH", OpProbe: "PROBE", OpNote: "NOTE", OpApplied: "APPLIED",
 }
@@ -143,13 +155,17 @@ const (
 	// Between sidecars: drop a key that a late write-through may have changed; do not
 	// write to the origin.
 	Settle
+	Undo  // DRAIN: take it back
+	Force // DRAIN: also if no other host takes over
+	End   // DRAIN: then end the process
 )
 
 // allowed lists the options that each op takes.
 var allowed = [OpCount]Options{
 	OpGet: Fresh | NoLoad | StaleOK | Attest, OpMGet: Fresh | NoLoad | StaleOK | Attest, OpSet: AckAll,
 	OpDelete: AckAll | Soft | Settle, OpTouch: AckAll, OpIncr: AckAll, OpLease: Fresh | StaleOK | Attest,
-	OpFill: Abandon, OpFlush: Cluster | All, OpStats: Cluster, OpWatch: All,
+	OpFill: Abandon, OpFlush: Cluster | All, OpStats: Cluster, OpWatch: All, OpDrain: Undo | Force | End,
+	OpHot: All, OpSlow: All,
 }
 
 // Mode is the condition under which a SET stores.

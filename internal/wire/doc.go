@@ -34,6 +34,9 @@
 //	15 WATCH    ns, options, epoch, seq, wait_ms
 //	16 VERIFY   duration_ms
 //	17 FORGET   node
+//	20 KEYS     ns, prefix, cursor, limit
+//	21 HOT      ns, n, options
+//	22 SLOW     ns, n, options
 //
 // # Answers, after [id, status
 //
@@ -44,7 +47,7 @@
 //	OK       of TOUCH        version, event
 //	OK       of INCR         number, version
 //	OK       of DELETE       [[status, version]…]
-//	OK       of HELLO, STATS, MEMBERS, RING, WATCH, VERIFY   a map or an array of maps
+//	OK       of HELLO, STATS, MEMBERS, RING, WATCH, VERIFY, KEYS, HOT, SLOW   a map or an array of maps
 //	OK       of PING, FORGET nothing
 //	STALE    like OK of GET
 //	MISS     why; if attested also version, ttl_ms, as_of, owner, epoch;

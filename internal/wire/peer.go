@@ -1,12 +1,37 @@
 package wire
 
+import (
+	"errors"
+
+	"github.com/tinylib/msgp/msgp"
+)
+
 //lint:file-ignore U1000 the fields _msgpack are there for their tags
 
 // The messages between sidecars, except the requests of apps that sidecars forward. The
-// bodies are arrays; each protocol version has a fixed number of elements.
+// bodies are arrays. docs/PROTOCOL.md, "Between sidecars", has the rule of how they may
+// change: within a version, a field may only be added, as the last one and tagged
+// `wire:"later"`. A receiver that does not know it ignores it.
 
 // PeerVersion is the version of the protocol between sidecars.
 const PeerVersion = 1
+
+// PeerVersions returns the first two elements of a PeerHello's body, the lowest and the
+// highest version that the sender speaks. Those are the same in every version, so that
+// processes without a common version can say so.
+func PeerVersions(body []byte) (lowest, highest int, err error) {
+	if err := checkMsgpack(body); err != nil {
+		return 0, 0, err
+	}
+	n, b, err := msgp.ReadArrayHeaderBytes(body)
+	if err != nil || n < 2 {
+		return 0, 0, errors.New("a greeting is an array that begins with two versions")
+	}
+	if lowest, b, err = msgp.ReadIntBytes(b); err == nil {
+		highest, _, err = msgp.ReadIntBytes(b)
+	}
+	return lowest, highest, err
+}
 
 // Process names one run of a node.
 type Process struct {
@@ -20,8 +45,8 @@ type Process struct {
 type PeerHello struct {
 	_msgpack struct{} `msgpack:",as_array"`
 
-	MinVersion int
-	MaxVersion int // in the answer: the chosen version
+	MinVersion int // the versions that the sender speaks; see PeerVersions
+	MaxVersion int
 	Cluster    string
 	From       Process
 	Purpose    string            // "poll", "call", or "meet" for this message only
@@ -107,6 +132,8 @@ type Acquired struct {
 	Authorities []Promise // the owners that it has acknowledged recently
 
 	Floors []Floor // the flushes that the sender knows of, after it granted
+
+	Passed []byte `wire:"later"` // partitions for which it has granted a higher ballot
 }
 
 // Auth asks a voter to acknowledge the ownerships that the sender has or is about to

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 
@@ -14,7 +15,7 @@ type Request struct {
 	Op           Op
 	TimeoutMS    uint32 // zero: the server's default
 	Namespace    []byte // nil: the connection's default
-	Key          []byte
+	Key          []byte // of KEYS: the prefix
 	Keys         [][]byte
 	Value        []byte
 	TTLMS        int64 // TTLDefault; zero: no expiry
@@ -25,11 +26,12 @@ type Request struct {
 	Delta        int64
 	Create       bool // INCR: store Initial if the key is absent
 	Initial      int64
-	Token        []byte
+	Token        []byte // of FILL; of KEYS: the cursor
 	ReplicaLagMS uint32
 	Epoch        uint64
 	Seq          uint64
 	WaitMS       uint32 // of WATCH: how long the answer may wait for an event
+	Limit        uint32 // of KEYS, HOT and SLOW: how many keys or calls
 	// On the receiver's boot clock: a write is not executed after this time; zero: no
 	// limit.
 	UntilNS uint64
@@ -108,7 +110,7 @@ func (d *decoder) fields(r *Request) {
 	switch r.Op {
 	case OpHello:
 		d.hello(&r.Hello)
-	case OpPing, OpMembers:
+	case OpPing, OpMembers, OpLeaving:
 	case OpGet, OpLease:
 		d.name(r)
 		d.options(r)
@@ -157,7 +159,7 @@ func (d *decoder) fields(r *Request) {
 	case OpFlush:
 		r.Namespace = d.optional("ns")
 		d.options(r)
-	case OpStats:
+	case OpStats, OpDrain:
 		d.options(r)
 	case OpRing:
 		d.name(r)
@@ -171,6 +173,19 @@ func (d *decoder) fields(r *Request) {
 		r.WaitMS = uint32(d.uint("duration_ms", MaxVerify))
 	case OpForget:
 		r.Key = d.bytes("node")
+	case OpKeys:
+		r.Namespace = d.optional("ns")
+		r.Key = d.optional("prefix")
+		r.Token = d.optional("cursor")
+		r.Limit = d.limit("limit", MaxKeysPage, defaultKeys)
+	case OpHot:
+		r.Namespace = d.optional("ns")
+		r.Limit = d.limit("n", MaxHot, defaultHot)
+		d.options(r)
+	case OpSlow:
+		r.Namespace = d.optional("ns")
+		r.Limit = d.limit("n", MaxSlow, defaultSlow)
+		d.options(r)
 	default: // an op between sidecars
 		if r.Op.Peer() {
 			r.Body = d.raw()
@@ -240,7 +255,7 @@ func AppendRequest(dst []byte, r *Request) []byte {
 	case OpFlush:
 		e.namespace(r)
 		e.optional(uint64(r.Options))
-	case OpStats:
+	case OpStats, OpDrain:
 		e.optional(uint64(r.Options))
 	case OpRing:
 		e.name(r)
@@ -254,6 +269,15 @@ func AppendRequest(dst []byte, r *Request) []byte {
 		e.optional(uint64(r.WaitMS))
 	case OpForget:
 		e.bytes(r.Key)
+	case OpKeys:
+		e.namespace(r)
+		e.maybe(r.Key)
+		e.maybe(r.Token)
+		e.optional(uint64(r.Limit))
+	case OpHot, OpSlow:
+		e.namespace(r)
+		e.optional(uint64(r.Limit))
+		e.optional(uint64(r.Options))
 	default:
 		if r.Body != nil {
 			e.next()
@@ -297,6 +321,15 @@ func (e *encoder) ttl(ms int64) {
 		e.skip()
 	} else {
 		e.uint(uint64(ms))
+	}
+}
+
+// maybe writes bytes; nil is left out.
+func (e *encoder) maybe(v []byte) {
+	if v == nil {
+		e.skip()
+	} else {
+		e.bytes(v)
 	}
 }
 
@@ -344,6 +377,11 @@ func (d *decoder) ttl() int64 {
 		return TTLDefault
 	}
 	return int64(d.uint("ttl_ms", MaxTTL))
+}
+
+// limit reads how many things an answer may have. nil and zero mean the default.
+func (d *decoder) limit(name string, most, otherwise uint64) uint32 {
+	return uint32(cmp.Or(d.uint(name, most), otherwise))
 }
 
 func (d *decoder) name(r *Request) {

@@ -20,6 +20,7 @@ type schema struct {
 	kind   reflect.Kind
 	elem   *schema            // of a slice, or of a map's values; nil: accept anything
 	fields []*schema          // of a struct that is encoded as an array
+	least  int                // elements that such an array must have; see laterTag
 	named  map[string]*schema // of a struct that is encoded as a map; otherwise nil
 }
 
@@ -28,6 +29,11 @@ var (
 	text       = &schema{kind: reflect.String, of: reflect.TypeFor[string]()}
 	schemas    sync.Map // reflect.Type → *schema
 )
+
+// laterTag marks a field that was added to an array after other versions of the program
+// were in use: `wire:"later"`. It is one of the last fields. A sender of an older version
+// leaves it out; it is zero then.
+const laterTag = "later"
 
 // schemaOf returns the schema of a type's values. It returns nil for types that need no
 // check: bytes and interfaces.
@@ -66,6 +72,9 @@ func structSchema(t reflect.Type) *schema {
 			s.named = nil
 		case s.named == nil:
 			s.fields = append(s.fields, of)
+			if f.Tag.Get("wire") != laterTag {
+				s.least = len(s.fields)
+			}
 		case how == "omitempty": // nil means the same as leaving it out
 		default:
 			s.named[name] = of
@@ -75,8 +84,9 @@ func structSchema(t reflect.Type) *schema {
 }
 
 // check reads one value of the schema and returns the bytes after it. checkMsgpack has
-// checked b.
-func (s *schema) check(b []byte) (rest []byte, err error) {
+// checked b. It sets uneven if an array has more or fewer elements than its struct has
+// fields; then the decoder needs the result of fit.
+func (s *schema) check(b []byte, uneven *bool) (rest []byte, err error) {
 	if s == nil || msgp.IsNil(b) && (s.kind == reflect.Slice || s.kind == reflect.Map) {
 		return skipValue(b, 0)
 	}
@@ -88,14 +98,14 @@ func (s *schema) check(b []byte) (rest []byte, err error) {
 		}
 		return skipValue(b, 0)
 	case reflect.Slice:
-		return s.array(b)
+		return s.array(b, uneven)
 	case reflect.Map:
-		return s.pairs(b)
+		return s.pairs(b, uneven)
 	case reflect.Struct:
 		if s.named == nil {
-			return s.array(b)
+			return s.array(b, uneven)
 		}
-		return s.pairs(b)
+		return s.pairs(b, uneven)
 	case reflect.Bool:
 		_, rest, err = msgp.ReadBoolBytes(b)
 	case reflect.Float64:
@@ -115,37 +125,89 @@ func (s *schema) check(b []byte) (rest []byte, err error) {
 	return rest, err
 }
 
-// array checks the elements of a slice or the fields of a struct.
-func (s *schema) array(b []byte) ([]byte, error) {
+// array checks the elements of a slice or the fields of a struct. Elements after the last
+// field are of a later version, and may be anything.
+func (s *schema) array(b []byte, uneven *bool) ([]byte, error) {
 	n, b, err := msgp.ReadArrayHeaderBytes(b)
 	if err == nil && s.kind == reflect.Struct && int(n) != len(s.fields) {
-		err = fmt.Errorf("an array of %d elements, want %d", n, len(s.fields))
-	}
-	elem := s.elem
-	for i := 0; i < int(n) && err == nil; i++ {
-		if s.kind == reflect.Struct {
-			elem = s.fields[i]
+		*uneven = true
+		if int(n) < s.least {
+			err = fmt.Errorf("an array of %d elements, want %d", n, s.least)
 		}
-		b, err = elem.check(b)
+	}
+	for i := 0; i < int(n) && err == nil; i++ {
+		b, err = s.at(i).check(b, uneven)
 	}
 	return b, err
 }
 
+// at returns the schema of an array's element; nil: accept anything.
+func (s *schema) at(i int) *schema {
+	switch {
+	case s.kind != reflect.Struct:
+		return s.elem
+	case i < len(s.fields):
+		return s.fields[i]
+	}
+	return nil
+}
+
 // pairs checks the keys and values of a map, or of a struct that is encoded as a map.
-func (s *schema) pairs(b []byte) ([]byte, error) {
+func (s *schema) pairs(b []byte, uneven *bool) ([]byte, error) {
 	n, b, err := msgp.ReadMapHeaderBytes(b)
 	for i := 0; i < int(n) && err == nil; i++ {
 		var rest []byte
-		if rest, err = text.check(b); err != nil {
+		if rest, err = text.check(b, uneven); err != nil {
 			break
 		}
-		elem := s.elem
-		if s.kind == reflect.Struct {
-			elem = s.named[nameOf(b[:len(b)-len(rest)])]
-		}
-		b, err = elem.check(rest)
+		b, err = s.under(b[:len(b)-len(rest)]).check(rest, uneven)
 	}
 	return b, err
+}
+
+// under returns the schema of a map's value, by its encoded key; nil: accept anything.
+func (s *schema) under(key []byte) *schema {
+	if s.kind == reflect.Struct {
+		return s.named[nameOf(key)]
+	}
+	return s.elem
+}
+
+// fit appends one value of the schema to dst, and returns the bytes after it. check has
+// accepted b. Each array that encodes a struct then has an element for each field: further
+// ones are left out, and missing ones are nil.
+func (s *schema) fit(dst, b []byte) (fitted, rest []byte) {
+	if s == nil || msgp.IsNil(b) || s.kind != reflect.Slice && s.kind != reflect.Map && s.kind != reflect.Struct {
+		rest, _ = skipValue(b, 0)
+		return append(dst, b[:len(b)-len(rest)]...), rest
+	}
+	if s.kind == reflect.Map || s.named != nil {
+		n, b, _ := msgp.ReadMapHeaderBytes(b)
+		dst = msgp.AppendMapHeader(dst, n)
+		for range n {
+			after, _ := skipValue(b, 0)
+			key := b[:len(b)-len(after)]
+			dst, b = s.under(key).fit(append(dst, key...), after)
+		}
+		return dst, b
+	}
+	n, b, _ := msgp.ReadArrayHeaderBytes(b)
+	want := n
+	if s.kind == reflect.Struct {
+		want = uint32(len(s.fields))
+	}
+	dst = msgp.AppendArrayHeader(dst, want)
+	for i := range max(n, want) {
+		switch {
+		case i >= n:
+			dst = msgp.AppendNil(dst)
+		case i >= want:
+			b, _ = skipValue(b, 0)
+		default:
+			dst, b = s.at(int(i)).fit(dst, b)
+		}
+	}
+	return dst, b
 }
 
 // nameOf returns a text, or "" if b is not a text.

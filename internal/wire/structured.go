@@ -151,13 +151,18 @@ func MarshalBody(v any) ([]byte, error) {
 
 // UnmarshalBody decodes a body into the value that v points to. It checks the bytes with
 // checkMsgpack first, because the decoder recurses and allocates slices by the announced
-// sizes. It refuses nil in place of a text.
+// sizes. It refuses nil in place of a text. It ignores what a later version has added: the
+// further elements of arrays, and the further fields of maps.
 func UnmarshalBody(body []byte, v any) error {
 	if err := checkMsgpack(body); err != nil {
 		return err
 	}
-	if _, err := schemaOf(reflect.TypeOf(v).Elem()).check(body); err != nil {
+	uneven, s := false, schemaOf(reflect.TypeOf(v).Elem())
+	if _, err := s.check(body, &uneven); err != nil {
 		return fmt.Errorf("msgpack: %w", err)
+	}
+	if uneven {
+		body, _ = s.fit(nil, body)
 	}
 	d := msgpack.GetDecoder()
 	defer msgpack.PutDecoder(d)

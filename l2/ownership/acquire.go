@@ -109,7 +109,10 @@ func (m *Machine) acquire(c *claim) Acquire {
 func (m *Machine) resend() {
 	for _, c := range m.claims {
 		every := m.cfg.Bound / 4
-		if c.refused > 0 {
+		switch {
+		case c.refused > 0 && m.now-c.refused < m.cfg.Bound/4:
+			every = m.cfg.Bound / 64 // requests wait: it mostly hears of the change at this moment
+		case c.refused > 0:
 			every = m.cfg.Bound / 8
 		}
 		if c.set.Empty() || c.polling || m.now-c.sentAt < every {
@@ -154,7 +157,7 @@ func (m *Machine) knows(list []kv.Process) bool {
 // answer goes out. The sender of the answer adds the log's head.
 func (m *Machine) Asked(now time.Duration, from kv.Process, q Acquire) Answer {
 	m.now = max(m.now, now)
-	a := Answer{Ballot: q.Ballot, Granted: m.newSet(), Released: m.newSet()}
+	a := Answer{Ballot: q.Ballot, Granted: m.newSet(), Released: m.newSet(), Passed: m.newSet()}
 	o := m.current(from)
 	if o == nil {
 		return a
@@ -176,6 +179,9 @@ func (m *Machine) Asked(now time.Duration, from kv.Process, q Acquire) Answer {
 			p.promised.Compare(q.Ballot) > 0 ||
 			p.claim != nil && p.claim.ballot.Compare(q.Ballot) > 0 ||
 			p.owned && !allKnown {
+			if p.promised.Compare(q.Ballot) > 0 && m.table.Owner(i) == from.Node {
+				a.Passed.Add(i)
+			}
 			continue // RETRY
 		}
 		a.Granted.Add(i)
@@ -276,6 +282,12 @@ func (m *Machine) Answered(now time.Duration, from kv.Process, a Answer) {
 		if !m.counts(o) {
 			break
 		}
+		needed := !m.consistent() || m.needsVoter(c, from.Node)
+		for i := range c.set.All() {
+			if needed && a.Passed.Has(i) {
+				m.giveUp(i) // the next claim has a higher ballot
+			}
+		}
 		// A member that refuses has often not heard yet what has changed. It
 		// is asked again with the same ballot: the members that have granted
 		// it may have told the owner of it, and that owner then gives nothing
@@ -283,7 +295,7 @@ func (m *Machine) Answered(now time.Duration, from kv.Process, a Answer) {
 		if !a.Granted.Contains(c.set) && c.refused == 0 {
 			c.refused = m.now
 		}
-		if m.now-c.refused < m.cfg.Bound/2 || m.consistent() && !m.needsVoter(c, from.Node) {
+		if m.now-c.refused < m.cfg.Bound/2 || !needed {
 			continue
 		}
 		// One wait for all that it refuses, so that they are asked for

@@ -51,6 +51,7 @@ type Machine struct {
 	joined    bool
 	in        bool
 	leaving   bool
+	stays     bool          // leaving ends once nothing is retired: see Stay
 	state     uint64        // counts the changes of what it tells about itself
 	told      [3]any        // what it told at the last count
 	aloneFrom time.Duration // since then no other member is in

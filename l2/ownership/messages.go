@@ -41,8 +41,11 @@ type Answer struct {
 	Ballot   *Ballot
 	Granted  kv.PartitionSet
 	Released kv.PartitionSet // granted partitions whose entries it gives
-	In       []kv.Process    // the members that it has in
-	Head     uint64          // of its log, once what the answer ends has ended
+	// Passed are the partitions that it will never grant to this ballot, since it has
+	// granted a higher one, although its ring gives them to the asker.
+	Passed kv.PartitionSet
+	In     []kv.Process // the members that it has in
+	Head   uint64       // of its log, once what the answer ends has ended
 
 	// Voter means that the member answers as a voter. Authorities are the owners
 	// whose AUTH for any of the partitions it has acknowledged within the last

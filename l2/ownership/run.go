@@ -1,6 +1,7 @@
 package ownership
 
 import (
+	"slices"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/failpoint"
@@ -18,6 +19,7 @@ func (m *Machine) settle() {
 	m.endLapsed()
 	m.judgeMembers()
 	m.judgeSelf()
+	m.judgeStay()
 	m.judgeRing()
 	m.endRetired()
 	m.decide()
@@ -97,15 +99,61 @@ func (m *Machine) Pause(now time.Duration) {
 // nodes take what it owns. Unended returns 0 once that is done.
 func (m *Machine) Leave(now time.Duration) {
 	m.now = max(m.now, now)
-	m.leaving = true
+	m.leaving, m.stays = true, false
 	m.do(StateChanged{m.in, "leaving"})
 	m.settle()
+}
+
+// Abandon ends what Leave has retired, at once: no other node is there to ask for it.
+func (m *Machine) Abandon(now time.Duration) {
+	m.now = max(m.now, now)
+	set := m.newSet()
+	for i := range m.parts {
+		if p := &m.parts[i]; p.owned && p.retired != 0 {
+			set.Add(uint16(i))
+		}
+	}
+	m.end(set, "this node leaves, and no other is there")
+	m.settle()
+}
+
+// Stay takes Leave back: the node offers its weight again once other nodes have taken
+// over what Leave has retired, or after 2 B. What is retired never serves again, and while
+// the ring names this node, no other node asks for it.
+func (m *Machine) Stay(now time.Duration) {
+	m.now = max(m.now, now)
+	m.stays = m.leaving
+	m.settle()
+}
+
+// judgeStay carries out Stay once nothing is retired that another node could take over.
+func (m *Machine) judgeStay() {
+	if !m.stays || m.Heirs() && m.anyRetired() {
+		return
+	}
+	m.leaving, m.stays = false, false
+	m.do(StateChanged{m.in, "staying"})
+}
+
+func (m *Machine) anyRetired() bool {
+	return slices.ContainsFunc(m.parts, func(p partition) bool { return p.owned && p.retired != 0 })
+}
+
+// Heirs reports whether another live member would own what this node owns if the node
+// left.
+func (m *Machine) Heirs() bool {
+	for _, o := range m.members {
+		if o.inRing && o.live() && o.weight > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // Stop ends everything at once, for a process that is about to exit.
 func (m *Machine) Stop(now time.Duration) {
 	m.now = max(m.now, now)
-	m.leaving = true
+	m.leaving, m.stays = true, false
 	m.stop("stopped")
 	m.settle()
 }

@@ -554,6 +554,15 @@ var faults = []fault{
 			s.after(s.upTo(15*time.Second), func() { clear(s.cut) })
 		})
 	}},
+	{"leave and stay", func(s *sim) {
+		n := s.nodes[s.rnd.IntN(len(s.nodes))]
+		for range 3 {
+			at := s.upTo(15 * time.Second)
+			s.after(at, func() { n.run(n.epoch, func() { n.m.Leave(n.now()) }) })
+			s.after(at+s.upTo(simBound), func() { n.run(n.epoch, func() { n.m.Stay(n.now()) }) })
+		}
+		s.after(16*time.Second, func() { n.run(n.epoch, func() { n.m.Stay(n.now()) }) })
+	}},
 	{"leave", func(s *sim) {
 		n := s.nodes[s.rnd.IntN(len(s.nodes))]
 		s.after(s.upTo(10*time.Second), func() { n.run(n.epoch, func() { n.m.Leave(n.now()) }) })
@@ -618,7 +627,7 @@ func all(s *sim) {
 func everything(s *sim) {
 	s.loss = s.rnd.Float64() * 0.2
 	for range 3 + s.rnd.IntN(6) {
-		faults[2+s.rnd.IntN(6)].do(s)
+		faults[2+s.rnd.IntN(7)].do(s)
 	}
 }
 

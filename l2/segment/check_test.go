@@ -168,7 +168,9 @@ func (a *audit) entry(hash kv.Hash, w word) error {
 	if of := a.marks[h.namespace]; of != nil {
 		of[markOf(hash, h.birth)]++
 	}
-	if c := &a.counts[h.namespace]; h.version < a.shard.counts[h.namespace].moved {
+	c := &a.counts[h.namespace]
+	c.all += int64(h.size())
+	if h.version < a.shard.counts[h.namespace].moved {
 		c.hidden++
 	} else {
 		c.entries++
@@ -190,7 +192,7 @@ func (a *audit) accounts() error {
 	}
 	for ns, c := range a.counts {
 		got := a.shard.counts[ns]
-		if got.entries != c.entries || got.bytes != c.bytes || got.hidden != c.hidden {
+		if got.entries != c.entries || got.bytes != c.bytes || got.hidden != c.hidden || got.all != c.all {
 			return fmt.Errorf("namespace %d: account %+v, entries say %+v", ns, got, c)
 		}
 	}

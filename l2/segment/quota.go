@@ -52,30 +52,108 @@ func (q *quotaQueue) pop() mark {
 	return m
 }
 
+// meter begins to count a namespace's bytes in this shard against its quota, those of the
+// entries that are there included, or ends it. Whether they are counted changes under the
+// shard's lock only, and not with the quota: an entry is taken off by the rule by which it
+// was added.
+func (sh *shard) meter(ns kv.NamespaceID, on bool) (begun bool) {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	c, n := &sh.counts[ns], &sh.store.namespaces[ns]
+	if c.metered == on {
+		return false
+	}
+	c.metered = on
+	if on {
+		n.bytes.Add(c.all)
+		return true
+	}
+	n.bytes.Add(-c.all)
+	if q := sh.quotas[ns]; q != nil {
+		sh.store.pages.putAll(q.held)
+		delete(sh.quotas, ns)
+	}
+	return false
+}
+
+// markPage queues the entries of a namespace in the page of directory slot d. An entry that
+// is queued already gets a new mark; its old one is then like that of a removed key. It
+// reports whether the slot exists.
+func (sh *shard) markPage(ns kv.NamespaceID, d int) bool {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	x := sh.index
+	if d >= len(x.dir) || !sh.counts[ns].metered {
+		return false
+	}
+	if !x.canonical(d) {
+		return true
+	}
+	page := x.pages.bytes(x.dir[d])
+	for i := range wordsAPage {
+		w := getWord(page, i)
+		if w == 0 {
+			continue
+		}
+		b := sh.store.at(w.loc())
+		if h := readHeader(b); h.namespace == ns {
+			b[offBirth] = sh.birth(ns)
+			sh.queueMark(ns, sh.store.hash(ns, h.key(b)), b[offBirth])
+		}
+	}
+	return true
+}
+
+// Meter prepares a namespace for a quota: its bytes are counted from now on, and its keys
+// stand in the order in which they are to be removed. The order of those that are there
+// already is that of the index. The lock of a shard is held for one page of the index.
+func (s *Store) Meter(ns kv.NamespaceID) {
+	for _, sh := range s.shards {
+		if !sh.meter(ns, true) {
+			continue
+		}
+		sh.hold(1)
+		for d := 0; sh.markPage(ns, d); d++ {
+		}
+		sh.hold(-1)
+	}
+}
+
+// Shrink removes a namespace's oldest keys, of all shards alike, until it fits its quota.
+func (s *Store) Shrink(ns kv.NamespaceID, now time.Duration) {
+	for some := true; some && !s.fitsQuota(ns, 0); {
+		some = false
+		for _, sh := range s.shards {
+			some = sh.evictMarked(ns, 0, now) || some
+		}
+	}
+}
+
 // reserve takes size bytes of the quota for a write and reports whether the quota allows
 // it. The write replaces an entry of replaced bytes, which are given back when that entry
 // is dead.
-func (n *namespace) reserve(size, replaced int64) bool {
-	quota := n.quota.Load()
-	if quota == 0 {
+func (sh *shard) reserve(ns kv.NamespaceID, size, replaced int64) bool {
+	if !sh.counts[ns].metered {
 		return true
 	}
-	if n.bytes.Add(size)-replaced > quota && size > replaced {
+	n := &sh.store.namespaces[ns]
+	quota := n.quota.Load()
+	if n.bytes.Add(size)-replaced > quota && size > replaced && quota > 0 {
 		n.bytes.Add(-size)
 		return false
 	}
 	return true
 }
 
-func (n *namespace) release(size int64) {
-	if n.quota.Load() > 0 {
-		n.bytes.Add(-size)
+func (sh *shard) release(ns kv.NamespaceID, size int64) {
+	if sh.counts[ns].metered {
+		sh.store.namespaces[ns].bytes.Add(-size)
 	}
 }
 
 // birth returns the birth of the next key of a namespace, or zero without a quota.
 func (sh *shard) birth(ns kv.NamespaceID) uint8 {
-	if sh.store.namespaces[ns].quota.Load() == 0 {
+	if !sh.counts[ns].metered {
 		return 0
 	}
 	if q := sh.quotas[ns]; q != nil {
@@ -86,27 +164,30 @@ func (sh *shard) birth(ns kv.NamespaceID) uint8 {
 
 // noteQuota queues a key that is new in a namespace with a quota.
 func (sh *shard) noteQuota(k kv.Key, birth uint8, known bool) {
-	if known || sh.store.namespaces[k.Namespace].quota.Load() == 0 {
-		return
+	if !known && sh.counts[k.Namespace].metered {
+		sh.queueMark(k.Namespace, k.Hash, birth)
 	}
-	q := sh.quotas[k.Namespace]
+}
+
+func (sh *shard) queueMark(ns kv.NamespaceID, hash kv.Hash, birth uint8) {
+	q := sh.quotas[ns]
 	if q == nil {
 		if sh.quotas == nil {
 			sh.quotas = make(map[kv.NamespaceID]*quotaQueue)
 		}
 		q = &quotaQueue{pages: sh.store.pages}
-		sh.quotas[k.Namespace] = q
+		sh.quotas[ns] = q
 	}
 	// Removed keys leave their marks behind. If the queue has more marks than twice
 	// the keys, each push looks at two old marks and drops those of removed keys.
-	for i := 0; i < 2 && q.len > 2*int(sh.counts[k.Namespace].entries)+64; i++ {
+	for i := 0; i < 2 && q.len > 2*int(sh.counts[ns].entries)+64; i++ {
 		m := q.pop()
-		if _, _, _, _, there := sh.marked(k.Namespace, m); there {
+		if _, _, _, _, there := sh.marked(ns, m); there {
 			q.push(m)
 		}
 	}
 	q.born = birth
-	q.push(markOf(k.Hash, birth))
+	q.push(markOf(hash, birth))
 }
 
 // marked finds the entry that a mark stands for.
@@ -139,7 +220,8 @@ func (s *Store) makeQuota(first *shard, ns kv.NamespaceID, size int64, now time.
 
 func (s *Store) fitsQuota(ns kv.NamespaceID, size int64) bool {
 	n := &s.namespaces[ns]
-	return n.bytes.Load()+size <= n.quota.Load()
+	quota := n.quota.Load()
+	return quota == 0 || n.bytes.Load()+size <= quota
 }
 
 // quotaStep is how many marks are looked at under one hold of the lock.

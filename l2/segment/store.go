@@ -33,7 +33,7 @@ type namespace struct {
 	quota atomic.Int64 // bytes; zero: none
 	grace atomic.Int64 // Limits.Grace, milliseconds
 	stale atomic.Int64 // Limits.Stale, nanoseconds
-	bytes atomic.Int64 // of a namespace with a quota: live or not yet swept
+	bytes atomic.Int64 // live or not yet swept, in the shards that meter the namespace
 }
 
 // Limits says how long GetStale still returns the values of a namespace.
@@ -77,6 +77,8 @@ type nsCount struct {
 	entries int64      // until the sweep, may include flushed ones; see above
 	bytes   int64
 	hidden  int64 // entries that a flush has hidden and the sweep has not removed yet
+	all     int64 // bytes, of hidden entries too
+	metered bool  // all is part of namespace.bytes, and the keys are in the quota queue
 }
 
 // counters are the counters of one shard, under its lock.
@@ -170,15 +172,32 @@ func (s *Store) Config() Config { return s.cfg }
 func (s *Store) SetNamespace(id kv.NamespaceID, seed uint64, quota int64, l Limits) {
 	n := &s.namespaces[id]
 	n.seed.Store(seed)
-	n.quota.Store(quota)
-	n.grace.Store(l.Grace.Milliseconds())
-	n.stale.Store(int64(l.Stale))
+	s.SetLimits(id, 0, Limits{})
 	n.bytes.Store(0)
 	for _, sh := range s.shards {
 		sh.mu.Lock()
 		sh.counts[id] = nsCount{}
 		sh.mu.Unlock()
 	}
+	s.SetLimits(id, quota, l)
+}
+
+// SetLimits gives a namespace another quota, zero being none, and other limits of stale
+// values. Its entries stay: if they are above the quota, Shrink or the next new keys evict
+// the oldest ones. For a namespace with entries and without a quota Meter comes before.
+func (s *Store) SetLimits(id kv.NamespaceID, quota int64, l Limits) {
+	n := &s.namespaces[id]
+	if quota > 0 {
+		s.Meter(id)
+	}
+	n.quota.Store(quota)
+	if quota == 0 {
+		for _, sh := range s.shards {
+			sh.meter(id, false)
+		}
+	}
+	n.grace.Store(l.Grace.Milliseconds())
+	n.stale.Store(int64(l.Stale))
 }
 
 // NewOwnership begins a new ownership of a partition. Entries from before become

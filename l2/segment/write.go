@@ -207,8 +207,7 @@ func (sh *shard) place(
 		sh.makePlace(k, now.Boot)
 		h.birth = sh.birth(k.Namespace)
 	}
-	ns := &sh.store.namespaces[k.Namespace]
-	if !ns.reserve(int64(size), int64(old.size())) {
+	if !sh.reserve(k.Namespace, int64(size), int64(old.size())) {
 		return 0, 0, needQuota
 	}
 
@@ -229,7 +228,7 @@ func (sh *shard) place(
 	} else {
 		seg := sh.room(q, class, size)
 		if seg == noSegment {
-			ns.release(int64(size))
+			sh.release(k.Namespace, int64(size))
 			return 0, 0, needSegment
 		}
 		h.version = sh.store.stamp(k, w, now)
@@ -317,6 +316,7 @@ func (sh *shard) alive(loc location, h header) {
 	}
 	c := &sh.counts[h.namespace]
 	c.newest = max(c.newest, h.version)
+	c.all += int64(size)
 	if h.version < c.moved {
 		c.hidden++
 	} else {
@@ -352,13 +352,14 @@ func (sh *shard) unaccount(h header) {
 		sh.n.negative--
 	}
 	c := &sh.counts[h.namespace]
+	c.all -= size
 	if h.version < c.moved {
 		c.hidden--
 	} else {
 		c.entries--
 		c.bytes -= size
 	}
-	sh.store.namespaces[h.namespace].release(size)
+	sh.release(h.namespace, size)
 }
 
 // removeEntry takes an entry out of the index.

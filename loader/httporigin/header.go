@@ -1,7 +1,6 @@
 package httporigin
 
 import (
-	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -16,42 +15,40 @@ import (
 
 // check validates the settings that New does not check itself.
 func (c *Config) check() error {
+	var wrong settings.Problems
 	// Errors do not show the user and the query of a URL, because they may be secrets.
 	if u, err := url.Parse(c.URL); err == nil && u.User != nil {
-		return errors.New("url: it has a user or password: leave them out, " +
+		wrong.Addf("url: it has a user or password: leave them out, " +
 			"and give them as a header Authorization in header_files")
 	}
 	for _, code := range c.Absent {
-		if err := settings.Bounded("absent", code, 200, 599); err != nil {
-			return err
-		}
+		wrong.Add(settings.Bounded("absent", code, 200, 599))
 	}
-	return settings.Bounded("connections", c.Connections, 0, loader.MaxConnections)
+	wrong.Add(settings.Bounded("connections", c.Connections, 0, loader.MaxConnections))
+	return wrong.Err()
 }
 
 // header returns the header of all requests, and those of its values that are secrets.
 func (c *Config) header() (header http.Header, secrets []string, err error) {
+	var wrong settings.Problems
 	header = http.Header{}
 	for _, name := range slices.Sorted(maps.Keys(c.Headers)) {
 		if slices.Contains(secretHeaders, http.CanonicalHeaderKey(name)) {
-			return nil, nil, fmt.Errorf("headers: %s is a secret: give the path of a file that contains it, in "+
-				"header_files", name)
+			wrong.Addf("headers: %s is a secret: give the path of a file that contains it, in header_files", name)
+			continue
 		}
-		if err := addHeader(header, "headers", name, c.Headers[name]); err != nil {
-			return nil, nil, err
-		}
+		wrong.Add(addHeader(header, "headers", name, c.Headers[name]))
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.HeaderFiles)) {
 		value, err := settings.SecretFile("header_files: "+name, c.HeaderFiles[name])
 		if err != nil {
-			return nil, nil, err
+			wrong.Add(err)
+			continue
 		}
-		if err := addHeader(header, "header_files", name, value); err != nil {
-			return nil, nil, err
-		}
+		wrong.Add(addHeader(header, "header_files", name, value))
 		secrets = append(secrets, value)
 	}
-	return header, secrets, nil
+	return header, secrets, wrong.Err()
 }
 
 // secretHeaders must not be in the configuration file.

@@ -100,11 +100,8 @@ type Source struct {
 
 // New validates the configuration. It contacts no server.
 func New(cfg Config) (*Source, error) {
-	if err := cfg.check(); err != nil {
-		return nil, err
-	}
 	header, secrets, err := cfg.header()
-	if err != nil {
+	if err := errors.Join(cfg.check(), err); err != nil {
 		return nil, err
 	}
 	before, after, found := strings.Cut(cfg.URL, placeholder)
@@ -216,15 +213,26 @@ var retried = []int{http.StatusRequestTimeout, http.StatusTooEarly, http.StatusT
 
 // unexpected returns the error for a status that is not a valid answer.
 func unexpected(host string, code int) error {
+	err := statusError{host, code}
 	switch {
 	case code >= 500, slices.Contains(retried, code):
-		return fmt.Errorf("http origin %s: status %d", host, code)
+		return err
 	case code >= 300 && code < 400:
-		return fmt.Errorf("%w: http origin %s: status %d, a redirect: configure the URL that it leads to",
-			loader.ErrPermanent, host, code)
+		return fmt.Errorf("%w: %w, a redirect: configure the URL that it leads to", loader.ErrPermanent, err)
 	}
-	return fmt.Errorf("%w: http origin %s: status %d", loader.ErrPermanent, host, code)
+	return fmt.Errorf("%w: %w", loader.ErrPermanent, err)
 }
+
+// statusError is an answer with an unexpected status.
+type statusError struct {
+	host string
+	code int
+}
+
+func (e statusError) Error() string { return fmt.Sprintf("http origin %s: status %d", e.host, e.code) }
+
+// Status returns the status.
+func (e statusError) Status() int { return e.code }
 
 func (s *Source) value(resp *http.Response) (loader.Value, error) {
 	code := resp.StatusCode

@@ -71,15 +71,15 @@ type Source struct {
 
 // New validates the configuration. The source connects at the first load.
 func New(cfg Config) (*Source, error) {
+	var wrong settings.Problems
 	if len(cfg.Servers) == 0 {
-		return nil, errors.New("memcached origin: no servers: give host:port or the path of a socket")
+		wrong.Addf("memcached origin: no servers: give host:port or the path of a socket")
 	}
 	for _, server := range cfg.Servers {
-		if err := settings.Address("servers", server); err != nil {
-			return nil, err
-		}
+		wrong.Add(settings.Address("servers", server))
 	}
-	if err := settings.Bounded("connections", cfg.Connections, 0, loader.MaxConnections); err != nil {
+	wrong.Add(settings.Bounded("connections", cfg.Connections, 0, loader.MaxConnections))
+	if err := wrong.Err(); err != nil {
 		return nil, err
 	}
 	err := origin.Limits("memcached", &cfg.Timeout, &cfg.MaxValue, 500*time.Millisecond, math.MaxInt-room)

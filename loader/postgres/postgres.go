@@ -126,19 +126,17 @@ const rowRoom = 64 << 10
 // New validates everything that does not need the server. The source connects at the
 // first load.
 func New(cfg Config) (*Source, error) {
+	var wrong settings.Problems
 	var err error
-	if cfg.DSN, err = cfg.dsn(); err != nil {
-		return nil, err
-	}
-	if err := settings.Bounded("connections", cfg.Connections, 0, loader.MaxConnections); err != nil {
-		return nil, err
-	}
+	cfg.DSN, err = cfg.dsn()
+	wrong.Add(err)
+	wrong.Add(settings.Bounded("connections", cfg.Connections, 0, loader.MaxConnections))
 	cfg.Query = statement(cfg.Query)
-	if !strings.Contains(cfg.Query, "$1") {
-		return nil, errors.New("postgres origin: its query must have $1, where the key goes")
-	}
-	if strings.Contains(cfg.Query, "$2") {
-		return nil, errors.New("postgres origin: its query has $2: there is one parameter, the key")
+	switch {
+	case !strings.Contains(cfg.Query, "$1"):
+		wrong.Addf("postgres origin: its query must have $1, where the key goes")
+	case strings.Contains(cfg.Query, "$2"):
+		wrong.Addf("postgres origin: its query has $2: there is one parameter, the key")
 	}
 	switch cfg.Format {
 	case "":
@@ -147,7 +145,10 @@ func New(cfg Config) (*Source, error) {
 	case JSON:
 		cfg.Query = "SELECT row_to_json(cachesidecar_row) FROM (" + cfg.Query + "\n) cachesidecar_row"
 	default:
-		return nil, fmt.Errorf("postgres origin: format %q: give %s, %s or %s", cfg.Format, Column, JSON, Msgpack)
+		wrong.Addf("postgres origin: format %q: give %s, %s or %s", cfg.Format, Column, JSON, Msgpack)
+	}
+	if err := wrong.Err(); err != nil {
+		return nil, err
 	}
 	if err := origin.Limits("postgres", &cfg.Timeout, &cfg.MaxValue, 5*time.Second, math.MaxInt-rowRoom); err != nil {
 		return nil, err

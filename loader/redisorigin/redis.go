@@ -109,27 +109,24 @@ type Source struct {
 
 // New validates the configuration. The source connects at the first load.
 func New(cfg Config) (*Source, error) {
-	if err := cmp.Or(
+	wrong := []error{
 		settings.Address("address", cfg.Address),
 		settings.Bounded("db", cfg.DB, 0, 1<<16),
 		settings.Bounded("connections", cfg.Connections, 0, loader.MaxConnections),
-	); err != nil {
+	}
+	if cfg.Password == "" {
+		var err error
+		cfg.Password, err = settings.Secret("password", cfg.PasswordFile, cfg.PasswordEnv)
+		wrong = append(wrong, err)
+	}
+	encrypted, err := cfg.tlsConfig()
+	if err := errors.Join(append(wrong, err)...); err != nil {
 		return nil, err
 	}
 	if err := origin.Limits("redis", &cfg.Timeout, &cfg.MaxValue, time.Second, math.MaxInt-keysRoom); err != nil {
 		return nil, err
 	}
 	cfg.Connections = cmp.Or(cfg.Connections, defaultConnections)
-	if cfg.Password == "" {
-		var err error
-		if cfg.Password, err = settings.Secret("password", cfg.PasswordFile, cfg.PasswordEnv); err != nil {
-			return nil, err
-		}
-	}
-	encrypted, err := cfg.tlsConfig()
-	if err != nil {
-		return nil, err
-	}
 	s := &Source{cfg: cfg, tls: encrypted}
 	s.pool = &redis.Pool{
 		DialContext:  func(ctx context.Context) (redis.Conn, error) { return s.dial(ctx) },

@@ -85,6 +85,24 @@ func TestEverythingOnce(t *testing.T) {
 	}
 }
 
+// TestOverloadOnce measures overload at small scale.
+func TestOverloadOnce(t *testing.T) {
+	dir := t.TempDir()
+	out, log, err := bench(t, "overload", "-dir", dir, "-rounds", "1", "-phase", "50", "-warm-up", "20", "-step", "10", "-conns", "4",
+		"-entries", "1000", "-large", "65536", "-scrape-rounds", "1", "-turns", "1", "-turn", "150", "-cycle", "4096")
+	if err != nil && strings.Contains(err.Error(), "want 2: one for the sidecar") {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatalf("%v\n%s", err, log)
+	}
+	for _, want := range []string{"small requests at 3 ×", "connections at 3 ×", "large values at 3 ×", "loads at 3 ×", "GET hit, 16 × 64"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("it prints no %q:\n%s", want, out)
+		}
+	}
+}
+
 // TestSeveralHostsOnce measures several hosts at small scale.
 func TestSeveralHostsOnce(t *testing.T) {
 	dir := t.TempDir()
@@ -297,6 +315,7 @@ func TestUsage(t *testing.T) {
 		{"below the least", []string{"memory", "-rounds", "0"}, "memory -rounds 0: give at least 1", false},
 		{"more few than many", []string{"gc", "-entries", "1000", "-few", "2000"}, "gc -few 2000: give at most the 1000", false},
 		{"hotter than there are keys", []string{"cluster", "-entries", "1000", "-hot", "501"}, "cluster -hot 501: give at most half of the 1000", false},
+		{"no such load", []string{"overload", "-kinds", "rain"}, "there is no kind \"rain\": give some of requests", false},
 		{"one host restarts", []string{"cluster", "-hosts", "1"}, "cluster -hosts 1: give at least 2", false},
 		{"nothing of invalidations", []string{"propagation", "-rounds", "0", "-hangs", "0"}, "give at least one of either", false},
 		{"more of nothing", []string{"propagation", "-dir", empty, "-more"}, "no rounds of propagation", false},

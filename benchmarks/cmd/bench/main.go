@@ -1,7 +1,7 @@
 // Command bench measures the sidecar against its peers, and writes the page of results
 // from the measurements. Run it in the folder benchmarks:
 //
-//	go run ./cmd/bench socket|memory|gc|idle|cluster|propagation|tls|sizes|loads|hits|report|all [flags]
+//	go run ./cmd/bench socket|memory|gc|idle|cluster|propagation|tls|sizes|loads|overload|hits|report|all [flags]
 //
 // Inputs are flags. Outputs are rounds/*.json (raw figures) and, with report, RESULTS.md
 // and plots/*.svg. It starts the servers that it measures, and ends them. Its figures
@@ -49,6 +49,7 @@ var commands = []command{
 	{"tls", "what encryption between hosts costs, beside none", encryption},
 	{"sizes", "what sidecars say to each other, by their number, in virtual time", sizes},
 	{"loads", "a key that many miss at once, hits where misses are loaded, an origin that is away", loads},
+	{"overload", "one sidecar at three times the rate that saturates it", overload},
 	{"hits", "hit ratios of the traces in a folder", hitRatios},
 	{"report", "write RESULTS.md and the plots from rounds/*.json", writeReport},
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/cachesidecar/cachesidecar/benchmarks/measure"
 	"github.com/cachesidecar/cachesidecar/benchmarks/record"
@@ -213,6 +215,42 @@ func loads(ctx context.Context, p *program, args []string) error {
 		return append(kept, rows...), err
 	})
 }
+
+func overload(ctx context.Context, p *program, args []string) error {
+	f := newFlags(p, record.Overload)
+	v := record.OverloadParameters{Limit: socketLimit, TimeoutMS: map[string]int{
+		record.Requests: 100, record.Connections: 250, record.Large: 1000, record.Misses: 1000,
+	}}
+	f.data(&v.Data, 10_000)
+	f.count(&v.Rounds, "rounds", 3, 1, "how often each kind is measured")
+	f.count(&v.PhaseMS, "phase", 1000, 10, "how long each rate is measured, in ms")
+	f.count(&v.WarmUpMS, "warm-up", 500, 0, "the same rate before that, in ms")
+	f.count(&v.StepMS, "step", 300, 10, "how long each step of the search for saturation is measured, in ms")
+	f.count(&v.Conns, "conns", 32, 1, "connections that stay open")
+	f.count(&v.LargeSize, "large", 1<<20, 1, "of large values, in bytes")
+	f.count(&v.OriginPlaces, "origin-places", 16, 1, "calls that the origin works on at once")
+	f.count(&v.OriginMS, "origin", 10, 1, "how long it works on each, in ms")
+	f.count(&v.ScrapeRounds, "scrape-rounds", 7, 1, "how often hits while metrics are asked for are measured, each time with new processes")
+	f.count(&v.Turns, "turns", 8, 1, "each side's in a round of metrics")
+	f.count(&v.TurnMS, "turn", 200, 10, "the length of such a turn, in ms; metrics are asked for once in each second of turns")
+	f.count(&v.Cycle, "cycle", 1<<17, 1, "how many requests for metrics are prebuilt over all connections")
+	list := f.String("kinds", strings.Join(record.OverloadKinds, ","), "`kinds` of load, with commas")
+	if err := f.parse(args); err != nil {
+		return err
+	}
+	kinds := strings.Split(*list, ",")
+	for _, k := range kinds {
+		if !slices.Contains(record.OverloadKinds, k) {
+			return fmt.Errorf("overload -kinds: there is no kind %q: give some of %s", k, strings.Join(record.OverloadKinds, ", "))
+		}
+	}
+	return measured(ctx, p, f, v, func(b *measure.Bench, ctx context.Context, v record.OverloadParameters) ([]record.OverloadRow, error) {
+		return b.Overload(ctx, v, kinds)
+	})
+}
+
+// socketLimit is the memory of a host alone: the sidecar's default.
+const socketLimit = 256 << 20
 
 // clusterLimit is the memory of each host: ample for all keys.
 const clusterLimit = 64 << 20

@@ -1,0 +1,115 @@
+package client_test
+
+import (
+	"context"
+	"fmt"
+	"sort"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/client"
+)
+
+// counter is a key whose values count up from 0. One client writes it.
+type counter struct {
+	key string
+
+	mu    sync.Mutex
+	acked []time.Time // of each value, when it was acknowledged
+}
+
+// write writes the next value.
+func (c *counter) write(t *testing.T, by *client.Client) {
+	value := strconv.AppendInt(nil, int64(len(c.acked)), 10) // only its writer changes it
+	if _, err := by.Set(context.Background(), c.key, value, cachesidecar.SetOptions{}); err != nil {
+		t.Errorf("SET %s to %s: %v", c.key, value, err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.acked = append(c.acked, time.Now())
+}
+
+// least returns the least value that a read may return which begins now.
+func (c *counter) least(bound time.Duration) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	due := time.Now().Add(-bound)
+	return max(0, sort.Search(len(c.acked), func(i int) bool { return c.acked[i].After(due) })-1)
+}
+
+// read reads the counter, and reports whether the near cache had it.
+func (c *counter) read(t *testing.T, by *client.Client, bound time.Duration) (near bool) {
+	least := c.least(bound)
+	it, err := by.Get(context.Background(), c.key, cachesidecar.GetOptions{})
+	if err != nil {
+		t.Errorf("GET %s: %v", c.key, err)
+		return false
+	}
+	if n, err := strconv.Atoi(string(it.Value)); err != nil || n < least {
+		t.Errorf("%s is %q from %s, and %d was acknowledged longer ago than the bound", c.key, it.Value, it.Source, least)
+	}
+	return it.Source == "near"
+}
+
+// TestNearWhileDrained checks that a near cache returns no value that was overwritten
+// longer ago than the bound, and that no call fails, while one of two hosts is drained and
+// undone, again and again.
+func TestNearWhileDrained(t *testing.T) {
+	const staleness, own = 500 * time.Millisecond, 100 * time.Millisecond
+	clients := twoHostsWith(t, staleness, client.NearCache{Bytes: 1 << 20, Bound: own})
+	var counters []*counter
+	for i := range 10 {
+		c := &counter{key: fmt.Sprint("key", i)}
+		c.write(t, clients[i%4])
+		counters = append(counters, c)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	var near atomic.Int64
+	for i, c := range counters {
+		wg.Go(func() { // is slower than the readers
+			for ; ctx.Err() == nil; rest(ctx, 50*time.Millisecond) {
+				c.write(t, clients[i%4])
+			}
+		})
+	}
+	for _, by := range clients {
+		wg.Go(func() {
+			for ; ctx.Err() == nil; rest(ctx, 5*time.Millisecond) {
+				for _, c := range counters {
+					if c.read(t, by, staleness+own) {
+						near.Add(1)
+					}
+				}
+			}
+		})
+	}
+	for range 3 {
+		rest(ctx, 400*time.Millisecond)
+		d, err := clients[0].Drain(ctx, cachesidecar.DrainOptions{})
+		if err != nil || d.NotTaken != 0 || d.Partitions == 0 {
+			t.Errorf("drain: %+v, %v", d, err)
+		}
+		rest(ctx, 400*time.Millisecond)
+		if d, err = clients[0].Drain(ctx, cachesidecar.DrainOptions{Undo: true}); err != nil || !d.Undone {
+			t.Errorf("undo: %+v, %v", d, err)
+		}
+		awaitIn(t, clients...)
+	}
+	stop()
+	wg.Wait()
+	if near.Load() < 1000 {
+		t.Errorf("too tame a run: %d reads from near caches", near.Load())
+	}
+}
+
+func rest(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}

@@ -1,0 +1,108 @@
+package client_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// TestLeavingIsOfAllConnections checks calls while the sidecar is started again. Those
+// whose connection was never made wait too: the sidecar has told another one.
+func TestLeavingIsOfAllConnections(t *testing.T) {
+	s := newScripted(t, client.Config{Conns: 2, RequestTimeout: time.Minute})
+	s.full.Store(true)
+	s.depart()
+	done := make(chan error)
+	const n = 16 // keys, of both connections
+	for i := range n {
+		go func() { done <- s.read(fmt.Sprint("key", i)) }() // ends with the call
+	}
+	for s.shed.Load() < 10 { // more than one attempt each
+		select {
+		case err := <-done:
+			t.Fatalf("a call has not waited: %v", err)
+		case <-time.After(time.Millisecond):
+		}
+	}
+	s.full.Store(false)
+	for range n {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestLeavingAndFewConnections checks calls after a restart, if the sidecar accepts one of
+// the client's connections only: the calls of the other one use that.
+func TestLeavingAndFewConnections(t *testing.T) {
+	s := newScripted(t, client.Config{Conns: 2, RequestTimeout: time.Minute})
+	for i := range 16 { // both connections are made
+		if err := s.read(fmt.Sprint("key", i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.depart()
+	s.depart()
+	if err := s.read("key0"); err != nil {
+		t.Fatal(err)
+	}
+	s.full.Store(true)
+	began := time.Now()
+	for i := range 16 {
+		if err := s.read(fmt.Sprint("key", i)); err != nil {
+			t.Error(err)
+		}
+	}
+	if took := time.Since(began); took > 2*time.Second { // mostly a millisecond; a wait for the other takes 5 s
+		t.Errorf("the calls took %v", took)
+	}
+}
+
+// depart answers a LEAVING, and waits until the client has closed its connection.
+func (s *scripted) depart() {
+	s.t.Helper()
+	a := <-s.leave
+	a.answer(wire.Reply{})
+	select {
+	case <-a.ended:
+	case <-time.After(time.Minute):
+		s.t.Fatal("the client does not move on")
+	}
+}
+
+// read reads a key. A miss is no error.
+func (s *scripted) read(key string) error {
+	_, err := s.Get(s.t.Context(), key, cachesidecar.GetOptions{})
+	if errors.Is(err, cachesidecar.ErrNotFound) {
+		return nil
+	}
+	return err
+}
+
+// TestLeavingEndsTokens checks that a load whose token is gone with its connection does not
+// wait for the next sidecar, which could do nothing with the token.
+func TestLeavingEndsTokens(t *testing.T) {
+	s := newScripted(t, client.Config{Conns: 1, RequestTimeout: 5 * time.Second})
+	load := func(context.Context, string) ([]byte, error) {
+		s.full.Store(true)
+		s.depart()
+		return []byte("loaded"), nil
+	}
+	go func() {
+		s.wants(wire.OpLease).answer(wire.Reply{Status: wire.Lease, Token: []byte("t"), TTLMS: 60_000})
+	}()
+	began := time.Now()
+	it, err := s.GetOrLoad(t.Context(), "key", load, client.LoadOptions{})
+	if err != nil || string(it.Value) != "loaded" {
+		t.Errorf("%q, %v", it.Value, err)
+	}
+	if took := time.Since(began); took > 2*time.Second { // mostly milliseconds; a wait takes 5 s
+		t.Errorf("the load took %v", took)
+	}
+}

@@ -1,0 +1,170 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/client"
+)
+
+// busyApp sets and gets its own keys through one sidecar.
+type busyApp struct {
+	calls, errors atomic.Int64
+	longest       atomic.Int64 // time of a call, ns
+	first         atomic.Pointer[string]
+}
+
+// run uses the client until ctx ends.
+func (a *busyApp) run(ctx context.Context, wg *sync.WaitGroup, cl *client.Client, name string) {
+	for g := range 8 {
+		wg.Go(func() {
+			for n := 0; ctx.Err() == nil; n++ {
+				key, value := fmt.Sprint(name, ".", g, ".", n%50), fmt.Sprint(n)
+				began := time.Now()
+				_, err := cl.Set(context.Background(), key, []byte(value), cachesidecar.SetOptions{})
+				if err == nil {
+					// Each entry is handed over: a miss counts too.
+					var it cachesidecar.Item
+					it, err = cl.Get(context.Background(), key, cachesidecar.GetOptions{})
+					if err == nil && string(it.Value) != value {
+						err = fmt.Errorf("GET %s: %q, want %q", key, it.Value, value)
+					}
+				}
+				a.longest.Store(max(a.longest.Load(), int64(time.Since(began))))
+				if a.calls.Add(1); err != nil {
+					a.errors.Add(1)
+					why := err.Error()
+					a.first.CompareAndSwap(nil, &why)
+				}
+				time.Sleep(time.Millisecond) // a rate that leaves the processor to the sidecars
+			}
+		})
+	}
+}
+
+// TestRollingRestart restarts one of three hosts under load, by SIGTERM and by "drain
+// --stop". No call of any app fails, also not on the host itself, where calls wait
+// meanwhile: with the socket that systemd keeps, and also if the socket goes with the
+// process. Then calls wait no longer than there is no socket.
+func TestRollingRestart(t *testing.T) {
+	t.Run("systemd keeps the socket", func(t *testing.T) {
+		socket := filepath.Join(tempDir(t), "s")
+		ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer ln.Close()
+		f, err := ln.File()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		rollingRestart(t, func(flags ...string) *process { // as systemd does
+			cmd := exec.Command("sh", append([]string{
+				"-c", `LISTEN_FDS=1 LISTEN_PID=$$ exec "$0" run --http off --node host1 "$@"`, binary(),
+			}, flags...)...)
+			cmd.ExtraFiles = []*os.File{f}
+			p := launch(t, cmd)
+			p.socket = socket
+			p.waitFor("the sidecar to serve", p.log, func(log string) bool { return strings.Contains(log, `"msg":"serving"`) })
+			return p
+		})
+	})
+	t.Run("the socket goes with the process", func(t *testing.T) {
+		socket := filepath.Join(tempDir(t), "s")
+		ctx, stop := context.WithCancel(t.Context())
+		defer stop()
+		without := make(chan time.Duration, 1)
+		go func() { without <- unserved(ctx, socket) }() // ends with ctx
+		longest := rollingRestart(t, func(flags ...string) *process { return runSidecarAt(t, socket, flags...) })
+		stop()
+		if gap := <-without; gap == 0 || longest > gap+time.Second {
+			t.Errorf("a call took %v, the socket was away for %v", longest, gap)
+		}
+	})
+}
+
+// unserved returns the longest time for which nothing accepts connections at a socket,
+// until ctx ends. It counts from the first connection on.
+func unserved(ctx context.Context, socket string) (longest time.Duration) {
+	var last time.Time
+	for ; ctx.Err() == nil; time.Sleep(time.Millisecond) {
+		c, err := net.Dial("unix", socket)
+		if err != nil {
+			continue
+		}
+		c.Close()
+		if now := time.Now(); !last.IsZero() {
+			longest = max(longest, now.Sub(last))
+		}
+		last = time.Now()
+	}
+	return longest
+}
+
+// rollingRestart ends the middle one of three hosts three times under load, and begins
+// it again. It returns the longest time of a call through that host.
+func rollingRestart(t *testing.T, begin func(flags ...string) *process) (longest time.Duration) {
+	ports, err := freePorts(6)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var join []string
+	for i := range 3 {
+		join = append(join, loopback(ports[2*i]))
+	}
+	flags := func(i int) []string {
+		return []string{
+			"--node", fmt.Sprint("host", i), "--l2-size", "16MiB", "--bind", join[i],
+			"--peer-bind", loopback(ports[2*i+1]), "--join", strings.Join(join, ","),
+		}
+	}
+	list := []*process{runSidecar(t, flags(0)...), begin(flags(1)...), runSidecar(t, flags(2)...)}
+	whole(t, list...)
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	var wg sync.WaitGroup
+	apps := make([]busyApp, len(list))
+	for i, p := range list {
+		cl, err := client.Dial(ctx, client.Config{Socket: p.socket, RequestTimeout: patience})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer cl.Close()
+		apps[i].run(ctx, &wg, cl, fmt.Sprint("app", i))
+	}
+	for i := range 3 {
+		time.Sleep(300 * time.Millisecond) // of load
+		if p := list[1]; i%2 == 0 {
+			p.signal(syscall.SIGTERM)
+		} else {
+			p.must("drain", "--stop")
+		}
+		if status := list[1].wait(); status != exitDone {
+			t.Errorf("status %d", status)
+		}
+		list[1] = begin(flags(1)...)
+		whole(t, list...)
+	}
+	stop()
+	wg.Wait()
+	for i := range apps {
+		a := &apps[i]
+		t.Logf("host%d: %d rounds, the longest took %v", i, a.calls.Load(), time.Duration(a.longest.Load()))
+		if n := a.errors.Load(); n > 0 || a.calls.Load() < 100 {
+			t.Errorf("host%d: %d of %d rounds failed, the first: %s", i, n, a.calls.Load(), *a.first.Load())
+		}
+	}
+	return time.Duration(apps[1].longest.Load())
+}

@@ -1,0 +1,116 @@
+package main
+
+import (
+	"context"
+	"encoding/base64"
+	"fmt"
+	"io"
+	"text/tabwriter"
+	"time"
+	"unicode/utf8"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar/internal/logs"
+)
+
+func hotCommand(p *program) *cli.Command {
+	return &cli.Command{
+		Name:  "hot",
+		Usage: "list the keys that this host has read most in the last minute",
+		Description: "The numbers are estimates from one read in 256, for this host's apps and for other hosts.\n" +
+			"It lists keys of the namespaces in which you have the right admin.\n" +
+			"Exit status 1 if there is none.",
+		Flags: clientFlags(
+			&cli.StringFlag{Name: "ns", Usage: "only keys of this `NAMESPACE`", Action: named},
+			&cli.IntFlag{
+				Name: "n", Usage: "list at most `NUMBER` keys, up to 1000", Value: 20, Action: positive("n", 1000),
+			},
+			jsonFlag,
+		),
+		Action: counted(0, 0, p.hot),
+	}
+}
+
+// positive returns a check of a flag whose value is from 1 to most.
+func positive(name string, most int) func(*cli.Context, int) error {
+	return func(_ *cli.Context, n int) error {
+		if n < 1 || n > most {
+			return usagef("--%s %d: give 1 to %d", name, n, most)
+		}
+		return nil
+	}
+}
+
+// jsonKey is a key in JSON.
+type jsonKey struct {
+	Key    *string `json:"key,omitempty"`        // if it is UTF-8
+	Base64 *string `json:"key_base64,omitempty"` // if it is not UTF-8
+}
+
+func jsonKeyOf(key string) (j jsonKey) {
+	if utf8.ValidString(key) {
+		j.Key = &key
+	} else {
+		key = base64.StdEncoding.EncodeToString([]byte(key))
+		j.Base64 = &key
+	}
+	return j
+}
+
+// jsonHot is hot's JSON.
+type jsonHot struct {
+	WindowMS int64        `json:"window_ms"`
+	Reads    int64        `json:"reads"`
+	Keys     []jsonHotKey `json:"keys"`
+}
+
+type jsonHotKey struct {
+	Namespace string `json:"ns"`
+	jsonKey
+	Reads int64   `json:"reads"`
+	Share float64 `json:"share"`
+}
+
+func (p *program) hot(c *cli.Context) error {
+	o := cachesidecar.HotOptions{Namespace: c.String("ns"), N: c.Int("n")}
+	return ask(c, func(ctx context.Context, cl *client.Client) error {
+		hot, err := cl.Hot(ctx, o)
+		if err != nil {
+			return err
+		}
+		document := jsonHot{WindowMS: hot.WindowMS, Reads: hot.Reads, Keys: []jsonHotKey{}}
+		for _, k := range hot.Keys {
+			document.Keys = append(document.Keys, jsonHotKey{k.Namespace, jsonKeyOf(k.Key), k.Reads, k.Share})
+		}
+		err = p.show(c, document, func(out io.Writer) error { return writeHot(out, &hot) })
+		if err == nil && len(hot.Keys) == 0 {
+			window := time.Duration(hot.WindowMS) * time.Millisecond
+			fmt.Fprintf(p.err, "no key was seen among the reads of the last %v (one in 256 is looked at)\n",
+				window.Round(time.Second))
+			err = errMiss
+		}
+		return err
+	})
+}
+
+// writeHot writes a table of the most read keys.
+func writeHot(out io.Writer, hot *cachesidecar.HotKeys) error {
+	if len(hot.Keys) == 0 {
+		return nil
+	}
+	name := len("NAMESPACE")
+	for _, k := range hot.Keys {
+		name = max(name, len(k.Namespace))
+	}
+	return table(out, tabwriter.AlignRight, func(w io.Writer) {
+		fmt.Fprintf(w, "READS\tREADS/S\tSHARE\t  %-*s  KEY\n", name, "NAMESPACE")
+		for _, k := range hot.Keys {
+			rate := float64(k.Reads) / max(float64(hot.WindowMS)/1000, 1)
+			fmt.Fprintf(w, "%s\t%s\t%s\t  %-*s  %s\n",
+				count(k.Reads), count(int64(rate)), percent(k.Reads, hot.Reads), name, k.Namespace, logs.Plain(k.Key))
+		}
+	})
+}

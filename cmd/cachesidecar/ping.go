@@ -1,0 +1,89 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/cachesidecar/cachesidecar/client"
+)
+
+// maxPings is the most round trips of one ping command.
+const maxPings = 1_000_000
+
+func pingCommand(p *program) *cli.Command {
+	return &cli.Command{
+		Name:  "ping",
+		Usage: "measure round trips to the sidecar on this host",
+		Flags: clientFlags(jsonFlag, &cli.IntFlag{
+			Name: "count", Aliases: []string{"c"}, Value: 1,
+			Usage: "make `N` round trips, one after the other",
+		}),
+		Action: counted(0, 0, p.ping),
+	}
+}
+
+// pinged is the result of ping, and its JSON. Times are in microseconds.
+type pinged struct {
+	Node    string `json:"node"`
+	Version string `json:"version"` // of the sidecar's build
+	Count   int    `json:"count"`
+	MinUS   int64  `json:"min_us"`
+	MeanUS  int64  `json:"mean_us"`
+	MaxUS   int64  `json:"max_us"`
+}
+
+func (p *program) ping(c *cli.Context) error {
+	n := c.Int("count")
+	if n < 1 || n > maxPings {
+		return usagef("--count %d: give 1 to %d", n, maxPings)
+	}
+	cl, err := connect(c.Context, c)
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	r, err := roundTrips(c.Context, cl, n)
+	if err != nil {
+		return explain(c, err)
+	}
+	return p.show(c, r, func(out io.Writer) error { return writePings(out, shown(r)) })
+}
+
+func writePings(out io.Writer, r pinged) (err error) {
+	if r.Count == 1 {
+		_, err = fmt.Fprintf(out, "%s (cachesidecar %s): %v\n", r.Node, r.Version, micros(r.MinUS))
+		return err
+	}
+	_, err = fmt.Fprintf(out, "%s (cachesidecar %s): %s round trips, min %v, mean %v, max %v\n", r.Node, r.Version,
+		count(int64(r.Count)), micros(r.MinUS), micros(r.MeanUS), micros(r.MaxUS))
+	return err
+}
+
+// roundTrips makes n round trips, each of which may take --timeout.
+func roundTrips(ctx context.Context, cl *client.Client, n int) (r pinged, err error) {
+	host, err := cl.Sidecar(ctx)
+	if err != nil {
+		return r, err
+	}
+	r = pinged{Node: host.Node, Version: host.Version, Count: n}
+	least, most, sum := time.Duration(0), time.Duration(0), time.Duration(0)
+	for i := range n {
+		start := time.Now()
+		if err := cl.Ping(ctx); err != nil {
+			return r, err
+		}
+		took := time.Since(start)
+		if sum += took; i == 0 || took < least {
+			least = took
+		}
+		most = max(most, took)
+	}
+	r.MinUS, r.MeanUS, r.MaxUS = least.Microseconds(), (sum / time.Duration(n)).Microseconds(), most.Microseconds()
+	return r, nil
+}
+
+func micros(n int64) time.Duration { return time.Duration(n) * time.Microsecond }

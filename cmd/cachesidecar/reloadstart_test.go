@@ -1,0 +1,52 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+)
+
+// TestReloadAtStart: a reload before the sidecar serves does not tell systemd that it is
+// ready.
+func TestReloadAtStart(t *testing.T) {
+	dir := tempDir(t)
+	ln, err := net.Listen("tcp", "127.0.0.1:0") // an origin that does not answer
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	notify := filepath.Join(dir, "n")
+	nc, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: notify, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	file := filepath.Join(dir, "c.yaml")
+	text := "namespaces: {users: {limits: {timeout: 2s}, origin: {postgres: {dsn_env: USERS, query: \"SELECT $1\"}}}}\n"
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(binary(), "run", "--http", "off", "--socket", filepath.Join(dir, "s"), "--config", file)
+	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+notify, fmt.Sprintf("USERS=postgres://u@%s/d?sslmode=disable", ln.Addr()))
+	p := launch(t, cmd)
+	c, err := ln.Accept() // the origin is asked: the sidecar does not serve yet
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	p.signal(syscall.SIGHUP)
+	p.told("the configuration is read", 1)
+	if _, err := os.Lstat(filepath.Join(dir, "s")); err == nil {
+		t.Fatal("it serves already")
+	}
+	if got := read(t, nc); got != "READY=1" {
+		t.Errorf("systemd is told %q, want READY=1", got)
+	}
+	if _, err := os.Lstat(filepath.Join(dir, "s")); err != nil {
+		t.Errorf("systemd is told that it is ready before: %v", err)
+	}
+}

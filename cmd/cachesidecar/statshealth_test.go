@@ -1,0 +1,174 @@
+package main
+
+import (
+	"bytes"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/loader/httporigin"
+	"github.com/cachesidecar/cachesidecar/sidecar"
+)
+
+// ill returns the statistics of a host on which everything is wrong that a page tells.
+func ill() cachesidecar.Stats {
+	calls := func(calls, err string, age time.Duration, row int64) cachesidecar.FailureStats {
+		return cachesidecar.FailureStats{Calls: calls, Error: err, AgeMS: age.Milliseconds(), InARow: row}
+	}
+	st := cachesidecar.Stats{
+		Node: "a", Server: "1.0", UptimeMS: 3_600_000, L1: cachesidecar.L1Stats{Limit: 1 << 20},
+		Members: map[string]int64{"in": 1, "refused": 1, "missing": 2},
+		Cluster: cachesidecar.ClusterState{
+			Join: 2, Members: 1, In: true, Owned: 16000, Pauses: 1, Polls: 10, PollFailures: 2, PeerErrors: 3, Refused: 4,
+			Invalidations: cachesidecar.InvalidationStats{Leases: []cachesidecar.LeaseStats{{Node: "b", AgeMS: -1}, {Node: "c", AgeMS: 3}}},
+		},
+		Connections: cachesidecar.ConnectionStats{
+			Open: 8, Limit: 8, Rejected: 5, Denied: map[string]int64{"read": 1, "write": 2},
+			Buffers: cachesidecar.BufferStats{Limit: 100 << 20, Frames: 99 << 20, Most: "user 1000", MostBy: 90 << 20, Refused: 7},
+		},
+		Shares:  []cachesidecar.ShareStats{{Name: "watch streams", Used: 9, Limit: 9, Refused: 6, Most: "user 1000", MostBy: 8}},
+		Overdue: 3, Log: cachesidecar.LogStats{LeftOut: 2, Lost: 1},
+		Namespaces: []cachesidecar.NamespaceStats{
+			{
+				Name: "pages", Hits: 72, Loaded: 9, Stale: 1, ReadErrors: 18, Errors: 20,
+				Loads:     cachesidecar.LoadStats{Origin: "postgres", Breaker: "closed", Loads: 28, Failed: 1},
+				KeyFilter: cachesidecar.KeyFilterStats{Configured: true, Error: "too many keys"},
+				Warm:      cachesidecar.WarmStats{State: "failed"},
+				Failures: []cachesidecar.FailureStats{
+					calls("loads", "did not answer in its time", 2*time.Hour, 1),
+					calls("writes", "could not be reached: connection refused", 4*time.Second, 1),
+				},
+			},
+			{
+				Name:     "users",
+				Loads:    cachesidecar.LoadStats{Origin: "http", Breaker: "half-open", BreakerHalfOpen: true, Shed: 14},
+				Failures: []cachesidecar.FailureStats{calls("loads", "could not be reached: connection refused", 20*time.Minute, 19)},
+			},
+		},
+	}
+	return st
+}
+
+// TestGoldenStatsPages checks the pages of a host that is well and of one that is not,
+// alone and in a cluster.
+func TestGoldenStatsPages(t *testing.T) {
+	bad := ill()
+	well := cachesidecar.Stats{
+		Node: "b", Server: "1.0", UptimeMS: 60_000, L1: cachesidecar.L1Stats{Limit: 1 << 20},
+		Cluster:    cachesidecar.ClusterState{Join: 1, Members: 2, In: true, Owned: 384},
+		Namespaces: []cachesidecar.NamespaceStats{{Name: "default", Hits: 3, Misses: 1}},
+	}
+	var got bytes.Buffer
+	write := func(title string, err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(title, err)
+		}
+		got.WriteString("\n--------\n")
+	}
+	write("well", writeStats(&got, well, nil))
+	write("ill", writeStats(&got, bad, nil))
+	write("cluster, well", writeCluster(&got, &cachesidecar.ClusterStats{Nodes: []cachesidecar.Stats{
+		{Node: "a", Cluster: cachesidecar.ClusterState{Members: 2, In: true, Owned: 16000}}, well,
+	}}))
+	drained := well
+	drained.Cluster.Drained, drained.Cluster.In, drained.Cluster.Owned = true, false, 0
+	write("drained", writeStats(&got, drained, nil))
+	write("cluster, ill", writeCluster(&got, &cachesidecar.ClusterStats{
+		Nodes: []cachesidecar.Stats{bad, well}, Missing: []cachesidecar.MissingStats{{Node: "c", Why: "no answer in 2s"}},
+	}))
+	name := filepath.Join("testdata", "stats_pages.txt")
+	if *update {
+		if err := os.WriteFile(name, got.Bytes(), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got.Bytes(), want) {
+		t.Errorf("got:\n%s\nwant, as in %s (-update writes it anew):\n%s", got.Bytes(), name, want)
+	}
+}
+
+// TestFindingsAreBounded checks that a page counts the findings that it does not show.
+func TestFindingsAreBounded(t *testing.T) {
+	st := ill()
+	for range 100 {
+		st.Namespaces = append(st.Namespaces, st.Namespaces[1])
+		st.Cluster.Invalidations.Leases = append(st.Cluster.Invalidations.Leases, cachesidecar.LeaseStats{Node: "x", AgeMS: -1})
+	}
+	var page bytes.Buffer
+	if err := writeStats(&page, st, nil); err != nil {
+		t.Fatal(err)
+	}
+	head, _, _ := strings.Cut(page.String(), "\nreads ")
+	if n := strings.Count(head, "\n"); n > 2*findingsShown+4 {
+		t.Errorf("%d lines:\n%s", n, head)
+	}
+	for _, want := range []string{"no lease on b, x, x, x, x, and 96 more: ", "\n        and 99 more\n"} {
+		if !strings.Contains(head, want) {
+			t.Errorf("%q is not in\n%s", want, head)
+		}
+	}
+}
+
+// TestStatsOfAFailingOrigin follows a real origin with the command: nine loads and nineteen
+// errors are 0 % hits, and the page, the document and the log tell of the failure, of the
+// open breaker, and of the recovery.
+func TestStatsOfAFailingOrigin(t *testing.T) {
+	var down atomic.Bool
+	origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if down.Load() {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		_, _ = w.Write([]byte("v"))
+	}))
+	defer origin.Close()
+	serveWith(t, sidecar.Config{Namespaces: map[string]sidecar.Namespace{"users": {
+		Origin: &httporigin.Config{URL: origin.URL + "/{key}"}, Limits: sidecar.Limits{Breaker: sidecar.Breaker{Open: 50 * time.Millisecond}},
+	}}})
+	get := func(from, to, status int) {
+		t.Helper()
+		for i := from; i < to; i++ {
+			if o := command(t, "", "get", "--ns", "users", "k"+string(rune('A'+i))); o.status != status {
+				t.Fatal(o)
+			}
+		}
+	}
+	has := func(when string, want ...string) {
+		t.Helper()
+		page := mustRun(t, "stats")
+		for _, w := range want {
+			if !regexp.MustCompile(w).MatchString(page) {
+				t.Errorf("%s: %q is not in\n%s", when, w, page)
+			}
+		}
+	}
+	get(0, 9, exitDone)
+	has("at first", `(?m)^health +well$`, `reads +9: 0.0 % hits, 9 loaded, `)
+	down.Store(true)
+	for range 19 {
+		if o := command(t, "", "get", "--ns", "users", "none"); !strings.Contains(o.err, "origin") && !strings.Contains(o.err, "busy") {
+			t.Fatal(o)
+		}
+	}
+	has("while it is away",
+		`health +not well: origin of users \(http\): loads fail: failed, or gave an answer that cannot be read: status 503`+
+			` \(\ds ago, \d+ in a row, breaker (open|half-open)\)`,
+		`reads +28: 0.0 % hits, 9 loaded, 0 missing, 0 stale, 19 errors`, ` users .* 28 +0.0 % +0 +9 +0 +0 +19 `)
+	time.Sleep(60 * time.Millisecond) // the breaker's time
+	has("after the breaker's time", `breaker half-open\)`, ` half-open\n`)
+	down.Store(false)
+	get(10, 11, exitDone)
+	has("when it is back", `(?m)^health +well$`, `hurts +origin of users \(http\): loads failed: .* status 503 \(\ds ago\)`, ` closed\n`)
+}

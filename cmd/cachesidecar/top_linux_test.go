@@ -1,0 +1,260 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rivo/uniseg"
+	"golang.org/x/sys/unix"
+)
+
+// resize gives a terminal a size, as a window of a desktop does.
+func (tt *terminal) resize(t *testing.T, width, height uint16) {
+	t.Helper()
+	size := unix.Winsize{Row: height, Col: width}
+	if err := unix.IoctlSetWinsize(int(tt.ours.Fd()), unix.TIOCSWINSZ, &size); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (tt *terminal) press(t *testing.T, keys string) {
+	t.Helper()
+	if _, err := tt.ours.WriteString(keys); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// settings returns the terminal's settings, which raw mode changes.
+func (tt *terminal) settings(t *testing.T) unix.Termios {
+	t.Helper()
+	attr, err := unix.IoctlGetTermios(int(tt.its.Fd()), unix.TCGETS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return *attr
+}
+
+// startTop runs top in this process, on a terminal of its own.
+func startTop(t *testing.T, args ...string) (tt *terminal, end context.CancelFunc, done chan int) {
+	t.Helper()
+	tt = newTerminal(t)
+	tt.resize(t, 80, 24)
+	ctx, end := context.WithCancel(t.Context())
+	done = make(chan int, 1)
+	go func() { // ends with ctx, or with a key
+		p := &program{in: tt.its, out: tt.its, err: tt.its}
+		done <- p.run(ctx, append([]string{"cachesidecar", "top", "--interval", "200ms"}, args...))
+	}()
+	t.Cleanup(end)
+	return tt, end, done
+}
+
+// lastPage returns the lines of the last complete page of a terminal's output.
+func lastPage(text string) []string {
+	end := strings.LastIndex(text, endOfScreen)
+	if end < 0 {
+		return nil
+	}
+	page := text[:end]
+	page = page[strings.LastIndex(page, home)+len(home):]
+	lines := strings.Split(page, endOfLine)
+	for i, line := range lines {
+		lines[i] = strings.NewReplacer("\x1b[K", "", "\x1b[1m", "", "\x1b[0m", "").Replace(line)
+	}
+	return lines
+}
+
+func has(what string) func(string) bool {
+	return func(text string) bool { return strings.Contains(strings.Join(lastPage(text), "\n"), what) }
+}
+
+func TestTopOnTerminal(t *testing.T) {
+	serveHere(t)
+	mustRun(t, "set", "k", "v")
+	for _, tc := range []struct{ name, keys string }{{"q", "q"}, {"Ctrl-C", "\x03"}, {"a signal", ""}} {
+		t.Run(tc.name, func(t *testing.T) {
+			tt, end, done := startTop(t)
+			text := tt.waitFor(t, "rates", has("host1          in            0"))
+			if !strings.HasPrefix(text, enterScreen) || !strings.Contains(text, "\x1b[1mHOST ") {
+				t.Errorf("the page does not begin on the other screen, with a bold head: %q", text[:40])
+			}
+			for _, want := range []string{"cachesidecar top on host1: 1 of 1 hosts", "NAMESPACE ", "default ", "HOTTEST ", "q quit"} {
+				if !has(want)(text) {
+					t.Errorf("the page lacks %q:\n%s", want, strings.Join(lastPage(text), "\n"))
+				}
+			}
+			tt.press(t, "\x1b[A") // an arrow is no order
+			tt.press(t, "e")
+			tt.waitFor(t, "another order", has("by errors"))
+			tt.resize(t, 40, 9)
+			if err := syscall.Kill(os.Getpid(), syscall.SIGWINCH); err != nil {
+				t.Fatal(err)
+			}
+			text = tt.waitFor(t, "the narrow page", func(s string) bool { return len(lastPage(s)) == 9 && has("…")(s) })
+			for _, line := range lastPage(text) {
+				if uniseg.StringWidth(line) > 40 {
+					t.Errorf("%q is wider than the terminal", line)
+				}
+			}
+			if tc.keys == "" {
+				end()
+			} else {
+				tt.press(t, tc.keys)
+			}
+			if status := <-done; status != exitDone {
+				t.Errorf("status %d", status)
+			}
+			tt.waitFor(t, "the terminal as it was", func(s string) bool { return strings.HasSuffix(s, leaveScreen) })
+			if attr := tt.settings(t); attr.Lflag&unix.ICANON == 0 || attr.Lflag&unix.ISIG == 0 {
+				t.Error("the terminal is left in raw mode")
+			}
+		})
+	}
+}
+
+// TestTopWithoutColour checks that NO_COLOR leaves nothing but the movements.
+func TestTopWithoutColour(t *testing.T) {
+	serveHere(t)
+	t.Setenv("NO_COLOR", "1")
+	tt, _, done := startTop(t)
+	text := tt.waitFor(t, "a page", has("HOTTEST"))
+	if strings.Contains(text, "m HOST") || strings.Contains(text, "\x1b[1m") {
+		t.Errorf("the page has letters of another kind: %q", text)
+	}
+	tt.press(t, "q")
+	<-done
+}
+
+// TestTopOutlivesSidecar checks that top goes on while its sidecar is restarted.
+func TestTopOutlivesSidecar(t *testing.T) {
+	socket := filepath.Join(tempDir(t), "s")
+	p := runSidecarAt(t, socket, "--node", "host1")
+	tt, _, done := startTop(t, "--socket", socket)
+	tt.waitFor(t, "rates", has("host1          in            0"))
+	p.terminate()
+	tt.waitFor(t, "the trouble", has("NO ANSWER: unavailable"))
+	runSidecarAt(t, socket, "--node", "host1")
+	tt.waitFor(t, "rates again", func(s string) bool { return !has("NO ANSWER")(s) && has("host1          in            0")(s) })
+	tt.press(t, "q")
+	if status := <-done; status != exitDone {
+		t.Errorf("status %d", status)
+	}
+}
+
+// TestTopPanics checks that a panic gives the terminal back, also one in the goroutine
+// that reads.
+func TestTopPanics(t *testing.T) {
+	now, _ := twoSamples()
+	for name, top := range map[string]*liveTop{
+		"in a page":      {view: &view{interval: time.Hour}}, // without an order
+		"while it reads": {view: &view{interval: time.Millisecond, by: &orders[0]}, now: *now},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tt := newTerminal(t)
+			top.screen = screen{in: tt.its, out: tt.its}
+			func() {
+				defer func() {
+					if recover() == nil {
+						t.Error("nothing has panicked")
+					}
+				}()
+				_ = topLive(t.Context(), top, &sampler{}) // without a client
+			}()
+			tt.waitFor(t, "the terminal as it was", func(s string) bool { return strings.HasSuffix(s, leaveScreen) })
+			if tt.settings(t).Lflag&unix.ICANON == 0 {
+				t.Error("the terminal is left in raw mode")
+			}
+		})
+	}
+}
+
+// TestTopSuspended checks Ctrl-Z and SIGTSTP under a shell: each gives the terminal back,
+// stops top, and fg brings the page again.
+func TestTopSuspended(t *testing.T) {
+	socket := serveHere(t)
+	for _, how := range []string{"Ctrl-Z", "SIGTSTP"} {
+		t.Run(how, func(t *testing.T) {
+			tt := newTerminal(t)
+			tt.resize(t, 80, 24)
+			shell := exec.Command("bash", "--norc", "-i")
+			shell.Env = append(os.Environ(), "PS1=$ ", "TERM=xterm", "CACHESIDECAR_SOCKET="+socket)
+			shell.Stdin, shell.Stdout, shell.Stderr = tt.its, tt.its, tt.its
+			shell.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true, Pdeathsig: syscall.SIGKILL}
+			if err := shell.Start(); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = shell.Process.Kill(); _ = shell.Wait() })
+			pages := func(n int) func(string) bool {
+				return func(s string) bool {
+					_, after, _ := strings.Cut(s, strings.Repeat(enterScreen, 1))
+					return strings.Count(s, enterScreen) == n && strings.Contains(after, "HOTTEST") && has("q quit")(s)
+				}
+			}
+			tt.press(t, fmt.Sprintf("%s top --interval 200ms\n", binary()))
+			tt.waitFor(t, "a page", pages(1))
+			if how == "Ctrl-Z" {
+				tt.press(t, "\x1a")
+			} else if err := syscall.Kill(childOf(t, shell.Process.Pid), syscall.SIGTSTP); err != nil {
+				t.Fatal(err)
+			}
+			tt.waitFor(t, "the shell", func(s string) bool {
+				at := strings.LastIndex(s, leaveScreen)
+				return at > 0 && strings.Contains(s[at:], "Stopped")
+			})
+			tt.press(t, "fg\n")
+			tt.waitFor(t, "the page again", pages(2))
+			tt.press(t, "q")
+			tt.waitFor(t, "its end", func(s string) bool { return strings.Count(s, leaveScreen) == 2 })
+			tt.press(t, "echo status $?\n")
+			tt.waitFor(t, "its status", func(s string) bool { return strings.Contains(s, "status 0") })
+			tt.press(t, "exit\n")
+		})
+	}
+}
+
+// childOf returns the only child of a process.
+func childOf(t *testing.T, pid int) (child int) {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := fmt.Sscan(string(bytes.TrimSpace(b)), &child); err != nil {
+		t.Fatalf("%q: %v", b, err)
+	}
+	return child
+}
+
+// TestTopOnce checks one page without a terminal, and what is refused.
+func TestTopOnce(t *testing.T) {
+	socket := serveHere(t)
+	out := mustRun(t, "top", "--once", "--interval", "200ms")
+	for _, want := range []string{"cachesidecar top on host1: 1 of 1 hosts, every 200ms", "\nhost1          in            0", "\nHOTTEST "} {
+		if !strings.Contains(out, want) {
+			t.Errorf("the page lacks %q:\n%s", want, out)
+		}
+	}
+	if strings.Contains(out, "\x1b") || strings.Contains(out, "q quit") {
+		t.Errorf("the page is for a terminal: %q", out)
+	}
+	for line, want := range map[string]string{
+		"top":                         `stdin and stdout are no terminal: give --once for one page, or use "cachesidecar stats --cluster --json"`,
+		"top --once --interval 199ms": "--interval 199ms: give 200ms to 1h0m0s",
+		"top --once --interval 1h1ms": "--interval 1h0m0.001s: give 200ms to 1h0m0s",
+	} {
+		if o := command(t, "", strings.Fields(line)...); o.status != exitUsage || !strings.Contains(o.err, want) {
+			t.Errorf("%s: %v\nwant %q", line, o, want)
+		}
+	}
+	if o := command(t, "", "top", "--once", "--socket", socket+"-none"); o.status != exitConnect {
+		t.Errorf("without a sidecar: %v", o)
+	}
+}

@@ -1,0 +1,260 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar/internal/logs"
+)
+
+// sample is what top has read at one time. Texts in it are fit for a terminal.
+type sample struct {
+	at      time.Time
+	here    string // this host
+	nodes   []cachesidecar.Stats
+	members []cachesidecar.Member
+	missing []cachesidecar.MissingStats
+	alone   string // why there is this host only
+	hot     cachesidecar.HotKeys
+	notHot  string // why there are no hot keys
+	err     error  // why there is nothing at all
+
+	panicked string // in the goroutine that reads
+}
+
+// sampler reads samples.
+type sampler struct {
+	cl      *client.Client
+	timeout time.Duration
+	alone   string // why the sidecar tells of this host only
+	notHot  string
+}
+
+// maxHot is the most hot keys that top asks for.
+const maxHot = 100
+
+// read reads one sample. It asks no longer for what the sidecar has refused.
+func (r *sampler) read(ctx context.Context) sample {
+	ctx, cancel := context.WithTimeout(ctx, r.timeout)
+	defer cancel()
+	s := sample{at: time.Now()}
+	st, err := r.cl.Stats(ctx)
+	if err != nil {
+		return sample{at: s.at, err: err}
+	}
+	s.here, s.nodes = st.Node, []cachesidecar.Stats{st}
+	if r.alone == "" {
+		all, err := r.cl.ClusterStats(ctx)
+		switch {
+		case refusal(err):
+			r.alone = logs.Plain(err.Error())
+		case err != nil:
+			return sample{at: s.at, err: err}
+		default:
+			s.nodes, s.missing = all.Nodes, all.Missing
+		}
+	}
+	s.alone = r.alone
+	if s.members, err = r.cl.Members(ctx); err != nil && !refusal(err) {
+		return sample{at: s.at, err: err}
+	}
+	if r.notHot == "" {
+		s.hot, err = r.cl.Hot(ctx, cachesidecar.HotOptions{N: maxHot})
+		switch {
+		case refusal(err):
+			r.notHot = logs.Plain(err.Error())
+		case err != nil:
+			return sample{at: s.at, err: err}
+		}
+	}
+	s.notHot = r.notHot
+	s.nodes, s.members, s.missing, s.hot = shown(s.nodes), shown(s.members), shown(s.missing), shown(s.hot)
+	return s
+}
+
+// refusal reports whether a sidecar refuses a question of this user, or does not know it.
+func refusal(err error) bool {
+	return errors.Is(err, cachesidecar.ErrUnauthorized) || errors.Is(err, cachesidecar.ErrUnsupported)
+}
+
+// activity is a line of top: a host or a namespace. Rates are per second; a negative one
+// is not known yet.
+type activity struct {
+	name, state string
+
+	reads, writes, loads, errors float64
+	hits                         float64 // of the reads; 0 to 1
+	used, limit                  int64   // bytes
+	entries                      int64
+	lag                          time.Duration
+	silent                       string // why there are no numbers
+	trouble                      bool   // it should answer, and does not
+}
+
+// rates fills in the rates between two readings of the same counters.
+func (a *activity) rates(now, last *cachesidecar.NamespaceStats, seconds float64) {
+	if last == nil || seconds <= 0 {
+		a.reads, a.writes, a.loads, a.errors, a.hits = -1, -1, -1, -1, -1
+		return
+	}
+	rate := func(now, last int64) float64 { return max(float64(now-last), 0) / seconds }
+	a.reads, a.writes = rate(now.Reads(), last.Reads()), rate(now.Writes+now.Deletes, last.Writes+last.Deletes)
+	a.loads, a.errors = rate(now.Loads.Loads, last.Loads.Loads), rate(now.Errors, last.Errors)
+	a.hits = -1
+	if a.reads > 0 {
+		a.hits = rate(now.Hits, last.Hits) / a.reads
+	}
+}
+
+// hosts returns a line for each host that is known: those that answered, and those that
+// did not.
+func hosts(now, last *sample) (list []activity) {
+	states := map[string]cachesidecar.Member{}
+	for _, m := range now.members {
+		states[m.Node] = m
+	}
+	for i := range now.nodes {
+		st := &now.nodes[i]
+		a := activity{
+			name: st.Node, state: cmp.Or(states[st.Node].State, "in"),
+			used: st.L2.Memory.Used, limit: st.L2.Memory.Limit, entries: st.L2.Entries,
+			lag: time.Duration(st.Cluster.Invalidations.LagUS) * time.Microsecond,
+		}
+		t := st.Total()
+		if l := sameProcess(st, last); l != nil {
+			before := l.Total()
+			a.rates(&t, &before, float64(st.UptimeMS-l.UptimeMS)/1000)
+		} else {
+			a.rates(&t, nil, 0)
+		}
+		list = append(list, a)
+		delete(states, st.Node)
+	}
+	for _, m := range now.missing {
+		state := cmp.Or(states[m.Node].State, "missing")
+		list = append(list, activity{name: m.Node, state: state, silent: "no answer: " + m.Why, trouble: true})
+		delete(states, m.Node)
+	}
+	for _, m := range states { // those that are not asked
+		why := cmp.Or(m.Why, "not asked")
+		list = append(list, activity{name: m.Node, state: m.State, silent: why, trouble: m.Why != ""})
+	}
+	return list
+}
+
+// sameProcess returns what an earlier sample tells of the same process; nil if nothing.
+func sameProcess(st *cachesidecar.Stats, last *sample) *cachesidecar.Stats {
+	if last == nil {
+		return nil
+	}
+	for i := range last.nodes {
+		l := &last.nodes[i]
+		if l.Node == st.Node && l.Process.PID == st.Process.PID && l.UptimeMS < st.UptimeMS {
+			return l
+		}
+	}
+	return nil
+}
+
+// sum returns the line of all hosts together. Rates that are not known do not count.
+func sum(list []activity) (all activity) {
+	hits := 0.0
+	known := false
+	for i := range list {
+		a := &list[i]
+		all.used, all.limit, all.entries = all.used+a.used, all.limit+a.limit, all.entries+a.entries
+		all.lag = max(all.lag, a.lag)
+		if a.silent == "" && a.reads >= 0 {
+			known = true
+			all.reads, all.writes = all.reads+a.reads, all.writes+a.writes
+			all.loads, all.errors = all.loads+a.loads, all.errors+a.errors
+			hits += max(a.hits, 0) * a.reads
+		}
+	}
+	all.hits = -1
+	switch {
+	case !known:
+		all.reads, all.writes, all.loads, all.errors = -1, -1, -1, -1
+	case all.reads > 0:
+		all.hits = hits / all.reads
+	}
+	return all
+}
+
+// spaces returns a line for each namespace. The rates are those of the hosts that have
+// answered in both samples.
+func spaces(now, last *sample) (list []activity) {
+	var all, counted, before cachesidecar.ClusterStats
+	seconds := 0.0
+	for _, st := range now.nodes {
+		all.Nodes = append(all.Nodes, st)
+		if l := sameProcess(&st, last); l != nil {
+			counted.Nodes, before.Nodes = append(counted.Nodes, st), append(before.Nodes, *l)
+			seconds = max(seconds, float64(st.UptimeMS-l.UptimeMS)/1000)
+		}
+	}
+	sum, a, b := all.Total(), counted.Total(), before.Total()
+	for i := range sum.Namespaces {
+		ns := &sum.Namespaces[i]
+		line := activity{name: ns.Name, used: ns.Bytes, limit: ns.Quota, entries: ns.Entries}
+		then := space(&b, ns.Name)
+		if len(before.Nodes) == 0 {
+			then = nil
+		}
+		line.rates(space(&a, ns.Name), then, seconds)
+		list = append(list, line)
+	}
+	return list
+}
+
+// space returns the counters of a namespace, zeros if there is none.
+func space(st *cachesidecar.Stats, name string) *cachesidecar.NamespaceStats {
+	for i := range st.Namespaces {
+		if st.Namespaces[i].Name == name {
+			return &st.Namespaces[i]
+		}
+	}
+	return &cachesidecar.NamespaceStats{}
+}
+
+// order is an order of lines: the letter of its key, and its name.
+type order struct {
+	key    byte
+	name   string
+	weight func(*activity) float64 // the highest first; nil: by name
+}
+
+var orders = []order{
+	{'r', "reads", func(a *activity) float64 { return a.reads }},
+	{'w', "writes", func(a *activity) float64 { return a.writes }},
+	{'h', "misses", func(a *activity) float64 { return a.reads * (1 - max(a.hits, 0)) }},
+	{'l', "loads", func(a *activity) float64 { return a.loads }},
+	{'e', "errors", func(a *activity) float64 { return a.errors }},
+	{'g', "lag", func(a *activity) float64 { return float64(a.lag) }},
+	{'m', "memory", func(a *activity) float64 { return float64(a.used) }},
+	{'n', "name", nil},
+}
+
+// sort sorts lines. Hosts that should answer and do not are the first.
+func (o *order) sort(list []activity) {
+	slices.SortFunc(list, func(a, b activity) int {
+		if a.trouble != b.trouble {
+			if a.trouble {
+				return -1
+			}
+			return 1
+		}
+		if o.weight != nil {
+			if d := cmp.Compare(o.weight(&b), o.weight(&a)); d != 0 {
+				return d
+			}
+		}
+		return strings.Compare(a.name, b.name)
+	})
+}

@@ -1,0 +1,100 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/client"
+)
+
+func ttlCommand(p *program) *cli.Command {
+	return &cli.Command{
+		Name:      "ttl",
+		Usage:     "print how long a key has to live, or several",
+		ArgsUsage: "KEY…",
+		Description: "It changes nothing, and never asks the origin.\n" +
+			"Of several keys, each found one gives a line: the key, a tab, the time.\n" +
+			"Exit status 1 if a key has no value.",
+		Flags:  clientFlags(nsFlag, jsonFlag),
+		Action: counted(1, -1, p.ttl),
+	}
+}
+
+// jsonTTL is a key in ttl's JSON.
+type jsonTTL struct {
+	Key   string `json:"key"`
+	Found bool   `json:"found"`
+	TTLMS int64  `json:"ttl_ms"` // remaining; 0: no expiry
+}
+
+func (p *program) ttl(c *cli.Context) error {
+	keys := c.Args().Slice()
+	return ask(c, func(ctx context.Context, cl *client.Client) error {
+		found, why, err := lookUp(ctx, cl, keys, cachesidecar.GetOptions{NoLoad: true})
+		if err != nil {
+			return err
+		}
+		var missing error
+		items := make([]jsonTTL, len(keys))
+		for i, k := range keys {
+			it, ok := found[k]
+			items[i] = jsonTTL{k, ok, it.TTL.Milliseconds()}
+			if ok {
+				continue
+			}
+			missing = errMiss
+			if !c.Bool("json") {
+				writeMissing(p.err, k, why)
+			}
+		}
+		var document any = items
+		if len(keys) == 1 {
+			document = items[0]
+		}
+		return cmp.Or(p.show(c, document, func(out io.Writer) error { return writeTTLs(out, items) }), missing)
+	})
+}
+
+// writeTTLs writes the time of one key, or a line for each key that has a value.
+func writeTTLs(out io.Writer, items []jsonTTL) error {
+	w := errWriter{out: out}
+	for _, it := range items {
+		switch left := timeLeft(time.Duration(it.TTLMS) * time.Millisecond); {
+		case !it.Found:
+		case len(items) == 1:
+			w.printf("%s\n", left)
+		default:
+			w.printf("%s\t%s\n", it.Key, left)
+		}
+	}
+	return w.err
+}
+
+// timeLeft formats a remaining TTL as a time that --ttl accepts: in milliseconds below a
+// second, else in seconds, minutes, hours and days.
+func timeLeft(ttl time.Duration) string {
+	switch {
+	case ttl == 0:
+		return "no expiry"
+	case ttl < time.Second:
+		return ttl.Truncate(time.Millisecond).String()
+	}
+	var text strings.Builder
+	for _, u := range []struct {
+		unit string
+		is   time.Duration
+	}{{"d", 24 * time.Hour}, {"h", time.Hour}, {"m", time.Minute}, {"s", time.Second}} {
+		if n := ttl / u.is; n > 0 {
+			fmt.Fprintf(&text, "%d%s", n, u.unit)
+			ttl -= n * u.is
+		}
+	}
+	return text.String()
+}

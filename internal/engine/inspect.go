@@ -1,0 +1,142 @@
+package engine
+
+import (
+	"cmp"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/internal/hotkeys"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/slow"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/l2/segment"
+)
+
+// Inspection answers requests about what this host stores and does: for operators, not
+// for apps.
+type Inspection struct {
+	clock    kv.Clock
+	names    *namespaces.Table
+	store    *segment.Store
+	node     *cluster.Node
+	hot      *hotkeys.Sketch
+	loads    *slow.List
+	Requests slow.List     // of apps, over the socket
+	Listing  chan struct{} // has a place for the one request that lists keys
+}
+
+func newInspection(e *Engine, hot *hotkeys.Sketch, loads *slow.List) *Inspection {
+	return &Inspection{
+		clock: e.Clock, names: e.Names, store: e.Store, node: e.Node, hot: hot, loads: loads,
+		Listing: make(chan struct{}, 1),
+	}
+}
+
+// Hot answers HOT. may reports whether the caller may know a namespace's keys.
+func (i *Inspection) Hot(q *wire.Request, may func(namespace string) bool) wire.Reply {
+	top := i.hot.Top(int(q.Limit), i.clock.Read().Boot, seen(q, may))
+	a := wire.Hot{WindowMS: uint64(top.Window.Milliseconds()), Reads: top.Reads, Keys: []wire.HotKey{}}
+	for _, k := range top.Keys {
+		a.Keys = append(a.Keys, wire.HotKey{
+			Namespace: k.Namespace, Key: k.Key, Reads: k.Reads,
+			Share: float64(k.Reads) / float64(cmp.Or(top.Reads, 1)),
+		})
+	}
+	return wire.BodyReply(a)
+}
+
+// seen returns which namespaces an answer tells of: that of the request, or with All those
+// that may accepts.
+func seen(q *wire.Request, may func(string) bool) func(string) bool {
+	if q.Has(wire.All) {
+		return may
+	}
+	return func(namespace string) bool { return namespace == string(q.Namespace) }
+}
+
+// Slow answers SLOW. may is as for Hot.
+func (i *Inspection) Slow(q *wire.Request, may func(namespace string) bool) wire.Reply {
+	now, see := i.clock.Read().Boot, seen(q, may)
+	calls := func(l *slow.List) []wire.SlowCall {
+		list := []wire.SlowCall{}
+		for _, c := range l.Slowest(int(q.Limit), now, see) {
+			w := wire.SlowCall{
+				BeganMS: uint64(c.Began), TookUS: uint64(c.Took.Microseconds()), Op: c.Op, Namespace: c.Namespace,
+				Key: c.Key, Hash: uint64(c.Hash), Keys: uint64(c.Keys), Result: c.Result, Parts: []wire.SlowPart{},
+			}
+			for _, p := range c.Parts {
+				part := wire.SlowPart{What: p.What, Node: p.Node, TookUS: uint64(p.Took.Microseconds())}
+				w.Parts = append(w.Parts, part)
+			}
+			list = append(list, w)
+		}
+		return list
+	}
+	return wire.BodyReply(wire.Slow{
+		ThresholdMS: uint64(slow.Threshold.Milliseconds()), WindowMS: uint64(slow.Age.Milliseconds()),
+		Requests: calls(&i.Requests), Loads: calls(i.loads),
+	})
+}
+
+// Bounds of one KEYS, beside its limit. The next request goes on where it has ended.
+const (
+	listTime   = 5 * time.Millisecond
+	listLooked = 1 << 15 // entries
+)
+
+// Keys answers KEYS: the entries of this host's own share, page by page. One request at a
+// time does so, and takes the lock of one shard at a time, for one index page.
+func (i *Inspection) Keys(q *wire.Request, deadline time.Duration) wire.Reply {
+	at, err := i.position(q.Token)
+	if err != nil {
+		return wire.ErrorReply(err)
+	}
+	wait := time.NewTimer(deadline - i.clock.Read().Boot)
+	defer wait.Stop()
+	select {
+	case i.Listing <- struct{}{}:
+		defer func() { <-i.Listing }()
+	case <-wait.C:
+		return failed(wire.Busy, "other requests list keys: try again")
+	}
+	now := i.clock.Read()
+	i.node.CheckPause(now.Boot)
+	page := wire.KeysPage{Keys: []wire.KeyInfo{}}
+	pins := namespaces.Pins{Table: i.names}
+	defer pins.Release()
+	ns := pins.Read(q.Namespace)
+	if ns == nil {
+		return wire.BodyReply(page) // a name without a slot has no entries
+	}
+	w := segment.Wanted{
+		Namespace: ns.ID, Prefix: q.Key, Now: now.Boot,
+		Partition: func(p uint16) bool { return i.node.OwnershipEpoch(p) != 0 },
+	}
+	var list []segment.Listed
+	more := true
+	for looked, n := 0, 0; more && len(list) < int(q.Limit) && looked < listLooked &&
+		i.clock.Read().Boot-now.Boot < listTime; looked += n {
+		list, at, n, more = i.store.List(at, &w, int(q.Limit)-len(list), list)
+	}
+	for _, l := range list {
+		page.Keys = append(page.Keys, wire.KeyInfo{
+			Key: l.Key, Size: uint64(l.Size), Memory: uint64(l.Memory), TTLMS: uint64(l.Deadline.TTLms(now.Boot)),
+			Version: uint64(l.Version),
+		})
+	}
+	if more {
+		page.Cursor = appendCursor(nil, at, i.node.Self().Epoch)
+	}
+	return wire.BodyReply(page)
+}
+
+// position returns where a KEYS begins.
+func (i *Inspection) position(cursor []byte) (segment.Position, *wire.Error) {
+	p, bad := parseCursor(cursor, i.node.Self().Epoch)
+	if bad == nil && !i.store.Valid(p) {
+		bad = wire.Errorf(wire.BadRequest,
+			"the cursor %x names no place here: give the cursor of the answer before as it is", cursor)
+	}
+	return p, bad
+}

@@ -1,0 +1,134 @@
+package faults
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+var previous = flag.String("faults.previous", "HEAD^",
+	"the revision whose command shares a cluster with this tree's; the tree may have changes that are not committed")
+
+// root is the root of this tree, seen from the folder in which the tests run.
+const root = "../.."
+
+// built builds this tree's command, and returns its path.
+func built(t testing.TB) string {
+	t.Helper()
+	return build(t, root)
+}
+
+// builtPrevious builds the command of the revision of -faults.previous, and returns its
+// path. The files of the revision are in a folder of the test: the work tree and the
+// repository stay as they are.
+func builtPrevious(t testing.TB) string {
+	t.Helper()
+	dir := t.TempDir()
+	tree, err := exec.Command("git", "-C", root, "archive", "--format=tar", *previous).Output()
+	if err != nil {
+		skip(t, "no files of the revision "+*previous+" (git archive: "+reason(err)+
+			"): install git, run in a clone with history (git fetch --deepen=1), or name another by -faults.previous")
+	}
+	cmd := exec.Command("tar", "-x", "-C", dir)
+	cmd.Stdin = bytes.NewReader(tree)
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("tar: %s", reason(err))
+	}
+	return build(t, dir)
+}
+
+// skip skips a test because something is missing. In CI it fails the test instead.
+func skip(t testing.TB, why string) {
+	t.Helper()
+	if os.Getenv("CI") == "true" {
+		t.Fatal(why)
+	}
+	t.Skip(why)
+}
+
+// build builds the command of a tree.
+func build(t testing.TB, tree string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "cachesidecar")
+	cmd := exec.Command("go", "build", "-buildvcs=false", "-o", path, "./cmd/cachesidecar")
+	cmd.Dir = tree
+	if _, err := cmd.Output(); err != nil {
+		t.Fatalf("go build in %s: %s", tree, reason(err))
+	}
+	return path
+}
+
+// reason returns an error with what its process wrote to stderr.
+func reason(err error) string {
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && len(exit.Stderr) > 0 {
+		return err.Error() + ": " + strings.TrimSpace(string(exit.Stderr))
+	}
+	return err.Error()
+}
+
+// commandLine returns the words that start the node's sidecar, and its variables.
+func (n *node) commandLine() (words, env []string) {
+	n.g.t.Helper()
+	if n.program == "" {
+		text, err := json.Marshal(n.spec)
+		if err != nil {
+			n.g.t.Fatal(err)
+		}
+		return []string{os.Args[0]}, []string{asSidecar + "=" + string(text)}
+	}
+	n.configure()
+	sp := &n.spec
+	words = []string{
+		n.program, "run", "--config", n.config(), "--node", sp.Node, "--socket", sp.Socket, "--bind", sp.Bind,
+		"--join", strings.Join(sp.Join, ","), "--max-staleness", sp.MaxStaleness.String(), "--l1-size", "4MiB",
+		"--l2-size", "32MiB", "--http", "off", "--log-format", "text",
+	}
+	for _, s := range [][2]string{
+		{"--cluster-key-file", sp.Keys}, {"--tls-cert", sp.TLS.Cert}, {"--tls-key", sp.TLS.Key}, {"--tls-ca", sp.TLS.CA},
+	} {
+		if s[1] != "" {
+			words = append(words, s[0], s[1])
+		}
+	}
+	return words, nil
+}
+
+// config is the path of the node's configuration file, which has only namespaces.
+func (n *node) config() string { return filepath.Join(n.g.dir, n.spec.Node+".yaml") }
+
+// configure writes the node's configuration file, in one step.
+func (n *node) configure() {
+	n.g.t.Helper()
+	text := "namespaces: {}\n"
+	if n.spec.Namespaces != "" {
+		text = "namespaces:\n" + strings.ReplaceAll("\n"+strings.TrimSpace(n.spec.Namespaces), "\n", "\n  ") + "\n"
+	}
+	next := n.config() + "-"
+	if err := errors.Join(os.WriteFile(next, []byte(text), 0o600), os.Rename(next, n.config())); err != nil {
+		n.g.t.Fatal(err)
+	}
+}
+
+// command runs a command of a program against the node's sidecar, and returns what it
+// prints to stdout. The error has what it prints to stderr.
+func (n *node) command(program string, words ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(n.g.t.Context(), patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, program, append(words, "--socket", n.spec.Socket)...)
+	cmd.Env, cmd.WaitDelay = scrubbed(), time.Second
+	endWithParent(cmd)
+	out, err := cmd.Output()
+	if err != nil {
+		err = errors.New(strings.Join(words, " ") + ": " + reason(err))
+	}
+	return string(out), err
+}

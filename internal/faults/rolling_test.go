@@ -1,0 +1,188 @@
+package faults
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestRollingUpgrade runs the previous commit's command and this tree's in one cluster,
+// while apps read, write, delete and load through all hosts. Hosts are replaced one by
+// one by the new command, then back, and then two of three are new for a while. Clients of
+// both commands ask sidecars of both.
+//
+// No value is wrong or older than the bound. No request of an app fails on a host that
+// stays. On a host that is replaced, no request fails but those that run between SIGTERM
+// and the first answer of the next process. A read that misses because the key's owner
+// cannot be asked at that moment is a miss to the app; at most one in a thousand may be.
+func TestRollingUpgrade(t *testing.T) {
+	scenario(t, time.Minute)
+	before, now := builtPrevious(t), built(t)
+	for _, keyed := range []bool{false, true} {
+		name := map[bool]string{false: "plain", true: "with a cluster key"}[keyed]
+		t.Run(name, func(t *testing.T) { newUpgrade(t, before, now, keyed).run() })
+	}
+}
+
+// upgrade is a cluster whose hosts are replaced.
+type upgrade struct {
+	*group
+	before, now string // the commands
+	load        *load
+	gaps        []string
+}
+
+func newUpgrade(t *testing.T, before, now string, keyed bool) *upgrade {
+	u := &upgrade{group: newGroup(t, fast, 3), before: before, now: now}
+	p := newPages(t)
+	for _, n := range u.nodes {
+		n.program, n.spec.Namespaces = before, p.settings(queueTime)
+		if keyed {
+			n.key("1")
+		}
+	}
+	u.start(u.nodes)
+	u.load = u.work(false)
+	u.load.browse(p)
+	return u
+}
+
+func (u *upgrade) run() {
+	begun := u.load.now()
+	heard := u.listen(u.nodes[0], u.before)
+	for i, n := range u.nodes {
+		u.replace(n, u.now)
+		if i == 0 {
+			u.clients("one is new")
+		}
+	}
+	for _, n := range u.nodes {
+		u.replace(n, u.before)
+	}
+	u.replace(u.nodes[1], u.now)
+	u.replace(u.nodes[2], u.now)
+	heardByNew := u.listen(u.nodes[0], u.now)
+	time.Sleep(3 * time.Second)
+	u.clients("one is old")
+	heard()
+	heardByNew()
+	u.load.check(nil)
+	u.judge(u.load.failures(begun))
+	u.load.found(firstPage)
+	u.t.Logf("no host was asked for: %s", strings.Join(u.gaps, ", "))
+}
+
+// judge fails the test if requests of apps failed.
+func (u *upgrade) judge(failures []op) {
+	u.t.Helper()
+	missed := 0
+	for _, o := range failures {
+		if o.kind == get && o.out == degraded {
+			missed++
+			u.t.Logf("a read missed: %v", &o)
+		} else {
+			u.t.Errorf("an app's request failed: %v", &o)
+		}
+	}
+	if most := len(u.load.history) / 1000; missed > most {
+		u.t.Errorf("%d reads missed because the owner could not be asked: want %d at most", missed, most)
+	}
+}
+
+// replace ends a host's process and starts a program in its place.
+func (u *upgrade) replace(n *node, program string) {
+	u.t.Helper()
+	begun := time.Now()
+	n.leave()
+	n.program = program
+	n.start()
+	u.gaps = append(u.gaps, fmt.Sprintf("%s %.2f s", n.spec.Node, time.Since(begun).Seconds()))
+	u.settle(n.spec.Node+" is replaced", begun)
+}
+
+// clients asks every host with the clients of both commands.
+func (u *upgrade) clients(when string) {
+	u.t.Helper()
+	for i, n := range u.nodes {
+		for j, program := range []string{u.before, u.now} {
+			other := []string{u.now, u.before}[j]
+			key, val := fmt.Sprintf("cli-%d-%d", i, j), when+" "+n.spec.Node
+			for _, step := range []struct {
+				program, words, want string
+			}{
+				{program, "set --ack all " + key + " WORD", ""},
+				{other, "get " + key, val},
+				{program, "get --json " + key, `"found":true`},
+				{program, "touch --ttl 1m " + key, ""},
+				{other, "del " + key, ""},
+				{program, "incr --initial 5 n-" + key, ""},
+				{program, "members --json", `"n02"`},
+				{program, "ring --json " + key, `"holder"`},
+				{program, "stats --json", `"namespaces"`},
+				{program, "stats --cluster", "n01"},
+				{program, "bench --duration 50ms --keys 200 --conns 2", "requests/s"},
+			} {
+				words := strings.Fields(step.words)
+				for i := range words {
+					if words[i] == "WORD" {
+						words[i] = val
+					}
+				}
+				out, err := n.command(step.program, words...)
+				if err != nil || !strings.Contains(strings.ReplaceAll(out, `": `, `":`), step.want) {
+					u.t.Errorf("%s: %s of %s at %s: %q, %v; want %q", when, step.words, step.program, n.spec.Node, out, err, step.want)
+				}
+			}
+		}
+	}
+}
+
+// listen starts the command "watch" of a program at a node, and waits until it follows.
+// The returned function ends it, and fails the test if it has printed few changes.
+func (u *upgrade) listen(n *node, program string) (stop func()) {
+	u.t.Helper()
+	ctx, cancel := context.WithCancel(u.t.Context())
+	cmd := exec.CommandContext(ctx, program, "watch", "--json", "--socket", n.spec.Socket)
+	var said bytes.Buffer
+	cmd.Env, cmd.WaitDelay, cmd.Stderr = scrubbed(), time.Second, &said
+	endWithParent(cmd)
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		u.t.Fatal(err)
+	}
+	changes, over := 0, make(chan struct{})
+	lines := bufio.NewScanner(out)
+	lines.Scan() // the reset that begins the stream
+	go func() {  // ends with the command
+		defer close(over)
+		for lines.Scan() {
+			var event struct{ Kind string }
+			if err := json.Unmarshal(lines.Bytes(), &event); err != nil {
+				u.t.Errorf("watch of %s prints %q: %v", program, lines.Bytes(), err)
+			}
+			if event.Kind == "changed" {
+				changes++
+			}
+		}
+	}()
+	end := func() error {
+		cancel()
+		<-over
+		return cmd.Wait()
+	}
+	u.t.Cleanup(func() { _ = end() })
+	return func() {
+		if err := end(); changes < 20 {
+			u.t.Errorf("watch of %s has heard of %d changes: %v\n%s", program, changes, err, said.String())
+		}
+	}
+}

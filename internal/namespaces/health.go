@@ -1,0 +1,141 @@
+package namespaces
+
+import (
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/loader"
+)
+
+// Health follows one use of an origin: its loads, its writes, or its listings. The log has
+// the first failure, then at most one line per minute that counts the failures since, and
+// the recovery. A use that fails and recovers several times within a minute gets the lines
+// of one time; the next line about a failure counts those without one.
+//
+// The log has the error itself. STATS has a text that apps may read.
+type Health struct {
+	log   *slog.Logger // knows the namespace and the kind of the origin
+	words healthWords
+
+	mu       sync.Mutex
+	row      int64     // failures since the last success
+	since    time.Time // the first of them
+	last     time.Time // the last failure, also one before the last success
+	why      string    // of the last failure, for STATS
+	told     time.Time // the last line about a failure
+	untold   int64     // failures since that line
+	open     bool      // the log has a failure of this row, and must have its end
+	breaker  string    // the last state in the log; "" is closed
+	openings uint64    // of the breaker, before the one in the log
+}
+
+// healthWords are the messages about one use.
+type healthWords struct{ calls, failed, still, again string }
+
+var (
+	loadWords = healthWords{
+		"loads", "a load failed", "loads from an origin still fail", "loads from an origin succeed again",
+	}
+	writeWords = healthWords{
+		"writes", "a write to an origin failed", "writes to an origin still fail", "writes to an origin succeed again",
+	}
+	filterWords = healthWords{
+		"listings", "the filter of existing keys was not built", "the filter of existing keys still cannot be built",
+		"the filter of existing keys is built again",
+	}
+)
+
+// sumEvery is the least time between two lines about failures of one use.
+const sumEvery = time.Minute
+
+// succeeded notes a call that the origin has answered.
+func (h *Health) succeeded() {
+	h.mu.Lock()
+	n, lasted, tell := h.row, time.Since(h.since), h.open
+	h.row, h.open = 0, false
+	h.mu.Unlock()
+	if tell {
+		h.log.Info(h.words.again, "failures", n, "lasted", lasted.Round(time.Millisecond))
+	}
+}
+
+// failed notes a call that has failed. why is the text for STATS.
+func (h *Health) failed(err error, why string) {
+	h.mu.Lock()
+	now := time.Now()
+	if h.row == 0 {
+		h.since = now
+	}
+	h.row++
+	h.untold++
+	h.last, h.why = now, why
+	if !h.told.IsZero() && now.Sub(h.told) < sumEvery {
+		h.mu.Unlock()
+		return
+	}
+	text, n, row, lasting := h.words.failed, h.untold, h.row, now.Sub(h.since)
+	if h.open {
+		text = h.words.still
+	}
+	h.told, h.untold, h.open = now, 0, true
+	h.mu.Unlock()
+	if n == 1 && row == 1 {
+		h.log.Warn(text, "error", err)
+		return
+	}
+	h.log.Warn(text, "failures", n, "in_a_row", row, "lasting", lasting.Round(time.Millisecond), "error", err)
+}
+
+// sees notes the state of the breaker. The log has each opening of a closed breaker, the
+// first time that it is half-open then, and its closing, which counts the openings.
+func (h *Health) sees(g *loader.Guard) {
+	h.mu.Lock()
+	s := g.Stats() // under the lock, so that an older state never follows a newer one
+	before := h.breaker
+	var tell func()
+	switch {
+	case s.Breaker == "closed" && before != "":
+		n := s.Opened - h.openings
+		h.breaker = ""
+		tell = func() { h.log.Info("the breaker before an origin closed", "openings", n) }
+	case s.Breaker != "closed" && before == "":
+		h.breaker, h.openings = "open", s.Opened-1
+		row, why := h.row, h.why
+		tell = func() {
+			h.log.Warn("the breaker before an origin opened: loads are refused", "failures", row, "error", why)
+		}
+	case s.Breaker == "half-open" && before == "open":
+		h.breaker = s.Breaker
+		tell = func() { h.log.Info("the breaker before an origin is half-open: the next load tries the origin") }
+	}
+	h.mu.Unlock()
+	if tell != nil {
+		tell()
+	}
+}
+
+// stats returns the last failure, and the failures since the last success.
+func (h *Health) stats() cachesidecar.FailureStats {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	f := cachesidecar.FailureStats{Calls: h.words.calls, Error: h.why, InARow: h.row}
+	if f.Error != "" {
+		f.AgeMS = max(1, time.Since(h.last).Milliseconds())
+	}
+	return f
+}
+
+// failures returns the failures of each kind of calls of the origin.
+func (ns *Namespace) failures() []cachesidecar.FailureStats {
+	list := []cachesidecar.FailureStats{}
+	if ns.Origin != nil {
+		for _, h := range []*Health{ns.Origin.loads, ns.Origin.writes, ns.Origin.lists} {
+			if h != nil {
+				list = append(list, h.stats())
+			}
+		}
+	}
+	return list
+}

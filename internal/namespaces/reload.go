@@ -1,0 +1,334 @@
+package namespaces
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+
+	"github.com/cachesidecar/cachesidecar/internal/flight"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/places"
+)
+
+// A reload gives names other settings while requests, loads and writes of them are under
+// way. No lock keeps these apart. The promise of docs/CONSISTENCY.md holds all the same,
+// because whatever it rests on belongs to the slot and outlives the settings:
+//
+//	loads          All Namespaces of a slot share one table of loads. So a change of a key
+//	               detaches every load of it, whatever settings the load began with. No
+//	               read joins a load that began before the change, and no such load is kept.
+//	the origin     A load asks the origin that the name has when it asks. The loads that
+//	               are under way at the reload are detached after the new settings are in
+//	               the table: their readers get what the old origin has, and it is not
+//	               kept. A later read loads from the new one.
+//	write-through  All Namespaces of a slot share the turns of keys: a write to the old
+//	               origin and one to the new one do not overlap, and no load is kept
+//	               meanwhile.
+//	replica_lag    Whether a load is kept is asked with the settings of that moment. If a
+//	               replica_lag grows, all partitions get a barrier, since deletions before
+//	               had a shorter one or none (Engine.Reload).
+//	key filter     A new filter is in the table before its first query begins. A change
+//	               that was noted in the old one only was announced before, so its origin
+//	               has it already, and the query finds it. A write-through notes its change
+//	               again when the origin has done it, before it is acknowledged.
+//	max_staleness  The bound is asked at every hit. A smaller one holds from the reload on.
+//	               A larger one must be agreed on by all hosts: it waits for a restart.
+//
+// A name that is not configured any more keeps its slot for a while (removedKeeps),
+// because requests do not pin configured names.
+
+// Plan is other settings for a table. They are checked, their origins are open, and the
+// names have slots. Nothing is in effect before Apply. Either Apply or Drop must be
+// called.
+type Plan struct {
+	table   *Table
+	cfg     Config
+	origins map[string]*Origin    // of the names whose origin must be opened anew
+	filters map[string]*KeyFilter // of these
+	loads   map[string]*flight.Loads
+	slots   int // that were promised to new names
+}
+
+// Prepare opens the origins of other settings, and asks them whether the settings fit.
+// Origins whose settings and files are the same stay as they are.
+func (n *Table) Prepare(ctx context.Context, cfg Config) (*Plan, error) {
+	p, err := n.open(cfg)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkOrigins(ctx, p.origins, cfg.Log); err != nil {
+		p.Drop()
+		return nil, err
+	}
+	return p, nil
+}
+
+// open opens the origins of other settings.
+func (n *Table) open(cfg Config) (p *Plan, err error) {
+	p = &Plan{table: n, cfg: cfg, origins: map[string]*Origin{}, filters: map[string]*KeyFilter{},
+		loads: map[string]*flight.Loads{}}
+	defer func() {
+		if err != nil {
+			p.Drop()
+		}
+	}()
+	for name, ns := range cfg.Configured {
+		if old := n.All()[name]; old != nil && old.keepsOrigin(&ns) {
+			continue
+		}
+		o, err := OpenOrigin(name, ns, cfg.MaxValue, cfg.Log)
+		if err != nil {
+			return p, err
+		}
+		p.origins[name] = o
+		if o == nil {
+			continue
+		}
+		if p.loads[name], err = flight.NewLoads(flight.LoadsConfig{}); err != nil {
+			return p, err
+		}
+		if ns.KeyFilter == nil {
+			continue
+		}
+		if p.filters[name], err = newKeyFilter(&cfg, ns.KeyFilter.Filter, name, o, n.parts.CaughtUp); err != nil {
+			return p, fmt.Errorf("namespace %s: %w", name, err)
+		}
+	}
+	return p, p.promise()
+}
+
+// keepsOrigin reports whether other settings can do with the origin that is open.
+func (ns *Namespace) keepsOrigin(s *Settings) bool {
+	if ns.Origin == nil || s.Origin == nil {
+		return ns.Origin == nil && s.Origin == nil
+	}
+	a, b := ns.settings.ofOrigin(), s.ofOrigin()
+	return reflect.DeepEqual(a, b) && ns.Origin.files == digestOfFiles(s.Origin)
+}
+
+// ofOrigin returns the settings that an origin is opened with.
+func (n *Settings) ofOrigin() Settings {
+	return Settings{
+		Origin: n.Origin, KeyPattern: n.KeyPattern, MaxKey: n.MaxKey, WriteThrough: n.WriteThrough, Guard: n.Guard,
+		KeyFilter: n.KeyFilter,
+	}
+}
+
+// promise ensures that there is a slot for every name of the plan.
+func (p *Plan) promise() error {
+	n := p.table
+	n.Mu.Lock()
+	defer n.Mu.Unlock()
+	table := maps.Clone(n.All())
+	var fresh []string
+	for name := range p.cfg.Configured {
+		if ns := table[name]; ns != nil {
+			ns.promised = true
+		} else {
+			fresh = append(fresh, name)
+		}
+	}
+	for len(n.Free) < n.promised+len(fresh) {
+		if !n.retireOne(table, func(*Namespace) bool { return true }) {
+			slices.Sort(fresh)
+			return fmt.Errorf("namespaces %q: no slot is free for them: all %d of max_namespaces are in use; "+
+				"flush names that no app uses any more, configure fewer, or raise max_namespaces and restart",
+				fresh, n.max)
+		}
+		now := maps.Clone(table)
+		n.Table.Store(&now)
+	}
+	p.slots = len(fresh)
+	n.promised += p.slots
+	return nil
+}
+
+// release takes back what promise has promised. n.Mu is held.
+func (p *Plan) release() {
+	p.table.promised -= p.slots
+	p.slots = 0
+	for _, ns := range p.table.All() {
+		ns.promised = false
+	}
+}
+
+// Drop gives the plan up.
+func (p *Plan) Drop() {
+	p.table.Mu.Lock()
+	p.release()
+	p.table.Mu.Unlock()
+	for _, o := range p.origins {
+		if o != nil {
+			p.table.closing.Go(func() { _ = o.Close() }) // as in pastOrigins.add
+		}
+	}
+	for _, k := range p.filters {
+		if k != nil {
+			k.stop()
+		}
+	}
+}
+
+// Reopened returns the names whose origin was opened anew although its settings are the
+// same: a file that they name has changed.
+func (p *Plan) Reopened() (names []string) {
+	for name := range p.origins {
+		was, is := p.table.All()[name], p.cfg.Configured[name]
+		if was != nil && was.Origin != nil && reflect.DeepEqual(was.settings.ofOrigin(), is.ofOrigin()) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// MoreReplicaLag reports whether some name gets a longer replica_lag.
+func (p *Plan) MoreReplicaLag() bool {
+	for name, is := range p.cfg.Configured {
+		was := p.table.All()[name]
+		if is.ReplicaLag > 0 && (was == nil || is.ReplicaLag > was.ReplicaLag) {
+			return true
+		}
+	}
+	return false
+}
+
+// Hide returns a function that replaces the secrets of the old and new origins in a text.
+func (p *Plan) Hide() func(text string) string {
+	var all Secrets
+	for _, ns := range p.table.All() {
+		if ns.Origin != nil {
+			all = append(all, ns.Origin.hide...)
+		}
+	}
+	for _, o := range p.origins {
+		if o != nil {
+			all = append(all, o.hide...)
+		}
+	}
+	return all.hideText
+}
+
+// Apply puts the settings into effect. It returns the key filters that must be run from
+// now on.
+func (p *Plan) Apply() (begun []*KeyFilter) {
+	n := p.table
+	for name, cfg := range p.cfg.Configured {
+		if old := n.All()[name]; old != nil && cfg.Quota > 0 {
+			n.store.Meter(old.ID) // the lock below must not be held so long
+		}
+	}
+	n.Mu.Lock()
+	p.release()
+	table := maps.Clone(n.All())
+	now := n.clock.Read().Boot
+	var moved []*Namespace // whose origin is another one now
+	var past []*Namespace  // with what it was before
+	for name, cfg := range p.cfg.Configured {
+		old := table[name]
+		ns := p.settle(name, old, cfg)
+		if table[name] = ns; old != nil && ns.Origin != old.Origin {
+			moved, past = append(moved, ns), append(past, old)
+		}
+		if k := ns.KeyFilter; k != nil && k != n.Filters[ns.ID].Load() {
+			begun = append(begun, k)
+		}
+	}
+	for name, old := range table {
+		if _, still := p.cfg.Configured[name]; !old.configured || still {
+			continue
+		}
+		ns := n.settle(old.slot, n.others, false)
+		ns.Loads, ns.LoadTime, ns.through = old.Loads, old.LoadTime, old.through
+		ns.removed = now
+		if table[name] = ns; old.Origin != nil {
+			moved, past = append(moved, ns), append(past, old)
+		}
+	}
+	p.publish(table)
+	n.Mu.Unlock()
+
+	for name := range p.cfg.Configured {
+		n.store.Shrink(table[name].ID, now)
+	}
+	for i, ns := range moved {
+		n.Detach(ns.ID)
+		if old := past[i]; old.Origin != nil {
+			ns.past.add(old.Origin, &n.closing)
+		}
+	}
+	return begun
+}
+
+// settle makes the Namespace of a configured name. old is the present one, or nil.
+func (p *Plan) settle(name string, old *Namespace, cfg Settings) (ns *Namespace) {
+	n := p.table
+	origin, opened := p.origins[name]
+	if old != nil && old.configured && !opened && reflect.DeepEqual(old.settings, cfg) {
+		return old
+	}
+	if old == nil {
+		ns = n.settle(n.take(name), cfg, true)
+	} else {
+		ns = n.settle(old.slot, cfg, true)
+		ns.Loads, ns.LoadTime, ns.through, ns.Warming = old.Loads, old.LoadTime, old.through, old.Warming
+		ns.Origin, ns.KeyFilter = old.Origin, old.KeyFilter
+		ns.removed = 0
+		ns.member.Release(places.Names)
+		ns.member = nil
+	}
+	if opened {
+		ns.Origin, ns.KeyFilter = origin, p.filters[name]
+		if f, k := ns.KeyFilter, old; f != nil && k != nil {
+			f.before = k.KeyFilterStats()
+		}
+	}
+	if ns.Origin == nil {
+		return ns
+	}
+	if ns.Loads == nil {
+		ns.Loads = p.loads[name]
+		ns.LoadTime = newLoadTime(name)
+	}
+	if ns.Origin.writer != nil {
+		if ns.through == nil {
+			ns.through = newWriteThrough()
+		}
+		if opened {
+			ns.through.aim(ns.Origin, &cfg.Guard)
+		}
+		ns.WriteThrough = ns.through
+	}
+	if old == nil && cfg.Warm != nil && ns.Origin.warm != nil && !n.started {
+		ns.Warming = newWarming(cfg.Warm, ns.Origin.warm)
+	}
+	ns.Early.Store(0) // the next load computes it anew
+	return ns
+}
+
+// publish puts a table and what follows from it into effect. n.Mu is held.
+func (p *Plan) publish(table map[string]*Namespace) {
+	n := p.table
+	loads, least, lags := slices.Clone(n.Loads()), n.most, false
+	var filters [kv.MaxNamespaces]*KeyFilter
+	for _, ns := range table {
+		ns.now.Store(ns)
+		filters[ns.ID] = ns.KeyFilter
+		if ns.Loads != nil && !slices.Contains(loads, ns.Loads) {
+			loads = append(loads, ns.Loads)
+		}
+		least, lags = min(least, n.Bound(ns.ID)), lags || ns.ReplicaLag > 0
+	}
+	n.least.Store(int64(least))
+	n.lags.Store(lags)
+	n.loads.Store(&loads)
+	for id, k := range filters {
+		if old := n.Filters[id].Swap(k); old != nil && old != k {
+			old.stop()
+		}
+	}
+	n.Table.Store(&table)
+	n.started = true
+}

@@ -1,0 +1,52 @@
+package session
+
+import (
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// inspect answers a request about what this host stores and does. It may take
+// milliseconds, so the reader does not wait for it.
+func (c *Session) inspect(conn *rpc.Conn) {
+	q := c.req
+	switch {
+	case len(q.Key) > kv.MaxKeyLen:
+		c.answerError(conn, wire.Errorf(wire.BadRequest, "%s: a prefix of %d bytes: give at most %d",
+			q.Op, len(q.Key), kv.MaxKeyLen))
+		return
+	case !q.Has(wire.All) && !kv.ValidNamespace(string(q.Namespace)):
+		c.answerError(conn, namespaces.BadName(q.Namespace))
+		return
+	}
+	own, may := q.Clone(), c.By.MayAdmin()
+	i, deadline := c.Core.Inspection, c.Core.Deadlines.Of(q, c.now)
+	c.aside(conn, func() wire.Reply {
+		switch own.Op {
+		case wire.OpKeys:
+			return i.Keys(&own, deadline)
+		case wire.OpHot:
+			return i.Hot(&own, may)
+		}
+		return i.Slow(&own, may)
+	})
+}
+
+// aside answers c.req with what answer returns, on a goroutine of its own. answer must not
+// use the session.
+func (c *Session) aside(conn *rpc.Conn, answer func() wire.Reply) {
+	c.Names.Release()
+	id, op := c.req.ID, c.req.Op
+	size := pendingSize + sizeOf(c.req)
+	if err := noRoom(conn.Hold(size)); err != nil {
+		c.answerError(conn, err)
+		return
+	}
+	conn.Go(func() []byte {
+		defer conn.Free(size)
+		r := answer()
+		r.ID = id
+		return wire.AppendReply(nil, op, &r)
+	})
+}

@@ -1,0 +1,271 @@
+package sidecar
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+)
+
+// strict is an app that counts up the values of its own keys, through one host, and
+// accepts neither an error nor a miss nor another value.
+func (w *world) strict(ctx context.Context, wg *sync.WaitGroup, v *vnode, s *Sidecar, keys int) (rounds *int) {
+	rounds = new(int)
+	wg.Go(func() {
+		for ; ctx.Err() == nil; *rounds++ {
+			for i := range keys {
+				key, value := fmt.Sprintf("%s.%d", v.name, i), fmt.Sprint(*rounds)
+				if _, err := s.Set(context.Background(), "default", key, []byte(value), cachesidecar.SetOptions{}); err != nil {
+					w.fail("SET %s of round %s: %v", key, value, err)
+				}
+				for _, fresh := range []bool{false, true} {
+					it, err := s.Get(context.Background(), "default", key, cachesidecar.GetOptions{Fresh: fresh})
+					if err != nil || string(it.Value) != value {
+						w.fail("GET %s, fresh %v, of round %s: %q, %v", key, fresh, value, it.Value, err)
+					}
+				}
+				pauseFor(ctx, 3*time.Millisecond)
+			}
+		}
+	})
+	return rounds
+}
+
+// TestVirtualDrain drains a host under load and takes the drain back. No request through
+// any host fails or misses, and no read returns an older value.
+func TestVirtualDrain(t *testing.T) {
+	for name, voters := range map[string][]string{"available": nil, "consistent": {"n0", "n1", "n2"}} {
+		t.Run(name, func(t *testing.T) {
+			withNodes(t, 3, nil, Namespace{}, func(w *world) {
+				ctx, stop := context.WithCancel(context.Background())
+				var wg sync.WaitGroup
+				var rounds []*int
+				for _, v := range w.nodes {
+					rounds = append(rounds, w.strict(ctx, &wg, v, v.s, 50))
+				}
+				v := w.nodes[1]
+				for range 3 {
+					before := v.s.engine.Node.Owned().Len()
+					time.Sleep(w.upTo(1000))
+					d, err := v.s.Drain(ctx, cachesidecar.DrainOptions{})
+					if err != nil || d.Partitions != before || d.NotTaken != 0 || d.Entries < 10 || d.Undone {
+						w.fail("drain: %+v, %v; it owned %d", d, err, before)
+					}
+					if n := v.s.engine.Node.Owned().Len(); n != 0 {
+						w.fail("it owns %d partitions", n)
+					}
+					if d.TookMS > w.bound.Milliseconds() {
+						w.fail("the handover took %d ms", d.TookMS)
+					}
+					for _, o := range w.nodes {
+						w.wants(time.Second, "n1", cluster.StateDrained, o)
+					}
+					v.s.engine.Node.SetWeight(uint32(20 + w.rnd.IntN(5))) // does not end the drained state
+					time.Sleep(w.upTo(5000))
+					if words, ready := v.s.readiness(); !ready || !strings.Contains(words, "drained") {
+						w.fail("readiness: %q, %v", words, ready)
+					}
+					if st := v.s.telemetry.ClusterState(); !st.Drained || st.Owned != 0 {
+						w.fail("drained: %v, it owns %d", st.Drained, st.Owned)
+					}
+					if d, err = v.s.Drain(ctx, cachesidecar.DrainOptions{Undo: true}); err != nil || !d.Undone {
+						w.fail("undo: %+v, %v", d, err)
+					}
+					time.Sleep(time.Second) // the others have heard of it
+					w.agreed(15 * time.Second)
+					time.Sleep(w.upTo(2000))
+					if st := v.s.telemetry.ClusterState(); st.Drained || st.Owned == 0 {
+						w.fail("drained: %v, it owns %d", st.Drained, st.Owned)
+					}
+				}
+				stop()
+				wg.Wait()
+				for i, n := range rounds {
+					if *n < 10 {
+						w.fail("n%d: %d rounds", i, *n)
+					}
+				}
+			}, voters...)
+		})
+	}
+}
+
+// TestVirtualDrainUndone takes drains back under load when they have hardly begun. No
+// request through any host fails or misses: what the host had given up is handed over
+// before the host gets it back.
+func TestVirtualDrainUndone(t *testing.T) {
+	for name, voters := range map[string][]string{"available": nil, "consistent": {"n0", "n1", "n2"}} {
+		t.Run(name, func(t *testing.T) {
+			withNodes(t, 3, nil, Namespace{}, func(w *world) {
+				ctx, stop := context.WithCancel(context.Background())
+				var wg sync.WaitGroup
+				for _, v := range w.nodes {
+					w.strict(ctx, &wg, v, v.s, 50)
+				}
+				node := w.nodes[1].s.engine.Node
+				for after := time.Duration(1); after < 12; after++ {
+					var drained sync.WaitGroup
+					drained.Go(func() { _, _ = w.nodes[1].s.Drain(ctx, cachesidecar.DrainOptions{}) })
+					time.Sleep(after * after * time.Millisecond)
+					d, err := w.nodes[1].s.Drain(ctx, cachesidecar.DrainOptions{Undo: true})
+					if err != nil || !d.Undone {
+						w.fail("undo: %+v, %v", d, err)
+					}
+					drained.Wait()
+					time.Sleep(w.bound / 2)
+					if node.Owned().Len() == 0 || w.nodes[1].s.telemetry.ClusterState().Drained {
+						w.fail("undone after %v, it owns %d partitions", after*after*time.Millisecond, node.Owned().Len())
+					}
+					w.agreed(15 * time.Second)
+				}
+				stop()
+				wg.Wait()
+			}, voters...)
+		})
+	}
+}
+
+// TestVirtualLeaveServes ends a host under load. While it hands over, it serves, and no
+// request through any host fails or misses.
+func TestVirtualLeaveServes(t *testing.T) {
+	withNodes(t, 3, nil, Namespace{}, func(w *world) {
+		v := w.nodes[1]
+		others, stopOthers := context.WithCancel(context.Background())
+		own, stopOwn := context.WithCancel(context.Background())
+		var wg, ownApp sync.WaitGroup
+		for _, o := range w.nodes {
+			if o == v {
+				w.strict(own, &ownApp, o, o.s, 50)
+			} else {
+				w.strict(others, &wg, o, o.s, 50)
+			}
+		}
+		time.Sleep(2 * time.Second)
+		begun, s := time.Now(), v.s
+		v.stop()
+		for s.engine.Node.Owned().Len() > 0 {
+			time.Sleep(time.Millisecond)
+		}
+		stopOwn()
+		ownApp.Wait()
+		v.leave()
+		if took := time.Since(begun); took > w.bound {
+			w.fail("it took %v to leave", took)
+		}
+		time.Sleep(2 * time.Second)
+		stopOthers()
+		wg.Wait()
+	})
+}
+
+// TestVirtualDrainTwice drains a host twice at the same time: both wait for one end.
+// Undone in the middle, both say so.
+func TestVirtualDrainTwice(t *testing.T) {
+	withNodes(t, 2, nil, Namespace{}, func(w *world) {
+		v := w.nodes[0]
+		both := func() (list [2]cachesidecar.Drained) {
+			var wg sync.WaitGroup
+			for i := range list {
+				wg.Go(func() {
+					time.Sleep(time.Duration(i) * time.Millisecond)
+					var err error
+					if list[i], err = v.s.Drain(context.Background(), cachesidecar.DrainOptions{}); err != nil {
+						w.fail("drain %d: %v", i, err)
+					}
+				})
+			}
+			wg.Wait()
+			return list
+		}
+		v.set("key", "value")
+		if list := both(); list[0].Partitions == 0 || list[0].Partitions != list[1].Partitions || list[0].TookMS != list[1].TookMS {
+			w.fail("two drains: %+v", list)
+		}
+		undo := func() {
+			if d, err := v.s.Drain(context.Background(), cachesidecar.DrainOptions{Undo: true}); err != nil || !d.Undone {
+				w.fail("undo: %+v, %v", d, err)
+			}
+		}
+		undo()
+		time.Sleep(time.Second) // the other has heard of it
+		w.agreed(15 * time.Second)
+		w.net.Isolate(w.nodes[1].ip) // nothing is taken over
+		time.AfterFunc(200*time.Millisecond, undo)
+		if list := both(); !list[0].Undone || !list[1].Undone {
+			w.fail("two drains, undone: %+v", list)
+		}
+		w.net.Heal()
+		w.agreed(15 * time.Second)
+		if d, err := v.s.Drain(context.Background(), cachesidecar.DrainOptions{Undo: true}); err != nil || d.Undone {
+			w.fail("undo without a drain: %+v, %v", d, err)
+		}
+	})
+}
+
+// TestVirtualDrainOfTheLast checks that the only host that owns keys is not drained
+// unless forced. It then owns nothing until the drain is undone.
+func TestVirtualDrainOfTheLast(t *testing.T) {
+	withNodes(t, 2, nil, Namespace{}, func(w *world) {
+		a, b := w.nodes[0], w.nodes[1]
+		drain := func(v *vnode, o cachesidecar.DrainOptions) error {
+			_, err := v.s.Drain(context.Background(), o)
+			return err
+		}
+		if err := drain(a, cachesidecar.DrainOptions{}); err != nil {
+			w.fail("%v", err)
+		}
+		if err := drain(b, cachesidecar.DrainOptions{}); !errors.Is(err, cachesidecar.ErrNoOwner) || !strings.Contains(err.Error(), "force") {
+			w.fail("the last host: %v", err)
+		}
+		if n := b.s.engine.Node.Owned().Len(); n != kv.Partitions {
+			w.fail("refused, and it owns %d", n)
+		}
+		if err := drain(b, cachesidecar.DrainOptions{Force: true}); err != nil {
+			w.fail("forced: %v", err)
+		}
+		if n := b.s.engine.Node.Owned().Len(); n != 0 {
+			w.fail("forced, and it owns %d", n)
+		}
+		if r := b.set("key", "value"); !r.Status.IsError() {
+			w.fail("a write without any owner: %v", r.Status)
+		}
+		for _, v := range w.nodes {
+			if err := drain(v, cachesidecar.DrainOptions{Undo: true}); err != nil {
+				w.fail("%v", err)
+			}
+		}
+		w.agreed(15 * time.Second)
+		if r := b.set("key", "value"); r.Status.IsError() {
+			w.fail("a write afterwards: %v %s", r.Status, r.Message)
+		}
+	})
+}
+
+// TestDrainAlone checks that a host that is alone for good keeps what it owns.
+func TestDrainAlone(t *testing.T) {
+	s := start(t, Config{})
+	if _, err := s.Drain(t.Context(), cachesidecar.DrainOptions{}); !errors.Is(err, cachesidecar.ErrNoOwner) {
+		t.Errorf("alone: %v", err)
+	}
+	d, err := s.Drain(t.Context(), cachesidecar.DrainOptions{Force: true})
+	if err != nil || d.Partitions != kv.Partitions || d.NotTaken != kv.Partitions {
+		t.Errorf("forced: %+v, %v", d, err)
+	}
+	if _, err := s.Set(t.Context(), "default", "key", []byte("value"), cachesidecar.SetOptions{}); err != nil {
+		t.Errorf("a write afterwards: %v", err)
+	}
+	if d, err := s.Drain(t.Context(), cachesidecar.DrainOptions{Undo: true}); err != nil || d.Undone {
+		t.Errorf("undo: %+v, %v", d, err)
+	}
+	if _, err := s.Drain(t.Context(), cachesidecar.DrainOptions{Force: true, End: true}); err != nil {
+		t.Error(err)
+	}
+	<-s.Ending()
+}

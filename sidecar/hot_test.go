@@ -1,0 +1,133 @@
+package sidecar
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/hotkeys"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/unixsock"
+)
+
+// hot asks for the most read keys, and returns the answer with the estimate of each key.
+func (c *rawConn) hot(q *wire.Request) (a wire.Hot, reads map[string]uint64) {
+	c.t.Helper()
+	q.Op = wire.OpHot
+	r := c.call(q)
+	if r.Status != wire.OK {
+		c.t.Fatalf("%s %s", r.Status, r.Message)
+	}
+	if err := wire.UnmarshalBody(r.Body, &a); err != nil {
+		c.t.Fatal(err)
+	}
+	reads = map[string]uint64{}
+	for _, k := range a.Keys {
+		reads[k.Namespace+"/"+string(k.Key)] = k.Reads
+	}
+	return a, reads
+}
+
+// near reports whether an estimate is within six standard errors of the reads.
+func near(estimate, reads uint64) bool {
+	off := float64(estimate) - float64(reads)
+	return off*off <= 36*hotkeys.Rate*float64(reads)
+}
+
+// TestHot reads keys of two hosts through one of them. Each read counts where it was
+// answered: from this host's own share, from a copy, or by the owner for another host.
+func TestHot(t *testing.T) {
+	a, other, app, keys := startPair(t, 1)
+	var own []byte
+	for i := 0; own == nil; i++ {
+		key := fmt.Appendf(nil, "own%d", i)
+		if a.engine.Node.OwnershipEpoch(a.engine.Names.Hash(b("default"), key).Partition()) != 0 {
+			own = key
+		}
+	}
+	app.call(&wire.Request{Op: wire.OpSet, Key: own, Value: b("v")})
+	const rounds = 100
+	get := func(key []byte, n int, o wire.Options) {
+		for range n {
+			q := &wire.Request{Op: wire.OpMGet, Options: o}
+			for range 100 {
+				q.Keys = append(q.Keys, key)
+			}
+			if r := app.call(q); r.Status != wire.OK || r.Items[99].Status != wire.OK {
+				t.Fatalf("%s %s", r.Status, r.Message)
+			}
+		}
+	}
+	get(own, 4*rounds, 0)
+	get(keys[0], rounds, 0) // copies, but for the first
+	for range 2000 {
+		app.call(&wire.Request{Op: wire.OpGet, Key: keys[0], Options: wire.Fresh})
+		app.call(&wire.Request{Op: wire.OpGet, Key: b("none")})
+	}
+	here, reads := app.hot(&wire.Request{Options: wire.All})
+	if string(here.Keys[0].Key) != string(own) || !near(reads["default/"+string(own)], 400*rounds) ||
+		!near(reads["default/"+string(keys[0])], 100*rounds) || !near(here.Reads, 500*rounds) ||
+		here.WindowMS == 0 || here.WindowMS > uint64(time.Minute.Milliseconds()) {
+		t.Errorf("%+v, of %d and %d reads", here, 400*rounds, 100*rounds)
+	}
+	if share := here.Keys[0].Share; share != float64(here.Keys[0].Reads)/float64(here.Reads) {
+		t.Errorf("a share of %v", share)
+	}
+	if len(here.Keys) > 2 {
+		t.Errorf("keys that nothing was found for: %v", here.Keys)
+	}
+	_, there := dial(t, other.Sidecar).hot(&wire.Request{Namespace: b("default")})
+	if !near(there["default/"+string(keys[0])], 2000) || len(there) != 1 {
+		t.Errorf("the owner has %v, of 2000 reads", there)
+	}
+}
+
+// TestHotRights checks that a caller sees keys of the namespaces that it administers, and
+// no others, and that bounds are checked.
+func TestHotRights(t *testing.T) {
+	s := start(t, Config{Access: map[string]Grants{
+		"mine": {Admin: []string{"99"}}, "theirs": {Write: []string{"99"}}, Others: {Read: []string{}},
+	}})
+	root := dial(t, s)
+	for _, ns := range []string{"mine", "theirs"} {
+		root.call(&wire.Request{Op: wire.OpSet, Namespace: b(ns), Key: b("k"), Value: b("v")})
+		q := &wire.Request{Op: wire.OpMGet, Namespace: b(ns)}
+		for range 1000 {
+			q.Keys = append(q.Keys, b("k"))
+		}
+		for range 5 {
+			root.call(q)
+		}
+	}
+	if _, reads := root.hot(&wire.Request{Options: wire.All}); len(reads) != 2 {
+		t.Errorf("an administrator sees %v", reads)
+	}
+	if a, _ := root.hot(&wire.Request{Options: wire.All, Limit: 1}); len(a.Keys) != 1 {
+		t.Errorf("n of 1 gives %v", a.Keys)
+	}
+	for _, q := range []*wire.Request{{Limit: wire.MaxHot + 1}, {Namespace: b("NO")}} {
+		if q.Op = wire.OpHot; root.call(q).Status != wire.BadRequest {
+			t.Errorf("%+v is not refused", q)
+		}
+	}
+	c := s.doors.Of(s.engine.Access.Caller(unixsock.Peer{UID: 99, GID: 99}), nil)
+	for _, tc := range []struct {
+		ns   string
+		o    wire.Options
+		want bool
+	}{{"mine", 0, true}, {"theirs", 0, false}, {"theirs", wire.All, true}, {"new", 0, false}} {
+		err := c.Refusal(&wire.Request{Op: wire.OpHot, Namespace: b(tc.ns), Options: tc.o})
+		if (err == nil) != tc.want {
+			t.Errorf("HOT of %s, options %d: %v", tc.ns, tc.o, err)
+		}
+	}
+	r := s.engine.Inspection.Hot(&wire.Request{Options: wire.All, Limit: 10}, c.By.MayAdmin())
+	var a wire.Hot
+	if err := wire.UnmarshalBody(r.Body, &a); err != nil || len(a.Keys) != 1 || a.Keys[0].Namespace != "mine" {
+		t.Errorf("%v, %v", a.Keys, err)
+	}
+	stranger := s.doors.Of(s.engine.Access.Caller(unixsock.Peer{UID: 98, GID: 98}), nil)
+	if stranger.Refusal(&wire.Request{Op: wire.OpHot, Options: wire.All}) == nil {
+		t.Error("a user without any right may ask")
+	}
+}

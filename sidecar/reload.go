@@ -1,0 +1,135 @@
+package sidecar
+
+import (
+	"context"
+	"reflect"
+
+	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/machine"
+	"github.com/cachesidecar/cachesidecar/internal/places"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// Apply puts another configuration into effect while the sidecar runs, as far as that is
+// possible without a restart, and says what has changed. It also reads the files of keys,
+// certificates, tokens and origins again.
+//
+// The whole configuration is checked first, as in New; origins that are new or differ are
+// opened, and asked whether the settings fit them. After an error nothing has changed.
+// Requests that are under way go on: those that began before may still be answered under
+// the old settings. Values that are cached stay, also if their origin is another one now.
+//
+// Log, Version, Profiles and Reload stay those of New. Apply may be called concurrently;
+// the calls follow one another.
+func (s *Sidecar) Apply(ctx context.Context, cfg Config) (changes cachesidecar.Changes, err error) {
+	if !s.enter() {
+		return changes, cachesidecar.ErrClosed
+	}
+	defer s.inUse.Done()
+	s.applying.Lock()
+	defer s.applying.Unlock()
+	wanted, next, err := s.next(cfg)
+	if err != nil {
+		return changes, err
+	}
+	rules, err := next.rules()
+	if err != nil {
+		return changes, err
+	}
+	httpToken, err := next.httpToken()
+	if err != nil {
+		return changes, err
+	}
+	plan, err := s.engine.Names.Prepare(ctx, next.namespaces())
+	if err != nil {
+		return changes, err
+	}
+	taken, _ := s.keys.Changes()
+	if err := s.keys.Reload(); err != nil { // changes nothing if it fails, and is the last that may fail
+		plan.Drop()
+		return changes, err
+	}
+	hide := plan.Hide()
+	changes.Changed = differences{hide: hide}.between(&s.present, &next)
+	changes.Restart = differences{hide: hide, restart: true}.between(&s.cfg, &wanted)
+	for _, name := range plan.Reopened() {
+		changes.Changed = append(changes.Changed, newContents("namespaces."+name+".origin"))
+	}
+	if now, _ := s.keys.Changes(); now != taken {
+		changes.Changed = append(changes.Changed, newContents("cluster_key_file"))
+	}
+
+	s.engine.Access.Replace(rules)
+	begun := s.engine.Reload(plan)
+	s.use.RLock()
+	for _, k := range begun {
+		if s.back != nil { // else Run begins them, or has ended
+			s.back.run(k.Run)
+		}
+	}
+	s.use.RUnlock()
+	s.present = next
+	s.setLimits()
+	if h := s.http.Load(); h != nil {
+		h.SetCallers(next.httpCallers(httpToken))
+	}
+	return changes, nil
+}
+
+// newContents returns the change of a setting whose files have other contents.
+func newContents(setting string) cachesidecar.Change {
+	return cachesidecar.Change{Setting: setting, From: "files", To: "files with new contents"}
+}
+
+// next checks a configuration. It returns it with all defaults as it is wanted, and as it
+// can be in effect without a restart.
+func (s *Sidecar) next(cfg Config) (wanted, next Config, err error) {
+	c := &s.cfg
+	cfg.NoSocket, cfg.Profiles, cfg.Version, cfg.Log, cfg.Reload = c.NoSocket, c.Profiles, c.Version, c.Log, c.Reload
+	cfg.seed, cfg.clock, cfg.network, cfg.events = c.seed, c.clock, c.network, c.events
+	ownWeight := cfg.Weight == 0 // that of L2Size, which stays
+	if err := cfg.Check(); err != nil {
+		return wanted, next, err
+	}
+	if wanted, err = cfg.withDefaults(); err != nil {
+		return wanted, next, err
+	}
+	next = wanted
+	for i, at := 0, reflect.ValueOf(&next).Elem(); i < at.NumField(); i++ {
+		if f := at.Type().Field(i); f.IsExported() && f.Tag.Get("reload") != "yes" {
+			at.Field(i).Set(reflect.ValueOf(*c).Field(i))
+		}
+	}
+	if ownWeight {
+		next.Weight = c.ownWeight()
+		wanted.Weight = next.Weight
+	}
+	return wanted, next, nil
+}
+
+// setLimits puts the present limits and weight into effect. s.applying is held.
+func (s *Sidecar) setLimits() {
+	c := &s.present
+	e := s.engine
+	e.Deadlines.SetDefault(c.RequestTimeout)
+	e.Shares.SetTotal(places.Names, int64(c.MaxNamespaces-len(c.Namespaces)))
+	e.Shares.SetTotal(places.Connections, int64(c.MaxConnections))
+	files := shareFiles(c, machine.FileLimit())
+	s.server.SetMaxConns(files.Apps)
+	if s.weight.Swap(c.Weight) != c.Weight && !s.cfg.AdaptiveWeight && !e.Node.Alone() {
+		e.Node.SetWeight(c.Weight)
+	}
+}
+
+// answerReload answers RELOAD with Config.Reload.
+func answerReload(ctx context.Context, reload func(context.Context) (cachesidecar.Changes, error)) wire.Reply {
+	if reload == nil {
+		return wire.ErrorReply(wire.Errorf(wire.BadRequest, "the program that this sidecar is embedded in "+
+			"has no configuration that could be read again: reload it by the program's own means"))
+	}
+	changes, err := reload(ctx)
+	if err != nil {
+		return wire.ErrorReply(wire.Errorf(wire.BadRequest, "%v", err))
+	}
+	return wire.BodyReply(changes)
+}
