@@ -174,8 +174,10 @@ inline poll(i) {
 #define REFUSES(j, i) (promised[j] > claim[i])
 #endif
 #define CANACK(j, i) (polls[i] && sent[i] < B && !mute[j] && !((asked[i] | acks[i]) & BIT(j)) && !REFUSES(j, i))
+#define OLDER(j, i, b) if :: b < claim[i] -> acked[ACK(j, b)] = 0 :: else fi;
 inline acknowledge(j, i) {
 	asked[i] = asked[i] | BIT(j);
+	OLDER(j, i, 1) OLDER(j, i, 2)
 	acked[ACK(j, claim[i])] = NAMEDFOR;
 #ifndef WITHOUT_seen
 	if :: promised[j] < claim[i] -> promised[j] = claim[i] :: else fi

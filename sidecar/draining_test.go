@@ -23,7 +23,6 @@ import (
 type tour struct {
 	*world
 	host *vnode
-	away time.Duration           // of the host, at least
 	open atomic.Pointer[Sidecar] // the host's process, until it has handed over and ends
 }
 
@@ -31,9 +30,6 @@ type tour struct {
 // it ends with ctx.
 func touring(w *world, app func(ctx context.Context, tr *tour, v *vnode)) {
 	tr := &tour{world: w, host: w.nodes[1]}
-	if len(w.voters) > 0 {
-		tr.away = 2 * w.bound // others may wait for a voter that comes back earlier
-	}
 	tr.open.Store(tr.host.s)
 	ctx, stop := context.WithCancel(context.Background())
 	var others sync.WaitGroup
@@ -56,7 +52,7 @@ func touring(w *world, app func(ctx context.Context, tr *tour, v *vnode)) {
 		stopOwn()
 		ownApp.Wait()
 		tr.host.leave()
-		time.Sleep(tr.away + w.upTo(1000))
+		time.Sleep(w.upTo(1000))
 		tr.host.start()
 		tr.back()
 		tr.open.Store(tr.host.s)

@@ -132,37 +132,44 @@ func TestVirtualDrainUndone(t *testing.T) {
 	}
 }
 
-// TestVirtualLeaveServes ends a host under load. While it hands over, it serves, and no
-// request through any host fails or misses.
+// TestVirtualLeaveServes ends a host under load, and starts it again soon after. While it
+// hands over, it serves, and no request through any host fails or misses. No request
+// through another host does after that.
 func TestVirtualLeaveServes(t *testing.T) {
-	withNodes(t, 3, nil, Namespace{}, func(w *world) {
-		v := w.nodes[1]
-		others, stopOthers := context.WithCancel(context.Background())
-		own, stopOwn := context.WithCancel(context.Background())
-		var wg, ownApp sync.WaitGroup
-		for _, o := range w.nodes {
-			if o == v {
-				w.strict(own, &ownApp, o, o.s, 50)
-			} else {
-				w.strict(others, &wg, o, o.s, 50)
-			}
-		}
-		time.Sleep(2 * time.Second)
-		begun, s := time.Now(), v.s
-		v.stop()
-		for s.engine.Node.Owned().Len() > 0 {
-			time.Sleep(time.Millisecond)
-		}
-		stopOwn()
-		ownApp.Wait()
-		v.leave()
-		if took := time.Since(begun); took > w.bound {
-			w.fail("it took %v to leave", took)
-		}
-		time.Sleep(2 * time.Second)
-		stopOthers()
-		wg.Wait()
-	})
+	for policy, voters := range policies {
+		t.Run(policy, func(t *testing.T) {
+			withNodes(t, 3, nil, Namespace{}, func(w *world) {
+				v := w.nodes[1]
+				others, stopOthers := context.WithCancel(context.Background())
+				own, stopOwn := context.WithCancel(context.Background())
+				var wg, ownApp sync.WaitGroup
+				for _, o := range w.nodes {
+					if o == v {
+						w.strict(own, &ownApp, o, o.s, 50)
+					} else {
+						w.strict(others, &wg, o, o.s, 50)
+					}
+				}
+				time.Sleep(2 * time.Second)
+				begun, s := time.Now(), v.s
+				v.stop()
+				for s.engine.Node.Owned().Len() > 0 {
+					time.Sleep(time.Millisecond)
+				}
+				stopOwn()
+				ownApp.Wait()
+				v.leave()
+				if took := time.Since(begun); took > w.bound {
+					w.fail("it took %v to leave", took)
+				}
+				time.Sleep(500 * time.Millisecond)
+				v.start()
+				time.Sleep(3 * w.bound)
+				stopOthers()
+				wg.Wait()
+			}, voters...)
+		})
+	}
 }
 
 // TestVirtualDrainTwice drains a host twice at the same time: both wait for one end.

@@ -310,6 +310,7 @@ func (m *Machine) acknowledge(from kv.Process, a Auth) []kv.PartitionSet {
 			m.promise(i, h.Ballot)
 			list[n].Add(i)
 		}
+		m.supersede(h.Ballot, list[n])
 		same := func(v vote) bool { return v.ballot.Compare(h.Ballot) == 0 && slices.Equal(v.partitions, list[n]) }
 		if at := slices.IndexFunc(m.votes, same); at >= 0 {
 			m.votes[at].at = m.now
@@ -318,6 +319,25 @@ func (m *Machine) acknowledge(from kv.Process, a Auth) []kv.PartitionSet {
 		}
 	}
 	return list
+}
+
+// supersede takes partitions out of the votes for lower ballots: an owner asks for
+// authority only once that of all before it is over. So no claim waits for the word of an
+// owner that has had a successor, and that may be gone.
+func (m *Machine) supersede(by *Ballot, set kv.PartitionSet) {
+	for n := range m.votes {
+		v := &m.votes[n]
+		if v.ballot.Compare(by) >= 0 || m.common(v.partitions, set).Empty() {
+			continue
+		}
+		v.partitions = slices.Clone(v.partitions) // an answer may share it
+		for i := range set.All() {
+			if v.partitions.Has(i) {
+				v.partitions.Remove(i)
+			}
+		}
+	}
+	m.votes = slices.DeleteFunc(m.votes, func(v vote) bool { return v.partitions.Empty() })
 }
 
 // Authorized takes a voter's answer to the AUTH of a round.

@@ -119,13 +119,20 @@ func TestVoterAnswers(t *testing.T) {
 			t.Errorf("after %v it names %v, want %v", h.now-time.Hour, got, want)
 		}
 	}
-	names(a, b)
-	h.now += simBound*3/2 - 1
-	names(a, b)
-	h.now++
+	names(b) // whose owner has found that a's authority is over
+	h.now += simBound*2 - 1
 	names(b)
-	h.now += simBound / 2
+	h.now++
 	names()
+
+	h = remembering()
+	half := everyPartition()
+	half.Remove(3)
+	h.polls(a.Process, a)
+	h.m.Authorize(h.now, b.Process, Auth{[]Ownership{{b, half}}})
+	got := h.asks(c).Authorities
+	h.check("it names both", len(got) == 2, true)
+	h.check("a for what b has not, and only that", got[0].Ballot == a && got[0].Partitions.Len() == 1 && got[0].Partitions.Has(3), true)
 }
 
 // TestPromiseIsForgotten: a promise whose claim came to nothing keeps a voter from
