@@ -12,6 +12,7 @@ import (
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
 // strict is an app that counts up the values of its own keys, through one host, and
@@ -127,6 +128,55 @@ func TestVirtualDrainUndone(t *testing.T) {
 				}
 				stop()
 				wg.Wait()
+			}, voters...)
+		})
+	}
+}
+
+// TestVirtualDrainUndoneLarge takes drains back while the others have all partitions, and
+// fetch the entries yet: no entry is lost.
+func TestVirtualDrainUndoneLarge(t *testing.T) {
+	for policy, voters := range policies {
+		t.Run(policy, func(t *testing.T) {
+			withNodes(t, 3, nil, Namespace{}, func(w *world) {
+				w.net.SetDelay(2*time.Millisecond, 5*time.Millisecond)
+				const keys = 250
+				v, value := w.nodes[1], strings.Repeat("value", 32<<10/5) // 2.7 MB on each host, fetched by 256 KiB
+				for i := range keys {
+					if r := v.set(fmt.Sprint("key", i), value); r.Status != wire.OK {
+						w.fail("SET: %s %s", r.Status, r.Message)
+					}
+				}
+				early := 0
+				for after := time.Duration(2); after < 10; after++ {
+					var drained sync.WaitGroup
+					drained.Go(func() { _, _ = v.s.Drain(context.Background(), cachesidecar.DrainOptions{}) })
+					time.Sleep(after * after * time.Millisecond)
+					if v.s.engine.Node.Owned().Empty() && v.s.engine.Handoff.Offering() > 0 {
+						early++
+					}
+					for range 2 { // the second finds the first not done
+						if d, err := v.s.Drain(context.Background(), cachesidecar.DrainOptions{Undo: true}); err != nil || !d.Undone {
+							w.fail("undo: %+v, %v", d, err)
+						}
+					}
+					drained.Wait()
+					time.Sleep(w.bound)
+					w.agreed(15 * time.Second)
+					time.Sleep(w.bound)
+					lost := 0
+					for i := range keys {
+						if r := w.nodes[2].get(fmt.Sprint("key", i), 0); r.Status != wire.OK {
+							lost++
+						}
+					}
+					if lost > 0 {
+						w.fail("undone after %v: %d entries are lost", after*after*time.Millisecond, lost)
+					}
+				}
+				if early == 0 {
+					t.Error("no drain was undone while entries were fetched")
+				}
 			}, voters...)
 		})
 	}

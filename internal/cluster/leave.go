@@ -23,20 +23,22 @@ type departure struct {
 	flusher *flusher
 	report  *reporter
 
-	present  *handover // the last one that was not taken back; nil: this node is not drained
+	present  *handover // the last one, until this node has come back; nil: it is not drained
 	stopping bool      // the handover cannot be taken back any more
 	awaited  bool      // the other voters were waited for; of the goroutine that ends the node
 }
 
 // handover is a time in which this node gives away what it owns, and takes nothing.
 type handover struct {
-	begun time.Duration // on the boot clock
-	over  chan struct{} // closed when it is over, in one way or another
+	begun   time.Duration // on the boot clock
+	owned   int           // partitions, then
+	returns bool          // this node comes back once others have everything; guarded by the driver's lock
+	over    chan struct{} // closed when it is over, in one way or another
 
-	// Valid once over is closed, except owned.
-	owned, kept int // partitions: at the beginning, and those that others have not taken
-	took        time.Duration
-	undone      bool
+	// Valid once over is closed.
+	kept   int // partitions that others have not taken
+	took   time.Duration
+	undone bool
 }
 
 // HandedOver says what became of the partitions that a node owned when it was drained.
@@ -79,25 +81,47 @@ func (l *departure) drain(ctx context.Context, force bool) (HandedOver, error) {
 	return HandedOver{h.owned, h.kept, h.took}, nil
 }
 
-// undrain takes a handover back: this node owns its part of the keys again, soon after
-// others have taken over what it has given up by now. It reports whether the node was
-// drained. It returns ErrStopping if the node is about to end.
+// undrain takes a handover back: this node owns its part of the keys again, once others
+// have all that it has given up. undrain does not wait for that. It reports whether the
+// node was drained. It returns ErrStopping if the node is about to end.
 func (l *departure) undrain() (was bool, err error) {
+	begins := false
 	l.driver.step(func(m *ownership.Machine, now time.Duration) {
 		h := l.present
 		switch {
 		case l.stopping:
 			err = ErrStopping
 		case h != nil:
-			was, l.present = true, nil
+			was, begins, h.returns = true, !h.returns, true
 			h.end(func() { h.undone = true })
-			m.Stay(now)
+			if ctx := l.driver.running.ctx; ctx == nil {
+				l.comeBack(m, h, now)
+			} else if begins {
+				l.driver.running.tasks.Go(func() { l.awaitBack(ctx, h) })
+			}
 		}
 	})
-	if was {
-		l.cfg.Log.Info("the drain is undone: this host takes its part of the keys again")
+	if begins {
+		l.cfg.Log.Info("the drain is undone: this host takes its part of the keys again once the others have what it gave up")
 	}
 	return was, err
+}
+
+// awaitBack lets this node come back after a handover that was taken back: once others
+// have everything. What they had not fetched would be lost: an ownership begins with none of this
+// node's own former entries.
+func (l *departure) awaitBack(ctx context.Context, h *handover) {
+	l.awaitHeirs(ctx, nil)
+	l.driver.step(func(m *ownership.Machine, now time.Duration) { l.comeBack(m, h, now) })
+}
+
+// comeBack lets this node own its part of the keys again, unless another handover has
+// begun, or the node ends.
+func (l *departure) comeBack(m *ownership.Machine, h *handover, now time.Duration) {
+	if l.present == h && !l.stopping {
+		l.present = nil
+		m.Stay(now)
+	}
 }
 
 // end ends a handover, unless it has ended before. The driver's lock is held.
@@ -116,10 +140,13 @@ func (l *departure) begin(force bool) (h *handover) {
 	begins := false
 	l.driver.step(func(m *ownership.Machine, now time.Duration) {
 		heirs := m.Heirs()
-		if h = l.present; h != nil || !heirs && !force {
+		if h = l.present; h != nil && !h.returns {
 			return
 		}
-		begins, h = true, &handover{begun: now, over: make(chan struct{}), owned: l.driver.owned().Len()}
+		if h = nil; !heirs && !force {
+			return
+		}
+		begins, h = true, &handover{begun: now, over: make(chan struct{}), owned: m.Unended()}
 		l.present = h
 		m.Leave(now)
 		if ctx := l.driver.running.ctx; heirs && ctx != nil {
@@ -135,29 +162,34 @@ func (l *departure) begin(force bool) (h *handover) {
 	return h
 }
 
-// follow ends a handover once others own everything, have fetched the entries, and know
-// how write-throughs have ended; at the latest after LeaveTimeout.
+// follow ends a handover once others have everything.
 func (l *departure) follow(ctx context.Context, h *handover) {
-	ctx, cancel := context.WithTimeout(ctx, l.cfg.LeaveTimeout)
-	defer cancel()
-	t := time.NewTicker(10 * time.Millisecond)
-	defer t.Stop()
-	for done := false; !done; {
-		select {
-		case <-h.over: // taken back
-			return
-		case <-ctx.Done():
-			done = true
-		case <-t.C:
-			done = l.kept() == 0 && !l.cfg.Tiers.Awaited() || l.others() == 0
-		}
-	}
+	l.awaitHeirs(ctx, h.over)
 	l.driver.mu.Lock()
 	defer l.driver.mu.Unlock()
 	h.end(func() {
 		h.kept, h.took = l.driver.machine.Unended(), l.cfg.Clock.Read().Boot-h.begun
 		l.report.handedOver(h.owned, h.kept, h.took)
 	})
+}
+
+// awaitHeirs waits until others own all that this node gives up, have fetched the entries,
+// and know how write-throughs have ended; for LeaveTimeout at most, and not after over.
+func (l *departure) awaitHeirs(ctx context.Context, over <-chan struct{}) {
+	ctx, cancel := context.WithTimeout(ctx, l.cfg.LeaveTimeout)
+	defer cancel()
+	t := time.NewTicker(10 * time.Millisecond)
+	defer t.Stop()
+	for done := false; !done; {
+		select {
+		case <-over:
+			return
+		case <-ctx.Done():
+			return
+		case <-t.C:
+			done = l.kept() == 0 && !l.cfg.Tiers.Awaited() || l.others() == 0
+		}
+	}
 }
 
 // kept returns how many ownerships have not ended.
