@@ -102,7 +102,7 @@ func (l *departure) undrain() (was bool, err error) {
 		}
 	})
 	if begins {
-		l.cfg.Log.Info("the drain is undone: this host takes its part of the keys again once the others have what it gave up")
+		l.cfg.Log.Info("the drain is undone: this host takes its keys again once the others have what it gave up")
 	}
 	return was, err
 }

@@ -113,7 +113,7 @@ func (ms *membership) goodbye(id kv.Process) {
 			if o.stop != nil {
 				o.stop()
 			}
-			ms.pool.Remove(id)
+			ms.pool.Leave(id)
 		}
 	})
 }

@@ -49,6 +49,9 @@ type PoolConfig struct {
 type Pool struct {
 	cfg PoolConfig
 
+	ends context.Context // with Close
+	end  context.CancelFunc
+
 	mu      sync.Mutex
 	remotes map[kv.NodeID]*remote
 	closed  bool
@@ -81,7 +84,9 @@ func NewPool(cfg PoolConfig) *Pool {
 	if cfg.Greeted == nil {
 		cfg.Greeted = func(kv.NodeID, kv.Process, error) {}
 	}
-	return &Pool{cfg: cfg, remotes: map[kv.NodeID]*remote{}}
+	p := &Pool{cfg: cfg, remotes: map[kv.NodeID]*remote{}}
+	p.ends, p.end = context.WithCancel(context.Background())
+	return p
 }
 
 // Set registers a process and its address. It closes the connections to the process
@@ -112,12 +117,28 @@ func (p *Pool) Remove(id kv.Process) {
 	}
 }
 
+// Leave forgets a process that ends in order: it answers the calls that are under way.
+// Their connection is closed after them.
+func (p *Pool) Leave(id kv.Process) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if r := p.remotes[id.Node]; r != nil && r.id == id {
+		delete(p.remotes, id.Node)
+		p.tasks.Go(func() {
+			r.poll.Close()
+			r.call.Leave(p.ends)
+			r.call.Close()
+		})
+	}
+}
+
 // Close closes all connections, and waits until renewals and earlier closings have ended.
 // Later calls fail.
 func (p *Pool) Close() {
 	p.mu.Lock()
 	remotes := p.remotes
 	p.remotes, p.closed = map[kv.NodeID]*remote{}, true
+	p.end()
 	if p.renewal != nil {
 		p.renewal()
 	}

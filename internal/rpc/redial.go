@@ -176,6 +176,23 @@ func (r *Redialer) Live() *Client {
 	return nil
 }
 
+// Leave closes the connection once no call waits for an answer, and waits for that until
+// ctx ends. No connection is made afterwards. Close is still needed.
+func (r *Redialer) Leave(ctx context.Context) {
+	r.mu.Lock()
+	r.closed = true
+	c := r.live.Load()
+	r.mu.Unlock()
+	if c == nil {
+		return
+	}
+	c.Leave()
+	select {
+	case <-c.Done():
+	case <-ctx.Done():
+	}
+}
+
 // Close closes the connection. No connection is made afterwards.
 func (r *Redialer) Close() {
 	r.mu.Lock()
