@@ -71,7 +71,7 @@ func (c *keys) servePeer(
 	ctx context.Context, q *wire.Request, k []byte, b *namespaces.Pins, deadline time.Duration,
 ) wire.Reply {
 	partition := c.names.Hash(q.Namespace, k).Partition()
-	until := c.owners.patience(q, deadline)
+	patience := c.owners.patience(q, deadline)
 	for {
 		changed := c.node.Changed()
 		now := c.clock.Read()
@@ -85,7 +85,7 @@ func (c *keys) servePeer(
 			return Moved()
 		}
 		b.Release()
-		if !c.owners.wait(ctx, changed, until, 0) {
+		if !c.owners.wait(ctx, changed, patience, 0) {
 			return failed(wire.Unavailable, "the key's partition is being taken over: try again")
 		}
 	}
@@ -93,7 +93,7 @@ func (c *keys) servePeer(
 
 // serve answers a request of one key.
 func (c *keys) serve(ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration) wire.Reply {
-	until := c.owners.patience(q, deadline)
+	patience := c.owners.patience(q, deadline)
 	for again := askAgain; ; again = min(2*again, mostAgain) {
 		changed := c.node.Changed() // taken before the state that it tells of is read
 		now := c.clock.Read()
@@ -125,7 +125,7 @@ func (c *keys) serve(ctx context.Context, q *wire.Request, b *namespaces.Pins, d
 			}
 		}
 		b.Release()
-		if !c.owners.wait(ctx, changed, until, again) {
+		if !c.owners.wait(ctx, changed, patience, again) {
 			return c.owners.replyNoOwner(q)
 		}
 	}

@@ -30,11 +30,11 @@ type many struct {
 	keys      *keys
 }
 
-// rounds runs round until no key is left or the time is over; then last answers each key
+// rounds runs round until no key is left or the patience is over; then last answers each key
 // that is left. round answers what it can of the keys in todo and returns the rest. n is
 // the number of keys.
 func (m *many) rounds(
-	ctx context.Context, n int, b *namespaces.Pins, deadline time.Duration,
+	ctx context.Context, n int, b *namespaces.Pins, p *patience,
 	round func(todo []int, now kv.Moment) []int, last func(i int),
 ) {
 	todo := make([]int, n)
@@ -49,7 +49,7 @@ func (m *many) rounds(
 			return
 		}
 		b.Release()
-		if !m.owners.wait(ctx, changed, deadline, again) {
+		if !m.owners.wait(ctx, changed, p, again) {
 			for _, i := range todo {
 				last(i)
 			}

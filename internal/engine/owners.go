@@ -72,17 +72,21 @@ func (o *Owners) attest(r *wire.Reply, asOf kv.Version) {
 // Fresh reads and writes wait until their deadline.
 const readPatience = 250 * time.Millisecond
 
-// patience returns when a request gives up waiting for an owner, on the boot clock. The
-// request does not wait if there can be no owner, since too few voters are reached.
-func (o *Owners) patience(q *wire.Request, deadline time.Duration) time.Duration {
-	now := o.clock.Read()
-	if !o.node.Quorum() {
-		return now.Boot
+// patience is how long a request may wait for owners yet, and until when. Waits for other
+// things, as for the caller that has a key's token, take nothing of it.
+type patience struct{ left, deadline time.Duration }
+
+// patience returns that of a request which comes now. The request does not wait if there
+// can be no owner, since too few voters are reached.
+func (o *Owners) patience(q *wire.Request, deadline time.Duration) *patience {
+	switch left := deadline - o.clock.Read().Boot; {
+	case !o.node.Quorum():
+		return &patience{0, deadline}
+	case ReadOp(q.Op) && !q.Has(wire.Fresh):
+		return &patience{min(left, readPatience), deadline}
+	default:
+		return &patience{left, deadline}
 	}
-	if ReadOp(q.Op) && !q.Has(wire.Fresh) {
-		return min(deadline, now.Boot+readPatience)
-	}
-	return deadline
 }
 
 // replyNoOwner answers a request for which no owner was found in time. The request was
@@ -115,8 +119,10 @@ const (
 // wait waits for a change, or for the time again if that is not zero, and reports whether
 // there is time left. It does not wait if this host is in no cluster, since nothing then
 // changes until an operator acts.
-func (o *Owners) wait(ctx context.Context, changed <-chan struct{}, deadline, again time.Duration) bool {
-	left := deadline - o.clock.Read().Boot
+func (o *Owners) wait(ctx context.Context, changed <-chan struct{}, p *patience, again time.Duration) bool {
+	now := o.clock.Read().Boot
+	defer func() { p.left -= o.clock.Read().Boot - now }()
+	left := min(p.left, p.deadline-now)
 	if left <= 0 || o.node.Outcast() != "" {
 		return false
 	}
