@@ -157,8 +157,9 @@ func (c *Client) doWithin(
 	if err := ctx.Err(); err != nil {
 		return a, callError(err)
 	}
+	all, began := timeout, time.Now()
 	for attempt := 0; ; attempt++ {
-		if q.Op == wire.OpFill && s.Live() == nil && s.moving() {
+		if q.Op == wire.OpFill && s.Live() == nil && s.moving() && !s.borrows() {
 			return a, fmt.Errorf("%w: the sidecar closes, and its token has ended", cachesidecar.ErrUnavailable)
 		}
 		if a.from, a.conn, timeout, err = c.reach(ctx, s, timeout); err != nil {
@@ -184,6 +185,7 @@ func (c *Client) doWithin(
 		}
 		a.release()
 		a.conn, a.call = nil, nil
+		timeout = max(all-time.Since(began), time.Millisecond)
 	}
 }
 

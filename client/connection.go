@@ -40,6 +40,13 @@ type lent struct {
 	conn *rpc.Client
 }
 
+// borrows reports whether the slot's latest calls went over another slot's connection,
+// which still takes calls.
+func (s *slot) borrows() bool {
+	l := s.lent.Load()
+	return l != nil && l.conn.Err() == nil && !l.conn.Retiring()
+}
+
 // greeting is what the sidecar has sent about itself on the latest connection.
 type greeting struct {
 	conn     *rpc.Client

@@ -3,6 +3,7 @@ package client_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sort"
 	"strconv"
 	"sync"
@@ -99,11 +100,30 @@ func TestNearWhileDrained(t *testing.T) {
 			t.Errorf("undo: %+v, %v", d, err)
 		}
 		awaitIn(t, clients...)
+		awaitEntries(t, clients...)
 	}
 	stop()
 	wg.Wait()
 	if near.Load() < 1000 {
 		t.Errorf("too tame a run: %d reads from near caches", near.Load())
+	}
+}
+
+// awaitEntries waits until no host fetches entries of others: what has not come is lost
+// with the next drain.
+func awaitEntries(t *testing.T, clients ...*client.Client) {
+	t.Helper()
+	moving := func(c *client.Client) bool {
+		st, err := c.Stats(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return st.Cluster.Handoff.Pulling > 0 || st.Cluster.Handoff.Offering > 0
+	}
+	for until := time.Now().Add(time.Minute); slices.ContainsFunc(clients, moving); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(until) {
+			t.Fatal("entries are still moving")
+		}
 	}
 }
 

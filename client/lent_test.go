@@ -12,6 +12,78 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
+// TestLentConnectionFills checks that a lease that came over another slot's connection is
+// filled, and given back, over that one.
+func TestLentConnectionFills(t *testing.T) {
+	s := newScripted(t, client.Config{Conns: 2, RequestTimeout: time.Minute})
+	for i := range 16 { // both connections are made
+		if err := s.read(fmt.Sprint("key", i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.depart()
+	s.depart()
+	if err := s.read("key0"); err != nil { // the connection of this key is back
+		t.Fatal(err)
+	}
+	s.full.Store(true)
+	for i := range 16 {
+		leases := make(chan *client.Lease, 1)
+		go func() { // ends with the call
+			_, l, err := s.Lease(context.Background(), fmt.Sprint("key", i), cachesidecar.GetOptions{})
+			if err != nil {
+				t.Error(err)
+			}
+			leases <- l
+		}()
+		s.wants(wire.OpLease).answer(granted)
+		l := <-leases
+		if l == nil {
+			return
+		}
+		ended := make(chan error, 1)
+		go func() { // ends with the call
+			if i%2 == 0 {
+				ended <- l.Abandon(context.Background())
+			} else {
+				_, err := l.Fill(context.Background(), []byte("value"), client.FillOptions{})
+				ended <- err
+			}
+		}()
+		select {
+		case err := <-ended:
+			t.Fatalf("the end of the lease of key%d was not sent: %v", i, err)
+		case a := <-s.asked:
+			a.answer(filled)
+		}
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}
+	if s.shed.Load() == 0 {
+		t.Error("no connection was lent")
+	}
+}
+
+// TestAttemptsShareTime checks that a second attempt of a call has what the first has left
+// of the call's time.
+func TestAttemptsShareTime(t *testing.T) {
+	s := newScripted(t, client.Config{RequestTimeout: time.Minute})
+	done := make(chan error, 1)
+	go func() { done <- s.Ping(context.Background()) }()
+	first := s.wants(wire.OpPing)
+	time.Sleep(300 * time.Millisecond) // the call's time passes: time itself
+	first.hangUp()
+	second := s.wants(wire.OpPing)
+	if second.TimeoutMS > first.TimeoutMS-300 {
+		t.Errorf("the second attempt has %d ms, the first had %d", second.TimeoutMS, first.TimeoutMS)
+	}
+	second.answer(wire.Reply{})
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
 // TestLentConnectionKeepsOrder checks writes whose own connection cannot be made. Such a
 // write uses another slot's connection. The next write of its key uses that connection
 // too, for as long as the first write, given up meanwhile, may still be executed: on a
