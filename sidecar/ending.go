@@ -61,6 +61,9 @@ func (e *ending) drain(ctx context.Context, q *wire.Request, deadline time.Durat
 	given := e.engine.Handoff.Counts.Given.Load()
 	h, err := node.Drain(ctx, q.Has(wire.Force))
 	switch {
+	case errors.Is(err, cluster.ErrNoHeir) && node.Alone():
+		return refused(wire.Unavailable, "%v: this host is in no cluster, and keeps its entries until it stops; "+
+			"to stop it, send SIGTERM, or drain with force (--force --stop)", err)
 	case errors.Is(err, cluster.ErrNoHeir):
 		return refused(wire.Unavailable, "%v: start another host that joins this one, or drain with force (--force): "+
 			"then its entries are gone, and its apps get misses and errors until the drain is undone", err)

@@ -305,10 +305,31 @@ func TestVirtualDrainOfTheLast(t *testing.T) {
 	})
 }
 
+// TestVirtualDrainAtStart drains a host that was just started, and does not know the
+// others yet.
+func TestVirtualDrainAtStart(t *testing.T) {
+	withNodes(t, 3, nil, Namespace{}, func(w *world) {
+		v := w.nodes[1]
+		v.leave()
+		v.start()
+		if d, err := v.s.Drain(context.Background(), cachesidecar.DrainOptions{}); err != nil || d.NotTaken != 0 {
+			w.fail("drain at the start: %+v, %v", d, err)
+		}
+		if n := v.s.engine.Node.Owned().Len(); n != 0 {
+			w.fail("drained, and it owns %d partitions", n)
+		}
+		if d, err := v.s.Drain(context.Background(), cachesidecar.DrainOptions{Undo: true}); err != nil || !d.Undone {
+			w.fail("undo: %+v, %v", d, err)
+		}
+		w.agreed(15 * time.Second)
+	})
+}
+
 // TestDrainAlone checks that a host that is alone for good keeps what it owns.
 func TestDrainAlone(t *testing.T) {
 	s := start(t, Config{})
-	if _, err := s.Drain(t.Context(), cachesidecar.DrainOptions{}); !errors.Is(err, cachesidecar.ErrNoOwner) {
+	if _, err := s.Drain(t.Context(), cachesidecar.DrainOptions{}); !errors.Is(err, cachesidecar.ErrNoOwner) ||
+		!strings.Contains(err.Error(), "keeps its entries") {
 		t.Errorf("alone: %v", err)
 	}
 	d, err := s.Drain(t.Context(), cachesidecar.DrainOptions{Force: true})

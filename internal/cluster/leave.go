@@ -81,6 +81,17 @@ func (l *departure) drain(ctx context.Context, force bool) (HandedOver, error) {
 	return HandedOver{h.owned, h.kept, h.took}, nil
 }
 
+// awaitIn waits until this node is in the cluster, so that it knows the others, for
+// LeaveTimeout at most. It does not wait if that needs an operator.
+func (l *departure) awaitIn(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, l.cfg.LeaveTimeout)
+	defer cancel()
+	for wait := l.cfg.Bind != ""; wait; {
+		l.driver.step(func(m *ownership.Machine, _ time.Duration) { wait = !m.In() && l.driver.outcast() == "" })
+		wait = wait && kv.Sleep(ctx, 10*time.Millisecond)
+	}
+}
+
 // undrain takes a handover back: this node owns its part of the keys again, once others
 // have all that it has given up. undrain does not wait for that. It reports whether the
 // node was drained. It returns ErrStopping if the node is about to end.

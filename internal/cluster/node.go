@@ -150,9 +150,13 @@ func (n *Node) SetWeight(weight uint32) {
 // Drain makes this node own nothing: other nodes take over its partitions, with their
 // entries. It returns once that is done, after LeaveTimeout, or when ctx ends; what has
 // begun continues. Requests are answered throughout. A second call waits for the same
-// end. Unless forced, Drain returns ErrNoHeir if no other node could take anything.
+// end. Unless forced, Drain returns ErrNoHeir if no other node could take anything. A node
+// that was just started may not know the others yet: Drain waits for them first.
 // SetWeight does not end the drained state; Undrain does, and so does the process's end.
 func (n *Node) Drain(ctx context.Context, force bool) (HandedOver, error) {
+	if !force {
+		n.departure.awaitIn(ctx)
+	}
 	return n.departure.drain(ctx, force)
 }
 

@@ -47,7 +47,7 @@ func newMember() *member {
 	}
 }
 
-// poll has the member polled at once.
+// poll has the member polled soon.
 func (m *member) poll() {
 	select {
 	case m.kick <- struct{}{}:
