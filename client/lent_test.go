@@ -15,18 +15,7 @@ import (
 // TestLentConnectionFills checks that a lease that came over another slot's connection is
 // filled, and given back, over that one.
 func TestLentConnectionFills(t *testing.T) {
-	s := newScripted(t, client.Config{Conns: 2, RequestTimeout: time.Minute})
-	for i := range 16 { // both connections are made
-		if err := s.read(fmt.Sprint("key", i)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	s.depart()
-	s.depart()
-	if err := s.read("key0"); err != nil { // the connection of this key is back
-		t.Fatal(err)
-	}
-	s.full.Store(true)
+	s := halfBack(t)
 	for i := range 16 {
 		leases := make(chan *client.Lease, 1)
 		go func() { // ends with the call
