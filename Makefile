@@ -21,12 +21,12 @@ man:              ## the manual page, into man/cachesidecar.1
 test:             ## what the README says
 	$(GO) test ./...
 
-# Tests in virtual time run on one thread under the race detector: two that
-# fire a bubble's timers at once corrupt the detector (golang/go#78156).
+# Two processes at a time, since a process whose tests run in virtual time uses one processor.
 race:             ## the same under the race detector, which needs a C compiler; but for real processes against the clock, which it slows down tenfold
-	set -e; for tests in "Virtual[A-L]" "Virtual[^A-L]"; do CGO_ENABLED=1 $(GO) test -race -timeout 40m -cpu 1 -run $$tests ./sidecar & jobs="$$jobs $$!"; done; for j in $$jobs; do wait $$j; done
-	CGO_ENABLED=1 $(GO) test -race -timeout 40m -cpu 1 ./gossip ./internal/simnet ./loader
-	CGO_ENABLED=1 $(GO) test -race -timeout 40m -skip Virtual $$($(GO) list ./... | grep -v -e /internal/faults$$ -e /internal/attacks$$ -e /gossip$$ -e /internal/simnet$$ -e /loader$$)
+	set -e; export CGO_ENABLED=1; \
+	both() { for args; do $(GO) test -race -timeout 40m $$args & jobs="$$jobs $$!"; done; for job in $$jobs; do wait $$job; done; jobs=; }; \
+	both "-run Virtual[A-L] ./sidecar" "-run Virtual[^A-L] ./sidecar"; \
+	both "-skip Virtual ./sidecar" "-p 1 $$($(GO) list ./... | grep -v -e /internal/faults$$ -e /internal/attacks$$ -e /sidecar$$ | tr '\n' ' ')"
 
 vet:              ## go vet, formatting, tidiness of both modules
 	test -z "$$(gofmt -l .)" || { gofmt -l .; exit 1; }

@@ -4,8 +4,10 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -46,8 +48,10 @@ var allowed = []struct {
 	{"internal/load", []string{"internal/wire"}},
 	{"internal/attacks", nil}, // only tests, of the command
 	{"internal/simnet", nil},
-	{"internal/proctest", nil}, // only tests import it
-	{"internal/peertest", nil}, // only tests import it
+	{"internal/race", nil},                         // only tests import it
+	{"internal/bubble", []string{"internal/race"}}, // only tests import it
+	{"internal/proctest", nil},                     // only tests import it
+	{"internal/peertest", nil},                     // only tests import it
 	{"loader", []string{"internal/kv", "internal/settings", "internal/slow"}},
 	{"internal/flight", []string{".", "internal/kv", "loader"}},
 	{"internal/keyfilter", []string{"internal/kv", "loader"}},
@@ -139,6 +143,30 @@ func TestImports(t *testing.T) {
 			}
 		}
 		above[a.pkg] = true
+	}
+}
+
+// TestBubbles checks that package bubble begins all tests in virtual time.
+func TestBubbles(t *testing.T) {
+	begins, found := regexp.MustCompile(`(synctest|bubble)\.Test\(\w+, `), 0
+	err := filepath.WalkDir(".", func(path string, _ fs.DirEntry, err error) error {
+		if filepath.Ext(path) != ".go" || err != nil {
+			return err
+		}
+		src, err := os.ReadFile(path)
+		for i, line := range strings.Split(string(src), "\n") {
+			switch m := begins.FindStringSubmatch(line); {
+			case m == nil:
+			case m[1] == "bubble":
+				found++
+			case filepath.Dir(path) != "internal/bubble":
+				t.Errorf("%s:%d calls synctest.Test: use bubble.Test", path, i+1)
+			}
+		}
+		return err
+	})
+	if err != nil || found < 100 {
+		t.Errorf("%d calls of bubble.Test: %v", found, err)
 	}
 }
 

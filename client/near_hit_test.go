@@ -8,6 +8,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar/internal/race"
 )
 
 // nearHit returns a function that reads a key from the near cache.
@@ -34,7 +35,7 @@ func nearHit(t testing.TB, key string) (get func() cachesidecar.Item) {
 
 // TestNearHitAllocations checks that a hit allocates the caller's value and nothing else.
 func TestNearHitAllocations(t *testing.T) {
-	if raceDetector {
+	if race.Enabled {
 		t.Skip("the race detector allocates")
 	}
 	get := nearHit(t, strings.Repeat("k", 100))

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/memberlist"
+
+	"github.com/cachesidecar/cachesidecar/internal/bubble"
 )
 
 func TestTwoFindEachOther(t *testing.T) {
@@ -194,7 +196,7 @@ func TestEndsAlone(t *testing.T) {
 
 // TestClose closes without Run, twice, and while Run runs.
 func TestClose(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		c := &cluster{Net: newNet(), t: t}
 		g, err := New(Config{Node: "a", Bind: addressOf(7), Transport: c.Host(ipOf(7)).Transport(port)})
 		if err != nil {

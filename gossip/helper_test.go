@@ -11,11 +11,11 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/memberlist"
 
+	"github.com/cachesidecar/cachesidecar/internal/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/simnet"
 )
 
@@ -46,7 +46,7 @@ type node struct {
 // goroutines must end soon after.
 func inBubble(t *testing.T, f func(*testing.T, *cluster)) {
 	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		c := &cluster{Net: newNet(), t: t}
 		f(t, c)
 		for _, n := range slices.Clone(c.nodes) {

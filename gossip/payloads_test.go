@@ -4,17 +4,18 @@ import (
 	"fmt"
 	"math"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/memberlist"
+
+	"github.com/cachesidecar/cachesidecar/internal/bubble"
 )
 
 // packet is the most bytes that memberlist asks for.
 const packet = 1396
 
 func TestPayloadQueue(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		d := newPayloads()
 		if got := d.take(3, packet); got != nil {
 			t.Errorf("out of nothing came %q", got)
@@ -39,7 +40,7 @@ func TestPayloadQueue(t *testing.T) {
 }
 
 func TestPayloadBounds(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		d := newPayloads()
 		if d.add(0, make([]byte, maxPayload+1), 10) {
 			t.Error("one that is too long was taken")

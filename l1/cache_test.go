@@ -12,6 +12,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/race"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -205,7 +206,7 @@ func TestFront(t *testing.T) {
 
 // TestPopularStay checks that ristretto learns of reads that front has answered.
 func TestPopularStay(t *testing.T) {
-	if raceDetector {
+	if race.Enabled {
 		t.Skip("sync.Pool forgets under the race detector, and with it ristretto")
 	}
 	c := newTestCache(t, Config{Bytes: 1 << 20})

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/cachesidecar/cachesidecar/internal/bubble"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -61,7 +63,7 @@ func TestRetries(t *testing.T) {
 		{"refused", 9, ErrPermanent, ErrPermanent, 1},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				var calls atomic.Int64
 				g := newGuard(t, GuardConfig{Retries: 3, Failures: 100}, func(context.Context, []byte) (Value, error) {
 					if calls.Add(1) <= int64(tc.fails) {
@@ -80,7 +82,7 @@ func TestRetries(t *testing.T) {
 
 // A failing origin gets one tenth more calls than requests, not four times as many.
 func TestRetryBudget(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		g := newGuard(t, GuardConfig{Retries: 3, Failures: 1 << 30}, down)
 		for range 1000 {
 			if _, err := g.Load(t.Context(), nil); !errors.Is(err, errDown) {
@@ -95,7 +97,7 @@ func TestRetryBudget(t *testing.T) {
 }
 
 func TestConcurrencyAndQueue(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		var now, most atomic.Int64
 		g := newGuard(t, GuardConfig{Concurrency: 3, Queue: 4, QueueTime: time.Second}, func(context.Context, []byte) (Value, error) {
 			if n := now.Add(1); n > most.Load() {
@@ -130,7 +132,7 @@ func TestConcurrencyAndQueue(t *testing.T) {
 }
 
 func TestQueueLeftAndFull(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		q := NewQueue(1, 1, time.Hour)
 		leave, err := q.Enter(t.Context())
 		if err != nil {
@@ -165,7 +167,7 @@ func TestQueueLeftAndFull(t *testing.T) {
 }
 
 func TestBulkhead(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		slow := newGuard(t, GuardConfig{Concurrency: 1}, func(ctx context.Context, _ []byte) (Value, error) {
 			<-ctx.Done()
 			return Value{}, ctx.Err()
@@ -183,7 +185,7 @@ func TestBulkhead(t *testing.T) {
 }
 
 func TestRate(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		g := newGuard(t, GuardConfig{Rate: 100, Burst: 5, QueueTime: 100 * time.Millisecond},
 			func(context.Context, []byte) (Value, error) { return Value{}, nil })
 		end := time.Now().Add(10 * time.Second)
@@ -202,7 +204,7 @@ func TestRate(t *testing.T) {
 }
 
 func TestBreaker(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		var up atomic.Bool
 		g := newGuard(t, GuardConfig{Failures: 3, Open: 5 * time.Second}, func(ctx context.Context, key []byte) (Value, error) {
 			time.Sleep(time.Second)
@@ -239,7 +241,7 @@ func TestBreaker(t *testing.T) {
 }
 
 func TestGoneCallersDoNotOpenTheBreaker(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		g := newGuard(t, GuardConfig{Failures: 1}, func(ctx context.Context, _ []byte) (Value, error) {
 			<-ctx.Done()
 			return Value{}, ctx.Err()
@@ -263,7 +265,7 @@ func TestGoneCallersDoNotOpenTheBreaker(t *testing.T) {
 
 // The origin fails for 60 s and then recovers. The calls never exceed the rate.
 func TestRecoveryWithoutBurst(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		var up atomic.Bool
 		var second [200]int
 		var mu sync.Mutex
@@ -311,7 +313,7 @@ func TestGuardConfig(t *testing.T) {
 // opens it again.
 func TestBreakerStates(t *testing.T) {
 	for _, probes := range []int{1, 3} {
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			var err error
 			g := newGuard(t, GuardConfig{Failures: 2, Open: time.Second, Probes: probes},
 				func(context.Context, []byte) (Value, error) { return Value{}, err })

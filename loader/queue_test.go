@@ -5,8 +5,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/bubble"
 )
 
 // offer makes callers enter a queue three times as often as it admits them, and notes how
@@ -63,7 +64,7 @@ func (o *offer) enter(t *testing.T, start time.Time) {
 func TestQueueInOverload(t *testing.T) {
 	for _, takes := range []time.Duration{time.Millisecond, 10 * time.Millisecond, 50 * time.Millisecond} {
 		t.Run(takes.String(), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				const places, lasts = 16, 10 * time.Second
 				o := &offer{q: NewQueue(places, 1024, time.Second), takes: takes, places: places}
 				o.run(t, lasts)
@@ -97,7 +98,7 @@ func TestQueueInOverload(t *testing.T) {
 // although it keeps the queue standing: it brings the next key when one is done.
 func TestQueueOfOneRequest(t *testing.T) {
 	for places := 1; places <= together; places++ {
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			q := NewQueue(places, 1024, time.Second)
 			var keys atomic.Int64
 			var request sync.WaitGroup

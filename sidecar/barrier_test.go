@@ -3,10 +3,10 @@ package sidecar
 import (
 	"fmt"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/engine"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
@@ -36,7 +36,7 @@ func del(t *testing.T, s *Sidecar, name string, key []byte, hold time.Duration, 
 // the request says, at most for the namespace's replica_lag. Only a value given to the
 // key ends it before.
 func TestReplicaLag(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		s, err := New(Config{NoSocket: true, L2Size: 8 << 20, clock: &virtualClock{origin: time.Now()}, Namespaces: map[string]Namespace{"lagging": {ReplicaLag: testLag}}})
 		if err != nil {
 			t.Fatal(err)
@@ -119,7 +119,7 @@ func alike(s *Sidecar, name string, key []byte) []byte {
 // load barriers, if the last owner has released it. Otherwise the whole partition has a
 // barrier.
 func TestVirtualBarrierOutlivesItsOwner(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 4)
 		w.noRelay = true
 		w.namespaces = map[string]Namespace{"lagging": {ReplicaLag: testLag}}
@@ -200,7 +200,7 @@ func TestVirtualBarrierOutlivesItsOwner(t *testing.T) {
 // barriers. The other hosts may have raised any barrier, until this host has applied all
 // that they had in their logs.
 func TestReplicaLagUnknown(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 2)
 		w.namespaces = map[string]Namespace{"lagging": {ReplicaLag: testLag}}
 		for _, v := range w.nodes {

@@ -3,10 +3,10 @@ package sidecar
 import (
 	"context"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/engine"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -89,7 +89,7 @@ func TestVirtualCopyEndsWithItsEntry(t *testing.T) { copyEndsWithItsEntry(t, t.E
 
 // copyEndsWithItsEntry reports a copy that is served after the end of its entry.
 func copyEndsWithItsEntry(t *testing.T, bad func(format string, args ...any)) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 2)
 		a, b := w.nodes[0], w.nodes[1]
 		var g gates

@@ -11,12 +11,12 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/memberlist"
 
 	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
@@ -639,7 +639,7 @@ func split(s *scene) {
 // play runs a scene without some guards. It returns the broken promises. doubt is what
 // the scene could not go on without, or "".
 func play(t *testing.T, seed uint64, c *staged, guards ...failpoint.Guard) (broken []string, doubt string) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, seed, 3)
 		w.keys, w.collect, w.noRelay, w.events = nil, true, true, c.events
 		w.bound = cmp.Or(c.bound, w.bound)

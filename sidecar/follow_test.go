@@ -3,17 +3,17 @@ package sidecar
 import (
 	"fmt"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/bubble"
 )
 
 // TestVirtualAckAllIsPrompt checks that ack=all takes as long as the messages do, and
 // does not wait for the next heartbeat: after many events, after none, and just after
 // many have stopped.
 func TestVirtualAckAllIsPrompt(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 3)
 		for _, v := range w.nodes {
 			v.start()

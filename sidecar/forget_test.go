@@ -8,12 +8,12 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/memberlist"
 
 	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/session"
@@ -91,7 +91,7 @@ func (w *world) endAll() {
 // joins like any other. An operator may have a host forgotten at once, on all hosts: see
 // TestForget.
 func TestForgottenAfterAnHour(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 4)
 		w.bound = 30 * time.Second // and fewer polls in an hour
 		for _, v := range w.nodes {
@@ -126,7 +126,7 @@ func TestForgottenAfterAnHour(t *testing.T) {
 // neither a live host nor the host that is asked.
 func TestForget(t *testing.T) {
 	for _, voters := range [][]string{nil, {"n0", "n1", "n2"}} {
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			w := newWorld(t, 1, 4)
 			w.voters = voters
 			for _, v := range w.nodes {
@@ -181,7 +181,7 @@ func TestForget(t *testing.T) {
 // only cut off. It is a member again once the two hear each other: at its old address,
 // although neither is a join address of the other.
 func TestForgottenOnlyCutOff(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 5)
 		for _, v := range w.nodes {
 			v.start()
@@ -206,7 +206,7 @@ func TestForgottenOnlyCutOff(t *testing.T) {
 // TestForgetOnlyTheDead checks that a host that gossip misses, but polls still reach, is
 // not forgotten. It goes on owning what it owned.
 func TestForgetOnlyTheDead(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 3)
 		var silent atomic.Bool
 		for _, v := range w.nodes {
@@ -236,7 +236,7 @@ func TestForgetOnlyTheDead(t *testing.T) {
 // owns nothing. Nothing waits for it while it lives, and it is forgotten as soon as it is
 // considered dead.
 func TestRefusedHostIsWaitedForByNone(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 3)
 		a, b, c := w.nodes[0], w.nodes[1], w.nodes[2]
 		a.start()
@@ -272,7 +272,7 @@ func TestRefusedHostIsWaitedForByNone(t *testing.T) {
 // reaches them by polls alone for a while. It is heard. Once it is silent again it is
 // considered dead, and blocks nothing.
 func TestForgottenHostThatPolls(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 4)
 		var silent atomic.Bool
 		d := w.nodes[3]

@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/memberlist"
 
 	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/session"
@@ -115,7 +116,7 @@ func TestVirtualWriteOutlivesItsOwnership(t *testing.T) {
 	} {
 		for _, back := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s back=%v", write.name, back), func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) {
+				bubble.Test(t, func(t *testing.T) {
 					w := newWorld(t, 1, 2)
 					v := w.nodes[0]
 					clock := v.startActing()
@@ -165,7 +166,7 @@ func TestVirtualWriteOutlivesItsOwnership(t *testing.T) {
 // copies of its keys that were made before. Another host has owned the partition since,
 // or will own it.
 func TestVirtualEndedOutdatesCopies(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 2)
 		w.bound = cluster.MinBound // so that the copy is still young when it counts
 		for _, v := range w.nodes {

@@ -8,10 +8,10 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/creds"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/peertest"
@@ -22,7 +22,7 @@ import (
 // start.
 func keyedWorld(t *testing.T, n int, f func(*testing.T, *world), prepare ...func(*vnode)) {
 	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w, dir := newWorld(t, 1, n), t.TempDir()
 		for _, v := range w.nodes {
 			v.keyFile = filepath.Join(dir, v.name)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/loader"
@@ -22,7 +23,7 @@ func TestVirtualLoadOfEndedOwnership(t *testing.T) { loadOfEndedOwnership(t, t.E
 // loadOfEndedOwnership calls bad if a read returns what was deleted while another host
 // owned the key.
 func loadOfEndedOwnership(t *testing.T, bad func(format string, args ...any)) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 2)
 		w.noRelay = true
 		a, b := w.nodes[0], w.nodes[1]

@@ -6,10 +6,10 @@ import (
 	"fmt"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/flight"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/session"
@@ -89,7 +89,7 @@ func (d *database) Load(ctx context.Context, key []byte) (loader.Value, error) {
 // has the settings ns. With voters the policy is consistent.
 func withNodes(t *testing.T, n int, o *database, ns Namespace, f func(w *world), voters ...string) {
 	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, firstSeed(), n)
 		w.origin, w.ns, w.voters = o, ns, voters
 		for _, v := range w.nodes {

@@ -7,10 +7,10 @@ import (
 	"math/rand/v2"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/handoff"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
@@ -26,7 +26,7 @@ import (
 func TestVirtualTotalsOverMoves(t *testing.T) {
 	for seed := range uint64(*virtualRuns) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { totalsOverMoves(t, seed) })
+			bubble.Test(t, func(t *testing.T) { totalsOverMoves(t, seed) })
 		})
 	}
 }

@@ -2,9 +2,9 @@ package sidecar
 
 import (
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 )
 
@@ -12,7 +12,7 @@ import (
 // process started, and has been set right since. So the new process is the earlier one by
 // its epoch. It joins all the same.
 func TestVirtualStartedByClockSetRight(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 3)
 		ahead := w.nodes[2]
 		ahead.clock.offset.Store(time.Hour.Milliseconds())

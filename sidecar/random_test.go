@@ -11,12 +11,13 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/anishathalye/porcupine"
 
 	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/bubble"
+	"github.com/cachesidecar/cachesidecar/internal/race"
 )
 
 // Many short runs in which any fault may happen, checked against the guarantees.
@@ -188,7 +189,7 @@ func (w *world) loaded() {
 // random is one run. Every other run is under policy consistent. Only the last fault may
 // still be under way when the next fault begins, and none at the end.
 func random(t *testing.T, seed uint64, collect bool) (w *world) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w = newWorld(t, seed, 3+int(seed/2%2))
 		w.collect = collect
 		w.keys = w.keys[:6]
@@ -251,7 +252,7 @@ func init() {
 func TestVirtualRandom(t *testing.T) {
 	runs := *randomRuns
 	if runs == 0 {
-		if runs = 20; raceDetector {
+		if runs = 20; race.Enabled {
 			runs = 5
 		}
 	}

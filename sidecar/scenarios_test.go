@@ -6,18 +6,19 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/race"
 )
 
 // A node does not run for so long that other nodes take its partitions and write to them.
 // When it goes on it serves nothing from before, not even before it has heard from
 // another node.
 func TestVirtualPausedOwner(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 3)
 		for _, v := range w.nodes {
 			v.start()
@@ -123,9 +124,9 @@ func TestVirtualFaults(t *testing.T) {
 // A hundred sidecars in one process find each other and agree. One of them dies, and the
 // others continue.
 func TestVirtualHundred(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		n := *virtualMany
-		if raceDetector {
+		if race.Enabled {
 			n = min(n, 10)
 		}
 		w := newWorld(t, 1, n)
@@ -151,7 +152,7 @@ func TestVirtualHundred(t *testing.T) {
 // inQuietWorld runs a test with n nodes that have found each other, without any load
 // except the test's own.
 func inQuietWorld(t *testing.T, n int, f func(t *testing.T, w *world), voters ...string) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, n)
 		w.voters = voters
 		for _, v := range w.nodes {

@@ -8,12 +8,12 @@ import (
 	"slices"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/memberlist"
 
 	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	gt "github.com/cachesidecar/cachesidecar/internal/gossiptest"
 	"github.com/cachesidecar/cachesidecar/internal/simnet"
@@ -242,7 +242,7 @@ func TestVirtualSlander(t *testing.T) {
 // own, for as long as a third host reports that owner. Gossip's word alone has no such
 // effect.
 func TestVirtualNamedByOthers(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 3)
 		for _, v := range w.nodes {
 			v.start()
@@ -272,7 +272,7 @@ func TestVirtualNamedByOthers(t *testing.T) {
 // split. Gossip alone must not keep the host out for ever, because strangers send gossip
 // too.
 func TestVirtualRumourOnly(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 2)
 		var cut atomic.Bool
 		for _, v := range w.nodes {

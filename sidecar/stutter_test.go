@@ -6,10 +6,10 @@ import (
 	"math/rand/v2"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/bubble"
 )
 
 // Hosts stand still again and again, each time for less than B. In the moments between
@@ -272,7 +272,7 @@ func TestVirtualBusyHosts(t *testing.T) {
 		{500 * time.Millisecond, 400 * time.Millisecond, 1},
 	} {
 		t.Run(fmt.Sprintf("%v in each second, B=%v", c.gap, c.bound), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { busyHosts(t, c.bound, c.gap, c.hosts) })
+			bubble.Test(t, func(t *testing.T) { busyHosts(t, c.bound, c.gap, c.hosts) })
 		})
 	}
 }

@@ -14,12 +14,12 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/memberlist"
 
 	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -165,7 +165,7 @@ type trafficPoint struct {
 // TestTraffic prints a line of JSON for each number of nodes and each rate.
 func TestTraffic(t *testing.T) {
 	for _, n := range numbers(t, *trafficNodes) {
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			var count traffic
 			w := newWorld(t, 1, n+1)
 			for _, v := range w.nodes {

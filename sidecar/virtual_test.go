@@ -13,13 +13,14 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/memberlist"
 
+	"github.com/cachesidecar/cachesidecar/internal/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/race"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/simnet"
 	"github.com/cachesidecar/cachesidecar/l2/ring"
@@ -381,7 +382,7 @@ func (w *world) agreed(within time.Duration) {
 
 // inWorld runs a test with n nodes that have found each other, under load.
 func inWorld(t *testing.T, seed uint64, n int, f func(w *world), voters ...string) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, seed, n)
 		w.voters = voters
 		for _, v := range w.nodes {
@@ -414,7 +415,7 @@ func virtually(t *testing.T, n int, f func(w *world), voters ...string) {
 	t.Helper()
 	seed := firstSeed()
 	runs := *virtualRuns
-	if raceDetector { // ten times as slow
+	if race.Enabled { // ten times as slow
 		runs = 1
 	}
 	for i := range runs {

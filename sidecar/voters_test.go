@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -145,7 +146,7 @@ func TestVirtualAuthorityEnds(t *testing.T) {
 	ctx := context.Background()
 	for _, name := range []string{"read", "write"} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				w := newWorld(t, 1, 3)
 				w.voters = []string{"n0", "n1", "n2"}
 				v := w.nodes[0]

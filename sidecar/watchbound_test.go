@@ -3,10 +3,10 @@ package sidecar
 import (
 	"context"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/session"
@@ -19,7 +19,7 @@ import (
 // outdated. The key's owner cannot be reached.
 func TestVirtualNearBoundIsTheSmallest(t *testing.T) {
 	const least, own = 200 * time.Millisecond, 100 * time.Millisecond
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 2)
 		w.namespaces = map[string]Namespace{"fast": {MaxStaleness: least}}
 		for _, v := range w.nodes {
@@ -88,7 +88,7 @@ func TestVirtualNearBoundIsTheSmallest(t *testing.T) {
 // An answer that the owner gave while this host had no lease on it is not attested: no
 // floor would follow it.
 func TestVirtualNoAttestWithoutLease(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 2)
 		for _, v := range w.nodes {
 			v.start()

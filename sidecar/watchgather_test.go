@@ -5,6 +5,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/engine"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/session"
@@ -14,7 +15,7 @@ import (
 // inStream runs f in virtual time on a host that is alone. q follows the host's stream
 // from now on.
 func inStream(t *testing.T, f func(s *Sidecar, q *wire.Request)) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 1)
 		w.nodes[0].start()
 		s := w.nodes[0].s

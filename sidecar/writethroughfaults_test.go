@@ -7,9 +7,9 @@ import (
 	"math/rand/v2"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
@@ -114,7 +114,7 @@ func TestVirtualWriteThrough(t *testing.T) {
 		for run := range *virtualRuns {
 			seed, kills := firstSeed()+uint64(run), run%2 == 1
 			t.Run(fmt.Sprintf("%s, kills %v, seed %d", policy, kills, seed), func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) { writeThroughAtRandom(t, seed, kills, voters) })
+				bubble.Test(t, func(t *testing.T) { writeThroughAtRandom(t, seed, kills, voters) })
 			})
 		}
 	}

@@ -7,8 +7,9 @@ import (
 	"errors"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/bubble"
 )
 
 // slow answers after 50 ms and ignores contexts.
@@ -39,7 +40,7 @@ func TestServeCrowds(t *testing.T) {
 		{"one in haste", &slow{}, CrowdOrder{Key: "k", Callers: 1, Haste: 10 * time.Millisecond}, CrowdAnswer{Answered: 1, Left: 50 * time.Millisecond}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				var in, out bytes.Buffer
 				if err := json.NewEncoder(&in).Encode(c.o); err != nil {
 					t.Fatal(err)

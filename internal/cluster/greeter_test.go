@@ -3,10 +3,10 @@ package cluster
 import (
 	"fmt"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/gossip"
+	"github.com/cachesidecar/cachesidecar/internal/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
@@ -14,7 +14,7 @@ import (
 // and less often. The same holds for an address, under any names. The number of
 // remembered names and addresses is limited.
 func TestMeetsEverMoreSeldom(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		var m attempts
 		tries := func(u func(i int) *gossip.Unknown, d time.Duration) (n int) {
 			for end, i := time.Now().Add(d), 0; time.Now().Before(end); i++ {

@@ -15,6 +15,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/peertest"
 )
 
@@ -55,7 +56,7 @@ func (b *lockedBuffer) Reset() {
 // Watch.Run begins.
 func inWatch(t *testing.T, f func(*watched), prepare ...func(*watched)) {
 	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := &watched{t: t, path: filepath.Join(t.TempDir(), "cluster.key")}
 		peertest.Replace(t, w.path, peertest.KeyText(peertest.Seed, "1"))
 		cfg := WatchConfig{Paths: Paths{ClusterKey: w.path}, Node: "a", Now: time.Now, Log: slog.New(slog.NewTextHandler(&w.log, nil))}

@@ -321,5 +321,5 @@ func (f *Forwarder) send(
 		return false, wire.Errorf(wire.Unavailable, "%s, which owns the key, cannot be reached: %v", owner.Node, err)
 	}
 	return true, wire.Errorf(wire.Timeout,
-		"%s, which owns the key, did not answer in time; the outcome is unknown", owner.Node)
+		"the outcome is unknown: the call of %s, which owns the key, ended with: %v", owner.Node, err)
 }

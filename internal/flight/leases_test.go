@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
@@ -46,7 +47,7 @@ func mustClaim(t *testing.T, l *Leases, c Claim) Token {
 }
 
 func TestOneTokenAndItsFill(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		l, v := newLeases(t, LeasesConfig{}), &versions{}
 		c := Claim{Key: keyOf("a"), OwnershipEpoch: 7, Begin: v.begin}
 		token := mustClaim(t, l, c)
@@ -96,7 +97,7 @@ func TestFillRefused(t *testing.T) {
 		{"too late", func(*Leases, *Token) { time.Sleep(time.Minute) }, "a"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				l, v := newLeases(t, LeasesConfig{}), &versions{}
 				good := mustClaim(t, l, Claim{Key: keyOf("a"), Begin: v.begin})
 				token := good
@@ -174,7 +175,7 @@ func TestHandOver(t *testing.T) {
 		{"hangs", func(*Leases, Token) {}, 10 * time.Second},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				l, v := newLeases(t, LeasesConfig{}), &versions{}
 				c := Claim{Key: keyOf("a"), Begin: v.begin}
 				first := mustClaim(t, l, c)
@@ -213,7 +214,7 @@ func TestHandOver(t *testing.T) {
 // After an invalidation, the waiters get the value of the first load, marked. Later
 // callers load again. Nothing of the first fill is kept.
 func TestLeaseDetached(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		l, v := newLeases(t, LeasesConfig{}), &versions{}
 		c := Claim{Key: keyOf("a"), Begin: v.begin}
 		first := mustClaim(t, l, c)
@@ -241,7 +242,7 @@ func TestLeaseDetached(t *testing.T) {
 // TestLeaseEnded checks that the callers that wait are told of the end of their ownership,
 // and only those. The token can still be given back.
 func TestLeaseEnded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		l, v := newLeases(t, LeasesConfig{}), &versions{}
 		var wg sync.WaitGroup
 		var tokens []Token
@@ -274,7 +275,7 @@ func TestLeaseEnded(t *testing.T) {
 
 // The holder of a detached lease gives up. Its waiters join the new lease.
 func TestDetachedAndAbandoned(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		l, v := newLeases(t, LeasesConfig{}), &versions{}
 		c := Claim{Key: keyOf("a"), Begin: v.begin}
 		first := mustClaim(t, l, c)
@@ -308,7 +309,7 @@ func TestDetachWhileFilling(t *testing.T) {
 }
 
 func TestLeaseWaiterLeaves(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		l, v := newLeases(t, LeasesConfig{MaxWaiters: 1}), &versions{}
 		c := Claim{Key: keyOf("a"), Begin: v.begin}
 		token := mustClaim(t, l, c)
@@ -335,7 +336,7 @@ func TestLeaseWaiterLeaves(t *testing.T) {
 
 // A token goes to the next waiter if its waiter leaves at the same moment.
 func TestTokenAfterLeaving(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		l, v := newLeases(t, LeasesConfig{}), &versions{}
 		c := Claim{Key: keyOf("a"), Begin: v.begin}
 		token := mustClaim(t, l, c)
@@ -358,7 +359,7 @@ func TestTokenAfterLeaving(t *testing.T) {
 }
 
 func TestLeasesBoundAndClose(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		l, v := newLeases(t, LeasesConfig{MaxLeases: 1}), &versions{}
 		c := Claim{Key: keyOf("a"), Begin: v.begin}
 		token := mustClaim(t, l, c)

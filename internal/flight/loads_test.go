@@ -12,6 +12,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/cachesidecar/cachesidecar/internal/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
@@ -66,7 +67,7 @@ func (l *Loads) check(t *testing.T) {
 }
 
 func TestTenThousandWaitForOneLoad(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		l, o, v := newLoads(t, LoadsConfig{}), &origin{takes: time.Second, value: loader.Value{Bytes: []byte("x")}}, &versions{}
 		var kept atomic.Int64
 		load := Load{Key: keyOf("a"), Begin: v.begin, Fetch: o.fetch, Keep: func(Result) bool { kept.Add(1); return true }}
@@ -91,7 +92,7 @@ func TestTenThousandWaitForOneLoad(t *testing.T) {
 }
 
 func TestWaiterLeavesAlone(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		l, o, v := newLoads(t, LoadsConfig{}), &origin{takes: time.Second, value: loader.Value{Bytes: []byte("x")}}, &versions{}
 		load := Load{Key: keyOf("a"), Begin: v.begin, Fetch: o.fetch}
 		first, cancel := context.WithCancel(t.Context())
@@ -129,7 +130,7 @@ func TestDetach(t *testing.T) {
 		}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				l, o, v := newLoads(t, LoadsConfig{}), &origin{takes: time.Second, value: loader.Value{Bytes: []byte("x")}}, &versions{}
 				var kept []kv.Version
 				load := Load{Key: keyOf("a"), Begin: v.begin, Fetch: o.fetch,
@@ -158,7 +159,7 @@ func TestDetach(t *testing.T) {
 }
 
 func TestDetachDuringKeep(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		l, o, v := newLoads(t, LoadsConfig{}), &origin{}, &versions{}
 		r, err := l.Get(t.Context(), Load{Key: keyOf("a"), Begin: v.begin, Fetch: o.fetch, Keep: func(Result) bool {
 			l.Detach(keyOf("a").Hash)
@@ -172,7 +173,7 @@ func TestDetachDuringKeep(t *testing.T) {
 }
 
 func TestFreshJoinsNothing(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		l, o, v := newLoads(t, LoadsConfig{}), &origin{takes: time.Second}, &versions{}
 		var kept []kv.Version
 		load := Load{Key: keyOf("a"), Begin: v.begin, Fetch: o.fetch,
@@ -193,7 +194,7 @@ func TestFreshJoinsNothing(t *testing.T) {
 }
 
 func TestOneHashTwoKeys(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		l, v := newLoads(t, LoadsConfig{}), &versions{}
 		var wg sync.WaitGroup
 		for _, name := range []string{"a", "b"} {
@@ -216,7 +217,7 @@ func TestOneHashTwoKeys(t *testing.T) {
 // further load detaches the first one of its own namespace. The load of the other
 // namespace stays.
 func TestManyKeysOfOneHash(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		l, v := newLoads(t, LoadsConfig{}), &versions{}
 		var wg sync.WaitGroup
 		var kept [2]atomic.Int64
@@ -264,7 +265,7 @@ func TestLoadEnds(t *testing.T) {
 		{"panic", func(context.Context) (loader.Value, error) { panic("boom") }, loader.ErrPermanent},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				l, v := newLoads(t, LoadsConfig{}), &versions{}
 				absent := tc.want == loader.ErrAbsent // only "absent" is kept
 				kept := false
@@ -282,7 +283,7 @@ func TestLoadEnds(t *testing.T) {
 }
 
 func TestPresent(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		l, v := newLoads(t, LoadsConfig{}), &versions{}
 		o := &origin{}
 		_, err := l.Get(t.Context(), Load{Key: keyOf("a"), Begin: v.begin, Missing: func() bool { return false }, Fetch: o.fetch})
@@ -293,7 +294,7 @@ func TestPresent(t *testing.T) {
 }
 
 func TestLoadsBounds(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		l, o, v := newLoads(t, LoadsConfig{MaxLoads: 1, MaxWaiters: 2}), &origin{takes: time.Second}, &versions{}
 		var wg sync.WaitGroup
 		for range 2 {
@@ -319,7 +320,7 @@ func TestLoadsBounds(t *testing.T) {
 }
 
 func TestLoadsClose(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		l, o, v := newLoads(t, LoadsConfig{}), &origin{takes: time.Hour}, &versions{}
 		load := Load{Key: keyOf("a"), Begin: v.begin, Fetch: o.fetch}
 		var wg sync.WaitGroup
@@ -342,7 +343,7 @@ func TestLoadsClose(t *testing.T) {
 // TestLoadsAreOfOneOwnership checks that no caller joins a load of another ownership
 // epoch, and that an invalidation detaches the loads of all epochs.
 func TestLoadsAreOfOneOwnership(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		l := newLoads(t, LoadsConfig{})
 		var v versions
 		o := &origin{takes: time.Second}

@@ -11,11 +11,12 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/cachesidecar/cachesidecar/internal/bubble"
 )
 
 // pipes is a listener of connections in memory, whose time is virtual.
@@ -33,7 +34,7 @@ func (p pipes) Addr() net.Addr { return &net.TCPAddr{} }
 // TestHTTPTimes: a connection ends in time if its header does not come, if its answer is
 // not read, and if it is idle.
 func TestHTTPTimes(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		metrics := prometheus.NewRegistry()
 		metrics.MustRegister(collectors.NewGoCollector())
 		a, err := New(Config{

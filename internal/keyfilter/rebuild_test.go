@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
@@ -63,7 +64,7 @@ func (l *lister) Keys(ctx context.Context, each func([]byte) error) error {
 // and a maximum age of one hour.
 func rebuilding(t *testing.T, l *lister, ready func(context.Context) error, test func(r *Rebuilder, k *Filter, now func() time.Duration)) {
 	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		k := newFilter(t, Config{Keys: 1000, FalsePositives: 1e-6})
 		start := time.Now()
 		now := func() time.Duration { return time.Since(start) }

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/bubble"
 )
 
 type name string // like kv.NodeID
@@ -97,7 +99,7 @@ func written(s *sink) []string {
 // all causes together a hundred lines and then ten a second. Lines that are left out are
 // summed up by cause, in few lines. The number of remembered causes is limited.
 func TestFlood(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		var out sink
 		l := Start(&out, Options{Level: slog.LevelDebug})
 		defer l.Close(time.Minute)
@@ -180,7 +182,7 @@ func TestFloodCost(t *testing.T) {
 // TestStuckStream checks that a blocked stream costs lines, which are counted and
 // reported, but never blocks the caller. Close does not wait for the stream forever.
 func TestStuckStream(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		out := &stuck{free: make(chan struct{})}
 		l := Start(out, Options{Level: slog.LevelDebug})
 		const n = 100_000

@@ -12,9 +12,9 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/bubble"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
@@ -64,7 +64,7 @@ func openFailing(t *testing.T, err *error, s Settings) (o *Origin, log func() st
 // first failure, the opening of the breaker, one line per minute, the recovery, the
 // closing.
 func TestOutage(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		var err error
 		o, log := openFailing(t, &err, Settings{})
 		ns := &Namespace{Origin: o}
@@ -141,7 +141,7 @@ func TestOutage(t *testing.T) {
 // TestFlapping checks that an origin that fails every other time gets two lines a minute,
 // which count what the others would have said.
 func TestFlapping(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		var err error
 		o, log := openFailing(t, &err, Settings{})
 		for i := range 601 { // two minutes
@@ -162,7 +162,7 @@ func TestFlapping(t *testing.T) {
 // TestFailuresOfWrites checks that writes are followed apart from loads, and which
 // results are failures.
 func TestFailuresOfWrites(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		var err error
 		o, log := openFailing(t, &err, Settings{WriteThrough: true})
 		ns := &Namespace{Origin: o}

@@ -1,6 +1,7 @@
 package peer
 
 import (
+	"bytes"
 	"errors"
 	"math"
 	"strings"
@@ -125,7 +126,7 @@ func TestAnswerAhead(t *testing.T) {
 	}
 }
 
-// answers is an echo whose answers are made by reply.
+// answers is an echo whose answers, but to PING, are made by reply. It may wait.
 type answers struct {
 	echo
 	reply func(*wire.Request) *wire.Reply
@@ -134,10 +135,14 @@ type answers struct {
 func (e *answers) Serve(c *rpc.Conn, frames [][]byte) error {
 	for _, f := range frames {
 		var q wire.Request
-		if err := wire.DecodeRequest(f, &q); err != nil {
+		if err := wire.DecodeRequest(bytes.Clone(f), &q); err != nil {
 			return err
 		}
-		c.Out = wire.AppendReply(c.Out, q.Op, e.reply(&q))
+		if q.Op == wire.OpPing {
+			c.Out = wire.AppendReply(c.Out, q.Op, &wire.Reply{ID: q.ID})
+			continue
+		}
+		c.Go(func() []byte { return wire.AppendReply(nil, q.Op, e.reply(&q)) })
 	}
 	return nil
 }

@@ -385,39 +385,54 @@ func TestDeadNode(t *testing.T) {
 // TestLeave checks that the calls under way are answered by a process that leaves in order,
 // that no call begins, and that the connection ends, also if the process does not answer.
 func TestLeave(t *testing.T) {
-	for _, answers := range []bool{true, false} {
-		asked, answer := make(chan struct{}), make(chan struct{})
-		s := serveWith(t, identity("b", 2), func(q *wire.Request) *wire.Reply {
-			close(asked)
-			<-answer
-			return &wire.Reply{ID: q.ID}
-		})
-		p := newPool(t, identity("a", 1))
-		p.Set(nodeB, s.address)
-		failed := make(chan error, 1)
-		go func() {
-			var a Answer
-			defer a.Release()
-			failed <- p.Do(context.Background(), nodeB, Call, time.Minute, &wire.Request{Op: wire.OpGet, Namespace: []byte("n"), Key: []byte("k")}, &a)
-		}()
-		<-asked
-		c := p.Live(nodeB, Call)
-		p.Leave(nodeB)
-		if _, err := get(t, p, nodeB, Call); !errors.Is(err, ErrUnknown) {
-			t.Errorf("a call of a process that has left: %v", err)
-		}
-		if answers {
-			close(answer)
-		} else {
-			p.Close()
-		}
-		if err := <-failed; (err == nil) != answers {
-			t.Errorf("answered %v: the call that was under way: %v", answers, err)
-		}
-		<-c.Done()
-		if !answers {
-			close(answer)
-		}
+	for _, c := range []struct {
+		name             string
+		answers, renewed bool
+	}{
+		{"answered", true, false},
+		{"on a replaced connection", true, true},
+		{"closed", false, false},
+	} {
+		t.Run(c.name, func(t *testing.T) { callUnderWay(t, c.answers, c.renewed) })
+	}
+}
+
+func callUnderWay(t *testing.T, answers, renewed bool) {
+	asked, answer := make(chan struct{}), make(chan struct{})
+	s := serveWith(t, identity("b", 2), func(q *wire.Request) *wire.Reply {
+		close(asked)
+		<-answer
+		return &wire.Reply{ID: q.ID}
+	})
+	p := newPool(t, identity("a", 1))
+	p.Set(nodeB, s.address)
+	failed := make(chan error, 1)
+	go func() {
+		var a Answer
+		defer a.Release()
+		failed <- p.Do(context.Background(), nodeB, Call, time.Minute, &wire.Request{Op: wire.OpGet, Namespace: []byte("n"), Key: []byte("k")}, &a)
+	}()
+	<-asked
+	old := p.Live(nodeB, Call)
+	if renewed {
+		p.Renew()
+		waitFor(t, func() bool { c := p.Live(nodeB, Call); return c != nil && c != old })
+	}
+	p.Leave(nodeB)
+	if _, err := get(t, p, nodeB, Call); !errors.Is(err, ErrUnknown) {
+		t.Errorf("a call of a process that has left: %v", err)
+	}
+	if answers {
+		close(answer)
+	} else {
 		p.Close()
 	}
+	if err := <-failed; (err == nil) != answers {
+		t.Errorf("the call that was under way: %v", err)
+	}
+	<-old.Done()
+	if !answers {
+		close(answer)
+	}
+	p.Close()
 }

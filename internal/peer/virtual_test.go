@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/peertest"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
@@ -39,7 +40,7 @@ type lab struct {
 
 func inLab(t *testing.T, f func(*lab), edits ...func(*lab)) {
 	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		l := &lab{T: t, net: simnet.New(1), one: peertest.NewAuthority(t, "one"), two: peertest.NewAuthority(t, "two")}
 		l.keys = newKeys(t, "b", l.one)
 		for _, edit := range edits {

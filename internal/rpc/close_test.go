@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -26,7 +27,7 @@ func (l *lingering) Write(b []byte) (int, error) {
 
 // TestClientCloseWaits checks that Close returns only after the goroutine that writes.
 func TestClientCloseWaits(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		near, far := net.Pipe()
 		defer far.Close()
 		nc := &lingering{Conn: near}

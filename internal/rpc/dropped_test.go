@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/peertest"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -49,7 +50,7 @@ func servePipe(t *testing.T, h Handler, l Limits) (nc net.Conn, c *Conn, ended c
 // TestKilledWithinBatch checks that a connection that is killed in a batch ends at once,
 // even if the deadline of a frame that has begun is set after that.
 func TestKilledWithinBatch(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		h := &servedHandler{echoHandler: &echoHandler{echo: newEcho()}}
 		nc, c, ended := servePipe(t, h, Limits{})
 		defer nc.Close()
@@ -74,7 +75,7 @@ func (h *servedHandler) Served() { h.served() }
 // TestTimeBehindDroppedFrame checks that a frame that begins behind a dropped one has its
 // own FrameTimeout.
 func TestTimeBehindDroppedFrame(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		nc, _, ended := servePipe(t, &echoHandler{echo: newEcho()}, Limits{Budget: NewBudget(256 << 10), FrameTimeout: 30 * time.Second})
 		busy := make(chan *wire.Error, 1)
 		go func() {
@@ -105,7 +106,7 @@ func TestTimeBehindDroppedFrame(t *testing.T) {
 func TestFewBytesWait(t *testing.T) {
 	for _, when := range []string{"before they come", "and another takes what it holds"} {
 		t.Run(when, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				budget := NewBudget(1 << 20)
 				nc, c, ended := servePipe(t, &echoHandler{echo: newEcho()}, Limits{Budget: budget})
 				hog := budget.Open("uid 0", "", nil)
@@ -134,7 +135,7 @@ func TestFewBytesWait(t *testing.T) {
 // TestLateWakeUp checks that a wake-up by a connection that wants memory is not taken for
 // the end of the frame's time, even if it comes after the reader has looked.
 func TestLateWakeUp(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		nc, c, ended := servePipe(t, &echoHandler{echo: newEcho()}, Limits{})
 		frame := getFrame(9, "after")
 		if _, err := nc.Write(frame[:6]); err != nil {

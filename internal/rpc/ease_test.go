@@ -9,6 +9,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/bubble"
 )
 
 // crowd is a listener at which many connections arrive, one after another.
@@ -83,7 +85,7 @@ func took(over func() bool) time.Duration {
 // TestEase checks that many connections at once begin at a rate, and end at a rate, and
 // that a few do not wait.
 func TestEase(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		const few, many, soon = goesOnce - 1, 4096, 2 * time.Millisecond
 		e := newEased(t, Limits{})
 		near := func(what string, is time.Duration, rate float64) {
@@ -119,7 +121,7 @@ func TestEase(t *testing.T) {
 // connections stay or leave.
 func TestEaseEnds(t *testing.T) {
 	for _, leaving := range []bool{false, true} {
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			e := newEased(t, Limits{DrainTimeout: 50 * time.Millisecond})
 			e.come(4000)
 			time.Sleep(2 * time.Second)

@@ -5,9 +5,10 @@ import (
 	"runtime"
 	"slices"
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/bubble"
+	"github.com/cachesidecar/cachesidecar/internal/race"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -15,7 +16,7 @@ import (
 // budget, and use an eighth of it at most. They are dropped if memory is short, or if
 // they have not been used for a while.
 func TestLargeBuffers(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		b := NewBudget(64 << 20)
 		a := b.Open("owner", "process", nil)
 		defer a.Close()
@@ -121,7 +122,7 @@ func TestFramesInPieces(t *testing.T) {
 	}
 	runtime.ReadMemStats(&after)
 	// Buffers below 64 KiB are not kept. Under the race detector sync.Pool drops buffers.
-	if per := (after.TotalAlloc - before.TotalAlloc) / (2 * rounds); per > 32<<10 && !raceDetector {
+	if per := (after.TotalAlloc - before.TotalAlloc) / (2 * rounds); per > 32<<10 && !race.Enabled {
 		t.Errorf("%d bytes are made for each frame", per)
 	}
 }

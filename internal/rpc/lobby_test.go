@@ -5,15 +5,16 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/bubble"
 )
 
 // TestPaceInOverload checks that most connections begin soon, at the full pace, if three
 // times as many come as may begin; that another process of their owner has its turns; and
 // that those that were passed over begin when no more come.
 func TestPaceInOverload(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		const rate, seconds = 100, 10
 		var soon, late, others int
 		var mu sync.Mutex // guards all of the above and below: the lobby begins some connections

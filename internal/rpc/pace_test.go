@@ -13,6 +13,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/bubble"
 )
 
 // paced is connections that enter, and the list of those that have begun.
@@ -61,7 +63,7 @@ func pipe() net.Conn { a, _ := net.Pipe(); return a }
 // one after another, with the processes in turn. Connections of other owners do not wait
 // for them.
 func TestPace(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		s := &paced{p: pace{rate: 10}}
 		for range firstAtOnce + 20 {
 			s.enter(t.Context(), pipe(), "a", "1")
@@ -92,7 +94,7 @@ func TestPace(t *testing.T) {
 // TestPaceHasOneUsher checks that a lobby has one usher at a time, even if the lobby is
 // empty again and again.
 func TestPaceHasOneUsher(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		p := pace{rate: 10}
 		var ushers atomic.Int64
 		var wg sync.WaitGroup
@@ -119,7 +121,7 @@ func TestPaceHasOneUsher(t *testing.T) {
 
 // TestPaceEnds checks that no connection waits for a turn once the server ends.
 func TestPaceEnds(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		s := &paced{p: pace{rate: 1e-3}}
 		for range firstAtOnce + 20 {
@@ -174,7 +176,7 @@ func TestPaceEndsWithItsListener(t *testing.T) {
 // TestPaceForgets checks that owners without new connections for a while are forgotten,
 // and others are not.
 func TestPaceForgets(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		s := &paced{p: pace{rate: 10}}
 		for range firstAtOnce {
 			s.enter(t.Context(), pipe(), "busy", "1")

@@ -177,19 +177,24 @@ func (r *Redialer) Live() *Client {
 }
 
 // Leave closes the connection once no call waits for an answer, and waits for that until
-// ctx ends. No connection is made afterwards. Close is still needed.
+// ctx ends; also for the calls of connections that were replaced. No connection is made
+// afterwards. Close is still needed.
 func (r *Redialer) Leave(ctx context.Context) {
 	r.mu.Lock()
 	r.closed = true
-	c := r.live.Load()
-	r.mu.Unlock()
-	if c == nil {
-		return
+	leaving := slices.Clone(r.retired)
+	if c := r.live.Load(); c != nil {
+		leaving = append(leaving, c)
 	}
-	c.Leave()
-	select {
-	case <-c.Done():
-	case <-ctx.Done():
+	r.mu.Unlock()
+	for _, c := range leaving {
+		c.Leave()
+	}
+	for _, c := range leaving {
+		select {
+		case <-c.Done():
+		case <-ctx.Done():
+		}
 	}
 }
 

@@ -17,11 +17,11 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
 
+	"github.com/cachesidecar/cachesidecar/internal/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -477,7 +477,7 @@ func TestSlowReader(t *testing.T) {
 // TestSlowFrame checks that a frame that comes byte by byte is cut off FrameTimeout after
 // it began. Complete frames with long pauses between them are not cut off.
 func TestSlowFrame(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		h := newEcho()
 		s := newShared(Limits{})
 		near, far := net.Pipe()

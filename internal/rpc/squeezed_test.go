@@ -7,6 +7,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/bubble"
 )
 
 // TestSlowTakersGive checks that connections that take their answers steadily, but use
@@ -14,7 +16,7 @@ import (
 func TestSlowTakersGive(t *testing.T) {
 	for _, over := range []string{"socket", "TLS"} {
 		t.Run(over, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				const mb = 1 << 20
 				budget := NewBudget(16 * mb)
 				var conns []*Conn
@@ -69,7 +71,7 @@ func TestSlowTakersGive(t *testing.T) {
 // TestFastTakerKeeps checks that a connection that takes all of its answers within a
 // second keeps its memory, although some answers always wait.
 func TestFastTakerKeeps(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		const size, atOnce = 100_000, 6
 		nc, c, _, ended := servePolled(t, values{}, Limits{}, "")
 		ask := func() {
@@ -114,7 +116,7 @@ func TestFastTakerKeeps(t *testing.T) {
 // TestManySlowAnswersGive checks that a connection gives memory if each answer is taken
 // within a second but the answers behind it wait longer.
 func TestManySlowAnswersGive(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		nc, c, _, ended := servePolled(t, values{}, Limits{}, "")
 		if _, err := nc.Write(bytes.Repeat(getFrame(1, "40000"), 300)); err != nil {
 			t.Fatal(err)

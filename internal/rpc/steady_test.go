@@ -7,9 +7,9 @@ import (
 	"io"
 	"net"
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/peertest"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -68,7 +68,7 @@ func TestSteadyReader(t *testing.T) {
 		{"TLS, told late", "TLS", time.Hour, 2 * time.Second},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				const size = 3_000_000
 				nc, c, below, ended := servePolled(t, &echoHandler{echo: newEcho()}, Limits{WriteTimeout: time.Second}, tc.over)
 				below.set(tc.hears, nil)
@@ -99,7 +99,7 @@ func TestSteadyPeer(t *testing.T) {
 		all  bool
 	}{{"a call waits", time.Hour, true}, {"none waits any more", 5 * time.Second, false}} {
 		t.Run(tc.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				near, far := pollPair(t)
 				budget := NewBudget(0)
 				c := NewClient(far, ClientConfig{WriteTimeout: time.Second, Budget: budget, Owner: "node b"})
@@ -129,7 +129,7 @@ func TestSteadyPeer(t *testing.T) {
 // TestSteadyPipe checks the same for a connection that does not show whether a write
 // waits.
 func TestSteadyPipe(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		nc, _, ended := servePipe(t, &echoHandler{echo: newEcho()}, Limits{WriteTimeout: time.Second})
 		if _, err := nc.Write(append(getFrame(1, "big 3000000"), getFrame(2, "big 3000000")...)); err != nil {
 			t.Fatal(err)
@@ -150,7 +150,7 @@ func TestSteadyPipe(t *testing.T) {
 // TestKilledAsItBlocks checks that a connection that is killed while its writer begins to
 // wait ends at once, however steadily its answers are taken.
 func TestKilledAsItBlocks(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		nc, c, below, ended := servePolled(t, &echoHandler{echo: newEcho()}, Limits{}, "")
 		below.set(0, c.Kill)
 		if _, err := nc.Write(getFrame(1, "big 3000000")); err != nil {

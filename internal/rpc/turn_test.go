@@ -4,16 +4,16 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
 // TestTurn checks that a turn ends with the part that exceeds its time, not counting the
 // first two parts, and that a rest begins another turn.
 func TestTurn(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		var u turn
 		part := func(d time.Duration) bool { time.Sleep(d); return u.partServed() }
 		begin := func() (over bool) { return part(time.Hour) || part(2*time.Hour) }

@@ -7,9 +7,9 @@ import (
 	"net"
 	"runtime"
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -40,7 +40,7 @@ func TestRPC(t *testing.T) {
 		// collections empty the pool.
 		runtime.GC()
 		runtime.GC()
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			n := New(1)
 			ln, err := n.Host(b).Listen(7)
 			if err != nil {

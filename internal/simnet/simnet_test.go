@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/memberlist"
+
+	"github.com/cachesidecar/cachesidecar/internal/bubble"
 )
 
 const a, b = "10.0.0.1", "10.0.0.2"
@@ -65,12 +67,12 @@ func took(f func()) time.Duration {
 	return time.Since(start)
 }
 
-func bubble(t *testing.T, name string, f func(*testing.T)) {
-	t.Run(name, func(t *testing.T) { synctest.Test(t, f) })
+func inBubble(t *testing.T, name string, f func(*testing.T)) {
+	t.Run(name, func(t *testing.T) { bubble.Test(t, f) })
 }
 
 func TestDelayAndOrder(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		p := connected(t)
 		p.SetDelay(10*time.Millisecond, 20*time.Millisecond)
 		d := took(func() {
@@ -96,7 +98,7 @@ func TestDelayAndOrder(t *testing.T) {
 }
 
 func TestWindow(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		p := connected(t)
 		sent := bytes.Repeat([]byte("0123456789abcde"), 100_000)
 		var done bool
@@ -134,7 +136,7 @@ func TestDeadlines(t *testing.T) {
 		{"read by both", net.Conn.SetDeadline, func(c net.Conn) error { _, err := c.Read(make([]byte, 1)); return err }},
 		{"write by both", net.Conn.SetDeadline, func(c net.Conn) error { _, err := c.Write(make([]byte, 2*window)); return err }},
 	} {
-		bubble(t, tc.name, func(t *testing.T) {
+		inBubble(t, tc.name, func(t *testing.T) {
 			p := connected(t)
 			check := func(what string, err error) {
 				t.Helper()
@@ -158,7 +160,7 @@ func TestDeadlines(t *testing.T) {
 }
 
 func TestEnds(t *testing.T) {
-	bubble(t, "close", func(t *testing.T) {
+	inBubble(t, "close", func(t *testing.T) {
 		p := connected(t)
 		p.write(p.dialed, "last words")
 		_ = p.dialed.Close()
@@ -179,14 +181,14 @@ func TestEnds(t *testing.T) {
 			t.Errorf("write to who has closed: %v", err)
 		}
 	})
-	bubble(t, "close wakes who waits", func(t *testing.T) {
+	inBubble(t, "close wakes who waits", func(t *testing.T) {
 		p := connected(t)
 		time.AfterFunc(time.Second, func() { _ = p.dialed.Close() })
 		if _, err := p.dialed.Read(make([]byte, 1)); !errors.Is(err, net.ErrClosed) {
 			t.Error(err)
 		}
 	})
-	bubble(t, "close with bytes unread", func(t *testing.T) {
+	inBubble(t, "close with bytes unread", func(t *testing.T) {
 		p := connected(t)
 		p.write(p.dialed, "x")
 		time.Sleep(time.Second)
@@ -201,7 +203,7 @@ func TestEnds(t *testing.T) {
 			t.Errorf("write: %v", err)
 		}
 	})
-	bubble(t, "one direction", func(t *testing.T) {
+	inBubble(t, "one direction", func(t *testing.T) {
 		p := connected(t)
 		_ = p.dialed.(*conn).CloseWrite()
 		if _, err := p.dialed.Write([]byte("x")); !errors.Is(err, syscall.EPIPE) {
@@ -213,14 +215,14 @@ func TestEnds(t *testing.T) {
 		p.write(p.back, "still")
 		p.read(p.dialed, "still")
 	})
-	bubble(t, "of a writer that waits", func(t *testing.T) {
+	inBubble(t, "of a writer that waits", func(t *testing.T) {
 		p := connected(t)
 		time.AfterFunc(time.Second, func() { _ = p.back.Close() })
 		if _, err := p.dialed.Write(make([]byte, 2*window)); !errors.Is(err, syscall.ECONNRESET) {
 			t.Error(err)
 		}
 	})
-	bubble(t, "listener", func(t *testing.T) {
+	inBubble(t, "listener", func(t *testing.T) {
 		p := connected(t)
 		waiting, err := p.Host(a).Dial(t.Context(), b+":7")
 		if err != nil {
@@ -248,7 +250,7 @@ func TestEnds(t *testing.T) {
 }
 
 func TestListen(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		p := connected(t)
 		if _, err := p.Host(b).Listen(7); !errors.Is(err, syscall.EADDRINUSE) {
 			t.Errorf("a port in use: %v", err)
@@ -290,7 +292,7 @@ func TestDialFails(t *testing.T) {
 		{"a name", "host:7", nil, 0},
 		{"no port", b, nil, 0},
 	} {
-		bubble(t, tc.name, func(t *testing.T) {
+		inBubble(t, tc.name, func(t *testing.T) {
 			p := connected(t)
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
@@ -319,7 +321,7 @@ func TestCut(t *testing.T) {
 		{"one host", func(n *Net) { n.Isolate(b) }, false, false},
 		{"others", func(n *Net) { n.Cut(a, "10.0.0.3"); n.Isolate("10.0.0.4") }, true, true},
 	} {
-		bubble(t, tc.name, func(t *testing.T) {
+		inBubble(t, tc.name, func(t *testing.T) {
 			p := connected(t)
 			here, there := p.Host(a).Transport(9), p.Host(b).Transport(9)
 			tc.cut(p.Net)
@@ -362,7 +364,7 @@ func TestCut(t *testing.T) {
 }
 
 func TestKill(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		p := connected(t)
 		old := p.Host(b)
 		tr := old.Transport(9)
@@ -413,7 +415,7 @@ func TestKill(t *testing.T) {
 
 // TestCutWhileDialing checks that packets under way arrive later if the link is cut.
 func TestCutWhileDialing(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		p := connected(t)
 		p.SetDelay(time.Second, time.Second)
 		time.AfterFunc(time.Second, func() { p.Cut(a, b) })
@@ -431,7 +433,7 @@ func TestCutWhileDialing(t *testing.T) {
 
 // TestDialMachineThatComes dials a machine that does not exist yet.
 func TestDialMachineThatComes(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		n := New(1)
 		time.AfterFunc(time.Minute, func() {
 			if _, err := n.Host(b).Listen(7); err != nil {
@@ -451,7 +453,7 @@ func TestDialMachineThatComes(t *testing.T) {
 
 // TestKillWhileDialing checks that Kill also ends a Dial that waits for a link.
 func TestKillWhileDialing(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		p := connected(t)
 		p.Cut(a, b)
 		h := p.Host(a)
@@ -463,7 +465,7 @@ func TestKillWhileDialing(t *testing.T) {
 }
 
 func TestLoss(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		p := connected(t)
 		p.SetLoss(0.25)
 		here, there := p.Host(a).Transport(9), p.Host(b).Transport(9)
@@ -494,7 +496,7 @@ func TestLoss(t *testing.T) {
 }
 
 func TestDatagrams(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		n := New(1)
 		n.SetDelay(time.Millisecond, 10*time.Millisecond)
 		here, there := n.Host(a).Transport(9), n.Host(b).Transport(0)
@@ -546,7 +548,7 @@ func TestDatagrams(t *testing.T) {
 
 // TestTransportStreams checks that a dialed stream comes out of the peer's channel.
 func TestTransportStreams(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		n := New(1)
 		here, there := n.Host(a).Transport(9), n.Host(b).Transport(9)
 		c, err := here.DialTimeout(b+":9", time.Second)
@@ -566,7 +568,7 @@ func TestTransportStreams(t *testing.T) {
 // TestSeed checks that one seed gives one sequence.
 func TestSeed(t *testing.T) {
 	run := func(t *testing.T, seed uint64) (arrived []byte) {
-		synctest.Test(t, func(*testing.T) {
+		bubble.Test(t, func(*testing.T) {
 			n := New(seed)
 			n.SetLoss(0.5)
 			here, there := n.Host(a).Transport(9), n.Host(b).Transport(9)
@@ -595,7 +597,7 @@ var _ memberlist.Transport = (*transport)(nil)
 // TestStop checks that data for a stopped process waits, on connections and as datagrams.
 // When the process runs, the given part arrives first and the rest later.
 func TestStop(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		p := connected(t)
 		from, to := p.Host(a).Transport(8), p.Host(b).Transport(8)
 		send := func() {

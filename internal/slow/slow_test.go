@@ -7,9 +7,9 @@ import (
 	"slices"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
@@ -90,7 +90,7 @@ func TestAge(t *testing.T) {
 
 // TestTrace checks the parts of a call in virtual time, from several goroutines.
 func TestTrace(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		var trace Trace
 		ctx := With(context.Background(), &trace)
 		wait := func(ctx context.Context, what, node string, d time.Duration) {

@@ -10,14 +10,22 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/race"
 	"github.com/cachesidecar/cachesidecar/l2/ring"
 )
 
 var (
 	simTrace = flag.Bool("sim.trace", false, "print what happens")
-	simRuns  = flag.Int("sim.runs", usualRuns, "runs of the simulation, a kind of fault")
+	simRuns  = flag.Int("sim.runs", usualRuns(), "runs of the simulation, a kind of fault")
 	simFirst = flag.Uint64("sim.first", 0, "first seed; zero takes one from the clock and prints it")
 )
+
+func usualRuns() int {
+	if race.Enabled { // one goroutine, and ten times as slow
+		return 3
+	}
+	return 8
+}
 
 // The simulation: some nodes, a network that delays and loses, a gossip that finds
 // dead nodes after a while, and faults. Time is a queue of events.

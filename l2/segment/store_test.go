@@ -15,6 +15,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
@@ -199,7 +200,7 @@ func TestExpiryIsExact(t *testing.T) {
 // although no caller reads or writes, and keeps the entries that a touch made live
 // longer.
 func TestExpiredMemoryComesBack(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		s := newTestStore(t, Config{Size: MinSize})
 		clock := &testClock{start: time.Now()}
 		now := clock.Read()

@@ -5,8 +5,9 @@ import (
 	"encoding/binary"
 	"net"
 	"testing"
-	"testing/synctest"
 	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/bubble"
 )
 
 func message(kind byte, length int) []byte {
@@ -89,7 +90,7 @@ func FuzzLimit(f *testing.F) {
 
 // A read always ends within the maximum wait. An earlier deadline applies.
 func TestPatient(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		here, there := net.Pipe()
 		defer there.Close()
 		defer here.Close()
