@@ -305,6 +305,60 @@ func TestVirtualDrainOfTheLast(t *testing.T) {
 	})
 }
 
+// TestVirtualDrainAtStartUndone checks that a drain that waits until its host is in can be
+// taken back, and ends with its caller's context and with the host.
+func TestVirtualDrainAtStartUndone(t *testing.T) {
+	withNodes(t, 3, nil, Namespace{}, func(w *world) {
+		v := w.nodes[1]
+		begin := func(ctx context.Context) (told func() (cachesidecar.Drained, error)) {
+			v.leave()
+			v.start()
+			var d cachesidecar.Drained
+			var err error
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				d, err = v.s.Drain(ctx, cachesidecar.DrainOptions{})
+			}()
+			time.Sleep(time.Millisecond)
+			return func() (cachesidecar.Drained, error) { <-done; return d, err }
+		}
+		told := begin(context.Background())
+		if d, err := v.s.Drain(context.Background(), cachesidecar.DrainOptions{Undo: true}); err != nil || !d.Undone {
+			w.fail("undo: %+v, %v", d, err)
+		}
+		if d, err := told(); err != nil || !d.Undone {
+			w.fail("the drain that was undone: %+v, %v", d, err)
+		}
+		w.agreed(15 * time.Second)
+
+		ctx, cancel := context.WithCancel(context.Background())
+		told = begin(ctx)
+		cancel()
+		if d, err := told(); err == nil {
+			w.fail("the drain that was given up: %+v", d)
+		}
+		w.agreed(15 * time.Second)
+
+		for _, o := range []*vnode{w.nodes[0], w.nodes[2]} {
+			o.leave() // then v does not come in
+		}
+		told = begin(context.Background())
+		began := time.Now()
+		v.leave()
+		if took := time.Since(began); took > time.Second {
+			w.fail("beside a drain that waits, the end took %v", took)
+		}
+		if d, err := told(); err == nil {
+			w.fail("the drain of a host that ends: %+v", d)
+		}
+		for _, o := range w.nodes {
+			o.start()
+		}
+		w.agreed(60 * time.Second)
+	})
+}
+
 // TestVirtualDrainAtStart drains a host that was just started, and does not know the
 // others yet.
 func TestVirtualDrainAtStart(t *testing.T) {

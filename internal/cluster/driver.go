@@ -43,7 +43,8 @@ type driver struct {
 	machine *ownership.Machine
 	members roster
 	owners  map[kv.Process]*Owner
-	begun   uint32        // ownership epochs given out
+	begun   uint32 // ownership epochs given out
+	last    [kv.Partitions]lastOwnership
 	changed chan struct{} // closed, and replaced, on changes; see Node.Changed
 	running running
 }
@@ -62,6 +63,13 @@ type running struct {
 	gossip  *gossip.Gossip  // nil before Run
 	address string          // of the peer server, as others use it
 	tasks   sync.WaitGroup  // begun under the driver's lock while ctx is not nil
+}
+
+// lastOwnership is this node's last ownership of a partition, once it does not serve any
+// more. The epoch is zero if another node may have owned the partition before its end.
+type lastOwnership struct {
+	epoch uint32
+	asOf  kv.Version // of its end; zero: it has not ended
 }
 
 // newDriver returns a driver without members. No other method may be called before all
@@ -146,7 +154,7 @@ func (d *driver) carryOut() {
 			d.end(a)
 			changed = true
 		case ownership.Retired:
-			d.clearEpochs(a.Partitions)
+			d.stopServing(a.Partitions)
 			d.counts.retired.Add(int64(a.Partitions.Len()))
 			d.cfg.Log.Debug("ownership retired", "partitions", a.Partitions.Len(), "reason", a.Why)
 			changed = true
@@ -194,19 +202,38 @@ func (d *driver) begin(a ownership.Begun) {
 
 // end ends ownerships. d.mu is held.
 func (d *driver) end(a ownership.Ended) {
-	d.clearEpochs(a.Partitions)
-	// asOf is stamped after the ownerships have ended. Each acknowledged write was
-	// stamped first, and then found its ownership alive: so it is older.
+	d.stopServing(a.Partitions)
+	// asOf is stamped after the ownerships have ended. Writes that are being stored
+	// either find that, or are older.
+	d.cfg.Tiers.Settle()
 	asOf := d.cfg.Versions.Next(d.cfg.Clock.Read().Wall)
+	for p := range a.Partitions.All() {
+		if d.last[p].asOf = asOf; !a.Released.Has(p) {
+			d.last[p] = lastOwnership{}
+		}
+	}
 	d.cfg.Tiers.Ended(a.Partitions, asOf)
 	d.counts.ended.Add(int64(a.Partitions.Len()))
 	d.cfg.Log.Debug("ownership ended", "partitions", a.Partitions.Len(), "reason", a.Why)
 }
 
-func (d *driver) clearEpochs(set kv.PartitionSet) {
+func (d *driver) stopServing(set kv.PartitionSet) {
 	for p := range set.All() {
-		d.epochs[p].Store(0)
+		if epoch := d.epochs[p].Swap(0); epoch != 0 {
+			d.last[p] = lastOwnership{epoch: epoch}
+		}
 	}
+}
+
+// within is Node.Within.
+func (d *driver) within(p uint16, epoch uint32, v kv.Version) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	last := d.last[p]
+	if last.asOf == 0 {
+		return last.epoch == epoch && d.machine.Sole(p)
+	}
+	return last.epoch == epoch && v <= last.asOf
 }
 
 // newView returns a View of the machine's ring. d.mu is held.

@@ -24,6 +24,8 @@ type departure struct {
 	report  *reporter
 
 	present  *handover // the last one, until this node has come back; nil: it is not drained
+	waiting  int       // drains that wait until this node is in
+	undone   int       // times that a drain was taken back
 	stopping bool      // the handover cannot be taken back any more
 	awaited  bool      // the other voters were waited for; of the goroutine that ends the node
 }
@@ -51,6 +53,7 @@ type HandedOver struct {
 // Errors of a drain.
 var (
 	ErrNoHeir   = errors.New("no other host is there to take over what this one owns")
+	ErrNotIn    = errors.New("this host has not come into its cluster yet")
 	ErrUndone   = errors.New("the drain was undone")
 	ErrStopping = errors.New("this sidecar is stopping")
 )
@@ -82,14 +85,31 @@ func (l *departure) drain(ctx context.Context, force bool) (HandedOver, error) {
 }
 
 // awaitIn waits until this node is in the cluster, so that it knows the others, for
-// LeaveTimeout at most. It does not wait if that needs an operator.
-func (l *departure) awaitIn(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, l.cfg.LeaveTimeout)
+// LeaveTimeout at most. It does not wait if that needs an operator. It returns an error if
+// the node ends, ctx ends, or the drain is taken back meanwhile: then nothing has begun.
+func (l *departure) awaitIn(ctx context.Context) (err error) {
+	within, cancel := context.WithTimeout(ctx, l.cfg.LeaveTimeout)
 	defer cancel()
-	for wait := l.cfg.Bind != ""; wait; {
-		l.driver.step(func(m *ownership.Machine, _ time.Duration) { wait = !m.In() && l.driver.outcast() == "" })
-		wait = wait && kv.Sleep(ctx, 10*time.Millisecond)
+	undone := 0
+	l.driver.step(func(*ownership.Machine, time.Duration) { l.waiting, undone = l.waiting+1, l.undone })
+	for wait := true; wait; wait = wait && kv.Sleep(within, 10*time.Millisecond) {
+		l.driver.step(func(m *ownership.Machine, _ time.Duration) {
+			switch {
+			case l.undone != undone:
+				err = ErrUndone
+			case l.stopping:
+				err = ErrStopping
+			case l.cfg.Bind != "" && !m.In() && l.driver.outcast() == "":
+				return
+			}
+			wait = false
+		})
 	}
+	l.driver.step(func(*ownership.Machine, time.Duration) { l.waiting-- })
+	if err == nil && ctx.Err() != nil {
+		err = ErrNotIn
+	}
+	return err
 }
 
 // undrain takes a handover back: this node owns its part of the keys again, once others
@@ -102,7 +122,10 @@ func (l *departure) undrain() (was bool, err error) {
 		switch {
 		case l.stopping:
 			err = ErrStopping
-		case h != nil:
+		case h == nil:
+			was = l.waiting > 0
+			l.undone++
+		default:
 			was, begins, h.returns = true, !h.returns, true
 			h.end(func() { h.undone = true })
 			if ctx := l.driver.running.ctx; ctx == nil {

@@ -18,6 +18,7 @@ import (
 type noTiers struct{}
 
 func (noTiers) Begin(ownership.Begun, func(kv.Process) *Owner)       {}
+func (noTiers) Settle()                                              {}
 func (noTiers) Ended(kv.PartitionSet, kv.Version)                    {}
 func (noTiers) Offer(kv.Process, *ownership.Ballot, kv.PartitionSet) {}
 func (noTiers) Awaited() bool                                        { return false }

@@ -103,6 +103,7 @@ func (ms *membership) connect(m *member) {
 
 // goodbye takes a process's message that it leaves.
 func (ms *membership) goodbye(id kv.Process) {
+	defer ms.pool.Leave(id) // once the view names other owners
 	ms.driver.step(func(m *ownership.Machine, now time.Duration) {
 		m.Left(now, id)
 		if o := ms.driver.members.process(id); o != nil {
@@ -113,7 +114,6 @@ func (ms *membership) goodbye(id kv.Process) {
 			if o.stop != nil {
 				o.stop()
 			}
-			ms.pool.Leave(id)
 		}
 	})
 }

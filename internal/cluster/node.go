@@ -127,6 +127,11 @@ func (n *Node) View() *View { return n.driver.view.Load() }
 // node does not serve the partition. An epoch is never used again.
 func (n *Node) OwnershipEpoch(p uint16) uint32 { return n.driver.epochs[p].Load() }
 
+// Within reports whether a change that this node has stamped with v belongs to an
+// ownership that does not serve any more: no other node can have owned the partition
+// before the change, and the next owner gets it. Call CheckPause before.
+func (n *Node) Within(p uint16, epoch uint32, v kv.Version) bool { return n.driver.within(p, epoch, v) }
+
 // Owned returns the set of partitions that this node owns and serves.
 func (n *Node) Owned() kv.PartitionSet { return n.driver.owned() }
 
@@ -151,11 +156,14 @@ func (n *Node) SetWeight(weight uint32) {
 // entries. It returns once that is done, after LeaveTimeout, or when ctx ends; what has
 // begun continues. Requests are answered throughout. A second call waits for the same
 // end. Unless forced, Drain returns ErrNoHeir if no other node could take anything. A node
-// that was just started may not know the others yet: Drain waits for them first.
+// that was just started may not know the others yet: Drain waits for them first, and
+// returns ErrNotIn if ctx ends meanwhile.
 // SetWeight does not end the drained state; Undrain does, and so does the process's end.
 func (n *Node) Drain(ctx context.Context, force bool) (HandedOver, error) {
 	if !force {
-		n.departure.awaitIn(ctx)
+		if err := n.departure.awaitIn(ctx); err != nil {
+			return HandedOver{}, err
+		}
 	}
 	return n.departure.drain(ctx, force)
 }

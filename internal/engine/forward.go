@@ -253,8 +253,11 @@ func (f *Forwarder) write(
 	var a peer.Answer
 	defer a.Release()
 	if executed, bad := f.send(ctx, owner, &out, &a, deadline); bad != nil {
-		if executed {
+		switch {
+		case executed:
 			f.changes.unknown(key)
+		case f.node.View().Owner(key.Hash.Partition()) != owner: // the next one can be asked
+			return Moved()
 		}
 		return wire.ErrorReply(bad)
 	}
@@ -289,6 +292,9 @@ func (f *Forwarder) delete(
 			continue
 		case executed:
 			f.changes.unknown(key)
+		case f.node.View().Owner(key.Hash.Partition()) != owner: // the next one can be asked
+			items[i] = Moved()
+			continue
 		}
 		items[i] = wire.ErrorReply(bad)
 	}

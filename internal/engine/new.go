@@ -11,6 +11,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/access"
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/flight"
 	"github.com/cachesidecar/cachesidecar/internal/handoff"
 	"github.com/cachesidecar/cachesidecar/internal/hotkeys"
@@ -93,6 +94,7 @@ func (e *Engine) makeStore() (err error) {
 	e.Store, err = segment.New(segment.Config{
 		Size: e.Config.L2Size, MaxValue: e.Config.MaxValue, Versions: e.HLC,
 		Changed: e.Changes.Changed, Overdue: e.Deadlines.OverdueInStore,
+		Serves: func(p uint16) bool { return e.Node.OwnershipEpoch(p) != 0 || failpoint.Out(failpoint.SecondCheck) },
 	})
 	if err != nil {
 		return err

@@ -34,6 +34,9 @@ type Tiers struct {
 // Calls returns the handler of another process's requests.
 func (t *Tiers) Calls(from kv.Process) rpc.Handler { return t.session(from) }
 
+// Settle waits for the writes that are being stored.
+func (t *Tiers) Settle() { t.store.Settle() }
+
 // Apply applies events of another process's log, in their order.
 func (t *Tiers) Apply(from kv.Process, after uint64, events []invalidation.Event) {
 	for i := range events {

@@ -44,10 +44,27 @@ func (w *Writes) onKey(
 	}
 	failpoint.At(failpoint.WriteDue)
 	r := f(ns, q, now)
-	if !w.owners.stillOwner(partition, epoch) {
-		return ownershipEnded()
+	failpoint.At(failpoint.WriteDone)
+	made := kv.Version(0)
+	if r.Status == wire.OK {
+		made = kv.Version(max(r.Version, r.Event))
 	}
-	return r
+	return w.outcome(r, partition, epoch, made)
+}
+
+// outcome returns the reply of a write that this host has executed as the owner, with
+// version made if it has changed anything. An ownership may end in the middle of a write:
+// the next owner then gets the change, or executes a write that has changed nothing here.
+func (w *Writes) outcome(r wire.Reply, partition uint16, epoch uint32, made kv.Version) wire.Reply {
+	switch {
+	case w.owners.stillOwner(partition, epoch):
+		return r
+	case made == 0:
+		return Moved()
+	case w.node.Within(partition, epoch, made):
+		return r
+	}
+	return ownershipEnded()
 }
 
 // mayArriveByHandoff reports whether an absent key may have an entry on its way here.
@@ -98,6 +115,8 @@ func (w *Writes) written(ns *namespaces.Namespace, q *wire.Request, v kv.Version
 		return notStored("the sum does not fit into 64 bits")
 	case segment.Overdue:
 		return w.deadlines.tooLate(q)
+	case segment.NotServed:
+		return Moved()
 	case segment.TooLarge:
 		if len(q.Value) > w.maxValue {
 			return wire.ErrorReply(tooLarge(len(q.Value), w.maxValue))
@@ -160,11 +179,9 @@ func (w *Writes) Delete(q *wire.Request, key []byte, b *namespaces.Pins, now kv.
 		if !failpoint.Out(failpoint.NoSlot) {
 			v = w.store.Invalidate(hash, now)
 		}
-		if !w.owners.stillOwner(partition, epoch) {
-			return ownershipEnded()
-		}
-		return wire.Reply{Status: wire.Miss, Version: uint64(v)}
+		return w.outcome(wire.Reply{Status: wire.Miss, Version: uint64(v)}, partition, epoch, v)
 	}
+	failpoint.At(failpoint.WriteDue)
 	k := ns.Key(key)
 	if q.Has(wire.Settle) {
 		ns.Overtake(k.Hash) // before the deletion
@@ -183,12 +200,10 @@ func (w *Writes) Delete(q *wire.Request, key []byte, b *namespaces.Pins, now kv.
 	if lag > 0 {
 		w.barriers.deleted(k.Hash, v)
 	}
-	if !w.owners.stillOwner(partition, epoch) {
-		return ownershipEnded()
-	}
+	failpoint.At(failpoint.WriteDone)
 	r := wire.Reply{Version: uint64(v)}
 	if !had {
 		r.Status = wire.Miss
 	}
-	return r
+	return w.outcome(r, partition, epoch, v)
 }

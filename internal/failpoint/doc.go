@@ -86,6 +86,7 @@ type Point uint8
 const (
 	ValueRead Point = iota // a value has been read from the store, and not yet attested
 	WriteDue               // a write has found its ownership, and is not yet stored
+	WriteDone              // a write is stored, and has not yet looked at its ownership again
 	FlushDue               // a flush has its first version, and is not yet told
 	GapFound               // a gap has been found, and not yet judged
 )

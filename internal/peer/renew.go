@@ -132,12 +132,18 @@ func (p *Pool) replace(ctx context.Context, r *remote, purpose Purpose) error {
 		case <-t.C:
 		case <-ctx.Done():
 		}
-		_ = old.Retire(ctx) // on failure the connection is broken, and its calls fail
-		retired = old
+		err := old.Retire(ctx)
+		if errors.Is(err, rpc.ErrRetiring) { // the process leaves, and answers the calls of the old connection
+			_ = c.Close()
+			return nil, rpc.ErrRetired
+		}
+		retired = old // after other errors it is broken, and its calls fail
 		return p.greetOrClose(ctx, c, r, purpose)
 	})
 	if !replaced {
 		_ = c.Close()
+	}
+	if retired == nil {
 		return err
 	}
 	p.tasks.Go(retired.Finish) // waits, at most 10 s, for a peer that does not read

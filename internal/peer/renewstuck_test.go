@@ -102,6 +102,36 @@ func TestRenewLong(t *testing.T) {
 	}
 }
 
+// TestLeaveWhileRenewed checks that no call fails if its process says goodbye in the middle
+// of a renewal, and that a call that waits for the new connection is certainly not executed.
+func TestLeaveWhileRenewed(t *testing.T) {
+	p, stuck := deafNode(t)
+	old, free := p.Live(nodeB, Call), make(chan struct{})
+	stuck.Store(&free)
+	calls := longCalls(p, time.Minute, func(err error) {
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	waitFor(t, func() bool { return old.InFlight() == 24 })
+	p.Renew()
+	waitFor(t, func() bool { return p.Live(nodeB, Call) == nil })
+	waits := make(chan error)
+	go func() {
+		_, err := get(t, p, nodeB, Call)
+		waits <- err
+	}()
+	time.Sleep(settleFor / 5) // for that call
+	p.Leave(nodeB)
+	time.Sleep(3 * settleFor) // the renewal goes on
+	close(free)
+	calls.Wait()
+	if err := <-waits; err != nil && !NotExecuted(err) {
+		t.Errorf("a call that waits for the new connection: %v", err)
+	}
+	<-old.Done()
+}
+
 // TestVirtualManyWait checks that waiting calls, as many as a connection may have, do
 // not delay a call that need not wait.
 func TestVirtualManyWait(t *testing.T) {

@@ -167,7 +167,7 @@ func (m *Machine) Asked(now time.Duration, from kv.Process, q Acquire) Answer {
 		o.state, o.in, o.goneOut = q.State, true, false
 	}
 	m.settle()
-	ended := m.newSet()
+	ended, released := m.newSet(), m.newSet()
 	allKnown := m.knowsRing(q.Ring)
 	for i := range q.Partitions.All() {
 		if int(i) >= len(m.parts) {
@@ -193,6 +193,7 @@ func (m *Machine) Asked(now time.Duration, from kv.Process, q Acquire) Answer {
 			// partition since.
 			if p.higher == nil || p.higher.Compare(q.Ballot) == 0 {
 				p.released = q.Ballot
+				released.Add(i)
 			}
 			p.owned, p.retired, p.higher = false, 0, nil
 			m.claimAt = 0
@@ -203,7 +204,7 @@ func (m *Machine) Asked(now time.Duration, from kv.Process, q Acquire) Answer {
 		m.promise(i, q.Ballot)
 	}
 	if !ended.Empty() {
-		m.do(Ended{ended, "acquired by " + string(from.Node)})
+		m.do(Ended{ended, released, "acquired by " + string(from.Node)})
 	}
 	if a.Voter = m.remembers(); a.Voter {
 		a.Authorities = m.authorities(q.Partitions)

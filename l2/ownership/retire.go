@@ -125,7 +125,7 @@ func (m *Machine) end(set kv.PartitionSet, why string) {
 		p := &m.parts[i]
 		p.owned, p.retired, p.higher, p.released = false, 0, nil, nil
 	}
-	m.do(Ended{set, why})
+	m.do(Ended{set, m.newSet(), why})
 }
 
 // stop ends all ownerships, gives up all claims and leaves the ring.

@@ -6,7 +6,8 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
-// Changes that bring no value.
+// Changes that bring no value. Where the version is zero, nothing was changed, because this
+// host does not serve the partition.
 
 // Delete removes a key. It returns the version of the change and whether the key had a
 // live value.
@@ -14,6 +15,9 @@ func (s *Store) Delete(k kv.Key, now kv.Moment) (kv.Version, bool) {
 	sh := s.shard(k.Hash)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
+	if !s.serves(k.Hash) {
+		return 0, false
+	}
 	return s.changed(k, now), sh.drop(k, now)
 }
 
@@ -45,6 +49,9 @@ func (s *Store) Soften(k kv.Key, now kv.Moment) (kv.Version, bool) {
 	sh := s.shard(k.Hash)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
+	if !s.serves(k.Hash) {
+		return 0, false
+	}
 	version := s.changed(k, now)
 	limit := s.namespaces[k.Namespace].staleLimit()
 	_, w, h, b, found := sh.find(k)
@@ -70,6 +77,9 @@ func (s *Store) Invalidate(hash kv.Hash, now kv.Moment) kv.Version {
 	sh := s.shard(hash)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
+	if !s.serves(hash) {
+		return 0
+	}
 	version := s.changed(kv.Key{Hash: hash}, now)
 	x := sh.index
 	for {
@@ -93,8 +103,11 @@ func (s *Store) Touch(
 	sh := s.shard(k.Hash)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	if s.overdue(until) {
+	switch {
+	case s.overdue(until):
 		return 0, 0, Overdue
+	case !s.serves(k.Hash):
+		return 0, 0, NotServed
 	}
 	at, w, h, b, found := sh.find(k)
 	if !found || !sh.present(h, k.Hash.Partition(), now.Boot) {

@@ -42,6 +42,11 @@ type Config struct {
 	// critical section that would stamp and store the write, before anything else.
 	Overdue func(until time.Duration) bool
 
+	// Serves, if set, reports whether this host serves a partition. The store asks for
+	// each change but a fill, in the critical section that would stamp and make it: so
+	// no change follows a Settle that follows the end of a partition.
+	Serves func(partition uint16) bool
+
 	// Changed, if set, is called for every write, touch and deletion of a key (also
 	// for the deletion of an absent key), and for a fill as Fill says. The call comes
 	// in the critical section that stamps the version and makes the change, so a

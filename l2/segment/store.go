@@ -290,3 +290,14 @@ func (sh *shard) find(k kv.Key) (slot, word, header, []byte, bool) {
 	}
 	return slot{}, 0, header{}, nil, false
 }
+
+func (s *Store) serves(h kv.Hash) bool { return s.cfg.Serves == nil || s.cfg.Serves(h.Partition()) }
+
+// Settle waits for the changes that are being made.
+func (s *Store) Settle() {
+	for _, sh := range s.shards {
+		sh.mu.Lock()
+		//lint:ignore SA2001 the critical sections from before are over
+		sh.mu.Unlock()
+	}
+}

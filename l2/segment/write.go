@@ -45,6 +45,7 @@ const (
 	Overflow         // Incr beyond the range of int64
 	Outdated         // Restore or Fill of an entry to which the store has something newer
 	Overdue          // Until has come: the caller has given up
+	NotServed        // this host does not serve the key's partition any more
 )
 
 // need is what a write lacks in a shard. The store provides it without the lock of that
@@ -149,8 +150,11 @@ func (s *Store) isChain(k kv.Key, w *Write) bool { return entrySize(k, w) > s.cf
 // put stores an entry, or returns what it lacks. The lock is held. If chain is a segment,
 // the value has already been written into that chain.
 func (sh *shard) put(k kv.Key, w *Write, chain segmentID, now kv.Moment) (kv.Version, Result, need) {
-	if sh.store.overdue(w.Until) {
+	switch {
+	case sh.store.overdue(w.Until):
 		return 0, Overdue, needNothing
+	case w.past == nil && !sh.store.serves(k.Hash):
+		return 0, NotServed, needNothing
 	}
 	at, old, oldHeader, b, found := sh.find(k)
 	partition := k.Hash.Partition()
