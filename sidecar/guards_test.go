@@ -219,6 +219,7 @@ func offerGivesNothingNewer(t *testing.T, bad func(format string, args ...any)) 
 		s.engine.L1.Close()
 		_ = s.engine.Store.Close()
 	}()
+	s.engine.Serves = func(uint16) bool { return true } // it does not run, and owns nothing
 	ns, failed := s.engine.Names.Obtain(session.DefaultNamespace, nil)
 	if failed != nil {
 		t.Fatal(failed)

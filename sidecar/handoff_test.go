@@ -41,6 +41,7 @@ func handingOver(t *testing.T) (a, b *Sidecar, clock *setClock) {
 			s.engine.L1.Close()
 			_ = s.engine.Store.Close()
 		})
+		s.engine.Serves = func(uint16) bool { return true } // it does not run, and owns nothing
 		hosts[i] = s
 	}
 	return hosts[0], hosts[1], clock

@@ -39,6 +39,7 @@ type Engine struct {
 	Counts  Counts
 
 	Store   *segment.Store
+	Serves  func(partition uint16) bool // what the store asks before a change; New sets it
 	Names   *namespaces.Table
 	Node    *cluster.Node
 	Handoff *handoff.Handoff

@@ -88,13 +88,14 @@ func (e *Engine) makeTables() (err error) {
 // makeStore makes the store and its namespaces. They call Changes, which uses them:
 // makeNode completes it.
 func (e *Engine) makeStore() (err error) {
+	e.Serves = func(p uint16) bool { return e.Node.OwnershipEpoch(p) != 0 || failpoint.Out(failpoint.SecondCheck) }
 	e.Deadlines = &Deadlines{clock: e.Clock, counts: &e.Counts}
 	e.Deadlines.SetDefault(e.Config.RequestTimeout)
 	e.Changes = &Changes{}
 	e.Store, err = segment.New(segment.Config{
 		Size: e.Config.L2Size, MaxValue: e.Config.MaxValue, Versions: e.HLC,
 		Changed: e.Changes.Changed, Overdue: e.Deadlines.OverdueInStore,
-		Serves: func(p uint16) bool { return e.Node.OwnershipEpoch(p) != 0 || failpoint.Out(failpoint.SecondCheck) },
+		Serves: func(p uint16) bool { return e.Serves(p) },
 	})
 	if err != nil {
 		return err
