@@ -110,7 +110,8 @@ type Tiers interface {
 	// of the releasers can be fetched from them. owner returns the Owner of a process
 	// that b names; some of these processes may be about to leave.
 	Begin(b ownership.Begun, owner func(kv.Process) *Owner)
-	// Settle waits for the writes that are being stored.
+	// Settle waits for the changes that are being made. No others follow in partitions
+	// of which OwnershipEpoch is zero.
 	Settle()
 	// Ended says that the partitions are not served any more. Every acknowledged write
 	// is older than asOf.

@@ -66,7 +66,8 @@ type running struct {
 }
 
 // lastOwnership is this node's last ownership of a partition, once it does not serve any
-// more. The epoch is zero if another node may have owned the partition before its end.
+// more. The epoch is zero if the ownership was not released to a successor, as after a
+// pause: others may have owned the partition before its end.
 type lastOwnership struct {
 	epoch uint32
 	asOf  kv.Version // of its end; zero: it has not ended
@@ -203,9 +204,7 @@ func (d *driver) begin(a ownership.Begun) {
 // end ends ownerships. d.mu is held.
 func (d *driver) end(a ownership.Ended) {
 	d.stopServing(a.Partitions)
-	// asOf is stamped after the ownerships have ended. Writes that are being stored
-	// either find that, or are older.
-	d.cfg.Tiers.Settle()
+	// asOf is stamped after the last change of the ownerships.
 	asOf := d.cfg.Versions.Next(d.cfg.Clock.Read().Wall)
 	for p := range a.Partitions.All() {
 		if d.last[p].asOf = asOf; !a.Released.Has(p) {
@@ -217,12 +216,14 @@ func (d *driver) end(a ownership.Ended) {
 	d.cfg.Log.Debug("ownership ended", "partitions", a.Partitions.Len(), "reason", a.Why)
 }
 
+// stopServing stops serving partitions. No change is made in them afterwards.
 func (d *driver) stopServing(set kv.PartitionSet) {
 	for p := range set.All() {
 		if epoch := d.epochs[p].Swap(0); epoch != 0 {
 			d.last[p] = lastOwnership{epoch: epoch}
 		}
 	}
+	d.cfg.Tiers.Settle()
 }
 
 // within is Node.Within.
@@ -230,10 +231,7 @@ func (d *driver) within(p uint16, epoch uint32, v kv.Version) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	last := d.last[p]
-	if last.asOf == 0 {
-		return last.epoch == epoch && d.machine.Sole(p)
-	}
-	return last.epoch == epoch && v <= last.asOf
+	return last.epoch == epoch && (last.asOf == 0 || v <= last.asOf)
 }
 
 // newView returns a View of the machine's ring. d.mu is held.

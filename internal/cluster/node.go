@@ -128,8 +128,8 @@ func (n *Node) View() *View { return n.driver.view.Load() }
 func (n *Node) OwnershipEpoch(p uint16) uint32 { return n.driver.epochs[p].Load() }
 
 // Within reports whether a change that this node has stamped with v belongs to an
-// ownership that does not serve any more: no other node can have owned the partition
-// before the change, and the next owner gets it. Call CheckPause before.
+// ownership that was released meanwhile, or is to be: the next owner gets the change.
+// Call CheckPause before.
 func (n *Node) Within(p uint16, epoch uint32, v kv.Version) bool { return n.driver.within(p, epoch, v) }
 
 // Owned returns the set of partitions that this node owns and serves.

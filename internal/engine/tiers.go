@@ -34,7 +34,7 @@ type Tiers struct {
 // Calls returns the handler of another process's requests.
 func (t *Tiers) Calls(from kv.Process) rpc.Handler { return t.session(from) }
 
-// Settle waits for the writes that are being stored.
+// Settle waits for the changes that are being made.
 func (t *Tiers) Settle() { t.store.Settle() }
 
 // Apply applies events of another process's log, in their order.

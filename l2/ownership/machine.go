@@ -169,8 +169,4 @@ func (m *Machine) Unended() int {
 	return n
 }
 
-// Sole reports whether this node owns a partition, serving it or retired, and has heard of
-// no ballot that may have taken it.
-func (m *Machine) Sole(i uint16) bool { return m.parts[i].owned && m.parts[i].higher == nil }
-
 func (m *Machine) newSet() kv.PartitionSet { return kv.NewPartitionSet(m.cfg.Partitions) }

@@ -104,7 +104,7 @@ type Action interface{ action() }
 // is answered.
 type Ended struct {
 	Partitions kv.PartitionSet
-	Released   kv.PartitionSet // to a successor; no other process can have owned them meanwhile
+	Released   kv.PartitionSet // those of which the successor gets the entries
 	Why        string
 }
 
