@@ -67,8 +67,10 @@ func (e *ending) drain(ctx context.Context, q *wire.Request, deadline time.Durat
 	case errors.Is(err, cluster.ErrNoHeir):
 		return refused(wire.Unavailable, "%v: start another host that joins this one, or drain with force (--force): "+
 			"then its entries are gone, and its apps get misses and errors until the drain is undone", err)
-	case errors.Is(err, cluster.ErrNotIn), errors.Is(err, cluster.ErrStopping):
+	case errors.Is(err, cluster.ErrNotIn):
 		return refused(wire.Unavailable, "%v, and no drain has begun: ask again", err)
+	case errors.Is(err, cluster.ErrStopping):
+		return refused(wire.Unavailable, "%v: it hands over what it owns by itself", err)
 	case errors.Is(err, cluster.ErrUndone):
 		d.Undone = true
 		return wire.BodyReply(d)

@@ -139,7 +139,8 @@ func (c *crowded) send(conn *conn, number, from, to int) error {
 	var b []byte
 	for i := from; i < to; i++ {
 		q := c.request(number, i)
-		q.ID = uint64(i + 10)
+		// A request is refused with BUSY before its time is over, also on a slow machine.
+		q.ID, q.TimeoutMS = uint64(i+10), 20_000
 		if b = wire.AppendRequest(b, q); len(b) > 32<<10 || i == to-1 {
 			if _, err := conn.nc.Write(b); err != nil {
 				return err
@@ -218,7 +219,6 @@ func largeAnswer(conn, i int, r *wire.Reply) bool {
 func loadRequest(conn, i int) *wire.Request {
 	q := getRequest(fmt.Sprintf("load-%d-%d", conn, i))
 	q.Namespace = []byte("loaded")
-	q.TimeoutMS = 20_000 // the wait for a place ends before, with BUSY, also on a slow machine
 	return q
 }
 

@@ -97,9 +97,10 @@ func (l *departure) awaitIn(ctx context.Context) (err error) {
 			switch {
 			case l.undone != undone:
 				err = ErrUndone
+			case l.cfg.Bind == "", m.In(), l.driver.outcast() != "":
 			case l.stopping:
 				err = ErrStopping
-			case l.cfg.Bind != "" && !m.In() && l.driver.outcast() == "":
+			default:
 				return
 			}
 			wait = false
