@@ -31,7 +31,7 @@ import (
 // whose history is checked.
 
 var (
-	virtualRuns = flag.Int("virtual.runs", 3, "runs of each kind in virtual time")
+	virtualRuns = flag.Int("virtual.runs", usualRuns(), "runs of each kind in virtual time")
 	virtualSeed = flag.Uint64("virtual.seed", 1, "the first run's seed; 0 draws one")
 	virtualMany = flag.Int("virtual.many", 20, "nodes of the largest run")
 	virtualLog  = flag.Bool("virtual.log", false, "log what the sidecars do")
@@ -410,15 +410,18 @@ func inWorld(t *testing.T, seed uint64, n int, f func(w *world), voters ...strin
 	})
 }
 
+func usualRuns() int {
+	if race.Enabled { // ten times as slow
+		return 1
+	}
+	return 3
+}
+
 // virtually runs a scenario with several seeds. With voters the policy is consistent.
 func virtually(t *testing.T, n int, f func(w *world), voters ...string) {
 	t.Helper()
 	seed := firstSeed()
-	runs := *virtualRuns
-	if race.Enabled { // ten times as slow
-		runs = 1
-	}
-	for i := range runs {
+	for i := range *virtualRuns {
 		inWorld(t, seed+uint64(i), n, f, voters...)
 	}
 }

@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/race"
 )
 
 // patience is how long tests wait for events that should come at once.
@@ -57,6 +59,9 @@ func (l *lines) String() string {
 // launch starts the command. The process ends when the test ends, in every case.
 func launch(t testing.TB, cmd *exec.Cmd) *process {
 	t.Helper()
+	if race.Enabled {
+		t.Skip("the race detector does not watch other processes: run without -race")
+	}
 	p := &process{t: t, cmd: cmd, out: newLines(), log: newLines(), exited: make(chan struct{})}
 	cmd.Stdout, cmd.Stderr = p.out, p.log
 	cmd.WaitDelay = time.Second
