@@ -27,15 +27,15 @@ race:             ## the same under the race detector, which needs a C compiler;
 		"-p 1 $$($(GO) list ./... | grep -v -e /internal/faults$$ -e /internal/attacks$$ -e /sidecar$$ | tr '\n' ' ')" | \
 		CGO_ENABLED=1 xargs -P 2 -I ARGS sh -c '$(GO) test -race -timeout 40m ARGS'
 
-vet:              ## go vet, formatting, tidiness of both modules
+vet:              ## go vet, formatting, tidiness of all modules
 	test -z "$$(gofmt -l .)" || { gofmt -l .; exit 1; }
 	$(GO) vet ./...
 	$(GO) mod tidy -diff
-	cd benchmarks && $(GO) vet ./... && $(GO) mod tidy -diff
+	for m in benchmarks checks; do (cd $$m && $(GO) vet ./... && $(GO) mod tidy -diff) || exit 1; done
 
-staticcheck:      ## staticcheck on both modules
+staticcheck:      ## staticcheck on all modules
 	$(GO) run $(STATICCHECK) ./...
-	cd benchmarks && $(GO) run $(STATICCHECK) ./...
+	for m in benchmarks checks; do (cd $$m && $(GO) run $(STATICCHECK) ./...) || exit 1; done
 
 hundred:          ## a hundred sidecars in one process, in virtual time (4 GB, and two to three minutes on two cores; 20 of them are part of test)
 	$(GO) test ./sidecar -run TestVirtualHundred -virtual.many 100 -v -count=1

@@ -1,0 +1,5 @@
+module github.com/cachesidecar/cachesidecar/checks
+
+go 1.26.0
+
+replace github.com/cachesidecar/cachesidecar => ../
