@@ -8,6 +8,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/access"
 	"github.com/cachesidecar/cachesidecar/internal/httpd"
 	"github.com/cachesidecar/cachesidecar/internal/logs"
+	"github.com/cachesidecar/cachesidecar/internal/page"
 	"github.com/cachesidecar/cachesidecar/internal/settings"
 )
 
@@ -65,7 +66,7 @@ func (s *Sidecar) profiles() http.Handler {
 	return s.cfg.Profiles
 }
 
-// listenHTTP returns the server of health and metrics, or nil if HTTP is off.
+// listenHTTP returns the server of the HTTP port, or nil if HTTP is off.
 func (s *Sidecar) listenHTTP() (*httpd.Server, error) {
 	if s.cfg.HTTP == "" {
 		return nil, nil
@@ -76,9 +77,11 @@ func (s *Sidecar) listenHTTP() (*httpd.Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	p := page.New(page.Config{Snapshot: s.telemetry.Snapshot, Ready: s.readiness})
 	h, err := httpd.New(httpd.Config{
 		Address: s.cfg.HTTP, Callers: s.present.httpCallers(token), MaxConns: s.files.HTTP, Log: s.cfg.Log,
-		Ready: s.readiness, Metrics: s.telemetry.Registry, Profiles: s.profiles(),
+		Ready: s.readiness, Page: p.ServeHTTP, Events: p.ServeEvents, Metrics: s.telemetry.Registry,
+		Profiles: s.profiles(),
 	})
 	if err != nil {
 		return nil, err

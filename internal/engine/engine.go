@@ -94,7 +94,7 @@ func (e *Engine) Execute(q *wire.Request, b *namespaces.Pins, now kv.Moment, fet
 	case wire.OpRing:
 		return e.Hosts.Ring(q)
 	case wire.OpMembers:
-		return wire.BodyReply(e.Hosts.members())
+		return wire.BodyReply(e.Hosts.Members())
 	case wire.OpForget:
 		return e.Hosts.Forget(kv.NodeID(q.Key))
 	}

@@ -25,8 +25,8 @@ type Hosts struct {
 	deadlines *Deadlines
 }
 
-// members lists this host and the others, by name.
-func (h *Hosts) members() []cachesidecar.Member {
+// Members lists this host and the others, by name.
+func (h *Hosts) Members() []cachesidecar.Member {
 	var list []cachesidecar.Member
 	for _, m := range h.node.Members() {
 		list = append(list, cachesidecar.Member{

@@ -1,9 +1,9 @@
-// Package httpd serves a sidecar's health, metrics and profiles over HTTP.
+// Package httpd serves a sidecar's health, status page, metrics and profiles over HTTP.
 //
 // Input is GET and HEAD requests that were sent to an IP address or to one of this host's
-// names, and functions that report the state of the sidecar. Output is the pages; metrics
-// and profiles are only for clients with the token, if there is one. The number of
-// connections is bounded: a new one takes the place of the one that has been idle
+// names, and functions that report the state of the sidecar. Output is the pages; all but
+// health are only for clients with the token, if there is one. The number of connections is
+// bounded: a new one takes the place of the one that has been idle
 // longest.
 //
 // Run serves until its context ends; net/http runs a goroutine per connection, which ends
@@ -36,8 +36,9 @@ import (
 
 // Texts for requests that are refused.
 const (
-	needsToken = "this page needs the token of http_token_file: send it as \"Authorization: Bearer TOKEN\""
-	otherName  = "this sidecar does not go by that name: use an IP address, or add the name to http_hosts"
+	needsToken = "this page needs the token of http_token_file: " +
+		"send it as \"Authorization: Bearer TOKEN\", or as the password of any user"
+	otherName = "this sidecar does not go by that name: use an IP address, or add the name to http_hosts"
 )
 
 // Config describes the server.
@@ -49,6 +50,8 @@ type Config struct {
 
 	Ready   func() (words string, ready bool) // text and status of /readyz
 	Metrics *prometheus.Registry
+	// Page is the status page, and Events is the stream that keeps it up to date.
+	Page, Events http.HandlerFunc
 	// Profiles are the pages of /debug/pprof; nil: none.
 	Profiles http.Handler
 }
@@ -56,7 +59,7 @@ type Config struct {
 // Callers says which requests are served.
 type Callers struct {
 	Hosts []string // names that requests may be sent to, beside localhost and IP addresses
-	Token string   // that metrics and profiles need; "": they need none
+	Token string   // that all pages but health need; "": they need none
 }
 
 // callers are Callers, as requests are compared with them.
@@ -134,6 +137,8 @@ func (c *Config) pages(inToken func(*http.Request) bool, errorLog *log.Logger) h
 		}
 		fmt.Fprintln(w, words)
 	})
+	mux.Handle("/{$}", guard(inToken, c.Page))
+	mux.Handle("/events", guard(inToken, c.Events))
 	mux.Handle("/metrics", guard(inToken, promhttp.HandlerFor(&oneByOne{of: c.Metrics}, promhttp.HandlerOpts{
 		Registry: c.Metrics, ErrorLog: errorLog, MaxRequestsInFlight: 8,
 	})))
@@ -170,14 +175,19 @@ func digestOf(secret string) *digest {
 	return &d
 }
 
-// in reports whether a request brings the secret. Every request brings a nil secret.
+// in reports whether a request brings the secret: as a bearer token or, since browsers can
+// ask a person only for that, as a password. Every request brings a nil secret.
 func (d *digest) in(r *http.Request) bool {
 	if d == nil {
 		return true
 	}
 	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	_, password, basic := r.BasicAuth()
+	if basic {
+		token = password
+	}
 	got := sha256.Sum256([]byte(strings.TrimSpace(token)))
-	return strings.EqualFold(scheme, "Bearer") && subtle.ConstantTimeCompare(got[:], d[:]) == 1
+	return (basic || strings.EqualFold(scheme, "Bearer")) && subtle.ConstantTimeCompare(got[:], d[:]) == 1
 }
 
 // inToken reports whether a request brings the token, if there is one.
@@ -187,7 +197,7 @@ func (s *Server) inToken(r *http.Request) bool { return s.callers.Load().token.i
 func guard(in func(*http.Request) bool, page http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !in(r) {
-			w.Header().Set("WWW-Authenticate", "Bearer")
+			w.Header()["Www-Authenticate"] = []string{"Bearer", `Basic realm="cachesidecar", charset="UTF-8"`}
 			http.Error(w, needsToken, http.StatusUnauthorized)
 			return
 		}
