@@ -49,3 +49,55 @@ func TestHTTPWords(t *testing.T) {
 	}
 	s.socket.gone.Store(nil)
 }
+
+// TestHTTPPage checks that the status page and its events need the token, which a browser
+// sends as a password, and that the page shows this host. A path that does not exist is
+// not the page.
+func TestHTTPPage(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(file, []byte("sesame-sesame-sesame\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := start(t, Config{Node: "page-node", HTTP: "127.0.0.1:0", HTTPTokenFile: file})
+	url := "http://" + s.http.Load().Addr().String()
+	for _, tc := range []struct {
+		method, path, user, password, bearer string
+		status                               int
+		body                                 string
+	}{
+		{"GET", "/", "", "", "", 401, "as the password of any user"},
+		{"GET", "/events", "", "", "", 401, "as the password of any user"},
+		{"GET", "/", "anyone", "sesame", "", 401, "token"},
+		{"GET", "/", "sesame-sesame-sesame", "", "", 401, "token"},
+		{"GET", "/", "anyone", "sesame-sesame-sesame", "", 200, "<h1><bdi>page-node</bdi></h1>"},
+		{"GET", "/", "", "sesame-sesame-sesame", "", 200, "This host is alone."},
+		{"GET", "/", "", "", "sesame-sesame-sesame", 200, "page-node"},
+		{"HEAD", "/events", "", "", "sesame-sesame-sesame", 200, ""},
+		{"POST", "/", "", "", "sesame-sesame-sesame", 405, "GET and HEAD alone"},
+		{"GET", "/x", "", "", "sesame-sesame-sesame", 404, "not found"},
+	} {
+		r, err := http.NewRequest(tc.method, url+tc.path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch {
+		case tc.bearer != "":
+			r.Header.Set("Authorization", "Bearer "+tc.bearer)
+		case tc.user+tc.password != "":
+			r.SetBasicAuth(tc.user, tc.password)
+		}
+		resp, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, _ := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+		if resp.StatusCode != tc.status || !strings.Contains(string(b), tc.body) {
+			t.Errorf("%+v: %d %s", tc, resp.StatusCode, b)
+		}
+		if ask := resp.Header.Values("WWW-Authenticate"); tc.status == 401 && len(ask) != 2 {
+			t.Errorf("%+v: it asks for %q", tc, ask)
+		}
+	}
+	http.DefaultClient.CloseIdleConnections()
+}

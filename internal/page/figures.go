@@ -26,12 +26,17 @@ type point struct {
 // history has the last points, the oldest first.
 type history struct{ points []point }
 
-// add appends a point. It drops the others if they are too long ago.
+// add appends the point of the time since the last one. It drops the others if that is too
+// long. A gap of zero is the first point of a process, whose rates are since its start: it
+// is no part of a history.
 func (h *history) add(p point, gap time.Duration) {
-	if gap == 0 || gap > maxGap {
+	switch {
+	case gap == 0:
 		h.points = nil
-	}
-	if len(h.points) == maxPoints {
+		return
+	case gap > maxGap:
+		h.points = nil
+	case len(h.points) == maxPoints:
 		h.points = append(h.points[:0], h.points[1:]...)
 	}
 	h.points = append(h.points, p)
@@ -59,8 +64,7 @@ func (h *history) line(top float64, figure func(*point) float64) string {
 }
 
 // tiles returns the first row of the page.
-func tiles(v *view, s *telemetry.Snapshot, h *history) []tile {
-	p := h.points[len(h.points)-1]
+func tiles(v *view, s *telemetry.Snapshot, p point, h *history) []tile {
 	hits := "–"
 	if p.hits >= 0 {
 		hits = percent(p.hits)
@@ -141,6 +145,8 @@ func perSecond(rate float64) string {
 	switch {
 	case rate == 0:
 		return "0"
+	case rate < 0.05:
+		return "< 0.1"
 	case rate < 9.95:
 		return fmt.Sprintf("%.1f", rate)
 	}

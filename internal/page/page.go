@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/logs"
 	"github.com/cachesidecar/cachesidecar/internal/telemetry"
 )
 
@@ -100,7 +101,9 @@ func (p *Page) ServeEvents(w http.ResponseWriter, r *http.Request) {
 	}
 	rc := http.NewResponseController(w)
 	_ = rc.SetReadDeadline(time.Time{}) // the server's own is for requests
-	for tick := time.NewTicker(interval); ; {
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	for {
 		_, event, err := p.draw()
 		if err != nil {
 			return
@@ -114,7 +117,6 @@ func (p *Page) ServeEvents(w http.ResponseWriter, r *http.Request) {
 		}
 		select {
 		case <-r.Context().Done():
-			tick.Stop()
 			return
 		case <-tick.C:
 		}
@@ -131,14 +133,16 @@ func (p *Page) draw() (document, event []byte, err error) {
 		return p.document, p.event, nil
 	}
 	v := view{CSS: template.CSS(pageCSS), JS: template.JS(pageJS), At: now.Format("15:04:05 MST")}
-	v.State, v.Good = p.cfg.Ready()
+	words, good := p.cfg.Ready()
+	v.State, v.Good = logs.Plain(words), good
 	if s, ok := p.cfg.Snapshot(); ok {
 		gap := now.Sub(p.now)
 		if p.now.IsZero() || s.Stats.UptimeMS <= p.last.Stats.UptimeMS {
 			p.last, gap = telemetry.Snapshot{}, 0
 		}
-		p.history.add(v.fill(&s, &p.last), gap)
-		v.Tiles = tiles(&v, &s, &p.history)
+		point := v.fill(&s, &p.last)
+		p.history.add(point, gap)
+		v.Tiles = tiles(&v, &s, point, &p.history)
 		p.last = s
 	}
 	p.now = now

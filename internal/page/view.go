@@ -91,7 +91,8 @@ type origin struct {
 func (v *view) fill(now, last *telemetry.Snapshot) point {
 	st := &now.Stats
 	seconds := float64(st.UptimeMS-last.Stats.UptimeMS) / 1000
-	v.Node, v.Version, v.Up = logs.Plain(st.Node), logs.Plain(st.Server), long(time.Duration(st.UptimeMS)*time.Millisecond)
+	v.Node, v.Version = logs.Plain(st.Node), logs.Plain(st.Server)
+	v.Up = long(time.Duration(st.UptimeMS) * time.Millisecond)
 	v.Period = "since the start, " + v.Up + " ago"
 	if last.Stats.UptimeMS > 0 {
 		v.Period = "over the last " + long(time.Duration(seconds*float64(time.Second)))
@@ -128,7 +129,8 @@ func (v *view) fillTiers(now, last *telemetry.Snapshot, seconds float64) {
 		{"errors", "reads that failed", now.Reads.Failed, last.Reads.Failed},
 	} {
 		share := ratio(t.now-t.last, all)
-		v.Tiers = append(v.Tiers, tier{t.name, t.meaning, perSecond(rate(t.now, t.last, seconds)), share, percent(share)})
+		perSecond := perSecond(rate(t.now, t.last, seconds))
+		v.Tiers = append(v.Tiers, tier{t.name, t.meaning, perSecond, share, percent(share)})
 	}
 }
 

@@ -1,0 +1,286 @@
+package page
+
+import (
+	"bufio"
+	"context"
+	"io"
+	"math"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"regexp"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/bubble"
+	"github.com/cachesidecar/cachesidecar/internal/telemetry"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const hostile = "</script><script>alert(1)</script>\ndata: x\u202e"
+
+// fake is a host that has read 100 keys more, 80 of them with a hit, each time it is asked.
+type fake struct{ asked atomic.Int64 }
+
+func (h *fake) snapshot() (telemetry.Snapshot, bool) {
+	n := h.asked.Add(1)
+	st := cachesidecar.Stats{
+		Node: hostile, Server: hostile, UptimeMS: 10_000 + 2000*n,
+		Namespaces: []cachesidecar.NamespaceStats{{
+			Name: hostile, Hits: 80 * n, Misses: 20 * n, Writes: 10 * n,
+			Loads: cachesidecar.LoadStats{Origin: hostile, Breaker: "open", BreakerOpen: true, Loads: 4 * n},
+			Failures: []cachesidecar.FailureStats{
+				{Calls: "loads", Error: hostile, InARow: 1},
+			},
+		}},
+	}
+	return telemetry.Snapshot{
+		Stats: st, Members: []cachesidecar.Member{{Node: hostile, Address: hostile, State: "in", Why: hostile}},
+		Reads:   telemetry.Reads{Own: 80 * n, Missing: 20 * n},
+		Batches: []telemetry.Bucket{{Seconds: 1e-3, Count: uint64(n)}, {Seconds: math.Inf(1), Count: uint64(n)}},
+	}, true
+}
+
+func (h *fake) page() *Page {
+	return New(Config{Snapshot: h.snapshot, Ready: func() (string, bool) { return hostile, true }})
+}
+
+// get returns the page.
+func get(p *Page) *httptest.ResponseRecorder {
+	w := httptest.NewRecorder()
+	p.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/", nil))
+	return w
+}
+
+// TestPageEscapes checks that no name gets into the markup, and that the policy allows the
+// script and the style of the page and nothing else.
+func TestPageEscapes(t *testing.T) {
+	w := get((&fake{}).page())
+	body := w.Body.String()
+	if strings.Count(body, "<script") != 1 || strings.Contains(body, "\u202e") || strings.Contains(body, "\ndata: x") {
+		t.Errorf("a name is in the markup:\n%s", body)
+	}
+	if n := strings.Count(body, "&lt;/script&gt;&lt;script&gt;alert(1)&lt;/script&gt;"); n < 8 {
+		t.Errorf("the names are shown %d times:\n%s", n, body)
+	}
+	csp := w.Header().Get("Content-Security-Policy")
+	for _, tag := range []string{"style", "script"} {
+		m := regexp.MustCompile("(?s)<" + tag + ">(.*)</" + tag + ">").FindStringSubmatch(body)
+		if m == nil || !strings.Contains(csp, tag+"-src '"+digest(m[1])+"'") {
+			t.Errorf("the policy %q does not allow the page's %s", csp, tag)
+		}
+	}
+	if strings.Contains(csp, "unsafe") || strings.Contains(body, "style=") || strings.Contains(body, " on") && regexp.MustCompile(`<[^>]+ on[a-z]+=`).MatchString(body) {
+		t.Errorf("policy %q; the page has inline styles or handlers", csp)
+	}
+	if w.Header().Get("Content-Type") != "text/html; charset=utf-8" || w.Header().Get("Cache-Control") != "no-store" {
+		t.Errorf("%v", w.Header())
+	}
+}
+
+// TestPageRates checks that rates are since the start at first, and then since the last
+// sample; and that requests within a sample's time share it.
+func TestPageRates(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
+		h := &fake{}
+		p := h.page()
+		for _, step := range []struct {
+			after time.Duration
+			asked int64
+			want  []string
+		}{
+			{0, 1, []string{"since the start, 12 s ago", `<span class="value">8.3<`, `<span class="value">80.0 %<`}},
+			{time.Second, 1, []string{"since the start"}},
+			{time.Second, 2, []string{"over the last 2 s", `<span class="value">50<`, ">5.0<", ">2.0<"}},
+			{2 * time.Second, 3, []string{"<polyline"}},
+			{time.Minute, 4, []string{`<span class="value">50<`}},
+		} {
+			time.Sleep(step.after)
+			body := get(p).Body.String()
+			for _, want := range step.want {
+				if !strings.Contains(body, want) {
+					t.Errorf("after %v: no %q in\n%s", step.after, want, body)
+				}
+			}
+			if got := h.asked.Load(); got != step.asked {
+				t.Errorf("after %v the host was asked %d times, want %d", step.after, got, step.asked)
+			}
+		}
+		if strings.Contains(get(p).Body.String(), "<polyline") {
+			t.Error("a course goes on over a minute without samples")
+		}
+	})
+}
+
+// TestPageWhileClosing checks that a host without statistics still has a page.
+func TestPageWhileClosing(t *testing.T) {
+	p := New(Config{
+		Snapshot: func() (telemetry.Snapshot, bool) { return telemetry.Snapshot{}, false },
+		Ready:    func() (string, bool) { return "stopping", false },
+	})
+	if w := get(p); w.Code != http.StatusOK || !strings.Contains(w.Body.String(), "stopping") {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+}
+
+// TestStreams checks that many streams share the samples, that there is a most, and that a
+// stream ends with its request and gives its place back.
+func TestStreams(t *testing.T) {
+	h := &fake{}
+	p := h.page()
+	srv := httptest.NewServer(http.HandlerFunc(p.ServeEvents))
+	defer srv.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	var streams []*http.Response
+	follow := func(ctx context.Context) *http.Response {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, srv.URL, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	for range MaxStreams {
+		r := follow(ctx)
+		line, err := bufio.NewReader(r.Body).ReadString('\n')
+		if err != nil || line != "data: <header>\n" || r.Header.Get("Content-Type") != "text/event-stream" {
+			t.Fatalf("%q %v %v", line, err, r.Header)
+		}
+		streams = append(streams, r)
+	}
+	if n := h.asked.Load(); n > 3 {
+		t.Errorf("%d streams took %d samples", MaxStreams, n)
+	}
+	r := follow(t.Context())
+	body, _ := io.ReadAll(r.Body)
+	_ = r.Body.Close()
+	if r.StatusCode != http.StatusServiceUnavailable || !strings.Contains(string(body), "16 pages follow this host already") {
+		t.Errorf("one more stream: %d %s", r.StatusCode, body)
+	}
+	cancel()
+	for _, r := range streams {
+		_ = r.Body.Close()
+	}
+	for end := time.Now().Add(30 * time.Second); len(p.streams) > 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%d streams have not ended", len(p.streams))
+		}
+	}
+	http.DefaultClient.CloseIdleConnections()
+}
+
+// TestStreamNotRead checks that a stream whose client does not read ends.
+func TestStreamNotRead(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
+		near, far := net.Pipe()
+		p := (&fake{}).page()
+		conns := make(chan net.Conn, 1)
+		conns <- far
+		srv := &http.Server{Handler: http.HandlerFunc(p.ServeEvents), ReadTimeout: 5 * time.Second, WriteTimeout: 10 * time.Second}
+		var wg sync.WaitGroup
+		wg.Go(func() { _ = srv.Serve(listener(conns)) })
+		_, _ = io.WriteString(near, "GET /events HTTP/1.1\r\nHost: x\r\n\r\n")
+		if _, err := bufio.NewReader(near).ReadString('\n'); err != nil { // then it reads no more
+			t.Fatal(err)
+		}
+		began := time.Now()
+		for len(p.streams) > 0 && time.Since(began) < time.Minute {
+			time.Sleep(time.Second)
+		}
+		if took := time.Since(began); took > writeTimeout+interval {
+			t.Errorf("the stream has ended after %v", took)
+		}
+		_ = near.Close()
+		close(conns)
+		wg.Wait()
+		_ = srv.Close()
+	})
+}
+
+// listener is a listener of connections in memory.
+type listener chan net.Conn
+
+func (l listener) Accept() (net.Conn, error) {
+	if c, ok := <-l; ok {
+		return c, nil
+	}
+	return nil, net.ErrClosed
+}
+func (l listener) Close() error   { return nil }
+func (l listener) Addr() net.Addr { return &net.TCPAddr{} }
+
+// TestStreamIsLong checks that a stream outlives the server's limits of a request.
+func TestStreamIsLong(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
+		near, far := net.Pipe()
+		conns := make(chan net.Conn, 1)
+		conns <- far
+		srv := &http.Server{
+			Handler:     http.HandlerFunc((&fake{}).page().ServeEvents),
+			ReadTimeout: 5 * time.Second, WriteTimeout: 10 * time.Second,
+		}
+		var wg sync.WaitGroup
+		wg.Go(func() { _ = srv.Serve(listener(conns)) })
+		_, _ = io.WriteString(near, "GET /events HTTP/1.1\r\nHost: x\r\n\r\n")
+		events, lines := 0, bufio.NewScanner(near)
+		for began := time.Now(); time.Since(began) < time.Minute && lines.Scan(); {
+			if lines.Text() == "data: <header>" {
+				events++
+			}
+		}
+		if events < 29 {
+			t.Errorf("%d events in a minute, then %v", events, lines.Err())
+		}
+		_ = near.Close()
+		close(conns)
+		wg.Wait()
+		_ = srv.Close()
+	})
+}
+
+func TestQuantile(t *testing.T) {
+	now := []telemetry.Bucket{{Seconds: 1, Count: 50}, {Seconds: 4, Count: 90}, {Seconds: math.Inf(1), Count: 100}}
+	last := []telemetry.Bucket{{Seconds: 1, Count: 50}, {Seconds: 4, Count: 50}, {Seconds: math.Inf(1), Count: 50}}
+	for _, tc := range []struct {
+		name string
+		last []telemetry.Bucket
+		q    float64
+		want time.Duration
+	}{
+		{"half", nil, 0.5, time.Second},
+		{"within a bucket", nil, 0.7, 2500 * time.Millisecond},
+		{"above the last bound", nil, 0.99, 4 * time.Second},
+		{"of the increase", last, 0.4, 2500 * time.Millisecond},
+		{"nothing new", now, 0.5, 0},
+	} {
+		if got := quantile(now, tc.last, tc.q); got != tc.want {
+			t.Errorf("%s: %v, want %v", tc.name, got, tc.want)
+		}
+	}
+	if got := quantile(nil, nil, 0.5); got != 0 {
+		t.Errorf("nothing: %v", got)
+	}
+}
+
+func TestFigures(t *testing.T) {
+	for got, want := range map[string]string{
+		perSecond(0): "0", perSecond(0.01): "< 0.1", perSecond(3.14): "3.1", perSecond(12345.6): "12,346",
+		short(0): "0 µs", short(1500 * time.Microsecond): "1.5 ms", short(90 * time.Second): "90 s",
+		long(59 * time.Second): "59 s", long(61 * time.Second): "1 min 1 s", long(3 * time.Hour): "3 h 0 min",
+		long(50 * time.Hour): "2 days 2 h", percent(0.1234): "12.3 %", size(-1): "0 B",
+	} {
+		if got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}
