@@ -6,6 +6,8 @@ import (
 	"flag"
 	"fmt"
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,6 +24,7 @@ import (
 	"github.com/chromedp/chromedp"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/cachesidecar/cachesidecar/checks/sidecars"
 	"github.com/cachesidecar/cachesidecar/internal/httpd"
 	"github.com/cachesidecar/cachesidecar/internal/page"
 )
@@ -30,21 +33,12 @@ var shots = flag.String("shots", "", "write screenshots into this folder")
 
 const axePath = "node_modules/axe-core/axe.min.js"
 
-// needs skips the test if something is missing; in CI it fails.
-func needs(t *testing.T, what string) {
-	t.Helper()
-	if os.Getenv("CI") == "true" {
-		t.Fatal(what)
-	}
-	t.Skip(what)
-}
-
 // browse starts Chromium. It returns a tab, and what the tab's console has complained about.
 func browse(t *testing.T) (tab context.Context, complaints func() []string) {
 	t.Helper()
 	path, err := exec.LookPath("chromium")
 	if err != nil {
-		needs(t, "there is no chromium: install the Debian package chromium")
+		sidecars.Needs(t, "there is no chromium: install the Debian package chromium")
 	}
 	opts := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.NoSandbox,
 		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true),
@@ -168,7 +162,7 @@ func (l look) as() chromedp.Action[chromedp.Void] {
 func TestPageOfMany(t *testing.T) {
 	axe, err := os.ReadFile(axePath)
 	if err != nil {
-		needs(t, "there is no axe-core: run \"npm ci\" in checks/browser")
+		sidecars.Needs(t, "there is no axe-core: run \"npm ci\" in checks/browser")
 	}
 	tab, complaints := browse(t)
 	url, _ := serve(t, "127.0.0.1:0", &crowd{})
@@ -288,5 +282,51 @@ func TestPageLives(t *testing.T) {
 	until(t, tab, `document.getElementById("live").textContent.startsWith("Live")`)
 	if !eval[bool](t, tab, "window.loaded === 1") {
 		t.Error("the page was loaded again")
+	}
+}
+
+// TestPageOfRealHosts looks at one of three real sidecars while it works, and while another
+// one dies.
+func TestPageOfRealHosts(t *testing.T) {
+	origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "value") }))
+	defer origin.Close()
+	config := filepath.Join(t.TempDir(), "config.yaml")
+	text := "namespaces:\n  pages:\n    origin:\n      http:\n        url: " + origin.URL + "/{key}\n"
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	hosts := sidecars.Cluster(t, 3, "--config", config)
+	for i := range 30 {
+		key := fmt.Sprint("key-", i)
+		hosts[0].Run("set", key, "value")
+		hosts[0].Run("get", key)
+		hosts[0].Run("get", key, "--ns", "pages")
+		hosts[0].Run("get", "absent-"+key)
+	}
+	tab, complaints := browse(t)
+	do(t, tab, looks[0].as(), chromedp.Navigate("http://"+hosts[0].HTTP+"/"))
+	row := func(name string) string {
+		return eval[string](t, tab, fmt.Sprintf(
+			`[...document.querySelectorAll("tbody tr")].find(r => r.cells[0].textContent.startsWith(%q))?.innerText ?? ""`, name))
+	}
+	for name, want := range map[string]string{
+		"host-a": "this host", "host-b": " ms", "host-c": " ms", "own entries": " %", "pages": " %", "L1": "64 MiB",
+	} {
+		if got := row(name); !strings.Contains(got, want) {
+			t.Errorf("the row of %s: %q, want %q", name, got, want)
+		}
+	}
+	body := eval[string](t, tab, "document.body.innerText")
+	for _, want := range []string{"3 in.", "of 16,384 partitions", "http", "closed"} {
+		if !strings.Contains(body, want) {
+			t.Errorf("no %q on the page:\n%s", want, body)
+		}
+	}
+	picture(t, tab, "real")
+	hosts[2].Kill()
+	until(t, tab, `document.body.innerText.includes("1 missing")`)
+	picture(t, tab, "real-missing")
+	if list := complaints(); len(list) > 0 {
+		t.Errorf("the console complains: %q", list)
 	}
 }

@@ -65,9 +65,12 @@ func (h *history) line(top float64, figure func(*point) float64) string {
 
 // tiles returns the first row of the page.
 func tiles(v *view, s *telemetry.Snapshot, p point, h *history) []tile {
-	hits := "–"
+	hits, p99, p50 := "–", "–", "of the batches of requests"
 	if p.hits >= 0 {
 		hits = percent(p.hits)
+	}
+	if p.p99 > 0 {
+		p99, p50 = short(p.p99), "half of the batches below "+short(p.p50)
 	}
 	hosts := "this host only"
 	if v.Lag != "" {
@@ -77,7 +80,7 @@ func tiles(v *view, s *telemetry.Snapshot, p point, h *history) []tile {
 		{"reads per second", perSecond(p.reads), "keys read by apps of this host",
 			h.line(0, func(p *point) float64 { return p.reads })},
 		{"hits", hits, "of the reads, from the cache", h.line(1, func(p *point) float64 { return p.hits })},
-		{"latency, 99 of 100", short(p.p99), "half of the batches below " + short(p.p50),
+		{"latency, 99 of 100", p99, p50,
 			h.line(0, func(p *point) float64 { return float64(p.p99) })},
 		{"writes per second", perSecond(p.writes), "deletions included",
 			h.line(0, func(p *point) float64 { return p.writes })},

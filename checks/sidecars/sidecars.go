@@ -1,0 +1,182 @@
+// Package sidecars builds the command and runs real sidecars for the other checks.
+package sidecars
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Patience is how long anything may take on a busy machine.
+const Patience = 2 * time.Minute
+
+// build builds the command, once for a test binary.
+var build = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "checks")
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "cachesidecar")
+	root, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/cachesidecar/cachesidecar").Output()
+	if err != nil {
+		return "", fmt.Errorf("go list: %w", err)
+	}
+	cmd := exec.Command("go", "build", "-o", path, "./cmd/cachesidecar")
+	cmd.Dir = strings.TrimSpace(string(root)) // the module of the command: its go.sum has what it needs
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("go build: %w\n%s", err, out)
+	}
+	return path, nil
+})
+
+// Command returns the path of the command.
+func Command(t testing.TB) string {
+	t.Helper()
+	path, err := build()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// Sidecar is a running process.
+type Sidecar struct {
+	Node, Socket, HTTP string // HTTP is host:port
+
+	t    testing.TB
+	args []string
+	cmd  *exec.Cmd
+	log  *bytes.Buffer
+	done chan struct{}
+}
+
+// Needs skips a test for a reason, which names what to install. In CI it fails the test.
+func Needs(t testing.TB, reason string) {
+	t.Helper()
+	if os.Getenv("CI") == "true" {
+		t.Fatal(reason)
+	}
+	t.Skip(reason)
+}
+
+// Ports returns n free TCP ports of the loopback address.
+func Ports(t testing.TB, n int) []int {
+	t.Helper()
+	var ports []int
+	for range n {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer ln.Close() // after all have been chosen
+		ports = append(ports, ln.Addr().(*net.TCPAddr).Port)
+	}
+	return ports
+}
+
+// Cluster starts n sidecars that are one cluster, named host-a, host-b and so on, each with
+// more arguments of run. It returns when each sees all. They end with the test.
+func Cluster(t testing.TB, n int, args ...string) []*Sidecar {
+	t.Helper()
+	ports := Ports(t, 3*n)
+	var join []string
+	for i := range n {
+		join = append(join, addr(ports[3*i]))
+	}
+	var list []*Sidecar
+	for i := range n {
+		node := "host-" + string(rune('a'+i))
+		s := &Sidecar{Node: node, Socket: filepath.Join(t.TempDir(), "s.sock"), HTTP: addr(ports[3*i+2]), t: t}
+		s.args = append([]string{
+			"run", "--node", node, "--socket", s.Socket, "--bind", addr(ports[3*i]), "--peer-bind", addr(ports[3*i+1]),
+			"--join", strings.Join(join, ","), "--http", s.HTTP,
+		}, args...)
+		s.Start()
+		list = append(list, s)
+	}
+	t.Cleanup(func() {
+		for _, s := range list {
+			s.Kill()
+			if t.Failed() {
+				t.Logf("the log of %s:\n%s", s.Node, s.log)
+			}
+		}
+	})
+	for _, s := range list {
+		s.Sees(n)
+	}
+	return list
+}
+
+func addr(port int) string { return "127.0.0.1:" + strconv.Itoa(port) }
+
+// Start starts the process.
+func (s *Sidecar) Start() {
+	s.t.Helper()
+	s.cmd = exec.Command(Command(s.t), s.args...)
+	s.log = &bytes.Buffer{}
+	s.cmd.Stderr = s.log
+	if err := s.cmd.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	s.done = make(chan struct{})
+	go func() { _ = s.cmd.Wait(); close(s.done) }() // ends with the process
+}
+
+// Kill ends the process at once.
+func (s *Sidecar) Kill() {
+	_ = s.cmd.Process.Signal(syscall.SIGKILL)
+	<-s.done
+}
+
+// Stop ends the process in order.
+func (s *Sidecar) Stop() {
+	_ = s.cmd.Process.Signal(syscall.SIGTERM)
+	<-s.done
+}
+
+// Run runs the command against the sidecar and returns its output. The status may be any.
+func (s *Sidecar) Run(args ...string) string {
+	s.t.Helper()
+	cmd := exec.Command(Command(s.t), args...)
+	cmd.Env = append(os.Environ(), "CACHESIDECAR_SOCKET="+s.Socket)
+	out, err := cmd.CombinedOutput()
+	if _, exited := err.(*exec.ExitError); err != nil && !exited {
+		s.t.Fatalf("%q: %v", args, err)
+	}
+	return string(out)
+}
+
+// Sees waits until the sidecar is ready and lists n hosts in the state in.
+func (s *Sidecar) Sees(n int) {
+	s.t.Helper()
+	Until(s.t, fmt.Sprintf("%s sees %d hosts", s.Node, n), func() bool {
+		r, err := http.Get("http://" + s.HTTP + "/readyz")
+		if err != nil {
+			return false
+		}
+		_ = r.Body.Close()
+		return r.StatusCode == http.StatusOK && strings.Count(s.Run("members"), " in ") == n
+	})
+}
+
+// Until waits until something holds.
+func Until(t testing.TB, what string, holds func() bool) {
+	t.Helper()
+	for end := time.Now().Add(Patience); !holds(); time.Sleep(100 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("not within %v: %s", Patience, what)
+		}
+	}
+}
