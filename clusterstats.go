@@ -6,6 +6,8 @@ type ClusterState struct {
 	Alone bool `json:"alone"`
 	// Configured addresses at which it looks for other hosts.
 	Join int `json:"join" sum:"-"`
+	// The bound: no copy is served whose host was last heard longer ago.
+	MaxStalenessMS int64 `json:"max_staleness_ms" metric:"max_staleness_seconds" sum:"-"`
 	// Live members, this one included.
 	Members int `json:"members" sum:"-"`
 	// This host may own partitions.

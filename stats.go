@@ -76,7 +76,7 @@ type ConnectionStats struct {
 	// Open connections that wait for their turn to begin.
 	Waiting int64 `json:"waiting" metric:"connections_waiting"`
 	// The most that may be open.
-	Limit int64 `json:"limit"`
+	Limit int64 `json:"limit" metric:"connections_limit"`
 	// Connections that were accepted.
 	Accepted int64 `json:"accepted" metric:"connections_total{event=accepted}"`
 	// Closed at once: above the limit.
@@ -176,7 +176,7 @@ type L2Stats struct {
 	// Entries that were deleted.
 	Deleted int64 `json:"deleted"`
 	// Writes that were refused because there was no room.
-	NoRoom int64 `json:"no_room"`
+	NoRoom int64 `json:"no_room" metric:"no_room_total"`
 	// Segments in use.
 	Segments int64 `json:"segments"`
 	// Segments that are free.
@@ -232,7 +232,7 @@ type HTTPStats struct {
 	// Open connections.
 	Open int64 `json:"open" metric:"http_connections"`
 	// The most that may be open.
-	Limit int64 `json:"limit"`
+	Limit int64 `json:"limit" metric:"http_connections_limit"`
 	// Connections that were closed because there were too many.
 	Closed int64 `json:"closed" metric:"http_connections_closed_total"`
 }

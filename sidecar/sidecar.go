@@ -105,9 +105,10 @@ func New(cfg Config) (*Sidecar, error) {
 	s.telemetry = telemetry.New(telemetry.Config{
 		Engine: s.engine, Server: s.server, Keys: &s.keys,
 		Node: cfg.Node, Version: cfg.Version, Join: len(cfg.Join),
-		Started: s.started, Log: cfg.Log,
+		MaxStaleness: cfg.MaxStaleness, Started: s.started, Log: cfg.Log,
 		MemoryLimit: func() int64 { limit, _ := machine.Memory(); return limit },
 		HTTP:        s.http.Load, SocketRemade: s.socket.remade.Load, Enter: thisHost{s}.Enter,
+		Ready: s.readiness,
 	})
 	return s, nil
 }

@@ -10,12 +10,14 @@ const batchHelp = "Time in seconds from the read of a batch of requests to the w
 // helpOf has the help text of each other metric. The tags of cachesidecar.Stats, and of page,
 // say where its values come from.
 var helpOf = map[string]string{
+	"ready":                       "1 if /readyz says that this host serves and has joined the others.",
 	"requests_total":              "Requests, by namespace, op, result and where the value was.",
 	"requests_in_flight":          "Requests that wait for an answer from elsewhere.",
 	"requests_unauthorized_total": "Requests that were refused, by the missing right; by token: unknown tokens.",
 	"overdue_writes_total":        "Writes that were refused because their callers had given up.",
 
 	"connections":                 "Open connections on the socket.",
+	"connections_limit":           "The most connections on the socket that may be open.",
 	"connections_waiting":         "Open connections on the socket that wait for their turn to begin.",
 	"connections_total":           "Connections on the socket, by event.",
 	"socket_bytes_total":          "Bytes on the socket, by direction.",
@@ -32,12 +34,14 @@ var helpOf = map[string]string{
 	"memory_limit_bytes":         "Memory that a tier may use in bytes, by tier.",
 	"entries":                    "Entries, by tier.",
 	"evictions_total":            "Entries that were removed, by tier and reason.",
+	"no_room_total":              "Writes that were refused because there was no room.",
 	"index_splits_refused_total": "New keys that came to a full page of the index that could not be split.",
 	"copies_total":               "Lookups of copies of entries that other hosts own, by result.",
 	"namespace_bytes":            "Size of the entries of a namespace on this host in bytes.",
 	"namespace_quota_bytes":      "Quota of a namespace in bytes. A namespace without a quota has no value.",
 
 	"members":                "Hosts of the cluster as this host sees them, this one included, by state.",
+	"max_staleness_seconds":  "The bound: no copy is served whose host was last heard longer ago.",
 	"partitions_held":        "Partitions that this host owns, of 16,384.",
 	"drained":                "This host was drained, or is leaving: it owns nothing, and serves through others.",
 	"holdings_total":         "Ownerships of partitions on this host, by event.",
@@ -91,6 +95,7 @@ var helpOf = map[string]string{
 	"key_reloads_total":             "Changes of the files of the cluster key and of the certificates, by result.",
 	"log_lines_total":               "Lines of the log, by event.",
 	"http_connections":              "Open connections to the HTTP port.",
+	"http_connections_limit":        "The most connections to the HTTP port that may be open.",
 	"http_connections_closed_total": "Connections to the HTTP port that were closed because there were too many.",
 	"build_info":                    "Constant 1, by version of the sidecar, of Go and of the protocol.",
 }

@@ -26,13 +26,15 @@ type Config struct {
 	Keys   *creds.Watch
 
 	Node, Version string
-	Join          int           // number of addresses
+	Join          int // number of addresses
+	MaxStaleness  time.Duration
 	Started       time.Duration // on the boot clock
 	MemoryLimit   func() int64  // bytes, of the machine or its cgroup; zero is unknown
 	Log           *slog.Logger
 
 	HTTP         func() *httpd.Server // returns nil while there is none
 	SocketRemade func() int64         // times that the socket's file was made anew
+	Ready        func() (words string, ready bool)
 	Enter        func() (leave func(), ok bool)
 }
 
@@ -91,6 +93,8 @@ type page struct {
 	Requests []requests
 	Keys     keys `if:"Accepted"`
 	Build    build
+	// This host serves, and has joined the others.
+	Ready bool `metric:"ready"`
 }
 
 // requests counts the requests with one outcome. Namespace is "" for requests for names
@@ -125,6 +129,7 @@ func (s *Telemetry) page() page {
 		Stats: s.Stats(),
 		Build: build{Version: s.Version, Go: runtime.Version(), Protocol: strconv.Itoa(wire.Version), One: 1},
 	}
+	_, p.Ready = s.Ready()
 	for name, ns := range s.Engine.Names.All() {
 		p.Requests = appendRequests(p.Requests, name, ns)
 	}

@@ -33,15 +33,34 @@ const intro = `# Metrics
 sidecar. Two metrics are histograms. All others are gauges. Prometheus' client adds
 metrics of Go (` + "`go_`" + `) and of the process (` + "`process_`" + `).
 
-Most values are also in the [answer to STATS](#the-answer-to-stats); the third column
-names the field.
+Most values are also in the [answer to STATS](#the-answer-to-stats), which names the metric
+of each field. The column "to do" says what a value means for you; [ALERTS.md](ALERTS.md)
+has the alerts, and deploy/ has rules for Prometheus and a dashboard for Grafana.
 
 Some metrics are missing where they have no meaning: those of the cluster, except
 ` + "`members`" + `, on a host that is alone; those of keys, HTTP and the log if the host has
 none; series of ` + "`requests_total`" + ` without requests. Metrics of an origin, a key
 filter, write-through or a warm start are missing for a namespace that has none.
 
-| metric | labels | field in STATS | meaning |
+## Queries
+
+| what | PromQL |
+|---|---|
+| hit ratio of a cluster | ` + "`cachesidecar:hit_ratio`" + ` |
+| hits by tier, per second | ` + "`sum by (job, tier) (rate(cachesidecar_requests_total{result=\"hit\"}[5m]))`" + ` |
+| reads per second by namespace | ` + "`sum by (job, namespace) (rate(cachesidecar_requests_total{op=~\"GET\\|MGET\\|LEASE\"}[5m]))`" + ` |
+| 99th percentile of batches | ` + "`histogram_quantile(0.99, sum by (job, le) (rate(cachesidecar_batch_duration_seconds_bucket[5m])))`" + ` |
+| loads per second | ` + "`sum by (job, namespace) (rate(cachesidecar_origin_calls_total[5m]))`" + ` |
+| the oldest lease, as a share of the bound | ` + "`1 - min by (job, instance) (cachesidecar_lease_remaining_seconds) / on (job, instance) cachesidecar_max_staleness_seconds`" + ` |
+| partitions without an owner | ` + "`16384 - sum by (job) (cachesidecar_partitions_held)`" + ` |
+| memory of the entries, of its limit | ` + "`cachesidecar_memory_bytes{tier=\"l2\"} / cachesidecar_memory_limit_bytes{tier=\"l2\"}`" + ` |
+
+` + "`cachesidecar:hit_ratio`" + ` is a recording rule of deploy/prometheus/alerts.yml. In a table
+of Markdown a vertical bar has a backslash before it.
+
+## The metrics
+
+| metric | labels | meaning | to do |
 |---|---|---|---|
 `
 
@@ -60,8 +79,8 @@ A read or a write counts on the host whose app has asked, whichever host answers
 are in bytes. Fields in ` + "`_ms` and `_us`" + ` are milliseconds and microseconds. Counts begin with
 the start of the sidecar.
 
-| field | meaning |
-|---|---|
+| field | meaning | metric |
+|---|---|---|
 `
 
 // histograms have no field in page.
@@ -82,21 +101,26 @@ func TestGoldenMetrics(t *testing.T) {
 	page.WriteString(intro)
 	for _, name := range slices.Sorted(maps.Keys(families)) {
 		rows := families[name]
+		if adviceOf[name] == "" {
+			t.Errorf("%s has no advice", name)
+		}
 		if len(rows) == 1 {
 			r := rows[0]
-			fmt.Fprintf(&page, "| `%s` | %s | %s | %s |\n", name, r.labels, r.path, cmp.Or(helpOf[name], r.comment))
+			fmt.Fprintf(&page, "| `%s` | %s | %s | %s |\n", name, r.labels, cmp.Or(helpOf[name], r.comment), adviceOf[name])
 			continue
 		}
-		fmt.Fprintf(&page, "| `%s` | | | %s |\n", name, helpOf[name])
+		fmt.Fprintf(&page, "| `%s` | | %s | %s |\n", name, helpOf[name], adviceOf[name])
 		for _, r := range rows {
-			fmt.Fprintf(&page, "| | %s | %s | %s |\n", r.labels, r.path, r.comment)
+			fmt.Fprintf(&page, "| | %s | %s | |\n", r.labels, r.comment)
 		}
 	}
 	page.WriteString(introStats)
 	writeFields(t, &page, reflect.TypeFor[cachesidecar.Stats](), "", docs)
-	for name := range helpOf {
-		if families[name] == nil {
-			t.Errorf("%s has a help text, and no field has it", name)
+	for _, texts := range []map[string]string{helpOf, adviceOf} {
+		for name := range texts {
+			if families[name] == nil {
+				t.Errorf("%s has a text, and no field has it", name)
+			}
 		}
 	}
 	file := filepath.Join("..", "..", "docs", "METRICS.md")
@@ -163,7 +187,12 @@ func writeFields(t *testing.T, w io.Writer, in reflect.Type, path string, docs m
 		if of.Kind() == reflect.Struct {
 			writeFields(t, w, of, name+".", docs)
 		} else if doc := docs[in.Name()+"."+f.Name]; doc != "" {
-			fmt.Fprintf(w, "| `%s` | %s |\n", name, doc)
+			metric := f.Tag.Get("metric")
+			metric = strings.TrimSuffix(metric, ",omitempty")
+			if metric != "" {
+				metric = "`" + metric + "`"
+			}
+			fmt.Fprintf(w, "| `%s` | %s | %s |\n", name, doc, metric)
 		} else {
 			t.Errorf("%s.%s has no comment", in, f.Name)
 		}
