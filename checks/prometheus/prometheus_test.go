@@ -1,0 +1,241 @@
+package prometheus
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/checks/sidecars"
+)
+
+const rules = "../../deploy/prometheus/"
+
+// TestRules has promtool check the configuration and run the tests of the rules.
+func TestRules(t *testing.T) {
+	tool, err := exec.LookPath("promtool")
+	if err != nil {
+		sidecars.Needs(t, "there is no promtool: install the Debian package prometheus")
+	}
+	for _, args := range [][]string{
+		{"check", "config", "prometheus.yml"}, {"check", "rules", "alerts.yml"}, {"test", "rules", "alerts_test.yml"},
+	} {
+		cmd := exec.Command(tool, args...)
+		cmd.Dir = rules
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("promtool %q: %v\n%s", args, err, out)
+		}
+	}
+}
+
+// TestDashboardLayout checks the form of the dashboard: each panel says what it shows and in
+// which unit, takes its data source from the variable, and covers no other one.
+func TestDashboardLayout(t *testing.T) {
+	panels, text := dashboard(t)
+	ids, cells := map[int]bool{}, map[[2]int]string{}
+	for _, p := range panels {
+		if ids[p.ID] {
+			t.Errorf("two panels have the number %d", p.ID)
+		}
+		ids[p.ID] = true
+		for x := p.GridPos.X; x < p.GridPos.X+p.GridPos.W; x++ {
+			for y := p.GridPos.Y; y < p.GridPos.Y+p.GridPos.H; y++ {
+				if other := cells[[2]int{x, y}]; other != "" || x > 23 {
+					t.Errorf("%q covers %q, or is too far to the right", p.Title, other)
+				}
+				cells[[2]int{x, y}] = p.Title
+			}
+		}
+		if p.Type == "row" {
+			continue
+		}
+		if p.Description == "" || p.FieldConfig.Defaults.Unit == "" || p.Datasource.UID != "${datasource}" || len(p.Targets) == 0 {
+			t.Errorf("%q lacks a description, a unit, the data source or a query", p.Title)
+		}
+		for _, target := range p.Targets {
+			if target.LegendFormat == "" || !strings.Contains(target.Expr, "$job") {
+				t.Errorf("%q: %s has no legend, or is not of the chosen cluster", p.Title, target.Expr)
+			}
+		}
+	}
+	for _, name := range []string{"$job", "$instance", "$namespace", "${datasource}"} {
+		if !strings.Contains(text, name) {
+			t.Errorf("the variable %s is not used", name)
+		}
+	}
+}
+
+// emptyWhenHealthy are panels without a series in the cluster of the test, with the reason.
+var emptyWhenHealthy = map[string]string{
+	"Writes to origins": "no namespace of the test writes through",
+}
+
+// configOf is a Prometheus that scrapes each second, with the rules from a file.
+func configOf(rulesFile string, jobs ...string) string {
+	return "global: {scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s}\nrule_files: [" + rulesFile + "]\nscrape_configs:\n" +
+		strings.Join(jobs, "")
+}
+
+func job(name string, targets []string, more string) string {
+	return fmt.Sprintf("  - {job_name: %s, static_configs: [{targets: [%s]}]%s}\n", name, strings.Join(targets, ", "), more)
+}
+
+// quick returns the file of the rules with a shorter "for": minutes are seconds.
+func quick(t *testing.T) string {
+	t.Helper()
+	b, err := os.ReadFile(rules + "alerts.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "alerts.yml")
+	text := regexp.MustCompile(`for: (\d+)[m]`).ReplaceAllString(string(b), "for: ${1}s")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+// traffic makes requests of all kinds on each host.
+func traffic(hosts []*sidecars.Sidecar, round int) {
+	for _, h := range hosts {
+		key := fmt.Sprintf("key-%d-%s", round, h.Node)
+		h.Run("set", key, "value")
+		for range 3 {
+			h.Run("get", "key-0-host-a", "key-0-host-b", "key-0-host-c", key)
+		}
+		h.Run("get", key, "--ns", "pages")
+	}
+}
+
+// older serves the metrics of the hosts as an older version would: without the metrics
+// that came later.
+func older(hosts []*sidecars.Sidecar) *httptest.Server {
+	newer := regexp.MustCompile(`(?m)^(# (HELP|TYPE) )?cachesidecar_(ready|max_staleness_seconds|connections_limit|http_connections_limit|no_room_total)\b.*\n`)
+	mux := http.NewServeMux()
+	for _, h := range hosts {
+		mux.HandleFunc("/"+h.Node, func(w http.ResponseWriter, _ *http.Request) {
+			r, err := http.Get("http://" + h.HTTP + "/metrics")
+			if err != nil {
+				http.Error(w, err.Error(), http.StatusBadGateway)
+				return
+			}
+			defer r.Body.Close()
+			b, _ := io.ReadAll(r.Body)
+			_, _ = w.Write(newer.ReplaceAll(b, nil))
+		})
+	}
+	return httptest.NewServer(mux)
+}
+
+// TestCluster scrapes three real hosts: every query of the dashboard, of the rules and of
+// METRICS.md is valid and gives something, no alert fires while they are well, and one
+// fires when a host dies. The same holds for hosts of an older version, whose panels may
+// be empty.
+func TestCluster(t *testing.T) {
+	origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "value") }))
+	defer origin.Close()
+	config := filepath.Join(t.TempDir(), "config.yaml")
+	text := "namespaces:\n  pages:\n    origin:\n      http:\n        url: " + origin.URL + "/{key}\n"
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	hosts := sidecars.Cluster(t, 3, "--config", config)
+	old := older(hosts)
+	defer old.Close()
+	var targets []string
+	jobs := []string{""}
+	for i, h := range hosts {
+		targets = append(targets, h.HTTP)
+		jobs = append(jobs, job(fmt.Sprintf("cachesidecar-older-%d", i), []string{strings.TrimPrefix(old.URL, "http://")},
+			", metrics_path: /"+h.Node+", relabel_configs: [{target_label: job, replacement: cachesidecar-older}, {target_label: instance, replacement: "+h.Node+"}]"))
+	}
+	jobs[0] = job("cachesidecar", targets, "")
+	p := start(t, configOf(quick(t), jobs...))
+
+	panels, _ := dashboard(t)
+	missing := func(job string) (list []string) {
+		for _, panel := range panels {
+			found := panel.Type == "row"
+			for _, target := range panel.Targets {
+				n, err := p.query(strings.ReplaceAll(resolve(target.Expr), "cachesidecar.*", job), "")
+				if err != nil {
+					t.Fatalf("%q: %s: %v", panel.Title, target.Expr, err)
+				}
+				if _, err := p.query(resolve(target.Expr), "1"); err != nil { // nothing was stored then
+					t.Fatalf("%q, of nothing: %s: %v", panel.Title, target.Expr, err)
+				}
+				found = found || n > 0
+			}
+			if !found && emptyWhenHealthy[panel.Title] == "" {
+				list = append(list, panel.Title)
+			}
+		}
+		return list
+	}
+	round := 0
+	var last []string
+	for end := time.Now().Add(sidecars.Patience); ; round++ {
+		traffic(hosts, round)
+		if last = missing("cachesidecar"); len(last) == 0 && round > 5 {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("panels without a series: %q", last)
+		}
+	}
+	if empty := missing("cachesidecar-older"); !slices.Equal(empty, []string{"Ready", "Writes without room"}) {
+		t.Errorf("panels without a series for an older version: %q", empty)
+	}
+	if n, err := p.query("count by (version) (cachesidecar_build_info)", ""); n != 1 || err != nil {
+		t.Errorf("%d versions, %v", n, err)
+	}
+	for _, q := range queries(t) {
+		sidecars.Until(t, "a series of METRICS.md's "+q, func() bool { // a recording rule lags behind
+			n, err := p.query(q, "")
+			if err != nil {
+				t.Fatalf("METRICS.md: %s: %v", q, err)
+			}
+			return n > 0
+		})
+	}
+	if firing := p.alerts("firing"); len(firing) > 0 {
+		t.Errorf("alerts of a healthy cluster: %q", firing)
+	}
+
+	hosts[2].Kill()
+	sidecars.Until(t, "CachesidecarDown fires", func() bool {
+		return slices.Contains(p.alerts("firing"), "CachesidecarDown cachesidecar "+hosts[2].HTTP)
+	})
+	sidecars.Until(t, "CachesidecarHostMissing fires", func() bool {
+		return slices.Contains(p.alerts("firing"), "CachesidecarHostMissing cachesidecar ")
+	})
+	hosts[2].Start()
+	hosts[0].Sees(3)
+	sidecars.Until(t, "no alert fires", func() bool { return len(p.alerts("firing")) == 0 })
+}
+
+// queries returns the PromQL of METRICS.md.
+func queries(t *testing.T) (list []string) {
+	t.Helper()
+	b, err := os.ReadFile("../../docs/METRICS.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(b), "## Queries")
+	section, _, _ = strings.Cut(section, "\n## ")
+	for _, m := range regexp.MustCompile("(?m)^\\| [^|`]+ \\| `(.+)` \\|$").FindAllStringSubmatch(section, -1) {
+		list = append(list, strings.ReplaceAll(m[1], `\|`, "|"))
+	}
+	if len(list) < 8 {
+		t.Fatalf("METRICS.md has %d queries", len(list))
+	}
+	return list
+}
