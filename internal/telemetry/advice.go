@@ -3,67 +3,84 @@ package telemetry
 // adviceOf says for each metric what a person should do about it; docs/METRICS.md shows it.
 // "–" marks what is only for graphs.
 var adviceOf = map[string]string{
-	"ready":                       "If 0: `curl` the address of `http` with `/readyz`. It gives the reason.",
-	"batch_duration_seconds":      "If p99 rises with the CPU at its limit: fewer apps a host, or more hosts. Else see `cachesidecar slow`.",
-	"load_duration_seconds":       "If it rises, the origin is slow: `cachesidecar slow` names keys.",
-	"requests_total":              "Hit ratio and errors come from it. `result=error`: see the answers of the apps, and the log.",
-	"requests_in_flight":          "If it only grows, an owner or an origin does not answer: see peer_errors_total and loads_under_way.",
-	"requests_unauthorized_total": "If it rises, an app lacks a right: the log names the user. See CONFIG.md, \"Who may what\".",
-	"overdue_writes_total":        "If it rises, apps give up before the sidecar writes: raise their timeout, or find what is slow.",
+	"ready": "If 0: `curl` the address of `http` with `/readyz`. It gives the reason.",
+	"batch_duration_seconds": "If p99 rises with the CPU at its limit: fewer apps a host, or more hosts. Else see " +
+		"`cachesidecar slow`.",
+	"load_duration_seconds": "If it rises, the origin is slow: `cachesidecar slow` names keys.",
+	"requests_total": "Hit ratio and errors come from it. `result=error`: see the answers of the apps, and the " +
+		"log.",
+	"requests_in_flight": "If it only grows, an owner or an origin does not answer: see peer_errors_total and " +
+		"loads_under_way.",
+	"requests_unauthorized_total": "If it rises, an app lacks a right: the log names the user. See CONFIG.md, \"Who may " +
+		"what\".",
+	"overdue_writes_total": "If it rises, apps give up before the sidecar writes: raise their timeout, or find what " +
+		"is slow.",
 
-	"connections":                 "Near connections_limit: raise `max_connections`, or let apps share connections.",
-	"connections_limit":           "–",
-	"connections_waiting":         "If it stays above 0, one user opens many connections: let its apps keep theirs.",
-	"connections_total":           "`rejected`: raise `max_connections`. `slow_reader`, `slow_frame`, `bad_frame`: mend that app.",
-	"socket_bytes_total":          "–",
-	"socket_remade_total":         "If it rises, something deletes the socket's file: often a cleaner of /tmp or a second unit.",
-	"frames_dropped_total":        "If it rises, raise `buffer_size`, or send fewer and shorter requests at once.",
-	"buffer_bytes":                "–",
-	"buffers_refused_total":       "If it rises, `stats` names who uses most. Let it read its answers, or raise `buffer_size`.",
+	"connections":         "Near connections_limit: raise `max_connections`, or let apps share connections.",
+	"connections_limit":   "–",
+	"connections_waiting": "If it stays above 0, one user opens many connections: let its apps keep theirs.",
+	"connections_total": "`rejected`: raise `max_connections`. `slow_reader`, `slow_frame`, `bad_frame`: mend " +
+		"that app.",
+	"socket_bytes_total": "–",
+	"socket_remade_total": "If it rises, something deletes the socket's file: often a cleaner of /tmp or a second " +
+		"unit.",
+	"frames_dropped_total": "If it rises, raise `buffer_size`, or send fewer and shorter requests at once.",
+	"buffer_bytes":         "–",
+	"buffers_refused_total": "If it rises, `stats` names who uses most. Let it read its answers, or raise " +
+		"`buffer_size`.",
 	"buffers_taken_total":         "As buffers_refused_total.",
 	"shared_places":               "–",
 	"shared_places_limit":         "–",
 	"shared_places_refused_total": "If it rises, `stats` names who uses most of the resource: OVERLOAD.md.",
 
-	"memory_bytes":               "Near its limit is right for L1 and L2. `buffers` near its limit: see buffers_refused_total.",
-	"memory_limit_bytes":         "–",
-	"entries":                    "–",
-	"evictions_total":            "`capacity` with a falling hit ratio: raise `l2_size`. `quota`: raise the quota of the namespace.",
+	"memory_bytes": "Near its limit is right for L1 and L2. `buffers` near its limit: see " +
+		"buffers_refused_total.",
+	"memory_limit_bytes": "–",
+	"entries":            "–",
+	"evictions_total": "`capacity` with a falling hit ratio: raise `l2_size`. `quota`: raise the quota of the " +
+		"namespace.",
 	"no_room_total":              "If it rises, values are too long for `l2_size` or the quota: raise them.",
 	"index_splits_refused_total": "If it rises, raise `l2_size`: the index has no room.",
 	"copies_total":               "`outdated` high: keys that are written often are read often. This costs speed only.",
 	"namespace_bytes":            "–",
 	"namespace_quota_bytes":      "–",
 
-	"members":                "`missing` or `refused` for minutes: `cachesidecar members` gives the reason.",
-	"max_staleness_seconds":  "Must be alike on all hosts.",
-	"partitions_held":        "The sum over hosts is 16,384. If less for a minute: see ALERTS.md.",
-	"drained":                "If 1 unexpectedly: `cachesidecar drain --undo`.",
-	"holdings_total":         "Rises when hosts come and go. Without that: a host is stopped or cut off for moments.",
-	"pauses_total":           "If it rises, the machine stops the process for longer than the bound: more CPU, no swap, no live migration.",
-	"stopped_seconds_total":  "As pauses_total.",
-	"polls_total":            "`failed` of one host only: look at that host; of all: at this one's network.",
-	"peers_refused_total":    "If it rises, the log names the host and the reason: key, certificate, version or setting.",
-	"peer_connections":       "–",
-	"peer_connections_total": "`handshake_failed`: certificates or keys differ. `rejected`, `shed`: strangers at the peer port.",
-	"name_conflicts_total":   "Two processes have one name: give each host its own `node`.",
-	"peer_reads_total":       "–",
-	"peer_errors_total":      "If it rises, owners do not answer: see members and polls_total.",
-	"peer_served_total":      "–",
+	"members":               "`missing` or `refused` for minutes: `cachesidecar members` gives the reason.",
+	"max_staleness_seconds": "Must be alike on all hosts.",
+	"partitions_held":       "The sum over hosts is 16,384. If less for a minute: see ALERTS.md.",
+	"drained":               "If 1 unexpectedly: `cachesidecar drain --undo`.",
+	"holdings_total":        "Rises when hosts come and go. Without that: a host is stopped or cut off for moments.",
+	"pauses_total": "If it rises, the machine stops the process for longer than the bound: more CPU, no " +
+		"swap, no live migration.",
+	"stopped_seconds_total": "As pauses_total.",
+	"polls_total":           "`failed` of one host only: look at that host; of all: at this one's network.",
+	"peers_refused_total": "If it rises, the log names the host and the reason: key, certificate, version or " +
+		"setting.",
+	"peer_connections": "–",
+	"peer_connections_total": "`handshake_failed`: certificates or keys differ. `rejected`, `shed`: strangers at the " +
+		"peer port.",
+	"name_conflicts_total": "Two processes have one name: give each host its own `node`.",
+	"peer_reads_total":     "–",
+	"peer_errors_total":    "If it rises, owners do not answer: see members and polls_total.",
+	"peer_served_total":    "–",
 
-	"gossip_dropped_total":           "`other_cluster`: another cluster gossips to this port. `garbage`: another key, or a stranger.",
-	"gossip_streams":                 "–",
-	"gossip_unknown":                 "If it stays above 0, somebody sends false gossip: set a cluster key, close the port to strangers.",
+	"gossip_dropped_total": "`other_cluster`: another cluster gossips to this port. `garbage`: another key, or a " +
+		"stranger.",
+	"gossip_streams": "–",
+	"gossip_unknown": "If it stays above 0, somebody sends false gossip: set a cluster key, close the port to " +
+		"strangers.",
 	"gossip_unknown_forgotten_total": "As gossip_unknown.",
 	"gossip_greetings_total":         "–",
 
-	"handoffs":               "–",
-	"handoff_entries_total":  "–",
-	"handoff_bytes_total":    "–",
-	"handoff_failures_total": "If it rises, entries were lost in a move and are loaded again. See the log of both hosts.",
+	"handoffs":              "–",
+	"handoff_entries_total": "–",
+	"handoff_bytes_total":   "–",
+	"handoff_failures_total": "If it rises, entries were lost in a move and are loaded again. See the log of both " +
+		"hosts.",
 
-	"invalidations_total":      "–",
-	"invalidation_gaps_total":  "`reset`: changes come faster than they are followed. The host drops its copies; see LOGS.md.",
+	"invalidations_total": "–",
+	"invalidation_gaps_total": "`reset`: changes come faster than they are followed. The host drops its copies; see " +
+		"LOGS.md.",
 	"invalidation_lag_seconds": "Near max_staleness_seconds: the network or a host is slow.",
 	"lease_remaining_seconds":  "If 0 for minutes, copies of that host are not served: see polls_total and members.",
 
@@ -86,9 +103,12 @@ var adviceOf = map[string]string{
 	"origin_failures_in_a_row":      "If it grows, every call fails: `cachesidecar stats` has the last error.",
 	"origin_last_failure_seconds":   "–",
 
-	"keys":                          "More than one value of `first` for long: a rotation was not completed on all hosts.",
-	"key_reloads_total":             "`refused`: the new file is wrong, and the old one is in use. The log has the reason.",
-	"log_lines_total":               "`lost`: what reads stderr is too slow. `left_out`: a message repeats; see the log.",
+	"keys": "More than one value of `first` for long: a rotation was not completed on all hosts. " +
+		"",
+	"key_reloads_total": "`refused`: the new file is wrong, and the old one is in use. The log has the reason. " +
+		"",
+	"log_lines_total": "`lost`: what reads stderr is too slow. `left_out`: a message repeats; see the log. " +
+		"",
 	"http_connections":              "Near http_connections_limit: something keeps many connections open.",
 	"http_connections_limit":        "–",
 	"http_connections_closed_total": "As http_connections.",
