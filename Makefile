@@ -6,7 +6,7 @@ RUNS ?= 10000
 SEED ?= 0
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build install man test race vet staticcheck hundred failpoints random fuzz corpus model model-check faults soak soak-steady attacks bench bench-hits golden cross tidy
+.PHONY: build install man test race checks vet staticcheck hundred failpoints random fuzz corpus model model-check faults soak soak-steady attacks bench bench-hits golden cross tidy
 
 build:            ## the command, into ./cachesidecar
 	$(GO) build -o cachesidecar ./cmd/cachesidecar
@@ -26,6 +26,10 @@ race:             ## the same under the race detector, which needs a C compiler;
 	printf '%s\n' "-skip Virtual ./sidecar" "-run Virtual[A-L] ./sidecar" "-run Virtual[^A-L] ./sidecar" \
 		"-p 1 $$($(GO) list ./... | grep -v -e /internal/faults$$ -e /internal/attacks$$ -e /sidecar$$ | tr '\n' ' ')" | \
 		CGO_ENABLED=1 xargs -P 2 -I ARGS sh -c '$(GO) test -race -timeout 40m ARGS'
+
+checks:           ## what stands beside the program, held to Chromium, Prometheus and the like (about 3 minutes; needs their Debian packages, and npm)
+	cd checks/browser && npm ci --no-audit --no-fund
+	cd checks && $(GO) test ./...
 
 vet:              ## go vet, formatting, tidiness of all modules
 	test -z "$$(gofmt -l .)" || { gofmt -l .; exit 1; }

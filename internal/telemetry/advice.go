@@ -103,12 +103,9 @@ var adviceOf = map[string]string{
 	"origin_failures_in_a_row":      "If it grows, every call fails: `cachesidecar stats` has the last error.",
 	"origin_last_failure_seconds":   "–",
 
-	"keys": "More than one value of `first` for long: a rotation was not completed on all hosts. " +
-		"",
-	"key_reloads_total": "`refused`: the new file is wrong, and the old one is in use. The log has the reason. " +
-		"",
-	"log_lines_total": "`lost`: what reads stderr is too slow. `left_out`: a message repeats; see the log. " +
-		"",
+	"keys":                          "More than one value of `first` for long: a rotation was not completed on all hosts.",
+	"key_reloads_total":             "`refused`: the new file is wrong, and the old one is in use. The log has the reason.",
+	"log_lines_total":               "`lost`: what reads stderr is too slow. `left_out`: a message repeats; see the log.",
 	"http_connections":              "Near http_connections_limit: something keeps many connections open.",
 	"http_connections_limit":        "–",
 	"http_connections_closed_total": "As http_connections.",
