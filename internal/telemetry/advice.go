@@ -11,7 +11,8 @@ var adviceOf = map[string]string{
 		"log.",
 	"requests_in_flight": "If it only grows, an owner or an origin does not answer: see peer_errors_total and " +
 		"loads_under_way.",
-	"requests_unauthorized_total": "If it rises, an app lacks a right: the log names the user. See CONFIG.md, \"Who may " +
+	"requests_unauthorized_total": "If it rises, an app lacks a right: the log names the user. " +
+		"See CONFIG.md, \"Who may " +
 		"what\".",
 	"overdue_writes_total": "If it rises, apps give up before the sidecar writes: raise their timeout, or find what " +
 		"is slow.",
@@ -103,8 +104,10 @@ var adviceOf = map[string]string{
 	"origin_failures_in_a_row":      "If it grows, every call fails: `cachesidecar stats` has the last error.",
 	"origin_last_failure_seconds":   "–",
 
-	"keys":                          "More than one value of `first` for long: a rotation was not completed on all hosts.",
-	"key_reloads_total":             "`refused`: the new file is wrong, and the old one is in use. The log has the reason.",
+	"keys": "More than one value of `first` for long: a rotation was not " +
+		"completed on all hosts.",
+	"key_reloads_total": "`refused`: the new file is wrong, and the old one is in " +
+		"use. The log has the reason.",
 	"log_lines_total":               "`lost`: what reads stderr is too slow. `left_out`: a message repeats; see the log.",
 	"http_connections":              "Near http_connections_limit: something keeps many connections open.",
 	"http_connections_limit":        "–",
