@@ -81,6 +81,8 @@ func (p *program) serve(c *cli.Context) error {
 	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
 		cfg.Log.Warn("cannot tell systemd that the sidecar is ready", "error", err)
 	}
+	asleep := watchdog(s.SocketPath(), cfg.Log)
+	defer asleep()
 	if terminal {
 		fmt.Fprintf(p.err, "Serving %s. Try: cachesidecar set greeting hello && cachesidecar get greeting\n",
 			s.SocketPath())
@@ -88,6 +90,7 @@ func (p *program) serve(c *cli.Context) error {
 	select {
 	case err = <-done:
 	case <-s.Ending():
+		asleep() // a socket that systemd keeps takes connections, and nobody answers
 		_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping)
 		err = <-done
 	}

@@ -108,7 +108,7 @@ var adviceOf = map[string]string{
 		"completed on all hosts.",
 	"key_reloads_total": "`refused`: the new file is wrong, and the old one is in " +
 		"use. The log has the reason.",
-	"log_lines_total":               "`lost`: what reads stderr is too slow. `left_out`: a message repeats; see the log.",
+	"log_lines_total":               "`lost`: what reads stderr is too slow. `left_out`: a message repeats.",
 	"http_connections":              "Near http_connections_limit: something keeps many connections open.",
 	"http_connections_limit":        "–",
 	"http_connections_closed_total": "As http_connections.",

@@ -1,0 +1,90 @@
+package main
+
+import (
+	"context"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// TestWatchdog checks that a process whose unit has WatchdogSec tells systemd in time that
+// it lives, and that it ends in order.
+func TestWatchdog(t *testing.T) {
+	notify := filepath.Join(tempDir(t), "n")
+	nc, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: notify, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	socket := filepath.Join(filepath.Dir(notify), "s")
+	cmd := exec.Command("sh", "-c", `WATCHDOG_PID=$$ exec "$0" run --http off --node host1 --socket "$1"`, binary(), socket)
+	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+notify, "WATCHDOG_USEC=300000")
+	p := launch(t, cmd)
+	p.socket = socket
+	if got := read(t, nc); got != "READY=1" {
+		t.Fatalf("systemd is told %q, want READY=1", got)
+	}
+	began := time.Now()
+	for range 5 {
+		if got := read(t, nc); got != "WATCHDOG=1" {
+			t.Errorf("systemd is told %q, want WATCHDOG=1", got)
+		}
+	}
+	if took := time.Since(began); took < 300*time.Millisecond {
+		t.Errorf("five times in %v", took)
+	}
+	p.signal(syscall.SIGTERM)
+	for got := read(t, nc); got != "STOPPING=1"; got = read(t, nc) {
+		if got != "WATCHDOG=1" {
+			t.Fatalf("systemd is told %q", got)
+		}
+	}
+	if status := p.wait(); status != exitDone {
+		t.Errorf("status %d", status)
+	}
+}
+
+// TestHangs checks which sidecars count as hanging: those that take a connection or a
+// request and do not answer.
+func TestHangs(t *testing.T) {
+	p := runSidecar(t)
+	for _, tc := range []struct {
+		name  string
+		serve func(net.Conn) // nil: nobody accepts
+		hangs bool
+	}{
+		{"nobody accepts", nil, true},
+		{"no answer", func(net.Conn) {}, true},
+		{"closed at once", func(c net.Conn) { _ = c.Close() }, false},
+	} {
+		socket := filepath.Join(tempDir(t), "s")
+		ln, err := net.Listen("unix", socket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() { // ends with the listener
+			for tc.serve != nil {
+				c, err := ln.Accept()
+				if err != nil {
+					return
+				}
+				defer c.Close()
+				tc.serve(c)
+			}
+		}()
+		if got := hangs(context.Background(), socket, 300*time.Millisecond); got != tc.hangs {
+			t.Errorf("%s: hangs is %v", tc.name, got)
+		}
+		_ = ln.Close()
+	}
+	if hangs(context.Background(), p.socket, 10*time.Second) {
+		t.Error("a sidecar that serves counts as hanging")
+	}
+	if hangs(context.Background(), filepath.Join(tempDir(t), "absent"), time.Second) {
+		t.Error("a socket that is not there counts as hanging: systemd would end a process that makes it again")
+	}
+}
