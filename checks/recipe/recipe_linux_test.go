@@ -230,7 +230,8 @@ func (p *place) storm(t *testing.T, sidecars []*process, run string) {
 	for host := 1; host <= 3; host++ {
 		cached(host)
 	}
-	for host, end := range map[int]os.Signal{2: syscall.SIGTERM, 3: syscall.SIGKILL} {
+	for i, end := range []os.Signal{syscall.SIGTERM, syscall.SIGKILL} {
+		host := i + 2
 		before := h.count(host, "database")
 		sidecars[host].end(t, end)
 		until(t, fmt.Sprintf("the database answers host %d without its sidecar", host), func() bool {
