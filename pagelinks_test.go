@@ -100,3 +100,36 @@ func anchors(page string) (list []string) {
 	}
 	return list
 }
+
+var metricInPage = regexp.MustCompile(`\bcachesidecar_([a-z0-9_]*[a-z0-9])\b`)
+
+// TestPagesNameMetrics checks that the pages name no metric that docs/METRICS.md does not have.
+func TestPagesNameMetrics(t *testing.T) {
+	table, err := os.ReadFile("docs/METRICS.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := 0
+	for _, pattern := range []string{"*.md", "docs/*.md", "deploy/*.md"} {
+		pages, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, page := range pages {
+			text, err := os.ReadFile(page)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, m := range metricInPage.FindAllStringSubmatch(string(text), -1) {
+				found++
+				name := strings.TrimSuffix(strings.TrimSuffix(strings.TrimSuffix(m[1], "_bucket"), "_sum"), "_count")
+				if !strings.Contains(string(table), "| `"+name+"` |") {
+					t.Errorf("%s: there is no metric %s", page, m[0])
+				}
+			}
+		}
+	}
+	if found < 40 {
+		t.Errorf("%d metrics, want 40 or more: the search is broken", found)
+	}
+}

@@ -28,16 +28,16 @@ type process struct {
 	log bytes.Buffer
 }
 
-func (p *process) Write(b []byte) (int, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.log.Write(b)
+func (pr *process) Write(b []byte) (int, error) {
+	pr.mu.Lock()
+	defer pr.mu.Unlock()
+	return pr.log.Write(b)
 }
 
-func (p *process) said() string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.log.String()
+func (pr *process) said() string {
+	pr.mu.Lock()
+	defer pr.mu.Unlock()
+	return pr.log.String()
 }
 
 // launch runs a block of the page as a process of its own, until the end of the test at the
