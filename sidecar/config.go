@@ -29,9 +29,9 @@ type Config struct {
 	// SocketGroup is the group of the socket. Form: name or number. Default: the group of
 	// the process.
 	SocketGroup string `yaml:"socket_group"`
-	// AdminGroup is the group whose members administer the sidecar through the socket, like
-	// root and the user of the process: FLUSH of all namespaces, VERIFY, FORGET, STATS of
-	// the cluster. They have every right in every namespace. Form: name or number. Default:
+	// AdminGroup is the group whose members administer the sidecar through the socket.
+	// Like root and the user of the process they may FLUSH all namespaces, VERIFY, FORGET,
+	// and ask for STATS of the cluster. They have every right in every namespace. Form: name or number. Default:
 	// none.
 	AdminGroup string `yaml:"admin_group" reload:"yes"`
 	// Access says who may do what in a namespace, by the name of the namespace. Others

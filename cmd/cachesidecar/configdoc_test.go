@@ -210,10 +210,6 @@ func (r configRow) flag() bool { return !r.namespace && settingFlags[r.key] != f
 // line returns the row as a line of Markdown.
 func (r configRow) line() string {
 	cells := []string{"`" + r.key + "`", r.form, r.def, r.bounds}
-	if r.flag() {
-		flag := setting{key: r.key}.flag()
-		cells = append(cells, "`--"+flag+"`", "`"+envName(flag)+"`")
-	}
 	reload := "yes"
 	if r.restart {
 		reload = "restart"
@@ -221,11 +217,8 @@ func (r configRow) line() string {
 	return "| " + strings.Join(append(cells, reload, r.meaning), " | ") + " |"
 }
 
-// The heads of the tables.
-const (
-	configHead     = "| key | form | default | bounds | reload | meaning |\n|---|---|---|---|---|---|"
-	configFlagHead = "| key | form | default | bounds | flag | environment | reload | meaning |\n|---|---|---|---|---|---|---|---|"
-)
+// configHead is the head of the tables.
+const configHead = "| key | form | default | bounds | reload | meaning |\n|---|---|---|---|---|---|"
 
 // configTable matches a table of docs/CONFIG.md after the comment that says which settings
 // it has: "flags of run"; or names, such as "access tokens"; or all of a part, such as
@@ -244,9 +237,6 @@ func TestGoldenConfigDoc(t *testing.T) {
 		prefix, isPart := strings.CutSuffix(m[2], "*")
 		flags := m[2] == "flags of run"
 		lines := []string{configHead}
-		if flags {
-			lines[0] = configFlagHead
-		}
 		inOrder := slices.Clone(rows)
 		slices.SortStableFunc(inOrder, func(a, b configRow) int { return slices.Index(list, a.key) - slices.Index(list, b.key) })
 		for _, r := range inOrder {

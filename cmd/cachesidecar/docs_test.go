@@ -180,8 +180,8 @@ func configRows(t *testing.T) map[string][]string {
 	return rows
 }
 
-// TestConfigDoc checks that docs/CONFIG.md has a row for each setting, with its flag, its
-// variable and its default.
+// TestConfigDoc checks that docs/CONFIG.md has a row for each setting, with its default, and that
+// what the page says of the names of flags and variables is true of all.
 func TestConfigDoc(t *testing.T) {
 	rows := configRows(t)
 	for _, f := range runCommand(&program{}).Flags {
@@ -190,12 +190,14 @@ func TestConfigDoc(t *testing.T) {
 		if name == "config" {
 			continue
 		}
-		if len(row) != 8 {
-			t.Errorf("%s: the row is %q, want eight cells", fileKey(name), row)
+		if len(row) != 6 {
+			t.Errorf("%s: the row is %q, want six cells", fileKey(name), row)
 			continue
 		}
-		if row[4] != "--"+name || row[5] != envName(name) {
-			t.Errorf("%s: flag %s, variable %s", row[0], row[4], row[5])
+		dashes := strings.NewReplacer("_", "-", ".", "-").Replace(row[0])
+		lines := strings.ToUpper(strings.ReplaceAll(row[0], ".", "_"))
+		if name != dashes || envName(name) != "CACHESIDECAR_"+lines {
+			t.Errorf("%s: flag %s, variable %s", row[0], name, envName(name))
 		}
 		want := ""
 		switch f := f.(type) {

@@ -27,7 +27,8 @@ func getCommand(p *program) *cli.Command {
 			"Exit status 1 if a key has no value.",
 		Flags: clientFlags(nsFlag, jsonFlag,
 			boolFlag("fresh", "ask the host that owns the key, take no copy"),
-			boolFlag("stale-ok", "a value that was softly deleted is better than none"),
+			boolFlag("stale-ok", "accept a value after its end if there is no current one: "+
+				"softly deleted, or kept by stale_if_error or stale_while_revalidate"),
 		),
 		Action: counted(1, -1, p.get),
 	}
