@@ -6,7 +6,7 @@ RUNS ?= 10000
 SEED ?= 0
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build install man test race checks vet staticcheck hundred failpoints random fuzz corpus model model-check faults soak soak-steady attacks bench bench-hits golden cross tidy
+.PHONY: build install man test race checks deb release vet staticcheck hundred failpoints random fuzz corpus model model-check faults soak soak-steady attacks bench bench-hits golden cross tidy
 
 build:            ## the command, into ./cachesidecar
 	$(GO) build -o cachesidecar ./cmd/cachesidecar
@@ -30,6 +30,12 @@ race:             ## the same under the race detector, which needs a C compiler;
 checks:           ## what stands beside the program, held to Chromium, Prometheus and the like (about 3 minutes; needs their Debian packages, and npm)
 	cd checks/browser && npm ci --no-audit --no-fund
 	cd checks && $(GO) test ./...
+
+deb:              ## a Debian package of this machine's architecture, into dist/
+	deploy/package deb
+
+release:          ## archives for linux/amd64 and linux/arm64, and SHA256SUMS, into dist/
+	deploy/package archive
 
 vet:              ## go vet, formatting, tidiness of all modules
 	test -z "$$(gofmt -l .)" || { gofmt -l .; exit 1; }
