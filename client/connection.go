@@ -131,7 +131,7 @@ func (s *slot) follow(c *rpc.Client, w *wire.Welcome) error {
 	})
 }
 
-// dial connects and sends HELLO.
+// dial finds the socket, connects and sends HELLO.
 func (s *slot) dial(ctx context.Context) (*rpc.Client, error) {
 	timeout := s.cfg.DialTimeout
 	if s.moving() { // the socket may be there before the sidecar is
@@ -149,6 +149,17 @@ func (s *slot) dial(ctx context.Context) (*rpc.Client, error) {
 			return nil, err
 		}
 	}
+	c, err := s.greet(ctx, path, token, timeout)
+	if (errors.Is(err, rpc.ErrClosed) || errors.Is(err, rpc.ErrNotSent)) && ctx.Err() == nil {
+		// A sidecar that ends closes what it has just accepted. If systemd keeps the socket,
+		// the next connection waits there for the next sidecar.
+		c, err = s.greet(ctx, path, token, timeout)
+	}
+	return c, err
+}
+
+// greet connects to the socket at path and sends HELLO.
+func (s *slot) greet(ctx context.Context, path, token string, timeout time.Duration) (*rpc.Client, error) {
 	nc, err := unixsock.Dial(ctx, path)
 	if err != nil {
 		return nil, fmt.Errorf("%w: cannot connect to the sidecar: %w", cachesidecar.ErrUnavailable, err)

@@ -58,8 +58,8 @@ func TestArchive(t *testing.T) {
 	if text, err := check.CombinedOutput(); err != nil {
 		t.Errorf("%v\n%s", err, text)
 	}
-	run(t, "tar", "-C", out, "-xzf", filepath.Join(out, name+".tar.gz"))
 	dir := filepath.Join(out, name)
+	tour(t, out)
 	for _, file := range []string{
 		"LICENSE", "README.md", "CHANGELOG.md", "docs/OPERATIONS.md", "deploy/systemd/cachesidecar.service",
 		"man/cachesidecar.1", "completion/cachesidecar.bash", "completion/cachesidecar.zsh", "completion/cachesidecar.fish",
@@ -80,6 +80,48 @@ func TestArchive(t *testing.T) {
 		if !strings.Contains(string(licences), want) {
 			t.Errorf("the licences lack %q", want)
 		}
+	}
+}
+
+// tour runs the lines of the page's section about the archive, in the folder of the archives.
+func tour(t *testing.T, dist string) {
+	t.Helper()
+	page, err := os.ReadFile("../../deploy/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(page), "## The archive\n")
+	_, block, _ := strings.Cut(section, "```console\n")
+	block, _, _ = strings.Cut(block, "```")
+	socket := filepath.Join(t.TempDir(), "s")
+	ran := 0
+	for line := range strings.Lines(block) {
+		cmd := exec.Command("sh", "-c", "exec "+strings.TrimPrefix(strings.TrimSpace(line), "$ "))
+		cmd.Dir, cmd.Env = dist, append(os.Environ(), "CACHESIDECAR_SOCKET="+socket, "CACHESIDECAR_HTTP=off")
+		switch {
+		case strings.Contains(line, "cd dist"):
+			continue
+		case strings.Contains(line, " run"):
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			sidecars.Until(t, "the sidecar of the archive serves", func() bool {
+				health := exec.Command(filepath.Join(dist, "cachesidecar-v9.8.7-linux-amd64/cachesidecar"), "health", "--socket", socket)
+				return health.Run() == nil
+			})
+			_ = cmd.Process.Signal(os.Interrupt)
+			if err := cmd.Wait(); err != nil {
+				t.Errorf("%s: %v", line, err)
+			}
+		default:
+			if out, err := cmd.CombinedOutput(); err != nil {
+				t.Fatalf("%s: %v\n%s", line, err, out)
+			}
+		}
+		ran++
+	}
+	if ran != 3 {
+		t.Errorf("%d lines of the page were run, want 3", ran)
 	}
 }
 

@@ -1,0 +1,53 @@
+package client_test
+
+import (
+	"io"
+	"net"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/client"
+)
+
+// TestDialMeetsAnEnd connects to a socket that systemd keeps while the sidecar ends: the
+// first connection is closed before the answer to HELLO, and the next one waits for the next
+// sidecar.
+func TestDialMeetsAnEnd(t *testing.T) {
+	behind := filepath.Join(t.TempDir(), "behind")
+	serve(t, behind)
+	path := filepath.Join(filepath.Dir(behind), "s")
+	ln, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	go func() { // ends with the listener
+		for i := 0; ; i++ {
+			app, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			if i == 0 {
+				_, _ = app.Read(make([]byte, 4))
+				_ = app.Close()
+				continue
+			}
+			to, err := net.Dial("unix", behind)
+			if err != nil {
+				_ = app.Close()
+				continue
+			}
+			go func() { _, _ = io.Copy(to, app); _ = to.Close() }()
+			go func() { _, _ = io.Copy(app, to); _ = app.Close() }()
+		}
+	}()
+	c, err := client.Dial(t.Context(), client.Config{Socket: path, Conns: 1, DialTimeout: 10 * time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := c.Ping(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
