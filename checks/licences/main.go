@@ -17,7 +17,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"slices"
 	"strings"
 )
@@ -67,7 +66,11 @@ func licences(binary string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	list := []module{{"the Go standard library", info.GoVersion, runtime.GOROOT()}}
+	root, err := exec.Command("go", "env", "GOROOT").Output()
+	if err != nil {
+		return "", err
+	}
+	list := []module{{"the Go standard library", info.GoVersion, strings.TrimSpace(string(root))}}
 	for _, d := range info.Deps {
 		if d.Replace != nil {
 			d = d.Replace
