@@ -260,6 +260,7 @@ func TestPageWithoutScript(t *testing.T) {
 	if len(asked) != 1 || size == 0 || size > 100_000 {
 		t.Errorf("requests: %q, %d bytes; want one, of 100,000 at most", asked, size)
 	}
+	t.Logf("the page of 50 hosts and 256 namespaces has %d bytes", size)
 }
 
 // TestPageLives checks that figures change by themselves, that what a person has selected
