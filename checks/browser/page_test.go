@@ -6,8 +6,6 @@ import (
 	"flag"
 	"fmt"
 	"log/slog"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -29,6 +27,8 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/page"
 )
 
+func TestMain(m *testing.M) { sidecars.Main(m) }
+
 var shots = flag.String("shots", "", "write screenshots into this folder")
 
 const axePath = "node_modules/axe-core/axe.min.js"
@@ -42,7 +42,8 @@ func browse(t *testing.T) (tab context.Context, complaints func() []string) {
 	}
 	opts := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.NoSandbox,
 		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true),
-		chromedp.UserDataDir(t.TempDir()), chromedp.WSURLReadTimeout(time.Minute))
+		chromedp.UserDataDir(t.TempDir()), chromedp.Env("TMPDIR="+t.TempDir()),
+		chromedp.WSURLReadTimeout(time.Minute))
 	alloc, stop := chromedp.NewExecAllocator(t.Context(), opts...)
 	t.Cleanup(stop)
 	ctx, end := chromedp.NewContext(alloc)
@@ -289,14 +290,7 @@ func TestPageLives(t *testing.T) {
 // TestPageOfRealHosts looks at one of three real sidecars while it works, and while another
 // one dies.
 func TestPageOfRealHosts(t *testing.T) {
-	origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "value") }))
-	defer origin.Close()
-	config := filepath.Join(t.TempDir(), "config.yaml")
-	text := "namespaces:\n  pages:\n    origin:\n      http:\n        url: " + origin.URL + "/{key}\n"
-	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	hosts := sidecars.Cluster(t, 3, "--config", config)
+	hosts := sidecars.Cluster(t, 3, "--config", sidecars.Origin(t))
 	for i := range 30 {
 		key := fmt.Sprint("key-", i)
 		hosts[0].Run("set", key, "value")

@@ -24,6 +24,8 @@ import (
 	"github.com/cachesidecar/cachesidecar/checks/sidecars"
 )
 
+func TestMain(m *testing.M) { sidecars.Main(m) }
+
 const folder = "../../deploy/kubernetes"
 
 // decode strictly decodes all documents of a file: an unknown or repeated field is an error.

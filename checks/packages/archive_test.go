@@ -15,6 +15,8 @@ import (
 	"github.com/cachesidecar/cachesidecar/checks/sidecars"
 )
 
+func TestMain(m *testing.M) { sidecars.Main(m) }
+
 // pack runs deploy/package and returns the folder with what it has built.
 func pack(t *testing.T, args ...string) string {
 	t.Helper()

@@ -17,6 +17,8 @@ import (
 	"github.com/cachesidecar/cachesidecar/checks/sidecars"
 )
 
+func TestMain(m *testing.M) { sidecars.Main(m) }
+
 const rules = "../../deploy/prometheus/"
 
 // TestRules has promtool check the configuration and run the tests of the rules.
@@ -140,14 +142,7 @@ func older(hosts []*sidecars.Sidecar) *httptest.Server {
 // fires when a host dies. The same holds for hosts of an older version, whose panels may
 // be empty.
 func TestCluster(t *testing.T) {
-	origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "value") }))
-	defer origin.Close()
-	config := filepath.Join(t.TempDir(), "config.yaml")
-	text := "namespaces:\n  pages:\n    origin:\n      http:\n        url: " + origin.URL + "/{key}\n"
-	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	hosts := sidecars.Cluster(t, 3, "--config", config)
+	hosts := sidecars.Cluster(t, 3, "--config", sidecars.Origin(t))
 	old := older(hosts)
 	defer old.Close()
 	var targets []string

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,13 +21,22 @@ import (
 // Patience is how long anything may take on a busy machine.
 const Patience = 2 * time.Minute
 
+// built is the folder of the command; "" until it is built.
+var built string
+
+// Main runs the tests of a package, and removes the command that they have built.
+func Main(m *testing.M) {
+	status := m.Run()
+	_ = os.RemoveAll(built)
+	os.Exit(status)
+}
+
 // build builds the command, once for a test binary.
-var build = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "checks")
-	if err != nil {
+var build = sync.OnceValues(func() (path string, err error) {
+	if built, err = os.MkdirTemp("", "checks"); err != nil {
 		return "", err
 	}
-	path := filepath.Join(dir, "cachesidecar")
+	path = filepath.Join(built, "cachesidecar")
 	root, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/cachesidecar/cachesidecar").Output()
 	if err != nil {
 		return "", fmt.Errorf("go list: %w", err)
@@ -83,6 +93,20 @@ func Ports(t testing.TB, n int) []int {
 		ports = append(ports, ln.Addr().(*net.TCPAddr).Port)
 	}
 	return ports
+}
+
+// Origin serves an origin that has all keys, until the end of the test. It returns the path
+// of a configuration whose namespace "pages" loads from it.
+func Origin(t testing.TB) string {
+	t.Helper()
+	origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "value") }))
+	t.Cleanup(origin.Close)
+	path := filepath.Join(t.TempDir(), "config.yaml")
+	text := "namespaces:\n  pages:\n    origin:\n      http:\n        url: " + origin.URL + "/{key}\n"
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
 
 // Cluster starts n sidecars that are one cluster, named host-a, host-b and so on, each with
