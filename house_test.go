@@ -75,19 +75,21 @@ func TestLayout(t *testing.T) {
 	}
 }
 
-// TestLayoutOfBenchmarks checks the files and functions of the other module, whose
-// dependencies may not be there. Its lines may be long: many are a page's text.
-func TestLayoutOfBenchmarks(t *testing.T) {
-	found := 0
-	err := filepath.WalkDir("benchmarks", func(path string, _ fs.DirEntry, err error) error {
-		if filepath.Ext(path) == ".go" && !strings.HasSuffix(path, "_test.go") {
-			found++
-			checkFile(t, token.NewFileSet(), path)
+// TestLayoutOfOthers checks the files and functions of the other modules, whose
+// dependencies may not be there. Their lines may be long: many are a page's text.
+func TestLayoutOfOthers(t *testing.T) {
+	for _, module := range []string{"benchmarks", "checks"} {
+		found := 0
+		err := filepath.WalkDir(module, func(path string, _ fs.DirEntry, err error) error {
+			if filepath.Ext(path) == ".go" && !strings.HasSuffix(path, "_test.go") {
+				found++
+				checkFile(t, token.NewFileSet(), path)
+			}
+			return err
+		})
+		if err != nil || found == 0 {
+			t.Errorf("%s: %d files: %v", module, found, err)
 		}
-		return err
-	})
-	if err != nil || found == 0 {
-		t.Errorf("%d files: %v", found, err)
 	}
 }
 
