@@ -177,7 +177,7 @@ func TestHTTP(t *testing.T) {
 		p := runSidecar(t, append(tc.flags, "--http", addr)...)
 		client := &http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}
 		for path, want := range map[string]int{
-			"/livez": 200, "/readyz": 200, "/metrics": 200, "/": 404,
+			"/livez": 200, "/readyz": 200, "/metrics": 200, "/": 200, "/x": 404,
 			"/debug/pprof/": tc.profiles, "/debug/pprof/heap": tc.profiles,
 		} {
 			eventually(t, patience, path, func() error {
