@@ -120,7 +120,7 @@ type InvalidationStats struct {
 	Strays int64 `json:"strays" metric:"invalidations_total{event=strayed}"`
 	// Time that the first event of the last batch had waited at its host.
 	LagUS int64 `json:"lag_us" metric:"invalidation_lag_seconds" sum:"-"`
-	// One for each other host.
+	// One for each other host that has neither left nor is missing.
 	Leases []LeaseStats `json:"leases"`
 }
 

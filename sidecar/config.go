@@ -124,13 +124,13 @@ type Config struct {
 	// 500ms. Bounds: 1ms to 1m.
 	MaxClockSkew time.Duration `yaml:"max_clock_skew"`
 
-	// HTTP is the address on which health and metrics are served. Form: host:port, or "off".
-	// Default: 127.0.0.1:7948, and "off" if embedded.
+	// HTTP is the address on which health, metrics and the status page are served. Form:
+	// host:port, or "off". Default: 127.0.0.1:7948, and "off" if embedded.
 	HTTP string `yaml:"http"`
 	// HTTPHosts are names under which HTTP may be reached, beside the name of this host,
 	// localhost and IP addresses. Form: list of names. Default: none.
 	HTTPHosts []string `yaml:"http_hosts" reload:"yes"`
-	// HTTPTokenFile is a file with the token that metrics and profiles need. Health needs
+	// HTTPTokenFile is a file with the token that all pages but health need. Health needs
 	// none. Form: path. Default: none.
 	HTTPTokenFile string `yaml:"http_token_file" reload:"yes"`
 	// Pprof serves /debug/pprof on HTTP.

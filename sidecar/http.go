@@ -77,7 +77,10 @@ func (s *Sidecar) listenHTTP() (*httpd.Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := page.New(page.Config{Snapshot: s.telemetry.Snapshot, Ready: s.readiness})
+	p := page.New(page.Config{
+		Snapshot: s.telemetry.Snapshot, Ready: s.readiness,
+		Streams: max(1, s.files.HTTP/4), // the rest is for probes and scrapes
+	})
 	h, err := httpd.New(httpd.Config{
 		Address: s.cfg.HTTP, Callers: s.present.httpCallers(token), MaxConns: s.files.HTTP, Log: s.cfg.Log,
 		Ready: s.readiness, Page: p.ServeHTTP, Events: p.ServeEvents, Metrics: s.telemetry.Registry,

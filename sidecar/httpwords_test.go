@@ -9,6 +9,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/httpd"
 )
 
 // TestHTTPWords checks that HEAD is answered like GET. A client without the token learns
@@ -98,6 +101,28 @@ func TestHTTPPage(t *testing.T) {
 		if ask := resp.Header.Values("WWW-Authenticate"); tc.status == 401 && len(ask) != 2 {
 			t.Errorf("%+v: it asks for %q", tc, ask)
 		}
+	}
+	follow, err := http.NewRequest("GET", url+"/events", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	follow.Header.Set("Authorization", "Bearer sesame-sesame-sesame")
+	stream, err := http.DefaultClient.Do(follow)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stream.Body.Close()
+	lines := bufio.NewReader(stream.Body)
+	if line, err := lines.ReadString('\n'); err != nil || line != "data: <header>\n" {
+		t.Fatalf("%q %v", line, err)
+	}
+	ended := make(chan struct{})
+	go func() { _, _ = io.Copy(io.Discard, lines); close(ended) }() // ends with the stream
+	s.http.Load().SetCallers(httpd.Callers{Token: "another-token-of-length"})
+	select {
+	case <-ended:
+	case <-time.After(time.Minute):
+		t.Error("a stream goes on after its token was taken out")
 	}
 	http.DefaultClient.CloseIdleConnections()
 }

@@ -255,7 +255,9 @@ func (n *Node) Stats() cachesidecar.ClusterState {
 	s.In, s.Drained = d.machine.In(), d.machine.Leaving()
 	leases := &s.Invalidations.Leases
 	for id, o := range d.owners {
-		if id != n.cfg.Self {
+		m, listed := d.members[id.Node]
+		gone := listed && (m.left == m.id || !m.alive)
+		if id != n.cfg.Self && !gone {
 			*leases = append(*leases, leaseStats(id.Node, now, o.LeasedAt(), n.cfg.Bound))
 		}
 	}

@@ -3,8 +3,7 @@
 // Input is GET and HEAD requests that were sent to an IP address or to one of this host's
 // names, and functions that report the state of the sidecar. Output is the pages; all but
 // health are only for clients with the token, if there is one. The number of connections is
-// bounded: a new one takes the place of the one that has been idle
-// longest.
+// bounded: a new one takes the place of the one that has been idle longest.
 //
 // Run serves until its context ends; net/http runs a goroutine per connection, which ends
 // with it. The package changes nothing in the sidecar, and does not encrypt.
@@ -64,8 +63,10 @@ type Callers struct {
 
 // callers are Callers, as requests are compared with them.
 type callers struct {
-	names []string
-	token *digest
+	names   []string
+	token   *digest
+	present context.Context // ends when other callers take their place
+	end     context.CancelFunc
 }
 
 // Server is the HTTP server. It takes only GET and HEAD, and changes nothing.
@@ -75,8 +76,25 @@ type Server struct {
 	callers atomic.Pointer[callers]
 }
 
-// SetCallers changes which requests are served.
-func (s *Server) SetCallers(c Callers) { s.callers.Store(&callers{lower(c.Hosts), digestOf(c.Token)}) }
+// SetCallers changes which requests are served. It ends the streams of events: those that are
+// still allowed come again.
+func (s *Server) SetCallers(c Callers) {
+	now := &callers{names: lower(c.Hosts), token: digestOf(c.Token)}
+	now.present, now.end = context.WithCancel(context.Background())
+	if last := s.callers.Swap(now); last != nil {
+		last.end()
+	}
+}
+
+// whileAllowed ends the requests of a handler when who may call changes.
+func (s *Server) whileAllowed(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithCancel(r.Context())
+		defer cancel()
+		defer context.AfterFunc(s.callers.Load().present, cancel)()
+		h.ServeHTTP(w, r.WithContext(ctx))
+	})
+}
 
 // New listens on the address. Run then serves.
 func New(c Config) (*Server, error) {
@@ -88,7 +106,7 @@ func New(c Config) (*Server, error) {
 	s := &Server{gate: newGate(ln, c.MaxConns)}
 	s.SetCallers(c.Callers)
 	s.srv = &http.Server{
-		Handler:           hosts{s, c.pages(s.inToken, errorLog)},
+		Handler:           hosts{s, c.pages(s.inToken, s.whileAllowed, errorLog)},
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       5 * time.Second,
 		WriteTimeout:      10 * time.Second, // added to the time of a profile
@@ -121,7 +139,9 @@ func (s *Server) Run(ctx context.Context) error {
 // pages returns the handler of all pages. With a token set, the health pages stay open
 // but are shortened to one word for requests without it, since probes can rarely send a
 // token.
-func (c *Config) pages(inToken func(*http.Request) bool, errorLog *log.Logger) http.Handler {
+func (c *Config) pages(
+	inToken func(*http.Request) bool, whileAllowed func(http.Handler) http.Handler, errorLog *log.Logger,
+) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/livez", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("/readyz", func(w http.ResponseWriter, r *http.Request) {
@@ -138,7 +158,7 @@ func (c *Config) pages(inToken func(*http.Request) bool, errorLog *log.Logger) h
 		fmt.Fprintln(w, words)
 	})
 	mux.Handle("/{$}", guard(inToken, c.Page))
-	mux.Handle("/events", guard(inToken, c.Events))
+	mux.Handle("/events", whileAllowed(guard(inToken, c.Events)))
 	mux.Handle("/metrics", guard(inToken, promhttp.HandlerFor(&oneByOne{of: c.Metrics}, promhttp.HandlerOpts{
 		Registry: c.Metrics, ErrorLog: errorLog, MaxRequestsInFlight: 8,
 	})))

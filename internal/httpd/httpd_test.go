@@ -96,7 +96,8 @@ func TestMetricsOneByOne(t *testing.T) {
 	c := &crowded{}
 	cfg := Config{Metrics: prometheus.NewRegistry()}
 	cfg.Metrics.MustRegister(c)
-	pages := cfg.pages(func(*http.Request) bool { return true }, log.Default())
+	all := func(h http.Handler) http.Handler { return h }
+	pages := cfg.pages(func(*http.Request) bool { return true }, all, log.Default())
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {

@@ -7,8 +7,8 @@
 // hosts and of apps are escaped.
 //
 // The package starts no goroutine. A stream lives in the goroutine of its HTTP request and
-// ends with it, or if its client does not read for ten seconds. There are at most
-// [MaxStreams].
+// ends with it, or ten seconds after the buffers of its connection are full, since its client
+// does not read. There are at most [MaxStreams].
 //
 // The page shows one host, and the other hosts as this one sees them. It changes nothing.
 // It keeps no history but that of the last five minutes, while somebody watches.

@@ -3,6 +3,7 @@ package page
 import (
 	"fmt"
 	"math"
+	"strconv"
 	"strings"
 	"time"
 
@@ -158,12 +159,15 @@ func perSecond(rate float64) string {
 
 // short formats a time that may be very short.
 func short(d time.Duration) string {
+	if d >= time.Minute {
+		return long(d)
+	}
 	for _, u := range []struct {
 		of   time.Duration
 		name string
 	}{{time.Second, "s"}, {time.Millisecond, "ms"}} {
 		if d >= u.of {
-			return fmt.Sprintf("%.3g %s", float64(d)/float64(u.of), u.name)
+			return strconv.FormatFloat(float64(d.Round(u.of/100))/float64(u.of), 'f', -1, 64) + " " + u.name
 		}
 	}
 	return fmt.Sprintf("%d µs", d.Microseconds())

@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	// MaxStreams is the most event streams at once.
+	// MaxStreams is the most event streams at once, unless Config has less.
 	MaxStreams = 16
 
 	interval     = 2 * time.Second // of the events of a stream
@@ -50,6 +50,8 @@ type Config struct {
 	Snapshot func() (telemetry.Snapshot, bool)
 	// Ready returns the text and the status of /readyz.
 	Ready func() (words string, ready bool)
+	// Streams is the most event streams at once. Zero is MaxStreams, which is also the most.
+	Streams int
 }
 
 // Page serves the status page and its events. Its methods may be called concurrently.
@@ -66,7 +68,12 @@ type Page struct {
 }
 
 // New returns a Page.
-func New(c Config) *Page { return &Page{cfg: c, streams: make(chan struct{}, MaxStreams)} }
+func New(c Config) *Page {
+	if c.Streams <= 0 || c.Streams > MaxStreams {
+		c.Streams = MaxStreams
+	}
+	return &Page{cfg: c, streams: make(chan struct{}, c.Streams)}
+}
 
 // ServeHTTP serves the page.
 func (p *Page) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
@@ -90,7 +97,7 @@ func (p *Page) ServeEvents(w http.ResponseWriter, r *http.Request) {
 	case p.streams <- struct{}{}:
 		defer func() { <-p.streams }()
 	default:
-		http.Error(w, fmt.Sprintf("%d pages follow this host already: close one, then reload", MaxStreams),
+		http.Error(w, fmt.Sprintf("%d pages follow this host already: close one, then reload", cap(p.streams)),
 			http.StatusServiceUnavailable)
 		return
 	}

@@ -125,7 +125,8 @@ func TestPageWhileClosing(t *testing.T) {
 		Snapshot: func() (telemetry.Snapshot, bool) { return telemetry.Snapshot{}, false },
 		Ready:    func() (string, bool) { return "stopping", false },
 	})
-	if w := get(p); w.Code != http.StatusOK || !strings.Contains(w.Body.String(), "stopping") {
+	w := get(p)
+	if w.Code != http.StatusOK || !strings.Contains(w.Body.String(), "stopping") || strings.Contains(w.Body.String(), "alone") {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
 }
@@ -275,7 +276,8 @@ func TestQuantile(t *testing.T) {
 func TestFigures(t *testing.T) {
 	for got, want := range map[string]string{
 		perSecond(0): "0", perSecond(0.01): "< 0.1", perSecond(3.14): "3.1", perSecond(12345.6): "12,346",
-		short(0): "0 µs", short(1500 * time.Microsecond): "1.5 ms", short(90 * time.Second): "90 s",
+		short(0): "0 µs", short(1500 * time.Microsecond): "1.5 ms", short(90 * time.Second): "1 min 30 s",
+		short(999_600 * time.Microsecond): "999.6 ms", short(3 * time.Second): "3 s", short(1234567): "1.23 ms",
 		long(59 * time.Second): "59 s", long(61 * time.Second): "1 min 1 s", long(3 * time.Hour): "3 h 0 min",
 		long(50 * time.Hour): "2 days 2 h", percent(0.1234): "12.3 %", size(-1): "0 B",
 	} {

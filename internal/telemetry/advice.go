@@ -3,7 +3,7 @@ package telemetry
 // adviceOf says for each metric what a person should do about it; docs/METRICS.md shows it.
 // "–" marks what is only for graphs.
 var adviceOf = map[string]string{
-	"ready": "If 0: `curl` the address of `http` with `/readyz`. It gives the reason.",
+	"ready": "If 0: ask `/readyz` of `http`, with the token if there is one, or `cachesidecar health`.",
 	"batch_duration_seconds": "If p99 rises with the CPU at its limit: fewer apps a host, or more hosts. Else see " +
 		"`cachesidecar slow`.",
 	"load_duration_seconds": "If it rises, the origin is slow: `cachesidecar slow` names keys.",
@@ -106,6 +106,7 @@ var adviceOf = map[string]string{
 
 	"keys": "More than one value of `first` for long: a rotation was not " +
 		"completed on all hosts.",
+	"certificate_expires_timestamp_seconds": "Less than two weeks ahead: put new certificates into the files of `tls`.",
 	"key_reloads_total": "`refused`: the new file is wrong, and the old one is in " +
 		"use. The log has the reason.",
 	"log_lines_total":               "`lost`: what reads stderr is too slow. `left_out`: a message repeats.",

@@ -92,3 +92,52 @@ func TestAlertsAreDocumented(t *testing.T) {
 		t.Errorf("sections of ALERTS.md: %q\nalerts: %q", sections, names)
 	}
 }
+
+// selector matches a metric with its labels.
+var selector = regexp.MustCompile(`\bcachesidecar_([a-z0-9_]+)\{([^}]*)\}`)
+
+// TestNamedLabelsExist checks that the dashboard, the rules and their tests select by labels
+// that a metric has, and by values that the label has, where those are fixed.
+func TestNamedLabelsExist(t *testing.T) {
+	families := map[string][]row{}
+	visit(reflect.TypeFor[page](), newPlan(reflect.TypeFor[page](), nil), "", nil, families)
+	for _, h := range histograms {
+		families[h.name+"_bucket"] = []row{{labels: h.labels + ", `le`"}}
+	}
+	values := map[string][]string{ // of labels whose values are keys of maps
+		"state": strings.Fields("in out drained missing left refused unknown"), "result": nil, "op": nil, "tier": nil,
+	}
+	found := 0
+	for _, file := range []string{
+		"deploy/grafana/cachesidecar.json", "deploy/prometheus/alerts.yml", "deploy/prometheus/alerts_test.yml", "docs/METRICS.md",
+	} {
+		text := strings.ReplaceAll(read(t, file), `\`, "") // of JSON, and of Markdown
+		for _, m := range selector.FindAllStringSubmatch(text, -1) {
+			rows := families[m[1]]
+			for _, pair := range regexp.MustCompile(`(\w+)(=~|!=|=)"([^"]*)"`).FindAllStringSubmatch(m[2], -1) {
+				label, value := pair[1], pair[3]
+				if slices.Contains([]string{"job", "instance"}, label) {
+					continue
+				}
+				found++
+				var all string
+				for _, r := range rows {
+					all += r.labels + ","
+				}
+				if !strings.Contains(all, "`"+label+"`") && !strings.Contains(all, "`"+label+"=") {
+					t.Errorf("%s: %s has no label %s", file, m[0], label)
+					continue
+				}
+				for _, v := range strings.Split(value, "|") {
+					fixed := strings.Contains(all, "`"+label+"=")
+					if fixed && !strings.Contains(all, "`"+label+"="+v+"`") || values[label] != nil && !slices.Contains(values[label], v) {
+						t.Errorf("%s: %s: the label %s has no value %q", file, m[0], label, v)
+					}
+				}
+			}
+		}
+	}
+	if found < 150 {
+		t.Errorf("%d selections by label, want 150 or more", found)
+	}
+}

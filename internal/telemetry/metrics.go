@@ -110,6 +110,8 @@ type requests struct {
 // keys describes the cluster key and the certificates.
 type keys struct {
 	Accepted map[string]int64 `metric:"keys{first=*}"`
+	// Time at which the certificate in use ends.
+	NotAfter int64 `metric:"certificate_expires_timestamp_seconds"`
 	// Changes that are in use.
 	Taken int64 `metric:"key_reloads_total{result=taken}"`
 	// Changes that were not accepted.
@@ -136,6 +138,9 @@ func (s *Telemetry) page() page {
 	p.Requests = appendRequests(p.Requests, "", s.Engine.Names.None)
 	if set := s.Keys.Present(); set != nil {
 		p.Keys.Accepted = map[string]int64{set.Fingerprint: int64(set.Keys)}
+		if leaf := set.Certificate.Leaf; leaf != nil {
+			p.Keys.NotAfter = leaf.NotAfter.Unix()
+		}
 		p.Keys.Taken, p.Keys.Refused = s.Keys.Changes()
 	}
 	return p

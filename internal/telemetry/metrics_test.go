@@ -50,7 +50,7 @@ filter, write-through or a warm start are missing for a namespace that has none.
 | hits by tier, per second | ` + "`sum by (job, tier) (rate(cachesidecar_requests_total{result=\"hit\"}[5m]))`" + ` |
 | reads per second by namespace | ` + "`sum by (job, namespace) (rate(cachesidecar_requests_total{op=~\"GET\\|MGET\\|LEASE\"}[5m]))`" + ` |
 | 99th percentile of batches | ` + "`histogram_quantile(0.99, sum by (job, le) (rate(cachesidecar_batch_duration_seconds_bucket[5m])))`" + ` |
-| loads per second | ` + "`sum by (job, namespace) (rate(cachesidecar_origin_calls_total[5m]))`" + ` |
+| loads per second | ` + "`sum by (job, namespace) (rate(cachesidecar_loads_total{result=~\"loaded\\|absent\\|failed\"}[5m]))`" + ` |
 | the oldest lease, as a share of the bound | ` + "`1 - min by (job, instance) (cachesidecar_lease_remaining_seconds) / on (job, instance) cachesidecar_max_staleness_seconds`" + ` |
 | partitions without an owner | ` + "`16384 - sum by (job) (cachesidecar_partitions_held)`" + ` |
 | memory of the entries, of its limit | ` + "`cachesidecar_memory_bytes{tier=\"l2\"} / cachesidecar_memory_limit_bytes{tier=\"l2\"}`" + ` |
