@@ -91,12 +91,13 @@ var helpOf = map[string]string{
 	"origin_failures_in_a_row":      "Calls of a namespace's origin that failed since the last success, by kind.",
 	"origin_last_failure_seconds":   "Seconds since the last failed call of a namespace's origin, by kind.",
 
-	"keys":                                  "Cluster keys that are accepted, by the fingerprint of the one in use.",
-	"certificate_expires_timestamp_seconds": "Unix time at which the certificate in use ends. That of a cluster key ends in the far future.",
-	"key_reloads_total":                     "Changes of the files of the cluster key and of the certificates, by result.",
-	"log_lines_total":                       "Lines of the log, by event.",
-	"http_connections":                      "Open connections to the HTTP port.",
-	"http_connections_limit":                "The most connections to the HTTP port that may be open.",
-	"http_connections_closed_total":         "Connections to the HTTP port that were closed because there were too many.",
-	"build_info":                            "Constant 1, by version of the sidecar, of Go and of the protocol.",
+	"keys":                          "Cluster keys that are accepted, by the fingerprint of the one in use.",
+	"key_reloads_total":             "Changes of the files of the cluster key and of the certificates, by result.",
+	"log_lines_total":               "Lines of the log, by event.",
+	"http_connections":              "Open connections to the HTTP port.",
+	"http_connections_limit":        "The most connections to the HTTP port that may be open.",
+	"http_connections_closed_total": "Connections to the HTTP port that were closed because there were too many.",
+	"build_info":                    "Constant 1, by version of the sidecar, of Go and of the protocol.",
+
+	"certificate_expires_timestamp_seconds": "Unix time at which the certificate in use ends; far ahead with a cluster key.",
 }
