@@ -99,5 +99,5 @@ var helpOf = map[string]string{
 	"http_connections_closed_total": "Connections to the HTTP port that were closed because there were too many.",
 	"build_info":                    "Constant 1, by version of the sidecar, of Go and of the protocol.",
 
-	"certificate_expires_timestamp_seconds": "Unix time at which the certificate in use ends; far ahead with a cluster key.",
+	"certificate_expires_timestamp_seconds": "Unix time at which the certificate in use ends.",
 }
