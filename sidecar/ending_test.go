@@ -313,12 +313,13 @@ func TestVirtualDrainAtStartUndone(t *testing.T) {
 		begin := func(ctx context.Context) (told func() (cachesidecar.Drained, error)) {
 			v.leave()
 			v.start()
+			s := v.s // while it runs
 			var d cachesidecar.Drained
 			var err error
 			done := make(chan struct{})
 			go func() {
 				defer close(done)
-				d, err = v.s.Drain(ctx, cachesidecar.DrainOptions{})
+				d, err = s.Drain(ctx, cachesidecar.DrainOptions{})
 			}()
 			time.Sleep(time.Millisecond)
 			return func() (cachesidecar.Drained, error) { <-done; return d, err }
