@@ -21,10 +21,11 @@ man:              ## the manual page, into man/cachesidecar.1
 test:             ## what the README says
 	$(GO) test ./...
 
-# Two processes at a time: where tests run in virtual time a process uses one processor.
+# Two processes at a time: where tests run in virtual time a process uses one processor. The
+# machine of ownership and the ring have neither goroutines nor locks: there can be no race.
 race:             ## the same under the race detector, which needs a C compiler; but for real processes, which it does not watch
 	printf '%s\n' "-skip Virtual ./sidecar" "-run Virtual[A-L] ./sidecar" "-run Virtual[^A-L] ./sidecar" \
-		"-p 1 $$($(GO) list ./... | grep -v -e /internal/faults$$ -e /internal/attacks$$ -e /sidecar$$ | tr '\n' ' ')" | \
+		"-p 1 $$($(GO) list ./... | grep -v -e /internal/faults$$ -e /internal/attacks$$ -e /sidecar$$ -e /l2/ownership$$ -e /l2/ring$$ | tr '\n' ' ')" | \
 		CGO_ENABLED=1 xargs -P 2 -I ARGS sh -c '$(GO) test -race -timeout 40m ARGS'
 
 checks:           ## what stands beside the program, held to Chromium, Prometheus and the like (about 3 minutes; needs their Debian packages, and npm)
