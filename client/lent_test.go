@@ -57,7 +57,7 @@ func TestLentConnectionFills(t *testing.T) {
 // TestAttemptsShareTime checks that a second attempt of a call has what the first has left
 // of the call's time.
 func TestAttemptsShareTime(t *testing.T) {
-	s := newScripted(t, client.Config{RequestTimeout: time.Minute})
+	s := newScripted(t, client.Config{RequestTimeout: time.Minute, DialTimeout: time.Minute}) // also on a busy machine
 	done := make(chan error, 1)
 	go func() { done <- s.Ping(context.Background()) }()
 	first := s.wants(wire.OpPing)

@@ -189,7 +189,7 @@ func TestConfigs(t *testing.T) {
 	}
 	config := filepath.Join(dir, "config.yaml")
 	text := find[*corev1.ConfigMap](t, decode(t, "base.yaml"), "cachesidecar").Data["config.yaml"]
-	text = strings.ReplaceAll(text, "/etc/cachesidecar/key/cluster.key", key)
+	text = strings.ReplaceAll(text, "/etc/cachesidecar-key/cluster.key", key)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -205,7 +205,7 @@ func TestConfigs(t *testing.T) {
 		var args []string
 		for _, a := range c.Args {
 			args = append(args, strings.NewReplacer("$(NODE)", "node-1", "$(POD)", "pod-1", "$(POD_IP)", "127.0.0.1",
-				"/etc/cachesidecar/key/cluster.key", key, "/etc/cachesidecar/config.yaml", config).Replace(a))
+				"/etc/cachesidecar-key/cluster.key", key, "/etc/cachesidecar/config.yaml", config).Replace(a))
 		}
 		args[0] = "show"
 		out, err := exec.Command(sidecars.Command(t), append([]string{"config"}, args...)...).CombinedOutput()

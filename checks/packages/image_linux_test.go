@@ -78,9 +78,11 @@ func TestImage(t *testing.T) {
 	}
 	binary(t, filepath.Join(c.root, "cachesidecar"))
 	var health, entry, args []string
-	user := ""
+	user, owner := "", map[string]string{} // of folders in the image
 	for _, s := range stages[1].Commands {
 		switch s := s.(type) {
+		case *instructions.CopyCommand:
+			owner[s.DestPath] = s.Chown
 		case *instructions.UserCommand:
 			user = s.User
 		case *instructions.EnvCommand:
@@ -94,6 +96,9 @@ func TestImage(t *testing.T) {
 		case *instructions.CmdCommand:
 			args = s.CmdLine
 		case *instructions.VolumeCommand:
+			if owner[s.Volumes[0]] != "65532:65532" {
+				t.Errorf("the volume %s belongs to %q: the sidecar could not make its socket there", s.Volumes[0], owner[s.Volumes[0]])
+			}
 			volume := filepath.Join(c.root, s.Volumes[0])
 			if err := os.MkdirAll(volume, 0o755); err != nil {
 				t.Fatal(err)
@@ -152,7 +157,7 @@ func (c *container) lives(t *testing.T, run, health []string) {
 // file of root that the group may read.
 func (c *container) withKey(t *testing.T) {
 	t.Helper()
-	data := filepath.Join(c.root, "etc/cachesidecar/key/..data")
+	data := filepath.Join(c.root, "etc/cachesidecar-key/..data")
 	if err := os.MkdirAll(data, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -164,11 +169,11 @@ func (c *container) withKey(t *testing.T) {
 	if err := os.Chmod(key, 0o440); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Symlink("..data/cluster.key", filepath.Join(c.root, "etc/cachesidecar/key/cluster.key")); err != nil {
+	if err := os.Symlink("..data/cluster.key", filepath.Join(c.root, "etc/cachesidecar-key/cluster.key")); err != nil {
 		t.Fatal(err)
 	}
 	c.lives(t, []string{
 		"/cachesidecar", "run", "--node", "n", "--bind", "127.0.0.1:17946", "--peer-bind", "127.0.0.1:17947", "--http", "off",
-		"--cluster-key-file", "/etc/cachesidecar/key/cluster.key",
+		"--cluster-key-file", "/etc/cachesidecar-key/cluster.key",
 	}, []string{"/cachesidecar", "health"})
 }
