@@ -42,7 +42,7 @@ func TestRecipe(t *testing.T) {
 			p.run(t, host, "cp -p "+filepath.Join(p.folder(1), "etc", "cluster.key")+" /etc/cachesidecar/")
 		}
 		p.run(t, host, dsn)
-		p.write(t, host, "etc/cachesidecar.yaml", config)
+		p.write(t, host, "etc/config.yaml", config)
 		p.write(t, host, "srv/sidecar.py", client)
 		p.write(t, host, "srv/app.py", app)
 		if out := p.run(t, host, check); out != "" && !strings.Contains(out, "ok") {
