@@ -11,11 +11,7 @@ import (
 // nodes take everything from each other, again and again, while voters forget, stop
 // and are cut off. Only the voters keep two nodes from having authority at once.
 func TestRivals(t *testing.T) {
-	first := *simFirst
-	if first == 0 {
-		first = uint64(time.Now().UnixNano())
-	}
-	t.Logf("first seed %d", first)
+	first := firstSeed(t)
 	begun := 0
 	for i := range *simRuns {
 		seed := first + uint64(i)

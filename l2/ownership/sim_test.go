@@ -17,7 +17,7 @@ import (
 var (
 	simTrace = flag.Bool("sim.trace", false, "print what happens")
 	simRuns  = flag.Int("sim.runs", usualRuns(), "runs of the simulation, a kind of fault")
-	simFirst = flag.Uint64("sim.first", 0, "first seed; zero takes one from the clock and prints it")
+	simFirst = flag.Uint64("sim.first", 1, "first seed; zero draws one")
 )
 
 func usualRuns() int {
@@ -25,6 +25,15 @@ func usualRuns() int {
 		return 3
 	}
 	return 8
+}
+
+func firstSeed(t *testing.T) uint64 {
+	first := *simFirst
+	if first == 0 {
+		first = rand.Uint64N(1 << 32)
+	}
+	t.Logf("first seed %d", first)
+	return first
 }
 
 // The simulation: some nodes, a network that delays and loses, a gossip that finds
@@ -651,11 +660,7 @@ func (s *sim) upTo(d time.Duration) time.Duration { return time.Duration(s.rnd.I
 // TestOneOwner runs clusters of 3 to 5 nodes under faults. No two nodes ever serve
 // one partition, and when the faults are over every partition is served again.
 func TestOneOwner(t *testing.T) {
-	first := *simFirst
-	if first == 0 {
-		first = uint64(time.Now().UnixNano())
-	}
-	t.Logf("first seed %d", first)
+	first := firstSeed(t)
 	kinds := slices.Concat(faults, []fault{{"everything", everything}, {"splits", splits}, {"links", links}, {"all", all}})
 	for _, policy := range []string{"available", "consistent"} {
 		for _, f := range kinds {
@@ -665,12 +670,14 @@ func TestOneOwner(t *testing.T) {
 }
 
 func oneOwner(t *testing.T, f fault, first uint64, consistent bool) {
-	begun, ended, forgotten := 0, 0, 0
+	begun, ended, forgotten, split := 0, 0, 0, 0
 	for i := range *simRuns {
 		seed := first + uint64(i)
 		s := newSim(t, seed, 3+int(seed%3))
 		if consistent {
 			s.vote()
+		} else {
+			s.watch()
 		}
 		together := s.rnd.IntN(2) == 0
 		for j, n := range s.nodes {
@@ -696,8 +703,11 @@ func oneOwner(t *testing.T, f fault, first uint64, consistent bool) {
 		begun += s.begun
 		ended += s.ended
 		forgotten += s.forgotten
+		if s.split {
+			split++
+		}
 	}
-	t.Logf("%d beginnings, %d endings, %d forgotten", begun, ended, forgotten)
+	t.Logf("%d beginnings, %d endings, %d forgotten, %d of %d runs with a split", begun, ended, forgotten, split, *simRuns)
 	if begun < *simRuns {
 		t.Errorf("%d beginnings are too few to prove anything", begun)
 	}
