@@ -101,10 +101,17 @@ func (s *Sidecar) listen() (*unixsock.Listener, error) {
 	l, err := unixsock.Listen(unixsock.Config{
 		Path: s.cfg.Socket, Mode: fs.FileMode(s.cfg.SocketMode), Group: s.cfg.SocketGroup,
 	})
-	if err == nil {
-		s.path = l.Path()
+	if err != nil {
+		return nil, err
 	}
-	return l, err
+	s.path = l.Path()
+	other := s.cfg.Socket != "" && s.cfg.Socket != s.path ||
+		s.cfg.SocketMode != 0 && fs.FileMode(s.cfg.SocketMode) != unixsock.DefaultMode || s.cfg.SocketGroup != ""
+	if l.Inherited() && other {
+		s.cfg.Log.Warn("systemd has passed the socket on: socket, socket_mode and socket_group have no effect, "+
+			"its unit has ListenStream=, SocketMode= and SocketGroup=", "socket", s.path)
+	}
+	return l, nil
 }
 
 // startTiers starts what runs below the cluster. ctx is that of Run, which ends first.

@@ -47,6 +47,9 @@ type Listener struct {
 // Path returns the path that clients connect to.
 func (l *Listener) Path() string { return l.path }
 
+// Inherited says whether systemd has passed the socket on.
+func (l *Listener) Inherited() bool { return l.inherited }
+
 // Addr returns the same path as an address.
 func (l *Listener) Addr() net.Addr { return &net.UnixAddr{Name: l.path, Net: "unix"} }
 

@@ -141,8 +141,17 @@ func TestManifests(t *testing.T) {
 			p.SeccompProfile.Type != corev1.SeccompProfileTypeRuntimeDefault {
 			t.Errorf("%s: the security context of the pod is %v", name, p)
 		}
-		if *pod.Spec.TerminationGracePeriodSeconds < 40 {
-			t.Errorf("%s: it is killed after %d s", name, *pod.Spec.TerminationGracePeriodSeconds)
+		grace := int64(40)
+		if len(pod.Spec.Containers) == 1 && pod.Spec.Containers[0].Name == "app" {
+			grace += 60 // the app ends first, and the time is the pod's
+		}
+		if *pod.Spec.TerminationGracePeriodSeconds < grace {
+			t.Errorf("%s: it is killed after %d s, want %d", name, *pod.Spec.TerminationGracePeriodSeconds, grace)
+		}
+		for _, probe := range []*corev1.Probe{c.StartupProbe, c.LivenessProbe} { // what they fail is restarted
+			if probe == nil || probe.Exec == nil || fmt.Sprint(probe.Exec.Command) != "[/cachesidecar ping --alive --timeout=8s]" || probe.TimeoutSeconds <= 8 {
+				t.Errorf("%s: a sidecar that lives may be restarted: %v", name, probe)
+			}
 		}
 		for _, probe := range []*corev1.Probe{c.StartupProbe, c.ReadinessProbe, c.LivenessProbe} {
 			if probe != nil && probe.HTTPGet != nil && !hasPort(c, probe.HTTPGet.Port.String()) {
@@ -153,11 +162,42 @@ func TestManifests(t *testing.T) {
 	base := decode(t, "base.yaml")
 	headless(t, find[*corev1.Service](t, base, "cachesidecar-peers"), pods(t)["cachesidecar"])
 	headless(t, find[*corev1.Service](t, decode(t, "sidecar.yaml"), "app-cache"), pods(t)["app-with-sidecar"])
-	policy := find[*networkingv1.NetworkPolicy](t, base, "cachesidecar")
-	same(t, "the network policy", policy.Spec.PodSelector.MatchLabels, pods(t)["cachesidecar"].Labels)
+	policed(t, find[*networkingv1.NetworkPolicy](t, base, "cachesidecar"), pods(t)["cachesidecar"])
+	policed(t, find[*networkingv1.NetworkPolicy](t, decode(t, "sidecar.yaml"), "app-cache"), pods(t)["app-with-sidecar"])
 	if pod := pods(t)["app-with-sidecar"]; pod.Spec.InitContainers[0].RestartPolicy == nil ||
 		*pod.Spec.InitContainers[0].RestartPolicy != corev1.ContainerRestartPolicyAlways {
 		t.Error("the native sidecar is an init container that must end")
+	}
+}
+
+// policed checks that a network policy is about a pod, and that only pods of its kind reach the
+// ports between sidecars.
+func policed(t *testing.T, policy *networkingv1.NetworkPolicy, pod *corev1.PodTemplateSpec) {
+	t.Helper()
+	same(t, policy.Name, policy.Spec.PodSelector.MatchLabels, pod.Labels)
+	between := 0
+	for _, rule := range policy.Spec.Ingress {
+		for _, p := range rule.Ports {
+			switch p.Port.String() {
+			case "7946", "7947":
+				between++
+				if len(rule.From) != 1 || rule.From[0].PodSelector == nil {
+					t.Errorf("%s: others reach port %s", policy.Name, p.Port)
+				} else {
+					same(t, policy.Name, rule.From[0].PodSelector.MatchLabels, pod.Labels)
+				}
+			case "7948":
+				if len(rule.From) == 0 {
+					t.Errorf("%s: all reach port %s", policy.Name, p.Port)
+				}
+			}
+		}
+		if len(rule.Ports) == 0 {
+			t.Errorf("%s: a rule is for all ports", policy.Name)
+		}
+	}
+	if between != 3 {
+		t.Errorf("%s: %d rules for the ports between sidecars, want 3", policy.Name, between)
 	}
 }
 

@@ -2,8 +2,9 @@
 //
 //	go run ./licences BINARY
 //
-// It reads the modules from the binary, and their licence files from the module cache. It
-// fails if a module has none, or one that is not known to allow distribution with ours.
+// It reads the modules from the binary, and their licence files, also of folders, from the
+// module cache. It fails if a module has none, or any that is not known to allow distribution
+// with ours.
 package main
 
 import (
@@ -13,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -34,8 +36,11 @@ func main() {
 	_, _ = io.WriteString(os.Stdout, text)
 }
 
-// files match the names of files that belong to a licence.
-var files = regexp.MustCompile(`(?i)^(licen[cs]e|copying|notice|patents|authors)([.-].*)?$`)
+// files match the names of files that belong to a licence; texts those that are one.
+var (
+	files = regexp.MustCompile(`(?i)^(licen[cs]e|copying|notice|patents|authors)([._-].*)?$`)
+	texts = regexp.MustCompile(`(?i)^(licen[cs]e|copying)`)
+)
 
 // kinds are the licences that are known, with a phrase of each.
 var kinds = []struct{ name, phrase string }{
@@ -46,9 +51,15 @@ var kinds = []struct{ name, phrase string }{
 	{"ISC", "Permission to use, copy, modify, and/or distribute"},
 }
 
+// others match the head of licences that quote a known one, and ask for more.
+var others = regexp.MustCompile(`(?i)GNU (\w+ )?general public|server side public|business source|elastic license|commons clause`)
+
 // kindOf returns the name of a licence, or "".
 func kindOf(text string) string {
 	text = strings.Join(strings.Fields(text), " ")
+	if others.MatchString(text[:min(len(text), 500)]) {
+		return ""
+	}
 	for _, k := range kinds {
 		if strings.Contains(text, k.phrase) {
 			return k.name
@@ -58,7 +69,10 @@ func kindOf(text string) string {
 }
 
 // module is a module, and where its source is.
-type module struct{ Path, Version, Dir string }
+type module struct {
+	Path, Version, Dir string
+	top                bool // only the licence of the top folder counts
+}
 
 // licences returns the licences of a binary's modules, and of Go itself.
 func licences(binary string) (string, error) {
@@ -70,7 +84,7 @@ func licences(binary string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	list := []module{{"the Go standard library", info.GoVersion, strings.TrimSpace(string(root))}}
+	list := []module{{"the Go standard library", info.GoVersion, strings.TrimSpace(string(root)), true}}
 	for _, d := range info.Deps {
 		if d.Replace != nil {
 			d = d.Replace
@@ -108,29 +122,38 @@ func download(at string) (m module, err error) {
 	return m, json.Unmarshal(out, &m)
 }
 
-// read returns the text and the kind of a module's licence.
+// read returns the text and the kind of a module's licences.
 func read(m module) (text, kind string, err error) {
-	entries, err := os.ReadDir(m.Dir)
-	if err != nil {
-		return "", "", fmt.Errorf("%s: %w", m.Path, err)
-	}
 	var all strings.Builder
 	var found []string
-	for _, e := range entries {
-		if !e.Type().IsRegular() || !files.MatchString(e.Name()) || strings.HasSuffix(e.Name(), ".go") {
-			continue
+	err = filepath.WalkDir(m.Dir, func(path string, e fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case e.IsDir() && path != m.Dir && (e.Name() == "testdata" || m.top):
+			return fs.SkipDir
+		case !e.Type().IsRegular() || !files.MatchString(e.Name()) || strings.HasSuffix(e.Name(), ".go"):
+			return nil
 		}
-		b, err := os.ReadFile(filepath.Join(m.Dir, e.Name()))
+		b, err := os.ReadFile(path)
 		if err != nil {
-			return "", "", err
+			return err
 		}
-		if k := kindOf(string(b)); k != "" && !slices.Contains(found, k) {
+		name, _ := filepath.Rel(m.Dir, path)
+		switch k := kindOf(string(b)); {
+		case k == "" && texts.MatchString(e.Name()):
+			return fmt.Errorf("%s has a licence that is not known, %s: look at it, and add it to kinds if it may be linked", m.Path, name)
+		case k != "" && !slices.Contains(found, k):
 			found = append(found, k)
 		}
-		fmt.Fprintf(&all, "%s\n\n", strings.TrimSpace(string(b)))
+		fmt.Fprintf(&all, "%s:\n\n%s\n\n", name, strings.TrimSpace(string(b)))
+		return nil
+	})
+	if err != nil {
+		return "", "", err
 	}
 	if len(found) == 0 {
-		return "", "", errors.New(m.Path + " has no licence that is known: look at it, and add it to kinds if it may be linked")
+		return "", "", errors.New(m.Path + " has no licence that is known")
 	}
 	return all.String(), strings.Join(found, ", "), nil
 }

@@ -107,7 +107,7 @@ func TestDebianPackage(t *testing.T) {
 	}
 	shared := pack(t, "deb")
 	m := boot(t, shared)
-	m.tour()
+	m.tour("The Debian package", 9, "")
 	if out := m.run("systemctl", "is-enabled", "cachesidecar.service", "cachesidecar.socket"); out != "enabled\nenabled\n" {
 		t.Errorf("enabled: %q", out)
 	}
@@ -127,11 +127,15 @@ func TestDebianPackage(t *testing.T) {
 	if out, err := m.as("stranger", "get", "greeting"); err == nil || strings.Contains(out, "hello") {
 		t.Errorf("%v %q", err, out)
 	}
-	if _, err := m.try("runuser", "-u", "stranger", "--", "cat", "/etc/cachesidecar/config.yaml"); err == nil {
-		t.Error("any user may read the configuration")
+	for _, user := range []string{"stranger", "app"} {
+		if _, err := m.try("runuser", "-u", user, "--", "cat", "/etc/cachesidecar/config.yaml"); err == nil {
+			t.Errorf("%s may read the configuration", user)
+		}
 	}
 	m.reloads()
 	m.restarts()
+	m.mended()
+	m.upgrades()
 	m.watched()
 	m.remade()
 
@@ -143,10 +147,18 @@ func TestDebianPackage(t *testing.T) {
 		t.Errorf("the exposure level is %v, want 1.4 or less:\n%s", level, exposure)
 	}
 
-	// Removing keeps the configuration; a purge leaves nothing.
+	// Removing keeps the configuration; a purge leaves nothing but what is not of the package.
 	m.run("dpkg", "--remove", "cachesidecar")
 	m.run("test", "-e", "/etc/cachesidecar/config.yaml")
-	m.run("dpkg", "--purge", "cachesidecar")
+	m.run("sh", "-c", install)
+	if out, err := m.as("app", "set", "k", "v"); err != nil {
+		t.Errorf("removed and installed again: %v %s", err, out)
+	}
+	m.write("/etc/cachesidecar/cluster.key", "a secret")
+	if out := m.run("dpkg", "--purge", "cachesidecar"); !strings.Contains(out, "/etc/cachesidecar stays") {
+		t.Errorf("a purge does not say that a key stays: %s", out)
+	}
+	m.run("rm", "-r", "/etc/cachesidecar")
 	left := m.run("sh", "-c", "ls -d /etc/cachesidecar /run/cachesidecar /usr/bin/cachesidecar "+
 		"/etc/systemd/system/cachesidecar* /etc/systemd/system/*/cachesidecar* 2>/dev/null || true")
 	if left != "" {
@@ -154,29 +166,65 @@ func TestDebianPackage(t *testing.T) {
 	}
 }
 
-// tour runs each line of the page's section about the package, from an empty machine to the
-// first hit, and compares what it prints with the page.
-func (m *machine) tour() {
+// install installs the package again, as an upgrade does.
+const install = "dpkg -i /mnt/cachesidecar_*.deb"
+
+// TestArchiveUnits installs the archive under a real systemd, as the page says.
+func TestArchiveUnits(t *testing.T) {
+	shared := pack(t, "archive", "linux/amd64")
+	run(t, "tar", "-C", shared, "-xzf", filepath.Join(shared, "cachesidecar-v9.8.7-linux-amd64.tar.gz"))
+	m := boot(t, shared)
+	m.tour("The archive", 10, "cd /mnt/cachesidecar-*-linux-amd64 && ")
+	if out := m.run("stat", "-c", "%U %G %a", "/run/cachesidecar/cachesidecar.sock"); out != "cachesidecar cachesidecar-apps 660\n" {
+		t.Errorf("the socket: %q", out)
+	}
+}
+
+// TestDebianVersions checks how Debian orders the versions of what is built.
+func TestDebianVersions(t *testing.T) {
+	if _, err := exec.LookPath("dpkg"); err != nil {
+		sidecars.Needs(t, "there is no dpkg: install the Debian package dpkg")
+	}
+	before := ""
+	for _, version := range []string{"v0.0.0-20261123-0123456789ab", "v1.2.0-rc.1", "v1.2.0-rc.1-3-gabcdef0", "v1.2.0-rc.2", "v1.2.0",
+		"v1.2.0-5-gabcdef0", "v1.2.0-12-gabcdef0-dirty", "v1.2.1"} {
+		cmd := exec.Command("../../deploy/package", "debversion")
+		cmd.Env = append(os.Environ(), "OUT="+t.TempDir(), "VERSION="+version)
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		now := strings.TrimSpace(string(out))
+		if before != "" && exec.Command("dpkg", "--compare-versions", before, "lt", now).Run() != nil {
+			t.Errorf("%s (%s) does not come after %s", now, version, before)
+		}
+		before = now
+	}
+}
+
+// tour runs each line of a section of the page, from an empty machine to the first hit, and
+// compares what it prints with the page.
+func (m *machine) tour(name string, want int, before string) {
 	m.t.Helper()
 	page, err := os.ReadFile("../../deploy/README.md")
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	_, section, _ := strings.Cut(string(page), "## The Debian package\n")
+	_, section, _ := strings.Cut(string(page), "## "+name+"\n")
 	section, _, _ = strings.Cut(section, "\n## ")
 	lines := 0
 	for _, block := range regexp.MustCompile("(?s)```console\n(.*?)```").FindAllStringSubmatch(section, -1) {
 		for _, step := range strings.Split("\n"+block[1], "\n# ")[1:] {
 			command, want, _ := strings.Cut(step, "\n")
-			out := m.run("sh", "-c", strings.ReplaceAll(command, "dist/", "/mnt/"))
+			out := m.run("sh", "-c", before+strings.ReplaceAll(command, "dist/", "/mnt/"))
 			if want = strings.TrimSpace(want); want != "" && strings.TrimSpace(out) != want {
 				m.t.Errorf("%s: got %q, want %q", command, out, want)
 			}
 			lines++
 		}
 	}
-	if lines < 9 {
-		m.t.Errorf("the page has %d lines to run", lines)
+	if lines < want {
+		m.t.Errorf("the page has %d lines to run in %q, want %d", lines, name, want)
 	}
 }
 
@@ -187,6 +235,10 @@ func (m *machine) reloads() {
 	pid := m.mainPID()
 	m.write("/etc/cachesidecar/config.yaml", "namespaces: {pages: {default_ttl: 5m}}\n")
 	m.run("systemctl", "reload", "cachesidecar")
+	m.run("cachesidecar", "set", "--ns", "pages", "k", "v")
+	if out := m.run("cachesidecar", "ttl", "--ns", "pages", "k"); !strings.HasPrefix(out, "4m5") && !strings.HasPrefix(out, "5m") {
+		m.t.Errorf("after a reload that sets a TTL of 5 min: %s", out)
+	}
 	m.write("/etc/cachesidecar/config.yaml", "namespaces: {pages: {default_tll: 5m}}\n")
 	if out, err := m.try("systemctl", "reload", "cachesidecar"); err == nil {
 		m.t.Errorf("a wrong configuration is accepted: %s", out)
@@ -207,7 +259,7 @@ func (m *machine) restarts() {
 	done := make(chan string)
 	go func() { // ends below
 		out, err := m.try("runuser", "-u", "app", "--", "sh", "-c",
-			"for i in $(seq 200); do cachesidecar set k v || exit 1; done")
+			"until [ -e /tmp/enough ]; do cachesidecar set k v || exit 1; done")
 		done <- fmt.Sprint(out, err)
 	}()
 	pid := m.mainPID()
@@ -217,9 +269,49 @@ func (m *machine) restarts() {
 	if now := m.mainPID(); now == pid {
 		m.t.Errorf("still process %s", pid)
 	}
+	m.run("touch", "/tmp/enough")
 	if got := <-done; got != "<nil>" {
 		m.t.Errorf("an app during restarts: %s", got)
 	}
+}
+
+// mended: a sidecar that cannot start, since its configuration is wrong, starts by itself once
+// that is right. Until then its socket stays.
+func (m *machine) mended() {
+	m.t.Helper()
+	m.write("/etc/cachesidecar/config.yaml", "l2_sise: 1GiB\n")
+	_, _ = m.try("systemctl", "restart", "cachesidecar")
+	time.Sleep(25 * time.Second) // more tries than systemd's own limits allow
+	m.run("systemctl", "is-active", "cachesidecar.socket")
+	m.write("/etc/cachesidecar/config.yaml", "{}\n")
+	sidecars.Until(m.t, "the sidecar serves again", func() bool {
+		_, err := m.as("app", "set", "k", "v")
+		return err == nil
+	})
+}
+
+// upgrades: installing over a package keeps what the administrator has made of its files, even
+// that one is not there.
+func (m *machine) upgrades() {
+	m.t.Helper()
+	pid := m.mainPID()
+	m.run("chmod", "0600", "/etc/cachesidecar/config.yaml")
+	m.run("chown", "cachesidecar", "/etc/cachesidecar/config.yaml")
+	m.run("sh", "-c", install)
+	if out := m.run("stat", "-c", "%U %G %a", "/etc/cachesidecar/config.yaml"); out != "cachesidecar cachesidecar 600\n" {
+		m.t.Errorf("an upgrade has made the configuration %q", out)
+	}
+	if out, err := m.as("app", "set", "k", "v"); err != nil || m.mainPID() == pid {
+		m.t.Errorf("after an upgrade: %v %s, process %s was %s", err, out, m.mainPID(), pid)
+	}
+	m.run("rm", "/etc/cachesidecar/config.yaml")
+	m.run("sh", "-c", install)
+	m.write("/etc/cachesidecar/config.yaml", "{}\n")
+	m.run("chown", "root:cachesidecar", "/etc/cachesidecar/config.yaml")
+	sidecars.Until(m.t, "the sidecar serves again", func() bool {
+		_, err := m.as("app", "set", "k", "v")
+		return err == nil
+	})
 }
 
 // watched: a sidecar that hangs is ended, and started again.

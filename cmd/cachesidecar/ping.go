@@ -8,7 +8,9 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar/unixsock"
 )
 
 // maxPings is the most round trips of one ping command.
@@ -21,7 +23,7 @@ func pingCommand(p *program) *cli.Command {
 		Flags: clientFlags(jsonFlag, &cli.IntFlag{
 			Name: "count", Aliases: []string{"c"}, Value: 1,
 			Usage: "make `N` round trips, one after the other",
-		}),
+		}, boolFlag("alive", "only fail if the sidecar is not there, or does not answer: for a liveness probe")),
 		Action: counted(0, 0, p.ping),
 	}
 }
@@ -41,6 +43,9 @@ func (p *program) ping(c *cli.Context) error {
 	if n < 1 || n > maxPings {
 		return usagef("--count %d: give 1 to %d", n, maxPings)
 	}
+	if c.Bool("alive") {
+		return alive(c)
+	}
 	cl, err := connect(c.Context, c)
 	if err != nil {
 		return err
@@ -51,6 +56,25 @@ func (p *program) ping(c *cli.Context) error {
 		return explain(c, err)
 	}
 	return p.show(c, r, func(out io.Writer) error { return writePings(out, shown(r)) })
+}
+
+// alive returns an error if no process takes connections, or if one does and does not answer.
+// A sidecar that refuses a connection, since it has too many, is alive: starting it again
+// would cut all apps.
+func alive(c *cli.Context) error {
+	path, timeout, err := socketAndTimeout(c)
+	if err != nil {
+		return err
+	}
+	nc, err := unixsock.Dial(c.Context, path)
+	if err != nil {
+		return explain(c, fmt.Errorf("%w: cannot connect to the sidecar: %w", cachesidecar.ErrUnavailable, err))
+	}
+	_ = nc.Close()
+	if hangs(c.Context, path, timeout) {
+		return explain(c, fmt.Errorf("%w: the sidecar takes connections and does not answer", cachesidecar.ErrTimeout))
+	}
+	return nil
 }
 
 func writePings(out io.Writer, r pinged) (err error) {

@@ -108,25 +108,31 @@ func TestInheritedSocket(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer nc.Close()
-	// The process's id must be in its environment. The shell knows it.
-	cmd := exec.Command("sh", "-c", `LISTEN_FDS=1 LISTEN_PID=$$ exec "$0" run --http off --node host1`, binary())
-	cmd.ExtraFiles = []*os.File{f} // becomes 3
-	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+notify)
-	p := launch(t, cmd)
-	p.socket = socket
-	if got := read(t, nc); got != "READY=1" {
-		t.Errorf("systemd is told %q, want READY=1", got)
-	}
-	p.dial().must(setRequest("k", "v"))
-	if o := p.at("get", "k"); o.out != "v" {
-		t.Errorf("through the inherited socket: %v", o)
-	}
-	p.signal(syscall.SIGTERM)
-	if got := read(t, nc); got != "STOPPING=1" {
-		t.Errorf("systemd is told %q, want STOPPING=1", got)
-	}
-	if status := p.wait(); status != exitDone {
-		t.Errorf("status %d", status)
+	for flag, warns := range map[string]bool{"--socket-mode=0660": false, "--socket-mode=0600": true} {
+		// The process's id must be in its environment. The shell knows it.
+		cmd := exec.Command("sh", "-c", `LISTEN_FDS=1 LISTEN_PID=$$ exec "$0" run --http off --node host1 "$1"`, binary(), flag)
+		cmd.ExtraFiles = []*os.File{f} // becomes 3
+		cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+notify)
+		p := launch(t, cmd)
+		p.socket = socket
+		if got := read(t, nc); got != "READY=1" {
+			t.Errorf("systemd is told %q, want READY=1", got)
+		}
+		log := p.log.String()
+		if strings.Contains(log, "socket, socket_mode and socket_group have no effect") != warns {
+			t.Errorf("with %s, which the socket has: %v: %s", flag, !warns, log)
+		}
+		p.dial().must(setRequest("k", "v"))
+		if o := p.at("get", "k"); o.out != "v" {
+			t.Errorf("through the inherited socket: %v", o)
+		}
+		p.signal(syscall.SIGTERM)
+		if got := read(t, nc); got != "STOPPING=1" {
+			t.Errorf("systemd is told %q, want STOPPING=1", got)
+		}
+		if status := p.wait(); status != exitDone {
+			t.Errorf("status %d", status)
+		}
 	}
 	if _, err := os.Lstat(socket); err != nil {
 		t.Errorf("the socket file is gone: %v", err)

@@ -48,8 +48,8 @@ func TestWatchdog(t *testing.T) {
 	}
 }
 
-// TestHangs checks which sidecars count as hanging: those that take a connection or a
-// request and do not answer.
+// TestHangs checks which sidecars count as hanging, for the watchdog and for ping --alive:
+// those that take a connection or a request and do not answer.
 func TestHangs(t *testing.T) {
 	p := runSidecar(t)
 	for _, tc := range []struct {
@@ -79,12 +79,23 @@ func TestHangs(t *testing.T) {
 		if got := hangs(context.Background(), socket, 300*time.Millisecond); got != tc.hangs {
 			t.Errorf("%s: hangs is %v", tc.name, got)
 		}
+		want := map[bool]int{false: exitDone, true: exitTimeout}[tc.hangs]
+		if o := command(t, "", "ping", "--alive", "--socket", socket, "--timeout", "300ms"); o.status != want || o.out != "" {
+			t.Errorf("%s: ping --alive: %v, want status %d", tc.name, o, want)
+		}
 		_ = ln.Close()
 	}
 	if hangs(context.Background(), p.socket, 10*time.Second) {
 		t.Error("a sidecar that serves counts as hanging")
 	}
-	if hangs(context.Background(), filepath.Join(tempDir(t), "absent"), time.Second) {
+	if o := p.at("ping", "--alive"); o.status != exitDone || o.out != "" {
+		t.Errorf("ping --alive: %v", o)
+	}
+	absent := filepath.Join(tempDir(t), "absent")
+	if hangs(context.Background(), absent, time.Second) {
 		t.Error("a socket that is not there counts as hanging: systemd would end a process that makes it again")
+	}
+	if o := command(t, "", "ping", "--alive", "--socket", absent); o.status != exitConnect {
+		t.Errorf("without a sidecar, ping --alive: %v", o)
 	}
 }
