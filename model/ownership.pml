@@ -274,7 +274,8 @@ inline answered(i, j) {
 	check()
 }
 
-/* The nodes whose answers i needs: all that live and are in, or can be polled. */
+/* The nodes whose answers i needs: all that live and are in, or can be polled. (The machine
+ * needs more: those too that it has not told that it is in. It begins less than the model.) */
 #define COUNT(i)      (LIVE(i) & (vin[i] | lease[i]))
 #ifdef WITHOUT_unknown
 #define UNKNOWN(i, j) 0

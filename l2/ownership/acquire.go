@@ -350,8 +350,12 @@ func (m *Machine) decide() {
 
 // counts says whether a claim needs a member's answer: the member is in; or it is out
 // as far as this node knows, but can be asked, since this node polls it. It may have
-// come in at this moment, as this node has, without either knowing.
-func (m *Machine) counts(o *member) bool { return o.live() && (o.in || m.leased(o)) }
+// come in at this moment, as this node has, without either knowing. So it counts, even if
+// polls fail from then on, until it has been told that this node is in, or is given up.
+func (m *Machine) counts(o *member) bool {
+	untold := o.askedAt < m.inAt && m.now-o.polledAt < m.judgeAfter()
+	return o.live() && (o.in || m.leased(o) || untold)
+}
 
 // answered says whether all members that must answer a claim have granted it, and
 // name only processes that this node knows.

@@ -66,7 +66,7 @@ func (m *Machine) judgeSelf() {
 	case !m.joined || m.leaving:
 	case anyIn && !allLeased, !anyIn && !first, m.shouldGo() != "":
 	case anyIn, m.cfg.Alone || m.now-m.aloneFrom >= m.cfg.Detection:
-		m.in = true
+		m.in, m.inAt = true, m.now
 		m.do(StateChanged{true, "joined"})
 	}
 }
