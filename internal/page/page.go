@@ -157,15 +157,16 @@ func (p *Page) draw() (document, event []byte, err error) {
 	if err := templates.ExecuteTemplate(&main, "main", &v); err != nil {
 		return nil, nil, fmt.Errorf("the status page cannot be drawn: %w", err)
 	}
-	v.Main = template.HTML(main.String())
+	text := strings.TrimSpace(main.String()) // the same in both: what is alike stays
+	v.Main = template.HTML(text)
 	if err := templates.Execute(&all, &v); err != nil {
 		return nil, nil, fmt.Errorf("the status page cannot be drawn: %w", err)
 	}
-	p.document, p.event = all.Bytes(), eventOf(main.String())
+	p.document, p.event = all.Bytes(), eventOf(text)
 	return p.document, p.event, nil
 }
 
 // eventOf returns an event whose data is the text.
 func eventOf(text string) []byte {
-	return []byte("data: " + strings.ReplaceAll(strings.TrimSpace(text), "\n", "\ndata: ") + "\n\n")
+	return []byte("data: " + strings.ReplaceAll(text, "\n", "\ndata: ") + "\n\n")
 }

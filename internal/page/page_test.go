@@ -85,6 +85,20 @@ func TestPageEscapes(t *testing.T) {
 	}
 }
 
+// TestPageAndEvent checks that the first event has what the document has, to the byte: the
+// script then changes nothing, and a selection made before it stays.
+func TestPageAndEvent(t *testing.T) {
+	document, event, err := (&fake{}).page().draw()
+	if err != nil {
+		t.Fatal(err)
+	}
+	data := strings.TrimSuffix(regexp.MustCompile("(?m)^data: ").ReplaceAllString(string(event), ""), "\n\n")
+	_, rest, _ := strings.Cut(string(document), "<main>")
+	if main, _, _ := strings.Cut(rest, "</main>"); main != data {
+		t.Errorf("the event has\n%q\nand the document\n%q", data, main)
+	}
+}
+
 // TestPageRates checks that rates are since the start at first, and then since the last
 // sample; and that requests within a sample's time share it.
 func TestPageRates(t *testing.T) {
