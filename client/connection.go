@@ -133,12 +133,6 @@ func (s *slot) follow(c *rpc.Client, w *wire.Welcome) error {
 
 // dial finds the socket, connects and sends HELLO.
 func (s *slot) dial(ctx context.Context) (*rpc.Client, error) {
-	timeout := s.cfg.DialTimeout
-	if s.moving() { // the socket may be there before the sidecar is
-		timeout = max(timeout, moveFor)
-	}
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
 	path, err := unixsock.Find(s.cfg.Socket)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", cachesidecar.ErrUnavailable, err)
@@ -149,17 +143,23 @@ func (s *slot) dial(ctx context.Context) (*rpc.Client, error) {
 			return nil, err
 		}
 	}
-	c, err := s.greet(ctx, path, token, timeout)
+	c, err := s.greet(ctx, path, token)
 	if (errors.Is(err, rpc.ErrClosed) || errors.Is(err, rpc.ErrNotSent)) && ctx.Err() == nil {
 		// A sidecar that ends closes what it has just accepted. If systemd keeps the socket,
 		// the next connection waits there for the next sidecar.
-		c, err = s.greet(ctx, path, token, timeout)
+		c, err = s.greet(ctx, path, token)
 	}
 	return c, err
 }
 
 // greet connects to the socket at path and sends HELLO.
-func (s *slot) greet(ctx context.Context, path, token string, timeout time.Duration) (*rpc.Client, error) {
+func (s *slot) greet(ctx context.Context, path, token string) (*rpc.Client, error) {
+	timeout := s.cfg.DialTimeout
+	if s.moving() { // the socket may be there before the sidecar is
+		timeout = max(timeout, moveFor)
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
 	nc, err := unixsock.Dial(ctx, path)
 	if err != nil {
 		return nil, fmt.Errorf("%w: cannot connect to the sidecar: %w", cachesidecar.ErrUnavailable, err)
@@ -175,6 +175,9 @@ func (s *slot) greet(ctx context.Context, path, token string, timeout time.Durat
 			s.maxValue.Store(int64(w.Limits.Value))
 			s.greeted.Store(&greeting{c, w, sameClock(w.Boot, before, s.clock.Read().Boot)})
 			err = s.follow(c, &w)
+		}
+		if err == nil && c.Retiring() { // it ends already
+			err = fmt.Errorf("%w: %w", cachesidecar.ErrUnavailable, rpc.ErrNotSent)
 		}
 		c.Release(call)
 	} else if !errors.Is(err, context.Canceled) {

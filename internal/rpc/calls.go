@@ -17,6 +17,7 @@ type slot struct {
 	turn   uint32
 	caller Caller // nil once the caller has been told, or has given up
 	until  time.Time
+	unsent bool // the peer reads no more, and has not got the request
 }
 
 // inFlight returns the number of slots in use.
@@ -37,7 +38,7 @@ func (s *calls) add(caller Caller, until time.Time) (id uint64) {
 	c := s.slots[at]
 	c.turn++
 	c.id = uint64(c.turn)<<32 | uint64(at+1)
-	c.caller, c.until = caller, until
+	c.caller, c.until, c.unsent = caller, until, false
 	return c.id
 }
 
@@ -66,6 +67,24 @@ func (s *calls) anyWaits() bool {
 		}
 	}
 	return false
+}
+
+// notSent notes that the request of a call was not sent.
+func (s *calls) notSent(id uint64) {
+	if c := s.find(id); c != nil {
+		c.unsent = true
+	}
+}
+
+// giveUpUnsent removes the callers of calls whose requests were not sent.
+func (s *calls) giveUpUnsent() (left []Caller) {
+	for _, c := range s.slots {
+		if c.caller != nil && c.unsent {
+			left = append(left, c.caller)
+			c.caller = nil
+		}
+	}
+	return left
 }
 
 // giveUp removes the callers of all calls that have expired at now, or of all calls for

@@ -119,7 +119,7 @@ func NewClient(nc net.Conn, cfg ClientConfig) *Client {
 		return nil
 	})
 	c.outbox.init(&c.socket, nil, c.onFail) // requests are charged by the Client
-	c.outbox.refill = c.refillLocked
+	c.outbox.refill, c.outbox.onCut = c.refillLocked, c.cutLocked
 	c.expiry.run, c.expiry.group = c.expire, &c.background
 	go c.readLoop() // owned by the client: ends with the connection; Close waits
 	return c

@@ -16,10 +16,17 @@ func (c *Client) readLoop() {
 	c.fail(fmt.Errorf("%w: %w", ErrClosed, err))
 	_ = c.socket.nc.Close()
 	o := &c.outbox
+	o.waitForWriter()
 	o.mu.Lock()
+	why := c.goneLocked()
+	c.requests.removeAll(c.socket.fd.unsent, c.calls.notSent)
+	unsent := c.calls.giveUpUnsent()
 	left, _ := c.calls.giveUp(time.Time{})
 	err = o.err
 	o.mu.Unlock()
+	for _, caller := range unsent {
+		caller.Answered(&c.answers, nil, why)
+	}
 	for _, caller := range left {
 		caller.Answered(&c.answers, nil, err)
 	}

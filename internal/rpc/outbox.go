@@ -1,9 +1,11 @@
 package rpc
 
 import (
+	"errors"
 	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -21,7 +23,10 @@ type outbox struct {
 	// onFail is told once, with the lock held, that err ends the connection, and returns
 	// the error to keep.
 	onFail func(err error) error
-	share  share
+	// onCut is told, with the lock held, that the peer reads no more and may still answer. Nil:
+	// such a connection ends.
+	onCut func()
+	share share
 
 	// Since when the oldest chunks wait for the peer, UnixNano; zero: none wait.
 	blocked atomic.Int64
@@ -208,7 +213,11 @@ func (o *outbox) writtenLocked(err error) {
 		o.queue.long--
 	}
 	o.current = chunk{}
-	if err != nil {
+	switch {
+	case err == nil:
+	case o.onCut != nil && errors.Is(err, syscall.EPIPE):
+		o.onCut()
+	default:
 		o.failLocked(err)
 	}
 	if o.old > 0 && o.err == nil {

@@ -149,6 +149,35 @@ func (r *requests) removeExpired(now time.Time, left func(id uint64)) {
 	})
 }
 
+// removeAll removes the requests that wait, and those of the present write that are not
+// in front of its last unsent bytes. It calls left for each.
+func (r *requests) removeAll(unsent int, left func(id uint64)) {
+	idsBehind(r.writes, len(r.writes)-unsent, left)
+	idsBehind(r.short, 0, left)
+	for r.long.len() > 0 {
+		one := r.long.pop()
+		r.bytes -= int64(cap(one.frame))
+		r.countFor(one.process, -int64(cap(one.frame)))
+		left(one.id)
+	}
+	for _, p := range r.shorts {
+		r.countFor(p.process, -p.n)
+	}
+	idsBehind(r.end.frame, 0, left)
+	r.short, r.shorts, r.last, r.end = r.short[:0], r.shorts[:0], time.Time{}, longOne{}
+}
+
+// idsBehind calls each with the ids of the frames of b that end behind an offset.
+func idsBehind(b []byte, offset int, each func(id uint64)) {
+	for at := 0; at < len(b); {
+		begin := at + wire.LengthSize
+		at = begin + wire.FrameLength(b[at:])
+		if id, ok := wire.PeekID(b[begin:at]); ok && at > offset {
+			each(id)
+		}
+	}
+}
+
 // smallParts is more than most requests have beside their key and value, in bytes.
 const smallParts = 512
 

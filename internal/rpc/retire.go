@@ -88,6 +88,14 @@ func (c *Client) Leave() {
 	c.finishLocked()
 }
 
+// cutLocked takes note that the peer reads no more: it is about to close the connection,
+// and still answers what it has read. The reader tells the other callers at the end.
+func (c *Client) cutLocked() {
+	c.leaving.Store(true)
+	c.retiring = true
+	c.requests.removeAll(c.socket.fd.unsent, c.calls.notSent)
+}
+
 // Retiring says whether another connection replaces this one.
 func (c *Client) Retiring() bool {
 	c.outbox.mu.Lock()

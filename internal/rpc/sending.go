@@ -31,10 +31,10 @@ func (c *Client) queue(q *wire.Request, timeout time.Duration, caller Caller) er
 // goneLocked returns why no more calls are taken, or nil.
 func (c *Client) goneLocked() error {
 	switch {
-	case c.outbox.err != nil:
-		return fmt.Errorf("%w: %w", ErrNotSent, c.outbox.err)
 	case c.retiring:
 		return fmt.Errorf("%w: %w", ErrNotSent, ErrRetiring)
+	case c.outbox.err != nil:
+		return fmt.Errorf("%w: %w", ErrNotSent, c.outbox.err)
 	}
 	return nil
 }

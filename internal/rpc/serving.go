@@ -195,8 +195,13 @@ func (c *Conn) drain() error {
 	return err
 }
 
-// shutdown makes the reader stop after the bytes it has read.
+// shutdown makes the reader stop: over a Unix socket at the end of what the peer has sent,
+// so that the peer knows of each request whether it was served; else after the bytes that
+// it has read.
 func (c *Conn) shutdown() {
+	if c.socket.closeRead() {
+		return
+	}
 	c.closing.Store(true)
 	c.socket.wakeReader()
 }

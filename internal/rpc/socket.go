@@ -74,6 +74,13 @@ func (s *socket) closeWrite() bool {
 	return ok && cw.CloseWrite() == nil
 }
 
+// closeRead takes no more bytes from the peer: its next write fails, and what it has sent
+// before can still be read. It says whether that is possible, as it is over a Unix socket.
+func (s *socket) closeRead() bool {
+	c, ok := s.nc.(*net.UnixConn)
+	return ok && c.CloseRead() == nil
+}
+
 func isTimeout(err error) bool {
 	var ne net.Error
 	return errors.As(err, &ne) && ne.Timeout()

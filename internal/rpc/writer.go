@@ -18,6 +18,7 @@ type writer struct {
 	beforeWait func() error // called before a write waits, after its deadline is set
 
 	rest    []byte
+	unsent  int // bytes that the last write has left, if it has failed
 	left    int // length of rest when the deadline was set
 	err     error
 	timed   bool // a deadline is set
@@ -45,7 +46,7 @@ func (w *writer) write(b []byte) error {
 			err = w.raw.Write(w.tryFn)
 		}
 	}
-	w.rest, w.lastTry = nil, false
+	w.unsent, w.rest, w.lastTry = len(w.rest), nil, false
 	if w.timed {
 		if e := w.untime(); err == nil {
 			err = e
@@ -90,7 +91,7 @@ func (w *writer) writeNow(b []byte) (n int, err error) {
 	w.rest, w.err, w.now = b, nil, true
 	err = w.raw.Write(w.tryFn)
 	n = len(b) - len(w.rest)
-	w.rest, w.now = nil, false
+	w.unsent, w.rest, w.now = len(w.rest), nil, false
 	if err == nil {
 		err = w.err
 	}
