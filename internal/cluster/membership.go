@@ -122,6 +122,9 @@ func (ms *membership) goodbye(id kv.Process) {
 func (ms *membership) tick(m *ownership.Machine, now time.Duration) {
 	ms.takeRumours(m, now)
 	ms.takeOut(m, now)
+	for _, o := range ms.driver.members {
+		m.Refused(o.id, o.trouble != "")
+	}
 	m.Tick(now)
 	ms.sweep(m, now)
 }

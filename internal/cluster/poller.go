@@ -46,7 +46,7 @@ func (p *poller) poll(ctx context.Context, id kv.Process, kick <-chan struct{}) 
 func (p *poller) pollOnce(ctx context.Context, id kv.Process) {
 	sent := p.cfg.Clock.Read()
 	p.driver.checkPause(sent.Boot)
-	body, err := p.body(id, sent)
+	body, said, err := p.body(id, sent)
 	if err != nil {
 		p.cfg.Log.Error("poll", "error", err)
 		return
@@ -66,7 +66,7 @@ func (p *poller) pollOnce(ctx context.Context, id kv.Process) {
 	p.cfg.Versions.Observe(kv.Version(w.Clock))
 	var o *Owner
 	p.driver.stepAbout(id, func(m *ownership.Machine, now time.Duration) {
-		m.Polled(now, id, sent.Boot, fromPoll(&w))
+		m.Polled(now, id, sent.Boot, said, fromPoll(&w))
 		p.record(m, now, id, &w)
 		o = p.driver.owner(id)
 	})
@@ -89,8 +89,8 @@ func (p *poller) record(m *ownership.Machine, now time.Duration, id kv.Process, 
 	}
 }
 
-// body returns what this node tells about itself.
-func (p *poller) body(to kv.Process, now kv.Moment) ([]byte, error) {
+// body returns what this node tells about itself, and the state in it.
+func (p *poller) body(to kv.Process, now kv.Moment) (body []byte, said uint64, err error) {
 	p.driver.mu.Lock()
 	defer p.driver.mu.Unlock()
 	machine := p.driver.machine
@@ -105,7 +105,8 @@ func (p *poller) body(to kv.Process, now kv.Moment) ([]byte, error) {
 	for _, name := range machine.Unpolled() {
 		w.Cannot = append(w.Cannot, string(name))
 	}
-	return wire.MarshalBody(&w)
+	body, err = wire.MarshalBody(&w)
+	return body, info.State, err
 }
 
 // promises is toPromises. It keeps the result for the next member, to which the machine

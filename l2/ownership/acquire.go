@@ -349,13 +349,22 @@ func (m *Machine) decide() {
 }
 
 // counts says whether a claim needs a member's answer: the member is in; or it is out
-// as far as this node knows, but can be asked, since this node polls it. It may have
+// as far as this node knows, but can be asked, since it answers polls. It may have
 // come in at this moment, as this node has, without either knowing. So it counts, even if
-// polls fail from then on, until it has been told that this node is in, or is given up.
+// polls fail from then on, until it has been told that this node is in, or is given up. Of
+// two nodes that refuse each other, neither comes in while it knows that the other is in.
 func (m *Machine) counts(o *member) bool {
-	untold := o.askedAt < m.inAt && m.now-o.polledAt < m.judgeAfter()
-	return o.live() && (o.in || m.leased(o) || untold)
+	if !o.live() || o.in {
+		return o.live()
+	}
+	answers := o.askedAt > 0 && o.askedAt >= o.cameAt && m.now-o.askedAt < m.cfg.Bound
+	stranger := o.refused && !o.wasIn
+	return answers || m.untold(o) && !stranger && m.now-o.polledAt < m.judgeAfter()
 }
+
+// untold says whether a member has answered no poll since this node last came in: it may
+// not know that this node is in.
+func (m *Machine) untold(o *member) bool { return o.said < m.inSince }
 
 // answered says whether all members that must answer a claim have granted it, and
 // name only processes that this node knows.

@@ -17,11 +17,11 @@ func TestAttested(t *testing.T) {
 	m, o := newMachine("a"), newMachine("b")
 	exchange := func() {
 		info := o.InfoFor(a)
-		m.Polled(now, b, now, info)
+		m.Polled(now, b, now, m.State(), info)
 		o.PolledBy(now, a, m.InfoFor(b))
 	}
 	o.PolledBy(now, a, m.InfoFor(b))
-	o.Polled(now, c, now, Info{State: 1, Joined: true, In: true, Weight: 1})
+	o.Polled(now, c, now, o.State(), Info{State: 1, Joined: true, In: true, Weight: 1})
 	first := o.InfoFor(a)
 	if !slices.Contains(first.Others, Standing{c, 1, 1, true}) {
 		t.Fatalf("it tells %v", first.Others)
@@ -39,12 +39,12 @@ func TestAttested(t *testing.T) {
 			t.Errorf("it attests a process that it has not heard: %v", s)
 		}
 	}
-	o.Polled(now, c, now, Info{State: 2, Joined: true, Weight: 1}) // c has gone out
+	o.Polled(now, c, now, o.State(), Info{State: 2, Joined: true, Weight: 1}) // c has gone out
 	exchange()
 	if m.members["c"].in {
 		t.Error("c is in, and another member has heard that it is out")
 	}
-	o.Polled(now, c, now, Info{State: 3, Joined: true, In: true, Weight: 2})
+	o.Polled(now, c, now, o.State(), Info{State: 3, Joined: true, In: true, Weight: 2})
 	if exchange(); !m.members["c"].in || m.members["c"].weight != 2 {
 		t.Error("c is out, and another member has heard that it is in")
 	}

@@ -12,6 +12,7 @@ const (
 	contactMin  = 6                             // looks in a row at which a node must be awake to tell of others
 	silentFor   = simDetection - simBound/2     // no word for so long,
 	pathlessFor = (simDetection - simBound) / 2 // and no path for so long of it: a split
+	healing     = 3 * simBound                  // after it: both sides hear of each other
 )
 
 // contact watches whether the nodes can tell each other that they live.
@@ -25,7 +26,8 @@ type contact struct {
 // silence is what one node has not heard of another.
 type silence struct{ total, pathless time.Duration }
 
-// watch notes a split as soon as two nodes have lost contact.
+// watch notes when two nodes are without contact. That excuses two owners until they have
+// had the time to hear of each other again.
 func (s *sim) watch() {
 	c := &contact{s: s, awake: make([]int, len(s.nodes)), epoch: make([]int, len(s.nodes))}
 	for range s.nodes {
@@ -57,13 +59,11 @@ func (c *contact) look() {
 				*s = silence{}
 			}
 			if s.total >= silentFor && s.pathless >= pathlessFor {
-				c.s.split = true
+				c.s.lostAt = c.s.now
 			}
 		}
 	}
-	if !c.s.split {
-		c.s.after(contactLook, c.look)
-	}
+	c.s.after(contactLook, c.look)
 }
 
 // tells says whether a node has been awake for long enough.

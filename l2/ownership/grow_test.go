@@ -29,7 +29,7 @@ func TestRingGrowsTogether(t *testing.T) {
 	}
 	for i := range others {
 		id := kv.Process{Node: kv.NodeID(fmt.Sprint("n", i)), Epoch: 1}
-		m.Polled(now, id, now, Info{State: 1, Joined: true, In: true, Weight: 1})
+		m.Polled(now, id, now, m.State(), Info{State: 1, Joined: true, In: true, Weight: 1})
 		m.Leased(now, id, now)
 	}
 	count()

@@ -54,9 +54,9 @@ func (m *Machine) Heard(now time.Duration, id kv.Process) {
 	}
 }
 
-// Polled says that a poll of a process, sent at some time, has been answered with
-// some Info.
-func (m *Machine) Polled(now time.Duration, id kv.Process, sent time.Duration, info Info) {
+// Polled says that a poll of a process has been answered with some Info. The poll was sent
+// at some time, and has said a State.
+func (m *Machine) Polled(now time.Duration, id kv.Process, sent time.Duration, said uint64, info Info) {
 	m.now = max(m.now, now)
 	m.reinstate(id)
 	o := m.current(id)
@@ -64,9 +64,16 @@ func (m *Machine) Polled(now time.Duration, id kv.Process, sent time.Duration, i
 		return
 	}
 	m.hear(o)
-	o.polledAt, o.askedAt = m.now, max(o.askedAt, sent)
+	o.polledAt, o.askedAt, o.said = m.now, max(o.askedAt, sent), max(o.said, said)
 	m.learn(o, info)
 	m.settle()
+}
+
+// Refused says whether this node refuses a process, or the process this node.
+func (m *Machine) Refused(id kv.Process, refused bool) {
+	if o := m.members[id.Node]; o != nil && o.id == id {
+		o.refused = refused
+	}
 }
 
 // Leased says that everything that was in a process's log when a poll of it was sent

@@ -50,7 +50,7 @@ type Machine struct {
 	startedAt time.Duration // start of the search for other nodes
 	joined    bool
 	in        bool
-	inAt      time.Duration // when it last came in
+	inSince   uint64 // state when it last came in
 	leaving   bool
 	stays     bool          // leaving ends once nothing is retired: see Stay
 	state     uint64        // counts the changes of what it tells about itself

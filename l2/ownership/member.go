@@ -22,6 +22,9 @@ type member struct {
 	leasedAt time.Duration // send time of the poll that gave our lease on it; zero: none
 	polledAt time.Duration // when a poll of it was last answered
 	askedAt  time.Duration // when the last poll was sent that it has answered
+	said     uint64        // this node's state, in the polls that it has answered
+	refused  bool          // one of the two refuses the other
+	wasIn    bool          // it has been in, as far as this node knows
 	leasesUs bool          // it says that it has a lease on this node
 	inRing   bool
 

@@ -16,7 +16,7 @@ func meet(now time.Duration, self kv.Process, alone bool, others ...kv.Process) 
 		Stamp: func() kv.Version { v++; return v }, Rand: rand.New(rand.NewPCG(1, 1)),
 	}, now)
 	for _, id := range others {
-		m.Polled(now, id, now, Info{State: 1, Joined: true, In: true, Weight: 100, Leased: true})
+		m.Polled(now, id, now, m.State(), Info{State: 1, Joined: true, In: true, Weight: 100, Leased: true})
 		m.Leased(now, id, now)
 	}
 	m.Tick(now)

@@ -37,7 +37,7 @@ func TestLateWordOfAnEarlierProcess(t *testing.T) {
 		t.Error("an earlier process was granted something")
 	}
 	is("a late ACQUIRE", later)
-	m.Polled(now, later, now, Info{State: 2, Joined: true, In: true, Weight: 1})
+	m.Polled(now, later, now, m.State(), Info{State: 2, Joined: true, In: true, Weight: 1})
 	m.Leased(now, later, now)
 	if !m.leased(m.members["b"]) {
 		t.Error("the later one counts no more")
@@ -59,13 +59,13 @@ func TestEarlierByItsClock(t *testing.T) {
 	m := newMachine("a")
 	old, present := kv.Process{Node: "b", Epoch: 8}, kv.Process{Node: "b", Epoch: 7}
 	now := time.Hour
-	m.Polled(now, old, now, Info{State: 2, Joined: true, In: true, Weight: 1})
+	m.Polled(now, old, now, m.State(), Info{State: 2, Joined: true, In: true, Weight: 1})
 	m.Seen(now, old, 0, 1, true)
 	m.Seen(now, present, 0, 1, true)
 	for range 8 {
 		now += m.cfg.Detection / 4
 		m.Tick(now)
-		m.Polled(now, present, now, Info{State: 1, Joined: true, Weight: 1})
+		m.Polled(now, present, now, m.State(), Info{State: 1, Joined: true, Weight: 1})
 	}
 	if o := m.members["b"]; o.id != present || !o.live() {
 		t.Errorf("b is %v", o.id)

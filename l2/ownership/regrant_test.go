@@ -22,7 +22,7 @@ func TestReleasedGrows(t *testing.T) {
 	}, now)
 	m.Tick(now)
 	for _, id := range []kv.Process{b, d} {
-		m.Polled(now, id, now, Info{State: 1, Joined: true, In: true, Weight: 100, Leased: true})
+		m.Polled(now, id, now, m.State(), Info{State: 1, Joined: true, In: true, Weight: 100, Leased: true})
 		m.Leased(now, id, now)
 	}
 	m.Tick(now)

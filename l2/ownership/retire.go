@@ -79,14 +79,15 @@ func (m *Machine) ringDiffers() bool {
 	return in != len(m.entered) // one of them is no longer known
 }
 
-// retireFor returns how long a retired ownership waits for an ACQUIRE. If the ring
+// retireFor returns how long a retired ownership waits for an ACQUIRE: for longer than a
+// claim waits for a member that does not answer. If the ring
 // names this node itself, the asker did not know all members yet: it asks again for
 // B/2, and no longer.
 func (m *Machine) retireFor(i uint16) time.Duration {
 	if m.table.Owner(i) == m.cfg.Self.Node {
 		return m.cfg.Bound * 3 / 4
 	}
-	return 2 * m.cfg.Bound
+	return m.judgeAfter() + m.cfg.Bound/2
 }
 
 // retire stops an ownership from serving.

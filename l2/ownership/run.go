@@ -118,7 +118,7 @@ func (m *Machine) Abandon(now time.Duration) {
 }
 
 // Stay takes Leave back: the node offers its weight again once other nodes have taken
-// over what Leave has retired, or after 2 B. What is retired never serves again, and while
+// over what Leave has retired, or has had the time to. What is retired never serves again, and while
 // the ring names this node, no other node asks for it.
 func (m *Machine) Stay(now time.Duration) {
 	m.now = max(m.now, now)

@@ -78,7 +78,8 @@ type sim struct {
 	nodes      []*simNode
 	loss       float64
 	cut        map[[2]int]bool // one way
-	split      bool            // a cut was long enough for both sides to go on
+	split      bool            // the network is cut in two, again and again: no rule holds
+	lostAt     time.Duration   // when two nodes were last without contact; see watch
 	voters     []kv.NodeID     // policy consistent, with these; nil: available
 	rivals     int             // so many first nodes, whose rings never agree
 	slow       bool            // some messages take very long
@@ -236,17 +237,20 @@ func (n *simNode) carryOut() {
 			}
 		}
 	}
-	if !n.s.split {
+	if !n.s.excused() {
 		n.s.check()
 	}
 }
+
+// excused says whether two nodes have lost contact lately, or may have.
+func (s *sim) excused() bool { return s.split || s.lostAt > 0 && s.now-s.lostAt < healing }
 
 // begins notes the owner, and checks that a new owner gets entries from the last
 // owner only.
 func (s *sim) begins(n *simNode, b Begun) {
 	for p := range b.Partitions.All() {
 		for from, set := range b.Releasers {
-			if set.Has(p) && from != s.owners[p] && !s.split {
+			if set.Has(p) && from != s.owners[p] && !s.excused() {
 				s.breaks("seed %d at %v: %s takes partition %d with what %s had, but %s owned it last", s.seed, s.now-time.Hour, n.id, p, from, s.owners[p])
 			}
 		}
@@ -378,7 +382,7 @@ func (n *simNode) pollOne(id kv.Process) {
 			answer, by := to.m.InfoFor(from), to.id
 			n.s.send(to.at, n.at, func() {
 				n.run(epoch, func() {
-					n.m.Polled(n.now(), by, sent, answer)
+					n.m.Polled(n.now(), by, sent, info.State, answer)
 					n.m.Leased(n.now(), by, sent)
 				})
 			})
@@ -444,7 +448,7 @@ func (n *simNode) hear(told []rumour) {
 	for i, r := range told {
 		if i != n.at && r.at > n.rumours[i].at && r.id.Node != "" {
 			n.rumours[i] = r
-			n.m.Seen(n.now(), r.id, r.state, r.weight, r.in)
+			n.m.Seen(n.now(), r.id, 0, r.weight, r.in) // a hint only, as in the driver
 		}
 	}
 }
@@ -620,7 +624,6 @@ func splits(s *sim) {
 
 // links cuts some links, one way or both, for some time.
 func links(s *sim) {
-	s.split = s.voters == nil
 	for range 6 {
 		a, b := s.rnd.IntN(len(s.nodes)), s.rnd.IntN(len(s.nodes))
 		both := s.rnd.IntN(2) == 0
@@ -703,7 +706,7 @@ func oneOwner(t *testing.T, f fault, first uint64, consistent bool) {
 		begun += s.begun
 		ended += s.ended
 		forgotten += s.forgotten
-		if s.split {
+		if s.split || s.lostAt > 0 {
 			split++
 		}
 	}

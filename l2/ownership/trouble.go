@@ -15,6 +15,7 @@ import (
 func (m *Machine) judgeMembers() {
 	grows := len(m.entered) < growAtOnce || m.now-m.grownAt >= m.cfg.Bound/growEvery
 	for _, o := range m.members {
+		o.wasIn = o.wasIn || o.in
 		if !o.dead && o.missing && m.now-o.heardAt >= m.cfg.Detection {
 			o.dead = true
 			m.do(Died{o.id, m.now - o.heardAt, false})
@@ -66,7 +67,8 @@ func (m *Machine) judgeSelf() {
 	case !m.joined || m.leaving:
 	case anyIn && !allLeased, !anyIn && !first, m.shouldGo() != "":
 	case anyIn, m.cfg.Alone || m.now-m.aloneFrom >= m.cfg.Detection:
-		m.in, m.inAt = true, m.now
+		m.in = true
+		m.inSince = m.State()
 		m.do(StateChanged{true, "joined"})
 	}
 }
@@ -149,14 +151,21 @@ func (m *Machine) shouldGo() string {
 		switch {
 		case degree[self] != degree[other]:
 			goes = degree[self] > degree[other]
-		case m.isIn(self) != m.isIn(other):
-			goes = m.isIn(other)
+		case m.mayBeIn(self) != m.mayBeIn(other):
+			goes = m.mayBeIn(other)
 		}
 		if goes {
 			return "it cannot poll, or be polled by, " + string(other)
 		}
 	}
 	return ""
+}
+
+// mayBeIn says whether a node is in as far as this one knows: also if both may have come
+// in at the same time, and the other has not been told.
+func (m *Machine) mayBeIn(n kv.NodeID) bool {
+	o := m.members[n]
+	return m.isIn(n) || n != m.cfg.Self.Node && m.in && o.askedAt > 0 && m.untold(o)
 }
 
 // Trouble says why a node, this one or another, is not in although it lives. It is
