@@ -59,27 +59,7 @@ func (a *busyApp) run(ctx context.Context, wg *sync.WaitGroup, cl *client.Client
 // process. Then calls wait no longer than there is no socket.
 func TestRollingRestart(t *testing.T) {
 	t.Run("systemd keeps the socket", func(t *testing.T) {
-		socket := filepath.Join(tempDir(t), "s")
-		ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer ln.Close()
-		f, err := ln.File()
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer f.Close()
-		rollingRestart(t, func(flags ...string) *process { // as systemd does
-			cmd := exec.Command("sh", append([]string{
-				"-c", `LISTEN_FDS=1 LISTEN_PID=$$ exec "$0" run --http off --node host1 "$@"`, binary(),
-			}, flags...)...)
-			cmd.ExtraFiles = []*os.File{f}
-			p := launch(t, cmd)
-			p.socket = socket
-			p.waitFor("the sidecar to serve", p.log, func(log string) bool { return strings.Contains(log, `"msg":"serving"`) })
-			return p
-		})
+		rollingRestart(t, kept(t))
 	})
 	t.Run("the socket goes with the process", func(t *testing.T) {
 		socket := filepath.Join(tempDir(t), "s")
@@ -93,6 +73,75 @@ func TestRollingRestart(t *testing.T) {
 			t.Errorf("a call took %v, the socket was away for %v", longest, gap)
 		}
 	})
+}
+
+// kept returns a function that starts a host at a socket that stays, as systemd does.
+func kept(t *testing.T) func(flags ...string) *process {
+	socket := filepath.Join(tempDir(t), "s")
+	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ln.Close() })
+	f, err := ln.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return func(flags ...string) *process {
+		cmd := exec.Command("sh", append([]string{
+			"-c", `LISTEN_FDS=1 LISTEN_PID=$$ exec "$0" run --http off --node host1 "$@"`, binary(),
+		}, flags...)...)
+		cmd.ExtraFiles = []*os.File{f}
+		p := launch(t, cmd)
+		p.socket = socket
+		p.waitFor("the sidecar to serve", p.log, func(log string) bool { return strings.Contains(log, `"msg":"serving"`) })
+		return p
+	}
+}
+
+// TestRestartsMeetNewClients: no write of a client that has just connected fails while the
+// sidecar is restarted, if systemd keeps the socket. A sidecar that ends has said HELLO to
+// some, and has not heard that they want to be told.
+func TestRestartsMeetNewClients(t *testing.T) {
+	start := kept(t)
+	p := start()
+	socket := p.socket
+	end := func(p *process) {
+		p.signal(syscall.SIGTERM)
+		if status := p.wait(); status != exitDone {
+			t.Errorf("status %d", status)
+		}
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	var calls sync.WaitGroup
+	var done atomic.Int64
+	for range 6 {
+		calls.Go(func() {
+			for ctx.Err() == nil {
+				cfg := client.Config{Socket: socket, Conns: 1, DialTimeout: time.Minute, RequestTimeout: time.Minute}
+				c, err := client.Dial(t.Context(), cfg)
+				if err == nil {
+					_, err = c.Set(t.Context(), "k", []byte("v"), cachesidecar.SetOptions{})
+					c.Close()
+				}
+				if err != nil {
+					t.Error(err)
+				}
+				done.Add(1)
+			}
+		})
+	}
+	for range 40 {
+		time.Sleep(20 * time.Millisecond)
+		end(p)
+		p = start()
+	}
+	stop()
+	calls.Wait()
+	t.Logf("%d writes", done.Load())
+	end(p)
 }
 
 // unserved returns the longest time for which nothing accepts connections at a socket,

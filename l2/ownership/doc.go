@@ -12,7 +12,8 @@
 //
 //	start    owns nothing; waits until it hears a member that has itself joined,
 //	         or has found none for the detection time
-//	out      joined, in no ring, blocks no member that it knows to be in
+//	out      joined, in no ring; grants what it is asked for. A member that has just
+//	         come in waits for it until it knows that: see Machine.counts
 //	in       says so once every member that is in has a lease on it, and it has
 //	         a lease on each of them; other members take it into their ring once
 //	         they have polled it
