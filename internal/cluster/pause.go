@@ -72,6 +72,9 @@ func (d *driver) judgeGap(now, length time.Duration) {
 		return
 	}
 	d.counts.stopped.Add(int64(length))
+	if d.cfg.Bind == "" { // no other node can ever own what this one has
+		return
+	}
 	stop, paused := d.machine.Gap(now, length)
 	if paused {
 		d.counts.pauses.Add(1)

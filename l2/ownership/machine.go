@@ -58,7 +58,6 @@ type Machine struct {
 	aloneFrom time.Duration // since then no other member is in
 	rumourAt  time.Duration // last rumour of an unmet process that counts: see Rumour
 	gaps      gaps          // since the last pause
-	met       bool          // another member has ever been known
 	standings []Standing    // what it has heard of other members, as last told
 	othersAt  uint64        // counts the changes of standings
 

@@ -70,7 +70,6 @@ func (m *Machine) current(id kv.Process) *member {
 	}
 	o = &member{id: id, cameAt: m.now, heardAt: m.now, polledAt: m.now}
 	m.members[id.Node] = o
-	m.met = true
 	return o
 }
 

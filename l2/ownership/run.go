@@ -34,8 +34,8 @@ func (m *Machine) settle() {
 // Several gaps are a pause if their sum within the detection time reaches B, unless
 // every member that is not considered dead has answered a poll that was sent within
 // B: such a member cannot consider this node dead yet. In case of a pause, Gap has
-// called Pause and returns how long the process did not run. A node that has never met another does not
-// pause: no other node can have taken anything from it.
+// called Pause and returns how long the process did not run. A node that knows no other
+// pauses too: another may have started meanwhile, and heard nothing of it.
 //
 // After a long gap that is no pause, the timers of others' silence continue from
 // where they stood: silence counts only while the node runs.
@@ -48,7 +48,7 @@ func (m *Machine) Gap(now, length time.Duration) (stop Stoppage, paused bool) {
 	} else if counts >= m.cfg.Bound && !failpoint.Out(failpoint.Stutter) {
 		paused = m.unanswered() || failpoint.Out(failpoint.Answered)
 	}
-	if paused && m.met && !failpoint.Out(failpoint.Pause) {
+	if paused && !failpoint.Out(failpoint.Pause) {
 		m.Pause(now)
 		return stop, true
 	}

@@ -250,11 +250,13 @@ func (s *sim) excused() bool { return s.split || s.lostAt > 0 && s.now-s.lostAt 
 func (s *sim) begins(n *simNode, b Begun) {
 	for p := range b.Partitions.All() {
 		for from, set := range b.Releasers {
-			if set.Has(p) && from != s.owners[p] && !s.excused() {
+			if set.Has(p) && from != s.owners[p] && s.owners[p].Node != "" && !s.excused() {
 				s.breaks("seed %d at %v: %s takes partition %d with what %s had, but %s owned it last", s.seed, s.now-time.Hour, n.id, p, from, s.owners[p])
 			}
 		}
-		s.owners[p] = n.id
+		if s.owners[p] = n.id; s.excused() { // another may own it too
+			s.owners[p] = kv.Process{}
+		}
 	}
 }
 

@@ -197,3 +197,16 @@ func turns(s *sim) {
 		})
 	}
 }
+
+// TestPausesAlone: a node that knows no other pauses too. Others, which were stopped as it
+// began, may have heard of it, and taken it for dead.
+func TestPausesAlone(t *testing.T) {
+	m := newMachine("a")
+	now := time.Hour + 2*time.Second
+	if m.Tick(now); !m.In() {
+		t.Fatal("a does not come in alone")
+	}
+	if _, paused := m.Gap(now+2*time.Second, 2*time.Second); !paused || m.In() || m.Unended() > 0 {
+		t.Errorf("paused: %v, in: %v, %d partitions owned", paused, m.In(), m.Unended())
+	}
+}
