@@ -20,16 +20,22 @@ func TestMain(m *testing.M) { sidecars.Main(m) }
 // pack runs deploy/package and returns the folder with what it has built.
 func pack(t *testing.T, args ...string) string {
 	t.Helper()
+	out := t.TempDir()
+	packAs(t, out, "v9.8.7", args...)
+	return out
+}
+
+// packAs makes a version of it, in a folder.
+func packAs(t *testing.T, out, version string, args ...string) {
+	t.Helper()
 	if _, err := exec.LookPath("git"); err != nil {
 		sidecars.Needs(t, "there is no git: install the Debian package git")
 	}
-	out := t.TempDir()
 	cmd := exec.Command("../../deploy/package", args...)
-	cmd.Env = append(os.Environ(), "OUT="+out, "VERSION=v9.8.7", "GOFLAGS=")
+	cmd.Env = append(os.Environ(), "OUT="+out, "VERSION="+version, "GOFLAGS=")
 	if text, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("deploy/package %q: %v\n%s", args, err, text)
 	}
-	return out
 }
 
 // run runs a command and returns what it prints.

@@ -65,7 +65,9 @@ func boot(t *testing.T, shared string) *machine {
 // try runs a command in the machine, and returns what it prints.
 func (m *machine) try(args ...string) (string, error) {
 	in := []string{"--target", m.pid, "--all", "--root=/proc/" + m.pid + "/root", "--wd=/proc/" + m.pid + "/root"}
-	out, err := exec.Command("nsenter", append(in, args...)...).CombinedOutput()
+	cmd := exec.Command("nsenter", append(in, args...)...)
+	cmd.Env = append(os.Environ(), "PATH=/usr/sbin:/usr/bin") // what the package has installed, and no other
+	out, err := cmd.CombinedOutput()
 	return string(out), err
 }
 
@@ -106,6 +108,7 @@ func TestDebianPackage(t *testing.T) {
 		}
 	}
 	shared := pack(t, "deb")
+	packAs(t, filepath.Join(shared, "other"), "v9.8.6", "deb")
 	m := boot(t, shared)
 	m.tour("The Debian package", 9, "")
 	if out := m.run("systemctl", "is-enabled", "cachesidecar.service", "cachesidecar.socket"); out != "enabled\nenabled\n" {
@@ -136,6 +139,7 @@ func TestDebianPackage(t *testing.T) {
 	m.restarts()
 	m.mended()
 	m.upgrades()
+	m.versions()
 	m.watched()
 	m.remade()
 
@@ -256,12 +260,7 @@ func (m *machine) reloads() {
 // restarts: while the sidecar is restarted apps wait, and none fails.
 func (m *machine) restarts() {
 	m.t.Helper()
-	done := make(chan string)
-	go func() { // ends below
-		out, err := m.try("runuser", "-u", "app", "--", "sh", "-c",
-			"until [ -e /tmp/enough ]; do cachesidecar set k v || exit 1; done")
-		done <- fmt.Sprint(out, err)
-	}()
+	enough := m.writes("restarts")
 	pid := m.mainPID()
 	for range 3 {
 		m.run("systemctl", "restart", "cachesidecar")
@@ -269,9 +268,25 @@ func (m *machine) restarts() {
 	if now := m.mainPID(); now == pid {
 		m.t.Errorf("still process %s", pid)
 	}
-	m.run("touch", "/tmp/enough")
-	if got := <-done; got != "<nil>" {
-		m.t.Errorf("an app during restarts: %s", got)
+	enough()
+}
+
+// writes lets an app write one key again and again. The returned function ends that; no write
+// may have failed.
+func (m *machine) writes(during string) (enough func()) {
+	done := make(chan string)
+	go func() { // ends in enough
+		out, err := m.try("runuser", "-u", "app", "--", "sh", "-c",
+			"until [ -e /tmp/enough ]; do cachesidecar set k v || exit 1; done")
+		done <- fmt.Sprint(out, err)
+	}()
+	return func() {
+		m.t.Helper()
+		m.run("touch", "/tmp/enough")
+		if got := <-done; got != "<nil>" {
+			m.t.Errorf("an app during %s: %s", during, got)
+		}
+		m.run("rm", "/tmp/enough")
 	}
 }
 
@@ -312,6 +327,27 @@ func (m *machine) upgrades() {
 		_, err := m.as("app", "set", "k", "v")
 		return err == nil
 	})
+}
+
+// versions: an older version can be installed over this one, and this one over the older.
+// Meanwhile apps wait, and none fails; the configuration stays.
+func (m *machine) versions() {
+	m.t.Helper()
+	m.write("/etc/cachesidecar/config.yaml", "l2_size: 96MiB\n")
+	enough := m.writes("a downgrade and an upgrade")
+	for _, step := range []struct{ install, version string }{
+		{"dpkg -i /mnt/other/cachesidecar_*.deb", "9.8.6"}, {install, "9.8.7"},
+	} {
+		pid := m.mainPID()
+		m.run("sh", "-c", step.install)
+		if out := m.run("cachesidecar", "version"); !strings.Contains(out, "v"+step.version) || m.mainPID() == pid {
+			m.t.Errorf("after the installation of %s: %q, process %s was %s", step.version, out, m.mainPID(), pid)
+		}
+		if out := m.run("journalctl", "--no-pager", "-n", "20", "-u", "cachesidecar"); !strings.Contains(out, "96 MiB") {
+			m.t.Errorf("%s does not serve with the configuration that was there:\n%s", step.version, out)
+		}
+	}
+	enough()
 }
 
 // watched: a sidecar that hangs is ended, and started again.
