@@ -1,0 +1,179 @@
+package shm
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	"github.com/zeebo/xxh3"
+	"golang.org/x/sys/unix"
+)
+
+// Supported says that this system has shared regions.
+const Supported = true
+
+// fallback is where regions lie if the socket's folder is on a disk.
+const fallback = "/dev/shm"
+
+// File is a region's file, which this process has made. It stays the same size.
+type File struct {
+	Path string
+	ID   uint64
+	mem  memory
+}
+
+// folders returns where the regions of a socket may lie.
+func folders(socket string) (list []string) {
+	for _, dir := range []string{filepath.Dir(socket), fallback} {
+		var fs unix.Statfs_t
+		if unix.Statfs(dir, &fs) == nil && fs.Type == unix.TMPFS_MAGIC {
+			list = append(list, dir)
+		}
+	}
+	return list
+}
+
+// prefix returns how the names of a socket's regions begin.
+func prefix(socket string) (string, error) {
+	path, err := filepath.Abs(socket)
+	return fmt.Sprintf("cachesidecar-%016x-", xxh3.HashString(path)), err
+}
+
+// Create makes a region of a size for a socket, with the mode and group of the socket. Every
+// page is allocated.
+func Create(socket string, size int64, mode os.FileMode, group int) (f *File, err error) {
+	dirs := folders(socket)
+	if len(dirs) == 0 {
+		return nil, fmt.Errorf("neither the folder of %s nor %s is a tmpfs", socket, fallback)
+	}
+	name, err := prefix(socket)
+	if err != nil {
+		return nil, err
+	}
+	var id [8]byte
+	_, _ = rand.Read(id[:]) // never fails
+	f = &File{ID: binary.LittleEndian.Uint64(id[:])}
+	f.Path = filepath.Join(dirs[0], fmt.Sprintf("%s%016x", name, f.ID))
+	fd, err := unix.Open(f.Path, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", f.Path, err)
+	}
+	defer func() {
+		_ = unix.Close(fd) // the mapping stays
+		if err != nil {
+			err = fmt.Errorf("%s: %w", f.Path, errors.Join(err, os.Remove(f.Path)))
+		}
+	}()
+	size -= size % int64(os.Getpagesize())
+	if err := unix.Fallocate(fd, 0, 0, size); err != nil {
+		return nil, fmt.Errorf("%d bytes: %w", size, err)
+	}
+	if group >= 0 {
+		if err := unix.Fchown(fd, -1, group); err != nil {
+			return nil, err
+		}
+	}
+	if f.mem, err = unix.Mmap(fd, 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED); err != nil {
+		return nil, err
+	}
+	f.mem.word(atID).Store(f.ID)
+	// Readers may write nothing, whatever the socket's mode says.
+	return f, unix.Fchmod(fd, uint32(mode.Perm()&0o444|0o600))
+}
+
+// Open opens the region for an app, for reading only.
+func (f *File) Open() (*os.File, error) {
+	file, err := os.OpenFile(f.Path, os.O_RDONLY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, err
+	}
+	var head [8]byte
+	if _, err := file.ReadAt(head[:], atID); err != nil || order.Uint64(head[:]) != f.ID {
+		return nil, errors.Join(fmt.Errorf("%s is another file now: restart the sidecar", f.Path), err, file.Close())
+	}
+	return file, nil
+}
+
+// Remove removes the file and unmaps it. The writer has ended.
+func (f *File) Remove() error {
+	err := os.Remove(f.Path)
+	if os.IsNotExist(err) {
+		err = nil
+	}
+	return errors.Join(err, unix.Munmap(f.mem))
+}
+
+// EndOthers ends the regions that earlier sidecars of a socket have left. No such sidecar
+// runs. After an error apps may read from such a region until its last certificate is too
+// old.
+func EndOthers(socket string) (ended int, err error) {
+	name, err := prefix(socket)
+	if err != nil {
+		return 0, err
+	}
+	for _, dir := range folders(socket) {
+		list, e := os.ReadDir(dir)
+		err = errors.Join(err, e)
+		for _, entry := range list {
+			if strings.HasPrefix(entry.Name(), name) {
+				e := endOther(filepath.Join(dir, entry.Name()))
+				if err = errors.Join(err, e); e == nil {
+					ended++
+				}
+			}
+		}
+	}
+	return ended, err
+}
+
+// endOther ends one region and removes its file.
+func endOther(path string) error {
+	fd, err := unix.Open(path, unix.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	defer func() { _ = unix.Close(fd) }()
+	var st unix.Stat_t
+	var word [8]byte
+	if err := unix.Fstat(fd, &st); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG || int(st.Uid) != os.Geteuid() {
+		return fmt.Errorf("%s is not this user's file: remove it", path)
+	}
+	if st.Size >= MinSize { // else no reader takes it
+		order.PutUint64(word[:], Closed)
+		if _, err := unix.Pwrite(fd, word[:], atState); err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+	}
+	return os.Remove(path)
+}
+
+// Map maps a region that was received from a sidecar, and returns its reader. The mapping
+// ends with the reader. Map does not close the file.
+func Map(file *os.File) (*Reader, error) {
+	st, err := file.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !st.Mode().IsRegular() || st.Size() < MinSize || st.Size() > 1<<40 {
+		return nil, fmt.Errorf("the shared memory is %v of %d bytes", st.Mode(), st.Size())
+	}
+	m, err := unix.Mmap(int(file.Fd()), 0, int(st.Size()), unix.PROT_READ, unix.MAP_SHARED)
+	if err != nil {
+		return nil, err
+	}
+	_ = unix.Madvise(m, unix.MADV_DONTDUMP) // not in core dumps; best effort
+	r, err := NewReader(m)
+	if err != nil {
+		return nil, errors.Join(err, unix.Munmap(m))
+	}
+	runtime.AddCleanup(r, func(m []byte) { _ = unix.Munmap(m) }, []byte(m))
+	return r, nil
+}

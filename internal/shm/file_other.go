@@ -1,0 +1,35 @@
+//go:build !linux
+
+package shm
+
+import (
+	"errors"
+	"os"
+)
+
+// Supported says that this system has no shared regions.
+const Supported = false
+
+var errNone = errors.New("shared memory needs Linux")
+
+// File is a region's file.
+type File struct {
+	Path string
+	ID   uint64
+	mem  memory
+}
+
+// Create fails.
+func Create(string, int64, os.FileMode, int) (*File, error) { return nil, errNone }
+
+// Open fails.
+func (f *File) Open() (*os.File, error) { return nil, errNone }
+
+// Remove does nothing.
+func (f *File) Remove() error { return nil }
+
+// EndOthers finds none.
+func EndOthers(string) (int, error) { return 0, nil }
+
+// Map fails.
+func Map(*os.File) (*Reader, error) { return nil, errNone }

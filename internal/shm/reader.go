@@ -1,0 +1,191 @@
+package shm
+
+import (
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"math"
+	"runtime"
+	"sync/atomic"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+)
+
+// Reader reads a region that another process writes. It is safe for concurrent use. Whatever
+// the region contains, a Reader returns only what carries the right key and checksum.
+type Reader struct {
+	mem   memory
+	shape shape
+}
+
+// clockError is how far this process's boot clock and the sidecar's may differ. Ages are
+// taken so much stricter, deadlines so much earlier.
+const clockError = 2 * time.Millisecond
+
+// NewReader returns a reader of a mapping, which it does not change. It refuses what is no
+// region of this layout.
+func NewReader(mapping []byte) (*Reader, error) {
+	m := memory(mapping)
+	if len(m) < MinSize {
+		return nil, fmt.Errorf("the shared memory has %d bytes, at least %d are needed", len(m), MinSize)
+	}
+	if m.word(atMagic).Load() != Magic {
+		return nil, errors.New("the shared memory is not a sidecar's: its first bytes differ")
+	}
+	if v := m.word(atLayout).Load(); v != Layout {
+		return nil, fmt.Errorf("the shared memory has layout %d, this client reads %d: upgrade the older of the two",
+			v, Layout)
+	}
+	s := shape{buckets: m.word(atBuckets).Load(), lines: m.word(atLines).Load()}
+	if size := m.word(atSize).Load(); size != uint64(len(m)) || !s.fits(len(m)) {
+		return nil, fmt.Errorf("the shared memory has %d bytes: its header says %d, %d buckets, %d lines",
+			len(m), size, s.buckets, s.lines)
+	}
+	return &Reader{mem: m, shape: s}, nil
+}
+
+// Is reports whether the region is the one that the answer to SHARED describes.
+func (r *Reader) Is(id, counter uint64) bool {
+	return r.mem.word(atID).Load() == id && r.mem.word(atCounter).Load() >= counter
+}
+
+// Closed reports whether the sidecar has ended the region. Nothing is served from it any
+// more.
+func (r *Reader) Closed() bool { return r.mem.word(atState).Load() != Serving }
+
+// View is a namespace as a reader has found it.
+type View struct {
+	slot        int
+	incarnation uint64
+	seed        uint64
+}
+
+// Find looks a namespace up by its name.
+func (r *Reader) Find(name string) (v View, ok bool) {
+	for slot := range kv.MaxNamespaces {
+		at := atNames + nameSize*slot
+		v = View{slot: slot, incarnation: r.mem.word(at + nsIncarnation).Load(), seed: r.mem.word(at + nsSeed).Load()}
+		if v.incarnation == 0 || r.mem.word(at+nsNameLen).Load() != uint64(len(name)) || !r.named(at+nsName, name) {
+			continue
+		}
+		if r.holds(&v) {
+			return v, true
+		}
+	}
+	return View{}, false
+}
+
+// named reports whether the words at a place begin with name.
+func (r *Reader) named(at int, name string) bool {
+	var b [8]byte
+	for len(name) > 0 {
+		order.PutUint64(b[:], r.mem.word(at).Load())
+		n := min(len(name), len(b))
+		if string(b[:n]) != name[:n] {
+			return false
+		}
+		name, at = name[n:], at+len(b)
+	}
+	return true
+}
+
+// holds reports whether a slot still belongs to the namespace that was found there.
+func (r *Reader) holds(v *View) bool {
+	return r.mem.word(atNames+nameSize*v.slot+nsIncarnation).Load() == v.incarnation
+}
+
+// Found is what a read has found.
+type Found struct {
+	Value   []byte
+	Flags   uint32
+	Version kv.Version
+	Ends    time.Duration // on the boot clock; zero: never
+	Absent  bool          // the origin has no such key
+	Age     time.Duration // for which it has not been asked whether the value is current
+}
+
+// Hash returns the hash of a key.
+func (v *View) Hash(key []byte) kv.Hash { return kv.HashKey(v.seed, key) }
+
+// Get returns what may be served for a key at a moment of the boot clock, which was read
+// before the call. It allocates the value only. Without a result the sidecar must be asked;
+// gone means that it must be asked where the namespace is.
+func (r *Reader) Get(v *View, h kv.Hash, key []byte, now time.Duration) (f Found, ok, gone bool) {
+	defer runtime.KeepAlive(r)
+	if !r.holds(v) {
+		return f, false, true
+	}
+	bucket := r.shape.bucket(h)
+	for i := range slotsIn {
+		slot := r.mem.word(r.shape.atSlot(bucket, i))
+		if s := slot.Load(); s != 0 && uint16(s>>posBits) == tagOf(h) {
+			ok = r.copy(&f, slot, s, v, h, key, now)
+			return f, ok, false
+		}
+	}
+	return f, false, false
+}
+
+// copy copies the entry of a slot of the index, and then asks whether it may be served.
+func (r *Reader) copy(f *Found, slot *atomic.Uint64, listed uint64, v *View, h kv.Hash, key []byte, now time.Duration) bool {
+	position := listed & posMask
+	at := r.shape.atLine(position)
+	var head [headSize]byte
+	if len(r.mem)-at < headSize {
+		return false
+	}
+	copy(head[:], r.mem[at:])
+	length := uint64(order.Uint32(head[enValueLen:]))
+	if order.Uint64(head[enPosition:]) != position || order.Uint64(head[enHash:]) != uint64(h) ||
+		order.Uint64(head[enIncarnation:]) != v.incarnation || order.Uint32(head[enNamespace:]) != uint32(v.slot) ||
+		uint64(order.Uint32(head[enKeyLen:])) != uint64(len(key)) || length > MaxValue {
+		return false
+	}
+	at += headSize
+	if uint64(len(r.mem)-at) < uint64(len(key))+length || string(r.mem[at:at+len(key)]) != string(key) {
+		return false
+	}
+	value := make([]byte, length)
+	copy(value, r.mem[at+len(key):])
+	if !r.current(f, &head, h, now) || slot.Load() != listed || r.mem.word(atTail).Load() > position {
+		return false
+	}
+	if crc32.Update(crc32.Update(crc32.Update(0, castagnoli, head[:enSum]), castagnoli, key), castagnoli, value) !=
+		order.Uint32(head[enSum:]) {
+		return false
+	}
+	f.Value, f.Flags, f.Version = value, order.Uint32(head[enFlags:]), kv.Version(order.Uint64(head[enVersion:]))
+	f.Ends, f.Absent = time.Duration(order.Uint64(head[enDeadline:])), order.Uint32(head[enKind:]) == kindNone
+	return true
+}
+
+// current reports whether an entry that has been copied may be served. The order of the
+// loads matters: see the package comment.
+func (r *Reader) current(f *Found, head *[headSize]byte, h kv.Hash, now time.Duration) bool {
+	owner := order.Uint32(head[enOwner:])
+	if owner >= MaxOwners {
+		return false
+	}
+	certified := r.mem.word(atOwners + 8*int(owner)).Load()
+	names := atNames + nameSize*int(order.Uint32(head[enNamespace:])) // as in the View
+	bound := r.mem.word(atBound).Load()
+	if owner != 0 {
+		bound = r.mem.word(names + nsBound).Load()
+	}
+	if certified == 0 || certified > math.MaxInt64 || bound > math.MaxInt64 {
+		return false
+	}
+	f.Age = now - time.Duration(certified)
+	if f.Age < -clockError || f.Age >= time.Duration(bound)-clockError {
+		return false
+	}
+	if r.mem.word(atParts+8*int(h.Partition())).Load() != order.Uint64(head[enPartitionG:]) ||
+		r.mem.word(names+nsGeneration).Load() != order.Uint64(head[enNamespaceG:]) ||
+		r.mem.word(names+nsIncarnation).Load() != order.Uint64(head[enIncarnation:]) ||
+		r.mem.word(atState).Load() != Serving {
+		return false
+	}
+	ends := order.Uint64(head[enDeadline:])
+	return ends == 0 || ends <= math.MaxInt64 && now+clockError < time.Duration(ends)
+}
