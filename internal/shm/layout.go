@@ -84,7 +84,7 @@ const (
 	enKeyLen      = 68 // 4 bytes
 	enValueLen    = 72 // 4 bytes
 	enKind        = 76 // 4 bytes
-	enSum         = 80 // 4 bytes: CRC-32C; 4 more are zero
+	enSum         = 80 // xxh3 of the value, seeded with that of the key, seeded with that of the head before it
 )
 
 // MaxValue is the longest value that is published, in bytes.

@@ -3,7 +3,6 @@ package shm
 import (
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"math"
 	"runtime"
 	"sync/atomic"
@@ -128,7 +127,9 @@ func (r *Reader) Get(v *View, h kv.Hash, key []byte, now time.Duration) (f Found
 }
 
 // copy copies the entry of a slot of the index, and then asks whether it may be served.
-func (r *Reader) copy(f *Found, slot *atomic.Uint64, listed uint64, v *View, h kv.Hash, key []byte, now time.Duration) bool {
+func (r *Reader) copy(
+	f *Found, slot *atomic.Uint64, listed uint64, v *View, h kv.Hash, key []byte, now time.Duration,
+) bool {
 	position := listed & posMask
 	at := r.shape.atLine(position)
 	var head [headSize]byte
@@ -151,8 +152,7 @@ func (r *Reader) copy(f *Found, slot *atomic.Uint64, listed uint64, v *View, h k
 	if !r.current(f, &head, h, now) || slot.Load() != listed || r.mem.word(atTail).Load() > position {
 		return false
 	}
-	if crc32.Update(crc32.Update(crc32.Update(0, castagnoli, head[:enSum]), castagnoli, key), castagnoli, value) !=
-		order.Uint32(head[enSum:]) {
+	if sumOf(&head, key, value) != order.Uint64(head[enSum:]) {
 		return false
 	}
 	f.Value, f.Flags, f.Version = value, order.Uint32(head[enFlags:]), kv.Version(order.Uint64(head[enVersion:]))

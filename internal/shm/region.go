@@ -2,18 +2,16 @@ package shm
 
 import (
 	"encoding/binary"
-	"hash/crc32"
 	"runtime"
 	"sync"
 	"sync/atomic"
 
+	"github.com/zeebo/xxh3"
+
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
-var (
-	order      = binary.LittleEndian
-	castagnoli = crc32.MakeTable(crc32.Castagnoli)
-)
+var order = binary.LittleEndian
 
 // region is a region that is written. head, tail and the buckets are what the sidecar
 // decides by.
@@ -77,7 +75,7 @@ func (r *region) write(e *Entry) {
 	if e.Absent {
 		order.PutUint32(head[enKind:], kindNone)
 	}
-	order.PutUint32(head[enSum:], sumOf(&head, e.Key.Bytes, e.Value))
+	order.PutUint64(head[enSum:], sumOf(&head, e.Key.Bytes, e.Value))
 	at := r.shape.atLine(e.position)
 	at += copy(r.mem[at:], head[:])
 	at += copy(r.mem[at:], e.Key.Bytes)
@@ -85,9 +83,8 @@ func (r *region) write(e *Entry) {
 }
 
 // sumOf returns the checksum of an entry.
-func sumOf(head *[headSize]byte, key, value []byte) uint32 {
-	sum := crc32.Update(0, castagnoli, head[:enSum])
-	return crc32.Update(crc32.Update(sum, castagnoli, key), castagnoli, value)
+func sumOf(head *[headSize]byte, key, value []byte) uint64 {
+	return xxh3.HashSeed(value, xxh3.HashSeed(key, xxh3.HashSeed(head[:enSum], 0)))
 }
 
 // erase zeroes the bytes of an entry that is not in the index any more. r.mu is held.

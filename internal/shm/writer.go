@@ -280,4 +280,3 @@ func (w *Writer) Count() uint64 {
 	}
 	return 0
 }
-
