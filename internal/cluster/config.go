@@ -74,6 +74,7 @@ type Config struct {
 	Clock    kv.Clock
 	Versions *kv.HLC
 	Tiers    Tiers
+	Mirror   Mirror // nil: none
 	// Budget limits the memory of requests and answers between hosts. Default: a budget
 	// of its own.
 	Budget *rpc.Budget
@@ -140,6 +141,25 @@ type Tiers interface {
 	Awaited() bool
 	// Calls returns the handler that serves another process's requests.
 	Calls(from kv.Process) rpc.Handler
+}
+
+// Mirror shows to other processes what this node knows of the owners, so that they can serve
+// values by themselves. All its methods but Leased, Running and Ran are called under the
+// node's lock. They must not block and must not call methods of the node.
+type Mirror interface {
+	// Viewed says that a view has taken effect.
+	Viewed(v *View)
+	// Stopped says that this node does not serve some partitions any more.
+	Stopped(partitions kv.PartitionSet)
+	// Leased says that all that a process had accepted until a moment is applied here.
+	Leased(o *Owner, at time.Duration)
+	// Paused says that no lease holds any more, since this process did not run.
+	Paused()
+	// Running and Ran are called around each look for a pause. until is the moment up to
+	// which this node knows what it owns; zero: it owns nothing. What Running returns is
+	// passed on to Ran.
+	Running() (mark time.Duration)
+	Ran(mark, until time.Duration)
 }
 
 // The defaults.

@@ -92,6 +92,9 @@ func newDriver(cfg *Config, counts *counts, report *reporter, e effects) *driver
 	d.lapseAt.Store(int64(d.machine.LapseAt()))
 	d.quorum.Store(d.machine.Quorum())
 	d.view.Store(d.newView())
+	if cfg.Mirror != nil {
+		cfg.Mirror.Viewed(d.view.Load())
+	}
 	return d
 }
 
@@ -169,6 +172,9 @@ func (d *driver) carryOut() {
 		case ownership.RingChanged:
 			v := d.newView()
 			died = d.report.ringChanged(d.members, v, d.view.Swap(v), died)
+			if d.cfg.Mirror != nil && !failpoint.Out(failpoint.ViewedEnds) {
+				d.cfg.Mirror.Viewed(v)
+			}
 			changed = true
 		case ownership.StateChanged:
 			d.report.stateChanged(a, d.machine.Leaving())
@@ -222,6 +228,9 @@ func (d *driver) stopServing(set kv.PartitionSet) {
 		if epoch := d.epochs[p].Swap(0); epoch != 0 {
 			d.last[p] = lastOwnership{epoch: epoch}
 		}
+	}
+	if d.cfg.Mirror != nil && !failpoint.Out(failpoint.StoppedEnds) {
+		d.cfg.Mirror.Stopped(set)
 	}
 	d.cfg.Tiers.Settle()
 }

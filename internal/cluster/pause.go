@@ -82,6 +82,9 @@ func (d *driver) judgeGap(now, length time.Duration) {
 		for _, o := range d.owners {
 			o.endLease()
 		}
+		if d.cfg.Mirror != nil {
+			d.cfg.Mirror.Paused()
+		}
 	}
 	d.carryOut()
 }
@@ -97,9 +100,23 @@ func (d *driver) lookForGaps(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-t.C:
-			d.markRunning(d.cfg.Clock.Read().Boot)
+			d.look()
 		}
 	}
+}
+
+// look looks for a gap, and tells the mirror that there was none.
+func (d *driver) look() {
+	m := d.cfg.Mirror
+	if m == nil {
+		d.markRunning(d.cfg.Clock.Read().Boot)
+		return
+	}
+	mark := m.Running()
+	now := d.cfg.Clock.Read().Boot
+	d.markRunning(now)
+	// Under policy consistent an authority lasts until it lapses, whatever others say.
+	m.Ran(mark, min(now, time.Duration(d.lapseAt.Load())-d.cfg.Bound))
 }
 
 // standstill is a time in which this process did not run.

@@ -23,7 +23,11 @@ func (n *Node) Listening() <-chan struct{} { return n.listening }
 func (n *Node) Run(ctx context.Context) error {
 	if n.Alone() {
 		close(n.listening)
-		<-ctx.Done()
+		if n.cfg.Mirror == nil {
+			<-ctx.Done()
+		} else {
+			n.driver.lookForGaps(ctx)
+		}
 		return nil
 	}
 	ln, err := n.cfg.Network.Listen(n.cfg.PeerBind)

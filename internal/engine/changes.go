@@ -27,6 +27,7 @@ type Changes struct {
 	calls    *Calls
 	watches  *Watches
 	barriers *Barriers
+	shared   *Publisher
 }
 
 // Began implements handoff.Host: it is called when ownerships of partitions begin.
@@ -138,6 +139,7 @@ func (c *Changes) Outdated(key kv.Key, v kv.Version) {
 // at the apps that watch.
 func (c *Changes) Note(h kv.Hash, v kv.Version) {
 	c.ledger.Note(h, v)
+	c.shared.Withdraw(h)
 	c.detach(h)
 	c.watches.Tell(invalidation.Event{Kind: invalidation.Changed, Hash: h, Version: v})
 }
@@ -147,6 +149,7 @@ func (c *Changes) Floor(set kv.PartitionSet, v kv.Version) {
 	for p := range set.All() {
 		c.ledger.RaisePartition(p, v)
 	}
+	c.shared.Floor(set)
 	c.detachIf(func(_ kv.NamespaceID, h kv.Hash) bool { return set.Has(h.Partition()) })
 	c.watches.Tell(raised(set, v))
 }

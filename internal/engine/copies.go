@@ -24,6 +24,7 @@ type Copies struct {
 	l1      *l1.Cache // nil if the node is alone
 	watches *Watches
 	counts  *Counts
+	shared  *Publisher
 }
 
 // Get returns this host's copy of an entry that another host owns, or nil if the copy
@@ -50,7 +51,7 @@ func (c *Copies) Get(key kv.Key, owner *cluster.Owner, now kv.Moment) *l1.Copy {
 // request of another sidecar with Attest may not: a copy of a copy would be behind by the
 // lags of both.
 func (c *Copies) appendTo(
-	dst []byte, q *wire.Request, key kv.Key, limit int, now kv.Moment, r *wire.Reply,
+	dst []byte, q *wire.Request, key kv.Key, limit int, now kv.Moment, share publication, r *wire.Reply,
 ) (out []byte, size int) {
 	*r = Moved()
 	if q.Has(wire.Fresh) || q.Has(wire.Attest) && !q.App {
@@ -63,6 +64,9 @@ func (c *Copies) appendTo(
 	cp := c.Get(key, owner, now)
 	if cp == nil {
 		return dst, 0
+	}
+	if share.asOf != 0 {
+		c.shared.copied(share, key, cp, owner)
 	}
 	source, value := wire.SourceL1, cp.Value()
 	if len(value) > limit {

@@ -44,6 +44,7 @@ type Engine struct {
 	Node    *cluster.Node
 	Handoff *handoff.Handoff
 	Ledger  *invalidation.Ledger
+	Shared  *Publisher
 	Leases  *flight.Leases
 	Log     *invalidation.Log // Log and L1 are nil if the node is alone
 	L1      *l1.Cache

@@ -27,6 +27,7 @@ type Flushes struct {
 	log     *invalidation.Log // nil if the node is alone
 	changes *Changes
 	watches *Watches
+	shared  *Publisher
 
 	noting sync.Mutex // locked while a flush of the cluster is noted
 }
@@ -91,6 +92,7 @@ func (f *Flushes) empty(names []string, drop func(kv.NamespaceID)) {
 	for _, name := range names {
 		if ns := b.Read([]byte(name)); ns != nil {
 			drop(ns.ID)
+			f.shared.Flushed(ns.ID)
 			ns.KeyFilter.Forget()
 			f.changes.DetachSlot(ns.ID)
 		}

@@ -50,6 +50,7 @@ type Loads struct {
 	owners   *Owners
 	barriers *Barriers
 	slow     *slow.List
+	shared   *Publisher
 }
 
 // Stamp returns the moment at which a load begins.
@@ -72,6 +73,7 @@ func (c *Loads) keep(
 		Value: r.Bytes, Flags: r.Flags, Version: r.Version, Absent: r.Absent, Generation: generation,
 		Deadline: ends(now), Until: until,
 		Admit: func() bool {
+			c.shared.Withdraw(key.Hash) // of an entry that the store has evicted, perhaps
 			return c.node.OwnershipEpoch(p) == epoch &&
 				(c.ledger.Admit(key.Namespace, key.Hash, r.Version, r.Version) ||
 					failpoint.Out(failpoint.AdmitAtLoad)) &&

@@ -74,6 +74,7 @@ func (e *Engine) makeTables() (err error) {
 	if e.Leases, err = flight.NewLeases(flight.LeasesConfig{MaxLeases: MaxLeases}); err != nil {
 		return err
 	}
+	e.Shared = newPublisher(e.Ledger)
 	if e.Config.Cluster.Bind == "" {
 		return nil
 	}
@@ -101,7 +102,7 @@ func (e *Engine) makeStore() (err error) {
 		return err
 	}
 	e.Names, err = namespaces.New(e.Config.Namespaces, namespaces.Parts{
-		Store: e.Store, Ledger: e.Ledger, Leases: e.Leases,
+		Store: e.Store, Ledger: e.Ledger, Leases: e.Leases, Shared: e.Shared.Writer,
 		Flushes: e.Shares.Join("other hosts"), Detach: e.Changes.DetachSlot,
 		CaughtUp: func(ctx context.Context) error { return e.Owners.caughtUp(ctx) },
 	})
@@ -129,13 +130,13 @@ func (e *Engine) makeNode() error {
 	}
 	*e.Changes = Changes{
 		clock: e.Clock, hlc: e.HLC, names: e.Names, ledger: e.Ledger, log: e.Log, l1: e.L1, leases: e.Leases,
-		calls: e.Calls, watches: e.Watches, barriers: e.Barriers,
+		calls: e.Calls, watches: e.Watches, barriers: e.Barriers, shared: e.Shared,
 	}
 	e.Tiers = &Tiers{
 		Handoff: e.Handoff, session: e.Config.Peer, policy: cfg.Policy, clock: e.Clock, hlc: e.HLC,
 		names: e.Names, store: e.Store, l1: e.L1, changes: e.Changes, barriers: e.Barriers, counts: &e.Counts,
 	}
-	cfg.Versions, cfg.Tiers, cfg.Events, cfg.Budget = e.HLC, e.Tiers, e.Log, e.Budget
+	cfg.Versions, cfg.Tiers, cfg.Events, cfg.Budget, cfg.Mirror = e.HLC, e.Tiers, e.Log, e.Budget, e.Shared
 	e.Node, err = cluster.New(cfg)
 	return err
 }
@@ -145,16 +146,16 @@ func (e *Engine) makeNode() error {
 func (e *Engine) makeParts() {
 	self := []byte(e.Config.Node)
 	hot, loads := hotkeys.New(e.Clock.Read().Boot), &slow.List{}
-	e.Watches.node = e.Node
+	e.Watches.node, e.Shared.node = e.Node, e.Node
 	e.Flushes = &Flushes{
 		clock: e.Clock, hlc: e.HLC, names: e.Names, store: e.Store, node: e.Node, log: e.Log, changes: e.Changes,
-		watches: e.Watches,
+		watches: e.Watches, shared: e.Shared,
 	}
 	e.Tiers.node, e.Tiers.flushes = e.Node, e.Flushes
 	e.Owners = &Owners{clock: e.Clock, names: e.Names, node: e.Node, self: self}
 	e.Copies = &Copies{
 		clock: e.Clock, hlc: e.HLC, names: e.Names, node: e.Node, ledger: e.Ledger, l1: e.L1, watches: e.Watches,
-		counts: &e.Counts,
+		counts: &e.Counts, shared: e.Shared,
 	}
 	e.Forwarder = &Forwarder{
 		clock: e.Clock, names: e.Names, node: e.Node, owners: e.Owners, calls: e.Calls, copies: e.Copies,
@@ -162,7 +163,7 @@ func (e *Engine) makeParts() {
 	}
 	e.Loads = &Loads{
 		clock: e.Clock, hlc: e.HLC, names: e.Names, store: e.Store, node: e.Node, ledger: e.Ledger, owners: e.Owners,
-		barriers: e.Barriers, slow: loads,
+		barriers: e.Barriers, slow: loads, shared: e.Shared,
 	}
 	e.Tokens = &Tokens{
 		clock: e.Clock, self: self, maxValue: e.Config.MaxValue, store: e.Store, node: e.Node, handoff: e.Handoff,
@@ -170,7 +171,7 @@ func (e *Engine) makeParts() {
 	}
 	e.Reads = &Reads{
 		hlc: e.HLC, names: e.Names, store: e.Store, node: e.Node, handoff: e.Handoff, owners: e.Owners,
-		copies: e.Copies, loads: e.Loads, hot: hot,
+		copies: e.Copies, loads: e.Loads, hot: hot, shared: e.Shared,
 	}
 	e.Inspection = newInspection(e, hot, loads)
 	e.Writes = &Writes{

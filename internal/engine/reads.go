@@ -24,6 +24,7 @@ type Reads struct {
 	copies  *Copies
 	loads   *Loads
 	hot     *hotkeys.Sketch
+	shared  *Publisher
 }
 
 // Value looks a key up in what this host owns and in its copies, and appends the value to
@@ -45,17 +46,22 @@ func (c *Reads) Value(
 	k := ns.Key(key)
 	// This comes before the ownership is checked and the value is read: a value attested
 	// as of a moment must have been current at that moment.
+	var share publication
+	if q.Has(wire.Share) {
+		share = c.shared.begin(q, k, c.hlc, now)
+	}
 	var asOf kv.Version
 	if q.Has(wire.Attest) {
 		asOf = c.hlc.Next(now.Wall)
 	}
 	epoch := c.node.OwnershipEpoch(k.Hash.Partition())
 	if epoch == 0 {
-		if out, size = c.copies.appendTo(dst, q, k, limit, now, r); r.Status != wire.Moved && size <= limit {
+		if out, size = c.copies.appendTo(dst, q, k, limit, now, share, r); r.Status != wire.Moved && size <= limit {
 			c.note(b, ns, k, now)
 		}
 		return out, size, ns
 	}
+	at := len(dst)
 	dst, info, ok := c.store.Get(dst, k, limit, now.Boot)
 	failpoint.At(failpoint.ValueRead)
 	if failpoint.Out(failpoint.AsOfFirst) && asOf != 0 {
@@ -71,6 +77,9 @@ func (c *Reads) Value(
 		}
 		return dst, 0, ns
 	case info.Absent:
+		if share.asOf != 0 {
+			c.shared.owned(share, k, nil, info, 0, epoch)
+		}
 		*r = wire.Reply{
 			Status: wire.Miss, Why: wire.Absent, Version: uint64(info.Version), TTLMS: info.Deadline.TTLms(now.Boot),
 		}
@@ -84,6 +93,9 @@ func (c *Reads) Value(
 	*r = wire.Reply{Flags: info.Flags, Version: uint64(info.Version), TTLMS: info.Deadline.TTLms(now.Boot)}
 	c.owners.attest(r, asOf)
 	if info.Size <= limit {
+		if share.asOf != 0 {
+			c.shared.owned(share, k, dst[at:], info, time.Duration(ns.Early.Load()), epoch)
+		}
 		r.Source = wire.SourceL2
 		c.note(b, ns, k, now)
 	}

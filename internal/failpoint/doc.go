@@ -71,6 +71,13 @@ const (
 	Attest          // a member that is heard is attested to those that may not hear it
 	NamedInAnswer   // an answer to ACQUIRE that names an unknown process grants nothing
 	HigherBallot    // an owner ends its ownership when it hears of a higher ballot
+	// A value gets into the memory that apps share only if the ledger admits it ...
+	AdmitAtPublish
+	Withdraw    // ... and leaves it with a change of its key, ...
+	FloorEnds   // ... a floor of its partition, ...
+	FlushEnds   // ... a flush of its namespace, ...
+	ViewedEnds  // ... another owner ...
+	StoppedEnds // ... and the end of an ownership
 
 	Guards // the number of guards
 )
@@ -149,6 +156,12 @@ var names = [Guards]string{
 	Attest:          "hosts attest the members that they hear",
 	NamedInAnswer:   "members named in an answer are known",
 	HigherBallot:    "a higher ballot ends an ownership",
+	AdmitAtPublish:  "Admit at a value that apps share",
+	Withdraw:        "a change ends a shared value",
+	FloorEnds:       "a floor ends shared values",
+	FlushEnds:       "a flush ends shared values",
+	ViewedEnds:      "another owner ends shared values",
+	StoppedEnds:     "an ownership's end ends shared values",
 }
 
 func (g Guard) String() string { return names[g] }

@@ -13,6 +13,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/flight"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/places"
+	"github.com/cachesidecar/cachesidecar/internal/shm"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
 	"github.com/cachesidecar/cachesidecar/l2/segment"
@@ -68,6 +69,7 @@ type Parts struct {
 	Store    *segment.Store
 	Ledger   *invalidation.Ledger
 	Leases   *flight.Leases
+	Shared   *shm.Writer                 // nil: apps share no memory
 	Flushes  *places.Member              // of flushes from other hosts, and of this process
 	Detach   func(kv.NamespaceID)        // stops reads from joining calls of a slot that are under way
 	CaughtUp func(context.Context) error // returns once this host has heard of all earlier changes
@@ -199,7 +201,28 @@ func (n *Table) settle(at *slot, cfg Settings, configured bool) *Namespace {
 		Stale: cfg.StaleLimit, Grace: max(ns.Policy.StaleWhileRevalidate, ns.Policy.StaleIfError),
 	})
 	n.bounds[at.ID].Store(int64(n.boundOf(at.Name, cfg.Bound)))
+	n.show(at, cfg.NotShared)
 	return ns
+}
+
+// show tells the memory that apps share what a slot has.
+func (n *Table) show(at *slot, hidden bool) {
+	switch {
+	case n.parts.Shared == nil:
+	case hidden || n.cfg.Hidden != nil && n.cfg.Hidden(at.Name):
+		n.parts.Shared.SetNamespace(at.ID, shm.Space{})
+	default:
+		n.parts.Shared.SetNamespace(at.ID, shm.Space{Name: at.Name, Seed: at.Seed, Bound: n.Bound(at.ID)})
+	}
+}
+
+// ShowAgain is called when Config.Hidden may answer differently.
+func (n *Table) ShowAgain() {
+	n.Mu.Lock()
+	defer n.Mu.Unlock()
+	for _, ns := range n.All() {
+		n.show(ns.slot, ns.settings.NotShared)
+	}
 }
 
 // boundOf returns the staleness bound of a name's copies. All hosts must agree on a bound
@@ -310,6 +333,7 @@ func (n *Table) retireOne(table map[string]*Namespace, may func(*Namespace) bool
 			n.forgetLoads(ns)
 			delete(table, name)
 			ns.member.Release(places.Names)
+			n.show(ns.slot, true)
 			n.Free = append(n.Free, ns.ID)
 			return true
 		}

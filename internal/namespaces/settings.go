@@ -20,6 +20,9 @@ type Config struct {
 
 	Configured map[string]Settings
 	Others     Settings // of names that are not configured
+
+	// Hidden names what not every app on this host may read; nil: nothing.
+	Hidden func(name string) bool
 }
 
 // Settings is the settings of one namespace, with every default filled in.
@@ -30,6 +33,7 @@ type Settings struct {
 	LeaseTime  time.Duration // that an app may take to load
 	Bound      time.Duration // of staleness; zero: the cluster's
 	Quota      int64         // bytes; zero is none
+	NotShared  bool          // not in the memory that apps share
 	Policy     loader.Policy
 	Jitter     float64 // the share by which TTLs of loaded values vary
 

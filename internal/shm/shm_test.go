@@ -121,7 +121,7 @@ func TestNotServed(t *testing.T) {
 		"a partition":      func(g *rig) { g.RaisePartitions(set) },
 		"a namespace":      func(g *rig) { g.EndNamespace(3) },
 		"another's slot":   func(g *rig) { g.SetNamespace(3, Space{Name: "others", Bound: second}) },
-		"the slot anew":    func(g *rig) { g.SetNamespace(3, space) },
+		"the slot anew":    func(g *rig) { g.SetNamespace(3, Space{}); g.SetNamespace(3, space) },
 		"not shared":       func(g *rig) { g.SetNamespace(3, Space{}) },
 		"revoked":          func(g *rig) { g.Revoke() },
 		"ended":            func(g *rig) { g.End() },
@@ -180,7 +180,7 @@ func TestBounds(t *testing.T) {
 	g.Publish(e, yes)
 	g.expect("b", "two", start+second-3*time.Millisecond)
 	g.expect("b", "", start+second-2*time.Millisecond)
-	g.SetBound(3, second/2)
+	g.SetNamespace(3, Space{Name: space.Name, Seed: space.Seed, Bound: second / 2})
 	g.expect("b", "", start+second/2)
 	g.Renew(7, start, start+second)
 	g.expect("b", "two", start+second)

@@ -154,11 +154,16 @@ func (w *Writer) EndNamespace(ns kv.NamespaceID) {
 	w.tellSpace(ns)
 }
 
-// SetNamespace gives a slot to another namespace, or says that it is not shared, if the name
-// is empty. Nothing that was published under the slot is served any more.
+// SetNamespace says which namespace has a slot; an empty name: none that is shared. Nothing
+// that was published for another one under the slot is served any more.
 func (w *Writer) SetNamespace(ns kv.NamespaceID, s Space) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if old := &w.spaces[ns]; old.Name == s.Name && old.Seed == s.Seed {
+		w.spaces[ns] = s // its bound
+		w.tellSpace(ns)
+		return
+	}
 	n := &w.names[ns]
 	n.generation.Add(1) // it is never put back, so it tells the incarnations apart
 	incarnation := uint64(0)
@@ -166,14 +171,6 @@ func (w *Writer) SetNamespace(ns kv.NamespaceID, s Space) {
 		incarnation = n.generation.Load()
 	}
 	n.incarnation.Store(incarnation)
-	w.tellSpace(ns)
-}
-
-// SetBound changes the bound of a slot's namespace.
-func (w *Writer) SetBound(ns kv.NamespaceID, bound time.Duration) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.spaces[ns].Bound = bound
 	w.tellSpace(ns)
 }
 
@@ -206,6 +203,15 @@ func (w *Writer) Certify(owner uint8, at time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.certify(owner, uint64(at))
+}
+
+// CertifyLater is Certify, unless a later moment stands there.
+func (w *Writer) CertifyLater(owner uint8, at time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if uint64(at) > w.owners[owner] {
+		w.certify(owner, uint64(at))
+	}
 }
 
 // Certified returns what Certify has said last.

@@ -29,9 +29,11 @@ const (
 
 	OpDrain   Op = 18
 	OpLeaving Op = 23
+	OpShared  Op = 24
+	OpTouched Op = 25
 
 	// lastClientOp is the highest op that apps may send.
-	lastClientOp = OpLeaving
+	lastClientOp = OpTouched
 )
 
 // Ops of operators: what this host stores and does.
@@ -65,6 +67,7 @@ var opNames = [OpCount]string{
 	OpTouch: "TOUCH", OpIncr: "INCR", OpLease: "LEASE", OpFill: "FILL", OpFlush: "FLUSH", OpStats: "STATS",
 	OpMembers: "MEMBERS", OpRing: "RING", OpWatch: "WATCH", OpVerify: "VERIFY", OpForget: "FORGET",
 	OpReload: "RELOAD", OpHot: "HOT", OpSlow: "SLOW", OpKeys: "KEYS", OpDrain: "DRAIN", OpLeaving: "LEAVING",
+	OpShared: "SHARED", OpTouched: "TOUCHED",
 	OpPeerHello: "PEER_HELLO", OpPoll: "POLL", OpAcquire: "ACQUIRE", OpPull: "PULL", OpFetch: "FETCH",
 	OpGoodbye: "GOODBYE", OpFollow: "FOLLOW", OpAuth: "AUTH", OpProbe: "PROBE", OpNote: "NOTE", OpApplied: "APPLIED",
 }
@@ -158,11 +161,12 @@ const (
 	Undo  // DRAIN: take it back
 	Force // DRAIN: also if no other host takes over
 	End   // DRAIN: then end the process
+	Share // the client reads the shared memory: put the value there if it is asked for often
 )
 
 // allowed lists the options that each op takes.
 var allowed = [OpCount]Options{
-	OpGet: Fresh | NoLoad | StaleOK | Attest, OpMGet: Fresh | NoLoad | StaleOK | Attest, OpSet: AckAll,
+	OpGet: Fresh | NoLoad | StaleOK | Attest | Share, OpMGet: Fresh | NoLoad | StaleOK | Attest | Share, OpSet: AckAll,
 	OpDelete: AckAll | Soft | Settle, OpTouch: AckAll, OpIncr: AckAll, OpLease: Fresh | StaleOK | Attest,
 	OpFill: Abandon, OpFlush: Cluster | All, OpStats: Cluster, OpWatch: All, OpDrain: Undo | Force | End,
 	OpHot: All, OpSlow: All,

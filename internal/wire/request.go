@@ -110,7 +110,9 @@ func (d *decoder) fields(r *Request) {
 	switch r.Op {
 	case OpHello:
 		d.hello(&r.Hello)
-	case OpPing, OpMembers, OpLeaving:
+	case OpPing, OpMembers, OpLeaving, OpShared:
+	case OpTouched:
+		d.names(r)
 	case OpGet, OpLease:
 		d.name(r)
 		d.options(r)
@@ -219,6 +221,8 @@ func AppendRequest(dst []byte, r *Request) []byte {
 		e.optional(r.Compare)
 		e.optional(uint64(r.Options))
 		e.optional(r.UntilNS)
+	case OpTouched:
+		e.names(r)
 	case OpDelete:
 		e.names(r)
 		e.optional(uint64(r.Options))

@@ -54,6 +54,16 @@ type Hashing struct {
 // HashName is the only hash function of this version: 64-bit xxh3.
 const HashName = "xxh3"
 
+// Shared is the answer to SHARED. The descriptor of the region comes with its bytes.
+type Shared struct {
+	Layout  uint64 `msgpack:"layout"`
+	Size    int64  `msgpack:"size"` // bytes
+	ID      uint64 `msgpack:"id"`   // of the region
+	Counter uint64 `msgpack:"counter"`
+	NowNS   uint64 `msgpack:"now_ns"` // the sidecar's boot clock, between the request and its answer
+	Path    string `msgpack:"path"`   // of the region, for clients that cannot take the descriptor
+}
+
 // Watched is the answer to WATCH.
 type Watched struct {
 	Epoch  uint64 `msgpack:"epoch"` // of the stream

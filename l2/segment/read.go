@@ -86,6 +86,19 @@ func (s *Store) Peek(k kv.Key, now time.Duration) (Info, bool) {
 	return h.info(b), true
 }
 
+// Touched counts a hit of a key that was served elsewhere, so that the entry is not evicted
+// as an unused one.
+func (s *Store) Touched(k kv.Key) {
+	sh := s.shard(k.Hash)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if at, w, _, _, found := sh.find(k); found {
+		if n := w.hits(); n < maxHits {
+			sh.index.setWord(at, w.withHits(n+1))
+		}
+	}
+}
+
 func (h header) info(b []byte) Info {
 	return Info{h.version, h.deadline, h.valueLen, Marks{h.clientFlags(b), h.negative()}}
 }

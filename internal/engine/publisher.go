@@ -1,0 +1,200 @@
+package engine
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/internal/failpoint"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/shm"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/invalidation"
+	"github.com/cachesidecar/cachesidecar/l1"
+	"github.com/cachesidecar/cachesidecar/l2/segment"
+)
+
+// Publisher puts values that apps have asked for more than once into the memory that they
+// share. It implements cluster.Mirror, whose comments say when its methods are called.
+type Publisher struct {
+	*shm.Writer
+	node   *cluster.Node
+	ledger *invalidation.Ledger
+
+	view    *cluster.View // under the node's lock
+	leasing sync.Mutex    // guards changes of slots, so that each lease goes to its owner's
+	slots   atomic.Pointer[owners]
+	asked   [askedKeys]atomic.Uint32 // by hash: marks of keys that were asked for lately
+	touched atomic.Int64             // samples of hits that apps have reported
+}
+
+func newPublisher(ledger *invalidation.Ledger) *Publisher {
+	p := &Publisher{Writer: new(shm.Writer), ledger: ledger}
+	p.slots.Store(&owners{})
+	return p
+}
+
+// owners are the slots of the processes in the ring. Such a map is never changed.
+type owners map[*cluster.Owner]uint8
+
+// askedKeys is how many keys the marks can tell apart.
+const askedKeys = 1 << 14
+
+// publication is a read whose value may be published. Its zero value publishes nothing.
+type publication struct {
+	asOf  kv.Version // zero: nothing is published
+	taken shm.Generations
+}
+
+// begin begins a read of a key, before anything else is looked at.
+func (p *Publisher) begin(q *wire.Request, k kv.Key, hlc *kv.HLC, now kv.Moment) (b publication) {
+	if !q.App || q.Has(wire.Fresh) || !p.Open(k.Namespace) {
+		return b
+	}
+	mark := &p.asked[uint64(k.Hash)%askedKeys]
+	if m := max(1, uint32(k.Hash>>32)); mark.Load() != m {
+		mark.Store(m)
+		return b
+	}
+	return publication{taken: p.Take(k.Namespace, k.Hash), asOf: hlc.Next(now.Wall)}
+}
+
+// owned publishes an entry that this host owns.
+func (p *Publisher) owned(b publication, k kv.Key, value []byte, info segment.Info, early time.Duration, epoch uint32) {
+	e := shm.Entry{
+		Key: k, Value: value, Flags: info.Flags, Version: info.Version, Absent: info.Absent, Taken: b.taken,
+		Ends: endOf(info.Deadline, early),
+	}
+	partition := k.Hash.Partition()
+	p.Publish(&e, func() bool {
+		return p.node.OwnershipEpoch(partition) == epoch && p.admits(k, info.Version, b.asOf)
+	})
+}
+
+// copied publishes a copy of an entry that another host owns.
+func (p *Publisher) copied(b publication, k kv.Key, c *l1.Copy, owner *cluster.Owner) {
+	slot := (*p.slots.Load())[owner]
+	if slot == 0 {
+		return
+	}
+	e := shm.Entry{
+		Key: k, Value: c.Value(), Flags: c.Flags, Version: c.Version, Absent: c.Absent, Taken: b.taken,
+		Ends: endOf(c.Deadline, 0), Owner: slot,
+	}
+	p.Publish(&e, func() bool {
+		return p.node.View().Owner(k.Hash.Partition()) == owner && p.admits(k, c.Version, c.AsOf)
+	})
+}
+
+func (p *Publisher) admits(k kv.Key, version, asOf kv.Version) bool {
+	return p.ledger.Admit(k.Namespace, k.Hash, version, asOf) || failpoint.Out(failpoint.AdmitAtPublish)
+}
+
+// endOf returns when a value is not served any more without asking. Before its deadline
+// comes the time in which a read loads it anew.
+func endOf(d kv.Deadline, early time.Duration) time.Duration {
+	if d == 0 {
+		return 0
+	}
+	return max(1, time.Duration(d)*time.Millisecond-early)
+}
+
+// Withdraw takes a key away, after its change has been noted.
+func (p *Publisher) Withdraw(h kv.Hash) {
+	if !failpoint.Out(failpoint.Withdraw) {
+		p.Writer.Withdraw(h)
+	}
+}
+
+// Floor takes all keys of some partitions away, after their floors have been noted.
+func (p *Publisher) Floor(set kv.PartitionSet) {
+	if !failpoint.Out(failpoint.FloorEnds) {
+		p.RaisePartitions(set)
+	}
+}
+
+// Flushed takes all keys of a namespace away, after it has been emptied.
+func (p *Publisher) Flushed(id kv.NamespaceID) {
+	if !failpoint.Out(failpoint.FlushEnds) {
+		p.EndNamespace(id)
+	}
+}
+
+// Viewed takes all keys away whose owner is another one in a new ring, and gives slots to its
+// owners.
+func (p *Publisher) Viewed(v *cluster.View) {
+	moved := kv.NewPartitionSet(kv.Partitions)
+	for i := range uint16(kv.Partitions) {
+		if p.view == nil || p.view.Owner(i) != v.Owner(i) {
+			moved.Add(i)
+		}
+	}
+	p.RaisePartitions(moved) // before a slot may get another owner
+	p.view = v
+	old, slots := *p.slots.Load(), owners{}
+	var used [shm.MaxOwners]bool
+	for _, o := range v.Others() {
+		if slot := old[o]; slot != 0 {
+			slots[o], used[slot] = slot, true
+		}
+	}
+	p.leasing.Lock()
+	defer p.leasing.Unlock()
+	for o, slot := range old {
+		if slots[o] == 0 {
+			p.Certify(slot, 0)
+		}
+	}
+	next := 1
+	for _, o := range v.Others() {
+		for ; slots[o] == 0 && next < shm.MaxOwners; next++ {
+			if !used[next] {
+				slots[o] = uint8(next)
+				p.Certify(uint8(next), o.LeasedAt())
+			}
+		}
+	}
+	p.slots.Store(&slots)
+}
+
+// Leased renews what is known of an owner.
+func (p *Publisher) Leased(o *cluster.Owner, at time.Duration) {
+	p.leasing.Lock()
+	defer p.leasing.Unlock()
+	if slot := (*p.slots.Load())[o]; slot != 0 {
+		p.CertifyLater(slot, at)
+	}
+}
+
+// Stopped takes all keys of some partitions away.
+func (p *Publisher) Stopped(set kv.PartitionSet) { p.RaisePartitions(set) }
+
+// Paused takes back what was known.
+func (p *Publisher) Paused() { p.Revoke() }
+
+// Running returns what Ran will compare.
+func (p *Publisher) Running() time.Duration { return p.Certified(0) }
+
+// Ran renews what is known of this host, unless a pause was found meanwhile.
+func (p *Publisher) Ran(mark, until time.Duration) { p.Renew(0, mark, max(0, until)) }
+
+// Touched takes a sample of the hits that an app had in the shared memory: eviction must not
+// take these keys for unused.
+func (r *Reads) Touched(q *wire.Request, b *namespaces.Pins) {
+	ns := b.Read(q.Namespace)
+	if ns == nil {
+		return
+	}
+	r.shared.touched.Add(int64(len(q.Keys)))
+	for _, key := range q.Keys {
+		switch k := ns.Key(key); {
+		case CheckKey(key) != nil:
+		case r.node.OwnershipEpoch(k.Hash.Partition()) != 0:
+			r.store.Touched(k)
+		case r.copies.l1 != nil:
+			r.copies.l1.Get(k)
+		}
+	}
+}
