@@ -21,6 +21,7 @@ type Client struct {
 	*shared
 	namespace []byte // nil: the connections' default
 	near      nearView
+	place     atomic.Pointer[place] // of the namespace in the shared memory; nil: not looked for
 }
 
 // shared is the state that all views of a Client share.
@@ -31,6 +32,8 @@ type shared struct {
 	turn  atomic.Uint32
 	seed  maphash.Seed
 	loads loads
+
+	memory memory
 
 	closed context.Context
 	close  context.CancelFunc
@@ -55,7 +58,9 @@ func dialWith(ctx context.Context, cfg Config, clock kv.Clock) (*Client, error) 
 	s.closed, s.close = context.WithCancel(context.Background())
 	together := new(moves)
 	for range s.cfg.Conns {
-		s.slots = append(s.slots, newSlot(&s.cfg, clock, together))
+		slot := newSlot(&s.cfg, clock, together)
+		slot.welcomed = s.welcomed
+		s.slots = append(s.slots, slot)
 	}
 	c := &Client{shared: s}
 	if _, err := s.slots[0].get(ctx); err != nil && !(cfg.Lazy && errors.Is(err, cachesidecar.ErrUnavailable)) {
@@ -74,6 +79,15 @@ func dialWith(ctx context.Context, cfg Config, clock kv.Clock) (*Client, error) 
 		s.tasks.Go(func() { n.run(s.closed, f) }) // ends with Close, which waits
 	}
 	return c, nil
+}
+
+// welcomed takes what a sidecar has said about itself on a new connection.
+func (s *shared) welcomed(path, token string, w *wire.Welcome) {
+	s.loads.mu.Lock()
+	defer s.loads.mu.Unlock()
+	if !s.loads.closed { // no task may begin while Close waits
+		s.tasks.Go(func() { s.attach(s.closed, path, token, w) }) // ends with its own timeout
+	}
 }
 
 // InNamespace returns a view of the client with another namespace. The view shares the
@@ -156,6 +170,10 @@ func (c *Client) doWithin(
 	}
 	if err := ctx.Err(); err != nil {
 		return a, callError(err)
+	}
+	if writes(q) {
+		c.memory.begin(c.seed, q)
+		defer func() { c.memory.end(c.seed, q, err) }()
 	}
 	all, began := timeout, time.Now()
 	for attempt := 0; ; attempt++ {

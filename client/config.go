@@ -58,6 +58,9 @@ type Config struct {
 	Lazy bool
 	// NearCache configures a cache in this process. Default: none.
 	NearCache NearCache
+	// NoSharedMemory makes all reads go over the socket. Default: hot values are read from
+	// memory that the sidecar shares, where it offers that.
+	NoSharedMemory bool
 }
 
 // check refuses settings that contradict each other, and negative ones.

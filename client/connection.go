@@ -25,6 +25,8 @@ type slot struct {
 	maxValue atomic.Int64 // in bytes, from HELLO; zero before
 	greeted  atomic.Pointer[greeting]
 	lent     atomic.Pointer[lent] // used in place of its own connection; nil: none
+	// welcomed is told of each greeting; nil: nobody is.
+	welcomed func(path, token string, w *wire.Welcome)
 	moves    *moves
 }
 
@@ -175,6 +177,9 @@ func (s *slot) greet(ctx context.Context, path, token string) (*rpc.Client, erro
 			s.maxValue.Store(int64(w.Limits.Value))
 			s.greeted.Store(&greeting{c, w, sameClock(w.Boot, before, s.clock.Read().Boot)})
 			err = s.follow(c, &w)
+		}
+		if err == nil && s.welcomed != nil {
+			s.welcomed(path, token, &w)
 		}
 		if err == nil && c.Retiring() { // it ends already
 			err = fmt.Errorf("%w: %w", cachesidecar.ErrUnavailable, rpc.ErrNotSent)

@@ -11,11 +11,12 @@ import (
 
 // Get returns a key's value. It returns ErrNotFound if the key has none.
 func (c *Client) Get(ctx context.Context, key string, o cachesidecar.GetOptions) (cachesidecar.Item, error) {
-	if it, ok := c.near.get(ctx, key, o); ok {
-		return it, nil
+	if it, ok, err := c.local(ctx, key, o); ok {
+		return it, err
 	}
 	k := []byte(key)
 	q := calls.Get(k, o)
+	c.share(&q)
 	sent := c.near.ask(&q)
 	a, err := c.do(ctx, c.slotFor(k), &q)
 	defer a.release()
@@ -39,15 +40,15 @@ func (c *Client) GetMulti(
 	ctx context.Context, keys []string, o cachesidecar.GetOptions,
 ) (map[string]cachesidecar.Item, error) {
 	found := make(map[string]cachesidecar.Item, len(keys))
-	if c.near.on() {
+	if c.near.on() || c.memory.reader.Load() != nil {
 		left := make([]string, 0, len(keys))
 		for _, key := range keys {
-			it, ok := c.near.get(ctx, key, o)
-			if !ok {
+			switch it, ok, err := c.local(ctx, key, o); {
+			case !ok:
 				left = append(left, key)
-				continue
+			case err == nil:
+				found[key] = it
 			}
-			found[key] = it
 		}
 		keys = left
 	}
@@ -68,6 +69,7 @@ func getSome(
 	ctx context.Context, c *Client, keys []string, found map[string]cachesidecar.Item, o cachesidecar.GetOptions,
 ) (answered int, err error) {
 	q := calls.GetMulti(calls.Keys(keys), o)
+	c.share(&q)
 	sent := c.near.ask(&q)
 	a, err := c.do(ctx, c.anySlot(), &q)
 	defer a.release()

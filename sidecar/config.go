@@ -51,6 +51,10 @@ type Config struct {
 	// L2Size bounds the entries that this host owns and their index, in bytes. Default:
 	// 256MiB. Bounds: 8MiB to 256GiB.
 	L2Size Size `yaml:"l2_size"`
+	// SharedSize is the memory that apps on this host read hot values from, without asking
+	// the sidecar, in bytes; "off" is none. It needs Linux. Default: L2Size/8, 1MiB to 32MiB.
+	// Bounds: 1MiB to 1GiB.
+	SharedSize Size `yaml:"shared_size"`
 	// MaxValue bounds a value, in bytes. Default: 8MiB, or L2Size/16 if that is less.
 	// Bounds: 1B to 1GiB, at most L2Size/16.
 	MaxValue Size `yaml:"max_value"`

@@ -18,6 +18,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/settings"
+	"github.com/cachesidecar/cachesidecar/internal/shm"
 	"github.com/cachesidecar/cachesidecar/internal/verify"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -81,6 +82,10 @@ func (c *Config) sizeDefaults() error {
 	wrong.Add(err)
 	c.L2Size, err = size("l2_size", c.L2Size, DefaultL2Size, 8<<20, 256<<30)
 	wrong.Add(err)
+	if c.SharedSize = cmp.Or(c.SharedSize, c.sharedDefault()); c.SharedSize != Off {
+		c.SharedSize, err = size("shared_size", c.SharedSize, Off, shm.MinSize, maxShared)
+		wrong.Add(err)
+	}
 	c.MaxValue, err = size("max_value", c.MaxValue, min(8<<20, c.L2Size/16), 1, 1<<30)
 	wrong.Add(err)
 	if c.MaxValue > c.L2Size/16 {

@@ -18,13 +18,14 @@ const overheadBytes = 32 << 20
 // that then uses it.
 func checkMemory(c Config) error {
 	have, what := machine.Memory()
-	need := c.L1Size + c.L2Size + c.BufferSize + overheadBytes
+	shared := max(c.SharedSize, 0)
+	need := c.L1Size + c.L2Size + c.BufferSize + shared + overheadBytes
 	if c.IgnoreMemoryLimit || have == 0 || int64(need) <= have {
 		return nil
 	}
-	return fmt.Errorf("l1_size %s + l2_size %s + buffer_size %s + %s for the runtime = %s, but %s %s: "+
+	return fmt.Errorf("l1_size %s + l2_size %s + buffer_size %s + shared_size %s + %s for the runtime = %s, but %s %s: "+
 		"lower the sizes, or set ignore_memory_limit",
-		c.L1Size, c.L2Size, c.BufferSize, Size(overheadBytes), need, what, Size(have))
+		c.L1Size, c.L2Size, c.BufferSize, shared, Size(overheadBytes), need, what, Size(have))
 }
 
 // HeapLimit returns a limit in bytes for the memory of Go's runtime
@@ -41,7 +42,7 @@ func (s *Sidecar) HeapLimit() int64 {
 		limit += copies * Size(k.Filter.Size())
 	}
 	if have, _ := machine.Memory(); have > 0 && !c.IgnoreMemoryLimit {
-		limit = min(limit, Size(have)-c.L2Size)
+		limit = min(limit, Size(have)-c.L2Size-max(c.SharedSize, 0))
 	}
 	return int64(limit)
 }

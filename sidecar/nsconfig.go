@@ -5,9 +5,11 @@ import (
 	"errors"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/access"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/settings"
+	"github.com/cachesidecar/cachesidecar/internal/verify"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
@@ -21,6 +23,10 @@ type Namespace struct {
 	// read. It must be the same on all hosts. Default: the sidecar's. Bounds: 200ms to the
 	// sidecar's.
 	MaxStaleness time.Duration `yaml:"max_staleness" reload:"restart"`
+	// Shared says whether apps may read hot values from shared memory (shared_size). It has
+	// an effect only if everybody who may open the socket may read the namespace. Default:
+	// true.
+	Shared *bool `yaml:"shared"`
 	// StaleLimit is how long a soft deletion keeps the old value for readers that accept a
 	// stale value. It also bounds StaleWhileRevalidate and StaleIfError. With zero, soft
 	// deletions are hard deletions. Default: 1m. Bounds: 0s (no stale values) to 8760h.
@@ -241,11 +247,12 @@ func (l Limits) guard() loader.GuardConfig {
 }
 
 // namespaces returns the settings of all namespaces, with every default filled in.
-func (c *Config) namespaces() namespaces.Config {
+func (c *Config) namespaces(rules *access.Rules) namespaces.Config {
 	t := namespaces.Config{
 		Seed: c.seed, Max: c.MaxNamespaces, Bound: c.MaxStaleness, MaxValue: int(c.MaxValue),
 		Clock: c.clock, Log: c.Log,
 		Configured: map[string]namespaces.Settings{}, Others: Namespace{}.spec(),
+		Hidden: func(name string) bool { return name == verify.Namespace || !rules.Everyone(name) },
 	}
 	for name, ns := range c.Namespaces {
 		t.Configured[name] = ns.spec()
@@ -257,7 +264,7 @@ func (c *Config) namespaces() namespaces.Config {
 func (n Namespace) spec() namespaces.Settings {
 	s := namespaces.Settings{
 		TTL: n.ttl(), StaleLimit: n.staleLimit(), ReplicaLag: n.ReplicaLag, LeaseTime: n.leaseTime(),
-		Bound: n.MaxStaleness,
+		Bound: n.MaxStaleness, NotShared: n.Shared != nil && !*n.Shared,
 		Quota: int64(n.Quota), Policy: n.policy(), Jitter: n.ttlJitter(),
 		Origin: n.Origin, KeyPattern: n.KeyPattern, MaxKey: int(n.MaxKey), WriteThrough: n.WriteThrough,
 		Guard: n.Limits.guard(),

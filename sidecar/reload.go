@@ -40,7 +40,7 @@ func (s *Sidecar) Apply(ctx context.Context, cfg Config) (changes cachesidecar.C
 	if err != nil {
 		return changes, err
 	}
-	plan, err := s.engine.Names.Prepare(ctx, next.namespaces())
+	plan, err := s.engine.Names.Prepare(ctx, next.namespaces(s.engine.Access))
 	if err != nil {
 		return changes, err
 	}
@@ -61,6 +61,7 @@ func (s *Sidecar) Apply(ctx context.Context, cfg Config) (changes cachesidecar.C
 
 	s.engine.Access.Replace(rules)
 	begun := s.engine.Reload(plan)
+	s.engine.Names.ShowAgain()
 	s.use.RLock()
 	for _, k := range begun {
 		if s.back != nil { // else Run begins them, or has ended

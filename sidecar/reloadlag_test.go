@@ -39,7 +39,7 @@ func TestReloadLagOfLateDeletion(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	plan, err := r.s.engine.Names.Prepare(t.Context(), next.namespaces())
+	plan, err := r.s.engine.Names.Prepare(t.Context(), next.namespaces(r.s.engine.Access))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -48,6 +48,8 @@ func (s *Sidecar) run(ctx context.Context) error {
 	}
 	if listener != nil {
 		defer listener.Close()
+		s.shareMemory(ctx)
+		defer s.endMemory()
 	}
 	s.files.Warn(s.cfg.Log)
 	pages, err := s.listenHTTP()

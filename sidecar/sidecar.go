@@ -31,6 +31,7 @@ type Sidecar struct {
 	ready     chan struct{} // closed when the socket and HTTP are served
 	path      string        // of the socket; set before ready is closed
 	socket    socketState
+	memory    memory
 	files     machine.Files                // shares of the file descriptors
 	http      atomic.Pointer[httpd.Server] // nil: HTTP is off
 	ending    *ending
@@ -87,12 +88,12 @@ func New(cfg Config) (*Sidecar, error) {
 	if s.engine, err = engine.New(s.engineConfig(rules)); err != nil {
 		return nil, err
 	}
-	s.present = s.cfg
+	s.present, s.memory.writer = s.cfg, s.engine.Shared.Writer
 	s.weight.Store(cfg.Weight)
 	s.keys.Renew = s.engine.Node.Renew
 	s.doors = session.New(session.Config{
 		Engine: s.engine, Host: thisHost{s}, Version: cfg.Version, BootClock: kv.BootClockID(),
-		Limits: func() rpc.Limits { return s.server.Limits() },
+		Limits: func() rpc.Limits { return s.server.Limits() }, Memory: &s.memory,
 	})
 	s.server = rpc.NewServer(rpc.Limits{
 		MaxConns: s.files.Apps,
@@ -131,7 +132,7 @@ func (s *Sidecar) engineConfig(rules *access.Rules) engine.Config {
 	return engine.Config{
 		Node: cfg.Node, Seed: cfg.seed, MaxValue: int(cfg.MaxValue), RequestTimeout: cfg.RequestTimeout,
 		L1Size: int64(cfg.L1Size), L2Size: int64(cfg.L2Size), Events: cfg.events,
-		Namespaces: cfg.namespaces(), Cluster: node,
+		Namespaces: cfg.namespaces(rules), Cluster: node,
 		Clock: cfg.clock, Log: cfg.Log, Access: rules, Shares: newPlaces(cfg),
 		Budget: rpc.NewBudget(int64(cfg.BufferSize)),
 		Peer:   func(from kv.Process) rpc.Handler { return s.doors.Peer(from) },

@@ -13,7 +13,13 @@ import (
 // number is bytes.
 type Size int64
 
+// Off is the size of something that is not wanted. Its text is "off".
+const Off Size = -1
+
 func (s Size) String() string {
+	if s == Off {
+		return "off"
+	}
 	if s < 0 {
 		return strconv.FormatInt(int64(s), 10) + " B"
 	}
@@ -22,6 +28,9 @@ func (s Size) String() string {
 
 // Text returns the size without loss, with the largest unit that fits: 64MiB.
 func (s Size) Text() string {
+	if s == Off {
+		return "off"
+	}
 	units := []string{"B", "KiB", "MiB", "GiB", "TiB"}
 	i := 0
 	for s != 0 && s%1024 == 0 && i < len(units)-1 {
@@ -33,6 +42,10 @@ func (s Size) Text() string {
 // UnmarshalText reads a size.
 func (s *Size) UnmarshalText(text []byte) error {
 	t := strings.TrimSpace(string(text))
+	if t == "off" {
+		*s = Off
+		return nil
+	}
 	if strings.HasPrefix(t, "-") {
 		return fmt.Errorf("size %q is negative", t)
 	}

@@ -79,6 +79,12 @@ type Rules struct {
 // Replace puts other rules in the place of the present ones. The counts go on.
 func (a *Rules) Replace(by *Rules) { a.now.Store(by.now.Load()) }
 
+// Everyone reports whether everybody who may open the socket may read a namespace.
+func (a *Rules) Everyone(namespace string) bool {
+	r := a.now.Load()
+	return r.anyone[r.lines[namespace]] >= Read
+}
+
 // rules are one configuration. They do not change, so sessions read them without a lock.
 //
 // A namespace that the configuration names has a line of its own. All other namespaces

@@ -58,6 +58,8 @@ var demands = [wire.OpCount]demand{
 	wire.OpReload:  {need: toRule},
 	wire.OpDrain:   {need: toRule},
 	wire.OpLeaving: {need: open},
+	wire.OpShared:  {need: open}, // the memory has only what everyone may read
+	wire.OpTouched: {need: toRead},
 }
 
 // Caller is the app at the other end of a connection, and what it may do. It must not be

@@ -19,15 +19,11 @@ func (n *Node) Listening() <-chan struct{} { return n.listening }
 
 // Run takes part in the cluster until ctx ends. Then it hands over what this node owns
 // and says goodbye. It returns when all its goroutines have ended. A node that is alone
-// has nothing to do. Call Run once.
+// only tells the mirror that it runs. Call Run once.
 func (n *Node) Run(ctx context.Context) error {
 	if n.Alone() {
 		close(n.listening)
-		if n.cfg.Mirror == nil {
-			<-ctx.Done()
-		} else {
-			n.driver.lookForGaps(ctx)
-		}
+		n.driver.lookForGaps(ctx)
 		return nil
 	}
 	ln, err := n.cfg.Network.Listen(n.cfg.PeerBind)

@@ -8,7 +8,6 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
-	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/shm"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
@@ -63,6 +62,9 @@ func (p *Publisher) begin(q *wire.Request, k kv.Key, hlc *kv.HLC, now kv.Moment)
 
 // owned publishes an entry that this host owns.
 func (p *Publisher) owned(b publication, k kv.Key, value []byte, info segment.Info, early time.Duration, epoch uint32) {
+	if b.asOf == 0 {
+		return
+	}
 	e := shm.Entry{
 		Key: k, Value: value, Flags: info.Flags, Version: info.Version, Absent: info.Absent, Taken: b.taken,
 		Ends: endOf(info.Deadline, early),
@@ -179,22 +181,3 @@ func (p *Publisher) Running() time.Duration { return p.Certified(0) }
 
 // Ran renews what is known of this host, unless a pause was found meanwhile.
 func (p *Publisher) Ran(mark, until time.Duration) { p.Renew(0, mark, max(0, until)) }
-
-// Touched takes a sample of the hits that an app had in the shared memory: eviction must not
-// take these keys for unused.
-func (r *Reads) Touched(q *wire.Request, b *namespaces.Pins) {
-	ns := b.Read(q.Namespace)
-	if ns == nil {
-		return
-	}
-	r.shared.touched.Add(int64(len(q.Keys)))
-	for _, key := range q.Keys {
-		switch k := ns.Key(key); {
-		case CheckKey(key) != nil:
-		case r.node.OwnershipEpoch(k.Hash.Partition()) != 0:
-			r.store.Touched(k)
-		case r.copies.l1 != nil:
-			r.copies.l1.Get(k)
-		}
-	}
-}

@@ -44,16 +44,7 @@ func (c *Reads) Value(
 		return dst, 0, c.names.None
 	}
 	k := ns.Key(key)
-	// This comes before the ownership is checked and the value is read: a value attested
-	// as of a moment must have been current at that moment.
-	var share publication
-	if q.Has(wire.Share) {
-		share = c.shared.begin(q, k, c.hlc, now)
-	}
-	var asOf kv.Version
-	if q.Has(wire.Attest) {
-		asOf = c.hlc.Next(now.Wall)
-	}
+	asOf, share := c.stamp(q, k, now)
 	epoch := c.node.OwnershipEpoch(k.Hash.Partition())
 	if epoch == 0 {
 		if out, size = c.copies.appendTo(dst, q, k, limit, now, share, r); r.Status != wire.Moved && size <= limit {
@@ -77,9 +68,7 @@ func (c *Reads) Value(
 		}
 		return dst, 0, ns
 	case info.Absent:
-		if share.asOf != 0 {
-			c.shared.owned(share, k, nil, info, 0, epoch)
-		}
+		c.shared.owned(share, k, nil, info, 0, epoch)
 		*r = wire.Reply{
 			Status: wire.Miss, Why: wire.Absent, Version: uint64(info.Version), TTLMS: info.Deadline.TTLms(now.Boot),
 		}
@@ -93,13 +82,24 @@ func (c *Reads) Value(
 	*r = wire.Reply{Flags: info.Flags, Version: uint64(info.Version), TTLMS: info.Deadline.TTLms(now.Boot)}
 	c.owners.attest(r, asOf)
 	if info.Size <= limit {
-		if share.asOf != 0 {
-			c.shared.owned(share, k, dst[at:], info, time.Duration(ns.Early.Load()), epoch)
-		}
+		c.shared.owned(share, k, dst[at:], info, time.Duration(ns.Early.Load()), epoch)
 		r.Source = wire.SourceL2
 		c.note(b, ns, k, now)
 	}
 	return dst, info.Size, ns
+}
+
+// stamp is called before the ownership is checked and the value is read: a value attested as
+// of a moment must have been current at that moment. asOf is zero unless the answer is to be
+// attested.
+func (c *Reads) stamp(q *wire.Request, k kv.Key, now kv.Moment) (asOf kv.Version, share publication) {
+	if q.Has(wire.Share) {
+		share = c.shared.begin(q, k, c.hlc, now)
+	}
+	if q.Has(wire.Attest) {
+		asOf = c.hlc.Next(now.Wall)
+	}
+	return asOf, share
 }
 
 // note notes one of many reads that this host has answered from what it has.
@@ -137,4 +137,23 @@ func (c *Reads) nameless(q *wire.Request, key []byte, fetched uint32) wire.Reply
 		}
 	}
 	return wire.Reply{Status: wire.Miss}
+}
+
+// Touched takes a sample of the hits that an app had in the shared memory: eviction must not
+// take these keys for unused.
+func (r *Reads) Touched(q *wire.Request, b *namespaces.Pins) {
+	ns := b.Read(q.Namespace)
+	if ns == nil {
+		return
+	}
+	r.shared.touched.Add(int64(len(q.Keys)))
+	for _, key := range q.Keys {
+		switch k := ns.Key(key); {
+		case CheckKey(key) != nil:
+		case r.node.OwnershipEpoch(k.Hash.Partition()) != 0:
+			r.store.Touched(k)
+		case r.copies.l1 != nil:
+			r.copies.l1.Get(k)
+		}
+	}
 }

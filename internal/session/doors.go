@@ -25,6 +25,7 @@ type Config struct {
 	Version   string            // of the program, for HELLO
 	BootClock string            // the boot clock's name; "": none that apps can read
 	Limits    func() rpc.Limits // of the socket
+	Memory    Memory            // that apps share; nil: none
 }
 
 // Host is the sidecar, as its sessions see it.

@@ -31,7 +31,7 @@ func (c *Session) welcome() wire.Reply {
 	c.log(slog.LevelDebug, "hello", "client", h.Client)
 	l := c.d.cfg.Limits()
 	return wire.BodyReply(wire.Welcome{
-		Version: wire.Version, Node: c.Core.Config.Node, Server: c.d.cfg.Version, Features: engine.Features,
+		Version: wire.Version, Node: c.Core.Config.Node, Server: c.d.cfg.Version, Features: c.features(),
 		Limits: wire.Limits{
 			Key: kv.MaxKeyLen, Value: c.Core.Config.MaxValue, Frame: l.MaxFrame, Keys: wire.MaxKeys,
 			InFlight: l.MaxInFlight, TTLMS: wire.MaxTTL, TimeoutMS: c.Core.Deadlines.Default().Milliseconds(),
@@ -40,6 +40,14 @@ func (c *Session) welcome() wire.Reply {
 		Hash:  wire.Hashing{Name: wire.HashName, Seed: c.Core.Config.Seed, Partitions: kv.Partitions},
 		Boot:  wire.BootClock{ID: c.d.cfg.BootClock, NowNS: uint64(c.Core.Clock.Read().Boot)},
 	})
+}
+
+// features lists the operations that are served.
+func (c *Session) features() []string {
+	if m := c.d.cfg.Memory; m != nil && m.Offered() {
+		return append(slices.Clone(engine.Features), "shared", "touched")
+	}
+	return engine.Features
 }
 
 // Refusal returns why a request is refused, or nil if it may be served.

@@ -184,7 +184,7 @@ func (c *Session) nameOf(q *wire.Request) []byte {
 // connection. No sidecar asks another one for them.
 var forApps = [wire.OpCount]bool{
 	wire.OpHello: true, wire.OpWatch: true, wire.OpKeys: true, wire.OpHot: true, wire.OpSlow: true,
-	wire.OpReload: true, wire.OpDrain: true, wire.OpLeaving: true,
+	wire.OpReload: true, wire.OpDrain: true, wire.OpLeaving: true, wire.OpShared: true, wire.OpTouched: true,
 }
 
 // check completes a request, and returns why it is refused, or nil.
@@ -243,6 +243,10 @@ func (c *Session) serve(conn *rpc.Conn) {
 		c.inspect(conn)
 	case wire.OpLeaving:
 		c.leaving(conn)
+	case wire.OpShared:
+		c.share(conn)
+	case wire.OpTouched:
+		c.touched(conn)
 	case wire.OpForget:
 		if c.from.Node == "" {
 			c.later(conn)

@@ -44,9 +44,9 @@ func prefix(socket string) (string, error) {
 	return fmt.Sprintf("cachesidecar-%016x-", xxh3.HashString(path)), err
 }
 
-// Create makes a region of a size for a socket, with the mode and group of the socket. Every
-// page is allocated.
-func Create(socket string, size int64, mode os.FileMode, group int) (f *File, err error) {
+// Create makes a region of a size for a socket. Whoever may connect to the socket may read
+// it. Every page is allocated.
+func Create(socket string, size int64) (f *File, err error) {
 	dirs := folders(socket)
 	if len(dirs) == 0 {
 		return nil, fmt.Errorf("neither the folder of %s nor %s is a tmpfs", socket, fallback)
@@ -73,17 +73,24 @@ func Create(socket string, size int64, mode os.FileMode, group int) (f *File, er
 	if err := unix.Fallocate(fd, 0, 0, size); err != nil {
 		return nil, fmt.Errorf("%d bytes: %w", size, err)
 	}
-	if group >= 0 {
-		if err := unix.Fchown(fd, -1, group); err != nil {
-			return nil, err
-		}
-	}
 	if f.mem, err = unix.Mmap(fd, 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED); err != nil {
 		return nil, err
 	}
 	f.mem.word(atID).Store(f.ID)
-	// Readers may write nothing, whatever the socket's mode says.
-	return f, unix.Fchmod(fd, uint32(mode.Perm()&0o444|0o600))
+	return f, dress(fd, socket)
+}
+
+// dress gives a file the group of a socket, and its mode. The right to write to a socket,
+// which is to connect, becomes the right to read the file.
+func dress(fd int, socket string) error {
+	var st unix.Stat_t
+	if err := unix.Stat(socket, &st); err != nil {
+		return err
+	}
+	if err := unix.Fchown(fd, -1, int(st.Gid)); err != nil {
+		return err
+	}
+	return unix.Fchmod(fd, st.Mode&0o222<<1|0o600)
 }
 
 // Open opens the region for an app, for reading only.

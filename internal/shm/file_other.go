@@ -20,7 +20,7 @@ type File struct {
 }
 
 // Create fails.
-func Create(string, int64, os.FileMode, int) (*File, error) { return nil, errNone }
+func Create(string, int64) (*File, error) { return nil, errNone }
 
 // Open fails.
 func (f *File) Open() (*os.File, error) { return nil, errNone }

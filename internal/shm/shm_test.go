@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -47,11 +48,16 @@ func newRig(t testing.TB, size int64) *rig {
 
 func newFile(t testing.TB, size int64) *File {
 	t.Helper()
-	f, err := Create(filepath.Join(t.TempDir(), "s.sock"), size, 0o660, -1)
+	socket := filepath.Join(t.TempDir(), "s.sock")
+	if err := os.WriteFile(socket, nil, 0o620); err != nil {
+		t.Fatal(err)
+	}
+	f, err := Create(socket, size)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = f.Remove() })
+	sockets[f] = socket
 	return f
 }
 
@@ -126,15 +132,10 @@ func TestNotServed(t *testing.T) {
 		"revoked":          func(g *rig) { g.Revoke() },
 		"ended":            func(g *rig) { g.End() },
 		"another's bound":  func(g *rig) { g.Renew(0, start, 1) },
-		"the next sidecar": func(g *rig) { _, _ = EndOthers(socketOf(g.file)) },
+		"the next sidecar": func(g *rig) { _, _ = EndOthers(sockets[g.file]) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := newRig(t, MinSize)
-			if name == "the next sidecar" {
-				g.file = newSocketFile(t)
-				g.Attach(g.file, 1, 2*second)
-				g.r = mapped(t, g.file)
-			}
 			late := g.entry("a", "late") // its generations are taken before the change
 			g.publish("a", "one")
 			g.expect("a", "one", start)
@@ -149,20 +150,7 @@ func TestNotServed(t *testing.T) {
 	}
 }
 
-var sockets = map[*File]string{}
-
-func newSocketFile(t testing.TB) *File {
-	socket := filepath.Join(t.TempDir(), "other.sock")
-	f, err := Create(socket, MinSize, 0o660, -1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = f.Remove() })
-	sockets[f] = socket
-	return f
-}
-
-func socketOf(f *File) string { return sockets[f] }
+var sockets = map[*File]string{} // of newFile
 
 // An owner's values are bounded by the namespace, and a deadline ends a value early.
 func TestBounds(t *testing.T) {

@@ -135,6 +135,9 @@ func messages() []golden {
 		request("drain, and end, although no other host takes over", Request{Op: OpDrain, Options: Force | End}),
 		request("drain: taken back", Request{Op: OpDrain, Options: Undo}),
 		request("leaving", Request{Op: OpLeaving}),
+		request("shared", Request{Op: OpShared}),
+		request("touched", Request{Op: OpTouched, Namespace: []byte("users"), Keys: [][]byte{[]byte("a"), []byte("b")}}),
+		request("get to be shared", Request{Op: OpGet, Key: []byte("a"), Options: Share}),
 		request("slow: of all namespaces", Request{Op: OpSlow, Limit: 20, Options: All}),
 
 		ask(OpPeerHello, greeting),
@@ -215,6 +218,11 @@ func messages() []golden {
 		withBody("hot", OpHot, Hot{WindowMS: 57_000, Reads: 6400, Keys: []HotKey{{Namespace: "users", Key: key, Reads: 1600, Share: 0.25}}}),
 		withBody("drain", OpDrain, cachesidecar.Drained{Node: "host-a", Partitions: 5461, Entries: 120_000, TookMS: 840}),
 		reply("leaving", OpLeaving, Reply{}),
+		reply("shared", OpShared, BodyReply(Shared{
+			Layout: 1, Size: 32 << 20, ID: 7, Counter: 3, NowNS: 1_000_000_000,
+			Path: "/run/cachesidecar/cachesidecar-0123456789abcdef-0000000000000007",
+		})),
+		reply("touched", OpTouched, Reply{}),
 		reply("forget: no host knows it", OpForget, Reply{Status: Miss}),
 		withBody("verify", OpVerify, cachesidecar.Verified{
 			DurationMS: 10_004, BoundMS: 2000, Keys: 8, Writes: 1500, WriteErrors: 1,

@@ -1,0 +1,145 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/calls"
+	"github.com/cachesidecar/cachesidecar/internal/shm"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/unixsock"
+)
+
+// attach maps the region that a sidecar offers. The descriptor comes over a connection of
+// its own. Without a region all reads go over the socket.
+func (s *shared) attach(ctx context.Context, path, token string, w *wire.Welcome) {
+	m := &s.memory
+	if s.cfg.NoSharedMemory || !shm.Supported || !slices.Contains(w.Features, "shared") || !m.attaching.TryLock() {
+		return
+	}
+	defer m.attaching.Unlock()
+	if r := m.reader.Load(); r != nil && !r.Closed() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.DialTimeout+s.cfg.RequestTimeout)
+	defer cancel()
+	if r, err := s.region(ctx, path, token); err == nil {
+		m.attached.Add(1)
+		m.reader.Store(r)
+	}
+}
+
+// region asks for the region and maps it.
+func (s *shared) region(ctx context.Context, path, token string) (*shm.Reader, error) {
+	nc, err := unixsock.Dial(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	defer nc.Close()
+	defer context.AfterFunc(ctx, func() { _ = nc.SetDeadline(time.Unix(1, 0)) })()
+	uc, ok := nc.(*net.UnixConn)
+	if !ok {
+		return nil, errors.New("no Unix socket")
+	}
+	in := &passed{uc: uc}
+	defer in.close()
+	before := s.clock.Read().Boot
+	out := wire.AppendRequest(nil, &wire.Request{ID: 1, Op: wire.OpHello, Hello: wire.Hello{
+		Versions: []int{wire.Version}, Client: s.cfg.Name, Token: token, Namespace: s.cfg.Namespace,
+	}})
+	if _, err := uc.Write(wire.AppendRequest(out, &wire.Request{ID: 2, Op: wire.OpShared})); err != nil {
+		return nil, err
+	}
+	var w wire.Welcome
+	var b wire.Shared
+	if err := errors.Join(in.answer(wire.OpHello, &w), in.answer(wire.OpShared, &b)); err != nil {
+		return nil, err
+	}
+	clock := wire.BootClock{ID: w.Boot.ID, NowNS: b.NowNS}
+	if !sameClock(clock, before, s.clock.Read().Boot) {
+		return nil, errors.New("the sidecar's boot clock is another one")
+	}
+	if in.file == nil || b.Layout != shm.Layout {
+		return nil, fmt.Errorf("a region of layout %d, with a descriptor: %v", b.Layout, in.file != nil)
+	}
+	r, err := shm.Map(in.file)
+	if err == nil && !r.Is(b.ID, b.Counter) {
+		return nil, errors.New("the descriptor is another region's")
+	}
+	return r, err
+}
+
+// passed reads answers, and the descriptor that comes with one of them.
+type passed struct {
+	uc   *net.UnixConn
+	buf  []byte
+	file *os.File
+}
+
+// maxAnswer is the longest answer that is taken, in bytes.
+const maxAnswer = 64 << 10
+
+// answer reads the next answer and decodes its body.
+func (p *passed) answer(op wire.Op, body any) error {
+	for len(p.buf) < wire.LengthSize || len(p.buf) < wire.LengthSize+wire.FrameLength(p.buf) {
+		if len(p.buf) >= wire.LengthSize && wire.FrameLength(p.buf) > maxAnswer {
+			return fmt.Errorf("an answer of %d bytes", wire.FrameLength(p.buf))
+		}
+		if err := p.read(); err != nil {
+			return err
+		}
+	}
+	end := wire.LengthSize + wire.FrameLength(p.buf)
+	frame := p.buf[wire.LengthSize:end]
+	p.buf = p.buf[end:]
+	var r wire.Reply
+	if err := wire.DecodeReply(op, frame, &r); err != nil {
+		return err
+	}
+	if err := calls.Err(&r); err != nil {
+		return err
+	}
+	return wire.UnmarshalBody(r.Body, body)
+}
+
+func (p *passed) read() error {
+	var b [4096]byte
+	oob := make([]byte, syscall.CmsgSpace(4*8))
+	n, oobn, _, _, err := p.uc.ReadMsgUnix(b[:], oob)
+	if err != nil {
+		return err
+	}
+	messages, err := syscall.ParseSocketControlMessage(oob[:oobn])
+	if err != nil {
+		return err
+	}
+	for i := range messages {
+		fds, err := syscall.ParseUnixRights(&messages[i])
+		for _, fd := range fds {
+			syscall.CloseOnExec(fd)
+			p.close()
+			p.file = os.NewFile(uintptr(fd), "shared memory")
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if n == 0 {
+		return io.ErrUnexpectedEOF
+	}
+	p.buf = append(p.buf, b[:n]...)
+	return nil
+}
+
+func (p *passed) close() {
+	if p.file != nil {
+		_ = p.file.Close()
+	}
+}

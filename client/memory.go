@@ -1,0 +1,208 @@
+package client
+
+import (
+	"context"
+	"hash/maphash"
+	"iter"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+	"unsafe"
+
+	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/calls"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/shm"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// memory is the region that the sidecar writes and the apps on its host read. A read that it
+// answers makes no system call. See package shm for why the answer is current.
+type memory struct {
+	reader    atomic.Pointer[shm.Reader] // nil: none
+	attaching sync.Mutex
+	writing   [writeMarks]writeMark // by hash of the key
+	attached  atomic.Int64          // regions
+	sampled   atomic.Int64          // one in sampleOf hits
+}
+
+// writeMark tells of the writes of some keys. While one is under way, or may still be
+// executed, this client reads these keys over the socket, behind its writes.
+type writeMark struct {
+	underWay atomic.Int32
+	until    atomic.Int64 // boot clock, ns: a write that was given up may be executed before
+}
+
+const (
+	writeMarks = 256
+	sampleOf   = 16                     // hits: one of them is reported
+	sampleKeys = wire.MaxKeys / 4       // keys of one report, at most
+	sampleGap  = 100 * time.Millisecond // between two reports
+)
+
+// place is where a namespace is in a region, and the sample of its hits.
+type place struct {
+	reader *shm.Reader
+	found  bool
+	view   shm.View
+	again  time.Duration // boot clock: not found, and not looked for before
+
+	mu     sync.Mutex
+	sample [][]byte
+	sentAt time.Duration
+}
+
+// findAgain is how long a namespace that is not in the region is not looked for.
+const findAgain = 10 * time.Millisecond
+
+// local answers a read from this process or from the memory that it shares with the sidecar.
+func (c *Client) local(ctx context.Context, key string, o cachesidecar.GetOptions) (
+	it cachesidecar.Item, ok bool, err error,
+) {
+	if it, ok = c.near.get(ctx, key, o); ok {
+		return it, true, nil
+	}
+	r := c.memory.reader.Load()
+	if r == nil || o.Fresh || len(key) == 0 || len(key) > kv.MaxKeyLen || ctx.Err() != nil {
+		return it, false, nil
+	}
+	return c.fromMemory(r, key)
+}
+
+// fromMemory answers a read from the shared memory. It allocates the value only.
+func (c *Client) fromMemory(r *shm.Reader, key string) (it cachesidecar.Item, ok bool, err error) {
+	now := c.clock.Read().Boot // before anything else
+	p := c.place.Load()
+	if p == nil || p.reader != r || !p.found && now >= p.again {
+		p = c.find(r, now)
+	}
+	if !p.found {
+		return it, false, nil
+	}
+	k := unsafe.Slice(unsafe.StringData(key), len(key)) // is not changed
+	m := c.memory.mark(c.seed, k)
+	if m.underWay.Load() != 0 || int64(now) < m.until.Load() {
+		return it, false, nil
+	}
+	f, ok, gone := r.Get(&p.view, p.view.Hash(k), k, now)
+	if !ok {
+		if gone {
+			c.place.CompareAndSwap(p, nil)
+		}
+		if r.Closed() {
+			c.memory.reader.CompareAndSwap(r, nil)
+		}
+		return it, false, nil
+	}
+	if rand.Uint32()%sampleOf == 0 {
+		c.report(p, key, now)
+	}
+	if f.Absent {
+		return it, true, calls.Err(&wire.Reply{Status: wire.Miss, Why: wire.Absent})
+	}
+	return cachesidecar.Item{
+		Value: f.Value, Flags: f.Flags, Version: uint64(f.Version), TTL: ttlOf(f.Ends, now), Source: "shared",
+		Age: f.Age,
+	}, true, nil
+}
+
+// ttlOf returns the time until an end, in whole milliseconds and at least one.
+func ttlOf(ends, now time.Duration) time.Duration {
+	if ends == 0 {
+		return 0
+	}
+	return max(time.Millisecond, (ends - now).Truncate(time.Millisecond))
+}
+
+// share tells the sidecar that this client would find the answer in the shared memory.
+func (c *Client) share(q *wire.Request) {
+	if c.memory.reader.Load() != nil {
+		q.Options |= wire.Share
+	}
+}
+
+// find looks the client's namespace up in a region.
+func (c *Client) find(r *shm.Reader, now time.Duration) *place {
+	name := c.cfg.Namespace
+	if c.namespace != nil {
+		name = string(c.namespace)
+	}
+	p := &place{reader: r, again: now + findAgain}
+	p.view, p.found = r.Find(name)
+	c.place.Store(p)
+	return p
+}
+
+func (m *memory) mark(seed maphash.Seed, key []byte) *writeMark {
+	return &m.writing[maphash.Bytes(seed, key)%writeMarks]
+}
+
+// marks yields the marks of a request's keys.
+func (m *memory) marks(seed maphash.Seed, q *wire.Request) iter.Seq[*writeMark] {
+	return func(yield func(*writeMark) bool) {
+		if q.Key != nil && !yield(m.mark(seed, q.Key)) {
+			return
+		}
+		for _, key := range q.Keys {
+			if !yield(m.mark(seed, key)) {
+				return
+			}
+		}
+	}
+}
+
+// begin marks the keys of a write, until end is called with its outcome.
+func (m *memory) begin(seed maphash.Seed, q *wire.Request) {
+	for w := range m.marks(seed, q) {
+		w.underWay.Add(1)
+	}
+}
+
+func (m *memory) end(seed maphash.Seed, q *wire.Request, err error) {
+	for w := range m.marks(seed, q) {
+		if err != nil && changes(err) { // until then it may be executed
+			until := int64(q.UntilNS) + int64(clockError)
+			for old := w.until.Load(); old < until && !w.until.CompareAndSwap(old, until); old = w.until.Load() {
+			}
+		}
+		w.underWay.Add(-1)
+	}
+}
+
+// report adds a hit to the sample, and sends the sample now and then. Hits that do not fit
+// are not reported.
+func (c *Client) report(p *place, key string, now time.Duration) {
+	c.memory.sampled.Add(1)
+	if !p.mu.TryLock() {
+		return
+	}
+	defer p.mu.Unlock()
+	if len(p.sample) < sampleKeys {
+		p.sample = append(p.sample, []byte(key))
+	}
+	if now-p.sentAt < sampleGap {
+		return
+	}
+	keys := p.sample
+	p.sample, p.sentAt = nil, now
+	_ = c.begin(context.Background(), func(ctx context.Context) {
+		a, _ := c.do(ctx, c.anySlot(), &wire.Request{Op: wire.OpTouched, Keys: keys}) // best effort
+		a.release()
+	})
+}
+
+// SharedStats is the statistics of the memory that this client shares with the sidecar.
+type SharedStats struct {
+	Attached bool  // whether there is a region that serves
+	Regions  int64 // that were attached so far
+	Hits     int64 // estimated from a sample of one in 16
+}
+
+// SharedStats returns the statistics of the shared memory.
+func (c *Client) SharedStats() SharedStats {
+	r := c.memory.reader.Load()
+	return SharedStats{
+		Attached: r != nil && !r.Closed(), Regions: c.memory.attached.Load(), Hits: sampleOf * c.memory.sampled.Load(),
+	}
+}

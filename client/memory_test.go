@@ -1,0 +1,192 @@
+package client_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar/internal/shm"
+	"github.com/cachesidecar/cachesidecar/sidecar"
+)
+
+// eventually waits until ok is true.
+func eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%s did not happen", what)
+		}
+	}
+}
+
+// sharing returns a client that has the sidecar's shared memory.
+func sharing(t testing.TB, cfg client.Config) *client.Client {
+	t.Helper()
+	if !shm.Supported {
+		t.Skip("shared memory needs Linux")
+	}
+	c := dial(t, cfg)
+	eventually(t, "the attachment", func() bool { return c.SharedStats().Attached })
+	return c
+}
+
+// warm reads a key until it comes from the shared memory.
+func warm(t testing.TB, c *client.Client, key string) (it cachesidecar.Item) {
+	t.Helper()
+	eventually(t, key+" in the shared memory", func() bool {
+		var err error
+		if it, err = c.Get(context.Background(), key, cachesidecar.GetOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		return it.Source == "shared"
+	})
+	return it
+}
+
+func TestSharedHit(t *testing.T) {
+	c := sharing(t, client.Config{})
+	ctx := t.Context()
+	version, err := c.Set(ctx, "k", []byte("one"), cachesidecar.SetOptions{Flags: 7, TTL: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	it := warm(t, c, "k")
+	if string(it.Value) != "one" || it.Flags != 7 || it.Version != version || it.TTL < 59*time.Minute || it.TTL > time.Hour {
+		t.Errorf("%+v", it)
+	}
+	if it, err := c.Get(ctx, "k", cachesidecar.GetOptions{Fresh: true}); err != nil || it.Source != "l2" {
+		t.Errorf("fresh: %+v, %v", it, err)
+	}
+	for name, change := range map[string]func() error{
+		"set": func() error { _, err := c.Set(ctx, "k", []byte("two"), cachesidecar.SetOptions{}); return err },
+		"touch": func() error {
+			err := c.Touch(ctx, "k", cachesidecar.TouchOptions{TTL: 20 * time.Millisecond})
+			time.Sleep(25 * time.Millisecond)
+			return err
+		},
+		"delete": func() error { return c.Delete(ctx, "k", cachesidecar.DeleteOptions{}) },
+		"flush":  func() error { return c.Flush(ctx, cachesidecar.FlushOptions{}) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			if _, err := c.Set(ctx, "k", []byte("one"), cachesidecar.SetOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			warm(t, c, "k")
+			if err := change(); err != nil {
+				t.Fatal(err)
+			}
+			it, err := c.Get(ctx, "k", cachesidecar.GetOptions{})
+			if name == "set" && (err != nil || string(it.Value) != "two") {
+				t.Errorf("%s, %v", it.Value, err)
+			}
+			if name != "set" && !errors.Is(err, cachesidecar.ErrNotFound) {
+				t.Errorf("%s, %v", it.Value, err)
+			}
+		})
+	}
+}
+
+// A process that starts now has hits at once, also with GetMulti, and in views of other
+// namespaces.
+func TestSharedByAll(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	serve(t, path)
+	one := sharing(t, client.Config{Socket: path})
+	other := one.InNamespace("others")
+	for _, c := range []*client.Client{one, other} {
+		for i := range 10 {
+			key := fmt.Sprint("k", i)
+			if _, err := c.Set(t.Context(), key, []byte(key), cachesidecar.SetOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			warm(t, c, key)
+		}
+	}
+	late := sharing(t, client.Config{Socket: path})
+	for _, c := range []*client.Client{late, late.InNamespace("others")} {
+		found, err := c.GetMulti(t.Context(), []string{"k1", "k2", "none", "k9"}, cachesidecar.GetOptions{})
+		if err != nil || len(found) != 3 {
+			t.Fatal(found, err)
+		}
+		for key, it := range found {
+			if it.Source != "shared" || string(it.Value) != key {
+				t.Errorf("%s: %+v", key, it)
+			}
+		}
+	}
+}
+
+// Without the setting, or against the client's will, reads go over the socket.
+func TestNotShared(t *testing.T) {
+	if !shm.Supported {
+		t.Skip("shared memory needs Linux")
+	}
+	no := false
+	for name, cfg := range map[string]sidecar.Config{
+		"off":     {SharedSize: sidecar.Off},
+		"setting": {Namespaces: map[string]sidecar.Namespace{"default": {Shared: &no}}},
+		"rules":   {Access: map[string]sidecar.Grants{"default": {Write: []string{"user:0"}}}},
+		"client":  {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "s")
+			cfg.Socket, cfg.L2Size = path, 64<<20
+			serveWith(t, cfg)
+			c := dial(t, client.Config{Socket: path, NoSharedMemory: name == "client"})
+			if name == "setting" || name == "rules" {
+				eventually(t, "the attachment", func() bool { return c.SharedStats().Attached })
+			}
+			if _, err := c.Set(t.Context(), "k", []byte("one"), cachesidecar.SetOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			for range 10 {
+				if it, err := c.Get(t.Context(), "k", cachesidecar.GetOptions{}); err != nil || it.Source != "l2" {
+					t.Fatal(it, err)
+				}
+			}
+		})
+	}
+}
+
+// A sidecar that is started again has another region; the client finds it.
+func TestSharedRestart(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	stop := serve(t, path)
+	c := sharing(t, client.Config{Socket: path})
+	if _, err := c.Set(t.Context(), "k", []byte("one"), cachesidecar.SetOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	warm(t, c, "k")
+	stop()
+	if it, err := c.Get(t.Context(), "k", cachesidecar.GetOptions{}); err == nil {
+		t.Fatalf("without a sidecar: %+v", it)
+	}
+	serve(t, path)
+	if _, err := c.Set(t.Context(), "k", []byte("two"), cachesidecar.SetOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the attachment", func() bool { return c.SharedStats().Attached })
+	if it := warm(t, c, "k"); string(it.Value) != "two" || c.SharedStats().Regions != 2 {
+		t.Fatalf("%+v, %+v", it, c.SharedStats())
+	}
+}
+
+func BenchmarkSharedHit(b *testing.B) {
+	c := sharing(b, client.Config{})
+	if _, err := c.Set(b.Context(), "user:1234567890", make([]byte, 100), cachesidecar.SetOptions{}); err != nil {
+		b.Fatal(err)
+	}
+	warm(b, c, "user:1234567890")
+	ctx := context.Background()
+	b.ReportAllocs()
+	for b.Loop() {
+		if it, err := c.Get(ctx, "user:1234567890", cachesidecar.GetOptions{}); err != nil || it.Source != "shared" {
+			b.Fatal(it.Source, err)
+		}
+	}
+}

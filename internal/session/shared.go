@@ -1,0 +1,46 @@
+package session
+
+import (
+	"os"
+
+	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// Memory is the region that apps share.
+type Memory interface {
+	// Offered reports whether there is one.
+	Offered() bool
+	// Open opens it for an app. The caller closes the file.
+	Open() (*os.File, wire.Shared, error)
+}
+
+var errNoMemory = wire.Errorf(wire.Unsupported,
+	"this sidecar shares no memory with apps: see shared_size, or read over the socket")
+
+// share answers SHARED: the descriptor of the region goes with the answer.
+func (c *Session) share(conn *rpc.Conn) {
+	if m := c.d.cfg.Memory; m == nil || !m.Offered() {
+		c.answerError(conn, errNoMemory)
+		return
+	}
+	file, body, err := c.d.cfg.Memory.Open()
+	if err != nil {
+		c.answerError(conn, wire.Errorf(wire.Unavailable, "the shared memory: %v", err))
+		return
+	}
+	defer file.Close()
+	body.NowNS = uint64(c.Core.Clock.Read().Boot)
+	c.reply = wire.BodyReply(body)
+	c.reply.ID = c.req.ID
+	if err := conn.Pass(wire.AppendReply(nil, c.req.Op, &c.reply), file); err != nil {
+		c.answerError(conn, wire.Errorf(wire.Busy, "%v: ask on a connection of its own", err))
+	}
+}
+
+// touched takes a sample of an app's hits in the shared memory.
+func (c *Session) touched(conn *rpc.Conn) {
+	c.Core.Reads.Touched(c.req, &c.Names)
+	c.reply = wire.Reply{}
+	c.answer(conn)
+}
