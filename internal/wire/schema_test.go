@@ -20,7 +20,7 @@ var bodies = map[string]any{
 	"answer HELLO": Welcome{}, "answer STATS": cachesidecar.Stats{}, "answer MEMBERS": []cachesidecar.Member{}, "answer RING": cachesidecar.Place{},
 	"request NOTE": Note{}, "answer NOTE": Noted{},
 	"answer WATCH": Watched{}, "answer VERIFY": cachesidecar.Verified{}, "answer HOT": Hot{}, "answer SLOW": Slow{}, "answer KEYS": KeysPage{}, "answer RELOAD": cachesidecar.Changes{},
-	"answer DRAIN": cachesidecar.Drained{},
+	"answer DRAIN": cachesidecar.Drained{}, "answer SHARED": Shared{},
 }
 
 // decode decodes the array of a golden message, and its body, if it has one.
