@@ -17,9 +17,20 @@ import (
 	"github.com/cachesidecar/cachesidecar/unixsock"
 )
 
+// attacher returns what attaches the shared memory when a sidecar has said HELLO.
+func attacher(s *shared) func(path, token string, w *wire.Welcome) {
+	return func(path, token string, w *wire.Welcome) {
+		s.loads.mu.Lock()
+		defer s.loads.mu.Unlock()
+		if !s.loads.closed { // no task may begin while Close waits
+			s.tasks.Go(func() { attach(s.closed, s, path, token, w) }) // ends with its own timeout
+		}
+	}
+}
+
 // attach maps the region that a sidecar offers. The descriptor comes over a connection of
 // its own. Without a region all reads go over the socket.
-func (s *shared) attach(ctx context.Context, path, token string, w *wire.Welcome) {
+func attach(ctx context.Context, s *shared, path, token string, w *wire.Welcome) {
 	m := &s.memory
 	if s.cfg.NoSharedMemory || !shm.Supported || !slices.Contains(w.Features, "shared") || !m.attaching.TryLock() {
 		return
@@ -28,16 +39,17 @@ func (s *shared) attach(ctx context.Context, path, token string, w *wire.Welcome
 	if r := m.reader.Load(); r != nil && !r.Closed() {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.DialTimeout+s.cfg.RequestTimeout)
+	// Close waits for this: the sidecar would find a broken connection.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.DialTimeout)
 	defer cancel()
-	if r, err := s.region(ctx, path, token); err == nil {
+	if r, err := region(ctx, s, path, token); err == nil {
 		m.attached.Add(1)
 		m.reader.Store(r)
 	}
 }
 
 // region asks for the region and maps it.
-func (s *shared) region(ctx context.Context, path, token string) (*shm.Reader, error) {
+func region(ctx context.Context, s *shared, path, token string) (*shm.Reader, error) {
 	nc, err := unixsock.Dial(ctx, path)
 	if err != nil {
 		return nil, err

@@ -59,7 +59,7 @@ func dialWith(ctx context.Context, cfg Config, clock kv.Clock) (*Client, error) 
 	together := new(moves)
 	for range s.cfg.Conns {
 		slot := newSlot(&s.cfg, clock, together)
-		slot.welcomed = s.welcomed
+		slot.welcomed = attacher(s)
 		s.slots = append(s.slots, slot)
 	}
 	c := &Client{shared: s}
@@ -79,15 +79,6 @@ func dialWith(ctx context.Context, cfg Config, clock kv.Clock) (*Client, error) 
 		s.tasks.Go(func() { n.run(s.closed, f) }) // ends with Close, which waits
 	}
 	return c, nil
-}
-
-// welcomed takes what a sidecar has said about itself on a new connection.
-func (s *shared) welcomed(path, token string, w *wire.Welcome) {
-	s.loads.mu.Lock()
-	defer s.loads.mu.Unlock()
-	if !s.loads.closed { // no task may begin while Close waits
-		s.tasks.Go(func() { s.attach(s.closed, path, token, w) }) // ends with its own timeout
-	}
 }
 
 // InNamespace returns a view of the client with another namespace. The view shares the

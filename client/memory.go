@@ -67,15 +67,15 @@ func (c *Client) local(ctx context.Context, key string, o cachesidecar.GetOption
 	if r == nil || o.Fresh || len(key) == 0 || len(key) > kv.MaxKeyLen || ctx.Err() != nil {
 		return it, false, nil
 	}
-	return c.fromMemory(r, key)
+	return fromMemory(c, r, key)
 }
 
 // fromMemory answers a read from the shared memory. It allocates the value only.
-func (c *Client) fromMemory(r *shm.Reader, key string) (it cachesidecar.Item, ok bool, err error) {
+func fromMemory(c *Client, r *shm.Reader, key string) (it cachesidecar.Item, ok bool, err error) {
 	now := c.clock.Read().Boot // before anything else
 	p := c.place.Load()
 	if p == nil || p.reader != r || !p.found && now >= p.again {
-		p = c.find(r, now)
+		p = find(c, r, now)
 	}
 	if !p.found {
 		return it, false, nil
@@ -96,7 +96,7 @@ func (c *Client) fromMemory(r *shm.Reader, key string) (it cachesidecar.Item, ok
 		return it, false, nil
 	}
 	if rand.Uint32()%sampleOf == 0 {
-		c.report(p, key, now)
+		report(c, p, key, now)
 	}
 	if f.Absent {
 		return it, true, calls.Err(&wire.Reply{Status: wire.Miss, Why: wire.Absent})
@@ -123,7 +123,7 @@ func (c *Client) share(q *wire.Request) {
 }
 
 // find looks the client's namespace up in a region.
-func (c *Client) find(r *shm.Reader, now time.Duration) *place {
+func find(c *Client, r *shm.Reader, now time.Duration) *place {
 	name := c.cfg.Namespace
 	if c.namespace != nil {
 		name = string(c.namespace)
@@ -172,7 +172,7 @@ func (m *memory) end(seed maphash.Seed, q *wire.Request, err error) {
 
 // report adds a hit to the sample, and sends the sample now and then. Hits that do not fit
 // are not reported.
-func (c *Client) report(p *place, key string, now time.Duration) {
+func report(c *Client, p *place, key string, now time.Duration) {
 	c.memory.sampled.Add(1)
 	if !p.mu.TryLock() {
 		return

@@ -23,8 +23,8 @@ func checkMemory(c Config) error {
 	if c.IgnoreMemoryLimit || have == 0 || int64(need) <= have {
 		return nil
 	}
-	return fmt.Errorf("l1_size %s + l2_size %s + buffer_size %s + shared_size %s + %s for the runtime = %s, but %s %s: "+
-		"lower the sizes, or set ignore_memory_limit",
+	return fmt.Errorf("l1_size %s + l2_size %s + buffer_size %s + shared_size %s + %s for the runtime = %s, "+
+		"but %s %s: lower the sizes, or set ignore_memory_limit",
 		c.L1Size, c.L2Size, c.BufferSize, shared, Size(overheadBytes), need, what, Size(have))
 }
 

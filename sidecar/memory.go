@@ -3,6 +3,7 @@ package sidecar
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"os"
 	"sync"
 
@@ -54,36 +55,36 @@ func (m *memory) Open() (*os.File, wire.Shared, error) {
 	}, err
 }
 
-// shareMemory makes the region of a socket, once this process serves it. A region that an
-// earlier process has left may be read until then. If it cannot be ended, shareMemory waits
-// until nothing is served from it any more: before that no write may be acknowledged.
-func (s *Sidecar) shareMemory(ctx context.Context) {
-	ended, err := shm.EndOthers(s.path)
+// begin makes the region of a socket, once this process serves it. A region that an earlier
+// process has left may be read until then. If it cannot be ended, begin waits until nothing is
+// served from it any more: before that no write may be acknowledged.
+func (m *memory) begin(ctx context.Context, cfg *Config, socket string, epoch kv.Epoch) {
+	ended, err := shm.EndOthers(socket)
 	if err != nil {
-		s.cfg.Log.Warn("the shared memory of an earlier process cannot be ended: waiting until it is too old",
-			"error", err, "wait", cluster.Margin(s.cfg.MaxStaleness))
-		kv.Sleep(ctx, cluster.Margin(s.cfg.MaxStaleness))
+		wait := cluster.Margin(cfg.MaxStaleness)
+		cfg.Log.Warn("the shared memory of an earlier process cannot be ended: waiting until it is too old",
+			"error", err, "wait", wait)
+		kv.Sleep(ctx, wait)
 	} else if ended > 0 {
-		s.cfg.Log.Info("ended the shared memory of a process that did not end in order", "files", ended)
+		cfg.Log.Info("ended the shared memory of a process that did not end in order", "files", ended)
 	}
-	if s.cfg.SharedSize == Off {
+	if cfg.SharedSize == Off {
 		return
 	}
-	f, err := shm.Create(s.path, int64(s.cfg.SharedSize))
+	f, err := shm.Create(socket, int64(cfg.SharedSize))
 	if err != nil {
-		s.cfg.Log.Warn("apps share no memory, and read over the socket: lower shared_size, or make room",
-			"shared_size", s.cfg.SharedSize, "error", err)
+		cfg.Log.Warn("apps share no memory, and read over the socket: lower shared_size, or make room",
+			"shared_size", cfg.SharedSize, "error", err)
 		return
 	}
-	s.memory.writer.Attach(f, uint64(s.engine.Node.Self().Epoch), s.cfg.MaxStaleness)
-	s.memory.mu.Lock()
-	s.memory.file = f
-	s.memory.mu.Unlock()
+	m.writer.Attach(f, uint64(epoch), cfg.MaxStaleness)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.file = f
 }
 
-// endMemory ends the region: from now on apps read over the socket.
-func (s *Sidecar) endMemory() {
-	m := &s.memory
+// end ends the region: from now on apps read over the socket.
+func (m *memory) end(log *slog.Logger) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.file == nil {
@@ -91,7 +92,7 @@ func (s *Sidecar) endMemory() {
 	}
 	m.writer.End()
 	if err := m.file.Remove(); err != nil {
-		s.cfg.Log.Warn("the file of the shared memory stays: remove it", "error", err)
+		log.Warn("the file of the shared memory stays: remove it", "error", err)
 	}
 	m.file = nil
 }

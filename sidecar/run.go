@@ -48,8 +48,8 @@ func (s *Sidecar) run(ctx context.Context) error {
 	}
 	if listener != nil {
 		defer listener.Close()
-		s.shareMemory(ctx)
-		defer s.endMemory()
+		s.memory.begin(ctx, &s.cfg, s.path, s.engine.Node.Self().Epoch)
+		defer s.memory.end(s.cfg.Log)
 	}
 	s.files.Warn(s.cfg.Log)
 	pages, err := s.listenHTTP()

@@ -73,6 +73,7 @@ func connect(ctx context.Context, c *cli.Context) (*client.Client, error) {
 		return nil, err
 	}
 	cl, err := client.Dial(ctx, client.Config{
+		NoSharedMemory: true, // one command, one answer
 		Socket: path, TokenFile: tokenFile(c), Name: "cachesidecar-cli",
 		Conns: 1, DialTimeout: timeout, RequestTimeout: timeout,
 	})

@@ -39,8 +39,12 @@ var settingFlags = map[string]flagHelp{
 		"the `GROUP` that administers the sidecar through the socket, beside root and its own user",
 		"",
 	},
-	"l1_size":   {"`BYTES` for copies of what other hosts own", "64MiB"},
-	"l2_size":   {"`BYTES` for this host's share of the keys", "256MiB"},
+	"l1_size": {"`BYTES` for copies of what other hosts own", "64MiB"},
+	"l2_size": {"`BYTES` for this host's share of the keys", "256MiB"},
+	"shared_size": {
+		"`BYTES` that apps read hot values from without asking, or \"off\"",
+		"l2-size/8, 1MiB to 32MiB",
+	},
 	"max_value": {"the longest value, in `BYTES`", "8MiB, or l2-size/16 if that is less"},
 	"buffer_size": {
 		"`BYTES` for requests and answers under way",

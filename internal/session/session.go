@@ -25,6 +25,7 @@ type Session struct {
 	about     []any         // the peer, for the log
 	By        access.Caller // the app at the other end
 	told      bool          // a refusal has been logged
+	brief     bool          // it asks for the shared memory: the app may end before it has it
 	hello     bool
 	Namespace []byte // the connection's default namespace
 	now       kv.Moment
@@ -109,7 +110,7 @@ func (c *Session) Close(err error) {
 		c.member.Release(places.Connections)
 	}
 	c.member.Leave()
-	if err != nil {
+	if err != nil && !c.brief {
 		c.log(slog.LevelWarn, "connection closed", "reason", err)
 	} else {
 		c.log(slog.LevelDebug, "connection closed")

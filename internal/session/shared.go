@@ -24,6 +24,7 @@ func (c *Session) share(conn *rpc.Conn) {
 		c.answerError(conn, errNoMemory)
 		return
 	}
+	c.brief = true
 	file, body, err := c.d.cfg.Memory.Open()
 	if err != nil {
 		c.answerError(conn, wire.Errorf(wire.Unavailable, "the shared memory: %v", err))

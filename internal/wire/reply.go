@@ -148,7 +148,7 @@ func (d *decoder) result(op Op, r *Reply, whole bool) {
 	case OpIncr:
 		r.Number = d.int("number")
 		r.Version = d.uint("version", math.MaxUint64)
-	case OpPing, OpGoodbye, OpForget, OpLeaving:
+	case OpPing, OpGoodbye, OpForget, OpLeaving, OpTouched:
 	default:
 		if r.Body = d.raw(); r.Body == nil && d.err == nil {
 			d.err = Errorf(BadRequest, "the body is missing")
@@ -280,7 +280,7 @@ func appendFields(dst []byte, op Op, r *Reply, whole bool) ([]byte, int) {
 	case OpIncr:
 		dst = appendInt(dst, r.Number)
 		return msgp.AppendUint64(dst, r.Version), 3
-	case OpPing, OpGoodbye, OpForget, OpLeaving:
+	case OpPing, OpGoodbye, OpForget, OpLeaving, OpTouched:
 		return dst, 1
 	}
 	return append(dst, r.Body...), 2
