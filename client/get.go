@@ -16,7 +16,7 @@ func (c *Client) Get(ctx context.Context, key string, o cachesidecar.GetOptions)
 	}
 	k := []byte(key)
 	q := calls.Get(k, o)
-	c.share(&q)
+	q.Options |= c.memory.option()
 	sent := c.near.ask(&q)
 	a, err := c.do(ctx, c.slotFor(k), &q)
 	defer a.release()
@@ -69,7 +69,7 @@ func getSome(
 	ctx context.Context, c *Client, keys []string, found map[string]cachesidecar.Item, o cachesidecar.GetOptions,
 ) (answered int, err error) {
 	q := calls.GetMulti(calls.Keys(keys), o)
-	c.share(&q)
+	q.Options |= c.memory.option()
 	sent := c.near.ask(&q)
 	a, err := c.do(ctx, c.anySlot(), &q)
 	defer a.release()

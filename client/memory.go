@@ -115,11 +115,12 @@ func ttlOf(ends, now time.Duration) time.Duration {
 	return max(time.Millisecond, (ends - now).Truncate(time.Millisecond))
 }
 
-// share tells the sidecar that this client would find the answer in the shared memory.
-func (c *Client) share(q *wire.Request) {
-	if c.memory.reader.Load() != nil {
-		q.Options |= wire.Share
+// option tells the sidecar whether this client would find an answer in the shared memory.
+func (m *memory) option() wire.Options {
+	if m.reader.Load() == nil {
+		return 0
 	}
+	return wire.Share
 }
 
 // find looks the client's namespace up in a region.

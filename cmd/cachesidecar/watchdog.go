@@ -49,7 +49,9 @@ func watchdog(socket string, log *slog.Logger) (stop func()) {
 func hangs(ctx context.Context, socket string, limit time.Duration) bool {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	cl, err := client.Dial(ctx, client.Config{Socket: socket, Name: "watchdog", Conns: 1, DialTimeout: limit, NoSharedMemory: true})
+	cl, err := client.Dial(ctx, client.Config{
+		Socket: socket, Name: "watchdog", Conns: 1, DialTimeout: limit, NoSharedMemory: true,
+	})
 	if err == nil {
 		defer cl.Close()
 		err = cl.Ping(ctx)
