@@ -186,6 +186,7 @@ func served(s *Sidecar, q *wire.Request) wire.Reply {
 }
 
 func (w *world) read(rnd *rand.Rand, k *vkey) {
+	w.readByMemory(rnd, k)
 	s, by, inTime := w.any(rnd)
 	if s == nil {
 		return

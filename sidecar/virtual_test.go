@@ -22,6 +22,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/race"
 	"github.com/cachesidecar/cachesidecar/internal/session"
+	"github.com/cachesidecar/cachesidecar/internal/shm"
 	"github.com/cachesidecar/cachesidecar/internal/simnet"
 	"github.com/cachesidecar/cachesidecar/l2/ring"
 	"github.com/cachesidecar/cachesidecar/loader"
@@ -143,9 +144,12 @@ type vnode struct {
 	paused bool
 	pauses int // number so far
 
-	host *simnet.Host
-	stop context.CancelFunc
-	done chan error
+	region vregion
+
+	socket string // of its shared memory
+	host   *simnet.Host
+	stop   context.CancelFunc
+	done   chan error
 }
 
 func newWorld(t *testing.T, seed uint64, n int) *world {
@@ -170,7 +174,7 @@ func (v *vnode) start() {
 	w := v.w
 	v.host = w.net.Host(v.ip)
 	cfg := Config{
-		Node: v.name, NoSocket: true, L2Size: 8 << 20, L1Size: 1 << 20, Bind: v.ip + ":7946", Insecure: true, clock: v.clock,
+		Node: v.name, NoSocket: true, SharedSize: shm.MinSize, L2Size: 8 << 20, L1Size: 1 << 20, Bind: v.ip + ":7946", Insecure: true, clock: v.clock,
 		MaxStaleness: w.bound, RequestTimeout: requestTimeout, Voters: w.voters,
 		events: w.events, Namespaces: w.namespaces, ClusterKeyFile: v.keyFile, TLS: v.tls,
 		network: cluster.Network{
@@ -215,6 +219,7 @@ func (v *vnode) start() {
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	v.attach(s)
 	ctx, stop := context.WithCancel(context.Background())
 	v.stop, v.done = stop, make(chan error, 1)
 	done := v.done
@@ -222,6 +227,7 @@ func (v *vnode) start() {
 	w.mu.Lock()
 	v.s, v.paused = s, false
 	v.run++
+	v.region.by = fmt.Sprint(v.name, ".", v.run)
 	w.mu.Unlock()
 }
 
@@ -256,6 +262,7 @@ func (v *vnode) leave() {
 	if err := <-v.done; err != nil {
 		v.w.fail("%s: Run: %v", v.name, err)
 	}
+	s.memory.end(s.cfg.Log)
 	v.w.note(s)
 	v.host.Kill()
 }
@@ -263,6 +270,7 @@ func (v *vnode) leave() {
 // kill ends the process at once.
 func (v *vnode) kill() {
 	s := v.take()
+	s.memory.writer.Abandon()
 	v.host.Kill()
 	v.stop()
 	v.w.note(s)

@@ -172,7 +172,7 @@ func (d *driver) carryOut() {
 		case ownership.RingChanged:
 			v := d.newView()
 			died = d.report.ringChanged(d.members, v, d.view.Swap(v), died)
-			if d.cfg.Mirror != nil && !failpoint.Out(failpoint.ViewedEnds) {
+			if d.cfg.Mirror != nil {
 				d.cfg.Mirror.Viewed(v)
 			}
 			changed = true
@@ -229,7 +229,7 @@ func (d *driver) stopServing(set kv.PartitionSet) {
 			d.last[p] = lastOwnership{epoch: epoch}
 		}
 	}
-	if d.cfg.Mirror != nil && !failpoint.Out(failpoint.StoppedEnds) {
+	if d.cfg.Mirror != nil {
 		d.cfg.Mirror.Stopped(set)
 	}
 	d.cfg.Tiers.Settle()

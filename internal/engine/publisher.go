@@ -133,7 +133,9 @@ func (p *Publisher) Viewed(v *cluster.View) {
 			moved.Add(i)
 		}
 	}
-	p.RaisePartitions(moved) // before a slot may get another owner
+	if !failpoint.Out(failpoint.ViewedEnds) {
+		p.RaisePartitions(moved) // before a slot may get another owner
+	}
 	p.view = v
 	old, slots := *p.slots.Load(), owners{}
 	var used [shm.MaxOwners]bool
@@ -171,7 +173,11 @@ func (p *Publisher) Leased(o *cluster.Owner, at time.Duration) {
 }
 
 // Stopped takes all keys of some partitions away.
-func (p *Publisher) Stopped(set kv.PartitionSet) { p.RaisePartitions(set) }
+func (p *Publisher) Stopped(set kv.PartitionSet) {
+	if !failpoint.Out(failpoint.StoppedEnds) {
+		p.RaisePartitions(set)
+	}
+}
 
 // Paused takes back what was known.
 func (p *Publisher) Paused() { p.Revoke() }

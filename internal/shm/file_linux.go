@@ -106,14 +106,17 @@ func (f *File) Open() (*os.File, error) {
 	return file, nil
 }
 
-// Remove removes the file and unmaps it. The writer has ended.
+// Remove removes the file. The mapping ends once the Writer has ended the region, and nothing
+// uses it any more.
 func (f *File) Remove() error {
-	err := os.Remove(f.Path)
-	if os.IsNotExist(err) {
-		err = nil
+	if err := os.Remove(f.Path); !os.IsNotExist(err) {
+		return err
 	}
-	return errors.Join(err, unix.Munmap(f.mem))
+	return nil
 }
+
+// unmap ends a mapping.
+func unmap(m memory) { _ = unix.Munmap(m) }
 
 // EndOthers ends the regions that earlier sidecars of a socket have left. No such sidecar
 // runs. After an error apps may read from such a region until its last certificate is too
@@ -181,6 +184,6 @@ func Map(file *os.File) (*Reader, error) {
 	if err != nil {
 		return nil, errors.Join(err, unix.Munmap(m))
 	}
-	runtime.AddCleanup(r, func(m []byte) { _ = unix.Munmap(m) }, []byte(m))
+	runtime.AddCleanup(r, unmap, r.mem)
 	return r, nil
 }

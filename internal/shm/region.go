@@ -14,7 +14,8 @@ import (
 var order = binary.LittleEndian
 
 // region is a region that is written. head, tail and the buckets are what the sidecar
-// decides by.
+// decides by. The mapping ends when the region is not reachable any more, so whoever uses mem
+// keeps the region alive.
 type region struct {
 	mem     memory
 	shape   shape
@@ -29,6 +30,7 @@ type region struct {
 func newRegion(mem memory) *region {
 	s := shapeOf(int64(len(mem)))
 	r := &region{mem: mem, shape: s, buckets: make([]bucket, s.buckets), head: s.lines} // no position is zero
+	runtime.AddCleanup(r, unmap, mem)
 	r.setTail(s.lines)
 	mem.word(atMagic).Store(Magic)
 	mem.word(atLayout).Store(Layout)

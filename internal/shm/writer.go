@@ -1,6 +1,7 @@
 package shm
 
 import (
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -95,6 +96,7 @@ func (w *Writer) Publish(e *Entry, still func() bool) bool {
 		w.counts.busy.Add(1)
 		return false
 	}
+	defer runtime.KeepAlive(r)
 	defer r.mu.Unlock()
 	e.position = r.claim(linesOf(len(e.Key.Bytes) + len(e.Value)))
 	r.write(e)
@@ -116,6 +118,7 @@ func (w *Writer) Withdraw(h kv.Hash) {
 	if r == nil {
 		return
 	}
+	defer runtime.KeepAlive(r)
 	if old, n := r.unlist(h); n > 0 {
 		w.counts.withdrawn.Add(int64(n))
 		r.mu.Lock()
@@ -133,6 +136,7 @@ func (w *Writer) RaisePartitions(set kv.PartitionSet) {
 		v := w.parts[p].Add(1)
 		if r := w.region.Load(); r != nil {
 			raise(r.mem.word(atParts+8*int(p)), v)
+			runtime.KeepAlive(r)
 		}
 	}
 }
@@ -180,6 +184,7 @@ func (w *Writer) tellSpace(ns kv.NamespaceID) {
 	if r == nil {
 		return
 	}
+	defer runtime.KeepAlive(r)
 	at, s := atNames+nameSize*int(ns), &w.spaces[ns]
 	incarnation := w.names[ns].incarnation.Load()
 	if r.mem.word(at+nsIncarnation).Load() != incarnation {
@@ -243,12 +248,14 @@ func (w *Writer) certify(owner uint8, at uint64) {
 	w.owners[owner] = at
 	if r := w.region.Load(); r != nil {
 		r.mem.word(atOwners + 8*int(owner)).Store(at)
+		runtime.KeepAlive(r)
 	}
 }
 
 // Attach begins to publish into a region. The file is new, and nothing has read it.
 func (w *Writer) Attach(f *File, epoch uint64, bound time.Duration) {
 	r := newRegion(f.mem)
+	defer runtime.KeepAlive(r)
 	m := r.mem
 	m.word(atEpoch).Store(epoch)
 	m.word(atBound).Store(uint64(bound))
@@ -267,14 +274,16 @@ func (w *Writer) Attach(f *File, epoch uint64, bound time.Duration) {
 	m.word(atState).Store(Serving)
 }
 
-// End ends the region: no reader serves anything from it. It waits for a publisher at work.
+// End ends the region: no reader serves anything from it.
 func (w *Writer) End() {
 	if r := w.region.Swap(nil); r != nil {
 		r.mem.word(atState).Store(Closed)
-		r.mu.Lock()
-		r.mu.Unlock() //nolint:staticcheck // the publisher has left
+		runtime.KeepAlive(r)
 	}
 }
+
+// Abandon leaves the region as a process does that is killed. It is for tests.
+func (w *Writer) Abandon() { w.region.Store(nil) }
 
 // Count raises the counter of the region and returns it: an app that finds it in its mapping
 // has the region of this sidecar. Zero: there is no region.
@@ -282,6 +291,7 @@ func (w *Writer) Count() uint64 {
 	if r := w.region.Load(); r != nil {
 		n := r.counter.Add(1)
 		raise(r.mem.word(atCounter), n)
+		runtime.KeepAlive(r)
 		return n
 	}
 	return 0
