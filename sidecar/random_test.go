@@ -240,6 +240,7 @@ var least = map[string]int64{
 	"refused copies": 100, "fresh reads": 5_000, "handed over": 100, "pauses": 5,
 	"loads": 500, "loads shared": 100, "loads detached": 50, "fills": 300, "reads of several": 2_000,
 	"touched": 150, "flushes": 100, "flushes refused": 5, "misses after expiry": 1_000, "misses after a flush": 1_000,
+	"shared hits": 20_000, "shared hits without a sidecar": 150,
 	"tallied increments": 1_500, "tallied sets": 1_000, "tallied deletions": 800, "tallied reads": 1_200,
 }
 

@@ -55,8 +55,9 @@ func (v *vnode) attach(s *Sidecar) {
 	v.w.mu.Unlock()
 }
 
-// readToShare asks a process for a key twice, as apps do that have the shared memory.
-func (w *world) readToShare(s *Sidecar, k *vkey) {
+// readToShare asks a process for a key a few times, as apps do that have the shared memory.
+// The second time it is published.
+func (w *world) readToShare(s *Sidecar, k *vkey, times int) {
 	if !s.enter() {
 		return
 	}
@@ -66,7 +67,7 @@ func (w *world) readToShare(s *Sidecar, k *vkey) {
 	now := s.engine.Clock.Read()
 	s.engine.Node.CheckPause(now.Boot)
 	q := &wire.Request{Op: wire.OpGet, Namespace: []byte(w.space), Key: k.name, Options: wire.Share, App: true}
-	for range 2 {
+	for range times {
 		var r wire.Reply
 		s.engine.Reads.Value(nil, &b, q, k.name, math.MaxInt, now, 0, &r)
 	}
@@ -103,7 +104,7 @@ func (w *world) readShared(v *vnode, k *vkey) int {
 // readByMemory does one of both.
 func (w *world) readByMemory(rnd *rand.Rand, k *vkey) {
 	if s, _, _ := w.any(rnd); s != nil && rnd.IntN(2) == 0 {
-		w.readToShare(s, k)
+		w.readToShare(s, k, 2)
 	}
 	w.mu.Lock()
 	v := w.nodes[rnd.IntN(len(w.nodes))]
