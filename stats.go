@@ -25,6 +25,7 @@ type Stats struct {
 	Connections ConnectionStats  `json:"connections"`
 	L1          L1Stats          `json:"l1" if:"Limit"`
 	L2          L2Stats          `json:"l2"`
+	Memory      MemoryStats      `json:"shared_memory" if:"Limit"`
 	Cluster     ClusterState     `json:"cluster" if:"!Alone"`
 	Namespaces  []NamespaceStats `json:"namespaces"`
 	Leases      TokenStats       `json:"leases"`
@@ -67,6 +68,23 @@ type L1Stats struct {
 	Misses int64 `json:"misses" metric:"copies_total{result=absent}"`
 	// Copies that were found, but were outdated.
 	Refused int64 `json:"refused" metric:"copies_total{result=outdated}"`
+}
+
+// MemoryStats describes the memory from which apps on this host read without asking.
+type MemoryStats struct {
+	// Its size; zero if there is none.
+	Limit int64 `json:"limit" metric:"memory_limit_bytes{tier=shared}"`
+	// Values that were put there.
+	Published int64 `json:"published" metric:"shared_memory_values_total{event=published}"`
+	// Values that were taken away, since their keys changed.
+	Withdrawn int64 `json:"withdrawn" metric:"shared_memory_values_total{event=withdrawn}"`
+	// Values that were outdated when they were about to be put there.
+	Outdated int64 `json:"outdated" metric:"shared_memory_values_total{event=outdated}"`
+	// Values that were not put there, since another one was at that moment.
+	Busy int64 `json:"busy" metric:"shared_memory_values_total{event=busy}"`
+	// Hits of apps, estimated from the sample of one in 16 that they report. The counts of
+	// requests do not have them.
+	Hits int64 `json:"hits" metric:"shared_memory_hits_total"`
 }
 
 // ConnectionStats counts events on the client socket.

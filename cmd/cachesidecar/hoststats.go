@@ -39,6 +39,10 @@ func writeStats(out io.Writer, st cachesidecar.Stats, last *cachesidecar.Stats) 
 	p.requests(&st, last)
 	p.socket(&st.Connections)
 	p.l2(&st.L2)
+	if m := &st.Memory; m.Limit > 0 {
+		p.line("shared", "%s of memory that apps read: about %s hits, %s values put there, %s withdrawn",
+			size(m.Limit), m.Hits, m.Published, m.Withdrawn)
+	}
 	if st.L1.Limit > 0 { // other hosts may join
 		p.others(&st)
 	}

@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
@@ -187,3 +188,15 @@ func (p *Publisher) Running() time.Duration { return p.Certified(0) }
 
 // Ran renews what is known of this host, unless a pause was found meanwhile.
 func (p *Publisher) Ran(mark, until time.Duration) { p.Renew(0, mark, max(0, until)) }
+
+// Stats returns the statistics of the shared memory.
+func (p *Publisher) Stats() cachesidecar.MemoryStats {
+	s := p.Writer.Stats()
+	return cachesidecar.MemoryStats{
+		Limit: s.Size, Published: s.Published, Withdrawn: s.Withdrawn, Outdated: s.Refused, Busy: s.Busy,
+		Hits: sampleOf * p.touched.Load(),
+	}
+}
+
+// sampleOf is how many hits an app has for each that it reports.
+const sampleOf = 16

@@ -43,6 +43,8 @@ var adviceOf = map[string]string{
 	"no_room_total":              "If it rises, values are too long for `l2_size` or the quota: raise them.",
 	"index_splits_refused_total": "If it rises, raise `l2_size`: the index has no room.",
 	"copies_total":               "`outdated` high: keys that are written often are read often. This costs speed only.",
+	"shared_memory_values_total": "`outdated` or `withdrawn` near `published`: what is read often is written often.",
+	"shared_memory_hits_total":   "If 0 although apps read often, they do not have the memory: SHARED_MEMORY.md.",
 	"namespace_bytes":            "–",
 	"namespace_quota_bytes":      "–",
 

@@ -37,6 +37,8 @@ var helpOf = map[string]string{
 	"no_room_total":              "Writes that were refused because there was no room.",
 	"index_splits_refused_total": "New keys that came to a full page of the index that could not be split.",
 	"copies_total":               "Lookups of copies of entries that other hosts own, by result.",
+	"shared_memory_values_total": "Values in the memory that apps on this host share, by event.",
+	"shared_memory_hits_total":   "Hits of apps in the memory that they share, estimated from a sample of one in 16.",
 	"namespace_bytes":            "Size of the entries of a namespace on this host in bytes.",
 	"namespace_quota_bytes":      "Quota of a namespace in bytes. A namespace without a quota has no value.",
 

@@ -22,6 +22,7 @@ func (s *Telemetry) Stats() cachesidecar.Stats {
 		Connections: s.Server.Stats(),
 		L1:          s.L1Stats(),
 		L2:          e.Store.Stats().L2Stats,
+		Memory:      e.Shared.Stats(),
 		Cluster:     s.ClusterState(),
 		Namespaces:  e.Names.Stats(),
 		Leases:      s.TokenStats(),
