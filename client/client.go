@@ -156,15 +156,24 @@ const leaseGrace = 100 * time.Millisecond
 func (c *Client) doWithin(
 	ctx context.Context, s *slot, q *wire.Request, timeout time.Duration,
 ) (a answer, err error) {
+	if !writes(q) {
+		return call(ctx, c, s, q, timeout)
+	}
+	c.memory.begin(c.seed, q)
+	a, err = call(ctx, c, s, q, timeout)
+	c.memory.end(c.seed, q, err)
+	return a, err
+}
+
+// call makes one call, if need be over a second connection.
+func call(
+	ctx context.Context, c *Client, s *slot, q *wire.Request, timeout time.Duration,
+) (a answer, err error) {
 	if q.Namespace == nil {
 		q.Namespace = c.namespace
 	}
 	if err := ctx.Err(); err != nil {
 		return a, callError(err)
-	}
-	if writes(q) {
-		c.memory.begin(c.seed, q)
-		defer func() { c.memory.end(c.seed, q, err) }()
 	}
 	all, began := timeout, time.Now()
 	for attempt := 0; ; attempt++ {

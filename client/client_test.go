@@ -57,8 +57,15 @@ func serveWith(t testing.TB, cfg sidecar.Config) (stop func()) {
 	return stop
 }
 
-// dial returns a client whose default timeouts are longer than usual.
+// dial returns a client of the socket alone, whose default timeouts are longer than usual.
 func dial(t testing.TB, cfg client.Config) *client.Client {
+	t.Helper()
+	cfg.NoSharedMemory = true
+	return dialAny(t, cfg)
+}
+
+// dialAny is dial, with the shared memory unless cfg says otherwise.
+func dialAny(t testing.TB, cfg client.Config) *client.Client {
 	t.Helper()
 	cfg.DialTimeout, cfg.RequestTimeout = cmp.Or(cfg.DialTimeout, time.Minute), cmp.Or(cfg.RequestTimeout, time.Minute)
 	if cfg.Socket == "" {

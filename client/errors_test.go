@@ -52,6 +52,7 @@ func TestLateWhileOthersConnect(t *testing.T) {
 	if _, err := c.Set(ctx, "k", nil, cachesidecar.SetOptions{}); !errors.Is(err, cachesidecar.ErrUnavailable) {
 		t.Errorf("%v, want ErrUnavailable", err)
 	}
+	_ = ln.Close() // the first does not try again
 	_ = nc.Close()
 	if err := <-first; !errors.Is(err, cachesidecar.ErrUnavailable) {
 		t.Errorf("the first: %v, want ErrUnavailable", err)

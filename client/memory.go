@@ -3,7 +3,6 @@ package client
 import (
 	"context"
 	"hash/maphash"
-	"iter"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -139,36 +138,32 @@ func (m *memory) mark(seed maphash.Seed, key []byte) *writeMark {
 	return &m.writing[maphash.Bytes(seed, key)%writeMarks]
 }
 
-// marks yields the marks of a request's keys.
-func (m *memory) marks(seed maphash.Seed, q *wire.Request) iter.Seq[*writeMark] {
-	return func(yield func(*writeMark) bool) {
-		if q.Key != nil && !yield(m.mark(seed, q.Key)) {
-			return
-		}
-		for _, key := range q.Keys {
-			if !yield(m.mark(seed, key)) {
-				return
-			}
-		}
-	}
-}
-
 // begin marks the keys of a write, until end is called with its outcome.
 func (m *memory) begin(seed maphash.Seed, q *wire.Request) {
-	for w := range m.marks(seed, q) {
-		w.underWay.Add(1)
+	for _, key := range q.Keys {
+		m.mark(seed, key).underWay.Add(1)
+	}
+	if q.Key != nil {
+		m.mark(seed, q.Key).underWay.Add(1)
 	}
 }
 
 func (m *memory) end(seed maphash.Seed, q *wire.Request, err error) {
-	for w := range m.marks(seed, q) {
-		if err != nil && changes(err) { // until then it may be executed
-			until := int64(q.UntilNS) + int64(clockError)
-			for old := w.until.Load(); old < until && !w.until.CompareAndSwap(old, until); old = w.until.Load() {
-			}
-		}
-		w.underWay.Add(-1)
+	for _, key := range q.Keys {
+		m.mark(seed, key).end(q, err)
 	}
+	if q.Key != nil {
+		m.mark(seed, q.Key).end(q, err)
+	}
+}
+
+func (w *writeMark) end(q *wire.Request, err error) {
+	if err != nil && changes(err) { // until then it may be executed
+		until := int64(q.UntilNS) + int64(clockError)
+		for old := w.until.Load(); old < until && !w.until.CompareAndSwap(old, until); old = w.until.Load() {
+		}
+	}
+	w.underWay.Add(-1)
 }
 
 // report adds a hit to the sample, and sends the sample now and then. Hits that do not fit

@@ -30,7 +30,7 @@ func sharing(t testing.TB, cfg client.Config) *client.Client {
 	if !shm.Supported {
 		t.Skip("shared memory needs Linux")
 	}
-	c := dial(t, cfg)
+	c := dialAny(t, cfg)
 	eventually(t, "the attachment", func() bool { return c.SharedStats().Attached })
 	return c
 }
@@ -137,7 +137,7 @@ func TestNotShared(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "s")
 			cfg.Socket, cfg.L2Size = path, 64<<20
 			serveWith(t, cfg)
-			c := dial(t, client.Config{Socket: path, NoSharedMemory: name == "client"})
+			c := dialAny(t, client.Config{Socket: path, NoSharedMemory: name == "client"})
 			if name == "setting" || name == "rules" {
 				eventually(t, "the attachment", func() bool { return c.SharedStats().Attached })
 			}

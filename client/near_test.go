@@ -161,12 +161,12 @@ func newNearTest(t *testing.T, bound time.Duration) *nearTest {
 	n := &nearTest{t: t, clock: &skippingClock{SystemClock: kv.NewSystemClock()}, stop: host(t, path)}
 	n.line = newLine(t, path)
 	var err error
-	n.Client, err = dialWith(t.Context(), Config{Socket: n.line.path, Conns: 1, DialTimeout: time.Minute, RequestTimeout: time.Minute, NearCache: NearCache{Bytes: 1 << 20, Bound: bound}}, n.clock)
+	n.Client, err = dialWith(t.Context(), Config{Socket: n.line.path, Conns: 1, DialTimeout: time.Minute, RequestTimeout: time.Minute, NearCache: NearCache{Bytes: 1 << 20, Bound: bound}, NoSharedMemory: true}, n.clock)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { n.Close() })
-	if n.other, err = Dial(t.Context(), Config{Socket: path, DialTimeout: time.Minute, RequestTimeout: time.Minute}); err != nil {
+	if n.other, err = Dial(t.Context(), Config{Socket: path, DialTimeout: time.Minute, RequestTimeout: time.Minute, NoSharedMemory: true}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { n.other.Close() })

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -91,7 +92,11 @@ func (l *load) stalled(from, to time.Duration) (d time.Duration) {
 
 // work starts apps on all nodes, including nodes that start later.
 func (g *group) work(sticky bool) *load {
-	l := g.newLoad(map[string]int{"l1": 100, "l2": 100, "peer": 100, "set": 100, "delete": 10, "expired": 10})
+	needs := map[string]int{"l1": 100, "l2": 100, "peer": 100, "set": 100, "delete": 10, "expired": 10}
+	if runtime.GOOS == "linux" {
+		needs["shared"] = 100
+	}
+	l := g.newLoad(needs)
 	l.sticky = sticky
 	for w := range writers {
 		l.wg.Go(func() { l.write(w) })
