@@ -46,7 +46,7 @@ func prefix(socket string) (string, error) {
 
 // Create makes a region of a size for a socket. Whoever may connect to the socket may read
 // it. Every page is allocated.
-func Create(socket string, size int64) (f *File, err error) {
+func Create(socket string, size int64) (*File, error) {
 	dirs := folders(socket)
 	if len(dirs) == 0 {
 		return nil, fmt.Errorf("neither the folder of %s nor %s is a tmpfs", socket, fallback)
@@ -57,27 +57,31 @@ func Create(socket string, size int64) (f *File, err error) {
 	}
 	var id [8]byte
 	_, _ = rand.Read(id[:]) // never fails
-	f = &File{ID: binary.LittleEndian.Uint64(id[:])}
+	f := &File{ID: binary.LittleEndian.Uint64(id[:])}
 	f.Path = filepath.Join(dirs[0], fmt.Sprintf("%s%016x", name, f.ID))
 	fd, err := unix.Open(f.Path, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", f.Path, err)
 	}
-	defer func() {
-		_ = unix.Close(fd) // the mapping stays
-		if err != nil {
-			err = fmt.Errorf("%s: %w", f.Path, errors.Join(err, os.Remove(f.Path)))
-		}
-	}()
-	size -= size % int64(os.Getpagesize())
+	defer func() { _ = unix.Close(fd) }() // the mapping stays
+	if err := f.fill(fd, size-size%int64(os.Getpagesize()), socket); err != nil {
+		return nil, fmt.Errorf("%s: %w", f.Path, errors.Join(err, os.Remove(f.Path)))
+	}
+	return f, nil
+}
+
+// fill allocates and maps the file.
+func (f *File) fill(fd int, size int64, socket string) (err error) {
 	if err := unix.Fallocate(fd, 0, 0, size); err != nil {
-		return nil, fmt.Errorf("%d bytes: %w", size, err)
+		return fmt.Errorf("%d bytes: %w", size, err)
 	}
-	if f.mem, err = unix.Mmap(fd, 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED); err != nil {
-		return nil, err
+	if err := dress(fd, socket); err != nil {
+		return err
 	}
-	f.mem.word(atID).Store(f.ID)
-	return f, dress(fd, socket)
+	if f.mem, err = unix.Mmap(fd, 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED); err == nil {
+		f.mem.word(atID).Store(f.ID)
+	}
+	return err
 }
 
 // dress gives a file the group of a socket, and its mode. The right to write to a socket,
@@ -95,12 +99,17 @@ func dress(fd int, socket string) error {
 
 // Open opens the region for an app, for reading only.
 func (f *File) Open() (*os.File, error) {
-	file, err := os.OpenFile(f.Path, os.O_RDONLY|unix.O_NOFOLLOW, 0)
+	// A link is not followed, and a pipe must not block.
+	file, err := os.OpenFile(f.Path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
 	var head [8]byte
-	if _, err := file.ReadAt(head[:], atID); err != nil || order.Uint64(head[:]) != f.ID {
+	fi, err := file.Stat()
+	if err == nil && fi.Mode().IsRegular() {
+		_, err = file.ReadAt(head[:], atID)
+	}
+	if err != nil || order.Uint64(head[:]) != f.ID {
 		return nil, errors.Join(fmt.Errorf("%s is another file now: restart the sidecar", f.Path), err, file.Close())
 	}
 	return file, nil

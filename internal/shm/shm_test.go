@@ -3,6 +3,7 @@ package shm
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"math/rand/v2"
@@ -49,7 +50,7 @@ func newRig(t testing.TB, size int64) *rig {
 func newFile(t testing.TB, size int64) *File {
 	t.Helper()
 	socket := filepath.Join(t.TempDir(), "s.sock")
-	if err := os.WriteFile(socket, nil, 0o620); err != nil {
+	if err := errors.Join(os.WriteFile(socket, nil, 0o600), os.Chmod(socket, 0o620)); err != nil {
 		t.Fatal(err)
 	}
 	f, err := Create(socket, size)
@@ -222,9 +223,11 @@ func TestAttachedLater(t *testing.T) {
 
 // valued returns a value that names its key and has a checksum.
 func valued(key string, n int) []byte {
-	v := append([]byte(key+"="), bytes.Repeat([]byte{byte(n)}, n)...)
-	return binary.LittleEndian.AppendUint32(v, crc32.ChecksumIEEE(v))
+	return summed(append([]byte(key+"="), bytes.Repeat([]byte{byte(n)}, n)...))
 }
+
+// summed returns a value with a checksum behind it.
+func summed(v []byte) []byte { return binary.LittleEndian.AppendUint32(v, crc32.ChecksumIEEE(v)) }
 
 func sound(key string, v []byte) bool {
 	if len(v) < 4 || !bytes.HasPrefix(v, []byte(key+"=")) {

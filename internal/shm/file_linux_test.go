@@ -1,0 +1,287 @@
+package shm
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/proctest"
+)
+
+// A reader takes no file but a whole region of its layout.
+func TestMapRefuses(t *testing.T) {
+	g := newRig(t, MinSize)
+	good := bytes.Clone(g.r.mem)
+	for want, change := range map[string]func(b []byte) []byte{
+		"at least":      func(b []byte) []byte { return b[:MinSize-4096] },
+		"header says":   func(b []byte) []byte { return append(b, make([]byte, 4096)...) },
+		"not a sidecar": func(b []byte) []byte { b[0]++; return b },
+		"has layout 2":  func(b []byte) []byte { b[atLayout] = 2; return b },
+		"buckets":       func(b []byte) []byte { order.PutUint64(b[atBuckets:], 1<<40); return b },
+		"lines":         func(b []byte) []byte { order.PutUint64(b[atLines:], 1<<60); return b },
+		"0 buckets":     func(b []byte) []byte { order.PutUint64(b[atBuckets:], 0); return b },
+	} {
+		path := filepath.Join(t.TempDir(), "f")
+		if err := os.WriteFile(path, change(bytes.Clone(good)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		f, err := os.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Map(f); err == nil || !strings.Contains(err.Error(), strings.TrimPrefix(want, "at least")) {
+			t.Errorf("%s: %v", want, err)
+		}
+		f.Close()
+	}
+	dir, err := os.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	if _, err := Map(dir); err == nil {
+		t.Error("a folder was mapped")
+	}
+}
+
+// Who may connect may read, and nobody but the sidecar's user may write.
+func TestMode(t *testing.T) {
+	f := newFile(t, MinSize) // its socket has mode 0620
+	fi, err := os.Stat(f.Path)
+	if err != nil || fi.Mode().Perm() != 0o640 {
+		t.Errorf("%v, %v", fi.Mode(), err)
+	}
+	file, err := f.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	if _, err := file.Write([]byte("x")); err == nil {
+		t.Error("an app's descriptor can write")
+	}
+	if m, err := unix.Mmap(int(file.Fd()), 0, 4096, unix.PROT_WRITE, unix.MAP_SHARED); err == nil {
+		t.Error("an app's descriptor can be mapped to write", len(m))
+	}
+}
+
+// A region that a killed process of another layout has left is closed and removed.
+func TestEndOthers(t *testing.T) {
+	g := newRig(t, MinSize)
+	g.publish("a", "one")
+	g.Abandon()
+	socket := sockets[g.file]
+	g.file.mem.word(atLayout).Store(99)
+	if n, err := EndOthers(socket); n != 1 || err != nil {
+		t.Fatal(n, err)
+	}
+	g.expect("a", "", start)
+	if !g.r.Closed() {
+		t.Error("it is not closed")
+	}
+	if _, err := os.Stat(g.file.Path); !os.IsNotExist(err) {
+		t.Error(err)
+	}
+	if n, err := EndOthers(socket); n != 0 || err != nil {
+		t.Error(n, err)
+	}
+}
+
+// What is no region of this user is left alone, and reported.
+func TestEndOthersLeavesAlone(t *testing.T) {
+	f := newFile(t, MinSize)
+	socket := sockets[f]
+	other := filepath.Join(t.TempDir(), "precious")
+	if err := os.WriteFile(other, bytes.Repeat([]byte{1}, MinSize), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, make := range map[string]func(path string) error{
+		"link":   func(path string) error { return os.Symlink(other, path) },
+		"pipe":   func(path string) error { return unix.Mkfifo(path, 0o600) },
+		"folder": func(path string) error { return os.Mkdir(path, 0o700) },
+		"another user's": func(path string) error {
+			if os.Geteuid() != 0 {
+				t.Log("run as root to test a file of another user")
+				return os.Symlink(other, path)
+			}
+			return errors.Join(os.WriteFile(path, nil, 0o600), os.Chown(path, 12345, 12345))
+		},
+	} {
+		if err := os.Remove(f.Path); err != nil {
+			t.Fatal(err)
+		}
+		if err := make(f.Path); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := EndOthers(socket); n != 0 || err == nil {
+			t.Errorf("%s: %d ended, %v", name, n, err)
+		}
+		if _, err := os.Lstat(f.Path); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if b, err := os.ReadFile(other); err != nil || bytes.Contains(b, []byte{Closed}) {
+		t.Error("what the link leads to was written", err)
+	}
+	if _, err := f.Open(); err == nil {
+		t.Error("another file was opened for an app")
+	}
+}
+
+// Where there is no room there is no region, and no file either.
+func TestNoRoom(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("run as root: it mounts a small tmpfs")
+	}
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=1m"); err != nil {
+		t.Skip("cannot mount a tmpfs: run in a mount namespace of your own: ", err)
+	}
+	defer func() { _ = unix.Unmount(dir, unix.MNT_DETACH) }()
+	socket := filepath.Join(dir, "s")
+	if err := os.WriteFile(socket, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Create(socket, 32<<20); !errors.Is(err, unix.ENOSPC) {
+		t.Error(err)
+	}
+	if list, err := os.ReadDir(dir); err != nil || len(list) != 1 {
+		t.Error(list, err)
+	}
+}
+
+// readerBound is the bound in TestStoppedReader.
+const readerBound = 200 * time.Millisecond
+
+// readerEvery is how often each key is overwritten there, at the least.
+const readerEvery = 2 * time.Second
+
+// TestMain runs this program as a reader of the region whose path is in the environment.
+func TestMain(m *testing.M) {
+	path := os.Getenv("SHM_TEST_REGION")
+	if path == "" {
+		os.Exit(m.Run())
+	}
+	if err := readOn(path); err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+}
+
+// readOn reads until its stdin ends. Each value carries its key, the time when it was
+// published, and a checksum.
+func readOn(path string) error {
+	file, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	r, err := Map(file)
+	if err != nil {
+		return err
+	}
+	v, ok := r.Find("users")
+	if !ok {
+		return errors.New("no namespace")
+	}
+	clock, hits := kv.NewSystemClock(), 0
+	ended := make(chan struct{})
+	go func() {
+		_, _ = os.Stdin.Read(make([]byte, 1))
+		close(ended)
+	}()
+	for {
+		select {
+		case <-ended:
+			fmt.Println("hits", hits)
+			return nil
+		default:
+		}
+		for range 1000 {
+			key := fmt.Sprintf("key-%d", rand.IntN(500))
+			began := clock.Read().Boot
+			f, ok, _ := r.Get(&v, v.Hash([]byte(key)), []byte(key), began)
+			if !ok {
+				continue
+			}
+			hits++
+			if !sound(key, f.Value) {
+				return fmt.Errorf("%s: torn: %q", key, f.Value)
+			}
+			at := time.Duration(binary.LittleEndian.Uint64(f.Value[len(key)+1:]))
+			if age := began - at; age > readerBound+readerEvery {
+				return fmt.Errorf("%s: published %v before", key, age)
+			}
+		}
+	}
+}
+
+// Readers that are stopped in the middle of reads, for longer than the bound, while the
+// writer writes at full speed, find only whole values that were current within the bound.
+func TestStoppedReader(t *testing.T) {
+	clock := kv.NewSystemClock()
+	g := &rig{t: t, Writer: new(Writer), file: newFile(t, MinSize)}
+	g.SetNamespace(3, space)
+	g.Attach(g.file, 1, readerBound)
+	g.Certify(0, clock.Read().Boot)
+	program, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(program)
+	cmd.Env = append(os.Environ(), "SHM_TEST_REGION="+g.file.Path)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() { // ends with stop
+		defer close(done)
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			now := clock.Read().Boot
+			g.Certify(0, now)
+			key := fmt.Sprintf("key-%d", i%500)
+			g.Withdraw(g.entry(key, "").Key.Hash)
+			value := binary.LittleEndian.AppendUint64([]byte(key+"="), uint64(now))
+			value = append(value, make([]byte, i%500)...)
+			g.Publish(g.entry(key, string(summed(value))), yes)
+		}
+	}()
+	for range 12 {
+		time.Sleep(time.Duration(rand.IntN(50)) * time.Millisecond)
+		proctest.Stop(t, cmd.Process)
+		time.Sleep(readerBound * 3 / 2)
+		_ = cmd.Process.Signal(syscall.SIGCONT)
+	}
+	_ = in.Close()
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("%v: %s", err, &out)
+	}
+	close(stop)
+	<-done
+	var hits int
+	if _, err := fmt.Sscan(strings.TrimPrefix(out.String(), "hits"), &hits); err != nil || hits == 0 {
+		t.Errorf("%q: %v", out.String(), err)
+	}
+	t.Log(strings.TrimSpace(out.String()))
+}
