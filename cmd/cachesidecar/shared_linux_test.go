@@ -1,0 +1,203 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/zeebo/xxh3"
+	"golang.org/x/sys/unix"
+
+	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar/internal/proctest"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// shares returns a client that has the shared memory of a sidecar.
+func shares(t testing.TB, p *process) *client.Client {
+	t.Helper()
+	c, err := client.Dial(t.Context(), client.Config{Socket: p.socket, Conns: 1, RequestTimeout: patience})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	soon(t, "the shared memory", func() bool { return c.SharedStats().Attached })
+	return c
+}
+
+// soon waits until ok is true.
+func soon(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(patience); !ok(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%s: never", what)
+		}
+	}
+}
+
+// put stores a value and reads it until it comes from the shared memory.
+func put(t testing.TB, c *client.Client, key, value string) {
+	t.Helper()
+	if _, err := c.Set(t.Context(), key, []byte(value), cachesidecar.SetOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	soon(t, key+" from the shared memory", func() bool { return isShared(t, c, key, value) })
+}
+
+func isShared(t testing.TB, c *client.Client, key, value string) bool {
+	t.Helper()
+	it, err := c.Get(t.Context(), key, cachesidecar.GetOptions{})
+	if err != nil || string(it.Value) != value {
+		t.Fatalf("%s: %q, %v", key, it.Value, err)
+	}
+	return it.Source == "shared"
+}
+
+// From a sidecar that is stopped nothing is read after the bound; from one that was killed
+// neither, and the next one closes its region before it answers.
+func TestSharedMemoryOfStopped(t *testing.T) {
+	const bound = time.Second
+	start := func(socket string) *process {
+		return runSidecarAt(t, socket, "--max-staleness", bound.String(), "--l2-size", "16MiB")
+	}
+	socket := filepath.Join(t.TempDir(), "s")
+	p := start(socket)
+	c := shares(t, p)
+	put(t, c, "k", "one")
+	old := filesOf(t, socket)
+
+	proctest.Stop(t, p.cmd.Process)
+	stopped := time.Now()
+	for hits := 0; ; hits++ {
+		began := time.Now()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		it, err := c.Get(ctx, "k", cachesidecar.GetOptions{})
+		cancel()
+		if err == nil && it.Source == "shared" && began.Sub(stopped) > bound {
+			t.Fatalf("read %v after the stop", began.Sub(stopped))
+		}
+		if time.Since(stopped) > bound*3/2 {
+			t.Logf("%d reads while it stood", hits)
+			break
+		}
+	}
+	p.signal(syscall.SIGCONT)
+	put(t, c, "k", "two")
+
+	_ = p.cmd.Process.Kill()
+	p.wait()
+	p = start(socket)
+	p.waitFor("the log of the region", p.log, func(log string) bool {
+		return strings.Contains(log, "ended the shared memory of a process that did not end in order")
+	})
+	if it, err := c.Get(t.Context(), "k", cachesidecar.GetOptions{}); !errors.Is(err, cachesidecar.ErrNotFound) {
+		t.Errorf("after the restart: %q from %s, %v", it.Value, it.Source, err)
+	}
+	put(t, c, "k", "three")
+	if now := filesOf(t, socket); len(old) != 1 || len(now) != 1 || old[0] == now[0] {
+		t.Errorf("files before %v, and now %v", old, now)
+	}
+	p.signal(syscall.SIGTERM)
+	p.wait()
+	if now := filesOf(t, socket); len(now) != 0 {
+		t.Errorf("left after the end: %v", now)
+	}
+}
+
+// filesOf returns the files of a socket's regions.
+func filesOf(t testing.TB, socket string) (list []string) {
+	t.Helper()
+	for _, dir := range []string{filepath.Dir(socket), "/dev/shm"} {
+		found, err := filepath.Glob(filepath.Join(dir, fmt.Sprintf("cachesidecar-%016x-*", xxh3.HashString(socket))))
+		if err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, found...)
+	}
+	return list
+}
+
+// Where there is no room the sidecar runs without shared memory, and says so.
+func TestSharedMemoryHasNoRoom(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("run as root: it mounts a small tmpfs")
+	}
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=1m"); err != nil {
+		t.Skip("cannot mount a tmpfs: run in a mount namespace of your own: ", err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+	socket := filepath.Join(dir, "s")
+	p := runSidecarAt(t, socket)
+	if log := p.log.String(); !strings.Contains(log, "apps share no memory") || !strings.Contains(log, "no space left") {
+		t.Errorf("the log says nothing of it: %s", log)
+	}
+	c, err := client.Dial(t.Context(), client.Config{Socket: socket})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := c.Set(t.Context(), "k", []byte("v"), cachesidecar.SetOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	for range 100 {
+		if isShared(t, c, "k", "v") {
+			t.Fatal("read from shared memory")
+		}
+	}
+}
+
+// A thousand apps have the shared memory, and all see a change at once. Apps that report
+// hits without end keep nobody else from being served.
+func TestSharedMemoryOfMany(t *testing.T) {
+	p := runSidecar(t)
+	first := shares(t, p)
+	put(t, first, "k", "one")
+	all := make([]*client.Client, 1000)
+	for i := range all {
+		all[i] = shares(t, p)
+	}
+	for _, c := range all {
+		if !isShared(t, c, "k", "one") {
+			t.Fatal("not from the shared memory")
+		}
+	}
+	if _, err := first.Set(t.Context(), "k", []byte("two"), cachesidecar.SetOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range all {
+		isShared(t, c, "k", "two")
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	var flood sync.WaitGroup
+	for range 4 {
+		r := p.dial()
+		q := &wire.Request{Op: wire.OpTouched, Keys: slices.Repeat([][]byte{[]byte("k")}, wire.MaxKeys)}
+		flood.Go(func() {
+			for ctx.Err() == nil {
+				if _, err := r.try(q); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	for i := range 1000 {
+		key := fmt.Sprint("other", i)
+		if _, err := first.Set(t.Context(), key, []byte("v"), cachesidecar.SetOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		isShared(t, first, key, "v")
+	}
+	stop()
+	flood.Wait()
+}
