@@ -40,6 +40,7 @@ var allowed = []struct {
 	{"internal/hotkeys", []string{"internal/kv"}},
 	{"internal/slow", []string{"internal/kv"}},
 	{"internal/shm", []string{"internal/kv"}},
+	{"clients/c", nil}, // a header, and its tests
 	{"l1", []string{".", "internal/kv"}},
 	{"invalidation", []string{"internal/kv", "internal/failpoint", "internal/wire"}},
 	{"gossip", nil},

@@ -23,10 +23,6 @@ type Namespace struct {
 	// read. It must be the same on all hosts. Default: the sidecar's. Bounds: 200ms to the
 	// sidecar's.
 	MaxStaleness time.Duration `yaml:"max_staleness" reload:"restart"`
-	// Shared says whether apps may read hot values from shared memory (shared_size). It has
-	// an effect only if everybody who may open the socket may read the namespace. Default:
-	// true.
-	Shared *bool `yaml:"shared"`
 	// StaleLimit is how long a soft deletion keeps the old value for readers that accept a
 	// stale value. It also bounds StaleWhileRevalidate and StaleIfError. With zero, soft
 	// deletions are hard deletions. Default: 1m. Bounds: 0s (no stale values) to 8760h.
@@ -34,6 +30,10 @@ type Namespace struct {
 	// Quota bounds the bytes of the namespace on this host, headers included. A new key
 	// evicts the oldest keys. Default: none. Bounds: 64KiB to L2Size.
 	Quota Size `yaml:"quota"`
+	// Shared says whether apps may read hot values from shared memory (shared_size). It has
+	// an effect only if everybody who may open the socket may read the namespace. Default:
+	// true.
+	Shared *bool `yaml:"shared"`
 
 	// Origin is where missing values are loaded from: the Config of one of the packages
 	// below loader, or a loader.Custom. Default: the apps load.

@@ -29,6 +29,7 @@ var runSettings = map[string]struct {
 	"admin-group":         {"1", "2", "3", "1", "2", "3"},
 	"l1-size":             {"1MiB", "2MiB", "3MiB", "1.0 MiB", "2.0 MiB", "3.0 MiB"},
 	"l2-size":             {"10MiB", "20MiB", "30MiB", "10 MiB", "20 MiB", "30 MiB"},
+	"shared-size":         {"2MiB", "off", "4MiB", "2.0 MiB", "off", "4.0 MiB"},
 	"max-value":           {"1kB", "2kB", "3kB", "1000 B", "2.0 KiB", "2.9 KiB"},
 	"buffer-size":         {"40MiB", "50MiB", "60MiB", "40 MiB", "50 MiB", "60 MiB"},
 	"max-namespaces":      {"1", "2", "3", "1", "2", "3"},
