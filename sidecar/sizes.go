@@ -3,6 +3,7 @@ package sidecar
 import (
 	"fmt"
 	"io/fs"
+	"math"
 	"strconv"
 	"strings"
 
@@ -14,7 +15,7 @@ import (
 type Size int64
 
 // Off is the size of something that is not wanted. Its text is "off".
-const Off Size = -1
+const Off Size = math.MinInt64
 
 func (s Size) String() string {
 	if s == Off {

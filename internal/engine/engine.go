@@ -105,7 +105,7 @@ func (e *Engine) Execute(q *wire.Request, b *namespaces.Pins, now kv.Moment, fet
 // Features lists the operations that are served, as HELLO names them.
 var Features = []string{
 	"get", "mget", "set", "delete", "touch", "incr", "lease", "fill", "flush", "stats", "members", "ring", "watch",
-	"verify", "forget", "keys", "hot", "slow", "reload", "ping", "drain", "leaving",
+	"verify", "forget", "keys", "hot", "slow", "reload", "ping", "drain", "leaving", "shared", "touched",
 }
 
 // ServeNow answers a request wherever its keys are. deadline is on the boot clock; b is

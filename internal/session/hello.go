@@ -42,12 +42,12 @@ func (c *Session) welcome() wire.Reply {
 	})
 }
 
-// features lists the operations that are served.
+// features lists the operations that are served: without shared memory two fewer.
 func (c *Session) features() []string {
 	if m := c.d.cfg.Memory; m != nil && m.Offered() {
-		return append(slices.Clone(engine.Features), "shared", "touched")
+		return engine.Features
 	}
-	return engine.Features
+	return slices.DeleteFunc(slices.Clone(engine.Features), func(f string) bool { return f == "shared" || f == "touched" })
 }
 
 // Refusal returns why a request is refused, or nil if it may be served.
