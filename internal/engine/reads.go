@@ -141,19 +141,19 @@ func (c *Reads) nameless(q *wire.Request, key []byte, fetched uint32) wire.Reply
 
 // Touched takes a sample of the hits that an app had in the shared memory: eviction must not
 // take these keys for unused.
-func (r *Reads) Touched(q *wire.Request, b *namespaces.Pins) {
+func (c *Reads) Touched(q *wire.Request, b *namespaces.Pins) {
 	ns := b.Read(q.Namespace)
 	if ns == nil {
 		return
 	}
-	r.shared.touched.Add(int64(len(q.Keys)))
+	c.shared.touched.Add(int64(len(q.Keys)))
 	for _, key := range q.Keys {
 		switch k := ns.Key(key); {
 		case CheckKey(key) != nil:
-		case r.node.OwnershipEpoch(k.Hash.Partition()) != 0:
-			r.store.Touched(k)
-		case r.copies.l1 != nil:
-			r.copies.l1.Get(k)
+		case c.node.OwnershipEpoch(k.Hash.Partition()) != 0:
+			c.store.Touched(k)
+		case c.copies.l1 != nil:
+			c.copies.l1.Get(k)
 		}
 	}
 }
