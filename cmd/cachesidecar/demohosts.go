@@ -68,7 +68,7 @@ func startHosts(ctx context.Context, names ...string) (_ *demoHosts, err error) 
 		h.flags = []string{
 			"run", "--node", name, "--socket", h.socket, "--cluster", d.cluster, "--join", strings.Join(join, ","),
 			"--bind", loopback(ports[2*i]), "--peer-bind", loopback(ports[2*i+1]),
-			"--l1-size", "4MiB", "--l2-size", "16MiB", "--http", "off", "--log-format", "text",
+			"--l1-size", "4MiB", "--l2-size", "16MiB", "--shared-size", "off", "--http", "off", "--log-format", "text",
 		}
 		d.list = append(d.list, h)
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -20,18 +21,23 @@ const Supported = true
 // fallback is where regions lie if the socket's folder is on a disk.
 const fallback = "/dev/shm"
 
-// File is a region's file, which this process has made. It stays the same size.
+// File is a region's file, which this process has made. It stays the same size. It is locked
+// while this process lives, so that others know what a killed process has left.
 type File struct {
 	Path string
 	ID   uint64
+	fd   int
 	mem  memory
 }
+
+// family begins the names of all regions.
+const family = "cachesidecar-"
 
 // folders returns where the regions of a socket may lie.
 func folders(socket string) (list []string) {
 	for _, dir := range []string{filepath.Dir(socket), fallback} {
-		var fs unix.Statfs_t
-		if unix.Statfs(dir, &fs) == nil && fs.Type == unix.TMPFS_MAGIC {
+		var st unix.Statfs_t
+		if unix.Statfs(dir, &st) == nil && st.Type == unix.TMPFS_MAGIC {
 			list = append(list, dir)
 		}
 	}
@@ -41,31 +47,49 @@ func folders(socket string) (list []string) {
 // prefix returns how the names of a socket's regions begin.
 func prefix(socket string) (string, error) {
 	path, err := filepath.Abs(socket)
-	return fmt.Sprintf("cachesidecar-%016x-", xxh3.HashString(path)), err
+	return fmt.Sprintf(family+"%016x-", xxh3.HashString(path)), err
 }
 
 // Create makes a region of a size for a socket. Whoever may connect to the socket may read
 // it. Every page is allocated.
 func Create(socket string, size int64) (*File, error) {
-	dirs := folders(socket)
-	if len(dirs) == 0 {
-		return nil, fmt.Errorf("neither the folder of %s nor %s is a tmpfs", socket, fallback)
-	}
 	name, err := prefix(socket)
 	if err != nil {
 		return nil, err
 	}
-	var id [8]byte
-	_, _ = rand.Read(id[:]) // never fails
-	f := &File{ID: binary.LittleEndian.Uint64(id[:])}
-	f.Path = filepath.Join(dirs[0], fmt.Sprintf("%s%016x", name, f.ID))
-	fd, err := unix.Open(f.Path, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", f.Path, err)
+	err = fmt.Errorf("neither the folder of %s nor %s is a tmpfs", socket, fallback)
+	for _, dir := range folders(socket) {
+		var f *File
+		f, err = create(filepath.Join(dir, name), size, socket)
+		if !errors.Is(err, fs.ErrPermission) && !errors.Is(err, unix.EROFS) {
+			return f, err
+		}
 	}
-	defer func() { _ = unix.Close(fd) }() // the mapping stays
-	if err := f.fill(fd, size-size%int64(os.Getpagesize()), socket); err != nil {
-		return nil, fmt.Errorf("%s: %w", f.Path, errors.Join(err, os.Remove(f.Path)))
+	return nil, err
+}
+
+// create makes a region whose path begins with name.
+func create(name string, size int64, socket string) (f *File, err error) {
+	for again := true; again; { // a sidecar that starts may take the file for one that was left
+		var id [8]byte
+		_, _ = rand.Read(id[:]) // never fails
+		f = &File{ID: binary.LittleEndian.Uint64(id[:])}
+		f.Path = fmt.Sprintf("%s%016x", name, f.ID)
+		const flags = unix.O_RDWR | unix.O_CREAT | unix.O_EXCL | unix.O_NOFOLLOW | unix.O_CLOEXEC
+		if f.fd, err = unix.Open(f.Path, flags, 0o600); err != nil {
+			return nil, fmt.Errorf("%s: %w", f.Path, err)
+		}
+		var open, there unix.Stat_t
+		err = errors.Join(unix.Flock(f.fd, unix.LOCK_EX), unix.Fstat(f.fd, &open))
+		if again = err == nil && (unix.Stat(f.Path, &there) != nil || there.Ino != open.Ino); again {
+			_ = unix.Close(f.fd)
+		}
+	}
+	if err == nil {
+		err = f.fill(f.fd, size-size%int64(os.Getpagesize()), socket)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", f.Path, errors.Join(err, f.Remove()))
 	}
 	return f, nil
 }
@@ -116,12 +140,17 @@ func (f *File) Open() (*os.File, error) {
 }
 
 // Remove removes the file. The mapping ends once the Writer has ended the region, and nothing
-// uses it any more.
+// uses it any more. A second call does nothing.
 func (f *File) Remove() error {
-	if err := os.Remove(f.Path); !os.IsNotExist(err) {
-		return err
+	err := os.Remove(f.Path)
+	if os.IsNotExist(err) {
+		err = nil
 	}
-	return nil
+	if f.fd >= 0 {
+		err = errors.Join(err, unix.Close(f.fd))
+		f.fd = -1
+	}
+	return err
 }
 
 // unmap ends a mapping.
@@ -129,7 +158,7 @@ func unmap(m memory) { _ = unix.Munmap(m) }
 
 // EndOthers ends the regions that earlier sidecars of a socket have left. No such sidecar
 // runs. After an error apps may read from such a region until its last certificate is too
-// old.
+// old. EndOthers also removes what killed sidecars of this user's other sockets have left.
 func EndOthers(socket string) (ended int, err error) {
 	name, err := prefix(socket)
 	if err != nil {
@@ -139,19 +168,26 @@ func EndOthers(socket string) (ended int, err error) {
 		list, e := os.ReadDir(dir)
 		err = errors.Join(err, e)
 		for _, entry := range list {
-			if strings.HasPrefix(entry.Name(), name) {
-				e := endOther(filepath.Join(dir, entry.Name()))
-				if err = errors.Join(err, e); e == nil {
+			path := filepath.Join(dir, entry.Name())
+			switch {
+			case strings.HasPrefix(entry.Name(), name):
+				if e := endOther(path, true); e != nil {
+					err = errors.Join(err, e)
+				} else {
 					ended++
 				}
+			case strings.HasPrefix(entry.Name(), family):
+				_ = endOther(path, false) // not this socket's: it harms nobody
 			}
 		}
 	}
 	return ended, err
 }
 
-// endOther ends one region and removes its file.
-func endOther(path string) error {
+var errLives = errors.New("a process has it")
+
+// endOther ends one region and removes its file, even if a process has it locked.
+func endOther(path string, evenLocked bool) error {
 	fd, err := unix.Open(path, unix.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
@@ -164,6 +200,9 @@ func endOther(path string) error {
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFREG || int(st.Uid) != os.Geteuid() {
 		return fmt.Errorf("%s is not this user's file: remove it", path)
+	}
+	if !evenLocked && unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) != nil {
+		return errLives
 	}
 	if st.Size >= MinSize { // else no reader takes it
 		order.PutUint64(word[:], Closed)

@@ -98,6 +98,26 @@ func TestEndOthers(t *testing.T) {
 	}
 }
 
+// What a killed sidecar has left is removed by the next one of this user, whatever its socket.
+// The region of one that lives is not.
+func TestEndOthersOfOtherSockets(t *testing.T) {
+	lives, left := newRig(t, MinSize), newFile(t, MinSize)
+	lives.publish("a", "one")
+	if err := unix.Flock(left.fd, unix.LOCK_UN); err != nil { // as at the end of a process
+		t.Fatal(err)
+	}
+	if n, err := EndOthers(filepath.Join(t.TempDir(), "another.sock")); n != 0 || err != nil {
+		t.Error(n, err)
+	}
+	lives.expect("a", "one", start)
+	if _, err := os.Stat(lives.file.Path); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(left.Path); !os.IsNotExist(err) {
+		t.Error("it is still there", err)
+	}
+}
+
 // What is no region of this user is left alone, and reported.
 func TestEndOthersLeavesAlone(t *testing.T) {
 	f := newFile(t, MinSize)
