@@ -47,7 +47,8 @@ func (c *Session) features() []string {
 	if m := c.d.cfg.Memory; m != nil && m.Offered() {
 		return engine.Features
 	}
-	return slices.DeleteFunc(slices.Clone(engine.Features), func(f string) bool { return f == "shared" || f == "touched" })
+	ofMemory := func(name string) bool { return name == "shared" || name == "touched" }
+	return slices.DeleteFunc(slices.Clone(engine.Features), ofMemory)
 }
 
 // Refusal returns why a request is refused, or nil if it may be served.
