@@ -6,6 +6,7 @@ import (
 	"maps"
 	"os"
 	"os/exec"
+	"regexp"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -89,7 +90,12 @@ var compared = []string{
 	"github.com/groupcache/groupcache-go/v3",
 	"github.com/buraksezer/olric",
 	"github.com/redis/rueidis",
+	"github.com/redis/go-redis/v9",
+	"github.com/bradfitz/gomemcache",
 }
+
+// major is the end of a module's path that names its major version.
+var major = regexp.MustCompile(`/v[0-9]+$`)
 
 // Libraries returns the versions of Go and of the compared libraries in this program.
 func Libraries() map[string]string {
@@ -105,7 +111,7 @@ func LibrariesOf(info *debug.BuildInfo) map[string]string {
 	versions := map[string]string{}
 	for _, d := range info.Deps {
 		if slices.Contains(compared, d.Path) {
-			name := strings.TrimSuffix(strings.TrimSuffix(d.Path, "/v2"), "/v3")
+			name := major.ReplaceAllString(d.Path, "")
 			versions[name[strings.LastIndexByte(name, '/')+1:]] = d.Version
 		}
 	}

@@ -40,6 +40,7 @@ var sections = []struct {
 	derive func(rounds string) (section, error)
 }{
 	{record.Socket, socketSection},
+	{record.Clients, clientsSection},
 	{record.Memory, memorySection},
 	{record.GC, gcSection},
 	{record.Idle, idleSection},

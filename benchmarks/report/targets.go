@@ -19,6 +19,12 @@ var (
 	ahead         = &target{">", 1}   // against redis and memcached
 	batchOfBetter = &target{"≥", 2}   // a GET hit in batches, against the better of both
 
+	clientOfOthers   = &target{"≥", 1}   // one goroutine, over the socket
+	clientOfBest     = &target{"≥", 1.2} // some goroutines
+	clientOfBestMany = &target{"≥", 2}   // many
+	sharedOfOthers   = &target{"≥", 50}  // shared memory against others' sockets
+	sharedNS         = &target{"≤", 250}
+
 	residentOfMemcached = &target{"≤", 0.85}
 	overheadBytes       = &target{"≤", 48} // per entry, everything included
 

@@ -44,7 +44,8 @@ const askedKeys = 1 << 14
 
 // publication is a read whose value may be published. Its zero value publishes nothing.
 type publication struct {
-	asOf  kv.Version // zero: nothing is published
+	at    time.Duration // boot clock
+	asOf  kv.Version    // zero: nothing is published
 	taken shm.Generations
 }
 
@@ -58,7 +59,7 @@ func (p *Publisher) begin(q *wire.Request, k kv.Key, hlc *kv.HLC, now kv.Moment)
 		mark.Store(m)
 		return b
 	}
-	return publication{taken: p.Take(k.Namespace, k.Hash), asOf: hlc.Next(now.Wall)}
+	return publication{at: now.Boot, taken: p.Take(k.Namespace, k.Hash), asOf: hlc.Next(now.Wall)}
 }
 
 // owned publishes an entry that this host owns.
@@ -69,6 +70,9 @@ func (p *Publisher) owned(b publication, k kv.Key, value []byte, info segment.In
 	e := shm.Entry{
 		Key: k, Value: value, Flags: info.Flags, Version: info.Version, Absent: info.Absent, Taken: b.taken,
 		Ends: endOf(info.Deadline, early),
+	}
+	if e.Ends != 0 && e.Ends <= b.at { // it is being loaded anew
+		return
 	}
 	partition := k.Hash.Partition()
 	p.Publish(&e, func() bool {

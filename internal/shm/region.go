@@ -91,22 +91,23 @@ func sumOf(head *[headSize]byte, key, value []byte) uint64 {
 
 // erase zeroes the bytes of an entry that is not in the index any more. r.mu is held.
 func (r *region) erase(p place) {
-	if p.position >= r.tail.Load() { // else they may belong to another one
-		clear(r.mem[r.shape.atLine(p.position):][:int(p.lines)*lineSize])
+	if p.position() >= r.tail.Load() { // else they may belong to another one
+		clear(r.mem[r.shape.atLine(p.position()):][:p.lines()*lineSize])
 	}
 }
 
-// place is where an entry lies in the log.
-type place struct {
-	position uint64 // zero: nowhere
-	lines    uint16
-}
+// place is where an entry lies in the log: its position, and its lines in the low 16 bits.
+// Zero: nowhere. A higher one is newer.
+type place uint64
+
+func (p place) position() uint64 { return uint64(p >> 16) }
+func (p place) lines() int       { return int(p & 0xffff) }
 
 // bucket is the private copy of a bucket of the index, and its lock.
 type bucket struct {
-	locked atomic.Bool
-	tags   [slotsIn]uint16
 	places [slotsIn]place
+	tags   [slotsIn]uint16
+	locked atomic.Bool
 }
 
 func (b *bucket) lock() {
@@ -125,15 +126,15 @@ func (r *region) list(e *Entry, still func() bool) (old place, ok bool) {
 	b.lock()
 	defer b.unlock()
 	if !still() {
-		return place{}, false
+		return 0, false
 	}
 	at := -1
 	for i, p := range b.places {
-		if p.position != 0 && b.tags[i] == tagOf(e.Key.Hash) {
+		if p != 0 && b.tags[i] == tagOf(e.Key.Hash) {
 			at = i
 			break
 		}
-		if at < 0 || p.position < b.places[at].position {
+		if at < 0 || p < b.places[at] {
 			at = i
 		}
 	}
@@ -145,7 +146,7 @@ func (r *region) list(e *Entry, still func() bool) (old place, ok bool) {
 
 // place returns where an entry lies once it has a position.
 func (e *Entry) place() place {
-	return place{e.position, uint16(linesOf(len(e.Key.Bytes) + len(e.Value)))}
+	return place(e.position<<16 | linesOf(len(e.Key.Bytes)+len(e.Value)))
 }
 
 // unlist takes the entries of a hash's tag out of the index and returns where they lie.
@@ -155,8 +156,8 @@ func (r *region) unlist(h kv.Hash) (old [slotsIn]place, n int) {
 	b.lock()
 	defer b.unlock()
 	for i, p := range b.places {
-		if p.position != 0 && b.tags[i] == tagOf(h) {
-			b.places[i] = place{}
+		if p != 0 && b.tags[i] == tagOf(h) {
+			b.places[i] = 0
 			r.mem.word(r.shape.atSlot(number, i)).Store(0)
 			old[n] = p
 			n++

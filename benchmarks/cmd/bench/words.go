@@ -27,6 +27,24 @@ func socket(ctx context.Context, p *program, args []string) error {
 	return measured(ctx, p, f, v, (*measure.Bench).Socket)
 }
 
+func clients(ctx context.Context, p *program, args []string) error {
+	f := newFlags(p, record.Clients)
+	v := record.ClientsParameters{Goroutines: []int{1, 16, 64}}
+	f.data(&v.Data, 1000)
+	f.turns(&v.Turns, 10)
+	f.count(&v.ColdGets, "cold", 10_000, 1, "GETs of a client that has just been made")
+	if err := f.parse(args); err != nil {
+		return err
+	}
+	if v.Keys > maxClientKeys {
+		return fmt.Errorf("clients -entries %d: give at most %d", v.Keys, maxClientKeys)
+	}
+	return measured(ctx, p, f, v, (*measure.Bench).Clients)
+}
+
+// maxClientKeys is the most keys that the clients ask for: they are hot.
+const maxClientKeys = 65_536
+
 func memory(ctx context.Context, p *program, args []string) error {
 	f := newFlags(p, record.Memory)
 	v := record.MemoryParameters{}
