@@ -166,7 +166,7 @@ func (s *slot) greet(ctx context.Context, path, token string) (*rpc.Client, erro
 	if err != nil {
 		return nil, fmt.Errorf("%w: cannot connect to the sidecar: %w", cachesidecar.ErrUnavailable, err)
 	}
-	c := rpc.NewClient(nc, rpc.ClientConfig{MaxCalls: s.cfg.MaxCalls})
+	c := rpc.NewClient(nc, rpc.ClientConfig{MaxCalls: s.cfg.MaxCalls, Direct: true})
 	before := s.clock.Read().Boot
 	call, err := c.Do(ctx, timeout, &wire.Request{Op: wire.OpHello, Hello: wire.Hello{
 		Versions: []int{wire.Version}, Client: s.cfg.Name, Token: token, Namespace: s.cfg.Namespace,

@@ -305,7 +305,7 @@ func TestQueueOfTheGreedy(t *testing.T) {
 			b := NewBudget(test.budget)
 			var links []*Client
 			for i := range test.links {
-				c := NewClient(socketPair(t)[0], ClientConfig{Budget: b, Owner: fmt.Sprint("node ", i), WriteTimeout: time.Minute, MaxQueued: 24 << 20})
+				c := newClient(socketPair(t)[0], ClientConfig{Budget: b, Owner: fmt.Sprint("node ", i), WriteTimeout: time.Minute, MaxQueued: 24 << 20})
 				defer c.Close()
 				links = append(links, c)
 			}
@@ -368,7 +368,7 @@ func TestLongRequests(t *testing.T) {
 func TestOrderOfRequests(t *testing.T) {
 	b := NewBudget(256 << 20)
 	conns := socketPair(t)
-	c := NewClient(conns[0], ClientConfig{Budget: b, Owner: "node b", WriteTimeout: time.Minute})
+	c := newClient(conns[0], ClientConfig{Budget: b, Owner: "node b", WriteTimeout: time.Minute})
 	defer c.Close()
 	greedy, other := b.Open("uid 1", "pid 1", nil), b.Open("uid 1", "pid 2", nil)
 	send := func(a *Account, key string, size int) {
@@ -402,7 +402,7 @@ func TestOrderOfRequests(t *testing.T) {
 func TestOrderOfManyShort(t *testing.T) {
 	b := NewBudget(256 << 20)
 	conns := socketPair(t)
-	c := NewClient(conns[0], ClientConfig{Budget: b, Owner: "node b", WriteTimeout: time.Minute})
+	c := newClient(conns[0], ClientConfig{Budget: b, Owner: "node b", WriteTimeout: time.Minute})
 	greedy, other := b.Open("uid 1", "pid 1", nil), b.Open("uid 1", "pid 2", nil)
 	for i := range 500 {
 		if err := startSet(t, c, greedy, "greedy", max(longRequest-1, 1<<20*(1-i))); err != nil {

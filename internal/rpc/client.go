@@ -41,6 +41,10 @@ type ClientConfig struct {
 	// or takes some but no call waits for them any more. Default 10 s.
 	WriteTimeout time.Duration
 
+	// Direct lets a call that is alone on its connection read its answer itself. It is for
+	// callers that wait for their calls (Do), over a Unix socket or TCP.
+	Direct bool
+
 	Budget *Budget // charged for memory; nil: no bound
 	Owner  string  // of the connection's account in Budget
 }
@@ -63,6 +67,8 @@ type Client struct {
 	expiry     expiry
 	requests   requests
 	sending    patience
+	lead       lead
+	leadFn     func(n int) error // deliverOwn
 
 	told    func(frame []byte) // see Await; nil: nothing is awaited
 	leaving atomic.Bool        // see Leave
@@ -109,7 +115,8 @@ func NewClient(nc net.Conn, cfg ClientConfig) *Client {
 	cfg.MaxFrame = cmp.Or(cfg.MaxFrame, 32<<20)
 	cfg.MaxQueued = cmp.Or(cfg.MaxQueued, 32<<20)
 	cfg.WriteTimeout = cmp.Or(cfg.WriteTimeout, 10*time.Second)
-	c := &Client{cfg: cfg, done: make(chan struct{})}
+	c := &Client{cfg: cfg, done: make(chan struct{}), lead: lead{wake: make(chan struct{}, 1)}}
+	c.leadFn = c.deliverOwn
 	if cfg.Budget != nil {
 		c.account = cfg.Budget.Open(cfg.Owner, "", nil)
 	}
@@ -174,6 +181,7 @@ func (c *Client) fail(err error) {
 // returns the error to keep. The outbox's lock is held.
 func (c *Client) onFail(err error) error {
 	c.expiry.stop()
+	c.endLead()
 	if !errors.Is(err, ErrClosed) && !errors.Is(err, ErrNotSent) { // a write has failed
 		err = fmt.Errorf("%w: %w", ErrClosed, err)
 	}
@@ -192,6 +200,14 @@ func (c *Client) Do(ctx context.Context, timeout time.Duration, q *wire.Request)
 	if err := c.queue(q, timeout, call); err != nil {
 		c.Release(call)
 		return nil, err
+	}
+	if c.takeLead(call) {
+		c.flush()
+		if err := c.readFor(ctx, call, q.ID); err != nil {
+			c.Release(call)
+			return nil, err
+		}
+		return call, call.err
 	}
 	c.flush()
 	select {
@@ -263,10 +279,14 @@ func (c *Client) expire() {
 	})
 	_ = c.chargeLocked(0, nil) // it charges nothing new
 	c.finishLocked()
+	led := c.lead.call
 	c.outbox.mu.Unlock()
 	var a Answers
 	for _, caller := range expired {
 		caller.Answered(&a, nil, ErrNoAnswer)
 	}
 	a.Write()
+	if led != nil && len(led.over) > 0 {
+		c.socket.wakeReader()
+	}
 }

@@ -31,7 +31,7 @@ func TestClientCloseWaits(t *testing.T) {
 		near, far := net.Pipe()
 		defer far.Close()
 		nc := &lingering{Conn: near}
-		c := NewClient(nc, ClientConfig{})
+		c := newClient(nc, ClientConfig{})
 		if err := startSet(t, c, nil, "k", 10); err != nil {
 			t.Fatal(err)
 		}
@@ -52,7 +52,7 @@ func TestClientCloseWaits(t *testing.T) {
 func TestSentGivesBack(t *testing.T) {
 	conns := socketPair(t)
 	b := NewBudget(256 << 20)
-	c := NewClient(conns[0], ClientConfig{Budget: b})
+	c := newClient(conns[0], ClientConfig{Budget: b})
 	defer c.Close()
 	if err := startSet(t, c, nil, "k", 1<<20); err != nil {
 		t.Fatal(err)

@@ -55,7 +55,7 @@ func TestShutdownIsExact(t *testing.T) {
 // write waits: those whose requests it has got whole.
 func TestCutInTheMiddle(t *testing.T) {
 	conns := socketPair(t)
-	c := NewClient(conns[0], ClientConfig{})
+	c := newClient(conns[0], ClientConfig{})
 	defer c.Close()
 	var calls []*outcome
 	start := func(value int) {

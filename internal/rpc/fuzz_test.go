@@ -35,7 +35,7 @@ func FuzzAnswers(f *testing.F) {
 	f.Add([]byte{0xff, 0xff, 0xff, 0xff, 0x92, 1, 0}, uint8(1))
 	f.Fuzz(func(t *testing.T, b []byte, piece uint8) {
 		near, far := net.Pipe()
-		c := NewClient(near, ClientConfig{MaxFrame: 1 << 17})
+		c := newClient(near, ClientConfig{MaxFrame: 1 << 17})
 		go func() { _, _ = io.Copy(io.Discard, far) }() // ends with the pipe
 		var callers [calls]told
 		for i := range callers {

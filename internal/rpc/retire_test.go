@@ -89,7 +89,7 @@ func TestRetireFull(t *testing.T) {
 // call is answered, including long requests that waited behind one another.
 func TestRetireLong(t *testing.T) {
 	conns := socketPair(t)
-	c := NewClient(conns[0], ClientConfig{})
+	c := newClient(conns[0], ClientConfig{})
 	defer c.Close()
 	const n = 5
 	for range n {

@@ -667,7 +667,7 @@ func TestConnectionStorm(t *testing.T) {
 func getRequest(key string) *wire.Request { return &wire.Request{Op: wire.OpGet, Key: []byte(key)} }
 
 func newTestClient(t testing.TB, dial func() net.Conn, cfg ClientConfig) *Client {
-	c := NewClient(dial(), cfg)
+	c := newClient(dial(), cfg)
 	t.Cleanup(func() { c.Close() })
 	return c
 }
@@ -745,7 +745,7 @@ func TestClientGivesUp(t *testing.T) {
 func TestClientLosesConnection(t *testing.T) {
 	near, far := net.Pipe()
 	go func() { _, _ = io.Copy(io.Discard, far) }() // ends with the pipe
-	c := NewClient(near, ClientConfig{})
+	c := newClient(near, ClientConfig{})
 	defer c.Close()
 	var wg sync.WaitGroup
 	for range 3 {
@@ -790,7 +790,7 @@ func socketPair(t *testing.T) (conns [2]net.Conn) {
 // deadline, and no more than MaxQueued bytes in the queue.
 func TestClientStuckPeer(t *testing.T) {
 	conns := socketPair(t)
-	c := NewClient(conns[0], ClientConfig{MaxQueued: 1 << 20, WriteTimeout: time.Minute})
+	c := newClient(conns[0], ClientConfig{MaxQueued: 1 << 20, WriteTimeout: time.Minute})
 	defer c.Close()
 	const size = 400 << 10
 	for range 2 {
@@ -817,7 +817,7 @@ func TestClientStuckPeer(t *testing.T) {
 func TestClientLeavesOut(t *testing.T) {
 	conns := socketPair(t)
 	b := NewBudget(256 << 20)
-	c := NewClient(conns[0], ClientConfig{MaxCalls: 10, WriteTimeout: time.Minute, Budget: b})
+	c := newClient(conns[0], ClientConfig{MaxCalls: 10, WriteTimeout: time.Minute, Budget: b})
 	defer c.Close()
 	set := func(size int) {
 		q := &wire.Request{Op: wire.OpSet, Key: []byte("late"), Value: make([]byte, size)}
@@ -855,7 +855,7 @@ func TestClientLeavesOut(t *testing.T) {
 // yet, and never will be. The call that has the slot by then keeps it.
 func TestClientAnsweredTooSoon(t *testing.T) {
 	conns := socketPair(t)
-	c := NewClient(conns[0], ClientConfig{WriteTimeout: time.Minute})
+	c := newClient(conns[0], ClientConfig{WriteTimeout: time.Minute})
 	defer c.Close()
 	if err := startSet(t, c, nil, "first", 1<<20); err != nil {
 		t.Fatal(err)

@@ -93,7 +93,7 @@ func dialSecured(t testing.TB, address string, cfg *tls.Config) *Client {
 	if err := s.Handshake(); err != nil {
 		t.Fatal(err)
 	}
-	c := NewClient(s, ClientConfig{})
+	c := newClient(s, ClientConfig{})
 	t.Cleanup(func() { _ = c.Close() })
 	return c
 }

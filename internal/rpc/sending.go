@@ -81,6 +81,9 @@ func (c *Client) flush() {
 	o := &c.outbox
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if c.lead.by == byNobody && c.calls.inFlight() > 0 {
+		c.readLocked()
+	}
 	if o.writing || c.requests.empty() {
 		return
 	}

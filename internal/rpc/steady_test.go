@@ -102,7 +102,7 @@ func TestSteadyPeer(t *testing.T) {
 			bubble.Test(t, func(t *testing.T) {
 				near, far := pollPair(t)
 				budget := NewBudget(0)
-				c := NewClient(far, ClientConfig{WriteTimeout: time.Second, Budget: budget, Owner: "node b"})
+				c := newClient(far, ClientConfig{WriteTimeout: time.Second, Budget: budget, Owner: "node b"})
 				value := make([]byte, 3_000_000)
 				done := make(chan error, 1)
 				go func() {

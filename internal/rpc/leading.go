@@ -1,0 +1,225 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// A Client with ClientConfig.Direct lets a call that is alone on its connection read its
+// answer itself: no goroutine changes for it. As soon as several calls are in flight, the
+// reader reads for all of them, and does so until none is left.
+//
+// Somebody has to notice what the peer sends on its own, and the end of the connection. So
+// the reader reads too when the connection has been idle for a moment.
+
+// lead says who reads. The lock of the Client's outbox guards it.
+type lead struct {
+	by   readBy
+	call *Call         // whose caller reads; nil: no caller does
+	err  error         // with which a caller's reading has ended
+	wake chan struct{} // of the reader; has room for one
+
+	calls uint64 // that have read for themselves
+	seen  uint64 // calls when the timer was set
+	armed bool
+	timer *time.Timer
+}
+
+// readBy is who reads.
+type readBy uint8
+
+const (
+	byReader readBy = iota
+	byCaller
+	byNobody
+)
+
+// idleAfter is how long a connection may be idle before its reader reads again.
+const idleAfter = 20 * time.Millisecond
+
+var (
+	errRests = errors.New("no call is in flight")
+	errOver  = errors.New("the call is over")
+)
+
+// readAll reads answers until the connection ends. It is the reader's part.
+func (c *Client) readAll() error {
+	if !c.cfg.Direct || c.socket.raw == nil {
+		return c.input.readEach(c.deliverBatch)
+	}
+	for {
+		err := c.input.readEach(c.deliverAndRest)
+		switch {
+		case err == errRests:
+			if err := c.rest(); err != nil {
+				return err
+			}
+		case !isTimeout(err) || !c.goOn():
+			return err
+		}
+	}
+}
+
+// rest lets others read until they need the reader, which is at once if a call is in flight.
+// An error means that the connection ends.
+func (c *Client) rest() error {
+	c.outbox.mu.Lock()
+	defer c.outbox.mu.Unlock()
+	if c.busyLocked() {
+		return nil
+	}
+	c.restLocked()
+	for c.lead.by != byReader {
+		c.outbox.mu.Unlock()
+		<-c.lead.wake
+		c.outbox.mu.Lock()
+	}
+	return c.lead.err
+}
+
+// goOn lets the next read wait, after a wake-up that was meant for another read. It returns
+// false if the connection ends.
+func (c *Client) goOn() bool {
+	c.outbox.mu.Lock()
+	defer c.outbox.mu.Unlock()
+	return c.outbox.err == nil && c.socket.nc.SetReadDeadline(time.Time{}) == nil
+}
+
+// deliverAndRest is deliverBatch for the reader, which rests once no call is in flight.
+func (c *Client) deliverAndRest(n int) error {
+	if err := c.deliverBatch(n); err != nil {
+		return err
+	}
+	c.outbox.mu.Lock()
+	defer c.outbox.mu.Unlock()
+	if c.busyLocked() {
+		return nil
+	}
+	return errRests
+}
+
+// busyLocked reports whether somebody must go on reading.
+func (c *Client) busyLocked() bool {
+	return c.outbox.err != nil || c.calls.inFlight() > 0 || c.input.len() > 0 || c.input.skip > 0
+}
+
+// restLocked lets nobody read until the next call, or until the connection has been idle.
+func (c *Client) restLocked() {
+	l := &c.lead
+	l.by = byNobody
+	if l.armed {
+		return
+	}
+	l.armed, l.seen = true, l.calls
+	c.background.Add(1)
+	if l.timer == nil {
+		l.timer = time.AfterFunc(idleAfter, c.idle)
+	} else {
+		l.timer.Reset(idleAfter)
+	}
+}
+
+// idle makes the reader read if the connection has been idle since the timer was set.
+func (c *Client) idle() {
+	defer c.background.Done()
+	c.outbox.mu.Lock()
+	defer c.outbox.mu.Unlock()
+	l := &c.lead
+	switch l.armed = false; {
+	case l.by != byNobody || c.outbox.err != nil:
+	case l.calls != l.seen:
+		c.restLocked()
+	default:
+		c.readLocked()
+	}
+}
+
+// readLocked makes the reader read.
+func (c *Client) readLocked() {
+	c.lead.by = byReader
+	select {
+	case c.lead.wake <- struct{}{}:
+	default:
+	}
+}
+
+// endLead wakes the reader at the end of the connection. The outbox's lock is held.
+func (c *Client) endLead() {
+	l := &c.lead
+	if l.armed && l.timer.Stop() {
+		l.armed = false
+		c.background.Done()
+	}
+	if l.by == byNobody {
+		c.readLocked()
+	}
+}
+
+// takeLead reports whether the caller of a call is to read its answer.
+func (c *Client) takeLead(call *Call) bool {
+	if !c.cfg.Direct {
+		return false
+	}
+	c.outbox.mu.Lock()
+	defer c.outbox.mu.Unlock()
+	l := &c.lead
+	if l.by != byNobody || c.calls.inFlight() != 1 || c.outbox.err != nil {
+		return false
+	}
+	l.by, l.call = byCaller, call
+	l.calls++
+	return true
+}
+
+// readFor reads until a call is over, or ctx has ended. The caller has the lead. After an
+// error the call is abandoned.
+func (c *Client) readFor(ctx context.Context, call *Call, id uint64) error {
+	if ctx.Done() != nil {
+		defer context.AfterFunc(ctx, c.socket.wakeReader)()
+	}
+	for {
+		err := c.input.readEach(c.leadFn)
+		switch {
+		case err == errOver:
+			c.leaveLead(nil)
+			<-call.over
+			return nil
+		case !isTimeout(err) || !c.goOn():
+			c.leaveLead(err) // the reader tells all callers
+			<-call.over
+			return nil
+		case len(call.over) > 0: // it has expired
+			c.leaveLead(nil)
+			<-call.over
+			return nil
+		case ctx.Err() != nil && c.abandon(id):
+			c.leaveLead(nil)
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// deliverOwn is deliverBatch for a caller, which reads until its own call is over.
+func (c *Client) deliverOwn(n int) error {
+	if err := c.deliverBatch(n); err != nil {
+		return err
+	}
+	if len(c.lead.call.over) > 0 {
+		return errOver
+	}
+	return nil
+}
+
+// leaveLead ends a caller's reading. If it has failed, or other calls are in flight, the
+// reader goes on.
+func (c *Client) leaveLead(err error) {
+	c.outbox.mu.Lock()
+	defer c.outbox.mu.Unlock()
+	c.lead.call, c.lead.err = nil, err
+	if err != nil || c.busyLocked() {
+		c.readLocked()
+	} else {
+		c.restLocked()
+	}
+}
