@@ -54,6 +54,16 @@ func clientsSection(rounds string) (section, error) {
 	for _, o := range []string{record.RueidisNear, record.OursNear} {
 		s.rows = append(s.rows, row{first, "shared memory / " + o, of(0, against(record.OursShared, o)), "%.2f", ahead})
 	}
+	s.body = fmt.Sprintf("Each client asks its own server on a Unix socket for %s keys of %d bytes with values of %d, in a program that has nothing else to do. "+
+		"The clients of pools keep a connection for each goroutine. The near cache, rueidis' client-side cache and the shared memory are warm, but for the first GETs of a process: "+
+		"there the client is made first, other processes have read the keys before, and connecting counts.\n\n", thousands(int64(p.Keys)), p.KeySize, p.ValueSize) +
+		"Absolute figures, as context; latency is of one call in eight:\n\n" + clientFigures(p, of)
+	return s, nil
+}
+
+// clientFigures returns the table of absolute figures. of returns the spread of a figure over
+// the rounds.
+func clientFigures(p record.ClientsParameters, of func(int, func(record.ClientsRow) float64) spread) string {
 	absolute := table{head: []string{"client", "goroutines", "k/s", "p50, µs", "p99, µs", "allocations a GET"}, left: 1}
 	for _, side := range record.ClientSides {
 		for _, n := range p.Goroutines {
@@ -65,9 +75,5 @@ func clientsSection(rounds string) (section, error) {
 				fmt.Sprintf("%.2f", p99.median), fmt.Sprintf("%.1f", allocs.median))
 		}
 	}
-	s.body = fmt.Sprintf("Each client asks its own server on a Unix socket for %s keys of %d bytes with values of %d, in a program that has nothing else to do. "+
-		"The clients of pools keep a connection for each goroutine. The near cache, rueidis' client-side cache and the shared memory are warm, but for the first GETs of a process: "+
-		"there the client is made first, other processes have read the keys before, and connecting counts.\n\n", thousands(int64(p.Keys)), p.KeySize, p.ValueSize) +
-		"Absolute figures, as context; latency is of one call in eight:\n\n" + absolute.String()
-	return s, nil
+	return absolute.String()
 }
