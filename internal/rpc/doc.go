@@ -38,6 +38,7 @@
 //	partFrame the frame that is not complete: its deadline, its memory
 //	replies   requests that have left the reader, and their answers
 //	calls     of a Client: which caller waits for which answer
+//	lead      of a Client: which goroutine reads
 //	requests  of a Client: what is to be sent, in which order
 //	Budget    the memory of all connections, in fair shares
 //	pace      when new connections begin
@@ -59,5 +60,6 @@
 // # A calling connection
 //
 // Client gives each call a slot, writes the queued requests of all callers in one
-// syscall, and has one goroutine that reads answers and tells each Caller the outcome.
+// syscall, and has one goroutine that reads answers and tells each Caller the outcome. With
+// ClientConfig.Direct a call that is alone on its connection reads its answer itself.
 package rpc
