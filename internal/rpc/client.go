@@ -68,7 +68,6 @@ type Client struct {
 	requests   requests
 	sending    patience
 	lead       lead
-	leadFn     func(n int) error // deliverOwn
 
 	told    func(frame []byte) // see Await; nil: nothing is awaited
 	leaving atomic.Bool        // see Leave
@@ -116,7 +115,7 @@ func NewClient(nc net.Conn, cfg ClientConfig) *Client {
 	cfg.MaxQueued = cmp.Or(cfg.MaxQueued, 32<<20)
 	cfg.WriteTimeout = cmp.Or(cfg.WriteTimeout, 10*time.Second)
 	c := &Client{cfg: cfg, done: make(chan struct{}), lead: lead{wake: make(chan struct{}, 1)}}
-	c.leadFn = c.deliverOwn
+	c.lead.c, c.lead.ownFn = c, c.lead.deliverOwn
 	if cfg.Budget != nil {
 		c.account = cfg.Budget.Open(cfg.Owner, "", nil)
 	}
@@ -181,7 +180,7 @@ func (c *Client) fail(err error) {
 // returns the error to keep. The outbox's lock is held.
 func (c *Client) onFail(err error) error {
 	c.expiry.stop()
-	c.endLead()
+	c.lead.end()
 	if !errors.Is(err, ErrClosed) && !errors.Is(err, ErrNotSent) { // a write has failed
 		err = fmt.Errorf("%w: %w", ErrClosed, err)
 	}
@@ -201,9 +200,9 @@ func (c *Client) Do(ctx context.Context, timeout time.Duration, q *wire.Request)
 		c.Release(call)
 		return nil, err
 	}
-	if c.takeLead(call) {
+	if c.lead.take(call) {
 		c.flush()
-		if err := c.readFor(ctx, call, q.ID); err != nil {
+		if err := c.lead.readFor(ctx, call, q.ID); err != nil {
 			c.Release(call)
 			return nil, err
 		}

@@ -11,7 +11,7 @@ import (
 // left.
 func (c *Client) readLoop() {
 	defer close(c.done)
-	err := c.readAll()
+	err := c.lead.readAll()
 	// Before a write fails with a less useful error.
 	c.fail(fmt.Errorf("%w: %w", ErrClosed, err))
 	_ = c.socket.nc.Close()

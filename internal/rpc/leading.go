@@ -15,10 +15,13 @@ import (
 
 // lead says who reads. The lock of the Client's outbox guards it.
 type lead struct {
+	c    *Client
 	by   readBy
 	call *Call         // whose caller reads; nil: no caller does
 	err  error         // with which a caller's reading has ended
 	wake chan struct{} // of the reader; has room for one
+
+	ownFn func(n int) error // deliverOwn
 
 	calls uint64 // that have read for themselves
 	seen  uint64 // calls when the timer was set
@@ -44,18 +47,19 @@ var (
 )
 
 // readAll reads answers until the connection ends. It is the reader's part.
-func (c *Client) readAll() error {
+func (l *lead) readAll() error {
+	c := l.c
 	if !c.cfg.Direct || c.socket.raw == nil {
 		return c.input.readEach(c.deliverBatch)
 	}
 	for {
-		err := c.input.readEach(c.deliverAndRest)
+		err := c.input.readEach(l.deliverAndRest)
 		switch {
 		case err == errRests:
-			if err := c.rest(); err != nil {
+			if err := l.rest(); err != nil {
 				return err
 			}
-		case !isTimeout(err) || !c.goOn():
+		case !isTimeout(err) || !l.goOn():
 			return err
 		}
 	}
@@ -63,50 +67,54 @@ func (c *Client) readAll() error {
 
 // rest lets others read until they need the reader, which is at once if a call is in flight.
 // An error means that the connection ends.
-func (c *Client) rest() error {
+func (l *lead) rest() error {
+	c := l.c
 	c.outbox.mu.Lock()
 	defer c.outbox.mu.Unlock()
-	if c.busyLocked() {
+	if l.busyLocked() {
 		return nil
 	}
-	c.restLocked()
-	for c.lead.by != byReader {
+	l.restLocked()
+	for l.by != byReader {
 		c.outbox.mu.Unlock()
-		<-c.lead.wake
+		<-l.wake
 		c.outbox.mu.Lock()
 	}
-	return c.lead.err
+	return l.err
 }
 
 // goOn lets the next read wait, after a wake-up that was meant for another read. It returns
 // false if the connection ends.
-func (c *Client) goOn() bool {
+func (l *lead) goOn() bool {
+	c := l.c
 	c.outbox.mu.Lock()
 	defer c.outbox.mu.Unlock()
 	return c.outbox.err == nil && c.socket.nc.SetReadDeadline(time.Time{}) == nil
 }
 
 // deliverAndRest is deliverBatch for the reader, which rests once no call is in flight.
-func (c *Client) deliverAndRest(n int) error {
+func (l *lead) deliverAndRest(n int) error {
+	c := l.c
 	if err := c.deliverBatch(n); err != nil {
 		return err
 	}
 	c.outbox.mu.Lock()
 	defer c.outbox.mu.Unlock()
-	if c.busyLocked() {
+	if l.busyLocked() {
 		return nil
 	}
 	return errRests
 }
 
 // busyLocked reports whether somebody must go on reading.
-func (c *Client) busyLocked() bool {
+func (l *lead) busyLocked() bool {
+	c := l.c
 	return c.outbox.err != nil || c.calls.inFlight() > 0 || c.input.len() > 0 || c.input.skip > 0
 }
 
 // restLocked lets nobody read until the next call, or until the connection has been idle.
-func (c *Client) restLocked() {
-	l := &c.lead
+func (l *lead) restLocked() {
+	c := l.c
 	l.by = byNobody
 	if l.armed {
 		return
@@ -114,56 +122,56 @@ func (c *Client) restLocked() {
 	l.armed, l.seen = true, l.calls
 	c.background.Add(1)
 	if l.timer == nil {
-		l.timer = time.AfterFunc(idleAfter, c.idle)
+		l.timer = time.AfterFunc(idleAfter, l.idle)
 	} else {
 		l.timer.Reset(idleAfter)
 	}
 }
 
 // idle makes the reader read if the connection has been idle since the timer was set.
-func (c *Client) idle() {
+func (l *lead) idle() {
+	c := l.c
 	defer c.background.Done()
 	c.outbox.mu.Lock()
 	defer c.outbox.mu.Unlock()
-	l := &c.lead
 	switch l.armed = false; {
 	case l.by != byNobody || c.outbox.err != nil:
 	case l.calls != l.seen:
-		c.restLocked()
+		l.restLocked()
 	default:
-		c.readLocked()
+		l.readLocked()
 	}
 }
 
 // readLocked makes the reader read.
-func (c *Client) readLocked() {
-	c.lead.by = byReader
+func (l *lead) readLocked() {
+	l.by = byReader
 	select {
-	case c.lead.wake <- struct{}{}:
+	case l.wake <- struct{}{}:
 	default:
 	}
 }
 
-// endLead wakes the reader at the end of the connection. The outbox's lock is held.
-func (c *Client) endLead() {
-	l := &c.lead
+// end wakes the reader at the end of the connection. The outbox's lock is held.
+func (l *lead) end() {
+	c := l.c
 	if l.armed && l.timer.Stop() {
 		l.armed = false
 		c.background.Done()
 	}
 	if l.by == byNobody {
-		c.readLocked()
+		l.readLocked()
 	}
 }
 
-// takeLead reports whether the caller of a call is to read its answer.
-func (c *Client) takeLead(call *Call) bool {
+// take reports whether the caller of a call is to read its answer.
+func (l *lead) take(call *Call) bool {
+	c := l.c
 	if !c.cfg.Direct {
 		return false
 	}
 	c.outbox.mu.Lock()
 	defer c.outbox.mu.Unlock()
-	l := &c.lead
 	if l.by != byNobody || c.calls.inFlight() != 1 || c.outbox.err != nil {
 		return false
 	}
@@ -174,52 +182,55 @@ func (c *Client) takeLead(call *Call) bool {
 
 // readFor reads until a call is over, or ctx has ended. The caller has the lead. After an
 // error the call is abandoned.
-func (c *Client) readFor(ctx context.Context, call *Call, id uint64) error {
+func (l *lead) readFor(ctx context.Context, call *Call, id uint64) error {
+	c := l.c
 	if ctx.Done() != nil {
 		defer context.AfterFunc(ctx, c.socket.wakeReader)()
 	}
 	for {
-		err := c.input.readEach(c.leadFn)
+		err := c.input.readEach(l.ownFn)
 		switch {
 		case err == errOver:
-			c.leaveLead(nil)
+			l.leave(nil)
 			<-call.over
 			return nil
-		case !isTimeout(err) || !c.goOn():
-			c.leaveLead(err) // the reader tells all callers
+		case !isTimeout(err) || !l.goOn():
+			l.leave(err) // the reader tells all callers
 			<-call.over
 			return nil
 		case len(call.over) > 0: // it has expired
-			c.leaveLead(nil)
+			l.leave(nil)
 			<-call.over
 			return nil
 		case ctx.Err() != nil && c.abandon(id):
-			c.leaveLead(nil)
+			l.leave(nil)
 			return context.Cause(ctx)
 		}
 	}
 }
 
 // deliverOwn is deliverBatch for a caller, which reads until its own call is over.
-func (c *Client) deliverOwn(n int) error {
+func (l *lead) deliverOwn(n int) error {
+	c := l.c
 	if err := c.deliverBatch(n); err != nil {
 		return err
 	}
-	if len(c.lead.call.over) > 0 {
+	if len(l.call.over) > 0 {
 		return errOver
 	}
 	return nil
 }
 
-// leaveLead ends a caller's reading. If it has failed, or other calls are in flight, the
+// leave ends a caller's reading. If it has failed, or other calls are in flight, the
 // reader goes on.
-func (c *Client) leaveLead(err error) {
+func (l *lead) leave(err error) {
+	c := l.c
 	c.outbox.mu.Lock()
 	defer c.outbox.mu.Unlock()
-	c.lead.call, c.lead.err = nil, err
-	if err != nil || c.busyLocked() {
-		c.readLocked()
+	l.call, l.err = nil, err
+	if err != nil || l.busyLocked() {
+		l.readLocked()
 	} else {
-		c.restLocked()
+		l.restLocked()
 	}
 }

@@ -82,7 +82,7 @@ func (c *Client) flush() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if c.lead.by == byNobody && c.calls.inFlight() > 0 {
-		c.readLocked()
+		c.lead.readLocked()
 	}
 	if o.writing || c.requests.empty() {
 		return
