@@ -170,9 +170,10 @@ func TestSharedRestart(t *testing.T) {
 		t.Fatalf("without a sidecar: %+v", it)
 	}
 	serve(t, path)
-	if _, err := c.Set(t.Context(), "k", []byte("two"), cachesidecar.SetOptions{}); err != nil {
-		t.Fatal(err)
-	}
+	eventually(t, "a write to the next sidecar", func() bool { // there is a pause after a failed attempt
+		_, err := c.Set(t.Context(), "k", []byte("two"), cachesidecar.SetOptions{})
+		return err == nil
+	})
 	eventually(t, "the attachment", func() bool { return c.SharedStats().Attached })
 	if it := warm(t, c, "k"); string(it.Value) != "two" || c.SharedStats().Regions != 2 {
 		t.Fatalf("%+v, %+v", it, c.SharedStats())
