@@ -25,7 +25,7 @@ type slot struct {
 	maxValue atomic.Int64 // in bytes, from HELLO; zero before
 	greeted  atomic.Pointer[greeting]
 	lent     atomic.Pointer[lent] // used in place of its own connection; nil: none
-	// welcomed is told of each greeting; nil: nobody is.
+	// welcomed is told of each greeting; nil: no function is.
 	welcomed func(path, token string, w *wire.Welcome)
 	moves    *moves
 }

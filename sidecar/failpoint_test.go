@@ -187,6 +187,13 @@ func lostOwner(s *scene) {
 func lostEvents(s *scene) {
 	k := s.keys[0]
 	s.copied(k)
+	loseEvents(s, k)
+	s.get(s.reader, k)
+}
+
+// loseEvents makes the reader miss a write of a key, until its old value must not be read any
+// more.
+func loseEvents(s *scene, k *vkey) {
 	s.net.Isolate(s.reader.ip)
 	s.flood(1) // answers the FOLLOW in which the reader already waits
 	time.Sleep(20 * time.Millisecond)
@@ -195,7 +202,6 @@ func lostEvents(s *scene) {
 	time.Sleep(500 * time.Millisecond)
 	s.net.Heal()
 	s.stale()
-	s.get(s.reader, k)
 }
 
 // lateFill: a value is overwritten while it is on its way to the reader.

@@ -46,14 +46,7 @@ func sharedLostEvents(s *scene) {
 	k := s.keys[0]
 	s.copied(k)
 	s.published(s.reader, k)
-	s.net.Isolate(s.reader.ip)
-	s.flood(1) // answers the FOLLOW in which the reader already waits
-	time.Sleep(20 * time.Millisecond)
-	s.need(s.set(s.owner, k), "a write")
-	s.flood(500)
-	time.Sleep(500 * time.Millisecond)
-	s.net.Heal()
-	s.stale()
+	loseEvents(s, k)
 	s.readShared(s.reader, k)
 }
 

@@ -157,7 +157,7 @@ func TestSharedMemoryHasNoRoom(t *testing.T) {
 }
 
 // A thousand apps have the shared memory, and all see a change at once. Apps that report
-// hits without end keep nobody else from being served.
+// hits without end do not keep other apps from being served.
 func TestSharedMemoryOfMany(t *testing.T) {
 	p := runSidecar(t)
 	first := shares(t, p)

@@ -13,7 +13,7 @@ import (
 // Somebody has to notice what the peer sends on its own, and the end of the connection. So
 // the reader reads too when the connection has been idle for a moment.
 
-// lead says who reads. The lock of the Client's outbox guards it.
+// lead says which goroutine reads. The lock of the Client's outbox guards it.
 type lead struct {
 	c    *Client
 	by   readBy
@@ -29,7 +29,7 @@ type lead struct {
 	timer *time.Timer
 }
 
-// readBy is who reads.
+// readBy is which goroutine reads.
 type readBy uint8
 
 const (
@@ -112,7 +112,7 @@ func (l *lead) busyLocked() bool {
 	return c.outbox.err != nil || c.calls.inFlight() > 0 || c.input.len() > 0 || c.input.skip > 0
 }
 
-// restLocked lets nobody read until the next call, or until the connection has been idle.
+// restLocked leaves the connection unread until the next call, or until it has been idle.
 func (l *lead) restLocked() {
 	c := l.c
 	l.by = byNobody

@@ -79,7 +79,7 @@ func TestDirectAlone(t *testing.T) {
 	}
 }
 
-// The end of a connection that nobody reads is noticed soon, and so is an answer that may come
+// The end of a connection without a read under way is noticed soon, and so is an answer that may come
 // at any time.
 func TestDirectIdle(t *testing.T) {
 	conns := socketPair(t)

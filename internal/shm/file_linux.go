@@ -50,8 +50,8 @@ func prefix(socket string) (string, error) {
 	return fmt.Sprintf(family+"%016x-", xxh3.HashString(path)), err
 }
 
-// Create makes a region of a size for a socket. Whoever may connect to the socket may read
-// it. Every page is allocated.
+// Create makes a region of a size for a socket. A process that may connect to the socket may
+// read it. Every page is allocated.
 func Create(socket string, size int64) (*File, error) {
 	name, err := prefix(socket)
 	if err != nil {
@@ -177,7 +177,7 @@ func EndOthers(socket string) (ended int, err error) {
 					ended++
 				}
 			case strings.HasPrefix(entry.Name(), family):
-				_ = endOther(path, false) // not this socket's: it harms nobody
+				_ = endOther(path, false) // not this socket's: no app of it reads there
 			}
 		}
 	}

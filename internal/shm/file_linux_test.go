@@ -56,7 +56,7 @@ func TestMapRefuses(t *testing.T) {
 	}
 }
 
-// Who may connect may read, and nobody but the sidecar's user may write.
+// Apps that may connect may read, and only the sidecar's user may write.
 func TestMode(t *testing.T) {
 	f := newFile(t, MinSize) // its socket has mode 0620
 	fi, err := os.Stat(f.Path)

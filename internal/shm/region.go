@@ -14,7 +14,7 @@ import (
 var order = binary.LittleEndian
 
 // region is a region that is written. head, tail and the buckets are what the sidecar
-// decides by. The mapping ends when the region is not reachable any more, so whoever uses mem
+// decides by. The mapping ends when the region is not reachable any more, so each use of mem
 // keeps the region alive.
 type region struct {
 	mem     memory

@@ -188,7 +188,7 @@ func (w *Writer) tellSpace(ns kv.NamespaceID) {
 	at, s := atNames+nameSize*int(ns), &w.spaces[ns]
 	incarnation := w.names[ns].incarnation.Load()
 	if r.mem.word(at+nsIncarnation).Load() != incarnation {
-		r.mem.word(at + nsIncarnation).Store(0) // nobody trusts the name while it changes
+		r.mem.word(at + nsIncarnation).Store(0) // no reader trusts the name while it changes
 		var name [nameSize - nsName]byte
 		copy(name[:], s.Name)
 		for i := 0; i < len(name); i += 8 {
