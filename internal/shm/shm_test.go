@@ -118,6 +118,7 @@ func TestServed(t *testing.T) {
 	g.expect("a", "two", start)
 	g.Certify(0, 0)
 	g.expect("a", "", start)
+	g.expect("a", "", second) // soon after the machine has started
 }
 
 func TestNotServed(t *testing.T) {
