@@ -16,27 +16,45 @@ import (
 )
 
 // strict is an app that counts up the values of its own keys, through one host, and
-// accepts neither an error nor a miss nor another value.
+// accepts neither an error nor a miss nor another value until ctx ends.
 func (w *world) strict(ctx context.Context, wg *sync.WaitGroup, v *vnode, s *Sidecar, keys int) (rounds *int) {
 	rounds = new(int)
+	fail := func(format string, args ...any) {
+		if ctx.Err() == nil {
+			w.fail(format, args...)
+		}
+	}
 	wg.Go(func() {
-		for ; ctx.Err() == nil; *rounds++ {
-			for i := range keys {
-				key, value := fmt.Sprintf("%s.%d", v.name, i), fmt.Sprint(*rounds)
-				if _, err := s.Set(context.Background(), "default", key, []byte(value), cachesidecar.SetOptions{}); err != nil {
-					w.fail("SET %s of round %s: %v", key, value, err)
-				}
-				for _, fresh := range []bool{false, true} {
-					it, err := s.Get(context.Background(), "default", key, cachesidecar.GetOptions{Fresh: fresh})
-					if err != nil || string(it.Value) != value {
-						w.fail("GET %s, fresh %v, of round %s: %q, %v", key, fresh, value, it.Value, err)
-					}
-				}
-				pauseFor(ctx, 3*time.Millisecond)
+		for i := 0; ctx.Err() == nil; i++ {
+			*rounds = i / keys
+			key, value := fmt.Sprintf("%s.%d", v.name, i%keys), fmt.Sprint(*rounds)
+			if _, err := s.Set(context.Background(), "default", key, []byte(value), cachesidecar.SetOptions{}); err != nil {
+				fail("SET %s of round %s: %v", key, value, err)
 			}
+			for _, fresh := range []bool{false, true} {
+				it, err := s.Get(context.Background(), "default", key, cachesidecar.GetOptions{Fresh: fresh})
+				if err != nil || string(it.Value) != value {
+					fail("GET %s, fresh %v, of round %s: %q, %v", key, fresh, value, it.Value, err)
+				}
+			}
+			pauseFor(ctx, 3*time.Millisecond)
 		}
 	})
 	return rounds
+}
+
+// untilGivenUp is a context that ends once v has given up all that it owned. From then
+// on, v may end at any moment.
+type untilGivenUp struct {
+	context.Context
+	s *Sidecar
+}
+
+func (u untilGivenUp) Err() error {
+	if u.s.engine.Node.Owned().Len() == 0 {
+		return context.Canceled
+	}
+	return u.Context.Err()
 }
 
 // TestVirtualDrain drains a host under load and takes the drain back. No request through
@@ -191,22 +209,17 @@ func TestVirtualLeaveServes(t *testing.T) {
 			withNodes(t, 3, nil, Namespace{}, func(w *world) {
 				v := w.nodes[1]
 				others, stopOthers := context.WithCancel(context.Background())
-				own, stopOwn := context.WithCancel(context.Background())
 				var wg, ownApp sync.WaitGroup
 				for _, o := range w.nodes {
 					if o == v {
-						w.strict(own, &ownApp, o, o.s, 50)
+						w.strict(untilGivenUp{context.Background(), v.s}, &ownApp, o, o.s, 50)
 					} else {
 						w.strict(others, &wg, o, o.s, 50)
 					}
 				}
 				time.Sleep(2 * time.Second)
-				begun, s := time.Now(), v.s
+				begun := time.Now()
 				v.stop()
-				for s.engine.Node.Owned().Len() > 0 {
-					time.Sleep(time.Millisecond)
-				}
-				stopOwn()
 				ownApp.Wait()
 				v.leave()
 				if took := time.Since(begun); took > w.bound {
