@@ -37,8 +37,9 @@ type input struct {
 	number  uint64
 	// The batch was answered, so that the peer may send the next one: see looks.
 	answered bool
-	inRow    int // batches since another input of this process has read
-	busy     int // batches since the reader has rested
+	inRow    int   // batches since another input of this process has read
+	busy     int   // batches since the reader has rested
+	busyAt   int64 // when the reader was busy first, as the lookout counts; 0: not yet
 	turn     turn
 }
 

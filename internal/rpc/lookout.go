@@ -23,7 +23,9 @@ type lookout struct {
 // thread.
 const nudgeEvery = 500 * time.Microsecond
 
-// A reader is busy in its third batch in a row, or in a batch of many requests.
+// A reader is busy in its third batch in a row, or in a batch of many requests. A reader
+// that has been alone lately is busy only once it has not rested for nudgeEvery. Its peer
+// sends one request at a time, and the woken thread takes the processor from that peer.
 const (
 	busyBatches = 2
 	busyFrames  = 8
@@ -31,9 +33,27 @@ const (
 
 func newLookout() *lookout { return &lookout{epoch: time.Now(), wake: make(chan struct{}, 1)} }
 
+// now returns the time in ns since the epoch.
+func (l *lookout) now() int64 { return int64(time.Since(l.epoch)) }
+
 // nudge wakes the goroutine, at most once per nudgeEvery. A busy reader calls it.
-func (l *lookout) nudge() {
-	now, last := int64(time.Since(l.epoch)), l.last.Load()
+func (l *lookout) nudge() { l.nudgeAt(l.now()) }
+
+// nudgeAlone is nudge for a reader that has been alone lately. since is when it became
+// busy, 0 if that is now; nudgeAlone returns it.
+func (l *lookout) nudgeAlone(since int64) int64 {
+	now := l.now()
+	if since == 0 {
+		return now
+	}
+	if now-since >= int64(nudgeEvery) {
+		l.nudgeAt(now)
+	}
+	return since
+}
+
+func (l *lookout) nudgeAt(now int64) {
+	last := l.last.Load()
 	if now-last < int64(nudgeEvery) || !l.last.CompareAndSwap(last, now) {
 		return
 	}

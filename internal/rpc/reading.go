@@ -38,6 +38,15 @@ func (in *input) inCompany() bool {
 	return in.inRow < aloneAfter
 }
 
+// nudge is called while in is busy.
+func (in *input) nudge(l *lookout) {
+	if in.inRow < aloneAfter {
+		l.nudge()
+	} else {
+		in.busyAt = l.nudgeAlone(in.busyAt)
+	}
+}
+
 // readEach reads whenever there are bytes and calls batch with their number, until either
 // fails. batch leaves room in the buffer.
 //
@@ -61,11 +70,11 @@ func (in *input) readEach(batch func(n int) error) error {
 // tryRead reads and serves until there is nothing left to read.
 func (in *input) tryRead(fd uintptr) bool {
 	left := 0 // looks
-	in.busy = 0
+	in.busy, in.busyAt = 0, 0
 	in.turn.restart()
 	for {
 		in.acquire()
-		n, err := syscall.Read(int(fd), in.buf[in.w:])
+		n, err := readNow(int(fd), in.buf[in.w:])
 		switch {
 		case err == syscall.EINTR:
 			continue
@@ -129,7 +138,7 @@ func (in *input) readSecured(batch func(n int) error) error {
 		idle := in.buf == nil
 		n, err := in.readSome(first)
 		if line.rested {
-			in.busy, line.rested = 0, false
+			in.busy, in.busyAt, line.rested = 0, 0, false
 			in.turn.restart()
 		}
 		if idle && n == len(first) && err == nil {

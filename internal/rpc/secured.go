@@ -100,7 +100,7 @@ func (l *line) tryRead(fd uintptr) bool {
 	left := l.looks
 	l.looks = 0
 	for {
-		n, err := syscall.Read(int(fd), l.in)
+		n, err := readNow(int(fd), l.in)
 		switch {
 		case err == syscall.EINTR:
 		case err == syscall.EAGAIN && l.noWait:

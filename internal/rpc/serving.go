@@ -77,7 +77,7 @@ func (c *Conn) serveBatch(n int) error {
 		}
 	}
 	if in.busy++; in.busy > busyBatches {
-		c.server.lookout.nudge()
+		in.nudge(c.server.lookout)
 	}
 	c.handler.Batch()
 	in.answered = false

@@ -100,7 +100,7 @@ func (w *writer) writeNow(b []byte) (n int, err error) {
 
 func (w *writer) try(fd uintptr) bool {
 	for len(w.rest) > 0 {
-		n, err := syscall.Write(int(fd), w.rest)
+		n, err := writeNow(int(fd), w.rest)
 		switch {
 		case err == syscall.EINTR:
 		case err == syscall.EAGAIN:
