@@ -45,3 +45,25 @@ func TestLongRequestsNudge(t *testing.T) {
 		t.Error("not nudged")
 	}
 }
+
+// TestLoneReaderNudgesLater checks that a reader that has been alone nudges only once it
+// has been busy for nudgeEvery.
+func TestLoneReaderNudgesLater(t *testing.T) {
+	l := newLookout()
+	l.epoch = time.Now().Add(-time.Hour)
+	in := input{inRow: aloneAfter}
+	in.nudge(l)
+	in.nudge(l)
+	if l.last.Load() != 0 {
+		t.Error("nudged at once")
+	}
+	l.epoch = l.epoch.Add(-nudgeEvery) // so much time passes
+	if in.nudge(l); l.last.Load() == 0 {
+		t.Error("not nudged, though it has been busy for long")
+	}
+	l.last.Store(0)
+	in = input{}
+	if in.nudge(l); l.last.Load() == 0 {
+		t.Error("not nudged at once by one in company")
+	}
+}
