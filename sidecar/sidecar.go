@@ -99,6 +99,7 @@ func New(cfg Config) (*Sidecar, error) {
 		MaxConns: s.files.Apps,
 		NewRate:  max(rpc.PerProcessor(newConnections), leastConnections),
 		MaxFrame: int(cfg.MaxValue) + wire.FrameSlack,
+		Loop:     rpc.LoopPays(),
 		Budget:   s.engine.Budget,
 	}, cfg.Log, s.doors.App)
 	s.ending = &ending{engine: s.engine, doors: s.doors, log: cfg.Log, begun: make(chan struct{})}

@@ -26,7 +26,7 @@ func TestAnswersToAWhimsicalReader(t *testing.T) {
 			c := newConn(far, newShared(Limits{Budget: budget}), "uid 0", "")
 			c.handler = &echoHandler{echo: h}
 			ended := make(chan error, 1)
-			go func() { ended <- c.serve() }()
+			go func() { ended <- c.serve(nil) }()
 			lengths := map[uint64]int{}
 			var all []byte
 			for id := range uint64(requests) {

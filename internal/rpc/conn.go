@@ -36,6 +36,7 @@ var (
 	ErrFrame      = errors.New("the frame's length is out of bounds")
 	errClosing    = errors.New("shutting down")
 	errKilled     = errors.New("this host has ended it")
+	errHome       = errors.New("the loop serves it")
 )
 
 // Conn is a serving connection. Its reader is one goroutine: see serve. The reader and
@@ -53,6 +54,13 @@ type Conn struct {
 	batch   batch
 	outbox  outbox
 	replies replies
+
+	// Of a connection that a loop may serve.
+	loop    *loop         // nil: the reader has a goroutine of its own
+	crowded int           // batches in a row beside other busy connections, in the loop
+	batches atomic.Uint32 // so far
+	swept   uint32        // batches at the loop's last sweep; the sweep's own
+	home    atomic.Bool   // the reader is to come home
 
 	account  *Account
 	longest  int  // bytes of a request: see Admit

@@ -43,7 +43,7 @@ func servePipe(t *testing.T, h Handler, l Limits) (nc net.Conn, c *Conn, ended c
 	c = newConn(there, newShared(l), "uid 0", "")
 	c.handler = h
 	ended = make(chan error, 1)
-	go func() { ended <- c.serve() }()
+	go func() { ended <- c.serve(nil) }()
 	return here, c, ended
 }
 
@@ -166,7 +166,7 @@ func TestFramesWhileMemoryComesAndGoes(t *testing.T) {
 			c := newConn(far, newShared(Limits{Budget: budget}), "uid 0", "")
 			c.handler = &echoHandler{echo: newEcho()}
 			ended := make(chan error, 1)
-			go func() { ended <- c.serve() }()
+			go func() { ended <- c.serve(nil) }()
 			stop := make(chan struct{})
 			var others sync.WaitGroup
 			others.Go(func() {

@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"cmp"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,6 +18,9 @@ type Limits struct {
 	// NewRate bounds the new connections of one owner a second, after the first 128; more
 	// wait. Default: no bound.
 	NewRate float64
+	// Loop makes a loop serve the connections over Unix sockets that are idle or alone, on
+	// Linux. All others have a goroutine each.
+	Loop bool
 	// MaxFrame bounds the bytes of a request. Default 8 MiB + 64 KiB.
 	MaxFrame int
 	// MaxFirst bounds the bytes of a request before Conn.Admit. Default MaxFrame.
@@ -68,6 +72,7 @@ type shared struct {
 	limits   Limits
 	maxConns atomic.Int64 // limits.MaxConns, as it is now
 	lookout  *lookout
+	loop     *loop
 	turns    atomic.Int64  // ended without a rest; for tests
 	come     *ease         // beginnings of all connections
 	leave    *ease         // ends of all connections
@@ -97,3 +102,7 @@ func (s *shared) stats() Stats {
 		InFlight: s.inFlight.Load(),
 	}
 }
+
+// LoopPays says whether Go may run two goroutines beside a loop. A loop that waits keeps its
+// share of Go's scheduler for up to 10 ms.
+func LoopPays() bool { return runtime.GOMAXPROCS(0) > 2 }

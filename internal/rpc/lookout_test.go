@@ -6,9 +6,17 @@ import (
 	"time"
 )
 
+// withoutLoop runs a test of what concerns goroutines of connections.
+func withoutLoop(t *testing.T) {
+	was := inLoop
+	inLoop = false
+	t.Cleanup(func() { inLoop = was })
+}
+
 // TestBusyReaderNudges checks that a busy reader makes the runtime poll the network. A
 // reader with a request now and then does not.
 func TestBusyReaderNudges(t *testing.T) {
+	withoutLoop(t)
 	s, dial, _ := serve(t, newEcho(), Limits{})
 	time.Sleep(2 * nudgeEvery) // since the server was made
 	for range 10 {
@@ -34,6 +42,7 @@ func TestBusyReaderNudges(t *testing.T) {
 // TestLongRequestsNudge checks that a reader of many requests at once nudges too, however
 // long they are.
 func TestLongRequestsNudge(t *testing.T) {
+	withoutLoop(t)
 	s, dial, _ := serve(t, newEcho(), Limits{})
 	time.Sleep(2 * nudgeEvery)
 	nc := dial()

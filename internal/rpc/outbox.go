@@ -26,6 +26,8 @@ type outbox struct {
 	// onCut is told, with the lock held, that the peer reads no more and may still answer. Nil:
 	// such a connection ends.
 	onCut func()
+	// leave is told before the reader waits: see Conn.leaveLoop. Nil: no loop serves.
+	leave func() error
 	share share
 
 	// Since when the oldest chunks wait for the peer, UnixNano; zero: none wait.
@@ -118,7 +120,9 @@ func (o *outbox) sendBatch(batch chunk) error {
 	defer o.mu.Unlock()
 	for o.err == nil && o.fullLocked() { // the peer is slow
 		o.pinLocked()
-		o.changed.Wait()
+		if o.leaveLocked() {
+			o.changed.Wait()
+		}
 	}
 	switch {
 	case o.err != nil:
@@ -135,6 +139,16 @@ func (o *outbox) sendBatch(batch chunk) error {
 	}
 	o.unpinLocked()
 	return o.err
+}
+
+// leaveLocked prepares a wait of the reader. It returns false if the connection ends instead.
+func (o *outbox) leaveLocked() bool {
+	if o.err == nil && o.leave != nil {
+		if err := o.leave(); err != nil {
+			o.failLocked(err)
+		}
+	}
+	return o.err == nil
 }
 
 // writeLocked writes a chunk, and then what has been queued meanwhile. The lock is held
@@ -246,6 +260,9 @@ func (o *outbox) beforeWait() error {
 	defer o.mu.Unlock()
 	if o.socket.killed.Load() && o.err == nil {
 		return os.ErrDeadlineExceeded // as after its deadline
+	}
+	if o.byReader {
+		o.leaveLocked()
 	}
 	if o.err != nil || !first {
 		return o.err

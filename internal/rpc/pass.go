@@ -14,6 +14,9 @@ var errPass = errors.New("a descriptor is passed over a Unix socket alone, and w
 // Pass writes what Out has, and then a frame with which a descriptor goes. It is for
 // connections that have no other request under way: nothing else may be written meanwhile.
 func (c *Conn) Pass(frame []byte, file *os.File) error {
+	if err := c.leaveLoop(); err != nil { // the write may wait
+		return err
+	}
 	uc, ok := c.socket.nc.(*net.UnixConn)
 	if !ok {
 		return errPass

@@ -107,6 +107,30 @@ func (in *input) tryRead(fd uintptr) bool {
 	}
 }
 
+// readReady reads once from a descriptor with something to read. It returns 0 if there was
+// nothing after all.
+func (in *input) readReady(fd int) (int, error) {
+	in.busy = 0
+	in.turn.restart()
+	in.acquire()
+	for {
+		n, err := readNow(fd, in.buf[in.w:])
+		switch {
+		case err == syscall.EINTR:
+			continue
+		case err == syscall.EAGAIN:
+			in.release()
+			return 0, nil
+		case err != nil:
+			return 0, err
+		case n == 0:
+			return 0, io.EOF
+		}
+		in.w += n
+		return n, nil
+	}
+}
+
 // readBlind is readEach for a connection that does not show whether there are bytes.
 func (in *input) readBlind(batch func(n int) error) error {
 	first := make([]byte, firstRead)

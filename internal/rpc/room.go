@@ -32,7 +32,7 @@ func (c *Conn) timeFrame(begun, another bool) error {
 	if begun {
 		f.due = time.Now().Add(c.server.limits.FrameTimeout)
 	}
-	return c.socket.nc.SetReadDeadline(f.due)
+	return c.socket.setReadDeadline(f.due)
 }
 
 // growInput replaces the full buffer by a larger one, for a frame that has begun in it.
@@ -112,7 +112,7 @@ func (c *Conn) giveFrame() error {
 		if err := c.releaseFrame(); err != nil {
 			return err
 		}
-		if err := c.socket.nc.SetReadDeadline(c.frame.due); err != nil {
+		if err := c.socket.setReadDeadline(c.frame.due); err != nil {
 			return err
 		}
 	}

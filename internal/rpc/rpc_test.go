@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -25,7 +26,18 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// inLoop is whether the connections of the tests' servers begin in a loop.
+var inLoop bool
+
+// TestMain runs all tests twice: with a goroutine for each connection, and with a loop.
+func TestMain(m *testing.M) {
+	failed := m.Run()
+	if runtime.GOOS == "linux" && failed == 0 {
+		inLoop = true
+		goleak.VerifyTestMain(m)
+	}
+	os.Exit(failed)
+}
 
 // echo answers a SET with the length of its value. It answers a GET by its key:
 //
@@ -211,6 +223,7 @@ func serve(t testing.TB, h *echo, l Limits) (s *Server, dial func() net.Conn, sh
 	if err != nil {
 		t.Fatal(err)
 	}
+	l.Loop = l.Loop || inLoop
 	s = NewServer(l, slog.New(slog.DiscardHandler), h.handler)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -484,7 +497,7 @@ func TestSlowFrame(t *testing.T) {
 		c := newConn(far, s, "", "")
 		c.handler = &echoHandler{echo: h}
 		done := make(chan error, 1)
-		go func() { done <- c.serve() }()
+		go func() { done <- c.serve(nil) }()
 
 		for i := range 5 {
 			time.Sleep(time.Hour)
@@ -1022,7 +1035,7 @@ func FuzzFrames(f *testing.F) {
 		c := newConn(far, s, "", "")
 		c.handler = &echoHandler{echo: h}
 		done := make(chan error, 1)
-		go func() { done <- c.serve() }()
+		go func() { done <- c.serve(nil) }()
 		answers := make(chan []byte, 1)
 		go func() { // ends with the pipe
 			read, _ := io.ReadAll(near)

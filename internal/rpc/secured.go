@@ -77,7 +77,8 @@ func (l *line) adopt(timeout time.Duration, beforeWait func() error) bool {
 		return false
 	}
 	l.readFn = l.tryRead
-	l.fd.init(l.Conn, raw, timeout, beforeWait)
+	l.fd.nc, l.fd.raw = l.Conn, raw
+	l.fd.init(timeout, beforeWait)
 	l.raw = raw
 	return true
 }

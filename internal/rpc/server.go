@@ -29,10 +29,12 @@ type Server struct {
 
 // NewServer returns a server. It starts no goroutine.
 func NewServer(l Limits, log *slog.Logger, newHandler func(net.Conn) (Handler, error)) *Server {
-	return &Server{
+	s := &Server{
 		NewHandler: newHandler, Log: log,
 		shared: newShared(l), pace: pace{rate: l.NewRate}, conns: map[*Conn]struct{}{},
 	}
+	s.shared.loop = newLoop(s)
+	return s
 }
 
 // Limits returns the limits with every default filled in.
@@ -142,18 +144,24 @@ func (s *Server) accept(turns context.Context, nc net.Conn) {
 		s.begin(c)
 	case wait != nil:
 		// Ends when no connection waits any more.
-		s.wg.Go(func() { s.pace.usher(turns, wait, s.begin, s.serve) })
+		end := func(c *Conn) { s.serve(c, nil) }
+		s.wg.Go(func() { s.pace.usher(turns, wait, s.begin, end) })
 	}
 }
 
-// begin serves a connection in a new goroutine.
+// begin serves a connection, in a loop or on a new goroutine.
 func (s *Server) begin(c *Conn) {
-	s.wg.Go(func() { s.serve(c) }) // ends when the connection does; shutdown waits for it
+	if !s.shared.loop.take(c) {
+		s.wg.Go(func() { s.serve(c, nil) }) // ends when the connection does; shutdown waits for it
+	}
 }
 
-// serve serves a connection until it ends.
-func (s *Server) serve(c *Conn) {
-	err := c.serve()
+// serve serves a connection until it ends, or goes home to the loop; err says that its
+// reading has ended.
+func (s *Server) serve(c *Conn, err error) {
+	if err = c.serve(err); err == errHome {
+		return
+	}
 	s.mu.Lock()
 	delete(s.conns, c)
 	s.mu.Unlock()
@@ -170,6 +178,7 @@ func (s *Server) shutdown() {
 	})
 	s.wg.Wait()
 	force.Stop()
+	s.shared.loop.halt()
 }
 
 func (s *Server) each(f func(*Conn)) {

@@ -15,6 +15,7 @@ func newConn(nc net.Conn, s *shared, owner, process string) *Conn {
 	c := &Conn{server: s, longest: s.limits.MaxFirst}
 	c.account = s.limits.Budget.Open(owner, process, c)
 	c.socket.init(nc, s.limits.WriteTimeout, c.outbox.beforeWait)
+	c.outbox.leave = c.leaveLoop
 	c.input.init(&c.socket, c.account, ForFrames, c.beforeWait)
 	c.outbox.init(&c.socket, c.account, c.onFail)
 	c.outbox.sent = &s.bytesOut
@@ -22,9 +23,16 @@ func newConn(nc net.Conn, s *shared, owner, process string) *Conn {
 	return c
 }
 
-// serve is the reader's loop. It returns why the connection ended; nil means in order.
-func (c *Conn) serve() error {
-	err := c.loop()
+// serve reads and serves until the connection ends. It returns why; nil means in order, and
+// errHome that a loop serves the connection from now on. If err is not nil, reading has ended
+// already.
+func (c *Conn) serve(err error) error {
+	for goOn := err == nil; goOn; {
+		goOn, err = c.ends(c.input.readEach(c.serveBatch))
+	}
+	if err == errHome {
+		return err
+	}
 	if errors.Is(err, io.EOF) || errors.Is(err, errClosing) || errors.Is(err, net.ErrClosed) {
 		err = nil
 	}
@@ -37,34 +45,62 @@ func (c *Conn) serve() error {
 	return err
 }
 
-// loop reads and serves until the connection ends, and returns the reason.
-func (c *Conn) loop() error {
-	for {
-		err := c.input.readEach(c.serveBatch)
-		failed := c.outbox.failure()
-		switch {
-		case c.closing.Load():
-			return errClosing
-		case failed != nil:
-			return failed
-		case c.squeezed.Load():
-			return ErrSlowReader
-		case c.socket.killed.Load():
-			return errKilled
-		case isTimeout(err) && (c.frame.wanted.Load() || !c.frame.overdue()):
-			if err = c.giveFrame(); err == nil {
-				continue
-			}
-		case isTimeout(err):
-			c.server.slowFrames.Add(1)
-			return ErrSlowFrame
-		}
-		return err
+// ends says whether the reader goes on after err, and if not, why the connection ends.
+func (c *Conn) ends(err error) (goOn bool, why error) {
+	failed := c.outbox.failure()
+	switch {
+	case c.closing.Load():
+		return false, errClosing
+	case failed != nil:
+		return false, failed
+	case c.squeezed.Load():
+		return false, ErrSlowReader
+	case c.socket.killed.Load():
+		return false, errKilled
+	case isTimeout(err) && c.home.Swap(false) && c.goHome():
+		return false, errHome
+	case isTimeout(err) && (c.frame.wanted.Load() || !c.frame.overdue()):
+		err = c.giveFrame()
+		return err == nil, err
+	case isTimeout(err):
+		c.server.slowFrames.Add(1)
+		return false, ErrSlowFrame
 	}
+	return false, err
+}
+
+// comesHome asks the reader of an idle connection to give it to the loop. It says whether that
+// is possible.
+func (c *Conn) comesHome() bool {
+	if !c.socket.plain() {
+		return false
+	}
+	c.home.Store(true)
+	c.socket.wakeReader()
+	return true
+}
+
+// goHome gives the connection to the loop, unless a frame has begun.
+func (c *Conn) goHome() bool {
+	return c.input.len() == 0 && c.input.skip == 0 && !c.frame.wanted.Load() && c.server.loop.take(c)
+}
+
+// readReady reads once, for the loop of the connection, and serves what has come. It returns
+// how many bytes that was.
+func (c *Conn) readReady() (int, error) {
+	n, err := c.input.readReady(c.socket.bare.fd)
+	if n > 0 {
+		err = c.serveBatch(n)
+	}
+	if err != nil {
+		_, err = c.ends(err)
+	}
+	return n, err
 }
 
 // serveBatch serves the frames that the last n bytes have completed.
 func (c *Conn) serveBatch(n int) error {
+	c.batches.Add(1)
 	c.server.batches.Add(1)
 	c.server.bytesIn.Add(int64(n))
 	in := &c.input
@@ -114,7 +150,7 @@ func (c *Conn) serveBuffered() (served int, begun bool, err error) {
 		}
 		// Before Serve: if the handler fails, the connection ends.
 		in.r = next
-		if served += len(frames); served >= busyFrames {
+		if served += len(frames); served >= busyFrames && c.loop == nil {
 			c.server.lookout.nudge()
 		}
 		if err := c.serveFrames(frames); err != nil {
@@ -189,7 +225,7 @@ func (c *Conn) drain() error {
 		_ = c.socket.nc.SetReadDeadline(time.Now().Add(drainPeer))
 		_, _ = io.Copy(io.Discard, c.socket.nc)
 	}
-	if e := c.socket.nc.Close(); err == nil && !errors.Is(e, net.ErrClosed) {
+	if e := c.socket.close(); err == nil && !errors.Is(e, net.ErrClosed) {
 		err = e
 	}
 	return err

@@ -10,34 +10,47 @@ import (
 
 // socket is the bytes of one connection, plain or TLS. Its reads are in input.
 type socket struct {
-	nc     net.Conn
+	nc     net.Conn        // nil while the connection is bare
 	raw    syscall.RawConn // nil if nc is not over a file descriptor
 	line   *line           // below nc, if nc is TLS over a file descriptor
 	fd     writer          // of the goroutine that writes; one at a time
 	killed atomic.Bool     // ended by kill
+	bare   bare            // of a connection in a loop
 }
 
 // init takes over nc. beforeWait is called before a write waits, and returns an error if
 // the write must not wait.
 func (s *socket) init(nc net.Conn, writeTimeout time.Duration, beforeWait func() error) {
+	s.fd.init(writeTimeout, beforeWait)
+	s.take(nc)
+	if c, ok := nc.(*Secured); ok && c.line.adopt(writeTimeout, beforeWait) {
+		s.line = c.line
+	}
+}
+
+// take makes nc the connection.
+func (s *socket) take(nc net.Conn) {
 	s.nc = nc
-	switch c := nc.(type) {
-	case *Secured:
-		if c.line.adopt(writeTimeout, beforeWait) {
-			s.line = c.line
-		}
-	case syscall.Conn:
+	if c, ok := nc.(syscall.Conn); ok {
 		if raw, err := c.SyscallConn(); err == nil {
 			s.raw = raw
 		}
 	}
-	s.fd.init(nc, s.raw, writeTimeout, beforeWait)
+	s.fd.nc, s.fd.raw = nc, s.raw
 }
 
 // write writes all of b. It fails if the peer takes nothing for the timeout.
 func (s *socket) write(b []byte) error {
 	if s.line != nil {
 		return s.line.write(s.nc, b)
+	}
+	if n, was, err := s.writeBare(b); was {
+		if b = b[n:]; err != nil || len(b) == 0 {
+			return err
+		}
+		if err := s.attach(); err != nil {
+			return err
+		}
 	}
 	return s.fd.write(b)
 }
@@ -49,6 +62,9 @@ func (s *socket) writeNow(b []byte) (n int, err error) {
 	if s.line != nil {
 		return s.line.writeNow(s.nc, b)
 	}
+	if n, was, err := s.writeBare(b); was {
+		return n, err
+	}
 	return s.fd.writeNow(b)
 }
 
@@ -57,10 +73,37 @@ func (s *socket) writeNow(b []byte) (n int, err error) {
 func (s *socket) behind() bool { return s.line != nil && s.line.behind() }
 
 // wake makes the reads and writes of the connection return. Close would wait for them.
-func (s *socket) wake() { _ = s.nc.SetDeadline(time.Unix(1, 0)) }
+func (s *socket) wake() {
+	s.bare.mu.Lock()
+	defer s.bare.mu.Unlock()
+	if s.bare.is.Load() {
+		_ = s.shutLocked(syscall.SHUT_RDWR)
+	} else {
+		_ = s.nc.SetDeadline(time.Unix(1, 0))
+	}
+}
 
-// wakeReader makes reads return.
-func (s *socket) wakeReader() { _ = s.nc.SetReadDeadline(time.Unix(1, 0)) }
+// wakeReader makes reads return. The loop of a bare connection does not wait in a read.
+func (s *socket) wakeReader() {
+	s.bare.mu.Lock()
+	defer s.bare.mu.Unlock()
+	if !s.bare.is.Load() {
+		_ = s.nc.SetReadDeadline(time.Unix(1, 0))
+	}
+}
+
+// setReadDeadline sets the deadline of reads; zero means none.
+func (s *socket) setReadDeadline(t time.Time) error {
+	if s.bare.is.Load() {
+		if t.IsZero() {
+			return nil
+		}
+		if err := s.attach(); err != nil {
+			return err
+		}
+	}
+	return s.nc.SetReadDeadline(t)
+}
 
 // kill ends the connection. Any goroutine may call it.
 func (s *socket) kill() {
@@ -77,8 +120,22 @@ func (s *socket) closeWrite() bool {
 // closeRead takes no more bytes from the peer: its next write fails, and what it has sent
 // before can still be read. It says whether that is possible, as it is over a Unix socket.
 func (s *socket) closeRead() bool {
+	s.bare.mu.Lock()
+	defer s.bare.mu.Unlock()
+	if s.bare.is.Load() {
+		return s.shutLocked(syscall.SHUT_RD) == nil
+	}
 	c, ok := s.nc.(*net.UnixConn)
 	return ok && c.CloseRead() == nil
+}
+
+// close closes the connection.
+func (s *socket) close() error {
+	s.letGo()
+	if s.bare.is.Load() {
+		return nil
+	}
+	return s.nc.Close()
 }
 
 func isTimeout(err error) bool {

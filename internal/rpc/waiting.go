@@ -40,9 +40,11 @@ func (c *Conn) Begin(room func() bool) (stands bool) {
 			o.failLocked(err)
 			continue
 		}
-		if full() {
+		switch {
+		case !o.leaveLocked():
+		case full():
 			o.changed.Wait()
-		} else {
+		default:
 			o.waitForRoomLocked()
 		}
 	}

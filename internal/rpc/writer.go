@@ -27,8 +27,9 @@ type writer struct {
 	tryFn   func(fd uintptr) bool
 }
 
-func (w *writer) init(nc net.Conn, raw syscall.RawConn, timeout time.Duration, beforeWait func() error) {
-	w.nc, w.raw, w.timeout, w.beforeWait, w.tryFn = nc, raw, timeout, beforeWait, w.try
+// init prepares a writer. Its owner sets nc and raw.
+func (w *writer) init(timeout time.Duration, beforeWait func() error) {
+	w.timeout, w.beforeWait, w.tryFn = timeout, beforeWait, w.try
 }
 
 // write writes all of b. It fails if the peer takes nothing for the timeout. The system

@@ -1,0 +1,270 @@
+package rpc
+
+import (
+	"runtime"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// loop serves connections over Unix sockets that are idle, or alone, on one goroutine, which
+// waits for all of them in epoll. An idle connection has no stack then. The requests of a
+// lone one are answered by the thread that they have woken, without the poller and the
+// scheduler of Go.
+//
+// A connection leaves the loop, and its reader is a goroutine, while that is better: if the
+// reader must wait in the middle of a batch or for the rest of a frame, or if several
+// connections are busy. Go's scheduler divides the work of many among the processors. Once
+// the connection has been idle for a moment, it comes home.
+//
+// The loop begins with the first connection. A server without one has no goroutine in a
+// system call, which virtual time could not do without.
+type loop struct {
+	server *Server
+	group  sync.WaitGroup // of the goroutines that run the loop, and of sweep
+	halted chan struct{}  // ends sweep
+
+	poll int // of epoll
+	stop int // a descriptor in poll whose event ends the loop
+
+	mu    sync.Mutex
+	begun bool
+	conns map[int32]*Conn // by bare descriptor
+}
+
+const (
+	// loopEvents is how many connections a loop serves between two waits.
+	loopEvents = 64
+	// loopTick is how often the loop lets Go's scheduler run. The scheduler takes a goroutine
+	// that does not for one that never ends: from 10 ms on, the runtime's monitor sends a
+	// signal every 20 µs to stop it.
+	loopTick = 2 * time.Millisecond
+	// Several connections are busy if the loop goes from one to another so often in a tick.
+	// One that is served so many times meanwhile leaves.
+	loopChanges = 16
+	loopLeaves  = 8
+)
+
+func newLoop(s *Server) *loop { return &loop{server: s} }
+
+// take moves a connection into the loop. It returns false if the connection must have a
+// goroutine. Only the connection's reader calls it, or what begins the connection.
+func (l *loop) take(c *Conn) bool {
+	if !c.server.limits.Loop || !c.socket.plain() || !l.begin() || !c.detach() {
+		return false
+	}
+	if c.ending() != nil { // what has told the reader so was lost
+		c.socket.wake()
+	}
+	fd := c.socket.bare.fd
+	c.loop, c.crowded = l, 0
+	l.server.wg.Add(1) // until the connection leaves the loop
+	l.mu.Lock()
+	l.conns[int32(fd)] = c
+	l.mu.Unlock()
+	if err := l.wait(fd); err != nil {
+		l.remove(c)
+		go l.serve(c, err) // the server waits for its connections
+	}
+	return true
+}
+
+// detach makes the connection bare, unless something is being written.
+func (c *Conn) detach() bool {
+	o := &c.outbox
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.err == nil && !o.writing && c.socket.detach()
+}
+
+// begin starts the loop, if it has not begun.
+func (l *loop) begin() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.begun {
+		return true
+	}
+	var err error
+	if l.poll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+		return false
+	}
+	if l.stop, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+		_ = unix.Close(l.poll)
+		return false
+	}
+	if err := l.wait(l.stop); err != nil {
+		l.close()
+		return false
+	}
+	l.conns, l.halted, l.begun = map[int32]*Conn{}, make(chan struct{}), true
+	l.group.Go(l.run)   // ends with halt
+	l.group.Go(l.sweep) // ends with halt
+	return true
+}
+
+// wait makes the loop wait for a descriptor.
+func (l *loop) wait(fd int) error {
+	return unix.EpollCtl(l.poll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)})
+}
+
+func (l *loop) close() {
+	_ = unix.Close(l.poll)
+	_ = unix.Close(l.stop)
+}
+
+// halt ends the loop, which has no connections any more.
+func (l *loop) halt() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.begun {
+		close(l.halted)
+		_, _ = unix.Write(l.stop, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+		l.mu.Unlock()
+		l.group.Wait()
+		l.mu.Lock()
+		l.close()
+		l.begun = false
+	}
+}
+
+// remove makes the loop wait for a connection no more. A connection that is still bare keeps
+// its descriptor, for the answers that are under way.
+func (l *loop) remove(c *Conn) {
+	fd := c.socket.bare.fd
+	_ = unix.EpollCtl(l.poll, unix.EPOLL_CTL_DEL, fd, nil)
+	l.mu.Lock()
+	delete(l.conns, int32(fd))
+	l.mu.Unlock()
+	c.loop = nil
+	if !c.socket.bare.is.Load() {
+		c.socket.letGo()
+	}
+}
+
+// serve serves a connection that has left the loop; err says why it ends now, nil that it
+// goes on.
+func (l *loop) serve(c *Conn, err error) {
+	defer l.server.wg.Done()
+	l.server.serve(c, err)
+}
+
+// leaveLoop is called by a connection's reader before it waits. The goroutine goes on as the
+// connection's own, and another one runs the loop. After an error, for want of a descriptor,
+// the reader must not wait.
+func (c *Conn) leaveLoop() error {
+	l := c.loop
+	if l == nil {
+		return nil
+	}
+	if err := c.socket.attach(); err != nil {
+		return err
+	}
+	l.remove(c)
+	l.group.Go(l.run)
+	return nil
+}
+
+// run waits and serves until the loop ends, or until a connection has kept the goroutine as
+// its own.
+func (l *loop) run() {
+	var events [loopEvents]unix.EpollEvent
+	b := bustle{at: time.Now()}
+	for {
+		n, err := unix.EpollWait(l.poll, events[:], -1)
+		if err != nil && err != unix.EINTR {
+			panic("rpc: epoll_wait: " + err.Error()) // a descriptor of the loop is broken
+		}
+		for _, ev := range events[:max(n, 0)] {
+			if ev.Fd == int32(l.stop) {
+				return
+			}
+			l.mu.Lock()
+			c := l.conns[ev.Fd]
+			l.mu.Unlock()
+			if c == nil {
+				continue
+			}
+			n, err := c.readReady()
+			switch {
+			case c.loop == nil: // it has waited
+				l.serve(c, err)
+				return
+			case err != nil, !c.socket.bare.is.Load(), b.crowds(c) && c.socket.attach() == nil:
+				l.remove(c)
+				go l.serve(c, err) // the server waits for its connections
+			case n >= lookBelow:
+				b.large = true
+			}
+		}
+		b.rest()
+	}
+}
+
+// bustle is how busy a loop is, of the goroutine that runs it.
+type bustle struct {
+	at      time.Time // when the present tick began
+	gave    time.Time // when the loop last gave way
+	last    *Conn     // served
+	changes int       // of last, in this tick
+	many    bool      // several connections were busy in the last tick
+	large   bool      // a large batch has been served since the last wait
+}
+
+// crowds counts a batch of a connection, and says whether the connection leaves the loop to
+// others.
+func (b *bustle) crowds(c *Conn) bool {
+	if b.last != c {
+		b.last = c
+		b.changes++
+	}
+	if !b.many {
+		c.crowded = 0
+		return false
+	}
+	c.crowded++
+	return c.crowded >= loopLeaves
+}
+
+// rest lets others run before the loop waits, if it is time to: see turn.
+func (b *bustle) rest() {
+	now := time.Now()
+	if b.large && now.Sub(b.gave) >= turnTime {
+		giveWay()
+		b.gave = now
+	}
+	b.large = false
+	if now.Sub(b.at) >= loopTick {
+		b.many = b.changes >= loopChanges
+		b.at, b.changes = now, 0
+		runtime.Gosched()
+	}
+}
+
+const (
+	// sweepEvery is how long a connection is idle, or up to twice that, before it comes home.
+	sweepEvery = time.Second
+	// sweepHome bounds the connections that come home at once.
+	sweepHome = 1000
+)
+
+// sweep makes the readers of idle connections come home.
+func (l *loop) sweep() {
+	every := time.NewTicker(sweepEvery)
+	defer every.Stop()
+	for {
+		select {
+		case <-l.halted:
+			return
+		case <-every.C:
+		}
+		home := 0
+		l.server.each(func(c *Conn) {
+			if n := c.batches.Load(); n != c.swept {
+				c.swept = n
+			} else if home < sweepHome && c.comesHome() {
+				home++
+			}
+		})
+	}
+}
