@@ -40,8 +40,8 @@ const (
 	// that does not for one that never ends: from 10 ms on, the runtime's monitor sends a
 	// signal every 20 µs to stop it.
 	loopTick = 2 * time.Millisecond
-	// Several connections are busy if the loop goes from one to another so often in a tick.
-	// One that is served so many times meanwhile leaves.
+	// Several connections are busy if so many batches in a tick came after one of another
+	// connection of this process. A connection that is served so often meanwhile leaves.
 	loopChanges = 16
 	loopLeaves  = 8
 )
@@ -205,8 +205,7 @@ func (l *loop) run() {
 type bustle struct {
 	at      time.Time // when the present tick began
 	gave    time.Time // when the loop last gave way
-	last    *Conn     // served
-	changes int       // of last, in this tick
+	changes int       // in this tick: another connection of the process was served before
 	many    bool      // several connections were busy in the last tick
 	large   bool      // a large batch has been served since the last wait
 }
@@ -214,8 +213,8 @@ type bustle struct {
 // crowds counts a batch of a connection, and says whether the connection leaves the loop to
 // others.
 func (b *bustle) crowds(c *Conn) bool {
-	if b.last != c {
-		b.last = c
+	if lastReader.Load() != c.input.number {
+		lastReader.Store(c.input.number)
 		b.changes++
 	}
 	if !b.many {
@@ -248,7 +247,7 @@ const (
 	sweepHome = 1000
 )
 
-// sweep makes the readers of idle connections come home.
+// sweep calls idle connections home, now and then.
 func (l *loop) sweep() {
 	every := time.NewTicker(sweepEvery)
 	defer every.Stop()
@@ -257,14 +256,19 @@ func (l *loop) sweep() {
 		case <-l.halted:
 			return
 		case <-every.C:
+			l.callHome()
 		}
-		home := 0
-		l.server.each(func(c *Conn) {
-			if n := c.batches.Load(); n != c.swept {
-				c.swept = n
-			} else if home < sweepHome && c.comesHome() {
-				home++
-			}
-		})
 	}
+}
+
+// callHome calls the connections home that have been idle since the last time.
+func (l *loop) callHome() {
+	home := 0
+	l.server.each(func(c *Conn) {
+		if n := c.batches.Load(); n != c.swept {
+			c.swept = n
+		} else if home < sweepHome && c.comesHome() {
+			home++
+		}
+	})
 }
