@@ -2,6 +2,7 @@ package segment
 
 import (
 	"math"
+	"math/bits"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
@@ -129,14 +130,9 @@ func (s *Store) Warm(hashes []kv.Hash) (sum uint64) {
 	}
 	for i, h := range hashes {
 		bucket := region[lines[i]:][:bucketSize*8]
-		tag := makeWord(h, 0, 0).tag()
-		loc := location(1) // the first entry stands for one that is not there
-		for n := range bucketSize {
-			if w := getWord(bucket, n); w.tag() == tag {
-				loc = w.loc()
-			}
-		}
-		entries[i] = int(uint64(loc)-1) * align
+		// If there is no match, the first word is as good as any.
+		w := getWord(bucket, bits.TrailingZeros8(matches(bucket, makeWord(h, 0, 0)))%bucketSize)
+		entries[i] = int(uint64(w.loc())-1) * align
 	}
 	last := uint64(len(arena) - 1) // a word that is out of date may point anywhere
 	for _, at := range entries[:len(hashes)] {
