@@ -54,7 +54,7 @@ type work struct {
 	errs   [rpc.MaxServe]*wire.Error
 	hashes [rpc.MaxServe]kv.Hash
 	own    []kv.Hash // see keys
-	sum    uint64    // of Store.Warm
+	sum    uint64    // of Store.Warm and Changes.Warm
 }
 
 var works = sync.Pool{New: func() any { return new(work) }}
@@ -134,7 +134,7 @@ const warmFrom = 4
 // and then serves them in their order.
 func (c *Session) Serve(conn *rpc.Conn, frames [][]byte) error {
 	defer c.tally.flush() // before the answers go: a client with an answer finds it counted
-	keys := 0
+	keys, writes := 0, 0
 	for i, frame := range frames {
 		q := &c.reqs[i]
 		c.errs[i] = wire.DecodeRequest(frame, q)
@@ -145,11 +145,17 @@ func (c *Session) Serve(conn *rpc.Conn, frames [][]byte) error {
 			if h := ns.Key(q.Key).Hash; c.Core.Node.OwnershipEpoch(h.Partition()) != 0 {
 				c.hashes[keys] = h
 				keys++
+				if q.Op == wire.OpSet {
+					writes++
+				}
 			}
 		}
 	}
 	if keys >= warmFrom {
 		c.sum += c.Core.Store.Warm(c.hashes[:keys])
+	}
+	if writes >= warmFrom {
+		c.sum += c.Core.Changes.Warm(c.hashes[:keys])
 	}
 	for i, frame := range frames {
 		c.req = &c.reqs[i]
