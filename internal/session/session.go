@@ -142,21 +142,14 @@ func (c *Session) Serve(conn *rpc.Conn, frames [][]byte) error {
 			continue
 		}
 		if ns := c.Names.Read(c.nameOf(q)); ns != nil {
-			if h := ns.Key(q.Key).Hash; c.Core.Node.OwnershipEpoch(h.Partition()) != 0 {
-				c.hashes[keys] = h
-				keys++
-				if q.Op == wire.OpSet {
-					writes++
-				}
+			c.hashes[keys] = ns.Key(q.Key).Hash
+			keys++
+			if q.Op == wire.OpSet {
+				writes++
 			}
 		}
 	}
-	if keys >= warmFrom {
-		c.sum += c.Core.Store.Warm(c.hashes[:keys])
-	}
-	if writes >= warmFrom {
-		c.sum += c.Core.Changes.Warm(c.hashes[:keys])
-	}
+	c.lookAhead(keys, writes)
 	for i, frame := range frames {
 		c.req = &c.reqs[i]
 		if err := c.errs[i]; err != nil {
@@ -174,6 +167,24 @@ func (c *Session) Serve(conn *rpc.Conn, frames [][]byte) error {
 		}
 	}
 	return nil
+}
+
+// lookAhead touches what the store has of the first keys of hashes, if this host owns them,
+// and what their writes will need.
+func (c *Session) lookAhead(keys, writes int) {
+	owned := c.hashes[:0]
+	for _, h := range c.hashes[:keys] {
+		if c.Core.Node.OwnershipEpoch(h.Partition()) != 0 {
+			owned = append(owned, h)
+		}
+	}
+	if len(owned) < warmFrom {
+		return
+	}
+	c.sum += c.Core.Store.Warm(owned)
+	if writes >= warmFrom {
+		c.sum += c.Core.Changes.Warm(owned)
+	}
 }
 
 // flushAt is the length in bytes at which answers are written: one more answer of up to
