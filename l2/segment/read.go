@@ -108,8 +108,8 @@ func (h header) info(b []byte) Info {
 const MaxWarm = 64
 
 // Warm brings what Get will need for the keys into the processor's cache: first all their
-// index buckets, then all their entries, so that the cache misses of different keys
-// overlap. It takes no lock and decides nothing, so what it reads may be out of date. It
+// index buckets and generations, then all their entries, so that the cache misses of
+// different keys overlap. It takes no lock and decides nothing, so what it reads may be out of date. It
 // pays from four keys on. The result has no meaning; a caller that keeps it prevents the
 // compiler from removing the reads.
 //
@@ -126,7 +126,7 @@ func (s *Store) Warm(hashes []kv.Hash) (sum uint64) {
 	for i, h := range hashes {
 		d := s.shard(h).index.shape.Load()
 		lines[i] = int(d.dir[d.dirSlot(h)])*pageSize + makeWord(h, 0, 0).home()*bucketSize*8
-		sum += uint64(region[lines[i]])
+		sum += uint64(region[lines[i]]) + uint64(s.generations[h.Partition()].Load())
 	}
 	for i, h := range hashes {
 		bucket := region[lines[i]:][:bucketSize*8]
