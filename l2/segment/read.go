@@ -109,13 +109,13 @@ const MaxWarm = 64
 
 // Warm brings what Get will need for the keys into the processor's cache: first all their
 // index buckets and generations, then all their entries, so that the cache misses of
-// different keys overlap. It takes no lock and decides nothing, so what it reads may be out of date. It
-// pays from four keys on. The result has no meaning; a caller that keeps it prevents the
-// compiler from removing the reads.
+// different keys overlap. It takes no lock and decides nothing, so what it reads may be out
+// of date. It pays from four keys on. The result has no meaning; a caller that keeps it
+// prevents the compiler from removing the reads.
 //
-// The three loops are short, and have no branch that depends on what they read: so the
-// processor has the reads of many keys under way at a time. Prefetch instructions in their
-// place bring less, because processors drop those that need a page walk.
+// The three loops are short, and no branch depends on what they read: so the processor has
+// the reads of many keys under way at a time. Prefetch instructions in place of the reads
+// were measured to bring less: lines that they had named were still missing later.
 func (s *Store) Warm(hashes []kv.Hash) (sum uint64) {
 	if heapArena {
 		return 0 // the race detector would see reads without a lock
