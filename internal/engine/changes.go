@@ -53,6 +53,12 @@ func (c *Changes) Changed(k kv.Key, v kv.Version) {
 	c.Note(k.Hash, v)
 }
 
+// Warm brings what Changed will need for some keys into the processor's cache. The result
+// has no meaning, see invalidation.Ledger.Warm.
+func (c *Changes) Warm(hashes []kv.Hash) (sum uint64) {
+	return c.ledger.Warm(hashes) + c.shared.Warm(hashes)
+}
+
 // Raise outdates, here and at all followers, what was attested for some partitions before
 // a version.
 func (c *Changes) Raise(set kv.PartitionSet, v kv.Version) {

@@ -79,7 +79,8 @@ func (c *Reads) Value(
 		!q.Has(wire.NoLoad):
 		c.loads.refreshEarly(ns, k, info.Deadline, now)
 	}
-	*r = wire.Reply{Flags: info.Flags, Version: uint64(info.Version), TTLMS: info.Deadline.TTLms(now.Boot)}
+	*r = wire.Reply{} // in place: a literal with fields would be copied
+	r.Flags, r.Version, r.TTLMS = info.Flags, uint64(info.Version), info.Deadline.TTLms(now.Boot)
 	c.owners.attest(r, asOf)
 	if info.Size <= limit {
 		c.shared.owned(share, k, dst[at:], info, time.Duration(ns.Early.Load()), epoch)

@@ -54,7 +54,7 @@ type work struct {
 	errs   [rpc.MaxServe]*wire.Error
 	hashes [rpc.MaxServe]kv.Hash
 	own    []kv.Hash // see keys
-	sum    uint64    // of Store.Warm
+	sum    uint64    // of Store.Warm and Changes.Warm
 }
 
 var works = sync.Pool{New: func() any { return new(work) }}
@@ -134,7 +134,7 @@ const warmFrom = 4
 // and then serves them in their order.
 func (c *Session) Serve(conn *rpc.Conn, frames [][]byte) error {
 	defer c.tally.flush() // before the answers go: a client with an answer finds it counted
-	keys := 0
+	keys, writes := 0, 0
 	for i, frame := range frames {
 		q := &c.reqs[i]
 		c.errs[i] = wire.DecodeRequest(frame, q)
@@ -142,15 +142,14 @@ func (c *Session) Serve(conn *rpc.Conn, frames [][]byte) error {
 			continue
 		}
 		if ns := c.Names.Read(c.nameOf(q)); ns != nil {
-			if h := ns.Key(q.Key).Hash; c.Core.Node.OwnershipEpoch(h.Partition()) != 0 {
-				c.hashes[keys] = h
-				keys++
+			c.hashes[keys] = ns.Key(q.Key).Hash
+			keys++
+			if q.Op == wire.OpSet {
+				writes++
 			}
 		}
 	}
-	if keys >= warmFrom {
-		c.sum += c.Core.Store.Warm(c.hashes[:keys])
-	}
+	c.lookAhead(keys, writes)
 	for i, frame := range frames {
 		c.req = &c.reqs[i]
 		if err := c.errs[i]; err != nil {
@@ -168,6 +167,24 @@ func (c *Session) Serve(conn *rpc.Conn, frames [][]byte) error {
 		}
 	}
 	return nil
+}
+
+// lookAhead touches what the store has of the first keys of hashes, if this host owns them,
+// and what their writes will need.
+func (c *Session) lookAhead(keys, writes int) {
+	owned := c.hashes[:0]
+	for _, h := range c.hashes[:keys] {
+		if c.Core.Node.OwnershipEpoch(h.Partition()) != 0 {
+			owned = append(owned, h)
+		}
+	}
+	if len(owned) < warmFrom {
+		return
+	}
+	c.sum += c.Core.Store.Warm(owned)
+	if writes >= warmFrom {
+		c.sum += c.Core.Changes.Warm(owned)
+	}
 }
 
 // flushAt is the length in bytes at which answers are written: one more answer of up to

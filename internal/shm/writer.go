@@ -129,6 +129,21 @@ func (w *Writer) Withdraw(h kv.Hash) {
 	}
 }
 
+// Warm does for Withdraw what invalidation.Ledger.Warm does for Note.
+func (w *Writer) Warm(hashes []kv.Hash) (sum uint64) {
+	r := w.region.Load()
+	if r == nil {
+		return 0
+	}
+	defer runtime.KeepAlive(r)
+	for _, h := range hashes {
+		if r.buckets[r.shape.bucket(h)].locked.Load() {
+			sum++
+		}
+	}
+	return sum
+}
+
 // RaisePartitions takes all keys of some partitions away. What they are outdated by has been
 // noted.
 func (w *Writer) RaisePartitions(set kv.PartitionSet) {

@@ -3,6 +3,7 @@ package wire
 import (
 	"encoding/binary"
 	"errors"
+	"math"
 )
 
 // MaxDepth is the maximum nesting depth of arrays and maps in a frame.
@@ -15,6 +16,38 @@ var (
 	errType  = errors.New("0xc1 is no msgpack type")
 	errRest  = errors.New("bytes follow the msgpack value")
 )
+
+// longestUint is the length of the longest unsigned number, in bytes.
+const longestUint = 9
+
+// putUint writes a number at b[at:] in its shortest form, and returns where it ends. b has
+// room for longestUint bytes there.
+func putUint(b []byte, at int, v uint64) int {
+	if v <= 0x7f {
+		b[at] = byte(v)
+		return at + 1
+	}
+	return putSized(b, at, v)
+}
+
+func putSized(b []byte, at int, v uint64) int {
+	switch b = b[at:]; {
+	case v <= math.MaxUint8:
+		b[0], b[1] = 0xcc, byte(v)
+		return at + 2
+	case v <= math.MaxUint16:
+		b[0] = 0xcd
+		binary.BigEndian.PutUint16(b[1:], uint16(v))
+		return at + 3
+	case v <= math.MaxUint32:
+		b[0] = 0xce
+		binary.BigEndian.PutUint32(b[1:], uint32(v))
+		return at + 5
+	}
+	b[0] = 0xcf
+	binary.BigEndian.PutUint64(b[1:], v)
+	return at + longestUint
+}
 
 // checkMsgpack checks that b is exactly one msgpack value, nested at most MaxDepth deep,
 // whose counts fit the number of bytes. It does not recurse and does not allocate. Any b

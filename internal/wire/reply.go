@@ -313,11 +313,13 @@ func AppendItem(dst []byte, op Op, r *Reply) []byte {
 
 // appendMeta appends the fields after the value.
 func appendMeta(dst []byte, r *Reply) []byte {
-	dst = msgp.AppendUint32(dst, r.Flags)
-	dst = msgp.AppendUint64(dst, r.Version)
-	dst = msgp.AppendUint64(dst, uint64(r.TTLMS))
-	dst = msgp.AppendUint8(dst, uint8(r.Source))
-	dst = msgp.AppendUint64(dst, r.AgeMS)
+	at := len(dst)
+	dst = slices.Grow(dst, 5*longestUint)[:at+5*longestUint]
+	at = putUint(dst, at, uint64(r.Flags))
+	at = putUint(dst, at, r.Version)
+	at = putUint(dst, at, uint64(r.TTLMS))
+	at = putUint(dst, at, uint64(r.Source))
+	dst = dst[:putUint(dst, at, r.AgeMS)]
 	if r.Attested {
 		dst = appendAttestation(dst, r)
 	}
@@ -336,6 +338,9 @@ func appendAttestation(dst []byte, r *Reply) []byte {
 // binHead is the space that OpenValue reserves for the msgpack head of the value. A
 // value of 256 bytes or more needs a longer head and is moved.
 const binHead = 2
+
+// openRoom is the most that OpenValue appends, in bytes.
+const openRoom = LengthSize + 1 + longestUint + 1 + binHead
 
 // OpenItems appends the head of an answer to MGET or DELETE, up to the items. The caller
 // then appends the announced number of items and ends the frame.
@@ -356,9 +361,12 @@ func OpenValue(dst []byte, id uint64, item, attested bool) []byte {
 	if item {
 		return append(dst, array, byte(OK), 0, 0)
 	}
-	dst = append(BeginFrame(dst), array+1)
-	dst = msgp.AppendUint64(dst, id)
-	return append(dst, byte(OK), 0, 0)
+	at := len(dst)
+	dst = slices.Grow(dst, openRoom)[:at+openRoom]
+	dst[at+LengthSize] = array + 1 // EndFrame writes the bytes before it
+	at = putUint(dst, at+LengthSize+1, id)
+	dst[at] = byte(OK)
+	return dst[:at+1+binHead]
 }
 
 // CloseValue completes the answer that OpenValue began. value is the length of dst after

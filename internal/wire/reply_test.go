@@ -1,6 +1,11 @@
 package wire
 
-import "testing"
+import (
+	"bytes"
+	"testing"
+
+	"github.com/tinylib/msgp/msgp"
+)
 
 // TestAnswersAreToTheKeysAskedFor checks that an answer, unless it is an error, must
 // have an item for each key of its request.
@@ -47,6 +52,19 @@ func TestLongReplies(t *testing.T) {
 	} {
 		if b := AppendReply(nil, op, r); cap(b) > len(b)+16<<10 || r.sizeBound() < len(b) {
 			t.Errorf("%s: %d bytes in %d, measured as %d", op, len(b), cap(b), r.sizeBound())
+		}
+	}
+}
+
+// TestPutUint compares putUint with the msgp library, around the bounds of each form.
+func TestPutUint(t *testing.T) {
+	for _, edge := range []uint64{0, 1 << 7, 1 << 8, 1 << 16, 1 << 32} {
+		for v := edge - 2; v != edge+2; v++ {
+			got := make([]byte, 1+longestUint)
+			got = got[:putUint(got, 1, v)]
+			if want := msgp.AppendUint64([]byte{0}, v); !bytes.Equal(got, want) {
+				t.Errorf("%d: %x, want %x", v, got, want)
+			}
 		}
 	}
 }

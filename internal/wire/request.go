@@ -78,7 +78,17 @@ func (r *Request) Clone() Request {
 // client's fault: an *Error with BadRequest or Unsupported. After an error, r.ID and
 // r.Op have the values that could be read, or zero.
 func DecodeRequest(frame []byte, r *Request) *Error {
-	*r = Request{Keys: r.Keys[:0], TTLMS: TTLDefault}
+	keys := r.Keys[:0]
+	*r = Request{} // in place: a literal with fields would be copied
+	r.Keys, r.TTLMS = keys, TTLDefault
+	if decodeShort(frame, r) {
+		return nil
+	}
+	return decodeAny(frame, r)
+}
+
+// decodeAny decodes a request of any op and form. In r, only Keys and TTLMS are set.
+func decodeAny(frame []byte, r *Request) *Error {
 	n, b, err := msgp.ReadArrayHeaderBytes(frame)
 	if err != nil {
 		return Errorf(BadRequest, "a request is a msgpack array [id, op, timeout_ms, …]: %v", err)

@@ -683,7 +683,8 @@ func testEvents() Events {
 }
 
 // FuzzRequest checks that an accepted request is valid msgpack, survives a round trip,
-// and encodes to the same bytes as with the reference codec.
+// and encodes to the same bytes as with the reference codec; and that decodeShort is as
+// decodeAny.
 func FuzzRequest(f *testing.F) {
 	for _, g := range messages() {
 		if g.request != nil {
@@ -692,6 +693,7 @@ func FuzzRequest(f *testing.F) {
 	}
 	f.Add([]byte{0x96, 7, 3, 0, 0xc0, 0xa1, 'k', 0xc0})
 	f.Fuzz(func(t *testing.T, b []byte) {
+		sameDecoded(t, b)
 		var r Request
 		if err := DecodeRequest(b, &r); err != nil {
 			if err.Status != BadRequest && err.Status != Unsupported {

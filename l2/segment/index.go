@@ -2,6 +2,7 @@ package segment
 
 import (
 	"encoding/binary"
+	"math/bits"
 	"sync/atomic"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
@@ -115,29 +116,31 @@ func (x *index) probe(h kv.Hash, from int, page pageID) (slot, word, bool) {
 	if from >= 0 {
 		start = (from/bucketSize-home+buckets)%buckets*bucketSize + from%bucketSize + 1
 	}
+	first := start % bucketSize
 	for n := start / bucketSize; n < buckets; n++ {
 		b := (home + n) & (buckets - 1)
-		line := bytes[b*bucketSize*8:][:bucketSize*8]
-		full := true
-		first := 0
-		if n == start/bucketSize {
-			first = start % bucketSize
-			for i := range first {
-				full = full && getWord(line, i) != 0
+		for m := matches(bytes[b*bucketSize*8:][:bucketSize*8], want) >> first << first; m != 0; m &= m - 1 {
+			at := b*bucketSize + bits.TrailingZeros8(m)
+			if w := getWord(bytes, at); w != 0 {
+				return slot{page, at}, w, true
 			}
 		}
-		for i := first; i < bucketSize; i++ {
-			w := getWord(line, i)
-			if w>>tagShift == want>>tagShift && w != 0 {
-				return slot{page, b*bucketSize + i}, w, true
-			}
-			full = full && w != 0
+		if used(bytes, b) < bucketSize {
+			break
 		}
-		if !full {
-			return slot{}, 0, false
-		}
+		first = 0
 	}
 	return slot{}, 0, false
+}
+
+// matches returns a bit for each word of a bucket that has the tag of want. An empty word has
+// the tag zero. There is no branch, since the processor could not foresee it.
+func matches(bucket []byte, want word) (m uint8) {
+	for i := range bucketSize {
+		other := uint64(getWord(bucket, i)^want) >> tagShift // zero, or less than 1<<63
+		m |= uint8((other-1)>>63) << i
+	}
+	return m
 }
 
 // findLocation returns the slot of the word that points to loc.
