@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,8 +27,8 @@ type Publisher struct {
 	view    *cluster.View // under the node's lock
 	leasing sync.Mutex    // guards changes of slots, so that each lease goes to its owner's
 	slots   atomic.Pointer[owners]
-	asked   [askedKeys]atomic.Uint32 // by hash: marks of keys that were asked for lately
-	touched atomic.Int64             // samples of hits that apps have reported
+	asked   asked
+	touched atomic.Int64 // samples of hits that apps have reported
 }
 
 func newPublisher(ledger *invalidation.Ledger) *Publisher {
@@ -39,8 +40,31 @@ func newPublisher(ledger *invalidation.Ledger) *Publisher {
 // owners are the slots of the processes in the ring. Such a map is never changed.
 type owners map[*cluster.Owner]uint8
 
-// askedKeys is how many keys the marks can tell apart.
-const askedKeys = 1 << 14
+// asked has marks of the keys that were asked for lately, in sets by hash. A new mark takes
+// the place of one of its set at random. If it always took the same one's, keys that are
+// asked for in turn could take each other's marks for ever.
+type asked [askedSets][askedWays]atomic.Uint32
+
+const (
+	askedSets = 1 << 14
+	askedWays = 4
+)
+
+// again marks a key, and says whether it was marked before.
+func (a *asked) again(h kv.Hash) bool {
+	set, mark := &a[uint64(h)%askedSets], max(1, uint32(h>>32))
+	place := rand.Uint32() % askedWays
+	for i := range set {
+		switch set[i].Load() {
+		case mark:
+			return true
+		case 0:
+			place = uint32(i)
+		}
+	}
+	set[place].Store(mark)
+	return false
+}
 
 // publication is a read whose value may be published. Its zero value publishes nothing.
 type publication struct {
@@ -54,9 +78,7 @@ func (p *Publisher) begin(q *wire.Request, k kv.Key, hlc *kv.HLC, now kv.Moment)
 	if !q.App || q.Has(wire.Fresh) || !p.Open(k.Namespace) {
 		return b
 	}
-	mark := &p.asked[uint64(k.Hash)%askedKeys]
-	if m := max(1, uint32(k.Hash>>32)); mark.Load() != m {
-		mark.Store(m)
+	if !p.asked.again(k.Hash) {
 		return b
 	}
 	return publication{at: now.Boot, taken: p.Take(k.Namespace, k.Hash), asOf: hlc.Next(now.Wall)}

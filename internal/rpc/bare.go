@@ -51,8 +51,19 @@ func (s *socket) plain() bool {
 	return ok && !s.bare.is.Load()
 }
 
-// attach makes a net.Conn of a bare connection.
+// attach makes a net.Conn of a bare connection. Its loop is told.
 func (s *socket) attach() error {
+	if !s.bare.is.Load() {
+		return nil
+	}
+	err := s.attachBare()
+	if err == nil && s.onAttach != nil {
+		s.onAttach()
+	}
+	return err
+}
+
+func (s *socket) attachBare() error {
 	s.bare.mu.Lock()
 	defer s.bare.mu.Unlock()
 	if !s.bare.is.Load() {

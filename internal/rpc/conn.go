@@ -6,7 +6,8 @@ import (
 )
 
 // Handler serves the requests of one connection. The connection's reader calls all
-// methods, one at a time.
+// methods, one at a time. The reader may serve other connections too (Limits.Loop), so that
+// what waits must go by Go, Begin or Start.
 type Handler interface {
 	// Batch is called when bytes have come in, before their frames are served. Served is
 	// called when the answers have been written.
@@ -57,6 +58,7 @@ type Conn struct {
 
 	// Of a connection that a loop may serve.
 	loop    *loop         // nil: the reader has a goroutine of its own
+	inLoop  bool          // under the loop's lock
 	crowded int           // batches in a row beside other busy connections, in the loop
 	batches atomic.Uint32 // so far
 	swept   uint32        // batches at the loop's last sweep; the sweep's own

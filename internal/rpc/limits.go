@@ -103,6 +103,6 @@ func (s *shared) stats() Stats {
 	}
 }
 
-// LoopPays says whether Go may run two goroutines beside a loop. A loop that waits keeps its
-// share of Go's scheduler for up to 10 ms.
+// LoopPays says whether Go may run two goroutines beside a loop, as things are. A loop that
+// waits keeps its share of Go's scheduler for up to 10 ms.
 func LoopPays() bool { return runtime.GOMAXPROCS(0) > 2 }

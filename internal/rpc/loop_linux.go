@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -26,11 +27,17 @@ type loop struct {
 	halted chan struct{}  // ends sweep
 
 	poll int // of epoll
-	stop int // a descriptor in poll whose event ends the loop
+	bell int // a descriptor in poll whose event makes the loop look at what follows
+
+	// Several connections are busy if so many batches in a tick came after one of another
+	// connection of this process. A connection that is served so often meanwhile leaves.
+	changes, leaves int
 
 	mu    sync.Mutex
 	begun bool
+	ends  bool
 	conns map[int32]*Conn // by bare descriptor
+	freed []*Conn         // have been attached, and may still be in conns
 }
 
 const (
@@ -40,13 +47,12 @@ const (
 	// that does not for one that never ends: from 10 ms on, the runtime's monitor sends a
 	// signal every 20 µs to stop it.
 	loopTick = 2 * time.Millisecond
-	// Several connections are busy if so many batches in a tick came after one of another
-	// connection of this process. A connection that is served so often meanwhile leaves.
+
 	loopChanges = 16
 	loopLeaves  = 8
 )
 
-func newLoop(s *Server) *loop { return &loop{server: s} }
+func newLoop(s *Server) *loop { return &loop{server: s, changes: loopChanges, leaves: loopLeaves} }
 
 // take moves a connection into the loop. It returns false if the connection must have a
 // goroutine. Only the connection's reader calls it, or what begins the connection.
@@ -61,13 +67,46 @@ func (l *loop) take(c *Conn) bool {
 	c.loop, c.crowded = l, 0
 	l.server.wg.Add(1) // until the connection leaves the loop
 	l.mu.Lock()
-	l.conns[int32(fd)] = c
+	l.conns[int32(fd)], c.inLoop = c, true
 	l.mu.Unlock()
-	if err := l.wait(fd); err != nil {
-		l.remove(c)
-		go l.serve(c, err) // the server waits for its connections
+	err := l.wait(fd)
+	if err == nil {
+		return true
 	}
-	return true
+	attached := c.socket.attach()
+	l.remove(c)
+	if attached != nil {
+		go l.serve(c, err) // the server waits for its connections
+		return true
+	}
+	l.server.wg.Done()
+	return false
+}
+
+// free is called after a connection was attached, by any goroutine. The loop lets it go, so
+// that its reader waits where deadlines end the wait.
+func (l *loop) free(c *Conn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if c.inLoop {
+		l.freed = append(l.freed, c)
+		l.ring()
+	}
+}
+
+// ring makes the loop look at what the bell stands for.
+func (l *loop) ring() { _, _ = unix.Write(l.bell, []byte{1, 0, 0, 0, 0, 0, 0, 0}) }
+
+// heard returns what the bell has stood for.
+func (l *loop) heard() (freed []*Conn, ends bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.ends { // else another goroutine that runs the loop hears it too
+		var b [8]byte
+		_, _ = unix.Read(l.bell, b[:])
+	}
+	freed, l.freed = slices.DeleteFunc(l.freed, func(c *Conn) bool { return !c.inLoop }), nil
+	return freed, l.ends
 }
 
 // detach makes the connection bare, unless something is being written.
@@ -89,11 +128,11 @@ func (l *loop) begin() bool {
 	if l.poll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return false
 	}
-	if l.stop, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+	if l.bell, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
 		_ = unix.Close(l.poll)
 		return false
 	}
-	if err := l.wait(l.stop); err != nil {
+	if err := l.wait(l.bell); err != nil {
 		l.close()
 		return false
 	}
@@ -110,7 +149,7 @@ func (l *loop) wait(fd int) error {
 
 func (l *loop) close() {
 	_ = unix.Close(l.poll)
-	_ = unix.Close(l.stop)
+	_ = unix.Close(l.bell)
 }
 
 // halt ends the loop, which has no connections any more.
@@ -119,12 +158,13 @@ func (l *loop) halt() {
 	defer l.mu.Unlock()
 	if l.begun {
 		close(l.halted)
-		_, _ = unix.Write(l.stop, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+		l.ends = true
+		l.ring()
 		l.mu.Unlock()
 		l.group.Wait()
 		l.mu.Lock()
 		l.close()
-		l.begun = false
+		l.begun, l.ends = false, false
 	}
 }
 
@@ -135,6 +175,7 @@ func (l *loop) remove(c *Conn) {
 	_ = unix.EpollCtl(l.poll, unix.EPOLL_CTL_DEL, fd, nil)
 	l.mu.Lock()
 	delete(l.conns, int32(fd))
+	c.inLoop = false
 	l.mu.Unlock()
 	c.loop = nil
 	if !c.socket.bare.is.Load() {
@@ -176,8 +217,18 @@ func (l *loop) run() {
 			panic("rpc: epoll_wait: " + err.Error()) // a descriptor of the loop is broken
 		}
 		for _, ev := range events[:max(n, 0)] {
-			if ev.Fd == int32(l.stop) {
-				return
+			if ev.Fd == int32(l.bell) {
+				freed, ends := l.heard()
+				if ends {
+					return
+				}
+				for _, c := range freed {
+					if !c.socket.bare.is.Load() {
+						l.remove(c)
+						go l.serve(c, nil) // the server waits for its connections
+					}
+				}
+				continue
 			}
 			l.mu.Lock()
 			c := l.conns[ev.Fd]
@@ -190,14 +241,14 @@ func (l *loop) run() {
 			case c.loop == nil: // it has waited
 				l.serve(c, err)
 				return
-			case err != nil, !c.socket.bare.is.Load(), b.crowds(c) && c.socket.attach() == nil:
+			case err != nil, !c.socket.bare.is.Load(), b.crowds(c, l.leaves) && c.socket.attach() == nil:
 				l.remove(c)
 				go l.serve(c, err) // the server waits for its connections
 			case n >= lookBelow:
 				b.large = true
 			}
 		}
-		b.rest()
+		b.rest(l.changes)
 	}
 }
 
@@ -212,7 +263,7 @@ type bustle struct {
 
 // crowds counts a batch of a connection, and says whether the connection leaves the loop to
 // others.
-func (b *bustle) crowds(c *Conn) bool {
+func (b *bustle) crowds(c *Conn, leaves int) bool {
 	if lastReader.Load() != c.input.number {
 		lastReader.Store(c.input.number)
 		b.changes++
@@ -222,11 +273,11 @@ func (b *bustle) crowds(c *Conn) bool {
 		return false
 	}
 	c.crowded++
-	return c.crowded >= loopLeaves
+	return c.crowded >= leaves
 }
 
 // rest lets others run before the loop waits, if it is time to: see turn.
-func (b *bustle) rest() {
+func (b *bustle) rest(changes int) {
 	now := time.Now()
 	if b.large && now.Sub(b.gave) >= turnTime {
 		giveWay()
@@ -234,7 +285,7 @@ func (b *bustle) rest() {
 	}
 	b.large = false
 	if now.Sub(b.at) >= loopTick {
-		b.many = b.changes >= loopChanges
+		b.many = b.changes >= changes
 		b.at, b.changes = now, 0
 		runtime.Gosched()
 	}
@@ -267,7 +318,7 @@ func (l *loop) callHome() {
 	l.server.each(func(c *Conn) {
 		if n := c.batches.Load(); n != c.swept {
 			c.swept = n
-		} else if home < sweepHome && c.comesHome() {
+		} else if n > 0 && home < sweepHome && c.comesHome() {
 			home++
 		}
 	})

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// serveLoop is serve with a loop, whose sweep only callHome makes.
+// serveLoop is serve with a loop.
 func serveLoop(t *testing.T, h *echo, limits Limits) (s *Server, dial func() net.Conn) {
 	limits.Loop = true
 	s, dial, _ = serve(t, h, limits)
@@ -68,6 +68,7 @@ func TestLoopServesTheIdleAndTheLone(t *testing.T) {
 func TestLoopIsLeftAndFound(t *testing.T) {
 	s, dial := serveLoop(t, newEcho(), Limits{})
 	l := s.shared.loop
+	l.changes, l.leaves = 2, 2 // the machine may be slow
 	conns := []net.Conn{dial(), dial(), dial(), dial()}
 	for _, nc := range conns {
 		ask(t, nc, "hello")
@@ -149,9 +150,7 @@ func TestLoopIsNotHeldUp(t *testing.T) {
 					t.Fatalf("got %q", got)
 				}
 			}
-			if n := s.shared.loop.inTheLoop(); n > 2 {
-				t.Errorf("%d connections are in the loop", n)
-			}
+			eventually(t, "the one that waits to leave", s, func(Stats) bool { return s.shared.loop.inTheLoop() == 1 })
 			close(h.release)
 			_ = waits.Close()
 		})
@@ -386,5 +385,64 @@ func TestBareIsClosedOnce(t *testing.T) {
 	c.socket.letGo()
 	if err := syscall.Fstat(fd, new(syscall.Stat_t)); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestLoopLetsTheAttachedGo checks that a connection leaves the loop when a goroutine that
+// writes to it has to wait, so that both ends of it are noticed: its peer reads nothing in
+// time, or the server ends it.
+func TestLoopLetsTheAttachedGo(t *testing.T) {
+	for name, c := range map[string]struct {
+		timeout time.Duration
+		kill    bool
+		want    error
+	}{"slow reader": {100 * time.Millisecond, false, ErrSlowReader}, "killed": {time.Minute, true, errKilled}} {
+		t.Run(name, func(t *testing.T) {
+			h := newEcho()
+			s, dial := serveLoop(t, h, Limits{WriteTimeout: c.timeout})
+			nc := dial()
+			ask(t, nc, "hello")
+			mustWrite(t, nc, getFrame(1, "go 5000000"))
+			if c.kill {
+				eventually(t, "the connection to leave the loop", s, func(Stats) bool { return s.shared.loop.inTheLoop() == 0 })
+				s.each((*Conn).Kill)
+			}
+			if err := <-h.ended; err != c.want {
+				t.Errorf("ended with %v, want %v", err, c.want)
+			}
+		})
+	}
+}
+
+// TestLoopComesHomeAfterAWait checks that a connection whose answer had to wait comes home
+// when it has been read, with one descriptor.
+func TestLoopComesHomeAfterAWait(t *testing.T) {
+	s, dial := serveLoop(t, newEcho(), Limits{})
+	nc := dial()
+	ask(t, nc, "hello")
+	fds := openDescriptors(t)
+	mustWrite(t, nc, getFrame(1, "go 5000000"))
+	readReply(t, nc)
+	eventually(t, "the connection to come home", s, func(Stats) bool {
+		s.shared.loop.callHome()
+		return s.shared.loop.inTheLoop() == 1 && openDescriptors(t) <= fds
+	})
+}
+
+// TestLoopLongBatch checks that a long batch leaves the loop when its turn is over.
+func TestLoopLongBatch(t *testing.T) {
+	h := newEcho()
+	s, dial := serveLoop(t, h, Limits{})
+	long, other := dial(), dial()
+	ask(t, other, "hello")
+	const n = 20 * MaxServe
+	pipeline(t, long, n, "dawdle") // at least 160 ms
+	eventually(t, "the batch to be under way", s, func(Stats) bool { return h.served.Load() > 1 })
+	ask(t, other, "other")
+	if served := h.served.Load(); served > n {
+		t.Errorf("%d requests were served before another connection's", served-2)
+	}
+	for range n {
+		readReply(t, long)
 	}
 }

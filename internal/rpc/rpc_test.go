@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -31,6 +32,12 @@ var inLoop bool
 
 // TestMain runs all tests twice: with a goroutine for each connection, and with a loop.
 func TestMain(m *testing.M) {
+	flag.Parse()
+	for _, once := range []string{"fuzz", "bench", "coverprofile", "cpuprofile", "memprofile", "trace"} {
+		if flag.Lookup("test."+once).Value.String() != "" {
+			goleak.VerifyTestMain(m)
+		}
+	}
 	failed := m.Run()
 	if runtime.GOOS == "linux" && failed == 0 {
 		inLoop = true

@@ -15,7 +15,10 @@ func newConn(nc net.Conn, s *shared, owner, process string) *Conn {
 	c := &Conn{server: s, longest: s.limits.MaxFirst}
 	c.account = s.limits.Budget.Open(owner, process, c)
 	c.socket.init(nc, s.limits.WriteTimeout, c.outbox.beforeWait)
-	c.outbox.leave = c.leaveLoop
+	if s.loop != nil {
+		c.outbox.leave = c.leaveLoop
+		c.socket.onAttach = func() { s.loop.free(c) }
+	}
 	c.input.init(&c.socket, c.account, ForFrames, c.beforeWait)
 	c.outbox.init(&c.socket, c.account, c.onFail)
 	c.outbox.sent = &s.bytesOut
@@ -51,12 +54,12 @@ func (c *Conn) ends(err error) (goOn bool, why error) {
 	switch {
 	case c.closing.Load():
 		return false, errClosing
+	case c.socket.killed.Load() && !c.squeezed.Load():
+		return false, errKilled
 	case failed != nil:
 		return false, failed
 	case c.squeezed.Load():
 		return false, ErrSlowReader
-	case c.socket.killed.Load():
-		return false, errKilled
 	case isTimeout(err) && c.home.Swap(false) && c.goHome():
 		return false, errHome
 	case isTimeout(err) && (c.frame.wanted.Load() || !c.frame.overdue()):
@@ -172,6 +175,7 @@ func (c *Conn) serveFrames(frames [][]byte) error {
 	c.sendCalls()
 	if c.input.turn.partServed() {
 		c.server.turns.Add(1)
+		_ = c.leaveLoop() // if that fails, others in the loop wait
 		giveWay()
 	}
 	if err == nil && len(c.Out) >= smallBuffer/2 {

@@ -16,6 +16,8 @@ type socket struct {
 	fd     writer          // of the goroutine that writes; one at a time
 	killed atomic.Bool     // ended by kill
 	bare   bare            // of a connection in a loop
+
+	onAttach func() // is called after a bare connection has been attached; nil: it is never bare
 }
 
 // init takes over nc. beforeWait is called before a write waits, and returns an error if
