@@ -14,6 +14,11 @@ import (
 func (c *Client) queue(q *wire.Request, timeout time.Duration, caller Caller) error {
 	c.outbox.mu.Lock()
 	defer c.outbox.mu.Unlock()
+	return c.queueLocked(q, timeout, caller)
+}
+
+// queueLocked is queue, with the lock held.
+func (c *Client) queueLocked(q *wire.Request, timeout time.Duration, caller Caller) error {
 	if err := c.goneLocked(); err != nil {
 		return err
 	}
@@ -78,9 +83,14 @@ func (c *Client) chargeLocked(n int, a *Account) error {
 // that no caller is kept past its deadline. If another goroutine writes already, it
 // writes them.
 func (c *Client) flush() {
+	c.outbox.mu.Lock()
+	defer c.outbox.mu.Unlock()
+	c.flushLocked()
+}
+
+// flushLocked is flush, with the lock held at entry and exit.
+func (c *Client) flushLocked() {
 	o := &c.outbox
-	o.mu.Lock()
-	defer o.mu.Unlock()
 	if c.lead.by == byNobody && c.calls.inFlight() > 0 {
 		c.lead.readLocked()
 	}
