@@ -61,13 +61,14 @@ type Client struct {
 	input   input
 	answers Answers
 
-	background sync.WaitGroup // of the timer
+	background sync.WaitGroup // of the timer and the gatherers
 	outbox     outbox         // its lock guards the rest
 	calls      calls
 	expiry     expiry
 	requests   requests
 	sending    patience
 	lead       lead
+	gathering  gathering
 
 	told    func(frame []byte) // see Await; nil: nothing is awaited
 	leaving atomic.Bool        // see Leave
@@ -116,6 +117,7 @@ func NewClient(nc net.Conn, cfg ClientConfig) *Client {
 	cfg.WriteTimeout = cmp.Or(cfg.WriteTimeout, 10*time.Second)
 	c := &Client{cfg: cfg, done: make(chan struct{}), lead: lead{wake: make(chan struct{}, 1)}}
 	c.lead.c, c.lead.ownFn = c, c.lead.deliverOwn
+	c.gathering.c, c.gathering.writeFn = c, c.gathering.write
 	if cfg.Budget != nil {
 		c.account = cfg.Budget.Open(cfg.Owner, "", nil)
 	}

@@ -94,7 +94,7 @@ func (c *Client) flushLocked() {
 	if c.lead.by == byNobody && c.calls.inFlight() > 0 {
 		c.lead.readLocked()
 	}
-	if o.writing || c.requests.empty() {
+	if o.writing || c.gathering.held || c.requests.empty() {
 		return
 	}
 	o.writing = true
@@ -113,7 +113,7 @@ func (c *Client) refillLocked() {
 	if c.requests.written() && c.charged > 0 {
 		_ = c.chargeLocked(0, nil) // it charges nothing new
 	}
-	if !c.requests.empty() {
+	if !c.requests.empty() && c.gathering.mayWriteLocked() {
 		b, last := c.requests.next()
 		c.sending.begin(last)
 		c.outbox.queue.push(chunk{b: b})
