@@ -28,8 +28,9 @@ type Config struct {
 	// client reads it for each connection, so that it finds a new token. Only this
 	// process's user, its group and root may read the file.
 	TokenFile string
-	// Conns is the number of connections. Default 2: all calls of one key share one
-	// connection, and a second connection keeps a second core of the sidecar busy.
+	// Conns is the number of connections. Default 1: the sidecar serves a few hundred
+	// thousand calls a second of one connection, and a goroutine that calls alone is a third
+	// faster than over two. All calls of one key share one connection.
 	Conns int
 	// DialTimeout bounds one attempt to connect. Default 250 ms.
 	DialTimeout time.Duration
@@ -82,7 +83,7 @@ func (c Config) check() error {
 }
 
 func (c Config) withDefaults() Config {
-	c.Conns = cmp.Or(c.Conns, 2)
+	c.Conns = cmp.Or(c.Conns, 1)
 	c.DialTimeout = cmp.Or(c.DialTimeout, 250*time.Millisecond)
 	c.RequestTimeout = cmp.Or(c.RequestTimeout, time.Second)
 	c.LoadTimeout = cmp.Or(c.LoadTimeout, 30*time.Second)

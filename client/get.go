@@ -3,6 +3,7 @@ package client
 import (
 	"bytes"
 	"context"
+	"unsafe"
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/calls"
@@ -14,7 +15,7 @@ func (c *Client) Get(ctx context.Context, key string, o cachesidecar.GetOptions)
 	if it, ok, err := c.local(ctx, key, o); ok {
 		return it, err
 	}
-	k := []byte(key)
+	k := unsafe.Slice(unsafe.StringData(key), len(key)) // is neither changed nor kept
 	q := calls.Get(k, o)
 	q.Options |= c.memory.option()
 	sent := c.near.ask(&q)

@@ -61,13 +61,14 @@ type Client struct {
 	input   input
 	answers Answers
 
-	background sync.WaitGroup // of the timer
+	background sync.WaitGroup // of the timer and the gatherers
 	outbox     outbox         // its lock guards the rest
 	calls      calls
 	expiry     expiry
 	requests   requests
 	sending    patience
 	lead       lead
+	gathering  gathering
 
 	told    func(frame []byte) // see Await; nil: nothing is awaited
 	leaving atomic.Bool        // see Leave
@@ -116,6 +117,7 @@ func NewClient(nc net.Conn, cfg ClientConfig) *Client {
 	cfg.WriteTimeout = cmp.Or(cfg.WriteTimeout, 10*time.Second)
 	c := &Client{cfg: cfg, done: make(chan struct{}), lead: lead{wake: make(chan struct{}, 1)}}
 	c.lead.c, c.lead.ownFn = c, c.lead.deliverOwn
+	c.gathering.c, c.gathering.writeFn = c, c.gathering.write
 	if cfg.Budget != nil {
 		c.account = cfg.Budget.Open(cfg.Owner, "", nil)
 	}
@@ -196,29 +198,48 @@ func (c *Client) Do(ctx context.Context, timeout time.Duration, q *wire.Request)
 		call = &Call{over: make(chan struct{}, 1)}
 	}
 	call.account, _ = ctx.Value(accountKey{}).(*Account)
-	if err := c.queue(q, timeout, call); err != nil {
+	leads, err := c.send(q, timeout, call)
+	if err == nil && leads {
+		err = c.lead.readFor(ctx, call, q.ID)
+	} else if err == nil {
+		err = c.await(ctx, call, q.ID)
+	}
+	if err != nil {
 		c.Release(call)
 		return nil, err
 	}
-	if c.lead.take(call) {
-		c.flush()
-		if err := c.lead.readFor(ctx, call, q.ID); err != nil {
-			c.Release(call)
-			return nil, err
-		}
-		return call, call.err
+	return call, call.err
+}
+
+// send queues and writes a request. leads says that the caller is to read the answer.
+func (c *Client) send(q *wire.Request, timeout time.Duration, call *Call) (leads bool, err error) {
+	c.outbox.mu.Lock()
+	defer c.outbox.mu.Unlock()
+	if err := c.queueLocked(q, timeout, call); err != nil {
+		return false, err
 	}
-	c.flush()
+	leads = c.lead.takeLocked(call)
+	c.flushLocked()
+	return leads, nil
+}
+
+// await waits for the answer, which another goroutine reads. After an error the call is
+// abandoned.
+func (c *Client) await(ctx context.Context, call *Call, id uint64) error {
+	done := ctx.Done()
+	if done == nil { // a plain receive costs half as much
+		<-call.over
+		return nil
+	}
 	select {
 	case <-call.over:
-	case <-ctx.Done():
-		if c.abandon(q.ID) {
-			c.Release(call)
-			return nil, context.Cause(ctx)
+	case <-done:
+		if c.abandon(id) {
+			return context.Cause(ctx)
 		}
 		<-call.over // it came just now
 	}
-	return call, call.err
+	return nil
 }
 
 // Start makes a call without waiting for the answer: caller is told the outcome. Flush

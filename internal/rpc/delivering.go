@@ -45,6 +45,7 @@ func (c *Client) readLoop() {
 func (c *Client) deliverBatch(int) error {
 	in := &c.input
 	in.passSkipped()
+	c.gathering.begin()
 	for in.len() >= wire.LengthSize {
 		length := wire.FrameLength(in.buf[in.r:])
 		if length == 0 || length > c.cfg.MaxFrame {
@@ -54,6 +55,7 @@ func (c *Client) deliverBatch(int) error {
 			break
 		}
 		frame := in.buf[in.r+wire.LengthSize : in.r+wire.LengthSize+length]
+		c.gathering.answer(in.r + wire.LengthSize + length)
 		if caller := c.callerOf(frame, true); caller != nil {
 			caller.Answered(&c.answers, frame, nil)
 		} else {

@@ -50,6 +50,7 @@
 //	replies   requests that have left the reader, and their answers
 //	calls     of a Client: which caller waits for which answer
 //	lead      of a Client: which goroutine reads
+//	gathering of a Client: which goroutine writes what the callers of a batch of answers ask next
 //	requests  of a Client: what is to be sent, in which order
 //	Budget    the memory of all connections, in fair shares
 //	pace      when new connections begin

@@ -164,15 +164,10 @@ func (l *lead) end() {
 	}
 }
 
-// take reports whether the caller of a call is to read its answer.
-func (l *lead) take(call *Call) bool {
+// takeLocked reports whether the caller of a call is to read its answer.
+func (l *lead) takeLocked(call *Call) bool {
 	c := l.c
-	if !c.cfg.Direct {
-		return false
-	}
-	c.outbox.mu.Lock()
-	defer c.outbox.mu.Unlock()
-	if l.by != byNobody || c.calls.inFlight() != 1 || c.outbox.err != nil {
+	if !c.cfg.Direct || l.by != byNobody || c.calls.inFlight() != 1 || c.outbox.err != nil {
 		return false
 	}
 	l.by, l.call = byCaller, call

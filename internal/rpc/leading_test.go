@@ -169,7 +169,7 @@ func TestDirectEnds(t *testing.T) {
 func TestDirectTogether(t *testing.T) {
 	c := directClient(t, newEcho())
 	var wg sync.WaitGroup
-	for g := range 8 {
+	for g := range 16 {
 		rnd := rand.New(rand.NewPCG(1, uint64(g)))
 		wg.Go(func() {
 			for i := range 2000 {

@@ -14,6 +14,11 @@ import (
 func (c *Client) queue(q *wire.Request, timeout time.Duration, caller Caller) error {
 	c.outbox.mu.Lock()
 	defer c.outbox.mu.Unlock()
+	return c.queueLocked(q, timeout, caller)
+}
+
+// queueLocked is queue, with the lock held.
+func (c *Client) queueLocked(q *wire.Request, timeout time.Duration, caller Caller) error {
 	if err := c.goneLocked(); err != nil {
 		return err
 	}
@@ -78,13 +83,18 @@ func (c *Client) chargeLocked(n int, a *Account) error {
 // that no caller is kept past its deadline. If another goroutine writes already, it
 // writes them.
 func (c *Client) flush() {
+	c.outbox.mu.Lock()
+	defer c.outbox.mu.Unlock()
+	c.flushLocked()
+}
+
+// flushLocked is flush, with the lock held at entry and exit.
+func (c *Client) flushLocked() {
 	o := &c.outbox
-	o.mu.Lock()
-	defer o.mu.Unlock()
 	if c.lead.by == byNobody && c.calls.inFlight() > 0 {
 		c.lead.readLocked()
 	}
-	if o.writing || c.requests.empty() {
+	if o.writing || c.gathering.held || c.requests.empty() {
 		return
 	}
 	o.writing = true
@@ -103,7 +113,7 @@ func (c *Client) refillLocked() {
 	if c.requests.written() && c.charged > 0 {
 		_ = c.chargeLocked(0, nil) // it charges nothing new
 	}
-	if !c.requests.empty() {
+	if !c.requests.empty() && c.gathering.mayWriteLocked() {
 		b, last := c.requests.next()
 		c.sending.begin(last)
 		c.outbox.queue.push(chunk{b: b})
