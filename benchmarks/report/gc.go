@@ -27,8 +27,8 @@ func gcSection(rounds string) (section, error) {
 	s := section{title: "Garbage collection", head: f.Head, rows: []row{
 		{what, "collector's share of CPU, %", of(func(r record.GCRow) float64 { return 100 * r.CPUShare }), "%.3f", gcShare},
 		{what, "longest pause, ms", of(func(r record.GCRow) float64 { return float64(r.PauseUS) / 1000 }), "%.3f", gcPause},
-		{what, "p99 of GET of all keys / p99 with " + few + " entries", p99(record.All), "%.2f", p99OfFew},
-		{what, "p99 of GET of " + few + " of the keys / p99 with " + few + " entries", p99(record.Hot), "%.2f", nil},
+		{what, "p99 of GET of all keys / p99 with " + few + " entries", p99(record.All), "%.2f", nil},
+		{what, "p99 of GET of " + few + " of the keys / p99 with " + few + " entries", p99(record.Hot), "%.2f", p99OfFew},
 	}}
 	s.body = fmt.Sprintf("Share and pause are the sidecar's own, since its start, the filling included; %s connections were opened, sent a request and closed before each of\n"+
 		"%d rounds, since nothing else makes garbage. GETs at %d × %d, a full and a nearly empty sidecar in turns. Reads of all keys also miss the\n"+

@@ -34,6 +34,9 @@ func idleSection(rounds string) (section, error) {
 		if batch {
 			after = fmt.Sprintf("a batch of %d GETs", p.Pipeline)
 		}
+		s.rows = append(s.rows, row{what, "KiB a connection after " + after + ", sidecar", of(func(sides map[string]record.IdleSide) float64 {
+			return each(sides[record.Sidecar], batch) / 1024
+		}), "%.1f", idleKiB})
 		for _, other := range []string{record.Redis, record.Memcached} {
 			s.rows = append(s.rows, row{what, "memory after " + after + ", sidecar / " + other, of(func(sides map[string]record.IdleSide) float64 {
 				return each(sides[record.Sidecar], batch) / each(sides[other], batch)
@@ -44,7 +47,7 @@ func idleSection(rounds string) (section, error) {
 			absolute.add(name, after, fmt.Sprintf("%.1f", v.median), fmt.Sprintf("%.1f", v.least), fmt.Sprintf("%.1f", v.most))
 		}
 	}
-	s.body = fmt.Sprintf("Memory is what the server's process grew by, without the kernel's own for each socket; %d rounds, each with new processes. No target is set.\n\n", p.Rounds) +
+	s.body = fmt.Sprintf("Memory is what the server's process grew by, without the kernel's own for each socket; %d rounds, each with new processes.\n\n", p.Rounds) +
 		"Absolute figures, as context:\n\n" + absolute.String()
 	return s, nil
 }

@@ -120,5 +120,11 @@ func socketRows(l load) (rows []row) {
 		add("sidecar / redis", ahead, record.Redis)
 		add("sidecar / memcached", ahead, record.Memcached)
 	}
+	if !batch {
+		p99 := l.figures(func(s map[string]record.Side) float64 {
+			return s[record.Sidecar].At(99) / s[record.Memcached].At(99)
+		})
+		rows = append(rows, row{l.String(), "p99, sidecar / memcached", p99, "%.2f", p99NoWorse})
+	}
 	return rows
 }

@@ -18,6 +18,7 @@ var (
 	getOfEcho     = &target{"≥", 0.9} // a GET hit, one at a time, against the echo server
 	ahead         = &target{">", 1}   // against redis and memcached
 	batchOfBetter = &target{"≥", 2}   // a GET hit in batches, against the better of both
+	p99NoWorse    = &target{"≤", 1}   // one at a time
 
 	clientOfOthers   = &target{"≥", 1}   // one goroutine, over the socket
 	clientOfBest     = &target{"≥", 1.2} // some goroutines
@@ -30,8 +31,10 @@ var (
 
 	gcShare = &target{"<", 1} // % of CPU
 	gcPause = &target{"<", 1} // ms
-	// "Unchanged": within the variation of the figure on a quiet machine.
+	// Of the same keys. "Unchanged": within the variation of the figure on a quiet machine.
 	p99OfFew = &target{"≤", 1.1}
+
+	idleKiB = &target{"≤", 4} // an idle connection
 
 	// "As fast": a GET of a copy against one of the host's own.
 	copyOfOwned = &target{"≥", 0.9}
