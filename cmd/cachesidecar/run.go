@@ -89,11 +89,16 @@ func (p *program) serve(c *cli.Context) error {
 	}
 	select {
 	case err = <-done:
+		done <- err
 	case <-s.Ending():
-		asleep() // a socket that systemd keeps takes connections, and nobody answers
-		_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping)
-		err = <-done
 	}
+	asleep() // a socket that systemd keeps takes connections, and nothing answers
+	select {
+	case <-s.Ending(): // it may have ended at once
+		_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping)
+	default:
+	}
+	err = <-done
 	if errors.Is(err, c.Context.Err()) {
 		return nil
 	}
