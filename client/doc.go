@@ -35,7 +35,8 @@
 //
 // # Goroutines
 //
-// There is one goroutine per connection, which reads; one that follows the sidecar for
-// the near cache; and one per key that GetOrLoad or Lease asks for. All of them end with
-// Close, which waits for functions that load. Watch runs on its caller's goroutine.
+// There is one goroutine per connection, which reads; short ones that write what several
+// callers ask next; one that follows the sidecar for the near cache; and one per key that
+// GetOrLoad or Lease asks for. All of them end with Close, which waits for functions that
+// load. Watch runs on its caller's goroutine.
 package client
