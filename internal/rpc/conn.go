@@ -59,7 +59,8 @@ type Conn struct {
 	// Of a connection that a loop may serve.
 	loop    *loop         // nil: the reader has a goroutine of its own
 	inLoop  bool          // under the loop's lock
-	crowded int           // batches in a row beside other busy connections, in the loop
+	crowded int           // batches in a row, in the loop, after which it would better leave
+	calls   bool          // Start has made a call since the last batch
 	batches atomic.Uint32 // so far
 	swept   uint32        // batches at the loop's last sweep; the sweep's own
 	home    atomic.Bool   // the reader is to come home

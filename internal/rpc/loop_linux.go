@@ -15,9 +15,11 @@ import (
 // scheduler of Go.
 //
 // A connection leaves the loop, and its reader is a goroutine, while that is better: if the
-// reader must wait in the middle of a batch or for the rest of a frame, or if several
-// connections are busy. Go's scheduler divides the work of many among the processors. Once
-// the connection has been idle for a moment, it comes home.
+// reader must wait in the middle of a batch or for the rest of a frame, if several
+// connections are busy, or if calls of Clients answer its requests. Go's scheduler divides the
+// work of many among the processors, and its poller waits for the Clients' answers: the same
+// thread can wait for the connection there. Once the connection has been idle for a moment,
+// it comes home.
 //
 // The loop begins with the first connection. A server without one has no goroutine in a
 // system call, which virtual time could not do without.
@@ -268,10 +270,11 @@ func (b *bustle) crowds(c *Conn, leaves int) bool {
 		lastReader.Store(c.input.number)
 		b.changes++
 	}
-	if !b.many {
+	if !b.many && !c.calls {
 		c.crowded = 0
 		return false
 	}
+	c.calls = false
 	c.crowded++
 	return c.crowded >= leaves
 }

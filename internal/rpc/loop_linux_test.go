@@ -446,3 +446,28 @@ func TestLoopLongBatch(t *testing.T) {
 		readReply(t, long)
 	}
 }
+
+// TestLoopIsLeftByCallers checks that a connection leaves the loop if another server answers
+// its requests.
+func TestLoopIsLeftByCallers(t *testing.T) {
+	back := newEcho()
+	_, dialBack, _ := serve(t, back, Limits{})
+	front := newEcho()
+	front.to, front.patience = newTestClient(t, dialBack, ClientConfig{}), time.Minute
+	s, dial := serveLoop(t, front, Limits{})
+	nc := dial()
+	for range loopLeaves - 1 {
+		ask(t, nc, "ask x")
+	}
+	if n := s.shared.loop.inTheLoop(); n != 1 {
+		t.Errorf("%d connections are in the loop, want 1", n)
+	}
+	for range 2 {
+		if got := ask(t, nc, "ask x"); got != "x" {
+			t.Errorf("got %q", got)
+		}
+	}
+	if n := s.shared.loop.inTheLoop(); n != 0 {
+		t.Errorf("%d connections are in the loop, want 0", n)
+	}
+}

@@ -95,6 +95,7 @@ func (c *Conn) Start(to *Client, q *wire.Request, timeout time.Duration, caller 
 		c.sendCalls()
 		c.batch.calls = to
 	}
+	c.calls = true
 	return to.queue(q, timeout, caller)
 }
 
