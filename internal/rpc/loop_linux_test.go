@@ -435,8 +435,8 @@ func TestLoopLongBatch(t *testing.T) {
 	s, dial := serveLoop(t, h, Limits{})
 	long, other := dial(), dial()
 	ask(t, other, "hello")
-	const n = 20 * MaxServe
-	pipeline(t, long, n, "dawdle") // at least 160 ms
+	const n = 80 * MaxServe
+	pipeline(t, long, n, "dawdle") // one read, at least 640 ms
 	eventually(t, "the batch to be under way", s, func(Stats) bool { return h.served.Load() > 1 })
 	ask(t, other, "other")
 	if served := h.served.Load(); served > n {
