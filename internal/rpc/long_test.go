@@ -123,20 +123,24 @@ func TestTakes(t *testing.T) {
 	h := newEcho()
 	s, dial, _ := serve(t, h, Limits{Budget: NewBudget(16 << 20)})
 	nc := dial()
-	var b []byte
-	for i := range uint64(20) {
-		b = append(b, getFrame(i, "go 1000000")...)
+	b := getFrame(0, "go 1000000")
+	for i := range uint64(19) {
+		b = append(b, getFrame(1+i, "wait 1000000")...)
 	}
 	if _, err := nc.Write(b); err != nil {
 		t.Fatal(err)
 	}
+	// Else the first answers may keep the reader from the last requests.
+	eventually(t, "all to have begun", s, func(Stats) bool { return h.served.Load() == 20 })
+	close(h.release)
 	eventually(t, "its part to be full", s, func(Stats) bool { return s.Limits().Budget.Stats().RefusedFor["answers"] > 0 })
 	c := <-h.last
+	eventually(t, "the answers to wait for the client", s, func(Stats) bool { return c.outbox.blocked.Load() != 0 })
 	if err := c.Takes(1_000_000); !errors.Is(err, ErrBusy) {
 		t.Errorf("got %v, want that its part is full", err)
 	}
 	// BUSY in place of long answers must not make the next ones seem short.
-	eventually(t, "all to be answered", s, func(st Stats) bool { return h.served.Load() == 20 && st.InFlight == 1 })
+	eventually(t, "all to be answered", s, func(st Stats) bool { return st.InFlight == 1 })
 	c.outbox.mu.Lock()
 	for range 100 {
 		c.replies.pushLocked(wire.AppendError(nil, 1, wire.Errorf(wire.Busy, "no room")), false, true)

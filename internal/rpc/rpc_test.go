@@ -55,6 +55,7 @@ func TestMain(m *testing.M) {
 //	ask K   with the answer of another server to a GET of K
 //	long N  with a value of N bytes, after the short answers
 //	go N    with a value of N bytes, later
+//	wait N  with a value of N bytes, when the test says so
 //	while   when the connection has ended
 //	room    when the test says so, echo.most of them at once at most
 //	awaits  when the test says so, as a read that begins once its answer has memory
@@ -110,6 +111,12 @@ func (h *echoHandler) serve(c *Conn, frame []byte) error {
 		c.Go(func() []byte {
 			<-h.release
 			return wire.AppendReply(nil, wire.OpGet, &wire.Reply{ID: id, Value: []byte("waited")})
+		})
+	case strings.HasPrefix(key, "wait "):
+		_, _ = fmt.Sscan(key[5:], &n)
+		c.Go(func() []byte {
+			<-h.release
+			return wire.AppendReply(nil, wire.OpGet, &wire.Reply{ID: id, Value: make([]byte, n)})
 		})
 	case key == "room":
 		c.Begin(func() bool { return h.room.Load() < int64(h.most) })
