@@ -142,7 +142,7 @@ func (c *Session) Serve(conn *rpc.Conn, frames [][]byte) error {
 			continue
 		}
 		if ns := c.Names.Read(c.nameOf(q)); ns != nil {
-			c.hashes[keys] = ns.Key(q.Key).Hash
+			c.hashes[keys] = ns.Hash(q.Key)
 			keys++
 			if q.Op == wire.OpSet {
 				writes++
