@@ -227,7 +227,8 @@ func offerGivesNothingNewer(t *testing.T, bad func(format string, args ...any)) 
 	set := func(name string) {
 		t.Helper()
 		q := wire.Request{Key: []byte(name), Value: []byte("v"), TTLMS: wire.TTLDefault}
-		if r := s.engine.Writes.Set(ns, &q, s.engine.Clock.Read()); r.Status != wire.OK {
+		var r wire.Reply
+		if s.engine.Writes.Store(ns, ns.Key(q.Key), &q, s.engine.Clock.Read(), &r); r.Status != wire.OK {
 			t.Fatalf("%s: %v", name, r.Err())
 		}
 	}

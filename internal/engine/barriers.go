@@ -76,9 +76,9 @@ func (b *Barriers) raise(h kv.Hash, lag time.Duration, now kv.Moment) {
 func (b *Barriers) deleted(h kv.Hash, v kv.Version) { b.keys.Deleted(h, v) }
 
 // end ends the barrier of a key, because the key has been given a value.
-func (b *Barriers) end(ns *namespaces.Namespace, key []byte, v kv.Version) {
+func (b *Barriers) end(ns *namespaces.Namespace, h kv.Hash, v kv.Version) {
 	if ns.ReplicaLag > 0 {
-		b.keys.Written(ns.Key(key).Hash, v)
+		b.keys.Written(h, v)
 	}
 }
 

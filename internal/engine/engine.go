@@ -76,30 +76,39 @@ type Engine struct {
 // keys.go). q.Namespace must be set. fetched is the ownership epoch in which an entry
 // that may be on its way here has been asked for; zero is none. For GET and MGET sessions
 // call Reads.Value instead, which puts values straight into the connection's buffer.
-func (e *Engine) Execute(q *wire.Request, b *namespaces.Pins, now kv.Moment, fetched uint32) wire.Reply {
+func (e *Engine) Execute(q *wire.Request, b *namespaces.Pins, now kv.Moment, fetched uint32) (r wire.Reply) {
+	e.ExecuteTo(q, b, now, fetched, &r)
+	return r
+}
+
+// ExecuteTo is Execute with a reply that is filled in place.
+func (e *Engine) ExecuteTo(q *wire.Request, b *namespaces.Pins, now kv.Moment, fetched uint32, r *wire.Reply) {
 	switch q.Op {
 	case wire.OpPing:
-		return wire.Reply{}
+		*r = wire.Reply{}
 	case wire.OpDelete:
 		if e.through.of(q) != nil {
-			return Moved()
+			*r = Moved()
+			return
 		}
-		return e.Writes.deleteAll(q, b, now)
+		*r = e.Writes.deleteAll(q, b, now)
 	case wire.OpFlush:
 		if q.Has(wire.Cluster) && !e.Node.Alone() {
-			return Moved()
+			*r = Moved()
+			return
 		}
-		return e.Flushes.local(q, b, now)
+		*r = e.Flushes.local(q, b, now)
 	case wire.OpDrain:
-		return Moved()
+		*r = Moved()
 	case wire.OpRing:
-		return e.Hosts.Ring(q)
+		*r = e.Hosts.Ring(q)
 	case wire.OpMembers:
-		return wire.BodyReply(e.Hosts.Members())
+		*r = wire.BodyReply(e.Hosts.Members())
 	case wire.OpForget:
-		return e.Hosts.Forget(kv.NodeID(q.Key))
+		*r = e.Hosts.Forget(kv.NodeID(q.Key))
+	default:
+		e.keys.execute(q, b, now, fetched, r)
 	}
-	return e.keys.execute(q, b, now, fetched)
 }
 
 // Features lists the operations that are served, as HELLO names them.

@@ -47,24 +47,23 @@ type keys struct {
 
 // execute answers a request of one key from what this host has, without waiting, or with
 // MOVED.
-func (c *keys) execute(q *wire.Request, b *namespaces.Pins, now kv.Moment, fetched uint32) wire.Reply {
+func (c *keys) execute(q *wire.Request, b *namespaces.Pins, now kv.Moment, fetched uint32, r *wire.Reply) {
 	switch q.Op {
 	case wire.OpGet, wire.OpLease:
-		var r wire.Reply
-		if value, _, _ := c.reads.Value(nil, b, q, q.Key, segment.NoLimit, now, fetched, &r); r.Status == wire.OK {
+		if value, _, _ := c.reads.Value(nil, b, q, q.Key, segment.NoLimit, now, fetched, r); r.Status == wire.OK {
 			r.Value = value
 		}
-		return r
 	case wire.OpSet:
-		return c.writes.onKey(q, b, now, fetched, c.writes.Set)
+		c.writes.set(q, b, now, fetched, r)
 	case wire.OpFill:
-		return c.writes.onKey(q, b, now, fetched, c.tokens.fill)
+		c.writes.onKey(q, b, now, fetched, r, c.tokens.fill)
 	case wire.OpTouch:
-		return c.writes.onKey(q, b, now, fetched, c.writes.touch)
+		c.writes.onKey(q, b, now, fetched, r, c.writes.touch)
 	case wire.OpIncr:
-		return c.writes.onKey(q, b, now, fetched, c.writes.incr)
+		c.writes.onKey(q, b, now, fetched, r, c.writes.incr)
+	default:
+		*r = failed(wire.Unsupported, "%s is not served by this version", q.Op)
 	}
-	return failed(wire.Unsupported, "%s is not served by this version", q.Op)
 }
 
 func (c *keys) servePeer(
@@ -194,9 +193,10 @@ func (c *keys) local(
 }
 
 // inPlace is Execute for one key, also for the deletion of one key.
-func (c *keys) inPlace(q *wire.Request, k []byte, b *namespaces.Pins, now kv.Moment, fetched uint32) wire.Reply {
+func (c *keys) inPlace(q *wire.Request, k []byte, b *namespaces.Pins, now kv.Moment, fetched uint32) (r wire.Reply) {
 	if q.Op == wire.OpDelete {
 		return c.writes.Delete(q, k, b, now)
 	}
-	return c.execute(q, b, now, fetched)
+	c.execute(q, b, now, fetched, &r)
+	return r
 }

@@ -128,7 +128,7 @@ func (r *mget) begin(of *mgetRound, i int, now kv.Moment) {
 	key := ns.Key(q.Keys[i])
 	p := key.Hash.Partition()
 	if m.node.OwnershipEpoch(p) != 0 {
-		if r.items[i] = m.keys.execute(r.one(i), r.b, now, 0); r.items[i].Status == wire.Moved {
+		if m.keys.execute(r.one(i), r.b, now, 0, &r.items[i]); r.items[i].Status == wire.Moved {
 			of.slow = append(of.slow, i)
 		}
 		return

@@ -163,7 +163,7 @@ var waitedInVain = wire.Errorf(wire.Timeout,
 		"ask again, or load it yourself without filling it")
 
 // fill answers FILL at the owner of the key.
-func (c *Tokens) fill(ns *namespaces.Namespace, q *wire.Request, now kv.Moment) wire.Reply {
+func (c *Tokens) fill(ns *namespaces.Namespace, key kv.Key, q *wire.Request, now kv.Moment) wire.Reply {
 	t, ok := c.unpack(q.Token)
 	if q.Has(wire.Abandon) {
 		if !ok || !c.leases.Abandon(t) {
@@ -178,7 +178,6 @@ func (c *Tokens) fill(ns *namespaces.Namespace, q *wire.Request, now kv.Moment) 
 		return notStored("the token is none that the present owner of the key %.64q has issued: "+
 			"use the value, and ask again next time", q.Key)
 	}
-	key := ns.Key(q.Key)
 	v := loader.Value{Bytes: bytes.Clone(q.Value), Flags: q.Flags} // the readers that wait share it
 	generation := c.store.Generation(key.Hash.Partition())
 	until := untilOf(q)

@@ -24,47 +24,69 @@ type Writes struct {
 	deadlines *Deadlines
 }
 
-// onKey runs a write of one key, f, inside its namespace.
+// A reply is filled in place where many pass: it is too large to be handed from function to
+// function.
+
+// onKey answers a write of one key, f, inside its namespace.
 func (w *Writes) onKey(
-	q *wire.Request, b *namespaces.Pins, now kv.Moment, fetched uint32,
-	f func(*namespaces.Namespace, *wire.Request, kv.Moment) wire.Reply,
-) wire.Reply {
+	q *wire.Request, b *namespaces.Pins, now kv.Moment, fetched uint32, r *wire.Reply,
+	f func(*namespaces.Namespace, kv.Key, *wire.Request, kv.Moment) wire.Reply,
+) {
+	ns, k, epoch := w.begin(q, b, now, fetched, r)
+	if epoch == 0 {
+		return
+	}
+	*r = f(ns, k, q, now)
+	w.end(r, k.Hash.Partition(), epoch)
+}
+
+// begin returns what a write of one key needs, and the epoch of the ownership in which it
+// begins; zero: r says why the write is not executed here and now.
+func (w *Writes) begin(
+	q *wire.Request, b *namespaces.Pins, now kv.Moment, fetched uint32, r *wire.Reply,
+) (ns *namespaces.Namespace, k kv.Key, epoch uint32) {
 	if err := CheckKey(q.Key); err != nil {
-		return wire.ErrorReply(err)
+		*r = wire.ErrorReply(err)
+		return nil, kv.Key{}, 0
 	}
 	ns, err := b.Write(q.Namespace)
 	if err != nil {
-		return wire.ErrorReply(err)
+		*r = wire.ErrorReply(err)
+		return nil, kv.Key{}, 0
 	}
-	partition := ns.Key(q.Key).Hash.Partition()
-	epoch := w.node.OwnershipEpoch(partition)
+	k = ns.Key(q.Key)
+	epoch = w.node.OwnershipEpoch(k.Hash.Partition())
 	if epoch == 0 || ns.WriteThrough != nil && q.Op != wire.OpTouch ||
-		fetched != epoch && needsOld(q) && w.mayArriveByHandoff(ns.Key(q.Key), now) {
-		return Moved()
+		fetched != epoch && needsOld(q) && w.mayArriveByHandoff(k, now) {
+		*r = Moved()
+		return nil, kv.Key{}, 0
 	}
 	failpoint.At(failpoint.WriteDue)
-	r := f(ns, q, now)
+	return ns, k, epoch
+}
+
+// end completes the reply of a write that begin has allowed.
+func (w *Writes) end(r *wire.Reply, partition uint16, epoch uint32) {
 	failpoint.At(failpoint.WriteDone)
 	made := kv.Version(0)
 	if r.Status == wire.OK {
 		made = kv.Version(max(r.Version, r.Event))
 	}
-	return w.outcome(r, partition, epoch, made)
+	w.outcome(r, partition, epoch, made)
 }
 
-// outcome returns the reply of a write that this host has executed as the owner, with
+// outcome completes the reply of a write that this host has executed as the owner, with
 // version made if it has changed anything. An ownership may end in the middle of a write:
 // the next owner then gets the change, or executes a write that has changed nothing here.
-func (w *Writes) outcome(r wire.Reply, partition uint16, epoch uint32, made kv.Version) wire.Reply {
+func (w *Writes) outcome(r *wire.Reply, partition uint16, epoch uint32, made kv.Version) {
 	switch {
 	case w.owners.stillOwner(partition, epoch):
-		return r
 	case made == 0:
-		return Moved()
+		*r = Moved()
 	case w.node.Within(partition, epoch, made):
-		return r
+	default:
+		*r = ownershipEnded()
 	}
-	return ownershipEnded()
 }
 
 // mayArriveByHandoff reports whether an absent key may have an entry on its way here.
@@ -83,9 +105,19 @@ var modes = [...]segment.Mode{
 	wire.ModeCAS:     segment.CompareAndSwap,
 }
 
-// Set answers SET.
-func (w *Writes) Set(ns *namespaces.Namespace, q *wire.Request, now kv.Moment) wire.Reply {
-	v, res := w.store.Put(ns.Key(q.Key), segment.Write{
+// set answers SET.
+func (w *Writes) set(q *wire.Request, b *namespaces.Pins, now kv.Moment, fetched uint32, r *wire.Reply) {
+	ns, k, epoch := w.begin(q, b, now, fetched, r)
+	if epoch == 0 {
+		return
+	}
+	w.Store(ns, k, q, now, r)
+	w.end(r, k.Hash.Partition(), epoch)
+}
+
+// Store stores what a SET brings.
+func (w *Writes) Store(ns *namespaces.Namespace, k kv.Key, q *wire.Request, now kv.Moment, r *wire.Reply) {
+	v, res := w.store.Put(k, segment.Write{
 		Value:    q.Value,
 		Flags:    q.Flags,
 		Deadline: ns.Deadline(q.TTLMS, now),
@@ -94,9 +126,12 @@ func (w *Writes) Set(ns *namespaces.Namespace, q *wire.Request, now kv.Moment) w
 		Until:    untilOf(q),
 	}, now)
 	if res == segment.Stored {
-		w.barriers.end(ns, q.Key, v)
+		w.barriers.end(ns, k.Hash, v)
+		*r = wire.Reply{} // in place: a literal with fields would be copied
+		r.Version = uint64(v)
+		return
 	}
-	return w.written(ns, q, v, res)
+	*r = w.written(ns, q, v, res)
 }
 
 // written turns the store's result of a write into the reply.
@@ -127,19 +162,19 @@ func (w *Writes) written(ns *namespaces.Namespace, q *wire.Request, v kv.Version
 	return failed(wire.Busy, "no memory could be freed, since all of it is being read: try again")
 }
 
-func (w *Writes) touch(ns *namespaces.Namespace, q *wire.Request, now kv.Moment) wire.Reply {
-	v, event, res := w.store.Touch(ns.Key(q.Key), ns.Deadline(q.TTLMS, now), untilOf(q), now)
+func (w *Writes) touch(ns *namespaces.Namespace, k kv.Key, q *wire.Request, now kv.Moment) wire.Reply {
+	v, event, res := w.store.Touch(k, ns.Deadline(q.TTLMS, now), untilOf(q), now)
 	r := w.written(ns, q, v, res)
 	r.Event = uint64(event)
 	return r
 }
 
-func (w *Writes) incr(ns *namespaces.Namespace, q *wire.Request, now kv.Moment) wire.Reply {
-	sum, v, res := w.store.Incr(ns.Key(q.Key), segment.Increment{
+func (w *Writes) incr(ns *namespaces.Namespace, k kv.Key, q *wire.Request, now kv.Moment) wire.Reply {
+	sum, v, res := w.store.Incr(k, segment.Increment{
 		Delta: q.Delta, Create: q.Create, Initial: q.Initial, Deadline: ns.Deadline(q.TTLMS, now), Until: untilOf(q),
 	}, now)
 	if res == segment.Stored {
-		w.barriers.end(ns, q.Key, v)
+		w.barriers.end(ns, k.Hash, v)
 	}
 	r := w.written(ns, q, v, res)
 	r.Number = sum
@@ -179,7 +214,9 @@ func (w *Writes) Delete(q *wire.Request, key []byte, b *namespaces.Pins, now kv.
 		if !failpoint.Out(failpoint.NoSlot) {
 			v = w.store.Invalidate(hash, now)
 		}
-		return w.outcome(wire.Reply{Status: wire.Miss, Version: uint64(v)}, partition, epoch, v)
+		r := wire.Reply{Status: wire.Miss, Version: uint64(v)}
+		w.outcome(&r, partition, epoch, v)
+		return r
 	}
 	failpoint.At(failpoint.WriteDue)
 	k := ns.Key(key)
@@ -205,5 +242,6 @@ func (w *Writes) Delete(q *wire.Request, key []byte, b *namespaces.Pins, now kv.
 	if !had {
 		r.Status = wire.Miss
 	}
-	return w.outcome(r, partition, epoch, v)
+	w.outcome(&r, partition, epoch, v)
+	return r
 }

@@ -184,7 +184,7 @@ func (c *writeThrough) wrote(
 		one.Key, one.UntilNS = key.Bytes, 0 // the origin has it
 		// If there is no room, or if the origin may have done an earlier write after this
 		// one, the next read of the key loads it.
-		if r = c.writes.Set(ns, &one, now); r.Status != wire.OK || ns.WriteThrough.IsOvertaken(key.Hash) {
+		if c.writes.Store(ns, key, &one, now, &r); r.Status != wire.OK || ns.WriteThrough.IsOvertaken(key.Hash) {
 			r = c.invalidate(ns, q, key, now)
 			r.Status = wire.OK
 		}

@@ -69,5 +69,8 @@ func (ns *Namespace) Now() *Namespace { return ns.now.Load() }
 
 // Key returns the key with the given bytes in the namespace. It does not copy them.
 func (ns *Namespace) Key(b []byte) kv.Key {
-	return kv.Key{Hash: kv.HashKey(ns.Seed, b), Namespace: ns.ID, Bytes: b}
+	return kv.Key{Hash: ns.Hash(b), Namespace: ns.ID, Bytes: b}
 }
+
+// Hash returns the hash of the key with the given bytes.
+func (ns *Namespace) Hash(b []byte) kv.Hash { return kv.HashKey(ns.Seed, b) }

@@ -142,7 +142,7 @@ func (c *Session) Serve(conn *rpc.Conn, frames [][]byte) error {
 			continue
 		}
 		if ns := c.Names.Read(c.nameOf(q)); ns != nil {
-			c.hashes[keys] = ns.Key(q.Key).Hash
+			c.hashes[keys] = ns.Hash(q.Key)
 			keys++
 			if q.Op == wire.OpSet {
 				writes++
@@ -292,7 +292,7 @@ func (c *Session) serve(conn *rpc.Conn) {
 
 // execute answers c.req from what this host has, or later.
 func (c *Session) execute(conn *rpc.Conn) {
-	if c.reply = c.Core.Execute(c.req, &c.Names, c.now, 0); c.reply.Status == wire.Moved {
+	if c.Core.ExecuteTo(c.req, &c.Names, c.now, 0, &c.reply); c.reply.Status == wire.Moved {
 		c.later(conn)
 		return
 	}

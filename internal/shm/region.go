@@ -103,11 +103,13 @@ type place uint64
 func (p place) position() uint64 { return uint64(p >> 16) }
 func (p place) lines() int       { return int(p & 0xffff) }
 
-// bucket is the private copy of a bucket of the index, and its lock.
+// bucket is the private copy of a bucket of the index, and its lock. Lock and tags lie in one
+// cache line: nearly all changes are of keys that are not in the index, and need nothing else.
 type bucket struct {
-	places [slotsIn]place
-	tags   [slotsIn]uint16
 	locked atomic.Bool
+	tags   [slotsIn]uint16
+	places [slotsIn]place
+	_      [8]byte // a multiple of half a line
 }
 
 func (b *bucket) lock() {
@@ -153,15 +155,16 @@ func (e *Entry) place() place {
 func (r *region) unlist(h kv.Hash) (old [slotsIn]place, n int) {
 	number := r.shape.bucket(h)
 	b := &r.buckets[number]
+	tag := tagOf(h)
 	b.lock()
-	defer b.unlock()
-	for i, p := range b.places {
-		if p != 0 && b.tags[i] == tagOf(h) {
-			b.places[i] = 0
+	for i, t := range b.tags {
+		if t == tag && b.places[i] != 0 {
 			r.mem.word(r.shape.atSlot(number, i)).Store(0)
-			old[n] = p
+			old[n] = b.places[i]
+			b.places[i] = 0
 			n++
 		}
 	}
+	b.unlock()
 	return old, n
 }

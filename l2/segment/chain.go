@@ -12,7 +12,7 @@ import (
 
 // putChain takes the segments of a chain, fills them, and publishes the entry.
 func (s *Store) putChain(sh *shard, k kv.Key, w *Write, now kv.Moment) (kv.Version, Result) {
-	h := headerFor(k, w)
+	h := headerFor(&k, w)
 	head, ok := s.takeChain(h, now)
 	if !ok {
 		sh.countNoRoom()
@@ -81,7 +81,7 @@ func (s *Store) fillChain(id segmentID, h header, k kv.Key, w *Write) {
 		binary.LittleEndian.PutUint32(b[headerSize:], w.Flags)
 	}
 	copy(b[h.keyOffset():], k.Bytes)
-	n := copy(b[h.keyOffset()+h.keyLen:], w.Value)
+	n := copy(b[h.keyOffset()+int(h.keyLen):], w.Value)
 	for rest := w.Value[n:]; len(rest) > 0; rest = rest[n:] {
 		id = s.meta[id].chain
 		n = copy(s.segmentBytes(id), rest)
@@ -115,7 +115,7 @@ func (s *Store) appendChain(dst []byte, id segmentID, h header) []byte {
 // parts yields the value of a chain in order. The chain must be pinned.
 func (s *Store) parts(id segmentID, h header) iter.Seq[[]byte] {
 	return func(yield func([]byte) bool) {
-		part := s.segmentBytes(id)[h.keyOffset()+h.keyLen:]
+		part := s.segmentBytes(id)[h.keyOffset()+int(h.keyLen):]
 		for left := h.valueLen; ; part = s.segmentBytes(id) {
 			part = part[:min(left, len(part))]
 			if left -= len(part); !yield(part) || left == 0 {

@@ -27,30 +27,40 @@ const (
 	markAbsent = 1 << 3 // a negative entry: the origin has no value
 )
 
-// header is a decoded entry header.
+// header is a decoded entry header. It is nested, and has 32 bytes, for the reason that Marks
+// has.
 type header struct {
-	version    kv.Version
-	deadline   kv.Deadline
+	version  kv.Version
+	deadline kv.Deadline
+	valueLen int
+	headerRest
+}
+
+type headerRest struct {
+	keyLen     uint16
 	generation uint16
 	namespace  kv.NamespaceID
-	valueLen   int
-	keyLen     int
-	marks      uint8
-	birth      uint8 // see quotaQueue
+	headerMarks
+}
+
+type headerMarks struct {
+	marks uint8
+	birth uint8 // see quotaQueue
 }
 
 func readHeader(b []byte) header {
 	b = b[:headerSize]
 	word := binary.LittleEndian.Uint64(b[offDeadline:])
 	return header{
-		version:    kv.Version(binary.LittleEndian.Uint64(b[offVersion:])),
-		deadline:   kv.Deadline(word & (1<<40 - 1)),
-		generation: uint16(word >> 40),
-		namespace:  kv.NamespaceID(word >> 56),
-		valueLen:   int(binary.LittleEndian.Uint32(b[offValueLen:])),
-		keyLen:     int(binary.LittleEndian.Uint16(b[offKeyLen:])),
-		marks:      b[offMarks],
-		birth:      b[offBirth],
+		version:  kv.Version(binary.LittleEndian.Uint64(b[offVersion:])),
+		deadline: kv.Deadline(word & (1<<40 - 1)),
+		valueLen: int(binary.LittleEndian.Uint32(b[offValueLen:])),
+		headerRest: headerRest{
+			keyLen:      binary.LittleEndian.Uint16(b[offKeyLen:]),
+			generation:  uint16(word >> 40),
+			namespace:   kv.NamespaceID(word >> 56),
+			headerMarks: headerMarks{marks: b[offMarks], birth: b[offBirth]},
+		},
 	}
 }
 
@@ -59,7 +69,7 @@ func (h header) write(b []byte) {
 	binary.LittleEndian.PutUint64(b[offVersion:], uint64(h.version))
 	writeDeadline(b, h)
 	binary.LittleEndian.PutUint32(b[offValueLen:], uint32(h.valueLen))
-	binary.LittleEndian.PutUint16(b[offKeyLen:], uint16(h.keyLen))
+	binary.LittleEndian.PutUint16(b[offKeyLen:], h.keyLen)
 	b[offMarks] = h.marks
 	b[offBirth] = h.birth
 }
@@ -80,20 +90,20 @@ func (h header) keyOffset() int {
 
 // size returns the bytes of the arena that the entry takes. (The rest of a chain's last
 // segment stays unused.)
-func (h header) size() int { return alignUp(h.keyOffset() + h.keyLen + h.valueLen) }
+func (h header) size() int { return alignUp(h.keyOffset() + int(h.keyLen) + h.valueLen) }
 
 func (h header) negative() bool { return h.marks&markAbsent != 0 }
 
-func (h header) payload() int { return h.keyLen + h.valueLen }
+func (h header) payload() int { return int(h.keyLen) + h.valueLen }
 
 func (h header) key(b []byte) []byte {
 	off := h.keyOffset()
-	return b[off : off+h.keyLen]
+	return b[off : off+int(h.keyLen)]
 }
 
 // value returns the value of an entry that is not a chain.
 func (h header) value(b []byte) []byte {
-	off := h.keyOffset() + h.keyLen
+	off := h.keyOffset() + int(h.keyLen)
 	return b[off : off+h.valueLen]
 }
 

@@ -90,7 +90,7 @@ func (s *Store) putPast(k kv.Key, w Write, now kv.Moment) Result {
 			return s.removePast(k, p, now)
 		}
 	}
-	if p.replaces && s.isChain(k, &w) {
+	if p.replaces && s.isChain(&k, &w) {
 		p.same = s.findChain(k, &w)
 	}
 	_, r := s.Put(k, w, now)

@@ -129,8 +129,8 @@ func (c *scanner) copy(w word) bool {
 	} else {
 		c.buf = append(c.buf, h.value(b)...)
 	}
-	e.Key.Bytes = c.buf[start : start+h.keyLen : start+h.keyLen]
-	e.Value = c.buf[start+h.keyLen : len(c.buf) : len(c.buf)]
+	e.Key.Bytes = c.buf[start : start+int(h.keyLen) : start+int(h.keyLen)]
+	e.Value = c.buf[start+int(h.keyLen) : len(c.buf) : len(c.buf)]
 	c.batch = append(c.batch, e)
 	if chain {
 		c.at++

@@ -283,7 +283,7 @@ func (sh *shard) find(k kv.Key) (slot, word, header, []byte, bool) {
 	for ok {
 		b := sh.store.at(w.loc())
 		h := readHeader(b)
-		if h.keyLen == len(k.Bytes) && h.namespace == k.Namespace && string(h.key(b)) == string(k.Bytes) {
+		if int(h.keyLen) == len(k.Bytes) && h.namespace == k.Namespace && string(h.key(b)) == string(k.Bytes) {
 			return at, w, h, b, true
 		}
 		at, w, ok = x.probe(k.Hash, at.at, page)

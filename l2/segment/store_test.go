@@ -59,8 +59,8 @@ func mustPut(t testing.TB, s *Store, name string, w Write) kv.Version {
 
 func TestEntryHeaderGolden(t *testing.T) {
 	h := header{
-		version: 0x0102030405060708, deadline: 0x1112131415, generation: 0x2122, namespace: 0x31,
-		valueLen: 0x41424344, keyLen: 0x0152, marks: markFlags | markChain, birth: 0x61,
+		version: 0x0102030405060708, deadline: 0x1112131415, valueLen: 0x41424344,
+		headerRest: headerRest{0x0152, 0x2122, 0x31, headerMarks{markFlags | markChain, 0x61}},
 	}
 	var b [headerSize]byte
 	h.write(b[:])

@@ -64,11 +64,11 @@ const maxTries = 64
 // Put stores a value and returns the version stamped. With Exists, it returns the version
 // of the entry that is present.
 func (s *Store) Put(k kv.Key, w Write, now kv.Moment) (kv.Version, Result) {
-	if len(w.Value) > s.cfg.MaxValue || s.overQuotaAlone(k, &w) {
+	if len(w.Value) > s.cfg.MaxValue || s.overQuotaAlone(&k, &w) {
 		return 0, TooLarge
 	}
 	sh := s.shard(k.Hash)
-	if s.isChain(k, &w) {
+	if s.isChain(&k, &w) {
 		return s.putChain(sh, k, &w, now)
 	}
 	for range maxTries {
@@ -78,7 +78,7 @@ func (s *Store) Put(k kv.Key, w Write, now kv.Moment) (kv.Version, Result) {
 		if lack == needNothing {
 			return v, r
 		}
-		if !s.provide(lack, sh, k.Namespace, entrySize(k, &w), now) {
+		if !s.provide(lack, sh, k.Namespace, entrySize(&k, &w), now) {
 			break
 		}
 	}
@@ -127,13 +127,14 @@ func (sh *shard) countNoRoom() {
 
 // overQuotaAlone reports whether an entry exceeds the quota of its namespace even if it
 // is the only entry there.
-func (s *Store) overQuotaAlone(k kv.Key, w *Write) bool {
+func (s *Store) overQuotaAlone(k *kv.Key, w *Write) bool {
 	quota := s.namespaces[k.Namespace].quota.Load()
 	return quota > 0 && int64(entrySize(k, w)) > quota
 }
 
-func headerFor(k kv.Key, w *Write) header {
-	h := header{deadline: w.Deadline, namespace: k.Namespace, valueLen: len(w.Value), keyLen: len(k.Bytes)}
+func headerFor(k *kv.Key, w *Write) header {
+	h := header{deadline: w.Deadline, valueLen: len(w.Value)}
+	h.namespace, h.keyLen = k.Namespace, uint16(len(k.Bytes))
 	if w.Flags != 0 {
 		h.marks |= markFlags
 	}
@@ -143,9 +144,9 @@ func headerFor(k kv.Key, w *Write) header {
 	return h
 }
 
-func entrySize(k kv.Key, w *Write) int { h := headerFor(k, w); return h.size() }
+func entrySize(k *kv.Key, w *Write) int { h := headerFor(k, w); return h.size() }
 
-func (s *Store) isChain(k kv.Key, w *Write) bool { return entrySize(k, w) > s.cfg.SegmentSize/2 }
+func (s *Store) isChain(k *kv.Key, w *Write) bool { return entrySize(k, w) > s.cfg.SegmentSize/2 }
 
 // put stores an entry, or returns what it lacks. The lock is held. If chain is a segment,
 // the value has already been written into that chain.
@@ -167,7 +168,7 @@ func (sh *shard) put(k kv.Key, w *Write, chain segmentID, now kv.Moment) (kv.Ver
 		return 0, Absent, needNothing
 	}
 
-	h := headerFor(k, w)
+	h := headerFor(&k, w)
 	h.generation, h.birth = sh.store.Generation(partition), oldHeader.birth
 	if p := w.past; p != nil {
 		switch {
@@ -299,7 +300,7 @@ func (sh *shard) write(b []byte, h header, k kv.Key, w *Write) {
 		binary.LittleEndian.PutUint32(b[headerSize:], w.Flags)
 	}
 	copy(b[h.keyOffset():], k.Bytes)
-	copy(b[h.keyOffset()+h.keyLen:], w.Value)
+	copy(b[h.keyOffset()+int(h.keyLen):], w.Value)
 }
 
 // alive accounts for an entry that the index now points to. Its bytes have already been
@@ -432,10 +433,10 @@ func (sh *shard) incr(k kv.Key, i Increment, now kv.Moment) (int64, kv.Version, 
 	}
 	var digits [20]byte
 	w.Value = strconv.AppendInt(digits[:0], sum, 10)
-	if sh.store.isChain(k, &w) || sh.store.overQuotaAlone(k, &w) {
+	if sh.store.isChain(&k, &w) || sh.store.overQuotaAlone(&k, &w) {
 		// A key of nearly half a segment: only in tiny stores.
 		return 0, 0, TooLarge, needNothing, 0
 	}
 	v, r, lack := sh.put(k, &w, noSegment, now)
-	return sum, v, r, lack, entrySize(k, &w)
+	return sum, v, r, lack, entrySize(&k, &w)
 }
