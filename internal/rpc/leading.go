@@ -5,8 +5,6 @@ import (
 	"errors"
 	"sync/atomic"
 	"time"
-
-	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
 // A Client with ClientConfig.Direct lets a call that is alone on its connection read its
@@ -227,29 +225,10 @@ func (l *lead) readFor(ctx context.Context, call *Call, id uint64) error {
 	}
 }
 
-// deliverOwn is deliverBatch for a caller, which reads until its own call is over. If few
-// other calls are in flight, it leaves the answers behind its own one to the caller that
-// reads next.
+// deliverOwn is deliverBatch for a caller, which reads until its own call is over.
 func (l *lead) deliverOwn(n int) error {
-	c, in, call := l.c, &l.c.input, l.call.Load()
-	in.passSkipped()
-	for in.whole(in.r) && in.whole(in.behind(in.r)) && l.fewInFlight() {
-		next := in.behind(in.r)
-		frame := in.buf[in.r+wire.LengthSize : next]
-		if len(frame) == 0 || len(frame) > c.cfg.MaxFrame {
-			break // deliverBatch returns the error
-		}
-		if caller := c.callerOf(frame, true); caller != nil {
-			caller.Answered(&c.answers, frame, nil)
-		} else {
-			c.noticed(frame)
-		}
-		if in.r = next; len(call.over) > 0 {
-			c.answers.Write()
-			return errOver
-		}
-	}
-	if err := c.deliverBatch(n); err != nil {
+	call := l.call.Load()
+	if err := l.c.deliverBatch(n); err != nil {
 		return err
 	}
 	if len(call.over) > 0 {
@@ -258,12 +237,16 @@ func (l *lead) deliverOwn(n int) error {
 	return nil
 }
 
-// fewInFlight reports whether few calls are in flight beside the one whose caller reads.
-func (l *lead) fewInFlight() bool {
+// leavesRest reports whether the caller that reads leaves the answers behind its own one to
+// the caller that reads next: if few calls are in flight.
+func (l *lead) leavesRest() bool {
 	c := l.c
+	if call := l.call.Load(); call == nil || len(call.over) == 0 || c.gathering.on || !c.input.whole(c.input.r) {
+		return false
+	}
 	c.outbox.mu.Lock()
 	defer c.outbox.mu.Unlock()
-	return c.calls.inFlight() <= fewOthers+1
+	return c.calls.inFlight() <= fewOthers
 }
 
 // leave ends a caller's reading. If it has failed, or other calls are in flight, another
@@ -275,12 +258,12 @@ func (l *lead) leave(err error) {
 	if err == nil && l.handOverLocked() {
 		return
 	}
+	l.call.Store(nil)
 	if err == nil && c.input.whole(c.input.r) { // the reader begins with a read
 		c.outbox.mu.Unlock()
 		err = c.deliverBatch(0)
 		c.outbox.mu.Lock()
 	}
-	l.call.Store(nil)
 	l.err = err
 	if err != nil || l.busyLocked() {
 		l.readLocked()
