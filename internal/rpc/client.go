@@ -195,7 +195,7 @@ func (c *Client) onFail(err error) error {
 func (c *Client) Do(ctx context.Context, timeout time.Duration, q *wire.Request) (*Call, error) {
 	call, ok := c.pool.Get().(*Call)
 	if !ok {
-		call = &Call{over: make(chan struct{}, 1)}
+		call = &Call{over: make(chan struct{}, rooms)}
 	}
 	call.account, _ = ctx.Value(accountKey{}).(*Account)
 	leads, err := c.send(q, timeout, call)
@@ -223,21 +223,28 @@ func (c *Client) send(q *wire.Request, timeout time.Duration, call *Call) (leads
 	return leads, nil
 }
 
-// await waits for the answer, which another goroutine reads. After an error the call is
-// abandoned.
+// await waits for the answer, which another goroutine reads, or makes this one read. After
+// an error the call is abandoned.
 func (c *Client) await(ctx context.Context, call *Call, id uint64) error {
 	done := ctx.Done()
 	if done == nil { // a plain receive costs half as much
 		<-call.over
-		return nil
-	}
-	select {
-	case <-call.over:
-	case <-done:
-		if c.abandon(id) {
-			return context.Cause(ctx)
+	} else {
+		select {
+		case <-call.over:
+		case <-done:
+			if c.abandon(id) {
+				if c.lead.told(call) { // just now
+					<-call.over
+					c.lead.leave(nil)
+				}
+				return context.Cause(ctx)
+			}
+			<-call.over // it came just now
 		}
-		<-call.over // it came just now
+	}
+	if c.lead.told(call) {
+		return c.lead.readFor(ctx, call, id)
 	}
 	return nil
 }
@@ -299,7 +306,7 @@ func (c *Client) expire() {
 	})
 	_ = c.chargeLocked(0, nil) // it charges nothing new
 	c.finishLocked()
-	led := c.lead.call
+	led := c.lead.call.Load()
 	c.outbox.mu.Unlock()
 	var a Answers
 	for _, caller := range expired {

@@ -41,7 +41,8 @@ func (c *Client) readLoop() {
 	c.account = nil
 }
 
-// deliverBatch delivers the whole answers in the buffer.
+// deliverBatch delivers the whole answers in the buffer, or returns errOver if the rest is for
+// the caller that reads next.
 func (c *Client) deliverBatch(int) error {
 	in := &c.input
 	in.passSkipped()
@@ -62,6 +63,10 @@ func (c *Client) deliverBatch(int) error {
 			c.noticed(frame)
 		}
 		in.r += wire.LengthSize + length
+		if c.lead.leavesRest() {
+			c.answers.Write()
+			return errOver
+		}
 	}
 	if in.compact() {
 		c.growInput()

@@ -3,12 +3,15 @@ package rpc
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"time"
 )
 
 // A Client with ClientConfig.Direct lets a call that is alone on its connection read its
-// answer itself: no goroutine changes for it. As soon as several calls are in flight, the
-// reader reads for all of them, and does so until none is left.
+// answer itself: no goroutine changes for it. A caller whose answer has come while a few
+// other calls are in flight makes one of their callers read next, for itself and the others.
+// If many calls are in flight, the reader reads for all of them, and does so until none is
+// left.
 //
 // Somebody has to notice what the peer sends on its own, and the end of the connection. So
 // the reader reads too when the connection has been idle for a moment.
@@ -17,11 +20,14 @@ import (
 type lead struct {
 	c    *Client
 	by   readBy
-	call *Call         // whose caller reads; nil: no caller does
 	err  error         // with which a caller's reading has ended
 	wake chan struct{} // of the reader; has room for one
 
 	ownFn func(n int) error // deliverOwn
+
+	// The call whose caller reads, or has just been told to; nil: no caller does. That caller
+	// may ask without the lock whether it is its own call.
+	call atomic.Pointer[Call]
 
 	calls uint64 // that have read for themselves
 	seen  uint64 // calls when the timer was set
@@ -37,6 +43,14 @@ const (
 	byCaller
 	byNobody
 )
+
+// fewOthers is how many calls may be in flight for a caller to hand the reading over to one
+// of their callers. With more, one read has answers for several, and the reader wakes them
+// all and goes on.
+const fewOthers = 3
+
+// rooms is the room of Call.over for Do: the caller is told to read, and that the call is over.
+const rooms = 2
 
 // idleAfter is how long a connection may be idle before its reader reads again.
 const idleAfter = 20 * time.Millisecond
@@ -170,7 +184,8 @@ func (l *lead) takeLocked(call *Call) bool {
 	if !c.cfg.Direct || l.by != byNobody || c.calls.inFlight() != 1 || c.outbox.err != nil {
 		return false
 	}
-	l.by, l.call = byCaller, call
+	l.by = byCaller
+	l.call.Store(call)
 	l.calls++
 	return true
 }
@@ -183,7 +198,13 @@ func (l *lead) readFor(ctx context.Context, call *Call, id uint64) error {
 		defer context.AfterFunc(ctx, c.socket.wakeReader)()
 	}
 	for {
-		err := c.input.readEach(l.ownFn)
+		var err error
+		if c.input.whole(c.input.r) { // the caller that read before has left it
+			err = l.deliverOwn(0)
+		}
+		if err == nil {
+			err = c.input.readEach(l.ownFn)
+		}
 		switch {
 		case err == errOver:
 			l.leave(nil)
@@ -206,26 +227,75 @@ func (l *lead) readFor(ctx context.Context, call *Call, id uint64) error {
 
 // deliverOwn is deliverBatch for a caller, which reads until its own call is over.
 func (l *lead) deliverOwn(n int) error {
-	c := l.c
-	if err := c.deliverBatch(n); err != nil {
+	call := l.call.Load()
+	if err := l.c.deliverBatch(n); err != nil {
 		return err
 	}
-	if len(l.call.over) > 0 {
+	if len(call.over) > 0 {
 		return errOver
 	}
 	return nil
 }
 
-// leave ends a caller's reading. If it has failed, or other calls are in flight, the
-// reader goes on.
+// leavesRest reports whether the caller that reads leaves the answers behind its own one to
+// the caller that reads next: if few calls are in flight.
+func (l *lead) leavesRest() bool {
+	c := l.c
+	if call := l.call.Load(); call == nil || len(call.over) == 0 || c.gathering.on || !c.input.whole(c.input.r) {
+		return false
+	}
+	c.outbox.mu.Lock()
+	defer c.outbox.mu.Unlock()
+	return c.calls.inFlight() <= fewOthers
+}
+
+// leave ends a caller's reading. If it has failed, or other calls are in flight, another
+// caller or the reader goes on.
 func (l *lead) leave(err error) {
 	c := l.c
 	c.outbox.mu.Lock()
 	defer c.outbox.mu.Unlock()
-	l.call, l.err = nil, err
+	if err == nil && l.handOverLocked() {
+		return
+	}
+	l.call.Store(nil)
+	if err == nil && c.input.whole(c.input.r) { // the reader begins with a read
+		c.outbox.mu.Unlock()
+		err = c.deliverBatch(0)
+		c.outbox.mu.Lock()
+	}
+	l.err = err
 	if err != nil || l.busyLocked() {
 		l.readLocked()
 	} else {
 		l.restLocked()
 	}
 }
+
+// handOverLocked makes the caller of another call read, if few calls are in flight. It
+// prefers the call that expires last, which was probably made last: its caller reads
+// longest. Only a call of Do has room to be told that.
+func (l *lead) handOverLocked() bool {
+	c := l.c
+	if c.outbox.err != nil || c.calls.inFlight() > fewOthers {
+		return false
+	}
+	var next *Call
+	var until time.Time
+	for _, s := range c.calls.slots {
+		if call, ok := s.caller.(*Call); ok && cap(call.over) == rooms && (next == nil || s.until.After(until)) {
+			next, until = call, s.until
+		}
+	}
+	if next == nil {
+		return false
+	}
+	l.call.Store(next)
+	l.calls++
+	next.over <- struct{}{} // does not wait: the call is not over
+	return true
+}
+
+// told is called by a caller that has been woken, or has given up its call. It reports
+// whether that caller is to read.
+func (l *lead) told(call *Call) bool { return l.call.Load() == call }

@@ -201,3 +201,202 @@ func TestDirectTogether(t *testing.T) {
 	wg.Wait()
 	must(t, c, "last")
 }
+
+// few is a connection with a few calls, whose peer is the test.
+type few struct {
+	t    *testing.T
+	c    *Client
+	peer net.Conn
+	ids  <-chan uint64
+}
+
+func newFew(t *testing.T) *few {
+	conns := socketPair(t)
+	f := &few{t, newClient(conns[0], ClientConfig{Direct: true}), conns[1], requestIDs(conns[1])}
+	t.Cleanup(func() { f.c.Close() })
+	call, _ := f.begin(time.Minute) // until the reader rests
+	f.answer(call.id)
+	f.want(call, nil)
+	for !f.neverIdle() {
+		time.Sleep(100 * time.Microsecond)
+	}
+	return f
+}
+
+// neverIdle keeps the reader resting, however slow the test is, if it rests.
+func (f *few) neverIdle() bool {
+	c := f.c
+	c.outbox.mu.Lock()
+	defer c.outbox.mu.Unlock()
+	l := &c.lead
+	if l.by != byNobody || !l.armed || !l.timer.Stop() {
+		return false
+	}
+	c.background.Done() // armed stays set: no timer is set again
+	return true
+}
+
+type fewCall struct {
+	id   uint64
+	done chan error
+}
+
+// begin makes a call, whose caller is then on its way to wait.
+func (f *few) begin(timeout time.Duration) (*fewCall, time.Time) {
+	call := &fewCall{done: make(chan error, 1)}
+	go func() { // ends with its answer
+		got, err := f.c.Do(context.Background(), timeout, &wire.Request{Op: wire.OpPing})
+		f.c.Release(got)
+		call.done <- err
+	}()
+	call.id = <-f.ids
+	return call, time.Now()
+}
+
+// answer answers calls in one write.
+func (f *few) answer(ids ...uint64) {
+	var b []byte
+	for _, id := range ids {
+		b = wire.AppendReply(b, wire.OpPing, &wire.Reply{ID: id})
+	}
+	if _, err := f.peer.Write(b); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+func (f *few) want(call *fewCall, want error) {
+	f.t.Helper()
+	select {
+	case err := <-call.done:
+		if !errors.Is(err, want) {
+			f.t.Errorf("%v, not %v", err, want)
+		}
+	case <-time.After(10 * time.Second):
+		f.t.Fatal("a call does not end")
+	}
+}
+
+// reads returns who reads, and the id of the call whose caller does.
+func (f *few) reads() (by readBy, id uint64) {
+	c := f.c
+	c.outbox.mu.Lock()
+	defer c.outbox.mu.Unlock()
+	if call := c.lead.call.Load(); call != nil {
+		for _, s := range c.calls.slots {
+			if s.caller == call {
+				id = s.id
+			}
+		}
+	}
+	return c.lead.by, id
+}
+
+func (f *few) wantReads(by readBy, call *fewCall) {
+	f.t.Helper()
+	var id uint64
+	if call != nil {
+		id = call.id
+	}
+	if is, of := f.reads(); is != by || of != id {
+		f.t.Errorf("%d reads, call %x; not %d, %x", is, of, by, id)
+	}
+}
+
+// A caller whose answer has come hands the reading over to the caller of the last call, also
+// if that one's answer has been read already. Among many calls the reader goes on.
+func TestDirectHandsOver(t *testing.T) {
+	f := newFew(t)
+	a, _ := f.begin(time.Minute)
+	b, _ := f.begin(time.Minute)
+	d, _ := f.begin(time.Minute)
+	f.wantReads(byCaller, a)
+	f.answer(a.id)
+	f.want(a, nil)
+	f.wantReads(byCaller, d)
+	f.answer(d.id, b.id)
+	f.want(b, nil)
+	f.want(d, nil)
+	var many []*fewCall
+	for range fewOthers + 2 {
+		call, _ := f.begin(time.Minute)
+		many = append(many, call)
+	}
+	f.wantReads(byCaller, many[0])
+	f.answer(many[0].id)
+	f.want(many[0], nil)
+	f.wantReads(byReader, nil)
+	for _, call := range many[1:] {
+		f.answer(call.id)
+		f.want(call, nil)
+	}
+}
+
+// A caller that has been handed the reading hears of its call's expiry, and of the end of the
+// connection.
+func TestDirectHandedOverEnds(t *testing.T) {
+	f := newFew(t)
+	a, _ := f.begin(time.Minute)
+	b, _ := f.begin(time.Minute)
+	f.answer(a.id)
+	f.want(a, nil)
+	d, began := f.begin(50 * time.Millisecond)
+	f.answer(b.id)
+	f.want(b, nil)
+	f.want(d, ErrNoAnswer)
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("the call has expired after %v", took)
+	}
+	f.answer(d.id)
+	a, _ = f.begin(time.Minute)
+	b, _ = f.begin(time.Minute)
+	f.answer(a.id)
+	f.want(a, nil)
+	f.c.Close()
+	f.want(b, ErrClosed)
+}
+
+// A caller that gives up just when it is handed the reading hands it on, and leaves no answer
+// undelivered that has been read.
+func TestDirectHandsOn(t *testing.T) {
+	f := newFew(t)
+	ended, cancel := context.WithCancelCause(t.Context())
+	cancel(io.ErrNoProgress)
+	for i := range 40 { // the one who waits takes either way
+		a, _ := f.begin(time.Minute)
+		call, q := &Call{over: make(chan struct{}, rooms)}, &wire.Request{Op: wire.OpPing}
+		if leads, err := f.c.send(q, 2*time.Minute, call); leads || err != nil {
+			t.Fatal(leads, err)
+		}
+		<-f.ids
+		others := i%2 == 0
+		var b *fewCall
+		if others {
+			b, _ = f.begin(time.Minute)
+			f.answer(a.id)
+		} else {
+			f.answer(a.id, q.ID)
+		}
+		f.want(a, nil)
+		f.wantReads(byCaller, &fewCall{id: q.ID})
+		switch err := f.c.await(ended, call, q.ID); {
+		case others:
+			if !errors.Is(err, io.ErrNoProgress) {
+				t.Error(err)
+			}
+			f.wantReads(byCaller, b)
+			f.answer(q.ID, b.id)
+			f.want(b, nil)
+		case err == nil: // the answer that had been read was its own
+		case !errors.Is(err, io.ErrNoProgress):
+			t.Error(err)
+		}
+		for end := time.Now().Add(5 * time.Second); f.c.InFlight() > 0; time.Sleep(100 * time.Microsecond) {
+			if time.Now().After(end) {
+				t.Fatal("an answer has not been delivered")
+			}
+		}
+		for by, _ := f.reads(); by != byNobody; by, _ = f.reads() {
+			time.Sleep(100 * time.Microsecond)
+		}
+	}
+}
