@@ -73,5 +73,6 @@
 //
 // Client gives each call a slot, writes the queued requests of all callers in one
 // syscall, and has one goroutine that reads answers and tells each Caller the outcome. With
-// ClientConfig.Direct a call that is alone on its connection reads its answer itself.
+// ClientConfig.Direct a call that is alone on its connection reads its answer itself, and
+// among few calls the caller that has read its answer lets another one read.
 package rpc
