@@ -8,6 +8,7 @@ import "time"
 type calls struct {
 	slots []*slot
 	free  []uint32
+	used  []*slot // in no order
 }
 
 // slot is the place of a call. It is reused once the answer has come, even if its caller
@@ -15,13 +16,14 @@ type calls struct {
 type slot struct {
 	id     uint64
 	turn   uint32
+	at     int    // in calls.used
 	caller Caller // nil once the caller has been told, or has given up
 	until  time.Time
 	unsent bool // the peer reads no more, and has not got the request
 }
 
 // inFlight returns the number of slots in use.
-func (s *calls) inFlight() int { return len(s.slots) - len(s.free) }
+func (s *calls) inFlight() int { return len(s.used) }
 
 // full says whether as many calls are in flight as may be.
 func (s *calls) full(most int) bool { return len(s.free) == 0 && len(s.slots) >= most }
@@ -39,6 +41,8 @@ func (s *calls) add(caller Caller, until time.Time) (id uint64) {
 	c.turn++
 	c.id = uint64(c.turn)<<32 | uint64(at+1)
 	c.caller, c.until, c.unsent = caller, until, false
+	c.at = len(s.used)
+	s.used = append(s.used, c)
 	return c.id
 }
 
@@ -56,12 +60,15 @@ func (s *calls) end(c *slot) Caller {
 	caller := c.caller
 	s.free = append(s.free, uint32(c.id)-1)
 	c.id, c.caller = 0, nil
+	n := len(s.used) - 1
+	s.used[c.at], s.used[n].at = s.used[n], c.at
+	s.used = s.used[:n]
 	return caller
 }
 
 // anyWaits says whether any caller waits for an answer.
 func (s *calls) anyWaits() bool {
-	for _, c := range s.slots {
+	for _, c := range s.used {
 		if c.caller != nil {
 			return true
 		}
@@ -78,7 +85,7 @@ func (s *calls) notSent(id uint64) {
 
 // giveUpUnsent removes the callers of calls whose requests were not sent.
 func (s *calls) giveUpUnsent() (left []Caller) {
-	for _, c := range s.slots {
+	for _, c := range s.used {
 		if c.caller != nil && c.unsent {
 			left = append(left, c.caller)
 			c.caller = nil
@@ -90,7 +97,7 @@ func (s *calls) giveUpUnsent() (left []Caller) {
 // giveUp removes the callers of all calls that have expired at now, or of all calls for
 // zero. Their slots stay taken. next is when the next call expires; zero: there is none.
 func (s *calls) giveUp(now time.Time) (left []Caller, next time.Time) {
-	for _, c := range s.slots {
+	for _, c := range s.used {
 		switch {
 		case c.caller == nil:
 		case now.IsZero() || !now.Before(c.until):

@@ -282,7 +282,7 @@ func (l *lead) handOverLocked() bool {
 	}
 	var next *Call
 	var until time.Time
-	for _, s := range c.calls.slots {
+	for _, s := range c.calls.used {
 		if call, ok := s.caller.(*Call); ok && cap(call.over) == rooms && (next == nil || s.until.After(until)) {
 			next, until = call, s.until
 		}

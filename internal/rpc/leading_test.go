@@ -214,11 +214,10 @@ func newFew(t *testing.T) *few {
 	conns := socketPair(t)
 	f := &few{t, newClient(conns[0], ClientConfig{Direct: true}), conns[1], requestIDs(conns[1])}
 	t.Cleanup(func() { f.c.Close() })
-	call, _ := f.begin(time.Minute) // until the reader rests
-	f.answer(call.id)
-	f.want(call, nil)
 	for !f.neverIdle() {
-		time.Sleep(100 * time.Microsecond)
+		call, _ := f.begin(time.Minute) // the reader rests behind it, for a moment
+		f.answer(call.id)
+		f.want(call, nil)
 	}
 	return f
 }
