@@ -399,3 +399,19 @@ func TestDirectHandsOn(t *testing.T) {
 		}
 	}
 }
+
+// The reading is not handed to Retire, whose call has room for its answer only.
+func TestDirectHandsRetireNothing(t *testing.T) {
+	f := newFew(t)
+	a, _ := f.begin(time.Minute)
+	retired := make(chan error, 1)
+	go func() { retired <- f.c.Retire(t.Context()) }() // ends with its answer
+	last := <-f.ids
+	f.answer(a.id)
+	f.want(a, nil)
+	f.wantReads(byReader, nil)
+	f.answer(last)
+	if err := <-retired; err != nil {
+		t.Error(err)
+	}
+}
