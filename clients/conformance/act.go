@@ -26,6 +26,7 @@ type act struct {
 	More    bool   `json:"more"`
 	OtherID bool   `json:"other_id"`
 
+	Serve  *asks  `json:"serve"`   // answer all further requests, at least one, with Reply
 	Raw    string `json:"raw"`     // bytes to send, hex
 	Leave  bool   `json:"leave"`   // answer LEAVING
 	Await  string `json:"await"`   // until a request of another connection has that name

@@ -138,6 +138,8 @@ func (c *conn) act(a *act) error {
 		return c.want(a.All, a.OneWrite && c.s.gather)
 	case a.Answer != "":
 		return c.answer(a)
+	case a.Serve != nil:
+		return c.serve(a)
 	case a.Raw != "":
 		return c.raw(a.Raw)
 	case a.Leave:
@@ -272,6 +274,7 @@ func (c *conn) answer(a *act) error {
 	if r.ID = q.ID; a.OtherID {
 		r.ID += 1 << 20
 	}
+	r.Attested = a.More // its elements come before those that are not known
 	frame := wire.AppendReply(nil, q.Op, &r)
 	if a.More { // the array's head is one byte
 		frame[wire.LengthSize] += 3
@@ -289,6 +292,29 @@ func (c *conn) answer(a *act) error {
 		return fmt.Errorf("the answer to %s cannot be sent: %w", q.Op, err)
 	}
 	return nil
+}
+
+// serve gives one answer to all further requests, which are alike.
+func (c *conn) serve(a *act) error {
+	r, err := a.Reply.wire()
+	if err != nil {
+		return err
+	}
+	for n := 0; ; n++ {
+		switch q, err := c.next(); {
+		case err != nil && n > 0:
+			return nil
+		case err != nil:
+			return err
+		default:
+			if err := c.compare(a.Serve, q); err != nil {
+				return fmt.Errorf("%w\n    got  %s", err, message(q.frame))
+			}
+			if err := c.send(q, &r); err != nil {
+				return nil // the client has gone
+			}
+		}
+	}
 }
 
 // text returns the JSON of a part of a script, without what is not set.

@@ -213,7 +213,7 @@ func (c call) prefixed(prefix string) call {
 func (v value) prefixed(prefix string) value {
 	v.spell()
 	switch {
-	case v.Text != nil:
+	case v.Text != nil && *v.Text != "": // a key of no bytes is to be refused
 		text := prefix + *v.Text
 		v.Text = &text
 	case v.Bin != nil:

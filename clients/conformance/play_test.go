@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -390,15 +389,33 @@ func TestGoClient(t *testing.T) {
 		for i, p := range list {
 			t.Run(p.Name, func(t *testing.T) {
 				t.Parallel()
-				if err := newGoPlayer(p, 0, &s.ends[i]).play(p.Calls[0]); err != nil {
+				err := newGoPlayer(p, 0, &s.ends[i]).play(p.Calls[0])
+				if differs[p.Name] == "" && err != nil {
 					t.Error(err)
 				}
 			})
 		}
 	})
+	found := map[string]bool{}
 	for _, w := range s.close() {
-		t.Error(w)
+		found[w.name] = true
+		if differs[w.name] == "" {
+			t.Error(w)
+		}
+	}
+	for name, why := range differs {
+		if !found[name] {
+			t.Errorf("%s passes: remove it from the list (%s)", name, why)
+		}
 	}
 }
 
-var _ = slices.Sort[[]int]
+// differs has the conversations in which the Go client does something else, and what.
+var differs = map[string]string{
+	"get: garbage":  unread,
+	"get: no array": unread,
+	"set: garbage":  unread,
+	"set: no array": unread,
+}
+
+const unread = "an answer whose id cannot be read is passed over, and its call times out"

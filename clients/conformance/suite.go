@@ -109,9 +109,18 @@ func (s *suite) change(ctx context.Context, d change, prefix string) {
 	}
 }
 
+// defect is what was wrong in a conversation.
+type defect struct {
+	name   string
+	player int
+	what   string
+}
+
+func (d defect) String() string { return fmt.Sprintf("%s (player %d): %s", d.name, d.player+1, d.what) }
+
 // close ends everything after the command has ended, and returns what was wrong, by
 // conversation.
-func (s *suite) close() (wrong []string) {
+func (s *suite) close() (wrong []defect) {
 	s.cancel()
 	s.changes.Wait()
 	found := make([][]string, len(s.ends))
@@ -122,11 +131,7 @@ func (s *suite) close() (wrong []string) {
 	wg.Wait()
 	for i, e := range s.ends {
 		for _, f := range found[i] {
-			who := ""
-			if s.players > 1 {
-				who = fmt.Sprintf(" (player %d)", e.player+1)
-			}
-			wrong = append(wrong, fmt.Sprintf("%s%s: %s", e.of.Name, who, f))
+			wrong = append(wrong, defect{e.of.Name, e.player, f})
 		}
 	}
 	return wrong
