@@ -26,12 +26,14 @@ type act struct {
 	More    bool   `json:"more"`
 	OtherID bool   `json:"other_id"`
 
-	Serve  *asks  `json:"serve"`   // answer all further requests, at least one, with Reply
-	Raw    string `json:"raw"`     // bytes to send, hex
-	Leave  bool   `json:"leave"`   // answer LEAVING
-	Await  string `json:"await"`   // until a request of another connection has that name
-	AwayMS int    `json:"away_ms"` // take the socket away, for so long
-	Close  bool   `json:"close"`
+	Serve   *asks  `json:"serve"`   // answer all further requests with Reply
+	Raw     string `json:"raw"`     // bytes to send, hex
+	Leave   bool   `json:"leave"`   // answer LEAVING
+	Deaf    bool   `json:"deaf"`    // read nothing more: the client's next write fails
+	Await   string `json:"await"`   // until a request of another connection has that name
+	AwayMS  int    `json:"away_ms"` // take the socket away, for so long
+	PauseMS int    `json:"pause_ms"`
+	Close   bool   `json:"close"`
 	// Closed waits until the client closes the connection, at most for WithinMS.
 	Closed   bool `json:"closed"`
 	WithinMS int  `json:"within_ms"`

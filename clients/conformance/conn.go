@@ -144,6 +144,14 @@ func (c *conn) act(a *act) error {
 		return c.raw(a.Raw)
 	case a.Leave:
 		return c.leave()
+	case a.PauseMS > 0:
+		select {
+		case <-c.s.ctx.Done():
+		case <-time.After(time.Duration(a.PauseMS) * time.Millisecond):
+		}
+		return nil
+	case a.Deaf:
+		return c.Conn.(*net.UnixConn).CloseRead()
 	case a.Await != "":
 		_, err := c.s.request(a.Await)
 		return err
@@ -300,19 +308,16 @@ func (c *conn) serve(a *act) error {
 	if err != nil {
 		return err
 	}
-	for n := 0; ; n++ {
-		switch q, err := c.next(); {
-		case err != nil && n > 0:
+	for {
+		q, err := c.next()
+		if err != nil {
+			return nil // the client has gone
+		}
+		if err := c.compare(a.Serve, q); err != nil {
+			return fmt.Errorf("%w\n    got  %s", err, message(q.frame))
+		}
+		if c.send(q, &r) != nil {
 			return nil
-		case err != nil:
-			return err
-		default:
-			if err := c.compare(a.Serve, q); err != nil {
-				return fmt.Errorf("%w\n    got  %s", err, message(q.frame))
-			}
-			if err := c.send(q, &r); err != nil {
-				return nil // the client has gone
-			}
 		}
 	}
 }

@@ -58,7 +58,7 @@ func (g *goPlayer) play(steps []step) error {
 	for i, s := range steps {
 		if err := g.step(s); err != nil {
 			b, _ := json.Marshal(s)
-			return fmt.Errorf("call %d, %s: %w", i+1, brief(b), err)
+			return fmt.Errorf("call %d, %s: %w", i+1, short(string(b)), err)
 		}
 	}
 	return nil
@@ -332,7 +332,7 @@ func (o *outcome) isError(raw json.RawMessage) error {
 func (o *outcome) isItem(w *want) error {
 	it := o.item
 	if got := hex.EncodeToString(it.Value); got != *w.Bytes {
-		return fmt.Errorf("the bytes are %s", brief([]byte(got)))
+		return fmt.Errorf("the bytes are %s", got)
 	}
 	if w.Flags != nil && it.Flags != *w.Flags {
 		return fmt.Errorf("flags are %d", it.Flags)

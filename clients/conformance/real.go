@@ -44,8 +44,8 @@ func start(root, dir string) (*real, error) {
 		return nil, fmt.Errorf("go build ./cmd/cachesidecar: %w\n%s", err, out)
 	}
 	r := &real{socket: filepath.Join(dir, "sidecar.sock"), ended: make(chan error, 1)}
-	r.cmd = exec.Command(program, "run", "--socket", r.socket, "--http", "off", "--bind", "off", "--node", "conformance",
-		"--l1-size", "8MiB", "--l2-size", "64MiB", "--log-level", "warn")
+	r.cmd = exec.Command(program, "run", "--node", "conformance", "--socket", r.socket, "--http", "off",
+		"--bind", "off", "--l1-size", "8MiB", "--l2-size", "64MiB", "--log-level", "warn")
 	r.cmd.Dir = dir
 	r.cmd.Env = []string{"HOME=" + dir, "PATH=" + os.Getenv("PATH")} // nothing else configures it
 	r.cmd.Stdout, r.cmd.Stderr = &r.log, &r.log

@@ -6,18 +6,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/big"
+	"slices"
 	"strings"
 	"time"
 
-	"github.com/vmihailenco/msgpack/v5"
-)
-
-// The marks of the encodings, in the low 8 bits of flags.
-const (
-	markBytes   = 0
-	markInteger = 2
-	markText    = 16
-	markMsgpack = 32
+	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/client"
 )
 
 // value is a key or a value of a call, with its type. Of and Count, a text that is repeated,
@@ -46,14 +40,14 @@ func (v *value) encode() ([]byte, uint32, error) {
 	case v == nil:
 		return nil, 0, nil
 	case v.Of != "":
-		return []byte(strings.Repeat(v.Of, v.Count)), markText, nil
+		return []byte(strings.Repeat(v.Of, v.Count)), client.Text, nil
 	case v.Text != nil:
-		return []byte(*v.Text), markText, nil
+		return []byte(*v.Text), client.Text, nil
 	case v.Bin != nil:
 		b, err := hex.DecodeString(*v.Bin)
-		return b, markBytes, err
+		return b, client.Bytes, err
 	case v.Int != nil:
-		return []byte(*v.Int), markInteger, nil
+		return []byte(*v.Int), client.Integer, nil
 	case v.Msgpack == nil:
 		return nil, 0, fmt.Errorf("a value without a type: give text, bin, int or msgpack")
 	}
@@ -61,12 +55,11 @@ func (v *value) encode() ([]byte, uint32, error) {
 	if err != nil {
 		return nil, 0, err
 	}
-	var b bytes.Buffer
-	e := msgpack.NewEncoder(&b)
-	e.UseCompactInts(true)
-	e.SetSortMapKeys(true)
-	err = e.Encode(x)
-	return b.Bytes(), markMsgpack, err
+	b, mark, err := client.Encode(x)
+	if err == nil && mark != client.Msgpack {
+		err = fmt.Errorf("%s is never written as msgpack: give text, int or bin", v.Msgpack)
+	}
+	return b, mark, err
 }
 
 // bytes is encode for what a file says, which a test has checked.
@@ -166,44 +159,49 @@ func plain(x any) string {
 		for k, v := range x {
 			parts = append(parts, plain(k)+": "+plain(v))
 		}
-		return "{" + strings.Join(sorted(parts), ", ") + "}"
+		slices.Sort(parts)
+		return "{" + strings.Join(parts, ", ") + "}"
 	}
 	return fmt.Sprint(x)
 }
 
 // is reports whether bytes with a mark are this value.
 func (v *value) is(b []byte, mark uint32) error {
-	want, wantMark, err := v.encode()
-	if err != nil {
-		return err
-	}
-	if mark &= 0xff; mark != wantMark {
-		return fmt.Errorf("the mark is %d, want %d; the bytes are %x", mark, wantMark, b)
-	}
-	if bytes.Equal(b, want) {
-		return nil
-	}
-	if mark == markMsgpack {
+	mark &= 0xff
+	if v.Msgpack != nil && mark == client.Msgpack {
 		x, err := v.structured()
 		if err != nil {
 			return err
 		}
 		got, err := decodeMsgpack(b)
-		if err == nil && plain(x) == plain(got) {
-			return nil
+		if err != nil || plain(x) != plain(got) {
+			return fmt.Errorf("%x is %s, want %s (%v)", b, plain(got), plain(x), err)
 		}
-		return fmt.Errorf("%x is %s, want %s (%v)", b, plain(got), plain(x), err)
+		return nil
 	}
-	return fmt.Errorf("the bytes are %x, want %x", b, want)
+	want, wantMark, err := v.encode()
+	switch {
+	case err != nil:
+		return err
+	case mark != wantMark:
+		return fmt.Errorf("the mark is %d, want %d; the bytes are %s", mark, wantMark, brief(b))
+	case !bytes.Equal(b, want):
+		return fmt.Errorf("the bytes are %s, want %s", brief(b), brief(want))
+	}
+	return nil
 }
 
-func decodeMsgpack(b []byte) (any, error) {
-	d := msgpack.NewDecoder(bytes.NewReader(b))
-	d.UseLooseInterfaceDecoding(true)
-	d.SetMapDecoder(func(d *msgpack.Decoder) (any, error) { return d.DecodeUntypedMap() })
-	x, err := d.DecodeInterface()
-	if err == nil && d.Buffered().(*bytes.Reader).Len() > 0 {
-		err = fmt.Errorf("bytes follow the value")
-	}
+// decodeMsgpack decodes one msgpack value.
+func decodeMsgpack(b []byte) (x any, err error) {
+	err = client.Decode(cachesidecar.Item{Value: b, Flags: client.Msgpack}, &x)
 	return x, err
+}
+
+// brief shortens bytes for a person.
+func brief(b []byte) string {
+	const most = 120
+	if len(b) > most {
+		return fmt.Sprintf("%q… (%d bytes)", b[:most], len(b))
+	}
+	return fmt.Sprintf("%q", b)
 }

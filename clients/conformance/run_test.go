@@ -1,0 +1,142 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/client"
+)
+
+// TestMain makes this program a player too: with an argument it plays the manifest.
+func TestMain(m *testing.M) {
+	if os.Getenv("CONFORMANCE") != "" {
+		os.Exit(playManifest())
+	}
+	os.Exit(m.Run())
+}
+
+// playManifest pings the real sidecar, and plays the conversations of the manifest.
+func playManifest() int {
+	var m manifest
+	b, err := os.ReadFile(os.Getenv("CONFORMANCE"))
+	if err != nil || json.Unmarshal(b, &m) != nil || m.Sidecar != os.Getenv("CACHESIDECAR_SOCKET") {
+		return 3
+	}
+	for _, p := range m.Conversations {
+		for i := range p.Sockets {
+			if err := newGoPlayer(p, i, &end{}).play(p.Calls[i]); err != nil {
+				return 4
+			}
+		}
+	}
+	return 0
+}
+
+// TestRun checks the exit status and the verdict of the runner.
+func TestRun(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name   string
+		args   []string
+		status int
+		said   string
+	}{
+		{"passes", []string{"-only", "get: a hit", "-players", "2", "-v", "--", self}, 0, "1 conversations, 2 players: all passed"},
+		{"plays nothing", []string{"-only", "get: a hit", "--", "true"}, 1, "the client has opened 0 connections"},
+		{"plays nothing with the sidecar", []string{"-only", "sidecar: a life", "--", "true"}, 1, "was not played"},
+		{"fails", []string{"-only", "no such", "--", "sh", "-c", "exit 7"}, 7, "sh has failed with status 7"},
+		{"is missing", []string{"-only", "no such", "--", "./no/such/command"}, 1, "has failed with status 1"},
+		{"hangs", []string{"-only", "no such", "-timeout", "200ms", "--", "sleep", "600"}, 1, "has failed"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			before := len(left(t))
+			var out, errs bytes.Buffer
+			o, err := parse(c.args, &errs)
+			if err != nil {
+				t.Fatal(err, errs.String())
+			}
+			status, err := run(o, &out, &errs)
+			if status != c.status || !strings.Contains(out.String(), c.said) {
+				t.Errorf("status %d, %v, want %d and %q; it says\n%s%s", status, err, c.status, c.said, &out, &errs)
+			}
+			if after := len(left(t)); after > before {
+				t.Errorf("%d folders are left", after-before)
+			}
+		})
+	}
+	var errs bytes.Buffer
+	for _, args := range [][]string{{}, {"-players", "0", "--", "true"}, {"-ticks", "x", "--", "true"}, {"-nonsense"}} {
+		if _, err := parse(args, &errs); err == nil {
+			t.Errorf("%q is taken", args)
+		}
+	}
+}
+
+// left returns the folders of runs.
+func left(t *testing.T) []string {
+	t.Helper()
+	all, err := filepath.Glob(filepath.Join(os.TempDir(), "conformance*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// TestEncodings holds the Go client to the examples of encodings.
+func TestEncodings(t *testing.T) {
+	all, err := encodings()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range all {
+		b, err := hex.DecodeString(e.Hex)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got any
+		err = client.Decode(cachesidecar.Item{Value: b, Flags: e.Flags}, &got)
+		if e.Error != "" {
+			if err == nil {
+				t.Errorf("%s with flags %d is %v, want an error", e.Hex, e.Flags, got)
+			}
+			continue
+		}
+		if err != nil {
+			t.Errorf("%s with flags %d: %v", e.Hex, e.Flags, err)
+			continue
+		}
+		if err := e.Value.is(b, e.Flags); err != nil {
+			t.Errorf("%s with flags %d: %v", e.Hex, e.Flags, err)
+		}
+		again, mark, err := client.Encode(got)
+		if err != nil || mark == client.Msgpack && e.Value.is(again, mark) != nil {
+			t.Errorf("%s with flags %d, again: %x with %d, %v", e.Hex, e.Flags, again, mark, err)
+		}
+		if e.Flags&0xff != client.Msgpack && !bytes.Equal(again, b) {
+			t.Errorf("%s with flags %d, again: %x", e.Hex, e.Flags, again)
+		}
+	}
+}
+
+// TestInterrupted checks that the command gets the signal, and that nothing is left.
+func TestInterrupted(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	time.AfterFunc(200*time.Millisecond, cancel)
+	var out bytes.Buffer
+	o := options{timeout: time.Minute, command: []string{"sh", "-c", "trap 'echo got it; exit 1' TERM; while :; do sleep 0.01; done"}}
+	status, err := execute(ctx, o, "", "", &out, &out)
+	if status != 1 || err == nil || !strings.Contains(out.String(), "got it") {
+		t.Errorf("status %d, %v: %s", status, err, &out)
+	}
+}
