@@ -33,6 +33,7 @@ type scripted struct {
 	changed chan struct{} // closed and made anew when named or came changes
 	wrong   []string
 	over    bool
+	emptied chan struct{} // closed when all connections that were made are accepted
 }
 
 // asked is a request that has come.
@@ -47,6 +48,7 @@ type asked struct {
 func newScripted(c *conversation, path string, gather bool) (*scripted, error) {
 	s := &scripted{
 		of: c, path: path, gather: gather, named: map[string]*asked{}, changed: make(chan struct{}),
+		emptied: make(chan struct{}),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s, s.listen()
@@ -67,6 +69,11 @@ func (s *scripted) listen() error {
 		for {
 			nc, err := ln.Accept()
 			if err != nil {
+				return
+			}
+			if nc.RemoteAddr().String() == s.last() {
+				_ = nc.Close()
+				close(s.emptied)
 				return
 			}
 			s.accept(nc)
@@ -161,8 +168,28 @@ func (s *scripted) request(name string) (a *asked, err error) {
 	return a, err
 }
 
+// last is the address of the connection that finish makes.
+func (s *scripted) last() string { return s.path + ".last" }
+
+// empty waits until all connections are accepted that the client has made, by making one
+// more. It ends the accepting.
+func (s *scripted) empty() {
+	from, to := &net.UnixAddr{Name: s.last(), Net: "unix"}, &net.UnixAddr{Name: s.path, Net: "unix"}
+	nc, err := net.DialUnix("unix", from, to)
+	if err != nil {
+		return // the socket is away, or the conversation has failed
+	}
+	defer os.Remove(s.last())
+	defer nc.Close()
+	select {
+	case <-s.emptied:
+	case <-s.ctx.Done():
+	}
+}
+
 // finish ends the server after the client has gone. It returns what was wrong.
 func (s *scripted) finish() []string {
+	s.empty()
 	s.mu.Lock()
 	s.over = true
 	if s.ln != nil {
