@@ -163,22 +163,17 @@ def _choose() -> Callable[[bytes, int], int]:
     return xxh3_64_pure
 
 
-_xxh3_64 = _choose()
-
-
-def xxh3_64(data: bytes, seed: int = 0) -> int:
-    """Returns xxh3 of data, with a seed of 64 bits."""
-    return _xxh3_64(data, seed)
+xxh3_64 = _choose()  # of some bytes, with a seed of 64 bits
 
 
 def namespace_seed(namespace: bytes, seed: int) -> int:
     """Returns the seed of a namespace's keys. seed is that of HELLO's answer."""
-    return _xxh3_64(namespace, seed)
+    return xxh3_64(namespace, seed)
 
 
 def key_hash(key: bytes, seed: int) -> int:
     """Returns the hash of a key. seed is that of the key's namespace."""
-    return _xxh3_64(key, seed)
+    return xxh3_64(key, seed)
 
 
 def partition(key_hash: int) -> int:

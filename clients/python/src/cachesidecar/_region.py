@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from struct import Struct, error as StructError
-from typing import Callable, Dict, NamedTuple, Optional, Tuple, Union
+from typing import Callable, Dict, NamedTuple, Optional, Protocol, Tuple, TypeVar, Union
 
 from ._hash import xxh3_64
 
@@ -49,27 +49,23 @@ _AGAIN = 10 * _MS  # a namespace that is not in the region is not looked for so 
 _NAMESPACES = 1024  # places that are kept, also of names that are not in the region
 
 
-class Region:
+class Region(Protocol):
     """A mapped region. Both readers have this interface, and may be used by several threads."""
 
     @property
-    def id(self) -> int:
-        raise NotImplementedError
+    def id(self) -> int: ...
 
     @property
     def closed(self) -> bool:
         """Whether the sidecar has ended the region, or close was called. Nothing is found in it."""
-        raise NotImplementedError
 
-    def get(self, namespace: bytes, key: bytes, now_ns: Optional[int] = None) -> Found:
+    def get(self, namespace: bytes, key: bytes, now_ns: Optional[int] = None, /) -> Found:
         """Returns (value, flags, version, ttl_ms), ABSENT, or None: ask the sidecar.
 
         now_ns is the boot clock, read before the call; without it the call reads it.
         """
-        raise NotImplementedError
 
-    def close(self) -> None:
-        raise NotImplementedError
+    def close(self) -> None: ...
 
 
 class _Entry(NamedTuple):
@@ -85,6 +81,9 @@ class _Entry(NamedTuple):
     generation: int
     ends: int
     found: Union[Tuple[()], Tuple[bytes, int, int, int]]
+
+
+_Kept = TypeVar("_Kept")
 
 
 class _Place:
@@ -113,7 +112,7 @@ def _boot_clock() -> Callable[[], int]:
     return lambda: read(clock)
 
 
-class PureRegion(Region):
+class PureRegion:
     """Reads a region in Python.
 
     Its loads are plain ones, in the order of the program: memoryview copies a word of 8 bytes
@@ -121,14 +120,15 @@ class PureRegion(Region):
     the extension is needed.
     """
 
-    def __init__(self, fd: int, id: int, counter: int) -> None:
+    def __init__(self, fd: int, id: int, counter: int, /) -> None:
         if sys.platform != "linux" or platform.machine() not in ("x86_64", "AMD64") or sys.maxsize < 1 << 32:
             raise OSError(
                 f"the shared memory is read without the extension only on Linux on x86-64, not on "
                 f"{sys.platform} on {platform.machine()}: install a C compiler and build the extension"
             )
         self._now = _boot_clock()
-        self._lock = threading.Lock()  # guards what is written in the memos
+        # Guards what is kept. Nothing waits for it: a child of fork may find it locked for ever.
+        self._lock = threading.Lock()
         self._kept = 0  # bytes in memos
         self._places: Dict[bytes, _Place] = {}
         self._map(fd)
@@ -184,11 +184,10 @@ class PureRegion(Region):
     def close(self) -> None:
         """Ends the use of the region. It is unmapped once no get of another thread is under way."""
         self._words, self._bytes = _NOTHING.cast("Q"), _NOTHING
-        with self._lock:
-            self._forget()
-            self._places.clear()
+        self._forget()
+        self._places.clear()
 
-    def get(self, namespace: bytes, key: bytes, now_ns: Optional[int] = None) -> Found:
+    def get(self, namespace: bytes, key: bytes, now_ns: Optional[int] = None, /) -> Found:
         now = self._now() if now_ns is None else now_ns  # before all that follows
         try:
             place = self._places.get(namespace)
@@ -248,11 +247,10 @@ class PureRegion(Region):
                 break
         if place is None:
             place = _Place(_SLOTS, 0, 0, now + _AGAIN)
-        with self._lock:
-            if len(self._places) >= _NAMESPACES:
-                self._forget()
-                self._places.clear()
-            self._places[namespace] = place
+        if len(self._places) >= _NAMESPACES:
+            self._forget()
+            self._places.clear()
+        self._places[namespace] = place
         return place
 
     def _read(self, place: _Place, key: bytes, now: int) -> Optional[_Entry]:
@@ -261,9 +259,7 @@ class PureRegion(Region):
         hash = place.hashes.get(key)
         if hash is None:
             hash = xxh3_64(key, place.seed)
-            with self._lock:
-                self._count(n)
-                place.hashes[key] = hash
+            self._keep(place.hashes, key, hash, n)
         tag = hash >> 32 & 0xFFFF
         slot = _AT_INDEX + 8 * (hash & self._mask)
         for at, word in enumerate(words[slot : slot + 8].tolist(), slot):
@@ -303,25 +299,23 @@ class PureRegion(Region):
             return None
         if xxh3_64(value, xxh3_64(key, xxh3_64(head[:_SUMMED], 0))) != checksum:
             return None
-        self._keep(place, key, entry)
+        self._keep(place.memo, key, entry, n + length)
         return entry
 
-    def _keep(self, place: _Place, key: bytes, entry: _Entry) -> None:
-        with self._lock:
-            self._count(len(key) + (len(entry.found[0]) if entry.found else 0))
-            place.memo[key] = entry
-
-    def _count(self, size: int) -> None:
-        """Counts what is about to be kept, and drops all that was kept if it is too much."""
-        if self._kept + size + _MEMO_EACH > _MEMO_BYTES:
-            self._forget()
-        self._kept += size + _MEMO_EACH
+    def _keep(self, memo: Dict[bytes, _Kept], key: bytes, what: _Kept, size: int) -> None:
+        """Keeps something of a size. All that was kept is dropped if it is too much."""
+        if self._lock.acquire(blocking=False):
+            self._kept += size + _MEMO_EACH
+            if self._kept > _MEMO_BYTES:
+                self._forget()
+                self._kept = size + _MEMO_EACH
+            memo[key] = what
+            self._lock.release()
 
     def _forget(self) -> None:
-        for place in self._places.values():
+        for place in list(self._places.values()):
             place.memo.clear()
             place.hashes.clear()
-        self._kept = 0
 
 
 def open_region(fd: int, id: int, counter: int) -> Region:
