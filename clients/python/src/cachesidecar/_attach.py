@@ -26,6 +26,11 @@ _HELLO, _SHARED, _OK = 1, 24, 0
 _LAYOUT = 1
 _MAX_ANSWER = 64 << 10
 _MAX_DESCRIPTORS = 4
+# The sidecar's answers may be anything.
+_FAILURES = (
+    errors.ConnectionError, OSError, EOFError, ValueError, TypeError, LookupError, OverflowError,
+    msgpack.UnpackException,
+)  # fmt: skip
 
 
 def attach(path: str, hello: Mapping[str, object], timeout: float) -> Optional[Region]:
@@ -40,7 +45,7 @@ def attach(path: str, hello: Mapping[str, object], timeout: float) -> Optional[R
     try:
         with closing(_Passed(connect(path, deadline), deadline)) as passed:
             return _region(passed, hello)
-    except (errors.ConnectionError, OSError, EOFError, ValueError, TypeError, LookupError, OverflowError, msgpack.UnpackException):
+    except _FAILURES:
         return None
 
 
