@@ -31,6 +31,9 @@ var (
 	// ErrTooLarge means that the value, or the answer, is above the limit. Split it, or
 	// raise max_value.
 	ErrTooLarge = errors.New("too large")
+	// ErrEncoding means that a value cannot be encoded, or that its bytes are not of the
+	// encoding that its flags name. The item's bytes can be read all the same.
+	ErrEncoding = errors.New("wrong encoding")
 	// ErrUnauthorized means that the caller has no right to do this in the namespace.
 	// Change the sidecar's settings access or tokens.
 	ErrUnauthorized = errors.New("unauthorized")

@@ -72,6 +72,7 @@ var allowed = []struct {
 	{"internal/access", []string{".", "internal/kv", "internal/settings", "internal/wire", "unixsock"}},
 	{"internal/calls", []string{".", "internal/wire"}},
 	{"client", []string{".", "internal/calls", "internal/kv", "internal/plainfile", "internal/rpc", "internal/shm", "internal/wire", "invalidation", "unixsock"}},
+	{"clients/conformance", []string{".", "client", "internal/kv", "internal/wire"}},
 	{"internal/namespaces", []string{".", "internal/failpoint", "internal/flight", "internal/hotkeys", "internal/keyfilter", "internal/kv", "internal/places", "internal/plainfile", "internal/settings", "internal/shm", "internal/wire", "invalidation", "l2/segment", "loader"}},
 	{"internal/handoff", []string{".", "internal/cluster", "internal/kv", "internal/namespaces", "internal/peer", "internal/failpoint", "internal/wire", "invalidation", "l2/ownership", "l2/segment"}},
 	{"internal/verify", []string{".", "internal/cluster", "internal/kv", "internal/wire"}},

@@ -8,31 +8,46 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/vmihailenco/msgpack/v5"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/loader"
 )
 
 // encode makes the value of a row. The bytes of the row belong to the connection.
-func (s *Source) encode(fields []pgconn.FieldDescription, row [][]byte) ([]byte, error) {
+func (s *Source) encode(fields []pgconn.FieldDescription, row [][]byte) (loader.Value, error) {
 	if s.cfg.Format != Msgpack {
 		if row[0] == nil {
-			return nil, permanent("the column %q is NULL: use COALESCE, or leave such rows out", fields[0].Name)
+			return loader.Value{}, permanent("the column %q is NULL: use COALESCE, or leave such rows out",
+				fields[0].Name)
 		}
-		return slices.Clone(row[0]), nil
+		return loader.Value{Bytes: slices.Clone(row[0]), Flags: encodingOf(fields[0].DataTypeOID)}, nil
 	}
 	var buf bytes.Buffer
 	enc := msgpack.NewEncoder(&buf)
 	enc.UseCompactInts(true)
 	if err := enc.EncodeMapLen(len(fields)); err != nil {
-		return nil, err
+		return loader.Value{}, err
 	}
 	for i, f := range fields {
 		if err := enc.EncodeString(f.Name); err != nil {
-			return nil, err
+			return loader.Value{}, err
 		}
 		if err := encodeColumn(enc, f.DataTypeOID, row[i]); err != nil {
-			return nil, permanent("column %q: %w", f.Name, err)
+			return loader.Value{}, permanent("column %q: %w", f.Name, err)
 		}
 	}
-	return buf.Bytes(), nil
+	return loader.Value{Bytes: buf.Bytes(), Flags: kv.Msgpack}, nil
+}
+
+// encodingOf returns the encoding of a column's bytes.
+func encodingOf(oid uint32) uint32 {
+	switch oid {
+	case pgtype.ByteaOID:
+		return kv.Bytes
+	case pgtype.Int2OID, pgtype.Int4OID, pgtype.Int8OID:
+		return kv.Integer
+	}
+	return kv.Text
 }
 
 // encodeColumn encodes bytea as bytes, booleans, integers and floats as such, and every

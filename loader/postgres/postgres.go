@@ -263,7 +263,7 @@ func (s *Source) Load(ctx context.Context, key []byte) (loader.Value, error) {
 	n := 0
 	for ; rows.NextRow(); n++ {
 		if n == 0 {
-			v.Bytes, encodeErr = s.encode(d.Fields, rows.Values())
+			v, encodeErr = s.encode(d.Fields, rows.Values())
 		}
 	}
 	_, err = rows.Close()

@@ -15,6 +15,7 @@ import (
 	"github.com/vmihailenco/msgpack/v5"
 	"go.uber.org/goleak"
 
+	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/origintest"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
@@ -66,13 +67,14 @@ func TestPostgres(t *testing.T) {
 	garbage := silent
 	host, port, _ = strings.Cut(origintest.Saying(t, "garbage garbage garbage"), ":")
 	garbage.DSN = fmt.Sprintf("postgres://u:s3cret@%s:%s/d?sslmode=disable", host, port)
-	ok := func(s string) loader.Value { return loader.Value{Bytes: []byte(s)} }
+	ok := func(s string) loader.Value { return loader.Value{Bytes: []byte(s), Flags: kv.Text} }
+	number := func(s string) loader.Value { return loader.Value{Bytes: []byte(s), Flags: kv.Integer} }
 	origintest.Run(t, []origintest.Case{
 		{Name: "value", Source: byID, Key: "1", Want: ok("Ada")},
-		{Name: "bytes", Source: with("SELECT raw FROM users WHERE id = $1;", ""), Key: "1", Want: ok("\x00\xff")},
-		{Name: "number", Source: with("SELECT big FROM users WHERE id = $1", ""), Key: "1", Want: ok("9007199254740993")},
-		{Name: "a key of text", Source: with("SELECT id FROM users WHERE name = $1", ""), Key: "Ada", Want: ok("1")},
-		{Name: "a key of bytes", Source: with("SELECT id FROM users WHERE raw = $1", ""), Key: "\x00\xff", Want: ok("1")},
+		{Name: "bytes", Source: with("SELECT raw FROM users WHERE id = $1;", ""), Key: "1", Want: loader.Value{Bytes: []byte{0, 255}}},
+		{Name: "number", Source: with("SELECT big FROM users WHERE id = $1", ""), Key: "1", Want: number("9007199254740993")},
+		{Name: "a key of text", Source: with("SELECT id FROM users WHERE name = $1", ""), Key: "Ada", Want: number("1")},
+		{Name: "a key of bytes", Source: with("SELECT id FROM users WHERE raw = $1", ""), Key: "\x00\xff", Want: number("1")},
 		{Name: "JSON", Source: with("SELECT id, name, ok, n FROM users WHERE id = $1", JSON), Key: "1", Want: ok(`{"id":1,"name":"Ada","ok":true,"n":1.10}`)},
 		{Name: "empty", Source: byID, Key: "6", Want: ok("")},
 		{Name: "absent", Source: byID, Key: "77", Err: loader.ErrAbsent},
@@ -111,8 +113,8 @@ func TestPostgres(t *testing.T) {
 				t.Fatal(err)
 			}
 			got, err := msgpack.NewDecoder(bytes.NewReader(v.Bytes)).DecodeMap()
-			if err != nil || !reflect.DeepEqual(got, want) {
-				t.Errorf("got %#v, %v; want %#v", got, err, want)
+			if err != nil || v.Flags != kv.Msgpack || !reflect.DeepEqual(got, want) {
+				t.Errorf("got %#v with flags %d, %v; want %#v", got, v.Flags, err, want)
 			}
 		}
 	})

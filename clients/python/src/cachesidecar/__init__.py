@@ -6,6 +6,8 @@
 from ._item import Item
 from ._settings import NO_EXPIRY
 from .aio import AsyncClient
+from ._feed import Event
+from ._near import NearStats
 from .client import Client
 from .errors import (
     BadRequestError,
@@ -27,6 +29,6 @@ __version__ = "0.1.0"
 
 __all__ = [
     "NO_EXPIRY", "AsyncClient", "BadRequestError", "BusyError", "CacheError", "Client", "ClosedError", "ConnectionError",
-    "EncodingError", "InternalError", "Item", "NotStoredError", "OriginError", "TimeoutError", "TooLargeError",
+    "EncodingError", "Event", "InternalError", "Item", "NearStats", "NotStoredError", "OriginError", "TimeoutError", "TooLargeError",
     "UnauthorizedError", "UnsupportedError",
 ]

@@ -87,7 +87,7 @@ class Connection:
 
     async def _wait(self, id: int, message: bytes, timeout: float, late: Optional[Late]) -> bytes:
         deadline = self._loop.time() + timeout
-        future = self._loop.create_future()
+        future: "asyncio.Future[bytes]" = self._loop.create_future()
         self._waiting[id] = future, deadline
         self._put(id, message)
         if self._sweeper is None or deadline < self._sweep_at - _SWEEP:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from functools import partial
 from time import monotonic
-from typing import Callable, Optional, Tuple
+from typing import Optional, Tuple
 
 from . import _clock, _wire
-from ._aconnection import Connection, Late
+from ._aconnection import Connection
 from ._calls import Call
 from ._hello import Welcome, welcome
-from ._link import LEASE_GRACE, Welcomed, until_ns
+from ._link import LEASE_GRACE, LateAnswer, Welcomed, until_ns
 from ._pace import MOVE_AGAIN, MOVE_FOR, Pace
 from ._settings import Settings
 from ._socket import find, full, unreachable
@@ -37,11 +38,15 @@ class Link:
         self.max_value = 0  # 0: not known before HELLO
 
     async def do(
-        self, call: Call, timeout: float, on: Optional[Greeted] = None, late: Optional[Late] = None
+        self, call: Call, timeout: float, on: Optional[Greeted] = None, late: Optional[LateAnswer] = None,
+        began: float = 0.0, attempt: int = 0,
     ) -> Tuple[bytes, Greeted]:
-        """Make a call, if need be over a second connection. on is the connection that a token came by."""
-        began = monotonic()
-        left, attempt = timeout, 0
+        """Make a call, if need be over a second connection. on is the connection that a token came by.
+
+        attempt is 1 if the call has failed once already, since the moment began.
+        """
+        began = began or monotonic()
+        left = timeout if not attempt else max(0.001, timeout - (monotonic() - began))
         while True:
             conn = on or self.live
             if conn is None or on is None and not conn.alive:
@@ -49,9 +54,10 @@ class Link:
                 left = max(0.001, timeout - (monotonic() - began))
             until = until_ns(_clock.boot_ns(), left) if call.until_at and conn.welcome.one_clock else 0
             grace = LEASE_GRACE if call.op == _wire.LEASE else 0.0
+            hear = None if late is None else partial(late, call, conn)
             try:
                 tail = call.tail(int(left * 1000) or 1, until)
-                return await conn.call(tail, left + grace, late, on is not None), conn
+                return await conn.call(tail, left + grace, hear, on is not None), conn
             except NotSent as e:
                 if on is not None or attempt and not conn.leaving or monotonic() - began >= timeout:
                     raise ConnectionError(f"the request was not sent: {e}") from None

@@ -84,7 +84,12 @@ def fill(ns: bytes, key: bytes, token: bytes, value: bytes, flags: int, ttl: TTL
 
 
 def abandon(ns: bytes, key: bytes, token: bytes) -> Call:
-    return Call(_wire.FILL, (ns, binary(key), binary(token), NIL, NIL, NIL, uint(_wire.ABANDON)))
+    return abandon_encoded(ns, binary(key), token)
+
+
+def abandon_encoded(ns: bytes, key: bytes, token: bytes) -> Call:
+    """Give the token of a LEASE back, whose key is encoded already."""
+    return Call(_wire.FILL, (ns, key, binary(token), NIL, NIL, NIL, uint(_wire.ABANDON)))
 
 
 def store(
@@ -226,7 +231,15 @@ def present(answer: Sequence[Any]) -> bool:
     check(answer)
     if answer[1] not in (_wire.OK, _wire.MISS):
         raise _misplaced(answer)
-    return answer[1] == _wire.OK
+    return bool(answer[1] == _wire.OK)
+
+
+def deleted(answer: Sequence[Any], n: int) -> List[bool]:
+    """Return which keys of a DELETE had a value. Raise the first error of an item."""
+    had = [present(one) for one in items(answer)]
+    if len(had) != n:
+        raise Malformed(f"the sidecar's answer to DELETE has {len(had)} items for {n} keys")
+    return had
 
 
 def number(answer: Sequence[Any]) -> Optional[int]:
@@ -261,7 +274,7 @@ def changed(call: Call, answer: Sequence[Any]) -> Changes:
         version = _known(answer, _VERSION_AT[call.op])
     elif answer[1] == _wire.EXISTS:
         version = _known(answer, 2)
-    elif issubclass(BY_STATUS.get(answer[1], InternalError), NOTHING_DONE) and answer[1] > _wire.NOT_STORED:
+    elif nothing_done(answer):
         return []
     else:
         version = 0
@@ -269,9 +282,14 @@ def changed(call: Call, answer: Sequence[Any]) -> Changes:
 
 
 def _known(answer: Sequence[Any], at: int) -> int:
-    return answer[at] if len(answer) > at and type(answer[at]) is int and answer[at] > 0 else 0
+    return int(answer[at]) if len(answer) > at and type(answer[at]) is int and answer[at] > 0 else 0
 
 
 def unknown(call: Call, error: BaseException) -> Changes:
     """Return what a write that has failed may have changed."""
     return [] if isinstance(error, NOTHING_DONE) else [(key, 0) for key in call.keys]
+
+
+def nothing_done(answer: Sequence[Any]) -> bool:
+    """Report whether a write was surely not executed, by its answer."""
+    return bool(answer[1] > _wire.NOT_STORED) and issubclass(BY_STATUS.get(answer[1], InternalError), NOTHING_DONE)

@@ -127,6 +127,17 @@ class Connection:
             return self._told(id, waiter, deadline, late)
         return self._follow(id, waiter, deadline, late)
 
+    def post(self, end: _wire.Tail) -> None:
+        """Send a request whose answer nobody waits for, if that is possible now."""
+        if self.error is not None or not self._writing.acquire(False):
+            return
+        try:
+            self._write([], False, _wire.frame(self._id(), end), monotonic() + 0.1)
+        except (NotSent, TimeoutError, OSError):
+            pass
+        finally:
+            self._unlock_writing()
+
     def greet(self, hello: bytes, deadline: float) -> List[Any]:
         """Make the first call of the connection, whose id is HELLO_ID. Return its decoded answer."""
         self._lock_writing(deadline)
@@ -247,10 +258,11 @@ class Connection:
                         length, _, kind, its = _unpack_head(data)
                         if length + 4 == len(data) and kind == 0xCE and its == id:
                             self._waiting.pop(id, None)
-                            answer: Optional[bytes] = data
+                            answer = data
                             break
-                    answer = self._deliver(data, id)
-                    if answer is not None:
+                    mine = self._deliver(data, id)
+                    if mine is not None:
+                        answer = mine
                         break
                     if self.error is not None:
                         raise self.error

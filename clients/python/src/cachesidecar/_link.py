@@ -5,15 +5,15 @@ It has no thread of its own. A call that finds no connection makes one; other ca
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
+from functools import partial
 from time import monotonic
-from typing import Callable, List, Optional, Tuple, Union
+from typing import Any, Callable, List, Optional, Tuple, Union
 
-from . import _calls, _clock, _wire
+from . import _clock, _wire
 from ._calls import Call
-from ._connection import Connection, Late
+from ._connection import Connection
 from ._hello import Welcome, welcome
 from ._pace import MOVE_AGAIN, MOVE_FOR, Pace
 from ._settings import Settings
@@ -23,7 +23,11 @@ from .errors import Broken, CacheError, ClosedError, ConnectionError, NotSent, T
 #: How much longer a LEASE waits than it tells the sidecar: a token that comes late delays other callers.
 LEASE_GRACE = 0.1
 
+#: Welcomed is told of each greeting: the socket's path, the token, and what the sidecar has said.
 Welcomed = Callable[[str, str, Welcome], None]
+
+#: LateAnswer gets an answer that came after its call was given up: the call, its connection, and the answer.
+LateAnswer = Callable[[Call, Any, bytes], None]
 
 
 def until_ns(now_ns: int, timeout: float) -> int:
@@ -49,12 +53,16 @@ class Link:
         self.closed = False
         self.max_value = 0  # 0: not known before HELLO
 
-    def do(self, call: Call, timeout: float, on: Optional[Greeted] = None, late: Optional[Late] = None) -> Tuple[
-        bytes, Greeted
-    ]:
-        """Make a call, if need be over a second connection. on is the connection that a token came by."""
-        began = monotonic()
-        left, attempt = timeout, 0
+    def do(
+        self, call: Call, timeout: float, on: Optional[Greeted] = None, late: Optional[LateAnswer] = None,
+        began: float = 0.0, attempt: int = 0,
+    ) -> Tuple[bytes, Greeted]:
+        """Make a call, if need be over a second connection. on is the connection that a token came by.
+
+        attempt is 1 if the call has failed once already, since the moment began.
+        """
+        began = began or monotonic()
+        left = timeout if not attempt else max(0.001, timeout - (monotonic() - began))
         while True:
             conn = on or self.live
             if conn is None or on is None and not conn.alive:
@@ -62,8 +70,9 @@ class Link:
                 left = max(0.001, timeout - (monotonic() - began))
             until = until_ns(_clock.boot_ns(), left) if call.until_at and conn.welcome.one_clock else 0
             grace = LEASE_GRACE if call.op == _wire.LEASE else 0.0
+            hear = None if late is None else partial(late, call, conn)
             try:
-                return conn.call(call.tail(int(left * 1000) or 1, until), left + grace, late, on is not None), conn
+                return conn.call(call.tail(int(left * 1000) or 1, until), left + grace, hear, on is not None), conn
             except NotSent as e:
                 if on is not None or attempt and not conn.leaving or monotonic() - began >= timeout:
                     raise ConnectionError(f"the request was not sent: {e}") from None
@@ -73,7 +82,7 @@ class Link:
             attempt += 1
             left = max(0.001, timeout - (monotonic() - began))
 
-    def do_many(self, calls: List[Call], timeout: float) -> List[Union[bytes, Exception]]:
+    def do_many(self, calls: List[Call], timeout: float) -> Tuple[List[Union[bytes, Exception]], Greeted]:
         """Make calls that are sent together. None is repeated unless nothing was sent."""
         began = monotonic()
         for attempt in (0, 1):
@@ -89,7 +98,7 @@ class Link:
             return [
                 TimeoutError(f"no answer, its outcome is unknown: {a}") if isinstance(a, (Broken, NotSent)) else a
                 for a in answers
-            ]
+            ], conn
         raise AssertionError("unreachable")
 
     def get(self, timeout: float) -> Greeted:

@@ -82,7 +82,6 @@ class Loads(Generic[F]):
             if queue is None or queue.next is not flight:
                 return False
             queue.next = None
-            self._n -= 1
             return True
 
     def leave(self, flight: F) -> bool:

@@ -276,6 +276,11 @@ class Near:
         with self._lock:
             self._end()
 
+    def forked(self) -> None:
+        """Begin anew in a forked child, where the lock may be held for ever."""
+        self._lock = threading.Lock()
+        self._end()
+
     def _end(self) -> None:
         self.stream = self.lease = 0
         self._polls.clear()

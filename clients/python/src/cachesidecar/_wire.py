@@ -7,7 +7,7 @@ behind the id: the tail does not depend on the connection, so a call that is rep
 from __future__ import annotations
 
 import struct
-from typing import Any, List, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 import msgpack
 
@@ -169,11 +169,11 @@ def data(answer: Sequence[Any], at: int) -> bytes:
 
 def hello(client: str, token: str, namespace: str) -> bytes:
     """Return the first request of a connection."""
-    greeting = {"v": [1]}
-    told = {"client": client, "token": token, "ns": namespace}
-    body = msgpack.packb({**{k: v for k, v in told.items() if v}, **greeting})
+    told = {"client": client, "ns": namespace, "token": token}
+    greeting: Dict[str, Any] = {k: v for k, v in told.items() if v}
+    body = msgpack.packb({**greeting, "v": [1]})
     assert isinstance(body, bytes)
-    return frame(HELLO_ID, tail(HELLO, 0, body))
+    return frame(HELLO_ID, tail(HELLO, 1000, body))
 
 
 def namespace(name: Optional[str]) -> bytes:

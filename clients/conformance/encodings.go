@@ -1,0 +1,38 @@
+package main
+
+import (
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+
+	_ "embed"
+)
+
+//go:embed encodings.json
+var encodingsFile []byte
+
+// encoded is an example of the encodings of values: what bytes with flags decode to.
+type encoded struct {
+	Flags uint32 `json:"flags"`
+	Hex   string `json:"hex"`
+	Value *value `json:"value,omitempty"`
+	Error string `json:"error,omitempty"` // the kind of the error, in place of Value
+}
+
+// encodings returns the examples. Those without Hex get the bytes that this program writes.
+func encodings() (all []encoded, err error) {
+	if err := json.Unmarshal(encodingsFile, &all); err != nil {
+		return nil, fmt.Errorf("encodings.json: %w", err)
+	}
+	for i := range all {
+		if e := &all[i]; e.Hex == "" && e.Value != nil {
+			e.Value.spell()
+			b, flags, err := e.Value.encode()
+			if err != nil {
+				return nil, fmt.Errorf("encodings.json, %d: %w", i, err)
+			}
+			e.Hex, e.Flags = hex.EncodeToString(b), e.Flags&^0xff|flags
+		}
+	}
+	return all, nil
+}
