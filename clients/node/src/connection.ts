@@ -173,6 +173,9 @@ export class Connection {
     const r = this.reader.of(buf, from, to);
     r.owned = owned;
     const elements = r.array();
+    if (elements < 2) {
+      throw new Malformed('the sidecar\'s answer is malformed: it has no status');
+    }
     const id = r.uint();
     const status = r.uint();
     if (id === leavingId) {
