@@ -23,6 +23,7 @@ type options struct {
 	only    string
 	verbose bool
 	timeout time.Duration
+	restart time.Duration // between restarts of the sidecar; 0: conversations are played
 	command []string
 }
 
@@ -50,6 +51,7 @@ func parse(args []string, errors io.Writer) (o options, err error) {
 	f.StringVar(&ticks, "ticks", "", "the players, counted from 1, whose calls of one tick share a write: 1,2")
 	f.StringVar(&o.only, "only", "", "only conversations whose name contains this")
 	f.BoolVar(&o.verbose, "v", false, "name each conversation, also those that passed")
+	f.DurationVar(&o.restart, "restart", 0, "play no conversations, restart the sidecar after each such time")
 	f.DurationVar(&o.timeout, "timeout", 10*time.Minute, "how long the command may take")
 	if err := f.Parse(args); err != nil {
 		return o, err
@@ -82,6 +84,9 @@ func run(o options, stdout, stderr io.Writer) (status int, err error) {
 		return 1, err
 	}
 	defer os.RemoveAll(dir)
+	if o.restart > 0 {
+		return soak(ctx, o, root, dir, stdout, stderr)
+	}
 	r, err := start(root, dir)
 	if err != nil {
 		return 1, err
