@@ -57,7 +57,7 @@ type step struct {
 type call struct {
 	Do        string          `json:"do,omitempty"`
 	Key       *value          `json:"key,omitempty"`
-	Keys      []value         `json:"keys,omitempty"`
+	Keys      []value         `json:"keys,omitzero"`
 	Value     *value          `json:"value,omitempty"`
 	Version   json.RawMessage `json:"version,omitempty"` // a number, or "last"
 	TTLMS     *int64          `json:"ttl_ms,omitempty"`
@@ -75,7 +75,7 @@ type call struct {
 // want is the result of a call.
 type want struct {
 	Value     *value          `json:"value,omitempty"`
-	Values    []*value        `json:"values,omitempty"`
+	Values    []*value        `json:"values,omitzero"`
 	Bytes     *string         `json:"bytes,omitempty"` // hex
 	Flags     *uint32         `json:"flags,omitempty"`
 	Version   *uint64         `json:"version,omitempty"`
@@ -206,6 +206,12 @@ func (c call) prefixed(prefix string) call {
 			spelled.spell()
 			*v = &spelled
 		}
+	}
+	if c.Want != nil && c.Want.Value != nil {
+		w, v := *c.Want, *c.Want.Value
+		v.spell()
+		w.Value = &v
+		c.Want = &w
 	}
 	return c
 }

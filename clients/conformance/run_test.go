@@ -90,6 +90,31 @@ func left(t *testing.T) []string {
 	return all
 }
 
+// TestManifest checks that the manifest has none of the short forms of the files, and that
+// empty lists stay.
+func TestManifest(t *testing.T) {
+	all, err := load("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	empty := 0
+	for _, c := range all {
+		b, err := json.Marshal(c.steps("prefix:"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, short := range []string{`"of":`, `"count":`, `"repeat":`} {
+			if bytes.Contains(b, []byte(short)) {
+				t.Errorf("%s has %s", c.Name, short)
+			}
+		}
+		empty += bytes.Count(b, []byte(`"keys":[]`)) + bytes.Count(b, []byte(`"values":[]`))
+	}
+	if empty != 2 {
+		t.Errorf("%d empty lists, want 2", empty)
+	}
+}
+
 // TestEncodings holds the Go client to the examples of encodings.
 func TestEncodings(t *testing.T) {
 	all, err := encodings()
