@@ -25,6 +25,8 @@ def value_of(v: Dict[str, Any]) -> Any:
         return bytes.fromhex(v["bin"])
     if "int" in v:
         return int(v["int"])
+    if "of" in v:
+        return v["of"] * v["count"]
     return plain(v["msgpack"])
 
 
@@ -146,9 +148,9 @@ class Player:
             return got is MISS or got is None or got == 0
         if "value" in want:
             return same(got, value_of(want["value"]))
-        if "values" in want:
-            wanted = [v and value_of(v) for v in want["values"]]
-            return same([got.get(value_of(k)) for k in c["keys"]], wanted)
+        if c["do"] == "get_many":
+            wanted = [v and value_of(v) for v in want.get("values", [])]
+            return same([got.get(value_of(k)) for k in c.get("keys", [])], wanted)
         if "bytes" in want:
             return (
                 got is not None and got.data.hex() == want["bytes"] and got.flags == want.get("flags", got.flags)
@@ -214,11 +216,18 @@ class SyncPlayer(Player):
             outcomes[at] = self.do(client, calls[at])
 
         threads = [threading.Thread(target=run, args=(at,)) for at in range(len(calls))]
+        try:
+            conn: Any = client._link.get(GENEROUS)
+            conn._leading.acquire()  # no answer is read until all calls have begun
+        except CacheError:
+            conn = None
         for at, thread in enumerate(threads):
             before = sent(client)
             thread.start()
             if at + 1 < len(calls) and calls[at]["do"] != "get_or_set":
-                wait_for(lambda: sent(client) > before or not thread.is_alive())
+                wait_for(lambda: sent(client) != before or not thread.is_alive())
+        if conn is not None:
+            conn._leave()
         for thread in threads:
             thread.join()
         for c, outcome in zip(calls, outcomes):
