@@ -245,6 +245,15 @@ class AsyncClient(View):
         item = await self.get_item(key, stale_ok=stale_ok, no_load=no_load, timeout=timeout)
         return default if item is None else item.value
 
+    def _items(self, answer: List[Any], n: int, conn: Greeted) -> List[List[Any]]:
+        """Return the items of an answer to MGET, one for each key."""
+        items = _calls.items(answer)
+        if len(items) != n:
+            error = Malformed(f"the sidecar's answer to MGET has {len(items)} items for {n} keys")
+            conn.end(error)
+            raise error
+        return items
+
     def _item(self, key: bytes, answer: List[Any], conn: Greeted) -> Optional[Item]:
         try:
             return _calls.item(key, answer)
@@ -310,31 +319,37 @@ class AsyncClient(View):
         timeout: Optional[float] = None,
     ) -> Dict[Key, Any]:
         """Return the values of the keys that have one."""
+        found = await self.get_items(keys, fresh=fresh, stale_ok=stale_ok, no_load=no_load, timeout=timeout)
+        return {key: item.value for key, item in found.items()}
+
+    async def get_items(
+        self, keys: Iterable[Key], *, fresh: bool = False, stale_ok: bool = False, no_load: bool = False,
+        timeout: Optional[float] = None,
+    ) -> Dict[Key, Item]:
+        """Return the values of the keys that have one, as they are stored, and what is known about them."""
         given: Dict[bytes, Key] = {_calls.key_bytes(key): key for key in keys}
-        found: Dict[Key, Any] = {}
+        found: Dict[Key, Item] = {}
         left: List[bytes] = []
         for k, key in given.items():
             local = None if fresh else self._near_by(k)
             if local is None:
                 left.append(k)
             elif isinstance(local, Item):
-                found[key] = local.value
+                found[key] = local
         while left:
             some = left[: _wire.MAX_KEYS]
             asked = self._asked()
             call = _calls.mget(self._ns, some, self._options(fresh, stale_ok, no_load))
             answer, conn = await self._call(call, timeout)
             n = 0
-            for k, one in zip(some, _calls.items(answer)):
-                if one[1] == _wire.BUSY and n:
+            for k, one in zip(some, self._items(answer, len(some), conn)):
+                if one[1] == _wire.BUSY and n:  # not the first one, so that this ends
                     break  # the answer would be too long: the rest is asked for again
                 item = self._item(k, one, conn)
                 if item is not None:
-                    found[given[k]] = item.value
+                    found[given[k]] = item
                     self._keep(k, asked, conn.welcome.epoch, one)
                 n += 1
-            if not n:
-                raise Malformed("the sidecar's answer to MGET has no items")
             left = left[n:]
         return found
 
@@ -539,7 +554,7 @@ class AsyncClient(View):
     async def watch(
         self, keys: Iterable[Key] = (), *, all: bool = False, beat: float = 1.0
     ) -> AsyncIterator[Event]:
-        """Yield changes in the whole cluster as the sidecar hears of them, of these keys or of all. See Client.watch."""
+        """Yield changes in the whole cluster as the sidecar hears of them. See Client.watch."""
         names = [_calls.key_bytes(key) for key in keys]
         _feed.check_watch(names, beat)
         link = Link(self._core.settings)
@@ -713,7 +728,24 @@ class _Load:
                     filled = True  # perhaps
                 except CacheError:
                     pass
-        finally:
-            conn.tokens -= 1
+        except Exception:
             if not filled:
+                filled = True
+                await self._give_back(token, conn)
+            raise
+        else:
+            if not filled:
+                filled = True
+                await self._give_back(token, conn)
+        finally:
+            if not filled:  # interrupted: there is no time to wait
                 conn.post(_calls.abandon(client._ns, self._key, token).tail(int(client._timeout * 1000), 0))
+            conn.tokens -= 1
+
+    async def _give_back(self, token: bytes, conn: Greeted) -> None:
+        """Give the token back. If that fails, its time ends, or its connection has ended."""
+        client = self._client
+        try:
+            await client._call(_calls.abandon(client._ns, self._key, token), None, conn)
+        except CacheError:
+            pass

@@ -252,6 +252,15 @@ class Client(View):
         item = self._item(k, answer, conn)
         return default if item is None else item.value
 
+    def _items(self, answer: List[Any], n: int, conn: Greeted) -> List[List[Any]]:
+        """Return the items of an answer to MGET, one for each key."""
+        items = _calls.items(answer)
+        if len(items) != n:
+            error = Malformed(f"the sidecar's answer to MGET has {len(items)} items for {n} keys")
+            conn.end(error)
+            raise error
+        return items
+
     def _item(self, key: bytes, answer: List[Any], conn: Greeted) -> Optional[Item]:
         try:
             return _calls.item(key, answer)
@@ -317,31 +326,37 @@ class Client(View):
         timeout: Optional[float] = None,
     ) -> Dict[Key, Any]:
         """Return the values of the keys that have one."""
+        found = self.get_items(keys, fresh=fresh, stale_ok=stale_ok, no_load=no_load, timeout=timeout)
+        return {key: item.value for key, item in found.items()}
+
+    def get_items(
+        self, keys: Iterable[Key], *, fresh: bool = False, stale_ok: bool = False, no_load: bool = False,
+        timeout: Optional[float] = None,
+    ) -> Dict[Key, Item]:
+        """Return the values of the keys that have one, as they are stored, and what is known about them."""
         given: Dict[bytes, Key] = {_calls.key_bytes(key): key for key in keys}
-        found: Dict[Key, Any] = {}
+        found: Dict[Key, Item] = {}
         left: List[bytes] = []
         for k, key in given.items():
             local = None if fresh else self._near_by(k)
             if local is None:
                 left.append(k)
             elif isinstance(local, Item):
-                found[key] = local.value
+                found[key] = local
         while left:
             some = left[: _wire.MAX_KEYS]
             asked = self._asked()
             call = _calls.mget(self._ns, some, self._options(fresh, stale_ok, no_load))
             answer, conn = self._call(call, timeout)
             n = 0
-            for k, one in zip(some, _calls.items(answer)):
-                if one[1] == _wire.BUSY and n:
+            for k, one in zip(some, self._items(answer, len(some), conn)):
+                if one[1] == _wire.BUSY and n:  # not the first one, so that this ends
                     break  # the answer would be too long: the rest is asked for again
                 item = self._item(k, one, conn)
                 if item is not None:
-                    found[given[k]] = item.value
+                    found[given[k]] = item
                     self._keep(k, asked, conn.welcome.epoch, one)
                 n += 1
-            if not n:
-                raise Malformed("the sidecar's answer to MGET has no items")
             left = left[n:]
         return found
 
@@ -625,7 +640,9 @@ def _decode(message: bytes, conn: Optional[Greeted]) -> List[Any]:
 class _Load:
     """A get_or_set that has found nothing."""
 
-    def __init__(self, client: Client, key: bytes, loader: Callable[[], Any], ttl: TTL, flags: int, options: int) -> None:
+    def __init__(
+        self, client: Client, key: bytes, loader: Callable[[], Any], ttl: TTL, flags: int, options: int
+    ) -> None:
         self._client, self._key, self._loader, self._ttl = client, key, loader, ttl
         self._flags, self._options = flags, options
         self._loads = client._shared_state.loads
@@ -737,8 +754,25 @@ class _Load:
                     filled = True  # perhaps
                 except CacheError:
                     pass
-            return value
-        finally:
-            conn.tokens -= 1
+        except Exception:
             if not filled:
+                filled = True
+                self._give_back(token, conn)
+            raise
+        else:
+            if not filled:
+                filled = True
+                self._give_back(token, conn)
+        finally:
+            if not filled:  # interrupted: there is no time to wait
                 conn.post(_calls.abandon(client._ns, self._key, token).tail(int(client._timeout * 1000), 0))
+            conn.tokens -= 1
+        return value
+
+    def _give_back(self, token: bytes, conn: Greeted) -> None:
+        """Give the token back. If that fails, its time ends, or its connection has ended."""
+        client = self._client
+        try:
+            client._call(_calls.abandon(client._ns, self._key, token), None, conn)
+        except CacheError:
+            pass
