@@ -19,7 +19,7 @@ const npm = (args: string[], cwd: string): string => execFileSync('npm', [...arg
 function install(): string {
   const app = path.join(folder, 'app');
   if (!fs.existsSync(app)) {
-    const pack = (from: string): string => path.join(folder, npm(['pack', from, '--pack-destination', folder], root).trim());
+    const pack = (from: string): string => path.join(folder, npm(['pack', from, '--ignore-scripts', '--pack-destination', folder], root).trim());
     const tarballs = [pack('.'), pack('./node_modules/@msgpack/msgpack')];
     fs.mkdirSync(app);
     fs.writeFileSync(path.join(app, 'package.json'), '{"private": true}');
