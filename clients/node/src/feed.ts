@@ -81,10 +81,8 @@ export class Feed {
       }
     });
     const watched = new Watched(answer);
-    if (this.conn === conn) { // else it was to forget
-      this.epoch = watched.epoch;
-      this.seq = watched.seq;
-    }
+    this.epoch = watched.epoch; // nothing if it was to forget meanwhile: the connection is another one then
+    this.seq = watched.seq;
     return { watched, welcome: conn.welcome, sent };
   }
 

@@ -207,7 +207,8 @@ function long(b: Uint8Array, n: number, seedHi: number, seedLo: number): void {
   stripe(n - 64, 192 - 64 - 7);
   let sum = u64(BigInt(n) * prime64);
   for (let i = 0; i < 4; i++) {
-    const product = (acc[2 * i]! ^ key.readBigUInt64LE(11 + 16 * i)) * (acc[2 * i + 1]! ^ key.readBigUInt64LE(19 + 16 * i));
+    const a = acc[2 * i]! ^ key.readBigUInt64LE(11 + 16 * i);
+    const product = a * (acc[2 * i + 1]! ^ key.readBigUInt64LE(19 + 16 * i));
     sum = u64(sum + (u64(product) ^ product >> 64n));
   }
   hi = Number(sum >> 32n) | 0;
