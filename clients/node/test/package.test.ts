@@ -13,7 +13,8 @@ const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'cachesidecar-package'));
 process.on('exit', () => fs.rmSync(folder, { recursive: true, force: true }));
 
 const quiet = ['--offline', '--no-audit', '--no-fund', '--cache', path.join(folder, 'cache'), '--loglevel', 'error'];
-const npm = (args: string[], cwd: string): string => execFileSync('npm', [...args, ...quiet], { cwd, encoding: 'utf8' });
+const npm = (args: string[], cwd: string): string =>
+  execFileSync('npm', [...args, ...quiet], { cwd, encoding: 'utf8' });
 
 /** Packs the package and its dependency, and installs both into an empty folder. */
 function install(): string {
