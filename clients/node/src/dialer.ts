@@ -72,7 +72,7 @@ export class Dialer {
     return this.moves.moving;
   }
 
-  /** Waits until another attempt may be made, while the sidecar is started again. The call in flight holds the process. */
+  /** Waits until another attempt may be made. The call in flight holds the process. */
   nextTry(): Promise<void> {
     return new Promise((resolve) => setTimeout(resolve, moveAgain));
   }

@@ -37,7 +37,7 @@ export function encodeValue(v: Value): Encoded {
   if (typeof v === 'string') {
     return { bytes: Buffer.from(wellFormed(v)), flags: Encoding.text };
   }
-  if (typeof v === 'bigint' || typeof v === 'number' && Number.isSafeInteger(v) && !Object.is(v, -0)) {
+  if (typeof v === 'bigint' || typeof v === 'number' && Number.isSafeInteger(v)) {
     if (v < minInt || v > maxInt) {
       throw cacheError('too_large', `the number ${v} is beyond 64 bits with a sign: give a string`);
     }

@@ -21,8 +21,8 @@ export interface Told {
 }
 
 /**
- * Feed is a place in the sidecar's stream of changes. It has a connection of its own, which never holds the process, so
- * that its answers do not wait behind a long one.
+ * Feed is a place in the sidecar's stream of changes. It has a connection of its own, so that its answers do not wait
+ * behind a long one.
  */
 export class Feed {
   private readonly dialer: Dialer;
@@ -38,8 +38,9 @@ export class Feed {
     private readonly all: boolean,
     private readonly wait: number, // ms
     private readonly clock: Clock,
+    private readonly holds = false, // the process, while it waits
   ) {
-    this.dialer = new Dialer(core.settings, core, core.moves, true);
+    this.dialer = new Dialer(core.settings, core, core.moves, !holds);
   }
 
   /** Forgets the place: the next answer is a reset. */
@@ -80,10 +81,8 @@ export class Feed {
       }
     });
     const watched = new Watched(answer);
-    if (this.conn === conn) { // else it was to forget
-      this.epoch = watched.epoch;
-      this.seq = watched.seq;
-    }
+    this.epoch = watched.epoch; // nothing if it was to forget meanwhile: the connection is another one then
+    this.seq = watched.seq;
     return { watched, welcome: conn.welcome, sent };
   }
 
@@ -92,7 +91,9 @@ export class Feed {
     const most = Math.min(firstRest * 2 ** Math.min(tries, 10), lastRest);
     return new Promise((resolve) => {
       const timer = setTimeout(resolve, most / 2 + Math.random() * most / 2);
-      timer.unref();
+      if (!this.holds) {
+        timer.unref();
+      }
       this.wake = (): void => {
         clearTimeout(timer);
         resolve();

@@ -6,10 +6,10 @@
  *
  * @packageDocumentation
  */
-export {
-  type CallOptions, Client, type DeleteOptions, type FlushOptions, type GetOptions, type IncrOptions, type SetOptions,
-  type TouchOptions, type WriteOptions,
-} from './client.js';
+export type {
+  CallOptions, DeleteOptions, FlushOptions, GetOptions, IncrOptions, SetOptions, TouchOptions, WriteOptions,
+} from './calloptions.js';
+export { Client } from './client.js';
 export { AbortError } from './core.js';
 export { Encoding } from './encoding.js';
 export {

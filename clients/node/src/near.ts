@@ -4,7 +4,7 @@ import { type Clock, jumped, passed, read, type Reading } from './clock.js';
 import type { Connection } from './connection.js';
 import { decodeValue, Encoding } from './encoding.js';
 import { Follower } from './follower.js';
-import { Kept, KeptValues, overhead } from './kept.js';
+import { bufferOverhead, Kept, KeptValues, overhead } from './kept.js';
 import { Ledger, reaches } from './ledger.js';
 import type { Reader } from './reader.js';
 import type { Watched } from './watched.js';
@@ -250,7 +250,8 @@ export class Near {
     if (this.admits(space, hi, lo, versionHi, versionLo, asOfHi, asOfLo)) {
       const name = nameOf(key);
       const value = keepable(r.buf, v, key);
-      const cost = overhead + 2 * name.length + (typeof value === 'string' ? 2 * value.length : length);
+      const own = typeof value === 'string' ? 2 * value.length : length + bufferOverhead;
+      const cost = overhead + 2 * name.length + own;
       this.values.put(new Kept(
         space, name, hi, lo, value, v.flags, versionHi, versionLo, asOfHi, asOfLo, ttl, a.at, cost));
     }

@@ -26,6 +26,8 @@ export interface WatchOptions {
   all?: boolean | undefined;
   /** The time without events after which a beat comes, in milliseconds. Default 1,000. */
   beat?: number | undefined;
+  /** Whether a loop that waits holds the process. Default false: the process may end. */
+  ref?: boolean | undefined;
   signal?: AbortSignal | undefined;
 }
 
@@ -44,7 +46,7 @@ export async function* watch(
   if (core.closed) {
     throw closedError();
   }
-  const feed = new Feed(core, ns, o.all ?? false, Math.ceil(beat), systemClock);
+  const feed = new Feed(core, ns, o.all ?? false, Math.ceil(beat), systemClock, o.ref ?? false);
   feeds.add(feed);
   const stop = (): void => void feed.close();
   o.signal?.addEventListener('abort', stop, { once: true });

@@ -1,5 +1,5 @@
 // XXH3, the 64-bit hash of xxHash (Yann Collet), for up to 1,024 bytes. A number of 64 bits is two halves of 32 bits,
-// hi and lo: BigInt takes about ten times as long. Keys above 240 bytes are rare, and take the short way with BigInt.
+// hi and lo: BigInt takes five times as long. Keys above 240 bytes are rare, and take the short way with BigInt.
 
 const secret = Buffer.from(
   'b8fe6c3923a44bbe7c01812cf721ad1cded46de9839097db7240a4a4b7b3671fcb79e64eccc0e578825ad07dccff7221b8084674f743248e'
@@ -207,7 +207,8 @@ function long(b: Uint8Array, n: number, seedHi: number, seedLo: number): void {
   stripe(n - 64, 192 - 64 - 7);
   let sum = u64(BigInt(n) * prime64);
   for (let i = 0; i < 4; i++) {
-    const product = (acc[2 * i]! ^ key.readBigUInt64LE(11 + 16 * i)) * (acc[2 * i + 1]! ^ key.readBigUInt64LE(19 + 16 * i));
+    const a = acc[2 * i]! ^ key.readBigUInt64LE(11 + 16 * i);
+    const product = a * (acc[2 * i + 1]! ^ key.readBigUInt64LE(19 + 16 * i));
     sum = u64(sum + (u64(product) ^ product >> 64n));
   }
   hi = Number(sum >> 32n) | 0;

@@ -219,7 +219,8 @@ test('the encodings of values', { skip }, () => {
     const b = Buffer.from(e['hex'] as string, 'hex');
     const flags = e['flags'] as number;
     if ('error' in e) {
-      assert.throws(() => decodeValue(b, 0, b.length, flags, false, 'k'), { code: e['error'] as string }, JSON.stringify(e));
+      const want = { code: e['error'] as string };
+      assert.throws(() => decodeValue(b, 0, b.length, flags, false, 'k'), want, JSON.stringify(e));
       continue;
     }
     const want = valueOf(e['value'] as Json);

@@ -25,6 +25,8 @@ class Scene {
   watching: Request | undefined;
   seq = 0;
   attests = true;
+  mute = false;
+  readonly muted: Request[] = [];
   constructor(readonly server: Server, readonly client: Client, readonly clock: TestClock) {}
 
   static async start(t: TestContext, o: ClientOptions = {}): Promise<Scene> {
@@ -41,7 +43,9 @@ class Scene {
   }
 
   private on(q: Request): void {
-    if (q.op === 15) {
+    if (q.op === 15 && this.mute) {
+      this.muted.push(q);
+    } else if (q.op === 15) {
       if (q.body[2] === undefined || q.body[2] === null) {
         this.tell(q, { reset: true });
       } else {
@@ -58,7 +62,7 @@ class Scene {
     }
   }
 
-  private tell(q: Request, o: { reset?: boolean; events?: unknown }): void {
+  tell(q: Request, o: { reset?: boolean; events?: unknown }): void {
     const after = this.seq;
     this.seq += o.events === undefined ? 0 : 1;
     q.conn.answer(q.id, 0, {
@@ -180,9 +184,14 @@ test('a broken WATCH drops everything, and a new one begins', async (t) => {
   await until('WATCH', () => s.watching !== undefined);
   const { conn } = s.watching!;
   s.watching = undefined;
+  s.mute = true; // a new stream would drop everything too
   conn.socket.destroy();
   await until('the end', () => s.client.nearStats()!.entries === 0);
+  await until('a question', () => s.muted.length > 0);
+  assert.ok(!s.client.nearStats()!.following);
+  s.mute = false;
   s.clock.at++;
+  s.tell(s.muted[0]!, { reset: true });
   await until('a new stream', () => s.watching !== undefined);
   assert.ok(!await s.near());
   await s.fill();
