@@ -1,0 +1,551 @@
+"""Clients do everything at random while the sidecar is restarted, and every answer is checked.
+
+    go run ./clients/conformance -restart 5s -timeout 15m -- /usr/bin/python3 clients/python/tests/soak.py --seconds 600
+
+It prints counts, what was wrong, and what was left at the end.
+"""
+
+import argparse
+import asyncio
+import collections
+import faulthandler
+import gc
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Tuple
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, os.environ.get("SOAK_SRC", str(HERE.parent / "src")))
+sys.path.insert(0, str(HERE))
+
+from cachesidecar import AsyncClient, Client  # noqa: E402
+from cachesidecar.errors import CacheError  # noqa: E402
+import soaktruth as truth  # noqa: E402
+from soaktruth import Wrong, make, name_of, now_ns, parse  # noqa: E402
+
+WORKERS, THREADS, OWN = 4, 4, 8  # keys of one thread
+COUNTER, LOADED = OWN - 2, OWN - 1  # the last two are numbers for incr, and results of loaders
+KEYS = WORKERS * THREADS * OWN
+NEAR_BOUND = 0.3
+HUNG = 8.0  # s beyond its timeout within which a call must end
+
+
+class Worker:
+    """What the threads, or the tasks, of a process share."""
+
+    def __init__(self, number: int, folder: str, end: float) -> None:
+        self.number, self.end = number, end
+        self.table = truth.Table(folder + "/table", KEYS)
+        self.counts: "collections.Counter[str]" = collections.Counter()
+        self.loads = os.open(folder + "/loads", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self.report = os.open(folder + "/wrong", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self.clients: List[Any] = []
+        self.memory: List[int] = []
+
+    def wrong(self, what: str) -> None:
+        self.counts["wrong"] += 1
+        os.write(self.report, f"{now_ns()} worker {self.number} pid {os.getpid()}: {what}\n".encode())
+
+    def make_clients(self, kind: Any) -> None:
+        self.clients = [
+            kind(near_cache=4 << 20, near_bound=NEAR_BOUND), kind(near_cache=4 << 20, near_bound=NEAR_BOUND, shared_memory=False),
+            kind(), kind(shared_memory=False),
+        ]
+
+    def id(self, at: int) -> int:
+        return os.getpid() * 8 + at + 1
+
+    def bound(self, at: int) -> int:
+        return int(NEAR_BOUND * 1e9) if at < 2 else 0
+
+    def check(self, key: int, value: Any, asked: int, at: int) -> None:
+        kind = key % OWN
+        if kind == COUNTER:
+            number = int(value)
+            if number >> 32 != key:
+                raise Wrong(f"the number of key {key} is {value!r}")
+            seq = number & 0xFFFFFFFF
+        else:
+            seq, ttl = parse(key, value)
+            moment = self.table.acknowledged(key, seq)
+            if ttl and moment and asked > moment + ttl * 1_000_000 + truth.SLACK_NS:
+                raise Wrong(f"key {key}: number {seq} was read after its TTL")
+        self.table.check(key, seq, asked, self.id(at), self.bound(at))
+
+    def load(self, key: int) -> Callable[[], Any]:
+        def loader() -> Any:
+            began = now_ns()
+            seq = self.table.attempted(key)
+            time.sleep(random.random() * 0.02)
+            os.write(self.loads, f"{key} {seq} {began} {now_ns()}\n".encode())
+            if random.random() < 0.05:
+                raise LookupError("the loader fails")
+            return make(key, seq)
+        return loader
+
+    def aload(self, key: int) -> Callable[[], Any]:
+        async def loader() -> Any:
+            began = now_ns()
+            seq = self.table.attempted(key)
+            try:
+                await asyncio.sleep(random.random() * 0.02)
+            finally:
+                os.write(self.loads, f"{key} {seq} {began} {now_ns()}\n".encode())
+            if random.random() < 0.05:
+                raise LookupError("the loader fails")
+            return make(key, seq)
+        return loader
+
+    def sampled(self) -> None:
+        with open("/proc/self/statm") as f:
+            self.memory.append(int(f.read().split()[1]) * 4096)
+
+
+def near_hits(clients: List[Any]) -> Tuple[int, int]:
+    return sum(c.near_stats().hits for c in clients), sum(c._core.memory.hits for c in clients)
+
+
+# Each plan is a call and what to do with its answer. It is the same for threads and tasks: a call is given as the
+# client's method and its arguments, and the answer, or the error, is sent back.
+
+def plan(w: Worker, mine: int, at: int) -> Any:
+    """Choose something at random. It is a generator: it yields (method, arguments, keywords), and gets the answer."""
+    table, dice = w.table, random.random()
+    key = mine + random.randrange(OWN - 2)
+    asked = now_ns()
+    if dice < 0.35:  # any key
+        other = random.randrange(KEYS) if random.random() < 0.6 else key
+        options = {"fresh": True} if random.random() < 0.1 else {}
+        value = yield "get", (name_of(other),), options
+        if value is not None:
+            w.check(other, value, asked, at)
+            w.counts["hits"] += 1
+    elif dice < 0.40:
+        others = random.sample(range(KEYS), 12)
+        values = yield "get_many", ([name_of(k) for k in others],), {}
+        if not set(values) <= {name_of(k) for k in others}:
+            raise Wrong(f"get_many has other keys: {set(values)!r}")
+        for k in others:
+            if name_of(k) in values:
+                w.check(k, values[name_of(k)], asked, at)
+    elif dice < 0.58:
+        ttl = random.choice([0, 0, 0, 40, 400])
+        seq = table.attempt(key, w.id(at))
+        value = make(key, seq, ttl)
+        if seq % 11 == 0:
+            yield "set_many", ({name_of(key): value},), {"ttl": ttl / 1000 if ttl else None}
+        else:
+            yield "set", (name_of(key), value), {"ttl": ttl / 1000 if ttl else None, "flags": (seq & 0xFF) << 8}
+        table.acknowledge(key, seq)
+        value = yield "get", (name_of(key),), {}
+        if value is not None:
+            w.check(key, value, now_ns(), at)
+            w.counts["own writes read"] += 1
+    elif dice < 0.63:
+        item = yield "get_item", (name_of(key),), {"fresh": True}
+        if item is not None:
+            w.check(key, item.value, asked, at)
+            if item.flags & 0xFF not in (0, 2, 16, 32):
+                raise Wrong(f"key {key}: the flags are {item.flags:#x}")
+            seq = table.attempt(key, w.id(at))
+            stored = yield "compare_and_swap", (name_of(key), make(key, seq), item.version), {}
+            if stored:
+                table.acknowledge(key, seq)
+    elif dice < 0.68:
+        seq = table.attempt(key, w.id(at))
+        yield "delete", (name_of(key),), {}
+        table.acknowledge(key, seq)
+        value = yield "get", (name_of(key),), {}
+        if value is not None:
+            raise Wrong(f"key {key}: number {parse(key, value).seq} was read after the deletion {seq}")
+    elif dice < 0.76:
+        key = mine + COUNTER
+        seq = table.attempt(key, w.id(at))
+        number = yield "incr", (name_of(key),), {"initial": key << 32 | seq}
+        low = (number or 0) & 0xFFFFFFFF
+        if number is None or number >> 32 != key or low > seq:
+            raise Wrong(f"incr of key {key}, attempt {seq}: {number}")
+        for older in range(low, seq):
+            if table.acknowledged(key, older):
+                raise Wrong(f"incr of key {key}, attempt {seq}: {low} after {older} was acknowledged")
+        table.acknowledge(key, low)
+    elif dice < 0.94:
+        other = random.randrange(KEYS // OWN) * OWN + LOADED
+        loader = w.load(other) if hasattr(w.clients[0], "_shared_state") else w.aload(other)
+        if random.random() < 0.5:
+            value = yield "get_or_set", (name_of(other), loader), {"ttl": 2.0}
+        else:
+            value = yield "cached", (other, loader), {}
+        w.check(other, value, asked, at)
+        w.counts["loaded values"] += 1
+    elif dice < 0.98:
+        key = mine + LOADED
+        seq = table.attempt(key, w.id(at))  # what loaders return from now on
+        yield "delete", (name_of(key),), {}
+        table.acknowledge(key, seq)
+        asked = now_ns()
+        loader = w.load(key) if hasattr(w.clients[0], "_shared_state") else w.aload(key)
+        value = yield "get_or_set", (name_of(key), loader), {}
+        w.check(key, value, asked, at)
+    elif dice < 0.99:
+        yield "touch", (name_of(mine + LOADED), 5.0), {}
+    else:
+        yield "ping", (), {}
+
+
+def method(client: Any, name: str, args: Any, options: Dict[str, Any]) -> Any:
+    if name != "cached":
+        return getattr(client, name)(*args, **options)
+    key, loader = args
+    return client.cached(lambda n: loader(), ttl=2.0, key=lambda n: name_of(n))(key)
+
+
+def tiny(options: Dict[str, Any], name: str) -> float:
+    """Give few calls a tiny timeout. Return the time in which the call must end."""
+    if name not in ("cached", "get_or_set"):
+        if random.random() < 0.04:
+            options["timeout"] = random.choice([0.0001, 0.001, 0.005, 0.02])
+        return 1.0 + HUNG
+    return 12.0 + HUNG
+
+
+def refused(w: Worker, e: BaseException) -> None:
+    w.counts["error " + (e.kind if isinstance(e, CacheError) else type(e).__name__)] += 1
+    if isinstance(e, CacheError) and e.kind in ("internal", "bad_request", "encoding", "too_large", "not_stored"):
+        w.wrong(f"an error that must not be: {e!r}")
+
+
+def step(w: Worker, mine: int, at: int) -> None:
+    steps, answer = plan(w, mine, at), None
+    try:
+        while True:
+            name, args, options = steps.send(answer)
+            limit, began = tiny(options, name), time.monotonic()
+            w.counts["calls"] += 1
+            try:
+                answer = method(w.clients[at], name, args, options)
+            finally:
+                if time.monotonic() - began > limit:
+                    w.wrong(f"{name} took {time.monotonic() - began:.1f} s")
+    except StopIteration:
+        pass
+    except Wrong as e:
+        w.wrong(f"client {at}: {e}")
+    except (CacheError, LookupError) as e:
+        refused(w, e)
+
+
+def child(w: Worker, mine: int) -> None:
+    faulthandler.dump_traceback_later(30, exit=True)
+    random.seed()
+    before = w.counts["wrong"]
+    for _ in range(random.randrange(1, 30)):
+        step(w, mine, random.randrange(4))
+    if random.random() < 0.5:
+        for c in w.clients:
+            c.close()
+    os._exit(3 if w.counts["wrong"] > before else 0)
+
+
+def fork(w: Worker, mine: int) -> None:
+    """Fork in the middle of the other threads' calls. The keys are the child's until it has ended."""
+    w.counts["forks"] += 1
+    pid = os.fork()
+    if pid == 0:
+        try:
+            child(w, mine)
+        except BaseException as e:
+            w.wrong(f"the child has failed: {e!r}")
+        finally:
+            os._exit(4)
+    _, status = os.waitpid(pid, 0)
+    if status:
+        w.wrong(f"the child has ended with status {status:#x}")
+
+
+def close_early(w: Worker, mine: int) -> None:
+    """Close a client in the middle of a call of another thread."""
+    w.counts["closed early"] += 1
+    client = Client(near_cache=1 << 20, timeout=1.0)
+    thread = threading.Thread(target=lambda: closing_calls(w, client, mine))
+    thread.start()
+    time.sleep(random.random() * 0.01)
+    client.close()
+    thread.join(5)
+    if thread.is_alive():
+        w.wrong("a call goes on 5 s after its client was closed")
+
+
+def closing_calls(w: Worker, client: Client, mine: int) -> None:
+    for _ in range(1000):
+        key = mine + random.randrange(OWN - 2)
+        try:
+            value = client.get(name_of(key))
+            if value is not None:
+                parse(key, value)
+        except Wrong as e:
+            w.wrong(str(e))
+        except CacheError as e:
+            if e.kind == "closed":
+                return
+            time.sleep(0.001)
+
+
+def thread_main(w: Worker, number: int) -> None:
+    mine = (w.number * THREADS + number) * OWN
+    while time.time() < w.end:
+        dice = random.random()
+        if dice < 0.002:
+            fork(w, mine)
+        elif dice < 0.003:
+            close_early(w, mine)
+        else:
+            step(w, mine, random.randrange(4))
+
+
+def run_threads(w: Worker) -> Dict[str, Any]:
+    w.make_clients(Client)
+    threads = [threading.Thread(target=thread_main, args=(w, n)) for n in range(THREADS)]
+    for t in threads:
+        t.start()
+    while any(t.is_alive() for t in threads):
+        time.sleep(0.5)
+        w.sampled()
+        if time.time() > w.end + 60:
+            faulthandler.dump_traceback(sys.stderr, all_threads=True)
+            w.wrong("threads go on 60 s after the end")
+            os._exit(5)
+    hits = near_hits(w.clients)
+    for c in w.clients:
+        c.close()
+    w.clients = []
+    return {"near": hits[0], "shared": hits[1]}
+
+
+async def astep(w: Worker, mine: int, at: int) -> None:
+    steps, answer = plan(w, mine, at), None
+    try:
+        while True:
+            name, args, options = steps.send(answer)
+            limit, began = tiny(options, name), time.monotonic()
+            w.counts["calls"] += 1
+            try:
+                answer = await method(w.clients[at], name, args, options)
+            finally:
+                if time.monotonic() - began > limit:
+                    w.wrong(f"{name} took {time.monotonic() - began:.1f} s")
+    except StopIteration:
+        pass
+    except Wrong as e:
+        w.wrong(f"async client {at}: {e}")
+    except (CacheError, LookupError) as e:
+        refused(w, e)
+
+
+async def task_main(w: Worker, number: int) -> None:
+    mine = (w.number * THREADS + number) * OWN
+    while time.time() < w.end:
+        dice = random.random()
+        if dice < 0.06:
+            task = asyncio.ensure_future(astep(w, mine, random.randrange(4)))
+            await asyncio.sleep(random.random() * 0.004)
+            w.counts["cancels"] += not task.done()
+            task.cancel()
+            try:
+                await task
+            except asyncio.CancelledError:
+                pass
+        elif dice < 0.0615:
+            await afork(w, mine)
+        elif dice < 0.0625:
+            await aclose_early(w, mine)
+        else:
+            await astep(w, mine, random.randrange(4))
+
+
+async def afork(w: Worker, mine: int) -> None:
+    w.counts["forks"] += 1
+    pid = os.fork()
+    if pid == 0:
+        try:
+            faulthandler.dump_traceback_later(30, exit=True)
+            asyncio.set_event_loop(None)
+            asyncio._set_running_loop(None)
+            asyncio.new_event_loop().run_until_complete(achild(w, mine))
+            os._exit(0)
+        except BaseException as e:
+            w.wrong(f"the child has failed: {e!r}")
+        finally:
+            os._exit(4)
+    end = time.monotonic() + 40
+    while True:
+        gone, status = os.waitpid(pid, os.WNOHANG)
+        if gone:
+            break
+        await asyncio.sleep(0.005)
+        if time.monotonic() > end:
+            w.wrong("the child does not end")
+            return
+    if status:
+        w.wrong(f"the child has ended with status {status:#x}")
+
+
+async def achild(w: Worker, mine: int) -> None:
+    random.seed()
+    before = w.counts["wrong"]
+    for _ in range(random.randrange(1, 20)):
+        await astep(w, mine, random.randrange(4))
+    for c in w.clients:
+        await c.close()
+    if w.counts["wrong"] > before:
+        os._exit(3)
+
+
+async def aclose_early(w: Worker, mine: int) -> None:
+    w.counts["closed early"] += 1
+    client = AsyncClient(near_cache=1 << 20)
+    calls = [asyncio.ensure_future(client.get(name_of(mine + n))) for n in range(OWN - 2)]
+    calls.append(asyncio.ensure_future(client.get_or_set(name_of(mine + LOADED), w.aload(mine + LOADED))))
+    await asyncio.sleep(random.random() * 0.01)
+    await client.close()
+    done, left = await asyncio.wait(calls, timeout=5)
+    if left:
+        w.wrong("a call goes on 5 s after its client was closed")
+    for task in done:
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, (CacheError, LookupError)):
+            w.wrong(f"after close: {error!r}")
+
+
+def run_tasks(w: Worker) -> Dict[str, Any]:
+    async def main() -> Dict[str, Any]:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: w.wrong(f"the loop: {context!r}"))
+        w.make_clients(AsyncClient)
+        tasks = [asyncio.ensure_future(task_main(w, n)) for n in range(THREADS)]
+        while True:
+            done, left = await asyncio.wait(tasks, timeout=0.5)
+            w.sampled()
+            if not left:
+                break
+            if time.time() > w.end + 60:
+                w.wrong(f"tasks go on 60 s after the end: {left!r}")
+                os._exit(5)
+        for task in done:
+            task.result()
+        hits = near_hits(w.clients)
+        for c in w.clients:
+            await c.close()
+        w.clients = []
+        gc.collect()
+        await asyncio.sleep(0.3)
+        left_tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        if left_tasks:
+            w.wrong(f"tasks are left: {left_tasks!r}")
+        return {"near": hits[0], "shared": hits[1]}
+    return asyncio.run(main())
+
+
+def descriptors() -> List[str]:
+    found = []
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            found.append(os.readlink(f"/proc/self/fd/{fd}").split(":")[0])
+        except OSError:
+            pass
+    return sorted(found)
+
+
+def work(number: int, folder: str, end: float) -> None:
+    w = Worker(number, folder, end)
+    threading.excepthook = lambda a: w.wrong(f"a thread: {a.exc_value!r}")
+    sys.unraisablehook = lambda a: w.wrong(f"unraisable: {a.exc_value!r} {a.object!r}")
+    before = descriptors()
+    found = run_tasks(w) if number % 2 else run_threads(w)
+    gc.collect()
+    deadline = time.monotonic() + 5
+    while (threading.active_count() > 1 or descriptors() != before) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    if threading.active_count() > 1:
+        w.wrong(f"threads are left: {threading.enumerate()!r}")
+    after = collections.Counter(descriptors())
+    after.subtract(before)
+    if any(after.values()):
+        w.wrong(f"descriptors are left, by kind: {({k: n for k, n in after.items() if n})}")
+    half = len(w.memory) // 2
+    if half > 20:
+        settled, at_end = max(w.memory[half // 2 : half]), max(w.memory[-half // 4 :])
+        found["memory"] = f"{settled >> 20} MiB, at the end {at_end >> 20} MiB"
+        if at_end > settled * 1.1 + (10 << 20):
+            w.wrong(f"the memory has grown from {settled >> 20} MiB to {at_end >> 20} MiB")
+    print(json.dumps({**w.counts, **found}), flush=True)
+
+
+def overlaps(folder: str) -> Tuple[int, int, int]:
+    """Return the loads, those that overlap another one of their key, and those of them without a restart near.
+
+    A load that began after a later deletion may overlap those from before it.
+    """
+    spans = truth.restarts(os.environ.get("CACHESIDECAR_RESTARTS"))
+    by_key: Dict[Tuple[int, int], List[Tuple[int, int]]] = collections.defaultdict(list)
+    with open(folder + "/loads") as lines:
+        for line in lines:
+            key, seq, began, ended = map(int, line.split())
+            by_key[key, seq].append((began, ended))
+    n = over = alone = 0
+    for loads in by_key.values():
+        loads.sort()
+        n += len(loads)
+        for (_, ended), (began, _) in zip(loads, loads[1:]):
+            if began < ended:
+                over += 1
+                alone += not any(down - 1_500_000_000 < began < up + 1_500_000_000 for down, up in spans)
+    return n, over, alone
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seconds", type=float, default=600)
+    parser.add_argument("--worker", type=int)
+    parser.add_argument("--folder")
+    parser.add_argument("--end", type=float, default=0)
+    o = parser.parse_args()
+    faulthandler.enable()
+    if o.worker is not None:
+        work(o.worker, o.folder, o.end)
+        return 0
+    with tempfile.TemporaryDirectory() as folder:
+        end = time.time() + o.seconds
+        command = [sys.executable, __file__, "--folder", folder, "--end", str(end), "--worker"]
+        workers = [subprocess.Popen([*command, str(n)], stdout=subprocess.PIPE, text=True) for n in range(WORKERS)]
+        total: "collections.Counter[str]" = collections.Counter()
+        failed = 0
+        for n, p in enumerate(workers):
+            out, _ = p.communicate()
+            failed += p.returncode != 0
+            for name, count in (json.loads(out) if out else {}).items():
+                if isinstance(count, int):
+                    total[name] += count
+                else:
+                    print(f"worker {n}: {name} {count}")
+        for name in sorted(total):
+            print(f"{name}: {total[name]}")
+        n, over, alone = overlaps(folder)
+        print(f"loads: {n}, {over} of them overlap another of their key, {alone} without a restart near")
+        wrong = Path(folder, "wrong").read_text().splitlines() if Path(folder, "wrong").exists() else []
+        for line in wrong[:40]:
+            print(line)
+        if failed:
+            print(f"{failed} workers have failed")
+        print(f"{len(wrong)} wrong answers")
+        return 1 if wrong or failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
