@@ -31,6 +31,7 @@ extension = Extension(
     ["src/cachesidecar/_native.c"],
     depends=["src/cachesidecar/cachesidecar.h"],
     extra_compile_args=["-std=gnu11", "-O3", "-Wall", "-Wextra"],
+    extra_link_args=["-Wl,-s"],
     define_macros=[("Py_LIMITED_API", "0x030A0000")] if STABLE else [],
     py_limited_api=STABLE,
     optional=True,

@@ -63,7 +63,7 @@ def test_forged(what: str, name: str, file: Forger) -> None:
     file.forge(b"user:42", 48, "<Q", 1234)
     found = file.open(name).get(b"users", b"user:42", NOW)
     assert found and found[2] == 1234  # what is forged with care is found
-    file.put(PARTITIONS, NOW)  # an owner beyond the table would find a moment there
+    file.put(OWNERS + 8 * 256, NOW)  # an owner beyond the table would find a moment there
     file.forge(b"user:42", *FORGED[what])
     assert file.open(name).get(b"users", b"user:42", NOW) is None
 
@@ -132,10 +132,10 @@ def test_an_entry_at_the_end_of_the_file(name: str, file: Forger) -> None:
     size, lines, slot = len(file.map), file.word(32), file.slot(b"a")
     tag, hash = file.word(slot) >> 48 << 48, xxh3_64(b"a", file.word(NAMES + 24))
     for back in (1, 2):  # its head, or its value, would be beyond the end
-        file.put(slot, tag | lines - back)
+        file.put(slot, tag | 2 * lines - back)  # not below tail
         at = file.entry(b"a")
         head = struct.pack(
-            "<7QIIIIII", lines - back, hash, file.word(NAMES), file.word(NAMES + 8),
+            "<7QIIIIII", 2 * lines - back, hash, file.word(NAMES), file.word(NAMES + 8),
             file.word(PARTITIONS + 8 * (hash >> 50)), 0, 1, 3, 0, 0, 1, 300, 0,
         )  # fmt: skip
         body = (head + bytes(8) + b"a" + bytes(300))[: size - at]

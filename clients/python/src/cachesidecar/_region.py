@@ -23,7 +23,7 @@ ABSENT: Tuple[()] = ()  # the origin has no such key
 Found = Union[None, Tuple[()], Tuple[bytes, int, int, int]]  # None: ask the sidecar
 
 _MAGIC = 0x0A0D6D656D687363
-_MIN_SIZE, _MAX_SIZE, _MOST = 1 << 20, 1 << 40, 1 << 34
+_MIN_SIZE, _MAX_SIZE = 1 << 20, 1 << 40
 _MAX_VALUE, _MAX_NAMESPACE = 16384, 64
 _INT64_MAX = (1 << 63) - 1
 _CLOCKS = 2_000_000  # ns by which two readings of the boot clock may differ
@@ -162,8 +162,7 @@ class PureRegion:
             or words[_AT_SIZE] != size
             or buckets == 0
             or buckets & (buckets - 1) != 0
-            or buckets > _MOST
-            or not 4096 <= lines <= _MOST
+            or lines < 4096
             or self._log + _LINE * lines > size
         ):
             layout = words[1]
@@ -220,7 +219,7 @@ class PureRegion:
         bound = words[e.bound]
         age = now - certified
         return (
-            0 < certified <= _INT64_MAX
+            0 < certified  # one beyond int64 is far ahead of now
             and bound <= _INT64_MAX
             and -_CLOCKS <= age < bound - _CLOCKS
             and words[e.partition] == e.partition_generation
