@@ -77,7 +77,7 @@ class Worker:
             moment = self.table.acknowledged(key, seq)
             if ttl and moment and asked > moment + ttl * 1_000_000 + truth.SLACK_NS:
                 raise Wrong(f"key {key}: number {seq} was read after its TTL")
-        self.table.check(key, seq, asked, self.id(at), self.bound(at))
+        self.table.check(key, seq, asked, self.id(at), self.bound(at), truth.LATE if kind == COUNTER else 0)
 
     def load(self, key: int) -> Callable[[], Any]:
         def loader() -> Any:
@@ -163,14 +163,14 @@ def plan(w: Worker, mine: int, at: int) -> Any:
         yield "delete", (name_of(key),), {}
         table.acknowledge(key, seq)
         value = yield "get", (name_of(key),), {}
-        if value is not None:
+        if value is not None and table.acknowledged(key, seq):
             raise Wrong(f"key {key}: number {parse(key, value).seq} was read after the deletion {seq}")
     elif dice < 0.76:
         key = mine + COUNTER
         seq = table.attempt(key, w.id(at))
         number = yield "incr", (name_of(key),), {"initial": key << 32 | seq}
         low = (number or 0) & 0xFFFFFFFF
-        if number is None or number >> 32 != key or low > seq:
+        if number is None or number >> 32 != key or low > seq + truth.LATE:
             raise Wrong(f"incr of key {key}, attempt {seq}: {number}")
         for older in range(low, seq):
             if table.acknowledged(key, older):

@@ -13,8 +13,10 @@ import zlib
 from typing import Any, NamedTuple, Optional, Tuple
 
 RING = 512
-WORDS = 4 + 2 * RING  # of a key: attempted, client of the writer, two of reserve, then (seq, acknowledged) pairs
+WORDS = 4 + 2 * RING  # of a key: attempted, client of the writer, when it is settled and was, then (seq, acknowledged) pairs
 SLACK_NS = 30_000_000
+UNSETTLED_NS = 1_300_000_000
+LATE = 16  # increments of unknown outcome that may be executed after a later one
 NO_CLIENT = 0
 
 
@@ -43,6 +45,9 @@ class Table:
         """Take the next number of a key."""
         seq = self.attempted(key) + 1
         at = self._at(key, seq)
+        # A write whose outcome is unknown may be executed until its time is over: until then nothing is acknowledged.
+        self.words[key * WORDS + 3] = self.words[key * WORDS + 2]
+        self.words[key * WORDS + 2] = now_ns() + UNSETTLED_NS
         self.words[at + 1] = 0
         self.words[at] = seq
         self.words[key * WORDS + 1] = client
@@ -50,8 +55,9 @@ class Table:
         return seq
 
     def acknowledge(self, key: int, seq: int) -> None:
+        before = self.words[key * WORDS + 2] = self.words[key * WORDS + 3]
         at = self._at(key, seq)
-        if self.words[at] == seq:
+        if self.words[at] == seq and now_ns() > before:
             self.words[at + 1] = now_ns()
 
     def acknowledged(self, key: int, seq: int) -> int:
@@ -62,10 +68,10 @@ class Table:
     def _at(self, key: int, seq: int) -> int:
         return key * WORDS + 4 + 2 * (seq % RING)
 
-    def check(self, key: int, seq: int, asked: int, client: int, bound_ns: int) -> None:
+    def check(self, key: int, seq: int, asked: int, client: int, bound_ns: int, late: int = 0) -> None:
         """Refuse a value that was overwritten too long before the moment at which it was asked for."""
         latest = self.attempted(key)
-        if seq > latest:
+        if seq > latest + late:
             raise Wrong(f"key {key}: number {seq} was never written, the latest is {latest}")
         if client != NO_CLIENT and client == self.words[key * WORDS + 1]:
             bound_ns = 0

@@ -1,0 +1,386 @@
+import * as fs from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { crc32 } from './crc32.js';
+import { decodeValue } from '../src/encoding.js';
+import { CacheError, Client, type ClientOptions } from '../src/index.js';
+
+// Clients do everything at random while the sidecar is restarted, and every answer is checked.
+//
+//   go run ./clients/conformance -restart 5s -timeout 15m -- node clients/node/build/test/soak.js --seconds 600
+
+const seconds = Number(process.argv[process.argv.indexOf('--seconds') + 1] || 600);
+const writers = 24;
+const own = 8; // keys of a writer
+const counter = own - 2; // a number for incr
+const loaded = own - 1; // a result of loaders
+const nearBound = 300;
+const slack = 30;
+const late = 16; // increments of unknown outcome that may be executed after a later one
+const hung = 8000; // ms beyond its timeout within which a call must end
+
+const counts = new Map<string, number>();
+const count = (what: string, n = 1): void => void counts.set(what, (counts.get(what) ?? 0) + n);
+const wrongs: string[] = [];
+const wrong = (what: string): void => void wrongs.push(what);
+
+class Wrong extends Error {}
+
+const now = (): number => performance.now();
+const random = (n: number): number => Math.floor(Math.random() * n);
+const chance = (p: number): boolean => Math.random() < p;
+const nameOf = (key: number): string => `soak:${key}`;
+
+/** What is known of a key: it has one writer at a time. */
+class Key {
+  attempted = 0;
+  // A write whose outcome is unknown may be executed until its time is over: until then nothing is acknowledged.
+  private unsettled = 0;
+  private before = 0;
+  writer: Client | undefined;
+  readonly acknowledged = new Map<number, number>(); // the moments of the latest ones
+
+  attempt(client: Client): number {
+    this.writer = client;
+    this.before = this.unsettled;
+    this.unsettled = now() + 2500;
+    this.acknowledged.delete(++this.attempted - 500);
+    return this.attempted;
+  }
+
+  acknowledge(seq: number): void {
+    this.unsettled = this.before;
+    if (now() > this.unsettled) {
+      this.acknowledged.set(seq, now());
+    }
+  }
+}
+
+const keys = Array.from({ length: writers * own }, () => new Key());
+
+/** Refuses a value that was overwritten too long before the moment at which it was asked for. */
+function checkAge(key: number, seq: number, asked: number, by: By): void {
+  const k = keys[key]!;
+  if (seq > k.attempted + (key % own === counter ? late : 0)) {
+    throw new Wrong(`key ${key}: number ${seq} was never written, the latest is ${k.attempted}`);
+  }
+  const bound = by.near && k.writer !== by.client ? nearBound : 0;
+  for (const [later, at] of k.acknowledged) {
+    if (later > seq && asked - at > bound + slack) {
+      throw new Wrong(`key ${key}: number ${seq} was read, ${later} was acknowledged ${asked - at} ms before the read `
+        + `began, the bound is ${bound} ms`);
+    }
+  }
+}
+
+const pad = Buffer.alloc(200_000, 'a sentence with some bytes ');
+const sumOf = (key: number, seq: number, ttl: number, body: Buffer): number =>
+  crc32(Buffer.concat([Buffer.from(`${key} ${seq} ${ttl} `), body]));
+
+const plain = (n: bigint): number | bigint => (Number.isSafeInteger(Number(n)) ? Number(n) : n);
+
+/** Makes a value: its encoding and its length depend on the number. */
+function make(key: number, seq: number, ttl = 0): unknown {
+  const body = pad.subarray(0, seq % 37 === 0 ? 20_000 : seq % 211 === 0 ? 150_000 : random(400));
+  switch (seq % 4) {
+    case 0:
+      return Buffer.concat([Buffer.from(`${key} ${seq} ${ttl} ${sumOf(key, seq, ttl, body)} `), body]);
+    case 1: {
+      const text = 'é☃𝄞'.repeat(body.length / 9);
+      return `${key} ${seq} ${ttl} ${sumOf(key, seq, ttl, Buffer.from(text))} ${text}`;
+    }
+    case 2:
+      return { key, seq, ttl, sum: sumOf(key, seq, ttl, body), body, big: 1n << 60n, when: new Date(seq * 1000) };
+    default:
+      return plain((BigInt(seq) << 14n | BigInt(key)) << 20n | BigInt(sumOf(key, seq, 0, Buffer.alloc(0)) & 0xfffff));
+  }
+}
+
+/** Checks a value, whatever its encoding, and returns its number and its TTL. */
+function parse(key: number, v: unknown): { seq: number; ttl: number } {
+  if (typeof v === 'bigint' || typeof v === 'number') {
+    const n = BigInt(v);
+    const seq = Number(n >> 34n);
+    if (Number(n >> 20n & 0x3fffn) !== key || Number(n & 0xfffffn) !== (sumOf(key, seq, 0, Buffer.alloc(0)) & 0xfffff)
+      || (typeof v === 'number') !== Number.isSafeInteger(Number(n))) {
+      throw new Wrong(`the number ${v} at key ${key}`);
+    }
+    return { seq, ttl: 0 };
+  }
+  let at: number, seq: number, ttl: number, sum: number, body: Buffer, kind: number;
+  if (typeof v === 'string' || v instanceof Uint8Array) {
+    const data = Buffer.from(v as string);
+    const m = /^(\d+) (\d+) (\d+) (\d+) /.exec(data.subarray(0, 80).toString('latin1'));
+    [at, seq, ttl, sum] = (m ?? []).slice(1).map(Number) as [number, number, number, number];
+    body = data.subarray(m?.[0].length);
+    kind = typeof v === 'string' ? 1 : 0;
+  } else {
+    const m = v as { key: number; seq: number; ttl: number; sum: number; body: Buffer; big: bigint; when: Date };
+    ({ key: at, seq, ttl, sum, body } = m);
+    kind = m.big === 1n << 60n && m.when instanceof Date && m.when.getTime() === seq * 1000 ? 2 : -1;
+  }
+  if (at !== key || seq % 4 !== kind || sum !== sumOf(key, seq, ttl, body)) {
+    throw new Wrong(`key ${key}: a value of key ${at}, number ${seq}: ${String(v).slice(0, 80)}`);
+  }
+  return { seq, ttl };
+}
+
+interface By {
+  client: Client;
+  near: boolean;
+}
+
+function check(key: number, v: unknown, asked: number, by: By): void {
+  if (key % own === counter) {
+    const n = BigInt(v instanceof Uint8Array ? Buffer.from(v).toString() : v as number | bigint);
+    if (n >> 32n !== BigInt(key)) {
+      throw new Wrong(`the number of key ${key} is ${n}`);
+    }
+    checkAge(key, Number(n & 0xffffffffn), asked, by);
+    return;
+  }
+  const { seq, ttl } = parse(key, v);
+  const at = keys[key]!.acknowledged.get(seq);
+  if (ttl > 0 && at !== undefined && asked > at + ttl + slack) {
+    throw new Wrong(`key ${key}: number ${seq} was read after its TTL`);
+  }
+  checkAge(key, seq, asked, by);
+}
+
+/** Makes a call that must end in time; few get a tiny timeout, or a signal that ends it. */
+async function timed<T>(name: string, call: (o: { timeout?: number; signal?: AbortSignal }) => Promise<T>,
+  most = 1000): Promise<T> {
+  count('calls');
+  const o: { timeout?: number; signal?: AbortSignal } = {};
+  if (most === 1000 && chance(0.04)) {
+    o.timeout = [0.1, 1, 5, 20][random(4)]!;
+  }
+  if (chance(0.05)) {
+    o.signal = AbortSignal.timeout(random(5));
+    count('signals');
+  }
+  const began = now();
+  try {
+    return await call(o);
+  } finally {
+    if (now() - began > most + hung) {
+      wrong(`${name} took ${now() - began} ms`);
+    }
+  }
+}
+
+const loads: { key: number; seq: number; began: number; ended: number }[] = [];
+
+const loader = (key: number) => async (): Promise<unknown> => {
+  const load = { key, seq: keys[key]!.attempted, began: now(), ended: Infinity };
+  loads.push(load);
+  await sleep(random(20));
+  load.ended = now();
+  if (chance(0.05)) {
+    throw new RangeError('the loader fails');
+  }
+  return make(key, load.seq);
+};
+
+const actions: [number, (mine: number, by: By) => Promise<void>][] = [
+  [35, async (mine, by) => {
+    const key = chance(0.6) ? random(keys.length) : mine + random(own - 2);
+    const asked = now();
+    const v = await timed('get', (o) => by.client.get(nameOf(key), { ...o, fresh: chance(0.1) }));
+    if (v !== undefined) {
+      check(key, v, asked, by);
+      count('hits');
+    }
+  }],
+  [6, async (_, by) => {
+    const some = new Map(Array.from({ length: 12 }, () => random(keys.length)).map((k) => [nameOf(k), k]));
+    const asked = now();
+    for (const [name, v] of await timed('getMany', (o) => by.client.getMany(some.keys(), o))) {
+      check(some.get(name)!, v, asked, by);
+    }
+  }],
+  [18, async (mine, by) => {
+    const key = mine + random(own - 2);
+    const k = keys[key]!;
+    const seq = k.attempt(by.client);
+    const ttl = seq % 4 === 3 ? 0 : [0, 0, 0, 40, 400][random(5)]!;
+    await timed('set', (o) => by.client.set(nameOf(key), make(key, seq, ttl), {
+      ...o, ttl: ttl || undefined, flags: (seq & 0xff) << 8,
+    }));
+    k.acknowledge(seq);
+    const asked = now();
+    const v = await timed('get', (o) => by.client.get(nameOf(key), o));
+    if (v !== undefined) {
+      check(key, v, asked, by);
+      count('own writes read');
+    }
+  }],
+  [5, async (mine, by) => {
+    const key = mine + random(own - 2);
+    const asked = now();
+    const item = await timed('getItem', (o) => by.client.getItem(nameOf(key), { ...o, fresh: true }));
+    if (item !== undefined) {
+      check(key, decodeValue(item.value, 0, item.value.length, item.flags, true, nameOf(key)), asked, by);
+      const k = keys[key]!;
+      const seq = k.attempt(by.client);
+      const { stored } = await timed('compareAndSwap', (o) =>
+        by.client.compareAndSwap(nameOf(key), make(key, seq), item.version, o));
+      if (stored) {
+        k.acknowledge(seq);
+      }
+    }
+  }],
+  [5, async (mine, by) => {
+    const key = mine + random(own - 2);
+    const seq = keys[key]!.attempt(by.client);
+    await timed('delete', (o) => by.client.delete(nameOf(key), o));
+    keys[key]!.acknowledge(seq);
+    const v = await timed('get', (o) => by.client.get(nameOf(key), o));
+    if (v !== undefined && keys[key]!.acknowledged.has(seq)) {
+      throw new Wrong(`key ${key}: number ${parse(key, v).seq} was read after the deletion ${seq}`);
+    }
+  }],
+  [8, async (mine, by) => {
+    const key = mine + counter;
+    const k = keys[key]!;
+    const seq = k.attempt(by.client);
+    const n = await timed('incr', (o) =>
+      by.client.incr(nameOf(key), 1, { ...o, initial: BigInt(key) << 32n | BigInt(seq) }));
+    const low = Number(BigInt(n ?? 0) & 0xffffffffn);
+    if (n === undefined || BigInt(n) >> 32n !== BigInt(key) || low > seq + late) {
+      throw new Wrong(`incr of key ${key}, attempt ${seq}: ${n}`);
+    }
+    for (const older of k.acknowledged.keys()) {
+      if (older >= low) {
+        throw new Wrong(`incr of key ${key}, attempt ${seq}: ${low} after ${older} was acknowledged`);
+      }
+    }
+    k.acknowledge(low);
+  }],
+  [18, async (_, by) => {
+    const key = random(writers) * own + loaded;
+    const asked = now();
+    const v = await timed('getOrSet', (o) =>
+      by.client.getOrSet(nameOf(key), loader(key), { signal: o.signal, ttl: 2000 }), 12_000);
+    check(key, v, asked, by);
+    count('loaded values');
+  }],
+  [4, async (mine, by) => {
+    const key = mine + loaded;
+    const seq = keys[key]!.attempt(by.client); // what loaders return from now on
+    await timed('delete', (o) => by.client.delete(nameOf(key), o));
+    keys[key]!.acknowledge(seq);
+    const asked = now();
+    const v = await timed('getOrSet', (o) => by.client.getOrSet(nameOf(key), loader(key), { signal: o.signal }), 12_000);
+    check(key, v, asked, by);
+  }],
+  [0.2, async (mine) => {
+    count('closed early');
+    const client = new Client({ nearCache: { bytes: 1 << 20 } });
+    const calls: Promise<unknown>[] = Array.from({ length: own - 2 }, (_, n) => client.get(nameOf(mine + n)));
+    calls.push(client.getOrSet(nameOf(mine + loaded), loader(mine + loaded)));
+    const ended = Promise.allSettled(calls);
+    await sleep(random(10));
+    await client.close();
+    for (const one of await Promise.race([ended, sleep(5000, [], { ref: false })])) {
+      if (one.status === 'rejected' && !(one.reason instanceof CacheError) && !(one.reason instanceof RangeError)) {
+        wrong(`after close: ${one.reason}`);
+      }
+      count('ended after close');
+    }
+  }],
+];
+const weight = actions.reduce((sum, [n]) => sum + n, 0);
+
+function refused(e: unknown): void {
+  if (e instanceof Wrong) {
+    wrong(e.message);
+  } else if (e instanceof CacheError) {
+    count(`error ${e.code}`);
+    if (['internal', 'bad_request', 'encoding', 'too_large', 'not_stored'].includes(e.code)) {
+      wrong(`an error that must not be: ${e.stack}`);
+    }
+  } else if (e instanceof RangeError || (e as Error).name === 'AbortError' || (e as Error).name === 'TimeoutError') {
+    count(`error ${(e as Error).name}`);
+  } else {
+    wrong(`an error of another kind: ${(e as Error).stack}`);
+  }
+}
+
+async function writer(number: number, clients: By[], end: number): Promise<void> {
+  while (now() < end) {
+    let dice = Math.random() * weight;
+    const [, act] = actions.find(([n]) => (dice -= n) < 0) ?? actions[0]!;
+    try {
+      await act(number * own, clients[random(clients.length)]!);
+    } catch (e) {
+      refused(e);
+    }
+    if (chance(0.02)) {
+      await sleep(random(20));
+    }
+  }
+}
+
+/** Returns the loads, those that overlap another one of the same state, and those of them without a restart near. */
+function overlaps(): string {
+  const file = process.env['CACHESIDECAR_RESTARTS'];
+  // The file has the boot clock. Which moment of this process's clock that is, a bracket tells well enough.
+  const lines = file === undefined ? [] : fs.readFileSync(file, 'utf8').trim().split('\n');
+  const shift = now() - Number(fs.readFileSync('/proc/uptime', 'utf8').split(' ')[0]) * 1000;
+  const restarts = lines.filter((l) => l !== '').map((l) => Number(l.split(' ')[2]) / 1e6 + shift);
+  const last = new Map<string, number>();
+  let over = 0, alone = 0;
+  for (const l of loads.sort((a, b) => a.began - b.began)) {
+    const id = `${l.key} ${l.seq}`;
+    if (l.began < (last.get(id) ?? 0)) {
+      over++;
+      alone += restarts.some((r) => Math.abs(r - l.began) < 1500) ? 0 : 1;
+    }
+    last.set(id, Math.max(last.get(id) ?? 0, l.ended));
+  }
+  return `loads: ${loads.length}, ${over} of them overlap another of their key, ${alone} without a restart near`;
+}
+
+// @types/node does not have it yet.
+const resources = (process as unknown as { getActiveResourcesInfo(): string[] }).getActiveResourcesInfo;
+const descriptors = (): number => fs.readdirSync('/proc/self/fd').length;
+
+async function main(): Promise<void> {
+  process.on('unhandledRejection', (e) => wrong(`unhandled rejection: ${(e as Error)?.stack}`));
+  process.on('warning', (e) => wrong(`warning: ${e.stack}`));
+  await sleep(10);
+  const before = { fds: descriptors(), resources: resources().length };
+  const near: ClientOptions = { nearCache: { bytes: 4 << 20, bound: nearBound } };
+  const clients = [near, near, {}, {}].map((o) => ({ client: new Client(o), near: 'nearCache' in o }));
+  const memory: number[] = [];
+  const sampler = setInterval(() => memory.push(process.memoryUsage.rss()), 500);
+  const end = now() + seconds * 1000;
+  await Promise.all(Array.from({ length: writers }, (_, n) => writer(n, clients, end)));
+  clearInterval(sampler);
+  count('near hits', clients.reduce((sum, c) => sum + (c.client.nearStats()?.hits ?? 0), 0));
+  await Promise.all(clients.map((c) => c.client.close()));
+  for (let i = 0; i < 100 && (descriptors() > before.fds || resources().length > before.resources + 1); i++) {
+    await sleep(50);
+  }
+  if (descriptors() > before.fds) {
+    wrong(`descriptors: ${before.fds} before, ${descriptors()} after`);
+  }
+  if (resources().length > before.resources + 1) { // one is the timer of the last sleep
+    wrong(`resources: ${before.resources} before, after: ${resources().join(', ')}`);
+  }
+  const half = memory.length >> 1;
+  if (half > 20) {
+    const settled = Math.max(...memory.slice(half >> 1, half));
+    const last = Math.max(...memory.slice(-half >> 2));
+    console.log(`memory ${settled >> 20} MiB, at the end ${last >> 20} MiB`);
+    if (last > settled * 1.1 + (10 << 20)) {
+      wrong(`the memory has grown from ${settled >> 20} MiB to ${last >> 20} MiB`);
+    }
+  }
+  console.log([...counts].sort().map(([k, n]) => `${k}: ${n}`).join('\n'));
+  console.log(overlaps());
+  console.log([...wrongs.slice(0, 40), `${wrongs.length} wrong answers`].join('\n'));
+  process.exitCode = wrongs.length > 0 ? 1 : 0;
+}
+
+void main();
