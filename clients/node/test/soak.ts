@@ -343,7 +343,14 @@ function overlaps(): string {
 
 // @types/node does not have it yet.
 const resources = (process as unknown as { getActiveResourcesInfo(): string[] }).getActiveResourcesInfo;
-const descriptors = (): number => fs.readdirSync('/proc/self/fd').length;
+const links = (): string[] => fs.readdirSync('/proc/self/fd').map((fd) => {
+  try {
+    return fs.readlinkSync(`/proc/self/fd/${fd}`);
+  } catch {
+    return 'closed';
+  }
+}).sort();
+const descriptors = (): number => links().length;
 
 async function main(): Promise<void> {
   process.on('unhandledRejection', (e) => wrong(`unhandled rejection: ${(e as Error)?.stack}`));
@@ -363,7 +370,7 @@ async function main(): Promise<void> {
     await sleep(50);
   }
   if (descriptors() > before.fds) {
-    wrong(`descriptors: ${before.fds} before, ${descriptors()} after`);
+    wrong(`descriptors: ${before.fds} before, ${descriptors()} after: ${links().join(' ')}`);
   }
   if (resources().length > before.resources + 1) { // one is the timer of the last sleep
     wrong(`resources: ${before.resources} before, after: ${resources().join(', ')}`);

@@ -90,6 +90,7 @@ class Link:
                 raise type(refused)(f"not connected: {refused}")
             # A task of its own: a caller that is cancelled does not take the connection from the others.
             self._dialing = asyncio.ensure_future(self._redial())
+            self._dialing.add_done_callback(_retrieve)
         dialing = self._dialing
         await asyncio.wait([dialing], timeout=max(0.0, deadline - monotonic()))
         if not dialing.done():
@@ -166,6 +167,12 @@ class Link:
         if conn is not None:
             conn.forget()
         self._pace = Pace()
+
+
+def _retrieve(dialing: "asyncio.Task[Greeted]") -> None:
+    """Take the error of a dial whose callers have all left, so that asyncio does not report it."""
+    if not dialing.cancelled():
+        dialing.exception()
 
 
 async def _connect(path: str, deadline: float) -> socket.socket:

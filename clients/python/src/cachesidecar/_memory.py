@@ -47,19 +47,24 @@ class Memory:
         if self._attach is None or "shared" not in welcome.features or self.region is not None:
             return
         with self._lock:
-            if self._attaching is not None and self._attaching.is_alive():
+            attach = self._attach  # None: closed meanwhile
+            if attach is None or self._attaching is not None and self._attaching.is_alive():
                 return
-            thread = threading.Thread(target=self._run, args=(path, token), name="cachesidecar-attach", daemon=True)
-            self._attaching = thread
+            thread = threading.Thread(
+                target=self._run, args=(attach, path, token), name="cachesidecar-attach", daemon=True
+            )
             thread.start()
+            self._attaching = thread
 
-    def _run(self, path: str, token: str) -> None:
-        assert self._attach is not None
+    def _run(self, attach: Attach, path: str, token: str) -> None:
         hello = {**self._hello, "token": token} if token else self._hello
-        self.region = self._attach(path, hello, self._timeout)
+        region = attach(path, hello, self._timeout)
+        if self._attach is not None:
+            self.region = region
 
     def close(self) -> None:
-        thread, self._attach = self._attaching, None
+        with self._lock:
+            thread, self._attach = self._attaching, None
         if thread is not None and thread is not threading.current_thread():
             thread.join(2 * self._timeout)
         self.region = None
