@@ -213,7 +213,7 @@ def tiny(options: Dict[str, Any], name: str) -> float:
         if random.random() < 0.04:
             options["timeout"] = random.choice([0.0001, 0.001, 0.005, 0.02])
         return 1.0 + HUNG
-    return 12.0 + HUNG
+    return HUNG  # less than wait_timeout: a token that is neither filled nor abandoned is found
 
 
 def refused(w: Worker, e: BaseException) -> None:
