@@ -4,6 +4,7 @@ import { test } from 'node:test';
 import { inspect, isDeepStrictEqual } from 'node:util';
 import { CacheError, Client, type ClientOptions, type Item, type Key, NO_EXPIRY } from '../src/index.js';
 import { decodeValue, encodeValue } from '../src/encoding.js';
+import { integerOf, valueOf } from './values.js';
 
 // The conversations of clients/conformance, played by this client.
 
@@ -12,44 +13,6 @@ type Json = Record<string, any>; // eslint-disable-line @typescript-eslint/no-ex
 const path = process.env['CONFORMANCE'];
 const skip = path === undefined && 'run "go run ./clients/conformance -- npm test" in the project\'s folder';
 const manifest: Json = path === undefined ? {} : JSON.parse(fs.readFileSync(path, 'utf8')) as Json;
-
-function msgpackOf(v: unknown): unknown {
-  if (Array.isArray(v)) {
-    return v.map(msgpackOf);
-  }
-  if (typeof v !== 'object' || v === null) {
-    return v;
-  }
-  const m = v as Json;
-  if (typeof m['$bin'] === 'string') {
-    return Buffer.from(m['$bin'], 'hex');
-  }
-  if (typeof m['$time'] === 'string') {
-    return new Date(m['$time']);
-  }
-  if (typeof m['$int'] === 'string') {
-    return integerOf(m['$int']);
-  }
-  return Object.fromEntries(Object.entries(m).map(([k, e]) => [k, msgpackOf(e)]));
-}
-
-function integerOf(s: string): number | bigint {
-  const n = Number(s);
-  return Number.isSafeInteger(n) ? n : BigInt(s);
-}
-
-function valueOf(v: Json): unknown {
-  if ('of' in v) {
-    return (v['of'] as string).repeat(v['count'] as number);
-  }
-  if ('text' in v) {
-    return v['text'];
-  }
-  if ('bin' in v) {
-    return Buffer.from(v['bin'] as string, 'hex');
-  }
-  return 'int' in v ? integerOf(v['int'] as string) : msgpackOf(v['msgpack']);
-}
 
 /** Player plays a conversation. */
 class Player {

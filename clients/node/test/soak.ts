@@ -38,8 +38,8 @@ class Key {
   // A write whose outcome is unknown may be executed until its time is over: until then nothing is acknowledged.
   private unsettled = 0;
   private before = 0;
-  writer: Client | undefined;
-  readonly acknowledged = new Map<number, number>(); // the moments of the latest ones
+  private writer: Client | undefined;
+  readonly acknowledged = new Map<number, { at: number; by: Client | undefined }>(); // the latest ones
 
   attempt(client: Client): number {
     this.writer = client;
@@ -52,7 +52,7 @@ class Key {
   acknowledge(seq: number): void {
     this.unsettled = this.before;
     if (now() > this.unsettled) {
-      this.acknowledged.set(seq, now());
+      this.acknowledged.set(seq, { at: now(), by: this.writer });
     }
   }
 }
@@ -65,8 +65,8 @@ function checkAge(key: number, seq: number, asked: number, by: By): void {
   if (seq > k.attempted + (key % own === counter ? late : 0)) {
     throw new Wrong(`key ${key}: number ${seq} was never written, the latest is ${k.attempted}`);
   }
-  const bound = by.near && k.writer !== by.client ? nearBound : 0;
-  for (const [later, at] of k.acknowledged) {
+  for (const [later, { at, by: writer }] of k.acknowledged) {
+    const bound = by.near && writer !== by.client ? nearBound : 0; // a client sees its own writes at once
     if (later > seq && asked - at > bound + slack) {
       throw new Wrong(`key ${key}: number ${seq} was read, ${later} was acknowledged ${asked - at} ms before the read `
         + `began, the bound is ${bound} ms`);
@@ -141,7 +141,7 @@ function check(key: number, v: unknown, asked: number, by: By): void {
     return;
   }
   const { seq, ttl } = parse(key, v);
-  const at = keys[key]!.acknowledged.get(seq);
+  const at = keys[key]!.acknowledged.get(seq)?.at;
   if (ttl > 0 && at !== undefined && asked > at + ttl + slack) {
     throw new Wrong(`key ${key}: number ${seq} was read after its TTL`);
   }

@@ -144,9 +144,10 @@ def plan(w: Worker, mine: int, at: int) -> Any:
         else:
             yield "set", (name_of(key), value), {"ttl": ttl / 1000 if ttl else None, "flags": (seq & 0xFF) << 8}
         table.acknowledge(key, seq)
+        asked = now_ns()
         value = yield "get", (name_of(key),), {}
         if value is not None:
-            w.check(key, value, now_ns(), at)
+            w.check(key, value, asked, at)
             w.counts["own writes read"] += 1
     elif dice < 0.63:
         item = yield "get_item", (name_of(key),), {"fresh": True}
