@@ -16,9 +16,8 @@ const loaded = own - 1; // a result of loaders
 const nearBound = 300;
 const slack = 30;
 const late = 16; // increments of unknown outcome that may be executed after a later one
-// Milliseconds beyond its timeout within which a call must end. It is less than waitTimeout, so that a token that is
-// neither filled nor abandoned is found.
-const hung = 8000;
+const hung = 8000; // ms beyond its timeout within which a call must end
+const loading = 4000; // ms for getOrSet, less than from restart to restart: a token that is given to nobody is found
 
 const counts = new Map<string, number>();
 const count = (what: string, n = 1): void => void counts.set(what, (counts.get(what) ?? 0) + n);
@@ -263,17 +262,20 @@ const actions: [number, (mine: number, by: By) => Promise<void>][] = [
     const key = random(writers) * own + loaded;
     const asked = now();
     const v = await timed('getOrSet', (o) =>
-      by.client.getOrSet(nameOf(key), loader(key), { signal: o.signal, ttl: 2000 }), hung);
+      by.client.getOrSet(nameOf(key), loader(key), { signal: o.signal, ttl: 2000 }), loading);
     check(key, v, asked, by);
     count('loaded values');
   }],
   [4, async (mine, by) => {
+    if ((mine / own) % 2 === 0) {
+      return; // a deletion ends tokens: half of the keys have none
+    }
     const key = mine + loaded;
     const seq = keys[key]!.attempt(by.client); // what loaders return from now on
     await timed('delete', (o) => by.client.delete(nameOf(key), o));
     keys[key]!.acknowledge(seq);
     const asked = now();
-    const v = await timed('getOrSet', (o) => by.client.getOrSet(nameOf(key), loader(key), { signal: o.signal }), hung);
+    const v = await timed('getOrSet', (o) => by.client.getOrSet(nameOf(key), loader(key), { signal: o.signal }), loading);
     check(key, v, asked, by);
   }],
   [0.2, async (mine) => {

@@ -186,7 +186,7 @@ def plan(w: Worker, mine: int, at: int) -> Any:
             value = yield "cached", (other, loader), {}
         w.check(other, value, asked, at)
         w.counts["loaded values"] += 1
-    elif dice < 0.98:
+    elif dice < 0.98 and mine // OWN % 2:  # a deletion ends tokens: half of the keys have none
         key = mine + LOADED
         seq = table.attempt(key, w.id(at))  # what loaders return from now on
         yield "delete", (name_of(key),), {}
@@ -214,7 +214,7 @@ def tiny(options: Dict[str, Any], name: str) -> float:
         if random.random() < 0.04:
             options["timeout"] = random.choice([0.0001, 0.001, 0.005, 0.02])
         return 1.0 + HUNG
-    return HUNG  # less than wait_timeout: a token that is neither filled nor abandoned is found
+    return 4.0  # less than from restart to restart: a token that is neither filled nor abandoned is found
 
 
 def refused(w: Worker, e: BaseException) -> None:
