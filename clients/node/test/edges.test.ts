@@ -235,7 +235,6 @@ test('msgpack: integers stay integers, and what would not come back is refused',
     '93cf000000012a05f200d3fffffffed5fa0e0081a161cf001fffffffffffff');
   assert.deepEqual(decode(encodeValue({ a: new Date(5), b: Buffer.from([1]), c: 5e9, d: 1.5 }).bytes),
     { a: new Date(5), b: new Uint8Array([1]), c: 5e9, d: 1.5 });
-  // eslint-disable-next-line no-sparse-arrays
   assert.throws(() => encodeValue([1, , 2]), TypeError);
   assert.throws(() => encodeValue(JSON.parse('{"__proto__": 1}')), TypeError);
 });
@@ -245,7 +244,8 @@ test('msgpack that lies about its lengths, or is no text, or no time, is an enco
   const arrays = Buffer.from('dcffff'.repeat(1000), 'hex');
   const rooms = Buffer.from('dd00ffffff'.repeat(60), 'hex'); // 8 GB
   for (const b of [lies, arrays, rooms, Buffer.from('a2fffe', 'hex'), Buffer.from('d9', 'hex'),
-    Buffer.from('c0c0', 'hex'), Buffer.from('c70cff000000007fffffff00000000', 'hex'), Buffer.from('91'.repeat(100_000), 'hex')]) {
+    Buffer.from('c0c0', 'hex'), Buffer.from('c70cff000000007fffffff00000000', 'hex'),
+    Buffer.from('91'.repeat(100_000), 'hex')]) {
     assert.throws(() => decodeValue(b, 0, b.length, 32, false, 'k'), code('encoding'), b.toString('hex', 0, 20));
   }
   const good = encodeValue({ a: ['ä', 'x'.repeat(70_000)], b: Array.from({ length: 70_000 }, () => null) });
