@@ -146,6 +146,9 @@ export class Client {
 
   /** Returns the values of those keys that have one. */
   async getMany<T = unknown, K extends Key = Key>(keys: Iterable<K>, o?: GetOptions): Promise<Map<K, T>> {
+    if (o?.signal?.aborted) {
+      throw new AbortError(o.signal);
+    }
     const found = new Map<K, T>();
     let left: K[] = [];
     for (const key of keys) {

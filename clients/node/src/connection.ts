@@ -19,6 +19,10 @@ const maxQueued = 32 << 20; // bytes of requests that the sidecar has not taken 
 const overdue = 10_000; // ms after which a call that was given up ends the connection
 const closesAfter = 2_000; // ms for which a sidecar that ends still sends answers
 const leavingId = 0; // calls have other ids
+const width = 1 << 25; // slots: above maxInFlight and maxLoads together, since tokens are filled beyond maxInFlight
+const catchUp = 500; // ms for which an event loop that was blocked may read before calls are given up
+const catchUps = 3; // in a row: an event loop that is always late still gives calls up
+const late = 20; // ms by which a timer of an event loop that is not blocked may be late
 
 interface Chunk {
   n: number; // of the write
@@ -39,8 +43,7 @@ export class Connection {
   private readonly out = new Writer();
   private readonly reader = new Reader();
   private readonly input: Input;
-  private readonly size: number; // slots; an id is a generation and a slot
-  private readonly slots: (Call | undefined)[] = [];
+  private readonly slots: (Call | undefined)[] = []; // an id is a generation and a slot
   private readonly generations: number[] = [];
   private readonly free: number[] = [];
   private used = 0; // slots
@@ -50,6 +53,7 @@ export class Connection {
   private chunk = 1;
   private lastOfChunk: Call | undefined;
   private written = 0; // chunks that the system has taken
+  private handed = 0; // chunks that the system may have in part: it takes all that wait in one write
   private readonly pending: Chunk[] = [];
   private sweepAt = Infinity;
   private timer: NodeJS.Timeout | undefined;
@@ -57,7 +61,6 @@ export class Connection {
   private readonly flushNow = (): void => this.flush();
 
   constructor(readonly socket: Socket, readonly maxInFlight: number, private readonly owner: Owner) {
-    this.size = 1 << Math.max(2, 32 - Math.clz32(maxInFlight - 1));
     this.input = new Input((buf, from, to, owned) => this.frame(buf, from, to, owned));
   }
 
@@ -92,11 +95,12 @@ export class Connection {
       call.deadline = now + call.timeout;
     }
     const left = Math.min(Math.max(1, Math.floor(call.deadline - now)), limits.timeout);
-    call.id = generation * this.size + slot;
+    call.id = generation * width + slot;
     call.began = now;
     const at = this.out.n;
     try {
       call.encode(call, this.out, call.id, left);
+      this.checkSize(this.out.n - at);
     } catch (e) {
       this.out.n = at;
       this.free.push(slot);
@@ -118,9 +122,18 @@ export class Connection {
     return true;
   }
 
+  /** Refuses a request for which the sidecar would close the connection. */
+  private checkSize(n: number): void {
+    const most = this.welcome?.limits.value ?? 0;
+    if (most > 0 && n > most + 0x10000) {
+      throw cacheError('too_large', `a request of ${n} bytes, and the sidecar's max_value is ${most}: split the value, `
+        + 'or raise max_value');
+    }
+  }
+
   private nextGeneration(slot: number): number {
     const last = this.generations[slot] ?? 0;
-    const next = (last + 1) * this.size + this.size > 0xffffffff ? 1 : last + 1;
+    const next = (last + 2) * width > 2 ** 32 ? 1 : last + 1;
     this.generations[slot] = next;
     return next;
   }
@@ -146,12 +159,16 @@ export class Connection {
       return;
     }
     const n = this.chunk++;
+    if (this.pending.length === 0) {
+      this.handed = n;
+    }
     this.pending.push({ n, last: this.lastOfChunk });
     this.lastOfChunk = undefined;
     this.socket.write(this.out.buf.subarray(0, this.out.n), this.onWritten);
     const refused = this.socket.errored !== null && this.socket.errored !== undefined;
     if (refused) { // at once: nothing of it was written
       this.pending.pop();
+      this.handed = Math.min(this.handed, n - 1);
     } else if (this.socket.writableLength === 0) { // the system has taken all
       this.written = n;
       this.pending.length = 0;
@@ -162,6 +179,7 @@ export class Connection {
   private readonly onWritten = (error?: Error | null): void => {
     if (!error && this.pending.length > 0) {
       this.written = this.pending.shift()!.n;
+      this.handed = this.chunk - 1;
     }
   };
 
@@ -182,7 +200,7 @@ export class Connection {
       this.left(status);
       return;
     }
-    const slot = id % this.size;
+    const slot = id & (width - 1);
     const call = this.slots[slot];
     if (call === undefined || call.id !== id) {
       return; // an answer to no call
@@ -258,9 +276,19 @@ export class Connection {
   private sweepBy(at: number, now: number): void {
     clearTimeout(this.timer);
     this.sweepAt = at;
-    // An event loop that has been blocked reads the answers that have come before it looks at the clock.
-    this.timer = setTimeout(() => setImmediate(() => this.sweep()), Math.max(1, Math.ceil(at - now)));
-    this.timer.unref();
+    this.wake(at, now, catchUps);
+  }
+
+  private wake(at: number, now: number, more: number): void {
+    this.timer = setTimeout(() => {
+      // An event loop that was blocked reads the answers first, also those for which the socket had no room.
+      const woken = performance.now();
+      if (woken - at > late && more > 0) {
+        this.wake(woken + Math.min(woken - at, catchUp), woken, more - 1);
+      } else {
+        setImmediate(() => this.sweep());
+      }
+    }, Math.max(1, Math.ceil(at - now))).unref();
   }
 
   private sweep(): void {
@@ -327,12 +355,11 @@ export class Connection {
   }
 
   private surelyNotSent(call: Call): boolean {
-    const first = this.pending.length > 0 ? this.pending[0] : undefined;
-    if (call.chunk <= this.written) {
-      return false;
+    if (call.chunk > this.handed) {
+      return true;
     }
     // Of a write that was cut short at least the last byte is missing.
-    return first === undefined || call.chunk > first.n || call === first.last;
+    return call.chunk > this.written && this.pending.some(({ n, last }) => n === this.handed && call === last);
   }
 
   private lose(slot: number, call: Call, sent: boolean, reason: Error): void {

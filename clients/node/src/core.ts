@@ -32,9 +32,7 @@ export class Core implements Owner {
 
   /** Makes a call. */
   run<T>(call: Call, signal?: AbortSignal | undefined): Promise<T> {
-    if (this.settings.onCall !== undefined) {
-      this.observe(call);
-    }
+    this.observe(call);
     return new Promise<T>((resolve, reject) => {
       call.resolve = resolve as (v: never) => void;
       call.reject = reject;
@@ -45,7 +43,11 @@ export class Core implements Owner {
     });
   }
 
-  private observe(call: Call): void {
+  /** Lets the app's hook hear of the end of a call. */
+  observe(call: Call): void {
+    if (this.settings.onCall === undefined) {
+      return;
+    }
     const began = performance.now();
     call.over = (e) => {
       this.tell(call.op, call.ns, performance.now() - began, e === undefined

@@ -137,7 +137,9 @@ export class Dialer {
 
   private hello(conn: Connection, token: string | undefined, path: string, by: number): Promise<Welcome> {
     return new Promise((resolve, reject) => {
-      const call = new Call(Op.hello, Math.max(1, by - performance.now()), (_, w, id, timeout) => {
+      // What is left may have gone by while the event loop was blocked.
+      const left = Math.max(this.settings.connectTimeout / 2, by - performance.now());
+      const call = new Call(Op.hello, left, (_, w, id, timeout) => {
         writeHello(w, id, timeout, this.settings, token);
       }, (_call, _status, _elements, r) => readWelcome(r), null, '', 0);
       call.resolve = resolve;
@@ -183,7 +185,12 @@ export class Dialer {
         socket.unref();
       }
       this.attempts.add(socket);
-      const timer = setTimeout(() => socket.destroy(new Error('no connection in time')), by - performance.now());
+      // An event loop that was blocked looks at the socket before it gives up.
+      const timer = setTimeout(() => setImmediate(() => {
+        if (this.attempts.has(socket)) {
+          socket.destroy(new Error('no connection in time'));
+        }
+      }), by - performance.now());
       timer.unref();
       const over = (e?: Error): void => {
         clearTimeout(timer);

@@ -1,6 +1,6 @@
 import { decode, Encoder, ExtensionCodec } from '@msgpack/msgpack';
-import * as buffer from 'node:buffer';
 import { cacheError } from './errors.js';
+import { checkSizes, isUtf8 } from './sizes.js';
 
 /** The encodings of values: the low 8 bits of an item's flags. The upper 24 bits are the app's own. */
 export const Encoding = { bytes: 0, integer: 2, text: 16, msgpack: 32 } as const;
@@ -25,7 +25,11 @@ class Timestamps extends ExtensionCodec {
     if (type !== -1) {
       throw new Error(`it has the msgpack extension ${type}`);
     }
-    return super.decode(data, type, context);
+    const date = super.decode(data, type, context);
+    if (date instanceof Date && Number.isNaN(date.getTime())) {
+      throw new Error('it has a time that no Date can say');
+    }
+    return date;
   }
 }
 
@@ -46,13 +50,18 @@ export function encodeValue(v: Value): Encoded {
   if (v instanceof Uint8Array) {
     return { bytes: v, flags: Encoding.bytes };
   }
-  checkPlain(v, 'the value', 0);
-  return { bytes: encoder.encode(v), flags: Encoding.msgpack };
+  const wide = checkPlain(v, 'the value', 0);
+  return { bytes: encoder.encode(wide ? widened(v) : v), flags: Encoding.msgpack };
+}
+
+/** Reports whether text has no half of a surrogate pair, so that UTF-8 can say it. */
+export function isWellFormed(s: string): boolean {
+  const check = (s as { isWellFormed?: () => boolean }).isWellFormed;
+  return check ? check.call(s) : !/\p{Surrogate}/u.test(s);
 }
 
 function wellFormed(s: string): string {
-  const check = (s as { isWellFormed?: () => boolean }).isWellFormed;
-  if (check ? !check.call(s) : /\p{Surrogate}/u.test(s)) {
+  if (!isWellFormed(s)) {
     throw new TypeError('the string has half a surrogate pair, which UTF-8 cannot say: give a Uint8Array');
   }
   return s;
@@ -60,34 +69,41 @@ function wellFormed(s: string): string {
 
 const maxDepth = 64;
 
-/** Refuses what msgpack cannot say, or what would come back as something else. */
-function checkPlain(v: unknown, path: string, depth: number): void {
+/**
+ * Refuses what msgpack cannot say, or what would come back as something else. It reports whether there are integers
+ * beyond 32 bits, which the library would write as floats.
+ */
+function checkPlain(v: unknown, path: string, depth: number): boolean {
   switch (typeof v) {
-    case 'boolean': case 'number': return;
-    case 'string': wellFormed(v); return;
+    case 'boolean': return false;
+    case 'number': return isWide(v);
+    case 'string': wellFormed(v); return false;
     case 'bigint':
       if (v < minInt || v > maxUint) {
         throw cacheError('too_large', `${path} is the number ${v}, beyond 64 bits: give a string`);
       }
-      return;
+      return false;
     case 'object': break;
     default: throw new TypeError(`${path} is of type ${typeof v}, which cannot be stored: leave it out, or give null`);
   }
   if (v === null || v instanceof Uint8Array) {
-    return;
+    return false;
   }
   if (v instanceof Date) {
     if (Number.isNaN(v.getTime())) {
       throw new TypeError(`${path} is an invalid Date: give a valid one`);
     }
-    return;
+    return false;
   }
   if (depth === maxDepth) {
     throw new TypeError(`${path} is deeper than ${maxDepth} levels: store it as a string, such as JSON`);
   }
+  let wide = false;
   if (Array.isArray(v)) {
-    v.forEach((element, i) => checkPlain(element, `${path}[${i}]`, depth + 1));
-    return;
+    for (let i = 0; i < v.length; i++) {
+      wide = checkPlain(v[i], `${path}[${i}]`, depth + 1) || wide;
+    }
+    return wide;
   }
   const prototype: unknown = Object.getPrototypeOf(v);
   if (prototype !== null && Object.getPrototypeOf(prototype) !== null) {
@@ -95,8 +111,29 @@ function checkPlain(v: unknown, path: string, depth: number): void {
     throw new TypeError(`${path} is a ${name}, which cannot be stored: convert it to a plain object`);
   }
   for (const [name, element] of Object.entries(v)) {
-    checkPlain(element, `${path}.${name}`, depth + 1);
+    if (name === '__proto__') {
+      throw new TypeError(`${path} has the key __proto__, which cannot be read again: rename it`);
+    }
+    wellFormed(name);
+    wide = checkPlain(element, `${path}.${name}`, depth + 1) || wide;
   }
+  return wide;
+}
+
+const isWide = (v: number): boolean => Number.isSafeInteger(v) && (v > 0xffffffff || v < -0x80000000);
+
+/** Returns a value whose integers beyond 32 bits are bigints: the library writes these as integers. */
+function widened(v: unknown): unknown {
+  if (typeof v === 'number') {
+    return isWide(v) ? BigInt(v) : v;
+  }
+  if (Array.isArray(v)) {
+    return v.map(widened);
+  }
+  if (typeof v !== 'object' || v === null || v instanceof Uint8Array || v instanceof Date) {
+    return v;
+  }
+  return Object.fromEntries(Object.entries(v).map(([name, element]) => [name, widened(element)]));
 }
 
 /**
@@ -122,10 +159,6 @@ function name(key: unknown): string {
 const malformed = (key: unknown, what: string, why: unknown): Error => cacheError('encoding',
   `the value of ${name(key)} is marked as ${what}, and is not: getItem gives its bytes`, why);
 
-// Node 18.14 and later have isUtf8.
-const isUtf8 = (buffer as { isUtf8?: (b: Uint8Array) => boolean }).isUtf8
-  ?? ((b: Uint8Array) => Buffer.from(Buffer.from(b).toString()).equals(b));
-
 function decodeText(buf: Buffer, from: number, to: number, key: unknown): string {
   const s = buf.toString('utf8', from, to);
   if (s.includes('\ufffd') && !isUtf8(buf.subarray(from, to))) {
@@ -147,8 +180,9 @@ function decodeInteger(buf: Buffer, from: number, to: number, key: unknown): num
   return big;
 }
 
-function decodeMsgpack(b: Uint8Array, key: unknown): unknown {
+function decodeMsgpack(b: Buffer, key: unknown): unknown {
   try {
+    checkSizes(b);
     const v = decode(b, { useBigInt64: true, extensionCodec, mapKeyConverter });
     return b.includes(0xcf) || b.includes(0xd3) ? narrowed(v) : detached(v);
   } catch (e) {

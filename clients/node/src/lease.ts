@@ -1,9 +1,11 @@
 import { Call, type Handle } from './call.js';
 import { Bit, Op, Status } from './codes.js';
 import type { Connection } from './connection.js';
+import type { Core } from './core.js';
 import type { Encoded } from './encoding.js';
 import { cacheError, CacheError, mayHaveChanged } from './errors.js';
-import { lookup, nothing, stored } from './replies.js';
+import { located, nothing, stored } from './replies.js';
+import type { Reader } from './reader.js';
 import { type Key, optional, writeKeyed } from './requests.js';
 import { type Space, wrote } from './near.js';
 
@@ -22,7 +24,7 @@ export class Lease {
   }
 
   /** Stores the loaded value, and gives it to those who wait. An error says why it was not stored. */
-  async fill(v: Encoded, ttl: number | null, flags: number, space: Space | undefined): Promise<void> {
+  async fill(v: Encoded, ttl: number | null, flags: number, space: Space | undefined, core: Core): Promise<void> {
     const call = new Call(Op.fill, this.timeout, writeKeyed, stored, this.ns, this.key, 0);
     call.args = [this.token, v.bytes, ttl, optional(flags)];
     call.space = space;
@@ -31,6 +33,7 @@ export class Lease {
         wrote(space, this.key, 0, 0);
       }
     };
+    core.observe(call);
     try {
       await this.send(call);
       this.done();
@@ -73,10 +76,13 @@ export class Lease {
   }
 }
 
-/** Reads an answer to LEASE: the value, a Miss, or a Lease. */
+const encodedAt = (r: Reader, from: number, to: number, flags: number): Encoded => (
+  { bytes: Buffer.from(r.buf.subarray(from, to)), flags });
+
+/** Reads an answer to LEASE: the value, encoded still, since several may share it, a Miss, or a Lease. */
 export const leased: Handle = (call, status, elements, r, conn) => {
   if (status !== Status.lease) {
-    return lookup(call, status, elements, r, conn);
+    return located(call, status, elements, r, conn, encodedAt);
   }
   r.bytes();
   const token = Buffer.from(r.buf.subarray(r.from, r.to));

@@ -67,12 +67,25 @@ class Flight {
     });
   }
 
-  /** Gives the callers the value. Those of a shared load get one of their own each. */
-  succeed(v: unknown, encoded: Encoded | undefined): void {
-    const shared = this.waiters.length > 1 && encoded !== undefined;
+  /** Gives the callers a value of their own each. */
+  share({ bytes, flags }: Encoded): void {
     for (const w of this.end()) {
-      w.resolve(shared
-        ? decodeValue(Buffer.from(encoded.bytes), 0, encoded.bytes.length, encoded.flags, true, this.key) : v);
+      try {
+        w.resolve(decodeValue(Buffer.from(bytes), 0, bytes.length, flags, true, this.key));
+      } catch (e) {
+        w.reject(e);
+      }
+    }
+  }
+
+  /** Gives the callers a value that the loader has made. */
+  succeed(v: unknown, encoded: Encoded | undefined): void {
+    if (this.waiters.length > 1 && encoded !== undefined) {
+      this.share(encoded);
+      return;
+    }
+    for (const w of this.end()) {
+      w.resolve(v);
     }
   }
 
@@ -109,12 +122,23 @@ export class Loads {
     const bits = (o.fresh ? Bit.fresh : 0) | (o.staleOk ? Bit.staleOk : 0);
     const id = `${place.ns ?? this.core.settings.namespace}/${bits}/${nameOf(key)}`;
     const queue = this.keys.get(id);
-    if (queue?.next !== undefined) {
-      const f = queue.next;
+    const f = queue?.next;
+    if (f !== undefined && !f.controller.signal.aborted) {
       f.callers++;
       f.alone &&= alone;
       return f.wait(o.signal);
     }
+    if (f !== undefined) {
+      this.flights.delete(f); // all its callers have left
+    }
+    return this.add(place, key, loader, o, alone, id, bits);
+  }
+
+  /** Adds a flight, and lets it begin if none is under way. */
+  private add(
+    place: Place, key: Key, loader: Loader<unknown>, o: LoadOptions, alone: boolean, id: string, bits: number,
+  ): Promise<unknown> {
+    const queue = this.keys.get(id);
     if (this.flights.size >= this.core.settings.maxLoads) {
       throw cacheError('busy', `${this.flights.size} keys are being loaded: try again, or raise maxLoads`);
     }
@@ -155,7 +179,7 @@ export class Loads {
           passed = true;
           this.pass(id, bits);
         } else if (!(found instanceof Miss)) {
-          f.succeed(found, undefined);
+          f.share(found as Encoded);
           return;
         } else if (found === Miss.absent) {
           f.succeed(undefined, undefined);
@@ -220,7 +244,7 @@ export class Loads {
       }
       const encoded = encodeValue(v);
       encoded.flags = markedFlags(encoded.flags, f.options.flags);
-      const filled = lease?.fill(encoded, ttlArg(f.options.ttl), encoded.flags, f.place.space);
+      const filled = lease?.fill(encoded, ttlArg(f.options.ttl), encoded.flags, f.place.space, this.core);
       await filled?.catch(() => {}); // the value is good for those who have waited
       f.succeed(v, encoded);
     } catch (e) {

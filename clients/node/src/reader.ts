@@ -219,6 +219,6 @@ export class Reader {
 }
 
 /** The bytes that follow a mark from 0xc0 on; negative: the bytes of the length that follows it. */
-const fixedSizes = [
+export const fixedSizes: readonly number[] = [
   0, 0, 0, 0, -1, -2, -4, -1, -2, -4, 4, 8, 1, 2, 4, 8, 1, 2, 4, 8, 2, 3, 5, 9, 17, -1, -2, -4, -2, -4, -2, -4,
 ];

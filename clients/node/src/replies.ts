@@ -5,6 +5,7 @@ import { decodeValue, narrowed } from './encoding.js';
 import { statusError } from './errors.js';
 import { keep, wrote } from './near.js';
 import { Malformed, type Reader } from './reader.js';
+import type { Key } from './requests.js';
 
 /** What a read has found, without decoding. */
 export interface Item {
@@ -39,28 +40,37 @@ export class Miss {
 
 const few = (): Malformed => new Malformed('the sidecar\'s answer is malformed: it has too few elements');
 
-const view = (r: Reader): boolean => r.owned && 2 * (r.to - r.from) >= r.buf.length;
+const view = (r: Reader, from: number, to: number): boolean => r.owned && 2 * (to - from) >= r.buf.length;
 
-/** Reads an answer to GET: the value, or a Miss. */
-export const lookup: Handle = (call, status, elements, r, conn) => {
+/** Makes a result of the value at a place. */
+type Make = (r: Reader, from: number, to: number, flags: number, key: Key) => unknown;
+
+/** Reads an answer to GET: what is made of the value, or a Miss. */
+export function located(
+  call: Call, status: number, elements: number, r: Reader, conn: Connection, make: Make,
+): unknown {
   if (status === Status.ok || status === Status.stale) {
     if (elements < 6) {
       throw few();
     }
     r.bytes();
     const { from, to } = r;
-    const whole = view(r);
     const flags = r.uint();
     if (call.asked !== undefined && status === Status.ok) {
       keep(call, call.key, r, conn, from, to, flags, elements - 2);
     }
-    return decodeValue(r.buf, from, to, flags, whole, call.key);
+    return make(r, from, to, flags, call.key);
   }
   if (status !== Status.miss || elements < 1) {
     throw few();
   }
   return Miss.of(r.uint());
-};
+}
+
+const decoded: Make = (r, from, to, flags, key) => decodeValue(r.buf, from, to, flags, view(r, from, to), key);
+
+/** Reads an answer to GET: the value, or a Miss. */
+export const lookup: Handle = (call, status, elements, r, conn) => located(call, status, elements, r, conn, decoded);
 
 /** Reads an answer to GET: the value, or undefined. */
 export const value: Handle = (call, status, elements, r, conn) => {
@@ -78,7 +88,7 @@ export const item: Handle = (_call, status, elements, r) => {
   }
   r.bytes();
   const { from, to, buf } = r;
-  const whole = view(r);
+  const whole = view(r, from, to);
   const flags = r.uint();
   const version = r.version();
   const ttl = r.uint();
@@ -184,6 +194,7 @@ export function deleted(keys: readonly (string | Uint8Array)[]): Handle {
       if (status >= Status.notStored) {
         error ??= statusError(status, n > 0 ? r.text() : '');
         wrote(call.space, key, 0, 0);
+        r.skip(Math.max(0, n - 1));
         continue;
       }
       if (n < 1) {

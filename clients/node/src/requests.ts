@@ -1,5 +1,6 @@
 import type { Call } from './call.js';
 import { limits } from './codes.js';
+import { isWellFormed } from './encoding.js';
 import { cacheError } from './errors.js';
 import type { Arg, Writer } from './writer.js';
 
@@ -9,6 +10,10 @@ export type Key = string | Uint8Array;
 /** Checks a key. */
 export function checkKey(key: Key): void {
   if (typeof key === 'string') {
+    if (!isWellFormed(key)) {
+      throw new TypeError(`the key ${JSON.stringify(key)} has half a surrogate pair, which UTF-8 cannot say: `
+        + 'give a Uint8Array');
+    }
     if (key.length > 0 && (key.length <= 341 || Buffer.byteLength(key) <= limits.key)) {
       return;
     }

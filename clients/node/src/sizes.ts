@@ -1,0 +1,45 @@
+import * as buffer from 'node:buffer';
+import { fixedSizes } from './reader.js';
+
+// Node 18.14 and later have isUtf8.
+export const isUtf8 = (buffer as { isUtf8?: (b: Uint8Array) => boolean }).isUtf8
+  ?? ((b: Uint8Array) => Buffer.from(Buffer.from(b).toString()).equals(b));
+
+/**
+ * Checks that bytes are one whole msgpack value, whose texts are UTF-8. The library makes room for as many elements as
+ * an array claims to have, so a few bytes that lie could take all memory, and it reads malformed text as other text.
+ */
+export function checkSizes(b: Buffer): void {
+  let at = 0;
+  for (let left = 1; left > 0; left--) { // elements that are to come
+    const c = b[at++];
+    if (c === undefined || left > b.length - at + 1) {
+      throw new RangeError('it ends early');
+    }
+    if (c < 0x80 || c >= 0xe0) {
+      continue;
+    }
+    if (c < 0xa0) {
+      left += c < 0x90 ? 2 * (c & 0x0f) : c & 0x0f;
+      continue;
+    }
+    const fixed = c < 0xc0 ? c & 0x1f : fixedSizes[c - 0xc0]!;
+    let n = fixed;
+    if (fixed < 0) { // the size of the length that follows
+      n = b.readUIntBE(at, -fixed);
+      at -= fixed;
+    }
+    if (c >= 0xdc && fixed < 0) {
+      left += c >= 0xde ? 2 * n : n;
+      continue;
+    }
+    n += c >= 0xc7 && c <= 0xc9 ? 1 : 0; // the type of an extension
+    at += n;
+    if ((c < 0xc0 || c >= 0xd9) && n > 0 && !isUtf8(b.subarray(at - n, at))) {
+      throw new RangeError('it has text that is no UTF-8');
+    }
+  }
+  if (at !== b.length) {
+    throw new RangeError(at < b.length ? 'further bytes follow' : 'it ends early');
+  }
+}
