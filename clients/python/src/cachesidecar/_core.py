@@ -1,0 +1,161 @@
+"""What a client and its views share, whether sync or not: what is done before and after each call. It does no I/O."""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import Any, List, Optional, Sequence, Tuple, Union
+
+from . import _calls, _clock, _encode, _wire, metrics
+from ._calls import Call, Key
+from ._item import Item
+from ._memory import Attach, Memory
+from ._near import Asked, Kept, Near, NearStats, Space
+from ._settings import TTL, Settings
+from .errors import NOTHING_DONE, BusyError, ConnectionError, TimeoutError, TooLargeError, UnsupportedError
+
+#: The errors after which get_or_set loads all the same, if fail_open.
+FAIL_OPEN = (ConnectionError, BusyError, TimeoutError, UnsupportedError)
+
+
+def attach_of(settings: Settings) -> Optional[Attach]:
+    """Return the function that maps the shared memory, where there is any."""
+    if not settings.shared_memory:
+        return None
+    try:
+        from ._attach import attach
+    except ImportError:
+        return None
+    return attach
+
+
+class Core:
+    """The state that all views of a client share."""
+
+    def __init__(self, settings: Settings, on_call: Optional[metrics.OnCall]) -> None:
+        self.settings = settings
+        self.on_call = on_call
+        self.near: Optional[Near] = Near(settings.near_cache, settings.near_bound) if settings.near_cache else None
+        hello = {"v": [1], "client": settings.name or None, "token": None, "ns": settings.namespace}
+        self.memory = Memory(attach_of(settings), hello, settings.connect_timeout)
+
+    def near_stats(self) -> NearStats:
+        return self.near.stats() if self.near is not None else NearStats(False, 0, 0, 0, 0, 0, 0, 0)
+
+
+class View:
+    """A namespace of a client: the parts of its calls that do no I/O."""
+
+    def _view(self, core: Core, namespace: Optional[str]) -> None:
+        self._core = core
+        self._hook = core.on_call
+        self._timeout = core.settings.timeout
+        #: The namespace of all calls.
+        self.namespace = core.settings.namespace if namespace is None else namespace
+        self._ns = _wire.namespace(namespace)
+        self._name = self.namespace.encode()
+        self._memory = core.memory
+        self._near = core.near
+        self._space: Optional[Space] = core.near.space(self._name) if core.near is not None else None
+        # GET's elements up to the key, with the default timeout.
+        self._get_head = _wire.uint(_wire.GET) + _wire.uint(int(self._timeout * 1000)) + self._ns
+
+    # -- reads
+
+    def _local(self, key: bytes) -> Optional[Item]:
+        """Return what this process, or the shared memory, has of a key."""
+        if self._space is not None and self._near is not None:
+            kept = self._near.find(self._space, key, _clock.boot_ns)
+            if kept is not None:
+                self._near.value(kept)
+                now = _clock.boot_ns()
+                ttl = max(0.001, (kept.ends - now) / 1e9) if kept.ends else None
+                return Item(key, kept.data, kept.flags, kept.version, ttl, "near", self._near.age(now), False)
+        return None
+
+    def _shared(self, key: bytes) -> Any:
+        return self._memory.get(self._name, key)
+
+    def _shared_item(self, key: bytes, found: Any) -> Item:
+        data, flags, version, ttl = found
+        return Item(key, data, flags, version, ttl / 1000 if ttl else None, "shared", 0.0, False)
+
+    def _options(self, fresh: bool, stale_ok: bool, no_load: bool) -> int:
+        options = _calls.read_options(fresh, stale_ok, no_load)
+        if self._memory.region is not None:
+            options |= _wire.SHARE
+        if self._near is not None and self._near.stream:
+            options |= _wire.ATTEST
+        return options
+
+    def _ask(self) -> Optional[Asked]:
+        if self._space is None or self._near is None:
+            return None
+        return self._near.ask(_clock.boot_ns())
+
+    def _keep(self, key: bytes, asked: Optional[Asked], epoch: int, answer: Sequence[Any]) -> None:
+        """Keep an answer to GET, if it may be kept."""
+        if asked is None or self._near is None or self._space is None:
+            return
+        if answer[1] == _wire.OK and len(answer) > 10 and type(answer[8]) is int:
+            self._near.keep(
+                self._space, key, asked, epoch, _wire.data(answer, 2), _wire.field(answer, 3, int),
+                _wire.field(answer, 4, int), _wire.field(answer, 5, int), answer[8],
+            )
+
+    # -- around every call
+
+    def _before(self, call: Call) -> None:
+        if call.keys:
+            self._memory.begin(call.keys)
+
+    def _answered(self, call: Call, answer: Sequence[Any], began: float) -> None:
+        """Note the result of a call before the application hears of it."""
+        if call.keys:
+            self._wrote(_calls.changed(call, answer))
+            late = answer[1] not in (_wire.OK, _wire.EXISTS) and not _calls.nothing_done(answer)
+            self._memory.end(call.keys, self._timeout if late else 0.0)
+        elif call.op == _wire.FLUSH and self._near is not None:
+            self._near.drop(_clock.boot_ns())
+        if self._hook is not None:
+            result, source = metrics.result(answer), metrics.source(call.op, answer)
+            self._hook(metrics.NAMES[call.op], result, monotonic() - began, source)
+
+    def _failed(self, call: Call, error: BaseException, began: float, timeout: float) -> None:
+        if call.keys:
+            self._wrote(_calls.unknown(call, error))
+            self._memory.end(call.keys, 0.0 if isinstance(error, NOTHING_DONE) else timeout)
+        elif call.op == _wire.FLUSH and self._near is not None:
+            self._near.drop(_clock.boot_ns())
+        if self._hook is not None:
+            self._hook(metrics.NAMES[call.op], metrics.failure(error), monotonic() - began, "")
+
+    def _wrote(self, changes: _calls.Changes) -> None:
+        if self._near is not None and self._space is not None and changes:
+            now = _clock.boot_ns()
+            for key, version in changes:
+                self._near.wrote(self._space, key, version, now)
+
+    # -- writes
+
+    def _store_call(
+        self, key: Key, value: Any, ttl: TTL, flags: int, mode: int, compare: int, ack_all: bool, max_value: int
+    ) -> Call:
+        data, mark = _encode.encode(value)
+        if max_value and len(data) > max_value:
+            raise TooLargeError(
+                f"the value of {key!r} has {len(data)} bytes, the sidecar's max_value is {max_value}: split it, or "
+                "raise max_value"
+            )
+        flags = mark | (_encode.app_flags(flags) if flags else 0)
+        return _calls.store(self._ns, _calls.key_bytes(key), data, flags, ttl, mode, compare, ack_all)
+
+
+Keys = Union[Sequence[Key], "set[Key]"]
+
+
+def pages(keys: List[bytes]) -> List[List[bytes]]:
+    """Return keys in pages of what one request may have."""
+    return [keys[at : at + _wire.MAX_KEYS] for at in range(0, len(keys), _wire.MAX_KEYS)]
+
+
+Loaded = Tuple[bytes, int]

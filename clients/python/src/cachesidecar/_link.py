@@ -1,0 +1,196 @@
+"""The link of a sync client to the sidecar: it connects, greets, and connects anew.
+
+It has no thread of its own. A call that finds no connection makes one; other calls wait for it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from functools import partial
+from time import monotonic
+from typing import Any, Callable, List, Optional, Tuple, Union
+
+from . import _clock, _wire
+from ._calls import Call
+from ._connection import Connection
+from ._hello import Welcome, welcome
+from ._pace import MOVE_AGAIN, MOVE_FOR, Pace
+from ._settings import Settings
+from ._socket import connect, find, unreachable
+from .errors import Broken, CacheError, ClosedError, ConnectionError, NotSent, TimeoutError
+
+#: How much longer a LEASE waits than it tells the sidecar: a token that comes late delays other callers.
+LEASE_GRACE = 0.1
+
+#: Welcomed is told of each greeting: the socket's path, the token, and what the sidecar has said.
+Welcomed = Callable[[str, str, Welcome], None]
+
+#: LateAnswer gets an answer that came after its call was given up: the call, its connection, and the answer.
+LateAnswer = Callable[[Call, Any, bytes], None]
+
+
+def until_ns(now_ns: int, timeout: float) -> int:
+    """Return the moment of the boot clock at which a call that begins now is given up, or a little earlier."""
+    return max(1, now_ns + int(timeout * 1e9) - min(_clock.CLOCK_ERROR_NS, int(timeout * 2.5e8)))
+
+
+class Greeted(Connection):
+    """A connection and what the sidecar has said on it."""
+
+    welcome: Welcome
+
+
+class Link:
+    """The present connection, or why there is none."""
+
+    def __init__(self, settings: Settings, welcomed: Optional[Welcomed] = None) -> None:
+        self._settings = settings
+        self._welcomed = welcomed
+        self._pace = Pace()
+        self._dialing = threading.Lock()
+        self.live: Optional[Greeted] = None
+        self.closed = False
+        self.max_value = 0  # 0: not known before HELLO
+
+    def do(
+        self, call: Call, timeout: float, on: Optional[Greeted] = None, late: Optional[LateAnswer] = None,
+        began: float = 0.0, attempt: int = 0,
+    ) -> Tuple[bytes, Greeted]:
+        """Make a call, if need be over a second connection. on is the connection that a token came by.
+
+        attempt is 1 if the call has failed once already, since the moment began.
+        """
+        began = began or monotonic()
+        left = timeout if not attempt else max(0.001, timeout - (monotonic() - began))
+        while True:
+            conn = on or self.live
+            if conn is None or on is None and not conn.alive:
+                conn = self.get(left)
+                left = max(0.001, timeout - (monotonic() - began))
+            until = until_ns(_clock.boot_ns(), left) if call.until_at and conn.welcome.one_clock else 0
+            grace = LEASE_GRACE if call.op == _wire.LEASE else 0.0
+            hear = None if late is None else partial(late, call, conn)
+            try:
+                return conn.call(call.tail(int(left * 1000) or 1, until), left + grace, hear, on is not None), conn
+            except NotSent as e:
+                if on is not None or attempt and not conn.leaving or monotonic() - began >= timeout:
+                    raise ConnectionError(f"the request was not sent: {e}") from None
+            except Broken as e:
+                if not call.reads or attempt or monotonic() - began >= timeout:
+                    raise TimeoutError(f"no answer, its outcome is unknown: {e}") from None
+            attempt += 1
+            left = max(0.001, timeout - (monotonic() - began))
+
+    def do_many(self, calls: List[Call], timeout: float) -> Tuple[List[Union[bytes, Exception]], Greeted]:
+        """Make calls that are sent together. None is repeated unless nothing was sent."""
+        began = monotonic()
+        for attempt in (0, 1):
+            conn = self.get(max(0.001, timeout - (monotonic() - began)))
+            left = max(0.001, timeout - (monotonic() - began))
+            until = until_ns(_clock.boot_ns(), left) if conn.welcome.one_clock else 0
+            try:
+                answers = conn.call_many([call.tail(int(left * 1000) or 1, until) for call in calls], left)
+            except NotSent as e:
+                if attempt:
+                    raise ConnectionError(f"the requests were not sent: {e}") from None
+                continue
+            return [
+                TimeoutError(f"no answer, its outcome is unknown: {a}") if isinstance(a, (Broken, NotSent)) else a
+                for a in answers
+            ], conn
+        raise AssertionError("unreachable")
+
+    def get(self, timeout: float) -> Greeted:
+        """Return the connection, or make one. Wait for a sidecar that has said that it closes."""
+        deadline = monotonic() + timeout
+        while True:
+            try:
+                return self._get(deadline)
+            except ConnectionError:
+                now = monotonic()
+                if not self._pace.moving(now) or now + MOVE_AGAIN > deadline or self.closed:
+                    raise
+            time.sleep(MOVE_AGAIN)
+
+    def _get(self, deadline: float) -> Greeted:
+        if not self._dialing.acquire(True, max(0.0, deadline - monotonic())):
+            raise ConnectionError("not connected: another call still connects")
+        try:
+            if self.closed:
+                raise ClosedError("the client was closed")
+            conn = self.live
+            if conn is not None and conn.alive:
+                return conn
+            self.live = None
+            refused = self._pace.refuses(monotonic())
+            if refused is not None:
+                raise type(refused)(f"not connected: {refused}")
+            try:
+                conn = self._dial(deadline)
+            except CacheError as e:
+                self._pace.failed(e, monotonic())
+                raise
+            self._pace.succeeded()
+            self.live = conn
+            return conn
+        finally:
+            self._dialing.release()
+
+    def _dial(self, deadline: float) -> Greeted:
+        path, token = find(self._settings.socket), self._settings.secret()
+        now = monotonic()
+        # A socket that a supervisor keeps is there before the next sidecar is.
+        limit = max(self._settings.connect_timeout, MOVE_FOR if self._pace.moving(now) else 0.0)
+        deadline = min(deadline, now + limit)
+        try:
+            return self._greet(path, token, deadline)
+        except (NotSent, Broken):
+            # A sidecar that ends closes what it has just accepted.
+            try:
+                return self._greet(path, token, deadline)
+            except (NotSent, Broken) as e:
+                raise ConnectionError(f"no HELLO from the sidecar at {path}: {e}") from None
+
+    def _greet(self, path: str, token: str, deadline: float) -> Greeted:
+        s = self._settings
+        before = _clock.boot_ns()
+        try:
+            sock = connect(path, deadline)
+        except OSError as e:
+            raise e if isinstance(e, CacheError) else unreachable(path, e) from None
+        conn = Greeted(sock, s.max_in_flight)
+        try:
+            conn.welcome = welcome(conn.greet(_wire.hello(s.name, token, s.namespace), deadline), before, _clock.boot_ns())
+            conn.frames.max_answer = conn.welcome.max_answer
+            self.max_value = conn.welcome.max_value
+            conn.on_leaving = self._leaves
+            if "leaving" in conn.welcome.features:
+                conn.announce_leaving()
+        except TimeoutError as e:
+            conn.end(NotSent(str(e)))
+            raise ConnectionError(f"no HELLO from the sidecar at {path}: {e}") from None
+        except BaseException as e:
+            conn.end(NotSent(str(e)))
+            raise
+        if self._welcomed is not None:
+            self._welcomed(path, token, conn.welcome)
+        return conn
+
+    def _leaves(self) -> None:
+        self._pace.leaves(monotonic())
+
+    def close(self) -> None:
+        """Close the connection. Calls in flight fail with ClosedError."""
+        self.closed = True
+        conn, self.live = self.live, None
+        if conn is not None:
+            conn.end(ClosedError("the client was closed"))
+
+    def forked(self) -> None:
+        """Begin anew in a forked child: the connection and the locks are the parent's."""
+        conn, self.live = self.live, None
+        self._dialing = threading.Lock()
+        self._pace = Pace()
+        if conn is not None:
+            conn.forget()

@@ -1,0 +1,118 @@
+"""The memory that the sidecar shares with the processes of its host, as a client uses it.
+
+_region reads it. This module knows when it may be read: not for a key that this client is writing, so that a client
+sees its own writes. It samples the hits for TOUCHED, so that the sidecar keeps what is read.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+
+from . import _clock
+from ._hello import Welcome
+
+_MARKS = 256
+_SAMPLE_OF = 16  # hits: one of them is reported
+_SAMPLE_KEYS = 256  # of one report, at most
+_SAMPLE_GAP_NS = 100_000_000  # between two reports
+
+#: Attach is _attach.attach: a socket's path, HELLO's map, and a time limit in seconds.
+Attach = Callable[[str, Dict[str, Any], float], Any]
+
+
+class Memory:
+    """The region, and what keeps a client from reading it."""
+
+    def __init__(self, attach: Optional[Attach], hello: Dict[str, Any], timeout: float) -> None:
+        self._attach, self._hello, self._timeout = attach, hello, timeout
+        self._forget()
+
+    def _forget(self) -> None:
+        self.region: Any = None
+        self.hits = 0
+        self._lock = threading.Lock()
+        self._attaching: Optional[threading.Thread] = None
+        # By hash of a key: the writes under way, and the moment of the boot clock until which one that was given up
+        # may still be executed.
+        self._writes = [0] * _MARKS
+        self._until = [0] * _MARKS
+        self._sample: List[bytes] = []
+        self._sampled_ns = 0
+
+    # -- attaching
+
+    def welcomed(self, path: str, token: str, welcome: Welcome) -> None:
+        """Ask for the region after a HELLO, on a thread that ends within the time to connect."""
+        if self._attach is None or "shared" not in welcome.features or self.region is not None:
+            return
+        with self._lock:
+            if self._attaching is not None and self._attaching.is_alive():
+                return
+            thread = threading.Thread(target=self._run, args=(path, token), name="cachesidecar-attach", daemon=True)
+            self._attaching = thread
+            thread.start()
+
+    def _run(self, path: str, token: str) -> None:
+        assert self._attach is not None
+        hello = {**self._hello, "token": token} if token else self._hello
+        self.region = self._attach(path, hello, self._timeout)
+
+    def close(self) -> None:
+        thread, self._attach = self._attaching, None
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(2 * self._timeout)
+        self.region = None
+
+    def forked(self) -> None:
+        """Begin anew in a forked child, whose threads and locks are the parent's."""
+        self._forget()
+
+    # -- reading
+
+    def get(self, namespace: bytes, key: bytes) -> Any:
+        """Return what Region.get returns; None: ask the sidecar."""
+        region = self.region
+        if region is None:
+            return None
+        now = _clock.boot_ns()  # before anything else
+        mark = hash(key) % _MARKS
+        if self._writes[mark] or now < self._until[mark]:
+            return None
+        found = region.get(namespace, key, now)
+        if found is None:
+            if region.closed:
+                self.region = None
+            return None
+        self.hits += 1
+        return found
+
+    def sample(self, key: bytes) -> Sequence[bytes]:
+        """Note a hit. Return the keys to report, now and then."""
+        if self.hits % _SAMPLE_OF:
+            return ()
+        with self._lock:
+            if len(self._sample) < _SAMPLE_KEYS:
+                self._sample.append(key)
+            now = _clock.boot_ns()
+            if now - self._sampled_ns < _SAMPLE_GAP_NS:
+                return ()
+            keys, self._sample, self._sampled_ns = self._sample, [], now
+            return keys
+
+    # -- writes
+
+    def begin(self, keys: Sequence[bytes]) -> None:
+        """Mark the keys of a write, until end is called."""
+        with self._lock:
+            for key in keys:
+                self._writes[hash(key) % _MARKS] += 1
+
+    def end(self, keys: Sequence[bytes], unknown_for: float) -> None:
+        """Remove the marks. A write of unknown outcome may be executed for some more seconds."""
+        with self._lock:
+            until = _clock.boot_ns() + int(unknown_for * 1e9) + _clock.CLOCK_ERROR_NS if unknown_for else 0
+            for key in keys:
+                mark = hash(key) % _MARKS
+                self._until[mark] = max(self._until[mark], until)
+                self._writes[mark] -= 1

@@ -1,0 +1,1 @@
+../../../c/cachesidecar.h
