@@ -3,11 +3,11 @@
 ``Client`` is for threads, ``AsyncClient`` for asyncio. Both talk to the sidecar on this host.
 """
 
+from ._feed import Event
 from ._item import Item
+from ._near import NearStats
 from ._settings import NO_EXPIRY
 from .aio import AsyncClient
-from ._feed import Event
-from ._near import NearStats
 from .client import Client
 from .errors import (
     BadRequestError,
@@ -28,7 +28,7 @@ from .errors import (
 __version__ = "0.1.0"
 
 __all__ = [
-    "NO_EXPIRY", "AsyncClient", "BadRequestError", "BusyError", "CacheError", "Client", "ClosedError", "ConnectionError",
-    "EncodingError", "Event", "InternalError", "Item", "NearStats", "NotStoredError", "OriginError", "TimeoutError", "TooLargeError",
-    "UnauthorizedError", "UnsupportedError",
+    "NO_EXPIRY", "AsyncClient", "BadRequestError", "BusyError", "CacheError", "Client", "ClosedError",
+    "ConnectionError", "EncodingError", "Event", "InternalError", "Item", "NearStats", "NotStoredError", "OriginError",
+    "TimeoutError", "TooLargeError", "UnauthorizedError", "UnsupportedError",
 ]

@@ -24,7 +24,9 @@ _NO_BOUND = (1 << 31) - 1
 def app_flags(flags: int) -> int:
     """Check an app's own flags, which are multiples of 256."""
     if flags & 0xFF or not 0 <= flags < 1 << 32:
-        raise BadRequestError(f"flags of {flags:#x}: give a multiple of 256 below 2**32; the low 8 bits name the encoding")
+        raise BadRequestError(
+            f"flags of {flags:#x}: give a multiple of 256 below 2**32; the low 8 bits name the encoding"
+        )
     return flags
 
 
@@ -93,7 +95,9 @@ def _of(value: Any) -> str:
 
 def _other(value: Any) -> Any:
     if isinstance(value, datetime.datetime):
-        raise TypeError(f"a datetime without a time zone cannot be stored: give it one, such as timezone.utc")
+        raise TypeError("a datetime without a time zone cannot be stored: give it one, such as timezone.utc")
+    if isinstance(value, int):
+        raise TooLargeError(f"the integer {_short(value)} needs more than 64 bits: store it as text")
     raise TypeError(f"{_of(value)} cannot be stored: {_REMEDY}")
 
 

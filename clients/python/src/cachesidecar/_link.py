@@ -161,7 +161,8 @@ class Link:
             raise e if isinstance(e, CacheError) else unreachable(path, e) from None
         conn = Greeted(sock, s.max_in_flight)
         try:
-            conn.welcome = welcome(conn.greet(_wire.hello(s.name, token, s.namespace), deadline), before, _clock.boot_ns())
+            answer = conn.greet(_wire.hello(s.name, token, s.namespace), deadline)
+            conn.welcome = welcome(answer, before, _clock.boot_ns())
             conn.frames.max_answer = conn.welcome.max_answer
             self.max_value = conn.welcome.max_value
             conn.on_leaving = self._leaves

@@ -319,15 +319,23 @@ class AsyncClient(View):
         timeout: Optional[float] = None,
     ) -> Dict[Key, Any]:
         """Return the values of the keys that have one."""
+        found = await self.get_items(keys, fresh=fresh, stale_ok=stale_ok, no_load=no_load, timeout=timeout)
+        return {key: item.value for key, item in found.items()}
+
+    async def get_items(
+        self, keys: Iterable[Key], *, fresh: bool = False, stale_ok: bool = False, no_load: bool = False,
+        timeout: Optional[float] = None,
+    ) -> Dict[Key, Item]:
+        """Return the values of the keys that have one, as they are stored, and what is known about them."""
         given: Dict[bytes, Key] = {_calls.key_bytes(key): key for key in keys}
-        found: Dict[Key, Any] = {}
+        found: Dict[Key, Item] = {}
         left: List[bytes] = []
         for k, key in given.items():
             local = None if fresh else self._near_by(k)
             if local is None:
                 left.append(k)
             elif isinstance(local, Item):
-                found[key] = local.value
+                found[key] = local
         while left:
             some = left[: _wire.MAX_KEYS]
             asked = self._asked()
@@ -339,7 +347,7 @@ class AsyncClient(View):
                     break  # the answer would be too long: the rest is asked for again
                 item = self._item(k, one, conn)
                 if item is not None:
-                    found[given[k]] = item.value
+                    found[given[k]] = item
                     self._keep(k, asked, conn.welcome.epoch, one)
                 n += 1
             left = left[n:]
@@ -546,7 +554,7 @@ class AsyncClient(View):
     async def watch(
         self, keys: Iterable[Key] = (), *, all: bool = False, beat: float = 1.0
     ) -> AsyncIterator[Event]:
-        """Yield changes in the whole cluster as the sidecar hears of them, of these keys or of all. See Client.watch."""
+        """Yield changes in the whole cluster as the sidecar hears of them. See Client.watch."""
         names = [_calls.key_bytes(key) for key in keys]
         _feed.check_watch(names, beat)
         link = Link(self._core.settings)

@@ -326,15 +326,23 @@ class Client(View):
         timeout: Optional[float] = None,
     ) -> Dict[Key, Any]:
         """Return the values of the keys that have one."""
+        found = self.get_items(keys, fresh=fresh, stale_ok=stale_ok, no_load=no_load, timeout=timeout)
+        return {key: item.value for key, item in found.items()}
+
+    def get_items(
+        self, keys: Iterable[Key], *, fresh: bool = False, stale_ok: bool = False, no_load: bool = False,
+        timeout: Optional[float] = None,
+    ) -> Dict[Key, Item]:
+        """Return the values of the keys that have one, as they are stored, and what is known about them."""
         given: Dict[bytes, Key] = {_calls.key_bytes(key): key for key in keys}
-        found: Dict[Key, Any] = {}
+        found: Dict[Key, Item] = {}
         left: List[bytes] = []
         for k, key in given.items():
             local = None if fresh else self._near_by(k)
             if local is None:
                 left.append(k)
             elif isinstance(local, Item):
-                found[key] = local.value
+                found[key] = local
         while left:
             some = left[: _wire.MAX_KEYS]
             asked = self._asked()
@@ -346,7 +354,7 @@ class Client(View):
                     break  # the answer would be too long: the rest is asked for again
                 item = self._item(k, one, conn)
                 if item is not None:
-                    found[given[k]] = item.value
+                    found[given[k]] = item
                     self._keep(k, asked, conn.welcome.epoch, one)
                 n += 1
             left = left[n:]
@@ -632,7 +640,9 @@ def _decode(message: bytes, conn: Optional[Greeted]) -> List[Any]:
 class _Load:
     """A get_or_set that has found nothing."""
 
-    def __init__(self, client: Client, key: bytes, loader: Callable[[], Any], ttl: TTL, flags: int, options: int) -> None:
+    def __init__(
+        self, client: Client, key: bytes, loader: Callable[[], Any], ttl: TTL, flags: int, options: int
+    ) -> None:
         self._client, self._key, self._loader, self._ttl = client, key, loader, ttl
         self._flags, self._options = flags, options
         self._loads = client._shared_state.loads
