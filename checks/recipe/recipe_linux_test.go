@@ -218,6 +218,7 @@ func (p *place) cold(t *testing.T) {
 // storm changes one article again and again, through all apps in turn, while all apps are asked
 // for it; it restarts the sidecar of host 2 and kills that of host 3 meanwhile.
 func (p *place) storm(t *testing.T, sidecars []*process, run string) {
+	const readers = 4 // of each host: while calls wait for a sidecar others go on
 	h := &history{acked: []time.Time{time.Now()}, from: map[string][4]int{}}
 	stop := make(chan struct{})
 	var all sync.WaitGroup
@@ -234,7 +235,9 @@ func (p *place) storm(t *testing.T, sidecars []*process, run string) {
 	}
 	for host := 1; host <= 3; host++ {
 		h.seen[host] = map[int]struct{}{}
-		loop(5*time.Millisecond, func() bool { return p.read(t, h, host) })
+		for range readers {
+			loop(10*time.Millisecond, func() bool { return p.read(t, h, host) })
+		}
 	}
 	turn := 0
 	loop(100*time.Millisecond, func() bool { turn++; return p.change(t, h, 1+turn%3) })
