@@ -247,6 +247,12 @@ func (p *place) storm(t *testing.T, sidecars []*process, run string) {
 		t.Logf("%d changes; answers %v", len(h.acked)-1, h.from)
 	}()
 
+	changed := func() int { h.mu.Lock(); defer h.mu.Unlock(); return len(h.acked) }
+	calm := func() {
+		t.Helper()
+		before := changed()
+		until(t, "15 changes in a calm", func() bool { return t.Failed() || changed() >= before+15 })
+	}
 	cached := func(host int) {
 		t.Helper()
 		before := h.count(host, "cache")
@@ -257,6 +263,7 @@ func (p *place) storm(t *testing.T, sidecars []*process, run string) {
 	for host := 1; host <= 3; host++ {
 		cached(host)
 	}
+	calm()
 	for i, end := range []os.Signal{syscall.SIGTERM, syscall.SIGKILL} {
 		host := i + 2
 		before := h.count(host, "database")
@@ -267,8 +274,8 @@ func (p *place) storm(t *testing.T, sidecars []*process, run string) {
 		sidecars[host] = p.launch(t, host, run)
 		p.allIn(t)
 		cached(host)
+		calm()
 	}
-	changed := func() int { h.mu.Lock(); defer h.mu.Unlock(); return len(h.acked) }
 	n := changed()
 	for host := 1; host <= 3; host++ { // what was changed last is seen everywhere
 		until(t, fmt.Sprintf("host %d shows change %d or a later one", host, n), func() bool {
