@@ -4,9 +4,10 @@ GO ?= go
 FUZZTIME ?= 20s
 RUNS ?= 10000
 SEED ?= 0
+PYTHON ?= /usr/bin/python3
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build install man test race checks deb release vet staticcheck hundred failpoints random fuzz corpus model model-check faults soak soak-steady attacks bench bench-hits golden cross tidy
+.PHONY: build install man test race checks clients clients-packages soak-clients deb release vet staticcheck hundred failpoints random fuzz corpus model model-check faults soak soak-steady attacks bench bench-hits golden cross tidy
 
 build:            ## the command, into ./cachesidecar
 	$(GO) build -o cachesidecar ./cmd/cachesidecar
@@ -31,6 +32,22 @@ race:             ## the same under the race detector, which needs a C compiler;
 checks:           ## what stands beside the program, held to Chromium, Prometheus and the like (about 3 minutes; needs their Debian packages, and npm)
 	cd checks/browser && npm ci --no-audit --no-fund
 	cd checks && $(GO) test ./...
+
+clients:          ## the clients for Python and Node, held to a real sidecar and to the conformance suite (about 4 minutes; needs Debian's Python packages, and npm)
+	cd clients/python && $(PYTHON) setup.py -q build_ext --inplace && $(PYTHON) -m mypy
+	$(GO) run ./clients/conformance -players 2 -ticks 2 -- $(PYTHON) -m pytest -q clients/python
+	cd clients/node && npm ci --no-audit --no-fund && npm run --silent build
+	$(GO) run ./clients/conformance -ticks 1 -- npm --prefix clients/node --silent test
+
+clients-packages: ## wheel, wheel without the extension, sdist and npm package, into dist/
+	mkdir -p dist
+	cd clients/python && $(PYTHON) -m build --no-isolation -o ../../dist .
+	cd clients/python && CACHESIDECAR_PURE=1 $(PYTHON) setup.py -q bdist_wheel --dist-dir ../../dist
+	cd clients/node && npm ci --no-audit --no-fund && npm run --silent build && npm pack --pack-destination ../../dist
+
+soak-clients:     ## clients in Python and Node that do everything at random, while their sidecar restarts every 5 s (20 minutes)
+	$(GO) run ./clients/conformance -timeout 20m -restart 5s -- $(PYTHON) clients/python/tests/soak.py --seconds 600
+	$(GO) run ./clients/conformance -timeout 20m -restart 5s -- node clients/node/test/soak.mjs --seconds 600
 
 deb:              ## a Debian package of this machine's architecture, into dist/
 	deploy/package deb

@@ -146,7 +146,8 @@ func (s *slot) dial(ctx context.Context) (*rpc.Client, error) {
 		}
 	}
 	c, err := s.greet(ctx, path, token)
-	if (errors.Is(err, rpc.ErrClosed) || errors.Is(err, rpc.ErrNotSent)) && ctx.Err() == nil {
+	ended := errors.Is(err, rpc.ErrClosed) && !errors.Is(err, rpc.ErrNoID)
+	if (ended || errors.Is(err, rpc.ErrNotSent)) && ctx.Err() == nil {
 		// A sidecar that ends closes what it has just accepted. If systemd keeps the socket,
 		// the next connection waits there for the next sidecar.
 		c, err = s.greet(ctx, path, token)

@@ -35,6 +35,7 @@ var (
 	ErrSlowReader = errors.New("the peer does not take its answers in time")
 	ErrSlowFrame  = errors.New("the peer does not complete its frame")
 	ErrFrame      = errors.New("the frame's length is out of bounds")
+	ErrNoID       = errors.New("the answer has no id")
 	errClosing    = errors.New("shutting down")
 	errKilled     = errors.New("this host has ended it")
 	errHome       = errors.New("the loop serves it")

@@ -57,7 +57,11 @@ func (c *Client) deliverBatch(int) error {
 		}
 		frame := in.buf[in.r+wire.LengthSize : in.r+wire.LengthSize+length]
 		c.gathering.answer(in.r + wire.LengthSize + length)
-		if caller := c.callerOf(frame, true); caller != nil {
+		id, ok := wire.PeekID(frame)
+		if !ok {
+			return fmt.Errorf("%w: %d bytes", ErrNoID, length)
+		}
+		if caller := c.callerOf(id, true); caller != nil {
 			caller.Answered(&c.answers, frame, nil)
 		} else {
 			c.noticed(frame)
@@ -69,7 +73,9 @@ func (c *Client) deliverBatch(int) error {
 		}
 	}
 	if in.compact() {
-		c.growInput()
+		if err := c.growInput(); err != nil {
+			return err
+		}
 	}
 	c.answers.Write()
 	in.release()
@@ -79,12 +85,16 @@ func (c *Client) deliverBatch(int) error {
 // growInput replaces the full buffer by a larger one, for an answer that has begun in it.
 // If there is no memory, or the caller does not want the answer, the answer is dropped
 // and its caller is told.
-func (c *Client) growInput() {
+func (c *Client) growInput() error {
 	in := &c.input
 	need := wire.LengthSize + wire.FrameLength(in.buf)
 	n := roomFor(need, len(in.buf))
 	var err error
-	if w, ok := c.callerOf(in.buf[wire.LengthSize:], false).(chooser); ok {
+	id, ok := wire.PeekID(in.buf[wire.LengthSize:])
+	if !ok {
+		return fmt.Errorf("%w: %d bytes", ErrNoID, need-wire.LengthSize)
+	}
+	if w, ok := c.callerOf(id, false).(chooser); ok {
 		err = w.Wants(need)
 	}
 	if err == nil {
@@ -92,22 +102,19 @@ func (c *Client) growInput() {
 	}
 	if err == nil {
 		in.grow(n)
-		return
+		return nil
 	}
 	in.skip = need - in.w
-	if caller := c.callerOf(in.buf[wire.LengthSize:], true); caller != nil {
+	if caller := c.callerOf(id, true); caller != nil {
 		caller.Answered(&c.answers, nil, fmt.Errorf("%w: %w", ErrNoRoom, err))
 	}
 	in.r, in.w = 0, 0
+	return nil
 }
 
-// callerOf returns the caller that waits for an answer, or nil. If end is set, it also
-// frees the slot.
-func (c *Client) callerOf(frame []byte, end bool) Caller {
-	id, ok := wire.PeekID(frame)
-	if !ok {
-		return nil
-	}
+// callerOf returns the caller that waits for the answer with an id, or nil. If end is set,
+// it also frees the slot.
+func (c *Client) callerOf(id uint64, end bool) Caller {
 	c.outbox.mu.Lock()
 	defer c.outbox.mu.Unlock()
 	s := c.calls.find(id)

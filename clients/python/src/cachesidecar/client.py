@@ -220,6 +220,13 @@ class Client(View):
         elif timeout is None and not stale_ok and not no_load and 0 < len(k) < 256:
             if self._memory.region is None:
                 return self._get_plain(k, default)
+        memory = self._memory
+        if memory.region is not None:
+            found = memory.get(self._name, k)
+            if found is not None:
+                if not memory.hits & 15:
+                    self._report(memory.sample(k))
+                return _encode.decode(k, found[0], found[1]) if found else default
         item = self.get_item(key, stale_ok=stale_ok, no_load=no_load, timeout=timeout)
         return default if item is None else item.value
 
@@ -313,7 +320,7 @@ class Client(View):
 
     def _report(self, keys: Any) -> None:
         conn = self._link.live
-        if conn is not None:
+        if conn is not None and keys:
             conn.post(_calls.touched(self._ns, keys).tail(int(self._timeout * 1000), 0))
 
     def _asked(self) -> Any:

@@ -1,0 +1,79 @@
+import { Op } from './codes.js';
+import type { Connection } from './connection.js';
+import type { Reader } from './reader.js';
+import type { Asked, Space } from './near.js';
+import type { Arg, Writer } from './writer.js';
+
+const noArgs: readonly Arg[] = [];
+
+/** Reads an answer from its first element after the status on. It returns the call's result, or throws its error. */
+export type Handle = (call: Call, status: number, elements: number, r: Reader, conn: Connection) => unknown;
+
+/** Call is one request and its outcome. It is settled once. */
+export class Call {
+  id = 0;
+  deadline = 0; // ms, by performance.now(); 0: not begun
+  chunk = 0; // the write that has the request
+  settled = false;
+  conn: Connection | undefined; // where it is in flight
+  began = 0; // ms, by performance.now(): when it was sent last
+  resolve!: (v: never) => void;
+  reject!: (e: unknown) => void;
+  /** Is told of a failure before the caller is. */
+  failed: ((e: unknown) => void) | undefined = undefined;
+  /** Takes an answer that comes after the call was given up. */
+  late: Handle | undefined = undefined;
+  /** Is told when the call is settled. */
+  over: ((e: unknown) => void) | undefined = undefined;
+  /** The status of the answer; -1 before. */
+  status = -1;
+  /** The elements after the key. */
+  args: readonly Arg[] = noArgs;
+  /** Belongs to its connection, and is not repeated over another one. */
+  pinned = false;
+  /** How often it was sent, or was to be sent. */
+  tries = 0;
+  /** When a read was sent, for the near cache. */
+  asked: Asked | undefined = undefined;
+  /** The near cache's values of the namespace. */
+  space: Space | undefined = undefined;
+
+  constructor(
+    readonly op: number,
+    readonly timeout: number, // ms
+    readonly encode: (call: Call, w: Writer, id: number, timeout: number) => void,
+    readonly handle: Handle,
+    /** What encode and handle use. */
+    readonly ns: string | null,
+    readonly key: string | Uint8Array,
+    public options: number,
+  ) {}
+
+  succeed(v: unknown): void {
+    if (!this.settled) {
+      this.settled = true;
+      this.over?.(undefined);
+      this.resolve(v as never);
+    }
+  }
+
+  fail(e: unknown): void {
+    if (!this.settled) {
+      this.settled = true;
+      this.failed?.(e);
+      this.over?.(e);
+      this.reject(e);
+    }
+  }
+}
+
+/** A LEASE waits a little longer than it tells the sidecar: a token that comes too late delays others. */
+export const leaseGrace = 100; // ms
+
+/** The requests that a client repeats on its own after a connection that broke. */
+export function repeatable(op: number): boolean {
+  switch (op) {
+    case Op.get: case Op.mget: case Op.lease: case Op.ping: case Op.stats: case Op.members: case Op.watch: return true;
+    default: return false;
+  }
+}

@@ -1,0 +1,413 @@
+import { Call, type Handle } from './call.js';
+import { Bit, limits, Mode, Op, Status } from './codes.js';
+import type {
+  CallOptions, DeleteOptions, FlushOptions, GetOptions, IncrOptions, SetOptions, TouchOptions, WriteOptions,
+} from './calloptions.js';
+import { type Clock, systemClock } from './clock.js';
+import { AbortError, Core } from './core.js';
+import { decodeValue, encodeValue } from './encoding.js';
+import { cacheError, mayHaveChanged } from './errors.js';
+import { Feed } from './feed.js';
+import { Follow } from './follow.js';
+import type { Kept } from './kept.js';
+import { type Loader, type LoadOptions, Loads } from './loads.js';
+import { ask, nameOf, Near, type NearStats, type Space, wrote } from './near.js';
+import { type ClientOptions, namespaceOf, settingsOf } from './options.js';
+import * as replies from './replies.js';
+import {
+  checkKey, type Key, markedFlags, optional, ttlArg, writeBare, writeInNamespace, writeKeyed, writeRead,
+} from './requests.js';
+import type { Arg } from './writer.js';
+import { watch, type WatchEvent, type WatchOptions } from './watch.js';
+
+/** What all views of a client share. */
+class Shared {
+  readonly core: Core;
+  readonly loads: Loads;
+  readonly near: Near | undefined;
+  readonly feeds = new Set<Feed>();
+  private readonly follow: Follow | undefined;
+  private closing: Promise<void> | undefined;
+
+  constructor(o: ClientOptions, clock: Clock) {
+    const settings = settingsOf(o);
+    this.core = new Core(settings);
+    this.loads = new Loads(this.core);
+    if (settings.nearCache !== undefined) {
+      const { bytes, bound } = settings.nearCache;
+      this.near = new Near(bytes, bound, clock);
+      this.follow = new Follow(this.near, new Feed(this.core, null, true, Math.floor(bound / 4), clock));
+    }
+  }
+
+  close(): Promise<void> {
+    this.closing ??= this.end();
+    return this.closing;
+  }
+
+  private async end(): Promise<void> {
+    this.core.closed = true;
+    this.loads.close();
+    await Promise.all([...this.feeds].map((feed) => feed.close()));
+    await this.follow?.close();
+    await this.core.close();
+  }
+}
+
+const internals = new WeakMap<Client, Shared>();
+
+/** A client of the sidecar on this host. It connects when it is first used, and again when the sidecar is back. */
+export class Client {
+  private readonly core: Core;
+  private readonly ns: string | null = null;
+  private readonly space: Space | undefined;
+  private readonly timeout: number;
+
+  constructor(options: ClientOptions = {}, within?: { client: Client; namespace: string }) {
+    const shared = within === undefined
+      ? new Shared(options, (options as { clock?: Clock }).clock ?? systemClock) : internals.get(within.client)!;
+    internals.set(this, shared);
+    this.core = shared.core;
+    const namespace = within === undefined ? shared.core.settings.namespace : namespaceOf(within.namespace);
+    if (namespace !== shared.core.settings.namespace) {
+      this.ns = namespace;
+    }
+    this.space = shared.near?.space(namespace);
+    this.timeout = shared.core.settings.timeout;
+  }
+
+  /** Returns a client that is connected, or fails with the reason why it cannot be. */
+  static async connect(options: ClientOptions = {}): Promise<Client> {
+    const client = new Client(options);
+    try {
+      await client.core.dialer.get();
+    } catch (e) {
+      await client.close();
+      throw e;
+    }
+    return client;
+  }
+
+  /** Returns a view with another namespace. It shares the connection and the near cache; closing one closes both. */
+  inNamespace(name: string): Client {
+    return new Client({}, { client: this, namespace: name });
+  }
+
+  /** Returns the key's value, or undefined if it has none. */
+  get<T = unknown>(key: Key, o?: GetOptions): Promise<T | undefined> {
+    return this.read<T | undefined>(key, o, replies.value);
+  }
+
+  private read<T>(key: Key, o: GetOptions | undefined, handle: Handle): Promise<T> {
+    try {
+      checkKey(key);
+      if (this.space !== undefined && !o?.fresh && !o?.signal?.aborted && !this.core.closed) {
+        const kept = this.space.near.get(this.space, nameOf(key));
+        if (kept !== undefined) {
+          return Promise.resolve(this.fromNear(kept, key) as T);
+        }
+      }
+      const options = o === undefined ? 0 : readBits(o);
+      const call = new Call(Op.get, this.time(o), writeRead, handle, this.ns, key, options);
+      ask(call, this.space);
+      return this.core.run(call, o?.signal);
+    } catch (e) {
+      return Promise.reject(e);
+    }
+  }
+
+  private fromNear(k: Kept, key: Key): unknown {
+    if (this.core.settings.onCall !== undefined) {
+      this.core.tell(Op.get, this.ns, 0, 'ok', true);
+    }
+    const { value } = k;
+    return value instanceof Uint8Array
+      ? decodeValue(value, 0, value.length, k.flags, false, key) : value;
+  }
+
+  private time(o: CallOptions | undefined): number {
+    const timeout = o?.timeout;
+    if (timeout === undefined) {
+      return this.timeout;
+    }
+    if (typeof timeout !== 'number' || !(timeout > 0 && timeout <= limits.timeout)) {
+      throw cacheError('bad_request', `a timeout of ${timeout} ms: give more than 0, and at most ${limits.timeout}`);
+    }
+    return timeout;
+  }
+
+  /** Returns the key's bytes, flags, version and more, or undefined if it has no value. The near cache is not asked. */
+  async getItem(key: Key, o?: GetOptions): Promise<replies.Item | undefined> {
+    checkKey(key);
+    const options = o === undefined ? 0 : readBits(o);
+    const call = new Call(Op.get, this.time(o), writeRead, replies.item, this.ns, key, options);
+    return this.core.run(call, o?.signal);
+  }
+
+  /** Returns the values of those keys that have one. */
+  async getMany<T = unknown, K extends Key = Key>(keys: Iterable<K>, o?: GetOptions): Promise<Map<K, T>> {
+    const found = new Map<K, T>();
+    let left: K[] = [];
+    for (const key of keys) {
+      checkKey(key);
+      const kept = this.space !== undefined && !o?.fresh && !this.core.closed
+        ? this.space.near.get(this.space, nameOf(key)) : undefined;
+      if (kept === undefined) {
+        left.push(key);
+      } else {
+        found.set(key, this.fromNear(kept, key) as T);
+      }
+    }
+    while (left.length > 0) {
+      const some = left.slice(0, limits.keys);
+      const call = new Call(Op.mget, this.time(o), writeInNamespace, replies.several(some), this.ns, '', 0);
+      call.options = o === undefined ? 0 : readBits(o);
+      ask(call, this.space);
+      call.args = [bytesOf(some), optional(call.options)];
+      const got = await this.core.run<replies.Several>(call, o?.signal);
+      got.values.forEach((v, i) => {
+        if (v !== undefined) {
+          found.set(some[i]!, v as T);
+        }
+      });
+      if (got.error !== undefined && (got.error.status !== Status.busy || got.values.length === 0)) {
+        throw got.error.error;
+      }
+      left = left.slice(got.values.length);
+    }
+    return found;
+  }
+
+  /** Stores a value and returns its version. */
+  async set(key: Key, value: unknown, o?: SetOptions): Promise<bigint> {
+    return (await this.store(key, value, Mode.set, null, o)).version!;
+  }
+
+  /** Stores a value if the key has none. It returns the version, or undefined if the key has one. */
+  async add(key: Key, value: unknown, o?: SetOptions): Promise<bigint | undefined> {
+    const { stored, version } = await this.store(key, value, Mode.add, null, o);
+    return stored ? version : undefined;
+  }
+
+  /** Stores a value if the key has one. It returns the version, or undefined if the key has none. */
+  async replace(key: Key, value: unknown, o?: SetOptions): Promise<bigint | undefined> {
+    const { stored, version } = await this.store(key, value, Mode.replace, null, o);
+    return stored ? version : undefined;
+  }
+
+  /** Stores a value if the key's version is still the given one. */
+  async compareAndSwap(key: Key, value: unknown, version: bigint, o?: SetOptions): Promise<replies.Stored> {
+    if (typeof version !== 'bigint') {
+      throw new TypeError(`a version of type ${typeof version}: give the bigint of getItem`);
+    }
+    return this.store(key, value, Mode.swap, version, o);
+  }
+
+  private store(
+    key: Key, value: unknown, mode: number, compare: bigint | null, o: SetOptions | undefined,
+  ): Promise<replies.Stored> {
+    checkKey(key);
+    const { bytes, flags } = encodeValue(value);
+    const most = this.core.dialer.live?.welcome.limits.value ?? 0;
+    if (most > 0 && bytes.length > most) {
+      throw cacheError('too_large', `the value of ${nameOf(key)} has ${bytes.length} bytes, and the sidecar's `
+        + `max_value is ${most}: split it, or raise max_value`);
+    }
+    const marked = markedFlags(flags, o?.flags);
+    return this.write(Op.set, key, replies.stored, [
+      bytes, ttlArg(o?.ttl), optional(marked), optional(mode), compare, ack(o),
+    ], o);
+  }
+
+  /** Makes a write of a key. The near cache hears of it before the caller does. */
+  private write<T>(
+    op: number, key: Key, handle: Handle, args: readonly Arg[], o: CallOptions | undefined,
+  ): Promise<T> {
+    const call = new Call(op, this.time(o), writeKeyed, handle, this.ns, key, 0);
+    call.args = args;
+    this.noting(call, [key]);
+    return this.core.run(call, o?.signal);
+  }
+
+  private noting(call: Call, keys: readonly Key[]): void {
+    const { space } = this;
+    if (space !== undefined) {
+      call.space = space;
+      call.failed = (e) => {
+        if (mayHaveChanged(e)) {
+          for (const key of keys) {
+            wrote(space, key, 0, 0);
+          }
+        }
+      };
+    }
+  }
+
+  /** Stores several values, one request each. It fails with the first error after all have ended. */
+  async setMany(entries: Iterable<readonly [Key, unknown]>, o?: SetOptions): Promise<void> {
+    const list = [...entries];
+    const width = Math.max(1, this.core.settings.maxInFlight >> 1);
+    for (let i = 0; i < list.length; i += width) {
+      const all = await Promise.allSettled(list.slice(i, i + width).map(([key, value]) => this.set(key, value, o)));
+      for (const one of all) {
+        if (one.status === 'rejected') {
+          throw one.reason;
+        }
+      }
+    }
+  }
+
+  /** Removes the key's value from the whole cluster, and returns whether it had one. */
+  async delete(key: Key, o?: DeleteOptions): Promise<boolean> {
+    return (await this.deleteMany([key], o))[0]!;
+  }
+
+  /** Removes the keys' values from the whole cluster, and returns which of them had one. */
+  async deleteMany(keys: Iterable<Key>, o?: DeleteOptions): Promise<boolean[]> {
+    const list = [...keys];
+    list.forEach(checkKey);
+    const lag = o?.replicaLag ?? 0;
+    if (!(lag >= 0 && lag <= limits.timeout)) {
+      throw cacheError('bad_request', `a replicaLag of ${lag} ms: give 0 to ${limits.timeout}`);
+    }
+    const bits = (o?.ackAll ? Bit.ackAll : 0) | (o?.soft ? Bit.soft : 0);
+    const had: boolean[] = [];
+    for (let i = 0; i < list.length; i += limits.keys) {
+      const some = list.slice(i, i + limits.keys);
+      const call = new Call(Op.delete, this.time(o), writeInNamespace, replies.deleted(some), this.ns, '', 0);
+      call.args = [bytesOf(some), optional(bits), optional(Math.ceil(lag))];
+      this.noting(call, some);
+      had.push(...await this.core.run<boolean[]>(call, o?.signal));
+    }
+    return had;
+  }
+
+  /** Gives the key's value a new TTL, and returns whether there is one. */
+  async touch(key: Key, o?: TouchOptions): Promise<boolean> {
+    checkKey(key);
+    return this.write(Op.touch, key, replies.touched, [ttlArg(o?.ttl), ack(o)], o);
+  }
+
+  /** Adds to a number and returns the sum, or undefined if there is no number and no initial one. */
+  async incr(key: Key, delta: number | bigint = 1, o?: IncrOptions): Promise<number | bigint | undefined> {
+    checkKey(key);
+    const initial = o?.initial === undefined ? null : integer(o.initial, 'initial');
+    return this.write(Op.incr, key, replies.incremented, [integer(delta, 'delta'), initial, ttlArg(o?.ttl), ack(o)], o);
+  }
+
+  /** Subtracts from a number, as incr adds. */
+  async decr(key: Key, delta: number | bigint = 1, o?: IncrOptions): Promise<number | bigint | undefined> {
+    return this.incr(key, typeof delta === 'bigint' ? -delta : 0 - delta, o);
+  }
+
+  /**
+   * Returns the key's value. If it has none, one caller in the whole cluster calls its loader; the value is stored, and
+   * all callers get it. If the loader returns undefined, so does getOrSet, and nothing is stored.
+   */
+  async getOrSet<T>(key: Key, loader: Loader<T>, o: LoadOptions = {}): Promise<T | undefined> {
+    ttlArg(o.ttl);
+    markedFlags(0, o.flags);
+    const { loads } = internals.get(this)!;
+    let alone = false;
+    try {
+      const reads = { fresh: o.fresh, timeout: o.timeout, signal: o.signal };
+      const found = await this.read<unknown>(key, reads, replies.lookup);
+      if (!(found instanceof replies.Miss)) {
+        return found as T;
+      }
+      if (found === replies.Miss.absent) {
+        return undefined; // the origin says so
+      }
+      alone = found === replies.Miss.degraded; // the sidecar need not be asked again
+    } catch (e) {
+      if (!loads.loadsAfter(e)) {
+        throw e;
+      }
+      alone = true;
+    }
+    if (o.signal?.aborted) {
+      throw new AbortError(o.signal);
+    }
+    return loads.join({ ns: this.ns, space: this.space }, key, loader, o, alone) as Promise<T | undefined>;
+  }
+
+  /** Drops all keys of the namespace on this host, or as the options say. */
+  async flush(o?: FlushOptions): Promise<void> {
+    const call = new Call(Op.flush, this.time(o), writeInNamespace, replies.nothing, this.ns, '', 0);
+    call.args = [optional((o?.all ? Bit.all : 0) | (o?.cluster ? Bit.cluster : 0))];
+    try {
+      await this.core.run(call, o?.signal);
+    } finally {
+      internals.get(this)!.near?.drop();
+    }
+  }
+
+  /** Asks the sidecar for an empty answer. */
+  ping(o?: CallOptions): Promise<void> {
+    return this.bare(Op.ping, replies.nothing, [], o);
+  }
+
+  /** Returns the sidecar's statistics; with cluster those of every host. */
+  stats(o?: CallOptions & { cluster?: boolean | undefined }): Promise<Record<string, unknown>> {
+    return this.bare(Op.stats, replies.body, [o?.cluster ? Bit.cluster : null], o);
+  }
+
+  /** Returns the hosts of the cluster, as this host sees them. */
+  members(o?: CallOptions): Promise<Record<string, unknown>[]> {
+    return this.bare(Op.members, replies.body, [], o);
+  }
+
+  private async bare<T>(op: number, handle: Handle, args: readonly Arg[], o: CallOptions | undefined): Promise<T> {
+    const call = new Call(op, this.time(o), writeBare, handle, null, '', 0);
+    call.args = args;
+    return this.core.run(call, o?.signal);
+  }
+
+  /** Reports changes in the whole cluster as the sidecar on this host hears of them. */
+  watch(o: WatchOptions = {}): AsyncGenerator<WatchEvent, void, undefined> {
+    const shared = internals.get(this)!;
+    return watch(shared.core, shared.feeds, this.ns, o);
+  }
+
+  /** Returns the near cache's statistics, or undefined without one. */
+  nearStats(): NearStats | undefined {
+    const near = internals.get(this)!.near;
+    return near && {
+      following: near.stream !== undefined, ...near.stats,
+      entries: near.values.entries, bytes: near.values.bytes, limit: near.values.limit,
+    };
+  }
+
+  /** Closes the connections. Calls in flight fail with a ClosedError; loaders get an aborted signal. */
+  close(): Promise<void> {
+    return internals.get(this)!.close();
+  }
+}
+
+// Node 18 has it from 18.18 on; "await using" needs it.
+if (typeof Symbol.asyncDispose === 'symbol') {
+  Object.defineProperty(Client.prototype, Symbol.asyncDispose, {
+    value(this: Client): Promise<void> { return this.close(); }, writable: true, configurable: true,
+  });
+}
+
+export interface Client {
+  [Symbol.asyncDispose](): Promise<void>;
+}
+
+function readBits(o: GetOptions): number {
+  return (o.fresh ? Bit.fresh : 0) | (o.noLoad ? Bit.noLoad : 0) | (o.staleOk ? Bit.staleOk : 0);
+}
+
+const ack = (o: WriteOptions | undefined): number | null => (o?.ackAll ? Bit.ackAll : null);
+
+const bytesOf = (keys: readonly Key[]): Uint8Array[] =>
+  keys.map((key) => (typeof key === 'string' ? Buffer.from(key) : key));
+
+/** Checks a number for incr. */
+function integer(n: number | bigint, name: string): number | bigint {
+  if (typeof n === 'bigint' ? n !== BigInt.asIntN(64, n) : !Number.isSafeInteger(n)) {
+    throw cacheError('bad_request', `${name} is ${n}: give a safe integer, or a bigint of 64 bits with a sign`);
+  }
+  return n;
+}

@@ -1,0 +1,394 @@
+import type { Socket } from 'node:net';
+import { type Call, leaseGrace } from './call.js';
+import { limits, Op, Status } from './codes.js';
+import { cacheError, statusError } from './errors.js';
+import { Input } from './input.js';
+import { Malformed, Reader } from './reader.js';
+import type { Welcome } from './welcome.js';
+import { Writer } from './writer.js';
+
+/** What a connection tells its owner. */
+export interface Owner {
+  /** A call has lost its connection. If sent is false, the request was surely not executed. */
+  lost(call: Call, sent: boolean, reason: Error): void;
+  /** The sidecar is about to close the connection. */
+  leaving(conn: Connection): void;
+}
+
+const maxQueued = 32 << 20; // bytes of requests that the sidecar has not taken yet
+const overdue = 10_000; // ms after which a call that was given up ends the connection
+const closesAfter = 2_000; // ms for which a sidecar that ends still sends answers
+const leavingId = 0; // calls have other ids
+
+interface Chunk {
+  n: number; // of the write
+  last: Call | undefined; // whose request ends it
+}
+
+/**
+ * Connection has calls in flight over one socket. Calls of one tick share one write. It has one timer, and none while
+ * no call waits. While a call waits, the socket holds the process; else it does not.
+ */
+export class Connection {
+  welcome!: Welcome;
+  retiring = false; // takes no more calls
+  ended = false;
+  leases = 0; // tokens that came by it, neither filled nor given back
+  background = false; // never holds the process
+
+  private readonly out = new Writer();
+  private readonly reader = new Reader();
+  private readonly input: Input;
+  private readonly size: number; // slots; an id is a generation and a slot
+  private readonly slots: (Call | undefined)[] = [];
+  private readonly generations: number[] = [];
+  private readonly free: number[] = [];
+  private used = 0; // slots
+  private waiting = 0; // calls whose caller waits
+  private now = 0; // of this tick; 0: not read
+  private scheduled = false;
+  private chunk = 1;
+  private lastOfChunk: Call | undefined;
+  private written = 0; // chunks that the system has taken
+  private readonly pending: Chunk[] = [];
+  private sweepAt = Infinity;
+  private timer: NodeJS.Timeout | undefined;
+  private onEnd: (() => void)[] = [];
+  private readonly flushNow = (): void => this.flush();
+
+  constructor(readonly socket: Socket, readonly maxInFlight: number, private readonly owner: Owner) {
+    this.size = 1 << Math.max(2, 32 - Math.clz32(maxInFlight - 1));
+    this.input = new Input((buf, from, to, owned) => this.frame(buf, from, to, owned));
+  }
+
+  /** Takes what has come. */
+  received(n: number, buf: Buffer): void {
+    try {
+      this.input.add(buf, n, Math.max(limits.answer, (this.welcome?.limits.value ?? 0) + 0x10000));
+    } catch (e) {
+      this.broken(e);
+    }
+  }
+
+  private broken(e: unknown): void {
+    this.end(cacheError('internal', e instanceof Malformed ? e.message : String(e), e));
+  }
+
+  /** Begins a call. It returns false if the connection takes none. It throws if it has too many. */
+  start(call: Call, despiteRetiring = false): boolean {
+    if (this.ended || this.retiring && !despiteRetiring) {
+      return false;
+    }
+    if (this.used >= this.maxInFlight && !despiteRetiring) {
+      throw cacheError('busy', `${this.used} calls are in flight: make fewer at once, or raise maxInFlight`);
+    }
+    if (this.socket.writableLength + this.out.n > maxQueued) {
+      throw cacheError('busy', `${maxQueued} bytes of requests wait for the sidecar: make fewer calls at once`);
+    }
+    const slot = this.free.length > 0 ? this.free.pop()! : this.slots.length;
+    const generation = this.nextGeneration(slot);
+    const now = this.now || (this.now = performance.now());
+    if (call.deadline === 0) {
+      call.deadline = now + call.timeout;
+    }
+    const left = Math.min(Math.max(1, Math.floor(call.deadline - now)), limits.timeout);
+    call.id = generation * this.size + slot;
+    call.began = now;
+    const at = this.out.n;
+    try {
+      call.encode(call, this.out, call.id, left);
+    } catch (e) {
+      this.out.n = at;
+      this.free.push(slot);
+      throw e;
+    }
+    this.slots[slot] = call;
+    call.chunk = this.chunk;
+    call.conn = this;
+    this.lastOfChunk = call;
+    this.used++;
+    if (this.waiting++ === 0 && !this.background) {
+      this.socket.ref();
+    }
+    const end = call.op === Op.lease ? call.deadline + leaseGrace : call.deadline;
+    if (end < this.sweepAt) {
+      this.sweepBy(end, now);
+    }
+    this.schedule();
+    return true;
+  }
+
+  private nextGeneration(slot: number): number {
+    const last = this.generations[slot] ?? 0;
+    const next = (last + 1) * this.size + this.size > 0xffffffff ? 1 : last + 1;
+    this.generations[slot] = next;
+    return next;
+  }
+
+  /** Sends LEAVING, whose answer may come at any time. It is no call. */
+  awaitLeaving(): void {
+    this.out.reserve(32);
+    this.out.end(this.out.begin(3, leavingId, Op.leaving, 0));
+    this.schedule();
+  }
+
+  private schedule(): void {
+    if (!this.scheduled) {
+      this.scheduled = true;
+      process.nextTick(this.flushNow);
+    }
+  }
+
+  private flush(): void {
+    this.scheduled = false;
+    this.now = 0;
+    if (this.ended || this.out.n === 0) {
+      return;
+    }
+    const n = this.chunk++;
+    this.pending.push({ n, last: this.lastOfChunk });
+    this.lastOfChunk = undefined;
+    this.socket.write(this.out.buf.subarray(0, this.out.n), this.onWritten);
+    const refused = this.socket.errored !== null && this.socket.errored !== undefined;
+    if (refused) { // at once: nothing of it was written
+      this.pending.pop();
+    } else if (this.socket.writableLength === 0) { // the system has taken all
+      this.written = n;
+      this.pending.length = 0;
+    }
+    this.out.reset(!refused && this.written !== n);
+  }
+
+  private readonly onWritten = (error?: Error | null): void => {
+    if (!error && this.pending.length > 0) {
+      this.written = this.pending.shift()!.n;
+    }
+  };
+
+  /** Handles an answer. */
+  private frame(buf: Buffer, from: number, to: number, owned: boolean): void {
+    if (this.ended) {
+      return;
+    }
+    const r = this.reader.of(buf, from, to);
+    r.owned = owned;
+    const elements = r.array();
+    if (elements < 2) {
+      throw new Malformed('the sidecar\'s answer is malformed: it has no status');
+    }
+    const id = r.uint();
+    const status = r.uint();
+    if (id === leavingId) {
+      this.left(status);
+      return;
+    }
+    const slot = id % this.size;
+    const call = this.slots[slot];
+    if (call === undefined || call.id !== id) {
+      return; // an answer to no call
+    }
+    call.status = status;
+    if (status >= Status.firstError || status === Status.notStored) {
+      const message = elements > 2 ? r.text() : '';
+      this.release(slot, call);
+      call.fail(statusError(status, message));
+    } else {
+      this.answered(call, slot, status, elements - 2, r);
+    }
+    if (this.retiring) {
+      this.finish();
+    }
+  }
+
+  private answered(call: Call, slot: number, status: number, elements: number, r: Reader): void {
+    let result: unknown;
+    try {
+      if (call.settled) {
+        call.late?.(call, status, elements, r, this);
+      } else {
+        result = call.handle(call, status, elements, r, this);
+      }
+    } catch (e) {
+      if (e instanceof Malformed) {
+        throw e; // the call is in flight still, and ends with the connection
+      }
+      this.release(slot, call);
+      call.fail(e);
+      return;
+    }
+    this.release(slot, call);
+    call.succeed(result);
+  }
+
+  private release(slot: number, call: Call): void {
+    this.slots[slot] = undefined;
+    this.free.push(slot);
+    this.used--;
+    if (!call.settled) {
+      this.rest();
+    }
+  }
+
+  /** Counts a caller less. */
+  private rest(): void {
+    if (--this.waiting === 0 && !this.background) {
+      this.socket.unref();
+    }
+  }
+
+  private left(status: number): void {
+    if (status === Status.ok && !this.retiring) {
+      this.retiring = true;
+      this.owner.leaving(this);
+      this.finish();
+    }
+  }
+
+  /** Gives a call up. Its slot stays taken until the answer comes. */
+  giveUp(call: Call, error: unknown): void {
+    if (!call.settled) {
+      this.rest();
+      call.fail(error);
+      if (!Number.isFinite(this.sweepAt)) {
+        this.sweepBy(call.deadline + overdue, performance.now());
+      }
+    }
+  }
+
+  private sweepBy(at: number, now: number): void {
+    clearTimeout(this.timer);
+    this.sweepAt = at;
+    // An event loop that has been blocked reads the answers that have come before it looks at the clock.
+    this.timer = setTimeout(() => setImmediate(() => this.sweep()), Math.max(1, Math.ceil(at - now)));
+    this.timer.unref();
+  }
+
+  private sweep(): void {
+    this.sweepAt = Infinity;
+    if (this.ended || this.used === 0) {
+      return;
+    }
+    const now = performance.now();
+    let next = Infinity;
+    for (const call of this.slots) {
+      if (call === undefined) {
+        continue;
+      }
+      const end = call.op === Op.lease ? call.deadline + leaseGrace : call.deadline;
+      if (!call.settled && now >= end) {
+        this.giveUp(call, cacheError('timeout', `no answer from the sidecar within ${Math.round(call.timeout)} ms: `
+          + 'the outcome is not known'));
+      }
+      if (call.settled && now >= end + overdue) {
+        this.end(cacheError('timeout', `the sidecar has not answered a call for ${overdue} ms after its time`));
+        return;
+      }
+      next = Math.min(next, call.settled ? end + overdue : end);
+    }
+    if (next < this.sweepAt) {
+      this.sweepBy(next, now);
+    }
+  }
+
+  /** Gives a token back. */
+  returnedLease(): void {
+    this.leases--;
+    if (this.retiring) {
+      this.finish();
+    }
+  }
+
+  /** Takes no more calls, and ends once none is in flight. */
+  retire(): void {
+    this.retiring = true;
+    this.finish();
+  }
+
+  private finish(): void {
+    if (this.used === 0 && this.leases === 0 && this.out.n === 0) {
+      this.end(cacheError('unavailable', 'the sidecar has closed the connection'));
+    }
+  }
+
+  /** The system has refused a write. The sidecar takes no requests any more, but may send answers. */
+  refused(error: Error): void {
+    if (this.ended || this.retiring) {
+      return;
+    }
+    this.retiring = true;
+    for (const [slot, call] of this.slots.entries()) {
+      if (call !== undefined && this.surelyNotSent(call)) {
+        this.lose(slot, call, false, error);
+      }
+    }
+    setTimeout(() => this.end(error), closesAfter).unref();
+    this.out.n = 0;
+    this.finish();
+  }
+
+  private surelyNotSent(call: Call): boolean {
+    const first = this.pending.length > 0 ? this.pending[0] : undefined;
+    if (call.chunk <= this.written) {
+      return false;
+    }
+    // Of a write that was cut short at least the last byte is missing.
+    return first === undefined || call.chunk > first.n || call === first.last;
+  }
+
+  private lose(slot: number, call: Call, sent: boolean, reason: Error): void {
+    this.slots[slot] = undefined;
+    this.used--;
+    call.conn = undefined;
+    if (!call.settled) {
+      this.rest();
+      this.owner.lost(call, sent, reason);
+    }
+  }
+
+  /** Ends the connection. Calls in flight are told. */
+  end(reason: Error): void {
+    if (this.ended) {
+      return;
+    }
+    this.ended = true;
+    clearTimeout(this.timer);
+    this.socket.destroy();
+    for (const [slot, call] of this.slots.entries()) {
+      if (call !== undefined) {
+        this.lose(slot, call, !this.surelyNotSent(call), reason);
+      }
+    }
+    for (const f of this.onEnd) {
+      f();
+    }
+    this.onEnd = [];
+  }
+
+  /** Ends the connection after what is to be sent. */
+  close(reason: Error): void {
+    if (this.scheduled) {
+      this.flush();
+    }
+    const written = this.socket.writableLength === 0;
+    for (const [slot, call] of this.slots.entries()) {
+      if (call !== undefined) {
+        this.lose(slot, call, true, reason);
+      }
+    }
+    if (written) {
+      this.end(reason);
+      return;
+    }
+    this.socket.end(() => this.end(reason));
+    setTimeout(() => this.end(reason), 100).unref();
+  }
+
+  /** Calls f when the connection has ended. */
+  whenEnded(f: () => void): void {
+    if (this.ended) {
+      f();
+    } else {
+      this.onEnd.push(f);
+    }
+  }
+}

@@ -1,0 +1,100 @@
+/** What kind of error a {@link CacheError} is. */
+export type ErrorCode =
+  | 'bad_request' | 'too_large' | 'unauthorized' | 'unavailable' | 'timeout' | 'busy' | 'origin' | 'unsupported'
+  | 'internal' | 'not_stored' | 'encoding' | 'closed';
+
+/** The base of all errors of this package, but for TypeError (a wrong argument) and AbortError (a signal). */
+export class CacheError extends Error {
+  /** Says what happened; the same in every language. */
+  readonly code: ErrorCode;
+
+  constructor(code: ErrorCode, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.code = code;
+  }
+
+  static {
+    this.prototype.name = 'CacheError';
+  }
+}
+
+/** An argument or an option is not valid. Correct the call. */
+export class BadRequestError extends CacheError {}
+/** The value, or the answer, is above the limit. Split it, or raise the sidecar's max_value. */
+export class TooLargeError extends CacheError {}
+/** The caller has no right to do this. Change the sidecar's settings access or tokens. */
+export class UnauthorizedError extends CacheError {}
+/** The sidecar, or the owner of the key, cannot be reached. The call was surely not executed. */
+export class UnavailableError extends CacheError {}
+/** There was no answer in time, or the connection broke. A write may have been executed, or may still be. */
+export class TimeoutError extends CacheError {}
+/** A limit of calls, loads or memory is reached. The call was surely not executed: make fewer at once. */
+export class BusyError extends CacheError {}
+/** The origin of the namespace has failed; of a write: nothing was written. */
+export class OriginError extends CacheError {}
+/** The sidecar is of an older version and does not know the call. Update it. */
+export class UnsupportedError extends CacheError {}
+/** The sidecar has a defect, or has sent an answer that cannot be read. Report it. */
+export class InternalError extends CacheError {}
+/** Nothing was stored: the value is no number (incr), or the sum is beyond 64 bits. */
+export class NotStoredError extends CacheError {}
+/** The bytes are not of the encoding that the flags name. getItem gives the bytes all the same. */
+export class EncodingError extends CacheError {}
+/** The client was closed. */
+export class ClosedError extends CacheError {}
+
+type Subclass = new (code: ErrorCode, message: string, options?: ErrorOptions) => CacheError;
+
+const classes: Record<ErrorCode, Subclass> = {
+  bad_request: BadRequestError,
+  too_large: TooLargeError,
+  unauthorized: UnauthorizedError,
+  unavailable: UnavailableError,
+  timeout: TimeoutError,
+  busy: BusyError,
+  origin: OriginError,
+  unsupported: UnsupportedError,
+  internal: InternalError,
+  not_stored: NotStoredError,
+  encoding: EncodingError,
+  closed: ClosedError,
+};
+for (const subclass of Object.values(classes)) {
+  subclass.prototype.name = subclass.name;
+}
+
+/** Returns the error of a code. */
+export function cacheError(code: ErrorCode, message: string, cause?: unknown): CacheError {
+  return new classes[code](code, message, cause === undefined ? undefined : { cause });
+}
+
+const statusCodes: Record<number, ErrorCode> = {
+  5: 'not_stored',
+  16: 'bad_request',
+  17: 'too_large',
+  18: 'unauthorized',
+  19: 'unavailable',
+  20: 'unavailable',
+  21: 'timeout',
+  22: 'busy',
+  23: 'origin',
+  24: 'unsupported',
+  25: 'internal',
+};
+
+/** Returns the error of an answer's status. */
+export function statusError(status: number, message: string): CacheError {
+  const code = statusCodes[status];
+  return code ? cacheError(code, message) : cacheError('internal', `the sidecar answered status ${status}: ${message}`);
+}
+
+export const closedError = (): CacheError => cacheError('closed', 'the client was closed');
+
+/** Reports whether a failed write may have been executed. */
+export function mayHaveChanged(error: unknown): boolean {
+  if (!(error instanceof CacheError)) {
+    return true;
+  }
+  return error.code === 'timeout' || error.code === 'origin' || error.code === 'internal'
+    || error.code === 'not_stored' || error.code === 'closed';
+}

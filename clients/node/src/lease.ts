@@ -1,0 +1,91 @@
+import { Call, type Handle } from './call.js';
+import { Bit, Op, Status } from './codes.js';
+import type { Connection } from './connection.js';
+import type { Encoded } from './encoding.js';
+import { cacheError, CacheError, mayHaveChanged } from './errors.js';
+import { lookup, nothing, stored } from './replies.js';
+import { type Key, optional, writeKeyed } from './requests.js';
+import { type Space, wrote } from './near.js';
+
+/** Lease is the right and the duty to load a missing key. It is good over the connection by which it came. */
+export class Lease {
+  private open = true;
+
+  constructor(
+    private readonly conn: Connection,
+    private readonly token: Uint8Array,
+    private readonly ns: string | null,
+    private readonly key: Key,
+    private readonly timeout: number,
+  ) {
+    conn.leases++;
+  }
+
+  /** Stores the loaded value, and gives it to those who wait. An error says why it was not stored. */
+  async fill(v: Encoded, ttl: number | null, flags: number, space: Space | undefined): Promise<void> {
+    const call = new Call(Op.fill, this.timeout, writeKeyed, stored, this.ns, this.key, 0);
+    call.args = [this.token, v.bytes, ttl, optional(flags)];
+    call.space = space;
+    call.failed = (e) => {
+      if (mayHaveChanged(e)) {
+        wrote(space, this.key, 0, 0);
+      }
+    };
+    try {
+      await this.send(call);
+      this.done();
+    } catch (e) {
+      if (e instanceof CacheError && !mayHaveChanged(e)) {
+        this.abandon();
+      }
+      this.done();
+      throw e;
+    }
+  }
+
+  /** Gives the lease back without a value. */
+  abandon(): void {
+    if (!this.open) {
+      return;
+    }
+    const call = new Call(Op.fill, this.timeout, writeKeyed, nothing, this.ns, this.key, 0);
+    call.args = [this.token, null, null, null, Bit.abandon];
+    this.send(call).catch(() => {}); // the token ends by itself then
+    this.done();
+  }
+
+  private send(call: Call): Promise<unknown> {
+    call.pinned = true;
+    return new Promise((resolve, reject) => {
+      call.resolve = resolve;
+      call.reject = reject;
+      if (!this.conn.start(call, true)) {
+        reject(cacheError('unavailable', 'the connection by which the token came has ended, and so has the token'));
+      }
+    });
+  }
+
+  private done(): void {
+    if (this.open) {
+      this.open = false;
+      this.conn.returnedLease();
+    }
+  }
+}
+
+/** Reads an answer to LEASE: the value, a Miss, or a Lease. */
+export const leased: Handle = (call, status, elements, r, conn) => {
+  if (status !== Status.lease) {
+    return lookup(call, status, elements, r, conn);
+  }
+  r.bytes();
+  const token = Buffer.from(r.buf.subarray(r.from, r.to));
+  return new Lease(conn, token, call.ns, call.key, call.timeout);
+};
+
+/** Gives back a token whose caller has left. */
+export const lateLease: Handle = (call, status, elements, r, conn) => {
+  if (status === Status.lease) {
+    (leased(call, status, elements, r, conn) as Lease).abandon();
+  }
+};

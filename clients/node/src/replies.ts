@@ -1,0 +1,242 @@
+import type { Call, Handle } from './call.js';
+import { Status, Why } from './codes.js';
+import type { Connection } from './connection.js';
+import { decodeValue, narrowed } from './encoding.js';
+import { statusError } from './errors.js';
+import { keep, wrote } from './near.js';
+import { Malformed, type Reader } from './reader.js';
+
+/** What a read has found, without decoding. */
+export interface Item {
+  /** The bytes; they belong to the caller. */
+  value: Buffer;
+  /** As set by the writer; the low 8 bits name the encoding. */
+  flags: number;
+  /** For compareAndSwap; a newer value has a higher one. */
+  version: bigint;
+  /** What is left, in milliseconds; undefined: no expiry. */
+  ttl: number | undefined;
+  /** Where the value was: l1, l2, peer or origin. */
+  source: string;
+  /** How far the value may lag behind the current one, at most, in milliseconds. */
+  age: number;
+  /** A value after its end; only with staleOk. */
+  stale: boolean;
+}
+
+const sources = ['', 'l1', 'l2', 'peer', 'origin'];
+
+/** Miss is the result of a lookup that has found no value. */
+export class Miss {
+  private constructor(readonly why: number) {}
+  static readonly notCached = new Miss(Why.notCached);
+  static readonly absent = new Miss(Why.absent);
+  static readonly degraded = new Miss(Why.degraded);
+  static of(why: number): Miss {
+    return why === Why.absent ? Miss.absent : why === Why.degraded ? Miss.degraded : Miss.notCached;
+  }
+}
+
+const few = (): Malformed => new Malformed('the sidecar\'s answer is malformed: it has too few elements');
+
+const view = (r: Reader): boolean => r.owned && 2 * (r.to - r.from) >= r.buf.length;
+
+/** Reads an answer to GET: the value, or a Miss. */
+export const lookup: Handle = (call, status, elements, r, conn) => {
+  if (status === Status.ok || status === Status.stale) {
+    if (elements < 6) {
+      throw few();
+    }
+    r.bytes();
+    const { from, to } = r;
+    const whole = view(r);
+    const flags = r.uint();
+    if (call.asked !== undefined && status === Status.ok) {
+      keep(call, call.key, r, conn, from, to, flags, elements - 2);
+    }
+    return decodeValue(r.buf, from, to, flags, whole, call.key);
+  }
+  if (status !== Status.miss || elements < 1) {
+    throw few();
+  }
+  return Miss.of(r.uint());
+};
+
+/** Reads an answer to GET: the value, or undefined. */
+export const value: Handle = (call, status, elements, r, conn) => {
+  const found = lookup(call, status, elements, r, conn);
+  return found instanceof Miss ? undefined : found;
+};
+
+/** Reads an answer to GET: an Item, or undefined. */
+export const item: Handle = (_call, status, elements, r) => {
+  if (status === Status.miss) {
+    return undefined;
+  }
+  if (elements < 6) {
+    throw few();
+  }
+  r.bytes();
+  const { from, to, buf } = r;
+  const whole = view(r);
+  const flags = r.uint();
+  const version = r.version();
+  const ttl = r.uint();
+  const source = r.uint();
+  const found: Item = {
+    value: whole ? buf.subarray(from, to) : Buffer.from(buf.subarray(from, to)),
+    flags, version, ttl: ttl === 0 ? undefined : ttl,
+    source: sources[source] ?? `source ${source}`, age: r.uint(), stale: status === Status.stale,
+  };
+  return found;
+};
+
+/** What an answer to MGET has. */
+export interface Several {
+  values: unknown[]; // undefined: a miss
+  error: { status: number; error: Error } | undefined; // of the first key without an answer
+}
+
+/** Reads an answer to MGET for some keys. */
+export function several(keys: readonly (string | Uint8Array)[]): Handle {
+  return (call, _status, elements, r, conn) => {
+    if (elements < 1 || r.array() !== keys.length) {
+      throw new Malformed(`the sidecar's answer is malformed: it has not ${keys.length} items`);
+    }
+    const found: Several = { values: [], error: undefined };
+    for (const key of keys) {
+      const n = r.array() - 1;
+      const status = r.uint();
+      if (status >= Status.firstError) {
+        found.error = { status, error: statusError(status, n > 0 ? r.text() : '') };
+        return found; // what follows is asked for again
+      }
+      found.values.push(status === Status.miss ? skipped(r, n) : one(call, key, status, n, r, conn));
+    }
+    return found;
+  };
+}
+
+function skipped(r: Reader, n: number): undefined {
+  r.skip(n);
+  return undefined;
+}
+
+function one(call: Call, key: string | Uint8Array, status: number, n: number, r: Reader, conn: Connection): unknown {
+  if (n < 6) {
+    throw few();
+  }
+  r.bytes();
+  const { from, to } = r;
+  const flags = r.uint();
+  const at = r.pos;
+  if (call.asked !== undefined && status === Status.ok) {
+    keep(call, key, r, conn, from, to, flags, n - 2);
+  }
+  r.pos = at;
+  r.skip(n - 2);
+  return decodeValue(r.buf, from, to, flags, false, key);
+}
+
+/** Notes a change of the call's key for the near cache; no version: it is not known. */
+function noteVersion(call: Call, r: Reader, known: boolean): void {
+  if (known) {
+    const at = r.pos;
+    r.u64();
+    wrote(call.space, call.key, r.hi, r.lo);
+    r.pos = at;
+  } else {
+    wrote(call.space, call.key, 0, 0);
+  }
+}
+
+/** What a conditional write has done. */
+export interface Stored {
+  stored: boolean;
+  /** Of what was stored, or of what is there; undefined: the key has no value. */
+  version: bigint | undefined;
+}
+
+/** Reads an answer to SET. */
+export const stored: Handle = (call, status, elements, r) => {
+  const has = status !== Status.miss;
+  if (has && elements < 1) {
+    throw few();
+  }
+  if (call.space !== undefined) {
+    noteVersion(call, r, has);
+  }
+  const result: Stored = { stored: status === Status.ok, version: has ? r.version() : undefined };
+  return result;
+};
+
+/** Reads an answer to DELETE for some keys: which had a value. */
+export function deleted(keys: readonly (string | Uint8Array)[]): Handle {
+  return (call, _status, elements, r) => {
+    if (elements < 1 || r.array() !== keys.length) {
+      throw new Malformed(`the sidecar's answer is malformed: it has not ${keys.length} items`);
+    }
+    const had: boolean[] = [];
+    let error: unknown;
+    for (const key of keys) {
+      const n = r.array() - 1;
+      const status = r.uint();
+      if (status >= Status.notStored) {
+        error ??= statusError(status, n > 0 ? r.text() : '');
+        wrote(call.space, key, 0, 0);
+        continue;
+      }
+      if (n < 1) {
+        throw few();
+      }
+      // A deletion that found no value counts too: the owner may have lost a value that is kept here.
+      r.u64();
+      wrote(call.space, key, r.hi, r.lo);
+      r.skip(n - 1);
+      had.push(status === Status.ok);
+    }
+    if (error !== undefined) {
+      throw error;
+    }
+    return had;
+  };
+}
+
+/** Reads an answer to TOUCH. */
+export const touched: Handle = (call, status, elements, r) => {
+  if (status === Status.ok && elements >= 2) {
+    r.skip(1);
+    r.u64(); // of the change
+    wrote(call.space, call.key, r.hi, r.lo);
+    return true;
+  }
+  wrote(call.space, call.key, 0, 0);
+  return false;
+};
+
+/** Reads an answer to INCR. */
+export const incremented: Handle = (call, status, elements, r) => {
+  if (status !== Status.ok) {
+    wrote(call.space, call.key, 0, 0);
+    return undefined;
+  }
+  if (elements < 2) {
+    throw few();
+  }
+  const sum = r.i64();
+  r.u64();
+  wrote(call.space, call.key, r.hi, r.lo);
+  const n = Number(sum);
+  return Number.isSafeInteger(n) ? n : sum;
+};
+
+/** Reads an answer without a result. */
+export const nothing: Handle = () => undefined;
+
+/** Reads an answer with a map or an array. */
+export const body: Handle = (_call, _status, elements, r) => {
+  if (elements < 1) {
+    throw few();
+  }
+  return narrowed(r.rest());
+};
