@@ -67,7 +67,7 @@ func (p *place) on(host int, text string) string {
 	return strings.NewReplacer(
 		"node: web-1", "node: web-"+h,
 		"bind: 10.0.0.1", "bind: "+p.address(host),
-		"app.py 10.0.0.1", "app.py "+p.address(host),
+		"--bind 10.0.0.1", "--bind "+p.address(host),
 		"10.0.0.", p.network,
 		"127.0.0.1:", p.address(host)+":",
 		"/usr/local/bin", filepath.Join(p.dir, "bin"),

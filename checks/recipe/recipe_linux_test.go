@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -31,9 +32,8 @@ func TestRecipe(t *testing.T) {
 	database.Exec(t, page.take(t, "table"))
 
 	p := newPlace(origintest.Folder(t), database.DSN())
-	install, key, dsn := page.take(t, "install"), page.take(t, "key"), page.take(t, "dsn")
+	install, key, app := page.take(t, "install"), page.take(t, "key"), page.take(t, "app.py")
 	config, check := page.take(t, "config"), page.take(t, "check")
-	client, app := page.take(t, "sidecar.py"), page.take(t, "app.py")
 	for host := 1; host <= 3; host++ {
 		p.run(t, host, install)
 		if host == 1 {
@@ -41,9 +41,7 @@ func TestRecipe(t *testing.T) {
 		} else {
 			p.run(t, host, "cp -p "+filepath.Join(p.folder(1), "etc", "cluster.key")+" /etc/cachesidecar/")
 		}
-		p.run(t, host, dsn)
 		p.write(t, host, "etc/config.yaml", config)
-		p.write(t, host, "srv/sidecar.py", client)
 		p.write(t, host, "srv/app.py", app)
 		if out := p.run(t, host, check); out != "" && !strings.Contains(out, "ok") {
 			t.Errorf("config check prints %q", out)
@@ -62,6 +60,7 @@ func TestRecipe(t *testing.T) {
 		until(t, "the app answers", func() bool { _, err := p.get(host, "1"); return err == nil })
 	}
 	p.console(t, 1, page.take(t, "try"))
+	p.cold(t)
 	p.storm(t, sidecars[:], run)
 
 	for line := range strings.Lines(page.take(t, "measure")) {
@@ -83,7 +82,7 @@ func TestRecipe(t *testing.T) {
 // needPython checks that Debian's Python has what the page installs.
 func needPython(t *testing.T, install string) {
 	t.Helper()
-	out, err := exec.Command("/usr/bin/python3", "-c", "import msgpack, psycopg2").CombinedOutput()
+	out, err := exec.Command("/usr/bin/python3", "-c", "import flask, gunicorn, msgpack, pip, psycopg2").CombinedOutput()
 	if err == nil {
 		return
 	}
@@ -108,8 +107,8 @@ type answer struct {
 	text, from string
 }
 
-// web opens a connection for each request: an app that is busy delays no other one.
-var web = http.Client{Timeout: patience}
+// web opens a connection for each request: a worker that is busy delays no other one.
+var web = http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}
 
 func (p *place) get(host int, path string) (answer, error) { return p.ask(host, "GET", path, "") }
 
@@ -191,9 +190,35 @@ func (p *place) change(t *testing.T, h *history, host int) bool {
 	return true
 }
 
+// cold reads articles that no host has yet, each through all apps at once: one reader of all asks
+// the database. Some may ask it too, on a machine that is so busy that a sidecar's answer is late.
+func (p *place) cold(t *testing.T) {
+	const first, articles, readers = 20, 20, 24
+	var loads atomic.Int64
+	for article := first; article < first+articles; article++ {
+		var all sync.WaitGroup
+		for reader := range readers {
+			all.Go(func() {
+				a, err := p.get(1+reader%3, fmt.Sprint(article))
+				if want := fmt.Sprintf("title 0 of article %d", article); err != nil || a.text != want {
+					t.Errorf("answer %+v, %v; want %s", a, err, want)
+				}
+				if a.from == "database" {
+					loads.Add(1)
+				}
+			})
+		}
+		all.Wait()
+	}
+	if n := loads.Load(); n < articles || n > articles*5/4 {
+		t.Errorf("%d articles, each read by %d readers at once: %d loads", articles, readers, n)
+	}
+}
+
 // storm changes one article again and again, through all apps in turn, while all apps are asked
 // for it; it restarts the sidecar of host 2 and kills that of host 3 meanwhile.
 func (p *place) storm(t *testing.T, sidecars []*process, run string) {
+	const readers = 4 // of each host: while calls wait for a sidecar others go on
 	h := &history{acked: []time.Time{time.Now()}, from: map[string][4]int{}}
 	stop := make(chan struct{})
 	var all sync.WaitGroup
@@ -210,7 +235,9 @@ func (p *place) storm(t *testing.T, sidecars []*process, run string) {
 	}
 	for host := 1; host <= 3; host++ {
 		h.seen[host] = map[int]struct{}{}
-		loop(5*time.Millisecond, func() bool { return p.read(t, h, host) })
+		for range readers {
+			loop(10*time.Millisecond, func() bool { return p.read(t, h, host) })
+		}
 	}
 	turn := 0
 	loop(100*time.Millisecond, func() bool { turn++; return p.change(t, h, 1+turn%3) })
@@ -220,6 +247,12 @@ func (p *place) storm(t *testing.T, sidecars []*process, run string) {
 		t.Logf("%d changes; answers %v", len(h.acked)-1, h.from)
 	}()
 
+	changed := func() int { h.mu.Lock(); defer h.mu.Unlock(); return len(h.acked) }
+	calm := func() {
+		t.Helper()
+		before := changed()
+		until(t, "15 changes in a calm", func() bool { return t.Failed() || changed() >= before+15 })
+	}
 	cached := func(host int) {
 		t.Helper()
 		before := h.count(host, "cache")
@@ -230,6 +263,7 @@ func (p *place) storm(t *testing.T, sidecars []*process, run string) {
 	for host := 1; host <= 3; host++ {
 		cached(host)
 	}
+	calm()
 	for i, end := range []os.Signal{syscall.SIGTERM, syscall.SIGKILL} {
 		host := i + 2
 		before := h.count(host, "database")
@@ -240,8 +274,8 @@ func (p *place) storm(t *testing.T, sidecars []*process, run string) {
 		sidecars[host] = p.launch(t, host, run)
 		p.allIn(t)
 		cached(host)
+		calm()
 	}
-	changed := func() int { h.mu.Lock(); defer h.mu.Unlock(); return len(h.acked) }
 	n := changed()
 	for host := 1; host <= 3; host++ { // what was changed last is seen everywhere
 		until(t, fmt.Sprintf("host %d shows change %d or a later one", host, n), func() bool {
