@@ -107,7 +107,7 @@ function tasked(name, get) {
 }
 
 const ours = new Client({ socket: a.sidecar, namespace: "socket" });
-const near = new Client({ socket: a.sidecar, namespace: "near", nearCache: 64 << 20 });
+const near = new Client({ socket: a.sidecar, namespace: "near", nearCache: { bytes: 64 << 20 } });
 const nodeRedis = await createClient({ socket: { path: a.redis } }).connect();
 const ioredis = new Ioredis({ path: a.redis });
 const auto = new Ioredis({ path: a.redis, enableAutoPipelining: true });

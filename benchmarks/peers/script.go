@@ -17,7 +17,7 @@ import (
 type Scripts struct {
 	python, node string // interpreters
 	folder       string // of the scripts
-	library      string // the Python client, built
+	library      string // the folder of the Python client, built
 }
 
 // debianPython has what the other clients of Python need, as Debian packages them.
@@ -33,7 +33,7 @@ func OpenScripts(ctx context.Context, dir, python, node string) (*Scripts, error
 	if err != nil {
 		return nil, err
 	}
-	s := &Scripts{python: python, node: node, folder: filepath.Join(root, "benchmarks", "languages"), library: filepath.Join(dir, "python")}
+	s := &Scripts{python: python, node: node, folder: filepath.Join(root, "benchmarks", "languages")}
 	if said, err := exec.CommandContext(ctx, python, "-c", pythonModules).CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("what %s needs is %w (%s): apt-get install %s", python, ErrNotInstalled, lastLine(said, err), debianPython)
 	}
@@ -48,15 +48,25 @@ func OpenScripts(ctx context.Context, dir, python, node string) (*Scripts, error
 			return nil, fmt.Errorf("%s is %w: %s", need.path, ErrNotInstalled, need.remedy)
 		}
 	}
-	if err := os.CopyFS(s.library, os.DirFS(filepath.Join(root, "clients", "python"))); err != nil {
-		return nil, fmt.Errorf("a copy of the Python client: %w", err)
+	return s, s.build(ctx, filepath.Join(root, "clients"), filepath.Join(dir, "clients"))
+}
+
+// build copies the Python client, with the header of the one for C, and compiles its extension
+// beside it. A client that cannot be compiled is one without its extension.
+func (s *Scripts) build(ctx context.Context, from, to string) error {
+	for _, language := range []string{"c", "python"} {
+		if err := os.CopyFS(filepath.Join(to, language), os.DirFS(filepath.Join(from, language))); err != nil {
+			return fmt.Errorf("a copy of the client: %w", err)
+		}
 	}
-	cmd := exec.CommandContext(ctx, python, "setup.py", "-q", "build_ext", "--inplace")
-	cmd.Dir = s.library
-	if said, err := cmd.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("the extension of the Python client: %w\n%s\napt-get install %s", err, said, debianPython)
+	cmd := exec.CommandContext(ctx, s.python, "setup.py", "-q", "build_ext", "--inplace")
+	cmd.Dir = filepath.Join(to, "python")
+	said, err := cmd.CombinedOutput()
+	s.library = filepath.Join(cmd.Dir, "src")
+	if built, _ := filepath.Glob(filepath.Join(s.library, "cachesidecar", "_native*.so")); err != nil || len(built) == 0 {
+		return fmt.Errorf("the extension of the Python client is not built (%v): apt-get install %s\n%s", err, debianPython, said)
 	}
-	return s, nil
+	return nil
 }
 
 // Figure is one line that a script prints: its versions, or the result of a side.
@@ -71,7 +81,7 @@ type Figure struct {
 // Python runs the script in Python; pure turns the client's extension off.
 func (s *Scripts) Python(ctx context.Context, pure bool, args ...string) ([]Figure, error) {
 	args = append([]string{filepath.Join(s.folder, "bench.py")}, args...)
-	env := []string{"PYTHONPATH=" + filepath.Join(s.library, "src"), "PYTHONDONTWRITEBYTECODE=1"}
+	env := []string{"PYTHONPATH=" + s.library, "PYTHONDONTWRITEBYTECODE=1"}
 	if pure {
 		args, env = append(args, "--pure"), append(env, "CACHESIDECAR_PURE=1")
 	}
