@@ -203,10 +203,12 @@ def tasks(a, data):
         return redis.asyncio.Redis(connection_pool=pool)
 
     fast, slow = peer(aioconnection.HiredisParser), peer(aioconnection.PythonParser)
-    clients = [(OURS, ours), (REDIS, fast), (REDIS_SLOW, slow)]
+    single = redis.asyncio.Redis(unix_socket_path=a.redis, single_connection_client=True)
+    clients = [(OURS, ours), (REDIS, fast), (REDIS_SLOW, slow), (REDIS_ONE, single)]
     play(a, "tasks", [tasked(loop, data, name, c.get, a.tasks) for name, c in clients])
     loop.run_until_complete(ours.close())
-    for c in (fast, slow):
+    for c in (fast, slow, single):
+        loop.run_until_complete(c.close())
         loop.run_until_complete(c.connection_pool.disconnect())
     loop.close()
 

@@ -21,7 +21,7 @@ func comparisons(p record.LanguagesParameters) []comparison {
 		{record.Python, record.OneGet, "GET, one at a time", one},
 		{record.Python, record.OneSet, "SET, one at a time", one},
 		{record.Python, record.InThreads, threads, []string{record.OursSocket, record.RedisPy, record.Pymemcache}},
-		{record.Python, record.InTasks, tasks, []string{record.OursSocket, record.RedisPy, record.RedisPyParser}},
+		{record.Python, record.InTasks, tasks, one[:4]},
 		{record.Python, record.InProcess, "hit in the process", []string{record.OursNear, record.OursShared, record.LRUCache, record.RedisPy}},
 		{record.Python, record.PureHits, "hit in the process, without the extension", []string{record.OursShared, record.LRUCache, record.RedisPy}},
 		{record.Node, record.OneGet, "GET, one at a time", inNode},
@@ -62,7 +62,7 @@ func languagesSection(rounds string) (section, error) {
 	}
 	s.body = fmt.Sprintf("Each client asks a server on a Unix socket for %s keys of %d bytes with values of %d (bytes in Python, text in Node), and every value is compared with the one that was set. "+
 		"A time is the mean of a round's calls; where more than one is under way, it is the time between two answers. ", thousands(int64(p.Keys)), p.KeySize, p.ValueSize) +
-		fmt.Sprintf("redis-py's event loop has a pool of %d connections. ", p.Tasks) +
+		fmt.Sprintf("redis-py's event loop has a pool of %d connections; with one connection it has one call in flight, and the others wait. ", p.Tasks) +
 		fmt.Sprintf("Of the hits in the process at most %s %% of a round's asked the sidecar, those of the warming up included: by its own count.\n\n", fmt.Sprintf("%.2f", askedPercent(f.Rows))) +
 		"Absolute figures; those in µs with a target hold for this machine alone:\n\n" + absolute.String()
 	return s, nil
