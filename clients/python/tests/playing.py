@@ -158,9 +158,9 @@ class Player:
                 and want.get("ttl", got.ttl is not None) == (got.ttl is not None)
             )
         if "stored" in want:
-            return bool(got) == want["stored"]
+            return bool(bool(got) == want["stored"])
         if "deleted" in want:
-            return (list(got.values()) if isinstance(got, dict) else got) == want["deleted"]
+            return bool((list(got.values()) if isinstance(got, dict) else got) == want["deleted"])
         if "touched" in want:
             return bool(got == want["touched"])
         if "number" in want:
