@@ -41,6 +41,7 @@ var sections = []struct {
 }{
 	{record.Socket, socketSection},
 	{record.Clients, clientsSection},
+	{record.Languages, languagesSection},
 	{record.Memory, memorySection},
 	{record.GC, gcSection},
 	{record.Idle, idleSection},

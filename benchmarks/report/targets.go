@@ -26,6 +26,13 @@ var (
 	sharedOfOthers   = &target{"≥", 50}  // shared memory against others' sockets
 	sharedNS         = &target{"≤", 250}
 
+	// Clients in other languages.
+	getOfPeers   = &target{"≤", 1}  // time of a GET in Python, over the socket
+	tasksOfPeers = &target{"≥", 2}  // calls a second of an event loop in Python
+	nodeOfPeers  = &target{"≥", 1}  // calls a second in Node, one at a time
+	hitUS        = &target{"≤", 2}  // a hit in the process
+	hitUSPure    = &target{"≤", 10} // the same without the client's extension
+
 	residentOfMemcached = &target{"≤", 0.85}
 	overheadBytes       = &target{"≤", 48} // per entry, everything included
 

@@ -87,6 +87,40 @@ func TestEverythingOnce(t *testing.T) {
 	}
 }
 
+// TestLanguagesOnce measures clients in other languages at small scale.
+func TestLanguagesOnce(t *testing.T) {
+	need(t, "redis-server", "memcached")
+	dir := t.TempDir()
+	out, log, err := bench(t, "languages", "-dir", dir, "-rounds", "1", "-turns", "1", "-turn", "5", "-warm-up", "1", "-tasks", "8", "-threads", "2")
+	if errors.Is(err, peers.ErrNotInstalled) && os.Getenv("CI") != "true" {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatalf("%v\n%s", err, log)
+	}
+	for _, want := range []string{
+		"| Python: GET, one at a time | time of a call, over the socket / pymemcache |",
+		"| Python: GET, 8 in flight | calls/s, over the socket / redis-py, hiredis |",
+		"| Python: hit in the process | sidecar, shared memory, µs |",
+		"| Python: hit in the process, without the extension | sidecar, shared memory, µs |",
+		"| Node: GET, 8 in flight | calls/s, over the socket / ioredis, auto-pipelining |",
+		"| Node, hit in the process | sidecar, near cache |",
+	} {
+		if !strings.Contains(out, want) {
+			t.Errorf("languages prints no %q:\n%s", want, out)
+		}
+	}
+	f, err := record.Read[record.LanguagesParameters, record.LanguagesRow](filepath.Join(dir, report.RoundsDir), record.Languages)
+	if err != nil || len(f.Rows) != 6+4 {
+		t.Fatalf("got %d rows, error %v, want 10", len(f.Rows), err)
+	}
+	for _, name := range []string{"python", "redis-py", "hiredis", "pymemcache", "node", "node-redis", "ioredis"} {
+		if v := f.Versions[name]; v == "" || v[0] < '0' || v[0] > '9' {
+			t.Errorf("got version %q of %s", v, name)
+		}
+	}
+}
+
 // TestOverloadOnce measures overload at small scale.
 func TestOverloadOnce(t *testing.T) {
 	dir := t.TempDir()
@@ -320,6 +354,8 @@ func TestUsage(t *testing.T) {
 		{"no such load", []string{"overload", "-kinds", "rain"}, "there is no kind \"rain\": give some of requests", false},
 		{"one host restarts", []string{"cluster", "-hosts", "1"}, "cluster -hosts 1: give at least 2", false},
 		{"nothing of invalidations", []string{"propagation", "-rounds", "0", "-hangs", "0"}, "give at least one of either", false},
+		{"an interpreter that is not there", []string{"languages", "-python", filepath.Join(empty, "python3")}, "not installed", false},
+		{"more keys than are hot", []string{"languages", "-entries", "65537"}, "languages -entries 65537: give at most 65536", false},
 		{"more of nothing", []string{"propagation", "-dir", empty, "-more"}, "no rounds of propagation", false},
 		{"an unknown part of loads", []string{"loads", "-parts", "crowd,all"}, `loads -parts: there is no part "all": give some of crowd, served and outage`, false},
 		{"more loads than may wait", []string{"loads", "-depth", "501"}, "give a depth of at most 500", false},

@@ -45,6 +45,26 @@ func clients(ctx context.Context, p *program, args []string) error {
 // maxClientKeys is the most keys that the clients ask for: they are hot.
 const maxClientKeys = 65_536
 
+func languages(ctx context.Context, p *program, args []string) error {
+	f := newFlags(p, record.Languages)
+	v := record.LanguagesParameters{}
+	f.data(&v.Data, 1000)
+	f.turns(&v.Turns, 10)
+	f.count(&v.Tasks, "tasks", 64, 1, "calls in flight on one event loop")
+	f.count(&v.Threads, "threads", 4, 1, "of one process in Python")
+	python := f.String("python", "/usr/bin/python3", "the `interpreter`, with the other clients: Debian's")
+	node := f.String("node", "node", "the `program` that runs JavaScript")
+	if err := f.parse(args); err != nil {
+		return err
+	}
+	if v.Keys > maxClientKeys {
+		return fmt.Errorf("languages -entries %d: give at most %d", v.Keys, maxClientKeys)
+	}
+	return measured(ctx, p, f, v, func(b *measure.Bench, ctx context.Context, v record.LanguagesParameters) ([]record.LanguagesRow, error) {
+		return b.Languages(ctx, v, *python, *node)
+	})
+}
+
 func memory(ctx context.Context, p *program, args []string) error {
 	f := newFlags(p, record.Memory)
 	v := record.MemoryParameters{}
