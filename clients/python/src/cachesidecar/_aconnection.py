@@ -60,6 +60,11 @@ class Connection:
 
         token says that the request fills a token that came over this connection.
         """
+        id, future = self.begin(end, timeout, token)
+        return await self._wait(id, future, late)
+
+    def begin(self, end: _wire.Tail, timeout: float, token: bool) -> "Tuple[int, asyncio.Future[bytes]]":
+        """Send a request. Return its id, and its answer to come: whoever waits no longer for it says give_up."""
         if self.error is not None or self.leaving and not token:
             if isinstance(self.error, ClosedError):
                 raise self.error
@@ -68,11 +73,16 @@ class Connection:
             raise BusyError(f"{len(self._waiting)} calls are in flight: try again, or raise max_in_flight")
         id = self._next
         self._next = id + 1 if id < _wire.LAST_ID else _wire.FIRST_ID
-        return await self._wait(id, _wire.frame(id, end), timeout, late)
+        return id, self._begin(id, _wire.frame(id, end), timeout)
+
+    def give_up(self, id: int) -> None:
+        """Forget a call. It is not written if that has not begun."""
+        self._waiting.pop(id, None)
 
     async def greet(self, hello: bytes, timeout: float) -> List[Any]:
         """Make the first call of the connection, whose id is HELLO_ID. Return its decoded answer."""
-        return _wire.decode((await self._wait(_wire.HELLO_ID, hello, timeout, None))[4:])
+        future = self._begin(_wire.HELLO_ID, hello, timeout)
+        return _wire.decode((await self._wait(_wire.HELLO_ID, future, None))[4:])
 
     def announce_leaving(self) -> None:
         """Ask the sidecar to say when it closes. The answer may come at any time."""
@@ -85,13 +95,16 @@ class Connection:
             self._next = id + 1 if id < _wire.LAST_ID else _wire.FIRST_ID
             self._put(_wire.LEAVING_ID, _wire.frame(id, end))
 
-    async def _wait(self, id: int, message: bytes, timeout: float, late: Optional[Late]) -> bytes:
+    def _begin(self, id: int, message: bytes, timeout: float) -> "asyncio.Future[bytes]":
         deadline = self._loop.time() + timeout
         future: "asyncio.Future[bytes]" = self._loop.create_future()
         self._waiting[id] = future, deadline
         self._put(id, message)
         if self._sweeper is None or deadline < self._sweep_at - _SWEEP:
             self._sweep_by(deadline)
+        return future
+
+    async def _wait(self, id: int, future: "asyncio.Future[bytes]", late: Optional[Late]) -> bytes:
         try:
             return await future
         except BaseException:  # cancelled, or failed

@@ -195,17 +195,18 @@ class AsyncClient(View):
     # -- one call
 
     async def _call(
-        self, call: Call, timeout: Optional[float] = None, on: Optional[Greeted] = None
+        self, call: Call, timeout: Optional[float] = None, on: Optional[Greeted] = None, began: float = 0.0,
+        attempt: int = 0,
     ) -> Tuple[List[Any], Greeted]:
         loop = asyncio.get_running_loop()
         if loop is not self._state.loop:
             self._state.bind(loop)
         limit = self._timeout if timeout is None else timeout
-        began = monotonic()
+        began = began or monotonic()
         self._before(call)
         try:
             late = self._late_token if call.op == _wire.LEASE else None
-            message, conn = await self._link.do(call, limit, on, late, began)
+            message, conn = await self._link.do(call, limit, on, late, began, attempt)
             answer = _decode(message, conn)
             self._answered(call, answer, began)
         except BaseException as e:
@@ -242,7 +243,39 @@ class AsyncClient(View):
                     kept.visited = True
                     value = kept.value
                     return value if value is not None else near.value(kept)
+        elif timeout is None and not stale_ok and not no_load and 0 < len(k) < 256 and self._memory.region is None:
+            conn = self._link.live
+            if conn is not None and self._state.loop is asyncio.get_running_loop():
+                began = monotonic()
+                try:
+                    id, future = conn.begin((4, self._get_head + _wire._BIN8[len(k)] + k), self._timeout, False)
+                    try:
+                        message = await future
+                    except BaseException:  # cancelled, or failed
+                        conn.give_up(id)
+                        raise
+                except (NotSent, Broken):
+                    answer, conn = await self._call(_calls.get(self._ns, k, 0), None, None, began, 1)
+                    item = self._item(k, answer, conn)
+                    return default if item is None else item.value
+                return self._value(k, message, conn, default)
         item = await self.get_item(key, stale_ok=stale_ok, no_load=no_load, timeout=timeout)
+        return default if item is None else item.value
+
+    def _value(self, k: bytes, message: bytes, conn: Greeted, default: Any) -> Any:
+        """Return the value of an answer to GET, or default."""
+        if len(message) > 13 and message[10] == 0 and message[11] == 0xC4 and message[5] == 0xCE:
+            # OK, and a value of less than 256 bytes; any other answer is for the decoder
+            end = 13 + message[12]
+            flags = message[end] if end < len(message) else -1
+            if flags == 16:
+                try:
+                    return message[13:end].decode()
+                except UnicodeDecodeError:
+                    pass
+            elif flags == 0:
+                return message[13:end]
+        item = self._item(k, _decode(message, conn), conn)
         return default if item is None else item.value
 
     def _items(self, answer: List[Any], n: int, conn: Greeted) -> List[List[Any]]:
