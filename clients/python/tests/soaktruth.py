@@ -76,8 +76,8 @@ class Table:
             moment = self.acknowledged(key, later)
             own = client == self.words[self._at(key, later) + 2]  # a client sees its own writes at once
             if moment and asked - moment > (0 if own else bound_ns) + SLACK_NS:
-                late = (asked - moment) / 1e6
-                raise Wrong(f"key {key}: number {seq} was read, {later} was acknowledged {late:.1f} ms before the read began, "
+                ago = (asked - moment) / 1e6
+                raise Wrong(f"key {key}: number {seq} was read, {later} was acknowledged {ago:.1f} ms before the read began, "
                             f"the bound is {0 if own else bound_ns / 1e6:.0f} ms")
 
 
@@ -134,7 +134,7 @@ def parse(key: int, value: Any) -> Read:
             at, seq, ttl, told = int(a), int(b), int(c), int(d)
     except (ValueError, KeyError, TypeError, AttributeError) as e:
         raise Wrong(f"key {key}: {type(value).__name__} {value!r:.80}: {e!r}") from None
-    kind = {bytes: (0, 3), str: (1,), dict: (2,)}[type(value)]
+    kind = (2,) if isinstance(value, dict) else (1,) if isinstance(value, str) else (0, 3)
     if at != key or told != _sum(key, seq, ttl, body) or seq % 4 not in kind:
         raise Wrong(f"key {key}: a {type(value).__name__} of key {at}, number {seq}, {value!r:.80}")
     return Read(seq, ttl)

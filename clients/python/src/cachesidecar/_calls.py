@@ -53,7 +53,7 @@ def key_bytes(key: Key) -> bytes:
     elif isinstance(key, bytes):
         k = key
     elif isinstance(key, str):
-        return key_bytes(str(key))
+        return key_bytes(str.__str__(key))
     else:
         raise TypeError(f"a key of type {type(key).__qualname__}: give str or bytes")
     if not 0 < len(k) <= _wire.MAX_KEY:

@@ -24,7 +24,7 @@ from typing import Any, Callable, Dict, List, Optional, Tuple, Union
 
 from . import _wire
 from ._frames import Frames
-from .errors import Broken, BusyError, ClosedError, Malformed, NotSent, TimeoutError
+from .errors import Broken, BusyError, CacheError, ClosedError, Malformed, NotSent, TimeoutError
 
 _ENDED = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF)
 _LOOK = 16 << 10  # bytes of one read while no call is in flight
@@ -82,12 +82,18 @@ class Connection:
         token says that the request fills a token that came over this connection.
         """
         began = monotonic()
-        if began - self._used > _IDLE:
-            self._look()
-        id, waiter = self._begin(end, began + timeout, token)
-        if waiter is None:
-            return self._lead(id, timeout, began + timeout, late)
-        return self._finish(id, waiter, began + timeout, late)
+        try:
+            if began - self._used > _IDLE:
+                self._look()
+            id, waiter = self._begin(end, began + timeout, token)
+            if waiter is None:
+                return self._lead(id, timeout, began + timeout, late)
+            return self._finish(id, waiter, began + timeout, late)
+        except (CacheError, NotSent, Broken):
+            raise
+        except BaseException as e:  # from outside, such as a signal handler's: a lock may be held for ever
+            self.end(NotSent(f"a call was interrupted: {e!r}"))
+            raise
 
     def call_many(self, ends: List[_wire.Tail], timeout: float) -> List[Union[bytes, Exception]]:
         """Send requests with one write. Return the answers, or what became of each."""
@@ -113,6 +119,8 @@ class Connection:
                 for id, waiter in begun:
                     if not self._give_up(id, None):
                         self._pass_on(id, waiter)
+                    elif waiter.leads:
+                        self._leave()
                 raise
         answers.reverse()
         return answers
@@ -144,9 +152,11 @@ class Connection:
         try:
             self._leading.acquire()
             self._waiting[_wire.HELLO_ID] = None
-            self._write([_wire.HELLO_ID], True, hello, deadline)
+            waiter = self._write([_wire.HELLO_ID], True, hello, deadline)
         finally:
             self._unlock_writing()
+        if waiter is not None:
+            return _wire.decode(self._finish(_wire.HELLO_ID, waiter, deadline)[4:])
         return _wire.decode(self._lead(_wire.HELLO_ID, deadline - monotonic(), deadline, None)[4:])
 
     def announce_leaving(self) -> None:
@@ -171,10 +181,10 @@ class Connection:
             self._waiting[id] = waiter
             n, data = end
             message = _pack_head(len(data) + 6, 0x91 + n, 0xCE, id) + data
-            self._write([id], waiter is None, message, deadline)
+            left = self._write([id], waiter is None, message, deadline)
         finally:
             self._unlock_writing()
-        return id, waiter
+        return id, waiter or left
 
     def _lock_writing(self, deadline: float) -> None:
         if not self._writing.acquire(True, max(0.0, deadline - monotonic())):
@@ -200,31 +210,53 @@ class Connection:
         self._next = id + 1 if id < _wire.LAST_ID else _wire.FIRST_ID
         return id
 
-    def _write(self, ids: List[int], leads: bool, message: bytes, deadline: float) -> None:
+    def _write(self, ids: List[int], leads: bool, message: bytes, deadline: float) -> Optional[Waiter]:
+        """Write requests. Return the waiter of a leader that has left the reading while it waited for room."""
         try:
             n = self._send(message, _SEND_FLAGS)
-            if n != len(message):
-                self._write_rest(memoryview(message)[n:], deadline)
+            if n == len(message):
+                return None
         except BlockingIOError:
-            try:
-                self._write_rest(memoryview(message), deadline)
-            except BaseException as e:
-                self._unwritten(ids, leads, e)
+            n = 0
         except BaseException as e:
             self._unwritten(ids, leads, e)
+        # The sidecar may wait for room as well, so somebody must read meanwhile.
+        waiter = Waiter() if leads else None
+        if waiter is not None:
+            self._waiting[ids[0]] = waiter
+        reads = leads or self._leading.acquire(False)
+        try:
+            self._write_rest(memoryview(message)[n:], deadline, reads)
+        except BaseException as e:
+            self._unwritten(ids, reads, e)
+        if reads:
+            self._leave()
+        return waiter
 
-    def _write_rest(self, rest: memoryview, deadline: float) -> None:
+    def _write_rest(self, rest: memoryview, deadline: float, reads: bool) -> None:
         poll = select.poll()
-        poll.register(self._sock, select.POLLOUT)
+        poll.register(self._sock, select.POLLOUT | (select.POLLIN if reads else 0))
         while rest:
             left = deadline - monotonic()
             if left <= 0:
                 raise TimeoutError("the request could not be written in time")
-            poll.poll(left * 1000 + 1)
+            for _, event in poll.poll(left * 1000 + 1):
+                if reads and event & ~select.POLLOUT:
+                    self._take()
             try:
                 rest = rest[self._send(rest, _SEND_FLAGS) :]
             except BlockingIOError:
                 pass
+
+    def _take(self) -> None:
+        """Hand over what has come."""
+        try:
+            data = self._recv(self.frames.room(), socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return
+        if not data:
+            raise BrokenPipeError(errno.EPIPE, "the sidecar has closed the connection")
+        self._deliver(data, -1)
 
     def _unwritten(self, ids: List[int], leads: bool, error: BaseException) -> None:
         """Undo the beginning of calls whose requests were not written whole. Raise what they have met."""
@@ -382,9 +414,13 @@ class Connection:
         except BaseException:
             if not self._give_up(id, late):
                 self._pass_on(id, waiter)
+            elif waiter.leads:  # told in the moment in which the wait ended
+                self._leave()
             raise
         if not told:
             if self._give_up(id, late):
+                if waiter.leads:  # told in the moment in which the wait ended
+                    self._leave()
                 raise TimeoutError("no answer from the sidecar in time")
             waiter.lock.acquire()  # just now
         return self._told(id, waiter, deadline, late)
@@ -444,7 +480,7 @@ class Connection:
             pass
         for id in list(self._waiting):
             waiter = self._waiting.pop(id, None)
-            if waiter is not None:
+            if waiter is not None and not waiter.leads:
                 waiter.lock.release()
         self._late.clear()
         self._bury()

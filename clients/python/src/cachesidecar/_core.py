@@ -118,7 +118,7 @@ class View:
             self._near.drop(_clock.boot_ns())
         if self._hook is not None:
             result, source = metrics.result(answer), metrics.source(call.op, answer)
-            self._hook(metrics.NAMES[call.op], result, monotonic() - began, source)
+            metrics.tell(self._hook, metrics.NAMES[call.op], result, monotonic() - began, source)
 
     def _failed(self, call: Call, error: BaseException, began: float, timeout: float) -> None:
         if call.keys:
@@ -127,7 +127,7 @@ class View:
         elif call.op == _wire.FLUSH and self._near is not None:
             self._near.drop(_clock.boot_ns())
         if self._hook is not None:
-            self._hook(metrics.NAMES[call.op], metrics.failure(error), monotonic() - began, "")
+            metrics.tell(self._hook, metrics.NAMES[call.op], metrics.failure(error), monotonic() - began, "")
 
     def _wrote(self, changes: _calls.Changes) -> None:
         if self._near is not None and self._space is not None and changes:

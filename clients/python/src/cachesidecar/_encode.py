@@ -18,7 +18,6 @@ BYTES, INTEGER, TEXT, MSGPACK = 0, 2, 16, 32
 _MIN_INT, _MAX_INT = -(1 << 63), (1 << 63) - 1
 _TIMESTAMP = -1
 # msgpack's own bound, 100 MB, is above every max_value that is allowed.
-_NO_BOUND = (1 << 31) - 1
 
 
 def app_flags(flags: int) -> int:
@@ -44,7 +43,7 @@ def encode(value: Any) -> Tuple[bytes, int]:
     if isinstance(value, bytes):
         return bytes(value), BYTES
     if isinstance(value, str):
-        return _text(str(value)), TEXT
+        return _text(str.__str__(value)), TEXT
     if isinstance(value, int) and not isinstance(value, bool):
         return _integer(int(value)), INTEGER
     return _pack(value), MSGPACK
@@ -106,10 +105,8 @@ def _extension(code: int, data: bytes) -> Any:
 
 
 def _unpack(data: bytes) -> Any:
-    return msgpack.unpackb(
-        data, raw=False, timestamp=3, strict_map_key=False, ext_hook=_extension, max_str_len=_NO_BOUND,
-        max_bin_len=_NO_BOUND, max_array_len=_NO_BOUND, max_map_len=_NO_BOUND, max_ext_len=_NO_BOUND,
-    )
+    # Without bounds of ours the library bounds each length by that of the input.
+    return msgpack.unpackb(data, raw=False, timestamp=3, strict_map_key=False, ext_hook=_extension)
 
 
 def _decimal(data: bytes) -> int:

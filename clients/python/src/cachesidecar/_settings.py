@@ -18,6 +18,13 @@ NO_EXPIRY = math.inf
 TTL = Union[None, float, timedelta]
 
 
+def seconds(timeout: float, name: str = "timeout") -> float:
+    """Return a time limit that is valid."""
+    if not isinstance(timeout, (int, float)) or not 0.001 <= timeout <= 3600:
+        raise BadRequestError(f"{name} is {timeout!r}: give 0.001 to 3600 seconds")
+    return timeout
+
+
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """What a client was given, with defaults in place. Times are seconds."""
@@ -42,9 +49,7 @@ class Settings:
         if self.token and self.token_file:
             raise BadRequestError("token and token_file are given: leave out one of them")
         for name in ("connect_timeout", "timeout", "load_timeout", "wait_timeout"):
-            value = getattr(self, name)
-            if not 0.001 <= value <= 3600:
-                raise BadRequestError(f"{name} is {value}: give 0.001 to 3600 seconds")
+            seconds(getattr(self, name), name)
         for name in ("max_in_flight", "max_loads"):
             value = getattr(self, name)
             if not 1 <= value <= 1 << 20:

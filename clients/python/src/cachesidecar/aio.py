@@ -12,7 +12,7 @@ from typing import (
     cast,
 )
 
-from . import _calls, _clock, _encode, _feed, _fork, _wire
+from . import _calls, _clock, _encode, _feed, _fork, _wire, metrics
 from ._alink import Greeted, Link
 from ._calls import Call, Key
 from ._core import FAIL_OPEN, Core, View, pages
@@ -20,13 +20,12 @@ from ._feed import Event, Place
 from ._item import Item
 from ._loads import Flight, Loads
 from ._near import Near, NearStats
-from ._settings import TTL, Settings, ttl_ms
+from ._settings import TTL, Settings, seconds, ttl_ms
 from .decorators import Cached, cached
 from .errors import Broken, CacheError, ClosedError, Malformed, NotSent, TimeoutError
 from .metrics import OnCall
 
 _C = TypeVar("_C", bound="AsyncClient")
-_T = TypeVar("_T")
 _F = TypeVar("_F", bound=Callable[..., Any])
 _boot_ns = _clock.boot_ns
 _BATCH = 256  # requests that are sent together
@@ -40,6 +39,7 @@ class _Flight(Flight):
         self.load: Any = None  # of the first caller
         self.task: Optional["asyncio.Task[None]"] = None
         self.waiters: List["asyncio.Future[None]"] = []
+        self.left = False  # by its last caller
 
 
 class _Shared(Core):
@@ -201,7 +201,7 @@ class AsyncClient(View):
         loop = asyncio.get_running_loop()
         if loop is not self._state.loop:
             self._state.bind(loop)
-        limit = self._timeout if timeout is None else timeout
+        limit = self._timeout if timeout is None else seconds(timeout)
         began = began or monotonic()
         self._before(call)
         try:
@@ -245,7 +245,7 @@ class AsyncClient(View):
                     return value if value is not None else near.value(kept)
         elif timeout is None and not stale_ok and not no_load and 0 < len(k) < 256 and self._memory.region is None:
             conn = self._link.live
-            if conn is not None and self._state.loop is asyncio.get_running_loop():
+            if conn is not None and conn.alive and self._state.loop is asyncio.get_running_loop():
                 began = monotonic()
                 try:
                     id, future = conn.begin((4, self._get_head + _wire._BIN8[len(k)] + k), self._timeout, False)
@@ -334,7 +334,7 @@ class AsyncClient(View):
             found = self._shared_item(k, seen) if seen else _wire.ABSENT
         if self._hook is not None:
             source = found.source if isinstance(found, Item) else "shared"
-            self._hook("get", "ok" if isinstance(found, Item) else "miss", monotonic() - began, source)
+            metrics.tell(self._hook, "get", "ok" if isinstance(found, Item) else "miss", monotonic() - began, source)
         return found
 
     def _report(self, keys: Any) -> None:
@@ -507,7 +507,7 @@ class AsyncClient(View):
     # -- loads
 
     async def get_or_set(
-        self, key: Key, loader: Callable[[], Union[_T, Awaitable[_T]]], *, ttl: TTL = None, flags: int = 0,
+        self, key: Key, loader: Callable[[], Any], *, ttl: TTL = None, flags: int = 0,
         fresh: bool = False, stale_ok: bool = False, timeout: Optional[float] = None,
     ) -> Any:
         """Return a key's value. If it has none, one caller in the whole cluster loads and stores it.
@@ -666,6 +666,7 @@ class _Load:
         except BaseException:
             if self._loads.leave(flight):
                 if flight.task is not None:
+                    flight.left = True
                     flight.task.cancel()
                 elif self._loads.withdraw(self._at, flight):
                     self._loads.over()
@@ -693,6 +694,10 @@ class _Load:
         """Carry a flight out, for all its callers."""
         try:
             await self._get(flight)
+        except asyncio.CancelledError as e:
+            if flight.left or self._client._link.closed:
+                raise
+            flight.error = e  # the loader's own
         except Exception as e:
             flight.error = e
 

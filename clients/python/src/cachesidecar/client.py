@@ -10,7 +10,7 @@ from typing import (
     Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Tuple, Type, TypeVar, Union, cast,
 )
 
-from . import _calls, _clock, _encode, _feed, _fork, _wire
+from . import _calls, _clock, _encode, _feed, _fork, _wire, metrics
 from ._calls import Call, Key
 from ._core import FAIL_OPEN, Core, View, pages
 from ._feed import Event, Place
@@ -18,7 +18,7 @@ from ._item import Item
 from ._link import Greeted, Link
 from ._loads import Flight, Loads
 from ._near import Near, NearStats
-from ._settings import TTL, Settings, ttl_ms
+from ._settings import TTL, Settings, seconds, ttl_ms
 from .decorators import Cached, cached
 from .errors import Broken, CacheError, ClosedError, Malformed, NotSent, TimeoutError
 from .metrics import OnCall
@@ -174,7 +174,7 @@ class Client(View):
         self, call: Call, timeout: Optional[float] = None, on: Optional[Greeted] = None, began: float = 0.0,
         attempt: int = 0,
     ) -> Tuple[List[Any], Greeted]:
-        limit = self._timeout if timeout is None else timeout
+        limit = self._timeout if timeout is None else seconds(timeout)
         began = began or monotonic()
         self._before(call)
         try:
@@ -315,7 +315,7 @@ class Client(View):
             found = self._shared_item(k, seen) if seen else _wire.ABSENT
         if self._hook is not None:
             source = found.source if isinstance(found, Item) else "shared"
-            self._hook("get", "ok" if isinstance(found, Item) else "miss", monotonic() - began, source)
+            metrics.tell(self._hook, "get", "ok" if isinstance(found, Item) else "miss", monotonic() - began, source)
         return found
 
     def _report(self, keys: Any) -> None:
@@ -424,7 +424,7 @@ class Client(View):
         versions: List[int] = []
         batch = min(_BATCH, self._core.settings.max_in_flight)
         for at in range(0, len(calls), batch):
-            versions += self._store_some(calls[at : at + batch], self._timeout if timeout is None else timeout)
+            versions += self._store_some(calls[at : at + batch], self._timeout if timeout is None else seconds(timeout))
         return dict(zip(values, versions))
 
     def _store_some(self, calls: List[Call], timeout: float) -> List[int]:
@@ -611,6 +611,7 @@ class Client(View):
 
     def _watch(self, keys: List[bytes], all: bool, beat: float) -> Iterator[Event]:
         link = Link(self._core.settings)
+        _fork.remember(link)
         place = Place(self._ns, _wire.ALL if all else 0, beat)
         tries = 0
         try:

@@ -32,7 +32,7 @@ def _plain(function: Callable[..., Any], name: str, value: Any) -> str:
     if type(value) is tuple:
         return "(" + ",".join([_plain(function, name, one) for one in value]) + ",)"
     if type(value) is dict and name in _keywords(function):
-        return "{" + ",".join([f"{k}={_plain(function, name, value[k])}" for k in sorted(value)]) + "}"
+        return "{" + ",".join([f"{k!r}={_plain(function, name, value[k])}" for k in sorted(value)]) + "}"
     raise TypeError(
         f"the argument {name} of {function.__qualname__} is of type {type(value).__qualname__}, which makes no key: "
         "give cached a key= function"

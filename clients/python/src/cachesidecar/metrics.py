@@ -5,11 +5,13 @@ A client calls its ``on_call`` after every call, on the thread or the task of th
     on_call(op, result, seconds, source)
 
 ``op`` is the method's request, such as "get" or "set". ``result`` is "ok", "miss", or the kind of an error, such as
-"timeout". ``source`` is the source of a read's Item, else "". A hook must be quick, and must not raise.
+"timeout". ``source`` is the source of a read's Item, else "". A hook must be quick. What it raises is logged, and
+changes nothing for the call.
 """
 
 from __future__ import annotations
 
+import logging
 from typing import Any, Callable, Sequence
 
 from . import _wire
@@ -23,6 +25,14 @@ NAMES = {
     _wire.TOUCH: "touch", _wire.INCR: "incr", _wire.LEASE: "lease", _wire.FILL: "fill", _wire.FLUSH: "flush",
     _wire.STATS: "stats", _wire.MEMBERS: "members", _wire.TOUCHED: "touched",
 }
+
+
+def tell(hook: OnCall, op: str, result: str, seconds: float, source: str) -> None:
+    """Call a hook."""
+    try:
+        hook(op, result, seconds, source)
+    except Exception:
+        logging.getLogger("cachesidecar").exception("on_call has raised an error")
 
 
 def result(answer: Sequence[Any]) -> str:

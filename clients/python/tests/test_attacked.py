@@ -1,0 +1,199 @@
+"""What an attack on the client has found: each test was red before."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import math
+import os
+import signal
+import socket
+import threading
+import time
+from pathlib import Path
+from typing import Any, Iterator, List
+
+import pytest
+from raw import Sidecar, wait_for
+
+import cachesidecar
+from cachesidecar import AsyncClient, BadRequestError, CacheError, Client, EncodingError, _encode
+from cachesidecar._connection import Connection
+from cachesidecar.decorators import _plain
+
+
+@pytest.fixture
+def sidecar(tmp_path: Path) -> Iterator[Sidecar]:
+    with_ = Sidecar(tmp_path)
+    yield with_
+    with_.stop()
+
+
+def test_threads_that_time_out_together(sidecar: Sidecar) -> None:
+    """A waiter that is made the leader as its time ends passes the leading on."""
+    with Client(sidecar.path, shared_memory=False) as client:
+        client.set("k", "v")
+        assert sidecar.process is not None
+        process = sidecar.process.pid
+
+        def ask() -> None:
+            try:
+                client.get("k", timeout=0.03)
+            except CacheError:
+                pass
+
+        for _ in range(40):
+            os.kill(process, signal.SIGSTOP)
+            threads = [threading.Thread(target=ask) for _ in range(24)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            os.kill(process, signal.SIGCONT)
+            assert client.get("k", timeout=20) == "v"
+
+
+def test_signal_handlers_that_raise(sidecar: Sidecar) -> None:
+    """An exception at any place of a call leaves the client usable."""
+
+    class Interrupt(Exception):
+        pass
+
+    def raises(*_: Any) -> None:
+        raise Interrupt
+
+    old = signal.signal(signal.SIGALRM, raises)
+    try:
+        with Client(sidecar.path, shared_memory=False) as client:
+            client.set("k", "v")
+            for i in range(1500):
+                try:
+                    signal.setitimer(signal.ITIMER_REAL, 0.0001 + i % 50 * 0.00002)
+                    while True:
+                        client.get("k", timeout=20)
+                except (Interrupt, CacheError):  # a library may have taken it for an error of its own
+                    pass
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            wait_for(lambda: _value(client) == "v")
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, old)
+
+
+def _value(client: Client) -> Any:
+    try:
+        return client.get("k")
+    except CacheError:  # it connects anew
+        return None
+
+
+def test_a_writer_reads_while_it_waits_for_room() -> None:
+    """Both directions are full: the thread that writes takes answers, its own among them."""
+    ours, theirs = socket.socketpair()
+    conn = Connection(ours, 16)
+    asked = bytes(4 << 20)
+    answered: List[bytes] = []
+
+    def serve() -> None:
+        with theirs.makefile("rwb") as f:
+            head = f.read(10)  # length, the array's head, the id
+            f.write(b"\x00\x40\x00\x00" + b"\x92\xce" + head[6:10] + bytes((4 << 20) - 6))
+            f.flush()  # blocks until the client reads, and nothing else of the request is read before
+            rest = int.from_bytes(head[:4], "big") - 6
+            while rest:
+                rest -= len(f.read(min(rest, 1 << 16)))
+
+    server = threading.Thread(target=serve)
+    server.start()
+    answered.append(conn.call((1, asked), 20))
+    server.join()
+    assert len(answered[0]) == 4 + (4 << 20)
+    conn.end(cachesidecar.ClosedError("closed"))
+    theirs.close()
+
+
+def test_a_loader_that_ends_with_a_cancellation_of_its_own(sidecar: Sidecar) -> None:
+    calls = 0
+
+    async def loader() -> str:
+        nonlocal calls
+        calls += 1
+        raise asyncio.CancelledError
+
+    async def run() -> None:
+        async with AsyncClient(sidecar.path) as client:
+            with pytest.raises(asyncio.CancelledError):
+                await client.get_or_set("k", loader)
+            assert await client.get_or_set("k", lambda: _returns("v")) == "v"
+
+    asyncio.run(asyncio.wait_for(run(), 20))
+    assert calls == 1
+
+
+async def _returns(value: str) -> str:
+    return value
+
+
+def test_a_length_that_lies() -> None:
+    began = time.process_time()
+    with pytest.raises(EncodingError):
+        _encode.decode(b"k", bytes.fromhex("dd7fffffff"), 32)
+    assert time.process_time() - began < 1
+    text = "x" * (101 << 20)
+    assert _encode.decode(b"k", *_encode.encode([text])) == [text]
+
+
+@pytest.mark.parametrize("timeout", [-1, -0.05, 0, math.nan, math.inf, 3601, "x"])
+def test_timeouts(sidecar: Sidecar, timeout: Any) -> None:
+    async def run() -> None:
+        async with AsyncClient(sidecar.path) as client:
+            with pytest.raises(BadRequestError, match="timeout is"):
+                await client.get("k", timeout=timeout)
+
+    with Client(sidecar.path) as client:
+        with pytest.raises(BadRequestError, match="timeout is"):
+            client.get("k", timeout=timeout)
+        with pytest.raises(BadRequestError, match="timeout is"):
+            client.delete("k", timeout=timeout)
+        with pytest.raises(BadRequestError, match="timeout is"):
+            client.set_many({"k": "v"}, timeout=timeout)
+    asyncio.run(run())
+
+
+def test_a_hook_that_raises(sidecar: Sidecar) -> None:
+    def hook(*_: Any) -> None:
+        raise ZeroDivisionError
+
+    with Client(sidecar.path, on_call=hook) as client:
+        for _ in range(3):
+            client.set("k", "v")
+        assert client.get("k") == "v"
+        assert not any(client._memory._writes)
+
+
+def test_watch_after_a_fork(sidecar: Sidecar) -> None:
+    """A child that drops an inherited watch does not end the parent's."""
+    with Client(sidecar.path) as client:
+        events = client.watch(beat=0.05)
+        assert next(events).kind == "reset"
+        pid = os.fork()
+        if pid == 0:
+            events.close()  # type: ignore[attr-defined]
+            os._exit(0)
+        os.waitpid(pid, 0)
+        assert "reset" not in [next(events).kind for _ in range(3)]
+
+
+def test_names_of_keywords_are_quoted() -> None:
+    def f(**kwargs: int) -> None: ...
+
+    assert _plain(f, "kwargs", {"a": 1, "b": 2}) != _plain(f, "kwargs", {"a'=1,'b": 2})
+
+
+def test_text_of_an_enum(sidecar: Sidecar) -> None:
+    class Colour(str, enum.Enum):
+        RED = "red"
+
+    with Client(sidecar.path) as client:
+        client.set(Colour.RED, Colour.RED)
+        assert client.get("red") == "red"
