@@ -187,6 +187,8 @@ class Connection:
         return id, waiter or left
 
     def _lock_writing(self, deadline: float) -> None:
+        if self.error is not None:  # an interrupted call may have left the lock held
+            raise self.error if isinstance(self.error, ClosedError) else NotSent(self.error)
         if not self._writing.acquire(True, max(0.0, deadline - monotonic())):
             raise TimeoutError("the request could not be written in time: other requests were being written")
 

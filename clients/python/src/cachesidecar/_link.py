@@ -111,10 +111,16 @@ class Link:
                 now = monotonic()
                 if not self._pace.moving(now) or now + MOVE_AGAIN > deadline or self.closed:
                     raise
+            except CacheError:
+                raise
+            except BaseException:  # from outside, such as a signal handler's: the lock may be held for ever
+                self._dialing = threading.Lock()
+                raise
             time.sleep(MOVE_AGAIN)
 
     def _get(self, deadline: float) -> Greeted:
-        if not self._dialing.acquire(True, max(0.0, deadline - monotonic())):
+        dialing = self._dialing
+        if not dialing.acquire(True, max(0.0, deadline - monotonic())):
             raise ConnectionError("not connected: another call still connects")
         try:
             if self.closed:
@@ -132,10 +138,12 @@ class Link:
                 self._pace.failed(e, monotonic())
                 raise
             self._pace.succeeded()
-            self.live = conn
+            other, self.live = self.live, conn
+            if other is not None:  # made while an interrupted call left this one alone
+                other.leaving = True
             return conn
         finally:
-            self._dialing.release()
+            dialing.release()
 
     def _dial(self, deadline: float) -> Greeted:
         path, token = find(self._settings.socket), self._settings.secret()
