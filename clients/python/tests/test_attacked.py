@@ -1,4 +1,4 @@
-"""What an attack on the client has found: each test was red before."""
+"""What an attack on the client has found."""
 
 from __future__ import annotations
 
