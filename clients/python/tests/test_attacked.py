@@ -11,15 +11,16 @@ import socket
 import threading
 import time
 from pathlib import Path
-from typing import Any, Iterator, List
+from typing import Any, Callable, Iterator, List
 
 import pytest
 from raw import Sidecar, wait_for
 
 import cachesidecar
 from cachesidecar import AsyncClient, BadRequestError, CacheError, Client, EncodingError, _encode
-from cachesidecar._connection import Connection
+from cachesidecar._connection import Connection, Waiter
 from cachesidecar.decorators import _plain
+from cachesidecar.errors import NotSent
 
 
 @pytest.fixture
@@ -56,9 +57,6 @@ def test_threads_that_time_out_together(sidecar: Sidecar) -> None:
 def test_signal_handlers_that_raise(sidecar: Sidecar) -> None:
     """An exception at any place of a call leaves the client usable."""
 
-    class Interrupt(Exception):
-        pass
-
     fired = False
 
     def raises(*_: Any) -> None:
@@ -83,6 +81,79 @@ def test_signal_handlers_that_raise(sidecar: Sidecar) -> None:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, old)
+
+
+class Interrupt(BaseException):
+    pass
+
+
+@pytest.fixture
+def conn() -> Iterator[Connection]:
+    ours, theirs = socket.socketpair()
+    connection = Connection(ours, 16)
+    yield connection
+    connection.end(cachesidecar.ClosedError("closed"))
+    ours.close()
+    theirs.close()
+
+
+class Wait:
+    """The lock of a waiter whose wait ends, in the way given, in the moment in which it is made the leader."""
+
+    def __init__(self, conn: Connection, ends: Callable[[], bool]) -> None:
+        self._conn, self._ends = conn, ends
+
+    def acquire(self, *_: Any) -> bool:
+        self._conn._leave()
+        return self._ends()
+
+    def release(self) -> None:
+        pass
+
+
+def _interrupts() -> bool:
+    raise Interrupt
+
+
+@pytest.mark.parametrize("ends", [lambda: False, _interrupts])
+def test_a_leader_that_leaves_as_it_is_told(conn: Connection, ends: Callable[[], bool]) -> None:
+    waiter, other = Waiter(), Waiter()
+    waiter.lock = Wait(conn, ends)  # type: ignore[assignment]
+    conn._leading.acquire()
+    conn._waiting.update({5: other, 6: waiter})  # the last one is chosen
+    with pytest.raises((cachesidecar.TimeoutError, Interrupt)):
+        conn._follow(6, waiter, time.monotonic(), None)
+    assert waiter.leads and other.leads and other.lock.acquire(False)  # the next one leads
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_an_interrupted_call_ends_the_connection(
+    conn: Connection, many: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The exception comes where a lock is held and nothing would release it."""
+
+    def interrupted(*_: Any) -> Any:
+        raise Interrupt
+
+    monkeypatch.setattr(conn, "_lead", interrupted)
+    monkeypatch.setattr(conn, "_finish", interrupted)
+    with pytest.raises(Interrupt):
+        if many:
+            conn._leading.acquire()
+            conn.call_many([(1, b"\x01"), (1, b"\x01")], 1)
+        else:
+            conn.call((1, b"\x01"), 1)
+    with pytest.raises(NotSent):
+        conn.call((1, b"\x01"), 60)
+
+
+def test_an_end_tells_all_waiters(conn: Connection) -> None:
+    told, other = Waiter(), Waiter()
+    told.leads = True
+    told.lock.release()
+    conn._waiting.update({5: told, 6: other})
+    conn.end(NotSent("the end"))
+    assert other.lock.acquire(False)
 
 
 def _value(client: Client) -> Any:
@@ -192,7 +263,7 @@ def test_watch_after_a_fork(sidecar: Sidecar) -> None:
 def test_names_of_keywords_are_quoted() -> None:
     def f(**kwargs: int) -> None: ...
 
-    assert _plain(f, "kwargs", {"a": 1, "b": 2}) != _plain(f, "kwargs", {"a'=1,'b": 2})
+    assert _plain(f, "kwargs", {"a": 1, "b": 2}) != _plain(f, "kwargs", {"a=1,b": 2})
 
 
 def test_text_of_an_enum(sidecar: Sidecar) -> None:

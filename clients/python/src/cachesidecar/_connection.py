@@ -91,12 +91,25 @@ class Connection:
             return self._finish(id, waiter, began + timeout, late)
         except (CacheError, NotSent, Broken):
             raise
-        except BaseException as e:  # from outside, such as a signal handler's: a lock may be held for ever
-            self.end(NotSent(f"a call was interrupted: {e!r}"))
+        except BaseException as e:
+            self._interrupted(e)
             raise
+
+    def _interrupted(self, error: BaseException) -> None:
+        """End the connection after an exception from outside, such as a signal handler's: it may have left a lock held."""
+        self.end(NotSent(f"a call was interrupted: {error!r}"))
 
     def call_many(self, ends: List[_wire.Tail], timeout: float) -> List[Union[bytes, Exception]]:
         """Send requests with one write. Return the answers, or what became of each."""
+        try:
+            return self._call_many(ends, timeout)
+        except (CacheError, NotSent, Broken):
+            raise
+        except BaseException as e:
+            self._interrupted(e)
+            raise
+
+    def _call_many(self, ends: List[_wire.Tail], timeout: float) -> List[Union[bytes, Exception]]:
         deadline = monotonic() + timeout
         self._lock_writing(deadline)
         try:
