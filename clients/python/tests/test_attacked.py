@@ -188,6 +188,26 @@ def test_a_writer_reads_while_it_waits_for_room() -> None:
     theirs.close()
 
 
+def test_large_values_in_both_directions(sidecar: Sidecar) -> None:
+    """A thread that waits for room reads, also if it is made the leader meanwhile."""
+    large = os.urandom(7 << 20)
+    done: List[int] = []
+
+    def run(i: int) -> None:
+        for _ in range(4):
+            client.set(f"large{i}", large)
+            assert client.get(f"large{i}") in (large, None)  # evicted
+            done.append(i)
+
+    with Client(sidecar.path, shared_memory=False, timeout=20) as client:
+        threads = [threading.Thread(target=run, args=(i,)) for i in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(done) == 24
+
+
 def test_a_loader_that_ends_with_a_cancellation_of_its_own(sidecar: Sidecar) -> None:
     calls = 0
 

@@ -28,6 +28,7 @@ from .errors import Broken, BusyError, CacheError, ClosedError, Malformed, NotSe
 
 _ENDED = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF)
 _LOOK = 16 << 10  # bytes of one read while no call is in flight
+_LEADERLESS = 0.01  # seconds after which a thread that waits for room looks whether somebody still reads
 _IDLE = 0.005  # seconds after which a look at the connection precedes a call
 _SEND_FLAGS = socket.MSG_DONTWAIT | getattr(socket, "MSG_NOSIGNAL", 0)
 _pack_head, _unpack_head = struct.Struct(">IBBI").pack, struct.Struct(">IBBI").unpack_from
@@ -235,33 +236,43 @@ class Connection:
             n = 0
         except BaseException as e:
             self._unwritten(ids, leads, e)
-        # The sidecar may wait for room as well, so somebody must read meanwhile.
         waiter = Waiter() if leads else None
         if waiter is not None:
             self._waiting[ids[0]] = waiter
-        reads = leads or self._leading.acquire(False)
+        self._write_rest(ids, leads, memoryview(message)[n:], deadline)
+        return waiter
+
+    def _write_rest(self, ids: List[int], reads: bool, rest: memoryview, deadline: float) -> None:
+        """Write what is left of requests. The sidecar may wait for room as well, so somebody reads meanwhile."""
         try:
-            self._write_rest(memoryview(message)[n:], deadline, reads)
+            poll = select.poll()
+            while rest:
+                left = deadline - monotonic()
+                if left <= 0:
+                    raise TimeoutError("the request could not be written in time")
+                reads = reads or self._takes_over(ids)
+                poll.register(self._sock, select.POLLOUT | (select.POLLIN if reads else 0))
+                for _, event in poll.poll(min(left, 3600.0 if reads else _LEADERLESS) * 1000 + 1):
+                    if reads and event & ~select.POLLOUT:
+                        self._take()
+                try:
+                    rest = rest[self._send(rest, _SEND_FLAGS) :]
+                except BlockingIOError:
+                    pass
         except BaseException as e:
             self._unwritten(ids, reads, e)
         if reads:
             self._leave()
-        return waiter
 
-    def _write_rest(self, rest: memoryview, deadline: float, reads: bool) -> None:
-        poll = select.poll()
-        poll.register(self._sock, select.POLLOUT | (select.POLLIN if reads else 0))
-        while rest:
-            left = deadline - monotonic()
-            if left <= 0:
-                raise TimeoutError("the request could not be written in time")
-            for _, event in poll.poll(left * 1000 + 1):
-                if reads and event & ~select.POLLOUT:
-                    self._take()
-            try:
-                rest = rest[self._send(rest, _SEND_FLAGS) :]
-            except BlockingIOError:
-                pass
+    def _takes_over(self, ids: List[int]) -> bool:
+        """Say whether a thread that waits for room leads from now on: it was made the leader, or there is none."""
+        for id in ids:
+            waiter = self._waiting.get(id)
+            if waiter is not None and waiter.leads:
+                waiter.lock.acquire()  # it was released, or is just now
+                waiter.leads = False
+                return True
+        return self._leading.acquire(False)
 
     def _take(self) -> None:
         """Hand over what has come."""
@@ -276,7 +287,8 @@ class Connection:
     def _unwritten(self, ids: List[int], leads: bool, error: BaseException) -> None:
         """Undo the beginning of calls whose requests were not written whole. Raise what they have met."""
         for id in ids:
-            self._waiting.pop(id, None)
+            waiter = self._waiting.pop(id, None)
+            leads = leads or waiter is not None and waiter.leads  # made the leader meanwhile
         if isinstance(error, OSError) and error.errno in _ENDED:
             # The sidecar reads no more. It still answers what it has read.
             self.leaving = True
