@@ -97,7 +97,7 @@ class Connection:
             raise
 
     def _interrupted(self, error: BaseException) -> None:
-        """End the connection after an exception from outside, such as a signal handler's: it may have left a lock held."""
+        """End the connection after an exception from outside: it may have left a lock held."""
         self.end(NotSent(f"a call was interrupted: {error!r}"))
 
     def call_many(self, ends: List[_wire.Tail], timeout: float) -> List[Union[bytes, Exception]]:
