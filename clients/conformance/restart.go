@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
 // soak runs the command beside a sidecar that is restarted at every interval, and plays no
@@ -99,8 +101,7 @@ func (r *real) restart(sig syscall.Signal) error {
 	}
 }
 
+// bootNow returns the machine's boot clock in nanoseconds, with an error below a millisecond.
 func bootNow() int64 {
-	var t unix.Timespec
-	_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &t)
-	return t.Nano()
+	return int64(kv.NewSystemClock().Read().Boot)
 }
