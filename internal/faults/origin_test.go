@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/origintest"
@@ -82,6 +83,17 @@ func (tb *table) rows(g *group, softly bool) *load {
 		n.spec.Namespaces = fmt.Sprintf(namespaces, file)
 	}
 	g.start(g.nodes)
+	// A busy machine may take longer than a load's time to open all connections at once.
+	eventually(g.t, patience, "loads by all connections", func() error {
+		var loads errgroup.Group
+		for key := range rowKeys {
+			loads.Go(func() error {
+				_, err := g.nodes[0].app.Get(g.t.Context(), keyName(key), cachesidecar.GetOptions{Fresh: true})
+				return err
+			})
+		}
+		return loads.Wait()
+	})
 	l := g.newLoad(map[string]int{"l1": 1000, "l2": 1000, "peer": 1000, "set": 200})
 	for key := range rowKeys {
 		// Table.fill wrote it before the first read.
