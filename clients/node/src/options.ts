@@ -28,7 +28,7 @@ export interface ClientOptions {
   failOpen?: boolean | undefined;
   /** A cache in this process. Default: none. */
   nearCache?: NearCacheOptions | undefined;
-  /** Is called after each call. It must be quick; what it throws is lost. Default: none. */
+  /** Is called after each call. It must be quick; its errors are lost. Default: none. */
   onCall?: ((info: CallInfo) => void) | undefined;
 }
 
