@@ -73,13 +73,14 @@ export class Call {
     this.to = w.n;
   }
 
-  /** Keeps the elements as they are now, or as they were written into a buffer that is not used again. */
+  /** Keeps the elements as they are now, or as they were written into a buffer that is not used for others again. */
   retain(written?: Buffer): void {
     if (this.body !== undefined) {
       return;
     }
     if (written !== undefined) {
-      this.body = written.subarray(this.from, this.to);
+      const b = written.subarray(this.from, this.to);
+      this.body = 2 * b.length >= written.length ? b : Buffer.from(b); // a part would keep all of the buffer
       return;
     }
     scratch.reset(false);

@@ -8,7 +8,10 @@ import { ask, nameOf, type Space } from './near.js';
 import { Miss } from './replies.js';
 import { type Key, markedFlags, type NO_EXPIRY, ttlArg, writeRead } from './requests.js';
 
-/** The function of a getOrSet. The signal ends with the client, with loadTimeout, and if no caller waits any more. */
+/**
+ * The function of a getOrSet. The signal ends with the client, with the loader's time, and if no caller waits any more.
+ * It must not ask getOrSet for its own key.
+ */
 export type Loader<T> = (key: Key, context: { signal: AbortSignal }) => T | Promise<T>;
 
 export interface LoadOptions {

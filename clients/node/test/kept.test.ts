@@ -1,11 +1,10 @@
 import assert from 'node:assert/strict';
 import * as fs from 'node:fs';
 import * as net from 'node:net';
-import * as os from 'node:os';
 import * as path from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { Client, type ClientOptions, type CacheError } from '../src/index.js';
-import { hit, Peer, type Request, Server, until, welcome } from './server.js';
+import { hit, Peer, type Request, Server, socketPath, until, welcome } from './server.js';
 
 // What the caller gives is used as it was given, however late it is sent; and what was given up keeps its place.
 
@@ -63,7 +62,7 @@ test('getOrSet asks for, loads and fills the key that it was given', async (t) =
 async function twice(t: TestContext, first: (socket: net.Socket, q: Request) => void): Promise<{
   path: string; sockets: net.Socket[]; seen: Request[];
 }> {
-  const file = path.join(fs.mkdtempSync(path.join(os.tmpdir(), 'csn')), 's.sock');
+  const file = socketPath();
   const [sockets, seen]: [net.Socket[], Request[]] = [[], []];
   const server = net.createServer({ allowHalfOpen: true }, (socket) => {
     const mine = sockets.push(socket) === 1;
@@ -109,7 +108,7 @@ test('a write that is sent once more has the bytes that it had', async (t) => {
 test('a sidecar that reads no more: the write is refused and sent elsewhere, and answers still come', async (t) => {
   // In a process of its own, since Node cannot close one half of a Unix socket for reading: Python can.
   const { spawn } = await import('node:child_process');
-  const file = path.join(fs.mkdtempSync(path.join(os.tmpdir(), 'csn')), 's.sock');
+  const file = socketPath();
   const child = spawn('python3', ['-c', halfClosed, file], { stdio: ['pipe', 'pipe', 'inherit'] });
   t.after(() => child.kill());
   const lines: string[] = [];

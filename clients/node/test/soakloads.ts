@@ -108,11 +108,12 @@ export function judge(): { report: string; wrong: string[] } {
         + `${other.ended - l.began} ms before its end, and both had a token`);
     }
   }
+  const unexplained = wrong.length;
   if (alone > 1 + loads.length / rare) {
     wrong.push(`${alone} loads had no token though the sidecar was there`);
   }
   return {
     report: `loads: ${loads.length}, ${without} without a token (${alone} of them with the sidecar there); overlaps: `
-      + `${deleted} by a deletion, ${restarted} by a restart, ${wrong.length} without a reason`, wrong,
+      + `${deleted} by a deletion, ${restarted} by a restart, ${unexplained} without a reason`, wrong,
   };
 }
