@@ -9,7 +9,7 @@ export type Key = string | Uint8Array;
 
 const most = limits.key.toLocaleString('en');
 
-/** Checks a key, and returns it. Bytes are copied: they are used until the answer comes, and the caller may reuse its own. */
+/** Checks a key, and returns it. Bytes are copied: the caller may change them before the answer comes. */
 export function keyOf<K extends Key>(key: K): K {
   checkKey(key);
   return typeof key === 'string' ? key : Buffer.from(key) as Uint8Array as K;
@@ -19,8 +19,8 @@ export function keyOf<K extends Key>(key: K): K {
 export function checkKey(key: Key): void {
   if (typeof key === 'string') {
     if (!isWellFormed(key)) {
-      throw new TypeError(`the key ${JSON.stringify(key.slice(0, 100))} has half a surrogate pair, which UTF-8 cannot say: `
-        + 'give a Uint8Array');
+      throw new TypeError(`the key ${JSON.stringify(key.slice(0, 100))} has half a surrogate pair, which UTF-8 cannot `
+        + 'say: give a Uint8Array');
     }
     if (key.length > 0 && (key.length <= 341 || Buffer.byteLength(key) <= limits.key)) {
       return;

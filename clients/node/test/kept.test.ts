@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { spawn, spawnSync } from 'node:child_process';
 import * as fs from 'node:fs';
 import * as net from 'node:net';
 import * as path from 'node:path';
@@ -105,9 +106,12 @@ test('a write that is sent once more has the bytes that it had', async (t) => {
   assert.ok(sent.get('behind')!.equals(Buffer.alloc(1000, 'b')));
 });
 
-test('a sidecar that reads no more: the write is refused and sent elsewhere, and answers still come', async (t) => {
-  // In a process of its own, since Node cannot close one half of a Unix socket for reading: Python can.
-  const { spawn } = await import('node:child_process');
+// Node cannot end the reading of a socket alone: Python can.
+const noPython = spawnSync('python3', ['--version']).status !== 0 && 'needs python3';
+
+test('a sidecar that reads no more: the write is refused and sent elsewhere, and answers still come', {
+  skip: noPython,
+}, async (t) => {
   const file = socketPath();
   const child = spawn('python3', ['-c', halfClosed, file], { stdio: ['pipe', 'pipe', 'inherit'] });
   t.after(() => child.kill());
@@ -126,7 +130,7 @@ test('a sidecar that reads no more: the write is refused and sent elsewhere, and
     resolve([c.set('k2', value), c.get('slow2')]);
     value.write('xxxxx');
   }));
-  assert.deepEqual(await Promise.all([set, set2, again]), [5n, 5n, 'fast'], 'they were executed over another connection');
+  assert.deepEqual(await Promise.all([set, set2, again]), [5n, 5n, 'fast'], 'executed over another connection');
   child.stdin.write('\n');
   assert.equal(await slow, 'late', 'the answer over the first connection came after the refusal');
   assert.deepEqual(lines.filter((l) => l.startsWith('op')),
@@ -181,7 +185,8 @@ while True:
 test('an aborted call keeps its place until its answer comes, or the connection ends', async (t) => {
   const s = await Server.start(t, () => {});
   const c = clientOf(t, s.path, { maxInFlight: 3 });
-  const busy = (): Promise<boolean> => c.get('k', { timeout: 20 }).then(() => false, (e: CacheError) => e.code === 'busy');
+  const busy = (): Promise<boolean> =>
+    c.get('k', { timeout: 20 }).then(() => false, (e: CacheError) => e.code === 'busy');
   const abort = async (n: number): Promise<void> => {
     const a = new AbortController();
     const calls = Array.from({ length: n }, () => c.get('k', { signal: a.signal }));

@@ -2,8 +2,8 @@ import * as fs from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Loads } from '../src/loads.js';
 
-// One loader of a key runs at a time in the whole cluster, but for the cases that PROTOCOL.md names. Here each load that
-// overlaps another one is put to one of them, so that what is left over is a defect.
+// One loader of a key runs at a time in the whole cluster, but for the cases that PROTOCOL.md names. Here each load
+// that overlaps another one is put to one of them, so that what is left over is a defect.
 
 interface Load {
   key: number;
