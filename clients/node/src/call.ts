@@ -2,9 +2,10 @@ import { Op } from './codes.js';
 import type { Connection } from './connection.js';
 import type { Reader } from './reader.js';
 import type { Asked, Space } from './near.js';
-import type { Arg, Writer } from './writer.js';
+import { type Arg, Writer } from './writer.js';
 
 const noArgs: readonly Arg[] = [];
+const scratch = new Writer();
 
 /** Reads an answer from its first element after the status on. It returns the call's result, or throws its error. */
 export type Handle = (call: Call, status: number, elements: number, r: Reader, conn: Connection) => unknown;
@@ -38,16 +39,55 @@ export class Call {
   /** The near cache's values of the namespace. */
   space: Space | undefined = undefined;
 
+  /** The place of the request's elements after the timeout, in the buffer of its write. */
+  from = 0;
+  to = 0;
+  /** These elements, if the caller's own bytes may be changed already when they are sent. */
+  private body: Uint8Array | undefined = undefined;
+  private elements = 0;
+
   constructor(
     readonly op: number,
     readonly timeout: number, // ms
-    readonly encode: (call: Call, w: Writer, id: number, timeout: number) => void,
+    private readonly encode: (call: Call, w: Writer, id: number, timeout: number) => void,
     readonly handle: Handle,
     /** What encode and handle use. */
     readonly ns: string | null,
     readonly key: string | Uint8Array,
     public options: number,
   ) {}
+
+  /** Writes the request. */
+  write(w: Writer, id: number, timeout: number): void {
+    if (this.body === undefined) {
+      const at = w.n;
+      this.encode(this, w, id, timeout);
+      this.elements = w.buf[at + 4]! & 0x0f;
+    } else {
+      w.reserve(32);
+      const at = w.begin(this.elements, id, this.op, timeout);
+      w.raw(this.body);
+      w.end(at);
+    }
+    this.from = w.body;
+    this.to = w.n;
+  }
+
+  /** Keeps the elements as they are now, or as they were written into a buffer that is not used for others again. */
+  retain(written?: Buffer): void {
+    if (this.body !== undefined) {
+      return;
+    }
+    if (written !== undefined) {
+      const b = written.subarray(this.from, this.to);
+      this.body = 2 * b.length >= written.length ? b : Buffer.from(b); // a part would keep all of the buffer
+      return;
+    }
+    scratch.reset(false);
+    this.write(scratch, 0, 0);
+    this.body = Buffer.from(scratch.buf.subarray(this.from, this.to));
+    scratch.reset(false);
+  }
 
   succeed(v: unknown): void {
     if (!this.settled) {

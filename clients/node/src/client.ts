@@ -15,7 +15,7 @@ import { ask, nameOf, Near, type NearStats, type Space, wrote } from './near.js'
 import { type ClientOptions, namespaceOf, settingsOf } from './options.js';
 import * as replies from './replies.js';
 import {
-  checkKey, type Key, markedFlags, optional, ttlArg, writeBare, writeInNamespace, writeKeyed, writeRead,
+  type Key, keyOf, markedFlags, optional, ttlArg, writeBare, writeInNamespace, writeKeyed, writeRead,
 } from './requests.js';
 import type { Arg } from './writer.js';
 import { watch, type WatchEvent, type WatchOptions } from './watch.js';
@@ -100,7 +100,7 @@ export class Client {
 
   private read<T>(key: Key, o: GetOptions | undefined, handle: Handle): Promise<T> {
     try {
-      checkKey(key);
+      key = keyOf(key);
       if (this.space !== undefined && !o?.fresh && !o?.signal?.aborted && !this.core.closed) {
         const kept = this.space.near.get(this.space, nameOf(key));
         if (kept !== undefined) {
@@ -138,7 +138,7 @@ export class Client {
 
   /** Returns the key's bytes, flags, version and more, or undefined if it has no value. The near cache is not asked. */
   async getItem(key: Key, o?: GetOptions): Promise<replies.Item | undefined> {
-    checkKey(key);
+    key = keyOf(key);
     const options = o === undefined ? 0 : readBits(o);
     const call = new Call(Op.get, this.time(o), writeRead, replies.item, this.ns, key, options);
     return this.core.run(call, o?.signal);
@@ -150,19 +150,19 @@ export class Client {
       throw new AbortError(o.signal);
     }
     const found = new Map<K, T>();
-    let left: K[] = [];
-    for (const key of keys) {
-      checkKey(key);
+    let left: [K, Key][] = []; // the caller's own keys name the values
+    for (const given of keys) {
+      const key = keyOf<Key>(given);
       const kept = this.space !== undefined && !o?.fresh && !this.core.closed
         ? this.space.near.get(this.space, nameOf(key)) : undefined;
       if (kept === undefined) {
-        left.push(key);
+        left.push([given, key]);
       } else {
-        found.set(key, this.fromNear(kept, key) as T);
+        found.set(given, this.fromNear(kept, key) as T);
       }
     }
     while (left.length > 0) {
-      const some = left.slice(0, limits.keys);
+      const some = left.slice(0, limits.keys).map(([, key]) => key);
       const call = new Call(Op.mget, this.time(o), writeInNamespace, replies.several(some), this.ns, '', 0);
       call.options = o === undefined ? 0 : readBits(o);
       ask(call, this.space);
@@ -170,7 +170,7 @@ export class Client {
       const got = await this.core.run<replies.Several>(call, o?.signal);
       got.values.forEach((v, i) => {
         if (v !== undefined) {
-          found.set(some[i]!, v as T);
+          found.set(left[i]![0], v as T);
         }
       });
       if (got.error !== undefined && (got.error.status !== Status.busy || got.values.length === 0)) {
@@ -209,7 +209,7 @@ export class Client {
   private store(
     key: Key, value: unknown, mode: number, compare: bigint | null, o: SetOptions | undefined,
   ): Promise<replies.Stored> {
-    checkKey(key);
+    key = keyOf(key);
     const { bytes, flags } = encodeValue(value);
     const most = this.core.dialer.live?.welcome.limits.value ?? 0;
     if (most > 0 && bytes.length > most) {
@@ -267,8 +267,7 @@ export class Client {
 
   /** Removes the keys' values from the whole cluster, and returns which of them had one. */
   async deleteMany(keys: Iterable<Key>, o?: DeleteOptions): Promise<boolean[]> {
-    const list = [...keys];
-    list.forEach(checkKey);
+    const list = Array.from(keys, keyOf);
     const lag = o?.replicaLag ?? 0;
     if (!(lag >= 0 && lag <= limits.timeout)) {
       throw cacheError('bad_request', `a replicaLag of ${lag} ms: give 0 to ${limits.timeout}`);
@@ -287,13 +286,13 @@ export class Client {
 
   /** Gives the key's value a new TTL, and returns whether there is one. */
   async touch(key: Key, o?: TouchOptions): Promise<boolean> {
-    checkKey(key);
+    key = keyOf(key);
     return this.write(Op.touch, key, replies.touched, [ttlArg(o?.ttl), ack(o)], o);
   }
 
   /** Adds to a number and returns the sum, or undefined if there is no number and no initial one. */
   async incr(key: Key, delta: number | bigint = 1, o?: IncrOptions): Promise<number | bigint | undefined> {
-    checkKey(key);
+    key = keyOf(key);
     const initial = o?.initial === undefined ? null : integer(o.initial, 'initial');
     return this.write(Op.incr, key, replies.incremented, [integer(delta, 'delta'), initial, ttlArg(o?.ttl), ack(o)], o);
   }
@@ -306,11 +305,16 @@ export class Client {
   /**
    * Returns the key's value. If it has none, one caller in the whole cluster calls its loader; the value is stored, and
    * all callers get it. If the loader returns undefined, so does getOrSet, and nothing is stored.
+   *
+   * A loader must not ask getOrSet for its own key: it would wait for itself. If it passes its signal on, that is an
+   * error at once; else its time ends it.
    */
   async getOrSet<T>(key: Key, loader: Loader<T>, o: LoadOptions = {}): Promise<T | undefined> {
     ttlArg(o.ttl);
     markedFlags(0, o.flags);
+    key = keyOf(key);
     const { loads } = internals.get(this)!;
+    loads.refuseOwn(this.ns, key, o.signal);
     let alone = false;
     try {
       const reads = { fresh: o.fresh, timeout: o.timeout, signal: o.signal };

@@ -99,7 +99,7 @@ export class Connection {
     call.began = now;
     const at = this.out.n;
     try {
-      call.encode(call, this.out, call.id, left);
+      call.write(this.out, call.id, left);
       this.checkSize(this.out.n - at);
     } catch (e) {
       this.out.n = at;
@@ -173,7 +173,21 @@ export class Connection {
       this.written = n;
       this.pending.length = 0;
     }
-    this.out.reset(!refused && this.written !== n);
+    if (this.written === n) {
+      this.out.reset(false);
+    } else {
+      this.retain(n);
+      this.out.reset(true);
+    }
+  }
+
+  /** Lets the calls of a write that the system has not taken keep their requests: they may be sent once more. */
+  private retain(chunk: number): void {
+    for (const call of this.slots) {
+      if (call !== undefined && call.chunk === chunk) {
+        call.retain(this.out.buf);
+      }
+    }
   }
 
   private readonly onWritten = (error?: Error | null): void => {
@@ -344,13 +358,14 @@ export class Connection {
       return;
     }
     this.retiring = true;
+    this.retain(this.chunk);
+    this.out.reset(true);
     for (const [slot, call] of this.slots.entries()) {
       if (call !== undefined && this.surelyNotSent(call)) {
         this.lose(slot, call, false, error);
       }
     }
     setTimeout(() => this.end(error), closesAfter).unref();
-    this.out.n = 0;
     this.finish();
   }
 

@@ -57,11 +57,15 @@ export class Core implements Owner {
 
   /** Tells the app of a call. */
   tell(op: number, ns: string | null, ms: number, outcome: string, near: boolean): void {
+    // The hook is the app's; neither a call nor the process fails with it.
     try {
-      this.settings.onCall?.({ op: opName(op), namespace: ns ?? this.settings.namespace, ms, outcome, near });
-    } catch {
-      // The hook is the app's; a call does not fail with it.
-    }
+      const told: unknown = this.settings.onCall?.({
+        op: opName(op), namespace: ns ?? this.settings.namespace, ms, outcome, near,
+      });
+      if (told instanceof Promise) {
+        told.catch(() => {});
+      }
+    } catch {}
   }
 
   /** Lets a signal end the call. It returns false if it has. */
@@ -108,6 +112,7 @@ export class Core implements Owner {
     if (call.deadline === 0) {
       call.deadline = now + call.timeout;
     }
+    call.retain();
     this.waiting.add(call);
     let last: unknown;
     const timer = setTimeout(() => {

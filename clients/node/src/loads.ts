@@ -8,7 +8,10 @@ import { ask, nameOf, type Space } from './near.js';
 import { Miss } from './replies.js';
 import { type Key, markedFlags, type NO_EXPIRY, ttlArg, writeRead } from './requests.js';
 
-/** The function of a getOrSet. The signal ends with the client, with loadTimeout, and if no caller waits any more. */
+/**
+ * The function of a getOrSet. The signal ends with the client, with the loader's time, and if no caller waits any more.
+ * It must not ask getOrSet for its own key.
+ */
 export type Loader<T> = (key: Key, context: { signal: AbortSignal }) => T | Promise<T>;
 
 export interface LoadOptions {
@@ -111,8 +114,21 @@ class Flight {
 export class Loads {
   private readonly keys = new Map<string, { next: Flight | undefined }>();
   private readonly flights = new Set<Flight>();
+  private readonly own = new WeakMap<AbortSignal, string>(); // what the loader loads that has the signal
 
   constructor(private readonly core: Core) {}
+
+  private idOf(ns: string | null, key: Key): string {
+    return `${ns ?? this.core.settings.namespace}/${nameOf(key)}`;
+  }
+
+  /** Refuses a call that a loader makes for the key that it loads: it would wait for itself. */
+  refuseOwn(ns: string | null, key: Key, signal: AbortSignal | undefined): void {
+    if (signal !== undefined && this.own.get(signal) === this.idOf(ns, key)) {
+      throw cacheError('bad_request', `the loader of ${JSON.stringify(nameOf(key))} asks getOrSet for its own key: `
+        + 'let it return the value');
+    }
+  }
 
   /** Joins the key's next flight, which begins at once if none is under way. */
   join(place: Place, key: Key, loader: Loader<unknown>, o: LoadOptions, alone: boolean): Promise<unknown> {
@@ -120,7 +136,7 @@ export class Loads {
       throw closedError();
     }
     const bits = (o.fresh ? Bit.fresh : 0) | (o.staleOk ? Bit.staleOk : 0);
-    const id = `${place.ns ?? this.core.settings.namespace}/${bits}/${nameOf(key)}`;
+    const id = `${bits}/${this.idOf(place.ns, key)}`;
     const queue = this.keys.get(id);
     const f = queue?.next;
     if (f !== undefined && !f.controller.signal.aborted) {
@@ -236,7 +252,7 @@ export class Loads {
     const giveBack = (): void => lease?.abandon();
     f.controller.signal.addEventListener('abort', giveBack, { once: true });
     try {
-      const v = await this.call(f);
+      const v = await this.call(f, lease?.time ?? Infinity);
       if (v === undefined) { // there is none
         lease?.abandon();
         f.succeed(undefined, undefined);
@@ -255,17 +271,20 @@ export class Loads {
     }
   }
 
-  /** Calls the loader, until its time is over. */
-  private call(f: Flight): Promise<unknown> {
+  /** Calls the loader, until its time is over: after that of its token another caller loads. */
+  private call(f: Flight, time: number): Promise<unknown> {
     const { signal } = f.controller;
+    this.own.set(signal, this.idOf(f.place.ns, f.key));
     return new Promise((resolve, reject) => {
       if (signal.aborted) {
         reject(new AbortError(signal));
         return;
       }
-      const most = this.core.settings.loadTimeout;
+      const { loadTimeout } = this.core.settings;
+      const most = Math.min(loadTimeout, time);
       const timer = setTimeout(() => {
-        const e = cacheError('timeout', `the loader of ${JSON.stringify(nameOf(f.key))} took longer than ${most} ms`);
+        const e = cacheError('timeout', `the loader of ${JSON.stringify(nameOf(f.key))} took longer than `
+          + `${Math.round(most)} ms: raise ${most < loadTimeout ? 'the sidecar\'s lease_time' : 'loadTimeout'}`);
         reject(e);
         f.controller.abort(e);
       }, most);

@@ -122,6 +122,9 @@ export class Near {
     if (s.log.advance(w.after, w.seq)) {
       s.behind = w.behind;
       s.lease = s.log.lease;
+    } else { // events are missing before these: only a reset helps
+      this.end();
+      this.restart();
     }
   }
 

@@ -7,12 +7,20 @@ import type { Arg, Writer } from './writer.js';
 /** A key: 1 to 1,024 bytes. A string is its UTF-8. */
 export type Key = string | Uint8Array;
 
+const most = limits.key.toLocaleString('en');
+
+/** Checks a key, and returns it. Bytes are copied: the caller may change them before the answer comes. */
+export function keyOf<K extends Key>(key: K): K {
+  checkKey(key);
+  return typeof key === 'string' ? key : Buffer.from(key) as Uint8Array as K;
+}
+
 /** Checks a key. */
 export function checkKey(key: Key): void {
   if (typeof key === 'string') {
     if (!isWellFormed(key)) {
-      throw new TypeError(`the key ${JSON.stringify(key)} has half a surrogate pair, which UTF-8 cannot say: `
-        + 'give a Uint8Array');
+      throw new TypeError(`the key ${JSON.stringify(key.slice(0, 100))} has half a surrogate pair, which UTF-8 cannot `
+        + 'say: give a Uint8Array');
     }
     if (key.length > 0 && (key.length <= 341 || Buffer.byteLength(key) <= limits.key)) {
       return;
@@ -22,9 +30,10 @@ export function checkKey(key: Key): void {
       return;
     }
   } else {
-    throw new TypeError(`a key of type ${typeof key}: give a string or a Uint8Array`);
+    const type = (key as unknown) === null ? 'null' : typeof key;
+    throw new TypeError(`a key of type ${type}: give a string or a Uint8Array, of 1 to ${most} bytes`);
   }
-  throw cacheError('bad_request', `a key of ${Buffer.byteLength(key)} bytes: give 1 to ${limits.key}`);
+  throw cacheError('bad_request', `a key of ${Buffer.byteLength(key)} bytes: give 1 to ${most}`);
 }
 
 const room = 112; // of everything in a request but the key, the value and longer names

@@ -4,6 +4,7 @@ import { AbortError, type Core } from './core.js';
 import { cacheError, closedError } from './errors.js';
 import { Feed, final, type Told } from './feed.js';
 import { nameOf } from './near.js';
+import { keyOf } from './requests.js';
 import * as xxh3 from './xxh3.js';
 
 /** A change that the sidecar has heard of, on whatever host it was made. */
@@ -38,11 +39,12 @@ export async function* watch(
   core: Core, feeds: Set<Feed>, ns: string | null, o: WatchOptions,
 ): AsyncGenerator<WatchEvent, void, undefined> {
   const beat = o.beat ?? 1000;
-  const keys = o.keys ?? [];
+  let keys = o.keys ?? [];
   if (keys.length > limits.keys || !(beat >= 1 && beat <= limits.timeout)) {
     throw cacheError('bad_request', `to watch ${keys.length} keys with a beat of ${beat} ms: give at most `
       + `${limits.keys}, and 1 to ${limits.timeout}`);
   }
+  keys = keys.map(keyOf);
   if (core.closed) {
     throw closedError();
   }

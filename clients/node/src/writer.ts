@@ -8,6 +8,8 @@ const kept = 1 << 20; // a longer buffer is dropped after its use
 export class Writer {
   buf = Buffer.allocUnsafeSlow(smallest);
   n = 0;
+  /** Where the elements after the timeout begin in the latest frame. */
+  body = 0;
 
   /** Makes room for some more bytes. */
   reserve(more: number): void {
@@ -36,6 +38,7 @@ export class Writer {
     this.uint(id);
     this.buf[this.n++] = op;
     this.uint(timeout);
+    this.body = this.n;
     return at;
   }
 
@@ -47,6 +50,13 @@ export class Writer {
     b[at + 1] = length >>> 16;
     b[at + 2] = length >>> 8;
     b[at + 3] = length;
+  }
+
+  /** Writes what was written before. */
+  raw(b: Uint8Array): void {
+    this.reserve(b.length);
+    this.buf.set(b, this.n);
+    this.n += b.length;
   }
 
   /** Writes an unsigned number below 2^53. The caller has made room of 9 bytes. */

@@ -1,14 +1,11 @@
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
-import * as fs from 'node:fs';
 import * as net from 'node:net';
-import * as os from 'node:os';
-import * as path from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { decode } from '@msgpack/msgpack';
 import { Client, type ClientOptions, type CacheError } from '../src/index.js';
 import { decodeValue, encodeValue } from '../src/encoding.js';
-import { frame, hit, Peer, type Request, Server, until, welcome } from './server.js';
+import { frame, hit, Peer, type Request, Server, socketPath, until, welcome } from './server.js';
 
 // What is rare: writes cut short, more fills than places, loads whose callers have left, a blocked event loop.
 
@@ -26,7 +23,7 @@ function clientOf(t: TestContext, s: Server, o: ClientOptions = {}): Client {
 }
 
 test('requests that wait go out in one write: if it is cut short, those before the cut are not repeated', async (t) => {
-  const file = path.join(fs.mkdtempSync(path.join(os.tmpdir(), 'csn')), 's.sock');
+  const file = socketPath();
   const seen: string[] = [];
   let first: net.Socket | undefined;
   const server = net.createServer((socket) => {
@@ -188,7 +185,7 @@ net.createServer((socket) => {
 `;
 
 async function apart(t: TestContext, value: number): Promise<string> {
-  const file = path.join(fs.mkdtempSync(path.join(os.tmpdir(), 'csn')), 's.sock');
+  const file = socketPath();
   const answer = frame(0, { ...welcome, features: [] }).subarray(5);
   const got = frame(...hit(0, 'v'.repeat(value))).subarray(6);
   const args = ['-e', echo, file, answer.toString('hex'), got.toString('hex')];

@@ -201,3 +201,40 @@ test('another process loads: the caller waits in steps, then loads itself', asyn
   leases[2]!.conn.answer(...hit(leases[2]!.id, 'theirs'));
   assert.equal(await second, 'theirs');
 });
+
+test('a load ends before its token does, and says why', async (t) => {
+  const { client, leases, fills } = await start(t);
+  let signal: AbortSignal | undefined;
+  const call = client.getOrSet('k', (_, c) => new Promise(() => { signal = c.signal; }));
+  const rejected = assert.rejects(call, { code: 'timeout', message: /longer than 270 ms: raise .* lease_time/ });
+  await until('a LEASE', () => leases.length === 1);
+  leases[0]!.conn.answer(leases[0]!.id, 2, token, 300);
+  await rejected;
+  assert.ok(signal!.aborted);
+  await until('the token', () => fills.length === 1);
+  assert.ok(abandoned(fills[0]!));
+});
+
+test('a loader that asks for its own key gets an error', { timeout: 20_000 }, async (t) => {
+  const { client, leases } = await start(t, { loadTimeout: 200 });
+  const own = client.getOrSet('k', (key, { signal }) => client.getOrSet(key, () => 1, { signal }));
+  const rejected = assert.rejects(own, { code: 'bad_request', message: /loader of "k" asks getOrSet for its own/ });
+  await until('a LEASE', () => leases.length === 1);
+  grant(leases[0]!);
+  await rejected;
+  const other = client.getOrSet('k', (_, { signal }) => client.getOrSet('other', () => 7, { signal }));
+  await until('a LEASE', () => leases.length === 2);
+  grant(leases[1]!);
+  await until('the LEASE of the other key', () => leases.length === 3);
+  grant(leases[2]!);
+  assert.equal(await other, 7);
+  let inner: Promise<unknown> | undefined; // without the signal it is not known: the load's time ends it
+  const late = client.getOrSet('k', (key) => (inner = client.getOrSet(key, () => 2)));
+  const timeout = assert.rejects(late, { code: 'timeout' });
+  await until('a LEASE', () => leases.length === 4);
+  grant(leases[3]!);
+  await timeout;
+  await until('the LEASE of the loader', () => leases.length === 5);
+  grant(leases[4]!);
+  assert.equal(await inner, 2);
+});

@@ -197,6 +197,46 @@ test('a broken WATCH drops everything, and a new one begins', async (t) => {
   await s.fill();
 });
 
+test('an answer that does not follow the one before begins a new stream', async (t) => {
+  const s = await Scene.start(t);
+  await s.fill();
+  await until('WATCH', () => s.watching !== undefined);
+  const q = s.watching!;
+  s.watching = undefined;
+  s.mute = true;
+  q.conn.answer(q.id, 0, { // 3 and 4 are missing
+    epoch: 7, after: s.seq + 4, seq: s.seq + 4, head: s.seq + 4, events: [null, null], reset: false, behind_ms: 0,
+  });
+  await until('a question', () => s.muted.length > 0);
+  assert.deepEqual([s.muted[0]!.body[2], s.muted[0]!.body[3]], [null, null], 'it asks for a reset');
+  assert.ok(!s.client.nearStats()!.following);
+  assert.ok(!await s.near());
+  s.mute = false;
+  s.clock.at++;
+  s.tell(s.muted[0]!, { reset: true });
+  await until('a new stream', () => s.watching !== undefined);
+  await s.fill();
+  assert.equal(s.client.nearStats()!.resets, 2);
+});
+
+test('a key of bytes that the caller reuses is kept under its own name', async (t) => {
+  const s = await Scene.start(t);
+  const key = Buffer.from('k');
+  await until('a hit', async () => {
+    s.clock.at += 0.001;
+    const before = s.gets;
+    const got = s.client.get(key);
+    key.fill('z');
+    await got;
+    key.fill('k');
+    return s.gets === before;
+  });
+  key.fill('z');
+  const before = s.gets;
+  await s.client.get(key);
+  assert.equal(s.gets, before + 1, 'another key was answered with its value');
+});
+
 test('a jump of the clocks drops everything: forward, backward, a machine that sleeps', async (t) => {
   for (const [name, jump] of [
     ['forward', (c: TestClock) => { c.offset += tolerance + 5; }],

@@ -44,7 +44,7 @@ const options = { timeout: 80_000 };
 
 test('the package has what it needs, and no more', options, () => {
   const files = fs.readdirSync(path.join(install(), 'node_modules/cachesidecar'), { recursive: true }) as string[];
-  assert.ok(files.includes('README.md') && files.includes('dist/index.mjs') && files.includes('dist/index.d.ts'));
+  assert.ok(files.includes('README.md') && files.includes('LICENSE') && files.includes('dist/index.mjs') && files.includes('dist/index.d.ts'));
   assert.deepEqual(files.filter((f) => /test|^src|tools/.test(f)), []);
   const { dependencies } = JSON.parse(fs.readFileSync(path.join(root, 'package.json'), 'utf8')) as {
     dependencies: Record<string, string>;
@@ -117,4 +117,16 @@ test('the tour of README.md, line by line', { ...options, skip: real.skip }, asy
     console.log('done');`;
   const out = await node(install(), 'tour.mjs', script, { CACHESIDECAR_SOCKET: real.socket });
   assert.match(out, /done\n$/);
+});
+
+test('the tour of README.md as it is pasted, into a module and into CommonJS', { ...options, skip: real.skip }, async () => {
+  const readme = fs.readFileSync(path.join(root, 'README.md'), 'utf8');
+  const tours = [...readme.matchAll(/```js\n([\s\S]*?)```/g)].map((m) => m[1]!);
+  const env = { CACHESIDECAR_SOCKET: real.socket };
+  const begin = "import { Client, NO_EXPIRY } from 'cachesidecar';";
+  assert.ok(tours[0]!.startsWith(begin));
+  const all = `${tours.join('\n')}\nconsole.log('done');`;
+  assert.equal(await node(install(), 'pasted.mjs', all, env), 'done\n');
+  const required = "const { Client, NO_EXPIRY } = require('cachesidecar'); (async () => {";
+  assert.equal(await node(install(), 'pasted.cjs', `${all.replace(begin, required)} })();`, env), 'done\n');
 });

@@ -5,6 +5,16 @@ import * as path from 'node:path';
 import type { TestContext } from 'node:test';
 import { decode, encode } from '@msgpack/msgpack';
 
+const folders: string[] = [];
+process.on('exit', () => folders.forEach((folder) => fs.rmSync(folder, { recursive: true, force: true })));
+
+/** Returns a new path for a socket, in a folder that goes with the process. */
+export function socketPath(): string {
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'csn'));
+  folders.push(folder);
+  return path.join(folder, 's.sock');
+}
+
 /** A request as a scripted server sees it. */
 export interface Request {
   id: number;
@@ -60,10 +70,9 @@ export class Server {
   hello: (q: Request) => void = (q) => q.conn.answer(q.id, 0, welcome);
   leaving: Request[] = [];
   private readonly server: net.Server;
-  private static count = 0;
 
   private constructor(on: (q: Request, s: Server) => void) {
-    this.path = path.join(fs.mkdtempSync(path.join(os.tmpdir(), 'csn')), `${Server.count++}.sock`);
+    this.path = socketPath();
     this.server = net.createServer({ allowHalfOpen: false }, (socket) => {
       this.peers.push(new Peer(socket, (q) => {
         if (q.op === 1) {

@@ -1,8 +1,9 @@
-import * as fs from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { crc32 } from './crc32.js';
 import { decodeValue } from '../src/encoding.js';
 import { CacheError, Client, type ClientOptions } from '../src/index.js';
+import { Residue } from './residue.js';
+import { judge, noteDeletion, noteLoad } from './soakloads.js';
 
 // Clients do everything at random while the sidecar is restarted, and every answer is checked.
 //
@@ -16,6 +17,7 @@ const loaded = own - 1; // a result of loaders
 const nearBound = 300;
 const slack = 30;
 const late = 16; // increments of unknown outcome that may be executed after a later one
+const unknown = 2500; // ms after which a write of unknown outcome is over
 const hung = 8000; // ms beyond its timeout within which a call must end
 const loading = 4000; // ms for getOrSet, less than from restart to restart: a token that is given to nobody is found
 
@@ -43,7 +45,7 @@ class Key {
   attempt(client: Client): number {
     this.writer = client;
     this.before = this.unsettled;
-    this.unsettled = now() + 2500;
+    this.unsettled = now() + unknown;
     this.acknowledged.delete(++this.attempted - 500);
     return this.attempted;
   }
@@ -169,18 +171,13 @@ async function timed<T>(name: string, call: (o: { timeout?: number; signal?: Abo
   }
 }
 
-const loads: { key: number; seq: number; began: number; ended: number }[] = [];
-
 const loader = (key: number) => async (_: unknown, { signal }: { signal: AbortSignal }): Promise<unknown> => {
-  const load = { key, seq: keys[key]!.attempted, began: now(), ended: Infinity };
-  loads.push(load);
-  signal.addEventListener('abort', () => (load.ended = now()), { once: true }); // nobody waits for it any more
-  await sleep(random(20));
-  load.ended = Math.min(load.ended, now());
+  const seq = keys[key]!.attempted;
+  await noteLoad(key, seq, signal);
   if (chance(0.05)) {
     throw new RangeError('the loader fails');
   }
-  return make(key, load.seq);
+  return make(key, seq);
 };
 
 const actions: [number, (mine: number, by: By) => Promise<void>][] = [
@@ -272,7 +269,9 @@ const actions: [number, (mine: number, by: By) => Promise<void>][] = [
     }
     const key = mine + loaded;
     const seq = keys[key]!.attempt(by.client); // what loaders return from now on
+    const deleted = noteDeletion(key, unknown);
     await timed('delete', (o) => by.client.delete(nameOf(key), o));
+    deleted();
     keys[key]!.acknowledge(seq);
     const asked = now();
     const v = await timed('getOrSet', (o) => by.client.getOrSet(nameOf(key), loader(key), { signal: o.signal }), loading);
@@ -326,42 +325,10 @@ async function writer(number: number, clients: By[], end: number): Promise<void>
   }
 }
 
-/** Returns the loads, those that overlap another one of the same state, and those of them without a restart near. */
-function overlaps(): string {
-  const file = process.env['CACHESIDECAR_RESTARTS'];
-  // The file has the boot clock. Which moment of this process's clock that is, a bracket tells well enough.
-  const lines = file === undefined ? [] : fs.readFileSync(file, 'utf8').trim().split('\n');
-  const shift = now() - Number(fs.readFileSync('/proc/uptime', 'utf8').split(' ')[0]) * 1000;
-  const restarts = lines.filter((l) => l !== '').map((l) => Number(l.split(' ')[2]) / 1e6 + shift);
-  const last = new Map<string, number>();
-  let over = 0, alone = 0;
-  for (const l of loads.sort((a, b) => a.began - b.began)) {
-    const id = `${l.key} ${l.seq}`;
-    if (l.began < (last.get(id) ?? 0)) {
-      over++;
-      alone += restarts.some((r) => Math.abs(r - l.began) < 1500) ? 0 : 1;
-    }
-    last.set(id, Math.max(last.get(id) ?? 0, l.ended));
-  }
-  return `loads: ${loads.length}, ${over} of them overlap another of their key, ${alone} without a restart near`;
-}
-
-// @types/node does not have it yet.
-const resources = (process as unknown as { getActiveResourcesInfo(): string[] }).getActiveResourcesInfo;
-const links = (): string[] => fs.readdirSync('/proc/self/fd').map((fd) => {
-  try {
-    return fs.readlinkSync(`/proc/self/fd/${fd}`);
-  } catch {
-    return 'closed';
-  }
-}).sort();
-const descriptors = (): number => links().length;
-
 async function main(): Promise<void> {
   process.on('unhandledRejection', (e) => wrong(`unhandled rejection: ${(e as Error)?.stack}`));
   process.on('warning', (e) => wrong(`warning: ${e.stack}`));
-  await sleep(10);
-  const before = { fds: descriptors(), resources: resources().length };
+  const residue = await Residue.note();
   const near: ClientOptions = { nearCache: { bytes: 4 << 20, bound: nearBound } };
   const clients = [near, near, {}, {}].map((o) => ({ client: new Client(o), near: 'nearCache' in o }));
   const memory: number[] = [];
@@ -371,15 +338,7 @@ async function main(): Promise<void> {
   clearInterval(sampler);
   count('near hits', clients.reduce((sum, c) => sum + (c.client.nearStats()?.hits ?? 0), 0));
   await Promise.all(clients.map((c) => c.client.close()));
-  for (let i = 0; i < 100 && (descriptors() > before.fds || resources().length > before.resources + 1); i++) {
-    await sleep(50);
-  }
-  if (descriptors() > before.fds) {
-    wrong(`descriptors: ${before.fds} before, ${descriptors()} after: ${links().join(' ')}`);
-  }
-  if (resources().length > before.resources + 1) { // one is the timer of the last sleep
-    wrong(`resources: ${before.resources} before, after: ${resources().join(', ')}`);
-  }
+  wrongs.push(...await residue.left());
   const half = memory.length >> 1;
   if (half > 20) {
     const settled = Math.max(...memory.slice(half >> 1, half));
@@ -390,7 +349,9 @@ async function main(): Promise<void> {
     }
   }
   console.log([...counts].sort().map(([k, n]) => `${k}: ${n}`).join('\n'));
-  console.log(overlaps());
+  const { report, wrong: overlaps } = judge();
+  console.log(report);
+  wrongs.push(...overlaps);
   console.log([...wrongs.slice(0, 40), `${wrongs.length} wrong answers`].join('\n'));
   process.exitCode = wrongs.length > 0 ? 1 : 0;
 }
