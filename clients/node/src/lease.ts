@@ -9,13 +9,9 @@ import type { Reader } from './reader.js';
 import { type Key, optional, writeKeyed } from './requests.js';
 import { type Space, wrote } from './near.js';
 
-const margin = 1_000; // ms that a token's way here and the FILL have, at most
-
 /** Lease is the right and the duty to load a missing key. It is good over the connection by which it came. */
 export class Lease {
   private open = true;
-  /** How long a load may take, in milliseconds. */
-  readonly time: number;
 
   constructor(
     private readonly conn: Connection,
@@ -23,10 +19,8 @@ export class Lease {
     private readonly ns: string | null,
     private readonly key: Key,
     private readonly timeout: number,
-    ttl: number, // ms
   ) {
     conn.leases++;
-    this.time = ttl - Math.min(ttl / 10, margin);
   }
 
   /** Stores the loaded value, and gives it to those who wait. An error says why it was not stored. */
@@ -92,8 +86,7 @@ export const leased: Handle = (call, status, elements, r, conn) => {
   }
   r.bytes();
   const token = Buffer.from(r.buf.subarray(r.from, r.to));
-  const ttl = elements > 1 ? r.uint() : 0;
-  return new Lease(conn, token, call.ns, call.key, call.timeout, ttl || Infinity);
+  return new Lease(conn, token, call.ns, call.key, call.timeout);
 };
 
 /** Gives back a token whose caller has left. */

@@ -9,7 +9,7 @@ import { Miss } from './replies.js';
 import { type Key, markedFlags, type NO_EXPIRY, ttlArg, writeRead } from './requests.js';
 
 /**
- * The function of a getOrSet. The signal ends with the client, with the loader's time, and if no caller waits any more.
+ * The function of a getOrSet. The signal ends with the client, with loadTimeout, and if no caller waits any more.
  * It must not ask getOrSet for its own key.
  */
 export type Loader<T> = (key: Key, context: { signal: AbortSignal }) => T | Promise<T>;
@@ -252,7 +252,7 @@ export class Loads {
     const giveBack = (): void => lease?.abandon();
     f.controller.signal.addEventListener('abort', giveBack, { once: true });
     try {
-      const v = await this.call(f, lease?.time ?? Infinity);
+      const v = await this.call(f);
       if (v === undefined) { // there is none
         lease?.abandon();
         f.succeed(undefined, undefined);
@@ -271,8 +271,8 @@ export class Loads {
     }
   }
 
-  /** Calls the loader, until its time is over: after that of its token another caller loads. */
-  private call(f: Flight, time: number): Promise<unknown> {
+  /** Calls the loader, until its time is over. */
+  private call(f: Flight): Promise<unknown> {
     const { signal } = f.controller;
     this.own.set(signal, this.idOf(f.place.ns, f.key));
     return new Promise((resolve, reject) => {
@@ -280,11 +280,10 @@ export class Loads {
         reject(new AbortError(signal));
         return;
       }
-      const { loadTimeout } = this.core.settings;
-      const most = Math.min(loadTimeout, time);
+      const most = this.core.settings.loadTimeout;
       const timer = setTimeout(() => {
         const e = cacheError('timeout', `the loader of ${JSON.stringify(nameOf(f.key))} took longer than `
-          + `${Math.round(most)} ms: raise ${most < loadTimeout ? 'the sidecar\'s lease_time' : 'loadTimeout'}`);
+          + `${most} ms: raise loadTimeout`);
         reject(e);
         f.controller.abort(e);
       }, most);

@@ -16,7 +16,7 @@ export interface ClientOptions {
   connectTimeout?: number | undefined;
   /** Bounds a call that names no time. Default 1,000. */
   timeout?: number | undefined;
-  /** Bounds the loader of getOrSet, as the sidecars' lease_time does, 10,000 less a second. Default 30,000. */
+  /** Bounds the loader of getOrSet. What took longer than the sidecars' lease_time, 10,000, is not kept. Default 30,000. */
   loadTimeout?: number | undefined;
   /** Bounds how long getOrSet waits for a load of another process. Default 10,000. */
   waitTimeout?: number | undefined;
