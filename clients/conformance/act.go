@@ -31,6 +31,7 @@ type act struct {
 	Leave   bool   `json:"leave"`   // answer LEAVING
 	Deaf    bool   `json:"deaf"`    // read nothing more: the client's next write fails
 	Await   string `json:"await"`   // until a request of another connection has that name
+	Away    bool   `json:"away"`    // take the socket away for good
 	AwayMS  int    `json:"away_ms"` // take the socket away, for so long
 	PauseMS int    `json:"pause_ms"`
 	Close   bool   `json:"close"`

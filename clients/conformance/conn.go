@@ -155,8 +155,12 @@ func (c *conn) act(a *act) error {
 	case a.Await != "":
 		_, err := c.s.request(a.Await)
 		return err
+	case a.Away:
+		c.s.away()
+		return nil
 	case a.AwayMS > 0:
-		c.s.away(time.Duration(a.AwayMS) * time.Millisecond)
+		c.s.away()
+		c.s.back(time.Duration(a.AwayMS) * time.Millisecond)
 		return nil
 	case a.Close:
 		return nil // by play

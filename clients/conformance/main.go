@@ -50,7 +50,7 @@ func parse(args []string, errors io.Writer) (o options, err error) {
 	f.IntVar(&o.players, "players", 1, "how many clients of the command play each conversation")
 	f.StringVar(&ticks, "ticks", "", "the players, counted from 1, whose calls of one tick share a write: 1,2")
 	f.StringVar(&o.only, "only", "", "only conversations whose name contains this")
-	f.BoolVar(&o.verbose, "v", false, "name each conversation, also those that passed")
+	f.BoolVar(&o.verbose, "v", false, "name each conversation, also those that passed or were not played")
 	f.DurationVar(&o.restart, "restart", 0, "play no conversations, restart the sidecar after each such time")
 	f.DurationVar(&o.timeout, "timeout", 10*time.Minute, "how long the command may take")
 	if err := f.Parse(args); err != nil {
@@ -143,8 +143,21 @@ func report(o options, s *suite, status int, stdout io.Writer) int {
 			fmt.Fprintf(stdout, "%s: %s\n", c.Name, c.About)
 		}
 	}
+	var unplayed []string
 	for _, w := range wrong {
+		if w.what == notPlayed && !o.verbose {
+			unplayed = append(unplayed, fmt.Sprintf("%s (player %d)", w.name, w.player+1))
+			continue
+		}
 		fmt.Fprintln(stdout, w)
+	}
+	if n := len(unplayed); n > 0 { // all of them, if the command has ended early
+		const most = 3
+		names := strings.Join(unplayed[:min(n, most)], ", ")
+		if n > most {
+			names += ", … (-v names all)"
+		}
+		fmt.Fprintf(stdout, "not played, no connection came: %d: %s\n", n, names)
 	}
 	what := fmt.Sprintf("%d conversations, %d players", len(s.all), o.players)
 	switch {

@@ -168,7 +168,7 @@ func (p *proxy) finish() []string {
 	_ = os.Remove(p.path)
 	switch {
 	case p.n == 0:
-		return []string{"the conversation was not played: no connection came"}
+		return []string{notPlayed}
 	case p.Cut > 0 && p.n == 1:
 		return []string{"the client has not connected again after its connection was cut"}
 	case p.Count != nil && p.came > p.Count.Most:

@@ -53,7 +53,10 @@ func TestRun(t *testing.T) {
 		said   string
 	}{
 		{"passes", []string{"-only", "get: a hit", "-players", "2", "-v", "--", self}, 0, "1 conversations, 2 players: all passed"},
-		{"plays nothing", []string{"-only", "a life", "--", "true"}, 1, "was not played"},
+		{"plays nothing", []string{"-only", "get: ", "-players", "2", "--", "true"}, 1,
+			"not played, no connection came: 24: get: garbage (player 1), get: garbage (player 2), get: no array (player 1), … "},
+		{"plays one of two", []string{"-only", "a life", "--", "true"}, 1, "1: sidecar: a life"},
+		{"names all", []string{"-only", "get: 4 GiB", "-v", "--", "true"}, 1, "get: 4 GiB (player 1): " + notPlayed},
 		{"fails", []string{"-only", "no such", "--", "sh", "-c", "exit 7"}, 7, "sh has failed with status 7"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -162,12 +165,27 @@ func TestCommands(t *testing.T) {
 	}
 }
 
+// watched does something once it has been told something.
+type watched struct {
+	bytes.Buffer
+	said string
+	then func()
+}
+
+func (w *watched) Write(b []byte) (int, error) {
+	n, err := w.Buffer.Write(b)
+	if strings.Contains(w.String(), w.said) {
+		w.then()
+	}
+	return n, err
+}
+
 // TestInterrupted checks that the command gets the signal.
 func TestInterrupted(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
-	time.AfterFunc(200*time.Millisecond, cancel)
-	var out bytes.Buffer
-	o := options{timeout: time.Minute, command: []string{"sh", "-c", "trap 'echo got it; exit 1' TERM; while :; do sleep 0.01; done"}}
+	out := watched{said: "ready", then: cancel}
+	command := "trap 'echo got it; exit 1' TERM; echo ready; while :; do sleep 0.01; done"
+	o := options{timeout: time.Minute, command: []string{"sh", "-c", command}}
 	status, err := execute(ctx, o, "", "", &out, &out)
 	if status != 1 || err == nil || !strings.Contains(out.String(), "got it") {
 		t.Errorf("status %d, %v: %s", status, err, &out)

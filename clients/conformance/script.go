@@ -15,6 +15,9 @@ import (
 // patience is how long connections may take to end once the client has gone.
 const patience = 5 * time.Second
 
+// notPlayed is what is wrong if the client has not connected.
+const notPlayed = "the conversation was not played: no connection came"
+
 // scripted is a server that plays a script, once.
 type scripted struct {
 	of     *conversation
@@ -95,13 +98,17 @@ func (s *scripted) accept(nc net.Conn) {
 	s.wg.Go(c.play)
 }
 
-// away takes the socket away and brings it back after a time.
-func (s *scripted) away(d time.Duration) {
+// away takes the socket away.
+func (s *scripted) away() {
 	s.mu.Lock()
 	ln := s.ln
 	s.ln = nil
 	s.mu.Unlock()
 	_ = ln.Close() // it removes the file
+}
+
+// back brings the socket back after a time.
+func (s *scripted) back(d time.Duration) {
 	s.wg.Go(func() {
 		select {
 		case <-s.ctx.Done():
@@ -218,6 +225,9 @@ func (s *scripted) finish() []string {
 	}
 	if s.wrong != nil {
 		return s.wrong
+	}
+	if len(s.conns) == 0 {
+		return []string{notPlayed}
 	}
 	for i := len(s.conns); i < len(s.of.Server.Script); i++ {
 		if acts := s.of.Server.Script[i]; len(acts) == 0 || !acts[0].Maybe {

@@ -110,12 +110,17 @@ func goldenRegions(t *testing.T) (regions map[string]memory, keys []string) {
 		"hostile-place":  func(m memory) { m.word(slot(m, "user:42")).Add(1<<posBits - 2) },
 		"hostile-name":   func(m memory) { m.word(atNames + 3*nameSize + nsNameLen).Store(1 << 63) },
 	} {
-		m := memory(wordsAsBytes(make([]uint64, len(good)/8)))
-		copy(m, good)
-		change(m)
-		regions[name] = m
+		regions[name] = copied(good)
+		change(regions[name])
 	}
 	return regions, keys
+}
+
+// copied returns an aligned copy.
+func copied(m memory) memory {
+	c := memory(wordsAsBytes(make([]uint64, len(m)/8)))
+	copy(c, m)
+	return c
 }
 
 // read does a read in a region.
@@ -149,10 +154,11 @@ func TestGoldenRegions(t *testing.T) {
 	regions, keys := goldenRegions(t)
 	dir := filepath.Join("testdata", "regions")
 	var reads []goldenRead
-	add := func(region, namespace, key string, now time.Duration) {
+	add := func(region, namespace, key string, now time.Duration) string {
 		g := goldenRead{Region: region, Namespace: namespace, Key: key, Now: now}
 		g.read(regions[region])
 		reads = append(reads, g)
+		return g.Want
 	}
 	for _, key := range append(keys, "never-written") {
 		for _, now := range []time.Duration{
@@ -166,6 +172,18 @@ func TestGoldenRegions(t *testing.T) {
 	for _, name := range slices.Sorted(maps.Keys(regions)) {
 		add(name, "users", "user:42", start)
 		add(name, "users", "of-another-owner", start)
+	}
+	all := margins()
+	for _, name := range slices.Sorted(maps.Keys(headers)) {
+		regions[name] = headers[name](copied(regions["good"]))
+		all = append(all, stated{name, "users", "user:42", start, "refused"})
+	}
+	var forged []stated
+	regions["forged"], forged = forgedRegion(t)
+	for _, s := range append(all, forged...) {
+		if got := add(s.region, s.namespace, s.key, s.now); got != s.want {
+			t.Errorf("region %s, %s of %s at %v: %s, want %s", s.region, s.key, s.namespace, s.now, got, s.want)
+		}
 	}
 	text, err := json.MarshalIndent(reads, "", "\t")
 	if err != nil {

@@ -99,7 +99,7 @@ def test_golden(region: str, name: str, tmp_path: Path) -> None:
     file = File(tmp_path / "region", region)
     wants = reads()[region]
     if wants[0]["want"] == "refused":
-        with pytest.raises(ValueError, match="layout 1"):
+        with pytest.raises(ValueError, match="layout 1|bytes or more"):
             file.open(name)
         return
     for read in wants:
