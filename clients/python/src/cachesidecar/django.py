@@ -25,7 +25,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from . import errors
 from .client import Client
-from .errors import BadRequestError, TooLargeError
+from .errors import BadRequestError
 
 __all__ = ["CacheBackend"]
 
