@@ -30,7 +30,8 @@ class Connection(Reading):
     """A greeted connection. It is safe for concurrent use. An answer is a message with its length before it."""
 
     def __init__(self, sock: socket.socket, max_in_flight: int) -> None:
-        super().__init__(sock, max_in_flight)
+        super().__init__(sock)
+        self._max_in_flight = max_in_flight
         self._send = sock.send
         self._next = _wire.FIRST_ID
 
@@ -41,7 +42,7 @@ class Connection(Reading):
         """
         began = monotonic()
         try:
-            if began - self._used > _IDLE:
+            if began - self._used > _IDLE or self._late and self.in_flight >= self._max_in_flight:
                 self._look()
             id, waiter = self._begin(end, began + timeout, token)
             if waiter is None:
@@ -69,6 +70,8 @@ class Connection(Reading):
 
     def _call_many(self, ends: List[_wire.Tail], timeout: float) -> List[Union[bytes, Exception]]:
         deadline = monotonic() + timeout
+        if self._late and self.in_flight + len(ends) > self._max_in_flight:
+            self._look()  # answers to calls that were given up may have come
         self._lock_writing(deadline)
         try:
             self._admit(False, len(ends))
@@ -175,8 +178,8 @@ class Connection(Reading):
             raise self.error
         if self.error is not None or self.leaving and not token:
             raise NotSent(self.error or "the sidecar closes the connection")
-        if len(self._waiting) + n > self._max_in_flight:
-            raise BusyError(f"{len(self._waiting)} calls are in flight: try again, or raise max_in_flight")
+        if self.in_flight + n > self._max_in_flight:
+            raise BusyError(f"{self.in_flight} calls are in flight: try again, or raise max_in_flight")
 
     def _id(self) -> int:
         id = self._next

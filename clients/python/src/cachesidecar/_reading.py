@@ -43,14 +43,13 @@ class Waiter:
 class Reading:
     """The answers of a connection, on their way to the threads that wait for them."""
 
-    def __init__(self, sock: socket.socket, max_in_flight: int) -> None:
+    def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._recv = sock.recv
-        self._max_in_flight = max_in_flight
         self._writing = threading.Lock()
         self._leading = threading.Lock()
         self._waiting: Dict[int, Optional[Waiter]] = {}  # None: the call's own thread leads
-        self._late: Dict[int, Late] = {}
+        self._late: Dict[int, Optional[Late]] = {}  # calls that were given up: the sidecar still works on them
         self._patience = -1.0  # the system's time limit of a read, in seconds
         self._used = monotonic()
         self.frames = Frames()  # of the leader
@@ -65,7 +64,8 @@ class Reading:
 
     @property
     def in_flight(self) -> int:
-        return len(self._waiting)
+        """The calls that are not answered, those that were given up among them."""
+        return len(self._waiting) + len(self._late)
 
     # -- leading
 
@@ -166,9 +166,8 @@ class Reading:
                 late(answer)
 
     def _give_up(self, id: int, late: Optional[Late]) -> bool:
-        """Take a call back. Return False if its thread is being told something."""
-        if late is not None and len(self._late) < self._max_in_flight:
-            self._late[id] = late
+        """Wait no longer for a call, whose answer is still to come. Return False if its thread is being told something."""
+        self._late[id] = late  # before it leaves _waiting: a leader finds it in one of them
         if self._waiting.pop(id, _NONE) is not _NONE:
             return True
         self._late.pop(id, None)
