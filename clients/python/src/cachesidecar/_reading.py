@@ -166,7 +166,7 @@ class Reading:
                 late(answer)
 
     def _give_up(self, id: int, late: Optional[Late]) -> bool:
-        """Wait no longer for a call, whose answer is still to come. Return False if its thread is being told something."""
+        """Wait no longer for a call. Return False if its thread is being told something."""
         self._late[id] = late  # before it leaves _waiting: a leader finds it in one of them
         if self._waiting.pop(id, _NONE) is not _NONE:
             return True
