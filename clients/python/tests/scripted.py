@@ -82,8 +82,8 @@ class Server:
                 sock, _ = self.listener.accept()
             except OSError:
                 return
-            self.start(self.greet, Peer(sock), self.n)
-            self.n += 1
+            self.n += 1  # before anything is answered on it
+            self.start(self.greet, Peer(sock), self.n - 1)
 
     def greet(self, peer: Peer, n: int) -> None:
         self.peers.append(peer)

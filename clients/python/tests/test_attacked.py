@@ -18,7 +18,8 @@ from raw import Sidecar, wait_for
 
 import cachesidecar
 from cachesidecar import AsyncClient, BadRequestError, CacheError, Client, EncodingError, _encode
-from cachesidecar._connection import Connection, Waiter
+from cachesidecar._connection import Connection
+from cachesidecar._reading import Waiter
 from cachesidecar.decorators import _plain
 from cachesidecar.errors import NotSent
 

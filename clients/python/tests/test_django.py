@@ -94,6 +94,18 @@ def test_many(cache: Any) -> None:
     assert cache.get("e") is None
 
 
+def test_many_are_one_call(make: Callable[..., Any]) -> None:
+    """Also if there are bytes among the values, which may be pickles."""
+    calls: List[str] = []
+    options = {"pickle": True, "shared_memory": False, "on_call": lambda op, *_: calls.append(op)}
+    cache = make(options=options)
+    values = {"bytes": b"b", "text": "t", "set": {1}, "other": b"c"}
+    cache.set_many(values)
+    calls.clear()
+    assert cache.get_many([*values, "absent"]) == values
+    assert calls == ["get_many"]
+
+
 def test_delete(cache: Any) -> None:
     cache.set("a", 1)
     assert cache.delete("a") is True and cache.delete("a") is False and cache.get("a") is None

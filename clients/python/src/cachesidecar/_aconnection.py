@@ -30,8 +30,9 @@ class Connection:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, max_in_flight: int) -> None:
         self._loop, self._sock, self._max_in_flight = loop, sock, max_in_flight
-        self._waiting: Dict[int, Tuple["asyncio.Future[bytes]", float]] = {}  # with the moment of giving up
-        self._late: Dict[int, Late] = {}
+        # With the moment of giving up.
+        self._waiting: Dict[int, Tuple["asyncio.Future[bytes]", float, Optional[Late]]] = {}
+        self._late: Dict[int, Optional[Late]] = {}  # calls that were given up: the sidecar still works on them
         self._next = _wire.FIRST_ID
         self._queue: List[Tuple[int, bytes]] = []  # requests that are not written
         self._queued = 0  # bytes in it
@@ -53,35 +54,40 @@ class Connection:
 
     @property
     def in_flight(self) -> int:
-        return len(self._waiting)
+        """The calls that are not answered, those that were given up among them."""
+        return len(self._waiting) + len(self._late)
 
     async def call(self, end: _wire.Tail, timeout: float, late: Optional[Late] = None, token: bool = False) -> bytes:
         """Send a request and return the answer. late gets an answer that comes after the call was given up.
 
         token says that the request fills a token that came over this connection.
         """
-        id, future = self.begin(end, timeout, token)
+        id, future = self.begin(end, timeout, token, late)
         return await self._wait(id, future, late)
 
-    def begin(self, end: _wire.Tail, timeout: float, token: bool) -> "Tuple[int, asyncio.Future[bytes]]":
+    def begin(
+        self, end: _wire.Tail, timeout: float, token: bool, late: Optional[Late] = None
+    ) -> "Tuple[int, asyncio.Future[bytes]]":
         """Send a request. Return its id, and its answer to come: whoever waits no longer for it says give_up."""
         if self.error is not None or self.leaving and not token:
             if isinstance(self.error, ClosedError):
                 raise self.error
             raise NotSent(self.error or "the sidecar closes the connection")
-        if len(self._waiting) >= self._max_in_flight or self._queued > _MAX_QUEUED:
-            raise BusyError(f"{len(self._waiting)} calls are in flight: try again, or raise max_in_flight")
+        if len(self._waiting) + len(self._late) >= self._max_in_flight or self._queued > _MAX_QUEUED:
+            raise BusyError(f"{self.in_flight} calls are in flight: try again, or raise max_in_flight")
         id = self._next
         self._next = id + 1 if id < _wire.LAST_ID else _wire.FIRST_ID
-        return id, self._begin(id, _wire.frame(id, end), timeout)
+        return id, self._begin(id, _wire.frame(id, end), timeout, late)
 
     def give_up(self, id: int) -> None:
-        """Forget a call. It is not written if that has not begun."""
-        self._waiting.pop(id, None)
+        """Wait no longer for a call. It is not written if that has not begun; else its answer is still to come."""
+        call = self._waiting.pop(id, None)
+        if call is not None:
+            self._late[id] = call[2]
 
     async def greet(self, hello: bytes, timeout: float) -> List[Any]:
         """Make the first call of the connection, whose id is HELLO_ID. Return its decoded answer."""
-        future = self._begin(_wire.HELLO_ID, hello, timeout)
+        future = self._begin(_wire.HELLO_ID, hello, timeout, None)
         return _wire.decode((await self._wait(_wire.HELLO_ID, future, None))[4:])
 
     def announce_leaving(self) -> None:
@@ -95,10 +101,10 @@ class Connection:
             self._next = id + 1 if id < _wire.LAST_ID else _wire.FIRST_ID
             self._put(_wire.LEAVING_ID, _wire.frame(id, end))
 
-    def _begin(self, id: int, message: bytes, timeout: float) -> "asyncio.Future[bytes]":
+    def _begin(self, id: int, message: bytes, timeout: float, late: Optional[Late]) -> "asyncio.Future[bytes]":
         deadline = self._loop.time() + timeout
         future: "asyncio.Future[bytes]" = self._loop.create_future()
-        self._waiting[id] = future, deadline
+        self._waiting[id] = future, deadline, late
         self._put(id, message)
         if self._sweeper is None or deadline < self._sweep_at - _SWEEP:
             self._sweep_by(deadline)
@@ -108,10 +114,9 @@ class Connection:
         try:
             return await future
         except BaseException:  # cancelled, or failed
-            if self._waiting.pop(id, None) is not None and late is not None and len(self._late) < self._max_in_flight:
-                self._late[id] = late
-            elif future.done() and not future.cancelled() and future.exception() is None and late is not None:
-                late(future.result())  # the answer came in the tick of the cancellation
+            self.give_up(id)
+            if late is not None and future.done() and not future.cancelled() and future.exception() is None:
+                late(future.result())  # the answer came, and then the cancellation, in one tick
             raise
 
     # -- writing
@@ -153,6 +158,10 @@ class Connection:
             self._begun = None
         waiting = self._waiting
         queue = [one for one in self._queue if one[0] in waiting or not one[0]]  # the others were given up
+        if len(queue) < len(self._queue):
+            for id, _ in self._queue:
+                if id not in waiting:
+                    self._late.pop(id, None)  # it is not written: nothing is to come
         if not queue:
             self._queue, self._queued = [], 0
             return False
@@ -179,6 +188,7 @@ class Connection:
         ids = [id for id, _ in self._queue] + ([self._begun_id] if self._begun is not None else [])
         self._queue, self._queued, self._begun = [], 0, None
         for id in ids:
+            self._late.pop(id, None)
             self._fail(id, NotSent(f"the sidecar has closed the connection: {error}"))
         if error.errno not in _ENDED:
             self.end(NotSent(f"a write has failed: {error}"))
@@ -205,6 +215,8 @@ class Connection:
                     self._take(id, answer)
                 elif not call[0].done():
                     call[0].set_result(answer)
+                elif call[2] is not None:
+                    call[2](answer)  # it came after the end of the wait, in one tick
         except Malformed as e:
             self.end(e)
             return
@@ -235,7 +247,7 @@ class Connection:
         """Give up the calls whose time is over."""
         self._sweeper = None
         now, first = self._loop.time(), None
-        for id, (future, deadline) in list(self._waiting.items()):
+        for id, (future, deadline, _) in list(self._waiting.items()):
             if deadline <= now:
                 if not future.done():
                     future.set_exception(TimeoutError("no answer from the sidecar in time"))

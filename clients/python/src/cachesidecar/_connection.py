@@ -1,15 +1,9 @@
-"""One connection of a sync client, shared by all its threads.
+"""One connection of a sync client, shared by all its threads: its calls, and the writing half.
 
-A calling thread writes its request itself, and reads its answer itself if no other thread reads. So a call of one
-thread costs two system calls and no change of threads. The thread that reads, the leader, reads until its own answer
-has come, hands other answers over, and makes a waiting thread the leader when it leaves.
+A calling thread writes its request itself, and reads its answer itself if no other thread reads (_reading). So a call
+of one thread costs two system calls and no change of threads. `_writing` is held while a request is written.
 
-`_writing` is held while a request is written, `_leading` by the leader. `_waiting` maps the ids of calls to their
-Waiter. Whoever takes an id out of it, which is atomic, decides what becomes of the call: so a thread that gives up and
-a leader that brings its answer cannot both succeed. A call is in `_waiting` before its thread tries to lead, and a
-leader looks at `_waiting` after it has stopped: so no call is left without a leader.
-
-An exception within a read or a write, also a KeyboardInterrupt, ends the connection: its bytes are never out of step.
+An exception within a write, also a KeyboardInterrupt, ends the connection: its bytes are never out of step.
 """
 
 from __future__ import annotations
@@ -18,64 +12,28 @@ import errno
 import select
 import socket
 import struct
-import threading
 from time import monotonic
-from typing import Any, Callable, Dict, List, Optional, Tuple, Union
+from typing import Any, List, Optional, Tuple, Union
 
 from . import _wire
-from ._frames import Frames
-from .errors import Broken, BusyError, CacheError, ClosedError, Malformed, NotSent, TimeoutError
+from ._reading import Late, Reading, Waiter
+from .errors import Broken, BusyError, CacheError, ClosedError, NotSent, TimeoutError
 
 _ENDED = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF)
-_LOOK = 16 << 10  # bytes of one read while no call is in flight
 _LEADERLESS = 0.01  # seconds after which a thread that waits for room looks whether somebody still reads
 _IDLE = 0.005  # seconds after which a look at the connection precedes a call
 _SEND_FLAGS = socket.MSG_DONTWAIT | getattr(socket, "MSG_NOSIGNAL", 0)
-_pack_head, _unpack_head = struct.Struct(">IBBI").pack, struct.Struct(">IBBI").unpack_from
-
-#: What to do with an answer that comes after its call was given up.
-Late = Callable[[bytes], None]
+_pack_head = struct.Struct(">IBBI").pack
 
 
-class Waiter:
-    """A call whose answer another thread reads. Its lock is released once there is something to do."""
-
-    __slots__ = ("lock", "answer", "leads")
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.lock.acquire()
-        self.answer: Optional[bytes] = None  # None, and not leads: the connection has ended
-        self.leads = False
-
-
-class Connection:
+class Connection(Reading):
     """A greeted connection. It is safe for concurrent use. An answer is a message with its length before it."""
 
     def __init__(self, sock: socket.socket, max_in_flight: int) -> None:
-        self._sock = sock
-        self._send, self._recv = sock.send, sock.recv
+        super().__init__(sock)
         self._max_in_flight = max_in_flight
-        self._writing = threading.Lock()
-        self._leading = threading.Lock()
-        self._waiting: Dict[int, Optional[Waiter]] = {}  # None: the call's own thread leads
-        self._late: Dict[int, Late] = {}
+        self._send = sock.send
         self._next = _wire.FIRST_ID
-        self._patience = -1.0  # the system's time limit of a read, in seconds
-        self._used = monotonic()
-        self.frames = Frames()  # of the leader
-        self.error: Optional[Exception] = None  # why the connection has ended
-        self.leaving = False  # takes no new calls
-        self.tokens = 0  # that came over this connection and are neither filled nor abandoned
-        self.on_leaving: Optional[Callable[[], None]] = None
-
-    @property
-    def alive(self) -> bool:
-        return self.error is None and not self.leaving
-
-    @property
-    def in_flight(self) -> int:
-        return len(self._waiting)
 
     def call(self, end: _wire.Tail, timeout: float, late: Optional[Late] = None, token: bool = False) -> bytes:
         """Send a request and return the answer. late gets an answer that comes after the timeout.
@@ -84,7 +42,7 @@ class Connection:
         """
         began = monotonic()
         try:
-            if began - self._used > _IDLE:
+            if began - self._used > _IDLE or self._late and self.in_flight >= self._max_in_flight:
                 self._look()
             id, waiter = self._begin(end, began + timeout, token)
             if waiter is None:
@@ -112,6 +70,8 @@ class Connection:
 
     def _call_many(self, ends: List[_wire.Tail], timeout: float) -> List[Union[bytes, Exception]]:
         deadline = monotonic() + timeout
+        if self._late and self.in_flight + len(ends) > self._max_in_flight:
+            self._look()  # answers to calls that were given up may have come
         self._lock_writing(deadline)
         try:
             self._admit(False, len(ends))
@@ -218,8 +178,8 @@ class Connection:
             raise self.error
         if self.error is not None or self.leaving and not token:
             raise NotSent(self.error or "the sidecar closes the connection")
-        if len(self._waiting) + n > self._max_in_flight:
-            raise BusyError(f"{len(self._waiting)} calls are in flight: try again, or raise max_in_flight")
+        if self.in_flight + n > self._max_in_flight:
+            raise BusyError(f"{self.in_flight} calls are in flight: try again, or raise max_in_flight")
 
     def _id(self) -> int:
         id = self._next
@@ -299,240 +259,3 @@ class Connection:
         if leads:
             self._leading.release()
         raise error
-
-    # -- reading
-
-    def _lead(self, id: int, timeout: float, deadline: float, late: Optional[Late]) -> bytes:
-        """Read until the answer to a call has come. The caller leads."""
-        try:
-            if timeout != self._patience:
-                self._be_patient(timeout)
-            while True:
-                try:
-                    data = self._recv(self.frames.room())
-                except BlockingIOError:
-                    data = None
-                if data:
-                    if self.frames.empty and len(data) > 9:  # mostly it is the one answer that is waited for
-                        length, _, kind, its = _unpack_head(data)
-                        if length + 4 == len(data) and kind == 0xCE and its == id:
-                            self._waiting.pop(id, None)
-                            answer = data
-                            break
-                    mine = self._deliver(data, id)
-                    if mine is not None:
-                        answer = mine
-                        break
-                    if self.error is not None:
-                        raise self.error
-                elif data is not None:
-                    raise self.error or Broken("the sidecar has closed the connection")
-                left = deadline - monotonic()
-                if left <= 0:
-                    self._give_up(id, late)
-                    self._used = monotonic()
-                    self._leave()
-                    raise TimeoutError(f"no answer from the sidecar within {timeout:g} s")
-                self._be_patient(left)
-        except TimeoutError:
-            raise
-        except BaseException as e:
-            raise self._lost(id, e)
-        self._used = monotonic()
-        if self._waiting or self.leaving:
-            self._leave()
-        else:
-            self._leading.release()
-            if self._waiting:
-                self._lead_again()
-        return answer
-
-    def _lost(self, id: int, error: BaseException) -> BaseException:
-        """End the connection after a failed read. Return the error of the caller's call."""
-        self._waiting.pop(id, None)
-        if isinstance(error, (Malformed, ClosedError, Broken, NotSent)):
-            failed: Exception = error
-        elif isinstance(error, OSError):
-            failed = error = Broken(f"the connection to the sidecar has ended: {error}")
-        else:
-            failed = Broken(f"a read has ended early: {error!r}")
-        if isinstance(error, NotSent):  # another thread has ended the connection
-            error = _broken(error)
-        self.end(failed)
-        self._leading.release()
-        self._bury()
-        return error
-
-    def _be_patient(self, seconds: float) -> None:
-        """Bound the next reads."""
-        seconds = max(seconds, 0.001)
-        whole = int(seconds)
-        self._sock.setsockopt(
-            socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", whole, int((seconds - whole) * 1e6))
-        )
-        self._patience = seconds
-
-    def _deliver(self, data: bytes, own: int) -> Optional[bytes]:
-        """Hand answers over. Return the leader's own, if it is among them."""
-        mine: Optional[bytes] = None
-        for id, answer in self.frames.feed(data):
-            if id != own:
-                self._hand_over(id, answer)
-            elif self._waiting.pop(id, _NONE) is not _NONE:
-                mine = answer
-        return mine
-
-    def _hand_over(self, id: int, answer: bytes) -> None:
-        if id == _wire.LEAVING_ID:
-            if _wire.decode(answer[4:])[1] == _wire.OK:
-                self.leaving = True
-                if self.on_leaving is not None:
-                    self.on_leaving()
-            return
-        waiter = self._waiting.pop(id, None)
-        if waiter is not None:
-            waiter.answer = answer
-            waiter.lock.release()
-        elif self._late:
-            late = self._late.pop(id, None)
-            if late is not None:
-                late(answer)
-
-    def _give_up(self, id: int, late: Optional[Late]) -> bool:
-        """Take a call back. Return False if its thread is being told something."""
-        if late is not None and len(self._late) < self._max_in_flight:
-            self._late[id] = late
-        if self._waiting.pop(id, _NONE) is not _NONE:
-            return True
-        self._late.pop(id, None)
-        return False
-
-    def _leave(self) -> None:
-        """Make another thread the leader, if one waits. Else the next call leads."""
-        waiting = self._waiting
-        while True:
-            if self.error is not None:
-                self._leading.release()
-                self._bury()
-                return
-            for id in reversed(list(waiting)):  # the last call reads longest
-                waiter = waiting.pop(id, None)
-                if waiter is not None:
-                    waiter.leads = True
-                    waiting[id] = waiter
-                    waiter.lock.release()
-                    return
-            self._end_if_left()
-            self._leading.release()
-            if self.error is not None:
-                self._bury()
-            if not waiting or not self._leading.acquire(False):
-                return
-
-    def _lead_again(self) -> None:
-        """Lead for a call that began while the leader left."""
-        if self._leading.acquire(False):
-            self._leave()
-
-    def _follow(self, id: int, waiter: Waiter, deadline: float, late: Optional[Late]) -> bytes:
-        """Wait until another thread has read the answer to a call, or has left the reading to this one."""
-        try:
-            told = waiter.lock.acquire(True, max(0.0, deadline - monotonic()))
-        except BaseException:
-            if not self._give_up(id, late):
-                self._pass_on(id, waiter)
-            elif waiter.leads:  # told in the moment in which the wait ended
-                self._leave()
-            raise
-        if not told:
-            if self._give_up(id, late):
-                if waiter.leads:  # told in the moment in which the wait ended
-                    self._leave()
-                raise TimeoutError("no answer from the sidecar in time")
-            waiter.lock.acquire()  # just now
-        return self._told(id, waiter, deadline, late)
-
-    def _told(self, id: int, waiter: Waiter, deadline: float, late: Optional[Late]) -> bytes:
-        if waiter.answer is not None:
-            return waiter.answer
-        if waiter.leads:
-            return self._lead(id, max(0.001, deadline - monotonic()), deadline, late)
-        raise _broken(self.error)
-
-    def _pass_on(self, id: int, waiter: Waiter) -> None:
-        """Leave after an interrupted wait whose thread was made the leader."""
-        waiter.lock.acquire()
-        if waiter.leads:
-            self._waiting.pop(id, None)
-            self._leave()
-
-    def _look(self) -> None:
-        """Read what has come while no call was in flight: the sidecar's farewell, or the end."""
-        if not self._leading.acquire(False):
-            return
-        try:
-            while self.error is None:
-                data = self._recv(_LOOK, socket.MSG_DONTWAIT)
-                if not data:
-                    raise Broken("the sidecar has closed the connection")
-                self._deliver(data, -1)
-        except BlockingIOError:
-            pass
-        except Exception as e:
-            self.end(e if isinstance(e, Malformed) else NotSent(str(e)))
-        except BaseException as e:
-            self.end(NotSent(f"a read has ended early: {e!r}"))
-            self._leave()
-            raise
-        self._leave()
-
-    # -- the end
-
-    def _end_if_left(self) -> None:
-        """End a connection that the sidecar is about to close, once nothing is expected of it."""
-        if self.leaving and not self.tokens and self._writing.acquire(False):
-            try:
-                if not self._waiting:
-                    self.end(NotSent("the sidecar closes the connection"))
-            finally:
-                self._writing.release()
-
-    def end(self, error: Exception) -> None:
-        """End the connection. All calls that wait are told."""
-        if self.error is None:
-            self.error = error
-        try:
-            self._sock.shutdown(socket.SHUT_RDWR)  # wakes the leader
-        except OSError:
-            pass
-        for id in list(self._waiting):
-            waiter = self._waiting.pop(id, None)
-            if waiter is not None and not waiter.leads:
-                waiter.lock.release()
-        self._late.clear()
-        self._bury()
-
-    def _bury(self) -> None:
-        """Close the socket unless a thread is within a call of it, which then does so itself."""
-        if self._writing.acquire(False):
-            try:
-                if self._leading.acquire(False):
-                    try:
-                        self._sock.close()
-                    finally:
-                        self._leading.release()
-            finally:
-                self._writing.release()
-
-    def forget(self) -> None:
-        """Close the socket of a forked child. The parent goes on with its own."""
-        self.error = NotSent("the process has forked")
-        self._sock.close()
-
-
-_NONE = Waiter()
-
-
-def _broken(error: Optional[Exception]) -> Exception:
-    """Return the error of a call whose request was sent and whose connection has ended."""
-    return error if isinstance(error, (Malformed, ClosedError)) else Broken(str(error))

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from time import monotonic
-from typing import Any, List, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
 
-from . import _calls, _clock, _encode, _wire, metrics
+from . import _answers, _calls, _clock, _encode, _wire, metrics
+from ._answers import Greeted
 from ._calls import Call, Key
 from ._item import Item
 from ._memory import Attach, Memory
-from ._near import Asked, Kept, Near, NearStats, Space
+from ._near import Asked, Near, NearStats, Space
 from ._settings import TTL, Settings
 from .errors import NOTHING_DONE, BusyError, ConnectionError, TimeoutError, TooLargeError, UnsupportedError
+
+_BATCH = 256  # requests that are sent together
 
 #: The errors after which get_or_set loads all the same, if fail_open.
 FAIL_OPEN = (ConnectionError, BusyError, TimeoutError, UnsupportedError)
@@ -34,9 +37,14 @@ class Core:
     def __init__(self, settings: Settings, on_call: Optional[metrics.OnCall]) -> None:
         self.settings = settings
         self.on_call = on_call
+        self.follower: Any = None  # follows the sidecar for the near cache, once that is asked
         self.near: Optional[Near] = Near(settings.near_cache, settings.near_bound) if settings.near_cache else None
         hello = {"v": [1], "client": settings.name or None, "token": None, "ns": settings.namespace}
         self.memory = Memory(attach_of(settings), hello, settings.connect_timeout)
+
+    def follow(self) -> None:
+        """Start to follow the sidecar for the near cache, if that is not done yet."""
+        raise NotImplementedError
 
     def near_stats(self) -> NearStats:
         return self.near.stats() if self.near is not None else NearStats(False, 0, 0, 0, 0, 0, 0, 0)
@@ -62,7 +70,7 @@ class View:
     # -- reads
 
     def _local(self, key: bytes) -> Optional[Item]:
-        """Return what this process, or the shared memory, has of a key."""
+        """Return what the near cache has of a key."""
         if self._space is not None and self._near is not None:
             kept = self._near.find(self._space, key, _clock.boot_ns)
             if kept is not None:
@@ -74,6 +82,27 @@ class View:
 
     def _shared(self, key: bytes) -> Any:
         return self._memory.get(self._name, key)
+
+    def _near_by(self, key: bytes) -> Union[Item, int, None]:
+        """Return what this process or the shared memory has: an item, or ABSENT as the reason of a miss."""
+        began = monotonic() if self._hook is not None else 0.0
+        found: Union[Item, int, None] = self._local(key)
+        if found is None:
+            seen = self._shared(key)
+            if seen is None:
+                return None
+            keys = self._memory.sample(key)
+            if keys:
+                self._report(keys)
+            found = self._shared_item(key, seen) if seen else _wire.ABSENT
+        if self._hook is not None:
+            source = found.source if isinstance(found, Item) else "shared"
+            metrics.tell(self._hook, "get", "ok" if isinstance(found, Item) else "miss", monotonic() - began, source)
+        return found
+
+    def _report(self, keys: Sequence[bytes]) -> None:
+        """Tell the sidecar which keys were read from the shared memory."""
+        raise NotImplementedError
 
     def _shared_item(self, key: bytes, found: Any) -> Item:
         data, flags, version, ttl = found
@@ -87,9 +116,12 @@ class View:
             options |= _wire.ATTEST
         return options
 
-    def _ask(self) -> Optional[Asked]:
+    def _asked(self) -> Optional[Asked]:
+        """Return what _keep wants to know of a request that is sent now."""
         if self._space is None or self._near is None:
             return None
+        if self._core.follower is None:
+            self._core.follow()
         return self._near.ask(_clock.boot_ns())
 
     def _keep(self, key: bytes, asked: Optional[Asked], epoch: int, answer: Sequence[Any]) -> None:
@@ -101,6 +133,37 @@ class View:
                 self._space, key, asked, epoch, _wire.data(answer, 2), _wire.field(answer, 3, int),
                 _wire.field(answer, 4, int), _wire.field(answer, 5, int), answer[8],
             )
+
+    def _given(
+        self, keys: Iterable[Key], fresh: bool
+    ) -> Tuple[Dict[bytes, Key], Dict[Key, Item], List[bytes]]:
+        """Return keys by their bytes, the items that are near by, and the keys to ask for."""
+        given: Dict[bytes, Key] = {_calls.key_bytes(key): key for key in keys}
+        found: Dict[Key, Item] = {}
+        left: List[bytes] = []
+        for k, key in given.items():
+            local = None if fresh else self._near_by(k)
+            if local is None:
+                left.append(k)
+            elif isinstance(local, Item):
+                found[key] = local
+        return given, found, left
+
+    def _take(
+        self, keys: List[bytes], answer: List[Any], conn: Greeted, asked: Optional[Asked], given: Dict[bytes, Key],
+        found: Dict[Key, Item],
+    ) -> int:
+        """Add the items of an answer to MGET to those that were found. Return how many keys are answered."""
+        n = 0
+        for k, one in zip(keys, _answers.items(answer, len(keys), conn)):
+            if one[1] == _wire.BUSY and n:  # not the first one, so that this ends
+                break  # the answer would be too long: the rest is asked for again
+            item = _answers.item(k, one, conn)
+            if item is not None:
+                found[given[k]] = item
+                self._keep(k, asked, conn.welcome.epoch, one)
+            n += 1
+        return n
 
     # -- around every call
 
@@ -149,13 +212,34 @@ class View:
         flags = mark | (_encode.app_flags(flags) if flags else 0)
         return _calls.store(self._ns, _calls.key_bytes(key), data, flags, ttl, mode, compare, ack_all)
 
+    def _set_calls(
+        self, values: Mapping[Key, Any], ttl: TTL, flags: int, ack_all: bool, max_value: int
+    ) -> List[List[Call]]:
+        """Return the calls that store values, in batches that are sent together."""
+        calls = [
+            self._store_call(key, value, ttl, flags, _wire.MODE_SET, 0, ack_all, max_value)
+            for key, value in values.items()
+        ]
+        batch = min(_BATCH, self._core.settings.max_in_flight)
+        return [calls[at : at + batch] for at in range(0, len(calls), batch)]
 
-Keys = Union[Sequence[Key], "set[Key]"]
+    # -- loads
+
+    def _leased(self, key: bytes, asked: Optional[Asked], answer: List[Any], conn: Greeted) -> None:
+        """Take note of an answer to LEASE."""
+        if answer[1] == _wire.LEASED:
+            conn.tokens += 1
+        elif answer[1] == _wire.OK:
+            self._keep(key, asked, conn.welcome.epoch, answer)
+
+    def _late_token(self, call: Call, conn: Greeted, message: bytes) -> None:
+        """Give a token back that came after its caller had left."""
+        answer = _wire.decode(message[4:])
+        if answer[1] == _wire.LEASED:
+            ns, key, token = call.elements[0], call.elements[1], _wire.data(answer, 2)
+            conn.post(_calls.abandon_encoded(ns, key, token).tail(int(self._timeout * 1000), 0))
 
 
 def pages(keys: List[bytes]) -> List[List[bytes]]:
     """Return keys in pages of what one request may have."""
     return [keys[at : at + _wire.MAX_KEYS] for at in range(0, len(keys), _wire.MAX_KEYS)]
-
-
-Loaded = Tuple[bytes, int]

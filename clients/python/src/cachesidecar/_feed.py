@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import random
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
 from . import _calls, _hash, _near, _wire
 from ._hello import Welcome
-from .errors import BadRequestError, CacheError, ClosedError, Malformed, UnauthorizedError, UnsupportedError
+from .errors import BadRequestError, ClosedError, Malformed, UnauthorizedError, UnsupportedError
 
 #: After these errors of a stream another try would fail too.
 FINAL = (BadRequestError, UnsupportedError, UnauthorizedError, ClosedError)

@@ -7,7 +7,7 @@ sees its own writes. It samples the hits for TOUCHED, so that the sidecar keeps 
 from __future__ import annotations
 
 import threading
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence
 
 from . import _clock
 from ._hello import Welcome

@@ -3,147 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import weakref
 from time import monotonic
 from types import TracebackType
 from typing import (
-    Any, AsyncIterator, Awaitable, Callable, Dict, Iterable, List, Mapping, Optional, Tuple, Type, TypeVar, Union,
-    cast,
+    Any, AsyncIterator, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Type, TypeVar, Union, cast,
 )
 
-from . import _calls, _clock, _encode, _feed, _fork, _wire, metrics
-from ._alink import Greeted, Link
+from . import _answers, _calls, _clock, _encode, _feed, _fork, _wire
+from ._afollow import changes
+from ._alink import Greeted
+from ._aloading import Load
+from ._astate import State
 from ._calls import Call, Key
-from ._core import FAIL_OPEN, Core, View, pages
+from ._core import FAIL_OPEN, View, pages
 from ._feed import Event, Place
 from ._item import Item
-from ._loads import Flight, Loads
-from ._near import Near, NearStats
+from ._near import NearStats
 from ._settings import TTL, Settings, seconds, ttl_ms
-from .decorators import Cached, cached
-from .errors import Broken, CacheError, ClosedError, Malformed, NotSent, TimeoutError
+from .decorators import cached
+from .errors import Broken, NotSent
 from .metrics import OnCall
 
 _C = TypeVar("_C", bound="AsyncClient")
 _F = TypeVar("_F", bound=Callable[..., Any])
 _boot_ns = _clock.boot_ns
-_BATCH = 256  # requests that are sent together
-
-
-class _Flight(Flight):
-    """A flight that a task of its own carries out. It ends with the last of its callers at the latest."""
-
-    def __init__(self, alone: bool) -> None:
-        super().__init__(alone)
-        self.load: Any = None  # of the first caller
-        self.task: Optional["asyncio.Task[None]"] = None
-        self.waiters: List["asyncio.Future[None]"] = []
-        self.left = False  # by its last caller
-
-
-class _Shared(Core):
-    """What the views of one client share."""
-
-    def __init__(self, settings: Settings, on_call: Optional[OnCall]) -> None:
-        super().__init__(settings, on_call)
-        self.link = Link(settings, self.memory.welcomed)
-        self.loads: Loads[_Flight] = Loads(settings.max_loads)
-        self.tasks: "set[asyncio.Task[None]]" = set()
-        self.follower: Optional[_Follower] = None
-        self.loop: Optional[asyncio.AbstractEventLoop] = None
-
-    def bind(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Belong to a loop. If the loop before it was closed, begin anew."""
-        if self.loop is not None and not self.loop.is_closed():
-            raise RuntimeError("this AsyncClient belongs to another event loop: make one client for each loop")
-        if self.loop is not None:
-            self.drop()
-        self.loop = loop
-
-    def drop(self) -> None:
-        """Begin anew: connections and tasks belonged to a loop that was closed, or to a parent process."""
-        if self.follower is not None:
-            self.follower.link.drop()
-            self.follower = None
-        if self.near is not None:
-            self.near.forked()
-        self.link.drop()
-        self.loads = Loads(self.settings.max_loads)
-        self.tasks = set()
-
-    def follow(self) -> None:
-        """Start to follow the sidecar for the near cache."""
-        if self.near is not None and not self.link.closed:
-            self.follower = _Follower(self.settings, self.near)
-
-    async def close(self) -> None:
-        self.link.close()
-        follower, self.follower = self.follower, None
-        if follower is not None:
-            await follower.close()
-        for task in list(self.tasks):
-            task.cancel()
-        if self.tasks:
-            await asyncio.wait(list(self.tasks))
-        self.memory.close()
-
-    def forked(self) -> None:
-        """Begin anew in a forked child."""
-        self.drop()
-        self.memory.forked()
-        self.loop = None
-
-    def abandon(self) -> None:
-        """Close what a client that was dropped, not closed, has open."""
-        if self.loop is None or self.loop.is_closed():
-            self.drop()
-        self.memory.close()
-
-
-class _Follower:
-    """The task that follows the sidecar for the near cache, over a connection of its own."""
-
-    def __init__(self, settings: Settings, near: Near) -> None:
-        self.link = Link(settings)
-        self._settings, self._near = settings, near
-        self._task = asyncio.ensure_future(self._run())
-
-    async def _run(self) -> None:
-        place = Place(_wire.NIL, _wire.ALL, self._near.bound_ns / 4e9)
-        tries = 0
-        try:
-            while True:
-                try:
-                    sent = _boot_ns()
-                    told, conn = await ask(self.link, place, self._settings.timeout)
-                    if not self._near.apply(sent, _boot_ns(), told, conn.welcome):
-                        raise CacheError("the sidecar hashes keys in a way that this client does not know")
-                    tries = 0
-                except Exception:  # whatever it is: nothing is served until the sidecar is followed again
-                    self._near.end()
-                    place.lost()
-                    await asyncio.sleep(_feed.pause(tries))
-                    tries += 1
-        finally:
-            self._near.end()
-
-    async def close(self) -> None:
-        self._task.cancel()
-        await asyncio.wait([self._task])
-        self.link.close()
-
-
-async def ask(link: Link, place: Place, timeout: float) -> Tuple[Dict[str, Any], Greeted]:
-    """Ask for the events that follow a place."""
-    conn = await link.get(timeout)
-    end = place.call(conn).tail(int((place.wait + timeout) * 1000), 0)
-    try:
-        message = await conn.call(end, place.wait + timeout)
-        return place.take(_wire.decode(message[4:])), conn
-    except Malformed as e:
-        conn.end(e)
-        raise
 
 
 class AsyncClient(View):
@@ -163,12 +47,12 @@ class AsyncClient(View):
             socket, namespace, name, token, token_file, connect_timeout, timeout, load_timeout, wait_timeout,
             max_in_flight, max_loads, fail_open, near_cache, near_bound, shared_memory,
         )
-        state = _Shared(settings, on_call)
+        state = State(settings, on_call)
         self._open(state, None)
         _fork.remember(state)
         weakref.finalize(self._keeper, state.abandon)
 
-    def _open(self, state: _Shared, namespace: Optional[str], keeper: Optional[_Keeper] = None) -> None:
+    def _open(self, state: State, namespace: Optional[str], keeper: Optional[_Keeper] = None) -> None:
         self._view(state, namespace)
         self._keeper = keeper or _Keeper()
         self._state = state
@@ -207,7 +91,7 @@ class AsyncClient(View):
         try:
             late = self._late_token if call.op == _wire.LEASE else None
             message, conn = await self._link.do(call, limit, on, late, began, attempt)
-            answer = _decode(message, conn)
+            answer = _answers.decode(message, conn)
             self._answered(call, answer, began)
         except BaseException as e:
             self._failed(call, e, began, limit)
@@ -256,43 +140,11 @@ class AsyncClient(View):
                         raise
                 except (NotSent, Broken):
                     answer, conn = await self._call(_calls.get(self._ns, k, 0), None, None, began, 1)
-                    item = self._item(k, answer, conn)
+                    item = _answers.item(k, answer, conn)
                     return default if item is None else item.value
-                return self._value(k, message, conn, default)
+                return _answers.value(k, message, conn, default)
         item = await self.get_item(key, stale_ok=stale_ok, no_load=no_load, timeout=timeout)
         return default if item is None else item.value
-
-    def _value(self, k: bytes, message: bytes, conn: Greeted, default: Any) -> Any:
-        """Return the value of an answer to GET, or default."""
-        if len(message) > 13 and message[10] == 0 and message[11] == 0xC4 and message[5] == 0xCE:
-            # OK, and a value of less than 256 bytes; any other answer is for the decoder
-            end = 13 + message[12]
-            flags = message[end] if end < len(message) else -1
-            if flags == 16:
-                try:
-                    return message[13:end].decode()
-                except UnicodeDecodeError:
-                    pass
-            elif flags == 0:
-                return message[13:end]
-        item = self._item(k, _decode(message, conn), conn)
-        return default if item is None else item.value
-
-    def _items(self, answer: List[Any], n: int, conn: Greeted) -> List[List[Any]]:
-        """Return the items of an answer to MGET, one for each key."""
-        items = _calls.items(answer)
-        if len(items) != n:
-            error = Malformed(f"the sidecar's answer to MGET has {len(items)} items for {n} keys")
-            conn.end(error)
-            raise error
-        return items
-
-    def _item(self, key: bytes, answer: List[Any], conn: Greeted) -> Optional[Item]:
-        try:
-            return _calls.item(key, answer)
-        except Malformed as e:
-            conn.end(e)
-            raise
 
     async def get_item(
         self, key: Key, *, fresh: bool = False, stale_ok: bool = False, no_load: bool = False,
@@ -313,39 +165,16 @@ class AsyncClient(View):
                 return local
         asked = self._asked()
         answer, conn = await self._call(_calls.get(self._ns, k, self._options(fresh, stale_ok, no_load)), timeout)
-        item = self._item(k, answer, conn)
+        item = _answers.item(k, answer, conn)
         if item is None:
             return answer[2] if len(answer) > 2 and type(answer[2]) is int else 0
         self._keep(k, asked, conn.welcome.epoch, answer)
         return item
 
-    def _near_by(self, k: bytes) -> Union[Item, int, None]:
-        """Return what this process or the shared memory has: an item, or ABSENT as the reason of a miss."""
-        began = monotonic() if self._hook is not None else 0.0
-        item = self._local(k)
-        found: Union[Item, int, None] = item
-        if item is None:
-            seen = self._shared(k)
-            if seen is None:
-                return None
-            keys = self._memory.sample(k)
-            if keys:
-                self._report(keys)
-            found = self._shared_item(k, seen) if seen else _wire.ABSENT
-        if self._hook is not None:
-            source = found.source if isinstance(found, Item) else "shared"
-            metrics.tell(self._hook, "get", "ok" if isinstance(found, Item) else "miss", monotonic() - began, source)
-        return found
-
-    def _report(self, keys: Any) -> None:
+    def _report(self, keys: Sequence[bytes]) -> None:
         conn = self._link.live
         if conn is not None and self._state.loop is asyncio.get_running_loop():
             conn.post(_calls.touched(self._ns, keys).tail(int(self._timeout * 1000), 0))
-
-    def _asked(self) -> Any:
-        if self._near is not None and self._state.follower is None:
-            self._state.follow()
-        return self._ask()
 
     async def get_many(
         self, keys: Iterable[Key], *, fresh: bool = False, stale_ok: bool = False, no_load: bool = False,
@@ -360,30 +189,13 @@ class AsyncClient(View):
         timeout: Optional[float] = None,
     ) -> Dict[Key, Item]:
         """Return the values of the keys that have one, as they are stored, and what is known about them."""
-        given: Dict[bytes, Key] = {_calls.key_bytes(key): key for key in keys}
-        found: Dict[Key, Item] = {}
-        left: List[bytes] = []
-        for k, key in given.items():
-            local = None if fresh else self._near_by(k)
-            if local is None:
-                left.append(k)
-            elif isinstance(local, Item):
-                found[key] = local
+        given, found, left = self._given(keys, fresh)
         while left:
             some = left[: _wire.MAX_KEYS]
             asked = self._asked()
             call = _calls.mget(self._ns, some, self._options(fresh, stale_ok, no_load))
             answer, conn = await self._call(call, timeout)
-            n = 0
-            for k, one in zip(some, self._items(answer, len(some), conn)):
-                if one[1] == _wire.BUSY and n:  # not the first one, so that this ends
-                    break  # the answer would be too long: the rest is asked for again
-                item = self._item(k, one, conn)
-                if item is not None:
-                    found[given[k]] = item
-                    self._keep(k, asked, conn.welcome.epoch, one)
-                n += 1
-            left = left[n:]
+            left = left[self._take(some, answer, conn, asked, given, found) :]
         return found
 
     # -- writes
@@ -436,14 +248,9 @@ class AsyncClient(View):
         timeout: Optional[float] = None,
     ) -> Dict[Key, int]:
         """Store values. Return their versions. After an error some of them may be stored."""
-        most = self._link.max_value
-        calls = [
-            self._store_call(key, value, ttl, flags, _wire.MODE_SET, 0, ack_all, most) for key, value in values.items()
-        ]
         versions: List[int] = []
-        for at in range(0, len(calls), _BATCH):
-            some = calls[at : at + _BATCH]
-            answers = await asyncio.gather(*[self._call(call, timeout) for call in some], return_exceptions=True)
+        for calls in self._set_calls(values, ttl, flags, ack_all, self._link.max_value):
+            answers = await asyncio.gather(*[self._call(call, timeout) for call in calls], return_exceptions=True)
             for answer in answers:
                 if isinstance(answer, BaseException):
                     raise answer
@@ -530,7 +337,7 @@ class AsyncClient(View):
             if found == _wire.ABSENT:
                 return None
             alone = found == _wire.DEGRADED
-        load = _Load(self, k, loader, ttl, _encode.app_flags(flags), _calls.read_options(fresh, stale_ok, False))
+        load = Load(self, k, loader, ttl, _encode.app_flags(flags), _calls.read_options(fresh, stale_ok, False))
         return await load.run(alone)
 
     async def _lease(self, k: bytes, options: int) -> Tuple[List[Any], Greeted]:
@@ -538,18 +345,8 @@ class AsyncClient(View):
         if asked is not None:
             options |= _wire.ATTEST
         answer, conn = await self._call(_calls.lease(self._ns, k, options))
-        if answer[1] == _wire.LEASED:
-            conn.tokens += 1
-        elif answer[1] == _wire.OK:
-            self._keep(k, asked, conn.welcome.epoch, answer)
+        self._leased(k, asked, answer, conn)
         return answer, conn
-
-    def _late_token(self, call: Call, conn: Any, message: bytes) -> None:
-        """Give a token back that came after its caller had left."""
-        answer = _wire.decode(message[4:])
-        if answer[1] == _wire.LEASED:
-            ns, key, token = call.elements[0], call.elements[1], _wire.data(answer, 2)
-            conn.post(_calls.abandon_encoded(ns, key, token).tail(int(self._timeout * 1000), 0))
 
     def cached(
         self, function: Optional[_F] = None, *, ttl: TTL = None, key: Optional[Callable[..., Key]] = None,
@@ -590,200 +387,14 @@ class AsyncClient(View):
         """Yield changes in the whole cluster as the sidecar hears of them. See Client.watch."""
         names = [_calls.key_bytes(key) for key in keys]
         _feed.check_watch(names, beat)
-        link = Link(self._core.settings)
         place = Place(self._ns, _wire.ALL if all else 0, beat)
-        tries = 0
+        told = changes(self._core.settings, self._link, place, self.namespace, names)
         try:
-            while not self._link.closed:
-                try:
-                    told, conn = await ask(link, place, self._timeout)
-                    tries = 0
-                except _feed.FINAL:
-                    raise
-                except (CacheError, NotSent, Broken):
-                    place.lost()
-                    await asyncio.sleep(_feed.pause(tries))
-                    tries += 1
-                    continue
-                for event in _feed.public(told, conn.welcome, self.namespace, names):
-                    yield event
-            raise ClosedError("the client was closed")
+            async for event in told:
+                yield event
         finally:
-            link.close()
+            await told.aclose()  # its connection ends with this iterator, not later
 
 
 class _Keeper:
     """Lives as long as any view of a client."""
-
-
-def _decode(message: bytes, conn: Greeted) -> List[Any]:
-    try:
-        return _wire.decode(message[4:])
-    except Malformed as e:
-        conn.end(e)
-        raise
-
-
-class _Load:
-    """A get_or_set that has found nothing."""
-
-    def __init__(
-        self, client: AsyncClient, key: bytes, loader: Callable[[], Any], ttl: TTL, flags: int, options: int
-    ) -> None:
-        self._client, self._key, self._loader, self._ttl = client, key, loader, ttl
-        self._flags, self._options = flags, options
-        self._loads = client._state.loads
-        self._at = (client._name, key, options)
-        self._passed = False
-        self._value: Any = None  # the loader's own, for the first caller
-
-    async def run(self, alone: bool) -> Any:
-        """Return the value, loaded by this call or by another."""
-        if self._client._link.closed:
-            raise ClosedError("the client was closed")
-        while True:
-            flight, first, begins = self._loads.join(self._at, _Flight(alone))
-            if first:
-                flight.load = self
-                if begins:
-                    self._begin(flight)
-            await self._wait(flight)
-            if flight.again and not self._client._link.closed:
-                continue
-            if flight.error is not None:
-                raise flight.error
-            if flight.again:
-                raise ClosedError("the client was closed")
-            if first and self._value is not None:
-                return self._value
-            return None if flight.found is None else _encode.decode(self._key, *flight.found)
-
-    async def _wait(self, flight: _Flight) -> None:
-        future = asyncio.get_running_loop().create_future()
-        flight.waiters.append(future)
-        try:
-            await future
-        except BaseException:
-            if self._loads.leave(flight):
-                if flight.task is not None:
-                    flight.left = True
-                    flight.task.cancel()
-                elif self._loads.withdraw(self._at, flight):
-                    self._loads.over()
-            raise
-
-    def _begin(self, flight: _Flight) -> None:
-        flight.task = task = asyncio.ensure_future(self._fly(flight))
-        self._client._state.tasks.add(task)
-        task.add_done_callback(self._client._state.tasks.discard)
-        task.add_done_callback(lambda _: self._land(flight))
-
-    def _land(self, flight: _Flight) -> None:
-        """The flight is over, also if its task was cancelled before it ran."""
-        if not self._passed:
-            self._pass()
-        self._loads.over()
-        task = flight.task
-        if task is not None and (task.cancelled() or task.exception() is not None):
-            flight.again = True
-        for waiter in flight.waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-
-    async def _fly(self, flight: _Flight) -> None:
-        """Carry a flight out, for all its callers."""
-        try:
-            await self._get(flight)
-        except asyncio.CancelledError as e:
-            if flight.left or self._client._link.closed:
-                raise
-            flight.error = e  # the loader's own
-        except Exception as e:
-            flight.error = e
-
-    def _pass(self) -> None:
-        self._passed = True
-        following = self._loads.passes(self._at)
-        if following is not None:
-            following.load._begin(following)
-
-    async def _get(self, flight: _Flight) -> None:
-        if flight.alone:
-            return await self._load(flight)
-        try:
-            answer, conn = await self._ask()
-        except FAIL_OPEN:
-            if not self._client._core.settings.fail_open:
-                raise
-            return await self._load(flight)
-        if answer[1] == _wire.LEASED:
-            return await self._fill(flight, _wire.data(answer, 2), conn)
-        item = _calls.item(self._key, answer)
-        if item is not None:
-            flight.found = item.data, item.flags
-        elif answer[2:3] != [_wire.ABSENT]:
-            await self._load(flight)
-
-    async def _ask(self) -> Tuple[List[Any], Greeted]:
-        """Ask until the answer is other than "another caller still loads": that sidecar is alive."""
-        settings = self._client._core.settings
-        for _ in range(max(1, int(settings.wait_timeout / settings.timeout))):
-            answer, conn = await self._client._lease(self._key, self._options)
-            if answer[1] != _wire.TIMEOUT:
-                break
-        _calls.check(answer)
-        return answer, conn
-
-    async def _load(self, flight: _Flight) -> None:
-        value = self._loader()
-        if inspect.isawaitable(value):
-            try:
-                value = await asyncio.wait_for(value, self._client._core.settings.load_timeout)
-            except asyncio.TimeoutError as e:
-                if isinstance(e, CacheError):
-                    raise
-                raise TimeoutError(f"the loader of {self._key!r} took longer than load_timeout") from e
-        data, mark = _encode.encode(value)
-        flight.found = data, mark | self._flags
-        self._value = value
-
-    async def _fill(self, flight: _Flight, token: bytes, conn: Greeted) -> None:
-        """Load the value and give it to all who wait for it. Give the token back after any failure."""
-        client = self._client
-        filled = False
-        try:
-            self._pass()
-            await self._load(flight)
-            assert flight.found is not None
-            data, flags = flight.found
-            if len(data) <= (conn.welcome.max_value or len(data)):
-                try:
-                    answer, _ = await client._call(
-                        _calls.fill(client._ns, self._key, token, data, flags, self._ttl), None, conn
-                    )
-                    filled = not _calls.nothing_done(answer)
-                except TimeoutError:
-                    filled = True  # perhaps
-                except CacheError:
-                    pass
-        except Exception:
-            if not filled:
-                filled = True
-                await self._give_back(token, conn)
-            raise
-        else:
-            if not filled:
-                filled = True
-                await self._give_back(token, conn)
-        finally:
-            if not filled:  # interrupted: there is no time to wait
-                conn.post(_calls.abandon(client._ns, self._key, token).tail(int(client._timeout * 1000), 0))
-            conn.tokens -= 1
-
-    async def _give_back(self, token: bytes, conn: Greeted) -> None:
-        """Give the token back. If that fails, its time ends, or its connection has ended."""
-        client = self._client
-        try:
-            await client._call(_calls.abandon(client._ns, self._key, token), None, conn)
-        except CacheError:
-            pass

@@ -2,124 +2,32 @@
 
 from __future__ import annotations
 
-import threading
 import weakref
 from time import monotonic
 from types import TracebackType
 from typing import (
-    Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Tuple, Type, TypeVar, Union, cast,
+    Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple, Type, TypeVar, Union, cast,
 )
 
-from . import _calls, _clock, _encode, _feed, _fork, _wire, metrics
+from . import _answers, _calls, _clock, _encode, _feed, _fork, _wire
 from ._calls import Call, Key
-from ._core import FAIL_OPEN, Core, View, pages
+from ._core import FAIL_OPEN, View, pages
 from ._feed import Event, Place
+from ._follow import changes
 from ._item import Item
-from ._link import Greeted, Link
-from ._loads import Flight, Loads
-from ._near import Near, NearStats
+from ._link import Greeted
+from ._loading import Load
+from ._near import NearStats
 from ._settings import TTL, Settings, seconds, ttl_ms
-from .decorators import Cached, cached
-from .errors import Broken, CacheError, ClosedError, Malformed, NotSent, TimeoutError
+from ._state import State
+from .decorators import cached
+from .errors import Broken, CacheError, NotSent
 from .metrics import OnCall
 
 _C = TypeVar("_C", bound="Client")
 _T = TypeVar("_T")
 _F = TypeVar("_F", bound=Callable[..., Any])
 _boot_ns = _clock.boot_ns
-_BATCH = 256  # requests that are sent together
-
-
-class _Flight(Flight):
-    """A flight that the thread of its first caller carries out."""
-
-    def __init__(self, alone: bool) -> None:
-        super().__init__(alone)
-        self.begins = threading.Event()
-        self.ended = threading.Event()
-
-
-class _Shared(Core):
-    """What the views of one client share."""
-
-    def __init__(self, settings: Settings, on_call: Optional[OnCall]) -> None:
-        super().__init__(settings, on_call)
-        self.link = Link(settings, self.memory.welcomed)
-        self.loads: Loads[_Flight] = Loads(settings.max_loads)
-        self.follower: Optional[_Follower] = None
-        self.starting = threading.Lock()
-
-    def follow(self) -> None:
-        """Start to follow the sidecar for the near cache, if that is not done yet."""
-        with self.starting:
-            if self.near is not None and self.follower is None and not self.link.closed:
-                self.follower = _Follower(self.settings, self.near)
-
-    def close(self) -> None:
-        self.link.close()
-        with self.starting:
-            follower, self.follower = self.follower, None
-        if follower is not None:
-            follower.close()
-        self.memory.close()
-
-    def forked(self) -> None:
-        """Begin anew in a forked child: threads, locks and connections are the parent's."""
-        self.starting = threading.Lock()
-        if self.follower is not None:
-            self.follower.link.forked()
-            self.follower = None
-        if self.near is not None:
-            self.near.forked()
-        self.link.forked()
-        self.memory.forked()
-        self.loads = Loads(self.settings.max_loads)
-
-
-class _Follower:
-    """The thread that follows the sidecar for the near cache, over a connection of its own."""
-
-    def __init__(self, settings: Settings, near: Near) -> None:
-        self.link = Link(settings)
-        self._settings, self._near = settings, near
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="cachesidecar-near", daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        place = Place(_wire.NIL, _wire.ALL, self._near.bound_ns / 4e9)
-        tries = 0
-        while not self._stop.is_set():
-            try:
-                sent = _boot_ns()
-                told, conn = ask(self.link, place, self._settings.timeout)
-                if not self._near.apply(sent, _boot_ns(), told, conn.welcome):
-                    raise CacheError("the sidecar hashes keys in a way that this client does not know")
-                tries = 0
-            except Exception:  # whatever it is: nothing is served until the sidecar is followed again
-                self._near.end()
-                place.lost()
-                self._stop.wait(_feed.pause(tries))
-                tries += 1
-        self._near.end()
-
-    def close(self) -> None:
-        self._stop.set()
-        self.link.close()
-        if self._thread is not threading.current_thread():
-            self._thread.join()
-
-
-def ask(link: Link, place: Place, timeout: float) -> Tuple[Dict[str, Any], Greeted]:
-    """Ask for the events that follow a place."""
-    conn = link.get(timeout)
-    end = place.call(conn).tail(int((place.wait + timeout) * 1000), 0)
-    try:
-        message = conn.call(end, place.wait + timeout)
-        return place.take(_wire.decode(message[4:])), conn
-    except Malformed as e:
-        conn.end(e)
-        raise
 
 
 class Client(View):
@@ -138,13 +46,13 @@ class Client(View):
             socket, namespace, name, token, token_file, connect_timeout, timeout, load_timeout, wait_timeout,
             max_in_flight, max_loads, fail_open, near_cache, near_bound, shared_memory,
         )
-        shared = _Shared(settings, on_call)
+        shared = State(settings, on_call)
         self._open(shared, None)
         _fork.remember(shared)
         # A client that is dropped, not closed, leaves no thread and no descriptor.
         weakref.finalize(self._keeper, shared.close)
 
-    def _open(self, shared: _Shared, namespace: Optional[str], keeper: Optional[_Keeper] = None) -> None:
+    def _open(self, shared: State, namespace: Optional[str], keeper: Optional[_Keeper] = None) -> None:
         self._view(shared, namespace)
         self._keeper = keeper or _Keeper()
         self._shared_state = shared
@@ -181,7 +89,7 @@ class Client(View):
             message, conn = self._link.do(
                 call, limit, on, self._late_token if call.op == _wire.LEASE else None, began, attempt
             )
-            answer = _decode(message, conn)
+            answer = _answers.decode(message, conn)
             self._answered(call, answer, began)
         except BaseException as e:
             self._failed(call, e, began, limit)
@@ -217,9 +125,17 @@ class Client(View):
                     kept.visited = True
                     value = kept.value
                     return value if value is not None else near.value(kept)
-        elif timeout is None and not stale_ok and not no_load and 0 < len(k) < 256:
-            if self._memory.region is None:
-                return self._get_plain(k, default)
+        elif timeout is None and not stale_ok and not no_load and 0 < len(k) < 256 and self._memory.region is None:
+            conn = self._link.live
+            if conn is not None:
+                began = monotonic()
+                try:
+                    message = conn.call((4, self._get_head + _wire._BIN8[len(k)] + k), self._timeout)
+                except (NotSent, Broken):
+                    answer, conn = self._call(_calls.get(self._ns, k, 0), None, None, began, 1)
+                    item = _answers.item(k, answer, conn)
+                    return default if item is None else item.value
+                return _answers.value(k, message, conn, default)
         memory = self._memory
         if memory.region is not None:
             found = memory.get(self._name, k)
@@ -229,51 +145,6 @@ class Client(View):
                 return _encode.decode(k, found[0], found[1]) if found else default
         item = self.get_item(key, stale_ok=stale_ok, no_load=no_load, timeout=timeout)
         return default if item is None else item.value
-
-    def _get_plain(self, k: bytes, default: Any) -> Any:
-        """get over the socket, without options: the shortest way."""
-        conn = self._link.live
-        began = monotonic()
-        attempt = 0
-        if conn is not None:
-            try:
-                message = conn.call((4, self._get_head + _wire._BIN8[len(k)] + k), self._timeout)
-            except (NotSent, Broken):
-                attempt = 1
-            else:
-                if len(message) > 13 and message[10] == 0 and message[11] == 0xC4 and message[5] == 0xCE:
-                    # OK, and a value of less than 256 bytes; any other answer is for the decoder
-                    end = 13 + message[12]
-                    flags = message[end] if end < len(message) else -1
-                    if flags == 16:
-                        try:
-                            return message[13:end].decode()
-                        except UnicodeDecodeError:
-                            pass
-                    elif flags == 0:
-                        return message[13:end]
-                answer = _decode(message, conn)
-                item = self._item(k, answer, conn)
-                return default if item is None else item.value
-        answer, conn = self._call(_calls.get(self._ns, k, 0), None, None, began, attempt)
-        item = self._item(k, answer, conn)
-        return default if item is None else item.value
-
-    def _items(self, answer: List[Any], n: int, conn: Greeted) -> List[List[Any]]:
-        """Return the items of an answer to MGET, one for each key."""
-        items = _calls.items(answer)
-        if len(items) != n:
-            error = Malformed(f"the sidecar's answer to MGET has {len(items)} items for {n} keys")
-            conn.end(error)
-            raise error
-        return items
-
-    def _item(self, key: bytes, answer: List[Any], conn: Greeted) -> Optional[Item]:
-        try:
-            return _calls.item(key, answer)
-        except Malformed as e:
-            conn.end(e)
-            raise
 
     def get_item(
         self, key: Key, *, fresh: bool = False, stale_ok: bool = False, no_load: bool = False,
@@ -294,39 +165,16 @@ class Client(View):
                 return local
         asked = self._asked()
         answer, conn = self._call(_calls.get(self._ns, k, self._options(fresh, stale_ok, no_load)), timeout)
-        item = self._item(k, answer, conn)
+        item = _answers.item(k, answer, conn)
         if item is None:
             return answer[2] if len(answer) > 2 and type(answer[2]) is int else 0
         self._keep(k, asked, conn.welcome.epoch, answer)
         return item
 
-    def _near_by(self, k: bytes) -> Union[Item, int, None]:
-        """Return what this process or the shared memory has: an item, or ABSENT as the reason of a miss."""
-        began = monotonic() if self._hook is not None else 0.0
-        item = self._local(k)
-        found: Union[Item, int, None] = item
-        if item is None:
-            seen = self._shared(k)
-            if seen is None:
-                return None
-            keys = self._memory.sample(k)
-            if keys:
-                self._report(keys)
-            found = self._shared_item(k, seen) if seen else _wire.ABSENT
-        if self._hook is not None:
-            source = found.source if isinstance(found, Item) else "shared"
-            metrics.tell(self._hook, "get", "ok" if isinstance(found, Item) else "miss", monotonic() - began, source)
-        return found
-
-    def _report(self, keys: Any) -> None:
+    def _report(self, keys: Sequence[bytes]) -> None:
         conn = self._link.live
         if conn is not None and keys:
             conn.post(_calls.touched(self._ns, keys).tail(int(self._timeout * 1000), 0))
-
-    def _asked(self) -> Any:
-        if self._near is not None and self._shared_state.follower is None:
-            self._shared_state.follow()
-        return self._ask()
 
     def get_many(
         self, keys: Iterable[Key], *, fresh: bool = False, stale_ok: bool = False, no_load: bool = False,
@@ -341,30 +189,13 @@ class Client(View):
         timeout: Optional[float] = None,
     ) -> Dict[Key, Item]:
         """Return the values of the keys that have one, as they are stored, and what is known about them."""
-        given: Dict[bytes, Key] = {_calls.key_bytes(key): key for key in keys}
-        found: Dict[Key, Item] = {}
-        left: List[bytes] = []
-        for k, key in given.items():
-            local = None if fresh else self._near_by(k)
-            if local is None:
-                left.append(k)
-            elif isinstance(local, Item):
-                found[key] = local
+        given, found, left = self._given(keys, fresh)
         while left:
             some = left[: _wire.MAX_KEYS]
             asked = self._asked()
             call = _calls.mget(self._ns, some, self._options(fresh, stale_ok, no_load))
             answer, conn = self._call(call, timeout)
-            n = 0
-            for k, one in zip(some, self._items(answer, len(some), conn)):
-                if one[1] == _wire.BUSY and n:  # not the first one, so that this ends
-                    break  # the answer would be too long: the rest is asked for again
-                item = self._item(k, one, conn)
-                if item is not None:
-                    found[given[k]] = item
-                    self._keep(k, asked, conn.welcome.epoch, one)
-                n += 1
-            left = left[n:]
+            left = left[self._take(some, answer, conn, asked, given, found) :]
         return found
 
     # -- writes
@@ -417,14 +248,10 @@ class Client(View):
         timeout: Optional[float] = None,
     ) -> Dict[Key, int]:
         """Store values. Return their versions. After an error some of them may be stored."""
-        most = self._link.max_value
-        calls = [
-            self._store_call(key, value, ttl, flags, _wire.MODE_SET, 0, ack_all, most) for key, value in values.items()
-        ]
+        limit = self._timeout if timeout is None else seconds(timeout)
         versions: List[int] = []
-        batch = min(_BATCH, self._core.settings.max_in_flight)
-        for at in range(0, len(calls), batch):
-            versions += self._store_some(calls[at : at + batch], self._timeout if timeout is None else seconds(timeout))
+        for calls in self._set_calls(values, ttl, flags, ack_all, self._link.max_value):
+            versions += self._store_some(calls, limit)
         return dict(zip(values, versions))
 
     def _store_some(self, calls: List[Call], timeout: float) -> List[int]:
@@ -448,7 +275,7 @@ class Client(View):
             try:
                 if isinstance(outcome, Exception):
                     raise outcome
-                answer = _decode(outcome, conn)
+                answer = _answers.decode(outcome, conn)
             except Exception as e:
                 self._failed(call, e, began, timeout)
                 error = error or e
@@ -544,7 +371,7 @@ class Client(View):
             if found == _wire.ABSENT:
                 return None
             alone = found == _wire.DEGRADED
-        load = _Load(self, k, loader, ttl, _encode.app_flags(flags), _calls.read_options(fresh, stale_ok, False))
+        load = Load(self, k, loader, ttl, _encode.app_flags(flags), _calls.read_options(fresh, stale_ok, False))
         return load.run(alone)
 
     def _lease(self, k: bytes, options: int) -> Tuple[List[Any], Greeted]:
@@ -552,18 +379,8 @@ class Client(View):
         if asked is not None:
             options |= _wire.ATTEST
         answer, conn = self._call(_calls.lease(self._ns, k, options))
-        if answer[1] == _wire.LEASED:
-            conn.tokens += 1
-        elif answer[1] == _wire.OK:
-            self._keep(k, asked, conn.welcome.epoch, answer)
+        self._leased(k, asked, answer, conn)
         return answer, conn
-
-    def _late_token(self, call: Call, conn: Any, message: bytes) -> None:
-        """Give a token back that came after its caller had left."""
-        answer = _wire.decode(message[4:])
-        if answer[1] == _wire.LEASED:
-            ns, key, token = call.elements[0], call.elements[1], _wire.data(answer, 2)
-            conn.post(_calls.abandon_encoded(ns, key, token).tail(int(self._timeout * 1000), 0))
 
     def cached(
         self, function: Optional[_F] = None, *, ttl: TTL = None, key: Optional[Callable[..., Key]] = None,
@@ -607,180 +424,9 @@ class Client(View):
         """
         names = [_calls.key_bytes(key) for key in keys]
         _feed.check_watch(names, beat)
-        return self._watch(names, all, beat)
-
-    def _watch(self, keys: List[bytes], all: bool, beat: float) -> Iterator[Event]:
-        link = Link(self._core.settings)
-        _fork.remember(link)
         place = Place(self._ns, _wire.ALL if all else 0, beat)
-        tries = 0
-        try:
-            while not self._link.closed:
-                try:
-                    told, conn = ask(link, place, self._timeout)
-                    tries = 0
-                except _feed.FINAL:
-                    raise
-                except (CacheError, NotSent, Broken):
-                    place.lost()
-                    threading.Event().wait(_feed.pause(tries))
-                    tries += 1
-                    continue
-                yield from _feed.public(told, conn.welcome, self.namespace, keys)
-            raise ClosedError("the client was closed")
-        finally:
-            link.close()
+        return changes(self._core.settings, self._link, place, self.namespace, names)
 
 
 class _Keeper:
     """Lives as long as any view of a client."""
-
-
-def _decode(message: bytes, conn: Optional[Greeted]) -> List[Any]:
-    try:
-        return _wire.decode(message[4:])
-    except Malformed as e:
-        if conn is not None:
-            conn.end(e)
-        raise
-
-
-class _Load:
-    """A get_or_set that has found nothing."""
-
-    def __init__(
-        self, client: Client, key: bytes, loader: Callable[[], Any], ttl: TTL, flags: int, options: int
-    ) -> None:
-        self._client, self._key, self._loader, self._ttl = client, key, loader, ttl
-        self._flags, self._options = flags, options
-        self._loads = client._shared_state.loads
-        self._at = (client._name, key, options)
-        self._passed = False
-
-    def run(self, alone: bool) -> Any:
-        """Return the value, loaded by this thread or by another."""
-        settings = self._client._core.settings
-        while True:
-            flight, first, begins = self._loads.join(self._at, _Flight(alone))
-            if first:
-                return self._fly(flight, begins)
-            if not flight.ended.wait(settings.wait_timeout + 2 * settings.load_timeout):
-                raise TimeoutError(f"another thread still loads {self._key!r}")
-            if not flight.again:
-                break
-        if flight.error is not None:
-            raise flight.error
-        return None if flight.found is None else _encode.decode(self._key, *flight.found)
-
-    def _fly(self, flight: _Flight, begins: bool) -> Any:
-        """Carry a flight out, for all its callers."""
-        try:
-            if not begins:
-                self._wait_for_turn(flight)
-            try:
-                return self._get(flight)
-            finally:
-                if not self._passed:
-                    self._pass()
-        except Exception as e:
-            flight.error = e
-            raise
-        except BaseException:
-            flight.again = True
-            raise
-        finally:
-            self._loads.over()
-            flight.ended.set()
-
-    def _wait_for_turn(self, flight: _Flight) -> None:
-        """Wait until the flight before this one has ended, or loads."""
-        settings = self._client._core.settings
-        try:
-            if flight.begins.wait(settings.wait_timeout + settings.load_timeout):
-                return
-            raise TimeoutError(f"another thread still loads {self._key!r}")
-        except BaseException:
-            if not self._loads.withdraw(self._at, flight):
-                self._pass()  # its turn has come just now
-            raise
-
-    def _pass(self) -> None:
-        self._passed = True
-        following = self._loads.passes(self._at)
-        if following is not None:
-            following.begins.set()
-
-    def _get(self, flight: _Flight) -> Any:
-        if flight.alone:
-            return self._load(flight)
-        try:
-            answer, conn = self._ask()
-        except FAIL_OPEN:
-            if not self._client._core.settings.fail_open:
-                raise
-            return self._load(flight)
-        if answer[1] == _wire.LEASED:
-            return self._fill(flight, _wire.data(answer, 2), conn)
-        item = _calls.item(self._key, answer)
-        if item is not None:
-            flight.found = item.data, item.flags
-            return item.value
-        return None if answer[2:3] == [_wire.ABSENT] else self._load(flight)
-
-    def _ask(self) -> Tuple[List[Any], Greeted]:
-        """Ask until the answer is other than "another caller still loads": that sidecar is alive."""
-        settings = self._client._core.settings
-        for _ in range(max(1, int(settings.wait_timeout / settings.timeout))):
-            answer, conn = self._client._lease(self._key, self._options)
-            if answer[1] != _wire.TIMEOUT:
-                break
-        _calls.check(answer)
-        return answer, conn
-
-    def _load(self, flight: _Flight) -> Any:
-        value = self._loader()
-        data, mark = _encode.encode(value)
-        flight.found = data, mark | self._flags
-        return value
-
-    def _fill(self, flight: _Flight, token: bytes, conn: Greeted) -> Any:
-        """Load the value and give it to all who wait for it. Give the token back after any failure."""
-        client = self._client
-        filled = False
-        try:
-            self._pass()
-            value = self._load(flight)
-            assert flight.found is not None
-            data, flags = flight.found
-            if len(data) <= (conn.welcome.max_value or len(data)):
-                try:
-                    answer, _ = client._call(
-                        _calls.fill(client._ns, self._key, token, data, flags, self._ttl), None, conn
-                    )
-                    filled = not _calls.nothing_done(answer)
-                except TimeoutError:
-                    filled = True  # perhaps
-                except CacheError:
-                    pass
-        except Exception:
-            if not filled:
-                filled = True
-                self._give_back(token, conn)
-            raise
-        else:
-            if not filled:
-                filled = True
-                self._give_back(token, conn)
-        finally:
-            if not filled:  # interrupted: there is no time to wait
-                conn.post(_calls.abandon(client._ns, self._key, token).tail(int(client._timeout * 1000), 0))
-            conn.tokens -= 1
-        return value
-
-    def _give_back(self, token: bytes, conn: Greeted) -> None:
-        """Give the token back. If that fails, its time ends, or its connection has ended."""
-        client = self._client
-        try:
-            client._call(_calls.abandon(client._ns, self._key, token), None, conn)
-        except CacheError:
-            pass

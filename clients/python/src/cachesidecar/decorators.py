@@ -6,7 +6,7 @@ import functools
 import hashlib
 import inspect
 import types
-from typing import Any, Callable, Optional, TypeVar, Union
+from typing import Any, Callable, Optional
 
 from ._calls import Key
 from ._settings import TTL, ttl_ms

@@ -24,8 +24,10 @@ from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache, InvalidC
 from django.core.exceptions import ImproperlyConfigured
 
 from . import errors
+from ._calls import Key
+from ._item import Item
 from .client import Client
-from .errors import BadRequestError, TooLargeError
+from .errors import BadRequestError
 
 __all__ = ["CacheBackend"]
 
@@ -164,21 +166,10 @@ class CacheBackend(BaseCache):  # type: ignore[misc]
         return default if item is None else self._decode(item)
 
     def get_many(self, keys: Iterable[Any], version: _Version = None) -> Dict[Any, Any]:
-        made = {self._key(key, version): key for key in keys}
-        nothing: Dict[str, Any] = {}
-        values = self._read(lambda: self._values(list(made)), nothing)
-        return {made[name]: value for name, value in values.items()}
-
-    def _values(self, names: List[str]) -> Dict[str, Any]:
-        values: Dict[str, Any] = {}
-        for name, value in self._client.get_many(names).items():
-            # Bytes may be a pickle, which only their flags tell: they are read once more, with flags.
-            item = self._client.get_item(name) if type(value) is bytes else None
-            if item is not None:
-                values[str(name)] = self._decode(item)
-            elif type(value) is not bytes:  # else it went meanwhile
-                values[str(name)] = value
-        return values
+        made: Dict[Key, Any] = {self._key(key, version): key for key in keys}
+        nothing: Dict[Key, Item] = {}
+        items = self._read(lambda: self._client.get_items(made), nothing)
+        return {made[name]: self._decode(item) for name, item in items.items()}
 
     def has_key(self, key: Any, version: _Version = None) -> bool:
         made = self._key(key, version)

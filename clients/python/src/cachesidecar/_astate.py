@@ -1,0 +1,73 @@
+"""The state that the views of one asyncio client share: what is open, its end, its event loop, and a fork."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Optional
+
+from ._afollow import Follower
+from ._alink import Link
+from ._aloading import TaskFlight
+from ._core import Core
+from ._loads import Loads
+from ._settings import Settings
+from .metrics import OnCall
+
+
+class State(Core):
+    """What the views of one client share."""
+
+    def __init__(self, settings: Settings, on_call: Optional[OnCall]) -> None:
+        super().__init__(settings, on_call)
+        self.link = Link(settings, self.memory.welcomed)
+        self.loads: Loads[TaskFlight] = Loads(settings.max_loads)
+        self.tasks: "set[asyncio.Task[None]]" = set()
+        self.follower: Optional[Follower] = None
+        self.loop: Optional[asyncio.AbstractEventLoop] = None
+
+    def bind(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Belong to a loop. If the loop before it was closed, begin anew."""
+        if self.loop is not None and not self.loop.is_closed():
+            raise RuntimeError("this AsyncClient belongs to another event loop: make one client for each loop")
+        if self.loop is not None:
+            self.drop()
+        self.loop = loop
+
+    def drop(self) -> None:
+        """Begin anew: connections and tasks belonged to a loop that was closed, or to a parent process."""
+        if self.follower is not None:
+            self.follower.link.drop()
+            self.follower = None
+        if self.near is not None:
+            self.near.forked()
+        self.link.drop()
+        self.loads = Loads(self.settings.max_loads)
+        self.tasks = set()
+
+    def follow(self) -> None:
+        """Start to follow the sidecar for the near cache."""
+        if self.near is not None and not self.link.closed:
+            self.follower = Follower(self.settings, self.near)
+
+    async def close(self) -> None:
+        self.link.close()
+        follower, self.follower = self.follower, None
+        if follower is not None:
+            await follower.close()
+        for task in list(self.tasks):
+            task.cancel()
+        if self.tasks:
+            await asyncio.wait(list(self.tasks))
+        self.memory.close()
+
+    def forked(self) -> None:
+        """Begin anew in a forked child."""
+        self.drop()
+        self.memory.forked()
+        self.loop = None
+
+    def abandon(self) -> None:
+        """Close what a client that was dropped, not closed, has open."""
+        if self.loop is None or self.loop.is_closed():
+            self.drop()
+        self.memory.close()

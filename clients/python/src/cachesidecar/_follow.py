@@ -1,0 +1,84 @@
+"""Following the sidecar's stream of events, for threads: for the near cache, and for watch."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, Dict, Iterator, List, Tuple
+
+from . import _clock, _feed, _fork, _wire
+from ._feed import Event, Place
+from ._link import Greeted, Link
+from ._near import Near
+from ._settings import Settings
+from .errors import Broken, CacheError, ClosedError, Malformed, NotSent
+
+_boot_ns = _clock.boot_ns
+
+
+def ask(link: Link, place: Place, timeout: float) -> Tuple[Dict[str, Any], Greeted]:
+    """Ask for the events that follow a place."""
+    conn = link.get(timeout)
+    end = place.call(conn).tail(int((place.wait + timeout) * 1000), 0)
+    try:
+        message = conn.call(end, place.wait + timeout)
+        return place.take(_wire.decode(message[4:])), conn
+    except Malformed as e:
+        conn.end(e)
+        raise
+
+
+class Follower:
+    """The thread that follows the sidecar for the near cache, over a connection of its own."""
+
+    def __init__(self, settings: Settings, near: Near) -> None:
+        self.link = Link(settings)
+        self._settings, self._near = settings, near
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="cachesidecar-near", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        place = Place(_wire.NIL, _wire.ALL, self._near.bound_ns / 4e9)
+        tries = 0
+        while not self._stop.is_set():
+            try:
+                sent = _boot_ns()
+                told, conn = ask(self.link, place, self._settings.timeout)
+                if not self._near.apply(sent, _boot_ns(), told, conn.welcome):
+                    raise CacheError("the sidecar hashes keys in a way that this client does not know")
+                tries = 0
+            except Exception:  # whatever it is: nothing is served until the sidecar is followed again
+                self._near.end()
+                place.lost()
+                self._stop.wait(_feed.pause(tries))
+                tries += 1
+        self._near.end()
+
+    def close(self) -> None:
+        self._stop.set()
+        self.link.close()
+        if self._thread is not threading.current_thread():
+            self._thread.join()
+
+
+def changes(settings: Settings, client: Link, place: Place, namespace: str, keys: List[bytes]) -> Iterator[Event]:
+    """Yield what follows a place, over a connection of its own, until the client's link is closed."""
+    link = Link(settings)
+    _fork.remember(link)
+    tries = 0
+    try:
+        while not client.closed:
+            try:
+                told, conn = ask(link, place, settings.timeout)
+                tries = 0
+            except _feed.FINAL:
+                raise
+            except (CacheError, NotSent, Broken):
+                place.lost()
+                threading.Event().wait(_feed.pause(tries))
+                tries += 1
+                continue
+            yield from _feed.public(told, conn.welcome, namespace, keys)
+        raise ClosedError("the client was closed")
+    finally:
+        link.close()

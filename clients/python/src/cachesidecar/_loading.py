@@ -1,0 +1,166 @@
+"""get_or_set of a key that has no value, for threads: the thread of the first caller asks, loads and fills."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any, Callable, List, Tuple
+
+from . import _calls, _encode, _wire
+from ._core import FAIL_OPEN
+from ._link import Greeted
+from ._loads import Flight
+from ._settings import TTL
+from .errors import CacheError, TimeoutError
+
+if TYPE_CHECKING:
+    from .client import Client
+
+
+class ThreadFlight(Flight):
+    """A flight that the thread of its first caller carries out."""
+
+    def __init__(self, alone: bool) -> None:
+        super().__init__(alone)
+        self.begins = threading.Event()
+        self.ended = threading.Event()
+
+
+class Load:
+    """A get_or_set that has found nothing."""
+
+    def __init__(
+        self, client: Client, key: bytes, loader: Callable[[], Any], ttl: TTL, flags: int, options: int
+    ) -> None:
+        self._client, self._key, self._loader, self._ttl = client, key, loader, ttl
+        self._flags, self._options = flags, options
+        self._loads = client._shared_state.loads
+        self._at = (client._name, key, options)
+        self._passed = False
+
+    def run(self, alone: bool) -> Any:
+        """Return the value, loaded by this thread or by another."""
+        settings = self._client._core.settings
+        while True:
+            flight, first, begins = self._loads.join(self._at, ThreadFlight(alone))
+            if first:
+                return self._fly(flight, begins)
+            if not flight.ended.wait(settings.wait_timeout + 2 * settings.load_timeout):
+                raise TimeoutError(f"another thread still loads {self._key!r}")
+            if not flight.again:
+                break
+        if flight.error is not None:
+            raise flight.error
+        return None if flight.found is None else _encode.decode(self._key, *flight.found)
+
+    def _fly(self, flight: ThreadFlight, begins: bool) -> Any:
+        """Carry a flight out, for all its callers."""
+        try:
+            if not begins:
+                self._wait_for_turn(flight)
+            try:
+                return self._get(flight)
+            finally:
+                if not self._passed:
+                    self._pass()
+        except Exception as e:
+            flight.error = e
+            raise
+        except BaseException:
+            flight.again = True
+            raise
+        finally:
+            self._loads.over()
+            flight.ended.set()
+
+    def _wait_for_turn(self, flight: ThreadFlight) -> None:
+        """Wait until the flight before this one has ended, or loads."""
+        settings = self._client._core.settings
+        try:
+            if flight.begins.wait(settings.wait_timeout + settings.load_timeout):
+                return
+            raise TimeoutError(f"another thread still loads {self._key!r}")
+        except BaseException:
+            if not self._loads.withdraw(self._at, flight):
+                self._pass()  # its turn has come just now
+            raise
+
+    def _pass(self) -> None:
+        self._passed = True
+        following = self._loads.passes(self._at)
+        if following is not None:
+            following.begins.set()
+
+    def _get(self, flight: ThreadFlight) -> Any:
+        if flight.alone:
+            return self._load(flight)
+        try:
+            answer, conn = self._ask()
+        except FAIL_OPEN:
+            if not self._client._core.settings.fail_open:
+                raise
+            return self._load(flight)
+        if answer[1] == _wire.LEASED:
+            return self._fill(flight, _wire.data(answer, 2), conn)
+        item = _calls.item(self._key, answer)
+        if item is not None:
+            flight.found = item.data, item.flags
+            return item.value
+        return None if answer[2:3] == [_wire.ABSENT] else self._load(flight)
+
+    def _ask(self) -> Tuple[List[Any], Greeted]:
+        """Ask until the answer is other than "another caller still loads": that sidecar is alive."""
+        settings = self._client._core.settings
+        for _ in range(max(1, int(settings.wait_timeout / settings.timeout))):
+            answer, conn = self._client._lease(self._key, self._options)
+            if answer[1] != _wire.TIMEOUT:
+                break
+        _calls.check(answer)
+        return answer, conn
+
+    def _load(self, flight: ThreadFlight) -> Any:
+        value = self._loader()
+        data, mark = _encode.encode(value)
+        flight.found = data, mark | self._flags
+        return value
+
+    def _fill(self, flight: ThreadFlight, token: bytes, conn: Greeted) -> Any:
+        """Load the value and give it to all who wait for it. Give the token back after any failure."""
+        client = self._client
+        filled = False
+        try:
+            self._pass()
+            value = self._load(flight)
+            assert flight.found is not None
+            data, flags = flight.found
+            if len(data) <= (conn.welcome.max_value or len(data)):
+                try:
+                    answer, _ = client._call(
+                        _calls.fill(client._ns, self._key, token, data, flags, self._ttl), None, conn
+                    )
+                    filled = not _calls.nothing_done(answer)
+                except TimeoutError:
+                    filled = True  # perhaps
+                except CacheError:
+                    pass
+        except Exception:
+            if not filled:
+                filled = True
+                self._give_back(token, conn)
+            raise
+        else:
+            if not filled:
+                filled = True
+                self._give_back(token, conn)
+        finally:
+            if not filled:  # interrupted: there is no time to wait
+                conn.post(_calls.abandon(client._ns, self._key, token).tail(int(client._timeout * 1000), 0))
+            conn.tokens -= 1
+        return value
+
+    def _give_back(self, token: bytes, conn: Greeted) -> None:
+        """Give the token back. If that fails, its time ends, or its connection has ended."""
+        client = self._client
+        try:
+            client._call(_calls.abandon(client._ns, self._key, token), None, conn)
+        except CacheError:
+            pass
