@@ -15,7 +15,8 @@ from typing import Any, Callable, List, Optional
 import pytest
 
 import cachesidecar as cs
-from cachesidecar import AsyncClient, Client
+from cachesidecar import AsyncClient, Client, _wire
+from cachesidecar._connection import Connection
 from playing import wait_for
 from scripted import Peer, Server, packed
 
@@ -468,3 +469,82 @@ def test_the_wall_clock_is_never_read() -> None:
 
 
 assert socket and Any
+
+
+def pair() -> "tuple[Connection, socket.socket]":
+    ours, theirs = socket.socketpair()
+    theirs.settimeout(5)
+    return Connection(ours, 16), theirs
+
+
+def test_what_is_posted_while_another_thread_writes_is_sent() -> None:
+    conn, theirs = pair()
+    conn._writing.acquire()
+    conn.post(_wire.tail(2, 0))
+    conn.post(_wire.tail(2, 0))
+    conn._unlock_writing()
+    both = theirs.recv(1 << 16)
+    length = 4 + int.from_bytes(both[:4], "big")
+    assert len(both) == 2 * length and both[:6] == both[length : length + 6]
+
+
+def test_what_is_posted_to_a_full_socket_is_sent_by_the_next_to_write() -> None:
+    conn, theirs = pair()
+    filled = 0
+    while True:
+        try:
+            filled += conn._sock.send(bytes(100_000), socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            break
+    conn.post(_wire.tail(2, 0))
+    while filled:
+        filled -= len(theirs.recv(min(filled, 1 << 20)))
+    conn.post(_wire.tail(3, 0))
+    told = theirs.recv(1 << 16)
+    length = 4 + int.from_bytes(told[:4], "big")
+    assert len(told) == 2 * length and told[:length] != told[length:]
+
+
+def test_a_socket_is_closed_if_its_leader_leaves_while_another_thread_looks() -> None:
+    conn, _ = pair()
+
+    class Leaves:
+        """Held when the other thread tries it, and free just after."""
+
+        tried = 0
+
+        def acquire(self, wait: bool) -> bool:
+            self.tried += 1
+            return self.tried > 1
+
+        def locked(self) -> bool:
+            return False
+
+        def release(self) -> None:
+            pass
+
+    conn._leading = Leaves()  # type: ignore[assignment]
+    conn.end(cs.ClosedError("the end"))
+    assert conn._sock.fileno() == -1
+
+
+def test_a_client_that_is_closed_while_it_connects_leaves_no_connection() -> None:
+    ended = threading.Event()
+
+    def serve(peer: Peer, n: int) -> None:
+        assert peer.request() == []
+        ended.set()
+
+    with Server(serve) as server:
+        client = Client(server.path, shared_memory=False)
+        dial = client._link._dial
+
+        def closed_meanwhile(deadline: float) -> Any:
+            conn = dial(deadline)
+            client.close()
+            return conn
+
+        client._link._dial = closed_meanwhile  # type: ignore[assignment]
+        with pytest.raises(cs.ClosedError):
+            client.get("k")
+        assert ended.wait(5) and client._link.live is None

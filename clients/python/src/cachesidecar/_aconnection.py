@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
 from . import _wire
 from ._frames import Frames
@@ -44,7 +44,7 @@ class Connection:
         self.frames = Frames()
         self.error: Optional[Exception] = None  # why the connection has ended
         self.leaving = False  # takes no new calls
-        self.tokens = 0  # that came over this connection and are neither filled nor abandoned
+        self.tokens: Set[bytes] = set()  # that came over this connection and are neither filled nor abandoned
         self.on_leaving: Optional[Callable[[], None]] = None
         loop.add_reader(sock.fileno(), self._readable)
 

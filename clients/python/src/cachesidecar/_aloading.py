@@ -168,24 +168,7 @@ class Load:
                     filled = True  # perhaps
                 except CacheError:
                     pass
-        except Exception:
-            if not filled:
-                filled = True
-                await self._give_back(token, conn)
-            raise
-        else:
-            if not filled:
-                filled = True
-                await self._give_back(token, conn)
         finally:
-            if not filled:  # interrupted: there is no time to wait
+            conn.tokens.discard(token)
+            if not filled:
                 conn.post(_calls.abandon(client._ns, self._key, token).tail(int(client._timeout * 1000), 0))
-            conn.tokens -= 1
-
-    async def _give_back(self, token: bytes, conn: Greeted) -> None:
-        """Give the token back. If that fails, its time ends, or its connection has ended."""
-        client = self._client
-        try:
-            await client._call(_calls.abandon(client._ns, self._key, token), None, conn)
-        except CacheError:
-            pass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, List, Optional, Protocol
+from typing import Any, List, Optional, Protocol, Set
 
 from . import _calls, _wire
 from ._hello import Welcome
@@ -14,7 +14,7 @@ class Greeted(Protocol):
     """A connection of either client, as far as an answer concerns it."""
 
     welcome: Welcome
-    tokens: int
+    tokens: Set[bytes]
 
     def end(self, error: Exception) -> None: ...
 

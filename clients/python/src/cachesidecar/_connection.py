@@ -21,6 +21,7 @@ from .errors import Broken, BusyError, CacheError, ClosedError, NotSent, Timeout
 
 _ENDED = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF)
 _LEADERLESS = 0.01  # seconds after which a thread that waits for room looks whether somebody still reads
+_POST = 0.1  # seconds in which the rest of a posted request must be written
 _IDLE = 0.005  # seconds after which a look at the connection precedes a call
 _SEND_FLAGS = socket.MSG_DONTWAIT | getattr(socket, "MSG_NOSIGNAL", 0)
 _pack_head = struct.Struct(">IBBI").pack
@@ -34,6 +35,7 @@ class Connection(Reading):
         self._max_in_flight = max_in_flight
         self._send = sock.send
         self._next = _wire.FIRST_ID
+        self._full = False  # the socket had no room for what was posted
 
     def call(self, end: _wire.Tail, timeout: float, late: Optional[Late] = None, token: bool = False) -> bytes:
         """Send a request and return the answer. late gets an answer that comes after the timeout.
@@ -110,15 +112,11 @@ class Connection(Reading):
         return self._follow(id, waiter, deadline, late)
 
     def post(self, end: _wire.Tail) -> None:
-        """Send a request whose answer nobody waits for, if that is possible now."""
-        if self.error is not None or not self._writing.acquire(False):
-            return
-        try:
-            self._write([], False, _wire.frame(self._id(), end), monotonic() + 0.1)
-        except (NotSent, TimeoutError, OSError):
-            pass
-        finally:
-            self._unlock_writing()
+        """Send a request whose answer nobody waits for. If another thread writes, that one sends it."""
+        if self.error is None and len(self._posts) < self._max_in_flight:
+            self._posts.append(end)
+            if self._writing.acquire(False):
+                self._unlock_writing()
 
     def greet(self, hello: bytes, deadline: float) -> List[Any]:
         """Make the first call of the connection, whose id is HELLO_ID. Return its decoded answer."""
@@ -167,11 +165,33 @@ class Connection(Reading):
             raise TimeoutError("the request could not be written in time: other requests were being written")
 
     def _unlock_writing(self) -> None:
-        self._writing.release()
-        if self.error is not None:
-            self._bury()
-        elif self.leaving and self._leading.acquire(False):
-            self._leave()
+        while True:
+            try:
+                if self._posts:
+                    self._write_posts()
+            finally:
+                self._writing.release()
+            if self.error is not None:
+                self._bury()
+            elif self.leaving and self._leading.acquire(False):
+                self._leave()
+            if not self._posts or self._full or not self._writing.acquire(False):
+                return
+
+    def _write_posts(self) -> None:
+        """Write what was posted. What the socket has no room for waits for the next thread that writes."""
+        self._full = False
+        try:
+            while self._posts and self.error is None:
+                message = _wire.frame(self._id(), self._posts[0])
+                n = self._send(message, _SEND_FLAGS)
+                del self._posts[:1]
+                if n < len(message):
+                    self._write_rest([], False, memoryview(message)[n:], monotonic() + _POST)
+        except BlockingIOError:
+            self._full = True
+        except (NotSent, TimeoutError, OSError):
+            self._posts.clear()  # nothing is sent any more
 
     def _admit(self, token: bool, n: int) -> None:
         if isinstance(self.error, ClosedError):

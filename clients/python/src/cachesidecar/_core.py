@@ -228,7 +228,7 @@ class View:
     def _leased(self, key: bytes, asked: Optional[Asked], answer: List[Any], conn: Greeted) -> None:
         """Take note of an answer to LEASE."""
         if answer[1] == _wire.LEASED:
-            conn.tokens += 1
+            conn.tokens.add(_wire.data(answer, 2))
         elif answer[1] == _wire.OK:
             self._keep(key, asked, conn.welcome.epoch, answer)
 

@@ -139,6 +139,10 @@ class Link:
                 raise
             self._pace.succeeded()
             other, self.live = self.live, conn
+            if self.closed:  # meanwhile
+                self.live = None
+                conn.end(ClosedError("the client was closed"))
+                raise ClosedError("the client was closed")
             if other is not None:  # made while an interrupted call left this one alone
                 other.leaving = True
             return conn

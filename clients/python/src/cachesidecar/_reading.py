@@ -15,7 +15,7 @@ import socket
 import struct
 import threading
 from time import monotonic
-from typing import Callable, Dict, Optional
+from typing import Callable, Dict, List, Optional, Set
 
 from . import _wire
 from ._frames import Frames
@@ -50,12 +50,13 @@ class Reading:
         self._leading = threading.Lock()
         self._waiting: Dict[int, Optional[Waiter]] = {}  # None: the call's own thread leads
         self._late: Dict[int, Optional[Late]] = {}  # calls that were given up: the sidecar still works on them
+        self._posts: List[_wire.Tail] = []  # requests that the next thread which writes sends, too
         self._patience = -1.0  # the system's time limit of a read, in seconds
         self._used = monotonic()
         self.frames = Frames()  # of the leader
         self.error: Optional[Exception] = None  # why the connection has ended
         self.leaving = False  # takes no new calls
-        self.tokens = 0  # that came over this connection and are neither filled nor abandoned
+        self.tokens: Set[bytes] = set()  # that came over this connection and are neither filled nor abandoned
         self.on_leaving: Optional[Callable[[], None]] = None
 
     @property
@@ -276,19 +277,24 @@ class Reading:
             if waiter is not None and not waiter.leads:
                 waiter.lock.release()
         self._late.clear()
+        self._posts.clear()
         self._bury()
 
     def _bury(self) -> None:
         """Close the socket unless a thread is within a call of it, which then does so itself."""
-        if self._writing.acquire(False):
+        while self._writing.acquire(False):
+            led = False
             try:
-                if self._leading.acquire(False):
-                    try:
-                        self._sock.close()
-                    finally:
-                        self._leading.release()
+                led = self._leading.acquire(False)
+                if led:
+                    self._sock.close()
             finally:
+                if led:
+                    self._leading.release()
                 self._writing.release()
+            # A leader that left just now found this thread within, and did not close the socket.
+            if led or self._leading.locked():
+                return
 
     def forget(self) -> None:
         """Close the socket of a forked child. The parent goes on with its own."""
