@@ -488,6 +488,30 @@ def test_what_is_posted_while_another_thread_writes_is_sent() -> None:
     assert len(both) == 2 * length and both[:6] == both[length : length + 6]
 
 
+def test_what_is_posted_just_before_the_other_thread_has_written_is_sent() -> None:
+    conn, theirs = pair()
+
+    class Late:
+        """Something is posted before it is released."""
+
+        lock = conn._writing
+
+        def acquire(self, wait: bool) -> bool:
+            return self.lock.acquire(wait)
+
+        def release(self) -> None:
+            posted.append(1)
+            if len(posted) == 1:
+                conn.post(_wire.tail(2, 0))
+            self.lock.release()
+
+    posted: List[int] = []
+    conn._writing = Late()  # type: ignore[assignment]
+    conn._writing.acquire()
+    conn._unlock_writing()
+    assert theirs.recv(1 << 16)
+
+
 def test_what_is_posted_to_a_full_socket_is_sent_by_the_next_to_write() -> None:
     conn, theirs = pair()
     filled = 0
