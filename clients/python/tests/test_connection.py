@@ -507,7 +507,7 @@ def test_what_is_posted_just_before_the_other_thread_has_written_is_sent() -> No
 
     posted: List[int] = []
     conn._writing = Late()  # type: ignore[assignment]
-    conn._writing.acquire()
+    conn._writing.acquire(True)
     conn._unlock_writing()
     assert theirs.recv(1 << 16)
 
