@@ -491,7 +491,7 @@ def work(number: int, folder: str, end: float) -> None:
     if any(after.values()):
         w.wrong(f"descriptors are left, by kind: {({k: n for k, n in after.items() if n})}")
     half = len(w.memory) // 2
-    if half > 60:  # of a second: a shorter run does not settle
+    if half > 60:  # two samples a second: a run of less than a minute does not settle
         settled, at_end = max(w.memory[half // 2 : half]), max(w.memory[-half // 4 :])
         found["memory"] = f"{settled >> 20} MiB, at the end {at_end >> 20} MiB"
         if at_end > settled * 1.1 + (10 << 20):
