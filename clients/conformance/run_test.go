@@ -167,14 +167,14 @@ func TestCommands(t *testing.T) {
 
 // watched does something once it has been told something.
 type watched struct {
-	bytes.Buffer
+	out  bytes.Buffer // not embedded: io.Copy would call its ReadFrom, not Write
 	said string
 	then func()
 }
 
 func (w *watched) Write(b []byte) (int, error) {
-	n, err := w.Buffer.Write(b)
-	if strings.Contains(w.String(), w.said) {
+	n, err := w.out.Write(b)
+	if strings.Contains(w.out.String(), w.said) {
 		w.then()
 	}
 	return n, err
@@ -183,11 +183,11 @@ func (w *watched) Write(b []byte) (int, error) {
 // TestInterrupted checks that the command gets the signal.
 func TestInterrupted(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
-	out := watched{said: "ready", then: cancel}
+	out := &watched{said: "ready", then: cancel}
 	command := "trap 'echo got it; exit 1' TERM; echo ready; while :; do sleep 0.01; done"
 	o := options{timeout: time.Minute, command: []string{"sh", "-c", command}}
-	status, err := execute(ctx, o, "", "", &out, &out)
-	if status != 1 || err == nil || !strings.Contains(out.String(), "got it") {
-		t.Errorf("status %d, %v: %s", status, err, &out)
+	status, err := execute(ctx, o, "", "", out, out)
+	if status != 1 || err == nil || err.Error() != "interrupted" || !strings.Contains(out.out.String(), "got it") {
+		t.Errorf("status %d, %v: %s", status, err, &out.out)
 	}
 }
