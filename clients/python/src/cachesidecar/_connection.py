@@ -115,8 +115,12 @@ class Connection(Reading):
         """Send a request whose answer nobody waits for. If another thread writes, that one sends it."""
         if self.error is None and len(self._posts) < self._max_in_flight:
             self._posts.append(end)
+        try:
             if self._writing.acquire(False):
                 self._unlock_writing()
+        except BaseException as e:
+            self._interrupted(e)
+            raise
 
     def greet(self, hello: bytes, deadline: float) -> List[Any]:
         """Make the first call of the connection, whose id is HELLO_ID. Return its decoded answer."""
@@ -191,7 +195,10 @@ class Connection(Reading):
         except BlockingIOError:
             self._full = True
         except (NotSent, TimeoutError, OSError):
+            self.leaving = True
             self._posts.clear()  # nothing is sent any more
+        if self.error is not None:
+            self._posts.clear()
 
     def _admit(self, token: bool, n: int) -> None:
         if isinstance(self.error, ClosedError):

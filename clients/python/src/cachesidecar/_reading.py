@@ -113,6 +113,10 @@ class Reading:
             self._leading.release()
             if self._waiting:
                 self._lead_again()
+            if self.error is not None:
+                self._bury()
+        if self._posts and self._writing.acquire(False):
+            self._unlock_writing()
         return answer
 
     def _lost(self, id: int, error: BaseException) -> BaseException:
@@ -277,7 +281,6 @@ class Reading:
             if waiter is not None and not waiter.leads:
                 waiter.lock.release()
         self._late.clear()
-        self._posts.clear()
         self._bury()
 
     def _bury(self) -> None:
@@ -285,6 +288,7 @@ class Reading:
         while self._writing.acquire(False):
             led = False
             try:
+                self._posts.clear()  # by the holder of _writing only
                 led = self._leading.acquire(False)
                 if led:
                     self._sock.close()
