@@ -71,7 +71,7 @@ type Client struct {
 	gathering  gathering
 
 	told    func(frame []byte) // see Await; nil: nothing is awaited
-	leaving atomic.Bool        // see Leave
+	leaving atomic.Bool        // takes no more calls, see Leave; or is about to end
 
 	account   *Account // nil: no bound, or the connection has ended
 	charged   int64    // bytes charged to the account for requests
@@ -181,6 +181,7 @@ func (c *Client) fail(err error) {
 // onFail stops the timer when the connection ends: the reader tells the callers. It
 // returns the error to keep. The outbox's lock is held.
 func (c *Client) onFail(err error) error {
+	c.leaving.Store(true) // who is told makes its next call over another connection
 	c.expiry.stop()
 	c.lead.end()
 	if !errors.Is(err, ErrClosed) && !errors.Is(err, ErrNotSent) { // a write has failed

@@ -108,3 +108,31 @@ func TestCutInTheMiddle(t *testing.T) {
 type outcome struct{ told chan error }
 
 func (o *outcome) Answered(_ *Answers, _ []byte, err error) { o.told <- err }
+
+// TestWhoeverIsToldGoesElsewhere checks that a caller that hears of the end of its
+// connection finds that connection no longer alive.
+func TestWhoeverIsToldGoesElsewhere(t *testing.T) {
+	conns := socketPair(t)
+	c := newClient(conns[0], ClientConfig{})
+	defer c.Close()
+	var r Redialer
+	r.live.Store(c)
+	found := make(chan *Client, 1)
+	q := wire.Request{Op: wire.OpGet, Key: []byte("k")}
+	if err := c.Start(&q, time.Minute, finder{&r, found}); err != nil {
+		t.Fatal(err)
+	}
+	c.Flush()
+	conns[1].Close()
+	if <-found != nil {
+		t.Error("the connection counts as alive when its callers are told that it has ended")
+	}
+}
+
+// finder is a Caller that looks for a connection when it is told.
+type finder struct {
+	r     *Redialer
+	found chan *Client
+}
+
+func (f finder) Answered(*Answers, []byte, error) { f.found <- f.r.Live() }
