@@ -263,6 +263,12 @@ class Connection:
         if call is not None and not call[0].done():
             call[0].set_exception(error)
 
+    def settled(self, token: bytes) -> None:
+        """Note that a token was filled or given back. What was posted is written first."""
+        self.tokens.discard(token)
+        if self.leaving:
+            self._loop.call_soon(self._end_if_left)
+
     def _end_if_left(self) -> None:
         """End a connection that the sidecar is about to close, once nothing is expected of it."""
         if self.leaving and not self.tokens and not self._waiting:

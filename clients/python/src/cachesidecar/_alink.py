@@ -95,6 +95,8 @@ class Link:
         await asyncio.wait([dialing], timeout=max(0.0, deadline - monotonic()))
         if not dialing.done():
             raise ConnectionError("not connected: the sidecar has not answered yet")
+        if dialing.cancelled():
+            raise ClosedError("the client was closed")
         return dialing.result()
 
     async def _redial(self) -> Greeted:

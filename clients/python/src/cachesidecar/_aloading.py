@@ -164,11 +164,9 @@ class Load:
                         _calls.fill(client._ns, self._key, token, data, flags, self._ttl), None, conn
                     )
                     filled = not _calls.nothing_done(answer)
-                except TimeoutError:
-                    filled = True  # perhaps
-                except CacheError:
+                except CacheError:  # also if it may have come: to give back a token that was used does nothing
                     pass
         finally:
-            conn.tokens.discard(token)
             if not filled:
                 conn.post(_calls.abandon(client._ns, self._key, token).tail(int(client._timeout * 1000), 0))
+            conn.settled(token)

@@ -20,6 +20,8 @@ class Greeted(Protocol):
 
     def post(self, end: _wire.Tail) -> None: ...
 
+    def settled(self, token: bytes) -> None: ...
+
 
 def decode(message: bytes, conn: Greeted) -> List[Any]:
     try:

@@ -122,6 +122,12 @@ class Connection(Reading):
             self._interrupted(e)
             raise
 
+    def report(self, end: _wire.Tail) -> None:
+        """Send a request that may be dropped. Read what has come: perhaps no other call does."""
+        self._look()
+        if self.alive and not self._writing.locked():
+            self.post(end)
+
     def greet(self, hello: bytes, deadline: float) -> List[Any]:
         """Make the first call of the connection, whose id is HELLO_ID. Return its decoded answer."""
         self._lock_writing(deadline)

@@ -108,6 +108,8 @@ class Link:
             try:
                 return self._get(deadline)
             except ConnectionError:
+                if self.closed:
+                    raise ClosedError("the client was closed") from None
                 now = monotonic()
                 if not self._pace.moving(now) or now + MOVE_AGAIN > deadline or self.closed:
                     raise
@@ -140,8 +142,7 @@ class Link:
             self._pace.succeeded()
             other, self.live = self.live, conn
             if self.closed:  # meanwhile
-                self.live = None
-                conn.end(ClosedError("the client was closed"))
+                self.close()
                 raise ClosedError("the client was closed")
             if other is not None:  # made while an interrupted call left this one alone
                 other.leaving = True

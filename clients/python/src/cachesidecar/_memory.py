@@ -15,6 +15,7 @@ from ._hello import Welcome
 _MARKS = 256
 _SAMPLE_OF = 16  # hits: one of them is reported
 _SAMPLE_KEYS = 256  # of one report, at most
+_SAMPLE_BYTES = 32 << 10  # likewise, but for the last key
 _SAMPLE_GAP_NS = 100_000_000  # between two reports
 
 #: Attach is _attach.attach: a socket's path, HELLO's map, and a time limit in seconds.
@@ -38,6 +39,7 @@ class Memory:
         self._writes = [0] * _MARKS
         self._until = [0] * _MARKS
         self._sample: List[bytes] = []
+        self._sample_bytes = 0
         self._sampled_ns = 0
 
     # -- attaching
@@ -97,12 +99,13 @@ class Memory:
         if self.hits % _SAMPLE_OF:
             return ()
         with self._lock:
-            if len(self._sample) < _SAMPLE_KEYS:
+            if len(self._sample) < _SAMPLE_KEYS and self._sample_bytes < _SAMPLE_BYTES:
                 self._sample.append(key)
+                self._sample_bytes += len(key)
             now = _clock.boot_ns()
             if now - self._sampled_ns < _SAMPLE_GAP_NS:
                 return ()
-            keys, self._sample, self._sampled_ns = self._sample, [], now
+            keys, self._sample, self._sample_bytes, self._sampled_ns = self._sample, [], 0, now
             return keys
 
     # -- writes

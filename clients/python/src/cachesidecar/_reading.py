@@ -116,7 +116,7 @@ class Reading:
             if self.error is not None:
                 self._bury()
         if self._posts and self._writing.acquire(False):
-            self._unlock_writing()
+            self._unlock_writing()  # an answer has come, so there may be room again
         return answer
 
     def _lost(self, id: int, error: BaseException) -> BaseException:
@@ -258,6 +258,15 @@ class Reading:
         self._leave()
 
     # -- the end
+
+    def _unlock_writing(self) -> None:
+        raise NotImplementedError
+
+    def settled(self, token: bytes) -> None:
+        """Note that a token was filled or given back."""
+        self.tokens.discard(token)
+        if self.leaving and self._leading.acquire(False):
+            self._leave()
 
     def _end_if_left(self) -> None:
         """End a connection that the sidecar is about to close, once nothing is expected of it."""

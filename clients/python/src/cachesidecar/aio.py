@@ -173,7 +173,7 @@ class AsyncClient(View):
 
     def _report(self, keys: Sequence[bytes]) -> None:
         conn = self._link.live
-        if conn is not None and self._state.loop is asyncio.get_running_loop():
+        if conn is not None and conn.alive and self._state.loop is asyncio.get_running_loop():
             conn.post(_calls.touched(self._ns, keys).tail(int(self._timeout * 1000), 0))
 
     async def get_many(

@@ -174,7 +174,7 @@ class Client(View):
     def _report(self, keys: Sequence[bytes]) -> None:
         conn = self._link.live
         if conn is not None and keys:
-            conn.post(_calls.touched(self._ns, keys).tail(int(self._timeout * 1000), 0))
+            conn.report(_calls.touched(self._ns, keys).tail(int(self._timeout * 1000), 0))
 
     def get_many(
         self, keys: Iterable[Key], *, fresh: bool = False, stale_ok: bool = False, no_load: bool = False,
