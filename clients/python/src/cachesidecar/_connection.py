@@ -203,8 +203,6 @@ class Connection(Reading):
         except (NotSent, TimeoutError, OSError):
             self.leaving = True
             self._posts.clear()  # nothing is sent any more
-        if self.error is not None:
-            self._posts.clear()
 
     def _admit(self, token: bool, n: int) -> None:
         if isinstance(self.error, ClosedError):
