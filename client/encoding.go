@@ -55,6 +55,9 @@ func Encode(v any) (value []byte, flags uint32, err error) {
 	if err := e.Encode(v); err != nil {
 		return nil, 0, fmt.Errorf("%w: a %T as msgpack: %w", cachesidecar.ErrEncoding, v, err)
 	}
+	if err := checkTexts(b.Bytes()); err != nil {
+		return nil, 0, fmt.Errorf("%w: a %T as msgpack: %w", cachesidecar.ErrEncoding, v, err)
+	}
 	return b.Bytes(), Msgpack, nil
 }
 
@@ -127,6 +130,9 @@ func decodeMsgpack(value []byte, to any) error {
 	if rest, err := msgp.Skip(value); err != nil || len(rest) > 0 {
 		return fmt.Errorf("%d bytes are not one msgpack value: %v", len(value), err)
 	}
+	if err := checkTexts(value); err != nil {
+		return err
+	}
 	d := msgpack.NewDecoder(bytes.NewReader(value))
 	p, ok := to.(*any)
 	if !ok {
@@ -136,6 +142,27 @@ func decodeMsgpack(value []byte, to any) error {
 	v, err := d.DecodeInterface()
 	if err == nil {
 		*p = widened(v)
+	}
+	return err
+}
+
+// checkTexts checks that all strings of a msgpack value are UTF-8: Python, for one, refuses
+// others.
+func checkTexts(value []byte) (err error) {
+	for len(value) > 0 && err == nil {
+		switch msgp.NextType(value) {
+		case msgp.MapType:
+			_, value, err = msgp.ReadMapHeaderBytes(value)
+		case msgp.ArrayType:
+			_, value, err = msgp.ReadArrayHeaderBytes(value)
+		case msgp.StrType:
+			var text []byte
+			if text, value, err = msgp.ReadStringZC(value); err == nil && !utf8.Valid(text) {
+				err = fmt.Errorf("the string %.40q in it is not UTF-8: use bytes", text)
+			}
+		default:
+			value, err = msgp.Skip(value)
+		}
 	}
 	return err
 }
