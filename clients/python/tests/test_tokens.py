@@ -13,6 +13,7 @@ import pytest
 import cachesidecar as cs
 from cachesidecar import AsyncClient, Client, _wire
 from cachesidecar._connection import Connection
+from cachesidecar._memory import Memory
 from playing import wait_for
 from scripted import WELCOME, Peer, Server
 
@@ -72,6 +73,69 @@ def test_a_connection_that_ends_while_something_posted_is_sent() -> None:
     conn._id = ended_meanwhile  # type: ignore[assignment]
     conn.post(_wire.tail(2, 0))
     assert conn._sock.fileno() == -1 and not conn._writing.locked()
+
+
+def answer_one(conn: Any, before: Callable[[], None] = lambda: None) -> None:
+    request = conn.theirs.recv(100)
+    before()
+    conn.theirs.sendall(b"\0\0\0\x07\x92\xce" + request[6:10] + b"\0")
+
+
+def test_a_connection_that_ends_just_after_the_leaders_answer_came() -> None:
+    conn: Any = pair()
+    read = conn._recv
+
+    def ended_meanwhile(*args: Any) -> bytes:
+        data: bytes = read(*args)
+        ends(conn)
+        return data
+
+    conn._recv = ended_meanwhile
+    server = threading.Thread(target=answer_one, args=(conn,))
+    server.start()
+    conn.call(_wire.tail(2, 0), 5)
+    server.join()
+    assert conn._sock.fileno() == -1
+
+
+def test_what_found_no_room_is_sent_once_an_answer_has_come() -> None:
+    conn: Any = pair()
+    send = conn._send
+
+    def full(*args: Any) -> int:
+        raise BlockingIOError
+
+    def posted_to_a_full_socket() -> None:
+        conn._send = full
+        conn.post(_wire.tail(3, 0))
+        conn._send = send
+
+    server = threading.Thread(target=answer_one, args=(conn, posted_to_a_full_socket))
+    server.start()
+    conn.call(_wire.tail(2, 0), 5)
+    server.join()
+    conn.theirs.settimeout(5)
+    assert conn.theirs.recv(100)
+
+
+def test_a_report_has_a_bound_in_bytes() -> None:
+    memory = Memory(None, {}, 1.0)
+    memory._sampled_ns = 1 << 62
+    for n in range(1000):
+        memory.sample(b"%1024d" % n)
+    memory._sampled_ns = 0
+    keys = memory.sample(b"the last")
+    assert 10 < len(keys) and sum(map(len, keys)) <= (32 << 10) + 1024
+    memory._sampled_ns = 0
+    assert memory.sample(b"after it") == [b"after it"]
+
+
+def test_a_report_reads_the_answers_to_earlier_ones() -> None:
+    conn: Any = pair()
+    conn.theirs.sendall(b"\0\0\0\x07\x92\xce\0\1\0\0\0")
+    conn.report(_wire.tail(3, 0))
+    with pytest.raises(BlockingIOError):
+        conn._sock.recv(1, socket.MSG_DONTWAIT)
 
 
 def test_an_interrupt_of_a_post_ends_the_connection() -> None:
