@@ -1,9 +1,26 @@
 package wire
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
-// Version is the protocol version that this package implements.
-const Version = 1
+// Version is the newest protocol version that this package implements.
+const Version = 2
+
+// Versions lists the protocol versions of clients that a sidecar serves, the newest first.
+var Versions = []int{Version, 1}
+
+// Common returns the newest of Versions that a client speaks too. It returns false if there
+// is none.
+func Common(theirs []int) (int, bool) {
+	for _, v := range Versions {
+		if slices.Contains(theirs, v) {
+			return v, true
+		}
+	}
+	return 0, false
+}
 
 // Op is the operation of a request.
 type Op uint8
@@ -31,9 +48,10 @@ const (
 	OpLeaving Op = 23
 	OpShared  Op = 24
 	OpTouched Op = 25
+	OpMetaGet Op = 26
 
 	// lastClientOp is the highest op that apps may send.
-	lastClientOp = OpTouched
+	lastClientOp = OpMetaGet
 )
 
 // Ops of operators: what this host stores and does.
@@ -67,7 +85,7 @@ var opNames = [OpCount]string{
 	OpTouch: "TOUCH", OpIncr: "INCR", OpLease: "LEASE", OpFill: "FILL", OpFlush: "FLUSH", OpStats: "STATS",
 	OpMembers: "MEMBERS", OpRing: "RING", OpWatch: "WATCH", OpVerify: "VERIFY", OpForget: "FORGET",
 	OpReload: "RELOAD", OpHot: "HOT", OpSlow: "SLOW", OpKeys: "KEYS", OpDrain: "DRAIN", OpLeaving: "LEAVING",
-	OpShared: "SHARED", OpTouched: "TOUCHED",
+	OpShared: "SHARED", OpTouched: "TOUCHED", OpMetaGet: "METAGET",
 	OpPeerHello: "PEER_HELLO", OpPoll: "POLL", OpAcquire: "ACQUIRE", OpPull: "PULL", OpFetch: "FETCH",
 	OpGoodbye: "GOODBYE", OpFollow: "FOLLOW", OpAuth: "AUTH", OpProbe: "PROBE", OpNote: "NOTE", OpApplied: "APPLIED",
 }
@@ -162,13 +180,24 @@ const (
 	Force // DRAIN: also if no other host takes over
 	End   // DRAIN: then end the process
 	Share // the client reads the shared memory: put the value there if it is asked for often
+
+	Create   // SET with ModeAppend or ModePrepend: store the value if the key is absent
+	Unsigned // INCR: of unsigned 64-bit numbers; the sum wraps
+	Down     // INCR, with Unsigned: subtract; the result stops at zero
+	Retouch  // INCR: a present value gets the TTL too
+	Touch    // METAGET: the TTL of the request, if it has one, becomes that of the value
+	Unread   // METAGET: this is no read of the value
+	NoValue  // METAGET: without the value
+	Claim    // METAGET: the right to load the value is wanted; see ClaimState
 )
 
 // allowed lists the options that each op takes.
 var allowed = [OpCount]Options{
-	OpGet: Fresh | NoLoad | StaleOK | Attest | Share, OpMGet: Fresh | NoLoad | StaleOK | Attest | Share, OpSet: AckAll,
-	OpDelete: AckAll | Soft | Settle, OpTouch: AckAll, OpIncr: AckAll, OpLease: Fresh | StaleOK | Attest,
-	OpFill: Abandon, OpFlush: Cluster | All, OpStats: Cluster, OpWatch: All, OpDrain: Undo | Force | End,
+	OpGet: Fresh | NoLoad | StaleOK | Attest | Share, OpMGet: Fresh | NoLoad | StaleOK | Attest | Share,
+	OpSet: AckAll | Create | StaleOK, OpDelete: AckAll | Soft | Settle, OpTouch: AckAll,
+	OpIncr: AckAll | Unsigned | Down | Retouch, OpMetaGet: NoLoad | Touch | Unread | NoValue | Claim,
+	OpLease: Fresh | StaleOK | Attest,
+	OpFill:  Abandon, OpFlush: Cluster | All, OpStats: Cluster, OpWatch: All, OpDrain: Undo | Force | End,
 	OpHot: All, OpSlow: All,
 }
 
@@ -180,8 +209,22 @@ const (
 	ModeAdd                 // if absent
 	ModeReplace             // if present
 	ModeCAS                 // if present with the version in compare
+	ModeAppend              // behind the present value
+	ModePrepend             // before the present value
 
 	modeCount
+)
+
+// Joins reports whether the mode adds to the present value.
+func (m Mode) Joins() bool { return m == ModeAppend || m == ModePrepend }
+
+// ClaimState says who has the right to load a value, in an answer to METAGET.
+type ClaimState uint8
+
+const (
+	ClaimNone  ClaimState = 0 // nobody needs it, or it was not asked for
+	ClaimWon   ClaimState = 1 // the caller; Reply.Number names the claim
+	ClaimTaken ClaimState = 2 // another caller, whose claim Reply.Number names
 )
 
 // Source is the place that a value came from.

@@ -22,9 +22,9 @@
 //	 3 GET      ns, key, options
 //	 4 MGET     ns, [key…], options
 //	 5 SET      ns, key, value, ttl_ms, flags, mode, compare, options, until_ns
-//	 6 DELETE   ns, [key…], options, hold_ms, until_ns
+//	 6 DELETE   ns, [key…], options, hold_ms, until_ns, compare, stale_ms
 //	 7 TOUCH    ns, key, ttl_ms, options, until_ns
-//	 8 INCR     ns, key, delta, initial, ttl_ms, options, until_ns
+//	 8 INCR     ns, key, delta, initial, ttl_ms, options, until_ns, compare
 //	 9 LEASE    ns, key, options
 //	10 FILL     ns, key, token, value, ttl_ms, flags, options, until_ns
 //	11 FLUSH    ns, options
@@ -37,6 +37,7 @@
 //	20 KEYS     ns, prefix, cursor, limit
 //	21 HOT      ns, n, options
 //	22 SLOW     ns, n, options
+//	26 METAGET  ns, key, ttl_ms, options, until_ns, lease_ms, renew_ms
 //
 // # Answers, after [id, status
 //
@@ -45,13 +46,14 @@
 //	OK       of MGET         [[status, … like the answer to GET]…]
 //	OK       of SET, FILL, FLUSH   version
 //	OK       of TOUCH        version, event
-//	OK       of INCR         number, version
+//	OK       of INCR         number, version, ttl_ms
+//	OK       of METAGET      value, flags, version, ttl_ms, size, read, idle_ms, claim, number, event
 //	OK       of DELETE       [[status, version]…]
 //	OK       of HELLO, STATS, MEMBERS, RING, WATCH, VERIFY, KEYS, HOT, SLOW   a map or an array of maps
 //	OK       of PING, FORGET nothing
 //	STALE    like OK of GET
 //	MISS     why; if attested also version, ttl_ms, as_of, owner, epoch;
-//	         in the items of DELETE: version
+//	         in the items of DELETE: version; of METAGET: why, claim, number, ttl_ms
 //	LEASE    token, ttl_ms
 //	EXISTS   version
 //	NOT_STORED and errors    message

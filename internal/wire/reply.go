@@ -22,6 +22,8 @@ type Reply struct {
 	AgeMS   uint64 // upper bound of the value's staleness, milliseconds
 	Why     Why
 	Token   []byte
+	// Number is the sum of INCR. In an answer to METAGET its bits are the number of a claim,
+	// an unsigned one.
 	Number  int64
 	Message []byte
 	Items   []Reply // of MGET and DELETE, in the order of the keys
@@ -34,7 +36,15 @@ type Reply struct {
 	Owner    []byte
 	Epoch    uint64
 
-	Event uint64 // of TOUCH: the version of the change, not of the entry
+	Event uint64 // of TOUCH and METAGET: the version of the change, not of the entry
+
+	Unsigned bool // of INCR: the bits of Number are those of a number above 2^63-1
+
+	// Of METAGET.
+	Size   uint64 // of the value, bytes, also if it is left out
+	Read   bool   // the value has been read before this request
+	IdleMS uint64 // since the value was written
+	Claim  ClaimState
 }
 
 // Err returns the answer's error, or nil.
@@ -94,6 +104,10 @@ func (d *decoder) reply(op Op, r *Reply, whole bool) {
 		r.Message = d.bytes("message")
 	case r.Status == Miss && op == OpDelete:
 		r.Version = d.uint("version", math.MaxUint64)
+	case r.Status == Miss && op == OpMetaGet:
+		r.Why = Why(d.uint("why", math.MaxUint8))
+		d.claim(r)
+		r.TTLMS = int64(d.uint("ttl_ms", math.MaxInt64))
 	case r.Status == Miss:
 		r.Why = Why(d.uint("why", math.MaxUint8))
 		if d.left >= attestedMiss {
@@ -121,7 +135,7 @@ func (d *decoder) reply(op Op, r *Reply, whole bool) {
 
 // result reads the fields after OK or STALE.
 func (d *decoder) result(op Op, r *Reply, whole bool) {
-	if r.Status == Stale && op != OpGet && op != OpLease && (op != OpMGet || whole) {
+	if r.Status == Stale && op != OpGet && op != OpLease && op != OpMetaGet && (op != OpMGet || whole) {
 		d.err = Errorf(BadRequest, "%s cannot be answered with STALE", op)
 		return
 	}
@@ -146,8 +160,13 @@ func (d *decoder) result(op Op, r *Reply, whole bool) {
 		r.Version = d.uint("version", math.MaxUint64)
 		r.Event = d.uint("event", math.MaxUint64)
 	case OpIncr:
-		r.Number = d.int("number")
+		var beyond int
+		r.Number, beyond = d.bits("number")
+		r.Unsigned = beyond > 0
 		r.Version = d.uint("version", math.MaxUint64)
+		r.TTLMS = int64(d.uint("ttl_ms", math.MaxInt64))
+	case OpMetaGet:
+		d.meta(r)
 	case OpPing, OpGoodbye, OpForget, OpLeaving, OpTouched:
 	default:
 		if r.Body = d.raw(); r.Body == nil && d.err == nil {
@@ -249,6 +268,9 @@ func appendFields(dst []byte, op Op, r *Reply, whole bool) ([]byte, int) {
 		return msgp.AppendStringFromBytes(dst, r.Message), 2
 	case r.Status == Miss && op == OpDelete, r.Status == Exists:
 		return msgp.AppendUint64(dst, r.Version), 2
+	case r.Status == Miss && op == OpMetaGet:
+		dst = appendClaim(msgp.AppendUint8(dst, uint8(r.Why)), r)
+		return msgp.AppendUint64(dst, uint64(r.TTLMS)), 5
 	case r.Status == Miss:
 		dst = msgp.AppendUint8(dst, uint8(r.Why))
 		if !r.Attested {
@@ -278,8 +300,10 @@ func appendFields(dst []byte, op Op, r *Reply, whole bool) ([]byte, int) {
 		dst = msgp.AppendUint64(dst, r.Version)
 		return msgp.AppendUint64(dst, r.Event), 3
 	case OpIncr:
-		dst = appendInt(dst, r.Number)
-		return msgp.AppendUint64(dst, r.Version), 3
+		dst = msgp.AppendUint64(appendBits(dst, r.Number, r.Unsigned), r.Version)
+		return msgp.AppendUint64(dst, uint64(r.TTLMS)), 4
+	case OpMetaGet:
+		return appendMetaGet(dst, r), 1 + metaFields
 	case OpPing, OpGoodbye, OpForget, OpLeaving, OpTouched:
 		return dst, 1
 	}

@@ -11,21 +11,26 @@ import (
 // Request is a request of any kind. Each op uses the fields in its line of the package
 // comment. Byte fields alias the frame.
 type Request struct {
-	ID           uint64
-	Op           Op
-	TimeoutMS    uint32 // zero: the server's default
-	Namespace    []byte // nil: the connection's default
-	Key          []byte // of KEYS: the prefix
-	Keys         [][]byte
-	Value        []byte
-	TTLMS        int64 // TTLDefault; zero: no expiry
-	Flags        uint32
-	Mode         Mode
-	Compare      uint64 // the version that ModeCAS compares with
+	ID        uint64
+	Op        Op
+	TimeoutMS uint32 // zero: the server's default
+	Namespace []byte // nil: the connection's default
+	Key       []byte // of KEYS: the prefix
+	Keys      [][]byte
+	Value     []byte
+	TTLMS     int64 // TTLDefault; zero: no expiry
+	Flags     uint32
+	Mode      Mode
+	// The version of the present value, or the write is not executed. Zero compares only
+	// with ModeCAS, where the number of a claim may stand in its place.
+	Compare      uint64
 	Options      Options
-	Delta        int64
-	Create       bool // INCR: store Initial if the key is absent
-	Initial      int64
+	Delta        int64  // of INCR; with Unsigned its bits are those of an unsigned number
+	Create       bool   // INCR: store Initial if the key is absent
+	Initial      int64  // like Delta
+	StaleMS      uint32 // of DELETE with Soft: how long the value stays; zero: as the namespace says
+	LeaseMS      uint32 // of METAGET: how long a claim lasts; zero: as the namespace says
+	RenewMS      uint32 // of METAGET: a value with less time left may be claimed; zero: none may
 	Token        []byte // of FILL; of KEYS: the cursor
 	ReplicaLagMS uint32
 	Epoch        uint64
@@ -103,7 +108,9 @@ func decodeAny(frame []byte, r *Request) *Error {
 		r.Op = Op(op)
 	}
 	r.TimeoutMS = uint32(d.uint("timeout_ms", MaxTimeout))
-	d.fields(r)
+	if d.fields(r); d.err == nil {
+		d.err = r.contradiction()
+	}
 	switch {
 	case d.err != nil:
 		return d.err
@@ -135,7 +142,7 @@ func (d *decoder) fields(r *Request) {
 		r.TTLMS = d.ttl()
 		r.Flags = uint32(d.uint("flags", math.MaxUint32))
 		r.Mode = Mode(d.uint("mode", uint64(modeCount)-1))
-		r.Compare = d.uint("compare", math.MaxUint64)
+		d.compare(r)
 		d.options(r)
 		d.until(r)
 	case OpDelete:
@@ -143,20 +150,22 @@ func (d *decoder) fields(r *Request) {
 		d.options(r)
 		r.ReplicaLagMS = uint32(d.uint("hold_ms", MaxTimeout))
 		d.until(r)
+		d.compare(r)
+		r.StaleMS = uint32(d.uint("stale_ms", MaxTimeout))
 	case OpTouch:
 		d.name(r)
 		r.TTLMS = d.ttl()
 		d.options(r)
 		d.until(r)
 	case OpIncr:
+		d.incr(r)
+	case OpMetaGet:
 		d.name(r)
-		r.Delta = d.int("delta")
-		if r.Create = d.has(); r.Create {
-			r.Initial = d.int("initial")
-		}
 		r.TTLMS = d.ttl()
 		d.options(r)
 		d.until(r)
+		r.LeaseMS = uint32(d.uint("lease_ms", MaxTimeout))
+		r.RenewMS = uint32(d.uint("renew_ms", MaxTimeout))
 	case OpFill:
 		d.name(r)
 		r.Token = d.bytes("token")
@@ -238,22 +247,22 @@ func AppendRequest(dst []byte, r *Request) []byte {
 		e.optional(uint64(r.Options))
 		e.optional(uint64(r.ReplicaLagMS))
 		e.optional(r.UntilNS)
+		e.optional(r.Compare)
+		e.optional(uint64(r.StaleMS))
 	case OpTouch:
 		e.name(r)
 		e.ttl(r.TTLMS)
 		e.optional(uint64(r.Options))
 		e.optional(r.UntilNS)
 	case OpIncr:
+		e.incr(r)
+	case OpMetaGet:
 		e.name(r)
-		e.int(r.Delta)
-		if r.Create {
-			e.int(r.Initial)
-		} else {
-			e.skip()
-		}
 		e.ttl(r.TTLMS)
 		e.optional(uint64(r.Options))
 		e.optional(r.UntilNS)
+		e.optional(uint64(r.LeaseMS))
+		e.optional(uint64(r.RenewMS))
 	case OpFill:
 		e.name(r)
 		e.bytes(r.Token)
@@ -424,7 +433,7 @@ func (d *decoder) names(r *Request) {
 	d.left = outer
 }
 
-// until reads until_ns, the last element of a write.
+// until reads until_ns, which says when a write is given up.
 func (d *decoder) until(r *Request) { r.UntilNS = d.uint("until_ns", math.MaxInt64) }
 
 func (d *decoder) options(r *Request) {

@@ -13,8 +13,15 @@ func TestEveryElementIsItsOwn(t *testing.T) {
 		mode    set = func(r *Request) { r.Mode = ModeCAS }
 		compare set = func(r *Request) { r.Compare = 4 }
 		initial set = func(r *Request) { r.Create, r.Initial = true, -5 }
+		top     set = func(r *Request) { r.Create, r.Initial = true, -1 } // all bits
 		zero    set = func(r *Request) { r.Create = true }
-		options set = func(r *Request) { r.Options = allowed[r.Op] }
+		options set = func(r *Request) { r.Options |= allowed[r.Op] &^ (Create | StaleOK) }
+		stale   set = func(r *Request) { r.Options |= StaleOK }
+		create  set = func(r *Request) { r.Options |= Create }
+		limit   set = func(r *Request) { r.StaleMS = 7 }
+		until   set = func(r *Request) { r.UntilNS = 12 }
+		lease   set = func(r *Request) { r.LeaseMS = 13 }
+		renew   set = func(r *Request) { r.RenewMS = 14 }
 		hold    set = func(r *Request) { r.ReplicaLagMS = 6 }
 		epoch   set = func(r *Request) { r.Epoch = 8 }
 		seq     set = func(r *Request) { r.Seq = 9 }
@@ -27,14 +34,20 @@ func TestEveryElementIsItsOwn(t *testing.T) {
 		sets  []set
 	}{
 		{Request{Op: OpPing}, []set{timeout}},
-		{Request{Op: OpGet, Key: key}, []set{timeout, ns, options}},
-		{Request{Op: OpMGet, Keys: [][]byte{key}}, []set{timeout, ns, options}},
+		{Request{Op: OpGet, Key: key}, []set{timeout, ns, options, stale}},
+		{Request{Op: OpMGet, Keys: [][]byte{key}}, []set{timeout, ns, options, stale}},
 		{Request{Op: OpSet, Key: key, Value: value}, []set{timeout, ns, ttl, flags, mode, compare, options}},
-		{Request{Op: OpDelete, Keys: [][]byte{key}}, []set{timeout, ns, options, hold}},
+		{Request{Op: OpSet, Key: key, Value: value, Mode: ModeCAS}, []set{ns, compare, stale, until}},
+		{Request{Op: OpSet, Key: key, Value: value, Mode: ModePrepend}, []set{ns, ttl, compare, options, create, until}},
+		{Request{Op: OpDelete, Keys: [][]byte{key}}, []set{timeout, ns, options, hold, until, compare}},
+		{Request{Op: OpDelete, Keys: [][]byte{key}, Options: Soft}, []set{ns, options, hold, until, compare, limit}},
 		{Request{Op: OpTouch, Key: key}, []set{timeout, ns, ttl, options}},
-		{Request{Op: OpIncr, Key: key, Delta: -1}, []set{timeout, ns, initial, ttl, options}},
-		{Request{Op: OpIncr, Key: key, Delta: -1}, []set{timeout, ns, zero, ttl, options}},
-		{Request{Op: OpLease, Key: key}, []set{timeout, ns, options}},
+		{Request{Op: OpIncr, Key: key, Delta: -1}, []set{timeout, ns, initial, ttl, until, compare}},
+		{Request{Op: OpIncr, Key: key, Delta: -1}, []set{timeout, ns, zero, ttl, until, compare}},
+		{Request{Op: OpIncr, Key: key, Delta: -1, Options: Unsigned}, []set{ns, top, ttl, options, until, compare}},
+		{Request{Op: OpMetaGet, Key: key}, []set{timeout, ns, options, until, lease, renew}},
+		{Request{Op: OpMetaGet, Key: key, Options: Touch}, []set{ns, ttl, options, until, lease, renew}},
+		{Request{Op: OpLease, Key: key}, []set{timeout, ns, options, stale}},
 		{Request{Op: OpFill, Key: key, Token: token, Value: value}, []set{timeout, ns, ttl, flags, options}},
 		{Request{Op: OpFill, Key: key, Token: token, Options: Abandon}, []set{timeout, ns, ttl, flags}},
 		{Request{Op: OpFlush}, []set{timeout, ns, options}},

@@ -62,6 +62,9 @@ func decodeShort(b []byte, r *Request) bool {
 		mode >= uint64(modeCount) || options&^uint64(allowed[op]) != 0 || until > math.MaxInt64 {
 		return false
 	}
+	if Op(op) == OpSet && options&^uint64(AckAll) != 0 {
+		return false // these depend on the mode
+	}
 	r.ID, r.Op, r.TimeoutMS, r.Namespace, r.Key = id, Op(op), uint32(timeout), namespace, key
 	r.Options = Options(options)
 	if r.Op == OpSet {

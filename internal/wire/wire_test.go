@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"flag"
+	"math"
 	"os"
 	"reflect"
 	"strings"
@@ -138,6 +139,17 @@ func messages() []golden {
 		request("shared", Request{Op: OpShared}),
 		request("touched", Request{Op: OpTouched, Namespace: []byte("users"), Keys: [][]byte{[]byte("a"), []byte("b")}}),
 		request("get to be shared", Request{Op: OpGet, Key: []byte("a"), Options: Share}),
+		request("hello of a client that speaks versions 2 and 1", Request{Op: OpHello, Hello: Hello{Versions: Versions, Client: "billing"}}),
+		request("set: append, or store if absent", Request{Op: OpSet, Namespace: ns, Key: key, Value: value, Flags: 1, Mode: ModeAppend, Options: Create}),
+		request("set: prepend if the version is still the same", Request{Op: OpSet, Namespace: ns, Key: key, Value: value, Mode: ModePrepend, Compare: 7148934231982080001}),
+		request("set if the version is still the same, a stale one exists", Request{Op: OpSet, Namespace: ns, Key: key, Value: value, Mode: ModeCAS, Compare: 5, Options: StaleOK}),
+		request("delete if the version is still the same, kept as stale for a time", Request{Op: OpDelete, Namespace: ns, Keys: [][]byte{key}, Options: Soft, Compare: 7148934231982080001, StaleMS: 30_000}),
+		request("incr of unsigned numbers", Request{Op: OpIncr, Namespace: ns, Key: key, Delta: -1, Create: true, Initial: math.MinInt64, TTLMS: 1000, Options: Unsigned | Retouch}),
+		request("incr downwards if the version is still the same", Request{Op: OpIncr, Namespace: ns, Key: key, Delta: 1, Options: Unsigned | Down, Compare: 5}),
+		request("metaget", Request{Op: OpMetaGet, Namespace: ns, Key: key}),
+		request("metaget without the value, as no read", Request{Op: OpMetaGet, Key: key, Options: NoValue | Unread | NoLoad}),
+		request("metaget and touch, given up at a moment", ends(Request{Op: OpMetaGet, Namespace: ns, Key: key, TTLMS: 60_000, Options: Touch})),
+		request("metaget with a claim", Request{Op: OpMetaGet, Namespace: ns, Key: key, Options: Claim, LeaseMS: 30_000, RenewMS: 5000}),
 		request("slow: of all namespaces", Request{Op: OpSlow, Limit: 20, Options: All}),
 
 		ask(OpPeerHello, greeting),
@@ -174,6 +186,9 @@ func messages() []golden {
 			Version: 1, Node: "host-a", Server: "0.1.0", Features: []string{"get", "set"}, Hash: Hashing{Name: HashName, Partitions: 1 << 14},
 			Boot: BootClock{ID: "99edf862-e964-4dd3-83ec-32e2bc03c5b1 time:[4026531834]", NowNS: 86_400_234_567_890},
 		}),
+		withBody("hello, in version 2", OpHello, Welcome{
+			Version: 2, Node: "host-a", Server: "0.2.0", Features: []string{"get", "set", "metaget"}, Hash: Hashing{Name: HashName, Partitions: 1 << 14},
+		}),
 		reply("pong", OpPing, Reply{}),
 		reply("hit", OpGet, hit),
 		reply("hit with a value of 300 bytes", OpGet, long),
@@ -188,6 +203,14 @@ func messages() []golden {
 		reply("touch", OpTouch, Reply{Version: 5, Event: 6}),
 		reply("hit, vouched for", OpGet, vouched),
 		reply("incr", OpIncr, Reply{Number: -3, Version: 5}),
+		reply("incr of an unsigned number that expires", OpIncr, Reply{Number: -1, Unsigned: true, Version: 5, TTLMS: 1000}),
+		reply("metaget", OpMetaGet, Reply{Value: value, Flags: 1, Version: 7148934231982080001, TTLMS: 59_000, Size: 3, Read: true, IdleMS: 1000}),
+		reply("metaget without the value, touched", OpMetaGet, Reply{Value: []byte{}, Version: 7148934231982080001, TTLMS: 60_000, Size: 3, IdleMS: 5, Event: 7148934231982080002}),
+		reply("metaget: a stale value, and the claim", OpMetaGet, Reply{Status: Stale, Value: value, Version: 5, TTLMS: 1000, Size: 3, Claim: ClaimWon, Number: -2}),
+		reply("metaget: a miss", OpMetaGet, Reply{Status: Miss}),
+		reply("metaget: a miss, and the claim", OpMetaGet, Reply{Status: Miss, Claim: ClaimWon, Number: 77, TTLMS: 30_000}),
+		reply("metaget: a miss, the claim is another's", OpMetaGet, Reply{Status: Miss, Claim: ClaimTaken, Number: 77, TTLMS: 29_000}),
+		reply("delete, but it is another version", OpDelete, Reply{Items: []Reply{{Status: Exists, Version: 6}}}),
 		reply("incr of no number", OpIncr, Reply{Status: NotStored, Message: []byte("the value is no decimal int64")}),
 		reply("lease", OpLease, Reply{Status: Lease, Token: []byte{1, 2, 3}, TTLMS: 5000}),
 		reply("lease: hit", OpLease, vouched),
@@ -507,7 +530,7 @@ func TestRefusedRequests(t *testing.T) {
 		{"abandon where there is no token", enc(9, 9, 0, "ns", "k", 256), 9, BadRequest, "LEASE knows no option 0x100"},
 		{"negative ttl", enc(9, 5, 0, "ns", "k", "v", -1), 9, BadRequest, "ttl_ms: want a number from 0 to 31536000000"},
 		{"ttl above a year", enc(9, 5, 0, "ns", "k", "v", MaxTTL+1), 9, BadRequest, "ttl_ms: want a number from 0"},
-		{"unknown mode", enc(9, 5, 0, "ns", "k", "v", 1, 0, 4), 9, BadRequest, "mode: want a number from 0 to 3"},
+		{"unknown mode", enc(9, 5, 0, "ns", "k", "v", 1, 0, 6), 9, BadRequest, "mode: want a number from 0 to 5"},
 		{"flags above 32 bits", enc(9, 5, 0, "ns", "k", "v", 1, uint64(1)<<32), 9, BadRequest, "flags: want a number"},
 		{"no keys", enc(9, 4, 0, "ns"), 9, BadRequest, "a list of keys is missing"},
 		{"an empty list of keys", enc(9, 4, 0, "ns", []any{}), 9, BadRequest, "an array of 1 to 1024 keys"},

@@ -1,0 +1,78 @@
+package wire
+
+import (
+	"math"
+	"strings"
+	"testing"
+)
+
+// TestContradictions checks that elements and options without a meaning are refused.
+func TestContradictions(t *testing.T) {
+	key, value := []byte("k"), []byte("v")
+	for _, tc := range []struct {
+		name string
+		q    Request
+		want string
+	}{
+		{"create of a plain SET", Request{Op: OpSet, Key: key, Value: value, Options: Create}, "create"},
+		{"stale_ok of an append", Request{Op: OpSet, Key: key, Value: value, Mode: ModeAppend, Options: StaleOK}, "stale_ok"},
+		{"a mode too high", Request{Op: OpSet, Key: key, Value: value, Mode: modeCount}, "mode"},
+		{"two keys and a version", Request{Op: OpDelete, Keys: [][]byte{key, value}, Compare: 1}, "one key"},
+		{"stale_ms of a hard deletion", Request{Op: OpDelete, Keys: [][]byte{key}, StaleMS: 1}, "stale_ms"},
+		{"down of signed numbers", Request{Op: OpIncr, Key: key, Delta: 1, Options: Down}, "down"},
+		{"a TTL without touch", Request{Op: OpMetaGet, Key: key, TTLMS: 5, Options: Claim}, "touch"},
+		{"a lease too long", Request{Op: OpMetaGet, Key: key, TTLMS: TTLDefault, LeaseMS: MaxTimeout + 1}, "lease_ms"},
+		{"a renewal too early", Request{Op: OpMetaGet, Key: key, TTLMS: TTLDefault, RenewMS: MaxTimeout + 1}, "renew_ms"},
+	} {
+		var got Request
+		err := DecodeRequest(AppendRequest(nil, &tc.q)[LengthSize:], &got)
+		if err == nil || err.Status != BadRequest || !strings.Contains(err.Message, tc.want) {
+			t.Errorf("%s: %v, want BAD_REQUEST about %s", tc.name, err, tc.want)
+		}
+	}
+}
+
+// TestIncrNumbers checks which numbers INCR takes, signed and unsigned.
+func TestIncrNumbers(t *testing.T) {
+	const big = "\xcf\xff\xff\xff\xff\xff\xff\xff\xff"
+	for _, tc := range []struct {
+		name, delta, initial string
+		options              byte
+		delta64, initial64   int64
+		ok                   bool
+	}{
+		{"signed", "\xff", "\xc0", 0, -1, 0, true},
+		{"signed, the largest", "\xcf\x7f\xff\xff\xff\xff\xff\xff\xff", "\xc0", 0, math.MaxInt64, 0, true},
+		{"signed, too large", big, "\xc0", 0, 0, 0, false},
+		{"signed, initial too large", "\x01", big, 0, 0, 0, false},
+		{"unsigned", big, "\x05", 1, -1, 5, true},
+		{"unsigned, in the form of a signed number", "\xd0\x05", big, 1, 5, -1, true},
+		{"unsigned, negative", "\xff", "\xc0", 1, 0, 0, false},
+		{"unsigned, initial negative", "\x01", "\xff", 1, 0, 0, false},
+	} {
+		options := "\xc0"
+		if tc.options != 0 {
+			options = "\xcd\x80\x00"
+		}
+		frame := "\x99\x01\x08\x00\xc0\xa1k" + tc.delta + tc.initial + "\xc0" + options
+		var r Request
+		err := DecodeRequest([]byte(frame), &r)
+		if tc.ok != (err == nil) || tc.ok && (r.Delta != tc.delta64 || r.Initial != tc.initial64) {
+			t.Errorf("%s: %d, %d, %v", tc.name, r.Delta, r.Initial, err)
+		}
+	}
+}
+
+func TestCommon(t *testing.T) {
+	for _, tc := range []struct {
+		theirs []int
+		want   int
+		ok     bool
+	}{
+		{[]int{1}, 1, true}, {[]int{2}, 2, true}, {[]int{1, 2}, 2, true}, {[]int{9, 1}, 1, true}, {[]int{9}, 0, false}, {nil, 0, false},
+	} {
+		if got, ok := Common(tc.theirs); got != tc.want || ok != tc.ok {
+			t.Errorf("%v: %d, %v, want %d, %v", tc.theirs, got, ok, tc.want, tc.ok)
+		}
+	}
+}
