@@ -45,6 +45,10 @@ type Grants struct{ Read, Write, Admin []string }
 // Others is the name in Config.Namespaces of all namespaces without a line of their own.
 const Others = "*"
 
+// Memcached is the principal in a list of Grants that all clients of the memcached endpoint
+// are: a connection over TCP does not show whose it is.
+const Memcached = "memcached"
+
 // Bounds of the rules.
 const (
 	maxLines      = kv.MaxNamespaces // of Config.Namespaces
@@ -91,15 +95,16 @@ func (a *Rules) Everyone(namespace string) bool {
 // have line 0. If the configuration has "*", its principals have the rights of line 0;
 // otherwise anyone may read and write there.
 type rules struct {
-	lines  map[string]uint16
-	ruled  bool    // the configuration has "*"
-	anyone []Right // by line
-	all    []Right // by line: the right Admin for each
-	users  map[int][]grant
-	groups map[int][]grant
-	tokens []token
-	own    int // this process's user
-	admins int // the group of administrators; -1 is none
+	lines     map[string]uint16
+	ruled     bool    // the configuration has "*"
+	anyone    []Right // by line
+	all       []Right // by line: the right Admin for each
+	users     map[int][]grant
+	groups    map[int][]grant
+	tokens    []token
+	memcached []grant
+	own       int // this process's user
+	admins    int // the group of administrators; -1 is none
 }
 
 // grant is a right in the namespaces of a line.
@@ -251,6 +256,8 @@ func (a *rules) grant(principal string, g grant) error {
 	switch kind {
 	case "anyone":
 		a.anyone[g.line] = max(a.anyone[g.line], g.right)
+	case Memcached:
+		a.memcached = append(a.memcached, g)
 	case "user":
 		id, err := userID(name)
 		if err != nil {
@@ -275,7 +282,7 @@ func (a *rules) grant(principal string, g grant) error {
 
 // parsePrincipal reads an entry of a list of Grants.
 func parsePrincipal(s string) (kind, name string, err error) {
-	if s == "anyone" {
+	if s == "anyone" || s == Memcached {
 		return s, "", nil
 	}
 	if _, ok := idOf(s); ok {
@@ -284,7 +291,7 @@ func parsePrincipal(s string) (kind, name string, err error) {
 	kind, name, _ = strings.Cut(s, ":")
 	known := kind == "user" || kind == "group" || kind == "token"
 	if !known || name == "" || len(name) > maxTokenLen || strings.ContainsAny(name, ":/ \t\r\n\x00") {
-		return "", "", fmt.Errorf("%.100q: give user:NAME, group:NAME, token:NAME, the number of a user, or anyone", s)
+		return "", "", fmt.Errorf("%.100q: give user:NAME, group:NAME, token:NAME, the number of a user, memcached, or anyone", s)
 	}
 	return kind, name, nil
 }
@@ -349,6 +356,13 @@ func (a *rules) of(p unixsock.Peer) entitled {
 			e.add(a, a.groups[id])
 		}
 	}
+	return e
+}
+
+// ofMemcached returns what the clients of the memcached endpoint may do.
+func (a *rules) ofMemcached() entitled {
+	e := entitled{in: a.anyone}
+	e.add(a, a.memcached)
 	return e
 }
 

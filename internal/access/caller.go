@@ -68,6 +68,8 @@ type Caller struct {
 	Peer  unixsock.Peer
 	Ended error // why the connection must end; nil: it goes on
 
+	memcached bool // it is a client of the memcached endpoint, and Peer is not known
+
 	of       *Rules
 	rules    *rules // those that entitled and line are from
 	shown    digest // of the token that it has shown; zero is none
@@ -86,10 +88,22 @@ func (a *Rules) Caller(p unixsock.Peer) Caller {
 	return c
 }
 
+// Memcached returns a client of the memcached endpoint.
+func (a *Rules) Memcached() Caller {
+	c := Caller{memcached: true, of: a}
+	c.follow(a.now.Load())
+	return c
+}
+
 // follow goes over to other rules. A token that they do not know any more gives no right.
 func (c *Caller) follow(r *rules) {
-	c.rules, c.token, c.entitled = r, "", r.of(c.Peer)
+	c.rules, c.token = r, ""
 	c.lastLen, c.line = 0, 0
+	if c.memcached {
+		c.entitled = r.ofMemcached()
+		return
+	}
+	c.entitled = r.of(c.Peer)
 	if c.shown == (digest{}) {
 		return
 	}
@@ -114,6 +128,22 @@ func (c *Caller) lineOf(name []byte) int {
 // Refusal returns why a request is refused, and the right that is missing. It returns nil
 // if the request may be served.
 func (c *Caller) Refusal(q *wire.Request) (*wire.Error, Right) {
+	least, line := c.missing(q)
+	if least == Nothing {
+		return nil, Nothing
+	}
+	return c.unauthorized(q, least, line), least
+}
+
+// May reports whether Refusal returns nil. It counts no refusal.
+func (c *Caller) May(q *wire.Request) bool {
+	least, _ := c.missing(q)
+	return least == Nothing
+}
+
+// missing returns the right that a request lacks, and the line of the rules where, or -1 for
+// the sidecar as a whole. It returns Nothing if the request may be served.
+func (c *Caller) missing(q *wire.Request) (Right, int) {
 	if now := c.of.now.Load(); now != c.rules {
 		c.follow(now)
 	}
@@ -125,7 +155,7 @@ func (c *Caller) Refusal(q *wire.Request) (*wire.Error, Right) {
 	}
 	switch need {
 	case open:
-		return nil, Nothing
+		return Nothing, 0
 	case toRead, toWrite, toFlush, toSee:
 		least := Read
 		switch {
@@ -135,30 +165,33 @@ func (c *Caller) Refusal(q *wire.Request) (*wire.Error, Right) {
 			least = Write
 		}
 		if c.entitled.in[line] >= least {
-			return nil, Nothing
+			return Nothing, 0
 		}
-		return c.unauthorized(q, least, line)
+		return least, line
 	case toReadAny, toSeeAny:
 		least := Read
 		if need == toSeeAny {
 			least = Admin
 		}
 		if slices.Max(c.entitled.in) >= least {
-			return nil, Nothing
+			return Nothing, 0
 		}
-		return c.unauthorized(q, least, 0)
+		return least, 0
 	}
 	if need == toRule && c.entitled.admin {
-		return nil, Nothing
+		return Nothing, 0
 	}
-	return c.unauthorized(q, Admin, -1)
+	return Admin, -1
 }
 
 // unauthorized returns the answer to a request that needs the right r in the namespaces
 // of a line, or in the sidecar as a whole if line is -1.
-func (c *Caller) unauthorized(q *wire.Request, r Right, line int) (*wire.Error, Right) {
+func (c *Caller) unauthorized(q *wire.Request, r Right, line int) *wire.Error {
 	c.of.refusals[r].Add(1)
-	caller := fmt.Sprintf("uid %d", c.Peer.UID)
+	caller, principal := fmt.Sprintf("uid %d", c.Peer.UID), fmt.Sprintf("user:%d", c.Peer.UID)
+	if c.memcached {
+		caller, principal = "a client of memcached's protocol", Memcached
+	}
 	if c.token != "" {
 		caller += " with token " + c.token
 	}
@@ -167,15 +200,15 @@ func (c *Caller) unauthorized(q *wire.Request, r Right, line int) (*wire.Error, 
 			"it needs the right admin of the whole sidecar, which root, "+
 			"the sidecar's own user (uid %d) and the members of admin_group have: "+
 			"run it as one of them, or add the user to admin_group",
-			caller, q.Op, wholeOf(q), c.rules.own), r
+			caller, q.Op, wholeOf(q), c.rules.own)
 	}
 	at := Others
 	if line > 0 {
 		at = string(q.Namespace)
 	}
 	return wire.Errorf(wire.Unauthorized, "%s may not %s in namespace %.64q: it needs the right %s there: "+
-		"add user:%d to access, %q, %s in the sidecar's configuration",
-		caller, q.Op, q.Namespace, r, c.Peer.UID, at, r), r
+		"add %s to access, %q, %s in the sidecar's configuration",
+		caller, q.Op, q.Namespace, r, principal, at, r)
 }
 
 // wholeOf names what an operation of administrators concerns.

@@ -121,6 +121,12 @@ func (n *Table) KeyFilters() iter.Seq[*KeyFilter] {
 	}
 }
 
+// Configured reports whether the configuration names a namespace.
+func (n *Table) Configured(name []byte) bool {
+	ns := (*n.Table.Load())[string(name)]
+	return ns != nil && ns.configured
+}
+
 // Least returns the smallest bound of staleness that is configured.
 func (n *Table) Least() time.Duration { return time.Duration(n.least.Load()) }
 

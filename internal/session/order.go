@@ -14,6 +14,7 @@ type order struct {
 
 	mu   sync.Mutex
 	last map[kv.Hash]*turn // for each key, the request that came last
+	all  *turn             // of the last request that concerns all keys; nil: none waits
 }
 
 // turn is the place of one request.
@@ -25,7 +26,7 @@ type turn struct {
 	over   chan struct{} // closed by leave; nil while no request follows
 }
 
-// has reports whether a request of one of the keys waits.
+// has reports whether a request of one of the keys waits, or one that concerns all keys.
 func (o *order) has(keys []kv.Hash) bool {
 	if o.waiting.Load() == 0 {
 		return false
@@ -37,7 +38,7 @@ func (o *order) has(keys []kv.Hash) bool {
 			return true
 		}
 	}
-	return false
+	return o.all != nil
 }
 
 // enter gives t a place behind all requests of the keys. With place false t waits for
@@ -52,12 +53,10 @@ func (o *order) enter(t *turn, keys []kv.Hash, place bool) {
 	if o.last == nil {
 		o.last = map[kv.Hash]*turn{}
 	}
+	t.follow(o.all)
 	for _, k := range t.keys {
-		if b := o.last[k]; b != nil && b != t {
-			if b.over == nil {
-				b.over = make(chan struct{})
-			}
-			t.before = append(t.before, b)
+		if b := o.last[k]; b != t {
+			t.follow(b)
 		}
 		if place {
 			o.last[k] = t
@@ -66,6 +65,30 @@ func (o *order) enter(t *turn, keys []kv.Hash, place bool) {
 	if place {
 		o.waiting.Add(1)
 	}
+}
+
+// follow makes t wait for b, if b is not nil.
+func (t *turn) follow(b *turn) {
+	if b == nil {
+		return
+	}
+	if b.over == nil {
+		b.over = make(chan struct{})
+	}
+	t.before = append(t.before, b)
+}
+
+// enterAll gives t a place behind all requests, and before all later ones.
+func (o *order) enterAll(t *turn) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	t.o = o
+	t.follow(o.all)
+	for _, b := range o.last {
+		t.follow(b)
+	}
+	o.all = t
+	o.waiting.Add(1)
 }
 
 // wait returns when the requests before t are over. Each of them ends by its own
@@ -87,6 +110,9 @@ func (t *turn) leave() {
 		if t.o.last[k] == t {
 			delete(t.o.last, k)
 		}
+	}
+	if t.o.all == t {
+		t.o.all = nil
 	}
 	over := t.over // no request can follow any more
 	t.o.mu.Unlock()

@@ -36,6 +36,7 @@ type Pending struct {
 	owner    string        // the host that ask has asked; "": none
 	trace    slow.Trace    // of serve
 	fills    tokenOf       // the token that a FILL uses; zero: none
+	form     *textForm     // of the answer in memcached's protocol; nil: the socket's
 }
 
 // pendingSize is what a waiting request takes beside its own bytes: its bookkeeping and a
@@ -82,7 +83,11 @@ func (c *Session) later(conn *rpc.Conn) {
 	if p == nil {
 		return
 	}
-	c.order.enter(&p.turn, c.keys(), c.req.Op != wire.OpLease) // a FILL must not wait for the LEASEs that wait for it
+	if c.text != nil && c.req.Op == wire.OpFlush {
+		c.order.enterAll(&p.turn)
+	} else {
+		c.order.enter(&p.turn, c.keys(), c.req.Op != wire.OpLease) // a FILL must not wait for the LEASEs that wait for it
+	}
 	if p.q.Op == wire.OpFill {
 		p.fills = c.tokens.take(p.q.Token) // the request has it now, and not the end of the connection
 	}
@@ -137,10 +142,14 @@ func (c *Session) pend(conn *rpc.Conn) *Pending {
 	if c.awaited(c.req) {
 		conn.Account().Reads(1)
 	}
-	return &Pending{
+	p := &Pending{
 		Session: c, Conn: conn, q: c.req.Clone(), size: size,
 		deadline: c.Core.Deadlines.Of(c.req, c.now), since: c.now.Boot,
 	}
+	if c.text != nil {
+		p.form = c.text.form.clone()
+	}
+	return p
 }
 
 // awaited reports whether a request is an app's read, which needs room for its answer.
@@ -168,6 +177,9 @@ func (p *Pending) serve() []byte {
 	p.turn.wait()
 	waited()
 	r := p.Session.slow(ctx, &p.q, &b, p.deadline)
+	if again(p.form, &p.q, &r) {
+		r = p.Session.slow(ctx, &p.q, &b, p.deadline)
+	}
 	if c := p.Session.Core; c.Acks.Wanted(&p.q) {
 		p.turn.leave() // later requests are answered from what is stored
 		b.Release()
@@ -219,7 +231,7 @@ func (p *Pending) end(dst []byte, r *wire.Reply) []byte {
 		p.Conn.Account().Reads(-1)
 	}
 	r.ID = p.q.ID
-	return wire.AppendReply(dst, p.q.Op, r)
+	return p.Session.appendReply(dst, p.form, &p.q, r)
 }
 
 // note notes the request of an app if it was slow.
@@ -352,7 +364,7 @@ func (p *Pending) Tell(a *rpc.Answers, cl *engine.Call) {
 		return
 	}
 	r := c.Forwarder.Outcome(cl, &p.q, p.began)
-	if r.Status == wire.Moved || engine.Degraded(&r) && c.Loads.MayWithoutOwner(&p.q) {
+	if r.Status == wire.Moved || engine.Degraded(&r) && c.Loads.MayWithoutOwner(&p.q) || again(p.form, &p.q, &r) {
 		p.goOn()
 		return
 	}

@@ -36,6 +36,7 @@ type Session struct {
 	slow    func(ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration) wire.Reply
 	order   order
 	tokens  tokens
+	text    *text          // of a connection that speaks memcached's protocol; else nil
 	member  *places.Member // of the host's shares; nil: this process itself
 	process string         // at the other end
 
@@ -332,5 +333,5 @@ func (c *Session) answerError(conn *rpc.Conn, err *wire.Error) {
 
 func (c *Session) answer(conn *rpc.Conn) {
 	c.reply.ID = c.req.ID
-	conn.Out = wire.AppendReply(conn.Out, c.req.Op, &c.reply)
+	conn.Out = c.appendReply(conn.Out, c.formOf(), c.req, &c.reply)
 }

@@ -1,0 +1,136 @@
+package memcached
+
+// Verb is the name of a command.
+type Verb uint8
+
+// Bad is a line that is no valid command: Command.Error has the answer.
+const (
+	Bad Verb = iota
+	Get
+	Gets
+	Gat
+	Gats
+	Set
+	Add
+	Replace
+	Append
+	Prepend
+	CAS
+	Delete
+	Incr
+	Decr
+	Touch
+	FlushAll
+	Stats
+	Version
+	Verbosity
+	Quit
+	MetaGet
+	MetaSet
+	MetaDelete
+	MetaArithmetic
+	MetaNoop
+	MetaDebug
+)
+
+// MaxKeyLen is the length of the longest key, in bytes as the client writes it.
+const MaxKeyLen = 250
+
+// Command is one command. Parse fills it.
+type Command struct {
+	Fields
+	decoded [MaxKeyLen]byte // the array of a decoded key
+}
+
+// Fields are what a command says. Those that its verb does not use are zero.
+type Fields struct {
+	Verb  Verb
+	Error string // the answer to Bad
+	HTTP  bool   // the line looks like the first line of an HTTP request
+	// A value for Key is too long: like memcached, what is there must go, since it is no longer
+	// what the client wants there.
+	TooLong bool
+
+	Key     []byte // the first key; decoded, if the client has sent it as base64
+	More    []byte // of get, gets, gat and gats: the further keys, see NextKey
+	Value   []byte
+	Flags   uint32
+	Exptime int64 // as the client has sent it: see TTL
+	CAS     uint64
+	Delta   uint64
+	Initial uint64
+	Delay   int64  // of flush_all, seconds
+	Sub     []byte // of stats: the first argument
+
+	Meta
+	Form Form
+}
+
+// Meta is what the flags of a meta command say beside its values.
+type Meta struct {
+	Touch      bool // T: Exptime is set
+	HasCAS     bool // C
+	Unread     bool // u
+	Inspect    bool // h or l: the answer tells of earlier reads
+	Invalidate bool // I
+	Down       bool // of ma: decrement
+	Vivify     bool // N: VivifyTime is set
+	Recache    bool // R: RecacheTime is set
+	Mode       Verb // of ms: Set, Add, Replace, Append or Prepend
+
+	VivifyTime, RecacheTime int64
+
+	mode byte // of ma: the token of M; zero: none
+}
+
+// Form is what the answer to a command must look like. It outlives the command's bytes in a
+// copy (see Clone).
+type Form struct {
+	Verb   Verb
+	Quiet  bool // noreply, or the flag q
+	Value  bool // of a meta command: the answer has the value
+	Base64 bool
+	Key    []byte // as the client has written it; for an answer with several keys nil
+	Opaque []byte // with its flag O in front; nil: none
+
+	flags  [maxFlags]byte // that the answer repeats, in their order
+	nFlags uint8
+}
+
+// maxFlags bounds the flags of a meta command.
+const maxFlags = 17
+
+// Clone returns a copy of a form whose bytes are its own.
+func (f *Form) Clone() *Form {
+	n := *f
+	b := make([]byte, 0, len(f.Key)+len(f.Opaque))
+	b = append(append(b, f.Key...), f.Opaque...)
+	n.Key, n.Opaque = b[:len(f.Key):len(f.Key)], nil
+	if f.Opaque != nil {
+		n.Opaque = b[len(f.Key):]
+	}
+	return &n
+}
+
+// month is the longest exptime that counts from now, in seconds; a longer one is a Unix time.
+const month = 30 * 24 * 3600
+
+// TTL returns how long an exptime lets a value live, in milliseconds; zero is no expiry. A
+// value may end earlier than its client wanted, so most bounds it. over says that the time
+// is over already. unix is the time now, in seconds.
+func TTL(exptime, unix, most int64) (ms int64, over bool) {
+	switch {
+	case exptime == 0:
+		return 0, false
+	case exptime < 0:
+		return 0, true
+	case exptime > month:
+		if exptime -= unix; exptime <= 0 {
+			return 0, true
+		}
+	}
+	if exptime >= most/1000 {
+		return most, false
+	}
+	return exptime * 1000, false
+}

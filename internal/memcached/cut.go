@@ -1,0 +1,84 @@
+package memcached
+
+import (
+	"bytes"
+	"errors"
+)
+
+const (
+	// manyBytes is how long a line may be that is no get with many keys, as in memcached.
+	manyBytes = 2048
+	// MaxLine bounds a line, in bytes.
+	MaxLine = 1 << 20
+)
+
+// Errors for which a connection must end.
+var (
+	ErrLongLine = errors.New("a command line without an end")
+	ErrBinary   = errors.New("the binary protocol is not served: use the text protocol, with its meta commands")
+)
+
+// Span is where a request ends.
+type Span struct {
+	Size    int // bytes of the request; zero: it is not complete
+	Need    int // bytes that an incomplete one takes in all, if that is known; else zero
+	Scanned int // bytes of an incomplete line that have no end: the next call need not look again
+	Drop    int // bytes of the value behind Size: it is longer than allowed, see Parse
+}
+
+// Cut finds the first request in b, of whose line the first scanned bytes have no end. maxValue is the
+// length of the longest value. An error ends the connection.
+func Cut(b []byte, scanned, maxValue int) (Span, error) {
+	if len(b) > 0 && b[0] == binaryMagic {
+		return Span{}, ErrBinary
+	}
+	at := bytes.IndexByte(b[scanned:], '\n')
+	if at < 0 {
+		return Span{Scanned: len(b)}, checkLong(b)
+	}
+	size := scanned + at + 1
+	length := blockLen(b[:size])
+	switch {
+	case length < 0:
+		return Span{Size: size}, nil
+	case length > maxValue:
+		return Span{Size: size, Drop: length + len(endBytes)}, nil
+	}
+	if size += length + len(endBytes); size > len(b) {
+		return Span{Need: size, Scanned: scanned}, nil
+	}
+	return Span{Size: size}, nil
+}
+
+// binaryMagic is the first byte of the binary protocol's requests.
+const binaryMagic = 0x80
+
+// checkLong returns an error if a line must end that has not ended.
+func checkLong(b []byte) error {
+	switch {
+	case len(b) <= manyBytes:
+		return nil
+	case len(b) > MaxLine:
+		return ErrLongLine
+	}
+	switch name, _ := word(b[:manyBytes]); string(name) {
+	case "get", "gets", "gat", "gats":
+		return nil
+	}
+	return ErrLongLine
+}
+
+// blockLen returns the length of the value that a line announces, or -1 if none follows it.
+func blockLen(request []byte) int {
+	line, _ := lineOf(request)
+	name, args := word(line)
+	v := verbOfStorage(name)
+	if v == Bad {
+		return -1
+	}
+	s := readStorage(v, args)
+	if s.err != "" {
+		return -1
+	}
+	return s.length
+}

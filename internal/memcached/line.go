@@ -1,0 +1,146 @@
+package memcached
+
+import "bytes"
+
+// word cuts the first word off a line. Only spaces divide words.
+func word(line []byte) (w, rest []byte) {
+	i := 0
+	for i < len(line) && line[i] == ' ' {
+		i++
+	}
+	j := i
+	for j < len(line) && line[j] != ' ' {
+		j++
+	}
+	return line[i:j], line[j:]
+}
+
+// lineOf returns the words of a request's line, without its end, and what follows it. A
+// request has a newline.
+func lineOf(request []byte) (line, rest []byte) {
+	at := bytes.IndexByte(request, '\n')
+	line, rest = request[:at], request[at+1:]
+	if n := len(line); n > 1 && line[n-1] == '\r' {
+		line = line[:n-1]
+	}
+	return line, rest
+}
+
+// lastWord returns the last word of a line.
+func lastWord(line []byte) []byte {
+	line = bytes.TrimRight(line, " ")
+	return line[bytes.LastIndexByte(line, ' ')+1:]
+}
+
+// atEnd says whether a line has no further word.
+func atEnd(line []byte) bool {
+	w, _ := word(line)
+	return len(w) == 0
+}
+
+// endBytes follow a value.
+const endBytes = "\r\n"
+
+// storage is the line of a command that brings a value.
+type storage struct {
+	key     []byte
+	length  int // of the value, bytes
+	flags   uint32
+	exptime int64
+	cas     uint64
+	quiet   bool
+	meta    []byte // of ms: its flags
+	err     string // the line is not valid, and brings no value
+}
+
+// verbOfStorage returns the verb of a command that brings a value; else Bad.
+func verbOfStorage(name []byte) Verb {
+	switch string(name) {
+	case "set":
+		return Set
+	case "ms":
+		return MetaSet
+	case "add":
+		return Add
+	case "replace":
+		return Replace
+	case "append":
+		return Append
+	case "prepend":
+		return Prepend
+	case "cas":
+		return CAS
+	}
+	return Bad
+}
+
+// readStorage reads the words after the name of a command that brings a value.
+func readStorage(v Verb, line []byte) (s storage) {
+	if v == MetaSet {
+		return readMetaSet(line)
+	}
+	var words [6][]byte
+	want, n := 4, 0
+	if v == CAS {
+		want = 5
+	}
+	for ; n < len(words); n++ {
+		if words[n], line = word(line); len(words[n]) == 0 {
+			break
+		}
+	}
+	if n < want || n > want+1 || !atEnd(line) {
+		s.err = plainError
+		return s
+	}
+	s.key = words[0]
+	s.quiet = n == want+1 && string(words[want]) == noreply
+	var ok [4]bool
+	s.flags, ok[0] = flagsOf(words[1])
+	s.exptime, ok[1] = signed(words[2])
+	s.length, ok[2] = lengthOf(words[3])
+	ok[3] = true
+	if v == CAS {
+		s.cas, ok[3] = unsigned(words[4])
+	}
+	if ok != [4]bool{true, true, true, true} || len(s.key) > MaxKeyLen {
+		s.err = badFormat
+	}
+	return s
+}
+
+func readMetaSet(line []byte) (s storage) {
+	var length []byte
+	var ok bool
+	s.key, line = word(line)
+	length, s.meta = word(line)
+	switch s.length, ok = lengthOf(length); {
+	case len(s.key) == 0:
+		s.err = plainError
+	case len(s.key) > MaxKeyLen, !ok:
+		s.err = badFormat
+	case words(s.meta) > maxFlags-1:
+		s.err = "CLIENT_ERROR options flags too long"
+	}
+	return s
+}
+
+// words counts the words of a line.
+func words(line []byte) (n int) {
+	for {
+		var w []byte
+		if w, line = word(line); len(w) == 0 {
+			return n
+		}
+		n++
+	}
+}
+
+const (
+	noreply    = "noreply"
+	plainError = "ERROR"
+	badFormat  = "CLIENT_ERROR bad command line format"
+	badChunk   = "CLIENT_ERROR bad data chunk"
+	// TooLarge answers a value that is longer than max_value.
+	TooLarge = "SERVER_ERROR object too large for cache"
+)

@@ -1,0 +1,238 @@
+package memcached
+
+import "encoding/base64"
+
+// meta reads a meta command. letter is the second one of its name.
+func (c *Command) meta(letter byte, args, data []byte) {
+	switch letter {
+	case 'g':
+		c.metaKey(MetaGet, args, "CLIENT_ERROR options flags are too long", "")
+	case 's':
+		c.metaSet(args, data)
+	case 'd':
+		c.metaKey(MetaDelete, args, tooManyFlags, badFlag)
+	case 'a':
+		c.Delta = 1
+		c.metaKey(MetaArithmetic, args, tooManyFlags, badFlag)
+		c.arithmeticMode()
+	case 'n':
+		c.verb(MetaNoop)
+	case 'e':
+		c.metaDebug(args)
+	default:
+		c.fail(plainError)
+	}
+}
+
+const (
+	tooManyFlags = "CLIENT_ERROR options flags too long"
+	badFlag      = "CLIENT_ERROR invalid or duplicate flag"
+	badToken     = "CLIENT_ERROR bad token in command line format"
+)
+
+// metaKey reads `<key> <flags>*`. tooMany and bad are the answers to wrong flags; with an
+// empty bad the answer says what is wrong.
+func (c *Command) metaKey(v Verb, args []byte, tooMany, bad string) {
+	key, flags := word(args)
+	if len(key) == 0 {
+		c.fail(plainError)
+		return
+	}
+	if c.verb(v); !c.setKey(key) {
+		return
+	}
+	if words(flags) > maxFlags {
+		c.fail(tooMany)
+		return
+	}
+	if why := c.readFlags(flags); why != "" {
+		if bad != "" {
+			why = bad
+		}
+		c.failMeta(why)
+	}
+}
+
+// failMeta is fail for a meta command: its errors are answered in spite of the flag q.
+func (c *Command) failMeta(answer string) {
+	c.fail(answer)
+	c.Form.Quiet = false
+}
+
+func (c *Command) metaSet(args, data []byte) {
+	s := readMetaSet(args)
+	if s.err != "" {
+		c.fail(s.err)
+		return
+	}
+	c.verb(MetaSet)
+	c.Mode = Set
+	c.setKey(s.key)
+	if why := c.readFlags(s.meta); why != "" {
+		c.failMeta(why)
+		return
+	}
+	if c.value(s.length, data); c.Verb == Bad {
+		c.Form.Quiet = false
+	}
+}
+
+func (c *Command) metaDebug(args []byte) {
+	key, rest := word(args)
+	if len(key) == 0 || len(key) > MaxKeyLen {
+		c.fail(badFormat)
+		return
+	}
+	c.verb(MetaDebug)
+	c.setKey(key)
+	if flag, _ := word(rest); string(flag) == "b" && !c.decodeKey() {
+		c.fail(badFormat)
+	}
+}
+
+// decodeKey takes the key for base64. It returns false if it is not.
+func (c *Command) decodeKey() bool {
+	n, err := base64.StdEncoding.Decode(c.decoded[:], c.Form.Key)
+	c.Key, c.Form.Base64 = c.decoded[:n], true
+	return err == nil && n > 0
+}
+
+// readFlags reads the flags of a meta command. It returns the answer to wrong ones.
+func (c *Command) readFlags(flags []byte) (why string) {
+	var seen [2]uint64
+	for {
+		var f []byte
+		if f, flags = word(flags); len(f) == 0 {
+			return why
+		}
+		o := f[0]
+		if o >= 127 || seen[o>>6]&(1<<(o&63)) != 0 {
+			return "CLIENT_ERROR duplicate flag"
+		}
+		seen[o>>6] |= 1 << (o & 63)
+		switch wrong, known := c.flag(o, f[1:]); {
+		case !known:
+			return "CLIENT_ERROR invalid flag"
+		case wrong != "":
+			why = wrong
+		}
+		switch o {
+		case 'O':
+			if len(f) > maxOpaque {
+				return "CLIENT_ERROR opaque token too long"
+			}
+			c.Form.Opaque = f
+			fallthrough
+		case 'k', 's', 't', 'c', 'f', 'l', 'h':
+			c.Form.flags[c.Form.nFlags] = o
+			c.Form.nFlags++
+		}
+	}
+}
+
+// maxOpaque bounds an opaque token with its flag, in bytes.
+const maxOpaque = 32
+
+// flag reads one flag and its token. wrong is the answer to a token that is not valid.
+func (c *Command) flag(o byte, token []byte) (wrong string, known bool) {
+	ok := true
+	switch o {
+	case 'O', 'P', 'L', 'k', 's', 't', 'c', 'f':
+	case 'b':
+		if !c.decodeKey() {
+			return "CLIENT_ERROR error decoding key", true
+		}
+	case 'N':
+		c.Vivify = true
+		c.VivifyTime, ok = signed(token)
+	case 'T':
+		c.Touch = true
+		c.Exptime, ok = signed(token)
+	case 'R':
+		c.Recache = true
+		c.RecacheTime, ok = signed(token)
+	case 'C':
+		c.HasCAS = true
+		c.CAS, ok = unsigned(token)
+	case 'F':
+		if c.Flags, ok = flagsOf(token); !ok {
+			return badFormat, true
+		}
+	case 'M':
+		return c.setMode(token), true
+	case 'J':
+		if c.Initial, ok = unsigned(token); !ok {
+			return "CLIENT_ERROR invalid numeric initial value", true
+		}
+	case 'D':
+		if c.Delta, ok = unsigned(token); !ok {
+			return "CLIENT_ERROR invalid numeric delta value", true
+		}
+	default:
+		return "", c.toggle(o)
+	}
+	if !ok {
+		return badToken, true
+	}
+	return "", true
+}
+
+// toggle reads a flag that is a switch. It returns false for an unknown one.
+func (c *Command) toggle(o byte) bool {
+	switch o {
+	case 'v':
+		c.Form.Value = true
+	case 'h', 'l':
+		c.Inspect = true
+	case 'u':
+		c.Unread = true
+	case 'q':
+		c.Form.Quiet = true
+	case 'I':
+		c.Invalidate = true
+	default:
+		return false
+	}
+	return true
+}
+
+// setMode reads the token of M. The modes of ma are read later, since its answer to wrong flags
+// goes first.
+func (c *Command) setMode(token []byte) (wrong string) {
+	if len(token) != 1 {
+		return "CLIENT_ERROR incorrect length for M token"
+	}
+	if c.Verb != MetaSet {
+		c.mode = token[0]
+		return ""
+	}
+	switch token[0] {
+	case 'E':
+		c.Mode = Add
+	case 'A':
+		c.Mode = Append
+	case 'P':
+		c.Mode = Prepend
+	case 'R':
+		c.Mode = Replace
+	case 'S':
+		c.Mode = Set
+	default:
+		return "CLIENT_ERROR invalid mode for ms M token"
+	}
+	return ""
+}
+
+// arithmeticMode takes the mode of ma.
+func (c *Command) arithmeticMode() {
+	if c.Verb != MetaArithmetic {
+		return
+	}
+	switch c.mode {
+	case 0, 'I', '+':
+	case 'D', '-':
+		c.Down = true
+	default:
+		c.failMeta("CLIENT_ERROR invalid mode for ma M token")
+	}
+}

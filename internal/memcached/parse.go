@@ -1,0 +1,242 @@
+package memcached
+
+import "bytes"
+
+// Parse reads a request that Cut has found: a line, and the value that it announces. A value
+// that is longer than allowed is not there.
+func Parse(request []byte, c *Command) {
+	c.Fields = Fields{}
+	line, data := lineOf(request)
+	name, args := word(line)
+	if len(name) < 2 {
+		c.fail(plainError)
+		return
+	}
+	switch name[0] {
+	case 'g':
+		c.get(name, args)
+		return
+	case 'm':
+		if len(name) == 2 {
+			c.meta(name[1], args, data)
+			return
+		}
+	}
+	if v := verbOfStorage(name); v != Bad {
+		c.storage(v, args, data)
+		return
+	}
+	switch string(name) {
+	case "delete":
+		c.delete(args)
+	case "incr":
+		c.arithmetic(Incr, args)
+	case "decr":
+		c.arithmetic(Decr, args)
+	case "touch":
+		c.touch(args)
+	case "flush_all":
+		c.flushAll(args)
+	case "stats":
+		c.verb(Stats)
+		c.Sub, _ = word(args)
+	case "version":
+		c.verb(Version)
+	case "quit":
+		c.verb(Quit)
+	case "verbosity":
+		c.verbosity(args)
+	case "bget":
+		c.get(name[1:], args)
+	default:
+		c.HTTP = bytes.HasPrefix(lastWord(line), []byte("HTTP/"))
+		c.fail(plainError)
+	}
+}
+
+// IsHTTP says whether a request's line could be the first line of an HTTP request.
+func IsHTTP(request []byte) bool {
+	line, _ := lineOf(request)
+	return bytes.HasPrefix(lastWord(line), []byte("HTTP/"))
+}
+
+func (c *Command) verb(v Verb) { c.Verb, c.Form.Verb = v, v }
+
+// fail makes the command Bad with its answer.
+func (c *Command) fail(answer string) { c.Verb, c.Form.Verb, c.Error = Bad, Bad, answer }
+
+// setKey takes a key as the client has written it. It returns false if the key is too long.
+func (c *Command) setKey(key []byte) bool {
+	if len(key) > MaxKeyLen {
+		c.fail(badFormat)
+		return false
+	}
+	c.Key, c.Form.Key = key, key
+	return true
+}
+
+func (c *Command) get(name, args []byte) {
+	switch string(name) {
+	case "get":
+		c.verb(Get)
+	case "gets":
+		c.verb(Gets)
+	case "gat":
+		c.verb(Gat)
+	case "gats":
+		c.verb(Gats)
+	default:
+		c.fail(plainError)
+		return
+	}
+	key, rest := word(args)
+	if len(key) == 0 {
+		c.fail(plainError)
+		return
+	}
+	if c.Verb == Gat || c.Verb == Gats {
+		var ok bool
+		if c.Exptime, ok = signed(key); !ok {
+			c.fail("CLIENT_ERROR invalid exptime argument")
+			return
+		}
+		if key, rest = word(rest); len(key) == 0 {
+			c.fail(plainError)
+			return
+		}
+	}
+	if c.setKey(key) {
+		c.More = rest
+	}
+}
+
+// NextKey returns the next further key of a get, and takes it off c.More. It is nil if there
+// is none. ok is false if the key is too long.
+func (c *Command) NextKey() (key []byte, ok bool) {
+	key, c.More = word(c.More)
+	if len(key) == 0 {
+		return nil, true
+	}
+	return key, len(key) <= MaxKeyLen
+}
+
+// TooLongKey answers a get one of whose further keys is too long.
+const TooLongKey = badFormat
+
+func (c *Command) storage(v Verb, args, data []byte) {
+	s := readStorage(v, args)
+	c.Form.Quiet = s.quiet
+	if s.err != "" {
+		c.fail(s.err)
+		return
+	}
+	c.verb(v)
+	c.setKey(s.key)
+	c.Flags, c.Exptime, c.CAS = s.flags, s.exptime, s.cas
+	c.value(s.length, data)
+}
+
+// value takes the value of a command from the bytes behind its line.
+func (c *Command) value(length int, data []byte) {
+	switch {
+	case len(data) < length+len(endBytes):
+		c.TooLong = c.Verb == Set || c.Verb == MetaSet && c.Mode == Set
+		c.fail(TooLarge)
+	case string(data[length:length+len(endBytes)]) != endBytes:
+		c.fail(badChunk)
+	default:
+		c.Value = data[:length:length]
+	}
+}
+
+func (c *Command) delete(args []byte) {
+	key, rest := word(args)
+	second, rest := word(rest)
+	third, rest := word(rest)
+	switch {
+	case len(key) == 0, !atEnd(rest):
+		c.fail(plainError)
+		return
+	case len(third) > 0:
+		c.Form.Quiet = string(third) == noreply
+	default:
+		c.Form.Quiet = string(second) == noreply
+	}
+	zero := string(second) == "0"
+	if len(third) > 0 && !(zero && c.Form.Quiet) || len(third) == 0 && len(second) > 0 && !zero && !c.Form.Quiet {
+		c.fail("CLIENT_ERROR bad command line format.  Usage: delete <key> [noreply]")
+		return
+	}
+	c.verb(Delete)
+	c.setKey(key)
+}
+
+// keyAndNumber reads `<key> <word> [noreply]`.
+func (c *Command) keyAndNumber(v Verb, args []byte) (number []byte, ok bool) {
+	key, rest := word(args)
+	number, rest = word(rest)
+	quiet, rest := word(rest)
+	if len(number) == 0 || !atEnd(rest) {
+		c.fail(plainError)
+		return nil, false
+	}
+	c.verb(v)
+	c.Form.Quiet = string(quiet) == noreply
+	return number, c.setKey(key)
+}
+
+func (c *Command) arithmetic(v Verb, args []byte) {
+	number, ok := c.keyAndNumber(v, args)
+	if !ok {
+		return
+	}
+	c.Down = v == Decr
+	if c.Delta, ok = unsigned(number); !ok {
+		c.fail("CLIENT_ERROR invalid numeric delta argument")
+	}
+}
+
+func (c *Command) touch(args []byte) {
+	number, ok := c.keyAndNumber(Touch, args)
+	if !ok {
+		return
+	}
+	if c.Exptime, ok = signed(number); !ok {
+		c.fail("CLIENT_ERROR invalid exptime argument")
+	}
+}
+
+func (c *Command) flushAll(args []byte) {
+	delay, rest := word(args)
+	quiet, rest := word(rest)
+	if !atEnd(rest) {
+		c.fail(plainError)
+		return
+	}
+	c.verb(FlushAll)
+	if len(quiet) == 0 && string(delay) == noreply {
+		c.Form.Quiet = true
+		return
+	}
+	c.Form.Quiet = string(quiet) == noreply
+	if len(delay) > 0 {
+		var ok bool
+		if c.Delay, ok = signed(delay); !ok {
+			c.fail("CLIENT_ERROR invalid exptime argument")
+		}
+	}
+}
+
+func (c *Command) verbosity(args []byte) {
+	level, rest := word(args)
+	quiet, rest := word(rest)
+	if len(level) == 0 || !atEnd(rest) {
+		c.fail(plainError)
+		return
+	}
+	c.verb(Verbosity)
+	c.Form.Quiet = string(quiet) == noreply
+	if _, ok := flagsOf(level); !ok {
+		c.fail(badFormat)
+	}
+}

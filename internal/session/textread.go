@@ -1,0 +1,269 @@
+package session
+
+import (
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/memcached"
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// get answers get and gets: each key in place, until one must wait. The keys from that one
+// on go the slow way.
+func (t *Text) get(conn *rpc.Conn, cmd *memcached.Command) {
+	c := t.Session
+	one := len(cmd.More) == 0
+	for key := cmd.Key; key != nil; {
+		c.req.Keys = c.req.Keys[:0]
+		q := t.begin(wire.OpGet, key)
+		if err := c.Refusal(q); err != nil {
+			c.answerError(conn, err)
+			return
+		}
+		waits := c.order.waiting.Load() > 0 && c.order.has(c.keys())
+		if !waits {
+			waits = t.value(conn, key) == wire.Moved
+		}
+		if waits {
+			t.getLater(conn, cmd, key, one)
+			return
+		}
+		if one && c.reply.Status.IsError() {
+			c.answer(conn)
+			return
+		}
+		var ok bool
+		if key, ok = cmd.NextKey(); !ok {
+			conn.Out = append(append(conn.Out, memcached.TooLongKey...), "\r\n"...)
+			return
+		}
+		if len(conn.Out) > flushAt && !conn.Flush() {
+			return
+		}
+	}
+	conn.Out = append(conn.Out, memcached.End...)
+}
+
+// value appends the answer to the present GET, for a key as the client names it, if the
+// value is here. It returns the reply's status, or LEASE for a value that mg may renew. Only
+// after OK it has appended anything.
+func (t *Text) value(conn *rpc.Conn, key []byte) wire.Status {
+	c, form := t.Session, &t.text.form
+	limit := smallValue
+	for {
+		at := len(conn.Out)
+		// The head is as long as the value's numbers, which come with the value: so the value is
+		// put behind the longest head, and moved.
+		gap := at + memcached.MaxHead + len(key) + len(form.Opaque)
+		for cap(conn.Out) < gap {
+			conn.Out = append(conn.Out[:cap(conn.Out)], 0)
+		}
+		out, size, ns := c.Core.Reads.Value(conn.Out[:gap], &c.Names, c.req, c.req.Key, limit, c.now, 0, &c.reply)
+		switch {
+		case c.reply.Status == wire.Moved || c.reply.Status == wire.Stale:
+			conn.Out = conn.Out[:at]
+			return c.reply.Status
+		case c.reply.Status != wire.OK:
+			conn.Out = conn.Out[:at]
+			c.tally.add(ns, wire.OpGet, namespaces.OutcomeOf(&c.reply))
+			t.text.n.get(&c.reply)
+			return c.reply.Status
+		case size <= limit && renews(c.req, &c.reply):
+			conn.Out = conn.Out[:at]
+			return wire.Lease
+		case size <= limit:
+			c.tally.add(ns, wire.OpGet, namespaces.HitOf(c.reply.Source))
+			t.text.n.get(&c.reply)
+			conn.Out = t.closeValue(out, at, gap, key)
+			return wire.OK
+		}
+		conn.Out = conn.Out[:at]
+		c.Names.Release() // Grow may wait
+		if err := noRoom(conn.Grow(size+len(key)+memcached.MaxHead+answerSlack, true)); err != nil {
+			c.reply = wire.ErrorReply(err)
+			return c.reply.Status
+		}
+		limit = size // the value may be another one by now, and longer
+	}
+}
+
+// closeValue puts the head in front of a value that begins at gap of out.
+func (t *Text) closeValue(out []byte, at, gap int, key []byte) []byte {
+	form := &t.text.form
+	item := itemOf(&t.reply)
+	item.Size = len(out) - gap
+	if form.Verb == memcached.MetaGet && !form.Value {
+		return form.AppendCode(out[:at], "HD", &item)
+	}
+	head := len(form.AppendHead(out[:at], nil, key, &item))
+	if head < gap {
+		n := copy(out[head:], out[gap:])
+		out = out[:head+n]
+	}
+	return append(out, "\r\n"...)
+}
+
+// getLater answers a get from key on, which must wait.
+func (t *Text) getLater(conn *rpc.Conn, cmd *memcached.Command, key []byte, one bool) {
+	c, form := t.Session, &t.text.form
+	if one {
+		c.later(conn)
+		return
+	}
+	form.Key, form.part = nil, true
+	for key != nil {
+		q := t.begin(wire.OpMGet, key)
+		q.Keys, q.Key = append(q.Keys, q.Key), nil
+		prefix := t.text.door.prefixOf(key)
+		form.prefix = prefix
+		for {
+			var ok bool
+			if key, ok = cmd.NextKey(); !ok {
+				key = nil // the keys before it are answered; memcached answers none
+				form.tooLong = true
+			}
+			if key == nil || len(q.Keys) == wire.MaxKeys || string(t.text.door.prefixOf(key)) != string(prefix) {
+				break
+			}
+			q.Keys = append(q.Keys, key[len(prefix):])
+		}
+		form.more = key != nil
+		c.later(conn)
+	}
+}
+
+// gat answers gat and gats: the TTL changes at the owner of the key, which answers.
+func (t *Text) gat(conn *rpc.Conn, cmd *memcached.Command) {
+	form := &t.text.form
+	form.part = len(cmd.More) > 0
+	for key := cmd.Key; key != nil; {
+		q := t.begin(wire.OpMetaGet, key)
+		q.Options, q.TTLMS = wire.Touch, t.ttl(cmd.Exptime)
+		form.Key = key
+		next, ok := cmd.NextKey()
+		if !ok {
+			form.tooLong, next = true, nil
+		}
+		form.more = next != nil
+		t.run(conn)
+		if key = next; len(conn.Out) > flushAt && !conn.Flush() {
+			return
+		}
+	}
+}
+
+// ttl returns the TTL of an exptime. One that is over leaves a millisecond.
+func (t *Text) ttl(exptime int64) int64 {
+	ms, over := memcached.TTL(exptime, t.unix(), wire.MaxTTL)
+	if over {
+		return 1
+	}
+	return ms
+}
+
+// unix returns the time now in seconds.
+func (t *Text) unix() int64 { return int64(t.now.Wall / time.Second.Nanoseconds()) }
+
+// metaGet answers mg and me.
+func (t *Text) metaGet(conn *rpc.Conn, cmd *memcached.Command) {
+	q := t.begin(wire.OpGet, cmd.Key)
+	if cmd.Recache {
+		q.RenewMS = uint32(min(t.ttl(cmd.RecacheTime), wire.MaxTimeout))
+	}
+	if cmd.Vivify {
+		q.LeaseMS = uint32(min(t.ttl(cmd.VivifyTime), wire.MaxTimeout))
+	}
+	t.text.form.vivify = cmd.Vivify
+	switch {
+	case cmd.Verb == memcached.MetaDebug:
+		q.Op, q.Options = wire.OpMetaGet, wire.NoValue|wire.Unread|wire.NoLoad
+	case cmd.Touch || cmd.Inspect || cmd.Unread:
+		metaGet(q, &t.text.form, t.claims(q))
+		if cmd.Unread {
+			q.Options |= wire.Unread
+		}
+		if cmd.Touch {
+			q.Options |= wire.Touch
+			q.TTLMS = t.ttl(cmd.Exptime)
+		}
+	default:
+		q.Options = wire.StaleOK
+		if t.metaValue(conn) {
+			return
+		}
+	}
+	t.run(conn)
+}
+
+// metaValue answers mg from what this host has, as a GET. If it returns false, the request
+// has become the METAGET that answers it.
+func (t *Text) metaValue(conn *rpc.Conn) bool {
+	c, q, form := t.Session, t.req, &t.text.form
+	if err := c.Refusal(q); err != nil {
+		c.answerError(conn, err)
+		return true
+	}
+	status := wire.Moved
+	if c.order.waiting.Load() == 0 || !c.order.has(c.keys()) {
+		status = t.value(conn, nil)
+	}
+	switch {
+	case status == wire.OK:
+		return true
+	case status == wire.Moved:
+		form.claims = t.claims(q)
+		c.later(conn)
+		return true
+	case status == wire.Miss && !form.vivify:
+		conn.Out = form.AppendMiss(conn.Out)
+		return true
+	case status.IsError():
+		c.answer(conn)
+		return true
+	}
+	metaGet(q, form, t.claims(q))
+	return false
+}
+
+// claims says whether the caller may claim the right to load the key of a request.
+func (t *Text) claims(q *wire.Request) bool {
+	claim := *q
+	claim.Op, claim.Options = wire.OpMetaGet, wire.Claim
+	return t.By.May(&claim)
+}
+
+// metaGet turns the GET of an mg into a METAGET. With claims it may claim the right to load
+// the value.
+func metaGet(q *wire.Request, form *textForm, claims bool) {
+	q.Op, q.Options = wire.OpMetaGet, 0
+	if !form.Value {
+		q.Options = wire.NoValue
+	}
+	if claims {
+		q.Options |= wire.Claim
+		if form.vivify {
+			q.Options |= wire.Create
+		}
+	}
+}
+
+// renews says whether a reply to the GET of an mg has a value that ends so soon that the
+// client wants to load it anew.
+func renews(q *wire.Request, r *wire.Reply) bool {
+	return q.RenewMS > 0 && r.Status == wire.OK && r.TTLMS > 0 && r.TTLMS < int64(q.RenewMS)
+}
+
+// again says whether the reply to the GET of an mg does not answer it: then the request has
+// become the METAGET that does.
+func again(form *textForm, q *wire.Request, r *wire.Reply) bool {
+	if form == nil || form.Verb != memcached.MetaGet || q.Op != wire.OpGet {
+		return false
+	}
+	missed := r.Status == wire.Miss && r.Why == wire.NotCached && form.vivify
+	if r.Status != wire.Stale && !missed && !renews(q, r) {
+		return false
+	}
+	metaGet(q, form, form.claims)
+	return true
+}

@@ -1,0 +1,129 @@
+package session
+
+import (
+	"github.com/cachesidecar/cachesidecar/internal/memcached"
+	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// write answers the commands that change one key.
+func (t *Text) write(conn *rpc.Conn, cmd *memcached.Command) {
+	switch cmd.Verb {
+	case memcached.Delete:
+		t.begin(wire.OpDelete, cmd.Key)
+	case memcached.MetaDelete:
+		t.metaDelete(cmd)
+	case memcached.Incr, memcached.Decr, memcached.MetaArithmetic:
+		t.incr(cmd)
+	case memcached.Touch:
+		t.touch(cmd)
+	default:
+		t.set(cmd)
+	}
+	t.run(conn)
+}
+
+// modes are the modes of SET by verb.
+var modes = map[memcached.Verb]wire.Mode{
+	memcached.Set: wire.ModeSet, memcached.Add: wire.ModeAdd, memcached.Replace: wire.ModeReplace,
+	memcached.CAS: wire.ModeCAS, memcached.Append: wire.ModeAppend, memcached.Prepend: wire.ModePrepend,
+}
+
+// set makes the request of a command that brings a value.
+func (t *Text) set(cmd *memcached.Command) {
+	verb := cmd.Verb
+	if verb == memcached.MetaSet {
+		// add with a version is an add; append and prepend compare by themselves.
+		if verb = cmd.Mode; cmd.HasCAS && (verb == memcached.Set || verb == memcached.Replace) {
+			verb = memcached.CAS
+		}
+	}
+	mode := modes[verb]
+	ttl, over := memcached.TTL(cmd.Exptime, t.unix(), wire.MaxTTL)
+	if over && !mode.Joins() {
+		t.expired(cmd, mode)
+		return
+	}
+	q := t.begin(wire.OpSet, cmd.Key)
+	q.Value, q.Flags, q.Mode = cmd.Value, cmd.Flags, mode
+	if !mode.Joins() {
+		q.TTLMS = ttl
+	}
+	if mode == wire.ModeCAS || mode.Joins() {
+		q.Compare = cmd.CAS
+	}
+	if mode == wire.ModeCAS {
+		q.Options = wire.StaleOK // a stale value is there, as far as memcached's clients are concerned
+		t.text.form.invalidate = cmd.Invalidate
+	}
+	t.text.form.mode = verb
+}
+
+// expired makes the request of a value that is over before it is stored: what is there goes,
+// if the condition of the write is met.
+func (t *Text) expired(cmd *memcached.Command, mode wire.Mode) {
+	t.text.form.expired = true
+	switch mode {
+	case wire.ModeSet:
+		t.text.form.mode = memcached.Set
+	case wire.ModeAdd:
+		t.text.form.mode = memcached.Add
+		q := t.begin(wire.OpMetaGet, cmd.Key)
+		q.Options = wire.NoValue | wire.Unread | wire.NoLoad
+		return
+	case wire.ModeReplace:
+		t.text.form.mode = memcached.Replace
+	case wire.ModeCAS:
+		t.text.form.mode = memcached.CAS
+	}
+	q := t.begin(wire.OpDelete, cmd.Key)
+	if mode == wire.ModeCAS {
+		q.Compare = cmd.CAS
+	}
+}
+
+func (t *Text) metaDelete(cmd *memcached.Command) {
+	q := t.begin(wire.OpDelete, cmd.Key)
+	if cmd.HasCAS {
+		q.Compare = cmd.CAS
+	}
+	if !cmd.Invalidate {
+		return
+	}
+	q.Options = wire.Soft
+	if !cmd.Touch {
+		return
+	}
+	switch ms, over := memcached.TTL(cmd.Exptime, t.unix(), wire.MaxTTL); {
+	case over:
+		q.Options = 0
+	default:
+		q.StaleMS = uint32(min(ms, wire.MaxTimeout))
+	}
+}
+
+func (t *Text) incr(cmd *memcached.Command) {
+	q := t.begin(wire.OpIncr, cmd.Key)
+	q.Options = wire.Unsigned
+	if cmd.Down {
+		q.Options |= wire.Down
+	}
+	q.Delta, q.Compare = int64(cmd.Delta), cmd.CAS
+	if cmd.Vivify {
+		q.Create, q.Initial, q.TTLMS = true, int64(cmd.Initial), t.ttl(cmd.VivifyTime)
+	}
+	if cmd.Meta.Touch {
+		q.Options |= wire.Retouch
+		q.TTLMS = t.ttl(cmd.Exptime)
+	}
+}
+
+// touch makes the request of touch. A time that is over ends the value.
+func (t *Text) touch(cmd *memcached.Command) {
+	ms, over := memcached.TTL(cmd.Exptime, t.unix(), wire.MaxTTL)
+	if over {
+		t.begin(wire.OpDelete, cmd.Key)
+		return
+	}
+	t.begin(wire.OpTouch, cmd.Key).TTLMS = ms
+}
