@@ -7,6 +7,7 @@ type batch struct {
 	buffer  *batchBuffer // the array of Out while Out is short; nil between batches
 	charged int64        // bytes charged for large answers in Out
 	calls   *Client      // has calls of Start to send
+	parked  bool         // answers may wait in the line for the next flush: see park
 }
 
 // batchBuffer is what the reader needs while it serves.
@@ -74,12 +75,16 @@ func (c *Conn) Flush() bool { return c.flush() == nil }
 // flush writes what Out has, or leaves it to the goroutine that writes already.
 func (c *Conn) flush() error {
 	c.sendCalls()
-	if len(c.Out) == 0 {
+	if len(c.Out) == 0 && !c.batch.parked {
 		return nil
 	}
 	answers := chunk{b: c.Out, charged: c.batch.charged}
 	c.Out, c.batch.charged = c.batch.buffer.bytes[:0], 0
 	c.input.answered = true
+	if c.server.limits.InOrder {
+		c.batch.parked = false
+		return c.replies.sendBatch(answers)
+	}
 	return c.outbox.sendBatch(answers)
 }
 

@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -24,6 +25,8 @@ type input struct {
 	aside  bool   // buf is just as long as its content: see putAside
 	r, w   int    // buf[r:w] has been read and not consumed
 	skip   int    // bytes yet to come of a frame that is dropped
+	// scanned is the bytes from r on that Framing.Cut need not look at again.
+	scanned int
 
 	account *Account     // for memory in use while the reader waits; see charge
 	use     Use          // of the buffer
@@ -138,7 +141,7 @@ func (in *input) release() {
 	if in.r < in.w {
 		return
 	}
-	in.r, in.w, in.buf, in.aside = 0, 0, nil, false
+	in.r, in.w, in.scanned, in.buf, in.aside = 0, 0, 0, nil, false
 	in.unpool()
 	if in.charged.Load() != 0 {
 		_ = in.charge(0) // giving back never fails
@@ -192,6 +195,28 @@ func (in *input) frames(list [][]byte, longest int) (frames [][]byte, next int, 
 		}
 		list = append(list, in.buf[begin:end:end])
 		next = end
+	}
+	return list, next, false
+}
+
+// cuts is frames for another framing than that of package wire.
+func (in *input) cuts(list [][]byte, f Framing, longest int) (frames [][]byte, next int, bad bool) {
+	next = in.r
+	for len(list) < MaxServe && next-in.r < partBytes && next < in.w {
+		cut := f.Cut(in.buf[next:in.w], in.scanned, longest)
+		if cut.Bad != nil {
+			return list, next, len(list) == 0 // the frames before it are served first
+		}
+		if cut.Frame == nil {
+			in.scanned = cut.Scanned
+			break
+		}
+		in.scanned = 0
+		list = append(list, slices.Clip(cut.Frame))
+		next += cut.Size
+		drop := min(cut.Drop, in.w-next)
+		next += drop
+		in.skip = cut.Drop - drop
 	}
 	return list, next, false
 }

@@ -21,6 +21,12 @@ type Limits struct {
 	// Loop makes a loop serve the connections over Unix sockets that are idle or alone, on
 	// Linux. All others have a goroutine each.
 	Loop bool
+	// Framing finds the requests in what connections send. Default: that of package wire.
+	Framing Framing
+	// InOrder writes the answers of a connection in the order of its requests, and not as they
+	// come. A reader that waits may then wait for requests of its own connection: a handler
+	// must hold nothing that these need when it calls Begin, Flush or Grow.
+	InOrder bool
 	// MaxFrame bounds the bytes of a request. Default 8 MiB + 64 KiB.
 	MaxFrame int
 	// MaxFirst bounds the bytes of a request before Conn.Admit. Default MaxFrame.
@@ -70,6 +76,7 @@ type Stats = cachesidecar.ConnectionStats
 // shared is what the connections of one server have in common.
 type shared struct {
 	limits   Limits
+	framing  Framing      // limits.Framing, or its default
 	maxConns atomic.Int64 // limits.MaxConns, as it is now
 	lookout  *lookout
 	loop     *loop
@@ -89,6 +96,9 @@ type shared struct {
 func newShared(l Limits) *shared {
 	s := &shared{limits: l.withDefaults(), lookout: newLookout(), over: make(chan struct{}),
 		come: newEase(comes, comesOnce), leave: newEase(PerProcessor(goes), goesOnce)}
+	if s.framing = l.Framing; s.framing == nil {
+		s.framing = prefixed{}
+	}
 	s.maxConns.Store(int64(s.limits.MaxConns))
 	return s
 }

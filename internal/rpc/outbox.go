@@ -41,6 +41,7 @@ type outbox struct {
 	byReader bool  // the reader writes current
 	pinned   bool  // the reader waits, and its buffers are charged
 	old      int   // leading chunks that wait since blocked
+	lined    int   // bytes of answers that may not be queued yet: see order
 	err      error // ends the connection
 }
 
@@ -54,7 +55,9 @@ func (o *outbox) init(s *socket, a *Account, onFail func(error) error) {
 const maxQueued = 256 << 10
 
 // fullLocked says whether the reader must wait before it adds more.
-func (o *outbox) fullLocked() bool { return o.writing && o.queue.bytes > maxQueued }
+func (o *outbox) fullLocked() bool {
+	return o.writing && o.queue.bytes > maxQueued || o.lined > maxQueued
+}
 
 // shortAnswer is the longest answer that shares a pooled buffer with others, in bytes.
 const shortAnswer = smallBuffer / 4
@@ -118,12 +121,23 @@ func (o *outbox) free(ch chunk) {
 func (o *outbox) sendBatch(batch chunk) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.waitNotFullLocked()
+	o.sendBatchLocked(batch)
+	o.unpinLocked()
+	return o.err
+}
+
+// waitNotFullLocked makes the reader wait while it must not add more. The caller unpins.
+func (o *outbox) waitNotFullLocked() {
 	for o.err == nil && o.fullLocked() { // the peer is slow
 		o.pinLocked()
 		if o.leaveLocked() {
 			o.changed.Wait()
 		}
 	}
+}
+
+func (o *outbox) sendBatchLocked(batch chunk) {
 	switch {
 	case o.err != nil:
 		o.free(batch)
@@ -137,8 +151,6 @@ func (o *outbox) sendBatch(batch chunk) error {
 		o.writing = true
 		o.writeLocked(batch, true)
 	}
-	o.unpinLocked()
-	return o.err
 }
 
 // leaveLocked prepares a wait of the reader. It returns false if the connection ends instead.

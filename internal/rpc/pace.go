@@ -8,8 +8,6 @@ import (
 
 	"golang.org/x/sys/unix"
 	"golang.org/x/time/rate"
-
-	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
 // pace makes the connections of one owner begin one after another when many come at once.
@@ -130,7 +128,7 @@ func (p *pace) usher(ctx context.Context, l *lobby, begin, end func(*Conn)) {
 	for p.continues(l) {
 		_ = l.limit.Wait(ctx)
 		for c := p.next(l); c != nil; c = p.next(l) {
-			if !hasGone(c.socket.nc, c.longest) {
+			if !hasGone(c.socket.nc, c.server.framing, c.longest) {
 				begin(c)
 				break
 			}
@@ -206,7 +204,7 @@ func (p *pace) next(l *lobby) *Conn {
 
 // hasGone says whether a client has closed its connection and left no whole frame, or a
 // frame longer than most. It looks at no more of a frame than a small buffer takes.
-func hasGone(nc any, most int) (gone bool) {
+func hasGone(nc any, f Framing, most int) (gone bool) {
 	sc, ok := nc.(syscall.Conn)
 	if !ok {
 		return false
@@ -225,19 +223,18 @@ func hasGone(nc any, most int) (gone bool) {
 		if !hungUp(fd) {
 			return
 		}
-		if n < wire.LengthSize {
-			gone = true
-			return
-		}
-		length := wire.FrameLength(b[:])
-		whole := wire.LengthSize+length <= n
-		if n == len(b) && !whole {
+		cut := f.Cut(b[:n], 0, most)
+		if n == len(b) && cut.Frame == nil {
 			long := buffers.Get().(*[smallBuffer]byte)
 			n, _, err = syscall.Recvfrom(int(fd), long[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+			if err != nil || n == len(long) {
+				cut.Frame = long[:0]
+			} else {
+				cut = f.Cut(long[:n], 0, most)
+			}
 			buffers.Put(long)
-			whole = err != nil || n == len(long) || wire.LengthSize+length <= n
 		}
-		gone = length == 0 || length > most || !whole
+		gone = cut.Bad != nil || cut.Frame == nil
 	})
 	return gone
 }

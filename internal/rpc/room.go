@@ -1,10 +1,9 @@
 package rpc
 
 import (
+	"fmt"
 	"sync/atomic"
 	"time"
-
-	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
 // partFrame is the frame of a request that has begun and is not complete. It is charged
@@ -37,7 +36,16 @@ func (c *Conn) timeFrame(begun, another bool) error {
 
 // growInput replaces the full buffer by a larger one, for a frame that has begun in it.
 func (c *Conn) growInput() error {
-	need := roomFor(wire.LengthSize+wire.FrameLength(c.input.buf), len(c.input.buf))
+	begun, has := c.beginning(), len(c.input.buf)
+	if begun.Need == 0 { // the framing does not know yet
+		if has >= c.longest {
+			begun.Frame, begun.Need = c.input.buf, has
+			begun.Bad = fmt.Errorf("%w: more than %d bytes, which are taken", ErrFrame, c.longest)
+			return c.refuse(begun)
+		}
+		begun.Need = min(2*has, c.longest)
+	}
+	need := roomFor(begun.Need, has)
 	if err := c.input.charge(int64(need)); err != nil {
 		return c.dropFrame(err)
 	}
@@ -64,24 +72,23 @@ func (c *Conn) dropFrameBetween(why error) error {
 	return err
 }
 
-// dropFrame answers the frame that has begun with BUSY, and discards it. If the id of the
-// frame has not come, dropFrame returns an error, which ends the connection: an answer needs
-// the id.
+// dropFrame answers the frame that has begun with BUSY, and discards it. If its length is not
+// known, or what an answer needs has not come, dropFrame returns an error, which ends the
+// connection.
 func (c *Conn) dropFrame(why error) error {
 	c.server.dropped.Add(1)
 	in := &c.input
-	has := in.len()
-	if has < wire.LengthSize {
+	need := c.beginning().Need
+	if need == 0 {
 		return why
 	}
-	id, ok := wire.PeekID(in.buf[in.r+wire.LengthSize : in.w])
+	out, ok := c.server.framing.Busy(c.Out, in.buf[in.r:in.w], why)
 	if !ok {
 		return why
 	}
-	length := wire.FrameLength(in.buf[in.r:])
-	in.skip = wire.LengthSize + length - has
+	c.Out = out
+	in.skip = need - in.len()
 	in.discard()
-	c.Out = wire.AppendError(c.Out, id, wire.Errorf(wire.Busy, "a request of %d bytes: %v", length, why))
 	return nil
 }
 

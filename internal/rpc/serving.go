@@ -6,8 +6,6 @@ import (
 	"io"
 	"net"
 	"time"
-
-	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
 // newConn returns a connection over nc. Its handler is yet to be set.
@@ -144,9 +142,9 @@ func (c *Conn) serveBatch(n int) error {
 func (c *Conn) serveBuffered() (served int, begun bool, err error) {
 	in := &c.input
 	for {
-		frames, next, bad := in.frames(c.batch.buffer.frames[:0], c.longest)
+		frames, next, bad := c.cut()
 		if bad {
-			return served, false, c.refuse()
+			return served, false, c.refuse(c.beginning())
 		}
 		if len(frames) == 0 {
 			break
@@ -184,20 +182,33 @@ func (c *Conn) serveFrames(frames [][]byte) error {
 	return err
 }
 
-// refuse answers a frame whose length is out of bounds, and ends the connection.
-func (c *Conn) refuse() error {
-	c.server.badFrames.Add(1)
+// cut returns what input.frames or input.cuts does.
+func (c *Conn) cut() (frames [][]byte, next int, bad bool) {
+	list := c.batch.buffer.frames[:0]
+	if f := c.server.limits.Framing; f != nil {
+		return c.input.cuts(list, f, c.longest)
+	}
+	return c.input.frames(list, c.longest)
+}
+
+// beginning returns what the framing says of the request that has begun.
+func (c *Conn) beginning() Cut {
 	in := &c.input
-	length := wire.FrameLength(in.buf[in.r:])
-	why := fmt.Errorf("%w: %d bytes, 1 to %d are taken", ErrFrame, length, c.longest)
-	c.handler.Oversized(c, in.buf[in.r+wire.LengthSize:in.w], length, why)
-	return why
+	return c.server.framing.Cut(in.buf[in.r:in.w], in.scanned, c.longest)
+}
+
+// refuse answers a bad frame, and ends the connection.
+func (c *Conn) refuse(bad Cut) error {
+	c.server.badFrames.Add(1)
+	c.handler.Oversized(c, bad.Frame, bad.Need, bad.Bad)
+	return bad.Bad
 }
 
 // onFail notes that the connection cannot be written to, and returns the error to keep.
 // The outbox's lock is held.
 func (c *Conn) onFail(err error) error {
 	c.replies.cancelContext()
+	c.replies.dropLocked()
 	switch {
 	case isTimeout(err) && c.squeezed.Load():
 		c.server.overBudget.Add(1)

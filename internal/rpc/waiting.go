@@ -11,8 +11,8 @@ import (
 // written when task returns; its bytes then belong to the connection. Go is for requests
 // that only read: if there is no memory for the answer, the answer is BUSY.
 func (c *Conn) Go(task func() []byte) {
-	c.Begin(nil)
-	c.Run(true, task)
+	p, _ := c.Begin(nil)
+	c.Run(p, true, task)
 }
 
 // Begin begins a request that must wait; Run or Answer ends it. Begin waits while the
@@ -21,13 +21,20 @@ func (c *Conn) Go(task func() []byte) {
 // until other requests have ended, as long as there is memory to wait; a nil room always
 // has room. stands says whether the connection still stands. If it does not, no call
 // needs to be made for the request. Only the reader calls Begin.
-func (c *Conn) Begin(room func() bool) (stands bool) {
+//
+// On a connection in order the request's answer has its place behind all that Out has been
+// given so far, and before all that it is given later. A request may begin several times, for
+// parts of its answer; each part ends by itself, and may be empty.
+func (c *Conn) Begin(room func() bool) (place Place, stands bool) {
+	if c.server.limits.InOrder && len(c.Out) > 0 {
+		c.park()
+	}
 	o := &c.outbox
 	o.mu.Lock()
 	full := func() bool { return c.replies.tasks >= c.server.limits.MaxInFlight || o.fullLocked() }
 	for o.err == nil && (full() || room != nil && !room()) {
 		// The peer may wait for the answers and calls that the reader still has.
-		if len(c.Out) > 0 || c.batch.calls != nil {
+		if len(c.Out) > 0 || c.batch.parked || c.batch.calls != nil {
 			o.mu.Unlock()
 			_ = c.flush()
 			o.mu.Lock()
@@ -50,10 +57,13 @@ func (c *Conn) Begin(room func() bool) (stands bool) {
 	}
 	o.unpinLocked()
 	c.replies.tasks++
+	if c.server.limits.InOrder {
+		place = c.replies.order.enter(spot{})
+	}
 	stands = o.err == nil
 	o.mu.Unlock()
 	c.server.inFlight.Add(1)
-	return stands
+	return place, stands
 }
 
 // roomAgain is how often a connection that waits for room checks whether other
@@ -74,17 +84,18 @@ func (o *outbox) waitForRoomLocked() {
 
 // Run ends a request that has begun with the answer of task. If there is no memory for
 // the answer, a request that only reads is answered BUSY; after any other request the
-// connection ends.
-func (c *Conn) Run(reads bool, task func() []byte) {
-	go c.replies.run(reads, task) // owned by the connection: drain waits for it
+// connection ends. An empty answer writes nothing.
+func (c *Conn) Run(p Place, reads bool, task func() []byte) {
+	go c.replies.run(p, reads, task) // owned by the connection: drain waits for it
 }
 
 // Long runs a request that has begun and whose answer has about size bytes. It runs task
 // when no long answer waits to be written. So all short answers come first, and of the
 // long ones the shorter come before much longer ones. Long is for requests that only
 // read. A task that would have to wait would delay all tasks behind it: it must hand its
-// request on to Run and return nil.
-func (c *Conn) Long(size int, task func() []byte) { c.replies.addLong(size, task) }
+// request on to Run and return nil. The long answers of a connection in order come in their
+// order.
+func (c *Conn) Long(p Place, size int, task func() []byte) { c.replies.addLong(p, size, task) }
 
 // Start makes a call for a request that has begun. caller is told the outcome of the
 // call, and ends the request. The call is sent, with the calls of other requests, when
@@ -101,10 +112,10 @@ func (c *Conn) Start(to *Client, q *wire.Request, timeout time.Duration, caller 
 
 // Answer ends a request that has begun with the answer a.Frame. It does not wait, so a
 // Caller may call it. reads is as in Run.
-func (c *Conn) Answer(a *Answers, reads bool) { c.replies.answer(a, reads) }
+func (c *Conn) Answer(a *Answers, p Place, reads bool) { c.replies.answer(a, p, reads) }
 
 // Tell answers a request for which Begin was not called: the connection does not wait for
-// it at its end, and it counts nowhere. Any goroutine may call Tell until the handler's
+// it at its end, and it counts nowhere. Connections in order do not use it. Any goroutine may call Tell until the handler's
 // Gone returns; a.Write sends the answer. The bytes of frame stay the caller's.
 func (c *Conn) Tell(a *Answers, frame []byte) { c.replies.tell(a, frame) }
 

@@ -26,6 +26,7 @@ import (
 type Pending struct {
 	Session  *Session
 	Conn     *rpc.Conn
+	place    rpc.Place     // of the answer
 	q        wire.Request  // with its own bytes
 	size     int           // bytes that the connection's account has for it
 	deadline time.Duration // on the boot clock
@@ -96,11 +97,13 @@ func (c *Session) later(conn *rpc.Conn) {
 	if c.awaited(c.req) && !conn.Account().Awaits() {
 		room = conn.Account().Awaits
 	}
-	switch stands := conn.Begin(room); {
+	var stands bool
+	p.place, stands = conn.Begin(room)
+	switch {
 	case !stands && engine.ReadOp(p.q.Op):
-		conn.Run(true, p.dropped)
+		conn.Run(p.place, true, p.dropped)
 	case !p.ask():
-		conn.Run(engine.ReadOp(p.q.Op), p.serve)
+		conn.Run(p.place, engine.ReadOp(p.q.Op), p.serve)
 	}
 }
 
@@ -109,8 +112,8 @@ func (c *Session) later(conn *rpc.Conn) {
 func (c *Session) long(conn *rpc.Conn, size int) {
 	if p := c.pend(conn); p != nil {
 		c.Names.Release()
-		conn.Begin(nil)
-		conn.Long(size, p.long)
+		p.place, _ = conn.Begin(nil)
+		conn.Long(p.place, size, p.long)
 	}
 }
 
@@ -203,7 +206,7 @@ func (p *Pending) long() []byte {
 	r := c.Execute(&p.q, &b, now, 0)
 	b.Release()
 	if r.Status == wire.Moved {
-		p.Conn.Run(true, p.serve)
+		p.Conn.Run(p.place, true, p.serve)
 		return nil
 	}
 	return p.end(nil, &r)
@@ -273,7 +276,7 @@ var timed = [wire.OpCount]bool{
 func (p *Pending) goOn() {
 	p.trace.Add(slow.Owner, p.owner, p.Session.Core.Clock.Read().Boot-p.began)
 	p.owner = ""
-	p.Conn.Run(true, p.serve)
+	p.Conn.Run(p.place, true, p.serve)
 }
 
 // ask asks the owner of a GET's key, or joins a call that asks already. It reports
@@ -369,5 +372,5 @@ func (p *Pending) Tell(a *rpc.Answers, cl *engine.Call) {
 		return
 	}
 	a.Frame = p.end(a.Frame[:0], &r)
-	p.Conn.Answer(a, true)
+	p.Conn.Answer(a, p.place, true)
 }
