@@ -55,6 +55,7 @@ func (c Config) Effective() (Config, error) {
 	off := func(address *string) { *address = cmp.Or(*address, "off") }
 	off(&c.Bind)
 	off(&c.HTTP)
+	off(&c.Memcached)
 	c.Socket = cmp.Or(c.Socket, unixsock.Expected())
 	c.SocketMode = cmp.Or(c.SocketMode, FileMode(unixsock.DefaultMode))
 	c.Namespaces = maps.Clone(c.Namespaces)

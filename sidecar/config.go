@@ -42,6 +42,17 @@ type Config struct {
 	// Tokens are secrets that connections may show, by name. Form: names, each with its
 	// "file". Default: none. Bounds: up to 256.
 	Tokens map[string]Token `yaml:"tokens" reload:"yes"`
+	// Memcached is where clients of memcached's text protocol are served: a Unix socket, which
+	// has SocketMode and SocketGroup, or an address of this host. Form: path, host:port, or
+	// "off". Default: "off". Bounds: a loopback address; a path of up to 107 bytes.
+	Memcached string `yaml:"memcached"`
+	// MemcachedNamespace is the namespace of the keys of these clients, and all that their
+	// flush_all reaches. Default: "default". Bounds: the name of a namespace.
+	MemcachedNamespace string `yaml:"memcached_namespace"`
+	// MemcachedDelimiter makes the beginning of a key name its namespace: with ":" the key
+	// "pages:42" is the key 42 of the namespace pages, if the configuration names it. Form:
+	// one character. Default: none. Bounds: visible ASCII, and nothing that a namespace's name may have.
+	MemcachedDelimiter string `yaml:"memcached_delimiter"`
 	// NoSocket serves the embedding program only.
 	NoSocket bool `yaml:"-"`
 

@@ -38,7 +38,7 @@ func (c Config) withDefaults() (Config, error) {
 	var wrong settings.Problems
 	for _, step := range []func(*Config) error{
 		(*Config).nameDefaults, (*Config).sizeDefaults, (*Config).namespaceDefaults, (*Config).limitDefaults,
-		(*Config).clusterDefaults, (*Config).checkHTTP,
+		(*Config).clusterDefaults, (*Config).checkHTTP, (*Config).memcachedDefaults,
 	} {
 		wrong.Add(step(&c))
 	}

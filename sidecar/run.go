@@ -51,6 +51,10 @@ func (s *Sidecar) run(ctx context.Context) error {
 		s.memory.begin(ctx, &s.cfg, s.path, s.engine.Node.Self().Epoch)
 		defer s.memory.end(s.cfg.Log)
 	}
+	if err := s.listenMemcached(); err != nil {
+		return err
+	}
+	defer s.memcached.close()
 	s.files.Warn(s.cfg.Log)
 	pages, err := s.listenHTTP()
 	if err != nil {
@@ -167,6 +171,7 @@ func (s *Sidecar) startFront(front *layer, l *unixsock.Listener, back, cluster *
 		front.Go(func() error { return s.server.Serve(front.ctx, s.server.Sparing(l)) })
 		front.run(func(ctx context.Context) { s.keepSocket(ctx, l) })
 	}
+	s.memcached.serve(front)
 }
 
 // joined adds an error that is not in err yet.

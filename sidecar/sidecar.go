@@ -32,6 +32,7 @@ type Sidecar struct {
 	path      string        // of the socket; set before ready is closed
 	socket    socketState
 	memory    memory
+	memcached memcachedDoor
 	files     machine.Files                // shares of the file descriptors
 	http      atomic.Pointer[httpd.Server] // nil: HTTP is off
 	ending    *ending
@@ -96,7 +97,7 @@ func New(cfg Config) (*Sidecar, error) {
 		Limits: func() rpc.Limits { return s.server.Limits() }, Memory: &s.memory,
 	})
 	s.server = rpc.NewServer(rpc.Limits{
-		MaxConns: s.files.Apps,
+		MaxConns: cfg.appConns(s.files),
 		NewRate:  max(rpc.PerProcessor(newConnections), leastConnections),
 		MaxFrame: int(cfg.MaxValue) + wire.FrameSlack,
 		Loop:     rpc.LoopPays(),
@@ -104,6 +105,7 @@ func New(cfg Config) (*Sidecar, error) {
 	}, cfg.Log, s.doors.App)
 	s.ending = &ending{engine: s.engine, doors: s.doors, log: cfg.Log, begun: make(chan struct{})}
 	s.server.Leaving = s.ending.farewell
+	s.openMemcached()
 	s.telemetry = telemetry.New(telemetry.Config{
 		Engine: s.engine, Server: s.server, Keys: &s.keys,
 		Node: cfg.Node, Version: cfg.Version, Join: len(cfg.Join),

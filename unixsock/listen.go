@@ -22,6 +22,7 @@ type Config struct {
 	Path  string      // default: the first of Candidates in a writable folder
 	Mode  fs.FileMode // default 0660
 	Group string      // name or number; default: the process's group
+	Own   bool        // the socket is not the one that systemd may have passed on
 }
 
 // DefaultMode lets the owner and the group connect.
@@ -70,12 +71,15 @@ func (l *Listener) present() *net.UnixListener {
 	return l.ln
 }
 
-// Listen opens the socket, or takes the socket that systemd has passed on (LISTEN_FDS).
+// Listen opens the socket, or takes the socket that systemd has passed on (LISTEN_FDS), unless
+// cfg.Own says otherwise.
 // It replaces the socket of a sidecar that has ended. If a live process serves the path,
 // it returns ErrRunning.
 func Listen(cfg Config) (*Listener, error) {
-	if l, err := inherited(); l != nil || err != nil {
-		return l, err
+	if !cfg.Own {
+		if l, err := inherited(); l != nil || err != nil {
+			return l, err
+		}
 	}
 	path, err := choose(cfg.Path)
 	if err != nil {

@@ -39,6 +39,14 @@ var settingFlags = map[string]flagHelp{
 		"the `GROUP` that administers the sidecar through the socket, beside root and its own user",
 		"",
 	},
+	"memcached": {
+		"serve clients of memcached's protocol on `ADDRESS`, a path or a loopback HOST:PORT",
+		"off",
+	},
+	"memcached_namespace": {"the `NAMESPACE` of these clients' keys, which their flush_all drops", "default"},
+	"memcached_delimiter": {
+		"the `CHARACTER` after a configured namespace's name in front of such a key, as in pages:42", "none",
+	},
 	"l1_size": {"`BYTES` for copies of what other hosts own", "64MiB"},
 	"l2_size": {"`BYTES` for this host's share of the keys", "256MiB"},
 	"shared_size": {

@@ -82,3 +82,11 @@ func blockLen(request []byte) int {
 	}
 	return s.length
 }
+
+// IsQuiet says whether a command that brings a value, whose line is there, wants no answer.
+func IsQuiet(request []byte) bool {
+	line, _ := lineOf(request)
+	name, args := word(line)
+	v := verbOfStorage(name)
+	return v != Bad && v != MetaSet && readStorage(v, args).quiet
+}

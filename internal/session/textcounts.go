@@ -157,7 +157,7 @@ func (d *TextDoor) appendStats(dst []byte, of *Doors, sub string) []byte {
 		}
 		return append(dst, "RESET\r\n"...)
 	case "settings":
-		return append(d.appendSettings(dst, of.cfg.Host.Stats().L2.Limit), memcached.End...)
+		return append(d.appendSettings(dst, of.cfg.Host.Stats().L2.Memory.Limit), memcached.End...)
 	case "items", "slabs", "sizes", "conns": // there are no slabs
 		return append(dst, memcached.End...)
 	default:
@@ -180,8 +180,8 @@ func (d *TextDoor) appendStats(dst []byte, of *Doors, sub string) []byte {
 }
 
 func addStored(add func(string, int64), s *cachesidecar.Stats) {
-	add("limit_maxbytes", s.L2.Limit)
-	add("bytes", s.L2.Used)
+	add("limit_maxbytes", s.L2.Memory.Limit)
+	add("bytes", s.L2.Memory.Used)
 	add("curr_items", s.L2.Entries)
 	add("evictions", s.L2.Evicted)
 }

@@ -1,0 +1,35 @@
+package session
+
+import (
+	"github.com/cachesidecar/cachesidecar/internal/memcached"
+	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// TextFraming finds the commands of memcached's protocol.
+type TextFraming struct{}
+
+// Cut finds the first command.
+func (TextFraming) Cut(b []byte, scanned, longest int) rpc.Cut {
+	span, err := memcached.Cut(b, scanned, longest-wire.FrameSlack)
+	switch {
+	case err != nil:
+		return rpc.Cut{Frame: b, Need: len(b), Bad: err}
+	case span.Size == 0:
+		return rpc.Cut{Need: span.Need, Scanned: span.Scanned}
+	}
+	return rpc.Cut{Frame: b[:span.Size], Size: span.Size, Drop: span.Drop}
+}
+
+// Busy answers a value that there is no memory for.
+func (TextFraming) Busy(dst, beginning []byte, _ error) (out []byte, ok bool) {
+	if memcached.IsQuiet(beginning) {
+		return dst, true
+	}
+	return append(dst, "SERVER_ERROR out of memory storing object\r\n"...), true
+}
+
+// Instead answers a read whose value there is no memory for.
+func (TextFraming) Instead(dst, _ []byte, _ error) (out []byte, ok bool) {
+	return append(dst, "SERVER_ERROR out of memory writing get response\r\n"...), true
+}

@@ -1,0 +1,162 @@
+package sidecar
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/session"
+	"github.com/cachesidecar/cachesidecar/internal/settings"
+	"github.com/cachesidecar/cachesidecar/internal/verify"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/unixsock"
+)
+
+// memcachedDoor is the endpoint for clients of memcached's protocol.
+type memcachedDoor struct {
+	door   *session.TextDoor // nil: there is no endpoint
+	server *rpc.Server
+	ln     net.Listener
+	socket *unixsock.Listener // ln, if it is a Unix socket
+}
+
+// memcachedDefaults sets and checks the settings of the memcached endpoint.
+func (c *Config) memcachedDefaults() error {
+	var wrong settings.Problems
+	if c.Memcached == "off" {
+		c.Memcached = ""
+	}
+	if c.MemcachedNamespace == "" {
+		c.MemcachedNamespace = DefaultNamespace
+	}
+	switch name := c.MemcachedNamespace; {
+	case name == verify.Namespace:
+		wrong.Addf("memcached_namespace %s is reserved: use another name", name)
+	case !kv.ValidNamespace(name):
+		wrong.Addf("memcached_namespace %q: a name is 1 to %d of a-z, 0-9, _, . and -", name, kv.MaxNamespaceLen)
+	}
+	if d := c.MemcachedDelimiter; d != "" && (len(d) != 1 || d[0] <= ' ' || d[0] > '~' || kv.ValidNamespace(d)) {
+		wrong.Addf("memcached_delimiter %q: give one visible character that no namespace's name has, such as \":\"", d)
+	}
+	wrong.Add(c.checkMemcachedAddress())
+	return wrong.Err()
+}
+
+func (c *Config) checkMemcachedAddress() error {
+	if c.Memcached == "" || isPath(c.Memcached) {
+		return nil
+	}
+	_, port, err := net.SplitHostPort(c.Memcached)
+	if err == nil {
+		_, err = net.LookupPort("tcp", port)
+	}
+	switch {
+	case err != nil:
+		return fmt.Errorf("memcached %q: give the path of a Unix socket, host:port, such as 127.0.0.1:11211, or \"off\" (%w)",
+			c.Memcached, err)
+	case !loopback(c.Memcached):
+		return fmt.Errorf("memcached %s is not loopback, and memcached's protocol has neither encryption nor passwords here: "+
+			"use a loopback address, or a Unix socket", c.Memcached)
+	}
+	return nil
+}
+
+// isPath says whether an address is the path of a Unix socket.
+func isPath(address string) bool { return strings.Contains(address, "/") }
+
+// openMemcached makes the endpoint, if there is one. It does not listen yet.
+func (s *Sidecar) openMemcached() {
+	cfg, m := &s.cfg, &s.memcached
+	if cfg.Memcached == "" {
+		return
+	}
+	m.door = &session.TextDoor{
+		Namespace: []byte(cfg.MemcachedNamespace), Names: s.engine.Names, MaxValue: int(cfg.MaxValue),
+		Conns: func() rpc.Stats { return m.server.Stats() },
+	}
+	if cfg.MemcachedDelimiter != "" {
+		m.door.Delimiter = cfg.MemcachedDelimiter[0]
+	}
+	m.server = rpc.NewServer(rpc.Limits{
+		MaxConns: cfg.appConns(s.files),
+		NewRate:  max(rpc.PerProcessor(newConnections), leastConnections),
+		MaxFrame: int(cfg.MaxValue) + wire.FrameSlack,
+		Loop:     rpc.LoopPays(),
+		Budget:   s.engine.Budget,
+		Framing:  session.TextFraming{}, InOrder: true,
+	}, cfg.Log, func(nc net.Conn) (rpc.Handler, error) { return s.doors.Text(nc, m.door) })
+}
+
+// listenMemcached listens for clients of memcached's protocol.
+func (s *Sidecar) listenMemcached() (err error) {
+	m, address := &s.memcached, s.cfg.Memcached
+	switch {
+	case m.door == nil:
+		return nil
+	case isPath(address):
+		m.socket, err = unixsock.Listen(unixsock.Config{
+			Path: address, Mode: fs.FileMode(s.cfg.SocketMode), Group: s.cfg.SocketGroup, Own: true,
+		})
+		if err == nil {
+			m.ln = m.socket
+		}
+	default:
+		m.ln, err = net.Listen("tcp", address)
+	}
+	if err != nil {
+		return fmt.Errorf("memcached: %w: free the address, or give another one as memcached", err)
+	}
+	s.cfg.Log.Info("serving memcached's protocol", "address", m.ln.Addr().String(), "namespace", s.cfg.MemcachedNamespace)
+	return nil
+}
+
+// serve serves the endpoint, if there is one, until the front ends.
+func (m *memcachedDoor) serve(front *layer) {
+	if m.ln == nil {
+		return
+	}
+	front.Go(func() error { return m.server.Serve(front.ctx, m.server.Sparing(m.ln)) })
+	if m.socket != nil {
+		front.run(m.keep)
+	}
+}
+
+// keep makes the socket's file anew while it is missing.
+func (m *memcachedDoor) keep(ctx context.Context) {
+	t := time.NewTicker(socketEvery)
+	defer t.Stop()
+	for told := ""; ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+		made, err := m.socket.Keep()
+		switch {
+		case err != nil && err.Error() != told:
+			told = err.Error()
+			m.server.Log.Error("clients of memcached's protocol do not find the socket; trying again",
+				"socket", m.socket.Path(), "error", err)
+		case made:
+			told = ""
+			m.server.Log.Warn("the file of memcached's socket was gone, and is made anew", "socket", m.socket.Path())
+		}
+	}
+}
+
+// close ends the endpoint.
+func (m *memcachedDoor) close() {
+	if m.ln == nil {
+		return
+	}
+	m.door.Close()
+	if err := m.ln.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+		m.server.Log.Debug("memcached's listener", "error", err)
+	}
+}
