@@ -1,0 +1,315 @@
+package memcached
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+	"testing"
+)
+
+// says returns what a command says, for comparison.
+func says(c *Command) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%d", c.Verb)
+	add := func(name string, v any, is bool) {
+		if is {
+			fmt.Fprintf(&b, " %s=%v", name, v)
+		}
+	}
+	add("key", string(c.Key), c.Key != nil)
+	add("more", strings.TrimSpace(string(c.More)), len(c.More) > 0)
+	add("value", string(c.Value), c.Value != nil)
+	add("flags", c.Flags, c.Flags != 0)
+	add("exptime", c.Exptime, c.Exptime != 0)
+	add("cas", c.CAS, c.CAS != 0)
+	add("delta", c.Delta, c.Delta != 0)
+	add("initial", c.Initial, c.Initial != 0)
+	add("delay", c.Delay, c.Delay != 0)
+	add("down", "", c.Down)
+	add("mode", c.Mode, c.Mode != 0)
+	add("vivify", c.VivifyTime, c.Vivify)
+	add("recache", c.RecacheTime, c.Recache)
+	add("touch", "", c.Touch)
+	add("hascas", "", c.HasCAS)
+	add("unread", "", c.Unread)
+	add("inspect", "", c.Inspect)
+	add("invalidate", "", c.Invalidate)
+	add("quiet", "", c.Form.Quiet)
+	add("wantvalue", "", c.Form.Value)
+	add("opaque", string(c.Form.Opaque), c.Form.Opaque != nil)
+	add("back", string(c.Form.flags[:c.Form.nFlags]), c.Form.nFlags > 0)
+	add("http", "", c.HTTP)
+	add("toolong", "", c.TooLong)
+	if c.Error != "" {
+		return "! " + c.Error + strings.TrimPrefix(b.String(), "0")
+	}
+	return b.String()
+}
+
+func TestParse(t *testing.T) {
+	long := strings.Repeat("k", MaxKeyLen)
+	for _, test := range []struct{ request, want string }{
+		{"get a\r\n", "1 key=a"},
+		{"get  a  b c\r\n", "1 key=a more=b c"},
+		{"gets a\n", "2 key=a"},
+		{"gat 10 a b\r\n", "3 key=a more=b exptime=10"},
+		{"gats -1 a\r\n", "4 key=a exptime=-1"},
+		{"gat x a\r\n", "! CLIENT_ERROR invalid exptime argument"},
+		{"gat 1\r\n", "! ERROR exptime=1"},
+		{"get\r\n", "! ERROR"},
+		{"get " + long + "\r\n", "1 key=" + long},
+		{"get " + long + "k\r\n", "! CLIENT_ERROR bad command line format"},
+		{"set a 5 0 3\r\nabc\r\n", "5 key=a value=abc flags=5"},
+		{"set a 5 0 3 noreply\r\nabc\r\n", "5 key=a value=abc flags=5 quiet="},
+		{"set a 5 0 3 other\r\nabc\r\n", "5 key=a value=abc flags=5"},
+		{"set a 5 0 0\r\n\r\n", "5 key=a value= flags=5"},
+		{"set a 5 0 3\r\nabcde", "! CLIENT_ERROR bad data chunk key=a flags=5"},
+		{"set a 5 0 3\r\n", "! SERVER_ERROR object too large for cache key=a flags=5 toolong="},
+		{"add a 5 0 3\r\n", "! SERVER_ERROR object too large for cache key=a flags=5"},
+		{"set a 5 0\r\n", "! ERROR"},
+		{"set a 5 0 3 noreply more\r\n", "! ERROR"},
+		{"set a x 0 3\r\n", "! CLIENT_ERROR bad command line format"},
+		{"set a 4294967295 0 1\r\na\r\n", "5 key=a value=a flags=4294967295"},
+		{"set a 4294967296 0 1\r\n", "! CLIENT_ERROR bad command line format"},
+		{"set a 0 0 -1\r\n", "! CLIENT_ERROR bad command line format"},
+		{"set a 0 0 2147483646\r\n", "! CLIENT_ERROR bad command line format"},
+		{"set " + long + "k 0 0 1\r\n", "! CLIENT_ERROR bad command line format"},
+		{"cas a 1 2 3 4\r\nabc\r\n", "10 key=a value=abc flags=1 exptime=2 cas=4"},
+		{"cas a 1 2 3\r\n", "! ERROR"},
+		{"cas a 1 2 3 x\r\n", "! CLIENT_ERROR bad command line format"},
+		{"delete a\r\n", "11 key=a"},
+		{"delete a 0\r\n", "11 key=a"},
+		{"delete a 0 noreply\r\n", "11 key=a quiet="},
+		{"delete a noreply\r\n", "11 key=a quiet="},
+		{"delete a 10\r\n", "! CLIENT_ERROR bad command line format.  Usage: delete <key> [noreply]"},
+		{"delete a 10 noreply\r\n", "! CLIENT_ERROR bad command line format.  Usage: delete <key> [noreply] quiet="},
+		{"incr a 18446744073709551615\r\n", "12 key=a delta=18446744073709551615"},
+		{"incr a 18446744073709551616\r\n", "! CLIENT_ERROR invalid numeric delta argument key=a"},
+		{"incr a -1\r\n", "! CLIENT_ERROR invalid numeric delta argument key=a"},
+		{"decr a 1 noreply\r\n", "13 key=a delta=1 down= quiet="},
+		{"incr a\r\n", "! ERROR"},
+		{"touch a 10\r\n", "14 key=a exptime=10"},
+		{"touch a x\r\n", "! CLIENT_ERROR invalid exptime argument key=a"},
+		{"flush_all\r\n", "15"},
+		{"flush_all noreply\r\n", "15 quiet="},
+		{"flush_all 10 noreply\r\n", "15 delay=10 quiet="},
+		{"flush_all x\r\n", "! CLIENT_ERROR invalid exptime argument"},
+		{"stats settings\r\n", "16"},
+		{"version\r\n", "17"},
+		{"verbosity 1\r\n", "18"},
+		{"verbosity\r\n", "! ERROR"},
+		{"verbosity x\r\n", "! CLIENT_ERROR bad command line format"},
+		{"quit\r\n", "19"},
+		{"GET a\r\n", "! ERROR"},
+		{"GET / HTTP/1.1\r\n", "! ERROR http="},
+		{"\r\n", "! ERROR"},
+		{" \n", "! ERROR"},
+		{"x\r\n", "! ERROR"},
+		{"mg a v f Oxy q k\r\n", "20 key=a quiet= wantvalue= opaque=Oxy back=fOk"},
+		{"mg a N30 R10 T5 h u\r\n", "20 key=a exptime=5 vivify=30 recache=10 touch= unread= inspect= back=h"},
+		{"mg a v v\r\n", "! CLIENT_ERROR duplicate flag key=a wantvalue="},
+		{"mg a Nx q\r\n", "! CLIENT_ERROR bad token in command line format key=a vivify=0"},
+		{"mg a !\r\n", "! CLIENT_ERROR invalid flag key=a"},
+		{"mg\r\n", "! ERROR"},
+		{"mg aGk= b k\r\n", "20 key=hi back=k"},
+		{"mg a= b\r\n", "! CLIENT_ERROR error decoding key key="},
+		{"mg a a b c d e f g h i j k l m n o p q r s\r\n", "! CLIENT_ERROR options flags are too long key=a"},
+		{"mg a O" + strings.Repeat("x", 32) + "\r\n", "! CLIENT_ERROR opaque token too long key=a"},
+		{"ms a 2 T9 F7 c MA\r\nhi\r\n", "21 key=a value=hi flags=7 exptime=9 mode=8 touch= back=c"},
+		{"ms a 2 MZ q\r\nhi\r\n", "! CLIENT_ERROR invalid mode for ms M token key=a mode=5"},
+		{"ms a 2 q\r\nhixx", "! CLIENT_ERROR bad data chunk key=a mode=5"},
+		{"ms a\r\n", "! CLIENT_ERROR bad command line format"},
+		{"ms a x\r\n", "! CLIENT_ERROR bad command line format"},
+		{"ms a 2 C5 I\r\nhi\r\n", "21 key=a value=hi cas=5 mode=5 hascas= invalidate="},
+		{"md a C5 I T9\r\n", "22 key=a exptime=9 cas=5 touch= hascas= invalidate="},
+		{"md a ?\r\n", "! CLIENT_ERROR invalid or duplicate flag key=a"},
+		{"ma a D5 J7 N9 MD v\r\n", "23 key=a delta=5 initial=7 down= vivify=9 wantvalue="},
+		{"ma a\r\n", "23 key=a delta=1"},
+		{"ma a MX\r\n", "! CLIENT_ERROR invalid mode for ma M token key=a delta=1"},
+		{"mn\r\n", "24"},
+		{"me a\r\n", "25 key=a"},
+		{"me aGk= b\r\n", "25 key=hi"},
+		{"mx a\r\n", "! ERROR"},
+	} {
+		var c Command
+		if Parse([]byte(test.request), &c); says(&c) != test.want {
+			t.Errorf("%.60q:\n got %s\nwant %s", test.request, says(&c), test.want)
+		}
+	}
+}
+
+func TestParseAgain(t *testing.T) {
+	var c Command
+	Parse([]byte("mg aGk= b k v q Oz\r\n"), &c)
+	Parse([]byte("get a\r\n"), &c)
+	if got := says(&c); got != "1 key=a" {
+		t.Errorf("a second command says %s", got)
+	}
+}
+
+func TestCut(t *testing.T) {
+	for _, test := range []struct {
+		b    string
+		want Span
+		err  error
+	}{
+		{"", Span{}, nil},
+		{"get a", Span{Scanned: 5}, nil},
+		{"get a\r\nget b\r\n", Span{Size: 7}, nil},
+		{"set a 0 0 3\r\nab", Span{Need: 18}, nil},
+		{"set a 0 0 3\r\nabc\r\nget", Span{Size: 18}, nil},
+		{"set a 0 0 -3\r\nabc\r\n", Span{Size: 14}, nil},
+		{"set a 0 0 1001\r\nabc", Span{Size: 16, Drop: 1003}, nil},
+		{"ms a 3 T0\r\nabc\r\n", Span{Size: 16}, nil},
+		{"ms a 3 !\r\nabc\r\n", Span{Size: 15}, nil},
+		{"ms " + strings.Repeat("k", 251) + " 3\r\nabc\r\n", Span{Size: 258}, nil},
+		{strings.Repeat("x", 2048), Span{Scanned: 2048}, nil},
+		{strings.Repeat("x", 2049), Span{}, ErrLongLine},
+		{"get " + strings.Repeat("x ", 2049), Span{Scanned: 4102}, nil},
+		{"get " + strings.Repeat("x ", MaxLine/2), Span{}, ErrLongLine},
+		{"\x80\x00", Span{}, ErrBinary},
+	} {
+		got, err := Cut([]byte(test.b), 0, 1000)
+		if err != nil {
+			got = Span{}
+		}
+		if got != test.want || err != test.err {
+			t.Errorf("%.40q: got %+v, %v, want %+v, %v", test.b, got, err, test.want, test.err)
+		}
+	}
+}
+
+// TestCutByByte gives Cut each beginning of some requests: it finds the same ones.
+func TestCutByByte(t *testing.T) {
+	stream := []byte("get a\r\nset b 0 0 4\r\n\r\n\r\n\r\nms c 2 T1\r\nhi\r\nfoo\nmn\r\n")
+	var whole, parts []string
+	for b := stream; len(b) > 0; {
+		s, err := Cut(b, 0, 1000)
+		if err != nil || s.Size == 0 {
+			t.Fatalf("%q: %+v, %v", b, s, err)
+		}
+		whole = append(whole, string(b[:s.Size]))
+		b = b[s.Size:]
+	}
+	begin, scanned := 0, 0
+	for end := 1; end <= len(stream); end++ {
+		s, err := Cut(stream[begin:end], scanned, 1000)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if scanned = s.Scanned; s.Size > 0 {
+			parts = append(parts, string(stream[begin:begin+s.Size]))
+			begin, scanned = begin+s.Size, 0
+		}
+	}
+	if fmt.Sprint(whole) != fmt.Sprint(parts) || len(whole) != 5 {
+		t.Errorf("byte by byte %q, at once %q", parts, whole)
+	}
+}
+
+func TestTTL(t *testing.T) {
+	const now, most = 1_800_000_000, 365 * 24 * 3600 * 1000
+	for _, test := range []struct {
+		exptime, ms int64
+		over        bool
+	}{
+		{0, 0, false},
+		{-1, 0, true},
+		{1, 1000, false},
+		{month, month * 1000, false},
+		{month + 1, 0, true},
+		{now + 5, 5000, false},
+		{now, 0, true},
+		{now - 5, 0, true},
+		{1 << 62, most, false},
+		{now + most/1000 + 1, most, false},
+	} {
+		if ms, over := TTL(test.exptime, now, most); ms != test.ms || over != test.over {
+			t.Errorf("%d: %d, %v, want %d, %v", test.exptime, ms, over, test.ms, test.over)
+		}
+	}
+}
+
+func TestNoAllocations(t *testing.T) {
+	requests := [][]byte{
+		[]byte("get key:0000001\r\n"), []byte("mg key:0000001 v f c Oabc k\r\n"), []byte("mg aGk= b v\r\n"),
+		[]byte("set key:0000001 0 0 3\r\nabc\r\n"), []byte("ms key:0000001 3 T9\r\nabc\r\n"), []byte("get a b c d\r\n"),
+	}
+	var c Command
+	dst := make([]byte, 0, 1024)
+	item := Item{Value: []byte("abc"), Size: 3, Version: 1 << 60}
+	n := testing.AllocsPerRun(100, func() {
+		for _, q := range requests {
+			if _, err := Cut(q, 0, 1000); err != nil {
+				t.Fatal(err)
+			}
+			Parse(q, &c)
+			dst = c.Form.AppendItem(dst[:0], nil, c.Key, &item)
+		}
+	})
+	if n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	for _, s := range []string{
+		"get a b\r\n", "gat 1 a\r\n", "set a 0 0 3\r\nabc\r\n", "cas a 0 0 3 9 noreply\r\nabc\r\n", "delete a 0 noreply\r\n",
+		"incr a 5\r\n", "flush_all 1\r\n", "ms aGk= 2 b T0 MA C5 I\r\nhi\r\n", "mg a v k t s f c h l Oz q u N1 R2 T3\r\n",
+		"ma a N0 J1 D2 MD T5 C9 v t c\r\n", "md a I T30 q\r\n", "me a b\r\n", "set a 0 0 99999999\r\n", "\x80\x01", " \n",
+	} {
+		f.Add([]byte(s), 7)
+	}
+	f.Fuzz(func(t *testing.T, b []byte, at int) {
+		const most = 1 << 16
+		span, err := Cut(b, 0, most)
+		if err != nil || span.Size == 0 {
+			if span.Need != 0 && span.Need <= len(b) {
+				t.Fatalf("%q needs %d bytes and has %d", b, span.Need, len(b))
+			}
+			return
+		}
+		if span.Size < 1 || span.Size > len(b) || span.Drop < 0 {
+			t.Fatalf("%q: %+v", b, span)
+		}
+		// A beginning of the request is not complete, and has the same end.
+		if part := int(uint(at) % uint(span.Size)); part > 0 && span.Drop == 0 {
+			early, err := Cut(b[:part], 0, most)
+			if err != nil || early.Size != 0 && early.Drop == 0 {
+				t.Fatalf("%q is complete after %d of %d bytes: %+v, %v", b, part, span.Size, early, err)
+			}
+		}
+		var c Command
+		Parse(b[:span.Size], &c)
+		checkCommand(t, &c, b[:span.Size])
+	})
+}
+
+// checkCommand checks what holds for all commands.
+func checkCommand(t *testing.T, c *Command, request []byte) {
+	switch {
+	case (c.Verb == Bad) != (c.Error != ""):
+		t.Fatalf("%q: verb %d, error %q", request, c.Verb, c.Error)
+	case len(c.Key) > MaxKeyLen, len(c.Form.Opaque) > maxOpaque:
+		t.Fatalf("%q: key of %d bytes, opaque token of %d", request, len(c.Key), len(c.Form.Opaque))
+	case c.Verb == Bad:
+		return
+	case c.Value != nil && !bytes.HasSuffix(request, append(bytes.Clone(c.Value), "\r\n"...)):
+		t.Fatalf("%q: value %q", request, c.Value)
+	}
+	for {
+		key, ok := c.NextKey()
+		if key == nil || !ok {
+			break
+		}
+		if bytes.ContainsAny(key, " \n") {
+			t.Fatalf("%q: key %q", request, key)
+		}
+	}
+	item := Item{Value: []byte("v"), Size: 1, Version: 1, Won: true}
+	out := c.Form.Clone().AppendItem(nil, nil, c.Form.Key, &item)
+	head := c.Form.AppendHead(nil, nil, c.Form.Key, &item)
+	if len(head) > MaxHead+len(c.Form.Key)+len(c.Form.Opaque) {
+		t.Fatalf("%q: a head of %d bytes: %q", request, len(head), out)
+	}
+}
