@@ -37,6 +37,9 @@ func Cut(b []byte, scanned, maxValue int) (Span, error) {
 		return Span{Scanned: len(b)}, checkLong(b)
 	}
 	size := scanned + at + 1
+	if err := checkLong(b[:size-1]); err != nil { // however it has come
+		return Span{}, err
+	}
 	length := blockLen(b[:size])
 	switch {
 	case length < 0:
