@@ -1,0 +1,179 @@
+package sidecar
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/origintest"
+)
+
+// textConn is a client that speaks memcached's protocol.
+type textConn struct {
+	t  testing.TB
+	nc net.Conn
+	r  *bufio.Reader
+}
+
+func dialText(t testing.TB, network, address string) *textConn {
+	t.Helper()
+	nc, err := net.Dial(network, address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { nc.Close() })
+	return &textConn{t, nc, bufio.NewReader(nc)}
+}
+
+func (c *textConn) send(s string) {
+	c.t.Helper()
+	if _, err := c.nc.Write([]byte(s)); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// line returns the next line, or why there is none.
+func (c *textConn) line() string {
+	_ = c.nc.SetReadDeadline(time.Now().Add(20 * time.Second))
+	s, err := c.r.ReadString('\n')
+	if err != nil {
+		return fmt.Sprintf("%s (%v)", s, err)
+	}
+	return strings.TrimSuffix(s, "\r\n")
+}
+
+// ask sends a command and expects lines.
+func (c *textConn) ask(command string, want ...string) {
+	c.t.Helper()
+	c.send(command + "\r\n")
+	for _, w := range want {
+		if got := c.line(); got != w {
+			c.t.Fatalf("%.80q: %.200q, want %.200q", command, got, w)
+		}
+	}
+}
+
+// textTargets are servers of memcached's protocol: a sidecar that is alone, one host of two,
+// and memcached itself. They hold the tests to what memcached does.
+func textTargets(t *testing.T) map[string]func(t *testing.T) *textConn {
+	return map[string]func(t *testing.T) *textConn{
+		"alone": func(t *testing.T) *textConn {
+			path := filepath.Join(t.TempDir(), "m")
+			start(t, Config{Memcached: path})
+			return dialText(t, "unix", path)
+		},
+		"tcp": func(t *testing.T) *textConn {
+			s := start(t, Config{Memcached: "127.0.0.1:0"})
+			return dialText(t, "tcp", s.memcached.ln.Addr().String())
+		},
+		"pair": func(t *testing.T) *textConn {
+			path := filepath.Join(t.TempDir(), "m")
+			a := &host{Sidecar: start(t, Config{Node: "a", Bind: "127.0.0.1:0", L1Size: 1 << 20})}
+			b := &host{Sidecar: start(t, Config{
+				Node: "b", Bind: "127.0.0.1:0", L1Size: 1 << 20, Memcached: path, Weight: 1,
+				Join: []string{a.engine.Node.GossipAddress()},
+			})}
+			settled(t, a, b)
+			return dialText(t, "unix", path)
+		},
+		"memcached": func(t *testing.T) *textConn {
+			program := origintest.Need(t, "memcached", "apt-get install memcached")
+			socket := filepath.Join(origintest.Folder(t), "s")
+			origintest.Start(t, exec.Command(program, "-s", socket, "-u", "root", "-I", "8m"), socket)
+			return dialText(t, "unix", socket)
+		},
+	}
+}
+
+// TestMemcachedScripts plays conversations. A line with > is sent, one with < expected. A
+// number in braces is any one at its first place, and the same one after it.
+func TestMemcachedScripts(t *testing.T) {
+	files, err := filepath.Glob("testdata/memcached/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
+	}
+	for name, target := range textTargets(t) {
+		t.Run(name, func(t *testing.T) {
+			c := target(t)
+			for _, file := range files {
+				c.ask("flush_all", "OK")
+				c.play(file)
+			}
+		})
+	}
+}
+
+var number = regexp.MustCompile(`\{\w+\}`)
+
+func (c *textConn) play(file string) {
+	c.t.Helper()
+	script, err := os.ReadFile(file)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	bound := map[string]string{}
+	var sent []byte
+	for i, line := range strings.Split(strings.TrimSuffix(string(script), "\n"), "\n") {
+		kind, text, _ := strings.Cut(line, " ")
+		switch kind {
+		case ">":
+			text = number.ReplaceAllStringFunc(text, func(n string) string { return bound[n] })
+			sent = append(append(sent, text...), "\r\n"...)
+			continue
+		case "<":
+		default:
+			continue
+		}
+		c.send(string(sent))
+		sent = nil
+		if got := c.line(); !same(got, text, bound) {
+			c.t.Fatalf("%s:%d: got %q, want %q", file, i+1, got, text)
+		}
+	}
+}
+
+// same compares a line with what a script expects, and binds its numbers.
+func same(got, want string, bound map[string]string) bool {
+	names := number.FindAllString(want, -1)
+	pattern := "^" + number.ReplaceAllLiteralString(regexp.QuoteMeta(strings.NewReplacer("{", "<", "}", ">").Replace(want)), "") + "$"
+	for _, n := range names {
+		pattern = strings.Replace(pattern, "<"+strings.Trim(n, "{}")+">", `(-?\d+)`, 1)
+	}
+	m := regexp.MustCompile(pattern).FindStringSubmatch(got)
+	if m == nil {
+		return false
+	}
+	for i, n := range names {
+		if was, ok := bound[n]; ok && was != m[i+1] {
+			return false
+		}
+		bound[n] = m[i+1]
+	}
+	return true
+}
+
+// TestMemcachedByByte sends a script byte by byte: the answers are the same.
+func TestMemcachedByByte(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "m")
+	start(t, Config{Memcached: path})
+	c := dialText(t, "unix", path)
+	for _, b := range []byte("set a 1 0 4\r\n\r\n\r\n\r\nget a b\r\nms k 2\r\nhi\r\nmg k v\r\n") {
+		c.send(string([]byte{b}))
+	}
+	var got []string
+	for range 9 {
+		got = append(got, c.line())
+	}
+	want := []string{"STORED", "VALUE a 1 4", "", "", "", "END", "HD", "VA 2", "hi"}
+	if !bytes.Equal([]byte(strings.Join(got, "|")), []byte(strings.Join(want, "|"))) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
