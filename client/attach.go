@@ -64,7 +64,7 @@ func region(ctx context.Context, s *shared, path, token string) (*shm.Reader, er
 	defer in.close()
 	before := s.clock.Read().Boot
 	out := wire.AppendRequest(nil, &wire.Request{ID: 1, Op: wire.OpHello, Hello: wire.Hello{
-		Versions: []int{wire.Version}, Client: s.cfg.Name, Token: token, Namespace: s.cfg.Namespace,
+		Versions: wire.Versions, Client: s.cfg.Name, Token: token, Namespace: s.cfg.Namespace,
 	}})
 	if _, err := uc.Write(wire.AppendRequest(out, &wire.Request{ID: 2, Op: wire.OpShared})); err != nil {
 		return nil, err

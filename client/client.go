@@ -256,6 +256,8 @@ func writes(q *wire.Request) bool {
 	switch q.Op {
 	case wire.OpSet, wire.OpDelete, wire.OpTouch, wire.OpIncr, wire.OpFill:
 		return !q.Has(wire.Abandon)
+	case wire.OpMetaGet:
+		return q.Has(wire.Touch) || q.Has(wire.Claim)
 	}
 	return false
 }

@@ -170,7 +170,7 @@ func (s *slot) greet(ctx context.Context, path, token string) (*rpc.Client, erro
 	c := rpc.NewClient(nc, rpc.ClientConfig{MaxCalls: s.cfg.MaxCalls, Direct: true})
 	before := s.clock.Read().Boot
 	call, err := c.Do(ctx, timeout, &wire.Request{Op: wire.OpHello, Hello: wire.Hello{
-		Versions: []int{wire.Version}, Client: s.cfg.Name, Token: token, Namespace: s.cfg.Namespace,
+		Versions: wire.Versions, Client: s.cfg.Name, Token: token, Namespace: s.cfg.Namespace,
 	}})
 	if err == nil {
 		var w wire.Welcome

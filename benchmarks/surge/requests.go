@@ -62,6 +62,6 @@ func (m Misses) Append(dst []byte, id uint64, n uint64) []byte {
 
 func appendHello(dst []byte, id uint64, namespace string) []byte {
 	return wire.AppendRequest(dst, &wire.Request{ID: id, Op: wire.OpHello, Hello: wire.Hello{
-		Versions: []int{wire.Version}, Client: "surge", Namespace: namespace,
+		Versions: wire.Versions, Client: "surge", Namespace: namespace,
 	}})
 }

@@ -243,8 +243,12 @@ func (c *conn) greet(h *hello) error {
 		}
 		return c.send(a, &r)
 	}
+	version, ok := wire.Common(a.Hello.Versions)
+	if !ok {
+		return fmt.Errorf("the client speaks none of the versions %v\n    got  %s", wire.Versions, message(a.frame))
+	}
 	w := wire.Welcome{
-		Version: wire.Version, Node: "scripted", Server: "conformance", Epoch: 1, Features: h.Features,
+		Version: version, Node: "scripted", Server: "conformance", Epoch: 1, Features: h.Features,
 		Hash: wire.Hashing{Name: wire.HashName, Partitions: 1 << 14},
 		Limits: wire.Limits{
 			Key: 1024, Value: 1 << 20, Frame: 1<<20 + wire.FrameSlack, Keys: wire.MaxKeys, InFlight: 1024,

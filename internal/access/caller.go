@@ -60,6 +60,7 @@ var demands = [wire.OpCount]demand{
 	wire.OpLeaving: {need: open},
 	wire.OpShared:  {need: open}, // the memory has only what everyone may read
 	wire.OpTouched: {need: toRead},
+	wire.OpMetaGet: {need: toRead, with: wire.Touch | wire.Claim, more: toWrite},
 }
 
 // Caller is the app at the other end of a connection, and what it may do. It must not be

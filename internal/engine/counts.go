@@ -29,7 +29,7 @@ func (e *Engine) Count(q *wire.Request, r *wire.Reply) {
 	}
 	one := func(r *wire.Reply) {
 		o := namespaces.OutcomeOf(r)
-		if ReadOp(q.Op) && o == namespaces.Done {
+		if (ReadOp(q.Op) || q.Op == wire.OpMetaGet) && o == namespaces.Done {
 			o = namespaces.HitOf(r.Source)
 		}
 		ns.Counts[q.Op][o].Add(1)

@@ -15,6 +15,7 @@
 // The engine has one part for each duty, in a file of its own:
 //
 //	Reads, Writes    what this host owns
+//	Looks            METAGET, which reads what this host owns, and may change it
 //	Copies           copies of what other hosts own
 //	Calls, Forwarder calls to the owners of keys, each made once for all readers
 //	Loads, Tokens    loads from origins, loads by apps

@@ -242,7 +242,7 @@ func sourceOf(r *wire.Reply) wire.Source {
 	return wire.SourcePeer
 }
 
-// write passes a write on to a key's owner. It notes the change before the app hears of
+// write passes a write, or a METAGET, on to a key's owner. It notes the change before the app hears of
 // it, so that no later read through this host returns an older value.
 func (f *Forwarder) write(
 	ctx context.Context, owner *cluster.Owner, q *wire.Request, key kv.Key, deadline time.Duration,
@@ -250,19 +250,26 @@ func (f *Forwarder) write(
 	out := *q
 	out.UntilNS = until(owner, q, deadline)
 	out.Options &^= wire.AckAll // asked for once the write is executed
+	changes := q.Op != wire.OpMetaGet || q.Has(wire.Touch)
 	var a peer.Answer
 	defer a.Release()
 	if executed, bad := f.send(ctx, owner, &out, &a, deadline); bad != nil {
 		switch {
-		case executed:
+		case executed && changes:
 			f.changes.unknown(key)
+		case executed:
 		case f.node.View().Owner(key.Hash.Partition()) != owner: // the next one can be asked
 			return Moved()
 		}
 		return wire.ErrorReply(bad)
 	}
 	r := owned(&a.Reply)
-	f.changes.wrote(key, &r)
+	if q.Op == wire.OpMetaGet {
+		r.Source = wire.SourcePeer
+	}
+	if changes && (q.Op != wire.OpMetaGet || r.Event != 0 || r.Status == wire.Timeout) {
+		f.changes.wrote(key, &r)
+	}
 	return r
 }
 
@@ -272,7 +279,7 @@ func (f *Forwarder) delete(
 ) {
 	out := &wire.Request{
 		Op: wire.OpDelete, Namespace: q.Namespace, Options: q.Options &^ wire.AckAll, ReplicaLagMS: q.ReplicaLagMS,
-		UntilNS: until(owner, q, deadline),
+		UntilNS: until(owner, q, deadline), Compare: q.Compare, StaleMS: q.StaleMS,
 	}
 	for _, i := range list {
 		out.Keys = append(out.Keys, q.Keys[i])

@@ -42,6 +42,7 @@ type keys struct {
 	tokens    *Tokens
 	reads     *Reads
 	writes    *Writes
+	looks     *Looks
 	through   *writeThrough
 }
 
@@ -61,6 +62,8 @@ func (c *keys) execute(q *wire.Request, b *namespaces.Pins, now kv.Moment, fetch
 		c.writes.onKey(q, b, now, fetched, r, c.writes.touch)
 	case wire.OpIncr:
 		c.writes.onKey(q, b, now, fetched, r, c.writes.incr)
+	case wire.OpMetaGet:
+		c.looks.answer(q, b, now, fetched, r)
 	default:
 		*r = failed(wire.Unsupported, "%s is not served by this version", q.Op)
 	}
@@ -155,7 +158,7 @@ func (c *keys) local(
 	partition := key.Hash.Partition()
 	epoch := c.node.OwnershipEpoch(partition) // read before Incoming
 	src := c.handoff.Incoming[partition].Load()
-	waits := ReadOp(q.Op) && ns.Waits(q)
+	waits := (ReadOp(q.Op) || q.Op == wire.OpMetaGet) && ns.Waits(q)
 	if epoch == 0 {
 		return r, false // not owned any more
 	}
@@ -182,7 +185,7 @@ func (c *keys) local(
 			r = c.loads.Get(ctx, ns, key, q, deadline)
 		}
 		if r.Status != wire.Moved {
-			return r, true
+			return c.afterLoad(q, b, epoch, r)
 		}
 		// Another request has stored the value.
 		now := c.clock.Read()
@@ -190,6 +193,17 @@ func (c *keys) local(
 			return r, r.Status != wire.Moved
 		}
 	}
+}
+
+// afterLoad returns the answer after a load. METAGET looks at what the load has left.
+func (c *keys) afterLoad(
+	q *wire.Request, b *namespaces.Pins, epoch uint32, r wire.Reply,
+) (wire.Reply, bool) {
+	if q.Op != wire.OpMetaGet {
+		return r, true
+	}
+	r = c.looks.loaded(q, b, epoch, &r)
+	return r, r.Status != wire.Moved
 }
 
 // inPlace is Execute for one key, also for the deletion of one key.

@@ -176,7 +176,7 @@ func (e *Engine) makeParts() {
 	e.Inspection = newInspection(e, hot, loads)
 	e.Writes = &Writes{
 		maxValue: e.Config.MaxValue, names: e.Names, store: e.Store, node: e.Node, handoff: e.Handoff,
-		owners: e.Owners, barriers: e.Barriers, deadlines: e.Deadlines,
+		owners: e.Owners, barriers: e.Barriers, tokens: e.Tokens, deadlines: e.Deadlines,
 	}
 	e.many = &many{} // writes through end with a deletion at the owners, wherever these are
 	e.through = &writeThrough{
@@ -186,7 +186,7 @@ func (e *Engine) makeParts() {
 	}
 	e.keys = &keys{
 		clock: e.Clock, names: e.Names, node: e.Node, handoff: e.Handoff, owners: e.Owners, forwarder: e.Forwarder,
-		loads: e.Loads, tokens: e.Tokens, reads: e.Reads, writes: e.Writes, through: e.through,
+		loads: e.Loads, tokens: e.Tokens, reads: e.Reads, writes: e.Writes, looks: e.newLooks(), through: e.through,
 	}
 	*e.many = many{
 		clock: e.Clock, names: e.Names, node: e.Node, owners: e.Owners, forwarder: e.Forwarder,
@@ -199,6 +199,14 @@ func (e *Engine) makeParts() {
 	e.warm = &warm{
 		clock: e.Clock, logger: e.Config.Log, names: e.Names, store: e.Store, node: e.Node, owners: e.Owners,
 		keys: e.keys,
+	}
+}
+
+// newLooks makes the part that answers METAGET, from the parts that it uses.
+func (e *Engine) newLooks() *Looks {
+	return &Looks{
+		clock: e.Clock, store: e.Store, node: e.Node, leases: e.Leases, deadlines: e.Deadlines, loads: e.Loads,
+		reads: e.Reads, writes: e.Writes,
 	}
 }
 

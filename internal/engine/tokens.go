@@ -83,10 +83,11 @@ func (c *Tokens) claim(
 	var grant flight.Grant
 	var err error
 	if old, ok := c.loads.staleReply(ns, key, now); ok && q.Has(wire.StaleOK) {
-		var free bool
-		if grant.Token, free, err = c.leases.Try(claim); err == nil && !free {
+		var out flight.Out
+		if out, err = c.leases.Try(claim); err == nil && !out.Won {
 			return old
 		}
+		grant.Token = out.Token
 	} else {
 		ctx, cancel := context.WithTimeout(ctx, deadline-now.Boot)
 		defer cancel()
@@ -138,14 +139,14 @@ func (c *Tokens) Grant(ns *namespaces.Namespace, q *wire.Request, m *places.Memb
 	if m != nil {
 		claim.Place = m
 	}
-	token, free, err := c.leases.Try(claim)
+	out, err := c.leases.Try(claim)
 	switch {
 	case err != nil:
 		return claimError(ns, err), true
-	case !free:
+	case !out.Won:
 		return wire.Reply{}, false
 	}
-	r := c.granted(ns, key, token)
+	r := c.granted(ns, key, out.Token)
 	return r, r.Status != wire.Moved
 }
 
@@ -178,13 +179,48 @@ func (c *Tokens) fill(ns *namespaces.Namespace, key kv.Key, q *wire.Request, now
 		return notStored("the token is none that the present owner of the key %.64q has issued: "+
 			"use the value, and ask again next time", q.Key)
 	}
-	v := loader.Value{Bytes: bytes.Clone(q.Value), Flags: q.Flags} // the readers that wait share it
-	generation := c.store.Generation(key.Hash.Partition())
+	err := c.use(ns, key, t, q)
+	switch {
+	case err != nil && c.deadlines.over(untilOf(q)):
+		return c.deadlines.tooLate(q)
+	case err != nil:
+		return notStored("the key %.64q was invalidated since the token was issued, or the token is not its "+
+			"present one: use the value, and ask again next time", q.Key)
+	}
+	return wire.Reply{Version: uint64(t.Version)}
+}
+
+// fillClaim answers a SET that names a claim of METAGET in place of a version. It returns
+// false if no such claim is out for the key.
+func (c *Tokens) fillClaim(ns *namespaces.Namespace, key kv.Key, q *wire.Request, now kv.Moment) (wire.Reply, bool) {
+	t, ok := c.leases.Named(key, q.Compare)
+	switch {
+	case !ok:
+		return wire.Reply{}, false
+	case len(q.Value) > c.maxValue:
+		return wire.ErrorReply(tooLarge(len(q.Value), c.maxValue)), true
+	}
+	err := c.use(ns, key, t, q)
+	switch {
+	case err == nil:
+		return wire.Reply{Version: uint64(t.Version)}, true
+	case c.deadlines.over(untilOf(q)):
+		return c.deadlines.tooLate(q), true
+	}
+	_, seen, _ := c.store.Look(nil, key, segment.Query{Limit: -1, Unread: true}, now)
+	return wire.Reply{Status: wire.Exists, Version: uint64(seen.Version)}, true
+}
+
+// use uses a token up: it stores the value of a FILL, or of a SET that names a claim. It
+// returns an error if the value was not stored.
+func (c *Tokens) use(ns *namespaces.Namespace, key kv.Key, t flight.Token, q *wire.Request) error {
 	until := untilOf(q)
 	if c.deadlines.over(until) { // before it uses the token
-		return c.deadlines.tooLate(q)
+		return flight.ErrNotStored
 	}
-	err := c.leases.Fill(key, t, v, func(r flight.Result) bool {
+	v := loader.Value{Bytes: bytes.Clone(q.Value), Flags: q.Flags} // the readers that wait share it
+	generation := c.store.Generation(key.Hash.Partition())
+	return c.leases.Fill(key, t, v, func(r flight.Result) bool {
 		return c.loads.keep(ns, key, t.OwnershipEpoch, generation, r, until, func(now kv.Moment) kv.Deadline {
 			if q.TTLMS == wire.TTLDefault {
 				return ns.Lives(&r, now)
@@ -192,12 +228,4 @@ func (c *Tokens) fill(ns *namespaces.Namespace, key kv.Key, q *wire.Request, now
 			return ns.Deadline(q.TTLMS, now)
 		})
 	})
-	switch {
-	case err != nil && c.deadlines.over(until):
-		return c.deadlines.tooLate(q)
-	case err != nil:
-		return notStored("the key %.64q was invalidated since the token was issued, or the token is not its "+
-			"present one: use the value, and ask again next time", q.Key)
-	}
-	return wire.Reply{Version: uint64(t.Version)}
 }

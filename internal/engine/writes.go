@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"time"
+
 	"github.com/dustin/go-humanize"
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
@@ -21,6 +23,7 @@ type Writes struct {
 	handoff   *handoff.Handoff
 	owners    *Owners
 	barriers  *Barriers
+	tokens    *Tokens
 	deadlines *Deadlines
 }
 
@@ -103,6 +106,8 @@ var modes = [...]segment.Mode{
 	wire.ModeAdd:     segment.Add,
 	wire.ModeReplace: segment.Replace,
 	wire.ModeCAS:     segment.CompareAndSwap,
+	wire.ModeAppend:  segment.Append,
+	wire.ModePrepend: segment.Prepend,
 }
 
 // set answers SET.
@@ -111,20 +116,45 @@ func (w *Writes) set(q *wire.Request, b *namespaces.Pins, now kv.Moment, fetched
 	if epoch == 0 {
 		return
 	}
-	w.Store(ns, k, q, now, r)
+	switch {
+	case q.Mode == wire.ModeCAS:
+		w.compareAndSwap(ns, k, q, now, r)
+	case q.Mode.Joins():
+		w.join(ns, k, q, now, r)
+	default:
+		w.Store(ns, k, q, now, r)
+	}
 	w.end(r, k.Hash.Partition(), epoch)
+}
+
+// compareAndSwap stores what a SET brings if the key has the version that it names, or if it
+// names the claim that is out for the key.
+func (w *Writes) compareAndSwap(ns *namespaces.Namespace, k kv.Key, q *wire.Request, now kv.Moment, r *wire.Reply) {
+	if filled, ok := w.tokens.fillClaim(ns, k, q, now); ok {
+		*r = filled
+		return
+	}
+	if w.Store(ns, k, q, now, r); r.Status != wire.Miss || !q.Has(wire.StaleOK) {
+		return
+	}
+	_, seen, res := w.store.Look(nil, k, segment.Query{Limit: -1, Unread: true}, now)
+	if res == segment.Stored && seen.Stale {
+		*r = wire.Reply{Status: wire.Exists, Version: uint64(seen.Version)}
+	}
+}
+
+// join puts what a SET brings behind or before the present value.
+func (w *Writes) join(ns *namespaces.Namespace, k kv.Key, q *wire.Request, now kv.Moment, r *wire.Reply) {
+	v, res := w.store.Join(k, w.writeOf(ns, q, now), q.Has(wire.Create), now)
+	if res == segment.Stored {
+		w.barriers.end(ns, k.Hash, v)
+	}
+	*r = w.written(ns, q, v, res)
 }
 
 // Store stores what a SET brings.
 func (w *Writes) Store(ns *namespaces.Namespace, k kv.Key, q *wire.Request, now kv.Moment, r *wire.Reply) {
-	v, res := w.store.Put(k, segment.Write{
-		Value:    q.Value,
-		Flags:    q.Flags,
-		Deadline: ns.Deadline(q.TTLMS, now),
-		Mode:     modes[q.Mode],
-		Compare:  kv.Version(q.Compare),
-		Until:    untilOf(q),
-	}, now)
+	v, res := w.store.Put(k, w.writeOf(ns, q, now), now)
 	if res == segment.Stored {
 		w.barriers.end(ns, k.Hash, v)
 		*r = wire.Reply{} // in place: a literal with fields would be copied
@@ -132,6 +162,18 @@ func (w *Writes) Store(ns *namespaces.Namespace, k kv.Key, q *wire.Request, now 
 		return
 	}
 	*r = w.written(ns, q, v, res)
+}
+
+// writeOf returns what a SET asks the store for.
+func (w *Writes) writeOf(ns *namespaces.Namespace, q *wire.Request, now kv.Moment) segment.Write {
+	return segment.Write{
+		Value:    q.Value,
+		Flags:    q.Flags,
+		Deadline: ns.Deadline(q.TTLMS, now),
+		Mode:     modes[q.Mode],
+		Compare:  kv.Version(q.Compare),
+		Until:    untilOf(q),
+	}
 }
 
 // written turns the store's result of a write into the reply.
@@ -148,6 +190,8 @@ func (w *Writes) written(ns *namespaces.Namespace, q *wire.Request, v kv.Version
 			"SET one first, or DELETE the key and give an initial value")
 	case segment.Overflow:
 		return notStored("the sum does not fit into 64 bits")
+	case segment.Contended:
+		return failed(wire.Busy, "other writes of the key came in between, again and again: try again")
 	case segment.Overdue:
 		return w.deadlines.tooLate(q)
 	case segment.NotServed:
@@ -155,6 +199,10 @@ func (w *Writes) written(ns *namespaces.Namespace, q *wire.Request, v kv.Version
 	case segment.TooLarge:
 		if len(q.Value) > w.maxValue {
 			return wire.ErrorReply(tooLarge(len(q.Value), w.maxValue))
+		}
+		if q.Mode.Joins() {
+			return failed(wire.TooLarge, "with %d bytes more the value would exceed max_value, which is %d, or the "+
+				"quota of namespace %s: begin another value, or raise the limit", len(q.Value), w.maxValue, ns.Name)
 		}
 		return failed(wire.TooLarge, "the entry does not fit into namespace %s's quota of %s: raise the quota",
 			ns.Name, humanize.IBytes(uint64(w.store.NamespaceStats(ns.ID).Quota)))
@@ -170,14 +218,19 @@ func (w *Writes) touch(ns *namespaces.Namespace, k kv.Key, q *wire.Request, now 
 }
 
 func (w *Writes) incr(ns *namespaces.Namespace, k kv.Key, q *wire.Request, now kv.Moment) wire.Reply {
-	sum, v, res := w.store.Incr(k, segment.Increment{
+	sum, v, ends, res := w.store.Incr(k, segment.Increment{
 		Delta: q.Delta, Create: q.Create, Initial: q.Initial, Deadline: ns.Deadline(q.TTLMS, now), Until: untilOf(q),
+		Unsigned: q.Has(wire.Unsigned), Down: q.Has(wire.Down), Compare: kv.Version(q.Compare),
+		Retouch: q.Has(wire.Retouch) && q.TTLMS != wire.TTLDefault,
 	}, now)
 	if res == segment.Stored {
 		w.barriers.end(ns, k.Hash, v)
 	}
 	r := w.written(ns, q, v, res)
-	r.Number = sum
+	r.Number, r.Unsigned = sum, q.Has(wire.Unsigned) && sum < 0
+	if res == segment.Stored {
+		r.TTLMS = ends.TTLms(now.Boot)
+	}
 	return r
 }
 
@@ -211,7 +264,7 @@ func (w *Writes) Delete(q *wire.Request, key []byte, b *namespaces.Pins, now kv.
 		// Other hosts may have copies, and an entry on its way here must not come in, or
 		// must not stay if it has just come.
 		var v kv.Version
-		if !failpoint.Out(failpoint.NoSlot) {
+		if q.Compare == 0 && !failpoint.Out(failpoint.NoSlot) {
 			v = w.store.Invalidate(hash, now)
 		}
 		r := wire.Reply{Status: wire.Miss, Version: uint64(v)}
@@ -227,21 +280,20 @@ func (w *Writes) Delete(q *wire.Request, key []byte, b *namespaces.Pins, now kv.
 	if lag > 0 {
 		w.barriers.raise(k.Hash, lag, now)
 	}
-	var v kv.Version
-	var had bool
-	if q.Has(wire.Soft) {
-		v, had = w.store.Soften(k, now)
-	} else {
-		v, had = w.store.Delete(k, now)
+	v, res := w.store.Remove(k, segment.Removal{
+		Soft: q.Has(wire.Soft), Stale: time.Duration(q.StaleMS) * time.Millisecond, Compare: kv.Version(q.Compare),
+	}, now)
+	r := wire.Reply{Version: uint64(v)}
+	switch res {
+	case segment.Exists:
+		r.Status, v = wire.Exists, 0 // nothing was changed, but a barrier stays
+	case segment.Absent, segment.NotServed:
+		r.Status = wire.Miss
 	}
 	if lag > 0 {
 		w.barriers.deleted(k.Hash, v)
 	}
 	failpoint.At(failpoint.WriteDone)
-	r := wire.Reply{Version: uint64(v)}
-	if !had {
-		r.Status = wire.Miss
-	}
 	w.outcome(&r, partition, epoch, v)
 	return r
 }

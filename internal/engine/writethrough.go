@@ -48,7 +48,7 @@ func (c *writeThrough) check(ns *namespaces.Namespace, q *wire.Request, key []by
 	if err := CheckKey(key); err != nil {
 		return err
 	}
-	if q.Op == wire.OpIncr || q.Op == wire.OpFill || q.Op == wire.OpSet && q.Mode != wire.ModeSet {
+	if q.Op == wire.OpIncr || q.Op == wire.OpFill || q.Compare != 0 || q.Op == wire.OpSet && q.Mode != wire.ModeSet {
 		return wire.Errorf(wire.BadRequest,
 			"namespace %s writes through to its origin, which knows no conditions, counters and tokens: "+
 				"SET without a condition, or DELETE", ns.Name)

@@ -28,7 +28,7 @@ type Claim struct {
 	Key            kv.Key
 	OwnershipEpoch uint32
 	// Begin stamps a token. It is called with Leases' lock held, at the first issue and
-	// at every hand-over. It must not call Leases.
+	// at every hand-over, and by Try to tell the time. It must not call Leases.
 	Begin func() Stamp
 	Time  time.Duration // for the holder to fill; zero: LeasesConfig.Time
 	// Place limits the claimant's share of the tokens; nil: no limit. Its methods are
@@ -135,7 +135,7 @@ func NewLeases(cfg LeasesConfig) (*Leases, error) {
 // caller is next for the token, or until ctx is done.
 func (l *Leases) Claim(ctx context.Context, c Claim) (Grant, error) {
 	for {
-		grant, w, err := l.join(c, true)
+		grant, w, err := l.join(c)
 		if err != nil || w == nil {
 			return grant, err
 		}
@@ -153,26 +153,24 @@ func (l *Leases) Claim(ctx context.Context, c Claim) (Grant, error) {
 	}
 }
 
-// Try is Claim for a caller that prefers a stale value to waiting. If another caller has
-// the token, ok is false.
-func (l *Leases) Try(c Claim) (t Token, ok bool, err error) {
-	grant, _, err := l.join(c, false)
-	return grant.Token, grant.HasToken(), err
+// findLocked returns the lease of a key whose token is out, or nil.
+func (l *Leases) findLocked(c *Claim) (*lease, error) {
+	if l.closed {
+		return nil, ErrClosed
+	}
+	e, _ := l.table.Find(c.Key, func(e *lease) bool { return e.claim.OwnershipEpoch == c.OwnershipEpoch })
+	return e, nil
 }
 
-// join issues the token of the key. If one is issued already and wait is true, it queues
-// a waiter.
-func (l *Leases) join(c Claim, wait bool) (Grant, *leaseWaiter, error) {
+// join issues the token of the key. If one is issued already, it queues a waiter.
+func (l *Leases) join(c Claim) (Grant, *leaseWaiter, error) {
 	l.table.Lock()
 	defer l.table.Unlock()
-	if l.closed {
-		return Grant{}, nil, ErrClosed
+	e, err := l.findLocked(&c)
+	if err != nil {
+		return Grant{}, nil, err
 	}
-	same := func(e *lease) bool { return e.claim.OwnershipEpoch == c.OwnershipEpoch }
-	if e, ok := l.table.Find(c.Key, same); ok {
-		if !wait {
-			return Grant{}, nil, nil
-		}
+	if e != nil {
 		if l.stats.Waiting >= int64(l.cfg.MaxWaiters) {
 			l.stats.Shed++
 			return Grant{}, nil, fmt.Errorf("%w: %d callers wait for fills already", loader.ErrBusy, l.cfg.MaxWaiters)
@@ -184,14 +182,20 @@ func (l *Leases) join(c Claim, wait bool) (Grant, *leaseWaiter, error) {
 		l.stats.Collapsed++
 		return Grant{}, w, nil
 	}
+	t, err := l.addLocked(c)
+	return Grant{Token: t}, nil, err
+}
+
+// addLocked issues the first token of a key.
+func (l *Leases) addLocked(c Claim) (Token, error) {
 	if l.stats.Out >= int64(l.cfg.MaxLeases) {
 		l.stats.Shed++
-		return Grant{}, nil, fmt.Errorf("%w: %d keys have a token out already", loader.ErrBusy, l.cfg.MaxLeases)
+		return Token{}, fmt.Errorf("%w: %d keys have a token out already", loader.ErrBusy, l.cfg.MaxLeases)
 	}
 	if c.Place != nil {
 		if err := c.Place.Take(false); err != nil {
 			l.stats.Shed++
-			return Grant{}, nil, err
+			return Token{}, err
 		}
 	}
 	e := l.table.Add(c.Key, func() *lease {
@@ -202,7 +206,7 @@ func (l *Leases) join(c Claim, wait bool) (Grant, *leaseWaiter, error) {
 	})
 	l.inNamespace[c.Key.Namespace]++
 	l.stats.Out++
-	return Grant{Token: e.token}, nil, nil
+	return e.token, nil
 }
 
 // issueLocked gives the lease a new token and starts its timer.

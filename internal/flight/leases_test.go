@@ -64,8 +64,17 @@ func TestOneTokenAndItsFill(t *testing.T) {
 			})
 		}
 		synctest.Wait()
-		if _, ok, err := l.Try(c); ok || err != nil {
-			t.Errorf("Try got a second token, %v", err)
+		if out, err := l.Try(c); err != nil || out != (Out{token, false, 10 * time.Second}) {
+			t.Errorf("Try of a key whose token is out: %+v, %v, want that token", out, err)
+		}
+		for _, tc := range []struct {
+			key    string
+			random uint64
+			want   Token
+		}{{"a", token.Random, token}, {"b", token.Random, Token{}}, {"a", token.Random + 1, Token{}}, {"a", 0, Token{}}} {
+			if got, ok := l.Named(keyOf(tc.key), tc.random); got != tc.want || ok != (tc.want != Token{}) {
+				t.Errorf("Named(%s, %d): %+v, %v", tc.key, tc.random, got, ok)
+			}
 		}
 		kept := 0
 		once := func(Result) bool { kept++; return true }
@@ -340,8 +349,8 @@ func TestTokenAfterLeaving(t *testing.T) {
 		l, v := newLeases(t, LeasesConfig{}), &versions{}
 		c := Claim{Key: keyOf("a"), Begin: v.begin}
 		token := mustClaim(t, l, c)
-		_, w, _ := l.join(c, true)
-		_, next, _ := l.join(c, true)
+		_, w, _ := l.join(c)
+		_, next, _ := l.join(c)
 		l.Abandon(token)
 		l.leave(w)
 		select {

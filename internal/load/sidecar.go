@@ -34,7 +34,7 @@ func Key(dst []byte, n uint64, size int) []byte {
 // Greet sends HELLO and checks the answer.
 func (p Sidecar) Greet(nc net.Conn) error {
 	q := wire.Request{Op: wire.OpHello, Hello: wire.Hello{
-		Versions: []int{wire.Version}, Client: "load", Token: p.Token, Namespace: p.Namespace,
+		Versions: wire.Versions, Client: "load", Token: p.Token, Namespace: p.Namespace,
 	}}
 	if _, err := nc.Write(wire.AppendRequest(nil, &q)); err != nil {
 		return err

@@ -25,7 +25,7 @@ func KeysIn(q *wire.Request) int {
 	switch q.Op {
 	case wire.OpMGet, wire.OpDelete:
 		return len(q.Keys)
-	case wire.OpGet, wire.OpSet, wire.OpTouch, wire.OpIncr, wire.OpLease, wire.OpFill:
+	case wire.OpGet, wire.OpSet, wire.OpTouch, wire.OpIncr, wire.OpLease, wire.OpFill, wire.OpMetaGet:
 		return 1
 	}
 	return 0

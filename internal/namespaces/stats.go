@@ -32,7 +32,7 @@ func (n *Table) Stats() []cachesidecar.NamespaceStats {
 	for name, ns := range n.All() {
 		st := n.store.NamespaceStats(ns.ID)
 		t := cachesidecar.NamespaceStats{Name: name, Entries: st.Entries, Bytes: st.Bytes, Quota: st.Quota}
-		for _, op := range []wire.Op{wire.OpGet, wire.OpMGet, wire.OpLease} {
+		for _, op := range []wire.Op{wire.OpGet, wire.OpMGet, wire.OpLease, wire.OpMetaGet} {
 			for o := HitL1; o <= HitPeer; o++ {
 				t.Hits += ns.Counts[op][o].Load()
 			}

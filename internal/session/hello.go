@@ -13,10 +13,11 @@ import (
 // welcome answers a HELLO.
 func (c *Session) welcome() wire.Reply {
 	h := &c.req.Hello
-	if !slices.Contains(h.Versions, wire.Version) {
+	version, ok := wire.Common(h.Versions)
+	if !ok {
 		return wire.ErrorReply(wire.Errorf(wire.Unsupported,
-			"the client speaks protocol versions %v, this sidecar (%s) speaks [%d]: upgrade the older of the two",
-			h.Versions, c.d.cfg.Version, wire.Version))
+			"the client speaks protocol versions %v, this sidecar (%s) speaks %v: upgrade the older of the two",
+			h.Versions, c.d.cfg.Version, wire.Versions))
 	}
 	if err := c.By.Show(h.Token); err != nil {
 		return wire.ErrorReply(err)
@@ -31,7 +32,7 @@ func (c *Session) welcome() wire.Reply {
 	c.log(slog.LevelDebug, "hello", "client", h.Client)
 	l := c.d.cfg.Limits()
 	return wire.BodyReply(wire.Welcome{
-		Version: wire.Version, Node: c.Core.Config.Node, Server: c.d.cfg.Version, Features: c.features(),
+		Version: version, Node: c.Core.Config.Node, Server: c.d.cfg.Version, Features: c.features(),
 		Limits: wire.Limits{
 			Key: kv.MaxKeyLen, Value: c.Core.Config.MaxValue, Frame: l.MaxFrame, Keys: wire.MaxKeys,
 			InFlight: l.MaxInFlight, TTLMS: wire.MaxTTL, TimeoutMS: c.Core.Deadlines.Default().Milliseconds(),

@@ -269,7 +269,7 @@ func cut(b []byte, n int) []byte { return b[:min(n, len(b))] }
 // timed are the requests that note may list: those that are to be fast.
 var timed = [wire.OpCount]bool{
 	wire.OpGet: true, wire.OpMGet: true, wire.OpSet: true, wire.OpDelete: true, wire.OpTouch: true,
-	wire.OpIncr: true, wire.OpLease: true, wire.OpFill: true, wire.OpFlush: true,
+	wire.OpIncr: true, wire.OpLease: true, wire.OpFill: true, wire.OpFlush: true, wire.OpMetaGet: true,
 }
 
 // goOn serves the request on a goroutine, after the owner's answer did not answer it.

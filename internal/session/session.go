@@ -243,6 +243,8 @@ func (c *Session) serve(conn *rpc.Conn) {
 		c.get(conn)
 	case wire.OpMGet:
 		c.mget(conn)
+	case wire.OpMetaGet:
+		c.metaGet(conn)
 	case wire.OpHello:
 		c.reply = c.welcome()
 		c.answer(conn)

@@ -52,7 +52,7 @@ func (s *Telemetry) Snapshot() (Snapshot, bool) {
 
 // add adds the reads of a namespace.
 func (r *Reads) add(ns *namespaces.Namespace) {
-	for _, op := range []wire.Op{wire.OpGet, wire.OpMGet, wire.OpLease} {
+	for _, op := range []wire.Op{wire.OpGet, wire.OpMGet, wire.OpLease, wire.OpMetaGet} {
 		n := &ns.Counts[op]
 		r.Own += n[namespaces.HitL2].Load()
 		r.Copies += n[namespaces.HitL1].Load()

@@ -9,16 +9,61 @@ import (
 // Changes that bring no value. Where the version is zero, nothing was changed, because this
 // host does not serve the partition.
 
-// Delete removes a key. It returns the version of the change and whether the key had a
-// live value.
-func (s *Store) Delete(k kv.Key, now kv.Moment) (kv.Version, bool) {
+// Removal says how Remove removes a key.
+type Removal struct {
+	// Soft leaves the value for GetStale and Look, for as long as Limits.Stale of the
+	// namespace says. This applies to a live value and to a value in its grace. When the
+	// value goes, it counts as expired.
+	Soft    bool
+	Stale   time.Duration // with Soft: the value stays no longer than this; zero: no such limit
+	Compare kv.Version    // of the value, which may be a softened one; else nothing is done; zero: any
+}
+
+// Remove removes a key. It returns the version of the change, and Stored if the key had a
+// live value, else Absent. With Compare, a softened value counts as live; if there is no
+// value nothing is changed, and with Exists Remove returns the version of the value.
+func (s *Store) Remove(k kv.Key, r Removal, now kv.Moment) (kv.Version, Result) {
 	sh := s.shard(k.Hash)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	if !s.serves(k.Hash) {
-		return 0, false
+		return 0, NotServed
 	}
-	return s.changed(k, now), sh.drop(k, now)
+	had := false
+	if r.Compare != 0 {
+		_, _, h, _, found := sh.find(k)
+		partition := k.Hash.Partition()
+		had = found && h.marks&markStale != 0 && sh.kept(h, partition, now.Boot)
+		switch present := found && sh.present(h, partition, now.Boot); {
+		case !present && !had:
+			return 0, Absent
+		case h.version != r.Compare:
+			return h.version, Exists
+		}
+	}
+	version := s.changed(k, now)
+	if r.Soft {
+		had = sh.soften(k, r.Stale, now) || had
+	} else {
+		had = sh.drop(k, now) || had
+	}
+	if had {
+		return version, Stored
+	}
+	return version, Absent
+}
+
+// Delete removes a key. It returns the version of the change and whether the key had a
+// live value.
+func (s *Store) Delete(k kv.Key, now kv.Moment) (kv.Version, bool) {
+	v, r := s.Remove(k, Removal{}, now)
+	return v, r == Stored
+}
+
+// Soften is like Delete, but leaves the value for GetStale: see Removal.
+func (s *Store) Soften(k kv.Key, now kv.Moment) (kv.Version, bool) {
+	v, r := s.Remove(k, Removal{Soft: true}, now)
+	return v, r == Stored
 }
 
 // drop removes the entry of a key. It reports whether the key had a live value.
@@ -42,34 +87,34 @@ func (sh *shard) dropEntry(hash kv.Hash, at slot, w word, h header, now kv.Momen
 	sh.removeEntry(hash, at, w, h)
 }
 
-// Soften is like Delete, but leaves the value for GetStale for as long as Limits.Stale of
-// the namespace says. This applies to a live value and to a value in its grace. When the
-// value goes, it counts as expired.
-func (s *Store) Soften(k kv.Key, now kv.Moment) (kv.Version, bool) {
-	sh := s.shard(k.Hash)
-	sh.mu.Lock()
-	defer sh.mu.Unlock()
-	if !s.serves(k.Hash) {
-		return 0, false
-	}
-	version := s.changed(k, now)
+// soften makes the entry of a key a stale one, which stays for at most as long as most says;
+// zero is no such limit. It reports whether the key had a live value.
+func (sh *shard) soften(k kv.Key, most time.Duration, now kv.Moment) bool {
+	s := sh.store
 	limit := s.namespaces[k.Namespace].staleLimit()
+	if most > 0 {
+		limit = min(limit, most)
+	}
 	_, w, h, b, found := sh.find(k)
 	if !found || limit <= 0 || h.negative() {
-		return version, sh.drop(k, now)
+		return sh.drop(k, now)
 	}
 	partition := k.Hash.Partition()
-	if h.marks&markStale != 0 || !sh.kept(h, partition, now.Boot) {
-		return version, false
+	if !sh.kept(h, partition, now.Boot) {
+		return false
+	}
+	ends := kv.After(now.Boot, limit)
+	if h.marks&markStale != 0 {
+		if most > 0 { // it may only end earlier
+			sh.redate(w, &h, b, min(h.deadline, ends))
+		}
+		return false
 	}
 	had := sh.present(h, partition, now.Boot)
 	h.marks |= markStale
-	h.deadline = kv.After(now.Boot, limit)
-	h.write(b)
-	seg, _ := s.split(w.loc())
-	m := &s.meta[seg]
-	m.last = max(m.last, s.due(h))
-	return version, had
+	b[offMarks] = h.marks
+	sh.redate(w, &h, b, ends)
+	return had
 }
 
 // Invalidate removes all entries with a hash. It is for callers that do not know the key.
@@ -114,11 +159,7 @@ func (s *Store) Touch(
 		return 0, 0, Absent
 	}
 	event = s.changed(k, now)
-	h.deadline = d
-	writeDeadline(b, h)
-	seg, _ := s.split(w.loc())
-	m := &s.meta[seg]
-	m.last = max(m.last, s.due(h))
+	sh.redate(w, &h, b, d)
 	sh.index.setWord(at, w.withHits(min(w.hits()+1, maxHits)))
 	return h.version, event, Stored
 }

@@ -28,7 +28,9 @@
 //	    16    32  value length, bytes
 //	    20    16  key length, bytes
 //	    22     8  marks: 1 client flags follow, 2 head of a chain, 4 stale,
-//	              8 negative
+//	              8 negative, 16 read since it was written: the first read
+//	              sets it, under the lock. Reads leave no time, which would
+//	              take 4 bytes of every entry
 //	    23     8  birth in the quota queue of the namespace
 //
 // If an entry is longer than half a segment, it becomes a chain of whole segments. The
@@ -83,9 +85,10 @@
 //
 // # What is not served
 //
-// A negative entry says that the origin has no value. Only GetStale returns a value that
-// Soften has left, or an expired value during the grace of its namespace; for all other
-// calls such a value is absent. All three kinds count as entries in accounts, quotas and
+// A negative entry says that the origin has no value. Only GetStale and Look return a
+// value that Soften has left, and only GetStale returns an expired value during the grace
+// of its namespace; for all other calls such a value is absent, except that Remove can
+// compare its version. All three kinds count as entries in accounts, quotas and
 // eviction.
 //
 // # Bounds

@@ -25,6 +25,7 @@ const (
 	markStale = 1 << 2 // served only to readers that accept a stale value
 
 	markAbsent = 1 << 3 // a negative entry: the origin has no value
+	markRead   = 1 << 4 // the entry has been read since it was written
 )
 
 // header is a decoded entry header. It is nested, and has 32 bytes, for the reason that Marks

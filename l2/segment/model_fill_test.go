@@ -20,6 +20,7 @@ type modelOld struct {
 type sightings struct {
 	negative, expired, invalidated, oldLost              int64
 	filled, refused, outdating, same, sameChain, removed int64
+	joined, joinedChain, softened                        int64
 }
 
 func (m *model) limits(ns kv.NamespaceID) Limits {

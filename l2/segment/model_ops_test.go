@@ -186,7 +186,7 @@ func (m *model) touch(k modelKey) {
 func (m *model) incr(k modelKey) {
 	e, ok := m.sync(k)
 	delta, create, d := int64(m.rnd.IntN(100)-50), m.rnd.IntN(2) == 0, m.deadline()
-	sum, v, r := m.store.Incr(m.key(k), Increment{Delta: delta, Create: create, Initial: 5, Deadline: d}, m.now)
+	sum, v, end, r := m.store.Incr(m.key(k), Increment{Delta: delta, Create: create, Initial: 5, Deadline: d}, m.now)
 	if ok && m.evictedBy(k, r == Stored) {
 		e, ok = modelEntry{}, false
 	}
@@ -212,6 +212,9 @@ func (m *model) incr(k modelKey) {
 	}
 	if string(next.value) != strconv.FormatInt(sum, 10) {
 		m.t.Errorf("Incr(%v) = %d, want %s", k, sum, next.value)
+	}
+	if end != next.deadline {
+		m.t.Errorf("Incr(%v): deadline %d, want %d", k, end, next.deadline)
 	}
 	m.want[k] = next
 }

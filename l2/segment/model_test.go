@@ -57,6 +57,7 @@ func TestAgainstModel(t *testing.T) {
 		{"of them evicted", seen.oldLost}, {"fills stored", seen.filled}, {"fills refused", seen.refused},
 		{"fills that outdated copies", seen.outdating}, {"fills over the same", seen.same}, {"fills over the same chain", seen.sameChain},
 		{"fills that removed", seen.removed},
+		{"values joined", seen.joined}, {"chains joined", seen.joinedChain}, {"softened values seen", seen.softened},
 	} {
 		t.Logf("%-20s %d", c.name, c.n)
 		if c.n == 0 {
@@ -256,6 +257,10 @@ func (m *model) step() {
 		m.touch(k)
 	case op < 930:
 		m.incr(k)
+	case op < 945:
+		m.join(k)
+	case op < 952:
+		m.look(k)
 	case op < 980:
 		m.fill(k)
 	case op < 984:

@@ -51,6 +51,9 @@ func (s *Store) Get(dst []byte, k kv.Key, limit int, now time.Duration) ([]byte,
 	if n := w.hits(); n < maxHits {
 		sh.index.setWord(at, w.withHits(n+1))
 	}
+	if h.marks&markRead == 0 {
+		b[offMarks] = h.marks | markRead
+	}
 	info := h.info(b)
 	switch {
 	case h.valueLen > limit:
@@ -93,7 +96,8 @@ func (s *Store) Touched(k kv.Key) {
 	sh := s.shard(k.Hash)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	if at, w, _, _, found := sh.find(k); found {
+	if at, w, h, b, found := sh.find(k); found {
+		b[offMarks] = h.marks | markRead
 		if n := w.hits(); n < maxHits {
 			sh.index.setWord(at, w.withHits(n+1))
 		}

@@ -30,8 +30,16 @@ func TestServes(t *testing.T) {
 			return s.Put(k, l, now)
 		},
 		"Incr": func() (kv.Version, Result) {
-			_, v, r := s.Incr(k, Increment{Delta: 1, Deadline: w.Deadline}, now)
+			_, v, _, r := s.Incr(k, Increment{Delta: 1, Deadline: w.Deadline}, now)
 			return v, r
+		},
+		"Join": func() (kv.Version, Result) { w.Mode = Append; return s.Join(k, w, true, now) },
+		"Look": func() (kv.Version, Result) {
+			_, seen, r := s.Look(nil, k, Query{Touch: true}, now)
+			return seen.Event, r
+		},
+		"Remove": func() (kv.Version, Result) {
+			return s.Remove(k, Removal{Compare: 1}, now)
 		},
 		"Touch":      func() (kv.Version, Result) { _, v, r := s.Touch(k, w.Deadline, 0, now); return v, r },
 		"Delete":     func() (kv.Version, Result) { v, _ := s.Delete(k, now); return v, NotServed },

@@ -26,7 +26,9 @@ func (s *Store) GetStale(dst []byte, k kv.Key, now time.Duration) ([]byte, Stale
 	}
 	t := Stale{Info: h.info(b), Invalidated: h.marks&markStale != 0}
 	t.Deadline = s.due(h)
-	if t.Invalidated { // the deadline was rounded up
+	if t.Invalidated {
+		// The deadline was rounded up. If Removal.Stale has shortened the time of the value,
+		// Ended is too much by what it was shortened: a value that seems older is safe.
 		t.Ended = max(0, s.namespaces[k.Namespace].staleLimit()-h.deadline.Remaining(now))
 	} else {
 		t.Ended = now - time.Duration(h.deadline)*time.Millisecond

@@ -89,14 +89,18 @@ func absentTo(t *testing.T, leave func(*Store, kv.Key), now kv.Moment) {
 		{"replace", put(Replace), Absent},
 		{"compare and swap", put(CompareAndSwap), Absent},
 		{"set", put(Set), Stored},
-		{"incr", func(s *Store) Result { _, _, r := s.Incr(k, Increment{Delta: 1}, now); return r }, Absent},
+		{"incr", func(s *Store) Result { _, _, _, r := s.Incr(k, Increment{Delta: 1}, now); return r }, Absent},
 		{"incr with an initial value", func(s *Store) Result {
-			n, _, r := s.Incr(k, Increment{Delta: 1, Create: true, Initial: 5}, now)
+			n, _, _, r := s.Incr(k, Increment{Delta: 1, Create: true, Initial: 5}, now)
 			if n != 5 {
 				t.Errorf("incr counted from what was there: %d", n)
 			}
 			return r
 		}, Stored},
+		{"append", func(s *Store) Result {
+			_, r := s.Join(k, Write{Value: []byte("x"), Mode: Append}, false, now)
+			return r
+		}, Absent},
 		{"touch", func(s *Store) Result {
 			if _, _, r := s.Touch(k, 0, 0, now); r == Stored {
 				return Stored

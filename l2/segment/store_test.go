@@ -283,7 +283,7 @@ func TestIncrBounds(t *testing.T) {
 		{strings.Repeat("1", 21), 1, 0, NotNumber},
 	} {
 		mustPut(t, s, "n", Write{Value: []byte(tc.value), Flags: 7, Deadline: kv.After(testNow.Boot, time.Hour)})
-		sum, _, r := s.Incr(testKey("n"), Increment{Delta: tc.delta, Create: true, Initial: 100}, testNow)
+		sum, _, _, r := s.Incr(testKey("n"), Increment{Delta: tc.delta, Create: true, Initial: 100}, testNow)
 		if r != tc.want || sum != tc.sum {
 			t.Errorf("Incr(%q, %d) = %d, %d, want %d, %d", tc.value, tc.delta, sum, r, tc.sum, tc.want)
 		}

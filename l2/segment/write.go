@@ -2,8 +2,6 @@ package segment
 
 import (
 	"encoding/binary"
-	"math"
-	"strconv"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
@@ -17,6 +15,10 @@ const (
 	Add                        // if the key is absent
 	Replace                    // if the key is present
 	CompareAndSwap             // if the key is present with version Write.Compare
+
+	// The modes of Join.
+	Append
+	Prepend
 )
 
 // Write is what Put stores.
@@ -28,6 +30,7 @@ type Write struct {
 	Compare  kv.Version
 	Until    time.Duration // boot clock; from then on nothing is stored; zero: never
 
+	keeps  bool  // the present deadline stays
 	absent bool  // a negative entry: the origin has no value
 	past   *past // set if the version is an earlier one: Restore and Fill
 }
@@ -41,8 +44,9 @@ const (
 	Absent           // the condition failed: the key is absent
 	TooLarge         // the value is longer than MaxValue or the namespace's quota
 	NoRoom           // all that could be evicted is being read
-	NotNumber        // Incr on a value that is not a decimal int64
+	NotNumber        // Incr on a value that is not a decimal number of 64 bits
 	Overflow         // Incr beyond the range of int64
+	Contended        // Join, again and again: other writes came in between
 	Outdated         // Restore or Fill of an entry to which the store has something newer
 	Overdue          // Until has come: the caller has given up
 	NotServed        // this host does not serve the key's partition any more
@@ -168,6 +172,9 @@ func (sh *shard) put(k kv.Key, w *Write, chain segmentID, now kv.Moment) (kv.Ver
 		return 0, Absent, needNothing
 	}
 
+	if w.keeps {
+		w.Deadline = oldHeader.deadline
+	}
 	h := headerFor(&k, w)
 	h.generation, h.birth = sh.store.Generation(partition), oldHeader.birth
 	if p := w.past; p != nil {
@@ -272,7 +279,7 @@ func (sh *shard) rewrite(
 ) bool {
 	seg, _ := sh.store.split(loc)
 	m := &sh.store.meta[seg]
-	if old.marks != h.marks || old.size() != h.size() || int(m.class) != class {
+	if old.marks&^markRead != h.marks || old.size() != h.size() || int(m.class) != class {
 		return false
 	}
 	h.version = sh.store.stamp(k, w, now)
@@ -380,63 +387,4 @@ func (sh *shard) countHidden(h header, partition uint16) {
 	} else {
 		sh.n.flushed++
 	}
-}
-
-// Increment is the input of Incr.
-type Increment struct {
-	Delta    int64
-	Create   bool // if the key is absent, store Initial with Deadline
-	Initial  int64
-	Deadline kv.Deadline
-	Until    time.Duration // as in Write
-}
-
-// Incr adds Delta to a decimal int64 and keeps its flags and deadline. If the key is
-// absent and Create is set, it stores Initial. It returns the new value.
-func (s *Store) Incr(k kv.Key, i Increment, now kv.Moment) (int64, kv.Version, Result) {
-	sh := s.shard(k.Hash)
-	for range maxTries {
-		sh.mu.Lock()
-		sum, v, r, lack, size := sh.incr(k, i, now)
-		sh.mu.Unlock()
-		if lack == needNothing {
-			return sum, v, r
-		}
-		if !s.provide(lack, sh, k.Namespace, size, now) {
-			break
-		}
-	}
-	sh.countNoRoom()
-	return 0, 0, NoRoom
-}
-
-func (sh *shard) incr(k kv.Key, i Increment, now kv.Moment) (int64, kv.Version, Result, need, int) {
-	_, _, h, b, found := sh.find(k)
-	w := Write{Deadline: i.Deadline, Until: i.Until}
-	sum, delta := i.Initial, i.Delta
-	switch present := found && sh.present(h, k.Hash.Partition(), now.Boot); {
-	case !present && !i.Create:
-		return 0, 0, Absent, needNothing, 0
-	case present:
-		if h.valueLen > 20 || h.marks&markChain != 0 {
-			return 0, h.version, NotNumber, needNothing, 0
-		}
-		old, err := strconv.ParseInt(string(h.value(b)), 10, 64)
-		if err != nil {
-			return 0, h.version, NotNumber, needNothing, 0
-		}
-		if delta > 0 && old > math.MaxInt64-delta || delta < 0 && old < math.MinInt64-delta {
-			return 0, h.version, Overflow, needNothing, 0
-		}
-		sum = old + delta
-		w.Deadline, w.Flags = h.deadline, h.clientFlags(b)
-	}
-	var digits [20]byte
-	w.Value = strconv.AppendInt(digits[:0], sum, 10)
-	if sh.store.isChain(&k, &w) || sh.store.overQuotaAlone(&k, &w) {
-		// A key of nearly half a segment: only in tiny stores.
-		return 0, 0, TooLarge, needNothing, 0
-	}
-	v, r, lack := sh.put(k, &w, noSegment, now)
-	return sum, v, r, lack, entrySize(&k, &w)
 }

@@ -1,0 +1,196 @@
+package engine
+
+import (
+	"cmp"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/internal/failpoint"
+	"github.com/cachesidecar/cachesidecar/internal/flight"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/l2/segment"
+)
+
+// METAGET tells everything about a value, and only the owner of the key answers it. A caller
+// may claim the right to load the value:
+//
+//	nothing is there            the answer is MISS
+//	a softened value is there   the answer is STALE, with the value
+//	a value ends soon           the answer is OK, with the value
+//
+// A claim is a lease token, and shares their table: a LEASE waits for the holder of a claim.
+// But no caller waits for a token here, and a claim does not end with the connection. Its
+// number is the random number of the token. A SET that names that number is the token's FILL.
+
+// Looks answers METAGET at the owner of the key.
+type Looks struct {
+	clock     kv.Clock
+	store     *segment.Store
+	node      *cluster.Node
+	leases    *flight.Leases
+	deadlines *Deadlines
+	loads     *Loads
+	reads     *Reads
+	writes    *Writes
+}
+
+// answer answers METAGET from what this host owns, or with MOVED.
+func (c *Looks) answer(q *wire.Request, b *namespaces.Pins, now kv.Moment, fetched uint32, r *wire.Reply) {
+	if err := CheckKey(q.Key); err != nil {
+		*r = wire.ErrorReply(err)
+		return
+	}
+	ns := b.Read(q.Namespace)
+	if ns == nil && q.Has(wire.Claim) { // a token needs a slot
+		var err *wire.Error
+		if ns, err = b.Write(q.Namespace); err != nil {
+			*r = wire.ErrorReply(err)
+			return
+		}
+	}
+	if ns == nil {
+		*r = c.reads.nameless(q, q.Key, fetched)
+		return
+	}
+	k := ns.Key(q.Key)
+	partition := k.Hash.Partition()
+	epoch := c.node.OwnershipEpoch(partition)
+	if epoch == 0 || fetched != epoch && c.writes.mayArriveByHandoff(k, now) {
+		*r = Moved()
+		return
+	}
+	failpoint.At(failpoint.WriteDue)
+	for range claimTries {
+		seen, found := c.look(ns, k, q, now, fetched == epoch, r)
+		if r.Status.IsError() || !q.Has(wire.Claim) || ns.Origin != nil {
+			break
+		}
+		if c.claim(ns, k, q, b, epoch, &seen, found, r) {
+			break
+		}
+		now = c.clock.Read()
+	}
+	failpoint.At(failpoint.WriteDone)
+	if r.Status == wire.OK && !q.Has(wire.Unread) {
+		c.reads.note(b, ns, k, now)
+	}
+	c.writes.outcome(r, partition, epoch, kv.Version(r.Event))
+}
+
+// claimTries bounds how often a claim finds that the value has changed since it was looked at.
+const claimTries = 8
+
+// look fills in the reply, without a claim.
+func (c *Looks) look(
+	ns *namespaces.Namespace, k kv.Key, q *wire.Request, now kv.Moment, fetched bool, r *wire.Reply,
+) (seen segment.Seen, found bool) {
+	query := segment.Query{Limit: segment.NoLimit, Unread: q.Has(wire.Unread), Until: untilOf(q)}
+	if q.Has(wire.NoValue) {
+		query.Limit = -1
+	}
+	if query.Touch = q.Has(wire.Touch) && q.TTLMS != wire.TTLDefault; query.Touch {
+		query.Deadline = ns.Deadline(q.TTLMS, now)
+	}
+	value, seen, res := c.store.Look([]byte{}, k, query, now)
+	found = res == segment.Stored && !seen.Absent && !(seen.Stale && ns.Waits(q))
+	switch {
+	case res == segment.Overdue:
+		*r = c.deadlines.tooLate(q)
+	case res == segment.NotServed, !found && !seen.Absent && !fetched && ns.Waits(q):
+		*r = Moved()
+	case !found:
+		*r = wire.Reply{Status: wire.Miss}
+		if seen.Absent {
+			r.Why = wire.Absent
+		}
+	default:
+		*r = seenReply(value, &seen, now)
+		if !seen.Stale && seen.Deadline != 0 && !q.Has(wire.NoLoad) &&
+			seen.Deadline.Remaining(now.Boot) < time.Duration(ns.Early.Load()) {
+			c.loads.refreshEarly(ns, k, seen.Deadline, now)
+		}
+	}
+	return seen, found
+}
+
+// seenReply answers with a value. The version has the wall time of the write.
+func seenReply(value []byte, seen *segment.Seen, now kv.Moment) wire.Reply {
+	r := wire.Reply{
+		Value: value, Flags: seen.Flags, Version: uint64(seen.Version), TTLMS: seen.Deadline.TTLms(now.Boot),
+		Source: wire.SourceL2, Size: uint64(seen.Size), Read: seen.Read, Event: uint64(seen.Event),
+		IdleMS: uint64(max(0, now.Wall-seen.Version.Wall().UnixMilli())),
+	}
+	if seen.Stale {
+		r.Status = wire.Stale
+	}
+	return r
+}
+
+// claim adds the claim to a reply, if the value needs a new load. It returns false if the
+// value has changed since it was seen.
+func (c *Looks) claim(
+	ns *namespaces.Namespace, k kv.Key, q *wire.Request, b *namespaces.Pins, epoch uint32,
+	seen *segment.Seen, found bool, r *wire.Reply,
+) bool {
+	now := c.clock.Read()
+	renew := time.Duration(q.RenewMS) * time.Millisecond
+	fresh := found && !seen.Stale
+	switch {
+	case fresh && (seen.Deadline == 0 || seen.Deadline.Remaining(now.Boot) >= renew):
+		return true
+	case c.deadlines.over(untilOf(q)):
+		*r = c.deadlines.tooLate(q)
+		return true
+	}
+	claim := flight.Claim{
+		Key: k, OwnershipEpoch: epoch, Begin: c.loads.Stamp,
+		Time: cmp.Or(time.Duration(q.LeaseMS)*time.Millisecond, ns.LeaseTime),
+	}
+	if b.Member != nil {
+		claim.Place = b.Member
+	}
+	out, err := c.leases.Try(claim)
+	switch {
+	case err != nil && !found:
+		*r = claimError(ns, err)
+		return true
+	case err != nil: // the value is worth more than the claim
+		return true
+	}
+	r.Claim, r.Number = wire.ClaimTaken, int64(out.Random)
+	if out.Won {
+		r.Claim = wire.ClaimWon
+	}
+	if info, present := c.store.Peek(k, now.Boot); present != fresh || fresh && info.Version != seen.Version {
+		if out.Won {
+			c.leases.Abandon(out.Token)
+		}
+		r.Claim, r.Number = wire.ClaimNone, 0
+		return false
+	}
+	if !found {
+		r.TTLMS = max(1, out.Left.Milliseconds())
+	}
+	return true
+}
+
+// loaded answers METAGET after a load of its value, with what is in the store now, or with
+// what was loaded if that was not kept.
+func (c *Looks) loaded(q *wire.Request, b *namespaces.Pins, epoch uint32, l *wire.Reply) (r wire.Reply) {
+	if l.Status != wire.OK {
+		r = *l
+		r.TTLMS = 0 // of a claim
+		return r
+	}
+	c.answer(q, b, c.clock.Read(), epoch, &r)
+	if r.Status != wire.Miss {
+		return r
+	}
+	r = *l
+	if r.Size = uint64(len(r.Value)); q.Has(wire.NoValue) {
+		r.Value = []byte{}
+	}
+	return r
+}

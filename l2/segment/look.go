@@ -1,0 +1,83 @@
+package segment
+
+import (
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+)
+
+// Query says how Look looks at a key.
+type Query struct {
+	Limit  int  // as in Get; below zero: the value is not wanted
+	Unread bool // this is no read: it is not counted, and leaves no mark
+
+	Touch    bool // a live value gets the Deadline
+	Deadline kv.Deadline
+	Until    time.Duration // of Touch, as in Write
+}
+
+// Seen is what Look has found.
+type Seen struct {
+	Info             // if Stale is set, Deadline is when the value will be gone
+	Read  bool       // the value has been read since it was written
+	Stale bool       // Soften has left the value
+	Event kv.Version // of the touch; zero: none was made
+}
+
+// Look appends the value of a key to dst, like Get, and also a value that Soften has left.
+// In the same critical section a live value gets a new deadline, if that is wanted. Look
+// returns Stored if it has seen an entry, which may be a negative one. Else it returns Absent
+// or, of a touch, Overdue or NotServed.
+func (s *Store) Look(dst []byte, k kv.Key, q Query, now kv.Moment) ([]byte, Seen, Result) {
+	sh := s.shard(k.Hash)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	switch {
+	case !q.Touch:
+	case s.overdue(q.Until):
+		return dst, Seen{}, Overdue
+	case !s.serves(k.Hash):
+		return dst, Seen{}, NotServed
+	}
+	at, w, h, b, found := sh.find(k)
+	partition := k.Hash.Partition()
+	live := found && sh.visible(h, partition, now.Boot)
+	stale := found && !live && h.marks&markStale != 0 && sh.kept(h, partition, now.Boot)
+	if !live && !stale {
+		if !q.Unread {
+			sh.misses++
+		}
+		return dst, Seen{}, Absent
+	}
+	seen := Seen{Read: h.marks&markRead != 0, Stale: stale}
+	if !q.Unread {
+		h.marks |= markRead
+		b[offMarks] = h.marks
+		if live {
+			sh.hits++
+			sh.index.setWord(at, w.withHits(min(w.hits()+1, maxHits)))
+		}
+	}
+	if q.Touch && live && !h.negative() {
+		seen.Event = s.changed(k, now)
+		sh.redate(w, &h, b, q.Deadline)
+	}
+	seen.Info = h.info(b)
+	switch {
+	case h.valueLen > q.Limit:
+	case h.marks&markChain != 0:
+		dst = sh.appendPinned(dst, w.loc(), h)
+	default:
+		dst = append(dst, h.value(b)...)
+	}
+	return dst, seen, Stored
+}
+
+// redate gives an entry a new deadline.
+func (sh *shard) redate(w word, h *header, b []byte, d kv.Deadline) {
+	h.deadline = d
+	writeDeadline(b, *h)
+	seg, _ := sh.store.split(w.loc())
+	m := &sh.store.meta[seg]
+	m.last = max(m.last, sh.store.due(*h))
+}
