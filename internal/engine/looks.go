@@ -16,7 +16,7 @@ import (
 // METAGET tells everything about a value, and only the owner of the key answers it. A caller
 // may claim the right to load the value:
 //
-//	nothing is there            the answer is MISS
+//	nothing is there            the answer is MISS; only with the option create
 //	a softened value is there   the answer is STALE, with the value
 //	a value ends soon           the answer is OK, with the value
 //
@@ -138,6 +138,8 @@ func (c *Looks) claim(
 	renew := time.Duration(q.RenewMS) * time.Millisecond
 	fresh := found && !seen.Stale
 	switch {
+	case !found && !q.Has(wire.Create):
+		return true
 	case fresh && (seen.Deadline == 0 || seen.Deadline.Remaining(now.Boot) >= renew):
 		return true
 	case c.deadlines.over(untilOf(q)):

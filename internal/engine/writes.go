@@ -138,8 +138,11 @@ func (w *Writes) compareAndSwap(ns *namespaces.Namespace, k kv.Key, q *wire.Requ
 		return
 	}
 	_, seen, res := w.store.Look(nil, k, segment.Query{Limit: -1, Unread: true}, now)
-	if res == segment.Stored && seen.Stale {
-		*r = wire.Reply{Status: wire.Exists, Version: uint64(seen.Version)}
+	switch {
+	case res == segment.Stored && seen.Stale:
+		*r = wire.Reply{Status: wire.Stale, Version: uint64(seen.Version)}
+	case w.tokens.leases.IsOut(k): // another caller loads it
+		*r = wire.Reply{Status: wire.Exists}
 	}
 }
 

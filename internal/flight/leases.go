@@ -275,12 +275,15 @@ func (l *Leases) Fill(key kv.Key, t Token, v loader.Value, keep func(Result) boo
 
 	r := Result{Value: v, Stamp: t.Stamp}
 	r.offer(detached, keep)
+	stored := !r.Uncached
 
 	l.table.Lock()
 	defer l.table.Unlock()
+	// The key may have changed meanwhile: by another caller, or since the value has replaced a
+	// present one. The waiters cannot know whether the value is still stored.
 	r.Uncached = r.Uncached || e.detached
 	l.dropLocked(e, leaseAnswer{grant: Grant{Result: r}})
-	if r.Uncached {
+	if !stored {
 		l.stats.NotStored++
 		return ErrNotStored
 	}

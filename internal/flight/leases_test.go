@@ -310,9 +310,16 @@ func TestDetachedAndAbandoned(t *testing.T) {
 func TestDetachWhileFilling(t *testing.T) {
 	l, v := newLeases(t, LeasesConfig{}), &versions{}
 	token := mustClaim(t, l, Claim{Key: keyOf("a"), Begin: v.begin})
+	// The value was stored, and may be gone again: a value that replaces another one detaches the
+	// key itself.
 	err := l.Fill(keyOf("a"), token, loader.Value{}, func(Result) bool { l.Detach(keyOf("a").Hash); return true })
+	if err != nil {
+		t.Errorf("stored, then detached: %v", err)
+	}
+	token = mustClaim(t, l, Claim{Key: keyOf("a"), Begin: v.begin})
+	err = l.Fill(keyOf("a"), token, loader.Value{}, func(Result) bool { l.Detach(keyOf("a").Hash); return false })
 	if !errors.Is(err, ErrNotStored) {
-		t.Errorf("got %v", err)
+		t.Errorf("not stored: %v", err)
 	}
 	l.check(t)
 }

@@ -38,6 +38,14 @@ func atEnd(line []byte) bool {
 	return len(w) == 0
 }
 
+// isLast says whether the last word of two is w. The second one may be missing.
+func isLast(w string, first, second []byte) bool {
+	if len(second) == 0 {
+		second = first
+	}
+	return string(second) == w
+}
+
 // endBytes follow a value.
 const endBytes = "\r\n"
 
@@ -94,7 +102,7 @@ func readStorage(v Verb, line []byte) (s storage) {
 		return s
 	}
 	s.key = words[0]
-	s.quiet = n == want+1 && string(words[want]) == noreply
+	s.quiet = string(words[n-1]) == noreply
 	var ok [4]bool
 	s.flags, ok[0] = flagsOf(words[1])
 	s.exptime, ok[1] = signed(words[2])

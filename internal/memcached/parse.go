@@ -181,7 +181,7 @@ func (c *Command) keyAndNumber(v Verb, args []byte) (number []byte, ok bool) {
 		return nil, false
 	}
 	c.verb(v)
-	c.Form.Quiet = string(quiet) == noreply
+	c.Form.Quiet = isLast(noreply, number, quiet)
 	return number, c.setKey(key)
 }
 
@@ -235,7 +235,7 @@ func (c *Command) verbosity(args []byte) {
 		return
 	}
 	c.verb(Verbosity)
-	c.Form.Quiet = string(quiet) == noreply
+	c.Form.Quiet = isLast(noreply, level, quiet)
 	if _, ok := flagsOf(level); !ok {
 		c.fail(badFormat)
 	}

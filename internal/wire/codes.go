@@ -181,7 +181,9 @@ const (
 	End   // DRAIN: then end the process
 	Share // the client reads the shared memory: put the value there if it is asked for often
 
-	Create   // SET with ModeAppend or ModePrepend: store the value if the key is absent
+	// SET with ModeAppend or ModePrepend: store the value if the key is absent; METAGET with
+	// Claim: claim an absent key too.
+	Create
 	Unsigned // INCR: of unsigned 64-bit numbers; the sum wraps
 	Down     // INCR, with Unsigned: subtract; the result stops at zero
 	Retouch  // INCR: a present value gets the TTL too
@@ -195,7 +197,7 @@ const (
 var allowed = [OpCount]Options{
 	OpGet: Fresh | NoLoad | StaleOK | Attest | Share, OpMGet: Fresh | NoLoad | StaleOK | Attest | Share,
 	OpSet: AckAll | Create | StaleOK, OpDelete: AckAll | Soft | Settle, OpTouch: AckAll,
-	OpIncr: AckAll | Unsigned | Down | Retouch, OpMetaGet: NoLoad | Touch | Unread | NoValue | Claim,
+	OpIncr: AckAll | Unsigned | Down | Retouch, OpMetaGet: NoLoad | Touch | Unread | NoValue | Claim | Create,
 	OpLease: Fresh | StaleOK | Attest,
 	OpFill:  Abandon, OpFlush: Cluster | All, OpStats: Cluster, OpWatch: All, OpDrain: Undo | Force | End,
 	OpHot: All, OpSlow: All,

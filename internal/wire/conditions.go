@@ -22,6 +22,8 @@ func (r *Request) contradiction() *Error {
 		return Errorf(BadRequest, "stale_ms is for a deletion with the option soft")
 	case r.Op == OpIncr && r.Has(Down) && !r.Has(Unsigned):
 		return Errorf(BadRequest, "the option down is for unsigned numbers: a signed delta may be negative")
+	case r.Op == OpMetaGet && r.Has(Create) && !r.Has(Claim):
+		return Errorf(BadRequest, "the option create of METAGET is for a claim: give the option claim too")
 	case r.Op == OpMetaGet && r.TTLMS != TTLDefault && !r.Has(Touch):
 		return Errorf(BadRequest, "ttl_ms of METAGET needs the option touch")
 	}

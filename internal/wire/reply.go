@@ -118,7 +118,7 @@ func (d *decoder) reply(op Op, r *Reply, whole bool) {
 	case r.Status == Lease:
 		r.Token = d.bytes("token")
 		r.TTLMS = int64(d.uint("ttl_ms", math.MaxInt64))
-	case r.Status == Exists:
+	case r.Status == Exists, r.Status == Stale && op == OpSet:
 		r.Version = d.uint("version", math.MaxUint64)
 	default:
 		d.result(op, r, whole)
@@ -266,7 +266,7 @@ func appendFields(dst []byte, op Op, r *Reply, whole bool) ([]byte, int) {
 	switch {
 	case r.Status.IsError() || r.Status == NotStored:
 		return msgp.AppendStringFromBytes(dst, r.Message), 2
-	case r.Status == Miss && op == OpDelete, r.Status == Exists:
+	case r.Status == Miss && op == OpDelete, r.Status == Exists, r.Status == Stale && op == OpSet:
 		return msgp.AppendUint64(dst, r.Version), 2
 	case r.Status == Miss && op == OpMetaGet:
 		dst = appendClaim(msgp.AppendUint8(dst, uint8(r.Why)), r)
