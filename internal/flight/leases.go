@@ -278,9 +278,11 @@ func (l *Leases) Fill(key kv.Key, t Token, v loader.Value, keep func(Result) boo
 
 	l.table.Lock()
 	defer l.table.Unlock()
+	// A value that replaces another one is a change itself, and detaches its own lease.
+	stored := !r.Uncached
 	r.Uncached = r.Uncached || e.detached
 	l.dropLocked(e, leaseAnswer{grant: Grant{Result: r}})
-	if r.Uncached {
+	if !stored {
 		l.stats.NotStored++
 		return ErrNotStored
 	}
