@@ -52,6 +52,30 @@ type IncrOptions struct {
 	NoExpiry bool
 }
 
+// AppendOptions are the options of Append and Prepend. The zero value adds to a value that
+// exists, which keeps its TTL and its flags.
+type AppendOptions struct {
+	AckAll bool // return once no host can serve the old value any more
+	// Create stores the value if the key has none. TTL, NoExpiry and Flags, as in
+	// SetOptions, are for this case only.
+	Create   bool
+	TTL      time.Duration
+	NoExpiry bool
+	Flags    uint32
+}
+
+// UnsignedOptions are the options of IncrUnsigned and DecrUnsigned. The zero value changes a
+// number that exists. The number keeps its TTL and its flags.
+type UnsignedOptions struct {
+	AckAll bool // return once no host can serve the old number any more
+	// Create stores Initial if the key has no value. TTL and NoExpiry, as in SetOptions,
+	// are for this case only.
+	Create   bool
+	Initial  uint64
+	TTL      time.Duration
+	NoExpiry bool
+}
+
 // DeleteOptions are the options of Delete and DeleteMulti. The zero value removes the
 // values at once.
 type DeleteOptions struct {

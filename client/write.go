@@ -1,7 +1,9 @@
 package client
 
 import (
+	"bytes"
 	"context"
+	"time"
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/calls"
@@ -34,19 +36,44 @@ func (c *Client) CompareAndSwap(
 func set(
 	ctx context.Context, c *Client, key string, value []byte, m wire.Mode, compare uint64, o cachesidecar.SetOptions,
 ) (uint64, error) {
-	k := []byte(key)
-	q, err := calls.Set(k, value, m, compare, o)
+	q, err := calls.Set([]byte(key), value, m, compare, o)
 	if err != nil {
 		return 0, err
 	}
-	slot := c.slotFor(k)
-	if err := slot.fits(value); err != nil {
+	return store(ctx, c, key, &q)
+}
+
+// store makes a SET and returns the version of the value.
+func store(ctx context.Context, c *Client, key string, q *wire.Request) (uint64, error) {
+	slot := c.slotFor(q.Key)
+	if err := slot.fits(q.Value); err != nil {
 		return 0, err
 	}
-	a, err := c.do(ctx, slot, &q)
+	a, err := c.do(ctx, slot, q)
 	defer a.release()
 	c.near.wrote(key, a.Version, err)
 	return a.Version, err
+}
+
+// Append puts a value behind the present one. Without AppendOptions.Create it returns
+// ErrNotFound if the key has none.
+func (c *Client) Append(ctx context.Context, key string, value []byte, o cachesidecar.AppendOptions) (uint64, error) {
+	return join(ctx, c, key, value, wire.ModeAppend, o)
+}
+
+// Prepend puts a value before the present one, like Append.
+func (c *Client) Prepend(ctx context.Context, key string, value []byte, o cachesidecar.AppendOptions) (uint64, error) {
+	return join(ctx, c, key, value, wire.ModePrepend, o)
+}
+
+func join(
+	ctx context.Context, c *Client, key string, value []byte, m wire.Mode, o cachesidecar.AppendOptions,
+) (uint64, error) {
+	q, err := calls.Append([]byte(key), value, m, o)
+	if err != nil {
+		return 0, err
+	}
+	return store(ctx, c, key, &q)
 }
 
 // Delete removes a key's value from the whole cluster. It returns ErrNotFound if the key
@@ -135,6 +162,58 @@ func (c *Client) Incr(ctx context.Context, key string, delta int64, o cachesidec
 	c.near.wrote(key, a.Version, err)
 	a.release()
 	return a.Number, err
+}
+
+// IncrUnsigned adds delta to an unsigned decimal number and returns the sum, which wraps at
+// 2^64. Without UnsignedOptions.Create it returns ErrNotFound if the key has no value.
+// ErrNotStored means that the value is no unsigned number of 64 bits.
+func (c *Client) IncrUnsigned(
+	ctx context.Context, key string, delta uint64, o cachesidecar.UnsignedOptions,
+) (uint64, error) {
+	return unsigned(ctx, c, key, delta, false, o)
+}
+
+// DecrUnsigned subtracts delta from an unsigned decimal number, like IncrUnsigned. The result
+// stops at zero.
+func (c *Client) DecrUnsigned(
+	ctx context.Context, key string, delta uint64, o cachesidecar.UnsignedOptions,
+) (uint64, error) {
+	return unsigned(ctx, c, key, delta, true, o)
+}
+
+func unsigned(
+	ctx context.Context, c *Client, key string, delta uint64, down bool, o cachesidecar.UnsignedOptions,
+) (uint64, error) {
+	k := []byte(key)
+	q, err := calls.IncrUnsigned(k, delta, down, o)
+	if err != nil {
+		return 0, err
+	}
+	a, err := c.do(ctx, c.slotFor(k), &q)
+	c.near.wrote(key, a.Version, err)
+	a.release()
+	return uint64(a.Number), err
+}
+
+// GetAndTouch returns a key's value and gives it a new TTL, in one step at the host that owns
+// the key. It returns ErrNotFound if the key has none. Item.Source is empty.
+func (c *Client) GetAndTouch(ctx context.Context, key string, ttl time.Duration) (cachesidecar.Item, error) {
+	k := []byte(key)
+	q, err := calls.GetAndTouch(k, ttl)
+	if err != nil {
+		return cachesidecar.Item{}, err
+	}
+	a, err := c.do(ctx, c.slotFor(k), &q)
+	defer a.release()
+	if err != nil || a.Event != 0 {
+		c.near.wrote(key, a.Event, err)
+	}
+	if err = calls.Live(&a.Reply, err); err != nil {
+		return cachesidecar.Item{}, err
+	}
+	item := calls.Item(&a.Reply)
+	item.Value = bytes.Clone(item.Value)
+	return item, nil
 }
 
 // Flush empties the client's namespace on this host, or as the options say.

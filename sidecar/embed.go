@@ -104,6 +104,32 @@ func (s *Sidecar) set(
 	return r.Version, err
 }
 
+// Append puts a value behind the present one. Without AppendOptions.Create it returns
+// ErrNotFound if the key has none.
+func (s *Sidecar) Append(
+	ctx context.Context, namespace, key string, value []byte, o cachesidecar.AppendOptions,
+) (version uint64, err error) {
+	return s.join(ctx, namespace, key, value, wire.ModeAppend, o)
+}
+
+// Prepend puts a value before the present one, like Append.
+func (s *Sidecar) Prepend(
+	ctx context.Context, namespace, key string, value []byte, o cachesidecar.AppendOptions,
+) (version uint64, err error) {
+	return s.join(ctx, namespace, key, value, wire.ModePrepend, o)
+}
+
+func (s *Sidecar) join(
+	ctx context.Context, namespace, key string, value []byte, m wire.Mode, o cachesidecar.AppendOptions,
+) (uint64, error) {
+	q, err := calls.Append([]byte(key), value, m, o)
+	if err != nil {
+		return 0, err
+	}
+	r, err := s.call(ctx, namespace, q)
+	return r.Version, err
+}
+
 // Delete removes a key's value from the whole cluster. It returns ErrNotFound if the key
 // has none.
 func (s *Sidecar) Delete(ctx context.Context, namespace, key string, o cachesidecar.DeleteOptions) error {
@@ -163,6 +189,50 @@ func (s *Sidecar) Incr(
 	}
 	r, err := s.call(ctx, namespace, q)
 	return r.Number, err
+}
+
+// IncrUnsigned adds delta to an unsigned decimal number and returns the sum, which wraps at
+// 2^64. Without UnsignedOptions.Create it returns ErrNotFound if the key has no value.
+// ErrNotStored means that the value is no unsigned number of 64 bits.
+func (s *Sidecar) IncrUnsigned(
+	ctx context.Context, namespace, key string, delta uint64, o cachesidecar.UnsignedOptions,
+) (uint64, error) {
+	return s.unsigned(ctx, namespace, key, delta, false, o)
+}
+
+// DecrUnsigned subtracts delta from an unsigned decimal number, like IncrUnsigned. The result
+// stops at zero.
+func (s *Sidecar) DecrUnsigned(
+	ctx context.Context, namespace, key string, delta uint64, o cachesidecar.UnsignedOptions,
+) (uint64, error) {
+	return s.unsigned(ctx, namespace, key, delta, true, o)
+}
+
+func (s *Sidecar) unsigned(
+	ctx context.Context, namespace, key string, delta uint64, down bool, o cachesidecar.UnsignedOptions,
+) (uint64, error) {
+	q, err := calls.IncrUnsigned([]byte(key), delta, down, o)
+	if err != nil {
+		return 0, err
+	}
+	r, err := s.call(ctx, namespace, q)
+	return uint64(r.Number), err
+}
+
+// GetAndTouch returns a key's value and gives it a new TTL, in one step at the host that owns
+// the key. It returns ErrNotFound if the key has none.
+func (s *Sidecar) GetAndTouch(
+	ctx context.Context, namespace, key string, ttl time.Duration,
+) (cachesidecar.Item, error) {
+	q, err := calls.GetAndTouch([]byte(key), ttl)
+	if err != nil {
+		return cachesidecar.Item{}, err
+	}
+	r, err := s.call(ctx, namespace, q)
+	if err = calls.Live(&r, err); err != nil {
+		return cachesidecar.Item{}, err
+	}
+	return calls.Item(&r), nil
 }
 
 // Flush empties a namespace on this host, or as the options say. With FlushOptions.All

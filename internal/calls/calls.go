@@ -71,6 +71,38 @@ func Incr(key []byte, delta int64, o cachesidecar.IncrOptions) (wire.Request, er
 	}, nil
 }
 
+// Append returns the request to put a value behind the present one, or before it, as the mode
+// says.
+func Append(key, value []byte, m wire.Mode, o cachesidecar.AppendOptions) (wire.Request, error) {
+	q, err := Set(key, value, m, 0, cachesidecar.SetOptions{
+		TTL: o.TTL, NoExpiry: o.NoExpiry, Flags: o.Flags, AckAll: o.AckAll,
+	})
+	if o.Create {
+		q.Options |= wire.Create
+	}
+	return q, err
+}
+
+// IncrUnsigned returns the request to add delta to an unsigned number, or to subtract it.
+func IncrUnsigned(key []byte, delta uint64, down bool, o cachesidecar.UnsignedOptions) (wire.Request, error) {
+	q, err := Incr(key, int64(delta), cachesidecar.IncrOptions{
+		AckAll: o.AckAll, Create: o.Create, Initial: int64(o.Initial), TTL: o.TTL, NoExpiry: o.NoExpiry,
+	})
+	if q.Options |= wire.Unsigned; down {
+		q.Options |= wire.Down
+	}
+	return q, err
+}
+
+// GetAndTouch returns the request for the value of a key that gets a new TTL.
+func GetAndTouch(key []byte, ttl time.Duration) (wire.Request, error) {
+	ms, err := TTL(ttl, false)
+	if err == nil && ms == wire.TTLDefault {
+		err = fmt.Errorf("%w: a TTL of 0: give 1ms to 8760h", cachesidecar.ErrBadRequest)
+	}
+	return wire.Request{Op: wire.OpMetaGet, Key: key, TTLMS: ms, Options: wire.Touch}, err
+}
+
 // Delete returns the request to remove keys, at most wire.MaxKeys.
 func Delete(keys [][]byte, o cachesidecar.DeleteOptions) (wire.Request, error) {
 	if o.ReplicaLag < 0 {

@@ -23,6 +23,14 @@ func Item(r *wire.Reply) cachesidecar.Item {
 	}
 }
 
+// Live returns the error of a METAGET whose stale value is not wanted, or err.
+func Live(r *wire.Reply, err error) error {
+	if err == nil && r.Status == wire.Stale {
+		return cachesidecar.ErrNotFound
+	}
+	return err
+}
+
 // statusErrors are the errors of the statuses that have a message.
 var statusErrors = map[wire.Status]error{
 	wire.NotStored:    cachesidecar.ErrNotStored,

@@ -275,12 +275,11 @@ func (l *Leases) Fill(key kv.Key, t Token, v loader.Value, keep func(Result) boo
 
 	r := Result{Value: v, Stamp: t.Stamp}
 	r.offer(detached, keep)
-	stored := !r.Uncached
 
 	l.table.Lock()
 	defer l.table.Unlock()
-	// The key may have changed meanwhile: by another caller, or since the value has replaced a
-	// present one. The waiters cannot know whether the value is still stored.
+	// A value that replaces another one is a change itself, and detaches its own lease.
+	stored := !r.Uncached
 	r.Uncached = r.Uncached || e.detached
 	l.dropLocked(e, leaseAnswer{grant: Grant{Result: r}})
 	if !stored {

@@ -307,21 +307,32 @@ func TestDetachedAndAbandoned(t *testing.T) {
 	})
 }
 
+// A fill that replaces a value detaches its own lease: it is stored, but those that wait must
+// not keep it, since the change may be another one.
 func TestDetachWhileFilling(t *testing.T) {
-	l, v := newLeases(t, LeasesConfig{}), &versions{}
-	token := mustClaim(t, l, Claim{Key: keyOf("a"), Begin: v.begin})
-	// The value was stored, and may be gone again: a value that replaces another one detaches the
-	// key itself.
-	err := l.Fill(keyOf("a"), token, loader.Value{}, func(Result) bool { l.Detach(keyOf("a").Hash); return true })
-	if err != nil {
-		t.Errorf("stored, then detached: %v", err)
-	}
-	token = mustClaim(t, l, Claim{Key: keyOf("a"), Begin: v.begin})
-	err = l.Fill(keyOf("a"), token, loader.Value{}, func(Result) bool { l.Detach(keyOf("a").Hash); return false })
-	if !errors.Is(err, ErrNotStored) {
-		t.Errorf("not stored: %v", err)
-	}
-	l.check(t)
+	bubble.Test(t, func(t *testing.T) {
+		l, v := newLeases(t, LeasesConfig{}), &versions{}
+		c := Claim{Key: keyOf("a"), Begin: v.begin}
+		token := mustClaim(t, l, c)
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if g, err := l.Claim(t.Context(), c); err != nil || !g.Result.Uncached {
+				t.Errorf("who waits got %+v, %v", g, err)
+			}
+		})
+		synctest.Wait()
+		detach := func(kept bool) func(Result) bool {
+			return func(Result) bool { l.Detach(keyOf("a").Hash); return kept }
+		}
+		if err := l.Fill(keyOf("a"), token, loader.Value{}, detach(true)); err != nil {
+			t.Errorf("kept: %v", err)
+		}
+		wg.Wait()
+		if err := l.Fill(keyOf("a"), mustClaim(t, l, c), loader.Value{}, detach(false)); !errors.Is(err, ErrNotStored) {
+			t.Errorf("not kept: %v", err)
+		}
+		l.check(t)
+	})
 }
 
 func TestLeaseWaiterLeaves(t *testing.T) {
