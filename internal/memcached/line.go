@@ -144,6 +144,17 @@ func words(line []byte) (n int) {
 	}
 }
 
+// longest returns the length of the longest word of a line.
+func longest(line []byte) (n int) {
+	for {
+		var w []byte
+		if w, line = word(line); len(w) == 0 {
+			return n
+		}
+		n = max(n, len(w))
+	}
+}
+
 const (
 	noreply    = "noreply"
 	plainError = "ERROR"

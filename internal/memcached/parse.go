@@ -101,27 +101,25 @@ func (c *Command) get(name, args []byte) {
 			return
 		}
 		if key, rest = word(rest); len(key) == 0 {
-			c.fail(plainError)
-			return
+			return // memcached answers END
 		}
 	}
-	if c.setKey(key) {
-		c.More = rest
+	if !c.setKey(key) {
+		return
+	}
+	if c.More = rest; len(rest) > MaxKeyLen && longest(rest) > MaxKeyLen {
+		c.fail(badFormat)
 	}
 }
 
 // NextKey returns the next further key of a get, and takes it off c.More. It is nil if there
-// is none. ok is false if the key is too long.
-func (c *Command) NextKey() (key []byte, ok bool) {
-	key, c.More = word(c.More)
-	if len(key) == 0 {
-		return nil, true
+// is none.
+func (c *Command) NextKey() (key []byte) {
+	if key, c.More = word(c.More); len(key) == 0 {
+		return nil
 	}
-	return key, len(key) <= MaxKeyLen
+	return key
 }
-
-// TooLongKey answers a get one of whose further keys is too long.
-const TooLongKey = badFormat
 
 func (c *Command) storage(v Verb, args, data []byte) {
 	s := readStorage(v, args)

@@ -55,10 +55,11 @@ func TestParse(t *testing.T) {
 		{"gat 10 a b\r\n", "3 key=a more=b exptime=10"},
 		{"gats -1 a\r\n", "4 key=a exptime=-1"},
 		{"gat x a\r\n", "! CLIENT_ERROR invalid exptime argument"},
-		{"gat 1\r\n", "! ERROR exptime=1"},
+		{"gat 1\r\n", "3 exptime=1"},
 		{"get\r\n", "! ERROR"},
 		{"get " + long + "\r\n", "1 key=" + long},
 		{"get " + long + "k\r\n", "! CLIENT_ERROR bad command line format"},
+		{"get a " + long + "k b\r\n", "! CLIENT_ERROR bad command line format key=a more=" + long + "k b"},
 		{"set a 5 0 3\r\nabc\r\n", "5 key=a value=abc flags=5"},
 		{"set a 5 0 3 noreply\r\nabc\r\n", "5 key=a value=abc flags=5 quiet="},
 		{"set a 5 0 3 other\r\nabc\r\n", "5 key=a value=abc flags=5"},
@@ -298,11 +299,11 @@ func checkCommand(t *testing.T, c *Command, request []byte) {
 		t.Fatalf("%q: value %q", request, c.Value)
 	}
 	for {
-		key, ok := c.NextKey()
-		if key == nil || !ok {
+		key := c.NextKey()
+		if key == nil {
 			break
 		}
-		if bytes.ContainsAny(key, " \n") {
+		if len(key) > MaxKeyLen || bytes.ContainsAny(key, " \n") {
 			t.Fatalf("%q: key %q", request, key)
 		}
 	}

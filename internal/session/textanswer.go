@@ -29,11 +29,10 @@ func (c *Session) formOf() *textForm {
 // textForm is the form of an answer that a request brings, or a part of it.
 type textForm struct {
 	*memcached.Form
-	prefix  []byte         // of the keys of an MGET
-	mode    memcached.Verb // of a command that brings a value: its condition
-	part    bool           // one of several requests of a get
-	more    bool           // and not the last one
-	tooLong bool           // a later key of the get is too long
+	prefix []byte         // of the keys of an MGET
+	mode   memcached.Verb // of a command that brings a value: its condition
+	part   bool           // one of several requests of a get
+	more   bool           // and not the last one
 
 	vivify, claims bool // of mg: a missing key is claimed too; the caller may claim
 	invalidate     bool // of ms: the flag I
@@ -122,11 +121,8 @@ func appendGet(dst []byte, form *textForm, q *wire.Request, r *wire.Reply) []byt
 		item := itemOf(r)
 		dst = form.AppendItem(dst, nil, form.Key, &item)
 	}
-	switch {
-	case form.more:
+	if form.more {
 		return dst
-	case form.tooLong:
-		return append(append(dst, memcached.TooLongKey...), "\r\n"...)
 	}
 	return append(dst, memcached.End...)
 }

@@ -33,12 +33,7 @@ func (t *Text) get(conn *rpc.Conn, cmd *memcached.Command) {
 			c.answer(conn)
 			return
 		}
-		var ok bool
-		if key, ok = cmd.NextKey(); !ok {
-			conn.Out = append(append(conn.Out, memcached.TooLongKey...), "\r\n"...)
-			return
-		}
-		if len(conn.Out) > flushAt && !conn.Flush() {
+		if key = cmd.NextKey(); len(conn.Out) > flushAt && !conn.Flush() {
 			return
 		}
 	}
@@ -118,12 +113,7 @@ func (t *Text) getLater(conn *rpc.Conn, cmd *memcached.Command, key []byte, one 
 		prefix := t.text.door.prefixOf(key)
 		form.prefix = prefix
 		for {
-			var ok bool
-			if key, ok = cmd.NextKey(); !ok {
-				key = nil // the keys before it are answered; memcached answers none
-				form.tooLong = true
-			}
-			if key == nil || len(q.Keys) == wire.MaxKeys || string(t.text.door.prefixOf(key)) != string(prefix) {
+			if key = cmd.NextKey(); key == nil || len(q.Keys) == wire.MaxKeys || string(t.text.door.prefixOf(key)) != string(prefix) {
 				break
 			}
 			q.Keys = append(q.Keys, key[len(prefix):])
@@ -137,14 +127,14 @@ func (t *Text) getLater(conn *rpc.Conn, cmd *memcached.Command, key []byte, one 
 func (t *Text) gat(conn *rpc.Conn, cmd *memcached.Command) {
 	form := &t.text.form
 	form.part = len(cmd.More) > 0
+	if cmd.Key == nil {
+		conn.Out = append(conn.Out, memcached.End...)
+	}
 	for key := cmd.Key; key != nil; {
 		q := t.begin(wire.OpMetaGet, key)
 		q.Options, q.TTLMS = wire.Touch, t.ttl(cmd.Exptime)
 		form.Key = key
-		next, ok := cmd.NextKey()
-		if !ok {
-			form.tooLong, next = true, nil
-		}
+		next := cmd.NextKey()
 		form.more = next != nil
 		t.run(conn)
 		if key = next; len(conn.Out) > flushAt && !conn.Flush() {
