@@ -22,7 +22,7 @@
 // request, with one write per connection for all answers that came in one read.
 // Conn.Start needs no goroutine, and wakes two goroutines fewer.
 //
-// Connections over Unix sockets that are idle or alone share one reader, a loop, on Linux
+// Connections without TLS that are idle or alone share one reader, a loop, on Linux
 // (Limits.Loop). A connection whose reader must wait, or that is busy beside others, gets a
 // goroutine of its own, and comes back once it is idle:
 //

@@ -257,5 +257,8 @@ func (c *Conn) shutdown() {
 		return
 	}
 	c.closing.Store(true)
+	if !c.socket.unix && c.socket.attach() != nil { // a loop would not learn of it
+		c.socket.wake()
+	}
 	c.socket.wakeReader()
 }
