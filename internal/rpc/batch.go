@@ -83,7 +83,7 @@ func (c *Conn) flush() error {
 	c.input.answered = true
 	if c.server.limits.InOrder {
 		c.batch.parked = false
-		return c.replies.sendBatch(answers)
+		return c.replies.sendOrdered(answers)
 	}
 	return c.outbox.sendBatch(answers)
 }

@@ -215,10 +215,10 @@ func (r *replies) dropLocked() {
 	}
 }
 
-// sendBatch writes the answers of a batch behind those of the requests that wait, or leaves
+// sendOrdered writes the answers of a batch behind those of the requests that wait, or leaves
 // them to whoever ends these. The bytes belong to the reader again, except if they are
 // charged.
-func (r *replies) sendBatch(batch chunk) error {
+func (r *replies) sendOrdered(batch chunk) error {
 	o := r.outbox
 	o.mu.Lock()
 	defer o.mu.Unlock()
