@@ -24,10 +24,9 @@ type bare struct {
 }
 
 // detach makes the connection bare. It returns false, and changes nothing, if that is not
-// possible: the connection is no plain Unix socket, or there is no descriptor.
+// possible: the connection is no plain socket, or there is no descriptor.
 func (s *socket) detach() bool {
-	uc, ok := s.nc.(*net.UnixConn)
-	if !ok || s.raw == nil {
+	if !isPlain(s.nc) || s.raw == nil {
 		return false
 	}
 	s.bare.mu.Lock()
@@ -38,7 +37,7 @@ func (s *socket) detach() bool {
 	}
 	s.bare.fd, s.bare.held = fd, true
 	s.bare.is.Store(true)
-	_ = uc.Close()
+	_ = s.nc.Close()
 	s.nc, s.raw, s.fd.nc, s.fd.raw = nil, nil, nil, nil
 	return true
 }
@@ -47,8 +46,16 @@ func (s *socket) detach() bool {
 func (s *socket) plain() bool {
 	s.bare.mu.Lock()
 	defer s.bare.mu.Unlock()
-	_, ok := s.nc.(*net.UnixConn)
-	return ok && !s.bare.is.Load()
+	return isPlain(s.nc) && !s.bare.is.Load()
+}
+
+// isPlain says whether a connection is no more than its descriptor.
+func isPlain(nc net.Conn) bool {
+	switch nc.(type) {
+	case *net.UnixConn, *net.TCPConn:
+		return true
+	}
+	return false
 }
 
 // attach makes a net.Conn of a bare connection. Its loop is told.

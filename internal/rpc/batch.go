@@ -83,7 +83,7 @@ func (c *Conn) flush() error {
 	c.input.answered = true
 	if c.server.limits.InOrder {
 		c.batch.parked = false
-		return c.replies.sendBatch(answers)
+		return c.replies.sendOrdered(answers)
 	}
 	return c.outbox.sendBatch(answers)
 }
@@ -95,4 +95,17 @@ func (c *Conn) sendCalls() {
 		c.batch.calls.flush()
 		c.batch.calls = nil
 	}
+}
+
+// park puts what Out has into the line, in front of a request that begins. The next flush
+// lets it out.
+func (c *Conn) park() {
+	if c.batch.charged > 0 {
+		_ = c.flush() // Begin finds that the connection has ended
+		return
+	}
+	c.outbox.mu.Lock()
+	c.replies.lineUpLocked(chunk{b: c.Out})
+	c.outbox.mu.Unlock()
+	c.Out, c.batch.parked = c.batch.buffer.bytes[:0], true
 }

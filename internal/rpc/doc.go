@@ -3,7 +3,8 @@
 //
 // Its inputs are byte streams and a Handler; its outputs are answers. The package reads
 // only the length of a frame and, for calls, its id. The Handler and the caller give the
-// rest of the frame its meaning.
+// rest of the frame its meaning. A server may have another Framing, for the requests of another
+// protocol; calls have none.
 //
 // # A serving connection
 //
@@ -22,7 +23,7 @@
 // request, with one write per connection for all answers that came in one read.
 // Conn.Start needs no goroutine, and wakes two goroutines fewer.
 //
-// Connections over Unix sockets that are idle or alone share one reader, a loop, on Linux
+// Connections without TLS that are idle or alone share one reader, a loop, on Linux
 // (Limits.Loop). A connection whose reader must wait, or that is busy beside others, gets a
 // goroutine of its own, and comes back once it is idle:
 //
@@ -34,6 +35,15 @@
 // All but the loop holds over TLS too (Secure). Encrypted bytes cannot be taken back, so bytes that
 // do not fit into the socket's buffer wait below TLS. A write that does not wait leaves
 // at most one record there.
+//
+// Answers go out as they come. Of a connection in order (Limits.InOrder) they go out in the
+// order of the requests: each request that leaves the reader takes a Place in a line, and all
+// that the reader answers while the line is not empty waits behind it. The end of the first
+// request lets out all answers up to the next request that has not ended.
+//
+//	read      now  wait a  now  now  wait b  now
+//	written   now
+//	the line       [a    ] [now now] [b    ] [now]
 //
 // # Parts
 //
@@ -48,6 +58,8 @@
 //	batch     what the reader has while it serves a batch (Conn.Out)
 //	partFrame the frame that is not complete: its deadline, its memory
 //	replies   requests that have left the reader, and their answers
+//	order     the line of answers of a connection in order
+//	Framing   where requests begin and end, and how they are told BUSY
 //	calls     of a Client: which caller waits for which answer
 //	lead      of a Client: which goroutine reads
 //	gathering of a Client: which goroutine writes what the callers of a batch of answers ask next

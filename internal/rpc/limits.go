@@ -18,7 +18,7 @@ type Limits struct {
 	// NewRate bounds the new connections of one owner a second, after the first 128; more
 	// wait. Default: no bound.
 	NewRate float64
-	// Loop makes a loop serve the connections over Unix sockets that are idle or alone, on
+	// Loop makes a loop serve the connections without TLS that are idle or alone, on
 	// Linux. All others have a goroutine each.
 	Loop bool
 	// Framing finds the requests in what connections send. Default: that of package wire.

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// loop serves connections over Unix sockets that are idle, or alone, on one goroutine, which
+// loop serves connections without TLS that are idle, or alone, on one goroutine, which
 // waits for all of them in epoll. An idle connection has no stack then. The requests of a
 // lone one are answered by the thread that they have woken, without the poller and the
 // scheduler of Go.

@@ -215,10 +215,10 @@ func (r *replies) dropLocked() {
 	}
 }
 
-// sendBatch writes the answers of a batch behind those of the requests that wait, or leaves
+// sendOrdered writes the answers of a batch behind those of the requests that wait, or leaves
 // them to whoever ends these. The bytes belong to the reader again, except if they are
 // charged.
-func (r *replies) sendBatch(batch chunk) error {
+func (r *replies) sendOrdered(batch chunk) error {
 	o := r.outbox
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -234,25 +234,4 @@ func (r *replies) sendBatch(batch chunk) error {
 	}
 	o.unpinLocked()
 	return o.err
-}
-
-// writeLocked writes what is queued, or leaves it to the goroutine that writes already.
-func (r *replies) writeLocked(reader bool) {
-	if o := r.outbox; o.err == nil && !o.writing && !o.queue.empty() {
-		o.writing = true
-		o.writeLocked(o.queue.pop(), reader)
-	}
-}
-
-// park puts what Out has into the line, in front of a request that begins. The next flush
-// lets it out.
-func (c *Conn) park() {
-	if c.batch.charged > 0 {
-		_ = c.flush() // Begin finds that the connection has ended
-		return
-	}
-	c.outbox.mu.Lock()
-	c.replies.lineUpLocked(chunk{b: c.Out})
-	c.outbox.mu.Unlock()
-	c.Out, c.batch.parked = c.batch.buffer.bytes[:0], true
 }

@@ -341,6 +341,13 @@ func (o *outbox) failLocked(err error) {
 	}
 }
 
+// fail is failLocked.
+func (o *outbox) fail(err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.failLocked(err)
+}
+
 // waitForWriter waits until no goroutine writes.
 func (o *outbox) waitForWriter() {
 	o.mu.Lock()

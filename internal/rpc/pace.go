@@ -15,7 +15,8 @@ import (
 // the same time delay the requests of others. A connection that waits has only its place
 // in the queue, and does not delay other owners. The processes of one owner take turns.
 type pace struct {
-	rate float64 // a second; zero: no bound
+	rate    float64 // a second; zero: no bound
+	framing Framing // of the requests; nil: the default
 
 	mu     sync.Mutex
 	owners map[string]*lobby
@@ -128,7 +129,7 @@ func (p *pace) usher(ctx context.Context, l *lobby, begin, end func(*Conn)) {
 	for p.continues(l) {
 		_ = l.limit.Wait(ctx)
 		for c := p.next(l); c != nil; c = p.next(l) {
-			if !hasGone(c.socket.nc, c.server.framing, c.longest) {
+			if !hasGone(c.socket.nc, p.framing, c.longest) {
 				begin(c)
 				break
 			}
@@ -212,6 +213,9 @@ func hasGone(nc any, f Framing, most int) (gone bool) {
 	raw, err := sc.SyscallConn()
 	if err != nil {
 		return false
+	}
+	if f == nil {
+		f = prefixed{}
 	}
 	_ = raw.Control(func(fd uintptr) {
 		var b [512]byte // longer than a HELLO

@@ -229,11 +229,11 @@ func TestPaceOfTheGone(t *testing.T) {
 		if _, err := there.Write([]byte(tc.left)); err != nil {
 			t.Fatal(err)
 		}
-		if hasGone(here, prefixed{}, 4096) {
+		if hasGone(here, nil, 4096) {
 			t.Errorf("a client that has left %.9q and is there has gone", tc.left)
 		}
 		_ = there.Close()
-		if hasGone(here, prefixed{}, 4096) != tc.gone {
+		if hasGone(here, nil, 4096) != tc.gone {
 			t.Errorf("a client that has left %.9q has gone: %v, want %v", tc.left, !tc.gone, tc.gone)
 		}
 	}

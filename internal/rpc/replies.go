@@ -200,3 +200,11 @@ func (r *replies) cancelContext() {
 		r.cancel()
 	}
 }
+
+// writeLocked writes what is queued, or leaves it to the goroutine that writes already.
+func (r *replies) writeLocked(reader bool) {
+	if o := r.outbox; o.err == nil && !o.writing && !o.queue.empty() {
+		o.writing = true
+		o.writeLocked(o.queue.pop(), reader)
+	}
+}

@@ -31,7 +31,7 @@ type Server struct {
 func NewServer(l Limits, log *slog.Logger, newHandler func(net.Conn) (Handler, error)) *Server {
 	s := &Server{
 		NewHandler: newHandler, Log: log,
-		shared: newShared(l), pace: pace{rate: l.NewRate}, conns: map[*Conn]struct{}{},
+		shared: newShared(l), pace: pace{rate: l.NewRate, framing: l.Framing}, conns: map[*Conn]struct{}{},
 	}
 	s.shared.loop = newLoop(s)
 	return s

@@ -34,6 +34,9 @@ func (c *Conn) serve(err error) error {
 	if err == errHome {
 		return err
 	}
+	if err == errKilled && c.server.limits.InOrder {
+		c.outbox.fail(err) // what waits behind requests has no writer whom this ends
+	}
 	if errors.Is(err, io.EOF) || errors.Is(err, errClosing) || errors.Is(err, net.ErrClosed) {
 		err = nil
 	}
@@ -254,5 +257,8 @@ func (c *Conn) shutdown() {
 		return
 	}
 	c.closing.Store(true)
+	if !c.socket.unix && c.socket.attach() != nil { // a loop would not learn of it
+		c.socket.wake()
+	}
 	c.socket.wakeReader()
 }

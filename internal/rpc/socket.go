@@ -14,6 +14,7 @@ type socket struct {
 	raw    syscall.RawConn // nil if nc is not over a file descriptor
 	line   *line           // below nc, if nc is TLS over a file descriptor
 	fd     writer          // of the goroutine that writes; one at a time
+	unix   bool            // nc is over a Unix socket
 	killed atomic.Bool     // ended by kill
 	bare   bare            // of a connection in a loop
 
@@ -25,6 +26,7 @@ type socket struct {
 func (s *socket) init(nc net.Conn, writeTimeout time.Duration, beforeWait func() error) {
 	s.fd.init(writeTimeout, beforeWait)
 	s.take(nc)
+	_, s.unix = nc.(*net.UnixConn)
 	if c, ok := nc.(*Secured); ok && c.line.adopt(writeTimeout, beforeWait) {
 		s.line = c.line
 	}
@@ -124,6 +126,9 @@ func (s *socket) closeWrite() bool {
 func (s *socket) closeRead() bool {
 	s.bare.mu.Lock()
 	defer s.bare.mu.Unlock()
+	if !s.unix {
+		return false
+	}
 	if s.bare.is.Load() {
 		return s.shutLocked(syscall.SHUT_RD) == nil
 	}
