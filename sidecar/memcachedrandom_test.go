@@ -133,7 +133,7 @@ func (k *talk) command() [2]string {
 		return twice("mg " + key + k.flags("v", "f", "k", "s", "q", "Oabc", "t", "u", "b", "c", "E"))
 	case 21:
 		// The answer has the new TTL, wherever its flag stands.
-		return twice("mg " + key + k.of(" T0", " T100") + k.flags("v", "t", "k", "c", "q"))
+		return twice("mg " + key + k.of(" T0", " T100") + k.flags("v", "k", "c", "q"))
 	case 13, 14:
 		return twice("ms " + key + " " + strings.Replace(k.value(), "\r\n", k.flags("c", "k", "q", "Oxyz", "F5", "T100", "T0",
 			"ME", "MA", "MP", "MR", "MS", "MX", "b", "I")+"\r\n", 1))
@@ -144,7 +144,7 @@ func (k *talk) command() [2]string {
 	case 17:
 		return k.compare("md "+key+" C", key, "\r\n")
 	case 18, 19:
-		return twice("ma " + n + k.flags("N0", "N100", "J5", "D3", "MD", "M+", "MI", "M-", "MZ", "v", "t", "k", "c", "T100", "T0"))
+		return twice("ma " + n + k.flags("N0", "N100", "J5", "D3", "MD", "M+", "MI", "M-", "MZ", "v", "k", "c", "T100", "T0"))
 	case 20:
 		return twice(k.of("flush_all", "flush_all noreply", "flush_all 0", "verbosity 1", "me nope", "stats reset"))
 	}

@@ -80,7 +80,7 @@ type Meta struct {
 
 	VivifyTime, RecacheTime int64
 
-	mode byte // of ma: the token of M; zero: none
+	mode byte // the token of M; zero: none
 }
 
 // Form is what the answer to a command must look like. It outlives the command's bytes in a

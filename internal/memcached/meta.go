@@ -66,10 +66,13 @@ func (c *Command) metaSet(args, data []byte) {
 		return
 	}
 	c.verb(MetaSet)
-	c.Mode = Set
 	c.setKey(s.key)
 	if why := c.readFlags(s.meta); why != "" {
 		c.failMeta(why)
+		return
+	}
+	if !c.storageMode() {
+		c.failMeta("CLIENT_ERROR invalid mode for ms M token")
 		return
 	}
 	if c.value(s.length, data); c.Verb == Bad {
@@ -196,17 +199,20 @@ func (c *Command) toggle(o byte) bool {
 	return true
 }
 
-// setMode reads the token of M. The modes of ma are read later, since its answer to wrong flags
-// goes first.
+// setMode reads the token of M.
 func (c *Command) setMode(token []byte) (wrong string) {
 	if len(token) != 1 {
 		return "CLIENT_ERROR incorrect length for M token"
 	}
-	if c.Verb != MetaSet {
-		c.mode = token[0]
-		return ""
-	}
-	switch token[0] {
+	c.mode = token[0]
+	return ""
+}
+
+// storageMode takes the mode of ms. It returns false for an unknown one.
+func (c *Command) storageMode() bool {
+	switch c.mode {
+	case 0, 'S':
+		c.Mode = Set
 	case 'E':
 		c.Mode = Add
 	case 'A':
@@ -215,12 +221,10 @@ func (c *Command) setMode(token []byte) (wrong string) {
 		c.Mode = Prepend
 	case 'R':
 		c.Mode = Replace
-	case 'S':
-		c.Mode = Set
 	default:
-		return "CLIENT_ERROR invalid mode for ms M token"
+		return false
 	}
-	return ""
+	return true
 }
 
 // arithmeticMode takes the mode of ma.

@@ -117,7 +117,7 @@ func TestParse(t *testing.T) {
 		{"mg a a b c d e f g h i j k l m n o p q r s\r\n", "! CLIENT_ERROR options flags are too long key=a"},
 		{"mg a O" + strings.Repeat("x", 32) + "\r\n", "! CLIENT_ERROR opaque token too long key=a"},
 		{"ms a 2 T9 F7 c MA\r\nhi\r\n", "21 key=a value=hi flags=7 exptime=9 mode=8 touch= back=c"},
-		{"ms a 2 MZ q\r\nhi\r\n", "! CLIENT_ERROR invalid mode for ms M token key=a mode=5"},
+		{"ms a 2 MZ q\r\nhi\r\n", "! CLIENT_ERROR invalid mode for ms M token key=a"},
 		{"ms a 2 q\r\nhixx", "! CLIENT_ERROR bad data chunk key=a mode=5"},
 		{"ms a\r\n", "! CLIENT_ERROR bad command line format"},
 		{"ms a x\r\n", "! CLIENT_ERROR bad command line format"},
