@@ -408,3 +408,45 @@ func BenchmarkGet(b *testing.B) {
 		})
 	})
 }
+
+// TestAdditions calls what version 2 of the protocol has added.
+func TestAdditions(t *testing.T) {
+	c := dial(t, client.Config{})
+	ctx := t.Context()
+	if _, err := c.Append(ctx, "a", []byte("5"), cachesidecar.AppendOptions{}); !errors.Is(err, cachesidecar.ErrNotFound) {
+		t.Errorf("Append to nothing: %v", err)
+	}
+	first, err := c.Append(ctx, "a", []byte("5"), cachesidecar.AppendOptions{Create: true, Flags: 3})
+	if err != nil {
+		t.Error(err)
+	}
+	if v, err := c.Prepend(ctx, "a", []byte("1"), cachesidecar.AppendOptions{Flags: 4}); err != nil || v <= first {
+		t.Errorf("Prepend = %d, %v", v, err)
+	}
+	if n, err := c.IncrUnsigned(ctx, "a", 1<<64-1, cachesidecar.UnsignedOptions{}); n != 14 || err != nil {
+		t.Errorf("IncrUnsigned = %d, %v", n, err)
+	}
+	if n, err := c.DecrUnsigned(ctx, "a", 20, cachesidecar.UnsignedOptions{}); n != 0 || err != nil {
+		t.Errorf("DecrUnsigned = %d, %v", n, err)
+	}
+	o := cachesidecar.UnsignedOptions{Create: true, Initial: 1<<64 - 1}
+	if n, err := c.IncrUnsigned(ctx, "u", 5, o); n != 1<<64-1 || err != nil {
+		t.Errorf("IncrUnsigned with Create = %d, %v", n, err)
+	}
+	it, err := c.GetAndTouch(ctx, "a", time.Minute)
+	if err != nil || string(it.Value) != "0" || it.Flags != 3 || it.TTL != time.Minute || it.Source != "" {
+		t.Errorf("GetAndTouch: %+v, %v", it, err)
+	}
+	if it, err := c.Get(ctx, "a", cachesidecar.GetOptions{}); err != nil || it.TTL > time.Minute {
+		t.Errorf("after GetAndTouch: %+v, %v", it, err)
+	}
+	if err := c.Delete(ctx, "a", cachesidecar.DeleteOptions{Soft: true}); err != nil {
+		t.Error(err)
+	}
+	if _, err := c.GetAndTouch(ctx, "a", time.Minute); !errors.Is(err, cachesidecar.ErrNotFound) {
+		t.Errorf("GetAndTouch of a softened value: %v", err)
+	}
+	if _, err := c.GetAndTouch(ctx, "a", 0); !errors.Is(err, cachesidecar.ErrBadRequest) {
+		t.Errorf("GetAndTouch without a TTL: %v", err)
+	}
+}

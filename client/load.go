@@ -34,7 +34,7 @@ func (c *Client) GetOrLoad(
 		return cachesidecar.Item{}, err
 	}
 	it, err := c.Get(ctx, key, cachesidecar.GetOptions{Fresh: o.Fresh})
-	if err == nil || ctx.Err() != nil || !c.loadsAfter(err) {
+	if err == nil || ctx.Err() != nil || !loadsAfter(c, err) {
 		return it, err
 	}
 	f, err := c.join(ctx, flight{
@@ -57,7 +57,7 @@ func (c *Client) GetOrLoad(
 }
 
 // loadsAfter reports whether this process loads a key after a read has failed with err.
-func (c *Client) loadsAfter(err error) bool {
+func loadsAfter(c *Client, err error) bool {
 	if errors.Is(err, cachesidecar.ErrNotFound) {
 		return !errors.Is(err, cachesidecar.ErrAbsent)
 	}
@@ -106,8 +106,8 @@ func (c *Client) flyLocked(k loadKey, f *flight) {
 	c.beginLocked(f.ctx, func(ctx context.Context) { c.fly(ctx, k, f) })
 }
 
-// pass lets the key's next flight begin.
-func (c *Client) pass(k loadKey) {
+// passOn lets the key's next flight begin.
+func passOn(c *Client, k loadKey) {
 	l := &c.loads
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -128,12 +128,12 @@ func (c *Client) fly(ctx context.Context, k loadKey, f *flight) {
 		c.loads.mu.Unlock()
 		close(f.done)
 	}()
-	pass := sync.OnceFunc(func() { c.pass(k) })
+	pass := sync.OnceFunc(func() { passOn(c, k) })
 	defer pass()
 	var lease *Lease
 	if !f.alone {
-		f.item, lease, f.err = c.await(ctx, f.key, f.options.get())
-		if lease == nil && (f.err == nil || !c.loadsAfter(f.err)) {
+		f.item, lease, f.err = await(ctx, c, f.key, f.options.get())
+		if lease == nil && (f.err == nil || !loadsAfter(c, f.err)) {
 			return
 		}
 	}
@@ -144,13 +144,13 @@ func (c *Client) fly(ctx context.Context, k loadKey, f *flight) {
 	if lease != nil {
 		pass()
 	}
-	c.loadInto(ctx, f, lease)
+	loadInto(ctx, c, f, lease)
 }
 
 // await asks the sidecar until its answer is other than "another caller still loads". A
 // sidecar that gives that answer is alive.
-func (c *Client) await(
-	ctx context.Context, key string, o cachesidecar.GetOptions,
+func await(
+	ctx context.Context, c *Client, key string, o cachesidecar.GetOptions,
 ) (it cachesidecar.Item, l *Lease, err error) {
 	for range max(1, c.cfg.WaitTimeout/c.cfg.RequestTimeout) {
 		var loading bool
@@ -163,7 +163,7 @@ func (c *Client) await(
 
 // loadInto calls the flight's function, and fills or abandons the lease, if there is one.
 // It abandons the lease also if the function ends its goroutine.
-func (c *Client) loadInto(ctx context.Context, f *flight, lease *Lease) {
+func loadInto(ctx context.Context, c *Client, f *flight, lease *Lease) {
 	filled := lease == nil
 	defer func() {
 		if !filled {
@@ -172,7 +172,7 @@ func (c *Client) loadInto(ctx context.Context, f *flight, lease *Lease) {
 	}()
 	f.err = fmt.Errorf("load of %q ended its goroutine", f.key)
 	var value []byte
-	if value, f.err = c.call(ctx, f); f.err != nil {
+	if value, f.err = callLoad(ctx, c, f); f.err != nil {
 		return
 	}
 	o := f.options
@@ -185,9 +185,9 @@ func (c *Client) loadInto(ctx context.Context, f *flight, lease *Lease) {
 	filled = err == nil || changes(err)
 }
 
-// call calls the flight's function. It turns a panic into an error, since a panic on a
+// callLoad calls the flight's function. It turns a panic into an error, since a panic on a
 // goroutine of this package would end the process.
-func (c *Client) call(ctx context.Context, f *flight) (value []byte, err error) {
+func callLoad(ctx context.Context, c *Client, f *flight) (value []byte, err error) {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.LoadTimeout)
 	defer cancel()
 	defer func() {

@@ -286,6 +286,8 @@ func TestNearOwnWrites(t *testing.T) {
 	}{
 		{"set", func() error { _, err := n.Set(ctx, "k", []byte("2"), cachesidecar.SetOptions{}); return err }, "2"},
 		{"incr", func() error { _, err := n.Incr(ctx, "k", 40, cachesidecar.IncrOptions{}); return err }, "42"},
+		{"append", func() error { _, err := n.Append(ctx, "k", []byte("0"), cachesidecar.AppendOptions{}); return err }, "420"},
+		{"unsigned", func() error { _, err := n.DecrUnsigned(ctx, "k", 400, cachesidecar.UnsignedOptions{}); return err }, "20"},
 		{"delete", func() error { return n.Delete(ctx, "k", cachesidecar.DeleteOptions{}) }, ""},
 		{"add", func() error { _, err := n.Add(ctx, "k", []byte("4"), cachesidecar.SetOptions{}); return err }, "4"},
 		{"flush", func() error { return n.Flush(ctx, cachesidecar.FlushOptions{}) }, ""},
@@ -304,6 +306,13 @@ func TestNearOwnWrites(t *testing.T) {
 	}
 	if it := n.want("k", "5", ""); it.TTL > time.Hour/2 {
 		t.Errorf("after a touch %v are left", it.TTL)
+	}
+	n.keep("k", "5")
+	if _, err := n.GetAndTouch(ctx, "k", time.Hour/4); err != nil {
+		t.Fatal(err)
+	}
+	if it := n.want("k", "5", ""); it.TTL > time.Hour/4 {
+		t.Errorf("after GetAndTouch %v are left", it.TTL)
 	}
 	// A deletion that finds no value, since another client's deletion came first.
 	n.keep("k", "5")

@@ -32,7 +32,7 @@ func (s *Sidecar) GetMulti(
 ) (map[string]cachesidecar.Item, error) {
 	found := make(map[string]cachesidecar.Item, len(keys))
 	for len(keys) > 0 {
-		answered, err := s.getSome(ctx, namespace, keys[:min(len(keys), wire.MaxKeys)], found, o)
+		answered, err := getSome(ctx, s, namespace, keys[:min(len(keys), wire.MaxKeys)], found, o)
 		if err != nil {
 			return found, err
 		}
@@ -43,8 +43,9 @@ func (s *Sidecar) GetMulti(
 
 // getSome asks for up to MaxKeys keys. It returns how many of them, counted from the
 // first, were answered: an answer ends early if it would become too long.
-func (s *Sidecar) getSome(
-	ctx context.Context, namespace string, keys []string, found map[string]cachesidecar.Item, o cachesidecar.GetOptions,
+func getSome(
+	ctx context.Context, s *Sidecar, namespace string, keys []string, found map[string]cachesidecar.Item,
+	o cachesidecar.GetOptions,
 ) (answered int, err error) {
 	r, err := s.call(ctx, namespace, calls.GetMulti(calls.Keys(keys), o))
 	answered = len(keys)
@@ -68,21 +69,21 @@ func (s *Sidecar) getSome(
 func (s *Sidecar) Set(
 	ctx context.Context, namespace, key string, value []byte, o cachesidecar.SetOptions,
 ) (version uint64, err error) {
-	return s.set(ctx, namespace, key, value, wire.ModeSet, 0, o)
+	return set(ctx, s, namespace, key, value, wire.ModeSet, 0, o)
 }
 
 // Add stores a value if the key has none, else it returns ErrExists.
 func (s *Sidecar) Add(
 	ctx context.Context, namespace, key string, value []byte, o cachesidecar.SetOptions,
 ) (version uint64, err error) {
-	return s.set(ctx, namespace, key, value, wire.ModeAdd, 0, o)
+	return set(ctx, s, namespace, key, value, wire.ModeAdd, 0, o)
 }
 
 // Replace stores a value if the key has one, else it returns ErrNotFound.
 func (s *Sidecar) Replace(
 	ctx context.Context, namespace, key string, value []byte, o cachesidecar.SetOptions,
 ) (version uint64, err error) {
-	return s.set(ctx, namespace, key, value, wire.ModeReplace, 0, o)
+	return set(ctx, s, namespace, key, value, wire.ModeReplace, 0, o)
 }
 
 // CompareAndSwap stores a value if the key's version is still the given one. Else it
@@ -90,11 +91,12 @@ func (s *Sidecar) Replace(
 func (s *Sidecar) CompareAndSwap(
 	ctx context.Context, namespace, key string, value []byte, version uint64, o cachesidecar.SetOptions,
 ) (uint64, error) {
-	return s.set(ctx, namespace, key, value, wire.ModeCAS, version, o)
+	return set(ctx, s, namespace, key, value, wire.ModeCAS, version, o)
 }
 
-func (s *Sidecar) set(
-	ctx context.Context, namespace, key string, value []byte, m wire.Mode, compare uint64, o cachesidecar.SetOptions,
+func set(
+	ctx context.Context, s *Sidecar, namespace, key string, value []byte, m wire.Mode, compare uint64,
+	o cachesidecar.SetOptions,
 ) (uint64, error) {
 	q, err := calls.Set([]byte(key), value, m, compare, o)
 	if err != nil {
@@ -109,18 +111,18 @@ func (s *Sidecar) set(
 func (s *Sidecar) Append(
 	ctx context.Context, namespace, key string, value []byte, o cachesidecar.AppendOptions,
 ) (version uint64, err error) {
-	return s.join(ctx, namespace, key, value, wire.ModeAppend, o)
+	return join(ctx, s, namespace, key, value, wire.ModeAppend, o)
 }
 
 // Prepend puts a value before the present one, like Append.
 func (s *Sidecar) Prepend(
 	ctx context.Context, namespace, key string, value []byte, o cachesidecar.AppendOptions,
 ) (version uint64, err error) {
-	return s.join(ctx, namespace, key, value, wire.ModePrepend, o)
+	return join(ctx, s, namespace, key, value, wire.ModePrepend, o)
 }
 
-func (s *Sidecar) join(
-	ctx context.Context, namespace, key string, value []byte, m wire.Mode, o cachesidecar.AppendOptions,
+func join(
+	ctx context.Context, s *Sidecar, namespace, key string, value []byte, m wire.Mode, o cachesidecar.AppendOptions,
 ) (uint64, error) {
 	q, err := calls.Append([]byte(key), value, m, o)
 	if err != nil {
@@ -197,7 +199,7 @@ func (s *Sidecar) Incr(
 func (s *Sidecar) IncrUnsigned(
 	ctx context.Context, namespace, key string, delta uint64, o cachesidecar.UnsignedOptions,
 ) (uint64, error) {
-	return s.unsigned(ctx, namespace, key, delta, false, o)
+	return unsigned(ctx, s, namespace, key, delta, false, o)
 }
 
 // DecrUnsigned subtracts delta from an unsigned decimal number, like IncrUnsigned. The result
@@ -205,11 +207,11 @@ func (s *Sidecar) IncrUnsigned(
 func (s *Sidecar) DecrUnsigned(
 	ctx context.Context, namespace, key string, delta uint64, o cachesidecar.UnsignedOptions,
 ) (uint64, error) {
-	return s.unsigned(ctx, namespace, key, delta, true, o)
+	return unsigned(ctx, s, namespace, key, delta, true, o)
 }
 
-func (s *Sidecar) unsigned(
-	ctx context.Context, namespace, key string, delta uint64, down bool, o cachesidecar.UnsignedOptions,
+func unsigned(
+	ctx context.Context, s *Sidecar, namespace, key string, delta uint64, down bool, o cachesidecar.UnsignedOptions,
 ) (uint64, error) {
 	q, err := calls.IncrUnsigned([]byte(key), delta, down, o)
 	if err != nil {

@@ -18,7 +18,7 @@ func (h thisHost) Serve(ctx context.Context, q *wire.Request, b *namespaces.Pins
 	return h.s.serveNow(ctx, q, b, deadline)
 }
 
-func (h thisHost) Probed(p *wire.Probe) wire.Probed { return h.s.probed(p) }
+func (h thisHost) Probed(p *wire.Probe) wire.Probed { return probed(h.s, p) }
 
 func (h thisHost) Enter() (leave func(), ok bool) { return h.s.inUse.Done, h.s.enter() }
 

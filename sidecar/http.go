@@ -59,7 +59,7 @@ func (c *Config) httpCallers(token string) httpd.Callers {
 }
 
 // profiles returns the pages of /debug/pprof, or nil if they are off.
-func (s *Sidecar) profiles() http.Handler {
+func profiles(s *Sidecar) http.Handler {
 	if !s.cfg.Pprof {
 		return nil
 	}
@@ -84,7 +84,7 @@ func (s *Sidecar) listenHTTP() (*httpd.Server, error) {
 	h, err := httpd.New(httpd.Config{
 		Address: s.cfg.HTTP, Callers: s.present.httpCallers(token), MaxConns: s.files.HTTP, Log: s.cfg.Log,
 		Ready: s.readiness, Page: p.ServeHTTP, Events: p.ServeEvents, Metrics: s.telemetry.Registry,
-		Profiles: s.profiles(),
+		Profiles: profiles(s),
 	})
 	if err != nil {
 		return nil, err

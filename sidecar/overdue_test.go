@@ -75,7 +75,10 @@ var lateWrites = []wire.Request{
 	{Op: wire.OpSet, Value: []byte("7"), Key: []byte("none"), Mode: wire.ModeAdd},
 	{Op: wire.OpSet, Value: []byte("7"), Mode: wire.ModeReplace},
 	{Op: wire.OpSet, Value: []byte("7"), Mode: wire.ModeCAS},
+	{Op: wire.OpSet, Value: []byte("7"), Mode: wire.ModeAppend},
+	{Op: wire.OpSet, Value: []byte("7"), Mode: wire.ModePrepend, Key: []byte("none"), Options: wire.Create},
 	{Op: wire.OpTouch, TTLMS: 1000},
+	{Op: wire.OpMetaGet, TTLMS: 1000, Options: wire.Touch},
 	{Op: wire.OpIncr, Delta: 1},
 	{Op: wire.OpIncr, Delta: 1, Create: true, Initial: 5, Key: []byte("none")},
 	{Op: wire.OpFill, Value: []byte("7"), Key: []byte("none")},
@@ -95,7 +98,9 @@ func TestOverdueWrites(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				q.Namespace, q.Compare = session.DefaultNamespace, version
+				if q.Namespace = session.DefaultNamespace; q.Mode == wire.ModeCAS || q.Mode == wire.ModeAppend {
+					q.Compare = version
+				}
 				if q.Key == nil {
 					q.Key = []byte("k")
 				}

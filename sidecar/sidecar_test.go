@@ -243,7 +243,7 @@ func TestHelloComesFirst(t *testing.T) {
 	if r := c.call(&wire.Request{Op: wire.OpGet, Key: b("a")}); r.Status != wire.BadRequest || !strings.Contains(string(r.Message), "say HELLO") {
 		t.Errorf("GET before HELLO: %s %s", r.Status, r.Message)
 	}
-	if r := c.call(&wire.Request{Op: wire.OpHello, Hello: wire.Hello{Versions: []int{99}}}); r.Status != wire.Unsupported || !strings.Contains(string(r.Message), "speaks [1]: upgrade the older") {
+	if r := c.call(&wire.Request{Op: wire.OpHello, Hello: wire.Hello{Versions: []int{99}}}); r.Status != wire.Unsupported || !strings.Contains(string(r.Message), "speaks [2 1]: upgrade the older") {
 		t.Errorf("unknown version: %s %s", r.Status, r.Message)
 	}
 	if r := c.call(&wire.Request{Op: wire.OpHello, Hello: wire.Hello{Versions: []int{99, 1}, Namespace: "mine"}}); r.Status != wire.OK {

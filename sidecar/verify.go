@@ -31,11 +31,11 @@ func (s *Sidecar) verify(q *wire.Request, deadline time.Duration) wire.Reply {
 		case <-ctx.Done():
 		}
 	}()
-	return wire.BodyReply(s.newCheck().Run(ctx))
+	return wire.BodyReply(newCheck(s).Run(ctx))
 }
 
 // newCheck returns a check of the cluster as it is now.
-func (s *Sidecar) newCheck() *verify.Check {
+func newCheck(s *Sidecar) *verify.Check {
 	view := s.engine.Node.View()
 	return verify.New(verify.Config{
 		Self: s.engine.Node.Self(), Bound: s.cfg.MaxStaleness, Members: s.engine.Node.Members(),
@@ -54,7 +54,7 @@ func (s *Sidecar) newCheck() *verify.Check {
 // probe asks a host to read a key.
 func (s *Sidecar) probe(ctx context.Context, id kv.Process, p *wire.Probe) (a wire.Probed, err error) {
 	if id == s.engine.Node.Self() {
-		return s.probed(p), nil
+		return probed(s, p), nil
 	}
 	body, err := wire.MarshalBody(p)
 	if err != nil {
@@ -73,7 +73,7 @@ func (s *Sidecar) probe(ctx context.Context, id kv.Process, p *wire.Probe) (a wi
 }
 
 // probed answers PROBE: it reads a key of VERIFY as an app of this host would.
-func (s *Sidecar) probed(p *wire.Probe) wire.Probed {
+func probed(s *Sidecar, p *wire.Probe) wire.Probed {
 	q := &wire.Request{Op: wire.OpGet, Namespace: []byte(verify.Namespace), Key: p.Key, TTLMS: wire.TTLDefault}
 	if p.Fresh {
 		q.Options = wire.Fresh

@@ -302,7 +302,7 @@ func TestAccessOfAllOps(t *testing.T) {
 	needRoot(t)
 	p, _, web := ruled(t)
 	free := []wire.Op{wire.OpPing, wire.OpStats, wire.OpMembers, wire.OpRing, wire.OpShared}
-	reads := append(free, wire.OpGet, wire.OpMGet, wire.OpWatch, wire.OpTouched)
+	reads := append(free, wire.OpGet, wire.OpMGet, wire.OpWatch, wire.OpTouched, wire.OpMetaGet)
 	writes := append(reads, wire.OpSet, wire.OpDelete, wire.OpTouch, wire.OpIncr, wire.OpLease, wire.OpFill)
 	admins := append(writes, wire.OpFlush, wire.OpHot, wire.OpKeys, wire.OpSlow)
 	all := append(admins, wire.OpVerify, wire.OpForget, wire.OpDrain, wire.OpReload)

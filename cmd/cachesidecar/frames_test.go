@@ -316,18 +316,22 @@ func TestHello(t *testing.T) {
 			t.Errorf("%v first: %v %q", op, r.Status, r.Message)
 		}
 	}
-	for _, versions := range [][]int{{2}, {99, 0, -1}, {}, nil} {
+	for _, versions := range [][]int{{3}, {99, 0, -1}, {}, nil} {
 		r := c.call(&wire.Request{Op: wire.OpHello, Hello: wire.Hello{Versions: versions}})
-		if r.Status != wire.Unsupported || !strings.Contains(string(r.Message), "speaks [1]: upgrade the older") {
+		if r.Status != wire.Unsupported || !strings.Contains(string(r.Message), "speaks [2 1]: upgrade the older") {
 			t.Errorf("versions %v: %v %q, want UNSUPPORTED and the versions spoken", versions, r.Status, r.Message)
 		}
 		if r := c.call(ping()); r.Status != wire.BadRequest {
 			t.Errorf("after HELLO with versions %v: %v", versions, r.Status)
 		}
 	}
-	r := c.must(&wire.Request{Op: wire.OpHello, Hello: wire.Hello{Versions: []int{7, 1}, Namespace: "mine"}})
+	r := c.must(&wire.Request{Op: wire.OpHello, Hello: wire.Hello{Versions: []int{7, 1}}})
 	var w wire.Welcome
-	if err := wire.UnmarshalBody(r.Body, &w); err != nil || w.Version != 1 || w.Node != "host1" || w.Limits.Key != 1024 || w.Limits.Value != 8<<20 || len(w.Features) == 0 {
+	if err := wire.UnmarshalBody(r.Body, &w); err != nil || w.Version != 1 {
+		t.Errorf("welcome of a client of version 1: %+v, %v", w, err)
+	}
+	r = c.must(&wire.Request{Op: wire.OpHello, Hello: wire.Hello{Versions: []int{1, 7, 2}, Namespace: "mine"}})
+	if err := wire.UnmarshalBody(r.Body, &w); err != nil || w.Version != wire.Version || w.Node != "host1" || w.Limits.Key != 1024 || w.Limits.Value != 8<<20 || len(w.Features) == 0 {
 		t.Errorf("welcome: %+v, %v", w, err)
 	}
 	c.must(setRequest("k", "v"))

@@ -111,13 +111,11 @@ func (e *Engine) ExecuteTo(q *wire.Request, b *namespaces.Pins, now kv.Moment, f
 	}
 }
 
-// Features lists the operations that are served, as HELLO names them, and what version 2 of
-// the protocol has added to others: append and prepend to SET, unsigned numbers to INCR,
-// conditions to INCR and DELETE.
+// Features lists the operations that are served, as HELLO names them.
 var Features = []string{
 	"get", "mget", "set", "delete", "touch", "incr", "lease", "fill", "flush", "stats", "members", "ring", "watch",
 	"verify", "forget", "keys", "hot", "slow", "reload", "ping", "drain", "leaving", "shared", "touched",
-	"metaget", "append", "unsigned", "conditional",
+	"metaget",
 }
 
 // ServeNow answers a request wherever its keys are. deadline is on the boot clock; b is

@@ -48,7 +48,7 @@ filter, write-through or a warm start are missing for a namespace that has none.
 |---|---|
 | hit ratio of a cluster | ` + "`cachesidecar:hit_ratio`" + ` |
 | hits by tier, per second | ` + "`sum by (job, tier) (rate(cachesidecar_requests_total{result=\"hit\"}[5m]))`" + ` |
-| reads per second by namespace | ` + "`sum by (job, namespace) (rate(cachesidecar_requests_total{op=~\"GET\\|MGET\\|LEASE\"}[5m]))`" + ` |
+| reads per second by namespace | ` + "`sum by (job, namespace) (rate(cachesidecar_requests_total{op=~\"GET\\|MGET\\|LEASE\\|METAGET\"}[5m]))`" + ` |
 | 99th percentile of batches | ` + "`histogram_quantile(0.99, sum by (job, le) (rate(cachesidecar_batch_duration_seconds_bucket[5m])))`" + ` |
 | loads per second | ` + "`sum by (job, namespace) (rate(cachesidecar_loads_total{result=~\"loaded\\|absent\\|failed\"}[5m]))`" + ` |
 | the oldest lease, as a share of the bound | ` + "`1 - min by (job, instance) (cachesidecar_lease_remaining_seconds) / on (job, instance) cachesidecar_max_staleness_seconds`" + ` |
