@@ -36,10 +36,10 @@ func BenchmarkServe(b *testing.B) {
 }
 
 // servedOps are requests of the socket's protocol, and commands of memcached's.
-var servedOps = []string{"GET", "SET", "get", "get of 8", "set", "mg", "ms"}
+var servedOps = []string{"GET", "SET", "get", "get of 4", "set", "mg", "ms"}
 
 // answersOf are the beginnings of memcached's answers to servedOps.
-var answersOf = map[string]string{"get": "VALUE ", "get of 8": "VALUE ", "set": "STORED\r\n", "mg": "VA ", "ms": "HD\r\n"}
+var answersOf = map[string]string{"get": "VALUE ", "get of 4": "VALUE ", "set": "STORED\r\n", "mg": "VA ", "ms": "HD\r\n"}
 
 // requestOf returns request number i of one of servedOps, and the request before it that
 // stores its key.
@@ -56,9 +56,9 @@ func requestOf(op string, i int) (frame, store []byte) {
 	switch op {
 	case "get":
 		frame = fmt.Appendf(nil, "get %s\r\n", key)
-	case "get of 8":
+	case "get of 4":
 		frame = []byte("get")
-		for j := range 8 {
+		for j := range 4 {
 			frame = load.Key(append(frame, ' '), uint64(max(i-j, 0)), 16)
 		}
 		frame = append(frame, "\r\n"...)
