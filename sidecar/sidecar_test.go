@@ -559,18 +559,22 @@ func TestShutdownOrder(t *testing.T) {
 	}
 }
 
-// TestHitAllocatesNothing checks the guarantee of the hot path.
+// TestHitAllocatesNothing checks the guarantee of the hot path, in the socket's protocol and
+// in memcached's.
 func TestHitAllocatesNothing(t *testing.T) {
-	for _, op := range []string{"GET", "SET"} {
+	for _, op := range servedOps {
 		for _, n := range []int{1, 32} {
 			h, conn, frames := serveSetup(t, op)
-			at := 0
+			at, answer := 0, []byte(answersOf[op])
 			allocs := testing.AllocsPerRun(2000, func() {
 				h.Batch()
 				if err := h.Serve(conn, frames[at:at+n]); err != nil {
 					t.Fatal(err)
 				}
 				h.Served()
+				if len(conn.Out) == 0 || !bytes.HasPrefix(conn.Out, answer) {
+					t.Fatalf("%s: got %q, want %q", op, conn.Out, answer)
+				}
 				conn.Out = conn.Out[:0]
 				at = (at + n) % (len(frames) - n)
 			})

@@ -3,6 +3,8 @@ package measure
 import (
 	"context"
 	"fmt"
+	"net"
+	"strings"
 
 	"github.com/cachesidecar/cachesidecar/benchmarks/peers"
 	"github.com/cachesidecar/cachesidecar/benchmarks/record"
@@ -36,6 +38,27 @@ func shapes() (list []shape) {
 	return list
 }
 
+// entrant is a side of a comparison on sockets.
+type entrant struct {
+	name string
+	dial func() (net.Conn, error)
+	// by returns the protocol for a shape; nil: the side takes no part.
+	by func(sh shape) load.Protocol
+}
+
+// ownEntrant is a server by its own protocol, on its own socket.
+func ownEntrant(s *peers.Server) entrant {
+	return entrant{s.Name, s.Dial, func(sh shape) load.Protocol {
+		switch sh.op {
+		case "GET":
+			return s.Get
+		case "SET":
+			return s.Set
+		}
+		return nil
+	}}
+}
+
 // socketLimit is the memory of each server: the sidecar's default.
 const socketLimit = 256 << 20
 
@@ -56,9 +79,17 @@ func (b *Bench) Socket(ctx context.Context, p record.SocketParameters) (rows []r
 			return nil, err
 		}
 	}
+	var sides []entrant
+	for _, s := range servers {
+		sides = append(sides, ownEntrant(s))
+	}
+	return b.socketRows(ctx, sides, p, shapes())
+}
+
+func (b *Bench) socketRows(ctx context.Context, sides []entrant, p record.SocketParameters, list []shape) (rows []record.SocketRow, err error) {
 	for round := range p.Rounds {
-		for _, sh := range shapes() {
-			row, err := b.socketRow(ctx, servers, p, sh, round)
+		for _, sh := range list {
+			row, err := b.socketRow(ctx, sides, p, sh, round)
 			if err != nil {
 				return nil, fmt.Errorf("%s at %d × %d: %w", sh.op, sh.conns, sh.pipeline, err)
 			}
@@ -68,16 +99,16 @@ func (b *Bench) Socket(ctx context.Context, p record.SocketParameters) (rows []r
 	return rows, nil
 }
 
-func (b *Bench) socketRow(ctx context.Context, servers []*peers.Server, p record.SocketParameters, sh shape, round int) (row record.SocketRow, err error) {
+func (b *Bench) socketRow(ctx context.Context, sides []entrant, p record.SocketParameters, sh shape, round int) (row record.SocketRow, err error) {
 	c := &contest{}
 	defer c.close()
-	for _, s := range servers {
-		protocol := s.Get
-		if sh.op == "SET" {
-			protocol = s.Set
+	for _, e := range sides {
+		protocol := e.by(sh)
+		if protocol == nil {
+			continue
 		}
-		err := c.enter(s.Name, load.Config{
-			Dial: s.Dial, Protocol: protocol, Conns: sh.conns, Pipeline: sh.pipeline,
+		err := c.enter(e.name, load.Config{
+			Dial: e.dial, Protocol: protocol, Conns: sh.conns, Pipeline: sh.pipeline,
 			Batches: batches(p.Cycle, sh.conns, sh.pipeline), Key: uniform(uint64(round), p.Keys),
 		})
 		if err != nil {
@@ -92,8 +123,10 @@ func (b *Bench) socketRow(ctx context.Context, servers []*peers.Server, p record
 	if row.Sides, err = c.play(ctx, turns, round); err != nil {
 		return row, err
 	}
-	side := func(name string) float64 { return row.Sides[name].PerSecond() / 1000 }
-	b.logf("round %d: %s %2d × %3d: echo %.0f k/s, sidecar %.0f, redis %.0f, memcached %.0f", row.Round, sh.op, sh.conns, sh.pipeline,
-		side(record.Echo), side(record.Sidecar), side(record.Redis), side(record.Memcached))
+	var rates []string
+	for _, name := range c.names {
+		rates = append(rates, fmt.Sprintf("%s %.0f", name, row.Sides[name].PerSecond()/1000))
+	}
+	b.logf("round %d: %s %2d × %3d, k/s: %s", row.Round, sh.op, sh.conns, sh.pipeline, strings.Join(rates, ", "))
 	return row, nil
 }

@@ -13,16 +13,21 @@ import (
 type Memcached struct {
 	KeySize int
 	Value   []byte
+	Lean    bool // mg asks for the value alone
 }
 
 // Greet does nothing.
 func (Memcached) Greet(net.Conn) error { return nil }
 
 // Append appends a command. Like the sidecar's GET, mg asks for the value and for its
-// version.
+// version, unless it is lean.
 func (p Memcached) Append(dst []byte, _ int, key uint64) []byte {
 	if p.Value == nil {
-		return append(load.Key(append(dst, "mg "...), key, p.KeySize), " v c\r\n"...)
+		dst = append(load.Key(append(dst, "mg "...), key, p.KeySize), " v"...)
+		if !p.Lean {
+			dst = append(dst, " c"...)
+		}
+		return append(dst, "\r\n"...)
 	}
 	dst = append(load.Key(append(dst, "ms "...), key, p.KeySize), ' ')
 	dst = append(strconv.AppendInt(dst, int64(len(p.Value)), 10), "\r\n"...)

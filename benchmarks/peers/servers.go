@@ -25,11 +25,13 @@ type Server struct {
 	Name    string
 	Version string // empty for servers that are built here
 	Socket  string // path, or host:port
-	Get     load.Protocol
-	Set     load.Protocol
-	binary  string
-	cmd     *exec.Cmd
-	exited  chan struct{} // closed after the process has been waited for
+	// Memcached is the path of the socket for memcached's protocol; empty: there is none.
+	Memcached string
+	Get       load.Protocol
+	Set       load.Protocol
+	binary    string
+	cmd       *exec.Cmd
+	exited    chan struct{} // closed after the process has been waited for
 }
 
 // Options are the options of the servers under test.
@@ -43,6 +45,7 @@ type Options struct {
 	Config    string // path of a sidecar's configuration file; empty: none
 	HTTP      string // address of a sidecar's metrics; empty: none
 	KeyFile   string // path of a cluster key file; empty: none, and plain text
+	Memcached bool   // a sidecar serves memcached's protocol too
 	// Fan are the addresses of a fanout: its own, those that it asks, and those that it
 	// notifies.
 	Fan []string
@@ -82,8 +85,7 @@ func Start(ctx context.Context, name string, o Options) (*Server, error) {
 		close(s.exited)
 	}()
 	for end := time.Now().Add(startTime); time.Now().Before(end); {
-		if nc, err := s.Dial(); err == nil {
-			_ = nc.Close()
+		if s.listens() {
 			s.Version = version(name, s.binary)
 			return s, nil
 		}
@@ -115,6 +117,10 @@ func (s *Server) command(o Options) (args []string, err error) {
 		if o.KeyFile != "" {
 			args = append(args, "--cluster-key-file", o.KeyFile)
 		}
+		if o.Memcached {
+			s.Memcached = filepath.Join(o.Dir, s.Name+o.Label+".memcached.sock")
+			args = append(args, "--memcached", s.Memcached)
+		}
 		return append(args, o.Place.flags()...), nil
 	case record.Redis:
 		s.binary, err = Installed("redis-server")
@@ -123,6 +129,7 @@ func (s *Server) command(o Options) (args []string, err error) {
 			"--maxmemory", size, "--maxmemory-policy", "allkeys-lru", "--maxclients", strconv.Itoa(maxConns)}, err
 	case record.Memcached:
 		s.binary, err = Installed("memcached")
+		s.Memcached = s.Socket
 		s.Get, s.Set = Memcached{KeySize: o.KeySize}, Memcached{KeySize: o.KeySize, Value: value}
 		return []string{"-s", s.Socket, "-a", "0700", "-m", strconv.FormatInt(o.Bytes>>20, 10),
 			"-c", strconv.Itoa(maxConns), "-t", strconv.Itoa(runtime.NumCPU()), "-R", strconv.Itoa(maxBatch), "-u", "root"}, err
@@ -159,6 +166,25 @@ func Installed(program string) (string, error) {
 
 // Dial connects to the server.
 func (s *Server) Dial() (net.Conn, error) { return net.Dial(s.network(), s.Socket) }
+
+// DialMemcached connects to the socket for memcached's protocol.
+func (s *Server) DialMemcached() (net.Conn, error) { return net.Dial("unix", s.Memcached) }
+
+// listens says whether the server accepts connections wherever it should.
+func (s *Server) listens() bool {
+	dials := []func() (net.Conn, error){s.Dial}
+	if s.Memcached != "" {
+		dials = append(dials, s.DialMemcached)
+	}
+	for _, dial := range dials {
+		nc, err := dial()
+		if err != nil {
+			return false
+		}
+		_ = nc.Close()
+	}
+	return true
+}
 
 func (s *Server) network() string {
 	if strings.Contains(s.Socket, "/") {

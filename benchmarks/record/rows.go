@@ -65,12 +65,12 @@ type Data struct {
 	ValueSize int `json:"value_size"` // bytes
 }
 
-// SocketParameters are the parameters of the load on the socket.
+// SocketParameters are the parameters of the load on the socket, and of Endpoint.
 type SocketParameters struct {
 	Data
 	Turns
 	// SweepTurns replaces Turns for shapes that only the sweeps have.
-	SweepTurns int `json:"sweep_turns"`
+	SweepTurns int `json:"sweep_turns,omitempty"`
 	// Cycle is the number of prebuilt requests over all connections. A load cycles
 	// through them.
 	Cycle       int       `json:"cycle"`

@@ -40,6 +40,7 @@ var sections = []struct {
 	derive func(rounds string) (section, error)
 }{
 	{record.Socket, socketSection},
+	{record.Endpoint, endpointSection},
 	{record.Clients, clientsSection},
 	{record.Languages, languagesSection},
 	{record.Memory, memorySection},

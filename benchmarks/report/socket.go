@@ -16,8 +16,11 @@ type load struct {
 }
 
 func (l load) String() string {
-	if l.op == "GET" {
+	switch l.op {
+	case "GET":
 		return fmt.Sprintf("GET hit, %d × %d", l.conns, l.pipeline)
+	case record.MultiGet:
+		return fmt.Sprintf("GET hits, %d keys a line, %d × 1", l.pipeline, l.conns)
 	}
 	return fmt.Sprintf("%s, %d × %d", l.op, l.conns, l.pipeline)
 }
@@ -36,14 +39,50 @@ func perSecond(name string) func(map[string]record.Side) float64 {
 }
 
 // ratio returns the sidecar's throughput relative to the best of the others.
-func (l load) ratio(others ...string) spread {
+func (l load) ratio(others ...string) spread { return l.ratioOf(record.Sidecar, others...) }
+
+// ratioOf returns a side's throughput relative to the best of the others.
+func (l load) ratioOf(side string, others ...string) spread {
 	return l.figures(func(s map[string]record.Side) float64 {
 		best := 0.0
 		for _, name := range others {
 			best = max(best, s[name].PerSecond())
 		}
-		return s[record.Sidecar].PerSecond() / best
+		return s[side].PerSecond() / best
 	})
+}
+
+// loadsOf groups the rounds of a measurement by load. sides returns those that must be in a
+// load's rounds.
+func loadsOf(what string, rows []record.SocketRow, sides func(l load) []string) (loads []load, err error) {
+	for _, r := range rows {
+		i := slices.IndexFunc(loads, func(l load) bool { return l.op == r.Op && l.conns == r.Conns && l.pipeline == r.Pipeline })
+		if i < 0 {
+			i = len(loads)
+			loads = append(loads, load{op: r.Op, conns: r.Conns, pipeline: r.Pipeline})
+		}
+		for _, name := range sides(loads[i]) {
+			if side := r.Sides[name]; side.Requests == 0 || side.Seconds <= 0 || len(side.LatencyUS) != len(record.Percentiles) {
+				return nil, fmt.Errorf("round %d of %v has no figures of %s: measure it again with \"go run ./cmd/bench %s\"", r.Round, loads[i], name, what)
+			}
+		}
+		loads[i].rounds = append(loads[i].rounds, r)
+	}
+	return loads, nil
+}
+
+// absoluteTable is a table of figures for add, as context.
+func absoluteTable(side string) table {
+	return table{head: []string{"load", side, "requests/s", "min", "max", "p50 µs", "p99 µs", "p99.9 µs"}, left: 2}
+}
+
+// addLoad adds a side's figures under a load.
+func (t *table) addLoad(l load, side, called string) {
+	at := func(p float64) string {
+		return fmt.Sprintf("%.0f", l.figures(func(s map[string]record.Side) float64 { return s[side].At(p) }).median)
+	}
+	v := l.figures(perSecond(side))
+	t.add(l.String(), called, rate(v.median), rate(v.least), rate(v.most), at(50), at(99), at(99.9))
 }
 
 // socketSides are the servers in the order of the tables and of the plots' colours.
@@ -54,33 +93,19 @@ func socketSection(rounds string) (section, error) {
 	if err != nil {
 		return section{}, err
 	}
-	var loads []load
-	for _, r := range f.Rows {
-		i := slices.IndexFunc(loads, func(l load) bool { return l.op == r.Op && l.conns == r.Conns && l.pipeline == r.Pipeline })
-		if i < 0 {
-			i = len(loads)
-			loads = append(loads, load{op: r.Op, conns: r.Conns, pipeline: r.Pipeline})
-		}
-		for _, name := range socketSides {
-			if side := r.Sides[name]; side.Requests == 0 || side.Seconds <= 0 || len(side.LatencyUS) != len(record.Percentiles) {
-				return section{}, fmt.Errorf("round %d of %v has no figures of %s: measure it again with \"go run ./cmd/bench socket\"", r.Round, loads[i], name)
-			}
-		}
-		loads[i].rounds = append(loads[i].rounds, r)
+	loads, err := loadsOf(record.Socket, f.Rows, func(load) []string { return socketSides })
+	if err != nil {
+		return section{}, err
 	}
 	s := section{title: "Throughput and latency on the socket", head: f.Head, plots: map[string]plot.Chart{}}
-	absolute := table{head: []string{"load", "server", "requests/s", "min", "max", "p50 µs", "p99 µs", "p99.9 µs"}, left: 2}
+	absolute := absoluteTable("server")
 	for _, l := range loads {
 		if !slices.Contains(tabled, [2]int{l.conns, l.pipeline}) {
 			continue
 		}
 		s.rows = append(s.rows, socketRows(l)...)
 		for _, name := range socketSides {
-			at := func(p float64) string {
-				return fmt.Sprintf("%.0f", l.figures(func(s map[string]record.Side) float64 { return s[name].At(p) }).median)
-			}
-			v := l.figures(perSecond(name))
-			absolute.add(l.String(), name, rate(v.median), rate(v.least), rate(v.most), at(50), at(99), at(99.9))
+			absolute.addLoad(l, name, name)
 		}
 	}
 	p := f.Parameters

@@ -20,6 +20,10 @@ var (
 	batchOfBetter = &target{"≥", 2}   // a GET hit in batches, against the better of both
 	p99NoWorse    = &target{"≤", 1}   // one at a time
 
+	// The endpoint for memcached's protocol.
+	endpointOfOwn       = &target{"≥", 0.95} // against the socket of the same sidecar
+	endpointOfMemcached = &target{"≥", 1}    // in batches, against the better of its text and meta commands
+
 	clientOfOthers   = &target{"≥", 1}   // one goroutine, over the socket
 	clientOfBest     = &target{"≥", 1.2} // some goroutines
 	clientOfBestMany = &target{"≥", 2}   // many

@@ -87,6 +87,32 @@ func TestEverythingOnce(t *testing.T) {
 	}
 }
 
+// TestEndpointOnce measures the endpoint for memcached's protocol at small scale.
+func TestEndpointOnce(t *testing.T) {
+	need(t, "memcached")
+	dir := t.TempDir()
+	out, log, err := bench(t, "memcached", "-dir", dir, "-rounds", "1", "-turns", "2", "-turn", "25", "-warm-up", "5", "-entries", "2000", "-cycle", "4096")
+	if err != nil {
+		t.Fatalf("%v\n%s", err, log)
+	}
+	for _, want := range []string{
+		"| GET hit, 16 × 1 | endpoint, text / own protocol |",
+		"| SET, 16 × 64 | endpoint, meta / better of memcached's text and meta |",
+		"| GET hits, 64 keys a line, 16 × 1 | memcached, text |",
+	} {
+		if !strings.Contains(out, want) {
+			t.Errorf("memcached prints no %q:\n%s", want, out)
+		}
+	}
+	f, err := record.Read[record.SocketParameters, record.SocketRow](filepath.Join(dir, report.RoundsDir), record.Endpoint)
+	if err != nil || len(f.Rows) != 5 {
+		t.Fatalf("got %d rows, error %v, want 5", len(f.Rows), err)
+	}
+	if v := f.Versions[record.Memcached]; v == "" || v[0] < '0' || v[0] > '9' {
+		t.Errorf("got version %q of memcached", v)
+	}
+}
+
 // TestLanguagesOnce measures clients in other languages at small scale.
 func TestLanguagesOnce(t *testing.T) {
 	need(t, "redis-server", "memcached")

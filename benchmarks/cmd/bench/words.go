@@ -15,16 +15,30 @@ import (
 )
 
 func socket(ctx context.Context, p *program, args []string) error {
-	f := newFlags(p, record.Socket)
-	v := record.SocketParameters{Percentiles: record.Percentiles}
-	f.data(&v.Data, 100_000)
-	f.turns(&v.Turns, 10)
+	f, v := socketFlags(p, record.Socket)
 	f.count(&v.SweepTurns, "sweep-turns", 5, 1, "each side's in a round, for shapes of the plots alone")
-	f.count(&v.Cycle, "cycle", 1<<18, 1, "how many requests are prebuilt over all connections")
 	if err := f.parse(args); err != nil {
 		return err
 	}
-	return measured(ctx, p, f, v, (*measure.Bench).Socket)
+	return measured(ctx, p, f, *v, (*measure.Bench).Socket)
+}
+
+func endpoint(ctx context.Context, p *program, args []string) error {
+	f, v := socketFlags(p, record.Endpoint)
+	if err := f.parse(args); err != nil {
+		return err
+	}
+	return measured(ctx, p, f, *v, (*measure.Bench).Endpoint)
+}
+
+// socketFlags are the flags of the load on a socket, whatever the sides.
+func socketFlags(p *program, what string) (*flags, *record.SocketParameters) {
+	f := newFlags(p, what)
+	v := &record.SocketParameters{Percentiles: record.Percentiles}
+	f.data(&v.Data, 100_000)
+	f.turns(&v.Turns, 10)
+	f.count(&v.Cycle, "cycle", 1<<18, 1, "how many requests are prebuilt over all connections")
+	return f, v
 }
 
 func clients(ctx context.Context, p *program, args []string) error {
