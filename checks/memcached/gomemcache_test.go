@@ -76,7 +76,7 @@ func TestGomemcache(t *testing.T) {
 	fails("compare and swap behind another", c.CompareAndSwap(second), memcache.ErrCASConflict)
 	holds("a", "first")
 	ok("delete", c.Delete("a"))
-	fails("compare and swap of nothing", c.CompareAndSwap(first), memcache.ErrNotStored)
+	fails("compare and swap of nothing", c.CompareAndSwap(first), memcache.ErrCacheMiss)
 
 	gomemcacheCounts(t, c)
 	gomemcacheMany(t, c)

@@ -25,7 +25,7 @@ var (
 // fileTime is how long one file of the suite may take: some wait for time itself.
 const fileTime = 3 * time.Minute
 
-// suiteServers is how many servers share the files.
+// suiteServers is how many sidecars, which start slowly, share the files.
 const suiteServers = 3
 
 // TestSuite runs memcached's own test suite and holds each of its files to the table.
@@ -39,9 +39,12 @@ func TestSuite(t *testing.T) {
 		t.Fatalf("%s has no t/*.t, %v", folder, err)
 	}
 	tab := readTable(t)
-	free := make(chan string, suiteServers)
-	for range suiteServers {
-		free <- oneServer(t)
+	var free chan string // nil: each file has a server of its own
+	if *targetName == "sidecars" {
+		free = make(chan string, suiteServers)
+		for range suiteServers {
+			free <- oneServer(t)
+		}
 	}
 	for _, path := range files {
 		file := filepath.Base(path)
@@ -55,6 +58,10 @@ func TestSuite(t *testing.T) {
 		}
 		t.Run(file, func(t *testing.T) {
 			t.Parallel()
+			if free == nil {
+				checkOutcome(t, file, must, runFile(t, folder, file, oneServer(t)))
+				return
+			}
 			address := <-free
 			defer func() { free <- address }()
 			checkOutcome(t, file, must, runFile(t, folder, file, address))

@@ -15,9 +15,10 @@ const tablePath = "testdata/suite.txt"
 
 // verdict is what a file of the suite must do on a target.
 type verdict struct {
-	apart string        // why the file cannot apply; "" if it is run
+	apart string         // why the file cannot apply; "" if it is run
 	fails map[int]string // the subtests that cannot apply, and why
-	rows  []row         // as they are in the table
+	may   map[int]bool   // those that pass at times
+	rows  []row          // as they are in the table
 }
 
 // row is one line of the table: subtests and the reason why they cannot apply.
@@ -71,14 +72,19 @@ func (tab table) add(text string) error {
 	}
 	what, reason, _ := strings.Cut(says, ": ")
 	subtests, inPart := strings.CutPrefix(what, "fails ")
+	atTimes := false
+	if !inPart {
+		subtests, inPart = strings.CutPrefix(what, "may fail ")
+		atTimes = inPart
+	}
 	for _, on := range targets {
 		v, again := tab[file][on]
 		switch {
 		case inPart && reason != "" && v.apart == "":
 			if v.fails == nil {
-				v.fails = map[int]string{}
+				v.fails, v.may = map[int]string{}, map[int]bool{}
 			}
-			if err := v.excuse(subtests, reason); err != nil {
+			if err := v.excuse(subtests, reason, atTimes); err != nil {
 				return err
 			}
 		case what == "cannot apply" && reason != "" && !again:
@@ -92,8 +98,10 @@ func (tab table) add(text string) error {
 }
 
 // excuse adds subtests, as in "3, 7-9".
-func (v *verdict) excuse(subtests, reason string) error {
-	v.rows = append(v.rows, row{subtests, reason})
+func (v *verdict) excuse(subtests, reason string, atTimes bool) error {
+	if v.rows = append(v.rows, row{subtests, reason}); atTimes {
+		v.rows[len(v.rows)-1].subtests = "at times " + subtests
+	}
 	for part := range strings.SplitSeq(subtests, ",") {
 		low, high, isRange := strings.Cut(strings.TrimSpace(part), "-")
 		if !isRange {
@@ -108,7 +116,7 @@ func (v *verdict) excuse(subtests, reason string) error {
 			if _, twice := v.fails[n]; twice {
 				return fmt.Errorf("the subtest %d is listed twice", n)
 			}
-			v.fails[n] = reason
+			v.fails[n], v.may[n] = reason, atTimes
 		}
 	}
 	return nil

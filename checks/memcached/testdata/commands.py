@@ -142,4 +142,4 @@ for client in clients:
         many(client, noreply)
 values(plain)
 server(plain)
-sys.exit("\n".join(failures))
+sys.exit("\n".join(failures) or 0)
