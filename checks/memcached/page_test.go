@@ -70,7 +70,8 @@ func (tab table) markdown() string {
 	fmt.Fprintf(&b, "%d of the suite's %d files pass on sidecars, all of their subtests:\n%s.\n\n",
 		len(whole), len(tab), strings.Join(whole, ", "))
 	fmt.Fprintf(&b, "%d files pass but for subtests that cannot apply. memcached itself fails some too when it runs\n"+
-		"without the options that the file asks for:\n\n| file | fail on sidecars | fail on memcached itself |\n|---|---|---|\n%s\n",
+		"without the options that the file asks for:\n\n| file | fail on sidecars | fail on memcached itself |\n"+
+		"|---|---|---|\n%s\n",
 		len(part), strings.Join(part, ""))
 	fmt.Fprintf(&b, "%d files are not run, since they cannot apply. They are about:\n\n| about | files |\n|---|---|\n",
 		len(tab)-len(whole)-len(part))

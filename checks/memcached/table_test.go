@@ -152,7 +152,9 @@ func TestTable(t *testing.T) {
 		}
 	}
 	tab := table{}
-	for _, line := range []string{"a.t | both | passes", "b.t | sidecars | fails 3, 7-9: why", "b.t | sidecars | fails 1: so"} {
+	for _, line := range []string{
+		"a.t | both | passes", "b.t | sidecars | fails 3, 7-9: why", "b.t | sidecars | fails 1: so",
+	} {
 		if err := tab.add(line); err != nil {
 			t.Error(err)
 		}
