@@ -7,7 +7,7 @@ SEED ?= 0
 PYTHON ?= /usr/bin/python3
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build install man test race checks clients clients-packages soak-clients deb release vet staticcheck hundred failpoints random fuzz corpus model model-check faults soak soak-steady attacks bench bench-hits golden cross tidy
+.PHONY: build install man test race checks clients clients-packages soak-clients deb release vet staticcheck hundred failpoints random fuzz corpus model model-check faults soak soak-steady soak-memcached attacks bench bench-hits golden cross tidy
 
 build:            ## the command, into ./cachesidecar
 	$(GO) build -o cachesidecar ./cmd/cachesidecar
@@ -29,7 +29,7 @@ race:             ## the same under the race detector, which needs a C compiler;
 		"-p 1 $$($(GO) list ./... | grep -v -e /internal/faults$$ -e /internal/attacks$$ -e /sidecar$$ -e /l2/ownership$$ -e /l2/ring$$ | tr '\n' ' ')" | \
 		CGO_ENABLED=1 xargs -P 2 -I ARGS sh -c '$(GO) test -race -timeout 40m ARGS'
 
-checks:           ## what stands beside the program, held to Chromium, Prometheus and the like (about 3 minutes; needs their Debian packages, and npm)
+checks:           ## what stands beside the program, held to Chromium, Prometheus, memcached's test suite and the like (about 5 minutes; needs their Debian packages, and npm)
 	cd checks/browser && npm ci --no-audit --no-fund
 	cd checks && $(GO) test ./...
 
@@ -99,6 +99,9 @@ soak:             ## real processes and networks, killed, paused, cut and restar
 
 soak-steady:      ## real processes at 70 % of their peak for 20 minutes, while hosts join, leave, drain, reload and restart, keys and certificates change, and the origin goes away: no error, nothing grows
 	$(GO) test ./internal/faults -run TestSteadySoak -v -count=1 -faults.steady 20m -timeout 60m
+
+soak-memcached:   ## three clients of memcached do usual jobs on three hosts, which restart in turn every 20 s, and every answer is explained (10 minutes)
+	cd checks && $(GO) test ./memcached -run TestSoak -v -count=1 -for 10m -timeout 30m
 
 attacks:          ## attackers beside victims, timed, as root; writes the table in docs/SECURITY.md (about 8 minutes on two cores; a short way is part of test)
 	$(GO) test ./internal/attacks -run TestAttacks -v -count=1 -attacks.table $(abspath docs/SECURITY.md) -timeout 30m

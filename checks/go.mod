@@ -5,6 +5,7 @@ go 1.26.8
 replace github.com/cachesidecar/cachesidecar => ../
 
 require (
+	github.com/bradfitz/gomemcache v0.0.0-20260422231931-4d751bb6e37c
 	github.com/cachesidecar/cachesidecar v0.0.0
 	github.com/chromedp/cdproto v0.159.0
 	github.com/chromedp/chromedp v0.23.0

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -113,6 +114,13 @@ func Origin(t testing.TB) string {
 // more arguments of run. It returns when each sees all. They end with the test.
 func Cluster(t testing.TB, n int, args ...string) []*Sidecar {
 	t.Helper()
+	return ClusterOf(t, slices.Repeat([][]string{args}, n))
+}
+
+// ClusterOf does the same, with other arguments for each.
+func ClusterOf(t testing.TB, args [][]string) []*Sidecar {
+	t.Helper()
+	n := len(args)
 	ports := Ports(t, 3*n)
 	var join []string
 	for i := range n {
@@ -125,7 +133,7 @@ func Cluster(t testing.TB, n int, args ...string) []*Sidecar {
 		s.args = append([]string{
 			"run", "--node", node, "--socket", s.Socket, "--bind", addr(ports[3*i]), "--peer-bind", addr(ports[3*i+1]),
 			"--join", strings.Join(join, ","), "--http", s.HTTP,
-		}, args...)
+		}, args[i]...)
 		s.Start()
 		list = append(list, s)
 	}
