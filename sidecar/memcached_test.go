@@ -177,3 +177,22 @@ func TestMemcachedByByte(t *testing.T) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }
+
+// TestMemcachedHeads reads values of all lengths with the longest head: the value is moved to
+// its end, and whole.
+func TestMemcachedHeads(t *testing.T) {
+	for name, target := range textTargets(t) {
+		t.Run(name, func(t *testing.T) {
+			c := target(t)
+			key, opaque := strings.Repeat("k", 250), strings.Repeat("o", 31)
+			for _, n := range []int{0, 1, 9, 10, 99, 100, 1000, 31 << 10, 32 << 10, 65 << 10, 500 << 10} {
+				value := strings.Repeat("0123456789", n/10+1)[:n]
+				c.ask(fmt.Sprintf("ms %s %d F4294967295 T0\r\n%s", key, n, value), "HD")
+				c.ask("get "+key+" "+key, fmt.Sprintf("VALUE %s 4294967295 %d", key, n), value,
+					fmt.Sprintf("VALUE %s 4294967295 %d", key, n), value, "END")
+				c.ask("mg "+key+" v k O"+opaque+" f s t", fmt.Sprintf("VA %d k%s O%s f4294967295 s%d t-1", n, key, opaque, n), value)
+				c.ask("mg "+key+" k O"+opaque+" f s t", fmt.Sprintf("HD k%s O%s f4294967295 s%d t-1", key, opaque, n))
+			}
+		})
+	}
+}

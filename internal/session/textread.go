@@ -50,7 +50,8 @@ func (t *Text) value(conn *rpc.Conn, key []byte) wire.Status {
 		at := len(conn.Out)
 		// The head is as long as the value's numbers, which come with the value: so the value is
 		// put behind the longest head, and moved.
-		gap := at + memcached.MaxHead + len(key) + len(form.Opaque)
+		room := memcached.MaxHead + max(len(key), len(form.Key)) + len(form.Opaque)
+		gap := at + room
 		for cap(conn.Out) < gap {
 			conn.Out = append(conn.Out[:cap(conn.Out)], 0)
 		}
@@ -75,7 +76,7 @@ func (t *Text) value(conn *rpc.Conn, key []byte) wire.Status {
 		}
 		conn.Out = conn.Out[:at]
 		c.Names.Release() // Grow may wait
-		if err := noRoom(conn.Grow(size+len(key)+memcached.MaxHead+answerSlack, true)); err != nil {
+		if err := noRoom(conn.Grow(size+room+answerSlack, true)); err != nil {
 			c.reply = wire.ErrorReply(err)
 			return c.reply.Status
 		}
