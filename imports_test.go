@@ -35,6 +35,7 @@ var allowed = []struct {
 	{"internal/gossiptest", nil}, // only tests import it
 	{"internal/logs", []string{"."}},
 	{"internal/machine", nil},
+	{"internal/memcached", nil},
 	// Floor 1: one duty each.
 	{"internal/rpc", []string{".", "internal/wire"}},
 	{"internal/hotkeys", []string{"internal/kv"}},
@@ -78,7 +79,7 @@ var allowed = []struct {
 	{"internal/verify", []string{".", "internal/cluster", "internal/kv", "internal/wire"}},
 	{"internal/httpd", []string{".", "internal/logs", "internal/rpc"}},
 	{"internal/engine", []string{".", "internal/access", "internal/cluster", "internal/failpoint", "internal/flight", "internal/handoff", "internal/hotkeys", "internal/kv", "internal/namespaces", "internal/peer", "internal/places", "internal/rpc", "internal/shm", "internal/slow", "internal/wire", "invalidation", "l1", "l2/ownership", "l2/segment", "loader"}},
-	{"internal/session", []string{".", "internal/access", "internal/engine", "internal/kv", "internal/namespaces", "internal/peer", "internal/places", "internal/rpc", "internal/slow", "internal/verify", "internal/wire", "unixsock"}},
+	{"internal/session", []string{".", "internal/access", "internal/engine", "internal/kv", "internal/memcached", "internal/namespaces", "internal/peer", "internal/places", "internal/rpc", "internal/slow", "internal/verify", "internal/wire", "unixsock"}},
 	{"internal/telemetry", []string{".", "internal/access", "internal/cluster", "internal/creds", "internal/engine", "internal/httpd", "internal/logs", "internal/namespaces", "internal/rpc", "internal/wire"}},
 	{"internal/page", []string{".", "internal/logs", "internal/telemetry"}},
 	// Floor 3: the composition root.
@@ -91,7 +92,8 @@ var allowed = []struct {
 // forbidden lists packages of the standard library that a package must not import,
 // because pure packages do no I/O.
 var forbidden = map[string][]string{
-	"internal/wire": {"net", "os", "time"},
+	"internal/wire":      {"net", "os", "time"},
+	"internal/memcached": {"net", "os", "time"},
 	"l2/segment":    {"net", "os"},
 }
 

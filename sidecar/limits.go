@@ -7,7 +7,9 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/machine"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/places"
+	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/session"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
 // overheadBytes is the memory of connections and of Go's runtime.
@@ -69,6 +71,25 @@ func (c *Config) appConns(files machine.Files) int {
 	}
 	return files.Apps
 }
+
+// appLimits returns the limits of the connections of apps, of the socket and of the memcached
+// endpoint each.
+func appLimits(c *Config, maxConns int, b *rpc.Budget) rpc.Limits {
+	return rpc.Limits{
+		MaxConns: maxConns,
+		NewRate:  max(rpc.PerProcessor(newConnections), leastConnections),
+		MaxFrame: int(c.MaxValue) + wire.FrameSlack,
+		Loop:     rpc.LoopPays(),
+		Budget:   b,
+	}
+}
+
+// newConnections is how many connections of one user are begun each second, for each
+// processor that Go uses, and at least. The others wait, and do not delay other users.
+const (
+	newConnections   = 250
+	leastConnections = 750
+)
 
 // newPlaces returns the places that all connections share.
 func newPlaces(c *Config) *places.Table {

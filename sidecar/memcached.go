@@ -2,19 +2,18 @@ package sidecar
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io/fs"
 	"net"
 	"strings"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/engine"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/settings"
 	"github.com/cachesidecar/cachesidecar/internal/verify"
-	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/unixsock"
 )
 
@@ -42,7 +41,8 @@ func (c *Config) memcachedDefaults() error {
 		wrong.Addf("memcached_namespace %q: a name is 1 to %d of a-z, 0-9, _, . and -", name, kv.MaxNamespaceLen)
 	}
 	if d := c.MemcachedDelimiter; d != "" && (len(d) != 1 || d[0] <= ' ' || d[0] > '~' || kv.ValidNamespace(d)) {
-		wrong.Addf("memcached_delimiter %q: give one visible character that no namespace's name has, such as \":\"", d)
+		wrong.Addf("memcached_delimiter %q: give one visible character that no namespace's name has, such as \":\"",
+			d)
 	}
 	wrong.Add(c.checkMemcachedAddress())
 	return wrong.Err()
@@ -58,11 +58,11 @@ func (c *Config) checkMemcachedAddress() error {
 	}
 	switch {
 	case err != nil:
-		return fmt.Errorf("memcached %q: give the path of a Unix socket, host:port, such as 127.0.0.1:11211, or \"off\" (%w)",
-			c.Memcached, err)
+		return fmt.Errorf("memcached %q: give the path of a Unix socket, host:port, such as 127.0.0.1:11211, "+
+			"or \"off\" (%w)", c.Memcached, err)
 	case !loopback(c.Memcached):
-		return fmt.Errorf("memcached %s is not loopback, and memcached's protocol has neither encryption nor passwords here: "+
-			"use a loopback address, or a Unix socket", c.Memcached)
+		return fmt.Errorf("memcached %s is not loopback, and memcached's protocol has neither encryption nor "+
+			"passwords here: use a loopback address, or a Unix socket", c.Memcached)
 	}
 	return nil
 }
@@ -71,48 +71,42 @@ func (c *Config) checkMemcachedAddress() error {
 func isPath(address string) bool { return strings.Contains(address, "/") }
 
 // openMemcached makes the endpoint, if there is one. It does not listen yet.
-func (s *Sidecar) openMemcached() {
-	cfg, m := &s.cfg, &s.memcached
+func openMemcached(m *memcachedDoor, cfg *Config, maxConns int, doors *session.Doors, e *engine.Engine) {
 	if cfg.Memcached == "" {
 		return
 	}
 	m.door = &session.TextDoor{
-		Namespace: []byte(cfg.MemcachedNamespace), Names: s.engine.Names, MaxValue: int(cfg.MaxValue),
+		Namespace: []byte(cfg.MemcachedNamespace), Names: e.Names, MaxValue: int(cfg.MaxValue),
 		Conns: func() rpc.Stats { return m.server.Stats() },
 	}
 	if cfg.MemcachedDelimiter != "" {
 		m.door.Delimiter = cfg.MemcachedDelimiter[0]
 	}
-	m.server = rpc.NewServer(rpc.Limits{
-		MaxConns: cfg.appConns(s.files),
-		NewRate:  max(rpc.PerProcessor(newConnections), leastConnections),
-		MaxFrame: int(cfg.MaxValue) + wire.FrameSlack,
-		Loop:     rpc.LoopPays(),
-		Budget:   s.engine.Budget,
-		Framing:  session.TextFraming{}, InOrder: true,
-	}, cfg.Log, func(nc net.Conn) (rpc.Handler, error) { return s.doors.Text(nc, m.door) })
+	limits := appLimits(cfg, maxConns, e.Budget)
+	limits.Framing, limits.InOrder = session.TextFraming{}, true
+	m.server = rpc.NewServer(limits, cfg.Log, func(nc net.Conn) (rpc.Handler, error) { return doors.Text(nc, m.door) })
 }
 
-// listenMemcached listens for clients of memcached's protocol.
-func (s *Sidecar) listenMemcached() (err error) {
-	m, address := &s.memcached, s.cfg.Memcached
+// listen listens for clients of memcached's protocol, if there is an endpoint.
+func (m *memcachedDoor) listen(cfg *Config) (err error) {
 	switch {
 	case m.door == nil:
 		return nil
-	case isPath(address):
+	case isPath(cfg.Memcached):
 		m.socket, err = unixsock.Listen(unixsock.Config{
-			Path: address, Mode: fs.FileMode(s.cfg.SocketMode), Group: s.cfg.SocketGroup, Own: true,
+			Path: cfg.Memcached, Mode: fs.FileMode(cfg.SocketMode), Group: cfg.SocketGroup, Own: true,
 		})
 		if err == nil {
 			m.ln = m.socket
 		}
 	default:
-		m.ln, err = net.Listen("tcp", address)
+		m.ln, err = net.Listen("tcp", cfg.Memcached)
 	}
 	if err != nil {
 		return fmt.Errorf("memcached: %w: free the address, or give another one as memcached", err)
 	}
-	s.cfg.Log.Info("serving memcached's protocol", "address", m.ln.Addr().String(), "namespace", s.cfg.MemcachedNamespace)
+	cfg.Log.Info("serving memcached's protocol",
+		"address", m.ln.Addr().String(), "namespace", cfg.MemcachedNamespace)
 	return nil
 }
 
@@ -145,7 +139,8 @@ func (m *memcachedDoor) keep(ctx context.Context) {
 				"socket", m.socket.Path(), "error", err)
 		case made:
 			told = ""
-			m.server.Log.Warn("the file of memcached's socket was gone, and is made anew", "socket", m.socket.Path())
+			m.server.Log.Warn("the file of memcached's socket was gone, and is made anew",
+				"socket", m.socket.Path())
 		}
 	}
 }
@@ -156,7 +151,5 @@ func (m *memcachedDoor) close() {
 		return
 	}
 	m.door.Close()
-	if err := m.ln.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
-		m.server.Log.Debug("memcached's listener", "error", err)
-	}
+	_ = m.ln.Close() // mostly closed already
 }

@@ -51,7 +51,7 @@ func (s *Sidecar) run(ctx context.Context) error {
 		s.memory.begin(ctx, &s.cfg, s.path, s.engine.Node.Self().Epoch)
 		defer s.memory.end(s.cfg.Log)
 	}
-	if err := s.listenMemcached(); err != nil {
+	if err := s.memcached.listen(&s.cfg); err != nil {
 		return err
 	}
 	defer s.memcached.close()

@@ -15,7 +15,6 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/telemetry"
-	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
 // Sidecar is one host's part of the cache.
@@ -96,16 +95,10 @@ func New(cfg Config) (*Sidecar, error) {
 		Engine: s.engine, Host: thisHost{s}, Version: cfg.Version, BootClock: kv.BootClockID(),
 		Limits: func() rpc.Limits { return s.server.Limits() }, Memory: &s.memory,
 	})
-	s.server = rpc.NewServer(rpc.Limits{
-		MaxConns: cfg.appConns(s.files),
-		NewRate:  max(rpc.PerProcessor(newConnections), leastConnections),
-		MaxFrame: int(cfg.MaxValue) + wire.FrameSlack,
-		Loop:     rpc.LoopPays(),
-		Budget:   s.engine.Budget,
-	}, cfg.Log, s.doors.App)
+	s.server = rpc.NewServer(appLimits(&cfg, cfg.appConns(s.files), s.engine.Budget), cfg.Log, s.doors.App)
 	s.ending = &ending{engine: s.engine, doors: s.doors, log: cfg.Log, begun: make(chan struct{})}
 	s.server.Leaving = s.ending.farewell
-	s.openMemcached()
+	openMemcached(&s.memcached, &s.cfg, cfg.appConns(s.files), s.doors, s.engine)
 	s.telemetry = telemetry.New(telemetry.Config{
 		Engine: s.engine, Server: s.server, Keys: &s.keys,
 		Node: cfg.Node, Version: cfg.Version, Join: len(cfg.Join),
@@ -116,13 +109,6 @@ func New(cfg Config) (*Sidecar, error) {
 	})
 	return s, nil
 }
-
-// newConnections is how many connections of one user are begun each second, for each
-// processor that Go uses, and at least. The others wait, and do not delay other users.
-const (
-	newConnections   = 250
-	leastConnections = 750
-)
 
 // engineConfig returns what the engine needs of the sidecar.
 func (s *Sidecar) engineConfig(rules *access.Rules) engine.Config {
