@@ -329,7 +329,6 @@ func (e *encoder) next() {
 }
 
 func (e *encoder) uint(v uint64) { e.next(); e.b = msgp.AppendUint64(e.b, v) }
-func (e *encoder) int(v int64)   { e.next(); e.b = appendInt(e.b, v) }
 
 func (e *encoder) optional(v uint64) {
 	if v == 0 {
