@@ -39,7 +39,9 @@ func BenchmarkServe(b *testing.B) {
 var servedOps = []string{"GET", "SET", "get", "get of 4", "set", "mg", "ms"}
 
 // answersOf are the beginnings of memcached's answers to servedOps.
-var answersOf = map[string]string{"get": "VALUE ", "get of 4": "VALUE ", "set": "STORED\r\n", "mg": "VA ", "ms": "HD\r\n"}
+var answersOf = map[string]string{
+	"get": "VALUE ", "get of 4": "VALUE ", "set": "STORED\r\n", "mg": "VA ", "ms": "HD\r\n",
+}
 
 // requestOf returns request number i of one of servedOps, and the request before it that
 // stores its key.
