@@ -234,7 +234,12 @@ func (p *Pending) end(dst []byte, r *wire.Reply) []byte {
 		p.Conn.Account().Reads(-1)
 	}
 	r.ID = p.q.ID
-	return p.Session.appendReply(dst, p.form, &p.q, r)
+	var n textTally
+	dst = appendReply(dst, p.form, &n, &p.q, r)
+	if p.form != nil {
+		n.flush(&p.Session.text.door.counts)
+	}
+	return dst
 }
 
 // note notes the request of an app if it was slow.

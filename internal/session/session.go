@@ -335,5 +335,9 @@ func (c *Session) answerError(conn *rpc.Conn, err *wire.Error) {
 
 func (c *Session) answer(conn *rpc.Conn) {
 	c.reply.ID = c.req.ID
-	conn.Out = c.appendReply(conn.Out, c.formOf(), c.req, &c.reply)
+	if t := c.text; t != nil {
+		conn.Out = appendReply(conn.Out, &t.form, &t.n, c.req, &c.reply)
+		return
+	}
+	conn.Out = wire.AppendReply(conn.Out, c.req.Op, &c.reply)
 }

@@ -214,10 +214,10 @@ func (t *Text) run(conn *rpc.Conn) {
 		return
 	}
 	c.Core.Deadlines.Limit(q, c.now.Boot+c.Core.Deadlines.Timeout(q))
-	switch {
-	case c.order.has(c.keys()), q.Op == wire.OpDelete && !c.Core.Owners.OwnsAll(c.keys()):
+	if c.order.waiting.Load() > 0 && c.order.has(c.keys()) ||
+		q.Op == wire.OpDelete && !c.Core.Owners.OwnsAll(c.keys()) {
 		c.later(conn)
-	default:
-		c.execute(conn)
+		return
 	}
+	c.execute(conn)
 }

@@ -8,22 +8,14 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// appendReply appends the answer to a request in the protocol of the connection. form is that of a command of
-// memcached; nil: the socket's protocol.
-func (c *Session) appendReply(dst []byte, form *textForm, q *wire.Request, r *wire.Reply) []byte {
+// appendReply appends the answer to a request in the protocol of its connection. form is that
+// of a command of memcached, which tally counts; nil: the socket's protocol.
+func appendReply(dst []byte, form *textForm, tally *textTally, q *wire.Request, r *wire.Reply) []byte {
 	if form == nil {
 		return wire.AppendReply(dst, q.Op, r)
 	}
-	c.text.door.counts.note(form, q, r)
+	tally.note(form, q, r)
 	return appendText(dst, form, q, r)
-}
-
-// formOf returns the form of the present request's answer.
-func (c *Session) formOf() *textForm {
-	if c.text == nil {
-		return nil
-	}
-	return &c.text.form
 }
 
 // textForm is the form of an answer that a request brings, or a part of it.

@@ -48,93 +48,83 @@ var textCountNames = [textCountsLen]string{
 // textCounts count the commands of all connections since the start, or since stats reset.
 type textCounts [textCountsLen]atomic.Int64
 
-// textTally counts the gets of a batch, apart from the counters that all connections share.
-type textTally struct{ hits, misses int64 }
+// textTally counts the commands of a batch, apart from the counters that all connections
+// share.
+type textTally [textCountsLen]int64
 
-// get counts a get that was answered in place.
-func (n *textTally) get(r *wire.Reply) {
-	if r.Status == wire.OK {
-		n.hits++
-	} else {
-		n.misses++
+// flush adds the tally to the counters.
+func (n *textTally) flush(c *textCounts) {
+	for i, v := range n {
+		if v != 0 {
+			c[i].Add(v)
+			n[i] = 0
+		}
 	}
 }
 
-func (n *textTally) flush(c *textCounts) {
-	if n.hits != 0 {
-		c[getHits].Add(n.hits)
+// get counts a get that was answered with a status.
+func (n *textTally) get(s wire.Status) {
+	n[cmdGet]++
+	if s == wire.OK || s == wire.Stale {
+		n[getHits]++
+	} else {
+		n[getMisses]++
 	}
-	if n.misses != 0 {
-		c[getMisses].Add(n.misses)
-	}
-	if all := n.hits + n.misses; all != 0 {
-		c[cmdGet].Add(all)
-	}
-	*n = textTally{}
 }
 
 // outcome counts a request that found its key, or did not.
-func (c *textCounts) outcome(r *wire.Reply, hits, misses textCount) {
+func (n *textTally) outcome(r *wire.Reply, hits, misses textCount) {
 	switch r.Status {
 	case wire.OK, wire.NotStored:
-		c[hits].Add(1)
+		n[hits]++
 	case wire.Miss:
-		c[misses].Add(1)
+		n[misses]++
 	}
 }
 
 // note counts a request, which has been answered.
-func (c *textCounts) note(form *textForm, q *wire.Request, r *wire.Reply) {
+func (n *textTally) note(form *textForm, q *wire.Request, r *wire.Reply) {
 	switch form.Verb {
 	case memcached.Get, memcached.Gets, memcached.MetaGet:
-		c.noteGet(q, r)
+		if q.Op != wire.OpMGet {
+			n.get(r.Status)
+		}
+		for i := range r.Items {
+			n.get(r.Items[i].Status)
+		}
 	case memcached.Gat, memcached.Gats, memcached.Touch:
-		c[cmdTouch].Add(1)
-		c.outcome(itemReply(r), touchHits, touchMisses)
+		n[cmdTouch]++
+		n.outcome(itemReply(r), touchHits, touchMisses)
 	case memcached.MetaDebug:
-		c[cmdMeta].Add(1)
+		n[cmdMeta]++
 	case memcached.Delete, memcached.MetaDelete:
-		c.outcome(itemReply(r), deleteHits, deleteMisses)
+		n.outcome(itemReply(r), deleteHits, deleteMisses)
 	case memcached.FlushAll:
-		c[cmdFlush].Add(1)
+		n[cmdFlush]++
 	case memcached.Incr, memcached.Decr, memcached.MetaArithmetic:
 		if q.Has(wire.Down) {
-			c.outcome(r, decrHits, decrMisses)
+			n.outcome(r, decrHits, decrMisses)
 		} else {
-			c.outcome(r, incrHits, incrMisses)
+			n.outcome(r, incrHits, incrMisses)
 		}
 	default:
-		c.noteSet(form, r)
+		n.set(form, r)
 	}
 }
 
-func (c *textCounts) noteGet(q *wire.Request, r *wire.Reply) {
-	list := r.Items
-	if q.Op != wire.OpMGet {
-		list = []wire.Reply{*r}
-	}
-	c[cmdGet].Add(int64(len(list)))
-	for i := range list {
-		if s := list[i].Status; s == wire.OK || s == wire.Stale {
-			c[getHits].Add(1)
-		} else {
-			c[getMisses].Add(1)
-		}
-	}
-}
-
-func (c *textCounts) noteSet(form *textForm, r *wire.Reply) {
-	c[cmdSet].Add(1)
+// set counts a command that brings a value.
+func (n *textTally) set(form *textForm, r *wire.Reply) {
+	n[cmdSet]++
 	switch {
 	case r.Status == wire.TooLarge:
-		c[storeTooLarge].Add(1)
+		n[storeTooLarge]++
 	case form.mode != memcached.CAS:
 	case r.Status == wire.OK:
-		c[casHits].Add(1)
+		n[casHits]++
 	case r.Status == wire.Miss:
-		c[casMisses].Add(1)
+		n[casMisses]++
 	case r.Status == wire.Exists, r.Status == wire.Stale:
-		c[casBadval].Add(1)
+		n[casBadval]++
 	}
 }
 

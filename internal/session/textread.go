@@ -63,14 +63,14 @@ func (t *Text) value(conn *rpc.Conn, key []byte) wire.Status {
 		case c.reply.Status != wire.OK:
 			conn.Out = conn.Out[:at]
 			c.tally.add(ns, wire.OpGet, namespaces.OutcomeOf(&c.reply))
-			t.text.n.get(&c.reply)
+			t.text.n.get(c.reply.Status)
 			return c.reply.Status
 		case size <= limit && renews(c.req, &c.reply):
 			conn.Out = conn.Out[:at]
 			return wire.Lease
 		case size <= limit:
 			c.tally.add(ns, wire.OpGet, namespaces.HitOf(c.reply.Source))
-			t.text.n.get(&c.reply)
+			t.text.n.get(c.reply.Status)
 			conn.Out = t.closeValue(out, at, gap, key)
 			return wire.OK
 		}

@@ -24,7 +24,7 @@ func (t *Text) write(conn *rpc.Conn, cmd *memcached.Command) {
 }
 
 // modes are the modes of SET by verb.
-var modes = map[memcached.Verb]wire.Mode{
+var modes = [...]wire.Mode{
 	memcached.Set: wire.ModeSet, memcached.Add: wire.ModeAdd, memcached.Replace: wire.ModeReplace,
 	memcached.CAS: wire.ModeCAS, memcached.Append: wire.ModeAppend, memcached.Prepend: wire.ModePrepend,
 }
