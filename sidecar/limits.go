@@ -51,9 +51,9 @@ func (s *Sidecar) HeapLimit() int64 {
 
 // shareFiles shares out the descriptors that this process may have.
 func shareFiles(c *Config, limit uint64) machine.Files {
-	w := machine.FilesWanted{Apps: c.MaxConnections, HTTP: c.HTTP != "", Peers: c.Bind != ""}
+	w := machine.FilesWanted{Apps: c.MaxConnections, Doors: 1, HTTP: c.HTTP != "", Peers: c.Bind != ""}
 	if c.Memcached != "" {
-		w.Apps *= 2
+		w.Doors = 2
 	}
 	for _, ns := range c.Namespaces {
 		if ns.Origin != nil {
@@ -61,15 +61,6 @@ func shareFiles(c *Config, limit uint64) machine.Files {
 		}
 	}
 	return machine.ShareFiles(limit, w)
-}
-
-// appConns returns how many connections the socket may have. The memcached endpoint may have
-// as many.
-func (c *Config) appConns(files machine.Files) int {
-	if c.Memcached != "" {
-		return files.Apps / 2
-	}
-	return files.Apps
 }
 
 // appLimits returns the limits of the connections of apps, of the socket and of the memcached

@@ -116,9 +116,9 @@ func (s *Sidecar) setLimits() {
 	e.Shares.SetTotal(places.Names, int64(c.MaxNamespaces-len(c.Namespaces)))
 	e.Shares.SetTotal(places.Connections, int64(c.MaxConnections))
 	files := shareFiles(c, machine.FileLimit())
-	s.server.SetMaxConns(c.appConns(files))
+	s.server.SetMaxConns(files.Apps)
 	if s.memcached.server != nil {
-		s.memcached.server.SetMaxConns(c.appConns(files))
+		s.memcached.server.SetMaxConns(files.Apps)
 	}
 	if s.weight.Swap(c.Weight) != c.Weight && !s.cfg.AdaptiveWeight && !e.Node.Alone() {
 		e.Node.SetWeight(c.Weight)

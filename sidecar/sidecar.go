@@ -95,10 +95,10 @@ func New(cfg Config) (*Sidecar, error) {
 		Engine: s.engine, Host: thisHost{s}, Version: cfg.Version, BootClock: kv.BootClockID(),
 		Limits: func() rpc.Limits { return s.server.Limits() }, Memory: &s.memory,
 	})
-	s.server = rpc.NewServer(appLimits(&cfg, cfg.appConns(s.files), s.engine.Budget), cfg.Log, s.doors.App)
+	s.server = rpc.NewServer(appLimits(&cfg, s.files.Apps, s.engine.Budget), cfg.Log, s.doors.App)
 	s.ending = &ending{engine: s.engine, doors: s.doors, log: cfg.Log, begun: make(chan struct{})}
 	s.server.Leaving = s.ending.farewell
-	openMemcached(&s.memcached, &s.cfg, cfg.appConns(s.files), s.doors, s.engine)
+	openMemcached(&s.memcached, &s.cfg, s.files.Apps, s.doors, s.engine)
 	s.telemetry = telemetry.New(telemetry.Config{
 		Engine: s.engine, Server: s.server, Keys: &s.keys,
 		Node: cfg.Node, Version: cfg.Version, Join: len(cfg.Join),

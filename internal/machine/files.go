@@ -17,7 +17,8 @@ const (
 
 // FilesWanted is what a sidecar uses descriptors for.
 type FilesWanted struct {
-	Apps    int  // connections of apps
+	Apps    int  // connections of apps, at each door
+	Doors   int  // where apps connect
 	HTTP    bool // whether HTTP is served
 	Peers   bool // whether there are other hosts
 	Origins int  // of all origins
@@ -27,11 +28,11 @@ type FilesWanted struct {
 // another port's. If the limit is too low, the apps lose most, because they have most.
 // They still get at least half, since the socket is what the sidecar is for.
 type Files struct {
-	Apps, HTTP, Peers int // connections
+	Apps, HTTP, Peers int // connections; Apps at each door
 	Rest              int // for origins and the process itself
 
 	limit  uint64
-	wanted int // connections of apps
+	wanted int // connections of apps, at each door
 }
 
 // ShareFiles computes the shares for a limit of descriptors.
@@ -44,13 +45,13 @@ func ShareFiles(limit uint64, w FilesWanted) Files {
 		f.Peers = maxPeers
 	}
 	have := int(min(limit, math.MaxInt32))
-	if f.Apps+f.HTTP+f.Peers+f.Rest <= have || have < FewestFiles {
+	if w.Doors*f.Apps+f.HTTP+f.Peers+f.Rest <= have || have < FewestFiles {
 		return f
 	}
 	f.HTTP = min(f.HTTP, have/16)
 	f.Peers = min(f.Peers, have/8)
 	f.Rest = min(f.Rest, have/4)
-	f.Apps = min(f.Apps, have-f.HTTP-f.Peers-f.Rest)
+	f.Apps = min(f.Apps, (have-f.HTTP-f.Peers-f.Rest)/w.Doors)
 	return f
 }
 
