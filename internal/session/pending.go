@@ -54,14 +54,6 @@ func sizeOf(q *wire.Request) int {
 	return n
 }
 
-// noRoom returns the error of a request for which there is no memory.
-func noRoom(err error) *wire.Error {
-	if err == nil {
-		return nil
-	}
-	return wire.Errorf(wire.Busy, "%v", err)
-}
-
 // MaxSlow bounds the requests of all connections that wait.
 const MaxSlow = 1 << 16
 
@@ -86,8 +78,8 @@ func (c *Session) later(conn *rpc.Conn) {
 	}
 	if c.text != nil && c.req.Op == wire.OpFlush {
 		c.order.enterAll(&p.turn)
-	} else {
-		c.order.enter(&p.turn, c.keys(), c.req.Op != wire.OpLease) // a FILL must not wait for the LEASEs that wait for it
+	} else { // a FILL must not wait for the LEASEs that wait for it
+		c.order.enter(&p.turn, c.keys(), c.req.Op != wire.OpLease)
 	}
 	if p.q.Op == wire.OpFill {
 		p.fills = c.tokens.take(p.q.Token) // the request has it now, and not the end of the connection
@@ -234,7 +226,7 @@ func (p *Pending) end(dst []byte, r *wire.Reply) []byte {
 		p.Conn.Account().Reads(-1)
 	}
 	r.ID = p.q.ID
-	return p.Session.appendReply(dst, p.form, &p.q, r)
+	return p.Session.text.appendReply(dst, p.form, &p.q, r)
 }
 
 // note notes the request of an app if it was slow.

@@ -1,49 +1,20 @@
 package session
 
 import (
-	"bytes"
 	"strconv"
 
 	"github.com/cachesidecar/cachesidecar/internal/memcached"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// appendReply appends the answer to a request in the protocol of the connection. form is that of a command of
-// memcached; nil: the socket's protocol.
-func (c *Session) appendReply(dst []byte, form *textForm, q *wire.Request, r *wire.Reply) []byte {
+// appendReply appends the answer to a request in the protocol of the connection. form is
+// that of a command of memcached; nil: the socket's protocol, and t is nil too.
+func (t *text) appendReply(dst []byte, form *textForm, q *wire.Request, r *wire.Reply) []byte {
 	if form == nil {
 		return wire.AppendReply(dst, q.Op, r)
 	}
-	c.text.door.counts.note(form, q, r)
+	t.door.counts.note(form, q, r)
 	return appendText(dst, form, q, r)
-}
-
-// formOf returns the form of the present request's answer.
-func (c *Session) formOf() *textForm {
-	if c.text == nil {
-		return nil
-	}
-	return &c.text.form
-}
-
-// textForm is the form of an answer that a request brings, or a part of it.
-type textForm struct {
-	*memcached.Form
-	prefix []byte         // of the keys of an MGET
-	mode   memcached.Verb // of a command that brings a value: its condition
-	part   bool           // one of several requests of a get
-	more   bool           // and not the last one
-
-	vivify, claims bool // of mg: a missing key is claimed too; the caller may claim
-	invalidate     bool // of ms: the flag I
-	expired        bool // the value was over before it was stored
-}
-
-// clone returns a copy whose bytes are its own.
-func (f *textForm) clone() *textForm {
-	n := *f
-	n.Form, n.prefix = f.Form.Clone(), bytes.Clone(f.prefix)
-	return &n
 }
 
 // itemOf returns what a reply says about a key.
