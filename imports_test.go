@@ -94,7 +94,7 @@ var allowed = []struct {
 var forbidden = map[string][]string{
 	"internal/wire":      {"net", "os", "time"},
 	"internal/memcached": {"net", "os", "time"},
-	"l2/segment":    {"net", "os"},
+	"l2/segment":         {"net", "os"},
 }
 
 func TestImports(t *testing.T) {

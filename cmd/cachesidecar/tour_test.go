@@ -64,7 +64,7 @@ func TestTour(t *testing.T) {
 			t.Errorf("%s: %v\nwant status %d, %q, %q", step.line, o, step.status, step.out, step.err)
 		}
 	}
-	if o := runBinary(t, "version"); o.status != exitDone || !regexp.MustCompile(`^cachesidecar \S+, protocol 1, go\S+\n$`).MatchString(o.out) {
+	if o := runBinary(t, "version"); o.status != exitDone || !regexp.MustCompile(`^cachesidecar \S+, protocol 2, go\S+\n$`).MatchString(o.out) {
 		t.Errorf("version: %v", o)
 	}
 	if o := runBinary(t, "get"); o.status != exitUsage {

@@ -291,7 +291,8 @@ func parsePrincipal(s string) (kind, name string, err error) {
 	kind, name, _ = strings.Cut(s, ":")
 	known := kind == "user" || kind == "group" || kind == "token"
 	if !known || name == "" || len(name) > maxTokenLen || strings.ContainsAny(name, ":/ \t\r\n\x00") {
-		return "", "", fmt.Errorf("%.100q: give user:NAME, group:NAME, token:NAME, the number of a user, memcached, or anyone", s)
+		return "", "", fmt.Errorf(
+			"%.100q: give user:NAME, group:NAME, token:NAME, the number of a user, memcached, or anyone", s)
 	}
 	return kind, name, nil
 }

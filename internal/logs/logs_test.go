@@ -179,6 +179,20 @@ func TestFloodCost(t *testing.T) {
 	}
 }
 
+// TestLongestLine checks that a line longer than all that may wait is written, if none waits.
+func TestLongestLine(t *testing.T) {
+	var out bytes.Buffer
+	l := Start(&out, Options{})
+	long := strings.Repeat("all that is wrong with a file\n", maxWaiting/20)
+	if _, err := io.WriteString(l, long); err != nil {
+		t.Error(err)
+	}
+	l.Close(time.Minute)
+	if got := out.String(); got != long {
+		t.Errorf("%d bytes were written of %d", len(got), len(long))
+	}
+}
+
 // TestStuckStream checks that a blocked stream costs lines, which are counted and
 // reported, but never blocks the caller. Close does not wait for the stream forever.
 func TestStuckStream(t *testing.T) {

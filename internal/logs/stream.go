@@ -23,10 +23,11 @@ type stream struct {
 
 func newStream(to io.Writer) *stream { return &stream{to: to, more: make(chan struct{}, 1)} }
 
-// Write adds a line to the waiting ones, or counts it as lost. It never blocks.
+// Write adds a line to the waiting ones, or counts it as lost. It never blocks. If no line
+// waits, it takes one of any length: all that is wrong with a configuration is one.
 func (s *stream) Write(line []byte) (int, error) {
 	s.mu.Lock()
-	full := len(s.waiting)+len(line) > maxWaiting
+	full := len(s.waiting) > 0 && len(s.waiting)+len(line) > maxWaiting
 	if !full {
 		s.waiting = append(s.waiting, line...)
 	}

@@ -180,8 +180,21 @@ func (in *input) passSkipped() {
 	in.r += n
 }
 
-// frames appends the next whole frames to list, and returns the offset behind them. bad
-// says that the first frame's length is not from 1 to longest.
+// cut appends the next whole frames to list, and returns the offset behind them. bad says that
+// the first one is bad. f nil is the framing of package wire.
+func (in *input) cut(list [][]byte, f Framing, longest int) (frames [][]byte, next int, bad bool) {
+	if f != nil {
+		return in.cuts(list, f, longest)
+	}
+	return in.frames(list, longest)
+}
+
+// beginning returns what a framing says of the request that has begun.
+func (in *input) beginning(f Framing, longest int) Cut {
+	return f.Cut(in.buf[in.r:in.w], in.scanned, longest)
+}
+
+// frames is cut for the framing of package wire.
 func (in *input) frames(list [][]byte, longest int) (frames [][]byte, next int, bad bool) {
 	next = in.r
 	for len(list) < MaxServe && next-in.r < partBytes && in.w-next >= wire.LengthSize {
@@ -199,7 +212,7 @@ func (in *input) frames(list [][]byte, longest int) (frames [][]byte, next int, 
 	return list, next, false
 }
 
-// cuts is frames for another framing than that of package wire.
+// cuts is cut for another framing.
 func (in *input) cuts(list [][]byte, f Framing, longest int) (frames [][]byte, next int, bad bool) {
 	next = in.r
 	for len(list) < MaxServe && next-in.r < partBytes && next < in.w {

@@ -20,23 +20,22 @@ type partFrame struct {
 // wake the reader, possibly after it has already seen that they do.
 func (f *partFrame) overdue() bool { return !f.due.IsZero() && !time.Now().Before(f.due) }
 
-// timeFrame sets or removes the deadline of the frame that has begun. begun says whether
-// there is one, and another whether it is not the same as after the last batch.
-func (c *Conn) timeFrame(begun, another bool) error {
-	f := &c.frame
+// time gives the frame that has begun a deadline of the reads from s, or removes it. begun
+// says whether there is one, and another whether it is not the same as after the last batch.
+func (f *partFrame) time(s *socket, timeout time.Duration, begun, another bool) error {
 	if begun == f.timed && !(begun && another) {
 		return nil
 	}
 	f.timed, f.due = begun, time.Time{}
 	if begun {
-		f.due = time.Now().Add(c.server.limits.FrameTimeout)
+		f.due = time.Now().Add(timeout)
 	}
-	return c.socket.setReadDeadline(f.due)
+	return s.setReadDeadline(f.due)
 }
 
 // growInput replaces the full buffer by a larger one, for a frame that has begun in it.
 func (c *Conn) growInput() error {
-	begun, has := c.beginning(), len(c.input.buf)
+	begun, has := c.input.beginning(c.server.framing, c.longest), len(c.input.buf)
 	if begun.Need == 0 { // the framing does not know yet
 		if has >= c.longest {
 			begun.Frame, begun.Need = c.input.buf, has
@@ -78,7 +77,7 @@ func (c *Conn) dropFrameBetween(why error) error {
 func (c *Conn) dropFrame(why error) error {
 	c.server.dropped.Add(1)
 	in := &c.input
-	need := c.beginning().Need
+	need := in.beginning(c.server.framing, c.longest).Need
 	if need == 0 {
 		return why
 	}

@@ -129,7 +129,7 @@ func (c *Conn) serveBatch(n int) error {
 	c.endBatch()
 	c.handler.Served()
 	if err == nil {
-		err = c.timeFrame(begun || in.skip > 0, served > 0 || dropped)
+		err = c.frame.time(&c.socket, c.server.limits.FrameTimeout, begun || in.skip > 0, served > 0 || dropped)
 	}
 	if err == nil && c.frame.wanted.Load() {
 		err = c.giveFrame()
@@ -145,9 +145,9 @@ func (c *Conn) serveBatch(n int) error {
 func (c *Conn) serveBuffered() (served int, begun bool, err error) {
 	in := &c.input
 	for {
-		frames, next, bad := c.cut()
+		frames, next, bad := in.cut(c.batch.buffer.frames[:0], c.server.limits.Framing, c.longest)
 		if bad {
-			return served, false, c.refuse(c.beginning())
+			return served, false, c.refuse(in.beginning(c.server.framing, c.longest))
 		}
 		if len(frames) == 0 {
 			break
@@ -183,21 +183,6 @@ func (c *Conn) serveFrames(frames [][]byte) error {
 		err = c.flush()
 	}
 	return err
-}
-
-// cut returns what input.frames or input.cuts does.
-func (c *Conn) cut() (frames [][]byte, next int, bad bool) {
-	list := c.batch.buffer.frames[:0]
-	if f := c.server.limits.Framing; f != nil {
-		return c.input.cuts(list, f, c.longest)
-	}
-	return c.input.frames(list, c.longest)
-}
-
-// beginning returns what the framing says of the request that has begun.
-func (c *Conn) beginning() Cut {
-	in := &c.input
-	return c.server.framing.Cut(in.buf[in.r:in.w], in.scanned, c.longest)
 }
 
 // refuse answers a bad frame, and ends the connection.

@@ -115,8 +115,9 @@ func (c *Conn) Start(to *Client, q *wire.Request, timeout time.Duration, caller 
 func (c *Conn) Answer(a *Answers, p Place, reads bool) { c.replies.answer(a, p, reads) }
 
 // Tell answers a request for which Begin was not called: the connection does not wait for
-// it at its end, and it counts nowhere. Connections in order do not use it. Any goroutine may call Tell until the handler's
-// Gone returns; a.Write sends the answer. The bytes of frame stay the caller's.
+// it at its end, and it counts nowhere. Connections in order do not use it. Any goroutine
+// may call Tell until the handler's Gone returns; a.Write sends the answer. The bytes of
+// frame stay the caller's.
 func (c *Conn) Tell(a *Answers, frame []byte) { c.replies.tell(a, frame) }
 
 // While returns a context that ends once nothing can be written to the connection any

@@ -54,14 +54,6 @@ func sizeOf(q *wire.Request) int {
 	return n
 }
 
-// noRoom returns the error of a request for which there is no memory.
-func noRoom(err error) *wire.Error {
-	if err == nil {
-		return nil
-	}
-	return wire.Errorf(wire.Busy, "%v", err)
-}
-
 // MaxSlow bounds the requests of all connections that wait.
 const MaxSlow = 1 << 16
 
@@ -86,8 +78,8 @@ func (c *Session) later(conn *rpc.Conn) {
 	}
 	if c.text != nil && c.req.Op == wire.OpFlush {
 		c.order.enterAll(&p.turn)
-	} else {
-		c.order.enter(&p.turn, c.keys(), c.req.Op != wire.OpLease) // a FILL must not wait for the LEASEs that wait for it
+	} else { // a FILL must not wait for the LEASEs that wait for it
+		c.order.enter(&p.turn, c.keys(), c.req.Op != wire.OpLease)
 	}
 	if p.q.Op == wire.OpFill {
 		p.fills = c.tokens.take(p.q.Token) // the request has it now, and not the end of the connection

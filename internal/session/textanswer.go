@@ -1,7 +1,6 @@
 package session
 
 import (
-	"bytes"
 	"strconv"
 
 	"github.com/cachesidecar/cachesidecar/internal/memcached"
@@ -16,26 +15,6 @@ func appendReply(dst []byte, form *textForm, tally *textTally, q *wire.Request, 
 	}
 	tally.note(form, q, r)
 	return appendText(dst, form, q, r)
-}
-
-// textForm is the form of an answer that a request brings, or a part of it.
-type textForm struct {
-	*memcached.Form
-	prefix []byte         // of the keys of an MGET
-	mode   memcached.Verb // of a command that brings a value: its condition
-	part   bool           // one of several requests of a get
-	more   bool           // and not the last one
-
-	vivify, claims bool // of mg: a missing key is claimed too; the caller may claim
-	invalidate     bool // of ms: the flag I
-	expired        bool // the value was over before it was stored
-}
-
-// clone returns a copy whose bytes are its own.
-func (f *textForm) clone() *textForm {
-	n := *f
-	n.Form, n.prefix = f.Form.Clone(), bytes.Clone(f.prefix)
-	return &n
 }
 
 // itemOf returns what a reply says about a key.

@@ -1,7 +1,7 @@
 package session
 
 import (
-	"time"
+	"bytes"
 
 	"github.com/cachesidecar/cachesidecar/internal/memcached"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
@@ -114,7 +114,8 @@ func (t *Text) getLater(conn *rpc.Conn, cmd *memcached.Command, key []byte, one 
 		prefix := t.text.door.prefixOf(key)
 		form.prefix = prefix
 		for {
-			if key = cmd.NextKey(); key == nil || len(q.Keys) == wire.MaxKeys || string(t.text.door.prefixOf(key)) != string(prefix) {
+			key = cmd.NextKey()
+			if key == nil || len(q.Keys) == wire.MaxKeys || !bytes.Equal(t.text.door.prefixOf(key), prefix) {
 				break
 			}
 			q.Keys = append(q.Keys, key[len(prefix):])
@@ -143,18 +144,6 @@ func (t *Text) gat(conn *rpc.Conn, cmd *memcached.Command) {
 		}
 	}
 }
-
-// ttl returns the TTL of an exptime. One that is over leaves a millisecond.
-func (t *Text) ttl(exptime int64) int64 {
-	ms, over := memcached.TTL(exptime, t.unix(), wire.MaxTTL)
-	if over {
-		return 1
-	}
-	return ms
-}
-
-// unix returns the time now in seconds.
-func (t *Text) unix() int64 { return int64(t.now.Wall / time.Second.Nanoseconds()) }
 
 // metaGet answers mg and me.
 func (t *Text) metaGet(conn *rpc.Conn, cmd *memcached.Command) {
@@ -222,39 +211,4 @@ func (t *Text) claims(q *wire.Request) bool {
 	claim := *q
 	claim.Op, claim.Options = wire.OpMetaGet, wire.Claim
 	return t.By.May(&claim)
-}
-
-// metaGet turns the GET of an mg into a METAGET. With claims it may claim the right to load
-// the value.
-func metaGet(q *wire.Request, form *textForm, claims bool) {
-	q.Op, q.Options = wire.OpMetaGet, 0
-	if !form.Value {
-		q.Options = wire.NoValue
-	}
-	if claims {
-		q.Options |= wire.Claim
-		if form.vivify {
-			q.Options |= wire.Create
-		}
-	}
-}
-
-// renews says whether a reply to the GET of an mg has a value that ends so soon that the
-// client wants to load it anew.
-func renews(q *wire.Request, r *wire.Reply) bool {
-	return q.RenewMS > 0 && r.Status == wire.OK && r.TTLMS > 0 && r.TTLMS < int64(q.RenewMS)
-}
-
-// again says whether the reply to the GET of an mg does not answer it: then the request has
-// become the METAGET that does.
-func again(form *textForm, q *wire.Request, r *wire.Reply) bool {
-	if form == nil || form.Verb != memcached.MetaGet || q.Op != wire.OpGet {
-		return false
-	}
-	missed := r.Status == wire.Miss && r.Why == wire.NotCached && form.vivify
-	if r.Status != wire.Stale && !missed && !renews(q, r) {
-		return false
-	}
-	metaGet(q, form, form.claims)
-	return true
 }
