@@ -112,10 +112,6 @@ func (*sidecarTarget) OneCache() bool { return true }
 
 func (s *sidecarTarget) Start(t testing.TB, n int) []string {
 	t.Helper()
-	// TODO: delete these three lines once `run` has --memcached.
-	if !strings.Contains(runHelp(t), "--memcached") {
-		t.Skip("the command has no --memcached yet")
-	}
 	var args [][]string
 	for _, port := range sidecars.Ports(t, n) {
 		s.addresses = append(s.addresses, "127.0.0.1:"+strconv.Itoa(port))
@@ -134,12 +130,6 @@ func (s *sidecarTarget) Restart(t testing.TB, i int) {
 	s.running[i].Start()
 	s.running[i].Sees(len(s.running))
 	answers(t, s.addresses[i])
-}
-
-func runHelp(t testing.TB) string {
-	t.Helper()
-	out, _ := exec.Command(sidecars.Command(t), "run", "--help").CombinedOutput()
-	return string(out)
 }
 
 // answers waits until a server answers.

@@ -1,8 +1,6 @@
 package session
 
 import (
-	"time"
-
 	"github.com/cachesidecar/cachesidecar/internal/memcached"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
@@ -146,15 +144,12 @@ func (t *Text) gat(conn *rpc.Conn, cmd *memcached.Command) {
 
 // ttl returns the TTL of an exptime. One that is over leaves a millisecond.
 func (t *Text) ttl(exptime int64) int64 {
-	ms, over := memcached.TTL(exptime, t.unix(), wire.MaxTTL)
+	ms, over := memcached.TTL(exptime, t.now.Wall, wire.MaxTTL)
 	if over {
 		return 1
 	}
 	return ms
 }
-
-// unix returns the time now in seconds.
-func (t *Text) unix() int64 { return int64(t.now.Wall / time.Second.Nanoseconds()) }
 
 // metaGet answers mg and me.
 func (t *Text) metaGet(conn *rpc.Conn, cmd *memcached.Command) {
