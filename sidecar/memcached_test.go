@@ -217,13 +217,17 @@ func TestMemcachedTimes(t *testing.T) {
 				c.ask(fmt.Sprintf("ms k 1 T%d\r\na", past), "HD")
 				c.ask("mg k v", "EN")
 			}
+			early := int64(1) // s
+			if name == "pair" {
+				early = 22 // a copy of another host's value ends early by 2 %
+			}
 			ends := func(command, answer string) {
 				t.Helper()
 				c.ask(command, answer)
 				c.send("mg k t\r\n")
 				var left int64
 				at := time.Now().Unix()
-				if _, err := fmt.Sscanf(c.line(), "HD t%d", &left); err != nil || at+left < now+999 || at+left > now+1002 {
+				if _, err := fmt.Sscanf(c.line(), "HD t%d", &left); err != nil || at+left < now+1000-early || at+left > now+1002 {
 					t.Errorf("%s: the value ends %d s behind %d, %v, want %d", command, left, at, err, now+1000)
 				}
 			}

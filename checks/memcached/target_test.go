@@ -101,6 +101,10 @@ func (m *realMemcached) Restart(t testing.TB, i int) {
 	m.start(t, i)
 }
 
+// memcachedMax is the longest value that memcached takes, with its own options: 1 MiB less what
+// it keeps beside a value.
+const memcachedMax = "1MiB"
+
 // sidecarTarget runs sidecars: one cache, with an address on each host.
 type sidecarTarget struct {
 	addresses []string
@@ -115,7 +119,9 @@ func (s *sidecarTarget) Start(t testing.TB, n int) []string {
 	var args [][]string
 	for _, port := range sidecars.Ports(t, n) {
 		s.addresses = append(s.addresses, "127.0.0.1:"+strconv.Itoa(port))
-		args = append(args, []string{"--memcached", s.addresses[len(s.addresses)-1]})
+		args = append(args, []string{
+			"--memcached", s.addresses[len(s.addresses)-1], "--max-value", memcachedMax,
+		})
 	}
 	s.running = sidecars.ClusterOf(t, args)
 	for _, a := range s.addresses {
