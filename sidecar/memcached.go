@@ -82,6 +82,9 @@ func openMemcached(m *memcachedDoor, cfg *Config, maxConns int, doors *session.D
 	if cfg.MemcachedDelimiter != "" {
 		m.door.Delimiter = cfg.MemcachedDelimiter[0]
 	}
+	if isPath(cfg.Memcached) {
+		m.door.Socket = cfg.Memcached
+	}
 	limits := appLimits(cfg, maxConns, e.Budget)
 	limits.Framing, limits.InOrder = session.TextFraming{}, true
 	m.server = rpc.NewServer(limits, cfg.Log, func(nc net.Conn) (rpc.Handler, error) { return doors.Text(nc, m.door) })

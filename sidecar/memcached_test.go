@@ -196,3 +196,92 @@ func TestMemcachedHeads(t *testing.T) {
 		})
 	}
 }
+
+// TestMemcachedTimes gives points in time: those behind us end a value, those to come say when
+// it ends.
+func TestMemcachedTimes(t *testing.T) {
+	for name, target := range textTargets(t) {
+		t.Run(name, func(t *testing.T) {
+			c := target(t)
+			now := time.Now().Unix()
+			const month = 31 * 24 * 3600 // a point in 1970
+			for _, past := range []int64{now - 1, now - 1000, month} {
+				c.ask("flush_all", "OK")
+				c.ask(fmt.Sprintf("add k 0 %d 1\r\na", past), "STORED")
+				c.ask("get k", "END")
+				c.ask("delete k", "NOT_FOUND")
+				c.ask(fmt.Sprintf("set k 0 0 1\r\na\r\nset k 0 %d 1\r\nb", past), "STORED", "STORED")
+				c.ask("get k", "END")
+				c.ask(fmt.Sprintf("set k 0 0 1\r\na\r\ntouch k %d", past), "STORED", "TOUCHED")
+				c.ask("get k", "END")
+				c.ask(fmt.Sprintf("ms k 1 T%d\r\na", past), "HD")
+				c.ask("mg k v", "EN")
+			}
+			early := int64(1) // s
+			if name == "pair" {
+				early = 22 // a copy of another host's value ends early by 2 %
+			}
+			ends := func(command, answer string) {
+				t.Helper()
+				c.ask(command, answer)
+				c.send("mg k t\r\n")
+				var left int64
+				at := time.Now().Unix()
+				if _, err := fmt.Sscanf(c.line(), "HD t%d", &left); err != nil || at+left < now+1000-early || at+left > now+1002 {
+					t.Errorf("%s: the value ends %d s behind %d, %v, want %d", command, left, at, err, now+1000)
+				}
+			}
+			ends(fmt.Sprintf("set k 0 %d 1\r\na", now+1000), "STORED")
+			c.ask("touch k 0", "TOUCHED")
+			ends(fmt.Sprintf("touch k %d", now+1000), "TOUCHED")
+			ends(fmt.Sprintf("ms k 1 T%d\r\na", now+1000), "HD")
+			c.ask(fmt.Sprintf("flush_all %d", now+1000), "OK")
+			c.ask("mg k v", "VA 1", "a")
+			c.ask(fmt.Sprintf("flush_all %d", now+1), "OK")
+			for end := time.Now().Add(20 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+				if c.send("mg k\r\n"); c.line() == "EN" {
+					break
+				}
+				if time.Now().After(end) {
+					t.Fatal("a flush_all of a point in time does not come")
+				}
+			}
+		})
+	}
+}
+
+// TestMemcachedStats reads the statistics of a store that is empty, and has one value.
+func TestMemcachedStats(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "m")
+	start(t, Config{Memcached: path})
+	c := dialText(t, "unix", path)
+	stats := func(sub string) map[string]string {
+		m := map[string]string{}
+		c.send("stats" + sub + "\r\n")
+		for {
+			f := strings.SplitN(c.line(), " ", 3)
+			if len(f) != 3 {
+				return m
+			}
+			m[f[1]] = f[2]
+		}
+	}
+	holds := func(got map[string]string, want ...string) {
+		t.Helper()
+		for _, w := range want {
+			if name, v, _ := strings.Cut(w, " "); got[name] != v {
+				t.Errorf("%s is %q, want %q", name, got[name], v)
+			}
+		}
+	}
+	holds(stats(""), "curr_items 0", "total_items 0", "bytes 0", "store_no_memory 0", "accepting_conns 1",
+		"listen_disabled_num 0", "time_in_listen_disabled_us 0")
+	c.ask("set k 0 0 5\r\nvalue\r\nadd k 0 0 1\r\nx\r\ncas k 0 0 1 1\r\nx", "STORED", "NOT_STORED", "EXISTS")
+	got := stats("")
+	if holds(got, "curr_items 1", "total_items 1", "cmd_set 3"); len(got["bytes"]) != 2 {
+		t.Errorf("a value of 5 bytes takes %s", got["bytes"])
+	}
+	c.ask("delete k\r\nstats reset", "DELETED", "RESET")
+	holds(stats(""), "curr_items 0", "total_items 0", "bytes 0")
+	holds(stats(" settings"), "domain_socket "+path, "auth_enabled_sasl no", "shutdown_command no", "cas_enabled yes")
+}

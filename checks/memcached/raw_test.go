@@ -247,5 +247,11 @@ func metaStale(c *raw) {
 	cas := flagOf(c.talk("mg v c\r\n", `HD c\d+ Z X`)[0], 'c')
 	c.talk("ms v 3 C"+cas+"\r\nnew\r\n", "HD")
 	c.talk("mg v v\r\n", "VA 3", "new")
-	c.talk("ms v 3 I C1\r\nold\r\nmg v v\r\n", "HD", "VA 3 X W", "old")
+	if *targetName == "memcached" {
+		c.talk("ms v 3 I C1\r\nold\r\nmg v v\r\n", "HD", "VA 3 X W", "old")
+		return
+	}
+	// In one cache of several hosts an older value never takes the place of a newer one.
+	c.talk("ms v 3 I C1\r\nold\r\nmg v v\r\n", "EX", "VA 3", "new")
+	c.talk("md v I\r\nms v 3 I C1\r\nold\r\nmg v v\r\n", "HD", "HD", "VA 3 X W", "new")
 }

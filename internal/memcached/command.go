@@ -117,20 +117,18 @@ const month = 30 * 24 * 3600
 
 // TTL returns how long an exptime lets a value live, in milliseconds; zero is no expiry. A
 // value may end earlier than its client wanted, so most bounds it. over says that the time
-// is over already. unix is the time now, in seconds.
-func TTL(exptime, unix, most int64) (ms int64, over bool) {
+// is over already. now is the Unix time in milliseconds.
+func TTL(exptime, now, most int64) (ms int64, over bool) {
 	switch {
 	case exptime == 0:
 		return 0, false
 	case exptime < 0:
 		return 0, true
-	case exptime > month:
-		if exptime -= unix; exptime <= 0 {
-			return 0, true
-		}
-	}
-	if exptime >= most/1000 {
+	case exptime >= (most+now)/1000:
 		return most, false
+	case exptime > month:
+		ms = exptime*1000 - now
+		return min(max(ms, 0), most), ms <= 0
 	}
-	return exptime * 1000, false
+	return min(exptime*1000, most), false
 }

@@ -44,6 +44,8 @@ func Parse(request []byte, c *Command) {
 		c.verb(Version)
 	case "quit":
 		c.verb(Quit)
+	case "shutdown":
+		c.fail("ERROR: shutdown not enabled")
 	case "verbosity":
 		c.verbosity(args)
 	case "bget":

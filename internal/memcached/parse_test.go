@@ -219,13 +219,14 @@ func TestTTL(t *testing.T) {
 		{1, 1000, false},
 		{month, month * 1000, false},
 		{month + 1, 0, true},
-		{now + 5, 5000, false},
+		{now + 5, 4750, false},
+		{now + 1, 750, false},
 		{now, 0, true},
 		{now - 5, 0, true},
 		{1 << 62, most, false},
 		{now + most/1000 + 1, most, false},
 	} {
-		if ms, over := TTL(test.exptime, now, most); ms != test.ms || over != test.over {
+		if ms, over := TTL(test.exptime, now*1000+250, most); ms != test.ms || over != test.over {
 			t.Errorf("%d: %d, %v, want %d, %v", test.exptime, ms, over, test.ms, test.over)
 		}
 	}

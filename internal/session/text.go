@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/memcached"
 	"github.com/cachesidecar/cachesidecar/internal/places"
@@ -90,12 +89,9 @@ func (t *Text) run(conn *rpc.Conn) {
 
 // ttl returns the TTL of an exptime. One that is over leaves a millisecond.
 func (t *Text) ttl(exptime int64) int64 {
-	ms, over := memcached.TTL(exptime, t.unix(), wire.MaxTTL)
+	ms, over := memcached.TTL(exptime, t.now.Wall, wire.MaxTTL)
 	if over {
 		return 1
 	}
 	return ms
 }
-
-// unix returns the time now in seconds.
-func (t *Text) unix() int64 { return int64(t.now.Wall / time.Second.Nanoseconds()) }

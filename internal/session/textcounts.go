@@ -1,6 +1,7 @@
 package session
 
 import (
+	"cmp"
 	"os"
 	"runtime"
 	"strconv"
@@ -36,6 +37,7 @@ const (
 	touchHits
 	touchMisses
 	storeTooLarge
+	totalItems
 	textCountsLen
 )
 
@@ -43,6 +45,7 @@ var textCountNames = [textCountsLen]string{
 	"cmd_get", "cmd_set", "cmd_flush", "cmd_touch", "cmd_meta", "get_hits", "get_misses", "delete_hits",
 	"delete_misses", "incr_hits", "incr_misses", "decr_hits", "decr_misses", "cas_hits", "cas_misses", "cas_badval",
 	"touch_hits", "touch_misses", "store_too_large",
+	"total_items",
 }
 
 // textCounts count the commands of all connections since the start, or since stats reset.
@@ -115,6 +118,9 @@ func (n *textTally) note(form *textForm, q *wire.Request, r *wire.Reply) {
 // set counts a command that brings a value.
 func (n *textTally) set(form *textForm, r *wire.Reply) {
 	n[cmdSet]++
+	if r.Status == wire.OK && len(r.Items) == 0 {
+		n[totalItems]++
+	}
 	switch {
 	case r.Status == wire.TooLarge:
 		n[storeTooLarge]++
@@ -171,9 +177,11 @@ func (d *TextDoor) appendStats(dst []byte, of *Doors, sub string) []byte {
 
 func addStored(add func(string, int64), s *cachesidecar.Stats) {
 	add("limit_maxbytes", s.L2.Memory.Limit)
-	add("bytes", s.L2.Memory.Used)
+	m := &s.L2.Memory
+	add("bytes", m.Payload+m.Headers+m.Alignment)
 	add("curr_items", s.L2.Entries)
 	add("evictions", s.L2.Evicted)
+	add("store_no_memory", s.L2.NoRoom)
 }
 
 func addConnections(add func(string, int64), s rpc.Stats) {
@@ -181,6 +189,10 @@ func addConnections(add func(string, int64), s rpc.Stats) {
 	add("curr_connections", s.Open)
 	add("total_connections", s.Accepted)
 	add("rejected_connections", s.Rejected)
+	// Above its limit the endpoint closes what it has accepted: it never stops to accept.
+	add("accepting_conns", 1)
+	add("listen_disabled_num", 0)
+	add("time_in_listen_disabled_us", 0)
 	add("bytes_read", s.BytesIn)
 	add("bytes_written", s.BytesOut)
 }
@@ -191,7 +203,8 @@ func (d *TextDoor) appendSettings(dst []byte, l2Limit int64) []byte {
 		{"maxbytes", strconv.FormatInt(l2Limit, 10)},
 		{"maxconns", strconv.FormatInt(d.Conns().Limit, 10)},
 		{"item_size_max", strconv.Itoa(d.MaxValue)},
-		{"cas_enabled", "yes"}, {"flush_enabled", "yes"}, {"evictions", "on"},
+		{"domain_socket", cmp.Or(d.Socket, "NULL")}, {"auth_enabled_sasl", "no"}, {"auth_enabled_ascii", "no"},
+		{"shutdown_command", "no"}, {"cas_enabled", "yes"}, {"flush_enabled", "yes"}, {"evictions", "on"},
 		{"binding_protocol", "ascii"}, {"udpport", "0"},
 	} {
 		dst = memcached.AppendStat(dst, s[0], s[1])

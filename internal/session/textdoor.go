@@ -16,6 +16,7 @@ type TextDoor struct {
 	Names     *namespaces.Table // of the host
 	MaxValue  int               // bytes
 	Conns     func() rpc.Stats  // of the endpoint
+	Socket    string            // the path of its Unix socket; "": it has a TCP address
 
 	counts textCounts
 

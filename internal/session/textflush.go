@@ -23,7 +23,7 @@ func (t *Text) flushAll(conn *rpc.Conn, cmd *memcached.Command) {
 		c.answerError(conn, err)
 		return
 	}
-	delay, over := memcached.TTL(cmd.Delay, t.unix(), wire.MaxTTL)
+	delay, over := memcached.TTL(cmd.Delay, t.now.Wall, wire.MaxTTL)
 	door.flushLater(c, time.Duration(delay)*time.Millisecond)
 	switch {
 	case delay > 0 && !over:

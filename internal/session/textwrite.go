@@ -39,7 +39,7 @@ func (t *Text) set(cmd *memcached.Command) {
 		}
 	}
 	mode := modes[verb]
-	ttl, over := memcached.TTL(cmd.Exptime, t.unix(), wire.MaxTTL)
+	ttl, over := memcached.TTL(cmd.Exptime, t.now.Wall, wire.MaxTTL)
 	if over && !mode.Joins() {
 		t.expired(cmd, mode)
 		return
@@ -94,7 +94,7 @@ func (t *Text) metaDelete(cmd *memcached.Command) {
 	if !cmd.Touch {
 		return
 	}
-	switch ms, over := memcached.TTL(cmd.Exptime, t.unix(), wire.MaxTTL); {
+	switch ms, over := memcached.TTL(cmd.Exptime, t.now.Wall, wire.MaxTTL); {
 	case over:
 		q.Options = 0
 	default:
@@ -120,7 +120,7 @@ func (t *Text) incr(cmd *memcached.Command) {
 
 // touch makes the request of touch. A time that is over ends the value.
 func (t *Text) touch(cmd *memcached.Command) {
-	ms, over := memcached.TTL(cmd.Exptime, t.unix(), wire.MaxTTL)
+	ms, over := memcached.TTL(cmd.Exptime, t.now.Wall, wire.MaxTTL)
 	if over {
 		t.begin(wire.OpDelete, cmd.Key)
 		return
