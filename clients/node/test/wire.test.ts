@@ -96,6 +96,10 @@ test('answers: what this client reads', () => {
     ['set, but it exists', Op.set, replies.stored, { stored: false, version: 7148934231982080001n }],
     ['touch', Op.touch, replies.touched, true],
     ['incr', Op.incr, replies.incremented, -3],
+    ['incr of an unsigned number that expires', Op.incr, replies.incrementedUnsigned, 2n ** 64n - 1n],
+    ['metaget without the value, touched', Op.metaget, replies.gotAndTouched, Buffer.alloc(0)],
+    ['metaget: a stale value, and the claim', Op.metaget, replies.gotAndTouched, undefined],
+    ['metaget: a miss', Op.metaget, replies.gotAndTouched, undefined],
     ['lease: the origin has none', Op.lease, leased, replies.Miss.absent],
     ['fill', Op.fill, replies.stored, { stored: true, version: 5n }],
     ['flush', Op.flush, replies.nothing, undefined],
@@ -122,6 +126,8 @@ test('answers: what this client reads', () => {
 test('answers: HELLO and WATCH', () => {
   const hello = decoded(answer('hello').hex, Op.hello, (_c, _s, _n, r) => readWelcome(r)) as ReturnType<typeof readWelcome>;
   assert.equal(hello.epoch, 99n);
+  const newer = decoded(answer('hello, in version 2').hex, Op.hello, (_c, _s, _n, r) => readWelcome(r));
+  assert.deepEqual([hello.version, (newer as typeof hello).version], [1, 2]);
   assert.deepEqual(hello.features, ['get', 'set']);
   assert.deepEqual(hello.hash, { name: 'xxh3', seed: 5n, partitions: 16384 });
   const w = new Watched(decoded(answer('watch').hex, Op.watch, replies.body));
@@ -139,7 +145,7 @@ test('answers: HELLO and WATCH', () => {
 const handles: Record<string, Handle> = {
   GET: replies.item, MGET: replies.several(['a', 'b', 'c']), SET: replies.stored,
   DELETE: replies.deleted(['a', 'b']), TOUCH: replies.touched, INCR: replies.incremented, FILL: replies.stored,
-  STATS: replies.body, MEMBERS: replies.body, WATCH: replies.body, HELLO: (_c, _s, _n, r) => readWelcome(r),
+  METAGET: replies.gotAndTouched, STATS: replies.body, MEMBERS: replies.body, WATCH: replies.body, HELLO: (_c, _s, _n, r) => readWelcome(r),
 };
 
 test('answers: every one that is cut short is malformed, and further elements are not', () => {
