@@ -183,6 +183,9 @@ func call(
 		if a.from, a.conn, timeout, err = c.reach(ctx, s, timeout); err != nil {
 			return a, err
 		}
+		if err := supports(a.from.welcomeOf(a.conn), q); err != nil {
+			return a, err
+		}
 		q.TimeoutMS = uint32(min(max(timeout.Milliseconds(), 1), wire.MaxTimeout))
 		if q.UntilNS = 0; writes(q) && a.from.oneClock(a.conn) {
 			q.UntilNS = c.givenUp(ctx, timeout)
@@ -205,6 +208,20 @@ func call(
 		a.conn, a.call = nil, nil
 		timeout = max(all-time.Since(began), time.Millisecond)
 	}
+}
+
+// supports returns ErrUnsupported if a sidecar's version of the protocol does not have a call.
+// nil is a sidecar that is not known.
+func supports(w *wire.Welcome, q *wire.Request) error {
+	since := 1
+	if q.Op == wire.OpMetaGet || q.Mode >= wire.ModeAppend || q.Has(wire.Unsigned) {
+		since = 2
+	}
+	if w == nil || w.Version >= since {
+		return nil
+	}
+	return fmt.Errorf("%w: the sidecar speaks version %d of the protocol, and this call needs version %d: "+
+		"upgrade the sidecar", cachesidecar.ErrUnsupported, w.Version, since)
 }
 
 // reach is connect, but waits for a sidecar that has said that it closes, until it is

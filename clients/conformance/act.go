@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"strconv"
 
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -43,11 +44,12 @@ type act struct {
 // hello is what the server answers to HELLO.
 type hello struct {
 	Features []string `json:"features"`
-	Value    int      `json:"value"`  // max_value
-	Boot     bool     `json:"boot"`   // show the boot clock
-	Silent   bool     `json:"silent"` // do not answer
-	Reply    *reply   `json:"reply"`  // an error in place of the greeting
-	Raw      string   `json:"raw"`    // other bytes in place of the greeting
+	Version  int      `json:"version"` // of the protocol; left out: the highest
+	Value    int      `json:"value"`   // max_value
+	Boot     bool     `json:"boot"`    // show the boot clock
+	Silent   bool     `json:"silent"`  // do not answer
+	Reply    *reply   `json:"reply"`   // an error in place of the greeting
+	Raw      string   `json:"raw"`     // other bytes in place of the greeting
 }
 
 // asks says what a request has. What is left out may be anything, but for options: only
@@ -63,7 +65,7 @@ type asks struct {
 	Mode      *uint8           `json:"mode"`
 	Compare   *uint64          `json:"compare"`
 	Options   []string         `json:"options"`
-	Delta     *int64           `json:"delta"`
+	Delta     *json.Number     `json:"delta"`
 	Initial   *json.RawMessage `json:"initial"`    // "none", or a number
 	Token     *string          `json:"token"`      // hex
 	TimeoutMS int              `json:"timeout_ms"` // at most, and not 0
@@ -80,7 +82,7 @@ type reply struct {
 	AgeMS   uint64          `json:"age_ms"`
 	Why     uint8           `json:"why"`
 	Token   string          `json:"token"` // hex
-	Number  int64           `json:"number"`
+	Number  json.Number     `json:"number"`
 	Message string          `json:"message"`
 	Items   []reply         `json:"items"`
 }
@@ -95,11 +97,18 @@ func (r *reply) wire() (wire.Reply, error) {
 		return wire.Reply{}, err
 	}
 	w := wire.Reply{
-		Status: status, TTLMS: r.TTLMS, AgeMS: r.AgeMS, Why: wire.Why(r.Why), Number: r.Number,
+		Status: status, TTLMS: r.TTLMS, AgeMS: r.AgeMS, Why: wire.Why(r.Why),
 		Message: []byte(r.Message), Version: scriptedVersion, Event: scriptedVersion + 1, Source: wire.SourceL2,
 	}
 	if w.Message == nil || r.Message == "" {
 		w.Message = []byte("scripted")
+	}
+	if r.Number != "" {
+		n, err := numberOf(r.Number)
+		if err != nil {
+			return w, err
+		}
+		w.Number, w.Unsigned = n, n < 0 && r.Number[0] != '-'
 	}
 	if r.Version != nil {
 		w.Version = *r.Version
@@ -126,6 +135,14 @@ func (r *reply) wire() (wire.Reply, error) {
 		w.Items = append(w.Items, item)
 	}
 	return w, nil
+}
+
+// numberOf returns a number of up to 64 bits, whose sign is lost if it needs them all.
+func numberOf(s json.Number) (int64, error) {
+	if n, err := strconv.ParseUint(s.String(), 10, 64); err == nil {
+		return int64(n), nil
+	}
+	return s.Int64()
 }
 
 func statusOf(raw json.RawMessage) (wire.Status, error) {

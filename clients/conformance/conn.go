@@ -247,6 +247,9 @@ func (c *conn) greet(h *hello) error {
 	if !ok {
 		return fmt.Errorf("the client speaks none of the versions %v\n    got  %s", wire.Versions, message(a.frame))
 	}
+	if h.Version != 0 {
+		version = h.Version
+	}
 	w := wire.Welcome{
 		Version: version, Node: "scripted", Server: "conformance", Epoch: 1, Features: h.Features,
 		Hash: wire.Hashing{Name: wire.HashName, Partitions: 1 << 14},
@@ -274,7 +277,7 @@ func (c *conn) greet(h *hello) error {
 // usual are the ops of a scripted server: all but those of shared memory.
 var usual = []string{
 	"hello", "ping", "get", "mget", "set", "delete", "touch", "incr", "lease", "fill", "flush", "stats", "members",
-	"ring", "watch", "leaving",
+	"ring", "watch", "leaving", "metaget",
 }
 
 // answer answers a request that has come over any connection.

@@ -64,8 +64,9 @@ type call struct {
 	TimeoutMS int             `json:"timeout_ms,omitempty"`
 	Fresh     bool            `json:"fresh,omitempty"`
 	StaleOK   bool            `json:"stale_ok,omitempty"`
-	Delta     *int64          `json:"delta,omitempty"`
-	Initial   *int64          `json:"initial,omitempty"`
+	Create    bool            `json:"create,omitempty"`
+	Delta     *json.Number    `json:"delta,omitempty"`
+	Initial   *json.Number    `json:"initial,omitempty"`
 	Load      *value          `json:"load,omitempty"`
 	Until     *value          `json:"until,omitempty"`
 	CancelMS  int             `json:"cancel_ms,omitempty"`

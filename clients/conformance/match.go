@@ -63,7 +63,7 @@ const quiet = wire.Attest | wire.Share
 
 var optionNames = []string{
 	"fresh", "no_load", "stale_ok", "ack_all", "soft", "cluster", "all", "attest", "abandon", "settle", "undo", "force",
-	"end", "share",
+	"end", "share", "create", "unsigned", "down", "retouch", "touch", "unread", "no_value", "claim",
 }
 
 // compare says in what a request differs from what is wanted.
@@ -144,18 +144,26 @@ func (c *conn) numbers(w *asks, a *asked) error {
 		return fmt.Errorf("mode is %d, want %d", a.Mode, *w.Mode)
 	case w.Compare != nil && a.Compare != *w.Compare:
 		return fmt.Errorf("compare is %d, want %d", a.Compare, *w.Compare)
-	case w.Delta != nil && a.Delta != *w.Delta:
-		return fmt.Errorf("delta is %d, want %d", a.Delta, *w.Delta)
+	case w.Delta != nil && number(a, a.Delta) != w.Delta.String():
+		return fmt.Errorf("delta is %s, want %s", number(a, a.Delta), *w.Delta)
 	case w.Initial != nil:
 		got := `"none"`
 		if a.Create {
-			got = strconv.FormatInt(a.Initial, 10)
+			got = number(a, a.Initial)
 		}
 		if want := string(*w.Initial); got != want {
 			return fmt.Errorf("initial is %s, want %s", got, want)
 		}
 	}
 	return nil
+}
+
+// number returns a number of an INCR in decimal.
+func number(a *asked, n int64) string {
+	if a.Has(wire.Unsigned) {
+		return strconv.FormatUint(uint64(n), 10)
+	}
+	return strconv.FormatInt(n, 10)
 }
 
 // until checks the moment at which a write is given up. Only a client that reads the clock

@@ -237,13 +237,34 @@ func (g *goPlayer) writes(ctx context.Context, c call) (o outcome) {
 	case "touch":
 		o.err = g.c.Touch(ctx, key, cachesidecar.TouchOptions{TTL: set.TTL, NoExpiry: set.NoExpiry})
 	case "incr":
-		options := cachesidecar.IncrOptions{}
-		if c.Initial != nil {
-			options.Create, options.Initial = true, *c.Initial
-		}
-		n, err := g.c.Incr(ctx, key, *c.Delta, options)
+		options, delta := cachesidecar.IncrOptions{TTL: set.TTL, NoExpiry: set.NoExpiry}, numeral(c.Delta)
+		options.Create, options.Initial = c.Initial != nil, numeral(c.Initial)
+		n, err := g.c.Incr(ctx, key, delta, options)
 		number := strconv.FormatInt(n, 10)
 		o.err, o.Number = err, &number
+	case "incr_unsigned", "decr_unsigned":
+		options, delta := cachesidecar.UnsignedOptions{TTL: set.TTL, NoExpiry: set.NoExpiry}, uint64(numeral(c.Delta))
+		options.Create, options.Initial = c.Initial != nil, uint64(numeral(c.Initial))
+		count := g.c.IncrUnsigned
+		if c.Do == "decr_unsigned" {
+			count = g.c.DecrUnsigned
+		}
+		n, err := count(ctx, key, delta, options)
+		number := strconv.FormatUint(n, 10)
+		o.err, o.Number = err, &number
+	case "append", "prepend":
+		join := g.c.Append
+		if c.Do == "prepend" {
+			join = g.c.Prepend
+		}
+		_, o.err = join(ctx, key, b, cachesidecar.AppendOptions{
+			Create: c.Create, Flags: flags, TTL: set.TTL, NoExpiry: set.NoExpiry,
+		})
+	case "get_and_touch":
+		var it cachesidecar.Item
+		if it, o.err = g.c.GetAndTouch(ctx, key, set.TTL); o.err == nil {
+			o.item = &it
+		}
 	case "flush":
 		o.err = g.c.Flush(ctx, cachesidecar.FlushOptions{})
 	case "ping":
@@ -252,6 +273,18 @@ func (g *goPlayer) writes(ctx context.Context, c call) (o outcome) {
 		o.err = fmt.Errorf("there is no call %q", c.Do)
 	}
 	return o
+}
+
+// numeral returns a number of a call, which a test has read; nil is 0.
+func numeral(n *json.Number) int64 {
+	if n == nil {
+		return 0
+	}
+	v, err := numberOf(*n)
+	if err != nil {
+		panic(err)
+	}
+	return v
 }
 
 // kinds are the errors of the Go client, by the kind of the manifest.

@@ -146,6 +146,8 @@ func messages() []golden {
 		request("delete if the version is still the same, kept as stale for a time", Request{Op: OpDelete, Namespace: ns, Keys: [][]byte{key}, Options: Soft, Compare: 7148934231982080001, StaleMS: 30_000}),
 		request("incr of unsigned numbers", Request{Op: OpIncr, Namespace: ns, Key: key, Delta: -1, Create: true, Initial: math.MinInt64, TTLMS: 1000, Options: Unsigned | Retouch}),
 		request("incr downwards if the version is still the same", Request{Op: OpIncr, Namespace: ns, Key: key, Delta: 1, Options: Unsigned | Down, Compare: 5}),
+		request("set: prepend", Request{Op: OpSet, Namespace: ns, Key: key, Value: value, Mode: ModePrepend, Options: AckAll}),
+		request("incr of unsigned numbers downwards, with an initial value", Request{Op: OpIncr, Namespace: ns, Key: key, Delta: -1, Create: true, Initial: math.MinInt64, TTLMS: 1000, Options: Unsigned | Down}),
 		request("metaget", Request{Op: OpMetaGet, Namespace: ns, Key: key}),
 		request("metaget without the value, as no read", Request{Op: OpMetaGet, Key: key, Options: NoValue | Unread | NoLoad}),
 		request("metaget and touch, given up at a moment", ends(Request{Op: OpMetaGet, Namespace: ns, Key: key, TTLMS: 60_000, Options: Touch})),

@@ -29,6 +29,11 @@ export interface SetOptions extends WriteOptions {
   flags?: number | undefined;
 }
 
+export interface AppendOptions extends SetOptions {
+  /** Store the piece, with ttl and flags, if the key has no value. Else ttl and flags have no effect. */
+  create?: boolean | undefined;
+}
+
 export interface DeleteOptions extends WriteOptions {
   /** Keep the value for reads with staleOk, for the namespace's stale_limit. */
   soft?: boolean | undefined;

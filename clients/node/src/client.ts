@@ -1,7 +1,7 @@
 import { Call, type Handle } from './call.js';
 import { Bit, limits, Mode, Op, Status } from './codes.js';
 import type {
-  CallOptions, DeleteOptions, FlushOptions, GetOptions, IncrOptions, SetOptions, TouchOptions, WriteOptions,
+  AppendOptions, CallOptions, DeleteOptions, FlushOptions, GetOptions, IncrOptions, SetOptions, TouchOptions, WriteOptions,
 } from './calloptions.js';
 import { type Clock, systemClock } from './clock.js';
 import { AbortError, Core } from './core.js';
@@ -15,7 +15,7 @@ import { ask, nameOf, Near, type NearStats, type Space, wrote } from './near.js'
 import { type ClientOptions, namespaceOf, settingsOf } from './options.js';
 import * as replies from './replies.js';
 import {
-  type Key, keyOf, markedFlags, optional, ttlArg, writeBare, writeInNamespace, writeKeyed, writeRead,
+  type Key, keyOf, markedFlags, type NO_EXPIRY, optional, ttlArg, writeBare, writeInNamespace, writeKeyed, writeRead,
 } from './requests.js';
 import type { Arg } from './writer.js';
 import { watch, type WatchEvent, type WatchOptions } from './watch.js';
@@ -206,8 +206,31 @@ export class Client {
     return this.store(key, value, Mode.swap, version, o);
   }
 
+  /**
+   * Puts a piece behind the key's value, and returns the version; undefined if the key has none. The value keeps its
+   * encoding, flags and TTL. The sidecar must speak version 2 of the protocol.
+   */
+  append(key: Key, piece: string | Uint8Array, o?: AppendOptions): Promise<bigint | undefined> {
+    return this.join(key, piece, Mode.append, o);
+  }
+
+  /** Puts a piece before the key's value, as append puts it behind. */
+  prepend(key: Key, piece: string | Uint8Array, o?: AppendOptions): Promise<bigint | undefined> {
+    return this.join(key, piece, Mode.prepend, o);
+  }
+
+  private async join(
+    key: Key, piece: string | Uint8Array, mode: number, o: AppendOptions | undefined,
+  ): Promise<bigint | undefined> {
+    if (typeof piece !== 'string' && !(piece as unknown instanceof Uint8Array)) {
+      throw new TypeError(`a piece of type ${typeof piece}: give a string or a Uint8Array`);
+    }
+    const { stored, version } = await this.store(key, piece, mode, null, o, o?.create ? Bit.create : 0);
+    return stored ? version : undefined;
+  }
+
   private store(
-    key: Key, value: unknown, mode: number, compare: bigint | null, o: SetOptions | undefined,
+    key: Key, value: unknown, mode: number, compare: bigint | null, o: SetOptions | undefined, bits = 0,
   ): Promise<replies.Stored> {
     key = keyOf(key);
     const { bytes, flags } = encodeValue(value);
@@ -218,16 +241,18 @@ export class Client {
     }
     const marked = markedFlags(flags, o?.flags);
     return this.write(Op.set, key, replies.stored, [
-      bytes, ttlArg(o?.ttl), optional(marked), optional(mode), compare, ack(o),
-    ], o);
+      bytes, ttlArg(o?.ttl), optional(marked), optional(mode), compare,
+      optional(bits | (ack(o) ?? 0)),
+    ], o, mode >= Mode.append ? 2 : 1);
   }
 
   /** Makes a write of a key. The near cache hears of it before the caller does. */
   private write<T>(
-    op: number, key: Key, handle: Handle, args: readonly Arg[], o: CallOptions | undefined,
+    op: number, key: Key, handle: Handle, args: readonly Arg[], o: CallOptions | undefined, since = 1,
   ): Promise<T> {
     const call = new Call(op, this.time(o), writeKeyed, handle, this.ns, key, 0);
     call.args = args;
+    call.since = since;
     this.noting(call, [key]);
     return this.core.run(call, o?.signal);
   }
@@ -290,6 +315,21 @@ export class Client {
     return this.write(Op.touch, key, replies.touched, [ttlArg(o?.ttl), ack(o)], o);
   }
 
+  /**
+   * Returns the key's value, or undefined if it has none, and gives it a new TTL in the same step: in milliseconds, or
+   * NO_EXPIRY. The key's owner is asked, never a copy. The sidecar must speak version 2 of the protocol.
+   */
+  async getAndTouch<T = unknown>(
+    key: Key, ttl: number | typeof NO_EXPIRY, o?: CallOptions,
+  ): Promise<T | undefined> {
+    key = keyOf(key);
+    const arg = ttlArg(ttl);
+    if (arg === null) {
+      throw cacheError('bad_request', 'getAndTouch without a ttl: give milliseconds, or NO_EXPIRY');
+    }
+    return this.write(Op.metaget, key, replies.gotAndTouched, [arg, Bit.touch], o, 2);
+  }
+
   /** Adds to a number and returns the sum, or undefined if there is no number and no initial one. */
   async incr(key: Key, delta: number | bigint = 1, o?: IncrOptions): Promise<number | bigint | undefined> {
     key = keyOf(key);
@@ -300,6 +340,28 @@ export class Client {
   /** Subtracts from a number, as incr adds. */
   async decr(key: Key, delta: number | bigint = 1, o?: IncrOptions): Promise<number | bigint | undefined> {
     return this.incr(key, typeof delta === 'bigint' ? -delta : 0 - delta, o);
+  }
+
+  /**
+   * Adds to a number of 64 bits without a sign, and returns the sum, which wraps at 2^64; undefined if there is no
+   * number and no initial one. The sidecar must speak version 2 of the protocol.
+   */
+  incrUnsigned(key: Key, delta: number | bigint = 1, o?: IncrOptions): Promise<number | bigint | undefined> {
+    return this.count(key, delta, Bit.unsigned, o);
+  }
+
+  /** Subtracts from a number of 64 bits without a sign, as incrUnsigned adds. The result stops at 0. */
+  decrUnsigned(key: Key, delta: number | bigint = 1, o?: IncrOptions): Promise<number | bigint | undefined> {
+    return this.count(key, delta, Bit.unsigned | Bit.down, o);
+  }
+
+  private async count(
+    key: Key, delta: number | bigint, bits: number, o: IncrOptions | undefined,
+  ): Promise<number | bigint | undefined> {
+    key = keyOf(key);
+    const initial = o?.initial === undefined ? null : unsigned(o.initial, 'initial');
+    const args = [unsigned(delta, 'delta'), initial, ttlArg(o?.ttl), bits | (ack(o) ?? 0)];
+    return this.write(Op.incr, key, replies.incrementedUnsigned, args, o, 2);
   }
 
   /**
@@ -415,6 +477,14 @@ const bytesOf = (keys: readonly Key[]): Uint8Array[] =>
 function integer(n: number | bigint, name: string): number | bigint {
   if (typeof n === 'bigint' ? n !== BigInt.asIntN(64, n) : !Number.isSafeInteger(n)) {
     throw cacheError('bad_request', `${name} is ${n}: give a safe integer, or a bigint of 64 bits with a sign`);
+  }
+  return n;
+}
+
+/** Checks a number for incrUnsigned. */
+function unsigned(n: number | bigint, name: string): number | bigint {
+  if (typeof n === 'bigint' ? n !== BigInt.asUintN(64, n) : !Number.isSafeInteger(n) || n < 0) {
+    throw cacheError('bad_request', `${name} is ${n}: give a safe integer, or a bigint of 64 bits, that is not negative`);
   }
   return n;
 }

@@ -1,5 +1,8 @@
 // The numbers of the protocol: see docs/PROTOCOL.md of the project.
 
+/** The versions of the protocol that this client speaks. */
+export const versions: readonly number[] = [2, 1];
+
 /** The ops that this client sends. */
 export const Op = {
   hello: 1,
@@ -17,6 +20,7 @@ export const Op = {
   members: 13,
   watch: 15,
   leaving: 23,
+  metaget: 26,
 } as const;
 
 /** Statuses; from 16 on a status is an error. */
@@ -43,10 +47,14 @@ export const Bit = {
   all: 64,
   attest: 128,
   abandon: 256,
+  create: 1 << 14,
+  unsigned: 1 << 15,
+  down: 1 << 16,
+  touch: 1 << 18,
 } as const;
 
 /** The conditions of SET. */
-export const Mode = { set: 0, add: 1, replace: 2, swap: 3 } as const;
+export const Mode = { set: 0, add: 1, replace: 2, swap: 3, append: 4, prepend: 5 } as const;
 
 /** Why there is no value. */
 export const Why = { notCached: 0, absent: 1, degraded: 2 } as const;

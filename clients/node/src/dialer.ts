@@ -1,6 +1,6 @@
 import * as net from 'node:net';
 import { Call } from './call.js';
-import { limits, Op } from './codes.js';
+import { limits, Op, versions } from './codes.js';
 import { Connection, type Owner } from './connection.js';
 import { type CacheError, cacheError, closedError } from './errors.js';
 import type { Settings } from './options.js';
@@ -249,7 +249,7 @@ function attach(socket: net.Socket, conn: Connection): void {
 function writeHello(w: Writer, id: number, timeout: number, s: Settings, token: string | undefined): void {
   w.reserve(32);
   const at = w.begin(4, id, Op.hello, Math.min(Math.ceil(timeout), limits.timeout));
-  const fields = new Map<string, Arg>([['v', [1]]]);
+  const fields = new Map<string, Arg>([['v', versions]]);
   if (s.name !== undefined) {
     fields.set('client', s.name);
   }

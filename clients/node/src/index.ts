@@ -7,7 +7,7 @@
  * @packageDocumentation
  */
 export type {
-  CallOptions, DeleteOptions, FlushOptions, GetOptions, IncrOptions, SetOptions, TouchOptions, WriteOptions,
+  AppendOptions, CallOptions, DeleteOptions, FlushOptions, GetOptions, IncrOptions, SetOptions, TouchOptions, WriteOptions,
 } from './calloptions.js';
 export { Client } from './client.js';
 export { AbortError } from './core.js';

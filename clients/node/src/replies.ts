@@ -225,8 +225,36 @@ export const touched: Handle = (call, status, elements, r) => {
   return false;
 };
 
+/** Reads an answer to METAGET with a new TTL: the value, or undefined. A stale value is not touched. */
+export const gotAndTouched: Handle = (call, status, elements, r) => {
+  if (status === Status.miss) {
+    wrote(call.space, call.key, 0, 0);
+    return undefined;
+  }
+  if (elements < 10 || status !== Status.ok && status !== Status.stale) {
+    throw few();
+  }
+  r.bytes();
+  const { from, to } = r;
+  const flags = r.uint();
+  r.skip(7);
+  r.u64(); // the version of the change
+  if (status === Status.stale) {
+    return undefined;
+  }
+  wrote(call.space, call.key, r.hi, r.lo);
+  return decoded(r, from, to, flags, call.key);
+};
+
+/** Reads an answer to INCR of unsigned numbers. */
+export const incrementedUnsigned: Handle = (call, status, elements, r) => counted(call, status, elements, r, true);
+
 /** Reads an answer to INCR. */
-export const incremented: Handle = (call, status, elements, r) => {
+export const incremented: Handle = (call, status, elements, r) => counted(call, status, elements, r, false);
+
+function counted(
+  call: Call, status: number, elements: number, r: Reader, unsigned: boolean,
+): number | bigint | undefined {
   if (status !== Status.ok) {
     wrote(call.space, call.key, 0, 0);
     return undefined;
@@ -234,12 +262,12 @@ export const incremented: Handle = (call, status, elements, r) => {
   if (elements < 2) {
     throw few();
   }
-  const sum = r.i64();
+  const sum = unsigned ? r.version() : r.i64();
   r.u64();
   wrote(call.space, call.key, r.hi, r.lo);
   const n = Number(sum);
   return Number.isSafeInteger(n) ? n : sum;
-};
+}
 
 /** Reads an answer without a result. */
 export const nothing: Handle = () => undefined;

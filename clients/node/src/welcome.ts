@@ -2,6 +2,8 @@ import { Malformed, type Reader } from './reader.js';
 
 /** What the sidecar has sent about itself. */
 export interface Welcome {
+  /** The version of the protocol that the sidecar has chosen. */
+  version: number;
   node: string;
   server: string;
   features: string[];
@@ -40,6 +42,7 @@ export function readWelcome(r: Reader): Welcome {
   const hash = mapOf(m['hash'] ?? {});
   const features = m['features'];
   return {
+    version: numberOf(m, 'v') || 1,
     node: String(m['node']),
     server: String(m['server']),
     features: Array.isArray(features) ? features.map(String) : [],

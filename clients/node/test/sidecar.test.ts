@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Client, Encoding, NO_EXPIRY, type WatchEvent } from '../src/index.js';
 import { encodeValue } from '../src/encoding.js';
-import { sidecar, until } from './server.js';
+import { Server, sidecar, until } from './server.js';
 
 // The client with a real sidecar.
 
@@ -101,6 +101,67 @@ test('what a write says', { skip }, async (t) => {
   await c.setMany(many.map((k) => [k, k] as const));
   assert.equal((await c.getMany(many)).size, 2500);
   assert.equal((await c.deleteMany(many)).filter((had) => had).length, 2500);
+});
+
+test('append, prepend, unsigned numbers, getAndTouch', { skip }, async (t) => {
+  for (const near of [false, true]) {
+    const c = clientOf(t, near);
+    await until('a stream', () => !near || c.nearStats()!.following);
+    const key = `${prefix}additions${near}`;
+    assert.equal(await c.append(key, 'b'), undefined);
+    const first = await c.append(key, 'b', { create: true, ttl: NO_EXPIRY, flags: 0x1200 });
+    assert.ok(first);
+    const reads = async (want: unknown): Promise<void> => {
+      for (let i = 0; i < 3; i++) { // the near cache has no older value
+        assert.deepEqual(await c.get(key), want);
+      }
+    };
+    await reads('b');
+    assert.ok((await c.append(key, 'c', { create: true }))! > first);
+    await reads('bc');
+    assert.ok(await c.prepend(key, Buffer.from('a'), { ackAll: true }));
+    await reads('abc');
+    const item = (await c.getItem(key))!;
+    assert.deepEqual([item.flags, item.ttl], [0x1200 + Encoding.text, undefined]);
+    assert.equal(await c.getAndTouch(key, 60_000), 'abc');
+    const { ttl } = (await c.getItem(key))!;
+    assert.ok(ttl! > 0 && ttl! <= 60_000);
+    assert.equal(await c.getAndTouch(key, NO_EXPIRY), 'abc');
+    assert.equal((await c.getItem(key))!.ttl, undefined);
+    await assert.rejects(c.incrUnsigned(key), { code: 'not_stored' });
+    await c.delete(key, { soft: true });
+    assert.equal(await c.getAndTouch(key, 60_000), undefined);
+    assert.equal(await c.prepend(key, 'x'), undefined);
+    assert.equal(await c.incrUnsigned(key), undefined);
+    await c.set(key, 40);
+    await reads(40);
+    assert.equal(await c.incrUnsigned(key, 2), 42);
+    await reads(42);
+    assert.equal(await c.incrUnsigned(key, 2n ** 64n - 3n), 39); // it wraps
+    assert.equal(await c.decrUnsigned(key, 40), 0);
+    await reads(0);
+    await c.delete(key);
+    assert.equal(await c.decrUnsigned(key, 1, { initial: 2n ** 64n - 1n }), 2n ** 64n - 1n);
+    assert.equal(await c.incrUnsigned(key, 6), 5);
+    await assert.rejects(c.incrUnsigned(key, -1), { code: 'bad_request' });
+    await assert.rejects(c.incrUnsigned(key, 2n ** 64n), { code: 'bad_request' });
+    await assert.rejects(c.append(key, 5 as never), TypeError);
+    await assert.rejects(c.getAndTouch(key, undefined as never), { code: 'bad_request' });
+  }
+});
+
+test('a sidecar of version 1 has no append', async (t) => {
+  const s = await Server.start(t, (q) => q.conn.answer(q.id, 0, 1, 5));
+  const c = new Client({ socket: s.path });
+  t.after(() => c.close());
+  for (const call of [
+    () => c.append('k', 'v'), () => c.prepend('k', 'v', { create: true }), () => c.incrUnsigned('k'),
+    () => c.decrUnsigned('k'), () => c.getAndTouch('k', 1000),
+  ]) {
+    await assert.rejects(call, { code: 'unsupported', message: /version 1 .* version 2: upgrade the sidecar/ });
+  }
+  assert.equal(s.requests.length, 0);
+  assert.equal(await c.incr('k'), 1);
 });
 
 test('watch tells of keys, flushes and beats', { skip }, async (t) => {

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import * as fs from 'node:fs';
 import * as path from 'node:path';
 import { test } from 'node:test';
+import { encode } from '@msgpack/msgpack';
 import { Call, type Handle } from '../src/call.js';
 import { Op } from '../src/codes.js';
 import type { Connection } from '../src/connection.js';
@@ -96,6 +97,10 @@ test('answers: what this client reads', () => {
     ['set, but it exists', Op.set, replies.stored, { stored: false, version: 7148934231982080001n }],
     ['touch', Op.touch, replies.touched, true],
     ['incr', Op.incr, replies.incremented, -3],
+    ['incr of an unsigned number that expires', Op.incr, replies.incrementedUnsigned, 2n ** 64n - 1n],
+    ['metaget without the value, touched', Op.metaget, replies.gotAndTouched, Buffer.alloc(0)],
+    ['metaget: a stale value, and the claim', Op.metaget, replies.gotAndTouched, undefined],
+    ['metaget: a miss', Op.metaget, replies.gotAndTouched, undefined],
     ['lease: the origin has none', Op.lease, leased, replies.Miss.absent],
     ['fill', Op.fill, replies.stored, { stored: true, version: 5n }],
     ['flush', Op.flush, replies.nothing, undefined],
@@ -122,6 +127,8 @@ test('answers: what this client reads', () => {
 test('answers: HELLO and WATCH', () => {
   const hello = decoded(answer('hello').hex, Op.hello, (_c, _s, _n, r) => readWelcome(r)) as ReturnType<typeof readWelcome>;
   assert.equal(hello.epoch, 99n);
+  const newer = decoded(answer('hello, in version 2').hex, Op.hello, (_c, _s, _n, r) => readWelcome(r));
+  assert.deepEqual([hello.version, (newer as typeof hello).version], [1, 2]);
   assert.deepEqual(hello.features, ['get', 'set']);
   assert.deepEqual(hello.hash, { name: 'xxh3', seed: 5n, partitions: 16384 });
   const w = new Watched(decoded(answer('watch').hex, Op.watch, replies.body));
@@ -138,20 +145,22 @@ test('answers: HELLO and WATCH', () => {
 /** What reads an answer to an op. */
 const handles: Record<string, Handle> = {
   GET: replies.item, MGET: replies.several(['a', 'b', 'c']), SET: replies.stored,
-  DELETE: replies.deleted(['a', 'b']), TOUCH: replies.touched, INCR: replies.incremented, FILL: replies.stored,
-  STATS: replies.body, MEMBERS: replies.body, WATCH: replies.body, HELLO: (_c, _s, _n, r) => readWelcome(r),
+  TOUCH: replies.touched, INCR: replies.incremented, FILL: replies.stored,
+  METAGET: replies.gotAndTouched, STATS: replies.body, MEMBERS: replies.body, WATCH: replies.body, HELLO: (_c, _s, _n, r) => readWelcome(r),
 };
 
 test('answers: every one that is cut short is malformed, and further elements are not', () => {
   for (const m of messages) {
-    const handle = handles[m.op];
     const status = m.message[1] as number;
+    const handle = m.op === 'DELETE' && status === 0
+      ? replies.deleted((m.message[2] as unknown[]).map((_, i) => `k${i}`)) : handles[m.op];
     if (m.kind !== 'answer' || handle === undefined || status > 3 || status === 1
       || m.name.includes('vouched')) { // what attests a value may be missing
       continue;
     }
     const whole = Buffer.from(m.hex, 'hex');
-    for (let cut = 5; cut < whole.length; cut++) {
+    const unread = m.op === 'INCR' ? encode(m.message[4]).length : 0; // ttl_ms is of no use here
+    for (let cut = 5; cut < whole.length - unread; cut++) {
       assert.throws(() => decoded(whole.subarray(0, cut).toString('hex'), numbers.get(m.op)!, handle),
         (e) => e instanceof Malformed, `${m.name}, cut at ${cut}`);
     }

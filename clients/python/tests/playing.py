@@ -100,7 +100,9 @@ class Player:
             return lambda: client.get_item(key, **options), loads
         if do == "get_many":
             return lambda: client.get_many(keys, **options), loads
-        if do in ("set", "add", "replace"):
+        if do in ("append", "prepend") and "create" in c:
+            options["create"] = c["create"]
+        if do in ("set", "add", "replace", "append", "prepend"):
             return lambda: getattr(client, do)(key, value, **ttl, **options), loads
         if do == "cas":
             version = self.version if c["version"] == "last" else c["version"]
@@ -111,9 +113,11 @@ class Player:
             return lambda: client.delete_many(keys, **options), loads
         if do == "touch":
             return lambda: client.touch(key, ttl.get("ttl"), **options), loads
-        if do == "incr":
+        if do in ("incr", "incr_unsigned", "decr_unsigned"):
             initial = c.get("initial")
-            return lambda: client.incr(key, c["delta"], initial=initial, **ttl, **options), loads
+            return lambda: getattr(client, do)(key, c["delta"], initial=initial, **ttl, **options), loads
+        if do == "get_and_touch":
+            return lambda: client.get_and_touch(key, ttl["ttl"], MISS, **options), loads
         if do == "get_or_set":
             return lambda: client.get_or_set(key, load, **ttl, **options), loads
         assert do in ("flush", "ping"), f"there is no call {do}"

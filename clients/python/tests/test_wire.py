@@ -10,7 +10,7 @@ from typing import Any, Callable, Dict
 import msgpack
 import pytest
 
-from cachesidecar import _calls, _wire, errors
+from cachesidecar import _calls, _hello, _wire, errors
 from cachesidecar._frames import Frames
 from cachesidecar._wire import text
 from raw import ROOT
@@ -52,6 +52,11 @@ REQUESTS: Dict[str, Callable[[], _calls.Call]] = {
     "leaving": lambda: C.LEAVING,
     "touched": lambda: C.touched(U, [b"a", b"b"]),
     "get to be shared": lambda: C.get(_wire.NIL, b"a", _wire.SHARE),
+    "set: append, or store if absent": lambda: C.store(U, K, V, 1, None, _wire.MODE_APPEND, 0, False, True),
+    "set: prepend": lambda: C.store(U, K, V, 0, None, _wire.MODE_PREPEND, 0, True),
+    "incr of unsigned numbers downwards, with an initial value":
+        lambda: C.unsigned(U, K, 2**64 - 1, 2**63, 1, True, False),
+    "metaget and touch, given up at a moment": lambda: C.get_and_touch(U, K, 60),
 }
 
 skip = pytest.mark.skipif(not MESSAGES, reason="the golden bytes are in the repository: run the tests there")
@@ -69,6 +74,7 @@ def test_request(name: str) -> None:
 def test_hello() -> None:
     message = _wire.hello("billing", "s3cret", "users")
     golden = NAMED["request hello"]["message"]
+    golden[3]["v"] = NAMED["request hello of a client that speaks versions 2 and 1"]["message"][3]["v"]
     assert msgpack.unpackb(message[4:]) == [_wire.HELLO_ID, *golden[1:]]
 
 
@@ -103,8 +109,36 @@ def test_results() -> None:
         _calls.number(answer("incr of no number"))
     with pytest.raises(errors.OriginError, match="503"):
         _calls.item(K, answer("error: the origin failed"))
+    both = C.get_and_touch(U, K, 60)
+    touched = answer("metaget without the value, touched")
+    item = _calls.touched_item(K, touched)
+    assert item is not None and (item.data, item.ttl, item.source) == (b"", 60.0, "")
+    assert _calls.changed(both, touched) == [(K, 7148934231982080002)]
+    left, miss = answer("metaget: a stale value, and the claim"), answer("metaget: a miss")
+    assert _calls.touched_item(K, left) is None and _calls.changed(both, left) == []
+    assert _calls.touched_item(K, miss) is None and _calls.changed(both, miss) == [(K, 0)]
+    assert _calls.number(answer("incr of an unsigned number that expires")) == 2**64 - 1
     touch = C.touch(U, K, 60, False)
     assert _calls.changed(touch, answer("touch")) == [(K, 6)]  # the event's version, not the value's
+
+
+@skip
+def test_versions() -> None:
+    for name, version in (("hello", 1), ("hello, in version 2", 2)):
+        welcome = _hello.welcome([_wire.HELLO_ID, *_decoded(name)[1:]], 0, 0)
+        assert welcome.version == version
+    for call in (
+        C.store(U, K, V, 0, None, _wire.MODE_APPEND, 0, False), C.unsigned(U, K, 1, None, None, False, False),
+        C.get_and_touch(U, K, 60),
+    ):
+        call.check_version(2)
+        with pytest.raises(errors.UnsupportedError, match="upgrade the sidecar"):
+            call.check_version(1)
+    C.store(U, K, V, 0, None, _wire.MODE_CAS, 5, False).check_version(1)
+
+
+def _decoded(name: str) -> Any:
+    return _wire.decode(bytes.fromhex(NAMED["answer " + name]["hex"])[4:])
 
 
 @pytest.mark.parametrize("answer", [[0, 0], [0, 0, b"v"], [0, 0, b"v", "x", 1, 0], [0, 0, 5, 0, 1, 0], [0, 2, b"t", 1]])

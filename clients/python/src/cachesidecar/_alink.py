@@ -52,6 +52,7 @@ class Link:
             if conn is None or on is None and not conn.alive:
                 conn = await self.get(left)
                 left = max(0.001, timeout - (monotonic() - began))
+            call.check_version(conn.welcome.version)
             until = until_ns(_clock.boot_ns(), left) if call.until_at and conn.welcome.one_clock else 0
             grace = LEASE_GRACE if call.op == _wire.LEASE else 0.0
             hear = None if late is None else partial(late, call, conn)

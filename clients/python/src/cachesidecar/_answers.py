@@ -39,6 +39,14 @@ def item(key: bytes, answer: List[Any], conn: Greeted) -> Optional[Item]:
         raise
 
 
+def touched_item(key: bytes, answer: List[Any], conn: Greeted) -> Optional[Item]:
+    try:
+        return _calls.touched_item(key, answer)
+    except Malformed as e:
+        conn.end(e)
+        raise
+
+
 def items(answer: List[Any], n: int, conn: Greeted) -> List[List[Any]]:
     """Return the items of an answer to MGET, one for each key."""
     found = _calls.items(answer)

@@ -10,7 +10,7 @@ from typing import Any, List, NamedTuple, Optional, Sequence, Tuple, Union
 from . import _wire
 from ._item import SOURCES, Item
 from ._settings import TTL, milliseconds, ttl_ms
-from .errors import BY_STATUS, NOTHING_DONE, BadRequestError, CacheError, InternalError, Malformed
+from .errors import BY_STATUS, NOTHING_DONE, BadRequestError, CacheError, InternalError, Malformed, UnsupportedError
 from ._wire import NIL, array, binary, optional, sint, uint
 
 Key = Union[str, bytes]
@@ -26,11 +26,21 @@ class Call(NamedTuple):
     keys: Tuple[bytes, ...] = ()
     #: Where until_ns belongs among the elements; 0: the call takes none.
     until_at: int = 0
+    #: The version of the protocol that has brought the call.
+    since: int = 1
 
     @property
     def reads(self) -> bool:
         """Whether the call may be repeated after its connection broke."""
         return self.op in _READS
+
+    def check_version(self, version: int) -> None:
+        """Raise UnsupportedError if the sidecar's version of the protocol does not have the call."""
+        if version < self.since:
+            raise UnsupportedError(
+                f"the sidecar speaks version {version} of the protocol, and this call needs version {self.since}: "
+                "upgrade the sidecar"
+            )
 
     def tail(self, timeout_ms: int, until_ns: int) -> _wire.Tail:
         """Return the tail of the request. until_ns of 0 is left out."""
@@ -93,13 +103,15 @@ def abandon_encoded(ns: bytes, key: bytes, token: bytes) -> Call:
 
 
 def store(
-    ns: bytes, key: bytes, value: bytes, flags: int, ttl: TTL, mode: int, compare: int, ack_all: bool
+    ns: bytes, key: bytes, value: bytes, flags: int, ttl: TTL, mode: int, compare: int, ack_all: bool,
+    create: bool = False,
 ) -> Call:
+    options = (_wire.ACK_ALL if ack_all else 0) | (_wire.CREATE if create else 0)
     return Call(
         _wire.SET,
         (ns, binary(key), binary(value), _ttl(ttl), optional(flags), optional(mode),
-         uint(compare) if mode == _wire.MODE_CAS else NIL, _ack(ack_all)),
-        (key,), 8,
+         uint(compare) if mode == _wire.MODE_CAS else NIL, optional(options)),
+        (key,), 8, 2 if mode >= _wire.MODE_APPEND else 1,
     )
 
 
@@ -127,6 +139,26 @@ def incr(ns: bytes, key: bytes, delta: int, initial: Optional[int], ttl: TTL, ac
         (ns, binary(key), sint(delta), NIL if initial is None else sint(initial), _ttl(ttl), _ack(ack_all)),
         (key,), 6,
     )
+
+
+def unsigned(
+    ns: bytes, key: bytes, delta: int, initial: Optional[int], ttl: TTL, down: bool, ack_all: bool
+) -> Call:
+    for name, n in (("delta", delta), ("initial", initial)):
+        if n is not None and not 0 <= n < 1 << 64:
+            raise BadRequestError(f"{name} is {n}: give a number of 64 bits without a sign")
+    options = _wire.UNSIGNED | (_wire.DOWN if down else 0) | (_wire.ACK_ALL if ack_all else 0)
+    return Call(
+        _wire.INCR,
+        (ns, binary(key), uint(delta), NIL if initial is None else uint(initial), _ttl(ttl), uint(options)),
+        (key,), 6, 2,
+    )
+
+
+def get_and_touch(ns: bytes, key: bytes, ttl: TTL) -> Call:
+    if ttl is None:
+        raise BadRequestError("get_and_touch without a ttl: give seconds, a timedelta or NO_EXPIRY")
+    return Call(_wire.METAGET, (ns, binary(key), _ttl(ttl), uint(_wire.RETTL)), (key,), 4, 2)
 
 
 def flush(ns: bytes, all: bool, cluster: bool) -> Call:
@@ -196,6 +228,20 @@ def item(key: bytes, answer: Sequence[Any]) -> Optional[Item]:
     )
 
 
+def touched_item(key: bytes, answer: Sequence[Any]) -> Optional[Item]:
+    """Return the item of an answer to METAGET; None: a miss, or a value that a soft deletion has left."""
+    check(answer)
+    if answer[1] in (_wire.MISS, _wire.STALE):
+        return None
+    if answer[1] != _wire.OK:
+        raise _misplaced(answer)
+    ttl = _wire.field(answer, 5, int)
+    return Item(
+        key, _wire.data(answer, 2), _wire.field(answer, 3, int), _wire.field(answer, 4, int),
+        ttl / 1000 if ttl else None, "", 0.0, False,
+    )
+
+
 def _misplaced(answer: Sequence[Any]) -> Malformed:
     return Malformed(f"the sidecar's answer has the status {answer[1]}, which has no place there")
 
@@ -257,7 +303,7 @@ def body(answer: Sequence[Any], kind: type) -> Any:
 #: What a write has changed: keys, with the version of the change; 0: it is not known.
 Changes = List[Tuple[bytes, int]]
 
-_VERSION_AT = {_wire.SET: 2, _wire.FILL: 2, _wire.INCR: 3, _wire.TOUCH: 3}
+_VERSION_AT = {_wire.SET: 2, _wire.FILL: 2, _wire.INCR: 3, _wire.TOUCH: 3, _wire.METAGET: 11}
 
 
 def changed(call: Call, answer: Sequence[Any]) -> Changes:
@@ -274,8 +320,8 @@ def changed(call: Call, answer: Sequence[Any]) -> Changes:
         version = _known(answer, _VERSION_AT[call.op])
     elif answer[1] == _wire.EXISTS:
         version = _known(answer, 2)
-    elif nothing_done(answer):
-        return []
+    elif nothing_done(answer) or call.op == _wire.METAGET and answer[1] == _wire.STALE:
+        return []  # a stale value is not touched
     else:
         version = 0
     return [(key, version) for key in call.keys]

@@ -39,7 +39,7 @@ class Core:
         self.on_call = on_call
         self.follower: Any = None  # follows the sidecar for the near cache, once that is asked
         self.near: Optional[Near] = Near(settings.near_cache, settings.near_bound) if settings.near_cache else None
-        hello = {"v": [1], "client": settings.name or None, "token": None, "ns": settings.namespace}
+        hello = {"v": _wire.VERSIONS, "client": settings.name or None, "token": None, "ns": settings.namespace}
         self.memory = Memory(attach_of(settings), hello, settings.connect_timeout)
 
     def follow(self) -> None:
@@ -180,7 +180,7 @@ class View:
         elif call.op == _wire.FLUSH and self._near is not None:
             self._near.drop(_clock.boot_ns())
         if self._hook is not None:
-            result, source = metrics.result(answer), metrics.source(call.op, answer)
+            result, source = metrics.result(call.op, answer), metrics.source(call.op, answer)
             metrics.tell(self._hook, metrics.NAMES[call.op], result, monotonic() - began, source)
 
     def _failed(self, call: Call, error: BaseException, began: float, timeout: float) -> None:
@@ -201,8 +201,11 @@ class View:
     # -- writes
 
     def _store_call(
-        self, key: Key, value: Any, ttl: TTL, flags: int, mode: int, compare: int, ack_all: bool, max_value: int
+        self, key: Key, value: Any, ttl: TTL, flags: int, mode: int, compare: int, ack_all: bool, max_value: int,
+        create: bool = False,
     ) -> Call:
+        if mode >= _wire.MODE_APPEND and not isinstance(value, (str, bytes, bytearray, memoryview)):
+            raise TypeError(f"a piece of type {type(value).__qualname__}: give str or bytes")
         data, mark = _encode.encode(value)
         if max_value and len(data) > max_value:
             raise TooLargeError(
@@ -210,7 +213,7 @@ class View:
                 "raise max_value"
             )
         flags = mark | (_encode.app_flags(flags) if flags else 0)
-        return _calls.store(self._ns, _calls.key_bytes(key), data, flags, ttl, mode, compare, ack_all)
+        return _calls.store(self._ns, _calls.key_bytes(key), data, flags, ttl, mode, compare, ack_all, create)
 
     def _set_calls(
         self, values: Mapping[Key, Any], ttl: TTL, flags: int, ack_all: bool, max_value: int

@@ -12,10 +12,12 @@ from .errors import Malformed
 class Welcome:
     """The answer to HELLO."""
 
-    __slots__ = ("node", "server", "epoch", "features", "max_value", "max_answer", "hash", "one_clock")
+    __slots__ = ("version", "node", "server", "epoch", "features", "max_value", "max_answer", "hash", "one_clock")
 
     def __init__(self, told: Mapping[str, Any], before_ns: int, after_ns: int) -> None:
         try:
+            #: The version of the protocol that the sidecar has chosen.
+            self.version = int(told.get("v", 1))
             self.node = str(told["node"])
             self.server = str(told.get("server", ""))
             self.epoch = int(told["epoch"])

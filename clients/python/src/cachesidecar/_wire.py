@@ -14,16 +14,20 @@ import msgpack
 from .errors import Malformed
 
 HELLO, PING, GET, MGET, SET, DELETE, TOUCH, INCR, LEASE, FILL, FLUSH, STATS, MEMBERS = range(1, 14)
-WATCH, LEAVING, SHARED, TOUCHED = 15, 23, 24, 25
+WATCH, LEAVING, SHARED, TOUCHED, METAGET = 15, 23, 24, 25, 26
 
 FRESH, NO_LOAD, STALE_OK, ACK_ALL, SOFT, CLUSTER, ALL = 1, 2, 4, 8, 16, 32, 64
 ATTEST, ABANDON, SHARE = 128, 256, 8192
+CREATE, UNSIGNED, DOWN, RETTL = 1 << 14, 1 << 15, 1 << 16, 1 << 18  # RETTL is METAGET's touch
 
 OK, MISS, LEASED, STALE, EXISTS, NOT_STORED = range(6)
 TIMEOUT, BUSY = 21, 22
 ABSENT, DEGRADED = 1, 2  # why a MISS
 
-MODE_SET, MODE_ADD, MODE_REPLACE, MODE_CAS = range(4)
+MODE_SET, MODE_ADD, MODE_REPLACE, MODE_CAS, MODE_APPEND, MODE_PREPEND = range(6)
+
+#: The versions of the protocol that this client speaks.
+VERSIONS = [2, 1]
 
 MAX_KEY, MAX_KEYS = 1024, 1024
 MAX_TTL_MS, MAX_TIMEOUT_MS = 31_536_000_000, 3_600_000
@@ -171,7 +175,7 @@ def hello(client: str, token: str, namespace: str) -> bytes:
     """Return the first request of a connection."""
     told = {"client": client, "ns": namespace, "token": token}
     greeting: Dict[str, Any] = {k: v for k, v in told.items() if v}
-    body = msgpack.packb({**greeting, "v": [1]})
+    body = msgpack.packb({**greeting, "v": VERSIONS})
     assert isinstance(body, bytes)
     return frame(HELLO_ID, tail(HELLO, 1000, body))
 

@@ -235,11 +235,31 @@ class Client(View):
         """
         return self._store(key, value, ttl, flags, _wire.MODE_CAS, version, ack_all, timeout)
 
+    def append(
+        self, key: Key, value: Union[str, bytes], *, create: bool = False, ttl: TTL = None, flags: int = 0,
+        ack_all: bool = False, timeout: Optional[float] = None,
+    ) -> Optional[int]:
+        """Put a piece behind a key's value. Return the new version; None: the key has no value.
+
+        The value keeps its encoding, its flags and its ttl. With create a key without a value gets the piece as its
+        value, with ttl and flags. The sidecar must speak version 2 of the protocol.
+        """
+        mode = _wire.MODE_APPEND
+        return self._store(key, value, ttl, flags, mode, 0, ack_all, timeout, create) or None
+
+    def prepend(
+        self, key: Key, value: Union[str, bytes], *, create: bool = False, ttl: TTL = None, flags: int = 0,
+        ack_all: bool = False, timeout: Optional[float] = None,
+    ) -> Optional[int]:
+        """Put a piece before a key's value. See append."""
+        mode = _wire.MODE_PREPEND
+        return self._store(key, value, ttl, flags, mode, 0, ack_all, timeout, create) or None
+
     def _store(
         self, key: Key, value: Any, ttl: TTL, flags: int, mode: int, compare: int, ack_all: bool,
-        timeout: Optional[float],
+        timeout: Optional[float], create: bool = False,
     ) -> Optional[int]:
-        call = self._store_call(key, value, ttl, flags, mode, compare, ack_all, self._link.max_value)
+        call = self._store_call(key, value, ttl, flags, mode, compare, ack_all, self._link.max_value, create)
         answer, _ = self._call(call, timeout)
         return _calls.stored(answer)
 
@@ -324,6 +344,18 @@ class Client(View):
         answer, _ = self._call(_calls.touch(self._ns, _calls.key_bytes(key), ttl, ack_all), timeout)
         return _calls.present(answer)
 
+    def get_and_touch(
+        self, key: Key, ttl: TTL, default: Any = None, *, timeout: Optional[float] = None
+    ) -> Any:
+        """Return the value of a key, or default if it has none, and give it a new ttl in the same step.
+
+        The host that owns the key is asked, never a copy. The sidecar must speak version 2 of the protocol.
+        """
+        k = _calls.key_bytes(key)
+        answer, conn = self._call(_calls.get_and_touch(self._ns, k, ttl), timeout)
+        item = _answers.touched_item(k, answer, conn)
+        return default if item is None else item.value
+
     def incr(
         self, key: Key, delta: int = 1, *, initial: Optional[int] = None, ttl: TTL = None, ack_all: bool = False,
         timeout: Optional[float] = None,
@@ -342,6 +374,28 @@ class Client(View):
     ) -> Optional[int]:
         """Subtract from a number of 64 bits. See incr."""
         return self.incr(key, -delta, initial=initial, ttl=ttl, ack_all=ack_all, timeout=timeout)
+
+    def incr_unsigned(
+        self, key: Key, delta: int = 1, *, initial: Optional[int] = None, ttl: TTL = None, ack_all: bool = False,
+        timeout: Optional[float] = None,
+    ) -> Optional[int]:
+        """Add to a number of 64 bits without a sign, and return the sum, which wraps at 2**64.
+
+        A key without a value gets the initial number, with ttl; without initial the result is None. The sidecar must
+        speak version 2 of the protocol.
+        """
+        call = _calls.unsigned(self._ns, _calls.key_bytes(key), delta, initial, ttl, False, ack_all)
+        answer, _ = self._call(call, timeout)
+        return _calls.number(answer)
+
+    def decr_unsigned(
+        self, key: Key, delta: int = 1, *, initial: Optional[int] = None, ttl: TTL = None, ack_all: bool = False,
+        timeout: Optional[float] = None,
+    ) -> Optional[int]:
+        """Subtract from a number of 64 bits without a sign. The result stops at 0. See incr_unsigned."""
+        call = _calls.unsigned(self._ns, _calls.key_bytes(key), delta, initial, ttl, True, ack_all)
+        answer, _ = self._call(call, timeout)
+        return _calls.number(answer)
 
     # -- loads
 

@@ -24,6 +24,7 @@ NAMES = {
     _wire.PING: "ping", _wire.GET: "get", _wire.MGET: "get_many", _wire.SET: "set", _wire.DELETE: "delete",
     _wire.TOUCH: "touch", _wire.INCR: "incr", _wire.LEASE: "lease", _wire.FILL: "fill", _wire.FLUSH: "flush",
     _wire.STATS: "stats", _wire.MEMBERS: "members", _wire.TOUCHED: "touched",
+    _wire.METAGET: "get_and_touch",
 }
 
 
@@ -35,10 +36,10 @@ def tell(hook: OnCall, op: str, result: str, seconds: float, source: str) -> Non
         logging.getLogger("cachesidecar").exception("on_call has raised an error")
 
 
-def result(answer: Sequence[Any]) -> str:
+def result(op: int, answer: Sequence[Any]) -> str:
     """Return the result of an answered call."""
     status = answer[1]
-    if status == _wire.MISS:
+    if status == _wire.MISS or op == _wire.METAGET and status == _wire.STALE:
         return "miss"
     if status == _wire.EXISTS:
         return "exists"
