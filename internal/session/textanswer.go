@@ -14,6 +14,9 @@ func (c *Session) appendReply(dst []byte, form *textForm, q *wire.Request, r *wi
 	if form == nil {
 		return wire.AppendReply(dst, q.Op, r)
 	}
+	if form.Verb == memcached.Bad {
+		return dst // see Text.drop
+	}
 	c.text.door.counts.note(form, q, r)
 	return appendText(dst, form, q, r)
 }
