@@ -29,9 +29,10 @@ race:             ## the same under the race detector, which needs a C compiler;
 		"-p 1 $$($(GO) list ./... | grep -v -e /internal/faults$$ -e /internal/attacks$$ -e /sidecar$$ -e /l2/ownership$$ -e /l2/ring$$ | tr '\n' ' ')" | \
 		CGO_ENABLED=1 xargs -P 2 -I ARGS sh -c '$(GO) test -race -timeout 40m ARGS'
 
-checks:           ## what stands beside the program, held to Chromium, Prometheus, memcached's test suite and the like (about 5 minutes; needs their Debian packages, and npm)
+checks:           ## what stands beside the program, held to Chromium, Prometheus, memcached's test suite and the like (about 8 minutes; needs their Debian packages, and npm)
 	cd checks/browser && npm ci --no-audit --no-fund
 	cd checks && $(GO) test ./...
+	cd checks && $(GO) test ./memcached -count=1 -target memcached
 
 clients:          ## the clients for Python and Node, held to a real sidecar and to the conformance suite (about 4 minutes; needs Debian's Python packages, and npm)
 	cd clients/python && $(PYTHON) setup.py -q build_ext --inplace && $(PYTHON) -m mypy

@@ -216,6 +216,8 @@ func TestMemcachedTimes(t *testing.T) {
 				c.ask("get k", "END")
 				c.ask(fmt.Sprintf("ms k 1 T%d\r\na", past), "HD")
 				c.ask("mg k v", "EN")
+				c.ask(fmt.Sprintf("set k 0 0 1\r\na\r\ngat %d k\r\nget k", past), "STORED", "VALUE k 0 1", "a", "END", "END")
+				c.ask(fmt.Sprintf("set k 0 0 1\r\na\r\nmg k v T%d\r\nmg k v", past), "STORED", "VA 1", "a", "EN")
 			}
 			early := int64(1) // s
 			if name == "pair" {

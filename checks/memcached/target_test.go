@@ -14,7 +14,7 @@ import (
 )
 
 // targetName is what is tested. Real memcached shows that the tests are right.
-var targetName = flag.String("target", "memcached", "what to test: memcached or sidecars")
+var targetName = flag.String("target", "sidecars", "what to test: memcached or sidecars")
 
 func TestMain(m *testing.M) { sidecars.Main(m) }
 
@@ -101,8 +101,7 @@ func (m *realMemcached) Restart(t testing.TB, i int) {
 	m.start(t, i)
 }
 
-// memcachedMax is the longest value that memcached takes, with its own options: 1 MiB less what
-// it keeps beside a value.
+// memcachedMax bounds a value as memcached does without options.
 const memcachedMax = "1MiB"
 
 // sidecarTarget runs sidecars: one cache, with an address on each host.

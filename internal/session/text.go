@@ -87,11 +87,11 @@ func (t *Text) run(conn *rpc.Conn) {
 	c.execute(conn)
 }
 
-// ttl returns the TTL of an exptime. One that is over leaves a millisecond.
-func (t *Text) ttl(exptime int64) int64 {
-	ms, over := memcached.TTL(exptime, t.now.Wall, wire.MaxTTL)
-	if over {
-		return 1
+// ttl returns the TTL of an exptime. One that is over leaves a millisecond: where the next
+// command must not find the value, it is dropped.
+func (t *Text) ttl(exptime int64) (ms int64, over bool) {
+	if ms, over = memcached.TTL(exptime, t.now.Wall, wire.MaxTTL); over {
+		ms = 1
 	}
-	return ms
+	return ms, over
 }

@@ -13,6 +13,9 @@ func appendReply(dst []byte, form *textForm, tally *textTally, q *wire.Request, 
 	if form == nil {
 		return wire.AppendReply(dst, q.Op, r)
 	}
+	if form.Verb == memcached.Bad {
+		return dst // see Text.drop
+	}
 	tally.note(form, q, r)
 	return appendText(dst, form, q, r)
 }

@@ -134,11 +134,14 @@ func (t *Text) gat(conn *rpc.Conn, cmd *memcached.Command) {
 	}
 	for key := cmd.Key; key != nil; {
 		q := t.begin(wire.OpMetaGet, key)
-		q.Options, q.TTLMS = wire.Touch, t.ttl(cmd.Exptime)
+		ms, over := t.ttl(cmd.Exptime)
+		q.Options, q.TTLMS = wire.Touch, ms
 		form.Key = key
 		next := cmd.NextKey()
 		form.more = next != nil
-		t.run(conn)
+		if t.run(conn); over {
+			t.drop(conn, key)
+		}
 		if key = next; len(conn.Out) > flushAt && !conn.Flush() {
 			return
 		}
@@ -149,12 +152,15 @@ func (t *Text) gat(conn *rpc.Conn, cmd *memcached.Command) {
 func (t *Text) metaGet(conn *rpc.Conn, cmd *memcached.Command) {
 	q := t.begin(wire.OpGet, cmd.Key)
 	if cmd.Recache {
-		q.RenewMS = uint32(min(t.ttl(cmd.RecacheTime), wire.MaxTimeout))
+		ms, _ := t.ttl(cmd.RecacheTime)
+		q.RenewMS = uint32(min(ms, wire.MaxTimeout))
 	}
 	if cmd.Vivify {
-		q.LeaseMS = uint32(min(t.ttl(cmd.VivifyTime), wire.MaxTimeout))
+		ms, _ := t.ttl(cmd.VivifyTime)
+		q.LeaseMS = uint32(min(ms, wire.MaxTimeout))
 	}
 	t.text.form.vivify = cmd.Vivify
+	over := false
 	switch {
 	case cmd.Verb == memcached.MetaDebug:
 		q.Op, q.Options = wire.OpMetaGet, wire.NoValue|wire.Unread|wire.NoLoad
@@ -165,7 +171,7 @@ func (t *Text) metaGet(conn *rpc.Conn, cmd *memcached.Command) {
 		}
 		if cmd.Touch {
 			q.Options |= wire.Touch
-			q.TTLMS = t.ttl(cmd.Exptime)
+			q.TTLMS, over = t.ttl(cmd.Exptime)
 		}
 	default:
 		q.Options = wire.StaleOK
@@ -173,7 +179,9 @@ func (t *Text) metaGet(conn *rpc.Conn, cmd *memcached.Command) {
 			return
 		}
 	}
-	t.run(conn)
+	if t.run(conn); over {
+		t.drop(conn, cmd.Key)
+	}
 }
 
 // metaValue answers mg from what this host has, as a GET. If it returns false, the request

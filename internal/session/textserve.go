@@ -115,11 +115,20 @@ const versionAnswer = "VERSION 1.6.18-cachesidecar\r\n"
 func (t *Text) refused(conn *rpc.Conn, cmd *memcached.Command) {
 	if cmd.TooLong {
 		// The value that is there is not what the client wants there any more.
-		t.text.form.Form = &quietDelete
-		t.begin(wire.OpDelete, cmd.Key)
-		t.run(conn)
+		t.drop(conn, cmd.Key)
 	}
 	conn.Out = cmd.Form.AppendLine(conn.Out, cmd.Error)
 }
 
-var quietDelete = memcached.Form{Verb: memcached.Delete, Quiet: true}
+// drop deletes a key without an answer, and without counting it: the client has sent no
+// delete.
+func (t *Text) drop(conn *rpc.Conn, key []byte) {
+	form := t.text.form
+	t.text.form = textForm{Form: &noAnswer}
+	t.begin(wire.OpDelete, key)
+	t.run(conn)
+	t.text.form = form
+}
+
+// noAnswer is the form of a request of ours: see drop.
+var noAnswer = memcached.Form{Verb: memcached.Bad, Quiet: true}

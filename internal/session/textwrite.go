@@ -110,11 +110,12 @@ func (t *Text) incr(cmd *memcached.Command) {
 	}
 	q.Delta, q.Compare = int64(cmd.Delta), cmd.CAS
 	if cmd.Vivify {
-		q.Create, q.Initial, q.TTLMS = true, int64(cmd.Initial), t.ttl(cmd.VivifyTime)
+		q.Create, q.Initial = true, int64(cmd.Initial)
+		q.TTLMS, _ = t.ttl(cmd.VivifyTime)
 	}
 	if cmd.Meta.Touch {
 		q.Options |= wire.Retouch
-		q.TTLMS = t.ttl(cmd.Exptime)
+		q.TTLMS, _ = t.ttl(cmd.Exptime) // not dropped if over: the number may be none, or another one
 	}
 }
 
