@@ -101,7 +101,7 @@ func TestVirtualClaims(t *testing.T) {
 			if r := v.swap(key, "x", number, 0); r.Status != wire.Exists {
 				t.Errorf("%s: the same number again: %s", name, r.Status)
 			}
-			if r := v.meta(key, wire.Claim); r.Status != wire.OK || r.Claim != wire.ClaimNone || r.Number != 0 {
+			if r := v.meta(key, wire.Claim|wire.Create); r.Status != wire.OK || r.Claim != wire.ClaimNone || r.Number != 0 {
 				t.Errorf("%s: of a value: %+v", name, r)
 			}
 			for change, f := range map[string]func(){
@@ -111,7 +111,7 @@ func TestVirtualClaims(t *testing.T) {
 				"its time":        func() { time.Sleep(DefaultLeaseTime + time.Second) },
 			} {
 				v.drop(key, 0)
-				r := v.meta(key, wire.Claim)
+				r := v.meta(key, wire.Claim|wire.Create)
 				if r.Status != wire.Miss || r.Claim != wire.ClaimWon || r.TTLMS != DefaultLeaseTime.Milliseconds() {
 					t.Fatalf("%s, before %s: %+v", name, change, r)
 				}
@@ -138,7 +138,7 @@ func onlyOne(w *world, key string) uint64 {
 	for i := range 30 {
 		all.Go(func() {
 			r := w.nodes[i%3].raw(wire.Request{
-				Op: wire.OpMetaGet, Key: []byte(key), TTLMS: wire.TTLDefault, Options: wire.Claim, LeaseMS: 60_000,
+				Op: wire.OpMetaGet, Key: []byte(key), TTLMS: wire.TTLDefault, Options: wire.Claim | wire.Create, LeaseMS: 60_000,
 			})
 			if r.Claim == wire.ClaimWon {
 				won.Add(1)
@@ -201,8 +201,8 @@ func TestVirtualRenewal(t *testing.T) {
 			if r := v.swap(key, "x", version, 0); r.Status != wire.Miss {
 				t.Errorf("%s: the softened version: %s, want MISS", name, r.Status)
 			}
-			if r := v.swap(key, "x", version, wire.StaleOK); r.Status != wire.Exists || r.Version != version {
-				t.Errorf("%s: the softened version, with stale_ok: %+v, want EXISTS", name, r)
+			if r := v.swap(key, "x", version, wire.StaleOK); r.Status != wire.Stale || r.Version != version {
+				t.Errorf("%s: the softened version, with stale_ok: %+v, want STALE", name, r)
 			}
 			if r := v.swap(key, "3", uint64(first.Number), 0); r.Status != wire.OK {
 				t.Errorf("%s: the claim: %+v", name, r)
@@ -218,7 +218,7 @@ func TestVirtualMetaGetLoads(t *testing.T) {
 	withNodes(t, 3, d, Namespace{}, func(w *world) {
 		through(w, func(name, key string, v *vnode) {
 			d.set(key, []byte("row of "+key))
-			if r := v.meta(key, wire.NoLoad|wire.Claim); r.Status != wire.Miss || r.Claim != wire.ClaimNone {
+			if r := v.meta(key, wire.NoLoad|wire.Claim|wire.Create); r.Status != wire.Miss || r.Claim != wire.ClaimNone {
 				t.Errorf("%s: without a load: %+v", name, r)
 			}
 			r := v.raw(wire.Request{Op: wire.OpMetaGet, Key: []byte(key), TTLMS: 60_000, Options: wire.Touch | wire.Claim})

@@ -40,6 +40,9 @@ func Cut(b []byte, scanned, maxValue int) (Span, error) {
 	if err := checkLong(b[:size-1]); err != nil { // however it has come
 		return Span{}, err
 	}
+	if b[0] == 'g' || b[0] == 'm' && b[1] != 's' { // most requests: no value follows
+		return Span{Size: size}, nil
+	}
 	length := blockLen(b[:size])
 	switch {
 	case length < 0:

@@ -4,21 +4,22 @@ import "bytes"
 
 // word cuts the first word off a line. Only spaces divide words.
 func word(line []byte) (w, rest []byte) {
-	i := 0
-	for i < len(line) && line[i] == ' ' {
-		i++
+	for len(line) > 0 && line[0] == ' ' {
+		line = line[1:]
 	}
-	j := i
-	for j < len(line) && line[j] != ' ' {
-		j++
+	if n := bytes.IndexByte(line, ' '); n >= 0 {
+		return line[:n], line[n:]
 	}
-	return line[i:j], line[j:]
+	return line, nil
 }
 
-// lineOf returns the words of a request's line, without its end, and what follows it. A
-// request has a newline.
+// lineOf returns the words of a request's line, without its end, and what follows it. The
+// request is what Cut has found.
 func lineOf(request []byte) (line, rest []byte) {
-	at := bytes.IndexByte(request, '\n')
+	at := len(request) - 1 // most requests are one line
+	if request[0] != 'g' {
+		at = bytes.IndexByte(request, '\n')
+	}
 	line, rest = request[:at], request[at+1:]
 	if n := len(line); n > 1 && line[n-1] == '\r' {
 		line = line[:n-1]
@@ -87,31 +88,30 @@ func readStorage(v Verb, line []byte) (s storage) {
 	if v == MetaSet {
 		return readMetaSet(line)
 	}
-	var words [6][]byte
-	want, n := 4, 0
+	s.key, line = word(line)
+	flags, line := word(line)
+	exptime, line := word(line)
+	length, line := word(line)
+	last, casOK := length, true
 	if v == CAS {
-		want = 5
+		last, line = word(line)
+		s.cas, casOK = unsigned(last)
 	}
-	for ; n < len(words); n++ {
-		if words[n], line = word(line); len(words[n]) == 0 {
-			break
-		}
+	missing := len(last) == 0
+	if w, rest := word(line); len(w) > 0 {
+		last = w
+		missing = missing || !atEnd(rest) // or too many
 	}
-	if n < want || n > want+1 || !atEnd(line) {
+	if missing {
 		s.err = plainError
 		return s
 	}
-	s.key = words[0]
-	s.quiet = string(words[n-1]) == noreply
-	var ok [4]bool
-	s.flags, ok[0] = flagsOf(words[1])
-	s.exptime, ok[1] = signed(words[2])
-	s.length, ok[2] = lengthOf(words[3])
-	ok[3] = true
-	if v == CAS {
-		s.cas, ok[3] = unsigned(words[4])
-	}
-	if ok != [4]bool{true, true, true, true} || len(s.key) > MaxKeyLen {
+	s.quiet = string(last) == noreply
+	var ok [3]bool
+	s.flags, ok[0] = flagsOf(flags)
+	s.exptime, ok[1] = signed(exptime)
+	s.length, ok[2] = lengthOf(length)
+	if ok != [3]bool{true, true, true} || !casOK || len(s.key) > MaxKeyLen {
 		s.err = badFormat
 	}
 	return s

@@ -15,6 +15,7 @@ func TestContradictions(t *testing.T) {
 		want string
 	}{
 		{"create of a plain SET", Request{Op: OpSet, Key: key, Value: value, Options: Create}, "create"},
+		{"create of METAGET without a claim", Request{Op: OpMetaGet, Key: key, TTLMS: TTLDefault, Options: Create}, "claim"},
 		{"stale_ok of an append", Request{Op: OpSet, Key: key, Value: value, Mode: ModeAppend, Options: StaleOK}, "stale_ok"},
 		{"a mode too high", Request{Op: OpSet, Key: key, Value: value, Mode: modeCount}, "mode"},
 		{"two keys and a version", Request{Op: OpDelete, Keys: [][]byte{key, value}, Compare: 1}, "one key"},

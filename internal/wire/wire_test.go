@@ -150,6 +150,7 @@ func messages() []golden {
 		request("metaget without the value, as no read", Request{Op: OpMetaGet, Key: key, Options: NoValue | Unread | NoLoad}),
 		request("metaget and touch, given up at a moment", ends(Request{Op: OpMetaGet, Namespace: ns, Key: key, TTLMS: 60_000, Options: Touch})),
 		request("metaget with a claim", Request{Op: OpMetaGet, Namespace: ns, Key: key, Options: Claim, LeaseMS: 30_000, RenewMS: 5000}),
+		request("metaget with a claim, also of an absent key", Request{Op: OpMetaGet, Namespace: ns, Key: key, Options: Claim | Create}),
 		request("slow: of all namespaces", Request{Op: OpSlow, Limit: 20, Options: All}),
 
 		ask(OpPeerHello, greeting),
@@ -204,6 +205,7 @@ func messages() []golden {
 		reply("hit, vouched for", OpGet, vouched),
 		reply("incr", OpIncr, Reply{Number: -3, Version: 5}),
 		reply("incr of an unsigned number that expires", OpIncr, Reply{Number: -1, Unsigned: true, Version: 5, TTLMS: 1000}),
+		reply("set: only a stale value exists", OpSet, Reply{Status: Stale, Version: 5}),
 		reply("metaget", OpMetaGet, Reply{Value: value, Flags: 1, Version: 7148934231982080001, TTLMS: 59_000, Size: 3, Read: true, IdleMS: 1000}),
 		reply("metaget without the value, touched", OpMetaGet, Reply{Value: []byte{}, Version: 7148934231982080001, TTLMS: 60_000, Size: 3, IdleMS: 5, Event: 7148934231982080002}),
 		reply("metaget: a stale value, and the claim", OpMetaGet, Reply{Status: Stale, Value: value, Version: 5, TTLMS: 1000, Size: 3, Claim: ClaimWon, Number: -2}),

@@ -1,0 +1,27 @@
+package memcached
+
+import (
+	"testing"
+	"unsafe"
+)
+
+func BenchmarkParse(b *testing.B) {
+	b.Logf("Fields: %d bytes", unsafe.Sizeof(Fields{}))
+	for _, bench := range []struct{ name, request string }{
+		{"get", "get key:000000000001\r\n"},
+		{"mg", "mg key:000000000001 v\r\n"},
+		{"set", "set key:000000000001 0 0 100\r\n" + string(make([]byte, 100)) + "\r\n"},
+		{"ms", "ms key:000000000001 100\r\n" + string(make([]byte, 100)) + "\r\n"},
+	} {
+		b.Run(bench.name, func(b *testing.B) {
+			request := []byte(bench.request)
+			var c Command
+			for b.Loop() {
+				if _, err := Cut(request, 0, 1<<20); err != nil {
+					b.Fatal(err)
+				}
+				Parse(request, &c)
+			}
+		})
+	}
+}
