@@ -21,7 +21,6 @@ type text struct {
 // textWork is the memory that a Text needs while it serves a batch.
 type textWork struct {
 	cmds [rpc.MaxServe]memcached.Command
-	keys [][]byte // of a get that goes the slow way
 }
 
 var textWorks = sync.Pool{New: func() any { return new(textWork) }}
