@@ -199,6 +199,32 @@ func TestOrderJoins(t *testing.T) {
 	})
 }
 
+// TestOrderOfLongAnswers checks that long answers of a connection in order are made in their
+// order, since a shorter one cannot overtake another one.
+func TestOrderOfLongAnswers(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
+		near, far := net.Pipe()
+		c := newConn(far, newShared(Limits{Framing: newText(), InOrder: true}), "", "")
+		release, made := make(chan struct{}), ""
+		for i, size := range []int{1, 100_000, 10} {
+			p, _ := c.Begin(nil)
+			c.Long(p, size, func() []byte {
+				<-release
+				made += fmt.Sprint(i)
+				return fmt.Append(nil, i)
+			})
+		}
+		time.Sleep(time.Second)
+		close(release)
+		mustRead(t, near, "012")
+		if made != "012" {
+			t.Errorf("the answers were made in the order %s", made)
+		}
+		_ = near.Close()
+		_ = far.Close()
+	})
+}
+
 type countedWrites struct {
 	net.Conn
 	writes string
