@@ -88,3 +88,28 @@ func checkNoDelay(t *testing.T, s *Server) {
 		}
 	})
 }
+
+// TestCloseReadTCP checks that a connection over TCP is not closed for reading, in the loop or
+// out of it: its peer would not learn which of its bytes were read.
+func TestCloseReadTCP(t *testing.T) {
+	// A request that is not complete is waited for out of the loop.
+	for first, rest := range map[string]string{"now x\r\n": "now y\r\n", "now x\r\nno": "w y\r\n"} {
+		s, dial, _ := serveText(t, newText(), "tcp", Limits{Loop: true})
+		s.shared.loop.changes = 1000 // the connection is not busy
+		nc := dial()
+		mustWrite(t, nc, []byte(first))
+		mustRead(t, nc, "x\r\n")
+		within := 0
+		if first == "now x\r\n" {
+			within = 1
+		}
+		eventually(t, "the loop to be left, or not", s, func(Stats) bool { return s.shared.loop.inTheLoop() == within })
+		s.each(func(c *Conn) {
+			if c.socket.closeRead() {
+				t.Errorf("after %q: it was closed", first)
+			}
+		})
+		mustWrite(t, nc, []byte(rest))
+		mustRead(t, nc, "y\r\n")
+	}
+}

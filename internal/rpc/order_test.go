@@ -164,6 +164,67 @@ func TestOrderWritesOnce(t *testing.T) {
 	})
 }
 
+// TestOrderJoins checks that short answers behind a request share a place, over many batches,
+// and that they take little more memory than they have bytes.
+func TestOrderJoins(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
+		h := newText()
+		budget := NewBudget(64 << 20)
+		nc, c, ended := servePipe(t, h, Limits{Framing: h, InOrder: true, Budget: budget})
+		const batches = 3000
+		line := "now " + strings.Repeat("x", 20) + "\r\n"
+		go func() {
+			_, _ = nc.Write([]byte("hold a\r\n"))
+			for range batches {
+				_, _ = nc.Write([]byte(line))
+			}
+		}()
+		time.Sleep(time.Second)
+		c.outbox.mu.Lock()
+		bytes := batches * len(line[len("now "):])
+		if l := &c.replies.order; c.outbox.lined != bytes || len(l.spots) > 3+bytes/shortAnswer {
+			t.Errorf("%d bytes of %d have %d places", c.outbox.lined, bytes, len(l.spots))
+		} else if l.short < int64(bytes) || l.short > int64(bytes)*3/2 {
+			t.Errorf("%d bytes are held for %d", l.short, bytes)
+		}
+		if n, want := c.outbox.share.used.Load(), c.replies.order.short-freeInLine; n != want {
+			t.Errorf("%d bytes are charged, want %d", n, want)
+		}
+		c.outbox.mu.Unlock()
+		close(h.release)
+		mustRead(t, nc, "a \r\n"+strings.Repeat(line[len("now "):], batches))
+		_ = nc.Close()
+		<-ended
+		empty(t, c, budget)
+	})
+}
+
+// TestOrderOfLongAnswers checks that long answers of a connection in order are made in their
+// order, since a shorter one cannot overtake another one.
+func TestOrderOfLongAnswers(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
+		near, far := net.Pipe()
+		c := newConn(far, newShared(Limits{Framing: newText(), InOrder: true}), "", "")
+		release, made := make(chan struct{}), ""
+		for i, size := range []int{1, 100_000, 10} {
+			p, _ := c.Begin(nil)
+			c.Long(p, size, func() []byte {
+				<-release
+				made += fmt.Sprint(i)
+				return fmt.Append(nil, i)
+			})
+		}
+		time.Sleep(time.Second)
+		close(release)
+		mustRead(t, near, "012")
+		if made != "012" {
+			t.Errorf("the answers were made in the order %s", made)
+		}
+		_ = near.Close()
+		_ = far.Close()
+	})
+}
+
 type countedWrites struct {
 	net.Conn
 	writes string
