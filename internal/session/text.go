@@ -183,14 +183,18 @@ const versionAnswer = "VERSION 1.6.18-cachesidecar\r\n"
 func (t *Text) refused(conn *rpc.Conn, cmd *memcached.Command) {
 	if cmd.TooLong {
 		// The value that is there is not what the client wants there any more.
-		t.text.form.Form = &quietDelete
+		t.text.form.Form = &unsaid
 		t.begin(wire.OpDelete, cmd.Key)
 		t.run(conn)
+	}
+	if cmd.Error == memcached.TooLarge {
+		t.text.door.counts[storeTooLarge].Add(1)
 	}
 	conn.Out = cmd.Form.AppendLine(conn.Out, cmd.Error)
 }
 
-var quietDelete = memcached.Form{Verb: memcached.Delete, Quiet: true}
+// unsaid is the form of a deletion that no client has asked for: it is neither answered nor counted.
+var unsaid = memcached.Form{Verb: memcached.Bad, Quiet: true}
 
 // begin begins the present request, of a key as the client names it.
 func (t *Text) begin(op wire.Op, key []byte) *wire.Request {

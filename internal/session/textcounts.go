@@ -86,6 +86,7 @@ func (c *textCounts) outcome(r *wire.Reply, hits, misses textCount) {
 // note counts a request, which has been answered.
 func (c *textCounts) note(form *textForm, q *wire.Request, r *wire.Reply) {
 	switch form.Verb {
+	case memcached.Bad:
 	case memcached.Get, memcached.Gets, memcached.MetaGet:
 		c.noteGet(q, r)
 	case memcached.Gat, memcached.Gats, memcached.Touch:
