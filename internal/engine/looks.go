@@ -148,7 +148,7 @@ func (c *Looks) claim(
 	}
 	claim := flight.Claim{
 		Key: k, OwnershipEpoch: epoch, Begin: c.loads.Stamp,
-		Time: cmp.Or(time.Duration(q.LeaseMS)*time.Millisecond, ns.LeaseTime),
+		Time: cmp.Or(time.Duration(q.LeaseMS)*time.Millisecond, ns.LeaseTime), Ends: true,
 	}
 	if b.Member != nil {
 		claim.Place = b.Member

@@ -34,6 +34,9 @@ type Claim struct {
 	// Place limits the claimant's share of the tokens; nil: no limit. Its methods are
 	// also called with Leases' lock held.
 	Place Place
+	// Ends says that an invalidation ends the token, if nobody waits for its fill: its holder
+	// mostly stores without it, and would keep the place until its time is over.
+	Ends bool
 }
 
 // Place limits how many tokens a claimant may have.
@@ -127,6 +130,10 @@ func NewLeases(cfg LeasesConfig) (*Leases, error) {
 		e.detached = true
 		l.stats.Detached++
 		l.inNamespace[e.claim.Key.Namespace]--
+		if e.claim.Ends && e.waiters.Len() == 0 && l.takeLocked(e.token) != nil {
+			l.stats.Abandoned++
+			l.stats.Out--
+		}
 	}
 	return l, nil
 }

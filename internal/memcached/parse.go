@@ -51,7 +51,8 @@ func Parse(request []byte, c *Command) {
 	case "bget":
 		c.get(name[1:], args)
 	default:
-		c.HTTP = bytes.HasPrefix(lastWord(line), []byte("HTTP/"))
+		// The header Host comes before a body: its first line may be a command, as get /x HTTP/1.1.
+		c.HTTP = bytes.EqualFold(name, []byte("Host:")) || bytes.HasPrefix(lastWord(line), []byte("HTTP/"))
 		c.fail(plainError)
 	}
 }

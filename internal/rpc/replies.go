@@ -34,7 +34,9 @@ func (r *replies) pushLocked(b []byte, given, reads bool) {
 	err := o.pushLocked(b, given)
 	if err != nil && reads && len(b) > sayBusy {
 		if busy, ok := r.server.framing.Instead(nil, b, err); ok {
-			err = o.pushLocked(busy, false)
+			if err = nil; len(busy) > 0 {
+				err = o.pushLocked(busy, false)
+			}
 		}
 	}
 	if err != nil {

@@ -88,6 +88,7 @@ func (n *textTally) outcome(r *wire.Reply, hits, misses textCount) {
 // note counts a request, which has been answered.
 func (n *textTally) note(form *textForm, q *wire.Request, r *wire.Reply) {
 	switch form.Verb {
+	case memcached.Bad:
 	case memcached.Get, memcached.Gets, memcached.MetaGet:
 		if q.Op != wire.OpMGet {
 			n.get(r.Status)

@@ -60,6 +60,9 @@ func (t *Text) value(conn *rpc.Conn, key []byte) wire.Status {
 		case c.reply.Status == wire.Moved || c.reply.Status == wire.Stale:
 			conn.Out = conn.Out[:at]
 			return c.reply.Status
+		case c.reply.Status == wire.Miss && form.vivify: // the METAGET counts
+			conn.Out = conn.Out[:at]
+			return wire.Miss
 		case c.reply.Status != wire.OK:
 			conn.Out = conn.Out[:at]
 			c.tally.add(ns, wire.OpGet, namespaces.OutcomeOf(&c.reply))
@@ -110,8 +113,13 @@ func (t *Text) getLater(conn *rpc.Conn, cmd *memcached.Command, key []byte, one 
 	form.Key, form.part = nil, true
 	for key != nil {
 		q := t.begin(wire.OpMGet, key)
+		if err := c.Refusal(q); err != nil { // each part has a namespace of its own
+			form.part = false
+			c.answerError(conn, err)
+			return
+		}
+		prefix := key[:len(key)-len(q.Key)]
 		q.Keys, q.Key = append(q.Keys, q.Key), nil
-		prefix := t.text.door.prefixOf(key)
 		form.prefix = prefix
 		for {
 			key = cmd.NextKey()

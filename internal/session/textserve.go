@@ -35,9 +35,10 @@ func (t *Text) Serve(conn *rpc.Conn, frames [][]byte) error {
 	keys, writes := 0, 0
 	for i, frame := range frames {
 		cmd := &t.text.cmds[i]
-		if memcached.Parse(frame, cmd); cmd.Verb == memcached.Bad && (cmd.HTTP || t.isFirst(frame)) {
-			return errHTTP
+		if memcached.Parse(frame, cmd); cmd.HTTP || !t.text.late && memcached.IsHTTP(frame) {
+			return errHTTP // whatever command the line could be too
 		}
+		t.text.late = true
 		if len(frames) < warmFrom || cmd.Key == nil {
 			continue
 		}
@@ -62,13 +63,6 @@ func (t *Text) Serve(conn *rpc.Conn, frames [][]byte) error {
 		}
 	}
 	return nil
-}
-
-// isFirst says whether a line is the first one of its connection and looks like HTTP.
-func (t *Text) isFirst(frame []byte) bool {
-	first := !t.text.late
-	t.text.late = true
-	return first && memcached.IsHTTP(frame)
 }
 
 // Oversized answers what cannot be a command. The connection is closed.
@@ -116,6 +110,9 @@ func (t *Text) refused(conn *rpc.Conn, cmd *memcached.Command) {
 	if cmd.TooLong {
 		// The value that is there is not what the client wants there any more.
 		t.drop(conn, cmd.Key)
+	}
+	if cmd.Error == memcached.TooLarge {
+		t.text.n[storeTooLarge]++
 	}
 	conn.Out = cmd.Form.AppendLine(conn.Out, cmd.Error)
 }
