@@ -6,6 +6,7 @@ import (
 	"net"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -73,6 +74,8 @@ func TestMemcachedStops(t *testing.T) {
 
 // inOrder reads answers to mg until the connection ends.
 func inOrder(c *textConn, keys []string, begun chan<- bool) error {
+	told := sync.OnceFunc(func() { begun <- true })
+	defer told()
 	for i := 0; ; i++ {
 		_ = c.nc.SetReadDeadline(time.Now().Add(20 * time.Second))
 		line, err := c.r.ReadString('\n')
@@ -81,11 +84,11 @@ func inOrder(c *textConn, keys []string, begun chan<- bool) error {
 			return fmt.Errorf("answer %d is torn: %q, %w", i, line, err)
 		case err != nil:
 			return nil
-		case line != "EN\r\n" && !strings.HasPrefix(line, "SERVER_ERROR "):
+		case line != fmt.Sprintf("EN k%s O%d\r\n", keys[i%len(keys)], i) && !strings.HasPrefix(line, "SERVER_ERROR "):
 			return fmt.Errorf("answer %d, of %s: %q", i, keys[i%len(keys)], line)
 		}
 		if i == 1000 {
-			begun <- true
+			told()
 		}
 	}
 }
