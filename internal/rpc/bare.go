@@ -76,6 +76,9 @@ func (s *socket) attachBare() error {
 	if !s.bare.is.Load() {
 		return nil
 	}
+	if !s.bare.held { // another connection may have the number by now
+		return net.ErrClosed
+	}
 	fd, err := dup(s.bare.fd)
 	if err != nil {
 		return os.NewSyscallError("dup", err)

@@ -224,6 +224,9 @@ func (c *Conn) drain() error {
 	}
 	// Closing with unread bytes may cost the peer answers that it has not read yet. So
 	// end the stream, and let the peer close first.
+	if err == nil && c.closing.Load() && !c.socket.unix {
+		_ = c.socket.attach() // if that fails, the connection just closes
+	}
 	if err == nil && c.closing.Load() && c.socket.closeWrite() {
 		_ = c.socket.nc.SetReadDeadline(time.Now().Add(drainPeer))
 		_, _ = io.Copy(io.Discard, c.socket.nc)

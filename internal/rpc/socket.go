@@ -117,6 +117,9 @@ func (s *socket) kill() {
 
 // closeWrite tells the peer that nothing more comes. It says whether that is possible.
 func (s *socket) closeWrite() bool {
+	if s.bare.is.Load() { // and if not, nc is what attach has made of it
+		return false
+	}
 	cw, ok := s.nc.(interface{ CloseWrite() error })
 	return ok && cw.CloseWrite() == nil
 }
