@@ -30,7 +30,7 @@ func (f *Form) AppendHead(dst, prefix, key []byte, i *Item) []byte {
 	dst = append(dst, "VALUE "...)
 	dst = append(append(append(dst, prefix...), key...), ' ')
 	dst = append(strconv.AppendUint(dst, uint64(i.Flags), 10), ' ')
-	dst = strconv.AppendInt(dst, int64(i.Size), 10)
+	dst = strconv.AppendUint(dst, uint64(i.Size), 10)
 	if f.Verb == Gets || f.Verb == Gats {
 		dst = strconv.AppendUint(append(dst, ' '), i.Version, 10)
 	}

@@ -1,6 +1,9 @@
 package memcached
 
-import "encoding/base64"
+import (
+	"bytes"
+	"encoding/base64"
+)
 
 // meta reads a meta command. letter is the second one of its name.
 func (c *Command) meta(letter byte, args, data []byte) {
@@ -41,7 +44,7 @@ func (c *Command) metaKey(v Verb, args []byte, tooMany, bad string) {
 	if c.verb(v); !c.setKey(key) {
 		return
 	}
-	if words(flags) > maxFlags {
+	if len(flags) > 2*maxFlags && words(flags) > maxFlags {
 		c.fail(tooMany)
 		return
 	}
@@ -93,12 +96,14 @@ func (c *Command) metaDebug(args []byte) {
 	}
 }
 
-// decodeKey takes the key for base64. It returns false if it is not.
+// decodeKey takes the key for base64. It returns false if it is not. No key has two spellings.
 func (c *Command) decodeKey() bool {
-	n, err := base64.StdEncoding.Decode(c.decoded[:], c.Form.Key)
+	n, err := strict.Decode(c.decoded[:], c.Form.Key)
 	c.Key, c.Form.Base64 = c.decoded[:n], true
-	return err == nil && n > 0
+	return err == nil && n > 0 && bytes.IndexByte(c.Form.Key, '\r') < 0 // which Decode passes over
 }
+
+var strict = base64.StdEncoding.Strict()
 
 // readFlags reads the flags of a meta command. It returns the answer to wrong ones.
 func (c *Command) readFlags(flags []byte) (why string) {

@@ -6,6 +6,11 @@ import "bytes"
 // that is longer than allowed is not there.
 func Parse(request []byte, c *Command) {
 	c.Fields = Fields{}
+	if key := plainGet(request); key != nil {
+		c.verb(Get)
+		c.Key, c.Form.Key = key, key
+		return
+	}
 	line, data := lineOf(request)
 	name, args := word(line)
 	if len(name) < 2 {
@@ -55,6 +60,22 @@ func Parse(request []byte, c *Command) {
 		c.HTTP = bytes.EqualFold(name, []byte("Host:")) || bytes.HasPrefix(lastWord(line), []byte("HTTP/"))
 		c.fail(plainError)
 	}
+}
+
+// plainGet returns the key of a request that is "get", one space and one key, as most are. It
+// returns nil for any other.
+func plainGet(request []byte) []byte {
+	const name = "get "
+	end := len(request) - len(endBytes)
+	if end <= len(name) || end > len(name)+MaxKeyLen || string(request[:len(name)]) != name ||
+		string(request[end:]) != endBytes {
+		return nil
+	}
+	key := request[len(name):end]
+	if bytes.IndexByte(key, ' ') >= 0 {
+		return nil
+	}
+	return key
 }
 
 // IsHTTP says whether a request's line could be the first line of an HTTP request.

@@ -113,6 +113,8 @@ func TestParse(t *testing.T) {
 		{"mg a !\r\n", "! CLIENT_ERROR invalid flag key=a"},
 		{"mg\r\n", "! ERROR"},
 		{"mg aGk= b k\r\n", "20 key=hi back=k"},
+		{"mg aG\rk= b\r\n", "! CLIENT_ERROR error decoding key key=hi"},
+		{"mg aGl= b\r\n", "! CLIENT_ERROR error decoding key key="},
 		{"mg a= b\r\n", "! CLIENT_ERROR error decoding key key="},
 		{"mg a a b c d e f g h i j k l m n o p q r s\r\n", "! CLIENT_ERROR options flags are too long key=a"},
 		{"mg a O" + strings.Repeat("x", 32) + "\r\n", "! CLIENT_ERROR opaque token too long key=a"},

@@ -92,10 +92,10 @@ func (c *Session) later(conn *rpc.Conn) {
 	var stands bool
 	p.place, stands = conn.Begin(room)
 	switch {
-	case !stands && engine.ReadOp(p.q.Op):
+	case !stands && onlyReads(&p.q):
 		conn.Run(p.place, true, p.dropped)
 	case !p.ask():
-		conn.Run(p.place, engine.ReadOp(p.q.Op), p.serve)
+		conn.Run(p.place, onlyReads(&p.q), p.serve)
 	}
 }
 
@@ -164,7 +164,7 @@ func (p *Pending) serve() []byte {
 	b := namespaces.Pins{Table: p.Session.Core.Names, Member: p.Session.member}
 	defer b.Release()
 	ctx := p.Session.ctx
-	if engine.ReadOp(p.q.Op) {
+	if onlyReads(&p.q) {
 		ctx = p.Session.reading
 	}
 	ctx = slow.With(ctx, &p.trace)
@@ -257,6 +257,12 @@ func (p *Pending) note(r *wire.Reply) {
 		}
 		return c
 	})
+}
+
+// onlyReads reports whether a request changes nothing: BUSY may replace its answer, and nobody
+// misses it once the connection has ended.
+func onlyReads(q *wire.Request) bool {
+	return engine.ReadOp(q.Op) || q.Op == wire.OpMetaGet && !q.Has(wire.Touch) && !q.Has(wire.Claim)
 }
 
 // cut returns at most the first n bytes. A request that is refused may name anything, and

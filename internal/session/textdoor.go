@@ -20,9 +20,10 @@ type TextDoor struct {
 
 	counts textCounts
 
-	mu     sync.Mutex
-	flush  *time.Timer // the flush_all with a delay that has not come; nil: none
-	closed bool
+	mu      sync.Mutex
+	flush   *time.Timer // the flush_all with a delay that has not come; nil: none
+	flushes int         // flush_all so far: one with a delay gives way to the next
+	closed  bool
 }
 
 // split returns the namespace of a key, and the key within it.

@@ -41,18 +41,26 @@ func (t *Text) flushAll(conn *rpc.Conn, cmd *memcached.Command) {
 func (d *TextDoor) flushLater(c *Session, delay time.Duration) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.flushes++
 	if d.flush != nil {
 		d.flush.Stop()
 		d.flush = nil
 	}
-	if delay > 0 && !d.closed {
-		of, log := c.d, c.Core.Config.Log
-		d.flush = time.AfterFunc(delay, func() { d.flushNow(of, log) })
+	if delay > 0 {
+		d.flushInLocked(c.d, c.Core.Config.Log, delay)
 	}
 }
 
-// flushNow flushes the namespace on all hosts. It tries again while that fails.
-func (d *TextDoor) flushNow(of *Doors, log *slog.Logger) {
+// flushInLocked sets the timer of the present delayed flush.
+func (d *TextDoor) flushInLocked(of *Doors, log *slog.Logger, delay time.Duration) {
+	if n := d.flushes; !d.closed {
+		d.flush = time.AfterFunc(delay, func() { d.flushNow(of, log, n) })
+	}
+}
+
+// flushNow flushes the namespace on all hosts. It tries again while that fails, unless another
+// flush_all than the nth has come.
+func (d *TextDoor) flushNow(of *Doors, log *slog.Logger, n int) {
 	leave, ok := of.cfg.Host.Enter()
 	if !ok {
 		return // the sidecar has ended
@@ -68,8 +76,8 @@ func (d *TextDoor) flushNow(of *Doors, log *slog.Logger) {
 			"namespace", string(d.Namespace), "error", err)
 		d.mu.Lock()
 		defer d.mu.Unlock()
-		if !d.closed {
-			d.flush = time.AfterFunc(flushAgain, func() { d.flushNow(of, log) })
+		if d.flushes == n {
+			d.flushInLocked(of, log, flushAgain)
 		}
 	}
 }

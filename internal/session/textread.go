@@ -9,19 +9,21 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// get answers get and gets: each key in place, until one must wait. The keys from that one
-// on go the slow way.
+// get answers get and gets: each key in place, until one must wait, or until so many are
+// answered that other connections would wait for long. The keys from that one on go the slow
+// way.
 func (t *Text) get(conn *rpc.Conn, cmd *memcached.Command) {
 	c := t.Session
 	one := len(cmd.More) == 0
-	for key := cmd.Key; key != nil; {
+	n := 0
+	for key := cmd.Key; key != nil; n++ {
 		c.req.Keys = c.req.Keys[:0]
 		q := t.begin(wire.OpGet, key)
 		if err := c.Refusal(q); err != nil {
 			c.answerError(conn, err)
 			return
 		}
-		waits := c.order.waiting.Load() > 0 && c.order.has(c.keys())
+		waits := n == wire.MaxKeys || c.order.waiting.Load() > 0 && c.order.has(c.keys())
 		if !waits {
 			waits = t.value(conn, key) == wire.Moved
 		}
@@ -33,11 +35,21 @@ func (t *Text) get(conn *rpc.Conn, cmd *memcached.Command) {
 			c.answer(conn)
 			return
 		}
-		if key = cmd.NextKey(); len(conn.Out) > flushAt && !conn.Flush() {
+		if key = cmd.NextKey(); !t.flush(conn) {
 			return
 		}
 	}
 	conn.Out = append(conn.Out, memcached.End...)
+}
+
+// flush writes a long answer. It may wait, and holds nothing meanwhile. It says whether the
+// connection still stands.
+func (t *Text) flush(conn *rpc.Conn) bool {
+	if len(conn.Out) <= flushAt {
+		return true
+	}
+	t.Names.Release()
+	return conn.Flush()
 }
 
 // value appends the answer to the present GET, for a key as the client names it, if the
@@ -150,7 +162,7 @@ func (t *Text) gat(conn *rpc.Conn, cmd *memcached.Command) {
 		if t.run(conn); over {
 			t.drop(conn, key)
 		}
-		if key = next; len(conn.Out) > flushAt && !conn.Flush() {
+		if key = next; !t.flush(conn) {
 			return
 		}
 	}

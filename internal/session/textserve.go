@@ -58,7 +58,7 @@ func (t *Text) Serve(conn *rpc.Conn, frames [][]byte) error {
 			return io.EOF
 		}
 		t.serve(conn, cmd)
-		if len(conn.Out) > flushAt && !conn.Flush() {
+		if !t.flush(conn) {
 			return nil // the connection ends by itself
 		}
 	}
