@@ -256,3 +256,10 @@ func (fixed) Serve(c *Conn, frames [][]byte) error {
 	}
 	return nil
 }
+
+func mustWrite(t *testing.T, nc net.Conn, b []byte) {
+	t.Helper()
+	if _, err := nc.Write(b); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -157,13 +157,6 @@ func TestLoopIsNotHeldUp(t *testing.T) {
 	}
 }
 
-func mustWrite(t *testing.T, nc net.Conn, b []byte) {
-	t.Helper()
-	if _, err := nc.Write(b); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // TestLoopGoesOn checks that a connection that has waited in its loop is served to the end,
 // in the order of its requests.
 func TestLoopGoesOn(t *testing.T) {
