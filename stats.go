@@ -38,7 +38,9 @@ type Stats struct {
 	// "missing", "left", "refused" or "unknown".
 	Members map[string]int64 `json:"members" metric:"members{state=*}"`
 	HTTP    HTTPStats        `json:"http" if:"Limit"`
-	Log     LogStats         `json:"log" if:"Bounded"`
+	// The endpoint for memcached's protocol.
+	Memcached MemcachedStats `json:"memcached" if:"Limit"`
+	Log       LogStats       `json:"log" if:"Bounded"`
 }
 
 // ClusterStats is the body of an answer to STATS with the option Cluster.
@@ -253,6 +255,38 @@ type HTTPStats struct {
 	Limit int64 `json:"limit" metric:"http_connections_limit"`
 	// Connections that were closed because there were too many.
 	Closed int64 `json:"closed" metric:"http_connections_closed_total"`
+}
+
+// MemcachedStats describes the endpoint for clients of memcached's protocol. It is zero without
+// one.
+type MemcachedStats struct {
+	// Open connections.
+	Open int64 `json:"open" metric:"memcached_connections"`
+	// The most that may be open.
+	Limit int64 `json:"limit" metric:"memcached_connections_limit"`
+	// Connections that were accepted.
+	Accepted int64 `json:"accepted" metric:"memcached_connections_total{event=accepted}"`
+	// Closed at once: above the limit.
+	Rejected int64 `json:"rejected" metric:"memcached_connections_total{event=rejected}"`
+	// Closed: did not read their answers.
+	SlowReaders int64 `json:"slow_readers" metric:"memcached_connections_total{event=slow_reader}"`
+	// Closed: did not complete a command.
+	SlowCommands int64 `json:"slow_commands" metric:"memcached_connections_total{event=slow_frame}"`
+	// Closed: a line without an end, or the binary protocol.
+	BadCommands int64 `json:"bad_commands" metric:"memcached_connections_total{event=bad_frame}"`
+	// Closed: used more than their share of memory and did not read their answers.
+	OverBudget int64 `json:"over_budget" metric:"memcached_connections_total{event=over_budget}"`
+	// Values that were not taken, for lack of memory.
+	Dropped int64 `json:"dropped" metric:"memcached_values_dropped_total"`
+	// Commands that wait.
+	InFlight int64 `json:"in_flight" metric:"memcached_commands_in_flight"`
+	// Bytes that were read.
+	BytesIn int64 `json:"bytes_in" metric:"memcached_bytes_total{direction=in}"`
+	// Bytes that were written.
+	BytesOut int64 `json:"bytes_out" metric:"memcached_bytes_total{direction=out}"`
+	// Commands and their outcomes, by the name that they have in memcached's stats, such as
+	// "cmd_get" and "get_hits".
+	Commands map[string]int64 `json:"commands" metric:"memcached_commands_total{count=*}"`
 }
 
 // LogStats counts the lines of the log.

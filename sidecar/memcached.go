@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/engine"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
@@ -146,6 +147,14 @@ func (m *memcachedDoor) keep(ctx context.Context) {
 				"socket", m.socket.Path())
 		}
 	}
+}
+
+// stats returns the statistics of the endpoint; zero without one.
+func (m *memcachedDoor) stats() cachesidecar.MemcachedStats {
+	if m.door == nil {
+		return cachesidecar.MemcachedStats{}
+	}
+	return m.door.Stats()
 }
 
 // close ends the endpoint.

@@ -42,7 +42,7 @@ func TestGoldenMetrics(t *testing.T) {
 	key := filepath.Join(t.TempDir(), "key")
 	peertest.Replace(t, key, peertest.KeyText(peertest.Seed, "1"))
 	cfg := Config{
-		HTTP: "127.0.0.1:0", ClusterKeyFile: key, Log: log.Logger(),
+		HTTP: "127.0.0.1:0", Memcached: "127.0.0.1:0", ClusterKeyFile: key, Log: log.Logger(),
 		Namespaces: map[string]Namespace{"default": {}, "full": {
 			Origin: loader.Custom{Source: o.database, Writer: o}, Quota: 1 << 20, WriteThrough: true,
 			ExistingKeys: &ExistingKeys{Keys: 100, MaxAge: time.Hour, List: list}, WarmOnStart: &Warm{Rate: 100, List: list},

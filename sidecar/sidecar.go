@@ -104,7 +104,8 @@ func New(cfg Config) (*Sidecar, error) {
 		Node: cfg.Node, Version: cfg.Version, Join: len(cfg.Join),
 		MaxStaleness: cfg.MaxStaleness, Started: s.started, Log: cfg.Log,
 		MemoryLimit: func() int64 { limit, _ := machine.Memory(); return limit },
-		HTTP:        s.http.Load, SocketRemade: s.socket.remade.Load, Enter: thisHost{s}.Enter,
+		HTTP:        s.http.Load, Memcached: s.memcached.stats,
+		SocketRemade: s.socket.remade.Load, Enter: thisHost{s}.Enter,
 		Ready: s.readiness,
 	})
 	return s, nil

@@ -48,7 +48,7 @@ var textCountNames = [textCountsLen]string{
 	"total_items",
 }
 
-// textCounts count the commands of all connections since the start, or since stats reset.
+// textCounts count the commands of all connections since the start.
 type textCounts [textCountsLen]atomic.Int64
 
 // textTally counts the commands of a batch, apart from the counters that all connections
@@ -149,8 +149,10 @@ func (d *TextDoor) appendStats(dst []byte, of *Doors, sub string) []byte {
 	switch sub {
 	case "":
 	case "reset":
+		d.mu.Lock()
+		defer d.mu.Unlock()
 		for i := range d.counts {
-			d.counts[i].Store(0)
+			d.base[i] = d.counts[i].Load()
 		}
 		return append(dst, "RESET\r\n"...)
 	case "settings":
@@ -169,9 +171,11 @@ func (d *TextDoor) appendStats(dst []byte, of *Doors, sub string) []byte {
 	add("pointer_size", strconv.IntSize)
 	add("threads", int64(runtime.GOMAXPROCS(0)))
 	addConnections(add, d.Conns())
+	d.mu.Lock()
 	for i, name := range textCountNames {
-		add(name, d.counts[i].Load())
+		add(name, d.counts[i].Load()-d.base[i])
 	}
+	d.mu.Unlock()
 	addStored(add, &s)
 	return append(dst, memcached.End...)
 }
@@ -196,6 +200,20 @@ func addConnections(add func(string, int64), s rpc.Stats) {
 	add("time_in_listen_disabled_us", 0)
 	add("bytes_read", s.BytesIn)
 	add("bytes_written", s.BytesOut)
+}
+
+// Stats returns the statistics of the endpoint.
+func (d *TextDoor) Stats() cachesidecar.MemcachedStats {
+	c := d.Conns()
+	s := cachesidecar.MemcachedStats{
+		Open: c.Open, Limit: c.Limit, Accepted: c.Accepted, Rejected: c.Rejected, SlowReaders: c.SlowReaders,
+		SlowCommands: c.SlowFrames, BadCommands: c.BadFrames, OverBudget: c.OverBudget, Dropped: c.Dropped,
+		InFlight: c.InFlight, BytesIn: c.BytesIn, BytesOut: c.BytesOut, Commands: map[string]int64{},
+	}
+	for i, name := range textCountNames {
+		s.Commands[name] = d.counts[i].Load()
+	}
+	return s
 }
 
 // appendSettings appends those of memcached's settings that mean something here.

@@ -21,6 +21,7 @@ type TextDoor struct {
 	counts textCounts
 
 	mu      sync.Mutex
+	base    textTally   // the counts at the last stats reset
 	flush   *time.Timer // the flush_all with a delay that has not come; nil: none
 	flushes int         // flush_all so far: one with a delay gives way to the next
 	closed  bool

@@ -32,8 +32,9 @@ type Config struct {
 	MemoryLimit   func() int64  // bytes, of the machine or its cgroup; zero is unknown
 	Log           *slog.Logger
 
-	HTTP         func() *httpd.Server // returns nil while there is none
-	SocketRemade func() int64         // times that the socket's file was made anew
+	HTTP         func() *httpd.Server               // returns nil while there is none
+	Memcached    func() cachesidecar.MemcachedStats // zero: there is no endpoint
+	SocketRemade func() int64                       // times that the socket's file was made anew
 	Ready        func() (words string, ready bool)
 	Enter        func() (leave func(), ok bool)
 }

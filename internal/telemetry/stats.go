@@ -30,6 +30,7 @@ func (s *Telemetry) Stats() cachesidecar.Stats {
 		Overdue:     e.Counts.Overdue.Load(),
 		Process:     processStats(),
 		Members:     map[string]int64{},
+		Memcached:   s.Memcached(),
 		Log:         logs.StatsOf(s.Log),
 	}
 	t.Connections.Denied, t.Connections.Remade = e.Access.Refusals(), s.SocketRemade()
