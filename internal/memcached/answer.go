@@ -27,14 +27,26 @@ func (f *Form) AppendHead(dst, prefix, key []byte, i *Item) []byte {
 		dst = strconv.AppendInt(dst, int64(i.Size), 10)
 		return f.appendFlags(dst, i)
 	}
-	dst = append(dst, "VALUE "...)
-	dst = append(append(append(dst, prefix...), key...), ' ')
-	dst = append(strconv.AppendUint(dst, uint64(i.Flags), 10), ' ')
-	dst = strconv.AppendUint(dst, uint64(i.Size), 10)
+	dst = appendValue(dst, prefix, key, i.Flags, i.Size)
 	if f.Verb == Gets || f.Verb == Gats {
 		dst = strconv.AppendUint(append(dst, ' '), i.Version, 10)
 	}
 	return append(dst, endBytes...)
+}
+
+// AppendGetHead is AppendHead for get, which tells only of flags and size.
+func AppendGetHead(dst, key []byte, flags uint32, size int) []byte {
+	return append(appendValue(dst, nil, key, flags, size), endBytes...)
+}
+
+func appendValue(dst, prefix, key []byte, flags uint32, size int) []byte {
+	dst = append(append(append(dst, "VALUE "...), prefix...), key...)
+	if flags == 0 {
+		dst = append(dst, " 0 "...)
+	} else {
+		dst = append(strconv.AppendUint(append(dst, ' '), uint64(flags), 10), ' ')
+	}
+	return strconv.AppendUint(dst, uint64(size), 10)
 }
 
 // MaxHead is more than AppendHead appends beside the key and the opaque token, in bytes.

@@ -102,12 +102,17 @@ func (t *Text) value(conn *rpc.Conn, key []byte) wire.Status {
 // closeValue puts the head in front of a value that begins at gap of out.
 func (t *Text) closeValue(out []byte, at, gap int, key []byte) []byte {
 	form := &t.text.form
-	item := itemOf(&t.reply)
-	item.Size = len(out) - gap
-	if form.Verb == memcached.MetaGet && !form.Value {
-		return form.AppendCode(out[:at], "HD", &item)
+	var head int
+	if form.Verb == memcached.Get {
+		head = len(memcached.AppendGetHead(out[:at], key, t.reply.Flags, len(out)-gap))
+	} else {
+		item := itemOf(&t.reply)
+		item.Size = len(out) - gap
+		if form.Verb == memcached.MetaGet && !form.Value {
+			return form.AppendCode(out[:at], "HD", &item)
+		}
+		head = len(form.AppendHead(out[:at], nil, key, &item))
 	}
-	head := len(form.AppendHead(out[:at], nil, key, &item))
 	if head < gap {
 		n := copy(out[head:], out[gap:])
 		out = out[:head+n]
