@@ -76,6 +76,22 @@ func TestMemcachedClaimsEnd(t *testing.T) {
 	}
 }
 
+// TestMemcachedClaimsLeaveNoReads claims many keys of another host. Each mg is a GET first, and
+// then a METAGET; none counts as a read that waits for its answer once it is answered. Otherwise
+// long values would find no room any more.
+func TestMemcachedClaimsLeaveNoReads(t *testing.T) {
+	_, b, path := textPair(t, Config{})
+	c := dialText(t, "unix", path)
+	for _, key := range textKeys(b, "default", "missing", false, 40) {
+		c.ask("mg "+key+" v N30", "VA 0 W", "")
+	}
+	long := strings.Repeat("x", 500_000)
+	for _, key := range textKeys(b, "default", "long", false, 3) {
+		c.ask("set "+key+" 0 0 500000\r\n"+long, "STORED")
+		c.ask("mg "+key+" v", "VA 500000", long)
+	}
+}
+
 // TestMemcachedCounts compares the counters of stats with memcached's.
 func TestMemcachedCounts(t *testing.T) {
 	targets := textTargets(t)

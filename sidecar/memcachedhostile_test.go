@@ -82,6 +82,28 @@ func TestMemcachedHTTP(t *testing.T) {
 	}
 }
 
+// TestMemcachedLongAnswers asks for a long value and does not read it, in every way. The answer is
+// charged to the memory of answers.
+func TestMemcachedLongAnswers(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "m")
+	s := start(t, Config{Memcached: path})
+	const size = 500_000
+	dialText(t, "unix", path).ask(fmt.Sprintf("set long 0 0 %d\r\n%s", size, strings.Repeat("x", size)), "STORED")
+	for _, command := range []string{"get long", "gets long x", "gat 0 long", "gats 0 x long", "mg long v", "mg long v h k Oq"} {
+		before := s.engine.Budget.Stats().Answers
+		c := dialText(t, "unix", path)
+		c.send(command + "\r\n")
+		until := time.Now().Add(5 * time.Second)
+		for s.engine.Budget.Stats().Answers < before+size {
+			if time.Now().After(until) {
+				t.Errorf("%s: %d more bytes of answers are charged", command, s.engine.Budget.Stats().Answers-before)
+				break
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}
+}
+
 // writeSecret stores a value over the host's own socket.
 func writeSecret(t *testing.T, h *host, key string) {
 	t.Helper()

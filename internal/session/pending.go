@@ -38,6 +38,7 @@ type Pending struct {
 	trace    slow.Trace    // of serve
 	fills    tokenOf       // the token that a FILL uses; zero: none
 	form     *textForm     // of the answer in memcached's protocol; nil: the socket's
+	awaited  bool          // the account counts it as a read; q may become another request
 }
 
 // pendingSize is what a waiting request takes beside its own bytes: its bookkeeping and a
@@ -86,7 +87,7 @@ func (c *Session) later(conn *rpc.Conn) {
 	}
 	c.Names.Release() // the request may wait for others to end
 	var room func() bool
-	if c.awaited(c.req) && !conn.Account().Awaits() {
+	if p.awaited && !conn.Account().Awaits() {
 		room = conn.Account().Awaits
 	}
 	var stands bool
@@ -134,12 +135,12 @@ func (c *Session) pend(conn *rpc.Conn) *Pending {
 		c.ctx = places.With(rpc.WithAccount(context.Background(), conn.Account()), c.member)
 		c.reading = conn.While(c.ctx)
 	}
-	if c.awaited(c.req) {
-		conn.Account().Reads(1)
-	}
 	p := &Pending{
 		Session: c, Conn: conn, q: c.req.Clone(), size: size,
-		deadline: c.Core.Deadlines.Of(c.req, c.now), since: c.now.Boot,
+		deadline: c.Core.Deadlines.Of(c.req, c.now), since: c.now.Boot, awaited: c.awaited(c.req),
+	}
+	if p.awaited {
+		conn.Account().Reads(1)
 	}
 	if c.text != nil {
 		p.form = c.text.form.clone()
@@ -222,7 +223,7 @@ func (p *Pending) end(dst []byte, r *wire.Reply) []byte {
 	p.Session.member.Release(places.Waiting)
 	p.Conn.Free(p.size)
 	p.Session.leased(&p.q)
-	if p.Session.awaited(&p.q) {
+	if p.awaited {
 		p.Conn.Account().Reads(-1)
 	}
 	r.ID = p.q.ID
@@ -279,7 +280,7 @@ var timed = [wire.OpCount]bool{
 func (p *Pending) goOn() {
 	p.trace.Add(slow.Owner, p.owner, p.Session.Core.Clock.Read().Boot-p.began)
 	p.owner = ""
-	p.Conn.Run(p.place, true, p.serve)
+	p.Conn.Run(p.place, onlyReads(&p.q), p.serve)
 }
 
 // ask asks the owner of a GET's key, or joins a call that asks already. It reports

@@ -6,8 +6,9 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// answerSlack is the room that an answer takes beside its value, in bytes.
-const answerSlack = 128
+// answerSlack is the room that an answer takes beside its value, in bytes; in memcached's
+// protocol it may repeat a key.
+const answerSlack = 512
 
 // smallValue is the longest value, in bytes, that is appended without asking for room.
 const smallValue = 31 << 10

@@ -84,6 +84,10 @@ func (t *Text) run(conn *rpc.Conn) {
 		c.later(conn)
 		return
 	}
+	if q.Op == wire.OpMetaGet { // its value may be long
+		c.metaGet(conn)
+		return
+	}
 	c.execute(conn)
 }
 

@@ -17,7 +17,6 @@ func (t *Text) Batch() {
 
 // Served gives back what the batch has borrowed.
 func (t *Text) Served() {
-	t.text.n.flush(&t.text.door.counts)
 	textWorks.Put(t.text.textWork)
 	t.text.textWork = nil
 	t.Session.Served()
@@ -31,7 +30,8 @@ var errHTTP = errors.New("the client speaks HTTP")
 // then serves them in their order.
 func (t *Text) Serve(conn *rpc.Conn, frames [][]byte) error {
 	c := t.Session
-	defer c.tally.flush()
+	defer c.tally.flush() // before the answers go: a client with an answer finds it counted
+	defer t.text.n.flush(&t.text.door.counts)
 	keys, writes := 0, 0
 	for i, frame := range frames {
 		cmd := &t.text.cmds[i]

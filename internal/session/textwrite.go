@@ -1,6 +1,9 @@
 package session
 
 import (
+	"cmp"
+	"math"
+
 	"github.com/cachesidecar/cachesidecar/internal/memcached"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -78,14 +81,18 @@ func (t *Text) expired(cmd *memcached.Command, mode wire.Mode) {
 	}
 	q := t.begin(wire.OpDelete, cmd.Key)
 	if mode == wire.ModeCAS {
-		q.Compare = cmd.CAS
+		q.Compare = cmp.Or(cmd.CAS, noVersion)
 	}
 }
+
+// noVersion is a version that no value has. A deletion compares with it in the place of 0, with
+// which it would compare nothing.
+const noVersion = math.MaxUint64
 
 func (t *Text) metaDelete(cmd *memcached.Command) {
 	q := t.begin(wire.OpDelete, cmd.Key)
 	if cmd.HasCAS {
-		q.Compare = cmd.CAS
+		q.Compare = cmp.Or(cmd.CAS, noVersion)
 	}
 	if !cmd.Invalidate {
 		return
