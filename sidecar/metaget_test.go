@@ -116,9 +116,9 @@ func TestVirtualClaims(t *testing.T) {
 					t.Fatalf("%s, before %s: %+v", name, change, r)
 				}
 				f()
-				want := wire.Exists
-				if change == "its time" {
-					want = wire.Miss
+				want := wire.Miss // the claim has ended, and nothing is there
+				if change == "a SET" {
+					want = wire.Exists
 				}
 				if r := v.swap(key, "old", uint64(r.Number), 0); r.Status != want {
 					t.Errorf("%s, after %s: %s, want %s", name, change, r.Status, want)

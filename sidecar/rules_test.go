@@ -54,7 +54,7 @@ func TestAccessRefused(t *testing.T) {
 		{"no such group", line("group:no-such-group"), `access: users: write: there is no group "no-such-group" here`},
 		{"no such token", line("token:web"), "access: users: write: token:web: there is no such token: name its file under tokens"},
 		{"no such group of administrators", Config{AdminGroup: "no-such-group"}, `admin_group: there is no group "no-such-group" here`},
-		{"a bare word", line("web"), `"web": give user:NAME, group:NAME, token:NAME, the number of a user, or anyone`},
+		{"a bare word", line("web"), `"web": give user:NAME, group:NAME, token:NAME, the number of a user, memcached, or anyone`},
 		{"another kind", line("role:web"), `"role:web": give user:NAME`},
 		{"an empty name", line("user:"), `"user:": give user:NAME`},
 		{"a star", line("*"), `"*": give user:NAME`},
