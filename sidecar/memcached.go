@@ -86,8 +86,9 @@ func openMemcached(m *memcachedDoor, cfg *Config, maxConns int, doors *session.D
 	if isPath(cfg.Memcached) {
 		m.door.Socket = cfg.Memcached
 	}
+	framing := session.TextFraming{MaxValue: int(cfg.MaxValue)}
 	limits := appLimits(cfg, maxConns, e.Budget)
-	limits.Framing, limits.InOrder = session.TextFraming{}, true
+	limits.Framing, limits.MaxFrame, limits.InOrder = framing, framing.Longest(), true
 	m.server = rpc.NewServer(limits, cfg.Log, func(nc net.Conn) (rpc.Handler, error) { return doors.Text(nc, m.door) })
 }
 

@@ -169,7 +169,7 @@ func TestExpectations(t *testing.T) {
 	answer := func(reads bool) {
 		for range 100 {
 			c.Begin(nil)
-			c.Run(0, reads, func() []byte { return wire.AppendReply(nil, wire.OpGet, &wire.Reply{}) })
+			c.Run(0, func() ([]byte, bool) { return wire.AppendReply(nil, wire.OpGet, &wire.Reply{}), reads })
 			readReply(t, nc)
 		}
 	}

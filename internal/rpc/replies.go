@@ -61,8 +61,8 @@ func (r *replies) sendLocked(p Place, b []byte, reads bool) {
 }
 
 // run ends a request with the answer of task.
-func (r *replies) run(p Place, reads bool, task func() []byte) {
-	b := task()
+func (r *replies) run(p Place, task func() (answer []byte, reads bool)) {
+	b, reads := task()
 	r.outbox.mu.Lock()
 	defer r.outbox.mu.Unlock()
 	r.sendLocked(p, b, reads)

@@ -121,19 +121,19 @@ func (h *echoHandler) serve(c *Conn, frame []byte) error {
 	case key == "room":
 		c.Begin(func() bool { return h.room.Load() < int64(h.most) })
 		h.crowd.Store(max(h.crowd.Load(), h.room.Add(1))) // one connection, one reader
-		c.Run(0, true, func() []byte {
+		c.Run(0, reading(func() []byte {
 			<-h.release
 			h.room.Add(-1)
 			return wire.AppendReply(nil, wire.OpGet, &wire.Reply{ID: id})
-		})
+		}))
 	case key == "awaits":
 		c.Account().Reads(1)
 		c.Begin(c.Account().Awaits)
-		c.Run(0, true, func() []byte {
+		c.Run(0, reading(func() []byte {
 			<-h.release
 			c.Account().Reads(-1)
 			return wire.AppendReply(nil, wire.OpGet, &wire.Reply{ID: id})
-		})
+		}))
 	case key == "while":
 		ctx := c.While(context.Background())
 		c.Go(func() []byte {
@@ -164,7 +164,7 @@ func (h *echoHandler) serve(c *Conn, frame []byte) error {
 		c.Begin(nil)
 		f := &forwarded{c, id}
 		if err := c.Start(h.to, getRequest(key[4:]), h.patience, f); err != nil {
-			c.Run(0, true, func() []byte { return f.reply(nil, nil, err) })
+			c.Run(0, reading(func() []byte { return f.reply(nil, nil, err) }))
 		}
 	case h.req.Op == wire.OpSet:
 		c.Out = wire.AppendReply(c.Out, wire.OpSet, &wire.Reply{ID: id, Version: uint64(len(h.req.Value))})

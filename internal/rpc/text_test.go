@@ -145,11 +145,11 @@ func (h *text) serve(c *Conn, frame string) error {
 func (h *text) later(c *Conn, p Place, op, id string, n int, later func() []byte) {
 	switch op {
 	case "run":
-		c.Run(p, true, later)
+		c.Run(p, reading(later))
 	case "mute":
-		c.Run(p, false, func() []byte { h.delay(); return nil })
+		c.Run(p, func() ([]byte, bool) { h.delay(); return nil, false })
 	case "hold":
-		c.Run(p, true, func() []byte { <-h.release; return answerTo(id, n) })
+		c.Run(p, reading(func() []byte { <-h.release; return answerTo(id, n) }))
 	case "long":
 		c.Long(p, n, later)
 	case "answer":
@@ -162,7 +162,7 @@ func (h *text) later(c *Conn, p Place, op, id string, n int, later func() []byte
 	case "start":
 		w := &started{h, c, p, later}
 		if err := c.Start(h.to, getRequest(id), time.Minute, w); err != nil {
-			c.Run(p, true, later)
+			c.Run(p, reading(later))
 		}
 	}
 }

@@ -12,7 +12,12 @@ import (
 // that only read: if there is no memory for the answer, the answer is BUSY.
 func (c *Conn) Go(task func() []byte) {
 	p, _ := c.Begin(nil)
-	c.Run(p, true, task)
+	c.Run(p, reading(task))
+}
+
+// reading returns the task of a request that only reads.
+func reading(task func() []byte) func() (answer []byte, reads bool) {
+	return func() ([]byte, bool) { return task(), true }
 }
 
 // Begin begins a request that must wait; Run or Answer ends it. Begin waits while the
@@ -82,11 +87,11 @@ func (o *outbox) waitForRoomLocked() {
 	again.Stop()
 }
 
-// Run ends a request that has begun with the answer of task. If there is no memory for
-// the answer, a request that only reads is answered BUSY; after any other request the
-// connection ends. An empty answer writes nothing.
-func (c *Conn) Run(p Place, reads bool, task func() []byte) {
-	go c.replies.run(p, reads, task) // owned by the connection: drain waits for it
+// Run ends a request that has begun with the answer of task, which says too whether the
+// request has only read. If there is no memory for the answer, such a request is answered
+// BUSY; after any other request the connection ends. An empty answer writes nothing.
+func (c *Conn) Run(p Place, task func() (answer []byte, reads bool)) {
+	go c.replies.run(p, task) // owned by the connection: drain waits for it
 }
 
 // Long runs a request that has begun and whose answer has about size bytes. It runs task

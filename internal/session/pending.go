@@ -94,9 +94,9 @@ func (c *Session) later(conn *rpc.Conn) {
 	p.place, stands = conn.Begin(room)
 	switch {
 	case !stands && onlyReads(&p.q):
-		conn.Run(p.place, true, p.dropped)
+		conn.Run(p.place, p.dropped)
 	case !p.ask():
-		conn.Run(p.place, onlyReads(&p.q), p.serve)
+		conn.Run(p.place, p.serve)
 	}
 }
 
@@ -160,8 +160,8 @@ func (c *Session) leased(q *wire.Request) {
 	}
 }
 
-// serve answers the request on a goroutine of its own.
-func (p *Pending) serve() []byte {
+// serve answers the request on a goroutine of its own, and says whether it has only read.
+func (p *Pending) serve() (answer []byte, reads bool) {
 	b := namespaces.Pins{Table: p.Session.Core.Names, Member: p.Session.member}
 	defer b.Release()
 	ctx := p.Session.ctx
@@ -174,6 +174,7 @@ func (p *Pending) serve() []byte {
 	waited()
 	r := p.Session.slow(ctx, &p.q, &b, p.deadline)
 	if again(p.form, &p.q, &r) {
+		ctx = slow.With(p.Session.ctx, &p.trace) // it may claim
 		r = p.Session.slow(ctx, &p.q, &b, p.deadline)
 	}
 	if c := p.Session.Core; c.Acks.Wanted(&p.q) {
@@ -183,7 +184,7 @@ func (p *Pending) serve() []byte {
 		r = c.Acks.Wait(context.Background(), &p.q, r, p.deadline)
 		waited()
 	}
-	return p.end(nil, &r)
+	return p.end(nil, &r), onlyReads(&p.q)
 }
 
 // long answers a read whose value was present and is long. If the value has gone by now,
@@ -199,16 +200,16 @@ func (p *Pending) long() []byte {
 	r := c.Execute(&p.q, &b, now, 0)
 	b.Release()
 	if r.Status == wire.Moved {
-		p.Conn.Run(p.place, true, p.serve)
+		p.Conn.Run(p.place, p.serve)
 		return nil
 	}
 	return p.end(nil, &r)
 }
 
 // dropped ends a read of a connection that has ended.
-func (p *Pending) dropped() []byte {
+func (p *Pending) dropped() (answer []byte, reads bool) {
 	r := wire.ErrorReply(wire.Errorf(wire.Busy, "the connection has ended"))
-	return p.end(nil, &r)
+	return p.end(nil, &r), true
 }
 
 // end counts the request, gives its place up and appends its answer.
@@ -280,7 +281,7 @@ var timed = [wire.OpCount]bool{
 func (p *Pending) goOn() {
 	p.trace.Add(slow.Owner, p.owner, p.Session.Core.Clock.Read().Boot-p.began)
 	p.owner = ""
-	p.Conn.Run(p.place, onlyReads(&p.q), p.serve)
+	p.Conn.Run(p.place, p.serve)
 }
 
 // ask asks the owner of a GET's key, or joins a call that asks already. It reports

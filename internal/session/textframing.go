@@ -3,15 +3,20 @@ package session
 import (
 	"github.com/cachesidecar/cachesidecar/internal/memcached"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
-	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
 // TextFraming finds the commands of memcached's protocol.
-type TextFraming struct{}
+type TextFraming struct {
+	MaxValue int // bytes
+}
+
+// Longest bounds a command, in bytes. One byte more than the longest line tells that a line is
+// too long.
+func (f TextFraming) Longest() int { return memcached.MaxLine + 1 + f.MaxValue }
 
 // Cut finds the first command.
-func (TextFraming) Cut(b []byte, scanned, longest int) rpc.Cut {
-	span, err := memcached.Cut(b, scanned, longest-wire.FrameSlack)
+func (f TextFraming) Cut(b []byte, scanned, _ int) rpc.Cut {
+	span, err := memcached.Cut(b, scanned, f.MaxValue)
 	switch {
 	case err != nil:
 		return rpc.Cut{Frame: b, Need: len(b), Bad: err}

@@ -1,0 +1,135 @@
+package sidecar
+
+import (
+	"fmt"
+	"net"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// badInput is what a client may send, and how the endpoint answers it. An answer that ends in
+// close is the last one.
+var badInput = []struct {
+	name, sent string
+	want       []string
+}{
+	{"a line of 1 MiB without an end", "get " + strings.Repeat("x", 1<<20), []string{"CLIENT_ERROR line too long", "close"}},
+	{"a line of 1 MiB", "set " + strings.Repeat("x", 1<<20) + " 0 0 1\r\n", []string{"CLIENT_ERROR line too long", "close"}},
+	{"a line of 3 KiB that is no get", "delete " + strings.Repeat("x", 3<<10) + "\r\n", []string{"CLIENT_ERROR line too long", "close"}},
+	{"a get of nearly 1 MiB", "get" + strings.Repeat(" "+strings.Repeat("k", 250), 4000) + "\r\n", []string{"END"}},
+	{"a key of 251 bytes", "get " + strings.Repeat("x", 251) + "\r\n", []string{"CLIENT_ERROR bad command line format"}},
+	{"a key of 251 bytes behind others", "get a b " + strings.Repeat("x", 251) + "\r\n", []string{"CLIENT_ERROR bad command line format"}},
+	{"a key of control characters", "get \x01\x7f\t\v\r\n", []string{"END"}},
+	{"a zero byte in a key", "set a\x00b 0 0 1\r\nx\r\nget a\x00b\r\n", []string{"STORED", "VALUE a\x00b 0 1", "x", "END"}},
+	{"a negative length", "set k 0 0 -1\r\n", []string{"CLIENT_ERROR bad command line format"}},
+	{"a huge length", "set k 0 0 99999999999999999999\r\n", []string{"CLIENT_ERROR bad command line format"}},
+	{"a length of 2^31", "set k 0 0 2147483648\r\n", []string{"CLIENT_ERROR bad command line format"}},
+	{"a value that ends late", "set k 0 0 1\r\nxx\r\n", []string{"CLIENT_ERROR bad data chunk"}},
+	{"the binary protocol", "\x80\x00\x00\x01", []string{"close"}},
+	{"an empty line", "\r\n", []string{"ERROR"}},
+	{"lines of spaces", "   \r\n \n", []string{"ERROR", "ERROR"}},
+	{"an unknown command", "frob a b c\r\n", []string{"ERROR"}},
+}
+
+// TestMemcachedBadInput sends bad input whole and a byte at a time at its end. Another client
+// is served meanwhile.
+func TestMemcachedBadInput(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "m")
+	start(t, Config{Memcached: path})
+	other := dialText(t, "unix", path)
+	for _, tc := range badInput {
+		for _, slowly := range []bool{false, true} {
+			c := dialText(t, "unix", path)
+			whole := len(tc.sent)
+			if slowly {
+				whole = max(0, whole-20)
+			}
+			_, _ = c.nc.Write([]byte(tc.sent[:whole])) // the endpoint may have ended it
+			for ; whole < len(tc.sent); whole++ {
+				_, _ = c.nc.Write([]byte{tc.sent[whole]})
+			}
+			for _, want := range tc.want {
+				got := c.line()
+				if want == "close" && got != "MN" && strings.HasPrefix(got, " (") && !strings.Contains(got, "timeout") {
+					continue
+				}
+				if got != want && !(strings.HasPrefix(want, "CLIENT_ERROR") && strings.HasPrefix(got, want)) {
+					t.Errorf("%s, slowly %v: %q, want %q", tc.name, slowly, got, want)
+				}
+			}
+			if tc.want[len(tc.want)-1] != "close" && !strings.Contains(tc.name, "late") {
+				c.ask("mn", "MN")
+			}
+			other.ask("mn", "MN")
+			c.nc.Close()
+		}
+	}
+}
+
+// givenBack waits until the memory of commands is that of before.
+func givenBack(t *testing.T, s *Sidecar, before int64) {
+	t.Helper()
+	for until := time.Now().Add(10 * time.Second); s.engine.Budget.Stats().Frames > before; time.Sleep(time.Millisecond) {
+		if time.Now().After(until) {
+			t.Fatalf("%d bytes of frames are charged, %d before", s.engine.Budget.Stats().Frames, before)
+		}
+	}
+}
+
+// TestMemcachedValuesNeverCome announces many long values and sends only their beginnings. Their
+// memory is bounded, others are served, and nothing is left when the clients have gone.
+func TestMemcachedValuesNeverCome(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "m")
+	s := start(t, Config{Memcached: path})
+	other := dialText(t, "unix", path)
+	before := s.engine.Budget.Stats().Frames
+	var all []net.Conn
+	for i := range 200 {
+		c := dialText(t, "unix", path)
+		c.send(fmt.Sprintf("set k%d 0 0 1000000\r\n%s", i, strings.Repeat("x", 100_000)))
+		all = append(all, c.nc)
+	}
+	for i := range 100 {
+		other.ask(fmt.Sprintf("set other 0 0 3\r\n%03d", i), "STORED")
+		other.ask("get other", "VALUE other 0 3", fmt.Sprintf("%03d", i), "END")
+	}
+	if stats := s.engine.Budget.Stats(); stats.Frames > stats.Limit {
+		t.Errorf("%+v", stats)
+	}
+	for _, nc := range all {
+		nc.Close()
+	}
+	givenBack(t, s, before)
+	other.ask("get k0", "END")
+}
+
+// TestMemcachedStorm sends commands that want no answer, one in two of them wrong, faster than
+// they are served, while another client works.
+func TestMemcachedStorm(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "m")
+	start(t, Config{Memcached: path})
+	c, other := dialText(t, "unix", path), dialText(t, "unix", path)
+	sent := make(chan error, 1)
+	go func() {
+		storm := strings.Repeat("set k 0 0 1 noreply\r\nx\r\ndelete k noreply\r\nincr k 1 noreply\r\nmg k q\r\n", 1000)
+		for range 50 {
+			if _, err := c.nc.Write([]byte(storm)); err != nil {
+				sent <- err
+				return
+			}
+		}
+		_, err := c.nc.Write([]byte("mn\r\n"))
+		sent <- err
+	}()
+	for range 100 {
+		other.ask("set other 0 0 1\r\ny", "STORED")
+	}
+	if err := <-sent; err != nil {
+		t.Fatal(err)
+	}
+	if line := c.line(); line != "MN" {
+		t.Error(line)
+	}
+}
