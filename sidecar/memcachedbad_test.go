@@ -133,3 +133,35 @@ func TestMemcachedStorm(t *testing.T) {
 		t.Error(line)
 	}
 }
+
+// TestMemcachedReload changes the rules and the namespaces under a connection that stands. Each
+// next command goes by the new ones.
+func TestMemcachedReload(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "m")
+	r := newReloaded(t, Config{Memcached: path, MemcachedDelimiter: ":", Namespaces: map[string]Namespace{"open": {}}})
+	c := dialText(t, "unix", path)
+	c.ask("set open:k 0 0 1\r\nx", "STORED")
+	c.ask("get open:k", "VALUE open:k 0 1", "x", "END")
+	r.apply(func(c *Config) {
+		c.Access = map[string]Grants{"open": {Read: []string{"memcached"}, Write: []string{"0"}}}
+	})
+	c.ask("get open:k", "VALUE open:k 0 1", "x", "END")
+	for _, change := range []string{"set open:k 0 0 1\r\ny", "delete open:k", "incr open:k 1", "touch open:k 1"} {
+		c.send(change + "\r\n")
+		if line := c.line(); !strings.HasPrefix(line, "CLIENT_ERROR") {
+			t.Errorf("%q: %q", change, line)
+		}
+	}
+	c.ask("get open:k", "VALUE open:k 0 1", "x", "END")
+	r.apply(func(c *Config) { c.Access = map[string]Grants{"open": {Read: []string{"0"}, Write: []string{"0"}}} })
+	for _, read := range []string{"get open:k", "gets open:k a", "mg open:k v", "me open:k"} {
+		if c.send(read + "\r\nmn\r\n"); strings.Contains(untilNoop(c), "x|") {
+			t.Errorf("%q shows the value", read)
+		}
+	}
+	r.apply(func(c *Config) { c.Access = nil; delete(c.Namespaces, "open") })
+	c.ask("get open:k", "END") // the prefix names no namespace any more: this is a key of the default one
+	c.ask("set open:k 0 0 1\r\ny", "STORED")
+	r.apply(func(c *Config) { c.Namespaces["open"] = Namespace{} })
+	c.ask("get open:k", "VALUE open:k 0 1", "x", "END")
+}
