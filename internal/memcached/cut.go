@@ -43,7 +43,7 @@ func Cut(b []byte, scanned, maxValue int) (Span, error) {
 	if b[0] == 'g' || b[0] == 'm' && b[1] != 's' { // most requests: no value follows
 		return Span{Size: size}, nil
 	}
-	length := blockLen(b[:size])
+	length := blockLen(trimmed(b[:size-1]))
 	switch {
 	case length < 0:
 		return Span{Size: size}, nil
@@ -75,15 +75,14 @@ func checkLong(b []byte) error {
 }
 
 // blockLen returns the length of the value that a line announces, or -1 if none follows it.
-func blockLen(request []byte) int {
-	line, _ := lineOf(request)
+func blockLen(line []byte) int {
 	name, args := word(line)
 	v := verbOfStorage(name)
 	if v == Bad {
 		return -1
 	}
-	s := readStorage(v, args)
-	if s.err != "" {
+	var s storage
+	if s.read(v, args); s.err != "" {
 		return -1
 	}
 	return s.length
@@ -94,5 +93,10 @@ func IsQuiet(request []byte) bool {
 	line, _ := lineOf(request)
 	name, args := word(line)
 	v := verbOfStorage(name)
-	return v != Bad && v != MetaSet && readStorage(v, args).quiet
+	if v == Bad || v == MetaSet {
+		return false
+	}
+	var s storage
+	s.read(v, args)
+	return s.quiet
 }

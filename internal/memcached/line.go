@@ -20,11 +20,15 @@ func lineOf(request []byte) (line, rest []byte) {
 	if request[0] != 'g' {
 		at = bytes.IndexByte(request, '\n')
 	}
-	line, rest = request[:at], request[at+1:]
+	return trimmed(request[:at]), request[at+1:]
+}
+
+// trimmed returns a line without the \r at its end.
+func trimmed(line []byte) []byte {
 	if n := len(line); n > 1 && line[n-1] == '\r' {
-		line = line[:n-1]
+		return line[:n-1]
 	}
-	return line, rest
+	return line
 }
 
 // lastWord returns the last word of a line.
@@ -83,11 +87,44 @@ func verbOfStorage(name []byte) Verb {
 	return Bad
 }
 
-// readStorage reads the words after the name of a command that brings a value.
-func readStorage(v Verb, line []byte) (s storage) {
-	if v == MetaSet {
-		return readMetaSet(line)
+// read reads the words after the name of a command that brings a value.
+func (s *storage) read(v Verb, line []byte) {
+	switch {
+	case v == MetaSet:
+		s.readMeta(line)
+	case v == CAS || !s.readPlain(line):
+		s.readAny(v, line)
 	}
+}
+
+// readPlain reads the words of a command as most clients write it: one space between words,
+// short numbers, and an answer is wanted. It returns false for any other.
+func (s *storage) readPlain(line []byte) bool {
+	s.key, line = word(line)
+	flags, line, ok1 := plainNumber(line)
+	exptime, line, ok2 := plainNumber(line)
+	length, line, ok3 := plainNumber(line)
+	s.flags, s.exptime, s.length = uint32(flags), int64(exptime), length
+	return ok1 && ok2 && ok3 && len(line) == 0 && len(s.key) <= MaxKeyLen
+}
+
+// plainNumber reads one space and up to nine digits, behind which a word ends.
+func plainNumber(line []byte) (n int, rest []byte, ok bool) {
+	if len(line) < 2 || line[0] != ' ' {
+		return 0, nil, false
+	}
+	for i, c := range line[1:min(len(line), 1+9)] {
+		d := c - '0'
+		if d > 9 {
+			return n, line[1+i:], i > 0 && c == ' '
+		}
+		n = n*10 + int(d)
+	}
+	return n, nil, len(line) <= 1+9
+}
+
+// readAny is read for any way to write the words.
+func (s *storage) readAny(v Verb, line []byte) {
 	s.key, line = word(line)
 	flags, line := word(line)
 	exptime, line := word(line)
@@ -104,7 +141,7 @@ func readStorage(v Verb, line []byte) (s storage) {
 	}
 	if missing {
 		s.err = plainError
-		return s
+		return
 	}
 	s.quiet = string(last) == noreply
 	var ok [3]bool
@@ -114,15 +151,17 @@ func readStorage(v Verb, line []byte) (s storage) {
 	if ok != [3]bool{true, true, true} || !casOK || len(s.key) > MaxKeyLen {
 		s.err = badFormat
 	}
-	return s
 }
 
-func readMetaSet(line []byte) (s storage) {
-	var length []byte
-	var ok bool
+func (s *storage) readMeta(line []byte) {
 	s.key, line = word(line)
-	length, s.meta = word(line)
-	switch s.length, ok = lengthOf(length); {
+	var ok bool
+	if s.length, s.meta, ok = plainNumber(line); !ok {
+		var length []byte
+		length, s.meta = word(line)
+		s.length, ok = lengthOf(length)
+	}
+	switch {
 	case len(s.key) == 0:
 		s.err = plainError
 	case len(s.key) > MaxKeyLen, !ok:
@@ -130,7 +169,6 @@ func readMetaSet(line []byte) (s storage) {
 	case words(s.meta) > maxFlags-1:
 		s.err = "CLIENT_ERROR options flags too long"
 	}
-	return s
 }
 
 // words counts the words of a line.

@@ -63,8 +63,8 @@ func (c *Command) failMeta(answer string) {
 }
 
 func (c *Command) metaSet(args, data []byte) {
-	s := readMetaSet(args)
-	if s.err != "" {
+	var s storage
+	if s.readMeta(args); s.err != "" {
 		c.fail(s.err)
 		return
 	}
@@ -110,7 +110,9 @@ func (c *Command) readFlags(flags []byte) (why string) {
 	var seen [2]uint64
 	for {
 		var f []byte
-		if f, flags = word(flags); len(f) == 0 {
+		if n := len(flags); n > 1 && flags[0] == ' ' && flags[1] != ' ' && (n == 2 || flags[2] == ' ') {
+			f, flags = flags[1:2], flags[2:] // a letter, as most flags are
+		} else if f, flags = word(flags); len(f) == 0 {
 			return why
 		}
 		o := f[0]
@@ -176,18 +178,6 @@ func (c *Command) flag(o byte, token []byte) (wrong string, known bool) {
 		if c.Delta, ok = unsigned(token); !ok {
 			return "CLIENT_ERROR invalid numeric delta value", true
 		}
-	default:
-		return "", c.toggle(o)
-	}
-	if !ok {
-		return badToken, true
-	}
-	return "", true
-}
-
-// toggle reads a flag that is a switch. It returns false for an unknown one.
-func (c *Command) toggle(o byte) bool {
-	switch o {
 	case 'v':
 		c.Form.Value = true
 	case 'h', 'l':
@@ -199,9 +189,12 @@ func (c *Command) toggle(o byte) bool {
 	case 'I':
 		c.Invalidate = true
 	default:
-		return false
+		return "", false
 	}
-	return true
+	if !ok {
+		return badToken, true
+	}
+	return "", true
 }
 
 // setMode reads the token of M.

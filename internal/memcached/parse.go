@@ -146,7 +146,8 @@ func (c *Command) NextKey() (key []byte) {
 }
 
 func (c *Command) storage(v Verb, args, data []byte) {
-	s := readStorage(v, args)
+	var s storage
+	s.read(v, args)
 	c.Form.Quiet = s.quiet
 	if s.err != "" {
 		c.fail(s.err)
