@@ -102,8 +102,9 @@ func command(t testing.TB, in string, args ...string) outcome {
 
 func commandWith(t testing.TB, p *program, args ...string) int {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithCancel(t.Context()) // a deadline would stand for --timeout
 	defer cancel()
+	defer time.AfterFunc(30*time.Second, cancel).Stop()
 	return p.run(ctx, append([]string{"cachesidecar"}, args...))
 }
 

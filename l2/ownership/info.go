@@ -64,7 +64,7 @@ func (m *Machine) Polled(now time.Duration, id kv.Process, sent time.Duration, s
 		return
 	}
 	m.hear(o)
-	o.polledAt, o.askedAt, o.said = m.now, max(o.askedAt, sent), max(o.said, said)
+	o.polledAt, o.askedAt, o.said, o.strange = m.now, max(o.askedAt, sent), max(o.said, said), 0
 	m.learn(o, info)
 	m.settle()
 }

@@ -25,6 +25,7 @@ type member struct {
 	said     uint64        // this node's state, in the polls that it has answered
 	refused  bool          // one of the two refuses the other
 	wasIn    bool          // it has been in, as far as this node knows
+	strange  time.Duration // since when its name has had only processes that are refused and never in; zero: it has not
 	leasesUs bool          // it says that it has a lease on this node
 	inRing   bool
 

@@ -1,6 +1,7 @@
 package ownership
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -68,9 +69,19 @@ func (m *Machine) current(id kv.Process) *member {
 			m.do(Died{o.id, m.now - o.heardAt, true})
 		}
 	}
-	o = &member{id: id, cameAt: m.now, heardAt: m.now, polledAt: m.now}
-	m.members[id.Node] = o
-	return o
+	n := &member{id: id, cameAt: m.now, heardAt: m.now, polledAt: m.now}
+	if o != nil && m.stranger(o) {
+		n.strange = cmp.Or(o.strange, o.cameAt)
+	}
+	m.members[id.Node] = n
+	return n
+}
+
+// stranger says whether a member lives, is refused, and has not been in. If another process
+// takes its name now, that one has lived for less than the detection time: it is not in, but
+// by the grant of others that are in.
+func (m *Machine) stranger(o *member) bool {
+	return o.live() && o.refused && !o.in && !o.wasIn && m.now-o.heardAt < m.cfg.Detection
 }
 
 // reinstate makes a process that had been replaced count again, if the other process of
@@ -86,7 +97,7 @@ func (m *Machine) hear(o *member) {
 	o.heardAt, o.named = m.now, false
 	if o.dead {
 		o.dead = false
-		o.cameAt, o.polledAt = m.now, m.now
+		o.cameAt, o.polledAt, o.strange = m.now, m.now, 0
 		o.leasesUs = false
 	}
 }

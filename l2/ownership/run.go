@@ -86,7 +86,7 @@ func (m *Machine) Pause(now time.Duration) {
 	m.now = max(m.now, now)
 	m.stop(WhyPaused)
 	for _, o := range m.members {
-		o.heardAt, o.polledAt = m.now, m.now
+		o.heardAt, o.polledAt, o.strange = m.now, m.now, 0
 		o.leasedAt, o.leasesUs = 0, false
 	}
 	clear(m.cannot)

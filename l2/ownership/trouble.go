@@ -1,6 +1,7 @@
 package ownership
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 	"time"
@@ -52,8 +53,9 @@ func (m *Machine) judgeSelf() {
 		}
 		if o.live() && !m.leased(o) {
 			// The member lives, and this node cannot ask whether it
-			// begins as well: one of the two must wait.
-			first = first && m.now-o.polledAt >= m.judgeAfter()
+			// begins as well: one of the two must wait. A refused host that is
+			// restarted again and again is waited for once.
+			first = first && m.now-cmp.Or(o.strange, o.polledAt) >= m.judgeAfter()
 		}
 	}
 	if anyIn {
