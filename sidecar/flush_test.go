@@ -210,6 +210,7 @@ func lives(v *vnode, node kv.NodeID) bool {
 // on, no value is read that was written before the flush. Values written after the flush
 // stay.
 func TestFlushAmid(t *testing.T) {
+	t.Parallel()
 	for _, voters := range [][]string{nil, {"n0", "n1", "n2"}} {
 		for _, c := range amid {
 			if c.twice && len(voters) > 0 {

@@ -72,6 +72,7 @@ func absent(t *testing.T, what string, r wire.Reply) {
 // TestKeyFilter checks that no host asks the origin for keys that it certainly lacks. A new
 // key is found as soon as it is announced, otherwise with the next filter.
 func TestKeyFilter(t *testing.T) {
+	t.Parallel()
 	o := newDatabase(always(time.Millisecond))
 	o.set("there", []byte("value"))
 	knownNodes(t, 3, o, Namespace{}, func(w *world) {

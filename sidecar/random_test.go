@@ -251,6 +251,7 @@ func init() {
 }
 
 func TestVirtualRandom(t *testing.T) {
+	t.Parallel()
 	runs := *randomRuns
 	if runs == 0 {
 		if runs = 20; race.Enabled {

@@ -65,6 +65,7 @@ func TestVirtualPausedOwner(t *testing.T) {
 // Links are cut for a while, one way or both ways, for less time than makes a silent node
 // count as dead.
 func TestVirtualCuts(t *testing.T) {
+	t.Parallel()
 	virtually(t, 5, func(w *world) {
 		for range 15 {
 			a, b := w.nodes[w.rnd.IntN(5)], w.nodes[w.rnd.IntN(5)]
@@ -92,6 +93,7 @@ func TestVirtualQuiet(t *testing.T) {
 
 // Nodes are killed, leave, are paused and come back, some of them at the same time.
 func TestVirtualFaults(t *testing.T) {
+	t.Parallel()
 	virtually(t, 5, func(w *world) {
 		for range 12 {
 			down := w.down()

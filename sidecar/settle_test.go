@@ -107,6 +107,7 @@ var gone = map[string]func(w *world, owner *vnode) (after func()){
 // TestWriteThroughSettles checks that the owner of a key drops what it has loaded before,
 // if a late write by an earlier owner ends.
 func TestWriteThroughSettles(t *testing.T) {
+	t.Parallel()
 	for policy, voters := range policies {
 		for how := range gone {
 			for _, op := range []wire.Op{wire.OpSet, wire.OpDelete} {

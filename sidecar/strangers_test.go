@@ -106,6 +106,7 @@ func (w *world) rings(t *testing.T, what string) {
 // an address of the stranger's choice only now and then. A host that starts meanwhile
 // joins, and the partitions of a killed host are taken over.
 func TestVirtualInvented(t *testing.T) {
+	t.Parallel()
 	inQuietWorld(t, 3, func(t *testing.T, w *world) {
 		s := w.stranger()
 		dials := s.sink(t, 21999)

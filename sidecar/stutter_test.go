@@ -201,6 +201,7 @@ func (w *world) stuttering(v, o *vnode, stops int, do func()) {
 
 // A host stutters while another host is killed and comes back.
 func TestVirtualStutterWhileOneIsKilled(t *testing.T) {
+	t.Parallel()
 	virtually(t, 4, func(w *world) {
 		for range 4 {
 			v, victim, o := w.nodes[w.rnd.IntN(2)], w.nodes[2], w.nodes[3]
@@ -218,6 +219,7 @@ func TestVirtualStutterWhileOneIsKilled(t *testing.T) {
 // A host stutters while it is the only voter left. Soon no host serves anything, until
 // another voter is back.
 func TestVirtualStutterOfTheLastVoter(t *testing.T) {
+	t.Parallel()
 	virtually(t, 4, func(w *world) {
 		last, o := w.nodes[0], w.nodes[3]
 		for range 3 {
@@ -240,6 +242,7 @@ func TestVirtualStutterOfTheLastVoter(t *testing.T) {
 // A host stutters while it hands over what it owns, because other hosts are to own more,
 // or because it leaves.
 func TestVirtualStutterWhileHandingOver(t *testing.T) {
+	t.Parallel()
 	for policy, voters := range map[string][]string{"available": nil, "consistent": {"n0", "n1", "n2"}} {
 		t.Run(policy, func(t *testing.T) {
 			virtually(t, 4, func(w *world) {
