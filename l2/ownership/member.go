@@ -25,7 +25,7 @@ type member struct {
 	said     uint64        // this node's state, in the polls that it has answered
 	refused  bool          // one of the two refuses the other
 	wasIn    bool          // it has been in, as far as this node knows
-	strange  time.Duration // since when its name has had only processes that are refused and never in; zero: it has not
+	strange  time.Duration // since when processes of its name are refused, none of which was in; zero: none
 	leasesUs bool          // it says that it has a lease on this node
 	inRing   bool
 
