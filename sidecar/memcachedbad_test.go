@@ -2,6 +2,7 @@ package sidecar
 
 import (
 	"fmt"
+	"io"
 	"net"
 	"path/filepath"
 	"strings"
@@ -65,6 +66,34 @@ func TestMemcachedBadInput(t *testing.T) {
 			other.ask("mn", "MN")
 			c.nc.Close()
 		}
+	}
+}
+
+// TestMemcachedTruncated ends a connection at each byte of a command. It is not served, and the
+// next client finds what was there before.
+func TestMemcachedTruncated(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "m")
+	start(t, Config{Memcached: path})
+	other := dialText(t, "unix", path)
+	other.ask("set k 7 0 1\r\n5", "STORED")
+	for _, command := range []string{
+		"get k\r\n", "gets k\r\n", "gat 1 k\r\n", "mg k v T1\r\n", "me k\r\n", "incr k 1\r\n", "decr k 1\r\n", "ma k\r\n",
+		"touch k 1\r\n", "delete k\r\n", "md k\r\n", "flush_all\r\n", "set k 0 0 5\r\nhello\r\n", "ms k 5\r\nhello\r\n",
+		"append k 0 0 3\r\n\r\nx\r\n", "prepend k 0 0 1\r\n1\r\n", "replace k 0 0 1\r\n1\r\n", "add l 0 0 1\r\n1\r\n",
+		"cas k 0 0 1 1\r\n1\r\n", "set k 0 0 1 noreply\r\n1\r\n", "version\r\n", "stats\r\n", "verbosity 1\r\n", "mn\r\n",
+	} {
+		for n := range len(command) {
+			c := dialText(t, "unix", path)
+			c.send(command[:n])
+			_ = c.nc.(*net.UnixConn).CloseWrite()
+			_ = c.nc.SetReadDeadline(time.Now().Add(20 * time.Second))
+			if said, err := io.ReadAll(c.nc); err != nil || len(said) > 0 {
+				t.Errorf("%q: %q, %v", command[:n], said, err)
+			}
+			c.nc.Close()
+		}
+		other.ask("mg k v f t", "VA 1 f7 t-1", "5")
+		other.ask("get l", "END")
 	}
 }
 
