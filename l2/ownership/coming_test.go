@@ -197,3 +197,23 @@ func TestRestartedIsAsked(t *testing.T) {
 		t.Error("a begins without the answer of the new process")
 	}
 }
+
+// TestRefusedAndRestarted: a node that is out waits once for a host that is refused, however
+// often that is restarted. For one that is not refused it waits each time.
+func TestRefusedAndRestarted(t *testing.T) {
+	for _, refused := range []bool{true, false} {
+		w := newTwo(t)
+		stranger := kv.Process{Node: "c", Epoch: 1}
+		for end := w.now + 20*time.Second; w.now < end && !w.In(); w.now += 100 * time.Millisecond {
+			if w.now%time.Second == 0 {
+				stranger.Epoch++
+			}
+			w.Seen(w.now, stranger, 0, 1, false)
+			w.Refused(stranger, refused)
+			w.Tick(w.now)
+		}
+		if w.In() != refused {
+			t.Errorf("refused %v: in: %v", refused, w.In())
+		}
+	}
+}
