@@ -27,7 +27,7 @@ test:             ## what the README says
 # Left out is what repeats, for virtual minutes, what other tests do: the detector makes it ten
 # times as slow, and TestVirtualRandom brings such faults at random.
 RACE = CGO_ENABLED=1 $(GO) test -race -timeout 40m
-LONG_VIRTUAL = Faults|Cuts|Quiet|Invented|Slander|BusyHosts|TotalsOverMoves|Stutter(Of|While)
+LONG_VIRTUAL = Faults|Cuts|Quiet|Invented|Slander|BusyHosts|Totals|Consistent|WriteThrough|Stutter(Of|While)
 LONG = Virtual($(LONG_VIRTUAL)|Drain(WriteThrough|AckAll|Watch|Undone))|TestKeyFilter$$|TestForgottenAfter|TestFlushAmid
 
 race:             ## the same under the race detector, which needs a C compiler; but for real processes, which it does not watch

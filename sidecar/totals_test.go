@@ -176,6 +176,7 @@ func (w *world) judgeTallied(lossless bool) {
 // If hosts are restarted in order, join, and change their weights, no increment is lost,
 // and nothing that was deleted comes back.
 func TestVirtualTotals(t *testing.T) {
+	t.Parallel()
 	for _, voters := range [][]string{nil, {"n0", "n1", "n2"}} {
 		name := "available"
 		if voters != nil {

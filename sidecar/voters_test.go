@@ -20,6 +20,7 @@ import (
 // both ways, for longer than it takes to detect dead nodes. The checker makes no
 // exception.
 func TestVirtualConsistent(t *testing.T) {
+	t.Parallel()
 	virtually(t, 5, func(w *world) {
 		for range 10 {
 			down := w.down()

@@ -110,6 +110,7 @@ func TestWriteThroughOvertaken(t *testing.T) {
 // write-throughs to an origin. If no host was killed, all hosts read what the origin has
 // once the writes have ended.
 func TestVirtualWriteThrough(t *testing.T) {
+	t.Parallel()
 	for policy, voters := range policies {
 		for run := range *virtualRuns {
 			seed, kills := firstSeed()+uint64(run), run%2 == 1
