@@ -27,6 +27,7 @@ var badInput = []struct {
 	{"a negative length", "set k 0 0 -1\r\n", []string{"CLIENT_ERROR bad command line format"}},
 	{"a huge length", "set k 0 0 99999999999999999999\r\n", []string{"CLIENT_ERROR bad command line format"}},
 	{"a length of 2^31", "set k 0 0 2147483648\r\n", []string{"CLIENT_ERROR bad command line format"}},
+	{"a length of ms with a letter", "ms k 1x\r\n", []string{"CLIENT_ERROR bad command line format"}},
 	{"a value that ends late", "set k 0 0 1\r\nxx\r\n", []string{"CLIENT_ERROR bad data chunk"}},
 	{"the binary protocol", "\x80\x00\x00\x01", []string{"close"}},
 	{"an empty line", "\r\n", []string{"ERROR"}},
