@@ -422,7 +422,7 @@ func usualRuns() int {
 	if race.Enabled { // ten times as slow
 		return 1
 	}
-	return 3
+	return 2
 }
 
 // virtually runs a scenario with several seeds. With voters the policy is consistent.

@@ -44,7 +44,7 @@ func (p *process) cpu() time.Duration {
 func (p *process) costs(f func() int64) (each time.Duration, n int64) {
 	p.t.Helper()
 	begun, before := time.Now(), p.cpu()
-	time.Sleep(2 * time.Second)
+	time.Sleep(time.Second)
 	rest := float64(p.cpu()-before) / float64(time.Since(begun))
 	begun, before = time.Now(), p.cpu()
 	n = f()
@@ -56,7 +56,7 @@ func (p *process) costs(f func() int64) (each time.Duration, n int64) {
 // and for a failed handshake. The figures are printed (-v) and judged loosely, because
 // the machine may be slow or busy.
 func TestStrangersCost(t *testing.T) {
-	slow(t, time.Minute)
+	slow(t, 30*time.Second)
 	const loosely = 10
 	file := creds.NewKeyFile()
 	for keys := range 3 {
@@ -69,9 +69,9 @@ func TestStrangersCost(t *testing.T) {
 		}
 		c := newKeyedPair(t, text)
 		a := c.hosts[0]
-		each, n := a.costs(func() int64 { return c.strayDatagrams(15_000) })
+		each, n := a.costs(func() int64 { return c.strayDatagrams(5_000) })
 		t.Logf("%d keys: %v of CPU for each of %d stray datagrams of 1,014 bytes", keys, each, n)
-		if n < 10_000 || each > loosely*100*time.Microsecond {
+		if n < 3_000 || each > loosely*100*time.Microsecond {
 			t.Errorf("%d keys: %v of CPU for each of %d", keys, each, n)
 		}
 		if keys > 1 {
@@ -90,9 +90,9 @@ func TestStrangersCost(t *testing.T) {
 			{name: "under as many of them as are read", shows: []tls.Certificate{costlyChain(t, 24)}},
 			{name: "under a chain of 4 of them", shows: []tls.Certificate{costlyChain(t, 4)}},
 		} {
-			each, n := a.costs(func() int64 { return c.failedHandshakes(600, tc.shows, tc.edit) })
+			each, n := a.costs(func() int64 { return c.failedHandshakes(150, tc.shows, tc.edit) })
 			t.Logf("%v of CPU for each of %d handshakes %s", each, n, tc.name)
-			if n < 500 || each > loosely*time.Millisecond {
+			if n < 100 || each > loosely*time.Millisecond {
 				t.Errorf("%s: %v of CPU for each of %d", tc.name, each, n)
 			}
 		}

@@ -304,6 +304,7 @@ func (o *outsider) attacks(c *keyedPair, what string) {
 // key, which shows that the key makes the difference.
 func TestKeyedStrangers(t *testing.T) {
 	slow(t, 40*time.Second)
+	t.Parallel()
 	_, rest, _ := strings.Cut(creds.NewKeyFile(), "\nseed: ")
 	seed := "seed: " + rest[:16]
 	one, two := creds.NewKeyLine(), creds.NewKeyLine()

@@ -138,6 +138,7 @@ const slowly = time.Second / 150
 // their end.
 func TestKeyedReplays(t *testing.T) {
 	slow(t, 40*time.Second)
+	t.Parallel()
 	text := creds.NewKeyFile()
 	gossip, peer := &wiretap{}, &wiretap{}
 	c := newTappedPair(t, text, gossip, peer)

@@ -104,6 +104,7 @@ func TestThousandsOfHalfFrames(t *testing.T) {
 // TestAnswersOfOtherHostsUnread reads another host's values on connections that never
 // read the answers.
 func TestAnswersOfOtherHostsUnread(t *testing.T) {
+	t.Parallel()
 	a := runCluster(t, "a", "b")[0]
 	check := a.bystander()
 	c := a.dial()
