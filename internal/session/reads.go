@@ -127,7 +127,11 @@ func (c *Session) metaGet(conn *rpc.Conn) bool {
 	}
 	if n := len(c.reply.Value); n > smallValue {
 		c.Names.Release() // Grow may wait
-		if err := noRoom(conn.Grow(n+answerSlack, true)); err != nil {
+		switch err := noRoom(conn.Grow(n+answerSlack, true)); {
+		case err != nil && !onlyReads(q): // it was done, and BUSY says that it was not
+			conn.Kill()
+			return true
+		case err != nil:
 			c.answerError(conn, err)
 			return true
 		}
