@@ -101,7 +101,7 @@ func TestMemcachedTruncated(t *testing.T) {
 // givenBack waits until the memory of commands is that of before.
 func givenBack(t *testing.T, s *Sidecar, before int64) {
 	t.Helper()
-	for until := time.Now().Add(10 * time.Second); s.engine.Budget.Stats().Frames > before; time.Sleep(time.Millisecond) {
+	for until := time.Now().Add(time.Minute); s.engine.Budget.Stats().Frames > before; time.Sleep(time.Millisecond) {
 		if time.Now().After(until) {
 			t.Fatalf("%d bytes of frames are charged, %d before", s.engine.Budget.Stats().Frames, before)
 		}
@@ -112,15 +112,19 @@ func givenBack(t *testing.T, s *Sidecar, before int64) {
 // memory is bounded, others are served, and nothing is left when the clients have gone.
 func TestMemcachedValuesNeverCome(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "m")
-	s := start(t, Config{Memcached: path})
+	s := start(t, Config{Memcached: path, BufferSize: 16 << 20})
 	other := dialText(t, "unix", path)
 	before := s.engine.Budget.Stats().Frames
 	var all []net.Conn
 	for i := range 200 {
 		c := dialText(t, "unix", path)
-		c.send(fmt.Sprintf("set k%d 0 0 1000000\r\n%s", i, strings.Repeat("x", 100_000)))
+		c.send(fmt.Sprintf("set k%d 0 0 400000\r\n%s", i, strings.Repeat("x", 100_000)))
 		all = append(all, c.nc)
 	}
+	soon(t, "the values to take memory", func() bool {
+		stats := s.engine.Budget.Stats()
+		return stats.Frames > before+8<<20 && stats.RefusedFor["frames"] > 0
+	})
 	for i := range 100 {
 		other.ask(fmt.Sprintf("set other 0 0 3\r\n%03d", i), "STORED")
 		other.ask("get other", "VALUE other 0 3", fmt.Sprintf("%03d", i), "END")

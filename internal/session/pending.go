@@ -38,6 +38,7 @@ type Pending struct {
 	trace    slow.Trace    // of serve
 	fills    tokenOf       // the token that a FILL uses; zero: none
 	form     *textForm     // of the answer in memcached's protocol; nil: the socket's
+	got      *wire.Reply   // of the GET of an mg that has become a METAGET: see again
 	awaited  bool          // the account counts it as a read; q may become another request
 }
 
@@ -173,9 +174,12 @@ func (p *Pending) serve() (answer []byte, reads bool) {
 	p.turn.wait()
 	waited()
 	r := p.Session.slow(ctx, &p.q, &b, p.deadline)
-	if again(p.form, &p.q, &r) {
+	if p.again(&r) {
 		ctx = slow.With(p.Session.ctx, &p.trace) // it may claim
 		r = p.Session.slow(ctx, &p.q, &b, p.deadline)
+	}
+	if p.got != nil && r.Status.IsError() {
+		p.q.Op, p.q.Options, r = wire.OpGet, wire.StaleOK, *p.got
 	}
 	if c := p.Session.Core; c.Acks.Wanted(&p.q) {
 		p.turn.leave() // later requests are answered from what is stored
@@ -185,6 +189,22 @@ func (p *Pending) serve() (answer []byte, reads bool) {
 		waited()
 	}
 	return p.end(nil, &r), onlyReads(&p.q)
+}
+
+// again turns the GET of an mg into the METAGET that answers it, if the reply to the GET does
+// not. A value in that reply is worth more than the claim: it is kept for the case that the
+// METAGET fails, as long as there is memory.
+func (p *Pending) again(r *wire.Reply) bool {
+	if !turns(p.form, &p.q, r) {
+		return false
+	}
+	p.Session.Core.Deadlines.Limit(&p.q, p.deadline)
+	if r.Status != wire.Miss && p.Conn.Hold(len(r.Value)) == nil {
+		got := *r
+		p.got = &got
+		p.size += len(r.Value)
+	}
+	return true
 }
 
 // long answers a read whose value was present and is long. If the value has gone by now,
@@ -288,7 +308,7 @@ func (p *Pending) goOn() {
 // whether that was possible without waiting. The connection's reader calls it.
 func (p *Pending) ask() bool {
 	s, c, q := p.Session, p.Session.Core, &p.q
-	if q.Op != wire.OpGet || s.from.Node != "" || len(p.turn.before) > 0 {
+	if q.Op != wire.OpGet || s.from.Node != "" || len(p.turn.before) > 0 || p.form != nil && p.form.tried {
 		return false
 	}
 	ns := s.Names.Read(q.Namespace)
@@ -372,7 +392,7 @@ func (p *Pending) Tell(a *rpc.Answers, cl *engine.Call) {
 		return
 	}
 	r := c.Forwarder.Outcome(cl, &p.q, p.began)
-	if r.Status == wire.Moved || engine.Degraded(&r) && c.Loads.MayWithoutOwner(&p.q) || again(p.form, &p.q, &r) {
+	if r.Status == wire.Moved || engine.Degraded(&r) && c.Loads.MayWithoutOwner(&p.q) || p.again(&r) {
 		p.goOn()
 		return
 	}

@@ -111,31 +111,34 @@ func (c *Session) mget(conn *rpc.Conn) {
 	conn.Out = wire.EndFrame(conn.Out, at)
 }
 
-// metaGet answers METAGET in place, if the engine can. An answer to another sidecar must not
-// delay others: a long value goes the slow way.
-func (c *Session) metaGet(conn *rpc.Conn) {
+// metaGet answers METAGET in place, and says whether it could. An answer to another sidecar must
+// not delay others: a long value goes the slow way.
+func (c *Session) metaGet(conn *rpc.Conn) bool {
 	q := c.req
 	if c.from.Node != "" && !q.Has(wire.NoValue) {
 		if ns := c.Names.Read(q.Namespace); ns != nil {
 			if info, ok := c.Core.Store.Peek(ns.Key(q.Key), c.now.Boot); ok && info.Size > smallValue {
-				c.later(conn)
-				return
+				return false
 			}
 		}
 	}
 	if c.Core.ExecuteTo(q, &c.Names, c.now, 0, &c.reply); c.reply.Status == wire.Moved {
-		c.later(conn)
-		return
+		return false
 	}
 	if n := len(c.reply.Value); n > smallValue {
 		c.Names.Release() // Grow may wait
-		if err := noRoom(conn.Grow(n+answerSlack, true)); err != nil {
+		switch err := noRoom(conn.Grow(n+answerSlack, true)); {
+		case err != nil && !onlyReads(q): // it was done, and BUSY says that it was not
+			conn.Kill()
+			return true
+		case err != nil:
 			c.answerError(conn, err)
-			return
+			return true
 		}
 	}
 	c.count(q, &c.reply)
 	c.answer(conn)
+	return true
 }
 
 var grown = wire.Errorf(wire.Busy, "the value grew while it was read: ask again for this key")

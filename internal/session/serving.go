@@ -178,7 +178,9 @@ func (c *Session) serve(conn *rpc.Conn) {
 	case wire.OpMGet:
 		c.mget(conn)
 	case wire.OpMetaGet:
-		c.metaGet(conn)
+		if !c.metaGet(conn) {
+			c.later(conn)
+		}
 	case wire.OpHello:
 		c.reply = c.welcome()
 		c.answer(conn)

@@ -85,7 +85,9 @@ func (t *Text) run(conn *rpc.Conn) {
 		return
 	}
 	if q.Op == wire.OpMetaGet { // its value may be long
-		c.metaGet(conn)
+		if !c.metaGet(conn) {
+			c.later(conn)
+		}
 		return
 	}
 	c.execute(conn)

@@ -120,6 +120,7 @@ func metaItem(r *wire.Reply) memcached.Item {
 // load looks like an empty value, as in memcached.
 func appendMetaGet(dst []byte, form *textForm, q *wire.Request, r *wire.Reply) []byte {
 	item := itemOf(r)
+	item.Stale = r.Status == wire.Stale
 	switch {
 	case r.Status == wire.Miss && r.Claim == wire.ClaimNone:
 		return form.AppendMiss(dst)

@@ -34,6 +34,7 @@ type textForm struct {
 	more   bool           // and not the last one
 
 	vivify, claims bool // of mg: a missing key is claimed too; the caller may claim
+	tried          bool // of mg: its GET was answered in place, and the answer was not enough
 	invalidate     bool // of ms: the flag I
 	expired        bool // the value was over before it was stored
 }
@@ -66,9 +67,9 @@ func renews(q *wire.Request, r *wire.Reply) bool {
 	return q.RenewMS > 0 && r.Status == wire.OK && r.TTLMS > 0 && r.TTLMS < int64(q.RenewMS)
 }
 
-// again says whether the reply to the GET of an mg does not answer it: then the request has
+// turns says whether the reply to the GET of an mg does not answer it: then the request has
 // become the METAGET that does.
-func again(form *textForm, q *wire.Request, r *wire.Reply) bool {
+func turns(form *textForm, q *wire.Request, r *wire.Reply) bool {
 	if form == nil || form.Verb != memcached.MetaGet || q.Op != wire.OpGet {
 		return false
 	}

@@ -200,22 +200,21 @@ func (t *Text) metaGet(conn *rpc.Conn, cmd *memcached.Command) {
 		}
 	default:
 		q.Options = wire.StaleOK
-		if t.metaValue(conn) {
-			return
-		}
+		t.metaValue(conn)
+		return
 	}
 	if t.run(conn); over {
 		t.drop(conn, cmd.Key)
 	}
 }
 
-// metaValue answers mg from what this host has, as a GET. If it returns false, the request
-// has become the METAGET that answers it.
-func (t *Text) metaValue(conn *rpc.Conn) bool {
+// metaValue answers mg: from what this host has, as a GET; with the METAGET that the GET becomes,
+// if this host owns the key; or later.
+func (t *Text) metaValue(conn *rpc.Conn) {
 	c, q, form := t.Session, t.req, &t.text.form
 	if err := c.Refusal(q); err != nil {
 		c.answerError(conn, err)
-		return true
+		return
 	}
 	status := wire.Moved
 	if c.order.waiting.Load() == 0 || !c.order.has(c.keys()) {
@@ -223,20 +222,25 @@ func (t *Text) metaValue(conn *rpc.Conn) bool {
 	}
 	switch {
 	case status == wire.OK:
-		return true
-	case status == wire.Moved:
-		form.claims = t.claims(q)
-		c.later(conn)
-		return true
+		return
 	case status == wire.Miss && !form.vivify:
 		conn.Out = form.AppendMiss(conn.Out)
-		return true
-	case status.IsError():
+		return
+	case status.IsError() && status != wire.Moved:
 		c.answer(conn)
-		return true
+		return
 	}
-	metaGet(q, form, t.claims(q))
-	return false
+	form.claims = t.claims(q)
+	if form.tried = status != wire.Moved; form.tried {
+		get := *q
+		metaGet(q, form, form.claims)
+		c.Core.Deadlines.Limit(q, c.now.Boot+c.Core.Deadlines.Timeout(q))
+		if c.metaGet(conn) {
+			return
+		}
+		*q = get // see Pending.again
+	}
+	c.later(conn)
 }
 
 // claims says whether the caller may claim the right to load the key of a request.

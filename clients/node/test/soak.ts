@@ -180,6 +180,28 @@ const loader = (key: number) => async (_: unknown, { signal }: { signal: AbortSi
   return make(key, seq);
 };
 
+// A key that nobody else has tells exactly what each call must answer. The sidecar may have lost it by a restart: then
+// it has no value, and the action ends.
+let ownKeys = 0;
+function ownKey(what: string): string {
+  count(what);
+  return `soak:${what}:${process.pid}:${++ownKeys}`;
+}
+
+function expect(what: string, got: unknown, want: unknown): void {
+  if (got !== want) {
+    throw new Wrong(`${what}: ${String(got).slice(0, 80)}, want ${String(want).slice(0, 80)}`);
+  }
+}
+
+/** Checks a value that is put together of pieces like the first one. */
+function expectJoined(what: string, got: unknown, want: Buffer, first: string | Uint8Array): void {
+  expect(`the type of ${what}`, typeof got, typeof first);
+  if (!Buffer.from(got as string).equals(want)) {
+    throw new Wrong(`${what}: ${String(got).slice(0, 80)}, want ${String(want).slice(0, 80)}`);
+  }
+}
+
 const actions: [number, (mine: number, by: By) => Promise<void>][] = [
   [35, async (mine, by) => {
     const key = chance(0.6) ? random(keys.length) : mine + random(own - 2);
@@ -276,6 +298,60 @@ const actions: [number, (mine: number, by: By) => Promise<void>][] = [
     const asked = now();
     const v = await timed('getOrSet', (o) => by.client.getOrSet(nameOf(key), loader(key), { signal: o.signal }), loading);
     check(key, v, asked, by);
+  }],
+  [2, async (_, by) => {
+    const key = ownKey('joined');
+    expect('append to nothing', await timed('append', (o) => by.client.append(key, 'x', o)), undefined);
+    const [first, piece] = chance(0.5) ? ['é', '☃'] : [Buffer.of(255), Buffer.of(0)];
+    await timed('append', (o) => by.client.append(key, first!, { ...o, create: true, ttl: 5000 }));
+    let value = Buffer.from(first!);
+    for (let i = 0, n = 1 + random(4); i < n; i++) {
+      const v = await timed('get', (o) => by.client.get(key, o));
+      if (v === undefined) {
+        return;
+      }
+      expectJoined('get of the joined pieces', v, value, first!);
+      const more = Buffer.concat(Array.from({ length: [1, 10, 20_000][random(3)]! }, () => Buffer.from(piece!)));
+      const part = typeof first === 'string' ? more.toString() : more;
+      const version = i % 2 === 0
+        ? await timed('prepend', (o) => by.client.prepend(key, part, o))
+        : await timed('append', (o) => by.client.append(key, part, o));
+      if (version === undefined) {
+        return;
+      }
+      value = Buffer.concat(i % 2 === 0 ? [more, value] : [value, more]);
+    }
+    const v = await timed('getAndTouch', (o) => by.client.getAndTouch(key, 30_000, o));
+    if (v === undefined) {
+      return;
+    }
+    expectJoined('getAndTouch', v, value, first!);
+    const item = await timed('getItem', (o) => by.client.getItem(key, o));
+    if (item !== undefined) {
+      if (item.ttl === undefined || item.ttl <= 5000 || item.ttl > 30_000) {
+        throw new Wrong(`the TTL is ${item.ttl} after getAndTouch with 30000`);
+      }
+      count('joined and touched');
+    }
+  }],
+  [1, async (_, by) => {
+    const key = ownKey('unsigned');
+    expect('decrUnsigned of nothing', await timed('decrUnsigned', (o) => by.client.decrUnsigned(key, 1, o)), undefined);
+    const initial = (1n << 64n) - 3n;
+    expect('incrUnsigned with initial',
+      await timed('incrUnsigned', (o) => by.client.incrUnsigned(key, 1, { ...o, initial, ttl: 5000 })), initial);
+    for (const [up, delta, want] of [
+      [true, 2n, (1n << 64n) - 1n], [true, 8n, 7], [false, 3n, 4], [false, 5n, 0], [true, 1n << 63n, 1n << 63n],
+    ] as const) {
+      const n = up
+        ? await timed('incrUnsigned', (o) => by.client.incrUnsigned(key, delta, o))
+        : await timed('decrUnsigned', (o) => by.client.decrUnsigned(key, delta, o));
+      if (n === undefined) {
+        return;
+      }
+      expect(up ? 'incrUnsigned' : 'decrUnsigned', n, want);
+    }
+    count('counted past the ends');
   }],
   [0.2, async (mine) => {
     count('closed early');
