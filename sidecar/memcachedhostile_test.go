@@ -3,6 +3,7 @@ package sidecar
 import (
 	"fmt"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -101,6 +102,48 @@ func TestMemcachedLongAnswers(t *testing.T) {
 			}
 			time.Sleep(time.Millisecond)
 		}
+	}
+}
+
+// TestMemcachedGetLong gets so many long values in one command that they do not fit into one MGET.
+// All are answered, in the order of the keys, and the commands behind come after them.
+func TestMemcachedGetLong(t *testing.T) {
+	_, b, path := textPair(t, Config{L2Size: 64 << 20})
+	c := dialText(t, "unix", path)
+	keys := append(textKeys(b, "default", "there", false, 12), textKeys(b, "default", "here", true, 12)...)
+	value := strings.Repeat("v", 1_000_000)
+	for _, key := range keys {
+		c.ask(fmt.Sprintf("set %s 0 0 %d\r\n%s", key, len(value), value), "STORED")
+	}
+	c.send("get nope " + strings.Join(keys, " ") + " " + keys[0] + "\r\ndelete " + keys[1] + "\r\nmn\r\n")
+	for _, key := range append(keys, keys[0]) {
+		if got, want := c.line(), fmt.Sprintf("VALUE %s 0 %d", key, len(value)); got != want {
+			t.Fatalf("%.100q, want %q", got, want)
+		}
+		if c.line() != value {
+			t.Fatalf("%s has another value", key)
+		}
+	}
+	c.ask("mn", "END", "DELETED", "MN", "MN")
+}
+
+// TestMemcachedGetSame gets a long value of the same host very often in one command, and does not
+// read it. It is not in memory as often.
+func TestMemcachedGetSame(t *testing.T) {
+	_, b, path := textPair(t, Config{L2Size: 64 << 20})
+	c := dialText(t, "unix", path)
+	here, there := textKeys(b, "default", "here", true, 1)[0], textKeys(b, "default", "there", false, 1)[0]
+	value := strings.Repeat("v", 1_000_000)
+	c.ask(fmt.Sprintf("set %s 0 0 %d\r\n%s", here, len(value), value), "STORED")
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	c.send("get " + there + strings.Repeat(" "+here, 900) + "\r\n")
+	if got := c.line(); got != fmt.Sprintf("VALUE %s 0 %d", here, len(value)) {
+		t.Errorf("%.100q", got)
+	}
+	runtime.ReadMemStats(&after)
+	if n := after.TotalAlloc - before.TotalAlloc; n > 300<<20 {
+		t.Errorf("%d MiB were allocated", n>>20)
 	}
 }
 

@@ -177,6 +177,9 @@ func (p *Pending) serve() (answer []byte, reads bool) {
 		ctx = slow.With(p.Session.ctx, &p.trace) // it may claim
 		r = p.Session.slow(ctx, &p.q, &b, p.deadline)
 	}
+	for p.leaves(&r, &b) {
+		r = p.Session.slow(ctx, &p.q, &b, p.deadline)
+	}
 	if c := p.Session.Core; c.Acks.Wanted(&p.q) {
 		p.turn.leave() // later requests are answered from what is stored
 		b.Release()

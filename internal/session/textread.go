@@ -150,6 +150,43 @@ func (t *Text) getLater(conn *rpc.Conn, cmd *memcached.Command, key []byte, one 
 	}
 }
 
+// leaves says whether r, the reply to an MGET of a get, has become so long that keys are left. It
+// writes the values that r has, and then the request is that for the keys that are left.
+func (p *Pending) leaves(r *wire.Reply, b *namespaces.Pins) bool {
+	if p.form == nil || p.q.Op != wire.OpMGet {
+		return false
+	}
+	size := 0
+	part, has, left := p.q, wire.Reply{}, wire.Reply{}
+	var keys [][]byte // that are left
+	part.Keys = nil
+	for i, item := range r.Items {
+		size += len(item.Value)
+		if item.Status == wire.Busy {
+			keys, left.Items = append(keys, p.q.Keys[i]), append(left.Items, item)
+		} else {
+			part.Keys, has.Items = append(part.Keys, p.q.Keys[i]), append(has.Items, item)
+		}
+	}
+	if len(keys) == 0 || size <= wire.MaxMGetAnswer { // what is BUSY then is so for another reason
+		return false
+	}
+	form, n := *p.form, textTally{}
+	form.more = true
+	p.Session.count(&part, &has)
+	values := appendReply(nil, &form, &n, &part, &has)
+	n.flush(&p.Session.text.door.counts)
+	p.q.Keys, *r = keys, left
+	b.Release()
+	has.Items = nil            // in memory once
+	p.Conn.Account().Reads(-1) // the client may take its time
+	stands := p.Conn.More(p.place, values)
+	p.Conn.Account().Reads(1)
+	now := p.Session.Core.Clock.Read()
+	p.since, p.deadline = now.Boot, p.Session.Core.Deadlines.Of(&p.q, now)
+	return stands
+}
+
 // gat answers gat and gats: the TTL changes at the owner of the key, which answers.
 func (t *Text) gat(conn *rpc.Conn, cmd *memcached.Command) {
 	form := &t.text.form
