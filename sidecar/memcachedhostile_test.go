@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -125,6 +126,28 @@ func TestMemcachedGetLong(t *testing.T) {
 		}
 	}
 	c.ask("mn", "END", "DELETED", "MN", "MN")
+}
+
+// TestMemcachedGetLongParts gets long values of three namespaces in one command: more than the
+// memory of one connection's answers, for parts that are asked for at once.
+func TestMemcachedGetLongParts(t *testing.T) {
+	_, b, path := textPair(t, Config{L2Size: 64 << 20, MemcachedDelimiter: ":", Namespaces: map[string]Namespace{"x": {}, "y": {}, "z": {}}})
+	c := dialText(t, "unix", path)
+	value := strings.Repeat("v", 1_000_000)
+	var keys []string
+	for _, namespace := range []string{"x", "y", "z"} {
+		key := namespace + ":" + textKeys(b, namespace, "there", false, 1)[0]
+		c.ask(fmt.Sprintf("set %s 0 0 %d\r\n%s", key, len(value), value), "STORED")
+		keys = append(keys, slices.Repeat([]string{key}, 20)...)
+	}
+	c.send("get " + strings.Join(keys, " ") + "\r\n")
+	for i, key := range keys {
+		if got, want := c.line(), fmt.Sprintf("VALUE %s 0 %d", key, len(value)); got != want {
+			t.Fatalf("value %d: %.100q, want %q", i, got, want)
+		}
+		c.line()
+	}
+	c.ask("mn", "END", "MN")
 }
 
 // TestMemcachedGetSame gets a long value of the same host very often in one command, and does not

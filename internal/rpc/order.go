@@ -206,11 +206,13 @@ func (r *replies) moveLocked(ch chunk) {
 }
 
 // more writes a part of an answer: see Conn.More.
-func (r *replies) more(p Place, b []byte) (stands bool) {
+func (r *replies) more(p Place, b []byte) (taken, stands bool) {
 	o := r.outbox
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	r.keepLocked(r.order.at(p), b, true, true)
+	if taken = p == r.order.passed+1; taken { // else it would need memory that the first one waits for
+		r.keepLocked(r.order.at(p), b, true, true)
+	}
 	for o.err == nil && p != r.order.passed+1 {
 		o.changed.Wait()
 	}
@@ -223,7 +225,7 @@ func (r *replies) more(p Place, b []byte) (stands bool) {
 	for o.err == nil && o.writing {
 		o.changed.Wait()
 	}
-	return o.err == nil
+	return taken, o.err == nil
 }
 
 // dropLocked drops the answers in the line: the connection has ended. The places stay, until

@@ -152,8 +152,10 @@ func (h *text) later(c *Conn, p Place, op, id string, n int, later func() []byte
 	case "parts":
 		c.Run(p, reading(func() []byte {
 			for range 2 {
-				if !c.More(p, later()) {
-					return nil
+				for taken, stands := false, true; !taken; {
+					if taken, stands = c.More(p, later()); !stands {
+						return nil
+					}
 				}
 			}
 			return later()

@@ -156,32 +156,41 @@ func (p *Pending) leaves(r *wire.Reply, b *namespaces.Pins) bool {
 	if p.form == nil || p.q.Op != wire.OpMGet {
 		return false
 	}
-	size := 0
-	part, has, left := p.q, wire.Reply{}, wire.Reply{}
-	var keys [][]byte // that are left
-	part.Keys = nil
-	for i, item := range r.Items {
-		size += len(item.Value)
-		if item.Status == wire.Busy {
-			keys, left.Items = append(keys, p.q.Keys[i]), append(left.Items, item)
-		} else {
-			part.Keys, has.Items = append(part.Keys, p.q.Keys[i]), append(has.Items, item)
+	size, busy := 0, 0
+	for i := range r.Items {
+		size += len(r.Items[i].Value)
+		if r.Items[i].Status == wire.Busy {
+			busy++
 		}
 	}
-	if len(keys) == 0 || size <= wire.MaxMGetAnswer { // what is BUSY then is so for another reason
+	if busy == 0 || size <= wire.MaxMGetAnswer { // what is BUSY then is so for another reason
 		return false
+	}
+	part, has, left := p.q, wire.Reply{}, make([][]byte, 0, busy)
+	part.Keys = nil
+	for i, key := range p.q.Keys {
+		if r.Items[i].Status == wire.Busy {
+			left = append(left, key)
+		} else {
+			part.Keys, has.Items = append(part.Keys, key), append(has.Items, r.Items[i])
+		}
 	}
 	form, n := *p.form, textTally{}
 	form.more = true
-	p.Session.count(&part, &has)
 	values := appendReply(nil, &form, &n, &part, &has)
-	n.flush(&p.Session.text.door.counts)
-	p.q.Keys, *r = keys, left
 	b.Release()
-	has.Items = nil            // in memory once
+	*r = wire.Reply{}
+	for i := range has.Items {
+		has.Items[i].Value = nil // in memory once
+	}
 	p.Conn.Account().Reads(-1) // the client may take its time
-	stands := p.Conn.More(p.place, values)
+	taken, stands := p.Conn.More(p.place, values)
 	p.Conn.Account().Reads(1)
+	if taken {
+		p.Session.count(&part, &has)
+		n.flush(&p.Session.text.door.counts)
+		p.q.Keys = left
+	}
 	now := p.Session.Core.Clock.Read()
 	p.since, p.deadline = now.Boot, p.Session.Core.Deadlines.Of(&p.q, now)
 	return stands
