@@ -150,6 +150,11 @@ func (t *Text) getLater(conn *rpc.Conn, cmd *memcached.Command, key []byte, one 
 	}
 }
 
+// muchBytes is how many bytes of values show that others are BUSY for their length: the answer, or
+// that of their owner, has become too long or has found no memory. Each round writes so many, so
+// that they end.
+const muchBytes = 1 << 20
+
 // leaves says whether r, the reply to an MGET of a get, has become so long that keys are left. It
 // writes the values that r has, and then the request is that for the keys that are left.
 func (p *Pending) leaves(r *wire.Reply, b *namespaces.Pins) bool {
@@ -163,7 +168,7 @@ func (p *Pending) leaves(r *wire.Reply, b *namespaces.Pins) bool {
 			busy++
 		}
 	}
-	if busy == 0 || size <= wire.MaxMGetAnswer { // what is BUSY then is so for another reason
+	if busy == 0 || size <= muchBytes {
 		return false
 	}
 	part, has, left := p.q, wire.Reply{}, make([][]byte, 0, busy)
