@@ -18,7 +18,7 @@ type order struct {
 	short  int64 // bytes of the spots without a charge of their own
 }
 
-// spot is a place in the line. Before it is done it has no bytes but those of Conn.More.
+// spot is a place in the line. Before it is done it has no bytes but those of More.
 type spot struct {
 	chunk
 	done bool
@@ -205,7 +205,7 @@ func (r *replies) moveLocked(ch chunk) {
 	}
 }
 
-// more writes a part of an answer: see Conn.More.
+// more writes a part of an answer: see More.
 func (r *replies) more(p Place, b []byte) (taken, stands bool) {
 	o := r.outbox
 	o.mu.Lock()

@@ -153,7 +153,7 @@ func (h *text) later(c *Conn, p Place, op, id string, n int, later func() []byte
 		c.Run(p, reading(func() []byte {
 			for range 2 {
 				for taken, stands := false, true; !taken; {
-					if taken, stands = c.More(p, later()); !stands {
+					if taken, stands = More(c, p, later()); !stands {
 						return nil
 					}
 				}

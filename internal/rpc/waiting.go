@@ -99,7 +99,7 @@ func (c *Conn) Run(p Place, task func() (answer []byte, reads bool)) {
 // a long answer needs the memory of one part. If it has had to wait for answers before it, the
 // part is not taken, and the caller makes it again. stands says whether the connection still
 // stands.
-func (c *Conn) More(p Place, part []byte) (taken, stands bool) { return c.replies.more(p, part) }
+func More(c *Conn, p Place, part []byte) (taken, stands bool) { return c.replies.more(p, part) }
 
 // Long runs a request that has begun and whose answer has about size bytes. It runs task
 // when no long answer waits to be written. So all short answers come first, and of the

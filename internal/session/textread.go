@@ -189,7 +189,7 @@ func (p *Pending) leaves(r *wire.Reply, b *namespaces.Pins) bool {
 		has.Items[i].Value = nil // in memory once
 	}
 	p.Conn.Account().Reads(-1) // the client may take its time
-	taken, stands := p.Conn.More(p.place, values)
+	taken, stands := rpc.More(p.Conn, p.place, values)
 	p.Conn.Account().Reads(1)
 	if taken {
 		p.Session.count(&part, &has)
