@@ -120,3 +120,20 @@ func TestMemcachedCounts(t *testing.T) {
 		}
 	}
 }
+
+// TestMemcachedRenewTouched touches a value that ends soon in the command that asks whether to load
+// it anew. The time before the touch counts: else a value that is read often would never be loaded
+// anew.
+func TestMemcachedRenewTouched(t *testing.T) {
+	for name, target := range textTargets(t) {
+		t.Run(name, func(t *testing.T) {
+			c := target(t)
+			c.ask("set soon 0 20 1\r\nx", "STORED")
+			c.ask("mg soon v R30 T100", "VA 1 W", "x")
+			c.ask("set late 0 50 1\r\nx", "STORED")
+			c.ask("mg late v R30 T10", "VA 1", "x")
+			c.ask("set always 0 0 1\r\nx", "STORED")
+			c.ask("mg always v R30 T10", "VA 1", "x")
+		})
+	}
+}

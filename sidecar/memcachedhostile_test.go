@@ -3,6 +3,8 @@ package sidecar
 import (
 	"fmt"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -101,6 +103,70 @@ func TestMemcachedLongAnswers(t *testing.T) {
 			}
 			time.Sleep(time.Millisecond)
 		}
+	}
+}
+
+// TestMemcachedGetLong gets so many long values in one command that they do not fit into one MGET.
+// All are answered, in the order of the keys, and the commands behind come after them.
+func TestMemcachedGetLong(t *testing.T) {
+	_, b, path := textPair(t, Config{L2Size: 64 << 20})
+	c := dialText(t, "unix", path)
+	keys := append(textKeys(b, "default", "there", false, 12), textKeys(b, "default", "here", true, 12)...)
+	value := strings.Repeat("v", 1_000_000)
+	for _, key := range keys {
+		c.ask(fmt.Sprintf("set %s 0 0 %d\r\n%s", key, len(value), value), "STORED")
+	}
+	c.send("get nope " + strings.Join(keys, " ") + " " + keys[0] + "\r\ndelete " + keys[1] + "\r\nmn\r\n")
+	for _, key := range append(keys, keys[0]) {
+		if got, want := c.line(), fmt.Sprintf("VALUE %s 0 %d", key, len(value)); got != want {
+			t.Fatalf("%.100q, want %q", got, want)
+		}
+		if c.line() != value {
+			t.Fatalf("%s has another value", key)
+		}
+	}
+	c.ask("mn", "END", "DELETED", "MN", "MN")
+}
+
+// TestMemcachedGetLongParts gets long values of three namespaces in one command: more than the
+// memory of one connection's answers, for parts that are asked for at once.
+func TestMemcachedGetLongParts(t *testing.T) {
+	_, b, path := textPair(t, Config{L2Size: 64 << 20, MemcachedDelimiter: ":", Namespaces: map[string]Namespace{"x": {}, "y": {}, "z": {}}})
+	c := dialText(t, "unix", path)
+	value := strings.Repeat("v", 1_000_000)
+	var keys []string
+	for _, namespace := range []string{"x", "y", "z"} {
+		key := namespace + ":" + textKeys(b, namespace, "there", false, 1)[0]
+		c.ask(fmt.Sprintf("set %s 0 0 %d\r\n%s", key, len(value), value), "STORED")
+		keys = append(keys, slices.Repeat([]string{key}, 20)...)
+	}
+	c.send("get " + strings.Join(keys, " ") + "\r\n")
+	for i, key := range keys {
+		if got, want := c.line(), fmt.Sprintf("VALUE %s 0 %d", key, len(value)); got != want {
+			t.Fatalf("value %d: %.100q, want %q", i, got, want)
+		}
+		c.line()
+	}
+	c.ask("mn", "END", "MN")
+}
+
+// TestMemcachedGetSame gets a long value of the same host very often in one command, and does not
+// read it. It is not in memory as often.
+func TestMemcachedGetSame(t *testing.T) {
+	_, b, path := textPair(t, Config{L2Size: 64 << 20})
+	c := dialText(t, "unix", path)
+	here, there := textKeys(b, "default", "here", true, 1)[0], textKeys(b, "default", "there", false, 1)[0]
+	value := strings.Repeat("v", 1_000_000)
+	c.ask(fmt.Sprintf("set %s 0 0 %d\r\n%s", here, len(value), value), "STORED")
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	c.send("get " + there + strings.Repeat(" "+here, 900) + "\r\n")
+	if got := c.line(); got != fmt.Sprintf("VALUE %s 0 %d", here, len(value)) {
+		t.Errorf("%.100q", got)
+	}
+	runtime.ReadMemStats(&after)
+	if n := after.TotalAlloc - before.TotalAlloc; n > 300<<20 {
+		t.Errorf("%d MiB were allocated", n>>20)
 	}
 }
 

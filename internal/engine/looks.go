@@ -140,7 +140,7 @@ func (c *Looks) claim(
 	switch {
 	case !found && !q.Has(wire.Create):
 		return true
-	case fresh && (seen.Deadline == 0 || seen.Deadline.Remaining(now.Boot) >= renew):
+	case fresh && (seen.Before == 0 || seen.Before.Remaining(now.Boot) >= renew):
 		return true
 	case c.deadlines.over(untilOf(q)):
 		*r = c.deadlines.tooLate(q)

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -43,7 +44,12 @@ type mget struct {
 	deadline time.Duration // deadline and began are on the boot clock
 	began    time.Duration
 	items    []wire.Reply
+	has      atomic.Int64 // bytes of the values that no other host has sent
 }
+
+// full says whether the answer has become too long for further values of this host. The first
+// key is always answered.
+func (r *mget) full(i int) bool { return i > 0 && r.has.Load() > wire.MaxMGetAnswer }
 
 // mgetRound is what one round cannot answer at once.
 type mgetRound struct {
@@ -81,9 +87,14 @@ func (r *mget) round(todo []int, now kv.Moment) (left []int) {
 	group.SetLimit(fetchesAtOnce)
 	for _, i := range of.slow {
 		group.Go(func() error {
+			if r.full(i) {
+				r.items[i] = wire.ErrorReply(tooLong)
+				return nil
+			}
 			b := namespaces.Pins{Table: m.names, Member: r.b.Member}
 			defer b.Release()
 			r.items[i] = m.keys.serve(r.ctx, r.one(i), &b, r.deadline)
+			r.has.Add(int64(len(r.items[i].Value)))
 			return nil
 		})
 	}
@@ -128,9 +139,14 @@ func (r *mget) begin(of *mgetRound, i int, now kv.Moment) {
 	key := ns.Key(q.Keys[i])
 	p := key.Hash.Partition()
 	if m.node.OwnershipEpoch(p) != 0 {
+		if r.full(i) {
+			r.items[i] = wire.ErrorReply(tooLong)
+			return
+		}
 		if m.keys.execute(r.one(i), r.b, now, 0, &r.items[i]); r.items[i].Status == wire.Moved {
 			of.slow = append(of.slow, i)
 		}
+		r.has.Add(int64(len(r.items[i].Value)))
 		return
 	}
 	owner := m.node.View().Owner(p)

@@ -2,6 +2,7 @@ package memcached
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/base64"
 )
 
@@ -30,6 +31,7 @@ func (c *Command) meta(letter byte, args, data []byte) {
 const (
 	tooManyFlags = "CLIENT_ERROR options flags too long"
 	badFlag      = "CLIENT_ERROR invalid or duplicate flag"
+	longOpaque   = "CLIENT_ERROR opaque token too long"
 	badToken     = "CLIENT_ERROR bad token in command line format"
 )
 
@@ -49,7 +51,7 @@ func (c *Command) metaKey(v Verb, args []byte, tooMany, bad string) {
 		return
 	}
 	if why := c.readFlags(flags); why != "" {
-		if bad != "" {
+		if bad != "" && why != longOpaque {
 			why = bad
 		}
 		c.failMeta(why)
@@ -105,15 +107,17 @@ func (c *Command) decodeKey() bool {
 
 var strict = base64.StdEncoding.Strict()
 
-// readFlags reads the flags of a meta command. It returns the answer to wrong ones.
+// readFlags reads the flags of a meta command. It returns the answer to wrong ones. Of several it
+// is the one that memcached answers.
 func (c *Command) readFlags(flags []byte) (why string) {
 	var seen [2]uint64
+	long := ""
 	for {
 		var f []byte
 		if n := len(flags); n > 1 && flags[0] == ' ' && flags[1] != ' ' && (n == 2 || flags[2] == ' ') {
 			f, flags = flags[1:2], flags[2:] // a letter, as most flags are
 		} else if f, flags = word(flags); len(f) == 0 {
-			return why
+			return cmp.Or(why, long)
 		}
 		o := f[0]
 		if o >= 127 || seen[o>>6]&(1<<(o&63)) != 0 {
@@ -123,13 +127,14 @@ func (c *Command) readFlags(flags []byte) (why string) {
 		switch wrong, known := c.flag(o, f[1:]); {
 		case !known:
 			return "CLIENT_ERROR invalid flag"
-		case wrong != "":
+		case wrong != "" && (o != 'F' || why == ""):
 			why = wrong
 		}
 		switch o {
 		case 'O':
 			if len(f) > maxOpaque {
-				return "CLIENT_ERROR opaque token too long"
+				long = longOpaque
+				break
 			}
 			c.Form.Opaque = f
 			fallthrough

@@ -7,7 +7,7 @@ func unsigned(b []byte) (n uint64, ok bool) {
 	if len(b) > 1 && b[0] == '+' {
 		b = b[1:]
 	}
-	if len(b) == 0 || len(b) > 20 {
+	if len(b) == 0 {
 		return 0, false
 	}
 	for _, c := range b {

@@ -141,6 +141,33 @@ func TestParse(t *testing.T) {
 	}
 }
 
+// TestSeveralErrors reads commands that are wrong in more than one way. The answers are those of
+// memcached 1.6.18.
+func TestSeveralErrors(t *testing.T) {
+	long := " O" + strings.Repeat("x", 32)
+	for request, want := range map[string]string{
+		"mg a" + long + " T0x\r\n":         "CLIENT_ERROR bad token in command line format",
+		"mg a" + long + " b b\r\n":         "CLIENT_ERROR duplicate flag",
+		"mg a" + long + " x\r\n":           "CLIENT_ERROR invalid flag",
+		"mg a M" + long + "\r\n":           "CLIENT_ERROR incorrect length for M token",
+		"md a k" + long + " q\r\n":         "CLIENT_ERROR opaque token too long",
+		"md a" + long + " x\r\n":           "CLIENT_ERROR invalid or duplicate flag",
+		"ms a 1" + long + " MX T\r\nx\r\n": "CLIENT_ERROR bad token in command line format",
+		"ms a 1 Ce F\r\nx\r\n":             "CLIENT_ERROR bad token in command line format",
+		"ms a 1 MSS F\r\nx\r\n":            "CLIENT_ERROR incorrect length for M token",
+		"ms a 1 F T\r\nx\r\n":              "CLIENT_ERROR bad token in command line format",
+	} {
+		var c Command
+		if Parse([]byte(request), &c); c.Error != want {
+			t.Errorf("%q: %q, want %q", request, c.Error, want)
+		}
+	}
+	var c Command
+	if Parse([]byte("incr a "+strings.Repeat("0", 40)+"7\r\n"), &c); c.Verb != Incr || c.Delta != 7 {
+		t.Errorf("a number with many zeros in front: %q", c.Error)
+	}
+}
+
 func TestParseAgain(t *testing.T) {
 	var c Command
 	Parse([]byte("mg aGk= b k v q Oz\r\n"), &c)

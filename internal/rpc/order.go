@@ -18,7 +18,7 @@ type order struct {
 	short  int64 // bytes of the spots without a charge of their own
 }
 
-// spot is a place in the line. It has no bytes before it is done.
+// spot is a place in the line. Before it is done it has no bytes but those of More.
 type spot struct {
 	chunk
 	done bool
@@ -181,23 +181,51 @@ func (r *replies) joinLocked(b []byte) bool {
 
 // releaseLocked moves the answers that are first into the outbox. The caller writes them.
 func (r *replies) releaseLocked() {
-	o := r.outbox
 	for {
 		s, ok := r.order.leave()
 		if !ok {
 			return
 		}
-		o.lined -= len(s.b)
-		switch {
-		case s.charged > 0 && o.err == nil:
-			o.queue.push(s.chunk)
-		case s.charged > 0:
-			o.free(s.chunk)
-		case len(s.b) > 0:
-			_ = r.holdLocked(-int64(cap(s.b))) // giving back never fails
-			r.pushLocked(s.b, false, false)
-		}
+		r.moveLocked(s.chunk)
 	}
+}
+
+// moveLocked moves the bytes of a spot into the outbox.
+func (r *replies) moveLocked(ch chunk) {
+	o := r.outbox
+	o.lined -= len(ch.b)
+	switch {
+	case ch.charged > 0 && o.err == nil:
+		o.queue.push(ch)
+	case ch.charged > 0:
+		o.free(ch)
+	case len(ch.b) > 0:
+		_ = r.holdLocked(-int64(cap(ch.b))) // giving back never fails
+		r.pushLocked(ch.b, false, false)
+	}
+}
+
+// more writes a part of an answer: see More.
+func (r *replies) more(p Place, b []byte) (taken, stands bool) {
+	o := r.outbox
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if taken = p == r.order.passed+1; taken { // else it would need memory that the first one waits for
+		r.keepLocked(r.order.at(p), b, true, true)
+	}
+	for o.err == nil && p != r.order.passed+1 {
+		o.changed.Wait()
+	}
+	if o.err == nil {
+		s := r.order.at(p)
+		r.moveLocked(s.chunk)
+		s.chunk = chunk{}
+		r.writeLocked(false)
+	}
+	for o.err == nil && o.writing {
+		o.changed.Wait()
+	}
+	return taken, o.err == nil
 }
 
 // dropLocked drops the answers in the line: the connection has ended. The places stay, until

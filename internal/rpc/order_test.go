@@ -49,7 +49,7 @@ func script(rnd *rand.Rand, n int, ops ...string) (lines, answers string) {
 	return in.String(), out.String()
 }
 
-var allOps = []string{"now", "now", "big", "run", "go", "answer", "mute", "split", "long", "start"}
+var allOps = []string{"now", "now", "big", "run", "go", "answer", "mute", "split", "parts", "long", "start"}
 
 // TestInOrder checks that answers come in the order of their requests, whichever way and in
 // whatever order the requests end.

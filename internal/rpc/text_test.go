@@ -26,6 +26,7 @@ import (
 //	            the answer of another server)
 //	mute ID     later, with no bytes
 //	split ID N  in five parts, of which the second and the fourth come later, with N bytes each
+//	parts ID N  later, as three times run, by More and Run
 //	hold ID N   when the test says so
 type text struct {
 	looked  atomic.Int64  // bytes that Cut has searched for the end of a line
@@ -123,7 +124,7 @@ func (h *text) serve(c *Conn, frame string) error {
 		c.Out = append(c.Out, answerTo(id, n)...)
 	case "go":
 		c.Go(later)
-	case "run", "mute", "hold", "long", "answer", "start":
+	case "run", "mute", "parts", "hold", "long", "answer", "start":
 		p, _ := c.Begin(nil)
 		h.later(c, p, op, id, n, later)
 	case "split":
@@ -148,6 +149,17 @@ func (h *text) later(c *Conn, p Place, op, id string, n int, later func() []byte
 		c.Run(p, reading(later))
 	case "mute":
 		c.Run(p, func() ([]byte, bool) { h.delay(); return nil, false })
+	case "parts":
+		c.Run(p, reading(func() []byte {
+			for range 2 {
+				for taken, stands := false, true; !taken; {
+					if taken, stands = More(c, p, later()); !stands {
+						return nil
+					}
+				}
+			}
+			return later()
+		}))
 	case "hold":
 		c.Run(p, reading(func() []byte { <-h.release; return answerTo(id, n) }))
 	case "long":
@@ -196,6 +208,8 @@ func wanted(line string) string {
 		return words[1] + "\r\n"
 	case "mute":
 		return ""
+	case "parts":
+		return strings.Repeat(string(answerTo(words[1], n)), 3)
 	case "split":
 		part := "[" + string(answerTo(words[1], n)) + "]"
 		return words[1] + part + part + "\r\n"

@@ -94,6 +94,13 @@ func (c *Conn) Run(p Place, task func() (answer []byte, reads bool)) {
 	go c.replies.run(p, task) // owned by the connection: drain waits for it
 }
 
+// More writes a part of the answer to a request of a connection in order that only reads and
+// that Run ends. It returns when the answers before it and this part have been written, so that
+// a long answer needs the memory of one part. If it has had to wait for answers before it, the
+// part is not taken, and the caller makes it again. stands says whether the connection still
+// stands.
+func More(c *Conn, p Place, part []byte) (taken, stands bool) { return c.replies.more(p, part) }
+
 // Long runs a request that has begun and whose answer has about size bytes. It runs task
 // when no long answer waits to be written. So all short answers come first, and of the
 // long ones the shorter come before much longer ones. Long is for requests that only

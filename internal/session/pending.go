@@ -181,6 +181,9 @@ func (p *Pending) serve() (answer []byte, reads bool) {
 	if p.got != nil && r.Status.IsError() {
 		p.q.Op, p.q.Options, r = wire.OpGet, wire.StaleOK, *p.got
 	}
+	for p.leaves(&r, &b) {
+		r = p.Session.slow(ctx, &p.q, &b, p.deadline)
+	}
 	if c := p.Session.Core; c.Acks.Wanted(&p.q) {
 		p.turn.leave() // later requests are answered from what is stored
 		b.Release()

@@ -150,6 +150,57 @@ func (t *Text) getLater(conn *rpc.Conn, cmd *memcached.Command, key []byte, one 
 	}
 }
 
+// muchBytes is how many bytes of values show that others are BUSY for their length: the answer, or
+// that of their owner, has become too long or has found no memory. Each round writes so many, so
+// that they end.
+const muchBytes = 1 << 20
+
+// leaves says whether r, the reply to an MGET of a get, has become so long that keys are left. It
+// writes the values that r has, and then the request is that for the keys that are left.
+func (p *Pending) leaves(r *wire.Reply, b *namespaces.Pins) bool {
+	if p.form == nil || p.q.Op != wire.OpMGet {
+		return false
+	}
+	size, busy := 0, 0
+	for i := range r.Items {
+		size += len(r.Items[i].Value)
+		if r.Items[i].Status == wire.Busy {
+			busy++
+		}
+	}
+	if busy == 0 || size <= muchBytes {
+		return false
+	}
+	part, has, left := p.q, wire.Reply{}, make([][]byte, 0, busy)
+	part.Keys = nil
+	for i, key := range p.q.Keys {
+		if r.Items[i].Status == wire.Busy {
+			left = append(left, key)
+		} else {
+			part.Keys, has.Items = append(part.Keys, key), append(has.Items, r.Items[i])
+		}
+	}
+	form, n := *p.form, textTally{}
+	form.more = true
+	values := appendReply(nil, &form, &n, &part, &has)
+	b.Release()
+	*r = wire.Reply{}
+	for i := range has.Items {
+		has.Items[i].Value = nil // in memory once
+	}
+	p.Conn.Account().Reads(-1) // the client may take its time
+	taken, stands := rpc.More(p.Conn, p.place, values)
+	p.Conn.Account().Reads(1)
+	if taken {
+		p.Session.count(&part, &has)
+		n.flush(&p.Session.text.door.counts)
+		p.q.Keys = left
+	}
+	now := p.Session.Core.Clock.Read()
+	p.since, p.deadline = now.Boot, p.Session.Core.Deadlines.Of(&p.q, now)
+	return stands
+}
+
 // gat answers gat and gats: the TTL changes at the owner of the key, which answers.
 func (t *Text) gat(conn *rpc.Conn, cmd *memcached.Command) {
 	form := &t.text.form

@@ -18,10 +18,11 @@ type Query struct {
 
 // Seen is what Look has found.
 type Seen struct {
-	Info             // if Stale is set, Deadline is when the value will be gone
-	Read  bool       // the value has been read since it was written
-	Stale bool       // Soften has left the value
-	Event kv.Version // of the touch; zero: none was made
+	Info               // if Stale is set, Deadline is when the value will be gone
+	Before kv.Deadline // that before the touch
+	Read   bool        // the value has been read since it was written
+	Stale  bool        // Soften has left the value
+	Event  kv.Version  // of the touch; zero: none was made
 }
 
 // Look appends the value of a key to dst, like Get, and also a value that Soften has left.
@@ -49,7 +50,7 @@ func (s *Store) Look(dst []byte, k kv.Key, q Query, now kv.Moment) ([]byte, Seen
 		}
 		return dst, Seen{}, Absent
 	}
-	seen := Seen{Read: h.marks&markRead != 0, Stale: stale}
+	seen := Seen{Read: h.marks&markRead != 0, Stale: stale, Before: h.deadline}
 	if !q.Unread {
 		h.marks |= markRead
 		b[offMarks] = h.marks
