@@ -149,7 +149,7 @@ func TestReloadStorm(t *testing.T) {
 			1000+n, 10+n%20, urls[i], n%7)
 	}
 	c := runConfigured(t, file(0, 0))
-	cl, err := client.Dial(t.Context(), client.Config{Socket: c.socket, Namespace: "pages", RequestTimeout: patience})
+	cl, err := client.Dial(t.Context(), client.Config{Socket: c.socket, Namespace: "pages", DialTimeout: patience, RequestTimeout: patience})
 	if err != nil {
 		t.Fatal(err)
 	}
