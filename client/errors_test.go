@@ -8,6 +8,7 @@ import (
 	"net"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -15,6 +16,28 @@ import (
 	"github.com/cachesidecar/cachesidecar/client"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
+
+// lateOnceAwaited is a context whose deadline passes soon after somebody waits for it: not
+// before a call has begun, however slow the machine is.
+type lateOnceAwaited struct {
+	context.Context
+	awaited sync.Once
+	over    chan struct{}
+}
+
+func (l *lateOnceAwaited) Done() <-chan struct{} {
+	l.awaited.Do(func() { time.AfterFunc(10*time.Millisecond, func() { close(l.over) }) })
+	return l.over
+}
+
+func (l *lateOnceAwaited) Err() error {
+	select {
+	case <-l.over:
+		return context.DeadlineExceeded
+	default:
+		return nil
+	}
+}
 
 // TestLateWhileOthersConnect checks the error of a call whose time is over while another
 // call connects: it was surely not executed.
@@ -47,9 +70,7 @@ func TestLateWhileOthersConnect(t *testing.T) {
 		t.Fatal(err)
 	}
 	close(accepted)
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	if _, err := c.Set(ctx, "k", nil, cachesidecar.SetOptions{}); !errors.Is(err, cachesidecar.ErrUnavailable) {
+	if _, err := c.Set(&lateOnceAwaited{Context: t.Context(), over: make(chan struct{})}, "k", nil, cachesidecar.SetOptions{}); !errors.Is(err, cachesidecar.ErrUnavailable) {
 		t.Errorf("%v, want ErrUnavailable", err)
 	}
 	_ = ln.Close() // the first does not try again

@@ -3,6 +3,7 @@ package client_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"runtime"
 	"strings"
 	"sync"
@@ -78,7 +79,7 @@ func (s *scripted) call(n int, key string, load func(context.Context, string) ([
 			c.items, c.errs = append(c.items, it), append(c.errs, err)
 		})
 	}
-	for until := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+	for until := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
 		joined := s.Joined() - had
 		c.mu.Lock()
 		joined += len(c.errs)
@@ -189,12 +190,16 @@ func TestLoadKeysAreApart(t *testing.T) {
 		s.in("other").call(1, "a", l.load, client.LoadOptions{}),
 	}
 	var asked []*asked
-	for range all {
+	for range all { // in any order
 		asked = append(asked, s.wants(wire.OpLease))
 	}
-	for i, a := range asked {
-		a.answer(value("v"))
-		all[i].want("v", "l2")
+	for _, a := range asked {
+		a.answer(value(fmt.Sprintf("%s %s %d", a.Namespace, a.Key, a.Options)))
+	}
+	for i, want := range []string{
+		" a 0", " b 0", fmt.Sprint(" a ", uint32(wire.StaleOK)), fmt.Sprint(" a ", uint32(wire.Fresh)), "other a 0",
+	} {
+		all[i].want(want, "l2")
 	}
 }
 
@@ -352,7 +357,7 @@ func TestLoadLeavesItToTheOrigin(t *testing.T) {
 // another caller loads, since that sidecar is alive. If the sidecar does not answer, the
 // client loads.
 func TestLoadWaitsForOthers(t *testing.T) {
-	s, l := newScripted(t, client.Config{RequestTimeout: 5 * time.Second, WaitTimeout: 15 * time.Second}), make(loading)
+	s, l := newScripted(t, client.Config{RequestTimeout: time.Minute, WaitTimeout: 3 * time.Minute}), make(loading)
 	c := s.call(1, "k", l.load, client.LoadOptions{})
 	s.wants(wire.OpLease).answer(refused(wire.Timeout))
 	s.wants(wire.OpLease).answer(refused(wire.Timeout))
@@ -366,11 +371,20 @@ func TestLoadWaitsForOthers(t *testing.T) {
 	s.wants(wire.OpLease).answer(value("theirs"))
 	c.want("theirs", "l2")
 
-	s = newScripted(t, client.Config{RequestTimeout: 500 * time.Millisecond, WaitTimeout: 500 * time.Millisecond})
-	c = s.call(1, "k", l.load, client.LoadOptions{})
+	const short = 100 * time.Millisecond
+	s = newScripted(t, client.Config{RequestTimeout: short, WaitTimeout: short})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // in which the GET is answered
+	defer cancel()
+	got := make(chan string, 1)
+	go func() { // ends with the load
+		it, err := s.GetOrLoad(ctx, "k", l.load, client.LoadOptions{})
+		got <- fmt.Sprintf("%s from %s, %v", it.Value, it.Source, err)
+	}()
 	s.wants(wire.OpLease) // no answer
 	l.next(t)([]byte("mine"), nil)
-	c.want("mine", "load")
+	if got, want := <-got, "mine from load, <nil>"; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
 }
 
 // TestLoadOutlivesItsCaller checks that a load continues after its caller has given up,

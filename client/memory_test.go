@@ -17,7 +17,7 @@ import (
 // eventually waits until ok is true.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !ok(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("%s did not happen", what)
 		}
@@ -158,6 +158,7 @@ func TestNotShared(t *testing.T) {
 
 // A sidecar that is started again has another region; the client finds it.
 func TestSharedRestart(t *testing.T) {
+	t.Parallel() // it waits for a sidecar that is to be back
 	path := filepath.Join(t.TempDir(), "s")
 	stop := serve(t, path)
 	c := sharing(t, client.Config{Socket: path})

@@ -13,7 +13,7 @@ import (
 // by another client is kept there. A value that the client loads itself gets there by way
 // of the sidecar.
 func TestNearLoad(t *testing.T) {
-	n := newNearTest(t, time.Second)
+	n := newNearTest(t, time.Minute)
 	loads := 0
 	load := func(context.Context, string) ([]byte, error) {
 		loads++

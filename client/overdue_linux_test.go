@@ -77,16 +77,16 @@ func TestWritesSayWhenTheyAreGivenUp(t *testing.T) {
 		{"flush", wire.OpFlush, func(ctx context.Context, _ *client.Lease) error { return s.Flush(ctx, cachesidecar.FlushOptions{}) }, true},
 	} {
 		for _, timeout := range []time.Duration{20 * time.Second, 10 * time.Second} {
+			var l *client.Lease
+			if test.op == wire.OpFill {
+				l = lease()
+			}
+			before := clock.Read().Boot // the time of the context begins after this
 			ctx, cancel := context.WithTimeout(t.Context(), timeout)
 			if timeout == 20*time.Second { // the client's RequestTimeout
 				cancel()
 				ctx, cancel = context.WithCancel(t.Context())
 			}
-			var l *client.Lease
-			if test.op == wire.OpFill {
-				l = lease()
-			}
-			before := clock.Read().Boot
 			done := make(chan error, 1)
 			go func() { done <- test.do(ctx, l) }() // ends with the answer
 			a := s.wants(test.op)

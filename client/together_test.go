@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -18,6 +21,26 @@ import (
 	"github.com/cachesidecar/cachesidecar/sidecar"
 )
 
+// freeAddress returns an address of loopback that no process listens at. On Linux all of 127/8
+// is loopback, and the port is below those that the system gives out: nothing takes it
+// meanwhile.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	for range 100 {
+		host := "127.0.0.1"
+		if runtime.GOOS == "linux" {
+			host = fmt.Sprintf("127.%d.%d.%d", 1+rand.IntN(254), rand.IntN(256), 1+rand.IntN(254))
+		}
+		address := net.JoinHostPort(host, strconv.Itoa(10_000+rand.IntN(20_000)))
+		if ln, err := net.Listen("tcp", address); err == nil {
+			ln.Close()
+			return address
+		}
+	}
+	t.Fatal("no free port")
+	return ""
+}
+
 // twoHosts runs two sidecars as one cache. It returns two clients of each, like two
 // processes on each host.
 func twoHosts(t *testing.T) (clients []*client.Client) {
@@ -28,27 +51,20 @@ func twoHosts(t *testing.T) (clients []*client.Client) {
 func twoHostsWith(t *testing.T, bound time.Duration, near client.NearCache) (clients []*client.Client) {
 	t.Helper()
 	t.Cleanup(func() { // once both have ended; a probe of gossip goes on for half a second
-		for began := time.Now(); goleak.Find() != nil && time.Since(began) < 10*time.Second; {
+		for began := time.Now(); goleak.Find() != nil && time.Since(began) < time.Minute; {
 			time.Sleep(10 * time.Millisecond)
 		}
 	})
 	var free []string
-	var listeners []net.Listener
 	for range 4 {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		listeners, free = append(listeners, ln), append(free, ln.Addr().String())
-	}
-	for _, ln := range listeners {
-		ln.Close()
+		free = append(free, freeAddress(t))
 	}
 	for i := range 2 {
 		path := filepath.Join(t.TempDir(), "s")
 		serveWith(t, sidecar.Config{
 			Node: fmt.Sprint("host", i), Socket: path, L2Size: 8 << 20, L1Size: 1 << 20, MaxStaleness: bound,
 			Bind: free[i], PeerBind: free[2+i], Join: free[:2],
+			Namespaces: map[string]sidecar.Namespace{"default": {LeaseTime: time.Minute}}, // for a loaded machine
 		})
 		cfg := client.Config{Socket: path, NearCache: near}
 		clients = append(clients, dial(t, cfg), dial(t, cfg))

@@ -20,7 +20,7 @@ type follow struct {
 }
 
 func watch(t *testing.T, c *client.Client, o client.WatchOptions) *follow {
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	pull, stop := iter.Pull2(c.Watch(ctx, o))
 	t.Cleanup(cancel)
 	t.Cleanup(stop)
@@ -47,6 +47,7 @@ func (f *follow) want(kind client.Kind, about string) client.Event {
 }
 
 func TestWatch(t *testing.T) {
+	t.Parallel() // it waits for a sidecar that is to be back
 	path := filepath.Join(t.TempDir(), "s")
 	stop := serve(t, path)
 	c := dial(t, client.Config{Socket: path})

@@ -146,8 +146,8 @@ func TestSockets(t *testing.T) {
 func eventually(t *testing.T, what string, f func() bool) {
 	t.Helper()
 	for start := time.Now(); !f(); time.Sleep(5 * time.Millisecond) {
-		if time.Since(start) > 10*time.Second {
-			t.Fatalf("%s: not within 10 s", what)
+		if time.Since(start) > time.Minute {
+			t.Fatalf("%s: not within a minute", what)
 		}
 	}
 }

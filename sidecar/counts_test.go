@@ -75,7 +75,7 @@ func TestCountedOnce(t *testing.T) {
 	}
 	// A host that has left in order is not missing.
 	b.leave()
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
 		if m := a.engine.Node.Members(); len(m) == 2 && m[1].State == cluster.StateLeft && m[1].Why == "" {
 			break
 		} else if time.Now().After(deadline) {
@@ -124,7 +124,7 @@ func TestClusterMetrics(t *testing.T) {
 	}
 	// The states of other members come by gossip, a moment later.
 	pa, pb := page(a), page(b)
-	for deadline := time.Now().Add(10 * time.Second); pa["members in"]+pb["members in"] < 4 && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(time.Minute); pa["members in"]+pb["members in"] < 4 && time.Now().Before(deadline); {
 		time.Sleep(5 * time.Millisecond)
 		pa, pb = page(a), page(b)
 	}
@@ -172,7 +172,7 @@ func TestReadiness(t *testing.T) {
 	}
 	wait := func(want string) {
 		t.Helper()
-		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
 			words, ready := h.readiness()
 			if ready && words == want {
 				return

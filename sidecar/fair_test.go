@@ -205,7 +205,7 @@ func TestLongThatHasGone(t *testing.T) {
 		}
 	}
 	c := dialAsHost(t, s)
-	_ = c.nc.SetDeadline(time.Now().Add(10 * time.Second))
+	_ = c.nc.SetDeadline(time.Now().Add(time.Minute))
 	for _, q := range []wire.Request{{Op: wire.OpGet, Key: b("long")}, {Op: wire.OpGet, Key: b("long")}, *leaseOf("gone", 20*time.Second), {Op: wire.OpGet, Key: b("long")}} {
 		c.send(&q)
 	}

@@ -91,10 +91,10 @@ func TestHostileOrigins(t *testing.T) {
 				var before, after runtime.MemStats
 				runtime.ReadMemStats(&before)
 				began := time.Now()
-				r := c.call(&wire.Request{Op: wire.OpGet, Namespace: b("users"), Key: b("k"), TimeoutMS: 30_000})
+				r := c.call(&wire.Request{Op: wire.OpGet, Namespace: b("users"), Key: b("k"), TimeoutMS: 300_000})
 				took := time.Since(began)
 				runtime.ReadMemStats(&after)
-				if took > 10*time.Second {
+				if took > 100*time.Second {
 					t.Errorf("took %v", took)
 				}
 				if n := after.TotalAlloc - before.TotalAlloc; n > most {

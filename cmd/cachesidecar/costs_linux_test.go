@@ -100,7 +100,8 @@ func TestStrangersCost(t *testing.T) {
 }
 
 // strayDatagrams sends datagrams that no key opens, 5,000 a second, and returns how many
-// were counted.
+// were counted. It sends more while less than two thirds of n are: a host that has no
+// processor for a moment loses some.
 func (c *keyedPair) strayDatagrams(n int) int64 {
 	c.t.Helper()
 	nc, err := net.Dial("udp", c.gossip[0])
@@ -116,14 +117,18 @@ func (c *keyedPair) strayDatagrams(n int) int64 {
 	b = labelled(b)
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	for i := range n {
-		_, _ = nc.Write(b)
-		if i%50 == 49 {
-			<-tick.C
+	for try := 0; ; try++ {
+		for i := range n {
+			_, _ = nc.Write(b)
+			if i%50 == 49 {
+				<-tick.C
+			}
+		}
+		time.Sleep(100 * time.Millisecond) // for late ones
+		if came := int64(metric(c.t, c.page, counted) - before); came >= int64(n)*2/3 || try == 10 {
+			return came
 		}
 	}
-	time.Sleep(100 * time.Millisecond) // for late ones
-	return int64(metric(c.t, c.page, counted) - before)
 }
 
 // failedHandshakes makes failing handshakes, 150 a second so that none is shed, and

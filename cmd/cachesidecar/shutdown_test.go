@@ -118,8 +118,9 @@ func TestTerminateWithClientThatNeverReads(t *testing.T) {
 	if took := ended.Sub(signalled); took < 4*time.Second {
 		t.Errorf("it ended after %v, want 5 s", took)
 	}
-	if took := ended.Sub(began); took > 8*time.Second { // a write that makes no progress ends after 10 s
-		t.Errorf("it ended %v after its socket, want 5 s", took)
+	// A write that makes no progress ends after 10 s, and is logged.
+	if strings.Contains(p.log.String(), "the peer does not take its answers") {
+		t.Errorf("it ended %v after its socket, since it waited for the write; want 5 s", ended.Sub(began))
 	}
 }
 

@@ -164,11 +164,11 @@ func TestStatsOfAFailingOrigin(t *testing.T) {
 	}
 	has("while it is away",
 		`health +not well: origin of users \(http\): loads fail: failed, or gave an answer that cannot be read: status 503`+
-			` \(\ds ago, \d+ in a row, breaker (open|half-open)\)`,
+			` \(\d+s ago, \d+ in a row, breaker (open|half-open)\)`,
 		`reads +28: 0.0 % hits, 9 loaded, 0 missing, 0 stale, 19 errors`, ` users .* 28 +0.0 % +0 +9 +0 +0 +19 `)
 	time.Sleep(60 * time.Millisecond) // the breaker's time
 	has("after the breaker's time", `breaker half-open\)`, ` half-open\n`)
 	down.Store(false)
 	get(10, 11, exitDone)
-	has("when it is back", `(?m)^health +well$`, `hurts +origin of users \(http\): loads failed: .* status 503 \(\ds ago\)`, ` closed\n`)
+	has("when it is back", `(?m)^health +well$`, `hurts +origin of users \(http\): loads failed: .* status 503 \(\d+s ago\)`, ` closed\n`)
 }

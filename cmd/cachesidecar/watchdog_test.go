@@ -23,12 +23,12 @@ func TestWatchdog(t *testing.T) {
 	socket := filepath.Join(filepath.Dir(notify), "s")
 	cmd := exec.Command("sh", "-c", `WATCHDOG_PID=$$ exec "$0" run --http off --node host1 --socket "$1"`, binary(), socket)
 	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+notify, "WATCHDOG_USEC=300000")
+	began := time.Now() // before, since this test may be late to read
 	p := launch(t, cmd)
 	p.socket = socket
 	if got := read(t, nc); got != "READY=1" {
 		t.Fatalf("systemd is told %q, want READY=1", got)
 	}
-	began := time.Now()
 	for range 5 {
 		if got := read(t, nc); got != "WATCHDOG=1" {
 			t.Errorf("systemd is told %q, want WATCHDOG=1", got)

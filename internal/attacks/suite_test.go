@@ -201,7 +201,7 @@ func measure(t *testing.T, a *attack, p *pair, user int) *result {
 	if user == 0 {
 		m.result.user = "the same"
 	}
-	m.v = &victim{socket: p.here.hosts[0].Socket, wait: 5 * time.Second, also: a.also}
+	m.v = &victim{socket: p.here.hosts[0].Socket, wait: 20 * time.Second, also: a.also}
 	m.v.part()
 	m.ctx, m.stop = context.WithCancel(t.Context())
 	defer m.stop()

@@ -88,7 +88,7 @@ func startWith(t *testing.T, name string, clock kv.Clock, tiers Tiers, voters []
 // sees waits until a node lists another node in a state.
 func (n *Node) sees(t *testing.T, other kv.NodeID, state string) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		for _, m := range n.Members() {
 			if m.ID.Node == other && m.State == state {
 				return
@@ -142,7 +142,7 @@ func TestVotersDiffer(t *testing.T) {
 			}
 		}
 	}
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		if s := d.Stats(); s.Polls > s.PollFailures {
 			break
 		}

@@ -368,12 +368,15 @@ func stillKey(i int) string { return "still:" + strconv.Itoa(i) }
 func stillValue(i int) []byte { return bytes.Repeat([]byte(stillKey(i)+"/"), 100) }
 
 // ratio counts reads, and those that found the right value.
-type ratio struct{ hits, asked atomic.Int64 }
+type ratio struct {
+	hits, asked atomic.Int64
+	late        atomic.Int64 // reads that no owner answered in time, which are not in asked
+}
 
 func (r *ratio) share() float64 { return float64(r.hits.Load()) / float64(max(r.asked.Load(), 1)) }
 
 func (r *ratio) String() string {
-	return fmt.Sprintf("%.2f %% of %d", 100*r.share(), r.asked.Load())
+	return fmt.Sprintf("%.2f %% of %d, %d late", 100*r.share(), r.asked.Load(), r.late.Load())
 }
 
 // hits reads each of the n entries of fill once, through random nodes.
@@ -426,10 +429,12 @@ func (g *group) still(r *ratio, i int) {
 		if !bytes.Equal(item.Value, stillValue(i)) {
 			g.t.Errorf("%s is %q", key, item.Value)
 		}
+	case outcomeOf(err) == absent:
+		r.asked.Add(1)
+	case outcomeOf(err) == odd:
+		g.t.Errorf("%s: %v", key, err)
 	default:
-		if r.asked.Add(1); outcomeOf(err) == odd {
-			g.t.Errorf("%s: %v", key, err)
-		}
+		r.late.Add(1)
 	}
 }
 

@@ -189,7 +189,7 @@ func TestProcessTokenStopped(t *testing.T) {
 	next := <-there.claim(t, owner, key)
 	l := next.token(t)
 	// lease_time counts from the issue, which is between these two moments.
-	if least, most := next.at.Sub(begun), next.at.Sub(issued); least < leaseTime || most > leaseTime+slack*slowness {
+	if least, most := next.at.Sub(begun), next.at.Sub(issued); least < leaseTime || most > leaseTime+patience/2 {
 		t.Errorf("the next one had the token after %v, want about %v", most, leaseTime)
 	}
 	t.Logf("a holder that stands still: the next one has the token %v after it was issued; lease_time is %v", next.at.Sub(issued).Round(time.Millisecond), leaseTime)

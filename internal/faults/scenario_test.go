@@ -59,14 +59,16 @@ func TestProcessJoinLeave(t *testing.T) {
 	l.check(nil)
 }
 
-// atLeast fails the test if a ratio is below share. If the machine stood still it says
-// nothing: a process that did not run for the bound has given up what it owned.
+// atLeast fails the test if a ratio is below share: entries are lost. If the machine stood
+// still it says nothing: a process that did not run for the bound has given up what it owned.
+// A read that no owner answers in time loses nothing, and a busy machine has a few; that there
+// are none while hosts come and go is shown in virtual time, by TestVirtualDrain.
 func (l *load) atLeast(share float64, list ...*ratio) {
 	l.g.t.Helper()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, r := range list {
-		if len(l.stalls) == 0 && (r.asked.Load() == 0 || r.share() < share) {
+		if len(l.stalls) == 0 && (r.asked.Load() <= r.late.Load() || r.share() < share) {
 			l.g.t.Errorf("hits: %v, want %.1f %% at least%s", r, 100*share, l.g.stats())
 		}
 	}

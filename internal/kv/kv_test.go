@@ -211,7 +211,7 @@ func TestSystemClock(t *testing.T) {
 		if m.Boot < before-clockTolerance || m.Boot > after+clockTolerance {
 			t.Fatalf("boot clock %v, the system's went from %v to %v", m.Boot, before, after)
 		}
-		if d := time.Since(m.Time()); d < -time.Second || d > time.Second {
+		if d := time.Since(m.Time()); d < -time.Minute || d > time.Minute { // this process may be late to ask
 			t.Fatalf("wall clock is off by %v", d)
 		}
 	}

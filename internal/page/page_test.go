@@ -186,7 +186,7 @@ func TestStreams(t *testing.T) {
 	for _, r := range streams {
 		_ = r.Body.Close()
 	}
-	for end := time.Now().Add(30 * time.Second); len(p.streams) > 0; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(time.Minute); len(p.streams) > 0; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("%d streams have not ended", len(p.streams))
 		}

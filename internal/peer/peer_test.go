@@ -115,7 +115,7 @@ func runServer(t testing.TB, s *Server, ln net.Listener) {
 }
 
 func newPool(t *testing.T, id *Identity) *Pool {
-	p := NewPool(PoolConfig{Identity: id})
+	p := NewPool(PoolConfig{Identity: id, DialTimeout: time.Minute})
 	t.Cleanup(p.Close)
 	return p
 }
@@ -123,7 +123,7 @@ func newPool(t *testing.T, id *Identity) *Pool {
 func get(t *testing.T, p *Pool, id kv.Process, purpose Purpose) (string, error) {
 	t.Helper()
 	var a Answer
-	err := p.Do(t.Context(), id, purpose, 5*time.Second, &wire.Request{Op: wire.OpGet, Key: []byte("k")}, &a)
+	err := p.Do(t.Context(), id, purpose, time.Minute, &wire.Request{Op: wire.OpGet, Key: []byte("k")}, &a)
 	defer a.Release()
 	return string(a.Value), err
 }
@@ -164,7 +164,7 @@ func TestCalls(t *testing.T) {
 	}
 	var a Answer
 	keys := [][]byte{[]byte("k"), []byte("l")}
-	if err := p.Do(t.Context(), b.Self, Call, 5*time.Second, &wire.Request{Op: wire.OpDelete, Keys: keys}, &a); err == nil || NotExecuted(err) {
+	if err := p.Do(t.Context(), b.Self, Call, time.Minute, &wire.Request{Op: wire.OpDelete, Keys: keys}, &a); err == nil || NotExecuted(err) {
 		t.Errorf("an answer to none of two keys is taken: %v", err)
 	}
 	a.Release()
@@ -268,7 +268,7 @@ func TestUnknownVersion(t *testing.T) {
 			}
 			c := rpc.NewClient(nc, rpc.ClientConfig{})
 			defer c.Close()
-			call, err := c.Do(t.Context(), 10*time.Second, &wire.Request{Op: wire.OpPeerHello, Body: body})
+			call, err := c.Do(t.Context(), time.Minute, &wire.Request{Op: wire.OpPeerHello, Body: body})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -341,7 +341,7 @@ func TestGarbage(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, _ = nc.Write([]byte(bytes))
-		_ = nc.SetReadDeadline(time.Now().Add(10 * time.Second))
+		_ = nc.SetReadDeadline(time.Now().Add(time.Minute))
 		if _, err := io.Copy(io.Discard, nc); err != nil && !strings.Contains(err.Error(), "reset") {
 			t.Errorf("%s: the connection stays open: %v", name, err)
 		}

@@ -156,7 +156,7 @@ func TestEaseOfUshers(t *testing.T) {
 	go func() { done <- s.Serve(ctx, ln) }()
 	defer func() { cancel(); <-done }()
 	// As if so many had just ended.
-	for range int(30 * PerProcessor(goes)) {
+	for range int(300 * PerProcessor(goes)) { // as many as end in five minutes
 		s.shared.leave.limit.Reserve()
 	}
 	dial := func() net.Conn {
@@ -174,12 +174,12 @@ func TestEaseOfUshers(t *testing.T) {
 	}
 	nc := dial()
 	began := time.Now()
-	_ = nc.SetDeadline(began.Add(time.Minute))
+	_ = nc.SetDeadline(began.Add(5 * time.Minute))
 	if _, err := nc.Write(getFrame(1, "x")); err != nil {
 		t.Fatal(err)
 	}
 	readReply(t, nc)
-	if d := time.Since(began); d > 15*time.Second {
+	if d := time.Since(began); d > 2*time.Minute {
 		t.Errorf("one behind those that have gone is answered after %v", d)
 	}
 }

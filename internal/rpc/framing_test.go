@@ -186,7 +186,7 @@ func TestTextBusy(t *testing.T) {
 func TestTextShutdown(t *testing.T) {
 	for _, over := range []string{"unix", "tcp"} {
 		h := newText()
-		s, dial, shutdown := serveText(t, h, over, Limits{})
+		s, dial, shutdown := serveText(t, h, over, Limits{DrainTimeout: 2 * time.Minute})
 		nc, idle := dial(), dial()
 		mustWrite(t, idle, []byte("now a\r\n"))
 		mustRead(t, idle, "a\r\n")
@@ -196,7 +196,7 @@ func TestTextShutdown(t *testing.T) {
 		go func() { mustReadEnd(t, idle) }()
 		begun := time.Now()
 		shutdown()
-		if took := time.Since(begun); took > 3*time.Second {
+		if took := time.Since(begun); took > time.Minute { // else all are ended by force
 			t.Errorf("over %s the end took %v", over, took)
 		}
 		mustRead(t, nc, "b \r\nc\r\n"+string(answerTo("d", 100000)))

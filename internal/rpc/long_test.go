@@ -335,7 +335,7 @@ func TestRoomWithoutMemory(t *testing.T) {
 	var clients []net.Conn
 	for range conns {
 		nc := dial()
-		_ = nc.SetDeadline(time.Now().Add(10 * time.Second))
+		_ = nc.SetDeadline(time.Now().Add(time.Minute))
 		if _, err := nc.Write(append(getFrame(1, "wait"), getFrame(2, "room")...)); err != nil {
 			t.Fatal(err)
 		}

@@ -14,7 +14,7 @@ import (
 // it for requests that wait, and end with the server, and that small answers are not held back.
 func TestLoopServesTCP(t *testing.T) {
 	h := newText()
-	s, dial, shutdown := serveText(t, h, "tcp", Limits{Loop: true})
+	s, dial, shutdown := serveText(t, h, "tcp", Limits{Loop: true, DrainTimeout: 2 * time.Minute})
 	l := s.shared.loop
 	l.changes = 1000 // none of them is busy
 	fds := openDescriptors(t)
@@ -61,7 +61,7 @@ func TestLoopServesTCP(t *testing.T) {
 	})
 	begun := time.Now()
 	shutdown()
-	if took := time.Since(begun); took > 3*time.Second {
+	if took := time.Since(begun); took > time.Minute { // else all are ended by force
 		t.Errorf("the end took %v", took)
 	}
 	wg.Wait()
