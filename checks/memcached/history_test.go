@@ -23,7 +23,7 @@ type event struct {
 	Error  string  `json:"error"`
 }
 
-// window is a time in which a host restarts.
+// window is a time in which calls may fail: a host restarts, or the machine stands still.
 type window struct{ start, end float64 }
 
 const (
@@ -36,7 +36,7 @@ const (
 func now() float64 { return float64(time.Now().UnixNano()) / 1e9 }
 
 // check returns what the events do not explain. Misses need no explanation.
-func check(events []event, restarts []window) []string {
+func check(events []event, excused []window) []string {
 	c := checker{writes: map[string][]event{}, counts: map[string][]event{}}
 	slices.SortStableFunc(events, func(a, b event) int {
 		if a.Start < b.Start {
@@ -51,8 +51,8 @@ func check(events []event, restarts []window) []string {
 		case "begin", "count":
 			c.counts[e.Key] = append(c.counts[e.Key], e)
 		}
-		if e.Out == "unknown" && !within(e, restarts) {
-			c.say(e, "an error, and no host restarts")
+		if e.Out == "unknown" && !within(e, excused) {
+			c.say(e, "an error, though no host restarts, and the machine runs")
 		}
 	}
 	for _, e := range events {
@@ -66,8 +66,8 @@ func check(events []event, restarts []window) []string {
 	return c.found
 }
 
-func within(e event, restarts []window) bool {
-	return slices.ContainsFunc(restarts, func(w window) bool { return e.Start <= w.end && e.End >= w.start })
+func within(e event, list []window) bool {
+	return slices.ContainsFunc(list, func(w window) bool { return e.Start <= w.end && e.End >= w.start })
 }
 
 type checker struct {

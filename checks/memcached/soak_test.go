@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -32,11 +33,13 @@ type soakRun struct {
 	until     time.Time
 	events    chan event
 	restarts  []window
+	stalls    []window
 	names     [][]string // of the workers that write keys, by host
 }
 
 // TestSoak lets gomemcache, pymemcache and libmemcached's tools do usual jobs on three hosts,
-// restarts one host after the other, and explains every answer by what was written.
+// restarts one host after the other, and explains every answer by what was written. Calls may
+// fail while a host restarts, and where the machine stood still.
 func TestSoak(t *testing.T) {
 	needsPymemcache(t)
 	target := newTarget(t)
@@ -58,7 +61,8 @@ func TestSoak(t *testing.T) {
 			failed++
 		}
 	}
-	t.Logf("%d events, %d without an answer, %d restarts: %v", len(all), failed, len(s.restarts), counts)
+	t.Logf("%d events, %d without an answer, %d restarts, the machine stood still %d times: %v",
+		len(all), failed, len(s.restarts), len(s.stalls), counts)
 	for _, client := range []string{"go1", "go2", "python", "tools"} {
 		for _, op := range []string{"write ok", "read ok"} {
 			if counts[client+" "+op] == 0 {
@@ -69,7 +73,7 @@ func TestSoak(t *testing.T) {
 	if target.OneCache() {
 		acrossHosts(t, all)
 	}
-	found := check(all, s.restarts)
+	found := check(all, slices.Concat(s.restarts, s.stalls))
 	for _, f := range found[:min(len(found), 20)] {
 		t.Error(f)
 	}
@@ -128,7 +132,18 @@ func (s *soakRun) keep(t *testing.T, all []event) {
 	for _, e := range all {
 		_ = w.Encode(e)
 	}
-	t.Logf("all events are in %s; the restarts: %+v", f.Name(), s.restarts)
+	t.Logf("all events are in %s; the restarts: %+v; the machine stood still: %+v", f.Name(), s.restarts, s.stalls)
+}
+
+// look finds where the machine stood still: a loop with a short pause did not run.
+func (s *soakRun) look(ctx context.Context) {
+	for last := now(); ctx.Err() == nil; {
+		time.Sleep(20 * time.Millisecond)
+		if at := now(); at > last+slack {
+			s.stalls = append(s.stalls, window{last, at + restartGrace})
+		}
+		last = now()
+	}
 }
 
 // run starts the workers, restarts hosts, and returns all events once the workers have ended.
@@ -157,6 +172,8 @@ func (s *soakRun) run(t *testing.T) []event {
 			all = append(all, e)
 		}
 	}()
+	ctx, stop := context.WithCancel(t.Context())
+	workers.Go(func() { s.look(ctx) })
 	for i := 0; time.Until(s.until) > restartEvery/2; i++ {
 		time.Sleep(min(restartEvery, time.Until(s.until)/2))
 		w := window{start: now() - slack}
@@ -164,6 +181,8 @@ func (s *soakRun) run(t *testing.T) []event {
 		w.end = now() + restartGrace
 		s.restarts = append(s.restarts, w)
 	}
+	time.Sleep(time.Until(s.until))
+	stop()
 	workers.Wait()
 	close(s.events)
 	<-collected
