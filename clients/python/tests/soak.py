@@ -233,7 +233,8 @@ def joined(w: Worker) -> Any:
     key = own_key(w, "joined")
     version = yield "append", (key, "x"), {}
     expect("append to nothing", version, None)
-    first, piece = random.choice([("é", "☃"), (b"\xff", b"\0")]), random.randrange(2)
+    first: Any = random.choice([("é", "☃"), (b"\xff", b"\0")])
+    piece = random.randrange(2)
     yield "append", (key, first[0]), {"create": True, "ttl": 5.0}
     value = first[0]
     for i in range(random.randrange(1, 5)):
