@@ -281,6 +281,9 @@ func TestVirtualMemcachedValueInHand(t *testing.T) {
 		key := w.keysOf(w.nodes[0], 1)[0]
 		cut := false
 		c := w.nodes[1].hookedText(hooked{before: func(q *wire.Request) {
+			if q.Op == wire.OpMetaGet && q.UntilNS == 0 {
+				t.Error("a METAGET without an end: its claim may be made when nobody waits for it")
+			}
 			if cut && q.Op == wire.OpMetaGet {
 				w.net.Cut(w.nodes[0].ip, w.nodes[1].ip)
 			}
