@@ -54,6 +54,8 @@ var allowed = []struct {
 	{"internal/race", nil},                         // only tests import it
 	{"internal/bubble", []string{"internal/race"}}, // only tests import it
 	{"internal/proctest", nil},                     // only tests import it
+	{"internal/testing/mutants", nil},              // a program
+	{"internal/testing/testenv", nil},              // only tests import it
 	{"internal/peertest", nil},                     // only tests import it
 	{"loader", []string{"internal/kv", "internal/settings", "internal/slow"}},
 	{"internal/flight", []string{".", "internal/kv", "loader"}},

@@ -12,6 +12,7 @@ import (
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -116,10 +117,11 @@ func TestVirtualDrain(t *testing.T) {
 	}
 }
 
-// TestVirtualDrainUndone takes drains back under load when they have hardly begun. No
+// TestLongVirtualDrainUndone takes drains back under load when they have hardly begun. No
 // request through any host fails or misses: what the host had given up is handed over
 // before the host gets it back.
-func TestVirtualDrainUndone(t *testing.T) {
+func TestLongVirtualDrainUndone(t *testing.T) {
+	testenv.Takes(t, 5*time.Second)
 	for name, voters := range map[string][]string{"available": nil, "consistent": {"n0", "n1", "n2"}} {
 		t.Run(name, func(t *testing.T) {
 			withNodes(t, 3, nil, Namespace{}, func(w *world) {

@@ -18,6 +18,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/places"
 	"github.com/cachesidecar/cachesidecar/internal/session"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -206,10 +207,11 @@ func lives(v *vnode, node kv.NodeID) bool {
 	return slices.ContainsFunc(v.s.engine.Node.Members(), is)
 }
 
-// TestFlushAmid checks flushes that come during a fault. From B after the acknowledgement
+// TestLongFlushAmid checks flushes that come during a fault. From B after the acknowledgement
 // on, no value is read that was written before the flush. Values written after the flush
 // stay.
-func TestFlushAmid(t *testing.T) {
+func TestLongFlushAmid(t *testing.T) {
+	testenv.Takes(t, 15*time.Second)
 	t.Parallel()
 	for _, voters := range [][]string{nil, {"n0", "n1", "n2"}} {
 		for _, c := range amid {

@@ -11,6 +11,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/session"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -19,7 +20,8 @@ import (
 // Nodes are killed, leave, are paused and come back. The network is split, one way or
 // both ways, for longer than it takes to detect dead nodes. The checker makes no
 // exception.
-func TestVirtualConsistent(t *testing.T) {
+func TestLongVirtualConsistent(t *testing.T) {
+	testenv.Takes(t, 10*time.Second)
 	t.Parallel()
 	virtually(t, 5, func(w *world) {
 		for range 10 {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/bubble"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
@@ -106,10 +107,11 @@ func TestWriteThroughOvertaken(t *testing.T) {
 	})
 }
 
-// TestVirtualWriteThrough checks the history of every key under faults, with
+// TestLongVirtualWriteThrough checks the history of every key under faults, with
 // write-throughs to an origin. If no host was killed, all hosts read what the origin has
 // once the writes have ended.
-func TestVirtualWriteThrough(t *testing.T) {
+func TestLongVirtualWriteThrough(t *testing.T) {
+	testenv.Takes(t, 10*time.Second)
 	t.Parallel()
 	for policy, voters := range policies {
 		for run := range *virtualRuns {

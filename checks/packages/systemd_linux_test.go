@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/checks/sidecars"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // machine is a systemd in namespaces of its own.
@@ -26,11 +27,11 @@ func boot(t *testing.T, shared string) *machine {
 	t.Helper()
 	for _, file := range []string{"/lib/systemd/systemd", "/usr/bin/systemd-analyze"} {
 		if _, err := os.Stat(file); err != nil {
-			sidecars.Needs(t, "there is no systemd: install the Debian package systemd")
+			testenv.Needs(t, "there is no systemd: install the Debian package systemd")
 		}
 	}
 	if os.Getuid() != 0 {
-		sidecars.Needs(t, "only root can boot a systemd: run the test as root")
+		testenv.Needs(t, "only root can boot a systemd: run the test as root")
 	}
 	script, err := filepath.Abs("boot.sh")
 	if err != nil {
@@ -104,7 +105,7 @@ func (m *machine) mainPID() string {
 func TestDebianPackage(t *testing.T) {
 	for _, tool := range []string{"dpkg-deb", "unshare", "nsenter"} {
 		if _, err := exec.LookPath(tool); err != nil {
-			sidecars.Needs(t, "there is no "+tool+": install the Debian packages dpkg and util-linux")
+			testenv.Needs(t, "there is no "+tool+": install the Debian packages dpkg and util-linux")
 		}
 	}
 	shared := pack(t, "deb")
@@ -187,7 +188,7 @@ func TestArchiveUnits(t *testing.T) {
 // TestDebianVersions checks how Debian orders the versions of what is built.
 func TestDebianVersions(t *testing.T) {
 	if _, err := exec.LookPath("dpkg"); err != nil {
-		sidecars.Needs(t, "there is no dpkg: install the Debian package dpkg")
+		testenv.Needs(t, "there is no dpkg: install the Debian package dpkg")
 	}
 	before := ""
 	for _, version := range []string{"v0.0.0-20261123-0123456789ab", "v1.2.0-rc.1", "v1.2.0-rc.1-3-gabcdef0", "v1.2.0-rc.2", "v1.2.0",
@@ -386,7 +387,7 @@ func (m *machine) remade() {
 // TestUnits has systemd look at the units as they are in the repository.
 func TestUnits(t *testing.T) {
 	if _, err := exec.LookPath("systemd-analyze"); err != nil {
-		sidecars.Needs(t, "there is no systemd-analyze: install the Debian package systemd")
+		testenv.Needs(t, "there is no systemd-analyze: install the Debian package systemd")
 	}
 	dir := t.TempDir()
 	for _, name := range []string{"cachesidecar.service", "cachesidecar.socket"} {

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -59,7 +60,8 @@ func dialMany(t *testing.T, p *process, n int, dial func() (*conn, error)) []*co
 	return conns
 }
 
-func TestTenThousandConnections(t *testing.T) {
+func TestLongTenThousandConnections(t *testing.T) {
+	testenv.Takes(t, 10*time.Second)
 	const n = 10_000
 	needFiles(t, n+1000)
 	p := runSidecar(t)
@@ -153,10 +155,10 @@ func TestThousandDroppedAtOnce(t *testing.T) {
 	check()
 }
 
-// TestClientThatNeverReads checks that a client that never reads is cut off after the
+// TestLongClientThatNeverReads checks that a client that never reads is cut off after the
 // write timeout of 10 s. Its memory is freed, and no other client notices.
-func TestClientThatNeverReads(t *testing.T) {
-	slow(t, 12*time.Second)
+func TestLongClientThatNeverReads(t *testing.T) {
+	testenv.Takes(t, 15*time.Second)
 	t.Parallel()
 	p := runSidecar(t)
 	check := p.bystander()
@@ -189,10 +191,10 @@ func TestClientThatNeverReads(t *testing.T) {
 	}
 }
 
-// TestByteASecond checks that a client that sends a byte a second delays no other client,
+// TestLongByteASecond checks that a client that sends a byte a second delays no other client,
 // and is cut off when its frame takes longer than 30 s.
-func TestByteASecond(t *testing.T) {
-	slow(t, 31*time.Second)
+func TestLongByteASecond(t *testing.T) {
+	testenv.Takes(t, 35*time.Second)
 	t.Parallel()
 	p := runSidecar(t)
 	check := p.bystander()
@@ -243,10 +245,11 @@ func TestByteASecond(t *testing.T) {
 	check()
 }
 
-// TestLargeFramesAreBounded checks that announced frames take no memory until they come.
+// TestLongLargeFramesAreBounded checks that announced frames take no memory until they come.
 // Frames that come take the available memory; the others are answered BUSY at once, and
 // their connections continue.
-func TestLargeFramesAreBounded(t *testing.T) {
+func TestLongLargeFramesAreBounded(t *testing.T) {
+	testenv.Takes(t, 5*time.Second)
 	p := runSidecar(t)
 	check := p.bystander()
 	watcher := p.dial()
