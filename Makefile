@@ -28,7 +28,7 @@ test:             ## what the README says
 # times as slow, and TestVirtualRandom brings such faults at random.
 RACE = CGO_ENABLED=1 $(GO) test -race -timeout 40m
 LONG_VIRTUAL = Faults|Cuts|Quiet|Invented|Slander|BusyHosts|Totals|Consistent|WriteThrough|Stutter(Of|While)
-LONG = Virtual($(LONG_VIRTUAL)|Drain(WriteThrough|AckAll|Watch|Undone))|TestKeyFilter$$|TestForgottenAfter|TestLongFlushAmid
+LONG = Virtual($(LONG_VIRTUAL)|Drain(WriteThrough|AckAll|Watch|Undone))|TestKeyFilter$$|TestForgottenAfter|TestLengthyFlushAmid
 
 race:             ## the same under the race detector, which needs a C compiler; but for real processes, which it does not watch
 	$(MAKE) -j 2 race-early race-late race-rest race-sidecar
@@ -84,7 +84,7 @@ staticcheck:      ## staticcheck on all modules
 	for m in benchmarks checks; do (cd $$m && $(GO) run $(STATICCHECK) ./...) || exit 1; done
 
 hundred:          ## a hundred sidecars in one process, in virtual time (4 GB, and two to three minutes on two cores; 20 of them are part of test)
-	$(GO) test ./sidecar -run TestLongVirtualHundred -virtual.many 100 -v -count=1
+	$(GO) test ./sidecar -run TestLengthyVirtualHundred -virtual.many 100 -v -count=1
 
 failpoints:       ## take out the guards of freshness one by one, and see each missed; nothing of the switches is in the command
 	$(GO) vet -tags failpoint ./sidecar ./l2/ownership ./internal/failpoint
@@ -121,7 +121,7 @@ soak-memcached:   ## three clients of memcached do usual jobs on three hosts, wh
 	cd checks && $(GO) test ./memcached -run TestSoak -v -count=1 -for 10m -timeout 30m
 
 attacks:          ## attackers beside victims, timed, as root; writes the table in docs/SECURITY.md (about 8 minutes on two cores; a short way is part of test)
-	$(GO) test ./internal/attacks -run TestLongAttacks -v -count=1 -attacks.table $(abspath docs/SECURITY.md) -timeout 30m
+	$(GO) test ./internal/attacks -run TestLengthyAttacks -v -count=1 -attacks.table $(abspath docs/SECURITY.md) -timeout 30m
 
 bench:            ## measure everything and write benchmarks/RESULTS.md (about 25 minutes, on a quiet machine)
 	cd benchmarks && $(GO) run ./cmd/bench all

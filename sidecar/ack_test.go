@@ -36,10 +36,11 @@ func (v *vnode) app(t *testing.T) *rawConn {
 	return c
 }
 
-// TestLongVirtualReadBehindAckAll checks reads behind a write with ack=all. Just after an
+// TestLengthyVirtualReadBehindAckAll checks reads behind a write with ack=all. Just after an
 // ownership has begun, such a write takes as long as old leases live. Later requests of
 // the same connection for the key do not wait for that, and see the write.
-func TestLongVirtualReadBehindAckAll(t *testing.T) {
+func TestLengthyVirtualReadBehindAckAll(t *testing.T) {
+	t.Parallel()
 	testenv.Takes(t, 5*time.Second)
 	for policy, voters := range policies {
 		for _, through := range []string{"holder", "other"} {

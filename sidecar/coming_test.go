@@ -33,9 +33,10 @@ func countOwners(list ...*vnode) (some, more int) {
 	return some, more
 }
 
-// TestLongVirtualRelayRestarts cuts the link between two hosts of three, and restarts the third
+// TestLengthyVirtualRelayRestarts cuts the link between two hosts of three, and restarts the third
 // as they come in. Each then has to ask the new process of the third, which knows neither.
-func TestLongVirtualRelayRestarts(t *testing.T) {
+func TestLengthyVirtualRelayRestarts(t *testing.T) {
+	t.Parallel()
 	testenv.Takes(t, 5*time.Second)
 	runs := 16
 	if race.Enabled { // ten times as slow

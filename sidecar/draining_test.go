@@ -118,9 +118,10 @@ func (tr *tour) serving() (list []*Sidecar) {
 	return list
 }
 
-// TestLongVirtualDrainWriteThrough checks that no SET fails that writes through to an origin,
+// TestLengthyVirtualDrainWriteThrough checks that no SET fails that writes through to an origin,
 // whatever host it comes through, and that all hosts read what the origin has.
-func TestLongVirtualDrainWriteThrough(t *testing.T) {
+func TestLengthyVirtualDrainWriteThrough(t *testing.T) {
+	t.Parallel()
 	testenv.Takes(t, 5*time.Second)
 	for policy, voters := range policies {
 		t.Run(policy, func(t *testing.T) {
@@ -264,9 +265,10 @@ type change struct {
 	sent, done time.Time
 }
 
-// TestLongVirtualDrainWatch checks that a watcher on any host is told of each change through
+// TestLengthyVirtualDrainWatch checks that a watcher on any host is told of each change through
 // any host, within the bound.
-func TestLongVirtualDrainWatch(t *testing.T) {
+func TestLengthyVirtualDrainWatch(t *testing.T) {
+	t.Parallel()
 	testenv.Takes(t, 5*time.Second)
 	for policy, voters := range policies {
 		t.Run(policy, func(t *testing.T) {
@@ -324,9 +326,10 @@ func heardOf(w *world, hearings []*hearing, changes []*change) {
 	w.t.Logf("%d changes were heard of, at most %v after their answers", checked, worst)
 }
 
-// TestLongVirtualDrainAckAll checks that writes with ack=all succeed within the bound and a
+// TestLengthyVirtualDrainAckAll checks that writes with ack=all succeed within the bound and a
 // little, and that every host sees them once they are answered.
-func TestLongVirtualDrainAckAll(t *testing.T) {
+func TestLengthyVirtualDrainAckAll(t *testing.T) {
+	t.Parallel()
 	testenv.Takes(t, 5*time.Second)
 	for policy, voters := range policies {
 		t.Run(policy, func(t *testing.T) {
@@ -394,10 +397,11 @@ func (tr *tour) acked(v *vnode, s *Sidecar, key, value string, timeout time.Dura
 	}
 }
 
-// TestLongVirtualDrainLeases checks that a caller that misses gets a token or the value in
+// TestLengthyVirtualDrainLeases checks that a caller that misses gets a token or the value in
 // time, through any host, and that a token from before the handover is at worst refused
 // with NOT_STORED.
-func TestLongVirtualDrainLeases(t *testing.T) {
+func TestLengthyVirtualDrainLeases(t *testing.T) {
+	t.Parallel()
 	testenv.Takes(t, 5*time.Second)
 	for policy, voters := range policies {
 		t.Run(policy, func(t *testing.T) {

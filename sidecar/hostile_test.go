@@ -68,11 +68,11 @@ func (l *syncLog) String() string {
 	return l.text.String()
 }
 
-// TestLongHostileOrigins checks that, whatever an origin says, a load ends in about its time
+// TestLengthyHostileOrigins checks that, whatever an origin says, a load ends in about its time
 // and in bounded memory. The error names the origin and its kind. It tells neither the
 // origin's address, nor the user name, nor what the origin has said. The log has the
 // details.
-func TestLongHostileOrigins(t *testing.T) {
+func TestLengthyHostileOrigins(t *testing.T) {
 	testenv.Takes(t, 10*time.Second)
 	modes := map[string][]string{"exec": {"huge", "stderr", "silent", "escapes", "detached"}}
 	for _, kind := range []string{"http", "redis", "memcached", "postgres"} {

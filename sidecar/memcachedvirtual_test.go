@@ -198,10 +198,11 @@ func TestVirtualMemcachedClaimsOwnerGoes(t *testing.T) {
 	}
 }
 
-// TestLongVirtualMemcachedClaimsWhileOwnerGoes claims keys through two hosts over and over, while their
+// TestLengthyVirtualMemcachedClaimsWhileOwnerGoes claims keys through two hosts over and over, while their
 // owner goes. A claim may end early meanwhile, but one of all values is stored. Once the hosts have
 // settled, a claim lasts.
-func TestLongVirtualMemcachedClaimsWhileOwnerGoes(t *testing.T) {
+func TestLengthyVirtualMemcachedClaimsWhileOwnerGoes(t *testing.T) {
+	t.Parallel()
 	testenv.Takes(t, 5*time.Second)
 	for _, how := range endings {
 		t.Run(how, func(t *testing.T) {

@@ -24,7 +24,8 @@ import (
 // with hosts that come and leave. (If the ring changes again before it is agreed upon,
 // entries are lost: an owner that has heard one host's ballot gives nothing to another
 // host, which may come later.)
-func TestLongVirtualTotalsOverMoves(t *testing.T) {
+func TestLengthyVirtualTotalsOverMoves(t *testing.T) {
+	t.Parallel()
 	testenv.Takes(t, 5*time.Second)
 	for seed := range uint64(*virtualRuns) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {

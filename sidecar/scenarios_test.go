@@ -65,7 +65,7 @@ func TestVirtualPausedOwner(t *testing.T) {
 
 // Links are cut for a while, one way or both ways, for less time than makes a silent node
 // count as dead.
-func TestLongVirtualCuts(t *testing.T) {
+func TestLengthyVirtualCuts(t *testing.T) {
 	testenv.Takes(t, 5*time.Second)
 	t.Parallel()
 	virtually(t, 5, func(w *world) {
@@ -89,7 +89,8 @@ func TestLongVirtualCuts(t *testing.T) {
 	})
 }
 
-func TestLongVirtualQuiet(t *testing.T) {
+func TestLengthyVirtualQuiet(t *testing.T) {
+	t.Parallel()
 	testenv.Takes(t, 5*time.Second)
 	virtually(t, 3, func(w *world) { time.Sleep(20 * time.Second) })
 }
@@ -128,7 +129,8 @@ func TestVirtualFaults(t *testing.T) {
 
 // A hundred sidecars in one process find each other and agree. One of them dies, and the
 // others continue.
-func TestLongVirtualHundred(t *testing.T) {
+func TestLengthyVirtualHundred(t *testing.T) {
+	t.Parallel()
 	testenv.Takes(t, 5*time.Second)
 	bubble.Test(t, func(t *testing.T) {
 		n := *virtualMany

@@ -316,6 +316,7 @@ func TestPipelineKeepsOrder(t *testing.T) {
 // TestLargeAnswers checks values up to the limit, alone and in MGET. In MGET an answer
 // that becomes too long ends in BUSY.
 func TestLargeAnswers(t *testing.T) {
+	t.Parallel()
 	s := start(t, Config{L2Size: 256 << 20})
 	c := dial(t, s)
 	sizes := []int{30 << 10, 31 << 10, 32 << 10, 64 << 10, 65 << 10, 1 << 20, 8 << 20}

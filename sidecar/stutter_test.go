@@ -201,7 +201,7 @@ func (w *world) stuttering(v, o *vnode, stops int, do func()) {
 }
 
 // A host stutters while another host is killed and comes back.
-func TestLongVirtualStutterWhileOneIsKilled(t *testing.T) {
+func TestLengthyVirtualStutterWhileOneIsKilled(t *testing.T) {
 	testenv.Takes(t, 5*time.Second)
 	t.Parallel()
 	virtually(t, 4, func(w *world) {
@@ -220,7 +220,7 @@ func TestLongVirtualStutterWhileOneIsKilled(t *testing.T) {
 
 // A host stutters while it is the only voter left. Soon no host serves anything, until
 // another voter is back.
-func TestLongVirtualStutterOfTheLastVoter(t *testing.T) {
+func TestLengthyVirtualStutterOfTheLastVoter(t *testing.T) {
 	testenv.Takes(t, 5*time.Second)
 	t.Parallel()
 	virtually(t, 4, func(w *world) {
@@ -244,7 +244,7 @@ func TestLongVirtualStutterOfTheLastVoter(t *testing.T) {
 
 // A host stutters while it hands over what it owns, because other hosts are to own more,
 // or because it leaves.
-func TestLongVirtualStutterWhileHandingOver(t *testing.T) {
+func TestLengthyVirtualStutterWhileHandingOver(t *testing.T) {
 	testenv.Takes(t, 5*time.Second)
 	t.Parallel()
 	for policy, voters := range map[string][]string{"available": nil, "consistent": {"n0", "n1", "n2"}} {
@@ -268,7 +268,8 @@ func TestLongVirtualStutterWhileHandingOver(t *testing.T) {
 // because of that, everything is stored, and a takeover after a kill is as fast as ever.
 // Two hosts that stand still by turns for most of D cannot poll each other. So with the
 // smallest bound only one of them stands still for long.
-func TestLongVirtualBusyHosts(t *testing.T) {
+func TestLengthyVirtualBusyHosts(t *testing.T) {
+	t.Parallel()
 	testenv.Takes(t, 5*time.Second)
 	for _, c := range []struct {
 		bound, gap time.Duration

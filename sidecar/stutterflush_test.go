@@ -13,7 +13,8 @@ import (
 
 // A host stutters while it flushes. Later than B after the acknowledgement, no read
 // through any host returns what was there before.
-func TestLongVirtualStutterWhileFlushing(t *testing.T) {
+func TestLengthyVirtualStutterWhileFlushing(t *testing.T) {
+	t.Parallel()
 	testenv.Takes(t, 5*time.Second)
 	virtually(t, 3, func(w *world) {
 		v, o := w.nodes[0], w.nodes[2]

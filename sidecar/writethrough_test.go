@@ -174,6 +174,7 @@ func TestWriteThrough(t *testing.T) {
 // TestWriteThroughUnknown checks writes that the origin may have executed, or has
 // refused. The answer says so, and the next read gets the value from the origin.
 func TestWriteThroughUnknown(t *testing.T) {
+	t.Parallel()
 	broken := errors.New("connection reset")
 	refused := fmt.Errorf("%w: a constraint", loader.ErrNotWritten)
 	badKey := fmt.Errorf("%w: %w", loader.ErrNotWritten, loader.ErrBadKey)

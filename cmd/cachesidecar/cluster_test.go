@@ -122,8 +122,8 @@ func keyOf(t *testing.T, p *process, node string) string {
 	return ""
 }
 
-// TestLongCluster uses one cache over three processes through the commands.
-func TestLongCluster(t *testing.T) {
+// TestLengthyCluster uses one cache over three processes through the commands.
+func TestLengthyCluster(t *testing.T) {
 	testenv.Takes(t, 40*time.Second)
 	t.Parallel()
 	list := runCluster(t, "a", "b", "c")
@@ -418,8 +418,8 @@ func pair(t *testing.T, flags ...string) (first, second *process) {
 	return first, second
 }
 
-// TestLongOtherCluster checks that two clusters with each other's addresses stay separate.
-func TestLongOtherCluster(t *testing.T) {
+// TestLengthyOtherCluster checks that two clusters with each other's addresses stay separate.
+func TestLengthyOtherCluster(t *testing.T) {
 	testenv.Takes(t, 5*time.Second)
 	t.Parallel()
 	first, second := pair(t, "--cluster", "other")
@@ -435,9 +435,9 @@ func TestLongOtherCluster(t *testing.T) {
 	}
 }
 
-// TestLongOtherStaleness checks that a host with another max_staleness is refused, that both
+// TestLengthyOtherStaleness checks that a host with another max_staleness is refused, that both
 // values are reported, and that the cluster continues.
-func TestLongOtherStaleness(t *testing.T) {
+func TestLengthyOtherStaleness(t *testing.T) {
 	testenv.Takes(t, 5*time.Second)
 	t.Parallel()
 	first, second := pair(t, "--max-staleness", "1s")
@@ -480,9 +480,9 @@ func TestLongOtherStaleness(t *testing.T) {
 	}
 }
 
-// TestLongOneNameTwice checks that two processes of one name both report it, and that the
+// TestLengthyOneNameTwice checks that two processes of one name both report it, and that the
 // first continues.
-func TestLongOneNameTwice(t *testing.T) {
+func TestLengthyOneNameTwice(t *testing.T) {
 	testenv.Takes(t, 15*time.Second)
 	t.Parallel()
 	first, second := pair(t, "--node", "first")
@@ -504,9 +504,9 @@ func TestLongOneNameTwice(t *testing.T) {
 	}
 }
 
-// TestLongVerify checks that three hosts keep the promise, and that VERIFY is not conclusive
+// TestLengthyVerify checks that three hosts keep the promise, and that VERIFY is not conclusive
 // if a host is missing.
-func TestLongVerify(t *testing.T) {
+func TestLengthyVerify(t *testing.T) {
 	testenv.Takes(t, 10*time.Second)
 	t.Parallel()
 	list := runCluster(t, "a", "b", "c")

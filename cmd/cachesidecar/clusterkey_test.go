@@ -63,9 +63,9 @@ func (p *process) told(text string, n int) {
 	p.waitFor(text, p.log, func(log string) bool { return strings.Count(log, text) >= n })
 }
 
-// TestLongHangup checks that SIGHUP reloads the keys and never ends a sidecar, with or
+// TestLengthyHangup checks that SIGHUP reloads the keys and never ends a sidecar, with or
 // without a key file and whatever the file contains.
-func TestLongHangup(t *testing.T) {
+func TestLengthyHangup(t *testing.T) {
 	testenv.Takes(t, 5*time.Second)
 	const taken, refused = `"msg":"cluster keys and certificates are read"`, `"msg":"the configuration is refused`
 	plain := runSidecar(t)

@@ -118,8 +118,8 @@ func drive(shell, script string, words []string) *exec.Cmd {
 	return exec.Command(shell, append(append(args, script), words...)...)
 }
 
-// TestLongShells loads the scripts into the shells, and lets these complete command lines.
-func TestLongShells(t *testing.T) {
+// TestLengthyShells loads the scripts into the shells, and lets these complete command lines.
+func TestLengthyShells(t *testing.T) {
 	testenv.Takes(t, 10*time.Second)
 	for shell := range drivers {
 		t.Run(shell, func(t *testing.T) {

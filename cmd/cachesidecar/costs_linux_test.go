@@ -53,10 +53,10 @@ func (p *process) costs(f func() int64) (each time.Duration, n int64) {
 	return used / time.Duration(max(n, 1)), n
 }
 
-// TestLongStrangersCost measures the CPU time of a sidecar for a datagram without the key,
+// TestLengthyStrangersCost measures the CPU time of a sidecar for a datagram without the key,
 // and for a failed handshake. The figures are printed (-v) and judged loosely, because
 // the machine may be slow or busy.
-func TestLongStrangersCost(t *testing.T) {
+func TestLengthyStrangersCost(t *testing.T) {
 	testenv.Takes(t, 25*time.Second)
 	const loosely = 10
 	file := creds.NewKeyFile()

@@ -60,7 +60,7 @@ func dialMany(t *testing.T, p *process, n int, dial func() (*conn, error)) []*co
 	return conns
 }
 
-func TestLongTenThousandConnections(t *testing.T) {
+func TestLengthyTenThousandConnections(t *testing.T) {
 	testenv.Takes(t, 10*time.Second)
 	const n = 10_000
 	needFiles(t, n+1000)
@@ -155,9 +155,9 @@ func TestThousandDroppedAtOnce(t *testing.T) {
 	check()
 }
 
-// TestLongClientThatNeverReads checks that a client that never reads is cut off after the
+// TestLengthyClientThatNeverReads checks that a client that never reads is cut off after the
 // write timeout of 10 s. Its memory is freed, and no other client notices.
-func TestLongClientThatNeverReads(t *testing.T) {
+func TestLengthyClientThatNeverReads(t *testing.T) {
 	testenv.Takes(t, 15*time.Second)
 	t.Parallel()
 	p := runSidecar(t)
@@ -191,9 +191,9 @@ func TestLongClientThatNeverReads(t *testing.T) {
 	}
 }
 
-// TestLongByteASecond checks that a client that sends a byte a second delays no other client,
+// TestLengthyByteASecond checks that a client that sends a byte a second delays no other client,
 // and is cut off when its frame takes longer than 30 s.
-func TestLongByteASecond(t *testing.T) {
+func TestLengthyByteASecond(t *testing.T) {
 	testenv.Takes(t, 35*time.Second)
 	t.Parallel()
 	p := runSidecar(t)
@@ -245,10 +245,10 @@ func TestLongByteASecond(t *testing.T) {
 	check()
 }
 
-// TestLongLargeFramesAreBounded checks that announced frames take no memory until they come.
+// TestLengthyLargeFramesAreBounded checks that announced frames take no memory until they come.
 // Frames that come take the available memory; the others are answered BUSY at once, and
 // their connections continue.
-func TestLongLargeFramesAreBounded(t *testing.T) {
+func TestLengthyLargeFramesAreBounded(t *testing.T) {
 	testenv.Takes(t, 5*time.Second)
 	p := runSidecar(t)
 	check := p.bystander()

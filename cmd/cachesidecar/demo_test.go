@@ -141,8 +141,8 @@ func TestDemo(t *testing.T) {
 	t.Fatal("the machine stood still each time")
 }
 
-// TestLongDemoInterrupted checks that the demo leaves nothing behind, however it is ended.
-func TestLongDemoInterrupted(t *testing.T) {
+// TestLengthyDemoInterrupted checks that the demo leaves nothing behind, however it is ended.
+func TestLengthyDemoInterrupted(t *testing.T) {
 	testenv.Takes(t, 20*time.Second)
 	t.Parallel()
 	for _, tc := range []struct {
@@ -181,8 +181,8 @@ func (p *process) nothingLeft(t *testing.T, what string) {
 	}
 }
 
-// TestLongDemoWithoutReader checks that the demo ends if its output is closed.
-func TestLongDemoWithoutReader(t *testing.T) {
+// TestLengthyDemoWithoutReader checks that the demo ends if its output is closed.
+func TestLengthyDemoWithoutReader(t *testing.T) {
 	testenv.Takes(t, 5*time.Second)
 	t.Parallel()
 	r, w, err := os.Pipe()

@@ -18,9 +18,9 @@ func (p *process) again(more ...string) *process {
 	return runSidecarAt(p.t, p.socket, append(slices.Clone(args), more...)...)
 }
 
-// TestLongRefusedHostHaunts checks that a host with a wrong setting is refused while it runs.
+// TestLengthyRefusedHostHaunts checks that a host with a wrong setting is refused while it runs.
 // A few seconds after it is killed the others forget it, without an operator.
-func TestLongRefusedHostHaunts(t *testing.T) {
+func TestLengthyRefusedHostHaunts(t *testing.T) {
 	testenv.Takes(t, 15*time.Second)
 	t.Parallel()
 	list := runCluster(t, "a", "b", "c")
@@ -67,10 +67,10 @@ func TestLongRefusedHostHaunts(t *testing.T) {
 	whole(t, a, b, c)
 }
 
-// TestLongMembersForget checks that a killed host is missing, and that verify names it, until
+// TestLengthyMembersForget checks that a killed host is missing, and that verify names it, until
 // an operator has it forgotten, through any host and on all hosts. It may come back like
 // any other host.
-func TestLongMembersForget(t *testing.T) {
+func TestLengthyMembersForget(t *testing.T) {
 	testenv.Takes(t, 15*time.Second)
 	t.Parallel()
 	list := runCluster(t, "a", "b", "c")

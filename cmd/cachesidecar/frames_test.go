@@ -132,9 +132,9 @@ func (p *process) onlyOpen(watcher *conn, n int64) {
 	})
 }
 
-// TestLongNestedBombs checks that frames of 8 MiB that nest as deep as they are long, or
+// TestLengthyNestedBombs checks that frames of 8 MiB that nest as deep as they are long, or
 // announce four billion elements, do no harm.
-func TestLongNestedBombs(t *testing.T) {
+func TestLengthyNestedBombs(t *testing.T) {
 	testenv.Takes(t, 5*time.Second)
 	p := runSidecar(t)
 	check := p.bystander()

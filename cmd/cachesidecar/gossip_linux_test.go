@@ -129,10 +129,10 @@ func (p *process) kilobytes(name string) int {
 	return 0
 }
 
-// TestLongGossipStrangers checks that whatever a stranger sends to the gossip port of a
+// TestLengthyGossipStrangers checks that whatever a stranger sends to the gossip port of a
 // sidecar, the two stay a cluster, and their memory, goroutines and logs stay as they
 // are.
-func TestLongGossipStrangers(t *testing.T) {
+func TestLengthyGossipStrangers(t *testing.T) {
 	testenv.Takes(t, 25*time.Second)
 	a, b, gossip, page := runGossips(t)
 	gossipAttacks(t, a, b, gossip, page)
@@ -141,9 +141,9 @@ func TestLongGossipStrangers(t *testing.T) {
 	}
 }
 
-// TestLongGossipStrangersWithKey checks that with a cluster key none of those packets has an
+// TestLengthyGossipStrangersWithKey checks that with a cluster key none of those packets has an
 // effect: only the two existing processes are remembered and greeted.
-func TestLongGossipStrangersWithKey(t *testing.T) {
+func TestLengthyGossipStrangersWithKey(t *testing.T) {
 	testenv.Takes(t, 25*time.Second)
 	path := filepath.Join(tempDir(t), "cluster.key")
 	if o := command(t, "", "key", "generate", "--out", path); o.status != exitDone {

@@ -300,10 +300,10 @@ func (o *outsider) attacks(c *keyedPair, what string) {
 	o.learnt(what)
 }
 
-// TestLongKeyedStrangers checks that a stranger without a current key of the cluster learns
+// TestLengthyKeyedStrangers checks that a stranger without a current key of the cluster learns
 // and changes nothing on any port. The same messages are answered if the sender has the
 // key, which shows that the key makes the difference.
-func TestLongKeyedStrangers(t *testing.T) {
+func TestLengthyKeyedStrangers(t *testing.T) {
 	testenv.Takes(t, 35*time.Second)
 	t.Parallel()
 	_, rest, _ := strings.Cut(creds.NewKeyFile(), "\nseed: ")
@@ -398,11 +398,11 @@ func (c *keyedPair) alone(text string) {
 	p.terminate()
 }
 
-// TestLongKeyedStreamSentBack checks the answer to a stranger's stream, which is encrypted
+// TestLengthyKeyedStreamSentBack checks the answer to a stranger's stream, which is encrypted
 // under the cluster's key. Sent back unchanged, or marked as another version of gossip's
 // encryption, it has no effect. For version 0 memberlist took the text's last byte for a
 // length, and ended.
-func TestLongKeyedStreamSentBack(t *testing.T) {
+func TestLengthyKeyedStreamSentBack(t *testing.T) {
 	testenv.Takes(t, 5*time.Second)
 	text := creds.NewKeyFile()
 	c := newKeyedPair(t, text)

@@ -53,9 +53,9 @@ func (p *process) only(level, msg string, since time.Time) map[string]any {
 	return list[0]
 }
 
-// TestLongLogNamesTheCause checks that each other host logs one line about what happened to a
+// TestLengthyLogNamesTheCause checks that each other host logs one line about what happened to a
 // host, with the cause: it was killed, it stood still, or it left.
-func TestLongLogNamesTheCause(t *testing.T) {
+func TestLengthyLogNamesTheCause(t *testing.T) {
 	testenv.Takes(t, 15*time.Second)
 	t.Parallel()
 	list := runCluster(t, "a", "b", "c")

@@ -10,10 +10,10 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// TestLongMillionNamespaces uses a million names of namespaces on one connection. The
+// TestLengthyMillionNamespaces uses a million names of namespaces on one connection. The
 // connection's share of the names is served, the others are refused with the reason, and
 // a name that becomes empty makes room.
-func TestLongMillionNamespaces(t *testing.T) {
+func TestLengthyMillionNamespaces(t *testing.T) {
 	testenv.Takes(t, 10*time.Second)
 	const names, limit = 1_000_000, 97 // 96 is half of three quarters of 255
 	p := runSidecar(t)

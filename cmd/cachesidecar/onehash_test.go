@@ -99,9 +99,9 @@ func TestKeysOfOneHash(t *testing.T) {
 	check()
 }
 
-// TestLongOriginKeysOfOneHash does the same only with GETs, in a namespace with an origin,
+// TestLengthyOriginKeysOfOneHash does the same only with GETs, in a namespace with an origin,
 // with values and with keys that the origin does not have.
-func TestLongOriginKeysOfOneHash(t *testing.T) {
+func TestLengthyOriginKeysOfOneHash(t *testing.T) {
 	testenv.Takes(t, 5*time.Second)
 	var asked atomic.Int64
 	origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

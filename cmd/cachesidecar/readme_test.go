@@ -48,9 +48,9 @@ func TestReadmeTour(t *testing.T) {
 	}
 }
 
-// TestLongReadmeHosts runs the commands of README.md's section on three hosts in one shell,
+// TestLengthyReadmeHosts runs the commands of README.md's section on three hosts in one shell,
 // on free ports and in a folder of their own.
-func TestLongReadmeHosts(t *testing.T) {
+func TestLengthyReadmeHosts(t *testing.T) {
 	testenv.Takes(t, 15*time.Second)
 	t.Parallel()
 	bash, err := exec.LookPath("bash")

@@ -133,11 +133,11 @@ func (c *keyedPair) handshakes() (done, failed int64) {
 // slowly is the pause between connections, so that none is shed.
 const slowly = time.Second / 150
 
-// TestLongKeyedReplays records the traffic between two hosts with a key and sends it again:
+// TestLengthyKeyedReplays records the traffic between two hosts with a key and sends it again:
 // whole, cut anywhere, or marked as another version of gossip's encryption. It has no
 // effect on any port. The same holds for handshakes with the key that are cut before
 // their end.
-func TestLongKeyedReplays(t *testing.T) {
+func TestLengthyKeyedReplays(t *testing.T) {
 	testenv.Takes(t, 20*time.Second)
 	t.Parallel()
 	text := creds.NewKeyFile()

@@ -159,7 +159,7 @@ func TestSharedMemoryHasNoRoom(t *testing.T) {
 
 // A thousand apps have the shared memory, and all see a change at once. Apps that report
 // hits without end do not keep other apps from being served.
-func TestLongSharedMemoryOfMany(t *testing.T) {
+func TestLengthySharedMemoryOfMany(t *testing.T) {
 	testenv.Takes(t, 5*time.Second)
 	p := runSidecar(t)
 	first := shares(t, p)

@@ -94,9 +94,9 @@ func (p *process) stuck() {
 	})
 }
 
-// TestLongTerminateWithClientThatNeverReads checks that a client that does not read cannot
+// TestLengthyTerminateWithClientThatNeverReads checks that a client that does not read cannot
 // keep the sidecar from ending.
-func TestLongTerminateWithClientThatNeverReads(t *testing.T) {
+func TestLengthyTerminateWithClientThatNeverReads(t *testing.T) {
 	testenv.Takes(t, 5*time.Second)
 	t.Parallel()
 	p := runSidecar(t)

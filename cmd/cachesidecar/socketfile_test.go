@@ -47,9 +47,9 @@ func readyz(t testing.TB, addr string, status int, want string) {
 	})
 }
 
-// TestLongSocketFileDeleted checks that a deleted socket file is created again, with its
+// TestLengthySocketFileDeleted checks that a deleted socket file is created again, with its
 // mode. Open connections and the lock survive.
-func TestLongSocketFileDeleted(t *testing.T) {
+func TestLengthySocketFileDeleted(t *testing.T) {
 	testenv.Takes(t, 5*time.Second)
 	addr := freeAddress(t)
 	p := runSidecar(t, "--http", addr, "--socket-mode", "0604")
@@ -93,10 +93,10 @@ func TestLongSocketFileDeleted(t *testing.T) {
 	}
 }
 
-// TestLongSocketFileReplaced checks that the sidecar does not touch a foreign file in the
+// TestLengthySocketFileReplaced checks that the sidecar does not touch a foreign file in the
 // place of its socket until that is removed. Meanwhile it is not ready, reports the
 // reason once, and serves the connected clients.
-func TestLongSocketFileReplaced(t *testing.T) {
+func TestLengthySocketFileReplaced(t *testing.T) {
 	testenv.Takes(t, 5*time.Second)
 	addr := freeAddress(t)
 	p := runSidecar(t, "--http", addr)

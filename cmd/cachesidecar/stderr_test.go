@@ -87,9 +87,9 @@ func (p *process) serves() {
 	}
 }
 
-// TestLongLogFlood checks that a flood of malformed frames is a few lines in the log, with
+// TestLengthyLogFlood checks that a flood of malformed frames is a few lines in the log, with
 // the number of lines left out.
-func TestLongLogFlood(t *testing.T) {
+func TestLengthyLogFlood(t *testing.T) {
 	testenv.Takes(t, 35*time.Second)
 	t.Parallel()
 	began := time.Now()
@@ -111,9 +111,9 @@ func TestLongLogFlood(t *testing.T) {
 	}
 }
 
-// TestLongStderrIsFull checks that a stderr that is not read only costs lines: the sidecar
+// TestLengthyStderrIsFull checks that a stderr that is not read only costs lines: the sidecar
 // continues to serve, and ends when it is told to.
-func TestLongStderrIsFull(t *testing.T) {
+func TestLengthyStderrIsFull(t *testing.T) {
 	testenv.Takes(t, 65*time.Second)
 	t.Parallel()
 	r, w, err := os.Pipe()
@@ -130,9 +130,9 @@ func TestLongStderrIsFull(t *testing.T) {
 	}
 }
 
-// TestLongStderrIsGone checks that a stderr that is closed, or whose reader has gone, does
+// TestLengthyStderrIsGone checks that a stderr that is closed, or whose reader has gone, does
 // not end the sidecar.
-func TestLongStderrIsGone(t *testing.T) {
+func TestLengthyStderrIsGone(t *testing.T) {
 	testenv.Takes(t, 5*time.Second)
 	t.Parallel()
 	r, w, err := os.Pipe()

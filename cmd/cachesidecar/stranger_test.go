@@ -82,9 +82,9 @@ func meet(t *testing.T, address, purpose string) *stranger {
 	return s
 }
 
-// TestLongStrangerInAnothersName checks that a process can speak only for itself, with or
+// TestLengthyStrangerInAnothersName checks that a process can speak only for itself, with or
 // without a key. A forged GOODBYE once split the cluster.
-func TestLongStrangerInAnothersName(t *testing.T) {
+func TestLengthyStrangerInAnothersName(t *testing.T) {
 	testenv.Takes(t, 5*time.Second)
 	list := runCluster(t, "a", "b")
 	a, b := list[0].member("a"), list[0].member("b")
@@ -116,9 +116,9 @@ func TestLongStrangerInAnothersName(t *testing.T) {
 	}
 }
 
-// TestLongStrangerWords checks that a stranger's long names are neither answered nor logged,
+// TestLengthyStrangerWords checks that a stranger's long names are neither answered nor logged,
 // and that a silent stranger is disconnected.
-func TestLongStrangerWords(t *testing.T) {
+func TestLengthyStrangerWords(t *testing.T) {
 	testenv.Takes(t, 10*time.Second)
 	list := runCluster(t, "a", "b")
 	address := list[0].member("a").Address
@@ -161,9 +161,9 @@ func TestLongStrangerWords(t *testing.T) {
 	}
 }
 
-// TestLongStrangerWithoutKey checks that with a cluster key a stranger learns and changes
+// TestLengthyStrangerWithoutKey checks that with a cluster key a stranger learns and changes
 // nothing, and that the hosts with the key continue.
-func TestLongStrangerWithoutKey(t *testing.T) {
+func TestLengthyStrangerWithoutKey(t *testing.T) {
 	testenv.Takes(t, 5*time.Second)
 	path := filepath.Join(tempDir(t), "cluster.key")
 	if o := command(t, "", "key", "generate", "--out", path); o.status != exitDone {

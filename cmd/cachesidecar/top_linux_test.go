@@ -135,8 +135,8 @@ func TestTopWithoutColour(t *testing.T) {
 	<-done
 }
 
-// TestLongTopOutlivesSidecar checks that top goes on while its sidecar is restarted.
-func TestLongTopOutlivesSidecar(t *testing.T) {
+// TestLengthyTopOutlivesSidecar checks that top goes on while its sidecar is restarted.
+func TestLengthyTopOutlivesSidecar(t *testing.T) {
 	testenv.Takes(t, 5*time.Second)
 	socket := filepath.Join(tempDir(t), "s")
 	p := runSidecarAt(t, socket, "--node", "host1")

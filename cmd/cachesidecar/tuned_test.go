@@ -78,9 +78,9 @@ func TestRunTunesTheRuntime(t *testing.T) {
 	}
 }
 
-// TestLongConnectionsBeginAtAPace checks that of one user's connections 128 begin at once,
+// TestLengthyConnectionsBeginAtAPace checks that of one user's connections 128 begin at once,
 // and then 250 a second for each of Go's processors, 750 at least.
-func TestLongConnectionsBeginAtAPace(t *testing.T) {
+func TestLengthyConnectionsBeginAtAPace(t *testing.T) {
 	testenv.Takes(t, 5*time.Second)
 	needFiles(t, 4096)
 	const n, soonest = 1628, (1628 - 128) * time.Second / 750 * 9 / 10

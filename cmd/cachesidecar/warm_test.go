@@ -193,9 +193,9 @@ func TestWarmSparesTheOrigin(t *testing.T) {
 	}
 }
 
-// TestLongWarmResumes checks that a run ends if its origin is down, and that the next run
+// TestLengthyWarmResumes checks that a run ends if its origin is down, and that the next run
 // continues from there.
-func TestLongWarmResumes(t *testing.T) {
+func TestLengthyWarmResumes(t *testing.T) {
 	testenv.Takes(t, 5*time.Second)
 	o := serveOrigin(t, sidecar.Namespace{Limits: sidecar.Limits{Breaker: sidecar.Breaker{Failures: 1 << 20}}})
 	file, at := listOf(t, many("k%d", 0, 3000)), filepath.Join(tempDir(t), "at")
@@ -285,8 +285,8 @@ func TestWarmErrors(t *testing.T) {
 	}
 }
 
-// TestLongWarmInterrupted interrupts a warm process that uses a sidecar with an HTTP origin.
-func TestLongWarmInterrupted(t *testing.T) {
+// TestLengthyWarmInterrupted interrupts a warm process that uses a sidecar with an HTTP origin.
+func TestLengthyWarmInterrupted(t *testing.T) {
 	testenv.Takes(t, 5*time.Second)
 	var asked atomic.Int64
 	slow := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -109,9 +109,9 @@ func (p pairs) drop(a *attack) {
 	delete(p, kind(a))
 }
 
-// TestLongAttacks runs all attacks. Without -attacks.table each is short and not timed, so
+// TestLengthyAttacks runs all attacks. Without -attacks.table each is short and not timed, so
 // that the test checks only what does not depend on the machine.
-func TestLongAttacks(t *testing.T) {
+func TestLengthyAttacks(t *testing.T) {
 	testenv.Takes(t, 80*time.Second)
 	var results []*result
 	standing := pairs{}

@@ -122,10 +122,10 @@ func (l *lab) newGroup(bound time.Duration) *group {
 	return g
 }
 
-// TestLongNetnsSplit cuts one of three hosts off for half a minute, while both sides go on.
+// TestLengthyNetnsSplit cuts one of three hosts off for half a minute, while both sides go on.
 // After the cut they become one cluster again. If one side has changed a value, the other
 // side does not serve the old one.
-func TestLongNetnsSplit(t *testing.T) {
+func TestLengthyNetnsSplit(t *testing.T) {
 	scenario(t, time.Minute)
 	l := newLab(t, 3)
 	g := l.newGroup(fast)
@@ -152,9 +152,9 @@ func TestLongNetnsSplit(t *testing.T) {
 	w.check(func(at time.Duration) bool { return at >= cut && at < healed })
 }
 
-// TestLongNetnsSplitVoters is the same under policy consistent: the host that is cut off
+// TestLengthyNetnsSplitVoters is the same under policy consistent: the host that is cut off
 // serves nothing, and the bound holds throughout.
-func TestLongNetnsSplitVoters(t *testing.T) {
+func TestLengthyNetnsSplitVoters(t *testing.T) {
 	scenario(t, time.Minute)
 	l := newLab(t, 3)
 	g := l.newGroup(fast)
@@ -247,9 +247,9 @@ func (g *group) out(gone *node, begun time.Time) {
 	}
 }
 
-// TestLongNetnsPeerPort: gossip passes, but the port for requests is blocked at one host. The
+// TestLengthyNetnsPeerPort: gossip passes, but the port for requests is blocked at one host. The
 // host must not stay the owner of keys if no other host can reach it.
-func TestLongNetnsPeerPort(t *testing.T) {
+func TestLengthyNetnsPeerPort(t *testing.T) {
 	scenario(t, 30*time.Second)
 	l := newLab(t, 3)
 	g := l.newGroup(fast)
@@ -267,8 +267,8 @@ func TestLongNetnsPeerPort(t *testing.T) {
 	w.check(nil)
 }
 
-// TestLongNetnsLoss: every host loses 30 % of all packets for 20 s.
-func TestLongNetnsLoss(t *testing.T) {
+// TestLengthyNetnsLoss: every host loses 30 % of all packets for 20 s.
+func TestLengthyNetnsLoss(t *testing.T) {
 	scenario(t, 40*time.Second)
 	l := newLab(t, 3)
 	g := l.newGroup(fast)
@@ -286,8 +286,8 @@ func TestLongNetnsLoss(t *testing.T) {
 	w.check(nil)
 }
 
-// TestLongNetnsTotals: hosts are cut off from one or from all others while apps count.
-func TestLongNetnsTotals(t *testing.T) {
+// TestLengthyNetnsTotals: hosts are cut off from one or from all others while apps count.
+func TestLengthyNetnsTotals(t *testing.T) {
 	scenario(t, 20*time.Second)
 	l := newLab(t, 3)
 	g := l.newGroup(fast)

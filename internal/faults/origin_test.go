@@ -245,10 +245,10 @@ func TestProcessRows(t *testing.T) {
 	}
 }
 
-// TestLongProcessRowsRestart stops PostgreSQL in the middle of loads, and restarts it. Until
+// TestLengthyProcessRowsRestart stops PostgreSQL in the middle of loads, and restarts it. Until
 // then reads get an origin error, BUSY, or the stale value that they accept; all are
 // answered in time.
-func TestLongProcessRowsRestart(t *testing.T) {
+func TestLengthyProcessRowsRestart(t *testing.T) {
 	testenv.Takes(t, 10*time.Second)
 	tb, server := newTable(t)
 	g := newGroup(t, fast, 3)

@@ -73,7 +73,8 @@ func run(pkgs []string, number int, seed uint64, list bool, from int) error {
 		} else {
 			by = "nothing"
 		}
-		fmt.Printf("%d\t%s\t%v\tfound by %s\t%.0f s\n", i+1, all[i].pkg, &all[i].mutant, by, time.Since(began).Seconds())
+		took := time.Since(began).Seconds()
+		fmt.Printf("%d\t%s\t%v\tfound by %s\t%.0f s\n", i+1, all[i].pkg, &all[i].mutant, by, took)
 	}
 	fmt.Printf("%d of %d faults found\n", found, len(all)-from+1)
 	return nil

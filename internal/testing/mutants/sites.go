@@ -24,7 +24,8 @@ type mutant struct {
 }
 
 func (m *mutant) String() string {
-	return fmt.Sprintf("%s:%d %s, %s: %s → %s", filepath.Base(m.file), m.line, m.within, m.kind, short(m.was), short(m.with))
+	return fmt.Sprintf("%s:%d %s, %s: %s → %s",
+		filepath.Base(m.file), m.line, m.within, m.kind, short(m.was), short(m.with))
 }
 
 func short(s string) string {
@@ -54,7 +55,8 @@ var others = map[token.Token]token.Token{
 
 // dull matches statements and conditions of which no test should know: logs, locks, and
 // checks of an error, whose removal hangs or fails everything.
-var dull = regexp.MustCompile(`(?i)\b(log|logs|debug|info|warn|error|lock|unlock|rlock|runlock|panic|failpoint|wg|nil|err)\b`)
+var dull = regexp.MustCompile(
+	`(?i)\b(log|logs|debug|info|warn|error|lock|unlock|rlock|runlock|panic|failpoint|wg|nil|err)\b`)
 
 // sites returns all faults that can be put into the files, in the order of the text.
 func sites(files []string) ([]mutant, error) {

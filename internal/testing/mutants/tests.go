@@ -118,11 +118,12 @@ func (t *tested) find(temp string, m *placed) (string, error) {
 // and each of the others.
 func (t *tested) order(pkg string) (steps [][]string) {
 	var own, fast, slow []string
+	is := func(p string) bool { return strings.HasSuffix(p, "/"+pkg) }
 	for p, deps := range t.imports {
 		switch {
-		case strings.HasSuffix(p, "/"+pkg):
+		case is(p):
 			own = append(own, p)
-		case !slices.ContainsFunc(deps, func(d string) bool { return strings.HasSuffix(d, "/"+pkg) }):
+		case !slices.ContainsFunc(deps, is):
 		case t.took[p] < quick:
 			fast = append(fast, p)
 		default:

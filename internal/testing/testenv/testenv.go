@@ -1,7 +1,7 @@
 // Package testenv tells a test what this run gives it: time, programs, and the command.
 //
 // Inputs are environment variables. CI=true says that nothing may be missing.
-// LONG_TESTS=1 runs the tests whose names begin with TestLong; without it they are skipped.
+// LONG_TESTS=1 runs the tests whose names begin with TestLengthy; without it they are skipped.
 // TEST_COMMAND is the path of the built command; without it each package builds its own.
 // The package starts no goroutine, and only tests import it.
 package testenv
@@ -17,11 +17,11 @@ import (
 )
 
 // Takes marks a test that takes about as long as is said. With -short it is skipped. A
-// test whose name begins with TestLong is skipped unless LONG_TESTS is set.
+// test whose name begins with TestLengthy is skipped unless LONG_TESTS is set.
 func Takes(t testing.TB, about time.Duration) {
 	t.Helper()
 	switch {
-	case strings.HasPrefix(t.Name(), "TestLong") && !Long():
+	case strings.HasPrefix(t.Name(), "TestLengthy") && !Long():
 		t.Skipf("it takes about %v: LONG_TESTS=1 runs it", about)
 	case testing.Short():
 		t.Skipf("skipped by -short: it takes about %v", about)
