@@ -154,9 +154,9 @@ func TestImports(t *testing.T) {
 	}
 }
 
-// TestLengthyTests checks that every test named TestLengthy… is left out of go test ./... unless
+// TestNamesOfLongTests checks that every test named TestLengthy… is left out of go test ./... unless
 // LONG_TESTS asks for it.
-func TestLengthyTests(t *testing.T) {
+func TestNamesOfLongTests(t *testing.T) {
 	function := regexp.MustCompile(`(?sm)^func (Test\w*)\(t \*testing\.T\) \{\n(.*?)^\}`)
 	takes, found := regexp.MustCompile(`(testenv\.Takes|scenario)\(\w+, `), 0
 	err := filepath.WalkDir(".", func(path string, _ fs.DirEntry, err error) error {

@@ -145,7 +145,9 @@ func (t *tested) order(pkg string) (steps [][]string) {
 
 // goTest runs tests up to the first failure and returns its package and test. It notes how
 // long each package took.
-func goTest(overlay, pattern string, limit time.Duration, pkgs []string, took map[string]time.Duration) (string, error) {
+func goTest(
+	overlay, pattern string, limit time.Duration, pkgs []string, took map[string]time.Duration,
+) (string, error) {
 	args := []string{"test", "-json", "-count=1"}
 	if took == nil {
 		args = append(args, "-failfast")
