@@ -101,8 +101,9 @@ func (m *machine) mainPID() string {
 	return strings.TrimSpace(m.run("systemctl", "show", "-P", "MainPID", "cachesidecar"))
 }
 
-// TestDebianPackage installs the package under a real systemd and uses it as its users do.
-func TestDebianPackage(t *testing.T) {
+// TestLengthyDebianPackage installs the package under a real systemd and uses it as its users do.
+func TestLengthyDebianPackage(t *testing.T) {
+	testenv.Takes(t, time.Minute)
 	for _, tool := range []string{"dpkg-deb", "unshare", "nsenter"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			testenv.Needs(t, "there is no "+tool+": install the Debian packages dpkg and util-linux")
@@ -174,8 +175,9 @@ func TestDebianPackage(t *testing.T) {
 // install installs the package again, as an upgrade does.
 const install = "dpkg -i /mnt/cachesidecar_*.deb"
 
-// TestArchiveUnits installs the archive under a real systemd, as the page says.
-func TestArchiveUnits(t *testing.T) {
+// TestLengthyArchiveUnits installs the archive under a real systemd, as the page says.
+func TestLengthyArchiveUnits(t *testing.T) {
+	testenv.Takes(t, time.Minute)
 	shared := pack(t, "archive", "linux/amd64")
 	run(t, "tar", "-C", shared, "-xzf", filepath.Join(shared, "cachesidecar-v9.8.7-linux-amd64.tar.gz"))
 	m := boot(t, shared)
@@ -185,8 +187,9 @@ func TestArchiveUnits(t *testing.T) {
 	}
 }
 
-// TestDebianVersions checks how Debian orders the versions of what is built.
-func TestDebianVersions(t *testing.T) {
+// TestLengthyDebianVersions checks how Debian orders the versions of what is built.
+func TestLengthyDebianVersions(t *testing.T) {
+	testenv.Takes(t, time.Minute)
 	if _, err := exec.LookPath("dpkg"); err != nil {
 		testenv.Needs(t, "there is no dpkg: install the Debian package dpkg")
 	}

@@ -6,9 +6,11 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -42,6 +44,9 @@ func testMain(m *testing.M) int {
 		if name, _, _ := strings.Cut(kv, "="); strings.HasPrefix(name, "CACHESIDECAR_") || strings.HasPrefix(name, "LISTEN_") || name == "NOTIFY_SOCKET" {
 			os.Unsetenv(name)
 		}
+	}
+	if signal.Ignored(syscall.SIGHUP) { // as under nohup; processes that the tests start are not
+		signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
 	}
 	var err error
 	if folder, err = os.MkdirTemp("", "cachesidecar-test"); err != nil {
