@@ -37,7 +37,7 @@ lengthy:          ## what test leaves out: real processes through faults and att
 # neither goroutines nor locks: the machine of ownership, and the ring. Of tests in virtual
 # time it runs those that test does, where a process uses one processor.
 RACE = CGO_ENABLED=1 $(GO) test -race -timeout 60m
-UNRACED = internal/faults internal/attacks internal/testing/mutants l2/ownership l2/ring
+UNRACED = cachesidecar/cachesidecar internal/faults internal/attacks internal/testing/mutants l2/ownership l2/ring
 RACED = $$($(GO) list ./... $(foreach p,$(UNRACED),| grep -v /$(p)$$))
 
 race:             ## the tests under the race detector, which needs a C compiler
