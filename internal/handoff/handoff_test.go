@@ -35,6 +35,7 @@ func TestEntriesMove(t *testing.T) {
 		moves := []kv.Key{
 			a.write("default", "flags", segment.Write{Value: []byte("v"), Flags: math.MaxUint32, Deadline: end}),
 			a.put("default", "ever", "w", 0),
+			a.put("default", "years", "w", 10*365*24*time.Hour),
 			a.put("default", "empty", "", time.Hour),
 			a.put("default", "chain", strings.Repeat("long", 10<<10), time.Hour),
 			a.put("default", strings.Repeat("k", kv.MaxKeyLen), "v", time.Hour),
@@ -310,7 +311,8 @@ func TestEndOf(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
 		clock := &clock{begun: time.Now()}
 		asked := clock.Read().Boot
-		time.Sleep(time.Minute) // the answer took as long
+		time.Sleep(time.Minute)             // the answer took as long
+		const year = 365 * 24 * 3600 * 1000 // milliseconds
 		for _, tc := range []struct {
 			name string
 			ttl  int64
@@ -323,6 +325,8 @@ func TestEndOf(t *testing.T) {
 			{"two", 2, asked + 980*time.Microsecond},
 			{"a second and one", 1001, asked + 980*time.Millisecond},
 			{"an hour", time.Hour.Milliseconds(), asked + (time.Hour-time.Millisecond)*98/100},
+			{"ten years", 10 * year, asked + (10*year-1)*time.Millisecond/100*98},
+			{"more than a deadline", math.MaxInt64, asked + time.Duration(kv.MaxDeadline)*time.Millisecond/100*98},
 		} {
 			got := handoff.EndOf(clock, tc.ttl, asked)
 			if got != tc.want {
