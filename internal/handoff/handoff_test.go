@@ -145,7 +145,7 @@ func decoded[T any](t *testing.T, r wire.Reply) (v T) {
 // released.
 func TestBegin(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
-		b := newHost(t, "b")
+		b := newHost(t, "b", soft)
 		at := func(p uint16) *handoff.Source { return b.Incoming[p].Load() }
 		old := b.put("default", "old", "v", 0)
 		a, c := kv.Process{Node: "a", Epoch: 1}, kv.Process{Node: "c", Epoch: 1}

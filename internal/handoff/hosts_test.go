@@ -31,6 +31,9 @@ import (
 	"github.com/cachesidecar/cachesidecar/l2/segment"
 )
 
+// soft lets Soften leave stale values.
+var soft = namespaces.Settings{StaleLimit: time.Minute}
+
 // host is a process with a Handoff, and with the parts that a Handoff stands on. Its node
 // reaches the other hosts and nothing else: the test itself begins and ends ownerships.
 type host struct {
@@ -99,11 +102,12 @@ func (h *told) Began(b *ownership.Begun, owner func(kv.Process) *cluster.Owner, 
 
 func (h *told) Ended(set kv.PartitionSet, v kv.Version) { h.ended[v] = set }
 
-// maxNames is how many namespaces a host has room for; the default one is one of them.
-const maxNames = 4
+// maxNames is how many namespaces a host has room for. One of them is the default one.
+const maxNames = 3
 
-// newHost returns a host that does not run, and has no node.
-func newHost(t *testing.T, name string) *host {
+// newHost returns a host that does not run, and has no node. The settings are those of the
+// default namespace.
+func newHost(t *testing.T, name string, settings namespaces.Settings) *host {
 	t.Helper()
 	h := &host{
 		t: t, self: kv.Process{Node: kv.NodeID(name), Epoch: 7}, clock: &clock{begun: time.Now()},
@@ -130,7 +134,7 @@ func newHost(t *testing.T, name string) *host {
 	t.Cleanup(leases.Close)
 	h.names, err = namespaces.New(namespaces.Config{
 		Seed: 5, Max: maxNames, Bound: cluster.DefaultBound, Clock: h.clock, Log: log,
-		Configured: map[string]namespaces.Settings{namespaces.Default: {StaleLimit: time.Minute}},
+		Configured: map[string]namespaces.Settings{namespaces.Default: settings},
 	}, namespaces.Parts{Store: h.store, Ledger: h.ledger, Leases: leases, Detach: func(kv.NamespaceID) {}})
 	must()
 	t.Cleanup(h.names.Close)
@@ -177,7 +181,7 @@ func between(t *testing.T, names string, f func(t *testing.T, lan *simnet.Net, h
 		tables := &tables{made: map[string]*ring.Table{}}
 		var hosts []*host
 		for i, name := range names {
-			h := newHost(t, string(name))
+			h := newHost(t, string(name), soft)
 			h.connect(lan, i, tables)
 			hosts = append(hosts, h)
 		}
