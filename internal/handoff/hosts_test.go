@@ -47,6 +47,7 @@ type host struct {
 	names  *namespaces.Table
 	node   *cluster.Node
 	net    *simnet.Host
+	killed atomic.Bool
 	log    *logged
 	told   told
 
@@ -234,10 +235,16 @@ func (h *host) connect(lan *simnet.Net, i int, tables *tables) {
 	go func() { done <- node.Run(ctx) }() // ends with stop
 	h.t.Cleanup(func() {
 		stop()
-		if err := <-done; err != nil {
+		if err := <-done; err != nil && !h.killed.Load() {
 			h.t.Errorf("node %s: %v", h.self.Node, err)
 		}
 	})
+}
+
+// kill ends the host's process as kill -9 does.
+func (h *host) kill() {
+	h.killed.Store(true)
+	h.net.Kill()
 }
 
 // reaches waits until the host has a connection to another one.

@@ -325,8 +325,9 @@ func TestSlotOfAnotherBetweenBatches(t *testing.T) {
 		}
 		a.put("full", "k", "v", 0) // no slot is left
 		a.release(b.ballot, all())
-		if some := b.batch(nil, 0); len(some.Entries) == 0 || len(some.Entries) == n || some.Entries[0].Namespace != "before" {
-			t.Fatalf("the first batch has %d entries", len(some.Entries))
+		first := b.batch(nil, 0).Entries
+		if len(first) == 0 || len(first) == n || first[0].Namespace != "before" {
+			t.Fatalf("the first batch has %d entries", len(first))
 		}
 		for _, k := range keys { // as if they had expired
 			a.store.Delete(k, a.clock.Read())
@@ -354,7 +355,9 @@ func TestOfferIsForOneBallot(t *testing.T) {
 		another.ballot = &ownership.Ballot{Clock: a.next(), Process: b.self}
 		earlier.self.Epoch--
 		renamed.self.Node = "c"
-		for name, ask := range map[string]*asker{"another ballot": &another, "an earlier process": &earlier, "another process": &renamed} {
+		for name, ask := range map[string]*asker{
+			"another ballot": &another, "an earlier process": &earlier, "another process": &renamed,
+		} {
 			some, one := ask.batch(nil, 0), ask.fetch("default", "k")
 			if !some.Done || len(some.Entries) > 0 || some.AsOf != 0 || one.Found || one.AsOf != 0 {
 				t.Errorf("%s gets %+v and %+v", name, some, one)
@@ -396,7 +399,8 @@ func TestFetchedEntry(t *testing.T) {
 			t.Errorf("a value: %+v", got)
 		}
 		got = b.fetch(namespaces.Default, "absent")
-		if e := got.Entry; !got.Found || !e.Absent || len(e.Value) > 0 || e.TTLMS != time.Minute.Milliseconds() || e.Version == 0 {
+		if e := got.Entry; !got.Found || !e.Absent || len(e.Value) > 0 || e.Version == 0 ||
+			e.TTLMS != time.Minute.Milliseconds() {
 			t.Errorf("a negative entry: %+v", got)
 		}
 		for _, name := range []string{"soft", "k"} {
