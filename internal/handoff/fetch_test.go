@@ -62,7 +62,8 @@ func (w *onTheWay) asked() []string {
 func TestFetch(t *testing.T) {
 	fetching(t, func(t *testing.T, w *onTheWay) {
 		a, b := w.a, w.b
-		k := a.write("default", "k", segment.Write{Value: []byte("v"), Flags: 9, Deadline: kv.After(a.boot(), time.Hour)})
+		end := kv.After(a.boot(), time.Hour)
+		k := a.write("default", "k", segment.Write{Value: []byte("v"), Flags: 9, Deadline: end})
 		absent, nothing := a.absent("absent", time.Hour), a.key("default", "nothing")
 		w.release()
 		for _, key := range []kv.Key{k, absent, nothing} {

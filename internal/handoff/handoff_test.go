@@ -340,7 +340,8 @@ func TestEndOf(t *testing.T) {
 func TestSlowAnswer(t *testing.T) {
 	between(t, "ab", func(t *testing.T, _ *simnet.Net, hosts []*host) {
 		a, b := hosts[0], hosts[1]
-		pulled, fetched := a.put("default", "pulled", "v", 10*time.Second), a.put("default", "fetched", "v", 10*time.Second)
+		pulled := a.put("default", "pulled", "v", 10*time.Second)
+		fetched := a.put("default", "fetched", "v", 10*time.Second)
 		slow := func(r wire.Reply) wire.Reply {
 			time.Sleep(900 * time.Millisecond)
 			return r
@@ -385,7 +386,9 @@ func TestRunWaits(t *testing.T) {
 				} else {
 					src := b.from(ballot, a, set)
 					b.clock.then.Store(&stop)
-					go func() { _ = b.Fetch(context.Background(), src, namespaces.Default, k, time.Second) }() // ends with Run
+					go func() { // ends with Run
+						_ = b.Fetch(context.Background(), src, namespaces.Default, k, time.Second)
+					}()
 				}
 				<-busy
 				go func() { // ends with goOn

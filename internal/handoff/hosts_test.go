@@ -277,7 +277,11 @@ func (tiers) Floors() []wire.Floor                                            { 
 func (tiers) Note(wire.Floor) error                                           { return nil }
 func (tiers) Learn([]wire.Floor)                                              {}
 func (tiers) Reset(kv.Process, []invalidation.Mark, []wire.Floor, kv.Version) {}
-func (t tiers) Calls(from kv.Process) rpc.Handler                             { return &calls{host: t.host, from: from} }
+
+// Calls returns the handler of another host.
+func (t tiers) Calls(from kv.Process) rpc.Handler {
+	return &calls{host: t.host, from: from}
+}
 
 // calls answers another host's requests.
 type calls struct {

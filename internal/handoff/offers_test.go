@@ -394,8 +394,8 @@ func TestFetchedEntry(t *testing.T) {
 		info, _ := a.store.Peek(k, a.boot())
 		got := b.fetch("other", "k")
 		if e := got.Entry; !got.Found || got.AsOf != asOf || e.Namespace != "other" || string(e.Key) != "k" ||
-			string(e.Value) != "v" || e.Flags != 9 || e.Version != uint64(info.Version) || e.TTLMS != time.Hour.Milliseconds() ||
-			e.Absent {
+			string(e.Value) != "v" || e.Flags != 9 || e.Version != uint64(info.Version) ||
+			e.TTLMS != time.Hour.Milliseconds() || e.Absent {
 			t.Errorf("a value: %+v", got)
 		}
 		got = b.fetch(namespaces.Default, "absent")
@@ -540,7 +540,8 @@ func TestOfferExpires(t *testing.T) {
 			t.Errorf("%d offers are left, want 0", n)
 		}
 		for _, b := range askers {
-			if some, one := b.batch(nil, 1), b.fetch("default", "pulled"); !some.Done || len(some.Entries) > 0 || one.AsOf != 0 {
+			some, one := b.batch(nil, 1), b.fetch("default", "pulled")
+			if !some.Done || len(some.Entries) > 0 || one.AsOf != 0 {
 				t.Errorf("an offer that has ended gives %+v and %+v", some, one)
 			}
 		}

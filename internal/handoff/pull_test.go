@@ -83,7 +83,9 @@ func TestSenderFails(t *testing.T) {
 		fail        func(a *host, lan *simnet.Net) wire.Reply
 		least, most time.Duration
 	}{
-		{"refuses", func(*host, *simnet.Net) wire.Reply { return busy }, 500 * time.Millisecond, 520 * time.Millisecond},
+		{"refuses", func(*host, *simnet.Net) wire.Reply {
+			return busy
+		}, 500 * time.Millisecond, 520 * time.Millisecond},
 		{"sends nonsense", func(*host, *simnet.Net) wire.Reply {
 			return wire.Reply{Body: []byte("nonsense")}
 		}, 500 * time.Millisecond, 520 * time.Millisecond},
@@ -266,7 +268,8 @@ func TestBadAnswers(t *testing.T) {
 				t.Errorf("%s: a batch of %d bytes, done: %v, %v", tc.name, size, done, err)
 			}
 			for _, err := range []error{err, b.FetchNow(context.Background(), src, namespaces.Default, k)} {
-				if err == nil || errors.Is(err, peer.ErrRefused) != tc.refused || !strings.Contains(err.Error(), tc.says) {
+				refused := errors.Is(err, peer.ErrRefused)
+				if err == nil || refused != tc.refused || !strings.Contains(err.Error(), tc.says) {
 					t.Errorf("%s: the error is %v", tc.name, err)
 				}
 			}
