@@ -171,6 +171,36 @@ func TestBatchNumbers(t *testing.T) {
 	})
 }
 
+// TestPullIsOfASet checks that a pull is found by the set of its partitions, however the
+// request writes the set: an offer keeps nothing that a request could make long.
+func TestPullIsOfASet(t *testing.T) {
+	offering(t, func(t *testing.T, a *host, b *asker) {
+		keys := a.batches()
+		a.release(b.ballot, partitions(keys...))
+		set := partitions(keys...).Bytes()
+		beyond := append(slices.Concat(set, make([]byte, kv.Partitions/8-len(set))), 0xff)
+		seen := map[string]bool{}
+		for i, written := range [][]byte{set, beyond, append(slices.Clone(set), 0), nil} {
+			r := a.ServePull(b.self, &wire.Pull{Ballot: cluster.ToBallot(b.ballot), Batch: uint64(i), Partitions: written})
+			if i == 3 { // all is another set
+				if r.Status != wire.BadRequest {
+					t.Errorf("a pull of all goes on where another has been: %s", r.Status)
+				}
+				continue
+			}
+			for _, name := range names(decoded[wire.Pulled](t, r)) {
+				if seen[name] {
+					t.Errorf("request %d brings %s again", i, name)
+				}
+				seen[name] = true
+			}
+		}
+		if len(seen) != len(keys) || a.Offering() != 0 {
+			t.Errorf("%d entries of %d have come; offering %d", len(seen), len(keys), a.Offering())
+		}
+	})
+}
+
 // A batch whose answer is lost is asked for again, seconds later. The new answer has the
 // time that is left of each entry by then, and no expired entries.
 func TestBatchIsSentAgainAsItIsThen(t *testing.T) {
