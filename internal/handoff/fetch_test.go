@@ -110,6 +110,34 @@ func TestFetch(t *testing.T) {
 	})
 }
 
+// TestFetchAheadOfPull checks that an entry can be asked for while the stream is under way,
+// and that the stream does not bring it again.
+func TestFetchAheadOfPull(t *testing.T) {
+	between(t, "ab", func(t *testing.T, _ *simnet.Net, hosts []*host) {
+		a, b := hosts[0], hosts[1]
+		keys := a.batches()
+		a.pull = func(from kv.Process, q *wire.Pull) wire.Reply {
+			if q.Batch == 0 {
+				src := b.Incoming[keys[0].Hash.Partition()].Load()
+				err := b.Fetch(context.Background(), src, "default", keys[0], time.Second)
+				if err != nil || !b.has(keys[0]) {
+					t.Errorf("%v, it is there: %v", err, b.has(keys[0]))
+				}
+			}
+			return a.ServePull(from, q)
+		}
+		move(a, b, keys...)
+		got, n := b.Stats(), int64(len(keys))
+		got.Bytes = 0
+		if want := (cachesidecar.HandoffStats{Pulled: n, Admitted: n - 1, Refused: 1, Fetched: 1}); got != want {
+			t.Errorf("it counts %+v, want %+v", got, want)
+		}
+		if b.count(keys) != len(keys) {
+			t.Errorf("%d of %d entries are there", b.count(keys), n)
+		}
+	})
+}
+
 // TestFetchOutdated checks that an entry that is asked for is not stored if this host
 // knows of a later change.
 func TestFetchOutdated(t *testing.T) {
@@ -123,6 +151,22 @@ func TestFetchOutdated(t *testing.T) {
 		}
 		if b.has(k) || b.Counts.Fetched.Load() != 0 || len(w.asked()) != 1 {
 			t.Errorf("it is there: %v; %+v, asked for %v", b.has(k), b.Stats(), w.asked())
+		}
+	})
+}
+
+// TestFetchFindsNothing checks that an answer counts as it says: that nothing was found.
+func TestFetchFindsNothing(t *testing.T) {
+	fetching(t, func(t *testing.T, w *onTheWay) {
+		a, b := w.a, w.b
+		k := a.key("default", "k")
+		a.fetch = func(kv.Process, *wire.Fetch) wire.Reply {
+			now := uint64(a.next())
+			e := wire.Entry{Namespace: "default", Key: k.Bytes, Value: []byte("v"), Version: now}
+			return wire.BodyReply(wire.Fetched{AsOf: now, Entry: e})
+		}
+		if err := w.fetch("default", k); err != nil || b.has(k) || b.Counts.Fetched.Load() != 0 {
+			t.Errorf("%v, it is there: %v; %+v", err, b.has(k), b.Stats())
 		}
 	})
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/places"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/l2/ownership"
 	"github.com/cachesidecar/cachesidecar/l2/segment"
@@ -181,7 +182,8 @@ func TestPullIsOfASet(t *testing.T) {
 		beyond := append(slices.Concat(set, make([]byte, kv.Partitions/8-len(set))), 0xff)
 		seen := map[string]bool{}
 		for i, written := range [][]byte{set, beyond, append(slices.Clone(set), 0), nil} {
-			r := a.ServePull(b.self, &wire.Pull{Ballot: cluster.ToBallot(b.ballot), Batch: uint64(i), Partitions: written})
+			q := &wire.Pull{Ballot: cluster.ToBallot(b.ballot), Batch: uint64(i), Partitions: written}
+			r := a.ServePull(b.self, q)
 			if i == 3 { // all is another set
 				if r.Status != wire.BadRequest {
 					t.Errorf("a pull of all goes on where another has been: %s", r.Status)
@@ -375,6 +377,52 @@ func TestSlotOfAnotherBetweenBatches(t *testing.T) {
 	})
 }
 
+// Entries of a name that has lost its slot are not given if no other name has the slot.
+func TestSlotOfNobodyBetweenBatches(t *testing.T) {
+	offering(t, func(t *testing.T, a *host, b *asker) {
+		var keys []kv.Key
+		for i := range 50 {
+			keys = append(keys, a.put("before", fmt.Sprint("key", i), "v", 0))
+		}
+		a.put("full", "k", "v", 0) // no slot is left
+		a.release(b.ballot, all())
+		given := 0
+		for e := range a.Given(a.OfferOf(b.self, cluster.ToBallot(b.ballot)).Parts(nil)[0]) {
+			if e.Key.Namespace != keys[0].Namespace {
+				continue
+			}
+			if given++; given > 1 {
+				t.Fatalf("%s is given", e.Key.Bytes)
+			}
+			for _, k := range keys {
+				a.store.Delete(k, a.clock.Read())
+			}
+			// A new name takes the slot of an empty one, and then may not have it.
+			member := places.New([places.Resources]int64{}).Join("an app")
+			_, bad := a.names.Obtain([]byte("after"), member)
+			if bad == nil || a.names.InSlot(keys[0].Namespace) != nil {
+				t.Fatalf("the slot is still taken; %v", bad)
+			}
+		}
+		if given != 1 {
+			t.Errorf("%d entries were given before, want 1", given)
+		}
+	})
+}
+
+// TestGivenStops checks that no entry is looked for once nobody wants more.
+func TestGivenStops(t *testing.T) {
+	offering(t, func(t *testing.T, a *host, b *asker) {
+		hot := a.put("default", "hot", "v", 0)
+		a.put("default", "cold", "v", 0)
+		a.store.Get(nil, hot, segment.NoLimit, a.boot())
+		a.release(b.ballot, all())
+		for range a.Given(a.OfferOf(b.self, cluster.ToBallot(b.ballot)).Parts(nil)[0]) {
+			break // going on would panic
+		}
+	})
+}
+
 // TestOfferIsForOneBallot checks that nobody else gets anything of an offer: another
 // process, an earlier process of the same name, or another ballot of the same process.
 func TestOfferIsForOneBallot(t *testing.T) {
@@ -526,7 +574,7 @@ func TestPullsAreBounded(t *testing.T) {
 func TestOfferExpires(t *testing.T) {
 	offering(t, func(t *testing.T, a *host, _ *asker) {
 		a.run()
-		offers := []string{"silent", "pulled", "fetched", "offered again", "done"}
+		offers := []string{"silent", "pulled", "fetched", "offered again", "done later", "done"}
 		askers, keys := map[string]*asker{}, map[string]kv.Key{}
 		for _, name := range offers {
 			b := a.asker("b")
@@ -553,8 +601,12 @@ func TestOfferExpires(t *testing.T) {
 				t.Errorf("after %v the store has the entries of %v, want %v", at, kept, want)
 			}
 		}
+		check(200*time.Millisecond, offers...)
+		askers["done later"].all(nil, 0)
 		check(400*time.Millisecond, offers...)
-		check(600*time.Millisecond, offers[:4]...)
+		check(600*time.Millisecond, offers[:5]...)
+		check(900*time.Millisecond, offers[:5]...)
+		check(1100*time.Millisecond, offers[:4]...)
 		check(3*time.Second, offers[:4]...)
 		askers["pulled"].batch(nil, 0)
 		askers["fetched"].fetch("default", "fetched")

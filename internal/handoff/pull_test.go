@@ -17,6 +17,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
+	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/simnet"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/l2/segment"
@@ -206,6 +207,44 @@ func TestOwnershipBeginsAgain(t *testing.T) {
 	})
 }
 
+// TestChangesDuringPull checks that what the new owner changes between two batches stays
+// changed when the second one comes.
+func TestChangesDuringPull(t *testing.T) {
+	between(t, "ab", func(t *testing.T, _ *simnet.Net, hosts []*host) {
+		a, b := hosts[0], hosts[1]
+		keys := a.batches()
+		flushed := a.put("other", "flushed", "v", 0)
+		theirs := b.key("other", "flushed")
+		var written, deleted kv.Key
+		a.pull = func(from kv.Process, q *wire.Pull) wire.Reply {
+			if q.Batch == 1 {
+				for _, k := range keys { // those that the first batch did not bring
+					if !b.has(k) && written.Bytes == nil {
+						written = b.put("default", string(k.Bytes), "new", 0)
+					} else if !b.has(k) {
+						deleted = k
+					}
+				}
+				b.store.Delete(deleted, b.clock.Read())
+				floor := b.next()
+				b.store.Flush(theirs.Namespace, floor)
+				b.ledger.RaiseFlush(theirs.Namespace, floor)
+			}
+			return a.ServePull(from, q)
+		}
+		move(a, b, append(slices.Clone(keys), flushed)...)
+		if v, _, _ := b.store.Get(nil, written, segment.NoLimit, b.boot()); string(v) != "new" {
+			t.Errorf("a key that was written is %.10q", v)
+		}
+		if b.has(deleted) || b.has(theirs) {
+			t.Errorf("a deleted entry is there: %v; a flushed one: %v", b.has(deleted), b.has(theirs))
+		}
+		if n := b.count(keys); n != len(keys)-1 {
+			t.Errorf("%d entries are there, want all of %d but one", n, len(keys))
+		}
+	})
+}
+
 // TestBeforeRun checks that nothing is asked for before Run.
 func TestBeforeRun(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
@@ -287,6 +326,35 @@ func TestBadAnswers(t *testing.T) {
 		if !b.has(k) {
 			t.Error("the good answer's entry is not there")
 		}
+	})
+}
+
+// TestAnswersAreGivenBack checks that the memory of an answer is free once its entries are
+// stored.
+func TestAnswersAreGivenBack(t *testing.T) {
+	between(t, "ab", func(t *testing.T, _ *simnet.Net, hosts []*host) {
+		a, b := hosts[0], hosts[1]
+		a.batches()
+		long := a.put("default", "long", strings.Repeat("v", 300<<10), 0)
+		ballot := b.ballot()
+		a.release(ballot, all())
+		src := b.from(ballot, a, all())
+		budget := rpc.NewBudget(0)
+		ctx := rpc.WithAccount(context.Background(), budget.Open("a reader", "", nil))
+		taken := func() int64 { return budget.Stats().Peers }
+		if err := b.FetchNow(ctx, src, namespaces.Default, long); err != nil || taken() != 0 || !b.has(long) {
+			t.Errorf("after a fetch %d bytes are taken; %v", taken(), err)
+		}
+		if size, _, err := b.PullOne(ctx, src, 0); err != nil || taken() != 0 || size < 256<<10 {
+			t.Errorf("after a batch of %d bytes %d are taken; %v", size, taken(), err)
+		}
+		var kept peer.Answer // as it would be
+		body, _ := wire.MarshalBody(&wire.Pull{Ballot: src.Ballot, Partitions: src.Partitions.Bytes()})
+		err := b.node.Do(ctx, a.self, time.Second, &wire.Request{Op: wire.OpPull, Body: body}, &kept)
+		if err != nil || taken() < 256<<10 {
+			t.Errorf("with an answer %d bytes are taken; %v", taken(), err)
+		}
+		kept.Release()
 	})
 }
 
