@@ -279,6 +279,21 @@ func TestOfferGrows(t *testing.T) {
 	})
 }
 
+// TestEmptyReleaseIsPassed checks that a batch has entries as long as there are any: what
+// was released first had none.
+func TestEmptyReleaseIsPassed(t *testing.T) {
+	offering(t, func(t *testing.T, a *host, b *asker) {
+		k := a.put("default", "k", "v", 0)
+		set := kv.NewPartitionSet(kv.Partitions)
+		set.Add(k.Hash.Partition() ^ 1)
+		a.release(b.ballot, set)
+		a.release(b.ballot, partitions(k))
+		if some := b.batch(nil, 0); !slices.Equal(names(some), []string{"k"}) {
+			t.Errorf("the first batch: %+v", some)
+		}
+	})
+}
+
 // TestReleasedOnce checks that a partition that is offered twice to one ballot is given as
 // of its first release: later entries are of another ownership.
 func TestReleasedOnce(t *testing.T) {
