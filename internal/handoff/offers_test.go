@@ -107,6 +107,7 @@ func TestBatchesAreBounded(t *testing.T) {
 		{"a little more", 30 << 10, 20, []int{9, 9, 2}},
 		{"an entry for each", 300 << 10, 3, []int{1, 1, 1}},
 		{"the end at the bound", 32 << 10, 16, []int{8, 8}},
+		{"small entries", 1 << 10, 300, []int{256, 44}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			offering(t, func(t *testing.T, a *host, b *asker) {
