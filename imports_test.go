@@ -35,6 +35,7 @@ var allowed = []struct {
 	{"internal/gossiptest", nil}, // only tests import it
 	{"internal/logs", []string{"."}},
 	{"internal/machine", nil},
+	{"internal/history", nil},
 	{"internal/memcached", nil},
 	// Floor 1: one duty each.
 	{"internal/rpc", []string{".", "internal/wire"}},
@@ -94,6 +95,7 @@ var allowed = []struct {
 var forbidden = map[string][]string{
 	"internal/wire":      {"net", "os", "time"},
 	"internal/memcached": {"net", "os", "time"},
+	"internal/history":   {"net", "os"},
 	"l2/segment":         {"net", "os"},
 }
 
