@@ -77,7 +77,7 @@ var allowed = []struct {
 	{"clients/conformance", []string{".", "client", "internal/kv", "internal/wire"}},
 	{"internal/namespaces", []string{".", "internal/failpoint", "internal/flight", "internal/hotkeys", "internal/keyfilter", "internal/kv", "internal/places", "internal/plainfile", "internal/settings", "internal/shm", "internal/wire", "invalidation", "l2/segment", "loader"}},
 	{"internal/handoff", []string{".", "internal/cluster", "internal/kv", "internal/namespaces", "internal/peer", "internal/failpoint", "internal/wire", "invalidation", "l2/ownership", "l2/segment"}},
-	{"internal/verify", []string{".", "internal/cluster", "internal/kv", "internal/wire"}},
+	{"internal/verify", []string{".", "internal/cluster", "internal/history", "internal/kv", "internal/wire"}},
 	{"internal/httpd", []string{".", "internal/logs", "internal/rpc"}},
 	{"internal/engine", []string{".", "internal/access", "internal/cluster", "internal/failpoint", "internal/flight", "internal/handoff", "internal/hotkeys", "internal/kv", "internal/namespaces", "internal/peer", "internal/places", "internal/rpc", "internal/shm", "internal/slow", "internal/wire", "invalidation", "l1", "l2/ownership", "l2/segment", "loader"}},
 	{"internal/session", []string{".", "internal/access", "internal/engine", "internal/kv", "internal/memcached", "internal/namespaces", "internal/peer", "internal/places", "internal/rpc", "internal/slow", "internal/verify", "internal/wire", "unixsock"}},
