@@ -31,7 +31,6 @@ var allowed = []struct {
 	{"internal/plainfile", nil},
 	{"internal/places", []string{".", "internal/wire"}},
 	{"internal/settings", []string{"internal/plainfile"}},
-	{"internal/totals", nil},     // only tests import it
 	{"internal/gossiptest", nil}, // only tests import it
 	{"internal/logs", []string{"."}},
 	{"internal/machine", nil},

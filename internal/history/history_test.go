@@ -154,6 +154,8 @@ func TestLate(t *testing.T) {
 		{"behind a later one, and there since", []Op{x, set("a", 2, 500, 600), read("a", 1, 8000, 8001)}, ""},
 		{"too late", []Op{x, set("a", 2, 5001, 5002), read("a", 1, 5003, 5004)}, Own},
 		{"just in time", []Op{x, set("a", 2, 5000, 5002), read("a", 1, 5003, 5004)}, ""},
+		{"perhaps touched long before", []Op{as(touch("b", 9000, 0, 1), Unknown), lasts(set("a", 1, 5001, 5002), 10), read("a", 1, 6000, 6001)}, Expired},
+		{"perhaps touched late", []Op{as(touch("b", 9000, 0, 1), Unknown), lasts(set("a", 1, 5000, 5002), 10), read("a", 1, 6000, 6001)}, ""},
 		{"it takes so long", []Op{set("a", 1, 0, 6000), set("a", 2, 5001, 5002), read("a", 1, 7000, 7001)}, ""},
 	})
 }

@@ -97,7 +97,8 @@ func (c *Checker) expired(k *key, w *change, r *Running) bool {
 	}
 	for _, t := range k.touches {
 		switch {
-		case w.op.Origin || t.ended.order < w.began.order:
+		case w.op.Origin || t.ended.order < w.began.order,
+			c.rules.Late > 0 && t.over.order < w.began.order && t.op.Began+c.rules.Late < w.began.at:
 			continue
 		case t.ended == never:
 			return false
