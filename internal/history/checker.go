@@ -66,7 +66,6 @@ type change struct {
 type touched struct {
 	op    Op
 	ended moment // never: it is under way, or its outcome is unknown
-	over  moment // its end, whatever the outcome
 }
 
 // New returns a Checker of a history that begins.
@@ -99,7 +98,7 @@ func (c *Checker) Begin(o Op) *Running {
 		}
 		c.last = r
 	case Touch:
-		r.touch = &touched{op: o, ended: never, over: never}
+		r.touch = &touched{op: o, ended: never}
 		k := c.key(o.Key)
 		k.touches = append(k.touches, r.touch)
 	case Set, Delete, Flush:
@@ -132,7 +131,6 @@ func (c *Checker) End(r *Running) Verdict {
 			return c.found(r, now)
 		}
 	case Touch:
-		r.touch.over = now
 		switch {
 		case r.Refused(): // it has touched nothing
 			k := c.key(r.Key)

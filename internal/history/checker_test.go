@@ -22,8 +22,9 @@ func naive(r Rules, ops []Op) (wrong []bool) {
 		effective[i], settled[i] = ever, ever
 		if o.Acked() {
 			effective[i], settled[i] = o.Ended, o.Ended
-		} else if r.Late > 0 {
-			settled[i] = max(o.Began+r.Late, o.Ended)
+		}
+		if r.Late > 0 {
+			settled[i] = min(settled[i], o.Began+r.Late)
 		}
 		if o.Kind == Set {
 			sets[id(o)] = i
@@ -47,7 +48,7 @@ func naive(r Rules, ops []Op) (wrong []bool) {
 			ops[w].TTL > 0 && ops[w].Acked() && o.Began > ops[w].Ended+ops[w].TTL+time.Millisecond+r.Slack
 		for j := range ops {
 			e := &ops[j]
-			if !ok || j == w || e.Kind == Read || e.Kind == Touch || e.Kind != Flush && e.Key != o.Key || e.Began < settled[w] {
+			if !ok || j == w || e.Kind == Read || e.Kind == Touch || e.Kind != Flush && e.Key != o.Key || e.Began <= settled[w] {
 				continue
 			}
 			acked := e.Acked() && o.Began > e.Ended+r.Slack

@@ -117,8 +117,8 @@ type Rules struct {
 	Bound time.Duration `json:"bound"`
 	// Slack is for the clocks. It is added to each time that the rules name.
 	Slack time.Duration `json:"slack,omitempty"`
-	// Late is how long after its begin a change of unknown outcome may be executed; zero: for
-	// ever.
+	// Late is how long after its begin a change may be executed, whatever its outcome; zero:
+	// for ever.
 	Late time.Duration `json:"late,omitempty"`
 	// Load is the longest time from a load's look into the origin until its value is stored.
 	Load time.Duration `json:"load,omitempty"`

@@ -55,8 +55,7 @@ func (c *Checker) ends(e, w *change) bool {
 	if w.op.Origin && e.op.Kind != Set {
 		return e.began.order > w.replaced.order
 	}
-	return e.began.order > w.settled.order ||
-		c.rules.Late > 0 && e.began.order > w.over.order && w.op.unknown() && e.began.at > w.began.at+c.rules.Late
+	return e.began.order > w.settled.order || c.rules.Late > 0 && e.began.at > w.began.at+c.rules.Late
 }
 
 // due returns the rule by which a read must see a change that has taken effect before the
@@ -98,7 +97,7 @@ func (c *Checker) expired(k *key, w *change, r *Running) bool {
 	for _, t := range k.touches {
 		switch {
 		case w.op.Origin || t.ended.order < w.began.order,
-			c.rules.Late > 0 && t.over.order < w.began.order && t.op.Began+c.rules.Late < w.began.at:
+			c.rules.Late > 0 && t.op.Began+c.rules.Late < w.began.at:
 			continue
 		case t.ended == never:
 			return false
