@@ -63,9 +63,12 @@ clients-packages: ## wheel, wheel without the extension, sdist and npm package, 
 	cd clients/node && npm ci --no-audit --no-fund && npm run --silent build && npm pack --pack-destination ../../dist
 
 soak-clients:     ## clients in Python and Node that do everything at random, while their sidecar restarts every 5 s (20 minutes)
-	$(GO) run ./clients/conformance -timeout 20m -restart 5s -- $(PYTHON) clients/python/tests/soak.py --seconds 600
+	mkdir -p dist
+	$(GO) run ./clients/conformance -timeout 20m -restart 5s -- $(PYTHON) clients/python/tests/soak.py --seconds 600 --history dist/soak-python.jsonl
+	$(GO) run ./internal/testing/checkhistory dist/soak-python.jsonl
 	cd clients/node && npm ci --no-audit --no-fund && node tools/build.js test
-	$(GO) run ./clients/conformance -timeout 20m -restart 5s -- node clients/node/build/test/soak.js --seconds 600
+	$(GO) run ./clients/conformance -timeout 20m -restart 5s -- node clients/node/build/test/soak.js --seconds 600 --history dist/soak-node.jsonl
+	$(GO) run ./internal/testing/checkhistory dist/soak-node.jsonl
 
 deb:              ## a Debian package of this machine's architecture, into dist/
 	deploy/package deb
