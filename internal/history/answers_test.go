@@ -16,6 +16,7 @@ func TestAnswers(t *testing.T) {
 		{"in time", []Op{get(Done, 0, 1), get(Absent, 0, 1), get(Degraded, 0, 1), get(Silent, 0, 1), get(Old, 0, 1)}, ""},
 		{"without a time", []Op{set("a", 1, 0, 9999)}, ""},
 		{"slow", []Op{within(set("a", 1, 0, 1099), 1000)}, ""},
+		{"just in time", []Op{within(set("a", 1, 0, 1100), 1000)}, ""},
 		{"too slow", []Op{within(set("a", 1, 0, 1101), 1000)}, Tardy},
 		{"a miss too slow", []Op{get(Degraded, 0, 1101)}, Tardy},
 		{"no answer of who has gone", []Op{gone(get(Silent, 0, 9000))}, ""},

@@ -232,7 +232,7 @@ func TestCheckerForgets(t *testing.T) {
 	if most > 2000 || most < 300 {
 		t.Errorf("%d changes, touches and values were kept", most)
 	}
-	for _, n := range []int64{1, 7, writes - 1000} {
+	for _, n := range []int64{1, 7, writes - 1000, c.keys["k"].dropped} {
 		if v := do(read("c", n, 0, 0)); v.Rule != Bound || v.Stale < s {
 			t.Errorf("number %d: %v, stale by %v", n, v, v.Stale)
 		}
@@ -245,5 +245,20 @@ func TestCheckerForgets(t *testing.T) {
 	}
 	if v := do(read("a", writes, 0, 0)); v.Rule != "" {
 		t.Errorf("the last one: %v", v)
+	}
+}
+
+// TestCheckerKeepsTouches: a touch counts for a value whose write was under way, however long.
+func TestCheckerKeepsTouches(t *testing.T) {
+	c := New(Rules{Bound: s})
+	end := func(r *Running, at time.Duration) Verdict { r.Ended = at * unit; return c.End(r) }
+	slow := c.Begin(lasts(set("a", 1, 1, 0), 10))
+	end(c.Begin(touch("a", 3600_000, 2, 0)), 3)
+	for i := range time.Duration(100) {
+		end(c.Begin(set("a", int64(i)+2, 100*i+10, 0)), 100*i+11)
+	}
+	end(slow, 10_000)
+	if v := end(c.Begin(read("a", 1, 11_000, 0)), 11_001); v.Rule != "" {
+		t.Errorf("got %v", v)
 	}
 }

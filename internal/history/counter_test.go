@@ -24,6 +24,7 @@ func TestCounters(t *testing.T) {
 		{"read fresh", []Op{incr(1, 0, 1), incr(2, 2, 3), fresh(read("b", 1, 4, 5))}, Back},
 		{"read what was deleted", []Op{incr(1, 0, 1), del("b", 2, 3), read("c", 1, 3000, 3000)}, Back},
 		{"read what was flushed", []Op{incr(1, 0, 1), flush("b", 2, 3), read("c", 1, 3000, 3000)}, Back},
+		{"read twice, and back", []Op{incr(1, 0, 1), incr(2, 2, 3), read("b", 2, 4, 5), read("b", 1, 6, 7)}, ""},
 		{"read afresh", []Op{incr(1, 0, 1), incr(2, 2, 3), incr(1, 4, 5), read("b", 1, 3000, 3000)}, ""},
 	})
 }
@@ -63,6 +64,7 @@ func TestInitials(t *testing.T) {
 		{"in order", []Op{one, two, three, fresh(read("b", 12, 6, 7))}, ""},
 		{"lost, and afresh", []Op{one, two, from(incr(30, 4, 5), 30)}, ""},
 		{"not reached", []Op{one, two, from(incr(13, 4, 5), 30)}, Unreached},
+		{"below each start", []Op{one, fresh(read("b", 9, 6, 7))}, Unreached},
 		{"of unknown outcome", []Op{one, from(lost(2), 20), from(incr(12, 4, 5), 30)}, ""},
 		{"lost, and started by one of unknown outcome", []Op{one, two, from(lost(3), 20), from(incr(21, 4, 5), 30)}, ""},
 		{"twice the same", []Op{one, two, from(incr(11, 4, 5), 30)}, Back},

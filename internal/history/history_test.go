@@ -216,6 +216,8 @@ func TestLoaded(t *testing.T) {
 		{"not announced", []Op{first, alone, read("a", 1, 9000, 9001)}, ""},
 		{"not announced, but flushed", []Op{first, alone, flush("a", 30, 31), read("a", 1, 32, 33)}, Own},
 		{"not announced, but deleted", []Op{first, alone, del("a", 30, 31), read("b", 1, 9000, 9001)}, Bound},
+		{"announced late, and flushed before that", []Op{first, origin(set("a", 2, 20, 9000), 20), flush("a", 30, 31), read("a", 1, 32, 33)}, Own},
+		{"not announced, and touched", []Op{hold(first), alone, touch("a", 9000, 30, 31), read("a", 1, 6021, 6022)}, Expired},
 		{"not announced, and flushed before", []Op{first, flush("a", 12, 13), alone, read("a", 1, 9000, 9001)}, ""},
 		{"not announced, and within a load and the TTL", []Op{hold(first), alone, read("a", 1, 6020, 6021)}, ""},
 		{"not announced, and after that", []Op{hold(first), alone, read("a", 1, 6021, 6022)}, Expired},
@@ -236,6 +238,74 @@ func TestSplit(t *testing.T) {
 		{"one's own also in a split", []Op{first, second, read("a", 1, 8000, 8001)}, Own},
 		{"expired in a split", []Op{lasts(first, 1000), read("b", 1, 8000, 8001)}, Expired},
 	})
+}
+
+// TestSplitLong: in a split, what had ended long before may be read.
+func TestSplitLong(t *testing.T) {
+	ops := []Op{read("b", 1, 8000, 8001), read("b", 40, 8000, 8001), read("b", 1, 9000, 9001)}
+	for i := range time.Duration(40) {
+		ops = append(ops, set("a", int64(i+1), 2*i, 2*i+1))
+	}
+	got := Check(Rules{Bound: s, Excuses: []Excuse{{Split, 2 * s, 9 * s}}}, ops)
+	if len(got) != 1 || got[0].Rule != Bound || got[0].Op.Began != 9*s {
+		t.Errorf("got %q", Lines(got))
+	}
+}
+
+// TestBy: a verdict tells what had ended the value.
+func TestBy(t *testing.T) {
+	first, second, third := set("a", 1, 0, 1), set("b", 2, 2, 3), set("a", 3, 4, 5)
+	for _, tt := range []struct {
+		name string
+		ops  []Op
+		by   *Op
+		want string // the end of the line
+	}{
+		{"the first that is due", []Op{first, second, third, read("c", 1, 9000, 9001)}, &second, "; the value had ended 8.997s before, by: set of k, number 2, through b, 0.002000 s to 0.003000 s: done"},
+		{"one's own", []Op{first, second, third, read("a", 1, 10, 11)}, &third, "; the value had ended 7ms before, by: set of k, number 3, through a, 0.004000 s to 0.005000 s: done"},
+		{"a refused one", []Op{as(first, Busy), read("a", 1, 2, 3)}, nil, "; see: set of k, number 1, through a, 0.000000 s to 0.001000 s: busy"},
+		{"nobody", []Op{read("a", 1, 2, 3)}, nil, "a value that nobody has written: read of k, number 1, through a, 0.002000 s to 0.003000 s: done"},
+	} {
+		got := Check(Rules{Bound: s}, tt.ops)
+		if len(got) != 1 || tt.by != nil && (got[0].By == nil || *got[0].By != *tt.by) || !strings.HasSuffix(got[0].String(), tt.want) {
+			t.Errorf("%s: %q, want %q", tt.name, Lines(got), tt.want)
+		}
+	}
+}
+
+// TestMisses: what can explain a miss.
+func TestMisses(t *testing.T) {
+	short := lasts(set("a", 1, 10, 11), 100)
+	for _, tt := range []struct {
+		name             string
+		ops              []Op // the last is the read
+		flushed, expired bool
+	}{
+		{"nothing", []Op{short, read("b", 0, 20, 21)}, false, false},
+		{"no write", []Op{read("b", 0, 20, 21)}, false, false},
+		{"a write that is not acknowledged", []Op{as(short, Unknown), flush("a", 12, 13), read("b", 0, 900, 901)}, false, false},
+		{"a flush", []Op{short, flush("a", 12, 13), read("b", 0, 20, 21)}, true, false},
+		{"a flush before it", []Op{flush("a", 1, 2), short, read("b", 0, 20, 21)}, false, false},
+		{"a flush under way", []Op{short, flush("a", 12, 30), read("b", 0, 20, 21)}, false, false},
+		{"its end", []Op{short, read("b", 0, 900, 901)}, false, true},
+		{"its end by a touch, which the host may not have heard of", []Op{short, touch("a", 10, 20, 21), read("b", 0, 50, 51)}, false, true},
+		{"both", []Op{short, flush("a", 12, 13), flush("a", 14, 15), read("b", 0, 900, 901)}, true, true},
+	} {
+		c := New(Rules{Bound: 2 * s})
+		running := map[int]*Running{}
+		for _, e := range inOrder(tt.ops) {
+			switch {
+			case !e.ends:
+				running[e.op] = c.Begin(tt.ops[e.op])
+			case e.op == len(tt.ops)-1:
+				if flushed, expired := c.Misses(running[e.op], 1); flushed != tt.flushed || expired != tt.expired {
+					t.Errorf("%s: flushed %v, expired %v", tt.name, flushed, expired)
+				}
+			default:
+				c.End(running[e.op])
+			}
+		}
+	}
 }
 
 // TestVerify: the writes of one host, as VERIFY writes them.

@@ -34,6 +34,7 @@ const maxLine = 1 << 20
 type History struct {
 	Rules Rules
 	Ops   []Op
+	words map[string]string // of Decode: each key and host once
 }
 
 // Check judges it.
@@ -67,7 +68,7 @@ func (h *History) Encode(w io.Writer) error {
 
 // Decode reads a history. The operations may be in any order.
 func Decode(r io.Reader) (*History, error) {
-	h := &History{}
+	h := &History{words: map[string]string{}}
 	lines := bufio.NewScanner(r)
 	lines.Buffer(nil, maxLine)
 	begun, read := false, h.begin
@@ -80,6 +81,7 @@ func Decode(r io.Reader) (*History, error) {
 	if err := lines.Err(); err != nil {
 		return nil, err
 	}
+	h.words = nil
 	if !begun {
 		return nil, errors.New("there is no line: the first one has the version and the rules")
 	}
@@ -119,6 +121,7 @@ func (h *History) add(data []byte) error {
 	if o.unknown() && o.Ended == 0 {
 		o.Ended = o.Began
 	}
+	o.Key, o.Host = h.word(o.Key), h.word(o.Host)
 	h.Ops = append(h.Ops, o)
 	switch {
 	case l.Excuse != (Excuse{Reason: none}):
@@ -135,6 +138,16 @@ func (h *History) add(data []byte) error {
 		return errors.New("a touch has a TTL")
 	}
 	return nil
+}
+
+// word returns the one copy of a word.
+func (h *History) word(s string) string {
+	w, ok := h.words[s]
+	if !ok {
+		w = s
+		h.words[s] = s
+	}
+	return w
 }
 
 // none is a Kind or Reason that no line has given.
