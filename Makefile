@@ -77,9 +77,12 @@ clients-packages: ## wheel, wheel without the extension, sdist and npm package, 
 
 SOAK_CLIENTS ?= 600
 soak-clients:     ## clients in Python and Node that do everything at random, while their sidecar restarts every 5 s (20 minutes)
-	$(GO) run ./clients/conformance -timeout 20m -restart 5s -- $(PYTHON) clients/python/tests/soak.py --seconds $(SOAK_CLIENTS)
+	mkdir -p dist
+	$(GO) run ./clients/conformance -timeout 20m -restart 5s -- $(PYTHON) clients/python/tests/soak.py --seconds $(SOAK_CLIENTS) --history dist/soak-python.jsonl
+	$(GO) run ./internal/testing/checkhistory dist/soak-python.jsonl
 	cd clients/node && npm ci --no-audit --no-fund && node tools/build.js test
-	$(GO) run ./clients/conformance -timeout 20m -restart 5s -- node clients/node/build/test/soak.js --seconds $(SOAK_CLIENTS)
+	$(GO) run ./clients/conformance -timeout 20m -restart 5s -- node clients/node/build/test/soak.js --seconds $(SOAK_CLIENTS) --history dist/soak-node.jsonl
+	$(GO) run ./internal/testing/checkhistory dist/soak-node.jsonl
 
 deb:              ## a Debian package of this machine's architecture, into dist/
 	deploy/package deb

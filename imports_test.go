@@ -32,10 +32,12 @@ var allowed = []struct {
 	{"internal/places", []string{".", "internal/wire"}},
 	{"internal/settings", []string{"internal/plainfile"}},
 	{"internal/testing/testenv", nil}, // only tests import it
-	{"internal/totals", nil},          // only tests import it
 	{"internal/gossiptest", nil},      // only tests import it
 	{"internal/logs", []string{"."}},
 	{"internal/machine", nil},
+	{"internal/history", nil},
+	{"internal/testing/checkhistory", []string{"internal/history"}}, // judges the soaks of the clients
+	{"internal/testing/linear", []string{"internal/history"}},       // only tests import it
 	{"internal/memcached", nil},
 	// Floor 1: one duty each.
 	{"internal/rpc", []string{".", "internal/wire"}},
@@ -78,7 +80,7 @@ var allowed = []struct {
 	{"clients/conformance", []string{".", "client", "internal/kv", "internal/wire"}},
 	{"internal/namespaces", []string{".", "internal/failpoint", "internal/flight", "internal/hotkeys", "internal/keyfilter", "internal/kv", "internal/places", "internal/plainfile", "internal/settings", "internal/shm", "internal/wire", "invalidation", "l2/segment", "loader"}},
 	{"internal/handoff", []string{".", "internal/cluster", "internal/kv", "internal/namespaces", "internal/peer", "internal/failpoint", "internal/wire", "invalidation", "l2/ownership", "l2/segment"}},
-	{"internal/verify", []string{".", "internal/cluster", "internal/kv", "internal/wire"}},
+	{"internal/verify", []string{".", "internal/cluster", "internal/history", "internal/kv", "internal/wire"}},
 	{"internal/httpd", []string{".", "internal/logs", "internal/rpc"}},
 	{"internal/engine", []string{".", "internal/access", "internal/cluster", "internal/failpoint", "internal/flight", "internal/handoff", "internal/hotkeys", "internal/kv", "internal/namespaces", "internal/peer", "internal/places", "internal/rpc", "internal/shm", "internal/slow", "internal/wire", "invalidation", "l1", "l2/ownership", "l2/segment", "loader"}},
 	{"internal/session", []string{".", "internal/access", "internal/engine", "internal/kv", "internal/memcached", "internal/namespaces", "internal/peer", "internal/places", "internal/rpc", "internal/slow", "internal/verify", "internal/wire", "unixsock"}},
@@ -96,6 +98,7 @@ var allowed = []struct {
 var forbidden = map[string][]string{
 	"internal/wire":      {"net", "os", "time"},
 	"internal/memcached": {"net", "os", "time"},
+	"internal/history":   {"net", "os"},
 	"l2/segment":         {"net", "os"},
 }
 

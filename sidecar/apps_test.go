@@ -11,6 +11,7 @@ import (
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/calls"
 	"github.com/cachesidecar/cachesidecar/internal/engine"
+	"github.com/cachesidecar/cachesidecar/internal/history"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -46,15 +47,19 @@ func (w *world) write(rnd *rand.Rand, k *vkey) {
 	if s == nil {
 		return
 	}
-	v := vwrite{by: by, del: rnd.IntN(4) == 0, all: rnd.IntN(8) == 0}
+	o := history.Op{Kind: history.Set, Host: by}
+	if rnd.IntN(4) == 0 {
+		o.Kind = history.Delete
+	}
+	o.All = rnd.IntN(8) == 0
 	if !w.ns.WriteThrough && rnd.IntN(2) == 0 { // the value expires within the run
-		v.ttl = time.Duration(1+rnd.IntN(25)) * 100 * time.Millisecond
+		o.TTL = time.Duration(1+rnd.IntN(25)) * 100 * time.Millisecond
 	}
 	if w.fromOrigin() && rnd.IntN(5) == 0 {
-		w.commit(k, v) // the cache is not told; a flush or the next write outdates it
+		w.commit(k, o) // the cache is not told; a flush or the next write outdates it
 		return
 	}
-	w.writeAs(s, k, v)
+	w.writeAs(s, k, o)
 	inTime("a write")
 	if !w.fromOrigin() && rnd.IntN(4) == 0 {
 		w.touch(rnd, k, time.Duration(1+rnd.IntN(25))*100*time.Millisecond)
@@ -64,49 +69,50 @@ func (w *world) write(rnd *rand.Rand, k *vkey) {
 // writeTo writes or deletes a key through a process, and reports whether that was
 // acknowledged.
 func (w *world) writeTo(s *Sidecar, by string, k *vkey, del, all bool) bool {
-	return w.writeAs(s, k, vwrite{by: by, del: del, all: all})
+	o := history.Op{Kind: history.Set, Host: by, All: all}
+	if del {
+		o.Kind = history.Delete
+	}
+	return w.writeAs(s, k, o)
 }
 
 // commit begins a write. If there is a database, the value is in it when commit returns.
-func (w *world) commit(k *vkey, v vwrite) (n int, value []byte) {
+func (w *world) commit(k *vkey, o history.Op) (r *history.Running, value []byte) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	n = len(k.writes) + 1
-	value = binary.BigEndian.AppendUint64(nil, uint64(n))
-	v.began, v.unknown = time.Now(), true
-	if w.fromOrigin() {
+	o.Key, o.Number = string(k.name), int64(len(k.writes)+1)
+	value = binary.BigEndian.AppendUint64(nil, uint64(o.Number))
+	o.Origin = w.origin != nil
+	if w.fromOrigin() { // an app commits first, and then invalidates
 		w.origin.set(string(k.name), value)
-		v.committed = time.Now()
+		if o.Kind, o.TTL = history.Set, 0; w.ns.DefaultTTL != nil {
+			o.TTL = *w.ns.DefaultTTL * 11 / 10
+		}
 	}
-	k.writes = append(k.writes, v)
-	return n, value
+	r = w.beginLocked(o)
+	k.writes = append(k.writes, r)
+	return r, value
 }
 
-func (w *world) writeAs(s *Sidecar, k *vkey, v vwrite) bool {
-	if w.fromOrigin() { // an app commits first, and then invalidates
-		v.del, v.ttl = true, 0
-	}
-	n, value := w.commit(k, v)
+func (w *world) writeAs(s *Sidecar, k *vkey, o history.Op) bool {
+	r, value := w.commit(k, o)
 	var err error
-	switch {
-	case !v.del:
-		_, err = s.Set(context.Background(), w.space, string(k.name), value, cachesidecar.SetOptions{TTL: v.ttl, AckAll: v.all})
-	case v.all:
-		_, err = s.DeleteMulti(context.Background(), w.space, []string{string(k.name)}, cachesidecar.DeleteOptions{AckAll: true})
-	default:
-		_, err = s.DeleteMulti(context.Background(), w.space, []string{string(k.name)}, cachesidecar.DeleteOptions{})
+	if o.Kind == history.Delete || w.fromOrigin() {
+		_, err = s.DeleteMulti(context.Background(), w.space, []string{string(k.name)}, cachesidecar.DeleteOptions{AckAll: o.All})
+	} else {
+		_, err = s.Set(context.Background(), w.space, string(k.name), value, cachesidecar.SetOptions{TTL: o.TTL, AckAll: o.All})
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if err != nil {
 		w.failed++
-		return false // the outcome is unknown: the process may have been killed
+		w.endLocked(r, history.Unknown) // the process may have been killed
+		return false
 	}
-	k.writes[n-1].unknown = false
-	if v.all {
+	if o.All {
 		w.seen["acknowledged by all"]++
 	}
-	k.writes[n-1].acked = time.Now()
+	w.endLocked(r, history.Done)
 	return true
 }
 
@@ -117,20 +123,19 @@ func (w *world) touch(rnd *rand.Rand, k *vkey, ttl time.Duration) {
 		return
 	}
 	defer inTime("a TOUCH")
-	w.mu.Lock()
-	i := len(k.touches)
-	k.touches = append(k.touches, vtouch{after: len(k.writes), by: by, ttl: ttl})
-	w.mu.Unlock()
+	r := w.begin(history.Op{Kind: history.Touch, Key: string(k.name), Host: by, TTL: ttl})
 	err := s.Touch(context.Background(), w.space, string(k.name), cachesidecar.TouchOptions{TTL: ttl})
 	w.mu.Lock()
+	defer w.mu.Unlock()
 	switch {
 	case err == nil:
 		w.seen["touched"]++
-		k.touches[i].acked = time.Now()
+		w.endLocked(r, history.Done)
 	case errors.Is(err, cachesidecar.ErrNotFound):
-		k.touches = k.touches[:i]
+		w.endLocked(r, history.Absent)
+	default:
+		w.endLocked(r, history.Unknown)
 	}
-	w.mu.Unlock()
 }
 
 // flushAtTimes flushes all hosts, and sometimes one host, again and again until ctx ends.
@@ -152,23 +157,23 @@ func (w *world) flushAtTimes(ctx context.Context) {
 // flush empties the keys' namespace, or all namespaces, on all hosts. It reports whether
 // that was acknowledged.
 func (w *world) flush(s *Sidecar, by string, all bool) bool {
-	f, done := vflush{began: time.Now(), by: by}, func(error) {}
+	f, done := w.begin(history.Op{Kind: history.Flush, Host: by}), func(int64, error) {}
 	q := &wire.Request{Op: wire.OpFlush, Namespace: []byte(w.space), Options: wire.Cluster}
 	if all {
 		q.Options |= wire.All
-		done = w.flushTallied(by)
+		done = w.begins(history.Op{Kind: history.Flush, Host: by})
 	}
 	r := served(s, q)
-	done(calls.Err(&r))
+	done(0, calls.Err(&r))
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if r.Status != wire.OK {
 		w.seen["flushes refused"]++
+		w.endLocked(f, history.Unknown)
 		return false
 	}
 	w.seen["flushes"]++
-	f.acked = time.Now()
-	w.flushes = append(w.flushes, f)
+	w.endLocked(f, history.Done)
 	return true
 }
 
@@ -202,7 +207,7 @@ func (w *world) read(rnd *rand.Rand, k *vkey) {
 // readFrom reads a key through a process and checks the answer. It returns the number of
 // the write that was read; zero: a miss, or no answer.
 func (w *world) readFrom(ctx context.Context, s *Sidecar, by string, k *vkey) int {
-	read := vread{began: time.Now(), by: by}
+	read := w.begin(history.Op{Key: string(k.name), Host: by})
 	var got cachesidecar.Item
 	var err error
 	if w.apps {
@@ -217,9 +222,10 @@ func (w *world) readFrom(ctx context.Context, s *Sidecar, by string, k *vkey) in
 
 // readSome reads several keys in one request.
 func (w *world) readSome(s *Sidecar, by string, keys []*vkey) {
-	read := vread{began: time.Now(), by: by}
+	var reads []*history.Running
 	q := &wire.Request{Op: wire.OpMGet, Namespace: []byte(w.space), TTLMS: wire.TTLDefault}
 	for _, k := range keys {
+		reads = append(reads, w.begin(history.Op{Key: string(k.name), Host: by}))
 		q.Keys = append(q.Keys, k.name)
 	}
 	r := served(s, q)
@@ -229,32 +235,33 @@ func (w *world) readSome(s *Sidecar, by string, keys []*vkey) {
 		if r.Status != wire.Unavailable {
 			w.breaks("a read of several keys through %s: %v", by, calls.Err(&r))
 		}
+		for _, read := range reads {
+			w.endLocked(read, history.Unknown)
+		}
 		return
 	}
 	for i, k := range keys {
-		w.told(k, read, r.Items[i].Value, calls.Err(&r.Items[i]))
+		w.told(k, reads[i], r.Items[i].Value, calls.Err(&r.Items[i]))
 	}
 	w.seen["reads of several"]++
 }
 
 // told checks the answer to a read. The caller holds the lock.
-func (w *world) told(k *vkey, read vread, value []byte, err error) int {
+func (w *world) told(k *vkey, read *history.Running, value []byte, err error) int {
+	out := history.Unknown
 	switch {
 	case errors.Is(err, cachesidecar.ErrNotFound):
 		w.noteMiss(k, read)
-		return 0
+		out = history.Absent
 	case errors.Is(err, cachesidecar.ErrClosed), w.origin != nil && err != nil: // closed, or a load that was too slow or shed
-		return 0
 	case err != nil:
-		w.breaks("a read of %s through %s: %v", k.name, read.by, err)
-		return 0
+		w.breaks("a read of %s through %s: %v", k.name, read.Host, err)
+	default:
+		w.hits++
+		out, read.Number = history.Done, int64(binary.BigEndian.Uint64(value))
 	}
-	w.hits++
-	n := int(binary.BigEndian.Uint64(value))
-	if wrong := w.judge(k, n, read); wrong != "" {
-		w.breaks("%s", wrong)
-	}
-	return n
+	w.endLocked(read, out)
+	return int(read.Number)
 }
 
 // lease reads a key as an app does that loads missing values itself.
@@ -285,17 +292,19 @@ func (w *world) readFresh(rnd *rand.Rand, k *vkey) {
 	if s == nil {
 		return
 	}
-	began := time.Now()
+	read := w.begin(history.Op{Key: string(k.name), Host: by, Fresh: true})
 	r, err := s.ask(context.Background(), &wire.Request{Op: wire.OpGet, Namespace: []byte(w.space), Key: k.name, TTLMS: wire.TTLDefault, Options: wire.Fresh})
 	inTime("a fresh read")
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	f := freshRead{began: began, ended: time.Now()}
 	switch {
 	case err == nil:
-		f.got = w.told(k, vread{began: began, by: by, fresh: true}, r.Value, nil)
-	case !errors.Is(err, cachesidecar.ErrNotFound) || r.Why == wire.Degraded:
+		w.told(k, read, r.Value, nil)
+	case errors.Is(err, cachesidecar.ErrNotFound) && r.Why != wire.Degraded:
+		w.endLocked(read, history.Absent)
+	default:
+		w.endLocked(read, history.Unknown)
 		return
 	}
-	k.fresh = append(k.fresh, f)
+	k.fresh = append(k.fresh, read.Op)
 }

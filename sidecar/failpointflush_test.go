@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/failpoint"
+	"github.com/cachesidecar/cachesidecar/internal/history"
 )
 
 // Scenes of flushes of the cluster. For the checker each flush is a deletion of all keys.
@@ -29,22 +30,13 @@ var flushes = []staged{
 
 // flush flushes all namespaces through a host, and reports whether that was acknowledged.
 func (s *scene) flush(v *vnode, within time.Duration) bool {
-	by := s.by(v)
-	s.mu.Lock()
-	at := make([]int, len(s.keys))
-	for i, k := range s.keys {
-		at[i] = len(k.writes)
-		k.writes = append(k.writes, vwrite{began: time.Now(), del: true, by: by, unknown: true})
-	}
-	s.mu.Unlock()
+	f := s.begin(history.Op{Kind: history.Flush, Host: s.by(v)})
 	if flushThrough(v, "", within) != nil {
 		return false
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for i, k := range s.keys {
-		k.writes[at[i]].unknown, k.writes[at[i]].acked = false, time.Now()
-	}
+	s.endLocked(f, history.Done)
 	return true
 }
 

@@ -13,8 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/anishathalye/porcupine"
-
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
@@ -72,7 +70,7 @@ func (w *world) randomLoad(ctx context.Context, wg *sync.WaitGroup) {
 // readBack reads a key through the process that has just written it.
 func (w *world) readBack(k *vkey) {
 	w.mu.Lock()
-	by := k.writes[len(k.writes)-1].by
+	by := k.writes[len(k.writes)-1].Host
 	var s *Sidecar
 	for _, v := range w.nodes {
 		if v.s != nil && !v.paused && by == fmt.Sprint(v.name, ".", v.run) {
@@ -222,14 +220,7 @@ func random(t *testing.T, seed uint64, collect bool) (w *world) {
 		}
 		time.Sleep(30 * time.Second) // killed processes have ended too
 		w.judgeTallied(false)
-		for _, k := range w.keys {
-			w.seen["fresh reads"] += int64(len(k.fresh))
-			// If values are loaded, one read may return the new value before it is
-			// announced, and another read may still return the old value.
-			if w.origin == nil && k.linearizable(true) != porcupine.Ok {
-				w.breaks("the fresh reads of %s are not linearizable", k.name)
-			}
-		}
+		w.judgeFresh()
 	})
 	return w
 }

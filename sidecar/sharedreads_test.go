@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/calls"
+	"github.com/cachesidecar/cachesidecar/internal/history"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/shm"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -78,7 +79,7 @@ func (w *world) readToShare(s *Sidecar, k *vkey, times int) {
 func (w *world) readShared(v *vnode, k *vkey) int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	r, read := v.region.reader, vread{began: time.Now(), by: v.region.by}
+	r := v.region.reader
 	if r == nil {
 		return 0
 	}
@@ -91,6 +92,7 @@ func (w *world) readShared(v *vnode, k *vkey) int {
 	if !ok {
 		return 0
 	}
+	read := w.beginLocked(history.Op{Key: string(k.name), Host: v.region.by})
 	w.seen["shared hits"]++
 	if v.paused || v.s == nil {
 		w.seen["shared hits without a sidecar"]++

@@ -10,6 +10,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/bubble"
+	"github.com/cachesidecar/cachesidecar/internal/history"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
@@ -160,7 +161,7 @@ func TestVirtualStutter(t *testing.T) {
 				written := 0
 				for _, k := range keys {
 					for _, v := range k.writes {
-						if !v.unknown {
+						if v.Outcome == history.Done {
 							written++
 						}
 					}
@@ -176,7 +177,7 @@ func TestVirtualStutter(t *testing.T) {
 				wg.Wait()
 				for _, k := range keys {
 					if n := w.readFrom(context.Background(), other.s, "n2.1", k.vkey); n != len(k.writes) {
-						t.Errorf("write %d is read after %d: %+v", n, len(k.writes), k.writes)
+						t.Errorf("write %d is read after %d: %v", n, len(k.writes), &k.writes[len(k.writes)-1].Op)
 					}
 				}
 			}, voters...)

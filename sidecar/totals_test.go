@@ -13,30 +13,33 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/bubble"
-	"github.com/cachesidecar/cachesidecar/internal/totals"
+	"github.com/cachesidecar/cachesidecar/internal/history"
+	"github.com/cachesidecar/cachesidecar/internal/testing/linear"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
 
-// Counters and keys that several apps change at once, judged by package internal/totals:
-// INCR, and SET and DELETE of keys with several writers.
+// Counters and keys that several apps change at once: INCR, and SET and DELETE of keys with
+// several writers.
 
 var tallyNamespace = []byte("tally")
 
-// tallied is a list of such keys. The world's lock guards them.
-type tallied []*talliedKey
+// tallied is a list of such keys, and their history. The world's lock guards them.
+type tallied struct {
+	keys []*talliedKey
+	ops  []history.Op
+}
 
 type talliedKey struct {
 	name    []byte
 	counter bool
 	next    int64 // the number of the last SET
-	ops     []totals.Op
 }
 
 // tally makes some counters and keys.
 func (w *world) tally(counters, keys int) {
 	for i := range counters + keys {
-		w.tallied = append(w.tallied, &talliedKey{name: fmt.Appendf(nil, "tallied%d", i), counter: i < counters})
+		w.tallied.keys = append(w.tallied.keys, &talliedKey{name: fmt.Appendf(nil, "tallied%d", i), counter: i < counters})
 	}
 }
 
@@ -44,7 +47,7 @@ func (w *world) tally(counters, keys int) {
 func (w *world) tallies(ctx context.Context, rnd *rand.Rand, upTo time.Duration) {
 	for ctx.Err() == nil {
 		if s, by, _ := w.any(rnd); s != nil {
-			k := w.tallied[rnd.IntN(len(w.tallied))]
+			k := w.tallied.keys[rnd.IntN(len(w.tallied.keys))]
 			switch n := rnd.IntN(20); {
 			case n < 7:
 				w.readTallied(s, by, k, n == 0)
@@ -53,7 +56,7 @@ func (w *world) tallies(ctx context.Context, rnd *rand.Rand, upTo time.Duration)
 			case n < 15:
 				w.setTallied(s, by, k)
 			default:
-				end := w.begins(k, totals.Op{Kind: totals.Delete, Host: by})
+				end := w.begins(history.Op{Kind: history.Delete, Key: string(k.name), Host: by})
 				_, err := s.DeleteMulti(context.Background(), string(tallyNamespace), []string{string(k.name)}, cachesidecar.DeleteOptions{})
 				end(0, err)
 			}
@@ -64,24 +67,27 @@ func (w *world) tallies(ctx context.Context, rnd *rand.Rand, upTo time.Duration)
 
 // begins records the begin of an operation, and returns the function that records its
 // end.
-func (w *world) begins(k *talliedKey, o totals.Op) (end func(number int64, err error)) {
+func (w *world) begins(o history.Op) (end func(number int64, err error)) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	o.Began, o.Outcome = time.Since(w.begun), totals.Unknown
-	i := len(k.ops)
-	k.ops = append(k.ops, o)
+	o.Began, o.Outcome = w.now(), history.Unknown
+	o.Ended = o.Began
+	i := len(w.tallied.ops)
+	w.tallied.ops = append(w.tallied.ops, o)
 	return func(number int64, err error) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		o := &k.ops[i]
-		o.Ended = time.Since(w.begun)
+		o := &w.tallied.ops[i]
+		o.Ended = w.now()
 		switch {
 		case err == nil:
-			if o.Outcome = totals.Done; o.Kind != totals.Set {
+			if o.Outcome = history.Done; o.Kind != history.Set {
 				o.Number = number
 			}
+		case errors.Is(err, cachesidecar.ErrNotFound):
+			o.Outcome = history.Absent
 		case (errors.Is(err, cachesidecar.ErrUnavailable) || errors.Is(err, cachesidecar.ErrBusy)) && w.runsLocked(o.Host):
-			o.Outcome = totals.Refused
+			o.Outcome = history.Unavailable
 		}
 	}
 }
@@ -100,7 +106,7 @@ func (w *world) runsLocked(by string) bool {
 // incr increments a counter and returns its total, or zero if the increment is not known
 // to be done.
 func (w *world) incr(s *Sidecar, by string, k *talliedKey) int64 {
-	end := w.begins(k, totals.Op{Kind: totals.Incr, Host: by})
+	end := w.begins(history.Op{Kind: history.Incr, Key: string(k.name), Host: by})
 	n, err := s.Incr(context.Background(), string(tallyNamespace), string(k.name), 1, cachesidecar.IncrOptions{Create: true, Initial: 1})
 	end(n, err)
 	if err != nil {
@@ -114,7 +120,7 @@ func (w *world) setTallied(s *Sidecar, by string, k *talliedKey) {
 	k.next++
 	n := k.next
 	w.mu.Unlock()
-	end := w.begins(k, totals.Op{Kind: totals.Set, Host: by, Number: n})
+	end := w.begins(history.Op{Kind: history.Set, Key: string(k.name), Host: by, Number: n})
 	_, err := s.Set(context.Background(), string(tallyNamespace), string(k.name), binary.BigEndian.AppendUint64(nil, uint64(n)), cachesidecar.SetOptions{})
 	end(n, err)
 }
@@ -124,7 +130,7 @@ func (w *world) readTallied(s *Sidecar, by string, k *talliedKey, fresh bool) {
 	if fresh {
 		q.Options = wire.Fresh
 	}
-	end := w.begins(k, totals.Op{Kind: totals.Read, Host: by, Fresh: fresh})
+	end := w.begins(history.Op{Key: string(k.name), Host: by, Fresh: fresh})
 	r, err := s.ask(context.Background(), q)
 	n := int64(0)
 	switch {
@@ -137,38 +143,26 @@ func (w *world) readTallied(s *Sidecar, by string, k *talliedKey, fresh bool) {
 	end(n, err)
 }
 
-// flushTallied records the begin of a flush of all namespaces, as a deletion of each key.
-func (w *world) flushTallied(by string) (end func(error)) {
-	var ends []func(int64, error)
-	for _, k := range w.tallied {
-		ends = append(ends, w.begins(k, totals.Op{Kind: totals.Delete, Host: by}))
-	}
-	return func(err error) {
-		for _, end := range ends {
-			end(0, err)
-		}
-	}
-}
-
 // judgeTallied judges the history of all tallied keys.
 func (w *world) judgeTallied(lossless bool) {
-	r := totals.Rules{Bound: w.bound, Lossless: lossless}
-	for _, k := range w.tallied {
-		judge := r.Key
-		if k.counter {
-			judge = r.Counter
-		}
-		wrong := judge(k.ops)
-		for _, line := range wrong[:min(len(wrong), 3)] {
-			w.breaks("%s, the first of %d: %s", k.name, len(wrong), line)
-		}
-		for i := range k.ops {
-			if o := &k.ops[i]; o.Kind == totals.Read && o.Outcome != totals.Done {
-				w.seen["tallied misses"]++
-				continue
+	ops := w.tallied.ops
+	for _, line := range history.Lines(history.Check(history.Rules{Bound: w.bound, Lossless: lossless}, ops)) {
+		w.breaks("%s", line)
+	}
+	for _, key := range linear.Broken(ops, !lossless) {
+		w.breaks("%s is not linearizable", key)
+	}
+	for i := range ops {
+		switch o := &ops[i]; {
+		case o.Kind == history.Read && o.Outcome != history.Done:
+			w.seen["tallied misses"]++
+		case o.Kind == history.Flush:
+		default:
+			what := map[history.Kind]string{history.Incr: "increments", history.Set: "sets", history.Delete: "deletions", history.Read: "reads"}[o.Kind]
+			if o.Outcome != history.Done {
+				what += " " + o.Outcome.String()
 			}
-			what := [...]string{totals.Incr: "increments", totals.Set: "sets", totals.Delete: "deletions", totals.Read: "reads"}[k.ops[i].Kind]
-			w.seen["tallied "+what+[...]string{totals.Done: "", totals.Unknown: " of unknown outcome", totals.Refused: " refused"}[k.ops[i].Outcome]]++
+			w.seen["tallied "+what]++
 		}
 	}
 }
@@ -252,7 +246,7 @@ func orderly(t *testing.T, seed uint64, voters []string) {
 		w.atRest(20 * time.Second)
 		stop()
 		wg.Wait()
-		for _, k := range w.tallied {
+		for _, k := range w.tallied.keys {
 			if k.counter {
 				w.incr(late.s, fmt.Sprint(late.name, ".", late.run), k)
 			}

@@ -19,6 +19,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/internal/history"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/shm"
@@ -89,7 +90,7 @@ type world struct {
 	broken  []string // broken guarantees, if collect is set
 	collect bool
 	keys    []*vkey
-	flushes []vflush
+	history *history.Checker
 	tallied tallied
 	hits    int
 	misses  int

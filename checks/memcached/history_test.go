@@ -3,9 +3,10 @@ package memcached
 import (
 	"fmt"
 	"slices"
-	"strings"
 	"testing"
 	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/history"
 )
 
 // event is what a worker did and what came of it. A key with a colon has an owner, the
@@ -35,105 +36,65 @@ const (
 
 func now() float64 { return float64(time.Now().UnixNano()) / 1e9 }
 
+// late is how long after its begin a call without an answer may still take effect.
+const late = 5 * time.Second
+
 // check returns what the events do not explain. Misses need no explanation.
-func check(events []event, excused []window) []string {
-	c := checker{writes: map[string][]event{}, counts: map[string][]event{}}
-	slices.SortStableFunc(events, func(a, b event) int {
-		if a.Start < b.Start {
-			return -1
-		}
-		return 1
-	})
+func check(events []event, excused []window) (found []string) {
 	for _, e := range events {
-		switch e.Op {
-		case "write":
-			c.writes[e.Key] = append(c.writes[e.Key], e)
-		case "begin", "count":
-			c.counts[e.Key] = append(c.counts[e.Key], e)
-		}
 		if e.Out == "unknown" && !within(e, excused) {
-			c.say(e, "an error, though no host restarts, and the machine runs")
+			found = append(found, fmt.Sprintf("%s: an error, though no host restarts, and the machine runs: %+v", e.Key, e))
 		}
 	}
-	for _, e := range events {
-		if e.Op == "read" && e.Out == "ok" {
-			c.read(e)
-		}
-	}
-	for _, list := range c.counts {
-		c.counter(list)
-	}
-	return c.found
+	// A counter that was lost misses until it begins again.
+	rules := history.Rules{Bound: seconds(bound + slack), Late: late, Lossless: true}
+	return append(found, history.Lines(history.Check(rules, plain(events)))...)
 }
 
 func within(e event, list []window) bool {
 	return slices.ContainsFunc(list, func(w window) bool { return e.Start <= w.end && e.End >= w.start })
 }
 
-type checker struct {
-	writes map[string][]event // by key, in their order
-	counts map[string][]event
-	found  []string
-}
+func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 
-func (c *checker) say(e event, what string) {
-	c.found = append(c.found, fmt.Sprintf("%s: %s: %+v", e.Key, what, e))
-}
-
-// read explains a value by the write that it is of.
-func (c *checker) read(e event) {
-	list := c.writes[e.Key]
-	i := slices.IndexFunc(list, func(w event) bool { return w.Value == e.Value && w.Value != "" })
-	switch {
-	case i < 0:
-		c.say(e, "nobody wrote this value")
-		return
-	case list[i].Out == "failed" || list[i].Out == "miss":
-		c.say(e, "the write of this value had no effect")
-		return
-	case list[i].Start > e.End:
-		c.say(e, "this value was written later")
-		return
-	}
-	allowed := bound + slack
-	if owner, _, _ := strings.Cut(e.Key, ":"); owner == e.Worker {
-		allowed = 0
-	}
-	if list[i].Out == "unknown" && e.Start < list[i].End+bound+slack {
-		return // it may have taken effect behind later ones
-	}
-	for _, later := range list[i+1:] {
-		if later.Out == "ok" && later.End < e.Start-allowed {
-			c.say(e, fmt.Sprintf("overwritten %.1f s before, by %q", e.Start-later.End, later.Value))
-			return
+// plain returns events as package history has them. A worker sees its own writes at once. Each
+// value of a key gets a number.
+func plain(events []event) (ops []history.Op) {
+	var first float64
+	for i, e := range events {
+		if i == 0 || e.Start < first {
+			first = e.Start
 		}
 	}
-}
-
-// counter checks that no result came twice: else an increment is lost. A counter that was
-// lost and began again shows nothing.
-func (c *checker) counter(list []event) {
-	begun := 0
-	for _, e := range list {
-		if e.Op == "begin" && (e.Out == "ok" || e.Out == "unknown") {
-			begun++
+	numbers := map[[2]string]int64{}
+	for _, e := range events {
+		o := history.Op{
+			Key: e.Key, Host: e.Worker, Began: seconds(e.Start - first), Ended: seconds(e.End - first), Note: e.Value,
+			Outcome: map[string]history.Outcome{"ok": history.Done, "unknown": history.Unknown}[e.Out],
 		}
-	}
-	if begun > 1 {
-		return
-	}
-	by, last := map[int]string{}, map[string]int{}
-	for _, e := range list {
-		if e.Op != "count" || e.Out != "ok" {
+		if e.Out == "miss" || e.Out == "failed" {
+			o.Outcome = history.NotStored
+		}
+		value := [2]string{e.Key, e.Value}
+		if numbers[value] == 0 {
+			numbers[value] = int64(len(numbers) + 1)
+		}
+		o.Number = numbers[value]
+		switch {
+		case e.Op == "write" && e.Value == "":
+			o.Kind = history.Delete
+		case e.Op == "write":
+			o.Kind = history.Set
+		case e.Op == "begin": // at zero
+			o.Kind = history.Delete
+		case e.Op == "count":
+			o.Kind, o.Number = history.Incr, int64(e.Seq)
+		case e.Op != "read":
 			continue
 		}
-		if other, twice := by[e.Seq]; twice {
-			c.say(e, "an increment is lost: the same result as of "+other)
-		} else if e.Seq <= last[e.Worker] {
-			c.say(e, "the counter goes back")
-		}
-		by[e.Seq], last[e.Worker] = e.Worker, e.Seq
+		ops = append(ops, o)
 	}
+	return ops
 }
 
 // TestChecker plants answers that are wrong, and ones that look so.
@@ -166,7 +127,9 @@ func TestChecker(t *testing.T) {
 		{"unknown, with effect", with(write(11, "three", "unknown"), read("a", 12, "three")), false},
 		{"unknown, without effect", with(write(11, "three", "unknown"), read("a", 12, "two")), false},
 		{"unknown, late", with(write(11, "x", "unknown"), write(11.5, "y", "ok"), read("a", 12, "x")), false},
-		{"unknown, too late", with(write(11, "x", "unknown"), write(11.5, "y", "ok"), read("a", 19, "x")), true},
+		{"unknown, late, and there since", with(write(11, "x", "unknown"), write(11.5, "y", "ok"), read("a", 19, "x")), false},
+		{"unknown, too late", with(write(11, "x", "unknown"), write(16.5, "y", "ok"), read("a", 19, "x")), true},
+		{"unknown, and back", with(write(11, "x", "unknown"), read("b", 12, "x"), write(13, "y", "ok"), read("a", 19, "x")), true},
 		{"back from the dead", with(write(2, "", "ok"), read("a", 3, "two")), true},
 		{"an error without a restart", with(write(5, "three", "unknown")), true},
 		{"increments", []event{count("a", 0, "begin", 0, "ok"), count("a", 1, "count", 1, "ok"),

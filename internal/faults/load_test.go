@@ -42,7 +42,6 @@ type load struct {
 	g      *group
 	sticky bool           // each key is written through only one node
 	needs  map[string]int // how often each kind must happen to prove anything
-	outage func(time.Duration) bool
 	stop   chan struct{}
 	wg     sync.WaitGroup
 
@@ -52,6 +51,7 @@ type load struct {
 	did     map[string]int        // requests done: reads by source, and writes
 	over    bool
 	stalls  []stall
+	outages []stall // of the origin: reads that end in them may fail or be refused
 }
 
 // stall is a period in which a goroutine with a short timer did not run.
@@ -130,15 +130,15 @@ func (l *load) end() {
 // now returns the time in the history.
 func (l *load) now() time.Duration { return time.Since(l.g.begin) }
 
-// check ends the apps, and checks all the answers that they got.
-func (l *load) check(split func(time.Duration) bool) {
+// check ends the apps, and checks all the answers that they got. In a split, if there was
+// one, two sides were separate clusters.
+func (l *load) check(split *stall) {
 	t := l.g.t
 	t.Helper()
 	eventually(t, patience, "the apps to have tried everything: else the history proves little", l.enough)
 	l.end()
-	t.Logf("%s; done: %v", summary(l.history), l.did)
-	r := rules{bound: l.g.bound, slack: slack, stalled: l.stalled, split: split, outage: l.outage}
-	for _, line := range r.broken(l.history) {
+	t.Logf("%sdone: %v", summary(l.plain()), l.did)
+	for _, line := range l.broken(l.g.bound, split) {
 		t.Error(line)
 	}
 	var late []*op
@@ -179,7 +179,7 @@ func (l *load) record(ops ...op) {
 			if o.ttl > 0 {
 				l.ended[o.key] = o.end + o.ttl
 			}
-			l.did[[...]string{"", "set", "delete", "flush"}[o.kind]]++
+			l.did[o.kind.String()]++
 		case o.note != "":
 			l.did[o.note]++
 		}
@@ -214,7 +214,7 @@ func (l *load) finish(o *op, n *node, err error) {
 	}
 	o.gone = o.gone || int(n.downs.Load()) != o.downs
 	if life := int(n.life.Load()); life != o.life {
-		o.life = -life // either process may have been asked
+		o.life = -1 // either process may have been asked
 	}
 }
 

@@ -149,7 +149,7 @@ func TestLengthyNetnsSplit(t *testing.T) {
 	healed := w.now()
 	w.sweep()
 	time.Sleep(time.Second)
-	w.check(func(at time.Duration) bool { return at >= cut && at < healed })
+	w.check(&stall{cut, healed})
 }
 
 // TestLengthyNetnsSplitVoters is the same under policy consistent: the host that is cut off

@@ -9,7 +9,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -255,10 +254,7 @@ func TestLengthyProcessRowsRestart(t *testing.T) {
 	l := tb.rows(g, true)
 	time.Sleep(2 * time.Second)
 
-	var back atomic.Int64 // the history's time from which loads must succeed again
-	back.Store(int64(never))
 	down := l.now()
-	l.outage = func(at time.Duration) bool { return at >= down && at < time.Duration(back.Load()) }
 	// SIGQUIT is an immediate shutdown, like a crash.
 	if err := server.Process.Signal(syscall.SIGQUIT); err != nil {
 		t.Fatal(err)
@@ -276,7 +272,7 @@ func TestLengthyProcessRowsRestart(t *testing.T) {
 			})
 		}
 	}
-	back.Store(int64(l.now()))
+	l.outages = []stall{{down, l.now()}} // from then on loads must succeed again
 	t.Logf("PostgreSQL was away for %v; %v later all loads succeed again", up-down, l.now()-up)
 	time.Sleep(time.Second)
 	// The open breaker soon refuses loads, so that few reads get the error.

@@ -41,7 +41,6 @@ type soakLoad struct {
 	latency *hdrhistogram.Histogram // in microseconds, from when a request was due
 	failed  []op
 	wrong   []string
-	outages []stall
 }
 
 // soakKey is a key that one app at a time writes.

@@ -68,7 +68,7 @@ func TestSoakFailures(t *testing.T) {
 		{"a stall", op{kind: get, key: stored, out: silent, start: 29 * s, end: 31 * s}, false},
 		{"long after a stall", op{kind: get, key: stored, out: silent, start: 37 * s, end: 38 * s}, true},
 	} {
-		l := &soakLoad{load: &load{stalls: []stall{{30 * s, 31 * s}}}, outages: []stall{{10 * s, 13 * s}}, failed: []op{tc.op}}
+		l := &soakLoad{load: &load{stalls: []stall{{30 * s, 31 * s}}, outages: []stall{{10 * s, 13 * s}}}, failed: []op{tc.op}}
 		if bad, _, _ := l.failures(); len(bad) > 0 != tc.bad {
 			t.Errorf("%s: an error of an app: %v, want %v", tc.name, len(bad) > 0, tc.bad)
 		}

@@ -10,12 +10,12 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
-	"github.com/cachesidecar/cachesidecar/internal/totals"
+	"github.com/cachesidecar/cachesidecar/internal/history"
+	"github.com/cachesidecar/cachesidecar/internal/testing/linear"
 )
 
 // These are counters and keys that several apps change at once through all living
-// sidecars. Package totals judges the answers. It shares nothing with the rules of the
-// other histories.
+// sidecars.
 const (
 	counters = 12
 	shared   = 12 // keys that are set and deleted
@@ -30,12 +30,8 @@ type tallied struct {
 	wg   sync.WaitGroup
 
 	mu   sync.Mutex
-	keys [counters + shared]talliedKey
-}
-
-type talliedKey struct {
-	next int64 // the last number that was set
-	ops  []totals.Op
+	next [counters + shared]int64 // the last number of each key that was set
+	ops  []history.Op
 }
 
 func talliedName(i int) string { return "tallied:" + strconv.Itoa(i) }
@@ -76,60 +72,54 @@ func (t *tallied) app() {
 		case i >= counters && what < 15:
 			t.set(n, i)
 		default:
-			end := t.begins(n, i, totals.Op{Kind: totals.Delete})
-			err := n.app.Delete(context.Background(), talliedName(i), cachesidecar.DeleteOptions{})
-			end(0, err)
+			end := t.begins(n, history.Op{Kind: del, Key: talliedName(i)})
+			end(0, n.app.Delete(context.Background(), talliedName(i), cachesidecar.DeleteOptions{}))
 		}
 	}
 }
 
 // begins records the beginning of an operation. The returned function records its end.
-func (t *tallied) begins(n *node, i int, o totals.Op) (end func(number int64, err error)) {
+func (t *tallied) begins(n *node, o history.Op) (end func(number int64, err error)) {
 	life := n.life.Load()
-	o.Host, o.Outcome = fmt.Sprint(n.spec.Node, ".", life), totals.Unknown
+	o.Host, o.Outcome = fmt.Sprint(n.spec.Node, ".", life), unknown
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	k := &t.keys[i]
-	at := len(k.ops)
+	at := len(t.ops)
 	o.Began = time.Since(t.g.begin)
-	k.ops = append(k.ops, o)
+	o.Ended = o.Began
+	t.ops = append(t.ops, o)
 	return func(number int64, err error) {
 		ended := time.Since(t.g.begin)
 		t.mu.Lock()
 		defer t.mu.Unlock()
-		o := &k.ops[at]
-		if o.Ended = ended; n.life.Load() != life {
+		o := &t.ops[at]
+		if o.Ended, o.Outcome = ended, outcomeOf(err); n.life.Load() != life {
 			o.Host = "" // either process may have been asked
 		}
-		switch out := outcomeOf(err); {
-		case out == done || out == absent && o.Kind == totals.Delete:
-			if o.Outcome = totals.Done; o.Kind != totals.Set {
-				o.Number = number
-			}
-		case out == unavailable || out == busy:
-			o.Outcome = totals.Refused
+		if o.Outcome == done && o.Kind != set {
+			o.Number = number
 		}
 	}
 }
 
 func (t *tallied) incr(n *node, i int) {
-	end := t.begins(n, i, totals.Op{Kind: totals.Incr})
+	end := t.begins(n, history.Op{Kind: history.Incr, Key: talliedName(i)})
 	total, err := n.app.Incr(context.Background(), talliedName(i), 1, cachesidecar.IncrOptions{Create: true, Initial: 1})
 	end(total, err)
 }
 
 func (t *tallied) set(n *node, i int) {
 	t.mu.Lock()
-	t.keys[i].next++
-	number := t.keys[i].next
+	t.next[i]++
+	number := t.next[i]
 	t.mu.Unlock()
-	end := t.begins(n, i, totals.Op{Kind: totals.Set, Number: number})
+	end := t.begins(n, history.Op{Kind: set, Key: talliedName(i), Number: number})
 	_, err := n.app.Set(context.Background(), talliedName(i), strconv.AppendInt(nil, number, 10), cachesidecar.SetOptions{})
 	end(number, err)
 }
 
 func (t *tallied) read(n *node, i int, fresh bool) {
-	end := t.begins(n, i, totals.Op{Kind: totals.Read, Fresh: fresh})
+	end := t.begins(n, history.Op{Key: talliedName(i), Fresh: fresh})
 	item, err := n.app.Get(context.Background(), talliedName(i), cachesidecar.GetOptions{Fresh: fresh})
 	var number int64
 	if err == nil {
@@ -138,19 +128,6 @@ func (t *tallied) read(n *node, i int, fresh bool) {
 		}
 	}
 	end(number, err)
-}
-
-// flush records the beginning of a flush, which deletes each of the keys.
-func (t *tallied) flush(n *node) (end func(error)) {
-	var ends []func(int64, error)
-	for i := range t.keys {
-		ends = append(ends, t.begins(n, i, totals.Op{Kind: totals.Delete}))
-	}
-	return func(err error) {
-		for _, end := range ends {
-			end(0, err)
-		}
-	}
 }
 
 // flush is an app that now and then flushes all hosts, also the counters of t.
@@ -166,9 +143,9 @@ func (l *load) flush(t *tallied) {
 			continue
 		}
 		o := l.begin(flush, -1, n)
-		end := t.flush(n)
+		end := t.begins(n, history.Op{Kind: flush})
 		err := n.app.Flush(context.Background(), cachesidecar.FlushOptions{Cluster: true, All: rand.IntN(2) == 0})
-		end(err)
+		end(0, err)
 		l.finish(&o, n, err)
 		l.record(o)
 	}
@@ -183,26 +160,23 @@ func (t *tallied) check(lossless bool) {
 	for i := range counters {
 		t.incr(t.g.living()[0], i)
 	}
-	r := totals.Rules{Bound: t.g.bound, Lossless: lossless}
-	var seen [totals.Read + 1][totals.Refused + 1]int
-	for i := range t.keys {
-		judge := r.Key
-		if i < counters {
-			judge = r.Counter
-		}
-		wrong := judge(t.keys[i].ops)
-		for _, line := range wrong[:min(len(wrong), 3)] {
-			test.Errorf("%s, one of %d: %s", talliedName(i), len(wrong), line)
-		}
-		for _, o := range t.keys[i].ops {
-			seen[o.Kind][o.Outcome]++
+	r := history.Rules{Bound: t.g.bound, Lossless: lossless}
+	for _, line := range history.Lines(history.Check(r, t.ops)) {
+		test.Error(line)
+	}
+	for _, key := range linear.Broken(t.ops, !lossless) {
+		test.Errorf("%s is not linearizable", key)
+	}
+	test.Log(summary(t.ops))
+	var seen [history.Flush + 1]int
+	for _, o := range t.ops {
+		if o.Acked() {
+			seen[o.Kind]++
 		}
 	}
-	test.Logf("done, of unknown outcome, refused: INCR %v, SET %v, DELETE %v; reads that hit, others: %v",
-		seen[totals.Incr], seen[totals.Set], seen[totals.Delete], seen[totals.Read])
-	for kind, least := range map[totals.Kind]int{totals.Incr: 300, totals.Set: 100, totals.Delete: 100, totals.Read: 200} {
-		if n := seen[kind][totals.Done]; n < least {
-			test.Errorf("only %d operations of kind %d were done, want %d", n, kind, least)
+	for kind, least := range map[kind]int{history.Incr: 300, set: 100, del: 100, get: 200} {
+		if n := seen[kind]; n < least {
+			test.Errorf("only %d operations of kind %v were done, want %d", n, kind, least)
 		}
 	}
 }

@@ -1,6 +1,6 @@
 // Package verify checks the consistency promise on the running cluster. This host writes
 // keys of every host, lets all hosts read them as their apps would, and judges the
-// answers.
+// answers by package history.
 //
 // Input is the members and functions that ask them. Output is the report of VERIFY. Only
 // this host's clock is read: a read counts from before it was asked for, a write from
@@ -23,6 +23,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/internal/history"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -49,6 +50,7 @@ const (
 	readPause     = time.Millisecond
 	keyTTL        = wire.MaxVerify*time.Millisecond + time.Minute
 	keyTries      = 1000 // per node, to find its keys
+	maxViolations = 20   // that are reported; the others are only counted
 )
 
 // Config is the cluster as a check sees it.
@@ -69,12 +71,24 @@ type Config struct {
 // Check is one check.
 type Check struct {
 	cfg     Config
-	history *history
+	keys    []*key
 	nodes   []*node
 	trouble []string // why the check cannot be conclusive
+
+	mu           sync.Mutex // guards what is below, and what nodes have read
+	history      *history.Checker
+	begun, acked int64
+	violations   []string
+	broken       int64 // the number of all violations
 }
 
-// node is what one host has read. It is guarded by the history's lock.
+// key is a key of the check. One goroutine writes it, each time with the next number.
+type key struct {
+	name   []byte
+	number int64
+}
+
+// node is what one host has read.
 type node struct {
 	cachesidecar.VerifiedNode
 	id    kv.Process
@@ -83,7 +97,7 @@ type node struct {
 
 // New prepares a check. It asks no host.
 func New(cfg Config) *Check {
-	v := &Check{cfg: cfg, history: &history{bound: cfg.Bound}}
+	v := &Check{cfg: cfg, history: history.New(history.Rules{Bound: cfg.Bound})}
 	for _, m := range cfg.Members {
 		switch {
 		case m.State == cluster.StateLeft, m.Stranger: // it does not own or copy any entry
@@ -121,7 +135,7 @@ func (v *Check) findKeys() {
 		if wanted[owner]--; wanted[owner] == 0 {
 			delete(wanted, owner)
 		}
-		v.history.keys = append(v.history.keys, &historyKey{name: name})
+		v.keys = append(v.keys, &key{name: name})
 	}
 	for _, n := range v.nodes {
 		if wanted[n.id] == each {
@@ -140,7 +154,7 @@ func (v *Check) Run(ctx context.Context) cachesidecar.Verified {
 // run reads and writes until ctx ends, and removes the keys.
 func (v *Check) run(ctx context.Context) {
 	var wg sync.WaitGroup
-	for _, k := range v.history.keys {
+	for _, k := range v.keys {
 		wg.Go(func() {
 			for ctx.Err() == nil {
 				v.write(k)
@@ -151,53 +165,81 @@ func (v *Check) run(ctx context.Context) {
 	for _, n := range v.nodes {
 		for range readersOfNode {
 			wg.Go(func() {
-				for ctx.Err() == nil && len(v.history.keys) > 0 {
-					v.read(ctx, n, v.history.keys[rand.IntN(len(v.history.keys))], rand.IntN(freshOf) == 0)
+				for ctx.Err() == nil && len(v.keys) > 0 {
+					v.read(ctx, n, v.keys[rand.IntN(len(v.keys))], rand.IntN(freshOf) == 0)
 					kv.Sleep(ctx, readPause)
 				}
 			})
 		}
 	}
 	wg.Wait()
-	for _, k := range v.history.keys {
+	for _, k := range v.keys {
 		_, _ = v.cfg.Ask(context.Background(), &wire.Request{
 			Op: wire.OpDelete, Namespace: []byte(Namespace), Keys: [][]byte{k.name},
 		})
 	}
 }
 
+// begin begins an operation in the history.
+func (v *Check) begin(o history.Op) *history.Running {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if o.Kind == history.Set {
+		v.begun++
+	}
+	o.Began = v.cfg.Now()
+	return v.history.Begin(o)
+}
+
+// endLocked ends an operation and judges it. The caller holds v.mu.
+func (v *Check) endLocked(o *history.Running, out history.Outcome) (stale time.Duration) {
+	o.Outcome, o.Ended = out, v.cfg.Now()
+	judged := v.history.End(o)
+	if judged.Rule != "" {
+		if v.broken++; len(v.violations) < maxViolations {
+			v.violations = append(v.violations, judged.String())
+		}
+	}
+	return judged.Stale
+}
+
 // write overwrites a key through this host.
-func (v *Check) write(k *historyKey) {
-	n := v.history.writes(k)
+func (v *Check) write(k *key) {
+	k.number++
+	o := v.begin(history.Op{Kind: history.Set, Key: string(k.name), Number: k.number, Host: v.cfg.Self.String()})
 	q := &wire.Request{
-		Op: wire.OpSet, Namespace: []byte(Namespace), Key: k.name, Value: binary.BigEndian.AppendUint64(nil, uint64(n)),
-		TTLMS: keyTTL.Milliseconds(),
+		Op: wire.OpSet, Namespace: []byte(Namespace), Key: k.name, TTLMS: keyTTL.Milliseconds(),
+		Value: binary.BigEndian.AppendUint64(nil, uint64(k.number)),
 	}
 	r, err := v.cfg.Ask(context.Background(), q)
-	if err == nil && r.Status == wire.OK {
-		v.history.acknowledged(k, n, v.cfg.Now())
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if err != nil || r.Status != wire.OK {
+		v.endLocked(o, history.Unknown)
+		return
 	}
+	v.acked++
+	v.endLocked(o, history.Done)
 }
 
 // read makes a host read a key, and judges its answer.
-func (v *Check) read(ctx context.Context, n *node, k *historyKey, fresh bool) {
-	sent := v.cfg.Now()
-	own := n.id == v.cfg.Self
-	r := v.history.reads(k, n.Node, sent, own, fresh)
+func (v *Check) read(ctx context.Context, n *node, k *key, fresh bool) {
+	o := v.begin(history.Op{Kind: history.Read, Key: string(k.name), Host: n.id.String(), Fresh: fresh})
 	a, err := v.cfg.Probe(ctx, n.id, &wire.Probe{Key: k.name, Fresh: fresh})
-	got := 0
-	if err == nil && a.Status == uint8(wire.OK) && len(a.Value) == 8 {
-		got = int(binary.BigEndian.Uint64(a.Value))
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	out := history.Unknown
+	if ctx.Err() == nil && err == nil && a.Status == uint8(wire.OK) && len(a.Value) == 8 {
+		out, o.Number = history.Done, int64(binary.BigEndian.Uint64(a.Value))
 	}
-	v.history.mu.Lock()
-	defer v.history.mu.Unlock()
+	stale := v.endLocked(o, out)
 	switch {
 	case ctx.Err() != nil:
 		return
 	case err != nil || wire.Status(a.Status).IsError():
 		n.Errors++
 		return
-	case got == 0:
+	case out != history.Done:
 		n.Misses++
 		return
 	case fresh:
@@ -209,20 +251,19 @@ func (v *Check) read(ctx context.Context, n *node, k *historyKey, fresh bool) {
 	default:
 		n.Peer++
 	}
-	n.stale.add(v.history.judgeLocked(r, got))
+	n.stale.add(stale)
 }
 
 // report sums up.
 func (v *Check) report(took time.Duration) cachesidecar.Verified {
-	h := v.history
-	h.mu.Lock()
-	defer h.mu.Unlock()
+	v.mu.Lock()
+	defer v.mu.Unlock()
 	w := cachesidecar.Verified{
-		DurationMS: took.Milliseconds(), BoundMS: h.bound.Milliseconds(), Keys: len(h.keys),
-		Writes: h.acked, WriteErrors: h.begun - h.acked,
+		DurationMS: took.Milliseconds(), BoundMS: v.cfg.Bound.Milliseconds(), Keys: len(v.keys),
+		Writes: v.acked, WriteErrors: v.begun - v.acked,
 		Checked: []string{"read_your_writes", "bound", "fresh"},
 		Nodes:   []cachesidecar.VerifiedNode{}, Staleness: []cachesidecar.VerifiedBucket{},
-		Violations: append([]string{}, h.violations...), ViolationsTotal: h.broken,
+		Violations: append([]string{}, v.violations...), ViolationsTotal: v.broken,
 		Inconclusive: append([]string{}, v.trouble...),
 	}
 	var all staleness
@@ -242,7 +283,7 @@ func (v *Check) report(took time.Duration) cachesidecar.Verified {
 	if len(v.nodes) == 1 {
 		w.Checked = []string{"read_your_writes", "fresh"} // a single host has no copies
 	}
-	if own == 0 || fresh == 0 || h.acked == 0 {
+	if own == 0 || fresh == 0 || v.acked == 0 {
 		w.Inconclusive = append(w.Inconclusive, "there were not enough reads and writes: check for longer")
 	}
 	for i, n := range all.counts {

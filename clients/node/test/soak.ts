@@ -3,20 +3,25 @@ import { crc32 } from './crc32.js';
 import { decodeValue } from '../src/encoding.js';
 import { CacheError, Client, type ClientOptions } from '../src/index.js';
 import { Residue } from './residue.js';
+import { History, nanoseconds, type Op } from './soakhistory.js';
 import { judge, noteDeletion, noteLoad } from './soakloads.js';
 
 // Clients do everything at random while the sidecar is restarted, and every answer is checked.
 //
-//   go run ./clients/conformance -restart 5s -timeout 15m -- node clients/node/build/test/soak.js --seconds 600
+//   go run ./clients/conformance -restart 5s -timeout 15m -- \
+//     node clients/node/build/test/soak.js --seconds 600 --history FILE
+//   go run ./internal/testing/checkhistory FILE
+//
+// checkhistory finds values that were old.
 
-const seconds = Number(process.argv[process.argv.indexOf('--seconds') + 1] || 600);
+const flag = (name: string): string => process.argv[process.argv.indexOf(name) + 1]!;
+const seconds = Number(flag('--seconds'));
 const writers = 24;
 const own = 8; // keys of a writer
 const counter = own - 2; // a number for incr
 const loaded = own - 1; // a result of loaders
 const nearBound = 300;
 const slack = 30;
-const late = 16; // increments of unknown outcome that may be executed after a later one
 const unknown = 2500; // ms after which a write of unknown outcome is over
 const hung = 8000; // ms beyond its timeout within which a call must end
 const loading = 4000; // ms for getOrSet, less than from restart to restart: a token that is given to nobody is found
@@ -33,46 +38,30 @@ const random = (n: number): number => Math.floor(Math.random() * n);
 const chance = (p: number): boolean => Math.random() < p;
 const nameOf = (key: number): string => `soak:${key}`;
 
-/** What is known of a key: it has one writer at a time. */
-class Key {
-  attempted = 0;
-  // A write whose outcome is unknown may be executed until its time is over: until then nothing is acknowledged.
-  private unsettled = 0;
-  private before = 0;
-  private writer: Client | undefined;
-  readonly acknowledged = new Map<number, { at: number; by: Client | undefined }>(); // the latest ones
+const history = new History(flag('--history'), nearBound, slack, unknown);
 
-  attempt(client: Client): number {
-    this.writer = client;
-    this.before = this.unsettled;
-    this.unsettled = now() + unknown;
-    this.acknowledged.delete(++this.attempted - 500);
-    return this.attempted;
-  }
+/** The number of each key's latest attempt to write. It has one writer at a time. */
+const attempted = Array.from({ length: writers * own }, () => 0);
 
-  acknowledge(seq: number): void {
-    this.unsettled = this.before;
-    if (now() > this.unsettled) {
-      this.acknowledged.set(seq, { at: now(), by: this.writer });
-    }
+for (const key of attempted.keys()) {
+  if (key % own === loaded) {
+    history.note({ op: 'set', key: nameOf(key), origin: true, began: 0, ended: 0 }); // the number 0
   }
 }
 
-const keys = Array.from({ length: writers * own }, () => new Key());
-
-/** Refuses a value that was overwritten too long before the moment at which it was asked for. */
-function checkAge(key: number, seq: number, asked: number, by: By): void {
-  const k = keys[key]!;
-  if (seq > k.attempted + (key % own === counter ? late : 0)) {
-    throw new Wrong(`key ${key}: number ${seq} was never written, the latest is ${k.attempted}`);
-  }
-  for (const [later, { at, by: writer }] of k.acknowledged) {
-    const bound = by.near && writer !== by.client ? nearBound : 0; // a client sees its own writes at once
-    if (later > seq && asked - at > bound + slack) {
-      throw new Wrong(`key ${key}: number ${seq} was read, ${later} was acknowledged ${asked - at} ms before the read `
-        + `began, the bound is ${bound} ms`);
+/** Notes a write with the key's next number. */
+async function write<T>(op: Op['op'], key: number, by: By, more: Partial<Op>,
+  call: (seq: number, op: Op) => Promise<T>): Promise<T> {
+  return history.write({ op, key: nameOf(key), host: by.name, ...more }, (noted) => {
+    const seq = ++attempted[key]!;
+    if (op === 'set') {
+      noted.number = seq;
     }
-  }
+    if (noted.origin) {
+      noted.committed = nanoseconds();
+    }
+    return call(seq, noted);
+  });
 }
 
 const pad = Buffer.alloc(200_000, 'a sentence with some bytes ');
@@ -98,8 +87,8 @@ function make(key: number, seq: number, ttl = 0): unknown {
   }
 }
 
-/** Checks a value, whatever its encoding, and returns its number and its TTL. */
-function parse(key: number, v: unknown): { seq: number; ttl: number } {
+/** Checks a value, whatever its encoding, and returns its number. */
+function parse(key: number, v: unknown): number {
   if (typeof v === 'bigint' || typeof v === 'number') {
     const n = BigInt(v);
     const seq = Number(n >> 34n);
@@ -107,7 +96,7 @@ function parse(key: number, v: unknown): { seq: number; ttl: number } {
       || (typeof v === 'number') !== Number.isSafeInteger(Number(n))) {
       throw new Wrong(`the number ${v} at key ${key}`);
     }
-    return { seq, ttl: 0 };
+    return seq;
   }
   let at: number, seq: number, ttl: number, sum: number, body: Buffer, kind: number;
   if (typeof v === 'string' || v instanceof Uint8Array) {
@@ -124,29 +113,28 @@ function parse(key: number, v: unknown): { seq: number; ttl: number } {
   if (at !== key || seq % 4 !== kind || sum !== sumOf(key, seq, ttl, body)) {
     throw new Wrong(`key ${key}: a value of key ${at}, number ${seq}: ${String(v).slice(0, 80)}`);
   }
-  return { seq, ttl };
+  return seq;
 }
 
 interface By {
   client: Client;
   near: boolean;
+  name: string;
 }
 
-function check(key: number, v: unknown, asked: number, by: By): void {
+/** Checks a value that was read, and notes the read. A client without a near cache sees all that its sidecar was told. */
+function check(key: number, v: unknown, asked: number, by: By, fresh = false): void {
+  let number: number;
   if (key % own === counter) {
     const n = BigInt(v instanceof Uint8Array ? Buffer.from(v).toString() : v as number | bigint);
     if (n >> 32n !== BigInt(key)) {
       throw new Wrong(`the number of key ${key} is ${n}`);
     }
-    checkAge(key, Number(n & 0xffffffffn), asked, by);
-    return;
+    number = Number(n);
+  } else {
+    number = parse(key, v);
   }
-  const { seq, ttl } = parse(key, v);
-  const at = keys[key]!.acknowledged.get(seq)?.at;
-  if (ttl > 0 && at !== undefined && asked > at + ttl + slack) {
-    throw new Wrong(`key ${key}: number ${seq} was read after its TTL`);
-  }
-  checkAge(key, seq, asked, by);
+  history.note({ op: 'read', key: nameOf(key), host: by.name, number, began: asked, fresh: fresh || !by.near });
 }
 
 /** Makes a call that must end in time; few get a tiny timeout, or a signal that ends it. */
@@ -172,7 +160,7 @@ async function timed<T>(name: string, call: (o: { timeout?: number; signal?: Abo
 }
 
 const loader = (key: number) => async (_: unknown, { signal }: { signal: AbortSignal }): Promise<unknown> => {
-  const seq = keys[key]!.attempted;
+  const seq = attempted[key]!;
   await noteLoad(key, seq, signal);
   if (chance(0.05)) {
     throw new RangeError('the loader fails');
@@ -204,31 +192,27 @@ function expectJoined(what: string, got: unknown, want: Buffer, first: string | 
 
 const actions: [number, (mine: number, by: By) => Promise<void>][] = [
   [35, async (mine, by) => {
-    const key = chance(0.6) ? random(keys.length) : mine + random(own - 2);
-    const asked = now();
-    const v = await timed('get', (o) => by.client.get(nameOf(key), { ...o, fresh: chance(0.1) }));
+    const key = chance(0.6) ? random(attempted.length) : mine + random(own - 2);
+    const asked = nanoseconds(), fresh = chance(0.1);
+    const v = await timed('get', (o) => by.client.get(nameOf(key), { ...o, fresh }));
     if (v !== undefined) {
-      check(key, v, asked, by);
+      check(key, v, asked, by, fresh);
       count('hits');
     }
   }],
   [6, async (_, by) => {
-    const some = new Map(Array.from({ length: 12 }, () => random(keys.length)).map((k) => [nameOf(k), k]));
-    const asked = now();
+    const some = new Map(Array.from({ length: 12 }, () => random(attempted.length)).map((k) => [nameOf(k), k]));
+    const asked = nanoseconds();
     for (const [name, v] of await timed('getMany', (o) => by.client.getMany(some.keys(), o))) {
       check(some.get(name)!, v, asked, by);
     }
   }],
   [18, async (mine, by) => {
     const key = mine + random(own - 2);
-    const k = keys[key]!;
-    const seq = k.attempt(by.client);
-    const ttl = seq % 4 === 3 ? 0 : [0, 0, 0, 40, 400][random(5)]!;
-    await timed('set', (o) => by.client.set(nameOf(key), make(key, seq, ttl), {
-      ...o, ttl: ttl || undefined, flags: (seq & 0xff) << 8,
-    }));
-    k.acknowledge(seq);
-    const asked = now();
+    const ttl = attempted[key]! % 4 === 2 ? 0 : [0, 0, 0, 40, 400][random(5)]!;
+    await write('set', key, by, { ttl: ttl * 1e6 }, (seq) => timed('set', (o) =>
+      by.client.set(nameOf(key), make(key, seq, ttl), { ...o, ttl: ttl || undefined, flags: (seq & 0xff) << 8 })));
+    const asked = nanoseconds();
     const v = await timed('get', (o) => by.client.get(nameOf(key), o));
     if (v !== undefined) {
       check(key, v, asked, by);
@@ -237,49 +221,41 @@ const actions: [number, (mine: number, by: By) => Promise<void>][] = [
   }],
   [5, async (mine, by) => {
     const key = mine + random(own - 2);
-    const asked = now();
+    const asked = nanoseconds();
     const item = await timed('getItem', (o) => by.client.getItem(nameOf(key), { ...o, fresh: true }));
     if (item !== undefined) {
-      check(key, decodeValue(item.value, 0, item.value.length, item.flags, true, nameOf(key)), asked, by);
-      const k = keys[key]!;
-      const seq = k.attempt(by.client);
-      const { stored } = await timed('compareAndSwap', (o) =>
-        by.client.compareAndSwap(nameOf(key), make(key, seq), item.version, o));
-      if (stored) {
-        k.acknowledge(seq);
-      }
+      check(key, decodeValue(item.value, 0, item.value.length, item.flags, true, nameOf(key)), asked, by, true);
+      await write('set', key, by, {}, async (seq, op) => {
+        const { stored } = await timed('compareAndSwap', (o) =>
+          by.client.compareAndSwap(nameOf(key), make(key, seq), item.version, o));
+        op.outcome = stored ? 'done' : 'not stored';
+      });
     }
   }],
   [5, async (mine, by) => {
     const key = mine + random(own - 2);
-    const seq = keys[key]!.attempt(by.client);
-    await timed('delete', (o) => by.client.delete(nameOf(key), o));
-    keys[key]!.acknowledge(seq);
+    await write('delete', key, by, {}, () => timed('delete', (o) => by.client.delete(nameOf(key), o)));
+    const asked = nanoseconds();
     const v = await timed('get', (o) => by.client.get(nameOf(key), o));
-    if (v !== undefined && keys[key]!.acknowledged.has(seq)) {
-      throw new Wrong(`key ${key}: number ${parse(key, v).seq} was read after the deletion ${seq}`);
+    if (v !== undefined) {
+      check(key, v, asked, by);
     }
   }],
   [8, async (mine, by) => {
     const key = mine + counter;
-    const k = keys[key]!;
-    const seq = k.attempt(by.client);
-    const n = await timed('incr', (o) =>
-      by.client.incr(nameOf(key), 1, { ...o, initial: BigInt(key) << 32n | BigInt(seq) }));
-    const low = Number(BigInt(n ?? 0) & 0xffffffffn);
-    if (n === undefined || BigInt(n) >> 32n !== BigInt(key) || low > seq + late) {
-      throw new Wrong(`incr of key ${key}, attempt ${seq}: ${n}`);
-    }
-    for (const older of k.acknowledged.keys()) {
-      if (older >= low) {
-        throw new Wrong(`incr of key ${key}, attempt ${seq}: ${low} after ${older} was acknowledged`);
+    await write('incr', key, by, {}, async (seq, op) => {
+      const initial = BigInt(key) << 32n | BigInt(seq);
+      op.initial = Number(initial);
+      const n = await timed('incr', (o) => by.client.incr(nameOf(key), 1, { ...o, initial }));
+      if (n === undefined || BigInt(n) >> 32n !== BigInt(key)) {
+        throw new Wrong(`incr of key ${key}, attempt ${seq}: ${n}`);
       }
-    }
-    k.acknowledge(low);
+      op.number = Number(n);
+    });
   }],
   [18, async (_, by) => {
     const key = random(writers) * own + loaded;
-    const asked = now();
+    const asked = nanoseconds();
     const v = await timed('getOrSet', (o) =>
       by.client.getOrSet(nameOf(key), loader(key), { signal: o.signal, ttl: 2000 }), loading);
     check(key, v, asked, by);
@@ -290,12 +266,12 @@ const actions: [number, (mine: number, by: By) => Promise<void>][] = [
       return; // a deletion ends tokens: half of the keys have none
     }
     const key = mine + loaded;
-    const seq = keys[key]!.attempt(by.client); // what loaders return from now on
-    const deleted = noteDeletion(key, unknown);
-    await timed('delete', (o) => by.client.delete(nameOf(key), o));
-    deleted();
-    keys[key]!.acknowledge(seq);
-    const asked = now();
+    await write('set', key, by, { origin: true }, async () => { // its number is what loaders return from now on
+      const deleted = noteDeletion(key, unknown);
+      await timed('delete', (o) => by.client.delete(nameOf(key), o));
+      deleted();
+    });
+    const asked = nanoseconds();
     const v = await timed('getOrSet', (o) => by.client.getOrSet(nameOf(key), loader(key), { signal: o.signal }), loading);
     check(key, v, asked, by);
   }],
@@ -406,7 +382,7 @@ async function main(): Promise<void> {
   process.on('warning', (e) => wrong(`warning: ${e.stack}`));
   const residue = await Residue.note();
   const near: ClientOptions = { nearCache: { bytes: 4 << 20, bound: nearBound } };
-  const clients = [near, near, {}, {}].map((o) => ({ client: new Client(o), near: 'nearCache' in o }));
+  const clients = [near, near, {}, {}].map((o, i) => ({ client: new Client(o), near: 'nearCache' in o, name: `client ${i}` }));
   const memory: number[] = [];
   const sampler = setInterval(() => memory.push(process.memoryUsage.rss()), 500);
   const end = now() + seconds * 1000;
@@ -414,6 +390,7 @@ async function main(): Promise<void> {
   clearInterval(sampler);
   count('near hits', clients.reduce((sum, c) => sum + (c.client.nearStats()?.hits ?? 0), 0));
   await Promise.all(clients.map((c) => c.client.close()));
+  history.close();
   wrongs.push(...await residue.left());
   const half = memory.length >> 1;
   if (half > 20) {

@@ -1,8 +1,10 @@
 """Clients do everything at random while the sidecar is restarted, and every answer is checked.
 
-    go run ./clients/conformance -restart 5s -timeout 15m -- /usr/bin/python3 clients/python/tests/soak.py --seconds 600
+    go run ./clients/conformance -restart 5s -timeout 15m -- \\
+        /usr/bin/python3 clients/python/tests/soak.py --seconds 600 --history FILE
+    go run ./internal/testing/checkhistory FILE
 
-It prints counts, what was wrong, and what was left at the end.
+It prints counts, what was wrong, and what was left at the end. checkhistory finds values that were old.
 """
 
 import argparse
@@ -28,7 +30,7 @@ sys.path.insert(0, str(HERE))
 from cachesidecar import AsyncClient, Client  # noqa: E402
 from cachesidecar.errors import CacheError  # noqa: E402
 import soaktruth as truth  # noqa: E402
-from soaktruth import Wrong, make, name_of, now_ns, parse  # noqa: E402
+from soaktruth import Write, Wrong, make, name_of, now_ns, parse  # noqa: E402
 
 WORKERS, THREADS, OWN = 4, 4, 8  # keys of one thread
 COUNTER, LOADED = OWN - 2, OWN - 1  # the last two are numbers for incr, and results of loaders
@@ -40,8 +42,9 @@ HUNG = 8.0  # s beyond its timeout within which a call must end
 class Worker:
     """What the threads, or the tasks, of a process share."""
 
-    def __init__(self, number: int, folder: str, end: float) -> None:
+    def __init__(self, number: int, folder: str, history: str, end: float) -> None:
         self.number, self.end = number, end
+        self.history = truth.History(history)
         self.table = truth.Table(folder + "/table", KEYS)
         self.counts: "collections.Counter[str]" = collections.Counter()
         self.loads = os.open(folder + "/loads", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -62,33 +65,26 @@ class Worker:
     def id(self, at: int) -> int:
         return os.getpid() * 8 + at + 1
 
-    def bound(self, at: int) -> int:
-        return int(NEAR_BOUND * 1e9) if at < 2 else 0
-
-    def check(self, key: int, value: Any, asked: int, at: int) -> None:
-        kind = key % OWN
-        if kind == COUNTER:
+    def check(self, key: int, value: Any, asked: int, at: int, fresh: bool = False) -> None:
+        """Check a value that was read, and note the read."""
+        if key % OWN == COUNTER:
             number = int(value)
             if number >> 32 != key:
                 raise Wrong(f"the number of key {key} is {value!r}")
-            seq = number & 0xFFFFFFFF
         else:
-            seq, ttl = parse(key, value)
-            moment = self.table.acknowledged(key, seq)
-            if ttl and moment and asked > moment + ttl * 1_000_000 + truth.SLACK_NS:
-                raise Wrong(f"key {key}: number {seq} was read after its TTL")
-        self.table.check(key, seq, asked, self.id(at), self.bound(at), truth.LATE if kind == COUNTER else 0)
+            number = parse(key, value)
+        self.history.read(key, number, self.id(at), fresh or at >= 2, asked)
 
-    def settled(self, key: int) -> int:
-        """Return the number of a key's latest deletion, or -1 if it may be executed later than now."""
-        seq = self.table.attempted(key)
-        return seq if seq == 0 or self.table.acknowledged(key, seq) else -1
+    def write(self, op: str, key: int, at: int, **more: Any) -> Tuple[Write, int]:
+        """Begin a write, and return it with its number."""
+        write = Write(self.history, op, key, self.id(at), **more)
+        return write, self.table.attempt(key)
 
     def loaded(self, key: int, seq: int, settled: int, began: int) -> None:
         os.write(self.loads, f"{key} {seq} {seq == settled:d} {began} {now_ns()}\n".encode())
 
     def load(self, key: int) -> Callable[[], Any]:
-        settled = self.settled(key)  # before its token is asked for
+        settled = self.table.settled(key)  # before its token is asked for
 
         def loader() -> Any:
             seq, began = self.table.attempted(key), now_ns()
@@ -100,7 +96,7 @@ class Worker:
         return loader
 
     def aload(self, key: int) -> Callable[[], Any]:
-        settled = self.settled(key)  # before its token is asked for
+        settled = self.table.settled(key)  # before its token is asked for
 
         async def loader() -> Any:
             seq, began = self.table.attempted(key), now_ns()
@@ -127,7 +123,7 @@ def near_hits(clients: List[Any]) -> Tuple[int, int]:
 
 def plan(w: Worker, mine: int, at: int) -> Any:
     """Choose something at random. It is a generator: it yields (method, arguments, keywords), and gets the answer."""
-    table, dice = w.table, random.random()
+    dice = random.random()
     key = mine + random.randrange(OWN - 2)
     asked = now_ns()
     if dice < 0.02:
@@ -136,10 +132,10 @@ def plan(w: Worker, mine: int, at: int) -> Any:
         yield from unsigned(w)
     elif dice < 0.35:  # any key
         other = random.randrange(KEYS) if random.random() < 0.6 else key
-        options = {"fresh": True} if random.random() < 0.1 else {}
-        value = yield "get", (name_of(other),), options
+        fresh = random.random() < 0.1
+        value = yield "get", (name_of(other),), {"fresh": True} if fresh else {}
         if value is not None:
-            w.check(other, value, asked, at)
+            w.check(other, value, asked, at, fresh)
             w.counts["hits"] += 1
     elif dice < 0.40:
         others = random.sample(range(KEYS), 12)
@@ -151,13 +147,14 @@ def plan(w: Worker, mine: int, at: int) -> Any:
                 w.check(k, values[name_of(k)], asked, at)
     elif dice < 0.58:
         ttl = random.choice([0, 0, 0, 40, 400])
-        seq = table.attempt(key, w.id(at))
-        value = make(key, seq, ttl)
-        if seq % 11 == 0:
-            yield "set_many", ({name_of(key): value},), {"ttl": ttl / 1000 if ttl else None}
-        else:
-            yield "set", (name_of(key), value), {"ttl": ttl / 1000 if ttl else None, "flags": (seq & 0xFF) << 8}
-        table.acknowledge(key, seq)
+        write, seq = w.write("set", key, at, ttl=ttl * 1_000_000)
+        with write:
+            write.fields["number"] = seq
+            value = make(key, seq, ttl)
+            if seq % 11 == 0:
+                yield "set_many", ({name_of(key): value},), {"ttl": ttl / 1000 if ttl else None}
+            else:
+                yield "set", (name_of(key), value), {"ttl": ttl / 1000 if ttl else None, "flags": (seq & 0xFF) << 8}
         asked = now_ns()
         value = yield "get", (name_of(key),), {}
         if value is not None:
@@ -166,31 +163,31 @@ def plan(w: Worker, mine: int, at: int) -> Any:
     elif dice < 0.63:
         item = yield "get_item", (name_of(key),), {"fresh": True}
         if item is not None:
-            w.check(key, item.value, asked, at)
+            w.check(key, item.value, asked, at, True)
             if item.flags & 0xFF not in (0, 2, 16, 32):
                 raise Wrong(f"key {key}: the flags are {item.flags:#x}")
-            seq = table.attempt(key, w.id(at))
-            stored = yield "compare_and_swap", (name_of(key), make(key, seq), item.version), {}
-            if stored:
-                table.acknowledge(key, seq)
+            write, seq = w.write("set", key, at)
+            with write:
+                write.fields["number"] = seq
+                stored = yield "compare_and_swap", (name_of(key), make(key, seq), item.version), {}
+                write.outcome = "done" if stored else "not stored"
     elif dice < 0.68:
-        seq = table.attempt(key, w.id(at))
-        yield "delete", (name_of(key),), {}
-        table.acknowledge(key, seq)
+        write, seq = w.write("delete", key, at)
+        with write:
+            yield "delete", (name_of(key),), {}
+        asked = now_ns()
         value = yield "get", (name_of(key),), {}
-        if value is not None and table.acknowledged(key, seq):
-            raise Wrong(f"key {key}: number {parse(key, value).seq} was read after the deletion {seq}")
+        if value is not None:
+            w.check(key, value, asked, at)
     elif dice < 0.76:
         key = mine + COUNTER
-        seq = table.attempt(key, w.id(at))
-        number = yield "incr", (name_of(key),), {"initial": key << 32 | seq}
-        low = (number or 0) & 0xFFFFFFFF
-        if number is None or number >> 32 != key or low > seq + truth.LATE:
-            raise Wrong(f"incr of key {key}, attempt {seq}: {number}")
-        for older in range(low, seq):
-            if table.acknowledged(key, older):
-                raise Wrong(f"incr of key {key}, attempt {seq}: {low} after {older} was acknowledged")
-        table.acknowledge(key, low)
+        write, seq = w.write("incr", key, at)
+        with write:
+            write.fields["initial"] = key << 32 | seq
+            number = yield "incr", (name_of(key),), {"initial": key << 32 | seq}
+            if number is None or number >> 32 != key:
+                raise Wrong(f"incr of key {key}, attempt {seq}: {number}")
+            write.fields["number"] = number
     elif dice < 0.94:
         other = random.randrange(KEYS // OWN) * OWN + LOADED
         loader = w.load(other) if hasattr(w.clients[0], "_shared_state") else w.aload(other)
@@ -202,9 +199,11 @@ def plan(w: Worker, mine: int, at: int) -> Any:
         w.counts["loaded values"] += 1
     elif dice < 0.98 and mine // OWN % 2:  # a deletion ends tokens: half of the keys have none
         key = mine + LOADED
-        seq = table.attempt(key, w.id(at))  # what loaders return from now on
-        yield "delete", (name_of(key),), {}
-        table.acknowledge(key, seq)
+        write, seq = w.write("set", key, at, origin=True)  # its number is what loaders return from now on
+        with write:
+            write.fields["number"], write.fields["committed"] = seq, now_ns()
+            yield "delete", (name_of(key),), {}
+        w.table.settle(key, seq)
         asked = now_ns()
         loader = w.load(key) if hasattr(w.clients[0], "_shared_state") else w.aload(key)
         value = yield "get_or_set", (name_of(key), loader), {}
@@ -317,6 +316,8 @@ def step(w: Worker, mine: int, at: int) -> None:
         w.wrong(f"client {at}: {e}")
     except (CacheError, LookupError) as e:
         refused(w, e)
+    finally:
+        steps.close()
 
 
 def child(w: Worker, mine: int) -> None:
@@ -424,6 +425,8 @@ async def astep(w: Worker, mine: int, at: int) -> None:
         w.wrong(f"async client {at}: {e}")
     except (CacheError, LookupError) as e:
         refused(w, e)
+    finally:
+        steps.close()
 
 
 async def task_main(w: Worker, number: int) -> None:
@@ -539,8 +542,8 @@ def descriptors() -> List[str]:
     return sorted(found)
 
 
-def work(number: int, folder: str, end: float) -> None:
-    w = Worker(number, folder, end)
+def work(number: int, folder: str, history: str, end: float) -> None:
+    w = Worker(number, folder, history, end)
     threading.excepthook = lambda a: w.wrong(f"a thread: {a.exc_value!r}")
     sys.unraisablehook = lambda a: w.wrong(f"unraisable: {a.exc_value!r} {a.object!r}")
     before = descriptors()
@@ -601,15 +604,17 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--worker", type=int)
     parser.add_argument("--folder")
+    parser.add_argument("--history", required=True)
     parser.add_argument("--end", type=float, default=0)
     o = parser.parse_args()
     faulthandler.enable()
     if o.worker is not None:
-        work(o.worker, o.folder, o.end)
+        work(o.worker, o.folder, o.history, o.end)
         return 0
     with tempfile.TemporaryDirectory() as folder:
         end = time.time() + o.seconds
-        command = [sys.executable, __file__, "--folder", folder, "--end", str(end), "--worker"]
+        truth.History(o.history).begin(NEAR_BOUND, [key for key in range(KEYS) if key % OWN == LOADED])
+        command = [sys.executable, __file__, "--folder", folder, "--history", o.history, "--end", str(end), "--worker"]
         workers = [subprocess.Popen([*command, str(n)], stdout=subprocess.PIPE, text=True) for n in range(WORKERS)]
         total: "collections.Counter[str]" = collections.Counter()
         failed = 0

@@ -1,22 +1,20 @@
-"""What the soak knows about its keys: a table in a file that all its processes map.
+"""What the soak knows about its keys: a table in a file that all its processes map, and the history of its calls.
 
-Each key has one writer at a time. The table has the sequence number of its latest attempt to write, and the moments of
-the boot clock at which the latest writes were acknowledged. A number is stored before the write begins, and a moment
-after its acknowledgement: so a check can only be too mild, never wrong.
+Each key has one writer at a time. The table has the sequence number of its latest attempt to write, which is stored
+before the write begins. internal/testing/checkhistory judges the history.
 """
 
+import json
 import mmap
 import os
 import random
 import time
 import zlib
-from typing import Any, NamedTuple, Optional, Tuple
+from types import TracebackType
+from typing import Any, Dict, List, Optional, Tuple, Type
 
-RING = 512
-WORDS = 4 + 3 * RING  # of a key: attempted, when it was settled, when it is, one of reserve; (seq, acknowledged, client)…
-SLACK_NS = 30_000_000
-UNSETTLED_NS = 1_300_000_000
-LATE = 16  # increments of unknown outcome that may be executed after a later one
+WORDS = 4  # of a key: attempted, when the one before is settled, when it is, the latest that was settled
+UNSETTLED_NS = 1_300_000_000  # a write whose outcome is unknown may be executed until its time is over
 
 
 class Wrong(Exception):
@@ -40,45 +38,64 @@ class Table:
     def attempted(self, key: int) -> int:
         return int(self.words[key * WORDS])
 
-    def attempt(self, key: int, client: int) -> int:
+    def attempt(self, key: int) -> int:
         """Take the next number of a key."""
-        seq = self.attempted(key) + 1
-        at = self._at(key, seq)
-        # A write whose outcome is unknown may be executed until its time is over: until then nothing is acknowledged.
-        self.words[key * WORDS + 1] = self.words[key * WORDS + 2]
-        self.words[key * WORDS + 2] = now_ns() + UNSETTLED_NS
-        self.words[at + 1] = 0
-        self.words[at] = seq
-        self.words[at + 2] = client
-        self.words[key * WORDS] = seq
-        return seq
+        at = key * WORDS
+        self.words[at + 1] = self.words[at + 2]
+        self.words[at + 2] = now_ns() + UNSETTLED_NS
+        self.words[at] += 1
+        return int(self.words[at])
 
-    def acknowledge(self, key: int, seq: int) -> None:
-        before = self.words[key * WORDS + 2] = self.words[key * WORDS + 1]
-        at = self._at(key, seq)
-        if self.words[at] == seq and now_ns() > before:
-            self.words[at + 1] = now_ns()
+    def settle(self, key: int, seq: int) -> None:
+        """Note that a write was acknowledged. It is settled if none before it may be executed later."""
+        at = key * WORDS
+        before = self.words[at + 2] = self.words[at + 1]
+        if now_ns() > before:
+            self.words[at + 3] = seq
 
-    def acknowledged(self, key: int, seq: int) -> int:
-        at = self._at(key, seq)
-        moment = self.words[at + 1]
-        return int(moment) if self.words[at] == seq else 0
+    def settled(self, key: int) -> int:
+        """Return the number of a key's latest write, or -1 if it may be executed later than now."""
+        seq = self.attempted(key)
+        return seq if seq == int(self.words[key * WORDS + 3]) else -1
 
-    def _at(self, key: int, seq: int) -> int:
-        return key * WORDS + 4 + 3 * (seq % RING)
 
-    def check(self, key: int, seq: int, asked: int, client: int, bound_ns: int, late: int = 0) -> None:
-        """Refuse a value that was overwritten too long before the moment at which it was asked for."""
-        latest = self.attempted(key)
-        if seq > latest + late:
-            raise Wrong(f"key {key}: number {seq} was never written, the latest is {latest}")
-        for later in range(max(seq + 1, latest - RING + 2), latest + 1):
-            moment = self.acknowledged(key, later)
-            own = client == self.words[self._at(key, later) + 2]  # a client sees its own writes at once
-            if moment and asked - moment > (0 if own else bound_ns) + SLACK_NS:
-                ago = (asked - moment) / 1e6
-                raise Wrong(f"key {key}: number {seq} was read, {later} was acknowledged {ago:.1f} ms before the read began, "
-                            f"the bound is {0 if own else bound_ns / 1e6:.0f} ms")
+class History:
+    """The history, in lines of JSON that package internal/history describes."""
+
+    def __init__(self, path: str) -> None:
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+    def begin(self, near_bound: float, loaded: List[int]) -> None:
+        """Begin a history. Some keys are loaded from the beginning, with the number 0."""
+        os.ftruncate(self._file, 0)
+        # The slack is for the clocks of the near caches.
+        self.line({"history": 1, "bound": int(near_bound * 1e9), "slack": 30_000_000, "late": UNSETTLED_NS})
+        for key in loaded:
+            self.line({"op": "set", "key": name_of(key), "origin": True, "began": 0})
+
+    def line(self, fields: Dict[str, Any]) -> None:
+        os.write(self._file, json.dumps(fields).encode() + b"\n")
+
+    def read(self, key: int, number: int, client: int, fresh: bool, began: int) -> None:
+        """Note a read that has found a value. A client without a near cache sees all that its sidecar was told."""
+        op = {"op": "read", "key": name_of(key), "host": str(client), "number": number, "began": began, "ended": now_ns()}
+        self.line({**op, "fresh": True} if fresh else op)
+
+
+class Write:
+    """A write, while it is under way. Its outcome is unknown if it does not come to its end."""
+
+    def __init__(self, history: History, op: str, key: int, client: int, **more: Any) -> None:
+        self._history = history
+        self.outcome = "done"
+        self.fields: Dict[str, Any] = {"op": op, "key": name_of(key), "host": str(client), "began": now_ns(), **more}
+
+    def __enter__(self) -> "Write":
+        return self
+
+    def __exit__(self, kind: Optional[Type[BaseException]], e: Optional[BaseException], at: Optional[TracebackType]) -> None:
+        outcome = "unknown" if kind is not None else self.outcome
+        self._history.line({**self.fields, "ended": now_ns(), "outcome": outcome})
 
 
 def name_of(key: int) -> str:
@@ -111,19 +128,14 @@ def make_bytes(key: int, seq: int, ttl_ms: int) -> bytes:
     return b"%d %d %d %d " % (key, seq, ttl_ms, _sum(key, seq, ttl_ms, b""))
 
 
-class Read(NamedTuple):
-    seq: int
-    ttl_ms: int
-
-
-def parse(key: int, value: Any) -> Read:
+def parse(key: int, value: Any) -> int:
     """Check a value, whatever its encoding, and return its number."""
     try:
         if isinstance(value, int):
             seq, told, body, ttl = value >> 34, value & 0xFFFFF, b"", 0
             if value >> 20 & 0x3FFF != key or told != _sum(key, seq, 0, b"") & 0xFFFFF:
                 raise Wrong(f"the integer {value} at key {key}")
-            return Read(seq, 0)
+            return int(seq)
         if isinstance(value, dict):
             at, seq, ttl, told, body = value["key"], value["seq"], value["ttl"], value["sum"], value["body"]
             if value["big"] != 1 << 60:
@@ -137,7 +149,7 @@ def parse(key: int, value: Any) -> Read:
     kind = (2,) if isinstance(value, dict) else (1,) if isinstance(value, str) else (0, 3)
     if at != key or told != _sum(key, seq, ttl, body) or seq % 4 not in kind:
         raise Wrong(f"key {key}: a {type(value).__name__} of key {at}, number {seq}, {value!r:.80}")
-    return Read(seq, ttl)
+    return int(seq)
 
 
 def restarts(path: Optional[str]) -> "list[Tuple[int, int]]":
