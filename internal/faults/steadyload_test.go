@@ -13,10 +13,11 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 
 	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/history"
 )
 
-// The apps of a soak. Their history is too long to be kept, so each read is checked at
-// once, against the last writes of its key.
+// The apps of a soak. Their history is too long to be kept, so each read is judged at
+// once.
 const (
 	soakApps = 8     // of a host
 	soakKeys = 6_000 // besides the pages
@@ -37,6 +38,9 @@ type soakLoad struct {
 	without  atomic.Int64 // reads of pages that succeeded while their origin was down
 	skipped  atomic.Int64 // requests that were never sent, because they were a second late
 
+	checked sync.Mutex
+	history *history.Checker
+
 	judged  sync.Mutex
 	latency *hdrhistogram.Histogram // in microseconds, from when a request was due
 	failed  []op
@@ -45,27 +49,20 @@ type soakLoad struct {
 
 // soakKey is a key that one app at a time writes.
 type soakKey struct {
-	mu     sync.Mutex
-	key    int
-	begun  int // the last write that has begun
-	floor  int // the last write that was acknowledged more than the bound ago
-	recent []acknowledged
-}
-
-// acknowledged is a write that ends all values before it.
-type acknowledged struct {
-	seq         int
-	at          time.Duration
-	node, downs int
+	key   int
+	begun int // the last write that has begun
 }
 
 func newSoakLoad(g *group, p *pages) *soakLoad {
-	l := &soakLoad{load: g.newLoad(nil), pages: p, latency: hdrhistogram.New(1, int64(time.Minute/time.Microsecond), 3)}
+	l := &soakLoad{load: g.newLoad(nil), pages: p, latency: hdrhistogram.New(1, int64(time.Minute/time.Microsecond), 3),
+		history: history.New(history.Rules{Bound: g.bound})}
 	for i := range soakKeys {
 		l.keys = append(l.keys, &soakKey{key: firstStored + i})
 	}
 	for i := range rowKeys {
 		l.keys = append(l.keys, &soakKey{key: firstPage + i, begun: 1})
+		first := op{kind: set, key: firstPage + i, seq: 1} // as newPages wrote it
+		l.ends(l.begins(&first), &first)
 	}
 	for _, n := range g.nodes {
 		for i := range soakApps {
@@ -154,12 +151,11 @@ func (l *soakLoad) request(n *node, number int) {
 }
 
 func (l *soakLoad) write(n *node, k *soakKey, what kind) {
-	k.mu.Lock()
 	k.begun++
 	key, seq := k.key, k.begun
-	k.mu.Unlock()
 	o := l.begin(what, key, n)
 	o.seq = seq
+	running := l.begins(&o)
 	var err error
 	if what == set {
 		_, err = n.app.Set(context.Background(), keyName(key), value(key, seq), cachesidecar.SetOptions{})
@@ -167,65 +163,31 @@ func (l *soakLoad) write(n *node, k *soakKey, what kind) {
 		err = n.app.Delete(context.Background(), keyName(key), cachesidecar.DeleteOptions{})
 	}
 	l.finish(&o, n, err)
-	if o.ok() {
-		k.acknowledge(&o)
-	} else {
-		k.abandon(&o)
-	}
+	l.ends(running, &o)
 	l.judge(&o)
 }
 
-// acknowledge notes that a write has ended all values before it.
-func (k *soakKey) acknowledge(o *op) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.recent = append(k.recent, acknowledged{o.seq, o.end, o.node, o.downs})
+// begins and ends tell the checker of a request.
+func (l *soakLoad) begins(o *op) *history.Running {
+	p := o.plain()
+	l.checked.Lock()
+	defer l.checked.Unlock()
+	return l.history.Begin(p)
 }
 
-// abandon gives the next writes another key if a write's outcome is unknown, because that
-// write may take effect at any later time.
-func (k *soakKey) abandon(o *op) {
-	if o.out == unavailable || o.out == busy {
-		return // it has surely not been executed
+func (l *soakLoad) ends(r *history.Running, o *op) {
+	p := o.plain()
+	l.checked.Lock()
+	defer l.checked.Unlock()
+	r.Op = p
+	if v := l.history.End(r); v.Rule != "" {
+		l.reject("%v", v)
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.key += soakKeys
-	k.begun, k.floor, k.recent = 0, 0, nil
-}
-
-// need returns the key, and the oldest write whose value a read may return that begins
-// now: the last one that was acknowledged more than the bound ago, or one that the same
-// process has acknowledged.
-func (k *soakKey) need(o *op, bound time.Duration) (least int) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	o.key = k.key
-	past := 0
-	for past < len(k.recent) && k.recent[past].at+bound < o.start {
-		k.floor = k.recent[past].seq
-		past++
-	}
-	k.recent = append(k.recent[:0], k.recent[past:]...)
-	least = k.floor
-	for _, a := range k.recent {
-		if a.node == o.node && a.downs == o.downs && a.at <= o.start {
-			least = a.seq
-		}
-	}
-	return least
-}
-
-// last returns the last write that has begun, or false if the key is another one now.
-func (k *soakKey) last(key int) (seq int, same bool) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.begun, k.key == key
 }
 
 func (l *soakLoad) read(n *node, k *soakKey) {
-	o := l.begin(get, 0, n)
-	least := k.need(&o, l.g.bound)
+	o := l.begin(get, k.key, n)
+	running := l.begins(&o)
 	item, err := n.client(o.key).Get(context.Background(), keyName(o.key), cachesidecar.GetOptions{})
 	l.finish(&o, n, err)
 	if err == nil {
@@ -233,19 +195,13 @@ func (l *soakLoad) read(n *node, k *soakKey) {
 		if o.key < firstStored && l.pages.isDown() {
 			l.without.Add(1)
 		}
-		readAs(&o, item.Value)
-		most, same := k.last(o.key)
-		switch {
-		case o.out == odd:
+		if readAs(&o, item.Value); o.out == odd {
 			l.reject("%v", &o)
-		case o.seq < least:
-			l.reject("older than the bound, number %d was acknowledged: %v", least, &o)
-		case same && o.seq > most:
-			l.reject("a value that was not written yet, the last is %d: %v", most, &o)
 		}
 	} else if o.key < firstStored && o.out == absent {
 		l.reject("a page was not found: %v", &o)
 	}
+	l.ends(running, &o)
 	l.judge(&o)
 }
 
@@ -253,10 +209,10 @@ func (l *soakLoad) read(n *node, k *soakKey) {
 func (l *soakLoad) changePages() {
 	for l.sleep() {
 		k := l.keys[soakKeys+rand.IntN(rowKeys)]
-		k.mu.Lock()
 		k.begun++
 		key, seq := k.key, k.begun
-		k.mu.Unlock()
+		change := op{kind: set, key: key, seq: seq, start: l.now(), life: -1}
+		running := l.begins(&change)
 		if !l.insist(func() error { return l.pages.put(key, seq) }) {
 			return
 		}
@@ -269,7 +225,8 @@ func (l *soakLoad) changePages() {
 				err = nil
 			}
 			if l.finish(&o, n, err); err == nil {
-				k.acknowledge(&o)
+				change.node, change.life, change.end = o.node, o.life, o.end
+				l.ends(running, &change)
 			}
 			l.judge(&o)
 			return err

@@ -5,43 +5,6 @@ import (
 	"time"
 )
 
-// TestSoakNeeds checks which values a soak accepts of a key: none that was ended more than
-// the bound ago, or by the same process.
-func TestSoakNeeds(t *testing.T) {
-	const s = time.Second
-	for _, tc := range []struct {
-		name        string
-		start       time.Duration
-		node, downs int
-		want        int
-	}{
-		{"before the first", s / 2, 1, 0, 0},
-		{"within the bound of the first", 3 * s, 2, 0, 0},
-		{"after the bound of the first", 3*s + 1, 2, 0, 1},
-		{"after the bound of the second", 4*s + 1, 2, 0, 2},
-		{"the process that took the first", s, 0, 0, 1},
-		{"the process that took the second", 2 * s, 1, 0, 2},
-		{"before the second was acknowledged", 2*s - 1, 1, 0, 0},
-		{"the next process of that node", 2 * s, 1, 1, 0},
-	} {
-		k := &soakKey{key: firstStored}
-		k.acknowledge(&op{seq: 1, end: s, node: 0})
-		k.acknowledge(&op{seq: 2, end: 2 * s, node: 1})
-		if got := k.need(&op{start: tc.start, node: tc.node, downs: tc.downs}, 2*s); got != tc.want {
-			t.Errorf("%s: number %d is needed, want %d", tc.name, got, tc.want)
-		}
-	}
-	k := &soakKey{key: firstStored, begun: 7}
-	k.abandon(&op{out: unavailable})
-	if _, same := k.last(firstStored); !same {
-		t.Error("a refused write changes the key")
-	}
-	k.abandon(&op{out: unknown})
-	if seq, same := k.last(firstStored); same || seq != 0 {
-		t.Error("a write of unknown outcome leaves the key")
-	}
-}
-
 // TestSoakFailures checks which failed requests are errors of apps.
 func TestSoakFailures(t *testing.T) {
 	const s = time.Second
