@@ -2,6 +2,7 @@ package onehost
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"sync"
 	"time"
@@ -15,6 +16,7 @@ type Origin struct {
 	rows    map[string][]byte
 	asked   map[string]int
 	takes   time.Duration
+	writes  time.Duration // zero: takes
 	err     error
 	commits func(stored bool) error
 	lists   error
@@ -53,8 +55,11 @@ func (o *Origin) Fail(err error) { o.with(func() { o.err = err }) }
 // FailLists has listings of the keys fail at their end; nil: they do not.
 func (o *Origin) FailLists(err error) { o.with(func() { o.lists = err }) }
 
-// Takes changes how long calls take.
+// Takes changes how long calls take before their moment, and after it.
 func (o *Origin) Takes(d time.Duration) { o.with(func() { o.takes = d }) }
+
+// TakesToWrite changes it for writes; zero: as long as loads.
+func (o *Origin) TakesToWrite(d time.Duration) { o.with(func() { o.writes = d }) }
 
 // Commits has f called by each write: before the moment at which it takes effect, and with
 // stored after it. An error ends the write.
@@ -67,9 +72,13 @@ func (o *Origin) Asked(key string) (n int) {
 }
 
 // wait waits as long as a half of a call takes.
-func (o *Origin) wait(ctx context.Context) error {
+func (o *Origin) wait(ctx context.Context, write bool) error {
 	var takes time.Duration
-	o.with(func() { takes = o.takes })
+	o.with(func() {
+		if takes = o.takes; write {
+			takes = cmp.Or(o.writes, takes)
+		}
+	})
 	select {
 	case <-time.After(takes):
 		return nil
@@ -80,7 +89,7 @@ func (o *Origin) wait(ctx context.Context) error {
 
 // Load returns the value of a key.
 func (o *Origin) Load(ctx context.Context, key []byte) (v loader.Value, err error) {
-	if err := o.wait(ctx); err != nil {
+	if err := o.wait(ctx, false); err != nil {
 		return v, err
 	}
 	o.with(func() {
@@ -88,7 +97,7 @@ func (o *Origin) Load(ctx context.Context, key []byte) (v loader.Value, err erro
 		v.Bytes, err = o.rows[string(key)], o.err
 	})
 	if err == nil {
-		err = o.wait(ctx)
+		err = o.wait(ctx, false)
 	}
 	if err == nil && v.Bytes == nil {
 		err = loader.ErrAbsent
@@ -110,7 +119,7 @@ func (o *Origin) commit(ctx context.Context, key string, value []byte) error {
 	var commits func(bool) error
 	o.with(func() { commits = o.commits })
 	for _, stored := range []bool{false, true} {
-		if err := o.wait(ctx); err != nil {
+		if err := o.wait(ctx, true); err != nil {
 			return err
 		}
 		if commits != nil {
@@ -140,7 +149,7 @@ func (o *Origin) Keys(ctx context.Context, each func(key []byte) error) error {
 			return err
 		}
 	}
-	if err := o.wait(ctx); err != nil {
+	if err := o.wait(ctx, false); err != nil {
 		return err
 	}
 	var err error
