@@ -12,14 +12,12 @@ import (
 	"net/http"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
 
 	"github.com/cachesidecar/cachesidecar"
-	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/unixsock"
 )
@@ -349,96 +347,6 @@ func TestLargeAnswers(t *testing.T) {
 			t.Fatalf("%d bytes of buffers are still held", s.server.Stats().BufferBytes)
 		}
 	}
-}
-
-func TestNamespaceSettings(t *testing.T) {
-	minute, none := time.Minute, time.Duration(0)
-	s := start(t, Config{Namespaces: map[string]Namespace{
-		"minute": {DefaultTTL: &minute}, "forever": {DefaultTTL: &none}, "small": {Quota: 64 << 10},
-	}})
-	c := dial(t, s)
-	for ns, want := range map[string]int64{"minute": 60_000, "forever": 0, "unconfigured": 3600_000} {
-		c.call(&wire.Request{Op: wire.OpSet, Namespace: b(ns), Key: b("k"), TTLMS: wire.TTLDefault})
-		if r := c.call(&wire.Request{Op: wire.OpGet, Namespace: b(ns), Key: b("k")}); (r.TTLMS+999)/1000*1000 != want {
-			t.Errorf("namespace %s: TTL %d ms, want %d", ns, r.TTLMS, want)
-		}
-	}
-	for i := range 2000 {
-		c.call(&wire.Request{Op: wire.OpSet, Namespace: b("small"), Key: fmt.Appendf(nil, "k%d", i), Value: make([]byte, 100)})
-	}
-	if r := c.call(&wire.Request{Op: wire.OpSet, Namespace: b("small"), Key: b("k"), Value: make([]byte, 65<<10)}); r.Status != wire.TooLarge || !strings.Contains(string(r.Message), "quota of 64 KiB") {
-		t.Errorf("a value above the quota: %s %s", r.Status, r.Message)
-	}
-	for _, ns := range s.telemetry.Stats().Namespaces {
-		if ns.Name == "small" && (ns.Bytes > 64<<10 || ns.Entries < 300 || ns.Quota != 64<<10) {
-			t.Errorf("%+v", ns)
-		}
-	}
-}
-
-// TestNamespaceSlots checks that a name too many is refused while the names in use
-// continue. A name without keys makes room for another.
-func TestNamespaceSlots(t *testing.T) {
-	s := start(t, Config{MaxNamespaces: 6, Namespaces: map[string]Namespace{"kept": {}}})
-	c := dial(t, s)
-	for i := range 2 { // the half of the free slots that one connection cannot have
-		if _, err := s.Set(t.Context(), fmt.Sprint("other", i), "k", b("v"), cachesidecar.SetOptions{}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	set := func(ns string) wire.Reply {
-		return c.call(&wire.Request{Op: wire.OpSet, Namespace: b(ns), Key: b("k"), Value: b(ns), TTLMS: wire.TTLDefault})
-	}
-	for _, ns := range []string{"one", "two"} { // "default" and "kept" have two
-		if r := set(ns); r.Status != wire.OK {
-			t.Fatalf("%s: %s", ns, r.Message)
-		}
-	}
-	for i := range 1000 {
-		if r := set(fmt.Sprint("more", i)); r.Status != wire.BadRequest || !strings.Contains(string(r.Message), "6 are in use, which is max_namespaces") {
-			t.Fatalf("%s %s", r.Status, r.Message)
-		}
-		c.call(&wire.Request{Op: wire.OpGet, Namespace: fmt.Append(nil, "read", i), Key: b("k")}) // takes no slot
-	}
-	c.call(&wire.Request{Op: wire.OpDelete, Namespace: b("two"), Keys: keysOf("k")})
-	for r := set("three"); r.Status != wire.OK; r = set("three") {
-		time.Sleep(namespaces.SearchEvery / 4) // a full table is searched only so often
-	}
-	for ns, want := range map[string]string{"one": "OK one", "two": "MISS", "three": "OK three"} {
-		if r := c.call(&wire.Request{Op: wire.OpGet, Namespace: b(ns), Key: b("k")}); !strings.HasPrefix(show(wire.OpGet, &r, true), want) {
-			t.Errorf("%s: %s, want %s", ns, show(wire.OpGet, &r, true), want)
-		}
-	}
-	if r := set("kept"); r.Status != wire.OK {
-		t.Errorf("a configured namespace lost its slot: %s", r.Message)
-	}
-}
-
-// TestNamespaceSlotsChurn checks that no read returns what was written under another
-// name, while names come and go under load.
-func TestNamespaceSlotsChurn(t *testing.T) {
-	s := start(t, Config{MaxNamespaces: 6, NoSocket: true})
-	var wg sync.WaitGroup
-	for g := range 4 {
-		wg.Go(func() {
-			for i := range 2000 {
-				ns := fmt.Sprint("n", (g+i)%8)
-				if _, err := s.Set(t.Context(), ns, "k", b(ns), cachesidecar.SetOptions{}); err != nil && !strings.Contains(err.Error(), "max_namespaces") {
-					t.Error(err)
-				}
-				v, err := s.Get(t.Context(), ns, "k", cachesidecar.GetOptions{})
-				if err == nil && string(v.Value) != ns {
-					t.Errorf("%s has the value of %s", ns, v.Value)
-				} else if err != nil && !errors.Is(err, cachesidecar.ErrNotFound) {
-					t.Error(err)
-				}
-				if _, err := s.DeleteMulti(t.Context(), ns, []string{"k"}, cachesidecar.DeleteOptions{}); err != nil && !errors.Is(err, cachesidecar.ErrNotFound) {
-					t.Error(err)
-				}
-			}
-		})
-	}
-	wg.Wait()
 }
 
 func TestStatsCount(t *testing.T) {
