@@ -15,7 +15,6 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/places"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
-	"github.com/cachesidecar/cachesidecar/invalidation"
 )
 
 // seen is an event of a stream, in a form that tests compare.
@@ -139,70 +138,6 @@ func TestWatchAlone(t *testing.T) {
 	}
 	if r := reader.call(&wire.Request{Op: wire.OpWatch, Namespace: b("Bad")}); r.Status != wire.BadRequest {
 		t.Errorf("a bad namespace: %s", r.Status)
-	}
-}
-
-// A follower of another stream, or a follower that has lost its place, starts anew. It is
-// never told that it knows everything.
-func TestWatchResets(t *testing.T) {
-	s := start(t, Config{})
-	c := dial(t, s)
-	w := watching(t, c.call)
-	for _, tc := range []struct {
-		name       string
-		epoch, seq uint64
-	}{{"another stream", w.Epoch + 1, w.Seq}, {"a place to come", w.Epoch, w.Seq + 1}} {
-		w.Epoch, w.Seq = tc.epoch, tc.seq
-		if a := w.next(); !a.Reset || a.Seq != a.Head {
-			t.Errorf("%s: %+v, want a reset", tc.name, a)
-		}
-	}
-	epoch := w.Epoch
-	for range engine.WatchEvents {
-		s.engine.Changes.Note(1, 1)
-	}
-	if a := w.next(); a.Reset || a.Events.Len() != engine.WatchAnswer || a.Seq != a.After+engine.WatchAnswer || a.Head != a.After+engine.WatchEvents {
-		t.Errorf("a full log: %v, %d events from %d to %d of %d", a.Reset, a.Events.Len(), a.After, a.Seq, a.Head)
-	}
-	// No follower asks while the log fills: the stream is dropped.
-	for range engine.WatchEvents + 1 {
-		s.engine.Changes.Note(1, 1)
-	}
-	if s.engine.Watches.Stream.Load() != nil {
-		t.Errorf("a stream that no client can follow goes on")
-	}
-	if a := w.next(); !a.Reset || a.Epoch == epoch {
-		t.Errorf("got %+v, want a reset of another stream", a)
-	}
-	s.engine.Changes.Note(1, 1)
-	if a := w.next(); a.Reset || a.Events.Len() != 1 {
-		t.Errorf("got %+v, want the next event", a)
-	}
-}
-
-// The size of an answer is bounded, whatever details the events have.
-func TestWatchAnswerIsBounded(t *testing.T) {
-	s := start(t, Config{})
-	w := watching(t, dial(t, s).call)
-	set := kv.NewPartitionSet(kv.Partitions)
-	for p := range uint16(kv.Partitions) {
-		set.Add(p)
-	}
-	const n = 2000
-	for range n {
-		s.engine.Watches.Tell(invalidation.Event{Kind: invalidation.Raised, Version: 1, Detail: &invalidation.Detail{Partitions: set}})
-	}
-	got := 0
-	for got < n {
-		q := w.Request
-		if r := w.ask(&q); len(r.Body) > engine.WatchBytes+engine.WatchAnswer*17+4096 {
-			t.Fatalf("an answer of %d bytes", len(r.Body))
-		}
-		a := w.next()
-		if a.Events.Len() == 0 {
-			t.Fatalf("the stream ends after %d of %d", got, n)
-		}
-		got += a.Events.Len()
 	}
 }
 
