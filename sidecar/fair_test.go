@@ -16,70 +16,9 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/machine"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
-	"github.com/cachesidecar/cachesidecar/internal/places"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
-	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
-
-// TestGrantsDoNotWait checks that a LEASE whose token is free does not wait, and that a
-// LEASE which is refused does not wait either. Both are answered even if all places of
-// waiting requests are taken.
-func TestGrantsDoNotWait(t *testing.T) {
-	s := start(t, Config{})
-	c, other := dial(t, s), dial(t, s)
-	if r := c.call(&wire.Request{Op: wire.OpSet, Key: []byte("there"), Value: []byte("v")}); r.Status != wire.OK {
-		t.Fatal(r.Status) // the namespace gets a slot
-	}
-	s.engine.Shares.Join("others").Force(places.Waiting, session.MaxSlow)
-	defer s.engine.Shares.Join("others").Force(places.Waiting, -session.MaxSlow)
-	lease := func(c *rawConn, key string, o wire.Options) wire.Reply {
-		return c.call(&wire.Request{Op: wire.OpLease, Key: []byte(key), Options: o})
-	}
-	r := lease(c, "k", 0)
-	if r.Status != wire.Lease || len(r.Token) == 0 || r.TTLMS == 0 {
-		t.Fatalf("%s %s", r.Status, r.Message)
-	}
-	if r := lease(other, "k", 0); r.Status != wire.Busy {
-		t.Errorf("one whose token is out, without a place to wait: %s %s", r.Status, r.Message)
-	}
-	f := c.call(&wire.Request{Op: wire.OpFill, Key: []byte("k"), Token: r.Token, Value: []byte("filled"), TTLMS: wire.TTLDefault})
-	if f.Status != wire.OK {
-		t.Errorf("FILL: %s %s", f.Status, f.Message)
-	}
-	if r := lease(other, "k", 0); r.Status != wire.OK || string(r.Value) != "filled" {
-		t.Errorf("after the FILL: %s %q", r.Status, r.Value)
-	}
-	s.engine.Shares.Join("others").Force(places.LeaseTokens, engine.MaxLeases)
-	defer s.engine.Shares.Join("others").Force(places.LeaseTokens, -engine.MaxLeases)
-	if r := lease(c, "another", 0); r.Status != wire.Busy || !bytes.Contains(r.Message, []byte("lease tokens")) {
-		t.Errorf("without a token: %s %s", r.Status, r.Message)
-	}
-	if n := s.telemetry.TokenStats(); n.Issued != 1 || n.Shed != 1 {
-		t.Errorf("%+v", n)
-	}
-}
-
-// TestGrantsComeBack checks that the token of a LEASE that did not wait goes to the next
-// LEASE in line when its connection ends.
-func TestGrantsComeBack(t *testing.T) {
-	s := start(t, Config{})
-	c, other := dial(t, s), dial(t, s)
-	c.call(&wire.Request{Op: wire.OpSet, Key: []byte("there"), Value: []byte("v")})
-	q := &wire.Request{Op: wire.OpLease, Key: []byte("k"), TimeoutMS: 20_000}
-	if r := c.call(q); r.Status != wire.Lease {
-		t.Fatalf("%s %s", r.Status, r.Message)
-	}
-	other.send(q)
-	soon(t, "it to wait", func() bool { return s.telemetry.TokenStats().Waiting == 1 })
-	c.nc.Close()
-	if r := other.receive(wire.OpLease); r.Status != wire.Lease {
-		t.Errorf("%s %s", r.Status, r.Message)
-	}
-	if n := s.telemetry.TokenStats(); n.Abandoned != 1 || n.Expired != 0 {
-		t.Errorf("it came back by its time alone: %+v", n)
-	}
-}
 
 // askFresh sends n GETs of a key at once, and reads no answer.
 func (c *rawConn) askFresh(key []byte, n uint64) {

@@ -115,42 +115,6 @@ func TestVirtualLeaseOwnerGoes(t *testing.T) {
 	}
 }
 
-// TestLeaseLeavesRoom checks that the FILL that ends the wait of a connection's LEASEs
-// gets through, however many LEASEs the connection sends.
-func TestLeaseLeavesRoom(t *testing.T) {
-	const n = session.MaxConnLeases + 1000
-	s := start(t, Config{})
-	c := dial(t, s)
-	_ = c.nc.SetDeadline(time.Now().Add(20 * time.Second))
-	token := c.call(&wire.Request{Op: wire.OpLease, Key: []byte("k")}).Token
-	for i := range n {
-		if c.send(&wire.Request{Op: wire.OpLease, Key: []byte("k"), TimeoutMS: 20_000}); i < session.MaxConnLeases {
-			continue
-		}
-		if r := c.receive(wire.OpLease); r.Status != wire.Busy {
-			t.Fatalf("one LEASE more than %d waits: %s %s", session.MaxConnLeases, r.Status, r.Message)
-		}
-	}
-	c.send(&wire.Request{Op: wire.OpFill, Key: []byte("k"), Token: token, Value: []byte("v")})
-	fill, values := c.id, 0
-	for range session.MaxConnLeases + 1 {
-		frame := c.frame()
-		if id, _ := wire.PeekID(frame); id == fill {
-			is(t, "the FILL", c.decode(wire.OpFill, frame), wire.OK, "")
-			continue
-		}
-		is(t, "who waited", c.decode(wire.OpLease, frame), wire.OK, "v")
-		values++
-	}
-	if values != session.MaxConnLeases {
-		t.Errorf("%d got the value, want %d", values, session.MaxConnLeases)
-	}
-	c.call(&wire.Request{Op: wire.OpDelete, Keys: [][]byte{[]byte("k")}})
-	if r := c.call(&wire.Request{Op: wire.OpLease, Key: []byte("k")}); r.Status != wire.Lease {
-		t.Errorf("afterwards: %s %s, want a token", r.Status, r.Message)
-	}
-}
-
 // TestVirtualLeasesOfOtherHosts checks that the apps of another host may have more
 // waiting LEASEs than one connection of an app may have.
 func TestVirtualLeasesOfOtherHosts(t *testing.T) {

@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/testing/onehost"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -158,5 +160,42 @@ func TestLargeAnswers(t *testing.T) {
 		}
 		// The buffers are given back after the answer is written.
 		soon(t, "all buffers to come back", func() bool { return h.servers["app"].Stats().BufferBytes == 0 })
+	})
+}
+
+// TestOrderBehindAWait checks that requests for a key wait for an earlier one of their
+// connection that waits, and that requests for other keys do not.
+func TestOrderBehindAWait(t *testing.T) {
+	o := onehost.NewOrigin(50 * time.Millisecond)
+	cfg := onehost.Config{Namespaces: onehost.One(func(s *namespaces.Settings) { s.Origin, s.WriteThrough = o.Writable(), true })}
+	virtually(t, cfg, func(t *testing.T, h *host) {
+		c := h.app()
+		get := wire.Request{Op: wire.OpGet, Key: []byte("k"), Options: wire.NoLoad}
+		free := get
+		free.Key = []byte("a third")
+		var batch []byte
+		for i, q := range []wire.Request{
+			{Op: wire.OpSet, Key: []byte("k"), Value: []byte("v"), TTLMS: wire.TTLDefault}, get,
+			{Op: wire.OpMGet, Keys: keys("other", "k"), Options: wire.NoLoad},
+			{Op: wire.OpDelete, Keys: keys("k")}, get, free,
+		} {
+			q.ID = uint64(i)
+			batch = wire.AppendRequest(batch, &q)
+		}
+		c.write(batch)
+		got := map[uint64]wire.Reply{}
+		for i := range 6 {
+			frame := c.frame()
+			id, _ := wire.PeekID(frame)
+			if i == 0 && id != 5 {
+				t.Errorf("request %d is answered first", id)
+			}
+			op := []wire.Op{wire.OpSet, wire.OpGet, wire.OpMGet, wire.OpDelete, wire.OpGet, wire.OpGet}[id]
+			got[id] = c.decode(op, frame)
+		}
+		onehost.Is(t, "a GET behind the SET", got[1], wire.OK, "v")
+		onehost.Is(t, "an MGET behind the SET", got[2].Items[1], wire.OK, "v")
+		onehost.Is(t, "the DELETE", got[3].Items[0], wire.OK, "")
+		onehost.Is(t, "a GET behind the DELETE", got[4], wire.Miss, "")
 	})
 }
