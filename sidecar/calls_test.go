@@ -1,7 +1,6 @@
 package sidecar
 
 import (
-	"context"
 	"fmt"
 	"testing"
 	"time"
@@ -11,7 +10,6 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
-	"github.com/cachesidecar/cachesidecar/loader"
 )
 
 // TestJoin checks that no read joins a call that was sent before a change which this host
@@ -111,36 +109,5 @@ func TestWants(t *testing.T) {
 	}
 	if err := wants(&session.Pending{}); err != nil {
 		t.Errorf("others have joined: %v", err)
-	}
-}
-
-// TestReadEndsWithItsConnection checks that a waiting read ends if nothing can be written
-// to its connection any more.
-func TestReadEndsWithItsConnection(t *testing.T) {
-	released := make(chan struct{})
-	defer close(released)
-	source := loader.SourceFunc(func(_ context.Context, key []byte) (loader.Value, error) {
-		if string(key) == "never" {
-			<-released
-		} else {
-			time.Sleep(200 * time.Millisecond)
-		}
-		return loader.Value{Bytes: key}, nil
-	})
-	s := start(t, Config{Namespaces: map[string]Namespace{"n": {Origin: own(source), Limits: Limits{Timeout: 30 * time.Second}}}})
-	c := dial(t, s)
-	var batch []byte
-	for i, key := range []string{"never", "soon"} {
-		batch = wire.AppendRequest(batch, &wire.Request{ID: uint64(i), Op: wire.OpGet, Namespace: []byte("n"), Key: []byte(key), TimeoutMS: 60_000})
-	}
-	if _, err := c.nc.Write(batch); err != nil {
-		t.Fatal(err)
-	}
-	soon(t, "both to wait", func() bool { return s.engine.Waiting.Load() == 2 })
-	_ = c.nc.Close()
-	began := time.Now()
-	soon(t, "both to end", func() bool { return s.engine.Waiting.Load() == 0 })
-	if took := time.Since(began); took > 20*time.Second {
-		t.Errorf("the one waited for %v, as if somebody took its answer", took)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -34,6 +35,7 @@ type host struct {
 	doors   *session.Doors
 	net     *simnet.Net // nil: Unix sockets
 	servers map[string]*server
+	using   sync.WaitGroup // see Enter
 }
 
 // server serves one kind of connections.
@@ -46,6 +48,7 @@ type server struct {
 func serve(t testing.TB, cfg onehost.Config) *host {
 	t.Helper()
 	h := &host{Host: onehost.New(t, cfg), t: t, servers: map[string]*server{}}
+	t.Cleanup(h.using.Wait)
 	h.doors = session.New(session.Config{
 		Engine: h.Engine, Host: itself{h}, Version: "1.2.3",
 		Limits: func() rpc.Limits { return h.limits() },
@@ -68,8 +71,12 @@ type itself struct{ *host }
 
 func (itself) Stats() cachesidecar.Stats      { return cachesidecar.Stats{Node: "host"} }
 func (itself) Probed(*wire.Probe) wire.Probed { return wire.Probed{} }
-func (itself) Enter() (leave func(), ok bool) { return func() {}, true }
 func (itself) Batch(time.Duration)            {}
+
+func (i itself) Enter() (leave func(), ok bool) {
+	i.using.Add(1)
+	return i.using.Done, true
+}
 
 func (i itself) Serve(
 	ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration,
