@@ -31,11 +31,12 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // in memory.
 type host struct {
 	*onehost.Host
-	t       testing.TB
-	doors   *session.Doors
-	net     *simnet.Net // nil: Unix sockets
-	servers map[string]*server
-	using   sync.WaitGroup // see Enter
+	t        testing.TB
+	doors    *session.Doors
+	net      *simnet.Net // nil: Unix sockets
+	servers  map[string]*server
+	doorways map[string]*session.TextDoor
+	using    sync.WaitGroup // see Enter
 }
 
 // server serves one kind of connections.
@@ -47,7 +48,7 @@ type server struct {
 // serve returns a host that serves Unix sockets until the test ends.
 func serve(t testing.TB, cfg onehost.Config) *host {
 	t.Helper()
-	h := &host{Host: onehost.New(t, cfg), t: t, servers: map[string]*server{}}
+	h := &host{Host: onehost.New(t, cfg), t: t, servers: map[string]*server{}, doorways: map[string]*session.TextDoor{}}
 	t.Cleanup(h.using.Wait)
 	h.doors = session.New(session.Config{
 		Engine: h.Engine, Host: itself{h}, Version: "1.2.3",
@@ -69,9 +70,12 @@ func virtually(t *testing.T, cfg onehost.Config, f func(t *testing.T, h *host)) 
 // itself is what the sessions of a host need of a sidecar.
 type itself struct{ *host }
 
-func (itself) Stats() cachesidecar.Stats      { return cachesidecar.Stats{Node: "host"} }
 func (itself) Probed(*wire.Probe) wire.Probed { return wire.Probed{} }
 func (itself) Batch(time.Duration)            {}
+
+func (i itself) Stats() cachesidecar.Stats {
+	return cachesidecar.Stats{Node: "host", L2: i.Store.Stats().L2Stats, Namespaces: i.Names.Stats()}
+}
 
 func (i itself) Enter() (leave func(), ok bool) {
 	i.using.Add(1)
