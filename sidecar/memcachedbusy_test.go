@@ -46,37 +46,6 @@ func TestVirtualMemcachedClaimsWithoutMemory(t *testing.T) {
 	})
 }
 
-// TestVirtualMemcachedInPlaceWithoutMemory asks the owner of a long value for what changes something,
-// while there is no memory for the value. It was done, so BUSY is no answer.
-func TestVirtualMemcachedInPlaceWithoutMemory(t *testing.T) {
-	withNodes(t, 2, nil, Namespace{}, func(w *world) {
-		keys := w.keysOf(w.nodes[0], 2)
-		budget := w.nodes[0].s.engine.Budget
-		hog, most := budget.Open("hog", "", nil), budget.Size()-250_000
-		c := w.nodes[0].text()
-		for _, key := range keys {
-			c.Ask("set "+key+" 0 0 500000\r\n"+strings.Repeat("x", 500_000), "STORED")
-		}
-		c.Ask("md "+keys[0]+" I T60", "HD")
-		for _, command := range []string{"mg " + keys[0] + " v N60", "gat 100 " + keys[1], "get " + keys[1]} {
-			one := w.nodes[0].text()
-			one.Ask("mn", "MN")
-			hog.Force(rpc.ForAnswers, most)
-			one.Send(command + "\r\n")
-			line := one.Line()
-			if reads := command[:3] == "get"; reads != strings.HasPrefix(line, "SERVER_ERROR BUSY: ") ||
-				!reads && (!strings.HasPrefix(line, " (") || strings.Contains(line, "timeout")) {
-				t.Errorf("%q: %q", command, line)
-			}
-			hog.Give(rpc.ForAnswers, most)
-		}
-		if a := c.claim(keys[0]); !a.taken || !a.stale {
-			t.Errorf("the claim is not out: %q", a.line)
-		}
-		c.Ask("mg "+keys[1]+" t", "HD t100")
-	})
-}
-
 // TestVirtualMemcachedClaimsWithoutPlaces takes the places of requests that wait. An mg of another
 // host's key is BUSY, and wins nothing that its client would not know of. If the places go after its
 // GET, it wins, since it keeps its own.
