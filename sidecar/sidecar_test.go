@@ -2,7 +2,6 @@ package sidecar
 
 import (
 	"bufio"
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -245,31 +244,5 @@ func TestShutdownOrder(t *testing.T) {
 	}
 	if _, err := net.Dial("unix", path); err == nil {
 		t.Error("the socket is still served")
-	}
-}
-
-// TestHitAllocatesNothing checks the guarantee of the hot path, in the socket's protocol and
-// in memcached's.
-func TestHitAllocatesNothing(t *testing.T) {
-	for _, op := range servedOps {
-		for _, n := range []int{1, 32} {
-			h, conn, frames := serveSetup(t, op)
-			at, answer := 0, []byte(answersOf[op])
-			allocs := testing.AllocsPerRun(2000, func() {
-				h.Batch()
-				if err := h.Serve(conn, frames[at:at+n]); err != nil {
-					t.Fatal(err)
-				}
-				h.Served()
-				if len(conn.Out) == 0 || !bytes.HasPrefix(conn.Out, answer) {
-					t.Fatalf("%s: got %q, want %q", op, conn.Out, answer)
-				}
-				conn.Out = conn.Out[:0]
-				at = (at + n) % (len(frames) - n)
-			})
-			if allocs != 0 {
-				t.Errorf("%d × %s: %v allocations", n, op, allocs)
-			}
-		}
 	}
 }
