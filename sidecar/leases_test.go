@@ -19,10 +19,6 @@ func (v *vnode) fill(key string, token []byte, value string) wire.Reply {
 	return v.do(&wire.Request{Op: wire.OpFill, Key: []byte(key), Token: token, Value: []byte(value)})
 }
 
-func (v *vnode) abandon(key string, token []byte) wire.Reply {
-	return v.do(&wire.Request{Op: wire.OpFill, Key: []byte(key), Token: token, Options: wire.Abandon})
-}
-
 func (v *vnode) mustLease(key string) []byte {
 	v.w.t.Helper()
 	r := v.lease(key, 0)

@@ -23,21 +23,6 @@ func soon(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-// A frame that is announced but does not arrive takes nothing from other clients.
-func TestFramesThatDoNotCome(t *testing.T) {
-	s := start(t, Config{L2Size: 256 << 20})
-	for range 16 {
-		if _, err := dial(t, s).nc.Write([]byte{0, 0x80, 0, 0, 0x96}); err != nil { // 8 MiB; one byte arrives
-			t.Fatal(err)
-		}
-	}
-	other := dial(t, s)
-	_ = other.nc.SetDeadline(time.Now().Add(25 * time.Second)) // before the frames time out
-	if r := other.call(&wire.Request{Op: wire.OpSet, Key: b("k"), Value: make([]byte, 8<<20), TTLMS: wire.TTLDefault}); r.Status != wire.OK {
-		t.Errorf("%s %s", r.Status, r.Message)
-	}
-}
-
 // A read of an entry of another host is answered, however many names this host has. The
 // same holds for MGET.
 func TestReadBeyondMaxNamespaces(t *testing.T) {

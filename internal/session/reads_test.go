@@ -2,10 +2,15 @@ package session_test
 
 import (
 	"context"
+	"net"
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/engine"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/testing/onehost"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/loader"
@@ -107,4 +112,69 @@ func TestReadEndsWithItsConnection(t *testing.T) {
 	_ = c.Close()
 	close(ends["soon"]) // its answer cannot be written
 	soon(t, "both to end", func() bool { return h.Waiting.Load() == 0 })
+}
+
+// caught is a Handler that reports which connection it serves.
+type caught struct {
+	rpc.Handler
+	conn chan *rpc.Conn
+}
+
+func (h *caught) Serve(c *rpc.Conn, frames [][]byte) error {
+	select {
+	case h.conn <- c:
+	default:
+	}
+	return h.Handler.Serve(c, frames)
+}
+
+// TestWants checks that a long answer is still wanted if other reads have joined its call,
+// although its own connection does not take it.
+func TestWants(t *testing.T) {
+	virtually(t, onehost.Config{}, func(t *testing.T, h *host) {
+		conns := make(chan *rpc.Conn, 1)
+		c := newConn(t, h.dial("caught", "unix", rpc.Limits{Budget: h.Budget}, func(net.Conn) (rpc.Handler, error) {
+			return &caught{h.doors.Peer(kv.Process{Node: "other", Epoch: 1}), conns}, nil
+		}))
+		c.call(wire.Request{Op: wire.OpPing})
+		served := <-conns
+		wants := func(told ...engine.Joiner) error {
+			cl := &engine.Call{Key: kv.Key{Hash: 1}, Told: told}
+			return (&session.Pending{Session: &session.Session{Core: h.Engine}, Conn: served, Call: cl}).Wants(1 << 20)
+		}
+		if err := wants(); err != nil {
+			t.Errorf("a connection that reads: %v", err)
+		}
+		var pings []byte
+		for i := range uint64(1000) {
+			pings = wire.AppendRequest(pings, &wire.Request{ID: i, Op: wire.OpPing})
+		}
+		_ = c.SetWriteDeadline(time.Now().Add(time.Second))
+		for _, err := c.Write(pings); err == nil; _, err = c.Write(pings) { // until an answer waits to be read
+		}
+		_ = c.Close()
+		soon(t, "its end", func() bool { return served.Takes(1) != nil })
+		if wants() == nil {
+			t.Error("an answer is wanted that no connection takes")
+		}
+		if err := wants(&session.Pending{}); err != nil {
+			t.Errorf("others have joined: %v", err)
+		}
+	})
+}
+
+// TestFramesThatDoNotCome checks that a frame that is announced but does not arrive takes
+// nothing from other clients.
+func TestFramesThatDoNotCome(t *testing.T) {
+	cfg := onehost.Config{L2Size: 256 << 20, MaxValue: 8 << 20}
+	virtually(t, cfg, func(t *testing.T, h *host) {
+		for range 16 {
+			h.app().write([]byte{0, 0x80, 0, 0, 0x96}) // 8 MiB; one byte arrives
+		}
+		began := time.Now()
+		h.app().set("k", make([]byte, 8<<20))
+		if took := time.Since(began); took > rpc.DefaultLimits.FrameTimeout/2 {
+			t.Errorf("a SET took %v: it has waited until the frames timed out", took)
+		}
+	})
 }
