@@ -7,7 +7,9 @@ SEED ?= 0
 PYTHON ?= /usr/bin/python3
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build install man test race race-early race-late race-sidecar race-rest checks clients clients-packages soak-clients deb release vet staticcheck hundred failpoints random fuzz corpus model model-check faults soak soak-steady soak-memcached attacks bench bench-hits golden cross tidy
+.PHONY: build install man test lengthy static race race-full bench-tests checks checks-nightly clients clients-build \
+	clients-packages soak-clients deb release vet staticcheck hundred failpoints random random-ci fuzz corpus model \
+	model-check model-quick faults soak soak-steady soak-memcached attacks bench bench-hits golden cross mutants nightly
 
 build:            ## the command, into ./cachesidecar
 	$(GO) build -o cachesidecar ./cmd/cachesidecar
@@ -20,40 +22,51 @@ man:              ## the manual page, into man/cachesidecar.1
 	$(GO) run ./cmd/cachesidecar man > man/cachesidecar.1
 
 test:             ## what the README says
-	$(GO) test ./...
+	TEST_COMMAND= $(GO) test ./...
 
-# Two processes at a time: where tests run in virtual time a process uses one processor. The
-# machine of ownership and the ring have neither goroutines nor locks: there can be no race.
-# Left out is what repeats, for virtual minutes, what other tests do: the detector makes it ten
-# times as slow, and TestVirtualRandom brings such faults at random.
-RACE = CGO_ENABLED=1 $(GO) test -race -timeout 40m
-LONG_VIRTUAL = Faults|Cuts|Quiet|Invented|Slander|BusyHosts|Totals|Consistent|WriteThrough|Stutter(Of|While)
-LONG = Virtual($(LONG_VIRTUAL)|Drain(WriteThrough|AckAll|Watch|Undone))|TestKeyFilter$$|TestForgottenAfter|TestFlushAmid
+# The tests named TestLengthy…, and all of the packages whose tests do the same for more seeds,
+# or in more ways.
+LENGTHY = ./cmd/cachesidecar ./internal/faults ./internal/attacks ./sidecar
+WIDER = ./l2/ownership ./internal/rpc
 
-race:             ## the same under the race detector, which needs a C compiler; but for real processes, which it does not watch
-	$(MAKE) -j 2 race-early race-late race-rest race-sidecar
+lengthy:          ## what test leaves out: real processes through faults and attacks, more of virtual time (about 15 minutes)
+	LONG_TESTS=1 $(GO) test -p 3 -timeout 30m -run '^TestLengthy' $(LENGTHY)
+	LONG_TESTS=1 $(GO) test -timeout 30m $(WIDER)
 
-race-early:
-	$(RACE) ./sidecar -run 'Virtual[A-L]' -skip '$(LONG)'
+# Left out of race are real processes, which the detector does not watch, and what has
+# neither goroutines nor locks: the machine of ownership, and the ring. Of tests in virtual
+# time it runs those that test does, where a process uses one processor.
+RACE = CGO_ENABLED=1 $(GO) test -race -timeout 60m
+UNRACED = cachesidecar/cachesidecar internal/faults internal/attacks internal/testing/mutants l2/ownership l2/ring
+RACED = $$($(GO) list ./... $(foreach p,$(UNRACED),| grep -v /$(p)$$))
 
-race-late:
-	$(RACE) ./sidecar -run 'Virtual[M-Z]' -skip '$(LONG)'
+race:             ## the tests under the race detector, which needs a C compiler
+	$(RACE) $(RACED)
 
-race-sidecar:
-	$(RACE) ./sidecar -skip 'Virtual|$(LONG)'
+race-full:        ## the same with the lengthy ones (an hour)
+	LONG_TESTS=1 $(RACE) ./...
 
-race-rest:
-	$(RACE) -p 1 $$($(GO) list ./... | grep -v -e /internal/faults$$ -e /internal/attacks$$ -e /sidecar$$ -e /l2/ownership$$ -e /l2/ring$$)
+static: vet staticcheck cross ## all that only compiles
+
+bench-tests:      ## the benchmarks' tests (needs redis-server, memcached, and npm)
+	cd benchmarks/languages && npm ci --no-audit --no-fund
+	cd benchmarks && $(GO) test ./...
 
 checks:           ## what stands beside the program, held to Chromium, Prometheus, memcached's test suite and the like (about 8 minutes; needs their Debian packages, and npm)
 	cd checks/browser && npm ci --no-audit --no-fund
 	cd checks && $(GO) test ./...
-	cd checks && $(GO) test ./memcached -count=1 -target memcached
 
-clients:          ## the clients for Python and Node, held to a real sidecar and to the conformance suite (about 4 minutes; needs Debian's Python packages, and npm)
-	cd clients/python && $(PYTHON) setup.py -q build_ext --inplace && $(PYTHON) -m mypy
-	$(GO) run ./clients/conformance -players 2 -ticks 2 -- $(PYTHON) -m pytest -q clients/python
+checks-nightly:   ## memcached's suite against memcached itself, and the packages in a machine that systemd boots
+	cd checks && $(GO) test ./memcached -count=1 -target memcached
+	cd checks && LONG_TESTS=1 $(GO) test ./packages -count=1 -run '^TestLengthy'
+
+clients-build:    ## the clients for Python and Node, as their tests and those of other languages want them
+	cd clients/python && $(PYTHON) setup.py -q build_ext --inplace
 	cd clients/node && npm ci --no-audit --no-fund && npm run --silent build
+
+clients: clients-build ## the clients for Python and Node, held to a real sidecar and to the conformance suite (about 4 minutes; needs Debian's Python packages, and npm)
+	cd clients/python && $(PYTHON) -m mypy
+	$(GO) run ./clients/conformance -players 2 -ticks 2 -- $(PYTHON) -m pytest -q clients/python
 	$(GO) run ./clients/conformance -ticks 1 -- npm --prefix clients/node --silent test
 
 clients-packages: ## wheel, wheel without the extension, sdist and npm package, into dist/
@@ -62,10 +75,11 @@ clients-packages: ## wheel, wheel without the extension, sdist and npm package, 
 	cd clients/python && CACHESIDECAR_PURE=1 $(PYTHON) setup.py -q bdist_wheel --dist-dir ../../dist
 	cd clients/node && npm ci --no-audit --no-fund && npm run --silent build && npm pack --pack-destination ../../dist
 
+SOAK_CLIENTS ?= 600
 soak-clients:     ## clients in Python and Node that do everything at random, while their sidecar restarts every 5 s (20 minutes)
-	$(GO) run ./clients/conformance -timeout 20m -restart 5s -- $(PYTHON) clients/python/tests/soak.py --seconds 600
+	$(GO) run ./clients/conformance -timeout 20m -restart 5s -- $(PYTHON) clients/python/tests/soak.py --seconds $(SOAK_CLIENTS)
 	cd clients/node && npm ci --no-audit --no-fund && node tools/build.js test
-	$(GO) run ./clients/conformance -timeout 20m -restart 5s -- node clients/node/build/test/soak.js --seconds 600
+	$(GO) run ./clients/conformance -timeout 20m -restart 5s -- node clients/node/build/test/soak.js --seconds $(SOAK_CLIENTS)
 
 deb:              ## a Debian package of this machine's architecture, into dist/
 	deploy/package deb
@@ -84,7 +98,7 @@ staticcheck:      ## staticcheck on all modules
 	for m in benchmarks checks; do (cd $$m && $(GO) run $(STATICCHECK) ./...) || exit 1; done
 
 hundred:          ## a hundred sidecars in one process, in virtual time (4 GB, and two to three minutes on two cores; 20 of them are part of test)
-	$(GO) test ./sidecar -run TestVirtualHundred -virtual.many 100 -v -count=1
+	LONG_TESTS=1 $(GO) test ./sidecar -run TestLengthyVirtualHundred -virtual.many 100 -v -count=1
 
 failpoints:       ## take out the guards of freshness one by one, and see each missed; nothing of the switches is in the command
 	$(GO) vet -tags failpoint ./sidecar ./l2/ownership ./internal/failpoint
@@ -96,6 +110,9 @@ failpoints:       ## take out the guards of freshness one by one, and see each m
 random:           ## RUNS short runs at random in virtual time, every other one under policy consistent (10,000 unless told: about 40 minutes on two cores), from SEED on; 0 draws one
 	$(GO) test ./sidecar -run TestVirtualRandom -v -virtual.random $(RUNS) -virtual.seed $(SEED) -timeout 120m
 
+random-ci:        # the same 500 runs each time
+	$(MAKE) random RUNS=500 SEED=1
+
 fuzz:             ## each fuzz target for FUZZTIME; fails where anything is found, and leaves it in testdata/fuzz
 	./.ci/fuzz decide $(FUZZTIME)
 
@@ -105,23 +122,46 @@ corpus:           ## keep what fuzzing found interesting, in testdata/fuzz; see 
 model:            ## the store against a plain map: 100 seeds of a million operations
 	$(GO) test ./l2/segment -run TestAgainstModel -v -model.seeds 100 -model.ops 1000000 -timeout 60m
 
+model-quick:      # the part of it that CI runs
+	./model/run quick
+
 model-check:      ## the rules of ownership, exhaustively with spin (two minutes and more; needs spin and gcc)
 	./model/run
 
 faults:           ## real processes and networks through faults, the long way (about 10 minutes; the short way is part of test; not run by CI)
-	$(GO) test ./internal/faults -v -count=1 -faults.long -timeout 60m
+	LONG_TESTS=1 $(GO) test ./internal/faults -v -count=1 -faults.long -timeout 60m
 
+SOAK ?= 30m
 soak:             ## real processes and networks, killed, paused, cut and restarted at random for half an hour, as root
-	$(GO) test ./internal/faults -run TestNetnsSoak -v -count=1 -faults.for 30m -timeout 60m
+	$(GO) test ./internal/faults -run TestNetnsSoak -v -count=1 -faults.for $(SOAK) -timeout 60m
 
+SOAK_STEADY ?= 20m
 soak-steady:      ## real processes at 70 % of their peak for 20 minutes, while hosts join, leave, drain, reload and restart, keys and certificates change, and the origin goes away: no error, nothing grows
-	$(GO) test ./internal/faults -run TestSteadySoak -v -count=1 -faults.steady 20m -timeout 60m
+	$(GO) test ./internal/faults -run TestSteadySoak -v -count=1 -faults.steady $(SOAK_STEADY) -timeout 60m
 
+SOAK_MEMCACHED ?= 10m
 soak-memcached:   ## three clients of memcached do usual jobs on three hosts, which restart in turn every 20 s, and every answer is explained (10 minutes)
-	cd checks && $(GO) test ./memcached -run TestSoak -v -count=1 -for 10m -timeout 30m
+	cd checks && $(GO) test ./memcached -run TestSoak -v -count=1 -for $(SOAK_MEMCACHED) -timeout 30m
+
+# One after the other: most of these measure, or use both processors.
+nightly:          ## what is too long for CI, three hours at most; once before an issue is called done
+	$(MAKE) race-full
+	$(MAKE) fuzz
+	$(MAKE) random RUNS=3000
+	$(MAKE) hundred
+	$(MAKE) checks-nightly
+	$(MAKE) model-check
+	$(MAKE) faults
+	$(MAKE) soak SOAK=8m
+	$(MAKE) soak-steady SOAK_STEADY=4m
+	$(MAKE) soak-memcached SOAK_MEMCACHED=4m
+	$(MAKE) soak-clients SOAK_CLIENTS=180
+
+mutants:          ## small faults, one at a time, and how many of them the tests find (up to 3 hours)
+	CGO_ENABLED=0 $(GO) run ./internal/testing/mutants
 
 attacks:          ## attackers beside victims, timed, as root; writes the table in docs/SECURITY.md (about 8 minutes on two cores; a short way is part of test)
-	$(GO) test ./internal/attacks -run TestAttacks -v -count=1 -attacks.table $(abspath docs/SECURITY.md) -timeout 30m
+	LONG_TESTS=1 $(GO) test ./internal/attacks -run TestLengthyAttacks -v -count=1 -attacks.table $(abspath docs/SECURITY.md) -timeout 30m
 
 bench:            ## measure everything and write benchmarks/RESULTS.md (about 25 minutes, on a quiet machine)
 	cd benchmarks && $(GO) run ./cmd/bench all

@@ -31,8 +31,9 @@ var allowed = []struct {
 	{"internal/plainfile", nil},
 	{"internal/places", []string{".", "internal/wire"}},
 	{"internal/settings", []string{"internal/plainfile"}},
-	{"internal/totals", nil},     // only tests import it
-	{"internal/gossiptest", nil}, // only tests import it
+	{"internal/testing/testenv", nil}, // only tests import it
+	{"internal/totals", nil},          // only tests import it
+	{"internal/gossiptest", nil},      // only tests import it
 	{"internal/logs", []string{"."}},
 	{"internal/machine", nil},
 	{"internal/memcached", nil},
@@ -54,13 +55,14 @@ var allowed = []struct {
 	{"internal/race", nil},                         // only tests import it
 	{"internal/bubble", []string{"internal/race"}}, // only tests import it
 	{"internal/proctest", nil},                     // only tests import it
+	{"internal/testing/mutants", nil},              // a program
 	{"internal/peertest", nil},                     // only tests import it
 	{"loader", []string{"internal/kv", "internal/settings", "internal/slow"}},
 	{"internal/flight", []string{".", "internal/kv", "loader"}},
 	{"internal/keyfilter", []string{"internal/kv", "loader"}},
 	// Floor 2: the edges.
-	{"internal/origintest", []string{"loader"}},                         // only tests import it
-	{"internal/testing/memcachedtest", []string{"internal/origintest"}}, // only tests import it
+	{"internal/origintest", []string{"internal/testing/testenv", "loader"}}, // only tests import it
+	{"internal/testing/memcachedtest", []string{"internal/origintest"}},     // only tests import it
 	{"loader/internal/origin", []string{"loader"}},
 	{"loader/httporigin", []string{"internal/settings", "loader", "loader/internal/origin"}},
 	{"loader/postgres", []string{"internal/kv", "internal/settings", "loader", "loader/internal/origin"}},
@@ -151,6 +153,31 @@ func TestImports(t *testing.T) {
 			}
 		}
 		above[a.pkg] = true
+	}
+}
+
+// TestNamesOfLongTests checks that every test named TestLengthy… is left out of go test ./... unless
+// LONG_TESTS asks for it.
+func TestNamesOfLongTests(t *testing.T) {
+	function := regexp.MustCompile(`(?sm)^func (Test\w*)\(t \*testing\.T\) \{\n(.*?)^\}`)
+	takes, found := regexp.MustCompile(`(testenv\.Takes|scenario)\(\w+, `), 0
+	err := filepath.WalkDir(".", func(path string, _ fs.DirEntry, err error) error {
+		if !strings.HasSuffix(path, "_test.go") || err != nil {
+			return err
+		}
+		src, err := os.ReadFile(path)
+		for _, m := range function.FindAllSubmatch(src, -1) {
+			if !strings.HasPrefix(string(m[1]), "TestLengthy") {
+				continue
+			}
+			if found++; !takes.Match(m[2]) {
+				t.Errorf("%s: %s does not call testenv.Takes", path, m[1])
+			}
+		}
+		return err
+	})
+	if err != nil || found < 50 {
+		t.Errorf("%d long tests: %v", found, err)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -35,10 +36,12 @@ func (v *vnode) app(t *testing.T) *rawConn {
 	return c
 }
 
-// TestVirtualReadBehindAckAll checks reads behind a write with ack=all. Just after an
+// TestLengthyVirtualReadBehindAckAll checks reads behind a write with ack=all. Just after an
 // ownership has begun, such a write takes as long as old leases live. Later requests of
 // the same connection for the key do not wait for that, and see the write.
-func TestVirtualReadBehindAckAll(t *testing.T) {
+func TestLengthyVirtualReadBehindAckAll(t *testing.T) {
+	t.Parallel()
+	testenv.Takes(t, 5*time.Second)
 	for policy, voters := range policies {
 		for _, through := range []string{"holder", "other"} {
 			for _, enough := range []bool{true, false} {

@@ -132,6 +132,7 @@ func TestThreeHosts(t *testing.T) {
 
 // TestLeaveKeepsEntries checks that a host that leaves hands over the entries it owns.
 func TestLeaveKeepsEntries(t *testing.T) {
+	t.Parallel()
 	a := startHost(t, "a")
 	b := startHost(t, "b", a.engine.Node.GossipAddress())
 	settled(t, a, b)

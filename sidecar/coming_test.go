@@ -14,6 +14,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/race"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // countOwners counts the partitions that some host of the list serves, and those that more than
@@ -32,9 +33,11 @@ func countOwners(list ...*vnode) (some, more int) {
 	return some, more
 }
 
-// TestVirtualRelayRestarts cuts the link between two hosts of three, and restarts the third
+// TestLengthyVirtualRelayRestarts cuts the link between two hosts of three, and restarts the third
 // as they come in. Each then has to ask the new process of the third, which knows neither.
-func TestVirtualRelayRestarts(t *testing.T) {
+func TestLengthyVirtualRelayRestarts(t *testing.T) {
+	t.Parallel()
+	testenv.Takes(t, 5*time.Second)
 	runs := 16
 	if race.Enabled { // ten times as slow
 		runs = 4

@@ -165,6 +165,7 @@ func TestClusterMetrics(t *testing.T) {
 // TestReadiness checks that a host is ready once it serves: with other hosts, or alone if
 // no host answers at the join addresses.
 func TestReadiness(t *testing.T) {
+	t.Parallel()
 	h := startHost(t, "a", "127.0.0.1:1") // no host listens there
 	<-h.Ready()
 	if words, ready := h.readiness(); ready || words != "not joined" {

@@ -85,6 +85,7 @@ func (c asking) try(t *testing.T, owner *host, q wire.Request, present bool) wir
 // another host owns as for a key that this host owns, in every combination, and answers
 // alike.
 func TestOptionsReachTheOwner(t *testing.T) {
+	t.Parallel()
 	const options = 9
 	here, there := twoSockets(t)
 	c := asking{dial(t, here.Sidecar)}

@@ -13,6 +13,7 @@ import (
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/session"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -117,9 +118,11 @@ func (tr *tour) serving() (list []*Sidecar) {
 	return list
 }
 
-// TestVirtualDrainWriteThrough checks that no SET fails that writes through to an origin,
+// TestLengthyVirtualDrainWriteThrough checks that no SET fails that writes through to an origin,
 // whatever host it comes through, and that all hosts read what the origin has.
-func TestVirtualDrainWriteThrough(t *testing.T) {
+func TestLengthyVirtualDrainWriteThrough(t *testing.T) {
+	t.Parallel()
+	testenv.Takes(t, 5*time.Second)
 	for policy, voters := range policies {
 		t.Run(policy, func(t *testing.T) {
 			s := &store{database: newDatabase(func() time.Duration { // some writes outlast a handover
@@ -262,9 +265,11 @@ type change struct {
 	sent, done time.Time
 }
 
-// TestVirtualDrainWatch checks that a watcher on any host is told of each change through
+// TestLengthyVirtualDrainWatch checks that a watcher on any host is told of each change through
 // any host, within the bound.
-func TestVirtualDrainWatch(t *testing.T) {
+func TestLengthyVirtualDrainWatch(t *testing.T) {
+	t.Parallel()
+	testenv.Takes(t, 5*time.Second)
 	for policy, voters := range policies {
 		t.Run(policy, func(t *testing.T) {
 			withNodes(t, 3, nil, Namespace{}, func(w *world) {
@@ -321,9 +326,11 @@ func heardOf(w *world, hearings []*hearing, changes []*change) {
 	w.t.Logf("%d changes were heard of, at most %v after their answers", checked, worst)
 }
 
-// TestVirtualDrainAckAll checks that writes with ack=all succeed within the bound and a
+// TestLengthyVirtualDrainAckAll checks that writes with ack=all succeed within the bound and a
 // little, and that every host sees them once they are answered.
-func TestVirtualDrainAckAll(t *testing.T) {
+func TestLengthyVirtualDrainAckAll(t *testing.T) {
+	t.Parallel()
+	testenv.Takes(t, 5*time.Second)
 	for policy, voters := range policies {
 		t.Run(policy, func(t *testing.T) {
 			withNodes(t, 3, nil, Namespace{}, func(w *world) {
@@ -390,10 +397,12 @@ func (tr *tour) acked(v *vnode, s *Sidecar, key, value string, timeout time.Dura
 	}
 }
 
-// TestVirtualDrainLeases checks that a caller that misses gets a token or the value in
+// TestLengthyVirtualDrainLeases checks that a caller that misses gets a token or the value in
 // time, through any host, and that a token from before the handover is at worst refused
 // with NOT_STORED.
-func TestVirtualDrainLeases(t *testing.T) {
+func TestLengthyVirtualDrainLeases(t *testing.T) {
+	t.Parallel()
+	testenv.Takes(t, 5*time.Second)
 	for policy, voters := range policies {
 		t.Run(policy, func(t *testing.T) {
 			withNodes(t, 3, nil, Namespace{}, func(w *world) {

@@ -12,6 +12,7 @@ import (
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -60,6 +61,7 @@ func (u untilGivenUp) Err() error {
 // TestVirtualDrain drains a host under load and takes the drain back. No request through
 // any host fails or misses, and no read returns an older value.
 func TestVirtualDrain(t *testing.T) {
+	t.Parallel()
 	for name, voters := range map[string][]string{"available": nil, "consistent": {"n0", "n1", "n2"}} {
 		t.Run(name, func(t *testing.T) {
 			withNodes(t, 3, nil, Namespace{}, func(w *world) {
@@ -116,10 +118,12 @@ func TestVirtualDrain(t *testing.T) {
 	}
 }
 
-// TestVirtualDrainUndone takes drains back under load when they have hardly begun. No
+// TestLengthyVirtualDrainUndone takes drains back under load when they have hardly begun. No
 // request through any host fails or misses: what the host had given up is handed over
 // before the host gets it back.
-func TestVirtualDrainUndone(t *testing.T) {
+func TestLengthyVirtualDrainUndone(t *testing.T) {
+	t.Parallel()
+	testenv.Takes(t, 5*time.Second)
 	for name, voters := range map[string][]string{"available": nil, "consistent": {"n0", "n1", "n2"}} {
 		t.Run(name, func(t *testing.T) {
 			withNodes(t, 3, nil, Namespace{}, func(w *world) {
@@ -204,6 +208,7 @@ func TestVirtualDrainUndoneLarge(t *testing.T) {
 // hands over, it serves, and no request through any host fails or misses. No request
 // through another host does after that.
 func TestVirtualLeaveServes(t *testing.T) {
+	t.Parallel()
 	for policy, voters := range policies {
 		t.Run(policy, func(t *testing.T) {
 			withNodes(t, 3, nil, Namespace{}, func(w *world) {

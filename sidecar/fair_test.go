@@ -86,6 +86,7 @@ func dialHandler(t *testing.T, s *Sidecar, handler func() rpc.Handler) *rawConn 
 // TestReadsOfTheGone checks that an app's requests are not sent to another host any more
 // after the app's connection has ended.
 func TestReadsOfTheGone(t *testing.T) {
+	t.Parallel()
 	const n, size = 200, 500_000
 	a, other, app, keys := startPair(t, 1)
 	if _, err := other.Set(t.Context(), "default", string(keys[0]), make([]byte, size), cachesidecar.SetOptions{}); err != nil {

@@ -18,6 +18,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/places"
 	"github.com/cachesidecar/cachesidecar/internal/session"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -60,6 +61,7 @@ func found(v *vnode, n int) int {
 // hosts are restarted that have to hear of the flush again. A floor is as old as its
 // flush.
 func TestFlushThenRestarts(t *testing.T) {
+	t.Parallel()
 	const n = 60
 	for _, name := range []string{"default", ""} {
 		inQuietWorld(t, 3, func(t *testing.T, w *world) {
@@ -92,6 +94,7 @@ func TestFlushThenRestarts(t *testing.T) {
 // TestFlushByAMinority checks that a side without a majority of the voters acknowledges
 // no flush.
 func TestFlushByAMinority(t *testing.T) {
+	t.Parallel()
 	inQuietWorld(t, 5, func(t *testing.T, w *world) {
 		const n = 100
 		left, right := w.nodes[:2], w.nodes[2:]
@@ -206,10 +209,11 @@ func lives(v *vnode, node kv.NodeID) bool {
 	return slices.ContainsFunc(v.s.engine.Node.Members(), is)
 }
 
-// TestFlushAmid checks flushes that come during a fault. From B after the acknowledgement
+// TestLengthyFlushAmid checks flushes that come during a fault. From B after the acknowledgement
 // on, no value is read that was written before the flush. Values written after the flush
 // stay.
-func TestFlushAmid(t *testing.T) {
+func TestLengthyFlushAmid(t *testing.T) {
+	testenv.Takes(t, 15*time.Second)
 	t.Parallel()
 	for _, voters := range [][]string{nil, {"n0", "n1", "n2"}} {
 		for _, c := range amid {

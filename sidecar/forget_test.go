@@ -91,6 +91,7 @@ func (w *world) endAll() {
 // joins like any other. An operator may have a host forgotten at once, on all hosts: see
 // TestForget.
 func TestForgottenAfterAnHour(t *testing.T) {
+	t.Parallel()
 	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 4)
 		w.bound = 30 * time.Second // and fewer polls in an hour
@@ -128,6 +129,7 @@ func TestForgottenAfterAnHour(t *testing.T) {
 // TestForget checks that an operator's FORGET reaches all live hosts, and that it forgets
 // neither a live host nor the host that is asked.
 func TestForget(t *testing.T) {
+	t.Parallel()
 	for _, voters := range [][]string{nil, {"n0", "n1", "n2"}} {
 		bubble.Test(t, func(t *testing.T) {
 			w := newWorld(t, 1, 4)

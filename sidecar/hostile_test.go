@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/origintest"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/loader/execorigin"
 	"github.com/cachesidecar/cachesidecar/loader/httporigin"
@@ -67,11 +68,12 @@ func (l *syncLog) String() string {
 	return l.text.String()
 }
 
-// TestHostileOrigins checks that, whatever an origin says, a load ends in about its time
+// TestLengthyHostileOrigins checks that, whatever an origin says, a load ends in about its time
 // and in bounded memory. The error names the origin and its kind. It tells neither the
 // origin's address, nor the user name, nor what the origin has said. The log has the
 // details.
-func TestHostileOrigins(t *testing.T) {
+func TestLengthyHostileOrigins(t *testing.T) {
+	testenv.Takes(t, 10*time.Second)
 	modes := map[string][]string{"exec": {"huge", "stderr", "silent", "escapes", "detached"}}
 	for _, kind := range []string{"http", "redis", "memcached", "postgres"} {
 		modes[kind] = origintest.Modes(kind)

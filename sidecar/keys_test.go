@@ -90,6 +90,7 @@ func (w *world) busy() (stop func()) {
 // up and removed on one host after the other. In the end a host with the old key is
 // refused.
 func TestVirtualKeyRotation(t *testing.T) {
+	t.Parallel()
 	keyedWorld(t, 3, func(t *testing.T, w *world) {
 		stop := w.busy()
 		for _, digits := range []string{"12", "21", "2"} {
@@ -127,6 +128,7 @@ func TestVirtualKeyRotation(t *testing.T) {
 // are renewed, and their authority is changed, on one host after the other. In the end a
 // host of the old authority is refused, although it has the cluster's key.
 func TestVirtualCertificates(t *testing.T) {
+	t.Parallel()
 	old, next := peertest.NewAuthority(t, "old"), peertest.NewAuthority(t, "next")
 	show := func(v *vnode, by *peertest.Authority, roots ...*peertest.Authority) {
 		t.Helper()

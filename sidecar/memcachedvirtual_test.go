@@ -14,6 +14,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/testing/memcachedtest"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -197,10 +198,12 @@ func TestVirtualMemcachedClaimsOwnerGoes(t *testing.T) {
 	}
 }
 
-// TestVirtualMemcachedClaimsWhileOwnerGoes claims keys through two hosts over and over, while their
+// TestLengthyVirtualMemcachedClaimsWhileOwnerGoes claims keys through two hosts over and over, while their
 // owner goes. A claim may end early meanwhile, but one of all values is stored. Once the hosts have
 // settled, a claim lasts.
-func TestVirtualMemcachedClaimsWhileOwnerGoes(t *testing.T) {
+func TestLengthyVirtualMemcachedClaimsWhileOwnerGoes(t *testing.T) {
+	t.Parallel()
+	testenv.Takes(t, 5*time.Second)
 	for _, how := range endings {
 		t.Run(how, func(t *testing.T) {
 			withNodes(t, 3, nil, Namespace{}, func(w *world) {

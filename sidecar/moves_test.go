@@ -15,6 +15,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/session"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -23,7 +24,9 @@ import (
 // with hosts that come and leave. (If the ring changes again before it is agreed upon,
 // entries are lost: an owner that has heard one host's ballot gives nothing to another
 // host, which may come later.)
-func TestVirtualTotalsOverMoves(t *testing.T) {
+func TestLengthyVirtualTotalsOverMoves(t *testing.T) {
+	t.Parallel()
+	testenv.Takes(t, 5*time.Second)
 	for seed := range uint64(*virtualRuns) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			bubble.Test(t, func(t *testing.T) { totalsOverMoves(t, seed) })

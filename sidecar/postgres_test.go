@@ -18,6 +18,7 @@ import (
 // TestPostgres checks a key filter of a real table, and write-throughs to that table. One
 // of them is committed, but its answer is lost.
 func TestPostgres(t *testing.T) {
+	t.Parallel()
 	p := origintest.NewPostgres(t)
 	p.Start(t)
 	p.Exec(t, "CREATE TABLE pages (id text PRIMARY KEY, body bytea NOT NULL CHECK (length(body) < 100))")

@@ -17,12 +17,12 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/bubble"
-	"github.com/cachesidecar/cachesidecar/internal/race"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // Many short runs in which any fault may happen, checked against the guarantees.
 
-var randomRuns = flag.Int("virtual.random", 0, "short runs at random in virtual time; 0 is 20, or 5 under the race detector")
+var randomRuns = flag.Int("virtual.random", 0, "short runs at random in virtual time; 0 is 5, or 20 with LONG_TESTS")
 
 // randomLoad writes a few keys and reads some of them back at once. It reads the keys
 // through all hosts, and some of these reads are fresh.
@@ -254,8 +254,8 @@ func TestVirtualRandom(t *testing.T) {
 	t.Parallel()
 	runs := *randomRuns
 	if runs == 0 {
-		if runs = 20; race.Enabled {
-			runs = 5
+		if runs = 5; testenv.Long() {
+			runs = 20
 		}
 	}
 	seed := firstSeed()

@@ -19,6 +19,7 @@ import (
 // read returns a row that was changed longer ago than the bound, and a host that has
 // announced a change never returns the row from before. No request fails.
 func TestVirtualReload(t *testing.T) {
+	t.Parallel()
 	var mu sync.Mutex
 	rnd := rand.New(rand.NewPCG(firstSeed(), 7))
 	random := func(n int) int {
@@ -117,6 +118,7 @@ func TestVirtualReload(t *testing.T) {
 // the host owns nothing until the drain is taken back, and has its new weight then. No
 // request fails.
 func TestVirtualReloadInDrain(t *testing.T) {
+	t.Parallel()
 	withNodes(t, 3, nil, Namespace{}, func(w *world) {
 		ctx, stop := context.WithCancel(context.Background())
 		var wg sync.WaitGroup

@@ -19,6 +19,7 @@ import (
 // through. No call fails. After a reload, loads and writes go to the other table, and no
 // connection to the server is left of the origin before.
 func TestReloadPostgres(t *testing.T) {
+	t.Parallel()
 	p := origintest.NewPostgres(t)
 	p.Start(t)
 	const connections = 3

@@ -12,6 +12,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/race"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // A node does not run for so long that other nodes take its partitions and write to them.
@@ -64,7 +65,8 @@ func TestVirtualPausedOwner(t *testing.T) {
 
 // Links are cut for a while, one way or both ways, for less time than makes a silent node
 // count as dead.
-func TestVirtualCuts(t *testing.T) {
+func TestLengthyVirtualCuts(t *testing.T) {
+	testenv.Takes(t, 5*time.Second)
 	t.Parallel()
 	virtually(t, 5, func(w *world) {
 		for range 15 {
@@ -87,7 +89,9 @@ func TestVirtualCuts(t *testing.T) {
 	})
 }
 
-func TestVirtualQuiet(t *testing.T) {
+func TestLengthyVirtualQuiet(t *testing.T) {
+	t.Parallel()
+	testenv.Takes(t, 5*time.Second)
 	virtually(t, 3, func(w *world) { time.Sleep(20 * time.Second) })
 }
 
@@ -125,7 +129,9 @@ func TestVirtualFaults(t *testing.T) {
 
 // A hundred sidecars in one process find each other and agree. One of them dies, and the
 // others continue.
-func TestVirtualHundred(t *testing.T) {
+func TestLengthyVirtualHundred(t *testing.T) {
+	t.Parallel()
+	testenv.Takes(t, 5*time.Second)
 	bubble.Test(t, func(t *testing.T) {
 		n := *virtualMany
 		if race.Enabled {

@@ -70,6 +70,7 @@ func TestReadBeyondMaxNamespaces(t *testing.T) {
 // Answers of another host that an app does not read are counted and bounded, even if they
 // are longer than the answers before them. Another app's reads of that host continue.
 func TestAnswersOfOthersUnread(t *testing.T) {
+	t.Parallel()
 	const size = 500_000
 	cfg := Config{BufferSize: 16 << 20}
 	cfg.Socket = filepath.Join(t.TempDir(), "s")

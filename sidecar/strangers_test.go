@@ -17,6 +17,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	gt "github.com/cachesidecar/cachesidecar/internal/gossiptest"
 	"github.com/cachesidecar/cachesidecar/internal/simnet"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -105,7 +106,8 @@ func (w *world) rings(t *testing.T, what string) {
 // 500 invented members change nothing. Every read and write continues. Nodes connect to
 // an address of the stranger's choice only now and then. A host that starts meanwhile
 // joins, and the partitions of a killed host are taken over.
-func TestVirtualInvented(t *testing.T) {
+func TestLengthyVirtualInvented(t *testing.T) {
+	testenv.Takes(t, 5*time.Second)
 	t.Parallel()
 	inQuietWorld(t, 3, func(t *testing.T, w *world) {
 		s := w.stranger()
@@ -180,7 +182,9 @@ func TestVirtualInvented(t *testing.T) {
 // What a stranger says about existing members has no effect either: that they are dead,
 // that another process has their name, that they have another address, that they own
 // nothing or everything.
-func TestVirtualSlander(t *testing.T) {
+func TestLengthyVirtualSlander(t *testing.T) {
+	t.Parallel()
+	testenv.Takes(t, 5*time.Second)
 	const most = 1<<32 - 1
 	for _, tc := range []struct {
 		name string
@@ -341,6 +345,7 @@ func (w *world) two() string {
 // does it outlast the cut. That another process has the member's name is never taken from
 // gossip.
 func TestVirtualSlanderAcrossACut(t *testing.T) {
+	t.Parallel()
 	for _, another := range []bool{false, true} {
 		slander(t, another, t.Errorf)
 	}

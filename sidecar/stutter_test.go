@@ -10,6 +10,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/bubble"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // Hosts stand still again and again, each time for less than B. In the moments between
@@ -200,7 +201,8 @@ func (w *world) stuttering(v, o *vnode, stops int, do func()) {
 }
 
 // A host stutters while another host is killed and comes back.
-func TestVirtualStutterWhileOneIsKilled(t *testing.T) {
+func TestLengthyVirtualStutterWhileOneIsKilled(t *testing.T) {
+	testenv.Takes(t, 5*time.Second)
 	t.Parallel()
 	virtually(t, 4, func(w *world) {
 		for range 4 {
@@ -218,7 +220,8 @@ func TestVirtualStutterWhileOneIsKilled(t *testing.T) {
 
 // A host stutters while it is the only voter left. Soon no host serves anything, until
 // another voter is back.
-func TestVirtualStutterOfTheLastVoter(t *testing.T) {
+func TestLengthyVirtualStutterOfTheLastVoter(t *testing.T) {
+	testenv.Takes(t, 5*time.Second)
 	t.Parallel()
 	virtually(t, 4, func(w *world) {
 		last, o := w.nodes[0], w.nodes[3]
@@ -241,7 +244,8 @@ func TestVirtualStutterOfTheLastVoter(t *testing.T) {
 
 // A host stutters while it hands over what it owns, because other hosts are to own more,
 // or because it leaves.
-func TestVirtualStutterWhileHandingOver(t *testing.T) {
+func TestLengthyVirtualStutterWhileHandingOver(t *testing.T) {
+	testenv.Takes(t, 5*time.Second)
 	t.Parallel()
 	for policy, voters := range map[string][]string{"available": nil, "consistent": {"n0", "n1", "n2"}} {
 		t.Run(policy, func(t *testing.T) {
@@ -264,7 +268,9 @@ func TestVirtualStutterWhileHandingOver(t *testing.T) {
 // because of that, everything is stored, and a takeover after a kill is as fast as ever.
 // Two hosts that stand still by turns for most of D cannot poll each other. So with the
 // smallest bound only one of them stands still for long.
-func TestVirtualBusyHosts(t *testing.T) {
+func TestLengthyVirtualBusyHosts(t *testing.T) {
+	t.Parallel()
+	testenv.Takes(t, 5*time.Second)
 	for _, c := range []struct {
 		bound, gap time.Duration
 		hosts      int

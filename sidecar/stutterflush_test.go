@@ -7,12 +7,15 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
 // A host stutters while it flushes. Later than B after the acknowledgement, no read
 // through any host returns what was there before.
-func TestVirtualStutterWhileFlushing(t *testing.T) {
+func TestLengthyVirtualStutterWhileFlushing(t *testing.T) {
+	t.Parallel()
+	testenv.Takes(t, 5*time.Second)
 	virtually(t, 3, func(w *world) {
 		v, o := w.nodes[0], w.nodes[2]
 		ctx := context.Background()

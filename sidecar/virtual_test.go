@@ -20,10 +20,10 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
-	"github.com/cachesidecar/cachesidecar/internal/race"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/shm"
 	"github.com/cachesidecar/cachesidecar/internal/simnet"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/l2/ring"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
@@ -419,10 +419,10 @@ func inWorld(t *testing.T, seed uint64, n int, f func(w *world), voters ...strin
 }
 
 func usualRuns() int {
-	if race.Enabled { // ten times as slow
-		return 1
+	if testenv.Long() {
+		return 2
 	}
-	return 2
+	return 1
 }
 
 // virtually runs a scenario with several seeds. With voters the policy is consistent.

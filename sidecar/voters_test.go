@@ -11,6 +11,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/session"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -19,7 +20,8 @@ import (
 // Nodes are killed, leave, are paused and come back. The network is split, one way or
 // both ways, for longer than it takes to detect dead nodes. The checker makes no
 // exception.
-func TestVirtualConsistent(t *testing.T) {
+func TestLengthyVirtualConsistent(t *testing.T) {
+	testenv.Takes(t, 10*time.Second)
 	t.Parallel()
 	virtually(t, 5, func(w *world) {
 		for range 10 {
@@ -74,6 +76,7 @@ func (w *world) split(both bool, left func() bool) {
 // other side serves nothing after twice the bound, and refuses writes. After the split
 // nothing that was written is lost.
 func TestVirtualSplitVoters(t *testing.T) {
+	t.Parallel()
 	inQuietWorld(t, 5, func(t *testing.T, w *world) {
 		const n = 200
 		ctx := context.Background()
@@ -209,6 +212,7 @@ func TestVirtualAuthorityEnds(t *testing.T) {
 // that granted a claim before it votes is asked again. A promise that led to nothing is
 // forgotten.
 func TestVotersRestartInTurn(t *testing.T) {
+	t.Parallel()
 	for sixteenths := 0; sixteenths < 24; sixteenths += 4 { // of B, between the restarts
 		inQuietWorld(t, 3, func(t *testing.T, w *world) {
 			const n = 60

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/bubble"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
@@ -17,6 +18,7 @@ import (
 // TestWriteThroughOwnerGone checks a write whose owner is killed, or does not run for a
 // while. Its outcome is unknown, and later reads return what the origin has.
 func TestWriteThroughOwnerGone(t *testing.T) {
+	t.Parallel()
 	for _, when := range []string{"before", "after"} {
 		for _, how := range []string{"killed", "paused", "paused, and just back"} {
 			t.Run(how+" "+when, func(t *testing.T) {
@@ -106,10 +108,11 @@ func TestWriteThroughOvertaken(t *testing.T) {
 	})
 }
 
-// TestVirtualWriteThrough checks the history of every key under faults, with
+// TestLengthyVirtualWriteThrough checks the history of every key under faults, with
 // write-throughs to an origin. If no host was killed, all hosts read what the origin has
 // once the writes have ended.
-func TestVirtualWriteThrough(t *testing.T) {
+func TestLengthyVirtualWriteThrough(t *testing.T) {
+	testenv.Takes(t, 10*time.Second)
 	t.Parallel()
 	for policy, voters := range policies {
 		for run := range *virtualRuns {

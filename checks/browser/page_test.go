@@ -25,6 +25,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/checks/sidecars"
 	"github.com/cachesidecar/cachesidecar/internal/httpd"
 	"github.com/cachesidecar/cachesidecar/internal/page"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 func TestMain(m *testing.M) { sidecars.Main(m) }
@@ -38,7 +39,7 @@ func browse(t *testing.T) (tab context.Context, complaints func() []string) {
 	t.Helper()
 	path, err := exec.LookPath("chromium")
 	if err != nil {
-		sidecars.Needs(t, "there is no chromium: install the Debian package chromium")
+		testenv.Needs(t, "there is no chromium: install the Debian package chromium")
 	}
 	opts := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.NoSandbox,
 		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true),
@@ -163,7 +164,7 @@ func (l look) as() chromedp.Action[chromedp.Void] {
 func TestPageOfMany(t *testing.T) {
 	axe, err := os.ReadFile(axePath)
 	if err != nil {
-		sidecars.Needs(t, "there is no axe-core: run \"npm ci\" in checks/browser")
+		testenv.Needs(t, "there is no axe-core: run \"npm ci\" in checks/browser")
 	}
 	tab, complaints := browse(t)
 	url, _ := serve(t, "127.0.0.1:0", &crowd{})

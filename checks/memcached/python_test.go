@@ -4,7 +4,7 @@ import (
 	"os/exec"
 	"testing"
 
-	"github.com/cachesidecar/cachesidecar/checks/sidecars"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // python is Debian's, which has Debian's packages.
@@ -14,7 +14,7 @@ const python = "/usr/bin/python3"
 func needsPymemcache(t testing.TB) {
 	t.Helper()
 	if err := exec.Command(python, "-c", "import pymemcache").Run(); err != nil {
-		sidecars.Needs(t, "there is no pymemcache: install the Debian package python3-pymemcache")
+		testenv.Needs(t, "there is no pymemcache: install the Debian package python3-pymemcache")
 	}
 }
 

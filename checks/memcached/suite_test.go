@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/checks/sidecars"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 var (
@@ -31,7 +31,7 @@ const suiteServers = 3
 // TestSuite runs memcached's own test suite and holds each of its files to the table.
 func TestSuite(t *testing.T) {
 	if _, err := exec.LookPath("perl"); err != nil {
-		sidecars.Needs(t, "there is no perl: install the Debian package perl")
+		testenv.Needs(t, "there is no perl: install the Debian package perl")
 	}
 	folder := prepared(t, source(t))
 	files, err := filepath.Glob(filepath.Join(folder, "t", "*.t"))
@@ -147,14 +147,14 @@ func source(t *testing.T) string {
 	}
 	for _, tool := range []string{"apt-get", "dpkg-source"} {
 		if _, err := exec.LookPath(tool); err != nil {
-			sidecars.Needs(t, "there is no "+tool+": install the Debian package dpkg-dev, or name a folder with -suite")
+			testenv.Needs(t, "there is no "+tool+": install the Debian package dpkg-dev, or name a folder with -suite")
 		}
 	}
 	folder := t.TempDir()
 	fetch := exec.Command("apt-get", "-qq", "-o", "Acquire::Retries=5", "source", "--download-only", "memcached")
 	fetch.Dir = folder
 	if out, err := fetch.CombinedOutput(); err != nil {
-		sidecars.Needs(t, fmt.Sprintf("apt-get has no source of memcached: enable deb-src in /etc/apt and run "+
+		testenv.Needs(t, fmt.Sprintf("apt-get has no source of memcached: enable deb-src in /etc/apt and run "+
 			"apt-get update, or name a folder with -suite: %v\n%s", err, out))
 	}
 	packages, _ := filepath.Glob(filepath.Join(folder, "*.dsc"))

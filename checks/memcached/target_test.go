@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/checks/sidecars"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // targetName is what is tested. Real memcached shows that the tests are right.
@@ -61,7 +62,7 @@ func (*realMemcached) OneCache() bool { return false }
 func (m *realMemcached) Start(t testing.TB, n int) []string {
 	t.Helper()
 	if _, err := exec.LookPath("memcached"); err != nil {
-		sidecars.Needs(t, "there is no memcached: install the Debian package memcached")
+		testenv.Needs(t, "there is no memcached: install the Debian package memcached")
 	}
 	m.processes = make([]*exec.Cmd, n)
 	t.Cleanup(func() {

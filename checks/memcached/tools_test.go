@@ -10,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/cachesidecar/cachesidecar/checks/sidecars"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // tool runs one of libmemcached's tools and returns what it prints, and whether its status
@@ -19,7 +19,7 @@ func tool(t testing.TB, address, name string, args ...string) (string, bool) {
 	t.Helper()
 	path, err := exec.LookPath(name)
 	if err != nil {
-		sidecars.Needs(t, "there is no "+name+": install the Debian package libmemcached-tools")
+		testenv.Needs(t, "there is no "+name+": install the Debian package libmemcached-tools")
 	}
 	out, err := exec.Command(path, append([]string{"--servers=" + address}, args...)...).CombinedOutput()
 	if _, exited := err.(*exec.ExitError); err != nil && !exited {
@@ -85,7 +85,7 @@ var capableLine = regexp.MustCompile(`(?m)^ascii (\w+(?: noreply)?)\s+\[(\w+)\]`
 func TestCapable(t *testing.T) {
 	path, err := exec.LookPath("memccapable")
 	if err != nil {
-		sidecars.Needs(t, "there is no memccapable: install the Debian package libmemcached-tools")
+		testenv.Needs(t, "there is no memccapable: install the Debian package libmemcached-tools")
 	}
 	host, port, _ := strings.Cut(oneServer(t), ":")
 	out, err := exec.Command(path, "-h", host, "-p", port, "-a", "-t", "10").CombinedOutput()

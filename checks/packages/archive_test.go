@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/cachesidecar/cachesidecar/checks/sidecars"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 func TestMain(m *testing.M) { sidecars.Main(m) }
@@ -29,7 +30,7 @@ func pack(t *testing.T, args ...string) string {
 func packAs(t *testing.T, out, version string, args ...string) {
 	t.Helper()
 	if _, err := exec.LookPath("git"); err != nil {
-		sidecars.Needs(t, "there is no git: install the Debian package git")
+		testenv.Needs(t, "there is no git: install the Debian package git")
 	}
 	cmd := exec.Command("../../deploy/package", args...)
 	cmd.Env = append(os.Environ(), "OUT="+out, "VERSION="+version, "GOFLAGS=")

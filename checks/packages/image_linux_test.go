@@ -16,6 +16,7 @@ import (
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 
 	"github.com/cachesidecar/cachesidecar/checks/sidecars"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // nonroot is the user of the image.
@@ -44,7 +45,7 @@ func (c *container) command(args ...string) *exec.Cmd {
 // or anything else. No engine builds the image here.
 func TestImage(t *testing.T) {
 	if os.Getuid() != 0 {
-		sidecars.Needs(t, "only root can make an empty root: run the test as root")
+		testenv.Needs(t, "only root can make an empty root: run the test as root")
 	}
 	f, err := os.Open("../../deploy/docker/Dockerfile")
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/checks/sidecars"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // machine is a systemd in namespaces of its own.
@@ -26,11 +27,11 @@ func boot(t *testing.T, shared string) *machine {
 	t.Helper()
 	for _, file := range []string{"/lib/systemd/systemd", "/usr/bin/systemd-analyze"} {
 		if _, err := os.Stat(file); err != nil {
-			sidecars.Needs(t, "there is no systemd: install the Debian package systemd")
+			testenv.Needs(t, "there is no systemd: install the Debian package systemd")
 		}
 	}
 	if os.Getuid() != 0 {
-		sidecars.Needs(t, "only root can boot a systemd: run the test as root")
+		testenv.Needs(t, "only root can boot a systemd: run the test as root")
 	}
 	script, err := filepath.Abs("boot.sh")
 	if err != nil {
@@ -100,11 +101,12 @@ func (m *machine) mainPID() string {
 	return strings.TrimSpace(m.run("systemctl", "show", "-P", "MainPID", "cachesidecar"))
 }
 
-// TestDebianPackage installs the package under a real systemd and uses it as its users do.
-func TestDebianPackage(t *testing.T) {
+// TestLengthyDebianPackage installs the package under a real systemd and uses it as its users do.
+func TestLengthyDebianPackage(t *testing.T) {
+	testenv.Takes(t, time.Minute)
 	for _, tool := range []string{"dpkg-deb", "unshare", "nsenter"} {
 		if _, err := exec.LookPath(tool); err != nil {
-			sidecars.Needs(t, "there is no "+tool+": install the Debian packages dpkg and util-linux")
+			testenv.Needs(t, "there is no "+tool+": install the Debian packages dpkg and util-linux")
 		}
 	}
 	shared := pack(t, "deb")
@@ -173,8 +175,9 @@ func TestDebianPackage(t *testing.T) {
 // install installs the package again, as an upgrade does.
 const install = "dpkg -i /mnt/cachesidecar_*.deb"
 
-// TestArchiveUnits installs the archive under a real systemd, as the page says.
-func TestArchiveUnits(t *testing.T) {
+// TestLengthyArchiveUnits installs the archive under a real systemd, as the page says.
+func TestLengthyArchiveUnits(t *testing.T) {
+	testenv.Takes(t, time.Minute)
 	shared := pack(t, "archive", "linux/amd64")
 	run(t, "tar", "-C", shared, "-xzf", filepath.Join(shared, "cachesidecar-v9.8.7-linux-amd64.tar.gz"))
 	m := boot(t, shared)
@@ -184,10 +187,11 @@ func TestArchiveUnits(t *testing.T) {
 	}
 }
 
-// TestDebianVersions checks how Debian orders the versions of what is built.
-func TestDebianVersions(t *testing.T) {
+// TestLengthyDebianVersions checks how Debian orders the versions of what is built.
+func TestLengthyDebianVersions(t *testing.T) {
+	testenv.Takes(t, time.Minute)
 	if _, err := exec.LookPath("dpkg"); err != nil {
-		sidecars.Needs(t, "there is no dpkg: install the Debian package dpkg")
+		testenv.Needs(t, "there is no dpkg: install the Debian package dpkg")
 	}
 	before := ""
 	for _, version := range []string{"v0.0.0-20261123-0123456789ab", "v1.2.0-rc.1", "v1.2.0-rc.1-3-gabcdef0", "v1.2.0-rc.2", "v1.2.0",
@@ -386,7 +390,7 @@ func (m *machine) remade() {
 // TestUnits has systemd look at the units as they are in the repository.
 func TestUnits(t *testing.T) {
 	if _, err := exec.LookPath("systemd-analyze"); err != nil {
-		sidecars.Needs(t, "there is no systemd-analyze: install the Debian package systemd")
+		testenv.Needs(t, "there is no systemd-analyze: install the Debian package systemd")
 	}
 	dir := t.TempDir()
 	for _, name := range []string{"cachesidecar.service", "cachesidecar.socket"} {

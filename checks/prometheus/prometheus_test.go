@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/checks/sidecars"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 func TestMain(m *testing.M) { sidecars.Main(m) }
@@ -25,7 +26,7 @@ const rules = "../../deploy/prometheus/"
 func TestRules(t *testing.T) {
 	tool, err := exec.LookPath("promtool")
 	if err != nil {
-		sidecars.Needs(t, "there is no promtool: install the Debian package prometheus")
+		testenv.Needs(t, "there is no promtool: install the Debian package prometheus")
 	}
 	for _, args := range [][]string{
 		{"check", "config", "prometheus.yml"}, {"check", "rules", "alerts.yml"}, {"test", "rules", "alerts_test.yml"},

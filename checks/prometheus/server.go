@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/cachesidecar/cachesidecar/checks/sidecars"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // server is a running Prometheus.
@@ -29,7 +30,7 @@ func start(t testing.TB, config string) *server {
 	t.Helper()
 	path, err := exec.LookPath("prometheus")
 	if err != nil {
-		sidecars.Needs(t, "there is no prometheus: install the Debian package prometheus")
+		testenv.Needs(t, "there is no prometheus: install the Debian package prometheus")
 	}
 	dir := t.TempDir()
 	p := &server{t: t, file: filepath.Join(dir, "prometheus.yml")}

@@ -17,6 +17,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // Patience is how long anything may take on a busy machine.
@@ -37,18 +39,7 @@ var build = sync.OnceValues(func() (path string, err error) {
 	if built, err = os.MkdirTemp("", "checks"); err != nil {
 		return "", err
 	}
-	path = filepath.Join(built, "cachesidecar")
-	root, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/cachesidecar/cachesidecar").Output()
-	if err != nil {
-		return "", fmt.Errorf("go list: %w", err)
-	}
-	cmd := exec.Command("go", "build", "-o", path, "./cmd/cachesidecar")
-	cmd.Dir = strings.TrimSpace(string(root)) // the module of the command: its go.sum has what it needs
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("go build: %w\n%s", err, out)
-	}
-	return path, nil
+	return testenv.Build(built)
 })
 
 // Command returns the path of the command.
@@ -70,15 +61,6 @@ type Sidecar struct {
 	cmd  *exec.Cmd
 	log  *bytes.Buffer
 	done chan struct{}
-}
-
-// Needs skips a test for a reason, which names what to install. In CI it fails the test.
-func Needs(t testing.TB, reason string) {
-	t.Helper()
-	if os.Getenv("CI") == "true" {
-		t.Fatal(reason)
-	}
-	t.Skip(reason)
 }
 
 // Ports returns n free TCP ports of the loopback address.

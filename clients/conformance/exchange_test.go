@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 //go:embed exchange.json
@@ -72,10 +73,7 @@ func TestExchange(t *testing.T) {
 // needs skips the test if a command fails; in CI nothing may be missing.
 func needs(t *testing.T, remedy, name string, args ...string) {
 	if err := exec.Command(name, args...).Run(); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatalf("%s: %v: %s", name, err, remedy)
-		}
-		t.Skipf("%s: %v: %s", name, err, remedy)
+		testenv.Needs(t, fmt.Sprintf("%s: %v: %s", name, err, remedy))
 	}
 }
 

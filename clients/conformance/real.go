@@ -35,13 +35,26 @@ func moduleRoot() (string, error) {
 	return strings.TrimSpace(string(out)), nil
 }
 
-// start builds and starts a sidecar that keeps everything in dir.
-func start(root, dir string) (*real, error) {
+// command returns the path of the command, which it builds into dir unless TEST_COMMAND
+// names one.
+func command(root, dir string) (string, error) {
+	if program := os.Getenv("TEST_COMMAND"); program != "" {
+		return program, nil
+	}
 	program := filepath.Join(dir, "cachesidecar")
 	build := exec.Command("go", "build", "-o", program, "./cmd/cachesidecar")
 	build.Dir = root
 	if out, err := build.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("go build ./cmd/cachesidecar: %w\n%s", err, out)
+		return "", fmt.Errorf("go build ./cmd/cachesidecar: %w\n%s", err, out)
+	}
+	return program, nil
+}
+
+// start starts a sidecar that keeps everything in dir.
+func start(root, dir string) (*real, error) {
+	program, err := command(root, dir)
+	if err != nil {
+		return nil, err
 	}
 	r := &real{socket: filepath.Join(dir, "sidecar.sock"), ended: make(chan error, 1)}
 	r.cmd = exec.Command(program, "run", "--node", "conformance", "--socket", r.socket, "--http", "off",

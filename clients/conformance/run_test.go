@@ -13,6 +13,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // TestMain makes this program a player too: with an argument it plays the manifest.
@@ -40,8 +41,25 @@ func playManifest() int {
 	return 0
 }
 
+// built builds the command for a test that starts it several times.
+func built(t *testing.T) {
+	t.Helper()
+	program, err := testenv.Build(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("TEST_COMMAND", program)
+}
+
 // TestRun checks the exit status and the verdict of the runner.
 func TestRun(t *testing.T) {
+	built(t)
+	own, err := os.MkdirTemp("", "cs") // short, since sockets are in it; other runs have theirs
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(own)
+	t.Setenv("TMPDIR", own)
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)

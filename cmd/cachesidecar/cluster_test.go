@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // runCluster runs a sidecar for each name, on free ports, and waits until they have found
@@ -121,9 +122,9 @@ func keyOf(t *testing.T, p *process, node string) string {
 	return ""
 }
 
-// TestCluster uses one cache over three processes through the commands.
-func TestCluster(t *testing.T) {
-	slow(t, 15*time.Second)
+// TestLengthyCluster uses one cache over three processes through the commands.
+func TestLengthyCluster(t *testing.T) {
+	testenv.Takes(t, 40*time.Second)
 	t.Parallel()
 	list := runCluster(t, "a", "b", "c")
 	a, b, c := list[0], list[1], list[2]
@@ -373,7 +374,7 @@ func TestPortTaken(t *testing.T) {
 // TestJoinLater checks that a sidecar whose join addresses are wrong or do not answer
 // serves alone and reports it, and that it finds the other host when that starts.
 func TestJoinLater(t *testing.T) {
-	slow(t, 8*time.Second)
+	testenv.Takes(t, 8*time.Second)
 	t.Parallel()
 	ports, err := freePorts(4)
 	if err != nil {
@@ -417,9 +418,9 @@ func pair(t *testing.T, flags ...string) (first, second *process) {
 	return first, second
 }
 
-// TestOtherCluster checks that two clusters with each other's addresses stay separate.
-func TestOtherCluster(t *testing.T) {
-	slow(t, 5*time.Second)
+// TestLengthyOtherCluster checks that two clusters with each other's addresses stay separate.
+func TestLengthyOtherCluster(t *testing.T) {
+	testenv.Takes(t, 5*time.Second)
 	t.Parallel()
 	first, second := pair(t, "--cluster", "other")
 	first.must("set", "k", "first")
@@ -434,10 +435,10 @@ func TestOtherCluster(t *testing.T) {
 	}
 }
 
-// TestOtherStaleness checks that a host with another max_staleness is refused, that both
+// TestLengthyOtherStaleness checks that a host with another max_staleness is refused, that both
 // values are reported, and that the cluster continues.
-func TestOtherStaleness(t *testing.T) {
-	slow(t, 6*time.Second)
+func TestLengthyOtherStaleness(t *testing.T) {
+	testenv.Takes(t, 5*time.Second)
 	t.Parallel()
 	first, second := pair(t, "--max-staleness", "1s")
 	told := func(s string) bool {
@@ -479,10 +480,10 @@ func TestOtherStaleness(t *testing.T) {
 	}
 }
 
-// TestOneNameTwice checks that two processes of one name both report it, and that the
+// TestLengthyOneNameTwice checks that two processes of one name both report it, and that the
 // first continues.
-func TestOneNameTwice(t *testing.T) {
-	slow(t, 20*time.Second)
+func TestLengthyOneNameTwice(t *testing.T) {
+	testenv.Takes(t, 15*time.Second)
 	t.Parallel()
 	first, second := pair(t, "--node", "first")
 	first.must("set", "k", "v")
@@ -503,10 +504,10 @@ func TestOneNameTwice(t *testing.T) {
 	}
 }
 
-// TestVerify checks that three hosts keep the promise, and that VERIFY is not conclusive
+// TestLengthyVerify checks that three hosts keep the promise, and that VERIFY is not conclusive
 // if a host is missing.
-func TestVerify(t *testing.T) {
-	slow(t, 20*time.Second)
+func TestLengthyVerify(t *testing.T) {
+	testenv.Takes(t, 10*time.Second)
 	t.Parallel()
 	list := runCluster(t, "a", "b", "c")
 	var v cachesidecar.Verified

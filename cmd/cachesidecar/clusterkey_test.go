@@ -9,8 +9,10 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/creds"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 func TestKeyGenerate(t *testing.T) {
@@ -61,9 +63,10 @@ func (p *process) told(text string, n int) {
 	p.waitFor(text, p.log, func(log string) bool { return strings.Count(log, text) >= n })
 }
 
-// TestHangup checks that SIGHUP reloads the keys and never ends a sidecar, with or
+// TestLengthyHangup checks that SIGHUP reloads the keys and never ends a sidecar, with or
 // without a key file and whatever the file contains.
-func TestHangup(t *testing.T) {
+func TestLengthyHangup(t *testing.T) {
+	testenv.Takes(t, 5*time.Second)
 	const taken, refused = `"msg":"cluster keys and certificates are read"`, `"msg":"the configuration is refused`
 	plain := runSidecar(t)
 	path := filepath.Join(tempDir(t), "cluster.key")

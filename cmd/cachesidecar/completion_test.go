@@ -8,8 +8,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // completing are command lines, of which the last word is to be completed, and what it may
@@ -115,15 +118,13 @@ func drive(shell, script string, words []string) *exec.Cmd {
 	return exec.Command(shell, append(append(args, script), words...)...)
 }
 
-// TestShells loads the scripts into the shells, and lets these complete command lines.
-func TestShells(t *testing.T) {
+// TestLengthyShells loads the scripts into the shells, and lets these complete command lines.
+func TestLengthyShells(t *testing.T) {
+	testenv.Takes(t, 10*time.Second)
 	for shell := range drivers {
 		t.Run(shell, func(t *testing.T) {
 			if _, err := exec.LookPath(shell); err != nil {
-				if os.Getenv("CI") != "" {
-					t.Fatal(err)
-				}
-				t.Skipf("there is no %s: install it", shell)
+				testenv.Needs(t, fmt.Sprintf("there is no %s: install it", shell))
 			}
 			dir := tempDir(t)
 			script := filepath.Join(dir, "script")

@@ -20,6 +20,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/creds"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // cpu returns the CPU time of a process so far, in steps of 10 ms.
@@ -52,11 +53,11 @@ func (p *process) costs(f func() int64) (each time.Duration, n int64) {
 	return used / time.Duration(max(n, 1)), n
 }
 
-// TestStrangersCost measures the CPU time of a sidecar for a datagram without the key,
+// TestLengthyStrangersCost measures the CPU time of a sidecar for a datagram without the key,
 // and for a failed handshake. The figures are printed (-v) and judged loosely, because
 // the machine may be slow or busy.
-func TestStrangersCost(t *testing.T) {
-	slow(t, 30*time.Second)
+func TestLengthyStrangersCost(t *testing.T) {
+	testenv.Takes(t, 25*time.Second)
 	const loosely = 10
 	file := creds.NewKeyFile()
 	for keys := range 3 {

@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // demoTraces are what a demo could leave behind: its processes and its folder.
@@ -85,7 +87,7 @@ func (p *process) serving(t *testing.T) demoTraces {
 // TestDemo checks that the demo prints its story, in less than 20 s on a machine that is not
 // busy, and leaves nothing behind.
 func TestDemo(t *testing.T) {
-	slow(t, 10*time.Second)
+	testenv.Takes(t, 10*time.Second)
 	for range 10 {
 		begun := time.Now()
 		p := runDemo(t)
@@ -139,9 +141,9 @@ func TestDemo(t *testing.T) {
 	t.Fatal("the machine stood still each time")
 }
 
-// TestDemoInterrupted checks that the demo leaves nothing behind, however it is ended.
-func TestDemoInterrupted(t *testing.T) {
-	slow(t, 6*time.Second)
+// TestLengthyDemoInterrupted checks that the demo leaves nothing behind, however it is ended.
+func TestLengthyDemoInterrupted(t *testing.T) {
+	testenv.Takes(t, 20*time.Second)
 	t.Parallel()
 	for _, tc := range []struct {
 		name string
@@ -179,8 +181,9 @@ func (p *process) nothingLeft(t *testing.T, what string) {
 	}
 }
 
-// TestDemoWithoutReader checks that the demo ends if its output is closed.
-func TestDemoWithoutReader(t *testing.T) {
+// TestLengthyDemoWithoutReader checks that the demo ends if its output is closed.
+func TestLengthyDemoWithoutReader(t *testing.T) {
+	testenv.Takes(t, 5*time.Second)
 	t.Parallel()
 	r, w, err := os.Pipe()
 	if err != nil {

@@ -18,6 +18,7 @@ import (
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
 	"github.com/cachesidecar/cachesidecar/internal/calls"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // busyApp sets and gets its own keys through one sidecar.
@@ -59,12 +60,13 @@ func (a *busyApp) run(ctx context.Context, wg *sync.WaitGroup, cl *client.Client
 	}
 }
 
-// TestRollingRestart restarts one of three hosts under load, by SIGTERM and by "drain
+// TestLengthyRollingRestart restarts one of three hosts under load, by SIGTERM and by "drain
 // --stop". No call of any app fails, also not on the host itself, where calls wait
 // meanwhile: with the socket that systemd keeps, and also if the socket goes with the
 // process. Then calls wait no longer than there is no socket. That each read finds an owner in
 // time is TestVirtualDrain's and TestVirtualLeaveServes's.
-func TestRollingRestart(t *testing.T) {
+func TestLengthyRollingRestart(t *testing.T) {
+	testenv.Takes(t, 20*time.Second)
 	t.Run("systemd keeps the socket", func(t *testing.T) {
 		rollingRestart(t, kept(t))
 	})
@@ -107,10 +109,11 @@ func kept(t *testing.T) func(flags ...string) *process {
 	}
 }
 
-// TestRestartsMeetNewClients: no write of a client that has just connected fails while the
+// TestLengthyRestartsMeetNewClients: no write of a client that has just connected fails while the
 // sidecar is restarted, if systemd keeps the socket. A sidecar that ends has said HELLO to
 // some, and has not heard that they want to be told.
-func TestRestartsMeetNewClients(t *testing.T) {
+func TestLengthyRestartsMeetNewClients(t *testing.T) {
+	testenv.Takes(t, 10*time.Second)
 	start := kept(t)
 	p := start()
 	socket := p.socket

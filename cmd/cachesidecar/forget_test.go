@@ -8,6 +8,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // again starts a sidecar with a process's flags and some more.
@@ -16,10 +18,10 @@ func (p *process) again(more ...string) *process {
 	return runSidecarAt(p.t, p.socket, append(slices.Clone(args), more...)...)
 }
 
-// TestRefusedHostHaunts checks that a host with a wrong setting is refused while it runs.
+// TestLengthyRefusedHostHaunts checks that a host with a wrong setting is refused while it runs.
 // A few seconds after it is killed the others forget it, without an operator.
-func TestRefusedHostHaunts(t *testing.T) {
-	slow(t, 30*time.Second)
+func TestLengthyRefusedHostHaunts(t *testing.T) {
+	testenv.Takes(t, 15*time.Second)
 	t.Parallel()
 	list := runCluster(t, "a", "b", "c")
 	a, b, c := list[0], list[1], list[2]
@@ -65,11 +67,11 @@ func TestRefusedHostHaunts(t *testing.T) {
 	whole(t, a, b, c)
 }
 
-// TestMembersForget checks that a killed host is missing, and that verify names it, until
+// TestLengthyMembersForget checks that a killed host is missing, and that verify names it, until
 // an operator has it forgotten, through any host and on all hosts. It may come back like
 // any other host.
-func TestMembersForget(t *testing.T) {
-	slow(t, 30*time.Second)
+func TestLengthyMembersForget(t *testing.T) {
+	testenv.Takes(t, 15*time.Second)
 	t.Parallel()
 	list := runCluster(t, "a", "b", "c")
 	a, b, c := list[0], list[1], list[2]

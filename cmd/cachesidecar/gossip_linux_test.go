@@ -15,6 +15,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	gt "github.com/cachesidecar/cachesidecar/internal/gossiptest"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // gossipStranger is a stranger at a sidecar's gossip port.
@@ -128,11 +129,11 @@ func (p *process) kilobytes(name string) int {
 	return 0
 }
 
-// TestGossipStrangers checks that whatever a stranger sends to the gossip port of a
+// TestLengthyGossipStrangers checks that whatever a stranger sends to the gossip port of a
 // sidecar, the two stay a cluster, and their memory, goroutines and logs stay as they
 // are.
-func TestGossipStrangers(t *testing.T) {
-	slow(t, 30*time.Second)
+func TestLengthyGossipStrangers(t *testing.T) {
+	testenv.Takes(t, 25*time.Second)
 	a, b, gossip, page := runGossips(t)
 	gossipAttacks(t, a, b, gossip, page)
 	if metric(t, page, `cachesidecar_gossip_dropped_total{reason="compressed"}`) == 0 {
@@ -140,10 +141,10 @@ func TestGossipStrangers(t *testing.T) {
 	}
 }
 
-// TestGossipStrangersWithKey checks that with a cluster key none of those packets has an
+// TestLengthyGossipStrangersWithKey checks that with a cluster key none of those packets has an
 // effect: only the two existing processes are remembered and greeted.
-func TestGossipStrangersWithKey(t *testing.T) {
-	slow(t, 30*time.Second)
+func TestLengthyGossipStrangersWithKey(t *testing.T) {
+	testenv.Takes(t, 25*time.Second)
 	path := filepath.Join(tempDir(t), "cluster.key")
 	if o := command(t, "", "key", "generate", "--out", path); o.status != exitDone {
 		t.Fatalf("%v", o)

@@ -19,6 +19,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/creds"
 	gt "github.com/cachesidecar/cachesidecar/internal/gossiptest"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -299,11 +300,11 @@ func (o *outsider) attacks(c *keyedPair, what string) {
 	o.learnt(what)
 }
 
-// TestKeyedStrangers checks that a stranger without a current key of the cluster learns
+// TestLengthyKeyedStrangers checks that a stranger without a current key of the cluster learns
 // and changes nothing on any port. The same messages are answered if the sender has the
 // key, which shows that the key makes the difference.
-func TestKeyedStrangers(t *testing.T) {
-	slow(t, 40*time.Second)
+func TestLengthyKeyedStrangers(t *testing.T) {
+	testenv.Takes(t, 35*time.Second)
 	t.Parallel()
 	_, rest, _ := strings.Cut(creds.NewKeyFile(), "\nseed: ")
 	seed := "seed: " + rest[:16]
@@ -397,11 +398,12 @@ func (c *keyedPair) alone(text string) {
 	p.terminate()
 }
 
-// TestKeyedStreamSentBack checks the answer to a stranger's stream, which is encrypted
+// TestLengthyKeyedStreamSentBack checks the answer to a stranger's stream, which is encrypted
 // under the cluster's key. Sent back unchanged, or marked as another version of gossip's
 // encryption, it has no effect. For version 0 memberlist took the text's last byte for a
 // length, and ended.
-func TestKeyedStreamSentBack(t *testing.T) {
+func TestLengthyKeyedStreamSentBack(t *testing.T) {
+	testenv.Takes(t, 5*time.Second)
 	text := creds.NewKeyFile()
 	c := newKeyedPair(t, text)
 	o := newOutsider(t, "stranger", creds.NewKeyFile())

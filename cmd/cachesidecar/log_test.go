@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/proctest"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // logged returns the lines of a sidecar's log with the given level, or all if level is
@@ -52,10 +53,10 @@ func (p *process) only(level, msg string, since time.Time) map[string]any {
 	return list[0]
 }
 
-// TestLogNamesTheCause checks that each other host logs one line about what happened to a
+// TestLengthyLogNamesTheCause checks that each other host logs one line about what happened to a
 // host, with the cause: it was killed, it stood still, or it left.
-func TestLogNamesTheCause(t *testing.T) {
-	slow(t, 30*time.Second)
+func TestLengthyLogNamesTheCause(t *testing.T) {
+	testenv.Takes(t, 15*time.Second)
 	t.Parallel()
 	list := runCluster(t, "a", "b", "c")
 	a, b, c := list[0], list[1], list[2]

@@ -6,26 +6,26 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
 
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/sidecar"
 )
 
 // binary returns the path of the command, which is built for the first test that needs a
 // process.
 var binary = sync.OnceValue(func() string {
-	file := filepath.Join(folder, "cachesidecar")
-	build := exec.Command("go", "build", "-o", file, ".")
-	build.Stdout, build.Stderr = os.Stderr, os.Stderr
-	if err := build.Run(); err != nil {
-		panic(fmt.Sprint("go build: ", err))
+	file, err := testenv.Build(folder)
+	if err != nil {
+		panic(err)
 	}
 	return file
 })
@@ -45,6 +45,9 @@ func testMain(m *testing.M) int {
 			os.Unsetenv(name)
 		}
 	}
+	if signal.Ignored(syscall.SIGHUP) { // as under nohup; processes that the tests start are not
+		signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
+	}
 	var err error
 	if folder, err = os.MkdirTemp("", "cachesidecar-test"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -61,14 +64,6 @@ func testMain(m *testing.M) int {
 		return 1
 	}
 	return status
-}
-
-// slow marks a test that takes longer than five seconds.
-func slow(t *testing.T, about time.Duration) {
-	t.Helper()
-	if testing.Short() {
-		t.Skipf("skipped by -short: it takes about %v", about)
-	}
 }
 
 // tempDir makes a folder whose name is short enough for a socket's path.

@@ -4,14 +4,17 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// TestMillionNamespaces uses a million names of namespaces on one connection. The
+// TestLengthyMillionNamespaces uses a million names of namespaces on one connection. The
 // connection's share of the names is served, the others are refused with the reason, and
 // a name that becomes empty makes room.
-func TestMillionNamespaces(t *testing.T) {
+func TestLengthyMillionNamespaces(t *testing.T) {
+	testenv.Takes(t, 10*time.Second)
 	const names, limit = 1_000_000, 97 // 96 is half of three quarters of 255
 	p := runSidecar(t)
 	check := p.bystander() // in "default", which is one more

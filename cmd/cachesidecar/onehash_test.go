@@ -10,8 +10,10 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -97,9 +99,10 @@ func TestKeysOfOneHash(t *testing.T) {
 	check()
 }
 
-// TestOriginKeysOfOneHash does the same only with GETs, in a namespace with an origin,
+// TestLengthyOriginKeysOfOneHash does the same only with GETs, in a namespace with an origin,
 // with values and with keys that the origin does not have.
-func TestOriginKeysOfOneHash(t *testing.T) {
+func TestLengthyOriginKeysOfOneHash(t *testing.T) {
+	testenv.Takes(t, 5*time.Second)
 	var asked atomic.Int64
 	origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if n := asked.Add(1); n%2 == 0 {

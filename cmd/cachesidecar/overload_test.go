@@ -15,14 +15,16 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// TestOverload sends a sidecar far more than it can serve: small requests, large values,
+// TestLengthyOverload sends a sidecar far more than it can serve: small requests, large values,
 // misses of a slow origin, connections. Each request is answered or refused, and no
 // answer is wrong; requests are served in each part of the time. Memory, goroutines and
 // descriptors stay bounded, and are what they were before when it is over.
-func TestOverload(t *testing.T) {
+func TestLengthyOverload(t *testing.T) {
+	testenv.Takes(t, 10*time.Second)
 	needFiles(t, 8192)
 	const places = 4
 	var calls atomic.Int64

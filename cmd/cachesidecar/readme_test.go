@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // TestReadmeTour runs every command of README.md's tour in a shell, and compares the
@@ -46,10 +48,10 @@ func TestReadmeTour(t *testing.T) {
 	}
 }
 
-// TestReadmeHosts runs the commands of README.md's section on three hosts in one shell,
+// TestLengthyReadmeHosts runs the commands of README.md's section on three hosts in one shell,
 // on free ports and in a folder of their own.
-func TestReadmeHosts(t *testing.T) {
-	slow(t, 6*time.Second)
+func TestLengthyReadmeHosts(t *testing.T) {
+	testenv.Takes(t, 15*time.Second)
 	t.Parallel()
 	bash, err := exec.LookPath("bash")
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/creds"
 	gt "github.com/cachesidecar/cachesidecar/internal/gossiptest"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // wiretap forwards the traffic of other hosts to one host, and records it: the start of
@@ -132,12 +133,12 @@ func (c *keyedPair) handshakes() (done, failed int64) {
 // slowly is the pause between connections, so that none is shed.
 const slowly = time.Second / 150
 
-// TestKeyedReplays records the traffic between two hosts with a key and sends it again:
+// TestLengthyKeyedReplays records the traffic between two hosts with a key and sends it again:
 // whole, cut anywhere, or marked as another version of gossip's encryption. It has no
 // effect on any port. The same holds for handshakes with the key that are cut before
 // their end.
-func TestKeyedReplays(t *testing.T) {
-	slow(t, 40*time.Second)
+func TestLengthyKeyedReplays(t *testing.T) {
+	testenv.Takes(t, 20*time.Second)
 	t.Parallel()
 	text := creds.NewKeyFile()
 	gossip, peer := &wiretap{}, &wiretap{}

@@ -19,6 +19,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // TestNoSecretIsShown checks that no message about a configuration contains a secret,
@@ -190,10 +192,11 @@ namespaces:
 	}
 }
 
-// TestSecretFilesAreClosed checks that a secret's file is refused if other users may read
+// TestLengthySecretFilesAreClosed checks that a secret's file is refused if other users may read
 // or change it, or if it is not a regular file: by "config check", and by a starting
 // sidecar. Certificates are not secrets.
-func TestSecretFilesAreClosed(t *testing.T) {
+func TestLengthySecretFilesAreClosed(t *testing.T) {
+	testenv.Takes(t, 10*time.Second)
 	dir := tempDir(t)
 	file := func(name string) string { return filepath.Join(dir, name) }
 	cert, key := selfSigned(t)

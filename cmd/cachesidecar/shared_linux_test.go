@@ -19,6 +19,7 @@ import (
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
 	"github.com/cachesidecar/cachesidecar/internal/proctest"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -158,7 +159,8 @@ func TestSharedMemoryHasNoRoom(t *testing.T) {
 
 // A thousand apps have the shared memory, and all see a change at once. Apps that report
 // hits without end do not keep other apps from being served.
-func TestSharedMemoryOfMany(t *testing.T) {
+func TestLengthySharedMemoryOfMany(t *testing.T) {
+	testenv.Takes(t, 5*time.Second)
 	p := runSidecar(t)
 	first := shares(t, p)
 	put(t, first, "k", "one")

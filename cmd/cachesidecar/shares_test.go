@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -62,9 +63,10 @@ func resident(pid int) int64 {
 // sizesOf is what a sidecar without settings may use: l1_size, l2_size and buffer_size.
 const sizesOf = (64 + 256 + 128) << 20
 
-// TestThousandsOfHalfFrames checks that thousands of half frames of 60 KB stay within the
+// TestLengthyThousandsOfHalfFrames checks that thousands of half frames of 60 KB stay within the
 // budget while other clients are served.
-func TestThousandsOfHalfFrames(t *testing.T) {
+func TestLengthyThousandsOfHalfFrames(t *testing.T) {
+	testenv.Takes(t, 5*time.Second)
 	const n = 4000
 	needFiles(t, n+1000)
 	p := runSidecar(t)
@@ -101,9 +103,10 @@ func TestThousandsOfHalfFrames(t *testing.T) {
 	t.Logf("at most %d MiB resident", most()>>20)
 }
 
-// TestAnswersOfOtherHostsUnread reads another host's values on connections that never
+// TestLengthyAnswersOfOtherHostsUnread reads another host's values on connections that never
 // read the answers.
-func TestAnswersOfOtherHostsUnread(t *testing.T) {
+func TestLengthyAnswersOfOtherHostsUnread(t *testing.T) {
+	testenv.Takes(t, 15*time.Second)
 	t.Parallel()
 	a := runCluster(t, "a", "b")[0]
 	check := a.bystander()

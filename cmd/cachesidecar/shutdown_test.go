@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -93,10 +94,10 @@ func (p *process) stuck() {
 	})
 }
 
-// TestTerminateWithClientThatNeverReads checks that a client that does not read cannot
+// TestLengthyTerminateWithClientThatNeverReads checks that a client that does not read cannot
 // keep the sidecar from ending.
-func TestTerminateWithClientThatNeverReads(t *testing.T) {
-	slow(t, 6*time.Second)
+func TestLengthyTerminateWithClientThatNeverReads(t *testing.T) {
+	testenv.Takes(t, 5*time.Second)
 	t.Parallel()
 	p := runSidecar(t)
 	p.stuck()

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/proctest"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // freeAddress returns an address where no process listens. Another program could take it
@@ -46,9 +47,10 @@ func readyz(t testing.TB, addr string, status int, want string) {
 	})
 }
 
-// TestSocketFileDeleted checks that a deleted socket file is created again, with its
+// TestLengthySocketFileDeleted checks that a deleted socket file is created again, with its
 // mode. Open connections and the lock survive.
-func TestSocketFileDeleted(t *testing.T) {
+func TestLengthySocketFileDeleted(t *testing.T) {
+	testenv.Takes(t, 5*time.Second)
 	addr := freeAddress(t)
 	p := runSidecar(t, "--http", addr, "--socket-mode", "0604")
 	c := p.dial()
@@ -91,10 +93,11 @@ func TestSocketFileDeleted(t *testing.T) {
 	}
 }
 
-// TestSocketFileReplaced checks that the sidecar does not touch a foreign file in the
+// TestLengthySocketFileReplaced checks that the sidecar does not touch a foreign file in the
 // place of its socket until that is removed. Meanwhile it is not ready, reports the
 // reason once, and serves the connected clients.
-func TestSocketFileReplaced(t *testing.T) {
+func TestLengthySocketFileReplaced(t *testing.T) {
+	testenv.Takes(t, 5*time.Second)
 	addr := freeAddress(t)
 	p := runSidecar(t, "--http", addr)
 	c := p.dial()

@@ -13,6 +13,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // runBeside starts a sidecar whose stderr is w. It closes w in this process.
@@ -86,9 +87,10 @@ func (p *process) serves() {
 	}
 }
 
-// TestLogFlood checks that a flood of malformed frames is a few lines in the log, with
+// TestLengthyLogFlood checks that a flood of malformed frames is a few lines in the log, with
 // the number of lines left out.
-func TestLogFlood(t *testing.T) {
+func TestLengthyLogFlood(t *testing.T) {
+	testenv.Takes(t, 35*time.Second)
 	t.Parallel()
 	began := time.Now()
 	p := runSidecar(t)
@@ -109,9 +111,10 @@ func TestLogFlood(t *testing.T) {
 	}
 }
 
-// TestStderrIsFull checks that a stderr that is not read only costs lines: the sidecar
+// TestLengthyStderrIsFull checks that a stderr that is not read only costs lines: the sidecar
 // continues to serve, and ends when it is told to.
-func TestStderrIsFull(t *testing.T) {
+func TestLengthyStderrIsFull(t *testing.T) {
+	testenv.Takes(t, 65*time.Second)
 	t.Parallel()
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -127,9 +130,10 @@ func TestStderrIsFull(t *testing.T) {
 	}
 }
 
-// TestStderrIsGone checks that a stderr that is closed, or whose reader has gone, does
+// TestLengthyStderrIsGone checks that a stderr that is closed, or whose reader has gone, does
 // not end the sidecar.
-func TestStderrIsGone(t *testing.T) {
+func TestLengthyStderrIsGone(t *testing.T) {
+	testenv.Takes(t, 5*time.Second)
 	t.Parallel()
 	r, w, err := os.Pipe()
 	if err != nil {

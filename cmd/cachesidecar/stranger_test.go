@@ -15,6 +15,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/peertest"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -81,9 +82,10 @@ func meet(t *testing.T, address, purpose string) *stranger {
 	return s
 }
 
-// TestStrangerInAnothersName checks that a process can speak only for itself, with or
+// TestLengthyStrangerInAnothersName checks that a process can speak only for itself, with or
 // without a key. A forged GOODBYE once split the cluster.
-func TestStrangerInAnothersName(t *testing.T) {
+func TestLengthyStrangerInAnothersName(t *testing.T) {
+	testenv.Takes(t, 5*time.Second)
 	list := runCluster(t, "a", "b")
 	a, b := list[0].member("a"), list[0].member("b")
 	epoch, err := strconv.ParseUint(b.Epoch, 16, 64)
@@ -114,9 +116,10 @@ func TestStrangerInAnothersName(t *testing.T) {
 	}
 }
 
-// TestStrangerWords checks that a stranger's long names are neither answered nor logged,
+// TestLengthyStrangerWords checks that a stranger's long names are neither answered nor logged,
 // and that a silent stranger is disconnected.
-func TestStrangerWords(t *testing.T) {
+func TestLengthyStrangerWords(t *testing.T) {
+	testenv.Takes(t, 10*time.Second)
 	list := runCluster(t, "a", "b")
 	address := list[0].member("a").Address
 	for _, n := range []int{300, 200 << 10, 8 << 20} {
@@ -158,9 +161,10 @@ func TestStrangerWords(t *testing.T) {
 	}
 }
 
-// TestStrangerWithoutKey checks that with a cluster key a stranger learns and changes
+// TestLengthyStrangerWithoutKey checks that with a cluster key a stranger learns and changes
 // nothing, and that the hosts with the key continue.
-func TestStrangerWithoutKey(t *testing.T) {
+func TestLengthyStrangerWithoutKey(t *testing.T) {
+	testenv.Takes(t, 5*time.Second)
 	path := filepath.Join(tempDir(t), "cluster.key")
 	if o := command(t, "", "key", "generate", "--out", path); o.status != exitDone {
 		t.Fatalf("%v", o)

@@ -14,6 +14,8 @@ import (
 
 	"github.com/rivo/uniseg"
 	"golang.org/x/sys/unix"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // resize gives a terminal a size, as a window of a desktop does.
@@ -133,8 +135,9 @@ func TestTopWithoutColour(t *testing.T) {
 	<-done
 }
 
-// TestTopOutlivesSidecar checks that top goes on while its sidecar is restarted.
-func TestTopOutlivesSidecar(t *testing.T) {
+// TestLengthyTopOutlivesSidecar checks that top goes on while its sidecar is restarted.
+func TestLengthyTopOutlivesSidecar(t *testing.T) {
+	testenv.Takes(t, 5*time.Second)
 	socket := filepath.Join(tempDir(t), "s")
 	p := runSidecarAt(t, socket, "--node", "host1")
 	tt, _, done := startTop(t, "--socket", socket)

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // processors is Go's own choice here. Tests that call run in this process change it.
@@ -76,9 +78,10 @@ func TestRunTunesTheRuntime(t *testing.T) {
 	}
 }
 
-// TestConnectionsBeginAtAPace checks that of one user's connections 128 begin at once,
+// TestLengthyConnectionsBeginAtAPace checks that of one user's connections 128 begin at once,
 // and then 250 a second for each of Go's processors, 750 at least.
-func TestConnectionsBeginAtAPace(t *testing.T) {
+func TestLengthyConnectionsBeginAtAPace(t *testing.T) {
+	testenv.Takes(t, 5*time.Second)
 	needFiles(t, 4096)
 	const n, soonest = 1628, (1628 - 128) * time.Second / 750 * 9 / 10
 	p, page := runTuned(t, "GOMAXPROCS=1")

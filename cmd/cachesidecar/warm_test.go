@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/loader"
 	"github.com/cachesidecar/cachesidecar/sidecar"
 )
@@ -192,9 +193,10 @@ func TestWarmSparesTheOrigin(t *testing.T) {
 	}
 }
 
-// TestWarmResumes checks that a run ends if its origin is down, and that the next run
+// TestLengthyWarmResumes checks that a run ends if its origin is down, and that the next run
 // continues from there.
-func TestWarmResumes(t *testing.T) {
+func TestLengthyWarmResumes(t *testing.T) {
+	testenv.Takes(t, 5*time.Second)
 	o := serveOrigin(t, sidecar.Namespace{Limits: sidecar.Limits{Breaker: sidecar.Breaker{Failures: 1 << 20}}})
 	file, at := listOf(t, many("k%d", 0, 3000)), filepath.Join(tempDir(t), "at")
 	line := []string{"warm", file, "--ns", "users", "--resume", at, "--concurrency", "1", "--stop-after", "5"}
@@ -283,8 +285,9 @@ func TestWarmErrors(t *testing.T) {
 	}
 }
 
-// TestWarmInterrupted interrupts a warm process that uses a sidecar with an HTTP origin.
-func TestWarmInterrupted(t *testing.T) {
+// TestLengthyWarmInterrupted interrupts a warm process that uses a sidecar with an HTTP origin.
+func TestLengthyWarmInterrupted(t *testing.T) {
+	testenv.Takes(t, 5*time.Second)
 	var asked atomic.Int64
 	slow := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		asked.Add(1)

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -279,17 +280,15 @@ func scrubbed() (env []string) {
 	return env
 }
 
+// programs is the folder of the command that built builds.
+var programs string
+
 // built builds the command, once.
-var built = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "csattack")
-	if err != nil {
+var built = sync.OnceValues(func() (path string, err error) {
+	if programs, err = os.MkdirTemp("", "csattack"); err != nil {
 		return "", err
 	}
-	path := filepath.Join(dir, "cachesidecar")
-	if out, err := exec.Command("go", "build", "-o", path, "../../cmd/cachesidecar").CombinedOutput(); err != nil {
-		return "", fmt.Errorf("go build: %v\n%s", err, out)
-	}
-	return path, nil
+	return testenv.Build(programs)
 })
 
 func command(t testing.TB) string {

@@ -3,7 +3,6 @@ package attacks
 import (
 	"flag"
 	"os"
-	"path/filepath"
 	"testing"
 	"time"
 )
@@ -20,8 +19,6 @@ func TestMain(m *testing.M) {
 	}
 	flag.Parse()
 	status := m.Run()
-	if path, err := built(); err == nil {
-		_ = os.RemoveAll(filepath.Dir(path))
-	}
+	_ = os.RemoveAll(programs)
 	os.Exit(status)
 }

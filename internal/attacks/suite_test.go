@@ -12,6 +12,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 const (
@@ -107,12 +109,10 @@ func (p pairs) drop(a *attack) {
 	delete(p, kind(a))
 }
 
-// TestAttacks runs all attacks. Without -attacks.table each is short and not timed, so
+// TestLengthyAttacks runs all attacks. Without -attacks.table each is short and not timed, so
 // that the test checks only what does not depend on the machine.
-func TestAttacks(t *testing.T) {
-	if testing.Short() {
-		t.Skip("skipped by -short: it takes about 80 s")
-	}
+func TestLengthyAttacks(t *testing.T) {
+	testenv.Takes(t, 80*time.Second)
 	var results []*result
 	standing := pairs{}
 	pattern := regexp.MustCompile(*only)

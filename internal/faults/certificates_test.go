@@ -64,11 +64,11 @@ func (g *group) handshakes(nodes []*node) (n int64) {
 	return n
 }
 
-// TestProcessCertificateRenewal renews the certificates on three hosts while apps read
+// TestLengthyProcessCertificateRenewal renews the certificates on three hosts while apps read
 // and write through them, and then replaces the authority: a new one is accepted, then
 // used, then the old one is removed. No request fails. Afterwards a host with a
 // certificate of the old authority stands alone.
-func TestProcessCertificateRenewal(t *testing.T) {
+func TestLengthyProcessCertificateRenewal(t *testing.T) {
 	scenario(t, time.Minute)
 	g := newGroup(t, 2*fast, 3)
 	one, two := peertest.NewAuthority(t, "one"), peertest.NewAuthority(t, "two")
@@ -109,10 +109,10 @@ func TestProcessCertificateRenewal(t *testing.T) {
 	})
 }
 
-// TestProcessCertificateExpires: if a certificate expires while its host runs, no
+// TestLengthyProcessCertificateExpires: if a certificate expires while its host runs, no
 // connection ends. New connections fail, and the log names the reason. With a new file
 // the hosts go on. An expired file is refused, and no host starts with one.
-func TestProcessCertificateExpires(t *testing.T) {
+func TestLengthyProcessCertificateExpires(t *testing.T) {
 	scenario(t, time.Minute)
 	g := newGroup(t, 2*fast, 3)
 	a := peertest.NewAuthority(t, "one")

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 var previous = flag.String("faults.previous", "HEAD^",
@@ -23,7 +25,11 @@ const root = "../.."
 // built builds this tree's command, and returns its path.
 func built(t testing.TB) string {
 	t.Helper()
-	return build(t, root)
+	path, err := testenv.Build(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
 
 // builtPrevious builds the command of the revision of -faults.previous, and returns its
@@ -34,7 +40,7 @@ func builtPrevious(t testing.TB) string {
 	dir := t.TempDir()
 	tree, err := exec.Command("git", "-C", root, "archive", "--format=tar", *previous).Output()
 	if err != nil {
-		skip(t, "no files of the revision "+*previous+" (git archive: "+reason(err)+
+		testenv.Needs(t, "no files of the revision "+*previous+" (git archive: "+reason(err)+
 			"): install git, run in a clone with history (git fetch --deepen=1), or name another by -faults.previous")
 	}
 	cmd := exec.Command("tar", "-x", "-C", dir)
@@ -43,15 +49,6 @@ func builtPrevious(t testing.TB) string {
 		t.Fatalf("tar: %s", reason(err))
 	}
 	return build(t, dir)
-}
-
-// skip skips a test because something is missing. In CI it fails the test instead.
-func skip(t testing.TB, why string) {
-	t.Helper()
-	if os.Getenv("CI") == "true" {
-		t.Fatal(why)
-	}
-	t.Skip(why)
 }
 
 // build builds the command of a tree.

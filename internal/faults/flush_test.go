@@ -8,10 +8,10 @@ import (
 	"github.com/cachesidecar/cachesidecar"
 )
 
-// TestProcessFlushThenRestarts flushes a namespace, and then all namespaces, on all
+// TestLengthyProcessFlushThenRestarts flushes a namespace, and then all namespaces, on all
 // hosts. Of the entries that are written afterwards, restarts of each host in turn lose
 // none.
-func TestProcessFlushThenRestarts(t *testing.T) {
+func TestLengthyProcessFlushThenRestarts(t *testing.T) {
 	for _, voted := range []bool{false, true} {
 		name := "available"
 		if voted {

@@ -66,10 +66,10 @@ func (l *load) failures(since time.Duration) (list []op) {
 	return list
 }
 
-// TestProcessKeyRotation changes the key on three hosts while apps read and write through
+// TestLengthyProcessKeyRotation changes the key on three hosts while apps read and write through
 // them. Two hosts notice by watching the file, one by SIGHUP. No request fails.
 // Afterwards a host with only the old key stands alone.
-func TestProcessKeyRotation(t *testing.T) {
+func TestLengthyProcessKeyRotation(t *testing.T) {
 	scenario(t, time.Minute)
 	g := newGroup(t, 2*fast, 3)
 	for _, n := range g.nodes {

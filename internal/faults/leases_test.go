@@ -169,9 +169,9 @@ func (g *group) reads(key, want string) {
 	}
 }
 
-// TestProcessTokenStopped stops an app that has a token. After lease_time another app
+// TestLengthyProcessTokenStopped stops an app that has a token. After lease_time another app
 // gets the token. When the first app continues, its FILL is not stored.
-func TestProcessTokenStopped(t *testing.T) {
+func TestLengthyProcessTokenStopped(t *testing.T) {
 	scenario(t, 10*time.Second)
 	const leaseTime = 2 * time.Second
 	g := newGroup(t, fast, 3)
@@ -231,9 +231,9 @@ func TestProcessTokenKilled(t *testing.T) {
 	}
 }
 
-// TestProcessOwnerKilledBeforeFill kills the owner that issued a token. The key is
+// TestLengthyProcessOwnerKilledBeforeFill kills the owner that issued a token. The key is
 // deleted before or after that. The FILL goes to the next owner, which does not store it.
-func TestProcessOwnerKilledBeforeFill(t *testing.T) {
+func TestLengthyProcessOwnerKilledBeforeFill(t *testing.T) {
 	for _, when := range []string{"before", "after"} {
 		t.Run("deleted "+when, func(t *testing.T) {
 			scenario(t, 15*time.Second)

@@ -19,6 +19,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/loader/postgres"
 	"github.com/cachesidecar/cachesidecar/sidecar"
 )
@@ -146,9 +147,7 @@ func shortTime(_ []string, a slog.Attr) slog.Attr {
 // time.
 func scenario(t *testing.T, about time.Duration) {
 	t.Helper()
-	if testing.Short() {
-		t.Skipf("skipped by -short: it takes about %v", about)
-	}
+	testenv.Takes(t, about)
 	t.Parallel()
 }
 

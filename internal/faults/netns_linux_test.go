@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // lab is some hosts on one wire. Each host is a network namespace with one interface on a
@@ -33,9 +35,9 @@ func newLab(t testing.TB, hosts int) *lab {
 	}
 	switch {
 	case os.Geteuid() != 0:
-		skip(t, "network namespaces need root: run the tests as root")
+		testenv.Needs(t, "network namespaces need root: run the tests as root")
 	case missing != "":
-		skip(t, "install"+missing)
+		testenv.Needs(t, "install"+missing)
 	}
 	l := &lab{t: t}
 	l.wire = l.hold()
@@ -65,7 +67,7 @@ func (l *lab) hold() int {
 		l.t.Fatal(err)
 	}
 	if err := cmd.Start(); err != nil {
-		skip(l.t, fmt.Sprintf("no network namespace can be made (%v): run the tests where root may, as in a privileged container", err))
+		testenv.Needs(l.t, fmt.Sprintf("no network namespace can be made (%v): run the tests where root may, as in a privileged container", err))
 	}
 	l.t.Cleanup(func() {
 		_ = stdin.Close()
@@ -120,10 +122,10 @@ func (l *lab) newGroup(bound time.Duration) *group {
 	return g
 }
 
-// TestNetnsSplit cuts one of three hosts off for half a minute, while both sides go on.
+// TestLengthyNetnsSplit cuts one of three hosts off for half a minute, while both sides go on.
 // After the cut they become one cluster again. If one side has changed a value, the other
 // side does not serve the old one.
-func TestNetnsSplit(t *testing.T) {
+func TestLengthyNetnsSplit(t *testing.T) {
 	scenario(t, time.Minute)
 	l := newLab(t, 3)
 	g := l.newGroup(fast)
@@ -150,9 +152,9 @@ func TestNetnsSplit(t *testing.T) {
 	w.check(func(at time.Duration) bool { return at >= cut && at < healed })
 }
 
-// TestNetnsSplitVoters is the same under policy consistent: the host that is cut off
+// TestLengthyNetnsSplitVoters is the same under policy consistent: the host that is cut off
 // serves nothing, and the bound holds throughout.
-func TestNetnsSplitVoters(t *testing.T) {
+func TestLengthyNetnsSplitVoters(t *testing.T) {
 	scenario(t, time.Minute)
 	l := newLab(t, 3)
 	g := l.newGroup(fast)
@@ -245,9 +247,9 @@ func (g *group) out(gone *node, begun time.Time) {
 	}
 }
 
-// TestNetnsPeerPort: gossip passes, but the port for requests is blocked at one host. The
+// TestLengthyNetnsPeerPort: gossip passes, but the port for requests is blocked at one host. The
 // host must not stay the owner of keys if no other host can reach it.
-func TestNetnsPeerPort(t *testing.T) {
+func TestLengthyNetnsPeerPort(t *testing.T) {
 	scenario(t, 30*time.Second)
 	l := newLab(t, 3)
 	g := l.newGroup(fast)
@@ -265,8 +267,8 @@ func TestNetnsPeerPort(t *testing.T) {
 	w.check(nil)
 }
 
-// TestNetnsLoss: every host loses 30 % of all packets for 20 s.
-func TestNetnsLoss(t *testing.T) {
+// TestLengthyNetnsLoss: every host loses 30 % of all packets for 20 s.
+func TestLengthyNetnsLoss(t *testing.T) {
 	scenario(t, 40*time.Second)
 	l := newLab(t, 3)
 	g := l.newGroup(fast)
@@ -284,8 +286,8 @@ func TestNetnsLoss(t *testing.T) {
 	w.check(nil)
 }
 
-// TestNetnsTotals: hosts are cut off from one or from all others while apps count.
-func TestNetnsTotals(t *testing.T) {
+// TestLengthyNetnsTotals: hosts are cut off from one or from all others while apps count.
+func TestLengthyNetnsTotals(t *testing.T) {
 	scenario(t, 20*time.Second)
 	l := newLab(t, 3)
 	g := l.newGroup(fast)

@@ -19,6 +19,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/origintest"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // rowKeys is small, so that each row changes while it is being loaded.
@@ -211,18 +212,10 @@ func (l *load) found(first int) {
 	}
 }
 
-// saturating marks a test that uses the whole machine. It does not run in parallel.
-func saturating(t *testing.T, about time.Duration) {
-	t.Helper()
-	if testing.Short() {
-		t.Skipf("skipped by -short: it takes about %v", about)
-	}
-}
-
 // TestProcessRows changes rows of a real PostgreSQL and deletes their keys, while apps
 // read them at full rate. A value that was loaded before a deletion is not read after it.
 func TestProcessRows(t *testing.T) {
-	saturating(t, 7*time.Second)
+	testenv.Takes(t, 7*time.Second)
 	tb, _ := newTable(t)
 	rounds := 1
 	if *long {
@@ -252,11 +245,11 @@ func TestProcessRows(t *testing.T) {
 	}
 }
 
-// TestProcessRowsRestart stops PostgreSQL in the middle of loads, and restarts it. Until
+// TestLengthyProcessRowsRestart stops PostgreSQL in the middle of loads, and restarts it. Until
 // then reads get an origin error, BUSY, or the stale value that they accept; all are
 // answered in time.
-func TestProcessRowsRestart(t *testing.T) {
-	saturating(t, 9*time.Second)
+func TestLengthyProcessRowsRestart(t *testing.T) {
+	testenv.Takes(t, 10*time.Second)
 	tb, server := newTable(t)
 	g := newGroup(t, fast, 3)
 	l := tb.rows(g, true)

@@ -72,9 +72,9 @@ func TestProcessLateWrites(t *testing.T) {
 	}
 }
 
-// TestProcessLateWritesElsewhere stops a sidecar for so long that other hosts own its
+// TestLengthyProcessLateWritesElsewhere stops a sidecar for so long that other hosts own its
 // keys. It takes them back with new values before it reads the old writes.
-func TestProcessLateWritesElsewhere(t *testing.T) {
+func TestLengthyProcessLateWritesElsewhere(t *testing.T) {
 	scenario(t, 10*time.Second)
 	g := newGroup(t, fast, 3)
 	g.start(g.nodes)

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// TestRollingUpgrade runs the previous commit's command and this tree's in one cluster,
+// TestLengthyRollingUpgrade runs the previous commit's command and this tree's in one cluster,
 // while apps read, write, delete and load through all hosts. Hosts are replaced one by
 // one by the new command, then back, and then two of three are new for a while. Clients of
 // both commands ask sidecars of both.
@@ -21,7 +21,7 @@ import (
 // stays. On a host that is replaced, no request fails but those that run between SIGTERM
 // and the first answer of the next process. A read that misses because the key's owner
 // cannot be asked at that moment is a miss to the app; at most one in a thousand may be.
-func TestRollingUpgrade(t *testing.T) {
+func TestLengthyRollingUpgrade(t *testing.T) {
 	scenario(t, time.Minute)
 	before, now := builtPrevious(t), built(t)
 	for _, keyed := range []bool{false, true} {

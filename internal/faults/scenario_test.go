@@ -16,8 +16,8 @@ import (
 // still is the number of entries that the hit ratio is measured with.
 const still = 5000
 
-// TestProcessAtOnce: sidecars that start at the same moment become one cluster.
-func TestProcessAtOnce(t *testing.T) {
+// TestLengthyProcessAtOnce: sidecars that start at the same moment become one cluster.
+func TestLengthyProcessAtOnce(t *testing.T) {
 	for _, nodes := range []int{3, 5, 10} {
 		t.Run(fmt.Sprint(nodes), func(t *testing.T) {
 			scenario(t, 10*time.Second)
@@ -30,9 +30,9 @@ func TestProcessAtOnce(t *testing.T) {
 	}
 }
 
-// TestProcessJoinLeave: a joining sidecar gets its entries from their last owners, and a
+// TestLengthyProcessJoinLeave: a joining sidecar gets its entries from their last owners, and a
 // leaving one hands its entries over.
-func TestProcessJoinLeave(t *testing.T) {
+func TestLengthyProcessJoinLeave(t *testing.T) {
 	scenario(t, 15*time.Second)
 	g := newGroup(t, fast, 4)
 	g.start(g.nodes[:3])
@@ -74,9 +74,9 @@ func (l *load) atLeast(share float64, list ...*ratio) {
 	}
 }
 
-// TestProcessRollingRestart restarts five sidecars one after the other. The cache stays
+// TestLengthyProcessRollingRestart restarts five sidecars one after the other. The cache stays
 // full.
-func TestProcessRollingRestart(t *testing.T) {
+func TestLengthyProcessRollingRestart(t *testing.T) {
 	scenario(t, 40*time.Second)
 	g := newGroup(t, fast, 5)
 	g.start(g.nodes)
@@ -183,9 +183,9 @@ func (g *group) resumes(keys []string, what string, fault func()) {
 	}
 }
 
-// TestProcessPause stops a sidecar, as its machine might, and continues it. Other hosts
+// TestLengthyProcessPause stops a sidecar, as its machine might, and continues it. Other hosts
 // have overwritten keys meanwhile; the sidecar reads them at once.
-func TestProcessPause(t *testing.T) {
+func TestLengthyProcessPause(t *testing.T) {
 	for _, pause := range []time.Duration{1500 * time.Millisecond, 10 * time.Second} {
 		t.Run(pause.String(), func(t *testing.T) {
 			scenario(t, pause+15*time.Second)
@@ -208,9 +208,9 @@ func TestProcessPause(t *testing.T) {
 	}
 }
 
-// TestProcessVoters stops two of three voters. The third serves nothing until one of them
+// TestLengthyProcessVoters stops two of three voters. The third serves nothing until one of them
 // continues.
-func TestProcessVoters(t *testing.T) {
+func TestLengthyProcessVoters(t *testing.T) {
 	scenario(t, 30*time.Second)
 	g := newGroup(t, fast, 4)
 	g.vote(g.nodes[:3]...)
@@ -237,8 +237,8 @@ func TestProcessVoters(t *testing.T) {
 	l.check(nil)
 }
 
-// TestProcessAllPaused stops all sidecars, as if their machine stood still.
-func TestProcessAllPaused(t *testing.T) {
+// TestLengthyProcessAllPaused stops all sidecars, as if their machine stood still.
+func TestLengthyProcessAllPaused(t *testing.T) {
 	scenario(t, 20*time.Second)
 	g := newGroup(t, fast, 4)
 	g.start(g.nodes)
@@ -257,9 +257,9 @@ func TestProcessAllPaused(t *testing.T) {
 	l.check(nil)
 }
 
-// TestProcessQuickRestart kills a sidecar and restarts it with the same name and address
+// TestLengthyProcessQuickRestart kills a sidecar and restarts it with the same name and address
 // before any other host has missed it.
-func TestProcessQuickRestart(t *testing.T) {
+func TestLengthyProcessQuickRestart(t *testing.T) {
 	scenario(t, 20*time.Second)
 	g := newGroup(t, fast, 4)
 	g.start(g.nodes)
@@ -277,9 +277,9 @@ func TestProcessQuickRestart(t *testing.T) {
 	l.check(nil)
 }
 
-// TestProcessNewAddress kills a sidecar and restarts it with the same name at another
+// TestLengthyProcessNewAddress kills a sidecar and restarts it with the same name at another
 // address.
-func TestProcessNewAddress(t *testing.T) {
+func TestLengthyProcessNewAddress(t *testing.T) {
 	scenario(t, 25*time.Second)
 	g := newGroup(t, fast, 4)
 	g.start(g.nodes)

@@ -48,10 +48,10 @@ func (l *load) someGets(n *node) {
 	wg.Wait()
 }
 
-// TestProcessStutter lets a sidecar run only for moments, in which no other host hears
+// TestLengthyProcessStutter lets a sidecar run only for moments, in which no other host hears
 // it. The others take over its partitions and overwrite its keys. Its reads are then no
 // older than the bound.
-func TestProcessStutter(t *testing.T) {
+func TestLengthyProcessStutter(t *testing.T) {
 	scenario(t, 45*time.Second)
 	g := newGroup(t, fast, 3)
 	g.start(g.nodes)
@@ -76,8 +76,8 @@ func TestProcessStutter(t *testing.T) {
 	l.check(nil)
 }
 
-// TestProcessStutterAndKill: a sidecar stutters while another one is killed.
-func TestProcessStutterAndKill(t *testing.T) {
+// TestLengthyProcessStutterAndKill: a sidecar stutters while another one is killed.
+func TestLengthyProcessStutterAndKill(t *testing.T) {
 	scenario(t, 20*time.Second)
 	g := newGroup(t, fast, 3)
 	g.start(g.nodes)
@@ -97,10 +97,10 @@ func TestProcessStutterAndKill(t *testing.T) {
 	l.check(nil)
 }
 
-// TestProcessBusy: sidecars that stop for a while in each second, as on a busy machine,
+// TestLengthyProcessBusy: sidecars that stop for a while in each second, as on a busy machine,
 // give up no ownership and accept all writes. After a kill, writes resume as fast as
 // usual.
-func TestProcessBusy(t *testing.T) {
+func TestLengthyProcessBusy(t *testing.T) {
 	for _, c := range []struct{ bound, gap time.Duration }{
 		{2 * time.Second, 100 * time.Millisecond},
 		{2 * time.Second, 400 * time.Millisecond},

@@ -207,10 +207,10 @@ func (t *tallied) check(lossless bool) {
 	}
 }
 
-// TestProcessTotals: sidecars join and are restarted in order while apps count. No
+// TestLengthyProcessTotals: sidecars join and are restarted in order while apps count. No
 // acknowledged INCR is lost, and no deleted value comes back. If sidecars are killed and
 // stopped as well, a counter may start again, but otherwise does not go back.
-func TestProcessTotals(t *testing.T) {
+func TestLengthyProcessTotals(t *testing.T) {
 	t.Run("in order", func(t *testing.T) {
 		scenario(t, 25*time.Second)
 		g := newGroup(t, fast, 4)

@@ -374,5 +374,5 @@ func EndOf(clock kv.Clock, ttlMS int64, asked time.Duration) time.Duration {
 	if failpoint.Out(failpoint.EndFromAsked) {
 		asked = clock.Read().Boot
 	}
-	return asked + max(1, time.Duration(min(ttlMS-1, int64(kv.MaxDeadline)))*time.Millisecond*98/100)
+	return asked + max(1, time.Duration(min(ttlMS-1, int64(kv.MaxDeadline)))*time.Millisecond/100*98)
 }

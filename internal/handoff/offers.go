@@ -217,14 +217,15 @@ func (h *Handoff) pullOf(from kv.Process, q *wire.Pull) (*Offer, *pull, *wire.Er
 	if o == nil {
 		return nil, nil, nil
 	}
-	pl := o.pulls[string(q.Partitions)]
+	set := kv.PartitionsOf(q.Partitions)
+	key := string(set.Bytes()) // not the request's bytes, which may be many
+	pl := o.pulls[key]
 	if pl == nil {
 		if len(o.pulls) >= maxPulls {
 			return nil, nil, wire.Errorf(wire.Busy, "%d pulls of one offer", maxPulls)
 		}
-		set := kv.PartitionsOf(q.Partitions)
 		pl = &pull{set: set, parts: o.Parts(set)}
-		o.pulls[string(q.Partitions)] = pl
+		o.pulls[key] = pl
 	}
 	o.pulledAt.Store(int64(h.cfg.Clock.Read().Boot))
 	return o, pl, nil

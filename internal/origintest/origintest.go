@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // Need returns the path of a program. If it is missing, Need skips the test and says what
@@ -23,11 +25,7 @@ func Need(t testing.TB, program, install string) string {
 	if found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/" + program); len(found) > 0 {
 		return found[len(found)-1]
 	}
-	why := program + " is not installed: " + install
-	if os.Getenv("CI") == "true" {
-		t.Fatal(why)
-	}
-	t.Skip(why)
+	testenv.Needs(t, program+" is not installed: "+install)
 	return ""
 }
 

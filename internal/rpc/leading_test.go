@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -30,8 +31,8 @@ func TestDirectly(t *testing.T) {
 	if *direct {
 		t.Skip("this is that run")
 	}
-	if inLoop {
-		return // that run, by the first one, has had both ways to serve
+	if !testenv.Long() || inLoop {
+		t.Skip("LONG_TESTS=1 runs it, once")
 	}
 	program, err := os.Executable()
 	if err != nil {

@@ -24,13 +24,15 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/cachesidecar/cachesidecar/internal/bubble"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
 // inLoop is whether the connections of the tests' servers begin in a loop.
 var inLoop bool
 
-// TestMain runs all tests twice: with a goroutine for each connection, and with a loop.
+// TestMain runs all tests with a loop, as a sidecar does. With LONG_TESTS it runs them
+// before with a goroutine for each connection.
 func TestMain(m *testing.M) {
 	flag.Parse()
 	for _, once := range []string{"fuzz", "bench", "coverprofile", "cpuprofile", "memprofile", "trace"} {
@@ -38,7 +40,10 @@ func TestMain(m *testing.M) {
 			goleak.VerifyTestMain(m)
 		}
 	}
-	failed := m.Run()
+	failed := 0
+	if testenv.Long() || runtime.GOOS != "linux" {
+		failed = m.Run()
+	}
 	if runtime.GOOS == "linux" && failed == 0 {
 		inLoop = true
 		goleak.VerifyTestMain(m)

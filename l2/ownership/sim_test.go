@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
-	"github.com/cachesidecar/cachesidecar/internal/race"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/l2/ring"
 )
 
@@ -21,10 +21,10 @@ var (
 )
 
 func usualRuns() int {
-	if race.Enabled { // one goroutine, and ten times as slow
-		return 3
+	if testenv.Long() {
+		return 8
 	}
-	return 8
+	return 2
 }
 
 func firstSeed(t *testing.T) uint64 {

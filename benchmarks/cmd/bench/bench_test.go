@@ -15,6 +15,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/benchmarks/peers"
 	"github.com/cachesidecar/cachesidecar/benchmarks/record"
 	"github.com/cachesidecar/cachesidecar/benchmarks/report"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // bench runs the command and returns what it prints.
@@ -32,10 +33,7 @@ func need(t *testing.T, programs ...string) {
 	t.Helper()
 	for _, p := range programs {
 		if _, err := peers.Installed(p); err != nil {
-			if os.Getenv("CI") == "true" {
-				t.Fatal(err)
-			}
-			t.Skip(err)
+			testenv.Needs(t, err.Error())
 		}
 	}
 }
@@ -118,8 +116,8 @@ func TestLanguagesOnce(t *testing.T) {
 	need(t, "redis-server", "memcached")
 	dir := t.TempDir()
 	out, log, err := bench(t, "languages", "-dir", dir, "-rounds", "1", "-turns", "1", "-turn", "5", "-warm-up", "1", "-tasks", "8", "-threads", "2")
-	if errors.Is(err, peers.ErrNotInstalled) && os.Getenv("CI") != "true" {
-		t.Skip(err)
+	if errors.Is(err, peers.ErrNotInstalled) {
+		testenv.Needs(t, err.Error())
 	}
 	if err != nil {
 		t.Fatalf("%v\n%s", err, log)
