@@ -1,17 +1,12 @@
 package sidecar
 
 import (
-	"context"
 	"fmt"
 	"testing"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/engine"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
-	"github.com/cachesidecar/cachesidecar/internal/rpc"
-	"github.com/cachesidecar/cachesidecar/internal/session"
-	"github.com/cachesidecar/cachesidecar/internal/wire"
-	"github.com/cachesidecar/cachesidecar/loader"
 )
 
 // TestJoin checks that no read joins a call that was sent before a change which this host
@@ -64,83 +59,4 @@ func partitionSet(p uint16) kv.PartitionSet {
 	set := kv.NewPartitionSet(kv.Partitions)
 	set.Add(p)
 	return set
-}
-
-// caught is a Handler that reports which connection it serves.
-type caught struct {
-	rpc.Handler
-	conn chan *rpc.Conn
-}
-
-func (h *caught) Serve(c *rpc.Conn, frames [][]byte) error {
-	select {
-	case h.conn <- c:
-	default:
-	}
-	return h.Handler.Serve(c, frames)
-}
-
-// TestWants checks that a long answer is still wanted if other reads have joined its
-// call, although its own connection does not take it.
-func TestWants(t *testing.T) {
-	s := start(t, Config{})
-	conns := make(chan *rpc.Conn, 1)
-	c := dialHandler(t, s, func() rpc.Handler {
-		return &caught{s.doors.Peer(kv.Process{Node: "other", Epoch: 1}), conns}
-	})
-	c.call(&wire.Request{Op: wire.OpPing})
-	conn := <-conns
-	wants := func(told ...engine.Joiner) error {
-		cl := &engine.Call{Key: kv.Key{Hash: 1}, Told: told}
-		return (&session.Pending{Session: &session.Session{Core: s.engine}, Conn: conn, Call: cl}).Wants(1 << 20)
-	}
-	if err := wants(); err != nil {
-		t.Errorf("a connection that reads: %v", err)
-	}
-	var pings []byte
-	for i := range uint64(1000) {
-		pings = wire.AppendRequest(pings, &wire.Request{ID: i, Op: wire.OpPing})
-	}
-	_ = c.nc.SetWriteDeadline(time.Now().Add(200 * time.Millisecond))
-	for _, err := c.nc.Write(pings); err == nil; _, err = c.nc.Write(pings) { // until an answer waits to be read
-	}
-	_ = c.nc.Close()
-	soon(t, "its end", func() bool { return conn.Takes(1) != nil })
-	if wants() == nil {
-		t.Error("an answer is wanted that no connection takes")
-	}
-	if err := wants(&session.Pending{}); err != nil {
-		t.Errorf("others have joined: %v", err)
-	}
-}
-
-// TestReadEndsWithItsConnection checks that a waiting read ends if nothing can be written
-// to its connection any more.
-func TestReadEndsWithItsConnection(t *testing.T) {
-	released := make(chan struct{})
-	defer close(released)
-	source := loader.SourceFunc(func(_ context.Context, key []byte) (loader.Value, error) {
-		if string(key) == "never" {
-			<-released
-		} else {
-			time.Sleep(200 * time.Millisecond)
-		}
-		return loader.Value{Bytes: key}, nil
-	})
-	s := start(t, Config{Namespaces: map[string]Namespace{"n": {Origin: own(source), Limits: Limits{Timeout: 30 * time.Second}}}})
-	c := dial(t, s)
-	var batch []byte
-	for i, key := range []string{"never", "soon"} {
-		batch = wire.AppendRequest(batch, &wire.Request{ID: uint64(i), Op: wire.OpGet, Namespace: []byte("n"), Key: []byte(key), TimeoutMS: 60_000})
-	}
-	if _, err := c.nc.Write(batch); err != nil {
-		t.Fatal(err)
-	}
-	soon(t, "both to wait", func() bool { return s.engine.Waiting.Load() == 2 })
-	_ = c.nc.Close()
-	began := time.Now()
-	soon(t, "both to end", func() bool { return s.engine.Waiting.Load() == 0 })
-	if took := time.Since(began); took > 20*time.Second {
-		t.Errorf("the one waited for %v, as if somebody took its answer", took)
-	}
 }

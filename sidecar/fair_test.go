@@ -16,70 +16,9 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/machine"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
-	"github.com/cachesidecar/cachesidecar/internal/places"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
-	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
-
-// TestGrantsDoNotWait checks that a LEASE whose token is free does not wait, and that a
-// LEASE which is refused does not wait either. Both are answered even if all places of
-// waiting requests are taken.
-func TestGrantsDoNotWait(t *testing.T) {
-	s := start(t, Config{})
-	c, other := dial(t, s), dial(t, s)
-	if r := c.call(&wire.Request{Op: wire.OpSet, Key: []byte("there"), Value: []byte("v")}); r.Status != wire.OK {
-		t.Fatal(r.Status) // the namespace gets a slot
-	}
-	s.engine.Shares.Join("others").Force(places.Waiting, session.MaxSlow)
-	defer s.engine.Shares.Join("others").Force(places.Waiting, -session.MaxSlow)
-	lease := func(c *rawConn, key string, o wire.Options) wire.Reply {
-		return c.call(&wire.Request{Op: wire.OpLease, Key: []byte(key), Options: o})
-	}
-	r := lease(c, "k", 0)
-	if r.Status != wire.Lease || len(r.Token) == 0 || r.TTLMS == 0 {
-		t.Fatalf("%s %s", r.Status, r.Message)
-	}
-	if r := lease(other, "k", 0); r.Status != wire.Busy {
-		t.Errorf("one whose token is out, without a place to wait: %s %s", r.Status, r.Message)
-	}
-	f := c.call(&wire.Request{Op: wire.OpFill, Key: []byte("k"), Token: r.Token, Value: []byte("filled"), TTLMS: wire.TTLDefault})
-	if f.Status != wire.OK {
-		t.Errorf("FILL: %s %s", f.Status, f.Message)
-	}
-	if r := lease(other, "k", 0); r.Status != wire.OK || string(r.Value) != "filled" {
-		t.Errorf("after the FILL: %s %q", r.Status, r.Value)
-	}
-	s.engine.Shares.Join("others").Force(places.LeaseTokens, engine.MaxLeases)
-	defer s.engine.Shares.Join("others").Force(places.LeaseTokens, -engine.MaxLeases)
-	if r := lease(c, "another", 0); r.Status != wire.Busy || !bytes.Contains(r.Message, []byte("lease tokens")) {
-		t.Errorf("without a token: %s %s", r.Status, r.Message)
-	}
-	if n := s.telemetry.TokenStats(); n.Issued != 1 || n.Shed != 1 {
-		t.Errorf("%+v", n)
-	}
-}
-
-// TestGrantsComeBack checks that the token of a LEASE that did not wait goes to the next
-// LEASE in line when its connection ends.
-func TestGrantsComeBack(t *testing.T) {
-	s := start(t, Config{})
-	c, other := dial(t, s), dial(t, s)
-	c.call(&wire.Request{Op: wire.OpSet, Key: []byte("there"), Value: []byte("v")})
-	q := &wire.Request{Op: wire.OpLease, Key: []byte("k"), TimeoutMS: 20_000}
-	if r := c.call(q); r.Status != wire.Lease {
-		t.Fatalf("%s %s", r.Status, r.Message)
-	}
-	other.send(q)
-	soon(t, "it to wait", func() bool { return s.telemetry.TokenStats().Waiting == 1 })
-	c.nc.Close()
-	if r := other.receive(wire.OpLease); r.Status != wire.Lease {
-		t.Errorf("%s %s", r.Status, r.Message)
-	}
-	if n := s.telemetry.TokenStats(); n.Abandoned != 1 || n.Expired != 0 {
-		t.Errorf("it came back by its time alone: %+v", n)
-	}
-}
 
 // askFresh sends n GETs of a key at once, and reads no answer.
 func (c *rawConn) askFresh(key []byte, n uint64) {
@@ -160,87 +99,6 @@ func TestReadsOfTheGone(t *testing.T) {
 	soon(t, "all to end", func() bool { return a.engine.Waiting.Load() == 0 && a.engine.Budget.Stats().Total() == 0 })
 	if got, most := a.engine.Counts.PeerReads.Load()-asked, a.engine.Budget.Size()/16/size; got > most+1 {
 		t.Errorf("the owner was asked %d times, there is room for %d answers", got, most)
-	}
-}
-
-// TestLongAnswersToHosts checks that short reads of another host are answered before the
-// long ones that it has asked for earlier.
-func TestLongAnswersToHosts(t *testing.T) {
-	const longs = 30
-	s := start(t, Config{})
-	app := dial(t, s)
-	for key, size := range map[string]int{"long": 500_000, "short": 10} {
-		if r := app.call(&wire.Request{Op: wire.OpSet, Key: []byte(key), Value: make([]byte, size)}); r.Status != wire.OK {
-			t.Fatalf("%s %s", r.Status, r.Message)
-		}
-	}
-	c := dialAsHost(t, s)
-	var batch []byte
-	for i := range uint64(longs) {
-		batch = wire.AppendRequest(batch, &wire.Request{ID: i, Op: wire.OpGet, Key: []byte("long"), Options: wire.Attest})
-	}
-	batch = wire.AppendRequest(batch, &wire.Request{ID: longs, Op: wire.OpGet, Key: []byte("short"), Options: wire.Attest})
-	if _, err := c.nc.Write(batch); err != nil {
-		t.Fatal(err)
-	}
-	for i := range longs + 1 {
-		r := c.receive(wire.OpGet)
-		if r.Status != wire.OK || !r.Attested {
-			t.Fatalf("%s %s, attested: %v", r.Status, r.Message, r.Attested)
-		}
-		if r.ID == longs && i > 2 {
-			t.Errorf("the short answer is number %d", i)
-		}
-	}
-}
-
-// TestLongThatHasGone checks a long value that another host has asked for, and that is
-// gone when its turn comes. A LEASE that waits for a new value does not hold up the long
-// answers behind it.
-func TestLongThatHasGone(t *testing.T) {
-	s := start(t, Config{})
-	app := dial(t, s)
-	for _, key := range []string{"long", "gone"} {
-		if r := app.call(&wire.Request{Op: wire.OpSet, Key: []byte(key), Value: make([]byte, 500_000)}); r.Status != wire.OK {
-			t.Fatalf("%s %s", r.Status, r.Message)
-		}
-	}
-	c := dialAsHost(t, s)
-	_ = c.nc.SetDeadline(time.Now().Add(time.Minute))
-	for _, q := range []wire.Request{{Op: wire.OpGet, Key: b("long")}, {Op: wire.OpGet, Key: b("long")}, *leaseOf("gone", 20*time.Second), {Op: wire.OpGet, Key: b("long")}} {
-		c.send(&q)
-	}
-	soon(t, "all to wait", func() bool { return s.engine.Waiting.Load() >= 2 && s.engine.Counts.Served.Load() == 1 })
-	app.call(&wire.Request{Op: wire.OpDelete, Keys: [][]byte{b("gone")}})
-	token := app.call(leaseOf("gone", time.Minute)).Token
-	for range 3 {
-		frame := c.frame()
-		if id, _ := wire.PeekID(frame); id == 3 {
-			t.Fatalf("LEASE: %s before what is behind it", c.decode(wire.OpLease, frame).Status)
-		}
-	}
-	app.call(&wire.Request{Op: wire.OpFill, Key: b("gone"), Token: token, Value: b("new"), TTLMS: wire.TTLDefault})
-	is(t, "the LEASE", c.receive(wire.OpLease), wire.OK, "new")
-}
-
-// TestLongWithoutReader checks that long answers are not made after their connection has
-// ended.
-func TestLongWithoutReader(t *testing.T) {
-	const longs = 200
-	s := start(t, Config{})
-	if r := dial(t, s).call(&wire.Request{Op: wire.OpSet, Key: b("long"), Value: make([]byte, 500_000)}); r.Status != wire.OK {
-		t.Fatalf("%s %s", r.Status, r.Message)
-	}
-	c := dialAsHost(t, s)
-	for range longs {
-		c.send(&wire.Request{Op: wire.OpGet, Key: b("long")})
-	}
-	soon(t, "all to wait", func() bool { return s.engine.Waiting.Load() >= longs-2 })
-	before := s.engine.Store.Stats().Hits
-	_ = c.nc.Close()
-	soon(t, "none to wait", func() bool { return s.engine.Waiting.Load() == 0 })
-	if n := s.engine.Store.Stats().Hits - before; n > 5 {
-		t.Errorf("%d values were copied for a host that has gone", n)
 	}
 }
 

@@ -7,7 +7,6 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/hotkeys"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
-	"github.com/cachesidecar/cachesidecar/unixsock"
 )
 
 // hot asks for the most read keys, and returns the answer with the estimate of each key.
@@ -79,55 +78,5 @@ func TestHot(t *testing.T) {
 	_, there := dial(t, other.Sidecar).hot(&wire.Request{Namespace: b("default")})
 	if !near(there["default/"+string(keys[0])], 2000) || len(there) != 1 {
 		t.Errorf("the owner has %v, of 2000 reads", there)
-	}
-}
-
-// TestHotRights checks that a caller sees keys of the namespaces that it administers, and
-// no others, and that bounds are checked.
-func TestHotRights(t *testing.T) {
-	s := start(t, Config{Access: map[string]Grants{
-		"mine": {Admin: []string{"99"}}, "theirs": {Write: []string{"99"}}, Others: {Read: []string{}},
-	}})
-	root := dial(t, s)
-	for _, ns := range []string{"mine", "theirs"} {
-		root.call(&wire.Request{Op: wire.OpSet, Namespace: b(ns), Key: b("k"), Value: b("v")})
-		q := &wire.Request{Op: wire.OpMGet, Namespace: b(ns)}
-		for range 1000 {
-			q.Keys = append(q.Keys, b("k"))
-		}
-		for range 5 {
-			root.call(q)
-		}
-	}
-	if _, reads := root.hot(&wire.Request{Options: wire.All}); len(reads) != 2 {
-		t.Errorf("an administrator sees %v", reads)
-	}
-	if a, _ := root.hot(&wire.Request{Options: wire.All, Limit: 1}); len(a.Keys) != 1 {
-		t.Errorf("n of 1 gives %v", a.Keys)
-	}
-	for _, q := range []*wire.Request{{Limit: wire.MaxHot + 1}, {Namespace: b("NO")}} {
-		if q.Op = wire.OpHot; root.call(q).Status != wire.BadRequest {
-			t.Errorf("%+v is not refused", q)
-		}
-	}
-	c := s.doors.Of(s.engine.Access.Caller(unixsock.Peer{UID: 99, GID: 99}), nil)
-	for _, tc := range []struct {
-		ns   string
-		o    wire.Options
-		want bool
-	}{{"mine", 0, true}, {"theirs", 0, false}, {"theirs", wire.All, true}, {"new", 0, false}} {
-		err := c.Refusal(&wire.Request{Op: wire.OpHot, Namespace: b(tc.ns), Options: tc.o})
-		if (err == nil) != tc.want {
-			t.Errorf("HOT of %s, options %d: %v", tc.ns, tc.o, err)
-		}
-	}
-	r := s.engine.Inspection.Hot(&wire.Request{Options: wire.All, Limit: 10}, c.By.MayAdmin())
-	var a wire.Hot
-	if err := wire.UnmarshalBody(r.Body, &a); err != nil || len(a.Keys) != 1 || a.Keys[0].Namespace != "mine" {
-		t.Errorf("%v, %v", a.Keys, err)
-	}
-	stranger := s.doors.Of(s.engine.Access.Caller(unixsock.Peer{UID: 98, GID: 98}), nil)
-	if stranger.Refusal(&wire.Request{Op: wire.OpHot, Options: wire.All}) == nil {
-		t.Error("a user without any right may ask")
 	}
 }

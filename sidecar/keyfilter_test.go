@@ -2,15 +2,7 @@ package sidecar
 
 import (
 	"context"
-	"errors"
-	"flag"
 	"fmt"
-	"net"
-	"net/http"
-	"net/http/httptest"
-	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -19,10 +11,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
 	"github.com/cachesidecar/cachesidecar/loader"
-	"github.com/cachesidecar/cachesidecar/loader/httporigin"
 )
-
-var knownKeys = flag.Int("keyfilter.keys", 100_000, "keys that there are not, of TestKeyFilterFlood")
 
 // Keys lists the keys of the database.
 func (d *database) Keys(ctx context.Context, each func(key []byte) error) error {
@@ -210,76 +199,4 @@ func TestKeyFilterWithoutOwner(t *testing.T) {
 		is(t, "there", v.get(there, 0), wire.OK, "value")
 		w.net.Heal()
 	})
-}
-
-// TestKeyFilterFails checks that every key passes if there is no filter, and that statistics
-// say why there is none, without the origin's words: any app may ask for them.
-func TestKeyFilterFails(t *testing.T) {
-	o := newDatabase(always(time.Millisecond))
-	o.listErr = &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("user=admin host=10.0.0.7")}
-	knownNodes(t, 1, o, Namespace{}, func(w *world) {
-		v := w.nodes[0]
-		v.get("made up", 0)
-		if n := o.asked("made up"); n != 1 {
-			t.Errorf("the origin was asked %d times, want 1", n)
-		}
-		if k := v.known(); k.InUse || k.Failures == 0 || !strings.Contains(k.Error, "could not be reached") || strings.Contains(k.Error, "admin") || k.Blind != 1 {
-			t.Errorf("%+v", k)
-		}
-		o.mu.Lock()
-		o.listErr = nil
-		o.mu.Unlock()
-		time.Sleep(time.Hour)
-		absent(t, "later", v.get("made up", 0))
-		if k := v.known(); !k.InUse || k.Error != "" || k.Denied != 1 {
-			t.Errorf("%+v", k)
-		}
-	})
-}
-
-// TestKeyFilterFlood checks that the filter lets pass no more than its share of many reads of
-// absent keys.
-func TestKeyFilterFlood(t *testing.T) {
-	const there, share = 20_000, 0.01
-	var calls atomic.Int64
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/keys" {
-			for i := range there {
-				fmt.Fprintf(w, "there-%d\n", i)
-			}
-			return
-		}
-		calls.Add(1)
-		http.NotFound(w, r)
-	}))
-	defer server.Close()
-	s := start(t, Config{NoSocket: true, Namespaces: map[string]Namespace{"a": {
-		Origin:       &httporigin.Config{URL: server.URL + "/{key}"},
-		ExistingKeys: &ExistingKeys{Keys: there, FalsePositives: share, MaxAge: 16 * time.Second, List: loader.List{URL: server.URL + "/keys"}},
-	}}})
-	ns := s.engine.Names.Lookup([]byte("a"))
-	for end := time.Now().Add(20 * time.Second); !ns.KeyFilterStats().InUse; time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("no filter: %+v", ns.KeyFilterStats())
-		}
-	}
-	var wg sync.WaitGroup
-	for g := range 8 {
-		wg.Go(func() {
-			for i := g; i < *knownKeys; i += 8 {
-				if _, err := s.Get(context.Background(), "a", fmt.Sprintf("made-up-%d", i), cachesidecar.GetOptions{}); !errors.Is(err, cachesidecar.ErrNotFound) {
-					t.Errorf("made-up-%d: %v", i, err)
-				}
-			}
-		})
-	}
-	wg.Wait()
-	k := ns.KeyFilterStats()
-	t.Logf("%d reads, %d calls of the origin: %.5f, stated %v; %+v", *knownKeys, calls.Load(), float64(calls.Load())/float64(*knownKeys), share, k)
-	if n := calls.Load(); float64(n) > share*float64(*knownKeys) || k.Blind != 0 {
-		t.Errorf("the origin was called %d times for %d keys, stated is a share of %v; %d found no filter", n, *knownKeys, share, k.Blind)
-	}
-	if k.Denied < int64(*knownKeys)*9/10 {
-		t.Errorf("%+v", k)
-	}
 }

@@ -1,15 +1,12 @@
 package sidecar
 
 import (
-	"bytes"
-	"context"
 	"fmt"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -20,10 +17,6 @@ func (v *vnode) lease(key string, options wire.Options) wire.Reply {
 
 func (v *vnode) fill(key string, token []byte, value string) wire.Reply {
 	return v.do(&wire.Request{Op: wire.OpFill, Key: []byte(key), Token: token, Value: []byte(value)})
-}
-
-func (v *vnode) abandon(key string, token []byte) wire.Reply {
-	return v.do(&wire.Request{Op: wire.OpFill, Key: []byte(key), Token: token, Options: wire.Abandon})
 }
 
 func (v *vnode) mustLease(key string) []byte {
@@ -83,98 +76,6 @@ func TestVirtualLeaseOnce(t *testing.T) {
 	})
 }
 
-// TestVirtualLeaseHostGoes checks a client that gives its token back, or takes too long:
-// the client that has waited longest gets the next token.
-func TestVirtualLeaseHostGoes(t *testing.T) {
-	for _, how := range []string{"abandons", "takes too long"} {
-		t.Run(how, func(t *testing.T) {
-			withNodes(t, 3, nil, Namespace{LeaseTime: 500 * time.Millisecond}, func(w *world) {
-				v, o := w.other("k"), w.ownerOf("k")
-				first := v.lease("k", 0).Token
-				got := make(chan wire.Reply, 1)
-				began := time.Now()
-				go func() { got <- o.lease("k", 0) }()
-				time.Sleep(100 * time.Millisecond)
-				want := 500 * time.Millisecond
-				if how == "abandons" {
-					want = 100 * time.Millisecond
-					is(t, "abandon", v.abandon("k", first), wire.OK, "")
-				}
-				r := <-got
-				if took := time.Since(began); r.Status != wire.Lease || took < want-10*time.Millisecond || took > want+50*time.Millisecond {
-					t.Errorf("the next got %s after %v, want a token after %v", r.Status, took, want)
-					return
-				}
-				if r := v.fill("k", first, "late"); r.Status != wire.NotStored {
-					t.Errorf("the first one's FILL: %s", r.Status)
-				}
-				if r := v.abandon("k", first); r.Status != wire.NotStored {
-					t.Errorf("the first one gives back: %s", r.Status)
-				}
-				is(t, "the second one's FILL", o.fill("k", r.Token, "value"), wire.OK, "")
-				is(t, "then", v.get("k", 0), wire.OK, "value")
-			})
-		})
-	}
-}
-
-// TestVirtualTokens checks that a token is good once, for its key, in the ownership epoch
-// that issued it, and until the key changes.
-func TestVirtualTokens(t *testing.T) {
-	withNodes(t, 3, nil, Namespace{}, func(w *world) {
-		refused := func(what string, r wire.Reply) {
-			t.Helper()
-			if r.Status != wire.NotStored || len(r.Message) == 0 {
-				t.Errorf("%s: %s %s, want NOT_STORED", what, r.Status, r.Message)
-			}
-		}
-		n := 0
-		for _, v := range w.nodes {
-			n++
-			key := fmt.Sprint("k", n)
-			token := v.mustLease(key)
-			refused("another key's", v.fill("other", token, "x"))
-			for i := range token {
-				forged := bytes.Clone(token)
-				forged[i] ^= 1
-				refused(fmt.Sprint("forged at ", i), v.fill(key, forged, "x"))
-			}
-			refused("too short", v.fill(key, token[:10], "x"))
-			refused("empty", v.fill(key, []byte{}, "x"))
-			is(t, "the token", v.fill(key, token, "value"), wire.OK, "")
-			refused("again", v.fill(key, token, "other"))
-			is(t, "what was filled", v.get(key, 0), wire.OK, "value")
-		}
-		for _, how := range []string{"delete", "set", "flush", "flush here"} {
-			for _, v := range w.nodes {
-				n++
-				key := fmt.Sprint("k", n)
-				token := v.mustLease(key)
-				want := ""
-				switch how {
-				case "delete":
-					w.other(key).drop(key, 0)
-				case "set":
-					want = "set"
-					w.other(key).do(&wire.Request{Op: wire.OpSet, Key: []byte(key), Value: []byte("set")})
-				case "flush":
-					if err := flushThrough(v, DefaultNamespace, time.Second); err != nil {
-						t.Error(err)
-					}
-				case "flush here":
-					if err := w.ownerOf(key).s.Flush(context.Background(), DefaultNamespace, cachesidecar.FlushOptions{}); err != nil {
-						t.Error(err)
-					}
-				}
-				refused(how, v.fill(key, token, "old"))
-				if r := v.get(key, 0); string(r.Value) != want {
-					t.Errorf("after %s and FILL: %q", how, r.Value)
-				}
-			}
-		}
-	})
-}
-
 // TestVirtualLeaseOwnerGoes checks that a token of a former owner fills nothing at the
 // next owner, where the key may have been deleted meanwhile.
 func TestVirtualLeaseOwnerGoes(t *testing.T) {
@@ -207,103 +108,6 @@ func TestVirtualLeaseOwnerGoes(t *testing.T) {
 				is(t, "then", v.get("k", 0), wire.OK, "new")
 			})
 		})
-	}
-}
-
-// TestVirtualLeaseStale checks that a reader that accepts a stale value does not wait
-// while another client loads.
-func TestVirtualLeaseStale(t *testing.T) {
-	ttl := 2 * time.Second
-	withNodes(t, 3, nil, Namespace{DefaultTTL: &ttl, StaleWhileRevalidate: 30 * time.Second}, func(w *world) {
-		v, o := w.other("k"), w.ownerOf("k")
-		for round := range 2 {
-			old := fmt.Sprint("value", round)
-			is(t, "fill", v.fill("k", v.mustLease("k"), old), wire.OK, "")
-			if round == 0 {
-				time.Sleep(ttl + ttl/5) // with the jitter
-			} else {
-				v.drop("k", wire.Soft)
-			}
-			token := v.lease("k", wire.StaleOK)
-			if token.Status != wire.Lease {
-				t.Errorf("the first to ask: %s, want a token", token.Status)
-				return
-			}
-			for _, v := range w.nodes {
-				is(t, "the next to ask", v.lease("k", wire.StaleOK), wire.Stale, old)
-			}
-			got := make(chan wire.Reply, 1)
-			go func() { got <- o.lease("k", 0) }()
-			time.Sleep(50 * time.Millisecond)
-			is(t, "fill", v.fill("k", token.Token, "new"), wire.OK, "")
-			is(t, "who takes nothing stale", <-got, wire.OK, "new")
-			v.drop("k", 0)
-		}
-	})
-}
-
-// TestVirtualLeaseWaits checks that a client that waits for a fill gives up in time. A
-// waiting client gets the value of a load even if an invalidation keeps that value out of
-// the cache.
-func TestVirtualLeaseWaits(t *testing.T) {
-	withNodes(t, 2, nil, Namespace{}, func(w *world) {
-		v, o := w.other("k"), w.ownerOf("k")
-		token := v.mustLease("k")
-		began := time.Now()
-		r := v.lease("k", 0)
-		if took := time.Since(began); r.Status != wire.Timeout || took > time.Second {
-			t.Errorf("%s after %v, want TIMEOUT within a second", r.Status, took)
-		}
-		got := make(chan wire.Reply, 1)
-		go func() { got <- v.lease("k", 0) }()
-		time.Sleep(100 * time.Millisecond)
-		o.drop("k", 0)
-		second := o.lease("k", 0) // a client that comes after the deletion
-		if second.Status != wire.Lease {
-			t.Errorf("after the deletion: %s, want a token", second.Status)
-		}
-		if r := v.fill("k", token, "old"); r.Status != wire.NotStored {
-			t.Errorf("the fill of before: %s", r.Status)
-		}
-		is(t, "who has waited since before", <-got, wire.OK, "old")
-		is(t, "the fill of after", o.fill("k", second.Token, "new"), wire.OK, "")
-		is(t, "then", v.get("k", 0), wire.OK, "new")
-	})
-}
-
-// TestLeaseLeavesRoom checks that the FILL that ends the wait of a connection's LEASEs
-// gets through, however many LEASEs the connection sends.
-func TestLeaseLeavesRoom(t *testing.T) {
-	const n = session.MaxConnLeases + 1000
-	s := start(t, Config{})
-	c := dial(t, s)
-	_ = c.nc.SetDeadline(time.Now().Add(20 * time.Second))
-	token := c.call(&wire.Request{Op: wire.OpLease, Key: []byte("k")}).Token
-	for i := range n {
-		if c.send(&wire.Request{Op: wire.OpLease, Key: []byte("k"), TimeoutMS: 20_000}); i < session.MaxConnLeases {
-			continue
-		}
-		if r := c.receive(wire.OpLease); r.Status != wire.Busy {
-			t.Fatalf("one LEASE more than %d waits: %s %s", session.MaxConnLeases, r.Status, r.Message)
-		}
-	}
-	c.send(&wire.Request{Op: wire.OpFill, Key: []byte("k"), Token: token, Value: []byte("v")})
-	fill, values := c.id, 0
-	for range session.MaxConnLeases + 1 {
-		frame := c.frame()
-		if id, _ := wire.PeekID(frame); id == fill {
-			is(t, "the FILL", c.decode(wire.OpFill, frame), wire.OK, "")
-			continue
-		}
-		is(t, "who waited", c.decode(wire.OpLease, frame), wire.OK, "v")
-		values++
-	}
-	if values != session.MaxConnLeases {
-		t.Errorf("%d got the value, want %d", values, session.MaxConnLeases)
-	}
-	c.call(&wire.Request{Op: wire.OpDelete, Keys: [][]byte{[]byte("k")}})
-	if r := c.call(&wire.Request{Op: wire.OpLease, Key: []byte("k")}); r.Status != wire.Lease {
-		t.Errorf("afterwards: %s %s, want a token", r.Status, r.Message)
 	}
 }
 

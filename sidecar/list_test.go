@@ -6,7 +6,6 @@ import (
 	"testing"
 
 	"github.com/cachesidecar/cachesidecar/internal/wire"
-	"github.com/cachesidecar/cachesidecar/unixsock"
 )
 
 // page asks for one page of keys.
@@ -96,59 +95,6 @@ func TestKeys(t *testing.T) {
 		q.Op = wire.OpKeys
 		if r := app.call(&q); r.Status != wire.BadRequest {
 			t.Errorf("%+v: %s %s", q, r.Status, r.Message)
-		}
-	}
-}
-
-// TestKeysBound checks that one request looks at a bounded number of entries, and that
-// one at a time runs.
-func TestKeysBound(t *testing.T) {
-	s := start(t, Config{L2Size: 64 << 20})
-	c := dial(t, s)
-	const keys = 100_000
-	for i := 0; i < keys; i += 100 {
-		for j := range 100 {
-			c.send(&wire.Request{Op: wire.OpSet, Key: fmt.Append(nil, i+j)})
-		}
-		for range 100 {
-			c.receive(wire.OpSet)
-		}
-	}
-	q, pages := wire.Request{Key: b("none")}, 0
-	for a := (wire.KeysPage{Cursor: []byte{}}); a.Cursor != nil; pages++ {
-		a = c.page(q)
-		if q.Token = a.Cursor; len(a.Keys) != 0 {
-			t.Fatalf("%+v", a)
-		}
-	}
-	if pages < keys/(1<<15)+1 {
-		t.Errorf("%d entries are looked at by %d requests", keys, pages)
-	}
-
-	s.engine.Inspection.Listing <- struct{}{} // as a request that runs
-	if r := c.call(&wire.Request{Op: wire.OpKeys, TimeoutMS: 50}); r.Status != wire.Busy {
-		t.Errorf("a second request: %s %s", r.Status, r.Message)
-	}
-	<-s.engine.Inspection.Listing
-	if r := c.call(&wire.Request{Op: wire.OpKeys, TimeoutMS: 5000}); r.Status != wire.OK {
-		t.Errorf("the next request: %s %s", r.Status, r.Message)
-	}
-}
-
-// TestKeysRights checks that only administrators of a namespace see its keys, also if no
-// access is configured.
-func TestKeysRights(t *testing.T) {
-	for name, cfg := range map[string]Config{
-		"rules":    {Access: map[string]Grants{"mine": {Admin: []string{"99"}}, "theirs": {Write: []string{"99"}}}},
-		"no rules": {},
-	} {
-		s := start(t, cfg)
-		c := s.doors.Of(s.engine.Access.Caller(unixsock.Peer{UID: 99, GID: 99}), nil)
-		for _, ns := range []string{"mine", "theirs", "new"} {
-			err := c.Refusal(&wire.Request{Op: wire.OpKeys, Namespace: b(ns)})
-			if want := name == "rules" && ns == "mine"; (err == nil) != want {
-				t.Errorf("%s: KEYS in %s: %v", name, ns, err)
-			}
 		}
 	}
 }

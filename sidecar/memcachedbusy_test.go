@@ -26,12 +26,12 @@ func TestVirtualMemcachedClaimsWithoutMemory(t *testing.T) {
 		}}
 		c := w.nodes[0].text()
 		long := strings.Repeat("x", 500_000)
-		c.ask("set "+key+" 0 0 500000\r\n"+long, "STORED")
-		c.ask("md "+key+" I T60", "HD")
-		c.ask("set "+keys[1]+" 0 0 500000\r\n"+long, "STORED")
+		c.Ask("set "+key+" 0 0 500000\r\n"+long, "STORED")
+		c.Ask("md "+key+" I T60", "HD")
+		c.Ask("set "+keys[1]+" 0 0 500000\r\n"+long, "STORED")
 		winner := w.nodes[1].hookedText(h)
-		winner.send("mg " + key + " v N60\r\n")
-		if line := winner.line(); !strings.HasPrefix(line, " (") || strings.Contains(line, "timeout") {
+		winner.Send("mg " + key + " v N60\r\n")
+		if line := winner.Line(); !strings.HasPrefix(line, " (") || strings.Contains(line, "timeout") {
 			t.Errorf("the winner is answered %q, want the end of the connection", line)
 		}
 		hog.Give(rpc.ForAnswers, most)
@@ -40,40 +40,9 @@ func TestVirtualMemcachedClaimsWithoutMemory(t *testing.T) {
 		}
 		h.after = func(*wire.Request, *wire.Reply) { hog.Force(rpc.ForAnswers, most) }
 		reader := w.nodes[1].hookedText(h)
-		reader.ask("get "+keys[1]+" none", "SERVER_ERROR out of memory writing get response")
+		reader.Ask("get "+keys[1]+" none", "SERVER_ERROR out of memory writing get response")
 		hog.Give(rpc.ForAnswers, most)
-		reader.ask("mn", "MN")
-	})
-}
-
-// TestVirtualMemcachedInPlaceWithoutMemory asks the owner of a long value for what changes something,
-// while there is no memory for the value. It was done, so BUSY is no answer.
-func TestVirtualMemcachedInPlaceWithoutMemory(t *testing.T) {
-	withNodes(t, 2, nil, Namespace{}, func(w *world) {
-		keys := w.keysOf(w.nodes[0], 2)
-		budget := w.nodes[0].s.engine.Budget
-		hog, most := budget.Open("hog", "", nil), budget.Size()-250_000
-		c := w.nodes[0].text()
-		for _, key := range keys {
-			c.ask("set "+key+" 0 0 500000\r\n"+strings.Repeat("x", 500_000), "STORED")
-		}
-		c.ask("md "+keys[0]+" I T60", "HD")
-		for _, command := range []string{"mg " + keys[0] + " v N60", "gat 100 " + keys[1], "get " + keys[1]} {
-			one := w.nodes[0].text()
-			one.ask("mn", "MN")
-			hog.Force(rpc.ForAnswers, most)
-			one.send(command + "\r\n")
-			line := one.line()
-			if reads := command[:3] == "get"; reads != strings.HasPrefix(line, "SERVER_ERROR BUSY: ") ||
-				!reads && (!strings.HasPrefix(line, " (") || strings.Contains(line, "timeout")) {
-				t.Errorf("%q: %q", command, line)
-			}
-			hog.Give(rpc.ForAnswers, most)
-		}
-		if a := c.claim(keys[0]); !a.taken || !a.stale {
-			t.Errorf("the claim is not out: %q", a.line)
-		}
-		c.ask("mg "+keys[1]+" t", "HD t100")
+		reader.Ask("mn", "MN")
 	})
 }
 

@@ -27,19 +27,19 @@ func TestVirtualMemcachedLoads(t *testing.T) {
 					key := keys[(n+i)%len(keys)]
 					switch i / 2 % 4 {
 					case 0:
-						c.ask("get "+key, "VALUE "+key+" 0 7", "the row", "END")
+						c.Ask("get "+key, "VALUE "+key+" 0 7", "the row", "END")
 					case 1:
-						c.send("gets " + key + " " + key + "\r\n")
+						c.Send("gets " + key + " " + key + "\r\n")
 						for range 2 {
-							if line := c.line(); !strings.HasPrefix(line, "VALUE "+key+" 0 7 ") || c.line() != "the row" {
+							if line := c.Line(); !strings.HasPrefix(line, "VALUE "+key+" 0 7 ") || c.Line() != "the row" {
 								t.Errorf("gets %s: %q", key, line)
 							}
 						}
-						c.ask("mn", "END", "MN")
+						c.Ask("mn", "END", "MN")
 					case 2:
-						c.ask("mg "+key+" v s", "VA 7 s7", "the row")
+						c.Ask("mg "+key+" v s", "VA 7 s7", "the row")
 					default:
-						c.ask("mg "+key+" v N30", "VA 7", "the row")
+						c.Ask("mg "+key+" v N30", "VA 7", "the row")
 					}
 				}
 			})
@@ -52,10 +52,10 @@ func TestVirtualMemcachedLoads(t *testing.T) {
 		}
 		for _, v := range w.nodes {
 			c := v.text()
-			c.ask("delete "+keys[0], "DELETED")
-			c.ask("get "+keys[0], "VALUE "+keys[0]+" 0 7", "the row", "END")
-			c.ask("get none-"+v.name, "END")
-			c.ask("mg none-"+v.name+" v N30", "EN") // the origin says so: there is nothing to load
+			c.Ask("delete "+keys[0], "DELETED")
+			c.Ask("get "+keys[0], "VALUE "+keys[0]+" 0 7", "the row", "END")
+			c.Ask("get none-"+v.name, "END")
+			c.Ask("mg none-"+v.name+" v N30", "EN") // the origin says so: there is nothing to load
 		}
 		if n := o.asked(keys[0]); n != 3 {
 			t.Errorf("%d loads after two deletions, want 3", n)
@@ -73,23 +73,23 @@ func TestVirtualMemcachedLoadsFail(t *testing.T) {
 				keys := w.keysOf(owner, 2)
 				key, there := keys[0], keys[1]
 				c := v.text()
-				c.ask("set "+there+" 0 0 1\r\nx", "STORED")
-				c.ask("delete "+key+"\r\nmn", "NOT_FOUND", "MN")
+				c.Ask("set "+there+" 0 0 1\r\nx", "STORED")
+				c.Ask("delete "+key+"\r\nmn", "NOT_FOUND", "MN")
 				o.fail(errors.New("connection refused"))
 				for _, command := range []string{
 					"get " + key, "gets " + key, "mg " + key + " v", "mg " + key + " v N30", "gat 0 " + key,
 				} {
-					if c.send(command + "\r\n"); !strings.HasPrefix(c.line(), "SERVER_ERROR ORIGIN: ") {
+					if c.Send(command + "\r\n"); !strings.HasPrefix(c.Line(), "SERVER_ERROR ORIGIN: ") {
 						t.Errorf("%q is not answered SERVER_ERROR ORIGIN", command)
 					}
 				}
-				c.ask("get "+key+" "+there, "VALUE "+there+" 0 1", "x", "END")
-				c.ask("set "+key+" 0 0 1\r\ny", "STORED") // no load is needed for it
-				c.ask("get "+key, "VALUE "+key+" 0 1", "y", "END")
+				c.Ask("get "+key+" "+there, "VALUE "+there+" 0 1", "x", "END")
+				c.Ask("set "+key+" 0 0 1\r\ny", "STORED") // no load is needed for it
+				c.Ask("get "+key, "VALUE "+key+" 0 1", "y", "END")
 				o.fail(nil)
-				c.ask("delete "+key, "DELETED")
-				c.ask("get "+key, "END")
-				c.ask("delete "+key+"\r\nmn", "NOT_FOUND", "MN")
+				c.Ask("delete "+key, "DELETED")
+				c.Ask("get "+key, "END")
+				c.Ask("delete "+key+"\r\nmn", "NOT_FOUND", "MN")
 			}
 		}
 	})
@@ -111,30 +111,30 @@ func TestVirtualMemcachedWriteThrough(t *testing.T) {
 						}
 					}
 				}
-				c.ask("set "+key+" 0 0 3\r\none", "STORED")
+				c.Ask("set "+key+" 0 0 3\r\none", "STORED")
 				has("one")
-				c.ask("ms "+key+" 3\r\ntwo", "HD")
+				c.Ask("ms "+key+" 3\r\ntwo", "HD")
 				has("two")
 				for _, command := range []string{
 					"add " + key + " 0 0 1\r\nx", "replace " + key + " 0 0 1\r\nx", "append " + key + " 0 0 1\r\nx",
 					"prepend " + key + " 0 0 1\r\nx", "cas " + key + " 0 0 1 1\r\nx", "incr " + key + " 1", "md " + key + " C1",
 				} {
-					if c.send(command + "\r\n"); !strings.HasPrefix(c.line(), "CLIENT_ERROR ") {
+					if c.Send(command + "\r\n"); !strings.HasPrefix(c.Line(), "CLIENT_ERROR ") {
 						t.Errorf("%q is not refused", command)
 					}
 				}
 				has("two")
-				c.ask("touch "+key+" 100", "TOUCHED")
+				c.Ask("touch "+key+" 100", "TOUCHED")
 				s.before = func() error { return errors.New("read only") }
 				for _, command := range []string{"set " + key + " 0 0 1\r\nx", "delete " + key} {
-					c.send(command + "\r\n")
-					if line := c.line(); !strings.HasPrefix(line, "SERVER_ERROR TIMEOUT: ") {
+					c.Send(command + "\r\n")
+					if line := c.Line(); !strings.HasPrefix(line, "SERVER_ERROR TIMEOUT: ") {
 						t.Errorf("%q, which the origin fails: %q", command, line)
 					}
 				}
 				s.before = nil
 				has("two")
-				c.ask("delete "+key, "DELETED")
+				c.Ask("delete "+key, "DELETED")
 				has("")
 			}
 		}

@@ -1,7 +1,6 @@
 package sidecar
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +13,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/session"
+	"github.com/cachesidecar/cachesidecar/internal/testing/memcachedtest"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -60,7 +60,7 @@ func (v *vnode) hookedText(h hooked) *textConn {
 	if err != nil {
 		v.w.t.Fatal(err)
 	}
-	return &textConn{v.w.t, nc, bufio.NewReader(nc)}
+	return &textConn{memcachedtest.New(v.w.t, nc), v.w.t}
 }
 
 // claimed is the answer to an mg with N.
@@ -75,13 +75,13 @@ var claimIn = regexp.MustCompile(`^VA \d+ c(\d+)((?: [WXZ])*)$`)
 
 func (c *textConn) claim(key string) (a claimed) {
 	c.t.Helper()
-	c.send("mg " + key + " v c N60\r\n")
-	a.line = c.line()
+	c.Send("mg " + key + " v c N60\r\n")
+	a.line = c.Line()
 	m := claimIn.FindStringSubmatch(a.line)
 	if m == nil {
 		return a
 	}
-	a.number, a.value = m[1], c.line()
+	a.number, a.value = m[1], c.Line()
 	a.won, a.taken, a.stale = strings.Contains(m[2], "W"), strings.Contains(m[2], "Z"), strings.Contains(m[2], "X")
 	return a
 }
@@ -99,8 +99,8 @@ func (c *textConn) mustClaim(key string, other *textConn) claimed {
 // fill stores a value with the number of a claim, and returns the answer.
 func (c *textConn) fill(key, number, value string) string {
 	c.t.Helper()
-	c.send(fmt.Sprintf("ms %s %d T600 C%s\r\n%s\r\n", key, len(value), number, value))
-	return c.line()
+	c.Send(fmt.Sprintf("ms %s %d T600 C%s\r\n%s\r\n", key, len(value), number, value))
+	return c.Line()
 }
 
 // keysOf returns n keys of a node.
@@ -141,7 +141,7 @@ func TestVirtualMemcachedClaimsOwnerGoes(t *testing.T) {
 				numbers := map[string]string{}
 				for i, key := range keys {
 					if i%4 == 3 {
-						c.ask("set "+key+" 0 0 5\r\nstale\r\nmd "+key+" I T60", "STORED", "HD")
+						c.Ask("set "+key+" 0 0 5\r\nstale\r\nmd "+key+" I T60", "STORED", "HD")
 					}
 					a := c.mustClaim(key, other)
 					if numbers[key] = a.number; a.stale != (i%4 == 3) {
@@ -167,7 +167,7 @@ func TestVirtualMemcachedClaimsOwnerGoes(t *testing.T) {
 					switch i % 4 {
 					case 0:
 						refused("NF")
-						other.ask("get "+key, "END")
+						other.Ask("get "+key, "END")
 						value = ""
 					case 1:
 						a := other.mustClaim(key, c)
@@ -177,7 +177,7 @@ func TestVirtualMemcachedClaimsOwnerGoes(t *testing.T) {
 						}
 						refused("EX")
 					case 2:
-						other.ask("set "+key+" 0 0 3\r\nnew", "STORED")
+						other.Ask("set "+key+" 0 0 3\r\nnew", "STORED")
 						refused("EX")
 					case 3: // a stale value is never handed over
 						if a := other.mustClaim(key, c); a.stale || a.value != "" {
@@ -301,15 +301,15 @@ func TestVirtualMemcachedValueInHand(t *testing.T) {
 			{"a value that ends soon", "touch " + key + " 20", "mg " + key + " v f R30", "VA 5 f7"},
 		} {
 			for _, copied := range []bool{false, true} {
-				w.nodes[0].text().ask("set "+key+" 7 0 5\r\nvalue\r\n"+tc.change, "STORED")
+				w.nodes[0].text().Ask("set "+key+" 7 0 5\r\nvalue\r\n"+tc.change, "STORED")
 				time.Sleep(100 * time.Millisecond)
 				if copied {
 					w.nodes[1].get(key, 0)
 					w.nodes[1].s.engine.L1.Wait()
 				}
 				cut = true
-				if c.send(tc.ask + "\r\n"); true {
-					if line, value := c.line(), c.line(); line != tc.want || value != "value" {
+				if c.Send(tc.ask + "\r\n"); true {
+					if line, value := c.Line(), c.Line(); line != tc.want || value != "value" {
 						t.Errorf("%s, copied %v: %q %q, want %q", tc.name, copied, line, value, tc.want)
 					}
 				}
@@ -317,7 +317,7 @@ func TestVirtualMemcachedValueInHand(t *testing.T) {
 				rejoin()
 			}
 		}
-		c.ask("mn", "MN")
+		c.Ask("mn", "MN")
 	})
 }
 
@@ -339,17 +339,17 @@ func TestVirtualMemcachedStaleIfError(t *testing.T) {
 				o.fail(nil)
 				v.drop(key, 0)
 				time.Sleep(10 * time.Second) // until the breaker lets a call through
-				c.ask("mg "+key+" v", "VA 3", "row")
+				c.Ask("mg "+key+" v", "VA 3", "row")
 				o.fail(errors.New("down"))
 				time.Sleep(ttl + within)
-				c.ask("mg "+key+" v", "VA 3 X", "row")
-				c.ask("mg "+key+" v N30", "VA 3 X", "row")
+				c.Ask("mg "+key+" v", "VA 3 X", "row")
+				c.Ask("mg "+key+" v N30", "VA 3 X", "row")
 				is(t, "over the socket", v.get(key, wire.StaleOK), wire.Stale, "row")
-				if c.send("get " + key + "\r\n"); !strings.HasPrefix(c.line(), "SERVER_ERROR ") {
+				if c.Send("get " + key + "\r\n"); !strings.HasPrefix(c.Line(), "SERVER_ERROR ") {
 					t.Error("get shows a stale value")
 				}
 				time.Sleep(100 * time.Second)
-				if c.send("mg " + key + " v\r\n"); !strings.HasPrefix(c.line(), "SERVER_ERROR ") {
+				if c.Send("mg " + key + " v\r\n"); !strings.HasPrefix(c.Line(), "SERVER_ERROR ") {
 					t.Error("mg shows a value that is stale for too long")
 				}
 			}

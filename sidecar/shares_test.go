@@ -10,59 +10,9 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
-	"github.com/cachesidecar/cachesidecar/internal/places"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
-
-// The lease tokens of a connection are counted at the owner of their keys. They are given
-// back however they end.
-func TestTokensAreShared(t *testing.T) {
-	s := start(t, Config{})
-	c, other := dial(t, s), dial(t, s)
-	s.engine.Shares.SetTotal(places.LeaseTokens, 64) // 48 for one user, 3 for the first connection
-	lease := func(c *rawConn, key string) wire.Reply {
-		return c.call(&wire.Request{Op: wire.OpLease, Key: b(key), TimeoutMS: 10_000})
-	}
-	var held []wire.Reply
-	for i := range 10 {
-		r := lease(c, fmt.Sprint("hog", i))
-		if r.Status == wire.Busy {
-			if !strings.Contains(string(r.Message), "of the 64 lease tokens") {
-				t.Errorf("%s", r.Message)
-			}
-			break
-		}
-		held = append(held, r)
-	}
-	if len(held) == 0 || len(held) > 4 {
-		t.Fatalf("one connection has %d tokens of 64", len(held))
-	}
-	if r := lease(other, "mine"); r.Status != wire.Lease {
-		t.Errorf("another connection: %s %s", r.Status, r.Message)
-	}
-	used := func() int64 { return s.engine.Shares.Used(places.LeaseTokens) }
-	if n := used(); n != int64(len(held))+1 {
-		t.Errorf("%d tokens are counted", n)
-	}
-	if r := c.call(&wire.Request{Op: wire.OpFill, Key: b("hog0"), Token: held[0].Token, Value: b("v"), TTLMS: wire.TTLDefault}); r.Status != wire.OK {
-		t.Errorf("FILL: %s %s", r.Status, r.Message)
-	}
-	if r := lease(c, "next"); r.Status != wire.Lease {
-		t.Errorf("after a FILL: %s %s", r.Status, r.Message)
-	}
-	other.send(&wire.Request{Op: wire.OpLease, Key: b("hog1"), TimeoutMS: 10_000}) // gets it when c ends
-	soon(t, "it to wait", func() bool { return s.telemetry.TokenStats().Waiting == 1 })
-	c.nc.Close()
-	if r := other.receive(wire.OpLease); r.Status != wire.Lease {
-		t.Errorf("handed over: %s %s", r.Status, r.Message)
-	}
-	soon(t, "the others to come back", func() bool { return used() == 2 })
-	other.nc.Close()
-	soon(t, "all to come back", func() bool {
-		return used() == 0 && s.engine.Shares.Used(places.Waiting) == 0 && s.engine.Budget.Stats().Total() == 0 && s.engine.Shares.Used(places.Connections) == 0
-	})
-}
 
 func soon(t *testing.T, what string, ok func() bool) {
 	t.Helper()
@@ -70,47 +20,6 @@ func soon(t *testing.T, what string, ok func() bool) {
 		if time.Now().After(deadline) {
 			t.Fatalf("waited for %s", what)
 		}
-	}
-}
-
-// A connection whose namespaces are empty gets new names in their place.
-func TestEmptyNamesOfAnOwner(t *testing.T) {
-	s := start(t, Config{MaxNamespaces: 9})
-	c := dial(t, s)
-	set := func(name string) wire.Reply {
-		return c.call(&wire.Request{Op: wire.OpSet, Namespace: b(name), Key: b("k"), Value: b("v"), TTLMS: wire.TTLDefault})
-	}
-	n := 0
-	for ; ; n++ {
-		if r := set(fmt.Sprint("n", n)); r.Status != wire.OK {
-			if r.Status != wire.Busy || !strings.Contains(string(r.Message), "of the 8 names that max_namespaces leaves") {
-				t.Errorf("%s %s", r.Status, r.Message)
-			}
-			break
-		}
-	}
-	if n != 3 {
-		t.Errorf("one connection has %d of 8 names, want 3", n)
-	}
-	c.call(&wire.Request{Op: wire.OpDelete, Namespace: b("n0"), Keys: keysOf("k")})
-	soon(t, "the empty one's place", func() bool { r := set("new"); return r.Status == wire.OK })
-	if r := dial(t, s).call(&wire.Request{Op: wire.OpSet, Namespace: b("other"), Key: b("k"), Value: b("v"), TTLMS: wire.TTLDefault}); r.Status != wire.OK {
-		t.Errorf("another connection: %s %s", r.Status, r.Message)
-	}
-}
-
-// A frame that is announced but does not arrive takes nothing from other clients.
-func TestFramesThatDoNotCome(t *testing.T) {
-	s := start(t, Config{L2Size: 256 << 20})
-	for range 16 {
-		if _, err := dial(t, s).nc.Write([]byte{0, 0x80, 0, 0, 0x96}); err != nil { // 8 MiB; one byte arrives
-			t.Fatal(err)
-		}
-	}
-	other := dial(t, s)
-	_ = other.nc.SetDeadline(time.Now().Add(25 * time.Second)) // before the frames time out
-	if r := other.call(&wire.Request{Op: wire.OpSet, Key: b("k"), Value: make([]byte, 8<<20), TTLMS: wire.TTLDefault}); r.Status != wire.OK {
-		t.Errorf("%s %s", r.Status, r.Message)
 	}
 }
 

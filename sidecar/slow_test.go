@@ -8,11 +8,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/slow"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/loader"
-	"github.com/cachesidecar/cachesidecar/unixsock"
 )
 
 // slowCalls asks for the slow calls of a host.
@@ -137,51 +135,5 @@ func TestSlow(t *testing.T) {
 	before = time.Now()
 	if c := find(loads, "LOAD", b("fails")); c.Result != "failed" {
 		t.Errorf("%+v", c)
-	}
-}
-
-// TestSlowRights checks that a caller sees calls in the namespaces that it administers,
-// and that bounds are checked.
-func TestSlowRights(t *testing.T) {
-	s := start(t, Config{Access: map[string]Grants{
-		"mine": {Admin: []string{"99"}}, "theirs": {Write: []string{"99"}}, Others: {Read: []string{}},
-	}})
-	for _, ns := range []string{"mine", "theirs", ""} {
-		s.engine.Inspection.Requests.Note(time.Second, s.engine.Clock.Read(), func() slow.Call {
-			return slow.Call{Op: "GET", Namespace: ns}
-		})
-	}
-	c := s.doors.Of(s.engine.Access.Caller(unixsock.Peer{UID: 99, GID: 99}), nil)
-	r := s.engine.Inspection.Slow(&wire.Request{Options: wire.All, Limit: 10}, c.By.MayAdmin())
-	var a wire.Slow
-	if err := wire.UnmarshalBody(r.Body, &a); err != nil || len(a.Requests) != 1 || a.Requests[0].Namespace != "mine" {
-		t.Errorf("%+v, %v", a.Requests, err)
-	}
-	for ns, want := range map[string]bool{"mine": true, "theirs": false} {
-		if err := c.Refusal(&wire.Request{Op: wire.OpSlow, Namespace: b(ns)}); (err == nil) != want {
-			t.Errorf("SLOW of %s: %v", ns, err)
-		}
-	}
-	root := dial(t, s)
-	if got := root.slowCalls(wire.Request{Options: wire.All, Limit: 2}); len(got.Requests) != 2 {
-		t.Errorf("n of 2 gives %+v", got.Requests)
-	}
-	if r := root.call(&wire.Request{Op: wire.OpSlow, Limit: wire.MaxSlow + 1}); r.Status != wire.BadRequest {
-		t.Errorf("n of %d: %s", wire.MaxSlow+1, r.Status)
-	}
-}
-
-// TestSlowLongKey checks that the list does not keep a key that is too long: it comes with
-// an MGET whose other key takes a while.
-func TestSlowLongKey(t *testing.T) {
-	origin := own(func(context.Context, []byte) (loader.Value, error) {
-		time.Sleep(2 * slow.Threshold) // the work of the origin
-		return loader.Value{}, nil
-	})
-	app := dial(t, start(t, Config{Namespaces: map[string]Namespace{"db": {Origin: origin}}}))
-	app.call(&wire.Request{Op: wire.OpMGet, Namespace: b("db"), Keys: [][]byte{make([]byte, 64<<10), b("k")}})
-	list := app.slowCalls(wire.Request{Namespace: b("db")}).Requests
-	if len(list) != 1 || len(list[0].Key) != kv.MaxKeyLen || list[0].Keys != 2 {
-		t.Errorf("%d calls; the first has a key of %d bytes", len(list), len(list[0].Key))
 	}
 }

@@ -78,25 +78,3 @@ func TestWarm(t *testing.T) {
 		}
 	})
 }
-
-// TestWarmBounds checks the maximum number of keys, and that a failed listing is
-// reported.
-func TestWarmBounds(t *testing.T) {
-	o := newDatabase(always(time.Millisecond))
-	var list listOf
-	for i := range 100 {
-		list = append(list, fmt.Sprint("key", i))
-		o.set(list[i], []byte("value"))
-	}
-	withNodes(t, 1, o, Namespace{WarmOnStart: &Warm{Keys: 30, List: loader.List{Lister: list}}}, func(w *world) {
-		if s := w.nodes[0].s.engine.Names.Lookup(session.DefaultNamespace).WarmStats(); s != (cachesidecar.WarmStats{State: namespaces.WarmFailed, Loaded: 30}) {
-			t.Errorf("%+v", s)
-		}
-	})
-	o.listErr = context.DeadlineExceeded
-	withNodes(t, 1, o, Namespace{WarmOnStart: &Warm{List: loader.List{Lister: o}}}, func(w *world) {
-		if s := w.nodes[0].s.engine.Names.Lookup(session.DefaultNamespace).WarmStats(); s != (cachesidecar.WarmStats{State: namespaces.WarmFailed}) {
-			t.Errorf("%+v", s)
-		}
-	})
-}

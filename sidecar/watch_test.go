@@ -3,19 +3,14 @@ package sidecar
 import (
 	"context"
 	"fmt"
-	"path/filepath"
-	"slices"
 	"testing"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
-	"github.com/cachesidecar/cachesidecar/internal/engine"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
-	"github.com/cachesidecar/cachesidecar/internal/places"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
-	"github.com/cachesidecar/cachesidecar/invalidation"
 )
 
 // seen is an event of a stream, in a form that tests compare.
@@ -73,181 +68,6 @@ func (w *watcher) next() (a wire.Watched) {
 	}
 	w.Epoch, w.Seq = a.Epoch, a.Seq
 	return a
-}
-
-// A host that is alone reports every change, in order, with the version that the writer
-// was told.
-func TestWatchAlone(t *testing.T) {
-	s := start(t, Config{})
-	writer, reader := dial(t, s), dial(t, s)
-	w := watching(t, reader.call)
-	hash := func(key string) kv.Hash { return s.engine.Names.Hash(session.DefaultNamespace, b(key)) }
-	var want []seen
-	change := func(key string, q wire.Request) {
-		t.Helper()
-		r := writer.call(&q)
-		v := r.Version
-		if q.Op == wire.OpDelete {
-			v = r.Items[0].Version
-		}
-		if r.Event != 0 {
-			v = r.Event
-		}
-		if v == 0 {
-			t.Fatalf("%s: %s %s", q.Op, r.Status, r.Message)
-		}
-		want = append(want, seen{wire.EventChanged, hash(key), v, ""})
-	}
-	change("a", wire.Request{Op: wire.OpSet, Key: b("a"), Value: b("1"), TTLMS: wire.TTLDefault})
-	change("a", wire.Request{Op: wire.OpIncr, Key: b("a"), Delta: 1, TTLMS: wire.TTLDefault})
-	change("a", wire.Request{Op: wire.OpTouch, Key: b("a"), TTLMS: 1000})
-	change("none", wire.Request{Op: wire.OpDelete, Keys: keysOf("none")})
-	r := writer.call(&wire.Request{Op: wire.OpFlush, Namespace: b("other")})
-	other := seen{kind: wire.EventFlushed, version: r.Version, detail: "other"}
-	r = writer.call(&wire.Request{Op: wire.OpFlush})
-	want = append(want, seen{kind: wire.EventFlushed, version: r.Version, detail: "default"})
-	r = writer.call(&wire.Request{Op: wire.OpFlush, Options: wire.All})
-	want = append(want, seen{kind: wire.EventFlushed, version: r.Version})
-	all := *w
-	a := w.next()
-	if got := eventsOf(t, &a); !slices.Equal(got, want) {
-		t.Errorf("got  %v\nwant %v", got, want)
-	}
-	all.Options = wire.All
-	a = all.next()
-	if got := eventsOf(t, &a); !slices.Equal(got, slices.Insert(want, 4, other)) {
-		t.Errorf("all namespaces: %v", got)
-	}
-
-	// Without events there is a heartbeat, at once or after the wait.
-	began := time.Now()
-	if a := w.next(); a.Reset || a.Events.Len() > 0 || time.Since(began) > 30*time.Second {
-		t.Errorf("got %+v after %v, want a heartbeat at once", a, time.Since(began))
-	}
-	w.WaitMS = 50
-	began = time.Now()
-	if a := w.next(); a.Reset || a.Events.Len() > 0 || time.Since(began) < 50*time.Millisecond {
-		t.Errorf("got %+v after %v, want a heartbeat after 50ms", a, time.Since(began))
-	}
-	// An event ends the wait.
-	w.WaitMS = 60_000
-	reader.send(&w.Request)
-	change("b", wire.Request{Op: wire.OpSet, Key: b("b"), TTLMS: wire.TTLDefault})
-	began = time.Now()
-	if r := reader.receive(wire.OpWatch); r.Status != wire.OK || time.Since(began) > 30*time.Second {
-		t.Errorf("%v after %v", r.Err(), time.Since(began))
-	}
-	if r := reader.call(&wire.Request{Op: wire.OpWatch, Namespace: b("Bad")}); r.Status != wire.BadRequest {
-		t.Errorf("a bad namespace: %s", r.Status)
-	}
-}
-
-// A follower of another stream, or a follower that has lost its place, starts anew. It is
-// never told that it knows everything.
-func TestWatchResets(t *testing.T) {
-	s := start(t, Config{})
-	c := dial(t, s)
-	w := watching(t, c.call)
-	for _, tc := range []struct {
-		name       string
-		epoch, seq uint64
-	}{{"another stream", w.Epoch + 1, w.Seq}, {"a place to come", w.Epoch, w.Seq + 1}} {
-		w.Epoch, w.Seq = tc.epoch, tc.seq
-		if a := w.next(); !a.Reset || a.Seq != a.Head {
-			t.Errorf("%s: %+v, want a reset", tc.name, a)
-		}
-	}
-	epoch := w.Epoch
-	for range engine.WatchEvents {
-		s.engine.Changes.Note(1, 1)
-	}
-	if a := w.next(); a.Reset || a.Events.Len() != engine.WatchAnswer || a.Seq != a.After+engine.WatchAnswer || a.Head != a.After+engine.WatchEvents {
-		t.Errorf("a full log: %v, %d events from %d to %d of %d", a.Reset, a.Events.Len(), a.After, a.Seq, a.Head)
-	}
-	// No follower asks while the log fills: the stream is dropped.
-	for range engine.WatchEvents + 1 {
-		s.engine.Changes.Note(1, 1)
-	}
-	if s.engine.Watches.Stream.Load() != nil {
-		t.Errorf("a stream that no client can follow goes on")
-	}
-	if a := w.next(); !a.Reset || a.Epoch == epoch {
-		t.Errorf("got %+v, want a reset of another stream", a)
-	}
-	s.engine.Changes.Note(1, 1)
-	if a := w.next(); a.Reset || a.Events.Len() != 1 {
-		t.Errorf("got %+v, want the next event", a)
-	}
-}
-
-// The size of an answer is bounded, whatever details the events have.
-func TestWatchAnswerIsBounded(t *testing.T) {
-	s := start(t, Config{})
-	w := watching(t, dial(t, s).call)
-	set := kv.NewPartitionSet(kv.Partitions)
-	for p := range uint16(kv.Partitions) {
-		set.Add(p)
-	}
-	const n = 2000
-	for range n {
-		s.engine.Watches.Tell(invalidation.Event{Kind: invalidation.Raised, Version: 1, Detail: &invalidation.Detail{Partitions: set}})
-	}
-	got := 0
-	for got < n {
-		q := w.Request
-		if r := w.ask(&q); len(r.Body) > engine.WatchBytes+engine.WatchAnswer*17+4096 {
-			t.Fatalf("an answer of %d bytes", len(r.Body))
-		}
-		a := w.next()
-		if a.Events.Len() == 0 {
-			t.Fatalf("the stream ends after %d of %d", got, n)
-		}
-		got += a.Events.Len()
-	}
-}
-
-// The number of waiting requests is bounded, for a connection and for a host. They end
-// with the sidecar.
-func TestWatchesAreBounded(t *testing.T) {
-	s, err := New(Config{Socket: filepath.Join(t.TempDir(), "s"), L2Size: 8 << 20})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- s.Run(ctx) }() // ends with stop, below
-	<-s.Ready()
-	c := dial(t, s)
-	w := watching(t, c.call)
-	w.WaitMS = 60_000
-	for range engine.MaxConnWatch + 1 {
-		c.send(&w.Request)
-	}
-	if r := c.receive(wire.OpWatch); r.Status != wire.Busy {
-		t.Errorf("one more than %d: %s, want BUSY", engine.MaxConnWatch, r.Status)
-	}
-	s.engine.Shares.Join("others").Force(places.Watches, engine.MaxWatches)
-	other := dial(t, s)
-	if r := other.call(&wire.Request{Op: wire.OpWatch}); r.Status != wire.Busy {
-		t.Errorf("one more than %d on a host: %s, want BUSY", engine.MaxWatches, r.Status)
-	}
-	s.engine.Shares.Join("others").Force(places.Watches, -engine.MaxWatches)
-	if r := other.call(&wire.Request{Op: wire.OpWatch}); r.Status != wire.OK {
-		t.Errorf("with room again: %s %s", r.Status, r.Message)
-	}
-	began := time.Now()
-	stop()
-	for range engine.MaxConnWatch {
-		if r := c.receive(wire.OpWatch); r.Status != wire.OK {
-			t.Errorf("at the end: %s %s", r.Status, r.Message)
-		}
-	}
-	if err := <-done; err != nil || time.Since(began) > 30*time.Second {
-		t.Errorf("Run: %v, %v after the stop", err, time.Since(began))
-	}
-	if n := s.engine.Shares.Used(places.Watches); n != 0 {
-		t.Errorf("%d requests wait", n)
-	}
 }
 
 // askOf asks a process of a world as an app on its host does.

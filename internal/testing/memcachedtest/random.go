@@ -1,7 +1,6 @@
-package sidecar
+package memcachedtest
 
 import (
-	"flag"
 	"fmt"
 	"math/rand/v2"
 	"regexp"
@@ -9,30 +8,20 @@ import (
 	"testing"
 )
 
-var (
-	textRuns = flag.Int("memcached.runs", 60, "random conversations of TestMemcachedRandom")
-	textSeed = flag.Uint64("memcached.seed", 1, "of the first one")
-)
-
-// TestMemcachedRandom holds random conversations with a sidecar and with memcached: the
-// answers are the same, but for the versions of values.
-func TestMemcachedRandom(t *testing.T) {
-	targets := textTargets(t)
-	for _, name := range []string{"alone", "pair"} {
-		t.Run(name, func(t *testing.T) {
-			c, oracle := targets[name](t), targets["memcached"](t)
-			for i := range *textRuns {
-				seed := *textSeed + uint64(i)
-				c.ask("flush_all", "OK")
-				oracle.ask("flush_all", "OK")
-				talk := &talk{rand: rand.New(rand.NewPCG(seed, 0)), versions: map[string][2]string{}}
-				for range 200 {
-					if !talk.both(t, c, oracle) {
-						t.Fatalf("seed %d, after:\n%s", seed, strings.Join(talk.said[max(0, len(talk.said)-12):], "\n"))
-					}
-				}
+// Random holds random conversations with a server and with memcached: the answers are the
+// same, but for the versions of values.
+func Random(t *testing.T, c, memcached *Conn, runs int, seed uint64) {
+	t.Helper()
+	for i := range runs {
+		seed := seed + uint64(i)
+		c.Ask("flush_all", "OK")
+		memcached.Ask("flush_all", "OK")
+		talk := &talk{rand: rand.New(rand.NewPCG(seed, 0)), versions: map[string][2]string{}}
+		for range 200 {
+			if !talk.both(t, c, memcached) {
+				t.Fatalf("seed %d, after:\n%s", seed, strings.Join(talk.said[max(0, len(talk.said)-12):], "\n"))
 			}
-		})
+		}
 	}
 }
 
@@ -48,7 +37,7 @@ var ttlIn = regexp.MustCompile(` t\d+`)
 var versionIn = regexp.MustCompile(`( c|^VALUE \S+ \d+ \d+ )(\d+)`)
 
 // both sends a batch of commands to both servers, and compares the answers.
-func (k *talk) both(t *testing.T, a, b *textConn) bool {
+func (k *talk) both(t *testing.T, a, b *Conn) bool {
 	t.Helper()
 	var commands [2]strings.Builder
 	for range 1 + k.rand.IntN(4) {
@@ -58,10 +47,10 @@ func (k *talk) both(t *testing.T, a, b *textConn) bool {
 		}
 	}
 	var said [2][]string
-	for i, c := range []*textConn{a, b} {
-		c.send(commands[i].String() + "mn\r\n")
+	for i, c := range []*Conn{a, b} {
+		c.Send(commands[i].String() + "mn\r\n")
 		for {
-			line := c.line()
+			line := c.Line()
 			if line == "MN" || strings.Contains(line, "(") && strings.Contains(line, "read ") {
 				said[i] = append(said[i], line)
 				break
@@ -75,7 +64,7 @@ func (k *talk) both(t *testing.T, a, b *textConn) bool {
 		if !same {
 			break
 		}
-		same = mask(said[0][i]) == mask(said[1][i])
+		same = Mask(said[0][i]) == Mask(said[1][i])
 		k.note(said[0][i], said[1][i])
 	}
 	if !same {
@@ -84,9 +73,9 @@ func (k *talk) both(t *testing.T, a, b *textConn) bool {
 	return same
 }
 
-// mask leaves a version out of a line, but not zero, and a TTL: that of a copy is a little
+// Mask leaves a version out of a line, but not zero, and a TTL: that of a copy is a little
 // less.
-func mask(line string) string {
+func Mask(line string) string {
 	line = ttlIn.ReplaceAllString(line, " tN")
 	return versionIn.ReplaceAllStringFunc(line, func(s string) string {
 		if strings.HasSuffix(s, " c0") {
@@ -130,17 +119,19 @@ func (k *talk) command() [2]string {
 	case 7:
 		return twice("touch " + key + k.of(" 0", " 100", " -1", " x", "") + k.of("", " noreply"))
 	case 8, 9:
-		return twice(k.of("incr ", "decr ") + n + k.of(" 1", " 7", " 18446744073709551615", " x", " -1", "") + k.of("", " noreply"))
+		return twice(k.of("incr ", "decr ") + n + k.of(" 1", " 7", " 18446744073709551615", " x", " -1", "") +
+			k.of("", " noreply"))
 	case 10:
-		return twice("set " + n + " 0 0 " + k.of("1\r\n5\r\n", "20\r\n18446744073709551615\r\n", "1\r\nx\r\n", "2\r\n5 \r\n"))
+		return twice("set " + n + " 0 0 " +
+			k.of("1\r\n5\r\n", "20\r\n18446744073709551615\r\n", "1\r\nx\r\n", "2\r\n5 \r\n"))
 	case 11, 12:
 		return twice("mg " + key + k.flags("v", "f", "k", "s", "q", "Oabc", "t", "u", "b", "c", "E"))
 	case 21:
 		// The answer has the new TTL, wherever its flag stands.
 		return twice("mg " + key + k.of(" T0", " T100") + k.flags("v", "k", "c", "q"))
 	case 13, 14:
-		return twice("ms " + key + " " + strings.Replace(k.value(), "\r\n", k.flags("c", "k", "q", "Oxyz", "F5", "T100", "T0",
-			"ME", "MA", "MP", "MR", "MS", "MX", "b", "I")+"\r\n", 1))
+		flags := k.flags("c", "k", "q", "Oxyz", "F5", "T100", "T0", "ME", "MA", "MP", "MR", "MS", "MX", "b", "I")
+		return twice("ms " + key + " " + strings.Replace(k.value(), "\r\n", flags+"\r\n", 1))
 	case 15:
 		return k.compare("ms "+key+" 2 k C", key, " c\r\nhi\r\n")
 	case 16:
@@ -148,7 +139,8 @@ func (k *talk) command() [2]string {
 	case 17:
 		return k.compare("md "+key+" C", key, "\r\n")
 	case 18, 19:
-		return twice("ma " + n + k.flags("N0", "N100", "J5", "D3", "MD", "M+", "MI", "M-", "MZ", "v", "k", "c", "T100", "T0"))
+		return twice("ma " + n +
+			k.flags("N0", "N100", "J5", "D3", "MD", "M+", "MI", "M-", "MZ", "v", "k", "c", "T100", "T0"))
 	case 20:
 		return twice(k.of("flush_all", "flush_all noreply", "flush_all 0", "verbosity 1", "me nope", "stats reset"))
 	}
@@ -183,9 +175,11 @@ func (k *talk) flags(list ...string) string {
 
 // garbage returns a line that is wrong in some way, and answered.
 func (k *talk) garbage() string {
+	long := strings.Repeat("k", 251)
 	return k.of("bogus", "get", "gets", "set", "set a", "set a 0 0", "set a x 0 1", "set a 0 0 -1", "set a 0 0 x",
-		"set a 0 0 3\r\nabcde", "ms", "ms a", "ms a x", "ms a 2 !\r\nhi", "ms a 2\r\nhix", "mg", "mg a !", "mg a v v", "mg a Tx",
-		"md", "md a v v", "ma", "ma n Jx", "ma n Dx", "mx", "incr", "incr n", "touch a", "delete", "delete a b c d", "cas a 0 0 1",
-		"cas a 0 0 1 x", "gat", "gat 1", "gat x a", " ", "x", "set "+strings.Repeat("k", 251)+" 0 0 1", "mg "+strings.Repeat("k", 251), "flush_all x", "verbosity", "verbosity x",
-		"delete "+strings.Repeat("k", 251), "mg a O"+strings.Repeat("o", 40), "add a 0 0 1 noreply\r\nxy", "incr a 1 1 1")
+		"set a 0 0 3\r\nabcde", "ms", "ms a", "ms a x", "ms a 2 !\r\nhi", "ms a 2\r\nhix", "mg", "mg a !",
+		"mg a v v", "mg a Tx", "md", "md a v v", "ma", "ma n Jx", "ma n Dx", "mx", "incr", "incr n", "touch a",
+		"delete", "delete a b c d", "cas a 0 0 1", "cas a 0 0 1 x", "gat", "gat 1", "gat x a", " ", "x",
+		"set "+long+" 0 0 1", "mg "+long, "flush_all x", "verbosity", "verbosity x", "delete "+long,
+		"mg a O"+strings.Repeat("o", 40), "add a 0 0 1 noreply\r\nxy", "incr a 1 1 1")
 }

@@ -1,6 +1,7 @@
-package sidecar
+package session_test
 
 import (
+	"bytes"
 	"fmt"
 	"net"
 	"strings"
@@ -8,7 +9,10 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/load"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/session"
+	"github.com/cachesidecar/cachesidecar/internal/testing/onehost"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/unixsock"
 )
 
 // BenchmarkServe measures a batch's way through a session, without the socket.
@@ -76,16 +80,14 @@ func requestOf(op string, i int) (frame, store []byte) {
 
 // serveSetup returns a session and requests for it. Every read is a hit.
 func serveSetup(t testing.TB, op string) (rpc.Handler, *rpc.Conn, [][]byte) {
-	s, err := New(Config{NoSocket: true, Memcached: "127.0.0.1:0"}) // it does not listen
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { s.engine.Store.Close() })
-	h := rpc.Handler(s.doors.Of(byRoot(s.engine), nil))
+	h := serve(t, onehost.Config{L2Size: 64 << 20})
+	handler := rpc.Handler(h.doors.Of(h.Access.Caller(unixsock.Peer{}), nil))
 	if answersOf[op] != "" {
 		near, far := net.Pipe()
 		t.Cleanup(func() { _, _ = near.Close(), far.Close() })
-		if h, err = s.doors.Text(near, s.memcached.door); err != nil {
+		var err error
+		door := &session.TextDoor{Namespace: session.DefaultNamespace, Names: h.Names, MaxValue: h.Config.MaxValue}
+		if handler, err = h.doors.Text(near, door); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -93,13 +95,39 @@ func serveSetup(t testing.TB, op string) (rpc.Handler, *rpc.Conn, [][]byte) {
 	var frames [][]byte
 	for i := range 10_000 {
 		f, store := requestOf(op, i)
-		h.Batch()
-		if err := h.Serve(conn, [][]byte{store}); err != nil {
+		handler.Batch()
+		if err := handler.Serve(conn, [][]byte{store}); err != nil {
 			t.Fatal(err)
 		}
-		h.Served()
+		handler.Served()
 		conn.Out = conn.Out[:0]
 		frames = append(frames, f)
 	}
-	return h, conn, frames
+	return handler, conn, frames
+}
+
+// TestHitAllocatesNothing checks the guarantee of the hot path, in the socket's protocol and
+// in memcached's.
+func TestHitAllocatesNothing(t *testing.T) {
+	for _, op := range servedOps {
+		for _, n := range []int{1, 32} {
+			h, conn, frames := serveSetup(t, op)
+			at, answer := 0, []byte(answersOf[op])
+			allocs := testing.AllocsPerRun(2000, func() {
+				h.Batch()
+				if err := h.Serve(conn, frames[at:at+n]); err != nil {
+					t.Fatal(err)
+				}
+				h.Served()
+				if len(conn.Out) == 0 || !bytes.HasPrefix(conn.Out, answer) {
+					t.Fatalf("%s: got %q, want %q", op, conn.Out, answer)
+				}
+				conn.Out = conn.Out[:0]
+				at = (at + n) % (len(frames) - n)
+			})
+			if allocs != 0 {
+				t.Errorf("%d × %s: %v allocations", n, op, allocs)
+			}
+		}
+	}
 }

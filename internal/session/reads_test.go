@@ -1,0 +1,180 @@
+package session_test
+
+import (
+	"context"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/engine"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/session"
+	"github.com/cachesidecar/cachesidecar/internal/testing/onehost"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/loader"
+)
+
+// longValue is a value whose answer to another host comes after the short ones.
+const longValue = 500_000
+
+// TestLongAnswersToHosts checks that short reads of another host are answered before the
+// long ones that it has asked for earlier.
+func TestLongAnswersToHosts(t *testing.T) {
+	const longs = 30
+	h := serve(t, onehost.Config{})
+	h.Set("long", string(make([]byte, longValue)))
+	h.Set("short", "v")
+	c := h.peer()
+	var batch []byte
+	for i := range uint64(longs + 1) {
+		q := &wire.Request{ID: i, Op: wire.OpGet, Key: []byte("long"), Options: wire.Attest}
+		if i == longs {
+			q.Key = []byte("short")
+		}
+		batch = wire.AppendRequest(batch, q)
+	}
+	c.write(batch)
+	for i := range longs + 1 {
+		r := c.receive(wire.OpGet)
+		if r.Status != wire.OK || !r.Attested {
+			t.Fatalf("%s %s, attested: %v", r.Status, r.Message, r.Attested)
+		}
+		if r.ID == longs && i > 2 {
+			t.Errorf("the short answer is number %d", i)
+		}
+	}
+}
+
+// TestLongThatHasGone checks a long value that another host has asked for, and that is
+// gone when its turn comes. A LEASE that waits for a new value does not hold up the long
+// answers behind it.
+func TestLongThatHasGone(t *testing.T) {
+	h := serve(t, onehost.Config{})
+	for _, key := range []string{"long", "gone"} {
+		h.Set(key, string(make([]byte, longValue)))
+	}
+	c := h.peer()
+	long := wire.Request{Op: wire.OpGet, Key: []byte("long")}
+	for _, q := range []wire.Request{long, long, leaseOf("gone", 20*time.Second), long} {
+		c.send(q)
+	}
+	soon(t, "all to wait", func() bool { return h.Waiting.Load() >= 2 && h.Counts.Served.Load() == 1 })
+	h.Delete("gone", 0)
+	token := h.Lease("gone", 0).Token
+	for range 3 {
+		frame := c.frame()
+		if id, _ := wire.PeekID(frame); id == 3 {
+			t.Fatalf("LEASE: %s before what is behind it", c.decode(wire.OpLease, frame).Status)
+		}
+	}
+	onehost.Is(t, "FILL", h.Fill("gone", token, "new"), wire.OK, "")
+	onehost.Is(t, "the LEASE", c.receive(wire.OpLease), wire.OK, "new")
+}
+
+// TestLongWithoutReader checks that long answers are not made after their connection has
+// ended.
+func TestLongWithoutReader(t *testing.T) {
+	const longs = 200
+	h := serve(t, onehost.Config{})
+	h.Set("long", string(make([]byte, longValue)))
+	c := h.peer()
+	for range longs {
+		c.send(wire.Request{Op: wire.OpGet, Key: []byte("long")})
+	}
+	soon(t, "all to wait", func() bool { return h.Waiting.Load() >= longs-2 })
+	before := h.Store.Stats().Hits
+	_ = c.Close()
+	soon(t, "none to wait", func() bool { return h.Waiting.Load() == 0 })
+	if n := h.Store.Stats().Hits - before; n > 5 {
+		t.Errorf("%d values were copied for a host that has gone", n)
+	}
+}
+
+// TestReadEndsWithItsConnection checks that a read that waits for a load ends if nothing
+// can be written to its connection any more.
+func TestReadEndsWithItsConnection(t *testing.T) {
+	ends := map[string]chan struct{}{"late": make(chan struct{}), "soon": make(chan struct{})}
+	source := loader.SourceFunc(func(_ context.Context, key []byte) (loader.Value, error) {
+		<-ends[string(key)]
+		return loader.Value{Bytes: key}, nil
+	})
+	h := serve(t, onehost.Config{Namespaces: onehost.One(func(s *namespaces.Settings) {
+		s.Origin = loader.Custom{Source: source}
+	})})
+	defer close(ends["late"])
+	c := h.app()
+	for _, key := range []string{"late", "soon"} {
+		c.send(wire.Request{Op: wire.OpGet, Key: []byte(key), TimeoutMS: 600_000})
+	}
+	soon(t, "both to wait", func() bool { return h.Waiting.Load() == 2 })
+	_ = c.Close()
+	close(ends["soon"]) // its answer cannot be written
+	soon(t, "both to end", func() bool { return h.Waiting.Load() == 0 })
+}
+
+// caught is a Handler that reports which connection it serves.
+type caught struct {
+	rpc.Handler
+	conn chan *rpc.Conn
+}
+
+func (h *caught) Serve(c *rpc.Conn, frames [][]byte) error {
+	select {
+	case h.conn <- c:
+	default:
+	}
+	return h.Handler.Serve(c, frames)
+}
+
+// TestWants checks that a long answer is still wanted if other reads have joined its call,
+// although its own connection does not take it.
+func TestWants(t *testing.T) {
+	virtually(t, onehost.Config{}, func(t *testing.T, h *host) {
+		conns := make(chan *rpc.Conn, 1)
+		c := newConn(t, h.dial("caught", "unix", rpc.Limits{Budget: h.Budget}, func(net.Conn) (rpc.Handler, error) {
+			return &caught{h.doors.Peer(kv.Process{Node: "other", Epoch: 1}), conns}, nil
+		}))
+		c.call(wire.Request{Op: wire.OpPing})
+		served := <-conns
+		wants := func(told ...engine.Joiner) error {
+			cl := &engine.Call{Key: kv.Key{Hash: 1}, Told: told}
+			return (&session.Pending{Session: &session.Session{Core: h.Engine}, Conn: served, Call: cl}).Wants(1 << 20)
+		}
+		if err := wants(); err != nil {
+			t.Errorf("a connection that reads: %v", err)
+		}
+		var pings []byte
+		for i := range uint64(1000) {
+			pings = wire.AppendRequest(pings, &wire.Request{ID: i, Op: wire.OpPing})
+		}
+		_ = c.SetWriteDeadline(time.Now().Add(time.Second))
+		for _, err := c.Write(pings); err == nil; _, err = c.Write(pings) { // until an answer waits to be read
+		}
+		_ = c.Close()
+		soon(t, "its end", func() bool { return served.Takes(1) != nil })
+		if wants() == nil {
+			t.Error("an answer is wanted that no connection takes")
+		}
+		if err := wants(&session.Pending{}); err != nil {
+			t.Errorf("others have joined: %v", err)
+		}
+	})
+}
+
+// TestFramesThatDoNotCome checks that a frame that is announced but does not arrive takes
+// nothing from other clients.
+func TestFramesThatDoNotCome(t *testing.T) {
+	cfg := onehost.Config{L2Size: 256 << 20, MaxValue: 8 << 20}
+	virtually(t, cfg, func(t *testing.T, h *host) {
+		for range 16 {
+			h.app().write([]byte{0, 0x80, 0, 0, 0x96}) // 8 MiB; one byte arrives
+		}
+		began := time.Now()
+		h.app().set("k", make([]byte, 8<<20))
+		if took := time.Since(began); took > rpc.DefaultLimits.FrameTimeout/2 {
+			t.Errorf("a SET took %v: it has waited until the frames timed out", took)
+		}
+	})
+}

@@ -1,0 +1,190 @@
+package session_test
+
+import (
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/testing/onehost"
+)
+
+// withOrigin has the settings of a host whose default namespace has an origin.
+func withOrigin(o *onehost.Origin, through bool) onehost.Config {
+	return onehost.Config{Namespaces: onehost.One(func(s *namespaces.Settings) {
+		s.Origin, s.Guard.Failures = o.ReadOnly(), 1000
+		if through {
+			s.Origin, s.WriteThrough = o.Writable(), true
+		}
+	})}
+}
+
+// TestTextLoads reads keys of an origin with each command at once. Each key is loaded once,
+// and nobody gets a claim.
+func TestTextLoads(t *testing.T) {
+	o := onehost.NewOrigin(50 * time.Millisecond)
+	virtually(t, withOrigin(o, false), func(t *testing.T, h *host) {
+		all := []string{"a", "b", "c"}
+		for _, key := range all {
+			o.Put(key, []byte("the row"))
+		}
+		var wg sync.WaitGroup
+		for i := range 12 {
+			c := h.text()
+			wg.Go(func() {
+				for n := range all {
+					key := all[(n+i)%len(all)]
+					switch i % 4 {
+					case 0:
+						c.Ask("get "+key, "VALUE "+key+" 0 7", "the row", "END")
+					case 1:
+						c.Send("gets " + key + " " + key + "\r\n")
+						for range 2 {
+							if line := c.Line(); !strings.HasPrefix(line, "VALUE "+key+" 0 7 ") || c.Line() != "the row" {
+								t.Errorf("gets %s: %q", key, line)
+							}
+						}
+						c.Ask("mn", "END", "MN")
+					case 2:
+						c.Ask("mg "+key+" v s", "VA 7 s7", "the row")
+					default:
+						c.Ask("mg "+key+" v N30", "VA 7", "the row")
+					}
+				}
+			})
+		}
+		wg.Wait()
+		c := h.text()
+		c.Ask("delete a", "DELETED")
+		c.Ask("get a", "VALUE a 0 7", "the row", "END")
+		c.Ask("get none", "END")
+		c.Ask("mg nothing v N30", "EN") // the origin says so: there is nothing to load
+		if o.Asked("a") != 2 || o.Asked("b") != 1 || o.Asked("c") != 1 {
+			t.Errorf("%d, %d and %d loads, want 2, 1 and 1", o.Asked("a"), o.Asked("b"), o.Asked("c"))
+		}
+	})
+}
+
+// TestTextLoadsFail reads keys while the origin fails. A key that is asked for alone is
+// answered SERVER_ERROR, and one among others is left out.
+func TestTextLoadsFail(t *testing.T) {
+	o := onehost.NewOrigin(time.Millisecond)
+	virtually(t, withOrigin(o, false), func(t *testing.T, h *host) {
+		c := h.text()
+		c.Ask("set there 0 0 1\r\nx", "STORED")
+		o.Fail(errors.New("connection refused"))
+		for _, command := range []string{"get k", "gets k", "mg k v", "mg k v N30", "gat 0 k"} {
+			if c.Send(command + "\r\n"); !strings.HasPrefix(c.Line(), "SERVER_ERROR ORIGIN: ") {
+				t.Errorf("%q is not answered SERVER_ERROR ORIGIN", command)
+			}
+		}
+		c.Ask("get k there", "VALUE there 0 1", "x", "END")
+		c.Ask("set k 0 0 1\r\ny", "STORED") // no load is needed for it
+		c.Ask("get k", "VALUE k 0 1", "y", "END")
+		o.Fail(nil)
+		c.Ask("delete k", "DELETED")
+		c.Ask("get k", "END")
+		c.Ask("delete k\r\nmn", "NOT_FOUND", "MN")
+	})
+}
+
+// TestTextWriteThrough changes keys of a namespace that writes through. The origin has each
+// change that is acknowledged, and none that is not.
+func TestTextWriteThrough(t *testing.T) {
+	o := onehost.NewOrigin(time.Millisecond)
+	virtually(t, withOrigin(o, true), func(t *testing.T, h *host) {
+		c := h.text()
+		has := func(want string) {
+			t.Helper()
+			if r := h.Get("k", 0); string(r.Value) != want || o.Row("k") != want {
+				t.Errorf("%q, the origin has %q, want %q", r.Value, o.Row("k"), want)
+			}
+		}
+		c.Ask("set k 0 0 3\r\none", "STORED")
+		has("one")
+		c.Ask("ms k 3\r\ntwo", "HD")
+		has("two")
+		for _, command := range []string{
+			"add k 0 0 1\r\nx", "replace k 0 0 1\r\nx", "append k 0 0 1\r\nx", "prepend k 0 0 1\r\nx",
+			"cas k 0 0 1 1\r\nx", "incr k 1", "md k C1",
+		} {
+			if c.Send(command + "\r\n"); !strings.HasPrefix(c.Line(), "CLIENT_ERROR ") {
+				t.Errorf("%q is not refused", command)
+			}
+		}
+		has("two")
+		c.Ask("touch k 100", "TOUCHED")
+		o.Commits(func(bool) error { return errors.New("read only") })
+		for _, command := range []string{"set k 0 0 1\r\nx", "delete k"} {
+			c.Send(command + "\r\n")
+			if line := c.Line(); !strings.HasPrefix(line, "SERVER_ERROR TIMEOUT: ") {
+				t.Errorf("%q, which the origin fails: %q", command, line)
+			}
+		}
+		o.Commits(nil)
+		has("two")
+		c.Ask("delete k", "DELETED")
+		has("")
+	})
+}
+
+// TestTextOrder sends commands of which some wait for the origin, without reading an answer.
+// The answers come in the order of the commands, and each command finds what those before it
+// have done.
+func TestTextOrder(t *testing.T) {
+	o := onehost.NewOrigin(50 * time.Millisecond)
+	virtually(t, withOrigin(o, true), func(t *testing.T, h *host) {
+		c := h.text()
+		c.Ask("set k 0 0 3\r\nold", "STORED")
+		for _, tc := range []struct{ commands, want string }{
+			{"set k 0 0 1\r\na\r\nmg k v\r\nget none k", "STORED|VA 1|a|VALUE k 0 1|a|END|"},
+			{"set k 0 0 1\r\nb\r\nget k", "STORED|VALUE k 0 1|b|END|"},
+			{"get k\r\ndelete k\r\nget k\r\nmg k", "VALUE k 0 1|b|END|DELETED|END|EN|"},
+			{"set k 0 0 1 noreply\r\nc\r\ngat 100 k\r\nmd k q\r\ngets k", "VALUE k 0 1|c|END|END|"},
+			{"set k 0 0 1\r\nd\r\nflush_all", "STORED|OK|"},
+		} {
+			c.Send(tc.commands + "\r\nmn\r\n")
+			if got := c.UntilNoop(); got != tc.want {
+				t.Errorf("%q: %q, want %q", tc.commands, got, tc.want)
+			}
+		}
+		before := o.Asked("k")
+		c.Ask("mg k v", "VA 1", "d")
+		if n := o.Asked("k") - before; n != 1 {
+			t.Errorf("the origin was asked %d times after a flush_all: it came before the set", n)
+		}
+	})
+}
+
+// TestTextWithoutMemory asks for a long value with commands that change something, while
+// there is no memory for the value. It was done, so BUSY is no answer.
+func TestTextWithoutMemory(t *testing.T) {
+	virtually(t, onehost.Config{}, func(t *testing.T, h *host) {
+		hog, most := h.Budget.Open("hog", "", nil), h.Budget.Size()-250_000
+		c := h.text()
+		for _, key := range []string{"a", "b"} {
+			c.Ask("set "+key+" 0 0 500000\r\n"+strings.Repeat("x", 500_000), "STORED")
+		}
+		c.Ask("md a I T60", "HD")
+		for _, command := range []string{"mg a v N60", "gat 100 b", "get b"} {
+			one := h.text()
+			one.Ask("mn", "MN")
+			hog.Force(rpc.ForAnswers, most)
+			one.Send(command + "\r\n")
+			line := one.Line()
+			ended := strings.HasPrefix(line, " (") && !strings.Contains(line, "timeout")
+			if reads := command == "get b"; reads != strings.HasPrefix(line, "SERVER_ERROR BUSY: ") || reads == ended {
+				t.Errorf("%q: %q", command, line)
+			}
+			hog.Give(rpc.ForAnswers, most)
+		}
+		c.Send("mg a c N60\r\n")
+		if line := c.Line(); !strings.HasSuffix(line, " Z X") {
+			t.Errorf("the claim is not out: %q", line)
+		}
+		c.Ask("mg b t", "HD t100")
+	})
+}
