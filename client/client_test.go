@@ -319,14 +319,17 @@ func TestFailOpen(t *testing.T) {
 	t.Parallel() // it waits for a sidecar that is to be back
 	load := func(context.Context, string) ([]byte, error) { return []byte("loaded"), nil }
 	for _, closed := range []bool{false, true} {
-		path := filepath.Join(t.TempDir(), "s")
-		stop := serve(t, path)
-		c := dial(t, client.Config{Socket: path, FailClosed: closed})
-		stop()
-		it, err := c.GetOrLoad(t.Context(), "k", load, client.LoadOptions{})
-		if !closed && (err != nil || string(it.Value) != "loaded") || closed && !errors.Is(err, cachesidecar.ErrUnavailable) {
-			t.Errorf("fail closed %v: %q, %v", closed, it.Value, err)
-		}
+		t.Run(fmt.Sprint("closed ", closed), func(t *testing.T) {
+			t.Parallel()
+			path := filepath.Join(t.TempDir(), "s")
+			stop := serve(t, path)
+			c := dial(t, client.Config{Socket: path, FailClosed: closed})
+			stop()
+			it, err := c.GetOrLoad(t.Context(), "k", load, client.LoadOptions{})
+			if !closed && (err != nil || string(it.Value) != "loaded") || closed && !errors.Is(err, cachesidecar.ErrUnavailable) {
+				t.Errorf("%q, %v", it.Value, err)
+			}
+		})
 	}
 }
 

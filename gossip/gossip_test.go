@@ -224,6 +224,7 @@ func TestClose(t *testing.T) {
 // new process. As a rule that takes no longer than the limit. If the gossip did not
 // reach a node, it takes until the next full exchange.
 func TestRestart(t *testing.T) {
+	t.Parallel()
 	const elsewhere = 40
 	for _, tc := range []struct {
 		name  string
@@ -383,6 +384,7 @@ func TestAdvertise(t *testing.T) {
 
 // TestHundred: as many nodes as a cluster may well have.
 func TestHundred(t *testing.T) {
+	t.Parallel()
 	inBubble(t, func(t *testing.T, c *cluster) {
 		for i := range 100 {
 			c.start(i) // all at once

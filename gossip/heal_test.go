@@ -15,6 +15,7 @@ import (
 // TestSplitHeals: a split heals, also if it lasts longer than memberlist remembers
 // the nodes on the other side.
 func TestSplitHeals(t *testing.T) {
+	t.Parallel()
 	const limit = rejoinEvery*3/2 + 2*streamTimeout
 	halves := func(c *cluster, k int) {
 		for i := range k / 2 {

@@ -12,6 +12,7 @@ import (
 // TestJoin checks that no read joins a call that was sent before a change which this host
 // knows of, however far the owner's clock is from this host's.
 func TestJoin(t *testing.T) {
+	t.Parallel()
 	a := startHost(t, "a")
 	b := startHost(t, "b", a.engine.Node.GossipAddress())
 	settled(t, a, b)

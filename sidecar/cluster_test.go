@@ -94,6 +94,7 @@ func settled(t testing.TB, hosts ...*host) {
 }
 
 func TestThreeHosts(t *testing.T) {
+	t.Parallel()
 	a := startHost(t, "a")
 	b := startHost(t, "b", a.engine.Node.GossipAddress())
 	c := startHost(t, "c", a.engine.Node.GossipAddress())

@@ -41,6 +41,7 @@ func TestCopyEndsWithItsValue(t *testing.T) {
 // TestEmbeddedValueIsOwn checks that a value belongs to the caller of the embedding API:
 // what the caller does to it is seen by no later read, whichever tier has answered.
 func TestEmbeddedValueIsOwn(t *testing.T) {
+	t.Parallel()
 	a, key, _ := copyHits(t)
 	name := string(key)
 	reads := map[string]func() []byte{

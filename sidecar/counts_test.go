@@ -21,6 +21,7 @@ import (
 // TestCountedOnce checks that a request counts once, on the host that the app has asked,
 // whichever host answers it.
 func TestCountedOnce(t *testing.T) {
+	t.Parallel()
 	a := startHost(t, "a")
 	b := startHost(t, "b", a.engine.Node.GossipAddress())
 	settled(t, a, b)
@@ -89,6 +90,7 @@ func TestCountedOnce(t *testing.T) {
 
 // TestClusterMetrics checks the metrics of a cluster of two.
 func TestClusterMetrics(t *testing.T) {
+	t.Parallel()
 	a := startHost(t, "a")
 	settled(t, a) // so that a has partitions to release
 	b := startHost(t, "b", a.engine.Node.GossipAddress())

@@ -11,6 +11,7 @@ import (
 // TestEmbeddedMany asks for more keys than fit into a request of another host, and for
 // more bytes than fit into an answer.
 func TestEmbeddedMany(t *testing.T) {
+	t.Parallel()
 	s := start(t, Config{NoSocket: true, L2Size: 64 << 20, MaxValue: 1 << 20})
 	var long []string
 	for i := range 20 {
@@ -47,6 +48,7 @@ func TestEmbeddedMany(t *testing.T) {
 // TestEmbeddedValues checks that a value belongs to the caller: what the caller does to it
 // does not change this host's copy.
 func TestEmbeddedValues(t *testing.T) {
+	t.Parallel()
 	a := startHost(t, "a")
 	b := startHost(t, "b", a.engine.Node.GossipAddress())
 	settled(t, a, b)

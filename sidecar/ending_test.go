@@ -158,6 +158,7 @@ func TestLengthyVirtualDrainUndone(t *testing.T) {
 // TestVirtualDrainUndoneLarge takes drains back while the others have all partitions, and
 // fetch the entries yet: no entry is lost.
 func TestVirtualDrainUndoneLarge(t *testing.T) {
+	t.Parallel()
 	for policy, voters := range policies {
 		t.Run(policy, func(t *testing.T) {
 			withNodes(t, 3, nil, Namespace{}, func(w *world) {

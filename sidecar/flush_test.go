@@ -414,6 +414,7 @@ func TestResetHasFlushes(t *testing.T) {
 // TestFlushLate checks a flush that a majority has noted, and whose time is over. Its
 // error does not say that nothing was done, and names no host that has answered.
 func TestFlushLate(t *testing.T) {
+	t.Parallel()
 	for _, within := range []time.Duration{200 * time.Millisecond, 600 * time.Millisecond, time.Second, 1200 * time.Millisecond, 1600 * time.Millisecond} {
 		inQuietWorld(t, 3, func(t *testing.T, w *world) {
 			setAll(w.nodes[0], 100, "before")

@@ -110,6 +110,7 @@ func TestVirtualFlushBesideMove(t *testing.T) {
 // reach. For a while the owner hears nothing from the voters either, and goes on counting
 // under its authority.
 func TestVirtualFlushBesideSilentOwner(t *testing.T) {
+	t.Parallel()
 	inQuietWorld(t, 5, func(t *testing.T, w *world) {
 		by, holder, voters := w.nodes[3], w.nodes[4], w.nodes[:3]
 		time.Sleep(10 * time.Second)
@@ -153,6 +154,7 @@ func TestVirtualFlushBesideSilentOwner(t *testing.T) {
 // need not wait for this host. The host is told late, when it owns some keys. It keeps
 // what was written to them since the flush was acknowledged.
 func TestVirtualFlushToldLate(t *testing.T) {
+	t.Parallel()
 	inQuietWorld(t, 5, func(t *testing.T, w *world) {
 		by, late := w.nodes[3], w.nodes[4]
 		time.Sleep(5 * time.Second)

@@ -45,6 +45,7 @@ func (c *rawConn) list(q wire.Request) map[string]wire.KeyInfo {
 
 // TestKeys lists the keys of two hosts. Each host lists its own share, in pages.
 func TestKeys(t *testing.T) {
+	t.Parallel()
 	_, other, app, keys := startPair(t, 300)
 	const more = 1000
 	for i := range more {

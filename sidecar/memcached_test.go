@@ -20,6 +20,7 @@ func dialText(t testing.TB, network, address string) *textConn {
 
 // TestMemcached holds one host of two to what memcached does.
 func TestMemcached(t *testing.T) {
+	t.Parallel()
 	_, _, path := textPair(t, Config{Weight: 1})
 	dial := func(t *testing.T) *memcachedtest.Conn { return memcachedtest.Dial(t, "unix", path) }
 	memcachedtest.Run(t, dial, true)
@@ -32,6 +33,7 @@ var (
 
 // TestMemcachedRandom holds random conversations with one host of two and with memcached.
 func TestMemcachedRandom(t *testing.T) {
+	t.Parallel()
 	_, _, path := textPair(t, Config{Weight: 1})
 	memcachedtest.Random(t, memcachedtest.Dial(t, "unix", path), memcachedtest.Memcached(t), *textRuns, *textSeed)
 }

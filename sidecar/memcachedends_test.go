@@ -41,6 +41,7 @@ func TestMemcachedManyKeys(t *testing.T) {
 // TestMemcachedStops stops a sidecar in the middle of pipelines. Each client gets whole answers in
 // their order, and then the end.
 func TestMemcachedStops(t *testing.T) {
+	t.Parallel()
 	a := startHost(t, "a")
 	path := filepath.Join(t.TempDir(), "m")
 	b := startHostWith(t, Config{Memcached: path}, "b", a.engine.Node.GossipAddress())

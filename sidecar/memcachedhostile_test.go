@@ -60,6 +60,7 @@ func TestMemcachedManyKeysAccess(t *testing.T) {
 // TestMemcachedGetLong gets so many long values in one command that they do not fit into one MGET.
 // All are answered, in the order of the keys, and the commands behind come after them.
 func TestMemcachedGetLong(t *testing.T) {
+	t.Parallel()
 	_, b, path := textPair(t, Config{L2Size: 64 << 20})
 	c := dialText(t, "unix", path)
 	keys := append(textKeys(b, "default", "there", false, 12), textKeys(b, "default", "here", true, 12)...)
@@ -82,6 +83,7 @@ func TestMemcachedGetLong(t *testing.T) {
 // TestMemcachedGetLongParts gets long values of three namespaces in one command: more than the
 // memory of one connection's answers, for parts that are asked for at once.
 func TestMemcachedGetLongParts(t *testing.T) {
+	t.Parallel()
 	_, b, path := textPair(t, Config{L2Size: 64 << 20, MemcachedDelimiter: ":", Namespaces: map[string]Namespace{"x": {}, "y": {}, "z": {}}})
 	c := dialText(t, "unix", path)
 	value := strings.Repeat("v", 1_000_000)

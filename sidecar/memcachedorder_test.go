@@ -14,6 +14,7 @@ import (
 // TestMemcachedOrder sends long streams of commands for keys of both hosts, without reading an
 // answer. All answers are those of memcached, in the same order.
 func TestMemcachedOrder(t *testing.T) {
+	t.Parallel()
 	_, b, path := textPair(t, Config{L2Size: 32 << 20})
 	oracle := &textConn{memcachedtest.Memcached(t), t}
 	c := dialText(t, "unix", path)

@@ -27,6 +27,7 @@ var update = flag.Bool("update", false, "write the golden files anew")
 // alone, and of a host that has another host, an origin, and everything else that has
 // metrics.
 func TestGoldenMetrics(t *testing.T) {
+	t.Parallel()
 	alone, err := New(Config{NoSocket: true, L2Size: 8 << 20})
 	if err != nil {
 		t.Fatal(err)

@@ -192,6 +192,7 @@ func testKeyOf(i int) []byte { return fmt.Appendf(nil, "key%d", i) }
 // A split of 30 s under policy available: each side continues alone. After the split all
 // nodes agree, and what is written then is read everywhere.
 func TestVirtualSplit(t *testing.T) {
+	t.Parallel()
 	inQuietWorld(t, 5, func(t *testing.T, w *world) {
 		const n = 200
 		setAll(w.nodes[0], n, "before")

@@ -167,6 +167,7 @@ func settles(t *testing.T, how string, op wire.Op, voters []string, bad func(for
 // that it loads from may lag. This also holds if the request had its answer before the
 // origin wrote.
 func TestWriteThroughSettlesWithBarrier(t *testing.T) {
+	t.Parallel()
 	for policy, voters := range policies {
 		for _, timeout := range []time.Duration{100 * time.Millisecond, 30 * time.Second} {
 			t.Run(fmt.Sprintf("%s, a request of %v", policy, timeout), func(t *testing.T) {

@@ -15,6 +15,7 @@ import (
 // ask for it, marked as stale, wherever the key is. It goes to no reader after another
 // change of the key.
 func TestSoftDelete(t *testing.T) {
+	t.Parallel()
 	a := startHost(t, "a")
 	b := startHost(t, "b", a.engine.Node.GossipAddress())
 	settled(t, a, b)

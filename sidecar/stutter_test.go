@@ -136,6 +136,7 @@ func (w *world) stutterOwner(owner, other *vnode, keys []*contested) {
 // A host that stutters is considered dead by the others, and serves nothing of what they
 // have taken from it. It joins again when it runs.
 func TestVirtualStutter(t *testing.T) {
+	t.Parallel()
 	for policy, voters := range map[string][]string{"available": nil, "consistent": {"n0", "n1", "n2"}} {
 		t.Run(policy, func(t *testing.T) {
 			inQuietWorld(t, 3, func(t *testing.T, w *world) {

@@ -20,6 +20,7 @@ func leaseTime(d time.Duration) Config {
 // An app may end its connection as soon as it has sent a FILL. The token belongs to that
 // FILL, and is not given back before it.
 func TestFillAtTheEnd(t *testing.T) {
+	t.Parallel()
 	a := startHostWith(t, Config{Socket: filepath.Join(t.TempDir(), "s")}, "a")
 	o := startHost(t, "b", a.engine.Node.GossipAddress())
 	settled(t, a, o)

@@ -91,6 +91,7 @@ func (p *process) as(who person, args ...string) outcome {
 
 // TestAccess checks what each user may do with each command, and the text of refusals.
 func TestAccess(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	addr := freeAddress(t)
 	p, _, _ := ruled(t, "--http", addr)

@@ -125,6 +125,7 @@ func TestConnectionLimit(t *testing.T) {
 }
 
 func TestThousandDroppedAtOnce(t *testing.T) {
+	t.Parallel()
 	p := runSidecar(t)
 	check := p.bystander()
 	watcher := p.dial()

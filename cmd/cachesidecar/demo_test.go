@@ -87,6 +87,7 @@ func (p *process) serving(t *testing.T) demoTraces {
 // TestDemo checks that the demo prints its story, in less than 20 s on a machine that is not
 // busy, and leaves nothing behind.
 func TestDemo(t *testing.T) {
+	t.Parallel()
 	testenv.Takes(t, 10*time.Second)
 	for range 10 {
 		begun := time.Now()

@@ -19,6 +19,7 @@ import (
 // output with the text below the command. "…" is any text; a line of only "…" is any
 // lines.
 func TestReadmeTour(t *testing.T) {
+	t.Parallel()
 	readme, err := os.ReadFile(filepath.Join("..", "..", "README.md"))
 	if err != nil {
 		t.Fatal(err)

@@ -77,6 +77,7 @@ func TestReloadCommand(t *testing.T) {
 // TestReloadBroken: a file that is broken in any way changes nothing. The command fails
 // and names what is wrong, and so does the log after SIGHUP.
 func TestReloadBroken(t *testing.T) {
+	t.Parallel()
 	const good = "request_timeout: 3s\nnamespaces: {pages: {default_ttl: 5m}}\n"
 	c := runConfigured(t, good)
 	dir := tempDir(t)

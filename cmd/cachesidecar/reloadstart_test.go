@@ -13,6 +13,7 @@ import (
 // TestReloadAtStart: a reload before the sidecar serves does not tell systemd that it is
 // ready.
 func TestReloadAtStart(t *testing.T) {
+	t.Parallel()
 	dir := tempDir(t)
 	ln, err := net.Listen("tcp", "127.0.0.1:0") // an origin that does not answer
 	if err != nil {

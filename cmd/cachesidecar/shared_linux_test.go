@@ -66,6 +66,7 @@ func isShared(t testing.TB, c *client.Client, key, value string) bool {
 // From a sidecar that is stopped nothing is read after the bound; from one that was killed
 // neither, and the next one closes its region before it answers.
 func TestSharedMemoryOfStopped(t *testing.T) {
+	t.Parallel()
 	const bound = time.Second
 	start := func(socket string) *process {
 		return runSidecarAt(t, socket, "--max-staleness", bound.String(), "--l2-size", "16MiB")

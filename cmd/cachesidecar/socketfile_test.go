@@ -144,6 +144,7 @@ func TestLengthySocketFileReplaced(t *testing.T) {
 // TestSocketTakenOver stops a sidecar, deletes its socket and lock, and starts another
 // one at the same path. The first one then leaves the path to the second.
 func TestSocketTakenOver(t *testing.T) {
+	t.Parallel()
 	addr := freeAddress(t)
 	first := runSidecar(t, "--http", addr)
 	proctest.Stop(t, first.cmd.Process)
@@ -176,6 +177,7 @@ func TestSocketTakenOver(t *testing.T) {
 // again when the folder is back. If the sidecar made the folder itself, it makes that
 // again, too.
 func TestSocketFolderGone(t *testing.T) {
+	t.Parallel()
 	addr, run := freeAddress(t), tempDir(t)
 	dir := filepath.Join(run, "folder")
 	if err := os.Mkdir(dir, 0o700); err != nil {
@@ -198,6 +200,7 @@ func TestSocketFolderGone(t *testing.T) {
 // TestInheritedSocketDeleted: the sidecar cannot create a socket from systemd again, so
 // it reports that the file is gone.
 func TestInheritedSocketDeleted(t *testing.T) {
+	t.Parallel()
 	addr, socket := freeAddress(t), filepath.Join(tempDir(t), "s")
 	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
 	if err != nil {
@@ -278,6 +281,7 @@ func TestLockFile(t *testing.T) {
 // TestEndWhileStarting checks that a sidecar that gets a signal at any moment of its
 // start ends in order, and leaves neither socket nor lock.
 func TestEndWhileStarting(t *testing.T) {
+	t.Parallel()
 	dir := tempDir(t)
 	for i := range 30 {
 		socket := filepath.Join(dir, fmt.Sprint("s", i))

@@ -183,6 +183,7 @@ func TestHealthOf(t *testing.T) {
 }
 
 func TestStatusOfSidecarThatDoesNotAnswer(t *testing.T) {
+	t.Parallel()
 	for _, tc := range []struct {
 		name  string
 		serve func(net.Conn)

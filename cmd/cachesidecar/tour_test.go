@@ -21,6 +21,7 @@ func deadline() time.Time { return time.Now().Add(patience) }
 
 // TestTour runs every command against a real sidecar, as a newcomer types them.
 func TestTour(t *testing.T) {
+	t.Parallel()
 	p := runSidecar(t)
 	for _, step := range []struct {
 		line   string

@@ -14,6 +14,7 @@ import (
 // TestWatchdog checks that a process whose unit has WatchdogSec tells systemd in time that
 // it lives, and that it ends in order.
 func TestWatchdog(t *testing.T) {
+	t.Parallel()
 	notify := filepath.Join(tempDir(t), "n")
 	nc, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: notify, Net: "unixgram"})
 	if err != nil {

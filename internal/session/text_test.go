@@ -39,6 +39,7 @@ func (h *host) textOver(network string) *memcachedtest.Conn {
 
 // TestText holds a host, and memcached itself, to what memcached does.
 func TestText(t *testing.T) {
+	t.Parallel()
 	for name, dial := range map[string]func(t *testing.T) *memcachedtest.Conn{
 		"unix":      func(t *testing.T) *memcachedtest.Conn { return serve(t, onehost.Config{}).textOver("unix") },
 		"tcp":       func(t *testing.T) *memcachedtest.Conn { return serve(t, onehost.Config{}).textOver("tcp") },
@@ -55,6 +56,7 @@ var (
 
 // TestTextRandom holds random conversations with a host and with memcached.
 func TestTextRandom(t *testing.T) {
+	t.Parallel()
 	memcachedtest.Random(t, serve(t, onehost.Config{}).text(), memcachedtest.Memcached(t), *textRuns, *textSeed)
 }
 

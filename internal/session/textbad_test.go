@@ -104,6 +104,7 @@ func TestTextTruncated(t *testing.T) {
 // TestTextValuesNeverCome announces many long values and sends only their beginnings. Their
 // memory is bounded, others are served, and nothing is left when the clients have gone.
 func TestTextValuesNeverCome(t *testing.T) {
+	t.Parallel()
 	h := serve(t, onehost.Config{BufferSize: 16 << 20})
 	other := h.text()
 	before := h.Budget.Stats().Frames

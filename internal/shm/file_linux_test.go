@@ -245,6 +245,7 @@ func readOn(path string) error {
 // Readers that are stopped in the middle of reads, for longer than the bound, while the
 // writer writes at full speed, find only whole values that were current within the bound.
 func TestStoppedReader(t *testing.T) {
+	t.Parallel()
 	clock := kv.NewSystemClock()
 	g := &rig{t: t, Writer: new(Writer), file: newFile(t, MinSize)}
 	g.SetNamespace(3, space)
