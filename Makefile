@@ -30,7 +30,7 @@ LENGTHY = ./cmd/cachesidecar ./internal/faults ./internal/attacks ./sidecar
 WIDER = ./l2/ownership ./internal/rpc
 
 lengthy:          ## what test leaves out: real processes through faults and attacks, more of virtual time (about 15 minutes)
-	LONG_TESTS=1 $(GO) test -p 3 -timeout 30m -run '^TestLengthy' $(LENGTHY)
+	LONG_TESTS=1 $(GO) test -timeout 30m -run '^TestLengthy' $(LENGTHY)
 	LONG_TESTS=1 $(GO) test -timeout 30m $(WIDER)
 
 # Left out of race are real processes, which the detector does not watch, and what has
@@ -62,7 +62,7 @@ checks-nightly:   ## memcached's suite against memcached itself, and the package
 
 clients-build:    ## the clients for Python and Node, as their tests and those of other languages want them
 	cd clients/python && $(PYTHON) setup.py -q build_ext --inplace
-	cd clients/node && npm ci --no-audit --no-fund && npm run --silent build
+	cd clients/node && npm ci --no-audit --no-fund && npm run --silent build && node tools/build.js test
 
 clients: clients-build ## the clients for Python and Node, held to a real sidecar and to the conformance suite (about 4 minutes; needs Debian's Python packages, and npm)
 	cd clients/python && $(PYTHON) -m mypy

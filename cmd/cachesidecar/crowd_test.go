@@ -251,13 +251,13 @@ func TestLengthyByteASecond(t *testing.T) {
 // their connections continue.
 func TestLengthyLargeFramesAreBounded(t *testing.T) {
 	testenv.Takes(t, 5*time.Second)
-	p := runSidecar(t)
+	p := runSidecar(t, "--buffer-size", "16MiB", "--max-value", "2MiB")
 	check := p.bystander()
 	watcher := p.dial()
 	before := watcher.stats().Process.ResidentBytes
-	set := wire.AppendRequest(nil, &wire.Request{ID: 9, Op: wire.OpSet, Key: []byte("k"), Value: make([]byte, 8<<20), TTLMS: wire.TTLDefault})
+	set := wire.AppendRequest(nil, &wire.Request{ID: 9, Op: wire.OpSet, Key: []byte("k"), Value: make([]byte, 1<<20), TTLMS: wire.TTLDefault})
 	var held []*conn
-	for range 40 { // 320 MiB are announced, 112 of 128 MiB may be used
+	for range 40 { // 40 MiB are announced, 14 of 16 MiB may be used
 		c := p.dial()
 		c.write(set[:64<<10])
 		held = append(held, c)
@@ -265,15 +265,15 @@ func TestLengthyLargeFramesAreBounded(t *testing.T) {
 	if n := watcher.stats().Connections.BufferBytes; n > 40*(128<<10) {
 		t.Errorf("%d bytes are held for 40 frames of which 64 KiB have come", n)
 	}
-	watcher.must(&wire.Request{Op: wire.OpSet, Key: []byte("large"), Value: make([]byte, 8<<20), TTLMS: wire.TTLDefault})
+	watcher.must(&wire.Request{Op: wire.OpSet, Key: []byte("large"), Value: make([]byte, 1<<20), TTLMS: wire.TTLDefault})
 	for _, c := range held {
 		c.write(set[64<<10 : len(set)-100])
 	}
 	st := watcher.stats()
-	if n := st.Connections.BufferBytes; n > 128<<20 || n < 64<<20 {
-		t.Errorf("%d bytes are held, of 128 MiB", n)
+	if n := st.Connections.BufferBytes; n > 16<<20 || n < 8<<20 {
+		t.Errorf("%d bytes are held, of 16 MiB", n)
 	}
-	if grown := st.Process.ResidentBytes - before; grown > 384<<20 {
+	if grown := st.Process.ResidentBytes - before; grown > 64<<20 {
 		t.Errorf("the process grew by %d bytes", grown)
 	}
 	watcher.must(setRequest("small", "v"))

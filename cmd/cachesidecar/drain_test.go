@@ -144,7 +144,13 @@ func TestLengthyRestartsMeetNewClients(t *testing.T) {
 		})
 	}
 	for range 40 {
-		time.Sleep(20 * time.Millisecond)
+		before := done.Load() // a client may meet a few ends in a row, and not more
+		eventually(t, patience, "some writes", func() error {
+			if done.Load() < before+6 {
+				return errors.New("they are under way")
+			}
+			return nil
+		})
 		end(p)
 		p = start()
 	}
