@@ -3,7 +3,6 @@ package sidecar
 import (
 	"fmt"
 	"testing"
-	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/handoff"
@@ -13,21 +12,16 @@ import (
 	"github.com/cachesidecar/cachesidecar/l2/segment"
 )
 
-// setClock is a clock that moves only when a test sets it forward.
-type setClock struct{ now kv.Moment }
+// stoppedClock is a clock that stands still.
+type stoppedClock struct{ now kv.Moment }
 
-func (c *setClock) Read() kv.Moment { return c.now }
-
-func (c *setClock) forward(d time.Duration) {
-	c.now.Boot += d
-	c.now.Wall += d.Milliseconds()
-}
+func (c *stoppedClock) Read() kv.Moment { return c.now }
 
 // handingOver returns two hosts that do not run. The test hands the entries of the first
 // to the second by hand.
 func handingOver(t *testing.T) (a, b *Sidecar) {
 	t.Helper()
-	clock := &setClock{now: kv.NewSystemClock().Read()}
+	clock := &stoppedClock{now: kv.NewSystemClock().Read()}
 	var hosts [2]*Sidecar
 	for i := range hosts {
 		s, err := New(Config{

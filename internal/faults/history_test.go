@@ -53,9 +53,6 @@ type op struct {
 // late returns how long after its timeout the answer came.
 func (o *op) late() time.Duration { return o.end - o.start - o.allowed }
 
-// ok reports whether a write was acknowledged. That includes a delete of an absent key.
-func (o *op) ok() bool { return o.out == done || o.out == absent }
-
 // plain returns the request as package history has it.
 func (o *op) plain() history.Op {
 	p := history.Op{

@@ -212,6 +212,9 @@ func (l *load) finish(o *op, n *node, err error) {
 	if o.out > absent {
 		o.note = err.Error()
 	}
+	if o.kind == get && o.out == unknown && strings.Contains(o.note, `origin "`) {
+		o.out = failed // the sidecar has answered in time that the origin has not
+	}
 	o.gone = o.gone || int(n.downs.Load()) != o.downs
 	if life := int(n.life.Load()); life != o.life {
 		o.life = -1 // either process may have been asked
