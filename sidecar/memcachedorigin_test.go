@@ -11,7 +11,7 @@ import (
 )
 
 // TestVirtualMemcachedLoads reads keys of an origin through both hosts at once, with each command.
-// Each key is loaded once, and nobody gets a claim.
+// Each key is loaded once, and no client gets a claim.
 func TestVirtualMemcachedLoads(t *testing.T) {
 	o := newDatabase(always(50 * time.Millisecond))
 	withNodes(t, 2, o, Namespace{}, func(w *world) {

@@ -245,7 +245,7 @@ func TestRefreshEarly(t *testing.T) {
 }
 
 // TestLoadErrors checks that each failure has its status, and a message that says what to
-// do. A load that nobody waits for any more goes on.
+// do. A load that no caller waits for any more goes on.
 func TestLoadErrors(t *testing.T) {
 	byBoth(t, func(t *testing.T, by func(*onehost.Host) asks) {
 		o := onehost.NewOrigin(0)

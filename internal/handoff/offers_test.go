@@ -426,7 +426,7 @@ func TestSlotOfNobodyBetweenBatches(t *testing.T) {
 	})
 }
 
-// TestGivenStops checks that no entry is looked for once nobody wants more.
+// TestGivenStops checks that no entry is looked for once the reader wants no more.
 func TestGivenStops(t *testing.T) {
 	offering(t, func(t *testing.T, a *host, b *asker) {
 		hot := a.put("default", "hot", "v", 0)
@@ -439,7 +439,7 @@ func TestGivenStops(t *testing.T) {
 	})
 }
 
-// TestOfferIsForOneBallot checks that nobody else gets anything of an offer: another
+// TestOfferIsForOneBallot checks that no other host gets anything of an offer: another
 // process, an earlier process of the same name, or another ballot of the same process.
 func TestOfferIsForOneBallot(t *testing.T) {
 	offering(t, func(t *testing.T, a *host, b *asker) {

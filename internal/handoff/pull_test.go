@@ -137,7 +137,7 @@ func TestSenderFails(t *testing.T) {
 	}
 }
 
-// TestOwnershipEndsDuringPull checks that a pull ends when nobody waits for it any more,
+// TestOwnershipEndsDuringPull checks that a pull ends when no caller waits for it any more,
 // and goes on while one of its partitions is owned.
 func TestOwnershipEndsDuringPull(t *testing.T) {
 	for _, tc := range []struct {

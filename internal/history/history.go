@@ -99,7 +99,7 @@ func (o *Op) Refused() bool {
 	return false
 }
 
-// unknown reports whether nobody knows if, and when, a change is executed.
+// unknown reports whether it is not known if, and when, a change is executed.
 func (o *Op) unknown() bool { return !o.Acked() && !o.Refused() }
 
 func (o *Op) String() string {

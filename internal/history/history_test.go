@@ -78,7 +78,7 @@ func judged(t *testing.T, rows []row, judge func([]Op) []Verdict) {
 	}
 }
 
-// TestValues: which reads are violations, whoever writes the key.
+// TestValues: which reads are violations, with one writer of the key or many.
 func TestValues(t *testing.T) {
 	first := set("a", 1, 0, 1)
 	second := set("a", 2, 2, 3)

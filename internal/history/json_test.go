@@ -46,7 +46,7 @@ func TestGolden(t *testing.T) {
 	}
 }
 
-// An unknown outcome needs no end: nobody may have seen it.
+// An unknown outcome needs no end: no app may have seen it.
 func TestDecodeWithoutEnd(t *testing.T) {
 	h, err := Decode(strings.NewReader(`{"history":1,"bound":1}` + "\n" + `{"op":"set","key":"k","outcome":"unknown","number":1,"began":7}`))
 	if err != nil || h.Ops[0].Ended != 7 {

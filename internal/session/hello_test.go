@@ -78,7 +78,7 @@ var administered = access.Config{Namespaces: map[string]access.Grants{
 	"mine": {Admin: []string{"99"}}, "theirs": {Write: []string{"99"}}, access.Others: {Read: []string{}},
 }}
 
-// TestInspectionRights checks who may ask what a host stores and does.
+// TestInspectionRights checks which callers may ask what a host stores and does.
 func TestInspectionRights(t *testing.T) {
 	for name, rules := range map[string]access.Config{"rules": administered, "no rules": {}} {
 		h := serve(t, onehost.Config{Access: rules})

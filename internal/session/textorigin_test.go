@@ -23,7 +23,7 @@ func withOrigin(o *onehost.Origin, through bool) onehost.Config {
 }
 
 // TestTextLoads reads keys of an origin with each command at once. Each key is loaded once,
-// and nobody gets a claim.
+// and no client gets a claim.
 func TestTextLoads(t *testing.T) {
 	o := onehost.NewOrigin(50 * time.Millisecond)
 	virtually(t, withOrigin(o, false), func(t *testing.T, h *host) {
