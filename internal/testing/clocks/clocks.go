@@ -30,6 +30,8 @@ const (
 	support = "github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	virtual = "github.com/cachesidecar/cachesidecar/internal/bubble.Test"
 	tells   = support + ".ReadsClock"
+	remedy  = "Use virtual time, an order or a count, or a wait of package testenv; " +
+		"where it must be the clock, call testenv.ReadsClock"
 )
 
 // readings are the functions by which a test reads the clock.
@@ -59,8 +61,7 @@ func Check(t testing.TB) {
 			listed++
 			t.Logf("%s: %s", name, strings.Join(w.told, "; "))
 		case !w.virtual && len(readers) > 0:
-			t.Errorf("%s: %s reads the machine's clock: %s. Use virtual time, an order or a count, or a wait of package testenv; where it must be the clock, call testenv.ReadsClock",
-				f.at, name, strings.Join(readers, ", "))
+			t.Errorf("%s: %s reads the machine's clock: %s. %s", f.at, name, strings.Join(readers, ", "), remedy)
 		}
 	}
 	t.Logf("%d tests read the clock", listed)
@@ -95,7 +96,8 @@ func (w *walk) visit(name string) {
 	w.seen[name] = true
 	w.told = append(w.told, f.told...)
 	if len(f.readings) > 0 {
-		w.readers = append(w.readers, fmt.Sprintf("%s by %s", name[strings.LastIndex(name, "/")+1:], strings.Join(slices.Sorted(maps.Keys(f.readings)), " and ")))
+		by := strings.Join(slices.Sorted(maps.Keys(f.readings)), " and ")
+		w.readers = append(w.readers, name[strings.LastIndex(name, "/")+1:]+" by "+by)
 	}
 	for call := range f.calls {
 		w.visit(call)
@@ -114,7 +116,8 @@ type pkg struct {
 // their full names.
 func load() (map[string]*function, error) {
 	var failed strings.Builder
-	cmd := exec.Command("go", "list", "-export", "-deps", "-test", "-json=Dir,ImportPath,Export,GoFiles,ImportMap,Module", "./...")
+	const fields = "Dir,ImportPath,Export,GoFiles,ImportMap,Module"
+	cmd := exec.Command("go", "list", "-export", "-deps", "-test", "-json="+fields, "./...")
 	cmd.Stderr = &failed
 	out, err := cmd.Output()
 	if err != nil {
@@ -144,7 +147,8 @@ func load() (map[string]*function, error) {
 }
 
 func forTests(folder string) bool {
-	return strings.Contains(folder, "/internal/testing/") || strings.HasSuffix(folder, "test") && strings.Contains(folder, "/internal/")
+	return strings.Contains(folder, "/internal/testing/") ||
+		strings.Contains(folder, "/internal/") && strings.HasSuffix(folder, "test")
 }
 
 // read adds the functions of p that belong to tests.
@@ -169,7 +173,11 @@ func (p *pkg) read(packages map[string]*pkg, functions map[string]*function) err
 		}
 		return os.Open(packages[path].Export)
 	}
-	info := &types.Info{Uses: map[*ast.Ident]types.Object{}, Defs: map[*ast.Ident]types.Object{}, Types: map[ast.Expr]types.TypeAndValue{}}
+	info := &types.Info{
+		Uses:  map[*ast.Ident]types.Object{},
+		Defs:  map[*ast.Ident]types.Object{},
+		Types: map[ast.Expr]types.TypeAndValue{},
+	}
 	path, _, _ := strings.Cut(p.ImportPath, " ")
 	config := types.Config{Importer: importer.ForCompiler(files, "gc", exported)}
 	if _, err := config.Check(path, files, parsed, info); err != nil {
@@ -186,7 +194,8 @@ func (p *pkg) read(packages map[string]*pkg, functions map[string]*function) err
 				continue
 			}
 			f := &function{at: at, calls: map[string]bool{}, readings: map[string]bool{}}
-			f.test = d.Recv == nil && strings.HasPrefix(d.Name.Name, "Test") && d.Name.Name != "TestMain" && strings.HasSuffix(at.Filename, "_test.go")
+			f.test = d.Recv == nil && strings.HasSuffix(at.Filename, "_test.go") &&
+				strings.HasPrefix(d.Name.Name, "Test") && d.Name.Name != "TestMain"
 			ast.Inspect(d.Body, func(n ast.Node) bool { return f.note(n, info) })
 			functions[info.Defs[d.Name].(*types.Func).FullName()] = f
 		}
