@@ -32,6 +32,7 @@ var allowed = []struct {
 	{"internal/places", []string{".", "internal/wire"}},
 	{"internal/settings", []string{"internal/plainfile"}},
 	{"internal/testing/testenv", nil}, // only tests import it
+	{"internal/testing/clocks", nil},  // only tests import it
 	{"internal/gossiptest", nil},      // only tests import it
 	{"internal/logs", []string{"."}},
 	{"internal/machine", nil},
