@@ -18,6 +18,7 @@ import (
 )
 
 func TestList(t *testing.T) {
+	testenv.Takes(t, 700*time.Millisecond)
 	s := source(t, Config{Env: []string{"PATH=" + os.Getenv("PATH"), "KEY=from the environment"}}, "true")
 	within := func(timeout time.Duration, script string) loader.Lister {
 		l, err := s.NewLister(loader.List{Command: []string{"sh", "-c", script}, Timeout: timeout})

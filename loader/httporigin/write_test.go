@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/origintest"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
@@ -45,6 +46,7 @@ func (s *store) value(path string) string {
 }
 
 func TestWrite(t *testing.T) {
+	testenv.Takes(t, time.Second)
 	kept := &store{values: map[string]string{}}
 	release := make(chan struct{})
 	mux := http.NewServeMux()

@@ -15,6 +15,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/origintest"
 	"github.com/cachesidecar/cachesidecar/internal/proctest"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
@@ -44,6 +45,7 @@ func startMemcached(t *testing.T) (server *exec.Cmd, socket string) {
 }
 
 func TestMemcached(t *testing.T) {
+	testenv.Takes(t, time.Second)
 	server, socket := startMemcached(t)
 	s := source(t, Config{Servers: []string{socket}, KeyPrefix: "p:", MaxValue: 1000})
 	for key, value := range map[string]string{"a": "x\r\ny", "empty": "", "most": strings.Repeat("x", 1000), "long": strings.Repeat("x", 1001), "huge": strings.Repeat("x", 1<<20)} {

@@ -17,6 +17,7 @@ import (
 )
 
 func TestWrite(t *testing.T) {
+	testenv.Takes(t, time.Second)
 	server, socket := startMemcached(t)
 	writer := func(cfg Config, write WriteConfig) loader.Writer {
 		cfg.KeyPrefix = "p:"

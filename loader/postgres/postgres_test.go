@@ -49,6 +49,7 @@ func underWay(t *testing.T, p *origintest.Postgres, text string) {
 }
 
 func TestPostgres(t *testing.T) {
+	testenv.Takes(t, 3*time.Second)
 	p := origintest.NewPostgres(t)
 	server := p.Start(t)
 	p.Exec(t, "CREATE TABLE users (id int PRIMARY KEY, name text, raw bytea, ok bool, big int8, f float8, n numeric)")

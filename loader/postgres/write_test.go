@@ -21,6 +21,7 @@ func tcp(address, query string, timeout time.Duration) Config {
 }
 
 func TestList(t *testing.T) {
+	testenv.Takes(t, 3*time.Second)
 	c := origintest.NewPostgres(t)
 	server := c.Start(t)
 	c.Exec(t, "CREATE TABLE keys (id int, name text, raw bytea)")
@@ -119,6 +120,7 @@ const (
 )
 
 func TestWrite(t *testing.T) {
+	testenv.Takes(t, 3*time.Second)
 	c := origintest.NewPostgres(t)
 	server := c.Start(t)
 	c.Exec(t, "CREATE TABLE users (id int PRIMARY KEY, body bytea CHECK (body <> 'bad'))")

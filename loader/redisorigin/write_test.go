@@ -32,6 +32,7 @@ func endless(t *testing.T) (address string) {
 }
 
 func TestList(t *testing.T) {
+	testenv.Takes(t, time.Second)
 	server, socket := startRedis(t)
 	ctx := context.Background()
 	with := func(address, prefix string, timeout time.Duration) loader.Lister {
@@ -117,6 +118,7 @@ func TestList(t *testing.T) {
 }
 
 func TestWrite(t *testing.T) {
+	testenv.Takes(t, 2*time.Second)
 	server, socket := startRedis(t)
 	ctx := context.Background()
 	with := func(cfg Config, write WriteConfig) loader.Writer {
