@@ -91,7 +91,7 @@ func TestLengthyProcessCertificateRenewal(t *testing.T) {
 			}
 			n.hasTaken(i + 1)
 		}
-		eventually(t, "new connections", func() error {
+		testenv.Succeeds(t, "new connections", func() error {
 			if now := g.handshakes(g.nodes); now < before+6 {
 				return fmt.Errorf("%d of 6", now-before)
 			}
@@ -133,7 +133,7 @@ func TestLengthyProcessCertificateExpires(t *testing.T) {
 	}
 	short.certify(testenv.Date().Add(-time.Minute), a)
 	short.signal(syscall.SIGHUP)
-	eventually(t, "the file to be refused", func() error { return short.says("expired") })
+	testenv.Succeeds(t, "the file to be refused", func() error { return short.says("expired") })
 	if err := g.agreed(g.nodes); err != nil {
 		t.Errorf("with another file that has ended: %v", err)
 	}
@@ -142,7 +142,7 @@ func TestLengthyProcessCertificateExpires(t *testing.T) {
 
 	third.crash()
 	third.start() // the first host cannot greet it
-	eventually(t, "the reason in the log", func() error { return third.says("expired") })
+	testenv.Succeeds(t, "the reason in the log", func() error { return third.says("expired") })
 	for _, n := range g.nodes[:2] {
 		n.certify(tomorrow(), a)
 	}

@@ -186,7 +186,7 @@ func (n *node) start() {
 // serving waits until the sidecar answers its app.
 func (n *node) serving() {
 	n.g.t.Helper()
-	eventually(n.g.t, n.spec.Node+" to serve", func() error {
+	testenv.Succeeds(n.g.t, n.spec.Node+" to serve", func() error {
 		select {
 		case <-n.exited:
 			n.g.t.Fatalf("%s has ended: %v", n.spec.Node, n.cmd.ProcessState)
@@ -273,7 +273,7 @@ func (g *group) any() *node {
 // given moment.
 func (g *group) settle(what string, since time.Time) time.Duration {
 	g.t.Helper()
-	eventually(g.t, "all to agree: "+what, func() error { return g.agreed(g.living()) })
+	testenv.Succeeds(g.t, "all to agree: "+what, func() error { return g.agreed(g.living()) })
 	took := time.Since(since)
 	g.t.Logf("%s: all agree after %.1f s", what, took.Seconds())
 	return took
@@ -322,23 +322,11 @@ func (g *group) agreed(nodes []*node) error {
 	return nil
 }
 
-// eventually waits until ok returns nil, and leaves the machine to the sidecars meanwhile.
-func eventually(t testing.TB, what string, ok func() error) {
-	t.Helper()
-	testenv.Succeeds(t, what, func() error {
-		err := ok()
-		if err != nil {
-			time.Sleep(20 * time.Millisecond)
-		}
-		return err
-	})
-}
-
 // fill stores n entries that do not change afterwards, through all nodes.
 func (g *group) fill(n int) {
 	g.t.Helper()
 	g.all(n, func(i int) {
-		eventually(g.t, stillKey(i)+" to be stored", func() error {
+		testenv.Succeeds(g.t, stillKey(i)+" to be stored", func() error {
 			_, err := g.any().app.Set(g.t.Context(), stillKey(i), stillValue(i), cachesidecar.SetOptions{})
 			return err
 		})

@@ -36,7 +36,7 @@ func (n *node) key(digits string) {
 // hasTaken waits until the process has read the given number of changes of its key file.
 func (n *node) hasTaken(changes int) {
 	n.g.t.Helper()
-	eventually(n.g.t, fmt.Sprintf("%s to take its keys", n.spec.Node), func() error {
+	testenv.Succeeds(n.g.t, fmt.Sprintf("%s to take its keys", n.spec.Node), func() error {
 		b, err := os.ReadFile(n.log)
 		if err == nil && strings.Count(string(b), "cluster keys and certificates are read") < changes {
 			err = errors.New("it has not")

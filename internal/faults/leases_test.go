@@ -135,7 +135,7 @@ func (n *node) claim(t *testing.T, owner *node, key string) <-chan claimed {
 		_, l, err := n.app.Lease(ctx, key, cachesidecar.GetOptions{})
 		got <- claimed{l, time.Now(), err}
 	}()
-	eventually(t, "the claim to wait", func() error {
+	testenv.Succeeds(t, "the claim to wait", func() error {
 		st, err := owner.app.Stats(t.Context())
 		if err == nil && st.Leases.Waiting == 0 {
 			err = errors.New("nobody waits")
@@ -255,7 +255,7 @@ func TestLengthyProcessOwnerKilledBeforeFill(t *testing.T) {
 			begun := time.Now()
 			owner.crash()
 			if when == "after" {
-				eventually(t, "the next owner to take a deletion", deleted)
+				testenv.Succeeds(t, "the next owner to take a deletion", deleted)
 			}
 			g.settle("the owner was killed", begun)
 			app.must("fill old", "not stored")

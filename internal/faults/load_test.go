@@ -16,6 +16,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -135,7 +136,7 @@ func (l *load) now() time.Duration { return time.Since(l.g.begin) }
 func (l *load) check(split *stall) {
 	t := l.g.t
 	t.Helper()
-	eventually(t, "the apps to have tried everything: else the history proves little", func() error { return l.enough(l.needs) })
+	testenv.Succeeds(t, "the apps to have tried everything: else the history proves little", func() error { return l.enough(l.needs) })
 	l.end()
 	t.Logf("%sdone: %v", summary(l.plain()), l.did)
 	for _, line := range l.broken(l.g.bound, split) {

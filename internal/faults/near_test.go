@@ -43,11 +43,11 @@ func TestProcessNearCache(t *testing.T) {
 		}
 		return err
 	}
-	eventually(t, "the first write", func() error {
+	testenv.Succeeds(t, "the first write", func() error {
 		_, err := other.app.Set(ctx, key, []byte("1"), cachesidecar.SetOptions{})
 		return err
 	})
-	eventually(t, "the value to be kept", func() error { return kept("1") })
+	testenv.Succeeds(t, "the value to be kept", func() error { return kept("1") })
 
 	owner.pause()
 	stopped := time.Now()
@@ -81,7 +81,7 @@ func TestProcessNearCache(t *testing.T) {
 	for time.Since(written) < 2*(g.bound+own) {
 		read()
 	}
-	eventually(t, "the new value to be kept", func() error { return kept("2") })
+	testenv.Succeeds(t, "the new value to be kept", func() error { return kept("2") })
 	owner.resume()
 	for resumed := time.Now(); time.Since(resumed) < 2*g.bound; {
 		read()

@@ -185,7 +185,7 @@ func TestLengthyNetnsSplitVoters(t *testing.T) {
 func (g *group) alone(sides ...[]*node) {
 	g.t.Helper()
 	for _, side := range sides {
-		eventually(g.t, "a side to go on alone", func() error { return g.agreed(side) })
+		testenv.Succeeds(g.t, "a side to go on alone", func() error { return g.agreed(side) })
 	}
 }
 
@@ -218,7 +218,7 @@ func (g *group) out(gone *node, begun time.Time) {
 			others = append(others, n)
 		}
 	}
-	eventually(g.t, gone.spec.Node+" to go out", func() error {
+	testenv.Succeeds(g.t, gone.spec.Node+" to go out", func() error {
 		members, err := gone.app.Members(g.t.Context())
 		if err != nil {
 			return err

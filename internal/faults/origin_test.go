@@ -84,7 +84,7 @@ func (tb *table) rows(g *group, softly bool) *load {
 	}
 	g.start(g.nodes)
 	// A busy machine may take longer than a load's time to open all connections at once.
-	eventually(g.t, "loads by all connections", func() error {
+	testenv.Succeeds(g.t, "loads by all connections", func() error {
 		var loads errgroup.Group
 		for key := range rowKeys {
 			loads.Go(func() error {
@@ -225,7 +225,7 @@ func TestProcessRows(t *testing.T) {
 			g := newGroup(t, fast, 3)
 			l := tb.rows(g, false)
 			var sum cachesidecar.LoadStats
-			eventually(t, "loads that meet a deletion, and another reader", func() error {
+			testenv.Succeeds(t, "loads that meet a deletion, and another reader", func() error {
 				if sum = g.loads(); sum.Detached < 20 || sum.Collapsed < 20 {
 					return fmt.Errorf("too few to prove anything: %+v", sum)
 				}
@@ -264,13 +264,13 @@ func TestLengthyProcessRowsRestart(t *testing.T) {
 	_ = server.Wait()
 	time.Sleep(time.Second)
 	// The open breaker soon refuses loads, so that few reads get the error.
-	eventually(t, "reads while it is down", func() error { return l.enough(map[string]int{"failed": 1, "old": 20}) })
+	testenv.Succeeds(t, "reads while it is down", func() error { return l.enough(map[string]int{"failed": 1, "old": 20}) })
 	tb.Start(t)
 	tb.Exec(t, "SELECT 1")
 	up := l.now()
 	for _, n := range g.nodes {
 		for key := range rowKeys {
-			eventually(t, "loads to resume", func() error {
+			testenv.Succeeds(t, "loads to resume", func() error {
 				_, err := n.app.Get(t.Context(), keyName(key), cachesidecar.GetOptions{Fresh: true})
 				return err
 			})

@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // TestLengthyRollingUpgrade runs the previous commit's command and this tree's in one cluster,
@@ -181,7 +183,7 @@ func (u *upgrade) listen(n *node, program string) (stop func()) {
 	}
 	u.t.Cleanup(func() { _ = end() })
 	return func() {
-		eventually(u.t, "watch of "+program+" to hear of changes", func() error {
+		testenv.Succeeds(u.t, "watch of "+program+" to hear of changes", func() error {
 			if n := changes.Load(); n < 20 {
 				return fmt.Errorf("%d", n)
 			}

@@ -109,7 +109,7 @@ func (s *soakTest) run(d time.Duration) {
 			e.do()
 			s.done[e.name]++
 			if s.random.IntN(4) > 0 { // else the next one comes at once
-				eventually(s.t, "all to agree after "+e.name, func() error { return s.agreed(s.living()) })
+				testenv.Succeeds(s.t, "all to agree after "+e.name, func() error { return s.agreed(s.living()) })
 				s.calm()
 			}
 			if s.t.Failed() || round > 0 && time.Now().After(end) {
@@ -196,7 +196,7 @@ func (s *soakTest) changeFiles(change func(n *node)) {
 		if s.random.IntN(4) > 0 {
 			n.signal(syscall.SIGHUP)
 		}
-		eventually(s.t, n.spec.Node+" to take its files", func() error {
+		testenv.Succeeds(s.t, n.spec.Node+" to take its files", func() error {
 			if n.taken() == before {
 				return errors.New("it has not")
 			}
@@ -234,7 +234,7 @@ func (s *soakTest) reload() {
 		} else {
 			n.signal(syscall.SIGHUP)
 		}
-		eventually(s.t, n.spec.Node+" to reload", func() error { return n.says("to=" + now.String()) })
+		testenv.Succeeds(s.t, n.spec.Node+" to reload", func() error { return n.says("to=" + now.String()) })
 	}
 }
 

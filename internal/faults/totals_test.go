@@ -12,6 +12,7 @@ import (
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/history"
 	"github.com/cachesidecar/cachesidecar/internal/testing/linear"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // These are counters and keys that several apps change at once through all living
@@ -156,7 +157,7 @@ func (l *load) flush(t *tallied) {
 func (t *tallied) check(lossless bool) {
 	test := t.g.t
 	test.Helper()
-	eventually(test, "the apps to have done enough", t.enough)
+	testenv.Succeeds(test, "the apps to have done enough", t.enough)
 	t.end()
 	for i := range counters {
 		t.incr(t.g.living()[0], i)

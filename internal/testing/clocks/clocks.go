@@ -158,6 +158,9 @@ func load() (map[string]*function, error) {
 			!p.Module.Main && !forTests(path) {
 			continue
 		}
+		if _, err := os.ReadDir(p.Dir); err != nil { // a new file ends what go test has cached
+			return nil, err
+		}
 		if err := p.read(packages, functions); err != nil {
 			return nil, err
 		}
