@@ -8,11 +8,13 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/race"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -117,6 +119,7 @@ func TestBound(t *testing.T) {
 
 // TestChargeIsEnough checks that the heap grows by little more than the charge.
 func TestChargeIsEnough(t *testing.T) {
+	testenv.Takes(t, 2*time.Second)
 	if testing.Short() {
 		t.Skip("measures the heap")
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/bubble"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // offer makes callers enter a queue three times as often as it admits them, and notes how
@@ -62,6 +63,7 @@ func (o *offer) enter(t *testing.T, start time.Time) {
 // places are in use all the same, and that refusals come at once. After the overload a
 // burst waits as before.
 func TestQueueInOverload(t *testing.T) {
+	testenv.Takes(t, 3*time.Second)
 	for _, takes := range []time.Duration{time.Millisecond, 10 * time.Millisecond, 50 * time.Millisecond} {
 		t.Run(takes.String(), func(t *testing.T) {
 			bubble.Test(t, func(t *testing.T) {

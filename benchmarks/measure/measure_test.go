@@ -5,10 +5,10 @@ import (
 	"io"
 	"net"
 	"testing"
-	"time"
 
 	"github.com/cachesidecar/cachesidecar/benchmarks/peers"
 	"github.com/cachesidecar/cachesidecar/internal/load"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // TestContestCloses checks that a contest closes the connections of all sides, in the
@@ -36,7 +36,7 @@ func TestContestCloses(t *testing.T) {
 		t.Fatalf("%d connections, want 4", len(far))
 	}
 	for _, nc := range far {
-		_ = nc.SetDeadline(time.Now().Add(time.Second)) // it is closed already, if at all
+		_ = nc.SetDeadline(testenv.Deadline())
 		if _, err := nc.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 			t.Errorf("%v, want a closed connection", err)
 		}

@@ -6,11 +6,14 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // TestLink checks that a link forwards bytes, keeps them without ending the connection
 // while it hangs, and ends the connection when it is closed.
 func TestLink(t *testing.T) {
+	testenv.ReadsClock(t, 50*time.Millisecond, "no byte may come over a link that hangs")
 	dir := t.TempDir()
 	front, back := filepath.Join(dir, "front"), filepath.Join(dir, "back")
 	ln, err := net.Listen("unix", back)
@@ -51,7 +54,7 @@ func TestLink(t *testing.T) {
 		t.Errorf("got %d bytes over a link that hangs, error %v", n, err)
 	}
 	l.Close()
-	_ = near.SetReadDeadline(time.Now().Add(5 * time.Second))
+	_ = near.SetReadDeadline(testenv.Deadline())
 	if _, err := near.Read(make([]byte, 1)); err == nil {
 		t.Error("the connection outlives its link")
 	}

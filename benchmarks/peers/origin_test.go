@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 func TestOrigin(t *testing.T) {
@@ -24,7 +26,7 @@ func TestOrigin(t *testing.T) {
 		b, err := io.ReadAll(r.Body)
 		return string(b), err
 	}
-	begun := time.Now()
+	begun := testenv.Date()
 	for _, key := range []string{"a", "b", "a"} {
 		if v, err := get(key); err != nil || v != "v" {
 			t.Fatalf("got %q, %v", v, err)
@@ -33,7 +35,7 @@ func TestOrigin(t *testing.T) {
 	if a, b := o.Calls("a"), o.Calls("b"); a != 2 || b != 1 {
 		t.Errorf("got %d and %d calls, want 2 and 1", a, b)
 	}
-	if all, _ := o.Since(begun, time.Now()); all != 3 {
+	if all, _ := o.Since(begun, testenv.Date()); all != 3 {
 		t.Errorf("got %d calls, want 3", all)
 	}
 	o.Down()

@@ -2,25 +2,23 @@ package peers
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/cachesidecar/cachesidecar/benchmarks/record"
 	"github.com/cachesidecar/cachesidecar/internal/load"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
 // TestSidecar runs the real sidecar, and compares the echo server's frames with its
 // requests and answers.
 func TestSidecar(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-	defer cancel()
+	ctx := t.Context()
 	o := Options{Dir: t.TempDir(), Bytes: 64 << 20, KeySize: 16, ValueSize: 100}
 	if err := Build(ctx, o.Dir); err != nil {
 		t.Fatal(err)
@@ -69,7 +67,7 @@ func longer(t *testing.T, s *Server, p load.Protocol) int {
 		t.Fatal(err)
 	}
 	defer nc.Close()
-	_ = nc.SetDeadline(time.Now().Add(10 * time.Second))
+	_ = nc.SetDeadline(testenv.Deadline())
 	if err := p.Greet(nc); err != nil {
 		t.Fatal(err)
 	}

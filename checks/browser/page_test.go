@@ -3,6 +3,7 @@ package browser
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
@@ -70,9 +71,6 @@ func browse(t *testing.T) (tab context.Context, complaints func() []string) {
 	}
 }
 
-// patience is how long the browser may take for an answer.
-const patience = 2 * time.Minute
-
 // do runs actions in a tab.
 func do(t *testing.T, tab context.Context, actions ...chromedp.Action[chromedp.Void]) {
 	t.Helper()
@@ -82,8 +80,9 @@ func do(t *testing.T, tab context.Context, actions ...chromedp.Action[chromedp.V
 // run runs an action in a tab, and returns its value.
 func run[T any](t *testing.T, tab context.Context, action chromedp.Action[T]) T {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(tab, patience)
+	ctx, cancel := context.WithCancel(tab)
 	defer cancel()
+	defer context.AfterFunc(testenv.Context(t), cancel)()
 	v, err := chromedp.Run(ctx, action)
 	if err != nil {
 		t.Fatal(err)
@@ -108,11 +107,12 @@ func eval[T any](t *testing.T, tab context.Context, expression string) T {
 // until waits until an expression is true in a tab.
 func until(t *testing.T, tab context.Context, expression string) {
 	t.Helper()
-	for end := time.Now().Add(time.Minute); !eval[bool](t, tab, expression); time.Sleep(50 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("not within a minute: %s\nthe page: %s", expression, eval[string](t, tab, "document.body.innerText"))
+	testenv.Succeeds(t, expression, func() error {
+		if !eval[bool](t, tab, expression) {
+			return errors.New("the page: " + eval[string](t, tab, "document.body.innerText"))
 		}
-	}
+		return nil
+	})
 }
 
 // serve serves the page of a crowd at an address.

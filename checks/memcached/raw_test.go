@@ -8,7 +8,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // raw is a connection that sends bytes as they are.
@@ -30,7 +31,7 @@ func newRaw(t testing.TB, address string) *raw {
 
 func (c *raw) send(text string) {
 	c.t.Helper()
-	_ = c.conn.SetDeadline(time.Now().Add(10 * time.Second))
+	_ = c.conn.SetDeadline(testenv.Deadline())
 	if _, err := io.WriteString(c.conn, text); err != nil {
 		c.t.Fatal(err)
 	}

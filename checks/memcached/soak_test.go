@@ -15,6 +15,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 var soakFor = flag.Duration("for", 20*time.Second, "how long TestSoak lasts")
@@ -41,6 +43,7 @@ type soakRun struct {
 // restarts one host after the other, and explains every answer by what was written. Calls may
 // fail while a host restarts, and where the machine stood still.
 func TestSoak(t *testing.T) {
+	testenv.ReadsClock(t, bound*time.Second, "clients work for a time, and what they read is held to max_staleness")
 	needsPymemcache(t)
 	target := newTarget(t)
 	s := &soakRun{target: target, addresses: target.Start(t, soakHosts), events: make(chan event, 1000)}

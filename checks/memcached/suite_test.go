@@ -101,6 +101,7 @@ func checkOutcome(t *testing.T, file string, must verdict, o outcome) {
 // runFile runs a file of the suite against a server.
 func runFile(t *testing.T, folder, file, address string) outcome {
 	t.Helper()
+	testenv.ReadsClock(t, fileTime, "a file of the suite that does not end has failed")
 	ctx, cancel := context.WithTimeout(context.Background(), fileTime)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "perl", filepath.Join("t", file))

@@ -141,13 +141,13 @@ func (s *sidecarTarget) Restart(t testing.TB, i int) {
 // answers waits until a server answers.
 func answers(t testing.TB, address string) {
 	t.Helper()
-	sidecars.Until(t, address+" answers", func() bool {
+	testenv.Eventually(t, address+" answers", func() bool {
 		conn, err := net.DialTimeout("tcp", address, time.Second)
 		if err != nil {
 			return false
 		}
 		defer conn.Close()
-		_ = conn.SetDeadline(time.Now().Add(time.Second))
+		_ = conn.SetDeadline(testenv.Deadline())
 		fmt.Fprint(conn, "version\r\n")
 		b := make([]byte, 64)
 		n, _ := conn.Read(b)

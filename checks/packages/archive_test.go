@@ -114,7 +114,7 @@ func tour(t *testing.T, dist string) {
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
 			}
-			sidecars.Until(t, "the sidecar of the archive serves", func() bool {
+			testenv.Eventually(t, "the sidecar of the archive serves", func() bool {
 				health := exec.Command(filepath.Join(dist, "cachesidecar-v9.8.7-linux-amd64/cachesidecar"), "health", "--socket", socket)
 				return health.Run() == nil
 			})

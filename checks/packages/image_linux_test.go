@@ -10,12 +10,10 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 
-	"github.com/cachesidecar/cachesidecar/checks/sidecars"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
@@ -133,7 +131,7 @@ func (c *container) lives(t *testing.T, run, health []string) {
 			t.Logf("%q: %s", run, &log)
 		}
 	}()
-	sidecars.Until(t, "the health check succeeds", func() bool { return c.command(health...).Run() == nil })
+	testenv.Eventually(t, "the health check succeeds", func() bool { return c.command(health...).Run() == nil })
 	for _, step := range []struct{ args, want string }{{"set greeting hello", ""}, {"get greeting", "hello"}} {
 		out, err := c.command(append([]string{"/cachesidecar"}, strings.Fields(step.args)...)...).CombinedOutput()
 		if err != nil || string(out) != step.want {
@@ -149,7 +147,7 @@ func (c *container) lives(t *testing.T, run, health []string) {
 		if err != nil {
 			t.Errorf("it ends with %v", err)
 		}
-	case <-time.After(sidecars.Patience):
+	case <-testenv.Expired():
 		t.Error("it does not end")
 	}
 }

@@ -51,7 +51,7 @@ func boot(t *testing.T, shared string) *machine {
 		}
 	})
 	m := &machine{t: t}
-	sidecars.Until(t, "systemd has booted", func() bool {
+	testenv.Eventually(t, "systemd has booted", func() bool {
 		children, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", cmd.Process.Pid, cmd.Process.Pid))
 		m.pid = strings.TrimSpace(string(children))
 		if comm, _ := os.ReadFile("/proc/" + m.pid + "/comm"); strings.TrimSpace(string(comm)) != "systemd" {
@@ -300,10 +300,11 @@ func (m *machine) mended() {
 	m.t.Helper()
 	m.write("/etc/cachesidecar/config.yaml", "l2_sise: 1GiB\n")
 	_, _ = m.try("systemctl", "restart", "cachesidecar")
+	testenv.ReadsClock(m.t, 25*time.Second, "systemd tries for a time, and a watchdog leaves what works alone for a time")
 	time.Sleep(25 * time.Second) // more tries than systemd's own limits allow
 	m.run("systemctl", "is-active", "cachesidecar.socket")
 	m.write("/etc/cachesidecar/config.yaml", "{}\n")
-	sidecars.Until(m.t, "the sidecar serves again", func() bool {
+	testenv.Eventually(m.t, "the sidecar serves again", func() bool {
 		_, err := m.as("app", "set", "k", "v")
 		return err == nil
 	})
@@ -327,7 +328,7 @@ func (m *machine) upgrades() {
 	m.run("sh", "-c", install)
 	m.write("/etc/cachesidecar/config.yaml", "{}\n")
 	m.run("chown", "root:cachesidecar", "/etc/cachesidecar/config.yaml")
-	sidecars.Until(m.t, "the sidecar serves again", func() bool {
+	testenv.Eventually(m.t, "the sidecar serves again", func() bool {
 		_, err := m.as("app", "set", "k", "v")
 		return err == nil
 	})
@@ -367,7 +368,7 @@ func (m *machine) watched() {
 		m.t.Errorf("a sidecar that works was ended by the watchdog: process %s is now %s", pid, now)
 	}
 	m.run("kill", "-STOP", pid)
-	sidecars.Until(m.t, "the watchdog starts another process", func() bool {
+	testenv.Eventually(m.t, "the watchdog starts another process", func() bool {
 		out, _ := m.try("systemctl", "is-active", "cachesidecar")
 		return out == "active\n" && m.mainPID() != pid
 	})

@@ -46,7 +46,7 @@ func start(t testing.TB, config string) *server {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
-	sidecars.Until(t, "prometheus is ready", func() bool {
+	testenv.Eventually(t, "prometheus is ready", func() bool {
 		r, err := http.Get(p.url + "/-/ready")
 		if err != nil {
 			return false

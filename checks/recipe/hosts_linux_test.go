@@ -11,13 +11,11 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
-const (
-	root     = "../.."
-	patience = 2 * time.Minute // for what takes seconds on a quiet machine
-)
+const root = "../.."
 
 // process is a program of a host that runs until it is ended.
 type process struct {
@@ -76,7 +74,7 @@ func (pr *process) end(t *testing.T, s os.Signal) {
 	}
 	select {
 	case <-pr.done:
-	case <-time.After(patience):
+	case <-testenv.Expired():
 		t.Fatalf("%v does not end the process:\n%s", s, pr.said())
 	}
 }
@@ -125,21 +123,11 @@ func (p *place) console(t *testing.T, host int, text string) {
 	}
 }
 
-// until waits for a condition.
-func until(t *testing.T, what string, is func() bool) {
-	t.Helper()
-	for end := time.Now().Add(patience); !is(); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("not in time: %s", what)
-		}
-	}
-}
-
 // allIn waits until each of the hosts sees all three in.
 func (p *place) allIn(t *testing.T) {
 	t.Helper()
 	for host := 1; host <= 3; host++ {
-		until(t, fmt.Sprintf("host %d sees three hosts in", host), func() bool {
+		testenv.Eventually(t, fmt.Sprintf("host %d sees three hosts in", host), func() bool {
 			out, err := p.try(host, "cachesidecar members")
 			return err == nil && strings.Count(out, " in ") == 3
 		})

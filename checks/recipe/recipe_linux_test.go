@@ -58,7 +58,7 @@ func TestRecipe(t *testing.T) {
 	p.console(t, 1, page.take(t, "members"))
 	for host := 1; host <= 3; host++ {
 		p.launch(t, host, start)
-		until(t, "the app answers", func() bool { _, err := p.get(host, "1"); return err == nil })
+		testenv.Eventually(t, "the app answers", func() bool { _, err := p.get(host, "1"); return err == nil })
 	}
 	p.console(t, 1, page.take(t, "try"))
 	p.cold(t)
@@ -106,7 +106,7 @@ type answer struct {
 }
 
 // web opens a connection for each request: a worker that is busy delays no other one.
-var web = http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}
+var web = http.Client{Timeout: testenv.Patience, Transport: &http.Transport{DisableKeepAlives: true}}
 
 func (p *place) get(host int, path string) (answer, error) { return p.ask(host, "GET", path, "") }
 
@@ -216,6 +216,7 @@ func (p *place) cold(t *testing.T) {
 // storm changes one article again and again, through all apps in turn, while all apps are asked
 // for it; it restarts the sidecar of host 2 and kills that of host 3 meanwhile.
 func (p *place) storm(t *testing.T, sidecars []*process, run string) {
+	testenv.ReadsClock(t, bound, "what apps read is held to max_staleness")
 	const readers = 4 // of each host: while calls wait for a sidecar others go on
 	h := &history{acked: []time.Time{time.Now()}, from: map[string][4]int{}}
 	stop := make(chan struct{})
@@ -249,12 +250,12 @@ func (p *place) storm(t *testing.T, sidecars []*process, run string) {
 	calm := func() {
 		t.Helper()
 		before := changed()
-		until(t, "15 changes in a calm", func() bool { return t.Failed() || changed() >= before+15 })
+		testenv.Eventually(t, "15 changes in a calm", func() bool { return t.Failed() || changed() >= before+15 })
 	}
 	cached := func(host int) {
 		t.Helper()
 		before := h.count(host, "cache")
-		until(t, fmt.Sprintf("the cache answers host %d", host), func() bool {
+		testenv.Eventually(t, fmt.Sprintf("the cache answers host %d", host), func() bool {
 			return t.Failed() || h.count(host, "cache") > before+20
 		})
 	}
@@ -266,7 +267,7 @@ func (p *place) storm(t *testing.T, sidecars []*process, run string) {
 		host := i + 2
 		before := h.count(host, "database")
 		sidecars[host].end(t, end)
-		until(t, fmt.Sprintf("the database answers host %d without its sidecar", host), func() bool {
+		testenv.Eventually(t, fmt.Sprintf("the database answers host %d without its sidecar", host), func() bool {
 			return t.Failed() || h.count(host, "database") > before+20
 		})
 		sidecars[host] = p.launch(t, host, run)
@@ -276,7 +277,7 @@ func (p *place) storm(t *testing.T, sidecars []*process, run string) {
 	}
 	n := changed()
 	for host := 1; host <= 3; host++ { // what was changed last is seen everywhere
-		until(t, fmt.Sprintf("host %d shows change %d or a later one", host, n), func() bool {
+		testenv.Eventually(t, fmt.Sprintf("host %d shows change %d or a later one", host, n), func() bool {
 			h.mu.Lock()
 			defer h.mu.Unlock()
 			for m := range h.seen[host] {

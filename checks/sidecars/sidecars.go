@@ -16,13 +16,9 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
-
-// Patience is how long anything may take on a busy machine.
-const Patience = 2 * time.Minute
 
 // built is the folder of the command; "" until it is built.
 var built string
@@ -175,7 +171,7 @@ func (s *Sidecar) Run(args ...string) string {
 // Sees waits until the sidecar is ready and lists n hosts in the state in.
 func (s *Sidecar) Sees(n int) {
 	s.t.Helper()
-	Until(s.t, fmt.Sprintf("%s sees %d hosts", s.Node, n), func() bool {
+	testenv.Eventually(s.t, fmt.Sprintf("%s sees %d hosts", s.Node, n), func() bool {
 		r, err := http.Get("http://" + s.HTTP + "/readyz")
 		if err != nil {
 			return false
@@ -183,14 +179,4 @@ func (s *Sidecar) Sees(n int) {
 		_ = r.Body.Close()
 		return r.StatusCode == http.StatusOK && strings.Count(s.Run("members"), " in ") == n
 	})
-}
-
-// Until waits until something holds.
-func Until(t testing.TB, what string, holds func() bool) {
-	t.Helper()
-	for end := time.Now().Add(Patience); !holds(); time.Sleep(100 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("not within %v: %s", Patience, what)
-		}
-	}
 }

@@ -27,8 +27,6 @@ const (
 	buffer = 128 << 20
 	slack  = 256 << 20 // what a process may use beyond its sizes
 	tooBig = 2 << 30   // a larger process is killed
-
-	patience = time.Minute // for events that should come within a few seconds
 )
 
 // endpoint is a sidecar as attackers see it.
@@ -138,7 +136,7 @@ func (h *host) rss() int64 {
 
 // get makes an HTTP request to the process.
 func (h *host) get(path string) (int, string, error) {
-	c := http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}
+	c := http.Client{Timeout: testenv.Patience, Transport: &http.Transport{DisableKeepAlives: true}}
 	r, err := c.Get("http://" + h.HTTP + path)
 	if err != nil {
 		return 0, "", err
@@ -164,7 +162,7 @@ func (h *host) collect() error {
 func (h *host) ready(t testing.TB, members int) {
 	t.Helper()
 	var c *conn
-	eventually(t, "the sidecar to serve", func() error {
+	testenv.Succeeds(t, "the sidecar to serve", func() error {
 		if !h.alive() {
 			b, _ := os.ReadFile(h.log)
 			t.Fatalf("%s has ended:\n%s", h.Node, b)
@@ -174,7 +172,7 @@ func (h *host) ready(t testing.TB, members int) {
 		}
 		if c == nil {
 			var err error
-			if c, err = open(t.Context(), h.Socket, patience); err != nil {
+			if c, err = open(t.Context(), h.Socket, testenv.Patience); err != nil {
 				return err
 			}
 		}
@@ -213,7 +211,7 @@ func (h *host) fill(c *conn, size int, write bool) error {
 				b = append(b, frame(n+i+1000, wire.OpGet, 60_000, "fill", key)...)
 			}
 		}
-		_ = c.SetDeadline(time.Now().Add(patience))
+		_ = c.SetDeadline(testenv.Deadline())
 		if _, err := c.Write(b); err != nil {
 			return err
 		}
@@ -224,20 +222,6 @@ func (h *host) fill(c *conn, size int, write bool) error {
 		}
 	}
 	return nil
-}
-
-// eventually calls ok again and again until it returns nil.
-func eventually(t testing.TB, what string, ok func() error) {
-	t.Helper()
-	for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
-		err := ok()
-		if err == nil {
-			return
-		}
-		if time.Now().After(end) {
-			t.Fatalf("waited for %s: %v", what, err)
-		}
-	}
 }
 
 // nextPort counts on from a random start, so that no address is used twice.

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -77,7 +78,7 @@ var peerAttacks = []attack{
 // greet connects to the peer port with a valid greeting that change may alter. A refusal
 // is an error.
 func greet(ctx context.Context, j *job, purpose string, change func(*wire.PeerHello)) (*conn, error) {
-	now := time.Now().UnixMilli()
+	now := testenv.Date().UnixMilli()
 	h := wire.PeerHello{
 		MinVersion: 1, MaxVersion: 1, Cluster: "cachesidecar",
 		From: wire.Process{Node: "stranger", Epoch: uint64(now) * 1e6}, Purpose: purpose,
@@ -139,7 +140,7 @@ func acquires(ctx context.Context, j *job) error {
 		return err
 	}
 	defer c.Close()
-	now := time.Now().UnixMilli()
+	now := testenv.Date().UnixMilli()
 	clock := uint64(now) << 22
 	me := wire.Process{Node: "stranger", Epoch: 1}
 	poll := wire.Poll{State: 1, Joined: true, In: true, Weight: 1<<32 - 1, Leased: true, WallMS: now, Clock: clock}
@@ -173,7 +174,7 @@ func clocks(ctx context.Context, j *job) error {
 
 // versionOfNow checks that the version of a new write is close to the time of day.
 func versionOfNow(h *house, _ report) error {
-	c, err := open(context.Background(), h.hosts[0].Socket, patience)
+	c, err := open(context.Background(), h.hosts[0].Socket, testenv.Patience)
 	if err != nil {
 		return err
 	}
@@ -182,7 +183,7 @@ func versionOfNow(h *house, _ report) error {
 	if err != nil {
 		return err
 	}
-	if at := time.UnixMilli(int64(number(a.at(0)) >> 22)); a.status != wire.OK || time.Since(at).Abs() > time.Minute {
+	if at := time.UnixMilli(int64(number(a.at(0)) >> 22)); a.status != wire.OK || testenv.Date().Sub(at).Abs() > time.Minute {
 		return fmt.Errorf("a SET is of version %d, %v: %v", number(a.at(0)), at, a)
 	}
 	return nil

@@ -8,6 +8,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // signals is the attack that needs no victim.
@@ -80,7 +82,7 @@ func signalsAtStart(t *testing.T) *result {
 
 // openSoon waits until a starting sidecar serves.
 func openSoon(t *testing.T, socket string) {
-	eventually(t, "the sidecar to serve", func() error {
+	testenv.Succeeds(t, "the sidecar to serve", func() error {
 		c, err := open(t.Context(), socket, 5*time.Second)
 		if err == nil {
 			err = c.Close()

@@ -113,6 +113,7 @@ func (p pairs) drop(a *attack) {
 // that the test checks only what does not depend on the machine.
 func TestLengthyAttacks(t *testing.T) {
 	testenv.Takes(t, 80*time.Second)
+	testenv.ReadsClock(t, brief, "processes attack real sidecars for a time, and a victim's requests are answered meanwhile")
 	var results []*result
 	standing := pairs{}
 	pattern := regexp.MustCompile(*only)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/peertest"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/sidecar"
 )
 
@@ -49,13 +50,13 @@ func (n *node) certify(until time.Time, accepted ...*peertest.Authority) {
 }
 
 // tomorrow is the end of certificates whose end does not matter.
-func tomorrow() time.Time { return time.Now().Add(24 * time.Hour) }
+func tomorrow() time.Time { return testenv.Date().Add(24 * time.Hour) }
 
 // handshakes returns how many handshakes the nodes have done as servers.
 func (g *group) handshakes(nodes []*node) (n int64) {
 	g.t.Helper()
 	for _, o := range nodes {
-		st, err := o.app.Stats(g.t.Context())
+		st, err := o.app.Stats(testenv.Context(g.t))
 		if err != nil {
 			g.t.Fatal(err)
 		}
@@ -90,7 +91,7 @@ func TestLengthyProcessCertificateRenewal(t *testing.T) {
 			}
 			n.hasTaken(i + 1)
 		}
-		eventually(t, patience, "new connections", func() error {
+		testenv.Succeeds(t, "new connections", func() error {
 			if now := g.handshakes(g.nodes); now < before+6 {
 				return fmt.Errorf("%d of 6", now-before)
 			}
@@ -113,10 +114,10 @@ func TestLengthyProcessCertificateRenewal(t *testing.T) {
 // connection ends. New connections fail, and the log names the reason. With a new file
 // the hosts go on. An expired file is refused, and no host starts with one.
 func TestLengthyProcessCertificateExpires(t *testing.T) {
-	scenario(t, time.Minute)
+	scenario(t, 75*time.Second)
 	g := newGroup(t, 2*fast, 3)
 	a := peertest.NewAuthority(t, "one")
-	end := time.Now().Add(15 * time.Second * slowness)
+	end := testenv.Date().Add(30 * time.Second * slowness) // the apps are at work long before
 	for i, n := range g.nodes {
 		n.key("1")
 		n.certify(map[bool]time.Time{true: end, false: tomorrow()}[i == 0], a)
@@ -130,9 +131,9 @@ func TestLengthyProcessCertificateExpires(t *testing.T) {
 	if err := g.agreed(g.nodes); err != nil {
 		t.Errorf("after its end: %v", err)
 	}
-	short.certify(time.Now().Add(-time.Minute), a)
+	short.certify(testenv.Date().Add(-time.Minute), a)
 	short.signal(syscall.SIGHUP)
-	eventually(t, patience, "the file to be refused", func() error { return short.says("expired") })
+	testenv.Succeeds(t, "the file to be refused", func() error { return short.says("expired") })
 	if err := g.agreed(g.nodes); err != nil {
 		t.Errorf("with another file that has ended: %v", err)
 	}
@@ -141,7 +142,7 @@ func TestLengthyProcessCertificateExpires(t *testing.T) {
 
 	third.crash()
 	third.start() // the first host cannot greet it
-	eventually(t, patience, "the reason in the log", func() error { return third.says("expired") })
+	testenv.Succeeds(t, "the reason in the log", func() error { return third.says("expired") })
 	for _, n := range g.nodes[:2] {
 		n.certify(tomorrow(), a)
 	}
@@ -150,11 +151,11 @@ func TestLengthyProcessCertificateExpires(t *testing.T) {
 	late := g.add(freeAddress(t))
 	late.spec.Join = g.nodes[0].spec.Join
 	late.key("1")
-	late.certify(time.Now().Add(-time.Minute), a)
+	late.certify(testenv.Date().Add(-time.Minute), a)
 	late.launch()
 	select {
 	case <-late.exited:
-	case <-time.After(patience):
+	case <-testenv.Expired():
 		t.Error("it starts with a certificate that has ended")
 	}
 	if err := late.says("expired"); err != nil || late.cmd.ProcessState.Success() {

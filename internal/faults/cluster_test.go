@@ -22,6 +22,7 @@ import (
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
 	"github.com/cachesidecar/cachesidecar/internal/proctest"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // group is the cluster of a test.
@@ -56,6 +57,7 @@ const fast = time.Second * slowness
 // newGroup makes a cluster with the given number of places. It starts no process.
 func newGroup(t testing.TB, bound time.Duration, places int) *group {
 	t.Helper()
+	testenv.ReadsClock(t, fast, "real processes: what apps read is held to max_staleness, and a fault lasts for a time")
 	dir, err := os.MkdirTemp("", "csf") // short, for the sockets' paths
 	if err != nil {
 		t.Fatal(err)
@@ -184,7 +186,7 @@ func (n *node) start() {
 // serving waits until the sidecar answers its app.
 func (n *node) serving() {
 	n.g.t.Helper()
-	eventually(n.g.t, patience, n.spec.Node+" to serve", func() error {
+	testenv.Succeeds(n.g.t, n.spec.Node+" to serve", func() error {
 		select {
 		case <-n.exited:
 			n.g.t.Fatalf("%s has ended: %v", n.spec.Node, n.cmd.ProcessState)
@@ -271,7 +273,7 @@ func (g *group) any() *node {
 // given moment.
 func (g *group) settle(what string, since time.Time) time.Duration {
 	g.t.Helper()
-	eventually(g.t, patience, "all to agree: "+what, func() error { return g.agreed(g.living()) })
+	testenv.Succeeds(g.t, "all to agree: "+what, func() error { return g.agreed(g.living()) })
 	took := time.Since(since)
 	g.t.Logf("%s: all agree after %.1f s", what, took.Seconds())
 	return took
@@ -320,32 +322,14 @@ func (g *group) agreed(nodes []*node) error {
 	return nil
 }
 
-// eventually calls ok again and again until it returns nil.
-func eventually(t testing.TB, within time.Duration, what string, ok func() error) {
-	t.Helper()
-	deadline := time.Now().Add(within)
-	for {
-		err := ok()
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("waited %v for %s: %v", within, what, err)
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-}
-
 // fill stores n entries that do not change afterwards, through all nodes.
 func (g *group) fill(n int) {
 	g.t.Helper()
 	g.all(n, func(i int) {
-		for begun := time.Now(); time.Since(begun) < patience; time.Sleep(10 * time.Millisecond) {
-			if _, err := g.any().app.Set(g.t.Context(), stillKey(i), stillValue(i), cachesidecar.SetOptions{}); err == nil {
-				return
-			}
-		}
-		g.t.Errorf("%s cannot be stored", stillKey(i))
+		testenv.Succeeds(g.t, stillKey(i)+" to be stored", func() error {
+			_, err := g.any().app.Set(g.t.Context(), stillKey(i), stillValue(i), cachesidecar.SetOptions{})
+			return err
+		})
 	})
 }
 
@@ -442,7 +426,7 @@ func (g *group) still(r *ratio, i int) {
 func (g *group) stats() string {
 	var b strings.Builder
 	for _, n := range g.living() {
-		st, err := n.app.Stats(g.t.Context())
+		st, err := n.app.Stats(testenv.Context(g.t))
 		fmt.Fprintf(&b, "\n%s: %+v %v", n.spec.Node, st.Cluster, err)
 	}
 	return b.String()

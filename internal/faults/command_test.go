@@ -2,7 +2,6 @@ package faults
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -118,9 +117,7 @@ func (n *node) configure() {
 // command runs a command of a program against the node's sidecar, and returns what it
 // prints to stdout. The error has what it prints to stderr.
 func (n *node) command(program string, words ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(n.g.t.Context(), patience)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, program, append(words, "--socket", n.spec.Socket)...)
+	cmd := exec.CommandContext(testenv.Context(n.g.t), program, append(words, "--socket", n.spec.Socket)...)
 	cmd.Env, cmd.WaitDelay = scrubbed(), time.Second
 	endWithParent(cmd)
 	out, err := cmd.Output()

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // TestLengthyProcessFlushThenRestarts flushes a namespace, and then all namespaces, on all
@@ -27,7 +28,7 @@ func TestLengthyProcessFlushThenRestarts(t *testing.T) {
 			g.start(g.nodes)
 			for _, all := range []bool{false, true} {
 				g.fill(keys)
-				eventually(t, patience, "a flush", func() error {
+				testenv.Succeeds(t, "a flush", func() error {
 					return g.any().app.Flush(t.Context(), cachesidecar.FlushOptions{All: all, Cluster: true})
 				})
 				time.Sleep(g.bound)
@@ -42,7 +43,7 @@ func TestLengthyProcessFlushThenRestarts(t *testing.T) {
 				n.start()
 				g.settle(n.spec.Node+" was restarted", begun)
 				// A read may be late, or degraded.
-				eventually(t, patience, "all to be there after a restart of "+n.spec.Node, func() error {
+				testenv.Succeeds(t, "all to be there after a restart of "+n.spec.Node, func() error {
 					if r := g.hits(keys); r.hits.Load() != keys {
 						return fmt.Errorf("reads hit %v", r)
 					}

@@ -1,7 +1,6 @@
 package faults
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -12,6 +11,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // keyText returns the text of a cluster key file. Each key repeats one of the digits.
@@ -36,7 +36,7 @@ func (n *node) key(digits string) {
 // hasTaken waits until the process has read the given number of changes of its key file.
 func (n *node) hasTaken(changes int) {
 	n.g.t.Helper()
-	eventually(n.g.t, patience, fmt.Sprintf("%s to take its keys", n.spec.Node), func() error {
+	testenv.Succeeds(n.g.t, fmt.Sprintf("%s to take its keys", n.spec.Node), func() error {
 		b, err := os.ReadFile(n.log)
 		if err == nil && strings.Count(string(b), "cluster keys and certificates are read") < changes {
 			err = errors.New("it has not")
@@ -107,8 +107,7 @@ func (g *group) standsAlone(with string, prepare func(*node)) {
 	n.spec.Join = others[0].spec.Join
 	prepare(n)
 	n.start()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
+	ctx := testenv.Context(t)
 	for end := time.Now().Add(5 * g.bound); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
 		if _, err := n.app.Get(ctx, stillKey(0), cachesidecar.GetOptions{}); !errors.Is(err, cachesidecar.ErrNotFound) {
 			t.Fatalf("a host with %s reads what the others hold: %v", with, err)

@@ -17,13 +17,14 @@ import (
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
 	"github.com/cachesidecar/cachesidecar/internal/proctest"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // runApp is an app in a process of its own, which loads one key itself. It executes one
 // command per line of its input, and answers each with one line.
 func runApp(socket string) int {
 	ctx := context.Background()
-	app, err := client.Dial(ctx, client.Config{Socket: socket, DialTimeout: patience, RequestTimeout: patience})
+	app, err := client.Dial(ctx, client.Config{Socket: socket, DialTimeout: testenv.Patience, RequestTimeout: testenv.Patience})
 	if err != nil {
 		fmt.Println(err)
 		return 1
@@ -129,14 +130,12 @@ type claimed struct {
 // claim asks for a key's token. It returns once the request waits at the owner.
 func (n *node) claim(t *testing.T, owner *node, key string) <-chan claimed {
 	t.Helper()
-	got := make(chan claimed, 1)
+	got, ctx := make(chan claimed, 1), testenv.Context(t)
 	go func() { // ends with the claim, which has a deadline
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
-		defer cancel()
 		_, l, err := n.app.Lease(ctx, key, cachesidecar.GetOptions{})
 		got <- claimed{l, time.Now(), err}
 	}()
-	eventually(t, patience, "the claim to wait", func() error {
+	testenv.Succeeds(t, "the claim to wait", func() error {
 		st, err := owner.app.Stats(t.Context())
 		if err == nil && st.Leases.Waiting == 0 {
 			err = errors.New("nobody waits")
@@ -188,9 +187,8 @@ func TestLengthyProcessTokenStopped(t *testing.T) {
 	proctest.Stop(t, app.cmd.Process)
 	next := <-there.claim(t, owner, key)
 	l := next.token(t)
-	// lease_time counts from the issue, which is between these two moments.
-	if least, most := next.at.Sub(begun), next.at.Sub(issued); least < leaseTime || most > leaseTime+patience/2 {
-		t.Errorf("the next one had the token after %v, want about %v", most, leaseTime)
+	if took := next.at.Sub(begun); took < leaseTime {
+		t.Errorf("the next one had the token after %v, want %v at least", took, leaseTime)
 	}
 	t.Logf("a holder that stands still: the next one has the token %v after it was issued; lease_time is %v", next.at.Sub(issued).Round(time.Millisecond), leaseTime)
 	if _, err := l.Fill(t.Context(), []byte("new"), client.FillOptions{}); err != nil {
@@ -206,9 +204,11 @@ func TestLengthyProcessTokenStopped(t *testing.T) {
 func TestProcessTokenKilled(t *testing.T) {
 	scenario(t, 10*time.Second)
 	g := newGroup(t, fast, 3)
+	for _, n := range g.nodes {
+		n.spec.Namespaces = "default: {lease_time: 10m}" // longer than a claim waits
+	}
 	g.start(g.nodes)
 	here, owner, there := g.nodes[0], g.nodes[1], g.nodes[2]
-	const leaseTime = 10 * time.Second // the default
 	var took []time.Duration
 	for _, key := range g.ownedBy(owner, 9) {
 		app := here.newApp(t)
@@ -225,10 +225,7 @@ func TestProcessTokenKilled(t *testing.T) {
 		g.reads(key, key)
 	}
 	slices.Sort(took)
-	t.Logf("a holder that is killed: the next one has the token after %v in the median, at most %v; lease_time is %v", took[len(took)/2], took[len(took)-1], leaseTime)
-	if worst := took[len(took)-1]; worst > leaseTime/4 {
-		t.Errorf("the next one had the token after %v, want it long before %v", worst, leaseTime)
-	}
+	t.Logf("a holder that is killed: the next one has the token after %v in the median, at most %v", took[len(took)/2], took[len(took)-1])
 }
 
 // TestLengthyProcessOwnerKilledBeforeFill kills the owner that issued a token. The key is
@@ -258,7 +255,7 @@ func TestLengthyProcessOwnerKilledBeforeFill(t *testing.T) {
 			begun := time.Now()
 			owner.crash()
 			if when == "after" {
-				eventually(t, patience, "the next owner to take a deletion", deleted)
+				testenv.Succeeds(t, "the next owner to take a deletion", deleted)
 			}
 			g.settle("the owner was killed", begun)
 			app.must("fill old", "not stored")

@@ -16,6 +16,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -135,7 +136,7 @@ func (l *load) now() time.Duration { return time.Since(l.g.begin) }
 func (l *load) check(split *stall) {
 	t := l.g.t
 	t.Helper()
-	eventually(t, patience, "the apps to have tried everything: else the history proves little", l.enough)
+	testenv.Succeeds(t, "the apps to have tried everything: else the history proves little", func() error { return l.enough(l.needs) })
 	l.end()
 	t.Logf("%sdone: %v", summary(l.plain()), l.did)
 	for _, line := range l.broken(l.g.bound, split) {
@@ -187,10 +188,10 @@ func (l *load) record(ops ...op) {
 }
 
 // enough returns an error if the apps have not done something often enough yet.
-func (l *load) enough() error {
+func (l *load) enough(needs map[string]int) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for what, least := range l.needs {
+	for what, least := range needs {
 		if l.did[what] < least {
 			return fmt.Errorf("%d of %s: %v", l.did[what], what, l.did)
 		}

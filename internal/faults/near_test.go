@@ -8,6 +8,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // TestProcessNearCache stops the owner of a key, so that an app's sidecar hears no more
@@ -21,7 +22,7 @@ func TestProcessNearCache(t *testing.T) {
 	g.start(g.nodes)
 	here, owner, other := g.nodes[0], g.nodes[1], g.nodes[2]
 	near, err := client.Dial(ctx, client.Config{
-		Socket: here.spec.Socket, DialTimeout: patience, RequestTimeout: appTimeout,
+		Socket: here.spec.Socket, DialTimeout: testenv.Patience, RequestTimeout: appTimeout,
 		NearCache: client.NearCache{Bytes: 1 << 20, Bound: own},
 	})
 	if err != nil {
@@ -42,11 +43,11 @@ func TestProcessNearCache(t *testing.T) {
 		}
 		return err
 	}
-	eventually(t, patience, "the first write", func() error {
+	testenv.Succeeds(t, "the first write", func() error {
 		_, err := other.app.Set(ctx, key, []byte("1"), cachesidecar.SetOptions{})
 		return err
 	})
-	eventually(t, patience, "the value to be kept", func() error { return kept("1") })
+	testenv.Succeeds(t, "the value to be kept", func() error { return kept("1") })
 
 	owner.pause()
 	stopped := time.Now()
@@ -69,18 +70,18 @@ func TestProcessNearCache(t *testing.T) {
 	if lastNear.IsZero() || lastNear.Sub(stopped) > g.bound+own {
 		t.Errorf("the value was served from here until %v after its owner had stopped, want until at most %v", lastNear.Sub(stopped), g.bound+own)
 	}
-	for begun := time.Now(); written.IsZero(); read() {
-		if _, err := other.app.Set(ctx, key, []byte("2"), cachesidecar.SetOptions{}); err == nil {
+	testenv.Succeeds(t, "a host to take over the key", func() error {
+		defer read()
+		_, err := other.app.Set(ctx, key, []byte("2"), cachesidecar.SetOptions{})
+		if err == nil {
 			written = time.Now()
 		}
-		if time.Since(begun) > patience {
-			t.Fatal("no host takes over the key")
-		}
-	}
+		return err
+	})
 	for time.Since(written) < 2*(g.bound+own) {
 		read()
 	}
-	eventually(t, patience, "the new value to be kept", func() error { return kept("2") })
+	testenv.Succeeds(t, "the new value to be kept", func() error { return kept("2") })
 	owner.resume()
 	for resumed := time.Now(); time.Since(resumed) < 2*g.bound; {
 		read()

@@ -84,7 +84,7 @@ func (tb *table) rows(g *group, softly bool) *load {
 	}
 	g.start(g.nodes)
 	// A busy machine may take longer than a load's time to open all connections at once.
-	eventually(g.t, patience, "loads by all connections", func() error {
+	testenv.Succeeds(g.t, "loads by all connections", func() error {
 		var loads errgroup.Group
 		for key := range rowKeys {
 			loads.Go(func() error {
@@ -94,7 +94,7 @@ func (tb *table) rows(g *group, softly bool) *load {
 		}
 		return loads.Wait()
 	})
-	l := g.newLoad(map[string]int{"l1": 1000, "l2": 1000, "peer": 1000, "set": 200})
+	l := g.newLoad(map[string]int{"l1": 1000, "l2": 1000, "peer": 1000, "set": 500})
 	for key := range rowKeys {
 		// Table.fill wrote it before the first read.
 		l.record(op{kind: set, key: key, seq: 1, out: done})
@@ -155,7 +155,7 @@ func (l *load) change(at rows, w, first int, softly bool) {
 				return errors.New("no sidecar lives")
 			}
 			o = l.begin(set, key, n)
-			o.seq, o.start, o.allowed = seq, start, patience
+			o.seq, o.start, o.allowed = seq, start, testenv.Patience
 			err := n.client(key).Delete(context.Background(), keyName(key), cachesidecar.DeleteOptions{Soft: softly && seq%2 == 0})
 			if errors.Is(err, cachesidecar.ErrNotFound) {
 				err = nil // it is deleted
@@ -164,7 +164,7 @@ func (l *load) change(at rows, w, first int, softly bool) {
 			return err
 		}
 		if !l.insist(func() error { return at.put(key, seq) }) || !l.insist(announce) {
-			l.record(op{kind: set, key: key, seq: seq, start: start, end: l.now(), allowed: patience, out: unknown})
+			l.record(op{kind: set, key: key, seq: seq, start: start, end: l.now(), allowed: testenv.Patience, out: unknown})
 			return
 		}
 		l.record(o)
@@ -185,7 +185,7 @@ func (l *load) insist(f func() error) bool {
 func (g *group) loads() (sum cachesidecar.LoadStats) {
 	g.t.Helper()
 	for _, n := range g.living() {
-		st, err := n.app.Stats(g.t.Context())
+		st, err := n.app.Stats(testenv.Context(g.t))
 		if err != nil {
 			g.t.Fatal(err)
 		}
@@ -224,8 +224,13 @@ func TestProcessRows(t *testing.T) {
 		t.Run(fmt.Sprint(round), func(t *testing.T) {
 			g := newGroup(t, fast, 3)
 			l := tb.rows(g, false)
-			time.Sleep(3 * time.Second)
-			sum := g.loads()
+			var sum cachesidecar.LoadStats
+			testenv.Succeeds(t, "loads that meet a deletion, and another reader", func() error {
+				if sum = g.loads(); sum.Detached < 20 || sum.Collapsed < 20 {
+					return fmt.Errorf("too few to prove anything: %+v", sum)
+				}
+				return nil
+			})
 			if *long {
 				begun, n := time.Now(), g.nodes[round%3]
 				n.crash()
@@ -237,9 +242,6 @@ func TestProcessRows(t *testing.T) {
 			l.check(nil)
 			l.found(0)
 			t.Logf("%d loads, which %d reads joined; %d were outdated before they ended", sum.Loads, sum.Collapsed, sum.Detached)
-			if sum.Detached < 20 || sum.Collapsed < 20 {
-				t.Errorf("%+v: too few loads met a deletion or another reader to prove anything", sum)
-			}
 		})
 	}
 }
@@ -261,12 +263,14 @@ func TestLengthyProcessRowsRestart(t *testing.T) {
 	}
 	_ = server.Wait()
 	time.Sleep(time.Second)
+	// The open breaker soon refuses loads, so that few reads get the error.
+	testenv.Succeeds(t, "reads while it is down", func() error { return l.enough(map[string]int{"failed": 1, "old": 20}) })
 	tb.Start(t)
 	tb.Exec(t, "SELECT 1")
 	up := l.now()
 	for _, n := range g.nodes {
 		for key := range rowKeys {
-			eventually(t, patience, "loads to resume", func() error {
+			testenv.Succeeds(t, "loads to resume", func() error {
 				_, err := n.app.Get(t.Context(), keyName(key), cachesidecar.GetOptions{Fresh: true})
 				return err
 			})
@@ -275,8 +279,6 @@ func TestLengthyProcessRowsRestart(t *testing.T) {
 	l.outages = []stall{{down, l.now()}} // from then on loads must succeed again
 	t.Logf("PostgreSQL was away for %v; %v later all loads succeed again", up-down, l.now()-up)
 	time.Sleep(time.Second)
-	// The open breaker soon refuses loads, so that few reads get the error.
-	l.needs["failed"], l.needs["old"] = 1, 20
 	l.check(nil)
 	l.found(0)
 }

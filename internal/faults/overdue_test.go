@@ -7,6 +7,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // givenUp is the timeout of the apps that give their writes up.
@@ -15,7 +16,7 @@ const givenUp = 300 * time.Millisecond * slowness
 // dial connects one more app.
 func (n *node) dial(timeout time.Duration) *client.Client {
 	n.g.t.Helper()
-	app, err := client.Dial(n.g.t.Context(), client.Config{Socket: n.spec.Socket, DialTimeout: patience, RequestTimeout: timeout, Conns: 1})
+	app, err := client.Dial(n.g.t.Context(), client.Config{Socket: n.spec.Socket, DialTimeout: testenv.Patience, RequestTimeout: timeout, Conns: 1})
 	if err != nil {
 		n.g.t.Fatal(err)
 	}
@@ -51,8 +52,8 @@ func TestProcessLateWrites(t *testing.T) {
 	g.start(g.nodes)
 	n := g.nodes[1]
 	keys := g.ownedBy(n, 60)
-	own, others, patient := n.dial(givenUp), g.nodes[0].dial(givenUp), n.dial(patience)
-	sets(t, others, keys, "first", true)
+	own, others, patient := n.dial(givenUp), g.nodes[0].dial(givenUp), n.dial(testenv.Patience)
+	sets(t, patient, keys, "first", true)
 	n.pause()
 	var newer sync.WaitGroup
 	// PING makes its connection the first to be read.
@@ -81,12 +82,12 @@ func TestLengthyProcessLateWritesElsewhere(t *testing.T) {
 	n := g.nodes[1]
 	keys := g.ownedBy(n, 30)
 	own := n.dial(4 * givenUp) // long enough to have the keys back
-	sets(t, own, keys, "first", true)
+	sets(t, n.dial(testenv.Patience), keys, "first", true)
 	n.pause()
 	var wg sync.WaitGroup
 	wg.Go(func() { sets(t, own, keys, "given up", false) })
 	atOnce(keys, func(key string) {
-		eventually(t, patience, key+" to be taken over", func() error {
+		testenv.Succeeds(t, key+" to be taken over", func() error {
 			_, err := g.nodes[0].app.Set(t.Context(), key, []byte("newer"), cachesidecar.SetOptions{})
 			return err
 		})
@@ -117,7 +118,7 @@ func (g *group) never(keys []string, value string, within time.Duration) {
 func (g *group) overdue() (n int64) {
 	g.t.Helper()
 	for _, node := range g.nodes {
-		s, err := node.app.Stats(g.t.Context())
+		s, err := node.app.Stats(testenv.Context(g.t))
 		if err != nil {
 			g.t.Fatal(err)
 		}

@@ -6,12 +6,9 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
-)
 
-// patience is how long tests wait for events that should come within a few seconds,
-// because the machine may be busy.
-const patience = 40 * time.Second * slowness
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
+)
 
 // process is one sidecar process, with its log in a file.
 type process struct {
@@ -99,7 +96,7 @@ func (p *process) wait() {
 		if !p.cmd.ProcessState.Success() {
 			p.t.Errorf("%s ended with %v", p.name, p.cmd.ProcessState)
 		}
-	case <-time.After(patience):
+	case <-testenv.Expired():
 		p.t.Fatalf("%s does not end", p.name)
 	}
 }

@@ -2,14 +2,17 @@ package faults
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
+	"os"
 	"os/exec"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // TestLengthyRollingUpgrade runs the previous commit's command and this tree's in one cluster,
@@ -68,7 +71,6 @@ func (u *upgrade) run() {
 	u.replace(u.nodes[1], u.now)
 	u.replace(u.nodes[2], u.now)
 	heardByNew := u.listen(u.nodes[0], u.now)
-	time.Sleep(3 * time.Second)
 	u.clients("one is old")
 	heard()
 	heardByNew()
@@ -144,13 +146,12 @@ func (u *upgrade) clients(when string) {
 }
 
 // listen starts the command "watch" of a program at a node, and waits until it follows.
-// The returned function ends it, and fails the test if it has printed few changes.
+// The returned function ends it when it has printed some changes.
 func (u *upgrade) listen(n *node, program string) (stop func()) {
 	u.t.Helper()
 	ctx, cancel := context.WithCancel(u.t.Context())
 	cmd := exec.CommandContext(ctx, program, "watch", "--json", "--socket", n.spec.Socket)
-	var said bytes.Buffer
-	cmd.Env, cmd.WaitDelay, cmd.Stderr = scrubbed(), time.Second, &said
+	cmd.Env, cmd.WaitDelay, cmd.Stderr = scrubbed(), time.Second, os.Stderr
 	endWithParent(cmd)
 	out, err := cmd.StdoutPipe()
 	if err == nil {
@@ -159,7 +160,8 @@ func (u *upgrade) listen(n *node, program string) (stop func()) {
 	if err != nil {
 		u.t.Fatal(err)
 	}
-	changes, over := 0, make(chan struct{})
+	var changes atomic.Int64
+	over := make(chan struct{})
 	lines := bufio.NewScanner(out)
 	lines.Scan() // the reset that begins the stream
 	go func() {  // ends with the command
@@ -170,7 +172,7 @@ func (u *upgrade) listen(n *node, program string) (stop func()) {
 				u.t.Errorf("watch of %s prints %q: %v", program, lines.Bytes(), err)
 			}
 			if event.Kind == "changed" {
-				changes++
+				changes.Add(1)
 			}
 		}
 	}()
@@ -181,8 +183,12 @@ func (u *upgrade) listen(n *node, program string) (stop func()) {
 	}
 	u.t.Cleanup(func() { _ = end() })
 	return func() {
-		if err := end(); changes < 20 {
-			u.t.Errorf("watch of %s has heard of %d changes: %v\n%s", program, changes, err, said.String())
-		}
+		testenv.Succeeds(u.t, "watch of "+program+" to hear of changes", func() error {
+			if n := changes.Load(); n < 20 {
+				return fmt.Errorf("%d", n)
+			}
+			return nil
+		})
+		_ = end()
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/peertest"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -108,7 +109,7 @@ func (s *soakTest) run(d time.Duration) {
 			e.do()
 			s.done[e.name]++
 			if s.random.IntN(4) > 0 { // else the next one comes at once
-				eventually(s.t, patience, "all to agree after "+e.name, func() error { return s.agreed(s.living()) })
+				testenv.Succeeds(s.t, "all to agree after "+e.name, func() error { return s.agreed(s.living()) })
 				s.calm()
 			}
 			if s.t.Failed() || round > 0 && time.Now().After(end) {
@@ -150,7 +151,7 @@ func (s *soakTest) drain() {
 		}
 		defer c.Close()
 		q := &wire.Request{Op: wire.OpDrain, Options: o, TimeoutMS: 30_000, TTLMS: wire.TTLDefault}
-		call, err := c.Do(s.t.Context(), patience, q)
+		call, err := c.Do(s.t.Context(), testenv.Patience, q)
 		if err != nil {
 			s.t.Fatalf("%s does not answer DRAIN: %v", n.spec.Node, err)
 		}
@@ -195,7 +196,7 @@ func (s *soakTest) changeFiles(change func(n *node)) {
 		if s.random.IntN(4) > 0 {
 			n.signal(syscall.SIGHUP)
 		}
-		eventually(s.t, patience, n.spec.Node+" to take its files", func() error {
+		testenv.Succeeds(s.t, n.spec.Node+" to take its files", func() error {
 			if n.taken() == before {
 				return errors.New("it has not")
 			}
@@ -233,7 +234,7 @@ func (s *soakTest) reload() {
 		} else {
 			n.signal(syscall.SIGHUP)
 		}
-		eventually(s.t, patience, n.spec.Node+" to reload", func() error { return n.says("to=" + now.String()) })
+		testenv.Succeeds(s.t, n.spec.Node+" to reload", func() error { return n.says("to=" + now.String()) })
 	}
 }
 

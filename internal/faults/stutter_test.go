@@ -11,6 +11,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/proctest"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // These tests stop sidecars again and again, each time for less than the bound.
@@ -65,7 +66,7 @@ func TestLengthyProcessStutter(t *testing.T) {
 		n := g.nodes[round%3]
 		n.stutter(8, 0.955, 0.975, func() { l.someGets(n) })
 		g.settle(n.spec.Node+" stuttered", time.Now())
-		st, err := n.app.Stats(t.Context())
+		st, err := n.app.Stats(testenv.Context(t))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -178,7 +179,7 @@ func (g *group) busy(gap time.Duration) (stop func(node int)) {
 func (g *group) given() (sum struct{ pauses, ended int64 }) {
 	g.t.Helper()
 	for _, n := range g.living() {
-		st, err := n.app.Stats(g.t.Context())
+		st, err := n.app.Stats(testenv.Context(g.t))
 		if err != nil {
 			g.t.Fatal(err)
 		}

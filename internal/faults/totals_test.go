@@ -12,6 +12,7 @@ import (
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/history"
 	"github.com/cachesidecar/cachesidecar/internal/testing/linear"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // These are counters and keys that several apps change at once through all living
@@ -156,6 +157,7 @@ func (l *load) flush(t *tallied) {
 func (t *tallied) check(lossless bool) {
 	test := t.g.t
 	test.Helper()
+	testenv.Succeeds(test, "the apps to have done enough", t.enough)
 	t.end()
 	for i := range counters {
 		t.incr(t.g.living()[0], i)
@@ -168,6 +170,12 @@ func (t *tallied) check(lossless bool) {
 		test.Errorf("%s is not linearizable", key)
 	}
 	test.Log(summary(t.ops))
+}
+
+// enough returns an error if the apps have not done something often enough yet.
+func (t *tallied) enough() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	var seen [history.Flush + 1]int
 	for _, o := range t.ops {
 		if o.Acked() {
@@ -175,10 +183,11 @@ func (t *tallied) check(lossless bool) {
 		}
 	}
 	for kind, least := range map[kind]int{history.Incr: 300, set: 100, del: 100, get: 200} {
-		if n := seen[kind]; n < least {
-			test.Errorf("only %d operations of kind %v were done, want %d", n, kind, least)
+		if seen[kind] < least {
+			return fmt.Errorf("%d of %d of kind %v", seen[kind], least, kind)
 		}
 	}
+	return nil
 }
 
 // TestLengthyProcessTotals: sidecars join and are restarted in order while apps count. No

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // naive judges a history as the rules say it, from all that is known at the end: it looks at
@@ -108,6 +110,7 @@ func invented(rnd *rand.Rand, n int) (ops []Op) {
 // TestCheckerAgrees: a Checker, which forgets and sees no future, finds the same reads wrong as
 // the rules do that know the whole history.
 func TestCheckerAgrees(t *testing.T) {
+	testenv.Takes(t, 2*time.Second)
 	seen := map[Rule]int{}
 	right, runs := 0, 1500
 	for seed := range uint64(runs) {

@@ -12,12 +12,15 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // Hostile returns the address of an origin of a kind ("http", "redis", "memcached",
 // "postgres") that misbehaves in the given mode.
 func Hostile(t testing.TB, kind, mode string) string {
 	t.Helper()
+	testenv.ReadsClock(t, 20*time.Millisecond, "an origin that never pauses for long, against a real timeout")
 	lie, ok := lies[kind][mode]
 	if !ok {
 		t.Fatalf("there is no mode %s of %s", mode, kind)

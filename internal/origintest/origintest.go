@@ -9,7 +9,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
@@ -40,14 +39,13 @@ func Start(t testing.TB, cmd *exec.Cmd, socket string) {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	})
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		if c, err := net.Dial("unix", socket); err == nil {
+	testenv.Succeeds(t, cmd.Path+" to listen", func() error {
+		c, err := net.Dial("unix", socket)
+		if err == nil {
 			_ = c.Close()
-			return
-		} else if time.Now().After(end) {
-			t.Fatalf("%s does not listen: %v", cmd.Path, err)
 		}
-	}
+		return err
+	})
 }
 
 // Folder returns a new folder with a short path, for sockets.

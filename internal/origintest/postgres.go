@@ -10,9 +10,10 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // Postgres is a PostgreSQL server of one test. It listens only on a socket in its folder.
@@ -69,20 +70,17 @@ func (p *Postgres) DSN() string { return "host=" + p.dir + " user=tester dbname=
 // Exec runs statements. It retries while the server recovers from a crash.
 func (p *Postgres) Exec(t testing.TB, sql string) {
 	t.Helper()
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
-		err := p.try(sql)
-		if err == nil {
-			return
-		}
-		if time.Now().After(end) || !strings.Contains(err.Error(), "SQLSTATE 57P03") {
+	ctx := testenv.Context(t)
+	testenv.Succeeds(t, sql, func() error {
+		err := p.try(ctx, sql)
+		if err != nil && !strings.Contains(err.Error(), "SQLSTATE 57P03") {
 			t.Fatal(err)
 		}
-	}
+		return err
+	})
 }
 
-func (p *Postgres) try(sql string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	defer cancel()
+func (p *Postgres) try(ctx context.Context, sql string) error {
 	c, err := pgx.Connect(ctx, p.DSN())
 	if err != nil {
 		return err

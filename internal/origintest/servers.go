@@ -6,6 +6,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // Refusing returns an address where no server listens.
@@ -52,6 +54,7 @@ func Cutting(t testing.TB, what string) string {
 // connection with what, and then sends drip a hundred times a second.
 func Dripping(t testing.TB, what, drip string) string {
 	t.Helper()
+	testenv.ReadsClock(t, 10*time.Millisecond, "a server that never pauses for long, against a real timeout")
 	return serve(t, func(c net.Conn, ended <-chan struct{}) {
 		if !asked(c) {
 			return

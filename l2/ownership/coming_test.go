@@ -5,12 +5,14 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // TestOneOwnerComing runs clusters whose links are cut, and whose nodes crash, pause and
 // leave, while they come in. A process that has known others is then gone, so what it has
 // told them counts less.
 func TestOneOwnerComing(t *testing.T) {
+	testenv.Takes(t, time.Second)
 	first, runs := firstSeed(t), *simRuns*10
 	for seed := first; seed < first+uint64(runs); seed++ {
 		s := newSim(t, seed, 3+int(seed%2))
@@ -57,6 +59,7 @@ func (n *simNode) restart(most time.Duration) {
 // TestRelayRestarts: the link between two of three nodes is cut, and the third, which names
 // each to the other, restarts as they come in. Then it has forgotten both.
 func TestRelayRestarts(t *testing.T) {
+	testenv.Takes(t, time.Second)
 	first, runs := firstSeed(t), *simRuns*50
 	for seed := first; seed < first+uint64(runs); seed++ {
 		s := newSim(t, seed, 3)

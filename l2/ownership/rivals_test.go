@@ -5,12 +5,14 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // TestRivals is the worst case for voters. The rings of some nodes never agree; these
 // nodes take everything from each other, again and again, while voters forget, stop
 // and are cut off. Only the voters keep two nodes from having authority at once.
 func TestRivals(t *testing.T) {
+	testenv.Takes(t, time.Second)
 	first := firstSeed(t)
 	begun := 0
 	for i := range *simRuns {

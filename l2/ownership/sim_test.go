@@ -665,6 +665,7 @@ func (s *sim) upTo(d time.Duration) time.Duration { return time.Duration(s.rnd.I
 // TestOneOwner runs clusters of 3 to 5 nodes under faults. No two nodes ever serve
 // one partition, and when the faults are over every partition is served again.
 func TestOneOwner(t *testing.T) {
+	testenv.Takes(t, 10*time.Second)
 	first := firstSeed(t)
 	kinds := slices.Concat(faults, []fault{{"everything", everything}, {"splits", splits}, {"links", links}, {"all", all}})
 	for _, policy := range []string{"available", "consistent"} {

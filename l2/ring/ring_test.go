@@ -7,8 +7,10 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 func members(n int, weight func(i int) uint32) []Member {
@@ -88,6 +90,7 @@ func TestGolden(t *testing.T) {
 
 // TestMovement checks that joins and leaves move little more than they must.
 func TestMovement(t *testing.T) {
+	testenv.Takes(t, time.Second)
 	for _, tc := range []struct {
 		n    int
 		most float64

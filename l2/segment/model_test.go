@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 var (
@@ -22,6 +23,7 @@ var (
 // never evicts. The entries that the store has lost must be exactly those that it counts
 // as evicted.
 func TestAgainstModel(t *testing.T) {
+	testenv.Takes(t, 10*time.Second)
 	var total Stats
 	var seen sightings
 	seeds := *modelSeeds

@@ -6,8 +6,10 @@ import (
 	"math/bits"
 	"math/rand/v2"
 	"testing"
+	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // Keys that were chosen for their hashes.
@@ -109,6 +111,7 @@ func TestKeysOfOneHash(t *testing.T) {
 // TestKeysOfSharedBits checks that keys whose hashes share low bits, however many, fill
 // one page and then replace each other.
 func TestKeysOfSharedBits(t *testing.T) {
+	testenv.Takes(t, time.Second)
 	step := 4
 	if heapArena { // ten times as slow
 		step = 12
@@ -249,6 +252,7 @@ func TestSplitWithoutBudget(t *testing.T) {
 // TestRandomKeysAreNotCrowded checks that a store of keys that were not chosen refuses no
 // split and loses no entry to its index.
 func TestRandomKeysAreNotCrowded(t *testing.T) {
+	testenv.Takes(t, 2*time.Second)
 	for _, cfg := range []Config{{Size: MinSize}, {Size: MinSize, Shards: 1}, {Size: 32 << 20}} {
 		if heapArena && cfg.Size > MinSize {
 			continue // ten times as slow
@@ -368,6 +372,7 @@ func newChosen(t *testing.T) *chosen {
 // TestChosenHashes runs random operations on keys whose hashes share most of their bits.
 // The cleanup of newTestStore checks the store at the end.
 func TestChosenHashes(t *testing.T) {
+	testenv.Takes(t, time.Second)
 	var total Stats
 	seeds := uint64(8)
 	if heapArena {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 var testNow = kv.Moment{Wall: 1_700_000_000_000, Boot: 24 * time.Hour}
@@ -123,6 +124,7 @@ func TestConfigRefused(t *testing.T) {
 // TestOpenSegmentsAtAllClasses fills stores with entries of every TTL class. The open
 // segments must stay within 5 % of the arena.
 func TestOpenSegmentsAtAllClasses(t *testing.T) {
+	testenv.Takes(t, 3*time.Second)
 	for _, size := range []int64{8 << 20, 64 << 20, 256 << 20} {
 		t.Run(fmt.Sprint(size>>20, "MiB"), func(t *testing.T) {
 			if heapArena && size > 64<<20 {
@@ -163,6 +165,7 @@ func TestOpenSegmentsAtAllClasses(t *testing.T) {
 // TestBusiestShard: in a cluster of 1000 nodes one node owns 1/1000 of the partitions, so
 // its hashes share their top bits. The shards must still be evenly full.
 func TestBusiestShard(t *testing.T) {
+	testenv.Takes(t, time.Second)
 	s := newTestStore(t, Config{Size: 64 << 20})
 	held := kv.Partitions / 1000
 	n := 0
@@ -493,6 +496,7 @@ func TestNoRoom(t *testing.T) {
 // TestConcurrent runs everything at once. The race detector and check find faults, and
 // every hit must be a value that was written for its key.
 func TestConcurrent(t *testing.T) {
+	testenv.Takes(t, time.Second)
 	s := newTestStore(t, Config{Size: MinSize})
 	s.SetNamespace(1, testSeed, 500<<10, Limits{})
 	ctx, cancel := context.WithCancel(t.Context())

@@ -42,13 +42,6 @@ func TestList(t *testing.T) {
 		w.(http.Flusher).Flush()
 		panic(http.ErrAbortHandler)
 	})
-	mux.HandleFunc("/drip", func(w http.ResponseWriter, r *http.Request) {
-		for r.Context().Err() == nil {
-			fmt.Fprint(w, "x\n")
-			w.(http.Flusher).Flush()
-			time.Sleep(10 * time.Millisecond)
-		}
-	})
 	server := httptest.NewServer(mux)
 	defer server.Close()
 
@@ -60,7 +53,7 @@ func TestList(t *testing.T) {
 		}
 		return l
 	}
-	here := func(path string) loader.Lister { return at(server.URL+path, 20*time.Second) }
+	here := func(path string) loader.Lister { return at(server.URL+path, origintest.Never) }
 	raw := func(address string) loader.Lister {
 		return at("http://"+address+"/?token=s3cret", 300*time.Millisecond)
 	}
@@ -82,8 +75,8 @@ func TestList(t *testing.T) {
 		{Name: "drops a connection without a length", Lister: raw(origintest.Cutting(t, head+"\r\na\nb\n")), Err: loader.ErrPermanent, Secret: "s3cret"},
 		{Name: "drops a connection with a length", Lister: raw(origintest.Cutting(t, head+"Content-Length: 5\r\n\r\na\nb\n")), Err: origintest.ErrAny, Secret: "s3cret"},
 		{Name: "a length", Lister: raw(origintest.Cutting(t, head+"Content-Length: 4\r\n\r\na\nb\n")), Want: []string{"a", "b"}},
-		{Name: "drips", Lister: at(server.URL+"/drip", 300*time.Millisecond), Err: origintest.ErrAny, Within: 15 * time.Second},
-		{Name: "hangs", Lister: raw(origintest.Saying(t, "")), Err: origintest.ErrAny, Within: 15 * time.Second, Secret: "s3cret"},
+		{Name: "drips", Lister: raw(origintest.Dripping(t, head+"Content-Length: 100000\r\n\r\n", "x\n")), Err: origintest.ErrAny},
+		{Name: "hangs", Lister: raw(origintest.Saying(t, "")), Err: origintest.ErrAny, Secret: "s3cret"},
 		{Name: "garbage", Lister: raw(origintest.Saying(t, "\x00garbage\r\n\r\n")), Err: origintest.ErrAny, Secret: "s3cret"},
 		{Name: "nobody listens", Lister: raw(origintest.Refusing(t)), Err: origintest.ErrAny, Secret: "s3cret"},
 	})

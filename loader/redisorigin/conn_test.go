@@ -13,19 +13,25 @@ import (
 	"github.com/gomodule/redigo/redis"
 
 	"github.com/cachesidecar/cachesidecar/internal/origintest"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
 // TestConnectionIsKept checks that a connection outlives the deadline of its last reply.
 func TestConnectionIsKept(t *testing.T) {
 	_, socket := startRedis(t)
-	const timeout = 500 * time.Millisecond
-	s := source(t, Config{Address: socket, Password: "s3cret", Timeout: timeout})
+	s := source(t, Config{Address: socket, Password: "s3cret"})
+	check := s.pool.TestOnBorrow
+	s.pool.TestOnBorrow = func(c redis.Conn, used time.Time) error {
+		if err := c.(*conn).stream.SetDeadline(time.Unix(1, 0)); err != nil {
+			return err
+		}
+		return check(c, used)
+	}
 	first, err := redis.Int(s.do(context.Background(), "CLIENT", "ID"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(timeout + timeout/2)
 	if second, err := redis.Int(s.do(context.Background(), "CLIENT", "ID")); err != nil || second != first {
 		t.Errorf("connection %d, and then %d, %v", first, second, err)
 	}
@@ -36,7 +42,7 @@ func TestConnectionIsKept(t *testing.T) {
 func TestSurplus(t *testing.T) {
 	for _, surplus := range []string{"", "+OK\r\n", "+O", "$2\r\nx", "again"} {
 		t.Run(surplus, func(t *testing.T) {
-			s := source(t, Config{Address: repeater(t, surplus), Timeout: 5 * time.Second})
+			s := source(t, Config{Address: repeater(t, surplus)})
 			for i := range 4 {
 				key := fmt.Sprint("key-", i)
 				v, err := s.Load(context.Background(), []byte(key))
@@ -108,9 +114,7 @@ func TestClose(t *testing.T) {
 			calls <- err
 		}()
 	}
-	for s.pool.ActiveCount() == 0 && len(calls) < cap(calls) {
-		time.Sleep(time.Millisecond)
-	}
+	testenv.Eventually(t, "calls", func() bool { return s.pool.ActiveCount() > 0 || len(calls) == cap(calls) })
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -138,9 +142,9 @@ func TestClose(t *testing.T) {
 // load, not that of the list.
 func TestListHandshake(t *testing.T) {
 	s := source(t, Config{Address: origintest.Saying(t, ""), TLS: true, Timeout: 300 * time.Millisecond})
-	l, err := s.NewLister(loader.List{Timeout: 20 * time.Second})
+	l, err := s.NewLister(loader.List{Timeout: origintest.Never})
 	if err != nil {
 		t.Fatal(err)
 	}
-	origintest.RunLists(t, []origintest.List{{Name: "silence", Lister: l, Err: origintest.ErrAny, Within: 10 * time.Second}})
+	origintest.RunLists(t, []origintest.List{{Name: "silence", Lister: l, Err: origintest.ErrAny}})
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -16,6 +15,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/origintest"
 	"github.com/cachesidecar/cachesidecar/internal/proctest"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
@@ -24,7 +24,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func source(t *testing.T, cfg Config) *Source {
 	t.Helper()
 	if cfg.Timeout == 0 {
-		cfg.Timeout = 20 * time.Second
+		cfg.Timeout = origintest.Never
 	}
 	s, err := New(cfg)
 	if err != nil {
@@ -48,6 +48,7 @@ func startRedis(t *testing.T) (server *exec.Cmd, socket string) {
 }
 
 func TestRedis(t *testing.T) {
+	testenv.Takes(t, 700*time.Millisecond)
 	server, socket := startRedis(t)
 	good := Config{Address: socket, Password: "s3cret", KeyPrefix: "p:", MaxValue: 1000}
 	s := source(t, good)
@@ -76,11 +77,11 @@ func TestRedis(t *testing.T) {
 		{Name: "nobody listens", Source: source(t, Config{Address: origintest.Refusing(t), Password: "s3cret"}), Key: "a", Err: origintest.ErrAny, Secret: "s3cret"},
 		{Name: "garbage", Source: source(t, Config{Address: origintest.Saying(t, "garbage\r\n"), Timeout: 200 * time.Millisecond}), Key: "a", Err: origintest.ErrAny},
 		{Name: "an error", Source: source(t, Config{Password: "s3cret", Address: origintest.Saying(t, greeting+strings.Repeat("-LOADING the dataset\r\n", 4))}), Key: "a", Err: origintest.ErrAny},
-		{Name: "drips", Source: source(t, Config{Address: origintest.Dripping(t, "+", "x"), Timeout: 200 * time.Millisecond}), Key: "a", Err: origintest.ErrAny, Within: 15 * time.Second},
+		{Name: "drips", Source: source(t, Config{Address: origintest.Dripping(t, "+", "x"), Timeout: 200 * time.Millisecond}), Key: "a", Err: origintest.ErrAny},
 		{Name: "drops the connection", Source: source(t, Config{Address: origintest.Cutting(t, "+O")}), Key: "a", Err: origintest.ErrAny},
-		{Name: "states more than there is memory", Source: source(t, Config{Password: "s3cret", Address: origintest.Saying(t, greeting+"+OK\r\n+QUEUED\r\n+QUEUED\r\n*2\r\n$200000000000000\r\n")}), Key: "a", Err: origintest.ErrAny, Within: 15 * time.Second},
-		{Name: "a line without end", Source: source(t, Config{Address: origintest.Saying(t, strings.Repeat("x", 1<<20))}), Key: "a", Err: origintest.ErrAny, Within: 15 * time.Second},
-		{Name: "silence", Source: source(t, Config{Address: origintest.Saying(t, ""), Timeout: 200 * time.Millisecond}), Key: "a", Err: origintest.ErrAny, Within: 15 * time.Second},
+		{Name: "states more than there is memory", Source: source(t, Config{Password: "s3cret", Address: origintest.Saying(t, greeting+"+OK\r\n+QUEUED\r\n+QUEUED\r\n*2\r\n$200000000000000\r\n")}), Key: "a", Err: origintest.ErrAny},
+		{Name: "a line without end", Source: source(t, Config{Address: origintest.Saying(t, strings.Repeat("x", 1<<20))}), Key: "a", Err: origintest.ErrAny},
+		{Name: "silence", Source: source(t, Config{Address: origintest.Saying(t, ""), Timeout: 200 * time.Millisecond}), Key: "a", Err: origintest.ErrAny},
 	})
 
 	if _, err := s.do(ctx, "PEXPIRE", "p:a", time.Hour.Milliseconds()); err != nil {
@@ -94,7 +95,7 @@ func TestRedis(t *testing.T) {
 	hasty.Timeout = 200 * time.Millisecond
 	h := source(t, hasty)
 	proctest.Stop(t, server.Process)
-	origintest.Run(t, []origintest.Case{{Name: "hangs", Source: h, Key: "a", Err: origintest.ErrAny, Within: 15 * time.Second}})
+	origintest.Run(t, []origintest.Case{{Name: "hangs", Source: h, Key: "a", Err: origintest.ErrAny}})
 	if err := server.Process.Signal(syscall.SIGCONT); err != nil {
 		t.Fatal(err)
 	}
@@ -106,6 +107,7 @@ func TestRedis(t *testing.T) {
 // TestPool checks what the pool does with connections that the server has closed, and with
 // calls that find no place.
 func TestPool(t *testing.T) {
+	testenv.ReadsClock(t, 100*time.Millisecond, "a call's time ends while it waits for a place in the pool: none may come")
 	server, socket := startRedis(t)
 	s := source(t, Config{Address: socket, Password: "s3cret", Connections: 1})
 	ctx := context.Background()
@@ -130,9 +132,9 @@ func TestPool(t *testing.T) {
 		_, err := s.Load(held, []byte("a"))
 		ended <- err
 	}()
-	for s.pool.ActiveCount() == s.pool.IdleCount() && len(ended) == 0 { // until the load has the only place
-		runtime.Gosched()
-	}
+	testenv.Eventually(t, "the load to have the only place", func() bool {
+		return s.pool.ActiveCount() != s.pool.IdleCount() || len(ended) > 0
+	})
 	hasty, cancelHasty := context.WithTimeout(ctx, 100*time.Millisecond)
 	defer cancelHasty()
 	if err := w.Delete(hasty, []byte("a")); !errors.Is(err, loader.ErrNotWritten) {
@@ -144,9 +146,8 @@ func TestPool(t *testing.T) {
 		if !errors.Is(err, context.Canceled) {
 			t.Errorf("cancelled: %v", err)
 		}
-	case <-time.After(10 * time.Second): // half the timeout of a load
-		t.Error("the load goes on after it was cancelled")
-		<-ended
+	case <-testenv.Expired():
+		t.Fatal("the load goes on after it was cancelled")
 	}
 	if err := server.Process.Signal(syscall.SIGCONT); err != nil {
 		t.Fatal(err)

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"encoding/binary"
 	"errors"
 	"flag"
@@ -10,7 +9,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/cachesidecar/cachesidecar/benchmarks/peers"
 	"github.com/cachesidecar/cachesidecar/benchmarks/record"
@@ -21,10 +19,8 @@ import (
 // bench runs the command and returns what it prints.
 func bench(t *testing.T, args ...string) (out, log string, err error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
-	defer cancel()
 	var o, l bytes.Buffer
-	err = run(ctx, args, &o, &l)
+	err = run(t.Context(), args, &o, &l)
 	return o.String(), l.String(), err
 }
 

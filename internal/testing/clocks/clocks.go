@@ -2,9 +2,10 @@
 //
 // Input is the module in the working folder, through go list and the type checker. Output
 // is a list in the test's log, and an error for each test that reads the clock without
-// saying so by testenv.ReadsClock. Tests in virtual time, and waits of package testenv,
-// are left out. It follows calls of functions by name, not through interfaces. It starts
-// no goroutine, and only tests import it.
+// saying so by testenv.ReadsClock. What a test does in virtual time, and waits of package
+// testenv, are left out. Functions in tables (literals of structs and the like, and
+// variables of packages) count unless the test enters virtual time at all. Calls are
+// followed by name, not through interfaces. It starts no goroutine, and only tests import it.
 package clocks
 
 import (
@@ -12,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"go/ast"
+	"go/constant"
 	"go/importer"
 	"go/parser"
 	"go/token"
@@ -24,6 +26,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 const (
@@ -56,51 +59,67 @@ func Check(t testing.TB) {
 		}
 		w := walk{functions: functions, seen: map[string]bool{}}
 		w.visit(name)
+		for i := 0; i < len(w.tables) && !w.virtual; i++ {
+			w.take(w.tables[i])
+		}
 		switch readers := slices.Sorted(slices.Values(w.readers)); {
+		case len(w.told) > 0 && len(readers) == 0:
+			t.Errorf("%s: %s calls testenv.ReadsClock, but does not read the machine's clock", f.at, name)
 		case len(w.told) > 0:
 			listed++
 			t.Logf("%s: %s", name, strings.Join(w.told, "; "))
-		case !w.virtual && len(readers) > 0:
+		case len(readers) > 0:
 			t.Errorf("%s: %s reads the machine's clock: %s. %s", f.at, name, strings.Join(readers, ", "), remedy)
 		}
 	}
 	t.Logf("%d tests read the clock", listed)
 }
 
-// function is what is known of a function of the tests.
+// function is what is known of a function of the tests, of a variable's value, or of the
+// tables in either.
 type function struct {
 	test     bool
+	enters   bool // it calls functions that it is given in virtual time
 	at       token.Position
+	node     ast.Node
+	given    map[types.Object]bool // parameters
+	info     *types.Info
+	name     string
 	calls    map[string]bool
 	readings map[string]bool
-	told     []string // by calls of ReadsClock
+	told     []string  // by calls of ReadsClock
+	table    *function // what is in its tables; nil in a table
 }
 
 // walk goes through all that a test calls.
 type walk struct {
 	functions map[string]*function
 	seen      map[string]bool
-	virtual   bool
+	virtual   bool // it enters virtual time
+	tables    []*function
 	readers   []string
 	told      []string
 }
 
 func (w *walk) visit(name string) {
-	if name == virtual {
-		w.virtual = true
+	w.virtual = w.virtual || name == virtual
+	if f := w.functions[name]; f != nil && !w.seen[name] {
+		w.seen[name] = true
+		w.take(f)
 	}
-	f := w.functions[name]
-	if f == nil || w.seen[name] {
-		return
-	}
-	w.seen[name] = true
+}
+
+func (w *walk) take(f *function) {
 	w.told = append(w.told, f.told...)
 	if len(f.readings) > 0 {
 		by := strings.Join(slices.Sorted(maps.Keys(f.readings)), " and ")
-		w.readers = append(w.readers, name[strings.LastIndex(name, "/")+1:]+" by "+by)
+		w.readers = append(w.readers, f.name[strings.LastIndex(f.name, "/")+1:]+" by "+by)
 	}
 	for call := range f.calls {
 		w.visit(call)
+	}
+	if f.table != nil {
+		w.tables = append(w.tables, f.table)
 	}
 }
 
@@ -136,26 +155,42 @@ func load() (map[string]*function, error) {
 	functions := map[string]*function{}
 	for path, p := range packages {
 		if p.Module == nil || strings.HasSuffix(path, ".test") || strings.HasPrefix(path, support) ||
-			!p.Module.Main && !forTests(p.Dir) {
+			!p.Module.Main && !forTests(path) {
 			continue
+		}
+		if _, err := os.ReadDir(p.Dir); err != nil { // a new file ends what go test has cached
+			return nil, err
 		}
 		if err := p.read(packages, functions); err != nil {
 			return nil, err
 		}
 	}
+	for again := true; again; {
+		again = false
+		for _, f := range functions {
+			if !f.enters && f.entersNow(functions) {
+				f.enters, again = true, true
+			}
+		}
+	}
+	for _, f := range functions {
+		ast.Inspect(f.node, func(n ast.Node) bool { return f.note(n, functions) })
+	}
 	return functions, nil
 }
 
-func forTests(folder string) bool {
-	return strings.Contains(folder, "/internal/testing/") ||
-		strings.Contains(folder, "/internal/") && strings.HasSuffix(folder, "test")
+// forTests reports whether only tests import a package.
+func forTests(path string) bool {
+	path, _, _ = strings.Cut(path, " ")
+	return strings.Contains(path, "/internal/testing/") || strings.Contains(path, "/cachesidecar/checks/") ||
+		strings.Contains(path, "/internal/") && strings.HasSuffix(path, "test")
 }
 
 // read adds the functions of p that belong to tests.
 func (p *pkg) read(packages map[string]*pkg, functions map[string]*function) error {
 	files := token.NewFileSet()
 	var parsed []*ast.File
-	tests := forTests(p.Dir)
+	tests := forTests(p.ImportPath)
 	for _, name := range p.GoFiles {
 		tests = tests || strings.HasSuffix(name, "_test.go")
 		file, err := parser.ParseFile(files, filepath.Join(p.Dir, name), nil, parser.SkipObjectResolution)
@@ -184,53 +219,156 @@ func (p *pkg) read(packages map[string]*pkg, functions map[string]*function) err
 		return err
 	}
 	for _, file := range parsed {
+		at := files.Position(file.Pos())
+		if !strings.HasSuffix(at.Filename, "_test.go") && !forTests(path) {
+			continue
+		}
 		for _, d := range file.Decls {
-			d, ok := d.(*ast.FuncDecl)
-			if !ok || d.Body == nil {
-				continue
+			switch d := d.(type) {
+			case *ast.FuncDecl:
+				p.function(d, info, files.Position(d.Pos()), functions)
+			case *ast.GenDecl:
+				for _, spec := range d.Specs {
+					if spec, ok := spec.(*ast.ValueSpec); ok {
+						for _, name := range spec.Names {
+							full := path + "." + name.Name
+							functions[full] = newFunction(full, spec, info)
+						}
+					}
+				}
 			}
-			at := files.Position(d.Pos())
-			if !strings.HasSuffix(at.Filename, "_test.go") && !forTests(p.Dir) {
-				continue
-			}
-			f := &function{at: at, calls: map[string]bool{}, readings: map[string]bool{}}
-			f.test = d.Recv == nil && strings.HasSuffix(at.Filename, "_test.go") &&
-				strings.HasPrefix(d.Name.Name, "Test") && d.Name.Name != "TestMain"
-			ast.Inspect(d.Body, func(n ast.Node) bool { return f.note(n, info) })
-			functions[info.Defs[d.Name].(*types.Func).FullName()] = f
 		}
 	}
 	return nil
 }
 
-// note takes what a node of the function's body says.
-func (f *function) note(n ast.Node, info *types.Info) bool {
+func (p *pkg) function(d *ast.FuncDecl, info *types.Info, at token.Position, functions map[string]*function) {
+	if d.Body == nil {
+		return
+	}
+	of := info.Defs[d.Name].(*types.Func)
+	f := newFunction(of.FullName(), d.Body, info)
+	f.at = at
+	f.test = d.Recv == nil && strings.HasSuffix(at.Filename, "_test.go") &&
+		(strings.HasPrefix(d.Name.Name, "Test") && d.Name.Name != "TestMain" || strings.HasPrefix(d.Name.Name, "Fuzz"))
+	for v := range of.Signature().Params().Variables() {
+		if isFunction(v.Type()) {
+			f.given[v] = true
+		}
+	}
+	functions[f.name] = f
+}
+
+func newFunction(name string, node ast.Node, info *types.Info) *function {
+	f := &function{name: name, node: node, info: info, given: map[types.Object]bool{}}
+	f.calls, f.readings = map[string]bool{}, map[string]bool{}
+	f.table = &function{name: name, info: info, calls: map[string]bool{}, readings: map[string]bool{}}
+	return f
+}
+
+func isFunction(t types.Type) bool {
+	_, ok := t.Underlying().(*types.Signature)
+	return ok
+}
+
+// used returns the full name of the function or the package's variable that an identifier
+// stands for, or "".
+func (f *function) used(id *ast.Ident) string {
+	switch o := f.info.Uses[id].(type) {
+	case *types.Func:
+		return o.Origin().FullName()
+	case *types.Var:
+		if o.Pkg() != nil && o.Parent() == o.Pkg().Scope() {
+			return o.Pkg().Path() + "." + o.Name()
+		}
+	}
+	return ""
+}
+
+// called returns the full name of the function that is called, or "".
+func (f *function) called(n *ast.CallExpr) string {
+	switch of := ast.Unparen(n.Fun).(type) {
+	case *ast.Ident:
+		return f.used(of)
+	case *ast.SelectorExpr:
+		return f.used(of.Sel)
+	}
+	return ""
+}
+
+// inVirtualTime returns the arguments of a call that are called in virtual time.
+func (f *function) inVirtualTime(n *ast.CallExpr, functions map[string]*function) (args []ast.Expr) {
+	name := f.called(n)
+	if of := functions[name]; name == virtual || of != nil && of.enters {
+		for _, a := range n.Args {
+			if isFunction(f.info.Types[a].Type) {
+				args = append(args, a)
+			}
+		}
+	}
+	return args
+}
+
+// entersNow reports whether the function calls one that it is given in virtual time.
+func (f *function) entersNow(functions map[string]*function) (enters bool) {
+	ast.Inspect(f.node, func(n ast.Node) bool {
+		if n, ok := n.(*ast.CallExpr); ok {
+			for _, a := range f.inVirtualTime(n, functions) {
+				ast.Inspect(a, func(n ast.Node) bool {
+					id, ok := n.(*ast.Ident)
+					enters = enters || ok && f.given[f.info.Uses[id]]
+					return true
+				})
+			}
+		}
+		return true
+	})
+	return enters
+}
+
+// note takes what a node of the function says, unless it is in virtual time.
+func (f *function) note(n ast.Node, functions map[string]*function) bool {
 	switch n := n.(type) {
 	case *ast.Ident:
-		used, ok := info.Uses[n].(*types.Func)
-		if !ok {
-			break
+		name := f.used(n)
+		if _, variable := f.info.Uses[n].(*types.Var); variable && f.table != nil {
+			f = f.table
 		}
-		if name := used.Origin().FullName(); slices.Contains(readings, name) {
+		if slices.Contains(readings, name) {
 			f.readings[name] = true
 		} else {
 			f.calls[name] = true
 		}
-	case *ast.CallExpr:
-		of, ok := n.Fun.(*ast.SelectorExpr)
-		if !ok {
-			break
+	case *ast.CompositeLit:
+		if f.table != nil {
+			for _, e := range n.Elts {
+				ast.Inspect(e, func(n ast.Node) bool { return f.table.note(n, functions) })
+			}
+			return false
 		}
-		if used, ok := info.Uses[of.Sel].(*types.Func); ok && used.FullName() == tells {
-			f.told = append(f.told, fmt.Sprintf("%s, within %s", value(info, n.Args[2]), types.ExprString(n.Args[1])))
+	case *ast.CallExpr:
+		if f.called(n) == tells {
+			f.told = append(f.told, fmt.Sprintf("%s, within %s", value(f.info, n.Args[2]), value(f.info, n.Args[1])))
+		}
+		if skipped := f.inVirtualTime(n, functions); len(skipped) > 0 {
+			f.calls[f.called(n)] = true
+			for _, a := range n.Args {
+				if !slices.Contains(skipped, a) {
+					ast.Inspect(a, func(n ast.Node) bool { return f.note(n, functions) })
+				}
+			}
+			return false
 		}
 	}
 	return true
 }
 
 func value(info *types.Info, e ast.Expr) string {
-	if v := info.Types[e].Value; v != nil {
-		return v.ExactString()
+	if v := info.Types[e].Value; v != nil && v.Kind() == constant.Int {
+		d, _ := constant.Int64Val(v)
+		return time.Duration(d).String()
+	} else if v != nil {
+		return constant.StringVal(v)
 	}
 	return types.ExprString(e)
 }

@@ -2,6 +2,7 @@ package testenv
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"time"
 )
@@ -26,23 +27,26 @@ func Context(t testing.TB) context.Context {
 // Eventually waits until ok, which it asks again and again, and fails the test after Patience.
 func Eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for end := Deadline(); !ok(); time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("not within %v: %s", Patience, what)
+	Succeeds(t, what, func() error {
+		if !ok() {
+			return errors.New("it is not so")
 		}
-	}
+		return nil
+	})
 }
 
 // Succeeds waits until do, which it calls again and again, returns no error, and fails the
-// test with its last error after Patience.
+// test with its last error after Patience. The pauses between the calls grow: a long wait
+// leaves the machine to others.
 func Succeeds(t testing.TB, what string, do func() error) {
 	t.Helper()
-	end := Deadline()
+	end, pause := Deadline(), 2*time.Millisecond
 	for err := do(); err != nil; err = do() {
 		if time.Now().After(end) {
 			t.Fatalf("not within %v: %s: %v", Patience, what, err)
 		}
-		time.Sleep(2 * time.Millisecond)
+		time.Sleep(pause)
+		pause = min(pause*5/4, 50*time.Millisecond)
 	}
 }
 
