@@ -92,13 +92,8 @@ func TestLengthyHostileOrigins(t *testing.T) {
 				c := dial(t, s)
 				var before, after runtime.MemStats
 				runtime.ReadMemStats(&before)
-				began := time.Now()
 				r := c.call(&wire.Request{Op: wire.OpGet, Namespace: b("users"), Key: b("k"), TimeoutMS: 300_000})
-				took := time.Since(began)
 				runtime.ReadMemStats(&after)
-				if took > 100*time.Second {
-					t.Errorf("took %v", took)
-				}
 				if n := after.TotalAlloc - before.TotalAlloc; n > most {
 					t.Errorf("took %d MiB", n>>20)
 				}

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
@@ -33,6 +34,7 @@ func (o slowToClose) Open(loader.OriginOptions) (*loader.Origin, error) {
 // the other namespaces, nor the reader of its last load. The end of the sidecar waits for
 // it.
 func TestReloadWaitsForNoClose(t *testing.T) {
+	testenv.ReadsClock(t, 50*time.Millisecond, "the sidecar does not end while its origins close: nothing comes")
 	closing, done := make(chan string, 8), make(chan struct{})
 	busy := &source{name: "busy", gate: make(chan struct{}), begun: make(chan string, 1)}
 	old := func(s *source) Namespace { return Namespace{Origin: slowToClose{s, closing, done}} }
@@ -62,7 +64,7 @@ func TestReloadWaitsForNoClose(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-		case <-time.After(5 * time.Second):
+		case <-testenv.Expired():
 			t.Errorf("%s waits for the end of an origin", what)
 		}
 	}
