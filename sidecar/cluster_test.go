@@ -94,6 +94,7 @@ func settled(t testing.TB, hosts ...*host) {
 
 func TestThreeHosts(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, time.Second)
 	a := startHost(t, "a")
 	b := startHost(t, "b", a.engine.Node.GossipAddress())
 	c := startHost(t, "c", a.engine.Node.GossipAddress())
@@ -131,6 +132,7 @@ func TestThreeHosts(t *testing.T) {
 // TestLeaveKeepsEntries checks that a host that leaves hands over the entries it owns.
 func TestLeaveKeepsEntries(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, 2*time.Second)
 	a := startHost(t, "a")
 	b := startHost(t, "b", a.engine.Node.GossipAddress())
 	settled(t, a, b)

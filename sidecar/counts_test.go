@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/bubble"
@@ -89,6 +90,7 @@ func TestCountedOnce(t *testing.T) {
 // TestClusterMetrics checks the metrics of a cluster of two.
 func TestClusterMetrics(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, 800*time.Millisecond)
 	a := startHost(t, "a")
 	settled(t, a) // so that a has partitions to release
 	b := startHost(t, "b", a.engine.Node.GossipAddress())

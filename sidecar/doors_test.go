@@ -87,6 +87,7 @@ func (c asking) try(t *testing.T, owner *host, q wire.Request, present bool) wir
 // alike.
 func TestOptionsReachTheOwner(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, 8*time.Second)
 	const options = 9
 	here, there := twoSockets(t)
 	c := asking{dial(t, here.Sidecar)}

@@ -89,6 +89,7 @@ func dialHandler(t *testing.T, s *Sidecar, handler func() rpc.Handler) *rawConn 
 // after the app's connection has ended.
 func TestReadsOfTheGone(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, 4*time.Second)
 	const n, size = 200, 500_000
 	a, other, app, keys := startPair(t, 1)
 	if _, err := other.Set(t.Context(), "default", string(keys[0]), make([]byte, size), cachesidecar.SetOptions{}); err != nil {

@@ -20,6 +20,7 @@ import (
 // of them is committed, but its answer is lost.
 func TestPostgres(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, 4*time.Second)
 	p := origintest.NewPostgres(t)
 	p.Start(t)
 	p.Exec(t, "CREATE TABLE pages (id text PRIMARY KEY, body bytea NOT NULL CHECK (length(body) < 100))")

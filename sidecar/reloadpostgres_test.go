@@ -21,6 +21,7 @@ import (
 // connection to the server is left of the origin before.
 func TestReloadPostgres(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, 5*time.Second)
 	p := origintest.NewPostgres(t)
 	p.Start(t)
 	const connections = 3

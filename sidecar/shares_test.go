@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
@@ -62,6 +63,7 @@ func TestReadBeyondMaxNamespaces(t *testing.T) {
 // are longer than the answers before them. Another app's reads of that host continue.
 func TestAnswersOfOthersUnread(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, 4*time.Second)
 	const size = 500_000
 	cfg := Config{BufferSize: 16 << 20}
 	cfg.Socket = filepath.Join(t.TempDir(), "s")

@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/testing/memcachedtest"
@@ -105,6 +106,7 @@ func TestTextTruncated(t *testing.T) {
 // memory is bounded, others are served, and nothing is left when the clients have gone.
 func TestTextValuesNeverCome(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, 4*time.Second)
 	h := serve(t, onehost.Config{BufferSize: 16 << 20})
 	other := h.text()
 	before := h.Budget.Stats().Frames
