@@ -64,8 +64,8 @@ var allowed = []struct {
 	{"internal/flight", []string{".", "internal/kv", "loader"}},
 	{"internal/keyfilter", []string{"internal/kv", "loader"}},
 	// Floor 2: the edges.
-	{"internal/origintest", []string{"internal/testing/testenv", "loader"}}, // only tests import it
-	{"internal/testing/memcachedtest", []string{"internal/origintest"}},     // only tests import it
+	{"internal/origintest", []string{"internal/testing/testenv", "loader"}},                         // only tests import it
+	{"internal/testing/memcachedtest", []string{"internal/origintest", "internal/testing/testenv"}}, // only tests import it
 	{"loader/internal/origin", []string{"loader"}},
 	{"loader/httporigin", []string{"internal/settings", "loader", "loader/internal/origin"}},
 	{"loader/postgres", []string{"internal/kv", "internal/settings", "loader", "loader/internal/origin"}},
@@ -85,7 +85,7 @@ var allowed = []struct {
 	{"internal/verify", []string{".", "internal/cluster", "internal/history", "internal/kv", "internal/wire"}},
 	{"internal/httpd", []string{".", "internal/logs", "internal/rpc"}},
 	{"internal/engine", []string{".", "internal/access", "internal/cluster", "internal/failpoint", "internal/flight", "internal/handoff", "internal/hotkeys", "internal/kv", "internal/namespaces", "internal/peer", "internal/places", "internal/rpc", "internal/shm", "internal/slow", "internal/wire", "invalidation", "l1", "l2/ownership", "l2/segment", "loader"}},
-	{"internal/testing/onehost", []string{"internal/access", "internal/cluster", "internal/engine", "internal/kv", "internal/namespaces", "internal/places", "internal/rpc", "internal/wire", "loader"}}, // only tests import it
+	{"internal/testing/onehost", []string{"internal/access", "internal/cluster", "internal/engine", "internal/kv", "internal/namespaces", "internal/places", "internal/rpc", "internal/testing/testenv", "internal/wire", "loader"}}, // only tests import it
 	{"internal/session", []string{".", "internal/access", "internal/engine", "internal/kv", "internal/memcached", "internal/namespaces", "internal/peer", "internal/places", "internal/rpc", "internal/slow", "internal/verify", "internal/wire", "unixsock"}},
 	{"internal/telemetry", []string{".", "internal/access", "internal/cluster", "internal/creds", "internal/engine", "internal/httpd", "internal/logs", "internal/namespaces", "internal/rpc", "internal/wire"}},
 	{"internal/page", []string{".", "internal/logs", "internal/telemetry"}},

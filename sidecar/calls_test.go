@@ -7,6 +7,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/engine"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // TestJoin checks that no read joins a call that was sent before a change which this host
@@ -33,9 +34,9 @@ func TestJoin(t *testing.T) {
 		"another key":       func() { a.engine.Changes.Note(key.Hash+1, 1) },
 		"another partition": func() { a.engine.Changes.Floor(partitionSet(key.Hash.Partition()+1), 1) },
 	} {
-		for !owner.Leased(a.engine.Clock.Read().Boot, a.engine.Node.Bound()) {
-			time.Sleep(time.Millisecond)
-		}
+		testenv.Eventually(t, "the owner's lease", func() bool {
+			return owner.Leased(a.engine.Clock.Read().Boot, a.engine.Node.Bound())
+		})
 		now := a.engine.Clock.Read()
 		first, lead := a.engine.Calls.Join(owner, key, engine.Question{}, now, now.Boot+time.Second, nil)
 		if !lead {

@@ -12,9 +12,11 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/places"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/session"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -45,18 +47,22 @@ func startHostWith(t testing.TB, cfg Config, name string, join ...string) *host 
 	if err != nil {
 		t.Fatal(err)
 	}
+	return run(t, s)
+}
+
+// run runs a sidecar until the test ends.
+func run(t testing.TB, s *Sidecar) *host {
+	t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
 	h := &host{Sidecar: s, t: t, stop: stop, done: make(chan error, 1)}
 	go func() { h.done <- s.Run(ctx) }() // ends with stop, which the cleanup calls
 	t.Cleanup(h.leave)
-	for s.engine.Node.GossipAddress() == "" {
-		select {
-		case err := <-h.done:
-			t.Fatal(err)
-		case <-time.After(time.Millisecond):
-		}
+	select {
+	case <-s.Ready():
+	case err := <-h.done:
+		h.done <- err
+		t.Fatal(err)
 	}
-	<-s.Ready()
 	return h
 }
 
@@ -71,37 +77,29 @@ func (h *host) leave() {
 // settled waits until the hosts own all partitions and agree on the members.
 func settled(t testing.TB, hosts ...*host) {
 	t.Helper()
-	deadline := time.Now().Add(time.Minute)
-	for {
-		held := 0
-		agree := true
+	testenv.Succeeds(t, "the hosts own all partitions and agree", func() error {
+		held, agree, words := 0, true, ""
 		for _, h := range hosts {
-			st := h.engine.Node.Stats()
+			st, members := h.engine.Node.Stats(), h.engine.Node.Members()
 			held += st.Owned
 			agree = agree && len(h.engine.Node.View().Table.Members()) == len(hosts)
+			words += fmt.Sprintf("\n%s: %+v, %+v", h.cfg.Node, st, members)
 		}
-		if agree && held == 16384 {
-			return
+		if agree && held == kv.Partitions {
+			return nil
 		}
-		if time.Now().After(deadline) {
-			for _, h := range hosts {
-				t.Logf("%s: %+v, %+v", h.cfg.Node, h.engine.Node.Stats(), h.engine.Node.Members())
-			}
-			t.Fatalf("%d partitions are held", held)
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
+		return fmt.Errorf("%d partitions are held%s", held, words)
+	})
 }
 
 func TestThreeHosts(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, time.Second)
 	a := startHost(t, "a")
 	b := startHost(t, "b", a.engine.Node.GossipAddress())
 	c := startHost(t, "c", a.engine.Node.GossipAddress())
 	hosts := []*host{a, b, c}
-	begun := time.Now()
 	settled(t, hosts...)
-	t.Logf("settled after %v", time.Since(begun))
 	ctx := t.Context()
 	for i := range 1000 {
 		key := fmt.Appendf(nil, "key%d", i)
@@ -134,6 +132,7 @@ func TestThreeHosts(t *testing.T) {
 // TestLeaveKeepsEntries checks that a host that leaves hands over the entries it owns.
 func TestLeaveKeepsEntries(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, 2*time.Second)
 	a := startHost(t, "a")
 	b := startHost(t, "b", a.engine.Node.GossipAddress())
 	settled(t, a, b)
@@ -201,7 +200,7 @@ func copyHits(tb testing.TB) (a *host, key []byte, get func() []byte) {
 		return conn.Out[wire.LengthSize:]
 	}
 	var r wire.Reply
-	for deadline := time.Now().Add(time.Minute); r.Source != wire.SourceL1; {
+	testenv.Eventually(tb, "the copy is there", func() bool {
 		if _, err := a.Get(tb.Context(), "default", string(key), cachesidecar.GetOptions{}); err != nil { // makes the copy
 			tb.Fatal(err)
 		}
@@ -209,10 +208,8 @@ func copyHits(tb testing.TB) (a *host, key []byte, get func() []byte) {
 		if err := wire.DecodeReply(wire.OpGet, get(), &r); err != nil || r.Status != wire.OK {
 			tb.Fatalf("%+v, %v", r, err)
 		}
-		if time.Now().After(deadline) {
-			tb.Fatalf("the copy is never there: source %d", r.Source)
-		}
-	}
+		return r.Source == wire.SourceL1
+	})
 	return a, key, get
 }
 

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
@@ -106,7 +107,7 @@ func TestEmbeddedLoadIsOwn(t *testing.T) {
 		}()
 	}
 	<-calls
-	soon(t, "both to wait", func() bool { return s.engine.Names.Stats()[1].Loads.Waiting == 2 })
+	testenv.Eventually(t, "both to wait", func() bool { return s.engine.Names.Stats()[1].Loads.Waiting == 2 })
 	close(goOn)
 	first, second := <-values, <-values
 	if first[0] = 'x'; string(second) != "value" {

@@ -10,10 +10,12 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/telemetry"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
@@ -76,13 +78,10 @@ func TestCountedOnce(t *testing.T) {
 	}
 	// A host that has left in order is not missing.
 	b.leave()
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
-		if m := a.engine.Node.Members(); len(m) == 2 && m[1].State == cluster.StateLeft && m[1].Why == "" {
-			break
-		} else if time.Now().After(deadline) {
-			t.Fatalf("%+v", m)
-		}
-	}
+	testenv.Eventually(t, "b has left", func() bool {
+		m := a.engine.Node.Members()
+		return len(m) == 2 && m[1].State == cluster.StateLeft && m[1].Why == ""
+	})
 	if all := collect(); len(all.Nodes) != 1 || len(all.Missing) != 0 {
 		t.Errorf("%+v", all)
 	}
@@ -91,6 +90,7 @@ func TestCountedOnce(t *testing.T) {
 // TestClusterMetrics checks the metrics of a cluster of two.
 func TestClusterMetrics(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, 800*time.Millisecond)
 	a := startHost(t, "a")
 	settled(t, a) // so that a has partitions to release
 	b := startHost(t, "b", a.engine.Node.GossipAddress())
@@ -125,11 +125,11 @@ func TestClusterMetrics(t *testing.T) {
 		return values
 	}
 	// The states of other members come by gossip, a moment later.
-	pa, pb := page(a), page(b)
-	for deadline := time.Now().Add(time.Minute); pa["members in"]+pb["members in"] < 4 && time.Now().Before(deadline); {
-		time.Sleep(5 * time.Millisecond)
+	var pa, pb map[string]float64
+	testenv.Eventually(t, "each knows that both are in", func() bool {
 		pa, pb = page(a), page(b)
-	}
+		return pa["members in"]+pb["members in"] == 4
+	})
 	for name, right := range map[string]bool{
 		"two in":    pa["members in"] == 2 && pb["members in"] == 2,
 		"none lost": pa["members missing"]+pa["members refused"]+pa["members out"]+pa["members left"] == 0,
@@ -167,27 +167,26 @@ func TestClusterMetrics(t *testing.T) {
 // TestReadiness checks that a host is ready once it serves: with other hosts, or alone if
 // no host answers at the join addresses.
 func TestReadiness(t *testing.T) {
-	t.Parallel()
-	h := startHost(t, "a", "127.0.0.1:1") // no host listens there
-	<-h.Ready()
-	if words, ready := h.readiness(); ready || words != "not joined" {
-		t.Errorf("at the start: %q, %v", words, ready)
-	}
-	wait := func(want string) {
-		t.Helper()
-		for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
-			words, ready := h.readiness()
-			if ready && words == want {
-				return
-			}
-			if time.Now().After(deadline) {
-				t.Fatalf("%q, %v, want %q", words, ready, want)
-			}
+	bubble.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, 2)
+		first, second := w.nodes[1], w.nodes[0]
+		first.start()
+		<-first.s.Ready()
+		if words, ready := first.s.readiness(); ready || words != "not joined" {
+			t.Errorf("at the start: %q, %v", words, ready)
 		}
-	}
-	wait("ok, alone: no host answers at the join addresses")
-	startHost(t, "b", h.engine.Node.GossipAddress())
-	wait("ok")
+		is := func(want string) {
+			t.Helper()
+			testenv.Eventually(t, want, func() bool {
+				words, ready := first.s.readiness()
+				return ready && words == want
+			})
+		}
+		is("ok, alone: no host answers at the join addresses")
+		second.start()
+		is("ok")
+		w.leaveAll()
+	})
 }
 
 // TestLoadsAreNoHits checks, on the owner of the keys and on another host, that a hit is

@@ -10,6 +10,7 @@ import (
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
 	"github.com/cachesidecar/cachesidecar/internal/session"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -70,7 +71,7 @@ func (c asking) try(t *testing.T, owner *host, q wire.Request, present bool) wir
 	}
 	r := c.one(q)
 	if r.Status == wire.OK && q.Has(wire.Attest) { // a lease may have lapsed on a busy machine
-		await(t, fmt.Sprintf("%s with options %#x is attested by %s", q.Op, q.Options, owner.cfg.Node), func() bool {
+		testenv.Eventually(t, fmt.Sprintf("%s with options %#x is attested by %s", q.Op, q.Options, owner.cfg.Node), func() bool {
 			r := c.one(q)
 			return r.Attested && string(r.Owner) == owner.cfg.Node
 		})
@@ -86,6 +87,7 @@ func (c asking) try(t *testing.T, owner *host, q wire.Request, present bool) wir
 // alike.
 func TestOptionsReachTheOwner(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, 8*time.Second)
 	const options = 9
 	here, there := twoSockets(t)
 	c := asking{dial(t, here.Sidecar)}
@@ -130,7 +132,7 @@ func TestNearCacheLoadsElsewhere(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { c.Close() })
-		await(t, "it follows", func() bool { return c.NearStats().Following })
+		testenv.Eventually(t, "it follows", func() bool { return c.NearStats().Following })
 		clients = append(clients, c)
 	}
 	for i, owner := range []*host{a, other, other, a} {
@@ -143,7 +145,7 @@ func TestNearCacheLoadsElsewhere(t *testing.T) {
 			}
 			from := func(c *client.Client, source string) {
 				t.Helper()
-				await(t, "a value from "+source, func() bool {
+				testenv.Eventually(t, "a value from "+source, func() bool {
 					it, err := c.GetOrLoad(ctx, key, load, client.LoadOptions{})
 					if err != nil || string(it.Value) != "loaded" {
 						t.Fatalf("%q, %v", it.Value, err)
@@ -167,7 +169,7 @@ func TestNearCacheLoadsElsewhere(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, c := range clients {
-				await(t, "a filled value from near", func() bool {
+				testenv.Eventually(t, "a filled value from near", func() bool {
 					it, lease, err := c.Lease(ctx, key, cachesidecar.GetOptions{})
 					if err != nil || lease != nil || string(it.Value) != "filled" {
 						t.Fatalf("%q, %v, %v", it.Value, lease, err)
@@ -176,17 +178,5 @@ func TestNearCacheLoadsElsewhere(t *testing.T) {
 				})
 			}
 		})
-	}
-}
-
-// await waits until f returns true because of what other hosts or goroutines do.
-func await(t *testing.T, what string, f func() bool) {
-	t.Helper()
-	// This counts instead of measuring time: a machine that stalls is no defect.
-	for left := 20000; !f(); left-- {
-		if left == 0 {
-			t.Fatalf("never: %s", what)
-		}
-		time.Sleep(time.Millisecond)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/verify"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
@@ -84,6 +85,12 @@ func TestEmbedded(t *testing.T) {
 	}
 }
 
+// late is a context whose deadline has passed.
+type late struct{ context.Context }
+
+func (late) Deadline() (time.Time, bool) { return testenv.Date().Add(-time.Second), true }
+func (late) Err() error                  { return context.DeadlineExceeded }
+
 func TestEmbeddedRefuses(t *testing.T) {
 	s := start(t, Config{NoSocket: true})
 	cancelled, cancel := context.WithCancel(t.Context())
@@ -91,9 +98,7 @@ func TestEmbeddedRefuses(t *testing.T) {
 	if _, err := s.Get(cancelled, "users", "k", cachesidecar.GetOptions{}); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
-	late, cancelLate := context.WithDeadline(t.Context(), time.Now().Add(-time.Second))
-	defer cancelLate()
-	if _, err := s.Get(late, "users", "k", cachesidecar.GetOptions{}); !errors.Is(err, cachesidecar.ErrTimeout) || !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := s.Get(late{t.Context()}, "users", "k", cachesidecar.GetOptions{}); !errors.Is(err, cachesidecar.ErrTimeout) || !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("too late: %v", err)
 	}
 	long := string(make([]byte, 1025))

@@ -3,8 +3,10 @@ package sidecar
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -12,6 +14,7 @@ import (
 // more bytes than fit into an answer.
 func TestEmbeddedMany(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, 800*time.Millisecond)
 	s := start(t, Config{NoSocket: true, L2Size: 64 << 20, MaxValue: 1 << 20})
 	var long []string
 	for i := range 20 {

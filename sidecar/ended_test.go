@@ -9,6 +9,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/engine"
 	"github.com/cachesidecar/cachesidecar/internal/session"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -44,7 +45,7 @@ func noReadHasWhatEndedBefore(t *testing.T, bad func(format string, args ...any)
 		for try := 0; try < tries && !joined; try++ {
 			key := keys[i*tries+try]
 			var r wire.Reply
-			switch r, joined = joinEnded(a, key, door.asks, door.read); {
+			switch r, joined = joinEnded(t, a, key, door.asks, door.read); {
 			case string(r.Value) == "ended":
 				bad("%s: what ended before the read began is its answer", door.name)
 			case joined && (r.Status != wire.OK || string(r.Value) != string(key)):
@@ -59,18 +60,20 @@ func noReadHasWhatEndedBefore(t *testing.T, bad func(format string, args ...any)
 
 // joinEnded reads a key while a call for the key is under way, and that call's value has
 // ended. It reports whether the read has joined the call.
-func joinEnded(a *host, name []byte, asks engine.Question, read func(key []byte) wire.Reply) (r wire.Reply, joined bool) {
+func joinEnded(t *testing.T, a *host, name []byte, asks engine.Question, read func(key []byte) wire.Reply) (r wire.Reply, joined bool) {
 	k := a.engine.Names.Lookup(session.DefaultNamespace).Key(name)
 	owner := a.engine.Node.View().Owner(k.Hash.Partition())
 	now := a.engine.Clock.Read()
-	cl, _ := a.engine.Calls.Join(owner, k, asks, now, now.Boot+100*time.Millisecond, nil)
-	time.Sleep(2 * time.Millisecond)
+	cl, _ := a.engine.Calls.Join(owner, k, asks, now, now.Boot+time.Minute, nil)
+	testenv.Eventually(t, "the end of the value", func() bool {
+		return a.engine.Clock.Read().Boot > now.Boot+2*time.Millisecond
+	})
 	before := a.engine.Counts.Joined.Load()
 	answer := make(chan wire.Reply, 1)
 	go func() { answer <- read(name) }() // ends with its answer, below
-	for a.engine.Counts.Joined.Load() == before && len(answer) == 0 {
-		time.Sleep(time.Millisecond)
-	}
+	testenv.Eventually(t, "it joins the call or is answered", func() bool {
+		return a.engine.Counts.Joined.Load() > before || len(answer) > 0
+	})
 	joined = a.engine.Counts.Joined.Load() > before
 	came := wire.Reply{
 		Value: []byte("ended"), TTLMS: 1, Attested: true, AsOf: uint64(a.engine.HLC.Next(now.Wall)), Owner: []byte(owner.Node), Epoch: uint64(owner.Epoch),

@@ -62,6 +62,7 @@ func (u untilGivenUp) Err() error {
 // any host fails or misses, and no read returns an older value.
 func TestVirtualDrain(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, 4*time.Second)
 	for name, voters := range map[string][]string{"available": nil, "consistent": {"n0", "n1", "n2"}} {
 		t.Run(name, func(t *testing.T) {
 			withNodes(t, 3, nil, Namespace{}, func(w *world) {
@@ -159,6 +160,7 @@ func TestLengthyVirtualDrainUndone(t *testing.T) {
 // fetch the entries yet: no entry is lost.
 func TestVirtualDrainUndoneLarge(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, 3*time.Second)
 	for policy, voters := range policies {
 		t.Run(policy, func(t *testing.T) {
 			withNodes(t, 3, nil, Namespace{}, func(w *world) {
@@ -210,6 +212,7 @@ func TestVirtualDrainUndoneLarge(t *testing.T) {
 // through another host does after that.
 func TestVirtualLeaveServes(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, 2*time.Second)
 	for policy, voters := range policies {
 		t.Run(policy, func(t *testing.T) {
 			withNodes(t, 3, nil, Namespace{}, func(w *world) {

@@ -17,6 +17,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/machine"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -36,6 +37,7 @@ func (c *rawConn) askFresh(key []byte, n uint64) {
 // nothing. The app has as many requests under way as there is room for their answers, and
 // gets all answers once it reads.
 func TestUnreadReadsOfAnotherHost(t *testing.T) {
+	testenv.ReadsClock(t, 100*time.Millisecond, "no more requests come: they would have been sent by then")
 	const n, size = 200, 500_000
 	a, other, app, keys := startPair(t, 1)
 	value := bytes.Repeat([]byte("x"), size)
@@ -45,8 +47,8 @@ func TestUnreadReadsOfAnotherHost(t *testing.T) {
 	asked := a.engine.Counts.PeerReads.Load()
 	app.askFresh(keys[0], n)
 	most := a.engine.Budget.Size() / 16 / size
-	soon(t, "the first", func() bool { return a.engine.Counts.PeerReads.Load()-asked >= most/2 })
-	time.Sleep(100 * time.Millisecond) // the other requests would have been sent by then
+	testenv.Eventually(t, "the first", func() bool { return a.engine.Counts.PeerReads.Load()-asked >= most/2 })
+	time.Sleep(100 * time.Millisecond)
 	if got := a.engine.Counts.PeerReads.Load() - asked; got > most+1 {
 		t.Errorf("the owner was asked %d times while nothing is read, there is room for %d answers", got, most)
 	}
@@ -87,6 +89,7 @@ func dialHandler(t *testing.T, s *Sidecar, handler func() rpc.Handler) *rawConn 
 // after the app's connection has ended.
 func TestReadsOfTheGone(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, 4*time.Second)
 	const n, size = 200, 500_000
 	a, other, app, keys := startPair(t, 1)
 	if _, err := other.Set(t.Context(), "default", string(keys[0]), make([]byte, size), cachesidecar.SetOptions{}); err != nil {
@@ -94,9 +97,9 @@ func TestReadsOfTheGone(t *testing.T) {
 	}
 	asked := a.engine.Counts.PeerReads.Load()
 	app.askFresh(keys[0], n)
-	soon(t, "the first", func() bool { return a.engine.Counts.PeerReads.Load() > asked })
+	testenv.Eventually(t, "the first", func() bool { return a.engine.Counts.PeerReads.Load() > asked })
 	_ = app.nc.Close()
-	soon(t, "all to end", func() bool { return a.engine.Waiting.Load() == 0 && a.engine.Budget.Stats().Total() == 0 })
+	testenv.Eventually(t, "all to end", func() bool { return a.engine.Waiting.Load() == 0 && a.engine.Budget.Stats().Total() == 0 })
 	if got, most := a.engine.Counts.PeerReads.Load()-asked, a.engine.Budget.Size()/16/size; got > most+1 {
 		t.Errorf("the owner was asked %d times, there is room for %d answers", got, most)
 	}

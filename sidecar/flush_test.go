@@ -62,6 +62,7 @@ func found(v *vnode, n int) int {
 // flush.
 func TestFlushThenRestarts(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, time.Second)
 	const n = 60
 	for _, name := range []string{"default", ""} {
 		inQuietWorld(t, 3, func(t *testing.T, w *world) {
@@ -95,6 +96,7 @@ func TestFlushThenRestarts(t *testing.T) {
 // no flush.
 func TestFlushByAMinority(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, time.Second)
 	inQuietWorld(t, 5, func(t *testing.T, w *world) {
 		const n = 100
 		left, right := w.nodes[:2], w.nodes[2:]
@@ -415,6 +417,7 @@ func TestResetHasFlushes(t *testing.T) {
 // error does not say that nothing was done, and names no host that has answered.
 func TestFlushLate(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, time.Second)
 	for _, within := range []time.Duration{200 * time.Millisecond, 600 * time.Millisecond, time.Second, 1200 * time.Millisecond, 1600 * time.Millisecond} {
 		inQuietWorld(t, 3, func(t *testing.T, w *world) {
 			setAll(w.nodes[0], 100, "before")

@@ -9,6 +9,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/session"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // counter is incremented without a pause, through some hosts. It begins with a total that
@@ -111,6 +112,7 @@ func TestVirtualFlushBesideMove(t *testing.T) {
 // under its authority.
 func TestVirtualFlushBesideSilentOwner(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, time.Second)
 	inQuietWorld(t, 5, func(t *testing.T, w *world) {
 		by, holder, voters := w.nodes[3], w.nodes[4], w.nodes[:3]
 		time.Sleep(10 * time.Second)
@@ -155,6 +157,7 @@ func TestVirtualFlushBesideSilentOwner(t *testing.T) {
 // what was written to them since the flush was acknowledged.
 func TestVirtualFlushToldLate(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, time.Second)
 	inQuietWorld(t, 5, func(t *testing.T, w *world) {
 		by, late := w.nodes[3], w.nodes[4]
 		time.Sleep(5 * time.Second)

@@ -17,6 +17,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/session"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -92,6 +93,7 @@ func (w *world) endAll() {
 // TestForget.
 func TestForgottenAfterAnHour(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, 2*time.Second)
 	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 4)
 		w.bound = 30 * time.Second // and fewer polls in an hour
@@ -130,6 +132,7 @@ func TestForgottenAfterAnHour(t *testing.T) {
 // neither a live host nor the host that is asked.
 func TestForget(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, time.Second)
 	for _, voters := range [][]string{nil, {"n0", "n1", "n2"}} {
 		bubble.Test(t, func(t *testing.T) {
 			w := newWorld(t, 1, 4)

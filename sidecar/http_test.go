@@ -12,9 +12,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/machine"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/loader/memcached"
 	"github.com/cachesidecar/cachesidecar/loader/postgres"
 )
@@ -27,7 +27,7 @@ func httpAnswer(t *testing.T, address, request string) (int, string) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(30 * time.Second))
+	_ = c.SetDeadline(testenv.Deadline())
 	if _, err := io.WriteString(c, request); err != nil {
 		t.Fatal(err)
 	}

@@ -9,9 +9,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/httpd"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // TestHTTPWords checks that HEAD is answered like GET. A client without the token learns
@@ -121,7 +121,7 @@ func TestHTTPPage(t *testing.T) {
 	s.http.Load().SetCallers(httpd.Callers{Token: "another-token-of-length"})
 	select {
 	case <-ended:
-	case <-time.After(time.Minute):
+	case <-testenv.Expired():
 		t.Error("a stream goes on after its token was taken out")
 	}
 	http.DefaultClient.CloseIdleConnections()

@@ -8,6 +8,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/session"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
 	"github.com/cachesidecar/cachesidecar/loader"
@@ -62,6 +63,7 @@ func absent(t *testing.T, what string, r wire.Reply) {
 // key is found as soon as it is announced, otherwise with the next filter.
 func TestKeyFilter(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, 5*time.Second)
 	o := newDatabase(always(time.Millisecond))
 	o.set("there", []byte("value"))
 	knownNodes(t, 3, o, Namespace{}, func(w *world) {

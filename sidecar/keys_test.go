@@ -15,6 +15,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/creds"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/peertest"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -91,6 +92,7 @@ func (w *world) busy() (stop func()) {
 // refused.
 func TestVirtualKeyRotation(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, 2*time.Second)
 	keyedWorld(t, 3, func(t *testing.T, w *world) {
 		stop := w.busy()
 		for _, digits := range []string{"12", "21", "2"} {
@@ -129,6 +131,7 @@ func TestVirtualKeyRotation(t *testing.T) {
 // host of the old authority is refused, although it has the cluster's key.
 func TestVirtualCertificates(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, 2*time.Second)
 	old, next := peertest.NewAuthority(t, "old"), peertest.NewAuthority(t, "next")
 	show := func(v *vnode, by *peertest.Authority, roots ...*peertest.Authority) {
 		t.Helper()

@@ -12,6 +12,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/session"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
@@ -207,6 +208,7 @@ func TestVirtualLoadOnce(t *testing.T) {
 // invalidated. Waiting readers get it, but it is not kept. A read after the invalidation
 // gets the new value.
 func TestVirtualLoadAgainstInvalidation(t *testing.T) {
+	testenv.Takes(t, 800*time.Millisecond)
 	for _, through := range []string{"owner", "other"} {
 		for _, how := range []string{"delete", "soft", "flush"} {
 			t.Run(how+" through the "+through, func(t *testing.T) {

@@ -6,11 +6,15 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // TestMemcachedManyKeys asks for thousands of another host's keys in one get, of two namespaces
 // in turn, and of one. No key is missing, and all come in their order.
 func TestMemcachedManyKeys(t *testing.T) {
+	testenv.Takes(t, 800*time.Millisecond)
 	_, b, path := textPair(t, Config{
 		MemcachedDelimiter: ":", Namespaces: map[string]Namespace{"one": {}, "two": {}},
 	})

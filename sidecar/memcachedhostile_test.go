@@ -7,7 +7,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -61,6 +63,7 @@ func TestMemcachedManyKeysAccess(t *testing.T) {
 // All are answered, in the order of the keys, and the commands behind come after them.
 func TestMemcachedGetLong(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, time.Second)
 	_, b, path := textPair(t, Config{L2Size: 64 << 20})
 	c := dialText(t, "unix", path)
 	keys := append(textKeys(b, "default", "there", false, 12), textKeys(b, "default", "here", true, 12)...)
@@ -84,6 +87,7 @@ func TestMemcachedGetLong(t *testing.T) {
 // memory of one connection's answers, for parts that are asked for at once.
 func TestMemcachedGetLongParts(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, 2*time.Second)
 	_, b, path := textPair(t, Config{L2Size: 64 << 20, MemcachedDelimiter: ":", Namespaces: map[string]Namespace{"x": {}, "y": {}, "z": {}}})
 	c := dialText(t, "unix", path)
 	value := strings.Repeat("v", 1_000_000)
@@ -106,6 +110,7 @@ func TestMemcachedGetLongParts(t *testing.T) {
 // TestMemcachedGetSame gets a long value of the same host very often in one command, and does not
 // read it. It is not in memory as often.
 func TestMemcachedGetSame(t *testing.T) {
+	testenv.Takes(t, time.Second)
 	_, b, path := textPair(t, Config{L2Size: 64 << 20})
 	c := dialText(t, "unix", path)
 	here, there := textKeys(b, "default", "here", true, 1)[0], textKeys(b, "default", "there", false, 1)[0]

@@ -7,14 +7,17 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/testing/memcachedtest"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // TestMemcachedOrder sends long streams of commands for keys of both hosts, without reading an
 // answer. All answers are those of memcached, in the same order.
 func TestMemcachedOrder(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, 2*time.Second)
 	_, b, path := textPair(t, Config{L2Size: 32 << 20})
 	oracle := &textConn{memcachedtest.Memcached(t), t}
 	c := dialText(t, "unix", path)

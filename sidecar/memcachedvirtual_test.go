@@ -133,6 +133,7 @@ var endings = []string{"killed", "restarted", "leaves", "loses the keys"}
 // TestVirtualMemcachedClaimsOwnerGoes ends the ownership in which claims were won. Their values are
 // not stored by the next owner, whatever is there, and the next owner has a claim to give.
 func TestVirtualMemcachedClaimsOwnerGoes(t *testing.T) {
+	testenv.Takes(t, 700*time.Millisecond)
 	for _, how := range endings {
 		t.Run(how, func(t *testing.T) {
 			withNodes(t, 3, nil, Namespace{}, func(w *world) {

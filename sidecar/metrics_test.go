@@ -18,6 +18,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/logs"
 	"github.com/cachesidecar/cachesidecar/internal/peertest"
 	"github.com/cachesidecar/cachesidecar/internal/telemetry"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
@@ -57,7 +58,7 @@ func TestGoldenMetrics(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	soon(t, "the lease on b", func() bool { return len(a.telemetry.Stats().Cluster.Invalidations.Leases) == 1 })
+	testenv.Eventually(t, "the lease on b", func() bool { return len(a.telemetry.Stats().Cluster.Invalidations.Leases) == 1 })
 	page += "\n\n# A host of two.\n" + strings.Join(series(t, a), "\n") + "\n"
 
 	name := filepath.Join("testdata", "metrics.txt")

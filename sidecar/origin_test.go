@@ -16,6 +16,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/origintest"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/loader"
 	"github.com/cachesidecar/cachesidecar/loader/execorigin"
 	"github.com/cachesidecar/cachesidecar/loader/httporigin"
@@ -264,6 +265,7 @@ func TestLimitsReachTheGuard(t *testing.T) {
 // TestOriginsAreChecked checks that an origin that can never work ends the start with the
 // reason. A server that cannot be reached does not.
 func TestOriginsAreChecked(t *testing.T) {
+	testenv.Takes(t, 2*time.Second)
 	pg := origintest.NewPostgres(t)
 	pg.Start(t)
 	pg.Exec(t, "CREATE TABLE users (id text PRIMARY KEY, body text)")

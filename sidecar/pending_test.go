@@ -3,10 +3,10 @@ package sidecar
 import (
 	"fmt"
 	"testing"
-	"time"
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/session"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -58,15 +58,9 @@ func TestRemoteGets(t *testing.T) {
 		}
 	}
 	// The last answer may be read before its writer has counted it.
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
-		n, w := a.server.Stats().InFlight, a.engine.Waiting.Load()
-		if n == 0 && w == 0 {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("%d requests in flight, %d waiting", n, w)
-		}
-	}
+	testenv.Eventually(t, "none in flight, none waiting", func() bool {
+		return a.server.Stats().InFlight == 0 && a.engine.Waiting.Load() == 0
+	})
 }
 
 // TestRemoteOrder checks that requests of one connection for one key take effect in their
@@ -113,11 +107,7 @@ func TestFreshGets(t *testing.T) {
 	if n := a.engine.L1.Stats().Entries; n != 0 {
 		t.Errorf("%d copies after a fresh GET", n)
 	}
-	for deadline := time.Now().Add(time.Minute); get(0).Source != wire.SourceL1; {
-		if time.Now().After(deadline) {
-			t.Fatal("there is never a copy")
-		}
-	}
+	testenv.Eventually(t, "a copy", func() bool { return get(0).Source == wire.SourceL1 })
 	for i := range 100 {
 		want := fmt.Sprint("new", i)
 		if _, err := other.Set(t.Context(), "default", string(keys[0]), []byte(want), cachesidecar.SetOptions{}); err != nil {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/origintest"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/loader"
 	"github.com/cachesidecar/cachesidecar/loader/postgres"
 )
@@ -19,6 +20,7 @@ import (
 // of them is committed, but its answer is lost.
 func TestPostgres(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, 4*time.Second)
 	p := origintest.NewPostgres(t)
 	p.Start(t)
 	p.Exec(t, "CREATE TABLE pages (id text PRIMARY KEY, body bytea NOT NULL CHECK (length(body) < 100))")
@@ -38,11 +40,7 @@ func TestPostgres(t *testing.T) {
 		WriteThrough: true,
 	}}})
 	ns := s.engine.Names.Lookup([]byte("pages"))
-	for end := time.Now().Add(20 * time.Second); !ns.KeyFilterStats().InUse; time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("no filter: %+v", ns.KeyFilterStats())
-		}
-	}
+	testenv.Eventually(t, "a filter", func() bool { return ns.KeyFilterStats().InUse })
 	ctx := context.Background()
 	is := func(what, key, want string) {
 		t.Helper()

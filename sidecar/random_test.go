@@ -243,6 +243,7 @@ func init() {
 
 func TestVirtualRandom(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, 10*time.Second)
 	runs := *randomRuns
 	if runs == 0 {
 		if runs = 5; testenv.Long() {

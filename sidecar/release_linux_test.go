@@ -7,9 +7,9 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/race"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
@@ -49,9 +49,5 @@ func TestNewReleases(t *testing.T) {
 	if grown := mapped() - before; grown > size*times/2 && !race.Enabled {
 		t.Errorf("%d calls of New that failed have left %d MiB mapped", times, grown>>20)
 	}
-	for end := time.Now().Add(10 * time.Second); runtime.NumGoroutine() > goroutines; time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("%d goroutines are left of %d calls of New that failed", runtime.NumGoroutine()-goroutines, times)
-		}
-	}
+	testenv.Eventually(t, "no goroutine is left", func() bool { return runtime.NumGoroutine() <= goroutines })
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
@@ -20,6 +21,7 @@ import (
 // announced a change never returns the row from before. No request fails.
 func TestVirtualReload(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, 3*time.Second)
 	var mu sync.Mutex
 	rnd := rand.New(rand.NewPCG(firstSeed(), 7))
 	random := func(n int) int {
@@ -119,6 +121,7 @@ func TestVirtualReload(t *testing.T) {
 // request fails.
 func TestVirtualReloadInDrain(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, 3*time.Second)
 	withNodes(t, 3, nil, Namespace{}, func(w *world) {
 		ctx, stop := context.WithCancel(context.Background())
 		var wg sync.WaitGroup

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
@@ -48,9 +49,9 @@ func TestReloadKeyPattern(t *testing.T) {
 	first := set("j")
 	<-w.begun
 	second := set("k")
-	for r.s.engine.Names.All()["pages"].WriteThroughStats().Waiting == 0 {
-		time.Sleep(time.Millisecond)
-	}
+	testenv.Eventually(t, "the second waits", func() bool {
+		return r.s.engine.Names.All()["pages"].WriteThroughStats().Waiting > 0
+	})
 	r.apply(func(c *Config) { c.Namespaces = pages("users-.*") })
 	close(w.gate)
 	if err := <-first; err != nil {

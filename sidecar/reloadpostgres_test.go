@@ -12,6 +12,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/origintest"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/loader/postgres"
 )
 
@@ -20,6 +21,7 @@ import (
 // connection to the server is left of the origin before.
 func TestReloadPostgres(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, 5*time.Second)
 	p := origintest.NewPostgres(t)
 	p.Start(t)
 	const connections = 3
@@ -92,14 +94,11 @@ func TestReloadPostgres(t *testing.T) {
 		t.Errorf("%d rounds of load", calls.Load())
 	}
 	count := "SELECT count(*)::text FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	testenv.Succeeds(t, "the connections of the origins before end", func() error {
 		var n int
-		if _, err := fmt.Sscan(ask(count), &n); err == nil && n <= connections {
-			break
+		if _, err := fmt.Sscan(ask(count), &n); err != nil || n > connections {
+			return fmt.Errorf("%d connections to the server, want %d at most, %v", n, connections, err)
 		}
-		if time.Now().After(end) {
-			t.Errorf("%d connections to the server, want %d at most", n, connections)
-			break
-		}
-	}
+		return nil
+	})
 }

@@ -98,6 +98,7 @@ func TestLengthyVirtualQuiet(t *testing.T) {
 // Nodes are killed, leave, are paused and come back, some of them at the same time.
 func TestVirtualFaults(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, 4*time.Second)
 	virtually(t, 5, func(w *world) {
 		for range 12 {
 			down := w.down()
@@ -278,6 +279,7 @@ func TestVirtualClockOff(t *testing.T) {
 // others report it, merge nothing of it, and take over what it owned. Its next process
 // joins again.
 func TestVirtualVersionsAhead(t *testing.T) {
+	testenv.Takes(t, 700*time.Millisecond)
 	inQuietWorld(t, 4, func(t *testing.T, w *world) {
 		off, others := w.nodes[3], w.nodes[:3]
 		setAll(others[0], 200, "before")

@@ -112,8 +112,8 @@ func TestNoErrorShowsASecret(t *testing.T) {
 		{"a command says it", ofExec(`echo "no $CACHESIDECAR_TEST_SECRET" >&2; exit 3`), true},
 		{"a command is silent", ofExec(`exit 3`), false},
 	} {
-		log := &syncLog{}
-		o, err := namespaces.OpenOrigin("a", Namespace{Origin: tc.origin}.spec(), 1<<20, slog.New(slog.NewTextHandler(log, nil)))
+		var log strings.Builder
+		o, err := namespaces.OpenOrigin("a", Namespace{Origin: tc.origin}.spec(), 1<<20, slog.New(slog.NewTextHandler(&log, nil)))
 		if err != nil {
 			t.Fatalf("%s: %v", tc.name, err)
 		}

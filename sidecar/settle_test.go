@@ -8,6 +8,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/session"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -108,6 +109,7 @@ var gone = map[string]func(w *world, owner *vnode) (after func()){
 // if a late write by an earlier owner ends.
 func TestWriteThroughSettles(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, 7*time.Second)
 	for policy, voters := range policies {
 		for how := range gone {
 			for _, op := range []wire.Op{wire.OpSet, wire.OpDelete} {
@@ -168,6 +170,7 @@ func settles(t *testing.T, how string, op wire.Op, voters []string, bad func(for
 // origin wrote.
 func TestWriteThroughSettlesWithBarrier(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, time.Second)
 	for policy, voters := range policies {
 		for _, timeout := range []time.Duration{100 * time.Millisecond, 30 * time.Second} {
 			t.Run(fmt.Sprintf("%s, a request of %v", policy, timeout), func(t *testing.T) {

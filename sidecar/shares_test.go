@@ -11,17 +11,9 @@ import (
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/session"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
-
-func soon(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !ok(); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited for %s", what)
-		}
-	}
-}
 
 // A read of an entry of another host is answered, however many names this host has. The
 // same holds for MGET.
@@ -71,6 +63,7 @@ func TestReadBeyondMaxNamespaces(t *testing.T) {
 // are longer than the answers before them. Another app's reads of that host continue.
 func TestAnswersOfOthersUnread(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, 4*time.Second)
 	const size = 500_000
 	cfg := Config{BufferSize: 16 << 20}
 	cfg.Socket = filepath.Join(t.TempDir(), "s")
@@ -102,7 +95,7 @@ func TestAnswersOfOthersUnread(t *testing.T) {
 	if _, err := slow.nc.Write(all); err != nil {
 		t.Fatal(err)
 	}
-	soon(t, "its share to be full", func() bool { return a.server.Stats().Buffers.Refused > 0 })
+	testenv.Eventually(t, "its share to be full", func() bool { return a.server.Stats().Buffers.Refused > 0 })
 	if st := a.server.Stats(); st.Buffers.Answers > int64(cfg.BufferSize)/4 || st.BufferBytes > int64(cfg.BufferSize) || st.Buffers.Most == "" {
 		t.Errorf("%+v", st.Buffers)
 	}
@@ -122,5 +115,5 @@ func TestAnswersOfOthersUnread(t *testing.T) {
 	if busy.Load() == 0 || busy.Load() == n {
 		t.Errorf("%d of %d are BUSY", busy.Load(), n)
 	}
-	soon(t, "all to come back", func() bool { return a.engine.Budget.Stats().Total() == 0 })
+	testenv.Eventually(t, "all to come back", func() bool { return a.engine.Budget.Stats().Total() == 0 })
 }

@@ -16,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/unixsock"
 )
@@ -34,22 +35,7 @@ func start(t testing.TB, cfg Config) *Sidecar {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- s.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Errorf("Run: %v", err)
-		}
-	})
-	select {
-	case <-s.Ready():
-	case err := <-done:
-		done <- err
-		t.Fatalf("Run: %v", err)
-	}
-	return s
+	return run(t, s).Sidecar
 }
 
 // rawConn is a client that speaks the bare protocol.
@@ -91,6 +77,7 @@ func (c *rawConn) receive(op wire.Op) wire.Reply {
 func (c *rawConn) frame() []byte {
 	c.t.Helper()
 	var head [wire.LengthSize]byte
+	_ = c.nc.SetReadDeadline(testenv.Deadline())
 	if _, err := io.ReadFull(c.r, head[:]); err != nil {
 		c.t.Fatal(err)
 	}

@@ -1,16 +1,13 @@
 package sidecar
 
 import (
-	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"testing"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/slow"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
-	"github.com/cachesidecar/cachesidecar/loader"
 )
 
 // slowCalls asks for the slow calls of a host.
@@ -43,97 +40,77 @@ func partOf(t *testing.T, c *wire.SlowCall, what string) wire.SlowPart {
 // loads. Fast requests are not listed.
 func TestSlow(t *testing.T) {
 	const takes = 5 * slow.Threshold
-	origin := own(func(ctx context.Context, key []byte) (loader.Value, error) {
-		time.Sleep(takes) // the work of the origin
-		if string(key) == "fails" {
-			return loader.Value{}, errors.New("secret details")
-		}
-		return loader.Value{Bytes: key}, nil
-	})
-	cfg := func(node string, join ...string) Config {
-		return Config{
-			Node: node, Bind: "127.0.0.1:0", L1Size: 1 << 20, Join: join,
-			Namespaces: map[string]Namespace{"db": {Origin: origin}},
-		}
-	}
-	a := &host{Sidecar: start(t, cfg("a"))}
-	other := &host{Sidecar: start(t, cfg("b", a.engine.Node.GossipAddress()))}
-	settled(t, a, other)
-	keyOf := func(h *host) []byte {
-		for i := 0; ; i++ {
-			key := fmt.Append(nil, "key", i)
-			if h.engine.Node.OwnershipEpoch(a.engine.Names.Hash(b("db"), key).Partition()) != 0 {
-				return key
+	o := newDatabase(always(takes / 2))
+	withNodes(t, 2, o, Namespace{}, func(w *world) {
+		a, other := w.nodes[0], w.nodes[1]
+		mine, theirs := w.keysOf(a, 1)[0], w.keysOf(other, 1)[0]
+		app, there := a.app(w.t), other.app(w.t)
+		for _, key := range []string{mine, theirs, mine, theirs} { // again: hits
+			o.set(key, []byte("v"))
+			if r := app.call(&wire.Request{Op: wire.OpGet, Key: b(key)}); r.Status != wire.OK {
+				t.Errorf("%s %s", r.Status, r.Message)
 			}
 		}
-	}
-	app := dial(t, a.Sidecar)
-	mine, theirs := keyOf(a), keyOf(other)
-	for _, key := range [][]byte{mine, theirs, mine, theirs} { // again: hits
-		if r := app.call(&wire.Request{Op: wire.OpGet, Namespace: b("db"), Key: key}); r.Status != wire.OK {
-			t.Fatalf("%s %s", r.Status, r.Message)
-		}
-	}
-	app.call(&wire.Request{Op: wire.OpDelete, Namespace: b("db"), Keys: [][]byte{mine, theirs}})
-	app.call(&wire.Request{Op: wire.OpMGet, Namespace: b("db"), Keys: [][]byte{theirs, mine}})
+		app.call(&wire.Request{Op: wire.OpDelete, Keys: keysOf(mine, theirs)})
+		app.call(&wire.Request{Op: wire.OpMGet, Keys: keysOf(theirs, mine)})
 
-	before := time.Now()
-	here := app.slowCalls(wire.Request{Options: wire.All})
-	find := func(list []wire.SlowCall, op string, key []byte) *wire.SlowCall {
-		i := slices.IndexFunc(list, func(c wire.SlowCall) bool { return c.Op == op && string(c.Key) == string(key) })
-		if i < 0 {
-			t.Fatalf("no %s of %s among %+v", op, key, list)
+		find := func(list []wire.SlowCall, op, key string) *wire.SlowCall {
+			t.Helper()
+			i := slices.IndexFunc(list, func(c wire.SlowCall) bool { return c.Op == op && string(c.Key) == key })
+			if i < 0 {
+				t.Errorf("no %s of %s among %+v", op, key, list)
+				return &wire.SlowCall{}
+			}
+			c := &list[i]
+			if c.TookUS < uint64(takes.Microseconds()) || c.Namespace != "default" ||
+				c.Hash != uint64(a.s.engine.Names.Hash(b("default"), b(key))) {
+				t.Errorf("%+v", c)
+			}
+			if ago := time.Since(time.UnixMilli(int64(c.BeganMS))); ago < takes || ago > 10*takes {
+				t.Errorf("%s of %s began %v ago", op, key, ago)
+			}
+			return c
 		}
-		c := &list[i]
-		if c.TookUS < uint64(takes.Microseconds()) || c.Namespace != "db" || c.Hash != uint64(a.engine.Names.Hash(b("db"), key)) {
+		here := app.slowCalls(wire.Request{Options: wire.All})
+		c := find(here.Requests, "GET", mine)
+		partOf(t, c, slow.Load)
+		if c.Result != "OK" || c.Keys != 1 {
 			t.Errorf("%+v", c)
 		}
-		if began := time.UnixMilli(int64(c.BeganMS)); began.After(before) || before.Sub(began) > time.Minute {
-			t.Errorf("%s of %s began at %v", op, key, began)
+		c = find(here.Requests, "GET", theirs)
+		if p := partOf(t, c, slow.Owner); p.Node != other.name {
+			t.Errorf("it has waited for %q", p.Node)
 		}
-		return c
-	}
-	c := find(here.Requests, "GET", mine)
-	partOf(t, c, slow.Load)
-	if c.Result != "OK" || c.Keys != 1 {
-		t.Errorf("%+v", c)
-	}
-	c = find(here.Requests, "GET", theirs)
-	if p := partOf(t, c, slow.Owner); p.Node != "b" {
-		t.Errorf("it has waited for %q", p.Node)
-	}
-	c = find(here.Requests, "MGET", theirs)
-	partOf(t, c, slow.Owner)
-	partOf(t, c, slow.Load)
-	if c.Keys != 2 {
-		t.Errorf("%+v", c)
-	}
-	c = find(here.Loads, "LOAD", mine)
-	partOf(t, c, slow.Origin)
-	if c.Result != "loaded" {
-		t.Errorf("%+v", c)
-	}
-	for _, c := range here.Requests {
-		if c.TookUS < here.ThresholdMS*1000 {
-			t.Errorf("a fast request is listed: %+v", c)
+		c = find(here.Requests, "MGET", theirs)
+		partOf(t, c, slow.Owner)
+		partOf(t, c, slow.Load)
+		if c.Keys != 2 {
+			t.Errorf("%+v", c)
 		}
-	}
-	atOwner := dial(t, other.Sidecar).slowCalls(wire.Request{Namespace: b("db")})
-	find(atOwner.Loads, "LOAD", theirs)
-	if len(atOwner.Requests) != 0 {
-		t.Errorf("another host's requests are listed: %+v", atOwner.Requests)
-	}
-	if got := app.slowCalls(wire.Request{Namespace: b("default")}); len(got.Requests)+len(got.Loads) != 0 {
-		t.Errorf("another namespace has %+v", got)
-	}
+		c = find(here.Loads, "LOAD", mine)
+		partOf(t, c, slow.Origin)
+		if c.Result != "loaded" {
+			t.Errorf("%+v", c)
+		}
+		if n := len(here.Requests); n != 3 {
+			t.Errorf("%d requests are listed, and 3 were slow: %+v", n, here.Requests)
+		}
+		atOwner := there.slowCalls(wire.Request{Namespace: b("default")})
+		find(atOwner.Loads, "LOAD", theirs)
+		if len(atOwner.Requests) != 0 {
+			t.Errorf("another host's requests are listed: %+v", atOwner.Requests)
+		}
+		if got := app.slowCalls(wire.Request{Namespace: b("another")}); len(got.Requests)+len(got.Loads) != 0 {
+			t.Errorf("another namespace has %+v", got)
+		}
 
-	app.call(&wire.Request{Op: wire.OpGet, Namespace: b("db"), Key: b("fails")})
-	var loads []wire.SlowCall
-	for _, h := range []*host{a, other} {
-		loads = append(loads, dial(t, h.Sidecar).slowCalls(wire.Request{Options: wire.All}).Loads...)
-	}
-	before = time.Now()
-	if c := find(loads, "LOAD", b("fails")); c.Result != "failed" {
-		t.Errorf("%+v", c)
-	}
+		o.takes = always(takes) // what fails has no second part
+		o.fail(errors.New("secret details"))
+		app.call(&wire.Request{Op: wire.OpGet, Key: b("fails")})
+		loads := slices.Concat(
+			app.slowCalls(wire.Request{Options: wire.All}).Loads, there.slowCalls(wire.Request{Options: wire.All}).Loads)
+		if c := find(loads, "LOAD", "fails"); c.Result != "failed" {
+			t.Errorf("%+v", c)
+		}
+	})
 }

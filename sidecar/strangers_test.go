@@ -346,6 +346,7 @@ func (w *world) two() string {
 // gossip.
 func TestVirtualSlanderAcrossACut(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, 2*time.Second)
 	for _, another := range []bool{false, true} {
 		slander(t, another, t.Errorf)
 	}

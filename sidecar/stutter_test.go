@@ -137,6 +137,7 @@ func (w *world) stutterOwner(owner, other *vnode, keys []*contested) {
 // have taken from it. It joins again when it runs.
 func TestVirtualStutter(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, 700*time.Millisecond)
 	for policy, voters := range map[string][]string{"available": nil, "consistent": {"n0", "n1", "n2"}} {
 		t.Run(policy, func(t *testing.T) {
 			inQuietWorld(t, 3, func(t *testing.T, w *world) {

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -34,11 +35,9 @@ func TestFillAtTheEnd(t *testing.T) {
 		token := c.call(leaseOf(key, time.Minute)).Token
 		c.send(&wire.Request{Op: wire.OpFill, Key: b(key), Token: token, Value: b("v"), TTLMS: wire.TTLDefault})
 		c.nc.Close()
-		for began := time.Now(); view.call(&wire.Request{Op: wire.OpGet, Key: b(key)}).Status != wire.OK; time.Sleep(time.Millisecond) {
-			if time.Since(began) > time.Minute {
-				t.Fatalf("%s is not filled", key)
-			}
-		}
+		testenv.Eventually(t, key+" is filled", func() bool {
+			return view.call(&wire.Request{Op: wire.OpGet, Key: b(key)}).Status == wire.OK
+		})
 	}
 }
 
@@ -46,6 +45,7 @@ func TestFillAtTheEnd(t *testing.T) {
 // behind, even if its death is known before a token comes. The next client in line gets
 // the token.
 func TestDeadAppLeavesNoToken(t *testing.T) {
+	testenv.Takes(t, 800*time.Millisecond)
 	cfg := leaseTime(5 * time.Minute)
 	cfg.Socket = filepath.Join(t.TempDir(), "a")
 	a := startHostWith(t, cfg, "a")
@@ -64,15 +64,7 @@ func TestDeadAppLeavesNoToken(t *testing.T) {
 		tokens[i] = holder.call(leaseOf(k, time.Minute)).Token
 		dead.send(leaseOf(k, 10*time.Minute))
 	}
-	until := func(what string, ok func() bool) {
-		t.Helper()
-		for began := time.Now(); !ok(); time.Sleep(time.Millisecond) {
-			if time.Since(began) > time.Minute {
-				t.Fatal(what)
-			}
-		}
-	}
-	until("they do not wait", func() bool { return o.engine.Leases.Stats().Waiting == 2 })
+	testenv.Eventually(t, "both wait", func() bool { return o.engine.Leases.Stats().Waiting == 2 })
 	dead.nc.Close()
 	abandon := func(i int) {
 		t.Helper()
@@ -82,10 +74,9 @@ func TestDeadAppLeavesNoToken(t *testing.T) {
 		}
 	}
 	abandon(0) // its answer finds that the connection has ended
-	until("its token is not given back", func() bool { return o.engine.Leases.Stats().Out == 1 })
-	time.Sleep(100 * time.Millisecond)
+	testenv.Eventually(t, "its token is given back", func() bool { return o.engine.Leases.Stats().Out == 1 })
 	live.send(leaseOf(keys[1], 20*time.Second))
-	until("the next one does not wait", func() bool { return o.engine.Leases.Stats().Waiting == 2 })
+	testenv.Eventually(t, "the next one waits", func() bool { return o.engine.Leases.Stats().Waiting == 2 })
 	abandon(1)
 	if r := live.receive(wire.OpLease); r.Status != wire.Lease {
 		t.Errorf("the next in line: %s %s, want a token", r.Status, r.Message)

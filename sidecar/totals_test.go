@@ -15,6 +15,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/history"
 	"github.com/cachesidecar/cachesidecar/internal/testing/linear"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
@@ -171,6 +172,7 @@ func (w *world) judgeTallied(lossless bool) {
 // and nothing that was deleted comes back.
 func TestVirtualTotals(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, 3*time.Second)
 	for _, voters := range [][]string{nil, {"n0", "n1", "n2"}} {
 		name := "available"
 		if voters != nil {

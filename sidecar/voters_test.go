@@ -77,6 +77,7 @@ func (w *world) split(both bool, left func() bool) {
 // nothing that was written is lost.
 func TestVirtualSplitVoters(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, time.Second)
 	inQuietWorld(t, 5, func(t *testing.T, w *world) {
 		const n = 200
 		ctx := context.Background()
@@ -213,6 +214,7 @@ func TestVirtualAuthorityEnds(t *testing.T) {
 // forgotten.
 func TestVotersRestartInTurn(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, 5*time.Second)
 	for sixteenths := 0; sixteenths < 24; sixteenths += 4 { // of B, between the restarts
 		inQuietWorld(t, 3, func(t *testing.T, w *world) {
 			const n = 60

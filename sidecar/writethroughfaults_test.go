@@ -19,6 +19,7 @@ import (
 // while. Its outcome is unknown, and later reads return what the origin has.
 func TestWriteThroughOwnerGone(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, 2*time.Second)
 	for _, when := range []string{"before", "after"} {
 		for _, how := range []string{"killed", "paused", "paused, and just back"} {
 			t.Run(how+" "+when, func(t *testing.T) {

@@ -20,7 +20,7 @@ func BenchmarkServe(b *testing.B) {
 	for _, n := range []int{1, 32} {
 		for _, op := range servedOps {
 			b.Run(fmt.Sprint(op, "x", n), func(b *testing.B) {
-				h, conn, frames := serveSetup(b, op)
+				h, conn, frames := serveSetup(b, op, 10_000)
 				b.ReportAllocs()
 				i := 0
 				for b.Loop() {
@@ -79,7 +79,7 @@ func requestOf(op string, i int) (frame, store []byte) {
 }
 
 // serveSetup returns a session and requests for it. Every read is a hit.
-func serveSetup(t testing.TB, op string) (rpc.Handler, *rpc.Conn, [][]byte) {
+func serveSetup(t testing.TB, op string, keys int) (rpc.Handler, *rpc.Conn, [][]byte) {
 	h := serve(t, onehost.Config{L2Size: 64 << 20})
 	handler := rpc.Handler(h.doors.Of(h.Access.Caller(unixsock.Peer{}), nil))
 	if answersOf[op] != "" {
@@ -93,7 +93,7 @@ func serveSetup(t testing.TB, op string) (rpc.Handler, *rpc.Conn, [][]byte) {
 	}
 	conn := &rpc.Conn{Out: make([]byte, 0, 64<<10)}
 	var frames [][]byte
-	for i := range 10_000 {
+	for i := range keys {
 		f, store := requestOf(op, i)
 		handler.Batch()
 		if err := handler.Serve(conn, [][]byte{store}); err != nil {
@@ -111,7 +111,7 @@ func serveSetup(t testing.TB, op string) (rpc.Handler, *rpc.Conn, [][]byte) {
 func TestHitAllocatesNothing(t *testing.T) {
 	for _, op := range servedOps {
 		for _, n := range []int{1, 32} {
-			h, conn, frames := serveSetup(t, op)
+			h, conn, frames := serveSetup(t, op, 1000)
 			at, answer := 0, []byte(answersOf[op])
 			allocs := testing.AllocsPerRun(2000, func() {
 				h.Batch()

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/testing/onehost"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -41,7 +42,7 @@ func (c *conn) send(q wire.Request) uint64 {
 // frame returns the next answer.
 func (c *conn) frame() []byte {
 	c.t.Helper()
-	_ = c.SetReadDeadline(time.Now().Add(time.Minute))
+	_ = c.SetReadDeadline(testenv.Deadline())
 	var head [wire.LengthSize]byte
 	if _, err := io.ReadFull(c.r, head[:]); err != nil {
 		c.t.Fatal(err)
@@ -97,16 +98,6 @@ func leaseOf(key string, timeout time.Duration) wire.Request {
 
 func fillOf(key string, token []byte, value string) wire.Request {
 	return wire.Request{Op: wire.OpFill, Key: []byte(key), Token: token, Value: []byte(value), TTLMS: wire.TTLDefault}
-}
-
-// soon waits until something is so.
-func soon(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !ok(); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited for %s", what)
-		}
-	}
 }
 
 func keys(names ...string) (list [][]byte) {

@@ -12,6 +12,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/testing/onehost"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
@@ -60,7 +61,7 @@ func TestLongThatHasGone(t *testing.T) {
 	for _, q := range []wire.Request{long, long, leaseOf("gone", 20*time.Second), long} {
 		c.send(q)
 	}
-	soon(t, "all to wait", func() bool { return h.Waiting.Load() >= 2 && h.Counts.Served.Load() == 1 })
+	testenv.Eventually(t, "all to wait", func() bool { return h.Waiting.Load() >= 2 && h.Counts.Served.Load() == 1 })
 	h.Delete("gone", 0)
 	token := h.Lease("gone", 0).Token
 	for range 3 {
@@ -83,10 +84,10 @@ func TestLongWithoutReader(t *testing.T) {
 	for range longs {
 		c.send(wire.Request{Op: wire.OpGet, Key: []byte("long")})
 	}
-	soon(t, "all to wait", func() bool { return h.Waiting.Load() >= longs-2 })
+	testenv.Eventually(t, "all to wait", func() bool { return h.Waiting.Load() >= longs-2 })
 	before := h.Store.Stats().Hits
 	_ = c.Close()
-	soon(t, "none to wait", func() bool { return h.Waiting.Load() == 0 })
+	testenv.Eventually(t, "none to wait", func() bool { return h.Waiting.Load() == 0 })
 	if n := h.Store.Stats().Hits - before; n > 5 {
 		t.Errorf("%d values were copied for a host that has gone", n)
 	}
@@ -108,10 +109,10 @@ func TestReadEndsWithItsConnection(t *testing.T) {
 	for _, key := range []string{"late", "soon"} {
 		c.send(wire.Request{Op: wire.OpGet, Key: []byte(key), TimeoutMS: 600_000})
 	}
-	soon(t, "both to wait", func() bool { return h.Waiting.Load() == 2 })
+	testenv.Eventually(t, "both to wait", func() bool { return h.Waiting.Load() == 2 })
 	_ = c.Close()
 	close(ends["soon"]) // its answer cannot be written
-	soon(t, "both to end", func() bool { return h.Waiting.Load() == 0 })
+	testenv.Eventually(t, "both to end", func() bool { return h.Waiting.Load() == 0 })
 }
 
 // caught is a Handler that reports which connection it serves.
@@ -153,7 +154,7 @@ func TestWants(t *testing.T) {
 		for _, err := c.Write(pings); err == nil; _, err = c.Write(pings) { // until an answer waits to be read
 		}
 		_ = c.Close()
-		soon(t, "its end", func() bool { return served.Takes(1) != nil })
+		testenv.Eventually(t, "its end", func() bool { return served.Takes(1) != nil })
 		if wants() == nil {
 			t.Error("an answer is wanted that no connection takes")
 		}

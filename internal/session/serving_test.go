@@ -10,6 +10,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/testing/onehost"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -159,7 +160,7 @@ func TestLargeAnswers(t *testing.T) {
 			}
 		}
 		// The buffers are given back after the answer is written.
-		soon(t, "all buffers to come back", func() bool { return h.servers["app"].Stats().BufferBytes == 0 })
+		testenv.Eventually(t, "all buffers to come back", func() bool { return h.servers["app"].Stats().BufferBytes == 0 })
 	})
 }
 

@@ -7,11 +7,13 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/testing/memcachedtest"
 	"github.com/cachesidecar/cachesidecar/internal/testing/onehost"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // text returns a client of the host's endpoint for memcached's protocol.
@@ -40,6 +42,7 @@ func (h *host) textOver(network string) *memcachedtest.Conn {
 // TestText holds a host, and memcached itself, to what memcached does.
 func TestText(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, 2*time.Second)
 	for name, dial := range map[string]func(t *testing.T) *memcachedtest.Conn{
 		"unix":      func(t *testing.T) *memcachedtest.Conn { return serve(t, onehost.Config{}).textOver("unix") },
 		"tcp":       func(t *testing.T) *memcachedtest.Conn { return serve(t, onehost.Config{}).textOver("tcp") },
@@ -57,6 +60,7 @@ var (
 // TestTextRandom holds random conversations with a host and with memcached.
 func TestTextRandom(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, 2*time.Second)
 	memcachedtest.Random(t, serve(t, onehost.Config{}).text(), memcachedtest.Memcached(t), *textRuns, *textSeed)
 }
 

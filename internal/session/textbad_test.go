@@ -13,6 +13,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/testing/memcachedtest"
 	"github.com/cachesidecar/cachesidecar/internal/testing/onehost"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // badInput is what a client may send, and how the endpoint answers it. An answer that ends in
@@ -90,7 +91,7 @@ func TestTextTruncated(t *testing.T) {
 			c := h.text()
 			c.Send(command[:n])
 			_ = c.Conn.(*net.UnixConn).CloseWrite()
-			_ = c.SetReadDeadline(time.Now().Add(20 * time.Second))
+			_ = c.SetReadDeadline(testenv.Deadline())
 			if said, err := io.ReadAll(c); err != nil || len(said) > 0 {
 				t.Errorf("%q: %q, %v", command[:n], said, err)
 			}
@@ -105,6 +106,7 @@ func TestTextTruncated(t *testing.T) {
 // memory is bounded, others are served, and nothing is left when the clients have gone.
 func TestTextValuesNeverCome(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, 4*time.Second)
 	h := serve(t, onehost.Config{BufferSize: 16 << 20})
 	other := h.text()
 	before := h.Budget.Stats().Frames
@@ -114,7 +116,7 @@ func TestTextValuesNeverCome(t *testing.T) {
 		c.Send(fmt.Sprintf("set k%d 0 0 400000\r\n%s", i, strings.Repeat("x", 100_000)))
 		all = append(all, c)
 	}
-	soon(t, "the values to take memory", func() bool {
+	testenv.Eventually(t, "the values to take memory", func() bool {
 		stats := h.Budget.Stats()
 		return stats.Frames > before+8<<20 && stats.RefusedFor["frames"] > 0
 	})
@@ -128,7 +130,7 @@ func TestTextValuesNeverCome(t *testing.T) {
 	for _, nc := range all {
 		nc.Close()
 	}
-	soon(t, "the memory to come back", func() bool { return h.Budget.Stats().Frames <= before })
+	testenv.Eventually(t, "the memory to come back", func() bool { return h.Budget.Stats().Frames <= before })
 	other.Ask("get k0", "END")
 }
 
@@ -172,7 +174,7 @@ func TestTextHTTP(t *testing.T) {
 		c := h.text()
 		_, _ = c.Write([]byte(method + " /x HTTP/1.1\r\n" + head + body))
 		for {
-			_ = c.SetReadDeadline(time.Now().Add(time.Minute))
+			_ = c.SetReadDeadline(testenv.Deadline())
 			if _, err := c.ReadLine(); err != nil {
 				if strings.Contains(err.Error(), "timeout") {
 					t.Errorf("%s: the connection goes on", method)
@@ -195,14 +197,7 @@ func TestTextLongAnswers(t *testing.T) {
 		before := h.Budget.Stats().Answers
 		c := h.text()
 		c.Send(command + "\r\n")
-		until := time.Now().Add(time.Minute)
-		for h.Budget.Stats().Answers < before+size {
-			if time.Now().After(until) {
-				t.Errorf("%s: %d more bytes of answers are charged", command, h.Budget.Stats().Answers-before)
-				break
-			}
-			time.Sleep(time.Millisecond)
-		}
+		testenv.Eventually(t, command+" is charged", func() bool { return h.Budget.Stats().Answers >= before+size })
 	}
 }
 
@@ -245,7 +240,7 @@ func lastWords(t *testing.T, nc *memcachedtest.Conn, sent string) string {
 	defer nc.Close()
 	_, _ = nc.Write([]byte(sent))
 	_ = nc.Conn.(*net.UnixConn).CloseWrite()
-	_ = nc.SetReadDeadline(time.Now().Add(20 * time.Second))
+	_ = nc.SetReadDeadline(testenv.Deadline())
 	b, err := io.ReadAll(nc)
 	if err != nil && !strings.Contains(err.Error(), "reset") {
 		t.Fatal(err)
@@ -290,7 +285,7 @@ func FuzzText(f *testing.F) {
 				}
 			}
 			_ = nc.(*net.UnixConn).CloseWrite()
-			_ = nc.SetReadDeadline(time.Now().Add(20 * time.Second))
+			_ = nc.SetReadDeadline(testenv.Deadline())
 			said, err := io.ReadAll(nc)
 			if ne, ok := err.(net.Error); ok && ne.Timeout() {
 				t.Error("the connection does not end")

@@ -14,9 +14,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/origintest"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // Conn is a client that speaks memcached's protocol.
@@ -59,7 +59,7 @@ func (c *Conn) Send(s string) {
 
 // ReadLine returns the next line with its end.
 func (c *Conn) ReadLine() (string, error) {
-	_ = c.SetReadDeadline(time.Now().Add(20 * time.Second))
+	_ = c.SetReadDeadline(testenv.Deadline())
 	return c.r.ReadString('\n')
 }
 

@@ -7,7 +7,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 //go:embed scripts/*.txt
@@ -102,7 +103,7 @@ func heads(c *Conn) {
 // times gives points in time: those behind us end a value, those to come say when
 // it ends.
 func times(t *testing.T, c *Conn, early bool) {
-	now := time.Now().Unix()
+	now := testenv.Date().Unix()
 	const month = 31 * 24 * 3600 // a point in 1970
 	for _, past := range []int64{now - 1, now - 1000, month} {
 		c.Ask("flush_all", "OK")
@@ -125,11 +126,13 @@ func times(t *testing.T, c *Conn, early bool) {
 	ends := func(command, answer string) {
 		t.Helper()
 		c.Ask(command, answer)
-		c.Send("mg k t\r\n")
 		var left int64
-		at := time.Now().Unix()
-		if _, err := fmt.Sscanf(c.Line(), "HD t%d", &left); err != nil || at+left < now+1000-by || at+left > now+1002 {
-			t.Errorf("%s: the value ends %d s behind %d, %v, want %d", command, left, at, err, now+1000)
+		before := testenv.Date().Unix()
+		c.Send("mg k t\r\n")
+		line := c.Line()
+		after := testenv.Date().Unix()
+		if _, err := fmt.Sscanf(line, "HD t%d", &left); err != nil || after+left < now+1000-by || before+left > now+1002 {
+			t.Errorf("%s: %q at %d to %d, %v: the value ends at another time than %d", command, line, before, after, err, now+1000)
 		}
 	}
 	ends(fmt.Sprintf("set k 0 %d 1\r\na", now+1000), "STORED")
@@ -139,14 +142,10 @@ func times(t *testing.T, c *Conn, early bool) {
 	c.Ask(fmt.Sprintf("flush_all %d", now+1000), "OK")
 	c.Ask("mg k v", "VA 1", "a")
 	c.Ask(fmt.Sprintf("flush_all %d", now+1), "OK")
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(100 * time.Millisecond) {
-		if c.Send("mg k\r\n"); c.Line() == "EN" {
-			break
-		}
-		if time.Now().After(end) {
-			t.Fatal("a flush_all of a point in time does not come")
-		}
-	}
+	testenv.Eventually(t, "a flush_all of a point in time", func() bool {
+		c.Send("mg k\r\n")
+		return c.Line() == "EN"
+	})
 }
 
 // renewTouched touches a value that ends soon in the command that asks whether to load

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // Clock is a host's clock. It follows the time of its test, which is virtual in a bubble,
@@ -16,7 +17,7 @@ type Clock struct {
 }
 
 // NewClock returns a clock of a machine that has run for an hour.
-func NewClock() *Clock { return &Clock{begun: time.Now()} }
+func NewClock() *Clock { return &Clock{begun: testenv.Date()} }
 
 // Read returns the present moment.
 func (c *Clock) Read() kv.Moment {
