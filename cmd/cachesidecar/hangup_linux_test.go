@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // TestHangupAtStart checks that SIGHUP does not end a sidecar that is not serving yet,
@@ -37,7 +39,7 @@ func TestHangupAtStart(t *testing.T) {
 			t.Fatal(err)
 		}
 		_ = w.Close()
-		eventually(t, patience, "the mistake to be told", func() error {
+		testenv.Succeeds(t, "the mistake to be told", func() error {
 			if n, err := unix.IoctlGetInt(int(r.Fd()), unix.TIOCINQ); err != nil || n == 0 {
 				return errors.New("nothing has come")
 			}
