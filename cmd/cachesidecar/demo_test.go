@@ -53,12 +53,7 @@ func gone(pid int) bool {
 func (d demoTraces) check(t *testing.T, what string) {
 	t.Helper()
 	for _, pid := range d.pids {
-		testenv.Succeeds(t, what+": the end of a sidecar", func() error {
-			if !gone(pid) {
-				return errors.New("it lives")
-			}
-			return nil
-		})
+		testenv.Eventually(t, what+": the end of a sidecar", func() bool { return gone(pid) })
 	}
 	if _, err := os.Lstat(d.dir); !os.IsNotExist(err) {
 		t.Errorf("%s: %s is there: %v", what, d.dir, err)

@@ -59,12 +59,7 @@ func TestTerminateUnderLoad(t *testing.T) {
 			}
 		})
 	}
-	testenv.Succeeds(t, "load", func() error {
-		if n := answered.Load(); n < 50_000 {
-			return fmt.Errorf("%d answers", n)
-		}
-		return nil
-	})
+	testenv.Eventually(t, "load", func() bool { return answered.Load() >= 50_000 })
 	p.terminate()
 	g.Wait()
 	broken.Range(func(i, err any) bool { t.Errorf("client %v: %v", i, err); return true })
@@ -85,27 +80,24 @@ func (p *process) stuck() {
 		b = wire.AppendRequest(b, getRequest("large"))
 	}
 	c.write(b)
-	testenv.Succeeds(p.t, "the sidecar to be stuck", func() error {
-		// It is nonzero once large answers do not fit into the socket.
-		if watcher.stats().Connections.Buffers.Answers == 0 {
-			return errors.New("no large answer is held")
-		}
-		return nil
-	})
+	// It is nonzero once large answers do not fit into the socket.
+	testenv.Eventually(p.t, "a large answer to be held", func() bool { return watcher.stats().Connections.Buffers.Answers > 0 })
 }
 
 // TestLengthyTerminateWithClientThatNeverReads checks that a client that does not read cannot
 // keep the sidecar from ending.
 func TestLengthyTerminateWithClientThatNeverReads(t *testing.T) {
 	testenv.Takes(t, 5*time.Second)
+	testenv.ReadsClock(t, 4*time.Second, "requests have 5 s to end: the sidecar does not end sooner")
 	t.Parallel()
 	p := runSidecar(t)
 	p.stuck()
+	signalled := time.Now()
 	p.signal(syscall.SIGTERM)
 	if status := p.wait(); status != exitDone {
 		t.Errorf("status %d, want %d", status, exitDone)
 	}
-	if took := p.loggedAt("stopped").Sub(p.loggedAt("stopping")); took < 4*time.Second {
+	if took := p.loggedAt("stopped").Sub(signalled); took < 4*time.Second {
 		t.Errorf("it ended after %v, want 5 s", took)
 	}
 	// A write that makes no progress ends after 10 s, and is logged.
@@ -119,13 +111,13 @@ func TestSecondSignal(t *testing.T) {
 	p := runSidecar(t)
 	p.stuck()
 	p.signal(syscall.SIGTERM)
-	testenv.Succeeds(t, "the end", func() error {
+	testenv.Eventually(t, "the end", func() bool {
+		_ = p.cmd.Process.Signal(syscall.SIGTERM)
 		select {
 		case <-p.exited:
-			return nil
+			return true
 		default:
-			_ = p.cmd.Process.Signal(syscall.SIGTERM)
-			return errors.New("it goes on")
+			return false
 		}
 	})
 	if p.status == exitDone {

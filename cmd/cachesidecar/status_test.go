@@ -191,6 +191,7 @@ func TestStatusOfSidecarThatDoesNotAnswer(t *testing.T) {
 		{"after HELLO", helloThen(nil, silent)},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
 			socket := fakeSidecar(t, tc.serve)
 			for _, line := range clientCommands {
 				want, wantErr := exitTimeout, "--timeout is 50ms"
