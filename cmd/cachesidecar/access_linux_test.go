@@ -14,6 +14,7 @@ import (
 	"testing"
 	"unsafe"
 
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -147,8 +148,8 @@ func TestAccess(t *testing.T) {
 	if o := p.at("stats", "--json"); !strings.Contains(o.out, `"users"`) || strings.Contains(o.out, `"unseen"`) {
 		t.Errorf("a refused request has made a namespace: %s", o.out)
 	}
-	eventually(t, patience, "metrics", func() error {
-		r, err := (&http.Client{Timeout: patience}).Get("http://" + addr + "/metrics")
+	testenv.Succeeds(t, "metrics", func() error {
+		r, err := (&http.Client{Timeout: testenv.Patience}).Get("http://" + addr + "/metrics")
 		if err != nil {
 			return err
 		}
@@ -395,7 +396,7 @@ func TestTokens(t *testing.T) {
 			strings.Contains(string(hello.Message), token) {
 			t.Errorf("%q: %v %s", token, hello.Status, hello.Message)
 		}
-		if left := c.rest(patience); len(left) != 0 {
+		if left := c.rest(); len(left) != 0 {
 			t.Errorf("%q: the connection goes on: %v", token, left)
 		}
 	}
@@ -406,7 +407,7 @@ func TestTokens(t *testing.T) {
 	set := setRequest("behind", "v")
 	set.ID, set.Namespace = 8, []byte("open")
 	c.write(wire.AppendRequest(wire.AppendRequest(nil, q), set))
-	if left := c.rest(patience); len(left) != 1 || left[0].ID != 7 || left[0].Status != wire.Unauthorized {
+	if left := c.rest(); len(left) != 1 || left[0].ID != 7 || left[0].Status != wire.Unauthorized {
 		t.Errorf("behind a wrong token: %v", left)
 	}
 	if o := p.at("get", "behind", "--ns", "open"); o.status != exitMiss {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -27,7 +28,7 @@ func callAsStranger(t *testing.T, address string) *peerStranger {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = nc.Close() })
-	_ = nc.SetDeadline(time.Now().Add(patience))
+	_ = nc.SetDeadline(testenv.Deadline())
 	return &peerStranger{t, nc}
 }
 
@@ -73,7 +74,7 @@ func TestStrangersClock(t *testing.T) {
 			s := callAsStranger(t, loopback(ports[1]))
 			r := s.call(wire.OpPeerHello, &wire.PeerHello{
 				MinVersion: 1, MaxVersion: wire.PeerVersion, Cluster: "cachesidecar", From: wire.Process{Node: "stranger", Epoch: 7},
-				Purpose: "poll", Settings: settings, WallMS: time.Now().UnixMilli(), Clock: clock, Floors: floors,
+				Purpose: "poll", Settings: settings, WallMS: testenv.Date().UnixMilli(), Clock: clock, Floors: floors,
 			})
 			others := theirs.FindAllStringSubmatch(string(r.Message), -1)
 			if len(others) == 0 {
@@ -92,8 +93,8 @@ func TestStrangersClock(t *testing.T) {
 			}
 		}
 	}
-	right := uint64(kv.FirstVersionAt(time.Now().UnixMilli()))
-	for _, far := range []uint64{math.MaxUint64, uint64(kv.FirstVersionAt(time.Now().Add(time.Hour).UnixMilli()))} {
+	right := uint64(kv.FirstVersionAt(testenv.Date().UnixMilli()))
+	for _, far := range []uint64{math.MaxUint64, uint64(kv.FirstVersionAt(testenv.Date().Add(time.Hour).UnixMilli()))} {
 		_, r := greet(far)
 		refused("a greeting", r, "stranger", fmt.Sprint(far), "start it anew")
 		_, r = greet(right, wire.Floor{Version: far})
@@ -102,10 +103,10 @@ func TestStrangersClock(t *testing.T) {
 			op   wire.Op
 			body any
 		}{
-			"POLL":    {wire.OpPoll, &wire.Poll{WallMS: time.Now().UnixMilli(), Clock: far}},
+			"POLL":    {wire.OpPoll, &wire.Poll{WallMS: testenv.Date().UnixMilli(), Clock: far}},
 			"ACQUIRE": {wire.OpAcquire, &wire.Acquire{Clock: far, Ballot: wire.Ballot{From: wire.Process{Node: "stranger", Epoch: 7}}}},
 			"AUTH":    {wire.OpAuth, &wire.Auth{Clock: far}},
-			"NOTE":    {wire.OpNote, &wire.Note{WallMS: time.Now().UnixMilli(), Floor: wire.Floor{Version: far}}},
+			"NOTE":    {wire.OpNote, &wire.Note{WallMS: testenv.Date().UnixMilli(), Floor: wire.Floor{Version: far}}},
 		} {
 			s, r := greet(right)
 			if r.Status != wire.OK {
@@ -119,7 +120,7 @@ func TestStrangersClock(t *testing.T) {
 		t.Errorf("what was written before has version %v, it was %v", kv.Version(r.Version), before)
 	}
 	after := kv.Version(c.must(setRequest("k", "w")).Version)
-	if after <= before || time.Until(after.Wall()) > time.Minute {
+	if after <= before || after.Wall().After(testenv.Date().Add(time.Minute)) {
 		t.Errorf("version %v after %v", after, before)
 	}
 }

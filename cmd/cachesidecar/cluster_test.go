@@ -49,7 +49,7 @@ func runClusterWith(t *testing.T, flags []string, names ...string) []*process {
 // partitions.
 func whole(t *testing.T, list ...*process) {
 	t.Helper()
-	eventually(t, patience, "the cluster", func() error {
+	testenv.Succeeds(t, "the cluster", func() error {
 		held := 0
 		for _, p := range list {
 			in := 0
@@ -181,7 +181,7 @@ func TestLengthyCluster(t *testing.T) {
 		a.must("touch", key, "--ttl", "1h")
 		a.must("del", key)
 		for _, p := range list { // a copy lives for a second
-			eventually(t, patience, "the end of a deleted key", func() error {
+			testenv.Succeeds(t, "the end of a deleted key", func() error {
 				if o := p.at("get", key); o.status != exitMiss || !strings.Contains(o.err, key+": not found\n") {
 					return fmt.Errorf("%v", o)
 				}
@@ -292,14 +292,12 @@ func TestLengthyCluster(t *testing.T) {
 		if out := b.must("stats", "--cluster"); !regexp.MustCompile(`^health  not well: c: no answer: .`).MatchString(out) {
 			t.Errorf("stats --cluster:\n%s", out)
 		}
-		begun := time.Now()
-		eventually(t, patience, "a write of a key of c", func() error {
+		testenv.Succeeds(t, "a write of a key of c", func() error {
 			if o := a.at("set", keys["c"], "again", "--timeout", "200ms"); o.status != exitDone {
 				return errors.New(o.err)
 			}
 			return nil
 		})
-		t.Logf("written again %v after c was killed", time.Since(begun).Round(10*time.Millisecond))
 		whole(t, a, b)
 		if got := b.must("get", keys["c"]); got != "again" {
 			t.Errorf("%q", got)
@@ -439,6 +437,7 @@ func TestLengthyOtherCluster(t *testing.T) {
 // values are reported, and that the cluster continues.
 func TestLengthyOtherStaleness(t *testing.T) {
 	testenv.Takes(t, 5*time.Second)
+	testenv.ReadsClock(t, 2*time.Second, "the two try each other again and again: nothing more may be logged")
 	t.Parallel()
 	first, second := pair(t, "--max-staleness", "1s")
 	told := func(s string) bool {
@@ -446,7 +445,7 @@ func TestLengthyOtherStaleness(t *testing.T) {
 	}
 	for p, other := range map[*process]string{first: "second", second: "first"} {
 		p.waitFor("both values", p.log, func(log string) bool { return told(strings.ReplaceAll(log, `\"`, `"`)) })
-		eventually(t, patience, "the member to be refused", func() error {
+		testenv.Succeeds(t, "the member to be refused", func() error {
 			if m := p.member(other); m.State != "refused" || !told(m.Why) {
 				return fmt.Errorf("%+v", m)
 			}
@@ -460,7 +459,7 @@ func TestLengthyOtherStaleness(t *testing.T) {
 	if out := first.must("health"); out != "serving\n" {
 		t.Errorf("health of the first: %q", out)
 	}
-	eventually(t, patience, "the second to know its reason", func() error {
+	testenv.Succeeds(t, "the second to know its reason", func() error {
 		if o := second.at("health"); !strings.Contains(o.err, "hosts: ") {
 			return errors.New(o.err)
 		}
@@ -472,7 +471,7 @@ func TestLengthyOtherStaleness(t *testing.T) {
 	if o := second.at("set", "k", "v"); o.status == exitDone || !strings.Contains(o.err, "max_staleness") {
 		t.Errorf("a write through the second: %v", o)
 	}
-	time.Sleep(2 * time.Second) // in which they try each other again and again
+	time.Sleep(2 * time.Second)
 	for _, p := range []*process{first, second} {
 		if n := strings.Count(p.log.String(), "a host is refused"); n > 2 {
 			t.Errorf("it is said %d times:\n%s", n, p.log)
@@ -488,10 +487,6 @@ func TestLengthyOneNameTwice(t *testing.T) {
 	first, second := pair(t, "--node", "first")
 	first.must("set", "k", "v")
 	for _, p := range []*process{first, second} {
-		deadline := time.Now().Add(2 * patience) // reported only after it has lasted
-		for !strings.Contains(p.log.String(), "two processes call themselves by one name") && time.Now().Before(deadline) {
-			time.Sleep(10 * time.Millisecond)
-		}
 		p.waitFor("word of the other", p.log, func(log string) bool {
 			return strings.Contains(log, "two processes call themselves by one name: names must be unique, set node")
 		})
@@ -512,7 +507,7 @@ func TestLengthyVerify(t *testing.T) {
 	list := runCluster(t, "a", "b", "c")
 	var v cachesidecar.Verified
 	// A slow machine may read too little.
-	eventually(t, patience, "a conclusion", func() error {
+	testenv.Succeeds(t, "a conclusion", func() error {
 		o := list[1].at("verify", "--duration", "2s", "--json")
 		if err := json.Unmarshal([]byte(o.out), &v); err != nil {
 			t.Fatalf("%v: %v", err, o)
@@ -537,7 +532,7 @@ func TestLengthyVerify(t *testing.T) {
 		t.Errorf("its namespace is open to apps: %v", o)
 	}
 	list[2].signal(syscall.SIGKILL)
-	eventually(t, patience, "its absence", func() error {
+	testenv.Succeeds(t, "its absence", func() error {
 		if s := list[0].member("c").State; s != "missing" {
 			return fmt.Errorf("it is %s", s)
 		}

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/loader"
 	"github.com/cachesidecar/cachesidecar/loader/execorigin"
 	"github.com/cachesidecar/cachesidecar/loader/httporigin"
@@ -300,7 +301,6 @@ func TestConfigCheck(t *testing.T) {
 	counted := regexp.MustCompile(`\ncachesidecar: \d+ problems? in the configuration\n$`)
 	for _, tc := range badConfigs {
 		t.Run(tc.name, func(t *testing.T) {
-			start := time.Now()
 			o := check(tc.text)
 			o.err = withoutFile(o.err, file)
 			if o.status != exitMiss || o.out != "" || !strings.Contains(o.err, tc.want) || !counted.MatchString(o.err) && tc.name != "huge" {
@@ -310,9 +310,6 @@ func TestConfigCheck(t *testing.T) {
 				if strings.Contains(o.err, leak) {
 					t.Errorf("%.500s\nspeaks of %q", o, leak)
 				}
-			}
-			if took := time.Since(start); took > 30*time.Second {
-				t.Errorf("took %v", took)
 			}
 		})
 	}
@@ -391,8 +388,8 @@ func TestAliasBomb(t *testing.T) {
 			if err == nil {
 				t.Errorf("%s: accepted", name)
 			}
-		case <-time.After(20 * time.Second):
-			t.Fatalf("%s: takes longer than 20 s", name)
+		case <-testenv.Expired():
+			t.Fatalf("%s: it does not end", name)
 		}
 	}
 }

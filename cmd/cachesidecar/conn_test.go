@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -35,13 +36,13 @@ func (p *process) connect() *conn {
 }
 
 // tryConnect opens a connection; other goroutines than the test's may call it. Nothing on
-// the connection waits longer than a minute.
+// the connection waits longer than Patience.
 func (p *process) tryConnect() (*conn, error) {
 	nc, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: p.socket, Net: "unix"})
 	if err != nil {
 		return nil, err
 	}
-	return &conn{t: p.t, nc: nc, r: bufio.NewReaderSize(nc, 64<<10)}, nc.SetDeadline(time.Now().Add(time.Minute))
+	return &conn{t: p.t, nc: nc, r: bufio.NewReaderSize(nc, 64<<10)}, nc.SetDeadline(testenv.Deadline())
 }
 
 // dial opens a connection and sends HELLO.
@@ -158,14 +159,14 @@ func (c *conn) stats() (st cachesidecar.Stats) {
 }
 
 // rest reads the remaining answers until the sidecar ends the connection.
-func (c *conn) rest(within time.Duration) (answers []wire.Reply) {
+func (c *conn) rest() (answers []wire.Reply) {
 	c.t.Helper()
-	_ = c.nc.SetReadDeadline(time.Now().Add(within))
+	_ = c.nc.SetReadDeadline(testenv.Deadline())
 	for {
 		r, err := c.read(wire.OpPing)
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			c.t.Fatalf("the connection stands after %v", within)
+			c.t.Fatal("the connection stands")
 		case err != nil:
 			return answers
 		}
@@ -187,6 +188,7 @@ func ping() *wire.Request { return &wire.Request{Op: wire.OpPing} }
 func (p *process) bystander() (check func()) {
 	p.t.Helper()
 	const patient = 5 * time.Second // a call mostly takes less than a millisecond
+	testenv.ReadsClock(p.t, 5*time.Second, "a client beside one that misbehaves must not wait until that one is cut off")
 	c := p.dial()
 	c.must(setRequest("bystander", "value"))
 	stop, done := make(chan struct{}), make(chan struct{})
@@ -205,7 +207,7 @@ func (p *process) bystander() (check func()) {
 			case <-tick.C:
 			}
 			start := time.Now()
-			_ = c.nc.SetDeadline(start.Add(patience))
+			_ = c.nc.SetDeadline(testenv.Deadline())
 			r, err := c.try(getRequest("bystander"))
 			if failed = err; err == nil && string(r.Value) != "value" {
 				failed = fmt.Errorf("GET: %v %q", r.Status, r.Value)
@@ -229,16 +231,13 @@ func (p *process) bystander() (check func()) {
 	return func() {
 		p.t.Helper()
 		seen := calls.Load()
-		eventually(p.t, patience, "the bystander to go on", func() error {
+		testenv.Eventually(p.t, "the bystander to go on", func() bool {
 			select {
 			case <-done:
-				return nil
+				return true
 			default:
+				return calls.Load() > seen
 			}
-			if calls.Load() == seen {
-				return errors.New("it waits")
-			}
-			return nil
 		})
 		end()
 		if failed != nil {

@@ -44,6 +44,7 @@ func (p *process) cpu() time.Duration {
 // what the process uses at rest.
 func (p *process) costs(f func() int64) (each time.Duration, n int64) {
 	p.t.Helper()
+	testenv.ReadsClock(p.t, time.Second, "the processor's time for strangers is measured, minus that of a second at rest")
 	begun, before := time.Now(), p.cpu()
 	time.Sleep(time.Second)
 	rest := float64(p.cpu()-before) / float64(time.Since(begun))
@@ -150,11 +151,11 @@ func (c *keyedPair) failedHandshakes(n int, shows []tls.Certificate, edit func(*
 	defer tick.Stop()
 	for range n {
 		<-tick.C
-		nc, err := net.DialTimeout("tcp", c.peer[0], patience)
+		nc, err := net.DialTimeout("tcp", c.peer[0], testenv.Patience)
 		if err != nil {
 			c.t.Fatal(err)
 		}
-		_ = nc.SetDeadline(time.Now().Add(patience))
+		_ = nc.SetDeadline(testenv.Deadline())
 		secured := tls.Client(nc, cfg)
 		if secured.Handshake() == nil {
 			_, _ = io.Copy(io.Discard, secured) // until it is refused
@@ -175,7 +176,7 @@ func costlyChain(t *testing.T, n int) (chain tls.Certificate) {
 	}
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "c"}, IsCA: true, BasicConstraintsValid: true,
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		NotBefore: testenv.Date().Add(-time.Hour), NotAfter: testenv.Date().Add(time.Hour),
 	}
 	chain.PrivateKey = key
 	other, err := ecdsa.GenerateKey(elliptic.P521(), rand.Reader)

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +15,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // runLimited starts a sidecar under a limit of open files, in the form of ulimit's
@@ -43,16 +43,15 @@ func TestHTTPTakesNoDescriptors(t *testing.T) {
 	if l := p.only("WARN", "limit of open files", time.Time{}); l["max_connections"] != 16384.0 || l["limit"] != 256.0 || !strings.Contains(l["msg"].(string), "LimitNOFILE=") {
 		t.Errorf("%v", l)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	old, err := client.Dial(ctx, client.Config{Socket: p.socket, DialTimeout: patience, RequestTimeout: patience})
+	ctx := testenv.Context(t)
+	old, err := client.Dial(ctx, client.Config{Socket: p.socket, DialTimeout: testenv.Patience, RequestTimeout: testenv.Patience})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer old.Close()
 	for _, request := range []string{"", "GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"} {
 		for range 400 {
-			c, err := net.DialTimeout("tcp", address, patience)
+			c, err := net.DialTimeout("tcp", address, testenv.Patience)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -63,7 +62,7 @@ func TestHTTPTakesNoDescriptors(t *testing.T) {
 			t.Errorf("an app that is there: %v", err)
 		}
 		p.serves() // another app
-		hc := &http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}
+		hc := &http.Client{Timeout: testenv.Patience, Transport: &http.Transport{DisableKeepAlives: true}}
 		if resp, err := hc.Get("http://" + address + "/livez"); err != nil || resp.StatusCode != http.StatusOK {
 			t.Errorf("a probe: %v", err)
 		} else {
@@ -77,9 +76,8 @@ func TestHTTPTakesNoDescriptors(t *testing.T) {
 func TestConnectionsWithinDescriptors(t *testing.T) {
 	t.Parallel()
 	p := runLimited(t, "-n 256", "--http", "off")
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	old, err := client.Dial(ctx, client.Config{Socket: p.socket, DialTimeout: patience, RequestTimeout: patience})
+	ctx := testenv.Context(t)
+	old, err := client.Dial(ctx, client.Config{Socket: p.socket, DialTimeout: testenv.Patience, RequestTimeout: testenv.Patience})
 	if err != nil {
 		t.Fatal(err)
 	}

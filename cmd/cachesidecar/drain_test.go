@@ -67,6 +67,7 @@ func (a *busyApp) run(ctx context.Context, wg *sync.WaitGroup, cl *client.Client
 // time is TestVirtualDrain's and TestVirtualLeaveServes's.
 func TestLengthyRollingRestart(t *testing.T) {
 	testenv.Takes(t, 20*time.Second)
+	testenv.ReadsClock(t, 4*time.Second, "calls may wait while the socket is away, and little longer: a client waits for 5 s")
 	t.Run("systemd keeps the socket", func(t *testing.T) {
 		rollingRestart(t, kept(t))
 	})
@@ -145,12 +146,7 @@ func TestLengthyRestartsMeetNewClients(t *testing.T) {
 	}
 	for range 40 {
 		before := done.Load() // a client may meet a few ends in a row, and not more
-		eventually(t, patience, "some writes", func() error {
-			if done.Load() < before+6 {
-				return errors.New("they are under way")
-			}
-			return nil
-		})
+		testenv.Eventually(t, "some writes", func() bool { return done.Load() >= before+6 })
 		end(p)
 		p = start()
 	}
@@ -202,7 +198,7 @@ func rollingRestart(t *testing.T, begin func(flags ...string) *process) (longest
 	var wg sync.WaitGroup
 	apps := make([]busyApp, len(list))
 	for i, p := range list {
-		cl, err := client.Dial(ctx, client.Config{Socket: p.socket, DialTimeout: patience, RequestTimeout: patience})
+		cl, err := client.Dial(ctx, client.Config{Socket: p.socket, DialTimeout: testenv.Patience, RequestTimeout: testenv.Patience})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -210,7 +206,8 @@ func rollingRestart(t *testing.T, begin func(flags ...string) *process) (longest
 		apps[i].run(ctx, &wg, cl, fmt.Sprint("app", i))
 	}
 	for i := range 3 {
-		time.Sleep(300 * time.Millisecond) // of load
+		before := apps[1].calls.Load()
+		testenv.Eventually(t, "load", func() bool { return apps[1].calls.Load() > before+200 })
 		if p := list[1]; i%2 == 0 {
 			p.signal(syscall.SIGTERM)
 		} else {

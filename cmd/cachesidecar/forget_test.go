@@ -29,7 +29,7 @@ func TestLengthyRefusedHostHaunts(t *testing.T) {
 	whole(t, a, b)
 	c = c.again("--max-staleness", "3s")
 	for _, p := range []*process{a, b} {
-		eventually(t, patience, "it to be refused", func() error {
+		testenv.Succeeds(t, "it to be refused", func() error {
 			if m := p.member("c"); m.State != "refused" || !strings.Contains(m.Why, "max_staleness") {
 				return fmt.Errorf("%+v", m)
 			}
@@ -42,7 +42,7 @@ func TestLengthyRefusedHostHaunts(t *testing.T) {
 			t.Errorf("%s: flush --cluster: %q", when, out)
 		}
 		// A slow machine may read too little.
-		eventually(t, patience, "a conclusion "+when, func() error {
+		testenv.Succeeds(t, "a conclusion "+when, func() error {
 			if o := a.at("verify", "--duration", "1s"); o.status != exitDone || strings.Contains(o.out, "c ") {
 				return fmt.Errorf("%v", o)
 			}
@@ -55,7 +55,7 @@ func TestLengthyRefusedHostHaunts(t *testing.T) {
 	}
 	c.signal(syscall.SIGKILL)
 	for _, p := range []*process{a, b} {
-		eventually(t, patience, "it to be forgotten", func() error {
+		testenv.Succeeds(t, "it to be forgotten", func() error {
 			if m := p.member("c"); m.Node != "" {
 				return fmt.Errorf("%+v", m)
 			}
@@ -88,7 +88,7 @@ func TestLengthyMembersForget(t *testing.T) {
 	c.signal(syscall.SIGKILL)
 	c.wait()
 	for _, p := range []*process{a, b} {
-		eventually(t, patience, "its absence", func() error {
+		testenv.Succeeds(t, "its absence", func() error {
 			if s := p.member("c").State; s != "missing" {
 				return fmt.Errorf("it is %q", s)
 			}
@@ -111,7 +111,7 @@ func TestLengthyMembersForget(t *testing.T) {
 		}
 		p.must("flush", "--yes", "--cluster")
 	}
-	eventually(t, patience, "a conclusion", func() error {
+	testenv.Succeeds(t, "a conclusion", func() error {
 		if o := a.at("verify", "--duration", "1s"); o.status != exitDone {
 			return errors.New(o.out)
 		}

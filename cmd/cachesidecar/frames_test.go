@@ -51,7 +51,7 @@ func TestFrameLengths(t *testing.T) {
 				c.must(helloRequest())
 			}
 			c.write(tc.sent)
-			answers := c.rest(patience)
+			answers := c.rest()
 			switch {
 			case tc.want == wire.OK && len(answers) > 0:
 				t.Errorf("%s: answered with %+v", tc.name, answers)
@@ -99,7 +99,7 @@ func TestTruncatedFrames(t *testing.T) {
 			if n >= len(hello) {
 				want = 1
 			}
-			if answers := c.rest(patience); len(answers) != want {
+			if answers := c.rest(); len(answers) != want {
 				t.Errorf("%d of %d bytes: %d answers, want %d", n, len(both), len(answers), want)
 			}
 			c.close()
@@ -116,7 +116,7 @@ func TestTruncatedFrames(t *testing.T) {
 	if err := c.nc.CloseWrite(); err != nil {
 		t.Fatal(err)
 	}
-	if answers := c.rest(patience); len(answers) != 2 || answers[1].Status != wire.OK {
+	if answers := c.rest(); len(answers) != 2 || answers[1].Status != wire.OK {
 		t.Errorf("two whole frames: %+v", answers)
 	}
 }
@@ -124,7 +124,7 @@ func TestTruncatedFrames(t *testing.T) {
 // onlyOpen waits until n connections are left.
 func (p *process) onlyOpen(watcher *conn, n int64) {
 	p.t.Helper()
-	eventually(p.t, patience, fmt.Sprintf("%d connections to be left", n), func() error {
+	testenv.Succeeds(p.t, fmt.Sprintf("%d connections to be left", n), func() error {
 		if st := watcher.stats(); st.Connections.Open != n || st.Connections.BufferBytes != 0 {
 			return fmt.Errorf("%d are open, %d bytes of buffers are held", st.Connections.Open, st.Connections.BufferBytes)
 		}
@@ -167,7 +167,7 @@ func TestLengthyNestedBombs(t *testing.T) {
 			c := p.connect()
 			c.write(frame(tc.body))
 			if tc.id < 0 {
-				if answers := c.rest(patience); len(answers) > 0 {
+				if answers := c.rest(); len(answers) > 0 {
 					t.Errorf("%s as %s: answered with %+v", name, tc.where, answers)
 				}
 				continue
@@ -281,7 +281,7 @@ func TestWrongRequests(t *testing.T) {
 	} {
 		c := p.dial()
 		c.write(frame(body))
-		if answers := c.rest(patience); len(answers) > 0 {
+		if answers := c.rest(); len(answers) > 0 {
 			t.Errorf("%s: answered with %+v", name, answers)
 		}
 	}
@@ -370,13 +370,13 @@ func TestValueLimits(t *testing.T) {
 		}
 	}
 	// A frame beyond the limit ends its connection, after an answer that says so.
-	_ = c.nc.SetWriteDeadline(time.Now().Add(patience))
+	_ = c.nc.SetWriteDeadline(testenv.Deadline())
 	c.id++
 	_, err := c.nc.Write(wire.AppendRequest(nil, &wire.Request{ID: c.id, Op: wire.OpSet, Key: []byte("k"), Value: make([]byte, 2<<20), TTLMS: wire.TTLDefault}))
 	if err == nil {
 		err = errors.New("all of it was taken")
 	}
-	answers := c.rest(patience)
+	answers := c.rest()
 	if len(answers) != 1 || answers[0].ID != c.id || answers[0].Status != wire.TooLarge {
 		t.Errorf("a frame of 2 MiB (%v): %+v, want TOO_LARGE", err, answers)
 	}

@@ -32,7 +32,7 @@ func newStranger(t *testing.T, at string) *gossipStranger {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = udp.Close() })
-	seed := uint64(time.Now().UnixNano())
+	seed := uint64(testenv.Date().UnixNano())
 	t.Logf("seed %d", seed)
 	return &gossipStranger{t, at, udp, rand.New(rand.NewPCG(seed, 1))}
 }
@@ -52,7 +52,7 @@ func (s *gossipStranger) streams(n int, b []byte) {
 				return
 			}
 			defer nc.Close()
-			_ = nc.SetDeadline(time.Now().Add(10 * time.Second))
+			_ = nc.SetDeadline(testenv.Deadline())
 			_, _ = nc.Write(b)
 			_, _ = io.Copy(io.Discard, nc)
 		})
@@ -196,6 +196,7 @@ func runGossips(t *testing.T, flags ...string) (a, b *process, gossip, page stri
 // gossipAttacks sends all known kinds of hostile packets.
 func gossipAttacks(t *testing.T, a, b *process, gossip, page string) {
 	t.Helper()
+	testenv.ReadsClock(t, 5*time.Second, "packets come for so long, at a rate at which they are read")
 	s := newStranger(t, gossip)
 	before, goroutines := a.kilobytes("VmHWM"), metric(t, page, "go_goroutines")
 	bomb := labelled(gt.Compressed(append([]byte{gt.User}, make([]byte, 40<<20)...)))
@@ -260,7 +261,7 @@ func gossipAttacks(t *testing.T, a, b *process, gossip, page string) {
 		}
 		a.must("set", "key-"+strings.ReplaceAll(tc.name, " ", "-"), "v")
 	}
-	eventually(t, patience, "goroutines as before", func() error {
+	testenv.Succeeds(t, "goroutines as before", func() error {
 		if now := metric(t, page, "go_goroutines"); now > goroutines+20 {
 			return fmt.Errorf("%.0f, before: %.0f", now, goroutines)
 		}

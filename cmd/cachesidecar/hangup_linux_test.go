@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -10,6 +9,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // TestHangupAtStart checks that SIGHUP does not end a sidecar that is not serving yet,
@@ -37,11 +38,9 @@ func TestHangupAtStart(t *testing.T) {
 			t.Fatal(err)
 		}
 		_ = w.Close()
-		eventually(t, patience, "the mistake to be told", func() error {
-			if n, err := unix.IoctlGetInt(int(r.Fd()), unix.TIOCINQ); err != nil || n == 0 {
-				return errors.New("nothing has come")
-			}
-			return nil
+		testenv.Eventually(t, "the mistake to be told", func() bool {
+			n, err := unix.IoctlGetInt(int(r.Fd()), unix.TIOCINQ)
+			return err == nil && n > 0
 		})
 		if err := cmd.Process.Signal(syscall.SIGHUP); err != nil {
 			t.Fatal(err)

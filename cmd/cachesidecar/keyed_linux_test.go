@@ -122,7 +122,7 @@ func (c *keyedPair) unchanged(what string, strangers func()) {
 	if after := c.state(); after != before {
 		c.t.Errorf("%s: the hosts have changed; before:\n%s\nafter:\n%s", what, before, after)
 	}
-	eventually(c.t, patience, what+": goroutines and descriptors as before", func() error {
+	testenv.Succeeds(c.t, what+": goroutines and descriptors as before", func() error {
 		if g, d := c.uses(); g > goroutines+6 || d > descriptors+3 {
 			return fmt.Errorf("%d goroutines, before: %d; %d descriptors, before: %d", g, goroutines, d, descriptors)
 		}
@@ -144,7 +144,7 @@ func newOutsider(t *testing.T, node, text string) *outsider {
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	set, err := creds.Paths{ClusterKey: path}.Read().Set(node, time.Now())
+	set, err := creds.Paths{ClusterKey: path}.Read().Set(node, testenv.Date())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -165,12 +165,12 @@ func (o *outsider) learnt(what string) {
 // closes.
 func (o *outsider) says(address string, b []byte) []byte {
 	o.t.Helper()
-	nc, err := net.DialTimeout("tcp", address, patience)
+	nc, err := net.DialTimeout("tcp", address, testenv.Patience)
 	if err != nil {
 		o.t.Fatal(err)
 	}
 	defer nc.Close()
-	_ = nc.SetDeadline(time.Now().Add(patience))
+	_ = nc.SetDeadline(testenv.Deadline())
 	_, _ = nc.Write(b) // it may be closed meanwhile
 	_ = nc.(*net.TCPConn).CloseWrite()
 	answer, err := io.ReadAll(nc)
@@ -209,11 +209,11 @@ func (o *outsider) shake(address string, edits ...func(*tls.Config)) (*tls.Conn,
 	for _, edit := range edits {
 		edit(cfg)
 	}
-	nc, err := net.DialTimeout("tcp", address, patience)
+	nc, err := net.DialTimeout("tcp", address, testenv.Patience)
 	if err != nil {
 		return nil, err
 	}
-	_ = nc.SetDeadline(time.Now().Add(patience))
+	_ = nc.SetDeadline(testenv.Deadline())
 	c := tls.Client(nc, cfg)
 	if err := c.Handshake(); err != nil {
 		_ = nc.Close()
@@ -305,6 +305,7 @@ func (o *outsider) attacks(c *keyedPair, what string) {
 // key, which shows that the key makes the difference.
 func TestLengthyKeyedStrangers(t *testing.T) {
 	testenv.Takes(t, 35*time.Second)
+	testenv.ReadsClock(t, 200*time.Millisecond, "a stranger's datagrams are not answered: nothing may come")
 	t.Parallel()
 	_, rest, _ := strings.Cut(creds.NewKeyFile(), "\nseed: ")
 	seed := "seed: " + rest[:16]
@@ -314,7 +315,7 @@ func TestLengthyKeyedStrangers(t *testing.T) {
 
 	holder := newOutsider(t, "stranger", seed+"\n"+one)
 	ping := gt.Sealed(holder.set.Gossip[0], cluster.DefaultCluster, gt.PingOf("stranger", firstHost))
-	if b := holder.packets(c.gossip[0], 10*time.Second, ping, ping); len(b) == 0 {
+	if b := holder.packets(c.gossip[0], testenv.Patience, ping, ping); len(b) == 0 {
 		t.Error("a holder's ping is not answered: this test proves nothing of datagrams")
 	}
 	answer := holder.says(c.gossip[0], gt.SealedStream(holder.set.Gossip[0], cluster.DefaultCluster, gt.Exchange(0)))
@@ -345,7 +346,7 @@ func TestLengthyKeyedStrangers(t *testing.T) {
 			p.told(`"msg":"cluster keys and certificates are read"`, i+1)
 		}
 	}
-	_ = old.SetDeadline(time.Now().Add(patience))
+	_ = old.SetDeadline(testenv.Deadline())
 	if _, err := io.Copy(io.Discard, old); err != nil && errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Error("a connection from before the rotation stays, with the key that was removed")
 	}
@@ -377,7 +378,7 @@ func (c *keyedPair) alone(text string) {
 	}
 	p := runSidecar(c.t, "--node", "stranger", "--l2-size", "16MiB", "--cluster-key-file", path, "--bind", loopback(ports[0]),
 		"--peer-bind", loopback(ports[1]), "--join", strings.Join(append(slices.Clone(c.gossip), loopback(ports[0])), ","))
-	eventually(c.t, patience, "the stranger to be alone", func() error {
+	testenv.Succeeds(c.t, "the stranger to be alone", func() error {
 		if o := p.at("set", "k", "v"); o.status != exitDone {
 			return fmt.Errorf("%v", o)
 		}
@@ -404,6 +405,7 @@ func (c *keyedPair) alone(text string) {
 // length, and ended.
 func TestLengthyKeyedStreamSentBack(t *testing.T) {
 	testenv.Takes(t, 5*time.Second)
+	testenv.ReadsClock(t, 50*time.Millisecond, "what is sent back is not answered: nothing may come")
 	text := creds.NewKeyFile()
 	c := newKeyedPair(t, text)
 	o := newOutsider(t, "stranger", creds.NewKeyFile())

@@ -38,7 +38,7 @@ func (p *process) logged(level string, since time.Time) (list []map[string]any) 
 // only waits for a line, and returns it. It must be the only one.
 func (p *process) only(level, msg string, since time.Time) map[string]any {
 	p.t.Helper()
-	eventually(p.t, patience, msg, func() error {
+	testenv.Succeeds(p.t, msg, func() error {
 		for _, l := range p.logged(level, since) {
 			if strings.Contains(l["msg"].(string), msg) {
 				return nil
@@ -57,6 +57,7 @@ func (p *process) only(level, msg string, since time.Time) map[string]any {
 // host, with the cause: it was killed, it stood still, or it left.
 func TestLengthyLogNamesTheCause(t *testing.T) {
 	testenv.Takes(t, 15*time.Second)
+	testenv.ReadsClock(t, 5*time.Second, "a host that stands still for so long says so")
 	t.Parallel()
 	list := runCluster(t, "a", "b", "c")
 	a, b, c := list[0], list[1], list[2]
@@ -67,7 +68,7 @@ func TestLengthyLogNamesTheCause(t *testing.T) {
 		}
 	}
 
-	begun := time.Now()
+	begun := testenv.Date()
 	c.signal(syscall.SIGKILL)
 	for _, p := range []*process{a, b} {
 		l := p.only("WARN", "a host counts as dead", begun)
@@ -83,17 +84,17 @@ func TestLengthyLogNamesTheCause(t *testing.T) {
 		}
 	}
 
-	begun = time.Now()
+	begun = testenv.Date()
 	proctest.Stop(t, b.cmd.Process)
 	a.only("WARN", "a host counts as dead", begun)
-	time.Sleep(time.Until(begun.Add(5 * time.Second)))
+	time.Sleep(5 * time.Second)
 	b.signal(syscall.SIGCONT)
 	b.only("WARN", "did not run for", begun)
 	whole(t, a, b)
 	b.only("WARN", "did not run for", begun)
 	b.only("INFO", "this host is in", begun)
 
-	begun = time.Now()
+	begun = testenv.Date()
 	b.terminate()
 	if l := a.only("INFO", "a host has left", begun); l["node"] != "b" {
 		t.Errorf("%v", l)

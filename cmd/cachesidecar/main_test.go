@@ -12,7 +12,6 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 
 	"go.uber.org/goleak"
 
@@ -99,7 +98,7 @@ func commandWith(t testing.TB, p *program, args ...string) int {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context()) // a deadline would stand for --timeout
 	defer cancel()
-	defer time.AfterFunc(30*time.Second, cancel).Stop()
+	defer context.AfterFunc(testenv.Context(t), cancel)()
 	return p.run(ctx, append([]string{"cachesidecar"}, args...))
 }
 

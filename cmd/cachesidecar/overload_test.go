@@ -89,7 +89,7 @@ func TestLengthyOverload(t *testing.T) {
 	}
 	t.Run("connections", func(t *testing.T) { floodConnections(t, p) })
 	t.Logf("at most %d MiB were resident", memory()>>20)
-	eventually(t, patience, "goroutines and descriptors to be as before", func() error {
+	testenv.Succeeds(t, "goroutines and descriptors to be as before", func() error {
 		st := watcher.stats()
 		files, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", p.cmd.Process.Pid))
 		if err != nil && !os.IsNotExist(err) {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,10 +15,8 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/race"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
-
-// patience is how long tests wait for events that should come at once.
-const patience = time.Minute
 
 // process is the command in a process of its own.
 type process struct {
@@ -105,7 +102,7 @@ func tail(s string, n int) string {
 // happen in time, or if the process ends before.
 func (p *process) waitFor(what string, l *lines, ok func(string) bool) {
 	p.t.Helper()
-	deadline := time.After(patience)
+	deadline := testenv.Expired()
 	for ended := false; ; {
 		l.mu.Lock()
 		text, more := l.text.String(), l.more
@@ -140,7 +137,7 @@ func (p *process) wait() int {
 	select {
 	case <-p.exited:
 		return p.status
-	case <-time.After(patience):
+	case <-testenv.Expired():
 		p.t.Fatalf("the process does not end:\n%s", tail(p.log.String(), 4000))
 		return 0
 	}
@@ -169,8 +166,7 @@ func runBinary(t testing.TB, args ...string) outcome {
 
 func runFile(t testing.TB, name string, args ...string) outcome {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
+	ctx := testenv.Context(t)
 	var out, err bytes.Buffer
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Stdout, cmd.Stderr = &out, &err
@@ -187,25 +183,6 @@ func runFile(t testing.TB, name string, args ...string) outcome {
 func (p *process) at(args ...string) outcome {
 	p.t.Helper()
 	return runBinary(p.t, append(args, "--socket", p.socket)...)
-}
-
-// eventually calls ok again and again until it returns nil. It is for events without a
-// signal.
-func eventually(t testing.TB, within time.Duration, what string, ok func() error) {
-	t.Helper()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	deadline := time.Now().Add(within)
-	for {
-		err := ok()
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("waited %v for %s: %v", within, what, err)
-		}
-		<-tick.C
-	}
 }
 
 // loggedAt returns when the process logged a message, by its own clock.

@@ -14,10 +14,10 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // configured is a sidecar with a configuration file that a test changes.
@@ -139,7 +139,6 @@ func TestReloadStorm(t *testing.T) {
 	var urls [2]string
 	for i := range urls {
 		origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			time.Sleep(time.Duration(len(r.URL.Path)%3) * time.Millisecond)
 			fmt.Fprintf(w, "origin %d has %s", i, r.URL.Path[1:])
 		}))
 		defer origin.Close()
@@ -150,7 +149,7 @@ func TestReloadStorm(t *testing.T) {
 			1000+n, 10+n%20, urls[i], n%7)
 	}
 	c := runConfigured(t, file(0, 0))
-	cl, err := client.Dial(t.Context(), client.Config{Socket: c.socket, Namespace: "pages", DialTimeout: patience, RequestTimeout: patience})
+	cl, err := client.Dial(t.Context(), client.Config{Socket: c.socket, Namespace: "pages", DialTimeout: testenv.Patience, RequestTimeout: testenv.Patience})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -182,21 +181,16 @@ func TestReloadStorm(t *testing.T) {
 			}
 		})
 	}
-	steady := func() bool { return reads[0].Load() > 200 }
-	eventually(t, patience, "the load to begin", func() error {
-		if !steady() {
-			return errors.New("few reads")
-		}
-		return nil
-	})
+	testenv.Eventually(t, "the load", func() bool { return reads[0].Load() > 200 })
 	goroutines, files := stats().Process.Goroutines, c.files(t)
 	few := func() bool { return reads[0].Load() < 100 || reads[1].Load() < 100 }
 	for n := 0; n < 1000 || few() && n < 60_000; n++ {
 		if n%10 == 0 {
 			c.write(t, file(n/10%2, n/10))
 		}
+		before := reads[0].Load() + reads[1].Load()
 		c.signal(syscall.SIGHUP)
-		time.Sleep(time.Millisecond)
+		testenv.Eventually(t, "a read", func() bool { return t.Failed() || reads[0].Load()+reads[1].Load() > before })
 	}
 	cancel()
 	wg.Wait()
@@ -210,7 +204,7 @@ func TestReloadStorm(t *testing.T) {
 	if item, err := cl.Get(t.Context(), "last", cachesidecar.GetOptions{}); err != nil || string(item.Value) != "origin 1 has last" {
 		t.Errorf("after the last reload: %q, %v", item.Value, err)
 	}
-	eventually(t, patience, "everything to be as before", func() error {
+	testenv.Succeeds(t, "everything to be as before", func() error {
 		if g, f := stats().Process.Goroutines, c.files(t); g > goroutines+10 || f > files+10 {
 			return fmt.Errorf("%d goroutines, %d before; %d descriptors, %d before", g, goroutines, f, files)
 		}

@@ -27,7 +27,7 @@ func TestReloadAtStart(t *testing.T) {
 	}
 	defer nc.Close()
 	file := filepath.Join(dir, "c.yaml")
-	text := "namespaces: {users: {limits: {timeout: 2s}, origin: {postgres: {dsn_env: USERS, query: \"SELECT $1\"}}}}\n"
+	text := "namespaces: {users: {limits: {timeout: 1m}, origin: {postgres: {dsn_env: USERS, query: \"SELECT $1\"}}}}\n"
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -44,6 +44,8 @@ func TestReloadAtStart(t *testing.T) {
 	if _, err := os.Lstat(filepath.Join(dir, "s")); err == nil {
 		t.Fatal("it serves already")
 	}
+	ln.Close()
+	c.Close()
 	if got := read(t, nc); got != "READY=1" {
 		t.Errorf("systemd is told %q, want READY=1", got)
 	}

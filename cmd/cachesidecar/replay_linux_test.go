@@ -139,6 +139,7 @@ const slowly = time.Second / 150
 // their end.
 func TestLengthyKeyedReplays(t *testing.T) {
 	testenv.Takes(t, 20*time.Second)
+	testenv.ReadsClock(t, time.Second, "connections come at a pace at which none is shed; what is sent again has no effect later")
 	t.Parallel()
 	text := creds.NewKeyFile()
 	gossip, peer := &wiretap{}, &wiretap{}
@@ -172,7 +173,7 @@ func TestLengthyKeyedReplays(t *testing.T) {
 			}
 		}
 		t.Logf("%d parts of %d directions", sent, len(links))
-		eventually(t, patience, "all to fail", func() error {
+		testenv.Succeeds(t, "all to fail", func() error {
 			if d, f := c.handshakes(); d != done || f != failed+sent {
 				return fmt.Errorf("%d of %d have failed, %d were done", f-failed, sent, d-done)
 			}
@@ -189,7 +190,7 @@ func TestLengthyKeyedReplays(t *testing.T) {
 			sent++
 		}
 		holder.cutShake(c.peer[0], whole-1)
-		eventually(t, patience, "all but one to fail", func() error {
+		testenv.Succeeds(t, "all but one to fail", func() error {
 			if d, f := c.handshakes(); d != done+1 || f != failed+sent+1 {
 				return fmt.Errorf("%d of %d have failed, %d were done", f-failed, sent+1, d-done)
 			}
@@ -247,12 +248,12 @@ func newTappedPair(t *testing.T, text string, gossip, peer *wiretap) *keyedPair 
 // only n bytes, and returns how many bytes it would have sent.
 func (o *outsider) cutShake(address string, n int) (would int) {
 	o.t.Helper()
-	nc, err := net.DialTimeout("tcp", address, patience)
+	nc, err := net.DialTimeout("tcp", address, testenv.Patience)
 	if err != nil {
 		o.t.Fatal(err)
 	}
 	defer nc.Close()
-	_ = nc.SetDeadline(time.Now().Add(patience))
+	_ = nc.SetDeadline(testenv.Deadline())
 	k := &knife{TCPConn: nc.(*net.TCPConn), left: n}
 	c := tls.Client(k, &tls.Config{
 		InsecureSkipVerify: true, MinVersion: tls.VersionTLS13, NextProtos: []string{"cachesidecar-peer/1"},

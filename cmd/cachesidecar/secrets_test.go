@@ -164,8 +164,8 @@ namespaces:
 		}
 	}
 	told := map[string]string{"stats": p.at("stats").out, "stats --json": p.at("stats", "--json").out}
-	eventually(t, patience, "metrics", func() error {
-		r, err := (&http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}).Get("http://" + admin + "/metrics")
+	testenv.Succeeds(t, "metrics", func() error {
+		r, err := (&http.Client{Timeout: testenv.Patience, Transport: &http.Transport{DisableKeepAlives: true}}).Get("http://" + admin + "/metrics")
 		if err != nil {
 			return err
 		}

@@ -26,23 +26,13 @@ import (
 // shares returns a client that has the shared memory of a sidecar.
 func shares(t testing.TB, p *process) *client.Client {
 	t.Helper()
-	c, err := client.Dial(t.Context(), client.Config{Socket: p.socket, Conns: 1, DialTimeout: patience, RequestTimeout: patience})
+	c, err := client.Dial(t.Context(), client.Config{Socket: p.socket, Conns: 1, DialTimeout: testenv.Patience, RequestTimeout: testenv.Patience})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	soon(t, "the shared memory", func() bool { return c.SharedStats().Attached })
+	testenv.Eventually(t, "the shared memory", func() bool { return c.SharedStats().Attached })
 	return c
-}
-
-// soon waits until ok is true.
-func soon(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(patience); !ok(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("%s: never", what)
-		}
-	}
 }
 
 // put stores a value and reads it until it comes from the shared memory.
@@ -51,7 +41,7 @@ func put(t testing.TB, c *client.Client, key, value string) {
 	if _, err := c.Set(t.Context(), key, []byte(value), cachesidecar.SetOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	soon(t, key+" from the shared memory", func() bool { return isShared(t, c, key, value) })
+	testenv.Eventually(t, key+" from the shared memory", func() bool { return isShared(t, c, key, value) })
 }
 
 func isShared(t testing.TB, c *client.Client, key, value string) bool {
@@ -68,6 +58,7 @@ func isShared(t testing.TB, c *client.Client, key, value string) bool {
 func TestSharedMemoryOfStopped(t *testing.T) {
 	t.Parallel()
 	const bound = time.Second
+	testenv.ReadsClock(t, time.Second, "nothing is read from a sidecar that is stopped for longer than the bound of staleness")
 	start := func(socket string) *process {
 		return runSidecarAt(t, socket, "--max-staleness", bound.String(), "--l2-size", "16MiB")
 	}
@@ -143,7 +134,7 @@ func TestSharedMemoryHasNoRoom(t *testing.T) {
 	if log := p.log.String(); !strings.Contains(log, "apps share no memory") || !strings.Contains(log, "no space left") {
 		t.Errorf("the log says nothing of it: %s", log)
 	}
-	c, err := client.Dial(t.Context(), client.Config{Socket: socket, DialTimeout: patience, RequestTimeout: patience})
+	c, err := client.Dial(t.Context(), client.Config{Socket: socket, DialTimeout: testenv.Patience, RequestTimeout: testenv.Patience})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -170,7 +161,7 @@ func TestLengthySharedMemoryOfMany(t *testing.T) {
 		all[i] = shares(t, p)
 	}
 	for _, c := range all { // a reader that is kept waiting in the middle asks over the socket
-		soon(t, "a hit in the shared memory", func() bool { return isShared(t, c, "k", "one") })
+		testenv.Eventually(t, "a hit in the shared memory", func() bool { return isShared(t, c, "k", "one") })
 	}
 	if _, err := first.Set(t.Context(), "k", []byte("two"), cachesidecar.SetOptions{}); err != nil {
 		t.Fatal(err)

@@ -81,7 +81,7 @@ func TestLengthyThousandsOfHalfFrames(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	eventually(t, patience, "all to have come", func() error {
+	testenv.Succeeds(t, "all to have come", func() error {
 		if st := watcher.stats().Connections; st.BytesIn < n*int64(len(half)) {
 			return fmt.Errorf("%d bytes have", st.BytesIn)
 		}
@@ -132,7 +132,7 @@ func TestLengthyAnswersOfOtherHostsUnread(t *testing.T) {
 		}
 		d.write(q)
 	}
-	eventually(t, patience, "answers to wait", func() error {
+	testenv.Succeeds(t, "answers to wait", func() error {
 		// Reads stop at 3.7 MiB of answers on each connection.
 		if st := c.stats().Connections; st.Buffers.Answers < 12<<20 {
 			return fmt.Errorf("%+v", st.Buffers)
@@ -148,7 +148,7 @@ func TestLengthyAnswersOfOtherHostsUnread(t *testing.T) {
 		c.must(small)
 	}
 	check()
-	eventually(t, patience, "the clients to be cut off, and their memory back", func() error {
+	testenv.Succeeds(t, "the clients to be cut off, and their memory back", func() error {
 		if st := c.stats().Connections; st.Open != 1 || st.BufferBytes > 1<<20 {
 			return fmt.Errorf("%d open, %+v", st.Open, st.Buffers)
 		}

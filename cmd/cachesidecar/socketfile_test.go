@@ -32,8 +32,8 @@ func freeAddress(t testing.TB) string {
 // readyz waits until /readyz returns the given status and text.
 func readyz(t testing.TB, addr string, status int, want string) {
 	t.Helper()
-	client := &http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}
-	eventually(t, patience, fmt.Sprintf("/readyz: %d %s", status, want), func() error {
+	client := &http.Client{Timeout: testenv.Patience, Transport: &http.Transport{DisableKeepAlives: true}}
+	testenv.Succeeds(t, fmt.Sprintf("/readyz: %d %s", status, want), func() error {
 		r, err := client.Get("http://" + addr + "/readyz")
 		if err != nil {
 			return err
@@ -62,7 +62,7 @@ func TestLengthySocketFileDeleted(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		eventually(t, patience, fmt.Sprintf("%v anew", gone), func() error {
+		testenv.Succeeds(t, fmt.Sprintf("%v anew", gone), func() error {
 			for _, path := range gone {
 				if _, err := os.Lstat(path); err != nil {
 					return err
@@ -281,6 +281,8 @@ func TestLockFile(t *testing.T) {
 // TestEndWhileStarting checks that a sidecar that gets a signal at any moment of its
 // start ends in order, and leaves neither socket nor lock.
 func TestEndWhileStarting(t *testing.T) {
+	testenv.Takes(t, 2*time.Second)
+	testenv.ReadsClock(t, 46*time.Millisecond, "the signal comes at moments of the start that leave no trace")
 	t.Parallel()
 	dir := tempDir(t)
 	for i := range 30 {
@@ -291,9 +293,9 @@ func TestEndWhileStarting(t *testing.T) {
 		case i < 24:
 			<-time.After(time.Duration(i) * 2 * time.Millisecond)
 		case i < 27:
-			eventually(t, patience, "the lock", func() error { _, err := os.Lstat(socket + ".lock"); return err })
+			testenv.Succeeds(t, "the lock", func() error { _, err := os.Lstat(socket + ".lock"); return err })
 		default:
-			eventually(t, patience, "the socket", func() error { _, err := os.Lstat(socket); return err })
+			testenv.Succeeds(t, "the socket", func() error { _, err := os.Lstat(socket); return err })
 		}
 		told := []syscall.Signal{syscall.SIGTERM, syscall.SIGINT}[i%2]
 		p.signal(told)

@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/unixsock"
 )
 
@@ -141,7 +142,7 @@ func TestInheritedSocket(t *testing.T) {
 
 func read(t *testing.T, nc *net.UnixConn) string {
 	t.Helper()
-	_ = nc.SetReadDeadline(deadline())
+	_ = nc.SetReadDeadline(testenv.Deadline())
 	b := make([]byte, 100)
 	n, err := nc.Read(b)
 	if err != nil {
@@ -181,12 +182,12 @@ func TestHTTP(t *testing.T) {
 		addr := ln.Addr().String()
 		ln.Close() // another program could take it now; then the test fails and says so
 		p := runSidecar(t, append(tc.flags, "--http", addr)...)
-		client := &http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}
+		client := &http.Client{Timeout: testenv.Patience, Transport: &http.Transport{DisableKeepAlives: true}}
 		for path, want := range map[string]int{
 			"/livez": 200, "/readyz": 200, "/metrics": 200, "/": 200, "/x": 404,
 			"/debug/pprof/": tc.profiles, "/debug/pprof/heap": tc.profiles,
 		} {
-			eventually(t, patience, path, func() error {
+			testenv.Succeeds(t, path, func() error {
 				r, err := client.Get("http://" + addr + path)
 				if err != nil {
 					return err

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/loader/httporigin"
 	"github.com/cachesidecar/cachesidecar/sidecar"
 )
@@ -166,7 +167,7 @@ func TestStatsOfAFailingOrigin(t *testing.T) {
 		`health +not well: origin of users \(http\): loads fail: failed, or gave an answer that cannot be read: status 503`+
 			` \(\d+s ago, \d+ in a row, breaker (open|half-open)\)`,
 		`reads +28: 0.0 % hits, 9 loaded, 0 missing, 0 stale, 19 errors`, ` users .* 28 +0.0 % +0 +9 +0 +0 +19 `)
-	time.Sleep(60 * time.Millisecond) // the breaker's time
+	testenv.Eventually(t, "the breaker's time", func() bool { return strings.Contains(mustRun(t, "stats"), "breaker half-open)") })
 	has("after the breaker's time", `breaker half-open\)`, ` half-open\n`)
 	down.Store(false)
 	get(10, 11, exitDone)

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -192,6 +191,7 @@ func TestStatusOfSidecarThatDoesNotAnswer(t *testing.T) {
 		{"after HELLO", helloThen(nil, silent)},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
 			socket := fakeSidecar(t, tc.serve)
 			for _, line := range clientCommands {
 				want, wantErr := exitTimeout, "--timeout is 50ms"
@@ -301,16 +301,15 @@ func TestInterrupt(t *testing.T) {
 				<-waits
 				interrupt()
 			}()
-			start := time.Now()
 			var out, err bytes.Buffer
 			args := append([]string{"cachesidecar"}, strings.Fields(line)...)
-			status := (&program{in: in, out: &out, err: &err}).run(ctx, append(args, "--socket", socket, "--timeout", "1m"))
+			status := (&program{in: in, out: &out, err: &err}).run(ctx, append(args, "--socket", socket, "--timeout", "1h"))
 			want, wantErr := exitMiss, "cachesidecar: interrupted\n"
 			if line == "stats --watch" {
 				want, wantErr = exitDone, ""
 			}
-			if status != want || err.String() != wantErr || time.Since(start) > 30*time.Second {
-				t.Errorf("status %d, %q after %v\nwant status %d and %q", status, err.String(), time.Since(start), want, wantErr)
+			if status != want || err.String() != wantErr {
+				t.Errorf("status %d, %q\nwant status %d and %q", status, err.String(), want, wantErr)
 			}
 		})
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"net"
 	"os"
 	"os/exec"
@@ -45,7 +44,7 @@ func runBeside(t *testing.T, w *os.File, flags ...string) *process {
 // moment earlier.
 func (p *process) listens() {
 	p.t.Helper()
-	eventually(p.t, patience, "the sidecar to listen", func() error {
+	testenv.Succeeds(p.t, "the sidecar to listen", func() error {
 		c, err := net.Dial("unix", p.socket)
 		if err == nil {
 			_ = c.Close()
@@ -62,7 +61,7 @@ func (p *process) malformed(n int) {
 		if err != nil {
 			p.t.Fatal(err)
 		}
-		_ = c.SetDeadline(time.Now().Add(patience))
+		_ = c.SetDeadline(testenv.Deadline())
 		_, _ = c.Write(make([]byte, 4))
 		_, _ = c.Read(make([]byte, 64)) // the sidecar closes it
 		_ = c.Close()
@@ -72,9 +71,8 @@ func (p *process) malformed(n int) {
 // serves checks that the sidecar executes a write and a read.
 func (p *process) serves() {
 	p.t.Helper()
-	ctx, cancel := context.WithTimeout(p.t.Context(), patience)
-	defer cancel()
-	cl, err := client.Dial(ctx, client.Config{Socket: p.socket, DialTimeout: patience, RequestTimeout: patience})
+	ctx := testenv.Context(p.t)
+	cl, err := client.Dial(ctx, client.Config{Socket: p.socket, DialTimeout: testenv.Patience, RequestTimeout: testenv.Patience})
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -92,7 +90,6 @@ func (p *process) serves() {
 func TestLengthyLogFlood(t *testing.T) {
 	testenv.Takes(t, 35*time.Second)
 	t.Parallel()
-	began := time.Now()
 	p := runSidecar(t)
 	p.malformed(20_000)
 	p.serves()
@@ -105,7 +102,7 @@ func TestLengthyLogFlood(t *testing.T) {
 		}
 	}
 	// Ten lines per minute, and a sum every ten seconds.
-	most := 20 + int(time.Since(began)/(3*time.Second))
+	most := 20 + int(p.loggedAt("stopped").Sub(p.loggedAt("serving"))/(3*time.Second))
 	if len(lines) > most || sum+float64(len(lines)) < 20_000 {
 		t.Errorf("%d lines, want at most %d; they speak of %v others", len(lines), most, sum)
 	}

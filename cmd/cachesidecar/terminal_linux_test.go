@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/sidecar"
 )
 
@@ -84,7 +85,7 @@ func newTerminal(t *testing.T) *terminal {
 // waitFor waits until ok accepts the output, and returns it.
 func (tt *terminal) waitFor(t *testing.T, what string, ok func(string) bool) string {
 	t.Helper()
-	deadline := time.After(patience)
+	deadline := testenv.Expired()
 	for {
 		tt.mu.Lock()
 		text := tt.text.String()

@@ -11,13 +11,9 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/proctest"
 )
-
-// deadline is for events that should come at once.
-func deadline() time.Time { return time.Now().Add(patience) }
 
 // TestTour runs every command against a real sidecar, as a newcomer types them.
 func TestTour(t *testing.T) {

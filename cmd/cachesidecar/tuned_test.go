@@ -82,6 +82,7 @@ func TestRunTunesTheRuntime(t *testing.T) {
 // and then 250 a second for each of Go's processors, 750 at least.
 func TestLengthyConnectionsBeginAtAPace(t *testing.T) {
 	testenv.Takes(t, 5*time.Second)
+	testenv.ReadsClock(t, 1800*time.Millisecond, "the pace is a stated limit: the last may not begin sooner")
 	needFiles(t, 4096)
 	const n, soonest = 1628, (1628 - 128) * time.Second / 750 * 9 / 10
 	p, page := runTuned(t, "GOMAXPROCS=1")

@@ -2,13 +2,15 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"regexp"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // These parts of the output differ from run to run.
@@ -21,7 +23,7 @@ var (
 // them with the varying parts replaced.
 func watchHere(t *testing.T, lines int, change func(), args ...string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	out := newLines()
 	done := make(chan int, 1)
@@ -30,13 +32,12 @@ func watchHere(t *testing.T, lines int, change func(), args ...string) string {
 	go func() { done <- p.run(ctx, append([]string{"cachesidecar", "watch"}, args...)) }()
 	await := func(n int) {
 		t.Helper()
-		for strings.Count(out.String(), "\n") < n {
-			select {
-			case <-time.After(time.Millisecond):
-			case <-ctx.Done():
-				t.Fatalf("%d lines are awaited, there are:\n%s", n, out)
+		testenv.Succeeds(t, fmt.Sprint(n, " lines"), func() error {
+			if strings.Count(out.String(), "\n") < n {
+				return fmt.Errorf("there are:\n%s", out)
 			}
-		}
+			return nil
+		})
 	}
 	await(1)
 	change()

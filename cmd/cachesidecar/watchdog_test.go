@@ -9,11 +9,14 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // TestWatchdog checks that a process whose unit has WatchdogSec tells systemd in time that
 // it lives, and that it ends in order.
 func TestWatchdog(t *testing.T) {
+	testenv.ReadsClock(t, 300*time.Millisecond, "systemd is not told five times within the time for which once is enough")
 	t.Parallel()
 	notify := filepath.Join(tempDir(t), "n")
 	nc, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: notify, Net: "unixgram"})
@@ -55,12 +58,13 @@ func TestHangs(t *testing.T) {
 	p := runSidecar(t)
 	for _, tc := range []struct {
 		name  string
-		serve func(net.Conn) // nil: nobody accepts
+		serve func(net.Conn) // nil: nothing accepts
 		hangs bool
+		limit time.Duration
 	}{
-		{"nobody accepts", nil, true},
-		{"no answer", func(net.Conn) {}, true},
-		{"closed at once", func(c net.Conn) { _ = c.Close() }, false},
+		{"nothing accepts", nil, true, 100 * time.Millisecond},
+		{"no answer", func(net.Conn) {}, true, 100 * time.Millisecond},
+		{"closed at once", func(c net.Conn) { _ = c.Close() }, false, testenv.Patience},
 	} {
 		socket := filepath.Join(tempDir(t), "s")
 		ln, err := net.Listen("unix", socket)
@@ -77,23 +81,23 @@ func TestHangs(t *testing.T) {
 				tc.serve(c)
 			}
 		}()
-		if got := hangs(context.Background(), socket, 300*time.Millisecond); got != tc.hangs {
+		if got := hangs(context.Background(), socket, tc.limit); got != tc.hangs {
 			t.Errorf("%s: hangs is %v", tc.name, got)
 		}
 		want := map[bool]int{false: exitDone, true: exitTimeout}[tc.hangs]
-		if o := command(t, "", "ping", "--alive", "--socket", socket, "--timeout", "300ms"); o.status != want || o.out != "" {
+		if o := command(t, "", "ping", "--alive", "--socket", socket, "--timeout", tc.limit.String()); o.status != want || o.out != "" {
 			t.Errorf("%s: ping --alive: %v, want status %d", tc.name, o, want)
 		}
 		_ = ln.Close()
 	}
-	if hangs(context.Background(), p.socket, 10*time.Second) {
+	if hangs(context.Background(), p.socket, testenv.Patience) {
 		t.Error("a sidecar that serves counts as hanging")
 	}
 	if o := p.at("ping", "--alive"); o.status != exitDone || o.out != "" {
 		t.Errorf("ping --alive: %v", o)
 	}
 	absent := filepath.Join(tempDir(t), "absent")
-	if hangs(context.Background(), absent, time.Second) {
+	if hangs(context.Background(), absent, testenv.Patience) {
 		t.Error("a socket that is not there counts as hanging: systemd would end a process that makes it again")
 	}
 	if o := command(t, "", "ping", "--alive", "--socket", absent); o.status != exitConnect {

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -148,50 +149,54 @@ func TestPageWhileClosing(t *testing.T) {
 // TestStreams checks that many streams share the samples, that there is a most, and that a
 // stream ends with its request and gives its place back.
 func TestStreams(t *testing.T) {
-	h := &fake{}
-	p := h.page()
-	srv := httptest.NewServer(http.HandlerFunc(p.ServeEvents))
-	defer srv.Close()
-	ctx, cancel := context.WithCancel(t.Context())
-	var streams []*http.Response
-	follow := func(ctx context.Context) *http.Response {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, srv.URL, nil)
-		if err != nil {
-			t.Fatal(err)
+	bubble.Test(t, func(t *testing.T) {
+		h := &fake{}
+		p := h.page()
+		conns := make(listener)
+		srv := &http.Server{Handler: http.HandlerFunc(p.ServeEvents)}
+		var wg sync.WaitGroup
+		wg.Go(func() { _ = srv.Serve(conns) })
+		transport := &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
+			near, far := net.Pipe()
+			conns <- far
+			return near, nil
+		}}
+		follow := func() *http.Response {
+			r, err := (&http.Client{Transport: transport}).Get("http://host/events")
+			if err != nil {
+				t.Fatal(err)
+			}
+			return r
 		}
-		r, err := http.DefaultClient.Do(req)
-		if err != nil {
-			t.Fatal(err)
+		var streams []*http.Response
+		for range MaxStreams {
+			r := follow()
+			line, err := bufio.NewReader(r.Body).ReadString('\n')
+			if err != nil || line != "data: <header>\n" || r.Header.Get("Content-Type") != "text/event-stream" {
+				t.Fatalf("%q %v %v", line, err, r.Header)
+			}
+			streams = append(streams, r)
 		}
-		return r
-	}
-	for range MaxStreams {
-		r := follow(ctx)
-		line, err := bufio.NewReader(r.Body).ReadString('\n')
-		if err != nil || line != "data: <header>\n" || r.Header.Get("Content-Type") != "text/event-stream" {
-			t.Fatalf("%q %v %v", line, err, r.Header)
+		if n := h.asked.Load(); n != 1 {
+			t.Errorf("%d streams took %d samples", MaxStreams, n)
 		}
-		streams = append(streams, r)
-	}
-	if n := h.asked.Load(); n > 3 {
-		t.Errorf("%d streams took %d samples", MaxStreams, n)
-	}
-	r := follow(t.Context())
-	body, _ := io.ReadAll(r.Body)
-	_ = r.Body.Close()
-	if r.StatusCode != http.StatusServiceUnavailable || !strings.Contains(string(body), "16 pages follow this host already") {
-		t.Errorf("one more stream: %d %s", r.StatusCode, body)
-	}
-	cancel()
-	for _, r := range streams {
+		r := follow()
+		body, _ := io.ReadAll(r.Body)
 		_ = r.Body.Close()
-	}
-	for end := time.Now().Add(time.Minute); len(p.streams) > 0; time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("%d streams have not ended", len(p.streams))
+		if r.StatusCode != http.StatusServiceUnavailable || !strings.Contains(string(body), "16 pages follow this host already") {
+			t.Errorf("one more stream: %d %s", r.StatusCode, body)
 		}
-	}
-	http.DefaultClient.CloseIdleConnections()
+		for _, r := range streams {
+			_ = r.Body.Close()
+		}
+		if synctest.Wait(); len(p.streams) > 0 {
+			t.Errorf("%d streams have not ended", len(p.streams))
+		}
+		transport.CloseIdleConnections()
+		close(conns)
+		wg.Wait()
+		_ = srv.Close()
+	})
 }
 
 // TestStreamNotRead checks that a stream whose client does not read ends.

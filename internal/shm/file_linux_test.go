@@ -18,6 +18,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/proctest"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // A reader takes no file but a whole region of its layout.
@@ -245,6 +246,8 @@ func readOn(path string) error {
 // Readers that are stopped in the middle of reads, for longer than the bound, while the
 // writer writes at full speed, find only whole values that were current within the bound.
 func TestStoppedReader(t *testing.T) {
+	testenv.Takes(t, 3*time.Second)
+	testenv.ReadsClock(t, readerBound*3/2, "a reader that is stopped for longer than the bound of staleness reads nothing old")
 	t.Parallel()
 	clock := kv.NewSystemClock()
 	g := &rig{t: t, Writer: new(Writer), file: newFile(t, MinSize)}
