@@ -15,6 +15,7 @@ import (
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
 	"github.com/cachesidecar/cachesidecar/internal/calls"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // counter is a key whose values count up from 0. One client writes it.
@@ -66,7 +67,9 @@ func (c *counter) read(t *testing.T, by *client.Client, bound time.Duration) (ne
 // and undone, again and again. That no read misses is TestVirtualDrain's, where time stands
 // still while the hosts work.
 func TestNearWhileDrained(t *testing.T) {
+	testenv.Takes(t, 6*time.Second)
 	const staleness, own = 2 * time.Second, 100 * time.Millisecond // what a busy machine keeps
+	testenv.ReadsClock(t, staleness+own, "no read may return what was overwritten longer ago than the bound of staleness")
 	clients := twoHostsWith(t, staleness, client.NearCache{Bytes: 1 << 20, Bound: own})
 	var counters []*counter
 	for i := range 10 {
@@ -76,6 +79,8 @@ func TestNearWhileDrained(t *testing.T) {
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer stop()
 	var near atomic.Int64
 	for i, c := range counters {
 		wg.Go(func() { // is slower than the readers
@@ -108,32 +113,22 @@ func TestNearWhileDrained(t *testing.T) {
 		awaitIn(t, clients...)
 		awaitEntries(t, clients...)
 	}
-	for until := time.Now().Add(time.Minute); near.Load() < 1000 && time.Now().Before(until); {
-		rest(ctx, 10*time.Millisecond)
-	}
-	stop()
-	wg.Wait()
-	if near.Load() < 1000 {
-		t.Errorf("too tame a run: %d reads from near caches", near.Load())
-	}
+	testenv.Eventually(t, "1000 reads from near caches", func() bool { return near.Load() >= 1000 })
 }
 
 // awaitEntries waits until no host fetches entries of others: what has not come is lost
 // with the next drain.
 func awaitEntries(t *testing.T, clients ...*client.Client) {
 	t.Helper()
-	moving := func(c *client.Client) bool {
-		st, err := c.Stats(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		return st.Cluster.Handoff.Pulling > 0 || st.Cluster.Handoff.Offering > 0
-	}
-	for until := time.Now().Add(time.Minute); slices.ContainsFunc(clients, moving); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(until) {
-			t.Fatal("entries are still moving")
-		}
-	}
+	testenv.Eventually(t, "no entries are moving", func() bool {
+		return !slices.ContainsFunc(clients, func(c *client.Client) bool {
+			st, err := c.Stats(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			return st.Cluster.Handoff.Pulling > 0 || st.Cluster.Handoff.Offering > 0
+		})
+	})
 }
 
 func rest(ctx context.Context, d time.Duration) {

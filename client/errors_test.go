@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -14,29 +15,20 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// lateOnceAwaited is a context whose deadline passes soon after somebody waits for it: not
-// before a call has begun, however slow the machine is.
+// lateOnceAwaited is late once the call waits for it: not before the call has begun,
+// however slow the machine is.
 type lateOnceAwaited struct {
-	context.Context
+	late
 	awaited sync.Once
-	over    chan struct{}
 }
 
 func (l *lateOnceAwaited) Done() <-chan struct{} {
-	l.awaited.Do(func() { time.AfterFunc(10*time.Millisecond, func() { close(l.over) }) })
+	l.awaited.Do(func() { close(l.over) })
 	return l.over
-}
-
-func (l *lateOnceAwaited) Err() error {
-	select {
-	case <-l.over:
-		return context.DeadlineExceeded
-	default:
-		return nil
-	}
 }
 
 // TestLateWhileOthersConnect checks the error of a call whose time is over while another
@@ -60,17 +52,17 @@ func TestLateWhileOthersConnect(t *testing.T) {
 			case <-t.Context().Done():
 				return
 			default: // the pause after the failed attempt of Dial
-				time.Sleep(time.Millisecond)
+				runtime.Gosched()
 			}
 		}
 	}()
-	_ = ln.(*net.UnixListener).SetDeadline(time.Now().Add(time.Minute))
+	_ = ln.(*net.UnixListener).SetDeadline(testenv.Deadline())
 	nc, err := ln.Accept() // and says nothing
 	if err != nil {
 		t.Fatal(err)
 	}
 	close(accepted)
-	if _, err := c.Set(&lateOnceAwaited{Context: t.Context(), over: make(chan struct{})}, "k", nil, cachesidecar.SetOptions{}); !errors.Is(err, cachesidecar.ErrUnavailable) {
+	if _, err := c.Set(&lateOnceAwaited{late: late{t.Context(), make(chan struct{})}}, "k", nil, cachesidecar.SetOptions{}); !errors.Is(err, cachesidecar.ErrUnavailable) {
 		t.Errorf("%v, want ErrUnavailable", err)
 	}
 	_ = ln.Close() // the first does not try again

@@ -9,6 +9,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -18,17 +19,14 @@ func TestLeavingIsOfAllConnections(t *testing.T) {
 	s := newScripted(t, client.Config{Conns: 2, RequestTimeout: time.Minute})
 	s.full.Store(true)
 	s.depart()
-	done := make(chan error)
 	const n = 16 // keys, of both connections
+	done := make(chan error, n)
 	for i := range n {
 		go func() { done <- s.read(fmt.Sprint("key", i)) }() // ends with the call
 	}
-	for s.shed.Load() < 10 { // more than one attempt each
-		select {
-		case err := <-done:
-			t.Fatalf("a call has not waited: %v", err)
-		case <-time.After(time.Millisecond):
-		}
+	testenv.Eventually(t, "more than one attempt each", func() bool { return s.shed.Load() >= 10 || len(done) > 0 })
+	if len(done) > 0 {
+		t.Fatalf("a call has not waited: %v", <-done)
 	}
 	s.full.Store(false)
 	for range n {
@@ -78,7 +76,7 @@ func (s *scripted) depart() {
 	a.answer(wire.Reply{})
 	select {
 	case <-a.ended:
-	case <-time.After(time.Minute):
+	case <-testenv.Expired():
 		s.t.Fatal("the client does not move on")
 	}
 }

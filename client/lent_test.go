@@ -9,6 +9,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -57,14 +58,16 @@ func TestLentConnectionFills(t *testing.T) {
 // TestAttemptsShareTime checks that a second attempt of a call has what the first has left
 // of the call's time.
 func TestAttemptsShareTime(t *testing.T) {
+	const passes = 50 * time.Millisecond
+	testenv.ReadsClock(t, passes, "the call's time passes before its second attempt")
 	s := newScripted(t, client.Config{RequestTimeout: time.Minute, DialTimeout: time.Minute}) // also on a busy machine
 	done := make(chan error, 1)
 	go func() { done <- s.Ping(context.Background()) }()
 	first := s.wants(wire.OpPing)
-	time.Sleep(300 * time.Millisecond) // the call's time passes: time itself
+	time.Sleep(passes)
 	first.hangUp()
 	second := s.wants(wire.OpPing)
-	if second.TimeoutMS > first.TimeoutMS-300 {
+	if second.TimeoutMS > first.TimeoutMS-uint32(passes.Milliseconds()) {
 		t.Errorf("the second attempt has %d ms, the first had %d", second.TimeoutMS, first.TimeoutMS)
 	}
 	second.answer(wire.Reply{})
@@ -78,6 +81,8 @@ func TestAttemptsShareTime(t *testing.T) {
 // too, for as long as the first write, given up meanwhile, may still be executed: on a
 // connection of its own it could overtake the first.
 func TestLentConnectionKeepsOrder(t *testing.T) {
+	const pause = 100 * time.Millisecond
+	testenv.ReadsClock(t, pause, "the client could connect again: its pause after the failed attempt must pass")
 	s := newScripted(t, client.Config{Conns: 2, RequestTimeout: time.Minute})
 	set := func(ctx context.Context, key, value string) chan error {
 		done := make(chan error, 1)
@@ -107,7 +112,7 @@ func TestLentConnectionKeepsOrder(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.full.Store(false)
-	time.Sleep(100 * time.Millisecond) // the pause before the next attempt: time itself
+	time.Sleep(pause)
 	done = set(t.Context(), key, "2")
 	second := s.wants(wire.OpSet)
 	if second.conn != first.conn {
@@ -118,18 +123,14 @@ func TestLentConnectionKeepsOrder(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
-	for began := time.Now(); ; { // the answers may still be on their way
+	// The answers may still be on their way.
+	testenv.Eventually(t, "the key is back on its own connection", func() bool {
 		done = set(t.Context(), key, "3")
 		a := s.wants(wire.OpSet)
 		a.answer(wire.Reply{Version: 3})
 		if err := <-done; err != nil {
 			t.Fatal(err)
 		}
-		if a.conn != first.conn {
-			break
-		}
-		if time.Since(began) > 30*time.Second {
-			t.Fatal("it stays on the other connection")
-		}
-	}
+		return a.conn != first.conn
+	})
 }

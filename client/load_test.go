@@ -12,6 +12,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -42,7 +43,7 @@ func (l loading) next(t *testing.T) func([]byte, error) {
 	select {
 	case end := <-l:
 		return end
-	case <-time.After(time.Minute):
+	case <-testenv.Expired():
 		t.Fatal("no load")
 	}
 	return nil
@@ -53,7 +54,21 @@ func (l loading) none(t *testing.T) {
 	select {
 	case <-l:
 		t.Fatal("a load that must not be")
-	case <-time.After(50 * time.Millisecond):
+	default:
+	}
+}
+
+// quiet fails if the client sends a request, or loads, before ten pings were answered.
+func (s *scripted) quiet(l loading) {
+	s.t.Helper()
+	for range 10 {
+		pinged := make(chan error, 1)
+		go func() { pinged <- s.Ping(s.t.Context()) }()
+		s.wants(wire.OpPing).answer(wire.Reply{})
+		if err := <-pinged; err != nil {
+			s.t.Fatal(err)
+		}
+		l.none(s.t)
 	}
 }
 
@@ -79,18 +94,13 @@ func (s *scripted) call(n int, key string, load func(context.Context, string) ([
 			c.items, c.errs = append(c.items, it), append(c.errs, err)
 		})
 	}
-	for until := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+	testenv.Eventually(s.t, fmt.Sprint(n, " calls have joined a flight"), func() bool {
 		joined := s.Joined() - had
 		c.mu.Lock()
-		joined += len(c.errs)
-		c.mu.Unlock()
-		if joined >= n {
-			return c
-		}
-		if time.Now().After(until) {
-			s.t.Fatalf("%d of %d calls have joined a flight", joined, n)
-		}
-	}
+		defer c.mu.Unlock()
+		return joined+len(c.errs) >= n
+	})
+	return c
 }
 
 // wait returns when all calls have returned.
@@ -103,7 +113,7 @@ func (c *callers) wait() {
 	}()
 	select {
 	case <-over:
-	case <-time.After(time.Minute):
+	case <-testenv.Expired():
 		c.t.Fatal("a call does not return")
 	}
 }
@@ -157,7 +167,7 @@ func TestLoadJoinsWhatIsNotAsked(t *testing.T) {
 	first := s.call(1, "k", l.load, client.LoadOptions{})
 	asked := s.wants(wire.OpLease)
 	second := s.call(20, "k", l.load, client.LoadOptions{})
-	s.wantsNothing() // they gather for the next flight
+	s.quiet(l) // they gather for the next flight
 	asked.answer(value("old"))
 	first.want("old", "l2")
 
@@ -167,7 +177,7 @@ func TestLoadJoinsWhatIsNotAsked(t *testing.T) {
 	third := s.call(1, "k", l.load, client.LoadOptions{})
 	waits := s.wants(wire.OpLease) // while the load goes on
 	fourth := s.call(20, "k", l.load, client.LoadOptions{})
-	s.wantsNothing()
+	s.quiet(l)
 	end([]byte("loaded"), nil)
 	s.wants(wire.OpFill).answer(filled)
 	second.want("loaded", "load")
@@ -272,7 +282,7 @@ func TestLoadNotStored(t *testing.T) {
 	if v := c.items[0].Version; v != 0 {
 		t.Errorf("version %d of what is not stored", v)
 	}
-	s.wantsNothing()
+	s.quiet(l)
 }
 
 // TestLoadFailsOpen checks that the process loads if the sidecar cannot, for one caller
@@ -305,7 +315,7 @@ func TestLoadFailsOpen(t *testing.T) {
 				first := begin(s, 1)
 				end := l.next(t)
 				second := s.call(20, "k", l.load, client.LoadOptions{})
-				l.none(t) // they gather for the next flight
+				s.quiet(l) // they gather for the next flight
 				end([]byte("one"), nil)
 				first.want("one", "load")
 				if of == wire.OpLease {
@@ -313,17 +323,18 @@ func TestLoadFailsOpen(t *testing.T) {
 				}
 				l.next(t)([]byte("two"), nil)
 				second.want("two", "load")
-				s.wantsNothing()
+				s.quiet(l)
 
 				cfg.FailClosed = true
-				c := begin(newScripted(t, cfg), 1)
+				s = newScripted(t, cfg)
+				c := begin(s, 1)
 				if tc.closed == nil {
 					l.next(t)([]byte("three"), nil)
 					c.want("three", "load")
 					return
 				}
 				c.wantError(tc.closed)
-				l.none(t)
+				s.quiet(l)
 			})
 		}
 	}
@@ -348,8 +359,7 @@ func TestLoadLeavesItToTheOrigin(t *testing.T) {
 
 		s.get = tc.answer
 		s.call(1, "k", l.load, client.LoadOptions{}).wantError(tc.want)
-		s.wantsNothing()
-		l.none(t)
+		s.quiet(l)
 	}
 }
 
@@ -361,8 +371,9 @@ func TestLoadWaitsForOthers(t *testing.T) {
 	c := s.call(1, "k", l.load, client.LoadOptions{})
 	s.wants(wire.OpLease).answer(refused(wire.Timeout))
 	s.wants(wire.OpLease).answer(refused(wire.Timeout))
-	l.none(t)
-	s.wants(wire.OpLease).answer(refused(wire.Timeout))
+	third := s.wants(wire.OpLease)
+	s.quiet(l)
+	third.answer(refused(wire.Timeout))
 	l.next(t)([]byte("mine"), nil)
 	c.want("mine", "load")
 
@@ -373,8 +384,7 @@ func TestLoadWaitsForOthers(t *testing.T) {
 
 	const short = 100 * time.Millisecond
 	s = newScripted(t, client.Config{RequestTimeout: short, WaitTimeout: short})
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // in which the GET is answered
-	defer cancel()
+	ctx := testenv.Context(t) // in which the GET is answered
 	got := make(chan string, 1)
 	go func() { // ends with the load
 		it, err := s.GetOrLoad(ctx, "k", l.load, client.LoadOptions{})

@@ -11,18 +11,9 @@ import (
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
 	"github.com/cachesidecar/cachesidecar/internal/shm"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/sidecar"
 )
-
-// eventually waits until ok is true.
-func eventually(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(time.Minute); !ok(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("%s did not happen", what)
-		}
-	}
-}
 
 // sharing returns a client that has the sidecar's shared memory.
 func sharing(t testing.TB, cfg client.Config) *client.Client {
@@ -31,14 +22,14 @@ func sharing(t testing.TB, cfg client.Config) *client.Client {
 		t.Skip("shared memory needs Linux")
 	}
 	c := dialAny(t, cfg)
-	eventually(t, "the attachment", func() bool { return c.SharedStats().Attached })
+	testenv.Eventually(t, "the attachment", func() bool { return c.SharedStats().Attached })
 	return c
 }
 
 // warm reads a key until it comes from the shared memory.
 func warm(t testing.TB, c *client.Client, key string) (it cachesidecar.Item) {
 	t.Helper()
-	eventually(t, key+" in the shared memory", func() bool {
+	testenv.Eventually(t, key+" in the shared memory", func() bool {
 		var err error
 		if it, err = c.Get(context.Background(), key, cachesidecar.GetOptions{}); err != nil {
 			t.Fatal(err)
@@ -49,6 +40,8 @@ func warm(t testing.TB, c *client.Client, key string) (it cachesidecar.Item) {
 }
 
 func TestSharedHit(t *testing.T) {
+	const over = 25 * time.Millisecond
+	testenv.ReadsClock(t, over, "a value is not served once its time to live is over")
 	c := sharing(t, client.Config{})
 	ctx := t.Context()
 	version, err := c.Set(ctx, "k", []byte("one"), cachesidecar.SetOptions{Flags: 7, TTL: time.Hour})
@@ -65,8 +58,8 @@ func TestSharedHit(t *testing.T) {
 	for name, change := range map[string]func() error{
 		"set": func() error { _, err := c.Set(ctx, "k", []byte("two"), cachesidecar.SetOptions{}); return err },
 		"touch": func() error {
-			err := c.Touch(ctx, "k", cachesidecar.TouchOptions{TTL: 20 * time.Millisecond})
-			time.Sleep(25 * time.Millisecond)
+			err := c.Touch(ctx, "k", cachesidecar.TouchOptions{TTL: over - 5*time.Millisecond})
+			time.Sleep(over)
 			return err
 		},
 		"delete": func() error { return c.Delete(ctx, "k", cachesidecar.DeleteOptions{}) },
@@ -142,7 +135,7 @@ func TestNotShared(t *testing.T) {
 			serveWith(t, cfg)
 			c := dialAny(t, client.Config{Socket: path, NoSharedMemory: name == "client"})
 			if name == "setting" || name == "rules" {
-				eventually(t, "the attachment", func() bool { return c.SharedStats().Attached })
+				testenv.Eventually(t, "the attachment", func() bool { return c.SharedStats().Attached })
 			}
 			if _, err := c.Set(t.Context(), "k", []byte("one"), cachesidecar.SetOptions{}); err != nil {
 				t.Fatal(err)
@@ -158,6 +151,7 @@ func TestNotShared(t *testing.T) {
 
 // A sidecar that is started again has another region; the client finds it.
 func TestSharedRestart(t *testing.T) {
+	testenv.Takes(t, 5*time.Second)
 	t.Parallel() // it waits for a sidecar that is to be back
 	path := filepath.Join(t.TempDir(), "s")
 	stop := serve(t, path)
@@ -171,11 +165,11 @@ func TestSharedRestart(t *testing.T) {
 		t.Fatalf("without a sidecar: %+v", it)
 	}
 	serve(t, path)
-	eventually(t, "a write to the next sidecar", func() bool { // there is a pause after a failed attempt
+	testenv.Eventually(t, "a write to the next sidecar", func() bool { // there is a pause after a failed attempt
 		_, err := c.Set(t.Context(), "k", []byte("two"), cachesidecar.SetOptions{})
 		return err == nil
 	})
-	eventually(t, "the attachment", func() bool { return c.SharedStats().Attached })
+	testenv.Eventually(t, "the attachment", func() bool { return c.SharedStats().Attached })
 	if it := warm(t, c, "k"); string(it.Value) != "two" || c.SharedStats().Regions != 2 {
 		t.Fatalf("%+v, %+v", it, c.SharedStats())
 	}

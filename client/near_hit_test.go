@@ -9,6 +9,7 @@ import (
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
 	"github.com/cachesidecar/cachesidecar/internal/race"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // nearHit returns a function that reads a key from the near cache.
@@ -25,11 +26,7 @@ func nearHit(t testing.TB, key string) (get func() cachesidecar.Item) {
 		}
 		return it
 	}
-	for began := time.Now(); get().Source != "near"; {
-		if time.Since(began) > time.Minute {
-			t.Fatal("it is never kept")
-		}
-	}
+	testenv.Eventually(t, "it is kept", func() bool { return get().Source == "near" })
 	return get
 }
 

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // TestNearLoad checks that GetOrLoad reads from the near cache, and that a value loaded
@@ -46,7 +47,7 @@ func TestNearLoad(t *testing.T) {
 		}
 		got <- it
 	}()
-	n.await("a claim that waits", func() bool {
+	testenv.Eventually(t, "a claim that waits", func() bool {
 		st, err := n.other.Stats(context.Background())
 		if err != nil {
 			t.Fatal(err)

@@ -9,6 +9,7 @@ import (
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -25,7 +26,7 @@ func bootClock(id string, off time.Duration) func() wire.BootClock {
 // executed late do not carry it.
 func TestWritesSayWhenTheyAreGivenUp(t *testing.T) {
 	clock := kv.NewSystemClock()
-	s := newScriptedAt(t, client.Config{RequestTimeout: 20 * time.Second}, bootClock(kv.BootClockID(), 0))
+	s := newScriptedAt(t, client.Config{RequestTimeout: 2 * testenv.Patience}, bootClock(kv.BootClockID(), 0))
 	type call func(ctx context.Context, l *client.Lease) error
 	lease := func() *client.Lease {
 		t.Helper()
@@ -76,16 +77,15 @@ func TestWritesSayWhenTheyAreGivenUp(t *testing.T) {
 		{"abandon", wire.OpFill, func(ctx context.Context, l *client.Lease) error { return l.Abandon(ctx) }, true},
 		{"flush", wire.OpFlush, func(ctx context.Context, _ *client.Lease) error { return s.Flush(ctx, cachesidecar.FlushOptions{}) }, true},
 	} {
-		for _, timeout := range []time.Duration{20 * time.Second, 10 * time.Second} {
+		for _, timeout := range []time.Duration{2 * testenv.Patience, testenv.Patience} {
 			var l *client.Lease
 			if test.op == wire.OpFill {
 				l = lease()
 			}
 			before := clock.Read().Boot // the time of the context begins after this
-			ctx, cancel := context.WithTimeout(t.Context(), timeout)
-			if timeout == 20*time.Second { // the client's RequestTimeout
-				cancel()
-				ctx, cancel = context.WithCancel(t.Context())
+			ctx := t.Context()
+			if timeout == testenv.Patience { // otherwise it is the client's RequestTimeout
+				ctx = testenv.Context(t)
 			}
 			done := make(chan error, 1)
 			go func() { done <- test.do(ctx, l) }() // ends with the answer
@@ -102,7 +102,6 @@ func TestWritesSayWhenTheyAreGivenUp(t *testing.T) {
 			if err := <-done; !errors.Is(err, cachesidecar.ErrBusy) {
 				t.Errorf("%s: %v", test.name, err)
 			}
-			cancel()
 		}
 	}
 }

@@ -10,10 +10,10 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -140,20 +140,10 @@ func (s *scripted) wants(op wire.Op) *asked {
 			s.t.Fatalf("the client sends %s, want %s", a.Op, op)
 		}
 		return a
-	case <-time.After(time.Minute):
+	case <-testenv.Expired():
 		s.t.Fatalf("the client sends no %s", op)
 	}
 	return nil
-}
-
-// wantsNothing fails if the client sends a request within 50 ms.
-func (s *scripted) wantsNothing() {
-	s.t.Helper()
-	select {
-	case a := <-s.asked:
-		s.t.Fatalf("the client sends %s", a.Op)
-	case <-time.After(50 * time.Millisecond):
-	}
 }
 
 var (

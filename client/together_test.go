@@ -18,6 +18,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/sidecar"
 )
 
@@ -51,9 +52,7 @@ func twoHosts(t *testing.T) (clients []*client.Client) {
 func twoHostsWith(t *testing.T, bound time.Duration, near client.NearCache) (clients []*client.Client) {
 	t.Helper()
 	t.Cleanup(func() { // once both have ended; a probe of gossip goes on for half a second
-		for began := time.Now(); goleak.Find() != nil && time.Since(began) < time.Minute; {
-			time.Sleep(10 * time.Millisecond)
-		}
+		testenv.Succeeds(t, "their goroutines end", func() error { return goleak.Find() })
 	})
 	var free []string
 	for range 4 {
@@ -76,7 +75,7 @@ func twoHostsWith(t *testing.T, bound time.Duration, near client.NearCache) (cli
 // awaitIn waits until all clients see all hosts in.
 func awaitIn(t *testing.T, clients ...*client.Client) {
 	t.Helper()
-	for until := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+	testenv.Eventually(t, "all views have all hosts in", func() bool {
 		in := 0
 		for _, c := range clients {
 			members, err := c.Members(t.Context())
@@ -89,25 +88,19 @@ func awaitIn(t *testing.T, clients ...*client.Client) {
 				}
 			}
 		}
-		if in == 2*len(clients) {
-			return
-		}
-		if time.Now().After(until) {
-			t.Fatalf("%d of %d views have a host in", in, 2*len(clients))
-		}
-	}
+		return in == 2*len(clients)
+	})
 }
 
 // awaitClaims waits until n claims wait for a fill, at the hosts of the clients.
 func awaitClaims(t *testing.T, n int, clients ...*client.Client) {
 	t.Helper()
-	for until := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+	testenv.Eventually(t, fmt.Sprint(n, " claims wait"), func() bool {
 		waiting := map[string]int64{}
 		for _, c := range clients {
 			st, err := c.Stats(t.Context())
 			if err != nil {
-				t.Error(err)
-				return
+				t.Fatal(err)
 			}
 			waiting[st.Node] = st.Leases.Waiting
 		}
@@ -115,20 +108,15 @@ func awaitClaims(t *testing.T, n int, clients ...*client.Client) {
 		for _, w := range waiting {
 			sum += w
 		}
-		if sum >= int64(n) {
-			return
-		}
-		if time.Now().After(until) {
-			t.Errorf("%d of %d claims wait", sum, n)
-			return
-		}
-	}
+		return sum >= int64(n)
+	})
 }
 
 // TestGetOrLoadTogether checks that there is one load for all callers, in all processes,
 // on all hosts. It also checks that no caller that asks after a deletion that all sidecars
 // know sees a value that was loaded before it.
 func TestGetOrLoadTogether(t *testing.T) {
+	testenv.Takes(t, 13*time.Second)
 	clients := twoHosts(t)
 	var truth, loads atomic.Int64
 	load := func(context.Context, string) ([]byte, error) {
@@ -172,9 +160,7 @@ func TestGetOrLoadTogether(t *testing.T) {
 				t.Error(err)
 			}
 		})
-		for loads.Load() == 0 {
-			time.Sleep(time.Millisecond)
-		}
+		testenv.Eventually(t, "a load", func() bool { return loads.Load() > 0 })
 		wg.Go(func() { // waits for that load
 			if _, err := clients[1].GetOrLoad(t.Context(), key, load, client.LoadOptions{}); err != nil {
 				t.Error(err)
@@ -195,9 +181,7 @@ func TestGetOrLoadTogether(t *testing.T) {
 				}
 			})
 		}
-		for began := time.Now(); loads.Load() < 2 && time.Since(began) < time.Minute; {
-			time.Sleep(time.Millisecond)
-		}
+		testenv.Eventually(t, "a second load", func() bool { return loads.Load() >= 2 })
 		close(done) // ends both loads: the value of the first one comes too late
 		wg.Wait()
 		if n := loads.Load(); n != 2 {

@@ -7,10 +7,10 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/sidecar"
 )
 
@@ -68,13 +68,11 @@ func TestToken(t *testing.T) {
 	stop()
 	write("web", "another-"+secret, 0o600)
 	serveWith(t, cfg)
-	for deadline := time.Now().Add(30 * time.Second); ; {
+	testenv.Eventually(t, "an answer with the new token", func() bool {
 		_, err := cl.Get(ctx, "k", cachesidecar.GetOptions{})
-		if errors.Is(err, cachesidecar.ErrNotFound) {
-			break
+		if errors.Is(err, cachesidecar.ErrUnauthorized) {
+			t.Fatal(err)
 		}
-		if errors.Is(err, cachesidecar.ErrUnauthorized) || time.Now().After(deadline) {
-			t.Fatalf("with the new token: %v", err)
-		}
-	}
+		return errors.Is(err, cachesidecar.ErrNotFound)
+	})
 }

@@ -1,7 +1,6 @@
 package client_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"iter"
@@ -11,6 +10,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // follow is a Watch from which a test takes one event at a time; it skips heartbeats.
@@ -20,9 +20,7 @@ type follow struct {
 }
 
 func watch(t *testing.T, c *client.Client, o client.WatchOptions) *follow {
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
-	pull, stop := iter.Pull2(c.Watch(ctx, o))
-	t.Cleanup(cancel)
+	pull, stop := iter.Pull2(c.Watch(testenv.Context(t), o))
 	t.Cleanup(stop)
 	f := &follow{t, pull}
 	f.want(client.Reset, "")
@@ -47,6 +45,7 @@ func (f *follow) want(kind client.Kind, about string) client.Event {
 }
 
 func TestWatch(t *testing.T) {
+	testenv.Takes(t, 5*time.Second)
 	t.Parallel() // it waits for a sidecar that is to be back
 	path := filepath.Join(t.TempDir(), "s")
 	stop := serve(t, path)
