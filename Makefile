@@ -9,7 +9,7 @@ STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 .PHONY: build install man test lengthy static race race-full bench-tests checks checks-nightly clients clients-build \
 	clients-packages soak-clients deb release vet staticcheck hundred failpoints random random-ci fuzz corpus model \
-	model-check model-quick faults soak soak-steady soak-memcached attacks bench bench-hits golden cross mutants nightly
+	model-check model-quick clocks faults soak soak-steady soak-memcached attacks bench bench-hits golden cross mutants nightly
 
 build:            ## the command, into ./cachesidecar
 	$(GO) build -o cachesidecar ./cmd/cachesidecar
@@ -26,12 +26,16 @@ test:             ## what the README says
 
 # The tests named TestLengthy…, and all of the packages whose tests do the same for more seeds,
 # or in more ways.
-LENGTHY = ./cmd/cachesidecar ./internal/faults ./internal/attacks ./sidecar
+LENGTHY = . ./cmd/cachesidecar ./internal/faults ./internal/attacks ./sidecar
 WIDER = ./l2/ownership ./internal/rpc
 
 lengthy:          ## what test leaves out: real processes through faults and attacks, more of virtual time (about 15 minutes)
 	LONG_TESTS=1 $(GO) test -timeout 30m -run '^TestLengthy' $(LENGTHY)
 	LONG_TESTS=1 $(GO) test -timeout 30m $(WIDER)
+
+clocks:           ## list the tests that read the machine's clock, each with the reason and what it counts on
+	LONG_TESTS=1 $(GO) test -run '^TestLengthyClockReaders' -v .
+	for m in benchmarks checks; do (cd $$m && $(GO) test -run '^TestClockReaders' -v .) || exit 1; done
 
 # Left out of race are real processes, which the detector does not watch, and what has
 # neither goroutines nor locks: the machine of ownership, and the ring. Of tests in virtual

@@ -56,5 +56,5 @@ func Date() time.Time { return time.Now() }
 
 // ReadsClock says that a test depends on the machine's clock, why, and which duration it
 // counts on. Without it no test may read the clock but by this package or in virtual time,
-// and "go test . -run TestClockReaders -v" lists those that do. It has no effect.
+// and "make clocks" lists those that do. It has no effect.
 func ReadsClock(t testing.TB, bound time.Duration, why string) {}
