@@ -170,7 +170,9 @@ func TestReadiness(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 2)
 		first, second := w.nodes[1], w.nodes[0]
+		defer time.Sleep(30 * time.Second) // until what they have started has ended
 		first.start()
+		defer first.leave()
 		<-first.s.Ready()
 		if words, ready := first.s.readiness(); ready || words != "not joined" {
 			t.Errorf("at the start: %q, %v", words, ready)
@@ -184,8 +186,8 @@ func TestReadiness(t *testing.T) {
 		}
 		is("ok, alone: no host answers at the join addresses")
 		second.start()
+		defer second.leave()
 		is("ok")
-		w.leaveAll()
 	})
 }
 

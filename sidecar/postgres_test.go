@@ -27,7 +27,7 @@ func TestPostgres(t *testing.T) {
 	p.Exec(t, "INSERT INTO pages SELECT 'page' || i, 'body' FROM generate_series(1, 1000) i")
 	proxy := origintest.NewProxy(t, "unix", p.Socket())
 	host, port, _ := net.SplitHostPort(proxy.Address)
-	s := start(t, Config{NoSocket: true, RequestTimeout: 2 * time.Second, Namespaces: map[string]Namespace{"pages": {
+	s := start(t, Config{NoSocket: true, Namespaces: map[string]Namespace{"pages": {
 		Origin: &postgres.Config{
 			DSNFile: fileWith(t, fmt.Sprintf("host=%s port=%s user=tester dbname=postgres sslmode=disable", host, port)),
 			Query:   "SELECT body FROM pages WHERE id = $1",
@@ -37,7 +37,7 @@ func TestPostgres(t *testing.T) {
 			},
 		},
 		ExistingKeys: &ExistingKeys{Keys: 2000, MaxAge: time.Minute, List: loader.List{Query: "SELECT id FROM pages"}},
-		WriteThrough: true,
+		WriteThrough: true, Limits: Limits{Timeout: 30 * time.Second},
 	}}})
 	ns := s.engine.Names.Lookup([]byte("pages"))
 	testenv.Eventually(t, "a filter", func() bool { return ns.KeyFilterStats().InUse })

@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/internal/bubble"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
@@ -33,18 +33,14 @@ func (o slowToClose) Open(loader.OriginOptions) (*loader.Origin, error) {
 // TestReloadWaitsForNoClose: an origin that is slow to close delays neither the reload, nor
 // the other namespaces, nor the reader of its last load. The end of the sidecar waits for
 // it.
-func TestReloadWaitsForNoClose(t *testing.T) { bubble.Test(t, reloadWaitsForNoClose) }
-
-func reloadWaitsForNoClose(t *testing.T) {
-	base := Config{Node: "a", NoSocket: true, L2Size: 8 << 20, RequestTimeout: 20 * time.Second, clock: &virtualClock{origin: time.Now()}}
-	cfg := base
+func TestReloadWaitsForNoClose(t *testing.T) {
+	testenv.ReadsClock(t, 50*time.Millisecond, "the sidecar does not end while its origins close: nothing comes")
 	closing, done := make(chan string, 8), make(chan struct{})
 	busy := &source{name: "busy", gate: make(chan struct{}), begun: make(chan string, 1)}
 	old := func(s *source) Namespace { return Namespace{Origin: slowToClose{s, closing, done}} }
-	cfg.Namespaces = map[string]Namespace{
+	s, err := New(Config{Node: "a", NoSocket: true, L2Size: 8 << 20, RequestTimeout: 20 * time.Second, Namespaces: map[string]Namespace{
 		"one": old(&source{name: "one"}), "two": old(&source{name: "two"}), "busy": old(busy),
-	}
-	s, err := New(cfg)
+	}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,7 +54,7 @@ func reloadWaitsForNoClose(t *testing.T) {
 	}
 	applied := make(chan error, 1)
 	go func() { // ends with the reload
-		_, err := s.Apply(context.Background(), base)
+		_, err := s.Apply(context.Background(), Config{Node: "a", NoSocket: true, L2Size: 8 << 20, RequestTimeout: 20 * time.Second})
 		applied <- err
 	}()
 	in := func(what string, c <-chan error) {
@@ -68,7 +64,7 @@ func reloadWaitsForNoClose(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-		case <-time.After(time.Second):
+		case <-testenv.Expired():
 			t.Errorf("%s waits for the end of an origin", what)
 		}
 	}
@@ -90,7 +86,7 @@ func reloadWaitsForNoClose(t *testing.T) {
 	select {
 	case err := <-ended:
 		t.Errorf("the sidecar ends before its origins: %v", err)
-	case <-time.After(time.Minute):
+	case <-time.After(50 * time.Millisecond):
 	}
 	close(done)
 	in("the end", ended)

@@ -23,7 +23,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// start runs a sidecar until the test ends.
+// start runs a sidecar until the test ends. The default timeouts are long enough for a
+// machine that stalls.
 func start(t testing.TB, cfg Config) *Sidecar {
 	t.Helper()
 	if cfg.Socket == "" {
@@ -31,6 +32,9 @@ func start(t testing.TB, cfg Config) *Sidecar {
 	}
 	cfg.L2Size = cmp.Or(cfg.L2Size, 8<<20)
 	cfg.RequestTimeout = cmp.Or(cfg.RequestTimeout, time.Minute)
+	if cfg.Bind != "" {
+		cfg.MaxStaleness = cmp.Or(cfg.MaxStaleness, 5*time.Second)
+	}
 	s, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
