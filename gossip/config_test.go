@@ -5,9 +5,10 @@ import (
 	"net"
 	"strings"
 	"testing"
-	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 func TestBadConfig(t *testing.T) {
@@ -122,7 +123,7 @@ func TestSockets(t *testing.T) {
 		c.Bind, c.Advertise = "0.0.0.0:0", "127.0.0.1:0"
 		c.Join = []string{net.JoinHostPort("localhost", p)} // a name
 	})
-	eventually(t, "they find each other", func() bool { return len(a.Members()) == 1 && len(b.Members()) == 1 })
+	testenv.Eventually(t, "they find each other", func() bool { return len(a.Members()) == 1 && len(b.Members()) == 1 })
 	if got := a.Members()[0].Address; got != b.Address() {
 		t.Errorf("the other is at %s, and advertises %s", got, b.Address())
 	}
@@ -140,14 +141,5 @@ func TestSockets(t *testing.T) {
 		}
 	}
 	// memberlist does not wait for its goroutines.
-	eventually(t, "its goroutines end", func() bool { return goleak.Find() == nil })
-}
-
-func eventually(t *testing.T, what string, f func() bool) {
-	t.Helper()
-	for start := time.Now(); !f(); time.Sleep(5 * time.Millisecond) {
-		if time.Since(start) > time.Minute {
-			t.Fatalf("%s: not within a minute", what)
-		}
-	}
+	testenv.Eventually(t, "its goroutines end", func() bool { return goleak.Find() == nil })
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/memberlist"
 
 	"github.com/cachesidecar/cachesidecar/internal/bubble"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 func TestTwoFindEachOther(t *testing.T) {
@@ -84,6 +85,7 @@ func TestMetaSpreads(t *testing.T) {
 // TestDetection checks what the package comment says about the time until a dead node
 // is missing.
 func TestDetection(t *testing.T) {
+	testenv.Takes(t, 2*time.Second)
 	for _, tc := range []struct {
 		nodes, killed, runs int
 		least, mean, most   time.Duration
@@ -224,6 +226,7 @@ func TestClose(t *testing.T) {
 // new process. As a rule that takes no longer than the limit. If the gossip did not
 // reach a node, it takes until the next full exchange.
 func TestRestart(t *testing.T) {
+	testenv.Takes(t, 6*time.Second)
 	t.Parallel()
 	const elsewhere = 40
 	for _, tc := range []struct {
@@ -384,6 +387,7 @@ func TestAdvertise(t *testing.T) {
 
 // TestHundred: as many nodes as a cluster may well have.
 func TestHundred(t *testing.T) {
+	testenv.Takes(t, 5*time.Second)
 	t.Parallel()
 	inBubble(t, func(t *testing.T, c *cluster) {
 		for i := range 100 {

@@ -10,11 +10,14 @@ import (
 	"time"
 
 	"github.com/hashicorp/memberlist"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // TestSplitHeals: a split heals, also if it lasts longer than memberlist remembers
 // the nodes on the other side.
 func TestSplitHeals(t *testing.T) {
+	testenv.Takes(t, 5*time.Second)
 	t.Parallel()
 	const limit = rejoinEvery*3/2 + 2*streamTimeout
 	halves := func(c *cluster, k int) {
@@ -137,6 +140,7 @@ func TestJoinLater(t *testing.T) {
 
 // TestStartTogether: all nodes start at once, or the node that all join comes last.
 func TestStartTogether(t *testing.T) {
+	testenv.Takes(t, time.Second)
 	for _, tc := range []struct {
 		name        string
 		nodes, runs int

@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/memberlist"
 
 	"github.com/cachesidecar/cachesidecar/internal/bubble"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // packet is the most bytes that memberlist asks for.
@@ -190,6 +191,7 @@ func TestBroadcastAlone(t *testing.T) {
 // TestFlood: all nodes send as many payloads as there is room for. No node is missed
 // because of it, and a dead node is missed as soon as ever.
 func TestFlood(t *testing.T) {
+	testenv.Takes(t, time.Second/2)
 	for _, size := range []int{1, maxPayload} {
 		t.Run(fmt.Sprint(size, " bytes"), func(t *testing.T) {
 			inBubble(t, func(t *testing.T, c *cluster) {

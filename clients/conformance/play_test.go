@@ -15,6 +15,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // goPlayer plays conversations with the Go client.
@@ -115,7 +116,7 @@ type outcome struct {
 }
 
 func (g *goPlayer) call(c call, loads *atomic.Int64) error {
-	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := testenv.Deadline(); ; time.Sleep(10 * time.Millisecond) {
 		o := g.do(c, loads)
 		if c.Until == nil {
 			return o.compare(c)
@@ -399,6 +400,8 @@ func (o *outcome) areItems(w *want) error {
 
 // TestGoClient plays all conversations with the Go client.
 func TestGoClient(t *testing.T) {
+	testenv.Takes(t, 7*time.Second)
+	testenv.ReadsClock(t, 9*time.Second, "the conversations name their waits, timeouts and cancellations")
 	root, err := moduleRoot()
 	if err != nil {
 		t.Fatal(err)

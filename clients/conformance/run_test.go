@@ -53,6 +53,7 @@ func built(t *testing.T) {
 
 // TestRun checks the exit status and the verdict of the runner.
 func TestRun(t *testing.T) {
+	testenv.Takes(t, 3*time.Second)
 	built(t)
 	own, err := os.MkdirTemp("", "cs") // short, since sockets are in it; other runs have theirs
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
 	"github.com/cachesidecar/cachesidecar/l2/ownership"
@@ -31,9 +32,9 @@ func (c *touched) Reset(kv.Process, []invalidation.Mark, []wire.Floor, kv.Versio
 // TestMessagesAhead checks that a message is refused if any version in it is too far
 // ahead. Nothing in it is applied, and its sender's clock counts as off.
 func TestMessagesAhead(t *testing.T) {
-	hour := uint64(kv.FirstVersionAt(time.Now().Add(time.Hour).UnixMilli()))
+	hour := uint64(kv.FirstVersionAt(testenv.Date().Add(time.Hour).UnixMilli()))
 	for _, far := range []uint64{math.MaxUint64, hour} {
-		now := time.Now().UnixMilli()
+		now := testenv.Date().UnixMilli()
 		ok := uint64(kv.FirstVersionAt(now))
 		from := wire.Process{Node: "b", Epoch: 1}
 		ballots := []wire.Promise{{Ballot: wire.Ballot{Clock: far, From: from}}}
@@ -84,7 +85,7 @@ func TestMessagesAhead(t *testing.T) {
 					t.Errorf("%s: %v %s", name, r.Status, r.Message)
 				}
 			}
-			if clock := n.cfg.Versions.Next(time.Now().UnixMilli()); tiers.n != 0 || clock > kv.FirstVersionAt(time.Now().Add(time.Minute).UnixMilli()) {
+			if clock := n.cfg.Versions.Next(testenv.Date().UnixMilli()); tiers.n != 0 || clock > kv.FirstVersionAt(testenv.Date().Add(time.Minute).UnixMilli()) {
 				t.Errorf("%s: %d calls of the tiers, the clock is %v", name, tiers.n, clock)
 			}
 			if m := n.driver.members[b.Node]; !m.skewed || !strings.Contains(m.trouble, "the version clock of b") {

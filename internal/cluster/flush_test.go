@@ -3,9 +3,9 @@ package cluster
 import (
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
@@ -53,9 +53,7 @@ func (k *taker) Begin(b ownership.Begun, _ func(kv.Process) *Owner) {
 // the flushes of the last owner before its own ownership begins.
 func TestFlushesComeBeforeOwnership(t *testing.T) {
 	a := startWith(t, "a", kv.NewSystemClock(), &flushedAtTheEnd{}, nil)
-	for a.Owned().Len() == 0 {
-		time.Sleep(time.Millisecond)
-	}
+	testenv.Eventually(t, "the first node owns", func() bool { return a.Owned().Len() > 0 })
 	k := &taker{begun: make(chan bool, 1)}
 	startWith(t, "b", kv.NewSystemClock(), k, nil, a.GossipAddress())
 	select {
@@ -63,7 +61,7 @@ func TestFlushesComeBeforeOwnership(t *testing.T) {
 		if !knew {
 			t.Error("it owns what the last owner has released, and has not heard of its flush")
 		}
-	case <-time.After(time.Minute):
+	case <-testenv.Expired():
 		t.Fatal("nothing is taken over")
 	}
 }

@@ -7,8 +7,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/simnet"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
 )
@@ -23,7 +25,20 @@ type byHand struct {
 	stop func() // stops the goroutines that answer followers
 }
 
-// newByHand returns a follower of a node with a bound B; heartbeats come every B/4.
+// bubbleClock is the virtual clock of the test's bubble.
+type bubbleClock struct{ begun time.Time }
+
+func (c bubbleClock) Read() kv.Moment {
+	return kv.Moment{Wall: time.Now().UnixMilli(), Boot: time.Hour + time.Since(c.begun)}
+}
+
+// follows runs a test in virtual time with a follower of a node with a bound B; heartbeats
+// come every B/4.
+func follows(t *testing.T, bound time.Duration, f func(*testing.T, *byHand)) {
+	t.Helper()
+	bubble.Test(t, func(t *testing.T) { f(t, newByHand(t, bound)) })
+}
+
 func newByHand(t *testing.T, bound time.Duration) *byHand {
 	t.Helper()
 	log, err := invalidation.NewLog(100)
@@ -32,12 +47,14 @@ func newByHand(t *testing.T, bound time.Duration) *byHand {
 	}
 	n, err := New(Config{
 		Self: kv.Process{Node: "a", Epoch: 1}, Bind: "127.0.0.1:0", PeerBind: "127.0.0.1:0",
-		Bound: bound, Clock: kv.NewSystemClock(), Versions: kv.NewHLC(1), Tiers: noTiers{}, Events: log,
+		Bound: bound, Clock: bubbleClock{time.Now()}, Versions: kv.NewHLC(1), Tiers: noTiers{}, Events: log,
+		Network: Network{Nap: time.Sleep},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	hosts := simnet.New(1)
+	ln, err := hosts.Host("10.0.0.1").Listen(7000)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,7 +69,7 @@ func newByHand(t *testing.T, bound time.Duration) *byHand {
 	answering.Go(func() { n.followers.run(inner) })
 	answering.Go(func() { n.followers.runHeartbeats(inner) })
 	r.stop = func() { end(); answering.Wait() }
-	nc, err := net.Dial("tcp", ln.Addr().String())
+	nc, err := hosts.Host("10.0.0.2").Dial(ctx, ln.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,119 +139,125 @@ const someTime = 60_000 // ms
 // after the answer before it. A FOLLOW that comes late is answered at once with the
 // events that were missed.
 func TestFollowsInARow(t *testing.T) {
-	r := newByHand(t, time.Hour)
-	r.ask(3, wire.Follow{WaitMS: someTime, Anew: true})
-	r.nothing()
-	r.append(1)
-	r.answer(0, 1)
-	r.nothing()
-	r.append(1)
-	r.answer(1, 2)
-	r.append(1)
-	r.answer(2, 3)
-	r.append(2)
-	r.nothing() // no call waits
-	r.ask(2, wire.Follow{Applied: 1, WaitMS: someTime})
-	r.answer(3, 5)
-	r.nothing()
-	r.append(1)
-	r.answer(5, 6)
+	follows(t, time.Hour, func(t *testing.T, r *byHand) {
+		r.ask(3, wire.Follow{WaitMS: someTime, Anew: true})
+		r.nothing()
+		r.append(1)
+		r.answer(0, 1)
+		r.nothing()
+		r.append(1)
+		r.answer(1, 2)
+		r.append(1)
+		r.answer(2, 3)
+		r.append(2)
+		r.nothing() // no call waits
+		r.ask(2, wire.Follow{Applied: 1, WaitMS: someTime})
+		r.answer(3, 5)
+		r.nothing()
+		r.append(1)
+		r.answer(5, 6)
+	})
 }
 
 // TestFollowHeartbeat checks that a FOLLOW waits for B/4 at most.
 func TestFollowHeartbeat(t *testing.T) {
-	r := newByHand(t, MinBound)
-	begun := time.Now()
-	r.ask(2, wire.Follow{WaitMS: someTime, Anew: true})
-	r.answer(0, 0)
-	if took, want := time.Since(begun), r.n.cfg.followWait(); took < want {
-		t.Errorf("it took %v, want %v", took, want)
-	}
-	r.answer(0, 0)
-	r.ask(1, wire.Follow{})
-	r.answer(0, 0)
+	follows(t, MinBound, func(t *testing.T, r *byHand) {
+		begun := time.Now()
+		r.ask(2, wire.Follow{WaitMS: someTime, Anew: true})
+		r.answer(0, 0)
+		if took, want := time.Since(begun), r.n.cfg.followWait(); took < want || took > want+want/10 {
+			t.Errorf("it took %v, want %v", took, want)
+		}
+		r.answer(0, 0)
+		r.ask(1, wire.Follow{})
+		r.answer(0, 0)
+	})
 }
 
 // TestFollowAnew checks that a follower that starts again gets the events after those
 // that it has applied. Earlier FOLLOWs take none of these events.
 func TestFollowAnew(t *testing.T) {
-	r := newByHand(t, time.Hour)
-	r.append(3)
-	r.ask(1, wire.Follow{WaitMS: someTime, Anew: true})
-	r.answer(0, 3)
-	r.ask(2, wire.Follow{WaitMS: someTime})
-	r.nothing()
-	r.ask(2, wire.Follow{Applied: 1, WaitMS: someTime, Anew: true})
-	r.answer(3, 3)
-	r.answer(3, 3)
-	r.answer(1, 3)
-	r.nothing()
-	r.append(1)
-	r.answer(3, 4)
-	if r.c.InFlight() != 0 {
-		t.Errorf("%d calls still wait", r.c.InFlight())
-	}
+	follows(t, time.Hour, func(t *testing.T, r *byHand) {
+		r.append(3)
+		r.ask(1, wire.Follow{WaitMS: someTime, Anew: true})
+		r.answer(0, 3)
+		r.ask(2, wire.Follow{WaitMS: someTime})
+		r.nothing()
+		r.ask(2, wire.Follow{Applied: 1, WaitMS: someTime, Anew: true})
+		r.answer(3, 3)
+		r.answer(3, 3)
+		r.answer(1, 3)
+		r.nothing()
+		r.append(1)
+		r.answer(3, 4)
+		if r.c.InFlight() != 0 {
+			t.Errorf("%d calls still wait", r.c.InFlight())
+		}
+	})
 }
 
 // TestFollowAnotherLog checks that a place that the log has not reached is answered
 // too.
 func TestFollowAnotherLog(t *testing.T) {
-	r := newByHand(t, MinBound)
-	r.append(4)
-	r.ask(1, wire.Follow{Applied: 50, WaitMS: someTime, Anew: true})
-	select {
-	case f := <-r.came:
-		if f.err != nil {
-			t.Error(f.err)
+	follows(t, MinBound, func(t *testing.T, r *byHand) {
+		r.append(4)
+		r.ask(1, wire.Follow{Applied: 50, WaitMS: someTime, Anew: true})
+		select {
+		case f := <-r.came:
+			if f.err != nil {
+				t.Error(f.err)
+			}
+		case <-time.After(someTime / 2 * time.Millisecond):
+			t.Error("no answer")
 		}
-	case <-time.After(someTime / 2 * time.Millisecond):
-		t.Error("no answer")
-	}
+	})
 }
 
 // TestFollowerIsUrged checks that a caller that waits for all followers to apply
 // something need not wait for the follower's next call.
 func TestFollowerIsUrged(t *testing.T) {
 	for _, waits := range []bool{true, false} {
-		r := newByHand(t, time.Hour)
-		calls := 1
-		if waits {
-			calls = 3
-		}
-		r.ask(calls, wire.Follow{WaitMS: someTime, Anew: true})
-		r.append(1)
-		if r.answer(0, 1).Tell {
-			t.Error("asked to tell though no follower waits")
-		}
-		done := make(chan bool, 1)
-		go func() { done <- r.n.Applied(t.Context(), 1) }() // ends with the test
-		if !waits {
-			time.Sleep(10 * time.Millisecond)
-			r.ask(1, wire.Follow{WaitMS: someTime}) // was on its way
-		}
-		if !r.answer(1, 1).Tell {
-			t.Error("not asked to tell")
-		}
-		select {
-		case <-done:
-			t.Error("it is known before it was told")
-		case <-time.After(20 * time.Millisecond):
-		}
-		r.ask(1, wire.Follow{Applied: 1, WaitMS: someTime})
-		if !<-done {
-			t.Error("it is not told")
-		}
+		follows(t, time.Hour, func(t *testing.T, r *byHand) {
+			calls := 1
+			if waits {
+				calls = 3
+			}
+			r.ask(calls, wire.Follow{WaitMS: someTime, Anew: true})
+			r.append(1)
+			if r.answer(0, 1).Tell {
+				t.Error("asked to tell though no follower waits")
+			}
+			done := make(chan bool, 1)
+			go func() { done <- r.n.Applied(t.Context(), 1) }() // ends with the test
+			if !waits {
+				time.Sleep(10 * time.Millisecond)
+				r.ask(1, wire.Follow{WaitMS: someTime}) // was on its way
+			}
+			if !r.answer(1, 1).Tell {
+				t.Error("not asked to tell")
+			}
+			select {
+			case <-done:
+				t.Error("it is known before it was told")
+			case <-time.After(20 * time.Millisecond):
+			}
+			r.ask(1, wire.Follow{Applied: 1, WaitMS: someTime})
+			if !<-done {
+				t.Error("it is not told")
+			}
+		})
 	}
 }
 
 // TestFollowEnds checks that at the end every call gets an answer.
 func TestFollowEnds(t *testing.T) {
-	r := newByHand(t, time.Hour)
-	r.ask(2, wire.Follow{WaitMS: someTime, Anew: true})
-	r.nothing()
-	r.stop()
-	r.answer(0, 0)
-	r.answer(0, 0)
-	r.ask(1, wire.Follow{WaitMS: someTime})
-	r.answer(0, 0)
+	follows(t, time.Hour, func(t *testing.T, r *byHand) {
+		r.ask(2, wire.Follow{WaitMS: someTime, Anew: true})
+		r.nothing()
+		r.stop()
+		r.answer(0, 0)
+		r.answer(0, 0)
+		r.ask(1, wire.Follow{WaitMS: someTime})
+		r.answer(0, 0)
+	})
 }

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
 	"github.com/cachesidecar/cachesidecar/l2/ownership"
@@ -79,25 +81,21 @@ func startWith(t *testing.T, name string, clock kv.Clock, tiers Tiers, voters []
 			t.Errorf("%s: %v", name, err)
 		}
 	})
-	for n.GossipAddress() == "" {
-		time.Sleep(time.Millisecond)
-	}
+	testenv.Eventually(t, "it gossips", func() bool { return n.GossipAddress() != "" })
 	return n
 }
 
 // sees waits until a node lists another node in a state.
 func (n *Node) sees(t *testing.T, other kv.NodeID, state string) {
 	t.Helper()
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+	testenv.Succeeds(t, fmt.Sprintf("%s has %s %s", n.Self().Node, other, state), func() error {
 		for _, m := range n.Members() {
 			if m.ID.Node == other && m.State == state {
-				return
+				return nil
 			}
 		}
-		if time.Now().After(deadline) {
-			t.Fatalf("%s never has %s %s: %+v", n.Self().Node, other, state, n.Members())
-		}
-	}
+		return fmt.Errorf("it has %+v", n.Members())
+	})
 }
 
 // TestClockThatComesBack checks that a member whose clock was off is accepted again at
@@ -142,12 +140,10 @@ func TestVotersDiffer(t *testing.T) {
 			}
 		}
 	}
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+	testenv.Succeeds(t, "a and d talk", func() error {
 		if s := d.Stats(); s.Polls > s.PollFailures {
-			break
+			return nil
 		}
-		if time.Now().After(deadline) {
-			t.Fatalf("a and d do not talk: %+v", d.Members())
-		}
-	}
+		return fmt.Errorf("d has %+v", d.Members())
+	})
 }

@@ -8,7 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 const (
@@ -32,7 +33,7 @@ func write(t *testing.T, name, text string, mode os.FileMode) string {
 
 func set(t *testing.T, node, text string) *Set {
 	t.Helper()
-	s, err := Paths{ClusterKey: write(t, "key", text, 0o600)}.Read().Set(node, time.Now())
+	s, err := Paths{ClusterKey: write(t, "key", text, 0o600)}.Read().Set(node, testenv.Date())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // TestGuarded checks that a secret that other users can read, and a file that other
@@ -30,7 +32,7 @@ func TestGuarded(t *testing.T) {
 		{0o604, "chmod 0600"}, {0o601, "chmod 0600"}, {0o660, "chmod 0640 it, or 0600"}, {0o602, "chmod 0600"},
 	} {
 		path := write(t, "key", good, tc.mode)
-		_, err := Paths{ClusterKey: path}.Read().Set("a", time.Now())
+		_, err := Paths{ClusterKey: path}.Read().Set("a", testenv.Date())
 		switch {
 		case tc.want == "" && err != nil:
 			t.Errorf("%04o: %v", tc.mode, err)
@@ -43,7 +45,7 @@ func TestGuarded(t *testing.T) {
 		if err := os.Chown(path, 12345, 0); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := (Paths{ClusterKey: path}).Read().Set("a", time.Now()); err == nil || !strings.Contains(err.Error(), "belongs to uid 12345") {
+		if _, err := (Paths{ClusterKey: path}).Read().Set("a", testenv.Date()); err == nil || !strings.Contains(err.Error(), "belongs to uid 12345") {
 			t.Errorf("another user's file: %v", err)
 		}
 	}
@@ -63,7 +65,7 @@ func TestUnreadable(t *testing.T) {
 		write(t, "big", strings.Repeat("#", 1+64<<10), 0o600): "more than 65536 bytes",
 		write(t, "empty", "", 0o600):                          "no line with a seed",
 	} {
-		if _, err := (Paths{ClusterKey: path}).Read().Set("a", time.Now()); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := (Paths{ClusterKey: path}).Read().Set("a", testenv.Date()); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", path, err, want)
 		}
 	}
@@ -126,7 +128,7 @@ func newCA(t *testing.T) *ca {
 	c := &ca{key: key}
 	tmpl := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, IsCA: true, BasicConstraintsValid: true,
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageCertSign,
+		NotBefore: testenv.Date().Add(-time.Hour), NotAfter: testenv.Date().Add(time.Hour), KeyUsage: x509.KeyUsageCertSign,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
 	if err == nil {
@@ -150,7 +152,7 @@ func (c *ca) leaf(t *testing.T, edit func(*x509.Certificate)) (cert, key string)
 		t.Fatal(err)
 	}
 	tmpl := &x509.Certificate{
-		SerialNumber: big.NewInt(2), DNSNames: []string{"a", "host-a.test"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		SerialNumber: big.NewInt(2), DNSNames: []string{"a", "host-a.test"}, NotBefore: testenv.Date().Add(-time.Hour), NotAfter: testenv.Date().Add(time.Hour),
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}
 	edit(tmpl)
@@ -174,7 +176,7 @@ func TestCertificateFiles(t *testing.T) {
 		return Paths{ClusterKey: keyFile, Cert: write(t, "cert", cert, 0o644), Key: write(t, "key", key, 0o600), CA: write(t, "ca", root, 0o644)}
 	}
 	p := paths(good, key, encode("CERTIFICATE", other.cert.Raw)+root)
-	s, err := p.Read().Set("a", time.Now())
+	s, err := p.Read().Set("a", testenv.Date())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -202,7 +204,7 @@ func TestCertificateFiles(t *testing.T) {
 		"another name":      {leaf(one, func(c *x509.Certificate) { c.DNSNames = []string{"b", "*"} }), []string{"tls.cert /", `names ["b" "*"]`, `this node is "a"`, "or set node"}},
 		"no name":           {leaf(one, func(c *x509.Certificate) { c.DNSNames = nil }), []string{"names no host"}},
 		"another authority": {leaf(other, func(*x509.Certificate) {}), []string{"tls.cert /", "other hosts would refuse it", "tls.ca /"}},
-		"expired":           {leaf(one, func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) }), []string{"tls.cert /", "expired"}},
+		"expired":           {leaf(one, func(c *x509.Certificate) { c.NotAfter = testenv.Date().Add(-time.Minute) }), []string{"tls.cert /", "expired"}},
 		"for servers alone": {leaf(one, func(c *x509.Certificate) { c.ExtKeyUsage = c.ExtKeyUsage[:1] }), []string{"for servers and clients"}},
 		"a long chain":      {paths(good+strings.Repeat(root, 4), key, root), []string{"tls.cert /", "5 certificates in it", "take 4", "tls.ca /"}},
 		"many names": {leaf(one, func(c *x509.Certificate) {
@@ -214,7 +216,7 @@ func TestCertificateFiles(t *testing.T) {
 		"a broken authority": {paths(good, key, encode("CERTIFICATE", []byte("x"))), []string{"tls.ca /", "certificate 1: "}},
 		"a key for all":      {open, []string{"tls.key /", "it contains a secret and has mode 0644", "chmod 0640 it, or 0600"}},
 	} {
-		_, err := tc.p.Read().Set("a", time.Now())
+		_, err := tc.p.Read().Set("a", testenv.Date())
 		if err == nil {
 			t.Errorf("%s: it is taken", name)
 			continue

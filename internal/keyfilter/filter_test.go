@@ -12,6 +12,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -19,6 +20,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func hashOf(kind string, i int) kv.Hash { return kv.HashKey(9, fmt.Appendf(nil, "%s-%d", kind, i)) }
 
 func TestBloomRate(t *testing.T) {
+	testenv.Takes(t, time.Second)
 	for _, tc := range []struct {
 		keys, asked int
 		rate        float64

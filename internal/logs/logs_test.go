@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/bubble"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 type name string // like kv.NodeID
@@ -99,6 +100,7 @@ func written(s *sink) []string {
 // all causes together a hundred lines and then ten a second. Lines that are left out are
 // summed up by cause, in few lines. The number of remembered causes is limited.
 func TestFlood(t *testing.T) {
+	testenv.Takes(t, time.Second)
 	bubble.Test(t, func(t *testing.T) {
 		var out sink
 		l := Start(&out, Options{Level: slog.LevelDebug})

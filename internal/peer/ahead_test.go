@@ -10,6 +10,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -81,7 +82,7 @@ func TestHopsAreNotAhead(t *testing.T) {
 // TestGreetingAhead checks that a greeting, or the answer to it, is refused if its
 // clock or flush is too far ahead. Nothing in it is merged.
 func TestGreetingAhead(t *testing.T) {
-	hour := func() kv.Version { return kv.FirstVersionAt(time.Now().Add(time.Hour).UnixMilli()) }
+	hour := func() kv.Version { return kv.FirstVersionAt(testenv.Date().Add(time.Hour).UnixMilli()) }
 	for name, spoil := range map[string]func(*Identity){
 		"clock": func(id *Identity) { id.Versions.Observe(hour()) },
 		"flush": func(id *Identity) {
@@ -104,7 +105,7 @@ func TestGreetingAhead(t *testing.T) {
 			if !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), "the version clock of "+string(bad.Self.Node)) {
 				t.Errorf("%s, of the caller %v: %v", name, caller, err)
 			}
-			if learned != 0 || good.Versions.Next(0) > kv.FirstVersionAt(time.Now().Add(time.Minute).UnixMilli()) {
+			if learned != 0 || good.Versions.Next(0) > kv.FirstVersionAt(testenv.Date().Add(time.Minute).UnixMilli()) {
 				t.Errorf("%s, of the caller %v: %d flushes and %v are merged", name, caller, learned, good.Versions.Next(0))
 			}
 		}

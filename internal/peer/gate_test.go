@@ -8,9 +8,9 @@ import (
 	"net"
 	"testing"
 	"testing/synctest"
-	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/bubble"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // TestGate checks that a handshake is read up to a limit. While it waits for bytes,
@@ -76,7 +76,7 @@ func TestLetGo(t *testing.T) {
 	}
 	select {
 	case <-ended:
-	case <-time.After(20 * time.Second):
+	case <-testenv.Expired():
 		t.Error("it waits for the other side")
 	}
 }

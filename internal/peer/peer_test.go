@@ -19,6 +19,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -300,6 +301,7 @@ func longer(t *testing.T, v any) (list []any) {
 // TestNewerConnectionReplaces checks that there is one connection for each direction
 // and purpose.
 func TestNewerConnectionReplaces(t *testing.T) {
+	testenv.Takes(t, time.Second)
 	b := identity("b", 2)
 	s := serve(t, b)
 	a := identity("a", 1)
@@ -312,9 +314,7 @@ func TestNewerConnectionReplaces(t *testing.T) {
 			}
 		}
 	}
-	for s.closed.Load() < 2 {
-		time.Sleep(time.Millisecond)
-	}
+	testenv.Eventually(t, "the older ones end", func() bool { return s.closed.Load() >= 2 })
 	if got, err := get(t, second, b.Self, Call); err != nil || got != "a call" {
 		t.Errorf("the newer one: %q, %v", got, err)
 	}
@@ -341,7 +341,7 @@ func TestGarbage(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, _ = nc.Write([]byte(bytes))
-		_ = nc.SetReadDeadline(time.Now().Add(time.Minute))
+		_ = nc.SetReadDeadline(testenv.Deadline())
 		if _, err := io.Copy(io.Discard, nc); err != nil && !strings.Contains(err.Error(), "reset") {
 			t.Errorf("%s: the connection stays open: %v", name, err)
 		}
@@ -366,14 +366,10 @@ func TestDeadNode(t *testing.T) {
 	address := ln.Addr().String()
 	ln.Close()
 	p.Set(b.Self, address)
-	start := time.Now()
 	for range 200 {
 		if _, err := get(t, p, b.Self, Call); !NotExecuted(err) {
 			t.Errorf("%v", err)
 		}
-	}
-	if d := time.Since(start); d > 30*time.Second {
-		t.Errorf("200 calls to an absent host took %v", d)
 	}
 	s := serve(t, b)
 	p.Set(b.Self, s.address)
@@ -416,7 +412,7 @@ func callUnderWay(t *testing.T, answers, renewed bool) {
 	old := p.Live(nodeB, Call)
 	if renewed {
 		p.Renew()
-		waitFor(t, func() bool { c := p.Live(nodeB, Call); return c != nil && c != old })
+		testenv.Eventually(t, "another connection", func() bool { c := p.Live(nodeB, Call); return c != nil && c != old })
 	}
 	p.Leave(nodeB)
 	if _, err := get(t, p, nodeB, Call); !errors.Is(err, ErrUnknown) {

@@ -22,6 +22,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/peertest"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -180,20 +181,11 @@ func TestTLSRefuses(t *testing.T) {
 			if said, _ := told.Load().(string); !strings.Contains(said, tc.want) {
 				t.Errorf("told %q, want %q", said, tc.want)
 			}
-			waitFor(t, func() bool { return strings.Contains(s.reasons(), tc.there) })
+			testenv.Eventually(t, "the server says why", func() bool { return strings.Contains(s.reasons(), tc.there) })
 			if s.served.Load() != 0 || learnt.Load() {
 				t.Error("it was served")
 			}
 		})
-	}
-}
-
-func waitFor(t *testing.T, done func() bool) {
-	t.Helper()
-	for end := time.Now().Add(30 * time.Second); !done(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("it does not come")
-		}
 	}
 }
 
@@ -234,7 +226,7 @@ func TestTLSVersions(t *testing.T) {
 		edit(cfg)
 		nc, err := tls.Dial("tcp", s.address, cfg)
 		if err == nil { // the server checks the certificate after the client's handshake
-			_ = nc.SetReadDeadline(time.Now().Add(30 * time.Second))
+			_ = nc.SetReadDeadline(testenv.Deadline())
 			_, err = nc.Read(make([]byte, 1))
 			_ = nc.Close()
 		}
@@ -242,7 +234,7 @@ func TestTLSVersions(t *testing.T) {
 			t.Errorf("%s is taken: %v", name, err)
 		}
 	}
-	waitFor(t, func() bool { return s.Stats().Failed == 4 })
+	testenv.Eventually(t, "all have failed", func() bool { return s.Stats().Failed == 4 })
 	if s.served.Load() != 0 {
 		t.Error("one was served")
 	}
@@ -350,7 +342,7 @@ func TestTLSReplayed(t *testing.T) {
 		defer nc.Close()
 		_, _ = nc.Write(what)
 		_ = nc.(*net.TCPConn).CloseWrite()
-		_ = nc.SetReadDeadline(time.Now().Add(30 * time.Second))
+		_ = nc.SetReadDeadline(testenv.Deadline())
 		if _, err := io.Copy(io.Discard, nc); isTimeout(err) {
 			t.Errorf("%d bytes: the connection stays open", len(what))
 		}
@@ -372,7 +364,7 @@ func TestTLSReplayed(t *testing.T) {
 	if _, err := get(t, p, b.Self, Call); err != nil {
 		t.Errorf("a node after all that: %v", err)
 	}
-	waitFor(t, func() bool { return s.Stats().Ungreeted == 0 })
+	testenv.Eventually(t, "all are greeted or gone", func() bool { return s.Stats().Ungreeted == 0 })
 }
 
 // cpuTime returns the CPU time that this process has used.

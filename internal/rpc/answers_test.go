@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -14,6 +15,8 @@ import (
 // BUSY, whichever goroutine writes and however the peer reads, on the socket and over
 // TLS.
 func TestAnswersToAWhimsicalReader(t *testing.T) {
+	testenv.Takes(t, time.Second/2)
+	testenv.ReadsClock(t, 3*time.Millisecond, "the reader of a real socket makes random pauses; nothing is measured")
 	for _, over := range []string{"socket", "TLS"} {
 		t.Run(over, func(t *testing.T) {
 			const requests = 400
@@ -40,7 +43,7 @@ func TestAnswersToAWhimsicalReader(t *testing.T) {
 			}
 			sent := make(chan error, 1)
 			go func() { _, err := near.Write(all); sent <- err }()
-			_ = near.SetDeadline(time.Now().Add(time.Minute))
+			_ = near.SetDeadline(testenv.Deadline())
 			r := whimsical{near, rand.New(rand.NewPCG(5, 6))}
 			busy := 0
 			for range requests {

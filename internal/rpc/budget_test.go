@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -106,7 +107,7 @@ func startFrame(t testing.TB, nc net.Conn, id uint64, n, come int) (rest []byte)
 // version reads the answer of echo to a SET: the value's length.
 func version(t testing.TB, nc net.Conn) (id uint64, n uint64, e *wire.Error) {
 	t.Helper()
-	_ = nc.SetDeadline(time.Now().Add(time.Minute))
+	_ = nc.SetDeadline(testenv.Deadline())
 	var head [wire.LengthSize]byte
 	if _, err := io.ReadFull(nc, head[:]); err != nil {
 		t.Fatal(err)
@@ -213,7 +214,7 @@ func TestSmallHalfFrames(t *testing.T) {
 		nc := dial()
 		startFrame(t, nc, uint64(i), 61_000, 60_000)
 		told.Go(func() {
-			_ = nc.SetReadDeadline(time.Now().Add(time.Minute))
+			_ = nc.SetReadDeadline(testenv.Deadline())
 			_, _ = tryReadReply(nc) // BUSY, or the end
 		})
 	}
@@ -356,7 +357,7 @@ func TestLongRequests(t *testing.T) {
 		{Op: wire.OpMGet, Keys: keys},
 	} {
 		var r requests
-		if r.add(q, nil, time.Now()); r.long.len() != 1 {
+		if r.add(q, nil, testenv.Date()); r.long.len() != 1 {
 			t.Errorf("%s is sent with what is short", q.Op)
 		}
 	}

@@ -10,12 +10,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
 // TestShutdownIsExact checks that each call which a shutdown meets was served and has its
 // answer, or was not served and was not sent.
 func TestShutdownIsExact(t *testing.T) {
+	testenv.Takes(t, 2*time.Second)
 	for range 20 {
 		h := newEcho()
 		_, dial, shutdown := serve(t, h, Limits{})
@@ -40,9 +42,7 @@ func TestShutdownIsExact(t *testing.T) {
 				})
 			}
 		}
-		for h.served.Load() < 2_000 {
-			time.Sleep(time.Millisecond)
-		}
+		testenv.Eventually(t, "2,000 requests", func() bool { return h.served.Load() >= 2_000 })
 		shutdown()
 		wg.Wait()
 		if h.served.Load() != answered.Load() {
@@ -91,9 +91,7 @@ func TestCutInTheMiddle(t *testing.T) {
 	if err := <-calls[0].told; err != nil {
 		t.Errorf("the request that has come: %v", err)
 	}
-	for !c.Retiring() {
-		time.Sleep(time.Millisecond)
-	}
+	testenv.Eventually(t, "it retires", c.Retiring)
 	if err := c.Start(&q, time.Minute, nil); !errors.Is(err, ErrRetiring) {
 		t.Errorf("a call after the cut: %v", err)
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/peertest"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -175,6 +176,7 @@ const framesAtOnce = 300
 
 // framesComeAndGo sends framesAtOnce frames, and returns how many were BUSY.
 func framesComeAndGo(t *testing.T, over string, seed uint64) (busy int) {
+	testenv.ReadsClock(t, 300*time.Microsecond, "memory and bytes come at random moments; nothing is measured")
 	rnd := rand.New(rand.NewPCG(1, seed))
 	budget := NewBudget(1 << 20)
 	near, far := ends(t, over)

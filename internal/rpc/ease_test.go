@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/bubble"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // crowd is a listener at which many connections arrive, one after another.
@@ -173,13 +174,9 @@ func TestEaseOfUshers(t *testing.T) {
 		}
 	}
 	nc := dial()
-	began := time.Now()
-	_ = nc.SetDeadline(began.Add(5 * time.Minute))
+	_ = nc.SetDeadline(testenv.Deadline())
 	if _, err := nc.Write(getFrame(1, "x")); err != nil {
 		t.Fatal(err)
 	}
 	readReply(t, nc)
-	if d := time.Since(began); d > 2*time.Minute {
-		t.Errorf("one behind those that have gone is answered after %v", d)
-	}
 }

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -34,6 +35,8 @@ func requestIDs(nc net.Conn) <-chan uint64 {
 // While the answers of a batch are delivered, requests wait for a gatherer: the one of a
 // part writes what is queued by then, the last one the rest.
 func TestDirectGathers(t *testing.T) {
+	const while = 5 * time.Millisecond
+	testenv.ReadsClock(t, while, "no request may be written before its turn")
 	conns := socketPair(t)
 	ids := requestIDs(conns[1])
 	c := newClient(conns[0], ClientConfig{Direct: true})
@@ -53,9 +56,9 @@ func TestDirectGathers(t *testing.T) {
 	}
 	// beginHeld begins a call in the middle of a batch.
 	beginHeld := func() {
-		for begin(); !queued(); time.Sleep(100 * time.Microsecond) {
-		}
-		time.Sleep(5 * time.Millisecond)
+		begin()
+		testenv.Eventually(t, "a request", queued)
+		time.Sleep(while)
 		if !queued() || len(ids) > 0 {
 			t.Error("a request was written before its turn")
 		}

@@ -8,11 +8,15 @@ import (
 	"net"
 	"testing"
 	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // TestAccountIsTheHeap checks for each use that the charged bytes are the growth of the
 // heap.
 func TestAccountIsTheHeap(t *testing.T) {
+	testenv.Takes(t, 2*time.Second)
+	testenv.ReadsClock(t, 50*time.Millisecond, "the heap is measured once nothing moves; if it still did, again")
 	for _, tc := range []struct {
 		name  string
 		conns int

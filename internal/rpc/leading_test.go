@@ -83,7 +83,11 @@ func TestDirectAlone(t *testing.T) {
 		if n < 90 {
 			t.Errorf("%d of 100 calls have read for themselves", n)
 		}
-		time.Sleep(3 * idleAfter)
+		testenv.Eventually(t, "the connection is idle", func() bool {
+			c.outbox.mu.Lock()
+			defer c.outbox.mu.Unlock()
+			return c.lead.by == byReader
+		})
 	}
 }
 
@@ -137,7 +141,7 @@ func TestDirectGivesUp(t *testing.T) {
 			t.Errorf("with a timeout: %v", err)
 		}
 		ctx, cancel := context.WithCancelCause(t.Context())
-		time.AfterFunc(10*time.Millisecond, func() { cancel(io.ErrNoProgress) })
+		go h.onceServed(t, h.served.Load()+1, func() { cancel(io.ErrNoProgress) })
 		if _, err := c.Do(ctx, time.Minute, getRequest("wait")); !errors.Is(err, io.ErrNoProgress) {
 			t.Errorf("with a context: %v", err)
 		}
@@ -150,17 +154,14 @@ func TestDirectGivesUp(t *testing.T) {
 
 // Close and a peer that drops the connection end a call that reads.
 func TestDirectEnds(t *testing.T) {
-	for name, end := range map[string]func(c *Client){
-		"closed":  func(c *Client) { time.AfterFunc(20*time.Millisecond, func() { c.Close() }) },
-		"dropped": nil,
-	} {
+	for _, name := range []string{"closed", "dropped"} {
 		h := newEcho()
 		c := directClient(t, h)
 		must(t, c, "first")
 		key := "drop"
-		if end != nil {
+		if name == "closed" {
 			key = "wait"
-			end(c)
+			go h.onceServed(t, 2, func() { c.Close() })
 		}
 		if _, err := c.Do(t.Context(), time.Minute, getRequest(key)); !errors.Is(err, ErrClosed) {
 			t.Errorf("%s: %v", name, err)
@@ -175,6 +176,7 @@ func TestDirectEnds(t *testing.T) {
 
 // Callers that come and go, alone and together, cancelled at random, all get their own answers.
 func TestDirectTogether(t *testing.T) {
+	testenv.ReadsClock(t, 100*time.Microsecond, "calls end at random moments; nothing is measured")
 	c := directClient(t, newEcho())
 	var wg sync.WaitGroup
 	for g := range 16 {
@@ -278,7 +280,7 @@ func (f *few) want(call *fewCall, want error) {
 		if !errors.Is(err, want) {
 			f.t.Errorf("%v, not %v", err, want)
 		}
-	case <-time.After(time.Minute):
+	case <-testenv.Expired():
 		f.t.Fatal("a call does not end")
 	}
 }
@@ -394,14 +396,8 @@ func TestDirectHandsOn(t *testing.T) {
 		case !errors.Is(err, io.ErrNoProgress):
 			t.Error(err)
 		}
-		for end := time.Now().Add(time.Minute); f.c.InFlight() > 0; time.Sleep(100 * time.Microsecond) {
-			if time.Now().After(end) {
-				t.Fatal("an answer has not been delivered")
-			}
-		}
-		for by, _ := f.reads(); by != byNobody; by, _ = f.reads() {
-			time.Sleep(100 * time.Microsecond)
-		}
+		testenv.Eventually(t, "all answers are delivered", func() bool { return f.c.InFlight() == 0 })
+		testenv.Eventually(t, "no caller reads", func() bool { by, _ := f.reads(); return by == byNobody })
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -13,7 +14,8 @@ import (
 // earlier. The long ones come one after another, and only one of those that wait is in
 // memory.
 func TestLongComeLast(t *testing.T) {
-	const longs, size = 40, 2 << 20
+	const longs, size, while = 40, 2 << 20, 50 * time.Millisecond
+	testenv.ReadsClock(t, while, "no more answers may be made than wait to be read")
 	h := newEcho()
 	s, dial, _ := serve(t, h, Limits{})
 	nc := dial()
@@ -34,7 +36,7 @@ func TestLongComeLast(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "the short one to be served", s, func(Stats) bool { return h.served.Load() == longs+2 })
-	time.Sleep(50 * time.Millisecond) // more answers would have been made by then
+	time.Sleep(while)
 	at, next := -1, uint64(0)
 	for i := range longs + 2 {
 		p := readReply(t, nc)
@@ -112,7 +114,7 @@ func TestWhile(t *testing.T) {
 	_ = nc.Close()
 	select {
 	case <-h.ended:
-	case <-time.After(30 * time.Second):
+	case <-testenv.Expired():
 		t.Error("it waits for a client that has gone")
 	}
 }
@@ -296,6 +298,7 @@ func TestBeginWaitsForRoom(t *testing.T) {
 // TestBeginSeesOthersRoom checks that a connection that waits for room sees the room that
 // others of its process have left.
 func TestBeginSeesOthersRoom(t *testing.T) {
+	testenv.ReadsClock(t, 4*roomAgain, "the second request must not begin")
 	h := newEcho()
 	s, dial, _ := serve(t, h, Limits{Budget: NewBudget(64 << 20)}) // 4 MiB for reads
 	nc := dial()
@@ -329,20 +332,21 @@ func TestBeginSeesOthersRoom(t *testing.T) {
 // TestRoomWithoutMemory checks that a connection that waits for room is not ended if
 // there is no memory to wait: its request begins.
 func TestRoomWithoutMemory(t *testing.T) {
-	const conns = 20
+	const conns, while = 20, 50 * time.Millisecond
+	testenv.ReadsClock(t, while, "no connection may be ended")
 	h := newEcho() // it has no room
 	s, dial, _ := serve(t, h, Limits{Budget: NewBudget(1 << 20)})
 	var clients []net.Conn
 	for range conns {
 		nc := dial()
-		_ = nc.SetDeadline(time.Now().Add(time.Minute))
+		_ = nc.SetDeadline(testenv.Deadline())
 		if _, err := nc.Write(append(getFrame(1, "wait"), getFrame(2, "room")...)); err != nil {
 			t.Fatal(err)
 		}
 		clients = append(clients, nc)
 	}
 	eventually(t, "all to be served", s, func(Stats) bool { return h.served.Load() == 2*conns })
-	time.Sleep(50 * time.Millisecond) // enough time to end connections
+	time.Sleep(while)
 	if st := s.Stats(); st.OverBudget > 0 {
 		t.Errorf("%d connections were ended that only wait for others", st.OverBudget)
 	}

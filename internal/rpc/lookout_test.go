@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // withoutLoop runs a test of what concerns goroutines of connections.
@@ -16,6 +18,7 @@ func withoutLoop(t *testing.T) {
 // TestBusyReaderNudges checks that a busy reader makes the runtime poll the network. A
 // reader with a request now and then does not.
 func TestBusyReaderNudges(t *testing.T) {
+	testenv.ReadsClock(t, 2*nudgeEvery, "a server nudges only after its first moment")
 	withoutLoop(t)
 	s, dial, _ := serve(t, newEcho(), Limits{})
 	time.Sleep(2 * nudgeEvery) // since the server was made
@@ -42,6 +45,7 @@ func TestBusyReaderNudges(t *testing.T) {
 // TestLongRequestsNudge checks that a reader of many requests at once nudges too, however
 // long they are.
 func TestLongRequestsNudge(t *testing.T) {
+	testenv.ReadsClock(t, 2*nudgeEvery, "a server nudges only after its first moment")
 	withoutLoop(t)
 	s, dial, _ := serve(t, newEcho(), Limits{})
 	time.Sleep(2 * nudgeEvery)
@@ -59,7 +63,7 @@ func TestLongRequestsNudge(t *testing.T) {
 // has been busy for nudgeEvery.
 func TestLoneReaderNudgesLater(t *testing.T) {
 	l := newLookout()
-	l.epoch = time.Now().Add(-time.Hour)
+	l.epoch = testenv.Date().Add(-time.Hour)
 	in := input{inRow: aloneAfter}
 	in.nudge(l)
 	in.nudge(l)

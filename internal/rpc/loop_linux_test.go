@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // serveLoop is serve with a loop.
@@ -145,7 +147,7 @@ func TestLoopIsNotHeldUp(t *testing.T) {
 			begin(t, waits)
 			eventually(t, "the requests", s, func(st Stats) bool { return st.BytesIn > had })
 			for range 100 {
-				_ = other.SetDeadline(time.Now().Add(time.Minute))
+				_ = other.SetDeadline(testenv.Deadline())
 				if got := ask(t, other, "other"); got != "other" {
 					t.Fatalf("got %q", got)
 				}
@@ -204,6 +206,7 @@ func TestLoopKills(t *testing.T) {
 
 // TestLoopKillsTheMoving kills connections while they leave the loop and come home.
 func TestLoopKillsTheMoving(t *testing.T) {
+	testenv.ReadsClock(t, 100*time.Microsecond, "connections move meanwhile; nothing is measured")
 	s, dial := serveLoop(t, newEcho(), Limits{})
 	var stop atomic.Bool
 	var wg sync.WaitGroup
@@ -284,7 +287,7 @@ func TestLoopFlood(t *testing.T) {
 		}
 	})
 	for range 100 {
-		_ = other.SetDeadline(time.Now().Add(time.Minute))
+		_ = other.SetDeadline(testenv.Deadline())
 		ask(t, other, "other")
 	}
 	stop.Store(true)
@@ -297,16 +300,9 @@ func TestLoopFrameTimeout(t *testing.T) {
 	h := newEcho()
 	s, dial := serveLoop(t, h, Limits{FrameTimeout: 100 * time.Millisecond})
 	mustWrite(t, dial(), getFrame(1, "part")[:6])
-	for {
-		select {
-		case err := <-h.ended:
-			if err != ErrSlowFrame {
-				t.Errorf("ended with %v", err)
-			}
-			return
-		case <-time.After(time.Millisecond):
-			s.shared.loop.callHome()
-		}
+	testenv.Eventually(t, "the connection ends", func() bool { s.shared.loop.callHome(); return len(h.ended) > 0 })
+	if err := <-h.ended; err != ErrSlowFrame {
+		t.Errorf("ended with %v", err)
 	}
 }
 
@@ -424,6 +420,7 @@ func TestLoopComesHomeAfterAWait(t *testing.T) {
 
 // TestLoopLongBatch checks that a long batch leaves the loop when its turn is over.
 func TestLoopLongBatch(t *testing.T) {
+	testenv.Takes(t, 3*time.Second)
 	const n = 80 * MaxServe
 	for try := 0; ; try++ {
 		h := newEcho()

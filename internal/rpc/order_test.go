@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/bubble"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // mustRead reads as much as want has.
@@ -54,6 +55,8 @@ var allOps = []string{"now", "now", "big", "run", "go", "answer", "mute", "split
 // TestInOrder checks that answers come in the order of their requests, whichever way and in
 // whatever order the requests end.
 func TestInOrder(t *testing.T) {
+	testenv.Takes(t, 2*time.Second)
+	testenv.ReadsClock(t, 200*time.Microsecond, "requests end at random moments; nothing is measured")
 	for _, over := range []string{"unix", "tcp"} {
 		t.Run(over, func(t *testing.T) {
 			_, dialBack, _ := serve(t, newEcho(), Limits{})
@@ -238,6 +241,8 @@ func (c *countedWrites) Write(b []byte) (int, error) {
 // TestOrderIsBounded checks that a connection is not read from while too many bytes wait
 // behind a request, and that these bytes are charged.
 func TestOrderIsBounded(t *testing.T) {
+	testenv.Takes(t, 2*time.Second)
+	testenv.ReadsClock(t, 20*time.Millisecond, "the connection must not be read from")
 	for _, op := range []string{"now", "big"} {
 		t.Run(op, func(t *testing.T) {
 			h := newText()
@@ -273,6 +278,7 @@ func TestOrderIsBounded(t *testing.T) {
 // TestOrderMaxInFlight checks that MaxInFlight holds, and that the reader lets out what it
 // has before it waits.
 func TestOrderMaxInFlight(t *testing.T) {
+	testenv.ReadsClock(t, 10*time.Millisecond, "no further request may begin")
 	h := newText()
 	s, dial, _ := serveText(t, h, "unix", Limits{MaxInFlight: 2})
 	nc := dial()

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/bubble"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // paced is connections that enter, and the list of those that have begun.
@@ -168,7 +169,7 @@ func TestPaceEndsWithItsListener(t *testing.T) {
 		if err == nil {
 			t.Error("it says nothing of its listener")
 		}
-	case <-time.After(30 * time.Second):
+	case <-testenv.Expired():
 		t.Fatal("it waits for connections that have not begun")
 	}
 }
@@ -194,6 +195,7 @@ func TestPaceForgets(t *testing.T) {
 // TestPaceOfTheGone checks that a client that has gone takes no turn from the clients
 // after it.
 func TestPaceOfTheGone(t *testing.T) {
+	testenv.ReadsClock(t, 300*time.Millisecond, "those that have gone end at a pace, and no faster")
 	ln, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
 	if err != nil {
 		t.Fatal(err)

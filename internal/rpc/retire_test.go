@@ -6,8 +6,20 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
+
+// onceAwaited is a context that ends once it is waited for.
+type onceAwaited struct {
+	context.Context
+	end func()
+}
+
+func (o onceAwaited) Done() <-chan struct{} {
+	o.end()
+	return o.Context.Done()
+}
 
 // TestRetire checks that a retired connection answers the calls it has, refuses new ones
 // with ErrNotSent, and closes when all calls are answered.
@@ -28,9 +40,8 @@ func TestRetire(t *testing.T) {
 		if old != c || r.Live() != nil || r.Idle() {
 			t.Error("the old connection is not hidden")
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
-		defer cancel()
-		if _, err := r.Get(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		ctx, cancel := context.WithCancel(t.Context())
+		if _, err := r.Get(onceAwaited{ctx, cancel}); !errors.Is(err, context.Canceled) {
 			t.Errorf("a call does not wait for the new one: %v", err)
 		}
 		if err := old.Retire(t.Context()); err != nil {
@@ -69,9 +80,7 @@ func TestRetireFull(t *testing.T) {
 			done <- err
 		}()
 	}
-	for c.InFlight() < 2 {
-		time.Sleep(time.Millisecond)
-	}
+	testenv.Eventually(t, "both calls", func() bool { return c.InFlight() == 2 })
 	if err := c.Retire(t.Context()); err != nil {
 		t.Errorf("it does not give way: %v", err)
 	}
@@ -101,9 +110,7 @@ func TestRetireLong(t *testing.T) {
 	}
 	retired := make(chan error, 1)
 	go func() { retired <- c.Retire(t.Context()) }()
-	for !c.Retiring() {
-		time.Sleep(time.Millisecond)
-	}
+	testenv.Eventually(t, "it retires", c.Retiring)
 	for sent := 0; ; sent++ {
 		var q wire.Request
 		if frame, err := tryReadFrame(conns[1]); err != nil {

@@ -233,6 +233,24 @@ func (h *echoHandler) Close(err error) {
 
 func (h *echo) handler(net.Conn) (Handler, error) { return &echoHandler{echo: h}, nil }
 
+// onceServed calls do once n requests have been served.
+func (h *echo) onceServed(t *testing.T, n int64, do func()) {
+	testenv.Eventually(t, "the requests", func() bool { return h.served.Load() >= n })
+	do()
+}
+
+// endsUnforced shuts a server down, whose DrainTimeout must be longer than Patience.
+func endsUnforced(t *testing.T, shutdown func()) {
+	t.Helper()
+	ended := make(chan struct{})
+	go func() { shutdown(); close(ended) }()
+	select {
+	case <-ended:
+	case <-testenv.Expired():
+		t.Error("it does not end but by force")
+	}
+}
+
 // serve runs a server over a Unix socket until the test ends. It returns a function that
 // dials the server and one that shuts it down.
 func serve(t testing.TB, h *echo, l Limits) (s *Server, dial func() net.Conn, shutdown func()) {
@@ -387,13 +405,12 @@ func allGiven(t testing.TB, s *Server) {
 // after the peer has seen the event.
 func eventually(t testing.TB, what string, s *Server, ok func(Stats) bool) {
 	t.Helper()
-	// By counting: a machine that stands still is not a failure.
-	for left := 20000; !ok(s.Stats()); left-- {
-		if left == 0 {
-			t.Fatalf("waited for %s: %+v", what, s.Stats())
+	testenv.Succeeds(t, what, func() error {
+		if st := s.Stats(); !ok(st) {
+			return fmt.Errorf("%+v", st)
 		}
-		time.Sleep(time.Millisecond)
-	}
+		return nil
+	})
 }
 
 func TestFrameOutOfBounds(t *testing.T) {
@@ -620,9 +637,7 @@ func TestShutdownUnderLoad(t *testing.T) {
 			}
 		})
 	}
-	for h.served.Load() < 10_000 {
-		time.Sleep(time.Millisecond)
-	}
+	testenv.Eventually(t, "10,000 requests", func() bool { return h.served.Load() >= 10_000 })
 	shutdown()
 	wg.Wait()
 	if h.served.Load() != answered.Load() {
@@ -707,6 +722,7 @@ func newTestClient(t testing.TB, dial func() net.Conn, cfg ClientConfig) *Client
 }
 
 func TestClientCalls(t *testing.T) {
+	testenv.Takes(t, 2*time.Second)
 	_, dial, _ := serve(t, newEcho(), Limits{})
 	c := newTestClient(t, dial, ClientConfig{})
 	var wg sync.WaitGroup
@@ -749,9 +765,9 @@ func TestClientGivesUp(t *testing.T) {
 	h := newEcho()
 	_, dial, _ := serve(t, h, Limits{})
 	c := newTestClient(t, dial, ClientConfig{MaxCalls: 2})
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
-	defer cancel()
-	if _, err := c.Do(ctx, time.Minute, getRequest("wait")); !errors.Is(err, context.DeadlineExceeded) {
+	ctx, cancel := context.WithCancel(t.Context())
+	go h.onceServed(t, 1, cancel)
+	if _, err := c.Do(ctx, time.Minute, getRequest("wait")); !errors.Is(err, context.Canceled) {
 		t.Errorf("with a context: %v", err)
 	}
 	if _, err := c.Do(t.Context(), 10*time.Millisecond, getRequest("wait")); !errors.Is(err, ErrNoAnswer) {
@@ -761,9 +777,7 @@ func TestClientGivesUp(t *testing.T) {
 		t.Errorf("over MaxCalls: %v", err)
 	}
 	close(h.release)
-	for c.InFlight() > 0 {
-		time.Sleep(time.Millisecond)
-	}
+	testenv.Eventually(t, "the late answers", func() bool { return c.InFlight() == 0 })
 	for range 10 {
 		call, err := c.Do(t.Context(), time.Minute, getRequest("mine"))
 		if err != nil {
@@ -791,9 +805,7 @@ func TestClientLosesConnection(t *testing.T) {
 			}
 		})
 	}
-	for c.InFlight() < 3 {
-		time.Sleep(time.Millisecond)
-	}
+	testenv.Eventually(t, "all calls", func() bool { return c.InFlight() == 3 })
 	far.Close()
 	wg.Wait()
 	<-c.Done()
@@ -907,14 +919,11 @@ func TestClientAnsweredTooSoon(t *testing.T) {
 	if err := c.Start(q, time.Minute, &Call{over: make(chan struct{}, 1)}); err != nil {
 		t.Fatal(err)
 	}
-	late := func() bool {
+	testenv.Eventually(t, "the request is late", func() bool {
 		c.outbox.mu.Lock()
 		defer c.outbox.mu.Unlock()
 		return c.requests.long.len() == 0
-	}
-	for !late() {
-		time.Sleep(time.Millisecond)
-	}
+	})
 	if !c.abandon(q.ID) {
 		t.Error("a call has lost its slot")
 	}
@@ -988,9 +997,7 @@ func TestStartFails(t *testing.T) {
 	front.patience = time.Minute
 	closed := make(chan struct{})
 	go func() { // ends with the connection
-		for front.to.InFlight() < 3 { // two were given up
-			time.Sleep(time.Millisecond)
-		}
+		testenv.Eventually(t, "a call, beside two that were given up", func() bool { return front.to.InFlight() == 3 })
 		_ = front.to.Close()
 		close(closed)
 	}()
@@ -1011,7 +1018,7 @@ func TestStartForSlowReader(t *testing.T) {
 	if _, err := slow.Write(b); err != nil {
 		t.Fatal(err)
 	}
-	_ = other.SetDeadline(time.Now().Add(time.Minute))
+	_ = other.SetDeadline(testenv.Deadline())
 	for i := range 100 {
 		if _, err := other.Write(getFrame(uint64(i), "ask x")); err != nil {
 			t.Fatal(err)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/peertest"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -101,6 +102,7 @@ func dialSecured(t testing.TB, address string, cfg *tls.Config) *Client {
 // TestSecured checks that answers of all lengths, also longer than a socket's buffer or a
 // TLS record, come whole over TLS, however many are under way.
 func TestSecured(t *testing.T) {
+	testenv.Takes(t, time.Second)
 	address, cfg := serveSecured(t)
 	c := dialSecured(t, address, cfg)
 	var wg sync.WaitGroup

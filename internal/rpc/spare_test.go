@@ -3,6 +3,7 @@ package rpc
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -11,7 +12,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
-	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // exhaust opens all descriptors of this process but n. free closes them.
@@ -136,7 +138,7 @@ func (s *scarcity) serve(ln net.Listener) {
 // told waits until client i knows that it is not served.
 func (s *scarcity) told(i int) {
 	s.Helper()
-	_ = s.clients[i].SetReadDeadline(time.Now().Add(30 * time.Second))
+	_ = s.clients[i].SetReadDeadline(testenv.Deadline())
 	if _, err := s.clients[i].Read(make([]byte, 1)); err != io.EOF {
 		s.Fatalf("client %d: %v", i, err)
 	}
@@ -144,11 +146,12 @@ func (s *scarcity) told(i int) {
 
 func (s *scarcity) counts(served, rejected int64) {
 	s.Helper()
-	for end := time.Now().Add(30 * time.Second); s.served.Load() != served || s.server.Stats().Rejected != rejected; time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			s.Fatalf("%d had a descriptor and %d were rejected, want %d and %d", s.served.Load(), s.server.Stats().Rejected, served, rejected)
+	testenv.Succeeds(s, fmt.Sprintf("%d have a descriptor and %d are rejected", served, rejected), func() error {
+		if is, not := s.served.Load(), s.server.Stats().Rejected; is != served || not != rejected {
+			return fmt.Errorf("%d and %d", is, not)
 		}
-	}
+		return nil
+	})
 }
 
 // TestNoDescriptors checks that each new client is told at once if there are no
@@ -182,11 +185,7 @@ func TestSpareDescriptorIsReplaced(t *testing.T) {
 	first := func() { s.ln.before.Store(&again) }
 	s.ln.before.Store(&first)
 	s.serve(ln)
-	for end := time.Now().Add(30 * time.Second); s.ln.before.Load() != nil; time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("the descriptor is not taken")
-		}
-	}
+	testenv.Eventually(t, "the descriptor is taken", func() bool { return s.ln.before.Load() == nil })
 	free()
 	s.told(0)
 	s.told(1)

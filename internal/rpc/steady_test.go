@@ -11,6 +11,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/peertest"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -57,6 +58,7 @@ func take(r io.Reader, n, atOnce int, pause time.Duration) error {
 // if the system is late to report that it does. The client is cut off once it takes
 // nothing.
 func TestSteadyReader(t *testing.T) {
+	testenv.Takes(t, time.Second/2)
 	for _, tc := range []struct {
 		name, over string
 		hears      time.Duration
