@@ -4,11 +4,14 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // FuzzConfig checks that any configuration file is either refused with a reason, or
 // parsed and then judged by Check. Nothing panics or takes long.
 func FuzzConfig(f *testing.F) {
+	testenv.ReadsClock(f, 10*time.Second, "no file takes long, whatever it has")
 	for _, tc := range badConfigs {
 		if len(tc.text) < 1<<12 {
 			f.Add([]byte(tc.text))
