@@ -24,14 +24,11 @@ man:              ## the manual page, into man/cachesidecar.1
 test:             ## what the README says
 	TEST_COMMAND= $(GO) test ./...
 
-# The tests named TestLengthy…, and all of the packages whose tests do the same for more seeds,
-# or in more ways.
+# Where tests are named TestLengthy….
 LENGTHY = . ./cmd/cachesidecar ./internal/faults ./internal/attacks ./sidecar
-WIDER = ./l2/ownership ./internal/rpc
 
-lengthy:          ## what test leaves out: real processes through faults and attacks, more of virtual time (about 15 minutes)
+lengthy:          ## what test leaves out: real processes through faults and attacks, more of virtual time (about 9 minutes)
 	LONG_TESTS=1 $(GO) test -timeout 30m -run '^TestLengthy' $(LENGTHY)
-	LONG_TESTS=1 $(GO) test -timeout 30m $(WIDER)
 
 clocks:           ## list the tests that read the machine's clock, each with the reason and what it counts on
 	LONG_TESTS=1 $(GO) test -run '^TestLengthyClockReaders' -v .
@@ -117,8 +114,8 @@ failpoints:       ## take out the guards of freshness one by one, and see each m
 random:           ## RUNS short runs at random in virtual time, every other one under policy consistent (10,000 unless told: about 40 minutes on two cores), from SEED on; 0 draws one
 	$(GO) test ./sidecar -run TestVirtualRandom -v -virtual.random $(RUNS) -virtual.seed $(SEED) -timeout 120m
 
-random-ci:        # the same 500 runs each time
-	$(MAKE) random RUNS=500 SEED=1
+random-ci:        # the same 200 runs each time
+	$(GO) test ./sidecar -run TestVirtualRandom -virtual.random 200 -virtual.seed 1 -timeout 60m
 
 fuzz:             ## each fuzz target for FUZZTIME; fails where anything is found, and leaves it in testdata/fuzz
 	./.ci/fuzz decide $(FUZZTIME)
