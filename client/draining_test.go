@@ -69,7 +69,7 @@ func (c *counter) read(t *testing.T, by *client.Client, bound time.Duration) (ne
 func TestNearWhileDrained(t *testing.T) {
 	testenv.Takes(t, 6*time.Second)
 	const staleness, own = 2 * time.Second, 100 * time.Millisecond // what a busy machine keeps
-	testenv.ReadsClock(t, staleness+own, "no read may return what was overwritten longer ago than the bound of staleness")
+	testenv.ReadsClock(t, 2100*time.Millisecond, "no read may return what was overwritten longer ago than the bound of staleness")
 	clients := twoHostsWith(t, staleness, client.NearCache{Bytes: 1 << 20, Bound: own})
 	var counters []*counter
 	for i := range 10 {

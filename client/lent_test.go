@@ -58,16 +58,15 @@ func TestLentConnectionFills(t *testing.T) {
 // TestAttemptsShareTime checks that a second attempt of a call has what the first has left
 // of the call's time.
 func TestAttemptsShareTime(t *testing.T) {
-	const passes = 50 * time.Millisecond
-	testenv.ReadsClock(t, passes, "the call's time passes before its second attempt")
+	testenv.ReadsClock(t, 50*time.Millisecond, "the call's time passes before its second attempt")
 	s := newScripted(t, client.Config{RequestTimeout: time.Minute, DialTimeout: time.Minute}) // also on a busy machine
 	done := make(chan error, 1)
 	go func() { done <- s.Ping(context.Background()) }()
 	first := s.wants(wire.OpPing)
-	time.Sleep(passes)
+	time.Sleep(50 * time.Millisecond)
 	first.hangUp()
 	second := s.wants(wire.OpPing)
-	if second.TimeoutMS > first.TimeoutMS-uint32(passes.Milliseconds()) {
+	if second.TimeoutMS > first.TimeoutMS-50 {
 		t.Errorf("the second attempt has %d ms, the first had %d", second.TimeoutMS, first.TimeoutMS)
 	}
 	second.answer(wire.Reply{})
@@ -81,8 +80,7 @@ func TestAttemptsShareTime(t *testing.T) {
 // too, for as long as the first write, given up meanwhile, may still be executed: on a
 // connection of its own it could overtake the first.
 func TestLentConnectionKeepsOrder(t *testing.T) {
-	const pause = 100 * time.Millisecond
-	testenv.ReadsClock(t, pause, "the client could connect again: its pause after the failed attempt must pass")
+	testenv.ReadsClock(t, 100*time.Millisecond, "the client could connect again: its pause after the failed attempt must pass")
 	s := newScripted(t, client.Config{Conns: 2, RequestTimeout: time.Minute})
 	set := func(ctx context.Context, key, value string) chan error {
 		done := make(chan error, 1)
@@ -112,7 +110,7 @@ func TestLentConnectionKeepsOrder(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.full.Store(false)
-	time.Sleep(pause)
+	time.Sleep(100 * time.Millisecond)
 	done = set(t.Context(), key, "2")
 	second := s.wants(wire.OpSet)
 	if second.conn != first.conn {

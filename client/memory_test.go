@@ -41,7 +41,7 @@ func warm(t testing.TB, c *client.Client, key string) (it cachesidecar.Item) {
 
 func TestSharedHit(t *testing.T) {
 	const over = 25 * time.Millisecond
-	testenv.ReadsClock(t, over, "a value is not served once its time to live is over")
+	testenv.ReadsClock(t, 25*time.Millisecond, "a value is not served once its time to live is over")
 	c := sharing(t, client.Config{})
 	ctx := t.Context()
 	version, err := c.Set(ctx, "k", []byte("one"), cachesidecar.SetOptions{Flags: 7, TTL: time.Hour})

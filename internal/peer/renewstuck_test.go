@@ -29,20 +29,20 @@ func (d *deaf) Serve(c *rpc.Conn, frames [][]byte) error {
 	return d.echo.Serve(c, frames)
 }
 
-// withDeaf runs a test in virtual time, with a pool that has a connection to node b. That
-// node is deaf while stuck is set.
-func withDeaf(t *testing.T, f func(l *lab, p *Pool, stuck *atomic.Pointer[chan struct{}])) {
-	t.Helper()
-	ended, stuck := new(atomic.Int64), new(atomic.Pointer[chan struct{}])
-	inLab(t, func(l *lab) {
-		p := l.pool("10.0.0.1", newKeys(l.T, "a", l.one))
-		if _, err := get(l.T, p, nodeB, Call); err != nil {
-			l.Fatal(err)
-		}
-		f(l, p, stuck)
-	}, func(l *lab) {
-		l.handler = func(from kv.Process, p Purpose) rpc.Handler { return &deaf{echo{from, p, ended}, stuck} }
+// deafNode returns a pool with a connection to node b, which is deaf while stuck is set.
+func deafNode(t *testing.T) (p *Pool, stuck *atomic.Pointer[chan struct{}]) {
+	ended := new(atomic.Int64)
+	stuck = new(atomic.Pointer[chan struct{}])
+	one, b := peertest.NewAuthority(t, "one"), identity("b", 2)
+	s := serveKeys(t, b, newKeys(t, "b", one).get, nil, func(from kv.Process, p Purpose) rpc.Handler {
+		return &deaf{echo{from, p, ended}, stuck}
 	})
+	p = newKeyPool(t, identity("a", 1), newKeys(t, "a", one))
+	p.Set(nodeB, s.address)
+	if _, err := get(t, p, nodeB, Call); err != nil {
+		t.Fatal(err)
+	}
+	return p, stuck
 }
 
 // longCalls begins 24 calls with long requests, which is more than can be on its way. It
@@ -65,16 +65,7 @@ func longCalls(p *Pool, timeout time.Duration, ended func(error)) *sync.WaitGrou
 func TestRenewStuck(t *testing.T) {
 	testenv.Takes(t, 3*time.Second)
 	testenv.ReadsClock(t, 3*renewTimeout, "calls go on before the stuck connection has ended, after 10 s; TLS holds a mutex meanwhile, which stops virtual time")
-	ended, stuck := new(atomic.Int64), new(atomic.Pointer[chan struct{}])
-	one := peertest.NewAuthority(t, "one")
-	s := serveKeys(t, identity("b", 2), newKeys(t, "b", one).get, nil, func(from kv.Process, p Purpose) rpc.Handler {
-		return &deaf{echo{from, p, ended}, stuck}
-	})
-	p := newKeyPool(t, identity("a", 1), newKeys(t, "a", one))
-	p.Set(nodeB, s.address)
-	if _, err := get(t, p, nodeB, Call); err != nil {
-		t.Fatal(err)
-	}
+	p, stuck := deafNode(t)
 	old, free := p.Live(nodeB, Call), make(chan struct{})
 	defer close(free)
 	stuck.Store(&free)
@@ -96,54 +87,53 @@ func TestRenewStuck(t *testing.T) {
 // TestRenewLong checks that no call fails if its long request waits to be sent while
 // the connection is replaced.
 func TestRenewLong(t *testing.T) {
-	withDeaf(t, func(l *lab, p *Pool, stuck *atomic.Pointer[chan struct{}]) {
-		old, free := p.Live(nodeB, Call), make(chan struct{})
-		stuck.Store(&free)
-		defer longCalls(p, time.Minute, func(err error) {
-			if err != nil {
-				l.Error(err)
-			}
-		}).Wait()
-		testenv.Eventually(l, "all calls are under way", func() bool { return old.InFlight() == 24 })
-		p.Renew()
-		testenv.Eventually(l, "it retires", old.Retiring)
-		close(free)
-		testenv.Eventually(l, "another connection", func() bool { return p.Live(nodeB, Call) != nil })
-		if p.Live(nodeB, Call) == old {
-			l.Error("it was not replaced")
+	p, stuck := deafNode(t)
+	old, free := p.Live(nodeB, Call), make(chan struct{})
+	stuck.Store(&free)
+	defer longCalls(p, time.Minute, func(err error) {
+		if err != nil {
+			t.Error(err)
 		}
-	})
+	}).Wait()
+	testenv.Eventually(t, "all calls are under way", func() bool { return old.InFlight() == 24 })
+	p.Renew()
+	testenv.Eventually(t, "it retires", old.Retiring)
+	close(free)
+	testenv.Eventually(t, "another connection", func() bool { return p.Live(nodeB, Call) != nil })
+	if p.Live(nodeB, Call) == old {
+		t.Error("it was not replaced")
+	}
 }
 
 // TestLeaveWhileRenewed checks that no call fails if its process says goodbye in the middle
 // of a renewal, and that a call that waits for the new connection is certainly not executed.
 func TestLeaveWhileRenewed(t *testing.T) {
-	withDeaf(t, func(l *lab, p *Pool, stuck *atomic.Pointer[chan struct{}]) {
-		old, free := p.Live(nodeB, Call), make(chan struct{})
-		stuck.Store(&free)
-		calls := longCalls(p, time.Minute, func(err error) {
-			if err != nil {
-				l.Error(err)
-			}
-		})
-		testenv.Eventually(l, "all calls are under way", func() bool { return old.InFlight() == 24 })
-		p.Renew()
-		testenv.Eventually(l, "calls wait", func() bool { return p.Live(nodeB, Call) == nil })
-		waits := make(chan error)
-		go func() {
-			_, err := get(l.T, p, nodeB, Call)
-			waits <- err
-		}()
-		time.Sleep(settleFor / 5) // for that call
-		p.Leave(nodeB)
-		time.Sleep(3 * settleFor) // the renewal goes on
-		close(free)
-		calls.Wait()
-		if err := <-waits; err != nil && !NotExecuted(err) {
-			l.Errorf("a call that waits for the new connection: %v", err)
+	testenv.ReadsClock(t, 3*settleFor, "no call fails while the renewal goes on")
+	p, stuck := deafNode(t)
+	old, free := p.Live(nodeB, Call), make(chan struct{})
+	stuck.Store(&free)
+	calls := longCalls(p, time.Minute, func(err error) {
+		if err != nil {
+			t.Error(err)
 		}
-		<-old.Done()
 	})
+	testenv.Eventually(t, "all calls are under way", func() bool { return old.InFlight() == 24 })
+	p.Renew()
+	testenv.Eventually(t, "calls wait", func() bool { return p.Live(nodeB, Call) == nil })
+	waits := make(chan error)
+	go func() {
+		_, err := get(t, p, nodeB, Call)
+		waits <- err
+	}()
+	time.Sleep(settleFor / 5) // for that call
+	p.Leave(nodeB)
+	time.Sleep(3 * settleFor) // the renewal goes on
+	close(free)
+	calls.Wait()
+	if err := <-waits; err != nil && !NotExecuted(err) {
+		t.Errorf("a call that waits for the new connection: %v", err)
+	}
+	<-old.Done()
 }
 
 // TestVirtualManyWait checks that waiting calls, as many as a connection may have, do

@@ -35,8 +35,7 @@ func requestIDs(nc net.Conn) <-chan uint64 {
 // While the answers of a batch are delivered, requests wait for a gatherer: the one of a
 // part writes what is queued by then, the last one the rest.
 func TestDirectGathers(t *testing.T) {
-	const while = 5 * time.Millisecond
-	testenv.ReadsClock(t, while, "no request may be written before its turn")
+	testenv.ReadsClock(t, 5*time.Millisecond, "no request may be written before its turn")
 	conns := socketPair(t)
 	ids := requestIDs(conns[1])
 	c := newClient(conns[0], ClientConfig{Direct: true})
@@ -58,7 +57,7 @@ func TestDirectGathers(t *testing.T) {
 	beginHeld := func() {
 		begin()
 		testenv.Eventually(t, "a request", queued)
-		time.Sleep(while)
+		time.Sleep(5 * time.Millisecond)
 		if !queued() || len(ids) > 0 {
 			t.Error("a request was written before its turn")
 		}

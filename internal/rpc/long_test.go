@@ -14,8 +14,8 @@ import (
 // earlier. The long ones come one after another, and only one of those that wait is in
 // memory.
 func TestLongComeLast(t *testing.T) {
-	const longs, size, while = 40, 2 << 20, 50 * time.Millisecond
-	testenv.ReadsClock(t, while, "no more answers may be made than wait to be read")
+	const longs, size = 40, 2 << 20
+	testenv.ReadsClock(t, 50*time.Millisecond, "no more answers may be made than wait to be read")
 	h := newEcho()
 	s, dial, _ := serve(t, h, Limits{})
 	nc := dial()
@@ -36,7 +36,7 @@ func TestLongComeLast(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "the short one to be served", s, func(Stats) bool { return h.served.Load() == longs+2 })
-	time.Sleep(while)
+	time.Sleep(50 * time.Millisecond)
 	at, next := -1, uint64(0)
 	for i := range longs + 2 {
 		p := readReply(t, nc)
@@ -332,8 +332,8 @@ func TestBeginSeesOthersRoom(t *testing.T) {
 // TestRoomWithoutMemory checks that a connection that waits for room is not ended if
 // there is no memory to wait: its request begins.
 func TestRoomWithoutMemory(t *testing.T) {
-	const conns, while = 20, 50 * time.Millisecond
-	testenv.ReadsClock(t, while, "no connection may be ended")
+	const conns = 20
+	testenv.ReadsClock(t, 50*time.Millisecond, "no connection may be ended")
 	h := newEcho() // it has no room
 	s, dial, _ := serve(t, h, Limits{Budget: NewBudget(1 << 20)})
 	var clients []net.Conn
@@ -346,7 +346,7 @@ func TestRoomWithoutMemory(t *testing.T) {
 		clients = append(clients, nc)
 	}
 	eventually(t, "all to be served", s, func(Stats) bool { return h.served.Load() == 2*conns })
-	time.Sleep(while)
+	time.Sleep(50 * time.Millisecond)
 	if st := s.Stats(); st.OverBudget > 0 {
 		t.Errorf("%d connections were ended that only wait for others", st.OverBudget)
 	}
