@@ -14,8 +14,6 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
 	"github.com/cachesidecar/cachesidecar/internal/race"
@@ -23,7 +21,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/sidecar"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { testenv.Main(m) }
 
 // serve runs a sidecar on a socket and returns a function that stops it.
 func serve(t testing.TB, path string) (stop func()) {

@@ -14,6 +14,7 @@ import (
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/places"
+	"github.com/cachesidecar/cachesidecar/internal/race"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
@@ -218,7 +219,11 @@ func copyHits(tb testing.TB) (a *host, key []byte, get func() []byte) {
 func TestCopyHitAllocatesNothing(t *testing.T) {
 	a, _, get := copyHits(t)
 	before := a.engine.Names.Stats()[0].Hits
-	if allocs := testing.AllocsPerRun(200, func() { get() }); allocs != 0 {
+	allocs := 1.0
+	for n := 0; n < 5 && allocs != 0; n++ { // the two hosts allocate meanwhile
+		allocs = testing.AllocsPerRun(200, func() { get() })
+	}
+	if allocs != 0 && !race.Enabled { // with the race detector, pools drop items on purpose
 		t.Errorf("%v allocations a hit", allocs)
 	}
 	if hits := a.engine.Names.Stats()[0].Hits - before; hits < 200 {

@@ -13,7 +13,7 @@ import (
 	"syscall"
 	"testing"
 
-	"go.uber.org/goleak"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 func TestMain(m *testing.M) {
@@ -33,7 +33,7 @@ func TestMain(m *testing.M) {
 		fmt.Println(l.Path(), p.PID > 0, err)
 		os.Exit(0)
 	}
-	goleak.VerifyTestMain(m)
+	testenv.Main(m)
 }
 
 func mustListen(t *testing.T, cfg Config) *Listener {

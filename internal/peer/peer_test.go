@@ -13,8 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/vmihailenco/msgpack/v5"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
@@ -23,7 +21,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { testenv.Main(m) }
 
 // skewedClock is a clock whose wall time is off.
 type skewedClock struct {

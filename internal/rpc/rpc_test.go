@@ -21,8 +21,6 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/cachesidecar/cachesidecar/internal/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -37,7 +35,7 @@ func TestMain(m *testing.M) {
 	flag.Parse()
 	for _, once := range []string{"fuzz", "bench", "coverprofile", "cpuprofile", "memprofile", "trace"} {
 		if flag.Lookup("test."+once).Value.String() != "" {
-			goleak.VerifyTestMain(m)
+			testenv.Main(m)
 		}
 	}
 	failed := 0
@@ -46,7 +44,7 @@ func TestMain(m *testing.M) {
 	}
 	if runtime.GOOS == "linux" && failed == 0 {
 		inLoop = true
-		goleak.VerifyTestMain(m)
+		testenv.Main(m)
 	}
 	os.Exit(failed)
 }

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/vmihailenco/msgpack/v5"
-	"go.uber.org/goleak"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/origintest"
@@ -21,7 +20,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { testenv.Main(m) }
 
 // config returns the configuration of an origin in the test's own PostgreSQL.
 func config(p *origintest.Postgres, query string) Config {

@@ -131,8 +131,10 @@ func times(t *testing.T, c *Conn, early bool) {
 		c.Send("mg k t\r\n")
 		line := c.Line()
 		after := testenv.Date().Unix()
-		if _, err := fmt.Sscanf(line, "HD t%d", &left); err != nil || after+left < now+1000-by || before+left > now+1002 {
-			t.Errorf("%s: %q at %d to %d, %v: the value ends at another time than %d", command, line, before, after, err, now+1000)
+		_, err := fmt.Sscanf(line, "HD t%d", &left)
+		if err != nil || after+left < now+1000-by || before+left > now+1002 {
+			t.Errorf("%s: %q at %d to %d, %v: the value ends at another time than %d",
+				command, line, before, after, err, now+1000)
 		}
 	}
 	ends(fmt.Sprintf("set k 0 %d 1\r\na", now+1000), "STORED")
