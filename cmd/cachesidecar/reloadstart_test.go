@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // TestReloadAtStart: a reload before the sidecar serves does not tell systemd that it is
@@ -27,13 +29,14 @@ func TestReloadAtStart(t *testing.T) {
 	}
 	defer nc.Close()
 	file := filepath.Join(dir, "c.yaml")
-	text := "namespaces: {users: {limits: {timeout: 1m}, origin: {postgres: {dsn_env: USERS, query: \"SELECT $1\"}}}}\n"
+	text := "namespaces: {users: {limits: {timeout: 30s}, origin: {postgres: {dsn_env: USERS, query: \"SELECT $1\"}}}}\n"
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(binary(), "run", "--http", "off", "--socket", filepath.Join(dir, "s"), "--config", file)
 	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+notify, fmt.Sprintf("USERS=postgres://u@%s/d?sslmode=disable", ln.Addr()))
 	p := launch(t, cmd)
+	ln.(*net.TCPListener).SetDeadline(testenv.Deadline())
 	c, err := ln.Accept() // the origin is asked: the sidecar does not serve yet
 	if err != nil {
 		t.Fatal(err)
