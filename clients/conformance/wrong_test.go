@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -206,6 +207,7 @@ var mistakes = []struct {
 
 // TestMistakes checks that the servers find each mistake.
 func TestMistakes(t *testing.T) {
+	testenv.ReadsClock(t, 300*time.Millisecond, "a server has read a request by then; else its mistake is missed")
 	all, err := load("")
 	if err != nil {
 		t.Fatal(err)

@@ -4,11 +4,11 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
-	"time"
 	"unicode"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -40,7 +40,7 @@ func FuzzGreeting(f *testing.F) {
 		if wire.DecodeRequest(frame, &q) != nil {
 			return
 		}
-		c := &session{server: s, arrival: &arrival{}, begun: time.Now().UnixMilli()}
+		c := &session{server: s, arrival: &arrival{}, begun: testenv.Date().UnixMilli()}
 		if name != "" {
 			c.arrival.proof = &proof{names: []string{name}}
 			s.creds = func() *Credentials { return &Credentials{} }

@@ -62,7 +62,6 @@ func TestBadGeneric(*testing.T) { generic[int]() }
 func TestBadValue(*testing.T)   { f := time.Sleep; f(1) }
 func TestBadTable(*testing.T)   { table[0]() }
 func TestBadLocal(*testing.T)   { []func(){func() { time.Sleep(1) }}[0]() }
-func TestBadWord(t *testing.T)  { testenv.ReadsClock(t, time.Second, "it does not") }
 func TestBadArgument(t *testing.T) { virtually(t, time.Now().Day(), func() {}) }
 func TestBadSubtest(t *testing.T) {
 	t.Run("virtual", func(t *testing.T) { twice(t, func() {}) })
