@@ -35,15 +35,15 @@ clocks:           ## list the tests that read the machine's clock, each with the
 	for m in benchmarks checks; do (cd $$m && $(GO) test -run '^TestClockReaders' -v .) || exit 1; done
 
 # Left out of race are real processes, which the detector does not watch; what has neither
-# goroutines nor locks: the machine of ownership, and the ring; and tests that repeat in
-# virtual time, where a process has one processor, what others of their kind do once.
+# goroutines nor locks: the machine of ownership, and the ring; and the slower tests of
+# sidecar, most of them in virtual time, where a process has one processor.
 RACE = CGO_ENABLED=1 $(GO) test -race -timeout 60m
-UNRACED = cachesidecar/cachesidecar internal/faults internal/attacks internal/testing/mutants l2/ownership l2/ring
+UNRACED = cachesidecar/cachesidecar internal/faults internal/attacks internal/testing/mutants l2/ownership l2/ring sidecar
 RACED = $$($(GO) list ./... $(foreach p,$(UNRACED),| grep -v /$(p)$$))
-REPEATS = ^(TestMemcachedRandom|TestWriteThroughSettles|TestVotersRestartInTurn|TestForgottenAfterAnHour|TestVirtual(Random|Faults|Totals|KeyRotation|Certificates|DrainUndoneLarge|ReloadInDrain|SlanderAcrossACut))$$
 
 race:             ## the tests under the race detector, which needs a C compiler
-	$(RACE) -skip '$(REPEATS)' $(RACED)
+	$(RACE) $(RACED)
+	$(RACE) -short ./sidecar
 
 race-full:        ## the same with the lengthy ones (an hour)
 	LONG_TESTS=1 $(RACE) ./...
