@@ -48,9 +48,12 @@ func endpointSection(rounds string) (section, error) {
 		}
 	}
 	p := f.Parameters
-	s.body = fmt.Sprintf("One sidecar serves its own socket and the endpoint, a Unix socket as well. Loads are connections × requests in flight on each;\n"+
-		"of a line with many keys, one is in flight, and each key counts. %s keys of %d bytes, drawn uniformly; values of %d bytes; %d rounds,\n"+
-		"in each of which every side had %d turns of %d ms. Client and servers share the cores. Latency is of a whole batch, or line.\n"+
+	s.body = fmt.Sprintf("One sidecar serves its own socket and the endpoint, a Unix socket as well. "+
+		"Loads are connections × requests in flight on each;\n"+
+		"of a line with many keys, one is in flight, and each key counts. "+
+		"%s keys of %d bytes, drawn uniformly; values of %d bytes; %d rounds,\n"+
+		"in each of which every side had %d turns of %d ms. "+
+		"Client and servers share the cores. Latency is of a whole batch, or line.\n"+
 		"That a hit or a set over the endpoint allocates nothing is checked by `TestHitAllocatesNothing` of package session.\n\n",
 		thousands(int64(p.Keys)), p.KeySize, p.ValueSize, p.Rounds, p.Turns.Turns, p.TurnMS)
 	s.body += "Absolute figures, as context:\n\n" + absolute.String()
@@ -70,7 +73,10 @@ func endpointRows(l load) (rows []row) {
 	if l.pipeline > 1 {
 		better = endpointOfMemcached
 	}
-	for _, c := range []struct{ side, called string }{{record.EndpointText, "endpoint, text"}, {record.EndpointMeta, "endpoint, meta"}} {
+	for _, c := range []struct{ side, called string }{
+		{record.EndpointText, "endpoint, text"},
+		{record.EndpointMeta, "endpoint, meta"},
+	} {
 		add(c.called+" / own protocol", endpointOfOwn, c.side, record.Sidecar)
 		add(c.called+" / better of memcached's text and meta", better, c.side, record.MemcachedText, record.MemcachedMeta)
 	}

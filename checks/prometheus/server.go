@@ -138,5 +138,6 @@ func dashboard(t testing.TB) (panels []panel, text string) {
 
 // resolve replaces the variables of the dashboard, as Grafana does for "All".
 func resolve(expr string) string {
-	return strings.NewReplacer("$job", "cachesidecar.*", "$instance", ".*", "$namespace", ".*", "$__rate_interval", "15s").Replace(expr)
+	return strings.NewReplacer("$job", "cachesidecar.*", "$instance", ".*", "$namespace", ".*",
+		"$__rate_interval", "15s").Replace(expr)
 }
