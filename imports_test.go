@@ -31,9 +31,10 @@ var allowed = []struct {
 	{"internal/plainfile", nil},
 	{"internal/places", []string{".", "internal/wire"}},
 	{"internal/settings", []string{"internal/plainfile"}},
-	{"internal/testing/testenv", nil}, // only tests import it
-	{"internal/testing/clocks", nil},  // only tests import it
-	{"internal/gossiptest", nil},      // only tests import it
+	{"internal/race", nil},                                  // only tests import it
+	{"internal/testing/testenv", []string{"internal/race"}}, // only tests import it
+	{"internal/testing/clocks", nil},                        // only tests import it
+	{"internal/gossiptest", nil},                            // only tests import it
 	{"internal/logs", []string{"."}},
 	{"internal/machine", nil},
 	{"internal/history", nil},
@@ -55,7 +56,6 @@ var allowed = []struct {
 	{"internal/load", []string{"internal/wire"}},
 	{"internal/attacks", nil}, // only tests, of the command
 	{"internal/simnet", nil},
-	{"internal/race", nil},                         // only tests import it
 	{"internal/bubble", []string{"internal/race"}}, // only tests import it
 	{"internal/proctest", nil},                     // only tests import it
 	{"internal/testing/mutants", nil},              // a program

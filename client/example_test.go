@@ -16,7 +16,7 @@ import (
 // Connect to the sidecar on this host. Without a Socket the client looks in the usual
 // places. One Client serves a whole process.
 func ExampleDial() {
-	ctx, stop := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, stop := context.WithTimeout(context.Background(), time.Minute)
 	defer stop()
 	socket := startSidecar(ctx) // in production: "cachesidecar run" on the host
 
@@ -37,7 +37,7 @@ func ExampleDial() {
 
 // Store a value and read it. A key without a value is no failure: it is ErrNotFound.
 func Example() {
-	ctx, stop := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, stop := context.WithTimeout(context.Background(), time.Minute)
 	defer stop()
 	c := dialSidecar(ctx, client.Config{})
 	defer c.Close()
@@ -65,7 +65,7 @@ func Example() {
 
 // Writers that must not overwrite each other's values compare the version.
 func ExampleClient_CompareAndSwap() {
-	ctx, stop := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, stop := context.WithTimeout(context.Background(), time.Minute)
 	defer stop()
 	c := dialSidecar(ctx, client.Config{})
 	defer c.Close()
@@ -86,7 +86,7 @@ func ExampleClient_CompareAndSwap() {
 
 // Load a missing value once in the whole cluster, however many callers want it.
 func ExampleClient_GetOrLoad() {
-	ctx, stop := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, stop := context.WithTimeout(context.Background(), time.Minute)
 	defer stop()
 	c := dialSidecar(ctx, client.Config{})
 	defer c.Close()
@@ -109,7 +109,7 @@ func ExampleClient_GetOrLoad() {
 // Lease is for loads that are not one function of one key. The caller that gets a lease
 // loads the value; other callers wait for it.
 func ExampleClient_Lease() {
-	ctx, stop := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, stop := context.WithTimeout(context.Background(), time.Minute)
 	defer stop()
 	c := dialSidecar(ctx, client.Config{})
 	defer c.Close()
@@ -130,7 +130,7 @@ func ExampleClient_Lease() {
 // Keep values in this process. The client learns from the sidecar which of them are
 // outdated.
 func ExampleNearCache() {
-	ctx, stop := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, stop := context.WithTimeout(context.Background(), time.Minute)
 	defer stop()
 	c := dialSidecar(ctx, client.Config{NearCache: client.NearCache{Bytes: 64 << 20}})
 	defer c.Close()
@@ -161,7 +161,7 @@ func ExampleNearCache() {
 // Follow the changes of a key in the whole cluster. The first event is a Reset: read the
 // key after it, since earlier changes are not reported.
 func ExampleClient_Watch() {
-	ctx, stop := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, stop := context.WithTimeout(context.Background(), time.Minute)
 	defer stop()
 	c := dialSidecar(ctx, client.Config{})
 	defer c.Close()
@@ -185,7 +185,7 @@ func ExampleClient_Watch() {
 
 // What to do about an error. The text of an error says more.
 func Example_errors() {
-	ctx, stop := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, stop := context.WithTimeout(context.Background(), time.Minute)
 	defer stop()
 	c := dialSidecar(ctx, client.Config{})
 	defer c.Close()
@@ -210,6 +210,7 @@ func Example_errors() {
 // dialSidecar starts a sidecar and connects to it.
 func dialSidecar(ctx context.Context, cfg client.Config) *client.Client {
 	cfg.Socket = startSidecar(ctx)
+	cfg.NoSharedMemory = true // a value that comes from there is in no near cache
 	c, err := client.Dial(ctx, cfg)
 	if err != nil {
 		panic(err)

@@ -8,7 +8,6 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
-	"github.com/cachesidecar/cachesidecar/internal/race"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
@@ -32,13 +31,11 @@ func nearHit(t testing.TB, key string) (get func() cachesidecar.Item) {
 
 // TestNearHitAllocations checks that a hit allocates the caller's value and nothing else.
 func TestNearHitAllocations(t *testing.T) {
-	if race.Enabled {
-		t.Skip("the race detector allocates")
-	}
 	get := nearHit(t, strings.Repeat("k", 100))
 	source := ""
-	if allocs := testing.AllocsPerRun(1000, func() { source = get().Source }); allocs > 1 || source != "near" {
-		t.Errorf("%v allocations a hit from %q, want the value's", allocs, source)
+	testenv.Allocates(t, "a hit", 1, 1000, func() { source = get().Source })
+	if source != "near" {
+		t.Errorf("a hit from %q", source)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 func newTestLog(t testing.TB, events int) *Log {
@@ -139,9 +140,7 @@ func TestLogWait(t *testing.T) {
 // TestAppendAllocatesNothing: Append is part of every write.
 func TestAppendAllocatesNothing(t *testing.T) {
 	l := newTestLog(t, 64)
-	if n := testing.AllocsPerRun(1000, func() { l.Append(Event{Kind: Changed, Hash: 5, Version: 7}) }); n != 0 {
-		t.Errorf("%v allocations", n)
-	}
+	testenv.Allocates(t, "Append", 0, 1000, func() { l.Append(Event{Kind: Changed, Hash: 5, Version: 7}) })
 }
 
 // TestLease: the lease moves to the moment a poll was sent once everything up to the

@@ -4,6 +4,8 @@ import (
 	"testing"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // ofHash returns how many flights of a hash are in the table.
@@ -66,12 +68,9 @@ func TestTable(t *testing.T) {
 func TestTableAllocates(t *testing.T) {
 	var table Table[*aFlight]
 	f := &aFlight{key: kv.Key{Hash: 1, Bytes: []byte("k")}}
-	n := testing.AllocsPerRun(100, func() {
+	testenv.Allocates(t, "a flight", 0, 100, func() {
 		table.Add(f.key, func() *aFlight { return f })
 		table.Find(f.key, func(o *aFlight) bool { return o == f })
 		table.Detach(1)
 	})
-	if n != 0 {
-		t.Errorf("%v allocations", n)
-	}
 }

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 func key(name string) kv.Key {
@@ -144,9 +146,7 @@ func TestBound(t *testing.T) {
 		t.Errorf("%d KiB", bytes>>10)
 	}
 	long := key(strings.Repeat("x", kv.MaxKeyLen))
-	if n := testing.AllocsPerRun(1000, func() { long.Hash++; s.Note("ns", long, parts*width) }); n != 0 {
-		t.Errorf("%v allocations for a sample", n)
-	}
+	testenv.Allocates(t, "a sample", 0, 1000, func() { long.Hash++; s.Note("ns", long, parts*width) })
 }
 
 // TestSampler checks the mean gap, also for samplers that live for one read only.

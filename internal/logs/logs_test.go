@@ -176,9 +176,7 @@ func TestFloodCost(t *testing.T) {
 	for range 2 * maxAlike {
 		line()
 	}
-	if n := testing.AllocsPerRun(100, line); n > 0 {
-		t.Errorf("%v allocations", n)
-	}
+	testenv.Allocates(t, "a line", 0, 100, line)
 }
 
 // TestLongestLine checks that a line longer than all that may wait is written, if none waits.

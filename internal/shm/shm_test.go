@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 const (
@@ -339,16 +341,12 @@ func TestAllocations(t *testing.T) {
 	g.publish("a", "one")
 	key := []byte("a")
 	h := g.view.Hash(key)
-	if n := testing.AllocsPerRun(1000, func() { g.r.Get(&g.view, h, key, start) }); n != 1 {
-		t.Errorf("%v allocations a hit", n)
-	}
+	testenv.Allocates(t, "a hit", 1, 1000, func() { g.r.Get(&g.view, h, key, start) })
 	e := g.entry("a", "one")
-	if n := testing.AllocsPerRun(1000, func() {
+	testenv.Allocates(t, "to publish and withdraw", 0, 1000, func() {
 		g.Publish(e, yes)
 		g.Withdraw(h)
-	}); n != 0 {
-		t.Errorf("%v allocations to publish and withdraw", n)
-	}
+	})
 }
 
 func BenchmarkHit(b *testing.B) {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 func all(string) bool { return true }
@@ -60,9 +61,7 @@ func TestFastCallsCostNothing(t *testing.T) {
 	}
 	never := func() Call { t.Error("described"); return Call{} }
 	for _, took := range []time.Duration{0, Threshold - 1, Threshold, time.Second} {
-		if n := testing.AllocsPerRun(100, func() { l.Note(took, at(Age), never) }); n != 0 {
-			t.Errorf("%v: %v allocations", took, n)
-		}
+		testenv.Allocates(t, took.String(), 0, 100, func() { l.Note(took, at(Age), never) })
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 
 	"github.com/vmihailenco/msgpack/v5"
 )
@@ -653,22 +654,18 @@ func TestHotPathDoesNotAllocate(t *testing.T) {
 	r.Keys = make([][]byte, 0, 8)
 	p.Items = make([]Reply, 0, 8)
 	for i, q := range requests {
-		if n := testing.AllocsPerRun(100, func() {
+		testenv.Allocates(t, q.Op.String()+" request", 0, 100, func() {
 			frame := AppendRequest(buf[:0], q)
 			if err := DecodeRequest(frame[LengthSize:], &r); err != nil {
 				t.Fatal(err)
 			}
-		}); n != 0 {
-			t.Errorf("%s request: %v allocations", q.Op, n)
-		}
-		if n := testing.AllocsPerRun(100, func() {
+		})
+		testenv.Allocates(t, q.Op.String()+" reply", 0, 100, func() {
 			frame := AppendReply(buf[:0], q.Op, replies[i])
 			if err := DecodeReply(q.Op, frame[LengthSize:], &p); err != nil {
 				t.Fatal(err)
 			}
-		}); n != 0 {
-			t.Errorf("%s reply: %v allocations", q.Op, n)
-		}
+		})
 	}
 }
 

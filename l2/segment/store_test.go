@@ -593,9 +593,7 @@ func TestNoAllocations(t *testing.T) {
 			s.Fill(next(), Fill{Value: value, Version: s.cfg.Versions.Next(0), Admit: always}, testNow)
 		},
 	} {
-		if n := testing.AllocsPerRun(20_000, f); n != 0 {
-			t.Errorf("%s allocates %.2f times", name, n)
-		}
+		testenv.Allocates(t, name, 0, 20_000, f)
 	}
 }
 
