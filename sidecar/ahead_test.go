@@ -17,6 +17,7 @@ import (
 // about a key if the version clock of that host is an hour ahead. No entry, copy or
 // version of it is kept.
 func TestVirtualAnswersAhead(t *testing.T) {
+	t.Parallel()
 	inQuietWorld(t, 2, func(t *testing.T, w *world) {
 		from, to := w.nodes[0].s, w.nodes[1].s
 		name, _ := keyOwnedBy(w.nodes[0], "key")

@@ -46,6 +46,7 @@ func alike(s *Sidecar, name string, key []byte) []byte {
 // load barriers, if the last owner has released it. Otherwise the whole partition has a
 // barrier.
 func TestVirtualBarrierOutlivesItsOwner(t *testing.T) {
+	t.Parallel()
 	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 4)
 		w.noRelay = true

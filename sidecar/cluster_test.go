@@ -255,6 +255,7 @@ func BenchmarkCopyHit(b *testing.B) {
 // TestWaitingIsBounded checks that there is a bound on the requests that wait for other
 // hosts.
 func TestWaitingIsBounded(t *testing.T) {
+	t.Parallel()
 	a := startHost(t, "a")
 	b := startHost(t, "b", a.engine.Node.GossipAddress())
 	settled(t, a, b)

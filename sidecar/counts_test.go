@@ -194,6 +194,7 @@ func TestReadiness(t *testing.T) {
 // TestLoadsAreNoHits checks, on the owner of the keys and on another host, that a hit is
 // what was there: nine loads and nineteen errors are 0 % hits, and not 100 %.
 func TestLoadsAreNoHits(t *testing.T) {
+	t.Parallel()
 	var down atomic.Bool
 	origin := loader.SourceFunc(func(context.Context, []byte) (loader.Value, error) {
 		if down.Load() {

@@ -122,6 +122,7 @@ func TestOptionsReachTheOwner(t *testing.T) {
 // TestNearCacheLoadsElsewhere checks that a client with a near cache can use GetOrLoad
 // and Lease for keys that another host owns, and keeps their values.
 func TestNearCacheLoadsElsewhere(t *testing.T) {
+	t.Parallel()
 	a, other := twoSockets(t)
 	ctx := t.Context()
 	var clients []*client.Client

@@ -330,6 +330,7 @@ func TestVirtualDrainOfTheLast(t *testing.T) {
 // TestVirtualDrainAtStartUndone checks that a drain that waits until its host is in can be
 // taken back, and ends with its caller's context and with the host.
 func TestVirtualDrainAtStartUndone(t *testing.T) {
+	t.Parallel()
 	withNodes(t, 3, nil, Namespace{}, func(w *world) {
 		v := w.nodes[1]
 		begin := func(ctx context.Context) (told func() (cachesidecar.Drained, error)) {
@@ -385,6 +386,7 @@ func TestVirtualDrainAtStartUndone(t *testing.T) {
 // TestVirtualDrainAtStart drains a host that was just started, and does not know the
 // others yet.
 func TestVirtualDrainAtStart(t *testing.T) {
+	t.Parallel()
 	withNodes(t, 3, nil, Namespace{}, func(w *world) {
 		v := w.nodes[1]
 		v.leave()

@@ -37,6 +37,7 @@ func (c *rawConn) askFresh(key []byte, n uint64) {
 // nothing. The app has as many requests under way as there is room for their answers, and
 // gets all answers once it reads.
 func TestUnreadReadsOfAnotherHost(t *testing.T) {
+	t.Parallel()
 	testenv.ReadsClock(t, 100*time.Millisecond, "no more requests come: they would have been sent by then")
 	const n, size = 200, 500_000
 	a, other, app, keys := startPair(t, 1)

@@ -13,6 +13,7 @@ import (
 // does not wait for the next heartbeat: after many events, after none, and just after
 // many have stopped.
 func TestVirtualAckAllIsPrompt(t *testing.T) {
+	t.Parallel()
 	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 3)
 		for _, v := range w.nodes {

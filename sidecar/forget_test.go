@@ -189,6 +189,7 @@ func TestForget(t *testing.T) {
 // only cut off. It is a member again once the two hear each other: at its old address,
 // although neither is a join address of the other.
 func TestForgottenOnlyCutOff(t *testing.T) {
+	t.Parallel()
 	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 5)
 		for _, v := range w.nodes {
@@ -280,6 +281,7 @@ func TestRefusedHostIsWaitedForByNone(t *testing.T) {
 // reaches them by polls alone for a while. It is heard. Once it is silent again it is
 // considered dead, and blocks nothing.
 func TestForgottenHostThatPolls(t *testing.T) {
+	t.Parallel()
 	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 4)
 		var silent atomic.Bool

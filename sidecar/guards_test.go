@@ -93,6 +93,7 @@ func (w *world) awaitOwned(v *vnode, p uint16) {
 // accepted another write. It is not acknowledged either if the partition has come back
 // meanwhile.
 func TestVirtualWriteOutlivesItsOwnership(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	for _, write := range []struct {
 		name string

@@ -119,6 +119,7 @@ func TestKeyFilter(t *testing.T) {
 // TestKeyFilterTakenOver checks that a host that takes over keys does not rely on its filter
 // for them until its next filter: it has not heard their announcements.
 func TestKeyFilterTakenOver(t *testing.T) {
+	t.Parallel()
 	o := newDatabase(always(time.Millisecond))
 	knownNodes(t, 3, o, Namespace{}, func(w *world) {
 		var keys []string // all of one owner, which has heard the announcements

@@ -79,6 +79,7 @@ func TestVirtualLeaseOnce(t *testing.T) {
 // TestVirtualLeaseOwnerGoes checks that a token of a former owner fills nothing at the
 // next owner, where the key may have been deleted meanwhile.
 func TestVirtualLeaseOwnerGoes(t *testing.T) {
+	t.Parallel()
 	for _, how := range []string{"killed", "leaves", "loses the key"} {
 		t.Run(how, func(t *testing.T) {
 			withNodes(t, 3, nil, Namespace{}, func(w *world) {

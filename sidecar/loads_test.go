@@ -160,6 +160,7 @@ func is(t *testing.T, what string, r wire.Reply, status wire.Status, value strin
 // TestVirtualLoadOnce checks that the origin is called once for a cold key, however many
 // readers on however many hosts ask for it. It is called again only if the key is gone.
 func TestVirtualLoadOnce(t *testing.T) {
+	t.Parallel()
 	o := newDatabase(always(100 * time.Millisecond))
 	withNodes(t, 5, o, Namespace{}, func(w *world) {
 		for i := range 20 {
@@ -208,6 +209,7 @@ func TestVirtualLoadOnce(t *testing.T) {
 // invalidated. Waiting readers get it, but it is not kept. A read after the invalidation
 // gets the new value.
 func TestVirtualLoadAgainstInvalidation(t *testing.T) {
+	t.Parallel()
 	testenv.Takes(t, 800*time.Millisecond)
 	for _, through := range []string{"owner", "other"} {
 		for _, how := range []string{"delete", "soft", "flush"} {

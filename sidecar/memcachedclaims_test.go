@@ -9,6 +9,7 @@ import (
 // TestMemcachedClaimsAreFresh stores the value of a claim after something else has changed the
 // key: it is not stored over it.
 func TestMemcachedClaimsAreFresh(t *testing.T) {
+	t.Parallel()
 	_, b, path := textPair(t, Config{})
 	for n, change := range []string{
 		"set %s 0 0 3\r\nnew", "ms %s 3\r\nnew", "delete %s", "md %s", "flush_all", "add %s 0 0 3\r\nnew",
@@ -42,6 +43,7 @@ func TestMemcachedClaimsAreFresh(t *testing.T) {
 // then a METAGET; none counts as a read that waits for its answer once it is answered. Otherwise
 // long values would find no room any more.
 func TestMemcachedClaimsLeaveNoReads(t *testing.T) {
+	t.Parallel()
 	_, b, path := textPair(t, Config{})
 	c := dialText(t, "unix", path)
 	for _, key := range textKeys(b, "default", "missing", false, 40) {

@@ -14,6 +14,7 @@ import (
 // TestMemcachedManyKeys asks for thousands of another host's keys in one get, of two namespaces
 // in turn, and of one. No key is missing, and all come in their order.
 func TestMemcachedManyKeys(t *testing.T) {
+	t.Parallel()
 	testenv.Takes(t, 800*time.Millisecond)
 	_, b, path := textPair(t, Config{
 		MemcachedDelimiter: ":", Namespaces: map[string]Namespace{"one": {}, "two": {}},

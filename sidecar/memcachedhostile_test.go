@@ -38,6 +38,7 @@ func textKeys(h *host, namespace, prefix string, owned bool, n int) (keys []stri
 // TestMemcachedManyKeysAccess asks for many keys at once, one of them in a namespace that the
 // client may not read. A key of another host before it changes nothing.
 func TestMemcachedManyKeysAccess(t *testing.T) {
+	t.Parallel()
 	_, b, path := textPair(t, Config{
 		MemcachedDelimiter: ":", MemcachedNamespace: "open",
 		Namespaces: map[string]Namespace{"secret": {}, "open": {}},

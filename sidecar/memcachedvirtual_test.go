@@ -133,6 +133,7 @@ var endings = []string{"killed", "restarted", "leaves", "loses the keys"}
 // TestVirtualMemcachedClaimsOwnerGoes ends the ownership in which claims were won. Their values are
 // not stored by the next owner, whatever is there, and the next owner has a claim to give.
 func TestVirtualMemcachedClaimsOwnerGoes(t *testing.T) {
+	t.Parallel()
 	testenv.Takes(t, 700*time.Millisecond)
 	for _, how := range endings {
 		t.Run(how, func(t *testing.T) {
@@ -325,6 +326,7 @@ func TestVirtualMemcachedValueInHand(t *testing.T) {
 // TestVirtualMemcachedStaleIfError reads a value after its end while the origin is down: mg
 // has what a GET with stale_ok has.
 func TestVirtualMemcachedStaleIfError(t *testing.T) {
+	t.Parallel()
 	ttl, limit, jitter, early := 10*time.Second, time.Hour, 0.0, 0.0
 	o := newDatabase(always(time.Millisecond))
 	ns := Namespace{

@@ -34,6 +34,7 @@ func TestVirtualStartedByClockSetRight(t *testing.T) {
 // Another process with a host's name is started elsewhere by mistake, takes the host's
 // place, and ends. The host joins again.
 func TestVirtualNamesakeGone(t *testing.T) {
+	t.Parallel()
 	for how, end := range map[string]func(*vnode){"killed": (*vnode).kill, "left": (*vnode).leave} {
 		t.Run(how, func(t *testing.T) {
 			inQuietWorld(t, 3, func(t *testing.T, w *world) {

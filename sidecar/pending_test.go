@@ -35,6 +35,7 @@ func startPair(t *testing.T, n int) (a, other *host, app *rawConn, keys [][]byte
 // TestRemoteGets sends a batch of GETs of another host's keys. The answers come in any
 // order.
 func TestRemoteGets(t *testing.T) {
+	t.Parallel()
 	a, _, app, keys := startPair(t, 100)
 	for _, options := range []wire.Options{0, wire.Fresh} {
 		asked := a.engine.Counts.PeerReads.Load()
@@ -66,6 +67,7 @@ func TestRemoteGets(t *testing.T) {
 // TestRemoteOrder checks that requests of one connection for one key take effect in their
 // order, whether the app waits for the answers or not.
 func TestRemoteOrder(t *testing.T) {
+	t.Parallel()
 	_, _, app, keys := startPair(t, 1)
 	const n = 50
 	var batch []byte
@@ -93,6 +95,7 @@ func TestRemoteOrder(t *testing.T) {
 // TestFreshGets checks that a fresh GET makes no copy, and that it replaces an existing
 // copy.
 func TestFreshGets(t *testing.T) {
+	t.Parallel()
 	a, other, app, keys := startPair(t, 1)
 	get := func(o wire.Options) wire.Reply {
 		t.Helper()

@@ -19,6 +19,7 @@ import (
 // When it goes on it serves nothing from before, not even before it has heard from
 // another node.
 func TestVirtualPausedOwner(t *testing.T) {
+	t.Parallel()
 	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 3)
 		for _, v := range w.nodes {
@@ -240,6 +241,7 @@ func TestVirtualSplit(t *testing.T) {
 // A node whose clock is an hour off is refused, and both sides report it. The others
 // continue without it. Its apps get misses in time.
 func TestVirtualClockOff(t *testing.T) {
+	t.Parallel()
 	inQuietWorld(t, 3, func(t *testing.T, w *world) {
 		off := &vnode{w: w, i: 3, name: "off", ip: "10.0.9.9", clock: &virtualClock{origin: w.begun}}
 		off.clock.offset.Store(time.Hour.Milliseconds())
@@ -279,6 +281,7 @@ func TestVirtualClockOff(t *testing.T) {
 // others report it, merge nothing of it, and take over what it owned. Its next process
 // joins again.
 func TestVirtualVersionsAhead(t *testing.T) {
+	t.Parallel()
 	testenv.Takes(t, 700*time.Millisecond)
 	inQuietWorld(t, 4, func(t *testing.T, w *world) {
 		off, others := w.nodes[3], w.nodes[:3]
@@ -318,6 +321,7 @@ func TestVirtualVersionsAhead(t *testing.T) {
 // The owner of some keys is killed. Reads of these keys through other nodes miss. They
 // hit again after the keys are written anew, within a stated time.
 func TestVirtualOwnerKilled(t *testing.T) {
+	t.Parallel()
 	inQuietWorld(t, 5, func(t *testing.T, w *world) {
 		const n = 300
 		if stored := setAll(w.nodes[0], n, "v"); stored != n {

@@ -259,6 +259,7 @@ func overtakenAtOrigin(t *testing.T, bad func(format string, args ...any)) {
 // write-throughs and until other hosts are told how they ended. It ends write-throughs
 // that take too long.
 func TestLeaveSettles(t *testing.T) {
+	t.Parallel()
 	for _, takes := range []time.Duration{3 * time.Second, 12 * time.Second, 20 * time.Second} {
 		t.Run(takes.String(), func(t *testing.T) {
 			s := &store{database: newDatabase(always(time.Millisecond)), writing: takes / 2}

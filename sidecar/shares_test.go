@@ -18,6 +18,7 @@ import (
 // A read of an entry of another host is answered, however many names this host has. The
 // same holds for MGET.
 func TestReadBeyondMaxNamespaces(t *testing.T) {
+	t.Parallel()
 	a := startHostWith(t, Config{MaxNamespaces: 2}, "a")
 	o := startHostWith(t, Config{MaxNamespaces: 2}, "b", a.engine.Node.GossipAddress())
 	settled(t, a, o)

@@ -45,6 +45,7 @@ func TestFillAtTheEnd(t *testing.T) {
 // behind, even if its death is known before a token comes. The next client in line gets
 // the token.
 func TestDeadAppLeavesNoToken(t *testing.T) {
+	t.Parallel()
 	testenv.Takes(t, 800*time.Millisecond)
 	cfg := leaseTime(5 * time.Minute)
 	cfg.Socket = filepath.Join(t.TempDir(), "a")

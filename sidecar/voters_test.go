@@ -148,6 +148,7 @@ func unavailable(err error) bool {
 // that out before it answers a read, and before it acknowledges a write. This holds
 // although its process has run all the time, or nearly all.
 func TestVirtualAuthorityEnds(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	for _, name := range []string{"read", "write"} {
 		t.Run(name, func(t *testing.T) {
