@@ -148,14 +148,10 @@ SOAK_MEMCACHED ?= 10m
 soak-memcached:   ## three clients of memcached do usual jobs on three hosts, which restart in turn every 20 s, and every answer is explained (10 minutes)
 	cd checks && $(GO) test ./memcached -run TestSoak -v -count=1 -for $(SOAK_MEMCACHED) -timeout 30m
 
-# One after the other: most of these measure, or use both processors.
+# The first two lanes only count; what follows measures, or uses both processors.
 nightly:          ## what is too long for CI, three hours at most; once before an issue is called done
-	$(MAKE) race-full
-	$(MAKE) fuzz
-	$(MAKE) random RUNS=3000
-	$(MAKE) hundred
+	RUNS=3000 .ci/lanes race-full "fuzz random hundred model-check"
 	$(MAKE) checks-nightly
-	$(MAKE) model-check
 	$(MAKE) faults
 	$(MAKE) soak SOAK=8m
 	$(MAKE) soak-steady SOAK_STEADY=4m

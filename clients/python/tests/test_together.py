@@ -25,23 +25,34 @@ def sidecar(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sidecar]:
     one.stop()
 
 
-def test_threads_load_once(sidecar: Sidecar) -> None:
+def count_joins(loads: Any, monkeypatch: pytest.MonkeyPatch) -> List[int]:
+    """Return a list that grows with each caller that has found no value and joined a flight."""
+    join, joined = loads.join, []
+
+    def counted(*args: Any) -> Any:
+        flight = join(*args)
+        joined.append(1)
+        return flight
+
+    monkeypatch.setattr(loads, "join", counted)
+    return joined
+
+
+def test_threads_load_once(sidecar: Sidecar, monkeypatch: pytest.MonkeyPatch) -> None:
     loads: List[int] = []
     calls: List[str] = []
-    began: List[int] = []
     got: List[Any] = []
 
     def load() -> str:
         loads.append(1)
-        # Of the others at least one asks by now, or gathers callers.
-        wait_for(lambda: len(began) == 8 and len(client._shared_state.loads) >= 2, "the other threads")
+        wait_for(lambda: len(joined) == 8, "the other threads")
         return "v"
 
     def ask() -> None:
-        began.append(1)
         got.append(client.get_or_set("threads", load))
 
     with Client(sidecar.path, on_call=lambda op, *_: calls.append(op)) as client:
+        joined = count_joins(client._shared_state.loads, monkeypatch)
         threads = [threading.Thread(target=ask) for _ in range(8)]
         for thread in threads:
             thread.start()
@@ -52,16 +63,17 @@ def test_threads_load_once(sidecar: Sidecar) -> None:
     assert calls.count("lease") <= 3 and calls.count("fill") == 1
 
 
-def test_tasks_load_once(sidecar: Sidecar) -> None:
+def test_tasks_load_once(sidecar: Sidecar, monkeypatch: pytest.MonkeyPatch) -> None:
     loads: List[int] = []
     calls: List[str] = []
 
     async def main() -> None:
         async with AsyncClient(sidecar.path, on_call=lambda op, *_: calls.append(op)) as client:
+            joined = count_joins(client._state.loads, monkeypatch)
 
             async def load() -> str:
                 loads.append(1)
-                while len(client._state.loads) < 2:
+                while len(joined) < 8:
                     await asyncio.sleep(0.001)
                 return "v"
 
