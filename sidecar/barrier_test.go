@@ -124,10 +124,10 @@ func TestVirtualBarrierOutlivesItsOwner(t *testing.T) {
 	})
 }
 
-// TestReplicaLagUnknown checks that what stands for lost events may stand for load
+// TestVirtualReplicaLagUnknown checks that what stands for lost events may stand for load
 // barriers. The other hosts may have raised any barrier, until this host has applied all
 // that they had in their logs.
-func TestReplicaLagUnknown(t *testing.T) {
+func TestVirtualReplicaLagUnknown(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 2)
 		w.namespaces = map[string]Namespace{"lagging": {ReplicaLag: testLag}}

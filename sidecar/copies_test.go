@@ -11,10 +11,10 @@ import (
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// TestCopyEndsWithItsValue checks that a copy ends with its value, even if it was made in
+// TestVirtualCopyEndsWithItsValue checks that a copy ends with its value, even if it was made in
 // the value's last millisecond. The owner's clock decides where that whole millisecond
 // ends.
-func TestCopyEndsWithItsValue(t *testing.T) {
+func TestVirtualCopyEndsWithItsValue(t *testing.T) {
 	inQuietWorld(t, 3, func(t *testing.T, w *world) {
 		owner, reader := w.nodes[0], w.nodes[1]
 		ctx := context.Background()

@@ -164,9 +164,9 @@ func TestClusterMetrics(t *testing.T) {
 	}
 }
 
-// TestReadiness checks that a host is ready once it serves: with other hosts, or alone if
+// TestVirtualReadiness checks that a host is ready once it serves: with other hosts, or alone if
 // no host answers at the join addresses.
-func TestReadiness(t *testing.T) {
+func TestVirtualReadiness(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 2)
 		first, second := w.nodes[1], w.nodes[0]

@@ -725,10 +725,10 @@ var shown = []struct {
 	by    func(t *testing.T, bad func(format string, args ...any))
 }{
 	{failpoint.OfferFilter, nil, "TestOfferGivesNothingNewer; no history can tell: such writes are of unknown outcome", offerGivesNothingNewer},
-	{failpoint.Settle, nil, "TestWriteThroughSettles; no history can tell", func(t *testing.T, bad func(string, ...any)) {
+	{failpoint.Settle, nil, "TestVirtualWriteThroughSettles; no history can tell", func(t *testing.T, bad func(string, ...any)) {
 		settles(t, "has less to hold", wire.OpSet, nil, bad)
 	}},
-	{failpoint.Overtaken, nil, "TestWriteThroughOvertakenAtOrigin; no history can tell", overtakenAtOrigin},
+	{failpoint.Overtaken, nil, "TestVirtualWriteThroughOvertakenAtOrigin; no history can tell", overtakenAtOrigin},
 	{failpoint.OverdueOrigin, nil, "TestOverdueAtOrigin; histories of worlds know nothing of an origin's", overdueAtOrigin},
 	{failpoint.EndFromAsked, nil, "TestVirtualCopyEndsWithItsEntry", copyEndsWithItsEntry},
 	{failpoint.JoinEnded, nil, "TestNoReadHasWhatEndedBefore", noReadHasWhatEndedBefore},

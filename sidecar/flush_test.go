@@ -57,10 +57,10 @@ func found(v *vnode, n int) int {
 	return int(hits.Load())
 }
 
-// TestFlushThenRestarts checks that values written after a flush stay, however often
+// TestVirtualFlushThenRestarts checks that values written after a flush stay, however often
 // hosts are restarted that have to hear of the flush again. A floor is as old as its
 // flush.
-func TestFlushThenRestarts(t *testing.T) {
+func TestVirtualFlushThenRestarts(t *testing.T) {
 	t.Parallel()
 	testenv.Takes(t, time.Second)
 	const n = 60
@@ -92,9 +92,9 @@ func TestFlushThenRestarts(t *testing.T) {
 	}
 }
 
-// TestFlushByAMinority checks that a side without a majority of the voters acknowledges
+// TestVirtualFlushByAMinority checks that a side without a majority of the voters acknowledges
 // no flush.
-func TestFlushByAMinority(t *testing.T) {
+func TestVirtualFlushByAMinority(t *testing.T) {
 	t.Parallel()
 	testenv.Takes(t, time.Second)
 	inQuietWorld(t, 5, func(t *testing.T, w *world) {
@@ -211,10 +211,10 @@ func lives(v *vnode, node kv.NodeID) bool {
 	return slices.ContainsFunc(v.s.engine.Node.Members(), is)
 }
 
-// TestLengthyFlushAmid checks flushes that come during a fault. From B after the acknowledgement
+// TestLengthyVirtualFlushAmid checks flushes that come during a fault. From B after the acknowledgement
 // on, no value is read that was written before the flush. Values written after the flush
 // stay.
-func TestLengthyFlushAmid(t *testing.T) {
+func TestLengthyVirtualFlushAmid(t *testing.T) {
 	testenv.Takes(t, 15*time.Second)
 	t.Parallel()
 	for _, voters := range [][]string{nil, {"n0", "n1", "n2"}} {
@@ -295,10 +295,10 @@ func policyOf(voters []string) string {
 	return "available"
 }
 
-// TestFlushedNames checks that the flush of one name too many is refused and flushes
+// TestVirtualFlushedNames checks that the flush of one name too many is refused and flushes
 // nothing else, and that a flush of all namespaces makes room. A name without a slot
 // keeps its flush until it gets a slot.
-func TestFlushedNames(t *testing.T) {
+func TestVirtualFlushedNames(t *testing.T) {
 	inQuietWorld(t, 2, func(t *testing.T, w *world) {
 		a, b := w.nodes[0], w.nodes[1]
 		setAll(a, 10, "value")
@@ -344,10 +344,10 @@ func flushAs(v *vnode, m *places.Member, name string) error {
 	return r.Err()
 }
 
-// TestFlushesAreShared checks that users share the places of the flushes that are
+// TestVirtualFlushesAreShared checks that users share the places of the flushes that are
 // remembered. However many names one user flushes, other users on any host can flush
 // theirs. A name that was not flushed has no place.
-func TestFlushesAreShared(t *testing.T) {
+func TestVirtualFlushesAreShared(t *testing.T) {
 	inQuietWorld(t, 2, func(t *testing.T, w *world) {
 		a, b := w.nodes[0], w.nodes[1]
 		greedy, other, elsewhere := a.s.engine.Shares.Join("uid 1"), a.s.engine.Shares.Join("uid 2"), b.s.engine.Shares.Join("uid 1")
@@ -394,8 +394,8 @@ func TestFlushesAreShared(t *testing.T) {
 	})
 }
 
-// TestResetHasFlushes checks that what stands for lost events also has the flushes.
-func TestResetHasFlushes(t *testing.T) {
+// TestVirtualResetHasFlushes checks that what stands for lost events also has the flushes.
+func TestVirtualResetHasFlushes(t *testing.T) {
 	inQuietWorld(t, 2, func(t *testing.T, w *world) {
 		setAll(w.nodes[0], 10, "value")
 		s := w.nodes[0].s
@@ -413,9 +413,9 @@ func TestResetHasFlushes(t *testing.T) {
 	})
 }
 
-// TestFlushLate checks a flush that a majority has noted, and whose time is over. Its
+// TestVirtualFlushLate checks a flush that a majority has noted, and whose time is over. Its
 // error does not say that nothing was done, and names no host that has answered.
-func TestFlushLate(t *testing.T) {
+func TestVirtualFlushLate(t *testing.T) {
 	t.Parallel()
 	testenv.Takes(t, time.Second)
 	for _, within := range []time.Duration{200 * time.Millisecond, 600 * time.Millisecond, time.Second, 1200 * time.Millisecond, 1600 * time.Millisecond} {

@@ -87,11 +87,11 @@ func (w *world) endAll() {
 	time.Sleep(time.Minute)
 }
 
-// TestForgottenAfterAnHour checks that a host that died is listed for an hour of silence
+// TestVirtualForgottenAfterAnHour checks that a host that died is listed for an hour of silence
 // and then forgotten, like a host that has left. A process that comes back under the name
 // joins like any other. An operator may have a host forgotten at once, on all hosts: see
-// TestForget.
-func TestForgottenAfterAnHour(t *testing.T) {
+// TestVirtualForget.
+func TestVirtualForgottenAfterAnHour(t *testing.T) {
 	t.Parallel()
 	testenv.Takes(t, 2*time.Second)
 	bubble.Test(t, func(t *testing.T) {
@@ -128,9 +128,9 @@ func TestForgottenAfterAnHour(t *testing.T) {
 	})
 }
 
-// TestForget checks that an operator's FORGET reaches all live hosts, and that it forgets
+// TestVirtualForget checks that an operator's FORGET reaches all live hosts, and that it forgets
 // neither a live host nor the host that is asked.
-func TestForget(t *testing.T) {
+func TestVirtualForget(t *testing.T) {
 	t.Parallel()
 	testenv.Takes(t, time.Second)
 	for _, voters := range [][]string{nil, {"n0", "n1", "n2"}} {
@@ -185,10 +185,10 @@ func TestForget(t *testing.T) {
 	}
 }
 
-// TestForgottenOnlyCutOff checks a host that another host has forgotten, and that was
+// TestVirtualForgottenOnlyCutOff checks a host that another host has forgotten, and that was
 // only cut off. It is a member again once the two hear each other: at its old address,
 // although neither is a join address of the other.
-func TestForgottenOnlyCutOff(t *testing.T) {
+func TestVirtualForgottenOnlyCutOff(t *testing.T) {
 	t.Parallel()
 	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 5)
@@ -212,9 +212,9 @@ func TestForgottenOnlyCutOff(t *testing.T) {
 	})
 }
 
-// TestForgetOnlyTheDead checks that a host that gossip misses, but polls still reach, is
+// TestVirtualForgetOnlyTheDead checks that a host that gossip misses, but polls still reach, is
 // not forgotten. It goes on owning what it owned.
-func TestForgetOnlyTheDead(t *testing.T) {
+func TestVirtualForgetOnlyTheDead(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 3)
 		var silent atomic.Bool
@@ -241,10 +241,10 @@ func TestForgetOnlyTheDead(t *testing.T) {
 	})
 }
 
-// TestRefusedHostIsWaitedForByNone checks a host that was refused from its start, and so
+// TestVirtualRefusedHostIsWaitedForByNone checks a host that was refused from its start, and so
 // owns nothing. Nothing waits for it while it lives, and it is forgotten as soon as it is
 // considered dead.
-func TestRefusedHostIsWaitedForByNone(t *testing.T) {
+func TestVirtualRefusedHostIsWaitedForByNone(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 3)
 		a, b, c := w.nodes[0], w.nodes[1], w.nodes[2]
@@ -277,10 +277,10 @@ func TestRefusedHostIsWaitedForByNone(t *testing.T) {
 	})
 }
 
-// TestForgottenHostThatPolls checks a host that all others have forgotten, and that
+// TestVirtualForgottenHostThatPolls checks a host that all others have forgotten, and that
 // reaches them by polls alone for a while. It is heard. Once it is silent again it is
 // considered dead, and blocks nothing.
-func TestForgottenHostThatPolls(t *testing.T) {
+func TestVirtualForgottenHostThatPolls(t *testing.T) {
 	t.Parallel()
 	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 4)

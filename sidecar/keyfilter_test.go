@@ -59,9 +59,9 @@ func absent(t *testing.T, what string, r wire.Reply) {
 	}
 }
 
-// TestKeyFilter checks that no host asks the origin for keys that it certainly lacks. A new
+// TestVirtualKeyFilter checks that no host asks the origin for keys that it certainly lacks. A new
 // key is found as soon as it is announced, otherwise with the next filter.
-func TestKeyFilter(t *testing.T) {
+func TestVirtualKeyFilter(t *testing.T) {
 	t.Parallel()
 	testenv.Takes(t, 5*time.Second)
 	o := newDatabase(always(time.Millisecond))
@@ -116,9 +116,9 @@ func TestKeyFilter(t *testing.T) {
 	})
 }
 
-// TestKeyFilterTakenOver checks that a host that takes over keys does not rely on its filter
+// TestVirtualKeyFilterTakenOver checks that a host that takes over keys does not rely on its filter
 // for them until its next filter: it has not heard their announcements.
-func TestKeyFilterTakenOver(t *testing.T) {
+func TestVirtualKeyFilterTakenOver(t *testing.T) {
 	t.Parallel()
 	o := newDatabase(always(time.Millisecond))
 	knownNodes(t, 3, o, Namespace{}, func(w *world) {
@@ -148,9 +148,9 @@ func TestKeyFilterTakenOver(t *testing.T) {
 	})
 }
 
-// TestKeyFilterSplit checks a key that the other side of a split has announced, and a key
+// TestVirtualKeyFilterSplit checks a key that the other side of a split has announced, and a key
 // whose announcement may be lost.
-func TestKeyFilterSplit(t *testing.T) {
+func TestVirtualKeyFilterSplit(t *testing.T) {
 	o := newDatabase(always(time.Millisecond))
 	knownNodes(t, 2, o, Namespace{}, func(w *world) {
 		v := w.ownerOf("k")
@@ -177,10 +177,10 @@ func TestKeyFilterSplit(t *testing.T) {
 	})
 }
 
-// TestKeyFilterWithoutOwner checks that a key without a reachable owner is not reported as absent,
+// TestVirtualKeyFilterWithoutOwner checks that a key without a reachable owner is not reported as absent,
 // because it may exist although this host has not heard of it. The origin is spared all
 // the same.
-func TestKeyFilterWithoutOwner(t *testing.T) {
+func TestVirtualKeyFilterWithoutOwner(t *testing.T) {
 	o := newDatabase(always(time.Millisecond))
 	o.set("there", []byte("value"))
 	knownNodes(t, 3, o, Namespace{}, func(w *world) {

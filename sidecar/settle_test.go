@@ -105,9 +105,9 @@ var gone = map[string]func(w *world, owner *vnode) (after func()){
 	},
 }
 
-// TestWriteThroughSettles checks that the owner of a key drops what it has loaded before,
+// TestVirtualWriteThroughSettles checks that the owner of a key drops what it has loaded before,
 // if a late write by an earlier owner ends.
-func TestWriteThroughSettles(t *testing.T) {
+func TestVirtualWriteThroughSettles(t *testing.T) {
 	t.Parallel()
 	testenv.Takes(t, 7*time.Second)
 	for policy, voters := range policies {
@@ -164,11 +164,11 @@ func settles(t *testing.T, how string, op wire.Op, voters []string, bad func(for
 	}, voters...)
 }
 
-// TestWriteThroughSettlesWithBarrier checks that the next owner does not keep what it
+// TestVirtualWriteThroughSettlesWithBarrier checks that the next owner does not keep what it
 // loads after a late write, for the time of the namespace's load barrier: the replica
 // that it loads from may lag. This also holds if the request had its answer before the
 // origin wrote.
-func TestWriteThroughSettlesWithBarrier(t *testing.T) {
+func TestVirtualWriteThroughSettlesWithBarrier(t *testing.T) {
 	t.Parallel()
 	testenv.Takes(t, time.Second)
 	for policy, voters := range policies {
@@ -216,10 +216,10 @@ func settlesWithBarrier(t *testing.T, timeout time.Duration, voters []string) {
 	}, voters...)
 }
 
-// TestWriteThroughOvertakenAtOrigin checks a write whose owner gets the origin's answer
+// TestVirtualWriteThroughOvertakenAtOrigin checks a write whose owner gets the origin's answer
 // after it was told of a late write by an earlier owner. The value is not kept, because
 // the origin may have executed the late write last.
-func TestWriteThroughOvertakenAtOrigin(t *testing.T) { overtakenAtOrigin(t, t.Errorf) }
+func TestVirtualWriteThroughOvertakenAtOrigin(t *testing.T) { overtakenAtOrigin(t, t.Errorf) }
 
 func overtakenAtOrigin(t *testing.T, bad func(format string, args ...any)) {
 	s := &store{database: newDatabase(always(time.Millisecond))}
@@ -255,10 +255,10 @@ func overtakenAtOrigin(t *testing.T, bad func(format string, args ...any)) {
 	})
 }
 
-// TestLeaveSettles checks that a host that leaves hands over at once. It waits for its
+// TestVirtualLeaveSettles checks that a host that leaves hands over at once. It waits for its
 // write-throughs and until other hosts are told how they ended. It ends write-throughs
 // that take too long.
-func TestLeaveSettles(t *testing.T) {
+func TestVirtualLeaveSettles(t *testing.T) {
 	t.Parallel()
 	for _, takes := range []time.Duration{3 * time.Second, 12 * time.Second, 20 * time.Second} {
 		t.Run(takes.String(), func(t *testing.T) {
@@ -298,9 +298,9 @@ func TestLeaveSettles(t *testing.T) {
 	}
 }
 
-// TestWriteThroughUnsettledBound checks that no write-through begins, and the origin is
+// TestVirtualWriteThroughUnsettledBound checks that no write-through begins, and the origin is
 // not asked, if the end of too many earlier ones could not be told to other hosts.
-func TestWriteThroughUnsettledBound(t *testing.T) {
+func TestVirtualWriteThroughUnsettledBound(t *testing.T) {
 	s := &store{database: newDatabase(always(time.Millisecond))}
 	throughNodes(t, 2, s, Namespace{}, func(w *world) {
 		owner := w.ownerOf("k")

@@ -35,10 +35,10 @@ func partOf(t *testing.T, c *wire.SlowCall, what string) wire.SlowPart {
 	return c.Parts[i]
 }
 
-// TestSlow loads keys of two hosts through one of them, from an origin that takes a while.
+// TestVirtualSlow loads keys of two hosts through one of them, from an origin that takes a while.
 // The host of the app lists its requests with what they waited for, and each owner its
 // loads. Fast requests are not listed.
-func TestSlow(t *testing.T) {
+func TestVirtualSlow(t *testing.T) {
 	const takes = 5 * slow.Threshold
 	o := newDatabase(always(takes / 2))
 	withNodes(t, 2, o, Namespace{}, func(w *world) {

@@ -24,7 +24,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// The traffic between sidecars in virtual time. The benchmarks keep what TestTraffic
+// The traffic between sidecars in virtual time. The benchmarks keep what TestVirtualTraffic
 // prints.
 
 var (
@@ -145,7 +145,7 @@ func (c gossipedConn) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// trafficPoint is a line of TestTraffic. Bytes and counts are per node and second.
+// trafficPoint is a line of TestVirtualTraffic. Bytes and counts are per node and second.
 type trafficPoint struct {
 	Nodes    int     `json:"nodes"`
 	Rate     int     `json:"rate"` // writes, over all nodes
@@ -162,8 +162,8 @@ type trafficPoint struct {
 	JoinMS   int64   `json:"join_ms"`  // from one more until it owns its share
 }
 
-// TestTraffic prints a line of JSON for each number of nodes and each rate.
-func TestTraffic(t *testing.T) {
+// TestVirtualTraffic prints a line of JSON for each number of nodes and each rate.
+func TestVirtualTraffic(t *testing.T) {
 	for _, n := range numbers(t, *trafficNodes) {
 		bubble.Test(t, func(t *testing.T) {
 			var count traffic

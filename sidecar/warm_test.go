@@ -25,9 +25,9 @@ func (k listOf) Keys(_ context.Context, each func(key []byte) error) error {
 	return nil
 }
 
-// TestWarm checks that each host loads the listed keys that it owns when it has begun, at
+// TestVirtualWarm checks that each host loads the listed keys that it owns when it has begun, at
 // its rate. A host that starts later gets the existing entries from the other hosts.
-func TestWarm(t *testing.T) {
+func TestVirtualWarm(t *testing.T) {
 	t.Parallel()
 	const n = 600
 	o := newDatabase(always(5 * time.Millisecond))

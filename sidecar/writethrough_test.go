@@ -83,9 +83,9 @@ func (v *vnode) remove(options wire.Options, keys ...string) []wire.Reply {
 	return v.do(q).Items
 }
 
-// TestWriteThrough checks that a write is in the origin when it is acknowledged, and in
+// TestVirtualWriteThrough checks that a write is in the origin when it is acknowledged, and in
 // the cache, through any host.
-func TestWriteThrough(t *testing.T) {
+func TestVirtualWriteThrough(t *testing.T) {
 	s := &store{database: newDatabase(always(5 * time.Millisecond))}
 	throughNodes(t, 3, s, Namespace{}, func(w *world) {
 		for _, v := range []*vnode{w.ownerOf("k"), w.other("k")} {
@@ -141,9 +141,9 @@ func TestWriteThrough(t *testing.T) {
 	})
 }
 
-// TestWriteThroughWriters checks that concurrent writers of one key, on all hosts, leave
+// TestVirtualWriteThroughWriters checks that concurrent writers of one key, on all hosts, leave
 // the same value in the cache and in the origin.
-func TestWriteThroughWriters(t *testing.T) {
+func TestVirtualWriteThroughWriters(t *testing.T) {
 	s := &store{database: newDatabase(func() time.Duration { return time.Duration(rand.IntN(20)) * time.Millisecond })}
 	throughNodes(t, 3, s, Namespace{}, func(w *world) {
 		for round := range 20 {

@@ -15,9 +15,9 @@ import (
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// TestWriteThroughOwnerGone checks a write whose owner is killed, or does not run for a
+// TestVirtualWriteThroughOwnerGone checks a write whose owner is killed, or does not run for a
 // while. Its outcome is unknown, and later reads return what the origin has.
-func TestWriteThroughOwnerGone(t *testing.T) {
+func TestVirtualWriteThroughOwnerGone(t *testing.T) {
 	t.Parallel()
 	testenv.Takes(t, 2*time.Second)
 	for _, when := range []string{"before", "after"} {
@@ -76,9 +76,9 @@ func TestWriteThroughOwnerGone(t *testing.T) {
 	}
 }
 
-// TestWriteThroughOvertaken checks a write whose answer comes after its owner has lost
+// TestVirtualWriteThroughOvertaken checks a write whose answer comes after its owner has lost
 // the key and got it back. It does not store what another owner has overwritten.
-func TestWriteThroughOvertaken(t *testing.T) {
+func TestVirtualWriteThroughOvertaken(t *testing.T) {
 	s := &store{database: newDatabase(always(10 * time.Millisecond))}
 	throughNodes(t, 3, s, Namespace{Limits: Limits{Timeout: 30 * time.Second}}, func(w *world) {
 		owner, v := w.ownerOf("k"), w.other("k")
