@@ -19,7 +19,7 @@ func (b *Bench) Sizes(ctx context.Context, p record.SizesParameters) (rows []rec
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.CommandContext(ctx, "go", "test", "-v", "-count=1", "-timeout=0", "-run=^TestTraffic$", "./sidecar",
+	cmd := exec.CommandContext(ctx, "go", "test", "-v", "-count=1", "-timeout=0", "-run=^TestVirtualTraffic$", "./sidecar",
 		"-traffic.nodes="+p.Nodes, "-traffic.rates="+p.Rates, fmt.Sprintf("-traffic.for=%dms", p.WindowMS))
 	cmd.Dir = root
 	said, err := cmd.CombinedOutput()
@@ -34,13 +34,13 @@ func (b *Bench) Sizes(ctx context.Context, p record.SizesParameters) (rows []rec
 		}
 		var r record.SizesRow
 		if err := json.Unmarshal([]byte(text), &r); err != nil {
-			return nil, fmt.Errorf("TestTraffic prints %q: %w", text, err)
+			return nil, fmt.Errorf("TestVirtualTraffic prints %q: %w", text, err)
 		}
 		b.logf("%3d nodes, %6d writes/s: %.0f bytes/s of events, %.0f of polls, %.0f of gossip; p99 %.2f ms", r.Nodes, r.Rate, r.Followed, r.Polled, r.Gossip, r.P99US/1000)
 		rows = append(rows, r)
 	}
 	if len(rows) == 0 {
-		return nil, fmt.Errorf("TestTraffic prints no figures:\n%s", said)
+		return nil, fmt.Errorf("TestVirtualTraffic prints no figures:\n%s", said)
 	}
 	return rows, nil
 }
