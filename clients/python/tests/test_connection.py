@@ -236,6 +236,7 @@ def test_threads_give_up_and_others_go_on() -> None:
                     if not t % 2:
                         failed.append("a timeout")
 
+        assert client.get(b"first") == b"first"  # no call waits for the connection
         threads = [threading.Thread(target=run, args=(t,)) for t in range(8)]
         for thread in threads:
             thread.start()
