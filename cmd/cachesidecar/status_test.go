@@ -182,7 +182,6 @@ func TestHealthOf(t *testing.T) {
 }
 
 func TestStatusOfSidecarThatDoesNotAnswer(t *testing.T) {
-	t.Parallel()
 	for _, tc := range []struct {
 		name  string
 		serve func(net.Conn)
@@ -191,7 +190,6 @@ func TestStatusOfSidecarThatDoesNotAnswer(t *testing.T) {
 		{"after HELLO", helloThen(nil, silent)},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			t.Parallel()
 			socket := fakeSidecar(t, tc.serve)
 			for _, line := range clientCommands {
 				want, wantErr := exitTimeout, "--timeout is 50ms"
