@@ -144,11 +144,10 @@ func TestLanguagesOnce(t *testing.T) {
 	}
 }
 
-// TestOverloadOnce measures overload at small scale.
+// TestOverloadOnce measures overload at small scale. It looks for saturation, so it runs alone.
 func TestOverloadOnce(t *testing.T) {
-	t.Parallel()
 	dir := t.TempDir()
-	out, log, err := bench(t, "overload", "-dir", dir, "-rounds", "1", "-phase", "50", "-warm-up", "20", "-step", "10", "-conns", "4",
+	out, log, err := bench(t, "overload", "-dir", dir, "-rounds", "1", "-phase", "50", "-warm-up", "20", "-step", "50", "-conns", "4",
 		"-entries", "1000", "-large", "65536", "-scrape-rounds", "1", "-turns", "1", "-turn", "150", "-cycle", "4096")
 	if err != nil && strings.Contains(err.Error(), "want 2: one for the sidecar") {
 		t.Skip(err)
@@ -200,9 +199,9 @@ func TestSeveralHostsOnce(t *testing.T) {
 	}
 }
 
-// TestPropagationOnce measures invalidations at small scale, in two runs.
+// TestPropagationOnce measures invalidations at small scale, in two runs. Apps are held to
+// the bound, so it runs alone.
 func TestPropagationOnce(t *testing.T) {
-	t.Parallel()
 	need(t, "redis-server")
 	dir := t.TempDir()
 	args := []string{"propagation", "-dir", dir, "-hosts", "3", "-entries", "1000", "-rate", "100", "-seconds", "1", "-short-seconds", "1", "-max-staleness", "3000"}
