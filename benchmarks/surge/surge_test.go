@@ -127,7 +127,7 @@ func TestOutcomes(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			cfg := config(serve(t, c.answer), c.conns)
-			cfg.Window = 8
+			cfg.Window, cfg.Duration = 8, time.Second
 			r, err := Run(cfg)
 			if err != nil || r.Due == 0 || !c.right(r) || r.Serve.TotalCount() != r.Served {
 				t.Errorf("got %+v, error %v", r, err)

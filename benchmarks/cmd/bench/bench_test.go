@@ -37,7 +37,6 @@ func need(t *testing.T, programs ...string) {
 // TestEverythingOnce runs each single-host measurement at small scale with real servers,
 // and writes the report.
 func TestEverythingOnce(t *testing.T) {
-	t.Parallel()
 	need(t, "redis-server", "memcached")
 	dir := t.TempDir()
 	for _, c := range []struct {
@@ -84,7 +83,6 @@ func TestEverythingOnce(t *testing.T) {
 
 // TestEndpointOnce measures the endpoint for memcached's protocol at small scale.
 func TestEndpointOnce(t *testing.T) {
-	t.Parallel()
 	need(t, "memcached")
 	dir := t.TempDir()
 	out, log, err := bench(t, "memcached", "-dir", dir, "-rounds", "1", "-turns", "2", "-turn", "25", "-warm-up", "5", "-entries", "2000", "-cycle", "4096")
@@ -111,7 +109,6 @@ func TestEndpointOnce(t *testing.T) {
 
 // TestLanguagesOnce measures clients in other languages at small scale.
 func TestLanguagesOnce(t *testing.T) {
-	t.Parallel()
 	need(t, "redis-server", "memcached")
 	dir := t.TempDir()
 	out, log, err := bench(t, "languages", "-dir", dir, "-rounds", "1", "-turns", "1", "-turn", "5", "-warm-up", "1", "-tasks", "8", "-threads", "2")
@@ -144,7 +141,7 @@ func TestLanguagesOnce(t *testing.T) {
 	}
 }
 
-// TestOverloadOnce measures overload at small scale. It looks for saturation, so it runs alone.
+// TestOverloadOnce measures overload at small scale.
 func TestOverloadOnce(t *testing.T) {
 	dir := t.TempDir()
 	out, log, err := bench(t, "overload", "-dir", dir, "-rounds", "1", "-phase", "50", "-warm-up", "20", "-step", "50", "-conns", "4",
@@ -164,7 +161,6 @@ func TestOverloadOnce(t *testing.T) {
 
 // TestSeveralHostsOnce measures several hosts at small scale.
 func TestSeveralHostsOnce(t *testing.T) {
-	t.Parallel()
 	dir := t.TempDir()
 	out, log, err := bench(t, "cluster", "-dir", dir, "-rounds", "1", "-turns", "1", "-turn", "100", "-entries", "2000", "-cycle", "4096",
 		"-hot", "200", "-max-staleness", "3000", "-kills", "1", "-probe", "20", "-hosts", "2", "-fixed", "1000", "-reads", "500")
@@ -199,8 +195,7 @@ func TestSeveralHostsOnce(t *testing.T) {
 	}
 }
 
-// TestPropagationOnce measures invalidations at small scale, in two runs. Apps are held to
-// the bound, so it runs alone.
+// TestPropagationOnce measures invalidations at small scale, in two runs.
 func TestPropagationOnce(t *testing.T) {
 	need(t, "redis-server")
 	dir := t.TempDir()
@@ -246,7 +241,6 @@ func TestPropagationOnce(t *testing.T) {
 
 // TestSizesOnce counts the traffic of a few sidecars.
 func TestSizesOnce(t *testing.T) {
-	t.Parallel()
 	dir := t.TempDir()
 	out, log, err := bench(t, "sizes", "-dir", dir, "-nodes", "2,3", "-rates", "0,500", "-window", "500")
 	if err != nil {
@@ -261,7 +255,6 @@ func TestSizesOnce(t *testing.T) {
 
 // TestLoadsOnce measures loads at small scale, in two runs.
 func TestLoadsOnce(t *testing.T) {
-	t.Parallel()
 	dir := t.TempDir()
 	args := []string{"loads", "-dir", dir, "-rounds", "1", "-turns", "1", "-turn", "50", "-entries", "2000", "-cycle", "4096", "-hosts", "2", "-conns", "2", "-depth", "20",
 		"-cold", "2", "-hastes", "1", "-outage-hosts", "2", "-outage-keys", "40", "-outage-ttl", "500", "-reads", "200", "-up", "1", "-down", "2", "-back", "7"}
