@@ -36,7 +36,8 @@ func (b *Bench) Sizes(ctx context.Context, p record.SizesParameters) (rows []rec
 		if err := json.Unmarshal([]byte(text), &r); err != nil {
 			return nil, fmt.Errorf("TestVirtualTraffic prints %q: %w", text, err)
 		}
-		b.logf("%3d nodes, %6d writes/s: %.0f bytes/s of events, %.0f of polls, %.0f of gossip; p99 %.2f ms", r.Nodes, r.Rate, r.Followed, r.Polled, r.Gossip, r.P99US/1000)
+		b.logf("%3d nodes, %6d writes/s: %.0f bytes/s of events, %.0f of polls, %.0f of gossip; p99 %.2f ms",
+			r.Nodes, r.Rate, r.Followed, r.Polled, r.Gossip, r.P99US/1000)
 		rows = append(rows, r)
 	}
 	if len(rows) == 0 {
