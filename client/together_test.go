@@ -4,11 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"path/filepath"
-	"runtime"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -21,26 +17,6 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/sidecar"
 )
-
-// freeAddress returns an address of loopback that no process listens at. On Linux all of 127/8
-// is loopback, and the port is below those that the system gives out: nothing takes it
-// meanwhile.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	for range 100 {
-		host := "127.0.0.1"
-		if runtime.GOOS == "linux" {
-			host = fmt.Sprintf("127.%d.%d.%d", 1+rand.IntN(254), rand.IntN(256), 1+rand.IntN(254))
-		}
-		address := net.JoinHostPort(host, strconv.Itoa(10_000+rand.IntN(20_000)))
-		if ln, err := net.Listen("tcp", address); err == nil {
-			ln.Close()
-			return address
-		}
-	}
-	t.Fatal("no free port")
-	return ""
-}
 
 // twoHosts runs two sidecars as one cache. It returns two clients of each, like two
 // processes on each host.
@@ -56,7 +32,7 @@ func twoHostsWith(t *testing.T, bound time.Duration, near client.NearCache) (cli
 	})
 	var free []string
 	for range 4 {
-		free = append(free, freeAddress(t))
+		free = append(free, testenv.FreeAddress(t))
 	}
 	for i := range 2 {
 		path := filepath.Join(t.TempDir(), "s")

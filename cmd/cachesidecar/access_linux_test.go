@@ -94,7 +94,7 @@ func (p *process) as(who person, args ...string) outcome {
 func TestAccess(t *testing.T) {
 	t.Parallel()
 	needRoot(t)
-	addr := freeAddress(t)
+	addr := testenv.FreeAddress(t)
 	p, _, _ := ruled(t, "--http", addr)
 	allowed := func(who person, args ...string) {
 		t.Helper()

@@ -42,7 +42,7 @@ func TestLengthyOverload(t *testing.T) {
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	page := freeAddress(t)
+	page := testenv.FreeAddress(t)
 	p := runSidecar(t, "--http", page, "--config", config, "--l1-size", "16MiB", "--l2-size", "64MiB")
 	watcher := p.dial()
 	before := watcher.stats()

@@ -131,12 +131,7 @@ func TestNoSecretIsTold(t *testing.T) {
 	defer l.Close()
 	address := l.Addr().String()
 	go repeat(l) // ends with the listener
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	admin := free.Addr().String()
-	free.Close() // another program could take it now; then the test fails and says so
+	admin := testenv.FreeAddress(t)
 	dir := tempDir(t)
 	password, file := filepath.Join(dir, "password"), filepath.Join(dir, "c.yaml")
 	text := fmt.Sprintf(`

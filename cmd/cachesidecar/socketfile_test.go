@@ -18,17 +18,6 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
-// freeAddress returns an address where no process listens. Another program could take it
-// now; then the test fails and says so.
-func freeAddress(t testing.TB) string {
-	t.Helper()
-	ports, err := freePorts(1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return loopback(ports[0])
-}
-
 // readyz waits until /readyz returns the given status and text.
 func readyz(t testing.TB, addr string, status int, want string) {
 	t.Helper()
@@ -51,7 +40,7 @@ func readyz(t testing.TB, addr string, status int, want string) {
 // mode. Open connections and the lock survive.
 func TestLengthySocketFileDeleted(t *testing.T) {
 	testenv.Takes(t, 5*time.Second)
-	addr := freeAddress(t)
+	addr := testenv.FreeAddress(t)
 	p := runSidecar(t, "--http", addr, "--socket-mode", "0604")
 	c := p.dial()
 	c.must(setRequest("k", "v"))
@@ -98,7 +87,7 @@ func TestLengthySocketFileDeleted(t *testing.T) {
 // reason once, and serves the connected clients.
 func TestLengthySocketFileReplaced(t *testing.T) {
 	testenv.Takes(t, 5*time.Second)
-	addr := freeAddress(t)
+	addr := testenv.FreeAddress(t)
 	p := runSidecar(t, "--http", addr)
 	c := p.dial()
 	// The file is put in place in one step, because a missing socket would be created
@@ -145,7 +134,7 @@ func TestLengthySocketFileReplaced(t *testing.T) {
 // one at the same path. The first one then leaves the path to the second.
 func TestSocketTakenOver(t *testing.T) {
 	t.Parallel()
-	addr := freeAddress(t)
+	addr := testenv.FreeAddress(t)
 	first := runSidecar(t, "--http", addr)
 	proctest.Stop(t, first.cmd.Process)
 	for _, path := range []string{first.socket, first.socket + ".lock"} {
@@ -178,7 +167,7 @@ func TestSocketTakenOver(t *testing.T) {
 // again, too.
 func TestSocketFolderGone(t *testing.T) {
 	t.Parallel()
-	addr, run := freeAddress(t), tempDir(t)
+	addr, run := testenv.FreeAddress(t), tempDir(t)
 	dir := filepath.Join(run, "folder")
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
@@ -201,7 +190,7 @@ func TestSocketFolderGone(t *testing.T) {
 // it reports that the file is gone.
 func TestInheritedSocketDeleted(t *testing.T) {
 	t.Parallel()
-	addr, socket := freeAddress(t), filepath.Join(tempDir(t), "s")
+	addr, socket := testenv.FreeAddress(t), filepath.Join(tempDir(t), "s")
 	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
 	if err != nil {
 		t.Fatal(err)

@@ -175,12 +175,7 @@ func TestHTTP(t *testing.T) {
 		flags    []string
 		profiles int
 	}{{nil, 404}, {[]string{"--pprof"}, 200}} {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		addr := ln.Addr().String()
-		ln.Close() // another program could take it now; then the test fails and says so
+		addr := testenv.FreeAddress(t)
 		p := runSidecar(t, append(tc.flags, "--http", addr)...)
 		client := &http.Client{Timeout: testenv.Patience, Transport: &http.Transport{DisableKeepAlives: true}}
 		for path, want := range map[string]int{

@@ -21,7 +21,7 @@ var processors = runtime.GOMAXPROCS(0)
 // runTuned runs a sidecar with some environment, and returns the address of its metrics.
 func runTuned(t *testing.T, env ...string) (p *process, page string) {
 	t.Helper()
-	page = freeAddress(t)
+	page = testenv.FreeAddress(t)
 	socket := filepath.Join(tempDir(t), "s")
 	cmd := exec.Command(binary(), "run", "--socket", socket, "--http", page,
 		"--l1-size", "16MiB", "--l2-size", "16MiB", "--buffer-size", "64MiB", "--max-connections", "2000")

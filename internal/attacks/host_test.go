@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -52,7 +50,7 @@ type host struct {
 func start(t, keeps testing.TB, dir, node string, prefix []string, flags ...string) *host {
 	t.Helper()
 	h := &host{exited: make(chan struct{}), log: filepath.Join(dir, node+".log")}
-	h.Node, h.Socket, h.HTTP = node, filepath.Join(dir, node+".sock"), freeAddress(t)
+	h.Node, h.Socket, h.HTTP = node, filepath.Join(dir, node+".sock"), testenv.FreeAddress(t)
 	words := append(prefix, command(t), "run", "--node", node, "--socket", h.Socket, "--socket-mode", "0666",
 		"--http", h.HTTP, "--pprof",
 		"--l1-size", strconv.Itoa(l1Size), "--l2-size", strconv.Itoa(l2Size), "--buffer-size", strconv.Itoa(buffer), "--log-format", "json")
@@ -222,36 +220,6 @@ func (h *host) fill(c *conn, size int, write bool) error {
 		}
 	}
 	return nil
-}
-
-// nextPort counts on from a random start, so that no address is used twice.
-var nextPort = rand.IntN(ports)
-
-// ports is the number of ports below those of other packages' tests and of the system.
-const ports = 10_000
-
-// freeAddress returns a loopback address that is free for TCP and UDP. The system gives
-// none of these ports to connections, of which attackers make thousands.
-func freeAddress(t testing.TB) string {
-	t.Helper()
-	var err error
-	for range ports {
-		nextPort++
-		address := fmt.Sprintf("127.0.0.1:%d", 10_000+nextPort%ports)
-		var l net.Listener
-		if l, err = net.Listen("tcp", address); err != nil {
-			continue
-		}
-		var u net.PacketConn
-		u, err = net.ListenPacket("udp", address)
-		_ = l.Close()
-		if err == nil {
-			_ = u.Close()
-			return address
-		}
-	}
-	t.Fatal(err)
-	return ""
 }
 
 // scrubbed returns the environment without the variables for sidecars and their clients.

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // house is the hosts of one side: one, or two that are a cluster.
@@ -33,7 +35,7 @@ func (h *house) target() target {
 func build(t, keeps testing.TB, a *attack, side string) *house {
 	t.Helper()
 	dir := folder(keeps)
-	h := &house{origin: freeAddress(t)}
+	h := &house{origin: testenv.FreeAddress(t)}
 	var flags []string
 	if a.config != nil {
 		file := filepath.Join(dir, "config.yaml")
@@ -55,7 +57,7 @@ func build(t, keeps testing.TB, a *attack, side string) *house {
 	}
 	var join, gossip, peer []string
 	for range a.hosts {
-		gossip, peer = append(gossip, freeAddress(t)), append(peer, freeAddress(t))
+		gossip, peer = append(gossip, testenv.FreeAddress(t)), append(peer, testenv.FreeAddress(t))
 	}
 	join = gossip
 	for i := range max(a.hosts, 1) {

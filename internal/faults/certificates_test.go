@@ -148,7 +148,7 @@ func TestLengthyProcessCertificateExpires(t *testing.T) {
 	}
 	g.settle("certificates are renewed", time.Now())
 
-	late := g.add(freeAddress(t))
+	late := g.add(testenv.FreeAddress(t))
 	late.spec.Join = g.nodes[0].spec.Join
 	late.key("1")
 	late.certify(testenv.Date().Add(-time.Minute), a)

@@ -6,10 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -71,7 +69,7 @@ func newGroup(t testing.TB, bound time.Duration, places int) *group {
 	})
 	g := &group{t: t, dir: dir, bound: bound, begin: time.Now()}
 	for range places {
-		g.add(freeAddress(t))
+		g.add(testenv.FreeAddress(t))
 	}
 	g.joinAll()
 	return g
@@ -128,43 +126,6 @@ func (n *node) servesNothing() error {
 		}
 	}
 	return nil
-}
-
-// freeAddress finds an unused address whose next port is free as well. On Linux all of
-// 127/8 is loopback, so two tests rarely collide. The port is below the range that the
-// system gives out.
-func freeAddress(t testing.TB) string {
-	t.Helper()
-	for range 100 {
-		host := "127.0.0.1"
-		if runtime.GOOS == "linux" {
-			host = fmt.Sprintf("127.%d.%d.%d", 1+rand.IntN(254), rand.IntN(256), 1+rand.IntN(254))
-		}
-		port := 10000 + 2*rand.IntN(10000)
-		address := net.JoinHostPort(host, strconv.Itoa(port))
-		if free(address) && free(net.JoinHostPort(host, strconv.Itoa(port+1))) {
-			return address
-		}
-	}
-	t.Fatal("no free port")
-	return ""
-}
-
-// free reports whether an address can be bound. It excludes forks: a child that another
-// test forks meanwhile would keep the socket open until its exec.
-func free(address string) bool {
-	syscall.ForkLock.RLock()
-	defer syscall.ForkLock.RUnlock()
-	l, err := net.Listen("tcp", address)
-	if err != nil {
-		return false
-	}
-	defer l.Close()
-	p, err := net.ListenPacket("udp", address)
-	if err != nil {
-		return false
-	}
-	return p.Close() == nil
 }
 
 // launch starts the node's process and does not wait for it.

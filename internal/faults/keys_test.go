@@ -103,7 +103,7 @@ func (g *group) standsAlone(with string, prepare func(*node)) {
 	t := g.t
 	t.Helper()
 	others := g.nodes[:3]
-	n := g.add(freeAddress(t))
+	n := g.add(testenv.FreeAddress(t))
 	n.spec.Join = others[0].spec.Join
 	prepare(n)
 	n.start()

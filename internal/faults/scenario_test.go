@@ -287,7 +287,7 @@ func TestLengthyProcessNewAddress(t *testing.T) {
 		time.Sleep(time.Second)
 		begun := time.Now()
 		n.crash()
-		n.spec.Bind = freeAddress(t)
+		n.spec.Bind = testenv.FreeAddress(t)
 		n.start()
 		g.settle(n.spec.Node+" was killed, and is back at another address", begun)
 	}
@@ -327,7 +327,7 @@ func TestProcessChurn(t *testing.T) {
 		case 3:
 			what += " moves"
 			n.crash()
-			n.spec.Bind = freeAddress(t)
+			n.spec.Bind = testenv.FreeAddress(t)
 			n.start()
 		case 4:
 			o := g.nodes[(n.index+1)%len(g.nodes)]

@@ -10,14 +10,6 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
-// Refusing returns an address where no server listens.
-func Refusing(t testing.TB) string {
-	t.Helper()
-	l := listen(t)
-	defer l.Close()
-	return l.Addr().String()
-}
-
 // asked waits for the first byte from the client. Some clients treat an earlier answer as
 // a broken connection.
 func asked(c net.Conn) bool {

@@ -357,13 +357,7 @@ func TestGarbage(t *testing.T) {
 func TestDeadNode(t *testing.T) {
 	p := newPool(t, identity("a", 1))
 	b := identity("b", 2)
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := ln.Addr().String()
-	ln.Close()
-	p.Set(b.Self, address)
+	p.Set(b.Self, testenv.Refusing(t))
 	for range 200 {
 		if _, err := get(t, p, b.Self, Call); !NotExecuted(err) {
 			t.Errorf("%v", err)

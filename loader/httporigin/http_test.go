@@ -83,7 +83,7 @@ func TestHTTP(t *testing.T) {
 		{Name: "hangs", Source: hasty(server.URL + "/hang?{key}"), Key: "a", Err: origintest.ErrAny},
 		{Name: "drips", Source: hasty("http://" + origintest.Dripping(t, "HTTP/1.1 200 OK\r\n\r\n", "x") + "/{key}"), Key: "a", Err: origintest.ErrAny},
 		{Name: "drops the connection", Source: at("/cut?{key}"), Key: "a", Err: origintest.ErrAny},
-		{Name: "nobody listens", Source: hasty("http://" + origintest.Refusing(t) + "/x?token=s3cret&k={key}"), Key: "a", Err: origintest.ErrAny, Secret: "s3cret"},
+		{Name: "nobody listens", Source: hasty("http://" + testenv.Refusing(t) + "/x?token=s3cret&k={key}"), Key: "a", Err: origintest.ErrAny, Secret: "s3cret"},
 		{Name: "garbage", Source: hasty("http://" + origintest.Saying(t, "\x00\x01garbage\r\n\r\n") + "/x?token=s3cret&k={key}"), Key: "a", Err: origintest.ErrAny, Secret: "s3cret"},
 		{Name: "endless header", Source: hasty("http://" + origintest.Saying(t, "HTTP/1.1 200 OK\r\nX: "+strings.Repeat("x", 100<<10)) + "/{key}"), Key: "a", Err: origintest.ErrAny},
 	})

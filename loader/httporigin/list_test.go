@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/origintest"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
@@ -78,7 +79,7 @@ func TestList(t *testing.T) {
 		{Name: "drips", Lister: raw(origintest.Dripping(t, head+"Content-Length: 100000\r\n\r\n", "x\n")), Err: origintest.ErrAny},
 		{Name: "hangs", Lister: raw(origintest.Saying(t, "")), Err: origintest.ErrAny, Secret: "s3cret"},
 		{Name: "garbage", Lister: raw(origintest.Saying(t, "\x00garbage\r\n\r\n")), Err: origintest.ErrAny, Secret: "s3cret"},
-		{Name: "nobody listens", Lister: raw(origintest.Refusing(t)), Err: origintest.ErrAny, Secret: "s3cret"},
+		{Name: "nobody listens", Lister: raw(testenv.Refusing(t)), Err: origintest.ErrAny, Secret: "s3cret"},
 	})
 
 	for _, cfg := range []loader.List{{}, {URL: "/keys"}, {URL: "ftp://h/keys"}, {URL: "http://h/keys", Timeout: -1}} {

@@ -105,7 +105,7 @@ func TestWrite(t *testing.T) {
 		{Name: "drips", Writer: hasty(origintest.Dripping(t, "HTTP/1.1 200", "x"), "/"), Key: "a", Err: origintest.ErrUnknown, Secret: "s3cret"},
 		{Name: "garbage", Writer: hasty(origintest.Saying(t, "\x00garbage\r\n\r\n"), "/"), Key: "a", Err: origintest.ErrUnknown, Secret: "s3cret"},
 		{Name: "drops the connection", Writer: hasty(origintest.Cutting(t, ""), "/"), Key: "a", Err: origintest.ErrUnknown, Secret: "s3cret"},
-		{Name: "nobody listens", Writer: hasty(origintest.Refusing(t), "/"), Key: "a", Err: loader.ErrNotWritten, Secret: "s3cret"},
+		{Name: "nobody listens", Writer: hasty(testenv.Refusing(t), "/"), Key: "a", Err: loader.ErrNotWritten, Secret: "s3cret"},
 		{Name: "through a proxy", Writer: proxied, Key: "proxied", Value: "1"},
 	})
 	proxy.Lose(true)

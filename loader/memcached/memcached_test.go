@@ -67,7 +67,7 @@ func TestMemcached(t *testing.T) {
 		{Name: "bad key", Source: s, Key: "a b", Err: loader.ErrBadKey},
 		{Name: "a command in a key", Source: s, Key: "a\r\nflush_all", Err: loader.ErrBadKey},
 		{Name: "key too long", Source: s, Key: strings.Repeat("k", 249), Err: loader.ErrBadKey},
-		{Name: "nobody listens", Source: hasty(origintest.Refusing(t)), Key: "a", Err: origintest.ErrAny},
+		{Name: "nobody listens", Source: hasty(testenv.Refusing(t)), Key: "a", Err: origintest.ErrAny},
 		{Name: "garbage", Source: hasty(origintest.Saying(t, "garbage\r\n")), Key: "a", Err: origintest.ErrAny},
 		{Name: "cut in the middle", Source: hasty(origintest.Saying(t, "VALUE a 0 10\r\nxx")), Key: "a", Err: origintest.ErrAny},
 		{Name: "an error", Source: hasty(origintest.Saying(t, "SERVER_ERROR out of memory\r\n")), Key: "a", Err: origintest.ErrAny},

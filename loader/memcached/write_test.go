@@ -48,7 +48,7 @@ func TestWrite(t *testing.T) {
 		{Name: "bad key", Writer: w, Key: "a b", Err: loader.ErrBadKey},
 		{Name: "a command in a key", Writer: w, Key: "a\r\nflush_all", Delete: true, Err: loader.ErrBadKey},
 		{Name: "key too long", Writer: w, Key: strings.Repeat("k", 249), Err: loader.ErrBadKey},
-		{Name: "nobody listens", Writer: hasty(origintest.Refusing(t)), Key: "a", Err: loader.ErrNotWritten},
+		{Name: "nobody listens", Writer: hasty(testenv.Refusing(t)), Key: "a", Err: loader.ErrNotWritten},
 		{Name: "garbage", Writer: hasty(origintest.Saying(t, "garbage\r\n")), Key: "a", Err: origintest.ErrUnknown},
 		{Name: "error", Writer: hasty(origintest.Saying(t, "SERVER_ERROR out of memory storing object\r\n")), Key: "a", Err: origintest.ErrUnknown},
 		{Name: "silence", Writer: hasty(origintest.Saying(t, "")), Key: "a", Err: origintest.ErrUnknown},

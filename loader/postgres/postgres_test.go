@@ -70,7 +70,7 @@ func TestPostgres(t *testing.T) {
 	missing := config(p, "SELECT $1::text")
 	missing.DSN = strings.Replace(p.DSN(), "tester", "nobody-there", 1) + " password=s3cret"
 	refusing := config(p, "SELECT $1::text")
-	host, port, _ := strings.Cut(origintest.Refusing(t), ":")
+	host, port, _ := strings.Cut(testenv.Refusing(t), ":")
 	refusing.DSN = fmt.Sprintf("postgres://u:s3cret@%s:%s/d?sslmode=disable", host, port)
 	silent := refusing
 	host, port, _ = strings.Cut(origintest.Saying(t, ""), ":")

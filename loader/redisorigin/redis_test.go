@@ -73,7 +73,7 @@ func TestRedis(t *testing.T) {
 		{Name: "a key of any bytes is one key", Source: s, Key: "a\r\nDEL p:a", Err: loader.ErrAbsent},
 		{Name: "wrong password", Source: source(t, wrong), Key: "a", Err: origintest.ErrAny, Secret: "wr0ng"},
 		{Name: "repeats the password", Source: source(t, Config{Password: "s3cret", Address: origintest.Saying(t, "-ERR unknown command 'AUTH', with args beginning with: 's3cret'\r\n")}), Key: "a", Err: origintest.ErrAny, Secret: "s3cret"},
-		{Name: "nobody listens", Source: source(t, Config{Address: origintest.Refusing(t), Password: "s3cret"}), Key: "a", Err: origintest.ErrAny, Secret: "s3cret"},
+		{Name: "nobody listens", Source: source(t, Config{Address: testenv.Refusing(t), Password: "s3cret"}), Key: "a", Err: origintest.ErrAny, Secret: "s3cret"},
 		{Name: "garbage", Source: source(t, Config{Address: origintest.Saying(t, "garbage\r\n"), Timeout: 200 * time.Millisecond}), Key: "a", Err: origintest.ErrAny},
 		{Name: "an error", Source: source(t, Config{Password: "s3cret", Address: origintest.Saying(t, greeting+strings.Repeat("-LOADING the dataset\r\n", 4))}), Key: "a", Err: origintest.ErrAny},
 		{Name: "drips", Source: source(t, Config{Address: origintest.Dripping(t, "+", "x"), Timeout: 200 * time.Millisecond}), Key: "a", Err: origintest.ErrAny},
