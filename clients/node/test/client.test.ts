@@ -94,7 +94,8 @@ test('an answer in single bytes', async (t) => {
 
 test('no answer: a timeout, whose place is free again when the answer comes', async (t) => {
   const s = await Server.start(t, () => {});
-  const c = clientOf(t, s, { timeout: 50, maxInFlight: 4 });
+  const c = await Client.connect({ socket: s.path, timeout: 50, connectTimeout: 20_000, maxInFlight: 4 });
+  t.after(() => c.close());
   await c.get('warm').catch(() => {});
   const began = Date.now();
   await assert.rejects(c.get('k'), code('timeout'));

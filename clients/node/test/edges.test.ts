@@ -208,7 +208,7 @@ test('a blocked event loop ends no call whose answer the sidecar has', { timeout
   const connecting = patient.get('k');
   block(500); // longer than connectTimeout
   assert.equal((await connecting as string).length, 10_000);
-  const c = await Client.connect({ socket, timeout: 400 });
+  const c = await Client.connect({ socket, timeout: 400, connectTimeout: 20_000 });
   t.after(() => c.close());
   const sameTick = c.get('k');
   block(1000);

@@ -15,6 +15,12 @@ function clientOf(t: TestContext, socket: string, o: ClientOptions = {}): Client
   return c;
 }
 
+async function connected(t: TestContext, socket: string): Promise<Client> {
+  const c = await Client.connect({ socket, timeout: 20_000, connectTimeout: 20_000 });
+  t.after(() => c.close());
+  return c;
+}
+
 const text = (b: unknown): string => Buffer.from(b as Uint8Array).toString();
 
 function echo(q: Request): void {
@@ -88,8 +94,7 @@ async function twice(t: TestContext, first: (socket: net.Socket, q: Request) => 
 
 test('a write that is sent once more has the bytes that it had', async (t) => {
   const { path: file, sockets, seen } = await twice(t, () => {});
-  const c = clientOf(t, file);
-  await c.ping({ timeout: 20 }).catch(() => {});
+  const c = await connected(t, file);
   sockets[0]!.pause();
   const values = [Buffer.alloc(4 << 20, 'a'), Buffer.alloc(1000, 'b')];
   const cut = c.set('cut', values[0]); // more than the socket holds
@@ -212,7 +217,7 @@ test('an id is not given to another call before its answer', async (t) => {
       q.conn.answer(...hit(q.id, 'fast'));
     }
   });
-  const c = clientOf(t, s.path);
+  const c = await connected(t, s.path); // a call's time includes that
   await assert.rejects(c.get('slow', { timeout: 20 }), { code: 'timeout' });
   assert.equal(await c.get('fast'), 'fast');
   assert.notEqual(s.requests[0]!.id % (1 << 25), s.requests[1]!.id % (1 << 25));

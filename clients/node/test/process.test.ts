@@ -48,12 +48,12 @@ test('a call in flight holds the process until its end', options, async (t) => {
     }
   });
   const r = await run(s.path, `
-    const c = new Client({ socket });
+    const c = new Client({ socket, timeout: 20_000 });
     c.get('k').then((v) => console.log(v));
   `);
   assert.deepEqual([r.out, r.status], ['v\n', 0]);
   const timeout = await run(s.path, `
-    const c = new Client({ socket, timeout: 100 });
+    const c = await Client.connect({ socket, timeout: 100, connectTimeout: 20_000 });
     c.set('k', 'v').catch((e) => console.log(e.code));
   `);
   assert.deepEqual([timeout.out, timeout.status], ['timeout\n', 0]);
