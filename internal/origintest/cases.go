@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/loader"
@@ -110,25 +111,39 @@ type Write struct {
 	Delete bool
 	Err    error  // nil, loader.ErrNotWritten, loader.ErrBadKey, or ErrUnknown
 	Secret string // must not be in the error
+	Hangs  bool   // it lasts as long as the writer allows: such writes run beside each other
 }
+
+// Hasty is the time of a write that hangs. It includes connecting, which a busy machine may
+// delay.
+const Hasty = 3 * time.Second
 
 // RunWrites makes the writes.
 func RunWrites(t *testing.T, writes []Write) {
-	for _, w := range writes {
-		t.Run(w.Name, func(t *testing.T) {
-			ctx := testenv.Context(t)
-			var err error
-			if w.Delete {
-				err = w.Writer.Delete(ctx, []byte(w.Key))
-			} else {
-				v := loader.Value{Bytes: []byte(w.Value), Flags: 7}
-				err = w.Writer.Store(ctx, []byte(w.Key), v)
-			}
-			check(t, ctx, err, w.Err, w.Secret)
-			if errors.Is(w.Err, loader.ErrBadKey) && !errors.Is(err, loader.ErrNotWritten) {
-				t.Errorf("an error about the key does not say that nothing was written: %v", err)
-			}
-		})
+	t.Run("writes", func(t *testing.T) {
+		for _, w := range writes {
+			t.Run(w.Name, func(t *testing.T) {
+				if w.Hangs {
+					t.Parallel()
+				}
+				w.run(t)
+			})
+		}
+	})
+}
+
+func (w Write) run(t *testing.T) {
+	ctx := testenv.Context(t)
+	var err error
+	if w.Delete {
+		err = w.Writer.Delete(ctx, []byte(w.Key))
+	} else {
+		v := loader.Value{Bytes: []byte(w.Value), Flags: 7}
+		err = w.Writer.Store(ctx, []byte(w.Key), v)
+	}
+	check(t, ctx, err, w.Err, w.Secret)
+	if errors.Is(w.Err, loader.ErrBadKey) && !errors.Is(err, loader.ErrNotWritten) {
+		t.Errorf("an error about the key does not say that nothing was written: %v", err)
 	}
 }
 

@@ -78,7 +78,7 @@ func TestWrite(t *testing.T) {
 	proxy := origintest.NewProxy(t, "tcp", server.Listener.Addr().String())
 	proxied := writer("http://"+proxy.Address+"/values/{key}?token=s3cret", 0, WriteConfig{})
 	hasty := func(address, path string) loader.Writer {
-		return writer("http://"+address+path+"{key}?token=s3cret", 300*time.Millisecond, WriteConfig{})
+		return writer("http://"+address+path+"{key}?token=s3cret", origintest.Hasty, WriteConfig{})
 	}
 	big := strings.Repeat("x", 1<<20)
 	origintest.RunWrites(t, []origintest.Write{
@@ -100,9 +100,9 @@ func TestWrite(t *testing.T) {
 		{Name: "timed out there", Writer: status, Key: "408", Err: origintest.ErrUnknown},
 		{Name: "error", Writer: status, Key: "500", Err: origintest.ErrUnknown},
 		{Name: "redirect", Writer: status, Key: "307", Err: origintest.ErrUnknown},
-		{Name: "hangs", Writer: hasty(server.Listener.Addr().String(), "/late/"), Key: "a", Err: origintest.ErrUnknown, Secret: "s3cret"},
-		{Name: "takes no body", Writer: hasty(origintest.Saying(t, ""), "/"), Key: "a", Value: strings.Repeat(big, 16), Err: origintest.ErrUnknown, Secret: "s3cret"},
-		{Name: "drips", Writer: hasty(origintest.Dripping(t, "HTTP/1.1 200", "x"), "/"), Key: "a", Err: origintest.ErrUnknown, Secret: "s3cret"},
+		{Name: "hangs", Writer: hasty(server.Listener.Addr().String(), "/late/"), Key: "a", Err: origintest.ErrUnknown, Secret: "s3cret", Hangs: true},
+		{Name: "takes no body", Writer: hasty(origintest.Saying(t, ""), "/"), Key: "a", Value: strings.Repeat(big, 16), Err: origintest.ErrUnknown, Secret: "s3cret", Hangs: true},
+		{Name: "drips", Writer: hasty(origintest.Dripping(t, "HTTP/1.1 200", "x"), "/"), Key: "a", Err: origintest.ErrUnknown, Secret: "s3cret", Hangs: true},
 		{Name: "garbage", Writer: hasty(origintest.Saying(t, "\x00garbage\r\n\r\n"), "/"), Key: "a", Err: origintest.ErrUnknown, Secret: "s3cret"},
 		{Name: "drops the connection", Writer: hasty(origintest.Cutting(t, ""), "/"), Key: "a", Err: origintest.ErrUnknown, Secret: "s3cret"},
 		{Name: "nobody listens", Writer: hasty(testenv.Refusing(t), "/"), Key: "a", Err: loader.ErrNotWritten, Secret: "s3cret"},

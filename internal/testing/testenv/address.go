@@ -45,7 +45,8 @@ func FreeAddress(t testing.TB) string {
 			host = fmt.Sprintf("127.%d.%d.%d", 1+rand.IntN(254), rand.IntN(256), 1+rand.IntN(254))
 		}
 		port := 10_000 + 2*rand.IntN(10_000)
-		if address := net.JoinHostPort(host, strconv.Itoa(port)); free(address) && free(net.JoinHostPort(host, strconv.Itoa(port+1))) {
+		address := net.JoinHostPort(host, strconv.Itoa(port))
+		if free(address) && free(net.JoinHostPort(host, strconv.Itoa(port+1))) {
 			return address
 		}
 	}
