@@ -112,7 +112,7 @@ hundred:          ## a hundred sidecars in one process, in virtual time (4 GB, a
 
 failpoints:       ## take out the guards of freshness one by one, and see each missed; nothing of the switches is in the command
 	$(GO) vet -tags failpoint ./sidecar ./l2/ownership ./internal/failpoint
-	$(GO) test -tags failpoint ./sidecar ./l2/ownership -run TestFailpoint
+	$(GO) test -tags failpoint -timeout 60m ./sidecar ./l2/ownership -run TestFailpoint
 	$(GO) build -o $(or $(TMPDIR),/tmp)/cachesidecar-failpoints ./cmd/cachesidecar
 	! $(GO) tool nm $(or $(TMPDIR),/tmp)/cachesidecar-failpoints | grep internal/failpoint
 	rm $(or $(TMPDIR),/tmp)/cachesidecar-failpoints

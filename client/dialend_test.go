@@ -42,7 +42,7 @@ func TestDialMeetsAnEnd(t *testing.T) {
 			go func() { _, _ = io.Copy(app, to); _ = app.Close() }()
 		}
 	}()
-	c, err := client.Dial(t.Context(), client.Config{Socket: path, Conns: 1, DialTimeout: time.Minute})
+	c, err := client.Dial(t.Context(), client.Config{Socket: path, Conns: 1, DialTimeout: time.Minute, RequestTimeout: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}

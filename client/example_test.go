@@ -20,7 +20,7 @@ func ExampleDial() {
 	defer stop()
 	socket := startSidecar(ctx) // in production: "cachesidecar run" on the host
 
-	c, err := client.Dial(ctx, client.Config{Socket: socket, Name: "shop"})
+	c, err := client.Dial(ctx, client.Config{Socket: socket, Name: "shop", DialTimeout: time.Minute})
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -211,6 +211,7 @@ func Example_errors() {
 func dialSidecar(ctx context.Context, cfg client.Config) *client.Client {
 	cfg.Socket = startSidecar(ctx)
 	cfg.NoSharedMemory = true // a value that comes from there is in no near cache
+	cfg.DialTimeout, cfg.RequestTimeout = time.Minute, time.Minute
 	c, err := client.Dial(ctx, cfg)
 	if err != nil {
 		panic(err)

@@ -40,12 +40,12 @@ func TestLeavingIsOfAllConnections(t *testing.T) {
 // the client's connections only: the calls of the other one use that.
 func TestLeavingAndFewConnections(t *testing.T) {
 	s := halfBack(t)
-	for i := range 16 {
+	for i := range 64 {
 		if err := s.read(fmt.Sprint("key", i)); err != nil {
 			t.Error(err)
 		}
 	}
-	if n := s.shed.Load(); n > 32 { // a call that waits for the other one tries it every 5 ms, for 5 s
+	if n := s.shed.Load(); n > 128 { // a call that waits for the other one tries it every 5 ms, for 5 s
 		t.Errorf("the calls have tried the other connection %d times", n)
 	}
 }
@@ -55,7 +55,7 @@ func TestLeavingAndFewConnections(t *testing.T) {
 func halfBack(t *testing.T) *scripted {
 	t.Helper()
 	s := newScripted(t, client.Config{Conns: 2, RequestTimeout: time.Minute})
-	for i := range 16 { // both connections are made
+	for i := range 64 { // both connections are made
 		if err := s.read(fmt.Sprint("key", i)); err != nil {
 			t.Fatal(err)
 		}

@@ -17,7 +17,7 @@ import (
 // filled, and given back, over that one.
 func TestLentConnectionFills(t *testing.T) {
 	s := halfBack(t)
-	for i := range 16 {
+	for i := range 64 {
 		leases := make(chan *client.Lease, 1)
 		go func() { // ends with the call
 			_, l, err := s.Lease(context.Background(), fmt.Sprint("key", i), cachesidecar.GetOptions{})

@@ -565,7 +565,7 @@ func TestNearRefuses(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	host(t, path)
 	for _, c := range []NearCache{{Bytes: 1}, {Bound: time.Second}, {Bytes: 1 << 20, Bound: time.Millisecond}, {Bytes: 1 << 20, Bound: time.Hour}} {
-		if _, err := Dial(t.Context(), Config{Socket: path, NearCache: c}); !errors.Is(err, cachesidecar.ErrBadRequest) {
+		if _, err := Dial(t.Context(), Config{Socket: path, NearCache: c, DialTimeout: time.Minute}); !errors.Is(err, cachesidecar.ErrBadRequest) {
 			t.Errorf("%+v: %v, want ErrBadRequest", c, err)
 		}
 	}

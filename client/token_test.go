@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
@@ -50,7 +51,7 @@ func TestToken(t *testing.T) {
 		"a file for all":         {client.Config{TokenFile: write("open", secret, 0o644)}, cachesidecar.ErrUnauthorized, "chmod 0640 it, or 0600"},
 		"two tokens":             {client.Config{Token: secret, TokenFile: file}, cachesidecar.ErrBadRequest, "leave out one of them"},
 	} {
-		tc.cfg.Socket = socket
+		tc.cfg.Socket, tc.cfg.DialTimeout = socket, time.Minute
 		cl, err := client.Dial(ctx, tc.cfg)
 		if err == nil {
 			cl.Close()

@@ -66,7 +66,7 @@ func TestCountedOnce(t *testing.T) {
 		t.Helper()
 		bb := namespaces.Pins{Table: a.engine.Names}
 		defer bb.Release()
-		q := &wire.Request{Op: wire.OpStats, Options: wire.Cluster, TimeoutMS: 2000}
+		q := &wire.Request{Op: wire.OpStats, Options: wire.Cluster, TimeoutMS: 60_000}
 		r := a.serve(ctx, q, &bb, a.engine.Deadlines.Of(q, a.engine.Clock.Read()))
 		if err := wire.UnmarshalBody(r.Body, &all); err != nil {
 			t.Fatal(err)

@@ -128,7 +128,9 @@ func TestNearCacheLoadsElsewhere(t *testing.T) {
 	var clients []*client.Client
 	for _, h := range []*host{a, other} {
 		near := client.NearCache{Bytes: 1 << 20, Bound: time.Minute}
-		c, err := client.Dial(ctx, client.Config{Socket: h.SocketPath(), NearCache: near, NoSharedMemory: true})
+		c, err := client.Dial(ctx, client.Config{
+			Socket: h.SocketPath(), NearCache: near, NoSharedMemory: true, DialTimeout: time.Minute, RequestTimeout: time.Minute,
+		})
 		if err != nil {
 			t.Fatal(err)
 		}

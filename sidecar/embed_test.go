@@ -21,7 +21,7 @@ func TestEmbedded(t *testing.T) {
 		t.Fatal(err)
 	}
 	got, err := s.Get(ctx, "users", "k", cachesidecar.GetOptions{})
-	if err != nil || string(got.Value) != "1" || got.Flags != 5 || got.Version != v1 || got.TTL <= 59*time.Second || got.TTL > time.Minute {
+	if err != nil || string(got.Value) != "1" || got.Flags != 5 || got.Version != v1 || got.TTL <= 50*time.Second || got.TTL > time.Minute {
 		t.Errorf("%+v, %v", got, err)
 	}
 	for _, tc := range []struct {

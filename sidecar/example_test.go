@@ -63,7 +63,7 @@ func Example_socket() {
 	<-s.Ready()
 
 	// In another program:
-	c, err := client.Dial(ctx, client.Config{Socket: s.SocketPath(), Namespace: "users"})
+	c, err := client.Dial(ctx, client.Config{Socket: s.SocketPath(), Namespace: "users", DialTimeout: time.Minute})
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -96,7 +96,7 @@ func Example_origin() {
 		L2Size: 64 << 20, NoSocket: true,
 		Namespaces: map[string]sidecar.Namespace{"users": {
 			Origin: loader.Custom{Source: users},
-			Limits: sidecar.Limits{Concurrency: 8, Timeout: time.Second},
+			Limits: sidecar.Limits{Concurrency: 8, Timeout: 5 * time.Second},
 		}},
 	})
 	if err != nil {

@@ -45,7 +45,7 @@ func TestHot(t *testing.T) {
 		}
 	}
 	app.call(&wire.Request{Op: wire.OpSet, Key: own, Value: b("v")})
-	const rounds = 100
+	const rounds, fresh = 100, 200
 	get := func(key []byte, n int, o wire.Options) {
 		for range n {
 			q := &wire.Request{Op: wire.OpMGet, Options: o}
@@ -59,8 +59,8 @@ func TestHot(t *testing.T) {
 	}
 	get(own, 4*rounds, 0)
 	get(keys[0], rounds, 0) // copies, but for the first
+	get(keys[0], fresh, wire.Fresh)
 	for range 2000 {
-		app.call(&wire.Request{Op: wire.OpGet, Key: keys[0], Options: wire.Fresh})
 		app.call(&wire.Request{Op: wire.OpGet, Key: b("none")})
 	}
 	here, reads := app.hot(&wire.Request{Options: wire.All})

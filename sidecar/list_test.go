@@ -49,7 +49,7 @@ func TestKeys(t *testing.T) {
 	_, other, app, keys := startPair(t, 300)
 	const more = 1000
 	for i := range more {
-		q := &wire.Request{Op: wire.OpSet, Key: fmt.Appendf(nil, "more:%d", i), Value: make([]byte, i%7), TTLMS: 60_000}
+		q := &wire.Request{Op: wire.OpSet, Key: fmt.Appendf(nil, "more:%d", i), Value: make([]byte, i%7), TTLMS: 600_000}
 		if r := app.call(q); r.Status != wire.OK {
 			t.Fatalf("%s %s", r.Status, r.Message)
 		}
@@ -74,7 +74,7 @@ func TestKeys(t *testing.T) {
 	for k, info := range app.list(wire.Request{Key: b("more:1")}) {
 		r := app.call(&wire.Request{Op: wire.OpGet, Key: b(k)})
 		if !strings.HasPrefix(k, "more:1") || info.Size != uint64(len(r.Value)) || info.Version != r.Version ||
-			info.TTLMS == 0 || info.TTLMS > 60_000 || info.Memory < info.Size+uint64(len(k)) {
+			info.TTLMS == 0 || info.TTLMS > 600_000 || info.Memory < info.Size+uint64(len(k)) {
 			t.Errorf("%s: %+v, GET gives %+v", k, info, r)
 		}
 	}

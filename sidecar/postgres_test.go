@@ -81,6 +81,9 @@ func TestPostgres(t *testing.T) {
 	}
 	is("refused", "new", "two")
 
+	if err := set("new", "two"); err != nil { // the pool asks a connection that was idle for a second whether it lives
+		t.Fatal(err)
+	}
 	proxy.Lose(true)
 	if err := set("new", "three"); !errors.Is(err, cachesidecar.ErrTimeout) {
 		t.Errorf("with its answer lost: %v, want TIMEOUT", err)

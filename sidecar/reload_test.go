@@ -34,6 +34,7 @@ type reloaded struct {
 func newReloaded(t *testing.T, cfg Config) *reloaded {
 	t.Helper()
 	cfg.Node, cfg.NoSocket, cfg.L2Size = "a", true, 8<<20
+	cfg.RequestTimeout = cmp.Or(cfg.RequestTimeout, 50*time.Second) // on a busy machine calls may take long
 	s, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)

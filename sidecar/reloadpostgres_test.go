@@ -32,7 +32,7 @@ func TestReloadPostgres(t *testing.T) {
 	}
 	dsn := fileWith(t, p.DSN())
 	behind := func(table string) Namespace {
-		return Namespace{WriteThrough: true, Origin: &postgres.Config{
+		return Namespace{WriteThrough: true, Limits: Limits{Timeout: 30 * time.Second, QueueTime: 30 * time.Second}, Origin: &postgres.Config{
 			DSNFile: dsn, Connections: connections, Query: "SELECT body FROM " + table + " WHERE id = $1",
 			Write: postgres.WriteConfig{
 				Store:  "INSERT INTO " + table + " VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET body = EXCLUDED.body",

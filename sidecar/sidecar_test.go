@@ -157,7 +157,8 @@ func TestHTTP(t *testing.T) {
 		t.Errorf("an address in use: %v", err)
 	}
 	ln.Close()
-	s := start(t, Config{HTTP: address})
+	s := start(t, Config{HTTP: "127.0.0.1:0"})
+	address = s.http.Load().Addr().String()
 	c := dial(t, s)
 	c.call(&wire.Request{Op: wire.OpSet, Key: b("a"), Value: b("1")})
 	c.call(&wire.Request{Op: wire.OpGet, Key: b("a")})

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -18,6 +17,7 @@ type wrongly struct {
 	net.Conn
 	t    *testing.T
 	path string
+	s    *scripted
 }
 
 // connect connects and greets.
@@ -28,7 +28,7 @@ func (w *wrongly) connect() *wrongly {
 		w.t.Fatal(err)
 	}
 	w.t.Cleanup(func() { nc.Close() })
-	n := &wrongly{nc, w.t, w.path}
+	n := &wrongly{nc, w.t, w.path, w.s}
 	n.send(wire.Request{Op: wire.OpHello, Hello: wire.Hello{Versions: []int{1}, Namespace: "users"}})
 	n.answer()
 	return n
@@ -84,7 +84,7 @@ var mistakes = []struct {
 		if err != nil {
 			w.t.Fatal(err)
 		}
-		(&wrongly{nc, w.t, w.path}).send(q(wire.OpGet, "user:42"))
+		(&wrongly{nc, w.t, w.path, w.s}).send(q(wire.OpGet, "user:42"))
 		nc.Close()
 	}},
 	{"asks for another key", "get: a hit", `a key is "user:43", want "user:42"`, func(w *wrongly) {
@@ -200,14 +200,13 @@ var mistakes = []struct {
 		w.send(wire.Request{ID: 1, Op: wire.OpPing})
 		w.answer()
 		w.send(q(wire.OpGet, "k0"))
-		time.Sleep(300 * time.Millisecond) // for the server to have read it; else the mistake is missed
+		_ = w.s.until(testenv.Context(w.t), func() bool { return w.s.came >= 3 }) // HELLO, PING, and this one by itself
 		w.send(q(wire.OpGet, "k1"))
 	}},
 }
 
 // TestMistakes checks that the servers find each mistake.
 func TestMistakes(t *testing.T) {
-	testenv.ReadsClock(t, 300*time.Millisecond, "a server has read a request by then; else its mistake is missed")
 	all, err := load("")
 	if err != nil {
 		t.Fatal(err)
@@ -222,7 +221,7 @@ func TestMistakes(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			t.Run("", func(t *testing.T) { m.do(&wrongly{nil, t, s.path}) }) // its end closes the connections
+			t.Run("", func(t *testing.T) { m.do(&wrongly{nil, t, s.path, s}) }) // its end closes the connections
 			wrong := strings.Join(s.finish(), "\n")
 			if !strings.Contains(wrong, m.said) {
 				t.Errorf("found %q, want %q", wrong, m.said)

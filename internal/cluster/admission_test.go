@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
-	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
 	"github.com/cachesidecar/cachesidecar/l2/ownership"
@@ -32,9 +31,10 @@ func (c *touched) Reset(kv.Process, []invalidation.Mark, []wire.Floor, kv.Versio
 // TestMessagesAhead checks that a message is refused if any version in it is too far
 // ahead. Nothing in it is applied, and its sender's clock counts as off.
 func TestMessagesAhead(t *testing.T) {
-	hour := uint64(kv.FirstVersionAt(testenv.Date().Add(time.Hour).UnixMilli()))
+	clock := &still{}
+	now := clock.Read().Wall
+	hour := uint64(kv.FirstVersionAt(now + time.Hour.Milliseconds()))
 	for _, far := range []uint64{math.MaxUint64, hour} {
-		now := testenv.Date().UnixMilli()
 		ok := uint64(kv.FirstVersionAt(now))
 		from := wire.Process{Node: "b", Epoch: 1}
 		ballots := []wire.Promise{{Ballot: wire.Ballot{Clock: far, From: from}}}
@@ -60,7 +60,7 @@ func TestMessagesAhead(t *testing.T) {
 			tiers := &touched{}
 			n, err := New(Config{
 				Self: kv.Process{Node: "a", Epoch: 1}, Bind: "127.0.0.1:0", PeerBind: "127.0.0.1:0", Join: []string{"127.0.0.1:1"},
-				Clock: kv.NewSystemClock(), Versions: kv.NewHLC(1), Tiers: tiers, Log: slog.New(slog.DiscardHandler),
+				Clock: clock, Versions: kv.NewHLC(1), Tiers: tiers, Log: slog.New(slog.DiscardHandler),
 			})
 			if err != nil {
 				t.Fatal(err)
@@ -85,8 +85,8 @@ func TestMessagesAhead(t *testing.T) {
 					t.Errorf("%s: %v %s", name, r.Status, r.Message)
 				}
 			}
-			if clock := n.cfg.Versions.Next(testenv.Date().UnixMilli()); tiers.n != 0 || clock > kv.FirstVersionAt(testenv.Date().Add(time.Minute).UnixMilli()) {
-				t.Errorf("%s: %d calls of the tiers, the clock is %v", name, tiers.n, clock)
+			if v := n.cfg.Versions.Next(now); tiers.n != 0 || v > kv.FirstVersionAt(now+time.Minute.Milliseconds()) {
+				t.Errorf("%s: %d calls of the tiers, the clock is %v", name, tiers.n, v)
 			}
 			if m := n.driver.members[b.Node]; !m.skewed || !strings.Contains(m.trouble, "the version clock of b") {
 				t.Errorf("%s: %q is said of its sender, skewed %v", name, m.trouble, m.skewed)

@@ -177,7 +177,7 @@ func TestFilterRotation(t *testing.T) {
 			}
 		}
 	})
-	for committed.Load() < keys {
+	for committed.Load() < keys || k.Stats(0).Builds < 3 {
 		query()
 	}
 	wg.Wait()

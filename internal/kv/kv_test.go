@@ -230,8 +230,10 @@ func TestSystemClockFindsSleep(t *testing.T) {
 		base.wall -= moved // as if the wall clock had moved since
 		base.boot -= moved
 		c.base.Store(&base)
-		if off := bootTime() - c.Read().Boot; off < -clockTolerance || off > clockTolerance {
-			t.Errorf("after a move by %v the boot clock is off by %v", moved, off)
+		before := bootTime()
+		boot := c.Read().Boot
+		if after := bootTime(); boot < before-clockTolerance || boot > after+clockTolerance {
+			t.Errorf("after a move by %v the boot clock is %v, the system's went from %v to %v", moved, boot, before, after)
 		}
 	}
 }

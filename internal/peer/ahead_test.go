@@ -119,7 +119,8 @@ func TestAnswerAhead(t *testing.T) {
 		return &wire.Reply{ID: q.ID, Value: []byte("v"), Version: math.MaxUint64}
 	})
 	var told error
-	p := NewPool(PoolConfig{Identity: identity("a", 1), Greeted: func(_ kv.NodeID, _ kv.Process, err error) { told = err }})
+	greeted := func(_ kv.NodeID, _ kv.Process, err error) { told = err }
+	p := NewPool(PoolConfig{Identity: identity("a", 1), DialTimeout: time.Minute, Greeted: greeted})
 	defer p.Close()
 	p.Set(b.Self, s.address)
 	if _, err := get(t, p, b.Self, Call); !errors.Is(err, ErrRefused) || !errors.Is(told, ErrRefused) || NotExecuted(err) {

@@ -39,9 +39,13 @@ func identity(node string, epoch int) *Identity {
 	return &Identity{
 		Cluster: "test", Self: kv.Process{Node: kv.NodeID(node), Epoch: kv.Epoch(epoch)},
 		Settings: map[string]string{"max_staleness": "2s"}, MaxSkew: 500 * time.Millisecond,
-		Clock: kv.NewSystemClock(), Versions: kv.NewHLC(uint16(epoch)),
+		Clock: still, Versions: kv.NewHLC(uint16(epoch)),
 	}
 }
+
+// still is the clock of all hosts: it stands still, since a host refuses what another sent
+// long ago.
+var still = &setClock{kv.Moment{Wall: testenv.Date().UnixMilli(), Boot: time.Hour}}
 
 // echo answers GET with the caller's name and the connection's purpose.
 type echo struct {
@@ -135,6 +139,9 @@ func TestFailedCallIsReleased(t *testing.T) {
 	s := serveWith(t, b, func(q *wire.Request) *wire.Reply { <-silent; return &wire.Reply{ID: q.ID} })
 	p := newPool(t, identity("a", 1))
 	p.Set(b.Self, s.address)
+	if _, _, err := p.Connect(t.Context(), b.Self, Call, time.Minute); err != nil { // a call's time includes that
+		t.Fatal(err)
+	}
 	var a Answer
 	err := p.Do(t.Context(), b.Self, Call, 50*time.Millisecond, &wire.Request{Op: wire.OpGet, Key: []byte("k")}, &a)
 	if !errors.Is(err, rpc.ErrNoAnswer) {
@@ -201,7 +208,7 @@ func TestGreetingRefuses(t *testing.T) {
 			a := identity("a", 1)
 			tc.edit(a)
 			var told error
-			p := NewPool(PoolConfig{Identity: a, Greeted: func(_ kv.NodeID, _ kv.Process, err error) { told = err }})
+			p := NewPool(PoolConfig{Identity: a, DialTimeout: time.Minute, Greeted: func(_ kv.NodeID, _ kv.Process, err error) { told = err }})
 			defer p.Close()
 			p.Set(b.Self, s.address)
 			_, err := get(t, p, b.Self, Call)

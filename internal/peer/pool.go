@@ -57,6 +57,8 @@ type Pool struct {
 	closed  bool
 	renewal context.CancelFunc // ends the last renewal; nil before the first
 	tasks   sync.WaitGroup     // renewals, and connections that are being closed
+
+	renewTimeout time.Duration // for one try
 }
 
 // remote is another node: its current process and its connections.
@@ -84,7 +86,7 @@ func NewPool(cfg PoolConfig) *Pool {
 	if cfg.Greeted == nil {
 		cfg.Greeted = func(kv.NodeID, kv.Process, error) {}
 	}
-	p := &Pool{cfg: cfg, remotes: map[kv.NodeID]*remote{}}
+	p := &Pool{cfg: cfg, remotes: map[kv.NodeID]*remote{}, renewTimeout: renewTimeout}
 	p.ends, p.end = context.WithCancel(context.Background())
 	return p
 }

@@ -29,7 +29,7 @@ import (
 const (
 	renewAtOnce  = 8
 	renewTries   = 5
-	renewTimeout = 2 * time.Second        // for one try
+	renewTimeout = 2 * time.Second        // for one try, by default
 	renewPause   = 200 * time.Millisecond // before the next try; doubled each time
 	settleFor    = 5 * time.Millisecond   // step 2
 )
@@ -118,7 +118,7 @@ func (p *Pool) withdrawn(c *rpc.Client) bool {
 }
 
 func (p *Pool) replace(ctx context.Context, r *remote, purpose Purpose) error {
-	ctx, cancel := context.WithTimeout(ctx, renewTimeout)
+	ctx, cancel := context.WithTimeout(ctx, p.renewTimeout)
 	defer cancel()
 	c, err := p.open(ctx, r)
 	if err != nil {

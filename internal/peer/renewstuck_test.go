@@ -88,6 +88,7 @@ func TestRenewStuck(t *testing.T) {
 // the connection is replaced.
 func TestRenewLong(t *testing.T) {
 	p, stuck := deafNode(t)
+	p.renewTimeout = testenv.Patience
 	old, free := p.Live(nodeB, Call), make(chan struct{})
 	stuck.Store(&free)
 	defer longCalls(p, time.Minute, func(err error) {
@@ -110,6 +111,7 @@ func TestRenewLong(t *testing.T) {
 func TestLeaveWhileRenewed(t *testing.T) {
 	testenv.ReadsClock(t, 3*settleFor, "no call fails while the renewal goes on")
 	p, stuck := deafNode(t)
+	p.renewTimeout = testenv.Patience
 	old, free := p.Live(nodeB, Call), make(chan struct{})
 	stuck.Store(&free)
 	calls := longCalls(p, time.Minute, func(err error) {

@@ -126,7 +126,7 @@ func TestTLSCalls(t *testing.T) {
 		wg.Go(func() {
 			var answer Answer
 			defer answer.Release()
-			if err := p.Do(t.Context(), b.Self, Call, 30*time.Second, &wire.Request{Op: wire.OpSet, Key: []byte("k"), Value: large}, &answer); err != nil {
+			if err := p.Do(t.Context(), b.Self, Call, time.Minute, &wire.Request{Op: wire.OpSet, Key: []byte("k"), Value: large}, &answer); err != nil {
 				t.Error(err)
 			}
 		})

@@ -20,7 +20,7 @@ func TestShutdownIsExact(t *testing.T) {
 	testenv.Takes(t, 2*time.Second)
 	for range 20 {
 		h := newEcho()
-		_, dial, shutdown := serve(t, h, Limits{})
+		_, dial, shutdown := serve(t, h, Limits{DrainTimeout: 2 * testenv.Patience})
 		var answered atomic.Int64
 		var wg sync.WaitGroup
 		for i := range 4 {
@@ -43,7 +43,7 @@ func TestShutdownIsExact(t *testing.T) {
 			}
 		}
 		testenv.Eventually(t, "2,000 requests", func() bool { return h.served.Load() >= 2_000 })
-		shutdown()
+		endsUnforced(t, shutdown)
 		wg.Wait()
 		if h.served.Load() != answered.Load() {
 			t.Errorf("%d requests served, %d answers arrived", h.served.Load(), answered.Load())

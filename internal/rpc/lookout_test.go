@@ -66,6 +66,7 @@ func TestLoneReaderNudgesLater(t *testing.T) {
 	l.epoch = testenv.Date().Add(-time.Hour)
 	in := input{inRow: aloneAfter}
 	in.nudge(l)
+	l.epoch = testenv.Date().Add(-time.Duration(in.busyAt)) // no time has passed
 	in.nudge(l)
 	if l.last.Load() != 0 {
 		t.Error("nudged at once")

@@ -609,7 +609,7 @@ func TestShutdownAnswers(t *testing.T) {
 // TestShutdownUnderLoad checks that every request that the handler saw is answered.
 func TestShutdownUnderLoad(t *testing.T) {
 	h := newEcho()
-	_, dial, shutdown := serve(t, h, Limits{})
+	_, dial, shutdown := serve(t, h, Limits{DrainTimeout: 2 * testenv.Patience})
 	var answered atomic.Int64
 	var wg sync.WaitGroup
 	for range 8 {
@@ -636,7 +636,7 @@ func TestShutdownUnderLoad(t *testing.T) {
 		})
 	}
 	testenv.Eventually(t, "10,000 requests", func() bool { return h.served.Load() >= 10_000 })
-	shutdown()
+	endsUnforced(t, shutdown)
 	wg.Wait()
 	if h.served.Load() != answered.Load() {
 		t.Errorf("%d requests served, %d answers arrived", h.served.Load(), answered.Load())

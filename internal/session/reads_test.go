@@ -37,6 +37,8 @@ func TestLongAnswersToHosts(t *testing.T) {
 		batch = wire.AppendRequest(batch, q)
 	}
 	c.write(batch)
+	// The first long answer waits in the socket until it is read.
+	testenv.Eventually(t, "the short answer is made", func() bool { return h.Counts.Served.Load() >= 2 })
 	for i := range longs + 1 {
 		r := c.receive(wire.OpGet)
 		if r.Status != wire.OK || !r.Attested {

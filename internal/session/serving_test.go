@@ -101,7 +101,7 @@ func show(op wire.Op, r *wire.Reply, whole bool) string {
 		}
 		return text + " [" + strings.Join(items, ", ") + "]"
 	case op == wire.OpGet || op == wire.OpMGet:
-		ttl := (r.TTLMS + 999) / 1000 * 1000 // some of it has passed already
+		ttl := (r.TTLMS + 59_999) / 60_000 * 60_000 // some of it has passed already
 		return fmt.Sprintf("%s %s flags %d ttl %d %s", text, r.Value, r.Flags, ttl, r.Source)
 	case op == wire.OpIncr:
 		return fmt.Sprintf("%s number %d", text, r.Number)

@@ -1,6 +1,7 @@
 package shm
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/binary"
 	"errors"
@@ -198,8 +199,8 @@ func TestMain(m *testing.M) {
 }
 
 // readOn reads until its stdin ends. Each value carries its key, the time when it was
-// published, and a checksum. In the end it prints the number of hits, and the age of the
-// oldest.
+// published, and a checksum. It prints a line at the first hit, and in the end the number
+// of hits, and the age of the oldest.
 func readOn(path string) error {
 	file, err := os.Open(path)
 	if err != nil {
@@ -233,7 +234,9 @@ func readOn(path string) error {
 			if !ok {
 				continue
 			}
-			hits++
+			if hits++; hits == 1 {
+				fmt.Println("the first hit")
+			}
 			if !sound(key, f.Value) {
 				return fmt.Errorf("%s: torn: %q", key, f.Value)
 			}
@@ -260,9 +263,12 @@ func TestStoppedReader(t *testing.T) {
 	}
 	cmd := exec.Command(program)
 	cmd.Env = append(os.Environ(), "SHM_TEST_REGION="+g.file.Path)
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
+	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -298,6 +304,10 @@ func TestStoppedReader(t *testing.T) {
 			g.Publish(g.entry(key, string(summed(value))), yes)
 		}
 	}()
+	lines := bufio.NewReader(out)
+	if _, err := lines.ReadString('\n'); err != nil {
+		t.Errorf("no hit: %v", err)
+	}
 	for range 12 {
 		time.Sleep(time.Duration(rand.IntN(50)) * time.Millisecond)
 		proctest.Stop(t, cmd.Process)
@@ -305,15 +315,16 @@ func TestStoppedReader(t *testing.T) {
 		_ = cmd.Process.Signal(syscall.SIGCONT)
 	}
 	_ = in.Close()
+	said, _ := lines.ReadString('\n')
 	if err := cmd.Wait(); err != nil {
-		t.Errorf("%v: %s", err, &out)
+		t.Error(err)
 	}
 	close(stop)
 	longest := <-done
 	var hits int
 	var oldest time.Duration
-	if _, err := fmt.Sscanf(out.String(), "hits %d oldest %d", &hits, &oldest); err != nil || hits == 0 {
-		t.Errorf("%q: %v", out.String(), err)
+	if _, err := fmt.Sscanf(said, "hits %d oldest %d", &hits, &oldest); err != nil || hits == 0 {
+		t.Errorf("%q: %v", said, err)
 	}
 	if oldest > longest+readerBound {
 		t.Errorf("a hit was published %v before; values are current for %v at most, and the bound is %v", oldest, longest, readerBound)
