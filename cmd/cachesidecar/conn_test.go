@@ -132,6 +132,7 @@ func (c *conn) try(q *wire.Request) (wire.Reply, error) {
 // call makes a call and returns the answer, even one with an error status.
 func (c *conn) call(q *wire.Request) wire.Reply {
 	c.t.Helper()
+	_ = c.nc.SetDeadline(testenv.Deadline())
 	r, err := c.try(q)
 	var answer *wire.Error
 	if err != nil && !errors.As(err, &answer) {

@@ -147,7 +147,7 @@ func (h *demoHost) start(ctx context.Context) error {
 	for h.Client == nil || h.Ping(ctx) != nil {
 		if h.Client == nil {
 			c, err := client.Dial(ctx, client.Config{
-				Socket: h.socket, Conns: 1, RequestTimeout: time.Second, NoSharedMemory: true,
+				Socket: h.socket, Conns: 1, RequestTimeout: demoPatience, NoSharedMemory: true,
 			})
 			if err == nil {
 				h.Client = c

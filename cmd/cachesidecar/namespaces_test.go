@@ -38,7 +38,10 @@ func TestLengthyMillionNamespaces(t *testing.T) {
 	}()
 	var stored []string
 	refused := 0
-	for range names {
+	for i := range names {
+		if i%10_000 == 0 {
+			_ = c.nc.SetDeadline(testenv.Deadline())
+		}
 		r, err := c.read(wire.OpSet)
 		if err != nil {
 			t.Fatal(err)

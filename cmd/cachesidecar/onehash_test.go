@@ -117,7 +117,7 @@ func TestLengthyOriginKeysOfOneHash(t *testing.T) {
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	p := runSidecar(t, "--config", config)
+	p := runSidecar(t, "--config", config, "--request-timeout", "1m")
 	check := p.bystander()
 	c := p.dial()
 	before := c.stats()

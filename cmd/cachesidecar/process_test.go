@@ -61,7 +61,7 @@ func launch(t testing.TB, cmd *exec.Cmd) *process {
 	}
 	p := &process{t: t, cmd: cmd, out: newLines(), log: newLines(), exited: make(chan struct{})}
 	cmd.Stdout, cmd.Stderr = p.out, p.log
-	cmd.WaitDelay = time.Second
+	cmd.WaitDelay = testenv.Patience
 	endWithParent(cmd)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -170,7 +170,7 @@ func runFile(t testing.TB, name string, args ...string) outcome {
 	var out, err bytes.Buffer
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Stdout, cmd.Stderr = &out, &err
-	cmd.WaitDelay = time.Second
+	cmd.WaitDelay = testenv.Patience
 	endWithParent(cmd)
 	var exit *exec.ExitError
 	if e := cmd.Run(); e != nil && !errors.As(e, &exit) {

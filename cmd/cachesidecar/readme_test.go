@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -84,11 +85,12 @@ func TestLengthyReadmeHosts(t *testing.T) {
 	for _, step := range steps {
 		line, _, _ := strings.Cut(step, "\n")
 		if strings.HasPrefix(line, "sleep ") { // as long as it takes on a busy machine
-			line = `until [ "$(cachesidecar members --socket ` + dir + `/a.sock | grep -c ' in ')" = 3 ]; do sleep 0.1; done`
+			line = `until [ "$(for h in a b c; do cachesidecar members --socket ` + dir + `/$h.sock; done | grep -c ' in ')" = 9 ]; do sleep 0.1; done`
 		}
 		script += "echo '" + mark + "'\n" + line + "\n"
 	}
-	ctx := testenv.Context(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*testenv.Patience)
+	defer cancel()
 	sh := exec.CommandContext(ctx, bash, "-c", script+"wait\n")
 	sh.Cancel = func() error { return sh.Process.Signal(syscall.SIGTERM) }
 	sh.WaitDelay = time.Second

@@ -31,7 +31,7 @@ func TestTerminateUnderLoad(t *testing.T) {
 		batch := make([]byte, 0, 64<<10)
 		for n := range pipeline {
 			q := setRequest(fmt.Sprintf("key-%d-%d", i, n), strings.Repeat("v", 10*i*n%3000))
-			q.ID = uint64(n)
+			q.ID, q.TimeoutMS = uint64(n), 60_000
 			batch = wire.AppendRequest(batch, q)
 		}
 		g.Go(func() { // writes until the connection ends

@@ -119,10 +119,6 @@ func TestInheritedSocket(t *testing.T) {
 		if got := read(t, nc); got != "READY=1" {
 			t.Errorf("systemd is told %q, want READY=1", got)
 		}
-		log := p.log.String()
-		if strings.Contains(log, "socket, socket_mode and socket_group have no effect") != warns {
-			t.Errorf("with %s, which the socket has: %v: %s", flag, !warns, log)
-		}
 		p.dial().must(setRequest("k", "v"))
 		if o := p.at("get", "k"); o.out != "v" {
 			t.Errorf("through the inherited socket: %v", o)
@@ -133,6 +129,10 @@ func TestInheritedSocket(t *testing.T) {
 		}
 		if status := p.wait(); status != exitDone {
 			t.Errorf("status %d", status)
+		}
+		log := p.log.String()
+		if strings.Contains(log, "socket, socket_mode and socket_group have no effect") != warns {
+			t.Errorf("with %s, which the socket has: %v: %s", flag, !warns, log)
 		}
 	}
 	if _, err := os.Lstat(socket); err != nil {

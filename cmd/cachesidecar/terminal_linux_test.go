@@ -131,13 +131,13 @@ func TestWatchOnTerminal(t *testing.T) {
 		go func() { // ends with ctx
 			done <- (&program{in: tt.its, out: tt.its, err: tt.its}).run(ctx, []string{"cachesidecar", "stats", "--watch"})
 		}()
-		text := tt.waitFor(t, "two pages", func(s string) bool { return strings.Count(s, "NAMESPACE") == 2 })
+		text := tt.waitFor(t, "two pages", func(s string) bool { return strings.Count(s, "NAMESPACE") >= 2 })
 		cancel()
 		if status := <-done; status != exitDone {
 			t.Errorf("status %d", status)
 		}
-		if n := strings.Count(text, clearScreen); n != 2 || strings.Count(text, "\x1b") != 4 {
-			t.Errorf("the screen is cleared %d times, want 2, and no other escape sequence:\n%q", n, text)
+		if n := strings.Count(text, clearScreen); n < 2 || strings.Count(text, "\x1b") != 2*n {
+			t.Errorf("the screen is cleared %d times, want 2 or more, and no other escape sequence:\n%q", n, text)
 		}
 		if !strings.Contains(text, "rates") {
 			t.Errorf("the second page has no rates:\n%s", text)

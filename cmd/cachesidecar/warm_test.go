@@ -189,7 +189,7 @@ func TestWarmSparesTheOrigin(t *testing.T) {
 	}
 	o = serveOrigin(t, sidecar.Namespace{Limits: sidecar.Limits{Concurrency: 1, Queue: 1, QueueTime: 5 * time.Millisecond}})
 	o.takes = 5 * time.Millisecond
-	got = command(t, many("c%d", 0, 60), "warm", "-", "--ns", "users")
+	got = command(t, many("c%d", 0, 60), "warm", "-", "--ns", "users", "--timeout", "1m")
 	if summary(got.out) != "60: 60 loaded, 0 there already, 0 absent, 0 failed\n" || o.most.Load() != 1 {
 		t.Errorf("%d at once, want 1: %v", o.most.Load(), got)
 	}
