@@ -99,11 +99,9 @@ func TestLengthyProcessCertificateRenewal(t *testing.T) {
 		})
 	}
 	time.Sleep(5 * time.Second) // long enough for effects of the last step to show
-	if err := g.agreed(g.nodes); err != nil {
-		t.Error(err)
-	}
+	testenv.Succeeds(t, "agreement", func() error { return g.agreed(g.nodes) })
 	l.check(nil)
-	l.noneFailed(begun)
+	l.fewFailed(begun)
 	g.standsAlone("a certificate of the removed authority", func(n *node) {
 		n.key("1")
 		n.certify(tomorrow(), one, two)
@@ -128,17 +126,13 @@ func TestLengthyProcessCertificateExpires(t *testing.T) {
 	l := g.work(false)
 	begun := l.now()
 	time.Sleep(time.Until(end) + 2*time.Second)
-	if err := g.agreed(g.nodes); err != nil {
-		t.Errorf("after its end: %v", err)
-	}
+	testenv.Succeeds(t, "agreement after its end", func() error { return g.agreed(g.nodes) })
 	short.certify(testenv.Date().Add(-time.Minute), a)
 	short.signal(syscall.SIGHUP)
 	testenv.Succeeds(t, "the file to be refused", func() error { return short.says("expired") })
-	if err := g.agreed(g.nodes); err != nil {
-		t.Errorf("with another file that has ended: %v", err)
-	}
+	testenv.Succeeds(t, "agreement with another file that has ended", func() error { return g.agreed(g.nodes) })
 	l.check(nil)
-	l.noneFailed(begun)
+	l.fewFailed(begun)
 
 	third.crash()
 	third.start() // the first host cannot greet it

@@ -241,10 +241,10 @@ func TestProcessRows(t *testing.T) {
 			}
 			l.outages = []stall{{0, l.now()}} // on a busy machine a load may take longer than its time
 			l.check(nil)
-			l.found(0)
-			if n := l.did["failed"]; n*100 > l.did["origin"] {
-				t.Errorf("%d reads have failed, of %d that the origin answered: want 1 of 100 at most", n, l.did["origin"])
+			if !*long {
+				l.fewFailed(0)
 			}
+			l.found(0)
 			t.Logf("%d loads, which %d reads joined; %d were outdated before they ended", sum.Loads, sum.Collapsed, sum.Detached)
 		})
 	}
@@ -282,7 +282,7 @@ func TestLengthyProcessRowsRestart(t *testing.T) {
 	}
 	t.Logf("PostgreSQL was away for %v; %v later all loads succeed again", up-down, l.now()-up)
 	time.Sleep(time.Second)
-	l.outages = []stall{{down, l.now()}} // on a busy machine a load may take longer than its time
+	l.outages = []stall{{0, l.now()}} // on a busy machine a load may take longer than its time
 	l.check(nil)
 	l.found(0)
 }

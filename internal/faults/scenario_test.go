@@ -110,9 +110,10 @@ func TestProcessKill(t *testing.T) {
 	victim := g.nodes[1]
 	keys, ctx := g.ownedBy(victim, 200), testenv.Context(t)
 	for _, k := range keys {
-		if _, err := g.nodes[0].app.Set(ctx, k, []byte("before"), cachesidecar.SetOptions{}); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Succeeds(t, "a write of "+k, func() error {
+			_, err := g.nodes[0].app.Set(ctx, k, []byte("before"), cachesidecar.SetOptions{})
+			return err
+		})
 	}
 	g.resumes(keys, "kill -9", victim.crash)
 	g.settle("one was killed", g.begin)
