@@ -39,7 +39,7 @@ const nearBytes = 64 << 20
 func openClient(ctx context.Context, side string, socket string) (goClient, error) {
 	switch side {
 	case record.OursSocket, record.OursNear, record.OursShared:
-		cfg := client.Config{Socket: socket, NoSharedMemory: side != record.OursShared}
+		cfg := client.Config{Socket: socket, DialTimeout: 10 * time.Second, NoSharedMemory: side != record.OursShared}
 		if side == record.OursNear {
 			cfg.NearCache = client.NearCache{Bytes: nearBytes, Bound: time.Second}
 		}

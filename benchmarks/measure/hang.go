@@ -173,16 +173,15 @@ func cached(ctx context.Context, c rueidis.Client, key string) (uint64, bool, er
 
 // haveCopy reads until a copy answers.
 func haveCopy(read reader) error {
-	for end := time.Now().Add(time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
-		n, copied, err := read()
-		if err != nil {
-			return err
-		}
-		if copied && n == 1 {
+	var err error
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		var n uint64
+		var copied bool
+		if n, copied, err = read(); err == nil && copied && n == 1 {
 			return nil
 		}
 	}
-	return fmt.Errorf("there is no copy after a second of reads")
+	return fmt.Errorf("there is no copy after half a minute of reads: the last error is %v", err)
 }
 
 // readOn reads for some time after the value 1 was overwritten with 2.

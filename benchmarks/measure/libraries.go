@@ -73,7 +73,7 @@ func (b *Bench) startLibrary(ctx context.Context, l *libraries, name string, p r
 		b.versions[name] = m.Version
 	}
 	if name == record.Embedded {
-		if l.app, err = client.Dial(ctx, client.Config{Socket: m.Socket()}); err != nil {
+		if l.app, err = client.Dial(ctx, client.Config{Socket: m.Socket(), DialTimeout: 10 * time.Second}); err != nil {
 			return err
 		}
 		*ends = append(*ends, func() { _ = l.app.Close() })

@@ -217,7 +217,7 @@ func (h *Host) Start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	app, err := client.Dial(ctx, client.Config{Socket: s.Socket, Name: "bench"})
+	app, err := client.Dial(ctx, client.Config{Socket: s.Socket, Name: "bench", DialTimeout: 10 * time.Second})
 	if err != nil {
 		s.Stop()
 		return err

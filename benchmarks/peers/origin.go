@@ -25,13 +25,21 @@ type Origin struct {
 
 // StartOrigin starts an origin whose answers take the given time.
 func StartOrigin(takes time.Duration, value []byte) (*Origin, error) {
-	o := &Origin{takes: takes, value: value, address: "127.0.0.1:0", calls: map[string]int64{}}
+	address, err := FreeAddress()
+	if err != nil {
+		return nil, err
+	}
+	o := &Origin{takes: takes, value: value, address: address, calls: map[string]int64{}}
 	return o, o.Up()
 }
 
 // StartOriginOf starts an origin that works on so many calls at once. Other calls wait.
 func StartOriginOf(places int, takes time.Duration, value []byte) (*Origin, error) {
-	o := &Origin{takes: takes, places: make(chan struct{}, places), value: value, address: "127.0.0.1:0", calls: map[string]int64{}}
+	address, err := FreeAddress()
+	if err != nil {
+		return nil, err
+	}
+	o := &Origin{takes: takes, places: make(chan struct{}, places), value: value, address: address, calls: map[string]int64{}}
 	return o, o.Up()
 }
 

@@ -270,7 +270,7 @@ func TestPageWithoutScript(t *testing.T) {
 func TestPageLives(t *testing.T) {
 	tab, _ := browse(t)
 	c := &crowd{}
-	url, stop := serve(t, "127.0.0.1:0", c)
+	url, stop := serve(t, testenv.FreeAddress(t), c)
 	do(t, tab, chromedp.Navigate(url))
 	eval[int](t, tab, `getSelection().selectAllChildren(document.querySelector("h1")); window.loaded = 1`)
 	entries := eval[string](t, tab, `document.querySelectorAll(".value")[6].textContent`)

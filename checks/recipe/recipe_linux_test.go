@@ -208,7 +208,7 @@ func (p *place) cold(t *testing.T) {
 		}
 		all.Wait()
 	}
-	if n := loads.Load(); n < articles || n > articles*5/4 {
+	if n := loads.Load(); n < articles || n > articles+2*readers {
 		t.Errorf("%d articles, each read by %d readers at once: %d loads", articles, readers, n)
 	}
 }

@@ -4,6 +4,7 @@ package sidecars
 import (
 	"bytes"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -59,19 +60,30 @@ type Sidecar struct {
 	done chan struct{}
 }
 
-// Ports returns n free TCP ports of the loopback address.
+// Ports returns n ports of the loopback address that are free for TCP and UDP. The system
+// gives none of them to connections.
 func Ports(t testing.TB, n int) []int {
 	t.Helper()
 	var ports []int
-	for range n {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
+	for range 100 * n {
+		if len(ports) == n {
+			return ports
 		}
-		defer ln.Close() // after all have been chosen
-		ports = append(ports, ln.Addr().(*net.TCPAddr).Port)
+		port := 10_000 + rand.IntN(10_000)
+		tcp, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", port))
+		if err != nil {
+			continue
+		}
+		defer tcp.Close() // after all have been chosen
+		udp, err := net.ListenPacket("udp", fmt.Sprint("127.0.0.1:", port))
+		if err != nil {
+			continue
+		}
+		defer udp.Close()
+		ports = append(ports, port)
 	}
-	return ports
+	t.Fatal("no free ports on 127.0.0.1")
+	return nil
 }
 
 // Origin serves an origin that has all keys, until the end of the test. It returns the path

@@ -66,6 +66,7 @@ def test_a_value_that_is_read_twice_is_found_until_it_is_written(sidecar: Sideca
 
 def test_regions_do_not_leak(sidecar: Sidecar, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("pure", "native"):
+        gc.collect()
         before = open_things()
         for i in range(30):
             attached(name, sidecar, monkeypatch).close()
@@ -278,6 +279,7 @@ LIES: Dict[str, Dict[str, Any]] = {
 
 @pytest.mark.parametrize("lie", sorted(LIES))
 def test_lies(lie: str, tmp_path: Path) -> None:
+    gc.collect()
     before = open_things()
     for pure in ("1", ""):
         with pytest.MonkeyPatch.context() as patch:

@@ -82,7 +82,7 @@ def test_other_ids_then_never(get: Callable[..., Any]) -> None:
 
     with Server(serve) as server:
         with pytest.raises(TimeoutError) as e:
-            get(server.path, timeout=0.1)
+            get(server.path, timeout=1)  # which includes connecting
         assert isinstance(e.value, cs.TimeoutError)
 
 
@@ -104,6 +104,7 @@ def test_a_call_given_up_leaves_the_connection_usable() -> None:
         echo(peer, n)
 
     with Server(serve) as server, Client(server.path) as client:
+        client._link.get(20)  # a call's time includes that
         with pytest.raises(cs.TimeoutError):
             client.get("a", timeout=0.05)
         go.set()
@@ -112,7 +113,7 @@ def test_a_call_given_up_leaves_the_connection_usable() -> None:
 
 def test_the_socket_vanishes_and_comes_back() -> None:
     with Server(echo) as server:
-        client = Client(server.path, connect_timeout=0.1)
+        client = Client(server.path, connect_timeout=1)
         assert client.get("a") == b"a"
         path = server.path
     with pytest.raises(cs.ConnectionError):
@@ -332,7 +333,12 @@ def test_an_event_loop_closed_within_a_call() -> None:
         client = AsyncClient(server.path, timeout=20)
         loop = asyncio.new_event_loop()
         task = loop.create_task(client.get("a"))
-        loop.run_until_complete(asyncio.sleep(0.05))
+
+        async def connected() -> None:
+            while client._link.live is None:
+                await asyncio.sleep(0.001)
+
+        loop.run_until_complete(asyncio.wait_for(connected(), 20))
         sock = client._link.live._sock if client._link.live else None
         assert sock is not None
         loop.close()

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -47,6 +48,18 @@ def postgres() -> Iterator[Any]:
         shutil.rmtree(folder)
 
 
+def free_port() -> int:
+    """Find a port that the system gives to no connection."""
+    while True:
+        port = random.randrange(10_000, 20_000)
+        with socket.socket() as s:
+            try:
+                s.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                pass
+
+
 class App:
     """An example that serves."""
 
@@ -57,9 +70,7 @@ class App:
                 missing(f"install {module} (Debian: python3-{module}) to test the example {name}")
         self.sidecar = Sidecar(folder)
         self.log = folder / "app.log"
-        with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            port = s.getsockname()[1]
+        port = free_port()
         self.url = f"http://127.0.0.1:{port}/users/"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(

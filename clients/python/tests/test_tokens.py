@@ -181,16 +181,18 @@ def granting(seen: List[Any]) -> Callable[[Peer, int], None]:
 
 def test_a_token_whose_fill_could_not_be_written_goes_back() -> None:
     seen: List[Any] = []
-    with Server(granting(seen)) as server, Client(server.path, shared_memory=False, timeout=0.1) as client:
+    with Server(granting(seen)) as server, Client(server.path, shared_memory=False, timeout=1) as client:
+        client.ping()
 
         def loader() -> bytes:
             conn = client._link.live
             assert conn is not None
             conn._writing.acquire()  # another thread writes something large
-            threading.Timer(0.2, conn._unlock_writing).start()
             return b"v"
 
         assert client.get_or_set("k", loader) == b"v"
+        assert client._link.live is not None
+        client._link.live._unlock_writing()
         wait_for(lambda: seen == [ABANDON])
 
 
@@ -198,7 +200,7 @@ def test_a_token_whose_fill_could_not_be_written_goes_back_async() -> None:
     seen: List[Any] = []
 
     async def run(path: str) -> None:
-        async with AsyncClient(path, shared_memory=False, timeout=0.1) as client:
+        async with AsyncClient(path, shared_memory=False, timeout=1) as client:
             conn: Any = None
 
             async def loader() -> bytes:
@@ -262,7 +264,7 @@ def test_close_while_connecting(tmp_path: Any) -> None:
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(tmp_path / "s"))
     listener.listen()
-    client = Client(str(tmp_path / "s"), shared_memory=False, connect_timeout=0.2)
+    client = Client(str(tmp_path / "s"), shared_memory=False, connect_timeout=2)
     threading.Timer(0.05, client.close).start()
     with pytest.raises(cs.ClosedError):
         client.get("k")
