@@ -76,7 +76,7 @@ func TestHot(t *testing.T) {
 		t.Errorf("keys that nothing was found for: %v", here.Keys)
 	}
 	_, there := dial(t, other.Sidecar).hot(&wire.Request{Namespace: b("default")})
-	if !near(there["default/"+string(keys[0])], 2000) || len(there) != 1 {
-		t.Errorf("the owner has %v, of 2000 reads", there)
+	if !near(there["default/"+string(keys[0])], 100*fresh) || len(there) != 1 {
+		t.Errorf("the owner has %v, of %d reads", there, 100*fresh)
 	}
 }
