@@ -35,16 +35,16 @@ clocks:           ## list the tests that read the machine's clock, each with the
 	for m in benchmarks checks; do (cd $$m && $(GO) test -run '^TestClockReaders' -v .) || exit 1; done
 
 # Left out of race are real processes, which the detector does not watch; what has neither
-# goroutines nor locks: the machine of ownership, and the ring; and of sidecar what repeats
-# the same: in virtual time, where a process has one processor, or with other requests.
+# goroutines nor locks: the machine of ownership, and the ring; and what repeats the same: in
+# virtual time, where a process has one processor, or with other requests.
 RACE = CGO_ENABLED=1 $(GO) test -race -timeout 60m
 UNRACED = cachesidecar/cachesidecar internal/faults internal/attacks internal/testing/mutants l2/ownership l2/ring
 SIDECAR = cachesidecar/sidecar
-REPEATS = '^Test((Lengthy)?Virtual|OptionsReachTheOwner$$|MemcachedRandom$$)'
+REPEATS = '^Test((Lengthy)?Virtual|(OptionsReachTheOwner|MemcachedRandom|MemcachedOrder|TextRandom|Restart|SplitHeals|Hundred|Detection)$$)'
 BUT = $$($(GO) list ./... $(foreach p,$(1),| grep -v /$(p)$$))
 
 race:             ## the tests under the race detector, which needs a C compiler
-	$(RACE) $(call BUT,$(UNRACED) $(SIDECAR))
+	$(RACE) -skip $(REPEATS) $(call BUT,$(UNRACED) $(SIDECAR))
 	$(RACE) -skip $(REPEATS) ./sidecar
 
 race-full: export LONG_TESTS = 1

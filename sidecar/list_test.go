@@ -47,7 +47,7 @@ func (c *rawConn) list(q wire.Request) map[string]wire.KeyInfo {
 func TestKeys(t *testing.T) {
 	t.Parallel()
 	_, other, app, keys := startPair(t, 300)
-	const more = 1000
+	const more = 300
 	for i := range more {
 		q := &wire.Request{Op: wire.OpSet, Key: fmt.Appendf(nil, "more:%d", i), Value: make([]byte, i%7), TTLMS: 600_000}
 		if r := app.call(q); r.Status != wire.OK {

@@ -18,7 +18,7 @@ import (
 // answer, or was not served and was not sent.
 func TestShutdownIsExact(t *testing.T) {
 	testenv.Takes(t, 2*time.Second)
-	for range 20 {
+	for range 8 {
 		h := newEcho()
 		_, dial, shutdown := serve(t, h, Limits{DrainTimeout: 2 * testenv.Patience})
 		var answered atomic.Int64

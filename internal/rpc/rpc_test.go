@@ -726,9 +726,9 @@ func TestClientCalls(t *testing.T) {
 	var wg sync.WaitGroup
 	for g := range 32 {
 		wg.Go(func() {
-			for i := range 500 {
+			for i := range 100 {
 				key := fmt.Sprint("key", g, ".", i)
-				if i%100 == 0 {
+				if i%20 == 0 {
 					key = fmt.Sprint("big ", 10_000*i)
 				}
 				call, err := c.Do(t.Context(), time.Minute, getRequest(key))
@@ -740,7 +740,7 @@ func TestClientCalls(t *testing.T) {
 				if err := wire.DecodeReply(wire.OpGet, call.Frame(), &p); err != nil {
 					t.Error(err)
 				}
-				if i%100 == 0 {
+				if i%20 == 0 {
 					if len(p.Value) != 10_000*i {
 						t.Errorf("%s has %d bytes", key, len(p.Value))
 					}

@@ -34,7 +34,7 @@ func TestSlowLongKey(t *testing.T) {
 // TestKeysBound checks that one request looks at a bounded number of entries, and that one
 // at a time runs.
 func TestKeysBound(t *testing.T) {
-	const stored = 100_000
+	const stored = 40_000
 	virtually(t, onehost.Config{L2Size: 64 << 20}, func(t *testing.T, h *host) {
 		for i := range stored {
 			h.Set(fmt.Sprint(i), "")
