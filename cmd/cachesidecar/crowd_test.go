@@ -92,9 +92,12 @@ func TestLengthyTenThousandConnections(t *testing.T) {
 		c.close()
 	}
 	p.onlyOpen(watcher, 1)
-	if st := watcher.stats().Process; st.Goroutines > 100 {
-		t.Errorf("%d goroutines are left", st.Goroutines)
-	}
+	testenv.Succeeds(t, "the end of the goroutines", func() error {
+		if n := watcher.stats().Process.Goroutines; n > 100 {
+			return fmt.Errorf("%d are left", n)
+		}
+		return nil
+	})
 }
 
 // TestConnectionLimit checks that a connection over the limit is closed at once, and that

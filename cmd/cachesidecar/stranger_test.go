@@ -206,7 +206,7 @@ func TestLengthyStrangerWithoutKey(t *testing.T) {
 	}
 	testenv.Succeeds(t, "the count of handshakes", func() error {
 		var st cachesidecar.Stats
-		if list[0].document(&st, "stats"); st.Cluster.Links.Failed != 5 || st.Cluster.Links.Handshakes < 2 {
+		if list[0].document(&st, "stats"); st.Cluster.Links.Failed < 5 || st.Cluster.Links.Handshakes < 2 {
 			return fmt.Errorf("%+v", st.Cluster.Links)
 		}
 		return nil

@@ -15,7 +15,7 @@ address, name, seconds, suffix, owners = sys.argv[1:]
 host, port = address.rsplit(":", 1)
 owners = owners.split(",")
 KEYS = 20
-client = Client((host, int(port)), timeout=2, connect_timeout=2, default_noreply=False)
+client = Client((host, int(port)), timeout=10, connect_timeout=10, default_noreply=False)
 seqs = {}
 known = {}  # the values that our keys certainly have
 doubtful = {}  # until when a write whose outcome is unknown may take effect

@@ -10,7 +10,7 @@ const { socket, skip } = sidecar();
 const prefix = `node-${process.pid}-`;
 
 function clientOf(t: { after: (f: () => Promise<void>) => void }, near = false): Client {
-  const c = new Client({ socket, timeout: 20_000, ...near && { nearCache: { bytes: 8 << 20 } } });
+  const c = new Client({ socket, timeout: 20_000, connectTimeout: 20_000, ...near && { nearCache: { bytes: 8 << 20 } } });
   t.after(() => c.close());
   return c;
 }
