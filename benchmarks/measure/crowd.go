@@ -3,6 +3,7 @@ package measure
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -289,12 +290,35 @@ func (c *crowd) fetch(ctx context.Context, key string) ([]byte, error) {
 }
 
 // haste makes one request for a key, and then another one with less time than the load
-// takes. It returns after how many ms the second request was answered.
+// takes. It returns after how many ms the second request was answered. On a busy machine
+// that may come so late that the load has ended: then it tries another key.
 func (c *crowd) haste(ctx context.Context, n int) (map[string]float64, error) {
 	left := map[string]float64{}
 	within := time.Duration(c.p.Haste) * time.Millisecond
+	for try := 1; ; try++ {
+		t, took, err := c.late(ctx, within, fmt.Sprintf("haste-%d-%d", n, try))
+		if err != nil {
+			return nil, err
+		}
+		left[record.Sidecar] = float64(took) / float64(time.Millisecond)
+		// The owner answers TIMEOUT. A host that does not hear from the owner in time answers
+		// MISS.
+		if t.answered == 0 {
+			break
+		}
+		if try == 5 {
+			return nil, fmt.Errorf("one with %v was given a load of %d ms", within, c.p.Takes)
+		}
+	}
+	a, err := c.nodes[0].Crowd(member.CrowdOrder{Key: fmt.Sprintf("haste-%d-groupcache", n), Callers: 1, Haste: within})
+	left[record.Groupcache] = float64(a.Left) / float64(time.Millisecond)
+	return left, err
+}
+
+// late makes a request for a key, and another one while it is loaded. It returns what the
+// other got, and after which time.
+func (c *crowd) late(ctx context.Context, within time.Duration, key string) (asked, time.Duration, error) {
 	first, second := c.apps[loadedSpace][0], c.apps[loadedSpace][min(1, c.p.Conns-1)]
-	key := fmt.Sprintf("haste-%d", n)
 	var g errgroup.Group
 	g.Go(func() error {
 		t, err := first.ask(ctx, key, 1, nil)
@@ -306,19 +330,9 @@ func (c *crowd) haste(ctx context.Context, n int) (map[string]float64, error) {
 	time.Sleep(member.HasteAfter)
 	begun := time.Now()
 	t, err := second.askIn(ctx, within, key, 1, nil)
-	left[record.Sidecar] = float64(time.Since(begun)) / float64(time.Millisecond)
-	if err := g.Wait(); err != nil {
-		return nil, err
-	}
+	took := time.Since(begun)
 	if err != nil {
-		return nil, fmt.Errorf("one in haste: %w", err)
+		err = fmt.Errorf("one in haste: %w", err)
 	}
-	// The owner answers TIMEOUT. A host that does not hear from the owner in time answers
-	// MISS.
-	if t.answered > 0 {
-		return nil, fmt.Errorf("one with %v was given a load of %d ms", within, c.p.Takes)
-	}
-	a, err := c.nodes[0].Crowd(member.CrowdOrder{Key: key + "-groupcache", Callers: 1, Haste: within})
-	left[record.Groupcache] = float64(a.Left) / float64(time.Millisecond)
-	return left, err
+	return t, took, errors.Join(g.Wait(), err)
 }

@@ -257,7 +257,7 @@ func TestSizesOnce(t *testing.T) {
 func TestLoadsOnce(t *testing.T) {
 	dir := t.TempDir()
 	args := []string{"loads", "-dir", dir, "-rounds", "1", "-turns", "1", "-turn", "50", "-entries", "2000", "-cycle", "4096", "-hosts", "2", "-conns", "2", "-depth", "20",
-		"-cold", "2", "-hastes", "1", "-origin", "1000", "-haste", "100", "-outage-hosts", "2", "-outage-keys", "40", "-outage-ttl", "500", "-reads", "200", "-up", "1", "-down", "2", "-back", "7"}
+		"-cold", "2", "-hastes", "1", "-outage-hosts", "2", "-outage-keys", "40", "-outage-ttl", "500", "-reads", "200", "-up", "1", "-down", "2", "-back", "7"}
 	if _, log, err := bench(t, append(args, "-parts", "crowd,served")...); err != nil {
 		t.Fatalf("%v\n%s", err, log)
 	}
