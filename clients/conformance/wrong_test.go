@@ -112,9 +112,9 @@ var mistakes = []struct {
 		w.send(wire.Request{ID: 1, Op: wire.OpLeaving}, wire.Request{ID: 2, Op: wire.OpLeaving})
 		w.answer()
 	}},
-	{"sends the timeout of all calls", "the timeout is sent along", "timeout_ms is 1500, want 1 to 700", func(w *wrongly) {
+	{"sends the timeout of all calls", "the timeout is sent along", "timeout_ms is 15000, want 1 to 7000", func(w *wrongly) {
 		w = w.connect()
-		long := func(r *wire.Request) { r.TimeoutMS = 1500 }
+		long := func(r *wire.Request) { r.TimeoutMS = 15000 }
 		w.send(with(q(wire.OpGet, "k"), long))
 		w.answer()
 		w.send(with(q(wire.OpGet, "k"), long))
