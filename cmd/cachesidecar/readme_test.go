@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -89,9 +88,7 @@ func TestLengthyReadmeHosts(t *testing.T) {
 		}
 		script += "echo '" + mark + "'\n" + line + "\n"
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 5*testenv.Patience)
-	defer cancel()
-	sh := exec.CommandContext(ctx, bash, "-c", script+"wait\n")
+	sh := exec.CommandContext(t.Context(), bash, "-c", script+"wait\n")
 	sh.Cancel = func() error { return sh.Process.Signal(syscall.SIGTERM) }
 	sh.WaitDelay = time.Second
 	endWithParent(sh)
