@@ -53,7 +53,7 @@ func TestMain(m *testing.M) {
 	given := false
 	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
 	if !given && slowness == 1 {
-		_ = flag.Set("test.parallel", "4")
+		_ = flag.Set("test.parallel", "3")
 	}
 	status := m.Run()
 	if err := goleak.Find(); err != nil && status == 0 {
