@@ -12,7 +12,7 @@ import (
 func Allocates(t testing.TB, what string, most float64, runs int, f func()) {
 	t.Helper()
 	if race.Enabled {
-		testing.AllocsPerRun(min(runs, 100), f)
+		testing.AllocsPerRun(min(runs, 1000), f)
 		return
 	}
 	least := testing.AllocsPerRun(runs, f)
