@@ -14,6 +14,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar/internal/calls"
 	"github.com/cachesidecar/cachesidecar/internal/race"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
@@ -55,8 +56,8 @@ func (c *counter) least(bound time.Duration) int {
 func (c *counter) read(t *testing.T, by *client.Client, bound time.Duration) (near bool) {
 	least := c.least(bound)
 	it, err := by.Get(context.Background(), c.key, cachesidecar.GetOptions{})
-	if errors.Is(err, cachesidecar.ErrNotFound) {
-		return false // no owner answered in time, or one stood still: two cores do all of this
+	if errors.Is(err, calls.ErrDegraded) || race.Enabled && errors.Is(err, cachesidecar.ErrNotFound) {
+		return false // no owner answered in time, or under race one stood still: two cores do all of this
 	}
 	if err != nil {
 		t.Errorf("GET %s: %v", c.key, err)
@@ -127,7 +128,11 @@ func TestNearWhileDrained(t *testing.T) {
 		awaitIn(t, clients...)
 		awaitEntries(t, clients...)
 	}
-	testenv.Eventually(t, "100 reads from near caches", func() bool { return near.Load() >= 100 })
+	least := int64(1000)
+	if race.Enabled {
+		least = 100
+	}
+	testenv.Eventually(t, fmt.Sprint(least, " reads from near caches"), func() bool { return near.Load() >= least })
 }
 
 // awaitEntries waits until no host fetches entries of others: what has not come is lost

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/race"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -158,8 +159,11 @@ func TestFrameWithoutRoom(t *testing.T) {
 		if i < 3 {
 			continue
 		}
-		// It finds no room, or is the one that has to give.
-		if id, _, err := version(t, nc); id != 3 || err == nil || err.Status != wire.Busy || !strings.Contains(err.Message, ErrBusy.Error()) {
+		said := "buffer_size 16.0 MiB"
+		if race.Enabled { // so slow that it may be the one that has to give
+			said = ErrBusy.Error()
+		}
+		if id, _, err := version(t, nc); id != 3 || err == nil || err.Status != wire.Busy || !strings.Contains(err.Message, said) {
 			t.Errorf("the last frame: answer to %d, %v", id, err)
 		}
 	}
@@ -177,7 +181,7 @@ func TestFrameWithoutRoom(t *testing.T) {
 			t.Errorf("behind frame %d: %+v", i, p)
 		}
 	}
-	if s.Stats().Dropped != int64(busy+1) { // frames that arrive together may all give way
+	if busy == 3 && !race.Enabled || s.Stats().Dropped != int64(busy+1) {
 		t.Errorf("%d of 3 frames found no room, %d were dropped", busy, s.Stats().Dropped)
 	}
 	allGiven(t, s)
