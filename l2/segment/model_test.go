@@ -28,7 +28,7 @@ func TestAgainstModel(t *testing.T) {
 	var seen sightings
 	seeds := *modelSeeds
 	if heapArena {
-		seeds = min(seeds, 8) // ten times as slow
+		seeds = min(seeds, 4) // ten times as slow
 	}
 	for i := range seeds {
 		seed := *modelFirst + uint64(i)
