@@ -6,11 +6,9 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -44,9 +42,7 @@ func testMain(m *testing.M) int {
 			os.Unsetenv(name)
 		}
 	}
-	if signal.Ignored(syscall.SIGHUP) { // as under nohup; processes that the tests start are not
-		signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
-	}
+	testenv.Unignore()
 	var err error
 	if folder, err = os.MkdirTemp("", "cachesidecar-test"); err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -5,6 +5,8 @@ import (
 	"os"
 	"testing"
 	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 var (
@@ -18,6 +20,7 @@ func TestMain(m *testing.M) {
 		os.Exit(attackAs(order))
 	}
 	flag.Parse()
+	testenv.Unignore()
 	status := m.Run()
 	_ = os.RemoveAll(programs)
 	os.Exit(status)

@@ -4,8 +4,10 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"os/signal"
 	"runtime"
 	"strconv"
+	"syscall"
 	"testing"
 	"time"
 
@@ -32,4 +34,14 @@ func Main(m *testing.M) {
 		}
 	}
 	os.Exit(status)
+}
+
+// Unignore lets the processes that the tests start be ended by SIGHUP and SIGINT, which are
+// ignored under nohup and in the background of a script, and then in all that starts there.
+func Unignore() {
+	for _, s := range []os.Signal{syscall.SIGHUP, syscall.SIGINT} {
+		if signal.Ignored(s) {
+			signal.Notify(make(chan os.Signal, 1), s)
+		}
+	}
 }
