@@ -111,12 +111,13 @@ func (c *Conn) giveMemory() int64 {
 	return 0
 }
 
-// giveFrame gives others the memory of the frame that has begun, if there is one.
+// giveFrame gives others the memory of the frame that has begun, if they want it.
 func (c *Conn) giveFrame() error {
 	for again := true; again; again = c.frame.wanted.Load() {
-		c.frame.wanted.Store(false)
-		if err := c.releaseFrame(); err != nil {
-			return err
+		if c.frame.wanted.Swap(false) {
+			if err := c.releaseFrame(); err != nil {
+				return err
+			}
 		}
 		if err := c.socket.setReadDeadline(c.frame.due); err != nil {
 			return err
