@@ -38,7 +38,7 @@ clocks:           ## list the tests that read the machine's clock, each with the
 # goroutines nor locks: the machine of ownership, and the ring; and what repeats the same: in
 # virtual time, where a process has one processor, with other requests, or with other keys.
 RACE = CGO_ENABLED=1 $(GO) test -race -timeout 60m
-UNRACED = cachesidecar/cachesidecar internal/faults internal/attacks internal/testing/mutants l2/ownership l2/ring
+UNRACED = cachesidecar/cachesidecar cmd/cachesidecar internal/faults internal/attacks internal/testing/mutants l2/ownership l2/ring
 SIDECAR = cachesidecar/sidecar
 REPEATS = '^Test((Lengthy)?Virtual|(OptionsReachTheOwner|MemcachedRandom|MemcachedOrder|TextRandom|Restart|SplitHeals|Hundred|Detection|BusiestShard|KeysOfSharedBits|RandomKeysAreNotCrowded)$$)'
 BUT = $$($(GO) list ./... $(foreach p,$(1),| grep -v /$(p)$$))

@@ -196,7 +196,7 @@ func runGossips(t *testing.T, flags ...string) (a, b *process, gossip, page stri
 // gossipAttacks sends all known kinds of hostile packets.
 func gossipAttacks(t *testing.T, a, b *process, gossip, page string) {
 	t.Helper()
-	testenv.ReadsClock(t, 5*time.Second, "packets come for so long, at a rate at which they are read")
+	testenv.ReadsClock(t, 3*time.Second, "packets come for so long, at a rate at which they are read")
 	s := newStranger(t, gossip)
 	before, goroutines := a.kilobytes("VmHWM"), metric(t, page, "go_goroutines")
 	bomb := labelled(gt.Compressed(append([]byte{gt.User}, make([]byte, 40<<20)...)))
@@ -236,13 +236,13 @@ func gossipAttacks(t *testing.T, a, b *process, gossip, page string) {
 			}
 		}},
 		{"death", func() {
-			for i := range uint32(50) {
+			for i := range uint32(20) {
 				s.tell(labelled(gt.Gone(gt.DeadType, "b", "x", i)))
 				s.tell(labelled(gt.Gone(gt.DeadType, "b", "x", 1<<32-1)))
 				time.Sleep(100 * time.Millisecond)
 			}
 		}},
-		{"anything", func() { t.Logf("%d packets", s.fuzz(5*time.Second)) }},
+		{"anything", func() { t.Logf("%d packets", s.fuzz(3*time.Second)) }},
 	} {
 		stood := pauses(a, b)
 		tc.do()
