@@ -239,9 +239,13 @@ class SyncPlayer(Player):
 
 
 def sent(client: Client) -> int:
-    """Return a number that grows with each request that is written."""
-    conn = client._link.live
-    return conn._next if conn is not None and not conn._writing.locked() else 0
+    """Return a number that grows with each request that is written, once its writer has ended or does not get on."""
+    conn: Any = client._link.live
+    if conn is None or not conn._writing.acquire(timeout=1):
+        return 0
+    n = int(conn._next)
+    conn._unlock_writing()
+    return n
 
 
 def wait_for(condition: Callable[[], Any], what: str = "the condition") -> None:
