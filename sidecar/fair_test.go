@@ -39,7 +39,7 @@ func (c *rawConn) askFresh(key []byte, n uint64) {
 func TestUnreadReadsOfAnotherHost(t *testing.T) {
 	t.Parallel()
 	testenv.ReadsClock(t, 100*time.Millisecond, "no more requests come: they would have been sent by then")
-	const n, size = 200, 500_000
+	const n, size = 100, 500_000
 	a, other, app, keys := startPair(t, 1)
 	value := bytes.Repeat([]byte("x"), size)
 	if _, err := other.Set(t.Context(), "default", string(keys[0]), value, cachesidecar.SetOptions{}); err != nil {

@@ -18,6 +18,7 @@ func TestMemcachedManyKeys(t *testing.T) {
 	testenv.Takes(t, 800*time.Millisecond)
 	_, b, path := textPair(t, Config{
 		MemcachedDelimiter: ":", Namespaces: map[string]Namespace{"one": {}, "two": {}},
+		RequestTimeout: 30 * time.Second,
 	})
 	c := dialText(t, "unix", path)
 	one, two := textKeys(b, "one", "k", false, 2500), textKeys(b, "two", "k", false, 2500)
