@@ -1,4 +1,4 @@
-package sidecar
+package namespaces
 
 import (
 	"context"
@@ -8,16 +8,27 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
-	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/loader"
 	"github.com/cachesidecar/cachesidecar/loader/execorigin"
 	"github.com/cachesidecar/cachesidecar/loader/httporigin"
 	"github.com/cachesidecar/cachesidecar/loader/postgres"
 	"github.com/cachesidecar/cachesidecar/loader/redisorigin"
 )
+
+// fileWith returns the path of a file that contains text.
+func fileWith(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "f")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
 
 // talking returns the address of a server that runs f on each connection.
 func talking(t *testing.T, f func(net.Conn)) string {
@@ -113,7 +124,7 @@ func TestNoErrorShowsASecret(t *testing.T) {
 		{"a command is silent", ofExec(`exit 3`), false},
 	} {
 		var log strings.Builder
-		o, err := namespaces.OpenOrigin("a", Namespace{Origin: tc.origin}.spec(), 1<<20, slog.New(slog.NewTextHandler(&log, nil)))
+		o, err := OpenOrigin("a", Settings{Origin: tc.origin}, 1<<20, slog.New(slog.NewTextHandler(&log, nil)))
 		if err != nil {
 			t.Fatalf("%s: %v", tc.name, err)
 		}
@@ -141,7 +152,7 @@ func TestNoErrorShowsASecret(t *testing.T) {
 
 // An error keeps its kind if a secret is removed from its text.
 func TestHiddenErrorsKeepTheirKind(t *testing.T) {
-	source := namespaces.Secrets{"", "s3cret"}.Source(loader.SourceFunc(func(_ context.Context, key []byte) (loader.Value, error) {
+	source := Secrets{"", "s3cret"}.Source(loader.SourceFunc(func(_ context.Context, key []byte) (loader.Value, error) {
 		return loader.Value{}, fmt.Errorf("%w: %s is s3cret", loader.ErrPermanent, key)
 	}))
 	_, err := source.Load(t.Context(), []byte("k"))
