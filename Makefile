@@ -158,7 +158,7 @@ soak-memcached:   ## three clients of memcached do usual jobs on three hosts, wh
 	cd checks && $(GO) test ./memcached -run TestSoak -v -count=1 -for $(SOAK_MEMCACHED) -timeout 30m
 
 # The first two lanes only count; what follows measures, or uses both processors.
-nightly:          ## what is too long for CI, three hours at most; once before an issue is called done
+nightly: clients-build ## what is too long for CI, three hours at most; once before an issue is called done
 	RUNS=3000 .ci/lanes race-full "fuzz random hundred model-check"
 	$(MAKE) checks-nightly
 	$(MAKE) faults
