@@ -7,7 +7,7 @@ SEED ?= 0
 PYTHON ?= /usr/bin/python3
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build install man test lengthy static race race-most race-sidecar race-full bench-tests checks checks-nightly clients clients-build \
+.PHONY: build install man test lengthy lengthy-nightly static race race-most race-sidecar race-full bench-tests checks checks-nightly clients clients-build \
 	clients-packages soak-clients deb release vet staticcheck hundred failpoints random random-ci fuzz corpus model \
 	model-check model-quick clocks faults soak soak-steady soak-memcached attacks bench bench-hits golden cross mutants nightly
 
@@ -27,8 +27,14 @@ test:             ## what the README says
 # Where tests are named TestLengthy….
 LENGTHY = . ./cmd/cachesidecar ./internal/faults ./internal/attacks ./sidecar
 
-lengthy:          ## what test leaves out: real processes through faults and attacks, more of virtual time (about 9 minutes)
-	LONG_TESTS=1 $(GO) test -timeout 30m -run '^TestLengthy' $(LENGTHY)
+# Of these, attackers that are many, and what costs most in virtual time: not run by CI.
+NIGHTLY = '^TestLengthy(StrangersCost|GossipStrangers|GossipStrangersWithKey|KeyedStrangers|KeyedReplays|VirtualFlushAmid|VirtualHundred)$$'
+
+lengthy:          ## what test leaves out: real processes through faults and attacks, more of virtual time (about 7 minutes)
+	LONG_TESTS=1 $(GO) test -timeout 30m -run '^TestLengthy' -skip $(NIGHTLY) $(LENGTHY)
+
+lengthy-nightly:  ## the rest of it (4 minutes)
+	LONG_TESTS=1 $(GO) test -timeout 30m -run $(NIGHTLY) $(LENGTHY)
 
 clocks:           ## list the tests that read the machine's clock, each with the reason and what it counts on
 	LONG_TESTS=1 $(GO) test -run '^TestLengthyClockReaders' -v .
@@ -38,7 +44,8 @@ clocks:           ## list the tests that read the machine's clock, each with the
 # goroutines nor locks: the machine of ownership, and the ring; and what repeats the same: in
 # virtual time, where a process has one processor, with other requests, or with other keys.
 RACE = CGO_ENABLED=1 $(GO) test -race -timeout 60m
-UNRACED = cachesidecar/cachesidecar cmd/cachesidecar internal/faults internal/attacks internal/testing/mutants l2/ownership l2/ring
+UNRACED = cachesidecar/cachesidecar cmd/cachesidecar clients/c clients/conformance internal/faults internal/attacks \
+	internal/testing/mutants l2/ownership l2/ring
 SIDECAR = cachesidecar/sidecar
 REPEATS = '^Test((Lengthy)?Virtual|(OptionsReachTheOwner|MemcachedRandom|MemcachedOrder|TextRandom|Restart|SplitHeals|Hundred|Detection|BusiestShard|KeysOfSharedBits|RandomKeysAreNotCrowded)$$)'
 BUT = $$($(GO) list ./... $(foreach p,$(1),| grep -v /$(p)$$))
@@ -51,11 +58,10 @@ race-most:
 race-sidecar:     # in CI beside what does not read the clock: its hosts must not stand still
 	$(RACE) -skip $(REPEATS) ./sidecar
 
-race-full: export LONG_TESTS = 1
-race-full:        ## the same with all the others (an hour)
+race-full:        ## the same with all the others, and with more of virtual time (25 minutes)
 	$(RACE) $(call BUT,$(SIDECAR))
 	$(RACE) -skip $(REPEATS) ./sidecar
-	$(RACE) -run $(REPEATS) ./sidecar
+	LONG_TESTS=1 $(RACE) -run $(REPEATS) ./sidecar
 
 static: vet staticcheck cross ## all that only compiles
 
@@ -124,8 +130,8 @@ failpoints:       ## take out the guards of freshness one by one, and see each m
 random:           ## RUNS short runs at random in virtual time, every other one under policy consistent (10,000 unless told: about 40 minutes on two cores), from SEED on; 0 draws one
 	$(GO) test ./sidecar -run TestVirtualRandom -v -virtual.random $(RUNS) -virtual.seed $(SEED) -timeout 120m
 
-random-ci:        # the same 200 runs each time
-	$(GO) test ./sidecar -run TestVirtualRandom -virtual.random 200 -virtual.seed 1 -timeout 60m
+random-ci:        # the same 150 runs each time
+	$(GO) test ./sidecar -run TestVirtualRandom -virtual.random 150 -virtual.seed 1 -timeout 60m
 
 fuzz:             ## each fuzz target for FUZZTIME; fails where anything is found, and leaves it in testdata/fuzz
 	./.ci/fuzz decide $(FUZZTIME)
@@ -160,6 +166,7 @@ soak-memcached:   ## three clients of memcached do usual jobs on three hosts, wh
 # The first two lanes only count; what follows measures, or uses both processors.
 nightly: clients-build ## what is too long for CI, three hours at most; once before an issue is called done
 	RUNS=3000 .ci/lanes race-full "fuzz random hundred model-check"
+	$(MAKE) lengthy-nightly
 	$(MAKE) checks-nightly
 	$(MAKE) faults
 	$(MAKE) soak SOAK=8m
