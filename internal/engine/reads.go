@@ -52,8 +52,11 @@ func (c *Reads) Value(
 		}
 		return out, size, ns
 	}
-	at := len(dst)
-	dst, info, ok := c.store.Get(dst, k, limit, now.Boot)
+	at, get := len(dst), c.store.Get
+	if asOf != 0 || share.asOf != 0 {
+		get = c.store.Give
+	}
+	dst, info, ok := get(dst, k, limit, now.Boot)
 	failpoint.At(failpoint.ValueRead)
 	if failpoint.Out(failpoint.AsOfFirst) && asOf != 0 {
 		asOf = c.hlc.Next(now.Wall)

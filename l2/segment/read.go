@@ -30,6 +30,15 @@ const NoLimit = math.MaxInt
 // Get appends the value of a key to dst. If the value is longer than limit bytes, Get
 // returns dst unchanged, and Info.Size has the length of the value.
 func (s *Store) Get(dst []byte, k kv.Key, limit int, now time.Duration) ([]byte, Info, bool) {
+	return s.get(dst, k, limit, markRead, now)
+}
+
+// Give is Get for a reader that may keep a copy of the value.
+func (s *Store) Give(dst []byte, k kv.Key, limit int, now time.Duration) ([]byte, Info, bool) {
+	return s.get(dst, k, limit, markRead|markGiven, now)
+}
+
+func (s *Store) get(dst []byte, k kv.Key, limit int, marks uint8, now time.Duration) ([]byte, Info, bool) {
 	sh := s.shard(k.Hash)
 	sh.mu.Lock()
 	at, w, h, b, found := sh.find(k)
@@ -51,8 +60,8 @@ func (s *Store) Get(dst []byte, k kv.Key, limit int, now time.Duration) ([]byte,
 	if n := w.hits(); n < maxHits {
 		sh.index.setWord(at, w.withHits(n+1))
 	}
-	if h.marks&markRead == 0 {
-		b[offMarks] = h.marks | markRead
+	if h.marks&marks != marks {
+		b[offMarks] = h.marks | marks
 	}
 	info := h.info(b)
 	switch {
@@ -87,6 +96,20 @@ func (s *Store) Peek(k kv.Key, now time.Duration) (Info, bool) {
 	if !found || !sh.visible(h, k.Hash.Partition(), now) {
 		return Info{}, false
 	}
+	return h.info(b), true
+}
+
+// Given is Peek for a value that was given to readers who may keep a copy of it, if it is
+// still there with the version that they have.
+func (s *Store) Given(k kv.Key, version kv.Version, now time.Duration) (Info, bool) {
+	sh := s.shard(k.Hash)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	_, _, h, b, found := sh.find(k)
+	if !found || h.version != version || !sh.visible(h, k.Hash.Partition(), now) {
+		return Info{}, false
+	}
+	b[offMarks] = h.marks | markGiven
 	return h.info(b), true
 }
 
