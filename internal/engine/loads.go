@@ -202,12 +202,13 @@ func (c *Loads) Answer(ns *namespaces.Namespace, key kv.Key, q *wire.Request, r 
 			return a
 		}
 		a.TTLMS = 1
-		asOf := kv.Version(0)
-		if q.Has(wire.Attest) {
-			asOf = c.hlc.Next(now.Wall) // before the store is asked: see Reads.stamp
-		}
-		if info, present := c.store.Given(key, r.Version, now.Boot); present {
+		asOf := c.hlc.Next(now.Wall) // before the store is asked: see Reads.stamp
+		if info, still := c.store.Still(key, r.Version, q.Has(wire.Attest), now.Boot); still {
 			a.TTLMS = info.Deadline.TTLms(now.Boot)
+		} else {
+			asOf = r.Version
+		}
+		if q.Has(wire.Attest) {
 			c.owners.attest(&a, asOf)
 		}
 		return a

@@ -52,11 +52,8 @@ func (c *Reads) Value(
 		}
 		return out, size, ns
 	}
-	at, get := len(dst), c.store.Get
-	if asOf != 0 || share.asOf != 0 {
-		get = c.store.Give
-	}
-	dst, info, ok := get(dst, k, limit, now.Boot)
+	at := len(dst)
+	dst, info, ok := c.store.Read(dst, k, limit, asOf != 0 || share.asOf != 0, now.Boot)
 	failpoint.At(failpoint.ValueRead)
 	if failpoint.Out(failpoint.AsOfFirst) && asOf != 0 {
 		asOf = c.hlc.Next(now.Wall)

@@ -159,13 +159,11 @@ func (d *decoder) result(op Op, r *Reply, whole bool) {
 		} else {
 			r.Version = d.uint("version", math.MaxUint64)
 		}
-	case OpSet, OpFill:
+	case OpSet, OpFill, OpFlush:
 		r.Version = d.uint("version", math.MaxUint64)
 		if d.left > 0 {
 			r.Event = d.uint("event", math.MaxUint64)
 		}
-	case OpFlush:
-		r.Version = d.uint("version", math.MaxUint64)
 	case OpTouch:
 		r.Version = d.uint("version", math.MaxUint64)
 		r.Event = d.uint("event", math.MaxUint64)
@@ -304,16 +302,10 @@ func appendFields(dst []byte, op Op, r *Reply, whole bool) ([]byte, int) {
 			return appendItems(dst, op, r.Items), 2
 		}
 		return msgp.AppendUint64(dst, r.Version), 2
-	case OpSet, OpFill:
-		dst = msgp.AppendUint64(dst, r.Version)
-		if r.Event == 0 {
+	case OpSet, OpFill, OpFlush, OpTouch:
+		if dst = msgp.AppendUint64(dst, r.Version); r.Event == 0 && op != OpTouch {
 			return dst, 2
 		}
-		return msgp.AppendUint64(dst, r.Event), 3
-	case OpFlush:
-		return msgp.AppendUint64(dst, r.Version), 2
-	case OpTouch:
-		dst = msgp.AppendUint64(dst, r.Version)
 		return msgp.AppendUint64(dst, r.Event), 3
 	case OpIncr:
 		dst = msgp.AppendUint64(appendBits(dst, r.Number, r.Unsigned), r.Version)

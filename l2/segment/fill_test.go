@@ -80,7 +80,7 @@ func TestFillTellsOfChanges(t *testing.T) {
 			tc.before(s)
 			s.Get(nil, testKey("k"), NoLimit, testNow.Boot)
 			if given {
-				s.Give(nil, testKey("k"), NoLimit, testNow.Boot)
+				s.Read(nil, testKey("k"), NoLimit, true, testNow.Boot)
 			}
 			told = nil
 			v := mustFill(t, s, "k", tc.fill)
@@ -144,13 +144,11 @@ func TestFillAfterEviction(t *testing.T) {
 			})
 			s.SetLimits(0, tc.quota, Limits{})
 			first := mustPut(t, s, "k", Write{Value: tc.value})
-			if s.Get(nil, k, NoLimit, testNow.Boot); given {
-				if _, ok := s.Given(k, first-1, testNow.Boot); ok {
-					t.Error("another version was given")
-				}
-				if _, ok := s.Given(k, first, testNow.Boot); !ok {
-					t.Error("it was not given")
-				}
+			if _, ok := s.Still(k, first-1, true, testNow.Boot); ok {
+				t.Error("it has another version")
+			}
+			if _, ok := s.Still(k, first, given, testNow.Boot); !ok {
+				t.Error("it has not its version")
 			}
 			evict(t, s, "k")
 			old := kv.Entry{Key: k, Version: first, Value: tc.value}
@@ -194,7 +192,7 @@ func TestForgotten(t *testing.T) {
 	for i := range n {
 		name := fmt.Sprint("given", i)
 		mustPut(t, s, name, Write{Value: make([]byte, 50)})
-		s.Give(nil, testKey(name), NoLimit, testNow.Boot)
+		s.Read(nil, testKey(name), NoLimit, true, testNow.Boot)
 	}
 	most := 0
 	for i := range s.given {

@@ -15,12 +15,8 @@ func (m *model) get(k modelKey) bool {
 	want, ok := m.sync(k)
 	var info Info
 	var hit bool
-	get, key := m.store.Get, m.key(k)
-	give := m.rnd.IntN(4) == 0
-	if give {
-		get = m.store.Give
-	}
-	m.buf, info, hit = get(m.buf[:0], key, NoLimit, m.now.Boot)
+	key, give := m.key(k), m.rnd.IntN(4) == 0
+	m.buf, info, hit = m.store.Read(m.buf[:0], key, NoLimit, give, m.now.Boot)
 	if hit != ok {
 		m.t.Errorf("Get(%v) hit = %v, want %v", k, hit, ok)
 		return hit

@@ -27,18 +27,19 @@ type Marks struct {
 // NoLimit lets Get append a value of any length.
 const NoLimit = math.MaxInt
 
-// Get appends the value of a key to dst. If the value is longer than limit bytes, Get
-// returns dst unchanged, and Info.Size has the length of the value.
+// Get is Read for a reader that keeps no copy.
 func (s *Store) Get(dst []byte, k kv.Key, limit int, now time.Duration) ([]byte, Info, bool) {
-	return s.get(dst, k, limit, markRead, now)
+	return s.Read(dst, k, limit, false, now)
 }
 
-// Give is Get for a reader that may keep a copy of the value.
-func (s *Store) Give(dst []byte, k kv.Key, limit int, now time.Duration) ([]byte, Info, bool) {
-	return s.get(dst, k, limit, markRead|markGiven, now)
-}
-
-func (s *Store) get(dst []byte, k kv.Key, limit int, marks uint8, now time.Duration) ([]byte, Info, bool) {
+// Read appends the value of a key to dst. If the value is longer than limit bytes, Read
+// returns dst unchanged, and Info.Size has the length of the value. With give, the reader may
+// keep a copy.
+func (s *Store) Read(dst []byte, k kv.Key, limit int, give bool, now time.Duration) ([]byte, Info, bool) {
+	marks := uint8(markRead)
+	if give {
+		marks |= markGiven
+	}
 	sh := s.shard(k.Hash)
 	sh.mu.Lock()
 	at, w, h, b, found := sh.find(k)
@@ -99,9 +100,8 @@ func (s *Store) Peek(k kv.Key, now time.Duration) (Info, bool) {
 	return h.info(b), true
 }
 
-// Given is Peek for a value that was given to readers who may keep a copy of it, if it is
-// still there with the version that they have.
-func (s *Store) Given(k kv.Key, version kv.Version, now time.Duration) (Info, bool) {
+// Still is Peek if the entry still has a version. With give, a reader may keep a copy of it.
+func (s *Store) Still(k kv.Key, version kv.Version, give bool, now time.Duration) (Info, bool) {
 	sh := s.shard(k.Hash)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
@@ -109,7 +109,9 @@ func (s *Store) Given(k kv.Key, version kv.Version, now time.Duration) (Info, bo
 	if !found || h.version != version || !sh.visible(h, k.Hash.Partition(), now) {
 		return Info{}, false
 	}
-	b[offMarks] = h.marks | markGiven
+	if give {
+		b[offMarks] = h.marks | markGiven
+	}
 	return h.info(b), true
 }
 
