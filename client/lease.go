@@ -114,7 +114,7 @@ func (l *Lease) Fill(ctx context.Context, value []byte, o FillOptions) (uint64, 
 	q := wire.Request{Op: wire.OpFill, Key: k, Token: l.token, Value: value, TTLMS: ttl, Flags: o.Flags}
 	a, err := c.do(ctx, slot, &q)
 	defer a.release()
-	c.near.wrote(l.key, a.Version, err)
+	c.near.wrote(l.key, a.Changed(), err)
 	return a.Version, err
 }
 

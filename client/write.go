@@ -51,7 +51,7 @@ func store(ctx context.Context, c *Client, key string, q *wire.Request) (uint64,
 	}
 	a, err := c.do(ctx, slot, q)
 	defer a.release()
-	c.near.wrote(key, a.Version, err)
+	c.near.wrote(key, a.Changed(), err)
 	return a.Version, err
 }
 

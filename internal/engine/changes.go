@@ -65,7 +65,9 @@ func (c *Changes) Raise(set kv.PartitionSet, v kv.Version) {
 	if failpoint.Out(failpoint.Released) {
 		return
 	}
-	c.log.Append(raised(set, v))
+	if c.log != nil {
+		c.log.Append(raised(set, v))
+	}
 	c.Floor(set, v)
 }
 
@@ -113,10 +115,10 @@ func (c *Changes) wrote(key kv.Key, r *wire.Reply) {
 		r.Status == wire.TooLarge, r.Status == wire.NotStored: // not executed
 	case r.Status == wire.Timeout:
 		c.unknown(key)
-	case r.Event != 0 && !failpoint.Out(failpoint.TouchEvent):
-		c.Outdated(key, kv.Version(r.Event))
-	default:
+	case failpoint.Out(failpoint.TouchEvent):
 		c.Outdated(key, kv.Version(r.Version))
+	default:
+		c.Outdated(key, kv.Version(r.Changed()))
 	}
 }
 

@@ -59,13 +59,14 @@ func (c *Loads) Stamp() flight.Stamp {
 	return flight.Stamp{Version: c.hlc.Next(now.Wall), At: now.Boot}
 }
 
-// keep stores what a load or an app has brought for a key, and reports whether it did.
-// The value is kept only if the ownership it was asked for in still lives, if nothing has
-// changed since, and if the app has not given up the request.
+// keep stores what a load or an app has brought for a key, and reports whether it did. If
+// that is a change, event is its version. The value is kept only if the ownership it was
+// asked for in still lives, if nothing has changed since, and if the app has not given up
+// the request.
 func (c *Loads) keep(
 	ns *namespaces.Namespace, key kv.Key, epoch uint32, generation uint16, r flight.Result, until time.Duration,
 	ends func(now kv.Moment) kv.Deadline,
-) bool {
+) (event kv.Version, kept bool) {
 	now := c.clock.Read()
 	c.node.CheckPause(now.Boot)
 	p := key.Hash.Partition()
@@ -73,14 +74,14 @@ func (c *Loads) keep(
 		Value: r.Bytes, Flags: r.Flags, Version: r.Version, Absent: r.Absent, Generation: generation,
 		Deadline: ends(now), Until: until,
 		Admit: func() bool {
-			c.shared.Withdraw(key.Hash) // of an entry that the store has evicted, perhaps
 			return c.node.OwnershipEpoch(p) == epoch &&
 				(c.ledger.Admit(key.Namespace, key.Hash, r.Version, r.Version) ||
 					failpoint.Out(failpoint.AdmitAtLoad)) &&
 				!c.barriers.Barred(ns.Now(), key, r.At) && !ns.Writing(key.Hash)
 		},
 	}
-	return c.store.Fill(key, f, now) == segment.Stored && c.owners.stillOwner(p, epoch)
+	event, res := c.store.Fill(key, f, now)
+	return event, res == segment.Stored && c.owners.stillOwner(p, epoch)
 }
 
 // New returns a load of a key that this host owns. The load belongs to that
@@ -114,7 +115,8 @@ func (c *Loads) New(ns *namespaces.Namespace, key kv.Key, epoch uint32) flight.L
 		},
 		Keep: func(r flight.Result) bool {
 			ends := func(now kv.Moment) kv.Deadline { return ns.Now().Lives(&r, now) }
-			return c.keep(ns, key, epoch, generation, r, 0, ends)
+			_, kept := c.keep(ns, key, epoch, generation, r, 0, ends)
+			return kept
 		},
 	}
 }
@@ -200,11 +202,14 @@ func (c *Loads) Answer(ns *namespaces.Namespace, key kv.Key, q *wire.Request, r 
 			return a
 		}
 		a.TTLMS = 1
-		if info, present := c.store.Peek(key, now.Boot); present && info.Version == r.Version {
+		asOf := c.hlc.Next(now.Wall) // before the store is asked: see Reads.stamp
+		if info, still := c.store.Still(key, r.Version, q.Has(wire.Attest), now.Boot); still {
 			a.TTLMS = info.Deadline.TTLms(now.Boot)
+		} else {
+			asOf = r.Version
 		}
 		if q.Has(wire.Attest) {
-			c.owners.attest(&a, r.Version)
+			c.owners.attest(&a, asOf)
 		}
 		return a
 	case errors.Is(err, flight.ErrPresent):

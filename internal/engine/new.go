@@ -95,7 +95,7 @@ func (e *Engine) makeStore() (err error) {
 	e.Changes = &Changes{}
 	e.Store, err = segment.New(segment.Config{
 		Size: e.Config.L2Size, MaxValue: e.Config.MaxValue, Versions: e.HLC,
-		Changed: e.Changes.Changed, Overdue: e.Deadlines.OverdueInStore,
+		Changed: e.Changes.Changed, Forgotten: e.Changes.Raise, Overdue: e.Deadlines.OverdueInStore,
 		Serves: func(p uint16) bool { return e.Serves(p) },
 	})
 	if err != nil {

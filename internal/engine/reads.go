@@ -53,7 +53,7 @@ func (c *Reads) Value(
 		return out, size, ns
 	}
 	at := len(dst)
-	dst, info, ok := c.store.Get(dst, k, limit, now.Boot)
+	dst, info, ok := c.store.Read(dst, k, limit, asOf != 0 || share.asOf != 0, now.Boot)
 	failpoint.At(failpoint.ValueRead)
 	if failpoint.Out(failpoint.AsOfFirst) && asOf != 0 {
 		asOf = c.hlc.Next(now.Wall)

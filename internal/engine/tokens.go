@@ -179,7 +179,7 @@ func (c *Tokens) fill(ns *namespaces.Namespace, key kv.Key, q *wire.Request, now
 		return notStored("the token is none that the present owner of the key %.64q has issued: "+
 			"use the value, and ask again next time", q.Key)
 	}
-	err := c.use(ns, key, t, q)
+	event, err := c.use(ns, key, t, q)
 	switch {
 	case err != nil && c.deadlines.over(untilOf(q)):
 		return c.deadlines.tooLate(q)
@@ -187,7 +187,7 @@ func (c *Tokens) fill(ns *namespaces.Namespace, key kv.Key, q *wire.Request, now
 		return notStored("the key %.64q was invalidated since the token was issued, or the token is not its "+
 			"present one: use the value, and ask again next time", q.Key)
 	}
-	return wire.Reply{Version: uint64(t.Version)}
+	return wire.Reply{Version: uint64(t.Version), Event: uint64(event)}
 }
 
 // fillClaim answers a SET that names a claim of METAGET in place of a version. It returns
@@ -200,10 +200,10 @@ func (c *Tokens) fillClaim(ns *namespaces.Namespace, key kv.Key, q *wire.Request
 	case len(q.Value) > c.maxValue:
 		return wire.ErrorReply(tooLarge(len(q.Value), c.maxValue)), true
 	}
-	err := c.use(ns, key, t, q)
+	event, err := c.use(ns, key, t, q)
 	switch {
 	case err == nil:
-		return wire.Reply{Version: uint64(t.Version)}, true
+		return wire.Reply{Version: uint64(t.Version), Event: uint64(event)}, true
 	case c.deadlines.over(untilOf(q)):
 		return c.deadlines.tooLate(q), true
 	}
@@ -211,21 +211,25 @@ func (c *Tokens) fillClaim(ns *namespaces.Namespace, key kv.Key, q *wire.Request
 	return wire.Reply{Status: wire.Exists, Version: uint64(seen.Version)}, true
 }
 
-// use uses a token up: it stores the value of a FILL, or of a SET that names a claim. It
-// returns an error if the value was not stored.
-func (c *Tokens) use(ns *namespaces.Namespace, key kv.Key, t flight.Token, q *wire.Request) error {
+// use uses a token up: it stores the value of a FILL, or of a SET that names a claim. If
+// that is a change, event is its version. An error says that the value was not stored.
+func (c *Tokens) use(
+	ns *namespaces.Namespace, key kv.Key, t flight.Token, q *wire.Request,
+) (event kv.Version, err error) {
 	until := untilOf(q)
 	if c.deadlines.over(until) { // before it uses the token
-		return flight.ErrNotStored
+		return 0, flight.ErrNotStored
 	}
 	v := loader.Value{Bytes: bytes.Clone(q.Value), Flags: q.Flags} // the readers that wait share it
 	generation := c.store.Generation(key.Hash.Partition())
-	return c.leases.Fill(key, t, v, func(r flight.Result) bool {
-		return c.loads.keep(ns, key, t.OwnershipEpoch, generation, r, until, func(now kv.Moment) kv.Deadline {
+	err = c.leases.Fill(key, t, v, func(r flight.Result) (kept bool) {
+		event, kept = c.loads.keep(ns, key, t.OwnershipEpoch, generation, r, until, func(now kv.Moment) kv.Deadline {
 			if q.TTLMS == wire.TTLDefault {
 				return ns.Lives(&r, now)
 			}
 			return ns.Deadline(q.TTLMS, now)
 		})
+		return kept
 	})
+	return event, err
 }

@@ -73,7 +73,7 @@ func (w *Writes) end(r *wire.Reply, partition uint16, epoch uint32) {
 	failpoint.At(failpoint.WriteDone)
 	made := kv.Version(0)
 	if r.Status == wire.OK {
-		made = kv.Version(max(r.Version, r.Event))
+		made = kv.Version(r.Changed())
 	}
 	w.outcome(r, partition, epoch, made)
 }

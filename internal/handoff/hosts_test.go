@@ -345,7 +345,7 @@ func (h *host) write(namespace, name string, w segment.Write) kv.Key {
 func (h *host) absent(name string, ttl time.Duration) kv.Key {
 	h.t.Helper()
 	k, now := h.key(namespaces.Default, name), h.clock.Read()
-	r := h.store.Fill(k, segment.Fill{
+	_, r := h.store.Fill(k, segment.Fill{
 		Absent: true, Version: h.hlc.Next(now.Wall), Generation: h.store.Generation(k.Hash.Partition()),
 		Deadline: kv.After(now.Boot, ttl), Admit: func() bool { return true },
 	}, now)

@@ -36,7 +36,9 @@ type Reply struct {
 	Owner    []byte
 	Epoch    uint64
 
-	Event uint64 // of TOUCH and METAGET: the version of the change, not of the entry
+	// Event is the version of the change, if that is not the version of the entry: always in
+	// an answer to TOUCH or METAGET; zero in one to SET or FILL: they are the same.
+	Event uint64
 
 	Unsigned bool // of INCR: the bits of Number are those of a number above 2^63-1
 
@@ -46,6 +48,9 @@ type Reply struct {
 	IdleMS uint64 // since the value was written
 	Claim  ClaimState
 }
+
+// Changed returns the version below which copies of a written key are outdated.
+func (r *Reply) Changed() uint64 { return max(r.Version, r.Event) }
 
 // Err returns the answer's error, or nil.
 func (r *Reply) Err() error {
@@ -156,6 +161,9 @@ func (d *decoder) result(op Op, r *Reply, whole bool) {
 		}
 	case OpSet, OpFill, OpFlush:
 		r.Version = d.uint("version", math.MaxUint64)
+		if d.left > 0 {
+			r.Event = d.uint("event", math.MaxUint64)
+		}
 	case OpTouch:
 		r.Version = d.uint("version", math.MaxUint64)
 		r.Event = d.uint("event", math.MaxUint64)
@@ -294,10 +302,10 @@ func appendFields(dst []byte, op Op, r *Reply, whole bool) ([]byte, int) {
 			return appendItems(dst, op, r.Items), 2
 		}
 		return msgp.AppendUint64(dst, r.Version), 2
-	case OpSet, OpFill, OpFlush:
-		return msgp.AppendUint64(dst, r.Version), 2
-	case OpTouch:
-		dst = msgp.AppendUint64(dst, r.Version)
+	case OpSet, OpFill, OpFlush, OpTouch:
+		if dst = msgp.AppendUint64(dst, r.Version); r.Event == 0 && op != OpTouch {
+			return dst, 2
+		}
 		return msgp.AppendUint64(dst, r.Event), 3
 	case OpIncr:
 		dst = msgp.AppendUint64(appendBits(dst, r.Number, r.Unsigned), r.Version)

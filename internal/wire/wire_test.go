@@ -597,12 +597,14 @@ func TestCheckMsgpack(t *testing.T) {
 
 // TestForwardCompatible checks that further elements of an answer are skipped.
 func TestForwardCompatible(t *testing.T) {
-	frame := AppendReply(nil, OpSet, &Reply{ID: 7, Version: 5})[LengthSize:]
-	frame[0]++
-	frame = append(frame, body(map[string]any{"new": []int{1, 2}})...)
-	var r Reply
-	if err := DecodeReply(OpSet, frame, &r); err != nil || r.Version != 5 {
-		t.Errorf("%+v, %v", r, err)
+	for _, event := range []uint64{5, 6} {
+		frame := AppendReply(nil, OpTouch, &Reply{ID: 7, Version: 5, Event: event})[LengthSize:]
+		frame[0]++
+		frame = append(frame, body(map[string]any{"new": []int{1, 2}})...)
+		var r Reply
+		if err := DecodeReply(OpTouch, frame, &r); err != nil || r.Version != 5 || r.Event != event {
+			t.Errorf("%+v, %v", r, err)
+		}
 	}
 }
 

@@ -53,6 +53,10 @@ type Config struct {
 	// record that Changed keeps is in step with the store. Changed must be quick and
 	// must not call the store. Evictions and expiries are not changes.
 	Changed func(k kv.Key, v kv.Version)
+
+	// Forgotten, if set, is called in the same way when all copies of the keys of some
+	// partitions must go: see given.go. Without it the store remembers nothing there.
+	Forgotten func(set kv.PartitionSet, v kv.Version)
 }
 
 // Bounds of a store.

@@ -159,6 +159,7 @@ func (sh *shard) evictChain(id segmentID, q int, now time.Duration) {
 		}
 		sh.n.evicted++
 		sh.n.evictions++
+		sh.store.remember(hash, h)
 		sh.removeEntry(hash, at, w, h)
 		return
 	}
@@ -231,6 +232,7 @@ func (sh *shard) move(id segmentID, q int, now time.Duration, keep func(kv.Hash,
 		hits, ok := keep(hash, h, w.hits())
 		if !ok {
 			sh.n.evicted++
+			sh.store.remember(hash, h)
 			sh.forget(hash, at, h)
 			return true
 		}
@@ -328,7 +330,7 @@ func (sh *shard) expel(id segmentID, now time.Duration) {
 		hash := s.hashAt(loc)
 		if at, w, ok := sh.index.findLocation(hash, loc); ok {
 			h := readHeader(s.at(loc))
-			sh.countGone(h, hash.Partition(), now)
+			sh.countGone(hash, h, now)
 			sh.removeEntry(hash, at, w, h)
 		}
 		return
@@ -336,7 +338,7 @@ func (sh *shard) expel(id segmentID, now time.Duration) {
 	s.entries(id, func(off int, h header, b []byte) bool {
 		hash := s.hash(h.namespace, h.key(b))
 		if at, _, ok := sh.index.findLocation(hash, s.locate(id, off)); ok {
-			sh.countGone(h, hash.Partition(), now)
+			sh.countGone(hash, h, now)
 			sh.forget(hash, at, h)
 		}
 		return true
@@ -346,10 +348,11 @@ func (sh *shard) expel(id segmentID, now time.Duration) {
 }
 
 // countGone counts the removal of an entry: as evicted if it was still of use.
-func (sh *shard) countGone(h header, partition uint16, now time.Duration) {
-	if sh.kept(h, partition, now) {
+func (sh *shard) countGone(hash kv.Hash, h header, now time.Duration) {
+	if sh.kept(h, hash.Partition(), now) {
 		sh.n.evicted++
+		sh.store.remember(hash, h)
 	} else {
-		sh.countHidden(h, partition)
+		sh.countHidden(h, hash.Partition())
 	}
 }

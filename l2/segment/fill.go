@@ -1,7 +1,6 @@
 package segment
 
 import (
-	"bytes"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
@@ -16,27 +15,23 @@ type past struct {
 	version    kv.Version
 	generation uint16
 	admit      func() bool
-	hits       int        // that the entry had
-	replaces   bool       // replaces a live entry too
-	same       identified // a chain that has the bytes of this write
+	hits       int  // that the entry had
+	replaces   bool // replaces a live entry too
 
-	outdates bool // set by put: copies of the replaced entry are outdated
-}
-
-// identified names an entry as it was found at some time.
-type identified struct {
-	loc     location
-	version kv.Version
+	outdates bool       // set by put: copies of earlier values may be alive
+	event    kv.Version // of the change, if it is one
 }
 
 // Restore puts an entry back as it was elsewhere, with its version. It does so only if
-// the key has no live entry, its partition still has the given generation, and admit
-// returns true. admit is called in the critical section that stores.
+// the key has no live entry, and had none that was given out, its partition still has the
+// given generation, and admit returns true. admit is called in the critical section that
+// stores.
 func (s *Store) Restore(e kv.Entry, generation uint16, hits int, admit func() bool, now kv.Moment) Result {
-	return s.putPast(e.Key, Write{
+	_, r := s.putPast(e.Key, Write{
 		Value: e.Value, Flags: e.Flags, Deadline: e.Deadline, absent: e.Absent,
 		past: &past{version: e.Version, generation: generation, hits: hits, admit: admit},
 	}, now)
+	return r
 }
 
 // Fill is the result of a load that this host, or an app in its place, has made.
@@ -65,36 +60,29 @@ type Fill struct {
 // generation, if a flush or the present entry is not older than the load, or if Admit
 // returns false.
 //
-// Fill calls Config.Changed only if copies of the present entry must go. The entry is
-// live (it may be negative), and:
-//   - its value or flags differ from the new ones;
-//   - or a value replaces a negative entry, or the reverse;
-//   - or the new deadline is earlier;
-//   - or the entry is only removed.
-//
-// The version passed to Changed is stamped at this moment.
-func (s *Store) Fill(k kv.Key, f Fill, now kv.Moment) Result {
+// Fill calls Config.Changed only if copies of an earlier value may be alive: the live entry
+// that it replaces or removes was given out, or so was one that was evicted. The version
+// passed to Changed is stamped at this moment. Fill returns it as the event; else zero.
+func (s *Store) Fill(k kv.Key, f Fill, now kv.Moment) (event kv.Version, r Result) {
 	return s.putPast(k, Write{
 		Value: f.Value, Flags: f.Flags, Deadline: f.Deadline, Until: f.Until, absent: f.Absent,
 		past: &past{version: f.Version, generation: f.Generation, admit: f.Admit, replaces: true},
 	}, now)
 }
 
-func (s *Store) putPast(k kv.Key, w Write, now kv.Moment) Result {
+func (s *Store) putPast(k kv.Key, w Write, now kv.Moment) (event kv.Version, r Result) {
 	p := w.past
 	// Flush floors, and changes, must exceed all that is stored.
 	s.cfg.Versions.Observe(p.version)
 	if w.absent {
 		w.Value, w.Flags = nil, 0
 		if w.Deadline == 0 || w.Deadline.Passed(now.Boot) {
-			return s.removePast(k, p, now)
+			r = s.removePast(k, p, now)
+			return p.event, r
 		}
 	}
-	if p.replaces && s.isChain(&k, &w) {
-		p.same = s.findChain(k, &w)
-	}
-	_, r := s.Put(k, w, now)
-	return r
+	_, r = s.Put(k, w, now)
+	return p.event, r
 }
 
 // removePast removes the present entry, if it may be replaced.
@@ -109,8 +97,8 @@ func (s *Store) removePast(k kv.Key, p *past, now kv.Moment) Result {
 		return Exists
 	case sh.outdated(k, p, found, h):
 		return Outdated
-	case live:
-		s.changed(k, now)
+	case sh.outdates(k, live, h):
+		p.event = s.outdate(k, now)
 	}
 	sh.drop(k, now)
 	return Stored
@@ -122,46 +110,11 @@ func (sh *shard) outdated(k kv.Key, p *past, found bool, old header) bool {
 	return p.generation != sh.store.Generation(partition) ||
 		p.version < sh.counts[k.Namespace].floor ||
 		found && sh.current(old, partition) && old.version >= p.version ||
+		!p.replaces && sh.store.remembers(k.Hash) ||
 		!p.admit()
 }
 
-// differs reports whether copies of a live entry must go because w replaces it. An
-// earlier deadline is a difference too: all readers must see it.
-func differs(loc location, old header, b []byte, w *Write) bool {
-	switch {
-	case old.negative() != w.absent, old.clientFlags(b) != w.Flags,
-		lastDeadline(w.Deadline) < lastDeadline(old.deadline):
-		return true
-	case old.marks&markChain != 0:
-		return w.past.same != identified{loc, old.version}
-	}
-	return !bytes.Equal(old.value(b), w.Value)
-}
-
-// findChain finds a chain that has the bytes of a write. It compares them without the
-// lock.
-func (s *Store) findChain(k kv.Key, w *Write) identified {
-	sh := s.shard(k.Hash)
-	sh.mu.Lock()
-	defer sh.mu.Unlock()
-	_, at, h, _, found := sh.find(k)
-	if !found || h.marks&markChain == 0 || h.valueLen != len(w.Value) {
-		return identified{}
-	}
-	seg, _ := s.split(at.loc())
-	s.meta[seg].pins++
-	sh.mu.Unlock()
-	same, rest := true, w.Value
-	for part := range s.parts(seg, h) {
-		if same = bytes.Equal(part, rest[:len(part)]); !same {
-			break
-		}
-		rest = rest[len(part):]
-	}
-	sh.mu.Lock()
-	sh.unpin(seg)
-	if !same {
-		return identified{}
-	}
-	return identified{at.loc(), h.version}
+// outdates reports whether copies of an earlier value may be alive.
+func (sh *shard) outdates(k kv.Key, live bool, old header) bool {
+	return live && old.marks&markGiven != 0 || sh.store.remembers(k.Hash)
 }

@@ -2,6 +2,7 @@ package segment
 
 import (
 	"bytes"
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -19,17 +20,17 @@ func mustFill(t testing.TB, s *Store, name string, f Fill) kv.Version {
 		f.Version = s.cfg.Versions.Next(testNow.Wall)
 	}
 	f.Generation, f.Admit = s.Generation(k.Hash.Partition()), always
-	if r := s.Fill(k, f, testNow); r != Stored {
+	if _, r := s.Fill(k, f, testNow); r != Stored {
 		t.Fatalf("Fill(%s) = %d", name, r)
 	}
 	return f.Version
 }
 
-// TestFillTellsOfChanges checks that Fill calls Changed only if copies are outdated.
+// TestFillTellsOfChanges checks that Fill calls Changed if, and only if, it replaces or
+// removes a live value that was given out.
 func TestFillTellsOfChanges(t *testing.T) {
 	var (
 		big    = bytes.Repeat([]byte{7}, 300<<10) // a chain
-		bigger = append(bytes.Repeat([]byte{7}, 300<<10-1), 8)
 		minute = kv.After(testNow.Boot, time.Minute)
 		hour   = kv.After(testNow.Boot, time.Hour)
 		passed = kv.Deadline(1)
@@ -40,24 +41,18 @@ func TestFillTellsOfChanges(t *testing.T) {
 		name   string
 		before func(*Store)
 		fill   Fill
-		want   bool // Changed is called
+		live   bool // what was before
 		gone   bool // no entry is there afterwards
 	}{
 		{"nothing was there", func(*Store) {}, Fill{Value: []byte("v")}, false, false},
 		{"nothing was there, and is", func(*Store) {}, Fill{Absent: true, Deadline: minute}, false, false},
 		{"nothing to remove", func(*Store) {}, Fill{Absent: true}, false, true},
-		{"the same", put(Write{Value: []byte("v"), Flags: 1, Deadline: minute}), Fill{Value: []byte("v"), Flags: 1, Deadline: hour}, false, false},
+		{"the same", put(Write{Value: []byte("v"), Flags: 1, Deadline: minute}), Fill{Value: []byte("v"), Flags: 1, Deadline: hour}, true, false},
 		{"other bytes", put(Write{Value: []byte("v")}), Fill{Value: []byte("w")}, true, false},
 		{"another length", put(Write{Value: []byte("v")}), Fill{Value: []byte("vv")}, true, false},
-		{"other flags", put(Write{Value: []byte("v"), Flags: 1}), Fill{Value: []byte("v"), Flags: 2}, true, false},
-		{"no flags", put(Write{Value: []byte("v"), Flags: 1}), Fill{Value: []byte("v")}, true, false},
-		{"an earlier end", put(Write{Value: []byte("v"), Deadline: hour}), Fill{Value: []byte("v"), Deadline: minute}, true, false},
-		{"an end at last", put(Write{Value: []byte("v")}), Fill{Value: []byte("v"), Deadline: minute}, true, false},
-		{"no end any more", put(Write{Value: []byte("v"), Deadline: minute}), Fill{Value: []byte("v")}, false, false},
 		{"none instead of a value", put(Write{Value: []byte("v")}), Fill{Absent: true, Deadline: minute}, true, false},
-		{"none instead of an empty value", put(Write{Deadline: minute}), Fill{Absent: true, Deadline: minute}, true, false},
 		{"an empty value instead of none", fill(Fill{Absent: true, Deadline: minute}), Fill{Deadline: minute}, true, false},
-		{"none instead of none", fill(Fill{Absent: true, Deadline: minute}), Fill{Absent: true, Deadline: hour}, false, false},
+		{"none instead of none", fill(Fill{Absent: true, Deadline: minute}), Fill{Absent: true, Deadline: hour}, true, false},
 		{"a value removed", put(Write{Value: []byte("v")}), Fill{Absent: true}, true, true},
 		{"a value removed by what has passed", put(Write{Value: []byte("v")}), Fill{Absent: true, Deadline: passed}, true, true},
 		{"none removed", fill(Fill{Absent: true, Deadline: minute}), Fill{Absent: true}, true, true},
@@ -70,36 +65,150 @@ func TestFillTellsOfChanges(t *testing.T) {
 			s.Soften(testKey("k"), testNow)
 		}, Fill{Absent: true}, false, true},
 		{"an expired value replaced", put(Write{Value: []byte("v"), Deadline: kv.Deadline(testNow.Boot / time.Millisecond)}), Fill{Value: []byte("w")}, false, false},
-		{"a chain, the same", put(Write{Value: big, Deadline: minute}), Fill{Value: big, Deadline: hour}, false, false},
-		{"a chain, other bytes at the end", put(Write{Value: big}), Fill{Value: bigger}, true, false},
-		{"a chain, shorter", put(Write{Value: big}), Fill{Value: big[:200<<10]}, true, false},
-		{"a chain, other flags", put(Write{Value: big}), Fill{Value: big, Flags: 1}, true, false},
+		{"a chain, the same", put(Write{Value: big, Deadline: minute}), Fill{Value: big, Deadline: hour}, true, false},
 		{"a chain instead of an entry", put(Write{Value: []byte("v")}), Fill{Value: big}, true, false},
 		{"none instead of a chain", put(Write{Value: big}), Fill{Absent: true, Deadline: minute}, true, false},
 	} {
-		var told []kv.Version
-		s := newStaleStore(t, Config{Changed: func(k kv.Key, v kv.Version) {
-			if k.Hash != testKey("k").Hash {
-				t.Errorf("%s: told of another key", tc.name)
+		for _, given := range []bool{false, true} {
+			var told []kv.Version
+			s := newStaleStore(t, Config{Changed: func(k kv.Key, v kv.Version) {
+				if k.Hash != testKey("k").Hash {
+					t.Errorf("%s: told of another key", tc.name)
+				}
+				told = append(told, v)
+			}})
+			tc.before(s)
+			s.Get(nil, testKey("k"), NoLimit, testNow.Boot)
+			if given {
+				s.Read(nil, testKey("k"), NoLimit, true, testNow.Boot)
 			}
-			told = append(told, v)
-		}})
-		tc.before(s)
-		told = nil
-		v := mustFill(t, s, "k", tc.fill)
-		if len(told) != map[bool]int{true: 1}[tc.want] {
-			t.Errorf("%s: told of %d changes, want %v", tc.name, len(told), tc.want)
+			told = nil
+			v := mustFill(t, s, "k", tc.fill)
+			if want := map[bool]int{true: 1}[given && tc.live]; len(told) != want {
+				t.Errorf("%s, given %v: told of %d changes, want %d", tc.name, given, len(told), want)
+			}
+			if len(told) > 0 && told[0] <= v {
+				t.Errorf("%s: the change has version %v, and the load %v", tc.name, told[0], v)
+			}
+			got, info, ok := s.Get(nil, testKey("k"), NoLimit, testNow.Boot)
+			if ok == tc.gone || ok && (info.Version != v || info.Deadline != tc.fill.Deadline || info.Flags != tc.fill.Flags ||
+				info.Absent != tc.fill.Absent || !bytes.Equal(got, tc.fill.Value)) {
+				t.Errorf("%s: %d bytes, %+v, %v", tc.name, len(got), info, ok)
+			}
+			if _, _, ok := s.GetStale(nil, testKey("k"), testNow.Boot); ok {
+				t.Errorf("%s: the old value is still there", tc.name)
+			}
 		}
-		if len(told) > 0 && told[0] <= v {
-			t.Errorf("%s: the change has version %v, and the load %v", tc.name, told[0], v)
+	}
+}
+
+// evict stores values until a key has been evicted.
+func evict(t testing.TB, s *Store, name string) {
+	t.Helper()
+	value, new := make([]byte, 2000), s.cfg.Versions.Next(0)
+	for i := range 20 * s.cfg.Size / int64(len(value)) {
+		if _, there := s.Peek(testKey(name), testNow.Boot); !there {
+			return
 		}
-		got, info, ok := s.Get(nil, testKey("k"), NoLimit, testNow.Boot)
-		if ok == tc.gone || ok && (info.Version != v || info.Deadline != tc.fill.Deadline || info.Flags != tc.fill.Flags ||
-			info.Absent != tc.fill.Absent || !bytes.Equal(got, tc.fill.Value)) {
-			t.Errorf("%s: %d bytes, %+v, %v", tc.name, len(got), info, ok)
+		other := fmt.Sprint("other ", new, i)
+		mustPut(t, s, other, Write{Value: value})
+		for range promoteHits { // else it would not push out what was read
+			s.Get(nil, testKey(other), NoLimit, testNow.Boot)
 		}
-		if _, _, ok := s.GetStale(nil, testKey("k"), testNow.Boot); ok {
-			t.Errorf("%s: the old value is still there", tc.name)
+	}
+	t.Fatalf("%s is not evicted", name)
+}
+
+// TestFillAfterEviction checks that a fill is a change if the last value of its key was given
+// out and evicted, once; and that an older value does not come back in its place.
+func TestFillAfterEviction(t *testing.T) {
+	k, minute := testKey("k"), kv.After(testNow.Boot, time.Minute)
+	for _, tc := range []struct {
+		name  string
+		value []byte
+		quota int64
+		fill  Fill
+	}{
+		{"a value", []byte("v"), 0, Fill{Value: []byte("w")}},
+		{"the same", []byte("v"), 0, Fill{Value: []byte("v")}},
+		{"none", []byte("v"), 0, Fill{Absent: true, Deadline: minute}},
+		{"nothing", []byte("v"), 0, Fill{Absent: true}},
+		{"over a quota", []byte("v"), 1 << 20, Fill{Value: []byte("w")}},
+		{"a chain", make([]byte, 300<<10), 0, Fill{Value: []byte("w")}},
+	} {
+		for _, given := range []bool{false, true} {
+			var told []kv.Version
+			s := newTestStore(t, Config{
+				Size: MinSize, Changed: func(_ kv.Key, v kv.Version) { told = append(told, v) },
+				Forgotten: func(kv.PartitionSet, kv.Version) { t.Error("forgotten") },
+			})
+			s.SetLimits(0, tc.quota, Limits{})
+			first := mustPut(t, s, "k", Write{Value: tc.value})
+			if _, ok := s.Still(k, first-1, true, testNow.Boot); ok {
+				t.Error("it has another version")
+			}
+			if _, ok := s.Still(k, first, given, testNow.Boot); !ok {
+				t.Error("it has not its version")
+			}
+			evict(t, s, "k")
+			old := kv.Entry{Key: k, Version: first, Value: tc.value}
+			if given {
+				if r := s.Restore(old, s.Generation(k.Hash.Partition()), 0, always, testNow); r != Outdated {
+					t.Errorf("%s: Restore = %d", tc.name, r)
+				}
+			}
+			told = nil
+			v := mustFill(t, s, "k", tc.fill)
+			if want := map[bool]int{true: 1}[given]; len(told) != want || given && told[0] <= v {
+				t.Errorf("%s, given %v: told of %v, the fill has version %v", tc.name, given, told, v)
+			}
+			if tc.fill.Deadline != 0 {
+				continue // it stands in an open segment, alone
+			}
+			evict(t, s, "k")
+			told = nil
+			if mustFill(t, s, "k", Fill{Value: []byte("x")}); len(told) != 0 {
+				t.Errorf("%s, given %v: told of %d changes of a value that nobody was given", tc.name, given, len(told))
+			}
+		}
+	}
+}
+
+// TestForgotten checks that a store which can remember no more evicted hashes says of which
+// partitions it remembers none.
+func TestForgotten(t *testing.T) {
+	told, forgotten := 0, kv.NewPartitionSet(kv.Partitions)
+	var floor kv.Version
+	s := newTestStore(t, Config{
+		Size: MinSize, Changed: func(kv.Key, kv.Version) { told++ },
+		Forgotten: func(set kv.PartitionSet, v kv.Version) {
+			for p := range set.All() {
+				forgotten.Add(p)
+			}
+			floor = v
+		},
+	})
+	const n = 4 * givenGroups * givenRemember
+	for i := range n {
+		name := fmt.Sprint("given", i)
+		mustPut(t, s, name, Write{Value: make([]byte, 50)})
+		s.Read(nil, testKey(name), NoLimit, true, testNow.Boot)
+	}
+	most := 0
+	for i := range s.given {
+		most = max(most, len(s.given[i].hashes))
+	}
+	if most > givenRemember || forgotten.Empty() || floor == 0 || floor > s.cfg.Versions.Next(0) {
+		t.Errorf("%d hashes of a group, of at most %d; floor %v", most, givenRemember, floor)
+	}
+	for i := range n { // a key of which a copy may be alive is remembered, or is of partitions that were forgotten
+		name := fmt.Sprint("given", i)
+		if _, there := s.Peek(testKey(name), testNow.Boot); there {
+			continue
+		}
+		told = 0
+		if mustFill(t, s, name, Fill{Absent: true}); told == 0 && !forgotten.Has(testKey(name).Hash.Partition()) {
+			t.Fatalf("the fill of %s is no change", name)
 		}
 	}
 }
@@ -147,7 +256,7 @@ func TestFillOutdated(t *testing.T) {
 				want, left = Stored, "" // it has no value, so it is not too large
 			}
 			before := changes
-			if got := s.Fill(k, f, testNow); got != want {
+			if _, got := s.Fill(k, f, testNow); got != want {
 				t.Errorf("since: %s, absent %v: %d, want %d", tc.name, removes, got, want)
 			}
 			if told := changes - before; want == Outdated && told != 0 {
@@ -196,36 +305,6 @@ func TestFillKeepsPlace(t *testing.T) {
 func place(s *Store, k kv.Key) (location, int) {
 	_, w, _, _, _ := s.shard(k.Hash).find(k)
 	return w.loc(), w.hits()
-}
-
-// TestFillOverAnotherChain replaces the chain whose bytes were compared before the fill
-// stores. The new chain has other segments, or the very same ones.
-func TestFillOverAnotherChain(t *testing.T) {
-	for _, again := range []bool{false, true} {
-		var told int
-		s := newStaleStore(t, Config{Changed: func(kv.Key, kv.Version) { told++ }})
-		k, value, other := testKey("k"), make([]byte, 300<<10), make([]byte, 300<<10)
-		other[len(other)-1] = 1
-		mustPut(t, s, "k", Write{Value: value})
-		w := Write{Value: value}
-		p := &past{generation: s.Generation(k.Hash.Partition()), admit: always, replaces: true, same: s.findChain(k, &w)}
-		if p.same == (identified{}) {
-			t.Fatal("the same bytes are not found to be the same")
-		}
-		w.past = p
-		if again {
-			s.Delete(k, testNow)
-		}
-		mustPut(t, s, "k", Write{Value: other})
-		if loc, _ := place(s, k); (loc == p.same.loc) != again {
-			t.Fatalf("the other chain stands at %d, the first one stood at %d", loc, p.same.loc)
-		}
-		p.version = s.cfg.Versions.Next(testNow.Wall)
-		told = 0
-		if _, r := s.Put(k, w, testNow); r != Stored || told != 1 {
-			t.Errorf("in the same place %v: Put = %d, told of %d changes, want 1", again, r, told)
-		}
-	}
 }
 
 // TestRestore checks that an entry is stored only if the store has no live entry and

@@ -18,9 +18,10 @@ type modelOld struct {
 
 // sightings counts what the model has seen, over all seeds.
 type sightings struct {
-	negative, expired, invalidated, oldLost              int64
-	filled, refused, outdating, same, sameChain, removed int64
-	joined, joinedChain, softened                        int64
+	negative, expired, invalidated, oldLost     int64
+	filled, refused, removed                    int64
+	outdating, outdatingGone, silent, forgotten int64
+	joined, joinedChain, softened               int64
 }
 
 func (m *model) limits(ns kv.NamespaceID) Limits {
@@ -107,6 +108,13 @@ func (m *model) getOld(k modelKey) {
 	}
 }
 
+// outdate drops copies.
+func (m *model) outdate(of func(kv.Hash, modelKey, modelEntry) bool) {
+	for h, list := range m.copies {
+		maps.DeleteFunc(list, func(k modelKey, e modelEntry) bool { return of(h, k, e) })
+	}
+}
+
 // fill stores the result of a load. The load begins now or began some time ago, and has a
 // value or none, often the same as the present entry.
 func (m *model) fill(k modelKey) {
@@ -140,8 +148,11 @@ func (m *model) fill(k modelKey) {
 	newer := func(v kv.Version) bool { return v >= f.Version }
 	old, stale := m.old[k]
 	before := m.changes
-	got := m.store.Fill(key, f, m.now)
+	event, got := m.store.Fill(key, f, m.now)
 	changed := m.changes - before
+	if (changed == 1) != (event != 0) || event != 0 && event <= f.Version {
+		m.t.Errorf("Fill(%v) of %v told of %d changes, and names %v", k, f.Version, changed, event)
+	}
 	if got == TooLarge && k.ns == 7 && len(f.Value) > 300<<10-2000 {
 		return
 	}
@@ -175,19 +186,18 @@ func (m *model) fill(k modelKey) {
 	if f.Absent {
 		next.value, next.flags = nil, 0
 	}
-	wantChanged := 0
-	if ok && (removes || next.absent != have.absent || next.flags != have.flags || !bytes.Equal(next.value, have.value) ||
-		lastDeadline(next.deadline) < lastDeadline(have.deadline)) {
-		wantChanged = 1
-		m.seen.outdating++
-	} else if ok {
-		m.seen.same++
-		if len(next.value) > m.store.cfg.SegmentSize {
-			m.seen.sameChain++
+	switch {
+	case changed == 0:
+		m.seen.silent++
+		if c, there := m.copies[key.Hash][k]; there && !c.deadline.Passed(m.now.Boot) {
+			m.t.Errorf("Fill(%v) is no change, though there is a copy (live %v)", k, ok)
 		}
-	}
-	if changed != wantChanged {
-		m.t.Errorf("Fill(%v) told of %d changes, want %d (live %v)", k, changed, wantChanged, ok)
+	case !m.given[key.Hash]:
+		m.t.Errorf("Fill(%v) is a change, though there never was a copy (live %v)", k, ok)
+	case ok:
+		m.seen.outdating++
+	default:
+		m.seen.outdatingGone++
 	}
 	m.seen.filled++
 	if removes {

@@ -15,12 +15,22 @@ func (m *model) get(k modelKey) bool {
 	want, ok := m.sync(k)
 	var info Info
 	var hit bool
-	m.buf, info, hit = m.store.Get(m.buf[:0], m.key(k), NoLimit, m.now.Boot)
+	key, give := m.key(k), m.rnd.IntN(4) == 0
+	m.buf, info, hit = m.store.Read(m.buf[:0], key, NoLimit, give, m.now.Boot)
 	if hit != ok {
 		m.t.Errorf("Get(%v) hit = %v, want %v", k, hit, ok)
 		return hit
 	}
 	m.getOld(k) // Get leaves the old value
+	if c, there := m.copies[key.Hash][k]; hit && there && !c.deadline.Passed(m.now.Boot) && c.version != info.Version {
+		m.t.Errorf("%v has version %v, and there is a copy of version %v", k, info.Version, c.version)
+	}
+	if hit && give {
+		if m.copies[key.Hash] == nil {
+			m.copies[key.Hash] = map[modelKey]modelEntry{}
+		}
+		m.copies[key.Hash][k], m.given[key.Hash] = modelEntry{version: info.Version, deadline: info.Deadline}, true
+	}
 	if hit {
 		m.compare(k, want, modelEntry{m.buf, info.Flags, info.Version, info.Deadline, info.Absent})
 		if want.absent {
@@ -241,6 +251,7 @@ func (m *model) flush(ns kv.NamespaceID) {
 	flushed := func(k modelKey, v kv.Version) bool { return v < m.floors[k.ns] }
 	maps.DeleteFunc(m.want, func(k modelKey, e modelEntry) bool { return flushed(k, e.version) })
 	maps.DeleteFunc(m.old, func(k modelKey, o modelOld) bool { return flushed(k, o.entry.version) })
+	m.outdate(func(_ kv.Hash, k modelKey, e modelEntry) bool { return flushed(k, e.version) })
 }
 
 func (m *model) holding(p uint16) {
@@ -252,6 +263,7 @@ func (m *model) holding(p uint16) {
 	}
 	maps.DeleteFunc(m.want, func(k modelKey, _ modelEntry) bool { return of(k) })
 	maps.DeleteFunc(m.old, func(k modelKey, _ modelOld) bool { return of(k) })
+	m.outdate(func(h kv.Hash, _ modelKey, _ modelEntry) bool { return h.Partition() == p })
 	m.store.NewOwnership(p)
 }
 

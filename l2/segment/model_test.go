@@ -57,8 +57,8 @@ func TestAgainstModel(t *testing.T) {
 		{"hits", total.Hits}, {"misses", total.Misses}, {"negative entries", total.Negative},
 		{"negative hits", seen.negative}, {"stale values, expired", seen.expired}, {"stale values, invalidated", seen.invalidated},
 		{"of them evicted", seen.oldLost}, {"fills stored", seen.filled}, {"fills refused", seen.refused},
-		{"fills that outdated copies", seen.outdating}, {"fills over the same", seen.same}, {"fills over the same chain", seen.sameChain},
-		{"fills that removed", seen.removed},
+		{"fills over a live value that was given out", seen.outdating}, {"and over an evicted one", seen.outdatingGone},
+		{"fills that outdated nothing", seen.silent}, {"fills that removed", seen.removed},
 		{"values joined", seen.joined}, {"chains joined", seen.joinedChain}, {"softened values seen", seen.softened},
 	} {
 		t.Logf("%-20s %d", c.name, c.n)
@@ -113,8 +113,10 @@ type model struct {
 	want    map[modelKey]modelEntry
 	old     map[modelKey]modelOld // values that only GetStale returns
 	floors  map[kv.NamespaceID]kv.Version
-	began   kv.Version // of a load
-	changes int        // calls of Changed
+	began   kv.Version                          // of a load
+	changes int                                 // calls of Changed
+	copies  map[kv.Hash]map[modelKey]modelEntry // that a reader elsewhere has
+	given   map[kv.Hash]bool                    // that there was ever such a copy
 	seen    *sightings
 	lost    int64 // entries that the store no longer had
 	// Entries that had expired when the model next looked; some may have been evicted
@@ -148,10 +150,18 @@ func newModel(t *testing.T, seed uint64) *model {
 	}
 	m := &model{
 		t: t, rnd: rnd, want: map[modelKey]modelEntry{}, old: map[modelKey]modelOld{}, floors: map[kv.NamespaceID]kv.Version{},
+		copies: map[kv.Hash]map[modelKey]modelEntry{}, given: map[kv.Hash]bool{},
 		space: 8000, size: 600, readMostly: seed%3 == 1,
 		now: kv.Moment{Wall: 1_700_000_000_000, Boot: time.Hour},
 	}
-	cfg.Changed = func(kv.Key, kv.Version) { m.changes++ }
+	cfg.Changed = func(k kv.Key, _ kv.Version) {
+		m.changes++
+		delete(m.copies, k.Hash)
+	}
+	cfg.Forgotten = func(set kv.PartitionSet, _ kv.Version) {
+		m.seen.forgotten++
+		m.outdate(func(h kv.Hash, _ modelKey, _ modelEntry) bool { return set.Has(h.Partition()) })
+	}
 	s, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)

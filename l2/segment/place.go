@@ -64,9 +64,10 @@ func (c *candidate) consider(at slot, w word, worth int) {
 
 // giveWay removes the candidate. If it could still be served, it counts as evicted.
 func (c *candidate) giveWay(count *int64) {
-	c.sh.countGone(c.header, c.word.partition(), c.now)
+	hash := c.sh.store.hashAt(c.word.loc())
+	c.sh.countGone(hash, c.header, c.now)
 	if c.worth != hidden {
 		*count++
 	}
-	c.sh.removeEntry(c.sh.store.hashAt(c.word.loc()), c.at, c.word, c.header)
+	c.sh.removeEntry(hash, c.at, c.word, c.header)
 }

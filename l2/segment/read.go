@@ -27,9 +27,19 @@ type Marks struct {
 // NoLimit lets Get append a value of any length.
 const NoLimit = math.MaxInt
 
-// Get appends the value of a key to dst. If the value is longer than limit bytes, Get
-// returns dst unchanged, and Info.Size has the length of the value.
+// Get is Read for a reader that keeps no copy.
 func (s *Store) Get(dst []byte, k kv.Key, limit int, now time.Duration) ([]byte, Info, bool) {
+	return s.Read(dst, k, limit, false, now)
+}
+
+// Read appends the value of a key to dst. If the value is longer than limit bytes, Read
+// returns dst unchanged, and Info.Size has the length of the value. With give, the reader may
+// keep a copy.
+func (s *Store) Read(dst []byte, k kv.Key, limit int, give bool, now time.Duration) ([]byte, Info, bool) {
+	marks := uint8(markRead)
+	if give {
+		marks |= markGiven
+	}
 	sh := s.shard(k.Hash)
 	sh.mu.Lock()
 	at, w, h, b, found := sh.find(k)
@@ -51,8 +61,8 @@ func (s *Store) Get(dst []byte, k kv.Key, limit int, now time.Duration) ([]byte,
 	if n := w.hits(); n < maxHits {
 		sh.index.setWord(at, w.withHits(n+1))
 	}
-	if h.marks&markRead == 0 {
-		b[offMarks] = h.marks | markRead
+	if h.marks&marks != marks {
+		b[offMarks] = h.marks | marks
 	}
 	info := h.info(b)
 	switch {
@@ -86,6 +96,21 @@ func (s *Store) Peek(k kv.Key, now time.Duration) (Info, bool) {
 	_, _, h, b, found := sh.find(k)
 	if !found || !sh.visible(h, k.Hash.Partition(), now) {
 		return Info{}, false
+	}
+	return h.info(b), true
+}
+
+// Still is Peek if the entry still has a version. With give, a reader may keep a copy of it.
+func (s *Store) Still(k kv.Key, version kv.Version, give bool, now time.Duration) (Info, bool) {
+	sh := s.shard(k.Hash)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	_, _, h, b, found := sh.find(k)
+	if !found || h.version != version || !sh.visible(h, k.Hash.Partition(), now) {
+		return Info{}, false
+	}
+	if give {
+		b[offMarks] = h.marks | markGiven
 	}
 	return h.info(b), true
 }

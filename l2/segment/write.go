@@ -101,7 +101,7 @@ func (s *Store) stamp(k kv.Key, w *Write, now kv.Moment) kv.Version {
 		return s.changed(k, now)
 	}
 	if w.past.outdates {
-		s.changed(k, now)
+		w.past.event = s.outdate(k, now)
 	}
 	return w.past.version
 }
@@ -184,7 +184,7 @@ func (sh *shard) put(k kv.Key, w *Write, chain segmentID, now kv.Moment) (kv.Ver
 		case sh.outdated(k, p, found, oldHeader):
 			return 0, Outdated, needNothing
 		}
-		p.outdates = live && differs(old.loc(), oldHeader, b, w)
+		p.outdates = sh.outdates(k, live, oldHeader)
 	}
 	class := classOf(sh.store.due(h), now.Boot)
 	if live && chain == noSegment && sh.rewrite(old.loc(), b, oldHeader, &h, class, k, w, now) {
@@ -279,7 +279,7 @@ func (sh *shard) rewrite(
 ) bool {
 	seg, _ := sh.store.split(loc)
 	m := &sh.store.meta[seg]
-	if old.marks&^markRead != h.marks || old.size() != h.size() || int(m.class) != class {
+	if old.marks&^(markRead|markGiven) != h.marks || old.size() != h.size() || int(m.class) != class {
 		return false
 	}
 	h.version = sh.store.stamp(k, w, now)

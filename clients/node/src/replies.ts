@@ -148,10 +148,14 @@ function one(call: Call, key: string | Uint8Array, status: number, n: number, r:
   return decodeValue(r.buf, from, to, flags, false, key);
 }
 
-/** Notes a change of the call's key for the near cache; no version: it is not known. */
-function noteVersion(call: Call, r: Reader, known: boolean): void {
-  if (known) {
+/**
+ * Notes a change of the call's key for the near cache. The first element is the version of the value, a second one that of
+ * the change; no elements: it is not known.
+ */
+function noteVersion(call: Call, r: Reader, elements: number): void {
+  if (elements > 0) {
     const at = r.pos;
+    r.skip(elements > 1 ? 1 : 0);
     r.u64();
     wrote(call.space, call.key, r.hi, r.lo);
     r.pos = at;
@@ -174,7 +178,7 @@ export const stored: Handle = (call, status, elements, r) => {
     throw few();
   }
   if (call.space !== undefined) {
-    noteVersion(call, r, has);
+    noteVersion(call, r, has ? elements : 0);
   }
   const result: Stored = { stored: status === Status.ok, version: has ? r.version() : undefined };
   return result;

@@ -318,6 +318,8 @@ def changed(call: Call, answer: Sequence[Any]) -> Changes:
         return changes
     if answer[1] == _wire.OK:
         version = _known(answer, _VERSION_AT[call.op])
+        if call.op in (_wire.SET, _wire.FILL):
+            version = max(version, _known(answer, 3))  # of the change, if it is not that of the value
     elif answer[1] == _wire.EXISTS:
         version = _known(answer, 2)
     elif nothing_done(answer) or call.op == _wire.METAGET and answer[1] == _wire.STALE:
