@@ -5,7 +5,6 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/failpoint"
-	"github.com/cachesidecar/cachesidecar/internal/handoff"
 	"github.com/cachesidecar/cachesidecar/internal/hotkeys"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
@@ -15,16 +14,16 @@ import (
 
 // Reads answers reads in place: from what this host owns, and from its copies.
 type Reads struct {
-	hlc     *kv.HLC
-	names   *namespaces.Table
-	store   *segment.Store
-	node    *cluster.Node
-	handoff *handoff.Handoff
-	owners  *Owners
-	copies  *Copies
-	loads   *Loads
-	hot     *hotkeys.Sketch
-	shared  *Publisher
+	hlc      *kv.HLC
+	names    *namespaces.Table
+	store    *segment.Store
+	node     *cluster.Node
+	arrivals *Arrivals
+	owners   *Owners
+	copies   *Copies
+	loads    *Loads
+	hot      *hotkeys.Sketch
+	shared   *Publisher
 }
 
 // Value looks a key up in what this host owns and in its copies, and appends the value to
@@ -40,18 +39,21 @@ func (c *Reads) Value(
 		return dst, 0, c.names.None
 	}
 	if ns = b.Read(q.Namespace); ns == nil {
-		*r = c.nameless(q, key, fetched)
+		*r = c.nameless(q, key, now, fetched)
 		return dst, 0, c.names.None
 	}
 	k := ns.Key(key)
 	asOf, share := c.stamp(q, k, now)
-	epoch := c.node.OwnershipEpoch(k.Hash.Partition())
+	partition := k.Hash.Partition()
+	epoch := c.node.OwnershipEpoch(partition)
 	if epoch == 0 {
 		if out, size = c.copies.appendTo(dst, q, k, limit, now, share, r); r.Status != wire.Moved && size <= limit {
 			c.note(b, ns, k, now)
 		}
 		return out, size, ns
 	}
+	// A miss with fresh must be true. Other reads, whose misses prove nothing, look only then.
+	coming := q.Has(wire.Fresh) && c.arrivals.coming(partition)
 	at := len(dst)
 	dst, info, ok := c.store.Get(dst, k, limit, now.Boot)
 	failpoint.At(failpoint.ValueRead)
@@ -63,7 +65,8 @@ func (c *Reads) Value(
 		return dst, 0, ns
 	case !ok:
 		*r = wire.Reply{Status: wire.Miss}
-		if fetched != epoch && (ns.Waits(q) || c.handoff.Incoming[k.Hash.Partition()].Load() != nil) {
+		if fetched != epoch && (coming || ns.Waits(q) || c.arrivals.coming(partition)) ||
+			c.node.OwnershipEpoch(partition) != epoch {
 			*r = Moved()
 		}
 		return dst, 0, ns
@@ -123,7 +126,7 @@ func (c *Reads) stale(ns *namespaces.Namespace, k kv.Key, now kv.Moment, r *wire
 
 // nameless answers a read in a namespace without a slot here: this host has no entry of
 // it.
-func (c *Reads) nameless(q *wire.Request, key []byte, fetched uint32) wire.Reply {
+func (c *Reads) nameless(q *wire.Request, key []byte, now kv.Moment, fetched uint32) wire.Reply {
 	if !kv.ValidNamespace(string(q.Namespace)) {
 		return wire.ErrorReply(namespaces.BadName(q.Namespace))
 	}
@@ -131,9 +134,8 @@ func (c *Reads) nameless(q *wire.Request, key []byte, fetched uint32) wire.Reply
 		return Moved() // a token needs a slot
 	}
 	if !c.node.Alone() {
-		p := c.names.Hash(q.Namespace, key).Partition()
-		epoch := c.node.OwnershipEpoch(p)
-		if epoch == 0 || fetched != epoch && c.handoff.Incoming[p].Load() != nil {
+		k := kv.Key{Hash: c.names.Hash(q.Namespace, key), Bytes: key}
+		if c.arrivals.epoch(q, k, fetched, now) == 0 {
 			return Moved()
 		}
 	}

@@ -47,7 +47,7 @@ func TestDeleteBeforeSlot(t *testing.T) {
 		}
 		b := namespaces.Pins{Table: looked}
 		q := &wire.Request{Op: wire.OpDelete, Namespace: []byte(name)}
-		if r := h.Writes.Delete(q, []byte("k"), &b, h.Clock.Read()); r.Status != wire.Miss || r.Version == 0 {
+		if r := h.Writes.Delete(q, []byte("k"), &b, h.Clock.Read(), h.Node.OwnershipEpoch(0)); r.Status != wire.Miss || r.Version == 0 {
 			t.Errorf("%s: %s, version %d", name, r.Status, r.Version)
 		}
 		if name == "after" && comes(name) {
