@@ -61,7 +61,8 @@ func (c *Loads) Stamp() flight.Stamp {
 
 // keep stores what a load or an app has brought for a key, and reports whether it did.
 // The value is kept only if the ownership it was asked for in still lives, if nothing has
-// changed since, and if the app has not given up the request.
+// changed since, and if the app has not given up the request. An ownership that ends
+// afterwards hands the value over, or loses it.
 func (c *Loads) keep(
 	ns *namespaces.Namespace, key kv.Key, epoch uint32, generation uint16, r flight.Result, until time.Duration,
 	ends func(now kv.Moment) kv.Deadline,
@@ -80,7 +81,7 @@ func (c *Loads) keep(
 				!c.barriers.Barred(ns.Now(), key, r.At) && !ns.Writing(key.Hash)
 		},
 	}
-	return c.store.Fill(key, f, now) == segment.Stored && c.owners.stillOwner(p, epoch)
+	return c.store.Fill(key, f, now) == segment.Stored
 }
 
 // New returns a load of a key that this host owns. The load belongs to that
@@ -114,7 +115,7 @@ func (c *Loads) New(ns *namespaces.Namespace, key kv.Key, epoch uint32) flight.L
 		},
 		Keep: func(r flight.Result) bool {
 			ends := func(now kv.Moment) kv.Deadline { return ns.Now().Lives(&r, now) }
-			return c.keep(ns, key, epoch, generation, r, 0, ends)
+			return c.keep(ns, key, epoch, generation, r, 0, ends) && c.owners.stillOwner(key.Hash.Partition(), epoch)
 		},
 	}
 }

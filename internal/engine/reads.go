@@ -133,11 +133,9 @@ func (c *Reads) nameless(q *wire.Request, key []byte, now kv.Moment, fetched uin
 	if q.Op == wire.OpLease && fetched == 0 {
 		return Moved() // a token needs a slot
 	}
-	if !c.node.Alone() {
-		k := kv.Key{Hash: c.names.Hash(q.Namespace, key), Bytes: key}
-		if c.arrivals.epoch(q, k, fetched, now) == 0 {
-			return Moved()
-		}
+	k := kv.Key{Hash: c.names.Hash(q.Namespace, key), Bytes: key}
+	if c.arrivals.epoch(q, k, fetched, now) == 0 {
+		return Moved()
 	}
 	return wire.Reply{Status: wire.Miss}
 }

@@ -273,7 +273,7 @@ func (h *Handoff) Restore(src *Source, e *wire.Entry, asOf kv.Version, sent kv.M
 func (h *Handoff) restore(src *Source, e *wire.Entry, asOf kv.Version, sent kv.Moment) segment.Result {
 	b := namespaces.Pins{Table: h.cfg.Names}
 	defer b.Release()
-	if !kv.ValidKey(e.Key) {
+	if !kv.ValidKey(e.Key) || !kv.ValidNamespace(e.Namespace) {
 		return segment.Outdated
 	}
 	ns, bad := b.Write([]byte(e.Namespace))
