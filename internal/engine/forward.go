@@ -206,8 +206,8 @@ func (f *Forwarder) readSlotless(ctx context.Context, q *wire.Request, deadline 
 	partition := f.names.Hash(q.Namespace, q.Key).Partition()
 	if f.node.OwnershipEpoch(partition) != 0 {
 		if q.Has(wire.Fresh) && f.arrivals.coming(partition) {
-			return failed(wire.Unavailable, "the key's entry may be on its way here, and namespace %s has no room yet: "+
-				"try again", q.Namespace)
+			return failed(wire.Unavailable,
+				"the key's entry may be on its way here, and namespace %s has no room yet: try again", q.Namespace)
 		}
 		return wire.Reply{Status: wire.Miss}
 	}

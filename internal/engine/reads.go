@@ -64,11 +64,7 @@ func (c *Reads) Value(
 	case !ok && q.Has(wire.StaleOK) && q.Op != wire.OpLease && c.stale(ns, k, now, r):
 		return dst, 0, ns
 	case !ok:
-		*r = wire.Reply{Status: wire.Miss}
-		if fetched != epoch && (coming || ns.Waits(q) || c.arrivals.coming(partition)) ||
-			c.node.OwnershipEpoch(partition) != epoch {
-			*r = Moved()
-		}
+		*r = c.missed(epoch == fetched, coming || ns.Waits(q), partition, epoch)
 		return dst, 0, ns
 	case info.Absent:
 		c.shared.owned(share, k, nil, info, 0, epoch)
@@ -91,6 +87,15 @@ func (c *Reads) Value(
 		c.note(b, ns, k, now)
 	}
 	return dst, info.Size, ns
+}
+
+// missed answers a read of a key that was not found in an ownership: with a miss, if it is true
+// or proves nothing. waits: there is something else to be asked; asked: it was.
+func (c *Reads) missed(asked, waits bool, partition uint16, epoch uint32) wire.Reply {
+	if c.node.OwnershipEpoch(partition) != epoch || !asked && (waits || c.arrivals.coming(partition)) {
+		return Moved()
+	}
+	return wire.Reply{Status: wire.Miss}
 }
 
 // stamp is called before the ownership is checked and the value is read: a value attested as
