@@ -552,7 +552,8 @@ func foundByTwo(s *scene) {
 	read()
 }
 
-// deletedOnTheWay: a key is deleted while its entry is on its way to the new owner.
+// deletedOnTheWay: keys are deleted while their entries are on their way to the new owner, and
+// the last one cannot be asked for them.
 func deletedOnTheWay(s *scene) {
 	for _, k := range s.keys {
 		s.need(s.set(s.owner, k), "a first write")
@@ -564,11 +565,15 @@ func deletedOnTheWay(s *scene) {
 		moved = slices.DeleteFunc(slices.Clone(s.keys), func(k *vkey) bool { return !s.holds(s.third, k) })
 		return len(moved) > 0
 	})
-	for _, k := range moved {
-		s.need(s.drop(s.third, k), "a delete")
+	done := make(chan bool, len(moved))
+	for _, k := range moved { // all at once: each waits for the last owner
+		go func() { done <- s.drop(s.third, k) }()
+	}
+	for range moved {
+		s.need(<-done, "a delete")
 	}
 	release()
-	time.Sleep(200 * time.Millisecond)
+	time.Sleep(2 * time.Second) // the stream goes on
 	for _, k := range moved {
 		s.get(s.third, k)
 	}

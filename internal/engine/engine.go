@@ -51,6 +51,7 @@ type Engine struct {
 
 	Deadlines  *Deadlines
 	Owners     *Owners
+	arrivals   *Arrivals
 	Watches    *Watches
 	Calls      *Calls
 	Barriers   *Barriers
@@ -151,14 +152,8 @@ func (e *Engine) ServePeer(
 ) wire.Reply {
 	if q.Op == wire.OpMGet || q.Op == wire.OpDelete {
 		r := wire.Reply{Items: make([]wire.Reply, len(q.Keys))}
-		if q.Op == wire.OpDelete && e.through.of(q) == nil {
-			for i, key := range q.Keys {
-				r.Items[i] = e.keys.servePeer(ctx, q, key, b, deadline)
-			}
-			return r
-		}
 		b.Release()
-		group := errgroup.Group{} // each key may wait for the origin
+		group := errgroup.Group{} // each key may wait for the origin, or for its last owner
 		group.SetLimit(fetchesAtOnce)
 		for i, key := range q.Keys {
 			group.Go(func() error {

@@ -16,14 +16,15 @@ import (
 
 // Forwarder passes requests on to the owners of their keys.
 type Forwarder struct {
-	clock   kv.Clock
-	names   *namespaces.Table
-	node    *cluster.Node
-	owners  *Owners
-	calls   *Calls
-	copies  *Copies
-	changes *Changes
-	counts  *Counts
+	clock    kv.Clock
+	names    *namespaces.Table
+	node     *cluster.Node
+	owners   *Owners
+	arrivals *Arrivals
+	calls    *Calls
+	copies   *Copies
+	changes  *Changes
+	counts   *Counts
 }
 
 // forward passes a request on to a key's owner.
@@ -204,6 +205,10 @@ func (f *Forwarder) readSlotless(ctx context.Context, q *wire.Request, deadline 
 	now := f.clock.Read()
 	partition := f.names.Hash(q.Namespace, q.Key).Partition()
 	if f.node.OwnershipEpoch(partition) != 0 {
+		if q.Has(wire.Fresh) && f.arrivals.coming(partition) {
+			return failed(wire.Unavailable,
+				"the key's entry may be on its way here, and namespace %s has no room yet: try again", q.Namespace)
+		}
 		return wire.Reply{Status: wire.Miss}
 	}
 	owner := f.node.View().Owner(partition)

@@ -5,10 +5,8 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
-	"github.com/cachesidecar/cachesidecar/internal/handoff"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
-	"github.com/cachesidecar/cachesidecar/internal/slow"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/l2/segment"
 )
@@ -19,7 +17,7 @@ import (
 // another host's key needs no goroutine (see Pending in package session); every other
 // request has a goroutine of its own:
 //
-//	owned here, entries on their way here  → fetch the entry first
+//	owned here, entries on their way here  → ask for the entry first, see Arrivals
 //	owned here, missing, has an origin     → load it, once for all readers
 //	owned here, missing, a LEASE           → a token, or wait for the FILL
 //	owned here, write-through              → the origin first
@@ -35,7 +33,7 @@ type keys struct {
 	clock     kv.Clock
 	names     *namespaces.Table
 	node      *cluster.Node
-	handoff   *handoff.Handoff
+	arrivals  *Arrivals
 	owners    *Owners
 	forwarder *Forwarder
 	loads     *Loads
@@ -150,28 +148,21 @@ func (c *keys) local(
 		b.Release()
 		return c.through.write(ctx, ns, q, k, deadline)
 	}
-	ns, err := b.Write(q.Namespace)
+	ns, key, err := c.named(q, k, b)
 	if err != nil {
 		return wire.ErrorReply(err), true
 	}
-	key := ns.Key(k)
-	partition := key.Hash.Partition()
-	epoch := c.node.OwnershipEpoch(partition) // read before Incoming
-	src := c.handoff.Incoming[partition].Load()
+	epoch := c.node.OwnershipEpoch(key.Hash.Partition())
 	waits := (ReadOp(q.Op) || q.Op == wire.OpMetaGet) && ns.Waits(q)
 	if epoch == 0 {
 		return r, false // not owned any more
 	}
-	if src != nil {
-		b.Release()
-		waited := slow.Begin(ctx, slow.Handoff, string(src.From.Node))
-		err := c.handoff.Fetch(ctx, src, string(q.Namespace), key, deadline-now.Boot)
-		if waited(); err != nil && !ReadOp(q.Op) {
-			return failed(wire.Unavailable, "%s, which owned the key until now, cannot be asked for it: %v",
-				src.From.Node, err), true
-		}
+	b.Release()
+	asked, err := c.arrivals.ask(ctx, q, key, deadline-now.Boot)
+	if err != nil {
+		return wire.ErrorReply(err), true
 	}
-	if src != nil || !waits { // else all entries on their way have come
+	if asked || !waits { // else all entries on their way have come
 		r = c.inPlace(q, k, b, c.clock.Read(), epoch)
 		if r.Status != wire.Miss || r.Why == wire.Absent || !waits {
 			return r, r.Status != wire.Moved
@@ -195,6 +186,21 @@ func (c *keys) local(
 	}
 }
 
+// named returns the namespace and the key of a request. A deletion takes no slot for a
+// namespace that has none here: then ns is nil.
+func (c *keys) named(
+	q *wire.Request, k []byte, b *namespaces.Pins,
+) (ns *namespaces.Namespace, key kv.Key, err *wire.Error) {
+	if q.Op == wire.OpDelete {
+		ns, key = c.writes.keyOf(q, k, b)
+		return ns, key, nil
+	}
+	if ns, err = b.Write(q.Namespace); err != nil {
+		return nil, key, err
+	}
+	return ns, ns.Key(k), nil
+}
+
 // afterLoad returns the answer after a load. METAGET looks at what the load has left.
 func (c *keys) afterLoad(
 	q *wire.Request, b *namespaces.Pins, epoch uint32, r wire.Reply,
@@ -209,7 +215,7 @@ func (c *keys) afterLoad(
 // inPlace is Execute for one key, also for the deletion of one key.
 func (c *keys) inPlace(q *wire.Request, k []byte, b *namespaces.Pins, now kv.Moment, fetched uint32) (r wire.Reply) {
 	if q.Op == wire.OpDelete {
-		return c.writes.Delete(q, k, b, now)
+		return c.writes.Delete(q, k, b, now, fetched)
 	}
 	c.execute(q, b, now, fetched, &r)
 	return r

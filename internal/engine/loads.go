@@ -62,7 +62,7 @@ func (c *Loads) Stamp() flight.Stamp {
 // keep stores what a load or an app has brought for a key, and reports whether it did. If
 // that is a change, event is its version. The value is kept only if the ownership it was
 // asked for in still lives, if nothing has changed since, and if the app has not given up
-// the request.
+// the request. An ownership that ends afterwards hands the value over, or loses it.
 func (c *Loads) keep(
 	ns *namespaces.Namespace, key kv.Key, epoch uint32, generation uint16, r flight.Result, until time.Duration,
 	ends func(now kv.Moment) kv.Deadline,
@@ -81,7 +81,7 @@ func (c *Loads) keep(
 		},
 	}
 	event, res := c.store.Fill(key, f, now)
-	return event, res == segment.Stored && c.owners.stillOwner(p, epoch)
+	return event, res == segment.Stored
 }
 
 // New returns a load of a key that this host owns. The load belongs to that
@@ -116,7 +116,7 @@ func (c *Loads) New(ns *namespaces.Namespace, key kv.Key, epoch uint32) flight.L
 		Keep: func(r flight.Result) bool {
 			ends := func(now kv.Moment) kv.Deadline { return ns.Now().Lives(&r, now) }
 			_, kept := c.keep(ns, key, epoch, generation, r, 0, ends)
-			return kept
+			return kept && c.owners.stillOwner(key.Hash.Partition(), epoch)
 		},
 	}
 }

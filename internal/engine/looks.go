@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/flight"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
@@ -28,7 +27,7 @@ import (
 type Looks struct {
 	clock     kv.Clock
 	store     *segment.Store
-	node      *cluster.Node
+	arrivals  *Arrivals
 	leases    *flight.Leases
 	deadlines *Deadlines
 	loads     *Loads
@@ -51,13 +50,13 @@ func (c *Looks) answer(q *wire.Request, b *namespaces.Pins, now kv.Moment, fetch
 		}
 	}
 	if ns == nil {
-		*r = c.reads.nameless(q, q.Key, fetched)
+		*r = c.reads.nameless(q, q.Key, now, fetched)
 		return
 	}
 	k := ns.Key(q.Key)
 	partition := k.Hash.Partition()
-	epoch := c.node.OwnershipEpoch(partition)
-	if epoch == 0 || fetched != epoch && c.writes.mayArriveByHandoff(k, now) {
+	epoch := c.arrivals.epoch(q, k, fetched, now)
+	if epoch == 0 {
 		*r = Moved()
 		return
 	}

@@ -68,19 +68,22 @@ func (m *many) delete(ctx context.Context, q *wire.Request, b *namespaces.Pins, 
 	ns := m.through.of(q)
 	m.rounds(ctx, len(items), b, m.owners.patience(q, deadline), func(todo []int, now kv.Moment) (left []int) {
 		groups := map[*cluster.Owner][]int{}
-		var slow []int // keys that are deleted at the origin first
+		var slow []int // keys that are deleted at the origin first, or whose entries are on their way here
 		for _, i := range todo {
-			if ns != nil && m.node.OwnershipEpoch(m.names.Hash(q.Namespace, q.Keys[i]).Partition()) != 0 {
+			partition := m.names.Hash(q.Namespace, q.Keys[i]).Partition()
+			owned := m.node.OwnershipEpoch(partition) != 0
+			if ns == nil || !owned {
+				if items[i] = m.writes.Delete(q, q.Keys[i], b, now, 0); items[i].Status != wire.Moved {
+					continue
+				}
+			}
+			owner := m.node.View().Owner(partition)
+			switch {
+			case owned:
 				slow = append(slow, i)
-				continue
-			}
-			if items[i] = m.writes.Delete(q, q.Keys[i], b, now); items[i].Status != wire.Moved {
-				continue
-			}
-			owner := m.node.View().Owner(m.names.Hash(q.Namespace, q.Keys[i]).Partition())
-			if owner == nil || owner.Process == m.node.Self() {
+			case owner == nil || owner.Process == m.node.Self():
 				left = append(left, i)
-			} else {
+			default:
 				groups[owner] = append(groups[owner], i)
 			}
 		}
@@ -93,7 +96,9 @@ func (m *many) delete(ctx context.Context, q *wire.Request, b *namespaces.Pins, 
 		group.SetLimit(fetchesAtOnce)
 		for _, i := range slow {
 			group.Go(func() error {
-				items[i], _ = m.through.write(ctx, ns, q, q.Keys[i], deadline)
+				b := namespaces.Pins{Table: m.names, Member: b.Member}
+				defer b.Release()
+				items[i], _ = m.keys.local(ctx, q, q.Keys[i], &b, now, deadline)
 				return nil
 			})
 		}

@@ -153,29 +153,30 @@ func (e *Engine) makeParts() {
 	}
 	e.Tiers.node, e.Tiers.flushes = e.Node, e.Flushes
 	e.Owners = &Owners{clock: e.Clock, names: e.Names, node: e.Node, self: self}
+	e.arrivals = &Arrivals{store: e.Store, node: e.Node, handoff: e.Handoff}
 	e.Copies = &Copies{
 		clock: e.Clock, hlc: e.HLC, names: e.Names, node: e.Node, ledger: e.Ledger, l1: e.L1, watches: e.Watches,
 		counts: &e.Counts, shared: e.Shared,
 	}
 	e.Forwarder = &Forwarder{
-		clock: e.Clock, names: e.Names, node: e.Node, owners: e.Owners, calls: e.Calls, copies: e.Copies,
-		changes: e.Changes, counts: &e.Counts,
+		clock: e.Clock, names: e.Names, node: e.Node, owners: e.Owners, arrivals: e.arrivals, calls: e.Calls,
+		copies: e.Copies, changes: e.Changes, counts: &e.Counts,
 	}
 	e.Loads = &Loads{
 		clock: e.Clock, hlc: e.HLC, names: e.Names, store: e.Store, node: e.Node, ledger: e.Ledger, owners: e.Owners,
 		barriers: e.Barriers, slow: loads, shared: e.Shared,
 	}
 	e.Tokens = &Tokens{
-		clock: e.Clock, self: self, maxValue: e.Config.MaxValue, store: e.Store, node: e.Node, handoff: e.Handoff,
+		clock: e.Clock, self: self, maxValue: e.Config.MaxValue, store: e.Store, node: e.Node, arrivals: e.arrivals,
 		leases: e.Leases, loads: e.Loads, deadlines: e.Deadlines,
 	}
 	e.Reads = &Reads{
-		hlc: e.HLC, names: e.Names, store: e.Store, node: e.Node, handoff: e.Handoff, owners: e.Owners,
+		hlc: e.HLC, names: e.Names, store: e.Store, node: e.Node, arrivals: e.arrivals, owners: e.Owners,
 		copies: e.Copies, loads: e.Loads, hot: hot, shared: e.Shared,
 	}
 	e.Inspection = newInspection(e, hot, loads)
 	e.Writes = &Writes{
-		maxValue: e.Config.MaxValue, names: e.Names, store: e.Store, node: e.Node, handoff: e.Handoff,
+		maxValue: e.Config.MaxValue, names: e.Names, store: e.Store, node: e.Node, arrivals: e.arrivals,
 		owners: e.Owners, barriers: e.Barriers, tokens: e.Tokens, deadlines: e.Deadlines,
 	}
 	e.many = &many{} // writes through end with a deletion at the owners, wherever these are
@@ -185,7 +186,7 @@ func (e *Engine) makeParts() {
 		deleteAnywhere: e.many.delete,
 	}
 	e.keys = &keys{
-		clock: e.Clock, names: e.Names, node: e.Node, handoff: e.Handoff, owners: e.Owners, forwarder: e.Forwarder,
+		clock: e.Clock, names: e.Names, node: e.Node, arrivals: e.arrivals, owners: e.Owners, forwarder: e.Forwarder,
 		loads: e.Loads, tokens: e.Tokens, reads: e.Reads, writes: e.Writes, looks: e.newLooks(), through: e.through,
 	}
 	*e.many = many{
@@ -205,7 +206,7 @@ func (e *Engine) makeParts() {
 // newLooks makes the part that answers METAGET, from the parts that it uses.
 func (e *Engine) newLooks() *Looks {
 	return &Looks{
-		clock: e.Clock, store: e.Store, node: e.Node, leases: e.Leases, deadlines: e.Deadlines, loads: e.Loads,
+		clock: e.Clock, store: e.Store, arrivals: e.arrivals, leases: e.Leases, deadlines: e.Deadlines, loads: e.Loads,
 		reads: e.Reads, writes: e.Writes,
 	}
 }

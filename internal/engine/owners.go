@@ -51,16 +51,6 @@ func (o *Owners) stillOwner(partition uint16, epoch uint32) bool {
 	return o.node.OwnershipEpoch(partition) == epoch || failpoint.Out(failpoint.SecondCheck)
 }
 
-// OwnsAll reports whether this host owns the partitions of all keys.
-func (o *Owners) OwnsAll(keys []kv.Hash) bool {
-	for _, h := range keys {
-		if o.node.OwnershipEpoch(h.Partition()) == 0 {
-			return false
-		}
-	}
-	return true
-}
-
 // attest attests an answer of this host as of a moment; zero: it does not.
 func (o *Owners) attest(r *wire.Reply, asOf kv.Version) {
 	if asOf != 0 {

@@ -5,7 +5,6 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/failpoint"
-	"github.com/cachesidecar/cachesidecar/internal/handoff"
 	"github.com/cachesidecar/cachesidecar/internal/hotkeys"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
@@ -15,16 +14,16 @@ import (
 
 // Reads answers reads in place: from what this host owns, and from its copies.
 type Reads struct {
-	hlc     *kv.HLC
-	names   *namespaces.Table
-	store   *segment.Store
-	node    *cluster.Node
-	handoff *handoff.Handoff
-	owners  *Owners
-	copies  *Copies
-	loads   *Loads
-	hot     *hotkeys.Sketch
-	shared  *Publisher
+	hlc      *kv.HLC
+	names    *namespaces.Table
+	store    *segment.Store
+	node     *cluster.Node
+	arrivals *Arrivals
+	owners   *Owners
+	copies   *Copies
+	loads    *Loads
+	hot      *hotkeys.Sketch
+	shared   *Publisher
 }
 
 // Value looks a key up in what this host owns and in its copies, and appends the value to
@@ -40,18 +39,21 @@ func (c *Reads) Value(
 		return dst, 0, c.names.None
 	}
 	if ns = b.Read(q.Namespace); ns == nil {
-		*r = c.nameless(q, key, fetched)
+		*r = c.nameless(q, key, now, fetched)
 		return dst, 0, c.names.None
 	}
 	k := ns.Key(key)
 	asOf, share := c.stamp(q, k, now)
-	epoch := c.node.OwnershipEpoch(k.Hash.Partition())
+	partition := k.Hash.Partition()
+	epoch := c.node.OwnershipEpoch(partition)
 	if epoch == 0 {
 		if out, size = c.copies.appendTo(dst, q, k, limit, now, share, r); r.Status != wire.Moved && size <= limit {
 			c.note(b, ns, k, now)
 		}
 		return out, size, ns
 	}
+	// A miss with fresh must be true. Other reads, whose misses prove nothing, look only then.
+	coming := q.Has(wire.Fresh) && c.arrivals.coming(partition)
 	at := len(dst)
 	dst, info, ok := c.store.Read(dst, k, limit, asOf != 0 || share.asOf != 0, now.Boot)
 	failpoint.At(failpoint.ValueRead)
@@ -62,10 +64,7 @@ func (c *Reads) Value(
 	case !ok && q.Has(wire.StaleOK) && q.Op != wire.OpLease && c.stale(ns, k, now, r):
 		return dst, 0, ns
 	case !ok:
-		*r = wire.Reply{Status: wire.Miss}
-		if fetched != epoch && (ns.Waits(q) || c.handoff.Incoming[k.Hash.Partition()].Load() != nil) {
-			*r = Moved()
-		}
+		*r = c.missed(epoch == fetched, coming || ns.Waits(q), partition, epoch)
 		return dst, 0, ns
 	case info.Absent:
 		c.shared.owned(share, k, nil, info, 0, epoch)
@@ -88,6 +87,15 @@ func (c *Reads) Value(
 		c.note(b, ns, k, now)
 	}
 	return dst, info.Size, ns
+}
+
+// missed answers a read of a key that was not found in an ownership: with a miss, if it is true
+// or proves nothing. waits: there is something else to be asked; asked: it was.
+func (c *Reads) missed(asked, waits bool, partition uint16, epoch uint32) wire.Reply {
+	if c.node.OwnershipEpoch(partition) != epoch || !asked && (waits || c.arrivals.coming(partition)) {
+		return Moved()
+	}
+	return wire.Reply{Status: wire.Miss}
 }
 
 // stamp is called before the ownership is checked and the value is read: a value attested as
@@ -123,19 +131,16 @@ func (c *Reads) stale(ns *namespaces.Namespace, k kv.Key, now kv.Moment, r *wire
 
 // nameless answers a read in a namespace without a slot here: this host has no entry of
 // it.
-func (c *Reads) nameless(q *wire.Request, key []byte, fetched uint32) wire.Reply {
+func (c *Reads) nameless(q *wire.Request, key []byte, now kv.Moment, fetched uint32) wire.Reply {
 	if !kv.ValidNamespace(string(q.Namespace)) {
 		return wire.ErrorReply(namespaces.BadName(q.Namespace))
 	}
 	if q.Op == wire.OpLease && fetched == 0 {
 		return Moved() // a token needs a slot
 	}
-	if !c.node.Alone() {
-		p := c.names.Hash(q.Namespace, key).Partition()
-		epoch := c.node.OwnershipEpoch(p)
-		if epoch == 0 || fetched != epoch && c.handoff.Incoming[p].Load() != nil {
-			return Moved()
-		}
+	k := kv.Key{Hash: c.names.Hash(q.Namespace, key), Bytes: key}
+	if c.arrivals.epoch(q, k, fetched, now) == 0 {
+		return Moved()
 	}
 	return wire.Reply{Status: wire.Miss}
 }

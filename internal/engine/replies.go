@@ -36,11 +36,6 @@ func CheckKey(key []byte) *wire.Error {
 	return nil
 }
 
-// needsOld reports whether a write depends on the present entry.
-func needsOld(q *wire.Request) bool {
-	return q.Op != wire.OpFill && (q.Op != wire.OpSet || q.Mode != wire.ModeSet)
-}
-
 // ownershipEnded answers a write during which the ownership has ended.
 func ownershipEnded() wire.Reply {
 	return failed(wire.Timeout, "the key's partition went to another host in this moment; the outcome is unknown")

@@ -9,7 +9,6 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/flight"
-	"github.com/cachesidecar/cachesidecar/internal/handoff"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/places"
@@ -31,7 +30,7 @@ type Tokens struct {
 	maxValue  int    // bytes
 	store     *segment.Store
 	node      *cluster.Node
-	handoff   *handoff.Handoff
+	arrivals  *Arrivals
 	leases    *flight.Leases
 	loads     *Loads
 	deadlines *Deadlines
@@ -131,8 +130,8 @@ func (c *Tokens) Grant(ns *namespaces.Namespace, q *wire.Request, m *places.Memb
 	}
 	key := ns.Key(q.Key)
 	partition := key.Hash.Partition()
-	epoch := c.node.OwnershipEpoch(partition) // read before Incoming
-	if epoch == 0 || c.handoff.Incoming[partition].Load() != nil {
+	epoch := c.node.OwnershipEpoch(partition)
+	if epoch == 0 || c.arrivals.coming(partition) {
 		return wire.Reply{}, false
 	}
 	claim := flight.Claim{Key: key, OwnershipEpoch: epoch, Begin: c.loads.Stamp, Time: ns.LeaseTime}

@@ -7,7 +7,6 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/failpoint"
-	"github.com/cachesidecar/cachesidecar/internal/handoff"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -20,7 +19,7 @@ type Writes struct {
 	names     *namespaces.Table
 	store     *segment.Store
 	node      *cluster.Node
-	handoff   *handoff.Handoff
+	arrivals  *Arrivals
 	owners    *Owners
 	barriers  *Barriers
 	tokens    *Tokens
@@ -58,9 +57,8 @@ func (w *Writes) begin(
 		return nil, kv.Key{}, 0
 	}
 	k = ns.Key(q.Key)
-	epoch = w.node.OwnershipEpoch(k.Hash.Partition())
-	if epoch == 0 || ns.WriteThrough != nil && q.Op != wire.OpTouch ||
-		fetched != epoch && needsOld(q) && w.mayArriveByHandoff(k, now) {
+	epoch = w.arrivals.epoch(q, k, fetched, now)
+	if epoch == 0 || ns.WriteThrough != nil && q.Op != wire.OpTouch {
 		*r = Moved()
 		return nil, kv.Key{}, 0
 	}
@@ -90,15 +88,6 @@ func (w *Writes) outcome(r *wire.Reply, partition uint16, epoch uint32, made kv.
 	default:
 		*r = ownershipEnded()
 	}
-}
-
-// mayArriveByHandoff reports whether an absent key may have an entry on its way here.
-func (w *Writes) mayArriveByHandoff(key kv.Key, now kv.Moment) bool {
-	if w.handoff.Incoming[key.Hash.Partition()].Load() == nil {
-		return false
-	}
-	_, present := w.store.Peek(key, now.Boot)
-	return !present
 }
 
 var modes = [...]segment.Mode{
@@ -237,29 +226,49 @@ func (w *Writes) incr(ns *namespaces.Namespace, k kv.Key, q *wire.Request, now k
 	return r
 }
 
-// deleteAll deletes the keys of a request; their number is bounded.
+// deleteAll deletes all keys of a request here, or none: then the answer is MOVED. Their
+// number is bounded.
 func (w *Writes) deleteAll(q *wire.Request, b *namespaces.Pins, now kv.Moment) wire.Reply {
+	for _, key := range q.Keys {
+		if _, k := w.keyOf(q, key, b); w.arrivals.epoch(q, k, 0, now) == 0 {
+			return Moved()
+		}
+	}
 	r := wire.Reply{Items: make([]wire.Reply, len(q.Keys))}
 	for i, key := range q.Keys {
-		r.Items[i] = w.Delete(q, key, b, now)
+		switch r.Items[i] = w.Delete(q, key, b, now, 0); {
+		case r.Items[i].Status != wire.Moved:
+		case i == 0:
+			return Moved()
+		case q.App: // it cannot ask the next owner, as another host does
+			r.Items[i] = failed(wire.Unavailable, "the key's partition went to another host in this moment: try again")
+		}
 	}
 	return r
 }
 
-// Delete deletes one key of a request, or with option Soft makes its value stale. A
-// namespace without a slot has no such key, and gets no slot.
-func (w *Writes) Delete(q *wire.Request, key []byte, b *namespaces.Pins, now kv.Moment) wire.Reply {
+// keyOf returns the namespace and a key of a deletion. A namespace without a slot has no such
+// key, and gets no slot: then ns is nil.
+func (w *Writes) keyOf(q *wire.Request, key []byte, b *namespaces.Pins) (ns *namespaces.Namespace, k kv.Key) {
+	if ns = b.Read(q.Namespace); ns != nil {
+		return ns, ns.Key(key)
+	}
+	return nil, kv.Key{Hash: w.names.Hash(q.Namespace, key), Bytes: key}
+}
+
+// Delete deletes one key of a request, or with option Soft makes its value stale.
+func (w *Writes) Delete(
+	q *wire.Request, key []byte, b *namespaces.Pins, now kv.Moment, fetched uint32,
+) wire.Reply {
 	if err := CheckKey(key); err != nil {
 		return wire.ErrorReply(err)
 	}
-	name := q.Namespace
-	ns := b.Read(name)
-	if ns == nil && !kv.ValidNamespace(string(name)) {
-		return wire.ErrorReply(namespaces.BadName(name))
+	ns, k := w.keyOf(q, key, b)
+	if ns == nil && !kv.ValidNamespace(string(q.Namespace)) {
+		return wire.ErrorReply(namespaces.BadName(q.Namespace))
 	}
-	hash := w.names.Hash(name, key)
-	partition := hash.Partition()
-	epoch := w.node.OwnershipEpoch(partition)
+	partition := k.Hash.Partition()
+	epoch := w.arrivals.epoch(q, k, fetched, now)
 	if epoch == 0 {
 		return Moved()
 	}
@@ -268,14 +277,13 @@ func (w *Writes) Delete(q *wire.Request, key []byte, b *namespaces.Pins, now kv.
 		// must not stay if it has just come.
 		var v kv.Version
 		if q.Compare == 0 && !failpoint.Out(failpoint.NoSlot) {
-			v = w.store.Invalidate(hash, now)
+			v = w.store.Invalidate(k.Hash, now)
 		}
 		r := wire.Reply{Status: wire.Miss, Version: uint64(v)}
 		w.outcome(&r, partition, epoch, v)
 		return r
 	}
 	failpoint.At(failpoint.WriteDue)
-	k := ns.Key(key)
 	if q.Has(wire.Settle) {
 		ns.Overtake(k.Hash) // before the deletion
 	}

@@ -195,12 +195,13 @@ func (c *writeThrough) wrote(
 	return r, c.owners.stillOwner(key.Hash.Partition(), epoch)
 }
 
-// invalidate deletes a key here, with the namespace's load barrier.
+// invalidate deletes a key here, with the namespace's load barrier. The origin decides what
+// the key has: no entry that is on its way here is asked for.
 func (c *writeThrough) invalidate(ns *namespaces.Namespace, q *wire.Request, key kv.Key, now kv.Moment) wire.Reply {
 	b := namespaces.Pins{Table: c.names}
 	defer b.Release()
 	own := &wire.Request{Op: wire.OpDelete, Namespace: []byte(ns.Name), ReplicaLagMS: q.ReplicaLagMS}
-	return c.writes.Delete(own, key.Bytes, &b, now)
+	return c.writes.Delete(own, key.Bytes, &b, now, c.node.OwnershipEpoch(key.Hash.Partition()))
 }
 
 const (

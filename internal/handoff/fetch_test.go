@@ -3,7 +3,9 @@ package handoff_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -11,6 +13,7 @@ import (
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/handoff"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/simnet"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/l2/ownership"
@@ -106,6 +109,48 @@ func TestFetch(t *testing.T) {
 		}
 		if got := w.asked(); !slices.Equal(got, list) {
 			t.Errorf("the releaser is asked for %v, want %v and no more", got, list)
+		}
+	})
+}
+
+// TestFetchLeavesTheStreamWhole checks that the stream brings an entry that was asked for while
+// the stream was under way: the answer may be lost.
+func TestFetchLeavesTheStreamWhole(t *testing.T) {
+	between(t, "ab", func(t *testing.T, _ *simnet.Net, hosts []*host) {
+		a, b := hosts[0], hosts[1]
+		keys := a.batches()
+		a.pull = func(from kv.Process, q *wire.Pull) wire.Reply {
+			if q.Batch == 1 {
+				for _, k := range keys {
+					a.ServeFetch(from, &wire.Fetch{Ballot: q.Ballot, Namespace: "default", Key: k.Bytes})
+				}
+			}
+			return a.ServePull(from, q)
+		}
+		move(a, b, keys...)
+		if n := b.count(keys); n != len(keys) {
+			t.Errorf("%d of %d entries are there", n, len(keys))
+		}
+	})
+}
+
+// TestFetchWithoutRoom checks that a fetch whose entry finds no room here is an error: the entry
+// may still come with the stream.
+func TestFetchWithoutRoom(t *testing.T) {
+	fetching(t, func(t *testing.T, w *onTheWay) {
+		w.a.put("more", "k", "v", 0)
+		k := w.a.key("more", "k")
+		w.release()
+		for i := range maxNames - 1 { // beside the configured one
+			w.b.put(fmt.Sprint("name", i), "k", "v", 0)
+		}
+		if err := w.fetch("more", k); err == nil || !strings.Contains(err.Error(), "no room") {
+			t.Errorf("without a slot for its name: %v", err)
+		}
+		w.b.store.Delete(w.b.key("name0", "k"), w.b.clock.Read())
+		time.Sleep(2 * namespaces.SearchEvery)
+		if err := w.fetch("more", k); err != nil || !w.b.has(w.b.key("more", "k")) {
+			t.Errorf("with a slot: %v", err)
 		}
 	})
 }

@@ -262,24 +262,33 @@ func (h *Handoff) PullOne(ctx context.Context, src *Source, batch uint64) (size 
 // Restore stores an entry that has come, unless this host knows something newer of the
 // key; it asks the same question as for every copy. The entry is stored only in the
 // ownership and in the partitions that the source is for. Other entries that a process
-// has released may be older than those that the ownership has from another process.
+// has released may be older than those that the ownership has from another process. The
+// entry is not stored either once its partition waits for the source no more: a key that
+// is absent then has been answered as absent.
 func (h *Handoff) Restore(src *Source, e *wire.Entry, asOf kv.Version, sent kv.Moment) bool {
+	return h.restore(src, e, asOf, sent) == segment.Stored
+}
+
+// restore is Restore. NoRoom says that the same entry may be stored when it comes again.
+func (h *Handoff) restore(src *Source, e *wire.Entry, asOf kv.Version, sent kv.Moment) segment.Result {
 	b := namespaces.Pins{Table: h.cfg.Names}
 	defer b.Release()
-	if !kv.ValidKey(e.Key) {
-		return false
+	if !kv.ValidKey(e.Key) || !kv.ValidNamespace(e.Namespace) {
+		return segment.Outdated
 	}
 	ns, bad := b.Write([]byte(e.Namespace))
 	if bad != nil {
-		return false
+		return segment.NoRoom
 	}
 	key := ns.Key(e.Key)
-	generation, expected := src.Generations[key.Hash.Partition()]
-	if failpoint.Out(failpoint.SourceOfEntry) {
-		generation, expected = h.cfg.Store.Generation(key.Hash.Partition()), true
+	partition := key.Hash.Partition()
+	generation, expected := src.Generations[partition]
+	anyOf := failpoint.Out(failpoint.SourceOfEntry)
+	if anyOf {
+		generation, expected = h.cfg.Store.Generation(partition), true
 	}
 	if !expected {
-		return false
+		return segment.Outdated
 	}
 	entry := kv.Entry{
 		Key: key, Value: e.Value, Flags: e.Flags, Version: kv.Version(e.Version), Absent: e.Absent,
@@ -289,14 +298,15 @@ func (h *Handoff) Restore(src *Source, e *wire.Entry, asOf kv.Version, sent kv.M
 		entry.Version = max(entry.Version, asOf)
 	}
 	admit := func() bool {
-		return h.cfg.Ledger.Admit(ns.ID, key.Hash, entry.Version, asOf) || failpoint.Out(failpoint.AdmitAtHandoff)
+		return (anyOf || h.Incoming[partition].Load() == src) &&
+			(h.cfg.Ledger.Admit(ns.ID, key.Hash, entry.Version, asOf) || failpoint.Out(failpoint.AdmitAtHandoff))
 	}
-	return h.cfg.Store.Restore(entry, generation, e.Hits, admit, h.cfg.Clock.Read()) == segment.Stored
+	return h.cfg.Store.Restore(entry, generation, e.Hits, admit, h.cfg.Clock.Read())
 }
 
 // Fetch asks the releaser of a partition for one entry, once for all readers that miss
 // it, unless the entry has come by then. An error means that the releaser could not be
-// asked.
+// asked, or that there is no room for its entry now.
 func (h *Handoff) Fetch(ctx context.Context, src *Source, namespace string, key kv.Key, timeout time.Duration) error {
 	key.Bytes = bytes.Clone(key.Bytes) // the call may outlive the request
 	done := src.fetches.DoChan(namespace+"\x00"+string(key.Bytes), func() (any, error) {
@@ -319,7 +329,10 @@ func (h *Handoff) Fetch(ctx context.Context, src *Source, namespace string, key 
 	}
 }
 
-var errStopping = errors.New("this sidecar is stopping")
+var (
+	errStopping = errors.New("this sidecar is stopping")
+	errNoRoom   = errors.New("there is no room for its entry now")
+)
 
 // begin starts a task that Run waits for until end is called. A nil context means that
 // Run has ended, or has not begun.
@@ -357,8 +370,14 @@ func (h *Handoff) FetchNow(ctx context.Context, src *Source, namespace string, k
 	if err := h.node.Admit(src.From, f.NewestVersion()); err != nil {
 		return err
 	}
-	if f.Found && h.Restore(src, &f.Entry, kv.Version(f.AsOf), sent) {
+	if !f.Found {
+		return nil
+	}
+	switch h.restore(src, &f.Entry, kv.Version(f.AsOf), sent) {
+	case segment.Stored:
 		h.Counts.Fetched.Add(1)
+	case segment.NoRoom:
+		return errNoRoom
 	}
 	return nil
 }

@@ -322,11 +322,14 @@ func (h *Handoff) ServeFetch(from kv.Process, q *wire.Fetch) wire.Reply {
 	if last.asOf == 0 {
 		return wire.BodyReply(f) // no part of the partition was released to that ballot
 	}
-	if value, info, ok := h.cfg.Store.Get(nil, key, segment.NoLimit, now.Boot); ok && last.covers(info.Version) {
+	// A hit would move the entry among those that the stream has given already: the stream
+	// would leave it out, and the answer may come after the end of the stream.
+	value, seen, res := h.cfg.Store.Look(nil, key, segment.Query{Limit: segment.NoLimit, Unread: true}, now)
+	if res == segment.Stored && !seen.Stale && last.covers(seen.Version) {
 		f.Found = true
 		f.Entry = wire.Entry{
-			Namespace: q.Namespace, Key: q.Key, Value: value, Flags: info.Flags, Version: uint64(info.Version),
-			TTLMS: info.Deadline.TTLms(now.Boot), Absent: info.Absent,
+			Namespace: q.Namespace, Key: q.Key, Value: value, Flags: seen.Flags, Version: uint64(seen.Version),
+			TTLMS: seen.Deadline.TTLms(now.Boot), Absent: seen.Absent,
 		}
 		h.Counts.Given.Add(1)
 	}

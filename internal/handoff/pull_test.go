@@ -13,7 +13,6 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/bubble"
-	"github.com/cachesidecar/cachesidecar/internal/handoff"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
@@ -439,6 +438,7 @@ func TestRestore(t *testing.T) {
 		{"a negative entry", func(s known) { s.b.absent("k", time.Hour) }, false},
 		{"a deletion", func(s known) { s.b.store.Delete(s.k, s.b.clock.Read()) }, false},
 		{"another ownership", func(s known) { s.b.store.NewOwnership(s.k.Hash.Partition()) }, false},
+		{"the end of the pull", func(s known) { s.b.Incoming[s.k.Hash.Partition()].Store(nil) }, false},
 		{"another partition's ownership", func(s known) { s.b.store.NewOwnership(s.k.Hash.Partition() ^ 1) }, true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -466,10 +466,7 @@ func TestRestore(t *testing.T) {
 func TestRestoreLeavesNoPin(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
 		b := newHost(t, "b", soft)
-		src := &handoff.Source{Partitions: all(), Generations: map[uint16]uint16{}}
-		for p := range uint16(kv.Partitions) {
-			src.Generations[p] = b.store.Generation(p)
-		}
+		src := b.from(b.ballot(), newHost(t, "a", soft), all())
 		b.put("full", "k", "v", 0)
 		e := wire.Entry{Namespace: "one", Key: []byte("k"), Version: 1}
 		if !b.Restore(src, &e, b.next(), b.clock.Read()) {

@@ -212,12 +212,6 @@ func (c *Session) serve(conn *rpc.Conn) {
 		c.execute(conn)
 	case wire.OpPull, wire.OpFetch, wire.OpProbe, wire.OpApplied:
 		c.ofPeers(conn)
-	case wire.OpDelete:
-		if !c.Core.Owners.OwnsAll(c.keys()) { // all keys are deleted here, or none
-			c.later(conn)
-			return
-		}
-		c.execute(conn)
 	case wire.OpFlush, wire.OpRing:
 		if q.App && !c.Core.Node.Alone() && (q.Op == wire.OpRing || q.Has(wire.Cluster)) {
 			c.later(conn)

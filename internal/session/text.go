@@ -79,8 +79,7 @@ func (t *Text) run(conn *rpc.Conn) {
 		return
 	}
 	c.Core.Deadlines.Limit(q, c.now.Boot+c.Core.Deadlines.Timeout(q))
-	if c.order.waiting.Load() > 0 && c.order.has(c.keys()) ||
-		q.Op == wire.OpDelete && !c.Core.Owners.OwnsAll(c.keys()) {
+	if c.order.waiting.Load() > 0 && c.order.has(c.keys()) {
 		c.later(conn)
 		return
 	}
