@@ -81,6 +81,9 @@ type UnsignedOptions struct {
 type DeleteOptions struct {
 	AckAll bool // return once no host can serve the old values any more
 	Soft   bool // keep the values for GetOptions.StaleOK, for the namespace's stale_limit
+	// CacheOnly removes the values from the cache alone, as their expiry would: in a namespace
+	// that writes through, the origin keeps its own.
+	CacheOnly bool
 	// ReplicaLag is the length of the load barrier: values of the keys that are loaded
 	// within it are not kept, since they may come from a replica that lags behind. At
 	// most the namespace's replica_lag; zero: that replica_lag.

@@ -214,7 +214,7 @@ func call(
 // nil is a sidecar that is not known.
 func supports(w *wire.Welcome, q *wire.Request) error {
 	since := 1
-	if q.Op == wire.OpMetaGet || q.Mode >= wire.ModeAppend || q.Has(wire.Unsigned) {
+	if q.Op == wire.OpMetaGet || q.Mode >= wire.ModeAppend || q.Has(wire.Unsigned|wire.CacheOnly) {
 		since = 2
 	}
 	if w == nil || w.Version >= since {

@@ -2,9 +2,12 @@ package sidecar
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
 // TestVirtualMemcachedOrigin has a client use keys of another host that an origin has. They are
@@ -42,5 +45,36 @@ func TestVirtualMemcachedOrigin(t *testing.T) {
 		begins("get "+fails, "SERVER_ERROR ORIGIN: ")
 		begins("mg "+fails+" v N30", "SERVER_ERROR ORIGIN: ")
 		c.Ask("get "+fails+" "+there, "VALUE "+there+" 0 1", "x", "END")
+	})
+}
+
+// TestVirtualMemcachedExpiryLeavesOrigin ends values of any host through any host, with times that
+// are over, in a namespace that writes through. The origin keeps its rows. For the hosts it is a
+// change: copies go everywhere, and what they read next is the row.
+func TestVirtualMemcachedExpiryLeavesOrigin(t *testing.T) {
+	s := &store{database: newDatabase(always(time.Millisecond))}
+	throughNodes(t, 2, s, Namespace{}, func(w *world) {
+		for i, command := range []string{
+			"touch %s -1", "gat -1 %s", "mg %s T-1", "md %s I T-1", "set %s 0 -1 3\r\nbad", "ms %s 3 T-1\r\nbad",
+			"replace %s 0 -1 3\r\nbad",
+		} {
+			for _, owner := range w.nodes {
+				key := w.keysOf(owner, i+1)[i]
+				c := w.nodes[0].text()
+				c.Ask("set "+key+" 0 0 3\r\none", "STORED")
+				for _, v := range w.nodes {
+					is(t, "before, through "+v.name, v.get(key, 0), wire.OK, "one")
+				}
+				s.set(key, []byte("two"))
+				c.Send(fmt.Sprintf(command, key) + "\r\nmn\r\n")
+				c.UntilNoop()
+				is(t, "after it, through its own host", w.nodes[0].get(key, 0), wire.OK, "two")
+				time.Sleep(100 * time.Millisecond) // until others' copies end
+				is(t, "after it, through the other one", w.nodes[1].get(key, 0), wire.OK, "two")
+				if row := s.row(key); row != "two" {
+					t.Errorf("%.20q of a key of %s: the origin has %q, want what it had", command, owner.name, row)
+				}
+			}
+		}
 	})
 }

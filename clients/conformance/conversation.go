@@ -65,6 +65,7 @@ type call struct {
 	Fresh     bool            `json:"fresh,omitempty"`
 	StaleOK   bool            `json:"stale_ok,omitempty"`
 	Create    bool            `json:"create,omitempty"`
+	CacheOnly bool            `json:"cache_only,omitempty"`
 	Delta     *json.Number    `json:"delta,omitempty"`
 	Initial   *json.Number    `json:"initial,omitempty"`
 	Load      *value          `json:"load,omitempty"`

@@ -64,6 +64,7 @@ const quiet = wire.Attest | wire.Share
 var optionNames = []string{
 	"fresh", "no_load", "stale_ok", "ack_all", "soft", "cluster", "all", "attest", "abandon", "settle", "undo", "force",
 	"end", "share", "create", "unsigned", "down", "retouch", "touch", "unread", "no_value", "claim",
+	"cache_only",
 }
 
 // compare says in what a request differs from what is wanted.

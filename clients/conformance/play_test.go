@@ -228,13 +228,13 @@ func (g *goPlayer) writes(ctx context.Context, c call) (o outcome) {
 		}
 		_, o.err = g.c.CompareAndSwap(ctx, key, b, version, set)
 	case "delete":
-		o.err = g.c.Delete(ctx, key, cachesidecar.DeleteOptions{})
+		o.err = g.c.Delete(ctx, key, cachesidecar.DeleteOptions{CacheOnly: c.CacheOnly})
 	case "delete_many":
 		keys := make([]string, len(c.Keys))
 		for i := range keys {
 			keys[i] = string(c.Keys[i].bytes())
 		}
-		o.deleted, o.err = g.c.DeleteMulti(ctx, keys, cachesidecar.DeleteOptions{})
+		o.deleted, o.err = g.c.DeleteMulti(ctx, keys, cachesidecar.DeleteOptions{CacheOnly: c.CacheOnly})
 	case "touch":
 		o.err = g.c.Touch(ctx, key, cachesidecar.TouchOptions{TTL: set.TTL, NoExpiry: set.NoExpiry})
 	case "incr":

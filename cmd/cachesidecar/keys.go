@@ -146,6 +146,7 @@ func delCommand(p *program) *cli.Command {
 		Description: "Exit status 1 if none of the keys had a value.",
 		Flags: clientFlags(nsFlag, ackFlag, jsonFlag,
 			boolFlag("soft", "leave the values to reads that accept stale ones, for the namespace's stale_limit"),
+			boolFlag("cache-only", "leave the origin of a namespace that writes through as it is"),
 			&cli.StringFlag{
 				Name: "replica-lag",
 				Usage: "keep nothing that is loaded within `TIME`, as long as replicas lag; " +
@@ -161,7 +162,7 @@ func (p *program) del(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	del := cachesidecar.DeleteOptions{AckAll: o.AckAll, Soft: c.Bool("soft")}
+	del := cachesidecar.DeleteOptions{AckAll: o.AckAll, Soft: c.Bool("soft"), CacheOnly: c.Bool("cache-only")}
 	if s := c.String("replica-lag"); c.IsSet("replica-lag") {
 		if del.ReplicaLag, err = settings.Time(s); err != nil || del.ReplicaLag <= 0 {
 			return usagef("--replica-lag %q: give a time such as 500ms or 2s, "+

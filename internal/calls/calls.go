@@ -114,6 +114,9 @@ func Delete(keys [][]byte, o cachesidecar.DeleteOptions) (wire.Request, error) {
 	if o.Soft {
 		q.Options |= wire.Soft
 	}
+	if o.CacheOnly {
+		q.Options |= wire.CacheOnly
+	}
 	return q, nil
 }
 

@@ -93,6 +93,7 @@ func TestLoadAgainstInvalidation(t *testing.T) {
 	for name, change := range map[string]wire.Request{
 		"delete":    {Op: wire.OpDelete, Keys: [][]byte{[]byte("k")}},
 		"soft":      {Op: wire.OpDelete, Keys: [][]byte{[]byte("k")}, Options: wire.Soft},
+		"removal":   {Op: wire.OpDelete, Keys: [][]byte{[]byte("k")}, Options: wire.CacheOnly},
 		"flush":     {Op: wire.OpFlush},
 		"flush all": {Op: wire.OpFlush, Options: wire.All},
 	} {

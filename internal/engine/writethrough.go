@@ -28,11 +28,12 @@ type writeThrough struct {
 }
 
 // of returns the namespace of a request that writes through, or nil. TOUCH changes
-// nothing at the origin. A soft deletion only makes the value stale. A deletion that
-// settles a write follows a write that has been at the origin already.
+// nothing at the origin, and a removal from the cache alone does not either. A soft deletion
+// only makes the value stale. A deletion that settles a write follows a write that has been
+// at the origin already.
 func (c *writeThrough) of(q *wire.Request) *namespaces.Namespace {
 	switch {
-	case q.Op == wire.OpDelete && (q.Has(wire.Soft) || q.Has(wire.Settle)):
+	case q.Op == wire.OpDelete && q.Has(wire.Soft|wire.Settle|wire.CacheOnly):
 		return nil
 	case q.Op != wire.OpSet && q.Op != wire.OpDelete && q.Op != wire.OpIncr && q.Op != wire.OpFill:
 		return nil

@@ -111,6 +111,52 @@ func deleteMany(t *testing.T, o *onehost.Origin, do asks) {
 	}
 }
 
+// TestRemovalLeavesOrigin removes values from the cache alone. For the cache that is a change
+// like a deletion, with its conditions and its load barrier; the origin keeps its rows.
+func TestRemovalLeavesOrigin(t *testing.T) {
+	byBoth(t, func(t *testing.T, by func(*onehost.Host) asks) {
+		o := onehost.NewOrigin(5 * time.Millisecond)
+		h := writing(t, o, func(s *namespaces.Settings) { s.ReplicaLag = time.Second })
+		do := by(h)
+		remove := func(compare uint64, keys ...string) wire.Reply {
+			q := wire.Request{Op: wire.OpDelete, Options: wire.CacheOnly, Compare: compare}
+			for _, key := range keys {
+				q.Keys = append(q.Keys, []byte(key))
+			}
+			return do(q)
+		}
+		is := func(what string, r wire.Reply, want wire.Status) {
+			t.Helper()
+			if r.Status != want || want == wire.OK && r.Version == 0 {
+				t.Errorf("%s: %s %s, version %d, want %s", what, r.Status, r.Message, r.Version, want)
+			}
+		}
+		version := do.set("k", "one").Version
+		o.Put("k", []byte("two"))
+		is("another version", remove(version+1, "k").Items[0], wire.Exists)
+		onehost.Is(t, "after nothing was done", do.get("k", 0), wire.OK, "one")
+		r := remove(version, "k").Items[0]
+		if is("its version", r, wire.OK); r.Version <= version {
+			t.Errorf("the removal of version %d has version %d", version, r.Version)
+		}
+		onehost.Is(t, "the row", do.get("k", 0), wire.OK, "two")
+		onehost.Is(t, "loaded within the replica lag", do.get("k", wire.NoLoad), wire.Miss, "")
+		time.Sleep(time.Second)
+		onehost.Is(t, "after the replica lag", do.get("k", 0), wire.OK, "two")
+		do(wire.Request{Op: wire.OpDelete, Keys: [][]byte{[]byte("k")}, Options: wire.Soft})
+		items := remove(0, "k", "none").Items
+		is("a stale value", items[0], wire.Miss)
+		is("of many", items[1], wire.Miss)
+		onehost.Is(t, "the stale value", do.get("k", wire.StaleOK|wire.NoLoad), wire.Miss, "")
+		if row := o.Row("k"); row != "two" {
+			t.Errorf("the origin has %q, want %q", row, "two")
+		}
+		if s := h.Names.Lookup([]byte(namespaces.Default)).WriteThroughStats(); s.Stored != 1 {
+			t.Errorf("%d writes were made at the origin, want the SET alone", s.Stored)
+		}
+	})
+}
+
 // TestWriteThroughUnknown checks writes that the origin may have executed, or has refused.
 // The answer says so, and the next read gets the value from the origin.
 func TestWriteThroughUnknown(t *testing.T) {

@@ -22,6 +22,7 @@ import (
 //	gat t k1 k2 …                    a METAGET for each key
 //	set, add, replace, cas, ms …     SET
 //	delete, md                       DELETE
+//	a value that is over at once     DELETE from the cache alone
 //	incr, decr, ma                   INCR
 //	mg                               GET, and METAGET if that does not answer it
 //	flush_all                        FLUSH, after all commands before it

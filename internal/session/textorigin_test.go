@@ -2,6 +2,7 @@ package session_test
 
 import (
 	"errors"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -10,6 +11,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/testing/onehost"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
 // withOrigin has the settings of a host whose default namespace has an origin.
@@ -128,6 +130,65 @@ func TestTextWriteThrough(t *testing.T) {
 		has("two")
 		c.Ask("delete k", "DELETED")
 		has("")
+	})
+}
+
+// TestTextExpiryLeavesOrigin ends values of a namespace that writes through with each command
+// that can: with a time that is over, and with a value that is too long. The cache has none
+// afterwards, and the origin keeps its row. A condition is compared with what the cache has.
+func TestTextExpiryLeavesOrigin(t *testing.T) {
+	o := onehost.NewOrigin(time.Millisecond)
+	cfg := withOrigin(o, true)
+	cfg.MaxValue = 100
+	virtually(t, cfg, func(t *testing.T, h *host) {
+		o.Put("other", []byte("two"))
+		c := h.text()
+		long := strings.Repeat("x", 101)
+		for _, tc := range []struct {
+			command, want string
+			stays         bool // the cache has the value afterwards
+		}{
+			{"touch k -1", "TOUCHED|", false},
+			{"touch none -1", "NOT_FOUND|", true},
+			{"touch k 100", "TOUCHED|", true},
+			{"gat -1 k", "VALUE k 0 3|one|END|", false},
+			{"gats -1 k", "VALUE k 0 3 <cas>|one|END|", false},
+			{"gat -1 other k", "VALUE other 0 3|two|VALUE k 0 3|one|END|", false},
+			{"mg k v T-1", "VA 3|one|", false},
+			{"md k I T-1", "HD|", false},
+			{"md k I T-1 C1", "EX|", true},
+			{"md k I T-1 C<cas>", "HD|", false},
+			{"set k 0 -1 3\r\ntwo", "STORED|", false},
+			{"set k 0 -1 3 noreply\r\ntwo", "", false},
+			{"ms k 3 T-1\r\ntwo", "HD|", false},
+			{"ms k 3 q T-1\r\ntwo", "", false},
+			{"add k 0 -1 3\r\ntwo", "NOT_STORED|", true},
+			{"replace k 0 -1 3\r\ntwo", "STORED|", false},
+			{"ms k 3 MR T-1\r\ntwo", "HD|", false},
+			{"cas k 0 -1 3 1\r\ntwo", "EXISTS|", true},
+			{"cas k 0 -1 3 <cas>\r\ntwo", "STORED|", false},
+			{"ms k 3 T-1 C<cas>\r\ntwo", "HD|", false},
+			{"set k 0 0 101\r\n" + long, "SERVER_ERROR object too large for cache|", false},
+			{"ms k 101\r\n" + long, "SERVER_ERROR object too large for cache|", false},
+		} {
+			c.Ask("set k 0 0 3\r\none", "STORED")
+			cas := strconv.FormatUint(h.Get("k", 0).Version, 10)
+			c.Send(strings.ReplaceAll(tc.command, "<cas>", cas) + "\r\nmn\r\n")
+			if got, want := c.UntilNoop(), strings.ReplaceAll(tc.want, "<cas>", cas); got != want {
+				t.Errorf("%.40q: %q, want %q", tc.command, got, want)
+			}
+			if there := h.Get("k", wire.NoLoad).Status == wire.OK; there != tc.stays {
+				t.Errorf("%.40q: the cache has the value: %v, want %v", tc.command, there, tc.stays)
+			}
+			if row := o.Row("k"); row != "one" {
+				t.Errorf("%.40q: the origin has %q, want what it had", tc.command, row)
+			}
+			c.Ask("get k", "VALUE k 0 3", "one", "END")
+		}
+		c.Ask("delete k", "DELETED")
+		if row := o.Row("k"); row != "" {
+			t.Errorf("the origin has %q after a delete", row)
+		}
 	})
 }
 

@@ -6,7 +6,6 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/memcached"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
-	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
 // Batch begins a batch.
@@ -117,12 +116,12 @@ func (t *Text) refused(conn *rpc.Conn, cmd *memcached.Command) {
 	conn.Out = cmd.Form.AppendLine(conn.Out, cmd.Error)
 }
 
-// drop deletes a key without an answer, and without counting it: the client has sent no
+// drop removes a key without an answer, and without counting it: the client has sent no
 // delete.
 func (t *Text) drop(conn *rpc.Conn, key []byte) {
 	form := t.text.form
 	t.text.form = textForm{Form: &noAnswer}
-	t.begin(wire.OpDelete, key)
+	t.remove(key)
 	t.run(conn)
 	t.text.form = form
 }

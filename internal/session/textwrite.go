@@ -79,10 +79,18 @@ func (t *Text) expired(cmd *memcached.Command, mode wire.Mode) {
 	case wire.ModeCAS:
 		t.text.form.mode = memcached.CAS
 	}
-	q := t.begin(wire.OpDelete, cmd.Key)
+	q := t.remove(cmd.Key)
 	if mode == wire.ModeCAS {
 		q.Compare = cmp.Or(cmd.CAS, noVersion)
 	}
+}
+
+// remove begins the request that ends a value whose time is over, or that a client has failed
+// to replace. Only the cache forgets the value: no client has asked to delete it at the origin.
+func (t *Text) remove(key []byte) *wire.Request {
+	q := t.begin(wire.OpDelete, key)
+	q.Options = wire.CacheOnly
+	return q
 }
 
 // noVersion is a version that no value has. A deletion compares with it in the place of 0, with
@@ -103,7 +111,7 @@ func (t *Text) metaDelete(cmd *memcached.Command) {
 	}
 	switch ms, over := memcached.TTL(cmd.Exptime, t.now.Wall, wire.MaxTTL); {
 	case over:
-		q.Options = 0
+		q.Options = wire.CacheOnly
 	default:
 		q.StaleMS = uint32(min(ms, wire.MaxTimeout))
 	}
@@ -130,7 +138,7 @@ func (t *Text) incr(cmd *memcached.Command) {
 func (t *Text) touch(cmd *memcached.Command) {
 	ms, over := memcached.TTL(cmd.Exptime, t.now.Wall, wire.MaxTTL)
 	if over {
-		t.begin(wire.OpDelete, cmd.Key)
+		t.remove(cmd.Key)
 		return
 	}
 	t.begin(wire.OpTouch, cmd.Key).TTLMS = ms

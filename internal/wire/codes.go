@@ -191,12 +191,15 @@ const (
 	Unread   // METAGET: this is no read of the value
 	NoValue  // METAGET: without the value
 	Claim    // METAGET: the right to load the value is wanted; see ClaimState
+	// DELETE: remove the values from the cache alone, as their expiry would. The origin of a
+	// namespace that writes through is not changed.
+	CacheOnly
 )
 
 // allowed lists the options that each op takes.
 var allowed = [OpCount]Options{
 	OpGet: Fresh | NoLoad | StaleOK | Attest | Share, OpMGet: Fresh | NoLoad | StaleOK | Attest | Share,
-	OpSet: AckAll | Create | StaleOK, OpDelete: AckAll | Soft | Settle, OpTouch: AckAll,
+	OpSet: AckAll | Create | StaleOK, OpDelete: AckAll | Soft | Settle | CacheOnly, OpTouch: AckAll,
 	OpIncr: AckAll | Unsigned | Down | Retouch, OpMetaGet: NoLoad | Touch | Unread | NoValue | Claim | Create,
 	OpLease: Fresh | StaleOK | Attest,
 	OpFill:  Abandon, OpFlush: Cluster | All, OpStats: Cluster, OpWatch: All, OpDrain: Undo | Force | End,

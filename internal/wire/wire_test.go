@@ -145,6 +145,7 @@ func messages() []golden {
 		request("set: prepend if the version is still the same", Request{Op: OpSet, Namespace: ns, Key: key, Value: value, Mode: ModePrepend, Compare: 7148934231982080001}),
 		request("set if the version is still the same, a stale one exists", Request{Op: OpSet, Namespace: ns, Key: key, Value: value, Mode: ModeCAS, Compare: 5, Options: StaleOK}),
 		request("delete if the version is still the same, kept as stale for a time", Request{Op: OpDelete, Namespace: ns, Keys: [][]byte{key}, Options: Soft, Compare: 7148934231982080001, StaleMS: 30_000}),
+		request("delete from the cache alone", Request{Op: OpDelete, Namespace: ns, Keys: [][]byte{key}, Options: CacheOnly}),
 		request("incr of unsigned numbers", Request{Op: OpIncr, Namespace: ns, Key: key, Delta: -1, Create: true, Initial: math.MinInt64, TTLMS: 1000, Options: Unsigned | Retouch}),
 		request("incr downwards if the version is still the same", Request{Op: OpIncr, Namespace: ns, Key: key, Delta: 1, Options: Unsigned | Down, Compare: 5}),
 		request("set: prepend", Request{Op: OpSet, Namespace: ns, Key: key, Value: value, Mode: ModePrepend, Options: AckAll}),

@@ -297,12 +297,13 @@ export class Client {
     if (!(lag >= 0 && lag <= limits.timeout)) {
       throw cacheError('bad_request', `a replicaLag of ${lag} ms: give 0 to ${limits.timeout}`);
     }
-    const bits = (o?.ackAll ? Bit.ackAll : 0) | (o?.soft ? Bit.soft : 0);
+    const bits = (o?.ackAll ? Bit.ackAll : 0) | (o?.soft ? Bit.soft : 0) | (o?.cacheOnly ? Bit.cacheOnly : 0);
     const had: boolean[] = [];
     for (let i = 0; i < list.length; i += limits.keys) {
       const some = list.slice(i, i + limits.keys);
       const call = new Call(Op.delete, this.time(o), writeInNamespace, replies.deleted(some), this.ns, '', 0);
       call.args = [bytesOf(some), optional(bits), optional(Math.ceil(lag))];
+      call.since = o?.cacheOnly ? 2 : 1;
       this.noting(call, some);
       had.push(...await this.core.run<boolean[]>(call, o?.signal));
     }

@@ -51,6 +51,7 @@ export const Bit = {
   unsigned: 1 << 15,
   down: 1 << 16,
   touch: 1 << 18,
+  cacheOnly: 1 << 22,
 } as const;
 
 /** The conditions of SET. */

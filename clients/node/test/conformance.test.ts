@@ -98,6 +98,9 @@ class Player {
     if ('create' in c) {
       o['create'] = c['create'];
     }
+    if ('cache_only' in c) {
+      o['cacheOnly'] = c['cache_only'];
+    }
     const key = ('key' in c ? valueOf(c['key'] as Json) : '') as Key;
     const keys = ((c['keys'] ?? []) as Json[]).map((k) => valueOf(k) as Key);
     const value = 'value' in c ? valueOf(c['value'] as Json) : undefined;

@@ -82,7 +82,7 @@ class Player:
         options: Dict[str, Any] = {}
         if "timeout_ms" in c:
             options["timeout"] = c["timeout_ms"] / 1000
-        for name in ("fresh", "stale_ok"):
+        for name in ("fresh", "stale_ok", "cache_only"):
             if name in c:
                 options[name] = c[name]
         ttl = {"ttl": c["ttl_ms"] / 1000 if c["ttl_ms"] else float("inf")} if "ttl_ms" in c else {}

@@ -1,6 +1,7 @@
 """The cache backend, held to what Django documents, and to Django's own tests of its backends."""
 
 import datetime
+import json
 import logging
 import os
 import subprocess
@@ -165,6 +166,35 @@ def test_timeouts(cache: Any, make: Callable[..., Any]) -> None:
         other.set("default", 1)
         left = ttl(other, "default")
         assert left is None if want is None else want[0] < left <= want[1], given
+
+
+def test_timeouts_leave_the_origin(tmp_path: Path, make: Callable[..., Any]) -> None:
+    """A timeout that is over ends a value of the cache. What the namespace writes through to keeps its own."""
+    rows, config = tmp_path / "rows", tmp_path / "config.yaml"
+    rows.mkdir()
+    scripts = {"command": 'exec cat "$0/$1"', "store": 'exec cat > "$0/$1"', "delete": 'exec rm -f "$0/$1"'}
+    commands = {name: ["sh", "-c", script, str(rows)] for name, script in scripts.items()}
+    namespace = {"write_through": True, "origin": {"exec": commands}}
+    config.write_text(json.dumps({"namespaces": {"django": namespace}}))  # JSON is YAML too
+    one = Sidecar(tmp_path, "--config", str(config))
+    try:
+        cache = make(one.path)
+        row = rows / cache.make_key("a")
+        calls: Dict[str, Callable[[], Any]] = {
+            "set": lambda: cache.set("a", b"two", timeout=0),
+            "set_many": lambda: cache.set_many({"a": b"two"}, timeout=-1),
+            "touch, 0": lambda: cache.touch("a", 0),
+            "touch, -1": lambda: cache.touch("a", -1),
+        }
+        for ends in calls.values():
+            cache.set("a", b"one")
+            assert row.read_bytes() == b"one"
+            assert ends() in (None, [], True)
+            assert cache._client.get_item(cache.make_key("a"), no_load=True) is None
+            assert row.read_bytes() == b"one" and cache.get("a") == b"one"
+        assert cache.delete("a") is True and not row.exists()
+    finally:
+        one.stop()
 
 
 def test_expiration(cache: Any) -> None:

@@ -278,31 +278,33 @@ class AsyncClient(View):
         return dict(zip(values, versions))
 
     async def delete(
-        self, key: Key, *, soft: bool = False, hold: Optional[float] = None, ack_all: bool = False,
-        timeout: Optional[float] = None,
+        self, key: Key, *, soft: bool = False, cache_only: bool = False, hold: Optional[float] = None,
+        ack_all: bool = False, timeout: Optional[float] = None,
     ) -> bool:
         """Remove a key's value from the whole cluster. Return whether it had one.
 
-        soft keeps the value for reads with stale_ok. hold is the time, in seconds, for which loaded values are not
+        soft keeps the value for reads with stale_ok. cache_only leaves the origin of a namespace that writes through
+        as it is, and needs version 2 of the protocol. hold is the time, in seconds, for which loaded values are not
         kept, for an origin whose replicas lag.
         """
-        return (await self._delete([_calls.key_bytes(key)], soft, hold, ack_all, timeout))[0]
+        return (await self._delete([_calls.key_bytes(key)], soft, cache_only, hold, ack_all, timeout))[0]
 
     async def delete_many(
-        self, keys: Iterable[Key], *, soft: bool = False, hold: Optional[float] = None, ack_all: bool = False,
-        timeout: Optional[float] = None,
+        self, keys: Iterable[Key], *, soft: bool = False, cache_only: bool = False, hold: Optional[float] = None,
+        ack_all: bool = False, timeout: Optional[float] = None,
     ) -> Dict[Key, bool]:
         """Remove the values of keys from the whole cluster. Return which of them had one."""
         given = list(keys)
         had: List[bool] = []
         for page in pages([_calls.key_bytes(key) for key in given]):
-            had += await self._delete(page, soft, hold, ack_all, timeout)
+            had += await self._delete(page, soft, cache_only, hold, ack_all, timeout)
         return dict(zip(given, had))
 
     async def _delete(
-        self, keys: List[bytes], soft: bool, hold: Optional[float], ack_all: bool, timeout: Optional[float]
+        self, keys: List[bytes], soft: bool, cache_only: bool, hold: Optional[float], ack_all: bool,
+        timeout: Optional[float],
     ) -> List[bool]:
-        answer, _ = await self._call(_calls.delete(self._ns, keys, soft, hold, ack_all), timeout)
+        answer, _ = await self._call(_calls.delete(self._ns, keys, soft, cache_only, hold, ack_all), timeout)
         return _calls.deleted(answer, len(keys))
 
     async def touch(

@@ -145,6 +145,10 @@ class CacheBackend(BaseCache):  # type: ignore[misc]
         except TypeError as e:
             raise TypeError(f'{e}; or set "pickle": True in OPTIONS of the cache') from None
 
+    def _expire(self, made: str) -> bool:
+        """Ends a value now, and returns whether there was one. What the namespace writes through to keeps its own."""
+        return bool(self._client.delete(made, cache_only=True))
+
     def _read(self, read: Callable[[], _T], missing: _T) -> _T:
         """Returns what read returns. Without the sidecar that is missing, with fail_open."""
         try:
@@ -178,7 +182,7 @@ class CacheBackend(BaseCache):  # type: ignore[misc]
     def set(self, key: Any, value: Any, timeout: _Timeout = DEFAULT_TIMEOUT, version: _Version = None) -> None:
         made, ttl = self._key(key, version), self._ttl(timeout)
         if ttl <= 0:
-            self._client.delete(made)
+            self._expire(made)
         else:
             self._write(self._client.set, made, value, ttl)
 
@@ -191,7 +195,7 @@ class CacheBackend(BaseCache):  # type: ignore[misc]
     def touch(self, key: Any, timeout: _Timeout = DEFAULT_TIMEOUT, version: _Version = None) -> bool:
         made, ttl = self._key(key, version), self._ttl(timeout)
         if ttl <= 0:
-            return bool(self._client.delete(made))
+            return self._expire(made)
         return bool(self._client.touch(made, ttl))
 
     def delete(self, key: Any, version: _Version = None) -> bool:
