@@ -198,7 +198,7 @@ func TestSharedEndsWithAnotherEpoch(t *testing.T) {
 	testenv.Takes(t, 3*time.Second)
 	doors := map[string]func(t *testing.T, c *client.Client){
 		"another connection": func(t *testing.T, c *client.Client) {
-			for i := range 64 { // each key has one of two connections
+			for i := range 64 { // each key has one of eight connections
 				it, err := c.Get(t.Context(), fmt.Sprint("asked", i), cachesidecar.GetOptions{})
 				if err != nil {
 					t.Fatal(err)
@@ -238,7 +238,7 @@ func TestSharedEndsWithAnotherEpoch(t *testing.T) {
 			if err := os.Symlink("old", socket); err != nil {
 				t.Fatal(err)
 			}
-			c := sharing(t, client.Config{Socket: socket, Conns: 2})
+			c := sharing(t, client.Config{Socket: socket, Conns: 8})
 			warm(t, c, "k")
 			if err := errors.Join(os.Remove(socket), os.Symlink("new", socket)); err != nil {
 				t.Fatal(err)
