@@ -17,9 +17,11 @@ import (
 	"github.com/cachesidecar/cachesidecar/unixsock"
 )
 
-// attacher returns what attaches the shared memory when a sidecar has said HELLO.
+// attacher returns what drops the shared memory of another process, and attaches that of this
+// one, when a sidecar has said HELLO.
 func attacher(s *shared) func(path, token string, w *wire.Welcome) {
 	return func(path, token string, w *wire.Welcome) {
+		s.memory.hear(w.Epoch)
 		s.loads.mu.Lock()
 		defer s.loads.mu.Unlock()
 		if !s.loads.closed { // no task may begin while Close waits
@@ -42,23 +44,26 @@ func attach(ctx context.Context, s *shared, path, token string, w *wire.Welcome)
 	// Close waits for this: the sidecar would find a broken connection.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.DialTimeout)
 	defer cancel()
-	if r, err := region(ctx, s, path, token); err == nil {
-		m.attached.Add(1)
-		m.reader.Store(r)
+	for {
+		turn := m.turn()
+		r, epoch, err := region(ctx, s, path, token)
+		if err != nil || m.keep(r, epoch, turn) {
+			return
+		}
 	}
 }
 
-// region asks for the region and maps it.
-func region(ctx context.Context, s *shared, path, token string) (*shm.Reader, error) {
+// region asks for the region and maps it. It returns the epoch of the sidecar's process too.
+func region(ctx context.Context, s *shared, path, token string) (r *shm.Reader, epoch uint64, err error) {
 	nc, err := unixsock.Dial(ctx, path)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	defer nc.Close()
 	defer context.AfterFunc(ctx, func() { _ = nc.SetDeadline(time.Unix(1, 0)) })()
 	uc, ok := nc.(*net.UnixConn)
 	if !ok {
-		return nil, errors.New("no Unix socket")
+		return nil, 0, errors.New("no Unix socket")
 	}
 	in := &passed{uc: uc}
 	defer in.close()
@@ -67,25 +72,25 @@ func region(ctx context.Context, s *shared, path, token string) (*shm.Reader, er
 		Versions: wire.Versions, Client: s.cfg.Name, Token: token, Namespace: s.cfg.Namespace,
 	}})
 	if _, err := uc.Write(wire.AppendRequest(out, &wire.Request{ID: 2, Op: wire.OpShared})); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	var w wire.Welcome
 	var b wire.Shared
 	if err := errors.Join(in.answer(wire.OpHello, &w), in.answer(wire.OpShared, &b)); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	clock := wire.BootClock{ID: w.Boot.ID, NowNS: b.NowNS}
 	if !sameClock(clock, before, s.clock.Read().Boot) {
-		return nil, errors.New("the sidecar's boot clock is another one")
+		return nil, 0, errors.New("the sidecar's boot clock is another one")
 	}
 	if in.file == nil || b.Layout != shm.Layout {
-		return nil, fmt.Errorf("a region of layout %d, with a descriptor: %v", b.Layout, in.file != nil)
+		return nil, 0, fmt.Errorf("a region of layout %d, with a descriptor: %v", b.Layout, in.file != nil)
 	}
-	r, err := shm.Map(in.file)
-	if err == nil && !r.Is(b.ID, b.Counter) {
-		return nil, errors.New("the descriptor is another region's")
+	r, err = shm.Map(in.file)
+	if err == nil && !r.Is(w.Epoch, b.ID, b.Counter) {
+		return nil, 0, errors.New("the descriptor is another region's")
 	}
-	return r, err
+	return r, w.Epoch, err
 }
 
 // passed reads answers, and the descriptor that comes with one of them.

@@ -58,9 +58,7 @@ func dialWith(ctx context.Context, cfg Config, clock kv.Clock) (*Client, error) 
 	s.closed, s.close = context.WithCancel(context.Background())
 	together := new(moves)
 	for range s.cfg.Conns {
-		slot := newSlot(&s.cfg, clock, together)
-		slot.welcomed = attacher(s)
-		s.slots = append(s.slots, slot)
+		s.slots = append(s.slots, newSlot(s, together))
 	}
 	c := &Client{shared: s}
 	if _, err := s.slots[0].get(ctx); err != nil && !(cfg.Lazy && errors.Is(err, cachesidecar.ErrUnavailable)) {
@@ -74,7 +72,7 @@ func dialWith(ctx context.Context, cfg Config, clock kv.Clock) (*Client, error) 
 			return nil, err
 		}
 		c.near = nearView{cache: n}.in(s.cfg.Namespace)
-		f := newFeed(&s.cfg, clock, nil, n.cfg.Bound/4)
+		f := newFeed(s, nil, n.cfg.Bound/4)
 		f.options = wire.All
 		s.tasks.Go(func() { n.run(s.closed, f) }) // ends with Close, which waits
 	}

@@ -25,7 +25,7 @@ type slot struct {
 	maxValue atomic.Int64 // in bytes, from HELLO; zero before
 	greeted  atomic.Pointer[greeting]
 	lent     atomic.Pointer[lent] // used in place of its own connection; nil: none
-	// welcomed is told of each greeting; nil: no function is.
+	// welcomed is told of each greeting, before the connection is used.
 	welcomed func(path, token string, w *wire.Welcome)
 	moves    *moves
 }
@@ -83,8 +83,8 @@ func sameClock(b wire.BootClock, before, after time.Duration) bool {
 		time.Duration(b.NowNS) >= before-clockError && time.Duration(b.NowNS) <= after+clockError
 }
 
-func newSlot(cfg *Config, clock kv.Clock, m *moves) *slot {
-	s := &slot{cfg: cfg, clock: clock, moves: m}
+func newSlot(c *shared, m *moves) *slot {
+	s := &slot{cfg: &c.cfg, clock: c.clock, moves: m, welcomed: attacher(c)}
 	s.Dial, s.Eager = s.dial, s.moving
 	return s
 }
@@ -179,7 +179,7 @@ func (s *slot) greet(ctx context.Context, path, token string) (*rpc.Client, erro
 			s.greeted.Store(&greeting{c, w, sameClock(w.Boot, before, s.clock.Read().Boot)})
 			err = s.follow(c, &w)
 		}
-		if err == nil && s.welcomed != nil {
+		if err == nil {
 			s.welcomed(path, token, &w)
 		}
 		if err == nil && c.Retiring() { // it ends already

@@ -76,8 +76,8 @@ type feed struct {
 
 // newFeed returns a feed whose questions wait for an event. A nil namespace is the
 // connection's default.
-func newFeed(cfg *Config, clock kv.Clock, namespace []byte, wait time.Duration) *feed {
-	return &feed{slot: newSlot(cfg, clock, new(moves)), cfg: cfg, namespace: namespace, wait: wait}
+func newFeed(s *shared, namespace []byte, wait time.Duration) *feed {
+	return &feed{slot: newSlot(s, new(moves)), cfg: &s.cfg, namespace: namespace, wait: wait}
 }
 
 // next asks for the events after the position. After any error the next answer is a

@@ -19,11 +19,15 @@ import (
 // memory is the region that the sidecar writes and the apps on its host read. A read that it
 // answers makes no system call. See package shm for why the answer is current.
 type memory struct {
-	reader    atomic.Pointer[shm.Reader] // nil: none
+	reader    atomic.Pointer[shm.Reader] // of the process that epoch names; nil: none
 	attaching sync.Mutex
 	writing   [writeMarks]writeMark // by hash of the key
 	attached  atomic.Int64          // regions
 	sampled   atomic.Int64          // one in sampleOf hits
+
+	mu    sync.Mutex // held while a region is stored, or dropped because of a HELLO
+	epoch uint64     // of the process that the latest HELLO has named
+	turns uint64     // how often a HELLO has named another process than the one before
 }
 
 // writeMark tells of the writes of some keys. While one is under way, or may still be
@@ -112,6 +116,45 @@ func ttlOf(ends, now time.Duration) time.Duration {
 		return 0
 	}
 	return max(time.Millisecond, (ends - now).Truncate(time.Millisecond))
+}
+
+// hear takes note of a HELLO. If it names another process than the one before, that one has
+// ended, and may have been killed: what is in its region can be outdated, though the region is
+// not closed. So hear drops the region. It is called before any answer of that connection is
+// delivered.
+func (m *memory) hear(epoch uint64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.hearLocked(epoch)
+}
+
+func (m *memory) hearLocked(epoch uint64) {
+	if m.epoch != epoch {
+		m.epoch = epoch
+		m.turns++
+		m.reader.Store(nil)
+	}
+}
+
+// turn is taken before a region is asked for.
+func (m *memory) turn() uint64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.turns
+}
+
+// keep stores the region of a process, which was asked for after turn. It returns false if a
+// HELLO has named another process meanwhile: the region may be that of the one before.
+func (m *memory) keep(r *shm.Reader, epoch, turn uint64) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.turns != turn {
+		return false
+	}
+	m.hearLocked(epoch) // it may be the first HELLO of a process
+	m.reader.Store(r)
+	m.attached.Add(1)
+	return true
 }
 
 // option tells the sidecar whether this client would find an answer in the shared memory.

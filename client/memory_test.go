@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -187,5 +188,67 @@ func BenchmarkSharedHit(b *testing.B) {
 		if _, err := c.Get(ctx, "user:1234567890", cachesidecar.GetOptions{}); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// A HELLO that names another process ends the use of the region, before an answer of that
+// connection is delivered: the process before may have been killed, and its region says so to
+// nobody. Here its connections and its region live on, so that only HELLO can tell.
+func TestSharedEndsWithAnotherEpoch(t *testing.T) {
+	testenv.Takes(t, 3*time.Second)
+	doors := map[string]func(t *testing.T, c *client.Client){
+		"another connection": func(t *testing.T, c *client.Client) {
+			for i := range 64 { // each key has one of eight connections
+				it, err := c.Get(t.Context(), fmt.Sprint("asked", i), cachesidecar.GetOptions{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if string(it.Value) == "new" {
+					return
+				}
+			}
+			t.Fatal("no connection to the next sidecar")
+		},
+		"watch": func(t *testing.T, c *client.Client) {
+			for _, err := range c.Watch(t.Context(), client.WatchOptions{}) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+		},
+	}
+	for door, hear := range doors {
+		t.Run(door, func(t *testing.T) {
+			dir := t.TempDir()
+			socket := filepath.Join(dir, "s")
+			for _, name := range []string{"old", "new"} {
+				serve(t, filepath.Join(dir, name))
+				one := dialAny(t, client.Config{Socket: filepath.Join(dir, name), NoSharedMemory: true})
+				for i := range 64 {
+					_, err := one.Set(t.Context(), fmt.Sprint("asked", i), []byte(name), cachesidecar.SetOptions{})
+					if err != nil {
+						t.Fatal(err)
+					}
+				}
+				if _, err := one.Set(t.Context(), "k", []byte(name), cachesidecar.SetOptions{}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := os.Symlink("old", socket); err != nil {
+				t.Fatal(err)
+			}
+			c := sharing(t, client.Config{Socket: socket, Conns: 8})
+			warm(t, c, "k")
+			if err := errors.Join(os.Remove(socket), os.Symlink("new", socket)); err != nil {
+				t.Fatal(err)
+			}
+			hear(t, c)
+			it, err := c.Get(t.Context(), "k", cachesidecar.GetOptions{})
+			if err != nil || string(it.Value) == "old" && it.Source == "shared" {
+				t.Fatalf("%s from %s, %v", it.Value, it.Source, err)
+			}
+			testenv.Eventually(t, "the next region", func() bool { return c.SharedStats().Regions == 2 })
+		})
 	}
 }

@@ -42,7 +42,7 @@ func (c *Client) Watch(ctx context.Context, o WatchOptions) iter.Seq2[Event, err
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
 		defer context.AfterFunc(c.closed, cancel)()
-		f := newFeed(&c.cfg, c.clock, c.namespace, o.Beat)
+		f := newFeed(c.shared, c.namespace, o.Beat)
 		defer f.slot.Close()
 		if o.All {
 			f.options = wire.All

@@ -48,7 +48,7 @@ func (v *vnode) attach(s *Sidecar) {
 		_ = file.Remove()
 	})
 	r, err := shm.Map(f)
-	if err != nil || !r.Is(body.ID, body.Counter) {
+	if err != nil || !r.Is(uint64(s.engine.Node.Self().Epoch), body.ID, body.Counter) {
 		v.w.t.Fatal(err)
 	}
 	v.w.mu.Lock()

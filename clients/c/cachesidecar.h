@@ -13,7 +13,9 @@
  *	    cs_get(&r, &users, key, key_length, cs_now(), value, &f) == CS_HIT)
  *		... f.length bytes of value
  *
- * fd is what the answer to SHARED brings. Compare cs_id and cs_counter with that answer.
+ * fd is what the answer to SHARED brings. Compare cs_id and cs_counter with that answer, and
+ * cs_epoch with the answer to HELLO. If a later HELLO answers another epoch, unmap the region
+ * before you use an answer of that connection: see docs/SHARED_MEMORY.md.
  * Anything but CS_HIT and CS_ABSENT means: ask the sidecar over the socket.
  */
 #ifndef CACHESIDECAR_H
@@ -202,6 +204,7 @@ static inline uint64_t cs_now(void) {
 	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
+static inline uint64_t cs_epoch(const cs_region *r) { return cs_load(r, 40); }
 static inline uint64_t cs_id(const cs_region *r) { return cs_load(r, 48); }
 static inline uint64_t cs_counter(const cs_region *r) { return cs_load(r, 192); }
 static inline int cs_closed(const cs_region *r) { return cs_load(r, 128) != 1; }

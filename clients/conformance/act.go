@@ -27,7 +27,12 @@ type act struct {
 	More    bool   `json:"more"`
 	OtherID bool   `json:"other_id"`
 
-	Serve   *asks  `json:"serve"`   // answer all further requests with Reply
+	Serve *asks `json:"serve"` // answer all further requests with Reply
+	// With Serve: of the whole connection, so many bytes are read, HELLO among them, and nothing
+	// more. What the client's system took whole behind them is not answered. No key of the
+	// conversation may come a second time, over any connection.
+	Cut int `json:"cut"`
+
 	Raw     string `json:"raw"`     // bytes to send, hex
 	Leave   bool   `json:"leave"`   // answer LEAVING
 	Deaf    bool   `json:"deaf"`    // read nothing more: the client's next write fails

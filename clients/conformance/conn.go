@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"time"
 
@@ -23,6 +24,7 @@ type conn struct {
 	left      chan uint64 // the id of LEAVING
 	namespace string      // of HELLO
 	boot      bool
+	cut       int // bytes that are still read; zero: all
 }
 
 // mostRequest bounds a frame that the servers take, in bytes.
@@ -35,7 +37,11 @@ func (c *conn) read() {
 	buf := make([]byte, 1<<20)
 	began := 0
 	for reads := 1; ; reads++ {
-		n, err := c.Read(buf)
+		most := len(buf)
+		if c.cut > 0 {
+			most = min(most, c.cut)
+		}
+		n, err := c.Read(buf[:most])
 		if len(rest) == 0 {
 			began = reads
 		}
@@ -56,10 +62,52 @@ func (c *conn) read() {
 			}
 			began = reads
 		}
+		if c.cut > 0 {
+			if c.cut -= n; c.cut == 0 {
+				c.stopReading(rest)
+				return
+			}
+		}
 		if err != nil {
 			return
 		}
 	}
+}
+
+// stopReading reads nothing more, as a sidecar that ends. What the client's system has taken
+// can still be read: stopReading notes the requests in it that are whole. rest is the
+// beginning of the first one.
+func (c *conn) stopReading(rest []byte) {
+	_ = c.Conn.(*net.UnixConn).CloseRead()
+	more, _ := io.ReadAll(c.Conn) // fails if the client has gone
+	for rest = append(rest, more...); len(rest) >= wire.LengthSize; {
+		end := wire.LengthSize + wire.FrameLength(rest)
+		if len(rest) < end {
+			return
+		}
+		a := asked{frame: rest[wire.LengthSize:end], conn: c}
+		if err := wire.DecodeRequest(a.frame, &a.Request); err != nil || !c.once(&a) {
+			return
+		}
+		rest = rest[end:]
+	}
+}
+
+// once fails a conversation in which a connection is cut if the key of a request has come before.
+func (c *conn) once(a *asked) bool {
+	if !c.s.of.cuts() || a.Key == nil {
+		return true
+	}
+	again := false
+	c.s.note(func() {
+		again = c.s.keys[string(a.Key)]
+		c.s.keys[string(a.Key)] = true
+	})
+	if again {
+		c.s.fail("connection %d: a request comes a second time, and the system took it whole the first time: it may "+
+			"be executed twice\n    got  %s", c.n+1, message(a.frame))
+	}
+	return !again
 }
 
 // take decodes a request. What a client sends on its own accord is answered here.
@@ -82,6 +130,9 @@ func (c *conn) take(a *asked) bool {
 	case a.Op == wire.OpShared && own.SharedMemory:
 		_ = c.send(a, &wire.Reply{Status: wire.Unsupported, Message: []byte("scripted")})
 		return true
+	}
+	if !c.once(a) {
+		return false
 	}
 	c.requests <- a
 	c.s.note(func() { c.s.came++ })

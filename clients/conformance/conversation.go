@@ -117,6 +117,21 @@ type server struct {
 	None   bool
 }
 
+// cuts says whether a connection of the conversation is cut.
+func (c *conversation) cuts() bool {
+	return slices.ContainsFunc(c.Server.Script, func(acts []act) bool { return cutOf(acts) > 0 })
+}
+
+// cutOf returns after how many bytes a connection is cut; zero: it is not.
+func cutOf(acts []act) int {
+	for i := range acts {
+		if acts[i].Cut > 0 {
+			return acts[i].Cut
+		}
+	}
+	return 0
+}
+
 func (s *server) UnmarshalJSON(b []byte) error {
 	switch string(b) {
 	case `"sidecar"`:

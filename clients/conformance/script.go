@@ -33,7 +33,8 @@ type scripted struct {
 	conns   []*conn
 	came    int // requests read
 	named   map[string]*asked
-	changed chan struct{} // closed and made anew when named or came changes
+	keys    map[string]bool // of the requests of a conversation in which a connection is cut
+	changed chan struct{}   // closed and made anew when named or came changes
 	wrong   []string
 	over    bool
 	emptied chan struct{} // closed when all connections that were made are accepted
@@ -50,8 +51,8 @@ type asked struct {
 
 func newScripted(c *conversation, path string, gather bool) (*scripted, error) {
 	s := &scripted{
-		of: c, path: path, gather: gather, named: map[string]*asked{}, changed: make(chan struct{}),
-		emptied: make(chan struct{}),
+		of: c, path: path, gather: gather, named: map[string]*asked{}, keys: map[string]bool{},
+		changed: make(chan struct{}), emptied: make(chan struct{}),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s, s.listen()
@@ -93,6 +94,9 @@ func (s *scripted) accept(nc net.Conn) {
 		return
 	}
 	c := &conn{Conn: nc, s: s, n: len(s.conns), requests: make(chan *asked, 1<<14), left: make(chan uint64, 1)}
+	if c.n < len(s.of.Server.Script) {
+		c.cut = cutOf(s.of.Server.Script[c.n])
+	}
 	s.conns = append(s.conns, c)
 	s.wg.Go(c.read)
 	s.wg.Go(c.play)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"net"
 	"path/filepath"
@@ -99,6 +100,17 @@ var mistakes = []struct {
 		w.answer()
 		w.answer()
 	}},
+	{"sends again what was taken whole", "a sidecar that stops reading within many writes", "a second time",
+		func(w *wrongly) {
+			set := func(i int) wire.Request {
+				return with(q(wire.OpSet, fmt.Sprint("k", i)), func(r *wire.Request) { r.Value = make([]byte, 40000) })
+			}
+			first := w.connect()
+			first.send(set(0), set(1), set(2), set(3)) // the server reads two and a half
+			for first.answer() != 0 {
+			}
+			w.connect().send(set(2)) // the system took it whole
+		}},
 	{"sends an unwanted option", "get: a hit", "options are 0x1", func(w *wrongly) {
 		w.connect().send(with(q(wire.OpGet, "user:42"), func(r *wire.Request) { r.Options = wire.Fresh }))
 	}},

@@ -44,9 +44,12 @@ func NewReader(mapping []byte) (*Reader, error) {
 	return &Reader{mem: m, shape: s}, nil
 }
 
-// Is reports whether the region is the one that the answer to SHARED describes.
-func (r *Reader) Is(id, counter uint64) bool {
-	return r.mem.word(atID).Load() == id && r.mem.word(atCounter).Load() >= counter
+// Is reports whether the region is the one that the answer to SHARED describes, of the process
+// that the answer to HELLO names. It is of no use any more once a later HELLO names another
+// process: see docs/SHARED_MEMORY.md.
+func (r *Reader) Is(epoch, id, counter uint64) bool {
+	return r.mem.word(atEpoch).Load() == epoch && r.mem.word(atID).Load() == id &&
+		r.mem.word(atCounter).Load() >= counter
 }
 
 // Closed reports whether the sidecar has ended the region. Nothing is served from it any

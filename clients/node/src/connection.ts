@@ -57,6 +57,7 @@ export class Connection {
   private readonly pending: Chunk[] = [];
   private sweepAt = Infinity;
   private timer: NodeJS.Timeout | undefined;
+  private closing: NodeJS.Timeout | undefined; // of a connection whose write was refused
   private onEnd: (() => void)[] = [];
   private readonly flushNow = (): void => this.flush();
 
@@ -276,6 +277,7 @@ export class Connection {
   private rest(): void {
     if (--this.waiting === 0 && !this.background) {
       this.socket.unref();
+      this.closing?.unref();
     }
   }
 
@@ -376,7 +378,11 @@ export class Connection {
         this.lose(slot, call, false, error);
       }
     }
-    setTimeout(() => this.end(error), closesAfter).unref();
+    // After a refused write the stream tells of no end, and a socket at its end does not hold the process.
+    this.closing = setTimeout(() => this.end(error), closesAfter);
+    if (this.waiting === 0 || this.background) {
+      this.closing.unref();
+    }
     this.finish();
   }
 
@@ -405,6 +411,7 @@ export class Connection {
     }
     this.ended = true;
     clearTimeout(this.timer);
+    clearTimeout(this.closing);
     this.socket.destroy();
     for (const [slot, call] of this.slots.entries()) {
       if (call !== undefined) {

@@ -218,17 +218,19 @@ def frame(*parts: object) -> bytes:
 
 def play(
     folder: Path, offer: Optional[Dict[str, Any]] = None, boot: Optional[Dict[str, Any]] = None, descriptors: int = 1,
-    before: bytes = b"", raw: Optional[bytes] = None, timeout: float = 5, reply: int = OK,
+    before: bytes = b"", raw: Optional[bytes] = None, timeout: float = 5, reply: int = OK, epoch: int = 0,
 ) -> Optional[Region]:  # fmt: skip
     """Lets a client attach to a server that is right but for what the arguments say."""
     if not GOLDEN.exists():
         missing("set CACHESIDECAR_REGIONS to internal/shm/testdata/regions of the repository")
     path = folder / "region"
-    path.write_bytes(gzip.decompress((GOLDEN / "good.gz").read_bytes()))
+    golden = gzip.decompress((GOLDEN / "good.gz").read_bytes())
+    path.write_bytes(golden)
+    (of,) = struct.unpack_from("<Q", golden, 40)
 
     def answer(peer: socket.socket) -> None:
         now = boot_ns()
-        welcome = frame(1, OK, {"v": 1, "boot": {"id": boot_id(), "now_ns": now, **(boot or {})}})
+        welcome = frame(1, OK, {"v": 1, "epoch": of + epoch, "boot": {"id": boot_id(), "now_ns": now, **(boot or {})}})
         right = {"layout": 1, "size": 1 << 20, "id": 7, "counter": 1, "now_ns": now, "path": str(path)}
         shared = frame(2, reply, {**right, **(offer or {})} if reply == OK else "refused")
         data = raw if raw is not None else before + welcome + shared
@@ -261,6 +263,7 @@ LIES: Dict[str, Dict[str, Any]] = {
     "a clock ahead": {"offer": {"now_ns": 1 << 62}},
     "a time that is none": {"offer": {"now_ns": "now"}},
     "another region": {"offer": {"id": 8}},
+    "another process's region": {"epoch": 1},
     "an id that is none": {"offer": {"id": "7"}},
     "a negative id": {"offer": {"id": -1}},
     "an older counter": {"offer": {"counter": 2}},

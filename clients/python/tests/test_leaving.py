@@ -4,6 +4,7 @@ import asyncio
 import gc
 import threading
 import time
+from types import SimpleNamespace
 from typing import Any, Dict, List
 
 import pytest
@@ -17,7 +18,8 @@ TOLD: Dict[str, Any] = {"node": "n", "epoch": 1, "features": ["shared"], "limits
 
 def test_close_while_the_memory_is_attached(monkeypatch: pytest.MonkeyPatch) -> None:
     failed: List[BaseException] = []
-    memory = _memory.Memory(lambda path, hello, limit: object(), {}, LIMIT)
+    region = SimpleNamespace(epoch=1)
+    memory = _memory.Memory(lambda path, hello, limit: region, {}, LIMIT)
 
     def close() -> None:
         try:

@@ -185,7 +185,7 @@ class Connection:
     def _unwritten(self, error: OSError) -> None:
         """The sidecar reads no more. It still answers what it has read."""
         self.leaving = True
-        ids = [id for id, _ in self._queue] + ([self._begun_id] if self._begun is not None else [])
+        ids = ([self._begun_id] if self._begun is not None else []) + [id for id, _ in self._queue]
         self._queue, self._queued, self._begun = [], 0, None
         for id in ids:
             self._late.pop(id, None)

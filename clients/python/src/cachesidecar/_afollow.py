@@ -8,6 +8,7 @@ from typing import Any, AsyncGenerator, Dict, List, Tuple
 from . import _clock, _feed, _wire
 from ._alink import Greeted, Link
 from ._feed import Event, Place
+from ._link import Welcomed
 from ._near import Near
 from ._settings import Settings
 from .errors import Broken, CacheError, ClosedError, Malformed, NotSent
@@ -30,8 +31,8 @@ async def ask(link: Link, place: Place, timeout: float) -> Tuple[Dict[str, Any],
 class Follower:
     """The task that follows the sidecar for the near cache, over a connection of its own."""
 
-    def __init__(self, settings: Settings, near: Near) -> None:
-        self.link = Link(settings)
+    def __init__(self, settings: Settings, near: Near, welcomed: Welcomed) -> None:
+        self.link = Link(settings, welcomed)
         self._settings, self._near = settings, near
         self._task = asyncio.ensure_future(self._run())
 
@@ -64,7 +65,7 @@ async def changes(
     settings: Settings, client: Link, place: Place, namespace: str, keys: List[bytes]
 ) -> AsyncGenerator[Event, None]:
     """Yield what follows a place, over a connection of its own, until the client's link is closed."""
-    link = Link(settings)
+    link = Link(settings, client.welcomed)
     tries = 0
     try:
         while not client.closed:

@@ -30,7 +30,7 @@ class Link:
 
     def __init__(self, settings: Settings, welcomed: Optional[Welcomed] = None) -> None:
         self._settings = settings
-        self._welcomed = welcomed
+        self.welcomed = welcomed
         self._pace = Pace()
         self._dialing: Optional["asyncio.Task[Greeted]"] = None
         self.live: Optional[Greeted] = None
@@ -148,8 +148,8 @@ class Link:
         conn.on_leaving = self._leaves
         if "leaving" in conn.welcome.features:
             conn.announce_leaving()
-        if self._welcomed is not None:
-            self._welcomed(path, token, conn.welcome)
+        if self.welcomed is not None:
+            self.welcomed(path, token, conn.welcome)
         return conn
 
     def _leaves(self) -> None:

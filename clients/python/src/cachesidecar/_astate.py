@@ -47,7 +47,7 @@ class State(Core):
     def follow(self) -> None:
         """Start to follow the sidecar for the near cache."""
         if self.near is not None and not self.link.closed:
-            self.follower = Follower(self.settings, self.near)
+            self.follower = Follower(self.settings, self.near, self.memory.welcomed)
 
     async def close(self) -> None:
         self.link.close()

@@ -59,7 +59,11 @@ def _region(passed: "_Passed", hello: Mapping[str, object]) -> Optional[Region]:
         return None
     if not passed.descriptors or offer["layout"] != _LAYOUT:
         return None
-    return open_region(passed.descriptors[-1], offer["id"], offer["counter"])
+    region = open_region(passed.descriptors[-1], offer["id"], offer["counter"])
+    if region.epoch != welcome["epoch"]:
+        region.close()
+        return None
+    return region
 
 
 class _Passed:

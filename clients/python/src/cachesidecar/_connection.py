@@ -26,6 +26,9 @@ _IDLE = 0.005  # seconds after which a look at the connection precedes a call
 _SEND_FLAGS = socket.MSG_DONTWAIT | getattr(socket, "MSG_NOSIGNAL", 0)
 _pack_head = struct.Struct(">IBBI").pack
 
+#: Request is the id of one that is being written, and how many bytes of the same write are behind it.
+Request = Tuple[int, int]
+
 
 class Connection(Reading):
     """A greeted connection. It is safe for concurrent use. An answer is a message with its length before it."""
@@ -61,10 +64,12 @@ class Connection(Reading):
         self.end(NotSent(f"a call was interrupted: {error!r}"))
 
     def call_many(self, ends: List[_wire.Tail], timeout: float) -> List[Union[bytes, Exception]]:
-        """Send requests with one write. Return the answers, or what became of each."""
+        """Send requests with one write. Return the answers, or what became of each: NotSent, if it may be repeated."""
         try:
             return self._call_many(ends, timeout)
-        except (CacheError, NotSent, Broken):
+        except NotSent as e:
+            return [e] * len(ends)
+        except (CacheError, Broken):
             raise
         except BaseException as e:
             self._interrupted(e)
@@ -78,9 +83,18 @@ class Connection(Reading):
         try:
             self._admit(False, len(ends))
             begun = [(self._id(), Waiter()) for _ in ends]
-            message = b"".join([_wire.frame(id, end) for (id, _), end in zip(begun, ends)])
+            messages = [_wire.frame(id, end) for (id, _), end in zip(begun, ends)]
+            requests, behind = [], sum(map(len, messages))
+            for (id, _), message in zip(begun, messages):
+                behind -= len(message)
+                requests.append((id, behind))
             self._waiting.update(begun)
-            self._write([id for id, _ in begun], False, message, deadline)
+            unsent: List[Union[bytes, Exception]] = []
+            try:
+                self._write(requests, False, b"".join(messages), deadline)
+            except NotSent as e:
+                unsent = [e] * e.last
+                del begun[len(ends) - e.last :]
         finally:
             self._unlock_writing()
         answers: List[Union[bytes, Exception]] = []
@@ -99,7 +113,7 @@ class Connection(Reading):
                         self._leave()
                 raise
         answers.reverse()
-        return answers
+        return answers + unsent
 
     def _finish(self, id: int, waiter: Waiter, deadline: float, late: Optional[Late] = None) -> bytes:
         if waiter.lock.acquire(False):  # told before
@@ -134,7 +148,7 @@ class Connection(Reading):
         try:
             self._leading.acquire()
             self._waiting[_wire.HELLO_ID] = None
-            waiter = self._write([_wire.HELLO_ID], True, hello, deadline)
+            waiter = self._write([(_wire.HELLO_ID, 0)], True, hello, deadline)
         finally:
             self._unlock_writing()
         if waiter is not None:
@@ -163,7 +177,7 @@ class Connection(Reading):
             self._waiting[id] = waiter
             n, data = end
             message = _pack_head(len(data) + 6, 0x91 + n, 0xCE, id) + data
-            left = self._write([id], waiter is None, message, deadline)
+            left = self._write([(id, 0)], waiter is None, message, deadline)
         finally:
             self._unlock_writing()
         return id, waiter or left
@@ -217,7 +231,7 @@ class Connection(Reading):
         self._next = id + 1 if id < _wire.LAST_ID else _wire.FIRST_ID
         return id
 
-    def _write(self, ids: List[int], leads: bool, message: bytes, deadline: float) -> Optional[Waiter]:
+    def _write(self, requests: List[Request], leads: bool, message: bytes, deadline: float) -> Optional[Waiter]:
         """Write requests. Return the waiter of a leader that has left the reading while it waited for room."""
         try:
             n = self._send(message, _SEND_FLAGS)
@@ -226,14 +240,14 @@ class Connection(Reading):
         except BlockingIOError:
             n = 0
         except BaseException as e:
-            self._unwritten(ids, leads, e)
+            self._unwritten(requests, leads, e, len(message))
         waiter = Waiter() if leads else None
         if waiter is not None:
-            self._waiting[ids[0]] = waiter
-        self._write_rest(ids, leads, memoryview(message)[n:], deadline)
+            self._waiting[requests[0][0]] = waiter
+        self._write_rest(requests, leads, memoryview(message)[n:], deadline)
         return waiter
 
-    def _write_rest(self, ids: List[int], reads: bool, rest: memoryview, deadline: float) -> None:
+    def _write_rest(self, requests: List[Request], reads: bool, rest: memoryview, deadline: float) -> None:
         """Write what is left of requests. The sidecar may wait for room as well, so somebody reads meanwhile."""
         try:
             poll = select.poll()
@@ -241,7 +255,7 @@ class Connection(Reading):
                 left = deadline - monotonic()
                 if left <= 0:
                     raise TimeoutError("the request could not be written in time")
-                reads = reads or self._takes_over(ids)
+                reads = reads or self._takes_over(requests)
                 poll.register(self._sock, select.POLLOUT | (select.POLLIN if reads else 0))
                 for _, event in poll.poll(min(left, 3600.0 if reads else _LEADERLESS) * 1000 + 1):
                     if reads and event & ~select.POLLOUT:
@@ -251,13 +265,13 @@ class Connection(Reading):
                 except BlockingIOError:
                     pass
         except BaseException as e:
-            self._unwritten(ids, reads, e)
+            self._unwritten(requests, reads, e, len(rest))
         if reads:
             self._leave()
 
-    def _takes_over(self, ids: List[int]) -> bool:
+    def _takes_over(self, requests: List[Request]) -> bool:
         """Say whether a thread that waits for room leads from now on: it was made the leader, or there is none."""
-        for id in ids:
+        for id, _ in requests:
             waiter = self._waiting.get(id)
             if waiter is not None and waiter.leads:
                 waiter.lock.acquire()  # it was released, or is just now
@@ -275,17 +289,21 @@ class Connection(Reading):
             raise BrokenPipeError(errno.EPIPE, "the sidecar has closed the connection")
         self._deliver(data, -1)
 
-    def _unwritten(self, ids: List[int], leads: bool, error: BaseException) -> None:
-        """Undo the beginning of calls whose requests were not written whole. Raise what they have met."""
-        for id in ids:
+    def _unwritten(self, requests: List[Request], leads: bool, error: BaseException, left: int) -> None:
+        """Undo the beginning of calls after a failed write, of which left bytes were not taken. Raise what they met."""
+        ended = isinstance(error, OSError) and error.errno in _ENDED
+        # If the sidecar reads no more, it still answers what it has read: the requests whose last byte was taken wait.
+        undone = [id for id, behind in requests if behind < left or not ended]
+        for id in undone:
             waiter = self._waiting.pop(id, None)
             leads = leads or waiter is not None and waiter.leads  # made the leader meanwhile
-        if isinstance(error, OSError) and error.errno in _ENDED:
-            # The sidecar reads no more. It still answers what it has read.
+        if ended:
             self.leaving = True
             if leads:
                 self._leading.release()
-            raise NotSent(f"the sidecar has closed the connection: {error}") from None
+            unsent = NotSent(f"the sidecar has closed the connection: {error}")
+            unsent.last = len(undone)
+            raise unsent from None
         self.end(NotSent(f"a write has ended early: {error!r}"))
         if leads:
             self._leading.release()

@@ -7,7 +7,7 @@ from typing import Any, Dict, Iterator, List, Tuple
 
 from . import _clock, _feed, _fork, _wire
 from ._feed import Event, Place
-from ._link import Greeted, Link
+from ._link import Greeted, Link, Welcomed
 from ._near import Near
 from ._settings import Settings
 from .errors import Broken, CacheError, ClosedError, Malformed, NotSent
@@ -30,8 +30,8 @@ def ask(link: Link, place: Place, timeout: float) -> Tuple[Dict[str, Any], Greet
 class Follower:
     """The thread that follows the sidecar for the near cache, over a connection of its own."""
 
-    def __init__(self, settings: Settings, near: Near) -> None:
-        self.link = Link(settings)
+    def __init__(self, settings: Settings, near: Near, welcomed: Welcomed) -> None:
+        self.link = Link(settings, welcomed)
         self._settings, self._near = settings, near
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="cachesidecar-near", daemon=True)
@@ -63,7 +63,7 @@ class Follower:
 
 def changes(settings: Settings, client: Link, place: Place, namespace: str, keys: List[bytes]) -> Iterator[Event]:
     """Yield what follows a place, over a connection of its own, until the client's link is closed."""
-    link = Link(settings)
+    link = Link(settings, client.welcomed)
     _fork.remember(link)
     tries = 0
     try:

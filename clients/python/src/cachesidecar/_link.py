@@ -46,7 +46,7 @@ class Link:
 
     def __init__(self, settings: Settings, welcomed: Optional[Welcomed] = None) -> None:
         self._settings = settings
-        self._welcomed = welcomed
+        self.welcomed = welcomed
         self._pace = Pace()
         self._dialing = threading.Lock()
         self.live: Optional[Greeted] = None
@@ -84,23 +84,33 @@ class Link:
             left = max(0.001, timeout - (monotonic() - began))
 
     def do_many(self, calls: List[Call], timeout: float) -> Tuple[List[Union[bytes, Exception]], Greeted]:
-        """Make calls that are sent together. None is repeated unless nothing was sent."""
+        """Make calls that are sent together. Those that were not sent go over a second connection; no other does."""
         began = monotonic()
-        for attempt in (0, 1):
-            conn = self.get(max(0.001, timeout - (monotonic() - began)))
-            left = max(0.001, timeout - (monotonic() - began))
-            until = until_ns(_clock.boot_ns(), left) if conn.welcome.one_clock else 0
+        conn = self.get(timeout)
+        outcomes = self._send_many(conn, calls, timeout, began)
+        unsent = [i for i, outcome in enumerate(outcomes) if isinstance(outcome, NotSent)]
+        if unsent:
+            again: List[Union[bytes, Exception]]
             try:
-                answers = conn.call_many([call.tail(int(left * 1000) or 1, until) for call in calls], left)
-            except NotSent as e:
-                if attempt:
-                    raise ConnectionError(f"the requests were not sent: {e}") from None
-                continue
-            return [
-                TimeoutError(f"no answer, its outcome is unknown: {a}") if isinstance(a, (Broken, NotSent)) else a
-                for a in answers
-            ], conn
-        raise AssertionError("unreachable")
+                conn = self.get(max(0.001, timeout - (monotonic() - began)))
+                again = self._send_many(conn, [calls[i] for i in unsent], timeout, began)
+            except CacheError as e:
+                again = [e] * len(unsent)
+            for i, outcome in zip(unsent, again):
+                outcomes[i] = outcome
+        for i, outcome in enumerate(outcomes):
+            if isinstance(outcome, NotSent):
+                outcomes[i] = ConnectionError(f"the request was not sent: {outcome}")
+            elif isinstance(outcome, Broken):
+                outcomes[i] = TimeoutError(f"no answer, its outcome is unknown: {outcome}")
+        return outcomes, conn
+
+    def _send_many(
+        self, conn: Greeted, calls: List[Call], timeout: float, began: float
+    ) -> List[Union[bytes, Exception]]:
+        left = max(0.001, timeout - (monotonic() - began))
+        until = until_ns(_clock.boot_ns(), left) if conn.welcome.one_clock else 0
+        return conn.call_many([call.tail(int(left * 1000) or 1, until) for call in calls], left)
 
     def get(self, timeout: float) -> Greeted:
         """Return the connection, or make one. Wait for a sidecar that has said that it closes."""
@@ -188,8 +198,8 @@ class Link:
         except BaseException as e:
             conn.end(NotSent(str(e)))
             raise
-        if self._welcomed is not None:
-            self._welcomed(path, token, conn.welcome)
+        if self.welcomed is not None:
+            self.welcomed(path, token, conn.welcome)
         return conn
 
     def _leaves(self) -> None:

@@ -7,6 +7,7 @@ sees its own writes. It samples the hits for TOUCHED, so that the sidecar keeps 
 from __future__ import annotations
 
 import threading
+from time import monotonic
 from typing import Any, Callable, Dict, List, Optional, Sequence
 
 from . import _clock
@@ -34,6 +35,8 @@ class Memory:
         self.hits = 0
         self._lock = threading.Lock()
         self._attaching: Optional[threading.Thread] = None
+        self._epoch = 0  # of the process that the latest HELLO has named; the region is its
+        self._turns = 0  # how often a HELLO has named another process than the one before
         # By hash of a key: the writes under way, and the moment of the boot clock until which one that was given up
         # may still be executed.
         self._writes = [0] * _MARKS
@@ -45,12 +48,18 @@ class Memory:
     # -- attaching
 
     def welcomed(self, path: str, token: str, welcome: Welcome) -> None:
-        """Ask for the region after a HELLO, on a thread that ends within the time to connect."""
-        if self._attach is None or "shared" not in welcome.features or self.region is not None:
-            return
+        """Drop the region of another process, and ask for that of this one, after a HELLO.
+
+        It is called before any answer of that connection is delivered. The process before has ended, and may have
+        been killed: what is in its region can be outdated, though the region is not closed. The thread that asks ends
+        within the time to connect.
+        """
         with self._lock:
-            attach = self._attach  # None: closed meanwhile
-            if attach is None or self._attaching is not None and self._attaching.is_alive():
+            self._hear(welcome.epoch)
+            attach = self._attach  # None: there is no shared memory, or it was closed
+            if attach is None or "shared" not in welcome.features or self.region is not None:
+                return
+            if self._attaching is not None and self._attaching.is_alive():
                 return
             thread = threading.Thread(
                 target=self._run, args=(attach, path, token), name="cachesidecar-attach", daemon=True
@@ -58,11 +67,25 @@ class Memory:
             thread.start()
             self._attaching = thread
 
+    def _hear(self, epoch: int) -> None:
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._turns += 1
+            self.region = None
+
     def _run(self, attach: Attach, path: str, token: str) -> None:
         hello = {**self._hello, "token": token} if token else self._hello
-        region = attach(path, hello, self._timeout)
-        if self._attach is not None:
-            self.region = region
+        end = monotonic() + self._timeout
+        while True:
+            turn = self._turns
+            region = attach(path, hello, end - monotonic())
+            with self._lock:
+                if region is None or self._attach is None:
+                    return
+                if turn == self._turns:  # else it may be the region of the process before
+                    self._hear(region.epoch)  # it may be the first HELLO of a process
+                    self.region = region
+                    return
 
     def close(self) -> None:
         with self._lock:
@@ -89,7 +112,9 @@ class Memory:
         found = region.get(namespace, key, now)
         if found is None:
             if region.closed:
-                self.region = None
+                with self._lock:
+                    if self.region is region:
+                        self.region = None
             return None
         self.hits += 1
         return found

@@ -26,7 +26,7 @@ typedef struct {
 	PyObject_HEAD
 	cs_region region;
 	int mapped;
-	uint64_t id;
+	uint64_t id, epoch;
 	place places[PLACES];
 	unsigned next; /* place to be given to another name */
 } reader;
@@ -114,6 +114,7 @@ static int reader_map(reader *self, int fd, uint64_t id, uint64_t counter) {
 	self->mapped = 1;
 	(void)madvise(self->region.mem, self->region.size, MADV_DONTDUMP); /* best effort */
 	self->id = cs_id(&self->region);
+	self->epoch = cs_epoch(&self->region);
 	if (self->id != id || cs_counter(&self->region) < counter) {
 		PyErr_Format(PyExc_ValueError, "the shared memory is region %llu at %llu, not region %llu at %llu or later",
 			     self->id, cs_counter(&self->region), id, counter);
@@ -168,6 +169,11 @@ static PyObject *reader_id(PyObject *object, void *none) {
 	return PyLong_FromUnsignedLongLong(((reader *)object)->id);
 }
 
+static PyObject *reader_epoch(PyObject *object, void *none) {
+	(void)none;
+	return PyLong_FromUnsignedLongLong(((reader *)object)->epoch);
+}
+
 static PyMethodDef reader_methods[] = {
 	{"get", (PyCFunction)(void (*)(void))reader_get, METH_FASTCALL, "get(namespace, key, now_ns=None, /)"},
 	{"close", reader_close, METH_NOARGS, "Unmaps the region."},
@@ -177,6 +183,7 @@ static PyMethodDef reader_methods[] = {
 static PyGetSetDef reader_fields[] = {
 	{"closed", reader_closed, NULL, "Whether nothing is found in the region any more.", NULL},
 	{"id", reader_id, NULL, "The region's id.", NULL},
+	{"epoch", reader_epoch, NULL, "The epoch of the sidecar's process.", NULL},
 	{NULL, NULL, NULL, NULL, NULL},
 };
 

@@ -30,7 +30,7 @@ _CLOCKS = 2_000_000  # ns by which two readings of the boot clock may differ
 _MS = 1_000_000
 
 # Places, in words of 8 bytes.
-_AT_SIZE, _AT_BUCKETS, _AT_LINES, _AT_ID, _AT_BOUND = 2, 3, 4, 6, 7
+_AT_SIZE, _AT_BUCKETS, _AT_LINES, _AT_EPOCH, _AT_ID, _AT_BOUND = 2, 3, 4, 5, 6, 7
 _AT_STATE, _AT_COUNTER, _AT_TAIL = 16, 24, 32
 _AT_NAMES, _NAME, _SLOTS = 512, 16, 256
 _NS_GENERATION, _NS_BOUND, _NS_SEED, _NS_LENGTH, _NS_NAME = 1, 2, 3, 4, 5
@@ -54,6 +54,10 @@ class Region(Protocol):
 
     @property
     def id(self) -> int: ...
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the sidecar's process. Once a HELLO names another one, the region is outdated."""
 
     @property
     def closed(self) -> bool:
@@ -133,7 +137,7 @@ class PureRegion:
         self._places: Dict[bytes, _Place] = {}
         self._map(fd)
         words = self._words
-        self._id = words[_AT_ID]
+        self._id, self._epoch = words[_AT_ID], words[_AT_EPOCH]
         if self._id != id or words[_AT_COUNTER] < counter:
             have = f"region {self._id} at {words[_AT_COUNTER]}"
             self.close()
@@ -172,6 +176,10 @@ class PureRegion:
     @property
     def id(self) -> int:
         return self._id
+
+    @property
+    def epoch(self) -> int:
+        return self._epoch
 
     @property
     def closed(self) -> bool:

@@ -28,7 +28,7 @@ class State(Core):
         """Start to follow the sidecar for the near cache, if that is not done yet."""
         with self.starting:
             if self.near is not None and self.follower is None and not self.link.closed:
-                self.follower = Follower(self.settings, self.near)
+                self.follower = Follower(self.settings, self.near, self.memory.welcomed)
 
     def close(self) -> None:
         self.link.close()

@@ -127,7 +127,10 @@ NOTHING_DONE = (
 
 
 class NotSent(Exception):
-    """Internal: the connection ended before the request was written whole. The call may be repeated."""
+    """Internal: the connection ended before the system took the last byte of a request. The call may be repeated."""
+
+    #: Of the requests of one write: to how many of the last ones this applies. The others may be executed.
+    last = 0
 
 
 class Broken(Exception):
