@@ -24,6 +24,8 @@ type Forwarder struct {
 	copies  *Copies
 	changes *Changes
 	counts  *Counts
+
+	deadlines *Deadlines
 }
 
 // forward passes a request on to a key's owner.
@@ -247,6 +249,9 @@ func sourceOf(r *wire.Reply) wire.Source {
 func (f *Forwarder) write(
 	ctx context.Context, owner *cluster.Owner, q *wire.Request, key kv.Key, deadline time.Duration,
 ) wire.Reply {
+	if ended(q) {
+		return f.deadlines.tooLate(q)
+	}
 	out := *q
 	out.UntilNS = until(owner, q, deadline)
 	out.Options &^= wire.AckAll // asked for once the write is executed

@@ -159,7 +159,7 @@ func (e *Engine) makeParts() {
 	}
 	e.Forwarder = &Forwarder{
 		clock: e.Clock, names: e.Names, node: e.Node, owners: e.Owners, calls: e.Calls, copies: e.Copies,
-		changes: e.Changes, counts: &e.Counts,
+		changes: e.Changes, counts: &e.Counts, deadlines: e.Deadlines,
 	}
 	e.Loads = &Loads{
 		clock: e.Clock, hlc: e.HLC, names: e.Names, store: e.Store, node: e.Node, ledger: e.Ledger, owners: e.Owners,
