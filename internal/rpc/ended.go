@@ -5,18 +5,24 @@ import (
 	"syscall"
 )
 
+// End is the end of a connection, for requests that wait: see EndOf.
+type End Conn
+
+// EndOf returns the end of a connection.
+func EndOf(c *Conn) *End { return (*End)(c) }
+
 // Ended says whether the connection's client has gone, or this host has ended the connection:
 // no answer can come to the client any more. It asks the operating system, since the reader
 // may have had no time yet to find out. A client that only sends nothing more has not gone.
 // Over TCP a client that has closed its connection looks like that one, until it refuses an
 // answer. Any goroutine may call Ended, also after the connection has been closed.
-func (c *Conn) Ended() bool {
-	return c.socket.killed.Load() || c.outbox.failure() != nil || c.socket.hungUp()
+func (e *End) Ended() bool {
+	return e.socket.killed.Load() || e.outbox.failure() != nil || e.socket.hungUp()
 }
 
-// Waited says whether the reader has had to wait since it has read the requests at hand. Only
-// the reader calls it.
-func (c *Conn) Waited() bool { return c.outbox.waited }
+// Waited says whether the reader of a connection has had to wait since it has read the
+// requests at hand. Only the reader calls it.
+func Waited(c *Conn) bool { return c.outbox.waited }
 
 // hungUp says whether the peer has closed the connection, or this side has.
 func (s *socket) hungUp() (gone bool) {

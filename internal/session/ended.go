@@ -10,17 +10,17 @@ import (
 // a Pending, or in a batch whose reader has had to wait. A write that waits for nothing is
 // executed even if its client has gone already, and so is one without an answer.
 
-// limit gives c.req its end, if it is a write.
-func (c *Session) limit(conn *rpc.Conn) {
+// limit gives the present request of a session its end, if it is a write.
+func limit(c *Session, conn *rpc.Conn) {
 	q := c.req
 	c.Core.Deadlines.Limit(q, c.now.Boot+c.Core.Deadlines.Timeout(q))
-	if conn.Waited() && c.awaitsAnswer() {
-		q.Conn = conn
+	if rpc.Waited(conn) && !c.text.quiet() {
+		q.Conn = rpc.EndOf(conn)
 	}
 }
 
-// awaitsAnswer says whether the client waits for an answer to c.req. Of an mg the flag q keeps
-// back only the answer that there is nothing.
-func (c *Session) awaitsAnswer() bool {
-	return c.text == nil || !c.text.form.Quiet || c.text.form.Verb == memcached.MetaGet
+// quiet says whether the client wants no answer to the present request. Of an mg the flag q
+// keeps back only the answer that there is nothing.
+func (t *text) quiet() bool {
+	return t != nil && t.form.Quiet && t.form.Verb != memcached.MetaGet
 }

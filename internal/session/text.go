@@ -78,7 +78,7 @@ func (t *Text) run(conn *rpc.Conn) {
 		c.answerError(conn, err)
 		return
 	}
-	c.limit(conn)
+	limit(c, conn)
 	if c.order.waiting.Load() > 0 && c.order.has(c.keys()) ||
 		q.Op == wire.OpDelete && !c.Core.Owners.OwnsAll(c.keys()) {
 		c.later(conn)
