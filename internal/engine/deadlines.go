@@ -20,8 +20,8 @@ import (
 //
 // A write that waits for a connection that has ended has been given up too, at that moment
 // (wire.Request.Conn). The connection is asked just before the store's critical section,
-// before another host is asked, and before an origin is. A write that another host has been
-// asked for is executed there at once, or comes back to wait here: see servePeer.
+// before another host is asked, and before an origin is. A write that is passed on does not
+// wait there for an ownership, but comes back and waits here: see servePeer.
 //
 // The store compares the end in the critical section that stamps the write, with a clock
 // that it reads there, since the process may have stood still at any place before. It may
