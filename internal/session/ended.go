@@ -7,8 +7,8 @@ import (
 
 // A write that still waits when its connection has ended is not executed: its client may have
 // written the key again over another connection, or another client may have. A write waits as
-// a Pending, or in a batch whose reader has had to wait. A write that waits for nothing is
-// executed even if its client has gone already, and so is one without an answer.
+// a Pending, or in a batch whose reader has had to wait. A write that its reader answers at once
+// is executed even if its client has gone already, and so is one without an answer.
 
 // limit gives the present request of a session its end, if it is a write.
 func limit(c *Session, conn *rpc.Conn) {
