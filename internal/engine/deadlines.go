@@ -67,7 +67,8 @@ const longAgo time.Duration = 1
 // ended reports whether a write waits for a connection that has ended. A FILL does not: its
 // token is of use only while the key has not changed, and so is its value.
 func ended(q *wire.Request) bool {
-	return q.Conn != nil && q.UntilNS != 0 && q.Op != wire.OpFill && q.Conn.Ended() && !failpoint.Out(failpoint.ConnEnded)
+	return q.Conn != nil && q.UntilNS != 0 && q.Op != wire.OpFill && q.Conn.Ended() &&
+		!failpoint.Out(failpoint.ConnEnded)
 }
 
 // until returns when a write that this host passes on is given up, on the owner's clock.
