@@ -10,6 +10,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/session"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
@@ -118,5 +119,41 @@ func overdueAtOrigin(t *testing.T, bad func(format string, args ...any)) {
 		if want < 0 {
 			bad("%s: %d more keys are acknowledged than the origin was asked for in time: %+v", op, -want, r.Items)
 		}
+	}
+}
+
+// TestWritesEndWithTheirApp checks that a write is not executed if it still waits when its app
+// has closed the connection: another app may have written the key since.
+func TestWritesEndWithTheirApp(t *testing.T) { writesEndWithTheirApp(t, t.Errorf) }
+
+// slowSource is an origin without a row, whose answer waits until it is open.
+type slowSource struct{ asked, open chan struct{} }
+
+func (s *slowSource) Load(ctx context.Context, _ []byte) (loader.Value, error) {
+	close(s.asked)
+	select {
+	case <-s.open:
+	case <-ctx.Done():
+	}
+	return loader.Value{}, loader.ErrAbsent
+}
+
+func writesEndWithTheirApp(t *testing.T, bad func(format string, args ...any)) {
+	source := &slowSource{make(chan struct{}), make(chan struct{})}
+	s := start(t, Config{Namespaces: map[string]Namespace{DefaultNamespace: {Origin: loader.Custom{Source: source}}}})
+	app, another := dial(t, s), dial(t, s)
+	app.send(&wire.Request{Op: wire.OpGet, Key: []byte("k")})
+	<-source.asked
+	app.send(&wire.Request{Op: wire.OpSet, Key: []byte("k"), Value: []byte("1"), TTLMS: wire.TTLDefault})
+	testenv.Eventually(t, "the SET to wait for the GET", func() bool { return s.engine.Waiting.Load() == 2 })
+	_ = app.nc.Close()
+	q := &wire.Request{Op: wire.OpSet, Key: []byte("k"), Value: []byte("2"), TTLMS: wire.TTLDefault}
+	if r := another.call(q); r.Status != wire.OK {
+		t.Fatalf("%s %s", r.Status, r.Message)
+	}
+	close(source.open)
+	testenv.Eventually(t, "the requests to end", func() bool { return s.engine.Waiting.Load() == 0 })
+	if r := another.call(&wire.Request{Op: wire.OpGet, Key: []byte("k")}); string(r.Value) != "2" {
+		bad("the key is %q, want what was written after the first app had gone", r.Value)
 	}
 }

@@ -18,6 +18,11 @@ import (
 //	another host's     as that host has translated it, see cluster.Owner.Until
 //	without a moment   the request's time after it was read
 //
+// A write that waits for a connection that has ended has been given up too, at that moment
+// (wire.Request.Conn). The connection is asked just before the store's critical section,
+// before another host is asked, and before an origin is. A write that is passed on does not
+// wait there for an ownership, but comes back and waits here: see servePeer.
+//
 // The store compares the end in the critical section that stamps the write, with a clock
 // that it reads there, since the process may have stood still at any place before. It may
 // stand still within that section too, but no other write can come in between. A
@@ -48,7 +53,23 @@ func (d *Deadlines) Limit(q *wire.Request, until time.Duration) {
 	}
 }
 
-func untilOf(q *wire.Request) time.Duration { return time.Duration(q.UntilNS) }
+// untilOf returns the moment at which a write is given up; zero: never.
+func untilOf(q *wire.Request) time.Duration {
+	if ended(q) {
+		return longAgo
+	}
+	return time.Duration(q.UntilNS)
+}
+
+// longAgo is over on every boot clock.
+const longAgo time.Duration = 1
+
+// ended reports whether a write waits for a connection that has ended. A FILL does not: its
+// token is of use only while the key has not changed, and so is its value.
+func ended(q *wire.Request) bool {
+	return q.Conn != nil && q.UntilNS != 0 && q.Op != wire.OpFill && q.Conn.Ended() &&
+		!failpoint.Out(failpoint.ConnEnded)
+}
 
 // until returns when a write that this host passes on is given up, on the owner's clock.
 // This host waits for it until deadline.
@@ -72,6 +93,9 @@ func (d *Deadlines) OverdueInStore(until time.Duration) bool {
 // tooLate answers a write that was given up and was not executed.
 func (d *Deadlines) tooLate(q *wire.Request) wire.Reply {
 	d.counts.Overdue.Add(1)
+	if ended(q) {
+		return failed(wire.Unavailable, "the connection that the %s came over has ended: nothing was done", q.Op)
+	}
 	late := d.clock.Read().Boot - untilOf(q)
 	return failed(wire.Unavailable, "the %s came %v after its caller had given it up: nothing was done", q.Op,
 		late.Round(time.Microsecond))

@@ -16,15 +16,16 @@ import (
 
 // Forwarder passes requests on to the owners of their keys.
 type Forwarder struct {
-	clock    kv.Clock
-	names    *namespaces.Table
-	node     *cluster.Node
-	owners   *Owners
-	arrivals *Arrivals
-	calls    *Calls
-	copies   *Copies
-	changes  *Changes
-	counts   *Counts
+	clock     kv.Clock
+	names     *namespaces.Table
+	node      *cluster.Node
+	owners    *Owners
+	arrivals  *Arrivals
+	calls     *Calls
+	copies    *Copies
+	changes   *Changes
+	counts    *Counts
+	deadlines *Deadlines
 }
 
 // forward passes a request on to a key's owner.
@@ -252,6 +253,9 @@ func sourceOf(r *wire.Reply) wire.Source {
 func (f *Forwarder) write(
 	ctx context.Context, owner *cluster.Owner, q *wire.Request, key kv.Key, deadline time.Duration,
 ) wire.Reply {
+	if ended(q) {
+		return f.deadlines.tooLate(q)
+	}
 	out := *q
 	out.UntilNS = until(owner, q, deadline)
 	out.Options &^= wire.AckAll // asked for once the write is executed

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -26,7 +27,9 @@ import (
 //	without an assigned owner              → wait for a ring
 //
 // A request of another sidecar goes no further than this host. If it cannot be answered
-// here, the answer is MOVED (see servePeer), so that no request goes in circles.
+// here, the answer is MOVED (see servePeer), so that no request goes in circles. A write that
+// has waited here for the ownership is answered MOVED too, and is asked for again: only the
+// host that it comes from knows whether its client still waits.
 
 // keys answers requests of one key, wherever the key is.
 type keys struct {
@@ -72,11 +75,14 @@ func (c *keys) servePeer(
 ) wire.Reply {
 	partition := c.names.Hash(q.Namespace, k).Partition()
 	patience := c.owners.patience(q, deadline)
-	for {
+	for waited := false; ; waited = true {
 		changed := c.node.Changed()
 		now := c.clock.Read()
 		c.node.CheckPause(now.Boot)
 		if c.node.OwnershipEpoch(partition) != 0 {
+			if waited && q.UntilNS != 0 && !failpoint.Out(failpoint.ConnEnded) {
+				return Moved()
+			}
 			if r, done := c.local(ctx, q, k, b, now, deadline); done {
 				return r
 			}

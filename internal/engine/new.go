@@ -160,7 +160,7 @@ func (e *Engine) makeParts() {
 	}
 	e.Forwarder = &Forwarder{
 		clock: e.Clock, names: e.Names, node: e.Node, owners: e.Owners, arrivals: e.arrivals, calls: e.Calls,
-		copies: e.Copies, changes: e.Changes, counts: &e.Counts,
+		copies: e.Copies, changes: e.Changes, counts: &e.Counts, deadlines: e.Deadlines,
 	}
 	e.Loads = &Loads{
 		clock: e.Clock, hlc: e.HLC, names: e.Names, store: e.Store, node: e.Node, ledger: e.Ledger, owners: e.Owners,

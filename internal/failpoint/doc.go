@@ -54,6 +54,7 @@ const (
 	ForgetDead      // a member is forgotten only if it is considered dead
 	Overdue         // a write that was given up is not stored
 	OverdueOrigin   // ... and no origin is asked to write it
+	ConnEnded       // a write that waits for a connection that has ended is not executed
 	NoSlot          // a DELETE is noted even if its namespace has no slot
 	TouchEvent      // what a TOUCH has changed is noted under its event's version
 	Unknown         // what may have been written through this host is noted
@@ -139,6 +140,7 @@ var names = [Guards]string{
 	ForgetDead:      "only dead members are forgotten",
 	Overdue:         "no late write is stored",
 	OverdueOrigin:   "no late write at an origin",
+	ConnEnded:       "no write of an ended connection",
 	NoSlot:          "note of a DELETE without a slot",
 	TouchEvent:      "version of a TOUCH's event",
 	Unknown:         "note of a write of unknown outcome",

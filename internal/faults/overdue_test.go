@@ -1,7 +1,9 @@
 package faults
 
 import (
+	"slices"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -97,6 +99,58 @@ func TestLengthyProcessLateWritesElsewhere(t *testing.T) {
 	g.never(keys, "given up", 2*g.bound)
 	if late := g.overdue(); late < int64(len(keys)) {
 		t.Errorf("%d writes were overdue, want %d%s", late, len(keys), g.stats())
+	}
+}
+
+// TestProcessWritesOfEndedApps lets apps end whose writes wait for a host to take their keys
+// over: the app's own host, or another one. Other apps write half of the keys after that.
+func TestProcessWritesOfEndedApps(t *testing.T) {
+	scenario(t, 9*time.Second)
+	g := newGroup(t, 2*fast, 4)
+	g.start(g.nodes)
+	leaves, silent := g.nodes[0], g.nodes[1]
+	keys := g.ownedBy(leaves, 80)
+	sets(t, leaves.dial(testenv.Patience), keys, "first", true)
+	silent.pause() // it must be asked before another host takes partitions, until it counts as dead
+	leaves.down()
+	leaves.signal(syscall.SIGTERM)
+	time.Sleep(g.bound / 8)
+	var wg sync.WaitGroup
+	var done sync.Map // keys whose writes did not wait
+	apps := []*client.Client{g.nodes[2].dial(testenv.Patience), g.nodes[3].dial(testenv.Patience)}
+	for _, app := range apps {
+		for _, key := range keys {
+			wg.Go(func() {
+				if _, err := app.Set(t.Context(), key, []byte("ended"), cachesidecar.SetOptions{}); err == nil {
+					done.Store(key, true)
+				}
+			})
+		}
+	}
+	time.Sleep(g.bound / 4)
+	for _, app := range apps {
+		_ = app.Close()
+	}
+	wg.Wait()
+	for i, n := range g.nodes[2:] {
+		app := n.dial(g.bound / 2)
+		wg.Go(func() {
+			atOnce(keys[i*20:(i+1)*20], func(key string) {
+				testenv.Succeeds(t, key+" to be taken over", func() error {
+					_, err := app.Set(t.Context(), key, []byte("newer"), cachesidecar.SetOptions{})
+					return err
+				})
+			})
+		})
+	}
+	wg.Wait()
+	silent.resume()
+	leaves.wait()
+	g.nodes = g.nodes[1:]
+	keys = slices.DeleteFunc(keys, func(key string) bool { _, ok := done.Load(key); return ok })
+	g.never(keys, "ended", g.bound/2)
+	if n := g.overdue(); n == 0 {
+		t.Errorf("no write waited when its app ended, of %d%s", len(keys), g.stats())
 	}
 }
 

@@ -22,6 +22,7 @@ var batchBuffers = sync.Pool{New: func() any { return new(batchBuffer) }}
 func (c *Conn) beginBatch() {
 	c.batch.buffer = batchBuffers.Get().(*batchBuffer)
 	c.Out = c.batch.buffer.bytes[:0]
+	c.outbox.waited = false
 }
 
 // endBatch takes the buffer back.

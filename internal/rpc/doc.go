@@ -59,6 +59,7 @@
 //	partFrame the frame that is not complete: its deadline, its memory
 //	replies   requests that have left the reader, and their answers
 //	order     the line of answers of a connection in order
+//	End       whether a client still waits for answers, for requests that have waited
 //	Framing   where requests begin and end, and how they are told BUSY
 //	calls     of a Client: which caller waits for which answer
 //	lead      of a Client: which goroutine reads

@@ -40,6 +40,7 @@ type outbox struct {
 	current  chunk // being written
 	byReader bool  // the reader writes current
 	pinned   bool  // the reader waits, and its buffers are charged
+	waited   bool  // the reader's own: it has waited in the present batch
 	old      int   // leading chunks that wait since blocked
 	lined    int   // bytes of answers that may not be queued yet: see order
 	err      error // ends the connection
@@ -155,6 +156,7 @@ func (o *outbox) sendBatchLocked(batch chunk) {
 
 // leaveLocked prepares a wait of the reader. It returns false if the connection ends instead.
 func (o *outbox) leaveLocked() bool {
+	o.waited = true
 	if o.err == nil && o.leave != nil {
 		if err := o.leave(); err != nil {
 			o.failLocked(err)

@@ -60,6 +60,7 @@ func TestMain(m *testing.M) {
 //	go N    with a value of N bytes, later
 //	wait N  with a value of N bytes, when the test says so
 //	while   when the connection has ended
+//	waited  with whether the reader has waited
 //	room    when the test says so, echo.most of them at once at most
 //	awaits  when the test says so, as a read that begins once its answer has memory
 type echo struct {
@@ -158,6 +159,8 @@ func (h *echoHandler) serve(c *Conn, frame []byte) error {
 		default:
 		}
 		c.Go(answer)
+	case key == "waited":
+		c.Out = wire.AppendReply(c.Out, wire.OpGet, &wire.Reply{ID: id, Value: fmt.Append(nil, Waited(c))})
 	case key == "dawdle":
 		time.Sleep(turnTime)
 		c.Out = wire.AppendReply(c.Out, wire.OpGet, &wire.Reply{ID: id})

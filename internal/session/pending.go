@@ -143,6 +143,9 @@ func (c *Session) pend(conn *rpc.Conn) *Pending {
 	if p.awaited {
 		conn.Account().Reads(1)
 	}
+	if !c.text.quiet() {
+		p.q.Conn = rpc.EndOf(conn)
+	}
 	if c.text != nil {
 		p.form = c.text.form.clone()
 	}

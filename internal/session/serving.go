@@ -167,7 +167,7 @@ func (c *Session) serve(conn *rpc.Conn) {
 		c.answerError(conn, err)
 		return
 	}
-	c.Core.Deadlines.Limit(q, c.now.Boot+c.Core.Deadlines.Timeout(q))
+	limit(c, conn)
 	if c.order.waiting.Load() > 0 && c.order.has(c.keys()) || c.Core.Acks.Wanted(q) {
 		c.later(conn)
 		return

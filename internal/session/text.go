@@ -79,7 +79,7 @@ func (t *Text) run(conn *rpc.Conn) {
 		c.answerError(conn, err)
 		return
 	}
-	c.Core.Deadlines.Limit(q, c.now.Boot+c.Core.Deadlines.Timeout(q))
+	limit(c, conn)
 	if c.order.waiting.Load() > 0 && c.order.has(c.keys()) {
 		c.later(conn)
 		return

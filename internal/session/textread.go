@@ -285,7 +285,7 @@ func (t *Text) metaValue(conn *rpc.Conn) {
 	if form.tried = status != wire.Moved; form.tried {
 		get := *q
 		metaGet(q, form, form.claims)
-		c.Core.Deadlines.Limit(q, c.now.Boot+c.Core.Deadlines.Timeout(q))
+		limit(c, conn)
 		if c.metaGet(conn) {
 			return
 		}

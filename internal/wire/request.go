@@ -46,6 +46,9 @@ type Request struct {
 	// App is not part of the message: it is never encoded, and DecodeRequest leaves it
 	// false. The sidecar sets it for a request of an app on its own host.
 	App bool
+	// Conn is not part of the message either. It is the connection whose end gives a write up
+	// that still waits; nil: none is.
+	Conn interface{ Ended() bool }
 }
 
 // TTLDefault means the TTL of the namespace.

@@ -1,0 +1,229 @@
+package session_test
+
+import (
+	"bytes"
+	"context"
+	"net"
+	"slices"
+	"sync"
+	"testing"
+
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/testing/onehost"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/loader"
+)
+
+// gate is an origin without a row. Its calls wait until it opens.
+type gate struct {
+	asked chan struct{} // one for each call
+	open  chan struct{}
+
+	mu      sync.Mutex
+	written []string
+}
+
+func newGate() *gate { return &gate{asked: make(chan struct{}, 16), open: make(chan struct{})} }
+
+func (g *gate) wait(ctx context.Context) error {
+	g.asked <- struct{}{}
+	select {
+	case <-g.open:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (g *gate) Load(ctx context.Context, _ []byte) (loader.Value, error) {
+	if err := g.wait(ctx); err != nil {
+		return loader.Value{}, err
+	}
+	return loader.Value{}, loader.ErrAbsent
+}
+
+func (g *gate) Store(ctx context.Context, _ []byte, v loader.Value) error {
+	return g.write(ctx, string(bytes.Clone(v.Bytes)))
+}
+
+func (g *gate) Delete(ctx context.Context, _ []byte) error { return g.write(ctx, "deleted") }
+
+func (g *gate) write(ctx context.Context, what string) error {
+	g.mu.Lock()
+	g.written = append(g.written, what)
+	g.mu.Unlock()
+	return g.wait(ctx)
+}
+
+// behind returns a host with the gate as its origin.
+func (g *gate) behind(t *testing.T, through bool) *host {
+	return serve(t, onehost.Config{Namespaces: onehost.One(func(s *namespaces.Settings) {
+		s.Origin = loader.Custom{Source: g}
+		if through {
+			s.Origin, s.WriteThrough = loader.Custom{Source: g, Writer: g}, true
+		}
+	})})
+}
+
+// wait waits until so many requests wait in the host.
+func (h *host) wait(n int64) {
+	h.t.Helper()
+	testenv.Eventually(h.t, "the requests to wait", func() bool { return h.Waiting.Load() == n })
+}
+
+// ending says how a client leaves a connection on which it waits for an answer.
+type ending struct {
+	name     string
+	by       func(net.Conn) error
+	executed bool // what waits is executed all the same
+}
+
+var endings = []ending{
+	{"it is closed", net.Conn.Close, false},
+	{"the client sends nothing more", func(c net.Conn) error { return c.(*net.UnixConn).CloseWrite() }, true},
+}
+
+// TestWritesEndWithTheirConnection checks that a write which still waits when its client has
+// closed the connection is not executed: it would replace what other clients have written since.
+// Here it waits for an earlier request of the connection.
+func TestWritesEndWithTheirConnection(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		q    wire.Request
+		text string // the same in memcached's protocol
+		late string // the value of the key after it
+	}{
+		{"SET", wire.Request{Op: wire.OpSet, Value: []byte("1"), TTLMS: wire.TTLDefault}, "set k 0 0 1\r\n1\r\n", "1"},
+		{"REPLACE", wire.Request{Op: wire.OpSet, Value: []byte("1"), Mode: wire.ModeReplace}, "ms k 1 MR\r\n1\r\n", "1"},
+		{"APPEND", wire.Request{Op: wire.OpSet, Value: []byte("1"), Mode: wire.ModeAppend}, "append k 0 0 1\r\n1\r\n", "21"},
+		{"INCR", wire.Request{Op: wire.OpIncr, Delta: 1, TTLMS: wire.TTLDefault}, "incr k 1\r\n", "3"},
+		{"DELETE, which makes only a miss", wire.Request{Op: wire.OpDelete, Keys: keys("k")}, "delete k\r\n", ""},
+	} {
+		for _, e := range endings {
+			want := "2"
+			if e.executed || tc.late == "" {
+				want = tc.late
+			}
+			check := func(t *testing.T, h *host, g *gate, nc net.Conn) {
+				t.Helper()
+				h.wait(2)
+				if err := e.by(nc); err != nil {
+					t.Fatal(err)
+				}
+				h.app().set("k", []byte("2"))
+				close(g.open)
+				h.wait(0)
+				if r := h.Get("k", 0); string(r.Value) != want {
+					t.Errorf("the key is %q, want %q", r.Value, want)
+				}
+			}
+			t.Run(tc.name+" when "+e.name, func(t *testing.T) {
+				g := newGate()
+				h := g.behind(t, false)
+				c := h.app()
+				c.send(wire.Request{Op: wire.OpGet, Key: []byte("k")})
+				<-g.asked
+				if tc.q.Keys == nil {
+					tc.q.Key = []byte("k")
+				}
+				c.send(tc.q)
+				if check(t, h, g, c.Conn); e.executed {
+					c.receive(wire.OpGet)
+					if r := c.receive(tc.q.Op); r.Status != wire.OK {
+						t.Errorf("the answer is %s %s", r.Status, r.Message)
+					}
+				}
+			})
+			t.Run(tc.name+" in memcached's protocol when "+e.name, func(t *testing.T) {
+				g := newGate()
+				h := g.behind(t, false)
+				c := h.text()
+				c.Send("get k\r\n")
+				<-g.asked
+				c.Send(tc.text)
+				check(t, h, g, c.Conn)
+			})
+		}
+	}
+}
+
+// TestWritesWithoutAnAnswerOutliveTheirConnection checks that a write is executed after its
+// client has closed the connection, if the client wants no answer to it.
+func TestWritesWithoutAnAnswerOutliveTheirConnection(t *testing.T) {
+	for _, command := range []string{"set k 0 0 1 noreply\r\n1\r\n", "ms k 1 q\r\n1\r\n"} {
+		g := newGate()
+		h := g.behind(t, false)
+		c := h.text()
+		c.Send("get k\r\n")
+		<-g.asked
+		c.Send(command)
+		h.wait(2)
+		_ = c.Close()
+		close(g.open)
+		h.wait(0)
+		onehost.Is(t, command, h.Get("k", 0), wire.OK, "1")
+	}
+}
+
+// TestWritesThroughEndWithTheirConnection checks that an origin is not asked for a write that
+// waited for its key's turn when its client closed the connection.
+func TestWritesThroughEndWithTheirConnection(t *testing.T) {
+	set := func(value string) wire.Request {
+		return wire.Request{Op: wire.OpSet, Key: []byte("k"), Value: []byte(value), TTLMS: wire.TTLDefault}
+	}
+	for _, q := range []wire.Request{set("1"), {Op: wire.OpDelete, Keys: keys("k")}} {
+		g := newGate()
+		h := g.behind(t, true)
+		h.app().send(set("0"))
+		<-g.asked
+		ended, last := h.app(), h.app()
+		ended.send(q)
+		h.wait(2)
+		_ = ended.Close()
+		last.send(set("2"))
+		h.wait(3)
+		close(g.open)
+		if r := last.receive(wire.OpSet); r.Status != wire.OK {
+			t.Errorf("%s %s", r.Status, r.Message)
+		}
+		h.wait(0)
+		if want := []string{"0", "2"}; !slices.Equal(g.written, want) {
+			t.Errorf("%s: the origin was asked to write %q, want %q", q.Op, g.written, want)
+		}
+	}
+}
+
+// TestBatchEndsWithItsConnection checks that a write is not executed if it was read together
+// with requests for which the reader had to wait, and the client has closed the connection
+// meanwhile.
+func TestBatchEndsWithItsConnection(t *testing.T) {
+	g := newGate()
+	h := g.behind(t, false)
+	l := h.limits()
+	l.MaxInFlight = 1
+	c := newConn(t, h.dial("one at a time", "unix", l, func(net.Conn) (rpc.Handler, error) {
+		return h.doors.Of(h.Access.Memcached(), h.Shares.Join("app")), nil
+	}))
+	var batch []byte
+	for i, q := range []wire.Request{
+		{Op: wire.OpGet, Key: []byte("a")},
+		{Op: wire.OpGet, Key: []byte("b")}, // waits until the first one has ended
+		{Op: wire.OpSet, Key: []byte("k"), Value: []byte("1"), TTLMS: wire.TTLDefault},
+		{Op: wire.OpIncr, Key: []byte("n"), Delta: 1, Create: true, TTLMS: wire.TTLDefault},
+	} {
+		q.ID = uint64(i)
+		batch = wire.AppendRequest(batch, &q)
+	}
+	c.write(batch)
+	<-g.asked
+	_ = c.Close()
+	h.app().set("k", []byte("2"))
+	close(g.open)
+	testenv.Eventually(t, "the connection to end", func() bool { return h.servers["one at a time"].Stats().Open == 0 })
+	onehost.Is(t, "the key", h.Get("k", 0), wire.OK, "2")
+	if r := h.Get("n", 0); r.Status != wire.Miss {
+		t.Errorf("the counter is %q", r.Value)
+	}
+}
