@@ -736,6 +736,7 @@ var shown = []struct {
 	{failpoint.Overtaken, nil, "TestVirtualWriteThroughOvertakenAtOrigin; no history can tell", overtakenAtOrigin},
 	{failpoint.OverdueOrigin, nil, "TestOverdueAtOrigin; histories of worlds know nothing of an origin's", overdueAtOrigin},
 	{failpoint.ConnEnded, nil, "TestWritesEndWithTheirApp; histories of worlds know nothing of connections", writesEndWithTheirApp},
+	{failpoint.Given, nil, "TestVirtualFillOverEvicted; histories of worlds know nothing of an eviction's", fillOverEvicted},
 	{failpoint.EndFromAsked, nil, "TestVirtualCopyEndsWithItsEntry", copyEndsWithItsEntry},
 	{failpoint.JoinEnded, nil, "TestNoReadHasWhatEndedBefore", noReadHasWhatEndedBefore},
 	{failpoint.JoinOwnership, nil, "TestVirtualLoadOfEndedOwnership", loadOfEndedOwnership},

@@ -56,7 +56,8 @@ const (
 	OverdueOrigin   // ... and no origin is asked to write it
 	ConnEnded       // a write that waits for a connection that has ended is not executed
 	NoSlot          // a DELETE is noted even if its namespace has no slot
-	TouchEvent      // what a TOUCH has changed is noted under its event's version
+	TouchEvent      // a write is noted under its event's version, which may not be the value's
+	Given           // what is filled over a value that was given out is a change
 	Unknown         // what may have been written through this host is noted
 	Settle          // a late write-through is told to the key's owner at that time
 	Overtaken       // a write-through is not stored if a late one was told of meanwhile
@@ -82,10 +83,6 @@ const (
 
 	Guards // the number of guards
 )
-
-// The set of guards that are out is a 64-bit mask. This line does not compile if there
-// are more guards.
-const _ = uint(64 - Guards)
 
 // Point is a place at which a test may let other goroutines go first.
 type Point uint8
@@ -143,6 +140,7 @@ var names = [Guards]string{
 	ConnEnded:       "no write of an ended connection",
 	NoSlot:          "note of a DELETE without a slot",
 	TouchEvent:      "version of a TOUCH's event",
+	Given:           "a fill over what was given out is a change",
 	Unknown:         "note of a write of unknown outcome",
 	Settle:          "owners are told of late write-throughs",
 	Overtaken:       "an overtaken write-through is not stored",

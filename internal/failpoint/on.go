@@ -2,23 +2,24 @@
 
 package failpoint
 
-import "sync/atomic"
+import (
+	"slices"
+	"sync/atomic"
+)
 
 var (
-	out atomic.Uint64 // one bit for each guard
+	out [Guards]atomic.Bool
 	at  [GapFound + 1]atomic.Pointer[func()]
 )
 
 // Out says whether a guard has been taken out.
-func Out(g Guard) bool { return out.Load()&(1<<g) != 0 }
+func Out(g Guard) bool { return out[g].Load() }
 
 // Set takes out these guards and no others.
 func Set(guards ...Guard) {
-	var bits uint64
-	for _, g := range guards {
-		bits |= 1 << g
+	for g := range Guards {
+		out[g].Store(slices.Contains(guards, g))
 	}
-	out.Store(bits)
 }
 
 // At lets a test do something at a point.

@@ -3,6 +3,7 @@ package segment
 import (
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
@@ -116,5 +117,5 @@ func (sh *shard) outdated(k kv.Key, p *past, found bool, old header) bool {
 
 // outdates reports whether copies of an earlier value may be alive.
 func (sh *shard) outdates(k kv.Key, live bool, old header) bool {
-	return live && old.marks&markGiven != 0 || sh.store.remembers(k.Hash)
+	return (live && old.marks&markGiven != 0 || sh.store.remembers(k.Hash)) && !failpoint.Out(failpoint.Given)
 }
