@@ -55,7 +55,7 @@ race: race-most race-sidecar ## the tests under the race detector, which needs a
 race-most:
 	$(RACE) -skip $(REPEATS) $(call BUT,$(UNRACED) $(SIDECAR))
 
-race-sidecar:     # in CI beside what does not read the clock: its hosts must not stand still
+race-sidecar:     # after the others, and alone in its lane: its hosts must not stand still
 	$(RACE) -skip $(REPEATS) ./sidecar
 
 race-full:        ## the same with all the others, and with more of virtual time (25 minutes)
