@@ -27,13 +27,13 @@ test:             ## what the README says
 # Where tests are named TestLengthy….
 LENGTHY = . ./cmd/cachesidecar ./internal/faults ./internal/attacks ./sidecar
 
-# Of these, attackers that are many, and what costs most in virtual time: not run by CI.
-NIGHTLY = '^TestLengthy(StrangersCost|GossipStrangers|GossipStrangersWithKey|KeyedStrangers|KeyedReplays|VirtualFlushAmid|VirtualHundred)$$'
+# Of these, attacks that need many attackers, and what costs most: not run by CI.
+NIGHTLY = '^TestLengthy(Attacks|StrangersCost|GossipStrangers|GossipStrangersWithKey|KeyedStrangers|KeyedReplays|NestedBombs|RollingRestart|VirtualFlushAmid|VirtualHundred)$$'
 
 lengthy:          ## what test leaves out: real processes through faults and attacks, more of virtual time (about 7 minutes)
 	LONG_TESTS=1 $(GO) test -timeout 30m -run '^TestLengthy' -skip $(NIGHTLY) $(LENGTHY)
 
-lengthy-nightly:  ## the rest of it (4 minutes)
+lengthy-nightly:  ## the rest of it (6 minutes)
 	LONG_TESTS=1 $(GO) test -timeout 30m -run $(NIGHTLY) $(LENGTHY)
 
 clocks:           ## list the tests that read the machine's clock, each with the reason and what it counts on
@@ -177,7 +177,7 @@ nightly: clients-build ## what is too long for CI, three hours at most; once bef
 mutants:          ## small faults, one at a time, and how many of them the tests find (up to 3 hours)
 	CGO_ENABLED=0 $(GO) run ./internal/testing/mutants
 
-attacks:          ## attackers beside victims, timed, as root; writes the table in docs/SECURITY.md (about 8 minutes on two cores; a short way is part of test)
+attacks:          ## attackers beside victims, timed, as root; writes the table in docs/SECURITY.md (about 8 minutes on two cores; a short way is part of lengthy-nightly)
 	LONG_TESTS=1 $(GO) test ./internal/attacks -run TestLengthyAttacks -v -count=1 -attacks.table $(abspath docs/SECURITY.md) -timeout 30m
 
 bench:            ## measure everything and write benchmarks/RESULTS.md (about 25 minutes, on a quiet machine)
