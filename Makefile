@@ -117,7 +117,7 @@ staticcheck:      ## staticcheck on all modules
 	$(GO) run $(STATICCHECK) ./...
 	for m in benchmarks checks; do (cd $$m && $(GO) run $(STATICCHECK) ./...) || exit 1; done
 
-hundred:          ## a hundred sidecars in one process, in virtual time (4 GB, and two to three minutes on two cores; 20 of them are part of test)
+hundred:          ## a hundred sidecars in one process, in virtual time (4 GB, and two to three minutes on two cores; 20 of them are part of lengthy-nightly)
 	LONG_TESTS=1 $(GO) test ./sidecar -run TestLengthyVirtualHundred -virtual.many 100 -v -count=1
 
 failpoints:       ## take out the guards of freshness one by one, and see each missed; nothing of the switches is in the command
@@ -148,7 +148,7 @@ model-quick:      # the part of it that CI runs
 model-check:      ## the rules of ownership, exhaustively with spin (two minutes and more; needs spin and gcc)
 	./model/run
 
-faults:           ## real processes and networks through faults, the long way (about 10 minutes; the short way is part of test; not run by CI)
+faults:           ## real processes and networks through faults, the long way (about 10 minutes; the short way is part of test and lengthy; not run by CI)
 	LONG_TESTS=1 $(GO) test ./internal/faults -v -count=1 -faults.long -timeout 60m
 
 SOAK ?= 30m
