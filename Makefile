@@ -27,13 +27,13 @@ test:             ## what the README says
 # Where tests are named TestLengthy….
 LENGTHY = . ./cmd/cachesidecar ./internal/faults ./internal/attacks ./sidecar
 
-# Of these, attackers that are many, and what costs most in virtual time: not run by CI.
-NIGHTLY = '^TestLengthy(StrangersCost|GossipStrangers|GossipStrangersWithKey|KeyedStrangers|KeyedReplays|VirtualFlushAmid|VirtualHundred)$$'
+# Of these, attacks that need many attackers, and what costs most: not run by CI.
+NIGHTLY = '^TestLengthy(Attacks|StrangersCost|GossipStrangers|GossipStrangersWithKey|KeyedStrangers|KeyedReplays|NestedBombs|RollingRestart|VirtualFlushAmid|VirtualHundred)$$'
 
 lengthy:          ## what test leaves out: real processes through faults and attacks, more of virtual time (about 7 minutes)
 	LONG_TESTS=1 $(GO) test -timeout 30m -run '^TestLengthy' -skip $(NIGHTLY) $(LENGTHY)
 
-lengthy-nightly:  ## the rest of it (4 minutes)
+lengthy-nightly:  ## the rest of it (6 minutes)
 	LONG_TESTS=1 $(GO) test -timeout 30m -run $(NIGHTLY) $(LENGTHY)
 
 clocks:           ## list the tests that read the machine's clock, each with the reason and what it counts on
@@ -55,7 +55,7 @@ race: race-most race-sidecar ## the tests under the race detector, which needs a
 race-most:
 	$(RACE) -skip $(REPEATS) $(call BUT,$(UNRACED) $(SIDECAR))
 
-race-sidecar:     # in CI beside what does not read the clock: its hosts must not stand still
+race-sidecar:     # after the others, and alone in its lane: its hosts must not stand still
 	$(RACE) -skip $(REPEATS) ./sidecar
 
 race-full:        ## the same with all the others, and with more of virtual time (25 minutes)
@@ -117,7 +117,7 @@ staticcheck:      ## staticcheck on all modules
 	$(GO) run $(STATICCHECK) ./...
 	for m in benchmarks checks; do (cd $$m && $(GO) run $(STATICCHECK) ./...) || exit 1; done
 
-hundred:          ## a hundred sidecars in one process, in virtual time (4 GB, and two to three minutes on two cores; 20 of them are part of test)
+hundred:          ## a hundred sidecars in one process, in virtual time (4 GB, and two to three minutes on two cores; 20 of them are part of lengthy-nightly)
 	LONG_TESTS=1 $(GO) test ./sidecar -run TestLengthyVirtualHundred -virtual.many 100 -v -count=1
 
 failpoints:       ## take out the guards of freshness one by one, and see each missed; nothing of the switches is in the command
@@ -148,7 +148,7 @@ model-quick:      # the part of it that CI runs
 model-check:      ## the rules of ownership, exhaustively with spin (two minutes and more; needs spin and gcc)
 	./model/run
 
-faults:           ## real processes and networks through faults, the long way (about 10 minutes; the short way is part of test; not run by CI)
+faults:           ## real processes and networks through faults, the long way (about 10 minutes; the short way is part of test and lengthy; not run by CI)
 	LONG_TESTS=1 $(GO) test ./internal/faults -v -count=1 -faults.long -timeout 60m
 
 SOAK ?= 30m
@@ -177,7 +177,7 @@ nightly: clients-build ## what is too long for CI, three hours at most; once bef
 mutants:          ## small faults, one at a time, and how many of them the tests find (up to 3 hours)
 	CGO_ENABLED=0 $(GO) run ./internal/testing/mutants
 
-attacks:          ## attackers beside victims, timed, as root; writes the table in docs/SECURITY.md (about 8 minutes on two cores; a short way is part of test)
+attacks:          ## attackers beside victims, timed, as root; writes the table in docs/SECURITY.md (about 8 minutes on two cores; a short way is part of lengthy-nightly)
 	LONG_TESTS=1 $(GO) test ./internal/attacks -run TestLengthyAttacks -v -count=1 -attacks.table $(abspath docs/SECURITY.md) -timeout 30m
 
 bench:            ## measure everything and write benchmarks/RESULTS.md (about 25 minutes, on a quiet machine)

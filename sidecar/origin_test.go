@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
@@ -26,16 +25,6 @@ import (
 )
 
 func ptr[T any](v T) *T { return &v }
-
-// fileWith returns the path of a file that contains text.
-func fileWith(t *testing.T, text string) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "f")
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
 
 // own returns an origin in the program itself.
 func own(load loader.SourceFunc) loader.Custom { return loader.Custom{Source: load} }
@@ -61,7 +50,7 @@ func TestNamespaceRefused(t *testing.T) {
 	http := &httporigin.Config{URL: "http://h/{key}"}
 	redisOrigin := &redisorigin.Config{Address: "h:1"}
 	memcachedOrigin := &memcached.Config{Servers: []string{"h:1"}}
-	postgresOrigin := &postgres.Config{DSNFile: fileWith(t, "host=h"), Query: "SELECT $1"}
+	postgresOrigin := &postgres.Config{DSNFile: testenv.File(t, "host=h"), Query: "SELECT $1"}
 	for _, tc := range []struct {
 		name string
 		ns   Namespace
@@ -108,13 +97,13 @@ func TestNamespaceRefused(t *testing.T) {
 		{"secret header", Namespace{Origin: &httporigin.Config{URL: "http://h/{key}", Headers: map[string]string{"authorization": "x"}}}, "headers: authorization is a secret: give the path of a file that contains it, in header_files"},
 		{"no DSN", Namespace{Origin: &postgres.Config{Query: "SELECT $1"}}, "origin.postgres: there is no DSN: give dsn_file"},
 		{"two DSNs", Namespace{Origin: &postgres.Config{DSNFile: "/a", DSNEnv: "A"}}, "origin.postgres: dsn_file and dsn_env are given: give one of them"},
-		{"no query", Namespace{Origin: &postgres.Config{DSNFile: fileWith(t, "host=h")}}, "its query must have $1"},
+		{"no query", Namespace{Origin: &postgres.Config{DSNFile: testenv.File(t, "host=h")}}, "its query must have $1"},
 		{"no address", Namespace{Origin: &redisorigin.Config{}}, "origin.redis: address: give host:port, or the path of a socket"},
 		{"no port", Namespace{Origin: &redisorigin.Config{Address: "h"}}, "origin.redis: address: give host:port"},
 		{"database", Namespace{Origin: &redisorigin.Config{Address: "h:1", DB: -1}}, "origin.redis: db -1: give 0 to 65536"},
 		{"TLS without tls", Namespace{Origin: &redisorigin.Config{Address: "h:1", TLSCAFile: "/a"}}, "count with tls: true alone"},
-		{"no certificate", Namespace{Origin: &redisorigin.Config{Address: "h:1", TLS: true, TLSCAFile: fileWith(t, "x")}}, "there is no certificate in it"},
-		{"no key", Namespace{Origin: &redisorigin.Config{Address: "h:1", TLS: true, TLSCertFile: fileWith(t, "x"), TLSKeyFile: fileWith(t, "x")}}, "give a certificate and its key, in PEM"},
+		{"no certificate", Namespace{Origin: &redisorigin.Config{Address: "h:1", TLS: true, TLSCAFile: testenv.File(t, "x")}}, "there is no certificate in it"},
+		{"no key", Namespace{Origin: &redisorigin.Config{Address: "h:1", TLS: true, TLSCertFile: testenv.File(t, "x"), TLSKeyFile: testenv.File(t, "x")}}, "give a certificate and its key, in PEM"},
 		{"no servers", Namespace{Origin: &memcached.Config{}}, "origin.memcached: memcached origin: no servers"},
 		{"server", Namespace{Origin: &memcached.Config{Servers: []string{"h:1", "h"}}}, "origin.memcached: servers: give host:port"},
 		{"no command", Namespace{Origin: &execorigin.Config{}}, "origin.exec: exec origin: no command"},
@@ -177,7 +166,7 @@ func TestOpenOrigin(t *testing.T) {
 	}))
 	defer server.Close()
 	t.Setenv("CACHESIDECAR_TEST_WORD", "from the environment")
-	dsn := fileWith(t, "host=/nowhere user=u dbname=d\n")
+	dsn := testenv.File(t, "host=/nowhere user=u dbname=d\n")
 	for _, tc := range []struct {
 		name   string
 		ns     Namespace
@@ -186,7 +175,7 @@ func TestOpenOrigin(t *testing.T) {
 		checks bool
 	}{
 		{"http", Namespace{Origin: &httporigin.Config{
-			URL: server.URL + "/{key}", Headers: map[string]string{"X-A": "b"}, HeaderFiles: map[string]string{"Authorization": fileWith(t, "c\r\n")},
+			URL: server.URL + "/{key}", Headers: map[string]string{"X-A": "b"}, HeaderFiles: map[string]string{"Authorization": testenv.File(t, "c\r\n")},
 		}}, "k", "/kbc", false},
 		{"exec", Namespace{Origin: &execorigin.Config{
 			Command: []string{"sh", "-c", `echo -n "$A $CACHESIDECAR_TEST_WORD $HOME $0"`}, Env: []string{"A=b", "CACHESIDECAR_TEST_WORD"},

@@ -29,7 +29,7 @@ func TestPostgres(t *testing.T) {
 	host, port, _ := net.SplitHostPort(proxy.Address)
 	s := start(t, Config{NoSocket: true, Namespaces: map[string]Namespace{"pages": {
 		Origin: &postgres.Config{
-			DSNFile: fileWith(t, fmt.Sprintf("host=%s port=%s user=tester dbname=postgres sslmode=disable", host, port)),
+			DSNFile: testenv.File(t, fmt.Sprintf("host=%s port=%s user=tester dbname=postgres sslmode=disable", host, port)),
 			Query:   "SELECT body FROM pages WHERE id = $1",
 			Write: postgres.WriteConfig{
 				Store:  "INSERT INTO pages VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET body = EXCLUDED.body",

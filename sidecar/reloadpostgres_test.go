@@ -30,7 +30,7 @@ func TestReloadPostgres(t *testing.T) {
 		p.Exec(t, "CREATE TABLE "+table+" (id text PRIMARY KEY, body bytea NOT NULL)")
 		p.Exec(t, "INSERT INTO "+table+" SELECT 'page' || i, '"+table+"' FROM generate_series(1, 10000) i")
 	}
-	dsn := fileWith(t, p.DSN())
+	dsn := testenv.File(t, p.DSN())
 	behind := func(table string) Namespace {
 		return Namespace{WriteThrough: true, Limits: Limits{Timeout: 30 * time.Second, QueueTime: 30 * time.Second}, Origin: &postgres.Config{
 			DSNFile: dsn, Connections: connections, Query: "SELECT body FROM " + table + " WHERE id = $1",

@@ -21,7 +21,7 @@ func TestLengthyProcessFlushThenRestarts(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			scenario(t, 20*time.Second)
 			const keys = 1000
-			g := newGroup(t, fast, 3)
+			g := newGroup(t, 2*fast, 3)
 			if voted {
 				g.vote(g.nodes...)
 			}

@@ -8,27 +8,16 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/loader"
 	"github.com/cachesidecar/cachesidecar/loader/execorigin"
 	"github.com/cachesidecar/cachesidecar/loader/httporigin"
 	"github.com/cachesidecar/cachesidecar/loader/postgres"
 	"github.com/cachesidecar/cachesidecar/loader/redisorigin"
 )
-
-// fileWith returns the path of a file that contains text.
-func fileWith(t *testing.T, text string) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "f")
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
 
 // talking returns the address of a server that runs f on each connection.
 func talking(t *testing.T, f func(net.Conn)) string {
@@ -97,10 +86,10 @@ func TestNoErrorShowsASecret(t *testing.T) {
 	ofPostgres := func(address string) loader.OriginConfig {
 		host, port, _ := net.SplitHostPort(address)
 		dsn := fmt.Sprintf(`host=%s port=%s user=u dbname=d sslmode=disable password='s3cret"\\word'`, host, port)
-		return &postgres.Config{DSNFile: fileWith(t, dsn), Query: "SELECT $1"}
+		return &postgres.Config{DSNFile: testenv.File(t, dsn), Query: "SELECT $1"}
 	}
 	ofHTTP := func(address string) loader.OriginConfig {
-		return &httporigin.Config{URL: "http://" + address + "/{key}", HeaderFiles: map[string]string{"X-Token": fileWith(t, marker)}}
+		return &httporigin.Config{URL: "http://" + address + "/{key}", HeaderFiles: map[string]string{"X-Token": testenv.File(t, marker)}}
 	}
 	ofRedis := func(address string) loader.OriginConfig {
 		return &redisorigin.Config{Address: address, PasswordEnv: "CACHESIDECAR_TEST_SECRET"}

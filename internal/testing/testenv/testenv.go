@@ -62,3 +62,13 @@ func Build(folder string) (string, error) {
 	}
 	return path, nil
 }
+
+// File returns the path of a file of the test's own that contains text.
+func File(t testing.TB, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "f")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
