@@ -51,8 +51,8 @@ type Config struct {
 	// Bounds: the name of a namespace.
 	MemcachedNamespace string `yaml:"memcached_namespace"`
 	// MemcachedDelimiter makes the beginning of a key name its namespace: with ":" the key
-	// "pages:42" is the key 42 of the namespace pages. A key with it that names no configured
-	// namespace is refused. Hosts whose clients share keys have the same one. Form: one
+	// "pages:42" is the key 42 of the namespace pages, and a key with a ":" that names no
+	// configured namespace is refused. Hosts whose clients share keys have the same one. Form: one
 	// character. Default: none. Bounds: visible ASCII, and nothing that a namespace's name may have.
 	MemcachedDelimiter string `yaml:"memcached_delimiter"`
 	// NoSocket serves the embedding program only.
