@@ -52,8 +52,8 @@ func (d *TextDoor) refuse(key []byte) *wire.Error {
 	if len(rest) == 0 {
 		return wire.Errorf(wire.BadRequest, "%q names no key: put one behind the delimiter %q", key, d.Delimiter)
 	}
-	return wire.Errorf(wire.BadRequest, "this host's configuration has no namespace %q, which the key names: add it to "+
-		"namespaces and reload, or take a key without the delimiter %q", name, d.Delimiter)
+	return wire.Errorf(wire.BadRequest, "this host's configuration has no namespace %q, which the key names: "+
+		"add it to namespaces and reload, or take a key without the delimiter %q", name, d.Delimiter)
 }
 
 // has reports whether a key has this prefix in front of its key within its namespace.
