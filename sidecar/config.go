@@ -47,11 +47,13 @@ type Config struct {
 	// "off". Default: "off". Bounds: a loopback address; a path of up to 107 bytes.
 	Memcached string `yaml:"memcached"`
 	// MemcachedNamespace is the namespace of the keys of these clients, and all that their
-	// flush_all reaches. Default: "default". Bounds: the name of a namespace.
+	// flush_all reaches. Hosts whose clients share keys have the same one. Default: "default".
+	// Bounds: the name of a namespace.
 	MemcachedNamespace string `yaml:"memcached_namespace"`
 	// MemcachedDelimiter makes the beginning of a key name its namespace: with ":" the key
-	// "pages:42" is the key 42 of the namespace pages, if the configuration names it. Form:
-	// one character. Default: none. Bounds: visible ASCII, and nothing that a namespace's name may have.
+	// "pages:42" is the key 42 of the namespace pages, and a key with a ":" that names no
+	// configured namespace is refused. Hosts whose clients share keys have the same one. Form: one
+	// character. Default: none. Bounds: visible ASCII, and nothing that a namespace's name may have.
 	MemcachedDelimiter string `yaml:"memcached_delimiter"`
 	// NoSocket serves the embedding program only.
 	NoSocket bool `yaml:"-"`

@@ -2,6 +2,7 @@ package sidecar
 
 import (
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -32,8 +33,31 @@ func TestMemcachedReload(t *testing.T) {
 		}
 	}
 	r.apply(func(c *Config) { c.Access = nil; delete(c.Namespaces, "open") })
-	c.Ask("get open:k", "END") // the prefix names no namespace any more: this is a key of the default one
-	c.Ask("set open:k 0 0 1\r\ny", "STORED")
+	for _, command := range []string{"get open:k", "set open:k 0 0 1\r\ny"} {
+		c.Send(command + "\r\n")
+		if line := c.Line(); !strings.HasPrefix(line, "CLIENT_ERROR") || !strings.Contains(line, `"open"`) {
+			t.Errorf("%q of a namespace that is no more: %q", command, line)
+		}
+	}
+	c.Ask("get k", "END")
 	r.apply(func(c *Config) { c.Namespaces["open"] = Namespace{} })
 	c.Ask("get open:k", "VALUE open:k 0 1", "x", "END")
+}
+
+// TestMemcachedNamesStay reloads with other settings of what keys name. They wait for a restart:
+// each key names what it has named.
+func TestMemcachedNamesStay(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "m")
+	r := newReloaded(t, Config{Memcached: path, MemcachedDelimiter: ":", Namespaces: map[string]Namespace{"open": {}}})
+	c := dialText(t, "unix", path)
+	c.Ask("set open:k 0 0 1\r\nx\r\nset k 0 0 1\r\ny\r\nset open/k 0 0 1\r\nz", "STORED", "STORED", "STORED")
+	_, restart := r.apply(func(c *Config) { c.MemcachedDelimiter, c.MemcachedNamespace = "/", "open" })
+	for _, setting := range []string{"memcached_delimiter", "memcached_namespace"} {
+		if !slices.ContainsFunc(restart, func(line string) bool { return strings.Contains(line, setting) }) {
+			t.Errorf("no word of a restart for %s: %q", setting, restart)
+		}
+	}
+	for _, c := range []*textConn{c, dialText(t, "unix", path)} {
+		c.Ask("get open:k k open/k", "VALUE open:k 0 1", "x", "VALUE k 0 1", "y", "VALUE open/k 0 1", "z", "END")
+	}
 }

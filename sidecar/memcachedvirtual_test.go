@@ -23,6 +23,8 @@ type hooked struct {
 	session.Host
 	before func(q *wire.Request)
 	after  func(q *wire.Request, r *wire.Reply)
+
+	delimiter string // of the endpoint
 }
 
 func (h hooked) Serve(ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration) wire.Reply {
@@ -48,7 +50,7 @@ func (v *vnode) hookedText(h hooked) *textConn {
 		Engine: s.engine, Host: h, Limits: func() rpc.Limits { return s.server.Limits() }, Memory: &s.memory,
 	})
 	cfg := s.cfg
-	cfg.Memcached = "virtual"
+	cfg.Memcached, cfg.MemcachedDelimiter = "virtual", h.delimiter
 	var m memcachedDoor
 	openMemcached(&m, &cfg, 10, doors, s.engine)
 	ln, err := v.host.Listen(0)

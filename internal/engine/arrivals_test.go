@@ -76,6 +76,7 @@ func absentOps(version uint64) map[string]struct {
 		"TOUCH":                   {wire.Request{Op: wire.OpTouch, TTLMS: 60_000}, wire.Unavailable},
 		"METAGET":                 get(wire.OpMetaGet, 0, wire.Unavailable),
 		"METAGET that touches":    get(wire.OpMetaGet, wire.Touch, wire.Unavailable),
+		"METAGET that ends":       get(wire.OpMetaGet, wire.Touch|wire.CacheOnly, wire.Unavailable),
 		"METAGET that claims":     get(wire.OpMetaGet, wire.Claim|wire.Create, wire.Unavailable),
 		"GET":                     get(wire.OpGet, 0, wire.Miss),
 		"GET, fresh":              get(wire.OpGet, wire.Fresh, wire.Unavailable),

@@ -276,8 +276,11 @@ func (f *Forwarder) write(
 	if q.Op == wire.OpMetaGet {
 		r.Source = wire.SourcePeer
 	}
-	if changes && (q.Op != wire.OpMetaGet || r.Event != 0 || r.Status == wire.Timeout) {
+	switch {
+	case changes && (q.Op != wire.OpMetaGet || r.Event != 0 || r.Status == wire.Timeout):
 		f.changes.wrote(key, &r)
+	case r.Status == wire.Miss && q.Has(wire.CacheOnly): // a change whose event a miss does not name
+		f.changes.unknown(key)
 	}
 	return r
 }

@@ -94,6 +94,7 @@ func TestLoadAgainstInvalidation(t *testing.T) {
 		"delete":    {Op: wire.OpDelete, Keys: [][]byte{[]byte("k")}},
 		"soft":      {Op: wire.OpDelete, Keys: [][]byte{[]byte("k")}, Options: wire.Soft},
 		"removal":   {Op: wire.OpDelete, Keys: [][]byte{[]byte("k")}, Options: wire.CacheOnly},
+		"end":       {Op: wire.OpMetaGet, Key: []byte("k"), TTLMS: wire.TTLDefault, Options: wire.Touch | wire.CacheOnly | wire.NoLoad},
 		"flush":     {Op: wire.OpFlush},
 		"flush all": {Op: wire.OpFlush, Options: wire.All},
 	} {

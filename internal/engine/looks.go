@@ -42,7 +42,7 @@ func (c *Looks) answer(q *wire.Request, b *namespaces.Pins, now kv.Moment, fetch
 		return
 	}
 	ns := b.Read(q.Namespace)
-	if ns == nil && q.Has(wire.Claim) { // a token needs a slot
+	if ns == nil && q.Has(wire.Claim|wire.CacheOnly) { // a token needs a slot, and so does a change
 		var err *wire.Error
 		if ns, err = b.Write(q.Namespace); err != nil {
 			*r = wire.ErrorReply(err)
@@ -63,7 +63,7 @@ func (c *Looks) answer(q *wire.Request, b *namespaces.Pins, now kv.Moment, fetch
 	failpoint.At(failpoint.WriteDue)
 	for range claimTries {
 		seen, found := c.look(ns, k, q, now, fetched == epoch, r)
-		if r.Status.IsError() || !q.Has(wire.Claim) || ns.Origin != nil {
+		if r.Status.IsError() || !q.Has(wire.Claim) || ns.Origin != nil || found && q.Has(wire.CacheOnly) {
 			break
 		}
 		if c.claim(ns, k, q, b, epoch, &seen, found, r) {
@@ -92,7 +92,16 @@ func (c *Looks) look(
 	if query.Touch = q.Has(wire.Touch) && q.TTLMS != wire.TTLDefault; query.Touch {
 		query.Deadline = ns.Deadline(q.TTLMS, now)
 	}
+	var lag time.Duration
+	if query.End = q.Has(wire.CacheOnly); query.End {
+		if lag = ns.BarrierOf(q); lag > 0 { // as by a DELETE
+			c.writes.barriers.raise(k.Hash, lag, now)
+		}
+	}
 	value, seen, res := c.store.Look([]byte{}, k, query, now)
+	if lag > 0 {
+		c.writes.barriers.deleted(k.Hash, seen.Event)
+	}
 	found = res == segment.Stored && !seen.Absent && !(seen.Stale && ns.Waits(q))
 	switch {
 	case res == segment.Overdue:
@@ -100,13 +109,13 @@ func (c *Looks) look(
 	case res == segment.NotServed, !found && !seen.Absent && !fetched && ns.Waits(q):
 		*r = Moved()
 	case !found:
-		*r = wire.Reply{Status: wire.Miss}
+		*r = wire.Reply{Status: wire.Miss, Event: uint64(seen.Event)}
 		if seen.Absent {
 			r.Why = wire.Absent
 		}
 	default:
 		*r = seenReply(value, &seen, now)
-		if !seen.Stale && seen.Deadline != 0 && !q.Has(wire.NoLoad) &&
+		if !seen.Stale && seen.Deadline != 0 && !query.End && !q.Has(wire.NoLoad) &&
 			seen.Deadline.Remaining(now.Boot) < time.Duration(ns.Early.Load()) {
 			c.loads.refreshEarly(ns, k, seen.Deadline, now)
 		}
@@ -189,7 +198,9 @@ func (c *Looks) loaded(q *wire.Request, b *namespaces.Pins, epoch uint32, l *wir
 	if r.Status != wire.Miss {
 		return r
 	}
+	event := r.Event
 	r = *l
+	r.Event = event
 	if r.Size = uint64(len(r.Value)); q.Has(wire.NoValue) {
 		r.Value = []byte{}
 	}

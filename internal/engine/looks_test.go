@@ -3,6 +3,7 @@ package engine_test
 import (
 	"bytes"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -55,6 +56,47 @@ func TestMetaGet(t *testing.T) {
 		h.Delete("k", wire.Soft)
 		if r := do(touch); r.Status != wire.Stale || string(r.Value) != "abc" || r.Claim != wire.ClaimNone || r.Event != 0 {
 			t.Errorf("softened: %+v", r)
+		}
+	})
+}
+
+// TestMetaGetEnds ends values by METAGET. Each is answered once more and is gone in the same
+// step, whatever was there. The end is a change of the key, also of one that is absent: other
+// hosts may have copies. It claims a key only if nothing was there.
+func TestMetaGetEnds(t *testing.T) {
+	byBoth(t, func(t *testing.T, by func(*onehost.Host) asks) {
+		h := onehost.New(t, onehost.Config{})
+		do := by(h)
+		const ends = wire.Touch | wire.CacheOnly
+		long := strings.Repeat("long", 100_000)
+		for _, value := range []string{"short", long} {
+			set := do(wire.Request{Op: wire.OpSet, Key: []byte("k"), Value: []byte(value)})
+			r := do.meta("k", ends)
+			if r.Status != wire.OK || string(r.Value) != value || r.Version != set.Version || r.Event <= set.Version || r.TTLMS != 1 {
+				t.Errorf("%.9q: %s %.9q, event %d after version %d, ttl %d", value, r.Status, r.Value, r.Event, set.Version, r.TTLMS)
+			}
+			if r := do.meta("k", 0); r.Status != wire.Miss {
+				t.Errorf("%.9q: afterwards %s", value, r.Status)
+			}
+		}
+		h.Set("k", "v")
+		h.Delete("k", wire.Soft)
+		if r := do.meta("k", ends); r.Status != wire.Stale || string(r.Value) != "v" || r.Event <= r.Version {
+			t.Errorf("softened: %+v", r)
+		}
+		if r := do.meta("k", ends); r.Status != wire.Miss || r.Event == 0 {
+			t.Errorf("absent: %+v", r)
+		}
+		if r := do.meta("k", ends|wire.Claim|wire.Create); r.Claim != wire.ClaimWon {
+			t.Errorf("absent, with a claim: %+v", r)
+		} else if r := do.swap("k", "loaded", uint64(r.Number), 0); r.Status != wire.OK {
+			t.Errorf("the claim's SET: %s", r.Status)
+		}
+		q := wire.Request{
+			Op: wire.OpMetaGet, Key: []byte("k"), TTLMS: wire.TTLDefault, RenewMS: 5000, Options: ends | wire.Claim | wire.Create,
+		}
+		if r := do(q); r.Status != wire.OK || string(r.Value) != "loaded" || r.Claim != wire.ClaimNone {
+			t.Errorf("a value, with a claim: %+v", r)
 		}
 	})
 }

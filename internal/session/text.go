@@ -64,18 +64,31 @@ func (t *Text) begin(op wire.Op, key []byte) *wire.Request {
 	keys := q.Keys[:0]
 	*q = wire.Request{} // in place: a literal with fields would be copied
 	q.Op, q.TTLMS, q.App = op, wire.TTLDefault, true
-	q.Namespace, q.Key = t.text.door.split(key)
+	var ok bool
+	if q.Namespace, q.Key, ok = t.text.door.split(key); ok {
+		t.text.refused = nil
+	} else {
+		t.text.refused = t.text.door.refuse(key)
+	}
 	if q.Keys = keys; op == wire.OpDelete {
 		q.Keys, q.Key = append(keys, q.Key), nil
 	}
 	return q
 }
 
+// refusal returns why the present request, which begin has begun, is refused, or nil.
+func (t *Text) refusal() *wire.Error {
+	if t.text.refused != nil {
+		return t.text.refused
+	}
+	return t.Refusal(t.req)
+}
+
 // run serves the present request in place, or later.
 func (t *Text) run(conn *rpc.Conn) {
 	c := t.Session
 	q := c.req
-	if err := c.Refusal(q); err != nil {
+	if err := t.refusal(); err != nil {
 		c.answerError(conn, err)
 		return
 	}
@@ -93,11 +106,12 @@ func (t *Text) run(conn *rpc.Conn) {
 	c.execute(conn)
 }
 
-// ttl returns the TTL of an exptime. One that is over leaves a millisecond: where the next
-// command must not find the value, it is dropped.
-func (t *Text) ttl(exptime int64) (ms int64, over bool) {
-	if ms, over = memcached.TTL(exptime, t.now.Wall, wire.MaxTTL); over {
-		ms = 1
+// ttl returns the TTL of an exptime. One that is over leaves a millisecond: this is for commands
+// whose value need not be gone before the next command.
+func (t *Text) ttl(exptime int64) (ms int64) {
+	ms, over := memcached.TTL(exptime, t.now.Wall, wire.MaxTTL)
+	if over {
+		return 1
 	}
-	return ms, over
+	return ms
 }

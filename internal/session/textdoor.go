@@ -7,12 +7,13 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
 // TextDoor is what all connections have in common that speak memcached's protocol.
 type TextDoor struct {
 	Namespace []byte            // of keys that name none
-	Delimiter byte              // ends the name of a configured namespace in front of a key; zero: none
+	Delimiter byte              // ends the name of a namespace in front of a key; zero: no key names one
 	Names     *namespaces.Table // of the host
 	MaxValue  int               // bytes
 	Conns     func() rpc.Stats  // of the endpoint
@@ -27,20 +28,36 @@ type TextDoor struct {
 	closed  bool
 }
 
-// split returns the namespace of a key, and the key within it.
-func (d *TextDoor) split(key []byte) (namespace, rest []byte) {
+// split returns the namespace of a key, and the key within it. ok is false if the key has the
+// delimiter, and does not name a configured namespace and a key in it. Such a key is refused,
+// and is never one of Namespace: while hosts reload one after the other, some know a namespace
+// that others do not know, and the same key would be two.
+func (d *TextDoor) split(key []byte) (namespace, rest []byte, ok bool) {
 	if d.Delimiter == 0 {
-		return d.Namespace, key
+		return d.Namespace, key, true
 	}
 	at := bytes.IndexByte(key, d.Delimiter)
-	if at <= 0 || at == len(key)-1 || !d.Names.Configured(key[:at]) {
-		return d.Namespace, key
+	if at < 0 {
+		return d.Namespace, key, true
 	}
-	return key[:at], key[at+1:]
+	if at == len(key)-1 || !d.Names.Configured(key[:at]) {
+		return d.Namespace, key, false
+	}
+	return key[:at], key[at+1:], true
 }
 
-// prefixOf returns what a key has in front of its key within its namespace.
-func (d *TextDoor) prefixOf(key []byte) []byte {
-	_, rest := d.split(key)
-	return key[:len(key)-len(rest)]
+// refuse returns the error for a key that split does not know a namespace for.
+func (d *TextDoor) refuse(key []byte) *wire.Error {
+	name, rest, _ := bytes.Cut(key, []byte{d.Delimiter})
+	if len(rest) == 0 {
+		return wire.Errorf(wire.BadRequest, "%q names no key: put one behind the delimiter %q", key, d.Delimiter)
+	}
+	return wire.Errorf(wire.BadRequest, "this host's configuration has no namespace %q, which the key names: "+
+		"add it to namespaces and reload, or take a key without the delimiter %q", name, d.Delimiter)
+}
+
+// has reports whether a key has this prefix in front of its key within its namespace.
+func (d *TextDoor) has(prefix, key []byte) bool {
+	_, rest, ok := d.split(key)
+	return ok && bytes.Equal(key[:len(key)-len(rest)], prefix)
 }

@@ -13,7 +13,10 @@ import (
 type text struct {
 	door *TextDoor
 	form textForm // of the present request
-	late bool     // the first command has come
+	// refused is why the key of the present request is refused; nil: it has a namespace.
+	refused *wire.Error
+
+	late bool // the first command has come
 	n    textTally
 	*textWork
 }

@@ -1,8 +1,6 @@
 package session
 
 import (
-	"bytes"
-
 	"github.com/cachesidecar/cachesidecar/internal/memcached"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
@@ -18,8 +16,8 @@ func (t *Text) get(conn *rpc.Conn, cmd *memcached.Command) {
 	n := 0
 	for key := cmd.Key; key != nil; n++ {
 		c.req.Keys = c.req.Keys[:0]
-		q := t.begin(wire.OpGet, key)
-		if err := c.Refusal(q); err != nil {
+		t.begin(wire.OpGet, key)
+		if err := t.refusal(); err != nil {
 			c.answerError(conn, err)
 			return
 		}
@@ -130,7 +128,7 @@ func (t *Text) getLater(conn *rpc.Conn, cmd *memcached.Command, key []byte, one 
 	form.Key, form.part = nil, true
 	for key != nil {
 		q := t.begin(wire.OpMGet, key)
-		if err := c.Refusal(q); err != nil { // each part has a namespace of its own
+		if err := t.refusal(); err != nil { // each part has a namespace of its own
 			form.part = false
 			c.answerError(conn, err)
 			return
@@ -140,7 +138,7 @@ func (t *Text) getLater(conn *rpc.Conn, cmd *memcached.Command, key []byte, one 
 		form.prefix = prefix
 		for {
 			key = cmd.NextKey()
-			if key == nil || len(q.Keys) == wire.MaxKeys || !bytes.Equal(t.text.door.prefixOf(key), prefix) {
+			if key == nil || len(q.Keys) == wire.MaxKeys || !t.text.door.has(prefix, key) {
 				break
 			}
 			q.Keys = append(q.Keys, key[len(prefix):])
@@ -203,40 +201,50 @@ func (p *Pending) leaves(r *wire.Reply, b *namespaces.Pins) bool {
 
 // gat answers gat and gats: the TTL changes at the owner of the key, which answers.
 func (t *Text) gat(conn *rpc.Conn, cmd *memcached.Command) {
-	form := &t.text.form
+	c, form := t.Session, &t.text.form
 	form.part = len(cmd.More) > 0
 	if cmd.Key == nil {
 		conn.Out = append(conn.Out, memcached.End...)
 	}
 	for key := cmd.Key; key != nil; {
-		q := t.begin(wire.OpMetaGet, key)
-		ms, over := t.ttl(cmd.Exptime)
-		q.Options, q.TTLMS = wire.Touch, ms
+		t.retime(t.begin(wire.OpMetaGet, key), cmd.Exptime)
+		if err := t.refusal(); err != nil { // it ends the answer, as that of a get
+			form.part = false
+			c.answerError(conn, err)
+			return
+		}
 		form.Key = key
 		next := cmd.NextKey()
 		form.more = next != nil
-		if t.run(conn); over {
-			t.drop(conn, key)
-		}
+		t.run(conn)
 		if key = next; !t.flush(conn) {
 			return
 		}
 	}
 }
 
+// retime makes a METAGET give the value the TTL of an exptime. If that is over, the value ends in
+// the same step: a value that another client stores right after it stays.
+func (t *Text) retime(q *wire.Request, exptime int64) {
+	q.Options |= wire.Touch
+	ms, over := memcached.TTL(exptime, t.now.Wall, wire.MaxTTL)
+	if over {
+		q.Options |= wire.CacheOnly
+		return
+	}
+	q.TTLMS = ms
+}
+
 // metaGet answers mg and me.
 func (t *Text) metaGet(conn *rpc.Conn, cmd *memcached.Command) {
 	q := t.begin(wire.OpGet, cmd.Key)
 	if cmd.Recache {
-		ms, _ := t.ttl(cmd.RecacheTime)
-		q.RenewMS = uint32(min(ms, wire.MaxTimeout))
+		q.RenewMS = uint32(min(t.ttl(cmd.RecacheTime), wire.MaxTimeout))
 	}
 	if cmd.Vivify {
-		ms, _ := t.ttl(cmd.VivifyTime)
-		q.LeaseMS = uint32(min(ms, wire.MaxTimeout))
+		q.LeaseMS = uint32(min(t.ttl(cmd.VivifyTime), wire.MaxTimeout))
 	}
 	t.text.form.vivify = cmd.Vivify
-	over := false
 	switch {
 	case cmd.Verb == memcached.MetaDebug:
 		q.Op, q.Options = wire.OpMetaGet, wire.NoValue|wire.Unread|wire.NoLoad
@@ -246,24 +254,21 @@ func (t *Text) metaGet(conn *rpc.Conn, cmd *memcached.Command) {
 			q.Options |= wire.Unread
 		}
 		if cmd.Touch {
-			q.Options |= wire.Touch
-			q.TTLMS, over = t.ttl(cmd.Exptime)
+			t.retime(q, cmd.Exptime)
 		}
 	default:
 		q.Options = wire.StaleOK
 		t.metaValue(conn)
 		return
 	}
-	if t.run(conn); over {
-		t.drop(conn, cmd.Key)
-	}
+	t.run(conn)
 }
 
 // metaValue answers mg: from what this host has, as a GET; with the METAGET that the GET becomes,
 // if this host owns the key; or later.
 func (t *Text) metaValue(conn *rpc.Conn) {
 	c, q, form := t.Session, t.req, &t.text.form
-	if err := c.Refusal(q); err != nil {
+	if err := t.refusal(); err != nil {
 		c.answerError(conn, err)
 		return
 	}

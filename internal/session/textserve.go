@@ -41,8 +41,8 @@ func (t *Text) Serve(conn *rpc.Conn, frames [][]byte) error {
 		if len(frames) < warmFrom || cmd.Key == nil {
 			continue
 		}
-		namespace, key := t.text.door.split(cmd.Key)
-		if ns := c.Names.Read(namespace); ns != nil {
+		namespace, key, ok := t.text.door.split(cmd.Key)
+		if ns := c.Names.Read(namespace); ok && ns != nil {
 			c.hashes[keys] = ns.Hash(key)
 			if keys++; cmd.Value != nil {
 				writes++

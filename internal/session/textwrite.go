@@ -126,11 +126,11 @@ func (t *Text) incr(cmd *memcached.Command) {
 	q.Delta, q.Compare = int64(cmd.Delta), cmd.CAS
 	if cmd.Vivify {
 		q.Create, q.Initial = true, int64(cmd.Initial)
-		q.TTLMS, _ = t.ttl(cmd.VivifyTime)
+		q.TTLMS = t.ttl(cmd.VivifyTime)
 	}
 	if cmd.Meta.Touch {
 		q.Options |= wire.Retouch
-		q.TTLMS, _ = t.ttl(cmd.Exptime) // not dropped if over: the number may be none, or another one
+		q.TTLMS = t.ttl(cmd.Exptime) // if it is over, nothing is removed: the value may be no number
 	}
 }
 

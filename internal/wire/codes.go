@@ -192,7 +192,8 @@ const (
 	NoValue  // METAGET: without the value
 	Claim    // METAGET: the right to load the value is wanted; see ClaimState
 	// DELETE: remove the values from the cache alone, as their expiry would. The origin of a
-	// namespace that writes through is not changed.
+	// namespace that writes through is not changed. METAGET with Touch: the value's time is over,
+	// and the value is removed from the cache in the same step.
 	CacheOnly
 )
 
@@ -200,9 +201,10 @@ const (
 var allowed = [OpCount]Options{
 	OpGet: Fresh | NoLoad | StaleOK | Attest | Share, OpMGet: Fresh | NoLoad | StaleOK | Attest | Share,
 	OpSet: AckAll | Create | StaleOK, OpDelete: AckAll | Soft | Settle | CacheOnly, OpTouch: AckAll,
-	OpIncr: AckAll | Unsigned | Down | Retouch, OpMetaGet: NoLoad | Touch | Unread | NoValue | Claim | Create,
-	OpLease: Fresh | StaleOK | Attest,
-	OpFill:  Abandon, OpFlush: Cluster | All, OpStats: Cluster, OpWatch: All, OpDrain: Undo | Force | End,
+	OpIncr:    AckAll | Unsigned | Down | Retouch,
+	OpMetaGet: NoLoad | Touch | Unread | NoValue | Claim | Create | CacheOnly,
+	OpLease:   Fresh | StaleOK | Attest,
+	OpFill:    Abandon, OpFlush: Cluster | All, OpStats: Cluster, OpWatch: All, OpDrain: Undo | Force | End,
 	OpHot: All, OpSlow: All,
 }
 

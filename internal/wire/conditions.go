@@ -26,6 +26,9 @@ func (r *Request) contradiction() *Error {
 		return Errorf(BadRequest, "the option create of METAGET is for a claim: give the option claim too")
 	case r.Op == OpMetaGet && r.TTLMS != TTLDefault && !r.Has(Touch):
 		return Errorf(BadRequest, "ttl_ms of METAGET needs the option touch")
+	case r.Op == OpMetaGet && r.Has(CacheOnly) && (!r.Has(Touch) || r.TTLMS != TTLDefault):
+		return Errorf(BadRequest, "the option cache_only of METAGET needs the option touch, and no ttl_ms: the value "+
+			"ends at once")
 	}
 	return nil
 }

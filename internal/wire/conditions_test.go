@@ -22,6 +22,8 @@ func TestContradictions(t *testing.T) {
 		{"stale_ms of a hard deletion", Request{Op: OpDelete, Keys: [][]byte{key}, StaleMS: 1}, "stale_ms"},
 		{"down of signed numbers", Request{Op: OpIncr, Key: key, Delta: 1, Options: Down}, "down"},
 		{"a TTL without touch", Request{Op: OpMetaGet, Key: key, TTLMS: 5, Options: Claim}, "touch"},
+		{"an end without touch", Request{Op: OpMetaGet, Key: key, TTLMS: TTLDefault, Options: CacheOnly}, "cache_only"},
+		{"an end and a TTL", Request{Op: OpMetaGet, Key: key, TTLMS: 5, Options: Touch | CacheOnly}, "cache_only"},
 		{"a lease too long", Request{Op: OpMetaGet, Key: key, TTLMS: TTLDefault, LeaseMS: MaxTimeout + 1}, "lease_ms"},
 		{"a renewal too early", Request{Op: OpMetaGet, Key: key, TTLMS: TTLDefault, RenewMS: MaxTimeout + 1}, "renew_ms"},
 	} {

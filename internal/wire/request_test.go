@@ -15,7 +15,13 @@ func TestEveryElementIsItsOwn(t *testing.T) {
 		initial set = func(r *Request) { r.Create, r.Initial = true, -5 }
 		top     set = func(r *Request) { r.Create, r.Initial = true, -1 } // all bits
 		zero    set = func(r *Request) { r.Create = true }
-		options set = func(r *Request) { r.Options |= allowed[r.Op] &^ (Create | StaleOK) }
+		options set = func(r *Request) {
+			o := allowed[r.Op] &^ (Create | StaleOK)
+			if r.Op == OpMetaGet {
+				o &^= CacheOnly // not beside a TTL
+			}
+			r.Options |= o
+		}
 		stale   set = func(r *Request) { r.Options |= StaleOK }
 		create  set = func(r *Request) { r.Options |= Create }
 		limit   set = func(r *Request) { r.StaleMS = 7 }
@@ -47,6 +53,7 @@ func TestEveryElementIsItsOwn(t *testing.T) {
 		{Request{Op: OpIncr, Key: key, Delta: -1, Options: Unsigned}, []set{ns, top, ttl, options, until, compare}},
 		{Request{Op: OpMetaGet, Key: key}, []set{timeout, ns, options, until, lease, renew}},
 		{Request{Op: OpMetaGet, Key: key, Options: Touch}, []set{ns, ttl, options, until, lease, renew}},
+		{Request{Op: OpMetaGet, Key: key, Options: Touch | CacheOnly}, []set{ns, options, until, lease, renew}},
 		{Request{Op: OpLease, Key: key}, []set{timeout, ns, options, stale}},
 		{Request{Op: OpFill, Key: key, Token: token, Value: value}, []set{timeout, ns, ttl, flags, options}},
 		{Request{Op: OpFill, Key: key, Token: token, Options: Abandon}, []set{timeout, ns, ttl, flags}},

@@ -153,6 +153,7 @@ func messages() []golden {
 		request("metaget", Request{Op: OpMetaGet, Namespace: ns, Key: key}),
 		request("metaget without the value, as no read", Request{Op: OpMetaGet, Key: key, Options: NoValue | Unread | NoLoad}),
 		request("metaget and touch, given up at a moment", ends(Request{Op: OpMetaGet, Namespace: ns, Key: key, TTLMS: 60_000, Options: Touch})),
+		request("metaget that ends the value", Request{Op: OpMetaGet, Namespace: ns, Key: key, Options: Touch | CacheOnly}),
 		request("metaget with a claim", Request{Op: OpMetaGet, Namespace: ns, Key: key, Options: Claim, LeaseMS: 30_000, RenewMS: 5000}),
 		request("metaget with a claim, also of an absent key", Request{Op: OpMetaGet, Namespace: ns, Key: key, Options: Claim | Create}),
 		request("slow: of all namespaces", Request{Op: OpSlow, Limit: 20, Options: All}),

@@ -136,7 +136,7 @@ func growBy(b []byte, n int) []byte {
 	return grown
 }
 
-// unpin ends a read of a chain. The last reader of a removed chain frees it.
+// unpin ends a read of a segment or a chain. The last reader of one without entries frees it.
 func (sh *shard) unpin(id segmentID) {
 	m := &sh.store.meta[id]
 	m.pins--

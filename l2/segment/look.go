@@ -13,7 +13,8 @@ type Query struct {
 
 	Touch    bool // a live value gets the Deadline
 	Deadline kv.Deadline
-	Until    time.Duration // of Touch, as in Write
+	End      bool          // what is there is removed, as by Remove
+	Until    time.Duration // of Touch and End, as in Write
 }
 
 // Seen is what Look has found.
@@ -22,19 +23,19 @@ type Seen struct {
 	Before kv.Deadline // that before the touch
 	Read   bool        // the value has been read since it was written
 	Stale  bool        // Soften has left the value
-	Event  kv.Version  // of the touch; zero: none was made
+	Event  kv.Version  // of the touch or the end; zero: none was made
 }
 
 // Look appends the value of a key to dst, like Get, and also a value that Soften has left.
-// In the same critical section a live value gets a new deadline, if that is wanted. Look
-// returns Stored if it has seen an entry, which may be a negative one. Else it returns Absent
-// or, of a touch, Overdue or NotServed.
+// In the same critical section a live value gets a new deadline, or the entry is removed, if
+// that is wanted. Look returns Stored if it has seen an entry, which may be a negative one.
+// Else it returns Absent or, if it was to change something, Overdue or NotServed.
 func (s *Store) Look(dst []byte, k kv.Key, q Query, now kv.Moment) ([]byte, Seen, Result) {
 	sh := s.shard(k.Hash)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	switch {
-	case !q.Touch:
+	case !q.Touch && !q.End:
 	case s.overdue(q.Until):
 		return dst, Seen{}, Overdue
 	case !s.serves(k.Hash):
@@ -48,7 +49,12 @@ func (s *Store) Look(dst []byte, k kv.Key, q Query, now kv.Moment) ([]byte, Seen
 		if !q.Unread {
 			sh.misses++
 		}
-		return dst, Seen{}, Absent
+		if !q.End {
+			return dst, Seen{}, Absent
+		}
+		event := s.changed(k, now) // as in Remove: copies may be alive elsewhere
+		sh.drop(k, now)
+		return dst, Seen{Event: event}, Absent
 	}
 	seen := Seen{Read: h.marks&markRead != 0, Stale: stale, Before: h.deadline}
 	if !q.Unread {
@@ -64,6 +70,13 @@ func (s *Store) Look(dst []byte, k kv.Key, q Query, now kv.Moment) ([]byte, Seen
 		sh.redate(w, &h, b, q.Deadline)
 	}
 	seen.Info = h.info(b)
+	if q.End {
+		seen.Event, seen.Deadline = s.changed(k, now), kv.Before(now.Boot)
+		seg, _ := s.split(w.loc())
+		s.meta[seg].pins++ // the bytes stay until they are copied
+		defer sh.unpin(seg)
+		sh.dropEntry(k.Hash, at, w, h, now)
+	}
 	switch {
 	case h.valueLen > q.Limit:
 	case h.marks&markChain != 0:

@@ -70,6 +70,49 @@ func TestLookTouches(t *testing.T) {
 	}
 }
 
+// TestLookEnds ends entries of each kind and size. What was there is returned whole, and is gone.
+func TestLookEnds(t *testing.T) {
+	end := Query{Limit: NoLimit, End: true}
+	for _, tc := range []struct {
+		name, before string // live, softened, negative, expired or absent
+		size         int
+		want         Result
+	}{
+		{"live", "live", 5, Stored},
+		{"a chain", "live", 300 << 10, Stored},
+		{"softened", "softened", 5, Stored},
+		{"a softened chain", "softened", 300 << 10, Stored},
+		{"negative", "negative", 0, Stored},
+		{"expired", "expired", 5, Absent},
+		{"absent", "absent", 0, Absent},
+	} {
+		changes, now := 0, testNow
+		s := newStaleStore(t, Config{Size: MinSize, Changed: func(kv.Key, kv.Version) { changes++ }})
+		k, value := testKey("k"), bytes.Repeat([]byte("v"), tc.size)
+		switch tc.before {
+		case "absent":
+		case "negative":
+			mustPut(t, s, "k", Write{absent: true, Deadline: kv.After(now.Boot, time.Minute)})
+		default:
+			mustPut(t, s, "k", Write{Value: value, Deadline: kv.After(now.Boot, time.Minute)})
+		}
+		switch tc.before {
+		case "softened":
+			s.Soften(k, now)
+		case "expired":
+			now.Boot += time.Minute
+		}
+		changes = 0
+		b, seen, r := s.Look(nil, k, end, now)
+		if r != tc.want || r == Stored && !bytes.Equal(b, value) || seen.Event == 0 || changes != 1 {
+			t.Errorf("%s: %d, %d bytes, event %d, %d changes", tc.name, r, len(b), seen.Event, changes)
+		}
+		if _, _, r := s.Look(nil, k, Query{}, now); r != Absent {
+			t.Errorf("%s: it is there afterwards", tc.name)
+		}
+	}
+}
+
 // TestRemoveCompares checks conditional removals, of live and of softened values.
 func TestRemoveCompares(t *testing.T) {
 	for _, tc := range []struct {

@@ -21,7 +21,7 @@ type sightings struct {
 	negative, expired, invalidated, oldLost     int64
 	filled, refused, removed                    int64
 	outdating, outdatingGone, silent, forgotten int64
-	joined, joinedChain, softened               int64
+	joined, joinedChain, softened, ended        int64
 }
 
 func (m *model) limits(ns kv.NamespaceID) Limits {

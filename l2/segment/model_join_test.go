@@ -58,15 +58,22 @@ func (m *model) join(k modelKey) {
 	}
 }
 
-// look looks at a key, which may be softened, and may give it another deadline.
+// look looks at a key, which may be softened, and may give it another deadline, or end it.
 func (m *model) look(k modelKey) {
 	want, ok := m.sync(k)
 	old, stale := m.old[k]
 	stale = stale && old.invalidated
-	q := Query{Limit: NoLimit, Touch: m.rnd.IntN(2) == 0, Deadline: m.deadline(), Unread: m.rnd.IntN(2) == 0}
+	q := Query{Limit: NoLimit, Touch: m.rnd.IntN(2) == 0, Deadline: m.deadline(), Unread: m.rnd.IntN(2) == 0, End: m.rnd.IntN(4) == 0}
+	if q.End {
+		q.Touch = false
+	}
 	value, seen, r := m.store.Look(nil, m.key(k), q, m.now)
 	if (r == Stored) != (ok || stale) || seen.Stale != (stale && !ok) {
 		m.t.Errorf("Look(%v) = %d, stale %v, want %v, %v", k, r, seen.Stale, ok, stale)
+		return
+	}
+	if q.End {
+		m.ended(k, want, ok, value, &seen)
 		return
 	}
 	switch {
@@ -84,4 +91,23 @@ func (m *model) look(k modelKey) {
 		}
 		m.compare(k, want, modelEntry{value, seen.Flags, seen.Version, seen.Deadline, seen.Absent})
 	}
+}
+
+// ended checks what Look has told of a key that it has ended. Nothing is left of the key.
+func (m *model) ended(k modelKey, want modelEntry, ok bool, value []byte, seen *Seen) {
+	old := m.old[k]
+	switch {
+	case ok:
+		want.deadline = seen.Deadline // it has come
+		m.compare(k, want, modelEntry{value, seen.Flags, seen.Version, seen.Deadline, seen.Absent})
+	case seen.Stale && !bytes.Equal(value, old.entry.value):
+		m.t.Errorf("Look(%v): another stale value, of version %v", k, seen.Version)
+	}
+	if seen.Event == 0 || !seen.Deadline.Passed(m.now.Boot) && (ok || seen.Stale) {
+		m.t.Errorf("Look(%v): event %v, deadline %v, and it was to end", k, seen.Event, seen.Deadline)
+	}
+	delete(m.want, k)
+	delete(m.old, k)
+	m.seen.ended++
+	m.get(k)
 }

@@ -60,6 +60,7 @@ func TestAgainstModel(t *testing.T) {
 		{"fills over a live value that was given out", seen.outdating}, {"and over an evicted one", seen.outdatingGone},
 		{"fills that outdated nothing", seen.silent}, {"fills that removed", seen.removed},
 		{"values joined", seen.joined}, {"chains joined", seen.joinedChain}, {"softened values seen", seen.softened},
+		{"keys ended by a look", seen.ended},
 	} {
 		t.Logf("%-20s %d", c.name, c.n)
 		if c.n == 0 {

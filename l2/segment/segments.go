@@ -14,7 +14,7 @@ type segment struct {
 	queue   uint8 // admission or main
 	class   uint8
 	sparse  bool        // is in the shard's sparse list
-	pins    uint32      // readers that copy from a chain
+	pins    uint32      // readers that copy from it
 	used    uint32      // bytes written
 	live    uint32      // bytes of entries that the index points to
 	entries uint32      // number of entries that the index points to
@@ -34,7 +34,7 @@ const (
 	stateSealed       // full; in a queue
 	stateChain        // head of a chain; in a queue
 	stateLink         // a further segment of a chain
-	stateZombie       // head of a removed chain that is still read
+	stateZombie       // without entries, and still read
 )
 
 // The two queues of S3-FIFO.
@@ -211,8 +211,8 @@ func (sh *shard) noteSparse(id segmentID) {
 	}
 }
 
-// free gives a sealed segment or chain without live entries to the pool. If a chain is
-// being read, its last reader frees it.
+// free gives a sealed segment or chain without live entries to the pool. If it is being
+// read, its last reader frees it.
 func (sh *shard) free(id segmentID) {
 	m := &sh.store.meta[id]
 	q := &sh.queues[m.queue]
