@@ -42,8 +42,9 @@ func (w *world) app(rnd *rand.Rand, k *vkey, text bool) *app {
 	return &app{w: w, rnd: rnd, k: k, v: v, host: v.host, s: s, by: by, text: text}
 }
 
-// readAtDoor reads a key at one of the doors.
+// readAtDoor reads a key in shared memory, and at one of the doors.
 func (w *world) readAtDoor(rnd *rand.Rand, k *vkey) {
+	w.readByMemory(rnd, k)
 	if a := w.app(rnd, k, rnd.IntN(2) == 0); a != nil {
 		a.look(false)
 	}
