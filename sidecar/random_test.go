@@ -59,7 +59,7 @@ func (w *world) randomLoad(ctx context.Context, wg *sync.WaitGroup) {
 				default:
 					w.read(rnd, k)
 				}
-				pauseFor(ctx, time.Duration(rnd.IntN(46))*time.Millisecond)
+				pauseFor(ctx, time.Duration(rnd.IntN(52))*time.Millisecond)
 			}
 		})
 	}
