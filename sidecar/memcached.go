@@ -95,7 +95,7 @@ func openMemcached(m *memcachedDoor, cfg *Config, maxConns int, doors *session.D
 // listen listens for clients of memcached's protocol, if there is an endpoint.
 func (m *memcachedDoor) listen(cfg *Config) (err error) {
 	switch {
-	case m.door == nil:
+	case m.door == nil, m.ln != nil: // a test's own
 		return nil
 	case isPath(cfg.Memcached):
 		m.socket, err = unixsock.Listen(unixsock.Config{

@@ -1,6 +1,7 @@
 package sidecar
 
 import (
+	"slices"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/history"
@@ -73,15 +74,22 @@ func (w *world) noteMiss(k *vkey, r *history.Running) {
 	}
 }
 
-// judgeFresh judges the fresh reads of all keys. If values are loaded, one read may return
-// the new value before it is announced, and another read may still return the old value.
+// judgeFresh judges the fresh reads of all keys. A miss says that the value is lost, and no
+// value that was lost comes back: the miss is like a deletion. If values are loaded, one read
+// may return the new value before it is announced, and another read may still return the old
+// value.
 func (w *world) judgeFresh() {
 	for _, k := range w.keys {
 		w.seen["fresh reads"] += int64(len(k.fresh))
 		if w.origin != nil {
 			continue
 		}
-		ops := k.fresh
+		ops := slices.Clone(k.fresh)
+		for i := range ops {
+			if o := &ops[i]; o.Outcome == history.Absent {
+				o.Kind, o.Outcome = history.Delete, history.Done
+			}
+		}
 		for _, r := range k.writes {
 			ops = append(ops, r.Op)
 		}

@@ -23,18 +23,27 @@ import (
 var randomRuns = flag.Int("virtual.random", 0, "short runs at random in virtual time; 0 is 5, or 20 with LONG_TESTS")
 
 // randomLoad writes a few keys and reads some of them back at once. It reads the keys
-// through all hosts, and some of these reads are fresh.
+// through all hosts, and some of these reads are fresh. Half of the changes, and a quarter of
+// the reads, are made at the other doors.
 func (w *world) randomLoad(ctx context.Context, wg *sync.WaitGroup) {
 	for i, k := range w.keys {
 		rnd := rand.New(rand.NewPCG(w.seed, uint64(100+i)))
 		wg.Go(func() {
 			for ctx.Err() == nil {
-				w.write(rnd, k)
+				if rnd.IntN(2) == 0 {
+					w.write(rnd, k)
+				} else {
+					w.writeAtDoor(rnd, k)
+				}
 				if rnd.IntN(2) == 0 {
 					time.Sleep(time.Microsecond)
 					w.readBack(k)
 				}
-				pauseFor(ctx, time.Duration(20+rnd.IntN(1500))*time.Millisecond)
+				rest := time.Duration(20+rnd.IntN(1000)) * time.Millisecond
+				if rnd.IntN(4) == 0 { // all hosts must have heard of the change, before another one helps
+					rest += w.bound + time.Second
+				}
+				pauseFor(ctx, rest)
 			}
 		})
 	}
@@ -42,16 +51,23 @@ func (w *world) randomLoad(ctx context.Context, wg *sync.WaitGroup) {
 		rnd := rand.New(rand.NewPCG(w.seed, uint64(1000+i)))
 		wg.Go(func() {
 			for ctx.Err() == nil {
-				if k := w.keys[rnd.IntN(len(w.keys))]; rnd.IntN(6) == 0 {
+				switch k := w.keys[rnd.IntN(len(w.keys))]; rnd.IntN(8) {
+				case 0:
 					w.readFresh(rnd, k)
-				} else {
+				case 1, 2:
+					w.readAtDoor(rnd, k)
+				default:
 					w.read(rnd, k)
 				}
-				pauseFor(ctx, time.Duration(rnd.IntN(40))*time.Millisecond)
+				pauseFor(ctx, time.Duration(rnd.IntN(52))*time.Millisecond)
 			}
 		})
 	}
 	wg.Go(func() { w.flushAtTimes(ctx) })
+	wg.Go(func() { w.reloads(ctx) })
+	if w.ns.Quota > 0 {
+		wg.Go(func() { w.evictions(ctx) })
+	}
 	for i := range 2 {
 		rnd := rand.New(rand.NewPCG(w.seed, uint64(2000+i)))
 		wg.Go(func() { w.tallies(ctx, rnd, 200*time.Millisecond) })
@@ -70,7 +86,10 @@ func (w *world) randomLoad(ctx context.Context, wg *sync.WaitGroup) {
 // readBack reads a key through the process that has just written it.
 func (w *world) readBack(k *vkey) {
 	w.mu.Lock()
-	by := k.writes[len(k.writes)-1].Host
+	by := ""
+	if n := len(k.writes); n > 0 {
+		by = k.writes[n-1].Host
+	}
 	var s *Sidecar
 	for _, v := range w.nodes {
 		if v.s != nil && !v.paused && by == fmt.Sprint(v.name, ".", v.run) {
@@ -134,9 +153,20 @@ var faults = []fault{
 	}},
 	{name: "moved", weight: 2, do: func(w *world, v, o *vnode) { // partitions, and back
 		weight := v.s.cfg.Weight
+		w.net.SetDelay(0, w.upTo(60)) // entries are on their way for some time
 		v.s.engine.Node.SetWeight(1)
 		time.Sleep(w.upTo(2000))
 		v.s.engine.Node.SetWeight(weight)
+		time.Sleep(w.upTo(500))
+	}},
+	{name: "drained", weight: 2, do: func(w *world, v, o *vnode) {
+		w.net.SetDelay(0, w.upTo(60))
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		_, _ = v.s.Drain(ctx, cachesidecar.DrainOptions{}) // is refused if it has just come
+		time.Sleep(w.upTo(1000))
+		_, _ = v.s.Drain(context.Background(), cachesidecar.DrainOptions{Undo: true})
+		time.Sleep(w.upTo(1000))
 	}},
 	{name: "stutter", weight: 3, do: stutters},
 }
@@ -200,6 +230,10 @@ func random(t *testing.T, seed uint64, collect bool) (w *world) {
 		if w.rnd.IntN(2) == 0 {
 			w.loaded()
 		}
+		if w.rnd.IntN(2) == 0 {
+			w.ns.Quota = smallQuota
+		}
+		w.memcached = true
 		for _, v := range w.nodes {
 			v.start()
 		}
@@ -232,6 +266,13 @@ var least = map[string]int64{
 	"loads": 500, "loads shared": 100, "loads detached": 50, "fills": 300, "reads of several": 2_000,
 	"touched": 150, "flushes": 100, "flushes refused": 5, "misses after expiry": 1_000, "misses after a flush": 1_000,
 	"shared hits": 20_000, "shared hits without a sidecar": 150,
+	"evicted": 300, "reloads": 500, "fetched on their way": 15, "events of claims": 10, "events of tokens": 4,
+	"events of renewals": 25, "doors: claims done": 80, "doors: renewals done": 30, "doors: tokens done": 40,
+	"doors: swaps done": 10, "doors: touches done": 10, "doors: sets done": 50, "doors: soft deletions done": 200,
+	"doors: deletions with a version done": 50, "doors: reads done": 5_000, "doors: reads old": 80,
+	"doors: memcached's claims done": 100, "doors: memcached's renewals done": 40, "doors: memcached's swaps done": 4,
+	"doors: memcached's touches done": 12, "doors: memcached's sets done": 50, "doors: memcached's reads done": 5_000,
+	"doors: memcached's soft deletions done": 200, "doors: memcached's reads old": 15,
 	"tallied increments": 1_500, "tallied sets": 1_000, "tallied deletions": 800, "tallied reads": 1_200,
 }
 

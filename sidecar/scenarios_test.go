@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -14,6 +15,52 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/race"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
+
+// inWorld runs a test with n nodes that have found each other, under load.
+func inWorld(t *testing.T, seed uint64, n int, f func(w *world), voters ...string) {
+	bubble.Test(t, func(t *testing.T) {
+		w := newWorld(t, seed, n)
+		w.voters = voters
+		for _, v := range w.nodes {
+			v.start()
+		}
+		w.agreed(15 * time.Second)
+		ctx, stop := context.WithCancel(context.Background())
+		var wg sync.WaitGroup
+		w.load(ctx, &wg)
+		f(w)
+		time.Sleep(10 * time.Second)
+		w.agreed(30 * time.Second)
+		stop()
+		wg.Wait()
+		for _, v := range w.nodes {
+			if v.s != nil {
+				v.leave()
+			}
+		}
+		time.Sleep(30 * time.Second) // killed processes have ended too
+		t.Logf("seed %d: %d hits, %d misses, %d writes failed, %v", seed, w.hits, w.misses, w.failed, w.seen)
+		if w.hits < 1000 || w.seen["l1 hits"] == 0 || w.seen["joined"] == 0 {
+			t.Errorf("too tame a run")
+		}
+	})
+}
+
+func usualRuns() int {
+	if testenv.Long() {
+		return 2
+	}
+	return 1
+}
+
+// virtually runs a scenario with several seeds. With voters the policy is consistent.
+func virtually(t *testing.T, n int, f func(w *world), voters ...string) {
+	t.Helper()
+	seed := firstSeed()
+	for i := range *virtualRuns {
+		inWorld(t, seed+uint64(i), n, f, voters...)
+	}
+}
 
 // A node does not run for so long that other nodes take its partitions and write to them.
 // When it goes on it serves nothing from before, not even before it has heard from

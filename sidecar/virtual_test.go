@@ -17,14 +17,12 @@ import (
 
 	"github.com/hashicorp/memberlist"
 
-	"github.com/cachesidecar/cachesidecar/internal/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/history"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/shm"
 	"github.com/cachesidecar/cachesidecar/internal/simnet"
-	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/l2/ring"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
@@ -80,8 +78,9 @@ type world struct {
 	apps   bool      // readers load with lease tokens, instead of the sidecars
 	ns     Namespace // settings of the default namespace
 
-	events  int  // size of the logs; zero: the default
-	noRelay bool // events come by the logs alone
+	events    int  // size of the logs; zero: the default
+	noRelay   bool // events come by the logs alone
+	memcached bool // hosts have an endpoint for memcached's protocol
 
 	namespaces map[string]Namespace // further settings
 	space      string               // namespace of all keys
@@ -146,6 +145,7 @@ type vnode struct {
 	pauses int // number so far
 
 	region vregion
+	links  []*textLink // idle connections of apps to the endpoint for memcached's protocol
 
 	socket string // of its shared memory
 	host   *simnet.Host
@@ -170,14 +170,14 @@ func (w *world) fail(format string, args ...any) {
 	w.t.Errorf("seed %d, after %v: %s", w.seed, time.Since(w.begun).Round(time.Millisecond), fmt.Sprintf(format, args...))
 }
 
-// start runs a new process of the node.
-func (v *vnode) start() {
+// config returns the configuration of the node's processes.
+func (v *vnode) config() Config {
 	w := v.w
-	v.host = w.net.Host(v.ip)
 	cfg := Config{
-		Node: v.name, NoSocket: true, SharedSize: shm.MinSize, L2Size: 8 << 20, L1Size: 1 << 20, Bind: v.ip + ":7946", Insecure: true, clock: v.clock,
+		Node: v.name, NoSocket: true, SharedSize: shm.MinSize, L2Size: 8 << 20, L1Size: 1 << 20,
+		Bind: v.ip + ":7946", Insecure: true, clock: v.clock,
 		MaxStaleness: w.bound, RequestTimeout: requestTimeout, Voters: w.voters,
-		events: w.events, Namespaces: w.namespaces, ClusterKeyFile: v.keyFile, TLS: v.tls,
+		events: w.events, Namespaces: w.configured(w.ns), ClusterKeyFile: v.keyFile, TLS: v.tls,
 		network: cluster.Network{
 			Nap:     time.Sleep,
 			Listen:  func(address string) (net.Listener, error) { return v.host.Listen(7947) },
@@ -192,14 +192,8 @@ func (v *vnode) start() {
 			},
 		},
 	}
-	if w.origin != nil && !w.apps {
-		ns := w.ns
-		if ns.Origin == nil {
-			ns.Origin = loader.Custom{Source: w.origin}
-		}
-		cfg.Namespaces = map[string]Namespace{DefaultNamespace: ns}
-	} else if !reflect.DeepEqual(w.ns, Namespace{}) {
-		cfg.Namespaces = map[string]Namespace{DefaultNamespace: w.ns}
+	if w.memcached {
+		cfg.Memcached = memcachedAddress
 	}
 	if v.reads != nil {
 		cfg.clock = v.reads
@@ -216,17 +210,42 @@ func (v *vnode) start() {
 	if *virtualLog {
 		cfg.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})).With("on", v.name)
 	}
-	s, err := New(cfg)
+	return cfg
+}
+
+// configured returns the settings of all namespaces, if the default one has the settings ns.
+func (w *world) configured(ns Namespace) map[string]Namespace {
+	switch {
+	case w.origin != nil && !w.apps:
+		if ns.Origin == nil {
+			ns.Origin = loader.Custom{Source: w.origin}
+		}
+	case reflect.DeepEqual(ns, Namespace{}):
+		return w.namespaces
+	}
+	return map[string]Namespace{DefaultNamespace: ns}
+}
+
+// start runs a new process of the node.
+func (v *vnode) start() {
+	w := v.w
+	v.host = w.net.Host(v.ip)
+	s, err := New(v.config())
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	v.attach(s)
+	if w.memcached {
+		if s.memcached.ln, err = v.host.Listen(0); err != nil {
+			w.t.Fatal(err)
+		}
+	}
 	ctx, stop := context.WithCancel(context.Background())
 	v.stop, v.done = stop, make(chan error, 1)
 	done := v.done
 	go func() { done <- s.Run(ctx) }() // ends with stop: see leave and kill
 	w.mu.Lock()
-	v.s, v.paused = s, false
+	v.s, v.paused, v.links = s, false, nil
 	v.run++
 	v.region.by = fmt.Sprint(v.name, ".", v.run)
 	w.mu.Unlock()
@@ -286,6 +305,7 @@ func (w *world) note(s *Sidecar) {
 	w.seen["peer reads"] += st.PeerReads
 	w.seen["joined"] += st.Joined
 	w.seen["handed over"] += st.Handoff.Admitted
+	w.seen["fetched on their way"] += st.Handoff.Fetched
 	w.seen["l1 hits"] += s.telemetry.L1Stats().Hits
 	w.seen["refused fills"] += s.engine.Counts.FillsRefused.Load()
 	w.seen["takeovers"] += st.Begun
@@ -386,51 +406,5 @@ func (w *world) agreed(within time.Duration) {
 			w.t.Fatalf("seed %d: %d of %d partitions are held by %d nodes after %v", w.seed, held, kv.Partitions, up, within)
 		}
 		time.Sleep(20 * time.Millisecond)
-	}
-}
-
-// inWorld runs a test with n nodes that have found each other, under load.
-func inWorld(t *testing.T, seed uint64, n int, f func(w *world), voters ...string) {
-	bubble.Test(t, func(t *testing.T) {
-		w := newWorld(t, seed, n)
-		w.voters = voters
-		for _, v := range w.nodes {
-			v.start()
-		}
-		w.agreed(15 * time.Second)
-		ctx, stop := context.WithCancel(context.Background())
-		var wg sync.WaitGroup
-		w.load(ctx, &wg)
-		f(w)
-		time.Sleep(10 * time.Second)
-		w.agreed(30 * time.Second)
-		stop()
-		wg.Wait()
-		for _, v := range w.nodes {
-			if v.s != nil {
-				v.leave()
-			}
-		}
-		time.Sleep(30 * time.Second) // killed processes have ended too
-		t.Logf("seed %d: %d hits, %d misses, %d writes failed, %v", seed, w.hits, w.misses, w.failed, w.seen)
-		if w.hits < 1000 || w.seen["l1 hits"] == 0 || w.seen["joined"] == 0 {
-			t.Errorf("too tame a run")
-		}
-	})
-}
-
-func usualRuns() int {
-	if testenv.Long() {
-		return 2
-	}
-	return 1
-}
-
-// virtually runs a scenario with several seeds. With voters the policy is consistent.
-func virtually(t *testing.T, n int, f func(w *world), voters ...string) {
-	t.Helper()
-	seed := firstSeed()
-	for i := range *virtualRuns {
-		inWorld(t, seed+uint64(i), n, f, voters...)
 	}
 }

@@ -34,7 +34,7 @@ type segment struct {
 
 // send starts the travel of a segment.
 func (p *pipe) send(s segment) {
-	s.at = time.Now().Add(p.net.streamDelay())
+	s.at = time.Now().Add(p.net.streamDelay(p.from, p.to))
 	p.size += len(s.b)
 	p.sentEnd = p.sentEnd || s.end != nil
 	p.flight = append(p.flight, s)

@@ -5,7 +5,8 @@
 // stopped processes. Outputs are net.Listener, net.Conn and memberlist.Transport. They
 // behave like the system's wherever a program can see a difference: deadlines, end of
 // stream, reset, refusal, a bounded window, bytes that wait while a link is cut and
-// arrive after it heals, datagrams that get lost and overtake each other.
+// arrive after it heals, datagrams that get lost and overtake each other. Streams of a host to
+// itself arrive at once.
 //
 // A Host is a process on a machine, not the machine. After Kill, the remaining goroutines
 // of the process can do nothing through its Host, and Net.Host returns its successor at

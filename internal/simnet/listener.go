@@ -103,7 +103,7 @@ func (h *Host) Dial(ctx context.Context, address string) (net.Conn, error) {
 		n.mu.Lock()
 		whole := n.reach(h.ip, to)
 		changed := n.changed
-		trip := n.streamDelay() + n.streamDelay()
+		trip := n.streamDelay(h.ip, to) + n.streamDelay(to, h.ip)
 		n.mu.Unlock()
 		if !whole {
 			if err := h.wait(ctx, changed, nil); err != nil {

@@ -128,8 +128,12 @@ func (n *Net) delay() time.Duration {
 	return n.min + time.Duration(n.rand.Int64N(int64(n.max-n.min)))
 }
 
-// streamDelay draws the delay of a segment, which is retransmitted until it arrives.
-func (n *Net) streamDelay() time.Duration {
+// streamDelay draws the delay of a segment, which is retransmitted until it arrives. What a
+// host sends to itself arrives at once.
+func (n *Net) streamDelay(from, to string) time.Duration {
+	if from == to {
+		return 0
+	}
 	d := n.delay()
 	for again := retransmit; n.lost() && again < time.Minute; again *= 2 {
 		d += again

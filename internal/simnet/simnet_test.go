@@ -431,6 +431,30 @@ func TestCutWhileDialing(t *testing.T) {
 	})
 }
 
+// TestOneself checks that neither loss nor delay reaches what a host sends to itself.
+func TestOneself(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
+		p := connected(t)
+		p.SetLoss(0.9)
+		p.SetDelay(time.Second, time.Second)
+		d := took(func() {
+			c, err := p.Host(b).Dial(t.Context(), b+":7")
+			if err != nil {
+				t.Fatal(err)
+			}
+			back, err := p.ln.Accept()
+			if err != nil {
+				t.Fatal(err)
+			}
+			p.write(c, "ping")
+			p.read(back, "ping")
+		})
+		if d > 0 {
+			t.Errorf("it took %v", d)
+		}
+	})
+}
+
 // TestDialMachineThatComes dials a machine that does not exist yet.
 func TestDialMachineThatComes(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
