@@ -67,6 +67,25 @@ func (p *Postgres) Socket() string { return filepath.Join(p.dir, ".s.PGSQL.5432"
 // DSN returns the connection string. The server accepts any password.
 func (p *Postgres) DSN() string { return "host=" + p.dir + " user=tester dbname=postgres" }
 
+// Pooler starts PgBouncer in front of the server, and returns its connection string. Each
+// transaction may reach another one of its few connections to the server. It skips the test if
+// PgBouncer is not installed.
+func (p *Postgres) Pooler(t testing.TB) (dsn string) {
+	t.Helper()
+	const port = "6432"
+	program, ini := Need(t, "pgbouncer", "apt-get install pgbouncer"), filepath.Join(p.dir, "pgbouncer.ini")
+	settings := "[databases]\npostgres = host=" + p.dir + " user=tester\n[pgbouncer]\nlisten_addr =\nlisten_port = " + port +
+		"\nunix_socket_dir = " + p.dir + "\nauth_type = any\npool_mode = transaction\ndefault_pool_size = 3\n" +
+		"server_round_robin = 1\n"
+	if err := os.WriteFile(ini, []byte(settings), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	pooler := exec.Command(program, "-q", ini)
+	pooler.SysProcAttr, pooler.Dir = p.as, p.dir
+	Start(t, pooler, filepath.Join(p.dir, ".s.PGSQL."+port))
+	return p.DSN() + " port=" + port
+}
+
 // Exec runs statements. It retries while the server recovers from a crash.
 func (p *Postgres) Exec(t testing.TB, sql string) {
 	t.Helper()

@@ -18,6 +18,7 @@ type limitedConn struct {
 	most    int // bytes of one item
 	timeout time.Duration
 
+	idle    bool // since the last answer
 	scanner origin.Scanner
 	read    int // bytes of the current answer
 	items   int // items in the answer; one was requested
@@ -29,7 +30,18 @@ const room = 1024
 var (
 	errTooLong = errors.New("the answer is too long")
 	errSecond  = errors.New("the answer has a second item, and one was asked for")
+	errEnded   = errors.New("the server has ended an idle connection")
 )
+
+// alive makes a request, again and again while it was not sent because its connection of the pool
+// has ended. Each time there is one such connection less.
+func alive(request func() error) (err error) {
+	for {
+		if err = request(); !errors.Is(err, errEnded) {
+			return err
+		}
+	}
+}
 
 func limit(c net.Conn, maxValue int, timeout time.Duration) *limitedConn {
 	limited := &limitedConn{Conn: c, most: maxValue, timeout: timeout}
@@ -37,8 +49,13 @@ func limit(c net.Conn, maxValue int, timeout time.Duration) *limitedConn {
 	return limited
 }
 
-// Write begins a request. It resets the counts of the answer, and sets the deadline.
+// Write begins a request. It resets the counts of the answer, and sets the deadline. If the
+// server has ended the connection while it was idle, nothing is sent.
 func (c *limitedConn) Write(p []byte) (int, error) {
+	if c.idle && origin.Idle(c.Conn) != nil {
+		return 0, errEnded
+	}
+	c.idle = false
 	c.read, c.items = 0, 0
 	c.scanner.Reset()
 	if err := c.Conn.SetDeadline(time.Now().Add(c.timeout)); err != nil {
@@ -52,6 +69,7 @@ func (c *limitedConn) SetDeadline(time.Time) error { return nil }
 
 func (c *limitedConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
+	c.idle = true
 	if c.read += n; c.read > c.most+room || !c.scanner.Pass(p[:n]) {
 		return 0, errTooLong
 	}

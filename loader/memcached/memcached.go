@@ -111,7 +111,11 @@ func (s *Source) Load(ctx context.Context, key []byte) (loader.Value, error) {
 		return loader.Value{}, err
 	}
 	name := s.cfg.KeyPrefix + string(key)
-	item, err := s.client.Get(name)
+	var item *memcache.Item
+	err := alive(func() (err error) {
+		item, err = s.client.Get(name)
+		return err
+	})
 	switch {
 	case errors.Is(err, memcache.ErrCacheMiss):
 		return loader.Value{}, loader.ErrAbsent

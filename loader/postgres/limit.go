@@ -108,6 +108,9 @@ type patient struct {
 	read, write time.Time  // deadlines set by pgx; zero: none
 }
 
+// NetConn returns the connection without limits.
+func (c *patient) NetConn() net.Conn { return c.Conn }
+
 // until returns the earlier of a deadline and the end of the maximum wait.
 func (c *patient) until(deadline time.Time) time.Time {
 	end := time.Now().Add(c.most)

@@ -7,7 +7,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/loader"
@@ -17,6 +16,7 @@ import (
 type Lister struct {
 	source *Source
 	list   loader.List
+	keys   query
 }
 
 // NewLister validates everything that does not need the server.
@@ -32,28 +32,20 @@ func (s *Source) NewLister(list loader.List) (*Lister, error) {
 	if strings.Contains(list.Query, "$1") {
 		return nil, errors.New("postgres origin: the query of its list has $1: it gives all keys, without parameters")
 	}
-	return &Lister{s, list}, nil
+	return &Lister{source: s, list: list, keys: query{sql: list.Query, valid: validList}}, nil
 }
 
-// Check asks the server to prepare the query, and returns what is wrong with it.
-func (l *Lister) Check(ctx context.Context) error {
-	return l.source.check(ctx, func(ctx context.Context, c *pgx.Conn) error {
-		_, err := l.prepare(ctx, c)
-		return err
-	})
-}
+// Check asks the server whether the query is valid, and returns what is wrong with it.
+func (l *Lister) Check(ctx context.Context) error { return l.source.check(ctx, &l.keys) }
 
-func (l *Lister) prepare(ctx context.Context, c *pgx.Conn) (*pgconn.StatementDescription, error) {
-	d, err := c.Prepare(ctx, l.list.Query, l.list.Query)
+func validList(d *pgconn.StatementDescription) error {
 	switch {
-	case err != nil:
-		return nil, failed(err)
 	case len(d.ParamOIDs) != 0:
-		return nil, permanent("the query of its list has %d parameters: give one without", len(d.ParamOIDs))
+		return permanent("the query of its list has %d parameters: give one without", len(d.ParamOIDs))
 	case len(d.Fields) != 1:
-		return nil, permanent("the query of its list gives %d columns: select one, the key", len(d.Fields))
+		return permanent("the query of its list gives %d columns: select one, the key", len(d.Fields))
 	}
-	return d, nil
+	return nil
 }
 
 // Keys calls each for the rows as they arrive. All rows are from one snapshot, taken
@@ -68,30 +60,34 @@ func (l *Lister) Keys(ctx context.Context, each func(key []byte) error) error {
 		return failed(err)
 	}
 	defer c.Close(ctx)
-	d, err := l.prepare(ctx, c)
-	if err != nil {
-		return err
-	}
-	format := int16(pgx.TextFormatCode)
-	if d.Fields[0].DataTypeOID == pgtype.ByteaOID {
-		format = pgx.BinaryFormatCode
-	}
-	rows := c.PgConn().ExecPrepared(ctx, d.Name, nil, nil, []int16{format})
-	var refused error
-	for refused == nil && rows.NextRow() {
-		switch key := rows.Values()[0]; {
-		case key == nil:
-			refused = permanent("its list has a key that is NULL: leave such rows out")
-		case kv.ValidKey(key):
-			refused = each(key)
+	bind := func(*pgconn.StatementDescription) (input, error) { return input{}, nil }
+	begun, refused := false, error(nil)
+	read := func(d *pgconn.StatementDescription, rows *pgconn.ResultReader) error {
+		for refused == nil && rows.NextRow() {
+			if err := asDescribed(d, rows.FieldDescriptions()); err != nil && !begun {
+				return err
+			}
+			begun = true
+			switch key := rows.Values()[0]; {
+			case key == nil:
+				refused = permanent("its list has a key that is NULL: leave such rows out")
+			case kv.ValidKey(key):
+				refused = each(key)
+			}
 		}
+		if refused != nil {
+			cancel() // otherwise Close reads all remaining rows
+		}
+		return nil
 	}
-	if refused != nil {
-		cancel() // otherwise Close reads all remaining rows
-		_, _ = rows.Close()
+	_, err = l.keys.exec(ctx, c, bind, read)
+	var not *unsent
+	switch {
+	case refused != nil:
 		return refused
-	}
-	if _, err := rows.Close(); err != nil {
+	case errors.As(err, &not):
+		return not.error
+	case err != nil:
 		return failed(err)
 	}
 	return nil

@@ -117,6 +117,7 @@ func (c *Config) dsn() (string, error) {
 type Source struct {
 	cfg  Config
 	pool *pgxpool.Pool
+	load query
 }
 
 // rowRoom is the number of bytes that a row's message may have in addition to the value:
@@ -165,11 +166,20 @@ func New(cfg Config) (*Source, error) {
 	pc.MaxConns = int32(cfg.Connections)
 	pc.ConnConfig.ConnectTimeout = cfg.Timeout
 	bound(&pc.ConnConfig.Config, cfg.MaxValue, 2*(cfg.MaxValue+rowRoom), cfg.Timeout)
+	pc.PrepareConn = func(ctx context.Context, c *pgx.Conn) (bool, error) { return lives(ctx, c), nil }
 	pool, err := pgxpool.NewWithConfig(context.Background(), pc)
 	if err != nil {
 		return nil, fmt.Errorf("postgres origin: %w", err)
 	}
-	return &Source{cfg: cfg, pool: pool}, nil
+	s := &Source{cfg: cfg, pool: pool}
+	s.load = query{sql: cfg.Query, valid: s.valid}
+	return s, nil
+}
+
+// lives reports whether a connection can be used: the server may have ended it while it was idle.
+// What the server has sent meanwhile may be a notice, or an error.
+func lives(ctx context.Context, c *pgx.Conn) bool {
+	return origin.Idle(c.PgConn().Conn()) == nil || c.Ping(ctx) == nil
 }
 
 // bound limits a connection: the bytes of a value, the bytes of the rows of an answer,
@@ -197,16 +207,11 @@ func statement(sql string) string { return strings.TrimRight(strings.TrimSpace(s
 // Close closes the connections. It waits for loads in progress.
 func (s *Source) Close() { s.pool.Close() }
 
-// Check asks the server to prepare the query, and returns what is wrong with it.
-func (s *Source) Check(ctx context.Context) error {
-	return s.check(ctx, func(ctx context.Context, c *pgx.Conn) error {
-		_, err := s.prepare(ctx, c)
-		return err
-	})
-}
+// Check asks the server whether the query is valid, and returns what is wrong with it.
+func (s *Source) Check(ctx context.Context) error { return s.check(ctx, &s.load) }
 
-// check asks the server to prepare something on a connection of the pool.
-func (s *Source) check(ctx context.Context, prepare func(context.Context, *pgx.Conn) error) error {
+// check asks the server about queries, on a connection of the pool.
+func (s *Source) check(ctx context.Context, queries ...*query) error {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
 	defer cancel()
 	c, err := s.pool.Acquire(ctx)
@@ -214,24 +219,26 @@ func (s *Source) check(ctx context.Context, prepare func(context.Context, *pgx.C
 		return failed(err)
 	}
 	defer c.Release()
-	return prepare(ctx, c.Conn())
+	for _, q := range queries {
+		if _, err := q.describe(ctx, c.Conn()); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-// prepare prepares the query once per connection; pgx caches the result.
-func (s *Source) prepare(ctx context.Context, c *pgx.Conn) (*pgconn.StatementDescription, error) {
-	d, err := c.Prepare(ctx, "cachesidecar_load", s.cfg.Query)
+// valid returns what is wrong with the query.
+func (s *Source) valid(d *pgconn.StatementDescription) error {
 	switch {
-	case err != nil:
-		return nil, failed(err)
 	case len(d.ParamOIDs) != 1:
-		return nil, permanent("its query has %d parameters: give one, $1, the key", len(d.ParamOIDs))
+		return permanent("its query has %d parameters: give one, $1, the key", len(d.ParamOIDs))
 	case s.cfg.Format == Column && len(d.Fields) != 1:
-		return nil, permanent("its query gives %d columns: select one, or set the format to json or msgpack",
+		return permanent("its query gives %d columns: select one, or set the format to json or msgpack",
 			len(d.Fields))
 	case len(d.Fields) == 0:
-		return nil, permanent("its query gives no columns: select some")
+		return permanent("its query gives no columns: select some")
 	}
-	return d, nil
+	return nil
 }
 
 // Load runs the query for one key. An absent key gives ErrAbsent.
@@ -243,38 +250,36 @@ func (s *Source) Load(ctx context.Context, key []byte) (loader.Value, error) {
 		return loader.Value{}, failed(err)
 	}
 	defer c.Release()
-	d, err := s.prepare(ctx, c.Conn())
-	if err != nil {
-		return loader.Value{}, err
-	}
-	param, fits := paramFormat(d.ParamOIDs[0], key)
-	if !fits {
-		return loader.Value{}, fmt.Errorf("%w: %s", loader.ErrBadKey, notText)
-	}
-	formats := make([]int16, len(d.Fields))
-	for i, f := range d.Fields {
-		if f.DataTypeOID == pgtype.ByteaOID {
-			formats[i] = pgx.BinaryFormatCode
+	bind := func(d *pgconn.StatementDescription) (in input, err error) {
+		format, fits := paramFormat(d.ParamOIDs[0], key)
+		if !fits {
+			return in, fmt.Errorf("%w: %s", loader.ErrBadKey, notText)
 		}
+		return input{[][]byte{key}, []int16{format}}, nil
 	}
-	rows := c.Conn().PgConn().ExecPrepared(ctx, d.Name, [][]byte{key}, []int16{param}, formats)
 	var v loader.Value
 	var encodeErr error
 	n := 0
-	for ; rows.NextRow(); n++ {
-		if n == 0 {
-			v, encodeErr = s.encode(d.Fields, rows.Values())
+	_, err = s.load.exec(ctx, c.Conn(), bind, func(d *pgconn.StatementDescription, rows *pgconn.ResultReader) error {
+		for n = 0; rows.NextRow(); n++ {
+			fields := rows.FieldDescriptions()
+			if err := asDescribed(d, fields); err != nil {
+				return err
+			}
+			if n == 0 {
+				v, encodeErr = s.encode(fields, rows.Values())
+			}
 		}
-	}
-	_, err = rows.Close()
+		return nil
+	})
 	var big *pgproto3.ExceededMaxBodyLenErr
+	var not *unsent
 	switch {
+	case errors.As(err, &not):
+		return loader.Value{}, not.error
 	case errors.As(err, &big), errors.Is(err, errRows):
 		return loader.Value{}, s.tooLarge()
 	case err != nil:
-		if stale(err) {
-			_ = c.Conn().Close(ctx) // the pool opens another one, which prepares again
-		}
 		return loader.Value{}, failed(err)
 	case n == 0:
 		return loader.Value{}, loader.ErrAbsent
@@ -308,13 +313,6 @@ func permanent(format string, args ...any) error {
 	return fmt.Errorf("%w: postgres origin: %w", loader.ErrPermanent, fmt.Errorf(format, args...))
 }
 
-// stale reports whether the prepared statement of the connection no longer matches the
-// tables, or does not exist any more.
-func stale(err error) bool {
-	var pe *pgconn.PgError
-	return errors.As(err, &pe) && (pe.Code == "0A000" || pe.Code == "26000")
-}
-
 // unfit reports whether a parameter is not a valid value of its type. The message of pe
 // may contain the parameter.
 func unfit(pe *pgconn.PgError) bool {
@@ -325,7 +323,7 @@ func unfit(pe *pgconn.PgError) bool {
 // the server. Only errors of the server may be retried.
 func failed(err error) error {
 	var pe *pgconn.PgError
-	if !errors.As(err, &pe) || stale(err) {
+	if !errors.As(err, &pe) {
 		return fmt.Errorf("postgres origin: %w", err)
 	}
 	switch {

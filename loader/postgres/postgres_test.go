@@ -151,21 +151,6 @@ func TestPostgres(t *testing.T) {
 		}
 	})
 
-	t.Run("table changed", func(t *testing.T) {
-		s := with("SELECT * FROM users WHERE id = $1", JSON)
-		load := func() error { _, err := s.Load(context.Background(), []byte("1")); return err }
-		if err := load(); err != nil {
-			t.Fatal(err)
-		}
-		p.Exec(t, "ALTER TABLE users ADD COLUMN more text")
-		if err := load(); loader.Answered(err) && err != nil {
-			t.Errorf("an error that is not retried: %v", err)
-		}
-		if err := load(); err != nil {
-			t.Errorf("asked again: %v", err)
-		}
-	})
-
 	t.Run("restarted mid-load", func(t *testing.T) {
 		slow := with("SELECT pg_sleep(601)::text WHERE $1::text <> ''", "")
 		ended := make(chan error, 1)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/cachesidecar/cachesidecar/loader"
@@ -26,8 +25,8 @@ type WriteConfig struct {
 // Writer runs the statements. A store by INSERT, UPDATE or MERGE that affects no row is
 // an error.
 type Writer struct {
-	source *Source
-	cfg    WriteConfig
+	source        *Source
+	store, delete query
 }
 
 // NewWriter validates everything that does not need the server.
@@ -39,34 +38,28 @@ func (s *Source) NewWriter(cfg WriteConfig) (*Writer, error) {
 	if !strings.Contains(cfg.Delete, "$1") {
 		return nil, errors.New("postgres origin: its statement to delete must have $1, the key")
 	}
-	return &Writer{s, cfg}, nil
+	return &Writer{
+		source: s,
+		store:  query{sql: cfg.Store, valid: validWrite(cfg.Store, 2)},
+		delete: query{sql: cfg.Delete, valid: validWrite(cfg.Delete, 1)},
+	}, nil
 }
 
-// Check asks the server to prepare the statements, and returns what is wrong with them.
-func (w *Writer) Check(ctx context.Context) error {
-	return w.source.check(ctx, func(ctx context.Context, c *pgx.Conn) error {
-		if _, err := prepareWrite(ctx, c, w.cfg.Store, 2); err != nil {
-			return err
+// Check asks the server whether the statements are valid, and returns what is wrong with them.
+func (w *Writer) Check(ctx context.Context) error { return w.source.check(ctx, &w.store, &w.delete) }
+
+func validWrite(sql string, params int) func(*pgconn.StatementDescription) error {
+	return func(d *pgconn.StatementDescription) error {
+		if len(d.ParamOIDs) != params {
+			return permanent("the statement %q has %d parameters: give %d", sql, len(d.ParamOIDs), params)
 		}
-		_, err := prepareWrite(ctx, c, w.cfg.Delete, 1)
-		return err
-	})
-}
-
-func prepareWrite(ctx context.Context, c *pgx.Conn, sql string, params int) (*pgconn.StatementDescription, error) {
-	d, err := c.Prepare(ctx, sql, sql)
-	switch {
-	case err != nil:
-		return nil, failed(err)
-	case len(d.ParamOIDs) != params:
-		return nil, permanent("the statement %q has %d parameters: give %d", sql, len(d.ParamOIDs), params)
+		return nil
 	}
-	return d, nil
 }
 
 // Store runs the statement to store.
 func (w *Writer) Store(ctx context.Context, key []byte, v loader.Value) error {
-	tag, err := w.run(ctx, w.cfg.Store, key, v.Bytes)
+	tag, err := w.run(ctx, &w.store, key, v.Bytes)
 	if err != nil {
 		return err
 	}
@@ -80,11 +73,11 @@ func (w *Writer) Store(ctx context.Context, key []byte, v loader.Value) error {
 
 // Delete runs the statement to delete.
 func (w *Writer) Delete(ctx context.Context, key []byte) error {
-	_, err := w.run(ctx, w.cfg.Delete, key)
+	_, err := w.run(ctx, &w.delete, key)
 	return err
 }
 
-func (w *Writer) run(ctx context.Context, sql string, params ...[]byte) (pgconn.CommandTag, error) {
+func (w *Writer) run(ctx context.Context, q *query, params ...[]byte) (pgconn.CommandTag, error) {
 	ctx, cancel := context.WithTimeout(ctx, w.source.cfg.Timeout)
 	defer cancel()
 	c, err := w.source.pool.Acquire(ctx)
@@ -92,32 +85,17 @@ func (w *Writer) run(ctx context.Context, sql string, params ...[]byte) (pgconn.
 		return pgconn.CommandTag{}, notWritten(failed(err))
 	}
 	defer c.Release()
-	d, err := prepareWrite(ctx, c.Conn(), sql, len(params))
-	if err != nil {
-		return pgconn.CommandTag{}, notWritten(err)
-	}
-	formats := make([]int16, len(params))
-	for i, p := range params {
-		var fits bool
-		if formats[i], fits = paramFormat(d.ParamOIDs[i], p); !fits && i == 0 {
-			return pgconn.CommandTag{}, notWritten(fmt.Errorf("%w: %s", loader.ErrBadKey, notText))
-		} else if !fits {
-			return pgconn.CommandTag{}, notWritten(fmt.Errorf("postgres origin: the value is no text: %s: "+
-				"make its column bytea", notText))
-		}
-		if p == nil {
-			params[i] = []byte{} // nil would be NULL
-		}
-	}
-	tag, err := c.Conn().PgConn().ExecPrepared(ctx, d.Name, params, formats, nil).Close()
+	bind := func(d *pgconn.StatementDescription) (input, error) { return bindWrite(d, params) }
+	read := func(*pgconn.StatementDescription, *pgconn.ResultReader) error { return nil } // Close skips the rows
+	tag, err := q.exec(ctx, c.Conn(), bind, read)
 	if err == nil {
 		return tag, nil
 	}
-	if stale(err) {
-		_ = c.Conn().Close(ctx) // the pool opens another one, which prepares again
-	}
 	var pe *pgconn.PgError
+	var not *unsent
 	switch {
+	case errors.As(err, &not):
+		return tag, notWritten(not.error)
 	case errors.As(err, &pe) && unfit(pe) && len(params) > 1:
 		return tag, notWritten(fmt.Errorf("postgres origin: the key or the value is no value of its parameter's "+
 			"type (%s)", pe.Code))
@@ -125,6 +103,23 @@ func (w *Writer) run(ctx context.Context, sql string, params ...[]byte) (pgconn.
 		return tag, notWritten(failed(err))
 	}
 	return tag, failed(err)
+}
+
+// bindWrite returns the parameters of a write.
+func bindWrite(d *pgconn.StatementDescription, params [][]byte) (in input, err error) {
+	for i, p := range params {
+		format, fits := paramFormat(d.ParamOIDs[i], p)
+		switch {
+		case !fits && i == 0:
+			return in, fmt.Errorf("%w: %s", loader.ErrBadKey, notText)
+		case !fits:
+			return in, fmt.Errorf("postgres origin: the value is no text: %s: make its column bytea", notText)
+		case p == nil:
+			p = []byte{} // nil would be NULL
+		}
+		in.values, in.formats = append(in.values, p), append(in.formats, format)
+	}
+	return in, nil
 }
 
 func notWritten(err error) error { return fmt.Errorf("%w: %w", loader.ErrNotWritten, err) }

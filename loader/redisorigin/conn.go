@@ -8,9 +8,10 @@ import (
 	"net"
 	"strings"
 	"sync/atomic"
-	"time"
 
 	"github.com/gomodule/redigo/redis"
+
+	"github.com/cachesidecar/cachesidecar/loader/internal/origin"
 )
 
 // conn is a connection whose calls end with their contexts.
@@ -76,11 +77,7 @@ func (s *stream) check() error {
 	if s.killed.Load() {
 		return net.ErrClosed
 	}
-	// The deadline of the last reply may have passed; idle could not read then.
-	if err := s.base.SetReadDeadline(time.Time{}); err != nil {
-		return err
-	}
-	return idle(s.base)
+	return origin.Idle(s.base)
 }
 
 var errRefusedLogin = errors.New("the server refuses username, password or db: " +

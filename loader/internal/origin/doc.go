@@ -1,5 +1,6 @@
 // Package origin has what several kinds of origin share: how they open, the limits of
-// their calls, and a scanner of answers in a text protocol.
+// their calls, whether an idle connection still serves, and a scanner of answers in a text
+// protocol.
 //
-// It starts no goroutine and does no I/O. It knows no kind of origin.
+// It starts no goroutine. It knows no kind of origin.
 package origin
