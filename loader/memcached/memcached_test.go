@@ -3,9 +3,11 @@ package memcached
 import (
 	"context"
 	"errors"
+	"net"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -95,6 +97,46 @@ func TestMemcached(t *testing.T) {
 	}
 	if v, err := s.Load(context.Background(), []byte("a")); err != nil || string(v.Bytes) != "x\r\ny" {
 		t.Errorf("after it has gone on: %q, %v", v.Bytes, err)
+	}
+}
+
+// TestIdleEnds restarts the server while connections are idle: no load and no write fails.
+func TestIdleEnds(t *testing.T) {
+	const idle = 8
+	server, socket := startMemcached(t)
+	s := source(t, Config{Servers: []string{socket}})
+	dialed := make(chan struct{}, idle)
+	dial := s.client.DialContext
+	s.client.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+		defer func() { dialed <- struct{}{} }()
+		return dial(ctx, network, address)
+	}
+	load := func() {
+		if _, err := s.Load(t.Context(), []byte("a")); !errors.Is(err, loader.ErrAbsent) {
+			t.Error(err)
+		}
+	}
+	proctest.Stop(t, server.Process)
+	var wg sync.WaitGroup
+	for range idle {
+		wg.Go(load)
+		<-dialed
+	}
+	if err := server.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	wg.Wait()
+	_ = server.Process.Kill()
+	_ = server.Wait()
+	again := exec.Command(server.Path, server.Args[1:]...)
+	origintest.Start(t, again, socket)
+	load()
+	w, err := s.NewWriter(WriteConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Store(t.Context(), []byte("a"), loader.Value{Bytes: make([]byte, 100_000)}); err != nil {
+		t.Error("stored:", err)
 	}
 }
 
