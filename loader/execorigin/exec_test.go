@@ -52,6 +52,8 @@ func TestExec(t *testing.T) {
 		{Name: "endless", Source: sh(`yes`), Key: "a", Err: loader.ErrTooLarge},
 		{Name: "endless errors", Source: sh(`yes | head -c 1000000 >&2; exit 3`), Key: "a", Err: origintest.ErrAny},
 		{Name: "hangs", Source: source(t, Config{Timeout: 100 * time.Millisecond}, "sh", "-c", "exec sleep 600"), Key: "a", Err: origintest.ErrAny},
+		{Name: "a process left behind", Source: sh(`sleep 9 & printf %64s`), Key: "a", Want: ok(strings.Repeat(" ", 64))},
+		{Name: "a process left behind by what fails", Source: sh(`sleep 9 & echo broken >&2; exit 3`), Key: "a", Err: origintest.ErrAny},
 		{Name: "bad key", Source: sh(`:`), Key: "a\x00b", Err: loader.ErrBadKey},
 		{Name: "an option", Source: sh(`:`), Key: "-rf", Err: loader.ErrBadKey},
 		{Name: "no option after --", Source: source(t, Config{}, "sh", "-c", `printf '%s' "$2"`, "script", "--"), Key: "-rf", Want: ok("-rf")},

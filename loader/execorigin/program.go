@@ -4,6 +4,7 @@ package execorigin
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os/exec"
@@ -53,7 +54,7 @@ func (p program) argument(key []byte) (string, error) {
 const killWait = 100 * time.Millisecond
 
 // run runs the command until it ends or ctx is done. begun says whether the command was
-// started.
+// started. A process that the command leaves behind is not waited for.
 func (p program) run(ctx context.Context, in io.Reader, out io.Writer, last ...string) (begun bool, err error) {
 	cmd := exec.CommandContext(ctx, p.path, slices.Concat(p.args, last)...)
 	cmd.Env = p.env
@@ -61,12 +62,22 @@ func (p program) run(ctx context.Context, in io.Reader, out io.Writer, last ...s
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = killWait
 	said := &limited{most: 256, over: func() {}}
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = in, out, said
-	if err := cmd.Start(); err != nil {
+	outputs, err := newOutputs(out, said)
+	if err != nil {
 		return false, fmt.Errorf("exec origin %s: %w", p.name, err)
 	}
-	err = cmd.Wait()
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = in, outputs[0].w, outputs[1].w
+	err = cmd.Start()
+	outputs.begin()
+	if err == nil {
+		begun, err = true, cmd.Wait()
+	}
+	outputs.end()
 	switch {
+	case !begun:
+		return false, fmt.Errorf("exec origin %s: %w", p.name, err)
+	case errors.Is(err, exec.ErrWaitDelay) && ctx.Err() == nil: // it has not read all of in, and ended well
+		return true, nil
 	case err == nil:
 		return true, nil
 	case ctx.Err() != nil:
