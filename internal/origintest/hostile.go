@@ -149,7 +149,7 @@ var lies = map[string]map[string]lie{
 		"silent":  (*liar).silent,
 	},
 	"redis": {
-		"bulk":    redis("+OK\r\n+QUEUED\r\n+QUEUED\r\n*2\r\n$2000000000\r\n", ""),
+		"bulk":    redis(":-1\r\n$2000000000\r\n", ""),
 		"array":   redis("*2000000000\r\n", ""),
 		"nest":    redis("", "*1\r\n"),
 		"line":    redis("+", filler),

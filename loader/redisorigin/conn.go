@@ -26,11 +26,14 @@ func (c *conn) Send(command string, args ...any) error {
 	return c.ConnWithContext.Send(command, args...)
 }
 
-// DoContext sends a command and returns its reply. If ctx ends before, the connection is
+// DoContext sends a command and returns its reply; without a command, the replies to those of
+// Send. If ctx ends before, the connection is
 // closed, because the reply may still come. It is also closed if more has come than the
 // replies: a later command would take the rest for its own reply.
 func (c *conn) DoContext(ctx context.Context, command string, args ...any) (any, error) {
-	c.stream.limited.due++
+	if command != "" {
+		c.stream.limited.due++
+	}
 	var reply any
 	err := c.stream.during(ctx, func() (err error) {
 		reply, err = c.Do(command, args...)

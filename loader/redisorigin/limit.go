@@ -20,6 +20,7 @@ type limitedConn struct {
 	elements int // remaining elements; starts at maxElements
 	due      int // replies that were requested, and their elements, less what has come
 	scanner  origin.Scanner
+	large    bool // a string was longer than the limit
 }
 
 const (
@@ -30,7 +31,10 @@ const (
 	keptLine    = 32       // bytes; more than a type and a length need
 )
 
-var errTooLong = errors.New("a reply states or has a length beyond the limit")
+var (
+	errTooLong  = errors.New("a reply states or has a length beyond the limit")
+	errTooLarge = errors.New("a string is longer than the limit")
+)
 
 // errSurplus says that what has come is not what was requested. The replies of the next
 // request could not be told from the rest.
@@ -54,6 +58,9 @@ func (c *limitedConn) settled() bool { return c.due == 0 && c.scanner.Between() 
 func (c *limitedConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if !c.scanner.Pass(p[:n]) {
+		if c.large {
+			return 0, errTooLarge
+		}
 		return 0, errTooLong
 	}
 	return n, err
@@ -79,6 +86,7 @@ func (c *limitedConn) count(line []byte, length int) (announced int, ok bool) {
 		return -1, true
 	}
 	if errors.Is(err, strconv.ErrRange) || length > keptLine || n > *left {
+		c.large = err == nil && left == &c.bytes
 		return -1, false
 	}
 	if err != nil || n < 0 {

@@ -2,8 +2,9 @@
 // Redis or Valkey.
 //
 // The inputs are an address and a prefix for keys; the output is the bytes of the
-// string. A value above the limit is not sent by the server. A key of another type is
-// refused.
+// string. A value above the limit ends the connection. A key of another type is refused.
+// GET and PTTL are all that a load needs, and with IgnoreTTL GET: no transaction, which
+// proxies do not know.
 //
 // A Writer sets and deletes keys with the prefix. A Lister lists all keys with the
 // prefix, of any type.
@@ -59,7 +60,8 @@ type Config struct {
 	TLSKeyFile string `yaml:"tls_key_file"`
 	// KeyPrefix is what stands before each key. Default: none.
 	KeyPrefix string `yaml:"key_prefix"`
-	// IgnoreTTL takes the namespace's TTL instead of the key's remaining time.
+	// IgnoreTTL takes the namespace's TTL instead of the key's remaining time. Then GET is the
+	// only command of a load; else it is GET and PTTL.
 	IgnoreTTL bool `yaml:"ignore_ttl"`
 	// Connections is the largest number of connections. Default: 64. Bounds: up to 65536.
 	Connections int `yaml:"connections"`
@@ -182,9 +184,8 @@ func (s *Source) do(ctx context.Context, command string, args ...any) (any, erro
 	return redis.DoContext(c, ctx, command, args...)
 }
 
-// Load gets the value of one key. GETRANGE limits the number of bytes sent, but returns
-// "" for a key that does not exist. PTTL in the same transaction distinguishes an absent
-// key from an empty string.
+// Load gets the value of one key. An absent key gives ErrAbsent. PTTL is asked for before and
+// after the value, and the shorter time is taken: another client may write the key in between.
 func (s *Source) Load(ctx context.Context, key []byte) (loader.Value, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
 	defer cancel()
@@ -193,42 +194,60 @@ func (s *Source) Load(ctx context.Context, key []byte) (loader.Value, error) {
 		return loader.Value{}, fmt.Errorf("redis origin %s: %w", s.cfg.Address, err)
 	}
 	defer s.put(c)
-	name := s.cfg.KeyPrefix + string(key)
-	// An error of Send is also one of EXEC.
-	_ = c.Send("MULTI")
-	_ = c.Send("GETRANGE", name, 0, s.cfg.MaxValue)
-	_ = c.Send("PTTL", name)
-	return s.value(redis.Values(redis.DoContext(c, ctx, "EXEC")))
-}
-
-// value returns what the replies to GETRANGE and PTTL say.
-func (s *Source) value(replies []any, err error) (loader.Value, error) {
-	var b []byte
-	var left int64
-	if err == nil && len(replies) != 2 {
-		err = fmt.Errorf("%d replies to two commands", len(replies))
+	name, commands := s.cfg.KeyPrefix+string(key), []string{"PTTL", "GET", "PTTL"}
+	if s.cfg.IgnoreTTL {
+		commands = commands[1:2]
 	}
-	if err == nil {
-		b, err = redis.Bytes(replies[0], nil)
+	for _, command := range commands {
+		_ = c.Send(command, name) // its error is also that of DoContext
 	}
+	replies, err := redis.Values(redis.DoContext(c, ctx, ""))
+	if err == nil && len(replies) != len(commands) {
+		err = fmt.Errorf("%d replies to %d commands", len(replies), len(commands))
+	}
+	var v loader.Value
 	if err == nil {
-		left, err = redis.Int64(replies[1], nil)
+		v, err = s.value(replies)
 	}
 	switch {
+	case err == nil && len(v.Bytes) > s.cfg.MaxValue, errors.Is(err, errTooLarge):
+		return loader.Value{}, fmt.Errorf("%w: redis origin %s: more than %d bytes",
+			loader.ErrTooLarge, s.cfg.Address, s.cfg.MaxValue)
 	case code(err) == "WRONGTYPE":
 		return loader.Value{}, fmt.Errorf("%w: redis origin %s: the key is not a string",
 			loader.ErrPermanent, s.cfg.Address)
-	case err != nil:
+	case err != nil && !errors.Is(err, loader.ErrAbsent):
 		return loader.Value{}, fmt.Errorf("redis origin %s: %w", s.cfg.Address, err)
-	case left == -2: // "no such key" in PTTL
-		return loader.Value{}, loader.ErrAbsent
-	case len(b) > s.cfg.MaxValue:
-		return loader.Value{}, fmt.Errorf("%w: redis origin %s: more than %d bytes",
-			loader.ErrTooLarge, s.cfg.Address, s.cfg.MaxValue)
 	}
-	v := loader.Value{Bytes: b}
-	if left >= 0 && !s.cfg.IgnoreTTL {
-		v.TTL = max(time.Duration(min(left, math.MaxInt64/int64(time.Millisecond)))*time.Millisecond, time.Millisecond)
+	return v, err
+}
+
+// value returns what the replies to GET, or to PTTL, GET and PTTL, say.
+func (s *Source) value(replies []any) (v loader.Value, err error) {
+	b, err := redis.Bytes(replies[len(replies)/2], nil)
+	switch {
+	case errors.Is(err, redis.ErrNil):
+		return v, loader.ErrAbsent
+	case err != nil:
+		return v, err
+	}
+	v.Bytes = b
+	for i := 0; i < len(replies) && !s.cfg.IgnoreTTL; i += 2 {
+		left, err := redis.Int64(replies[i], nil)
+		switch {
+		case code(err) == "NOPERM" || code(err) == "ERR":
+			return v, fmt.Errorf("PTTL: %w: allow it, or set ignore_ttl, and a load needs only GET", err)
+		case err != nil:
+			return v, err
+		case left == -2 && i > 0: // the key has gone
+			return v, loader.ErrAbsent
+		case left < 0:
+			continue
+		}
+		ttl := time.Duration(max(1, min(left, math.MaxInt64/int64(time.Millisecond)))) * time.Millisecond
+		if v.TTL == 0 || ttl < v.TTL {
+			v.TTL = ttl
+		}
 	}
 	return v, nil
 }

@@ -52,7 +52,7 @@ func TestRedis(t *testing.T) {
 	good := Config{Address: socket, Password: "s3cret", KeyPrefix: "p:", MaxValue: 1000}
 	s := source(t, good)
 	ctx := context.Background()
-	for key, value := range map[string]string{"a": "x\x00y", "empty": "", "most": strings.Repeat("x", 1000), "long": strings.Repeat("x", 1001)} {
+	for key, value := range map[string]string{"a": "x\x00y", "empty": "", "most": strings.Repeat("x", 1000), "long": strings.Repeat("x", 1001), "huge": strings.Repeat("x", 20<<20)} {
 		if _, err := s.do(ctx, "SET", "p:"+key, value); err != nil {
 			t.Fatal(err)
 		}
@@ -69,16 +69,18 @@ func TestRedis(t *testing.T) {
 		{Name: "absent", Source: s, Key: "none", Err: loader.ErrAbsent},
 		{Name: "as long as may be", Source: s, Key: "most", Want: ok(strings.Repeat("x", 1000))},
 		{Name: "too long", Source: s, Key: "long", Err: loader.ErrTooLarge},
+		{Name: "much too long", Source: s, Key: "huge", Err: loader.ErrTooLarge},
+		{Name: "and then another", Source: s, Key: "a", Want: ok("x\x00y")},
 		{Name: "another type", Source: s, Key: "list", Err: loader.ErrPermanent},
 		{Name: "a key of any bytes is one key", Source: s, Key: "a\r\nDEL p:a", Err: loader.ErrAbsent},
 		{Name: "wrong password", Source: source(t, wrong), Key: "a", Err: origintest.ErrAny, Secret: "wr0ng"},
 		{Name: "repeats the password", Source: source(t, Config{Password: "s3cret", Address: origintest.Saying(t, "-ERR unknown command 'AUTH', with args beginning with: 's3cret'\r\n")}), Key: "a", Err: origintest.ErrAny, Secret: "s3cret"},
 		{Name: "nobody listens", Source: source(t, Config{Address: testenv.Refusing(t), Password: "s3cret"}), Key: "a", Err: origintest.ErrAny, Secret: "s3cret"},
 		{Name: "garbage", Source: source(t, Config{Address: origintest.Saying(t, "garbage\r\n"), Timeout: 200 * time.Millisecond}), Key: "a", Err: origintest.ErrAny},
-		{Name: "an error", Source: source(t, Config{Password: "s3cret", Address: origintest.Saying(t, greeting+strings.Repeat("-LOADING the dataset\r\n", 4))}), Key: "a", Err: origintest.ErrAny},
+		{Name: "an error", Source: source(t, Config{Password: "s3cret", Address: origintest.Saying(t, greeting+strings.Repeat("-LOADING the dataset\r\n", 3))}), Key: "a", Err: origintest.ErrAny},
 		{Name: "drips", Source: source(t, Config{Address: origintest.Dripping(t, "+", "x"), Timeout: 200 * time.Millisecond}), Key: "a", Err: origintest.ErrAny},
 		{Name: "drops the connection", Source: source(t, Config{Address: origintest.Cutting(t, "+O")}), Key: "a", Err: origintest.ErrAny},
-		{Name: "states more than there is memory", Source: source(t, Config{Password: "s3cret", Address: origintest.Saying(t, greeting+"+OK\r\n+QUEUED\r\n+QUEUED\r\n*2\r\n$200000000000000\r\n")}), Key: "a", Err: origintest.ErrAny},
+		{Name: "states more than there is memory", Source: source(t, Config{Password: "s3cret", Address: origintest.Saying(t, greeting+":-1\r\n$200000000000000\r\n")}), Key: "a", Err: origintest.ErrAny},
 		{Name: "a line without end", Source: source(t, Config{Address: origintest.Saying(t, strings.Repeat("x", 1<<20))}), Key: "a", Err: origintest.ErrAny},
 		{Name: "silence", Source: source(t, Config{Address: origintest.Saying(t, ""), Timeout: 200 * time.Millisecond}), Key: "a", Err: origintest.ErrAny},
 	})
@@ -100,6 +102,32 @@ func TestRedis(t *testing.T) {
 	}
 	if v, err := s.Load(ctx, []byte("a")); err != nil || string(v.Bytes) != "x\x00y" {
 		t.Errorf("after it has gone on: %q, %v", v.Bytes, err)
+	}
+}
+
+// TestCommands checks that a load needs no more rights than to read, and says what it lacks.
+func TestCommands(t *testing.T) {
+	_, socket := startRedis(t)
+	admin := source(t, Config{Address: socket, Password: "s3cret"})
+	ctx := context.Background()
+	for _, command := range [][]any{
+		{"SET", "a", "x"}, {"ACL", "SETUSER", "reader", "on", ">pw", "~*", "+@read", "+@connection"},
+		{"ACL", "SETUSER", "getter", "on", ">pw", "~*", "+get", "+@connection"},
+	} {
+		if _, err := admin.do(ctx, command[0].(string), command[1:]...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	as := func(user string, ignore bool) *Source {
+		return source(t, Config{Address: socket, Username: user, Password: "pw", IgnoreTTL: ignore})
+	}
+	for _, s := range []*Source{as("reader", false), as("reader", true), as("getter", true)} {
+		if v, err := s.Load(ctx, []byte("a")); err != nil || string(v.Bytes) != "x" {
+			t.Errorf("%s, ignore_ttl %v: %q, %v", s.cfg.Username, s.cfg.IgnoreTTL, v.Bytes, err)
+		}
+	}
+	if _, err := as("getter", false).Load(ctx, []byte("a")); err == nil || !strings.Contains(err.Error(), "ignore_ttl") {
+		t.Errorf("without PTTL: %v", err)
 	}
 }
 
