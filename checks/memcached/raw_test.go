@@ -150,6 +150,34 @@ func TestText(t *testing.T) {
 	}
 }
 
+// TestTimes sends times of more than 32 bits. memcached keeps the low ones, with a sign: some
+// clients send -1 as 4294967295.
+func TestTimes(t *testing.T) {
+	c := newRaw(t, oneServer(t))
+	for _, over := range []string{"-1", "2147483648", "4294967295", "6442450944", "9223372036854775807"} {
+		c.hold([]conversation{
+			{"set a 0 " + over + " 1\r\nx\r\nget a\r\n", lines("STORED/END")},
+			{"set a 0 0 1\r\nx\r\ntouch a " + over + "\r\nget a\r\n", lines("STORED/TOUCHED/END")},
+			{"set a 0 0 1\r\nx\r\ngat " + over + " a\r\nget a\r\n", lines("STORED/VALUE a 0 1/x/END/END")},
+			{"ms a 1 T" + over + "\r\nx\r\nmg a v\r\n", lines("HD/EN")},
+			{"set a 0 0 1\r\nx\r\nmd a I T" + over + "\r\nmg a v\r\n", lines("STORED/HD/EN")},
+			{"set a 0 0 1\r\nx\r\nmg a v T" + over + "\r\nmg a v\r\n", lines("STORED/VA 1/x/EN")},
+		})
+	}
+	for _, more := range []string{"4294967396", "-4294967196"} { // 100
+		c.hold([]conversation{
+			{"set a 0 " + more + " 1\r\nx\r\nmg a t\r\n", lines(`STORED/HD t(100|99)`)},
+			{"set a 0 0 1\r\nx\r\ntouch a " + more + "\r\nmg a t\r\n", lines(`STORED/TOUCHED/HD t(100|99)`)},
+			{"ms a 1 T" + more + "\r\nx\r\nmg a t\r\n", lines(`HD/HD t(100|99)`)},
+			{"delete a\r\nma a N" + more + "\r\nmg a t\r\n", lines(`DELETED/HD/HD t(100|99)`)},
+		})
+	}
+	c.hold([]conversation{
+		{"set a 0 9223372036854775808 1\r\nx\r\n", lines("CLIENT_ERROR bad command line format/ERROR")},
+		{"touch a 9223372036854775808\r\n", lines("CLIENT_ERROR invalid exptime argument")},
+	})
+}
+
 // TestMeta sends the meta protocol: each command with each of its flags.
 func TestMeta(t *testing.T) {
 	c := newRaw(t, oneServer(t))

@@ -117,8 +117,10 @@ const month = 30 * 24 * 3600
 
 // TTL returns how long an exptime lets a value live, in milliseconds; zero is no expiry. A
 // value may end earlier than its client wanted, so most bounds it. over says that the time
-// is over already. now is the Unix time in milliseconds.
+// is over already. now is the Unix time in milliseconds. Of exptime the low 32 bits count, as
+// they do for memcached: a client may send -1 as 4294967295.
 func TTL(exptime, now, most int64) (ms int64, over bool) {
+	exptime = int64(int32(exptime))
 	switch {
 	case exptime == 0:
 		return 0, false

@@ -3,6 +3,7 @@ package memcached
 import (
 	"bytes"
 	"fmt"
+	"math"
 	"strings"
 	"testing"
 
@@ -254,7 +255,14 @@ func TestTTL(t *testing.T) {
 		{now + 1, 750, false},
 		{now, 0, true},
 		{now - 5, 0, true},
-		{1 << 62, most, false},
+		{math.MaxInt32, most, false},
+		{1 << 31, 0, true}, // memcached keeps the low 32 bits
+		{1<<32 - 1, 0, true},
+		{1 << 32, 0, false},
+		{1<<32 + 5, 5000, false},
+		{5 - 1<<32, 5000, false},
+		{math.MaxInt64, 0, true},
+		{math.MinInt64, 0, false},
 		{now + most/1000 + 1, most, false},
 	} {
 		if ms, over := TTL(test.exptime, now*1000+250, most); ms != test.ms || over != test.over {
