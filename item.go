@@ -90,9 +90,8 @@ type DeleteOptions struct {
 	ReplicaLag time.Duration
 }
 
-// FlushOptions are the options of Flush. The zero value empties one namespace on this
-// host.
+// FlushOptions are the options of Flush. The zero value empties one namespace on every host.
 type FlushOptions struct {
-	All     bool // every namespace
-	Cluster bool // on every host
+	All   bool // every namespace
+	Local bool // on this host alone: entries that other hosts own stay
 }

@@ -216,7 +216,7 @@ func (c *Client) GetAndTouch(ctx context.Context, key string, ttl time.Duration)
 	return item, nil
 }
 
-// Flush empties the client's namespace on this host, or as the options say.
+// Flush empties the client's namespace on every host, or as the options say.
 func (c *Client) Flush(ctx context.Context, o cachesidecar.FlushOptions) error {
 	q := calls.Flush(o)
 	a, err := c.do(ctx, c.anySlot(), &q)

@@ -147,7 +147,7 @@ func (w *world) flushAtTimes(ctx context.Context) {
 		switch {
 		case s == nil:
 		case rnd.IntN(8) == 0:
-			_ = s.Flush(ctx, w.space, cachesidecar.FlushOptions{}) // one host only: promises nothing of others
+			_ = s.Flush(ctx, w.space, cachesidecar.FlushOptions{Local: true}) // one host only: promises nothing of others
 		default:
 			w.flush(s, by, rnd.IntN(2) == 0)
 		}

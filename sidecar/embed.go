@@ -237,9 +237,8 @@ func (s *Sidecar) GetAndTouch(
 	return calls.Item(&r), nil
 }
 
-// Flush empties a namespace on this host, or as the options say. With FlushOptions.All
-// the name of the namespace has no effect. Without FlushOptions.Cluster, entries that
-// other hosts own stay.
+// Flush empties a namespace on every host, or as the options say. With FlushOptions.All
+// the name of the namespace has no effect.
 func (s *Sidecar) Flush(ctx context.Context, namespace string, o cachesidecar.FlushOptions) error {
 	_, err := s.call(ctx, namespace, calls.Flush(o))
 	return err

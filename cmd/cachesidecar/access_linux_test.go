@@ -132,7 +132,7 @@ func TestAccess(t *testing.T) {
 	allowed(chief, "set", "k", "v", "--ns", "new")
 
 	// Commands on the whole sidecar need its administrators.
-	whole := [][]string{{"flush", "--yes"}, {"flush", "--yes", "--cluster"}, {"stats", "--cluster"}, {"verify", "--duration", "100ms"}, {"members", "forget", "host9"}}
+	whole := [][]string{{"flush", "--yes"}, {"flush", "--yes", "--this-host"}, {"stats", "--cluster"}, {"verify", "--duration", "100ms"}, {"members", "forget", "host9"}}
 	for _, args := range whole {
 		refused("it needs the right admin of the whole sidecar, which root, the sidecar's own user (uid 0) and the members of admin_group have", keeper, args...)
 		allowed(chief, args...)

@@ -262,7 +262,7 @@ func TestLengthyCluster(t *testing.T) {
 	})
 
 	step("flush", func(t *testing.T) {
-		a.must("flush", "--yes")
+		a.must("flush", "--yes", "--this-host")
 		if o := b.at("get", keys["a"], "--fresh"); o.status != exitMiss {
 			t.Errorf("what a held: %v", o)
 		}
@@ -270,14 +270,14 @@ func TestLengthyCluster(t *testing.T) {
 			t.Errorf("what b holds: %q", got)
 		}
 		b.must("set", "k", "v", "--ns", "other")
-		a.must("flush", "--yes", "--cluster", "--ns", "other")
+		a.must("flush", "--yes", "--ns", "other")
 		if o := c.at("get", "k", "--ns", "other"); o.status != exitMiss {
 			t.Errorf("the namespace: %v", o)
 		}
 		if got := a.must("get", keys["c"]); got != "of c" {
 			t.Errorf("what is in another namespace: %q", got)
 		}
-		c.must("flush", "--yes", "--cluster")
+		c.must("flush", "--yes")
 		for _, p := range list {
 			for _, key := range keys { // no copy either
 				if o := p.at("get", key); o.status != exitMiss {
@@ -297,8 +297,8 @@ func TestLengthyCluster(t *testing.T) {
 		if o := a.at("set", keys["c"], "x", "--timeout", "200ms"); o.status != exitMiss || !strings.Contains(o.err, `"cachesidecar members" shows the hosts`) {
 			t.Errorf("set: %v", o)
 		}
-		testenv.Succeeds(t, "flush --cluster says which host did not answer", func() error {
-			o := a.at("flush", "--yes", "--cluster", "--timeout", "300ms")
+		testenv.Succeeds(t, "flush says which host did not answer", func() error {
+			o := a.at("flush", "--yes", "--timeout", "300ms")
 			if o.status != exitTimeout || !strings.Contains(o.err, "not flushed everywhere: no answer of c") {
 				return fmt.Errorf("%v", o)
 			}
@@ -323,7 +323,7 @@ func TestLengthyCluster(t *testing.T) {
 		if out := a.must("stats", "--cluster"); !strings.Contains(out, "c: no answer: ") {
 			t.Errorf("stats --cluster:\n%s", out)
 		}
-		a.must("flush", "--yes", "--cluster") // c is considered dead
+		a.must("flush", "--yes") // c is considered dead
 	})
 
 	step("left", func(t *testing.T) {

@@ -38,8 +38,8 @@ func TestLengthyRefusedHostHaunts(t *testing.T) {
 	}
 	clean := func(when string) {
 		t.Helper()
-		if out := b.must("flush", "--yes", "--cluster"); out != "" {
-			t.Errorf("%s: flush --cluster: %q", when, out)
+		if out := b.must("flush", "--yes"); out != "" {
+			t.Errorf("%s: flush: %q", when, out)
 		}
 		// A slow machine may read too little.
 		testenv.Succeeds(t, "a conclusion "+when, func() error {
@@ -98,8 +98,8 @@ func TestLengthyMembersForget(t *testing.T) {
 	// c is considered dead.
 	whole(t, a, b)
 	// c owns nothing.
-	if o := a.at("flush", "--yes", "--cluster"); o.status != exitDone || o.err != "" {
-		t.Errorf("flush --cluster: %v", o)
+	if o := a.at("flush", "--yes"); o.status != exitDone || o.err != "" {
+		t.Errorf("flush: %v", o)
 	}
 	if o := a.at("verify", "--duration", "500ms"); o.status != exitMiss || !strings.Contains(o.out, "not conclusive: c is missing") {
 		t.Errorf("verify: %v", o)
@@ -109,7 +109,7 @@ func TestLengthyMembersForget(t *testing.T) {
 		if m := p.member("c"); m.Node != "" {
 			t.Errorf("%+v", m)
 		}
-		p.must("flush", "--yes", "--cluster")
+		p.must("flush", "--yes")
 	}
 	testenv.Succeeds(t, "a conclusion", func() error {
 		if o := a.at("verify", "--duration", "1s"); o.status != exitDone {

@@ -104,7 +104,7 @@ func flushCommand(p *program) *cli.Command {
 		Description: "It asks first. Without a terminal to ask on it needs --yes.",
 		Flags: clientFlags(
 			&cli.StringFlag{Name: "ns", Usage: "drop this `NAMESPACE` alone", Action: named},
-			boolFlag("cluster", "on every host"),
+			boolFlag("this-host", "on this host alone"),
 			boolFlag("yes", "do not ask", "y"),
 		),
 		Action: counted(0, 0, p.flush),
@@ -112,12 +112,12 @@ func flushCommand(p *program) *cli.Command {
 }
 
 func (p *program) flush(c *cli.Context) error {
-	what, where := "everything", "on this host"
+	what, where := "everything", "on every host of the cluster"
 	if ns := c.String("ns"); ns != "" {
 		what = "namespace " + ns
 	}
-	if c.Bool("cluster") {
-		where = "on every host of the cluster"
+	if c.Bool("this-host") {
+		where = "on this host"
 	}
 	switch {
 	case c.Bool("yes"):
@@ -134,6 +134,6 @@ func (p *program) flush(c *cli.Context) error {
 		}
 	}
 	return ask(c, func(ctx context.Context, cl *client.Client) error {
-		return cl.Flush(ctx, cachesidecar.FlushOptions{All: c.String("ns") == "", Cluster: c.Bool("cluster")})
+		return cl.Flush(ctx, cachesidecar.FlushOptions{All: c.String("ns") == "", Local: c.Bool("this-host")})
 	})
 }

@@ -392,7 +392,7 @@ func (c *keyedPair) alone(text string) {
 			c.t.Errorf("its log names %s", secret)
 		}
 	}
-	p.must("flush", "--cluster", "--yes")
+	p.must("flush", "--yes")
 	p.terminate()
 }
 

@@ -38,7 +38,7 @@ func forgetCommand(p *program) *cli.Command {
 		ArgsUsage: "NODE",
 		Flags:     clientFlags(),
 		Description: "A host that died is listed as missing for an hour, since it may come back.\n" +
-			"Until then verify and flush --cluster name it. This command drops it at once.\n" +
+			"Until then verify and flush name it. This command drops it at once.\n" +
 			"A host that lives is not forgotten: stop it first. A host that comes back later joins as any other.",
 		Action: counted(1, 1, p.forget),
 	}

@@ -142,7 +142,7 @@ func TestStatusOfHostsThatAreAway(t *testing.T) {
 		{"read", "get k", answering(wire.Reply{Status: wire.Miss, Why: wire.Degraded}), exitMiss, "k: not found: the host that owns the key cannot be reached"},
 		{"fresh read", "get k --fresh", refusal(wire.Unavailable, "b did not answer"), exitMiss, "b did not answer (nothing was done;"},
 		{"write without an answer", "set k v", refusal(wire.Timeout, "b did not answer in time"), exitTimeout, "b did not answer in time"},
-		{"flush that one did not acknowledge", "flush --cluster --yes", refusal(wire.Timeout, "b was not flushed, the others were"), exitTimeout, "b was not flushed"},
+		{"flush that one did not acknowledge", "flush --yes", refusal(wire.Timeout, "b was not flushed, the others were"), exitTimeout, "b was not flushed"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			o := command(t, "", append(strings.Fields(tc.line), "--socket", fakeSidecar(t, tc.serve), "--timeout", "5s")...)

@@ -185,13 +185,13 @@ func TestFlushAsks(t *testing.T) {
 		status             int
 		dropped            bool
 	}{
-		{"yes", "flush", "y\n", "Drop everything on this host? [y/N] ", exitDone, true},
-		{"YES", "flush", "YES\n", "Drop everything on this host? [y/N] ", exitDone, true},
-		{"no", "flush", "n\n", "Drop everything on this host? [y/N] ", exitMiss, false},
-		{"only enter", "flush", "\n", "Drop everything on this host? [y/N] ", exitMiss, false},
-		{"something else", "flush", "yesterday\n", "Drop everything on this host? [y/N] ", exitMiss, false},
-		{"end of input", "flush", "\x04", "Drop everything on this host? [y/N] ", exitMiss, false},
-		{"a namespace", "flush --ns default", "y\n", "Drop namespace default on this host? [y/N] ", exitDone, true},
+		{"yes", "flush", "y\n", "Drop everything on every host of the cluster? [y/N] ", exitDone, true},
+		{"YES", "flush", "YES\n", "Drop everything on every host of the cluster? [y/N] ", exitDone, true},
+		{"no", "flush", "n\n", "Drop everything on every host of the cluster? [y/N] ", exitMiss, false},
+		{"only enter", "flush", "\n", "Drop everything on every host of the cluster? [y/N] ", exitMiss, false},
+		{"something else", "flush", "yesterday\n", "Drop everything on every host of the cluster? [y/N] ", exitMiss, false},
+		{"end of input", "flush", "\x04", "Drop everything on every host of the cluster? [y/N] ", exitMiss, false},
+		{"a namespace", "flush --ns default --this-host", "y\n", "Drop namespace default on this host? [y/N] ", exitDone, true},
 		{"told before", "flush --yes", "", "", exitDone, true},
 		{"told before, shortly", "flush -y", "", "", exitDone, true},
 	} {

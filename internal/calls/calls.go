@@ -126,7 +126,7 @@ func Flush(o cachesidecar.FlushOptions) wire.Request {
 	if o.All {
 		q.Options |= wire.All
 	}
-	if o.Cluster {
+	if !o.Local {
 		q.Options |= wire.Cluster
 	}
 	return q

@@ -29,7 +29,7 @@ func TestLengthyProcessFlushThenRestarts(t *testing.T) {
 			for _, all := range []bool{false, true} {
 				g.fill(keys)
 				testenv.Succeeds(t, "a flush", func() error {
-					return g.any().app.Flush(t.Context(), cachesidecar.FlushOptions{All: all, Cluster: true})
+					return g.any().app.Flush(t.Context(), cachesidecar.FlushOptions{All: all})
 				})
 				time.Sleep(g.bound)
 				if r := g.hits(keys); r.hits.Load() > 0 {

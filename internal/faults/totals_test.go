@@ -145,7 +145,7 @@ func (l *load) flush(t *tallied) {
 		}
 		o := l.begin(flush, -1, n)
 		end := t.begins(n, history.Op{Kind: flush})
-		err := n.app.Flush(context.Background(), cachesidecar.FlushOptions{Cluster: true, All: rand.IntN(2) == 0})
+		err := n.app.Flush(context.Background(), cachesidecar.FlushOptions{All: rand.IntN(2) == 0})
 		end(0, err)
 		l.finish(&o, n, err)
 		l.record(o)

@@ -58,6 +58,6 @@ export interface IncrOptions extends TouchOptions {
 export interface FlushOptions extends CallOptions {
   /** Every namespace. */
   all?: boolean | undefined;
-  /** On every host. */
+  /** On every host, which is the default; false: on this host alone. */
   cluster?: boolean | undefined;
 }

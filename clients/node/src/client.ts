@@ -401,10 +401,10 @@ export class Client {
     return loads.join({ ns: this.ns, space: this.space }, key, loader, o, alone) as Promise<T | undefined>;
   }
 
-  /** Drops all keys of the namespace on this host, or as the options say. */
+  /** Drops all keys of the namespace on every host, or as the options say. */
   async flush(o?: FlushOptions): Promise<void> {
     const call = new Call(Op.flush, this.time(o), writeInNamespace, replies.nothing, this.ns, '', 0);
-    call.args = [optional((o?.all ? Bit.all : 0) | (o?.cluster ? Bit.cluster : 0))];
+    call.args = [optional((o?.all ? Bit.all : 0) | (o?.cluster ?? true ? Bit.cluster : 0))];
     try {
       await this.core.run(call, o?.signal);
     } finally {

@@ -447,8 +447,8 @@ class Client(View):
 
     # -- the rest
 
-    def flush(self, *, all: bool = False, cluster: bool = False, timeout: Optional[float] = None) -> None:
-        """Empty the namespace on this host; with all every namespace, with cluster on every host."""
+    def flush(self, *, all: bool = False, cluster: bool = True, timeout: Optional[float] = None) -> None:
+        """Empty the namespace on every host; with all every namespace, without cluster on this host alone."""
         answer, _ = self._call(_calls.flush(self._ns, all, cluster), timeout)
         _calls.check(answer)
 

@@ -245,7 +245,7 @@ class CacheBackend(BaseCache):  # type: ignore[misc]
 
     def clear(self) -> None:
         """Drops all keys of the namespace, on every host. It needs the right admin where there are rules."""
-        self._client.flush(cluster=True)
+        self._client.flush()
 
     def close(self, **kwargs: Any) -> None:
         """Keeps the client: Django calls this after each request, and other threads use it."""
