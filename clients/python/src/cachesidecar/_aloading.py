@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import inspect
 from typing import TYPE_CHECKING, Any, Callable, List, Optional, Tuple
 
 from . import _calls, _encode, _wire
 from ._alink import Greeted
 from ._core import FAIL_OPEN
-from ._loads import Flight
+from ._loads import Flight, loading, not_loading
 from ._settings import TTL
 from .errors import CacheError, ClosedError, TimeoutError
 
@@ -38,13 +39,16 @@ class Load:
         self._flags, self._options = flags, options
         self._loads = client._state.loads
         self._at = (client._name, key, options)
+        self._mine = (client._core.settings.socket, client._name, key)
         self._passed = False
+        self._context = contextvars.copy_context()  # of the caller, in which its loader runs
         self._value: Any = None  # the loader's own, for the first caller
 
     async def run(self, alone: bool) -> Any:
         """Return the value, loaded by this call or by another."""
         if self._client._link.closed:
             raise ClosedError("the client was closed")
+        not_loading(self._mine, self._key)
         while True:
             flight, first, begins = self._loads.join(self._at, TaskFlight(alone, self))
             if begins:
@@ -75,7 +79,7 @@ class Load:
             raise
 
     def _begin(self, flight: TaskFlight) -> None:
-        flight.task = task = asyncio.ensure_future(self._fly(flight))
+        flight.task = task = self._context.run(asyncio.ensure_future, self._fly(flight))
         self._client._state.tasks.add(task)
         task.add_done_callback(self._client._state.tasks.discard)
         task.add_done_callback(lambda _: self._land(flight))
@@ -137,14 +141,15 @@ class Load:
         return answer, conn
 
     async def _load(self, flight: TaskFlight) -> None:
-        value = self._loader()
-        if inspect.isawaitable(value):
-            try:
-                value = await asyncio.wait_for(value, self._client._core.settings.load_timeout)
-            except asyncio.TimeoutError as e:
-                if isinstance(e, CacheError):
-                    raise
-                raise TimeoutError(f"the loader of {self._key!r} took longer than load_timeout") from e
+        with loading(self._mine):
+            value = self._loader()
+            if inspect.isawaitable(value):
+                try:
+                    value = await asyncio.wait_for(value, self._client._core.settings.load_timeout)
+                except asyncio.TimeoutError as e:
+                    if isinstance(e, CacheError):
+                        raise
+                    raise TimeoutError(f"the loader of {self._key!r} took longer than load_timeout") from e
         data, mark = _encode.encode(value)
         flight.found = data, mark | self._flags
         self._value = value

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Callable, List, Tuple
 from . import _calls, _encode, _wire
 from ._core import FAIL_OPEN
 from ._link import Greeted
-from ._loads import Flight
+from ._loads import Flight, loading, not_loading
 from ._settings import TTL
 from .errors import CacheError, TimeoutError
 
@@ -35,11 +35,13 @@ class Load:
         self._flags, self._options = flags, options
         self._loads = client._shared_state.loads
         self._at = (client._name, key, options)
+        self._mine = (client._core.settings.socket, client._name, key)
         self._passed = False
 
     def run(self, alone: bool) -> Any:
         """Return the value, loaded by this thread or by another."""
         settings = self._client._core.settings
+        not_loading(self._mine, self._key)
         while True:
             flight, first, begins = self._loads.join(self._at, ThreadFlight(alone))
             if first:
@@ -118,7 +120,8 @@ class Load:
         return answer, conn
 
     def _load(self, flight: ThreadFlight) -> Any:
-        value = self._loader()
+        with loading(self._mine):
+            value = self._loader()
         data, mark = _encode.encode(value)
         flight.found = data, mark | self._flags
         return value

@@ -8,12 +8,33 @@ lets later callers wait for the fill or, if the key changes, begin a new load.
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from typing import Dict, Generic, Hashable, Optional, Tuple, TypeVar
+from contextvars import ContextVar
+from typing import Dict, FrozenSet, Generic, Hashable, Iterator, Optional, Tuple, TypeVar
 
-from .errors import BusyError
+from .errors import BadRequestError, BusyError
 
 F = TypeVar("F", bound="Flight")
+
+#: The keys whose loaders run here: this thread or task is in one of them, or was begun by one.
+_loading: ContextVar[FrozenSet[Hashable]] = ContextVar("cachesidecar_loading", default=frozenset())
+
+
+def not_loading(key: Hashable, name: bytes) -> None:
+    """Refuse a loader that asks for its own key: it would wait for itself."""
+    if key in _loading.get():
+        raise BadRequestError(f"the loader of {name!r} asks for the same key, and would wait for itself: make it load the value")
+
+
+@contextlib.contextmanager
+def loading(key: Hashable) -> Iterator[None]:
+    """Say that the loader of a key runs."""
+    token = _loading.set(_loading.get() | {key})
+    try:
+        yield
+    finally:
+        _loading.reset(token)
 
 
 class Flight:
