@@ -20,7 +20,6 @@ import cachesidecar
 from cachesidecar import AsyncClient, BadRequestError, CacheError, Client, EncodingError, _encode
 from cachesidecar._connection import Connection
 from cachesidecar._reading import Waiter
-from cachesidecar.decorators import _plain
 from cachesidecar.errors import NotSent
 
 
@@ -279,12 +278,6 @@ def test_watch_after_a_fork(sidecar: Sidecar) -> None:
             os._exit(0)
         os.waitpid(pid, 0)
         assert "reset" not in [next(events).kind for _ in range(3)]
-
-
-def test_names_of_keywords_are_quoted() -> None:
-    def f(**kwargs: int) -> None: ...
-
-    assert _plain(f, "kwargs", {"a": 1, "b": 2}) != _plain(f, "kwargs", {"a=1,b": 2})
 
 
 def test_text_of_an_enum(sidecar: Sidecar) -> None:

@@ -79,10 +79,13 @@ class Load:
             raise
 
     def _begin(self, flight: TaskFlight) -> None:
-        flight.task = task = self._context.run(asyncio.ensure_future, self._fly(flight))
+        flight.task = task = self._context.run(self._task, flight)
         self._client._state.tasks.add(task)
         task.add_done_callback(self._client._state.tasks.discard)
         task.add_done_callback(lambda _: self._land(flight))
+
+    def _task(self, flight: TaskFlight) -> "asyncio.Task[None]":
+        return asyncio.ensure_future(self._fly(flight))
 
     def _land(self, flight: TaskFlight) -> None:
         """The flight is over, also if its task was cancelled before it ran."""

@@ -24,7 +24,9 @@ _loading: ContextVar[FrozenSet[Hashable]] = ContextVar("cachesidecar_loading", d
 def not_loading(key: Hashable, name: bytes) -> None:
     """Refuse a loader that asks for its own key: it would wait for itself."""
     if key in _loading.get():
-        raise BadRequestError(f"the loader of {name!r} asks for the same key, and would wait for itself: make it load the value")
+        raise BadRequestError(
+            f"the loader of {name!r} asks for the same key, and would wait for itself: make it load the value"
+        )
 
 
 @contextlib.contextmanager

@@ -26,7 +26,9 @@ class Names:
     def __init__(self, function: Callable[..., Any]) -> None:
         name = getattr(function, "__qualname__", None)
         if name is None or "<" in name or inspect.ismethod(function):
-            raise TypeError(f"{function!r} has no name of its own, of which a key could be made: give cached a key= function")
+            raise TypeError(
+                f"{function!r} has no name of its own, of which a key could be made: give cached a key= function"
+            )
         self._function, self._name = function, name
         code = getattr(function, "__code__", None)
         self._borrowed = code is None or code.co_name != function.__name__
@@ -76,12 +78,13 @@ class Names:
 
 def _module(function: Callable[..., Any]) -> str:
     """Return the name of a function's module. All programs are __main__; a program's file tells them apart."""
-    name = function.__module__
+    name: str = function.__module__
     main = sys.modules.get(name) if name == "__main__" else None
     if main is None:
         return name
     spec = getattr(main, "__spec__", None)
-    return spec.name if spec is not None else os.path.abspath(getattr(main, "__file__", None) or name)
+    file: str = getattr(main, "__file__", None) or ""
+    return str(spec.name) if spec is not None else os.path.abspath(file) if file else name
 
 
 def _found(module: str, name: str) -> Any:
@@ -115,16 +118,17 @@ def cached(
     if function is None:
         return lambda f: cached(client, f, ttl=ttl, key=key, flags=flags, stale_ok=stale_ok)
     ttl_ms(ttl)
-    names = Names(function) if key is None else key
+    names: Any = Names(function) if key is None else key
+    loader = function
 
     def load(*args: Any, **kwargs: Any) -> Any:
         return client.get_or_set(
-            names(*args, **kwargs), functools.partial(function, *args, **kwargs), ttl=ttl, flags=flags,
+            names(*args, **kwargs), functools.partial(loader, *args, **kwargs), ttl=ttl, flags=flags,
             stale_ok=stale_ok,
         )
 
     decorated: Any = load
-    if inspect.iscoroutinefunction(client.get_or_set): # so that frameworks see what it is
+    if inspect.iscoroutinefunction(client.get_or_set):  # so that frameworks see what it is
         async def load_async(*args: Any, **kwargs: Any) -> Any:
             return await load(*args, **kwargs)
 
