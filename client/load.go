@@ -25,6 +25,9 @@ import (
 // Config.LoadTimeout and with Close, not with the context of the call that began the
 // load; it has the values of that call's context.
 //
+// A load that asks GetOrLoad for its own key, with its context, gets ErrBadRequest: it would
+// wait for itself.
+//
 // In a namespace with an origin the sidecars load. There GetOrLoad calls load only if the
 // sidecars cannot be asked.
 func (c *Client) GetOrLoad(
@@ -36,6 +39,9 @@ func (c *Client) GetOrLoad(
 	it, err := c.Get(ctx, key, cachesidecar.GetOptions{Fresh: o.Fresh})
 	if err == nil || ctx.Err() != nil || !loadsAfter(c, err) {
 		return it, err
+	}
+	if err := c.refuseOwn(ctx, key); err != nil {
+		return cachesidecar.Item{}, err
 	}
 	f, err := c.join(ctx, flight{
 		key: key, load: load, options: o, done: make(chan struct{}),
@@ -188,7 +194,7 @@ func loadInto(ctx context.Context, c *Client, f *flight, lease *Lease) {
 // callLoad calls the flight's function. It turns a panic into an error, since a panic on a
 // goroutine of this package would end the process.
 func callLoad(ctx context.Context, c *Client, f *flight) (value []byte, err error) {
-	ctx, cancel := context.WithTimeout(ctx, c.cfg.LoadTimeout)
+	ctx, cancel := context.WithTimeout(c.loading(ctx, f.key), c.cfg.LoadTimeout)
 	defer cancel()
 	defer func() {
 		if p := recover(); p != nil {

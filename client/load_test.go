@@ -160,6 +160,30 @@ func TestLoadFills(t *testing.T) {
 	}
 }
 
+// TestLoadOfItsOwnKey checks that a load that asks for its own key, itself or through another
+// load, gets an error at once.
+func TestLoadOfItsOwnKey(t *testing.T) {
+	s := newScripted(t, client.Config{})
+	var load func(context.Context, string) ([]byte, error)
+	load = func(ctx context.Context, key string) ([]byte, error) {
+		next := map[string]string{"own": "own", "a": "b", "b": "a"}[key]
+		it, err := s.GetOrLoad(ctx, next, load, client.LoadOptions{})
+		return it.Value, err
+	}
+	for key, leases := range map[string]int{"own": 1, "a": 2} {
+		caller := s.call(1, key, load, client.LoadOptions{})
+		for range leases {
+			s.wants(wire.OpLease).answer(granted)
+		}
+		for range leases {
+			if f := s.wants(wire.OpFill); !f.Has(wire.Abandon) {
+				t.Errorf("FILL: %+v", f.Request)
+			}
+		}
+		caller.wantError(cachesidecar.ErrBadRequest)
+	}
+}
+
 // TestLoadJoinsWhatIsNotAsked checks that a caller shares no answer to a question that
 // was sent before the caller came, and no load that began before that.
 func TestLoadJoinsWhatIsNotAsked(t *testing.T) {

@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"time"
 
@@ -64,4 +65,31 @@ func (l *loads) close() {
 
 func (o LoadOptions) get() cachesidecar.GetOptions {
 	return cachesidecar.GetOptions{Fresh: o.Fresh, StaleOK: o.StaleOK}
+}
+
+// loading is what a load loads, in its context.
+type loading struct {
+	loads          *loads
+	namespace, key string
+	within         *loading // the load that has begun it
+}
+
+type loadingKey struct{}
+
+// loading returns the context of the load of a key.
+func (c *Client) loading(ctx context.Context, key string) context.Context {
+	within, _ := ctx.Value(loadingKey{}).(*loading)
+	return context.WithValue(ctx, loadingKey{}, &loading{&c.loads, string(c.namespace), key, within})
+}
+
+// refuseOwn returns an error if a load asks for a key that it loads itself.
+func (c *Client) refuseOwn(ctx context.Context, key string) error {
+	l, _ := ctx.Value(loadingKey{}).(*loading)
+	for ; l != nil; l = l.within {
+		if l.loads == &c.loads && l.namespace == string(c.namespace) && l.key == key {
+			return fmt.Errorf("%w: the load of %q asks for the same key, and would wait for itself: let it return the value",
+				cachesidecar.ErrBadRequest, key)
+		}
+	}
+	return nil
 }

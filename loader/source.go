@@ -12,7 +12,8 @@ import (
 // keep key. The caller owns the bytes of the returned value. An error that wraps
 // ErrAbsent means that the origin has no such key. An error that wraps ErrPermanent,
 // ErrTooLarge or ErrBadKey means that a retry is useless. Any other error may be
-// retried. Errors must not contain secrets, because they are shown to people.
+// retried. Errors must not contain secrets, because they are shown to people. A Source
+// that asks the sidecar for the key that it loads, with ctx, gets an error at once.
 type Source interface {
 	Load(ctx context.Context, key []byte) (Value, error)
 }

@@ -3,6 +3,7 @@ package sidecar
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
@@ -284,6 +285,9 @@ func (s *Sidecar) ask(ctx context.Context, q *wire.Request) (r wire.Reply, err e
 			r = s.engine.Execute(q, b, now, 0)
 		}
 		if r.Status == wire.Moved {
+			if err := loadsItself(ctx, q); err != nil {
+				return err
+			}
 			r = s.serve(ctx, q, b, deadline)
 			unshare(&r)
 		}
@@ -291,6 +295,24 @@ func (s *Sidecar) ask(ctx context.Context, q *wire.Request) (r wire.Reply, err e
 		return calls.Err(&r)
 	})
 	return r, err
+}
+
+// loadsItself returns an error if an origin asks for a key that it loads.
+func loadsItself(ctx context.Context, q *wire.Request) error {
+	if !engine.ReadOp(q.Op) || q.Has(wire.NoLoad) {
+		return nil
+	}
+	keys := q.Keys
+	if q.Op != wire.OpMGet {
+		keys = [][]byte{q.Key}
+	}
+	for _, key := range keys {
+		if namespaces.Within(ctx, q.Namespace, key) {
+			return fmt.Errorf("%w: the origin of %s asks the sidecar for the key %q that it loads, and would wait for "+
+				"itself: let it return the value", cachesidecar.ErrBadRequest, q.Namespace, key)
+		}
+	}
+	return nil
 }
 
 // unshare gives the caller its own values: those of the slow way may be those of a copy,

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/origintest"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
@@ -288,5 +289,31 @@ func TestOriginsAreChecked(t *testing.T) {
 				t.Errorf("Run: %v, want %q", err, tc.want)
 			}
 		})
+	}
+}
+
+// TestOriginAsksItself checks that an origin in the program that asks for the key that it loads,
+// itself or through another key, gets an error at once.
+func TestOriginAsksItself(t *testing.T) {
+	var s *Sidecar
+	next := map[string]string{"own": "own", "a": "b", "b": "a", "c": "d"}
+	s = start(t, Config{NoSocket: true, RequestTimeout: time.Minute, Namespaces: map[string]Namespace{DefaultNamespace: {
+		Origin: own(func(ctx context.Context, key []byte) (loader.Value, error) {
+			if next[string(key)] == "" {
+				return loader.Value{Bytes: key}, nil
+			}
+			it, err := s.Get(ctx, DefaultNamespace, next[string(key)], cachesidecar.GetOptions{})
+			return loader.Value{Bytes: it.Value}, err
+		}),
+	}}})
+	for _, key := range []string{"own", "a", "c"} {
+		it, err := s.Get(t.Context(), DefaultNamespace, key, cachesidecar.GetOptions{})
+		if key == "c" {
+			if err != nil || string(it.Value) != "d" {
+				t.Errorf("another key: %q, %v", it.Value, err)
+			}
+		} else if err == nil || !strings.Contains(err.Error(), "would wait for itself") {
+			t.Errorf("%s: %v", key, err)
+		}
 	}
 }

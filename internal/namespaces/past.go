@@ -86,7 +86,7 @@ func (ns *Namespace) Load(ctx context.Context, key []byte) (loader.Value, error)
 			return loader.Value{}, err
 		}
 	}
-	return o.Load(ctx, key)
+	return o.Load(ns.within(ctx, key), key)
 }
 
 func (ns *Namespace) enterOrigin() (*Origin, error) {

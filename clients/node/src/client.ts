@@ -369,15 +369,14 @@ export class Client {
    * Returns the key's value. If it has none, one caller in the whole cluster calls its loader; the value is stored, and
    * all callers get it. If the loader returns undefined, so does getOrSet, and nothing is stored.
    *
-   * A loader must not ask getOrSet for its own key: it would wait for itself. If it passes its signal on, that is an
-   * error at once; else its time ends it.
+   * A loader that asks getOrSet for its own key gets an error: it would wait for itself.
    */
   async getOrSet<T>(key: Key, loader: Loader<T>, o: LoadOptions = {}): Promise<T | undefined> {
     ttlArg(o.ttl);
     markedFlags(0, o.flags);
     key = keyOf(key);
     const { loads } = internals.get(this)!;
-    loads.refuseOwn(this.ns, key, o.signal);
+    loads.refuseOwn(this.ns, key);
     let alone = false;
     try {
       const reads = { fresh: o.fresh, timeout: o.timeout, signal: o.signal };

@@ -1,3 +1,4 @@
+import { onAbort } from './abort.js';
 import { Call, repeatable } from './call.js';
 import { Op, opName } from './codes.js';
 import type { Connection, Owner } from './connection.js';
@@ -82,8 +83,7 @@ export class Core implements Owner {
         call.fail(e);
       }
     };
-    signal.addEventListener('abort', abort, { once: true });
-    after(call, () => signal.removeEventListener('abort', abort));
+    after(call, onAbort(signal, abort));
     return true;
   }
 

@@ -1,3 +1,6 @@
+import { AsyncLocalStorage } from 'node:async_hooks';
+
+import { onAbort } from './abort.js';
 import { Call } from './call.js';
 import { Bit, Op, Status } from './codes.js';
 import { AbortError, type Core } from './core.js';
@@ -37,6 +40,13 @@ export interface Place {
 /** The errors of the sidecar after which this process loads all the same, if it is to fail open. */
 const open: readonly ErrorCode[] = ['unavailable', 'busy', 'timeout', 'unsupported'];
 
+/** What a loader loads, and the loader that has begun it. What a loader leaves running is no part of it. */
+interface Loading {
+  readonly id: string;
+  readonly within: Loading | undefined;
+  over: boolean;
+}
+
 /** Flight is one question to the sidecar, followed by a load if one is needed, for all callers that came before it. */
 class Flight {
   callers = 0;
@@ -50,6 +60,7 @@ class Flight {
     readonly options: LoadOptions,
     readonly place: Place,
     public alone: boolean, // do not ask the sidecar
+    readonly within: Loading | undefined,
   ) {}
 
   /** Waits for the end of the flight, or of the signal. The last caller that leaves ends the load. */
@@ -61,9 +72,9 @@ class Flight {
           this.controller.abort(signal!.reason);
         }
       };
-      signal?.addEventListener('abort', abort, { once: true });
+      const stay = signal === undefined ? (): void => {} : onAbort(signal, abort);
       const over = <V>(f: (v: V) => void) => (v: V): void => {
-        signal?.removeEventListener('abort', abort);
+        stay();
         f(v);
       };
       this.waiters.push({ resolve: over(resolve), reject: over(reject) });
@@ -114,7 +125,7 @@ class Flight {
 export class Loads {
   private readonly keys = new Map<string, { next: Flight | undefined }>();
   private readonly flights = new Set<Flight>();
-  private readonly own = new WeakMap<AbortSignal, string>(); // what the loader loads that has the signal
+  private readonly loading = new AsyncLocalStorage<Loading>(); // the loader that runs here
 
   constructor(private readonly core: Core) {}
 
@@ -123,10 +134,13 @@ export class Loads {
   }
 
   /** Refuses a call that a loader makes for the key that it loads: it would wait for itself. */
-  refuseOwn(ns: string | null, key: Key, signal: AbortSignal | undefined): void {
-    if (signal !== undefined && this.own.get(signal) === this.idOf(ns, key)) {
-      throw cacheError('bad_request', `the loader of ${JSON.stringify(nameOf(key))} asks getOrSet for its own key: `
-        + 'let it return the value');
+  refuseOwn(ns: string | null, key: Key): void {
+    const id = this.idOf(ns, key);
+    for (let l = this.loading.getStore(); l !== undefined; l = l.within) {
+      if (l.id === id && !l.over) {
+        throw cacheError('bad_request', `the loader of ${JSON.stringify(nameOf(key))} asks getOrSet for its own key: `
+          + 'let it return the value');
+      }
     }
   }
 
@@ -158,7 +172,7 @@ export class Loads {
     if (this.flights.size >= this.core.settings.maxLoads) {
       throw cacheError('busy', `${this.flights.size} keys are being loaded: try again, or raise maxLoads`);
     }
-    const f = new Flight(key, loader, o, place, alone);
+    const f = new Flight(key, loader, o, place, alone, this.loading.getStore());
     f.callers = 1;
     this.flights.add(f);
     const result = f.wait(o.signal);
@@ -274,7 +288,7 @@ export class Loads {
   /** Calls the loader, until its time is over. */
   private call(f: Flight): Promise<unknown> {
     const { signal } = f.controller;
-    this.own.set(signal, this.idOf(f.place.ns, f.key));
+    const own = { id: this.idOf(f.place.ns, f.key), within: f.within, over: false };
     return new Promise((resolve, reject) => {
       if (signal.aborted) {
         reject(new AbortError(signal));
@@ -290,10 +304,12 @@ export class Loads {
       const abort = (): void => reject(new AbortError(signal));
       signal.addEventListener('abort', abort, { once: true });
       const over = (): void => {
+        own.over = true;
         clearTimeout(timer);
         signal.removeEventListener('abort', abort);
       };
-      void Promise.resolve().then(() => f.loader(f.key, { signal })).then(resolve, reject).finally(over);
+      const run = (): unknown => this.loading.run(own, () => f.loader(f.key, { signal }));
+      void Promise.resolve().then(run).then(resolve, reject).finally(over);
       signal.addEventListener('abort', over, { once: true });
     });
   }

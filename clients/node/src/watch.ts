@@ -1,3 +1,4 @@
+import { onAbort } from './abort.js';
 import { limits } from './codes.js';
 import { systemClock } from './clock.js';
 import { AbortError, type Core } from './core.js';
@@ -51,7 +52,7 @@ export async function* watch(
   const feed = new Feed(core, ns, o.all ?? false, Math.ceil(beat), systemClock, o.ref ?? false);
   feeds.add(feed);
   const stop = (): void => void feed.close();
-  o.signal?.addEventListener('abort', stop, { once: true });
+  const stay = o.signal === undefined ? (): void => {} : onAbort(o.signal, stop);
   try {
     for (let tries = 0; ; tries++) {
       if (o.signal?.aborted) {
@@ -77,7 +78,7 @@ export async function* watch(
       yield* eventsOf(told, ns ?? core.settings.namespace, keys);
     }
   } finally {
-    o.signal?.removeEventListener('abort', stop);
+    stay();
     feeds.delete(feed);
     await feed.close();
   }

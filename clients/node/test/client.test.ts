@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { getEventListeners } from 'node:events';
 import { test } from 'node:test';
 import { Client, type ClientOptions, type CacheError } from '../src/index.js';
 import { frame, hit, type Request, Server, until } from './server.js';
@@ -176,6 +177,33 @@ test('a signal ends a call as in Node', async (t) => {
   await assert.rejects(c.set('k', 1, { signal: controller.signal }), { name: 'AbortError' });
   await assert.rejects(c.set('k', 1, { signal: AbortSignal.timeout(5) }), { name: 'AbortError' });
   await until('both requests', () => s.requests.length === 2);
+});
+
+test('a signal that ends many calls has one listener, and in the end none', async (t) => {
+  const s = await Server.start(t, (q) => {
+    if (q.op === 9) {
+      q.conn.answer(q.id, 2, Buffer.from('token'), 5000);
+    } else if (q.op === 10) {
+      q.conn.answer(q.id, 0, 5);
+    } else if (q.op === 3) {
+      q.conn.answer(q.id, 1, 0);
+    }
+  });
+  const c = clientOf(t, s);
+  const controller = new AbortController();
+  const { signal } = controller;
+  const listeners = (): number => getEventListeners(signal, 'abort').length;
+  const calls: Promise<unknown>[] = [];
+  for (let i = 0; i < 50; i++) {
+    calls.push(c.get(`k${i}`, { signal }), c.getOrSet(`l${i}`, () => i, { signal }));
+    assert.equal(listeners(), 1);
+  }
+  await Promise.all(calls);
+  assert.equal(listeners(), 0);
+  const pings = Array.from({ length: 20 }, () => assert.rejects(c.ping({ signal }), { name: 'AbortError' }));
+  controller.abort();
+  await Promise.all(pings);
+  assert.equal(listeners(), 0);
 });
 
 test('close leaves no promise unresolved', async (t) => {

@@ -11,19 +11,28 @@ from __future__ import annotations
 import contextlib
 import threading
 from contextvars import ContextVar
-from typing import Dict, FrozenSet, Generic, Hashable, Iterator, Optional, Tuple, TypeVar
+from typing import Dict, Generic, Hashable, Iterator, Optional, Tuple, TypeVar
 
 from .errors import BadRequestError, BusyError
 
 F = TypeVar("F", bound="Flight")
 
-#: The keys whose loaders run here: this thread or task is in one of them, or was begun by one.
-_loading: ContextVar[FrozenSet[Hashable]] = ContextVar("cachesidecar_loading", default=frozenset())
+
+class _Loading:
+    """A loader that runs. What it leaves running is no part of it."""
+
+    def __init__(self, key: Hashable) -> None:
+        self.key = key
+        self.over = False
+
+
+#: This thread or task is in these loaders, or was begun by them.
+_loading: ContextVar[Tuple[_Loading, ...]] = ContextVar("cachesidecar_loading", default=())
 
 
 def not_loading(key: Hashable, name: bytes) -> None:
     """Refuse a loader that asks for its own key: it would wait for itself."""
-    if key in _loading.get():
+    if any(one.key == key and not one.over for one in _loading.get()):
         raise BadRequestError(
             f"the loader of {name!r} asks for the same key, and would wait for itself: make it load the value"
         )
@@ -32,10 +41,12 @@ def not_loading(key: Hashable, name: bytes) -> None:
 @contextlib.contextmanager
 def loading(key: Hashable) -> Iterator[None]:
     """Say that the loader of a key runs."""
-    token = _loading.set(_loading.get() | {key})
+    one = _Loading(key)
+    token = _loading.set((*_loading.get(), one))
     try:
         yield
     finally:
+        one.over = True
         _loading.reset(token)
 
 
