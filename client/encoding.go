@@ -55,7 +55,7 @@ func Encode(v any) (value []byte, flags uint32, err error) {
 	if err := e.Encode(v); err != nil {
 		return nil, 0, fmt.Errorf("%w: a %T as msgpack: %w", cachesidecar.ErrEncoding, v, err)
 	}
-	if err := checkTexts(b.Bytes()); err != nil {
+	if _, err := checkPlain(b.Bytes()); err != nil {
 		return nil, 0, fmt.Errorf("%w: a %T as msgpack: %w", cachesidecar.ErrEncoding, v, err)
 	}
 	return b.Bytes(), Msgpack, nil
@@ -130,7 +130,7 @@ func decodeMsgpack(value []byte, to any) error {
 	if rest, err := msgp.Skip(value); err != nil || len(rest) > 0 {
 		return fmt.Errorf("%d bytes are not one msgpack value: %v", len(value), err)
 	}
-	if err := checkTexts(value); err != nil {
+	if _, err := checkPlain(value); err != nil {
 		return err
 	}
 	d := msgpack.NewDecoder(bytes.NewReader(value))
@@ -146,29 +146,65 @@ func decodeMsgpack(value []byte, to any) error {
 	return err
 }
 
-// checkTexts checks that all strings of a msgpack value are UTF-8: Python, for one, refuses
-// others.
-func checkTexts(value []byte) (err error) {
-	for len(value) > 0 && err == nil {
-		switch msgp.NextType(value) {
-		case msgp.MapType:
-			_, value, err = msgp.ReadMapHeaderBytes(value)
-		case msgp.ArrayType:
-			_, value, err = msgp.ReadArrayHeaderBytes(value)
+// checkPlain checks that clients in all languages can read a msgpack value: see docs/CLIENTS.md.
+// It returns what follows the value.
+func checkPlain(value []byte) (rest []byte, err error) {
+	switch msgp.NextType(value) {
+	case msgp.MapType:
+		return checkMap(value)
+	case msgp.ArrayType:
+		n, value, err := msgp.ReadArrayHeaderBytes(value)
+		for ; n > 0 && err == nil; n-- {
+			value, err = checkPlain(value)
+		}
+		return value, err
+	case msgp.StrType:
+		text, value, err := msgp.ReadStringZC(value)
+		if err == nil && !utf8.Valid(text) {
+			err = fmt.Errorf("the string %.40q in it is not UTF-8: use bytes", text)
+		}
+		return value, err
+	}
+	return msgp.Skip(value)
+}
+
+// checkMap is checkPlain for a map. Its keys must be text or integers, and be different also as
+// texts, which Node makes of integers.
+func checkMap(value []byte) (rest []byte, err error) {
+	n, value, err := msgp.ReadMapHeaderBytes(value)
+	begin, texts, integers := value, false, map[string]bool{}
+	for left := n; left > 0 && err == nil; left-- {
+		key := value
+		if value, err = checkPlain(value); err != nil {
+			break
+		}
+		switch kind := msgp.NextType(key); kind {
 		case msgp.StrType:
-			var text []byte
-			if text, value, err = msgp.ReadStringZC(value); err == nil && !utf8.Valid(text) {
-				err = fmt.Errorf("the string %.40q in it is not UTF-8: use bytes", text)
-			}
+			texts = true
+		case msgp.IntType, msgp.UintType:
+			i, _, _ := msgp.ReadIntfBytes(key)
+			integers[fmt.Sprint(i)] = true
 		default:
-			value, err = msgp.Skip(value)
+			return nil, fmt.Errorf("a map has a key of the type %s: use text or integers", kind)
+		}
+		if name, _, bad := msgp.ReadStringZC(key); bad == nil && string(name) == "__proto__" {
+			return nil, errors.New("a map has the key __proto__, which Node cannot read: use another one")
+		}
+		value, err = checkPlain(value)
+	}
+	for ; texts && len(integers) > 0 && n > 0 && err == nil; n-- {
+		if name, _, bad := msgp.ReadStringZC(begin); bad == nil && integers[string(name)] {
+			return nil, fmt.Errorf("a map has the key %s as text and as an integer: use one of them", name)
+		}
+		if begin, err = msgp.Skip(begin); err == nil {
+			begin, err = msgp.Skip(begin)
 		}
 	}
-	return err
+	return value, err
 }
 
 // decodeMap decodes a map for an any: a map[string]any if all keys are text, else a
-// map[any]any whose keys are text, numbers and booleans.
+// map[any]any whose keys are text and integers.
 func decodeMap(d *msgpack.Decoder) (any, error) {
 	n, err := d.DecodeMapLen()
 	if err != nil {
@@ -180,11 +216,7 @@ func decodeMap(d *msgpack.Decoder) (any, error) {
 		if err != nil {
 			return nil, err
 		}
-		switch key = widened(key); key.(type) {
-		case string, int64, uint64, bool:
-		default:
-			return nil, fmt.Errorf("a map has a %T as a key: use text", key)
-		}
+		key = widened(key)
 		v, err := d.DecodeInterface()
 		if err != nil {
 			return nil, err

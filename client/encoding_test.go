@@ -59,7 +59,11 @@ func TestEncodings(t *testing.T) {
 
 // TestWrongEncodings checks that a wrong value is ErrEncoding, and names the remedy.
 func TestWrongEncodings(t *testing.T) {
-	for _, v := range []any{"\xff", []string{"a", "\xff"}, uint64(math.MaxUint64), func() {}, make(chan int)} {
+	for _, v := range []any{
+		"\xff", []string{"a", "\xff"}, uint64(math.MaxUint64), func() {}, make(chan int), map[bool]int{true: 1},
+		map[float64]int{1.5: 1}, map[any]int{nil: 1}, []any{map[any]int{1: 1, "1": 2}}, map[string]int{"__proto__": 1},
+		map[string]any{"a": map[[2]int]int{{1, 2}: 3}}, map[string]int{"\xff": 1},
+	} {
 		if _, _, err := client.Encode(v); !errors.Is(err, cachesidecar.ErrEncoding) {
 			t.Errorf("encoding a %T: %v", v, err)
 		}

@@ -285,5 +285,7 @@ def test_text_of_an_enum(sidecar: Sidecar) -> None:
         RED = "red"
 
     with Client(sidecar.path) as client:
-        client.set(Colour.RED, Colour.RED)
-        assert client.get("red") == "red"
+        client.set(Colour.RED, "a key")  # in other languages too
+        assert client.get("red") == "a key"
+        with pytest.raises(TypeError, match="the value is of type .*Colour"):
+            client.set("red", Colour.RED)

@@ -7,6 +7,7 @@ are the app's. The functions are pure.
 from __future__ import annotations
 
 import datetime
+import os
 from typing import Any, Callable, Dict, Tuple
 
 import msgpack
@@ -40,12 +41,6 @@ def encode(value: Any) -> Tuple[bytes, int]:
         return _integer(value), INTEGER
     if isinstance(value, (bytearray, memoryview)):
         return bytes(value), BYTES
-    if isinstance(value, bytes):
-        return bytes(value), BYTES
-    if isinstance(value, str):
-        return _text(str.__str__(value)), TEXT
-    if isinstance(value, int) and not isinstance(value, bool):
-        return _integer(int(value)), INTEGER
     return _pack(value), MSGPACK
 
 
@@ -70,7 +65,11 @@ def _short(value: int) -> str:
 
 def _pack(value: Any) -> bytes:
     try:
-        packed = msgpack.packb(value, datetime=True, default=_other)
+        packed = msgpack.packb(value, datetime=True, strict_types=True, default=_other)
+        if not _plain(value, packed):
+            raise _Unfit
+    except _Unfit:
+        raise TypeError(f"{_place(value)}: {_REMEDY}") from None
     except OverflowError:
         raise TooLargeError(f"an integer within {_of(value)} needs more than 64 bits: store it as text") from None
     except UnicodeEncodeError as e:
@@ -84,20 +83,90 @@ def _pack(value: Any) -> bytes:
 
 
 _REMEDY = (
-    "store bytes, str, int, or what msgpack has: None, bool, float, list, tuple, dict, and datetime with a time zone"
+    "store bytes, str, int, or what msgpack has: None, bool, float, list, tuple, dict with keys of str and int, and "
+    "datetime with a time zone; of other types, also subclasses of these, make one of them first"
 )
 
 
+class _Unfit(Exception):
+    """A value has something that cannot be stored, or would come back as something else."""
+
+
+def _choose() -> Callable[[Any, bytes], bool]:
+    if os.environ.get("CACHESIDECAR_PURE") != "1":
+        try:
+            from ._native import keys
+        except ImportError:  # built without a compiler
+            return lambda value, packed: _keys_are_plain(value)
+        return lambda value, packed: (found := keys(packed)) == 0 or found == 1 and _keys_are_plain(value)
+    return lambda value, packed: _keys_are_plain(value)
+
+
+_CONTAINERS = frozenset((dict, list, tuple))
+
+
+def _keys_are_plain(value: Any) -> bool:
+    """Report whether clients in all languages can read the keys of all maps. The value was packed, so it has no cycle."""
+    if type(value) not in _CONTAINERS:
+        return True
+    todo = [value]
+    for one in todo:  # which grows
+        if type(one) is dict:
+            if not _plain_keys(one):
+                return False
+            one = one.values()
+        todo.extend([v for v in one if type(v) in _CONTAINERS])
+    return True
+
+
+def _plain_keys(value: Dict[Any, Any]) -> bool:
+    if "__proto__" in value:
+        return False
+    numbers = [k for k in value if type(k) is not str]
+    return all(type(k) is int and str(k) not in value for k in numbers)
+
+
+def _place(value: Any) -> str:
+    """Say what in a value cannot be stored."""
+    todo = [("the value", value)]
+    for path, one in todo:
+        kind = type(one)
+        if kind is dict:
+            for k, v in one.items():
+                if type(k) is int and str(k) in one:
+                    return f"{path} has the keys {k!r} and {str(k)!r}, which are one key in other languages"
+                if k == "__proto__" or type(k) is not str and type(k) is not int:
+                    return f"{path} has the key {k!r} of type {_name(type(k))}, which cannot be read again"
+                todo.append((f"{path}[{k!r}]", v))
+        elif kind is list or kind is tuple:
+            todo.extend([(f"{path}[{i}]", v) for i, v in enumerate(one)])
+        elif kind is datetime.datetime and one.tzinfo is None:
+            return f"{path} is a datetime without a time zone"
+        elif kind not in _KINDS:
+            return f"{path} is of type {_name(kind)}"
+    return _of(value) + " cannot be stored"
+
+
+_KINDS = frozenset((bool, type(None), float, int, str, bytes, bytearray, memoryview, datetime.datetime))
+
+
+_plain = _choose()  # reports whether clients in all languages can read the keys of all maps of a value, as packed
+
+
+def _name(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
 def _of(value: Any) -> str:
-    return f"a value of type {type(value).__module__}.{type(value).__qualname__}"
+    return f"a value of type {_name(type(value))}"
 
 
 def _other(value: Any) -> Any:
-    if isinstance(value, datetime.datetime):
-        raise TypeError("a datetime without a time zone cannot be stored: give it one, such as timezone.utc")
-    if isinstance(value, int):
+    if type(value) is tuple:
+        return list(value)
+    if type(value) is int:
         raise TooLargeError(f"the integer {_short(value)} needs more than 64 bits: store it as text")
-    raise TypeError(f"{_of(value)} cannot be stored: {_REMEDY}")
+    raise _Unfit
 
 
 def _extension(code: int, data: bytes) -> Any:

@@ -1,5 +1,5 @@
 /*
- * _native: xxh3 and the reader of the shared memory, for Python.
+ * _native: xxh3, the reader of the shared memory, and a look at msgpack, for Python.
  *
  * The reader is cachesidecar.h; this file hands it to Python, and keeps where namespaces are.
  * Every call holds the GIL from its begin to its end, so two threads are never inside.
@@ -215,13 +215,93 @@ static PyObject *hash(PyObject *module, PyObject *const *args, Py_ssize_t count)
 	return PyLong_FromUnsignedLongLong(cs_hash(data, (size_t)n, seed));
 }
 
+/* What the keys of a msgpack value's maps are. */
+enum { KEYS_PLAIN, KEYS_MIXED, KEYS_UNFIT };
+
+#define DEEP 1024 /* of arrays and maps; msgpack writes fewer */
+
+/* number reads n bytes, the first one first. */
+static uint64_t number(const uint8_t *at, int n) {
+	uint64_t v = 0;
+	for (int i = 0; i < n; i++)
+		v = v << 8 | at[i];
+	return v;
+}
+
+/*
+ * keys_of says whether all keys of a value's maps are text or integers: KEYS_MIXED, if a map has both; KEYS_UNFIT, if
+ * there is another one, or __proto__. Bytes that are no whole value are KEYS_UNFIT.
+ */
+static int keys_of(const uint8_t *at, const uint8_t *end) {
+	static const int8_t widths[] = {0, -9, 0, 0, 1, 2, 4, 1, 2, 4, 4, 8, 1, 2, 4, 8, 1,
+					2, 4, 8, 1, 2, 4, 8, 16, 1, 2, 4, 2, 4, 2, 4}; /* from 0xc0 on */
+	struct {
+		uint64_t left; /* elements; of a map keys and values */
+		int map, texts, integers;
+	} levels[DEEP], *l = levels;
+	int found = KEYS_PLAIN;
+	l->left = 1, l->map = 0;
+	for (;;) {
+		while (l->left == 0) {
+			if (l == levels)
+				return at == end ? found : KEYS_UNFIT;
+			l--;
+		}
+		if (at == end)
+			return KEYS_UNFIT;
+		uint8_t c = *at++;
+		int key = l->map && l->left % 2 == 0, text = 0, integer = c < 0x80 || c >= 0xe0, map = 0, list = 0;
+		uint64_t n = 0; /* elements of a map or a list; else bytes */
+		l->left--;
+		if (c >= 0x80 && c < 0xc0) {
+			map = c < 0x90, list = c >= 0x90 && c < 0xa0, text = c >= 0xa0;
+			n = text ? c & 0x1f : c & 0x0f;
+		} else if (c >= 0xc0 && c < 0xe0) {
+			int width = widths[c - 0xc0], sized = (c >= 0xc4 && c <= 0xc9) || c >= 0xd9;
+			if (width < 0 || end - at < width)
+				return KEYS_UNFIT;
+			integer = c >= 0xcc && c <= 0xd3, text = c >= 0xd9 && c <= 0xdb;
+			list = c == 0xdc || c == 0xdd, map = c >= 0xde;
+			n = sized ? number(at, width) : (uint64_t)width;
+			at += sized ? width : 0;
+			n += (c >= 0xc7 && c <= 0xc9) || (c >= 0xd4 && c <= 0xd8); /* the type of an extension */
+		}
+		if (key && (integer || text)) {
+			l->texts |= text, l->integers |= integer;
+			if (l->texts && l->integers)
+				found = KEYS_MIXED;
+		} else if (key) {
+			return KEYS_UNFIT;
+		}
+		if (map || list) {
+			if (++l == levels + DEEP)
+				return KEYS_UNFIT;
+			l->left = map ? 2 * n : n, l->map = map, l->texts = l->integers = 0;
+			continue;
+		}
+		if ((uint64_t)(end - at) < n || (key && n == 9 && memcmp(at, "__proto__", 9) == 0))
+			return KEYS_UNFIT;
+		at += n;
+	}
+}
+
+static PyObject *keys(PyObject *module, PyObject *data) {
+	char *at;
+	Py_ssize_t n;
+	(void)module;
+	if (PyBytes_AsStringAndSize(data, &at, &n) < 0)
+		return NULL;
+	return PyLong_FromLong(keys_of((const uint8_t *)at, (const uint8_t *)at + n));
+}
+
 static PyMethodDef functions[] = {
+	{"keys", keys, METH_O, "keys(data, /): what the keys of a msgpack value's maps are."},
 	{"xxh3_64", (PyCFunction)(void (*)(void))hash, METH_FASTCALL, "xxh3_64(data, seed=0, /)"},
 	{NULL, NULL, 0, NULL},
 };
 
 static struct PyModuleDef definition = {
-	PyModuleDef_HEAD_INIT, "_native", "xxh3 and the reader of the shared memory.", -1, functions, NULL, NULL, NULL, NULL,
+	PyModuleDef_HEAD_INIT, "_native", "xxh3, the reader of the shared memory, and a look at msgpack.", -1, functions, NULL, NULL, NULL, NULL,
 };
 
 PyMODINIT_FUNC PyInit__native(void) {

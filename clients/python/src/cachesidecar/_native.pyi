@@ -2,6 +2,7 @@ from typing import Optional
 
 from ._region import Found
 
+def keys(data: bytes, /) -> int: ...
 def xxh3_64(data: bytes, seed: int = ..., /) -> int: ...
 
 class Region:
