@@ -102,6 +102,7 @@ def test_many_are_one_call(make: Callable[..., Any]) -> None:
     cache = make(options=options)
     values = {"bytes": b"b", "text": "t", "set": {1}, "other": b"c"}
     cache.set_many(values)
+    assert calls == ["set_many"] * 2  # one for the pickles
     calls.clear()
     assert cache.get_many([*values, "absent"]) == values
     assert calls == ["get_many"]
@@ -127,9 +128,15 @@ def test_incr(cache: Any) -> None:
     for call in (cache.incr, cache.decr, cache.incr_version, cache.decr_version):
         with pytest.raises(ValueError, match="not found"):
             call("absent")
-    cache.set("text", "x")
-    with pytest.raises(errors.NotStoredError):
-        cache.incr("text")
+    for value, delta, want in ((1.5, 1, 2.5), (True, 1, 2), (7, 0.5, 7.5), ((1 << 62), 1 << 61, (1 << 62) + (1 << 61))):
+        cache.set("n", value, timeout=1000)
+        assert cache.incr("n", delta) == want == cache.get("n")
+        assert 900 < cache._client.get_item(":1:n").ttl <= 1000
+    for value in ("x", "5", None, [1], b"5"):
+        cache.set("text", value)
+        with pytest.raises(TypeError):
+            cache.incr("text")
+        assert cache.get("text") == value
 
 
 def test_incr_keeps_the_timeout(cache: Any) -> None:
@@ -329,6 +336,29 @@ def test_one_load_for_many_threads(make: Callable[..., Any]) -> None:
     assert results == [7] * 8 and len(calls) == 1
 
 
+def test_pickles_are_loaded_once_too(make: Callable[..., Any]) -> None:
+    """All callers get what is stored, and only who unpickles gets a pickle."""
+    cache, reader = make(options={"pickle": True}), make()
+    cache.clear()
+    calls: List[int] = []
+    results: List[Any] = []
+
+    def load() -> Any:
+        calls.append(1)
+        time.sleep(0.2)
+        return {len(calls)}
+
+    threads = [threading.Thread(target=lambda: results.append(cache.get_or_set("a", load))) for _ in range(8)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert results == [{1}] * 8 == [cache.get("a")] * 8 and calls == [1]
+    for read in (lambda: reader.get("a"), lambda: reader.get_or_set("a", load)):
+        with pytest.raises(errors.EncodingError, match="is a pickle"):
+            read()
+
+
 def test_an_outage(make: Callable[..., Any], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     sidecar = Sidecar(tmp_path)
     cache = make(sidecar.path)
@@ -340,14 +370,22 @@ def test_an_outage(make: Callable[..., Any], tmp_path: Path, caplog: pytest.LogC
             assert not cache.has_key("a") and "a" not in cache
         assert cache.get_or_set("a", lambda: 6) == 6 and cache.get_or_set("a", lambda: 6, timeout=0) == 6
         assert [r.getMessage()[:24] for r in caplog.records] == ["the cache does not answe"]
-        writes: List[Callable[[], Any]] = [
-            lambda: cache.set("a", 1), lambda: cache.delete("a"), lambda: cache.incr("a"), lambda: cache.touch("a"),
-            lambda: cache.clear(), lambda: cache.add("a", 1), lambda: cache.set_many({"a": 1}),
-            lambda: cache.delete_many(["a"]),
+        cache.set("a", 1)  # it was missed
+        assert cache.add("c", 1) is True and cache.touch("a") is False and cache.set("c", 2) is None
+        cache.set("views.decorators.cache.cache_page..GET.1.2", "page")
+        assert cache.get_many(["x", "y"]) == {} and cache.set_many({"x": 1, "y": 2}) == []
+        writes: List[Callable[[Any], Any]] = [
+            lambda c: c.set("a", 1), lambda c: c.set_many({"x": 1}), lambda c: c.delete("a"), lambda c: c.incr("a"),
+            lambda c: c.clear(), lambda c: c.delete_many(["a"]), lambda c: c.touch("a"), lambda c: c.add("d", 1),
         ]  # fmt: skip
-        for write in writes:
-            with pytest.raises(cachesidecar.CacheError):
-                write()
+        for policy, harmless in ((None, (6, 7)), ("log", (0, 1, 6, 7)), ("raise", ())):
+            one = make(sidecar.path, {"writes": policy} if policy else {})
+            for i, write in enumerate(writes):
+                if i in harmless:
+                    write(one)
+                    continue
+                with pytest.raises(cachesidecar.CacheError):
+                    write(one)
         strict = make(sidecar.path, {"fail_open": False})
         reads: List[Callable[[], Any]] = [
             lambda: strict.get("a"), lambda: strict.get_many(["a"]), lambda: strict.get_or_set("a", 1)
@@ -364,6 +402,8 @@ def test_an_outage(make: Callable[..., Any], tmp_path: Path, caplog: pytest.LogC
 
 
 def test_settings(make: Callable[..., Any]) -> None:
+    with pytest.raises(ImproperlyConfigured, match="writes"):
+        make(options={"writes": "never"})
     for options in ({"nonsense": 1}, {"timeout": -1}):
         with pytest.raises(ImproperlyConfigured, match="OPTIONS of the cache"):
             make(options=options)

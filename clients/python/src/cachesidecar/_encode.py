@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime
 import os
-from typing import Any, Callable, Dict, Tuple
+from typing import Any, Callable, Dict, NamedTuple, Tuple
 
 import msgpack
 
@@ -214,6 +214,15 @@ def decode(key: bytes, data: bytes, flags: int) -> Any:
         name = "an integer" if mark == INTEGER else "msgpack"
         raise EncodingError(f"the value of {key!r} is marked as {name} and is none ({e}): {_RAW}") from None
 
+
+class Codec(NamedTuple):
+    """How the values of a load become bytes and flags, and come back."""
+
+    encode: Callable[[Any], Tuple[bytes, int]]
+    decode: Callable[[bytes, bytes, int], Any]
+
+
+PLAIN = Codec(encode, decode)
 
 _RAW = "read its bytes and flags with get_item, or write it anew"
 

@@ -29,10 +29,11 @@ class Load:
     """A get_or_set that has found nothing."""
 
     def __init__(
-        self, client: Client, key: bytes, loader: Callable[[], Any], ttl: TTL, flags: int, options: int
+        self, client: Client, key: bytes, loader: Callable[[], Any], ttl: TTL, flags: int, options: int,
+        codec: _encode.Codec,
     ) -> None:
         self._client, self._key, self._loader, self._ttl = client, key, loader, ttl
-        self._flags, self._options = flags, options
+        self._flags, self._options, self._codec = flags, options, codec
         self._loads = client._shared_state.loads
         self._at = (client._name, key, options)
         self._mine = (client._core.settings.socket, client._name, key)
@@ -52,7 +53,7 @@ class Load:
                 break
         if flight.error is not None:
             raise flight.error
-        return None if flight.found is None else _encode.decode(self._key, *flight.found)
+        return None if flight.found is None else self._codec.decode(self._key, *flight.found)
 
     def _fly(self, flight: ThreadFlight, begins: bool) -> Any:
         """Carry a flight out, for all its callers."""
@@ -106,7 +107,7 @@ class Load:
         item = _calls.item(self._key, answer)
         if item is not None:
             flight.found = item.data, item.flags
-            return item.value
+            return self._codec.decode(self._key, *flight.found)
         return None if answer[2:3] == [_wire.ABSENT] else self._load(flight)
 
     def _ask(self) -> Tuple[List[Any], Greeted]:
@@ -122,7 +123,7 @@ class Load:
     def _load(self, flight: ThreadFlight) -> Any:
         with loading(self._mine):
             value = self._loader()
-        data, mark = _encode.encode(value)
+        data, mark = self._codec.encode(value)
         flight.found = data, mark | self._flags
         return value
 

@@ -412,6 +412,12 @@ class Client(View):
         be asked, the loader runs all the same, unless fail_open is off. If the namespace's origin says that there is
         no such key, the result is None.
         """
+        return self._get_or_set(key, loader, ttl, flags, fresh, stale_ok, timeout, _encode.PLAIN)
+
+    def _get_or_set(
+        self, key: Key, loader: Callable[[], Any], ttl: TTL, flags: int, fresh: bool, stale_ok: bool,
+        timeout: Optional[float], codec: _encode.Codec,
+    ) -> Any:
         ttl_ms(ttl)
         k = _calls.key_bytes(key)
         alone = False
@@ -423,12 +429,12 @@ class Client(View):
             alone = True
         else:
             if isinstance(found, Item):
-                return found.value
+                return codec.decode(k, found.data, found.flags)
             if found == _wire.ABSENT:
                 return None
             alone = found == _wire.DEGRADED
-        load = Load(self, k, loader, ttl, _encode.app_flags(flags), _calls.read_options(fresh, stale_ok, False))
-        return load.run(alone)
+        options = _calls.read_options(fresh, stale_ok, False)
+        return Load(self, k, loader, ttl, _encode.app_flags(flags), options, codec).run(alone)
 
     def _lease(self, k: bytes, options: int) -> Tuple[List[Any], Greeted]:
         asked = self._asked()

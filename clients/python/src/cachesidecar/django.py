@@ -8,22 +8,25 @@
         },
     }
 
-OPTIONS are those of cachesidecar.Client, and `pickle`. With `fail_open`, which is the default, a
-read without the sidecar is a miss, and the log has one line for each outage. Writes raise: a
-delete that was not done would leave an outdated value.
+OPTIONS are those of cachesidecar.Client, `pickle` and `writes`. With `fail_open`, which is the
+default, a read without the sidecar is a miss, and the log has one line for each outage. So has
+a write that can leave no outdated value: add, touch, and the set of a key that the same thread
+has just missed, or of a page of cache_page. It succeeds, as if the value had been evicted at once. Other writes raise. `"writes": "raise"` raises for all of them, and
+`"writes": "log"` for none but deletions and incr.
 """
 
+import contextlib
 import logging
 import math
 import os
 import pickle
 import threading
-from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Tuple, TypeVar, Union
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Tuple, TypeVar, Union
 
 from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache, InvalidCacheKey
 from django.core.exceptions import ImproperlyConfigured
 
-from . import errors
+from . import _encode, errors
 from ._calls import Key
 from ._item import Item
 from .client import Client
@@ -45,6 +48,9 @@ _OUTAGE = (errors.ConnectionError, errors.TimeoutError, errors.BusyError)
 # The mark of a pickle in the app's part of the flags. The encoding is bytes, so that other
 # languages read the pickle as it is.
 _PICKLE = 0x706B6C00
+_MAX_INT = (1 << 63) - 1
+_PAGE = "views.decorators.cache.cache_page."  # in the keys of pages
+_MISSED = 1000  # keys that a thread remembers to have missed
 _PLAIN = (bytes, str, int, bool, float, type(None))  # what comes back as it went
 
 
@@ -54,13 +60,35 @@ class _Shared:
     def __init__(self, location: str, options: Mapping[str, Any]) -> None:
         self.client = Client(location or None, **options)
         self.down = False
+        self._thread = threading.local()
+
+    def _missed(self) -> Dict[str, None]:
+        """The keys that this thread has missed lately, the oldest first."""
+        missed: Optional[Dict[str, None]] = getattr(self._thread, "missed", None)
+        if missed is None:
+            missed = self._thread.missed = {}
+        return missed
+
+    def miss(self, made: str) -> None:
+        missed = self._missed()
+        missed[made] = None
+        if len(missed) > _MISSED:
+            del missed[next(iter(missed))]
+
+    def follows_a_miss(self, made: str) -> bool:
+        """Reports whether a value is stored because this thread has missed its key. cache_page has missed another one."""
+        found = made in self._missed()
+        self._missed().pop(made, None)
+        return found or _PAGE in made
 
     def went(self, error: Optional[Exception]) -> None:
-        """Notes the outcome of a read, and logs a change."""
+        """Notes the outcome of a call, and logs a change."""
         if self.down != (error is not None):
             self.down = error is not None
             if self.down:
-                _log.warning("the cache does not answer: until it does, each read is a miss (%s)", error)
+                _log.warning(
+                    "the cache does not answer: until it does, each read is a miss, and nothing is stored (%s)", error
+                )
             else:
                 _log.warning("the cache answers again")
 
@@ -89,6 +117,15 @@ def _shared(location: str, options: Mapping[str, Any]) -> _Shared:
         return _clients[name]
 
 
+@contextlib.contextmanager
+def _hint() -> Iterator[None]:
+    """Names the setting that stores values of any type."""
+    try:
+        yield
+    except TypeError as e:
+        raise TypeError(f'{e}; or set "pickle": True in OPTIONS of the cache') from None
+
+
 class CacheBackend(BaseCache):  # type: ignore[misc]
     """Django's cache, with values that every language reads.
 
@@ -102,6 +139,10 @@ class CacheBackend(BaseCache):  # type: ignore[misc]
         options = {"namespace": "django", "fail_open": True, **params.get("OPTIONS", {})}
         self._pickle = bool(options.pop("pickle", False))
         self._fail_open = bool(options["fail_open"])
+        self._writes = options.pop("writes", None if self._fail_open else "raise")
+        if self._writes not in (None, "log", "raise"):
+            raise ImproperlyConfigured(f'OPTIONS has "writes": {self._writes!r}: give "log" or "raise", or leave it out')
+        self._codec = _encode.Codec(self._to_bytes, self._from_bytes)
         self._shared = _shared(location, options)
         self._client = self._shared.client
 
@@ -128,22 +169,35 @@ class CacheBackend(BaseCache):  # type: ignore[misc]
             return pickle.dumps(value, pickle.HIGHEST_PROTOCOL), _PICKLE
         return value, 0
 
-    def _decode(self, item: Any) -> Any:
-        if item.flags != _PICKLE:
-            return item.value
+    def _to_bytes(self, value: Any) -> Tuple[bytes, int]:
+        data, flags = self._encode(value)
+        with _hint():
+            data, mark = _encode.encode(data)
+        return data, flags | mark
+
+    def _decode(self, item: Item) -> Any:
+        return self._from_bytes(item.key, item.data, item.flags)
+
+    def _from_bytes(self, key: bytes, data: bytes, flags: int) -> Any:
+        if flags != _PICKLE:
+            return _encode.decode(key, data, flags)
         if not self._pickle:
             raise errors.EncodingError(
-                f'the value of {item.key!r} is a pickle: delete it, or set "pickle": True in OPTIONS if you trust all '
+                f'the value of {key!r} is a pickle: delete it, or set "pickle": True in OPTIONS if you trust all '
                 "who can write to the cache"
             )
-        return pickle.loads(item.data)
+        return pickle.loads(data)
 
     def _write(self, call: Callable[..., _T], key: str, value: Any, ttl: float) -> _T:
         data, flags = self._encode(value)
-        try:
+        with _hint():
             return call(key, data, ttl=ttl, flags=flags)
-        except TypeError as e:
-            raise TypeError(f'{e}; or set "pickle": True in OPTIONS of the cache') from None
+
+    def _lost(self, error: Exception, harmless: bool) -> None:
+        """Raises an error of a write, or logs it: the value is as good as evicted."""
+        if self._writes == "raise" or self._writes is None and not harmless:
+            raise error
+        self._shared.went(error)
 
     def _expire(self, made: str) -> bool:
         """Ends a value now, and returns whether there was one. What the namespace writes through to keeps its own."""
@@ -167,12 +221,18 @@ class CacheBackend(BaseCache):  # type: ignore[misc]
     def get(self, key: Any, default: Any = None, version: _Version = None) -> Any:
         made = self._key(key, version)
         item = self._read(lambda: self._client.get_item(made), None)
-        return default if item is None else self._decode(item)
+        if item is None:
+            self._shared.miss(made)
+            return default
+        return self._decode(item)
 
     def get_many(self, keys: Iterable[Any], version: _Version = None) -> Dict[Any, Any]:
         made: Dict[Key, Any] = {self._key(key, version): key for key in keys}
         nothing: Dict[Key, Item] = {}
         items = self._read(lambda: self._client.get_items(made), nothing)
+        for name in made:
+            if name not in items:
+                self._shared.miss(str(name))
         return {made[name]: self._decode(item) for name, item in items.items()}
 
     def has_key(self, key: Any, version: _Version = None) -> bool:
@@ -181,38 +241,77 @@ class CacheBackend(BaseCache):  # type: ignore[misc]
 
     def set(self, key: Any, value: Any, timeout: _Timeout = DEFAULT_TIMEOUT, version: _Version = None) -> None:
         made, ttl = self._key(key, version), self._ttl(timeout)
+        missed = self._shared.follows_a_miss(made)
         if ttl <= 0:
             self._expire(made)
-        else:
+            return
+        try:
             self._write(self._client.set, made, value, ttl)
+        except _OUTAGE as error:
+            self._lost(error, missed)
 
     def add(self, key: Any, value: Any, timeout: _Timeout = DEFAULT_TIMEOUT, version: _Version = None) -> bool:
         made, ttl = self._key(key, version), self._ttl(timeout)
         if ttl <= 0:
             return self._client.get_item(made) is None
-        return self._write(self._client.add, made, value, ttl) is not None
+        try:
+            return self._write(self._client.add, made, value, ttl) is not None
+        except _OUTAGE as error:
+            self._lost(error, True)
+            self._shared.miss(made)
+            return True
 
     def touch(self, key: Any, timeout: _Timeout = DEFAULT_TIMEOUT, version: _Version = None) -> bool:
         made, ttl = self._key(key, version), self._ttl(timeout)
         if ttl <= 0:
             return self._expire(made)
-        return bool(self._client.touch(made, ttl))
+        try:
+            return bool(self._client.touch(made, ttl))
+        except _OUTAGE as error:
+            self._lost(error, True)
+            return False
 
     def delete(self, key: Any, version: _Version = None) -> bool:
         return bool(self._client.delete(self._key(key, version)))
 
-    def incr(self, key: Any, delta: int = 1, version: _Version = None) -> int:
-        number = self._client.incr(self._key(key, version), delta)
-        if number is None:
-            raise ValueError(f"Key '{key}' not found")
-        return int(number)
+    def incr(self, key: Any, delta: int = 1, version: _Version = None) -> Any:
+        """Adds to a number. One of an int is a step of its own; else nothing else may have stored a value meanwhile."""
+        made = self._key(key, version)
+        while True:
+            item = self._client.get_item(made)
+            if item is None:
+                raise ValueError(f"Key '{key}' not found")
+            value = self._decode(item)
+            if type(value) is int and type(delta) is int and -_MAX_INT <= value + delta <= _MAX_INT:
+                number = self._client.incr(made, delta)
+                if number is not None:
+                    return number
+                continue
+            ttl = math.inf if item.ttl is None else item.ttl
+            data, flags = self._encode(value + delta)
+            with _hint():
+                if self._client.compare_and_swap(made, data, item.version, ttl=ttl, flags=flags):
+                    return value + delta
 
     def set_many(
         self, data: Mapping[Any, Any], timeout: _Timeout = DEFAULT_TIMEOUT, version: _Version = None
     ) -> List[Any]:
-        """Stores values. An error of one raises, so no key is ever returned as failed."""
+        """Stores values, those of a kind in one call. An error of one raises, so no key is ever returned as failed."""
+        ttl = self._ttl(timeout)
+        values: Dict[int, Dict[Key, Any]] = {}  # by flags
         for key, value in data.items():
-            self.set(key, value, timeout, version)
+            stored, flags = self._encode(value)
+            values.setdefault(flags, {})[self._key(key, version)] = stored
+        for flags, some in values.items():
+            missed = all([self._shared.follows_a_miss(str(made)) for made in some])
+            if ttl <= 0:
+                self._client.delete_many(some, cache_only=True)
+                continue
+            try:
+                with _hint():
+                    self._client.set_many(some, ttl=ttl, flags=flags)
+            except _OUTAGE as error:
+                self._lost(error, missed)
         return []
 
     def delete_many(self, keys: Iterable[Any], version: _Version = None) -> None:
@@ -226,22 +325,12 @@ class CacheBackend(BaseCache):  # type: ignore[misc]
         """Returns a value, or loads it: one process of the cluster calls default, the others wait for it."""
         ttl = self._ttl(timeout)
         load: Callable[[], Any] = default if callable(default) else lambda: default
-        if ttl <= 0 or self._pickle:
+        if ttl <= 0:  # the value is gone at once
             value = self.get(key, _MISSING, version)
-            if value is _MISSING:
-                value = load()
-                self._add(key, value, timeout, version)
-            return value
-        return self._client.get_or_set(self._key(key, version), load, ttl=ttl)
-
-    def _add(self, key: Any, value: Any, timeout: _Timeout, version: _Version) -> None:
-        """Stores a loaded value. With fail_open an outage does not matter: the caller has the value."""
-        try:
-            self.add(key, value, timeout, version)
-        except _OUTAGE as error:
-            if not self._fail_open:
-                raise
-            self._shared.went(error)
+            return load() if value is _MISSING else value
+        return self._client._get_or_set(
+            self._key(key, version), load, ttl, 0, False, False, None, self._codec
+        )
 
     def clear(self) -> None:
         """Drops all keys of the namespace, on every host. It needs the right admin where there are rules."""
