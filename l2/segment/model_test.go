@@ -63,7 +63,7 @@ func TestAgainstModel(t *testing.T) {
 		{"keys ended by a look", seen.ended},
 	} {
 		t.Logf("%-20s %d", c.name, c.n)
-		if c.n == 0 {
+		if c.n == 0 && seeds == *modelSeeds {
 			t.Errorf("the run had no %s: it proves less than it should", c.name)
 		}
 	}
