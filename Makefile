@@ -8,7 +8,7 @@ PYTHON ?= /usr/bin/python3
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 .PHONY: build install man test lengthy lengthy-nightly static race race-most race-sidecar race-full bench-tests checks checks-nightly clients clients-build \
-	clients-packages soak-clients deb release vet staticcheck hundred failpoints random random-ci fuzz corpus model \
+	clients-python clients-node clients-packages soak-clients deb release vet staticcheck hundred failpoints random random-ci fuzz corpus model \
 	model-check model-quick clocks faults soak soak-steady soak-memcached attacks bench bench-hits golden cross mutants nightly
 
 build:            ## the command, into ./cachesidecar
@@ -58,10 +58,9 @@ race-most:
 race-sidecar:     # after the others, and alone in its lane: its hosts must not stand still
 	$(RACE) -skip $(REPEATS) ./sidecar
 
-race-full:        ## the same with all the others, and with more of virtual time (25 minutes)
+race-full:        ## all packages, and all tests of go test ./... (45 minutes)
 	$(RACE) $(call BUT,$(SIDECAR))
-	$(RACE) -skip $(REPEATS) ./sidecar
-	LONG_TESTS=1 $(RACE) -run $(REPEATS) ./sidecar
+	$(RACE) ./sidecar
 
 static: vet staticcheck cross ## all that only compiles
 
@@ -81,9 +80,13 @@ clients-build:    ## the clients for Python and Node, as their tests and those o
 	cd clients/python && $(PYTHON) setup.py -q build_ext --inplace
 	cd clients/node && npm ci --no-audit --no-fund && npm run --silent build && node tools/build.js test
 
-clients: clients-build ## the clients for Python and Node, held to a real sidecar and to the conformance suite (about 4 minutes; needs Debian's Python packages, and npm)
+clients: clients-build clients-python clients-node ## the clients for Python and Node, held to a real sidecar and to the conformance suite (about 4 minutes; needs Debian's Python packages, and npm)
+
+clients-python:   # as clients-build has built it
 	cd clients/python && $(PYTHON) -m mypy
 	$(GO) run ./clients/conformance -players 2 -ticks 2 -- $(PYTHON) -m pytest -q clients/python
+
+clients-node:
 	$(GO) run ./clients/conformance -ticks 1 -- npm --prefix clients/node --silent test
 
 clients-packages: ## wheel, wheel without the extension, sdist and npm package, into dist/

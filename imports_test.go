@@ -52,7 +52,7 @@ var allowed = []struct {
 	{"gossip", nil},
 	{"l2/ring", []string{"internal/kv"}},
 	{"l2/ownership", []string{"internal/kv", "internal/failpoint", "l2/ring"}},
-	{"l2/segment", []string{".", "internal/kv"}},
+	{"l2/segment", []string{".", "internal/failpoint", "internal/kv"}},
 	{"internal/load", []string{"internal/wire"}},
 	{"internal/attacks", nil}, // only tests, of the command
 	{"internal/simnet", nil},

@@ -121,14 +121,6 @@ func alignUp(n int) int { return (n + align - 1) &^ (align - 1) }
 // never lies after every deadline.
 const never = kv.MaxDeadline + 1
 
-// lastDeadline makes deadlines comparable: no deadline is above all others.
-func lastDeadline(d kv.Deadline) kv.Deadline {
-	if d == 0 {
-		return never
-	}
-	return d
-}
-
 // location addresses an entry: 1 + offset into the arena, in units of align. Zero is no
 // location.
 type location uint64

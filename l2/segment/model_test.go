@@ -16,7 +16,7 @@ import (
 var (
 	modelSeeds = flag.Int("model.seeds", 20, "seeds of the model test; under -race at most 4")
 	modelOps   = flag.Int("model.ops", 100_000, "operations a seed of the model test")
-	modelFirst = flag.Uint64("model.first", 1, "first seed of the model test")
+	modelFirst = flag.Uint64("model.first", 14, "first seed of the model test; from 14 on, four see all that they must")
 )
 
 // TestAgainstModel runs random operations on a small store and on a plain map. The map
