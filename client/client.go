@@ -181,6 +181,9 @@ func call(
 		if a.from, a.conn, timeout, err = c.reach(ctx, s, timeout); err != nil {
 			return a, err
 		}
+		if timeout, err = a.from.settle(ctx, a.conn, timeout); err != nil {
+			return a, err
+		}
 		if err := supports(a.from.welcomeOf(a.conn), q); err != nil {
 			return a, err
 		}
@@ -198,6 +201,7 @@ func call(
 			}
 			return a, calls.Err(&a.Reply)
 		}
+		a.from.doubts(ctx, a.conn, began, err)
 		again := errors.Is(err, rpc.ErrNotSent) || errors.Is(err, rpc.ErrClosed) && repeatable(q.Op)
 		if !again || attempt > 0 && !errors.Is(err, rpc.ErrRetiring) {
 			return a, callError(withReason(ctx, err))

@@ -24,7 +24,8 @@ type slot struct {
 	clock    kv.Clock
 	maxValue atomic.Int64 // in bytes, from HELLO; zero before
 	greeted  atomic.Pointer[greeting]
-	lent     atomic.Pointer[lent] // used in place of its own connection; nil: none
+	lent     atomic.Pointer[lent]  // used in place of its own connection; nil: none
+	doubt    atomic.Pointer[doubt] // nil: none
 	// welcomed is told of each greeting, before the connection is used.
 	welcomed func(path, token string, w *wire.Welcome)
 	moves    *moves

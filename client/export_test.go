@@ -12,3 +12,13 @@ func (c *Client) Joined() (n int) {
 	}
 	return n
 }
+
+// Doubted says whether a connection is in doubt.
+func (c *Client) Doubted() bool {
+	for _, s := range c.slots {
+		if s.doubt.Load() != nil {
+			return true
+		}
+	}
+	return false
+}

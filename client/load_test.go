@@ -176,9 +176,11 @@ func TestLoadOfItsOwnKey(t *testing.T) {
 			s.wants(wire.OpLease).answer(granted)
 		}
 		for range leases {
-			if f := s.wants(wire.OpFill); !f.Has(wire.Abandon) {
+			f := s.wants(wire.OpFill)
+			if !f.Has(wire.Abandon) {
 				t.Errorf("FILL: %+v", f.Request)
 			}
+			f.answer(wire.Reply{})
 		}
 		caller.wantError(cachesidecar.ErrBadRequest)
 	}

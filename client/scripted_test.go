@@ -146,6 +146,22 @@ func (s *scripted) wants(op wire.Op) *asked {
 	return nil
 }
 
+// answers gives the requests with an op the same answer until ctx ends, and takes all others.
+func (s *scripted) answers(ctx context.Context, op wire.Op, r wire.Reply) {
+	go func() {
+		for {
+			select {
+			case a := <-s.asked:
+				if a.Op == op {
+					a.answer(r)
+				}
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+}
+
 var (
 	granted = wire.Reply{Status: wire.Lease, Token: []byte("token"), TTLMS: 5000}
 	filled  = wire.Reply{Version: 7}

@@ -40,11 +40,12 @@ const pace = 3 * time.Millisecond * slowness
 
 // load is the apps at work.
 type load struct {
-	g      *group
-	sticky bool           // each key is written through only one node
-	needs  map[string]int // how often each kind must happen to prove anything
-	stop   chan struct{}
-	wg     sync.WaitGroup
+	g       *group
+	sticky  bool           // each key is written through only one node
+	needs   map[string]int // how often each kind must happen to prove anything
+	allowed time.Duration  // for a request
+	stop    chan struct{}
+	wg      sync.WaitGroup
 
 	mu      sync.Mutex
 	history []op
@@ -111,7 +112,7 @@ func (g *group) work(sticky bool) *load {
 
 // newLoad returns a load without apps.
 func (g *group) newLoad(needs map[string]int) *load {
-	l := &load{g: g, needs: needs, stop: make(chan struct{}), did: map[string]int{}, ended: map[int]time.Duration{}}
+	l := &load{g: g, needs: needs, allowed: appTimeout, stop: make(chan struct{}), did: map[string]int{}, ended: map[int]time.Duration{}}
 	l.wg.Go(l.look)
 	g.t.Cleanup(l.end) // in case the test fails before it calls check
 	return l
@@ -201,7 +202,7 @@ func (l *load) enough(needs map[string]int) error {
 
 // begin returns a request that begins now; finish adds its result.
 func (l *load) begin(k kind, key int, n *node) op {
-	o := op{kind: k, key: key, node: n.index, life: int(n.life.Load()), downs: int(n.downs.Load()), allowed: appTimeout}
+	o := op{kind: k, key: key, node: n.index, life: int(n.life.Load()), downs: int(n.downs.Load()), allowed: l.allowed}
 	o.gone = !n.up.Load()
 	o.start = l.now()
 	return o
@@ -215,6 +216,9 @@ func (l *load) finish(o *op, n *node, err error) {
 	}
 	if o.kind == get && o.out == unknown && strings.Contains(o.note, `origin "`) {
 		o.out = failed // the sidecar has answered in time that the origin has not
+	}
+	if o.out == unavailable && strings.Contains(o.note, "has not answered for") {
+		o.out = silent // it was not asked, since another call got no answer just before
 	}
 	o.gone = o.gone || int(n.downs.Load()) != o.downs
 	if life := int(n.life.Load()); life != o.life {
@@ -305,7 +309,9 @@ func (l *load) delete(n *node, key, seq int) {
 
 func (l *load) get(n *node, key int, opts cachesidecar.GetOptions) {
 	o := l.begin(get, key, n)
-	item, err := n.client(key).Get(context.Background(), keyName(key), opts)
+	ctx, cancel := context.WithTimeout(context.Background(), l.allowed)
+	item, err := n.client(key).Get(ctx, keyName(key), opts)
+	cancel()
 	l.finish(&o, n, err)
 	if err == nil {
 		o.note = item.Source
