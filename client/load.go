@@ -40,7 +40,7 @@ func (c *Client) GetOrLoad(
 	if err == nil || ctx.Err() != nil || !loadsAfter(c, err) {
 		return it, err
 	}
-	if err := c.refuseOwn(ctx, key); err != nil {
+	if err := c.loads.refuseOwn(ctx, string(c.namespace), key); err != nil {
 		return cachesidecar.Item{}, err
 	}
 	f, err := c.join(ctx, flight{
@@ -194,7 +194,7 @@ func loadInto(ctx context.Context, c *Client, f *flight, lease *Lease) {
 // callLoad calls the flight's function. It turns a panic into an error, since a panic on a
 // goroutine of this package would end the process.
 func callLoad(ctx context.Context, c *Client, f *flight) (value []byte, err error) {
-	ctx, cancel := context.WithTimeout(c.loading(ctx, f.key), c.cfg.LoadTimeout)
+	ctx, cancel := context.WithTimeout(c.loads.context(ctx, string(c.namespace), f.key), c.cfg.LoadTimeout)
 	defer cancel()
 	defer func() {
 		if p := recover(); p != nil {

@@ -76,19 +76,18 @@ type loading struct {
 
 type loadingKey struct{}
 
-// loading returns the context of the load of a key.
-func (c *Client) loading(ctx context.Context, key string) context.Context {
+// context returns the context of the load of a key.
+func (l *loads) context(ctx context.Context, namespace, key string) context.Context {
 	within, _ := ctx.Value(loadingKey{}).(*loading)
-	return context.WithValue(ctx, loadingKey{}, &loading{&c.loads, string(c.namespace), key, within})
+	return context.WithValue(ctx, loadingKey{}, &loading{l, namespace, key, within})
 }
 
 // refuseOwn returns an error if a load asks for a key that it loads itself.
-func (c *Client) refuseOwn(ctx context.Context, key string) error {
-	l, _ := ctx.Value(loadingKey{}).(*loading)
-	for ; l != nil; l = l.within {
-		if l.loads == &c.loads && l.namespace == string(c.namespace) && l.key == key {
-			return fmt.Errorf("%w: the load of %q asks for the same key, and would wait for itself: let it return the value",
-				cachesidecar.ErrBadRequest, key)
+func (l *loads) refuseOwn(ctx context.Context, namespace, key string) error {
+	for at, _ := ctx.Value(loadingKey{}).(*loading); at != nil; at = at.within {
+		if at.loads == l && at.namespace == namespace && at.key == key {
+			return fmt.Errorf("%w: the load of %q asks for the same key, and would wait for itself: "+
+				"let it return the value", cachesidecar.ErrBadRequest, key)
 		}
 	}
 	return nil

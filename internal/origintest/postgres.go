@@ -74,8 +74,9 @@ func (p *Postgres) Pooler(t testing.TB) (dsn string) {
 	t.Helper()
 	const port = "6432"
 	program, ini := Need(t, "pgbouncer", "apt-get install pgbouncer"), filepath.Join(p.dir, "pgbouncer.ini")
-	settings := "[databases]\npostgres = host=" + p.dir + " user=tester\n[pgbouncer]\nlisten_addr =\nlisten_port = " + port +
-		"\nunix_socket_dir = " + p.dir + "\nauth_type = any\npool_mode = transaction\ndefault_pool_size = 3\n" +
+	settings := "[databases]\npostgres = host=" + p.dir + " user=tester\n" +
+		"[pgbouncer]\nlisten_addr =\nlisten_port = " + port + "\nunix_socket_dir = " + p.dir +
+		"\nauth_type = any\npool_mode = transaction\ndefault_pool_size = 3\n" +
 		"server_round_robin = 1\n"
 	if err := os.WriteFile(ini, []byte(settings), 0o644); err != nil {
 		t.Fatal(err)
