@@ -104,6 +104,7 @@ func flushCommand(p *program) *cli.Command {
 		Description: "It asks first. Without a terminal to ask on it needs --yes.",
 		Flags: clientFlags(
 			&cli.StringFlag{Name: "ns", Usage: "drop this `NAMESPACE` alone", Action: named},
+			boolFlag("cluster", "on every host of the cluster, as also without it"),
 			boolFlag("this-host", "on this host alone"),
 			boolFlag("yes", "do not ask", "y"),
 		),
@@ -120,6 +121,8 @@ func (p *program) flush(c *cli.Context) error {
 		where = "on this host"
 	}
 	switch {
+	case c.Bool("cluster") && c.Bool("this-host"):
+		return usagef("flush: --cluster, --this-host: give one of them")
 	case c.Bool("yes"):
 	case !isTerminal(p.in):
 		return usagef("flush: stdin is no terminal on which to ask: give --yes to drop %s %s", what, where)

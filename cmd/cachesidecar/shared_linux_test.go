@@ -84,6 +84,7 @@ func TestSharedMemoryOfStopped(t *testing.T) {
 		}
 	}
 	p.signal(syscall.SIGCONT)
+	testenv.Succeeds(t, "the sidecar to answer again", func() error { return c.Ping(t.Context()) })
 	put(t, c, "k", "two")
 
 	_ = p.cmd.Process.Kill()

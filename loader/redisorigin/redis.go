@@ -60,8 +60,8 @@ type Config struct {
 	TLSKeyFile string `yaml:"tls_key_file"`
 	// KeyPrefix is what stands before each key. Default: none.
 	KeyPrefix string `yaml:"key_prefix"`
-	// IgnoreTTL takes the namespace's TTL instead of the key's remaining time. Then GET is the
-	// only command of a load; else it is GET and PTTL.
+	// IgnoreTTL takes the namespace's TTL instead of the key's remaining time, so that a load
+	// needs GET alone, and no PTTL.
 	IgnoreTTL bool `yaml:"ignore_ttl"`
 	// Connections is the largest number of connections. Default: 64. Bounds: up to 65536.
 	Connections int `yaml:"connections"`
