@@ -1,4 +1,4 @@
-import { AsyncLocalStorage } from 'node:async_hooks';
+import { AsyncLocalStorage, AsyncResource } from 'node:async_hooks';
 
 import { onAbort } from './abort.js';
 import { Call } from './call.js';
@@ -52,6 +52,8 @@ class Flight {
   callers = 0;
   settled = false;
   readonly controller = new AbortController();
+  /** Calls a function in the context of the first caller: the loader may be called when another flight ends. */
+  readonly within = AsyncResource.bind(<T>(f: () => T): T => f());
   private readonly waiters: { resolve: (v: unknown) => void; reject: (e: unknown) => void }[] = [];
 
   constructor(
@@ -60,7 +62,6 @@ class Flight {
     readonly options: LoadOptions,
     readonly place: Place,
     public alone: boolean, // do not ask the sidecar
-    readonly within: Loading | undefined,
   ) {}
 
   /** Waits for the end of the flight, or of the signal. The last caller that leaves ends the load. */
@@ -136,12 +137,21 @@ export class Loads {
   /** Refuses a call that a loader makes for the key that it loads: it would wait for itself. */
   refuseOwn(ns: string | null, key: Key): void {
     const id = this.idOf(ns, key);
-    for (let l = this.loading.getStore(); l !== undefined; l = l.within) {
+    for (let l = this.running(); l !== undefined; l = l.within) {
       if (l.id === id && !l.over) {
         throw cacheError('bad_request', `the loader of ${JSON.stringify(nameOf(key))} asks getOrSet for its own key: `
           + 'let it return the value');
       }
     }
+  }
+
+  /** Returns the innermost loader that runs here. Those that are over are forgotten: their chain would have no end. */
+  private running(): Loading | undefined {
+    let l = this.loading.getStore();
+    while (l?.over) {
+      l = l.within;
+    }
+    return l;
   }
 
   /** Joins the key's next flight, which begins at once if none is under way. */
@@ -172,7 +182,7 @@ export class Loads {
     if (this.flights.size >= this.core.settings.maxLoads) {
       throw cacheError('busy', `${this.flights.size} keys are being loaded: try again, or raise maxLoads`);
     }
-    const f = new Flight(key, loader, o, place, alone, this.loading.getStore());
+    const f = new Flight(key, loader, o, place, alone);
     f.callers = 1;
     this.flights.add(f);
     const result = f.wait(o.signal);
@@ -288,7 +298,6 @@ export class Loads {
   /** Calls the loader, until its time is over. */
   private call(f: Flight): Promise<unknown> {
     const { signal } = f.controller;
-    const own = { id: this.idOf(f.place.ns, f.key), within: f.within, over: false };
     return new Promise((resolve, reject) => {
       if (signal.aborted) {
         reject(new AbortError(signal));
@@ -301,16 +310,26 @@ export class Loads {
         reject(e);
         f.controller.abort(e);
       }, most);
-      const abort = (): void => reject(new AbortError(signal));
-      signal.addEventListener('abort', abort, { once: true });
+      const own: Loading = {
+        id: this.idOf(f.place.ns, f.key), within: f.within(() => this.running()), over: false,
+      };
       const over = (): void => {
         own.over = true;
         clearTimeout(timer);
         signal.removeEventListener('abort', abort);
       };
-      const run = (): unknown => this.loading.run(own, () => f.loader(f.key, { signal }));
-      void Promise.resolve().then(run).then(resolve, reject).finally(over);
-      signal.addEventListener('abort', over, { once: true });
+      const abort = (): void => {
+        over();
+        reject(new AbortError(signal));
+      };
+      signal.addEventListener('abort', abort, { once: true });
+      f.within(() => this.loading.run(own, async () => {
+        try {
+          return await f.loader(f.key, { signal });
+        } finally {
+          over();
+        }
+      })).then(resolve, reject);
     });
   }
 
