@@ -42,9 +42,22 @@ const open: readonly ErrorCode[] = ['unavailable', 'busy', 'timeout', 'unsupport
 
 /** What a loader loads, and the loader that has begun it. What a loader leaves running is no part of it. */
 interface Loading {
+  readonly by: Loads;
   readonly id: string;
   readonly within: Loading | undefined;
   over: boolean;
+}
+
+/** The loader that runs here. One storage for all clients: Node keeps each for ever. */
+const loading = new AsyncLocalStorage<Loading>();
+
+/** Returns the innermost loader that runs here. Those that are over are forgotten: their chain would have no end. */
+function running(): Loading | undefined {
+  let l = loading.getStore();
+  while (l?.over) {
+    l = l.within;
+  }
+  return l;
 }
 
 /** Flight is one question to the sidecar, followed by a load if one is needed, for all callers that came before it. */
@@ -126,7 +139,6 @@ class Flight {
 export class Loads {
   private readonly keys = new Map<string, { next: Flight | undefined }>();
   private readonly flights = new Set<Flight>();
-  private readonly loading = new AsyncLocalStorage<Loading>(); // the loader that runs here
 
   constructor(private readonly core: Core) {}
 
@@ -137,21 +149,12 @@ export class Loads {
   /** Refuses a call that a loader makes for the key that it loads: it would wait for itself. */
   refuseOwn(ns: string | null, key: Key): void {
     const id = this.idOf(ns, key);
-    for (let l = this.running(); l !== undefined; l = l.within) {
-      if (l.id === id && !l.over) {
+    for (let l = running(); l !== undefined; l = l.within) {
+      if (l.by === this && l.id === id && !l.over) {
         throw cacheError('bad_request', `the loader of ${JSON.stringify(nameOf(key))} asks getOrSet for its own key: `
           + 'let it return the value');
       }
     }
-  }
-
-  /** Returns the innermost loader that runs here. Those that are over are forgotten: their chain would have no end. */
-  private running(): Loading | undefined {
-    let l = this.loading.getStore();
-    while (l?.over) {
-      l = l.within;
-    }
-    return l;
   }
 
   /** Joins the key's next flight, which begins at once if none is under way. */
@@ -311,7 +314,7 @@ export class Loads {
         f.controller.abort(e);
       }, most);
       const own: Loading = {
-        id: this.idOf(f.place.ns, f.key), within: f.within(() => this.running()), over: false,
+        by: this, id: this.idOf(f.place.ns, f.key), within: f.within(running), over: false,
       };
       const over = (): void => {
         own.over = true;
@@ -323,7 +326,7 @@ export class Loads {
         reject(new AbortError(signal));
       };
       signal.addEventListener('abort', abort, { once: true });
-      f.within(() => this.loading.run(own, async () => {
+      f.within(() => loading.run(own, async () => {
         try {
           return await f.loader(f.key, { signal });
         } finally {
