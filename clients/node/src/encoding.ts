@@ -89,9 +89,8 @@ function checkClass(v: object, path: string): void {
         : p === Object.prototype || p === null || has(p, 'isPrototypeOf')) {
     return;
   }
-  const name = cut(String(p?.constructor?.name || 'without a name'));
-  throw unfit(path, `is of the class ${name}, and would not come back as that: make it a plain object, an array, a `
-    + 'Date or a Buffer');
+  const name = cut(String(p?.constructor?.name || 'class without a name'));
+  throw unfit(path, `is a ${name}, and would not come back as one: make it a plain object, an array, a Date or a Buffer`);
 }
 
 /**

@@ -44,24 +44,24 @@ class Point {
 }
 
 test('what would not come back is refused, with its place', () => {
-  const other = 'and would not come back as that';
+  const other = 'and would not come back as one';
   const cycle: unknown[] = [];
   cycle.push(cycle);
   for (const [v, message] of [
-    [new Map([[1, 2]]), `the value is of the class Map, ${other}`],
-    [{ a: [1, new Map()] }, `the value.a[1] is of the class Map, ${other}`], [new Set(), 'of the class Set'],
-    [new Point(), 'the value is of the class Point'], [{ p: [new Point()] }, 'the value.p[0] is of the class Point'],
-    [new (class Mine extends Array {})(), 'of the class Mine'],
-    [[new (class Mine extends Date {})()], '[0] is of the class Mine'],
-    [new (class Mine extends Uint8Array {})(1), 'the value is of the class Mine'],
-    [{ b: new (class Mine extends Uint8Array {})(1) }, 'the value.b is of the class Mine'],
-    [Object.create({ a: 1 }), 'of the class Object'], [Object.create(Object.create(null) as object), 'without a name'],
-    [new Int8Array(1), 'of the class Int8Array'],
-    [{ f: new Float64Array(1) }, 'the value.f is of the class Float64Array'],
-    [new ArrayBuffer(1), 'of the class ArrayBuffer'], [new DataView(new ArrayBuffer(1)), 'of the class DataView'],
-    [/x/, 'of the class RegExp'], [new Error('x'), 'of the class Error'],
-    [{ u: new URL('http://a') }, '.u is of the class URL'],
-    [[Object('x')], '[0] is of the class String'], [{ p: Promise.resolve() }, '.p is of the class Promise'],
+    [new Map([[1, 2]]), `the value is a Map, ${other}`],
+    [{ a: [1, new Map()] }, `the value.a[1] is a Map, ${other}`], [new Set(), 'is a Set'],
+    [new Point(), 'the value is a Point'], [{ p: [new Point()] }, 'the value.p[0] is a Point'],
+    [new (class Mine extends Array {})(), 'is a Mine'],
+    [[new (class Mine extends Date {})()], '[0] is a Mine'],
+    [new (class Mine extends Uint8Array {})(1), 'the value is a Mine'],
+    [{ b: new (class Mine extends Uint8Array {})(1) }, 'the value.b is a Mine'],
+    [Object.create({ a: 1 }), 'is a Object'], [Object.create(Object.create(null) as object), 'is a class without a name'],
+    [new Int8Array(1), 'is a Int8Array'],
+    [{ f: new Float64Array(1) }, 'the value.f is a Float64Array'],
+    [new ArrayBuffer(1), 'is a ArrayBuffer'], [new DataView(new ArrayBuffer(1)), 'is a DataView'],
+    [/x/, 'is a RegExp'], [new Error('x'), 'is a Error'],
+    [{ u: new URL('http://a') }, '.u is a URL'],
+    [[Object('x')], '[0] is a String'], [{ p: Promise.resolve() }, '.p is a Promise'],
     [undefined, 'the value is of type undefined'], [{ a: { b: undefined } }, 'the value.a.b is of type undefined'],
     [[1, , 3], 'the value[1] is of type undefined'], [new Array(2 ** 32 - 1), 'the value[0] is of type undefined'],
     [{ f() {} }, 'the value.f is of type function'], [[Symbol('x')], 'the value[0] is of type symbol'],
