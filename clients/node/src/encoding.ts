@@ -90,7 +90,8 @@ function checkClass(v: object, path: string): void {
     return;
   }
   const name = cut(String(p?.constructor?.name || 'class without a name'));
-  throw unfit(path, `is a ${name}, and would not come back as one: make it a plain object, an array, a Date or a Buffer`);
+  throw unfit(path, `is a ${name}, and would not come back as one: make it a plain object, an array, a Date or a `
+    + 'Buffer');
 }
 
 /**
