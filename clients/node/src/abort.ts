@@ -3,7 +3,7 @@ class Ends {
   readonly calls = new Set<() => void>();
   readonly all = (): void => {
     ends.delete(this.signal);
-    for (const f of [...this.calls]) {
+    for (const f of this.calls) { // not those that another one takes back
       f();
     }
   };

@@ -19,6 +19,8 @@ const maxQueued = 32 << 20; // bytes of requests that the sidecar has not taken 
 const overdue = 10_000; // ms after which a call that was given up ends the connection
 const closesAfter = 2_000; // ms for which a sidecar that ends still sends answers
 const leavingId = 0; // calls have other ids
+const pingId = 1;
+const hesitation = 100; // ms, from its PING on, for which calls wait for a sidecar that may hang
 const width = 1 << 25; // slots: above maxInFlight and maxLoads together, since tokens are filled beyond maxInFlight
 const catchUp = 500; // ms for which an event loop that was blocked may read before calls are given up
 const catchUps = 3; // in a row: an event loop that is always late still gives calls up
@@ -27,6 +29,14 @@ const late = 20; // ms by which a timer of an event loop that is not blocked may
 interface Chunk {
   n: number; // of the write
   last: Call | undefined; // whose request ends it
+}
+
+/** A sidecar that leaves a call without an answer hangs, or that call alone is slow: a PING was posted to find out. */
+interface Doubt {
+  readonly since: number; // when the call was sent
+  readonly asked: number; // when the PING was posted
+  hangs: boolean; // calls wait no more
+  readonly waiting: (() => void)[];
 }
 
 /**
@@ -58,6 +68,7 @@ export class Connection {
   private sweepAt = Infinity;
   private timer: NodeJS.Timeout | undefined;
   private closing: NodeJS.Timeout | undefined; // of a connection whose write was refused
+  private doubt: Doubt | undefined; // until the PING's answer
   private onEnd: (() => void)[] = [];
   private readonly flushNow = (): void => this.flush();
 
@@ -79,11 +90,11 @@ export class Connection {
   }
 
   /** Begins a call. It returns false if the connection takes none. It throws if it has too many. */
-  start(call: Call, despiteRetiring = false): boolean {
-    if (this.ended || this.retiring && !despiteRetiring) {
+  start(call: Call, anyway = false): boolean {
+    if (this.ended || (this.retiring || this.doubt !== undefined) && !anyway) {
       return false;
     }
-    if (this.used >= this.maxInFlight && !despiteRetiring) {
+    if (this.used >= this.maxInFlight && !anyway) {
       throw cacheError('busy', `${this.used} calls are in flight: make fewer at once, or raise maxInFlight`);
     }
     if (this.socket.writableLength + this.out.n > maxQueued) {
@@ -157,6 +168,47 @@ export class Connection {
     this.schedule();
   }
 
+  /** Asks whether the sidecar answers at all, after a call has ended by its time. */
+  private ask(call: Call, now: number): void {
+    if (this.doubt !== undefined || this.retiring || call.op === Op.hello || call.op === Op.watch) {
+      return;
+    }
+    this.doubt = { since: call.began, asked: now, hangs: false, waiting: [] };
+    this.out.reserve(32);
+    this.out.end(this.out.begin(3, pingId, Op.ping, limits.timeout));
+    this.schedule();
+  }
+
+  /** Waits until it is known whether the sidecar answers. If it does not, certain throws. */
+  async certain(): Promise<void> {
+    const { doubt } = this;
+    if (doubt === undefined) {
+      return;
+    }
+    if (doubt.hangs) {
+      await new Promise(setImmediate); // what has come is read first
+    } else {
+      await new Promise<void>((resolve) => doubt.waiting.push(resolve));
+    }
+    if (this.doubt === doubt && !this.retiring) {
+      const time = ((performance.now() - doubt.since) / 1000).toFixed(1);
+      throw cacheError('unavailable', `the sidecar has not answered for ${time} s: it hangs or is stopped: `
+        + 'look at it with "cachesidecar health", or restart it');
+    }
+  }
+
+  /** Ends the doubt. */
+  private answers(): void {
+    const { doubt } = this;
+    this.doubt = undefined;
+    doubt?.waiting.forEach((f) => f());
+  }
+
+  /** Reports whether calls wait for the answer to a PING, or fail without it. */
+  get doubted(): boolean {
+    return this.doubt !== undefined;
+  }
+
   private schedule(): void {
     if (!this.scheduled) {
       this.scheduled = true;
@@ -222,8 +274,12 @@ export class Connection {
     }
     const id = r.uint();
     const status = r.uint();
-    if (id === leavingId) {
-      this.left(status);
+    if (id <= pingId) {
+      if (id === leavingId) {
+        this.left(status);
+      } else {
+        this.answers();
+      }
       return;
     }
     const slot = id & (width - 1);
@@ -320,7 +376,7 @@ export class Connection {
 
   private sweep(): void {
     this.sweepAt = Infinity;
-    if (this.ended || this.used === 0) {
+    if (this.ended || this.used === 0 && this.doubt === undefined) {
       return;
     }
     const now = performance.now();
@@ -331,6 +387,7 @@ export class Connection {
       }
       const end = call.op === Op.lease ? call.deadline + leaseGrace : call.deadline;
       if (!call.settled && now >= end) {
+        this.ask(call, now);
         this.giveUp(call, cacheError('timeout', `no answer from the sidecar within ${Math.round(call.timeout)} ms: `
           + 'the outcome is not known'));
       }
@@ -340,9 +397,26 @@ export class Connection {
       }
       next = Math.min(next, call.settled ? end + overdue : end);
     }
-    if (next < this.sweepAt) {
+    next = Math.min(next, this.judged(now));
+    if (next < this.sweepAt && !this.ended) {
       this.sweepBy(next, now);
     }
+  }
+
+  /** Lets calls wait no longer for the answer to a PING. It returns when there is more to do. */
+  private judged(now: number): number {
+    const { doubt } = this;
+    if (doubt === undefined) {
+      return Infinity;
+    }
+    if (now >= doubt.asked + hesitation) {
+      doubt.hangs = true;
+      doubt.waiting.splice(0).forEach((f) => f());
+    }
+    if (now >= doubt.asked + overdue) {
+      this.end(cacheError('timeout', `the sidecar has not answered a PING for ${overdue} ms`));
+    }
+    return doubt.asked + (doubt.hangs ? overdue : hesitation);
   }
 
   /** Gives a token back. */
@@ -418,6 +492,7 @@ export class Connection {
         this.lose(slot, call, !this.surelyNotSent(call), reason);
       }
     }
+    this.answers();
     for (const f of this.onEnd) {
       f();
     }

@@ -142,6 +142,7 @@ export class Core implements Owner {
         await this.dialer.nextTry();
         continue;
       }
+      await conn.certain();
       if (call.settled || conn.start(call)) {
         return;
       }

@@ -1,6 +1,6 @@
 import { decode, Encoder, ExtensionCodec } from '@msgpack/msgpack';
 import { cacheError } from './errors.js';
-import { checkSizes, isUtf8 } from './sizes.js';
+import { checkedMsgpack, isUtf8 } from './sizes.js';
 
 /** The encodings of values: the low 8 bits of an item's flags. The upper 24 bits are the app's own. */
 export const Encoding = { bytes: 0, integer: 2, text: 16, msgpack: 32 } as const;
@@ -39,15 +39,17 @@ const encoder = new Encoder({ useBigInt64: true, extensionCodec });
 /** Returns the bytes of a value, and the flags that name their encoding. */
 export function encodeValue(v: Value): Encoded {
   if (typeof v === 'string') {
-    return { bytes: Buffer.from(wellFormed(v)), flags: Encoding.text };
+    checkText(v, 'the value');
+    return { bytes: Buffer.from(v), flags: Encoding.text };
   }
   if (typeof v === 'bigint' || typeof v === 'number' && Number.isSafeInteger(v)) {
     if (v < minInt || v > maxInt) {
-      throw cacheError('too_large', `the number ${v} is beyond 64 bits with a sign: give a string`);
+      throw beyond('the value', v, '64 bits with a sign');
     }
     return { bytes: Buffer.from(String(v), 'latin1'), flags: Encoding.integer };
   }
   if (v instanceof Uint8Array) {
+    checkClass(v, 'the value');
     return { bytes: v, flags: Encoding.bytes };
   }
   const wide = checkPlain(v, 'the value', 0);
@@ -60,14 +62,37 @@ export function isWellFormed(s: string): boolean {
   return check ? check.call(s) : !/\p{Surrogate}/u.test(s);
 }
 
-function wellFormed(s: string): string {
+const maxDepth = 64;
+
+/** Returns a text as it is in an error. */
+const cut = (s: string): string => (s.length > 200 ? `${s.slice(0, 100)}…${s.slice(-100)}` : s);
+
+const unfit = (path: string, why: string): TypeError => new TypeError(`${cut(path)} ${why}`);
+
+const beyond = (path: string, v: bigint | number, bits: string): Error => cacheError('too_large',
+  `${cut(path)} is the number ${cut(String(v))}, beyond ${bits}: give a string`);
+
+function checkText(s: string, path: string): void {
   if (!isWellFormed(s)) {
-    throw new TypeError('the string has half a surrogate pair, which UTF-8 cannot say: give a Uint8Array');
+    throw unfit(path, 'has half a surrogate pair, which UTF-8 cannot say: give a Uint8Array');
   }
-  return s;
 }
 
-const maxDepth = 64;
+const has = (v: object, name: string): boolean => Object.prototype.hasOwnProperty.call(v, name);
+
+/** Refuses an object of a class other than those that are read. Other realms have prototypes of their own. */
+function checkClass(v: object, path: string): void {
+  const p = Object.getPrototypeOf(v) as object | null;
+  if (v instanceof Uint8Array ? p === Buffer.prototype || p === Uint8Array.prototype
+    : v instanceof Date ? p !== null && has(p, 'getTime') || p === Date.prototype
+      : Array.isArray(v) ? Array.isArray(p)
+        : p === Object.prototype || p === null || has(p, 'isPrototypeOf')) {
+    return;
+  }
+  const name = cut(String(p?.constructor?.name || 'class without a name'));
+  throw unfit(path, `is a ${name}, and would not come back as one: make it a plain object, an array, a Date or a `
+    + 'Buffer');
+}
 
 /**
  * Refuses what msgpack cannot say, or what would come back as something else. It reports whether there are integers
@@ -77,26 +102,30 @@ function checkPlain(v: unknown, path: string, depth: number): boolean {
   switch (typeof v) {
     case 'boolean': return false;
     case 'number': return isWide(v);
-    case 'string': wellFormed(v); return false;
+    case 'string': checkText(v, path); return false;
     case 'bigint':
       if (v < minInt || v > maxUint) {
-        throw cacheError('too_large', `${path} is the number ${v}, beyond 64 bits: give a string`);
+        throw beyond(path, v, '64 bits');
       }
       return false;
     case 'object': break;
-    default: throw new TypeError(`${path} is of type ${typeof v}, which cannot be stored: leave it out, or give null`);
+    default: throw unfit(path, `is of type ${typeof v}, which cannot be stored: leave it out, or give null`);
   }
-  if (v === null || v instanceof Uint8Array) {
+  if (v === null) {
+    return false;
+  }
+  checkClass(v, path);
+  if (v instanceof Uint8Array) {
     return false;
   }
   if (v instanceof Date) {
     if (Number.isNaN(v.getTime())) {
-      throw new TypeError(`${path} is an invalid Date: give a valid one`);
+      throw unfit(path, 'is an invalid Date: give a valid one');
     }
     return false;
   }
   if (depth === maxDepth) {
-    throw new TypeError(`${path} is deeper than ${maxDepth} levels: store it as a string, such as JSON`);
+    throw unfit(path, `is deeper than ${maxDepth} levels: store it as a string, such as JSON`);
   }
   let wide = false;
   if (Array.isArray(v)) {
@@ -105,16 +134,16 @@ function checkPlain(v: unknown, path: string, depth: number): boolean {
     }
     return wide;
   }
-  const prototype: unknown = Object.getPrototypeOf(v);
-  if (prototype !== null && Object.getPrototypeOf(prototype) !== null) {
-    const name = (v as object).constructor?.name ?? 'object';
-    throw new TypeError(`${path} is a ${name}, which cannot be stored: convert it to a plain object`);
+  for (const symbol of Object.getOwnPropertySymbols(v)) {
+    if (Object.prototype.propertyIsEnumerable.call(v, symbol)) {
+      throw unfit(path, `has the key ${cut(String(symbol))}, which is no text: leave it out`);
+    }
   }
   for (const [name, element] of Object.entries(v)) {
     if (name === '__proto__') {
-      throw new TypeError(`${path} has the key __proto__, which cannot be read again: rename it`);
+      throw unfit(path, 'has the key __proto__, which cannot be read again: rename it');
     }
-    wellFormed(name);
+    checkText(name, `${path}.${name}`);
     wide = checkPlain(element, `${path}.${name}`, depth + 1) || wide;
   }
   return wide;
@@ -182,8 +211,7 @@ function decodeInteger(buf: Buffer, from: number, to: number, key: unknown): num
 
 function decodeMsgpack(b: Buffer, key: unknown): unknown {
   try {
-    checkSizes(b);
-    const v = decode(b, { useBigInt64: true, extensionCodec, mapKeyConverter });
+    const v = decode(checkedMsgpack(b), { useBigInt64: true, extensionCodec, mapKeyConverter });
     return b.includes(0xcf) || b.includes(0xd3) ? narrowed(v) : detached(v);
   } catch (e) {
     throw malformed(key, 'msgpack', e);

@@ -35,6 +35,9 @@ export class Lease {
     };
     core.observe(call);
     try {
+      if (this.conn.doubted) {
+        await this.conn.certain();
+      }
       await this.send(call);
       this.done();
     } catch (e) {

@@ -1,4 +1,4 @@
-import { AsyncLocalStorage } from 'node:async_hooks';
+import { AsyncLocalStorage, AsyncResource } from 'node:async_hooks';
 
 import { onAbort } from './abort.js';
 import { Call } from './call.js';
@@ -42,9 +42,22 @@ const open: readonly ErrorCode[] = ['unavailable', 'busy', 'timeout', 'unsupport
 
 /** What a loader loads, and the loader that has begun it. What a loader leaves running is no part of it. */
 interface Loading {
+  readonly by: Loads;
   readonly id: string;
   readonly within: Loading | undefined;
   over: boolean;
+}
+
+/** The loader that runs here. One storage for all clients: Node keeps each for ever. */
+const loading = new AsyncLocalStorage<Loading>();
+
+/** Returns the innermost loader that runs here. Those that are over are forgotten: their chain would have no end. */
+function running(): Loading | undefined {
+  let l = loading.getStore();
+  while (l?.over) {
+    l = l.within;
+  }
+  return l;
 }
 
 /** Flight is one question to the sidecar, followed by a load if one is needed, for all callers that came before it. */
@@ -52,6 +65,8 @@ class Flight {
   callers = 0;
   settled = false;
   readonly controller = new AbortController();
+  /** Calls a function in the context of the first caller: the loader may be called when another flight ends. */
+  readonly within = AsyncResource.bind(<T>(f: () => T): T => f());
   private readonly waiters: { resolve: (v: unknown) => void; reject: (e: unknown) => void }[] = [];
 
   constructor(
@@ -60,7 +75,6 @@ class Flight {
     readonly options: LoadOptions,
     readonly place: Place,
     public alone: boolean, // do not ask the sidecar
-    readonly within: Loading | undefined,
   ) {}
 
   /** Waits for the end of the flight, or of the signal. The last caller that leaves ends the load. */
@@ -125,7 +139,6 @@ class Flight {
 export class Loads {
   private readonly keys = new Map<string, { next: Flight | undefined }>();
   private readonly flights = new Set<Flight>();
-  private readonly loading = new AsyncLocalStorage<Loading>(); // the loader that runs here
 
   constructor(private readonly core: Core) {}
 
@@ -136,8 +149,8 @@ export class Loads {
   /** Refuses a call that a loader makes for the key that it loads: it would wait for itself. */
   refuseOwn(ns: string | null, key: Key): void {
     const id = this.idOf(ns, key);
-    for (let l = this.loading.getStore(); l !== undefined; l = l.within) {
-      if (l.id === id && !l.over) {
+    for (let l = running(); l !== undefined; l = l.within) {
+      if (l.by === this && l.id === id && !l.over) {
         throw cacheError('bad_request', `the loader of ${JSON.stringify(nameOf(key))} asks getOrSet for its own key: `
           + 'let it return the value');
       }
@@ -172,7 +185,7 @@ export class Loads {
     if (this.flights.size >= this.core.settings.maxLoads) {
       throw cacheError('busy', `${this.flights.size} keys are being loaded: try again, or raise maxLoads`);
     }
-    const f = new Flight(key, loader, o, place, alone, this.loading.getStore());
+    const f = new Flight(key, loader, o, place, alone);
     f.callers = 1;
     this.flights.add(f);
     const result = f.wait(o.signal);
@@ -288,7 +301,6 @@ export class Loads {
   /** Calls the loader, until its time is over. */
   private call(f: Flight): Promise<unknown> {
     const { signal } = f.controller;
-    const own = { id: this.idOf(f.place.ns, f.key), within: f.within, over: false };
     return new Promise((resolve, reject) => {
       if (signal.aborted) {
         reject(new AbortError(signal));
@@ -301,16 +313,26 @@ export class Loads {
         reject(e);
         f.controller.abort(e);
       }, most);
-      const abort = (): void => reject(new AbortError(signal));
-      signal.addEventListener('abort', abort, { once: true });
+      const own: Loading = {
+        by: this, id: this.idOf(f.place.ns, f.key), within: f.within(running), over: false,
+      };
       const over = (): void => {
         own.over = true;
         clearTimeout(timer);
         signal.removeEventListener('abort', abort);
       };
-      const run = (): unknown => this.loading.run(own, () => f.loader(f.key, { signal }));
-      void Promise.resolve().then(run).then(resolve, reject).finally(over);
-      signal.addEventListener('abort', over, { once: true });
+      const abort = (): void => {
+        over();
+        reject(new AbortError(signal));
+      };
+      signal.addEventListener('abort', abort, { once: true });
+      f.within(() => loading.run(own, async () => {
+        try {
+          return await f.loader(f.key, { signal });
+        } finally {
+          over();
+        }
+      })).then(resolve, reject);
     });
   }
 

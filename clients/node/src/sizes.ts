@@ -1,17 +1,38 @@
 import * as buffer from 'node:buffer';
+import { decode, encode } from '@msgpack/msgpack';
 import { fixedSizes } from './reader.js';
 
 // Node 18.14 and later have isUtf8.
 export const isUtf8 = (buffer as { isUtf8?: (b: Uint8Array) => boolean }).isUtf8
   ?? ((b: Uint8Array) => Buffer.from(Buffer.from(b).toString()).equals(b));
 
+const byDecoder = 200; // bytes: longer text is read by the library with a TextDecoder, which drops a byte order mark
+const drops = String(decode(encode(`\ufeff${'x'.repeat(byDecoder)}`))).length === byDecoder;
+const mark = Buffer.from('\ufeff');
+
+/** Puts a byte order mark before texts that begin with one, so that one is left. */
+function doubled(b: Buffer, texts: readonly (readonly [head: number, from: number, to: number])[]): Buffer {
+  const parts: Buffer[] = [];
+  let at = 0;
+  for (const [head, from, to] of texts) {
+    const size = Buffer.of(0xdb, 0, 0, 0, 0);
+    size.writeUInt32BE(mark.length + to - from, 1);
+    parts.push(b.subarray(at, head), size, mark);
+    at = from;
+  }
+  return Buffer.concat([...parts, b.subarray(at)]);
+}
+
 /**
- * Checks that bytes are one whole msgpack value, whose texts are UTF-8. The library makes room for as many elements as
- * an array claims to have, so a few bytes that lie could take all memory, and it reads malformed text as other text.
+ * Checks that bytes are one whole msgpack value, whose texts are UTF-8, and returns what the library is to decode. The
+ * library makes room for as many elements as an array claims to have, so a few bytes that lie could take all memory,
+ * and it reads malformed text as other text.
  */
-export function checkSizes(b: Buffer): void {
+export function checkedMsgpack(b: Buffer): Buffer {
+  const marked: [number, number, number][] = [];
   let at = 0;
   for (let left = 1; left > 0; left--) { // elements that are to come
+    const head = at;
     const c = b[at++];
     if (c === undefined || left > b.length - at + 1) {
       throw new RangeError('it ends early');
@@ -35,11 +56,18 @@ export function checkSizes(b: Buffer): void {
     }
     n += c >= 0xc7 && c <= 0xc9 ? 1 : 0; // the type of an extension
     at += n;
-    if ((c < 0xc0 || c >= 0xd9) && n > 0 && !isUtf8(b.subarray(at - n, at))) {
-      throw new RangeError('it has text that is no UTF-8');
+    if ((c < 0xc0 || c >= 0xd9) && n > 0) {
+      const text = b.subarray(at - n, at);
+      if (!isUtf8(text)) {
+        throw new RangeError('it has text that is no UTF-8');
+      }
+      if (drops && n > byDecoder && text.subarray(0, mark.length).equals(mark)) {
+        marked.push([head, at - n, at]);
+      }
     }
   }
   if (at !== b.length) {
     throw new RangeError(at < b.length ? 'further bytes follow' : 'it ends early');
   }
+  return marked.length === 0 ? b : doubled(b, marked);
 }

@@ -206,6 +206,15 @@ test('a signal that ends many calls has one listener, and in the end none', asyn
   assert.equal(listeners(), 0);
 });
 
+test('a flush is of every host, unless it is told not to be', async (t) => {
+  const s = await Server.start(t, (q) => q.conn.answer(q.id, 0));
+  const c = clientOf(t, s);
+  for (const o of [undefined, {}, { cluster: undefined }, { cluster: true }, { cluster: false }, { all: true }]) {
+    await c.flush(o);
+  }
+  assert.deepEqual(s.requests.map((q) => q.body[1]), [32, 32, 32, 32, undefined, 96]);
+});
+
 test('close leaves no promise unresolved', async (t) => {
   const s = await Server.start(t, () => {});
   const c = new Client({ socket: s.path, timeout: 20_000, nearCache: { bytes: 1 << 20 } });

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { AsyncResource } from 'node:async_hooks';
+import { AsyncLocalStorage, AsyncResource } from 'node:async_hooks';
 import { test, type TestContext } from 'node:test';
 import { Client, type ClientOptions } from '../src/index.js';
 import { hit, type Request, Server, until } from './server.js';
@@ -218,34 +218,75 @@ test('a value whose token is no longer good is returned, and loaded again next t
   assert.equal(fills.length, 2);
 });
 
-test('a loader that asks for its own key gets an error', { timeout: 20_000 }, async (t) => {
-  const { client, leases } = await start(t);
-  const own = client.getOrSet('k', (key) => client.getOrSet(key, () => 1));
-  const rejected = assert.rejects(own, { code: 'bad_request', message: /loader of "k" asks getOrSet for its own/ });
-  await until('a LEASE', () => leases.length === 1);
-  grant(leases[0]!);
-  await rejected;
-  let later: (() => Promise<unknown>) | undefined; // what a loader leaves running may ask
-  const other = client.getOrSet('k', () => {
+const own = { code: 'bad_request', message: /loader of "k" asks getOrSet for its own key: let it return/ };
+
+/** Grants each LEASE as it comes. */
+async function granting(t: TestContext): Promise<Client> {
+  const server = await Server.start(t, (q) => {
+    if (q.op === 3) {
+      q.conn.answer(q.id, 1, 0);
+    } else if (q.op === 9) {
+      grant(q);
+    } else {
+      q.conn.answer(q.id, 0, 5);
+    }
+  });
+  const client = new Client({ socket: server.path, timeout: 20_000, connectTimeout: 20_000 });
+  t.after(() => client.close());
+  return client;
+}
+
+test('a loader that asks for its own key gets an error, however it asks', { timeout: 20_000 }, async (t) => {
+  const client = await granting(t);
+  const again = (): Promise<unknown> => client.getOrSet('k', () => 1);
+  const ways: [string, () => unknown][] = [
+    ['directly', again],
+    ['with options of its own', () => client.getOrSet('k', () => 1, { fresh: true, staleOk: true })],
+    ['by an awaited helper', async () => {
+      await new Promise((resolve) => setTimeout(resolve, 1));
+      return again();
+    }],
+    ['among others', () => Promise.all([client.get('k'), client.getOrSet('other', () => 2), again()])],
+    ['by a view', () => client.inNamespace('users').inNamespace('default').getOrSet('k', () => 1)],
+    ['after a write of the key', () => client.set('k', 1).then(again)],
+    ['within the loader of another key', () => client.getOrSet('other', again)],
+  ];
+  for (const [name, load] of ways) {
+    await assert.rejects(client.getOrSet('k', load), own, name);
+  }
+  const users = client.inNamespace('users');
+  await assert.rejects(users.getOrSet('k', () => users.getOrSet('k', () => 1)), own);
+  const bytes = (): Promise<unknown> => client.getOrSet(Buffer.from('k'), bytes);
+  await assert.rejects(bytes(), { code: 'bad_request' });
+});
+
+test('a loader may ask for other keys, and what it leaves running for its own', { timeout: 20_000 }, async (t) => {
+  const client = await granting(t);
+  let later: (() => Promise<unknown>) | undefined;
+  let left: Promise<unknown> | undefined;
+  const value = client.getOrSet('k', () => {
     later = AsyncResource.bind(() => client.getOrSet('k', () => 8));
+    left = new Promise((resolve) => setTimeout(resolve, 50)).then(() => client.getOrSet('k', () => 9));
     return client.getOrSet('other', () => client.inNamespace('users').getOrSet('k', () => 7));
   });
-  await until('a LEASE', () => leases.length === 2);
+  assert.equal(await value, 7);
+  assert.equal(await later!(), 8);
+  assert.equal(await left, 9);
+  await assert.rejects(client.getOrSet('k', () => { throw new RangeError('no'); }), RangeError);
+  assert.equal(await client.getOrSet('k', () => 10), 10);
+});
+
+test('a loader runs in the context of its caller, also if it has waited for another load', async (t) => {
+  const { client, leases } = await start(t);
+  const user = new AsyncLocalStorage<string>();
+  const load = (): string | undefined => user.getStore();
+  const first = user.run('a', () => client.getOrSet('k', load));
+  await until('the first LEASE', () => leases.length === 1);
+  const second = user.run('b', () => client.getOrSet('k', load));
+  await client.getItem('k'); // it has missed by now
+  grant(leases[0]!);
+  assert.equal(await first, 'a');
+  await until('the second LEASE', () => leases.length === 2);
   grant(leases[1]!);
-  await until('the LEASE of the other key', () => leases.length === 3);
-  grant(leases[2]!);
-  await until('the LEASE of the other namespace', () => leases.length === 4);
-  grant(leases[3]!);
-  assert.equal(await other, 7);
-  const after = later!();
-  await until('the LEASE of the call after it', () => leases.length === 5);
-  grant(leases[4]!);
-  assert.equal(await after, 8);
-  const ring = client.getOrSet('a', () => client.getOrSet('b', () => client.getOrSet('a', () => 9)));
-  const refused = assert.rejects(ring, { code: 'bad_request' });
-  await until('the LEASE of a', () => leases.length === 6);
-  grant(leases[5]!);
-  await until('the LEASE of b', () => leases.length === 7);
-  grant(leases[6]!);
-  await refused;
+  assert.equal(await second, 'b');
 });

@@ -69,6 +69,9 @@ export class Server {
   readonly requests: Request[] = [];
   hello: (q: Request) => void = (q) => q.conn.answer(q.id, 0, welcome);
   leaving: Request[] = [];
+  pings: Request[] = []; // that the client sends by itself, after a call without an answer
+  onPing: (q: Request) => void = () => {};
+  hangs = false; // answers no such PING
   private readonly server: net.Server;
 
   private constructor(on: (q: Request, s: Server) => void) {
@@ -79,6 +82,12 @@ export class Server {
           this.hello(q);
         } else if (q.op === 23) {
           this.leaving.push(q);
+        } else if (q.op === 2 && q.id === 1) {
+          this.pings.push(q);
+          this.onPing(q);
+          if (!this.hangs) {
+            q.conn.answer(q.id, 0);
+          }
         } else {
           this.requests.push(q);
           on(q, this);
