@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import queue
 import threading
+import time
 from typing import Any, Dict, Iterator, List, Tuple
 
 from . import _clock, _feed, _fork, _wire
@@ -33,14 +35,14 @@ class Follower:
     def __init__(self, settings: Settings, near: Near, welcomed: Welcomed) -> None:
         self.link = Link(settings, welcomed)
         self._settings, self._near = settings, near
-        self._stop = threading.Event()
+        self._stop: "queue.SimpleQueue[None]" = queue.SimpleQueue()  # a destructor on the thread itself may close it
         self._thread = threading.Thread(target=self._run, name="cachesidecar-near", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
         place = Place(_wire.NIL, _wire.ALL, self._near.bound_ns / 4e9)
         tries = 0
-        while not self._stop.is_set():
+        while self._stop.empty():
             try:
                 sent = _boot_ns()
                 told, conn = ask(self.link, place, self._settings.timeout)
@@ -50,12 +52,18 @@ class Follower:
             except Exception:  # whatever it is: nothing is served until the sidecar is followed again
                 self._near.end()
                 place.lost()
-                self._stop.wait(_feed.pause(tries))
+                self._pause(_feed.pause(tries))
                 tries += 1
         self._near.end()
 
+    def _pause(self, seconds: float) -> None:
+        try:
+            self._stop.put(self._stop.get(timeout=seconds))  # it stays closed
+        except queue.Empty:
+            pass
+
     def close(self) -> None:
-        self._stop.set()
+        self._stop.put(None)
         self.link.close()
         if self._thread is not threading.current_thread():
             self._thread.join()
@@ -75,7 +83,7 @@ def changes(settings: Settings, client: Link, place: Place, namespace: str, keys
                 raise
             except (CacheError, NotSent, Broken):
                 place.lost()
-                threading.Event().wait(_feed.pause(tries))
+                time.sleep(_feed.pause(tries))
                 tries += 1
                 continue
             yield from _feed.public(told, conn.welcome, namespace, keys)

@@ -1,6 +1,7 @@
 """The link of a sync client to the sidecar: it connects, greets, and connects anew.
 
-It has no thread of its own. A call that finds no connection makes one; other calls wait for it.
+It has no thread of its own. A call that finds no connection makes one; other calls wait for it. A call of a destructor
+or a signal handler whose thread is in another call goes over a connection of its own (_inside).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from . import _clock, _wire
 from ._calls import Call
 from ._connection import Connection
 from ._hello import Welcome, welcome
+from ._inside import Inside
 from ._pace import MOVE_AGAIN, MOVE_FOR, Pace
 from ._settings import Settings
 from ._socket import connect, find, unreachable
@@ -52,6 +54,15 @@ class Link:
         self.live: Optional[Greeted] = None
         self.closed = False
         self.max_value = 0  # 0: not known before HELLO
+        self.inside = Inside()
+
+    def _aside(self) -> Link:
+        """Return a link with a connection of its own, for a call that may not wait for others."""
+        if self.closed:
+            raise ClosedError("the client was closed")
+        link = Link(self._settings, self.welcomed)
+        link._pace = self._pace
+        return link
 
     def do(
         self, call: Call, timeout: float, on: Optional[Greeted] = None, late: Optional[LateAnswer] = None,
@@ -61,6 +72,17 @@ class Link:
 
         attempt is 1 if the call has failed once already, since the moment began.
         """
+        if self.inside.may_wait():
+            return self.inside.run(self._do, call, timeout, on, late, began, attempt)
+        link = self._aside()
+        try:
+            return link._do(call, timeout, None, late, began, attempt)
+        finally:
+            link.close()
+
+    def _do(
+        self, call: Call, timeout: float, on: Optional[Greeted], late: Optional[LateAnswer], began: float, attempt: int
+    ) -> Tuple[bytes, Greeted]:
         began = began or monotonic()
         left = timeout if not attempt else max(0.001, timeout - (monotonic() - began))
         while True:
@@ -85,6 +107,15 @@ class Link:
 
     def do_many(self, calls: List[Call], timeout: float) -> Tuple[List[Union[bytes, Exception]], Greeted]:
         """Make calls that are sent together. Those that were not sent go over a second connection; no other does."""
+        if self.inside.may_wait():
+            return self.inside.run(self._do_many, calls, timeout)
+        link = self._aside()
+        try:
+            return link._do_many(calls, timeout)
+        finally:
+            link.close()
+
+    def _do_many(self, calls: List[Call], timeout: float) -> Tuple[List[Union[bytes, Exception]], Greeted]:
         began = monotonic()
         conn = self.get(timeout)
         outcomes = self._send_many(conn, calls, timeout, began)
@@ -217,5 +248,6 @@ class Link:
         conn, self.live = self.live, None
         self._dialing = threading.Lock()
         self._pace = Pace()
+        self.inside.forked()
         if conn is not None:
             conn.forget()

@@ -50,7 +50,7 @@ class AsyncClient(View):
         state = State(settings, on_call)
         self._open(state, None)
         _fork.remember(state)
-        weakref.finalize(self._keeper, state.abandon)
+        weakref.finalize(self._keeper, state.abandon).atexit = False
 
     def _open(self, state: State, namespace: Optional[str], keeper: Optional[_Keeper] = None) -> None:
         self._view(state, namespace)

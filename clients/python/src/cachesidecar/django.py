@@ -19,7 +19,6 @@ deletions and incr.
 import contextlib
 import logging
 import math
-import os
 import pickle
 import threading
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Tuple, TypeVar, Union
@@ -101,27 +100,21 @@ class _Shared:
 
 
 _clients: Dict[Tuple[str, str], _Shared] = {}  # as many as there are caches in the settings
-_lock = threading.Lock()
-
-
-def _after_fork() -> None:
-    global _lock
-    _lock = threading.Lock()  # another thread of the parent may hold the old one
-
-
-os.register_at_fork(after_in_child=_after_fork)
 
 
 def _shared(location: str, options: Mapping[str, Any]) -> _Shared:
-    """Returns the client for some settings. Django makes a backend for each thread; they share it."""
+    """Returns the client for some settings. Django makes a backend for each thread; they share it.
+
+    There is no lock, as a destructor may make a backend as well. Of two clients that are made at once one is dropped.
+    """
     name = (location, repr(sorted(options.items())))
-    with _lock:
-        if name not in _clients:
-            try:
-                _clients[name] = _Shared(location, options)
-            except (TypeError, BadRequestError) as e:
-                raise ImproperlyConfigured(f"OPTIONS of the cache at {location!r}: {e}") from e
-        return _clients[name]
+    shared = _clients.get(name)
+    if shared is None:
+        try:
+            shared = _clients.setdefault(name, _Shared(location, options))
+        except (TypeError, BadRequestError) as e:
+            raise ImproperlyConfigured(f"OPTIONS of the cache at {location!r}: {e}") from e
+    return shared
 
 
 @contextlib.contextmanager
