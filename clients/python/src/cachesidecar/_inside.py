@@ -8,8 +8,8 @@ So do calls while the interpreter ends: threads that have a lock may have been s
 
 from __future__ import annotations
 
+import threading
 from sys import is_finalizing
-from threading import get_ident
 from typing import Any, Callable, Set, TypeVar
 
 from .errors import NotSent
@@ -18,18 +18,18 @@ _T = TypeVar("_T")
 
 
 class Inside:
-    """The threads that are in a client."""
+    """The threads that are in a client. Greenlets count as threads, if what patches the process says so."""
 
     def __init__(self) -> None:
         self._threads: Set[int] = set()
 
     def may_wait(self) -> bool:
         """Report whether a call of this thread may wait for what others have."""
-        return get_ident() not in self._threads and not is_finalizing()
+        return threading.get_ident() not in self._threads and not is_finalizing()
 
     def run(self, work: Callable[..., _T], *args: Any) -> _T:
         """Do some work with this thread noted."""
-        me = get_ident()
+        me = threading.get_ident()
         first = me not in self._threads
         try:
             self._threads.add(me)
@@ -40,7 +40,7 @@ class Inside:
 
     def run_first(self, work: Callable[..., _T], *args: Any) -> _T:
         """Do what run does, and raise NotSent if it may not wait: the two in one, for the shortest path."""
-        me = get_ident()
+        me = threading.get_ident()
         threads = self._threads
         if me in threads or is_finalizing():
             raise NotSent("this thread is in another call")
@@ -52,7 +52,7 @@ class Inside:
 
     def leave(self, work: Callable[[], _T]) -> _T:
         """Within run, do some work of the application, whose calls may wait."""
-        me = get_ident()
+        me = threading.get_ident()
         try:
             self._threads.discard(me)
             return work()
