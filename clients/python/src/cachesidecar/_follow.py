@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
+from time import monotonic
 from typing import Any, Dict, Iterator, List, Tuple
 
 from . import _clock, _feed, _fork, _wire
@@ -15,6 +15,7 @@ from ._settings import Settings
 from .errors import Broken, CacheError, ClosedError, Malformed, NotSent
 
 _boot_ns = _clock.boot_ns
+_LOOK = 0.02  # seconds between two looks whether a follower was closed while it waits to try again
 
 
 def ask(link: Link, place: Place, timeout: float) -> Tuple[Dict[str, Any], Greeted]:
@@ -35,14 +36,14 @@ class Follower:
     def __init__(self, settings: Settings, near: Near, welcomed: Welcomed) -> None:
         self.link = Link(settings, welcomed)
         self._settings, self._near = settings, near
-        self._stop: "queue.SimpleQueue[None]" = queue.SimpleQueue()  # a destructor on the thread itself may close it
+        self._closed = False  # no Event: a destructor may close this within one
         self._thread = threading.Thread(target=self._run, name="cachesidecar-near", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
         place = Place(_wire.NIL, _wire.ALL, self._near.bound_ns / 4e9)
         tries = 0
-        while self._stop.empty():
+        while not self._closed:
             try:
                 sent = _boot_ns()
                 told, conn = ask(self.link, place, self._settings.timeout)
@@ -57,13 +58,12 @@ class Follower:
         self._near.end()
 
     def _pause(self, seconds: float) -> None:
-        try:
-            self._stop.put(self._stop.get(timeout=seconds))  # it stays closed
-        except queue.Empty:
-            pass
+        until = monotonic() + seconds
+        while not self._closed and monotonic() < until:
+            time.sleep(_LOOK)
 
     def close(self) -> None:
-        self._stop.put(None)
+        self._closed = True
         self.link.close()
         if self._thread is not threading.current_thread():
             self._thread.join()
