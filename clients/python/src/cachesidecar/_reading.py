@@ -51,6 +51,8 @@ class Reading:
         self._waiting: Dict[int, Optional[Waiter]] = {}  # None: the call's own thread leads
         self._late: Dict[int, Optional[Late]] = {}  # calls that were given up: the sidecar still works on them
         self._posts: List[_wire.Tail] = []  # requests that the next thread which writes sends, too
+        self.asked = 0.0  # when a PING was posted that is not answered: the connection is in doubt; 0.0: it is not
+        self._asking = threading.Lock()  # held while a PING is under way
         self._patience = -1.0  # the system's time limit of a read, in seconds
         self._used = monotonic()
         self.frames = Frames()  # of the leader
@@ -160,6 +162,10 @@ class Reading:
                 self.leaving = True
                 if self.on_leaving is not None:
                     self.on_leaving()
+            return
+        if id == _wire.PING_ID and self.asked:
+            self.asked = 0.0
+            self._asking.release()
             return
         waiter = self._waiting.pop(id, None)
         if waiter is not None:
