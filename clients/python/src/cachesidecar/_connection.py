@@ -9,14 +9,15 @@ An exception within a write, also a KeyboardInterrupt, ends the connection: its 
 from __future__ import annotations
 
 import errno
-import select
 import socket
 import struct
 import time
 from time import monotonic
 from typing import Any, List, Optional, Tuple, Union
 
-from . import _doubt, _wire
+import _socket
+
+from . import _doubt, _green, _wire
 from ._reading import Late, Reading, Waiter
 from .errors import Broken, BusyError, CacheError, ClosedError, NotSent, TimeoutError
 
@@ -35,7 +36,7 @@ Request = Tuple[int, int]
 class Connection(Reading):
     """A greeted connection. It is safe for concurrent use. An answer is a message with its length before it."""
 
-    def __init__(self, sock: socket.socket, max_in_flight: int) -> None:
+    def __init__(self, sock: _socket.socket, max_in_flight: int) -> None:
         super().__init__(sock)
         self._max_in_flight = max_in_flight
         self._send = sock.send
@@ -296,16 +297,13 @@ class Connection(Reading):
     def _write_rest(self, requests: List[Request], reads: bool, rest: memoryview, deadline: float) -> None:
         """Write what is left of requests. The sidecar may wait for room as well, so somebody reads meanwhile."""
         try:
-            poll = select.poll()
             while rest:
                 left = deadline - monotonic()
                 if left <= 0:
                     raise TimeoutError("the request could not be written in time")
                 reads = reads or self._takes_over(requests)
-                poll.register(self._sock, select.POLLOUT | (select.POLLIN if reads else 0))
-                for _, event in poll.poll(min(left, 3600.0 if reads else _LEADERLESS) * 1000 + 1):
-                    if reads and event & ~select.POLLOUT:
-                        self._take()
+                if _green.wait(self._sock, reads, True, min(left, 3600.0 if reads else _LEADERLESS)) and reads:
+                    self._take()
                 try:
                     rest = rest[self._send(rest, _SEND_FLAGS) :]
                 except BlockingIOError:

@@ -5,13 +5,12 @@ It has no thread of its own. A call that finds no connection makes one; other ca
 
 from __future__ import annotations
 
-import threading
 import time
 from functools import partial
 from time import monotonic
 from typing import Any, Callable, List, Optional, Tuple, Union
 
-from . import _clock, _wire
+from . import _clock, _green, _wire
 from ._calls import Call
 from ._connection import Connection
 from ._hello import Welcome, welcome
@@ -48,7 +47,7 @@ class Link:
         self._settings = settings
         self.welcomed = welcomed
         self._pace = Pace()
-        self._dialing = threading.Lock()
+        self._dialing = _green.Lock()
         self.live: Optional[Greeted] = None
         self.closed = False
         self.max_value = 0  # 0: not known before HELLO
@@ -127,7 +126,7 @@ class Link:
             except CacheError:
                 raise
             except BaseException:  # from outside, such as a signal handler's: the lock may be held for ever
-                self._dialing = threading.Lock()
+                self._dialing = _green.Lock()
                 raise
             time.sleep(MOVE_AGAIN)
 
@@ -215,7 +214,7 @@ class Link:
     def forked(self) -> None:
         """Begin anew in a forked child: the connection and the locks are the parent's."""
         conn, self.live = self.live, None
-        self._dialing = threading.Lock()
+        self._dialing = _green.Lock()
         self._pace = Pace()
         if conn is not None:
             conn.forget()

@@ -10,7 +10,7 @@ import threading
 from time import monotonic
 from typing import Any, Callable, Dict, List, Optional, Sequence
 
-from . import _clock
+from . import _clock, _green
 from ._hello import Welcome
 
 _MARKS = 256
@@ -33,7 +33,7 @@ class Memory:
     def _forget(self) -> None:
         self.region: Any = None
         self.hits = 0
-        self._lock = threading.Lock()
+        self._lock = _green.Lock()
         self._attaching: Optional[threading.Thread] = None
         self._epoch = 0  # of the process that the latest HELLO has named; the region is its
         self._turns = 0  # how often a HELLO has named another process than the one before

@@ -17,7 +17,9 @@ import threading
 from time import monotonic
 from typing import Callable, Dict, List, Optional, Set
 
-from . import _wire
+import _socket
+
+from . import _green, _wire
 from ._frames import Frames
 from .errors import Broken, ClosedError, Malformed, NotSent, TimeoutError
 
@@ -43,9 +45,9 @@ class Waiter:
 class Reading:
     """The answers of a connection, on their way to the threads that wait for them."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: _socket.socket) -> None:
         self._sock = sock
-        self._recv = sock.recv
+        self._recv = self._recv_green if _green.greenlets() else sock.recv
         self._writing = threading.Lock()
         self._leading = threading.Lock()
         self._waiting: Dict[int, Optional[Waiter]] = {}  # None: the call's own thread leads
@@ -136,6 +138,12 @@ class Reading:
         self._leading.release()
         self._bury()
         return error
+
+    def _recv_green(self, n: int, flags: int = 0) -> bytes:
+        """Read as a socket that blocks does, and let other greenlets run meanwhile."""
+        if not flags:
+            _green.wait(self._sock, True, False, self._patience)
+        return self._sock.recv(n, socket.MSG_DONTWAIT)
 
     def _be_patient(self, seconds: float) -> None:
         """Bound the next reads."""

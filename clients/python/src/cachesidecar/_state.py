@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Optional
 
+from . import _green
 from ._core import Core
 from ._follow import Follower
 from ._link import Link
@@ -22,7 +22,7 @@ class State(Core):
         self.link = Link(settings, self.memory.welcomed)
         self.loads: Loads[ThreadFlight] = Loads(settings.max_loads)
         self.follower: Optional[Follower] = None
-        self.starting = threading.Lock()
+        self.starting = _green.Lock()
 
     def follow(self) -> None:
         """Start to follow the sidecar for the near cache, if that is not done yet."""
@@ -40,7 +40,7 @@ class State(Core):
 
     def forked(self) -> None:
         """Begin anew in a forked child: threads, locks and connections are the parent's."""
-        self.starting = threading.Lock()
+        self.starting = _green.Lock()
         if self.follower is not None:
             self.follower.link.forked()
             self.follower = None
