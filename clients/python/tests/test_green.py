@@ -114,6 +114,45 @@ def test_greenlets_share_a_client(sidecar: Sidecar, library: str, when: str) -> 
     run(PROGRAM, library, when, sidecar.path)
 
 
+POOL = """
+import gevent, gevent.threadpool
+cache = Client(path, near_cache=1 << 20, timeout=20, connect_timeout=10)
+cache.set("k", "v")
+wrong, loads, got = [], [], []
+
+def writes(n):
+    try:
+        for i in range(100):
+            cache.set(f"k{n}", i)
+            if cache.get(f"k{n}") != i or cache.get(f"k{n}", fresh=True) != i:
+                wrong.append((n, i))
+    except BaseException as e:
+        wrong.append((n, repr(e)))
+
+def load():
+    loads.append(1)
+    time.sleep(0.1)
+    return "loaded"
+
+pool = gevent.threadpool.ThreadPool(6)
+for _ in range(2):
+    join([pool.spawn(writes, n) for n in range(6)] + [spawn(writes, 10 + n) for n in range(6)])
+assert not wrong, wrong[:5]
+def get():
+    got.append(cache.get_or_set("load", load))
+join([pool.spawn(get) for _ in range(6)] + [spawn(get) for _ in range(6)])
+assert got == ["loaded"] * 12 and len(loads) == 1, (got, loads)
+cache.close()
+print("passed", flush=True)
+os._exit(0)
+"""
+
+
+def test_threads_of_gevents_pool_have_connections_of_their_own(sidecar: Sidecar) -> None:
+    """Its locks are slow, and its events not to be waited for, between threads."""
+    run(POOL, "gevent", "before", sidecar.path)
+
+
 FORKED = """
 cache = Client(path, timeout=20, connect_timeout=10)
 cache.set("k", "v")

@@ -9,13 +9,12 @@ The ledger refuses answers that come after the event that outdates them. It is t
 
 from __future__ import annotations
 
-import threading
 from array import array
 from collections import OrderedDict, deque
 from struct import Struct
 from typing import Any, Deque, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
-from . import _encode, _hash
+from . import _encode, _green, _hash
 from ._hello import Welcome
 
 _SLOTS = 1 << 16
@@ -100,7 +99,7 @@ class Near:
         self._place = 0  # in the stream
         self._polls: Deque[Tuple[int, int]] = deque()  # answered, and not covered: when sent, and the head
         self._behind_ns = 0
-        self._lock = threading.Lock()
+        self._lock = _green.mutex()
         self._spaces: Dict[bytes, Space] = {}
         self._queue: "OrderedDict[int, Kept]" = OrderedDict()  # by hash, in the order of eviction
         self._hash, self._version, self._floor = (array("Q", bytes(8 * _SLOTS)) for _ in range(3))
@@ -278,7 +277,7 @@ class Near:
 
     def forked(self) -> None:
         """Begin anew in a forked child, where the lock may be held for ever."""
-        self._lock = threading.Lock()
+        self._lock = _green.mutex()
         self._end()
 
     def _end(self) -> None:
