@@ -130,6 +130,9 @@ func (c *conn) take(a *asked) bool {
 	case a.Op == wire.OpShared && own.SharedMemory:
 		_ = c.send(a, &wire.Reply{Status: wire.Unsupported, Message: []byte("scripted")})
 		return true
+	case a.Op == wire.OpPing && !c.s.of.pings(): // after a call without an answer
+		_ = c.send(a, &wire.Reply{})
+		return true
 	}
 	if !c.once(a) {
 		return false

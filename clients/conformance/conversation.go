@@ -122,6 +122,13 @@ func (c *conversation) cuts() bool {
 	return slices.ContainsFunc(c.Server.Script, func(acts []act) bool { return cutOf(acts) > 0 })
 }
 
+// pings says whether a step of the conversation's calls is a PING.
+func (c *conversation) pings() bool {
+	return slices.ContainsFunc(c.Calls, func(s step) bool {
+		return s.Do == "ping" || slices.ContainsFunc(s.Together, func(one call) bool { return one.Do == "ping" })
+	})
+}
+
 // cutOf returns after how many bytes a connection is cut; zero: it is not.
 func cutOf(acts []act) int {
 	for i := range acts {

@@ -6,13 +6,12 @@ or a signal handler whose thread is in another call goes over a connection of it
 
 from __future__ import annotations
 
-import threading
 import time
 from functools import partial
 from time import monotonic
-from typing import Any, Callable, List, Optional, Tuple, Union
+from typing import Any, Callable, Dict, List, Optional, Tuple, Union
 
-from . import _clock, _wire
+from . import _clock, _green, _wire
 from ._calls import Call
 from ._connection import Connection
 from ._hello import Welcome, welcome
@@ -24,6 +23,8 @@ from .errors import Broken, CacheError, ClosedError, ConnectionError, NotSent, T
 
 #: How much longer a LEASE waits than it tells the sidecar: a token that comes late delays other callers.
 LEASE_GRACE = 0.1
+
+_MOST_THREADS = 64  # with greenlets that have a connection
 
 #: Welcomed is told of each greeting: the socket's path, the token, and what the sidecar has said.
 Welcomed = Callable[[str, str, Welcome], None]
@@ -50,8 +51,9 @@ class Link:
         self._settings = settings
         self.welcomed = welcomed
         self._pace = Pace()
-        self._dialing = threading.Lock()
+        self._dialing = _green.Lock()
         self.live: Optional[Greeted] = None
+        self._greens: Dict[int, Greeted] = {}  # with greenlets, and in place of live: by thread
         self.closed = False
         self.max_value = 0  # 0: not known before HELLO
         self.inside = Inside()
@@ -158,7 +160,7 @@ class Link:
             except CacheError:
                 raise
             except BaseException:  # from outside, such as a signal handler's: the lock may be held for ever
-                self._dialing = threading.Lock()
+                self._dialing = _green.Lock()
                 raise
             time.sleep(MOVE_AGAIN)
 
@@ -169,10 +171,10 @@ class Link:
         try:
             if self.closed:
                 raise ClosedError("the client was closed")
-            conn = self.live
+            conn = self.present()
             if conn is not None and conn.alive:
                 return conn
-            self.live = None
+            self._change(None)
             refused = self._pace.refuses(monotonic())
             if refused is not None:
                 raise type(refused)(f"not connected: {refused}")
@@ -182,7 +184,7 @@ class Link:
                 self._pace.failed(e, monotonic())
                 raise
             self._pace.succeeded()
-            other, self.live = self.live, conn
+            other = self._change(conn)
             if self.closed:  # meanwhile
                 self.close()
                 raise ClosedError("the client was closed")
@@ -191,6 +193,29 @@ class Link:
             return conn
         finally:
             dialing.release()
+
+    def present(self) -> Optional[Greeted]:
+        """Return the connection of this thread's calls, if there is one."""
+        thread = _green.thread()
+        return self._greens.get(thread) if thread else self.live
+
+    def _change(self, conn: Optional[Greeted]) -> Optional[Greeted]:
+        """Replace the connection of this thread's calls. Return the one before."""
+        thread = _green.thread()
+        if not thread:
+            other, self.live = self.live, conn
+            return other
+        other = self._greens.pop(thread, None)
+        if conn is not None:
+            if len(self._greens) >= _MOST_THREADS:
+                self._greens.pop(next(iter(self._greens))).end(NotSent("other threads connect"))
+            self._greens[thread] = conn
+        return other
+
+    def _all(self) -> List[Greeted]:
+        """Forget all connections, and return them."""
+        conns, self.live, self._greens = [self.live, *self._greens.values()], None, {}
+        return [conn for conn in conns if conn is not None]
 
     def _dial(self, deadline: float) -> Greeted:
         path, token = find(self._settings.socket), self._settings.secret()
@@ -239,15 +264,13 @@ class Link:
     def close(self) -> None:
         """Close the connection. Calls in flight fail with ClosedError."""
         self.closed = True
-        conn, self.live = self.live, None
-        if conn is not None:
+        for conn in self._all():
             conn.end(ClosedError("the client was closed"))
 
     def forked(self) -> None:
         """Begin anew in a forked child: the connection and the locks are the parent's."""
-        conn, self.live = self.live, None
-        self._dialing = threading.Lock()
+        self._dialing = _green.Lock()
         self._pace = Pace()
         self.inside.forked()
-        if conn is not None:
+        for conn in self._all():
             conn.forget()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any, Callable, List, Tuple
 
-from . import _calls, _encode, _wire
+from . import _calls, _encode, _green, _wire
 from ._core import FAIL_OPEN
 from ._link import Greeted
 from ._loads import Flight, loading, not_loading
@@ -35,7 +35,7 @@ class Load:
         self._client, self._key, self._loader, self._ttl = client, key, loader, ttl
         self._flags, self._options, self._codec = flags, options, codec
         self._loads = client._shared_state.loads
-        self._at = (client._name, key, options)
+        self._at = (client._name, key, options, _green.thread())
         self._mine = (client._core.settings.socket, client._name, key)
         self._inside = client._core.inside
         self._link = client._link

@@ -15,7 +15,7 @@ from heapq import heappushpop
 from time import monotonic
 from typing import Any, Callable, Dict, List, Optional, Sequence
 
-from . import _clock
+from . import _clock, _green
 from ._hello import Welcome
 
 _MARKS = 256
@@ -38,7 +38,7 @@ class Memory:
     def _forget(self) -> None:
         self.region: Any = None
         self.hits = 0
-        self._lock = threading.RLock()
+        self._lock = _green.mutex()
         self._attaching: Optional[threading.Thread] = None
         self._epoch = 0  # of the process that the latest HELLO has named; the region is its
         self._turns = 0  # how often a HELLO has named another process than the one before
@@ -69,14 +69,13 @@ class Memory:
                 return
             if self._attaching is not None and self._attaching.is_alive():
                 return
-            thread = threading.Thread(
+            thread = self._attaching = threading.Thread(
                 target=self._run, args=(attach, path, token), name="cachesidecar-attach", daemon=True
             )
-            try:
-                thread.start()
-            except RuntimeError:  # no thread can be started: all reads go over the socket
-                return
-            self._attaching = thread
+        try:
+            thread.start()  # without the lock: to start a greenlet lets others run
+        except RuntimeError:  # no thread can be started: all reads go over the socket
+            pass
 
     def _hear(self, epoch: int) -> None:
         if epoch != self._epoch:
@@ -101,7 +100,7 @@ class Memory:
     def close(self) -> None:
         with self._lock:
             thread, self._attach = self._attaching, None
-        if thread is not None and thread is not threading.current_thread():
+        if thread is not None and thread.is_alive() and thread is not threading.current_thread():
             thread.join(2 * self._timeout)
         self.region = None
 

@@ -13,13 +13,12 @@ and after a write of its own the cache begins anew.
 from __future__ import annotations
 
 import sys
-import threading
 from array import array
 from collections import OrderedDict, deque
 from struct import Struct
 from typing import Any, Callable, Deque, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
-from . import _encode, _hash
+from . import _encode, _green, _hash
 from ._hello import Welcome
 from ._inside import Inside
 
@@ -106,7 +105,7 @@ class Near:
         self._polls: Deque[Tuple[int, int]] = deque()  # answered, and not covered: when sent, and the head
         self._behind_ns = 0
         self._inside = inside or Inside()
-        self._lock = threading.RLock()
+        self._lock = _green.mutex()
         self._busy = False  # with the lock held: a call that finds it so is within other work of its thread
         self._overtaken = False  # by a write that was not noted
         self._spaces: Dict[bytes, Space] = {}
@@ -327,7 +326,7 @@ class Near:
 
     def forked(self) -> None:
         """Begin anew in a forked child, where the lock may be held for ever."""
-        self._lock = threading.RLock()
+        self._lock = _green.mutex()
         self._busy = False
         self._end()
 
