@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 import struct
 import tempfile
@@ -10,6 +11,8 @@ import threading
 from typing import Any, Callable, List
 
 import msgpack
+
+from cachesidecar import _wire
 
 WELCOME = {
     "v": 1, "node": "n", "server": "t", "epoch": 7, "features": ["get", "set", "watch"], "boot": {"id": "", "now_ns": 0},
@@ -30,7 +33,23 @@ class Peer:
         sock.settimeout(20)
 
     def request(self) -> List[Any]:
-        """Return the next request; an empty list at the end."""
+        """Return the next request; an empty list at the end. The PING of a doubt is answered here."""
+        while True:
+            request = self.next()
+            if request[:2] != [_wire.PING_ID, _wire.PING]:
+                return request
+            self.answer(_wire.PING_ID, 0)
+
+    def wait(self, event: threading.Event) -> None:
+        """Wait for an event. The PING of a doubt is answered meanwhile, and no other request may come."""
+        while not event.is_set():
+            if select.select([self.sock], [], [], 0.005)[0]:
+                request = self.next()
+                assert request[:2] == [_wire.PING_ID, _wire.PING], request
+                self.answer(_wire.PING_ID, 0)
+
+    def next(self) -> List[Any]:
+        """Return the next request, whatever it is; an empty list at the end."""
         head = self.exactly(4)
         return list(msgpack.unpackb(self.exactly(int.from_bytes(head, "big")))) if head else []
 

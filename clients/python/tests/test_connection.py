@@ -233,7 +233,7 @@ def test_threads_give_up_and_others_go_on() -> None:
                         failed.append("an answer")
                     elif client.get(b"%d-%d" % (t, i)) != b"%d-%d" % (t, i):
                         failed.append(t)
-                except cs.TimeoutError:
+                except (cs.TimeoutError, cs.ConnectionError):  # the latter one if its time ends in a doubt
                     if not t % 2:
                         failed.append("a timeout")
 

@@ -22,6 +22,7 @@ try:
     from django.conf import settings
     from django.core.cache.backends.base import InvalidCacheKey
     from django.core.exceptions import ImproperlyConfigured
+    from django.utils.safestring import SafeString, mark_safe
 
     from cachesidecar import django as backend
 except ImportError:
@@ -95,14 +96,21 @@ def test_many(cache: Any) -> None:
     assert cache.get("e") is None
 
 
-def test_many_are_one_call(make: Callable[..., Any]) -> None:
-    """Also if there are bytes among the values, which may be pickles."""
+def test_many_are_one_call(make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that are stored as they are, and those that are pickles."""
     calls: List[str] = []
-    options = {"pickle": True, "shared_memory": False, "on_call": lambda op, *_: calls.append(op)}
-    cache = make(options=options)
+    cache = make(options={"pickle": True, "shared_memory": False, "on_call": lambda op, *_: calls.append(op)})
+    client, together = cache._client, []
+    set_many = client.set_many
+
+    def counted(some: Any, **options: Any) -> Any:
+        together.append(len(some))
+        return set_many(some, **options)
+
+    monkeypatch.setattr(client, "set_many", counted)
     values = {"bytes": b"b", "text": "t", "set": {1}, "other": b"c"}
     cache.set_many(values)
-    assert calls == ["set_many"] * 2  # one for the pickles
+    assert together == [3, 1] and calls == ["set"] * 4  # the hook hears of each key
     calls.clear()
     assert cache.get_many([*values, "absent"]) == values
     assert calls == ["get_many"]
@@ -128,8 +136,8 @@ def test_incr(cache: Any) -> None:
     for call in (cache.incr, cache.decr, cache.incr_version, cache.decr_version):
         with pytest.raises(ValueError, match="not found"):
             call("absent")
-    for value, delta, want in ((1.5, 1, 2.5), (True, 1, 2), (7, 0.5, 7.5), ((1 << 62), 1 << 61, (1 << 62) + (1 << 61))):
-        cache.set("n", value, timeout=1000)
+    for number, delta, want in ((1.5, 1, 2.5), (True, 1, 2), (7, 0.5, 7.5), (1 << 62, 1 << 61, 3 << 61)):
+        cache.set("n", number, timeout=1000)
         assert cache.incr("n", delta) == want == cache.get("n")
         assert 900 < cache._client.get_item(":1:n").ttl <= 1000
     for value in ("x", "5", None, [1], b"5"):
@@ -354,7 +362,8 @@ def test_pickles_are_loaded_once_too(make: Callable[..., Any]) -> None:
     for t in threads:
         t.join()
     assert results == [{1}] * 8 == [cache.get("a")] * 8 and calls == [1]
-    for read in (lambda: reader.get("a"), lambda: reader.get_or_set("a", load)):
+    reads: List[Callable[[], Any]] = [lambda: reader.get("a"), lambda: reader.get_or_set("a", load)]
+    for read in reads:
         with pytest.raises(errors.EncodingError, match="is a pickle"):
             read()
 
@@ -370,10 +379,13 @@ def test_an_outage(make: Callable[..., Any], tmp_path: Path, caplog: pytest.LogC
             assert not cache.has_key("a") and "a" not in cache
         assert cache.get_or_set("a", lambda: 6) == 6 and cache.get_or_set("a", lambda: 6, timeout=0) == 6
         assert [r.getMessage()[:24] for r in caplog.records] == ["the cache does not answe"]
-        cache.set("a", 1)  # it was missed
+        for _ in range(2):
+            cache.set("a", 1)  # it was missed in this request
         assert cache.add("c", 1) is True and cache.touch("a") is False and cache.set("c", 2) is None
         cache.set("views.decorators.cache.cache_page..GET.1.2", "page")
         assert cache.get_many(["x", "y"]) == {} and cache.set_many({"x": 1, "y": 2}) == []
+        assert "new" not in cache and cache.set("new", 1) is None and cache.add("new", 1, timeout=0) is True
+        cache.close()  # the end of the request
         writes: List[Callable[[Any], Any]] = [
             lambda c: c.set("a", 1), lambda c: c.set_many({"x": 1}), lambda c: c.delete("a"), lambda c: c.incr("a"),
             lambda c: c.clear(), lambda c: c.delete_many(["a"]), lambda c: c.touch("a"), lambda c: c.add("d", 1),
@@ -410,6 +422,99 @@ def test_settings(make: Callable[..., Any]) -> None:
     assert make()._client is make()._client and make(options={"namespace": "x"})._client is not make()._client
     make().close()
     assert make().get("after close") is None
+
+
+def test_safe_text_stays_safe(cache: Any, make: Callable[..., Any]) -> None:
+    """It is HTML, as template fragments are. Other clients read it as a text."""
+    pickled = make(options={"pickle": True})
+    for one in (cache, pickled):
+        stores: List[Callable[[Any], Any]] = [
+            lambda v: one.set("t", v), lambda v: one.set_many({"t": v}), lambda v: one.get_or_set("t", v)
+        ]  # fmt: skip
+        for store in stores:
+            one.delete("t")
+            store(mark_safe("<b>"))
+            assert one.get("t") == "<b>" and type(one.get("t")) is SafeString
+        one.set("t", "<b>")
+        assert type(one.get("t")) is str
+    cache.set("t", mark_safe("<b>"))
+    assert type(cache._client.get(":1:t")) is str
+
+
+PAGES = """
+import sys
+import django
+from django.conf import settings
+backend = {"BACKEND": "cachesidecar.django.CacheBackend", "LOCATION": sys.argv[1]}
+settings.configure(
+    CACHES={"default": backend, "pages": {**backend, "OPTIONS": {"pickle": True, "namespace": "pages"}}},
+    DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
+    INSTALLED_APPS=["django.contrib.sessions"], SESSION_ENGINE="django.contrib.sessions.backends.cached_db",
+    MIDDLEWARE=["django.contrib.sessions.middleware.SessionMiddleware"], SECRET_KEY="test", ROOT_URLCONF=__name__,
+    TEMPLATES=[{"BACKEND": "django.template.backends.django.DjangoTemplates"}], ALLOWED_HOSTS=["*"],
+)
+django.setup()
+from django.core.management import call_command
+from django.http import HttpResponse
+from django.template import engines
+from django.test import Client
+from django.urls import path
+from django.views.decorators.cache import cache_page
+from django.views.decorators.vary import vary_on_headers
+
+call_command("migrate", verbosity=0)
+template = engines["django"].from_string(
+    "{% load cache %}{% cache 60 greeting %}<b>{{ name }}</b>{% endcache %}"
+)
+names = iter(range(1000))
+
+def visits(request):
+    request.session["visits"] = request.session.get("visits", 0) + 1
+    return HttpResponse(request.session["visits"])
+
+urlpatterns = [
+    path("page", cache_page(60, cache="pages")(vary_on_headers("Accept")(lambda request: HttpResponse(next(names))))),
+    path("fragment", lambda request: HttpResponse(template.render({"name": next(names)}))),
+    path("visits", visits),
+]
+
+browser = Client(raise_request_exception=False)
+for line in sys.stdin:
+    for visitor in (browser, Client(raise_request_exception=False)):
+        answers = [visitor.get(page) for page in ["/page", "/fragment", "/visits"] * 2]
+        print(*[f"{a.status_code}:{a.content.decode()}" for a in answers], flush=True)
+"""
+
+
+def test_pages_without_the_sidecar(tmp_path: Path) -> None:
+    """Pages, fragments of templates and sessions that the database has, too, are made without the cache."""
+    sidecar = Sidecar(tmp_path)
+    site = subprocess.Popen(
+        [sys.executable, "-c", PAGES, sidecar.path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": str(HERE.parent / "src")},
+    )  # fmt: skip
+
+    def visit() -> List[List[str]]:
+        assert site.stdin is not None and site.stdout is not None
+        site.stdin.write("\n")
+        site.stdin.flush()
+        return [site.stdout.readline().split() for _ in range(2)]
+
+    try:
+        kept = ["200:0", "200:<b>1</b>"]
+        assert visit() == [[*kept, "200:1", *kept, "200:2"], [*kept, "200:1", *kept, "200:2"]]
+        sidecar.stop()
+        assert visit() == [
+            ["200:5", "200:<b>6</b>", "200:3", "200:7", "200:<b>8</b>", "200:4"],
+            ["200:9", "200:<b>10</b>", "200:1", "200:11", "200:<b>12</b>", "200:2"],
+        ]
+        sidecar.start()
+        assert all(answer.startswith("200:") for answers in visit() for answer in answers)
+    finally:
+        assert site.stdin is not None
+        site.stdin.close()
+        site.wait(LIMIT)
+        sidecar.stop()
 
 
 PROJECT = """

@@ -30,7 +30,7 @@ class Slow:
         if n == 0:
             first = [peer.request(), peer.request()]
             self.asked += first
-            self.go.wait(LIMIT)
+            peer.wait(self.go)
             if self.ends:
                 return
             for request in reversed(first):

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
+from time import monotonic
 from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
-from . import _wire
+from . import _doubt, _wire
 from ._frames import Frames
 from .errors import Broken, BusyError, ClosedError, Malformed, NotSent, TimeoutError
 
@@ -30,14 +31,17 @@ class Connection:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, max_in_flight: int) -> None:
         self._loop, self._sock, self._max_in_flight = loop, sock, max_in_flight
-        # With the moment of giving up.
-        self._waiting: Dict[int, Tuple["asyncio.Future[bytes]", float, Optional[Late]]] = {}
+        # With the moment of giving up, and the seconds until then.
+        self._waiting: Dict[int, Tuple["asyncio.Future[bytes]", float, Optional[Late], float]] = {}
         self._late: Dict[int, Optional[Late]] = {}  # calls that were given up: the sidecar still works on them
         self._next = _wire.FIRST_ID
         self._queue: List[Tuple[int, bytes]] = []  # requests that are not written
         self._queued = 0  # bytes in it
         self._begun: Optional[memoryview] = None  # the rest of a request whose beginning is written
         self._begun_id = 0
+        self.asked: Optional["asyncio.Future[None]"] = None  # the answer to a PING; None: there is no doubt
+        self._asked_at = 0.0  # when the PING was posted
+        self._silent = 0.0  # when the call began whose missing answer has led to it
         self._flushing = False  # at the end of this tick, or when the socket has room
         self._sweeper: Optional[asyncio.TimerHandle] = None
         self._sweep_at = 0.0
@@ -62,6 +66,8 @@ class Connection:
 
         token says that the request fills a token that came over this connection.
         """
+        if self.asked is not None:
+            timeout = await self._settle(self.asked, timeout)
         id, future = self.begin(end, timeout, token, late)
         return await self._wait(id, future, late)
 
@@ -104,7 +110,7 @@ class Connection:
     def _begin(self, id: int, message: bytes, timeout: float, late: Optional[Late]) -> "asyncio.Future[bytes]":
         deadline = self._loop.time() + timeout
         future: "asyncio.Future[bytes]" = self._loop.create_future()
-        self._waiting[id] = future, deadline, late
+        self._waiting[id] = future, deadline, late, timeout
         self._put(id, message)
         if self._sweeper is None or deadline < self._sweep_at - _SWEEP:
             self._sweep_by(deadline)
@@ -118,6 +124,31 @@ class Connection:
             if late is not None and future.done() and not future.cancelled() and future.exception() is None:
                 late(future.result())  # the answer came, and then the cancellation, in one tick
             raise
+
+    # -- doubt
+
+    def _ask(self, since: float) -> None:
+        """Post a PING after a call without an answer that began at since, unless one is under way."""
+        if self.asked is None and self.alive:
+            self.asked = self._loop.create_future()
+            self._silent, self._asked_at = since, monotonic()
+            self._put(_wire.LEAVING_ID, _wire.frame(_wire.PING_ID, _doubt.PING))
+
+    def _settled(self) -> None:
+        """End the doubt: the PING is answered, or the connection has ended."""
+        asked, self.asked = self.asked, None
+        if asked is not None and not self._loop.is_closed():
+            asked.set_result(None)
+
+    async def _settle(self, asked: "asyncio.Future[None]", timeout: float) -> float:
+        """Wait while the connection is in doubt. Return how much of a call's time is left, or raise what it meets."""
+        began = monotonic()
+        wait = min(self._asked_at + _doubt.HESITATION - began, timeout)
+        if wait > 0:
+            await asyncio.wait([asked], timeout=wait)
+        if not asked.done():
+            raise _doubt.hangs(self._silent)
+        return max(0.001, timeout - (monotonic() - began))
 
     # -- writing
 
@@ -231,6 +262,9 @@ class Connection:
                 if self.on_leaving is not None:
                     self.on_leaving()
             return
+        if id == _wire.PING_ID:
+            self._settled()
+            return
         late = self._late.pop(id, None)
         if late is not None:
             late(answer)
@@ -247,10 +281,11 @@ class Connection:
         """Give up the calls whose time is over."""
         self._sweeper = None
         now, first = self._loop.time(), None
-        for id, (future, deadline, _) in list(self._waiting.items()):
+        for id, (future, deadline, _, timeout) in list(self._waiting.items()):
             if deadline <= now:
                 if not future.done():
                     future.set_exception(TimeoutError("no answer from the sidecar in time"))
+                    self._ask(monotonic() - timeout)
             elif first is None or deadline < first:
                 first = deadline
         if first is not None:
@@ -292,6 +327,7 @@ class Connection:
                 self._fail(id, NotSent(str(error)) if id in unsent and isinstance(error, Broken) else broken(error))
         self._waiting.clear()
         self._late.clear()
+        self._settled()
         self._queue, self._begun = [], None
         self._sock.close()
 

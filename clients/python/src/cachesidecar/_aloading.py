@@ -70,7 +70,7 @@ class Load:
         try:
             await future
         except BaseException:
-            if self._loads.leave(flight):
+            if not future.get_loop().is_closed() and self._loads.leave(flight):
                 if flight.task is not None:
                     flight.left = True
                     flight.task.cancel()

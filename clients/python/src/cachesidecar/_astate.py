@@ -50,6 +50,8 @@ class State(Core):
             self.follower = Follower(self.settings, self.near, self.memory.welcomed)
 
     async def close(self) -> None:
+        if self.loop is not None and self.loop.is_closed():
+            self.drop()  # what belonged to it has ended with it
         self.link.close()
         follower, self.follower = self.follower, None
         if follower is not None:

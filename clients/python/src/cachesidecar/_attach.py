@@ -13,9 +13,10 @@ import time
 from contextlib import closing
 from typing import Any, List, Mapping, Optional
 
+import _socket
 import msgpack
 
-from . import errors
+from . import _green, errors
 from ._clock import boot_ns, same_clock
 from ._region import Region, open_region
 from ._socket import connect
@@ -69,7 +70,7 @@ def _region(passed: "_Passed", hello: Mapping[str, object]) -> Optional[Region]:
 class _Passed:
     """A connection whose answers may bring descriptors. It owns them."""
 
-    def __init__(self, connected: socket.socket, deadline: float) -> None:
+    def __init__(self, connected: _socket.socket, deadline: float) -> None:
         self.descriptors: List[int] = []
         self._deadline = deadline  # on the monotonic clock
         self._buffer = b""
@@ -81,15 +82,15 @@ class _Passed:
             os.close(fd)
         self.descriptors.clear()
 
-    def _limit(self) -> None:
+    def _left(self) -> float:
         left = self._deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError("the time to attach the shared memory is over")
-        self._socket.settimeout(left)
+        return left
 
     def send(self, *requests: List[object]) -> None:
         bodies = [msgpack.packb(r) for r in requests]
-        self._limit()
+        self._socket.settimeout(self._left())
         self._socket.sendall(b"".join(struct.pack(">I", len(b)) + b for b in bodies))
 
     def answer(self, id: int) -> Any:
@@ -109,8 +110,9 @@ class _Passed:
         """Reads until the buffer has n bytes."""
         room = socket.CMSG_SPACE(_MAX_DESCRIPTORS * array.array("i").itemsize)
         while len(self._buffer) < n:
-            self._limit()
-            data, control, _, _ = self._socket.recvmsg(4096, room, socket.MSG_CMSG_CLOEXEC)
+            if not _green.wait(self._socket, True, False, self._left()):
+                continue
+            data, control, _, _ = self._socket.recvmsg(4096, room, socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT)
             for level, kind, body in control:
                 if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                     fds = array.array("i")

@@ -6,6 +6,7 @@ to the sidecar.
 
 from __future__ import annotations
 
+import io
 import os
 import time
 from typing import Any, Mapping
@@ -28,7 +29,8 @@ def boot_id() -> str:
     if not hasattr(time, "CLOCK_BOOTTIME"):  # pragma: no cover
         return ""
     try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as f:
+        # While the interpreter ends, there is no open.
+        with io.open("/proc/sys/kernel/random/boot_id", encoding="ascii") as f:
             boot = f.read().strip()
     except (OSError, ValueError):
         return ""

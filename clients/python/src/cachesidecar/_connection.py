@@ -9,13 +9,15 @@ An exception within a write, also a KeyboardInterrupt, ends the connection: its 
 from __future__ import annotations
 
 import errno
-import select
 import socket
 import struct
+import time
 from time import monotonic
 from typing import Any, List, Optional, Tuple, Union
 
-from . import _wire
+import _socket
+
+from . import _doubt, _green, _wire
 from ._reading import Late, Reading, Waiter
 from .errors import Broken, BusyError, CacheError, ClosedError, NotSent, TimeoutError
 
@@ -23,6 +25,7 @@ _ENDED = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF)
 _LEADERLESS = 0.01  # seconds after which a thread that waits for room looks whether somebody still reads
 _POST = 0.1  # seconds in which the rest of a posted request must be written
 _IDLE = 0.005  # seconds after which a look at the connection precedes a call
+_GLANCE = 0.002  # seconds between two looks for the answer to a PING
 _SEND_FLAGS = socket.MSG_DONTWAIT | getattr(socket, "MSG_NOSIGNAL", 0)
 _pack_head = struct.Struct(">IBBI").pack
 
@@ -33,12 +36,13 @@ Request = Tuple[int, int]
 class Connection(Reading):
     """A greeted connection. It is safe for concurrent use. An answer is a message with its length before it."""
 
-    def __init__(self, sock: socket.socket, max_in_flight: int) -> None:
+    def __init__(self, sock: _socket.socket, max_in_flight: int) -> None:
         super().__init__(sock)
         self._max_in_flight = max_in_flight
         self._send = sock.send
         self._next = _wire.FIRST_ID
         self._full = False  # the socket had no room for what was posted
+        self._silent = 0.0  # when the call began whose missing answer has led to the last PING
 
     def call(self, end: _wire.Tail, timeout: float, late: Optional[Late] = None, token: bool = False) -> bytes:
         """Send a request and return the answer. late gets an answer that comes after the timeout.
@@ -47,12 +51,18 @@ class Connection(Reading):
         """
         began = monotonic()
         try:
+            if self.asked:
+                timeout = self._settle(timeout)
+                began = monotonic()
             if began - self._used > _IDLE or self._late and self.in_flight >= self._max_in_flight:
                 self._look()
             id, waiter = self._begin(end, began + timeout, token)
             if waiter is None:
                 return self._lead(id, timeout, began + timeout, late)
             return self._finish(id, waiter, began + timeout, late)
+        except TimeoutError:
+            self._ask(began)
+            raise
         except (CacheError, NotSent, Broken):
             raise
         except BaseException as e:
@@ -65,10 +75,14 @@ class Connection(Reading):
 
     def call_many(self, ends: List[_wire.Tail], timeout: float) -> List[Union[bytes, Exception]]:
         """Send requests with one write. Return the answers, or what became of each: NotSent, if it may be repeated."""
+        began = monotonic()
         try:
             return self._call_many(ends, timeout)
         except NotSent as e:
             return [e] * len(ends)
+        except TimeoutError:
+            self._ask(began)
+            raise
         except (CacheError, Broken):
             raise
         except BaseException as e:
@@ -76,6 +90,8 @@ class Connection(Reading):
             raise
 
     def _call_many(self, ends: List[_wire.Tail], timeout: float) -> List[Union[bytes, Exception]]:
+        if self.asked:
+            timeout = self._settle(timeout)
         deadline = monotonic() + timeout
         if self._late and self.in_flight + len(ends) > self._max_in_flight:
             self._look()  # answers to calls that were given up may have come
@@ -105,6 +121,8 @@ class Connection(Reading):
                 answers.append(self._finish(id, waiter, deadline))
             except Exception as e:
                 answers.append(e)
+                if isinstance(e, TimeoutError):
+                    self._ask(deadline - timeout)
             except BaseException:
                 for id, waiter in begun:
                     if not self._give_up(id, None):
@@ -129,6 +147,10 @@ class Connection(Reading):
         """Send a request whose answer nobody waits for. If another thread writes, that one sends it."""
         if self.error is None and len(self._posts) < self._max_in_flight:
             self._posts.append(end)
+        self._flush()
+
+    def _flush(self) -> None:
+        """Send what is posted, unless another thread writes."""
         try:
             if self._writing.acquire(False):
                 self._unlock_writing()
@@ -139,8 +161,32 @@ class Connection(Reading):
     def report(self, end: _wire.Tail) -> None:
         """Send a request that may be dropped. Read what has come: perhaps no other call does."""
         self._look()
-        if self.alive and not self._writing.locked():
+        if self.alive and not self.asked and not self._writing.locked():
             self.post(end)
+
+    # -- doubt
+
+    def _ask(self, since: float) -> None:
+        """Post a PING after a call without an answer that began at since, unless one is under way."""
+        if self.alive and self._asking.acquire(False):
+            self._silent, self.asked = since, monotonic()
+            self._posts.append(_doubt.PING)
+            self._flush()
+
+    def _settle(self, timeout: float) -> float:
+        """Wait while the connection is in doubt. Return how much of a call's time is left, or raise what it meets."""
+        began = monotonic()
+        until = min(self.asked + _doubt.HESITATION, began + timeout)
+        while True:
+            self._look()
+            if self._posts:
+                self._flush()  # the PING may have found no room
+            now = monotonic()
+            if not self.asked or not self.alive:
+                return max(0.001, timeout - (now - began))
+            if now >= until:
+                raise _doubt.hangs(self._silent)
+            time.sleep(min(_GLANCE, until - now))
 
     def greet(self, hello: bytes, deadline: float) -> List[Any]:
         """Make the first call of the connection, whose id is HELLO_ID. Return its decoded answer."""
@@ -207,7 +253,8 @@ class Connection(Reading):
         self._full = False
         try:
             while self._posts and self.error is None:
-                message = _wire.frame(self._id(), self._posts[0])
+                end = self._posts[0]
+                message = _wire.frame(_wire.PING_ID if end is _doubt.PING else self._id(), end)
                 n = self._send(message, _SEND_FLAGS)
                 del self._posts[:1]
                 if n < len(message):
@@ -250,16 +297,13 @@ class Connection(Reading):
     def _write_rest(self, requests: List[Request], reads: bool, rest: memoryview, deadline: float) -> None:
         """Write what is left of requests. The sidecar may wait for room as well, so somebody reads meanwhile."""
         try:
-            poll = select.poll()
             while rest:
                 left = deadline - monotonic()
                 if left <= 0:
                     raise TimeoutError("the request could not be written in time")
                 reads = reads or self._takes_over(requests)
-                poll.register(self._sock, select.POLLOUT | (select.POLLIN if reads else 0))
-                for _, event in poll.poll(min(left, 3600.0 if reads else _LEADERLESS) * 1000 + 1):
-                    if reads and event & ~select.POLLOUT:
-                        self._take()
+                if _green.wait(self._sock, reads, True, min(left, 3600.0 if reads else _LEADERLESS)) and reads:
+                    self._take()
                 try:
                     rest = rest[self._send(rest, _SEND_FLAGS) :]
                 except BlockingIOError:

@@ -8,6 +8,7 @@ from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 from . import _answers, _calls, _clock, _encode, _wire, metrics
 from ._answers import Greeted
 from ._calls import Call, Key
+from ._inside import Inside
 from ._item import Item
 from ._memory import Attach, Memory
 from ._near import Asked, Near, NearStats, Space
@@ -38,7 +39,10 @@ class Core:
         self.settings = settings
         self.on_call = on_call
         self.follower: Any = None  # follows the sidecar for the near cache, once that is asked
-        self.near: Optional[Near] = Near(settings.near_cache, settings.near_bound) if settings.near_cache else None
+        self.inside = Inside()
+        self.near: Optional[Near] = None
+        if settings.near_cache:
+            self.near = Near(settings.near_cache, settings.near_bound, self.inside)
         hello = {"v": _wire.VERSIONS, "client": settings.name or None, "token": None, "ns": settings.namespace}
         self.memory = Memory(attach_of(settings), hello, settings.connect_timeout)
 

@@ -106,7 +106,7 @@ _CONTAINERS = frozenset((dict, list, tuple))
 
 
 def _keys_are_plain(value: Any) -> bool:
-    """Report whether clients in all languages can read the keys of all maps. The value was packed, so it has no cycle."""
+    """Report whether clients in all languages can read the keys of all maps. A value that was packed has no cycle."""
     if type(value) not in _CONTAINERS:
         return True
     todo = [value]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import time
+from time import monotonic
 from typing import Any, Dict, Iterator, List, Tuple
 
 from . import _clock, _feed, _fork, _wire
@@ -13,6 +15,7 @@ from ._settings import Settings
 from .errors import Broken, CacheError, ClosedError, Malformed, NotSent
 
 _boot_ns = _clock.boot_ns
+_LOOK = 0.02  # seconds between two looks whether a follower was closed while it waits to try again
 
 
 def ask(link: Link, place: Place, timeout: float) -> Tuple[Dict[str, Any], Greeted]:
@@ -33,14 +36,14 @@ class Follower:
     def __init__(self, settings: Settings, near: Near, welcomed: Welcomed) -> None:
         self.link = Link(settings, welcomed)
         self._settings, self._near = settings, near
-        self._stop = threading.Event()
+        self._closed = False  # no Event: a destructor may close this within one
         self._thread = threading.Thread(target=self._run, name="cachesidecar-near", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
         place = Place(_wire.NIL, _wire.ALL, self._near.bound_ns / 4e9)
         tries = 0
-        while not self._stop.is_set():
+        while not self._closed:
             try:
                 sent = _boot_ns()
                 told, conn = ask(self.link, place, self._settings.timeout)
@@ -50,12 +53,17 @@ class Follower:
             except Exception:  # whatever it is: nothing is served until the sidecar is followed again
                 self._near.end()
                 place.lost()
-                self._stop.wait(_feed.pause(tries))
+                self._pause(_feed.pause(tries))
                 tries += 1
         self._near.end()
 
+    def _pause(self, seconds: float) -> None:
+        until = monotonic() + seconds
+        while not self._closed and monotonic() < until:
+            time.sleep(_LOOK)
+
     def close(self) -> None:
-        self._stop.set()
+        self._closed = True
         self.link.close()
         if self._thread is not threading.current_thread():
             self._thread.join()
@@ -75,7 +83,7 @@ def changes(settings: Settings, client: Link, place: Place, namespace: str, keys
                 raise
             except (CacheError, NotSent, Broken):
                 place.lost()
-                threading.Event().wait(_feed.pause(tries))
+                time.sleep(_feed.pause(tries))
                 tries += 1
                 continue
             yield from _feed.public(told, conn.welcome, namespace, keys)

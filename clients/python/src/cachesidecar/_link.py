@@ -1,20 +1,21 @@
 """The link of a sync client to the sidecar: it connects, greets, and connects anew.
 
-It has no thread of its own. A call that finds no connection makes one; other calls wait for it.
+It has no thread of its own. A call that finds no connection makes one; other calls wait for it. A call of a destructor
+or a signal handler whose thread is in another call goes over a connection of its own (_inside).
 """
 
 from __future__ import annotations
 
-import threading
 import time
 from functools import partial
 from time import monotonic
-from typing import Any, Callable, List, Optional, Tuple, Union
+from typing import Any, Callable, Dict, List, Optional, Tuple, Union
 
-from . import _clock, _wire
+from . import _clock, _green, _wire
 from ._calls import Call
 from ._connection import Connection
 from ._hello import Welcome, welcome
+from ._inside import Inside
 from ._pace import MOVE_AGAIN, MOVE_FOR, Pace
 from ._settings import Settings
 from ._socket import connect, find, unreachable
@@ -22,6 +23,8 @@ from .errors import Broken, CacheError, ClosedError, ConnectionError, NotSent, T
 
 #: How much longer a LEASE waits than it tells the sidecar: a token that comes late delays other callers.
 LEASE_GRACE = 0.1
+
+_MOST_THREADS = 64  # with greenlets that have a connection
 
 #: Welcomed is told of each greeting: the socket's path, the token, and what the sidecar has said.
 Welcomed = Callable[[str, str, Welcome], None]
@@ -48,10 +51,20 @@ class Link:
         self._settings = settings
         self.welcomed = welcomed
         self._pace = Pace()
-        self._dialing = threading.Lock()
+        self._dialing = _green.Lock()
         self.live: Optional[Greeted] = None
+        self._greens: Dict[int, Greeted] = {}  # with greenlets, and in place of live: by thread
         self.closed = False
         self.max_value = 0  # 0: not known before HELLO
+        self.inside = Inside()
+
+    def _aside(self) -> Link:
+        """Return a link with a connection of its own, for a call that may not wait for others."""
+        if self.closed:
+            raise ClosedError("the client was closed")
+        link = Link(self._settings, self.welcomed)
+        link._pace = self._pace
+        return link
 
     def do(
         self, call: Call, timeout: float, on: Optional[Greeted] = None, late: Optional[LateAnswer] = None,
@@ -61,6 +74,17 @@ class Link:
 
         attempt is 1 if the call has failed once already, since the moment began.
         """
+        if self.inside.may_wait():
+            return self.inside.run(self._do, call, timeout, on, late, began, attempt)
+        link = self._aside()
+        try:
+            return link._do(call, timeout, None, late, began, attempt)
+        finally:
+            link.close()
+
+    def _do(
+        self, call: Call, timeout: float, on: Optional[Greeted], late: Optional[LateAnswer], began: float, attempt: int
+    ) -> Tuple[bytes, Greeted]:
         began = began or monotonic()
         left = timeout if not attempt else max(0.001, timeout - (monotonic() - began))
         while True:
@@ -85,6 +109,15 @@ class Link:
 
     def do_many(self, calls: List[Call], timeout: float) -> Tuple[List[Union[bytes, Exception]], Greeted]:
         """Make calls that are sent together. Those that were not sent go over a second connection; no other does."""
+        if self.inside.may_wait():
+            return self.inside.run(self._do_many, calls, timeout)
+        link = self._aside()
+        try:
+            return link._do_many(calls, timeout)
+        finally:
+            link.close()
+
+    def _do_many(self, calls: List[Call], timeout: float) -> Tuple[List[Union[bytes, Exception]], Greeted]:
         began = monotonic()
         conn = self.get(timeout)
         outcomes = self._send_many(conn, calls, timeout, began)
@@ -127,7 +160,7 @@ class Link:
             except CacheError:
                 raise
             except BaseException:  # from outside, such as a signal handler's: the lock may be held for ever
-                self._dialing = threading.Lock()
+                self._dialing = _green.Lock()
                 raise
             time.sleep(MOVE_AGAIN)
 
@@ -138,10 +171,10 @@ class Link:
         try:
             if self.closed:
                 raise ClosedError("the client was closed")
-            conn = self.live
+            conn = self.present()
             if conn is not None and conn.alive:
                 return conn
-            self.live = None
+            self._change(None)
             refused = self._pace.refuses(monotonic())
             if refused is not None:
                 raise type(refused)(f"not connected: {refused}")
@@ -151,7 +184,7 @@ class Link:
                 self._pace.failed(e, monotonic())
                 raise
             self._pace.succeeded()
-            other, self.live = self.live, conn
+            other = self._change(conn)
             if self.closed:  # meanwhile
                 self.close()
                 raise ClosedError("the client was closed")
@@ -160,6 +193,29 @@ class Link:
             return conn
         finally:
             dialing.release()
+
+    def present(self) -> Optional[Greeted]:
+        """Return the connection of this thread's calls, if there is one."""
+        thread = _green.thread()
+        return self._greens.get(thread) if thread else self.live
+
+    def _change(self, conn: Optional[Greeted]) -> Optional[Greeted]:
+        """Replace the connection of this thread's calls. Return the one before."""
+        thread = _green.thread()
+        if not thread:
+            other, self.live = self.live, conn
+            return other
+        other = self._greens.pop(thread, None)
+        if conn is not None:
+            if len(self._greens) >= _MOST_THREADS:
+                self._greens.pop(next(iter(self._greens))).end(NotSent("other threads connect"))
+            self._greens[thread] = conn
+        return other
+
+    def _all(self) -> List[Greeted]:
+        """Forget all connections, and return them."""
+        conns, self.live, self._greens = [self.live, *self._greens.values()], None, {}
+        return [conn for conn in conns if conn is not None]
 
     def _dial(self, deadline: float) -> Greeted:
         path, token = find(self._settings.socket), self._settings.secret()
@@ -208,14 +264,13 @@ class Link:
     def close(self) -> None:
         """Close the connection. Calls in flight fail with ClosedError."""
         self.closed = True
-        conn, self.live = self.live, None
-        if conn is not None:
+        for conn in self._all():
             conn.end(ClosedError("the client was closed"))
 
     def forked(self) -> None:
         """Begin anew in a forked child: the connection and the locks are the parent's."""
-        conn, self.live = self.live, None
-        self._dialing = threading.Lock()
+        self._dialing = _green.Lock()
         self._pace = Pace()
-        if conn is not None:
+        self.inside.forked()
+        for conn in self._all():
             conn.forget()

@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any, Callable, List, Tuple
 
-from . import _calls, _encode, _wire
+from . import _calls, _encode, _green, _wire
 from ._core import FAIL_OPEN
 from ._link import Greeted
 from ._loads import Flight, loading, not_loading
 from ._settings import TTL
-from .errors import CacheError, TimeoutError
+from .errors import BusyError, CacheError, TimeoutError
 
 if TYPE_CHECKING:
     from .client import Client
@@ -35,14 +35,27 @@ class Load:
         self._client, self._key, self._loader, self._ttl = client, key, loader, ttl
         self._flags, self._options, self._codec = flags, options, codec
         self._loads = client._shared_state.loads
-        self._at = (client._name, key, options)
+        self._at = (client._name, key, options, _green.thread())
         self._mine = (client._core.settings.socket, client._name, key)
+        self._inside = client._core.inside
+        self._link = client._link
         self._passed = False
 
     def run(self, alone: bool) -> Any:
         """Return the value, loaded by this thread or by another."""
-        settings = self._client._core.settings
         not_loading(self._mine, self._key)
+        if self._inside.may_wait() and self._link.inside.may_wait():
+            return self._inside.run(self._run, alone)
+        if not self._client._core.settings.fail_open:
+            raise BusyError(
+                f"{self._key!r} is asked for within another call of this thread, by a destructor or a signal handler, "
+                "or while the interpreter ends: use get and set there, or set fail_open"
+            )
+        with loading(self._mine):
+            return self._loader()
+
+    def _run(self, alone: bool) -> Any:
+        settings = self._client._core.settings
         while True:
             flight, first, begins = self._loads.join(self._at, ThreadFlight(alone))
             if first:
@@ -122,7 +135,7 @@ class Load:
 
     def _load(self, flight: ThreadFlight) -> Any:
         with loading(self._mine):
-            value = self._loader()
+            value = self._inside.leave(self._loader)
         data, mark = self._codec.encode(value)
         flight.found = data, mark | self._flags
         return value
@@ -146,6 +159,7 @@ class Load:
                     pass
         finally:
             if not filled:
-                conn.post(_calls.abandon(client._ns, self._key, token).tail(int(client._timeout * 1000), 0))
-            conn.settled(token)
+                end = _calls.abandon(client._ns, self._key, token).tail(int(client._timeout * 1000), 0)
+                self._link.inside.run(conn.post, end)
+            self._link.inside.run(conn.settled, token)
         return value

@@ -9,10 +9,10 @@ lets later callers wait for the fill or, if the key changes, begin a new load.
 from __future__ import annotations
 
 import contextlib
-import threading
 from contextvars import ContextVar
 from typing import Dict, Generic, Hashable, Iterator, Optional, Tuple, TypeVar
 
+from . import _green
 from .errors import BadRequestError, BusyError
 
 F = TypeVar("F", bound="Flight")
@@ -75,7 +75,7 @@ class Loads(Generic[F]):
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._lock = threading.Lock()
+        self._lock = _green.mutex()
         self._queues: Dict[Hashable, _Queue[F]] = {}
         self._n = 0  # flights, including those that gather callers
 

@@ -2,15 +2,20 @@
 
 _region reads it. This module knows when it may be read: not for a key that this client is writing, so that a client
 sees its own writes. It samples the hits for TOUCHED, so that the sidecar keeps what is read.
+
+A destructor or a signal handler may call the client at any point (_inside). So the marks of writes need no lock, and
+the thread that has the lock may take it again.
 """
 
 from __future__ import annotations
 
+import sys
 import threading
+from heapq import heappushpop
 from time import monotonic
 from typing import Any, Callable, Dict, List, Optional, Sequence
 
-from . import _clock
+from . import _clock, _green
 from ._hello import Welcome
 
 _MARKS = 256
@@ -33,14 +38,14 @@ class Memory:
     def _forget(self) -> None:
         self.region: Any = None
         self.hits = 0
-        self._lock = threading.Lock()
+        self._lock = _green.mutex()
         self._attaching: Optional[threading.Thread] = None
         self._epoch = 0  # of the process that the latest HELLO has named; the region is its
         self._turns = 0  # how often a HELLO has named another process than the one before
-        # By hash of a key: the writes under way, and the moment of the boot clock until which one that was given up
-        # may still be executed.
-        self._writes = [0] * _MARKS
-        self._until = [0] * _MARKS
+        # By hash of a key: an element for each write under way, and the moment of the boot clock until which one that
+        # was given up may still be executed, as the one element of a heap.
+        self._writes: List[List[None]] = [[] for _ in range(_MARKS)]
+        self._until = [[0] for _ in range(_MARKS)]
         self._sample: List[bytes] = []
         self._sample_bytes = 0
         self._sampled_ns = 0
@@ -54,6 +59,9 @@ class Memory:
         been killed: what is in its region can be outdated, though the region is not closed. The thread that asks ends
         within the time to connect.
         """
+        if sys.is_finalizing():
+            self.region = None  # a thread that has the lock may have been stopped for ever
+            return
         with self._lock:
             self._hear(welcome.epoch)
             attach = self._attach  # None: there is no shared memory, or it was closed
@@ -61,11 +69,13 @@ class Memory:
                 return
             if self._attaching is not None and self._attaching.is_alive():
                 return
-            thread = threading.Thread(
+            thread = self._attaching = threading.Thread(
                 target=self._run, args=(attach, path, token), name="cachesidecar-attach", daemon=True
             )
-            thread.start()
-            self._attaching = thread
+        try:
+            thread.start()  # without the lock: to start a greenlet lets others run
+        except RuntimeError:  # no thread can be started: all reads go over the socket
+            pass
 
     def _hear(self, epoch: int) -> None:
         if epoch != self._epoch:
@@ -90,7 +100,7 @@ class Memory:
     def close(self) -> None:
         with self._lock:
             thread, self._attach = self._attaching, None
-        if thread is not None and thread is not threading.current_thread():
+        if thread is not None and thread.is_alive() and thread is not threading.current_thread():
             thread.join(2 * self._timeout)
         self.region = None
 
@@ -107,23 +117,23 @@ class Memory:
             return None
         now = _clock.boot_ns()  # before anything else
         mark = hash(key) % _MARKS
-        if self._writes[mark] or now < self._until[mark]:
+        if self._writes[mark] or now < self._until[mark][0]:
             return None
         found = region.get(namespace, key, now)
         if found is None:
-            if region.closed:
-                with self._lock:
-                    if self.region is region:
-                        self.region = None
+            if region.closed and self._lock.acquire(False):
+                if self.region is region:
+                    self.region = None
+                self._lock.release()
             return None
         self.hits += 1
         return found
 
     def sample(self, key: bytes) -> Sequence[bytes]:
         """Note a hit. Return the keys to report, now and then."""
-        if self.hits % _SAMPLE_OF:
+        if self.hits % _SAMPLE_OF or not self._lock.acquire(False):
             return ()
-        with self._lock:
+        try:
             if len(self._sample) < _SAMPLE_KEYS and self._sample_bytes < _SAMPLE_BYTES:
                 self._sample.append(key)
                 self._sample_bytes += len(key)
@@ -132,20 +142,27 @@ class Memory:
                 return ()
             keys, self._sample, self._sample_bytes, self._sampled_ns = self._sample, [], 0, now
             return keys
+        finally:
+            self._lock.release()
 
     # -- writes
 
     def begin(self, keys: Sequence[bytes]) -> None:
         """Mark the keys of a write, until end is called."""
-        with self._lock:
-            for key in keys:
-                self._writes[hash(key) % _MARKS] += 1
+        for key in keys:
+            self._writes[hash(key) % _MARKS].append(None)
 
     def end(self, keys: Sequence[bytes], unknown_for: float) -> None:
         """Remove the marks. A write of unknown outcome may be executed for some more seconds."""
-        with self._lock:
-            until = _clock.boot_ns() + int(unknown_for * 1e9) + _clock.CLOCK_ERROR_NS if unknown_for else 0
-            for key in keys:
-                mark = hash(key) % _MARKS
-                self._until[mark] = max(self._until[mark], until)
-                self._writes[mark] -= 1
+        until = _clock.boot_ns() + int(unknown_for * 1e9) + _clock.CLOCK_ERROR_NS if unknown_for else 0
+        for key in keys:
+            mark = hash(key) % _MARKS
+            if until and sys.is_finalizing():
+                self.region = None  # a thread that has the lock may have been stopped for ever
+            elif until:
+                with self._lock:
+                    heappushpop(self._until[mark], until)  # the later one stays, in one step
+            try:
+                self._writes[mark].pop()
+            except IndexError:  # the process has forked meanwhile
+                pass

@@ -5,18 +5,22 @@ is extended only after that. So a read needs no hash and no lock: it reads the l
 the clock. A value that is still there was current up to the lease, and the lease says how long ago that was.
 
 The ledger refuses answers that come after the event that outdates them. It is that of invalidation/ledger.go.
+
+A destructor or a signal handler may call the client while its thread has the lock. What it would keep is not kept,
+and after a write of its own the cache begins anew.
 """
 
 from __future__ import annotations
 
-import threading
+import sys
 from array import array
 from collections import OrderedDict, deque
 from struct import Struct
-from typing import Any, Deque, Dict, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Deque, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
-from . import _encode, _hash
+from . import _encode, _green, _hash
 from ._hello import Welcome
+from ._inside import Inside
 
 _SLOTS = 1 << 16
 _PARTITIONS = 1 << 14
@@ -88,7 +92,7 @@ class Asked(NamedTuple):
 class Near:
     """The values, and what is known about their changes. Reads need no lock."""
 
-    def __init__(self, limit: int, bound: float) -> None:
+    def __init__(self, limit: int, bound: float, inside: Optional[Inside] = None) -> None:
         self.limit = limit
         self.bound_ns = int(bound * 1e9)
         self.lease = 0  # of the boot clock, ns: all events up to it are applied; 0: nothing is served
@@ -100,7 +104,10 @@ class Near:
         self._place = 0  # in the stream
         self._polls: Deque[Tuple[int, int]] = deque()  # answered, and not covered: when sent, and the head
         self._behind_ns = 0
-        self._lock = threading.Lock()
+        self._inside = inside or Inside()
+        self._lock = _green.mutex()
+        self._busy = False  # with the lock held: a call that finds it so is within other work of its thread
+        self._overtaken = False  # by a write that was not noted
         self._spaces: Dict[bytes, Space] = {}
         self._queue: "OrderedDict[int, Kept]" = OrderedDict()  # by hash, in the order of eviction
         self._hash, self._version, self._floor = (array("Q", bytes(8 * _SLOTS)) for _ in range(3))
@@ -115,6 +122,35 @@ class Near:
                 space = self._spaces[name] = Space(name)
                 space.seed = _hash.namespace_seed(name, self._seed)
             return space
+
+    def _do(self, work: Callable[..., bool], *args: Any) -> bool:
+        """Do some work under the lock. Return False if this thread is within other work, or what the work returns."""
+        if not sys.is_finalizing():
+            with self._lock:
+                return self._do_alone(work, args)
+        if not self._lock.acquire(False):  # a thread that has it may have been stopped for ever
+            return False
+        try:
+            return self._do_alone(work, args)
+        finally:
+            self._lock.release()
+
+    def _do_alone(self, work: Callable[..., bool], args: Tuple[Any, ...]) -> bool:
+        if self._busy:
+            return False
+        try:
+            self._busy = True
+            return self._inside.run(work, *args)
+        finally:
+            while self._overtaken:
+                self._overtaken = False
+                self._end()
+            self._busy = False
+
+    def _overtake(self) -> None:
+        """Begin anew after a write that was not noted. Nothing is served from now on."""
+        self._overtaken = True
+        self.lease = self.stream = 0
 
     # -- reads
 
@@ -162,9 +198,12 @@ class Near:
         kept.data, kept.flags, kept.version, kept.as_of, kept.since = data, flags, version, as_of, asked.at
         kept.ends = asked.at + ttl_ms * 1_000_000 - 1 if ttl_ms else 0
         kept.visited = False
-        with self._lock:
-            if asked.stream == self.stream and epoch == self._epoch and self._admits(kept):
-                self._put(kept)
+        self._do(self._keep, kept, asked, epoch)
+
+    def _keep(self, kept: Kept, asked: Asked, epoch: int) -> bool:
+        if asked.stream == self.stream and epoch == self._epoch and self._admits(kept):
+            self._put(kept)
+        return True
 
     def _admits(self, kept: Kept) -> bool:
         hash = kept.hash
@@ -197,38 +236,45 @@ class Near:
     def _remove(self, kept: Kept) -> None:
         del self._queue[kept.hash]
         if kept.space.values.get(kept.key) is kept:
-            del kept.space.values[kept.key]
+            kept.space.values.pop(kept.key, None)  # a write that cannot wait may take it, too
         self.bytes -= kept.cost
 
     # -- writes
 
     def wrote(self, space: Space, key: bytes, version: int, now: int) -> None:
         """Note a write of this client, before the application hears of it. Version 0: it is not known."""
-        if not self.stream:
-            return  # nothing is kept, and what is asked for from now on is newer
-        hash = _hash.key_hash(key, space.seed)
-        with self._lock:
-            if version:
-                self._note(hash, version)
+        if self.stream:  # else nothing is kept, and what is asked for from now on is newer
+            if self._do(self._wrote, _hash.key_hash(key, space.seed), version, now):
                 return
-            self._dropped[hash % _DROPS] = now
-            kept = self._queue.get(hash)
-            if kept is not None:
-                self._remove(kept)
+            self._overtake()
+        space.values.pop(key, None)  # work that this thread is within may extend the lease before it begins anew
+
+    def _wrote(self, hash: int, version: int, now: int) -> bool:
+        if version:
+            self._note(hash, version)
+            return True
+        self._dropped[hash % _DROPS] = now
+        kept = self._queue.get(hash)
+        if kept is not None:
+            self._remove(kept)
+        return True
 
     def drop(self, now: int) -> None:
         """Outdate everything that was asked for until now."""
-        with self._lock:
-            self._drop(now)
+        if not self._do(self._drop, now):
+            self._overtake()
+            for space in list(self._spaces.values()):
+                space.values.clear()
 
-    def _drop(self, now: int) -> None:
+    def _drop(self, now: int) -> bool:
         for partition in range(_PARTITIONS):
             self._raised[partition] = now
         self._clear()
+        return True
 
     def _clear(self) -> None:
         self._queue.clear()
-        for space in self._spaces.values():
+        for space in list(self._spaces.values()):
             space.values.clear()
         self.bytes = 0
 
@@ -236,21 +282,23 @@ class Near:
 
     def apply(self, sent: int, now: int, watched: Mapping[str, Any], welcome: Welcome) -> bool:
         """Apply an answer to WATCH that was asked for at sent. Return False if it cannot be followed."""
-        with self._lock:
-            if watched["reset"] or not self.stream:
-                return self._begin(sent, watched, welcome)
-            for event in events(watched):
-                if event is None:  # of a later version, whose meaning is not known
-                    self._drop(now)
-                else:
-                    self._event(event, now)
-            if len(self._polls) < _MAX_POLLS:
-                self._polls.append((sent, int(watched["head"])))
-            if watched["after"] == self._place and watched["seq"] >= self._place:
-                self._place = int(watched["seq"])
-                self._behind_ns = int(watched["behind_ms"]) * 1_000_000
-                self._cover()
-            return True
+        return self._do(self._apply, sent, now, watched, welcome)
+
+    def _apply(self, sent: int, now: int, watched: Mapping[str, Any], welcome: Welcome) -> bool:
+        if watched["reset"] or not self.stream:
+            return self._begin(sent, watched, welcome)
+        for event in events(watched):
+            if event is None:  # of a later version, whose meaning is not known
+                self._drop(now)
+            else:
+                self._event(event, now)
+        if len(self._polls) < _MAX_POLLS:
+            self._polls.append((sent, int(watched["head"])))
+        if watched["after"] == self._place and watched["seq"] >= self._place:
+            self._place = int(watched["seq"])
+            self._behind_ns = int(watched["behind_ms"]) * 1_000_000
+            self._cover()
+        return True
 
     def _begin(self, sent: int, watched: Mapping[str, Any], welcome: Welcome) -> bool:
         self._end()
@@ -259,7 +307,7 @@ class Near:
         self.resets += 1
         self._streams += 1
         self._seed, self._epoch = int(welcome.hash["seed"]), welcome.epoch
-        for space in self._spaces.values():
+        for space in list(self._spaces.values()):
             space.seed = _hash.namespace_seed(space.name, self._seed)
         self._place, self._behind_ns = int(watched["seq"]), int(watched["behind_ms"]) * 1_000_000
         self._polls.append((sent, int(watched["head"])))
@@ -273,18 +321,20 @@ class Near:
 
     def end(self) -> None:
         """The connection broke: everything is dropped."""
-        with self._lock:
-            self._end()
+        if not self._do(self._end):
+            self._overtake()
 
     def forked(self) -> None:
         """Begin anew in a forked child, where the lock may be held for ever."""
-        self._lock = threading.Lock()
+        self._lock = _green.mutex()
+        self._busy = False
         self._end()
 
-    def _end(self) -> None:
+    def _end(self) -> bool:
         self.stream = self.lease = 0
         self._polls.clear()
         self._clear()
+        return True
 
     def _event(self, event: "Event", now: int) -> None:
         self.events += 1
@@ -301,7 +351,7 @@ class Near:
             for name, space in self._spaces.items():
                 if event.namespace in (b"", name):
                     space.flushed = max(space.flushed, event.version)
-                    for kept in [kept for kept in space.values.values() if kept.version < event.version]:
+                    for kept in [kept for kept in list(space.values.values()) if kept.version < event.version]:
                         self._remove(kept)
 
     def _note(self, hash: int, version: int) -> None:

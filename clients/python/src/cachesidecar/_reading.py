@@ -17,7 +17,9 @@ import threading
 from time import monotonic
 from typing import Callable, Dict, List, Optional, Set
 
-from . import _wire
+import _socket
+
+from . import _green, _wire
 from ._frames import Frames
 from .errors import Broken, ClosedError, Malformed, NotSent, TimeoutError
 
@@ -43,14 +45,16 @@ class Waiter:
 class Reading:
     """The answers of a connection, on their way to the threads that wait for them."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: _socket.socket) -> None:
         self._sock = sock
-        self._recv = sock.recv
+        self._recv = self._recv_green if _green.greenlets() else sock.recv
         self._writing = threading.Lock()
         self._leading = threading.Lock()
         self._waiting: Dict[int, Optional[Waiter]] = {}  # None: the call's own thread leads
         self._late: Dict[int, Optional[Late]] = {}  # calls that were given up: the sidecar still works on them
         self._posts: List[_wire.Tail] = []  # requests that the next thread which writes sends, too
+        self.asked = 0.0  # when a PING was posted that is not answered: the connection is in doubt; 0.0: it is not
+        self._asking = threading.Lock()  # held while a PING is under way
         self._patience = -1.0  # the system's time limit of a read, in seconds
         self._used = monotonic()
         self.frames = Frames()  # of the leader
@@ -135,6 +139,12 @@ class Reading:
         self._bury()
         return error
 
+    def _recv_green(self, n: int, flags: int = 0) -> bytes:
+        """Read as a socket that blocks does, and let other greenlets run meanwhile."""
+        if not flags:
+            _green.wait(self._sock, True, False, self._patience)
+        return self._sock.recv(n, socket.MSG_DONTWAIT)
+
     def _be_patient(self, seconds: float) -> None:
         """Bound the next reads."""
         seconds = max(seconds, 0.001)
@@ -160,6 +170,10 @@ class Reading:
                 self.leaving = True
                 if self.on_leaving is not None:
                     self.on_leaving()
+            return
+        if id == _wire.PING_ID and self.asked:
+            self.asked = 0.0
+            self._asking.release()
             return
         waiter = self._waiting.pop(id, None)
         if waiter is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import math
 import os
 import stat
@@ -66,7 +67,7 @@ class Settings:
 
 def _read_token(path: str) -> str:
     try:
-        with open(path, encoding="utf-8") as f:
+        with io.open(path, encoding="utf-8") as f:  # while the interpreter ends, there is no open
             mode = os.fstat(f.fileno()).st_mode
             token = f.read(4096).rstrip("\r\n")
     except (OSError, ValueError) as e:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
-import socket
 import stat
 import time
 from typing import Optional
+
+import _socket
 
 from .errors import ConnectionError
 
@@ -50,10 +51,10 @@ def full(error: OSError) -> bool:
     return error.errno in (errno.EAGAIN, errno.EINPROGRESS)
 
 
-def connect(path: str, deadline: float) -> socket.socket:
-    """Return a blocking socket that is connected to path before a moment of time.monotonic."""
+def connect(path: str, deadline: float) -> _socket.socket:
+    """Return a blocking socket that is connected to path before a moment of time.monotonic. See _green."""
     while True:
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
         try:
             sock.setblocking(False)
             sock.connect(path)

@@ -35,9 +35,9 @@ MAX_TTL_MS, MAX_TIMEOUT_MS = 31_536_000_000, 3_600_000
 #: The longest answer that is taken, in bytes: 16 MiB and one value, for MGET, and room for the rest.
 MAX_ANSWER = 32 << 20
 
-#: Calls have ids from here on: they are 5 bytes, and never those of HELLO and LEAVING.
+#: Calls have ids from here on: they are 5 bytes, and never those of HELLO, LEAVING and the PING of a doubt.
 FIRST_ID, LAST_ID = 1 << 16, (1 << 32) - 1
-HELLO_ID, LEAVING_ID = 1, 0
+HELLO_ID, LEAVING_ID, PING_ID = 1, 0, 2
 
 NIL = b"\xc0"
 

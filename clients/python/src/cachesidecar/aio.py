@@ -50,7 +50,7 @@ class AsyncClient(View):
         state = State(settings, on_call)
         self._open(state, None)
         _fork.remember(state)
-        weakref.finalize(self._keeper, state.abandon)
+        weakref.finalize(self._keeper, state.abandon).atexit = False
 
     def _open(self, state: State, namespace: Optional[str], keeper: Optional[_Keeper] = None) -> None:
         self._view(state, namespace)
@@ -129,7 +129,8 @@ class AsyncClient(View):
                     return value if value is not None else near.value(kept)
         elif timeout is None and not stale_ok and not no_load and 0 < len(k) < 256 and self._memory.region is None:
             conn = self._link.live
-            if conn is not None and conn.alive and self._state.loop is asyncio.get_running_loop():
+            own = self._state.loop is asyncio.get_running_loop()
+            if conn is not None and conn.alive and conn.asked is None and own:
                 began = monotonic()
                 try:
                     id, future = conn.begin((4, self._get_head + _wire._BIN8[len(k)] + k), self._timeout, False)
@@ -173,7 +174,7 @@ class AsyncClient(View):
 
     def _report(self, keys: Sequence[bytes]) -> None:
         conn = self._link.live
-        if conn is not None and conn.alive and self._state.loop is asyncio.get_running_loop():
+        if conn is not None and conn.alive and conn.asked is None and self._state.loop is asyncio.get_running_loop():
             conn.post(_calls.touched(self._ns, keys).tail(int(self._timeout * 1000), 0))
 
     async def get_many(

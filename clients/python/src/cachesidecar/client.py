@@ -50,7 +50,7 @@ class Client(View):
         self._open(shared, None)
         _fork.remember(shared)
         # A client that is dropped, not closed, leaves no thread and no descriptor.
-        weakref.finalize(self._keeper, shared.close)
+        weakref.finalize(self._keeper, shared.close).atexit = False  # so that functions of atexit can still use it
 
     def _open(self, shared: State, namespace: Optional[str], keeper: Optional[_Keeper] = None) -> None:
         self._view(shared, namespace)
@@ -130,7 +130,8 @@ class Client(View):
             if conn is not None:
                 began = monotonic()
                 try:
-                    message = conn.call((4, self._get_head + _wire._BIN8[len(k)] + k), self._timeout)
+                    end = 4, self._get_head + _wire._BIN8[len(k)] + k
+                    message = self._link.inside.run_first(conn.call, end, self._timeout)
                 except (NotSent, Broken):
                     answer, conn = self._call(_calls.get(self._ns, k, 0), None, None, began, 1)
                     item = _answers.item(k, answer, conn)
@@ -172,9 +173,10 @@ class Client(View):
         return item
 
     def _report(self, keys: Sequence[bytes]) -> None:
-        conn = self._link.live
-        if conn is not None and keys:
-            conn.report(_calls.touched(self._ns, keys).tail(int(self._timeout * 1000), 0))
+        conn = self._link.present()
+        if conn is not None and keys and self._link.inside.may_wait():
+            end = _calls.touched(self._ns, keys).tail(int(self._timeout * 1000), 0)
+            self._link.inside.run(conn.report, end)
 
     def get_many(
         self, keys: Iterable[Key], *, fresh: bool = False, stale_ok: bool = False, no_load: bool = False,

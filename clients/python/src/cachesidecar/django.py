@@ -9,22 +9,23 @@
     }
 
 OPTIONS are those of cachesidecar.Client, `pickle` and `writes`. With `fail_open`, which is the
-default, a read without the sidecar is a miss, and the log has one line for each outage. So has
-a write that can leave no outdated value: add, touch, and the set of a key that the same thread
-has just missed, or of a page of cache_page. It succeeds, as if the value had been evicted at once. Other writes raise. `"writes": "raise"` raises for all of them, and
-`"writes": "log"` for none but deletions and incr.
+default, a read without the sidecar is a miss, and the log has one line for each outage. A write
+does not raise either if it only fills the cache: add, touch, the set of a key that the same thread
+has missed in the same request, and a page of cache_page. Other writes raise, as they may leave an
+outdated value. `"writes": "raise"` raises for all of them, and `"writes": "log"` for none but
+deletions and incr.
 """
 
 import contextlib
 import logging
 import math
-import os
 import pickle
 import threading
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Tuple, TypeVar, Union
 
 from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache, InvalidCacheKey
 from django.core.exceptions import ImproperlyConfigured
+from django.utils.safestring import SafeString
 
 from . import _encode, errors
 from ._calls import Key
@@ -48,8 +49,9 @@ _OUTAGE = (errors.ConnectionError, errors.TimeoutError, errors.BusyError)
 # The mark of a pickle in the app's part of the flags. The encoding is bytes, so that other
 # languages read the pickle as it is.
 _PICKLE = 0x706B6C00
+_SAFE = 0x73616600  # the mark of a text that is safe HTML; other languages read it as a text
 _MAX_INT = (1 << 63) - 1
-_PAGE = "views.decorators.cache.cache_page."  # in the keys of pages
+_PAGE = "views.decorators.cache.cache_"  # in the keys of pages, and of what they depend on
 _MISSED = 1000  # keys that a thread remembers to have missed
 _PLAIN = (bytes, str, int, bool, float, type(None))  # what comes back as it went
 
@@ -63,7 +65,7 @@ class _Shared:
         self._thread = threading.local()
 
     def _missed(self) -> Dict[str, None]:
-        """The keys that this thread has missed lately, the oldest first."""
+        """The keys that this thread has missed in this request, the oldest first."""
         missed: Optional[Dict[str, None]] = getattr(self._thread, "missed", None)
         if missed is None:
             missed = self._thread.missed = {}
@@ -75,11 +77,15 @@ class _Shared:
         if len(missed) > _MISSED:
             del missed[next(iter(missed))]
 
-    def follows_a_miss(self, made: str) -> bool:
-        """Reports whether a value is stored because this thread has missed its key. cache_page has missed another one."""
-        found = made in self._missed()
+    def stored(self, made: str) -> None:
         self._missed().pop(made, None)
-        return found or _PAGE in made
+
+    def next_request(self) -> None:
+        self._missed().clear()
+
+    def fills(self, made: str) -> bool:
+        """Reports whether a set fills the cache after a miss. cache_page stores under a key that it has not missed."""
+        return made in self._missed() or _PAGE in made
 
     def went(self, error: Optional[Exception]) -> None:
         """Notes the outcome of a call, and logs a change."""
@@ -94,27 +100,21 @@ class _Shared:
 
 
 _clients: Dict[Tuple[str, str], _Shared] = {}  # as many as there are caches in the settings
-_lock = threading.Lock()
-
-
-def _after_fork() -> None:
-    global _lock
-    _lock = threading.Lock()  # another thread of the parent may hold the old one
-
-
-os.register_at_fork(after_in_child=_after_fork)
 
 
 def _shared(location: str, options: Mapping[str, Any]) -> _Shared:
-    """Returns the client for some settings. Django makes a backend for each thread; they share it."""
+    """Returns the client for some settings. Django makes a backend for each thread; they share it.
+
+    There is no lock, as a destructor may make a backend as well. Of two clients that are made at once one is dropped.
+    """
     name = (location, repr(sorted(options.items())))
-    with _lock:
-        if name not in _clients:
-            try:
-                _clients[name] = _Shared(location, options)
-            except (TypeError, BadRequestError) as e:
-                raise ImproperlyConfigured(f"OPTIONS of the cache at {location!r}: {e}") from e
-        return _clients[name]
+    shared = _clients.get(name)
+    if shared is None:
+        try:
+            shared = _clients.setdefault(name, _Shared(location, options))
+        except (TypeError, BadRequestError) as e:
+            raise ImproperlyConfigured(f"OPTIONS of the cache at {location!r}: {e}") from e
+    return shared
 
 
 @contextlib.contextmanager
@@ -130,8 +130,8 @@ class CacheBackend(BaseCache):  # type: ignore[misc]
     """Django's cache, with values that every language reads.
 
     A list comes back for a tuple, and a dict, a list and a datetime (which needs a time zone) as
-    msgpack has them. Other types raise TypeError, unless OPTIONS has `"pickle": True`: who can
-    write to the cache can then run code in this process.
+    msgpack has them. A safe text stays safe. Other types raise TypeError, unless OPTIONS has
+    `"pickle": True`: who can write to the cache can then run code in this process.
     """
 
     def __init__(self, location: str, params: Dict[str, Any]) -> None:
@@ -141,7 +141,7 @@ class CacheBackend(BaseCache):  # type: ignore[misc]
         self._fail_open = bool(options["fail_open"])
         self._writes = options.pop("writes", None if self._fail_open else "raise")
         if self._writes not in (None, "log", "raise"):
-            raise ImproperlyConfigured(f'OPTIONS has "writes": {self._writes!r}: give "log" or "raise", or leave it out')
+            raise ImproperlyConfigured(f'OPTIONS has "writes": {self._writes!r}: give "log", "raise", or leave it out')
         self._codec = _encode.Codec(self._to_bytes, self._from_bytes)
         self._shared = _shared(location, options)
         self._client = self._shared.client
@@ -164,7 +164,9 @@ class CacheBackend(BaseCache):  # type: ignore[misc]
         return min(float(timeout), _YEAR)  # type: ignore[arg-type]
 
     def _encode(self, value: Any) -> Tuple[Any, int]:
-        """Returns what the client is given: the value, or a pickle with its mark."""
+        """Returns what the client is given: the value, or what stands for it, with its mark."""
+        if type(value) is SafeString:
+            return str.__str__(value), _SAFE
         if self._pickle and (type(value) not in _PLAIN or type(value) is int and value.bit_length() > 63):
             return pickle.dumps(value, pickle.HIGHEST_PROTOCOL), _PICKLE
         return value, 0
@@ -180,7 +182,8 @@ class CacheBackend(BaseCache):  # type: ignore[misc]
 
     def _from_bytes(self, key: bytes, data: bytes, flags: int) -> Any:
         if flags != _PICKLE:
-            return _encode.decode(key, data, flags)
+            value = _encode.decode(key, data, flags)
+            return SafeString(value) if flags == _SAFE | _encode.TEXT else value
         if not self._pickle:
             raise errors.EncodingError(
                 f'the value of {key!r} is a pickle: delete it, or set "pickle": True in OPTIONS if you trust all '
@@ -237,23 +240,26 @@ class CacheBackend(BaseCache):  # type: ignore[misc]
 
     def has_key(self, key: Any, version: _Version = None) -> bool:
         made = self._key(key, version)
-        return self._read(lambda: self._client.get_item(made), None) is not None
+        found = self._read(lambda: self._client.get_item(made), None) is not None
+        if not found:
+            self._shared.miss(made)
+        return found
 
     def set(self, key: Any, value: Any, timeout: _Timeout = DEFAULT_TIMEOUT, version: _Version = None) -> None:
         made, ttl = self._key(key, version), self._ttl(timeout)
-        missed = self._shared.follows_a_miss(made)
         if ttl <= 0:
             self._expire(made)
             return
         try:
             self._write(self._client.set, made, value, ttl)
+            self._shared.stored(made)
         except _OUTAGE as error:
-            self._lost(error, missed)
+            self._lost(error, self._shared.fills(made))
 
     def add(self, key: Any, value: Any, timeout: _Timeout = DEFAULT_TIMEOUT, version: _Version = None) -> bool:
         made, ttl = self._key(key, version), self._ttl(timeout)
         if ttl <= 0:
-            return self._client.get_item(made) is None
+            return not self.has_key(key, version)
         try:
             return self._write(self._client.add, made, value, ttl) is not None
         except _OUTAGE as error:
@@ -303,15 +309,16 @@ class CacheBackend(BaseCache):  # type: ignore[misc]
             stored, flags = self._encode(value)
             values.setdefault(flags, {})[self._key(key, version)] = stored
         for flags, some in values.items():
-            missed = all([self._shared.follows_a_miss(str(made)) for made in some])
             if ttl <= 0:
                 self._client.delete_many(some, cache_only=True)
                 continue
             try:
                 with _hint():
                     self._client.set_many(some, ttl=ttl, flags=flags)
+                for made in some:
+                    self._shared.stored(str(made))
             except _OUTAGE as error:
-                self._lost(error, missed)
+                self._lost(error, all(self._shared.fills(str(made)) for made in some))
         return []
 
     def delete_many(self, keys: Iterable[Any], version: _Version = None) -> None:
@@ -337,4 +344,5 @@ class CacheBackend(BaseCache):  # type: ignore[misc]
         self._client.flush()
 
     def close(self, **kwargs: Any) -> None:
-        """Keeps the client: Django calls this after each request, and other threads use it."""
+        """Keeps the client, which other threads use: Django calls this after each request."""
+        self._shared.next_request()
