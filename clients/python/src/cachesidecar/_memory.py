@@ -43,9 +43,10 @@ class Memory:
         self._epoch = 0  # of the process that the latest HELLO has named; the region is its
         self._turns = 0  # how often a HELLO has named another process than the one before
         # By hash of a key: an element for each write under way, and the moment of the boot clock until which one that
-        # was given up may still be executed, as the one element of a heap.
+        # was given up may still be executed. It is also the one element of a heap, which changes in one step.
         self._writes: List[List[None]] = [[] for _ in range(_MARKS)]
-        self._until = [[0] for _ in range(_MARKS)]
+        self._until = [0] * _MARKS
+        self._latest = [[0] for _ in range(_MARKS)]
         self._sample: List[bytes] = []
         self._sample_bytes = 0
         self._sampled_ns = 0
@@ -117,7 +118,7 @@ class Memory:
             return None
         now = _clock.boot_ns()  # before anything else
         mark = hash(key) % _MARKS
-        if self._writes[mark] or now < self._until[mark][0]:
+        if self._writes[mark] or now < self._until[mark]:
             return None
         found = region.get(namespace, key, now)
         if found is None:
@@ -160,8 +161,11 @@ class Memory:
             if until and sys.is_finalizing():
                 self.region = None  # a thread that has the lock may have been stopped for ever
             elif until:
+                latest = self._latest[mark]
                 with self._lock:
-                    heappushpop(self._until[mark], until)  # the later one stays, in one step
+                    heappushpop(latest, until)  # the later one stays
+                    while self._until[mark] != latest[0]:  # a call of a destructor may come between any two steps
+                        self._until[mark] = latest[0]
             try:
                 self._writes[mark].pop()
             except IndexError:  # the process has forked meanwhile

@@ -173,8 +173,10 @@ class Client(View):
         return item
 
     def _report(self, keys: Sequence[bytes]) -> None:
+        if not keys:
+            return
         conn = self._link.present()
-        if conn is not None and keys and self._link.inside.may_wait():
+        if conn is not None and self._link.inside.may_wait():
             end = _calls.touched(self._ns, keys).tail(int(self._timeout * 1000), 0)
             self._link.inside.run(conn.report, end)
 
