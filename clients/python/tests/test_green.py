@@ -1,4 +1,4 @@
-"""gevent and eventlet: their monkey-patched programs run in processes of their own, against a sidecar outside of them."""
+"""gevent and eventlet. The programs that they patch run in processes of their own, and the sidecar outside of them."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Greenlets: gevent and eventlet replace sockets, locks and threads of the standard library by theirs, which take turns.
+"""Greenlets: gevent and eventlet replace sockets, locks and threads of the standard library by their own.
 
-The client has sockets of `_socket`, which are never replaced, so it reads and writes without waiting as it does for
-threads. It waits by what may have been replaced, which is looked up for each wait: so it does not matter whether the
-package was imported before or after.
+The client has sockets of `_socket`, which are never replaced. It reads and writes these without waiting, as it does
+for threads. It waits by what may have been replaced, and looks that up for each wait. So it does not matter whether
+the package was imported before or after.
 """
 
 from __future__ import annotations
@@ -15,14 +15,16 @@ from typing import Any, Dict
 
 import _socket
 
+MOST_THREADS = 64  # with greenlets, of which a client has a connection each
+
 
 def greenlets() -> bool:
-    """Report whether who waits lets other greenlets run."""
+    """Report whether a wait lets other greenlets run."""
     return not isinstance(getattr(select, "poll", None), types.BuiltinFunctionType)
 
 
 def thread() -> int:
-    """Return the number of this thread if it has greenlets, which wait for none of another thread; else 0."""
+    """Return the number of this thread if it has greenlets: they wait for none of another thread. Else return 0."""
     return threading.get_native_id() if greenlets() else 0
 
 
@@ -36,34 +38,28 @@ def wait(sock: _socket.socket, reads: bool, writes: bool, seconds: float) -> boo
 
 
 def mutex() -> Any:
-    """Return a lock of threads, for a section in which nothing waits. That of gevent is slow between its threads."""
+    """Return a lock of threads, for a section in which nothing waits.
+
+    That of gevent is slow between threads of its pool.
+    """
     return getattr(functools, "RLock", threading.RLock)()  # functools has taken it before anything was replaced
 
 
-class Lock:
-    """A lock of the kind that threading gives now. A client may be made before that changes.
+class Locks:
+    """A lock for what waits while it has the lock. A greenlet that waited for a lock of threads would stop all others.
 
-    Each thread with greenlets has a lock of its own. Only what waits while it holds a lock needs it: a greenlet that waited for a lock of threads would stop them all.
+    So the lock is of the kind that threading gives now, and each thread with greenlets has one of its own.
     """
 
-    __slots__ = ("_kinds",)
+    __slots__ = ("_locks",)
 
     def __init__(self) -> None:
-        self._kinds: Dict[int, Any] = {}
+        self._locks: Dict[int, Any] = {}
 
-    def _now(self) -> Any:
+    def own(self) -> Any:
+        """Return this thread's lock."""
+        if len(self._locks) > MOST_THREADS:  # mostly of threads that have ended
+            self._locks = {}
         at = thread()
-        lock = self._kinds.get(at)
-        return lock if lock is not None else self._kinds.setdefault(at, threading.Lock())
-
-    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
-        return bool(self._now().acquire(blocking, timeout))
-
-    def release(self) -> None:
-        self._now().release()
-
-    def __enter__(self) -> None:
-        self._now().acquire()
-
-    def __exit__(self, *_: object) -> None:
-        self._now().release()
+        lock = self._locks.get(at)
+        return lock if lock is not None else self._locks.setdefault(at, threading.Lock())

@@ -24,8 +24,6 @@ from .errors import Broken, CacheError, ClosedError, ConnectionError, NotSent, T
 #: How much longer a LEASE waits than it tells the sidecar: a token that comes late delays other callers.
 LEASE_GRACE = 0.1
 
-_MOST_THREADS = 64  # with greenlets that have a connection
-
 #: Welcomed is told of each greeting: the socket's path, the token, and what the sidecar has said.
 Welcomed = Callable[[str, str, Welcome], None]
 
@@ -51,7 +49,7 @@ class Link:
         self._settings = settings
         self.welcomed = welcomed
         self._pace = Pace()
-        self._dialing = _green.Lock()
+        self._dialing = _green.Locks()
         self.live: Optional[Greeted] = None
         self._greens: Dict[int, Greeted] = {}  # with greenlets, and in place of live: by thread
         self.closed = False
@@ -160,12 +158,12 @@ class Link:
             except CacheError:
                 raise
             except BaseException:  # from outside, such as a signal handler's: the lock may be held for ever
-                self._dialing = _green.Lock()
+                self._dialing = _green.Locks()
                 raise
             time.sleep(MOVE_AGAIN)
 
     def _get(self, deadline: float) -> Greeted:
-        dialing = self._dialing
+        dialing = self._dialing.own()
         if not dialing.acquire(True, max(0.0, deadline - monotonic())):
             raise ConnectionError("not connected: another call still connects")
         try:
@@ -207,7 +205,7 @@ class Link:
             return other
         other = self._greens.pop(thread, None)
         if conn is not None:
-            if len(self._greens) >= _MOST_THREADS:
+            if len(self._greens) >= _green.MOST_THREADS:
                 self._greens.pop(next(iter(self._greens))).end(NotSent("other threads connect"))
             self._greens[thread] = conn
         return other
@@ -269,7 +267,7 @@ class Link:
 
     def forked(self) -> None:
         """Begin anew in a forked child: the connection and the locks are the parent's."""
-        self._dialing = _green.Lock()
+        self._dialing = _green.Locks()
         self._pace = Pace()
         self.inside.forked()
         for conn in self._all():
