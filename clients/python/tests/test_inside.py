@@ -120,9 +120,10 @@ class Entry:
         os.write(1, repr(told).encode())
 
 hold = """
-with cache._near._lock, cache._memory._lock, cache._link._dialing, cache._shared_state.loads._lock:
-    held.wait()
-    threading.Event().wait()
+for lock in cache._near._lock, cache._memory._lock, cache._link._dialing.own(), cache._shared_state.loads._lock:
+    lock.acquire()
+held.wait()
+threading.Event().wait()
 """
 held = threading.Barrier(2)
 names = {"cache": cache, "held": held, "threading": threading}  # a thread of its own names keeps none of this module's
