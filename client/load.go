@@ -194,7 +194,9 @@ func loadInto(ctx context.Context, c *Client, f *flight, lease *Lease) {
 // callLoad calls the flight's function. It turns a panic into an error, since a panic on a
 // goroutine of this package would end the process.
 func callLoad(ctx context.Context, c *Client, f *flight) (value []byte, err error) {
-	ctx, cancel := context.WithTimeout(c.loads.context(ctx, string(c.namespace), f.key), c.cfg.LoadTimeout)
+	ctx, ended := c.loads.context(ctx, string(c.namespace), f.key)
+	defer ended()
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.LoadTimeout)
 	defer cancel()
 	defer func() {
 		if p := recover(); p != nil {

@@ -186,6 +186,29 @@ func TestLoadOfItsOwnKey(t *testing.T) {
 	}
 }
 
+// TestLoadThatHasEnded checks that what a load leaves running may load the key again.
+func TestLoadThatHasEnded(t *testing.T) {
+	s := newScripted(t, client.Config{})
+	var left context.Context
+	first := s.call(1, "k", func(ctx context.Context, _ string) ([]byte, error) {
+		left = context.WithoutCancel(ctx)
+		return nil, nil
+	}, client.LoadOptions{})
+	s.wants(wire.OpLease).answer(granted)
+	s.wants(wire.OpFill).answer(filled)
+	first.wait()
+	done := make(chan error, 1)
+	go func() {
+		_, err := s.GetOrLoad(left, "k", func(context.Context, string) ([]byte, error) { return nil, nil }, client.LoadOptions{})
+		done <- err
+	}()
+	s.wants(wire.OpLease).answer(granted)
+	s.wants(wire.OpFill).answer(filled)
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestLoadJoinsWhatIsNotAsked checks that a caller shares no answer to a question that
 // was sent before the caller came, and no load that began before that.
 func TestLoadJoinsWhatIsNotAsked(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
@@ -72,20 +73,26 @@ type loading struct {
 	loads          *loads
 	namespace, key string
 	within         *loading // the load that has begun it
+	over           atomic.Bool
 }
 
 type loadingKey struct{}
 
-// context returns the context of the load of a key.
-func (l *loads) context(ctx context.Context, namespace, key string) context.Context {
+// context returns the context of the load of a key, and what to call when the load has ended: a
+// goroutine that it has left running does not load any more.
+func (l *loads) context(ctx context.Context, namespace, key string) (load context.Context, ended func()) {
 	within, _ := ctx.Value(loadingKey{}).(*loading)
-	return context.WithValue(ctx, loadingKey{}, &loading{l, namespace, key, within})
+	for within != nil && within.over.Load() {
+		within = within.within
+	}
+	at := &loading{loads: l, namespace: namespace, key: key, within: within}
+	return context.WithValue(ctx, loadingKey{}, at), func() { at.over.Store(true) }
 }
 
 // refuseOwn returns an error if a load asks for a key that it loads itself.
 func (l *loads) refuseOwn(ctx context.Context, namespace, key string) error {
 	for at, _ := ctx.Value(loadingKey{}).(*loading); at != nil; at = at.within {
-		if at.loads == l && at.namespace == namespace && at.key == key {
+		if !at.over.Load() && at.loads == l && at.namespace == namespace && at.key == key {
 			return fmt.Errorf("%w: the load of %q asks for the same key, and would wait for itself: "+
 				"let it return the value", cachesidecar.ErrBadRequest, key)
 		}

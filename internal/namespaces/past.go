@@ -86,7 +86,9 @@ func (ns *Namespace) Load(ctx context.Context, key []byte) (loader.Value, error)
 			return loader.Value{}, err
 		}
 	}
-	return o.Load(ns.within(ctx, key), key)
+	ctx, ended := ns.within(ctx, key)
+	defer ended()
+	return o.Load(ctx, key)
 }
 
 func (ns *Namespace) enterOrigin() (*Origin, error) {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -15,12 +16,22 @@ import (
 // query is a statement that the server never knows by a name: behind a pooler such as PgBouncer,
 // each transaction may reach another connection of the server, where other clients have prepared
 // theirs. An execution sends the text, in one round trip. What the server says of the parameters
-// and columns is kept until it turns out to be outdated. A query is safe for concurrent use.
+// and columns is kept until it turns out to be outdated, a minute at most. A query is safe for
+// concurrent use.
 type query struct {
 	sql   string
 	valid func(*pgconn.StatementDescription) error
-	last  atomic.Pointer[pgconn.StatementDescription]
+	last  atomic.Pointer[described]
 }
+
+type described struct {
+	*pgconn.StatementDescription
+	at time.Time
+}
+
+// describedFor is how long a description is kept: not each change of a table gives an error. A
+// wider type of the key is such a change.
+const describedFor = time.Minute
 
 // describe asks the server for the parameters and columns, and returns what is wrong with them.
 func (q *query) describe(ctx context.Context, c *pgx.Conn) (*pgconn.StatementDescription, error) {
@@ -33,7 +44,7 @@ func (q *query) describe(ctx context.Context, c *pgx.Conn) (*pgconn.StatementDes
 	if err != nil {
 		return nil, err
 	}
-	q.last.Store(d)
+	q.last.Store(&described{d, time.Now()})
 	return d, nil
 }
 
@@ -52,8 +63,8 @@ func (q *query) exec(
 	bind func(*pgconn.StatementDescription) (input, error),
 	read func(*pgconn.StatementDescription, *pgconn.ResultReader) error,
 ) (pgconn.CommandTag, error) {
-	if d := q.last.Load(); d != nil {
-		tag, err := q.once(ctx, c, d, bind, read)
+	if d := q.last.Load(); d != nil && time.Since(d.at) < describedFor {
+		tag, err := q.once(ctx, c, d.StatementDescription, bind, read)
 		if !errors.As(err, new(*unsent)) && !outdated(err) {
 			return tag, err
 		}
@@ -113,11 +124,12 @@ func asDescribed(d *pgconn.StatementDescription, fields []pgconn.FieldDescriptio
 }
 
 // outdated reports whether an execution failed because the tables may no longer be as they were
-// described: other columns, or other types.
+// described: other columns, or other types. An error that ends the connection (FATAL), such as a
+// pooler's, does not say so.
 func outdated(err error) bool {
 	var pe *pgconn.PgError
 	if errors.As(err, &pe) {
-		return pe.Code == "08P01" || strings.HasPrefix(pe.Code, "42")
+		return pe.SeverityUnlocalized == "ERROR" && (pe.Code == "08P01" || strings.HasPrefix(pe.Code, "42"))
 	}
 	return errors.Is(err, errOutdated)
 }

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
+
 	"github.com/cachesidecar/cachesidecar/internal/origintest"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/loader"
@@ -158,4 +160,27 @@ func TestIdleEnds(t *testing.T) {
 		t.Errorf("stored: %v", err)
 	}
 	load("after")
+}
+
+// TestDescriptionsEnd checks that a description is not kept for ever: a wider type of the key
+// gives an error of the key only. An error that ends the connection says nothing of a table.
+func TestDescriptionsEnd(t *testing.T) {
+	p := origintest.NewPostgres(t)
+	p.Start(t)
+	p.Exec(t, "CREATE TABLE users (id int PRIMARY KEY, body text)")
+	s := source(t, config(p, "SELECT body FROM users WHERE id = $1"))
+	if _, err := s.Load(t.Context(), []byte("1")); !errors.Is(err, loader.ErrAbsent) {
+		t.Fatal(err)
+	}
+	p.Exec(t, "ALTER TABLE users ALTER id TYPE bigint; INSERT INTO users VALUES (3000000000, 'Ada')")
+	old := s.load.last.Load()
+	s.load.last.Store(&described{old.StatementDescription, old.at.Add(-describedFor)})
+	if v, err := s.Load(t.Context(), []byte("3000000000")); err != nil || string(v.Bytes) != "Ada" {
+		t.Errorf("%q, %v", v.Bytes, err)
+	}
+	for severity, want := range map[string]bool{"ERROR": true, "FATAL": false} {
+		if got := outdated(&pgconn.PgError{SeverityUnlocalized: severity, Code: "08P01"}); got != want {
+			t.Errorf("%s: outdated is %t", severity, got)
+		}
+	}
 }

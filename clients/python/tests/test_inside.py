@@ -302,3 +302,16 @@ def test_a_namespace_that_is_first_used_within_the_near_cache() -> None:
     b.near._cover = lambda: (step(), found.append(b.near.space(b"new")))  # type: ignore[assignment, func-returns-value]
     b.near.apply(12 * S, 12 * S, {"reset": True, "seq": 9, "head": 9, "behind_ms": 0, "events": [None, None]}, WELCOME)
     assert found == [b.near.space(b"new")] and found[0].seed == _hash.namespace_seed(b"new", 5)
+
+
+CLOSING = MADE + """
+cache.get("a")
+near = cache._near
+assert near._do(lambda: cache.close() or True)  # as a destructor may, within the near cache's work
+print("closed")
+"""
+
+
+def test_a_destructor_may_close_the_client(sidecar: Sidecar) -> None:
+    """The thread that follows the sidecar needs the near cache's lock to end."""
+    assert run(CLOSING, sidecar.path, "near") == "closed\n"

@@ -65,7 +65,8 @@ class Follower:
     def close(self) -> None:
         self._closed = True
         self.link.close()
-        if self._thread is not threading.current_thread():
+        # The thread may need the near cache's lock, which this thread has within a destructor or a signal handler.
+        if self._thread is not threading.current_thread() and self._near.may_wait():
             self._thread.join()
 
 

@@ -206,7 +206,10 @@ class Link:
         other = self._greens.pop(thread, None)
         if conn is not None:
             if len(self._greens) >= _green.MOST_THREADS:
-                self._greens.pop(next(iter(self._greens))).end(NotSent("other threads connect"))
+                for at, one in list(self._greens.items()):
+                    if not one.in_flight and self._greens.pop(at, None) is one:
+                        one.end(NotSent("other threads connect"))
+                        break
             self._greens[thread] = conn
         return other
 

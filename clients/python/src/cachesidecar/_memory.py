@@ -99,6 +99,9 @@ class Memory:
                     return
 
     def close(self) -> None:
+        if sys.is_finalizing():
+            self.region = None
+            return
         with self._lock:
             thread, self._attach = self._attaching, None
         if thread is not None and thread.is_alive() and thread is not threading.current_thread():

@@ -116,12 +116,21 @@ class Near:
 
     def space(self, name: bytes) -> Optional[Space]:
         """Return the space of a namespace; None: there are too many, and none of its values is kept."""
-        with self._lock:
+        if not self._lock.acquire(not sys.is_finalizing()):
+            return None
+        try:
             space = self._spaces.get(name)
             if space is None and len(self._spaces) < _MAX_NAMESPACES:
-                space = self._spaces[name] = Space(name)
+                space = Space(name)
                 space.seed = _hash.namespace_seed(name, self._seed)
+                space = self._spaces.setdefault(name, space)  # a destructor's call may have made it meanwhile
             return space
+        finally:
+            self._lock.release()
+
+    def may_wait(self) -> bool:
+        """Report whether this thread may wait for another one that needs the lock."""
+        return self._inside.may_wait()
 
     def _do(self, work: Callable[..., bool], *args: Any) -> bool:
         """Do some work under the lock. Return False if this thread is within other work, or what the work returns."""

@@ -77,9 +77,12 @@ class Names:
 
 
 def _module(function: Callable[..., Any]) -> str:
-    """Return the name of a function's module. All programs are __main__; a program's file tells them apart."""
+    """Return the name of a function's module. All programs are __main__; a program's file tells them apart.
+
+    In processes that multiprocessing has spawned a program is __mp_main__.
+    """
     name: str = function.__module__
-    main = sys.modules.get(name) if name == "__main__" else None
+    main = sys.modules.get(name) if name in ("__main__", "__mp_main__") else None
     if main is None:
         return name
     spec = getattr(main, "__spec__", None)

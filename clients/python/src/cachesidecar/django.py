@@ -21,6 +21,7 @@ import logging
 import math
 import pickle
 import threading
+from time import monotonic
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Tuple, TypeVar, Union
 
 from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache, InvalidCacheKey
@@ -52,6 +53,8 @@ _PICKLE = 0x706B6C00
 _SAFE = 0x73616600  # the mark of a text that is safe HTML; other languages read it as a text
 _MAX_INT = (1 << 63) - 1
 _PAGE = "views.decorators.cache.cache_"  # in the keys of pages, and of what they depend on
+_SESSION = "django.contrib.sessions."  # in the keys of sessions
+_FILLS_FOR = 60.0  # seconds after a miss in which a set only fills the cache
 _MISSED = 1000  # keys that a thread remembers to have missed
 _PLAIN = (bytes, str, int, bool, float, type(None))  # what comes back as it went
 
@@ -64,20 +67,22 @@ class _Shared:
         self.down = False
         self._thread = threading.local()
 
-    def _missed(self) -> Dict[str, None]:
-        """The keys that this thread has missed in this request, the oldest first."""
-        missed: Optional[Dict[str, None]] = getattr(self._thread, "missed", None)
+    def _missed(self) -> Dict[str, float]:
+        """The keys that this thread has missed in this request, and when, the oldest first."""
+        missed: Optional[Dict[str, float]] = getattr(self._thread, "missed", None)
         if missed is None:
             missed = self._thread.missed = {}
         return missed
 
     def miss(self, made: str) -> None:
         missed = self._missed()
-        missed[made] = None
+        missed.pop(made, None)
+        missed[made] = monotonic()
         if len(missed) > _MISSED:
             del missed[next(iter(missed))]
 
-    def stored(self, made: str) -> None:
+    def known(self, made: str) -> None:
+        """The cache has a value."""
         self._missed().pop(made, None)
 
     def next_request(self) -> None:
@@ -85,7 +90,7 @@ class _Shared:
 
     def fills(self, made: str) -> bool:
         """Reports whether a set fills the cache after a miss. cache_page stores under a key that it has not missed."""
-        return made in self._missed() or _PAGE in made
+        return monotonic() - self._missed().get(made, -math.inf) < _FILLS_FOR or _PAGE in made
 
     def went(self, error: Optional[Exception]) -> None:
         """Notes the outcome of a call, and logs a change."""
@@ -227,6 +232,7 @@ class CacheBackend(BaseCache):  # type: ignore[misc]
         if item is None:
             self._shared.miss(made)
             return default
+        self._shared.known(made)
         return self._decode(item)
 
     def get_many(self, keys: Iterable[Any], version: _Version = None) -> Dict[Any, Any]:
@@ -234,15 +240,13 @@ class CacheBackend(BaseCache):  # type: ignore[misc]
         nothing: Dict[Key, Item] = {}
         items = self._read(lambda: self._client.get_items(made), nothing)
         for name in made:
-            if name not in items:
-                self._shared.miss(str(name))
+            (self._shared.known if name in items else self._shared.miss)(str(name))
         return {made[name]: self._decode(item) for name, item in items.items()}
 
     def has_key(self, key: Any, version: _Version = None) -> bool:
         made = self._key(key, version)
         found = self._read(lambda: self._client.get_item(made), None) is not None
-        if not found:
-            self._shared.miss(made)
+        (self._shared.known if found else self._shared.miss)(made)
         return found
 
     def set(self, key: Any, value: Any, timeout: _Timeout = DEFAULT_TIMEOUT, version: _Version = None) -> None:
@@ -252,7 +256,7 @@ class CacheBackend(BaseCache):  # type: ignore[misc]
             return
         try:
             self._write(self._client.set, made, value, ttl)
-            self._shared.stored(made)
+            self._shared.known(made)
         except _OUTAGE as error:
             self._lost(error, self._shared.fills(made))
 
@@ -265,7 +269,8 @@ class CacheBackend(BaseCache):  # type: ignore[misc]
         except _OUTAGE as error:
             self._lost(error, True)
             self._shared.miss(made)
-            return True
+            # A session goes on without the cache. A lock must not be had by all.
+            return _SESSION in made
 
     def touch(self, key: Any, timeout: _Timeout = DEFAULT_TIMEOUT, version: _Version = None) -> bool:
         made, ttl = self._key(key, version), self._ttl(timeout)
@@ -284,7 +289,7 @@ class CacheBackend(BaseCache):  # type: ignore[misc]
         """Adds to a number. One of an int is a step of its own; else nothing else may have stored a value meanwhile."""
         made = self._key(key, version)
         while True:
-            item = self._client.get_item(made)
+            item = self._client.get_item(made, fresh=True)  # a near cache may have a version of before
             if item is None:
                 raise ValueError(f"Key '{key}' not found")
             value = self._decode(item)
@@ -316,7 +321,7 @@ class CacheBackend(BaseCache):  # type: ignore[misc]
                 with _hint():
                     self._client.set_many(some, ttl=ttl, flags=flags)
                 for made in some:
-                    self._shared.stored(str(made))
+                    self._shared.known(str(made))
             except _OUTAGE as error:
                 self._lost(error, all(self._shared.fills(str(made)) for made in some))
         return []
