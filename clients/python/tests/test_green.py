@@ -118,6 +118,7 @@ POOL = """
 import gevent, gevent.threadpool
 cache = Client(path, near_cache=1 << 20, timeout=20, connect_timeout=10)
 cache.set("k", "v")
+assert cache.get("k") == "v"  # the first read with a near cache, which starts a greenlet, is not of the pool
 wrong, loads, got = [], [], []
 
 def writes(n):

@@ -15,6 +15,7 @@ from ._settings import Settings
 from .errors import Broken, CacheError, ClosedError, Malformed, NotSent
 
 _boot_ns = _clock.boot_ns
+_END = 5.0  # seconds for which close waits for the thread; a greenlet of a pool's thread that rests does not end
 _LOOK = 0.02  # seconds between two looks whether a follower was closed while it waits to try again
 
 
@@ -67,7 +68,7 @@ class Follower:
         self.link.close()
         # The thread may need the near cache's lock, which this thread has within a destructor or a signal handler.
         if self._thread is not threading.current_thread() and self._near.may_wait():
-            self._thread.join()
+            self._thread.join(_END)
 
 
 def changes(settings: Settings, client: Link, place: Place, namespace: str, keys: List[bytes]) -> Iterator[Event]:
