@@ -9,6 +9,8 @@ import contextvars
 import functools
 import gc
 import inspect
+import sys
+import types
 import weakref
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List
@@ -16,7 +18,7 @@ from typing import Any, Callable, Dict, Iterator, List
 import pytest
 from raw import Sidecar
 
-from cachesidecar import AsyncClient, BadRequestError, Client
+from cachesidecar import AsyncClient, BadRequestError, Client, decorators
 
 
 class Kept:
@@ -233,3 +235,18 @@ def test_loader_s_context(sidecar: Sidecar) -> None:
             assert len(seen) >= 2 and all(name == got for name, got in seen), seen  # one that asks late loads again
 
     asyncio.run(main())
+
+
+def test_a_program_has_one_name_in_all_its_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where multiprocessing spawns, the program is __mp_main__ in the child."""
+    names = []
+    for name, file in (("__main__", "/apps/a.py"), ("__mp_main__", "/apps/a.py"), ("__mp_main__", "/apps/b.py")):
+        module = types.ModuleType(name)
+        module.__file__, module.__spec__ = file, None
+        monkeypatch.setitem(sys.modules, name, module)
+
+        def function() -> None: ...
+
+        function.__module__ = name
+        names.append(decorators._module(function))
+    assert names == ["/apps/a.py", "/apps/a.py", "/apps/b.py"]

@@ -307,6 +307,9 @@ def test_a_namespace_that_is_first_used_within_the_near_cache() -> None:
 CLOSING = MADE + """
 cache.get("a")
 near = cache._near
+def join(*args):
+    raise AssertionError("it waits for the thread")
+cache._shared_state.follower._thread.join = join
 assert near._do(lambda: cache.close() or True)  # as a destructor may, within the near cache's work
 print("closed")
 """
