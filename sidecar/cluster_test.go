@@ -40,6 +40,7 @@ func startHostWith(t testing.TB, cfg Config, name string, join ...string) *host 
 	t.Helper()
 	cfg.Node, cfg.NoSocket, cfg.L2Size, cfg.L1Size, cfg.Bind, cfg.Join = name, cfg.Socket == "", 16<<20, 1<<20, "127.0.0.1:0", join
 	cfg.MaxStaleness, cfg.RequestTimeout = cmp.Or(cfg.MaxStaleness, 5*time.Second), cmp.Or(cfg.RequestTimeout, time.Minute)
+	cfg.readPatience = cmp.Or(cfg.readPatience, time.Minute)
 	if os.Getenv("CLUSTER_LOG") != "" {
 		cfg.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})).With("on", name)
 	}

@@ -174,6 +174,8 @@ type Config struct {
 	clock   kv.Clock        // for tests; default: the clock of the machine
 	network cluster.Network // for tests
 	events  int             // length of the log, for tests; default invalidation.DefaultEvents
+
+	readPatience time.Duration // how long a read waits for an owner, for tests; default 250 ms
 }
 
 // Defaults, and the bounds of what is configured.

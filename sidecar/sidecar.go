@@ -121,7 +121,8 @@ func (s *Sidecar) engineConfig(rules *access.Rules) engine.Config {
 	}
 	return engine.Config{
 		Node: cfg.Node, Seed: cfg.seed, MaxValue: int(cfg.MaxValue), RequestTimeout: cfg.RequestTimeout,
-		L1Size: int64(cfg.L1Size), L2Size: int64(cfg.L2Size), Events: cfg.events,
+		ReadPatience: cfg.readPatience,
+		L1Size:       int64(cfg.L1Size), L2Size: int64(cfg.L2Size), Events: cfg.events,
 		Namespaces: cfg.namespaces(rules), Cluster: node,
 		Clock: cfg.clock, Log: cfg.Log, Access: rules, Shares: newPlaces(cfg),
 		Budget: rpc.NewBudget(int64(cfg.BufferSize)),

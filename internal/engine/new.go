@@ -31,6 +31,7 @@ type Config struct {
 	Seed           uint64        // of the hash
 	MaxValue       int           // bytes
 	RequestTimeout time.Duration // of requests without a timeout
+	ReadPatience   time.Duration // how long a read waits for an owner, for tests; default 250 ms
 	L1Size, L2Size int64         // bytes
 	Events         int           // that the log keeps; zero: the default of package invalidation
 	Namespaces     namespaces.Config
@@ -152,7 +153,8 @@ func (e *Engine) makeParts() {
 		watches: e.Watches, shared: e.Shared,
 	}
 	e.Tiers.node, e.Tiers.flushes = e.Node, e.Flushes
-	e.Owners = &Owners{clock: e.Clock, names: e.Names, node: e.Node, self: self}
+	e.Owners = &Owners{clock: e.Clock, names: e.Names, node: e.Node, self: self,
+		readPatience: cmp.Or(e.Config.ReadPatience, readPatience)}
 	e.arrivals = &Arrivals{store: e.Store, node: e.Node, handoff: e.Handoff}
 	e.Copies = &Copies{
 		clock: e.Clock, hlc: e.HLC, names: e.Names, node: e.Node, ledger: e.Ledger, l1: e.L1, watches: e.Watches,

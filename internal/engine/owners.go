@@ -18,6 +18,8 @@ type Owners struct {
 	names *namespaces.Table
 	node  *cluster.Node
 	self  []byte // the node's name
+
+	readPatience time.Duration // see readPatience
 }
 
 // caughtUp returns nil once this host has applied all changes that other hosts had made
@@ -59,7 +61,7 @@ func (o *Owners) attest(r *wire.Reply, asOf kv.Version) {
 }
 
 // readPatience is how long a read waits for an owner: a slow cache is worse than a miss.
-// Fresh reads and writes wait until their deadline.
+// Fresh reads and writes wait until their deadline. A test may set another.
 const readPatience = 250 * time.Millisecond
 
 // patience is how long a request may wait for owners yet, and until when. Waits for other
@@ -73,7 +75,7 @@ func (o *Owners) patience(q *wire.Request, deadline time.Duration) *patience {
 	case !o.node.Quorum():
 		return &patience{0, deadline}
 	case ReadOp(q.Op) && !q.Has(wire.Fresh):
-		return &patience{min(left, readPatience), deadline}
+		return &patience{min(left, o.readPatience), deadline}
 	default:
 		return &patience{left, deadline}
 	}
