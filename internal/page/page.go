@@ -57,7 +57,7 @@ type Config struct {
 // Page serves the status page and its events. Its methods may be called concurrently.
 type Page struct {
 	cfg     Config
-	streams chan struct{} // one element for each stream
+	streams streams
 
 	mu       sync.Mutex
 	now      time.Time // of the last sample; zero: none yet
@@ -72,7 +72,7 @@ func New(c Config) *Page {
 	if c.Streams <= 0 || c.Streams > MaxStreams {
 		c.Streams = MaxStreams
 	}
-	return &Page{cfg: c, streams: make(chan struct{}, c.Streams)}
+	return &Page{cfg: c}
 }
 
 // ServeHTTP serves the page.
@@ -93,19 +93,13 @@ func (p *Page) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 
 // ServeEvents serves the stream: the page's <main>, at once and then every two seconds.
 func (p *Page) ServeEvents(w http.ResponseWriter, r *http.Request) {
-	select {
-	case p.streams <- struct{}{}:
-		defer func() { <-p.streams }()
-	default:
-		http.Error(w, fmt.Sprintf("%d pages follow this host already: close one, then reload", cap(p.streams)),
-			http.StatusServiceUnavailable)
-		return
-	}
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("Cache-Control", "no-store")
 	if r.Method == http.MethodHead {
 		return
 	}
+	s := p.streams.enter(r.RemoteAddr, p.cfg.Streams)
+	defer p.streams.leave(s)
 	rc := http.NewResponseController(w)
 	_ = rc.SetReadDeadline(time.Time{}) // the server's own is for requests
 	tick := time.NewTicker(interval)
@@ -124,6 +118,8 @@ func (p *Page) ServeEvents(w http.ResponseWriter, r *http.Request) {
 		}
 		select {
 		case <-r.Context().Done():
+			return
+		case <-s.ended:
 			return
 		case <-tick.C:
 		}

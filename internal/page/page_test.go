@@ -179,23 +179,50 @@ func TestStreams(t *testing.T) {
 		if n := h.asked.Load(); n != 1 {
 			t.Errorf("%d streams took %d samples", MaxStreams, n)
 		}
-		r := follow()
-		body, _ := io.ReadAll(r.Body)
-		_ = r.Body.Close()
-		if r.StatusCode != http.StatusServiceUnavailable || !strings.Contains(string(body), "16 pages follow this host already") {
-			t.Errorf("one more stream: %d %s", r.StatusCode, body)
+		streams = append(streams, follow()) // it ends the oldest one
+		if _, err := io.ReadAll(streams[0].Body); err != nil || p.streams.len() != MaxStreams {
+			t.Errorf("one more stream: %v, %d are open", err, p.streams.len())
 		}
 		for _, r := range streams {
 			_ = r.Body.Close()
 		}
-		if synctest.Wait(); len(p.streams) > 0 {
-			t.Errorf("%d streams have not ended", len(p.streams))
+		if synctest.Wait(); p.streams.len() > 0 {
+			t.Errorf("%d streams have not ended", p.streams.len())
 		}
 		transport.CloseIdleConnections()
 		close(conns)
 		wg.Wait()
 		_ = srv.Close()
 	})
+}
+
+// TestStreamsOfOneAddress checks that an address which takes all streams loses its own to
+// others, and keeps the rest.
+func TestStreamsOfOneAddress(t *testing.T) {
+	var l streams
+	ended := func(s *stream) bool {
+		select {
+		case <-s.ended:
+			return true
+		default:
+			return false
+		}
+	}
+	first := l.enter("10.0.0.1:1", 4)
+	var greedy []*stream
+	for range 10 {
+		greedy = append(greedy, l.enter("10.0.0.2:1", 4))
+	}
+	other := l.enter("[::1]:1", 4)
+	if ended(first) || ended(other) || ended(greedy[9]) || ended(greedy[8]) || !ended(greedy[7]) || l.len() != 4 {
+		t.Errorf("of four streams others have lost theirs; %d are open", l.len())
+	}
+	for _, s := range append(greedy, first, other) {
+		l.leave(s)
+	}
+	if l.len() != 0 {
+		t.Errorf("%d streams have not ended", l.len())
+	}
 }
 
 // TestStreamNotRead checks that a stream whose client does not read ends.
@@ -213,7 +240,7 @@ func TestStreamNotRead(t *testing.T) {
 			t.Fatal(err)
 		}
 		began := time.Now()
-		for len(p.streams) > 0 && time.Since(began) < time.Minute {
+		for p.streams.len() > 0 && time.Since(began) < time.Minute {
 			time.Sleep(time.Second)
 		}
 		if took := time.Since(began); took > writeTimeout+interval {

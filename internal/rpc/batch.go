@@ -73,20 +73,25 @@ func (c *Conn) Grow(n int, between bool) error {
 // the connection still stands.
 func (c *Conn) Flush() bool { return c.flush() == nil }
 
+// Lost says whether an answer could not be written. Nothing more is served then.
+func (c *Conn) Lost() bool { return c.lost != nil }
+
 // flush writes what Out has, or leaves it to the goroutine that writes already.
 func (c *Conn) flush() error {
 	c.sendCalls()
-	if len(c.Out) == 0 && !c.batch.parked {
-		return nil
+	if c.lost != nil || len(c.Out) == 0 && !c.batch.parked {
+		return c.lost
 	}
 	answers := chunk{b: c.Out, charged: c.batch.charged}
 	c.Out, c.batch.charged = c.batch.buffer.bytes[:0], 0
 	c.input.answered = true
 	if c.server.limits.InOrder {
 		c.batch.parked = false
-		return c.replies.sendOrdered(answers)
+		c.lost = c.replies.sendOrdered(answers)
+	} else {
+		c.lost = c.outbox.sendBatch(answers)
 	}
-	return c.outbox.sendBatch(answers)
+	return c.lost
 }
 
 // sendCalls sends the calls of Start. No other goroutine sends them, so sendCalls comes

@@ -56,6 +56,7 @@ type Conn struct {
 	batch   batch
 	outbox  outbox
 	replies replies
+	lost    error // the reader's own: why an answer could not be written
 
 	// Of a connection that a loop may serve.
 	loop    *loop         // nil: the reader has a goroutine of its own

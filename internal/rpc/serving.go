@@ -179,7 +179,7 @@ func (c *Conn) serveFrames(frames [][]byte) error {
 		_ = c.leaveLoop() // if that fails, others in the loop wait
 		giveWay()
 	}
-	if err == nil && len(c.Out) >= smallBuffer/2 {
+	if err == nil && (c.lost != nil || len(c.Out) >= smallBuffer/2) {
 		err = c.flush()
 	}
 	return err

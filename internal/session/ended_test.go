@@ -5,6 +5,7 @@ import (
 	"context"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -225,5 +226,52 @@ func TestBatchEndsWithItsConnection(t *testing.T) {
 	onehost.Is(t, "the key", h.Get("k", 0), wire.OK, "2")
 	if r := h.Get("n", 0); r.Status != wire.Miss {
 		t.Errorf("the counter is %q", r.Value)
+	}
+}
+
+// TestReadsEndWithTheirConnection checks that no more is read for a client that has closed
+// its connection: neither of the batch at hand, nor of what has come behind it.
+func TestReadsEndWithTheirConnection(t *testing.T) {
+	const requests = 4000
+	var gets, mgets []byte
+	for i := range requests {
+		gets = wire.AppendRequest(gets, &wire.Request{ID: uint64(i), Op: wire.OpGet, Key: []byte("k")})
+		mgets = wire.AppendRequest(mgets, &wire.Request{ID: uint64(i), Op: wire.OpMGet, Keys: keys("k", "k")})
+	}
+	repeat := func(s string) []byte { return []byte(strings.Repeat(s, requests)) }
+	for _, tc := range []struct {
+		name string
+		kind string
+		all  []byte
+	}{
+		{"GET", "app", gets},
+		{"MGET", "app", mgets},
+		{"get", "memcached over unix", repeat("get k\r\n")},
+		{"get over TCP", "memcached over tcp", repeat("get k\r\n")},
+		{"get of many keys", "memcached over unix", repeat("get k k k k\r\n")},
+		{"mg", "memcached over unix", repeat("mg k v\r\n")},
+		{"gat", "memcached over unix", repeat("gat 0 k\r\n")},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			h := serve(t, onehost.Config{})
+			onehost.Is(t, "SET", h.Set("k", string(make([]byte, longValue))), wire.OK, "")
+			var nc net.Conn
+			if network, ok := strings.CutPrefix(tc.kind, "memcached over "); ok {
+				c := h.textOver(network)
+				c.Ask("mn", "MN") // it is accepted
+				nc = c.Conn
+			} else {
+				nc = h.app().Conn
+			}
+			before := h.Store.Stats().Hits
+			if _, err := nc.Write(tc.all); err != nil {
+				t.Fatal(err)
+			}
+			_ = nc.Close()
+			testenv.Eventually(t, "the connection to end", func() bool { return h.servers[tc.kind].Stats().Open == 0 })
+			if n := h.Store.Stats().Hits - before; n > 100 {
+				t.Errorf("%d values were read for a client that has gone", n)
+			}
+		})
 	}
 }

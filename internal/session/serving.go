@@ -104,7 +104,7 @@ func (c *Session) Serve(conn *rpc.Conn, frames [][]byte) error {
 		if c.serve(conn); c.By.Ended != nil {
 			return c.By.Ended
 		}
-		if len(conn.Out) > flushAt && !conn.Flush() {
+		if len(conn.Out) > flushAt && !conn.Flush() || conn.Lost() {
 			return nil // the connection ends by itself
 		}
 	}
