@@ -73,9 +73,6 @@ func (c *Conn) Grow(n int, between bool) error {
 // the connection still stands.
 func (c *Conn) Flush() bool { return c.flush() == nil }
 
-// Lost says whether an answer could not be written. Nothing more is served then.
-func (c *Conn) Lost() bool { return c.lost != nil }
-
 // flush writes what Out has, or leaves it to the goroutine that writes already.
 func (c *Conn) flush() error {
 	c.sendCalls()

@@ -24,6 +24,10 @@ func (e *End) Ended() bool {
 // requests at hand. Only the reader calls it.
 func Waited(c *Conn) bool { return c.outbox.waited }
 
+// Lost says whether an answer of a connection could not be written. Nothing more is served then.
+// Only the reader calls it.
+func Lost(c *Conn) bool { return c.lost != nil }
+
 // hungUp says whether the peer has closed the connection, or this side has.
 func (s *socket) hungUp() (gone bool) {
 	if runtime.GOOS != "linux" { // elsewhere a peer that sends nothing more may look the same

@@ -104,7 +104,7 @@ func (c *Session) Serve(conn *rpc.Conn, frames [][]byte) error {
 		if c.serve(conn); c.By.Ended != nil {
 			return c.By.Ended
 		}
-		if len(conn.Out) > flushAt && !conn.Flush() || conn.Lost() {
+		if len(conn.Out) > flushAt && !conn.Flush() || rpc.Lost(conn) {
 			return nil // the connection ends by itself
 		}
 	}

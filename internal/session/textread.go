@@ -44,7 +44,7 @@ func (t *Text) get(conn *rpc.Conn, cmd *memcached.Command) {
 // connection still stands.
 func (t *Text) flush(conn *rpc.Conn) bool {
 	if len(conn.Out) <= flushAt {
-		return !conn.Lost()
+		return !rpc.Lost(conn)
 	}
 	t.Names.Release()
 	return conn.Flush()
