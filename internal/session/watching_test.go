@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/access"
@@ -151,6 +152,7 @@ func TestWatchesAreBounded(t *testing.T) {
 		if r := other.call(wire.Request{Op: wire.OpWatch}); r.Status != wire.OK {
 			t.Errorf("with room again: %s %s", r.Status, r.Message)
 		}
+		synctest.Wait() // all wait
 		began := time.Now()
 		h.doors.Leave(0)
 		for range engine.MaxConnWatch {
