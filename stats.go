@@ -189,6 +189,9 @@ type L2Stats struct {
 	Evicted int64 `json:"evicted"`
 	// Entries that were removed by a flush.
 	Flushed int64 `json:"flushed" metric:"evictions_total{tier=l2,reason=flushed}"`
+	// Entries that were removed because this host no longer owned them: others have taken over
+	// their partitions, or it has given them up.
+	Moved int64 `json:"moved" metric:"evictions_total{tier=l2,reason=moved}"`
 	// Entries that were removed because their namespace was above its quota.
 	QuotaEvicted int64 `json:"quota_evicted" metric:"evictions_total{tier=l2,reason=quota}"`
 	// Entries that were overwritten.
