@@ -20,6 +20,8 @@ type Stats struct {
 	Node string `json:"node"`
 	// Version of the sidecar.
 	Server string `json:"server"`
+	// Why this host is not ready, in the words of /readyz; "": it is ready.
+	NotReady string `json:"not_ready"`
 	// Time since the start of the sidecar.
 	UptimeMS    int64            `json:"uptime_ms" sum:"-"`
 	Connections ConnectionStats  `json:"connections"`
