@@ -128,7 +128,8 @@ type InvalidationStats struct {
 type LeaseStats struct {
 	// Name of the host.
 	Node string `json:"node" label:"peer"`
-	// Everything older than this has been applied; -1: no lease.
+	// Time for which this host may lag behind that one: all older changes have been applied; -1:
+	// no lease.
 	AgeMS int64 `json:"age_ms" sum:"-"`
 	// Time for which copies of the host's entries may still be served.
 	RemainingMS int64 `json:"remaining_ms" metric:"lease_remaining_seconds" sum:"-"`

@@ -37,6 +37,7 @@ var allowed = []struct {
 	{"internal/gossiptest", nil},                            // only tests import it
 	{"internal/logs", []string{"."}},
 	{"internal/machine", nil},
+	{"internal/condition", []string{"."}},
 	{"internal/history", nil},
 	{"internal/testing/checkhistory", []string{"internal/history"}}, // judges the soaks of the clients
 	{"internal/testing/linear", []string{"internal/history"}},       // only tests import it
@@ -88,12 +89,12 @@ var allowed = []struct {
 	{"internal/testing/onehost", []string{"internal/access", "internal/cluster", "internal/engine", "internal/kv", "internal/namespaces", "internal/places", "internal/rpc", "internal/testing/testenv", "internal/wire", "loader"}}, // only tests import it
 	{"internal/session", []string{".", "internal/access", "internal/engine", "internal/kv", "internal/memcached", "internal/namespaces", "internal/peer", "internal/places", "internal/rpc", "internal/slow", "internal/verify", "internal/wire", "unixsock"}},
 	{"internal/telemetry", []string{".", "internal/access", "internal/cluster", "internal/creds", "internal/engine", "internal/httpd", "internal/logs", "internal/namespaces", "internal/rpc", "internal/wire"}},
-	{"internal/page", []string{".", "internal/logs", "internal/telemetry"}},
+	{"internal/page", []string{".", "internal/condition", "internal/logs", "internal/telemetry"}},
 	// Floor 3: the composition root.
-	{"sidecar", []string{".", "internal/access", "internal/calls", "internal/cluster", "internal/creds", "internal/engine", "internal/httpd", "internal/keyfilter", "internal/kv", "internal/logs", "internal/machine", "internal/namespaces", "internal/page", "internal/peer", "internal/places", "internal/rpc", "internal/session", "internal/settings", "internal/shm", "internal/telemetry", "internal/verify", "internal/wire", "loader", "unixsock"}},
+	{"sidecar", []string{".", "internal/access", "internal/calls", "internal/cluster", "internal/condition", "internal/creds", "internal/engine", "internal/httpd", "internal/keyfilter", "internal/kv", "internal/logs", "internal/machine", "internal/namespaces", "internal/page", "internal/peer", "internal/places", "internal/rpc", "internal/session", "internal/settings", "internal/shm", "internal/telemetry", "internal/verify", "internal/wire", "loader", "unixsock"}},
 	{"internal/faults", nil}, // only tests
 	// Floor 4: the command.
-	{"cmd/cachesidecar", []string{".", "client", "internal/creds", "internal/load", "internal/logs", "internal/plainfile", "internal/settings", "internal/wire", "loader", "loader/execorigin", "loader/httporigin", "loader/memcached", "loader/postgres", "loader/redisorigin", "sidecar", "unixsock"}},
+	{"cmd/cachesidecar", []string{".", "client", "internal/condition", "internal/creds", "internal/load", "internal/logs", "internal/plainfile", "internal/settings", "internal/wire", "loader", "loader/execorigin", "loader/httporigin", "loader/memcached", "loader/postgres", "loader/redisorigin", "sidecar", "unixsock"}},
 }
 
 // forbidden lists packages of the standard library that a package must not import,

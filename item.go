@@ -11,8 +11,10 @@ type Item struct {
 	// Source says which tier has answered: near, l1, l2, peer, origin, or load (the
 	// function of a GetOrLoad).
 	Source string
-	Age    time.Duration // how far the value may lag behind the current one, at most
-	Stale  bool          // a value after its end; only with GetOptions.StaleOK
+	// Age is for how long the value may have been outdated, at most, and not how old it is. Of a
+	// stale value it is the time since the value's end.
+	Age   time.Duration
+	Stale bool // a value after its end; only with GetOptions.StaleOK
 }
 
 // GetOptions are the options of a read. The zero value reads the nearest copy that is not

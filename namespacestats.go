@@ -29,6 +29,7 @@ type NamespaceStats struct {
 	// Reads answered with a stale value.
 	Stale int64 `json:"stale"`
 
+	Recent    RecentStats    `json:"recent"`
 	Loads     LoadStats      `json:"loads" if:"Origin"`
 	KeyFilter KeyFilterStats `json:"known" if:"Configured"`
 	Through   ThroughStats   `json:"write_through" if:"Configured"`
@@ -39,6 +40,16 @@ type NamespaceStats struct {
 // Reads returns the number of keys that were read, whatever came of it. The hit ratio is
 // Hits of Reads: a read that was loaded, was stale or failed is no hit.
 func (n *NamespaceStats) Reads() int64 { return n.Hits + n.Loaded + n.Misses + n.Stale + n.ReadErrors }
+
+// RecentStats counts what came of the requests of the last minute.
+type RecentStats struct {
+	// Time that the counts cover: less than a minute after the start.
+	WindowMS int64 `json:"window_ms" sum:"-"`
+	// Requests of that time: keys that were read, written or deleted.
+	Requests int64 `json:"requests"`
+	// Of these: requests that ended with an error.
+	Errors int64 `json:"errors"`
+}
 
 // WarmStats describes the keys of a namespace that this host loads at its start.
 type WarmStats struct {

@@ -20,6 +20,8 @@ type Stats struct {
 	Node string `json:"node"`
 	// Version of the sidecar.
 	Server string `json:"server"`
+	// Why this host is not ready, in the words of /readyz; "": it is ready.
+	NotReady string `json:"not_ready"`
 	// Time since the start of the sidecar.
 	UptimeMS    int64            `json:"uptime_ms" sum:"-"`
 	Connections ConnectionStats  `json:"connections"`
@@ -189,6 +191,9 @@ type L2Stats struct {
 	Evicted int64 `json:"evicted"`
 	// Entries that were removed by a flush.
 	Flushed int64 `json:"flushed" metric:"evictions_total{tier=l2,reason=flushed}"`
+	// Entries that were removed because this host no longer owned them: others have taken over
+	// their partitions, or it has given them up.
+	Moved int64 `json:"moved" metric:"evictions_total{tier=l2,reason=moved}"`
 	// Entries that were removed because their namespace was above its quota.
 	QuotaEvicted int64 `json:"quota_evicted" metric:"evictions_total{tier=l2,reason=quota}"`
 	// Entries that were overwritten.

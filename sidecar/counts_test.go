@@ -174,7 +174,7 @@ func TestVirtualReadiness(t *testing.T) {
 		first.start()
 		defer first.leave()
 		<-first.s.Ready()
-		if words, ready := first.s.readiness(); ready || words != "not joined" {
+		if words, ready := first.s.readiness(); ready || words != "not ready: not joined: it looks for other hosts at the join addresses" {
 			t.Errorf("at the start: %q, %v", words, ready)
 		}
 		is := func(want string) {
@@ -184,10 +184,10 @@ func TestVirtualReadiness(t *testing.T) {
 				return ready && words == want
 			})
 		}
-		is("ok, alone: no host answers at the join addresses")
+		is("serving, not well: not joined: no host answers at the join addresses (2)")
 		second.start()
 		defer second.leave()
-		is("ok")
+		is("serving")
 	})
 }
 

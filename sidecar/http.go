@@ -4,8 +4,11 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"sync"
+	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/access"
+	"github.com/cachesidecar/cachesidecar/internal/condition"
 	"github.com/cachesidecar/cachesidecar/internal/httpd"
 	"github.com/cachesidecar/cachesidecar/internal/logs"
 	"github.com/cachesidecar/cachesidecar/internal/page"
@@ -78,8 +81,8 @@ func (s *Sidecar) listenHTTP() (*httpd.Server, error) {
 		return nil, err
 	}
 	p := page.New(page.Config{
-		Snapshot: s.telemetry.Snapshot, Ready: s.readiness,
-		Streams: max(1, s.files.HTTP/4), // the rest is for probes and scrapes
+		Snapshot: s.telemetry.Snapshot,
+		Streams:  max(1, s.files.HTTP/4), // the rest is for probes and scrapes
 	})
 	h, err := httpd.New(httpd.Config{
 		Address: s.cfg.HTTP, Callers: s.present.httpCallers(token), MaxConns: s.files.HTTP, Log: s.cfg.Log,
@@ -93,35 +96,71 @@ func (s *Sidecar) listenHTTP() (*httpd.Server, error) {
 	return h, nil
 }
 
-// readiness reports whether this host serves, and has joined the others if one of them
-// answers at the join addresses. A host that is cut off from the others is ready.
+// wordsLast is how long the words of a host that is ready are kept. Anybody may ask for them, as
+// often as he likes, and to find out what is wrong costs more than an answer.
+const wordsLast = time.Second
+
+// readyWords are the last words of /readyz while the host was ready.
+type readyWords struct {
+	mu   sync.Mutex
+	at   time.Duration // on the boot clock
+	text string
+}
+
+// readiness returns the state of this host in words, and whether it is ready.
 func (s *Sidecar) readiness() (words string, ready bool) {
+	leave, ok := thisHost{s}.Enter()
+	if !ok {
+		return condition.NotReady + ": stopping", false
+	}
+	defer leave()
+	w := &s.words
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	now := s.cfg.clock.Read().Boot
+	if w.text != "" && now-w.at < wordsLast && notReady(s) == "" {
+		return w.text, true
+	}
+	st := s.telemetry.Stats()
+	words, ready = logs.Plain(condition.Line(&st)), st.NotReady == ""
+	if w.text = ""; ready {
+		w.at, w.text = now, words
+	}
+	return words, ready
+}
+
+// notReady returns why this host cannot serve its apps; "" if it can, which includes that it
+// has joined the others if one of them answers at the join addresses. A host that is cut off
+// from the others is ready if it serves without them, and so is one that is drained:
+// orchestrators must not take its apps out for it.
+func notReady(s *Sidecar) string {
 	select {
 	case <-s.ready:
 	default:
-		return "starting", false
+		return "starting"
 	}
 	select {
 	case <-s.ending.begun:
-		return "stopping", false
+		return "stopping"
 	default:
 	}
 	if why := s.socket.gone.Load(); why != nil {
-		return "apps do not find the socket: " + *why, false
+		return "apps do not find the socket: " + *why
 	}
-	switch st := s.engine.Node.Stats(); {
-	case st.Drained: // it serves its apps; orchestrators must not take them out for it
-		return "ok, drained: it owns nothing, and serves through other hosts", true
-	case !st.In:
-		words := "not joined"
-		for _, m := range s.engine.Node.Members() {
-			if m.ID == s.engine.Node.Self() && m.Why != "" {
-				words += ": " + logs.Plain(m.Why)
+	node := s.engine.Node
+	switch st := node.Stats(); {
+	case !node.Quorum() && st.Owned == 0:
+		return "no majority of the voters answers: reads miss, and writes are refused"
+	case !st.In && !st.Drained:
+		for _, m := range node.Members() {
+			if m.ID == node.Self() && m.Why != "" {
+				return "not joined: " + m.Why
 			}
 		}
-		return words, false
-	case len(s.cfg.Join) > 0 && st.Members == 1:
-		return "ok, alone: no host answers at the join addresses", true
+		if st.Members == 1 {
+			return "not joined: it looks for other hosts at the join addresses"
+		}
+		return "not joined: `cachesidecar members` shows the hosts"
 	}
-	return "ok", true
+	return ""
 }

@@ -250,7 +250,7 @@ func (l Limits) guard() loader.GuardConfig {
 func (c *Config) namespaces(rules *access.Rules) namespaces.Config {
 	t := namespaces.Config{
 		Seed: c.seed, Max: c.MaxNamespaces, Bound: c.MaxStaleness, MaxValue: int(c.MaxValue),
-		Clock: c.clock, Log: c.Log,
+		Clock: c.clock, Log: c.Log, Node: c.Node,
 		Configured: map[string]namespaces.Settings{}, Others: Namespace{}.spec(),
 		Hidden: func(name string) bool { return name == verify.Namespace || !rules.Everyone(name) },
 	}

@@ -123,6 +123,7 @@ func (s *Sidecar) listen() (*unixsock.Listener, error) {
 // startTiers starts what runs below the cluster. ctx is that of Run, which ends first.
 func (s *Sidecar) startTiers(ctx context.Context, back *layer, pages *httpd.Server) {
 	back.Go(func() error { return s.engine.Store.Run(back.ctx, s.engine.Clock) })
+	back.run(s.telemetry.Run)
 	if pages != nil {
 		back.Go(func() error { return pages.Run(back.ctx) })
 	}

@@ -24,6 +24,7 @@ type Sidecar struct {
 	keys      creds.Watch
 	server    *rpc.Server // of the socket
 	telemetry *telemetry.Telemetry
+	words     readyWords
 	batches   meanTime      // time of the batches since the last reading
 	started   time.Duration // on the boot clock
 	doors     *session.Doors
@@ -106,7 +107,7 @@ func New(cfg Config) (*Sidecar, error) {
 		MemoryLimit: func() int64 { limit, _ := machine.Memory(); return limit },
 		HTTP:        s.http.Load, Memcached: s.memcached.stats,
 		SocketRemade: s.socket.remade.Load, Enter: thisHost{s}.Enter,
-		Ready: s.readiness,
+		NotReady: func() string { return notReady(s) },
 	})
 	return s, nil
 }

@@ -3,6 +3,7 @@ package sidecar
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -96,6 +97,12 @@ func TestVirtualSplitVoters(t *testing.T) {
 		w.split(true, func() bool { i++; return i <= len(left) })
 		began := time.Now()
 		time.Sleep(2 * w.bound)
+		for i, v := range w.nodes {
+			words, ready := v.s.readiness()
+			if lost := i < len(left); ready == lost || strings.HasPrefix(words, "not ready: no majority of the voters answers") != lost {
+				t.Errorf("%s after twice the bound: %q, %v", v.name, words, ready)
+			}
+		}
 		for _, v := range left {
 			for i := range n {
 				began := time.Now()

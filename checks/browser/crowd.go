@@ -35,7 +35,7 @@ func (c *crowd) snapshot() (telemetry.Snapshot, bool) {
 	st.L2.Entries, st.L2.Memory = 2_345_678+n, cachesidecar.L2Memory{Used: 200 << 20, Limit: 256 << 20}
 	st.Connections.BufferBytes, st.Connections.Buffers.Limit = 3<<20, 64<<20
 	st.Process.ResidentBytes, st.Process.MemoryLimit = 410<<20, 2<<30
-	st.Cluster.Owned, st.Cluster.Members = 328, 50
+	st.NotReady, st.Cluster.Owned, st.Cluster.Members = "not joined: "+Hostile[1], 328, 50
 	st.Cluster.Invalidations.LagUS = 1234
 	s.Reads = telemetry.Reads{
 		Own: 120_000 * n, Copies: 340_000 * n, Peers: 31_000 * n, Origin: 2_100 * n,

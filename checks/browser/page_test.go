@@ -118,7 +118,7 @@ func until(t *testing.T, tab context.Context, expression string) {
 // serve serves the page of a crowd at an address.
 func serve(t *testing.T, address string, c *crowd) (url string, stop func()) {
 	t.Helper()
-	p := page.New(page.Config{Snapshot: c.snapshot, Ready: func() (string, bool) { return "not joined: " + Hostile[1], false }})
+	p := page.New(page.Config{Snapshot: c.snapshot})
 	s, err := httpd.New(httpd.Config{
 		Address: address, MaxConns: 64, Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(),
 		Ready: func() (string, bool) { return "ok", true }, Page: p.ServeHTTP, Events: p.ServeEvents,

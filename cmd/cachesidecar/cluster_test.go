@@ -339,7 +339,7 @@ func TestLengthyCluster(t *testing.T) {
 		if m := a.member("b"); m.State != "left" || m.Why != "" {
 			t.Errorf("%+v", m)
 		}
-		if out := a.must("health"); !strings.HasPrefix(out, "serving, alone") {
+		if out := a.must("health"); !strings.HasPrefix(out, "serving, not well: not joined: ") {
 			t.Errorf("health: %q", out)
 		}
 	})
@@ -402,7 +402,7 @@ func TestJoinLater(t *testing.T) {
 		t.Errorf("health at the start: %v", o)
 	}
 	first.must("set", "k", "v") // may wait until its timeout
-	if out := first.must("health"); out != "serving, alone: no host answers at the join addresses\n" {
+	if out := first.must("health"); out != "serving, not well: not joined: no host answers at the join addresses (2)\n" {
 		t.Errorf("health: %q", out)
 	}
 	second := runSidecar(t, "--node", "second", "--bind", loopback(ports[2]), "--peer-bind", loopback(ports[3]), "--join", loopback(ports[0]), "--l2-size", "16MiB")
@@ -443,7 +443,7 @@ func TestLengthyOtherCluster(t *testing.T) {
 			t.Errorf("%q, %+v", got, p.members())
 		}
 	}
-	if out := second.must("health"); !strings.HasPrefix(out, "serving, alone") {
+	if out := second.must("health"); !strings.HasPrefix(out, "serving, not well: not joined: ") {
 		t.Errorf("health: %q", out)
 	}
 }
@@ -471,16 +471,16 @@ func TestLengthyOtherStaleness(t *testing.T) {
 		t.Errorf("members:\n%s", out)
 	}
 	first.must("set", "k", "v")
-	if out := first.must("health"); out != "serving\n" {
+	if out := first.must("health"); out != "serving, not well: refused hosts: 1 (`cachesidecar members` says why)\n" {
 		t.Errorf("health of the first: %q", out)
 	}
 	testenv.Succeeds(t, "the second to know its reason", func() error {
-		if o := second.at("health"); !strings.Contains(o.err, "hosts: ") {
+		if o := second.at("health"); !strings.Contains(o.err, "not joined: ") {
 			return errors.New(o.err)
 		}
 		return nil
 	})
-	if o := second.at("health"); o.status != exitMiss || !strings.Contains(o.err, "it has not joined the other hosts: ") || !strings.Contains(o.err, "max_staleness") {
+	if o := second.at("health"); o.status != exitMiss || !strings.Contains(o.err, "not ready: not joined: ") || !strings.Contains(o.err, "max_staleness") {
 		t.Errorf("health of the second: %v", o)
 	}
 	if o := second.at("set", "k", "v"); o.status == exitDone || !strings.Contains(o.err, "max_staleness") {

@@ -6,6 +6,7 @@ import (
 	"text/tabwriter"
 
 	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/condition"
 )
 
 // writeCluster writes whether all hosts are well, a line for each host, and a line for all.
@@ -27,23 +28,38 @@ func writeCluster(out io.Writer, all *cachesidecar.ClusterStats) error {
 
 // clusterHealth says whether all hosts are well, or what is wrong with them.
 func clusterHealth(all *cachesidecar.ClusterStats) string {
-	var wrong findings
+	wrong := append(hostsWrong(all), ownerless(all)...)
+	if len(wrong) == 0 {
+		return fmt.Sprintf("health  %s: %d of %d hosts", condition.Serving, len(all.Nodes), len(all.Nodes))
+	}
+	return "health  not well: " + condition.AtMost(wrong, 2*findingsShown, "\n        ")
+}
+
+// hostsWrong returns what is wrong with hosts, each time with the name of the host.
+func hostsWrong(all *cachesidecar.ClusterStats) (wrong condition.Findings) {
 	for _, m := range all.Missing {
-		wrong.addf("%s: no answer: %s", m.Node, m.Why)
+		wrong.Addf("%s: no answer: %s", m.Node, m.Why)
 	}
 	for i := range all.Nodes {
-		for _, w := range wrongNow(&all.Nodes[i]) {
-			wrong.addf("%s: %s", all.Nodes[i].Node, w)
+		st := &all.Nodes[i]
+		word, why := condition.Of(st)
+		for j, w := range why {
+			if j == 0 && word == condition.NotReady {
+				w = word + ": " + w
+			}
+			wrong.Addf("%s: %s", st.Node, w)
 		}
 	}
+	return wrong
+}
+
+// ownerless says that partitions have no owner, if all hosts have answered.
+func ownerless(all *cachesidecar.ClusterStats) (wrong condition.Findings) {
 	sum := all.Total()
 	if n := partitions - sum.Cluster.Owned; n > 0 && len(all.Missing) == 0 {
-		wrong.addf("%s of %s partitions have no owner", count(int64(n)), count(partitions))
+		wrong.Addf("%s of %s partitions have no owner", count(int64(n)), count(partitions))
 	}
-	if len(wrong) == 0 {
-		return fmt.Sprintf("health  well: %d of %d hosts", len(all.Nodes), len(all.Nodes))
-	}
-	return "health  not well: " + atMost(wrong, 2*findingsShown, "\n        ")
+	return wrong
 }
 
 func writeHost(w io.Writer, st *cachesidecar.Stats) {

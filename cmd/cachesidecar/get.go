@@ -44,7 +44,7 @@ type jsonItem struct {
 	Version uint64  `json:"version,string"` // most readers of JSON round numbers above 2^53
 	TTLMS   int64   `json:"ttl_ms"`         // remaining; 0: no expiry
 	Source  string  `json:"source,omitempty"`
-	AgeMS   int64   `json:"age_ms"`
+	AgeMS   int64   `json:"age_ms"`          // for which the value may have been outdated
 	Stale   bool    `json:"stale,omitempty"` // softly deleted, AgeMS ago
 }
 

@@ -86,8 +86,8 @@ func (p statsPage) l2(l *cachesidecar.L2Stats) {
 	p.line("l2", "%s entries, %s of %s", l.Entries, size(m.Used), size(m.Limit))
 	p.line("", "keys and values %s, headers %s, index %s, ghosts %s, dead %s, unfilled %s", size(m.Payload),
 		size(m.Headers+m.Alignment), size(m.Index), size(m.Ghosts), size(m.Dead), size(m.Open+m.Tails))
-	p.line("", "gone: %s evicted, %s expired, %s flushed, %s over quota",
-		l.Evicted, l.Expired, l.Flushed, l.QuotaEvicted)
+	p.line("", "gone: %s evicted, %s expired, %s flushed, %s moved away, %s over quota",
+		l.Evicted, l.Expired, l.Flushed, l.Moved, l.QuotaEvicted)
 }
 
 // others writes the lines that concern other hosts.

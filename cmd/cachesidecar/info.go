@@ -12,6 +12,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar/internal/condition"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -36,8 +37,8 @@ func (p *program) version(c *cli.Context) error {
 func healthCommand(p *program) *cli.Command {
 	return &cli.Command{
 		Name:        "health",
-		Usage:       "say whether the sidecar serves",
-		Description: "Exit status 0 if it serves, 1 if it is up and not ready, 3 if it is not there.",
+		Usage:       "say whether the sidecar serves, and what is wrong",
+		Description: "Exit status 0 if it serves, 1 if it is up and not ready, 3 if it cannot be reached.",
 		Flags:       clientFlags(),
 		Action:      counted(0, 0, p.health),
 	}
@@ -45,56 +46,23 @@ func healthCommand(p *program) *cli.Command {
 
 func (p *program) health(c *cli.Context) error {
 	var st cachesidecar.Stats
-	why := ""
 	err := ask(c, func(ctx context.Context, cl *client.Client) (err error) {
-		if st, err = cl.Stats(ctx); err == nil && !st.Cluster.In {
-			why = whyOut(ctx, cl, st.Node)
-		}
+		st, err = cl.Stats(ctx)
 		return err
 	})
 	switch {
 	case timedOut(err):
 		// %v, so that the exit status is not that of a timeout
-		return fmt.Errorf("it is up and does not answer: %v", err)
+		return fmt.Errorf("%s: it is up and does not answer: %v", condition.NotReady, err)
 	case err != nil:
 		return err
 	}
-	words, err := healthOf(&st, why)
-	if err == nil {
-		_, err = fmt.Fprintln(p.out, words)
+	st = shown(st)
+	if st.NotReady != "" {
+		return errors.New(condition.Line(&st))
 	}
+	_, err = fmt.Fprintln(p.out, condition.Line(&st))
 	return err
-}
-
-// whyOut returns why a sidecar has not joined the other hosts, as far as it knows.
-func whyOut(ctx context.Context, cl *client.Client, node string) string {
-	list, err := cl.Members(ctx)
-	if err != nil {
-		return "" // Stats has answered, which is enough to say that it is not ready
-	}
-	for _, m := range list {
-		if m.Node == node {
-			return m.Why
-		}
-	}
-	return ""
-}
-
-// healthOf describes how a sidecar that answers serves. Its error tells why the sidecar
-// does not serve yet.
-func healthOf(st *cachesidecar.Stats, why string) (string, error) {
-	switch c := &st.Cluster; {
-	case c.In && c.Join > 0 && c.Members == 1:
-		return "serving, alone: no host answers at the join addresses", nil
-	case c.In:
-		return "serving", nil
-	case why != "":
-		return "", fmt.Errorf("it is up and not ready: it has not joined the other hosts: %s", why)
-	case c.Members > 1:
-		return "", errors.New("it is up and not ready: it has not joined the other hosts; " +
-			"see \"cachesidecar members\" and its log")
-	}
-	return "", errors.New("it is up and not ready: it looks for other hosts at the join addresses")
 }
 
 func flushCommand(p *program) *cli.Command {

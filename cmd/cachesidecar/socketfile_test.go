@@ -72,7 +72,7 @@ func TestLengthySocketFileDeleted(t *testing.T) {
 			t.Errorf("a second sidecar: %v", o)
 		}
 	}
-	readyz(t, addr, http.StatusOK, "ok")
+	readyz(t, addr, http.StatusOK, "serving")
 	p.terminate()
 	if n := strings.Count(p.log.String(), "the socket's file was gone, and is made anew"); n != 3 {
 		t.Errorf("the log has %d lines, want one for each time", n)
@@ -102,7 +102,7 @@ func TestLengthySocketFileReplaced(t *testing.T) {
 	if err := os.Remove(p.socket); err != nil {
 		t.Fatal(err)
 	}
-	readyz(t, addr, http.StatusOK, "ok")
+	readyz(t, addr, http.StatusOK, "serving")
 	p.dial().must(ping())
 
 	// Another server, which is alive.
@@ -181,7 +181,7 @@ func TestSocketFolderGone(t *testing.T) {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	readyz(t, addr, http.StatusOK, "ok")
+	readyz(t, addr, http.StatusOK, "serving")
 	p.dial().must(ping())
 	p.terminate()
 }
@@ -206,7 +206,7 @@ func TestInheritedSocketDeleted(t *testing.T) {
 	cmd.ExtraFiles = []*os.File{f} // becomes 3
 	p := launch(t, cmd)
 	p.socket = socket
-	readyz(t, addr, http.StatusOK, "ok")
+	readyz(t, addr, http.StatusOK, "serving")
 	c := p.dial()
 	if err := os.Rename(socket, socket+"-away"); err != nil {
 		t.Fatal(err)
@@ -216,7 +216,7 @@ func TestInheritedSocketDeleted(t *testing.T) {
 	if err := os.Rename(socket+"-away", socket); err != nil {
 		t.Fatal(err)
 	}
-	readyz(t, addr, http.StatusOK, "ok")
+	readyz(t, addr, http.StatusOK, "serving")
 	p.signal(syscall.SIGTERM)
 	if status := p.wait(); status != exitDone {
 		t.Errorf("status %d", status)

@@ -2,6 +2,9 @@ package main
 
 import (
 	"bytes"
+	"errors"
+	"html"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -38,7 +41,7 @@ func ill() cachesidecar.Stats {
 		Overdue: 3, Log: cachesidecar.LogStats{LeftOut: 2, Lost: 1},
 		Namespaces: []cachesidecar.NamespaceStats{
 			{
-				Name: "pages", Hits: 72, Loaded: 9, Stale: 1, ReadErrors: 18, Errors: 20,
+				Name: "pages", Recent: cachesidecar.RecentStats{WindowMS: 60_000, Requests: 100, Errors: 20}, Hits: 72, Loaded: 9, Stale: 1, ReadErrors: 18, Errors: 20,
 				Loads:     cachesidecar.LoadStats{Origin: "postgres", Breaker: "closed", Loads: 28, Failed: 1},
 				KeyFilter: cachesidecar.KeyFilterStats{Configured: true, Error: "too many keys"},
 				Warm:      cachesidecar.WarmStats{State: "failed"},
@@ -80,10 +83,13 @@ func TestGoldenStatsPages(t *testing.T) {
 		{Node: "a", Cluster: cachesidecar.ClusterState{Members: 2, In: true, Owned: 16000}}, well,
 	}}))
 	drained := well
-	drained.Cluster.Drained, drained.Cluster.In, drained.Cluster.Owned = true, false, 0
+	drained.Cluster.Drained, drained.Cluster.Owned = true, 0
 	write("drained", writeStats(&got, drained, nil))
+	out := well
+	out.NotReady, out.Cluster.In, out.Cluster.Owned = "not joined: another key", false, 0
+	write("not ready", writeStats(&got, out, nil))
 	write("cluster, ill", writeCluster(&got, &cachesidecar.ClusterStats{
-		Nodes: []cachesidecar.Stats{bad, well}, Missing: []cachesidecar.MissingStats{{Node: "c", Why: "no answer in 2s"}},
+		Nodes: []cachesidecar.Stats{bad, out}, Missing: []cachesidecar.MissingStats{{Node: "c", Why: "no answer in 2s"}},
 	}))
 	name := filepath.Join("testdata", "stats_pages.txt")
 	if *update {
@@ -104,7 +110,7 @@ func TestGoldenStatsPages(t *testing.T) {
 func TestFindingsAreBounded(t *testing.T) {
 	st := ill()
 	for range 100 {
-		st.Namespaces = append(st.Namespaces, st.Namespaces[1])
+		st.Namespaces = append(st.Namespaces, st.Namespaces[0])
 		st.Cluster.Invalidations.Leases = append(st.Cluster.Invalidations.Leases, cachesidecar.LeaseStats{Node: "x", AgeMS: -1})
 	}
 	var page bytes.Buffer
@@ -124,7 +130,8 @@ func TestFindingsAreBounded(t *testing.T) {
 
 // TestStatsOfAFailingOrigin follows a real origin with the command: nine loads and nineteen
 // errors are 0 % hits, and the page, the document and the log tell of the failure, of the
-// open breaker, and of the recovery.
+// open breaker, and of the recovery. Each of health, /readyz, the page for browsers and top says
+// what stats says, and the host stays ready.
 func TestStatsOfAFailingOrigin(t *testing.T) {
 	var down atomic.Bool
 	origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -135,7 +142,12 @@ func TestStatsOfAFailingOrigin(t *testing.T) {
 		_, _ = w.Write([]byte("v"))
 	}))
 	defer origin.Close()
-	serveWith(t, sidecar.Config{Namespaces: map[string]sidecar.Namespace{"users": {
+	token := filepath.Join(tempDir(t), "token")
+	if err := os.WriteFile(token, []byte("sesame-sesame-sesame\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	addr := testenv.FreeAddress(t)
+	serveWith(t, sidecar.Config{HTTP: addr, HTTPTokenFile: token, Namespaces: map[string]sidecar.Namespace{"users": {
 		Origin: &httporigin.Config{URL: origin.URL + "/{key}"}, Limits: sidecar.Limits{Breaker: sidecar.Breaker{Open: 50 * time.Millisecond}},
 	}}})
 	get := func(from, to, status int) {
@@ -155,21 +167,77 @@ func TestStatsOfAFailingOrigin(t *testing.T) {
 			}
 		}
 	}
-	get(0, 9, exitDone)
-	has("at first", `(?m)^health +well$`, `reads +9: 0.0 % hits, 9 loaded, `)
-	down.Store(true)
-	for range 19 {
+	fail := func() {
+		t.Helper()
 		if o := command(t, "", "get", "--ns", "users", "none"); !strings.Contains(o.err, "origin") && !strings.Contains(o.err, "busy") {
 			t.Fatal(o)
 		}
 	}
-	has("while it is away",
-		`health +not well: origin of users \(http\): loads fail: failed, or gave an answer that cannot be read: status 503`+
-			` \(\d+s ago, \d+ in a row, breaker (open|half-open)\)`,
+	everywhere := func(when, want string) {
+		t.Helper()
+		for where, says := range map[string]func() string{
+			"health": func() string { return mustRun(t, "health") },
+			"stats":  func() string { return mustRun(t, "stats") },
+			"top":    func() string { return mustRun(t, "top", "--once", "--interval", "200ms") },
+			"readyz": func() string { return httpPage(t, addr, "/readyz", "sesame-sesame-sesame") },
+			"page":   func() string { return html.UnescapeString(httpPage(t, addr, "/", "sesame-sesame-sesame")) },
+		} {
+			testenv.Succeeds(t, when+" "+where+" says "+want, func() error { // the page is a sample of 1.5 s
+				fail() // so that it is of the last minute
+				if got := says(); !regexp.MustCompile(want).MatchString(got) {
+					return errors.New(got)
+				}
+				return nil
+			})
+		}
+	}
+	stranger := func(when, want string) {
+		t.Helper()
+		if got := httpPage(t, addr, "/readyz", ""); got != want+"\n" {
+			t.Errorf("%s: without the token /readyz says %q", when, got)
+		}
+	}
+	get(0, 9, exitDone)
+	has("at first", `(?m)^health +serving$`, `reads +9: 0.0 % hits, 9 loaded, `)
+	stranger("at first", "serving")
+	if got := httpPage(t, addr, "/", "sesame-sesame-sesame"); !strings.Contains(got, `<p class="state good">serving</p>`) {
+		t.Errorf("at first the page has\n%s", got)
+	}
+	down.Store(true)
+	for range 19 {
+		fail()
+	}
+	const failure = `origin of users \(http\): loads failed \d+s ago: failed, or gave an answer that cannot be read: status 503`
+	has("while it is away", `health +serving, not well: `+failure+` \(\d+ in a row, breaker (open|half-open)\)`,
 		`reads +28: 0.0 % hits, 9 loaded, 0 missing, 0 stale, 19 errors`, ` users .* 28 +0.0 % +0 +9 +0 +0 +19 `)
+	everywhere("while it is away", failure)
+	everywhere("while it is away", `requests of users failed: \d+ of \d+ in the last [0-9ms]+`)
+	stranger("while it is away", "serving, not well")
 	testenv.Eventually(t, "the breaker's time", func() bool { return strings.Contains(mustRun(t, "stats"), "breaker half-open)") })
 	has("after the breaker's time", `breaker half-open\)`, ` half-open\n`)
 	down.Store(false)
 	get(10, 11, exitDone)
-	has("when it is back", `(?m)^health +well$`, `hurts +origin of users \(http\): loads failed: .* status 503 \(\d+s ago\)`, ` closed\n`)
+	has("when it is back", `(?m)^health +serving(, not well: requests of users failed: .*)?$`, `hurts +`+failure, ` closed\n`)
+}
+
+// httpPage returns a page of the HTTP port, asked for with a token, unless that is empty.
+func httpPage(t *testing.T, addr, path, token string) string {
+	t.Helper()
+	r, err := http.NewRequest(http.MethodGet, "http://"+addr+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if token != "" {
+		r.Header.Set("Authorization", "Bearer "+token)
+	}
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != http.StatusOK {
+		t.Fatalf("%s: %s %v\n%s", path, resp.Status, err, b)
+	}
+	return string(b)
 }

@@ -153,29 +153,30 @@ func TestStatusOfHostsThatAreAway(t *testing.T) {
 	}
 }
 
+// TestHealthOf checks that health fails only if the sidecar is not ready, and names what is
+// wrong with one that serves.
 func TestHealthOf(t *testing.T) {
 	for _, tc := range []struct {
-		name          string
-		join, members int
-		in            bool
-		status        int
-		want          string
+		name     string
+		st       cachesidecar.Stats
+		status   int
+		out, err string
 	}{
-		{"alone", 0, 1, true, exitDone, "serving\n"},
-		{"with others", 2, 3, true, exitDone, "serving\n"},
-		{"with others, found by them", 0, 3, true, exitDone, "serving\n"},
-		{"nobody answers", 2, 1, true, exitDone, "serving, alone: no host answers at the join addresses\n"},
-		{"looking", 2, 1, false, exitMiss, "it looks for other hosts"},
-		{"not joined yet", 2, 3, false, exitMiss, "it has not joined the other hosts"},
+		{"well", cachesidecar.Stats{}, exitDone, "serving\n", ""},
+		{"a host is missing", cachesidecar.Stats{Members: map[string]int64{"missing": 1}}, exitDone,
+			"serving, not well: missing hosts: 1 (`cachesidecar members` names them)\n", ""},
+		{"not joined", cachesidecar.Stats{NotReady: "not joined: another key"}, exitMiss, "",
+			"cachesidecar: not ready: not joined: another key\n"},
+		{"hostile", cachesidecar.Stats{NotReady: "\x1b[2J"}, exitMiss, "", "cachesidecar: not ready: \\x1b[2J\n"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			body, err := wire.MarshalBody(cachesidecar.Stats{Cluster: cachesidecar.ClusterState{Join: tc.join, Members: tc.members, In: tc.in}})
+			body, err := wire.MarshalBody(tc.st)
 			if err != nil {
 				t.Fatal(err)
 			}
 			o := command(t, "", "health", "--socket", fakeSidecar(t, answering(wire.Reply{Body: body})))
-			if o.status != tc.status || o.status == exitDone && (o.out != tc.want || o.err != "") || !strings.Contains(o.out+o.err, tc.want) {
-				t.Errorf("%v\nwant status %d and %q", o, tc.status, tc.want)
+			if o.status != tc.status || o.out != tc.out || o.err != tc.err {
+				t.Errorf("%v\nwant status %d, %q and %q", o, tc.status, tc.out, tc.err)
 			}
 		})
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar/internal/condition"
 	"github.com/cachesidecar/cachesidecar/internal/logs"
 )
 
@@ -26,6 +27,15 @@ type sample struct {
 	err     error  // why there is nothing at all
 
 	panicked string // in the goroutine that reads
+}
+
+// wrong returns what is wrong with the hosts that have answered. The table has the others.
+func (s *sample) wrong() condition.Findings {
+	wrong := hostsWrong(&cachesidecar.ClusterStats{Nodes: s.nodes})
+	if s.alone == "" && s.err == nil {
+		wrong = append(wrong, ownerless(&cachesidecar.ClusterStats{Nodes: s.nodes, Missing: s.missing})...)
+	}
+	return wrong
 }
 
 // sampler reads samples.

@@ -10,6 +10,7 @@ import (
 	"github.com/rivo/uniseg"
 
 	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/condition"
 )
 
 // view is how top shows samples.
@@ -92,6 +93,10 @@ func (v *view) head(now *sample, list []activity) []string {
 	}
 	if now.alone != "" {
 		lines = append(lines, "other hosts: "+now.alone)
+	}
+	if wrong := now.wrong(); len(wrong) > 0 {
+		text := "not well: " + condition.AtMost(wrong, condition.Few, "\n          ")
+		lines = append(lines, strings.Split(text, "\n")...)
 	}
 	if now.err != nil {
 		lines = append(lines, "NO ANSWER: "+now.err.Error())

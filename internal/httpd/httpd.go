@@ -137,8 +137,8 @@ func (s *Server) Run(ctx context.Context) error {
 }
 
 // pages returns the handler of all pages. With a token set, the health pages stay open
-// but are shortened to one word for requests without it, since probes can rarely send a
-// token.
+// but are shortened to the words before a colon for requests without it, since probes can
+// rarely send a token.
 func (c *Config) pages(
 	inToken func(*http.Request) bool, whileAllowed func(http.Handler) http.Handler, errorLog *log.Logger,
 ) http.Handler {
@@ -147,12 +147,9 @@ func (c *Config) pages(
 	mux.HandleFunc("/readyz", func(w http.ResponseWriter, r *http.Request) {
 		words, ready := c.Ready()
 		if !inToken(r) {
-			words = "ok"
+			words, _, _ = strings.Cut(words, ":")
 		}
 		if !ready {
-			if !inToken(r) {
-				words = "not ready"
-			}
 			w.WriteHeader(http.StatusServiceUnavailable)
 		}
 		fmt.Fprintln(w, words)

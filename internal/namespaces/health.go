@@ -1,6 +1,7 @@
 package namespaces
 
 import (
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -16,6 +17,7 @@ import (
 //
 // The log has the error itself. STATS has a text that apps may read.
 type Health struct {
+	node  string       // this host
 	log   *slog.Logger // knows the namespace and the kind of the origin
 	words healthWords
 
@@ -25,6 +27,7 @@ type Health struct {
 	last     time.Time // the last failure, also one before the last success
 	why      string    // of the last failure, for STATS
 	told     time.Time // the last line about a failure
+	text     string    // of that line
 	untold   int64     // failures since that line
 	open     bool      // the log has a failure of this row, and must have its end
 	breaker  string    // the last state in the log; "" is closed
@@ -61,8 +64,9 @@ func (h *Health) succeeded() {
 	}
 }
 
-// failed notes a call that has failed. why is the text for STATS.
-func (h *Health) failed(err error, why string) {
+// failed notes a call that has failed. why is the text for STATS. It returns a text that says
+// which line of the log has the error itself.
+func (h *Health) failed(err error, why string) (line string) {
 	h.mu.Lock()
 	now := time.Now()
 	if h.row == 0 {
@@ -72,20 +76,29 @@ func (h *Health) failed(err error, why string) {
 	h.untold++
 	h.last, h.why = now, why
 	if !h.told.IsZero() && now.Sub(h.told) < sumEvery {
-		h.mu.Unlock()
-		return
+		defer h.mu.Unlock()
+		return h.line()
 	}
-	text, n, row, lasting := h.words.failed, h.untold, h.row, now.Sub(h.since)
+	h.text = h.words.failed
 	if h.open {
-		text = h.words.still
+		h.text = h.words.still
 	}
+	text, n, row, lasting := h.text, h.untold, h.row, now.Sub(h.since)
 	h.told, h.untold, h.open = now, 0, true
+	line = h.line()
 	h.mu.Unlock()
 	if n == 1 && row == 1 {
 		h.log.Warn(text, "error", err)
-		return
+		return line
 	}
 	h.log.Warn(text, "failures", n, "in_a_row", row, "lasting", lasting.Round(time.Millisecond), "error", err)
+	return line
+}
+
+// line says where the last line about a failure is. The lock is held.
+func (h *Health) line() string {
+	return fmt.Sprintf("; the log of host %s has its words: look for %q at %s",
+		h.node, h.text, h.told.Format(time.RFC3339))
 }
 
 // sees notes the state of the breaker. The log has each opening of a closed breaker, the

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"os/exec"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -50,7 +51,7 @@ func openFailing(t *testing.T, err *error, s Settings) (o *Origin, log func() st
 		return a
 	}
 	s.Origin = failing{err}
-	o, bad := OpenOrigin("users", s, 1<<20, slog.New(slog.NewTextHandler(&text, &slog.HandlerOptions{ReplaceAttr: noTime})))
+	o, bad := OpenOrigin("users", "a", s, 1<<20, slog.New(slog.NewTextHandler(&text, &slog.HandlerOptions{ReplaceAttr: noTime})))
 	if bad != nil {
 		t.Fatal(bad)
 	}
@@ -58,6 +59,38 @@ func openFailing(t *testing.T, err *error, s Settings) (o *Origin, log func() st
 		defer text.Reset()
 		return strings.ReplaceAll(text.String(), " namespace=users origin=http", "")
 	}
+}
+
+// TestErrorNamesItsLine checks that an app's error names the host, the line and the time of
+// the line that has the origin's own words: also a failure that has no line of its own.
+func TestErrorNamesItsLine(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		err := fmt.Errorf("own words: %w", errRefused)
+		s := Settings{Origin: failing{&err}, Guard: loader.GuardConfig{Failures: 1000}, WriteThrough: true}
+		o, bad := OpenOrigin("users", "web-1", s, 1<<20, slog.New(slog.NewTextHandler(&log, nil)))
+		if bad != nil {
+			t.Fatal(bad)
+		}
+		named := regexp.MustCompile(`; the log of host web-1 has its words: look for "(.*)" at (.{19})\S*$`)
+		for i, after := range []time.Duration{0, time.Second, time.Minute, time.Second} {
+			time.Sleep(after)
+			_, load := o.Load(t.Context(), []byte("k"))
+			for _, e := range []error{load, o.writer.Store(t.Context(), []byte("k"), loader.Value{})} {
+				m := named.FindStringSubmatch(e.Error())
+				if m == nil || strings.Contains(e.Error(), "own words") || !strings.Contains(e.Error(), "connection refused") {
+					t.Fatalf("failure %d: %v", i, e)
+				}
+				line := regexp.MustCompile(`(?m)^time=` + m[2] + `\S* level=WARN msg="` + m[1] + `".*own words`)
+				if !line.MatchString(log.String()) {
+					t.Errorf("failure %d: %v\nis not in\n%s", i, e, log.String())
+				}
+			}
+		}
+		if n := strings.Count(log.String(), "\n"); n != 4 {
+			t.Errorf("%d lines:\n%s", n, log.String())
+		}
+	})
 }
 
 // TestOutage follows an origin through an outage of an hour, with five loads a second: the

@@ -79,17 +79,16 @@ type followedLister struct {
 func (l followedLister) Keys(ctx context.Context, each func(key []byte) error) error {
 	began := time.Now()
 	err := l.Lister.Keys(ctx, each)
-	switch {
-	case err == nil:
+	if err == nil {
 		l.of.succeeded()
 		l.of.log.Debug("the filter of existing keys has all keys", "took", time.Since(began))
-	case ctx.Err() == nil:
-		l.of.failed(err, manner(err)+cause(err))
+		return nil
 	}
-	if err != nil {
-		err = Hidden{err, manner(err) + cause(err) + "; the sidecar's log has more"}
+	why, line := manner(err)+cause(err), ""
+	if ctx.Err() == nil {
+		line = l.of.failed(err, why)
 	}
-	return err
+	return Hidden{err, why + line}
 }
 
 // Add notes that a key may exist from now on. It may be called on nil.

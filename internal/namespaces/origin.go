@@ -90,14 +90,14 @@ func (l lister) Keys(ctx context.Context, each func(key []byte) error) error {
 
 // OpenOrigin opens the origin of a namespace, or returns nil if it has none. It reads the
 // files that the settings name, and asks no server.
-func OpenOrigin(namespace string, ns Settings, maxValue int, log *slog.Logger) (*Origin, error) {
-	o, err := ns.open(namespace, maxValue, log)
+func OpenOrigin(namespace, node string, ns Settings, maxValue int, log *slog.Logger) (*Origin, error) {
+	o, err := ns.open(namespace, node, maxValue, log)
 	var wrong settings.Problems
 	wrong.Within("namespace "+namespace, err)
 	return o, wrong.Err()
 }
 
-func (n *Settings) open(namespace string, maxValue int, log *slog.Logger) (*Origin, error) {
+func (n *Settings) open(namespace, node string, maxValue int, log *slog.Logger) (*Origin, error) {
 	if n.Origin == nil {
 		return nil, nil
 	}
@@ -120,7 +120,7 @@ func (n *Settings) open(namespace string, maxValue int, log *slog.Logger) (*Orig
 	if o.Close == nil {
 		o.Close = func() error { return nil }
 	}
-	if err := n.uses(opened, o, reports{namespace, name, log, opened.Secrets}); err != nil {
+	if err := n.uses(opened, o, reports{namespace, name, node, log, opened.Secrets}); err != nil {
 		_ = o.Close() // nothing is lost
 		return nil, err
 	}

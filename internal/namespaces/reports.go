@@ -17,9 +17,9 @@ import (
 // failed and how. The address of the origin, its user, and its own words go to the log
 // only; the secrets do not even go there.
 type reports struct {
-	namespace, kind string
-	log             *slog.Logger
-	hide            Secrets
+	namespace, kind, node string
+	log                   *slog.Logger
+	hide                  Secrets
 }
 
 // source returns a source whose errors may be shown to apps.
@@ -32,7 +32,7 @@ func (r reports) source(from loader.Source, health *Health) loader.Source {
 
 // health returns a Health of the origin.
 func (r reports) health(words healthWords) *Health {
-	return &Health{log: r.log.With("namespace", r.namespace, "origin", r.kind), words: words}
+	return &Health{node: r.node, log: r.log.With("namespace", r.namespace, "origin", r.kind), words: words}
 }
 
 // report notes the result of a call, and returns an error that may be shown to apps.
@@ -51,9 +51,8 @@ func (r reports) report(of *Health, err error) error {
 	if errors.Is(err, context.Canceled) {
 		return Hidden{err, text + "was given up"}
 	}
-	why := manner(err)
-	of.failed(err, why+cause(err))
-	return Hidden{err, text + why + "; the sidecar's log has more"}
+	why := manner(err) + cause(err)
+	return Hidden{err, text + why + of.failed(err, why)}
 }
 
 // OriginName returns the name of an origin, as apps are told it.

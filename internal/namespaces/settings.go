@@ -17,6 +17,7 @@ type Config struct {
 	MaxValue int           // bytes
 	Clock    kv.Clock
 	Log      *slog.Logger
+	Node     string // this host
 
 	Configured map[string]Settings
 	Others     Settings // of names that are not configured

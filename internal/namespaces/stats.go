@@ -26,6 +26,17 @@ func (ns *Namespace) LoadStats() cachesidecar.LoadStats {
 	return l
 }
 
+// Requests returns the number of requests of apps, and of those that ended with an error.
+func (ns *Namespace) Requests() (all, failed int64) {
+	for op := range ns.Counts {
+		for o := range ns.Counts[op] {
+			all += ns.Counts[op][o].Load()
+		}
+		failed += ns.Counts[op][Failed].Load()
+	}
+	return all, failed
+}
+
 // Stats returns the statistics of every namespace, in the order of their names.
 func (n *Table) Stats() []cachesidecar.NamespaceStats {
 	var list []cachesidecar.NamespaceStats

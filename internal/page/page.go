@@ -13,7 +13,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/internal/logs"
+	"github.com/cachesidecar/cachesidecar/internal/condition"
 	"github.com/cachesidecar/cachesidecar/internal/telemetry"
 )
 
@@ -48,8 +48,6 @@ func digest(text string) string {
 type Config struct {
 	// Snapshot reads the statistics. It returns false once the host is closing.
 	Snapshot func() (telemetry.Snapshot, bool)
-	// Ready returns the text and the status of /readyz.
-	Ready func() (words string, ready bool)
 	// Streams is the most event streams at once. Zero is MaxStreams, which is also the most.
 	Streams int
 }
@@ -136,8 +134,7 @@ func (p *Page) draw() (document, event []byte, err error) {
 		return p.document, p.event, nil
 	}
 	v := view{CSS: template.CSS(pageCSS), JS: template.JS(pageJS), At: now.Format("15:04:05 MST")}
-	words, good := p.cfg.Ready()
-	v.State, v.Good = logs.Plain(words), good
+	v.State = condition.NotReady + ": stopping"
 	if s, ok := p.cfg.Snapshot(); ok {
 		gap := now.Sub(p.now)
 		if p.now.IsZero() || s.Stats.UptimeMS <= p.last.Stats.UptimeMS {

@@ -32,7 +32,7 @@ type fake struct{ asked atomic.Int64 }
 func (h *fake) snapshot() (telemetry.Snapshot, bool) {
 	n := h.asked.Add(1)
 	st := cachesidecar.Stats{
-		Node: hostile, Server: hostile, UptimeMS: 10_000 + 2000*n,
+		Node: hostile, Server: hostile, UptimeMS: 10_000 + 2000*n, NotReady: hostile,
 		Namespaces: []cachesidecar.NamespaceStats{{
 			Name: hostile, Hits: 80 * n, Misses: 20 * n, Writes: 10 * n,
 			Loads: cachesidecar.LoadStats{Origin: hostile, Breaker: "open", BreakerOpen: true, Loads: 4 * n},
@@ -49,7 +49,7 @@ func (h *fake) snapshot() (telemetry.Snapshot, bool) {
 }
 
 func (h *fake) page() *Page {
-	return New(Config{Snapshot: h.snapshot, Ready: func() (string, bool) { return hostile, true }})
+	return New(Config{Snapshot: h.snapshot})
 }
 
 // get returns the page.
@@ -82,6 +82,36 @@ func TestPageEscapes(t *testing.T) {
 	}
 	if w.Header().Get("Content-Type") != "text/html; charset=utf-8" || w.Header().Get("Cache-Control") != "no-store" {
 		t.Errorf("%v", w.Header())
+	}
+}
+
+// TestPageState checks that the page is good only if nothing is wrong, and that it names what
+// is: no more of it than fits.
+func TestPageState(t *testing.T) {
+	for _, tc := range []struct {
+		name         string
+		change       func(*cachesidecar.Stats)
+		class, words string
+		lines        int
+	}{
+		{"well", func(*cachesidecar.Stats) {}, "good", "serving", 0},
+		{"missing", func(st *cachesidecar.Stats) { st.Members = map[string]int64{"missing": 2} }, "bad", "serving, not well", 1},
+		{"not joined", func(st *cachesidecar.Stats) { st.NotReady = "not joined" }, "bad", "not ready", 1},
+		{"much", func(st *cachesidecar.Stats) { st.Shares = make([]cachesidecar.ShareStats, 100) }, "bad", "serving, not well", maxWrong + 1},
+	} {
+		w := get(New(Config{Snapshot: func() (telemetry.Snapshot, bool) {
+			st := cachesidecar.Stats{Node: "a"}
+			tc.change(&st)
+			for i := range st.Shares {
+				st.Shares[i] = cachesidecar.ShareStats{Used: 1, Limit: 1}
+			}
+			return telemetry.Snapshot{Stats: st}, true
+		}}))
+		body := w.Body.String()
+		list, _, _ := strings.Cut(body, `<ul class="tiles">`)
+		if n := strings.Count(list, "<li>"); n != tc.lines || !strings.Contains(body, `<p class="state `+tc.class+`">`+tc.words+`</p>`) {
+			t.Errorf("%s: %d lines\n%s", tc.name, n, list)
+		}
 	}
 }
 
@@ -135,10 +165,7 @@ func TestPageRates(t *testing.T) {
 
 // TestPageWhileClosing checks that a host without statistics still has a page.
 func TestPageWhileClosing(t *testing.T) {
-	p := New(Config{
-		Snapshot: func() (telemetry.Snapshot, bool) { return telemetry.Snapshot{}, false },
-		Ready:    func() (string, bool) { return "stopping", false },
-	})
+	p := New(Config{Snapshot: func() (telemetry.Snapshot, bool) { return telemetry.Snapshot{}, false }})
 	w := get(p)
 	if w.Code != http.StatusOK || !strings.Contains(w.Body.String(), "stopping") || strings.Contains(w.Body.String(), "alone") {
 		t.Errorf("%d %s", w.Code, w.Body)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/condition"
 	"github.com/cachesidecar/cachesidecar/internal/logs"
 	"github.com/cachesidecar/cachesidecar/internal/telemetry"
 )
@@ -17,6 +18,7 @@ const (
 	maxHosts      = 64
 	maxNamespaces = 32
 	maxOrigins    = 32
+	maxWrong      = 12
 )
 
 // view is what the templates show. Texts in it may be hostile: html/template escapes them,
@@ -27,7 +29,9 @@ type view struct {
 	Main template.HTML
 
 	Node, Version, Up, At string
-	State                 string // the words of /readyz
+	State                 string   // the first words of /readyz
+	Wrong                 []string // the other ones
+	MoreWrong             int
 	Good                  bool
 	Period                string // over which rates are counted
 
@@ -97,6 +101,12 @@ func (v *view) fill(now, last *telemetry.Snapshot) point {
 	if last.Stats.UptimeMS > 0 {
 		v.Period = "over the last " + long(time.Duration(seconds*float64(time.Second)))
 	}
+	word, why := condition.Of(st)
+	v.State, v.Good = word, word == condition.Serving
+	for _, w := range why {
+		v.Wrong = append(v.Wrong, logs.Plain(w))
+	}
+	v.Wrong, v.MoreWrong = most(v.Wrong, maxWrong)
 	v.fillTiers(now, last, seconds)
 	v.fillHosts(now)
 	v.fillMemory(st)
@@ -243,13 +253,13 @@ func originOf(n, before *cachesidecar.NamespaceStats, seconds float64) origin {
 		Namespace: logs.Plain(n.Name), Kind: logs.Plain(l.Origin), rate: rate(l.Loads, before.Loads.Loads, seconds),
 		Mean: short(time.Duration(l.MeanUS) * time.Microsecond), UnderWay: count(l.UnderWay),
 		Failed: perSecond(rate(l.Failed, before.Loads.Failed, seconds)), Breaker: cmp.Or(l.Breaker, "–"), Last: "none",
-		Good: !l.BreakerOpen && !l.BreakerHalfOpen,
+		Good: !l.BreakerOpen,
 	}
 	o.Loads = perSecond(o.rate)
 	for _, f := range n.Failures {
 		if f.Error != "" {
 			o.Last = f.Calls + ", " + long(time.Duration(f.AgeMS)*time.Millisecond) + " ago: " + logs.Plain(f.Error)
-			o.Good = o.Good && f.InARow == 0
+			o.Good = o.Good && !condition.Fails(n, &f)
 		}
 	}
 	return o

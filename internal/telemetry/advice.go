@@ -39,7 +39,7 @@ var adviceOf = map[string]string{
 	"memory_limit_bytes": "–",
 	"entries":            "–",
 	"evictions_total": "`capacity` with a falling hit ratio: raise `l2_size`. `quota`: raise the quota of the " +
-		"namespace.",
+		"namespace. `moved`: hosts came or went.",
 	"no_room_total":              "If it rises, values are too long for `l2_size` or the quota: raise them.",
 	"index_splits_refused_total": "If it rises, raise `l2_size`: the index has no room.",
 	"copies_total":               "`outdated` high: keys that are written often are read often. This costs speed only.",

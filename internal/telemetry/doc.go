@@ -4,7 +4,8 @@
 // Go runtime and, on Linux, procfs. Output is a cachesidecar.Stats, and a Prometheus registry
 // that reads the counters when it is gathered.
 //
-// The package starts no goroutine. Its methods may be called concurrently. While metrics
+// The package starts no goroutine. Run counts what is recent until its context ends. The other
+// methods may be called concurrently. While metrics
 // are gathered the store is kept open; once it is closed they are only those of the
 // process.
 //

@@ -10,7 +10,7 @@ const batchHelp = "Time in seconds from the read of a batch of requests to the w
 // helpOf has the help text of each other metric. The tags of cachesidecar.Stats, and of page,
 // say where its values come from.
 var helpOf = map[string]string{
-	"ready":                       "1 if /readyz says that this host serves and has joined the others.",
+	"ready":                       "1 if this host is ready: /readyz is 200.",
 	"requests_total":              "Requests, by namespace, op, result and where the value was.",
 	"requests_in_flight":          "Requests that wait for an answer from elsewhere.",
 	"requests_unauthorized_total": "Requests that were refused, by the missing right; by token: unknown tokens.",

@@ -35,7 +35,7 @@ type Config struct {
 	HTTP         func() *httpd.Server               // returns nil while there is none
 	Memcached    func() cachesidecar.MemcachedStats // zero: there is no endpoint
 	SocketRemade func() int64                       // times that the socket's file was made anew
-	Ready        func() (words string, ready bool)
+	NotReady     func() string                      // why this host is not ready; "": it is
 	Enter        func() (leave func(), ok bool)
 }
 
@@ -46,6 +46,7 @@ type Telemetry struct {
 	Registry *prometheus.Registry
 	batches  prometheus.Histogram
 	plan     *plan // of page
+	recent   recent
 }
 
 // New returns a Telemetry, and registers its metrics.
@@ -58,7 +59,8 @@ func New(c Config) *Telemetry {
 			Help:    batchHelp,
 			Buckets: prometheus.ExponentialBuckets(1e-6, 4, 10),
 		}),
-		plan: newPlan(reflect.TypeFor[page](), nil),
+		plan:   newPlan(reflect.TypeFor[page](), nil),
+		recent: recent{steps: []step{{began: c.Started}}},
 	}
 	s.Registry.MustRegister(s, s.batches,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -132,7 +134,7 @@ func (s *Telemetry) page() page {
 		Stats: s.Stats(),
 		Build: build{Version: s.Version, Go: runtime.Version(), Protocol: strconv.Itoa(wire.Version), One: 1},
 	}
-	_, p.Ready = s.Ready()
+	p.Ready = p.Stats.NotReady == ""
 	for name, ns := range s.Engine.Names.All() {
 		p.Requests = appendRequests(p.Requests, name, ns)
 	}

@@ -18,6 +18,7 @@ func (s *Telemetry) Stats() cachesidecar.Stats {
 	t := cachesidecar.Stats{
 		Node:        s.Node,
 		Server:      s.Version,
+		NotReady:    s.NotReady(),
 		UptimeMS:    (e.Clock.Read().Boot - s.Started).Milliseconds(),
 		Connections: s.Server.Stats(),
 		L1:          s.L1Stats(),
@@ -32,6 +33,11 @@ func (s *Telemetry) Stats() cachesidecar.Stats {
 		Members:     map[string]int64{},
 		Memcached:   s.Memcached(),
 		Log:         logs.StatsOf(s.Log),
+	}
+	now, counts := e.Clock.Read().Boot, s.counts()
+	for i := range t.Namespaces {
+		ns := &t.Namespaces[i]
+		ns.Recent = s.recent.stats(ns.Name, now, counts[ns.Name])
 	}
 	t.Connections.Denied, t.Connections.Remade = e.Access.Refusals(), s.SocketRemade()
 	t.Process.MemoryLimit = s.MemoryLimit()

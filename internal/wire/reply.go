@@ -19,7 +19,7 @@ type Reply struct {
 	Version uint64
 	TTLMS   int64 // remaining; zero: no expiry
 	Source  Source
-	AgeMS   uint64 // upper bound of the value's staleness, milliseconds
+	AgeMS   uint64 // for which the value may have been outdated, at most, milliseconds
 	Why     Why
 	Token   []byte
 	// Number is the sum of INCR. In an answer to METAGET its bits are the number of a claim,

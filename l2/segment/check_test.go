@@ -182,7 +182,7 @@ func (a *audit) entry(hash kv.Hash, w word) error {
 // accounts compares the shard's accounts with the sums.
 func (a *audit) accounts() error {
 	n := &a.shard.n
-	gone := n.expired + n.flushed + n.evicted + n.quotaEvicted + n.deleted
+	gone := n.expired + n.flushed + n.moved + n.evicted + n.quotaEvicted + n.deleted
 	if in := n.admitted + n.ghostHits; in-gone != int64(a.words) {
 		return fmt.Errorf("%d entries came, %d went by some reason, %d are there", in, gone, a.words)
 	}

@@ -50,7 +50,7 @@ func TestAgainstModel(t *testing.T) {
 	}{
 		{"segments evicted", total.SegmentEvictions}, {"segments expired", total.SegmentExpirations},
 		{"compactions", total.Compactions}, {"chains written", total.Chains},
-		{"entries evicted", total.Evicted}, {"of them for one hash", total.Collided}, {"expired", total.Expired}, {"flushed", total.Flushed},
+		{"entries evicted", total.Evicted}, {"of them for one hash", total.Collided}, {"expired", total.Expired}, {"flushed", total.Flushed}, {"moved", total.Moved},
 		{"over quota", total.QuotaEvicted}, {"overwritten", total.Overwritten}, {"deleted", total.Deleted},
 		{"promoted", total.Promoted}, {"reinserted", total.Reinserted}, {"ghost hits", total.GhostHits},
 		{"index pages split", total.IndexSplits}, {"index pages merged", total.IndexMerges},
@@ -77,6 +77,7 @@ func addStats(t *Stats, s Stats) {
 	t.Evicted += s.Evicted
 	t.Expired += s.Expired
 	t.Flushed += s.Flushed
+	t.Moved += s.Moved
 	t.QuotaEvicted += s.QuotaEvicted
 	t.Overwritten += s.Overwritten
 	t.Deleted += s.Deleted

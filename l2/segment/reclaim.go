@@ -169,7 +169,7 @@ func (sh *shard) sweepPage(d int) bool {
 			i++
 			continue
 		}
-		sh.n.flushed++
+		sh.countHidden(h, w.partition())
 		// Removing may move another word into this slot, so look at it again.
 		sh.removeEntry(sh.store.hash(h.namespace, h.key(b)), slot{page, i}, w, h)
 	}

@@ -78,7 +78,7 @@ func (s *Store) Stats() Stats {
 	m.Used = held*size + pages
 	m.Limit = s.cfg.Size
 	t.Expired, t.Evicted, t.Flushed = c.expired, c.evicted, c.flushed
-	t.QuotaEvicted, t.Overwritten, t.Deleted = c.quotaEvicted, c.overwritten, c.deleted
+	t.Moved, t.QuotaEvicted, t.Overwritten, t.Deleted = c.moved, c.quotaEvicted, c.overwritten, c.deleted
 	t.Admitted, t.GhostHits, t.Promoted, t.Reinserted = c.admitted, c.ghostHits, c.promoted, c.reinserted
 	t.SegmentEvictions, t.SegmentExpirations = c.evictions, c.expirations
 	t.Compactions, t.Chains, t.NoRoom = c.compacted, c.chains, c.noRoom
@@ -99,6 +99,7 @@ func (c *counters) add(o *counters) {
 	c.expired += o.expired
 	c.evicted += o.evicted
 	c.flushed += o.flushed
+	c.moved += o.moved
 	c.quotaEvicted += o.quotaEvicted
 	c.overwritten += o.overwritten
 	c.deleted += o.deleted

@@ -90,6 +90,7 @@ type counters struct {
 	negative                     int64 // entries that have no value
 	// Entries removed, by reason.
 	expired, evicted, flushed      int64
+	moved                          int64 // their partition is no longer owned, or anew
 	quotaEvicted, overwritten      int64
 	deleted                        int64
 	admitted, promoted, reinserted int64

@@ -391,6 +391,38 @@ func TestNewOwnershipHidesTheOld(t *testing.T) {
 	}
 }
 
+// TestMovedIsNotFlushed checks that entries whose partition went to another host, or came
+// anew, do not count as flushed, and flushed ones not as moved: whether the sweep removes
+// them or a call that finds them.
+func TestMovedIsNotFlushed(t *testing.T) {
+	for _, tc := range []struct {
+		name           string
+		hide           func(s *Store, p uint16)
+		moved, flushed int64
+	}{
+		{"dropped", func(s *Store, p uint16) { s.Drop(p, s.Generation(p)) }, 1, 0},
+		{"owned anew", func(s *Store, p uint16) { s.NewOwnership(p) }, 1, 0},
+		{"flushed", func(s *Store, _ uint16) { s.Clear(0, testNow) }, 0, 1},
+		{"flushed, then dropped", func(s *Store, p uint16) { s.Clear(0, testNow); s.Drop(p, s.Generation(p)) }, 0, 1},
+	} {
+		for by, remove := range map[string]func(s *Store, k kv.Key){
+			"the sweep": func(s *Store, _ kv.Key) { s.Sweep(t.Context()) },
+			"a read":    func(s *Store, k kv.Key) { s.Get(nil, k, NoLimit, testNow.Boot) },
+			"a delete":  func(s *Store, k kv.Key) { s.Delete(k, testNow) },
+		} {
+			s := newTestStore(t, Config{Size: MinSize})
+			k := testKey("k")
+			mustPut(t, s, "k", Write{Value: []byte("v")})
+			tc.hide(s, k.Hash.Partition())
+			remove(s, k)
+			if st := s.Stats(); st.Moved != tc.moved || st.Flushed != tc.flushed || st.Expired != 0 {
+				t.Errorf("%s, removed by %s: %d moved, %d flushed, %d expired; want %d, %d, 0",
+					tc.name, by, st.Moved, st.Flushed, st.Expired, tc.moved, tc.flushed)
+			}
+		}
+	}
+}
+
 // TestDrop checks that Drop ends the given generation only, not one that began since.
 func TestDrop(t *testing.T) {
 	s := newTestStore(t, Config{Size: 8 << 20})

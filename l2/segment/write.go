@@ -382,9 +382,12 @@ func (sh *shard) removeEntry(hash kv.Hash, at slot, w word, h header) {
 
 // countHidden counts the removal of an entry that could no longer be served.
 func (sh *shard) countHidden(h header, partition uint16) {
-	if sh.current(h, partition) {
-		sh.n.expired++
-	} else {
+	switch {
+	case h.version < sh.counts[h.namespace].floor:
 		sh.n.flushed++
+	case sh.current(h, partition):
+		sh.n.expired++
+	default:
+		sh.n.moved++
 	}
 }

@@ -19,7 +19,10 @@ export interface Item {
   ttl: number | undefined;
   /** Where the value was: l1, l2, peer or origin. */
   source: string;
-  /** How far the value may lag behind the current one, at most, in milliseconds. */
+  /**
+   * For how many milliseconds the value may have been outdated, at most, and not how old it is. Of a stale value it is
+   * the time since the value's end.
+   */
   age: number;
   /** A value after its end; only with staleOk. */
   stale: boolean;

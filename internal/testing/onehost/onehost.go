@@ -101,7 +101,7 @@ func (c *Config) names(rules *access.Rules, value int) namespaces.Config {
 	maps.Copy(all, c.Namespaces)
 	return namespaces.Config{
 		Max: cmp.Or(c.MaxNamespaces, kv.MaxNamespaces), Bound: cluster.DefaultBound, MaxValue: value,
-		Clock: c.Clock, Log: c.Log, Configured: all, Others: Settings(),
+		Clock: c.Clock, Log: c.Log, Node: "host", Configured: all, Others: Settings(),
 		Hidden: func(name string) bool { return !rules.Everyone(name) },
 	}
 }

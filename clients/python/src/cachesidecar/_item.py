@@ -24,7 +24,8 @@ class Item(NamedTuple):
     #: Where the value was: "l1" (a copy on this host), "l2" (this host owns the key), "peer" (the owner),
     #: "origin", "near" (this process), "shared" (the shared memory) or "load" (a loader).
     source: str
-    #: The longest time, in seconds, for which the value may be outdated.
+    #: For how many seconds the value may have been outdated, at most, and not how old it is. Of a stale value it
+    #: is the time since the value's end.
     age: float
     #: Whether the value was deleted or has expired, and was asked for with stale_ok.
     stale: bool
