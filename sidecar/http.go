@@ -93,8 +93,9 @@ func (s *Sidecar) listenHTTP() (*httpd.Server, error) {
 	return h, nil
 }
 
-// readiness reports whether this host serves, and has joined the others if one of them
-// answers at the join addresses. A host that is cut off from the others is ready.
+// readiness reports whether this host serves, and has joined the others. A host that is alone
+// although others should be there serves, and is not ready: its values may be older than
+// max_staleness, and nobody would look.
 func (s *Sidecar) readiness() (words string, ready bool) {
 	select {
 	case <-s.ready:
@@ -110,9 +111,7 @@ func (s *Sidecar) readiness() (words string, ready bool) {
 		return "apps do not find the socket: " + *why, false
 	}
 	switch st := s.engine.Node.Stats(); {
-	case st.Drained: // it serves its apps; orchestrators must not take them out for it
-		return "ok, drained: it owns nothing, and serves through other hosts", true
-	case !st.In:
+	case !st.In && !st.Drained:
 		words := "not joined"
 		for _, m := range s.engine.Node.Members() {
 			if m.ID == s.engine.Node.Self() && m.Why != "" {
@@ -120,8 +119,12 @@ func (s *Sidecar) readiness() (words string, ready bool) {
 			}
 		}
 		return words, false
-	case len(s.cfg.Join) > 0 && st.Members == 1:
-		return "ok, alone: no host answers at the join addresses", true
+	case st.Isolated != "" && !s.aloneOK.Load():
+		return "alone: " + logs.Plain(st.Isolated) + "; set alone_ok if it may be alone", false
+	case st.Drained: // it serves its apps; orchestrators must not take them out for it
+		return "ok, drained: it owns nothing, and serves through other hosts", true
+	case st.Isolated != "":
+		return "ok, alone: " + logs.Plain(st.Isolated), true
 	}
 	return "ok", true
 }

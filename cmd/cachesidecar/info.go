@@ -12,6 +12,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar/internal/logs"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -81,11 +82,14 @@ func whyOut(ctx context.Context, cl *client.Client, node string) string {
 }
 
 // healthOf describes how a sidecar that answers serves. Its error tells why the sidecar
-// does not serve yet.
+// does not serve yet, or that it serves alone although other hosts should be there.
 func healthOf(st *cachesidecar.Stats, why string) (string, error) {
 	switch c := &st.Cluster; {
-	case c.In && c.Join > 0 && c.Members == 1:
-		return "serving, alone: no host answers at the join addresses", nil
+	case c.In && c.Isolated != "" && !c.AloneOK:
+		return "", fmt.Errorf("it is up and not ready: it is alone: %s; set alone_ok if it may be alone",
+			logs.Plain(c.Isolated))
+	case c.In && c.Isolated != "":
+		return "serving, alone: " + logs.Plain(c.Isolated), nil
 	case c.In:
 		return "serving", nil
 	case why != "":

@@ -39,10 +39,11 @@ func wrongNow(st *cachesidecar.Stats) (f findings) {
 	case c.Drained:
 		f.addf("drained: this host owns nothing, and serves through others (`cachesidecar drain --undo` ends that)")
 	case c.Alone:
-	case c.Join > 0 && c.Members == 1:
-		f.addf("not joined: no host answers at the join addresses (%d)", c.Join)
 	case !c.In:
 		f.addf("this host is out of the ring and owns nothing")
+	}
+	if c.Isolated != "" && !c.AloneOK && (c.In || c.Drained) {
+		f.addf("alone: %s; set alone_ok if it may be alone", c.Isolated)
 	}
 	f.counts("refused hosts", st.Members["refused"], "(`cachesidecar members` says why)")
 	f.counts("missing hosts", st.Members["missing"], "(`cachesidecar members` names them)")

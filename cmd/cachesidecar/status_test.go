@@ -154,22 +154,27 @@ func TestStatusOfHostsThatAreAway(t *testing.T) {
 }
 
 func TestHealthOf(t *testing.T) {
+	const nobody = "no other host answers (b)"
 	for _, tc := range []struct {
-		name          string
-		join, members int
-		in            bool
-		status        int
-		want          string
+		name   string
+		state  cachesidecar.ClusterState
+		status int
+		want   string
 	}{
-		{"alone", 0, 1, true, exitDone, "serving\n"},
-		{"with others", 2, 3, true, exitDone, "serving\n"},
-		{"with others, found by them", 0, 3, true, exitDone, "serving\n"},
-		{"nobody answers", 2, 1, true, exitDone, "serving, alone: no host answers at the join addresses\n"},
-		{"looking", 2, 1, false, exitMiss, "it looks for other hosts"},
-		{"not joined yet", 2, 3, false, exitMiss, "it has not joined the other hosts"},
+		{"alone", cachesidecar.ClusterState{Members: 1, In: true}, exitDone, "serving\n"},
+		{"with others", cachesidecar.ClusterState{Join: 2, Members: 3, In: true}, exitDone, "serving\n"},
+		{"with others, found by them", cachesidecar.ClusterState{Members: 3, In: true}, exitDone, "serving\n"},
+		{"the others have left", cachesidecar.ClusterState{Join: 2, Members: 1, In: true}, exitDone, "serving\n"},
+		{"nobody answers", cachesidecar.ClusterState{Join: 2, Members: 1, In: true, Isolated: nobody}, exitMiss,
+			"it is up and not ready: it is alone: no other host answers (b); set alone_ok if it may be alone\n"},
+		{"nobody must answer", cachesidecar.ClusterState{Members: 1, In: true, Isolated: nobody, AloneOK: true}, exitDone,
+			"serving, alone: no other host answers (b)\n"},
+		{"looking", cachesidecar.ClusterState{Join: 2, Members: 1}, exitMiss, "it looks for other hosts"},
+		{"not joined yet", cachesidecar.ClusterState{Join: 2, Members: 3}, exitMiss, "it has not joined the other hosts"},
+		{"refused", cachesidecar.ClusterState{Members: 3, Isolated: nobody}, exitMiss, "it has not joined the other hosts"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			body, err := wire.MarshalBody(cachesidecar.Stats{Cluster: cachesidecar.ClusterState{Join: tc.join, Members: tc.members, In: tc.in}})
+			body, err := wire.MarshalBody(cachesidecar.Stats{Cluster: tc.state})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -93,6 +93,11 @@ func (v *view) head(now *sample, list []activity) []string {
 	if now.alone != "" {
 		lines = append(lines, "other hosts: "+now.alone)
 	}
+	for i := range now.nodes {
+		if c := &now.nodes[i].Cluster; c.In && c.Isolated != "" && !c.AloneOK {
+			lines = append(lines, now.nodes[i].Node+" is alone: "+c.Isolated)
+		}
+	}
 	if now.err != nil {
 		lines = append(lines, "NO ANSWER: "+now.err.Error())
 	}
