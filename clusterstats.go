@@ -10,6 +10,12 @@ type ClusterState struct {
 	MaxStalenessMS int64 `json:"max_staleness_ms" metric:"max_staleness_seconds" sum:"-"`
 	// Live members, this one included.
 	Members int `json:"members" sum:"-"`
+	// Other hosts should be there and none of them answers: who. "" if one answers, or if all
+	// others have left in order. Under the policy available this host goes on by itself, so
+	// its values may be older than the bound.
+	Isolated string `json:"isolated"`
+	// The setting alone_ok: this host is well although it is isolated.
+	AloneOK bool `json:"alone_ok"`
 	// This host may own partitions.
 	In bool `json:"in"`
 	// This host was drained, or is leaving: it owns nothing, and serves through others.

@@ -45,10 +45,12 @@ type Config struct {
 	// RejoinEvery is about how often nodes that cannot be heard are tried; at the
 	// start they are tried more often. Default: 5 s.
 	RejoinEvery time.Duration
-	// Transport replaces UDP and TCP, and Resolve the system's resolver of names,
-	// for tests.
-	Transport memberlist.Transport
-	Resolve   func(ctx context.Context, host string) ([]string, error)
+	// Transport replaces UDP and TCP, Resolve the system's resolver of names, and
+	// Interfaces the addresses of this machine, for tests. With a Transport there are
+	// no other addresses of this machine by default.
+	Transport  memberlist.Transport
+	Resolve    func(ctx context.Context, host string) ([]string, error)
+	Interfaces func() ([]net.Addr, error)
 	// Log takes memberlist's lines at debug level, and what the operator should
 	// know.
 	Log *slog.Logger

@@ -116,6 +116,7 @@ func (g *Gossip) resolve(ctx context.Context) ([]string, error) {
 		wg.Go(func() { lists[i], errs[i] = g.resolveOne(ctx, j) }) // ends with ctx
 	}
 	wg.Wait()
+	g.setOthers(lists)
 	return slices.Concat(lists...), errors.Join(errs...)
 }
 

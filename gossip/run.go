@@ -64,10 +64,7 @@ func New(cfg Config) (*Gossip, error) {
 		return nil, fmt.Errorf("gossip: bind %s, UDP and TCP: %w: give an address of this host and a port that is free",
 			cfg.Bind, err)
 	}
-	address := g.list.LocalNode().Address()
-	g.mu.Lock()
-	g.address = address
-	g.mu.Unlock()
+	g.begin(g.list.LocalNode().Address())
 	return g, nil
 }
 

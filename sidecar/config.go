@@ -105,6 +105,8 @@ type Config struct {
 	// Give the same addresses on all hosts. Form: list of host:port. Default: none. Bounds:
 	// a loopback address unless there is a key.
 	Join []string `yaml:"join"`
+	// AloneOK lets this host be ready although other hosts should be there and none answers.
+	AloneOK bool `yaml:"alone_ok" reload:"yes"`
 	// Cluster is the name of the cluster. Sidecars of another cluster are refused. Default:
 	// "cachesidecar". Bounds: 1 to 64 bytes, no blanks.
 	Cluster string `yaml:"cluster"`

@@ -129,10 +129,10 @@ func (s *Sidecar) readiness() (words string, ready bool) {
 	return words, ready
 }
 
-// notReady returns why this host cannot serve its apps; "" if it can, which includes that it
-// has joined the others if one of them answers at the join addresses. A host that is cut off
-// from the others is ready if it serves without them, and so is one that is drained:
-// orchestrators must not take its apps out for it.
+// notReady returns why this host cannot serve its apps as it should; "" if it can, which
+// includes that it has joined the others. A host that is alone although others should be there
+// serves, and is not ready: its values may be older than max_staleness, and nobody would look.
+// One that is drained is ready: orchestrators must not take its apps out for it.
 func notReady(s *Sidecar) string {
 	select {
 	case <-s.ready:
@@ -161,6 +161,8 @@ func notReady(s *Sidecar) string {
 			return "not joined: it looks for other hosts at the join addresses"
 		}
 		return "not joined: `cachesidecar members` shows the hosts"
+	case st.Isolated != "" && !s.aloneOK.Load():
+		return "alone: " + st.Isolated + "; set alone_ok if it may be alone"
 	}
 	return ""
 }

@@ -120,6 +120,7 @@ func (s *Sidecar) setLimits() {
 	if s.memcached.server != nil {
 		s.memcached.server.SetMaxConns(files.Apps)
 	}
+	s.aloneOK.Store(c.AloneOK)
 	if s.weight.Swap(c.Weight) != c.Weight && !s.cfg.AdaptiveWeight && !e.Node.Alone() {
 		e.Node.SetWeight(c.Weight)
 	}

@@ -40,6 +40,7 @@ type Sidecar struct {
 	applying sync.Mutex    // one Apply at a time; guards present
 	present  Config        // in effect: cfg, with what Apply has changed
 	weight   atomic.Uint32 // present.Weight
+	aloneOK  atomic.Bool   // present.AloneOK
 
 	use       sync.RWMutex   // guards the fields below; never held during a wait
 	inUse     sync.WaitGroup // calls that use the store, except Run
@@ -91,6 +92,7 @@ func New(cfg Config) (*Sidecar, error) {
 	}
 	s.present, s.memory.writer = s.cfg, s.engine.Shared.Writer
 	s.weight.Store(cfg.Weight)
+	s.aloneOK.Store(cfg.AloneOK)
 	s.keys.Renew = s.engine.Node.Renew
 	s.doors = session.New(session.Config{
 		Engine: s.engine, Host: thisHost{s}, Version: cfg.Version, BootClock: kv.BootClockID(),
@@ -102,7 +104,7 @@ func New(cfg Config) (*Sidecar, error) {
 	openMemcached(&s.memcached, &s.cfg, s.files.Apps, s.doors, s.engine)
 	s.telemetry = telemetry.New(telemetry.Config{
 		Engine: s.engine, Server: s.server, Keys: &s.keys,
-		Node: cfg.Node, Version: cfg.Version, Join: len(cfg.Join),
+		Node: cfg.Node, Version: cfg.Version, Join: len(cfg.Join), AloneOK: s.aloneOK.Load,
 		MaxStaleness: cfg.MaxStaleness, Started: s.started, Log: cfg.Log,
 		MemoryLimit: func() int64 { limit, _ := machine.Memory(); return limit },
 		HTTP:        s.http.Load, Memcached: s.memcached.stats,

@@ -37,8 +37,12 @@ func (s *Sidecar) verify(q *wire.Request, deadline time.Duration) wire.Reply {
 // newCheck returns a check of the cluster as it is now.
 func newCheck(s *Sidecar) *verify.Check {
 	view := s.engine.Node.View()
+	alone := s.engine.Node.Stats().Isolated
+	if s.aloneOK.Load() {
+		alone = ""
+	}
 	return verify.New(verify.Config{
-		Self: s.engine.Node.Self(), Bound: s.cfg.MaxStaleness, Members: s.engine.Node.Members(),
+		Self: s.engine.Node.Self(), Bound: s.cfg.MaxStaleness, Members: s.engine.Node.Members(), Alone: alone,
 		Now: func() time.Duration { return s.engine.Clock.Read().Boot },
 		Ask: s.ask, Probe: s.probe,
 		Owner: func(key []byte) (id kv.Process, ok bool) {

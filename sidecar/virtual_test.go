@@ -135,6 +135,7 @@ type vnode struct {
 	dials func(context.Context, string) (net.Conn, error) // replaces its dialer if set
 
 	gossips func(memberlist.Transport) memberlist.Transport // wraps its gossip transport
+	edit    func(*Config)                                   // changes its configuration if set
 	keyFile string                                          // empty: nothing is encrypted
 	tls     TLSFiles
 
@@ -206,6 +207,9 @@ func (v *vnode) config() Config {
 	}
 	for _, o := range w.nodes[:min(3, len(w.nodes))] {
 		cfg.Join = append(cfg.Join, o.ip+":7946")
+	}
+	if v.edit != nil {
+		v.edit(&cfg)
 	}
 	if *virtualLog {
 		cfg.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})).With("on", v.name)

@@ -339,9 +339,9 @@ func TestLengthyCluster(t *testing.T) {
 		if m := a.member("b"); m.State != "left" || m.Why != "" {
 			t.Errorf("%+v", m)
 		}
-		if out := a.must("health"); !strings.HasPrefix(out, "serving, not well: not joined: ") {
-			t.Errorf("health: %q", out)
-		}
+		a.healthy(exitMiss, "not ready: alone: no other host answers (c)") // b has left, and c has not
+		a.must("members", "forget", "c")
+		a.healthy(exitDone, "serving\n")
 	})
 }
 
@@ -384,8 +384,19 @@ func TestPortTaken(t *testing.T) {
 	}
 }
 
+// healthy waits until health ends with a status, and says something.
+func (p *process) healthy(status int, want string) {
+	p.t.Helper()
+	testenv.Succeeds(p.t, "health says "+want, func() error {
+		if o := p.at("health"); o.status != status || !strings.Contains(o.out+o.err, want) {
+			return fmt.Errorf("%v", o)
+		}
+		return nil
+	})
+}
+
 // TestJoinLater checks that a sidecar whose join addresses are wrong or do not answer
-// serves alone and reports it, and that it finds the other host when that starts.
+// serves alone, is not healthy, and finds the other host when that starts.
 func TestJoinLater(t *testing.T) {
 	testenv.Takes(t, 8*time.Second)
 	t.Parallel()
@@ -402,8 +413,14 @@ func TestJoinLater(t *testing.T) {
 		t.Errorf("health at the start: %v", o)
 	}
 	first.must("set", "k", "v") // may wait until its timeout
-	if out := first.must("health"); out != "serving, not well: not joined: no host answers at the join addresses (2)\n" {
-		t.Errorf("health: %q", out)
+	first.healthy(exitMiss, "not ready: alone: no host answers at the join addresses ("+
+		loopback(ports[2])+", no-such-host.invalid:7946); set alone_ok if it may be alone\n")
+	if o := first.at("verify", "--duration", "100ms"); o.status != exitMiss || strings.Contains(o.out, "kept") ||
+		!strings.Contains(o.out, "not conclusive: this host is alone: no host answers at the join addresses (") {
+		t.Errorf("verify: %v", o)
+	}
+	if out := first.must("stats"); !strings.Contains(out, "not ready: alone: no host answers at the join addresses (") {
+		t.Errorf("stats: %s", out)
 	}
 	second := runSidecar(t, "--node", "second", "--bind", loopback(ports[2]), "--peer-bind", loopback(ports[3]), "--join", loopback(ports[0]), "--l2-size", "16MiB")
 	whole(t, first, second)
@@ -443,9 +460,7 @@ func TestLengthyOtherCluster(t *testing.T) {
 			t.Errorf("%q, %+v", got, p.members())
 		}
 	}
-	if out := second.must("health"); !strings.HasPrefix(out, "serving, not well: not joined: ") {
-		t.Errorf("health: %q", out)
-	}
+	second.healthy(exitMiss, "not ready: alone: no host answers at the join addresses (127.0.0.1:")
 }
 
 // TestLengthyOtherStaleness checks that a host with another max_staleness is refused, that both

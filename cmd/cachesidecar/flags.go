@@ -91,6 +91,7 @@ var settingFlags = map[string]flagHelp{
 			"although nothing between hosts is encrypted",
 		"",
 	},
+	"alone_ok":        {"be ready although other hosts should be there and none answers", ""},
 	"adaptive_weight": {"lower the weight while this host is under pressure", ""},
 	"weight":          {"this host's share of the keys, a `NUMBER` relative to other hosts", "l2-size in MiB"},
 	"max_staleness":   {"how far behind a copy may be, a `TIME` that is the same on all hosts", "2s"},

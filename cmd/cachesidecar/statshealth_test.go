@@ -28,9 +28,10 @@ func ill() cachesidecar.Stats {
 	}
 	st := cachesidecar.Stats{
 		Node: "a", Server: "1.0", UptimeMS: 3_600_000, L1: cachesidecar.L1Stats{Limit: 1 << 20},
-		Members: map[string]int64{"in": 1, "refused": 1, "missing": 2},
+		NotReady: "alone: no other host answers (b, c); set alone_ok if it may be alone",
+		Members:  map[string]int64{"in": 1, "refused": 1, "missing": 2},
 		Cluster: cachesidecar.ClusterState{
-			Join: 2, Members: 1, In: true, Owned: 16000, Pauses: 1, Polls: 10, PollFailures: 2, PeerErrors: 3, Refused: 4,
+			Join: 2, Members: 1, In: true, Isolated: "no other host answers (b, c)", Owned: 16000, Pauses: 1, Polls: 10, PollFailures: 2, PeerErrors: 3, Refused: 4,
 			Invalidations: cachesidecar.InvalidationStats{Leases: []cachesidecar.LeaseStats{{Node: "b", AgeMS: -1}, {Node: "c", AgeMS: 3}}},
 		},
 		Connections: cachesidecar.ConnectionStats{

@@ -98,8 +98,9 @@ type Network struct {
 	Listen    func(address string) (net.Listener, error)
 	Dial      func(ctx context.Context, address string) (net.Conn, error)
 	Transport func(address string) memberlist.Transport // for gossip
-	NoRelay   bool                                      // events travel by the logs only
-	Nap       func(time.Duration)                       // sleeps for less than 1 ms
+	Resolve   func(ctx context.Context, host string) ([]string, error)
+	NoRelay   bool                // events travel by the logs only
+	Nap       func(time.Duration) // sleeps for less than 1 ms
 }
 
 // Tiers stores the entries. Begin, Ended and Offer are called under the node's lock, one

@@ -17,6 +17,7 @@
 //	acquaintances, greeter    which of the processes that gossip tells of count
 //	admission                 which messages count: clocks, refusals
 //	roster, membership        the members, and how they come, go and are forgotten
+//	isolation                 whether other nodes should be there and none answers
 //	poller, ballots           what this node asks the members: POLL, ACQUIRE, AUTH
 //	following, followers      the logs of the members, and this process's log for them
 //	relay                     events in gossip

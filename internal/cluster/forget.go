@@ -12,7 +12,8 @@ import (
 // A member that is gone stays known for a while: an operator can see it, and its
 // address is tried. Operations on the whole cluster wait for it, or name it. It is
 // therefore forgotten, when an operator says so or after ForgetAfter. Each host forgets
-// by itself, because hosts do not tell each other about dead members.
+// by itself, because hosts do not tell each other about dead members. A host that is
+// isolated forgets no member by itself: the others may live, and it is cut off from them.
 
 // ForgetAfter is how long a member that is considered dead, or has left, must be silent
 // before it is forgotten.
@@ -73,7 +74,8 @@ func (ms *membership) sweep(m *ownership.Machine, now time.Duration) {
 	}
 	ms.sweepAt = now + sweepEvery
 	for node, o := range ms.driver.members {
-		if o.alive || now-o.goneAt < forgetAfter(o) || !m.Forget(now, node, forgetAfter(o)) {
+		kept := ms.isolation.why != "" && o.left != o.id && !o.stranger()
+		if o.alive || kept || now-o.goneAt < forgetAfter(o) || !m.Forget(now, node, forgetAfter(o)) {
 			continue
 		}
 		ms.drop(node, o)

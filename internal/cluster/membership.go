@@ -13,7 +13,7 @@ import (
 
 // membership keeps the roster: it takes what gossip says about members, starts and ends
 // what this node does for each, and forgets members that are gone; see forget.go. The
-// roster, named and sweepAt are guarded by the driver's lock. A method that has the
+// roster, named, sweepAt and isolation are guarded by the driver's lock. A method that has the
 // machine as a parameter is called under that lock.
 type membership struct {
 	cfg           *Config
@@ -27,8 +27,9 @@ type membership struct {
 	poll   func(ctx context.Context, id kv.Process, kick <-chan struct{})
 	follow func(ctx context.Context, id kv.Process)
 
-	named   map[kv.NodeID]namesake
-	sweepAt time.Duration // when to look for members to forget again
+	named     map[kv.NodeID]namesake
+	sweepAt   time.Duration // when to look for members to forget again
+	isolation isolation
 }
 
 // watch feeds gossip's members to the machine, until ctx ends.
@@ -126,6 +127,7 @@ func (ms *membership) tick(m *ownership.Machine, now time.Duration) {
 		m.Refused(o.id, o.trouble != "")
 	}
 	m.Tick(now)
+	ms.judgeIsolation(m, now)
 	ms.sweep(m, now)
 }
 

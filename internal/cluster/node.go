@@ -252,7 +252,7 @@ func (n *Node) Stats() cachesidecar.ClusterState {
 		g = d.running.gossip.Stats()
 	}
 	s.Gossip = gossipStats(g, met)
-	s.In, s.Drained = d.machine.In(), d.machine.Leaving()
+	s.In, s.Drained, s.Isolated = d.machine.In(), d.machine.Leaving(), n.membership.isolation.why
 	leases := &s.Invalidations.Leases
 	for id, o := range d.owners {
 		m, listed := d.members[id.Node]

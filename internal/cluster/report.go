@@ -97,6 +97,16 @@ func (r *reporter) stateChanged(a ownership.StateChanged, leaving bool) {
 	}
 }
 
+// isolated logs that this node is isolated, and why, or that it is no more.
+func (r *reporter) isolated(was, why string, answers bool) {
+	switch {
+	case was == "" && why != "":
+		r.log.Warn("this host is alone, and others should be there: set alone_ok if it may be alone", "reason", why)
+	case was != "" && answers:
+		r.log.Info("another host answers: this host is not alone any more")
+	}
+}
+
 // handedOver logs what became of the partitions that this node owned when it was drained.
 // kept of them were not taken over.
 func (r *reporter) handedOver(owned, kept int, took time.Duration) {

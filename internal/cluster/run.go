@@ -102,7 +102,7 @@ func (n *Node) gossipConfig() gossip.Config {
 	c := gossip.Config{
 		Node: string(n.cfg.Self.Node), Cluster: n.cfg.Cluster, Bind: n.cfg.Bind, Join: n.cfg.Join,
 		Meta: meta, Known: n.acquaintances.known, Conflict: n.membership.conflict, Receive: n.relay.receive,
-		Log: n.cfg.Log,
+		Resolve: n.cfg.Network.Resolve, Log: n.cfg.Log,
 	}
 	if n.cfg.Advertise != "" {
 		_, port, _ := splitAddress(n.cfg.Bind)

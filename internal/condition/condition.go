@@ -89,8 +89,6 @@ func Wrong(st *cachesidecar.Stats) (f Findings) {
 	case st.NotReady != "":
 	case c.Drained:
 		f.Addf("drained: this host owns nothing, and serves through others (`cachesidecar drain --undo` ends that)")
-	case !c.Alone && c.Join > 0 && c.Members == 1:
-		f.Addf("not joined: no host answers at the join addresses (%d)", c.Join)
 	}
 	f.Counts("refused hosts", st.Members["refused"], "(`cachesidecar members` says why)")
 	f.Counts("missing hosts", st.Members["missing"], "(`cachesidecar members` names them)")

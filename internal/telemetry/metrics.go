@@ -27,6 +27,7 @@ type Config struct {
 
 	Node, Version string
 	Join          int // number of addresses
+	AloneOK       func() bool
 	MaxStaleness  time.Duration
 	Started       time.Duration // on the boot clock
 	MemoryLimit   func() int64  // bytes, of the machine or its cgroup; zero is unknown

@@ -67,7 +67,8 @@ func (s *Telemetry) L1Stats() cachesidecar.L1Stats {
 func (s *Telemetry) ClusterState() cachesidecar.ClusterState {
 	e, c := s.Engine, &s.Engine.Counts
 	t := e.Node.Stats()
-	t.Join, t.MaxStalenessMS, t.Handoff = s.Join, s.MaxStaleness.Milliseconds(), e.Handoff.Stats()
+	t.Join, t.AloneOK = s.Join, s.AloneOK()
+	t.MaxStalenessMS, t.Handoff = s.MaxStaleness.Milliseconds(), e.Handoff.Stats()
 	t.PeerReads, t.Joined = c.PeerReads.Load(), c.Joined.Load()
 	t.PeerErrors, t.Served = c.PeerErrors.Load(), c.Served.Load()
 	if e.Log != nil {

@@ -58,6 +58,7 @@ type Config struct {
 	Self    kv.Process
 	Bound   time.Duration // of staleness
 	Members []cluster.Member
+	Alone   string // why this host is alone although others should be there; "": it is not
 
 	// Owner returns the assigned owner of a key in Namespace, by the present ring.
 	Owner func(key []byte) (kv.Process, bool)
@@ -98,6 +99,9 @@ type node struct {
 // New prepares a check. It asks no host.
 func New(cfg Config) *Check {
 	v := &Check{cfg: cfg, history: history.New(history.Rules{Bound: cfg.Bound})}
+	if cfg.Alone != "" {
+		v.trouble = append(v.trouble, "this host is alone: "+cfg.Alone)
+	}
 	for _, m := range cfg.Members {
 		switch {
 		case m.State == cluster.StateLeft, m.Stranger: // it does not own or copy any entry
