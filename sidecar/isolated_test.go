@@ -1,11 +1,15 @@
 package sidecar
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"log/slog"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -41,6 +45,30 @@ func (v *vnode) keeps(ready bool, want string, d time.Duration) {
 	}
 }
 
+// logged has a host log into what logged returns a count of.
+func (v *vnode) logged() (count func(line string) int) {
+	var mu sync.Mutex
+	var text bytes.Buffer
+	v.edit = func(c *Config) { c.Log = slog.New(slog.NewTextHandler(locked{&mu, &text}, nil)) }
+	return func(line string) int {
+		mu.Lock()
+		defer mu.Unlock()
+		return strings.Count(text.String(), line)
+	}
+}
+
+// locked is a writer with a lock.
+type locked struct {
+	mu *sync.Mutex
+	w  io.Writer
+}
+
+func (l locked) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.w.Write(b)
+}
+
 // verdict returns why a check of the cluster by this host proves nothing.
 func (v *vnode) verdict() string { return strings.Join(newCheck(v.s).Trouble(), "; ") }
 
@@ -53,6 +81,13 @@ const (
 // answers, and if that is in order.
 func TestVirtualIsolated(t *testing.T) {
 	testenv.Takes(t, 3*time.Second)
+	var counts func(string) int // of the log of the first host
+	lines := func(w *world, alone, again int) {
+		w.t.Helper()
+		if a, b := counts("this host is alone"), counts("another host answers"); a != alone || b != again {
+			w.t.Errorf("the log says %d times that the host is alone, and %d times that it is no more: want %d and %d", a, b, alone, again)
+		}
+	}
 	for name, run := range map[string]func(w *world, a, b *vnode){
 		"killed": func(w *world, a, b *vnode) {
 			b.kill()
@@ -103,8 +138,10 @@ func TestVirtualIsolated(t *testing.T) {
 				time.Sleep(100 * time.Millisecond)
 			}
 			a.says(false, aloneFor)
+			lines(w, 1, 0)
 			w.net.Heal()
 			a.says(true, "ok")
+			lines(w, 1, 1)
 		},
 		"stopped in order": func(w *world, a, b *vnode) {
 			b.leave()
@@ -129,6 +166,10 @@ func TestVirtualIsolated(t *testing.T) {
 				w.t.Fatal(err)
 			}
 			a.says(true, "ok, drained")
+			a.clock.freeze()
+			time.Sleep(10 * time.Second)
+			a.clock.thaw() // it is out now
+			a.keeps(true, "ok, drained", 10*time.Second)
 			b.kill()
 			a.says(false, aloneFor)
 		},
@@ -136,10 +177,12 @@ func TestVirtualIsolated(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			bubble.Test(t, func(t *testing.T) {
 				w := newWorld(t, 1, 2)
+				counts = w.nodes[0].logged()
 				for _, v := range w.nodes {
 					v.start()
 				}
 				w.agreed(15 * time.Second)
+				lines(w, 0, 0)
 				for _, v := range w.nodes {
 					v.says(true, "ok")
 				}
@@ -194,6 +237,10 @@ func TestVirtualIsolatedAtStart(t *testing.T) {
 			for began := time.Now(); time.Since(began) < time.Minute; time.Sleep(100 * time.Millisecond) {
 				if words, ready := a.s.readiness(); ready || !strings.HasPrefix(words, "not joined") && !strings.HasPrefix(words, aloneAt) {
 					w.t.Fatalf("after %v: %q, %v", time.Since(began), words, ready)
+				} else if why := a.s.engine.Node.Stats().Isolated; (why == "") != strings.HasPrefix(words, "not joined") {
+					if again, _ := a.s.readiness(); again == words { // else it has changed in between
+						w.t.Fatalf("after %v, %q: isolated: %q", time.Since(began), words, why)
+					}
 				}
 			}
 			a.says(false, aloneAt+"(10.0.0.2:7946)")
@@ -263,11 +310,16 @@ func TestVirtualIsolatedByName(t *testing.T) {
 		w := newWorld(t, 1, 2)
 		a, b := w.nodes[0], w.nodes[1]
 		var addresses atomic.Pointer[[]string]
+		var seen atomic.Pointer[[]string] // by the first host
 		for _, v := range w.nodes {
 			v.edit = func(c *Config) {
 				c.Join = []string{"cache.test:7946"}
 				c.network.Resolve = func(context.Context, string) ([]string, error) {
-					if list := addresses.Load(); list != nil {
+					list := addresses.Load()
+					if v == a {
+						seen.Store(list)
+					}
+					if list != nil {
 						return slices.Clone(*list), nil
 					}
 					return nil, errors.New("no such host")
@@ -282,6 +334,7 @@ func TestVirtualIsolatedByName(t *testing.T) {
 		addresses.Store(nil) // for a while names are not found
 		a.keeps(true, "ok", time.Minute)
 		addresses.Store(&[]string{a.ip, b.ip}) // the other one is about to start
+		testenv.Eventually(t, "it has looked the name up", func() bool { return seen.Load() == addresses.Load() })
 		a.keeps(true, "ok", a.s.cfg.MaxStaleness)
 		a.says(false, aloneAt+"(10.0.0.2:7946)")
 		b.start()
