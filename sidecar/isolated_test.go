@@ -73,8 +73,8 @@ func (l locked) Write(b []byte) (int, error) {
 func (v *vnode) verdict() string { return strings.Join(newCheck(v.s).Trouble(), "; ") }
 
 const (
-	aloneFor = "alone: no other host answers "
-	aloneAt  = "alone: no host answers at the join addresses "
+	aloneFor = "not ready: alone: no other host answers "
+	aloneAt  = "not ready: alone: no host answers at the join addresses "
 )
 
 // TestVirtualIsolated checks what a host says of itself if other hosts should be there and none
@@ -91,7 +91,7 @@ func TestVirtualIsolated(t *testing.T) {
 	for name, run := range map[string]func(w *world, a, b *vnode){
 		"killed": func(w *world, a, b *vnode) {
 			b.kill()
-			a.keeps(true, "ok", a.s.cfg.MaxStaleness) // the detection time is 1.5 times that
+			a.keeps(true, "serving", a.s.cfg.MaxStaleness) // the detection time is 1.5 times that
 			a.says(false, aloneFor+"(n1); set alone_ok if it may be alone")
 			if got := a.verdict(); !strings.Contains(got, "this host is alone: no other host answers (n1)") {
 				w.t.Errorf("the verdict: %q", got)
@@ -103,8 +103,8 @@ func TestVirtualIsolated(t *testing.T) {
 				}
 			}
 			b.start()
-			a.says(true, "ok")
-			b.says(true, "ok")
+			a.says(true, "serving")
+			b.says(true, "serving")
 			if got := a.verdict(); got != "" {
 				w.t.Errorf("the verdict: %q", got)
 			}
@@ -113,8 +113,8 @@ func TestVirtualIsolated(t *testing.T) {
 			b.kill()
 			a.says(false, aloneFor)
 			a.forget(b.name)
-			a.says(true, "ok")
-			a.keeps(true, "ok", time.Minute)
+			a.says(true, "serving")
+			a.keeps(true, "serving", time.Minute)
 		},
 		"cut": func(w *world, a, b *vnode) {
 			w.net.Isolate(b.ip)
@@ -122,8 +122,8 @@ func TestVirtualIsolated(t *testing.T) {
 			b.says(false, aloneFor+"(n0)")
 			a.keeps(false, aloneFor, time.Minute)
 			w.net.Heal()
-			a.says(true, "ok")
-			b.says(true, "ok")
+			a.says(true, "serving")
+			b.says(true, "serving")
 		},
 		"cut, and paused meanwhile": func(w *world, a, b *vnode) {
 			w.net.Isolate(b.ip)
@@ -140,18 +140,18 @@ func TestVirtualIsolated(t *testing.T) {
 			a.says(false, aloneFor)
 			lines(w, 1, 0)
 			w.net.Heal()
-			a.says(true, "ok")
+			a.says(true, "serving")
 			lines(w, 1, 1)
 		},
 		"stopped in order": func(w *world, a, b *vnode) {
 			b.leave()
-			a.keeps(true, "ok", time.Minute)
+			a.keeps(true, "serving", time.Minute)
 			if got := a.verdict(); got != "" {
 				w.t.Errorf("the verdict: %q", got)
 			}
 			b.start()
-			a.keeps(true, "ok", 10*time.Second)
-			b.says(true, "ok")
+			a.keeps(true, "serving", 10*time.Second)
+			b.says(true, "serving")
 		},
 		"stopped in order, the other one restarted meanwhile": func(w *world, a, b *vnode) {
 			b.leave()
@@ -159,17 +159,17 @@ func TestVirtualIsolated(t *testing.T) {
 			a.start()
 			a.says(false, aloneAt+"(10.0.0.2:7946); set alone_ok if it may be alone")
 			b.start()
-			a.says(true, "ok")
+			a.says(true, "serving")
 		},
 		"drained": func(w *world, a, b *vnode) {
 			if _, err := a.s.engine.Node.Drain(context.Background(), false); err != nil {
 				w.t.Fatal(err)
 			}
-			a.says(true, "ok, drained")
+			a.says(true, "serving, not well: drained")
 			a.clock.freeze()
 			time.Sleep(10 * time.Second)
 			a.clock.thaw() // it is out now
-			a.keeps(true, "ok, drained", 10*time.Second)
+			a.keeps(true, "serving, not well: drained", 10*time.Second)
 			b.kill()
 			a.says(false, aloneFor)
 		},
@@ -184,7 +184,7 @@ func TestVirtualIsolated(t *testing.T) {
 				w.agreed(15 * time.Second)
 				lines(w, 0, 0)
 				for _, v := range w.nodes {
-					v.says(true, "ok")
+					v.says(true, "serving")
 				}
 				run(w, w.nodes[0], w.nodes[1])
 				w.endAll()
@@ -210,7 +210,7 @@ func TestVirtualIsolatedOfThree(t *testing.T) {
 		w.wants(5*time.Minute, "n2", cluster.StateIn, a)
 		b.kill()
 		w.wants(5*time.Minute, "n1", cluster.StateMissing, a)
-		a.keeps(true, "ok", 5*time.Minute)
+		a.keeps(true, "serving", 5*time.Minute)
 		c.leave()
 		w.wants(time.Minute, "n2", cluster.StateLeft, a)
 		time.Sleep(time.Minute)
@@ -221,7 +221,7 @@ func TestVirtualIsolatedOfThree(t *testing.T) {
 		a.says(false, aloneFor+"(n1);")
 		a.forget("n1")
 		time.Sleep(time.Minute)
-		a.says(true, "ok")
+		a.says(true, "serving")
 		w.endAll()
 	})
 }
@@ -235,9 +235,9 @@ func TestVirtualIsolatedAtStart(t *testing.T) {
 			a.start()
 			<-a.s.Ready()
 			for began := time.Now(); time.Since(began) < time.Minute; time.Sleep(100 * time.Millisecond) {
-				if words, ready := a.s.readiness(); ready || !strings.HasPrefix(words, "not joined") && !strings.HasPrefix(words, aloneAt) {
+				if words, ready := a.s.readiness(); ready || !strings.HasPrefix(words, "not ready: not joined") && !strings.HasPrefix(words, aloneAt) {
 					w.t.Fatalf("after %v: %q, %v", time.Since(began), words, ready)
-				} else if why := a.s.engine.Node.Stats().Isolated; (why == "") != strings.HasPrefix(words, "not joined") {
+				} else if why := a.s.engine.Node.Stats().Isolated; (why == "") != strings.HasPrefix(words, "not ready: not joined") {
 					if again, _ := a.s.readiness(); again == words { // else it has changed in between
 						w.t.Fatalf("after %v, %q: isolated: %q", time.Since(began), words, why)
 					}
@@ -248,41 +248,41 @@ func TestVirtualIsolatedAtStart(t *testing.T) {
 				w.t.Errorf("the verdict: %q", got)
 			}
 			b.start() // is not held up by the first
-			a.says(true, "ok")
-			b.says(true, "ok")
+			a.says(true, "serving")
+			b.says(true, "serving")
 		},
 		"the first, that may be alone": func(w *world, a, b *vnode) {
 			a.edit = func(c *Config) { c.AloneOK = true }
 			a.start()
-			a.says(true, "ok, alone: no host answers at the join addresses (10.0.0.2:7946)")
+			a.says(true, "serving")
 			if got := a.verdict(); got != "" {
 				w.t.Errorf("the verdict: %q", got)
 			}
 			b.start()
-			a.says(true, "ok")
+			a.says(true, "serving")
 		},
 		"another key": func(w *world, a, b *vnode) {
 			for _, v := range []*vnode{a, b} {
 				w.keyed(v, "1")
 				v.start()
 			}
-			b.says(true, "ok")
+			b.says(true, "serving")
 			b.leave()
 			w.keyed(b, "2")
 			b.start()
 			b.says(false, aloneAt+"(10.0.0.1:7946)")
-			a.keeps(true, "ok", time.Minute) // the other one has left
+			a.keeps(true, "serving", time.Minute) // the other one has left
 			b.kill()
 			w.keyed(b, "1")
 			b.start()
-			b.says(true, "ok")
+			b.says(true, "serving")
 		},
 		"another bound": func(w *world, a, b *vnode) {
 			b.edit = func(c *Config) { c.MaxStaleness = 3 * time.Second }
 			a.start()
 			a.says(false, aloneAt)
 			b.start()
-			b.says(false, "not joined: ")
+			b.says(false, "not ready: not joined: ")
 			a.keeps(false, aloneAt, time.Minute)
 		},
 	} {
@@ -329,19 +329,19 @@ func TestVirtualIsolatedByName(t *testing.T) {
 		a.start()
 		a.says(false, aloneAt+"(cache.test:7946)") // as if it were misspelt
 		addresses.Store(&[]string{a.ip})
-		a.says(true, "ok")
-		a.keeps(true, "ok", time.Minute)
+		a.says(true, "serving")
+		a.keeps(true, "serving", time.Minute)
 		addresses.Store(nil) // for a while names are not found
-		a.keeps(true, "ok", time.Minute)
+		a.keeps(true, "serving", time.Minute)
 		addresses.Store(&[]string{a.ip, b.ip}) // the other one is about to start
 		testenv.Eventually(t, "it has looked the name up", func() bool { return seen.Load() == addresses.Load() })
-		a.keeps(true, "ok", a.s.cfg.MaxStaleness)
+		a.keeps(true, "serving", a.s.cfg.MaxStaleness)
 		a.says(false, aloneAt+"(10.0.0.2:7946)")
 		b.start()
-		a.says(true, "ok")
-		b.says(true, "ok")
+		a.says(true, "serving")
+		b.says(true, "serving")
 		b.leave()
-		a.keeps(true, "ok", time.Minute)
+		a.keeps(true, "serving", time.Minute)
 		w.endAll()
 	})
 }
