@@ -76,7 +76,7 @@ type L1Stats struct {
 
 // MemoryStats describes the memory from which apps on this host read without asking.
 type MemoryStats struct {
-	// Its size; zero if there is none.
+	// The size of all regions; zero if there is none.
 	Limit int64 `json:"limit" metric:"memory_limit_bytes{tier=shared}"`
 	// Values that were put there.
 	Published int64 `json:"published" metric:"shared_memory_values_total{event=published}"`

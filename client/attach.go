@@ -22,11 +22,15 @@ import (
 func attacher(s *shared) func(path, token string, w *wire.Welcome) {
 	return func(path, token string, w *wire.Welcome) {
 		s.memory.hear(w.Epoch)
-		s.loads.mu.Lock()
-		defer s.loads.mu.Unlock()
-		if !s.loads.closed { // no task may begin while Close waits
-			s.tasks.Go(func() { attach(s.closed, s, path, token, w) }) // ends with its own timeout
+		ask := func() {
+			s.loads.mu.Lock()
+			defer s.loads.mu.Unlock()
+			if !s.loads.closed { // no task may begin while Close waits
+				s.tasks.Go(func() { attach(s.closed, s, path, token, w) }) // ends with its own timeout
+			}
 		}
+		s.memory.ask.Store(&ask)
+		ask()
 	}
 }
 

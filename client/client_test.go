@@ -30,6 +30,13 @@ func serve(t testing.TB, path string) (stop func()) {
 
 func serveWith(t testing.TB, cfg sidecar.Config) (stop func()) {
 	t.Helper()
+	_, stop = run(t, cfg)
+	return stop
+}
+
+// run runs a sidecar until stop is called, or the test ends.
+func run(t testing.TB, cfg sidecar.Config) (s *sidecar.Sidecar, stop func()) {
+	t.Helper()
 	s, err := sidecar.New(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -52,7 +59,7 @@ func serveWith(t testing.TB, cfg sidecar.Config) (stop func()) {
 		})
 	}
 	t.Cleanup(stop)
-	return stop
+	return s, stop
 }
 
 // dial returns a client of the socket alone, whose default timeouts are longer than usual.

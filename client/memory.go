@@ -21,9 +21,10 @@ import (
 type memory struct {
 	reader    atomic.Pointer[shm.Reader] // of the process that epoch names; nil: none
 	attaching sync.Mutex
-	writing   [writeMarks]writeMark // by hash of the key
-	attached  atomic.Int64          // regions
-	sampled   atomic.Int64          // one in sampleOf hits
+	writing   [writeMarks]writeMark  // by hash of the key
+	attached  atomic.Int64           // regions
+	ask       atomic.Pointer[func()] // asks for the region again; nil: there was no HELLO
+	sampled   atomic.Int64           // one in sampleOf hits
 
 	mu    sync.Mutex // held while a region is stored, or dropped because of a HELLO
 	epoch uint64     // of the process that the latest HELLO has named
@@ -94,7 +95,7 @@ func fromMemory(c *Client, r *shm.Reader, key string) (it cachesidecar.Item, ok 
 			c.place.CompareAndSwap(p, nil)
 		}
 		if r.Closed() {
-			c.memory.reader.CompareAndSwap(r, nil)
+			c.memory.drop(r)
 		}
 		return it, false, nil
 	}
@@ -133,6 +134,13 @@ func (m *memory) hearLocked(epoch uint64) {
 		m.epoch = epoch
 		m.turns++
 		m.reader.Store(nil)
+	}
+}
+
+// drop drops a region that the sidecar has ended, and asks for another one.
+func (m *memory) drop(r *shm.Reader) {
+	if ask := m.ask.Load(); m.reader.CompareAndSwap(r, nil) && ask != nil {
+		(*ask)()
 	}
 }
 

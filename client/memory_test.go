@@ -127,7 +127,6 @@ func TestNotShared(t *testing.T) {
 	for name, cfg := range map[string]sidecar.Config{
 		"off":     {SharedSize: sidecar.Off},
 		"setting": {Namespaces: map[string]sidecar.Namespace{"default": {Shared: &no}}},
-		"rules":   {Access: map[string]sidecar.Grants{"default": {Write: []string{"user:0"}}}},
 		"client":  {},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -135,8 +134,12 @@ func TestNotShared(t *testing.T) {
 			cfg.Socket, cfg.L2Size = path, 64<<20
 			serveWith(t, cfg)
 			c := dialAny(t, client.Config{Socket: path, NoSharedMemory: name == "client"})
-			if name == "setting" || name == "rules" {
-				testenv.Eventually(t, "the attachment", func() bool { return c.SharedStats().Attached })
+			if name == "setting" {
+				others := c.InNamespace("others")
+				if _, err := others.Set(t.Context(), "k", []byte("one"), cachesidecar.SetOptions{}); err != nil {
+					t.Fatal(err)
+				}
+				warm(t, others, "k") // so the memory is there, and serves
 			}
 			if _, err := c.Set(t.Context(), "k", []byte("one"), cachesidecar.SetOptions{}); err != nil {
 				t.Fatal(err)
@@ -173,6 +176,32 @@ func TestSharedRestart(t *testing.T) {
 	testenv.Eventually(t, "the attachment", func() bool { return c.SharedStats().Attached })
 	if it := warm(t, c, "k"); string(it.Value) != "two" || c.SharedStats().Regions != 2 {
 		t.Fatalf("%+v, %+v", it, c.SharedStats())
+	}
+}
+
+// Other rules of access end the region of this user, and the client asks for another one, over
+// the connections that it has. A reload of the same rules changes nothing.
+func TestSharedReload(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	cfg := sidecar.Config{Socket: path, Access: map[string]sidecar.Grants{"one": {Read: []string{"anyone"}}}}
+	s, _ := run(t, cfg)
+	c := sharing(t, client.Config{Socket: path})
+	if _, err := c.Set(t.Context(), "k", []byte("one"), cachesidecar.SetOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	warm(t, c, "k")
+	for _, tc := range []struct {
+		name string
+		want int64
+	}{{"one", 1}, {"two", 2}} {
+		cfg.Access = map[string]sidecar.Grants{tc.name: {Read: []string{"anyone"}}}
+		if _, err := s.Apply(t.Context(), cfg); err != nil {
+			t.Fatal(err)
+		}
+		warm(t, c, "k")
+		if n := c.SharedStats().Regions; n != tc.want {
+			t.Errorf("%s: %d regions so far, want %d", tc.name, n, tc.want)
+		}
 	}
 }
 

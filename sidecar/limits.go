@@ -52,6 +52,9 @@ func (s *Sidecar) HeapLimit() int64 {
 // shareFiles shares out the descriptors that this process may have.
 func shareFiles(c *Config, limit uint64) machine.Files {
 	w := machine.FilesWanted{Apps: c.MaxConnections, Doors: 1, HTTP: c.HTTP != "", Peers: c.Bind != ""}
+	if c.SharedSize != Off {
+		w.Passed = session.MaxDescriptors
+	}
 	if c.Memcached != "" {
 		w.Doors = 2
 	}
@@ -83,7 +86,7 @@ const (
 )
 
 // newPlaces returns the places that all connections share.
-func newPlaces(c *Config) *places.Table {
+func newPlaces(c *Config, files *machine.Files) *places.Table {
 	return places.New([places.Resources]int64{
 		places.LeaseTokens: engine.MaxLeases,
 		places.Watches:     engine.MaxWatches,
@@ -91,5 +94,6 @@ func newPlaces(c *Config) *places.Table {
 		places.Names:       int64(c.MaxNamespaces - len(c.Namespaces)),
 		places.Connections: int64(c.MaxConnections),
 		places.Flushes:     namespaces.MaxFlushed,
+		places.Descriptors: int64(files.Passed),
 	})
 }

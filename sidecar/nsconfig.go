@@ -5,11 +5,9 @@ import (
 	"errors"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/internal/access"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/settings"
-	"github.com/cachesidecar/cachesidecar/internal/verify"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
@@ -30,8 +28,7 @@ type Namespace struct {
 	// Quota bounds the bytes of the namespace on this host, headers included. A new key
 	// evicts the oldest keys. Default: none. Bounds: 64KiB to L2Size.
 	Quota Size `yaml:"quota"`
-	// Shared says whether apps may read hot values from shared memory (shared_size). It has
-	// an effect only if everybody who may open the socket may read the namespace. Default:
+	// Shared says whether apps may read hot values from shared memory (shared_size). Default:
 	// true.
 	Shared *bool `yaml:"shared"`
 
@@ -247,12 +244,11 @@ func (l Limits) guard() loader.GuardConfig {
 }
 
 // namespaces returns the settings of all namespaces, with every default filled in.
-func (c *Config) namespaces(rules *access.Rules) namespaces.Config {
+func (c *Config) namespaces() namespaces.Config {
 	t := namespaces.Config{
 		Seed: c.seed, Max: c.MaxNamespaces, Bound: c.MaxStaleness, MaxValue: int(c.MaxValue),
 		Clock: c.clock, Log: c.Log, Node: c.Node,
 		Configured: map[string]namespaces.Settings{}, Others: Namespace{}.spec(),
-		Hidden: func(name string) bool { return name == verify.Namespace || !rules.Everyone(name) },
 	}
 	for name, ns := range c.Namespaces {
 		t.Configured[name] = ns.spec()

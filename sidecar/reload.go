@@ -40,7 +40,7 @@ func (s *Sidecar) Apply(ctx context.Context, cfg Config) (changes cachesidecar.C
 	if err != nil {
 		return changes, err
 	}
-	plan, err := s.engine.Names.Prepare(ctx, next.namespaces(s.engine.Access))
+	plan, err := s.engine.Names.Prepare(ctx, next.namespaces())
 	if err != nil {
 		return changes, err
 	}
@@ -59,9 +59,10 @@ func (s *Sidecar) Apply(ctx context.Context, cfg Config) (changes cachesidecar.C
 		changes.Changed = append(changes.Changed, newContents("cluster_key_file"))
 	}
 
-	s.engine.Access.Replace(rules)
+	if s.engine.Access.Replace(rules) {
+		s.memory.endAll()
+	}
 	begun := s.engine.Reload(plan)
-	s.engine.Names.ShowAgain()
 	s.use.RLock()
 	for _, k := range begun {
 		if s.back != nil { // else Run begins them, or has ended

@@ -41,7 +41,7 @@ func TestReloadLagOfLateDeletion(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	plan, err := r.s.engine.Names.Prepare(t.Context(), next.namespaces(r.s.engine.Access))
+	plan, err := r.s.engine.Names.Prepare(t.Context(), next.namespaces())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -48,8 +48,8 @@ func (s *Sidecar) run(ctx context.Context) error {
 	}
 	if listener != nil {
 		defer listener.Close()
-		s.memory.begin(ctx, &s.cfg, s.path, s.engine.Node.Self().Epoch)
-		defer s.memory.end(s.cfg.Log)
+		s.memory.begin(ctx, &s.cfg, s.path)
+		defer endRegions(s)
 	}
 	if err := s.memcached.listen(&s.cfg); err != nil {
 		return err

@@ -8,11 +8,13 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/access"
 	"github.com/cachesidecar/cachesidecar/internal/calls"
 	"github.com/cachesidecar/cachesidecar/internal/history"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/shm"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/unixsock"
 )
 
 // In a world each host has apps that read the shared memory of its sidecar, also while the
@@ -36,15 +38,15 @@ func (v *vnode) attach(s *Sidecar) {
 		}
 	}
 	m := &s.memory
-	m.begin(context.Background(), &s.cfg, v.socket, s.engine.Node.Self().Epoch)
-	f, body, err := m.Open()
-	if err != nil {
-		v.w.t.Fatal(err)
+	m.begin(context.Background(), &s.cfg, v.socket)
+	f, body, bad := m.Open(theApp(s))
+	if bad != nil {
+		v.w.t.Fatal(bad)
 	}
 	defer f.Close()
-	file := m.file
+	file := m.find(theApp(s)).file
 	v.w.t.Cleanup(func() { // all that used it has ended
-		m.writer.Abandon()
+		s.engine.Shared.Abandon()
 		_ = file.Remove()
 	})
 	r, err := shm.Map(f)
@@ -54,6 +56,12 @@ func (v *vnode) attach(s *Sidecar) {
 	v.w.mu.Lock()
 	v.region.reader = r
 	v.w.mu.Unlock()
+}
+
+// theApp is the principal of all apps of a world.
+func theApp(s *Sidecar) *access.Principal {
+	by := s.engine.Access.Caller(unixsock.Peer{UID: os.Geteuid()})
+	return by.Principal()
 }
 
 // readToShare asks a process for a key a few times, as apps do that have the shared memory.
@@ -68,6 +76,7 @@ func (w *world) readToShare(s *Sidecar, k *vkey, times int) {
 	now := s.engine.Clock.Read()
 	s.engine.Node.CheckPause(now.Boot)
 	q := &wire.Request{Op: wire.OpGet, Namespace: []byte(w.space), Key: k.name, Options: wire.Share, App: true}
+	q.Region = s.memory.Region(theApp(s))
 	for range times {
 		var r wire.Reply
 		s.engine.Reads.Value(nil, &b, q, k.name, math.MaxInt, now, 0, &r)

@@ -90,7 +90,7 @@ func New(cfg Config) (*Sidecar, error) {
 	if s.engine, err = engine.New(s.engineConfig(rules)); err != nil {
 		return nil, err
 	}
-	s.present, s.memory.writer = s.cfg, s.engine.Shared.Writer
+	s.present, s.memory.engine = s.cfg, s.engine
 	s.weight.Store(cfg.Weight)
 	s.aloneOK.Store(cfg.AloneOK)
 	s.keys.Renew = s.engine.Node.Renew
@@ -126,8 +126,8 @@ func (s *Sidecar) engineConfig(rules *access.Rules) engine.Config {
 		Node: cfg.Node, Seed: cfg.seed, MaxValue: int(cfg.MaxValue), RequestTimeout: cfg.RequestTimeout,
 		ReadPatience: cfg.readPatience,
 		L1Size:       int64(cfg.L1Size), L2Size: int64(cfg.L2Size), Events: cfg.events,
-		Namespaces: cfg.namespaces(rules), Cluster: node,
-		Clock: cfg.clock, Log: cfg.Log, Access: rules, Shares: newPlaces(cfg),
+		Namespaces: cfg.namespaces(), Cluster: node,
+		Clock: cfg.clock, Log: cfg.Log, Access: rules, Shares: newPlaces(cfg, &s.files),
 		Budget: rpc.NewBudget(int64(cfg.BufferSize)),
 		Peer:   func(from kv.Process) rpc.Handler { return s.doors.Peer(from) },
 	}

@@ -286,7 +286,7 @@ func (v *vnode) leave() {
 	if err := <-v.done; err != nil {
 		v.w.fail("%s: Run: %v", v.name, err)
 	}
-	s.memory.end(s.cfg.Log)
+	s.memory.end()
 	v.w.note(s)
 	v.host.Kill()
 }
@@ -294,7 +294,7 @@ func (v *vnode) leave() {
 // kill ends the process at once.
 func (v *vnode) kill() {
 	s := v.take()
-	s.memory.writer.Abandon()
+	s.engine.Shared.Abandon()
 	v.host.Kill()
 	v.stop()
 	v.w.note(s)

@@ -20,6 +20,7 @@ import (
 	"math"
 	"os"
 	"os/user"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -80,13 +81,15 @@ type Rules struct {
 	refusals [Rights]atomic.Int64 // requests, by the right that was missing; of Nothing: unknown tokens
 }
 
-// Replace puts other rules in the place of the present ones. The counts go on.
-func (a *Rules) Replace(by *Rules) { a.now.Store(by.now.Load()) }
-
-// Everyone reports whether everybody who may open the socket may read a namespace.
-func (a *Rules) Everyone(namespace string) bool {
-	r := a.now.Load()
-	return r.anyone[r.lines[namespace]] >= Read
+// Replace puts other rules in the place of the present ones, and says whether they differ. The
+// counts go on.
+func (a *Rules) Replace(by *Rules) bool {
+	next := by.now.Load()
+	if reflect.DeepEqual(a.now.Load(), next) {
+		return false
+	}
+	a.now.Store(next)
+	return true
 }
 
 // rules are one configuration. They do not change, so sessions read them without a lock.

@@ -58,7 +58,7 @@ var demands = [wire.OpCount]demand{
 	wire.OpReload:  {need: toRule},
 	wire.OpDrain:   {need: toRule},
 	wire.OpLeaving: {need: open},
-	wire.OpShared:  {need: open}, // the memory has only what everyone may read
+	wire.OpShared:  {need: toReadAny},
 	wire.OpTouched: {need: toRead},
 	wire.OpMetaGet: {need: toRead, with: wire.Touch | wire.Claim, more: toWrite},
 }
@@ -76,6 +76,8 @@ type Caller struct {
 	shown    digest // of the token that it has shown; zero is none
 	token    string // its name
 	entitled entitled
+
+	principal *Principal // see Principal; nil: it has not been asked for
 
 	last    [kv.MaxNamespaceLen]byte // the namespace asked about last, of lastLen bytes
 	lastLen int
@@ -98,7 +100,7 @@ func (a *Rules) Memcached() Caller {
 
 // follow goes over to other rules. A token that they do not know any more gives no right.
 func (c *Caller) follow(r *rules) {
-	c.rules, c.token = r, ""
+	c.rules, c.token, c.principal = r, "", nil
 	c.lastLen, c.line = 0, 0
 	if c.memcached {
 		c.entitled = r.ofMemcached()
@@ -256,3 +258,32 @@ func (c *Caller) may(r Right) func(namespace string) bool {
 	e, a := c.entitled, c.rules
 	return func(namespace string) bool { return e.in[a.lines[namespace]] >= r }
 }
+
+// Principal is the user of a caller, its token, and its rights under the present rules. Callers
+// of equal principals may know everything of each other.
+type Principal struct {
+	UID    int
+	rules  *rules
+	token  string
+	rights string // by line of the rules
+}
+
+// Principal returns the caller's. It is that of the latest request.
+func (c *Caller) Principal() *Principal {
+	if c.principal == nil {
+		rights := make([]byte, len(c.entitled.in))
+		for i, r := range c.entitled.in {
+			rights[i] = byte(r)
+		}
+		c.principal = &Principal{UID: c.Peer.UID, rules: c.rules, token: c.token, rights: string(rights)}
+	}
+	return c.principal
+}
+
+// MayRead reports whether the principal may read in a namespace. It may be called concurrently.
+func (p *Principal) MayRead(namespace string) bool {
+	return Right(p.rights[p.rules.lines[namespace]]) >= Read
+}
+
+// Present reports whether a principal's rules are the present ones.
+func (a *Rules) Present(p *Principal) bool { return p.rules == a.now.Load() }

@@ -68,7 +68,9 @@ type mgetCall struct {
 // one returns the GET of one key.
 func (r *mget) one(i int) *wire.Request {
 	q := r.q
-	return &wire.Request{Op: wire.OpGet, Namespace: q.Namespace, Key: q.Keys[i], Options: q.Options, App: q.App}
+	return &wire.Request{
+		Op: wire.OpGet, Namespace: q.Namespace, Key: q.Keys[i], Options: q.Options, App: q.App, Region: q.Region,
+	}
 }
 
 // round answers what it can of the keys in todo and returns the rest.

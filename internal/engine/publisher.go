@@ -18,9 +18,10 @@ import (
 )
 
 // Publisher puts values that apps have asked for more than once into the memory that they
-// share. It implements cluster.Mirror, whose comments say when its methods are called.
+// read. It implements cluster.Mirror, whose comments say when its methods are called.
 type Publisher struct {
 	*shm.Writer
+	Limit  atomic.Int64 // bytes of all regions; zero: there is no shared memory
 	node   *cluster.Node
 	ledger *invalidation.Ledger
 
@@ -68,20 +69,23 @@ func (a *asked) again(h kv.Hash) bool {
 
 // publication is a read whose value may be published. Its zero value publishes nothing.
 type publication struct {
+	to    *shm.Region
 	at    time.Duration // boot clock
 	asOf  kv.Version    // zero: nothing is published
 	taken shm.Generations
 }
 
-// begin begins a read of a key, before anything else is looked at.
+// begin begins a read of a key, before anything else is looked at. Only the reader's own region
+// gets the value: its other readers might not know the key.
 func (p *Publisher) begin(q *wire.Request, k kv.Key, hlc *kv.HLC, now kv.Moment) (b publication) {
-	if !q.App || q.Has(wire.Fresh) || !p.Open(k.Namespace) {
+	to, ok := q.Region.(*shm.Region)
+	if !ok || q.Has(wire.Fresh) || !p.Open(k.Namespace) {
 		return b
 	}
 	if !p.asked.again(k.Hash) {
 		return b
 	}
-	return publication{at: now.Boot, taken: p.Take(k.Namespace, k.Hash), asOf: hlc.Next(now.Wall)}
+	return publication{to: to, at: now.Boot, taken: p.Take(k.Namespace, k.Hash), asOf: hlc.Next(now.Wall)}
 }
 
 // owned publishes an entry that this host owns.
@@ -97,7 +101,7 @@ func (p *Publisher) owned(b publication, k kv.Key, value []byte, info segment.In
 		return
 	}
 	partition := k.Hash.Partition()
-	p.Publish(&e, func() bool {
+	p.Publish(b.to, &e, func() bool {
 		return p.node.OwnershipEpoch(partition) == epoch && p.admits(k, info.Version, b.asOf)
 	})
 }
@@ -112,7 +116,7 @@ func (p *Publisher) copied(b publication, k kv.Key, c *l1.Copy, owner *cluster.O
 		Key: k, Value: c.Value(), Flags: c.Flags, Version: c.Version, Absent: c.Absent, Taken: b.taken,
 		Ends: endOf(c.Deadline, 0), Owner: slot,
 	}
-	p.Publish(&e, func() bool {
+	p.Publish(b.to, &e, func() bool {
 		return p.node.View().Owner(k.Hash.Partition()) == owner && p.admits(k, c.Version, c.AsOf)
 	})
 }
@@ -219,7 +223,7 @@ func (p *Publisher) Ran(mark, until time.Duration) { p.Renew(0, mark, max(0, unt
 func (p *Publisher) Stats() cachesidecar.MemoryStats {
 	s := p.Writer.Stats()
 	return cachesidecar.MemoryStats{
-		Limit: s.Size, Published: s.Published, Withdrawn: s.Withdrawn, Outdated: s.Refused, Busy: s.Busy,
+		Limit: p.Limit.Load(), Published: s.Published, Withdrawn: s.Withdrawn, Outdated: s.Refused, Busy: s.Busy,
 		Hits: sampleOf * p.touched.Load(),
 	}
 }

@@ -22,6 +22,7 @@ type FilesWanted struct {
 	HTTP    bool // whether HTTP is served
 	Peers   bool // whether there are other hosts
 	Origins int  // of all origins
+	Passed  int  // sockets over which a descriptor was sent that has not been received
 }
 
 // Files shares out the descriptors that a process may have, so that no port can use up
@@ -29,6 +30,7 @@ type FilesWanted struct {
 // They still get at least half, since the socket is what the sidecar is for.
 type Files struct {
 	Apps, HTTP, Peers int // connections; Apps at each door
+	Passed            int // sockets of descriptors that have not been received; part of Rest
 	Rest              int // for origins and the process itself
 
 	limit  uint64
@@ -37,7 +39,9 @@ type Files struct {
 
 // ShareFiles computes the shares for a limit of descriptors.
 func ShareFiles(limit uint64, w FilesWanted) Files {
-	f := Files{Apps: w.Apps, Rest: ownFiles + w.Origins, limit: limit, wanted: w.Apps}
+	f := Files{
+		Apps: w.Apps, Passed: w.Passed, Rest: ownFiles + w.Origins + w.Passed, limit: limit, wanted: w.Apps,
+	}
 	if w.HTTP {
 		f.HTTP = MaxHTTP
 	}
@@ -51,6 +55,7 @@ func ShareFiles(limit uint64, w FilesWanted) Files {
 	f.HTTP = min(f.HTTP, have/16)
 	f.Peers = min(f.Peers, have/8)
 	f.Rest = min(f.Rest, have/4)
+	f.Passed = min(f.Passed, f.Rest/2)
 	f.Apps = min(f.Apps, (have-f.HTTP-f.Peers-f.Rest)/w.Doors)
 	return f
 }

@@ -211,23 +211,14 @@ func (n *Table) settle(at *slot, cfg Settings, configured bool) *Namespace {
 	return ns
 }
 
-// show tells the memory that apps share what a slot has.
+// show tells the shared memory what a slot has.
 func (n *Table) show(at *slot, hidden bool) {
 	switch {
 	case n.parts.Shared == nil:
-	case hidden || n.cfg.Hidden != nil && n.cfg.Hidden(at.Name):
+	case hidden:
 		n.parts.Shared.SetNamespace(at.ID, shm.Space{})
 	default:
 		n.parts.Shared.SetNamespace(at.ID, shm.Space{Name: at.Name, Seed: at.Seed, Bound: n.Bound(at.ID)})
-	}
-}
-
-// ShowAgain is called when Config.Hidden may answer differently.
-func (n *Table) ShowAgain() {
-	n.Mu.Lock()
-	defer n.Mu.Unlock()
-	for _, ns := range n.All() {
-		n.show(ns.slot, ns.settings.NotShared)
 	}
 }
 

@@ -21,9 +21,6 @@ type Config struct {
 
 	Configured map[string]Settings
 	Others     Settings // of names that are not configured
-
-	// Hidden names what not every app on this host may read; nil: nothing.
-	Hidden func(name string) bool
 }
 
 // Settings is the settings of one namespace, with every default filled in.

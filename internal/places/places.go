@@ -35,15 +35,18 @@ const (
 	Names                       // namespaces that are not configured
 	Connections                 // on the socket
 	Flushes                     // names whose flush is remembered
+	Descriptors                 // of the shared memory, sent and not received
 	Resources
 )
 
 // parts has the divisors: a connection may have what is left to its owner, divided by the
-// number here. Names belong to one app more than the other kinds do. Connections have no
-// part.
-var parts = [Resources]int64{LeaseTokens: 16, Watches: 16, Waiting: 4, Names: 1, Flushes: 1}
+// number here: no more than one descriptor. Names belong to one app more than the other kinds
+// do. Connections have no part.
+var parts = [Resources]int64{LeaseTokens: 16, Watches: 16, Waiting: 4, Names: 1, Flushes: 1, Descriptors: 1 << 32}
 
-var resourceNames = [Resources]string{"lease_tokens", "watches", "waiting", "namespaces", "connections", "flushes"}
+var resourceNames = [Resources]string{
+	"lease_tokens", "watches", "waiting", "namespaces", "connections", "flushes", "descriptors",
+}
 
 var resourceTexts = [Resources]string{
 	LeaseTokens: "lease tokens: FILL or abandon some, or load the key without filling it",
@@ -53,6 +56,7 @@ var resourceTexts = [Resources]string{
 		"use fewer names, or configure them",
 	Flushes: "names of which a flush of the cluster is remembered: flush one of those that were flushed before, " +
 		"or let an administrator flush all namespaces, which forgets them",
+	Descriptors: "descriptors of the shared memory that may be on their way: receive them, or ask later",
 	Connections: "connections of max_connections: close some, or raise it",
 }
 

@@ -12,6 +12,9 @@ import (
 // connection of the same owner, and to another owner.
 func TestSharesLeaveRoom(t *testing.T) {
 	for r := range Resources {
+		if r == Descriptors {
+			continue // see TestOneDescriptor
+		}
 		t.Run(resourceNames[r], func(t *testing.T) {
 			s := New([Resources]int64{1 << 16, 1024, 1 << 16, 255, 1000, 1024})
 			total := s.Total(r)
@@ -73,5 +76,29 @@ func TestLastPlaceForgetsOwner(t *testing.T) {
 	}
 	if m.Release(Names); s.owners["uid 1"] != nil {
 		t.Error("an owner that has nothing is remembered")
+	}
+}
+
+// TestOneDescriptor: a connection has one descriptor under way, and all connections of an owner
+// leave a quarter to others.
+func TestOneDescriptor(t *testing.T) {
+	s := New([Resources]int64{Descriptors: 100})
+	taken := 0
+	for range 200 {
+		m := s.Join("uid 1")
+		if m.Acquire(Descriptors) == nil {
+			taken++
+		}
+		if m.Acquire(Descriptors) == nil {
+			t.Fatal("two of one connection")
+		}
+	}
+	other := s.Join("uid 2")
+	if err := other.Acquire(Descriptors); taken != 75 || err != nil {
+		t.Errorf("one owner has %d, and another one: %v", taken, err)
+	}
+	other.Release(Descriptors)
+	if err := other.Acquire(Descriptors); err != nil {
+		t.Error(err)
 	}
 }

@@ -6,24 +6,41 @@ import (
 	"os"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // errPass says that a descriptor cannot be passed now.
 var errPass = errors.New("a descriptor is passed over a Unix socket alone, and with no other answer under way")
 
+// MayWait is called by the handler before it does what may take long. Other connections do not
+// wait for it then, unless there is an error.
+func MayWait(c *Conn) error { return c.leaveLoop() }
+
 // Pass writes what Out has, and then a frame with which a descriptor goes. It is for
 // connections that have no other request under way: nothing else may be written meanwhile.
-func (c *Conn) Pass(frame []byte, file *os.File) error {
+// The Passed tells when the descriptor has been received; the caller must end it, also after an
+// error.
+func (c *Conn) Pass(frame []byte, file *os.File) (*Passed, error) {
 	if err := c.leaveLoop(); err != nil { // the write may wait
-		return err
+		return nil, err
 	}
 	uc, ok := c.socket.nc.(*net.UnixConn)
 	if !ok {
-		return errPass
+		return nil, errPass
 	}
 	if err := c.flush(); err != nil {
-		return err
+		return nil, err
 	}
+	p, err := passedOver(uc)
+	if err != nil {
+		return nil, err
+	}
+	return p, passing(c, uc, frame, file)
+}
+
+// passing writes the frame of Pass.
+func passing(c *Conn, uc *net.UnixConn, frame []byte, file *os.File) error {
 	o := &c.outbox
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -59,3 +76,28 @@ func pass(uc *net.UnixConn, frame []byte, file *os.File, timeout time.Duration) 
 	}
 	return errors.Join(err, uc.SetWriteDeadline(time.Time{}))
 }
+
+// Passed is a descriptor that has been written to a Unix socket. The system counts it against
+// this process until the peer has received it, or has closed its end, also if this process has
+// closed the connection: so a Passed keeps the socket.
+type Passed struct{ fd int }
+
+func passedOver(uc *net.UnixConn) (*Passed, error) {
+	raw, err := uc.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	p := &Passed{}
+	e := raw.Control(func(fd uintptr) { p.fd, err = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0) })
+	return p, errors.Join(err, e)
+}
+
+// Received reports whether the peer has read all that was written to it, or has closed its end.
+func (p *Passed) Received() bool { return unread(p.fd) == 0 }
+
+// Leave tells the peer that the connection has ended. It is called when this process has closed
+// the connection, and the descriptor has not been received.
+func (p *Passed) Leave() { _ = unix.Shutdown(p.fd, unix.SHUT_RDWR) }
+
+// End gives the socket up.
+func (p *Passed) End() { _ = unix.Close(p.fd) }

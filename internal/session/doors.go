@@ -47,6 +47,7 @@ type Host interface {
 type Doors struct {
 	cfg      Config
 	farewell farewell
+	passing  passing
 }
 
 // New returns the Doors of a host.

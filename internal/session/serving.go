@@ -48,6 +48,7 @@ func (c *Session) Owner() (owner, process string) {
 // Close ends the session.
 func (c *Session) Close(err error) {
 	c.giveBack()
+	c.d.passing.closed(c.passed)
 	if c.from.Node == "" {
 		c.member.Release(places.Connections)
 	}
@@ -167,6 +168,7 @@ func (c *Session) serve(conn *rpc.Conn) {
 		c.answerError(conn, err)
 		return
 	}
+	q.Region = regionOf(c, q)
 	limit(c, conn)
 	if c.order.waiting.Load() > 0 && c.order.has(c.keys()) || c.Core.Acks.Wanted(q) {
 		c.later(conn)
@@ -225,6 +227,10 @@ func (c *Session) serve(conn *rpc.Conn) {
 
 // execute answers c.req from what this host has, or later.
 func (c *Session) execute(conn *rpc.Conn) {
+	if c.req.Op == wire.OpFlush { // it erases what is in the shared memory
+		c.Names.Release()
+		_ = rpc.MayWait(conn)
+	}
 	if c.Core.ExecuteTo(c.req, &c.Names, c.now, 0, &c.reply); c.reply.Status == wire.Moved {
 		c.later(conn)
 		return

@@ -25,6 +25,7 @@ type Session struct {
 	By        access.Caller // the app at the other end
 	told      bool          // a refusal has been logged
 	brief     bool          // it asks for the shared memory: the app may end before it has it
+	passed    *passed       // the latest descriptor of the shared memory; nil: none
 	hello     bool
 	Namespace []byte // the connection's default namespace
 	now       kv.Moment

@@ -2,17 +2,28 @@ package session
 
 import (
 	"os"
+	"slices"
+	"sync"
 
+	"github.com/cachesidecar/cachesidecar/internal/access"
+	"github.com/cachesidecar/cachesidecar/internal/places"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// Memory is the region that apps share.
+// MaxDescriptors bounds the descriptors of shared memory that were sent and not received. The
+// system refuses to send one above the limit of open files, to any app.
+const MaxDescriptors = 512
+
+// Memory is the regions that apps read.
 type Memory interface {
-	// Offered reports whether there is one.
+	// Offered reports whether there are any.
 	Offered() bool
-	// Open opens it for an app. The caller closes the file.
-	Open() (*os.File, wire.Shared, error)
+	// Region returns the region of a principal, for wire.Request; nil: none.
+	Region(of *access.Principal) any
+	// Open opens the region of a principal, which is made if there is none. The caller closes
+	// the file.
+	Open(of *access.Principal) (*os.File, wire.Shared, *wire.Error)
 }
 
 var errNoMemory = wire.Errorf(wire.Unsupported,
@@ -25,18 +36,100 @@ func (c *Session) share(conn *rpc.Conn) {
 		return
 	}
 	c.brief = true
-	file, body, err := c.d.cfg.Memory.Open()
-	if err != nil {
-		c.answerError(conn, wire.Errorf(wire.Unavailable, "the shared memory: %v", err))
+	c.Names.Release() // to make a region takes long
+	_ = rpc.MayWait(conn)
+	c.d.passing.sweep()
+	if err := c.member.Acquire(places.Descriptors); err != nil {
+		c.answerError(conn, err)
+		return
+	}
+	file, body, bad := c.d.cfg.Memory.Open(c.By.Principal())
+	if bad != nil {
+		c.member.Release(places.Descriptors)
+		c.answerError(conn, bad)
 		return
 	}
 	defer file.Close()
 	body.NowNS = uint64(c.Core.Clock.Read().Boot)
 	c.reply = wire.BodyReply(body)
 	c.reply.ID = c.req.ID
-	if err := conn.Pass(wire.AppendReply(nil, c.req.Op, &c.reply), file); err != nil {
+	p, err := conn.Pass(wire.AppendReply(nil, c.req.Op, &c.reply), file)
+	if p == nil {
+		c.member.Release(places.Descriptors)
+	} else {
+		c.passed = c.d.passing.add(c.member, p)
+	}
+	if err != nil {
 		c.answerError(conn, wire.Errorf(wire.Busy, "%v: ask on a connection of its own", err))
 	}
+}
+
+// passing is the descriptors that were sent, of all connections, until they have been received.
+// Each has a place of its user.
+type passing struct {
+	mu   sync.Mutex
+	list []*passed // at most MaxDescriptors
+}
+
+type passed struct {
+	*rpc.Passed
+	member *places.Member
+}
+
+func (l *passing) add(m *places.Member, p *rpc.Passed) *passed {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.list = append(l.list, &passed{p, m})
+	return l.list[len(l.list)-1]
+}
+
+// sweep gives up what has been received.
+func (l *passing) sweep() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.list = slices.DeleteFunc(l.list, func(p *passed) bool {
+		received := p.Received()
+		if received {
+			p.End()
+			p.member.Release(places.Descriptors)
+		}
+		return received
+	})
+}
+
+// closed is told that the connection of a descriptor has been closed. A descriptor that has not
+// been received keeps its place until its app receives it, or closes its end.
+func (l *passing) closed(p *passed) {
+	if p == nil {
+		return
+	}
+	l.sweep()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if slices.Contains(l.list, p) {
+		p.Leave()
+	}
+}
+
+// Close ends what the sessions have left, after the last of them.
+func (d *Doors) Close() {
+	l := &d.passing
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, p := range l.list {
+		p.End()
+		p.member.Release(places.Descriptors)
+	}
+	l.list = nil
+}
+
+// regionOf returns the shared memory that the app of a read has, if the request asks for values
+// there; nil: none.
+func regionOf(c *Session, q *wire.Request) any {
+	if !q.App || !q.Has(wire.Share) || c.d.cfg.Memory == nil {
+		return nil
+	}
+	return c.d.cfg.Memory.Region(c.By.Principal())
 }
 
 // touched takes a sample of an app's hits in the shared memory.

@@ -1,5 +1,5 @@
-// Package shm is the shared hot cache: memory that the sidecar writes, and that every app on
-// the host maps and reads, without a system call.
+// Package shm is the shared hot cache: memory that the sidecar writes, and that apps on the
+// host map and read, without a system call.
 //
 // Its inputs are the entries that the sidecar publishes, and what it learns: changes of
 // keys, floors of partitions and namespaces, and how far it knows what each owner has
@@ -48,6 +48,13 @@
 // A region never grows. New entries overwrite the oldest ones. A publisher that finds
 // another one at work gives up.
 //
+// # Several regions
+//
+// Whoever maps a region sees all names and values in it. So a Writer has several regions, and
+// an entry is published in one of them; all other calls concern all. What is taken away by a
+// withdrawal, with its namespace, or with its region, is zeroed, and so is what the tail has
+// left: bytes in the log belong to entries that the index has.
+//
 // The package starts no goroutines. It is not for values above 16 KiB, and it does not know
-// how a descriptor gets from the sidecar to an app.
+// how a descriptor gets from the sidecar to an app, or who may have which region.
 package shm

@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"strings"
 
 	"github.com/zeebo/xxh3"
 	"golang.org/x/sys/unix"
@@ -21,8 +20,9 @@ const Supported = true
 // fallback is where regions lie if the socket's folder is on a disk.
 const fallback = "/dev/shm"
 
-// File is a region's file, which this process has made. It stays the same size. It is locked
-// while this process lives, so that others know what a killed process has left.
+// File is a region's file, which this process has made. It stays the same size, and no other
+// user can open it. It is locked while this process lives, so that others know what a killed
+// process has left.
 type File struct {
 	Path string
 	ID   uint64
@@ -30,7 +30,7 @@ type File struct {
 	mem  memory
 }
 
-// family begins the names of all regions.
+// family begins the names of all regions. The hash of a socket's path and a region's id follow.
 const family = "cachesidecar-"
 
 // folders returns where the regions of a socket may lie.
@@ -50,17 +50,23 @@ func prefix(socket string) (string, error) {
 	return fmt.Sprintf(family+"%016x-", xxh3.HashString(path)), err
 }
 
-// Create makes a region of a size for a socket. A process that may connect to the socket may
-// read it. Every page is allocated.
+// Possible returns why there is no place for the regions of a socket, or nil.
+func Possible(socket string) error {
+	if len(folders(socket)) == 0 {
+		return fmt.Errorf("neither the folder of %s nor %s is a tmpfs", socket, fallback)
+	}
+	return nil
+}
+
+// Create makes a region of a size for a socket. Every page is allocated.
 func Create(socket string, size int64) (*File, error) {
 	name, err := prefix(socket)
-	if err != nil {
+	if err = errors.Join(err, Possible(socket)); err != nil {
 		return nil, err
 	}
-	err = fmt.Errorf("neither the folder of %s nor %s is a tmpfs", socket, fallback)
 	for _, dir := range folders(socket) {
 		var f *File
-		f, err = create(filepath.Join(dir, name), size, socket)
+		f, err = create(filepath.Join(dir, name), size)
 		if !errors.Is(err, fs.ErrPermission) && !errors.Is(err, unix.EROFS) {
 			return f, err
 		}
@@ -69,7 +75,7 @@ func Create(socket string, size int64) (*File, error) {
 }
 
 // create makes a region whose path begins with name.
-func create(name string, size int64, socket string) (f *File, err error) {
+func create(name string, size int64) (f *File, err error) {
 	for again := true; again; { // a sidecar that starts may take the file for one that was left
 		var id [8]byte
 		_, _ = rand.Read(id[:]) // never fails
@@ -86,7 +92,7 @@ func create(name string, size int64, socket string) (f *File, err error) {
 		}
 	}
 	if err == nil {
-		err = f.fill(f.fd, size-size%int64(os.Getpagesize()), socket)
+		err = f.fill(f.fd, size-size%int64(os.Getpagesize()))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", f.Path, errors.Join(err, f.Remove()))
@@ -95,30 +101,15 @@ func create(name string, size int64, socket string) (f *File, err error) {
 }
 
 // fill allocates and maps the file.
-func (f *File) fill(fd int, size int64, socket string) (err error) {
+func (f *File) fill(fd int, size int64) (err error) {
 	if err := unix.Fallocate(fd, 0, 0, size); err != nil {
 		return fmt.Errorf("%d bytes: %w", size, err)
 	}
-	if err := dress(fd, socket); err != nil {
-		return err
-	}
 	if f.mem, err = unix.Mmap(fd, 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED); err == nil {
 		f.mem.word(atID).Store(f.ID)
+		runtime.AddCleanup(f, unmap, f.mem)
 	}
 	return err
-}
-
-// dress gives a file the group of a socket, and its mode. The right to write to a socket,
-// which is to connect, becomes the right to read the file.
-func dress(fd int, socket string) error {
-	var st unix.Stat_t
-	if err := unix.Stat(socket, &st); err != nil {
-		return err
-	}
-	if err := unix.Fchown(fd, -1, int(st.Gid)); err != nil {
-		return err
-	}
-	return unix.Fchmod(fd, st.Mode&0o222<<1|0o600)
 }
 
 // Open opens the region for an app, for reading only.
@@ -139,8 +130,18 @@ func (f *File) Open() (*os.File, error) {
 	return file, nil
 }
 
-// Remove removes the file. The mapping ends once the Writer has ended the region, and nothing
-// uses it any more. A second call does nothing.
+// Used reports whether a process has the region open or mapped, or has a descriptor of it on its
+// way. It is true if the system does not tell.
+func (f *File) Used() bool {
+	if _, err := unix.FcntlInt(uintptr(f.fd), unix.F_SETLEASE, unix.F_WRLCK); err != nil { // there are others
+		return true
+	}
+	_, _ = unix.FcntlInt(uintptr(f.fd), unix.F_SETLEASE, unix.F_UNLCK)
+	return false
+}
+
+// Remove removes the file. The mapping ends once the Writer has ended the region, if there is
+// one, and nothing uses it any more. A second call does nothing.
 func (f *File) Remove() error {
 	err := os.Remove(f.Path)
 	if os.IsNotExist(err) {
@@ -155,63 +156,6 @@ func (f *File) Remove() error {
 
 // unmap ends a mapping.
 func unmap(m memory) { _ = unix.Munmap(m) }
-
-// EndOthers ends the regions that earlier sidecars of a socket have left. No such sidecar
-// runs. After an error apps may read from such a region until its last certificate is too
-// old. EndOthers also removes what killed sidecars of this user's other sockets have left.
-func EndOthers(socket string) (ended int, err error) {
-	name, err := prefix(socket)
-	if err != nil {
-		return 0, err
-	}
-	for _, dir := range folders(socket) {
-		list, e := os.ReadDir(dir)
-		err = errors.Join(err, e)
-		for _, entry := range list {
-			path := filepath.Join(dir, entry.Name())
-			switch {
-			case strings.HasPrefix(entry.Name(), name):
-				if e := endOther(path, true); e != nil {
-					err = errors.Join(err, e)
-				} else {
-					ended++
-				}
-			case strings.HasPrefix(entry.Name(), family):
-				_ = endOther(path, false) // not this socket's: no app of it reads there
-			}
-		}
-	}
-	return ended, err
-}
-
-var errLives = errors.New("a process has it")
-
-// endOther ends one region and removes its file, even if a process has it locked.
-func endOther(path string, evenLocked bool) error {
-	fd, err := unix.Open(path, unix.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
-	}
-	defer func() { _ = unix.Close(fd) }()
-	var st unix.Stat_t
-	var word [8]byte
-	if err := unix.Fstat(fd, &st); err != nil {
-		return fmt.Errorf("%s: %w", path, err)
-	}
-	if st.Mode&unix.S_IFMT != unix.S_IFREG || int(st.Uid) != os.Geteuid() {
-		return fmt.Errorf("%s is not this user's file: remove it", path)
-	}
-	if !evenLocked && unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) != nil {
-		return errLives
-	}
-	if st.Size >= MinSize { // else no reader takes it
-		order.PutUint64(word[:], Closed)
-		if _, err := unix.Pwrite(fd, word[:], atState); err != nil {
-			return fmt.Errorf("%s: %w", path, err)
-		}
-	}
-	return os.Remove(path)
-}
 
 // Map maps a region that was received from a sidecar, and returns its reader. The mapping
 // ends with the reader. Map does not close the file.

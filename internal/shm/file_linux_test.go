@@ -58,11 +58,11 @@ func TestMapRefuses(t *testing.T) {
 	}
 }
 
-// Apps that may connect may read, and only the sidecar's user may write.
+// Only the sidecar's user may open the file. What an app gets cannot be written to.
 func TestMode(t *testing.T) {
-	f := newFile(t, MinSize) // its socket has mode 0620
+	f := newFile(t, MinSize)
 	fi, err := os.Stat(f.Path)
-	if err != nil || fi.Mode().Perm() != 0o640 {
+	if err != nil || fi.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v", fi.Mode(), err)
 	}
 	file, err := f.Open()
@@ -120,7 +120,7 @@ func TestEndOthersOfOtherSockets(t *testing.T) {
 	}
 }
 
-// What is no region of this user is left alone, and reported.
+// What is no region of this user is left alone, and does not delay the start.
 func TestEndOthersLeavesAlone(t *testing.T) {
 	f := newFile(t, MinSize)
 	socket := sockets[f]
@@ -146,7 +146,7 @@ func TestEndOthersLeavesAlone(t *testing.T) {
 		if err := make(f.Path); err != nil {
 			t.Fatal(err)
 		}
-		if n, err := EndOthers(socket); n != 0 || err == nil {
+		if n, err := EndOthers(socket); n != 0 || err != nil {
 			t.Errorf("%s: %d ended, %v", name, n, err)
 		}
 		if _, err := os.Lstat(f.Path); err != nil {
@@ -255,7 +255,7 @@ func TestStoppedReader(t *testing.T) {
 	clock := kv.NewSystemClock()
 	g := &rig{t: t, Writer: new(Writer), file: newFile(t, MinSize)}
 	g.SetNamespace(3, space)
-	g.Attach(g.file, 1, readerBound)
+	g.region = g.Attach(g.file, 1, readerBound, all)
 	g.Certify(0, clock.Read().Boot)
 	program, err := os.Executable()
 	if err != nil {
@@ -301,7 +301,7 @@ func TestStoppedReader(t *testing.T) {
 			published[i%keys] = now
 			value := binary.LittleEndian.AppendUint64([]byte(key+"="), uint64(now))
 			value = append(value, make([]byte, i%keys)...)
-			g.Publish(g.entry(key, string(summed(value))), yes)
+			g.Publish(g.region, g.entry(key, string(summed(value))), yes)
 		}
 	}()
 	lines := bufio.NewReader(out)

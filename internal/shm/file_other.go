@@ -25,6 +25,9 @@ func Create(string, int64) (*File, error) { return nil, errNone }
 // Open fails.
 func (f *File) Open() (*os.File, error) { return nil, errNone }
 
+// Used is always true.
+func (f *File) Used() bool { return true }
+
 // Remove does nothing.
 func (f *File) Remove() error { return nil }
 
@@ -32,6 +35,9 @@ func unmap(memory) {}
 
 // EndOthers finds none.
 func EndOthers(string) (int, error) { return 0, nil }
+
+// Possible fails.
+func Possible(string) error { return errNone }
 
 // Map fails.
 func Map(*os.File) (*Reader, error) { return nil, errNone }

@@ -67,6 +67,7 @@ var headers = map[string]func(m memory) memory{
 type forger struct {
 	t   *testing.T
 	w   *Writer
+	r   *Region
 	mem memory
 	shape
 	reads []stated
@@ -78,7 +79,7 @@ func (f *forger) publish(ns kv.NamespaceID, seed uint64, key string, owner uint8
 	e := &Entry{
 		Key: k, Value: []byte("forged"), Version: kv.Version(len(f.reads)), Owner: owner, Taken: f.w.Take(ns, k.Hash),
 	}
-	if !f.w.Publish(e, yes) {
+	if !f.w.Publish(f.r, e, yes) {
 		f.t.Fatal(key)
 	}
 	slot = f.atSlot(f.bucket(k.Hash), 0)
@@ -121,10 +122,10 @@ func forgedRegion(t *testing.T) (memory, []stated) {
 	for slot, name := range map[kv.NamespaceID]string{3: "users", 200: long, 201: "ended", 202: "boundless"} {
 		f.w.SetNamespace(slot, Space{Name: name, Seed: space.Seed, Bound: second})
 	}
-	f.w.Attach(&File{mem: f.mem}, 11, 2*second)
+	f.r = f.w.Attach(&File{mem: f.mem}, 11, 2*second, all)
 	f.w.Certify(0, start)
 	f.w.Certify(9, start)
-	f.w.Count()
+	f.r.Count()
 
 	u64 := func(place int, v uint64) func([]byte, int) {
 		return func(e []byte, _ int) { order.PutUint64(e[place:], v) }

@@ -45,7 +45,7 @@ func goldenWriter(t *testing.T) (mem memory, keys []string) {
 	w := new(Writer)
 	w.SetNamespace(3, space)
 	w.SetNamespace(200, Space{Name: strings.Repeat("n", kv.MaxNamespaceLen), Seed: 5, Bound: second})
-	w.Attach(&File{mem: mem}, 11, 2*second)
+	r := w.Attach(&File{mem: mem}, 11, 2*second, all)
 	w.Certify(0, start)
 	w.Certify(9, start)
 	for i, key := range []string{
@@ -68,12 +68,12 @@ func goldenWriter(t *testing.T) (mem memory, keys []string) {
 		case "long-value":
 			e.Value = bytes.Repeat([]byte("0123456789abcdef"), MaxValue/16)
 		}
-		if !w.Publish(e, yes) {
+		if !w.Publish(r, e, yes) {
 			t.Fatal(key)
 		}
 		keys = append(keys, key)
 	}
-	w.Count()
+	r.Count()
 	return mem, keys
 }
 

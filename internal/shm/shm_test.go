@@ -26,13 +26,16 @@ const (
 
 func yes() bool { return true }
 
+func all(string) bool { return true }
+
 // rig is a writer with a region, and a reader of it.
 type rig struct {
 	t testing.TB
 	*Writer
-	file *File
-	r    *Reader
-	view View
+	file   *File
+	region *Region
+	r      *Reader
+	view   View
 }
 
 var space = Space{Name: "users", Seed: kv.NamespaceSeed(7, "users"), Bound: second}
@@ -42,7 +45,7 @@ func newRig(t testing.TB, size int64) *rig {
 	g := &rig{t: t, Writer: new(Writer)}
 	g.file = newFile(t, size)
 	g.SetNamespace(3, space)
-	g.Attach(g.file, 1, 2*second)
+	g.region = g.Attach(g.file, 1, 2*second, all)
 	g.Certify(0, start)
 	g.r = mapped(t, g.file)
 	g.view, _ = g.r.Find("users")
@@ -86,7 +89,7 @@ func (g *rig) entry(key, value string) *Entry {
 func (g *rig) publish(key, value string) *Entry {
 	g.t.Helper()
 	e := g.entry(key, value)
-	if !g.Publish(e, yes) {
+	if !g.Publish(g.region, e, yes) {
 		g.t.Fatalf("%s was not published", key)
 	}
 	return e
@@ -134,7 +137,7 @@ func TestNotServed(t *testing.T) {
 		"the slot anew":    func(g *rig) { g.SetNamespace(3, Space{}); g.SetNamespace(3, space) },
 		"not shared":       func(g *rig) { g.SetNamespace(3, Space{}) },
 		"revoked":          func(g *rig) { g.Revoke() },
-		"ended":            func(g *rig) { g.End() },
+		"ended":            func(g *rig) { g.End(g.region) },
 		"another's bound":  func(g *rig) { g.Renew(0, start, 1) },
 		"the next sidecar": func(g *rig) { _, _ = EndOthers(sockets[g.file]) },
 	} {
@@ -146,7 +149,7 @@ func TestNotServed(t *testing.T) {
 			change(g)
 			g.expect("a", "", start)
 			if name != "withdrawn" && name != "revoked" && name != "another's bound" { // for these, still says no
-				g.Publish(late, yes)
+				g.Publish(g.region, late, yes)
 				g.Certify(0, start)
 				g.expect("a", "", start)
 			}
@@ -161,7 +164,7 @@ func TestBounds(t *testing.T) {
 	g := newRig(t, MinSize)
 	e := g.entry("a", "one")
 	e.Owner, e.Ends = 7, start+second/2
-	g.Publish(e, yes)
+	g.Publish(g.region, e, yes)
 	g.expect("a", "", start)
 	g.Certify(7, start)
 	g.expect("a", "one", start)
@@ -169,7 +172,7 @@ func TestBounds(t *testing.T) {
 	g.expect("a", "", start+second/2-2*time.Millisecond)
 	e = g.entry("b", "two")
 	e.Owner = 7
-	g.Publish(e, yes)
+	g.Publish(g.region, e, yes)
 	g.expect("b", "two", start+second-3*time.Millisecond)
 	g.expect("b", "", start+second-2*time.Millisecond)
 	g.SetNamespace(3, Space{Name: space.Name, Seed: space.Seed, Bound: second / 2})
@@ -180,7 +183,7 @@ func TestBounds(t *testing.T) {
 	g.expect("b", "", start+2*second)
 	e = g.entry("none", "")
 	e.Absent = true
-	g.Publish(e, yes)
+	g.Publish(g.region, e, yes)
 	if f, ok := g.get("none", start); !ok || !f.Absent || len(f.Value) != 0 {
 		t.Fatalf("%+v %v", f, ok)
 	}
@@ -189,7 +192,7 @@ func TestBounds(t *testing.T) {
 // A publisher that finds the value outdated leaves no bytes of it, nor does a withdrawal.
 func TestErased(t *testing.T) {
 	g := newRig(t, MinSize)
-	if g.Publish(g.entry("a", "refused value"), func() bool { return false }) {
+	if g.Publish(g.region, g.entry("a", "refused value"), func() bool { return false }) {
 		t.Fatal("published")
 	}
 	g.publish("a", "replaced value")
@@ -200,7 +203,7 @@ func TestErased(t *testing.T) {
 			t.Errorf("the %s value is still there", s)
 		}
 	}
-	if s := g.Stats(); s.Published != 2 || s.Refused != 1 || s.Withdrawn != 1 || s.Size != MinSize {
+	if s := g.Stats(); s.Published != 2 || s.Refused != 1 || s.Withdrawn != 1 {
 		t.Errorf("%+v", s)
 	}
 }
@@ -212,13 +215,13 @@ func TestAttachedLater(t *testing.T) {
 	h := before.Key.Hash
 	set := kv.NewPartitionSet(kv.Partitions)
 	set.Add(h.Partition())
-	g.End()
+	g.End(g.region)
 	g.RaisePartitions(set)
 	g.file = newFile(t, MinSize)
-	g.Attach(g.file, 2, 2*second)
+	g.region = g.Attach(g.file, 2, 2*second, all)
 	g.r = mapped(t, g.file)
 	g.view, _ = g.r.Find("users")
-	g.Publish(before, yes)
+	g.Publish(g.region, before, yes)
 	g.expect("a", "", start)
 	g.publish("a", "two")
 	g.expect("a", "two", start)
@@ -270,7 +273,7 @@ func TestTorn(t *testing.T) {
 			size = rand.IntN(MaxValue - 100)
 		}
 		e := g.entry(key, string(valued(key, size)))
-		g.Publish(e, yes)
+		g.Publish(g.region, e, yes)
 		if i%3 == 0 {
 			g.Withdraw(e.Key.Hash)
 		}
@@ -297,7 +300,7 @@ func TestWithdrawnForGood(t *testing.T) {
 				e := g.entry("a", "")
 				version := noted.Load()
 				e.Value = binary.LittleEndian.AppendUint64(nil, version)
-				g.Publish(e, func() bool { return noted.Load() == version })
+				g.Publish(g.region, e, func() bool { return noted.Load() == version })
 			}
 		})
 	}
@@ -344,7 +347,7 @@ func TestAllocations(t *testing.T) {
 	testenv.Allocates(t, "a hit", 1, 1000, func() { g.r.Get(&g.view, h, key, start) })
 	e := g.entry("a", "one")
 	testenv.Allocates(t, "to publish and withdraw", 0, 1000, func() {
-		g.Publish(e, yes)
+		g.Publish(g.region, e, yes)
 		g.Withdraw(h)
 	})
 }

@@ -2,6 +2,7 @@ package shm
 
 import (
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -9,16 +10,16 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
-// Writer has what the sidecar decides by. The region is only written, never read, since
-// others could change it. A Writer is of use before it has a region: what it learns until
+// Writer has what the sidecar decides by. Regions are only written, never read, since
+// others could change them. A Writer is of use before it has a region: what it learns until
 // then holds for all that is published later. It is safe for concurrent use.
 type Writer struct {
-	region atomic.Pointer[region] // nil: none
-	parts  [kv.Partitions]atomic.Uint64
-	names  [kv.MaxNamespaces]nameState
-	counts counts
+	regions atomic.Pointer[[]*Region] // nil: none; such a list is never changed
+	parts   [kv.Partitions]atomic.Uint64
+	names   [kv.MaxNamespaces]nameState
+	counts  counts
 
-	mu     sync.Mutex // guards the fields below, and the words of the region that stand for them
+	mu     sync.Mutex // guards the list, the fields below, and the words of the regions that stand for them
 	owners [MaxOwners]uint64
 	spaces [kv.MaxNamespaces]Space
 }
@@ -36,19 +37,22 @@ type Stats struct {
 	Refused   int64 // that a change outdated while they were published
 	Busy      int64 // not published, since another one was
 	Withdrawn int64 // entries taken away because of a change of a key
-	Size      int64 // bytes of the region; zero: none
 }
 
 // Stats returns the counts.
 func (w *Writer) Stats() Stats {
-	s := Stats{
+	return Stats{
 		Published: w.counts.published.Load(), Refused: w.counts.refused.Load(), Busy: w.counts.busy.Load(),
 		Withdrawn: w.counts.withdrawn.Load(),
 	}
-	if r := w.region.Load(); r != nil {
-		s.Size = int64(len(r.mem))
+}
+
+// all returns the regions that are written.
+func (w *Writer) all() []*Region {
+	if list := w.regions.Load(); list != nil {
+		return *list
 	}
-	return s
+	return nil
 }
 
 // Space is a namespace as readers see it.
@@ -75,9 +79,7 @@ type Entry struct {
 }
 
 // Open reports whether publishing has any use now, for a namespace.
-func (w *Writer) Open(ns kv.NamespaceID) bool {
-	return w.region.Load() != nil && w.names[ns].incarnation.Load() != 0
-}
+func (w *Writer) Open(ns kv.NamespaceID) bool { return w.names[ns].incarnation.Load() != 0 }
 
 // Take returns the present generations of a key.
 func (w *Writer) Take(ns kv.NamespaceID, h kv.Hash) Generations {
@@ -85,11 +87,10 @@ func (w *Writer) Take(ns kv.NamespaceID, h kv.Hash) Generations {
 	return Generations{n.incarnation.Load(), n.generation.Load(), w.parts[h.Partition()].Load()}
 }
 
-// Publish makes an entry readable if still, which is asked under the lock that withdrawals
-// take, says that it is current. still must not block.
-func (w *Writer) Publish(e *Entry, still func() bool) bool {
-	r := w.region.Load()
-	if r == nil || len(e.Value) > MaxValue || e.Taken.incarnation == 0 {
+// Publish makes an entry readable in a region if still, which is asked under the lock that
+// withdrawals take, says that it is current. still must not block.
+func (w *Writer) Publish(r *Region, e *Entry, still func() bool) bool {
+	if len(e.Value) > MaxValue || e.Taken.incarnation == 0 {
 		return false
 	}
 	if !r.mu.TryLock() {
@@ -98,9 +99,12 @@ func (w *Writer) Publish(e *Entry, still func() bool) bool {
 	}
 	defer runtime.KeepAlive(r)
 	defer r.mu.Unlock()
+	if r.ended {
+		return false
+	}
 	e.position = r.claim(linesOf(len(e.Key.Bytes) + len(e.Value)))
 	r.write(e)
-	old, ok := r.list(e, still)
+	old, ok := r.list(e, func() bool { return w.keeps(e) && still() })
 	if !ok {
 		w.counts.refused.Add(1)
 		r.erase(e.place())
@@ -111,34 +115,32 @@ func (w *Writer) Publish(e *Entry, still func() bool) bool {
 	return true
 }
 
+// keeps reports whether the namespace of an entry is the one for which it was taken. If not,
+// its entries have been erased, or will be.
+func (w *Writer) keeps(e *Entry) bool {
+	n := &w.names[e.Key.Namespace]
+	return n.incarnation.Load() == e.Taken.incarnation && n.generation.Load() == e.Taken.namespace
+}
+
 // Withdraw takes a key away. The change of the key has been noted: a publisher that asks
 // from now on finds it.
 func (w *Writer) Withdraw(h kv.Hash) {
-	r := w.region.Load()
-	if r == nil {
-		return
-	}
-	defer runtime.KeepAlive(r)
-	if old, n := r.unlist(h); n > 0 {
-		w.counts.withdrawn.Add(int64(n))
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		for _, p := range old[:n] {
-			r.erase(p)
+	for _, r := range w.all() {
+		if old, n := r.unlist(h); n > 0 {
+			w.counts.withdrawn.Add(int64(n))
+			r.eraseAll(old[:n])
 		}
+		runtime.KeepAlive(r)
 	}
 }
 
 // Warm does for Withdraw what invalidation.Ledger.Warm does for Note.
 func (w *Writer) Warm(hashes []kv.Hash) (sum uint64) {
-	r := w.region.Load()
-	if r == nil {
-		return 0
-	}
-	defer runtime.KeepAlive(r)
-	for _, h := range hashes {
-		if r.buckets[r.shape.bucket(h)].locked.Load() {
-			sum++
+	for _, r := range w.all() {
+		for _, h := range hashes {
+			if r.buckets[r.shape.bucket(h)].locked.Load() {
+				sum++
+			}
 		}
 	}
 	return sum
@@ -149,7 +151,7 @@ func (w *Writer) Warm(hashes []kv.Hash) (sum uint64) {
 func (w *Writer) RaisePartitions(set kv.PartitionSet) {
 	for p := range set.All() {
 		v := w.parts[p].Add(1)
-		if r := w.region.Load(); r != nil {
+		for _, r := range w.all() {
 			raise(r.mem.word(atParts+8*int(p)), v)
 			runtime.KeepAlive(r)
 		}
@@ -165,43 +167,59 @@ func raise(word *atomic.Uint64, v uint64) {
 	}
 }
 
-// EndNamespace takes all keys of a namespace away.
+// EndNamespace takes all keys of a namespace away, and erases them.
 func (w *Writer) EndNamespace(ns kv.NamespaceID) {
 	w.mu.Lock()
-	defer w.mu.Unlock()
 	w.names[ns].generation.Add(1)
 	w.tellSpace(ns)
+	w.mu.Unlock()
+	w.eraseNamespace(ns)
 }
 
 // SetNamespace says which namespace has a slot; an empty name: none that is shared. Nothing
-// that was published for another one under the slot is served any more.
+// that was published for another one under the slot is served any more, or can be read.
 func (w *Writer) SetNamespace(ns kv.NamespaceID, s Space) {
 	w.mu.Lock()
-	defer w.mu.Unlock()
-	if old := &w.spaces[ns]; old.Name == s.Name && old.Seed == s.Seed {
-		w.spaces[ns] = s // its bound
-		w.tellSpace(ns)
-		return
+	old := w.spaces[ns]
+	w.spaces[ns] = s
+	other := old.Name != s.Name || old.Seed != s.Seed // else its bound may be another one
+	if other {
+		n := &w.names[ns]
+		n.generation.Add(1) // it is never put back, so it tells the incarnations apart
+		incarnation := uint64(0)
+		if s.Name != "" {
+			incarnation = n.generation.Load()
+		}
+		n.incarnation.Store(incarnation)
 	}
-	n := &w.names[ns]
-	n.generation.Add(1) // it is never put back, so it tells the incarnations apart
-	incarnation := uint64(0)
-	if w.spaces[ns] = s; s.Name != "" {
-		incarnation = n.generation.Load()
-	}
-	n.incarnation.Store(incarnation)
 	w.tellSpace(ns)
+	w.mu.Unlock()
+	if other {
+		w.eraseNamespace(ns)
+	}
 }
 
-// tellSpace writes the state of a slot to the region. w.mu is held.
-func (w *Writer) tellSpace(ns kv.NamespaceID) {
-	r := w.region.Load()
-	if r == nil {
-		return
+func (w *Writer) eraseNamespace(ns kv.NamespaceID) {
+	for _, r := range w.all() {
+		r.eraseNamespace(ns)
+		runtime.KeepAlive(r)
 	}
-	defer runtime.KeepAlive(r)
-	at, s := atNames+nameSize*int(ns), &w.spaces[ns]
-	incarnation := w.names[ns].incarnation.Load()
+}
+
+// tellSpace writes the state of a slot to the regions. w.mu is held.
+func (w *Writer) tellSpace(ns kv.NamespaceID) {
+	for _, r := range w.all() {
+		r.tellSpace(ns, &w.spaces[ns], w.names[ns].incarnation.Load(), w.names[ns].generation.Load())
+		runtime.KeepAlive(r)
+	}
+}
+
+// tellSpace writes the state of a slot. The writer's lock is held.
+func (r *Region) tellSpace(ns kv.NamespaceID, s *Space, incarnation, generation uint64) {
+	if !r.shows(s.Name) {
+		incarnation, generation, s = 0, 0, &Space{}
+	}
+	at := atNames + nameSize*int(ns)
 	if r.mem.word(at+nsIncarnation).Load() != incarnation {
 		r.mem.word(at + nsIncarnation).Store(0) // no reader trusts the name while it changes
 		var name [nameSize - nsName]byte
@@ -213,7 +231,7 @@ func (w *Writer) tellSpace(ns kv.NamespaceID) {
 		r.mem.word(at + nsSeed).Store(s.Seed)
 	}
 	r.mem.word(at + nsBound).Store(uint64(s.Bound))
-	r.mem.word(at + nsGeneration).Store(w.names[ns].generation.Load())
+	r.mem.word(at + nsGeneration).Store(generation)
 	r.mem.word(at + nsIncarnation).Store(incarnation)
 }
 
@@ -261,53 +279,63 @@ func (w *Writer) Revoke() {
 
 func (w *Writer) certify(owner uint8, at uint64) {
 	w.owners[owner] = at
-	if r := w.region.Load(); r != nil {
+	for _, r := range w.all() {
 		r.mem.word(atOwners + 8*int(owner)).Store(at)
 		runtime.KeepAlive(r)
 	}
 }
 
-// Attach begins to publish into a region. The file is new, and nothing has read it.
-func (w *Writer) Attach(f *File, epoch uint64, bound time.Duration) {
-	r := newRegion(f.mem)
+// Attach begins to publish into a region, which tells of the namespaces that shows names. The
+// file is new, and nothing has read it.
+func (w *Writer) Attach(f *File, epoch uint64, bound time.Duration, shows func(namespace string) bool) *Region {
+	r := newRegion(f, shows)
 	defer runtime.KeepAlive(r)
 	m := r.mem
 	m.word(atEpoch).Store(epoch)
 	m.word(atBound).Store(uint64(bound))
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.region.Store(r) // from now on others raise the generations in it
+	list := append(slices.Clone(w.all()), r)
+	w.regions.Store(&list) // from now on others raise the generations in it
 	for p := range w.parts {
 		raise(m.word(atParts+8*p), w.parts[p].Load())
 	}
 	for ns := range w.names {
-		w.tellSpace(kv.NamespaceID(ns))
+		r.tellSpace(kv.NamespaceID(ns), &w.spaces[ns], w.names[ns].incarnation.Load(), w.names[ns].generation.Load())
 	}
 	for i, at := range w.owners {
 		m.word(atOwners + 8*i).Store(at)
 	}
 	m.word(atState).Store(Serving)
+	return r
 }
 
-// End ends the region: no reader serves anything from it.
-func (w *Writer) End() {
-	if r := w.region.Swap(nil); r != nil {
-		r.mem.word(atState).Store(Closed)
-		runtime.KeepAlive(r)
+// End ends a region: no reader serves anything from it, and what was there can be read no more.
+func (w *Writer) End(r *Region) {
+	w.mu.Lock()
+	list := slices.DeleteFunc(slices.Clone(w.all()), func(other *Region) bool { return other == r })
+	w.regions.Store(&list)
+	w.mu.Unlock()
+	r.end()
+	runtime.KeepAlive(r)
+}
+
+// Abandon leaves the regions as a process does that is killed. It is for tests.
+func (w *Writer) Abandon() {
+	for _, r := range w.all() {
+		r.stop()
 	}
+	w.regions.Store(nil)
 }
 
-// Abandon leaves the region as a process does that is killed. It is for tests.
-func (w *Writer) Abandon() { w.region.Store(nil) }
+// Size returns the size of the region in bytes.
+func (r *Region) Size() int64 { return int64(len(r.mem)) }
 
 // Count raises the counter of the region and returns it: an app that finds it in its mapping
-// has the region of this sidecar. Zero: there is no region.
-func (w *Writer) Count() uint64 {
-	if r := w.region.Load(); r != nil {
-		n := r.counter.Add(1)
-		raise(r.mem.word(atCounter), n)
-		runtime.KeepAlive(r)
-		return n
-	}
-	return 0
+// has the region of this sidecar.
+func (r *Region) Count() uint64 {
+	n := r.counter.Add(1)
+	raise(r.mem.word(atCounter), n)
+	runtime.KeepAlive(r)
+	return n
 }

@@ -49,6 +49,9 @@ type Request struct {
 	// Conn is not part of the message either. It is the connection whose end gives a write up
 	// that still waits; nil: none is.
 	Conn interface{ Ended() bool }
+	// Region is not part of the message either. It is the shared memory that the app reads, a
+	// *shm.Region; nil: none.
+	Region any
 }
 
 // TTLDefault means the TTL of the namespace.

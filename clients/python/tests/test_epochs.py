@@ -64,6 +64,24 @@ def test_a_region_that_comes_after_the_next_hello_is_not_used() -> None:
     memory.close()
 
 
+def test_a_region_that_the_sidecar_has_ended_is_asked_for_again() -> None:
+    regions = [SimpleNamespace(epoch=KILLED, closed=closed, get=lambda *_: None) for closed in (True, False)]
+    left = iter(regions)
+    memory = Memory(lambda *_: next(left, None), {}, LIMIT)
+    assert memory.get(b"users", b"a") is None  # before any HELLO
+    memory.welcomed("", "", told(KILLED))
+    assert memory._attaching is not None
+    memory._attaching.join(LIMIT)
+    assert memory.region is regions[0]
+    for _ in range(3):  # once is enough
+        assert memory.get(b"users", b"a") is None
+        memory._attaching.join(LIMIT)
+        assert memory.region is regions[1]
+    regions[1].closed = True
+    memory.close()
+    assert memory.get(b"users", b"a") is None and memory.region is None
+
+
 class Two:
     """Two sidecars; a path leads to the first one, and then to the other one. The region of the first lives on."""
 

@@ -78,7 +78,7 @@ func New(t testing.TB, cfg Config) *Host {
 func (c *Config) engine(rules *access.Rules) engine.Config {
 	size := cmp.Or(c.L2Size, 8<<20)
 	value := cmp.Or(c.MaxValue, int(size)/16)
-	names := c.names(rules, value)
+	names := c.names(value)
 	return engine.Config{
 		Node: "host", MaxValue: value, RequestTimeout: cmp.Or(c.RequestTimeout, time.Minute), L2Size: size,
 		Namespaces: names,
@@ -90,19 +90,18 @@ func (c *Config) engine(rules *access.Rules) engine.Config {
 		Shares: places.New([places.Resources]int64{
 			places.LeaseTokens: engine.MaxLeases, places.Watches: engine.MaxWatches, places.Waiting: 1 << 16,
 			places.Names: int64(names.Max - len(names.Configured)), places.Connections: 1 << 14,
-			places.Flushes: namespaces.MaxFlushed,
+			places.Flushes: namespaces.MaxFlushed, places.Descriptors: 16,
 		}),
 	}
 }
 
 // names returns the settings of the namespaces.
-func (c *Config) names(rules *access.Rules, value int) namespaces.Config {
+func (c *Config) names(value int) namespaces.Config {
 	all := map[string]namespaces.Settings{namespaces.Default: Settings()}
 	maps.Copy(all, c.Namespaces)
 	return namespaces.Config{
 		Max: cmp.Or(c.MaxNamespaces, kv.MaxNamespaces), Bound: cluster.DefaultBound, MaxValue: value,
 		Clock: c.Clock, Log: c.Log, Node: "host", Configured: all, Others: Settings(),
-		Hidden: func(name string) bool { return !rules.Everyone(name) },
 	}
 }
 

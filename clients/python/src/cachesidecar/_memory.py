@@ -13,7 +13,7 @@ import sys
 import threading
 from heapq import heappushpop
 from time import monotonic
-from typing import Any, Callable, Dict, List, Optional, Sequence
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from . import _clock, _green
 from ._hello import Welcome
@@ -40,6 +40,7 @@ class Memory:
         self.hits = 0
         self._lock = _green.mutex()
         self._attaching: Optional[threading.Thread] = None
+        self._asking: Optional[Tuple[str, str]] = None  # path and token of the latest HELLO; None: nothing is offered
         self._epoch = 0  # of the process that the latest HELLO has named; the region is its
         self._turns = 0  # how often a HELLO has named another process than the one before
         # By hash of a key: an element for each write under way, and the moment of the boot clock until which one that
@@ -65,9 +66,18 @@ class Memory:
             return
         with self._lock:
             self._hear(welcome.epoch)
+            self._asking = (path, token) if "shared" in welcome.features else None
+        self._ask()
+
+    def _ask(self) -> None:
+        """Ask for the region as the latest HELLO says, unless there is one."""
+        if sys.is_finalizing():
+            return
+        with self._lock:
             attach = self._attach  # None: there is no shared memory, or it was closed
-            if attach is None or "shared" not in welcome.features or self.region is not None:
+            if attach is None or self._asking is None or self.region is not None:
                 return
+            path, token = self._asking
             if self._attaching is not None and self._attaching.is_alive():
                 return
             thread = self._attaching = threading.Thread(
@@ -126,9 +136,12 @@ class Memory:
         found = region.get(namespace, key, now)
         if found is None:
             if region.closed and self._lock.acquire(False):
-                if self.region is region:
+                ended = self.region is region
+                if ended:
                     self.region = None
                 self._lock.release()
+                if ended:
+                    self._ask()
             return None
         self.hits += 1
         return found

@@ -1,0 +1,96 @@
+package shm
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// Files that others have put there cost one look each, up to a bound. Only those of this user
+// that are named like regions count.
+func TestPlanted(t *testing.T) {
+	const name, another = family + "0123456789abcdef-", family + "fedcba9876543210-"
+	dir := t.TempDir()
+	plant := func(name string, owner int) {
+		t.Helper()
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if os.Geteuid() == 0 { // else all are this user's
+			if err := os.Chown(path, owner, owner); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	self := os.Geteuid()
+	for i := range 100 {
+		plant(fmt.Sprintf("%sp%d", name, i), 12345)
+		plant(fmt.Sprintf("%sp%d", name, i+100), self)
+		if self == 0 {
+			plant(fmt.Sprintf("%s%016x", name, i+1000), 12345)
+		}
+	}
+	for i := range 3 {
+		plant(fmt.Sprintf("%s%016x", name, i), self)
+	}
+	for i := range maxStale + 5 {
+		plant(fmt.Sprintf("%s%016x", another, i), self)
+	}
+	mine, others, err := left(dir, name, maxLooked)
+	if err != nil || len(mine) != 3 || len(others) != maxStale {
+		t.Errorf("%d of this socket, %d of others, %v", len(mine), len(others), err)
+	}
+	for _, path := range mine {
+		if !strings.HasPrefix(filepath.Base(path), name+"000000000000000") {
+			t.Error(path)
+		}
+	}
+	if _, _, err := left(dir, name, 50); err == nil || !strings.Contains(err.Error(), "more than 50 files") {
+		t.Errorf("beyond the bound: %v", err)
+	}
+}
+
+// The next sidecar erases what a killed one has left: apps may have it mapped.
+func TestEndOthersErases(t *testing.T) {
+	g := newRig(t, MinSize)
+	g.publish("secret key", "secret value")
+	g.Abandon()
+	if n, err := EndOthers(sockets[g.file]); n != 1 || err != nil {
+		t.Fatal(n, err)
+	}
+	nothingOf(t, g.r.mem, "secret")
+}
+
+// A region is used as long as a process has it open or mapped.
+func TestUsed(t *testing.T) {
+	f := newFile(t, MinSize)
+	if f.Used() {
+		t.Error("a region that nobody has is used")
+	}
+	file, err := f.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !f.Used() {
+		t.Error("a region that is open is not used")
+	}
+	m, err := unix.Mmap(int(file.Fd()), 0, MinSize, unix.PROT_READ, unix.MAP_SHARED)
+	if err := errors.Join(err, file.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if !f.Used() {
+		t.Error("a region that is mapped is not used")
+	}
+	if err := unix.Munmap(m); err != nil {
+		t.Fatal(err)
+	}
+	if f.Used() {
+		t.Error("a region that nobody has any more is used")
+	}
+}
