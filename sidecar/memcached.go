@@ -78,13 +78,10 @@ func openMemcached(m *memcachedDoor, cfg *Config, maxConns int, doors *session.D
 	}
 	m.door = &session.TextDoor{
 		Namespace: []byte(cfg.MemcachedNamespace), Names: e.Names, MaxValue: int(cfg.MaxValue),
-		Conns: func() rpc.Stats { return m.server.Stats() },
+		Conns: func() rpc.Stats { return m.server.Stats() }, Address: cfg.Memcached,
 	}
 	if cfg.MemcachedDelimiter != "" {
 		m.door.Delimiter = cfg.MemcachedDelimiter[0]
-	}
-	if isPath(cfg.Memcached) {
-		m.door.Socket = cfg.Memcached
 	}
 	framing := session.TextFraming{MaxValue: int(cfg.MaxValue)}
 	limits := appLimits(cfg, maxConns, e.Budget)

@@ -361,3 +361,36 @@ func TestVirtualMemcachedStaleIfError(t *testing.T) {
 		}
 	})
 }
+
+// TestVirtualMemcachedErrorsAreOurs writes keys whose owner has died. What clients get to read has
+// neither addresses nor the words of the network: those are in the log.
+func TestVirtualMemcachedErrorsAreOurs(t *testing.T) {
+	t.Parallel()
+	foreign := regexp.MustCompile(`\d+\.\d+\.\d+\.\d+|dial|tcp|EOF|context|deadline|connect|closed|refused|simnet`)
+	withNodes(t, 3, nil, Namespace{}, func(w *world) {
+		keys := w.keysOf(w.nodes[0], 6)
+		c := w.nodes[1].text()
+		c.Ask("set "+keys[0]+" 0 0 1\r\n5", "STORED") // there is a connection that can break
+		w.nodes[0].kill()
+		errors := 0
+		for range 8 {
+			for i, key := range keys {
+				c.Send([]string{
+					"set " + key + " 0 0 1\r\nx\r\n", "incr " + key + " 1\r\n", "delete " + key + "\r\n", "touch " + key + " 9\r\n",
+					"append " + key + " 0 0 1\r\nx\r\n", "md " + key + "\r\n",
+				}[i])
+				line := c.Line()
+				if !strings.HasPrefix(line, "SERVER_ERROR ") {
+					continue
+				}
+				if errors++; foreign.MatchString(line) {
+					t.Errorf("%q", line)
+				}
+			}
+			time.Sleep(250 * time.Millisecond)
+		}
+		if errors < 6 {
+			t.Errorf("%d errors", errors)
+		}
+	})
+}

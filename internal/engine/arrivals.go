@@ -88,8 +88,8 @@ func (a *Arrivals) ask(
 	waited := slow.Begin(ctx, slow.Handoff, string(src.From.Node))
 	err := a.handoff.Fetch(ctx, src, string(q.Namespace), k, timeout)
 	if waited(); err != nil && !mayGuess(q) {
-		return true, wire.Errorf(wire.Unavailable, "%s, which owned the key until now, cannot be asked for it: %v",
-			src.From.Node, err)
+		return true, wire.Errorf(wire.Unavailable, "%s, which owned the key until now, cannot be asked for it",
+			src.From.Node)
 	}
 	return true, nil
 }

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
@@ -18,6 +19,7 @@ import (
 type Forwarder struct {
 	clock     kv.Clock
 	names     *namespaces.Table
+	log       *slog.Logger
 	node      *cluster.Node
 	owners    *Owners
 	arrivals  *Arrivals
@@ -338,13 +340,16 @@ func (f *Forwarder) send(
 		return true, nil
 	}
 	f.counts.PeerErrors.Add(1)
-	switch {
-	case errors.Is(err, rpc.ErrFull):
+	if errors.Is(err, rpc.ErrFull) {
 		return false, wire.Errorf(wire.Busy,
 			"too many requests to %s, which owns the key, are under way: try again (%v)", owner.Node, err)
-	case peer.NotExecuted(err):
-		return false, wire.Errorf(wire.Unavailable, "%s, which owns the key, cannot be reached: %v", owner.Node, err)
+	}
+	// The words of the network and of TLS are for the log: they have addresses, and say nothing to an app.
+	f.log.Info("a write has got no answer from the owner of its key", "node", owner.Node, "error", err)
+	if peer.NotExecuted(err) {
+		return false, wire.Errorf(wire.Unavailable,
+			"%s, which owns the key, cannot be reached; the sidecar's log has more", owner.Node)
 	}
 	return true, wire.Errorf(wire.Timeout,
-		"the outcome is unknown: the call of %s, which owns the key, ended with: %v", owner.Node, err)
+		"the outcome is unknown: %s, which owns the key, has not answered; the sidecar's log has more", owner.Node)
 }

@@ -161,8 +161,8 @@ func (e *Engine) makeParts() {
 		counts: &e.Counts, shared: e.Shared,
 	}
 	e.Forwarder = &Forwarder{
-		clock: e.Clock, names: e.Names, node: e.Node, owners: e.Owners, arrivals: e.arrivals, calls: e.Calls,
-		copies: e.Copies, changes: e.Changes, counts: &e.Counts, deadlines: e.Deadlines,
+		clock: e.Clock, names: e.Names, log: e.Config.Log, node: e.Node, owners: e.Owners, arrivals: e.arrivals,
+		calls: e.Calls, copies: e.Copies, changes: e.Changes, counts: &e.Counts, deadlines: e.Deadlines,
 	}
 	e.Loads = &Loads{
 		clock: e.Clock, hlc: e.HLC, names: e.Names, store: e.Store, node: e.Node, ledger: e.Ledger, owners: e.Owners,

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"hash/maphash"
 	"log/slog"
+	"net"
 	"reflect"
 	"slices"
 	"strings"
@@ -121,14 +122,20 @@ func (c *causes) hash(r *slog.Record, with []slog.Attr) uint64 {
 }
 
 // subject returns the value of an attribute that names the host or the namespace of a
-// line.
+// line. Of an address the port does not count: each connection of a client has another one.
 func subject(a slog.Attr) (text string, ok bool) {
 	if a.Key != "node" && a.Key != "from" && a.Key != "namespace" {
 		return "", false
 	}
 	switch a.Value.Kind() {
 	case slog.KindString:
-		return a.Value.String(), true
+		text = a.Value.String()
+		if a.Key == "from" && strings.Contains(text, ":") {
+			if host, _, err := net.SplitHostPort(text); err == nil {
+				return host, true
+			}
+		}
+		return text, true
 	case slog.KindAny:
 		if v := reflect.ValueOf(a.Value.Any()); v.Kind() == reflect.String {
 			return v.String(), true

@@ -49,3 +49,24 @@ func TestCauses(t *testing.T) {
 	is("a cause that has one again", lines(slog.LevelWarn, "z", 1), 1)
 	is("causes after it", len(c.m), 2) // including the cause that is still to be summed up
 }
+
+// TestCausesOfAddresses checks that connections from one address are one cause, whatever their ports.
+func TestCausesOfAddresses(t *testing.T) {
+	c := newCauses(rate.Inf)
+	for _, of := range []string{"127.0.0.1", "[::1]", "b"} {
+		written := 0
+		for i := range 50 {
+			from := of
+			if of != "b" {
+				from = fmt.Sprint(of, ":", 40000+i)
+			}
+			r := slog.NewRecord(time.Unix(1_000_000, 0), slog.LevelWarn, "connection closed", 0)
+			if c.admit(&r, []slog.Attr{slog.String("from", from)}) {
+				written++
+			}
+		}
+		if written != maxAlike {
+			t.Errorf("%d lines of %s are written, want %d", written, of, maxAlike)
+		}
+	}
+}

@@ -31,6 +31,7 @@ const (
 	MetaArithmetic
 	MetaNoop
 	MetaDebug
+	Dump // of the keys: there is no list of them
 )
 
 // MaxKeyLen is the length of the longest key, in bytes as the client writes it.
@@ -46,7 +47,10 @@ type Command struct {
 type Fields struct {
 	Verb  Verb
 	Error string // the answer to Bad
-	HTTP  bool   // the line looks like the first line of an HTTP request
+	// The line looks like the first line of an HTTP request, or of one of a protocol like it.
+	HTTP bool
+	// The line begins with no command of memcached, of those included that are not served.
+	Unknown bool
 	// A value for Key is too long: like memcached, what is there must go, since it is no longer
 	// what the client wants there.
 	TooLong bool

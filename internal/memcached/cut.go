@@ -16,6 +16,7 @@ const (
 var (
 	ErrLongLine = errors.New("a command line without an end")
 	ErrBinary   = errors.New("the binary protocol is not served: use the text protocol, with its meta commands")
+	ErrTLS      = errors.New("the client speaks TLS, which is not served here: set it to plain connections")
 )
 
 // Span is where a request ends.
@@ -29,8 +30,12 @@ type Span struct {
 // Cut finds the first request in b, of whose line the first scanned bytes have no end. maxValue is the
 // length of the longest value. An error ends the connection.
 func Cut(b []byte, scanned, maxValue int) (Span, error) {
-	if len(b) > 0 && b[0] == binaryMagic {
+	switch {
+	case len(b) == 0:
+	case b[0] == binaryMagic:
 		return Span{}, ErrBinary
+	case b[0] == tlsHandshake && len(b) > 1 && b[1] == tlsMajor: // it may have no end of a line
+		return Span{}, ErrTLS
 	}
 	at := bytes.IndexByte(b[scanned:], '\n')
 	if at < 0 {
@@ -56,8 +61,11 @@ func Cut(b []byte, scanned, maxValue int) (Span, error) {
 	return Span{Size: size}, nil
 }
 
-// binaryMagic is the first byte of the binary protocol's requests.
-const binaryMagic = 0x80
+const (
+	binaryMagic  = 0x80 // the first byte of the binary protocol's requests
+	tlsHandshake = 0x16 // the first byte of a TLS connection
+	tlsMajor     = 3    // the second one
+)
 
 // checkLong returns an error if a line must end that has not ended.
 func checkLong(b []byte) error {

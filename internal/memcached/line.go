@@ -23,10 +23,13 @@ func lineOf(request []byte) (line, rest []byte) {
 	return trimmed(request[:at]), request[at+1:]
 }
 
-// trimmed returns a line without the \r at its end.
+// trimmed returns a line without the \r at its end. As in memcached a zero byte ends it too.
 func trimmed(line []byte) []byte {
 	if n := len(line); n > 1 && line[n-1] == '\r' {
-		return line[:n-1]
+		line = line[:n-1]
+	}
+	if at := bytes.IndexByte(line, 0); at >= 0 {
+		return line[:at]
 	}
 	return line
 }

@@ -24,7 +24,7 @@ func (c *Command) meta(letter byte, args, data []byte) {
 	case 'e':
 		c.metaDebug(args)
 	default:
-		c.fail(plainError)
+		c.unknown()
 	}
 }
 

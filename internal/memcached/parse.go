@@ -14,7 +14,7 @@ func Parse(request []byte, c *Command) {
 	line, data := lineOf(request)
 	name, args := word(line)
 	if len(name) < 2 {
-		c.fail(plainError)
+		c.unknown()
 		return
 	}
 	switch name[0] {
@@ -43,8 +43,7 @@ func Parse(request []byte, c *Command) {
 	case "flush_all":
 		c.flushAll(args)
 	case "stats":
-		c.verb(Stats)
-		c.Sub, _ = word(args)
+		c.stats(args)
 	case "version":
 		c.verb(Version)
 	case "quit":
@@ -55,10 +54,14 @@ func Parse(request []byte, c *Command) {
 		c.verbosity(args)
 	case "bget":
 		c.get(name[1:], args)
+	case "lru_crawler":
+		c.crawler(args)
+	case "lru", "slabs", "watch", "cache_memlimit", "extstore", "refresh_certs":
+		c.fail(plainError)
 	default:
 		// The header Host comes before a body: its first line may be a command, as get /x HTTP/1.1.
-		c.HTTP = bytes.EqualFold(name, []byte("Host:")) || bytes.HasPrefix(lastWord(line), []byte("HTTP/"))
-		c.fail(plainError)
+		c.HTTP = bytes.EqualFold(name, []byte("Host:")) || isHTTP(line)
+		c.unknown()
 	}
 }
 
@@ -72,22 +75,38 @@ func plainGet(request []byte) []byte {
 		return nil
 	}
 	key := request[len(name):end]
-	if bytes.IndexByte(key, ' ') >= 0 {
+	if bytes.IndexByte(key, ' ') >= 0 || bytes.IndexByte(key, 0) >= 0 {
 		return nil
 	}
 	return key
 }
 
-// IsHTTP says whether a request's line could be the first line of an HTTP request.
+// IsHTTP says whether a request's line could be the first line of an HTTP request, or of one of
+// RTSP or SIP, which look alike.
 func IsHTTP(request []byte) bool {
 	line, _ := lineOf(request)
-	return bytes.HasPrefix(lastWord(line), []byte("HTTP/"))
+	return isHTTP(line)
+}
+
+func isHTTP(line []byte) bool {
+	protocol, _, versioned := bytes.Cut(lastWord(line), []byte("/"))
+	switch string(protocol) {
+	case "HTTP", "RTSP", "SIP":
+		return versioned
+	}
+	return false
 }
 
 func (c *Command) verb(v Verb) { c.Verb, c.Form.Verb = v, v }
 
 // fail makes the command Bad with its answer.
 func (c *Command) fail(answer string) { c.Verb, c.Form.Verb, c.Error = Bad, Bad, answer }
+
+// unknown makes the command Bad, since its line begins with no name of one.
+func (c *Command) unknown() {
+	c.fail(plainError)
+	c.Unknown = true
+}
 
 // setKey takes a key as the client has written it. It returns false if the key is too long.
 func (c *Command) setKey(key []byte) bool {
@@ -110,7 +129,7 @@ func (c *Command) get(name, args []byte) {
 	case "gats":
 		c.verb(Gats)
 	default:
-		c.fail(plainError)
+		c.unknown()
 		return
 	}
 	key, rest := word(args)
@@ -262,4 +281,41 @@ func (c *Command) verbosity(args []byte) {
 	if _, ok := flagsOf(level); !ok {
 		c.fail(badFormat)
 	}
+}
+
+// stats reads `[<what>]`, and the words of a dump: of which slab class, and how many keys.
+func (c *Command) stats(args []byte) {
+	c.verb(Stats)
+	c.Sub, args = word(args)
+	if string(c.Sub) != "cachedump" {
+		return
+	}
+	class, args := word(args)
+	limit, _ := word(args)
+	of, ok1 := flagsOf(class)
+	_, ok2 := flagsOf(limit)
+	switch {
+	case len(limit) == 0:
+		c.fail("CLIENT_ERROR bad command line")
+	case !ok1 || !ok2:
+		c.fail(badFormat)
+	case of > maxClass:
+		c.fail("CLIENT_ERROR Illegal slab id")
+	default:
+		c.verb(Dump)
+	}
+}
+
+// maxClass is the last slab class of memcached. Tools ask for one after the other until an error.
+const maxClass = 63
+
+// crawler reads the one command of the crawler that is a question.
+func (c *Command) crawler(args []byte) {
+	name, rest := word(args)
+	which, rest := word(rest)
+	if string(name) != "metadump" || len(which) == 0 || !atEnd(rest) {
+		c.fail(plainError)
+		return
+	}
+	c.verb(Dump)
 }

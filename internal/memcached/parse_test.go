@@ -43,6 +43,7 @@ func says(c *Command) string {
 	add("back", string(c.Form.flags[:c.Form.nFlags]), c.Form.nFlags > 0)
 	add("http", "", c.HTTP)
 	add("toolong", "", c.TooLong)
+	add("unknown", "", c.Unknown)
 	if c.Error != "" {
 		return "! " + c.Error + strings.TrimPrefix(b.String(), "0")
 	}
@@ -99,16 +100,31 @@ func TestParse(t *testing.T) {
 		{"flush_all 10 noreply\r\n", "15 delay=10 quiet="},
 		{"flush_all x\r\n", "! CLIENT_ERROR invalid exptime argument"},
 		{"stats settings\r\n", "16"},
+		{"stats cachedump 1 0\r\n", "26"},
+		{"stats cachedump 63 10 x\r\n", "26"},
+		{"stats cachedump 64 10\r\n", "! CLIENT_ERROR Illegal slab id"},
+		{"stats cachedump 1\r\n", "! CLIENT_ERROR bad command line"},
+		{"stats cachedump -1 1\r\n", "! CLIENT_ERROR bad command line format"},
+		{"lru_crawler metadump all\r\n", "26"},
+		{"lru_crawler metadump\r\n", "! ERROR"},
+		{"lru_crawler enable\r\n", "! ERROR"},
+		{"slabs automove 1\r\n", "! ERROR"},
 		{"version\r\n", "17"},
 		{"verbosity 1\r\n", "18"},
 		{"verbosity\r\n", "! ERROR"},
 		{"verbosity x\r\n", "! CLIENT_ERROR bad command line format"},
 		{"quit\r\n", "19"},
-		{"GET a\r\n", "! ERROR"},
-		{"GET / HTTP/1.1\r\n", "! ERROR http="},
-		{"\r\n", "! ERROR"},
-		{" \n", "! ERROR"},
-		{"x\r\n", "! ERROR"},
+		{"GET a\r\n", "! ERROR unknown="},
+		{"GET / HTTP/1.1\r\n", "! ERROR http= unknown="},
+		{"OPTIONS sip:a SIP/2.0\r\n", "! ERROR http= unknown="},
+		{"gut a\r\n", "! ERROR unknown="},
+		{"\r\n", "! ERROR unknown="},
+		{" \n", "! ERROR unknown="},
+		{"x\r\n", "! ERROR unknown="},
+		{"get a\x00b c\r\n", "1 key=a"},
+		{"get\x00a\r\n", "! ERROR"},
+		{"set a\x00b 0 0 1\r\n", "! ERROR"},
+		{"mg a\x00b v\r\n", "20 key=a"},
 		{"mg a v f Oxy q k\r\n", "20 key=a quiet= wantvalue= opaque=Oxy back=fOk"},
 		{"mg a N30 R10 T5 h u\r\n", "20 key=a exptime=5 vivify=30 recache=10 touch= unread= inspect= back=h"},
 		{"mg a v v\r\n", "! CLIENT_ERROR duplicate flag key=a wantvalue="},
@@ -135,7 +151,7 @@ func TestParse(t *testing.T) {
 		{"mn\r\n", "24"},
 		{"me a\r\n", "25 key=a"},
 		{"me aGk= b\r\n", "25 key=hi"},
-		{"mx a\r\n", "! ERROR"},
+		{"mx a\r\n", "! ERROR unknown="},
 	} {
 		var c Command
 		if Parse([]byte(test.request), &c); says(&c) != test.want {
@@ -201,6 +217,10 @@ func TestCut(t *testing.T) {
 		{"get " + strings.Repeat("x ", 2049), Span{Scanned: 4102}, nil},
 		{"get " + strings.Repeat("x ", MaxLine/2), Span{}, ErrLongLine},
 		{"\x80\x00", Span{}, ErrBinary},
+		{"\x16\x03\x01\x02", Span{}, ErrTLS},
+		{"\x16", Span{Scanned: 1}, nil},
+		{"\x16\x04\x01\n", Span{Size: 4}, nil},
+		{"set a\x00b 0 0 1\r\nx\r\n", Span{Size: 15}, nil},
 	} {
 		got, err := Cut([]byte(test.b), 0, 1000)
 		if err != nil {

@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"net"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -29,7 +30,8 @@ func (h *host) textOver(network string) *memcachedtest.Conn {
 	if h.doorways[kind] == nil {
 		h.doorways[kind] = &session.TextDoor{
 			Namespace: session.DefaultNamespace, Delimiter: ':', Names: h.Names, MaxValue: h.Config.MaxValue,
-			Conns: func() rpc.Stats { return h.servers[kind].Stats() }, Socket: network,
+			Conns:   func() rpc.Stats { return h.servers[kind].Stats() },
+			Address: map[string]string{"unix": "/a/socket", "tcp": "127.0.0.1:11211"}[network],
 		}
 	}
 	l, framing := h.limits(), session.TextFraming{MaxValue: h.Config.MaxValue}
@@ -105,7 +107,8 @@ func TestTextStats(t *testing.T) {
 		}
 	}
 	holds(stats(""), "curr_items 0", "total_items 0", "bytes 0", "store_no_memory 0", "accepting_conns 1",
-		"listen_disabled_num 0", "time_in_listen_disabled_us 0")
+		"listen_disabled_num 0", "time_in_listen_disabled_us 0", "connection_structures 1", "version 1.6.18",
+		"sidecar_version 1.2.3")
 	c.Ask("set k 0 0 5\r\nvalue\r\nadd k 0 0 1\r\nx\r\ncas k 0 0 1 1\r\nx", "STORED", "NOT_STORED", "EXISTS")
 	got := stats("")
 	if holds(got, "curr_items 1", "total_items 1", "cmd_set 3"); len(got["bytes"]) != 2 {
@@ -113,7 +116,49 @@ func TestTextStats(t *testing.T) {
 	}
 	c.Ask("delete k\r\nstats reset", "DELETED", "RESET")
 	holds(stats(""), "curr_items 0", "total_items 0", "bytes 0")
-	holds(stats(" settings"), "domain_socket unix", "auth_enabled_sasl no", "shutdown_command no", "cas_enabled yes")
+	holds(stats(" settings"), "domain_socket /a/socket", "auth_enabled_sasl no", "shutdown_command no", "cas_enabled yes")
+}
+
+var statNumber = regexp.MustCompile(`^\d+(\.\d{6})?$`)
+
+// TestTextTools reads what the tools of memcached and of libmemcached, Munin, Prometheus's exporter and
+// phpMemcachedAdmin ask for.
+func TestTextTools(t *testing.T) {
+	h := serve(t, onehost.Config{})
+	c := h.text()
+	c.Send("stats\r\nmn\r\n")
+	all := map[string]string{}
+	for _, line := range strings.Split(c.UntilNoop(), "|") {
+		if w := strings.Fields(line); len(w) == 3 {
+			all[w[1]] = w[2]
+		}
+	}
+	for _, name := range strings.Fields("pid uptime time rusage_user rusage_system reclaimed total_malloced conn_yields " +
+		"auth_cmds auth_errors hash_bytes hash_is_expanding hash_power_level slabs_moved slab_reassign_running " +
+		"lru_crawler_starts crawler_items_checked crawler_reclaimed direct_reclaims moves_to_cold moves_to_warm " +
+		"moves_within_lru evictions limit_maxbytes threads pointer_size") {
+		if !statNumber.MatchString(all[name]) {
+			t.Errorf("%s is %q", name, all[name])
+		}
+	}
+	c.Ask("version", "VERSION 1.6.18")
+	c.Ask("stats slabs", "STAT active_slabs 0", "STAT total_malloced "+all["total_malloced"], "END")
+	c.Ask("stats sizes\r\nstats items\r\nstats extstore", "STAT sizes_status disabled", "END", "END", "END")
+	c.Ask("stats cachedump 1 0\r\nstats cachedump 64 0\r\nlru_crawler metadump all", "END",
+		"CLIENT_ERROR Illegal slab id", "END")
+	for network, want := range map[string]string{
+		"unix": "STAT domain_socket /a/socket|STAT inter NULL|STAT tcpport 0|",
+		"tcp":  "STAT domain_socket NULL|STAT inter 127.0.0.1|STAT tcpport 11211|",
+	} {
+		c := h.textOver(network)
+		c.Send("stats settings\r\nmn\r\n")
+		said := c.UntilNoop()
+		for line := range strings.SplitAfterSeq(want, "|") {
+			if !strings.Contains(said, line) {
+				t.Errorf("%s: %q lacks %q", network, said, line)
+			}
+		}
+	}
 }
 
 // TestTextClaimsEnd claims many keys and stores their values without the number, as most

@@ -29,16 +29,23 @@ var badInput = []struct {
 	{"a key of 251 bytes", "get " + strings.Repeat("x", 251) + "\r\n", []string{"CLIENT_ERROR bad command line format"}},
 	{"a key of 251 bytes behind others", "get a b " + strings.Repeat("x", 251) + "\r\n", []string{"CLIENT_ERROR bad command line format"}},
 	{"a key of control characters", "get \x01\x7f\t\v\r\n", []string{"END"}},
-	{"a zero byte in a key", "set a\x00b 0 0 1\r\nx\r\nget a\x00b\r\n", []string{"STORED", "VALUE a\x00b 0 1", "x", "END"}},
+	{"a zero byte in a key", "set a\x00b 0 0 1\r\nx\r\nget a\x00b\r\n", []string{"ERROR", "ERROR", "END"}},
 	{"a negative length", "set k 0 0 -1\r\n", []string{"CLIENT_ERROR bad command line format"}},
 	{"a huge length", "set k 0 0 99999999999999999999\r\n", []string{"CLIENT_ERROR bad command line format"}},
 	{"a length of 2^31", "set k 0 0 2147483648\r\n", []string{"CLIENT_ERROR bad command line format"}},
 	{"a length of ms with a letter", "ms k 1x\r\n", []string{"CLIENT_ERROR bad command line format"}},
 	{"a value that ends late", "set k 0 0 1\r\nxx\r\n", []string{"CLIENT_ERROR bad data chunk"}},
 	{"the binary protocol", "\x80\x00\x00\x01", []string{"close"}},
-	{"an empty line", "\r\n", []string{"ERROR"}},
-	{"lines of spaces", "   \r\n \n", []string{"ERROR", "ERROR"}},
-	{"an unknown command", "frob a b c\r\n", []string{"ERROR"}},
+	{"an empty line", "mn\r\n\r\n", []string{"MN", "ERROR"}},
+	{"lines of spaces", "mn\r\n   \r\n \n", []string{"MN", "ERROR", "ERROR"}},
+	{"an unknown command", "mn\r\nfrob a b c\r\n", []string{"MN", "ERROR"}},
+	{"TLS behind a command", "mn\r\n\x16\x03\x01\r\n", []string{"MN", "close"}},
+	{"a command of memcached that is not served, first", "slabs automove 1\r\n", []string{"ERROR"}},
+	{"an empty line, first", "\r\n", []string{"ERROR", "close"}},
+	{"lines of spaces, first", "   \r\n \n", []string{"ERROR", "close"}},
+	{"an unknown command, first", "frob a b c\r\n", []string{"ERROR", "close"}},
+	{"a command in capitals, first", "GET a\r\n", []string{"ERROR", "close"}},
+	{"TLS without an end of a line", "\x16\x03\x01\x02\x00\x01", []string{"close"}},
 }
 
 // TestTextBadInput sends bad input whole and a byte at a time at its end. Another client
@@ -171,19 +178,54 @@ func TestTextHTTP(t *testing.T) {
 		"GET", "POST", "PUT", "get", "gets", "set", "mg", "ms", "me", "mn", "md", "version", "stats", "delete", "touch", "flush_all",
 		"incr", "x", "PATCH", "bget",
 	} {
-		c := h.text()
-		_, _ = c.Write([]byte(method + " /x HTTP/1.1\r\n" + head + body))
-		for {
-			_ = c.SetReadDeadline(testenv.Deadline())
-			if _, err := c.ReadLine(); err != nil {
-				if strings.Contains(err.Error(), "timeout") {
-					t.Errorf("%s: the connection goes on", method)
-				}
-				break
-			}
+		for _, protocol := range []string{"HTTP/1.1", "RTSP/1.0", "SIP/2.0"} {
+			h.plants(method + " /x " + protocol + "\r\n" + head + body)
 		}
-		ok := h.text()
-		ok.Ask("delete pwned", "NOT_FOUND")
+	}
+}
+
+// plants sends what another protocol's client may send, with a command of a stranger in it. The
+// connection ends, and the command is not served.
+func (h *host) plants(sent string) {
+	h.t.Helper()
+	c := h.text()
+	_, _ = c.Write([]byte(sent))
+	for {
+		if _, err := c.ReadLine(); err != nil {
+			if strings.Contains(err.Error(), "timeout") {
+				h.t.Errorf("%q: the connection goes on", sent)
+			}
+			break
+		}
+	}
+	c.Close()
+	h.text().Ask("delete pwned", "NOT_FOUND")
+}
+
+// TestTextForeign sends the first bytes of other protocols. What a stranger has put into them is
+// not served: a ticket of TLS is chosen by the server that has given it.
+func TestTextForeign(t *testing.T) {
+	h := serve(t, onehost.Config{})
+	const planted = "\nset pwned 0 0 3\r\nyes\r\n"
+	hello := "\x03\x03" + strings.Repeat("R", 32) + "\x00\x00\x02\xc0\x2f\x01\x00"
+	ticket := "\x00\x23\x00\x2d" + strings.Repeat("A", 20) + planted
+	extensions := string([]byte{0, byte(len(ticket))}) + ticket
+	body := "\x01\x00\x00" + string([]byte{byte(len(hello + extensions))}) + hello + extensions
+	for _, sent := range []string{
+		"\x16\x03\x01\x00" + string([]byte{byte(len(body))}) + body,
+		"\x16\x03\x01" + planted,
+		"\x80\x2e\x01\x03\x01" + planted, // SSL 2
+		"\r\n\r\n\x00\r\nQUIT\n" + planted,
+		"PROXY TCP4 127.0.0.1 127.0.0.1 1 2\r" + planted,
+		"SSH-2.0-x\r" + planted,
+		"EHLO x\r" + planted,
+		"*1\r\n$4\r" + planted,
+		"PRI * HTTP/2.0\r\n\r\nSM\r" + planted,
+		"{\"json\": 1," + planted,
+		planted,
+		"x" + strings.Repeat("x", 3000) + planted,
+	} {
+		h.plants(sent)
 	}
 }
 
@@ -201,6 +243,36 @@ func TestTextLongAnswers(t *testing.T) {
 	}
 }
 
+// TestTextKeyBytes sends each byte that may be in a key, in every command. A host says what
+// memcached says, where a line ends at a zero byte.
+func TestTextKeyBytes(t *testing.T) {
+	h := serve(t, onehost.Config{})
+	ours, theirs := h.text(), memcachedtest.Memcached(t)
+	versions := regexp.MustCompile(`(VALUE [^|]+ 0 \d+|ME [^ ]+) [^|]+`) // and what else me tells
+	for b := range 256 {
+		if strings.IndexByte(" \n:(|", byte(b)) >= 0 { // it ends a word, a line or a namespace, or UntilNoop means it
+			continue
+		}
+		key := "a" + string([]byte{byte(b)}) + "b"
+		for _, format := range []string{
+			"set KEY 0 0 1\r\nx\r\n", "add KEY 0 0 1\r\nx\r\n", "replace KEY 0 0 1\r\nx\r\n", "append KEY 0 0 1\r\ny\r\n",
+			"prepend KEY 0 0 1\r\nz\r\n", "cas KEY 0 0 1 1\r\nx\r\n", "get KEY\r\n", "get c KEY a\r\n", "gets KEY\r\n",
+			"gat 0 KEY\r\n", "gats 0 c KEY\r\n", "bget KEY\r\n", "touch KEY 0\r\n", "mg KEY v k\r\n", "md KEY k\r\n",
+			"ms KEY 1 k\r\n5\r\n", "incr KEY 1\r\n", "decr KEY 1\r\n", "ma KEY v k\r\n", "me KEY\r\n", "mg a v OKEY\r\n",
+			"delete KEY\r\n", "delete a\r\n", "set a 0 0 1KEY\r\nx\r\n", "KEY\r\n", "getKEY a\r\n",
+		} {
+			sent := strings.ReplaceAll(format, "KEY", key) + "mn\r\n"
+			ours.Send(sent)
+			theirs.Send(sent)
+			got := versions.ReplaceAllString(ours.UntilNoop(), "$1")
+			want := versions.ReplaceAllString(theirs.UntilNoop(), "$1")
+			if got != want {
+				t.Errorf("%q: %q, memcached says %q", sent, got, want)
+			}
+		}
+	}
+}
+
 // TestTextBytes sends broken streams, cut off anywhere, and ends the connection. A sidecar
 // says what memcached says.
 func TestTextBytes(t *testing.T) {
@@ -208,7 +280,7 @@ func TestTextBytes(t *testing.T) {
 	theirs := memcachedtest.Memcached(t).RemoteAddr().String()
 	words := strings.Split("get,gets,gat,gats,set,add,cas,append,delete,incr,decr,touch,mg,ms,md,ma,me,mn,verbosity,version,"+
 		"a,b,n,0,1,3,-1,100,noreply,v,k,q,t,f,s,I,N30,T0,T-1,R30,MA,ME,Oxy,b,xyz,x,-,+1,99999999999999999999,"+
-		"set a 0 0 3\r\nabc\r\n,ms b 1\r\nx\r\n,set n 0 0 1 noreply\r\n5\r\n,set a 0 0 3\r\nabcd\r\n,\r\n,\r\n,\n,\r, ,  ,\x01,"+
+		"set a 0 0 3\r\nabc\r\n,ms b 1\r\nx\r\n,set n 0 0 1 noreply\r\n5\r\n,set a 0 0 3\r\nabcd\r\n,\r\n,\r\n,\n,\r, ,  ,\x01,\x00,a\x00b,\x7f,\x0b,"+
 		strings.Repeat("k", 250), ",")
 	for seed := range uint64(1000) {
 		r := rand.New(rand.NewPCG(seed, 3))

@@ -1,11 +1,14 @@
 package session
 
 import (
-	"cmp"
+	"fmt"
+	"net"
 	"os"
 	"runtime"
 	"strconv"
+	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
@@ -157,7 +160,13 @@ func (d *TextDoor) appendStats(dst []byte, of *Doors, sub string) []byte {
 		return append(dst, "RESET\r\n"...)
 	case "settings":
 		return append(d.appendSettings(dst, of.cfg.Host.Stats().L2.Memory.Limit), memcached.End...)
-	case "items", "slabs", "sizes", "conns": // there are no slabs
+	case "slabs": // there are none, of which tools want to know two numbers
+		dst = memcached.AppendStat(dst, "active_slabs", "0")
+		dst = memcached.AppendStat(dst, "total_malloced", strconv.FormatInt(of.cfg.Host.Stats().L2.Memory.Used, 10))
+		return append(dst, memcached.End...)
+	case "sizes":
+		return append(memcached.AppendStat(dst, "sizes_status", "disabled"), memcached.End...)
+	case "items", "conns", "extstore":
 		return append(dst, memcached.End...)
 	default:
 		return append(dst, "ERROR\r\n"...)
@@ -167,7 +176,9 @@ func (d *TextDoor) appendStats(dst []byte, of *Doors, sub string) []byte {
 	add("pid", int64(os.Getpid()))
 	add("uptime", s.UptimeMS/1000)
 	add("time", time.Now().Unix())
-	dst = memcached.AppendStat(dst, "version", s.Server)
+	dst = memcached.AppendStat(dst, "version", textVersion)
+	dst = memcached.AppendStat(dst, "sidecar_version", of.cfg.Version)
+	dst = appendUsage(dst)
 	add("pointer_size", strconv.IntSize)
 	add("threads", int64(runtime.GOMAXPROCS(0)))
 	addConnections(add, d.Conns())
@@ -177,7 +188,28 @@ func (d *TextDoor) appendStats(dst []byte, of *Doors, sub string) []byte {
 	}
 	d.mu.Unlock()
 	addStored(add, &s)
+	for _, name := range notHere {
+		add(name, 0)
+	}
 	return append(dst, memcached.End...)
+}
+
+// notHere are statistics that tools of memcached read, and that are about parts of it which this
+// program does not have.
+var notHere = []string{
+	"auth_cmds", "auth_errors", "conn_yields", "hash_is_expanding", "hash_power_level", "slabs_moved",
+	"slab_reassign_running", "lru_crawler_starts", "crawler_items_checked", "crawler_reclaimed", "direct_reclaims",
+	"moves_to_cold", "moves_to_warm", "moves_within_lru", "reclaimed",
+}
+
+// appendUsage appends the time that the process has spent on processors.
+func appendUsage(dst []byte) []byte {
+	var u syscall.Rusage
+	if syscall.Getrusage(syscall.RUSAGE_SELF, &u) != nil {
+		return dst
+	}
+	dst = memcached.AppendStat(dst, "rusage_user", fmt.Sprintf("%d.%06d", u.Utime.Sec, u.Utime.Usec))
+	return memcached.AppendStat(dst, "rusage_system", fmt.Sprintf("%d.%06d", u.Stime.Sec, u.Stime.Usec))
 }
 
 func addStored(add func(string, int64), s *cachesidecar.Stats) {
@@ -186,12 +218,15 @@ func addStored(add func(string, int64), s *cachesidecar.Stats) {
 	add("bytes", m.Payload+m.Headers+m.Alignment)
 	add("curr_items", s.L2.Entries)
 	add("evictions", s.L2.Evicted)
+	add("hash_bytes", m.Index)
+	add("total_malloced", m.Used)
 	add("store_no_memory", s.L2.NoRoom)
 }
 
 func addConnections(add func(string, int64), s rpc.Stats) {
 	add("max_connections", s.Limit)
 	add("curr_connections", s.Open)
+	add("connection_structures", s.Open)
 	add("total_connections", s.Accepted)
 	add("rejected_connections", s.Rejected)
 	// Above its limit the endpoint closes what it has accepted: it never stops to accept.
@@ -218,13 +253,21 @@ func (d *TextDoor) Stats() cachesidecar.MemcachedStats {
 
 // appendSettings appends those of memcached's settings that mean something here.
 func (d *TextDoor) appendSettings(dst []byte, l2Limit int64) []byte {
+	socket, host, port := "NULL", "NULL", "0"
+	if strings.Contains(d.Address, "/") {
+		socket = d.Address
+	} else if h, p, err := net.SplitHostPort(d.Address); err == nil {
+		host, port = h, p
+	}
 	for _, s := range [][2]string{
 		{"maxbytes", strconv.FormatInt(l2Limit, 10)},
 		{"maxconns", strconv.FormatInt(d.Conns().Limit, 10)},
 		{"item_size_max", strconv.Itoa(d.MaxValue)},
-		{"domain_socket", cmp.Or(d.Socket, "NULL")}, {"auth_enabled_sasl", "no"}, {"auth_enabled_ascii", "no"},
+		{"domain_socket", socket}, {"auth_enabled_sasl", "no"}, {"auth_enabled_ascii", "no"},
 		{"shutdown_command", "no"}, {"cas_enabled", "yes"}, {"flush_enabled", "yes"}, {"evictions", "on"},
-		{"binding_protocol", "ascii"}, {"udpport", "0"},
+		{"binding_protocol", "ascii"}, {"tcpport", port}, {"udpport", "0"}, {"inter", host}, {"verbosity", "0"},
+		{"num_threads", strconv.Itoa(runtime.GOMAXPROCS(0))}, {"reqs_per_event", strconv.Itoa(rpc.MaxServe)},
+		{"detail_enabled", "no"}, {"dump_enabled", "no"}, {"lru_crawler", "no"}, {"slab_reassign", "no"},
 	} {
 		dst = memcached.AppendStat(dst, s[0], s[1])
 	}

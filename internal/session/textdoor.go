@@ -17,7 +17,7 @@ type TextDoor struct {
 	Names     *namespaces.Table // of the host
 	MaxValue  int               // bytes
 	Conns     func() rpc.Stats  // of the endpoint
-	Socket    string            // the path of its Unix socket; "": it has a TCP address
+	Address   string            // on which it listens: the path of a Unix socket, or host:port
 
 	counts textCounts
 

@@ -21,9 +21,12 @@ func (t *Text) Served() {
 	t.Session.Served()
 }
 
-// errHTTP ends a connection whose client takes it for a web server: a page in a browser must
-// not be able to send commands.
-var errHTTP = errors.New("the client speaks HTTP")
+// Errors that end a connection whose client takes it for another server. What follows may be
+// commands that a stranger has chosen: a page in a browser, or its server by a ticket of TLS.
+var (
+	errHTTP    = errors.New("the client speaks HTTP, or a protocol like it")
+	errUnknown = errors.New("the first line is no command of memcached's text protocol")
+)
 
 // Serve answers the commands of a batch: it parses them all, looks ahead in the store, and
 // then serves them in their order.
@@ -34,8 +37,13 @@ func (t *Text) Serve(conn *rpc.Conn, frames [][]byte) error {
 	keys, writes := 0, 0
 	for i, frame := range frames {
 		cmd := &t.text.cmds[i]
-		if memcached.Parse(frame, cmd); cmd.HTTP || !t.text.late && memcached.IsHTTP(frame) {
+		memcached.Parse(frame, cmd)
+		switch first := !t.text.late; {
+		case cmd.HTTP, first && memcached.IsHTTP(frame):
 			return errHTTP // whatever command the line could be too
+		case first && cmd.Unknown:
+			conn.Out = append(conn.Out, "ERROR\r\n"...)
+			return errUnknown
 		}
 		t.text.late = true
 		if len(frames) < warmFrom || cmd.Key == nil {
@@ -85,8 +93,10 @@ func (t *Text) serve(conn *rpc.Conn, cmd *memcached.Command) {
 		t.metaGet(conn, cmd)
 	case memcached.MetaNoop:
 		conn.Out = append(conn.Out, "MN\r\n"...)
+	case memcached.Dump:
+		conn.Out = append(conn.Out, memcached.End...)
 	case memcached.Version:
-		conn.Out = append(conn.Out, versionAnswer...)
+		conn.Out = append(conn.Out, "VERSION "+textVersion+"\r\n"...)
 	case memcached.Verbosity:
 		conn.Out = cmd.Form.AppendLine(conn.Out, "OK")
 	case memcached.Stats:
@@ -100,9 +110,9 @@ func (t *Text) serve(conn *rpc.Conn, cmd *memcached.Command) {
 	}
 }
 
-// versionAnswer names the version of memcached whose protocol this is: clients decide by it
-// what they may send.
-const versionAnswer = "VERSION 1.6.18-cachesidecar\r\n"
+// textVersion is the version of memcached whose protocol this is: clients decide by it what they may
+// send. Some read numbers alone, and end their process at anything else.
+const textVersion = "1.6.18"
 
 // refused answers a line that is no valid command.
 func (t *Text) refused(conn *rpc.Conn, cmd *memcached.Command) {
