@@ -39,9 +39,9 @@ func (c *Session) share(conn *rpc.Conn) {
 	}
 }
 
-// touched takes a sample of an app's hits in the shared memory.
-func (c *Session) touched(conn *rpc.Conn) {
-	c.Core.Reads.Touched(c.req, &c.Names)
+// hits counts reads that an app has answered itself.
+func (c *Session) hits(conn *rpc.Conn) {
+	c.Core.Reads.Reported(c.req, &c.Names, c.now)
 	c.reply = wire.Reply{}
 	c.answer(conn)
 }
