@@ -10,11 +10,16 @@ type NamespaceStats struct {
 	Bytes int64 `json:"bytes" metric:"namespace_bytes"`
 	// Quota of the namespace; zero: none.
 	Quota int64 `json:"quota" metric:"namespace_quota_bytes,omitempty"`
-	// Reads of keys that returned a value that was in the cache, here or at its owner.
+	// Reads of keys that returned a value that was in the cache, here or at its owner, those
+	// in apps included.
 	Hits int64 `json:"hits"`
+	// Of the hits: in the shared memory, as apps report.
+	SharedHits int64 `json:"shared_hits"`
+	// Of the hits: in near caches, as apps report.
+	NearHits int64 `json:"near_hits"`
 	// Reads of keys that returned a value that was loaded from the origin for them.
 	Loaded int64 `json:"loaded"`
-	// Reads of keys that returned no value.
+	// Reads of keys that returned no value, those in the shared memory included.
 	Misses int64 `json:"misses"`
 	// Reads of keys that ended with an error.
 	ReadErrors int64 `json:"read_errors"`

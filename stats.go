@@ -86,8 +86,8 @@ type MemoryStats struct {
 	Outdated int64 `json:"outdated" metric:"shared_memory_values_total{event=outdated}"`
 	// Values that were not put there, since another one was at that moment.
 	Busy int64 `json:"busy" metric:"shared_memory_values_total{event=busy}"`
-	// Hits of apps, estimated from the sample of one in 16 that they report. The counts of
-	// requests do not have them.
+	// Reads that apps have answered from it, as they report. The counts of the namespaces have
+	// them too.
 	Hits int64 `json:"hits" metric:"shared_memory_hits_total"`
 }
 

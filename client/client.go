@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -34,6 +35,7 @@ type shared struct {
 	loads loads
 
 	memory memory
+	hits   *hits
 
 	closed context.Context
 	close  context.CancelFunc
@@ -56,17 +58,20 @@ func dialWith(ctx context.Context, cfg Config, clock kv.Clock) (*Client, error) 
 	s := &shared{cfg: cfg.withDefaults(), clock: clock, seed: maphash.MakeSeed()}
 	s.loads.keys = map[loadKey]*queue{}
 	s.closed, s.close = context.WithCancel(context.Background())
+	c := &Client{shared: s}
+	s.hits = newHits(func() { // it fails once the client is closed
+		_ = c.begin(context.Background(), func(ctx context.Context) { sendHits(ctx, c) })
+	})
 	together := new(moves)
 	for range s.cfg.Conns {
 		s.slots = append(s.slots, newSlot(s, together))
 	}
-	c := &Client{shared: s}
 	if _, err := s.slots[0].get(ctx); err != nil && !(cfg.Lazy && errors.Is(err, cachesidecar.ErrUnavailable)) {
 		s.close()
 		return nil, err
 	}
 	if cfg.NearCache != (NearCache{}) {
-		n, err := newNear(cfg.NearCache, clock)
+		n, err := newNear(cfg.NearCache, clock, s.hits)
 		if err != nil {
 			_ = c.Close()
 			return nil, err
@@ -88,6 +93,9 @@ func (c *Client) InNamespace(name string) *Client {
 // Close closes all connections, the near cache and every Watch. Calls in flight fail.
 // Close cancels the context of functions that load, and waits for them.
 func (c *Client) Close() error {
+	last, cancel := context.WithTimeout(c.closed, c.cfg.DialTimeout)
+	sendHits(last, c)
+	cancel()
 	c.loads.close()
 	c.shared.close()
 	c.tasks.Wait()
@@ -95,6 +103,30 @@ func (c *Client) Close() error {
 		s.Redialer.Close()
 	}
 	return nil
+}
+
+// sendHits reports what was not reported yet. It makes no connection for that.
+func sendHits(ctx context.Context, c *Client) {
+	select {
+	case c.hits.one <- struct{}{}:
+		defer func() { <-c.hits.one }()
+	case <-ctx.Done():
+		return
+	}
+	c.hits.due.Store(false) // before the counts are read: a read that comes later makes it due
+	for _, t := range c.hits.all() {
+		at := slices.IndexFunc(c.slots, func(s *slot) bool { return s.Live() != nil })
+		if at < 0 || ctx.Err() != nil {
+			return
+		}
+		if q := t.take(); q != nil {
+			a, err := c.do(ctx, c.slots[at], q)
+			a.release()
+			if errors.Is(err, cachesidecar.ErrTimeout) {
+				return
+			}
+		}
+	}
 }
 
 // slotFor returns the slot of a key. Calls of one key share a slot, so that they keep
@@ -215,6 +247,9 @@ func call(
 // supports returns ErrUnsupported if a sidecar's version of the protocol does not have a call.
 // nil is a sidecar that is not known.
 func supports(w *wire.Welcome, q *wire.Request) error {
+	if q.Op == wire.OpHits && (w == nil || !slices.Contains(w.Features, "hits")) {
+		return fmt.Errorf("%w: the sidecar takes no report of hits: upgrade the sidecar", cachesidecar.ErrUnsupported)
+	}
 	since := 1
 	if q.Op == wire.OpMetaGet || q.Mode >= wire.ModeAppend || q.Has(wire.Unsigned|wire.CacheOnly) {
 		since = 2

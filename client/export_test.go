@@ -1,5 +1,7 @@
 package client
 
+import "context"
+
 // Joined returns how many calls of GetOrLoad wait for a question that has no answer yet.
 func (c *Client) Joined() (n int) {
 	c.loads.mu.Lock()
@@ -21,4 +23,23 @@ func (c *Client) Doubted() bool {
 		}
 	}
 	return false
+}
+
+// CountNear counts a hit of the near cache, which only SendHits reports.
+func (c *Client) CountNear(key string) {
+	c.hits.due.Store(true)
+	c.hits.of(c.cfg.Namespace).add(inNear, key)
+}
+
+// SendHits is sendHits.
+func (c *Client) SendHits(ctx context.Context) { sendHits(ctx, c) }
+
+// AllReported says whether nothing of what was counted waits to be reported.
+func (c *Client) AllReported() bool {
+	for _, t := range c.hits.all() {
+		if t.take() != nil {
+			return false
+		}
+	}
+	return true
 }

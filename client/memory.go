@@ -3,7 +3,6 @@ package client
 import (
 	"context"
 	"hash/maphash"
-	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,7 +23,6 @@ type memory struct {
 	writing   [writeMarks]writeMark  // by hash of the key
 	attached  atomic.Int64           // regions
 	ask       atomic.Pointer[func()] // asks for the region again; nil: there was no HELLO
-	sampled   atomic.Int64           // one in sampleOf hits
 
 	mu    sync.Mutex // held while a region is stored, or dropped because of a HELLO
 	epoch uint64     // of the process that the latest HELLO has named
@@ -38,23 +36,15 @@ type writeMark struct {
 	until    atomic.Int64 // boot clock, ns: a write that was given up may be executed before
 }
 
-const (
-	writeMarks = 256
-	sampleOf   = 16                     // hits: one of them is reported
-	sampleKeys = wire.MaxKeys / 4       // keys of one report, at most
-	sampleGap  = 100 * time.Millisecond // between two reports
-)
+const writeMarks = 256
 
-// place is where a namespace is in a region, and the sample of its hits.
+// place is where a namespace is in a region.
 type place struct {
 	reader *shm.Reader
 	found  bool
 	view   shm.View
+	tally  *tally        // of the namespace, if it was found
 	again  time.Duration // boot clock: not found, and not looked for before
-
-	mu     sync.Mutex
-	sample [][]byte
-	sentAt time.Duration
 }
 
 // findAgain is how long a namespace that is not in the region is not looked for.
@@ -99,12 +89,11 @@ func fromMemory(c *Client, r *shm.Reader, key string) (it cachesidecar.Item, ok 
 		}
 		return it, false, nil
 	}
-	if rand.Uint32()%sampleOf == 0 {
-		report(c, p, key, now)
-	}
 	if f.Absent {
+		p.tally.add(isAbsent, key)
 		return it, true, calls.Err(&wire.Reply{Status: wire.Miss, Why: wire.Absent})
 	}
+	p.tally.add(inShared, key)
 	return cachesidecar.Item{
 		Value: f.Value, Flags: f.Flags, Version: uint64(f.Version), TTL: ttlOf(f.Ends, now), Source: "shared",
 		Age: f.Age,
@@ -180,7 +169,9 @@ func find(c *Client, r *shm.Reader, now time.Duration) *place {
 		name = string(c.namespace)
 	}
 	p := &place{reader: r, again: now + findAgain}
-	p.view, p.found = r.Find(name)
+	if p.view, p.found = r.Find(name); p.found {
+		p.tally = c.hits.of(name)
+	}
 	c.place.Store(p)
 	return p
 }
@@ -217,39 +208,17 @@ func (w *writeMark) end(q *wire.Request, err error) {
 	w.underWay.Add(-1)
 }
 
-// report adds a hit to the sample, and sends the sample now and then. Hits that do not fit
-// are not reported.
-func report(c *Client, p *place, key string, now time.Duration) {
-	c.memory.sampled.Add(1)
-	if !p.mu.TryLock() {
-		return
-	}
-	defer p.mu.Unlock()
-	if len(p.sample) < sampleKeys {
-		p.sample = append(p.sample, []byte(key))
-	}
-	if now-p.sentAt < sampleGap {
-		return
-	}
-	keys := p.sample
-	p.sample, p.sentAt = nil, now
-	_ = c.begin(context.Background(), func(ctx context.Context) {
-		a, _ := c.do(ctx, c.anySlot(), &wire.Request{Op: wire.OpTouched, Keys: keys}) // best effort
-		a.release()
-	})
-}
-
 // SharedStats is the statistics of the memory that this client shares with the sidecar.
 type SharedStats struct {
 	Attached bool  // whether there is a region that serves
 	Regions  int64 // that were attached so far
-	Hits     int64 // estimated from a sample of one in 16
+	Hits     int64 // reads that were answered from it
 }
 
 // SharedStats returns the statistics of the shared memory.
 func (c *Client) SharedStats() SharedStats {
 	r := c.memory.reader.Load()
 	return SharedStats{
-		Attached: r != nil && !r.Closed(), Regions: c.memory.attached.Load(), Hits: sampleOf * c.memory.sampled.Load(),
+		Attached: r != nil && !r.Closed(), Regions: c.memory.attached.Load(), Hits: c.hits.count(inShared, isAbsent),
 	}
 }

@@ -40,7 +40,8 @@ type near struct {
 	spaces map[string]*space
 	seed   uint64 // the cluster's hash seed
 
-	hits, misses, refused, events, resets atomic.Int64
+	hits                            *hits
+	misses, refused, events, resets atomic.Int64
 }
 
 // stream is a sequence of events from the sidecar without a gap. A value that was kept
@@ -54,12 +55,13 @@ type stream struct {
 
 // space is a namespace.
 type space struct {
-	id   kv.NamespaceID
-	name string
-	seed atomic.Uint64 // valid once there is a stream
+	id    kv.NamespaceID
+	name  string
+	seed  atomic.Uint64 // valid once there is a stream
+	tally *tally
 }
 
-func newNear(cfg NearCache, clock kv.Clock) (*near, error) {
+func newNear(cfg NearCache, clock kv.Clock, hits *hits) (*near, error) {
 	cfg.Bound = cmp.Or(cfg.Bound, time.Second)
 	if cfg.Bytes < minNearBytes || cfg.Bound < minNearBound || cfg.Bound > maxNearBound {
 		return nil, fmt.Errorf("%w: a near cache of %d bytes with a bound of %v: give at least %d bytes, and %v to %v",
@@ -72,7 +74,7 @@ func newNear(cfg NearCache, clock kv.Clock) (*near, error) {
 	}
 	return &near{
 		cfg: cfg, clock: clock, hlc: kv.NewHLC(0),
-		values: newKeptValues(cfg.Bytes), ledger: ledger, spaces: map[string]*space{},
+		values: newKeptValues(cfg.Bytes), ledger: ledger, spaces: map[string]*space{}, hits: hits,
 	}, nil
 }
 
@@ -83,7 +85,7 @@ func (n *near) space(name string) *space {
 	defer n.mu.Unlock()
 	s := n.spaces[name]
 	if s == nil && len(n.spaces) < kv.MaxNamespaces {
-		s = &space{id: kv.NamespaceID(len(n.spaces)), name: name}
+		s = &space{id: kv.NamespaceID(len(n.spaces)), name: name, tally: n.hits.of(name)}
 		s.seed.Store(kv.NamespaceSeed(n.seed, name))
 		n.spaces[name] = s
 	}
@@ -217,7 +219,7 @@ func (n *near) get(in *space, key string) (cachesidecar.Item, bool) {
 		n.refused.Add(1)
 		return cachesidecar.Item{}, false
 	}
-	n.hits.Add(1)
+	in.tally.add(inNear, key)
 	value := make([]byte, len(got.value))
 	copy(value, got.value)
 	return cachesidecar.Item{

@@ -412,7 +412,7 @@ func TestNearLease(t *testing.T) {
 	n.shared.close() // only the test applies answers
 	n.tasks.Wait()
 	renew := func() {
-		cache, _ := newNear(n.near.cache.cfg, n.clock)
+		cache, _ := newNear(n.near.cache.cfg, n.clock, newHits(func() {}))
 		n.near = nearView{cache: cache}.in("default")
 	}
 	renew()

@@ -21,14 +21,15 @@ import (
 // answers GET with get, which is a miss by default.
 type scripted struct {
 	*client.Client
-	t     *testing.T
-	asked chan *asked // all requests except HELLO and GET
-	get   wire.Reply
-	gets  *atomic.Int64
-	boot  func() wire.BootClock // the boot clock that HELLO offers
-	full  *atomic.Bool          // new connections are closed
-	shed  *atomic.Int64         // number of connections closed so
-	leave chan *asked           // the LEAVINGs, which wait
+	t        *testing.T
+	asked    chan *asked // all requests except HELLO and GET
+	get      wire.Reply
+	gets     *atomic.Int64
+	boot     func() wire.BootClock // the boot clock that HELLO offers
+	features []string
+	full     *atomic.Bool  // new connections are closed
+	shed     *atomic.Int64 // number of connections closed so
+	leave    chan *asked   // the LEAVINGs, which wait
 }
 
 // asked is a request that waits for its answer.
@@ -40,16 +41,16 @@ type asked struct {
 	ended  chan struct{} // closed when the connection has ended
 }
 
-func newScripted(t *testing.T, cfg client.Config) *scripted {
+func newScripted(t *testing.T, cfg client.Config, features ...string) *scripted {
 	t.Helper()
-	return newScriptedAt(t, cfg, func() wire.BootClock { return wire.BootClock{} })
+	return newScriptedAt(t, cfg, func() wire.BootClock { return wire.BootClock{} }, features...)
 }
 
 // newScriptedAt is newScripted with a boot clock.
-func newScriptedAt(t *testing.T, cfg client.Config, boot func() wire.BootClock) *scripted {
+func newScriptedAt(t *testing.T, cfg client.Config, boot func() wire.BootClock, features ...string) *scripted {
 	t.Helper()
 	s := &scripted{
-		boot: boot, t: t, asked: make(chan *asked, 100), get: wire.Reply{Status: wire.Miss}, gets: new(atomic.Int64),
+		boot: boot, features: append(features, "leaving"), t: t, asked: make(chan *asked, 100), get: wire.Reply{Status: wire.Miss}, gets: new(atomic.Int64),
 		full: new(atomic.Bool), shed: new(atomic.Int64), leave: make(chan *asked, 1000),
 	}
 	cfg.Socket = filepath.Join(t.TempDir(), "s")
@@ -106,7 +107,7 @@ func (s *scripted) serve(nc net.Conn) {
 		switch a.Op {
 		case wire.OpHello:
 			body, err := wire.MarshalBody(wire.Welcome{
-				Version: wire.Version, Node: "scripted", Features: []string{"leaving"},
+				Version: wire.Version, Node: "scripted", Features: s.features,
 				Limits: wire.Limits{Value: 1 << 20}, Boot: s.boot(),
 			})
 			if err != nil {

@@ -125,7 +125,7 @@ func (c *conn) take(a *asked) bool {
 			return false
 		}
 		return true
-	case a.Op == wire.OpWatch && own.NearCache, a.Op == wire.OpTouched:
+	case a.Op == wire.OpWatch && own.NearCache, a.Op == wire.OpHits:
 		return true
 	case a.Op == wire.OpShared && own.SharedMemory:
 		_ = c.send(a, &wire.Reply{Status: wire.Unsupported, Message: []byte("scripted")})

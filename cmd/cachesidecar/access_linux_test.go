@@ -277,13 +277,13 @@ func errnoError(errno syscall.Errno) error {
 func appRequests(ns string) map[wire.Op]*wire.Request {
 	key, name := []byte("k"), []byte(ns)
 	all := map[wire.Op]*wire.Request{
-		wire.OpMGet:    {Keys: [][]byte{key}},
-		wire.OpDelete:  {Keys: [][]byte{key}},
-		wire.OpTouched: {Keys: [][]byte{key}},
-		wire.OpForget:  {Key: []byte("host9")},
-		wire.OpFill:    {Key: key, Token: []byte("t"), Value: key},
-		wire.OpSet:     {Key: key, Value: key},
-		wire.OpVerify:  {WaitMS: 1, TimeoutMS: 5000},
+		wire.OpMGet:   {Keys: [][]byte{key}},
+		wire.OpDelete: {Keys: [][]byte{key}},
+		wire.OpHits:   {Keys: [][]byte{key}},
+		wire.OpForget: {Key: []byte("host9")},
+		wire.OpFill:   {Key: key, Token: []byte("t"), Value: key},
+		wire.OpSet:    {Key: key, Value: key},
+		wire.OpVerify: {WaitMS: 1, TimeoutMS: 5000},
 	}
 	for op := wire.OpPing; !op.Peer(); op++ {
 		if !op.Known() || op == wire.OpLeaving { // its answer comes when the sidecar ends
@@ -304,7 +304,7 @@ func TestAccessOfAllOps(t *testing.T) {
 	needRoot(t)
 	p, _, web := ruled(t)
 	free := []wire.Op{wire.OpPing, wire.OpStats, wire.OpMembers, wire.OpRing, wire.OpShared}
-	reads := append(free, wire.OpGet, wire.OpMGet, wire.OpWatch, wire.OpTouched, wire.OpMetaGet)
+	reads := append(free, wire.OpGet, wire.OpMGet, wire.OpWatch, wire.OpHits, wire.OpMetaGet)
 	writes := append(reads, wire.OpSet, wire.OpDelete, wire.OpTouch, wire.OpIncr, wire.OpLease, wire.OpFill)
 	admins := append(writes, wire.OpFlush, wire.OpHot, wire.OpKeys, wire.OpSlow)
 	all := append(admins, wire.OpVerify, wire.OpForget, wire.OpDrain, wire.OpReload)

@@ -15,7 +15,7 @@ func writeCluster(out io.Writer, all *cachesidecar.ClusterStats) error {
 		return err
 	}
 	return table(out, tabwriter.AlignRight, func(w io.Writer) {
-		fmt.Fprintln(w, "NODE\tREADS\tHIT RATIO\tLOADED\tMISSES\tERRORS\tWRITES\tENTRIES\tMEMORY\t"+
+		fmt.Fprintln(w, "NODE\tREADS\tHIT RATIO\tIN APPS\tLOADED\tMISSES\tERRORS\tWRITES\tENTRIES\tMEMORY\t"+
 			"PARTITIONS\tL1 COPIES\tL1 HITS\tHANDOFFS\tCAME\t")
 		for i := range all.Nodes {
 			writeHost(w, &all.Nodes[i])
@@ -65,8 +65,8 @@ func ownerless(all *cachesidecar.ClusterStats) (wrong condition.Findings) {
 func writeHost(w io.Writer, st *cachesidecar.Stats) {
 	t, m, h := st.Total(), &st.L2.Memory, &st.Cluster.Handoff
 	reads := t.Reads()
-	statsPage{w}.line(st.Node, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s of %s\t%s\t%s\t%s\t%s\t%s\t",
-		reads, percent(t.Hits, reads), t.Loaded, t.Misses, t.Errors, t.Writes, st.L2.Entries,
+	statsPage{w}.line(st.Node, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s of %s\t%s\t%s\t%s\t%s\t%s\t",
+		reads, percent(t.Hits, reads), t.SharedHits+t.NearHits, t.Loaded, t.Misses, t.Errors, t.Writes, st.L2.Entries,
 		size(m.Used), size(m.Limit), st.Cluster.Owned, st.L1.Entries, st.L1.Hits-st.L1.Refused,
 		handoffs(h), h.Admitted+h.Fetched)
 }

@@ -40,7 +40,7 @@ func writeStats(out io.Writer, st cachesidecar.Stats, last *cachesidecar.Stats) 
 	p.socket(&st.Connections)
 	p.l2(&st.L2)
 	if m := &st.Memory; m.Limit > 0 {
-		p.line("shared", "%s of memory that apps read: about %s hits, %s values put there, %s withdrawn",
+		p.line("shared", "%s of memory that apps read: %s reads, %s values put there, %s withdrawn",
 			size(m.Limit), m.Hits, m.Published, m.Withdrawn)
 	}
 	if st.L1.Limit > 0 { // other hosts may join
@@ -65,6 +65,9 @@ func (p statsPage) requests(st, last *cachesidecar.Stats) {
 	reads := t.Reads()
 	p.line("reads", "%s: %s hits, %s loaded, %s missing, %s stale, %s errors", reads,
 		percent(t.Hits, reads), t.Loaded, t.Misses, t.Stale, t.ReadErrors)
+	if t.SharedHits+t.NearHits > 0 {
+		p.line("", "of the hits %s in shared memory and %s in near caches, as apps report", t.SharedHits, t.NearHits)
+	}
 	p.line("writes", "%s, deletes %s, errors %s", t.Writes, t.Deletes, t.Errors-t.ReadErrors)
 	if last == nil || st.UptimeMS <= last.UptimeMS {
 		return
@@ -139,16 +142,16 @@ func handoffs(h *cachesidecar.HandoffStats) string {
 // writeNamespaces writes a line for each namespace.
 func writeNamespaces(out io.Writer, st *cachesidecar.Stats) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "NAMESPACE\tENTRIES\tBYTES\tQUOTA\tREADS\tHIT RATIO\tHITS\tLOADED\tMISSES\tSTALE\t"+
+	fmt.Fprintln(w, "NAMESPACE\tENTRIES\tBYTES\tQUOTA\tREADS\tHIT RATIO\tHITS\tIN APPS\tLOADED\tMISSES\tSTALE\t"+
 		"ERRORS\tWRITES\tDELETES\t")
 	for _, ns := range st.Namespaces {
 		quota := "-"
 		if ns.Quota > 0 {
 			quota = size(ns.Quota)
 		}
-		statsPage{w}.line(ns.Name, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t",
+		statsPage{w}.line(ns.Name, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t",
 			ns.Entries, size(ns.Bytes), quota, ns.Reads(), percent(ns.Hits, ns.Reads()),
-			ns.Hits, ns.Loaded, ns.Misses, ns.Stale, ns.ReadErrors, ns.Writes, ns.Deletes)
+			ns.Hits, ns.SharedHits+ns.NearHits, ns.Loaded, ns.Misses, ns.Stale, ns.ReadErrors, ns.Writes, ns.Deletes)
 	}
 	return w.Flush()
 }

@@ -21,6 +21,7 @@ func hotCommand(p *program) *cli.Command {
 		Name:  "hot",
 		Usage: "list the keys that this host has read most in the last minute",
 		Description: "The numbers are estimates from one read in 256, for this host's apps and for other hosts.\n" +
+			"Reads of the shared memory and of near caches count as the apps report them.\n" +
 			"It lists keys of the namespaces in which you have the right admin.\n" +
 			"Exit status 1 if there is none.",
 		Flags: clientFlags(

@@ -42,7 +42,7 @@ func ill() cachesidecar.Stats {
 		Overdue: 3, Log: cachesidecar.LogStats{LeftOut: 2, Lost: 1},
 		Namespaces: []cachesidecar.NamespaceStats{
 			{
-				Name: "pages", Recent: cachesidecar.RecentStats{WindowMS: 60_000, Requests: 100, Errors: 20}, Hits: 72, Loaded: 9, Stale: 1, ReadErrors: 18, Errors: 20,
+				Name: "pages", Recent: cachesidecar.RecentStats{WindowMS: 60_000, Requests: 100, Errors: 20}, Hits: 72, SharedHits: 50, NearHits: 4, Loaded: 9, Stale: 1, ReadErrors: 18, Errors: 20,
 				Loads:     cachesidecar.LoadStats{Origin: "postgres", Breaker: "closed", Loads: 28, Failed: 1},
 				KeyFilter: cachesidecar.KeyFilterStats{Configured: true, Error: "too many keys"},
 				Warm:      cachesidecar.WarmStats{State: "failed"},
@@ -210,7 +210,7 @@ func TestStatsOfAFailingOrigin(t *testing.T) {
 	}
 	const failure = `origin of users \(http\): loads failed \d+s ago: failed, or gave an answer that cannot be read: status 503`
 	has("while it is away", `health +serving, not well: `+failure+` \(\d+ in a row, breaker (open|half-open)\)`,
-		`reads +28: 0.0 % hits, 9 loaded, 0 missing, 0 stale, 19 errors`, ` users .* 28 +0.0 % +0 +9 +0 +0 +19 `)
+		`reads +28: 0.0 % hits, 9 loaded, 0 missing, 0 stale, 19 errors`, ` users .* 28 +0.0 % +0 +0 +9 +0 +0 +19 `)
 	everywhere("while it is away", failure)
 	everywhere("while it is away", `requests of users failed: \d+ of \d+ in the last [0-9ms]+`)
 	stranger("while it is away", "serving, not well")

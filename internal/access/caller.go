@@ -59,7 +59,7 @@ var demands = [wire.OpCount]demand{
 	wire.OpDrain:   {need: toRule},
 	wire.OpLeaving: {need: open},
 	wire.OpShared:  {need: toReadAny},
-	wire.OpTouched: {need: toRead},
+	wire.OpHits:    {need: toRead},
 	wire.OpMetaGet: {need: toRead, with: wire.Touch | wire.Claim, more: toWrite},
 }
 

@@ -115,7 +115,7 @@ func (e *Engine) ExecuteTo(q *wire.Request, b *namespaces.Pins, now kv.Moment, f
 // Features lists the operations that are served, as HELLO names them.
 var Features = []string{
 	"get", "mget", "set", "delete", "touch", "incr", "lease", "fill", "flush", "stats", "members", "ring", "watch",
-	"verify", "forget", "keys", "hot", "slow", "reload", "ping", "drain", "leaving", "shared", "touched",
+	"verify", "forget", "keys", "hot", "slow", "reload", "ping", "drain", "leaving", "shared", "hits",
 	"metaget",
 }
 

@@ -29,7 +29,7 @@ type Publisher struct {
 	leasing sync.Mutex    // guards changes of slots, so that each lease goes to its owner's
 	slots   atomic.Pointer[owners]
 	asked   asked
-	touched atomic.Int64 // samples of hits that apps have reported
+	hits    atomic.Int64 // reads that apps have answered from the memory, as they report
 }
 
 func newPublisher(ledger *invalidation.Ledger) *Publisher {
@@ -224,9 +224,6 @@ func (p *Publisher) Stats() cachesidecar.MemoryStats {
 	s := p.Writer.Stats()
 	return cachesidecar.MemoryStats{
 		Limit: p.Limit.Load(), Published: s.Published, Withdrawn: s.Withdrawn, Outdated: s.Refused, Busy: s.Busy,
-		Hits: sampleOf * p.touched.Load(),
+		Hits: p.hits.Load(),
 	}
 }
-
-// sampleOf is how many hits an app has for each that it reports.
-const sampleOf = 16

@@ -145,17 +145,34 @@ func (c *Reads) nameless(q *wire.Request, key []byte, now kv.Moment, fetched uin
 	return wire.Reply{Status: wire.Miss}
 }
 
-// Touched takes a sample of the hits that an app had in the shared memory: eviction must not
-// take these keys for unused.
-func (c *Reads) Touched(q *wire.Request, b *namespaces.Pins) {
+// sampleOf is how many reads an app has for each key that it reports.
+const sampleOf = 16
+
+// Reported counts reads that an app has answered itself, and notes the sample of their keys:
+// eviction must not take these for unused. The app may say what it likes, and it can only add
+// to the statistics of the namespace.
+func (c *Reads) Reported(q *wire.Request, b *namespaces.Pins, now kv.Moment) {
 	ns := b.Read(q.Namespace)
 	if ns == nil {
 		return
 	}
-	c.shared.touched.Add(int64(len(q.Keys)))
+	n := q.Hits
+	if n == (wire.Hits{}) { // a client of before, which does not count
+		n.Shared = uint32(sampleOf * len(q.Keys))
+	}
+	counts := &ns.Counts[wire.OpGet]
+	namespaces.AddReported(&counts[namespaces.HitShared], n.Shared)
+	namespaces.AddReported(&counts[namespaces.MissShared], n.Absent)
+	namespaces.AddReported(&counts[namespaces.HitNear], n.Near)
+	namespaces.AddReported(&c.shared.hits, n.Shared+n.Absent)
+	each := max(sampleOf, (n.Shared+n.Absent+n.Near)/uint32(max(1, len(q.Keys)))) // reads of a key
 	for _, key := range q.Keys {
-		switch k := ns.Key(key); {
-		case CheckKey(key) != nil:
+		if CheckKey(key) != nil {
+			continue
+		}
+		k := ns.Key(key)
+		c.hot.NoteReads(ns.Name, k, each, now.Boot)
+		switch {
 		case c.node.OwnershipEpoch(k.Hash.Partition()) != 0:
 			c.store.Touched(k)
 		case c.copies.l1 != nil:

@@ -80,13 +80,26 @@ type Top struct {
 func New(now time.Duration) *Sketch { return &Sketch{began: now} }
 
 // Note notes a sample: one of about Rate reads of a key. now is on the boot clock.
-func (s *Sketch) Note(namespace string, k kv.Key, now time.Duration) {
+func (s *Sketch) Note(namespace string, k kv.Key, now time.Duration) { s.add(namespace, k, 1, now) }
+
+// NoteReads notes so many reads of a key, from which no samples were taken before.
+func (s *Sketch) NoteReads(namespace string, k kv.Key, reads uint32, now time.Duration) {
+	samples := reads / Rate
+	if rand.Uint32N(Rate) < reads%Rate {
+		samples++
+	}
+	if samples > 0 {
+		s.add(namespace, k, samples, now)
+	}
+}
+
+func (s *Sketch) add(namespace string, k kv.Key, samples uint32, now time.Duration) {
 	if !s.mu.TryLock() {
 		return // a read must not wait; the sample is one of many
 	}
 	defer s.mu.Unlock()
 	s.advance(now)
-	s.parts[s.last%parts].note(namespace, k)
+	s.parts[s.last%parts].note(namespace, k, uint64(samples))
 }
 
 // advance drops the parts that have left the window.
@@ -107,10 +120,10 @@ func (s *Sketch) Top(n int, now time.Duration, see func(namespace string) bool) 
 	t := Top{Window: min(now-s.began, (parts-1)*width+now%width)}
 	for i := range s.parts {
 		p := &s.parts[i]
-		t.Reads += uint64(p.samples) * Rate
+		t.Reads += p.samples * Rate
 		for j := range p.heap {
 			if c := &p.heap[j]; see(c.namespace) {
-				sum[name{c.namespace, string(c.key)}] += uint64(c.count-c.over) * Rate
+				sum[name{c.namespace, string(c.key)}] += (c.count - c.over) * Rate
 			}
 		}
 	}
@@ -129,7 +142,7 @@ func (s *Sketch) Top(n int, now time.Duration, see func(namespace string) bool) 
 // part is the table of one part of the window: a heap with the least count at the top, and
 // the place of each key in it.
 type part struct {
-	samples uint32
+	samples uint64
 	at      map[kv.Hash]int
 	heap    []counter
 }
@@ -139,7 +152,7 @@ type counter struct {
 	hash        kv.Hash
 	namespace   string
 	key         []byte
-	count, over uint32
+	count, over uint64
 }
 
 func (p *part) reset() {
@@ -148,10 +161,10 @@ func (p *part) reset() {
 	p.heap = p.heap[:0] // the counters keep the memory of their keys
 }
 
-func (p *part) note(namespace string, k kv.Key) {
-	p.samples++
+func (p *part) note(namespace string, k kv.Key, samples uint64) {
+	p.samples += samples
 	if i, ok := p.at[k.Hash]; ok {
-		p.heap[i].count++
+		p.heap[i].count += samples
 		p.down(i)
 		return
 	}
@@ -173,7 +186,7 @@ func (p *part) note(namespace string, k kv.Key) {
 	}
 	c.hash, c.namespace, c.key = k.Hash, namespace, append(c.key[:0], k.Bytes...)
 	c.over = c.count
-	c.count++
+	c.count += samples
 	p.at[k.Hash] = i
 	p.up(i)
 	p.down(i)

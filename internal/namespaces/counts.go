@@ -1,6 +1,8 @@
 package namespaces
 
 import (
+	"sync/atomic"
+
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -10,15 +12,29 @@ type Outcome uint8
 const (
 	HitL1 Outcome = iota
 	HitL2
-	HitPeer // the owner had it
-	Loaded  // the origin had it
+	HitPeer   // the owner had it
+	HitShared // the app found it in the shared memory, and has reported that
+	HitNear   // in its near cache, likewise
+	Loaded    // the origin had it
 	Done
 	Miss
+	MissShared // the app found in the shared memory that the origin has no such key
 	Stale
 	Refused // a condition was not met
 	Failed
 	Outcomes
 )
+
+// mostReported is where counts of reports end, so that no sum of them overflows, whatever apps
+// report.
+const mostReported = 1 << 50
+
+// AddReported adds what an app reports to a count.
+func AddReported(count *atomic.Int64, n uint32) {
+	if n > 0 && count.Load() < mostReported {
+		count.Add(int64(n))
+	}
+}
 
 // KeysIn returns how many keys a request reads or writes.
 func KeysIn(q *wire.Request) int {

@@ -44,12 +44,14 @@ func (n *Table) Stats() []cachesidecar.NamespaceStats {
 		st := n.store.NamespaceStats(ns.ID)
 		t := cachesidecar.NamespaceStats{Name: name, Entries: st.Entries, Bytes: st.Bytes, Quota: st.Quota}
 		for _, op := range []wire.Op{wire.OpGet, wire.OpMGet, wire.OpLease, wire.OpMetaGet} {
-			for o := HitL1; o <= HitPeer; o++ {
+			for o := HitL1; o <= HitNear; o++ {
 				t.Hits += ns.Counts[op][o].Load()
 			}
+			t.SharedHits += ns.Counts[op][HitShared].Load()
+			t.NearHits += ns.Counts[op][HitNear].Load()
 			t.Loaded += ns.Counts[op][Loaded].Load()
 			t.ReadErrors += ns.Counts[op][Failed].Load()
-			t.Misses += ns.Counts[op][Miss].Load()
+			t.Misses += ns.Counts[op][Miss].Load() + ns.Counts[op][MissShared].Load()
 			t.Stale += ns.Counts[op][Stale].Load()
 		}
 		for _, op := range []wire.Op{wire.OpSet, wire.OpIncr, wire.OpFill} {

@@ -133,6 +133,8 @@ func (v *view) fillTiers(now, last *telemetry.Snapshot, seconds float64) {
 		{"own entries", "hits in this host's share of the keys (L2)", now.Reads.Own, last.Reads.Own},
 		{"copies", "hits in copies of other hosts' entries (L1)", now.Reads.Copies, last.Reads.Copies},
 		{"other hosts", "hits at the owner, over the network", now.Reads.Peers, last.Reads.Peers},
+		{"shared memory", "hits in the memory that apps share, as they report", now.Reads.Shared, last.Reads.Shared},
+		{"near caches", "hits in apps' own near caches, as they report", now.Reads.Near, last.Reads.Near},
 		{"origin", "values that were loaded for the read", now.Reads.Origin, last.Reads.Origin},
 		{"stale", "stale values, for readers that accept them", now.Reads.Stale, last.Reads.Stale},
 		{"no value", "misses", now.Reads.Missing, last.Reads.Missing},

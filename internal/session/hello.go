@@ -43,13 +43,12 @@ func (c *Session) welcome() wire.Reply {
 	})
 }
 
-// features lists the operations that are served: without shared memory two fewer.
+// features lists the operations that are served: without shared memory one fewer.
 func (c *Session) features() []string {
 	if m := c.d.cfg.Memory; m != nil && m.Offered() {
 		return engine.Features
 	}
-	ofMemory := func(name string) bool { return name == "shared" || name == "touched" }
-	return slices.DeleteFunc(slices.Clone(engine.Features), ofMemory)
+	return slices.DeleteFunc(slices.Clone(engine.Features), func(name string) bool { return name == "shared" })
 }
 
 // Refusal returns why a request is refused, or nil if it may be served.

@@ -138,7 +138,7 @@ const flushAt = 32 << 10
 // connection. No sidecar asks another one for them.
 var forApps = [wire.OpCount]bool{
 	wire.OpHello: true, wire.OpWatch: true, wire.OpKeys: true, wire.OpHot: true, wire.OpSlow: true,
-	wire.OpReload: true, wire.OpDrain: true, wire.OpLeaving: true, wire.OpShared: true, wire.OpTouched: true,
+	wire.OpReload: true, wire.OpDrain: true, wire.OpLeaving: true, wire.OpShared: true, wire.OpHits: true,
 }
 
 // check completes a request, and returns why it is refused, or nil.
@@ -170,6 +170,10 @@ func (c *Session) serve(conn *rpc.Conn) {
 	}
 	q.Region = regionOf(c, q)
 	limit(c, conn)
+	if q.Op == wire.OpHits { // it waits for no request of its keys
+		c.hits(conn)
+		return
+	}
 	if c.order.waiting.Load() > 0 && c.order.has(c.keys()) || c.Core.Acks.Wanted(q) {
 		c.later(conn)
 		return
@@ -204,8 +208,6 @@ func (c *Session) serve(conn *rpc.Conn) {
 		c.leaving(conn)
 	case wire.OpShared:
 		c.share(conn)
-	case wire.OpTouched:
-		c.touched(conn)
 	case wire.OpForget:
 		if c.from.Node == "" {
 			c.later(conn)

@@ -178,25 +178,26 @@ func TestOrderBehindAWait(t *testing.T) {
 		for i, q := range []wire.Request{
 			{Op: wire.OpSet, Key: []byte("k"), Value: []byte("v"), TTLMS: wire.TTLDefault}, get,
 			{Op: wire.OpMGet, Keys: keys("other", "k"), Options: wire.NoLoad},
-			{Op: wire.OpDelete, Keys: keys("k")}, get, free,
+			{Op: wire.OpDelete, Keys: keys("k")}, get, free, {Op: wire.OpHits, Keys: keys("k"), Hits: wire.Hits{Near: 5}},
 		} {
 			q.ID = uint64(i)
 			batch = wire.AppendRequest(batch, &q)
 		}
 		c.write(batch)
 		got := map[uint64]wire.Reply{}
-		for i := range 6 {
+		for i := range 7 {
 			frame := c.frame()
 			id, _ := wire.PeekID(frame)
-			if i == 0 && id != 5 {
+			if i < 2 && id < 5 {
 				t.Errorf("request %d is answered first", id)
 			}
-			op := []wire.Op{wire.OpSet, wire.OpGet, wire.OpMGet, wire.OpDelete, wire.OpGet, wire.OpGet}[id]
+			op := []wire.Op{wire.OpSet, wire.OpGet, wire.OpMGet, wire.OpDelete, wire.OpGet, wire.OpGet, wire.OpHits}[id]
 			got[id] = c.decode(op, frame)
 		}
 		onehost.Is(t, "a GET behind the SET", got[1], wire.OK, "v")
 		onehost.Is(t, "an MGET behind the SET", got[2].Items[1], wire.OK, "v")
 		onehost.Is(t, "the DELETE", got[3].Items[0], wire.OK, "")
 		onehost.Is(t, "a GET behind the DELETE", got[4], wire.Miss, "")
+		onehost.Is(t, "a report of hits of a key whose SET waits", got[6], wire.OK, "")
 	})
 }

@@ -132,9 +132,9 @@ func regionOf(c *Session, q *wire.Request) any {
 	return c.d.cfg.Memory.Region(c.By.Principal())
 }
 
-// touched takes a sample of an app's hits in the shared memory.
-func (c *Session) touched(conn *rpc.Conn) {
-	c.Core.Reads.Touched(c.req, &c.Names)
+// hits counts reads that an app has answered itself.
+func (c *Session) hits(conn *rpc.Conn) {
+	c.Core.Reads.Reported(c.req, &c.Names, c.now)
 	c.reply = wire.Reply{}
 	c.answer(conn)
 }

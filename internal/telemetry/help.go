@@ -10,8 +10,9 @@ const batchHelp = "Time in seconds from the read of a batch of requests to the w
 // helpOf has the help text of each other metric. The tags of cachesidecar.Stats, and of page,
 // say where its values come from.
 var helpOf = map[string]string{
-	"ready":                       "1 if this host is ready: /readyz is 200.",
-	"requests_total":              "Requests, by namespace, op, result and where the value was.",
+	"ready": "1 if this host is ready: /readyz is 200.",
+	"requests_total": "Requests, by namespace, op, result and where the value was. Reads " +
+		"in apps are among them as GET: tier shared is the shared memory, near is a near cache.",
 	"requests_in_flight":          "Requests that wait for an answer from elsewhere.",
 	"requests_unauthorized_total": "Requests that were refused, by the missing right; by token: unknown tokens.",
 	"overdue_writes_total":        "Writes that were refused because their callers had given up.",
@@ -38,7 +39,7 @@ var helpOf = map[string]string{
 	"index_splits_refused_total": "New keys that came to a full page of the index that could not be split.",
 	"copies_total":               "Lookups of copies of entries that other hosts own, by result.",
 	"shared_memory_values_total": "Values in the memory that apps on this host share, by event.",
-	"shared_memory_hits_total":   "Hits of apps in the memory that they share, estimated from a sample of one in 16.",
+	"shared_memory_hits_total":   "Reads that apps have answered from the memory that they share, as they report.",
 	"namespace_bytes":            "Size of the entries of a namespace on this host in bytes.",
 	"namespace_quota_bytes":      "Quota of a namespace in bytes. A namespace without a quota has no value.",
 

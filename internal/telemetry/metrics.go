@@ -153,8 +153,10 @@ func (s *Telemetry) page() page {
 // resultLabels has the labels result and tier of each outcome.
 var resultLabels = [namespaces.Outcomes][2]string{
 	namespaces.HitL1: {"hit", "l1"}, namespaces.HitL2: {"hit", "l2"},
-	namespaces.HitPeer: {"hit", "peer"}, namespaces.Loaded: {"loaded", "origin"},
-	namespaces.Done: {"ok", ""}, namespaces.Miss: {"miss", ""}, namespaces.Stale: {"stale", ""},
+	namespaces.HitPeer: {"hit", "peer"}, namespaces.HitShared: {"hit", "shared"},
+	namespaces.HitNear: {"hit", "near"}, namespaces.MissShared: {"miss", "shared"},
+	namespaces.Loaded: {"loaded", "origin"},
+	namespaces.Done:   {"ok", ""}, namespaces.Miss: {"miss", ""}, namespaces.Stale: {"stale", ""},
 	namespaces.Refused: {"refused", ""}, namespaces.Failed: {"error", ""},
 }
 

@@ -71,9 +71,13 @@ const introStats = `
 With ` + "`--cluster`" + ` the document has ` + "`nodes`" + `, a list of the same for each host, and ` + "`missing`" + `,
 a list of hosts that did not answer, with ` + "`node` and `why`" + `.
 
-Each key that is read counts once: as a hit if the value was in the cache, here or at its
-owner; as loaded if the origin was asked for it; as a miss, as stale or as an error. The
-hit ratio is the share of the hits in the sum of all five: a read that fails lowers it.
+Each key that is read counts once: as a hit if the value was in the cache, here, at its
+owner or in the app; as loaded if the origin was asked for it; as a miss, as stale or as an
+error. The hit ratio is the share of the hits in the sum of all five: a read that fails lowers
+it.
+
+Apps report what they read in [shared memory](SHARED_MEMORY.md#what-is-counted) and in their
+near caches, four times a second while there is something to report. The counts believe them.
 
 A read or a write counts on the host whose app has asked, whichever host answers. Sizes
 are in bytes. Fields in ` + "`_ms` and `_us`" + ` are milliseconds and microseconds. Counts begin with

@@ -20,11 +20,11 @@ type Snapshot struct {
 
 // Reads counts the keys that apps of this host have read, by where they were answered.
 type Reads struct {
-	Own, Copies, Peers, Origin, Stale, Missing, Failed int64
+	Own, Copies, Peers, Shared, Near, Origin, Stale, Missing, Failed int64
 }
 
-// Hits returns the reads of values that were in the cache, here or at their owners.
-func (r *Reads) Hits() int64 { return r.Own + r.Copies + r.Peers }
+// Hits returns the reads of values that were in the cache, here, at their owners or in apps.
+func (r *Reads) Hits() int64 { return r.Own + r.Copies + r.Peers + r.Shared + r.Near }
 
 // Total returns all reads.
 func (r *Reads) Total() int64 { return r.Hits() + r.Origin + r.Stale + r.Missing + r.Failed }
@@ -57,9 +57,11 @@ func (r *Reads) add(ns *namespaces.Namespace) {
 		r.Own += n[namespaces.HitL2].Load()
 		r.Copies += n[namespaces.HitL1].Load()
 		r.Peers += n[namespaces.HitPeer].Load()
+		r.Shared += n[namespaces.HitShared].Load()
+		r.Near += n[namespaces.HitNear].Load()
 		r.Origin += n[namespaces.Loaded].Load()
 		r.Stale += n[namespaces.Stale].Load()
-		r.Missing += n[namespaces.Miss].Load()
+		r.Missing += n[namespaces.Miss].Load() + n[namespaces.MissShared].Load()
 		r.Failed += n[namespaces.Failed].Load()
 	}
 }

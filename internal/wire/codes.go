@@ -47,7 +47,7 @@ const (
 	OpDrain   Op = 18
 	OpLeaving Op = 23
 	OpShared  Op = 24
-	OpTouched Op = 25
+	OpHits    Op = 25
 	OpMetaGet Op = 26
 
 	// lastClientOp is the highest op that apps may send.
@@ -85,7 +85,7 @@ var opNames = [OpCount]string{
 	OpTouch: "TOUCH", OpIncr: "INCR", OpLease: "LEASE", OpFill: "FILL", OpFlush: "FLUSH", OpStats: "STATS",
 	OpMembers: "MEMBERS", OpRing: "RING", OpWatch: "WATCH", OpVerify: "VERIFY", OpForget: "FORGET",
 	OpReload: "RELOAD", OpHot: "HOT", OpSlow: "SLOW", OpKeys: "KEYS", OpDrain: "DRAIN", OpLeaving: "LEAVING",
-	OpShared: "SHARED", OpTouched: "TOUCHED", OpMetaGet: "METAGET",
+	OpShared: "SHARED", OpHits: "HITS", OpMetaGet: "METAGET",
 	OpPeerHello: "PEER_HELLO", OpPoll: "POLL", OpAcquire: "ACQUIRE", OpPull: "PULL", OpFetch: "FETCH",
 	OpGoodbye: "GOODBYE", OpFollow: "FOLLOW", OpAuth: "AUTH", OpProbe: "PROBE", OpNote: "NOTE", OpApplied: "APPLIED",
 }
@@ -274,6 +274,7 @@ func (w Why) String() string {
 // Limits of the protocol. No configuration changes them.
 const (
 	MaxKeys       = 1024                   // keys of one MGET or DELETE
+	MaxHits       = 1 << 30                // reads of one kind in one HITS
 	MaxTTL        = 365 * 24 * 3600 * 1000 // ms
 	MaxTimeout    = 3600 * 1000            // ms
 	FrameSlack    = 64 << 10               // bytes of a request beyond its value

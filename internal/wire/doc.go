@@ -37,6 +37,7 @@
 //	20 KEYS     ns, prefix, cursor, limit
 //	21 HOT      ns, n, options
 //	22 SLOW     ns, n, options
+//	25 HITS     ns, [key…], shared, absent, near
 //	26 METAGET  ns, key, ttl_ms, options, until_ns, lease_ms, renew_ms
 //
 // # Answers, after [id, status
@@ -50,7 +51,7 @@
 //	OK       of METAGET      value, flags, version, ttl_ms, size, read, idle_ms, claim, number, event
 //	OK       of DELETE       [[status, version]…]
 //	OK       of HELLO, STATS, MEMBERS, RING, WATCH, VERIFY, KEYS, HOT, SLOW   a map or an array of maps
-//	OK       of PING, FORGET nothing
+//	OK       of PING, FORGET, HITS nothing
 //	STALE    like OK of GET
 //	MISS     why; if attested also version, ttl_ms, as_of, owner, epoch;
 //	         in the items of DELETE: version; of METAGET: why, claim, number, ttl_ms

@@ -175,7 +175,7 @@ func (d *decoder) result(op Op, r *Reply, whole bool) {
 		r.TTLMS = int64(d.uint("ttl_ms", math.MaxInt64))
 	case OpMetaGet:
 		d.meta(r)
-	case OpPing, OpGoodbye, OpForget, OpLeaving, OpTouched:
+	case OpPing, OpGoodbye, OpForget, OpLeaving, OpHits:
 	default:
 		if r.Body = d.raw(); r.Body == nil && d.err == nil {
 			d.err = Errorf(BadRequest, "the body is missing")
@@ -312,7 +312,7 @@ func appendFields(dst []byte, op Op, r *Reply, whole bool) ([]byte, int) {
 		return msgp.AppendUint64(dst, uint64(r.TTLMS)), 4
 	case OpMetaGet:
 		return appendMetaGet(dst, r), 1 + metaFields
-	case OpPing, OpGoodbye, OpForget, OpLeaving, OpTouched:
+	case OpPing, OpGoodbye, OpForget, OpLeaving, OpHits:
 		return dst, 1
 	}
 	return append(dst, r.Body...), 2

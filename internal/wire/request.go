@@ -37,6 +37,7 @@ type Request struct {
 	Seq          uint64
 	WaitMS       uint32 // of WATCH: how long the answer may wait for an event
 	Limit        uint32 // of KEYS, HOT and SLOW: how many keys or calls
+	Hits         Hits
 	// On the receiver's boot clock: a write is not executed after this time; zero: no
 	// limit.
 	UntilNS uint64
@@ -134,13 +135,13 @@ func (d *decoder) fields(r *Request) {
 	case OpHello:
 		d.hello(&r.Hello)
 	case OpPing, OpMembers, OpLeaving, OpShared:
-	case OpTouched:
-		d.names(r)
+	case OpHits:
+		d.hits(r)
 	case OpGet, OpLease:
 		d.name(r)
 		d.options(r)
 	case OpMGet:
-		d.names(r)
+		d.names(1, r)
 		d.options(r)
 	case OpSet:
 		d.name(r)
@@ -152,7 +153,7 @@ func (d *decoder) fields(r *Request) {
 		d.options(r)
 		d.until(r)
 	case OpDelete:
-		d.names(r)
+		d.names(1, r)
 		d.options(r)
 		r.ReplicaLagMS = uint32(d.uint("hold_ms", MaxTimeout))
 		d.until(r)
@@ -246,8 +247,8 @@ func AppendRequest(dst []byte, r *Request) []byte {
 		e.optional(r.Compare)
 		e.optional(uint64(r.Options))
 		e.optional(r.UntilNS)
-	case OpTouched:
-		e.names(r)
+	case OpHits:
+		e.hits(r)
 	case OpDelete:
 		e.names(r)
 		e.optional(uint64(r.Options))
@@ -417,17 +418,18 @@ func (d *decoder) name(r *Request) {
 	r.Key = d.bytes("key")
 }
 
-func (d *decoder) names(r *Request) {
+// names reads a namespace and at least so many keys.
+func (d *decoder) names(least uint32, r *Request) {
 	r.Namespace = d.optional("ns")
 	if !d.must("a list of keys") {
 		return
 	}
 	n, rest, err := msgp.ReadArrayHeaderBytes(d.b)
-	if err != nil || n < 1 || n > MaxKeys {
+	if err != nil || n < least || n > MaxKeys {
 		if err == nil {
 			err = fmt.Errorf("%d", n)
 		}
-		d.fail("keys", fmt.Sprintf("an array of 1 to %d keys", MaxKeys), err)
+		d.fail("keys", fmt.Sprintf("an array of %d to %d keys", least, MaxKeys), err)
 		return
 	}
 	outer := d.left - 1

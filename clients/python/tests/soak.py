@@ -115,7 +115,7 @@ class Worker:
 
 
 def near_hits(clients: List[Any]) -> Tuple[int, int]:
-    return sum(c.near_stats().hits for c in clients), sum(c._core.memory.hits for c in clients)
+    return sum(c.near_stats().hits for c in clients), sum(c._core.hits.count(False) for c in clients)
 
 
 # Each plan is a call and what to do with its answer. It is the same for threads and tasks: a call is given as the

@@ -292,7 +292,7 @@ def test_a_write_within_the_near_cache(write: str, step: str, monkeypatch: pytes
     b.apply(sent=12)
     b.apply(sent=12.1)
     b.keep(at=12, as_of=501, version=500)
-    assert b.served(12.2) == "v" and b.near.stats().bytes == sum(k.cost for k in b.near._queue.values())
+    assert b.served(12.2) == "v" and b.near.stats(0).bytes == sum(k.cost for k in b.near._queue.values())
 
 
 def test_a_namespace_that_is_first_used_within_the_near_cache() -> None:

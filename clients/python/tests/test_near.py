@@ -155,7 +155,7 @@ def test_a_reset_and_the_end_drop_everything() -> None:
     b.keep()
     assert b.served(11.5) == "v"
     b.near.end()
-    assert b.served(11.5) is None and b.near.stats().bytes == 0
+    assert b.served(11.5) is None and b.near.stats(0).bytes == 0
 
 
 @pytest.mark.parametrize("version", [101, 0])
@@ -173,7 +173,7 @@ def test_it_is_bounded_and_keeps_what_is_read() -> None:
     for i in range(5000):
         assert b.served(11.5) == "v"
         b.near.keep(b.space, b"%d" % i, Asked(11 * S, stream), 7, b"x" * 1000, 0, 90, 0, 100)
-    stats = b.near.stats()
+    stats = b.near.stats(0)
     assert stats.bytes <= 1 << 20 and 300 < stats.entries < 1000
     assert stats.bytes == sum(kept.cost for kept in b.near._queue.values())
     assert len(b.space.values) == stats.entries
@@ -185,4 +185,4 @@ def test_another_hash_is_not_followed() -> None:
     welcome = Welcome(
         {"node": "n", "epoch": 7, "features": [], "limits": {"value": 1}, "hash": {**other[0], "name": "md5"}}, 0, 0
     )
-    assert not near.apply(S, S, told(0, 5, reset=True), welcome) and not near.stats().following
+    assert not near.apply(S, S, told(0, 5, reset=True), welcome) and not near.stats(0).following

@@ -13,7 +13,6 @@ import pytest
 import cachesidecar as cs
 from cachesidecar import AsyncClient, Client, _wire
 from cachesidecar._connection import Connection
-from cachesidecar._memory import Memory
 from playing import wait_for
 from scripted import WELCOME, Peer, Server
 
@@ -116,18 +115,6 @@ def test_what_found_no_room_is_sent_once_an_answer_has_come() -> None:
     server.join()
     conn.theirs.settimeout(5)
     assert conn.theirs.recv(100)
-
-
-def test_a_report_has_a_bound_in_bytes() -> None:
-    memory = Memory(None, {}, 1.0)
-    memory._sampled_ns = 1 << 62
-    for n in range(1000):
-        memory.sample(b"%1024d" % n)
-    memory._sampled_ns = 0
-    keys = memory.sample(b"the last")
-    assert 10 < len(keys) and sum(map(len, keys)) <= (32 << 10) + 1024
-    memory._sampled_ns = 0
-    assert memory.sample(b"after it") == [b"after it"]
 
 
 def test_a_report_reads_the_answers_to_earlier_ones() -> None:
@@ -256,7 +243,8 @@ def test_no_report_over_a_connection_that_leaves() -> None:
         conn.leaving = True
         posted: List[Any] = []
         conn.post = posted.append  # type: ignore[assignment]
-        client._report([b"k"])
+        client._shared_tally().reads += 1
+        client._core.report()
         assert not posted
 
 

@@ -81,8 +81,7 @@ class Connection:
             raise NotSent(self.error or "the sidecar closes the connection")
         if len(self._waiting) + len(self._late) >= self._max_in_flight or self._queued > _MAX_QUEUED:
             raise BusyError(f"{self.in_flight} calls are in flight: try again, or raise max_in_flight")
-        id = self._next
-        self._next = id + 1 if id < _wire.LAST_ID else _wire.FIRST_ID
+        id = self._next_id()
         return id, self._begin(id, _wire.frame(id, end), timeout, late)
 
     def give_up(self, id: int) -> None:
@@ -103,9 +102,24 @@ class Connection:
     def post(self, end: _wire.Tail) -> None:
         """Send a request whose answer nobody waits for."""
         if self.error is None:
-            id = self._next
-            self._next = id + 1 if id < _wire.LAST_ID else _wire.FIRST_ID
-            self._put(_wire.LEAVING_ID, _wire.frame(id, end))
+            self._put(_wire.LEAVING_ID, _wire.frame(self._next_id(), end))
+
+    def report(self, end: _wire.Tail) -> None:
+        """Send a request that may be dropped, at once: perhaps the loop does not run any more."""
+        if self.error is not None or self._queued > _MAX_QUEUED:
+            return
+        self._queue.append((_wire.LEAVING_ID, _wire.frame(self._next_id(), end)))
+        self._queued += len(self._queue[-1][1])
+        try:
+            while self._write_some():
+                pass
+        except OSError:  # there is no room, or the sidecar has gone: the next call finds out
+            pass
+
+    def _next_id(self) -> int:
+        id = self._next
+        self._next = id + 1 if id < _wire.LAST_ID else _wire.FIRST_ID
+        return id
 
     def _begin(self, id: int, message: bytes, timeout: float, late: Optional[Late]) -> "asyncio.Future[bytes]":
         deadline = self._loop.time() + timeout

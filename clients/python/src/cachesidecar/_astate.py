@@ -9,6 +9,7 @@ from ._afollow import Follower
 from ._alink import Link
 from ._aloading import TaskFlight
 from ._core import Core
+from ._hits import AFTER
 from ._loads import Loads
 from ._settings import Settings
 from .metrics import OnCall
@@ -24,6 +25,7 @@ class State(Core):
         self.tasks: "set[asyncio.Task[None]]" = set()
         self.follower: Optional[Follower] = None
         self.loop: Optional[asyncio.AbstractEventLoop] = None
+        self._timer: Optional[asyncio.TimerHandle] = None  # of the next report
 
     def bind(self, loop: asyncio.AbstractEventLoop) -> None:
         """Belong to a loop. If the loop before it was closed, begin anew."""
@@ -41,6 +43,7 @@ class State(Core):
         if self.near is not None:
             self.near.forked()
         self.link.drop()
+        self._timer = None
         self.loads = Loads(self.settings.max_loads)
         self.tasks = set()
 
@@ -49,7 +52,46 @@ class State(Core):
         if self.near is not None and not self.link.closed:
             self.follower = Follower(self.settings, self.near, self.memory.welcomed)
 
+    def later(self) -> bool:
+        loop = self.loop
+        if loop is None or loop.is_closed() or self.link.closed or self._elsewhere():
+            return False
+        if self._timer is None:
+            self._timer = loop.call_later(AFTER, self._reports)
+        return True
+
+    def _elsewhere(self) -> bool:
+        """Report whether the event loop runs, and this is none of its tasks."""
+        try:
+            mine: Optional[asyncio.AbstractEventLoop] = asyncio.get_running_loop()
+        except RuntimeError:
+            mine = None
+        return self.loop is not None and self.loop is not mine and self.loop.is_running()
+
+    def _reports(self) -> None:
+        self._timer = None
+        self.report()
+
+    def report(self) -> None:
+        conn = self.link.live
+        if conn is None or not conn.alive or conn.asked is not None or self._elsewhere():
+            self.hits.rest()
+            return
+        for call in self.hits.take():
+            if "hits" in conn.welcome.features:
+                conn.report(call.tail(int(self.settings.timeout * 1000), 0))
+
+    def forks(self) -> None:
+        """There is no thread to end."""
+
+    def exits(self) -> None:
+        """Report what is left when the interpreter ends. No event loop runs any more."""
+        self.report()
+
     async def close(self) -> None:
+        self.report()
+        if self._timer is not None:
+            self._timer.cancel()
         if self.loop is not None and self.loop.is_closed():
             self.drop()  # what belonged to it has ended with it
         self.link.close()
@@ -66,10 +108,12 @@ class State(Core):
         """Begin anew in a forked child."""
         self.drop()
         self.memory.forked()
+        self.hits.forked()
         self.loop = None
 
     def abandon(self) -> None:
         """Close what a client that was dropped, not closed, has open."""
+        self.report()
         if self.loop is None or self.loop.is_closed():
             self.drop()
         self.memory.close()

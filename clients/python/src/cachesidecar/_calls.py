@@ -169,8 +169,11 @@ def flush(ns: bytes, all: bool, cluster: bool) -> Call:
     return Call(_wire.FLUSH, (ns, optional(options)))
 
 
-def touched(ns: bytes, keys: Sequence[bytes]) -> Call:
-    return Call(_wire.TOUCHED, (ns, array([binary(k) for k in keys])))
+def hits(ns: bytes, keys: Sequence[bytes], shared: int, absent: int, near: int) -> Call:
+    """Report reads that this process has answered itself: see _hits."""
+    return Call(
+        _wire.HITS, (ns, array([binary(k) for k in keys]), optional(shared), optional(absent), optional(near))
+    )
 
 
 def watch(ns: bytes, options: int, epoch: Optional[int], seq: int, wait_ms: int) -> Call:

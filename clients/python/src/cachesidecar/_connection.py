@@ -161,7 +161,7 @@ class Connection(Reading):
     def report(self, end: _wire.Tail) -> None:
         """Send a request that may be dropped. Read what has come: perhaps no other call does."""
         self._look()
-        if self.alive and not self.asked and not self._writing.locked():
+        if self.alive and not self.asked:
             self.post(end)
 
     # -- doubt

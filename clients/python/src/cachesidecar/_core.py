@@ -8,6 +8,7 @@ from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 from . import _answers, _calls, _clock, _encode, _wire, metrics
 from ._answers import Greeted
 from ._calls import Call, Key
+from ._hits import Hits, Tally
 from ._inside import Inside
 from ._item import Item
 from ._memory import Attach, Memory
@@ -45,13 +46,33 @@ class Core:
             self.near = Near(settings.near_cache, settings.near_bound, self.inside)
         hello = {"v": _wire.VERSIONS, "client": settings.name or None, "token": None, "ns": settings.namespace}
         self.memory = Memory(attach_of(settings), hello, settings.connect_timeout)
+        self.hits = Hits()
+        self._timed = False  # what is pending there is reported without another read
+
+    def noted(self, tally: Tally, key: bytes) -> None:
+        """Note a read that this process has answered itself, if its tally says so."""
+        tally.noted(key)
+        if self.hits.begins():
+            self._timed = self.later()
+        elif not self._timed and self.hits.late():
+            self.report()
+
+    def later(self) -> bool:
+        """Report in a while. Return False if only another read can do so."""
+        raise NotImplementedError
+
+    def report(self) -> None:
+        """Report what was not reported, without waiting. It is lost if that fails."""
+        raise NotImplementedError
 
     def follow(self) -> None:
         """Start to follow the sidecar for the near cache, if that is not done yet."""
         raise NotImplementedError
 
     def near_stats(self) -> NearStats:
-        return self.near.stats() if self.near is not None else NearStats(False, 0, 0, 0, 0, 0, 0, 0)
+        if self.near is None:
+            return NearStats(False, 0, 0, 0, 0, 0, 0, 0)
+        return self.near.stats(self.hits.count(True))
 
 
 class View:
@@ -67,6 +88,7 @@ class View:
         self._name = self.namespace.encode()
         self._memory = core.memory
         self._near = core.near
+        self._tally: Optional[Tally] = None  # of the reads of the shared memory, once there is one
         self._space: Optional[Space] = core.near.space(self._name) if core.near is not None else None
         # GET's elements up to the key, with the default timeout.
         self._get_head = _wire.uint(_wire.GET) + _wire.uint(int(self._timeout * 1000)) + self._ns
@@ -79,34 +101,42 @@ class View:
             kept = self._near.find(self._space, key, _clock.boot_ns)
             if kept is not None:
                 self._near.value(kept)
+                self._count(self._space.tally or self._near_tally(self._space), key)
                 now = _clock.boot_ns()
                 ttl = max(0.001, (kept.ends - now) / 1e9) if kept.ends else None
                 return Item(key, kept.data, kept.flags, kept.version, ttl, "near", self._near.age(now), False)
         return None
 
-    def _shared(self, key: bytes) -> Any:
-        return self._memory.get(self._name, key)
+    def _shared_tally(self) -> Tally:
+        self._tally = self._core.hits.tally(self._name, False)
+        return self._tally
+
+    def _near_tally(self, space: Space) -> Tally:
+        space.tally = self._core.hits.tally(space.name, True)
+        return space.tally
+
+    def _count(self, tally: Tally, key: bytes) -> None:
+        tally.reads += 1
+        if tally.reads >= tally.due:
+            self._core.noted(tally, key)
 
     def _near_by(self, key: bytes) -> Union[Item, int, None]:
         """Return what this process or the shared memory has: an item, or ABSENT as the reason of a miss."""
         began = monotonic() if self._hook is not None else 0.0
         found: Union[Item, int, None] = self._local(key)
         if found is None:
-            seen = self._shared(key)
+            seen = self._memory.get(self._name, key)
             if seen is None:
                 return None
-            keys = self._memory.sample(key)
-            if keys:
-                self._report(keys)
+            tally = self._tally or self._shared_tally()
+            if not seen:
+                tally.absent += 1
+            self._count(tally, key)
             found = self._shared_item(key, seen) if seen else _wire.ABSENT
         if self._hook is not None:
             source = found.source if isinstance(found, Item) else "shared"
             metrics.tell(self._hook, "get", "ok" if isinstance(found, Item) else "miss", monotonic() - began, source)
         return found
-
-    def _report(self, keys: Sequence[bytes]) -> None:
-        """Tell the sidecar which keys were read from the shared memory."""
-        raise NotImplementedError
 
     def _shared_item(self, key: bytes, found: Any) -> Item:
         data, flags, version, ttl = found

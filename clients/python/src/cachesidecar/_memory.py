@@ -1,7 +1,7 @@
 """The memory that the sidecar shares with the processes of its host, as a client uses it.
 
 _region reads it. This module knows when it may be read: not for a key that this client is writing, so that a client
-sees its own writes. It samples the hits for TOUCHED, so that the sidecar keeps what is read.
+sees its own writes.
 
 A destructor or a signal handler may call the client at any point (_inside). So the marks of writes need no lock, and
 the thread that has the lock may take it again.
@@ -19,10 +19,6 @@ from . import _clock, _green
 from ._hello import Welcome
 
 _MARKS = 256
-_SAMPLE_OF = 16  # hits: one of them is reported
-_SAMPLE_KEYS = 256  # of one report, at most
-_SAMPLE_BYTES = 32 << 10  # likewise, but for the last key
-_SAMPLE_GAP_NS = 100_000_000  # between two reports
 
 #: Attach is _attach.attach: a socket's path, HELLO's map, and a time limit in seconds.
 Attach = Callable[[str, Dict[str, Any], float], Any]
@@ -37,7 +33,6 @@ class Memory:
 
     def _forget(self) -> None:
         self.region: Any = None
-        self.hits = 0
         self._lock = _green.mutex()
         self._attaching: Optional[threading.Thread] = None
         self._asking: Optional[Tuple[str, str]] = None  # path and token of the latest HELLO; None: nothing is offered
@@ -48,9 +43,6 @@ class Memory:
         self._writes: List[List[None]] = [[] for _ in range(_MARKS)]
         self._until = [0] * _MARKS
         self._latest = [[0] for _ in range(_MARKS)]
-        self._sample: List[bytes] = []
-        self._sample_bytes = 0
-        self._sampled_ns = 0
 
     # -- attaching
 
@@ -143,24 +135,7 @@ class Memory:
                 if ended:
                     self._ask()
             return None
-        self.hits += 1
         return found
-
-    def sample(self, key: bytes) -> Sequence[bytes]:
-        """Note a hit. Return the keys to report, now and then."""
-        if self.hits % _SAMPLE_OF or not self._lock.acquire(False):
-            return ()
-        try:
-            if len(self._sample) < _SAMPLE_KEYS and self._sample_bytes < _SAMPLE_BYTES:
-                self._sample.append(key)
-                self._sample_bytes += len(key)
-            now = _clock.boot_ns()
-            if now - self._sampled_ns < _SAMPLE_GAP_NS:
-                return ()
-            keys, self._sample, self._sample_bytes, self._sampled_ns = self._sample, [], 0, now
-            return keys
-        finally:
-            self._lock.release()
 
     # -- writes
 

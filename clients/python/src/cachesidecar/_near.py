@@ -20,6 +20,7 @@ from typing import Any, Callable, Deque, Dict, List, Mapping, NamedTuple, Option
 
 from . import _encode, _green, _hash
 from ._hello import Welcome
+from ._hits import Tally
 from ._inside import Inside
 
 _SLOTS = 1 << 16
@@ -73,13 +74,14 @@ class Kept:
 class Space:
     """A namespace."""
 
-    __slots__ = ("name", "seed", "flushed", "values")
+    __slots__ = ("name", "seed", "flushed", "values", "tally")
 
     def __init__(self, name: bytes) -> None:
         self.name = name
         self.seed = 0  # of its keys' hashes; valid once there is a stream
         self.flushed = 0  # the version of the last flush
         self.values: Dict[bytes, Kept] = {}
+        self.tally: Optional[Tally] = None  # of its hits, once there is one
 
 
 class Asked(NamedTuple):
@@ -97,7 +99,7 @@ class Near:
         self.bound_ns = int(bound * 1e9)
         self.lease = 0  # of the boot clock, ns: all events up to it are applied; 0: nothing is served
         self.stream = 0  # the number of the stream that is followed; 0: none
-        self.hits = self.misses = self.events = self.resets = self.bytes = 0
+        self.misses = self.events = self.resets = self.bytes = 0
         self._streams = 0
         self._epoch = -1  # of the sidecar's process that is followed
         self._seed = 0
@@ -165,7 +167,6 @@ class Near:
 
     def value(self, kept: Kept) -> Any:
         """Return the value for one reader."""
-        self.hits += 1
         if not kept.visited:
             kept.visited = True
         return kept.value if kept.value is not None else _encode.decode(kept.key, kept.data, kept.flags)
@@ -377,9 +378,9 @@ class Near:
         if kept is not None and kept.as_of < version:
             self._remove(kept)
 
-    def stats(self) -> NearStats:
+    def stats(self, hits: int) -> NearStats:
         return NearStats(
-            self.stream != 0, self.hits, self.misses, len(self._queue), self.bytes, self.limit, self.events, self.resets
+            self.stream != 0, hits, self.misses, len(self._queue), self.bytes, self.limit, self.events, self.resets
         )
 
 

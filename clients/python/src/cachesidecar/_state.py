@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import threading
+from sys import is_finalizing
 from time import monotonic
 from typing import Optional
 
+from . import _green
 from ._core import Core
 from ._follow import Follower
-from ._link import Link
+from ._hits import AFTER
+from ._link import Greeted, Link
 from ._loading import ThreadFlight
 from ._loads import Loads
 from ._settings import Settings
@@ -16,6 +19,37 @@ from .metrics import OnCall
 
 
 _START_AGAIN = 1.0  # seconds between two attempts to start a thread
+_JOIN = 1.0  # seconds for which the end of the thread that reports is waited for
+
+
+class Reporter:
+    """The thread that reports hits. It ends when there are none any more."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._end = threading.Lock()  # no Event: a destructor may close the client within one
+        self._end.acquire()
+        self._thread = threading.Thread(target=self._run, name="cachesidecar-hits", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        state = self._state
+        while not self._end.acquire(True, AFTER):
+            if not state.hits.pending:
+                state.reporter = None
+                if not state.hits.pending or state.reporter is not None:
+                    return
+                state.reporter = self  # a read came that has found this thread at work
+            state.report()
+
+    def end(self, wait: bool) -> None:
+        """End the thread. Within other work of the client it is not waited for: it may need what that work has."""
+        try:
+            self._end.release()
+        except RuntimeError:  # it was told before
+            pass
+        if wait and self._thread is not threading.current_thread():
+            self._thread.join(_JOIN)
 
 
 class State(Core):
@@ -28,6 +62,7 @@ class State(Core):
         self.follower: Optional[Follower] = None
         self._starting = threading.Lock()
         self._start_at = 0.0  # a thread could not be started: when to try again
+        self.reporter: Optional[Reporter] = None
 
     def follow(self) -> None:
         """Start to follow the sidecar for the near cache, unless that is done, or under way."""
@@ -48,7 +83,51 @@ class State(Core):
         if follower is not None:
             follower.close()
 
+    def later(self) -> bool:
+        if self.reporter is not None:
+            return True
+        if is_finalizing() or _green.greenlets() or monotonic() < self._start_at or not self._starting.acquire(False):
+            return False
+        try:
+            if self.reporter is None and not self.link.closed:
+                self.reporter = Reporter(self)
+        except RuntimeError:  # no thread can be started
+            self._start_at = monotonic() + _START_AGAIN
+        finally:
+            self._starting.release()
+        return self.reporter is not None
+
+    def report(self) -> None:
+        conn = self.link.present()
+        inside = self.link.inside
+        if conn is None or not conn.alive or conn.asked or not inside.may_wait():
+            self.hits.rest()
+            return
+        inside.run(self._report, conn)
+
+    def _report(self, conn: Greeted) -> None:
+        for call in self.hits.take():
+            if "hits" in conn.welcome.features:
+                conn.report(call.tail(int(self.settings.timeout * 1000), 0))
+
+    def _end_reporter(self) -> None:
+        reporter, self.reporter = self.reporter, None
+        if reporter is not None:
+            reporter.end(self.link.inside.may_wait())
+
+    def forks(self) -> None:
+        """End the thread that reports: a process that forks should have one only."""
+        if self.reporter is not None:
+            self._end_reporter()
+            self.report()
+
+    def exits(self) -> None:
+        """Report what is left when the interpreter ends."""
+        self.report()
+
     def close(self) -> None:
+        self.report()
+        self._end_reporter()
         self.link.close()
         self._end_follower()
         self.memory.close()
@@ -56,7 +135,9 @@ class State(Core):
     def forked(self) -> None:
         """Begin anew in a forked child: threads, locks and connections are the parent's."""
         self._starting = threading.Lock()
+        self.reporter = None
         self.inside.forked()
+        self.hits.forked()
         if self.follower is not None:
             self.follower.link.forked()
             self.follower = None

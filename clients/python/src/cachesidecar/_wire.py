@@ -14,7 +14,7 @@ import msgpack
 from .errors import Malformed
 
 HELLO, PING, GET, MGET, SET, DELETE, TOUCH, INCR, LEASE, FILL, FLUSH, STATS, MEMBERS = range(1, 14)
-WATCH, LEAVING, SHARED, TOUCHED, METAGET = 15, 23, 24, 25, 26
+WATCH, LEAVING, SHARED, HITS, METAGET = 15, 23, 24, 25, 26
 
 FRESH, NO_LOAD, STALE_OK, ACK_ALL, SOFT, CLUSTER, ALL = 1, 2, 4, 8, 16, 32, 64
 ATTEST, ABANDON, SHARE = 128, 256, 8192
@@ -31,6 +31,7 @@ MODE_SET, MODE_ADD, MODE_REPLACE, MODE_CAS, MODE_APPEND, MODE_PREPEND = range(6)
 VERSIONS = [2, 1]
 
 MAX_KEY, MAX_KEYS = 1024, 1024
+MAX_HITS = 1 << 30  # of one kind in one report
 MAX_TTL_MS, MAX_TIMEOUT_MS = 31_536_000_000, 3_600_000
 #: The longest answer that is taken, in bytes: 16 MiB and one value, for MGET, and room for the rest.
 MAX_ANSWER = 32 << 20

@@ -50,6 +50,7 @@ class AsyncClient(View):
         state = State(settings, on_call)
         self._open(state, None)
         _fork.remember(state)
+        _fork.reports(state)
         weakref.finalize(self._keeper, state.abandon).atexit = False
 
     def _open(self, state: State, namespace: Optional[str], keeper: Optional[_Keeper] = None) -> None:
@@ -123,8 +124,11 @@ class AsyncClient(View):
             if kept is not None:
                 now = _boot_ns()
                 if now - lease < near.bound_ns and (not kept.ends or now < kept.ends):
-                    near.hits += 1
                     kept.visited = True
+                    tally = space.tally or self._near_tally(space)
+                    tally.reads += 1
+                    if tally.reads >= tally.due:
+                        self._core.noted(tally, k)
                     value = kept.value
                     return value if value is not None else near.value(kept)
         elif timeout is None and not stale_ok and not no_load and 0 < len(k) < 256 and self._memory.region is None:
@@ -171,11 +175,6 @@ class AsyncClient(View):
             return answer[2] if len(answer) > 2 and type(answer[2]) is int else 0
         self._keep(k, asked, conn.welcome.epoch, answer)
         return item
-
-    def _report(self, keys: Sequence[bytes]) -> None:
-        conn = self._link.live
-        if conn is not None and conn.alive and conn.asked is None and self._state.loop is asyncio.get_running_loop():
-            conn.post(_calls.touched(self._ns, keys).tail(int(self._timeout * 1000), 0))
 
     async def get_many(
         self, keys: Iterable[Key], *, fresh: bool = False, stale_ok: bool = False, no_load: bool = False,

@@ -49,6 +49,7 @@ class Client(View):
         shared = State(settings, on_call)
         self._open(shared, None)
         _fork.remember(shared)
+        _fork.reports(shared)
         # A client that is dropped, not closed, leaves no thread and no descriptor.
         weakref.finalize(self._keeper, shared.close).atexit = False  # so that functions of atexit can still use it
 
@@ -121,8 +122,11 @@ class Client(View):
             if kept is not None:
                 now = _boot_ns()
                 if now - lease < near.bound_ns and (not kept.ends or now < kept.ends):
-                    near.hits += 1
                     kept.visited = True
+                    tally = space.tally or self._near_tally(space)
+                    tally.reads += 1
+                    if tally.reads >= tally.due:
+                        self._core.noted(tally, k)
                     value = kept.value
                     return value if value is not None else near.value(kept)
         elif timeout is None and not stale_ok and not no_load and 0 < len(k) < 256 and self._memory.region is None:
@@ -141,8 +145,12 @@ class Client(View):
         if memory.region is not None:
             found = memory.get(self._name, k)
             if found is not None:
-                if not memory.hits & 15:
-                    self._report(memory.sample(k))
+                tally = self._tally or self._shared_tally()
+                tally.reads += 1
+                if not found:
+                    tally.absent += 1
+                if tally.reads >= tally.due:
+                    self._core.noted(tally, k)
                 return _encode.decode(k, found[0], found[1]) if found else default
         item = self.get_item(key, stale_ok=stale_ok, no_load=no_load, timeout=timeout)
         return default if item is None else item.value
@@ -171,14 +179,6 @@ class Client(View):
             return answer[2] if len(answer) > 2 and type(answer[2]) is int else 0
         self._keep(k, asked, conn.welcome.epoch, answer)
         return item
-
-    def _report(self, keys: Sequence[bytes]) -> None:
-        if not keys:
-            return
-        conn = self._link.present()
-        if conn is not None and self._link.inside.may_wait():
-            end = _calls.touched(self._ns, keys).tail(int(self._timeout * 1000), 0)
-            self._link.inside.run(conn.report, end)
 
     def get_many(
         self, keys: Iterable[Key], *, fresh: bool = False, stale_ok: bool = False, no_load: bool = False,

@@ -23,7 +23,7 @@ OnCall = Callable[[str, str, float, str], None]
 NAMES = {
     _wire.PING: "ping", _wire.GET: "get", _wire.MGET: "get_many", _wire.SET: "set", _wire.DELETE: "delete",
     _wire.TOUCH: "touch", _wire.INCR: "incr", _wire.LEASE: "lease", _wire.FILL: "fill", _wire.FLUSH: "flush",
-    _wire.STATS: "stats", _wire.MEMBERS: "members", _wire.TOUCHED: "touched",
+    _wire.STATS: "stats", _wire.MEMBERS: "members",
     _wire.METAGET: "get_and_touch",
 }
 
