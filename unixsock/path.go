@@ -40,19 +40,28 @@ func Candidates() []string {
 }
 
 // Find returns the first candidate at which there is a socket, for a client to connect
-// to. It returns an explicit path unchanged.
+// to. It returns an explicit path unchanged. If none is found, and this process may not look at
+// a candidate, the error is a Denied.
 func Find(explicit string) (string, error) {
 	if explicit != "" {
 		return explicit, nil
 	}
 	paths := Candidates()
+	var closed error
 	for i, p := range paths {
 		if shared := i > 0 && i == len(paths)-1; shared && trusted(filepath.Dir(p)) != nil {
 			continue // another user's folder in /tmp
 		}
-		if fi, err := os.Stat(p); err == nil && fi.Mode()&fs.ModeSocket != 0 {
+		fi, err := os.Stat(p)
+		if err == nil && fi.Mode()&fs.ModeSocket != 0 {
 			return p, nil
 		}
+		if closed == nil && errors.Is(err, fs.ErrPermission) {
+			closed = denied(p, err)
+		}
+	}
+	if closed != nil {
+		return "", closed
 	}
 	return "", fmt.Errorf("no socket found at %s: is the sidecar running? "+
 		"Start it with \"cachesidecar run\", or name its socket with --socket or $%s",

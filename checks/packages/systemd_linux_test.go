@@ -126,7 +126,8 @@ func TestLengthyDebianPackage(t *testing.T) {
 	if out, err := m.as("app", "get", "greeting"); err != nil || out != "hello" {
 		t.Errorf("%v %q", err, out)
 	}
-	if out, err := m.as("stranger", "get", "greeting"); err == nil || !strings.Contains(out, "permission denied") {
+	if out, err := m.as("stranger", "get", "greeting"); err == nil || !strings.Contains(out, "permission denied: the socket belongs to group "+
+		"cachesidecar-apps and has mode 0660, and user stranger is not in it: usermod -aG cachesidecar-apps stranger, ") || strings.Contains(out, "cachesidecar run") {
 		t.Errorf("a user who is not in the group: %v %q", err, out)
 	}
 	if out, err := m.as("stranger", "get", "greeting"); err == nil || strings.Contains(out, "hello") {

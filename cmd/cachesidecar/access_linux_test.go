@@ -90,6 +90,32 @@ func (p *process) as(who person, args ...string) outcome {
 	return outcome{child.wait(), child.out.String(), child.log.String()}
 }
 
+// TestNotInTheGroup checks what commands tell a user who may not open the socket: of which
+// group it is, what to do, and not to start another sidecar. The status is that of a sidecar that
+// cannot be reached.
+func TestNotInTheGroup(t *testing.T) {
+	t.Parallel()
+	needRoot(t)
+	p, _, _ := ruled(t, "--socket-group", "60098", "--socket-mode", "0660")
+	folder := filepath.Dir(p.socket)
+	for _, tc := range []struct{ closed, want string }{
+		{"the socket", "the socket belongs to group 60098 and has mode 0660, and user 60099 is not in it: usermod -aG 60098 60099, and start this program anew"},
+		{"its folder", "the folder " + folder + " belongs to group 60098 and has mode 0710, and user 60099 is not in it: usermod -aG 60098 60099, and start this program anew"},
+	} {
+		if tc.closed == "its folder" {
+			if err := errors.Join(os.Chown(folder, 0, 60098), os.Chmod(folder, 0o710)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, line := range []string{"get k", "health", "ping --alive", "bench"} {
+			o := p.as(passerby, strings.Fields(line)...)
+			if o.status != exitConnect || o.out != "" || !strings.Contains(o.err, p.socket+": permission denied: "+tc.want) || strings.Contains(o.err, "cachesidecar run") {
+				t.Errorf("%s, %s: %v\nwant %s", tc.closed, line, o, tc.want)
+			}
+		}
+	}
+}
+
 // TestAccess checks what each user may do with each command, and the text of refusals.
 func TestAccess(t *testing.T) {
 	t.Parallel()

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"time"
 
@@ -100,16 +101,18 @@ func socketAndTimeout(c *cli.Context) (path string, timeout time.Duration, err e
 
 // explain adds to an error what the user may do.
 func explain(c *cli.Context, err error) error {
+	var op *net.OpError
 	switch {
 	case timedOut(err):
-		return fmt.Errorf("%w (--timeout is %v: wait longer with it, or see the sidecar's log)",
+		return fmt.Errorf("%w (--timeout is %v: wait longer with it; \"cachesidecar slow\" says what calls wait for)",
 			err, c.Duration("timeout"))
 	case errors.Is(err, cachesidecar.ErrUnsupported):
 		return fmt.Errorf("%w: the sidecar runs an older version: restart it with this one (%s)",
 			err, buildVersion())
 	case errors.Is(err, cachesidecar.ErrNoOwner):
 		return fmt.Errorf("%w (nothing was done; \"cachesidecar members\" shows the hosts)", err)
-	case errors.Is(err, cachesidecar.ErrUnavailable):
+	case errors.As(err, new(*unixsock.Denied)): // it says what to do
+	case errors.As(err, &op) && op.Op == "dial":
 		return fmt.Errorf("%w: is the sidecar running there? "+
 			"Start it with \"cachesidecar run\", or name its socket with --socket", err)
 	}

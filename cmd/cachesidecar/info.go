@@ -45,8 +45,12 @@ func healthCommand(p *program) *cli.Command {
 }
 
 func (p *program) health(c *cli.Context) error {
+	path, _, err := socketAndTimeout(c)
+	if err != nil {
+		return err
+	}
 	var st cachesidecar.Stats
-	err := ask(c, func(ctx context.Context, cl *client.Client) (err error) {
+	err = ask(c, func(ctx context.Context, cl *client.Client) (err error) {
 		st, err = cl.Stats(ctx)
 		return err
 	})
@@ -54,6 +58,10 @@ func (p *program) health(c *cli.Context) error {
 	case timedOut(err):
 		// %v, so that the exit status is not that of a timeout
 		return fmt.Errorf("%s: it is up and does not answer: %v", condition.NotReady, err)
+	case errors.Is(err, cachesidecar.ErrUnavailable) && takesConnections(c.Context, path) == nil:
+		_, err = fmt.Fprintf(p.out, "%s: it refuses this connection: all connections of the socket are taken, "+
+			"or it is about to end\n", condition.NotWell)
+		return err
 	case err != nil:
 		return err
 	}

@@ -66,15 +66,22 @@ func alive(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	nc, err := unixsock.Dial(c.Context, path)
-	if err != nil {
+	if err := takesConnections(c.Context, path); err != nil {
 		return explain(c, fmt.Errorf("%w: cannot connect to the sidecar: %w", cachesidecar.ErrUnavailable, err))
 	}
-	_ = nc.Close()
 	if hangs(c.Context, path, timeout) {
 		return explain(c, fmt.Errorf("%w: the sidecar takes connections and does not answer", cachesidecar.ErrTimeout))
 	}
 	return nil
+}
+
+// takesConnections returns an error if no process takes connections at a socket.
+func takesConnections(ctx context.Context, path string) error {
+	nc, err := unixsock.Dial(ctx, path)
+	if err == nil {
+		_ = nc.Close()
+	}
+	return err
 }
 
 func writePings(out io.Writer, r pinged) (err error) {

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"path/filepath"
@@ -10,7 +11,10 @@ import (
 	"testing"
 
 	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/sidecar"
 )
 
 // clientCommands are the commands that ask a sidecar, each as a valid command line.
@@ -215,7 +219,7 @@ func TestStatusOfErrors(t *testing.T) {
 		want       string
 	}{
 		{"closed at once", "get k", func(net.Conn) {}, exitConnect, "no HELLO"},
-		{"closed at once: health", "health", func(net.Conn) {}, exitConnect, "no HELLO"},
+		{"closed at once: ping", "ping", func(net.Conn) {}, exitConnect, "no HELLO"},
 		{"closed at once: bench", "bench", func(net.Conn) {}, exitConnect, "no HELLO"},
 		{"another version", "get k", helloThen(unsupported, silent), exitMiss, "this sidecar speaks [9]"},
 		{"another version: bench", "bench", helloThen(unsupported, silent), exitMiss, "this sidecar speaks [9]"},
@@ -229,6 +233,31 @@ func TestStatusOfErrors(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestHealthOfAFullSidecar checks that a sidecar that refuses a connection is not called absent:
+// it serves those that it has.
+func TestHealthOfAFullSidecar(t *testing.T) {
+	socket := serveWith(t, sidecar.Config{MaxConnections: 2})
+	if out := mustRun(t, "health"); out != "serving\n" {
+		t.Errorf("at first: %q", out)
+	}
+	for range 2 {
+		testenv.Succeeds(t, "another connection, once those of health have gone", func() error {
+			cl, err := client.Dial(t.Context(), client.Config{Socket: socket, Conns: 1, NoSharedMemory: true})
+			if err == nil {
+				t.Cleanup(func() { _ = cl.Close() })
+			}
+			return err
+		})
+	}
+	const want = "serving, not well: it refuses this connection: all connections of the socket are taken, or it is about to end\n"
+	testenv.Succeeds(t, "health of a full sidecar", func() error {
+		if o := command(t, "", "health"); o.status != exitDone || o.out != want || o.err != "" {
+			return fmt.Errorf("%v", o)
+		}
+		return nil
+	})
 }
 
 // TestStatusOfRefusals checks that an invalid request is a usage error, and that a

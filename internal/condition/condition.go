@@ -53,6 +53,9 @@ func Of(st *cachesidecar.Stats) (word string, why Findings) {
 	return Serving, nil
 }
 
+// connections is the name of the share of the socket's connections.
+const connections = "connections"
+
 // Findings are sentences about a host.
 type Findings []string
 
@@ -136,16 +139,17 @@ func (f *Findings) ofNamespace(ns *cachesidecar.NamespaceStats) {
 
 // full adds what is used up.
 func (f *Findings) full(st *cachesidecar.Stats) {
-	for _, n := range []struct {
-		of          string
-		open, limit int64
-	}{
-		{"the socket", st.Connections.Open, st.Connections.Limit},
-		{"memcached's protocol", st.Memcached.Open, st.Memcached.Limit},
-	} {
-		if n.limit > 0 && n.open >= n.limit {
-			f.Addf("all %s connections of %s are taken", humanize.Comma(n.limit), n.of)
+	if n := &st.Connections; n.Limit > 0 && n.Open >= n.Limit {
+		text := fmt.Sprintf("all %s connections of the socket are taken", humanize.Comma(n.Limit))
+		for _, s := range st.Shares {
+			if s.Name == connections {
+				text += fmt.Sprintf(", %s by %s", humanize.Comma(s.MostBy), s.Most)
+			}
 		}
+		f.Addf("%s", text)
+	}
+	if n := &st.Memcached; n.Limit > 0 && n.Open >= n.Limit {
+		f.Addf("all %s connections of memcached's protocol are taken", humanize.Comma(n.Limit))
 	}
 	if b := &st.Connections.Buffers; b.Limit > 0 && b.Total() >= b.Limit/20*19 {
 		f.Addf("the memory of requests and answers is full: %s of %s, %s by %s",
@@ -155,7 +159,7 @@ func (f *Findings) full(st *cachesidecar.Stats) {
 		f.Addf("the memory of the process is full: %s of %s", size(p.ResidentBytes), size(p.MemoryLimit))
 	}
 	for _, s := range st.Shares {
-		if s.Limit > 0 && s.Used >= s.Limit {
+		if s.Limit > 0 && s.Used >= s.Limit && s.Name != connections {
 			f.Addf("all %s places of %s are taken, %s by %s", humanize.Comma(s.Limit), s.Name,
 				humanize.Comma(s.MostBy), s.Most)
 		}

@@ -64,6 +64,9 @@ func TestLine(t *testing.T) {
 
 		{"socket full", cachesidecar.Stats{Connections: cachesidecar.ConnectionStats{Open: 1000, Limit: 1000}},
 			"serving, not well: all 1,000 connections of the socket are taken"},
+		{"socket full, and of whom", cachesidecar.Stats{Connections: cachesidecar.ConnectionStats{Open: 8, Limit: 8},
+			Shares: []cachesidecar.ShareStats{{Name: "connections", Used: 8, Limit: 8, Most: "user 7", MostBy: 6}}},
+			"serving, not well: all 8 connections of the socket are taken, 6 by user 7"},
 		{"memcached's places full", cachesidecar.Stats{Memcached: cachesidecar.MemcachedStats{Open: 8, Limit: 8}},
 			"serving, not well: all 8 connections of memcached's protocol are taken"},
 		{"buffers full", cachesidecar.Stats{Connections: cachesidecar.ConnectionStats{

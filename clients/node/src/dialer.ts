@@ -2,6 +2,7 @@ import * as net from 'node:net';
 import { Call } from './call.js';
 import { limits, Op, versions } from './codes.js';
 import { Connection, type Owner } from './connection.js';
+import { denied, isDenied } from './denied.js';
 import { type CacheError, cacheError, closedError } from './errors.js';
 import type { Settings } from './options.js';
 import { findSocket, readToken } from './paths.js';
@@ -167,7 +168,10 @@ export class Dialer {
           await this.nextTry(); // more connections come than the sidecar takes at once
           continue;
         }
-        throw this.closed ? closedError() : cacheError('unavailable',
+        if (this.closed) {
+          throw closedError();
+        }
+        throw isDenied(e) ? denied(path, e) : cacheError('unavailable',
           `cannot connect to the sidecar at ${path} (${(e as Error).message}): is it running?`, e);
       }
     }

@@ -1,5 +1,6 @@
 import * as fs from 'node:fs';
 import * as path from 'node:path';
+import { denied, isDenied } from './denied.js';
 import { cacheError } from './errors.js';
 
 /** Finds the sidecar's socket: see "A client's duties" in docs/PROTOCOL.md of the project. */
@@ -15,11 +16,22 @@ export function findSocket(explicit: string | undefined): string {
   }
   const shared = `/tmp/cachesidecar-${uid}`;
   folders.push(shared);
+  let closed: Error | undefined;
   for (const folder of folders) {
     const socket = path.join(folder, 'cachesidecar.sock');
-    if ((folder !== shared || ownFolder(folder, uid)) && isSocket(socket)) {
-      return socket;
+    try {
+      if ((folder !== shared || ownFolder(folder, uid)) && isSocket(socket)) {
+        return socket;
+      }
+    } catch (e) {
+      if (!isDenied(e)) {
+        throw e;
+      }
+      closed ??= denied(socket, e);
     }
+  }
+  if (closed !== undefined) {
+    throw closed;
   }
   throw cacheError('unavailable', `no socket found in ${folders.join(', ')}: is the sidecar running? `
     + 'Start it with "cachesidecar run", or name its socket in the option socket or in $CACHESIDECAR_SOCKET');

@@ -10,6 +10,7 @@ from typing import Optional
 
 import _socket
 
+from ._denied import remedy
 from .errors import ConnectionError
 
 _CONNECT_AGAIN = 0.002  # seconds between two attempts if the system's queue is full
@@ -29,9 +30,17 @@ def find(path: Optional[str]) -> str:
         places.append(os.path.join(os.environ["XDG_RUNTIME_DIR"], "cachesidecar", "cachesidecar.sock"))
     if _is_private(own, uid):
         places.append(os.path.join(own, "cachesidecar.sock"))
+    closed = None
     for place in places:
-        if os.path.exists(place):
+        try:
+            os.stat(place)
+        except OSError as e:
+            if closed is None and isinstance(e, PermissionError):
+                closed = unreachable(place, e)
+        else:
             return place
+    if closed is not None:
+        raise closed
     raise ConnectionError(
         f"no socket of a sidecar at {', '.join(places)}: start cachesidecar, or set CACHESIDECAR_SOCKET to its path"
     )
@@ -70,4 +79,5 @@ def connect(path: str, deadline: float) -> _socket.socket:
 
 
 def unreachable(path: str, error: Exception) -> ConnectionError:
-    return ConnectionError(f"cannot connect to the sidecar at {path}: {error}")
+    why = f"permission denied: {remedy(path)}" if isinstance(error, PermissionError) else error
+    return ConnectionError(f"cannot connect to the sidecar at {path}: {why}")
