@@ -47,6 +47,7 @@ var runSettings = map[string]struct {
 	"tls-key":             {"/a", "/b", "/c", "/a", "/b", "/c"},
 	"tls-ca":              {"/a", "/b", "/c", "/a", "/b", "/c"},
 	"insecure":            {"true", "false", "true", "true", "false", "true"},
+	"alone-ok":            {"true", "false", "true", "true", "false", "true"},
 	"adaptive-weight":     {"true", "false", "true", "true", "false", "true"},
 	"weight":              {"1", "2", "3", "1", "2", "3"},
 	"max-staleness":       {"1s", "2s", "3s", "1s", "2s", "3s"},
