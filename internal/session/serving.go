@@ -208,23 +208,26 @@ func (c *Session) serve(conn *rpc.Conn) {
 		c.leaving(conn)
 	case wire.OpShared:
 		c.share(conn)
-	case wire.OpForget:
-		if c.from.Node == "" {
-			c.later(conn)
-			return
-		}
-		c.execute(conn)
 	case wire.OpPull, wire.OpFetch, wire.OpProbe, wire.OpApplied:
 		c.ofPeers(conn)
-	case wire.OpFlush, wire.OpRing:
-		if q.App && !c.Core.Node.Alone() && (q.Op == wire.OpRing || q.Has(wire.Cluster)) {
+	default:
+		if asksOthers(c, q) {
 			c.later(conn)
 			return
 		}
 		c.execute(conn)
-	default:
-		c.execute(conn)
 	}
+}
+
+// asksOthers says whether a request that this host executes asks other hosts too.
+func asksOthers(c *Session, q *wire.Request) bool {
+	switch q.Op {
+	case wire.OpForget:
+		return c.from.Node == ""
+	case wire.OpFlush, wire.OpRing:
+		return q.App && !c.Core.Node.Alone() && (q.Op == wire.OpRing || q.Has(wire.Cluster))
+	}
+	return false
 }
 
 // execute answers c.req from what this host has, or later.

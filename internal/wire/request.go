@@ -47,11 +47,9 @@ type Request struct {
 	// App is not part of the message: it is never encoded, and DecodeRequest leaves it
 	// false. The sidecar sets it for a request of an app on its own host.
 	App bool
-	// Conn is not part of the message either. It is the connection whose end gives a write up
-	// that still waits; nil: none is.
-	Conn interface{ Ended() bool }
-	// Region is not part of the message either. It is the shared memory that the app reads, a
-	// *shm.Region; nil: none.
+	// Nor are these: the connection whose end gives a write up that still waits, and the shared
+	// memory that the app reads, a *shm.Region; nil: none.
+	Conn   interface{ Ended() bool }
 	Region any
 }
 
