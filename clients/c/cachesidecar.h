@@ -16,7 +16,9 @@
  * fd is what the answer to SHARED brings. Compare cs_id and cs_counter with that answer, and
  * cs_epoch with the answer to HELLO. If a later HELLO answers another epoch, unmap the region
  * before you use an answer of that connection: see docs/SHARED_MEMORY.md.
- * Anything but CS_HIT and CS_ABSENT means: ask the sidecar over the socket.
+ * Anything but CS_HIT and CS_ABSENT means: ask the sidecar over the socket. The sidecar does not
+ * see what is read here: count it, and report it with HITS (docs/PROTOCOL.md), so that its hit
+ * ratio has it and it keeps what you read.
  */
 #ifndef CACHESIDECAR_H
 #define CACHESIDECAR_H

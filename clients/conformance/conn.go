@@ -125,7 +125,7 @@ func (c *conn) take(a *asked) bool {
 			return false
 		}
 		return true
-	case a.Op == wire.OpWatch && own.NearCache, a.Op == wire.OpHits:
+	case a.Op == wire.OpWatch && own.NearCache:
 		return true
 	case a.Op == wire.OpShared && own.SharedMemory:
 		_ = c.send(a, &wire.Reply{Status: wire.Unsupported, Message: []byte("scripted")})
@@ -328,7 +328,7 @@ func (c *conn) greet(h *hello) error {
 	return c.send(a, &wire.Reply{Body: body})
 }
 
-// usual are the ops of a scripted server: all but those of shared memory.
+// usual are the ops of a scripted server: all but SHARED, and HITS, which may come at any time.
 var usual = []string{
 	"hello", "ping", "get", "mget", "set", "delete", "touch", "incr", "lease", "fill", "flush", "stats", "members",
 	"ring", "watch", "leaving", "metaget",

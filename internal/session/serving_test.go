@@ -179,6 +179,7 @@ func TestOrderBehindAWait(t *testing.T) {
 			{Op: wire.OpSet, Key: []byte("k"), Value: []byte("v"), TTLMS: wire.TTLDefault}, get,
 			{Op: wire.OpMGet, Keys: keys("other", "k"), Options: wire.NoLoad},
 			{Op: wire.OpDelete, Keys: keys("k")}, get, free, {Op: wire.OpHits, Keys: keys("k"), Hits: wire.Hits{Near: 5}},
+			{Op: wire.OpHits, Keys: keys("k"), Hits: wire.Hits{Near: 5}, Options: wire.Quiet}, // has no answer
 		} {
 			q.ID = uint64(i)
 			batch = wire.AppendRequest(batch, &q)

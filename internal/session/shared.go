@@ -135,6 +135,8 @@ func regionOf(c *Session, q *wire.Request) any {
 // hits counts reads that an app has answered itself.
 func (c *Session) hits(conn *rpc.Conn) {
 	c.Core.Reads.Reported(c.req, &c.Names, c.now)
-	c.reply = wire.Reply{}
-	c.answer(conn)
+	if !c.req.Has(wire.Quiet) {
+		c.reply = wire.Reply{}
+		c.answer(conn)
+	}
 }

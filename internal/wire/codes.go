@@ -195,6 +195,7 @@ const (
 	// namespace that writes through is not changed. METAGET with Touch: the value's time is over,
 	// and the value is removed from the cache in the same step.
 	CacheOnly
+	Quiet // HITS: no answer, unless the request is refused
 )
 
 // allowed lists the options that each op takes.
@@ -205,7 +206,7 @@ var allowed = [OpCount]Options{
 	OpMetaGet: NoLoad | Touch | Unread | NoValue | Claim | Create | CacheOnly,
 	OpLease:   Fresh | StaleOK | Attest,
 	OpFill:    Abandon, OpFlush: Cluster | All, OpStats: Cluster, OpWatch: All, OpDrain: Undo | Force | End,
-	OpHot: All, OpSlow: All,
+	OpHot: All, OpSlow: All, OpHits: Quiet,
 }
 
 // Mode is the condition under which a SET stores.

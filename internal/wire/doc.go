@@ -37,7 +37,7 @@
 //	20 KEYS     ns, prefix, cursor, limit
 //	21 HOT      ns, n, options
 //	22 SLOW     ns, n, options
-//	25 HITS     ns, [key…], shared, absent, near
+//	25 HITS     ns, [key…], shared, absent, near, options
 //	26 METAGET  ns, key, ttl_ms, options, until_ns, lease_ms, renew_ms
 //
 // # Answers, after [id, status

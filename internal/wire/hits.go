@@ -13,6 +13,7 @@ func (d *decoder) hits(r *Request) {
 	r.Hits.Shared = uint32(d.uint("shared", MaxHits))
 	r.Hits.Absent = uint32(d.uint("absent", MaxHits))
 	r.Hits.Near = uint32(d.uint("near", MaxHits))
+	d.options(r)
 }
 
 func (e *encoder) hits(r *Request) {
@@ -20,4 +21,5 @@ func (e *encoder) hits(r *Request) {
 	e.optional(uint64(r.Hits.Shared))
 	e.optional(uint64(r.Hits.Absent))
 	e.optional(uint64(r.Hits.Near))
+	e.optional(uint64(r.Options))
 }

@@ -9,6 +9,7 @@ import { decodeValue, encodeValue } from './encoding.js';
 import { cacheError, mayHaveChanged } from './errors.js';
 import { Feed } from './feed.js';
 import { Follow } from './follow.js';
+import { Hits } from './hits.js';
 import type { Kept } from './kept.js';
 import { type Loader, type LoadOptions, Loads } from './loads.js';
 import { ask, nameOf, Near, type NearStats, type Space, wrote } from './near.js';
@@ -25,6 +26,7 @@ class Shared {
   readonly core: Core;
   readonly loads: Loads;
   readonly near: Near | undefined;
+  readonly hits: Hits | undefined;
   readonly feeds = new Set<Feed>();
   private readonly follow: Follow | undefined;
   private closing: Promise<void> | undefined;
@@ -35,7 +37,8 @@ class Shared {
     this.loads = new Loads(this.core);
     if (settings.nearCache !== undefined) {
       const { bytes, bound } = settings.nearCache;
-      this.near = new Near(bytes, bound, clock);
+      const near = this.near = new Near(bytes, bound, clock);
+      this.hits = new Hits(() => near.tallies(), () => this.core.dialer.live);
       this.follow = new Follow(this.near, new Feed(this.core, null, true, Math.floor(bound / 4), clock));
     }
   }
@@ -46,6 +49,7 @@ class Shared {
   }
 
   private async end(): Promise<void> {
+    this.hits?.report();
     this.core.closed = true;
     this.loads.close();
     await Promise.all([...this.feeds].map((feed) => feed.close()));
@@ -61,6 +65,7 @@ export class Client {
   private readonly core: Core;
   private readonly ns: string | null = null;
   private readonly space: Space | undefined;
+  private readonly hits: Hits | undefined;
   private readonly timeout: number;
 
   constructor(options: ClientOptions = {}, within?: { client: Client; namespace: string }) {
@@ -73,6 +78,7 @@ export class Client {
       this.ns = namespace;
     }
     this.space = shared.near?.space(namespace);
+    this.hits = shared.hits;
     this.timeout = shared.core.settings.timeout;
   }
 
@@ -117,6 +123,7 @@ export class Client {
   }
 
   private fromNear(k: Kept, key: Key): unknown {
+    this.hits?.count(k.space.tally, key);
     if (this.core.settings.onCall !== undefined) {
       this.core.tell(Op.get, this.ns, 0, 'ok', true);
     }

@@ -20,6 +20,7 @@ export const Op = {
   members: 13,
   watch: 15,
   leaving: 23,
+  hits: 25,
   metaget: 26,
 } as const;
 
@@ -52,6 +53,7 @@ export const Bit = {
   down: 1 << 16,
   touch: 1 << 18,
   cacheOnly: 1 << 22,
+  quiet: 1 << 23,
 } as const;
 
 /** The conditions of SET. */
@@ -63,6 +65,7 @@ export const Why = { notCached: 0, absent: 1, degraded: 2 } as const;
 export const limits = {
   key: 1024, // bytes
   keys: 1024, // of one MGET or DELETE
+  hits: 2 ** 30, // of one kind in one report
   ttl: 365 * 24 * 3600 * 1000, // ms
   timeout: 3600 * 1000, // ms
   answer: 32 << 20, // bytes: above an answer to MGET, or the largest value

@@ -5,7 +5,7 @@ import { cacheError, statusError } from './errors.js';
 import { Input } from './input.js';
 import { Malformed, Reader } from './reader.js';
 import type { Welcome } from './welcome.js';
-import { Writer } from './writer.js';
+import { type Arg, Writer } from './writer.js';
 
 /** What a connection tells its owner. */
 export interface Owner {
@@ -20,6 +20,7 @@ const overdue = 10_000; // ms after which a call that was given up ends the conn
 const closesAfter = 2_000; // ms for which a sidecar that ends still sends answers
 const leavingId = 0; // calls have other ids
 const pingId = 1;
+const reportId = 2; // in use by no call: an answer is to none
 const hesitation = 100; // ms, from its PING on, for which calls wait for a sidecar that may hang
 const width = 1 << 25; // slots: above maxInFlight and maxLoads together, since tokens are filled beyond maxInFlight
 const catchUp = 500; // ms for which an event loop that was blocked may read before calls are given up
@@ -168,6 +169,18 @@ export class Connection {
     this.schedule();
   }
 
+  /** Sends a report of hits. It is no call: it has no answer, unless it is refused. */
+  report(elements: readonly Arg[]): void {
+    if (this.socket.writableLength + this.out.n > maxQueued) {
+      return;
+    }
+    this.out.reserve(32);
+    const at = this.out.begin(3 + elements.length, reportId, Op.hits, 0);
+    elements.forEach((element) => this.out.arg(element));
+    this.out.end(at);
+    this.schedule();
+  }
+
   /** Asks whether the sidecar answers at all, after a call has ended by its time. */
   private ask(call: Call, now: number): void {
     if (this.doubt !== undefined || this.retiring || call.op === Op.hello || call.op === Op.watch) {
@@ -216,7 +229,8 @@ export class Connection {
     }
   }
 
-  private flush(): void {
+  /** Writes what was sent in this tick. */
+  flush(): void {
     this.scheduled = false;
     this.now = 0;
     if (this.ended || this.out.n === 0) {

@@ -4,6 +4,7 @@ import { type Clock, jumped, passed, read, type Reading } from './clock.js';
 import type { Connection } from './connection.js';
 import { decodeValue, Encoding } from './encoding.js';
 import { Follower } from './follower.js';
+import { Tally } from './hits.js';
 import { bufferOverhead, Kept, KeptValues, overhead } from './kept.js';
 import { Ledger, reaches } from './ledger.js';
 import type { Reader } from './reader.js';
@@ -18,7 +19,10 @@ export class Space {
   seedLo = 0;
   flushHi = 0; // a value that was written before this version is gone
   flushLo = 0;
-  constructor(readonly near: Near, readonly name: string) {}
+  readonly tally: Tally; // of what was read from here
+  constructor(readonly near: Near, readonly name: string) {
+    this.tally = new Tally(name);
+  }
 }
 
 /** Stream is a sequence of events without a gap. A value that was asked for under another stream is not kept. */
@@ -87,6 +91,10 @@ export class Near {
       this.reseed(s);
     }
     return s;
+  }
+
+  tallies(): Tally[] {
+    return [...this.spaces.values()].map((s) => s.tally);
   }
 
   private reseed(s: Space): void {

@@ -170,9 +170,10 @@ def flush(ns: bytes, all: bool, cluster: bool) -> Call:
 
 
 def hits(ns: bytes, keys: Sequence[bytes], shared: int, absent: int, near: int) -> Call:
-    """Report reads that this process has answered itself: see _hits."""
+    """Report reads that this process has answered itself: see _hits. There is no answer."""
     return Call(
-        _wire.HITS, (ns, array([binary(k) for k in keys]), optional(shared), optional(absent), optional(near))
+        _wire.HITS,
+        (ns, array([binary(k) for k in keys]), optional(shared), optional(absent), optional(near), uint(_wire.QUIET)),
     )
 
 
