@@ -41,7 +41,7 @@ func TestNamespaceErased(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			g := newRig(t, MinSize)
 			g.SetNamespace(4, Space{Name: "others", Bound: second})
-			for n := range 40 { // it ends at another place of the ring each time
+			for n := range 15 { // it ends at another place of the ring each time
 				for i := range 300 + 7*n {
 					key := fmt.Sprintf("secret-%d", i)
 					g.in(g.region, 4, key, strings.Repeat("secret.", (i*37+n)%2000))
