@@ -181,11 +181,17 @@ func TestLengthyNetnsSplitVoters(t *testing.T) {
 	w.check(nil)
 }
 
-// alone waits until each side is a cluster of its own.
+// alone waits until each side is a cluster of its own. A side of one host says so.
 func (g *group) alone(sides ...[]*node) {
 	g.t.Helper()
 	for _, side := range sides {
 		testenv.Succeeds(g.t, "a side to go on alone", func() error { return g.agreed(side) })
+		for _, n := range side {
+			st, err := n.app.Stats(testenv.Context(g.t))
+			if err != nil || (st.Cluster.Isolated != "") != (len(side) == 1) {
+				g.t.Errorf("%s: isolated: %q, %v", n.spec.Node, st.Cluster.Isolated, err)
+			}
+		}
 	}
 }
 
