@@ -4,6 +4,7 @@ import * as fs from 'node:fs';
 import * as os from 'node:os';
 import * as path from 'node:path';
 import { test } from 'node:test';
+import { settingsOf } from '../src/options.js';
 import { hit, Server, sidecar } from './server.js';
 
 // The package as users get it: packed, and installed without a network.
@@ -89,6 +90,19 @@ test('TypeScript finds the types both ways', options, () => {
     execFileSync(process.execPath, [require.resolve('typescript/bin/tsc'), ...args], { cwd: app, encoding: 'utf8' });
   } catch (e) {
     assert.fail((e as { stdout: string }).stdout);
+  }
+});
+
+test('the table of settings in README.md has the defaults', () => {
+  const readme = fs.readFileSync(path.join(root, 'README.md'), 'utf8').split('## Settings')[1]!.split('\n## ')[0]!;
+  const near = settingsOf({ nearCache: { bytes: 1 << 20 } }).nearCache!;
+  const defaults: Record<string, unknown> = { ...settingsOf({}), 'nearCache.bound': near.bound };
+  const told = [...readme.matchAll(/^\| `([\w.]+)`(?:, `[\w.]+`)* \| ([^|]+) \|/gm)];
+  assert.ok(told.length >= 12, 'the table is gone');
+  for (const [, name, text] of told) {
+    const number = /^[\d,]+$/.test(text!) ? Number(text!.replaceAll(',', '')) : undefined;
+    const want = number ?? { '`"default"`': 'default', '`true`': true }[text!];
+    assert.equal(defaults[name!], want, name);
   }
 });
 

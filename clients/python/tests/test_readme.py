@@ -34,6 +34,23 @@ def test_every_setting_is_in_the_table() -> None:
     assert not missing
 
 
+def test_the_table_has_the_defaults() -> None:
+    import dataclasses
+
+    from cachesidecar._settings import Settings  # conftest.py changes the defaults of Client
+
+    words = {"found": None, "none": None, "true": True, "0, none": 0}
+    rows = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \| ([^|]+) \|", README.read_text().split("## Settings")[1], re.M)
+    told: Dict[str, Any] = {}
+    for names, default in rows:
+        for name in re.findall(r"\w+", names):
+            number = default.strip("`").replace(",", "").removesuffix(" s")
+            told[name] = words[default] if default in words else float(number) if number[0].isdigit() else number
+    for field in dataclasses.fields(Settings):
+        want = told[field.name]
+        assert want == (field.default or None if want is None else field.default), field.name
+
+
 def test_the_clients_are_in_parity() -> None:
     import inspect
 
