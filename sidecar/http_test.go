@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/cachesidecar/cachesidecar/internal/machine"
+	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/loader/memcached"
 	"github.com/cachesidecar/cachesidecar/loader/postgres"
@@ -154,7 +155,12 @@ func TestHTTPSettings(t *testing.T) {
 func TestFileShares(t *testing.T) {
 	pg := Namespace{Origin: &postgres.Config{}}
 	mc := Namespace{Origin: &memcached.Config{Servers: []string{"a:1", "b:1"}, Connections: 10}}
-	all := Config{MaxConnections: 16_384, HTTP: "x", Bind: "x", Namespaces: map[string]Namespace{"pg": pg, "mc": mc, "none": {}}}
+	all := Config{
+		MaxConnections: 16_384, HTTP: "x", Bind: "x", SharedSize: Off,
+		Namespaces: map[string]Namespace{"pg": pg, "mc": mc, "none": {}},
+	}
+	shared := all
+	shared.SharedSize = 1 << 20
 	for _, tc := range []struct {
 		cfg               Config
 		limit             uint64
@@ -165,10 +171,11 @@ func TestFileShares(t *testing.T) {
 		{all, 16_384 + 128 + 4096 + 100, 16_384, 128, 4096, 100},
 		{all, 16_384, 16_384 - 128 - 2048 - 100, 128, 2048, 100},
 		{all, 1024, 1024 - 64 - 128 - 100, 64, 128, 100},
+		{shared, 1 << 20, 16_384, 128, 4096, 100 + session.MaxDescriptors},
 		{all, 256, 256 - 16 - 32 - 64, 16, 32, 64},
-		{Config{MaxConnections: 100}, 164, 100, 0, 0, 64},
-		{Config{MaxConnections: 100}, 163, 100, 0, 0, 40},
-		{Config{MaxConnections: 100}, 120, 90, 0, 0, 30},
+		{Config{MaxConnections: 100, SharedSize: Off}, 164, 100, 0, 0, 64},
+		{Config{MaxConnections: 100, SharedSize: Off}, 163, 100, 0, 0, 40},
+		{Config{MaxConnections: 100, SharedSize: Off}, 120, 90, 0, 0, 30},
 		{all, 20, 16_384, 128, 4096, 100},
 	} {
 		f := shareFiles(&tc.cfg, tc.limit)
