@@ -147,6 +147,10 @@ func (c *Cache) Get(k kv.Key) (*Copy, bool) {
 	return got, true
 }
 
+// Touched notes a read of a key that was answered elsewhere, so that a copy is not evicted as an
+// unused one. It is no lookup.
+func (c *Cache) Touched(h kv.Hash) { c.store.Get(uint64(h)) }
+
 // is reports whether the copy is of a key. The hash alone is no proof, and ristretto
 // compares nothing else.
 func (c *Copy) is(k kv.Key) bool {

@@ -195,8 +195,10 @@ func TestFront(t *testing.T) {
 			}
 		}
 	}
-	if n, all := c.front.hits(), c.Stats().Hits; n != 198 || all != 200 {
-		t.Errorf("%d hits, %d in front", all, n)
+	c.Touched(key("k").Hash) // no lookups
+	c.Touched(key("none").Hash)
+	if n, st := c.front.hits(), c.Stats(); n != 198 || st.Hits != 200 || st.Misses != 0 {
+		t.Errorf("%d hits, %d in front, %d misses", st.Hits, n, st.Misses)
 	}
 	c.Outdate(key("k").Hash, math.MaxUint64)
 	if _, ok := c.Get(key("k")); ok {

@@ -176,7 +176,7 @@ func (c *Reads) Reported(q *wire.Request, b *namespaces.Pins, now kv.Moment) {
 		case c.node.OwnershipEpoch(k.Hash.Partition()) != 0:
 			c.store.Touched(k)
 		case c.copies.l1 != nil:
-			c.copies.l1.Get(k)
+			c.copies.l1.Touched(k.Hash)
 		}
 	}
 }
