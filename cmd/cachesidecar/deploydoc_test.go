@@ -55,7 +55,9 @@ func TestMemoryIsOneFormula(t *testing.T) {
 			t.Errorf("the unit lacks %q", line)
 		}
 	}
-	plain := func(page string) string { return strings.Join(strings.Fields(strings.ReplaceAll(readDoc(t, page), "`", "")), " ") }
+	plain := func(page string) string {
+		return strings.Join(strings.Fields(strings.ReplaceAll(readDoc(t, page), "`", "")), " ")
+	}
 	for _, page := range []string{"OPERATIONS.md", "CONFIG.md"} {
 		text := plain(page)
 		if !strings.Contains(text, "l1_size + l2_size + buffer_size + shared_size + 32 MiB") {
