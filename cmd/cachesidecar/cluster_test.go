@@ -255,7 +255,7 @@ func TestLengthyCluster(t *testing.T) {
 
 	step("health", func(t *testing.T) {
 		for _, p := range list {
-			if out := p.must("health"); out != "serving\n" {
+			if out := p.must("health"); !strings.HasPrefix(out, "serving") || strings.Contains(out, "alone") {
 				t.Errorf("%q", out)
 			}
 		}
@@ -428,7 +428,7 @@ func TestJoinLater(t *testing.T) {
 		if got := p.must("get", "k"); got != "v" {
 			t.Errorf("%q", got)
 		}
-		if out := p.must("health"); out != "serving\n" {
+		if out := p.must("health"); !strings.HasPrefix(out, "serving") || strings.Contains(out, "alone") {
 			t.Errorf("health: %q", out)
 		}
 	}
@@ -486,7 +486,7 @@ func TestLengthyOtherStaleness(t *testing.T) {
 		t.Errorf("members:\n%s", out)
 	}
 	first.must("set", "k", "v")
-	if out := first.must("health"); out != "serving, not well: refused hosts: 1 (`cachesidecar members` says why)\n" {
+	if out := first.must("health"); !strings.HasPrefix(out, "serving, not well: refused hosts: 1 (`cachesidecar members` says why)") {
 		t.Errorf("health of the first: %q", out)
 	}
 	testenv.Succeeds(t, "the second to know its reason", func() error {
