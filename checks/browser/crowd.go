@@ -38,8 +38,8 @@ func (c *crowd) snapshot() (telemetry.Snapshot, bool) {
 	st.NotReady, st.Cluster.Owned, st.Cluster.Members = "not joined: "+Hostile[1], 328, 50
 	st.Cluster.Invalidations.LagUS = 1234
 	s.Reads = telemetry.Reads{
-		Own: 120_000 * n, Copies: 340_000 * n, Peers: 31_000 * n, Origin: 2_100 * n,
-		Stale: 12 * n, Missing: 800 * n, Failed: 3 * n,
+		Own: 120_000 * n, Copies: 340_000 * n, Peers: 31_000 * n, Shared: 9_000_000 * n, Near: 700_000 * n,
+		Origin: 2_100 * n, Stale: 12 * n, Missing: 800 * n, Failed: 3 * n,
 	}
 	for i := range 50 {
 		m := cachesidecar.Member{
