@@ -171,7 +171,9 @@ func TestFileShares(t *testing.T) {
 		{all, 16_384 + 128 + 4096 + 100, 16_384, 128, 4096, 100},
 		{all, 16_384, 16_384 - 128 - 2048 - 100, 128, 2048, 100},
 		{all, 1024, 1024 - 64 - 128 - 100, 64, 128, 100},
-		{shared, 1 << 20, 16_384, 128, 4096, 100 + session.MaxDescriptors},
+		{shared, 1 << 20, 16_384, 128, 4096, 100},
+		{shared, 16_384 + 128 + 4096 + 100 + session.MaxDescriptors, 16_384, 128, 4096, 100},
+		{shared, 1024, 1024 - 64 - 128 - 64 - 100, 64, 128, 100},
 		{all, 256, 256 - 16 - 32 - 64, 16, 32, 64},
 		{Config{MaxConnections: 100, SharedSize: Off}, 164, 100, 0, 0, 64},
 		{Config{MaxConnections: 100, SharedSize: Off}, 163, 100, 0, 0, 40},
@@ -182,7 +184,7 @@ func TestFileShares(t *testing.T) {
 		if f.Apps != tc.apps || f.HTTP != tc.http || f.Peers != tc.peers || f.Rest != tc.rest {
 			t.Errorf("limit %d: %+v", tc.limit, f)
 		}
-		if sum := f.Apps + f.HTTP + f.Peers + f.Rest; tc.limit >= machine.FewestFiles && uint64(sum) > tc.limit {
+		if sum := f.Apps + f.HTTP + f.Peers + f.Passed + f.Rest; tc.limit >= machine.FewestFiles && uint64(sum) > tc.limit {
 			t.Errorf("limit %d: the shares make %d", tc.limit, sum)
 		}
 		var log strings.Builder

@@ -52,7 +52,7 @@ func (s *Sidecar) HeapLimit() int64 {
 // shareFiles shares out the descriptors that this process may have.
 func shareFiles(c *Config, limit uint64) machine.Files {
 	w := machine.FilesWanted{Apps: c.MaxConnections, Doors: 1, HTTP: c.HTTP != "", Peers: c.Bind != ""}
-	if c.SharedSize != Off {
+	if c.SharedSize > 0 {
 		w.Passed = session.MaxDescriptors
 	}
 	if c.Memcached != "" {

@@ -30,7 +30,7 @@ type FilesWanted struct {
 // They still get at least half, since the socket is what the sidecar is for.
 type Files struct {
 	Apps, HTTP, Peers int // connections; Apps at each door
-	Passed            int // sockets of descriptors that have not been received; part of Rest
+	Passed            int // sockets of descriptors that have not been received
 	Rest              int // for origins and the process itself
 
 	limit  uint64
@@ -39,9 +39,7 @@ type Files struct {
 
 // ShareFiles computes the shares for a limit of descriptors.
 func ShareFiles(limit uint64, w FilesWanted) Files {
-	f := Files{
-		Apps: w.Apps, Passed: w.Passed, Rest: ownFiles + w.Origins + w.Passed, limit: limit, wanted: w.Apps,
-	}
+	f := Files{Apps: w.Apps, Passed: w.Passed, Rest: ownFiles + w.Origins, limit: limit, wanted: w.Apps}
 	if w.HTTP {
 		f.HTTP = MaxHTTP
 	}
@@ -49,14 +47,14 @@ func ShareFiles(limit uint64, w FilesWanted) Files {
 		f.Peers = maxPeers
 	}
 	have := int(min(limit, math.MaxInt32))
-	if w.Doors*f.Apps+f.HTTP+f.Peers+f.Rest <= have || have < FewestFiles {
+	if w.Doors*f.Apps+f.HTTP+f.Peers+f.Passed+f.Rest <= have || have < FewestFiles {
 		return f
 	}
 	f.HTTP = min(f.HTTP, have/16)
 	f.Peers = min(f.Peers, have/8)
 	f.Rest = min(f.Rest, have/4)
-	f.Passed = min(f.Passed, f.Rest/2)
-	f.Apps = min(f.Apps, (have-f.HTTP-f.Peers-f.Rest)/w.Doors)
+	f.Passed = min(f.Passed, have/16)
+	f.Apps = min(f.Apps, (have-f.HTTP-f.Peers-f.Passed-f.Rest)/w.Doors)
 	return f
 }
 
