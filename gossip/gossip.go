@@ -26,9 +26,8 @@ type Gossip struct {
 	meta    []byte
 	members map[string]*Member // never this node
 	unknown unknown
-	others  []string // see Others; replaced, never changed
-
-	found [][]string // the last addresses of each join address; of the goroutine that joins
+	others  []string   // see Others; replaced, never changed
+	found   [][]string // the last addresses of each join address
 
 	living  atomic.Int64 // other living members; written under mu
 	garbage atomic.Int64

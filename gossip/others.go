@@ -28,6 +28,8 @@ func (g *Gossip) begin(address string) {
 func (g *Gossip) setOthers(lists [][]string) {
 	var others []string
 	machine := g.machine()
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	for i, j := range g.cfg.Join {
 		if len(lists[i]) > 0 {
 			g.found[i] = lists[i]
@@ -37,22 +39,19 @@ func (g *Gossip) setOthers(lists [][]string) {
 			list = []string{j}
 		}
 		for _, a := range list {
-			if !g.isOwn(a, machine) {
+			if !isOwn(a, g.address, machine) {
 				others = append(others, a)
 			}
 		}
 	}
 	slices.Sort(others)
-	others = slices.Compact(others)
-	g.mu.Lock()
-	g.others = others
-	g.mu.Unlock()
+	g.others = slices.Compact(others)
 }
 
 // isOwn reports whether an ip:port leads to this node itself. That may be another address
 // of its machine, such as the one that a name has beside the bound address.
-func (g *Gossip) isOwn(address string, machine []netip.Addr) bool {
-	own, err := netip.ParseAddrPort(g.Address())
+func isOwn(address, bound string, machine []netip.Addr) bool {
+	own, err := netip.ParseAddrPort(bound)
 	a, e := netip.ParseAddrPort(address)
 	switch {
 	case err != nil || e != nil || a.Port() != own.Port():

@@ -34,7 +34,7 @@ func TestIsOwn(t *testing.T) {
 		{loop, "[::1]:7946", ""}, // localhost has both
 		{"[::1]:7946", loop, ""},
 	} {
-		if g := (&Gossip{address: tc.own}); !g.isOwn(tc.address, machineOf(tc.machine)) {
+		if !isOwn(tc.address, tc.own, machineOf(tc.machine)) {
 			t.Errorf("%s is not %s's own, of a machine that has %q", tc.address, tc.own, tc.machine)
 		}
 	}
@@ -46,7 +46,7 @@ func TestIsOwn(t *testing.T) {
 		{loop, host, "10.0.0.1"}, // at loopback, others do not reach it
 		{host, "name.test:7946", "10.0.0.1"},
 	} {
-		if g := (&Gossip{address: tc.own}); g.isOwn(tc.address, machineOf(tc.machine)) {
+		if isOwn(tc.address, tc.own, machineOf(tc.machine)) {
 			t.Errorf("%s is %s's own, of a machine that has %q", tc.address, tc.own, tc.machine)
 		}
 	}
