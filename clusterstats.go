@@ -10,7 +10,7 @@ type ClusterState struct {
 	MaxStalenessMS int64 `json:"max_staleness_ms" metric:"max_staleness_seconds" sum:"-"`
 	// Live members, this one included.
 	Members int `json:"members" sum:"-"`
-	// Other hosts should be there and none of them answers: who. "" if one answers, or if all
+	// Other hosts should be there and none of them answers: their names. "" if one answers, or if all
 	// others have left in order. Under the policy available this host goes on by itself, so
 	// its values may be older than the bound.
 	Isolated string `json:"isolated"`

@@ -131,7 +131,7 @@ func (s *Sidecar) readiness() (words string, ready bool) {
 
 // notReady returns why this host cannot serve its apps as it should; "" if it can, which
 // includes that it has joined the others. A host that is alone although others should be there
-// serves, and is not ready: its values may be older than max_staleness, and nobody would look.
+// serves, and is not ready: its values may be older than max_staleness, and no operator would look.
 // One that is drained is ready: orchestrators must not take its apps out for it.
 func notReady(s *Sidecar) string {
 	select {

@@ -51,7 +51,7 @@ func of(s *Sidecar, uid int, groups ...int) *access.Principal {
 }
 
 // The first region has three quarters, and a further one half of what is left. A user that has
-// several leaves the more to others. Beyond that it is told so, and nobody loses a region.
+// several leaves the more to others. Beyond that it is told so, and no app loses a region.
 func TestRegionSizes(t *testing.T) {
 	s, _, ask := sharingHost(t, 16<<20)
 	for _, tc := range []struct {

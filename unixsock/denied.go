@@ -54,7 +54,7 @@ func remedy(path string) string {
 	own, _ := os.Getgroups()
 	in := slices.Contains(append(own, os.Getegid()), gid)
 	switch {
-	case fi.Mode()&bits == 0 || gid == 0 && !in: // nobody should become root for it
+	case fi.Mode()&bits == 0 || gid == 0 && !in: // no user should become root for it
 		return of + ": " + remedy
 	case in:
 		return of + ", and this process is in that group: look at its owner, access lists and security modules"

@@ -99,7 +99,7 @@ func openToAll(t *testing.T, lines string) (p *process, config string) {
 }
 
 // A region shows nothing but what the user itself has asked for: no other user learns names of
-// keys there, which KEYS would not tell it. Nobody but the sidecar's user can open the file.
+// keys there, which KEYS would not tell it. Only the sidecar's user can open the file.
 func TestRegionsOfUsers(t *testing.T) {
 	t.Parallel()
 	needRoot(t)
@@ -136,7 +136,7 @@ func TestRegionsOfUsers(t *testing.T) {
 
 func second(m mapped, _ wire.Reply) mapped { return m }
 
-// Apps of one user that show other tokens, or have other rights, have other regions. Whoever may
+// Apps of one user that show other tokens, or have other rights, have other regions. An app that may
 // read nothing gets none.
 func TestRegionsOfRights(t *testing.T) {
 	t.Parallel()

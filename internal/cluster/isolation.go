@@ -19,7 +19,7 @@ type isolation struct {
 	answered bool          // another node has answered since the start
 	alone    bool          // the join addresses name this node alone
 	namedAt  time.Duration // since when they name others; zero: since the start
-	why      string        // names who does not answer; "" if this node is not isolated
+	why      string        // names the hosts that do not answer; "" if this node is not isolated
 }
 
 // judgeIsolation looks whether this node is isolated. The driver's lock is held.

@@ -1,7 +1,7 @@
 // Package condition says in words whether a host is well, and what is wrong with it.
 //
 // Input is a host's statistics; output is texts: the same ones in health, stats, top, /readyz
-// and on the status page, so that one state has one name. The package asks nobody, starts no
+// and on the status page, so that one state has one name. The package asks no host, starts no
 // goroutine, and does not decide whether a host is ready: the statistics say so.
 package condition
 

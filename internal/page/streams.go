@@ -7,7 +7,7 @@ import (
 )
 
 // streams are the event streams that are open. One more than the most ends the oldest of the
-// address that has the most, so that nobody can hold all of them.
+// address that has the most, so that no address can hold all of them.
 type streams struct {
 	mu   sync.Mutex
 	open []*stream // oldest first

@@ -50,7 +50,7 @@
 //
 // # Several regions
 //
-// Whoever maps a region sees all names and values in it. So a Writer has several regions, and
+// A process that maps a region sees all names and values in it. So a Writer has several regions, and
 // an entry is published in one of them; all other calls concern all. What is taken away by a
 // withdrawal, with its namespace, or with its region, is zeroed, and so is what the tail has
 // left: bytes in the log belong to entries that the index has.

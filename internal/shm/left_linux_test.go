@@ -71,7 +71,7 @@ func TestEndOthersErases(t *testing.T) {
 func TestUsed(t *testing.T) {
 	f := newFile(t, MinSize)
 	if f.Used() {
-		t.Error("a region that nobody has is used")
+		t.Error("a region that no app has is used")
 	}
 	file, err := f.Open()
 	if err != nil {
@@ -91,6 +91,6 @@ func TestUsed(t *testing.T) {
 		t.Fatal(err)
 	}
 	if f.Used() {
-		t.Error("a region that nobody has any more is used")
+		t.Error("a region that no app has any more is used")
 	}
 }

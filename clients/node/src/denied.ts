@@ -32,7 +32,7 @@ function remedy(socket: string): string {
   const mode = (info.mode & 0o777).toString(8).padStart(4, '0');
   const what = folder === undefined ? 'the socket' : `the folder ${folder}`;
   const of = `${what} belongs to group ${group} and has mode ${mode}`;
-  if ((info.mode & bit) === 0 || info.gid === 0 && !within) { // nobody should become root for it
+  if ((info.mode & bit) === 0 || info.gid === 0 && !within) { // no user should become root for it
     return `${of}: ${advice}`;
   }
   if (within) {

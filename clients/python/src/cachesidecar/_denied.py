@@ -26,7 +26,7 @@ def remedy(path: str) -> str:
         return str(e)
     group, within = _group(s.st_gid), s.st_gid in (os.getegid(), *os.getgroups())
     of = f"{what} belongs to group {group} and has mode {stat.S_IMODE(s.st_mode) & 0o777:04o}"
-    if not s.st_mode & bit or s.st_gid == 0 and not within:  # nobody should become root for it
+    if not s.st_mode & bit or s.st_gid == 0 and not within:  # no user should become root for it
         return f"{of}: {advice}"
     if within:
         return f"{of}, and this process is in that group: look at its owner, access lists and security modules"

@@ -103,7 +103,7 @@ class Hits:
             tally.due = 0
 
     def late(self) -> bool:
-        """Report whether a report has its time, if nobody looks at the clock."""
+        """Report whether a report is due, if no other code looks at the clock."""
         return monotonic() - self._since >= AFTER
 
     def take(self) -> Iterator[_calls.Call]:
