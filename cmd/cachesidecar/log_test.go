@@ -59,8 +59,8 @@ func TestLengthyLogNamesTheCause(t *testing.T) {
 	testenv.Takes(t, 15*time.Second)
 	testenv.ReadsClock(t, 5*time.Second, "a host that stands still for so long says so")
 	t.Parallel()
-	list := runCluster(t, "a", "b", "c")
-	a, b, c := list[0], list[1], list[2]
+	list := runCluster(t, "a", "b", "c", "d")
+	a, b, c, d := list[0], list[1], list[2], list[3] // d is there so that no host is ever alone
 	owned := float64(a.member("c").Partitions)
 	for _, p := range list {
 		if warnings := p.logged("WARN", time.Time{}); len(warnings) > 1 || len(warnings) == 1 && !strings.HasPrefix(warnings[0]["msg"].(string), "no host answers") {
@@ -70,15 +70,15 @@ func TestLengthyLogNamesTheCause(t *testing.T) {
 
 	begun := testenv.Date()
 	c.signal(syscall.SIGKILL)
-	for _, p := range []*process{a, b} {
+	for _, p := range []*process{a, b, d} {
 		l := p.only("WARN", "a host counts as dead", begun)
 		heirs, _ := l["taken_over_by"].(string)
 		if l["node"] != "c" || l["owned_partitions"] != owned || !strings.Contains(heirs, "a (") || !strings.Contains(heirs, "b (") {
 			t.Errorf("after the kill of c, which owned %v: %v", owned, l)
 		}
 	}
-	whole(t, a, b)
-	for _, p := range []*process{a, b} {
+	whole(t, a, b, d)
+	for _, p := range []*process{a, b, d} {
 		if l := p.logged("INFO", begun); len(l) > 0 {
 			t.Errorf("after the kill of c: %v", l)
 		}
@@ -90,7 +90,7 @@ func TestLengthyLogNamesTheCause(t *testing.T) {
 	time.Sleep(5 * time.Second)
 	b.signal(syscall.SIGCONT)
 	b.only("WARN", "did not run for", begun)
-	whole(t, a, b)
+	whole(t, a, b, d)
 	b.only("WARN", "did not run for", begun)
 	b.only("INFO", "this host is in", begun)
 
@@ -106,7 +106,7 @@ func TestLengthyLogNamesTheCause(t *testing.T) {
 			t.Errorf("of the one that leaves, line %d: %v, want %q", i, l, steps)
 		}
 	}
-	whole(t, a)
+	whole(t, a, d)
 	if l := a.logged("", begun); len(l) != 1 {
 		t.Errorf("of the one that stays: %v", l)
 	}
