@@ -14,6 +14,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
 // The encodings of values that the clients of all languages share. The low 8 bits of a
@@ -28,7 +29,9 @@ const (
 // Encode returns the bytes of a value and the flags that name their encoding, for Set and
 // the like. A []byte is Bytes, a string is Text, a number without a fraction is Integer, and
 // all else is Msgpack: nil, bool, floats, time.Time, slices, maps, and structs, whose fields
-// can have the tag msgpack. The error is ErrEncoding.
+// can have the tag msgpack. The error is ErrEncoding, also for a value of more than 64 levels
+// of slices, maps and structs, as one that contains itself is, or of more than 1,048,576
+// elements: items, keys, values and fields.
 func Encode(v any) (value []byte, flags uint32, err error) {
 	switch v := v.(type) {
 	case []byte:
@@ -48,17 +51,30 @@ func Encode(v any) (value []byte, flags uint32, err error) {
 	case n.CanUint():
 		return strconv.AppendUint(nil, n.Uint(), 10), Integer, nil
 	}
-	var b bytes.Buffer
+	if value, err = encodeMsgpack(v); err != nil {
+		return nil, 0, fmt.Errorf("%w: a %T as msgpack: %w", cachesidecar.ErrEncoding, v, err)
+	}
+	return value, Msgpack, nil
+}
+
+func encodeMsgpack(v any) ([]byte, error) {
+	if v != nil {
+		if err := new(walk).value(reflect.ValueOf(v), 0, 0); err != nil {
+			return nil, err
+		}
+	}
+	var b guard
 	e := msgpack.NewEncoder(&b)
 	e.UseCompactInts(true)
 	e.SetSortMapKeys(true)
 	if err := e.Encode(v); err != nil {
-		return nil, 0, fmt.Errorf("%w: a %T as msgpack: %w", cachesidecar.ErrEncoding, v, err)
+		return nil, err
 	}
-	if _, err := checkPlain(b.Bytes()); err != nil {
-		return nil, 0, fmt.Errorf("%w: a %T as msgpack: %w", cachesidecar.ErrEncoding, v, err)
+	if err := wire.CheckValue(b.Bytes()); err != nil {
+		return nil, err
 	}
-	return b.Bytes(), Msgpack, nil
+	_, err := checkPlain(b.Bytes())
+	return b.Bytes(), err
 }
 
 // Decode decodes the value of an item into what to points to, by the encoding that the
@@ -75,10 +91,7 @@ func Decode(it cachesidecar.Item, to any) error {
 			err = assign(to, string(it.Value))
 		}
 	case Integer:
-		var n int64
-		if n, err = strconv.ParseInt(string(it.Value), 10, 64); err == nil {
-			err = assignInteger(to, n)
-		}
+		err = decodeInteger(it.Value, to)
 	case Msgpack:
 		err = decodeMsgpack(it.Value, to)
 	default:
@@ -107,6 +120,17 @@ func assign[T []byte | string](to any, v T) error {
 	return nil
 }
 
+func decodeInteger(value []byte, to any) error {
+	if len(value) > 20 { // the longest is a sign and 19 digits; an error of strconv has the text
+		return fmt.Errorf("%d bytes are no number of 64 bits", len(value))
+	}
+	n, err := strconv.ParseInt(string(value), 10, 64)
+	if err != nil {
+		return err
+	}
+	return assignInteger(to, n)
+}
+
 func assignInteger(to any, n int64) error {
 	p := reflect.ValueOf(to)
 	if p.Kind() != reflect.Pointer || p.IsNil() {
@@ -126,9 +150,9 @@ func assignInteger(to any, n int64) error {
 }
 
 func decodeMsgpack(value []byte, to any) error {
-	// Skip refuses a depth that would be too much for Decode's stack.
-	if rest, err := msgp.Skip(value); err != nil || len(rest) > 0 {
-		return fmt.Errorf("%d bytes are not one msgpack value: %v", len(value), err)
+	// The library recurses, and makes room for what an array or map announces.
+	if err := wire.CheckValue(value); err != nil {
+		return fmt.Errorf("%d bytes are not one msgpack value: %w", len(value), err)
 	}
 	if _, err := checkPlain(value); err != nil {
 		return err
@@ -172,7 +196,7 @@ func checkPlain(value []byte) (rest []byte, err error) {
 // texts, which Node makes of integers.
 func checkMap(value []byte) (rest []byte, err error) {
 	n, value, err := msgp.ReadMapHeaderBytes(value)
-	begin, texts, integers := value, false, map[string]bool{}
+	begin, texts, integers := value, false, false
 	for left := n; left > 0 && err == nil; left-- {
 		key := value
 		if value, err = checkPlain(value); err != nil {
@@ -182,8 +206,7 @@ func checkMap(value []byte) (rest []byte, err error) {
 		case msgp.StrType:
 			texts = true
 		case msgp.IntType, msgp.UintType:
-			i, _, _ := msgp.ReadIntfBytes(key)
-			integers[fmt.Sprint(i)] = true
+			integers = true
 		default:
 			return nil, fmt.Errorf("a map has a key of the type %s: use text or integers", kind)
 		}
@@ -192,15 +215,33 @@ func checkMap(value []byte) (rest []byte, err error) {
 		}
 		value, err = checkPlain(value)
 	}
-	for ; texts && len(integers) > 0 && n > 0 && err == nil; n-- {
-		if name, _, bad := msgp.ReadStringZC(begin); bad == nil && integers[string(name)] {
-			return nil, fmt.Errorf("a map has the key %s as text and as an integer: use one of them", name)
-		}
-		if begin, err = msgp.Skip(begin); err == nil {
-			begin, err = msgp.Skip(begin)
-		}
+	if err == nil && texts && integers {
+		err = checkMixed(begin, n)
 	}
 	return value, err
+}
+
+// checkMixed checks that n keys of texts and integers are different also as texts.
+func checkMixed(value []byte, n uint32) error {
+	seen := map[string]bool{} // whether it is a text
+	for ; n > 0; n-- {
+		key, after, err := msgp.ReadIntfBytes(value)
+		if err != nil {
+			return err
+		}
+		name, text := key.(string)
+		if !text {
+			name = fmt.Sprint(key)
+		}
+		if was, is := seen[name]; is && was != text {
+			return fmt.Errorf("a map has the key %.40s as text and as an integer: use one of them", name)
+		}
+		seen[name] = text
+		if value, err = msgp.Skip(after); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // decodeMap decodes a map for an any: a map[string]any if all keys are text, else a
@@ -210,7 +251,8 @@ func decodeMap(d *msgpack.Decoder) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	texts, all := map[string]any{}, map[any]any{}
+	texts := map[string]any{}
+	var all map[any]any // in place of texts, once there is an integer
 	for range n {
 		key, err := d.DecodeInterface()
 		if err != nil {
@@ -222,12 +264,20 @@ func decodeMap(d *msgpack.Decoder) (any, error) {
 			return nil, err
 		}
 		v = widened(v)
-		if text, ok := key.(string); ok {
+		text, ok := key.(string)
+		if !ok && all == nil {
+			all = map[any]any{}
+			for text, v := range texts {
+				all[text] = v
+			}
+		}
+		if all != nil {
+			all[key] = v
+		} else {
 			texts[text] = v
 		}
-		all[key] = v
 	}
-	if len(texts) < len(all) {
+	if all != nil {
 		return all, nil
 	}
 	return texts, nil
