@@ -12,7 +12,7 @@ import msgpack
 import pytest
 from raw import extension
 
-from cachesidecar import BadRequestError, TooLargeError, _encode
+from cachesidecar import BadRequestError, EncodingError, TooLargeError, _bounds, _encode
 from cachesidecar._encode import decode, encode
 
 
@@ -32,11 +32,14 @@ UTC = datetime.timezone.utc
 
 @pytest.fixture(params=["extension", "pure"])
 def each(request: Any, monkeypatch: Any) -> None:
-    """Both ways to look at a map's keys."""
+    """Both ways to look at a value as msgpack."""
     if request.param == "extension":
         extension()
     monkeypatch.setenv("CACHESIDECAR_PURE", "1" if request.param == "pure" else "")
-    monkeypatch.setattr(_encode, "_plain", _encode._choose())
+    look, glance, collide = _bounds.choose()
+    monkeypatch.setattr(_bounds, "collide", collide)
+    monkeypatch.setattr(_encode, "look", look)
+    monkeypatch.setattr(_encode, "glance", glance)
 
 
 @pytest.mark.parametrize("value", [
@@ -86,7 +89,7 @@ def test_is_refused_otherwise(each: None) -> None:
 
 def test_keys_of_random_values() -> None:
     """The extension says of packed maps what Python says of the maps."""
-    keys, rnd = extension().keys, random.Random(7)
+    look, rnd = extension().look, random.Random(7)
     scalars: List[Any] = [
         None, True, 1, -1, 1 << 40, -(1 << 40), (1 << 64) - 1, 1.5, "x", "y" * 40, "z" * 300, b"q", b"r" * 70000, 200,
         -70000,
@@ -107,10 +110,97 @@ def test_keys_of_random_values() -> None:
     for _ in range(3000):
         value = make(4)
         packed = msgpack.packb(value)
-        found = keys(packed)
+        found = look(packed)
         seen.add(found)
         assert found == 1 or (found == 0) == _encode._keys_are_plain(value), value
-        assert keys(packed[:-1]) == 2 and keys(packed + b"\0") == 2
+        assert look(packed[:-1]) == 3 and look(packed + b"\0") == 4
     assert seen == {0, 1, 2}
-    for _ in range(20000):
-        keys(rnd.randbytes(rnd.randrange(40)))  # crashes with none
+
+
+def test_looks_at_random_bytes() -> None:
+    """All ways to look agree, also on bytes that are no value."""
+    rnd = random.Random(8)
+    seen: List[int] = []
+    for i in range(20000):
+        data = bytes(rnd.choices(b"\x00\x80\x81\x91\x92\xa2\xc0\xc1\xc4\xc8\xcd\xd5\xd9\xdc\xde\xdf", k=i % 40))
+        found = extension().look(data)
+        assert _bounds._walk(data) == max(found, 1) or found == 2, data
+        assert _bounds._around() < 0 or _bounds._skips(data, _bounds._around()) == (found <= 2), data
+        assert (extension().glance(data), _bounds._glance(data)) == (0, 0), data
+        seen.append(found)
+    assert {0, 2, 3, 4, 6} <= set(seen)
+
+
+NESTED: Any = 1
+for _ in range(65):
+    NESTED = [NESTED]
+DEEP: Any = {"k": 1}
+for _ in range(64):
+    DEEP = {"a": DEEP}
+WIDE = [None] * ((1 << 20) + 1)
+
+
+def test_the_deepest_and_the_largest(each: None) -> None:
+    for value in (NESTED[0], DEEP["a"], WIDE[1:], [WIDE[:50], [WIDE[54:]]], {i: i for i in range(1 << 19)}):
+        data, flags = encode(value)
+        assert decode(b"k", data, flags) == value
+
+
+@pytest.mark.parametrize("value, error, place", [
+    (NESTED, BadRequestError, r"^the value(\[0\]){30}\[…\](\[0\]){33} is deeper than 64 levels.* JSON$"),
+    ([1, {"a": NESTED[0]}], BadRequestError, r"^the value\[1\]\['a'\]\[0\].*deeper than 64"),
+    (DEEP, BadRequestError, r"^the value\['a'\]\['a'\].*deeper than 64"), (CYCLE, BadRequestError, "contains itself"),
+    ([CYCLE, CYCLE], BadRequestError, "contains itself"), (WIDE, TooLargeError, "1,048,576 elements.*in parts"),
+    ([{"a": WIDE[:400_000]}, WIDE[:700_000]], TooLargeError, "1,048,576 elements"),
+    ([{}] * ((1 << 20) + 1), TooLargeError, "elements"), ({i: 1 for i in range(1 << 20)}, TooLargeError, "elements"),
+])
+def test_deeper_and_larger_ones_are_refused(each: None, value: Any, error: Any, place: str) -> None:
+    with pytest.raises(error, match=place) as raised:
+        encode(value)
+    assert len(str(raised.value)) < 400
+    try:
+        data = msgpack.packb(value)
+    except ValueError:  # it contains itself
+        return
+    with pytest.raises(EncodingError, match="deeper than 64|1,048,576 elements"):
+        decode(b"k", data, _encode.MSGPACK)
+
+
+def collisions(count: int, size: int) -> List[int]:
+    """Return integers that a dict of so many places looks for in many of them, where others are."""
+    slots = [0]
+    while len(slots) < count // 2:
+        slots.append((5 * slots[-1] + 1) % size)  # where the dict looks after the one before
+    keys, taken = list(slots), set(slots[: count // 4])
+    for key in (slot + more * size for more in range(1, size) for slot in slots):
+        slot, rest = key % size, key
+        while slot in taken and rest:
+            rest >>= 5
+            slot = (5 * slot + rest + 1) % size
+        if slot in taken:
+            keys.append(key)
+            if len(keys) == count:
+                break
+    return keys
+
+
+def test_keys_that_collide_are_refused(each: None) -> None:
+    """Anyone can tell the hash of an integer: such keys cost the square of their number, minutes for a megabyte."""
+    keys = dict.fromkeys(collisions(1300, 2048), "x" * 12)
+    for value in (keys, [{"a": {"b": keys}}]):
+        data = msgpack.packb(value)
+        assert len(data) > _encode._SMALL
+        with pytest.raises(EncodingError, match="chosen to collide"):
+            decode(b"k", data, _encode.MSGPACK)
+
+
+def test_other_keys_do_not_collide(each: None) -> None:
+    rnd = random.Random(9)
+    for keys in (
+        range(9000), range(-9000, 0), range(0, 9000 << 20, 1 << 20), range(0, 9000 * 1000, 1000),
+        [rnd.getrandbits(63) for _ in range(9000)], [*range(5000), *map(str, range(5000, 9000))],
+        [i * i for i in range(9000)], [(1 << 64) - 1 - i for i in range(9000)],
+    ):
+        value = [dict.fromkeys(keys, "x"), {1: 2}]
+        data, flags = encode(value)
+        assert len(data) > _encode._SMALL and decode(b"k", data, flags) == value

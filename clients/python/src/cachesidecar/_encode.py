@@ -7,11 +7,12 @@ are the app's. The functions are pure.
 from __future__ import annotations
 
 import datetime
-import os
 from typing import Any, Callable, Dict, NamedTuple, Tuple
 
 import msgpack
+from msgpack import unpackb
 
+from ._bounds import DEEP, ELEMENTS, LEVELS, MANY, MIXED, UNFIT, WHY, from_pairs, glance, look
 from .errors import BadRequestError, EncodingError, TooLargeError
 
 BYTES, INTEGER, TEXT, MSGPACK = 0, 2, 16, 32
@@ -66,7 +67,13 @@ def _short(value: int) -> str:
 def _pack(value: Any) -> bytes:
     try:
         packed = msgpack.packb(value, datetime=True, strict_types=True, default=_other)
-        if not _plain(value, packed):
+        assert isinstance(packed, bytes)
+        found = look(packed)
+        if found == DEEP:
+            raise BadRequestError(_deep(value))
+        if found == MANY:
+            raise TooLargeError(f"{_of(value)} has more than {ELEMENTS:,} elements: store it as text, or in parts")
+        if found == UNFIT or found == MIXED and not _keys_are_plain(value):
             raise _Unfit
     except _Unfit:
         raise TypeError(f"{_place(value)}: {_REMEDY}") from None
@@ -76,9 +83,8 @@ def _pack(value: Any) -> bytes:
         raise BadRequestError(f"a text within {_of(value)} is not Unicode ({e}): store bytes") from None
     except ValueError as e:
         if "recursion" in str(e).lower():
-            raise BadRequestError(f"{_of(value)} is nested too deeply for msgpack: flatten it") from None
+            raise BadRequestError(_deep(value)) from None
         raise TypeError(f"{_of(value)} cannot be stored ({e}): {_REMEDY}") from None
-    assert isinstance(packed, bytes)
     return packed
 
 
@@ -90,16 +96,6 @@ _REMEDY = (
 
 class _Unfit(Exception):
     """A value has something that cannot be stored, or would come back as something else."""
-
-
-def _choose() -> Callable[[Any, bytes], bool]:
-    if os.environ.get("CACHESIDECAR_PURE") != "1":
-        try:
-            from ._native import keys
-        except ImportError:  # built without a compiler
-            return lambda value, packed: _keys_are_plain(value)
-        return lambda value, packed: (found := keys(packed)) == 0 or found == 1 and _keys_are_plain(value)
-    return lambda value, packed: _keys_are_plain(value)
 
 
 _CONTAINERS = frozenset((dict, list, tuple))
@@ -150,7 +146,20 @@ def _place(value: Any) -> str:
 _KINDS = frozenset((bool, type(None), float, int, str, bytes, bytearray, memoryview, datetime.datetime))
 
 
-_plain = _choose()  # reports whether clients in all languages can read the keys of all maps of a value, as packed
+def _deep(value: Any) -> str:
+    """Say what in a value is too deep."""
+    todo = [("the value", value, 0)]
+    while todo:
+        path, one, depth = todo.pop()
+        if depth == LEVELS:
+            path = path if len(path) <= 200 else f"{path[:100]}…{path[-100:]}"
+            return f"{path} is deeper than {LEVELS} levels, as a value that contains itself is: {_FLATTEN}"
+        parts = one.items() if type(one) is dict else enumerate(one)
+        todo.extend([(f"{path}[{k!r}]", v, depth + 1) for k, v in parts if type(v) in _CONTAINERS])
+    return f"{_of(value)} is too deep: {_FLATTEN}"
+
+
+_FLATTEN = "store a deep one as text, such as JSON"
 
 
 def _name(kind: type) -> str:
@@ -173,9 +182,21 @@ def _extension(code: int, data: bytes) -> Any:
     raise ValueError(f"extension {code}")
 
 
+_SMALL = 16 << 10  # bytes: the keys of its maps cost 20 ms at most, however they are chosen
+
+
 def _unpack(data: bytes) -> Any:
     # Without bounds of ours the library bounds each length by that of the input.
-    return msgpack.unpackb(data, raw=False, timestamp=3, strict_map_key=False, ext_hook=_extension)
+    if len(data) > LEVELS and (found := glance(data)) > UNFIT:
+        raise ValueError(WHY[found])
+    if len(data) <= _SMALL:
+        return unpackb(data, timestamp=3, strict_map_key=False, ext_hook=_extension)
+    try:
+        return unpackb(data, timestamp=3, ext_hook=_extension)
+    except ValueError:  # it may have a key that is an integer
+        return unpackb(
+            data, timestamp=3, strict_map_key=False, ext_hook=_extension, object_pairs_hook=from_pairs
+        )
 
 
 def _decimal(data: bytes) -> int:

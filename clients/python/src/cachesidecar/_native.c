@@ -215,87 +215,181 @@ static PyObject *hash(PyObject *module, PyObject *const *args, Py_ssize_t count)
 	return PyLong_FromUnsignedLongLong(cs_hash(data, (size_t)n, seed));
 }
 
-/* What the keys of a msgpack value's maps are. */
-enum { KEYS_PLAIN, KEYS_MIXED, KEYS_UNFIT };
+/* What the keys of a msgpack value's maps are, or why bytes are no value that is read; the same as in _encode.py. */
+enum { KEYS_PLAIN, KEYS_MIXED, KEYS_UNFIT, CUT, REST, DEEP, MANY };
 
-#define DEEP 1024 /* of arrays and maps; msgpack writes fewer */
+#define LEVELS 64	   /* of arrays and maps, at most */
+#define ELEMENTS (1 << 20) /* items of arrays, keys and values of maps, at most */
 
 /* number reads n bytes, the first one first. */
-static uint64_t number(const uint8_t *at, int n) {
-	uint64_t v = 0;
-	for (int i = 0; i < n; i++)
+static size_t number(const uint8_t *at, size_t n) {
+	size_t v = 0;
+	for (size_t i = 0; i < n; i++)
 		v = v << 8 | at[i];
 	return v;
 }
 
 /*
- * keys_of says whether all keys of a value's maps are text or integers: KEYS_MIXED, if a map has both; KEYS_UNFIT, if
- * there is another one, or __proto__. Bytes that are no whole value are KEYS_UNFIT.
+ * look says whether all keys of a value's maps are text or integers: KEYS_MIXED, if a map has both; KEYS_UNFIT, if
+ * there is another one, or __proto__. CUT and REST: the bytes are fewer or more than a value; DEEP and MANY: it is
+ * beyond the bounds. Lengths are constants where they can be, so that the processor need not wait for them.
  */
-static int keys_of(const uint8_t *at, const uint8_t *end) {
-	static const int8_t widths[] = {0, -9, 0, 0, 1, 2, 4, 1, 2, 4, 4, 8, 1, 2, 4, 8, 1,
-					2, 4, 8, 1, 2, 4, 8, 16, 1, 2, 4, 2, 4, 2, 4}; /* from 0xc0 on */
+static int look(const uint8_t *data, size_t end) {
+	static const uint8_t widths[] = {1, 2, 4, 1, 2, 4, [0x15] = 1, 2, 4, 2, 4, 2, 4}; /* of lengths, from 0xc4 on */
+	enum { OTHER, INTEGER, TEXT, LIST, MAP } what;
 	struct {
-		uint64_t left; /* elements; of a map keys and values */
-		int map, texts, integers;
-	} levels[DEEP], *l = levels;
+		size_t left; /* elements that follow what is within; of a map keys and values */
+		unsigned map, texts, integers;
+	} levels[LEVELS + 1], *l = levels;
+	size_t at = 0, elements = 0, left = 1, n, width;
+	unsigned map = 0;
 	int found = KEYS_PLAIN;
-	l->left = 1, l->map = 0;
 	for (;;) {
-		while (l->left == 0) {
+		while (left == 0) {
 			if (l == levels)
-				return at == end ? found : KEYS_UNFIT;
-			l--;
+				return at == end ? found : REST;
+			if (l->texts && l->integers && found == KEYS_PLAIN)
+				found = KEYS_MIXED;
+			l--, left = l->left, map = l->map;
 		}
 		if (at == end)
-			return KEYS_UNFIT;
-		uint8_t c = *at++;
-		int key = l->map && l->left % 2 == 0, text = 0, integer = c < 0x80 || c >= 0xe0, map = 0, list = 0;
-		uint64_t n = 0; /* elements of a map or a list; else bytes */
-		l->left--;
-		if (c >= 0x80 && c < 0xc0) {
-			map = c < 0x90, list = c >= 0x90 && c < 0xa0, text = c >= 0xa0;
-			n = text ? c & 0x1f : c & 0x0f;
-		} else if (c >= 0xc0 && c < 0xe0) {
-			int width = widths[c - 0xc0], sized = (c >= 0xc4 && c <= 0xc9) || c >= 0xd9;
-			if (width < 0 || end - at < width)
-				return KEYS_UNFIT;
-			integer = c >= 0xcc && c <= 0xd3, text = c >= 0xd9 && c <= 0xdb;
-			list = c == 0xdc || c == 0xdd, map = c >= 0xde;
-			n = sized ? number(at, width) : (uint64_t)width;
-			at += sized ? width : 0;
-			n += (c >= 0xc7 && c <= 0xc9) || (c >= 0xd4 && c <= 0xd8); /* the type of an extension */
+			return CUT;
+		uint8_t c = data[at++];
+		unsigned key = map & ~(unsigned)left;
+		left--, what = OTHER;
+		switch (c) {
+		case 0x00 ... 0x7f: case 0xe0 ... 0xff: what = INTEGER, n = 0; break;
+		case 0xcc: case 0xd0: what = INTEGER, n = 1; break;
+		case 0xcd: case 0xd1: what = INTEGER, n = 2; break;
+		case 0xce: case 0xd2: what = INTEGER, n = 4; break;
+		case 0xcf: case 0xd3: what = INTEGER, n = 8; break;
+		case 0x80 ... 0x8f: what = MAP, n = c & 0x0f; break;
+		case 0x90 ... 0x9f: what = LIST, n = c & 0x0f; break;
+		case 0xa0 ... 0xbf: what = TEXT, n = c & 0x1f; break;
+		case 0xc0: case 0xc2: case 0xc3: n = 0; break;
+		case 0xca: n = 4; break;
+		case 0xcb: n = 8; break;
+		case 0xd4 ... 0xd8: n = 1 + (1u << (c - 0xd4)); break; /* the type of an extension, and its bytes */
+		case 0xc1: return CUT;
+		default:
+			width = widths[c - 0xc4];
+			if (end - at < width)
+				return CUT;
+			n = number(data + at, width) + (c >= 0xc7 && c <= 0xc9);
+			at += width;
+			what = c >= 0xde ? MAP : c >= 0xdc ? LIST : c >= 0xd9 ? TEXT : OTHER;
 		}
-		if (key && (integer || text)) {
-			l->texts |= text, l->integers |= integer;
-			if (l->texts && l->integers)
-				found = KEYS_MIXED;
-		} else if (key) {
-			return KEYS_UNFIT;
-		}
-		if (map || list) {
-			if (++l == levels + DEEP)
-				return KEYS_UNFIT;
-			l->left = map ? 2 * n : n, l->map = map, l->texts = l->integers = 0;
+		if (what >= LIST) {
+			n <<= what == MAP;
+			if ((elements += n) > ELEMENTS)
+				return MANY;
+			if (l == levels + LEVELS)
+				return DEEP;
+			if (key)
+				found = KEYS_UNFIT;
+			l->left = left, l->map = map;
+			left = n, map = what == MAP;
+			l++, l->texts = l->integers = 0;
 			continue;
 		}
-		if ((uint64_t)(end - at) < n || (key && n == 9 && memcmp(at, "__proto__", 9) == 0))
-			return KEYS_UNFIT;
+		if (end - at < n)
+			return CUT;
+		if (key) {
+			l->texts |= what == TEXT, l->integers |= what == INTEGER;
+			if (what == OTHER || (n == 9 && what == TEXT && memcmp(data + at, "__proto__", n) == 0))
+				found = KEYS_UNFIT;
+		}
 		at += n;
+		if (map || what > INTEGER || (c >= 0xc4 && c <= 0xc9))
+			continue;
+		/* Lists of numbers are long, and soon decoded: what is alike is passed over at once. */
+		if (n == 0)
+			for (; left > 0 && at < end && (uint8_t)(data[at] + 0x20) < 0xa0; left--)
+				at++; /* a small integer */
+		else
+			for (; left > 0 && end - at > n && data[at] == c; left--)
+				at += 1 + n;
 	}
 }
 
-static PyObject *keys(PyObject *module, PyObject *data) {
+static PyObject *look_at(PyObject *module, PyObject *data) {
 	char *at;
 	Py_ssize_t n;
 	(void)module;
 	if (PyBytes_AsStringAndSize(data, &at, &n) < 0)
 		return NULL;
-	return PyLong_FromLong(keys_of((const uint8_t *)at, (const uint8_t *)at + n));
+	return PyLong_FromLong(look((const uint8_t *)at, (size_t)n));
+}
+
+/*
+ * glance is look for bytes that are to be decoded: KEYS_PLAIN also where a decoder makes room for at most ELEMENTS,
+ * whatever the bytes claim, since there are few arrays and maps, or none that is large.
+ */
+static PyObject *glance(PyObject *module, PyObject *data) {
+	char *at;
+	Py_ssize_t n;
+	size_t heads = 0; /* of arrays and maps, at most */
+	(void)module;
+	if (PyBytes_AsStringAndSize(data, &at, &n) < 0)
+		return NULL;
+	for (Py_ssize_t i = 0; heads <= LEVELS && heads * (size_t)n <= ELEMENTS; i += 128) {
+		uint8_t some = 0; /* a byte, so that many are counted at once */
+		if (i >= n)
+			return PyLong_FromLong(KEYS_PLAIN);
+		for (int k = 0, end = n - i < 128 ? (int)(n - i) : 128; k < end; k++) {
+			uint8_t c = (uint8_t)at[i + k];
+			some += ((c & 0xe0) == 0x80) | ((c & 0xfc) == 0xdc);
+		}
+		heads += some;
+	}
+	return PyLong_FromLong(look((const uint8_t *)at, (size_t)n));
+}
+
+/* crowded says whether a dict looks at many places for each of n keys. It looks as CPython's do, as it grows. */
+static int crowded(const uint64_t *hashes, size_t n, uint8_t *taken) {
+	for (size_t some = 0, places = 1024; some < n; places *= 2) {
+		some = places * 2 / 3 < n ? places * 2 / 3 : n;
+		size_t looks = 16 * some, mask = places - 1;
+		memset(taken, 0, places);
+		for (size_t k = 0; k < some; k++) {
+			uint64_t h = hashes[k];
+			size_t i = h & mask;
+			for (; taken[i]; i = (i * 5 + (h >>= 5) + 1) & mask)
+				if (looks-- == 0)
+					return 1;
+			taken[i] = 1;
+		}
+	}
+	return 0;
+}
+
+static PyObject *collide(PyObject *module, PyObject *pairs) {
+	Py_ssize_t n = PyList_Size(pairs);
+	size_t size = 1024;
+	PyObject *result = NULL;
+	(void)module;
+	if (n < 0)
+		return NULL;
+	while (size * 2 / 3 < (size_t)n)
+		size *= 2;
+	uint64_t *hashes = malloc((size_t)n * sizeof *hashes + size);
+	if (hashes == NULL)
+		return PyErr_NoMemory();
+	for (Py_ssize_t i = 0; i < n; i++) {
+		PyObject *key = PyTuple_GetItem(PyList_GetItem(pairs, i), 0);
+		if (key == NULL || (hashes[i] = (uint64_t)PyObject_Hash(key)) == (uint64_t)-1)
+			goto end;
+	}
+	result = PyBool_FromLong(crowded(hashes, (size_t)n, (uint8_t *)(hashes + n)));
+end:
+	free(hashes);
+	return result;
 }
 
 static PyMethodDef functions[] = {
-	{"keys", keys, METH_O, "keys(data, /): what the keys of a msgpack value's maps are."},
+	{"collide", collide, METH_O, "collide(pairs, /): whether a dict of them looks at many places for each key."},
+	{"glance", glance, METH_O, "glance(data, /): look, as far as a decoder needs it."},
+	{"look", look_at, METH_O, "look(data, /): what the keys of a msgpack value's maps are, or why it is none."},
 	{"xxh3_64", (PyCFunction)(void (*)(void))hash, METH_FASTCALL, "xxh3_64(data, seed=0, /)"},
 	{NULL, NULL, 0, NULL},
 };
