@@ -1,6 +1,6 @@
 import { decode, Encoder, ExtensionCodec } from '@msgpack/msgpack';
 import { cacheError } from './errors.js';
-import { checkedMsgpack, isUtf8 } from './sizes.js';
+import { checkedMsgpack, isUtf8, maxDepth, maxElements } from './sizes.js';
 
 /** The encodings of values: the low 8 bits of an item's flags. The upper 24 bits are the app's own. */
 export const Encoding = { bytes: 0, integer: 2, text: 16, msgpack: 32 } as const;
@@ -52,6 +52,7 @@ export function encodeValue(v: Value): Encoded {
     checkClass(v, 'the value');
     return { bytes: v, flags: Encoding.bytes };
   }
+  elements = 0;
   const wide = checkPlain(v, 'the value', 0);
   return { bytes: encoder.encode(wide ? widened(v) : v), flags: Encoding.msgpack };
 }
@@ -62,7 +63,14 @@ export function isWellFormed(s: string): boolean {
   return check ? check.call(s) : !/\p{Surrogate}/u.test(s);
 }
 
-const maxDepth = 64;
+let elements = 0; // that checkPlain has met
+
+function count(n: number): void {
+  elements += n;
+  if (elements > maxElements) {
+    throw cacheError('too_large', `the value has more than ${maxElements} elements: store it as a string, or in parts`);
+  }
+}
 
 /** Returns a text as it is in an error. */
 const cut = (s: string): string => (s.length > 200 ? `${s.slice(0, 100)}…${s.slice(-100)}` : s);
@@ -125,11 +133,13 @@ function checkPlain(v: unknown, path: string, depth: number): boolean {
     return false;
   }
   if (depth === maxDepth) {
-    throw unfit(path, `is deeper than ${maxDepth} levels: store it as a string, such as JSON`);
+    throw unfit(path, `is deeper than ${maxDepth} levels, as a value that contains itself is: store a deep one as a `
+      + 'string, such as JSON');
   }
   let wide = false;
   if (Array.isArray(v)) {
     for (let i = 0; i < v.length; i++) {
+      count(1);
       wide = checkPlain(v[i], `${path}[${i}]`, depth + 1) || wide;
     }
     return wide;
@@ -140,6 +150,7 @@ function checkPlain(v: unknown, path: string, depth: number): boolean {
     }
   }
   for (const [name, element] of Object.entries(v)) {
+    count(2);
     if (name === '__proto__') {
       throw unfit(path, 'has the key __proto__, which cannot be read again: rename it');
     }
@@ -186,7 +197,8 @@ function name(key: unknown): string {
 }
 
 const malformed = (key: unknown, what: string, why: unknown): Error => cacheError('encoding',
-  `the value of ${name(key)} is marked as ${what}, and is not: getItem gives its bytes`, why);
+  `the value of ${name(key)} is marked as ${what}, and is not${why instanceof RangeError ? ` (${why.message})` : ''}: `
+  + 'getItem gives its bytes', why);
 
 function decodeText(buf: Buffer, from: number, to: number, key: unknown): string {
   const s = buf.toString('utf8', from, to);
@@ -211,21 +223,61 @@ function decodeInteger(buf: Buffer, from: number, to: number, key: unknown): num
 
 function decodeMsgpack(b: Buffer, key: unknown): unknown {
   try {
-    const v = decode(checkedMsgpack(b), { useBigInt64: true, extensionCodec, mapKeyConverter });
+    const whole = checkedMsgpack(b);
+    let v: unknown;
+    holes = 0;
+    try {
+      v = decode(whole, { useBigInt64: true, extensionCodec, mapKeyConverter });
+    } catch (e) {
+      if (e !== sparse) {
+        throw e;
+      }
+      v = unmarked(decode(whole, { useBigInt64: true, extensionCodec, mapKeyConverter: markedKey }));
+    }
     return b.includes(0xcf) || b.includes(0xd3) ? narrowed(v) : detached(v);
   } catch (e) {
     throw malformed(key, 'msgpack', e);
   }
 }
 
-function mapKeyConverter(key: unknown): string | number {
-  if (typeof key === 'string' || typeof key === 'number') {
-    return key;
-  }
-  if (typeof key === 'bigint') {
+function textOf(key: unknown): string {
+  if (typeof key === 'string' || typeof key === 'number' || typeof key === 'bigint') {
     return String(key);
   }
-  throw new Error('it has a map whose keys are no text');
+  throw new RangeError('it has a map whose keys are no text');
+}
+
+// V8 makes room for all integers up to the largest key of an object, if that is no more than some thousands: 12 KB for
+// an object with the key 1023. Where that comes to much, objects are made again in its other way, by hashes.
+let holes = 0; // at most, in objects that are being decoded
+const maxHoles = 1 << 22; // 50 MB
+const sparse = new Error('many objects have keys that are integers');
+
+function mapKeyConverter(key: unknown): string | number {
+  const text = typeof key === 'number' || typeof key === 'string' ? key : textOf(key);
+  if (typeof text === 'number' ? text >= 0 && text < 10_000 : text.length < 5 && text >= '0' && text < ':') {
+    holes += Number(text) || 0;
+    if (holes > maxHoles) {
+      throw sparse;
+    }
+  }
+  return text;
+}
+
+/** Returns a key that is no integer. */
+const markedKey = (key: unknown): string => `.${textOf(key)}`;
+
+/** Returns a value whose keys were marked. */
+function unmarked(v: unknown): unknown {
+  if (typeof v !== 'object' || v === null || v instanceof Uint8Array || v instanceof Date || Array.isArray(v)) {
+    return eachBelow(v, unmarked);
+  }
+  const made: Record<string, unknown> = { 4294967294: null }; // the largest one that counts as such
+  delete made[4294967294];
+  for (const [key, element] of Object.entries(v)) {
+    made[key.slice(1)] = unmarked(element);
+  }
+  return made;
 }
 
 /** Returns numbers of 64 bits as numbers where they are safe. */

@@ -23,15 +23,28 @@ function doubled(b: Buffer, texts: readonly (readonly [head: number, from: numbe
   return Buffer.concat([...parts, b.subarray(at)]);
 }
 
+// The bounds of a value as msgpack, the same in all languages.
+/** Arrays and maps within each other. */
+export const maxDepth = 64;
+/** Items of arrays, keys and values of maps, of the whole value. */
+export const maxElements = 1 << 20;
+
+const ends = new Int32Array(maxDepth); // elements that are to come at the end of each array and map that is around
+
 /**
- * Checks that bytes are one whole msgpack value, whose texts are UTF-8, and returns what the library is to decode. The
- * library makes room for as many elements as an array claims to have, so a few bytes that lie could take all memory,
- * and it reads malformed text as other text.
+ * Checks that bytes are one whole msgpack value within the bounds, whose texts are UTF-8, and returns what the library
+ * is to decode. The library makes room for as many elements as an array claims to have, so a few bytes that lie could
+ * take all memory, and it reads malformed text as other text.
  */
 export function checkedMsgpack(b: Buffer): Buffer {
   const marked: [number, number, number][] = [];
   let at = 0;
+  let depth = 0;
+  let elements = 0;
   for (let left = 1; left > 0; left--) { // elements that are to come
+    while (depth > 0 && ends[depth - 1] === left) {
+      depth--;
+    }
     const head = at;
     const c = b[at++];
     if (c === undefined || left > b.length - at + 1) {
@@ -40,18 +53,23 @@ export function checkedMsgpack(b: Buffer): Buffer {
     if (c < 0x80 || c >= 0xe0) {
       continue;
     }
-    if (c < 0xa0) {
-      left += c < 0x90 ? 2 * (c & 0x0f) : c & 0x0f;
-      continue;
-    }
-    const fixed = c < 0xc0 ? c & 0x1f : fixedSizes[c - 0xc0]!;
+    const fixed = c < 0xa0 ? c & 0x0f : c < 0xc0 ? c & 0x1f : fixedSizes[c - 0xc0]!;
     let n = fixed;
     if (fixed < 0) { // the size of the length that follows
       n = b.readUIntBE(at, -fixed);
       at -= fixed;
     }
-    if (c >= 0xdc && fixed < 0) {
-      left += c >= 0xde ? 2 * n : n;
+    if (c < 0xa0 || c >= 0xdc) {
+      n *= c < 0x90 || c >= 0xde ? 2 : 1;
+      elements += n;
+      if (elements > maxElements) {
+        throw new RangeError(`it has more than ${maxElements} elements`);
+      }
+      if (depth === maxDepth) {
+        throw new RangeError(`it nests deeper than ${maxDepth} levels`);
+      }
+      ends[depth++] = left - 1;
+      left += n;
       continue;
     }
     n += c >= 0xc7 && c <= 0xc9 ? 1 : 0; // the type of an extension
