@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"strings"
 
 	_ "embed"
 )
@@ -11,12 +12,20 @@ import (
 //go:embed encodings.json
 var encodingsFile []byte
 
-// encoded is an example of the encodings of values: what bytes with flags decode to.
+// encoded is an example of the encodings of values: what bytes with flags decode to. Parts,
+// in place of Hex, are for the file only.
 type encoded struct {
 	Flags uint32 `json:"flags"`
 	Hex   string `json:"hex"`
+	Parts []part `json:"parts,omitempty"`
 	Value *value `json:"value,omitempty"`
 	Error string `json:"error,omitempty"` // the kind of the error, in place of Value
+}
+
+// part is bytes that are repeated.
+type part struct {
+	Hex   string `json:"hex"`
+	Count int    `json:"count"`
 }
 
 // encodings returns the examples. Those without Hex get the bytes that this program writes.
@@ -25,6 +34,10 @@ func encodings() (all []encoded, err error) {
 		return nil, fmt.Errorf("encodings.json: %w", err)
 	}
 	for i := range all {
+		for _, p := range all[i].Parts {
+			all[i].Hex += strings.Repeat(p.Hex, p.Count)
+		}
+		all[i].Parts = nil
 		if e := &all[i]; e.Hex == "" && e.Value != nil {
 			e.Value.spell()
 			b, flags, err := e.Value.encode()

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -148,11 +149,18 @@ func TestEncodings(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		e.Hex = e.Hex[:min(len(e.Hex), 80)] // in errors
 		var got any
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
 		err = client.Decode(cachesidecar.Item{Value: b, Flags: e.Flags}, &got)
+		runtime.ReadMemStats(&after)
 		if e.Error != "" {
 			if err == nil {
-				t.Errorf("%s with flags %d is %v, want an error", e.Hex, e.Flags, got)
+				t.Errorf("%s with flags %d is %.40v, want an error", e.Hex, e.Flags, got)
+			}
+			if most := uint64(1 << 20); after.TotalAlloc-before.TotalAlloc > most {
+				t.Errorf("%s: %d bytes of memory are taken for a refusal", e.Hex, after.TotalAlloc-before.TotalAlloc)
 			}
 			continue
 		}

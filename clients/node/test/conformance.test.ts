@@ -206,17 +206,18 @@ function optionsOf(socket: string, c: Json): ClientOptions {
   };
 }
 
-test('the encodings of values', { skip }, () => {
+test('the encodings of values', { skip, timeout: 60_000 }, () => {
   for (const e of manifest['encodings'] as Json[]) {
+    const name = JSON.stringify(e).slice(0, 200);
     const b = Buffer.from(e['hex'] as string, 'hex');
     const flags = e['flags'] as number;
     if ('error' in e) {
       const want = { code: e['error'] as string };
-      assert.throws(() => decodeValue(b, 0, b.length, flags, false, 'k'), want, JSON.stringify(e));
+      assert.throws(() => decodeValue(b, 0, b.length, flags, false, 'k'), want, name);
       continue;
     }
     const want = valueOf(e['value'] as Json);
-    assert.deepEqual(decodeValue(b, 0, b.length, flags, false, 'k'), want, JSON.stringify(e));
+    assert.deepEqual(decodeValue(b, 0, b.length, flags, false, 'k'), want, name);
     if (typeof want === 'bigint' && want > 2n ** 63n - 1n) {
       assert.throws(() => encodeValue(want), { code: 'too_large' }); // by itself it would be an integer
       continue;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tracemalloc
 from typing import Any, Dict, List
 
 import pytest
@@ -44,8 +45,14 @@ def test_conversation(conversation: Dict[str, Any], player: int) -> None:
 @pytest.mark.parametrize("one", M["encodings"], ids=lambda e: f"{e['flags']}-{e.get('hex', 'none')[:24]}")
 def test_encoding(one: Dict[str, Any]) -> None:
     if one.get("error"):
-        with pytest.raises(EncodingError):
-            _encode.decode(b"k", bytes.fromhex(one["hex"]), one["flags"])
+        data = bytes.fromhex(one["hex"])
+        tracemalloc.start()
+        try:
+            with pytest.raises(EncodingError):
+                _encode.decode(b"k", data, one["flags"])
+            assert tracemalloc.get_traced_memory()[1] < 4 * len(data) + (1 << 20), "memory for what is refused"
+        finally:
+            tracemalloc.stop()
         return
     value = value_of(one["value"])
     if "hex" in one:
