@@ -8,7 +8,7 @@ PYTHON ?= /usr/bin/python3
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 .PHONY: build install man test lengthy lengthy-nightly static race race-most race-sidecar race-full bench-tests checks checks-nightly clients clients-build \
-	clients-python clients-node clients-packages nightly-packages soak-clients deb release vet staticcheck hundred failpoints random random-ci fuzz corpus model \
+	clients-python clients-node clients-packages nightly-packages peers-suites soak-clients deb release vet staticcheck hundred failpoints random random-ci fuzz corpus model \
 	model-check model-quick clocks faults soak soak-steady soak-memcached attacks bench bench-hits golden cross mutants nightly
 
 build:            ## the command, into ./cachesidecar
@@ -75,7 +75,7 @@ checks:           ## what stands beside the program, held to Chromium, Prometheu
 checks-nightly:   ## memcached's suite against memcached itself, clients in other languages against both, and the packages in a machine that systemd boots
 	cd checks && $(GO) test ./memcached -count=1 -target memcached
 	cd checks/memcached/testdata/clients/node && npm ci --no-audit --no-fund
-	cd checks && for of in memcached sidecars; do LONG_TESTS=1 $(GO) test ./memcached -count=1 -run '^TestLengthy' -target $$of || exit 1; done
+	cd checks && for of in memcached sidecars; do LONG_TESTS=1 $(GO) test ./memcached -count=1 -run '^TestLengthy' -skip '^TestLengthySuites' -target $$of || exit 1; done
 	cd checks && LONG_TESTS=1 $(GO) test ./packages -count=1 -run '^TestLengthy'
 
 clients-build:    ## the clients for Python and Node, as their tests and those of other languages want them
@@ -168,16 +168,21 @@ SOAK_MEMCACHED ?= 10m
 soak-memcached:   ## three clients of memcached do usual jobs on three hosts, which restart in turn every 20 s, and every answer is explained (10 minutes)
 	cd checks && $(GO) test ./memcached -run TestSoak -v -count=1 -for $(SOAK_MEMCACHED) -timeout 30m
 
+peers-suites:     ## the own test suites of clients of memcached, against memcached and a sidecar (9 minutes; fetches sources from Debian, and npm packages)
+	cd checks/memcached/testdata/clients/node && npm ci --no-audit --no-fund
+	cd checks && LONG_TESTS=1 $(GO) test ./memcached -count=1 -run '^TestLengthySuites' -v -timeout 60m
+
 nightly-packages: ## what nightly wants beside the packages of .ci/run, from Debian, as root
 	apt-get install -y -qq --no-install-recommends php-cli php-memcached php-memcache ruby ruby-dalli python3-memcache \
 		python3-pylibmc libcache-memcached-perl libcache-memcached-fast-perl libmemcached-libmemcached-perl \
-		libspymemcached-java default-jdk-headless
+		libspymemcached-java default-jdk-headless php-dev python3-mock libtest2-suite-perl
 
 # The first two lanes only count; what follows measures, or uses both processors.
 nightly: clients-build ## what is too long for CI, three hours at most; once before an issue is called done
 	RUNS=3000 .ci/lanes race-full "fuzz random hundred model-check"
 	$(MAKE) lengthy-nightly
 	$(MAKE) checks-nightly
+	$(MAKE) peers-suites
 	$(MAKE) faults
 	$(MAKE) soak SOAK=8m
 	$(MAKE) soak-steady SOAK_STEADY=4m
