@@ -58,11 +58,6 @@ func Encode(v any) (value []byte, flags uint32, err error) {
 }
 
 func encodeMsgpack(v any) ([]byte, error) {
-	if v != nil {
-		if err := new(walk).value(reflect.ValueOf(v), 0, 0); err != nil {
-			return nil, err
-		}
-	}
 	var b guard
 	e := msgpack.NewEncoder(&b)
 	e.UseCompactInts(true)
@@ -75,6 +70,36 @@ func encodeMsgpack(v any) ([]byte, error) {
 	}
 	_, err := checkPlain(b.Bytes())
 	return b.Bytes(), err
+}
+
+// guard is the buffer to which the library writes. The library follows pointers without a
+// bound. So guard checks the bytes from time to time, and ends the encoding of a value that
+// contains itself before the stack is full.
+type guard struct {
+	bytes.Buffer
+	next int // the length at which it checks again
+}
+
+func (g *guard) Write(b []byte) (int, error) {
+	if err := g.check(); err != nil {
+		return 0, err
+	}
+	return g.Buffer.Write(b)
+}
+
+func (g *guard) WriteByte(c byte) error {
+	if err := g.check(); err != nil {
+		return err
+	}
+	return g.Buffer.WriteByte(c)
+}
+
+func (g *guard) check() error {
+	if g.Len() < g.next {
+		return nil
+	}
+	g.next = 2*g.Len() + 1<<16
+	return wire.CheckPart(g.Bytes())
 }
 
 // Decode decodes the value of an item into what to points to, by the encoding that the

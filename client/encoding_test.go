@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vmihailenco/msgpack/v5"
+
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
 )
@@ -127,4 +129,68 @@ func FuzzDecode(f *testing.F) {
 			t.Errorf("%#v: %v", v, err)
 		}
 	})
+}
+
+type linked struct {
+	Name string
+	Next *linked
+}
+
+// chained encodes itself.
+type chained struct{ next *chained }
+
+func (c *chained) EncodeMsgpack(e *msgpack.Encoder) error {
+	if err := e.EncodeArrayLen(1); err != nil {
+		return err
+	}
+	return e.Encode(c.next)
+}
+
+// nested returns lists within each other.
+func nested(levels int) (v any) {
+	for v = "x"; levels > 0; levels-- {
+		v = []any{v}
+	}
+	return v
+}
+
+// TestBounds encodes values that contain themselves, or are deeper or larger than all languages
+// read; and the deepest.
+func TestBounds(t *testing.T) {
+	list := []any{1, nil}
+	list[1] = list
+	object := map[string]any{"a": 1}
+	object["b"] = []any{object}
+	ring := &linked{Name: "a"}
+	ring.Next = &linked{Name: "b", Next: ring}
+	chain := &chained{}
+	chain.next = chain
+	bomb := any([]any{})
+	for range 40 {
+		bomb = []any{bomb, bomb}
+	}
+	many := msgpack.RawMessage("\xdd\x00\x10\x00\x01" + strings.Repeat("\xc0", 1<<20+1))
+	for _, c := range []struct {
+		name  string
+		value any
+		want  string
+	}{
+		{"a list", list, "deeper than 64 levels"}, {"a map", object, "deeper than 64 levels"},
+		{"structs", ring, "deeper than 64 levels"}, {"what encodes itself", chain, "deeper than 64 levels"},
+		{"65 levels", nested(65), "deeper than 64 levels"}, {"lists of two lists", bomb, "more than 1048576 elements"},
+		{"elements", many, "more than 1048576 elements"},
+	} {
+		_, _, err := client.Encode(c.value)
+		if !errors.Is(err, cachesidecar.ErrEncoding) || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q", c.name, err, c.want)
+		}
+	}
+	value, flags, err := client.Encode(nested(64))
+	var got any
+	if err == nil {
+		err = client.Decode(cachesidecar.Item{Value: value, Flags: flags}, &got)
+	}
+	if err != nil || !reflect.DeepEqual(got, nested(64)) {
+		t.Errorf("64 levels: %v, %v", got, err)
+	}
 }

@@ -145,7 +145,7 @@ look, glance, collide = choose()
 def from_pairs(pairs: Iterable[Tuple[Any, Any]]) -> Dict[Any, Any]:
     """Return the dict of pairs, if it can be made in a time that the number of pairs tells.
 
-    Anyone can tell the hash of an integer, and choose keys that a dict finds at the end of a long search.
+    The hash of an integer is known, so an attacker can choose keys that a dict finds at the end of a long search.
     """
     pairs = list(pairs)
     if len(pairs) > 256 and collide(pairs):
