@@ -143,8 +143,10 @@ type BufferStats struct {
 	Requests int64 `json:"requests" metric:"buffer_bytes{use=requests}"`
 	// Answers that the client has not read yet.
 	Answers int64 `json:"answers" metric:"buffer_bytes{use=answers}"`
-	// Answers of other hosts.
+	// Answers of other hosts and of origins.
 	Peers int64 `json:"peers" metric:"buffer_bytes{use=peers}"`
+	// Room for answers in the kernel's buffers.
+	Sockets int64 `json:"sockets" metric:"buffer_bytes{use=sockets}"`
 	// Times that memory was refused.
 	Refused int64 `json:"refused"`
 	// The same by use: "frames", "requests", "answers" or "peers".
@@ -160,7 +162,7 @@ type BufferStats struct {
 }
 
 // Total returns the memory of all uses.
-func (b BufferStats) Total() int64 { return b.Frames + b.Requests + b.Answers + b.Peers }
+func (b BufferStats) Total() int64 { return b.Frames + b.Requests + b.Answers + b.Peers + b.Sockets }
 
 // ShareStats describes a resource that connections share by number.
 type ShareStats struct {

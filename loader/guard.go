@@ -225,7 +225,7 @@ func (g *Guard) once(ctx context.Context, key []byte) (Value, error) {
 	outcome = err
 	switch {
 	case Answered(err):
-	case errors.Is(ctx.Err(), context.Canceled):
+	case errors.Is(ctx.Err(), context.Canceled), errors.Is(err, ErrBusy): // no memory, or the source's own limits
 		outcome = errGone
 	default:
 		g.failed.Add(1)

@@ -28,6 +28,7 @@ type OriginOptions struct {
 	Timeout      time.Duration // of a call; zero: the kind's default
 	MaxValue     int           // bytes; zero: DefaultMaxValue, 8 MiB
 	WriteThrough bool          // changes are written to the origin, so a Writer is needed
+	Memory       Memory        // of values while they are read; nil: no bound
 }
 
 // CheckWrites returns an error if settings for writes are given and write-through is

@@ -40,7 +40,7 @@ func (c *Config) checkOrigin(name string, ns Namespace) error {
 	if ns.check(c.L2Size) != nil {
 		ns = Namespace{Origin: ns.Origin, WriteThrough: ns.WriteThrough}
 	}
-	o, err := namespaces.OpenOrigin(name, c.Node, ns.spec(), int(c.MaxValue), c.Log)
+	o, err := namespaces.OpenOrigin(name, c.Node, ns.spec(), int(c.MaxValue), nil, c.Log)
 	if o == nil || err != nil {
 		return err
 	}
@@ -129,7 +129,7 @@ func (c Config) AskOrigins(ctx context.Context) ([]OriginAnswer, error) {
 
 // askOrigin opens an origin, asks it once, and closes it.
 func (c *Config) askOrigin(ctx context.Context, name string) error {
-	o, err := namespaces.OpenOrigin(name, c.Node, c.Namespaces[name].spec(), int(c.MaxValue), c.Log)
+	o, err := namespaces.OpenOrigin(name, c.Node, c.Namespaces[name].spec(), int(c.MaxValue), nil, c.Log)
 	if err != nil {
 		return err
 	}

@@ -61,7 +61,7 @@ func TestConfigRefused(t *testing.T) {
 		{"timeout", Config{RequestTimeout: -1}, "request_timeout -1ns: give 1ms to 1h"},
 		{"http", Config{HTTP: "nowhere"}, `http "nowhere": give host:port, such as 127.0.0.1:7948, or "off"`},
 		{"http port", Config{HTTP: "127.0.0.1:99999"}, `http "127.0.0.1:99999": give host:port`},
-		{"memory", Config{L2Size: 200 << 30}, "= 200 GiB, but "},
+		{"memory", Config{L2Size: 200 << 30}, "need 200 GiB, but "},
 	} {
 		if err := tc.cfg.Check(); err == nil || !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("%s: %v, want %q", tc.name, err, tc.want)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/cachesidecar/cachesidecar/internal/engine"
+	"github.com/cachesidecar/cachesidecar/internal/keyfilter"
 	"github.com/cachesidecar/cachesidecar/internal/machine"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/places"
@@ -12,46 +13,91 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// overheadBytes is the memory of connections and of Go's runtime.
-const overheadBytes = 32 << 20
+// fewConnections is how many connections of apps there must be memory for, if max_connections is
+// not lower.
+const fewConnections = 1000
 
-// checkMemory compares the configured sizes with the available memory, before anything is
-// mapped. The kernel hands out more address space than it has memory, and kills a process
-// that then uses it.
-func checkMemory(c Config) error {
-	have, what := machine.Memory()
-	shared := max(c.SharedSize, 0)
-	need := c.L1Size + c.L2Size + c.BufferSize + shared + overheadBytes
-	if c.IgnoreMemoryLimit || have == 0 || int64(need) <= have {
-		return nil
+// sizes returns what the memory that this configuration needs depends on.
+func (c *Config) sizes() machine.Sizes {
+	s := machine.Sizes{
+		L1: int64(c.L1Size), L2: int64(c.L2Size), Buffers: int64(c.BufferSize), Shared: int64(max(c.SharedSize, 0)),
+		Connections: c.MaxConnections, TCP: c.Memcached != "" && !isPath(c.Memcached),
 	}
-	return fmt.Errorf("l1_size %s + l2_size %s + buffer_size %s + shared_size %s + %s for the runtime = %s, "+
-		"but %s %s: lower the sizes, or set ignore_memory_limit",
-		c.L1Size, c.L2Size, c.BufferSize, shared, Size(overheadBytes), need, what, Size(have))
+	for _, ns := range c.Namespaces {
+		if ns.ExistingKeys == nil {
+			continue
+		}
+		if f, err := keyfilter.New(ns.ExistingKeys.filter()); err == nil {
+			s.Filters += f.Size()
+		}
+	}
+	return s
+}
+
+// withMemory returns the sizes with as many connections as the machine has memory for, before
+// anything is mapped: the kernel hands out more address space than it has memory, and kills a
+// process that then uses it. An error says that even few connections are too many.
+func (c *Config) withMemory() (machine.Sizes, error) {
+	s := c.sizes()
+	have, what := machine.Memory()
+	if c.IgnoreMemoryLimit || have == 0 {
+		return s, nil
+	}
+	wanted := s.Connections
+	if s.Connections = s.Fit(have, fewConnections); s.Connections > 0 || wanted <= 0 {
+		return s, nil
+	}
+	s.Connections = min(wanted, fewConnections)
+	return s, fmt.Errorf("l1_size %s, l2_size %s, buffer_size %s, shared_size %s, key filters of %s and "+
+		"%d connections need %s, but %s %s: lower the sizes, or set ignore_memory_limit",
+		c.L1Size, c.L2Size, c.BufferSize, max(c.SharedSize, 0), Size(s.Filters), s.Connections,
+		Size(s.Need().Total()), what, Size(have))
+}
+
+// checkMemory compares the configured sizes with the available memory.
+func checkMemory(c Config) error {
+	_, err := c.withMemory()
+	return err
+}
+
+// connections returns how many connections of apps there may be.
+func (c *Config) connections() int {
+	s, _ := c.withMemory()
+	return s.Connections
+}
+
+// warnLimits logs a warning if there are not descriptors, or not memory, for all connections.
+func warnLimits(s *Sidecar) {
+	s.files.Warn(s.cfg.Log)
+	c := &s.cfg
+	if n := c.connections(); n < c.MaxConnections {
+		have, what := machine.Memory()
+		c.Log.Warn("there is not memory for max_connections, so fewer apps can connect: "+
+			"raise the limit of memory, or lower max_connections or the sizes",
+			"max_connections", c.MaxConnections, "connections", n, "memory", fmt.Sprint(what, " ", Size(have)))
+	}
+}
+
+// Memory returns what the configuration needs, in bytes: a limit of the process's memory.
+func (c Config) Memory() (Size, error) {
+	c, err := c.withDefaults()
+	s := c.sizes()
+	return Size(s.Need().Total()), err
 }
 
 // HeapLimit returns a limit in bytes for the memory of Go's runtime
-// (debug.SetMemoryLimit). The limit suits a process that only runs this sidecar: it is
-// more than the sidecar ever needs, with room for garbage, as far as the machine has that
-// memory. L2 is not in the runtime's memory.
+// (debug.SetMemoryLimit). The limit suits a process that only runs this sidecar. L2 is not in
+// the runtime's memory.
 func (s *Sidecar) HeapLimit() int64 {
-	const copies, connection, rest = 2, 6 << 10, 96 << 20
 	s.applying.Lock()
-	c := s.present
-	s.applying.Unlock()
-	limit := copies*c.L1Size + c.BufferSize + connection*Size(c.MaxConnections) + rest
-	for k := range s.engine.Names.KeyFilters() {
-		limit += copies * Size(k.Filter.Size())
-	}
-	if have, _ := machine.Memory(); have > 0 && !c.IgnoreMemoryLimit {
-		limit = min(limit, Size(have)-c.L2Size-max(c.SharedSize, 0))
-	}
-	return int64(limit)
+	defer s.applying.Unlock()
+	sizes, _ := s.present.withMemory()
+	return sizes.Need().Heap
 }
 
 // shareFiles shares out the descriptors that this process may have.
 func shareFiles(c *Config, limit uint64) machine.Files {
-	w := machine.FilesWanted{Apps: c.MaxConnections, Doors: 1, HTTP: c.HTTP != "", Peers: c.Bind != ""}
+	w := machine.FilesWanted{Apps: c.connections(), Doors: 1, HTTP: c.HTTP != "", Peers: c.Bind != ""}
 	if c.SharedSize > 0 {
 		w.Passed = session.MaxDescriptors
 	}
@@ -70,11 +116,12 @@ func shareFiles(c *Config, limit uint64) machine.Files {
 // endpoint each.
 func appLimits(c *Config, maxConns int, b *rpc.Budget) rpc.Limits {
 	return rpc.Limits{
-		MaxConns: maxConns,
-		NewRate:  max(rpc.PerProcessor(newConnections), leastConnections),
-		MaxFrame: int(c.MaxValue) + wire.FrameSlack,
-		Loop:     rpc.LoopPays(),
-		Budget:   b,
+		MaxConns:   maxConns,
+		SendBuffer: machine.SendBuffer,
+		NewRate:    max(rpc.PerProcessor(newConnections), leastConnections),
+		MaxFrame:   int(c.MaxValue) + wire.FrameSlack,
+		Loop:       rpc.LoopPays(),
+		Budget:     b,
 	}
 }
 
@@ -92,7 +139,7 @@ func newPlaces(c *Config, files *machine.Files) *places.Table {
 		places.Watches:     engine.MaxWatches,
 		places.Waiting:     session.MaxSlow,
 		places.Names:       int64(c.MaxNamespaces - len(c.Namespaces)),
-		places.Connections: int64(c.MaxConnections),
+		places.Connections: int64(c.connections()),
 		places.Flushes:     namespaces.MaxFlushed,
 		places.Descriptors: int64(files.Passed),
 	})

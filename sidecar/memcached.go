@@ -11,6 +11,7 @@ import (
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/engine"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/machine"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/settings"
@@ -102,7 +103,7 @@ func (m *memcachedDoor) listen(cfg *Config) (err error) {
 			m.ln = m.socket
 		}
 	default:
-		m.ln, err = net.Listen("tcp", cfg.Memcached)
+		m.ln, err = rpc.ListenTCP(cfg.Memcached, 0, machine.ReceiveBuffer, 0)
 	}
 	if err != nil {
 		return fmt.Errorf("memcached: %w: free the address, or give another one as memcached", err)

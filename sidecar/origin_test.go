@@ -159,7 +159,7 @@ func TestNamespaceRefused(t *testing.T) {
 }
 
 func TestOpenOrigin(t *testing.T) {
-	if o, err := namespaces.OpenOrigin("a", "a", Namespace{}.spec(), 1, slog.New(slog.DiscardHandler)); o != nil || err != nil {
+	if o, err := namespaces.OpenOrigin("a", "a", Namespace{}.spec(), 1, nil, slog.New(slog.DiscardHandler)); o != nil || err != nil {
 		t.Errorf("without an origin: %v, %v", o, err)
 	}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -189,7 +189,7 @@ func TestOpenOrigin(t *testing.T) {
 		{"memcached", Namespace{Origin: &memcached.Config{Servers: []string{"no.such.host.invalid:1", "/socket"}}}, "", "", false},
 	} {
 		tc.ns.KeyPattern = "[a-z]"
-		o, err := namespaces.OpenOrigin("a", "a", tc.ns.spec(), 100, slog.New(slog.DiscardHandler))
+		o, err := namespaces.OpenOrigin("a", "a", tc.ns.spec(), 100, nil, slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Errorf("%s: %v", tc.name, err)
 			continue
@@ -224,7 +224,7 @@ func TestOriginMaxValue(t *testing.T) {
 			return loader.Value{Bytes: make([]byte, 101)}, nil
 		})},
 	} {
-		o, err := namespaces.OpenOrigin("a", "a", ns.spec(), 100, slog.New(slog.DiscardHandler))
+		o, err := namespaces.OpenOrigin("a", "a", ns.spec(), 100, nil, slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -115,7 +115,7 @@ func (s *Sidecar) setLimits() {
 	e := s.engine
 	e.Deadlines.SetDefault(c.RequestTimeout)
 	e.Shares.SetTotal(places.Names, int64(c.MaxNamespaces-len(c.Namespaces)))
-	e.Shares.SetTotal(places.Connections, int64(c.MaxConnections))
+	e.Shares.SetTotal(places.Connections, int64(c.connections()))
 	files := shareFiles(c, machine.FileLimit())
 	s.server.SetMaxConns(files.Apps)
 	if s.memcached.server != nil {

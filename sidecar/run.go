@@ -55,7 +55,7 @@ func (s *Sidecar) run(ctx context.Context) error {
 		return err
 	}
 	defer s.memcached.close()
-	s.files.Warn(s.cfg.Log)
+	warnLimits(s)
 	pages, err := s.listenHTTP()
 	if err != nil {
 		return err

@@ -116,5 +116,8 @@ func TestAnswersOfOthersUnread(t *testing.T) {
 	if busy.Load() == 0 || busy.Load() == n {
 		t.Errorf("%d of %d are BUSY", busy.Load(), n)
 	}
-	testenv.Eventually(t, "all to come back", func() bool { return a.engine.Budget.Stats().Total() == 0 })
+	testenv.Eventually(t, "all to come back", func() bool {
+		st := a.engine.Budget.Stats()
+		return st.Total() == st.Sockets // without a loop a socket's room stays as long as the connection
+	})
 }

@@ -26,7 +26,8 @@ func configShowCommand(p *program) *cli.Command {
 		Name:  "show",
 		Usage: "print the settings that \"run\" would have, and where each comes from",
 		Description: "Takes the flags and the environment of \"run\". It asks no sidecar. The output is a " +
-			"configuration file. Exit status 1 if something is wrong.",
+			"configuration file. Its last line is how much memory the process needs. Exit status 1 if something " +
+			"is wrong.",
 		Flags:  append(runFlags(), boolFlag("changed", "leave out what has its default"), jsonFlag),
 		Action: counted(0, 0, p.showConfig),
 	}
@@ -48,7 +49,17 @@ func (p *program) showConfig(c *cli.Context) error {
 	if c.Bool("changed") {
 		list = slices.DeleteFunc(list, func(s shownSetting) bool { return s.Source == "default" })
 	}
-	if err := p.show(c, list, func(out io.Writer) error { return writeYAML(out, list) }); err != nil {
+	write := func(out io.Writer) error {
+		if err := writeYAML(out, list); err != nil {
+			return err
+		}
+		need, _ := cfg.Memory() // what is wrong is in the list
+		_, err := fmt.Fprintf(out,
+			"# Such a process needs %d MiB of memory at most: MemoryMax=, or a container's limit.\n",
+			(need+1<<20-1)>>20)
+		return err
+	}
+	if err := p.show(c, list, write); err != nil {
 		return err
 	}
 	wrong.sort()

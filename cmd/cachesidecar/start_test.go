@@ -80,7 +80,7 @@ func TestSocketModeAndGroup(t *testing.T) {
 // anything is mapped.
 func TestSizesAboveMemory(t *testing.T) {
 	o := runBinary(t, "run", "--socket", filepath.Join(tempDir(t), "s"), "--http", "off", "--l1-size", "1TiB", "--l2-size", "256GiB")
-	for _, want := range []string{"l1_size 1.0 TiB + l2_size 256 GiB", "= 1.3 TiB, but the ", "lower the sizes, or set ignore_memory_limit"} {
+	for _, want := range []string{"l1_size 1.0 TiB, l2_size 256 GiB", "need 2.3 TiB, but the ", "lower the sizes, or set ignore_memory_limit"} {
 		if o.status != exitUsage || !strings.Contains(o.err, want) {
 			t.Errorf("%v\nwant status %d and %q", o, exitUsage, want)
 		}

@@ -58,7 +58,7 @@ func metric(t *testing.T, address, name string) float64 {
 // TestRunTunesTheRuntime checks that run uses two processors more than there are, and makes Go's collector run seldom below a memory limit. The environment overrides both.
 func TestRunTunesTheRuntime(t *testing.T) {
 	_, page := runTuned(t)
-	limit := float64(2*16<<20 + 64<<20 + 2000*6<<10 + 96<<20)
+	limit := float64(2*16<<20 + 64<<20 + 2000*12<<10 + 96<<20)
 	for name, want := range map[string]float64{
 		"go_gc_gogc_percent": 200, "go_gc_gomemlimit_bytes": limit, "go_sched_gomaxprocs_threads": float64(processors + 2),
 	} {

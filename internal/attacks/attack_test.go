@@ -31,11 +31,14 @@ type attack struct {
 	keyed bool // the hosts have a cluster key
 	// config returns the hosts' configuration file, if they need one.
 	config func(t testing.TB, origin, dir string) string
-	files  int    // their limit of open files; 0: unchanged
-	also   []also // further requests of the victim
-	shares bool   // also measured as the victim's user
-	other  bool   // only by another user: the victim's user may do that
-	load   bool   // it concerns only time
+	files  int           // their limit of open files; 0: unchanged
+	conns  int           // connections of apps that they take; 0: 1,000
+	tcp    bool          // apps connect over TCP, too
+	also   []also        // further requests of the victim
+	shares bool          // also measured as the victim's user
+	other  bool          // only by another user: the victim's user may do that
+	load   bool          // it concerns only time
+	lasts  time.Duration // if it is not timed; zero: brief
 	// shown checks what must hold of the hosts afterwards.
 	shown func(h *house, r report) error
 
@@ -46,7 +49,7 @@ type attack struct {
 // attacks returns all attacks.
 func attacks() []attack {
 	return slices.Concat(
-		keyAttacks, frameAttacks, shareAttacks, floodAttacks, httpAttacks, originAttacks,
+		keyAttacks, frameAttacks, memoryAttacks, shareAttacks, floodAttacks, httpAttacks, originAttacks,
 		peerAttacks, gossipAttacks, keyedAttacks,
 	)
 }

@@ -17,7 +17,8 @@
 //	        aimed at a second sidecar of the same machine (-attacks.table only)
 //	wrong   values that the victim did not write: 0
 //	missing requests of the victim without the required answer: 0
-//	peak    resident memory at any time ≤ configured sizes + 256 MiB
+//	peak    memory at any time ≤ what docs/OPERATIONS.md states for the sizes. As root the
+//	        process is in a cgroup whose limit that is, so that it ends if it takes more
 //	after   resident memory back within 10 % of that before the attack, 10 s after
 //	        its end and a garbage collection (-attacks.table only)
 package attacks

@@ -1,6 +1,7 @@
 package attacks
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/machine"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -23,9 +25,15 @@ const (
 	l1Size = 16 << 20
 	l2Size = 128 << 20
 	buffer = 128 << 20
-	slack  = 256 << 20 // what a process may use beyond its sizes
-	tooBig = 2 << 30   // a larger process is killed
+	shared = 32 << 20
+	tooBig = 2 << 30 // a larger process is killed
 )
+
+// stated returns the memory that a sidecar under attack needs, by what is stated.
+func stated(a *attack) int64 {
+	s := machine.Sizes{L1: l1Size, L2: l2Size, Buffers: buffer, Shared: shared, Connections: cmp.Or(a.conns, 1000), TCP: a.tcp}
+	return s.Need().Total()
+}
 
 // endpoint is a sidecar as attackers see it.
 type endpoint struct {
@@ -41,19 +49,24 @@ type host struct {
 	log    string
 	exited chan struct{}
 
+	cage     *cage // nil: its memory has no limit
 	watching sync.WaitGroup
-	peak     atomic.Int64 // resident bytes, since it was last reset
+	peak     atomic.Int64 // bytes in use, since it was last reset
 	killedAt atomic.Int64 // resident bytes when the watchdog killed it
 }
 
-// start executes the command. The process ends with the test keeps.
-func start(t, keeps testing.TB, dir, node string, prefix []string, flags ...string) *host {
+// start executes the command, in a cage if there is one. The process ends with the test keeps.
+func start(t, keeps testing.TB, dir, node string, c *cage, prefix []string, flags ...string) *host {
 	t.Helper()
-	h := &host{exited: make(chan struct{}), log: filepath.Join(dir, node+".log")}
+	h := &host{exited: make(chan struct{}), log: filepath.Join(dir, node+".log"), cage: c}
+	if c != nil {
+		prefix = append(c.prefix(), prefix...)
+	}
 	h.Node, h.Socket, h.HTTP = node, filepath.Join(dir, node+".sock"), testenv.FreeAddress(t)
 	words := append(prefix, command(t), "run", "--node", node, "--socket", h.Socket, "--socket-mode", "0666",
 		"--http", h.HTTP, "--pprof",
-		"--l1-size", strconv.Itoa(l1Size), "--l2-size", strconv.Itoa(l2Size), "--buffer-size", strconv.Itoa(buffer), "--log-format", "json")
+		"--l1-size", strconv.Itoa(l1Size), "--l2-size", strconv.Itoa(l2Size), "--buffer-size", strconv.Itoa(buffer),
+		"--shared-size", strconv.Itoa(shared), "--log-format", "json")
 	h.cmd = exec.Command(words[0], append(words[1:], flags...)...)
 	h.cmd.Env = scrubbed()
 	endWithParent(h.cmd)
@@ -110,7 +123,7 @@ func (h *host) watch() {
 			return
 		case <-tick.C:
 		}
-		now := h.rss()
+		now := h.used()
 		if now > h.peak.Load() {
 			h.peak.Store(now)
 		}
@@ -119,6 +132,14 @@ func (h *host) watch() {
 			_ = h.cmd.Process.Kill()
 		}
 	}
+}
+
+// used returns the memory that the process's limit counts, in bytes.
+func (h *host) used() int64 {
+	if h.cage != nil {
+		return h.cage.used()
+	}
+	return h.rss()
 }
 
 // rss returns the process's resident memory in bytes, or 0 if it has ended.

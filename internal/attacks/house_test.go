@@ -1,6 +1,7 @@
 package attacks
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -36,7 +37,7 @@ func build(t, keeps testing.TB, a *attack, side string) *house {
 	t.Helper()
 	dir := folder(keeps)
 	h := &house{origin: testenv.FreeAddress(t)}
-	var flags []string
+	flags := []string{"--max-connections", strconv.Itoa(cmp.Or(a.conns, 1000))}
 	if a.config != nil {
 		file := filepath.Join(dir, "config.yaml")
 		if err := os.WriteFile(file, []byte(a.config(keeps, h.origin, dir)), 0o600); err != nil {
@@ -65,7 +66,7 @@ func build(t, keeps testing.TB, a *attack, side string) *house {
 		if a.hosts > 0 {
 			more = append([]string{"--bind", gossip[i], "--peer-bind", peer[i], "--join", strings.Join(join, ",")}, flags...)
 		}
-		x := start(t, keeps, dir, side+strconv.Itoa(i), prefix, more...)
+		x := start(t, keeps, dir, side+strconv.Itoa(i), newCage(t, keeps, stated(a)), prefix, more...)
 		if a.hosts > 0 {
 			x.Gossip, x.Peer = gossip[i], peer[i]
 		}

@@ -21,6 +21,7 @@ const (
 	mostBack  = 1.1                    // of the memory after an attack to that before
 	brief     = 800 * time.Millisecond // duration of an attack that is not timed
 	briefer   = 200 * time.Millisecond // the same if it concerns only time
+	longer    = 4 * time.Second        // the same if it takes memory
 )
 
 // result is the result of an attack.
@@ -34,7 +35,8 @@ type result struct {
 	wrong       int
 	missing     int
 	why         map[string]int // of both
-	over        int64          // the peak of memory, minus the sizes
+	peak        int64          // of memory
+	limit       int64          // what the processes need, by what is stated
 	back        float64        // the memory afterwards, relative to the memory before
 	killedAt    int64
 	gone        bool // a process has ended
@@ -55,7 +57,7 @@ func (r *result) faults() (list []string) {
 	add(r.gone && r.killedAt == 0, "the process has ended")
 	add(r.wrong > 0, "%d wrong values: %s", r.wrong, most(r.why))
 	add(r.missing > 0, "%d missing answers: %s", r.missing, most(r.why))
-	add(r.over > slack, "%d MiB over the sizes, want at most %d", r.over>>20, slack>>20)
+	add(r.peak > r.limit, "%d MiB in use, %d are stated", r.peak>>20, r.limit>>20)
 	add(r.timed && r.small > mostRatio, "p99 %.1f × of %v, want at most %.0f", r.small, r.base, mostRatio)
 	add(r.timed && r.large > mostRatio, "p99 of large requests %.1f ×, want at most %.0f", r.large, mostRatio)
 	add(r.timed && !r.gone && r.back > mostBack, "memory %.2f × of that before, want at most %.1f", r.back, mostBack)
@@ -82,7 +84,7 @@ type pair struct {
 // pairs are the running pairs, by kind.
 type pairs map[string]*pair
 
-func kind(a *attack) string { return fmt.Sprint(a.hosts, a.keyed, a.files, a.config != nil) }
+func kind(a *attack) string { return fmt.Sprint(a.hosts, a.keyed, a.files, a.config != nil, a.conns) }
 
 // get returns the pair of an attack. It starts one unless a suitable one is running.
 func (p pairs) get(t, keeps testing.TB, a *attack) *pair {
@@ -132,8 +134,8 @@ func TestLengthyAttacks(t *testing.T) {
 				p := standing.get(sub, t, a)
 				r := measure(sub, a, p, user)
 				results = append(results, r)
-				sub.Logf("p99 %v/%v ×%.2f, large ×%.2f, wrong %d, missing %d, over %d MiB, back %.2f, count %d",
-					r.under, r.base, r.small, r.large, r.wrong, r.missing, r.over>>20, r.back, r.count)
+				sub.Logf("p99 %v/%v ×%.2f, large ×%.2f, wrong %d, missing %d, %d of %d MiB, back %.2f, count %d",
+					r.under, r.base, r.small, r.large, r.wrong, r.missing, r.peak>>20, r.limit>>20, r.back, r.count)
 				if bad := r.faults(); len(bad) > 0 {
 					for _, b := range bad {
 						sub.Error(b)
@@ -216,7 +218,7 @@ func measure(t *testing.T, a *attack, p *pair, user int) *result {
 	for _, h := range p.here.hosts {
 		h.peak.Store(0)
 	}
-	lasts := brief
+	lasts := cmp.Or(a.lasts, brief)
 	switch {
 	case m.timed:
 		lasts = *each
@@ -313,9 +315,9 @@ func (r *result) memory(ctx context.Context, h *house, before []int64) {
 		wait = 0
 	}
 	after := h.settle(ctx, bound, wait)
-	r.over = -1 << 62
+	r.limit = stated(r.attack)
 	for i, x := range h.hosts {
-		r.over = max(r.over, x.peak.Load()-l1Size-l2Size-buffer)
+		r.peak = max(r.peak, x.peak.Load())
 		r.killedAt = max(r.killedAt, x.killedAt.Load())
 		r.gone = r.gone || !x.alive()
 		r.back = max(r.back, float64(after[i])/float64(before[i]))

@@ -32,10 +32,10 @@ func rewrite(path string, results []*result) error {
 // render returns the table.
 func render(results []*result) string {
 	var b strings.Builder
-	b.WriteString("| attack | what it tries | defence | attacker | p99 | wrong, missing | memory over the sizes | after |\n" +
+	b.WriteString("| attack | what it tries | defence | attacker | p99 | wrong, missing | memory, of what is stated | after |\n" +
 		"|---|---|---|---|---|---|---|---|\n")
 	for _, r := range results {
-		p99, over, back := "", "", ""
+		p99, memory, back := "", "", ""
 		if r.small > 0 {
 			p99 = fmt.Sprintf("× %.1f", r.small)
 		}
@@ -43,16 +43,16 @@ func render(results []*result) string {
 			p99 += fmt.Sprintf(", large × %.1f", r.large)
 		}
 		if r.back > 0 {
-			over, back = fmt.Sprintf("%+d MiB", r.over>>20), fmt.Sprintf("× %.2f", r.back)
+			memory, back = fmt.Sprintf("%d of %d MiB", r.peak>>20, r.limit>>20), fmt.Sprintf("× %.2f", r.back)
 		}
 		if r.killedAt > 0 {
-			over = fmt.Sprintf("killed at %d MiB", r.killedAt>>20)
+			memory = fmt.Sprintf("killed at %d MiB", r.killedAt>>20)
 		}
 		if r.gone {
 			back = "gone"
 		}
 		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %d, %d | %s | %s |\n",
-			r.name, r.tries, r.bound, r.user, p99, r.wrong, r.missing, over, back)
+			r.name, r.tries, r.bound, r.user, p99, r.wrong, r.missing, memory, back)
 	}
 	return b.String()
 }
@@ -64,15 +64,15 @@ func TestTable(t *testing.T) {
 	}
 	a := attack{name: "n", tries: "t", bound: "b"}
 	results := []*result{
-		{attack: &a, user: "another", small: 1.25, large: 2, over: 5 << 20, back: 1.02},
-		{attack: &a, user: "the same", small: 9, wrong: 1, missing: 2, over: 3 << 30, back: 0.1, killedAt: 2100 << 20, gone: true},
+		{attack: &a, user: "another", small: 1.25, large: 2, peak: 5 << 20, limit: 9 << 20, back: 1.02},
+		{attack: &a, user: "the same", small: 9, wrong: 1, missing: 2, peak: 3 << 30, limit: 9 << 20, back: 0.1, killedAt: 2100 << 20, gone: true},
 		{attack: &a},
 	}
 	want := `before
 <!-- written by make attacks -->
-| attack | what it tries | defence | attacker | p99 | wrong, missing | memory over the sizes | after |
+| attack | what it tries | defence | attacker | p99 | wrong, missing | memory, of what is stated | after |
 |---|---|---|---|---|---|---|---|
-| n | t | b | another | × 1.2, large × 2.0 | 0, 0 | +5 MiB | × 1.02 |
+| n | t | b | another | × 1.2, large × 2.0 | 0, 0 | 5 of 9 MiB | × 1.02 |
 | n | t | b | the same | × 9.0 | 1, 2 | killed at 2100 MiB | gone |
 | n | t | b |  |  | 0, 0 |  |  |
 <!-- end -->
@@ -92,7 +92,7 @@ after
 }
 
 func TestFaults(t *testing.T) {
-	good := result{timed: true, small: 3, large: 3, over: slack, back: 1.1}
+	good := result{timed: true, small: 3, large: 3, peak: 9, limit: 9, back: 1.1}
 	if bad := good.faults(); len(bad) > 0 {
 		t.Errorf("at the limits: %q", bad)
 	}
@@ -101,7 +101,7 @@ func TestFaults(t *testing.T) {
 		"large":   func(r *result) { r.large = 3.1 },
 		"wrong":   func(r *result) { r.wrong = 1 },
 		"missing": func(r *result) { r.missing = 1 },
-		"peak":    func(r *result) { r.over = slack + 1 },
+		"peak":    func(r *result) { r.peak = 10 },
 		"after":   func(r *result) { r.back = 1.11 },
 		"killed":  func(r *result) { r.killedAt = 1 },
 		"gone":    func(r *result) { r.gone = true },

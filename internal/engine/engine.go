@@ -66,6 +66,7 @@ type Engine struct {
 	Writes     *Writes
 	through    *writeThrough
 	keys       *keys
+	origins    memory
 	many       *many
 	Hosts      *Hosts
 	Acks       *Acks
@@ -118,6 +119,9 @@ var Features = []string{
 	"verify", "forget", "keys", "hot", "slow", "reload", "ping", "drain", "leaving", "shared", "hits",
 	"metaget",
 }
+
+// Copied returns how many bytes of a value Execute copies for a request of one key.
+func (e *Engine) Copied(q *wire.Request, b *namespaces.Pins) int { return e.keys.copied(q, q.Key, b) }
 
 // ServeNow answers a request wherever its keys are. deadline is on the boot clock; b is
 // released while ServeNow waits. When ServeNow returns, a write with ack=all has been

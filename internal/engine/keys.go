@@ -8,6 +8,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/l2/segment"
 )
@@ -146,7 +147,7 @@ func (c *keys) local(
 		b.Release()
 		return c.through.write(ctx, ns, q, k, deadline)
 	}
-	r := c.inPlace(q, k, b, now, 0)
+	r := c.inPlace(ctx, q, k, b, now, 0)
 	if r.Status != wire.Moved {
 		return r, true
 	}
@@ -169,7 +170,7 @@ func (c *keys) local(
 		return wire.ErrorReply(err), true
 	}
 	if asked || !waits { // else all entries on their way have come
-		r = c.inPlace(q, k, b, c.clock.Read(), epoch)
+		r = c.inPlace(ctx, q, k, b, c.clock.Read(), epoch)
 		if r.Status != wire.Miss || r.Why == wire.Absent || !waits {
 			return r, r.Status != wire.Moved
 		}
@@ -186,10 +187,32 @@ func (c *keys) local(
 		}
 		// Another request has stored the value.
 		now := c.clock.Read()
-		if r = c.inPlace(q, k, b, now, epoch); r.Status != wire.Miss || r.Why == wire.Absent || now.Boot >= deadline {
+		r = c.inPlace(ctx, q, k, b, now, epoch)
+		if r.Status != wire.Miss || r.Why == wire.Absent || now.Boot >= deadline {
 			return r, r.Status != wire.Moved
 		}
 	}
+}
+
+// copied returns how many bytes of a value execute copies for a request of one key.
+func (c *keys) copied(q *wire.Request, k []byte, b *namespaces.Pins) int {
+	n := 0
+	switch {
+	case ReadOp(q.Op), q.Op == wire.OpMetaGet && !q.Has(wire.NoValue):
+	case q.Op == wire.OpFill, q.Op == wire.OpSet && q.Mode == wire.ModeCAS: // for readers that wait
+		return len(q.Value)
+	case q.Op == wire.OpSet && q.Mode.Joins():
+		n = len(q.Value)
+	default:
+		return 0
+	}
+	if ns := b.Read(q.Namespace); ns != nil {
+		n += c.reads.store.Length(ns.Key(k))
+	}
+	if q.Op == wire.OpSet && n > c.writes.maxValue {
+		return 0 // it is refused
+	}
+	return n
 }
 
 // named returns the namespace and the key of a request. A deletion takes no slot for a
@@ -218,8 +241,19 @@ func (c *keys) afterLoad(
 	return r, r.Status != wire.Moved
 }
 
-// inPlace is Execute for one key, also for the deletion of one key.
-func (c *keys) inPlace(q *wire.Request, k []byte, b *namespaces.Pins, now kv.Moment, fetched uint32) (r wire.Reply) {
+// inPlace is Execute for one key, also for the deletion of one key. What is copied is charged, and
+// waits for its turn, before it is copied: many requests may want one long value at once.
+func (c *keys) inPlace(
+	ctx context.Context, q *wire.Request, k []byte, b *namespaces.Pins, now kv.Moment, fetched uint32,
+) (r wire.Reply) {
+	if n := c.copied(q, k, b); n > 0 {
+		held := rpc.HeldOf(ctx)
+		if err := held.Take(n); err != nil {
+			return failed(wire.Busy, "%v", err)
+		}
+		defer held.Bulk(n)()
+		now = c.clock.Read() // it may have waited
+	}
 	if q.Op == wire.OpDelete {
 		return c.writes.Delete(q, k, b, now, fetched)
 	}

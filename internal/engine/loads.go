@@ -12,6 +12,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/flight"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/slow"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
@@ -51,7 +52,17 @@ type Loads struct {
 	barriers *Barriers
 	slow     *slow.List
 	shared   *Publisher
+	memory   loader.Memory // of loaded values
 }
+
+// memory is the account of origins' answers.
+type memory struct{ *rpc.Account }
+
+// Take charges n bytes, or returns false.
+func (m memory) Take(n int) bool { return m.Account.Take(rpc.ForPeers, int64(n)) == nil }
+
+// Give gives n bytes back.
+func (m memory) Give(n int) { m.Account.Give(rpc.ForPeers, int64(n)) }
 
 // Stamp returns the moment at which a load begins.
 func (c *Loads) Stamp() flight.Stamp {
@@ -90,6 +101,7 @@ func (c *Loads) keep(
 func (c *Loads) New(ns *namespaces.Namespace, key kv.Key, epoch uint32) flight.Load {
 	key.Bytes = bytes.Clone(key.Bytes)
 	var generation uint16
+	room := loader.Room{Memory: c.memory}
 	joinedIn := epoch
 	if failpoint.Out(failpoint.JoinOwnership) {
 		joinedIn = 0
@@ -110,9 +122,14 @@ func (c *Loads) New(ns *namespaces.Namespace, key kv.Key, epoch uint32) flight.L
 			}
 			if err == nil {
 				ns.Now().KeyFilter.Add(key.Hash) // although no app may have announced it
+				err = room.Take(len(v.Bytes))
+			}
+			if err != nil {
+				v = loader.Value{}
 			}
 			return v, err
 		},
+		Over: room.Free,
 		Keep: func(r flight.Result) bool {
 			ends := func(now kv.Moment) kv.Deadline { return ns.Now().Lives(&r, now) }
 			_, kept := c.keep(ns, key, epoch, generation, r, 0, ends)
@@ -292,7 +309,9 @@ func (c *Loads) withoutOwner(ctx context.Context, q *wire.Request, deadline time
 	version := c.Stamp().Version
 	waited := slow.Begin(ctx, slow.Load, "")
 	v, _, err := c.fetch(ctx, ns, ns.Key(q.Key))
-	waited()
+	if waited(); err == nil && rpc.HeldOf(ctx).Take(len(v.Bytes)) != nil {
+		err = loader.ErrNoRoom
+	}
 	switch {
 	case errors.Is(err, loader.ErrAbsent):
 		return wire.Reply{Status: wire.Miss, Why: wire.Absent}, true

@@ -11,6 +11,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -50,6 +51,14 @@ type mget struct {
 // full says whether the answer has become too long for further values of this host. The first
 // key is always answered.
 func (r *mget) full(i int) bool { return i > 0 && r.has.Load() > wire.MaxMGetAnswer }
+
+// hold charges a value that was loaded or that another host has sent, since it waits for those
+// of the other keys. If there is no memory, the answer about its key is BUSY.
+func (r *mget) hold(i int) {
+	if err := rpc.HeldOf(r.ctx).Take(len(r.items[i].Value)); err != nil {
+		r.items[i] = failed(wire.Busy, "%v", err)
+	}
+}
 
 // mgetRound is what one round cannot answer at once.
 type mgetRound struct {
@@ -97,6 +106,7 @@ func (r *mget) round(todo []int, now kv.Moment) (left []int) {
 			defer b.Release()
 			r.items[i] = m.keys.serve(r.ctx, r.one(i), &b, r.deadline)
 			r.has.Add(int64(len(r.items[i].Value)))
+			r.hold(i)
 			return nil
 		})
 	}
@@ -108,9 +118,11 @@ func (r *mget) round(todo []int, now kv.Moment) (left []int) {
 			r.items[c.i] = unanswered(q, call.Owner)
 		case c.lead || call.Serves(r.began):
 			r.items[c.i] = m.forwarder.Outcome(call, q, r.began)
+			r.hold(c.i)
 		default:
 			group.Go(func() error {
 				r.items[c.i] = m.forwarder.read(r.ctx, call.Owner, q, call.Key, r.deadline)
+				r.hold(c.i)
 				return nil
 			})
 		}
@@ -145,7 +157,8 @@ func (r *mget) begin(of *mgetRound, i int, now kv.Moment) {
 			r.items[i] = wire.ErrorReply(tooLong)
 			return
 		}
-		if m.keys.execute(r.one(i), r.b, now, 0, &r.items[i]); r.items[i].Status == wire.Moved {
+		one := r.one(i)
+		if r.items[i] = m.keys.inPlace(r.ctx, one, one.Key, r.b, now, 0); r.items[i].Status == wire.Moved {
 			of.slow = append(of.slow, i)
 		}
 		r.has.Add(int64(len(r.items[i].Value)))

@@ -58,6 +58,9 @@ func New(cfg Config) (*Engine, error) {
 		Config: cfg, Clock: cfg.Clock, HLC: kv.NewHLC(binary.BigEndian.Uint16(tag[:])),
 		Access: cfg.Access, Shares: cfg.Shares, Budget: cfg.Budget,
 	}
+	if e.Budget != nil {
+		e.origins.Account = e.Budget.Open("origins", "", nil)
+	}
 	for _, make := range []func() error{e.makeTables, e.makeStore, e.makeNode} {
 		if err := make(); err != nil {
 			return nil, errors.Join(err, e.Close())
@@ -103,7 +106,7 @@ func (e *Engine) makeStore() (err error) {
 		return err
 	}
 	e.Names, err = namespaces.New(e.Config.Namespaces, namespaces.Parts{
-		Store: e.Store, Ledger: e.Ledger, Leases: e.Leases, Shared: e.Shared.Writer,
+		Store: e.Store, Ledger: e.Ledger, Leases: e.Leases, Shared: e.Shared.Writer, Memory: e.origins,
 		Flushes: e.Shares.Join("other hosts"), Detach: e.Changes.DetachSlot,
 		CaughtUp: func(ctx context.Context) error { return e.Owners.caughtUp(ctx) },
 	})
@@ -166,7 +169,7 @@ func (e *Engine) makeParts() {
 	}
 	e.Loads = &Loads{
 		clock: e.Clock, hlc: e.HLC, names: e.Names, store: e.Store, node: e.Node, ledger: e.Ledger, owners: e.Owners,
-		barriers: e.Barriers, slow: loads, shared: e.Shared,
+		barriers: e.Barriers, slow: loads, shared: e.Shared, memory: e.origins,
 	}
 	e.Tokens = &Tokens{
 		clock: e.Clock, self: self, maxValue: e.Config.MaxValue, store: e.Store, node: e.Node, arrivals: e.arrivals,

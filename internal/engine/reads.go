@@ -61,8 +61,8 @@ func (c *Reads) Value(
 		asOf = c.hlc.Next(now.Wall)
 	}
 	switch {
-	case !ok && q.Has(wire.StaleOK) && q.Op != wire.OpLease && c.stale(ns, k, now, r):
-		return dst, 0, ns
+	case !ok && q.Has(wire.StaleOK) && q.Op != wire.OpLease && c.stale(ns, k, limit, now, r):
+		return dst, int(r.Size), ns
 	case !ok:
 		*r = c.missed(epoch == fetched, coming || ns.Waits(q), partition, epoch)
 		return dst, 0, ns
@@ -119,8 +119,13 @@ func (c *Reads) note(b *namespaces.Pins, ns *namespaces.Namespace, k kv.Key, now
 }
 
 // stale answers a read with a stale value if the namespace's policy is not to wait for a
-// new one, and starts the load of the new one.
-func (c *Reads) stale(ns *namespaces.Namespace, k kv.Key, now kv.Moment, r *wire.Reply) bool {
+// new one, and starts the load of the new one. If there may be one that is longer than limit,
+// the reply has its size alone, as Value says.
+func (c *Reads) stale(ns *namespaces.Namespace, k kv.Key, limit int, now kv.Moment, r *wire.Reply) bool {
+	if n := c.store.Length(k); n > limit {
+		*r = wire.Reply{Size: uint64(n)}
+		return true
+	}
 	old, ok := c.loads.staleReply(ns, k, now)
 	if ok {
 		*r = old

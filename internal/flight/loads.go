@@ -32,6 +32,8 @@ type Load struct {
 	// whether it stored the result. It must check itself whether the version may still
 	// be kept.
 	Keep func(Result) bool
+	// Over is optional. It is called at the end, after all waiters got the result.
+	Over func()
 	// Fresh joins no load that began before this call. If one is in progress, it is
 	// detached.
 	Fresh bool
@@ -209,6 +211,9 @@ func (l *Loads) run(f *flight) {
 	}
 	l.table.Unlock()
 	close(f.done)
+	if f.load.Over != nil {
+		f.load.Over()
+	}
 }
 
 // fetch calls the code of the embedding program. A panic there becomes an error of the

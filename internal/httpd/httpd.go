@@ -31,6 +31,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/logs"
+	"github.com/cachesidecar/cachesidecar/internal/rpc"
 )
 
 // Texts for requests that are refused.
@@ -38,6 +39,14 @@ const (
 	needsToken = "this page needs the token of http_token_file: " +
 		"send it as \"Authorization: Bearer TOKEN\", or as the password of any user"
 	otherName = "this sidecar does not go by that name: use an IP address, or add the name to http_hosts"
+)
+
+const (
+	writeTime = 10 * time.Second // for an answer; the time of a profile is added
+
+	// The kernel's buffers of a connection are half of what it takes of the process's memory.
+	sendBuffer    = 64 << 10
+	receiveBuffer = 16 << 10
 )
 
 // Config describes the server.
@@ -98,7 +107,7 @@ func (s *Server) whileAllowed(h http.Handler) http.Handler {
 
 // New listens on the address. Run then serves.
 func New(c Config) (*Server, error) {
-	ln, err := net.Listen("tcp", c.Address)
+	ln, err := rpc.ListenTCP(c.Address, sendBuffer, receiveBuffer, writeTime)
 	if err != nil {
 		return nil, fmt.Errorf("http %s: %w: choose another address, or \"off\"", c.Address, err)
 	}
@@ -109,7 +118,7 @@ func New(c Config) (*Server, error) {
 		Handler:           hosts{s, c.pages(s.inToken, s.whileAllowed, errorLog)},
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       5 * time.Second,
-		WriteTimeout:      10 * time.Second, // added to the time of a profile
+		WriteTimeout:      writeTime,
 		IdleTimeout:       30 * time.Second,
 		MaxHeaderBytes:    8 << 10,
 		ErrorLog:          errorLog,

@@ -1,5 +1,5 @@
-// Package machine tells what the machine gives this process: memory, file descriptors,
-// and how hard both are pressed.
+// Package machine tells what a sidecar needs and what the machine gives this process: memory,
+// file descriptors, and how hard both are pressed.
 //
 // Input is what the operating system reports, and what a sidecar wants. Output is limits,
 // shares and a number for the pressure. A value that the system does not report counts as

@@ -51,7 +51,7 @@ func openFailing(t *testing.T, err *error, s Settings) (o *Origin, log func() st
 		return a
 	}
 	s.Origin = failing{err}
-	o, bad := OpenOrigin("users", "a", s, 1<<20, slog.New(slog.NewTextHandler(&text, &slog.HandlerOptions{ReplaceAttr: noTime})))
+	o, bad := OpenOrigin("users", "a", s, 1<<20, nil, slog.New(slog.NewTextHandler(&text, &slog.HandlerOptions{ReplaceAttr: noTime})))
 	if bad != nil {
 		t.Fatal(bad)
 	}
@@ -68,7 +68,7 @@ func TestErrorNamesItsLine(t *testing.T) {
 		var log bytes.Buffer
 		err := fmt.Errorf("own words: %w", errRefused)
 		s := Settings{Origin: failing{&err}, Guard: loader.GuardConfig{Failures: 1000}, WriteThrough: true}
-		o, bad := OpenOrigin("users", "web-1", s, 1<<20, slog.New(slog.NewTextHandler(&log, nil)))
+		o, bad := OpenOrigin("users", "web-1", s, 1<<20, nil, slog.New(slog.NewTextHandler(&log, nil)))
 		if bad != nil {
 			t.Fatal(bad)
 		}

@@ -17,6 +17,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
 	"github.com/cachesidecar/cachesidecar/l2/segment"
+	"github.com/cachesidecar/cachesidecar/loader"
 )
 
 // Table is the names in use and their slots. Lookups take no lock: the map is replaced as
@@ -70,6 +71,7 @@ type Parts struct {
 	Ledger   *invalidation.Ledger
 	Leases   *flight.Leases
 	Shared   *shm.Writer                 // nil: apps share no memory
+	Memory   loader.Memory               // of origins' answers; nil: no bound
 	Flushes  *places.Member              // of flushes from other hosts, and of this process
 	Detach   func(kv.NamespaceID)        // stops reads from joining calls of a slot that are under way
 	CaughtUp func(context.Context) error // returns once this host has heard of all earlier changes

@@ -90,14 +90,18 @@ func (l lister) Keys(ctx context.Context, each func(key []byte) error) error {
 
 // OpenOrigin opens the origin of a namespace, or returns nil if it has none. It reads the
 // files that the settings name, and asks no server.
-func OpenOrigin(namespace, node string, ns Settings, maxValue int, log *slog.Logger) (*Origin, error) {
-	o, err := ns.open(namespace, node, maxValue, log)
+func OpenOrigin(
+	namespace, node string, ns Settings, maxValue int, memory loader.Memory, log *slog.Logger,
+) (*Origin, error) {
+	o, err := ns.open(namespace, node, maxValue, memory, log)
 	var wrong settings.Problems
 	wrong.Within("namespace "+namespace, err)
 	return o, wrong.Err()
 }
 
-func (n *Settings) open(namespace, node string, maxValue int, log *slog.Logger) (*Origin, error) {
+func (n *Settings) open(
+	namespace, node string, maxValue int, memory loader.Memory, log *slog.Logger,
+) (*Origin, error) {
 	if n.Origin == nil {
 		return nil, nil
 	}
@@ -106,7 +110,7 @@ func (n *Settings) open(namespace, node string, maxValue int, log *slog.Logger) 
 	wrong.Add(err)
 	name, files := n.Origin.Kind(), digestOfFiles(n.Origin) // before they are read
 	opened, err := n.Origin.Open(loader.OriginOptions{
-		Timeout: n.Guard.Timeout, MaxValue: maxValue, WriteThrough: n.WriteThrough,
+		Timeout: n.Guard.Timeout, MaxValue: maxValue, WriteThrough: n.WriteThrough, Memory: memory,
 	})
 	wrong.Within("origin."+name, err)
 	if err := wrong.Err(); err != nil {

@@ -22,14 +22,14 @@ func (readOnly) Open(loader.OriginOptions) (*loader.Origin, error) {
 // TestOwnKindOfOrigin checks that write-through is refused, and not left out, if the
 // origin takes no writes, and that an origin needs no Close.
 func TestOwnKindOfOrigin(t *testing.T) {
-	o, err := OpenOrigin("n", "a", Settings{Origin: readOnly{}}, 1<<20, slog.Default())
+	o, err := OpenOrigin("n", "a", Settings{Origin: readOnly{}}, 1<<20, nil, slog.Default())
 	if err != nil {
 		t.Fatal(err)
 	}
 	if o.Close == nil {
 		t.Error("there is nothing to call at the end")
 	}
-	if o, err := OpenOrigin("n", "a", Settings{Origin: readOnly{}, WriteThrough: true}, 1<<20, slog.Default()); err == nil {
+	if o, err := OpenOrigin("n", "a", Settings{Origin: readOnly{}, WriteThrough: true}, 1<<20, nil, slog.Default()); err == nil {
 		t.Errorf("write-through to an origin that takes no writes: writer %v", o.writer)
 	}
 }

@@ -78,7 +78,7 @@ func (n *Table) open(cfg Config) (p *Plan, err error) {
 		if old := n.All()[name]; old != nil && old.keepsOrigin(&ns) {
 			continue
 		}
-		o, err := OpenOrigin(name, cfg.Node, ns, cfg.MaxValue, cfg.Log)
+		o, err := OpenOrigin(name, cfg.Node, ns, cfg.MaxValue, n.parts.Memory, cfg.Log)
 		if err != nil {
 			return p, err
 		}

@@ -113,7 +113,7 @@ func TestNoErrorShowsASecret(t *testing.T) {
 		{"a command is silent", ofExec(`exit 3`), false},
 	} {
 		var log strings.Builder
-		o, err := OpenOrigin("a", "a", Settings{Origin: tc.origin}, 1<<20, slog.New(slog.NewTextHandler(&log, nil)))
+		o, err := OpenOrigin("a", "a", Settings{Origin: tc.origin}, 1<<20, nil, slog.New(slog.NewTextHandler(&log, nil)))
 		if err != nil {
 			t.Fatalf("%s: %v", tc.name, err)
 		}

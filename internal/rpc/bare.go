@@ -35,6 +35,7 @@ func (s *socket) detach() bool {
 	if e := s.raw.Control(func(old uintptr) { fd, err = dup(int(old)) }); e != nil || err != nil {
 		return false
 	}
+	s.send.shrink(fd)
 	s.bare.fd, s.bare.held = fd, true
 	s.bare.is.Store(true)
 	_ = s.nc.Close()
@@ -107,10 +108,14 @@ func (s *socket) writeBare(b []byte) (n int, was bool, err error) {
 	if !s.bare.is.Load() {
 		return 0, false, nil
 	}
+	if !s.send.fits(len(b)) {
+		s.send.grow(s.bare.fd, len(b))
+	}
 	for n < len(b) {
 		more, err := writeNow(s.bare.fd, b[n:])
 		switch {
 		case err == syscall.EINTR:
+		case err == syscall.EAGAIN && s.send.grow(s.bare.fd, len(b)-n):
 		case err == syscall.EAGAIN:
 			return n, true, nil
 		case err != nil:

@@ -8,6 +8,7 @@ type batch struct {
 	charged int64        // bytes charged for large answers in Out
 	calls   *Client      // has calls of Start to send
 	parked  bool         // answers may wait in the line for the next flush: see park
+	bulk    bool         // the reader has a turn of bulk
 }
 
 // batchBuffer is what the reader needs while it serves.
@@ -28,6 +29,7 @@ func (c *Conn) beginBatch() {
 // endBatch takes the buffer back.
 func (c *Conn) endBatch() {
 	b := &c.batch
+	c.account.budget.bulk.end(c)
 	if b.charged > 0 { // the answer was not sent
 		c.outbox.share.give(b.charged)
 		b.charged = 0
@@ -50,6 +52,11 @@ func (c *Conn) Grow(n int, between bool) error {
 		}
 	}
 	need := int64(len(c.Out) + n)
+	if need >= BulkFrom {
+		if err := c.account.budget.bulk.begin(c); err != nil {
+			return err
+		}
+	}
 	if need <= int64(cap(c.Out)) {
 		return nil
 	}
@@ -75,6 +82,7 @@ func (c *Conn) Flush() bool { return c.flush() == nil }
 
 // flush writes what Out has, or leaves it to the goroutine that writes already.
 func (c *Conn) flush() error {
+	c.account.budget.bulk.end(c)
 	c.sendCalls()
 	if c.lost != nil || len(c.Out) == 0 && !c.batch.parked {
 		return c.lost

@@ -28,12 +28,16 @@ const (
 	// ForAnswers is for answers that wait to be written, and the buffers of readers that
 	// wait with them.
 	ForAnswers
-	// ForPeers is for answers of other hosts.
+	// ForPeers is for answers of other hosts and of origins.
 	ForPeers
+	// ForSockets is for what sockets may keep in the kernel: see sendBuffer. It is the last one.
+	ForSockets
 	Uses
 )
 
-func (u Use) String() string { return [...]string{"frames", "requests", "answers", "peers"}[u] }
+func (u Use) String() string {
+	return [...]string{"frames", "requests", "answers", "peers", "sockets"}[u]
+}
 
 // ErrBusy means that there is no memory.
 var ErrBusy = errors.New("the memory for what is under way is in use")
@@ -63,6 +67,7 @@ type Budget struct {
 	taken   atomic.Int64 // connections that had to give
 	root    Account
 	large   largeBuffers
+	bulk    bulk
 	search  atomic.Int64 // last search for the largest user, UnixNano
 
 	mu sync.Mutex // guards the tree
@@ -78,6 +83,7 @@ type Account struct {
 	active atomic.Int64 // accounts below that use memory
 	reads  atomic.Int64 // of a connection and of a process: see Reads
 	long   atomic.Int64 // of a process: expected length of its next answers, in bytes
+	turn   *Account     // of an owner: the process with the last turn; under bulk's mu
 
 	// Under the budget's mu.
 	named map[string]*Account   // below, by name
@@ -106,10 +112,10 @@ func (b *Budget) Size() int64 { return b.max }
 func (b *Budget) Stats() cachesidecar.BufferStats {
 	s := cachesidecar.BufferStats{
 		Limit: b.max, Frames: b.used[ForFrames].Load(), Requests: b.used[ForRequests].Load(),
-		Answers: b.used[ForAnswers].Load(), Peers: b.used[ForPeers].Load(),
+		Answers: b.used[ForAnswers].Load(), Peers: b.used[ForPeers].Load(), Sockets: b.used[ForSockets].Load(),
 		RefusedFor: map[string]int64{}, Taken: b.taken.Load(), Owners: b.root.active.Load(),
 	}
-	for u := range Uses {
+	for u := range ForSockets { // a socket without room refuses nothing: it waits
 		n := b.refused[u].Load()
 		s.Refused += n
 		s.RefusedFor[u.String()] = n
@@ -262,12 +268,21 @@ func (a *Account) takeFor(asker *Account, queue *requests, use Use, n int64) err
 		return nil
 	}
 	b := a.budget
-	a.add(n)
-	of := b.used[use].Add(n)
-	if !b.short() && (use != ForRequests || of <= b.max/2) {
-		return nil
+	own := int64(0) // of n, what the asker itself takes
+	if a == asker {
+		own = n
 	}
-	if b.large.drop() && !b.short() && use != ForRequests {
+	// What is surely refused is not charged for a moment: many such moments would have others
+	// refused.
+	if b.over(use, n) && (!b.large.drop() || b.over(use, n)) {
+		if _, ok := asker.fair(queue, own, b.free(use)); !ok {
+			b.refused[use].Add(1)
+			return asker.tooMuch()
+		}
+	}
+	a.add(n)
+	b.used[use].Add(n)
+	if !b.over(use, 0) {
 		return nil
 	}
 	err := asker.mayKeep(queue, use)
@@ -276,6 +291,20 @@ func (a *Account) takeFor(asker *Account, queue *requests, use Use, n int64) err
 		b.refused[use].Add(1)
 	}
 	return err
+}
+
+// free returns how much all accounts together may have for a use, before only those below a fair
+// share of it may have more.
+func (b *Budget) free(use Use) int64 {
+	if use == ForRequests {
+		return b.max / 2
+	}
+	return b.max - b.max/8
+}
+
+// over says whether only accounts below a fair share may have n more bytes for a use.
+func (b *Budget) over(use Use, n int64) bool {
+	return b.root.used.Load()+n > b.max-b.max/8 || use == ForRequests && b.used[use].Load()+n > b.max/2
 }
 
 // short says whether only accounts below a fair share may have more.
@@ -302,24 +331,36 @@ func (a *Account) Force(use Use, n int64) {
 func (a *Account) Give(use Use, n int64) { a.Force(use, -n) }
 
 // mayKeep returns nil if the account may keep what it has just taken beyond the limit for
-// all accounts. The bytes that queue has to send for the account count as its own.
+// all accounts. The bytes that queue has to send for the account count as its own. Many
+// connections below their shares add up, so some of what is there beyond the limit is for the
+// processes alone, and some for the owners.
 func (a *Account) mayKeep(queue *requests, use Use) error {
 	b := a.budget
-	fair := b.max - b.max/8
-	if use == ForRequests {
-		fair = b.max / 2
+	free, top := b.free(use), b.max
+	level, ok := a.fair(queue, 0, free)
+	if !ok {
+		return a.tooMuch()
 	}
-	for _, at := range [...]*Account{a.up.up, a.up, a} {
-		if fair /= max(1, at.up.active.Load()); at.used.Load()+queue.sentFor(at) > fair {
-			continue
-		}
-		b.reclaim()
-		if b.root.used.Load() > b.max {
-			break
-		}
-		return nil
+	used := &b.root.used
+	if use == ForRequests { // nobody can take them back
+		used, top = &b.used[use], b.max/4*3
 	}
-	return a.tooMuch()
+	b.reclaim()
+	if used.Load() > top-(top-free)/4*int64(level) || b.root.used.Load() > b.max {
+		return a.tooMuch()
+	}
+	return nil
+}
+
+// fair says whether the account has, with n more bytes, no more than its fair share of some
+// bytes, at one of the levels at least: 0 is its owner's, 1 its process's, 2 its own.
+func (a *Account) fair(queue *requests, n, of int64) (level int, ok bool) {
+	for level, at := range [...]*Account{a.up.up, a.up, a} {
+		if of /= max(1, at.up.active.Load()); at.used.Load()+queue.sentFor(at)+n <= of {
+			return level, true
+		}
+	}
+	return 0, false
 }
 
 func (a *Account) tooMuch() error {
@@ -396,10 +437,10 @@ func greedy(list iter.Seq[*Account], than int64) (found []*Account) {
 	return found
 }
 
-// greediest returns the account below that uses most. The lock is held.
+// greediest returns the account below that uses most, or nil. The lock is held.
 func (a *Account) greediest() (most *Account) {
 	for _, n := range a.named {
-		if most == nil || n.used.Load() > most.used.Load() {
+		if used := n.used.Load(); used > 0 && (most == nil || used > most.used.Load()) {
 			most = n
 		}
 	}

@@ -46,7 +46,7 @@ func TestFairShares(t *testing.T) {
 		}
 	}
 	err := greedy.Take(ForFrames, mb)
-	if !errors.Is(err, ErrBusy) || !strings.Contains(err.Error(), "buffer_size 64.0 MiB uid 1 holds 57.0 MiB, pid 1 of it 57.0 MiB") {
+	if !errors.Is(err, ErrBusy) || !strings.Contains(err.Error(), "buffer_size 64.0 MiB uid 1 holds 56.0 MiB, pid 1 of it 56.0 MiB") {
 		t.Errorf("beyond 7/8: %v", err)
 	}
 	if gives.times != 0 || greedy.Used() != 56*mb {
@@ -91,6 +91,24 @@ func TestRequestsLeaveHalf(t *testing.T) {
 	}
 	if err := two.Take(ForFrames, 8); err != nil {
 		t.Errorf("something else: %v", err)
+	}
+}
+
+// TestSharesDoNotAddUp checks that further connections of a greedy process, each below its share, leave
+// some of what is there beyond the limit for other processes, and more for other owners.
+func TestSharesDoNotAddUp(t *testing.T) {
+	const mb = 1 << 20
+	for use, want := range map[Use][4]int64{ForFrames: {56, 60, 62, 64}, ForRequests: {32, 40, 44, 48}} {
+		b := NewBudget(64 * mb)
+		var got [4]int64
+		for i, of := range [4][2]string{{"uid 1", "pid 1"}, {"uid 1", "pid 1"}, {"uid 1", "pid 2"}, {"uid 2", "pid 3"}} {
+			for a := b.Open(of[0], of[1], nil); a.Take(use, mb) == nil; {
+			}
+			got[i] = b.used[use].Load() / mb
+		}
+		if got != want {
+			t.Errorf("%s: %d of 64 MiB are used, want %d", use, got, want)
+		}
 	}
 }
 

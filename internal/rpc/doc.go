@@ -66,6 +66,8 @@
 //	gathering of a Client: which goroutine writes what the callers of a batch of answers ask next
 //	requests  of a Client: what is to be sent, in which order
 //	Budget    the memory of all connections, in fair shares
+//	bulk      whose turn it is to copy many bytes
+//	send      the kernel's buffer for what a socket sends, and when an ended connection goes
 //	pace      when new connections begin
 //
 // # Bounds
@@ -76,7 +78,8 @@
 //
 // Memory that stays in use while something waits is charged to one Budget, which shares
 // it fairly. Such memory is: beginnings of frames, requests that wait, answers that are
-// not read, answers of other hosts. The buffers of a batch that is being served are free
+// not read, answers of other hosts, what the kernel may keep of answers (sendBuffer). The
+// buffers of a batch that is being served are free
 // of charge: they come from a pool and go back. If there is no memory for a frame, the
 // frame is answered BUSY and the rest of it is dropped as it comes. If there is no memory
 // for an answer, BUSY replaces the answer to a request that only reads; otherwise the

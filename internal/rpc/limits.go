@@ -27,6 +27,9 @@ type Limits struct {
 	// come. A reader that waits may then wait for requests of its own connection: a handler
 	// must hold nothing that these need when it calls Begin, Flush or Grow.
 	InOrder bool
+	// SendBuffer is the size that the kernel's buffer for answers begins with, in bytes; see
+	// sendBuffer. Default: the system's, which the budget does not bound.
+	SendBuffer int
 	// MaxFrame bounds the bytes of a request. Default 8 MiB + 64 KiB.
 	MaxFrame int
 	// MaxFirst bounds the bytes of a request before Conn.Admit. Default MaxFrame.
@@ -110,6 +113,16 @@ func (s *shared) stats() Stats {
 		OverBudget: s.overBudget.Load(), Dropped: s.dropped.Load(),
 		Batches: s.batches.Load(), BytesIn: s.bytesIn.Load(), BytesOut: s.bytesOut.Load(),
 		InFlight: s.inFlight.Load(),
+	}
+}
+
+// ended says whether the server has begun to end.
+func (s *shared) ended() bool {
+	select {
+	case <-s.over:
+		return true
+	default:
+		return false
 	}
 }
 

@@ -315,7 +315,8 @@ func (l *loop) sweep() {
 	}
 }
 
-// callHome calls the connections home that have been idle since the last time.
+// callHome calls the connections home that have been idle since the last time. Of those that
+// are home it makes the send buffer small.
 func (l *loop) callHome() {
 	home := 0
 	l.server.each(func(c *Conn) {
@@ -323,6 +324,8 @@ func (l *loop) callHome() {
 			c.swept = n
 		} else if n > 0 && home < sweepHome && c.comesHome() {
 			home++
+		} else {
+			c.socket.shrinkIdle()
 		}
 	})
 }

@@ -31,6 +31,11 @@ func (r *roundRobin[K, T]) push(of K, x T) {
 // pop removes the next item. The queue must not be empty.
 func (r *roundRobin[K, T]) pop() T { return r.take(0, 0) }
 
+// popFirst removes the first item of the next line that matches, or the first one of all.
+func (r *roundRobin[K, T]) popFirst(match func(T) bool) T {
+	return r.take(0, max(0, slices.IndexFunc(r.lines[0].waits, match)))
+}
+
 // popLively removes an item that is lively: the first one of the next line that has any,
 // or the last one, if the first one is not. Items are the less lively the longer they
 // wait.

@@ -13,6 +13,7 @@ func newConn(nc net.Conn, s *shared, owner, process string) *Conn {
 	c := &Conn{server: s, longest: s.limits.MaxFirst}
 	c.account = s.limits.Budget.Open(owner, process, c)
 	c.socket.init(nc, s.limits.WriteTimeout, c.outbox.beforeWait)
+	c.socket.send.begin(nc, c.account, s.limits.SendBuffer)
 	if s.loop != nil {
 		c.outbox.leave = c.leaveLoop
 		c.socket.onAttach = func() { s.loop.free(c) }
@@ -219,6 +220,8 @@ const drainPeer = 250 * time.Millisecond
 func (c *Conn) drain() error {
 	err := c.replies.waitForAll()
 	c.input.discard()
+	c.socket.linger(c.server)
+	c.socket.endSend()
 	if !c.closing.Load() && !c.byLobby {
 		c.server.leave.waitTurn(c.server.over)
 	}

@@ -17,6 +17,7 @@ type socket struct {
 	unix   bool            // nc is over a Unix socket
 	killed atomic.Bool     // ended by kill
 	bare   bare            // of a connection in a loop
+	send   sendBuffer      // of a serving connection
 
 	onAttach func() // is called after a bare connection has been attached; nil: it is never bare
 }
@@ -25,6 +26,7 @@ type socket struct {
 // the write must not wait.
 func (s *socket) init(nc net.Conn, writeTimeout time.Duration, beforeWait func() error) {
 	s.fd.init(writeTimeout, beforeWait)
+	s.fd.send = &s.send
 	s.take(nc)
 	_, s.unix = nc.(*net.UnixConn)
 	if c, ok := nc.(*Secured); ok && c.line.adopt(writeTimeout, beforeWait) {

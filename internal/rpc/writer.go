@@ -16,6 +16,7 @@ type writer struct {
 	raw        syscall.RawConn // nil if nc is not over a file descriptor
 	timeout    time.Duration
 	beforeWait func() error // called before a write waits, after its deadline is set
+	send       *sendBuffer  // nil: the system decides
 
 	rest    []byte
 	unsent  int // bytes that the last write has left, if it has failed
@@ -100,10 +101,14 @@ func (w *writer) writeNow(b []byte) (n int, err error) {
 }
 
 func (w *writer) try(fd uintptr) bool {
+	if !w.send.fits(len(w.rest)) {
+		w.send.grow(int(fd), len(w.rest))
+	}
 	for len(w.rest) > 0 {
 		n, err := writeNow(int(fd), w.rest)
 		switch {
 		case err == syscall.EINTR:
+		case err == syscall.EAGAIN && w.send.grow(int(fd), len(w.rest)):
 		case err == syscall.EAGAIN:
 			return w.now || !w.beginWait()
 		case err != nil:

@@ -28,7 +28,7 @@ type Pending struct {
 	Conn     *rpc.Conn
 	place    rpc.Place     // of the answer
 	q        wire.Request  // with its own bytes
-	size     int           // bytes that the connection's account has for it
+	held     rpc.Held      // bytes that the connection's account has for it
 	deadline time.Duration // on the boot clock
 	began    time.Duration // when the owner was asked, on the boot clock
 	turn     turn
@@ -42,9 +42,8 @@ type Pending struct {
 	awaited  bool          // the account counts it as a read; q may become another request
 }
 
-// pendingSize is what a waiting request takes beside its own bytes: its bookkeeping and a
-// small stack.
-const pendingSize = int(unsafe.Sizeof(Pending{})) + 2<<10
+// pendingSize is what a waiting request takes beside its own bytes and a goroutine: its bookkeeping.
+const pendingSize = int(unsafe.Sizeof(Pending{})) + 512
 
 // sizeOf returns the size of a request's clone in bytes.
 func sizeOf(q *wire.Request) int {
@@ -97,8 +96,27 @@ func (c *Session) later(conn *rpc.Conn) {
 	case !stands && onlyReads(&p.q):
 		conn.Run(p.place, p.dropped)
 	case !p.ask():
-		conn.Run(p.place, p.serve)
+		p.start()
 	}
+}
+
+// goroutine is what a goroutine takes that serves a request and waits, in bytes: a stack of 16 KiB,
+// and some more for what it waits with (measured).
+const goroutine = 20 << 10
+
+// start serves the request on a goroutine of its own, if there is memory for it. Else the request is
+// BUSY. start does not wait.
+func (p *Pending) start() {
+	err := noRoom(p.held.Take(goroutine))
+	if err == nil {
+		p.Conn.Run(p.place, p.serve)
+		return
+	}
+	var a rpc.Answers
+	r := wire.ErrorReply(err)
+	a.Frame = p.end(nil, &r)
+	p.Conn.Answer(&a, p.place, true)
+	a.Write()
 }
 
 // long answers another host's read with a long value, after the short answers: it must
@@ -137,9 +155,10 @@ func (c *Session) pend(conn *rpc.Conn) *Pending {
 		c.reading = conn.While(c.ctx)
 	}
 	p := &Pending{
-		Session: c, Conn: conn, q: c.req.Clone(), size: size,
+		Session: c, Conn: conn, q: c.req.Clone(),
 		deadline: c.Core.Deadlines.Of(c.req, c.now), since: c.now.Boot, awaited: c.awaited(c.req),
 	}
+	p.held.Begin(conn.Account(), size)
 	if p.awaited {
 		conn.Account().Reads(1)
 	}
@@ -172,13 +191,13 @@ func (p *Pending) serve() (answer []byte, reads bool) {
 	if onlyReads(&p.q) {
 		ctx = p.Session.reading
 	}
-	ctx = slow.With(ctx, &p.trace)
+	ctx = rpc.WithHeld(slow.With(ctx, &p.trace), &p.held)
 	waited := slow.Begin(ctx, slow.Order, "")
 	p.turn.wait()
 	waited()
 	r := p.Session.slow(ctx, &p.q, &b, p.deadline)
 	if p.again(&r) {
-		ctx = slow.With(p.Session.ctx, &p.trace) // it may claim
+		ctx = rpc.WithHeld(slow.With(p.Session.ctx, &p.trace), &p.held) // it may claim
 		r = p.Session.slow(ctx, &p.q, &b, p.deadline)
 	}
 	if p.got != nil && r.Status.IsError() {
@@ -194,6 +213,7 @@ func (p *Pending) serve() (answer []byte, reads bool) {
 		r = c.Acks.Wait(context.Background(), &p.q, r, p.deadline)
 		waited()
 	}
+	defer p.held.Bulk(valuesOf(&r))()
 	return p.end(nil, &r), onlyReads(&p.q)
 }
 
@@ -205,10 +225,9 @@ func (p *Pending) again(r *wire.Reply) bool {
 		return false
 	}
 	p.Session.Core.Deadlines.Limit(&p.q, p.deadline)
-	if r.Status != wire.Miss && p.Conn.Hold(len(r.Value)) == nil {
+	if r.Status != wire.Miss && p.held.Take(len(r.Value)) == nil {
 		got := *r
 		p.got = &got
-		p.size += len(r.Value)
 	}
 	return true
 }
@@ -226,7 +245,7 @@ func (p *Pending) long() []byte {
 	r := c.Execute(&p.q, &b, now, 0)
 	b.Release()
 	if r.Status == wire.Moved {
-		p.Conn.Run(p.place, p.serve)
+		p.start()
 		return nil
 	}
 	return p.end(nil, &r)
@@ -238,8 +257,15 @@ func (p *Pending) dropped() (answer []byte, reads bool) {
 	return p.end(nil, &r), true
 }
 
-// end counts the request, gives its place up and appends its answer.
+// end counts the request, gives its place up and appends its answer. The answer takes memory
+// before it is made: many requests may get one long value at once.
 func (p *Pending) end(dst []byte, r *wire.Reply) []byte {
+	if n := valuesOf(r); n > smallValue && onlyReads(&p.q) {
+		if err := noRoom(p.held.Take(n)); err != nil {
+			*r = wire.ErrorReply(err)
+		}
+	}
+	defer p.held.Free()
 	p.Session.count(&p.q, r)
 	p.note(r)
 	if p.Session.given(&p.q, r); p.fills.until > 0 && r.Status.IsError() {
@@ -248,7 +274,6 @@ func (p *Pending) end(dst []byte, r *wire.Reply) []byte {
 	p.turn.leave()
 	p.Session.Core.Waiting.Add(-1)
 	p.Session.member.Release(places.Waiting)
-	p.Conn.Free(p.size)
 	p.Session.leased(&p.q)
 	if p.awaited {
 		p.Conn.Account().Reads(-1)
@@ -260,6 +285,15 @@ func (p *Pending) end(dst []byte, r *wire.Reply) []byte {
 		n.flush(&p.Session.text.door.counts)
 	}
 	return dst
+}
+
+// valuesOf returns how many bytes the values of a reply have.
+func valuesOf(r *wire.Reply) int {
+	n := len(r.Value)
+	for i := range r.Items {
+		n += len(r.Items[i].Value)
+	}
+	return n
 }
 
 // note notes the request of an app if it was slow.
@@ -307,7 +341,7 @@ var timed = [wire.OpCount]bool{
 func (p *Pending) goOn() {
 	p.trace.Add(slow.Owner, p.owner, p.Session.Core.Clock.Read().Boot-p.began)
 	p.owner = ""
-	p.Conn.Run(p.place, p.serve)
+	p.start()
 }
 
 // ask asks the owner of a GET's key, or joins a call that asks already. It reports

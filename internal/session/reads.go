@@ -1,6 +1,7 @@
 package session
 
 import (
+	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -13,6 +14,17 @@ const answerSlack = 512
 // smallValue is the longest value, in bytes, that is appended without asking for room.
 const smallValue = 31 << 10
 
+// moment returns when a read happens: with its batch, unless the reader has had to wait since, for
+// a client that is slow or for room. A value may have ended meanwhile, and so may a lease.
+func moment(c *Session, conn *rpc.Conn) kv.Moment {
+	if !rpc.Waited(conn) {
+		return c.now
+	}
+	now := c.Core.Clock.Read()
+	c.Core.Node.CheckPause(now.Boot)
+	return now
+}
+
 // get answers GET and LEASE in place: the store appends the value behind the answer's
 // head.
 func (c *Session) get(conn *rpc.Conn) {
@@ -21,7 +33,7 @@ func (c *Session) get(conn *rpc.Conn) {
 		at := len(conn.Out)
 		conn.Out = wire.OpenValue(conn.Out, c.req.ID, false, c.req.Has(wire.Attest))
 		value := len(conn.Out)
-		out, size, ns := c.Core.Reads.Value(conn.Out, &c.Names, c.req, c.req.Key, limit, c.now, 0, &c.reply)
+		out, size, ns := c.Core.Reads.Value(conn.Out, &c.Names, c.req, c.req.Key, limit, moment(c, conn), 0, &c.reply)
 		if c.reply.Status != wire.OK {
 			if conn.Out = conn.Out[:at]; c.reply.Status == wire.Moved {
 				if c.req.Op != wire.OpLease || !c.grant(conn) {
@@ -30,8 +42,7 @@ func (c *Session) get(conn *rpc.Conn) {
 				return
 			}
 			if n := len(c.reply.Value); n > smallValue { // a stale value
-				c.Names.Release()
-				if err := noRoom(conn.Grow(n+answerSlack, true)); err != nil {
+				if err := noRoom(conn.Grow(n+answerSlack, false)); err != nil {
 					c.answerError(conn, err)
 					return
 				}
@@ -78,7 +89,7 @@ func (c *Session) mget(conn *rpc.Conn) {
 		head := len(conn.Out)
 		conn.Out = wire.OpenValue(conn.Out, 0, item, attest)
 		value := len(conn.Out)
-		out, size, ns := c.Core.Reads.Value(conn.Out, &c.Names, q, key, smallValue, c.now, 0, &c.reply)
+		out, size, ns := c.Core.Reads.Value(conn.Out, &c.Names, q, key, smallValue, moment(c, conn), 0, &c.reply)
 		if c.reply.Status == wire.OK && size > smallValue {
 			conn.Out = conn.Out[:head]
 			if err := noRoom(conn.Grow(size+answerSlack, false)); err != nil {
@@ -87,7 +98,7 @@ func (c *Session) mget(conn *rpc.Conn) {
 			}
 			limit := size
 			conn.Out = wire.OpenValue(conn.Out, 0, item, attest)
-			out, size, ns = c.Core.Reads.Value(conn.Out, &c.Names, q, key, limit, c.now, 0, &c.reply)
+			out, size, ns = c.Core.Reads.Value(conn.Out, &c.Names, q, key, limit, moment(c, conn), 0, &c.reply)
 			if c.reply.Status == wire.OK && size > limit {
 				c.reply = wire.ErrorReply(grown)
 			}
@@ -115,19 +126,21 @@ func (c *Session) mget(conn *rpc.Conn) {
 // not delay others: a long value goes the slow way.
 func (c *Session) metaGet(conn *rpc.Conn) bool {
 	q := c.req
-	if c.from.Node != "" && !q.Has(wire.NoValue) {
-		if ns := c.Names.Read(q.Namespace); ns != nil {
-			if info, ok := c.Core.Store.Peek(ns.Key(q.Key), c.now.Boot); ok && info.Size > smallValue {
-				return false
-			}
+	if n := c.Core.Copied(q, &c.Names); n > smallValue {
+		if c.from.Node != "" {
+			return false
+		}
+		c.Names.Release()
+		if err := noRoom(conn.Grow(n+answerSlack, true)); err != nil { // it may wait: nothing is copied yet
+			c.answerError(conn, err)
+			return true
 		}
 	}
-	if c.Core.ExecuteTo(q, &c.Names, c.now, 0, &c.reply); c.reply.Status == wire.Moved {
+	if c.Core.ExecuteTo(q, &c.Names, moment(c, conn), 0, &c.reply); c.reply.Status == wire.Moved {
 		return false
 	}
-	if n := len(c.reply.Value); n > smallValue {
-		c.Names.Release() // Grow may wait
-		switch err := noRoom(conn.Grow(n+answerSlack, true)); {
+	if n := len(c.reply.Value); n > smallValue { // mostly there is room: the value may have grown just now
+		switch err := noRoom(conn.Grow(n+answerSlack, false)); {
 		case err != nil && !onlyReads(q): // it was done, and BUSY says that it was not
 			conn.Kill()
 			return true

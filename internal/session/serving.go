@@ -236,7 +236,22 @@ func (c *Session) execute(conn *rpc.Conn) {
 		c.Names.Release()
 		_ = rpc.MayWait(conn)
 	}
-	if c.Core.ExecuteTo(c.req, &c.Names, c.now, 0, &c.reply); c.reply.Status == wire.Moved {
+	if q := c.req; q.Op == wire.OpFill || q.Op == wire.OpSet && q.Mode != wire.ModeSet {
+		switch n := c.Core.Copied(q, &c.Names); {
+		case n <= smallValue:
+		case n >= rpc.BulkFrom && c.from.Node != "":
+			c.later(conn) // it must not delay the requests of other apps of that host
+			return
+		default:
+			if err := noRoom(rpc.Turn(conn, n)); err != nil {
+				c.answerError(conn, err)
+				return
+			}
+			defer rpc.EndTurn(conn, n)
+			limit(c, conn)
+		}
+	}
+	if c.Core.ExecuteTo(c.req, &c.Names, moment(c, conn), 0, &c.reply); c.reply.Status == wire.Moved {
 		c.later(conn)
 		return
 	}

@@ -65,7 +65,8 @@ func (t *Text) value(conn *rpc.Conn, key []byte) wire.Status {
 		for cap(conn.Out) < gap {
 			conn.Out = append(conn.Out[:cap(conn.Out)], 0)
 		}
-		out, size, ns := c.Core.Reads.Value(conn.Out[:gap], &c.Names, c.req, c.req.Key, limit, c.now, 0, &c.reply)
+		now := moment(c, conn)
+		out, size, ns := c.Core.Reads.Value(conn.Out[:gap], &c.Names, c.req, c.req.Key, limit, now, 0, &c.reply)
 		switch {
 		case c.reply.Status == wire.Moved || c.reply.Status == wire.Stale:
 			conn.Out = conn.Out[:at]

@@ -100,6 +100,16 @@ func (s *Store) Peek(k kv.Key, now time.Duration) (Info, bool) {
 	return h.info(b), true
 }
 
+// Length returns how many bytes a value has that a read or a change of the key may copy: a
+// stale one, too.
+func (s *Store) Length(k kv.Key) int {
+	sh := s.shard(k.Hash)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	_, _, h, _, _ := sh.find(k) // without an entry all is zero
+	return h.valueLen
+}
+
 // Still is Peek if the entry still has a version. With give, a reader may keep a copy of it.
 func (s *Store) Still(k kv.Key, version kv.Version, give bool, now time.Duration) (Info, bool) {
 	sh := s.shard(k.Hash)

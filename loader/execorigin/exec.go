@@ -48,6 +48,7 @@ type Config struct {
 
 	Timeout  time.Duration `yaml:"-"` // zero: 5 s
 	MaxValue int           `yaml:"-"` // bytes; zero: 8 MiB
+	memory   loader.Memory // of outputs while they are read
 }
 
 // Kind returns "exec".
@@ -60,7 +61,7 @@ func (Config) Descriptors() int { return 3 * 64 }
 
 // Open opens the origin. It finds the programs but does not run them.
 func (c Config) Open(o loader.OriginOptions) (*loader.Origin, error) {
-	c.Timeout, c.MaxValue = o.Timeout, o.MaxValue
+	c.Timeout, c.MaxValue, c.memory = o.Timeout, o.MaxValue, o.Memory
 	return origin.Open(o, len(c.Write.Store) > 0 || len(c.Write.Delete) > 0 || c.Write.Refused != 0,
 		func() (*Source, error) { return New(c) },
 		func(s *Source) (*Writer, error) { return s.NewWriter(c.Write) },
@@ -131,10 +132,13 @@ func (s *Source) Load(ctx context.Context, key []byte) (loader.Value, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
 	defer cancel()
-	out := &limited{most: s.cfg.MaxValue, over: cancel}
+	out := &limited{most: s.cfg.MaxValue, over: cancel, room: loader.Room{Memory: s.cfg.memory}}
+	defer out.room.Free()
 	_, err = s.program.run(ctx, nil, out, arg)
 	var exit *exec.ExitError
 	switch {
+	case out.busy != nil:
+		return loader.Value{}, fmt.Errorf("exec origin %s: %w", s.program.name, out.busy)
 	case out.exceeded:
 		return loader.Value{}, fmt.Errorf("%w: exec origin %s: more than %d bytes",
 			loader.ErrTooLarge, s.program.name, s.cfg.MaxValue)
@@ -146,17 +150,27 @@ func (s *Source) Load(ctx context.Context, key []byte) (loader.Value, error) {
 	return loader.Value{}, err
 }
 
-// limited keeps the first bytes, up to most. It accepts and drops all further bytes, and
-// calls over at the first of them.
+// limited keeps the first bytes, up to most, as long as there is memory. It accepts and drops all
+// further bytes, and calls over at the first of them.
 type limited struct {
 	buf      bytes.Buffer
 	most     int
+	room     loader.Room
 	exceeded bool
+	busy     error // there is no memory
 	over     func()
 }
 
 func (l *limited) Write(p []byte) (int, error) {
 	room := l.most - l.buf.Len()
+	if has := l.buf.Cap(); len(p) > l.buf.Available() && l.busy == nil {
+		if l.busy = l.room.Take(has + len(p)); l.busy != nil { // the buffer doubles
+			l.over()
+		}
+	}
+	if l.busy != nil {
+		return len(p), nil
+	}
 	if len(p) <= room {
 		return l.buf.Write(p)
 	}

@@ -97,3 +97,16 @@ func TestConfig(t *testing.T) {
 		}
 	}
 }
+
+// TestMemory checks that an output takes memory before it is kept.
+func TestMemory(t *testing.T) {
+	m := &origintest.Memory{Left: 100_000}
+	s, err := New(Config{Command: []string{"head", "/dev/zero", "-c"}, memory: m})
+	if err != nil {
+		t.Fatal(err)
+	}
+	get := func(key string) func() (loader.Value, error) {
+		return func() (loader.Value, error) { return s.Load(t.Context(), []byte(key)) }
+	}
+	origintest.TakesMemory(t, m, get("20000"), get("2000000"))
+}

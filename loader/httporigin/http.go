@@ -60,6 +60,7 @@ type Config struct {
 
 	Timeout  time.Duration `yaml:"-"` // of a whole request, including the body; zero: 5 s
 	MaxValue int           `yaml:"-"` // bytes, after decompression; zero: 8 MiB
+	memory   loader.Memory // of bodies while they are read
 }
 
 const defaultConnections = 64
@@ -72,7 +73,7 @@ func (c Config) Descriptors() int { return cmp.Or(c.Connections, defaultConnecti
 
 // Open opens the origin. It connects at the first load.
 func (c Config) Open(o loader.OriginOptions) (*loader.Origin, error) {
-	c.Timeout, c.MaxValue = o.Timeout, o.MaxValue
+	c.Timeout, c.MaxValue, c.memory = o.Timeout, o.MaxValue, o.Memory
 	return origin.Open(o, c.Write != WriteConfig{},
 		func() (*Source, error) { return New(c) },
 		func(s *Source) (*Writer, error) { return s.NewWriter(c.Write) },
@@ -242,7 +243,9 @@ func (s *Source) value(resp *http.Response) (loader.Value, error) {
 	case code != http.StatusOK && code != http.StatusNonAuthoritativeInfo:
 		return loader.Value{}, unexpected(s.host, code)
 	}
-	body, err := io.ReadAll(io.LimitReader(resp.Body, int64(s.cfg.MaxValue)+1))
+	room := loader.Room{Memory: s.cfg.memory}
+	defer room.Free()
+	body, err := origin.ReadAll(resp.Body, int(resp.ContentLength), s.cfg.MaxValue+1, &room)
 	if err != nil {
 		return loader.Value{}, failed(s.host, err)
 	}

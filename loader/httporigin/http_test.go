@@ -129,3 +129,31 @@ func TestConfig(t *testing.T) {
 		}
 	}
 }
+
+// TestMemory checks that a body takes memory before it is read, of a length that is known or not.
+func TestMemory(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		n := 20_000
+		if strings.HasSuffix(r.URL.Path, "long") {
+			n = 200_000
+		}
+		if strings.HasPrefix(r.URL.Path, "/known") {
+			w.Header().Set("Content-Length", fmt.Sprint(n))
+		}
+		for range n / 1000 {
+			fmt.Fprint(w, strings.Repeat("x", 1000))
+		}
+	}))
+	defer server.Close()
+	for _, path := range []string{"/known/{key}", "/unknown/{key}"} {
+		m := &origintest.Memory{Left: 100_000}
+		s := source(t, Config{URL: server.URL + path, memory: m})
+		get := func(key string) func() (loader.Value, error) {
+			return func() (loader.Value, error) { return s.Load(t.Context(), []byte(key)) }
+		}
+		origintest.TakesMemory(t, m, get("short"), get("long"))
+		if v, err := get("short")(); len(v.Bytes) != 20_000 || err != nil {
+			t.Errorf("%s again: %d bytes, %v", path, len(v.Bytes), err)
+		}
+	}
+}

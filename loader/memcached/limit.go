@@ -2,11 +2,13 @@ package memcached
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"net"
 	"strconv"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/loader"
 	"github.com/cachesidecar/cachesidecar/loader/internal/origin"
 )
 
@@ -22,6 +24,8 @@ type limitedConn struct {
 	scanner origin.Scanner
 	read    int // bytes of the current answer
 	items   int // items in the answer; one was requested
+	room    loader.Room
+	busy    error // there is no memory for an item
 }
 
 // room is the number of bytes allowed for the lines around an item.
@@ -56,7 +60,8 @@ func (c *limitedConn) Write(p []byte) (int, error) {
 		return 0, errEnded
 	}
 	c.idle = false
-	c.read, c.items = 0, 0
+	c.read, c.items, c.busy = 0, 0, nil
+	c.room.Free()
 	c.scanner.Reset()
 	if err := c.Conn.SetDeadline(time.Now().Add(c.timeout)); err != nil {
 		return 0, err
@@ -71,7 +76,7 @@ func (c *limitedConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	c.idle = true
 	if c.read += n; c.read > c.most+room || !c.scanner.Pass(p[:n]) {
-		return 0, errTooLong
+		return 0, cmp.Or(c.busy, errTooLong)
 	}
 	if c.items > 1 {
 		return 0, errSecond
@@ -82,10 +87,22 @@ func (c *limitedConn) Read(p []byte) (int, error) {
 // count counts an item by its line: "VALUE key flags length".
 func (c *limitedConn) count(line []byte, _ int) (length int, ok bool) {
 	fields := bytes.Split(line, []byte{' '})
+	if string(line) == "END" {
+		c.room.Free() // the value is the caller's
+	}
 	if len(fields) <= 3 || string(fields[0]) != "VALUE" {
 		return -1, true
 	}
 	c.items++
 	n, err := strconv.ParseUint(string(fields[3]), 10, 32)
-	return int(n), err != nil || n <= uint64(c.most)
+	if err == nil && n <= uint64(c.most) {
+		c.busy = c.room.Take(int(n))
+	}
+	return int(n), c.busy == nil && (err != nil || n <= uint64(c.most))
+}
+
+// Close closes the connection.
+func (c *limitedConn) Close() error {
+	c.room.Free()
+	return c.Conn.Close()
 }

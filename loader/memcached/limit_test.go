@@ -1,8 +1,12 @@
 package memcached
 
 import (
+	"fmt"
 	"strings"
 	"testing"
+
+	"github.com/cachesidecar/cachesidecar/internal/origintest"
+	"github.com/cachesidecar/cachesidecar/loader"
 )
 
 func TestLimit(t *testing.T) {
@@ -50,4 +54,21 @@ func FuzzLimit(f *testing.F) {
 			t.Errorf("in pieces of %d %v, as a whole %v", int(step)+1, got, want)
 		}
 	})
+}
+
+// TestMemory checks that an item takes memory as soon as its length is known.
+func TestMemory(t *testing.T) {
+	m := &origintest.Memory{Left: 100_000}
+	get := func(n int) func() (loader.Value, error) {
+		return func() (loader.Value, error) {
+			text := fmt.Sprintf("VALUE k 0 %d\r\n%s\r\nEND\r\n", n, strings.Repeat("x", n))
+			s, err := New(Config{Servers: []string{origintest.Saying(t, text)}, Timeout: origintest.Never, memory: m})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close()
+			return s.Load(t.Context(), []byte("k"))
+		}
+	}
+	origintest.TakesMemory(t, m, get(20_000), get(200_000))
 }

@@ -44,6 +44,7 @@ type Config struct {
 	// For connecting, and again for the answer; zero: 500 ms.
 	Timeout  time.Duration `yaml:"-"`
 	MaxValue int           `yaml:"-"` // bytes; zero: 8 MiB
+	memory   loader.Memory // of items while they are read
 }
 
 const defaultConnections = 64
@@ -56,7 +57,7 @@ func (c Config) Descriptors() int { return cmp.Or(c.Connections, defaultConnecti
 
 // Open opens the origin. It connects at the first load.
 func (c Config) Open(o loader.OriginOptions) (*loader.Origin, error) {
-	c.Timeout, c.MaxValue = o.Timeout, o.MaxValue
+	c.Timeout, c.MaxValue, c.memory = o.Timeout, o.MaxValue, o.Memory
 	return origin.Open(o, c.Write != WriteConfig{},
 		func() (*Source, error) { return New(c) },
 		func(s *Source) (*Writer, error) { return s.NewWriter(c.Write) },
@@ -95,7 +96,9 @@ func New(cfg Config) (*Source, error) {
 		if err != nil {
 			return nil, err
 		}
-		return limit(c, cfg.MaxValue, cfg.Timeout), nil
+		limited := limit(c, cfg.MaxValue, cfg.Timeout)
+		limited.room.Memory = cfg.memory
+		return limited, nil
 	}
 	return s, nil
 }

@@ -7,6 +7,8 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"github.com/cachesidecar/cachesidecar/loader"
 )
 
 // Limits for the parts of an answer other than rows. pgx reads any number of notices and
@@ -28,7 +30,8 @@ type limited struct {
 	r io.Reader
 	w io.Writer
 
-	most     int // bytes of rows in one answer; below zero: no limit
+	most     int      // bytes of rows in one answer; below zero: no limit
+	room     *patient // has the memory of the rows
 	head     [5]byte
 	begun    int // bytes of head read so far
 	skip     int // remaining bytes of a message
@@ -86,7 +89,10 @@ func (l *limited) count(kind byte, bytes int) error {
 		if l.rows += bytes; l.most >= 0 && l.rows > l.most {
 			return errRows
 		}
-		return nil
+		return l.room.take(bytes)
+	}
+	if kind == 'Z' { // the end of an answer, whose rows have been read
+		l.room.free()
 	}
 	if kind == 'S' {
 		l.settings += bytes
@@ -104,8 +110,55 @@ type patient struct {
 	net.Conn
 	most time.Duration // of one read or write
 
-	mu          sync.Mutex // held while a deadline is set
+	mu          sync.Mutex // held while a deadline is set, and guards room and closed
 	read, write time.Time  // deadlines set by pgx; zero: none
+	room        loader.Room
+	closed      bool
+}
+
+// patientBelow returns the patient that bytes are written to, below TLS or not.
+func patientBelow(w io.Writer) *patient {
+	for {
+		if p, ok := w.(*patient); ok {
+			return p
+		}
+		over, ok := w.(interface{ NetConn() net.Conn })
+		if !ok {
+			return nil
+		}
+		w = over.NetConn()
+	}
+}
+
+// take charges n bytes of the present answer. A nil patient has no bound.
+func (c *patient) take(n int) error {
+	if c == nil {
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return net.ErrClosed
+	}
+	return c.room.Take(n)
+}
+
+// free gives back what the answer has taken.
+func (c *patient) free() {
+	if c != nil {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.room.Free()
+	}
+}
+
+// Close closes the connection.
+func (c *patient) Close() error {
+	c.mu.Lock()
+	c.closed = true
+	c.room.Free()
+	c.mu.Unlock()
+	return c.Conn.Close()
 }
 
 // NetConn returns the connection without limits.

@@ -2,12 +2,16 @@ package postgres
 
 import (
 	"bytes"
+	"crypto/tls"
 	"encoding/binary"
+	"errors"
 	"net"
 	"testing"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/bubble"
+	"github.com/cachesidecar/cachesidecar/internal/origintest"
+	"github.com/cachesidecar/cachesidecar/loader"
 )
 
 func message(kind byte, length int) []byte {
@@ -138,4 +142,30 @@ func TestPatient(t *testing.T) {
 		_ = there.Close()
 		<-done
 	})
+}
+
+// TestMemory checks that a row takes memory as soon as its length is known, and gives it back at the
+// end of the answer or of the connection, below TLS too.
+func TestMemory(t *testing.T) {
+	m := &origintest.Memory{Left: 100_000}
+	one, other := net.Pipe()
+	defer other.Close()
+	p := &patient{Conn: one, most: time.Hour, room: loader.Room{Memory: m}}
+	l := &limited{most: -1, room: patientBelow(tls.Client(p, &tls.Config{}))}
+	row, end := message('D', 20_000), message('Z', 1)
+	if err := l.pass(row); err != nil || m.Left > 80_000 {
+		t.Errorf("a row: %v, %d bytes left", err, m.Left)
+	}
+	if err := l.pass(end); err != nil || m.Left != 100_000 {
+		t.Errorf("the end of the answer: %v, %d bytes left", err, m.Left)
+	}
+	if err := l.pass(append(row, message('D', 90_000)[:5]...)); !errors.Is(err, loader.ErrNoRoom) {
+		t.Errorf("a long row: %v", err)
+	}
+	if err := p.Close(); err != nil || m.Left != 100_000 {
+		t.Errorf("the end of the connection: %v, %d bytes left", err, m.Left)
+	}
+	if l := (&limited{most: -1, room: patientBelow(one)}); l.pass(row) != nil || l.pass(end) != nil {
+		t.Error("rows without a bound")
+	}
 }

@@ -54,7 +54,7 @@ func (l *Lister) Keys(ctx context.Context, each func(key []byte) error) error {
 	ctx, cancel := context.WithTimeout(ctx, l.list.Timeout)
 	defer cancel()
 	cc := l.source.pool.Config().ConnConfig // a copy
-	bound(&cc.Config, l.source.cfg.MaxValue, -1, l.list.Timeout)
+	bound(&cc.Config, l.source.cfg.MaxValue, -1, l.list.Timeout, nil)
 	c, err := pgx.ConnectConfig(ctx, cc)
 	if err != nil {
 		return failed(err)

@@ -75,6 +75,7 @@ type Config struct {
 
 	Timeout  time.Duration `yaml:"-"` // of a load, including connecting; zero: 5 s
 	MaxValue int           `yaml:"-"` // bytes; zero: 8 MiB
+	memory   loader.Memory // of rows while they are read
 }
 
 const defaultConnections = 16
@@ -87,7 +88,7 @@ func (c Config) Descriptors() int { return cmp.Or(c.Connections, defaultConnecti
 
 // Open opens the origin. It connects at the first load.
 func (c Config) Open(o loader.OriginOptions) (*loader.Origin, error) {
-	c.Timeout, c.MaxValue = o.Timeout, o.MaxValue
+	c.Timeout, c.MaxValue, c.memory = o.Timeout, o.MaxValue, o.Memory
 	return origin.Open(o, c.Write != WriteConfig{},
 		func() (*Source, error) { return New(c) },
 		func(s *Source) (*Writer, error) { return s.NewWriter(c.Write) },
@@ -165,7 +166,7 @@ func New(cfg Config) (*Source, error) {
 	}
 	pc.MaxConns = int32(cfg.Connections)
 	pc.ConnConfig.ConnectTimeout = cfg.Timeout
-	bound(&pc.ConnConfig.Config, cfg.MaxValue, 2*(cfg.MaxValue+rowRoom), cfg.Timeout)
+	bound(&pc.ConnConfig.Config, cfg.MaxValue, 2*(cfg.MaxValue+rowRoom), cfg.Timeout, cfg.memory)
 	pc.PrepareConn = func(ctx context.Context, c *pgx.Conn) (bool, error) { return lives(ctx, c), nil }
 	pool, err := pgxpool.NewWithConfig(context.Background(), pc)
 	if err != nil {
@@ -182,11 +183,11 @@ func lives(ctx context.Context, c *pgx.Conn) bool {
 	return origin.Idle(c.PgConn().Conn()) == nil || c.Ping(ctx) == nil
 }
 
-// bound limits a connection: the bytes of a value, the bytes of the rows of an answer,
-// and the time of each read and write.
-func bound(c *pgconn.Config, value, rows int, timeout time.Duration) {
+// bound limits a connection: the bytes of a value, the bytes of the rows of an answer, their
+// memory, and the time of each read and write.
+func bound(c *pgconn.Config, value, rows int, timeout time.Duration, memory loader.Memory) {
 	c.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
-		l := &limited{r: r, w: w, most: rows}
+		l := &limited{r: r, w: w, most: rows, room: patientBelow(w)}
 		f := pgproto3.NewFrontend(l, l)
 		f.SetMaxBodyLen(value + rowRoom)
 		return f
@@ -197,7 +198,7 @@ func bound(c *pgconn.Config, value, rows int, timeout time.Duration) {
 		if err != nil {
 			return nil, err
 		}
-		return &patient{Conn: conn, most: timeout}, nil
+		return &patient{Conn: conn, most: timeout, room: loader.Room{Memory: memory}}, nil
 	}
 }
 
@@ -279,6 +280,8 @@ func (s *Source) Load(ctx context.Context, key []byte) (loader.Value, error) {
 		return loader.Value{}, not.error
 	case errors.As(err, &big), errors.Is(err, errRows):
 		return loader.Value{}, s.tooLarge()
+	case errors.Is(err, loader.ErrNoRoom):
+		return loader.Value{}, loader.ErrNoRoom
 	case err != nil:
 		return loader.Value{}, failed(err)
 	case n == 0:

@@ -34,6 +34,7 @@ func (c *conn) DoContext(ctx context.Context, command string, args ...any) (any,
 	if command != "" {
 		c.stream.limited.due++
 	}
+	defer c.stream.limited.room.Free()
 	var reply any
 	err := c.stream.during(ctx, func() (err error) {
 		reply, err = c.Do(command, args...)
@@ -110,6 +111,7 @@ func (s *Source) dial(ctx context.Context) (*conn, error) {
 			return err
 		}
 		st.limited = newLimited(st.Conn, s.cfg.MaxValue+keysRoom)
+		st.limited.room.Memory = s.cfg.memory
 		st.Conn = st.limited
 		if s.cfg.Password != "" {
 			st.limited.due++ // AUTH

@@ -5,6 +5,7 @@ import (
 	"net"
 	"strconv"
 
+	"github.com/cachesidecar/cachesidecar/loader"
 	"github.com/cachesidecar/cachesidecar/loader/internal/origin"
 )
 
@@ -21,6 +22,8 @@ type limitedConn struct {
 	due      int // replies that were requested, and their elements, less what has come
 	scanner  origin.Scanner
 	large    bool // a string was longer than the limit
+	room     loader.Room
+	busy     error // there is no memory for a string
 }
 
 const (
@@ -58,6 +61,9 @@ func (c *limitedConn) settled() bool { return c.due == 0 && c.scanner.Between() 
 func (c *limitedConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if !c.scanner.Pass(p[:n]) {
+		if c.busy != nil {
+			return 0, c.busy
+		}
 		if c.large {
 			return 0, errTooLarge
 		}
@@ -95,6 +101,9 @@ func (c *limitedConn) count(line []byte, length int) (announced int, ok bool) {
 	if *left -= n; left == &c.elements {
 		c.due += n
 		return -1, true
+	}
+	if c.busy = c.room.Take(n); c.busy != nil {
+		return -1, false
 	}
 	return n, true
 }

@@ -70,6 +70,7 @@ type Config struct {
 
 	Timeout  time.Duration `yaml:"-"` // of a load, including connecting; zero: 1 s
 	MaxValue int           `yaml:"-"` // bytes; zero: 8 MiB
+	memory   loader.Memory // of replies while they are read
 }
 
 const (
@@ -85,7 +86,7 @@ func (c Config) Descriptors() int { return cmp.Or(c.Connections, defaultConnecti
 
 // Open opens the origin. It connects at the first load.
 func (c Config) Open(o loader.OriginOptions) (*loader.Origin, error) {
-	c.Timeout, c.MaxValue = o.Timeout, o.MaxValue
+	c.Timeout, c.MaxValue, c.memory = o.Timeout, o.MaxValue, o.Memory
 	return origin.Open(o, c.Write != WriteConfig{},
 		func() (*Source, error) { return New(c) },
 		func(s *Source) (*Writer, error) { return s.NewWriter(c.Write) },

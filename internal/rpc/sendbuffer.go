@@ -1,0 +1,195 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// sendBuffer is the kernel's buffer for what a socket sends. What the peer has not read is
+// memory of this process, also after the socket was closed. The buffer begins with
+// Limits.SendBuffer, which is part of what every connection takes. It grows for a long write,
+// and for a write that finds no room, as long as the budget has memory for that. A write that
+// still finds no room waits as for any full buffer. The buffer of an idle connection shrinks
+// again when the loop takes the connection, or has had it for a while. Without a loop it does
+// not.
+//
+// Only the goroutine that writes uses it, and the reader while nothing is written; of a bare
+// connection, whatever holds its mutex.
+type sendBuffer struct {
+	account *Account
+	least   int // zero: the system decides, and nothing is charged
+	size    int // SO_SNDBUF, of which the kernel makes the double
+}
+
+const (
+	// mostSend is SO_SNDBUF of a buffer as large as Linux makes it by default.
+	mostSend = 104 << 10
+	// mostMessage is the longest message that the kernel makes of a part of a write. The last
+	// one may exceed the buffer; half of the buffer bounds it too.
+	mostMessage = 48 << 10
+)
+
+// taken is what a buffer of a size takes of the kernel's memory at most, in bytes.
+func taken(size int) int64 { return int64(2*size + min(size, mostMessage)) }
+
+// begin makes the buffer of a connection small.
+func (s *sendBuffer) begin(nc net.Conn, a *Account, size int) {
+	c, ok := nc.(interface{ SetWriteBuffer(int) error })
+	if size > 0 && ok && c.SetWriteBuffer(size) == nil {
+		s.account, s.least, s.size = a, size, size
+	}
+}
+
+// fits says whether the buffer is large enough for a write of n bytes.
+func (s *sendBuffer) fits(n int) bool {
+	return s == nil || s.size == 0 || s.size >= mostSend || n+n/4 <= 2*s.size
+}
+
+// grow makes the buffer of a descriptor larger: for a write of n bytes, and twice as large at
+// least. It returns false if it cannot.
+func (s *sendBuffer) grow(fd, n int) bool {
+	if s == nil || s.size == 0 || s.size >= mostSend {
+		return false
+	}
+	size := 2 * s.size
+	for size < mostSend && n+n/4 > 2*size {
+		size *= 2
+	}
+	size = min(size, mostSend)
+	more := taken(size) - taken(s.size)
+	if !s.account.takeSocket(more) {
+		return false
+	}
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, size) != nil {
+		s.account.Give(ForSockets, more)
+		return false
+	}
+	s.size = size
+	return true
+}
+
+// shrink makes the buffer of a descriptor small again, if it is empty.
+func (s *sendBuffer) shrink(fd int) {
+	if s.size > s.least && unsent(fd) == 0 && unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, s.least) == nil {
+		s.end()
+	}
+}
+
+// shrinkIdle makes the send buffer of a bare connection small, if the peer has read everything.
+func (s *socket) shrinkIdle() {
+	s.bare.mu.Lock()
+	defer s.bare.mu.Unlock()
+	if s.bare.is.Load() && s.bare.held {
+		s.send.shrink(s.bare.fd)
+	}
+}
+
+// endSend gives back what the send buffer has taken of the budget, at the end of a connection.
+func (s *socket) endSend() {
+	s.bare.mu.Lock()
+	defer s.bare.mu.Unlock()
+	s.send.end()
+}
+
+// end gives back what the buffer has taken of the budget.
+func (s *sendBuffer) end() {
+	if s.size > s.least {
+		s.account.Give(ForSockets, taken(s.size)-taken(s.least))
+		s.size = s.least
+	}
+}
+
+// takeSocket charges n bytes of the kernel's memory, of which sockets may have a part of the
+// budget. Nobody can take them back before the peer reads. So the last eighth of the part is
+// for owners that use less than their share of the rest.
+func (a *Account) takeSocket(n int64) bool {
+	if a == nil {
+		return true
+	}
+	b := a.budget
+	most := b.max / SocketsPart
+	free, owner := most-most/8, a.up.up
+	of := b.used[ForSockets].Load() + n
+	if of <= free || of <= most && owner.used.Load()+n <= free/max(1, b.root.active.Load()) {
+		a.Force(ForSockets, n)
+		if b.used[ForSockets].Load() <= most {
+			return true
+		}
+		a.Give(ForSockets, n)
+	}
+	return false
+}
+
+// SocketsPart is the part of a Budget that sockets may have: one in so many.
+const SocketsPart = 4
+
+// fewUnsent is less than the kernel counts for any bytes. While it frees the last ones it still counts
+// one, and does not tell when that has gone.
+const fewUnsent = 256
+
+// linger waits until the peer has read what the kernel has for it, or has gone. Until then
+// the bytes are memory of this process, and the connection keeps its place and its share. So
+// a client cannot leave behind more than it may have at once.
+func (s *socket) linger(server *shared) {
+	if s.send.size == 0 || server.ended() || s.unsent() < fewUnsent || s.attach() != nil {
+		return
+	}
+	_ = s.closeBoth()
+	err := os.ErrDeadlineExceeded // whatever has ended the connection may have set a deadline
+	for isTimeout(err) {
+		err = s.nc.SetWriteDeadline(time.Time{})
+		if err != nil || server.ended() { // in this order: the end of the server sets a deadline after that
+			return
+		}
+		err = s.raw.Write(func(fd uintptr) bool { return unsent(int(fd)) < fewUnsent || server.ended() })
+	}
+}
+
+// unsent returns how many bytes of a connection's answers the kernel has.
+func (s *socket) unsent() (n int) {
+	s.bare.mu.Lock()
+	defer s.bare.mu.Unlock()
+	if s.bare.is.Load() {
+		if s.bare.held {
+			n = unsent(s.bare.fd)
+		}
+	} else if s.raw != nil {
+		_ = s.raw.Control(func(fd uintptr) { n = unsent(int(fd)) })
+	}
+	return n
+}
+
+// closeBoth tells the peer that nothing more comes, and takes nothing more from it.
+func (s *socket) closeBoth() error {
+	err := error(nil)
+	if e := s.raw.Control(func(fd uintptr) { err = syscall.Shutdown(int(fd), syscall.SHUT_RDWR) }); e != nil {
+		return e
+	}
+	return err
+}
+
+// ListenTCP listens at a TCP address. The kernel's buffers of its connections are what it is told,
+// in bytes, of which the kernel makes the double; what comes is memory of this process too, over
+// TCP. A send buffer of zero is the system's. With a limit, the kernel ends a connection whose
+// peer takes nothing for so long, also after it was closed.
+func ListenTCP(address string, send, receive int, limit time.Duration) (net.Listener, error) {
+	lc := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) (err error) {
+		e := raw.Control(func(fd uintptr) {
+			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, receive)
+			if err == nil && send > 0 {
+				err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUF, send)
+			}
+			if err == nil && limit > 0 {
+				err = limitUnsent(int(fd), limit)
+			}
+		})
+		return errors.Join(err, e)
+	}}
+	return lc.Listen(context.Background(), "tcp", address)
+}

@@ -1,0 +1,183 @@
+package rpc
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// small is the size that the send buffers of these tests begin with.
+const small = 4 << 10
+
+// kept returns how many bytes of memory the kernel has for the answers of a server.
+func kept(s *Server) (n int64) {
+	s.each(func(c *Conn) { n += int64(c.socket.unsent()) })
+	return n
+}
+
+// TestSendBuffersAreInTheBudget has many connections ask for more than they read. The kernel keeps
+// as much as the budget has for it, and a small buffer for each connection. Then all is read.
+func TestSendBuffersAreInTheBudget(t *testing.T) {
+	const conns, each, length = 60, 3, 60_000
+	budget := NewBudget(64 << 20)
+	s, dial, _ := serve(t, newEcho(), Limits{SendBuffer: small, Budget: budget, WriteTimeout: time.Hour})
+	most := budget.Size()/SocketsPart - budget.Size()/SocketsPart/8 // of one owner
+	hog := budget.Open("uid 0", "", nil)
+	hog.Force(ForSockets, most-1<<20) // as many more connections would
+	var all []net.Conn
+	for i := range conns {
+		nc := dial()
+		for id := range each {
+			if _, err := nc.Write(getFrame(uint64(id), fmt.Sprint("big ", length))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		all = append(all, nc)
+		eventually(t, "a connection to have answers", s, func(st Stats) bool { return st.BytesOut > 0 && st.Open == int64(i+1) })
+	}
+	eventually(t, "all to wait", s, func(Stats) bool {
+		waiting := 0
+		s.each(func(c *Conn) {
+			if c.outbox.blocked.Load() != 0 {
+				waiting++
+			}
+		})
+		return waiting >= conns-1<<20/200_000
+	})
+	if n, most := kept(s), int64(conns)*taken(small)+1<<20; n > most || n < 1<<19 {
+		t.Errorf("the kernel has %d bytes, want at most %d", n, most)
+	}
+	if n := budget.Stats().Sockets; n > most {
+		t.Errorf("%d bytes are charged for sockets, want at most %d", n, most)
+	}
+	for _, nc := range all {
+		for range each {
+			if p := readReply(t, nc); len(p.Value) != length {
+				t.Fatalf("%s, %d bytes", p.Status, len(p.Value))
+			}
+		}
+	}
+	s.each((*Conn).Kill)
+	hog.Give(ForSockets, most-1<<20)
+	hog.Close()
+	allGiven(t, s)
+}
+
+// TestOwnersShareSendBuffers checks that the last eighth of what sockets may have is for owners
+// below their share.
+func TestOwnersShareSendBuffers(t *testing.T) {
+	const mb = 1 << 20
+	b := NewBudget(64 * mb)
+	greedy, other := b.Open("uid 1", "pid 1", nil), b.Open("uid 2", "pid 2", nil)
+	n := 0
+	for n < 100 && greedy.takeSocket(mb) {
+		n++
+	}
+	m := 0
+	for m < 100 && other.takeSocket(mb) {
+		m++
+	}
+	if n != 14 || m != 2 {
+		t.Errorf("the first got %d, the second %d, of 16; want 14 and 2", n, m)
+	}
+}
+
+// TestIdleSendBuffersShrink checks that a buffer that has grown is small again once the connection is
+// idle, and that it can grow again.
+func TestIdleSendBuffersShrink(t *testing.T) {
+	if !inLoop {
+		t.Skip("connections are not idle in a loop")
+	}
+	s, dial, _ := serve(t, newEcho(), Limits{SendBuffer: small})
+	nc := dial()
+	for range 2 {
+		if _, err := nc.Write(getFrame(1, "big 1000000")); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the buffer to grow", s, func(st Stats) bool { return st.Buffers.Sockets > 0 })
+		readReply(t, nc)
+		eventually(t, "it to shrink", s, func(st Stats) bool { s.shared.loop.callHome(); return st.Buffers.Sockets == 0 })
+	}
+}
+
+// TestLeftAnswersKeepTheirPlace ends connections whose clients have not read. They are open until
+// the clients have read, or have gone; the end of the server does not wait for them.
+func TestLeftAnswersKeepTheirPlace(t *testing.T) {
+	for name, leave := range map[string]func(t *testing.T, nc net.Conn, shutdown func()){
+		"read": func(t *testing.T, nc net.Conn, _ func()) {
+			if b, err := io.ReadAll(nc); len(b) < 10_000 || err != nil { // and what is wrong with the frame
+				t.Errorf("%d bytes, %v", len(b), err)
+			}
+		},
+		"gone": func(_ *testing.T, nc net.Conn, _ func()) { _ = nc.Close() },
+		"over": func(t *testing.T, _ net.Conn, shutdown func()) { endsUnforced(t, shutdown) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newEcho()
+			s, dial, shutdown := serve(t, h, Limits{SendBuffer: small, DrainTimeout: time.Hour})
+			begin := func(bad int64) net.Conn {
+				nc := dial()
+				if _, err := nc.Write(append(getFrame(1, "big 10000"), make([]byte, wire.LengthSize)...)); err != nil {
+					t.Fatal(err)
+				}
+				eventually(t, "a frame without a byte", s, func(st Stats) bool { return st.BadFrames == bad })
+				return nc
+			}
+			nc := begin(1)
+			for i := range 5 { // of others, which end meanwhile
+				if _, err := io.ReadAll(begin(int64(i + 2))); err != nil {
+					t.Fatal(err)
+				}
+				testenv.Eventually(t, "another connection to end", func() bool { return len(h.ended) >= i+1 })
+			}
+			if n := len(h.ended); n > 5 {
+				t.Error("the connection has ended, and its client has not read")
+			}
+			leave(t, nc, shutdown)
+			testenv.Eventually(t, "the connection to end", func() bool { return len(h.ended) == 6 })
+		})
+	}
+}
+
+// TestListenTCP checks that the buffers of connections over TCP are as small as they are to be.
+func TestListenTCP(t *testing.T) {
+	ln, err := ListenTCP("127.0.0.1:0", 8<<10, 16<<10, time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	nc, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	accepted, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer accepted.Close()
+	raw, err := accepted.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = raw.Control(func(fd uintptr) {
+		for option, want := range map[[2]int]int{
+			{unix.SOL_SOCKET, unix.SO_SNDBUF}: 16 << 10, {unix.SOL_SOCKET, unix.SO_RCVBUF}: 32 << 10,
+			{unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT}: 1000,
+		} {
+			if n, err := unix.GetsockoptInt(int(fd), option[0], option[1]); n != want || err != nil {
+				t.Errorf("option %v is %d, %v, want %d", option, n, err, want)
+			}
+		}
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,111 @@
+package session_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/testing/onehost"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// TestWaitingRequestsTakeMemory has an app send more LEASEs that wait than there is memory for: each
+// waits on a goroutine. The others are BUSY at once.
+func TestWaitingRequestsTakeMemory(t *testing.T) {
+	const each = 20 << 10 // with its goroutine
+	cfg := longLeases
+	cfg.BufferSize = 8 << 20
+	virtually(t, cfg, func(t *testing.T, h *host) {
+		holder, app := h.app(), h.app()
+		if r := holder.call(leaseOf("k", time.Minute)); r.Status != wire.Lease {
+			t.Fatalf("LEASE: %s", r.Status)
+		}
+		const n = 450
+		for range n {
+			app.send(leaseOf("k", time.Hour))
+		}
+		settle()
+		waits := h.Waiting.Load()
+		if most := cfg.BufferSize / each * 3 / 4; waits > most || waits < most/2 {
+			t.Errorf("%d of %d LEASEs wait, want at most %d", waits, n, most)
+		}
+		if used := h.Budget.Stats().Requests; used < waits*each {
+			t.Errorf("%d bytes are charged for %d requests that wait", used, waits)
+		}
+		for range n - waits {
+			if r := app.receive(wire.OpLease); r.Status != wire.Busy || !strings.Contains(string(r.Message), "buffer_size") {
+				t.Errorf("%s %s", r.Status, r.Message)
+			}
+		}
+		app.Close()
+		holder.Close()
+		settle()
+		if n := h.Budget.Stats().Total(); n != 0 {
+			t.Errorf("%d bytes stay charged", n)
+		}
+	})
+}
+
+// TestGrowthTakesTurns appends to a long value while there is no memory for its copy, and then with.
+func TestGrowthTakesTurns(t *testing.T) {
+	virtually(t, onehost.Config{L2Size: 64 << 20, BufferSize: 8 << 20}, func(t *testing.T, h *host) {
+		c := h.app()
+		c.set("k", make([]byte, 1<<20))
+		grow := wire.Request{Op: wire.OpSet, Key: []byte("k"), Value: []byte("y"), Mode: wire.ModeAppend, TTLMS: wire.TTLDefault}
+		hog, most := h.Budget.Open("hog", "", nil), h.Budget.Size()-512<<10
+		hog.Force(rpc.ForAnswers, most)
+		if r := c.call(grow); r.Status != wire.Busy {
+			t.Errorf("without memory: %s %s", r.Status, r.Message)
+		}
+		hog.Give(rpc.ForAnswers, most)
+		for range 100 { // some in each batch
+			c.send(grow)
+		}
+		for range 100 {
+			if r := c.receive(wire.OpSet); r.Status != wire.OK {
+				t.Fatalf("with memory: %s %s", r.Status, r.Message)
+			}
+		}
+		if r := c.get("k"); len(r.Value) != 1<<20+100 {
+			t.Errorf("%s, %d bytes", r.Status, len(r.Value))
+		}
+		over := grow
+		over.Value = make([]byte, 3<<20)
+		if r := c.call(over); r.Status != wire.TooLarge {
+			t.Errorf("more than max_value: %s %s", r.Status, r.Message)
+		}
+	})
+}
+
+// TestReadsAfterAWait sends reads in one batch and takes no answers for a while. A value that has ended
+// meanwhile is no answer, although it was there when the batch was read.
+func TestReadsAfterAWait(t *testing.T) {
+	virtually(t, onehost.Config{L2Size: 64 << 20, BufferSize: 64 << 20}, func(t *testing.T, h *host) {
+		c := h.app()
+		c.set("long", make([]byte, 1<<20))
+		r := c.call(wire.Request{Op: wire.OpSet, Key: []byte("short"), Value: []byte("v"), TTLMS: 1000})
+		onehost.Is(t, "SET", r, wire.OK, "")
+		const n = 8
+		var b []byte
+		for i := range uint64(n) {
+			b = wire.AppendRequest(b, &wire.Request{ID: 10 + i, Op: wire.OpGet, Key: []byte("long")})
+		}
+		b = wire.AppendRequest(b, &wire.Request{ID: 10 + n, Op: wire.OpGet, Key: []byte("short")})
+		b = wire.AppendRequest(b, &wire.Request{ID: 11 + n, Op: wire.OpMGet, Keys: keys("short")})
+		c.write(b)
+		settle()
+		time.Sleep(2 * time.Second)
+		for range n {
+			if r := c.receive(wire.OpGet); r.Status != wire.OK || len(r.Value) != 1<<20 {
+				t.Fatalf("%s %s", r.Status, r.Message)
+			}
+		}
+		if r := c.receive(wire.OpGet); r.Status != wire.Miss {
+			t.Errorf("GET after the value's end: %s %s", r.Status, r.Value)
+		}
+		if r := c.receive(wire.OpMGet); len(r.Items) != 1 || r.Items[0].Status != wire.Miss {
+			t.Errorf("MGET after the value's end: %+v", r)
+		}
+	})
+}
