@@ -342,7 +342,7 @@ func (a *Account) mayKeep(queue *requests, use Use) error {
 		return a.tooMuch()
 	}
 	used := &b.root.used
-	if use == ForRequests { // nobody can take them back
+	if use == ForRequests { // no account can give them back early
 		used, top = &b.used[use], b.max/4*3
 	}
 	b.reclaim()

@@ -106,7 +106,7 @@ func (s *sendBuffer) end() {
 }
 
 // takeSocket charges n bytes of the kernel's memory, of which sockets may have a part of the
-// budget. Nobody can take them back before the peer reads. So the last eighth of the part is
+// budget. They cannot be taken back before the peer reads. So the last eighth of the part is
 // for owners that use less than their share of the rest.
 func (a *Account) takeSocket(n int64) bool {
 	if a == nil {
