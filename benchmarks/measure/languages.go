@@ -129,7 +129,7 @@ func (l *languages) reads(ctx context.Context) (map[string]int64, error) {
 	st, err := l.sidecar.Stats(ctx)
 	reads := map[string]int64{}
 	for _, ns := range st.Namespaces {
-		reads[ns.Name] = ns.Reads()
+		reads[ns.Name] = ns.Reads() - ns.SharedHits - ns.NearHits
 	}
 	return reads, err
 }
