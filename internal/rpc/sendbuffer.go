@@ -141,13 +141,21 @@ func (s *socket) linger(server *shared) {
 		return
 	}
 	_ = s.closeBoth()
+	s.lingers.Store(true)
 	err := os.ErrDeadlineExceeded // whatever has ended the connection may have set a deadline
 	for isTimeout(err) {
 		err = s.nc.SetWriteDeadline(time.Time{})
-		if err != nil || server.ended() { // in this order: the end of the server sets a deadline after that
+		if err != nil || server.ended() { // in this order: endLinger sets a deadline after that
 			return
 		}
 		err = s.raw.Write(func(fd uintptr) bool { return unsent(int(fd)) < fewUnsent || server.ended() })
+	}
+}
+
+// endLinger ends linger, once the server has ended.
+func (s *socket) endLinger() {
+	if s.lingers.Load() {
+		_ = s.nc.SetWriteDeadline(time.Unix(1, 0))
 	}
 }
 

@@ -146,6 +146,34 @@ func TestLeftAnswersKeepTheirPlace(t *testing.T) {
 	}
 }
 
+// TestUnsentAfterReset checks that nothing counts as unsent once a peer over TCP has gone without
+// reading, so that no connection waits for it.
+func TestUnsentAfterReset(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	nc, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	accepted, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var s socket
+	s.take(accepted)
+	defer accepted.Close()
+	_ = accepted.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
+	_, _ = accepted.Write(make([]byte, 64<<20)) // more than both buffers take
+	if s.unsent() == 0 {
+		t.Fatal("all is sent, and the peer has not read")
+	}
+	_ = nc.Close()
+	testenv.Eventually(t, "the bytes to go with the peer", func() bool { return s.unsent() == 0 })
+}
+
 // TestListenTCP checks that the buffers of connections over TCP are as small as they are to be.
 func TestListenTCP(t *testing.T) {
 	ln, err := ListenTCP("127.0.0.1:0", 8<<10, 16<<10, time.Second)

@@ -244,6 +244,7 @@ func (c *Conn) drain() error {
 // so that the peer knows of each request whether it was served; else after the bytes that
 // it has read.
 func (c *Conn) shutdown() {
+	c.socket.endLinger()
 	if c.socket.closeRead() {
 		return
 	}

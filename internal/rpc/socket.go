@@ -19,6 +19,8 @@ type socket struct {
 	bare   bare            // of a connection in a loop
 	send   sendBuffer      // of a serving connection
 
+	lingers atomic.Bool // its end waits for the peer
+
 	onAttach func() // is called after a bare connection has been attached; nil: it is never bare
 }
 
