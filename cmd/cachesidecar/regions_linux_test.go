@@ -302,6 +302,16 @@ func TestUnreceivedDescriptors(t *testing.T) {
 		}
 	}
 	others("while they are connected")
+	open := share("connections").Used
+	for _, c := range hogs { // the descriptors stay on their way, so the connections keep their places
+		if err := c.nc.CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	others("after the end of what they send")
+	if n := share("connections").Used; n < open-2 { // those of others come and go
+		t.Errorf("%d connections are left of %d: their descriptors are on their way", n, open)
+	}
 	for _, c := range hogs {
 		c.close()
 	}
