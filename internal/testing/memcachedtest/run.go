@@ -143,11 +143,16 @@ func times(t *testing.T, c *Conn, early bool) {
 	ends(fmt.Sprintf("ms k 1 T%d\r\na", now+1000), "HD")
 	c.Ask(fmt.Sprintf("flush_all %d", now+1000), "OK")
 	c.Ask("mg k v", "VA 1", "a")
+	for i := range 16 { // of several hosts, which do not drop them at the same moment
+		c.Ask(fmt.Sprintf("set k%d 0 0 1\r\na", i), "STORED")
+	}
 	c.Ask(fmt.Sprintf("flush_all %d", now+1), "OK")
-	testenv.Eventually(t, "a flush_all of a point in time", func() bool {
-		c.Send("mg k\r\n")
-		return c.Line() == "EN"
-	})
+	for i := range 16 {
+		testenv.Eventually(t, "a flush_all of a point in time", func() bool {
+			c.Send(fmt.Sprintf("mg k%d\r\n", i))
+			return c.Line() == "EN"
+		})
+	}
 }
 
 // renewTouched touches a value that ends soon in the command that asks whether to load
