@@ -381,7 +381,7 @@ func (c *keyedPair) alone(text string) {
 		}
 		return nil
 	})
-	p.healthy(exitMiss, "it is alone: no host answers at the join addresses (")
+	p.healthy(exitMiss, "alone: no host answers at the join addresses (")
 	if list := p.members(); len(list) != 1 || list[0].Node != "stranger" {
 		c.t.Errorf("it sees %+v", list)
 	}
