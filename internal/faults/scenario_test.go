@@ -329,6 +329,7 @@ func TestProcessChurn(t *testing.T) {
 			what += " moves"
 			n.crash()
 			n.spec.Bind = testenv.FreeAddress(t)
+			g.joinAll() // without this the last of the first three would find none of the others
 			n.start()
 		case 4:
 			o := g.nodes[(n.index+1)%len(g.nodes)]
