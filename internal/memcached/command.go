@@ -70,6 +70,17 @@ type Fields struct {
 	Form Form
 }
 
+// ReadsOne says whether the command reads one key, and changes nothing before its value is missed.
+func (c *Command) ReadsOne() bool {
+	switch c.Verb {
+	case Get, Gets:
+		return c.Key != nil && len(c.More) == 0
+	case MetaGet:
+		return !c.Touch && !c.Inspect && !c.Unread
+	}
+	return false
+}
+
 // Meta is what the flags of a meta command say beside its values.
 type Meta struct {
 	Touch      bool // T: Exptime is set

@@ -103,19 +103,19 @@ func TestWritesEndWithTheirConnection(t *testing.T) {
 		{"DELETE, which makes only a miss", wire.Request{Op: wire.OpDelete, Keys: keys("k")}, "delete k\r\n", ""},
 	} {
 		for _, e := range endings {
-			want := "2"
-			if e.executed || tc.late == "" {
-				want = tc.late
-			}
-			check := func(t *testing.T, h *host, g *gate, nc net.Conn) {
+			check := func(t *testing.T, h *host, g *gate, nc net.Conn, waiting int64, late bool) {
 				t.Helper()
-				h.wait(2)
+				h.wait(waiting)
 				if err := e.by(nc); err != nil {
 					t.Fatal(err)
 				}
 				h.app().set("k", []byte("2"))
 				close(g.open)
 				h.wait(0)
+				want := "2"
+				if late {
+					want = tc.late
+				}
 				if r := h.Get("k", 0); string(r.Value) != want {
 					t.Errorf("the key is %q, want %q", r.Value, want)
 				}
@@ -130,7 +130,7 @@ func TestWritesEndWithTheirConnection(t *testing.T) {
 					tc.q.Key = []byte("k")
 				}
 				c.send(tc.q)
-				if check(t, h, g, c.Conn); e.executed {
+				if check(t, h, g, c.Conn, 2, e.executed || tc.late == ""); e.executed {
 					c.receive(wire.OpGet)
 					if r := c.receive(tc.q.Op); r.Status != wire.OK {
 						t.Errorf("the answer is %s %s", r.Status, r.Message)
@@ -144,23 +144,21 @@ func TestWritesEndWithTheirConnection(t *testing.T) {
 				c.Send("get k\r\n")
 				<-g.asked
 				c.Send(tc.text)
-				check(t, h, g, c.Conn)
+				check(t, h, g, c.Conn, 1, e.executed) // what is behind the read has not begun
 			})
 		}
 	}
 }
 
-// TestWritesWithoutAnAnswerOutliveTheirConnection checks that a write is executed after its
+// TestWritesWithoutAnAnswerOutliveTheirConnection checks that a write that waits is executed after its
 // client has closed the connection, if the client wants no answer to it.
 func TestWritesWithoutAnAnswerOutliveTheirConnection(t *testing.T) {
 	for _, command := range []string{"set k 0 0 1 noreply\r\n1\r\n", "ms k 1 q\r\n1\r\n"} {
 		g := newGate()
-		h := g.behind(t, false)
+		h := g.behind(t, true)
 		c := h.text()
-		c.Send("get k\r\n")
-		<-g.asked
 		c.Send(command)
-		h.wait(2)
+		<-g.asked
 		_ = c.Close()
 		close(g.open)
 		h.wait(0)

@@ -38,7 +38,6 @@ type Pending struct {
 	trace    slow.Trace    // of serve
 	fills    tokenOf       // the token that a FILL uses; zero: none
 	form     *textForm     // of the answer in memcached's protocol; nil: the socket's
-	got      *wire.Reply   // of the GET of an mg that has become a METAGET: see again
 	awaited  bool          // the account counts it as a read; q may become another request
 }
 
@@ -73,15 +72,16 @@ func (c *Session) mostLeases() int64 {
 // later answers c.req when that is possible, after earlier requests of this connection
 // for the same keys.
 func (c *Session) later(conn *rpc.Conn) {
-	p := c.pend(conn)
+	if c.text != nil {
+		c.wait(conn)
+		return
+	}
+	p := c.pendOr(conn)
 	if p == nil {
 		return
 	}
-	if c.text != nil && c.req.Op == wire.OpFlush {
-		c.order.enterAll(&p.turn)
-	} else { // a FILL must not wait for the LEASEs that wait for it
-		c.order.enter(&p.turn, c.keys(), c.req.Op != wire.OpLease)
-	}
+	// A FILL must not wait for the LEASEs that wait for it.
+	c.order.enter(&p.turn, c.keys(), c.req.Op != wire.OpLease)
 	if p.q.Op == wire.OpFill {
 		p.fills = c.tokens.take(p.q.Token) // the request has it now, and not the end of the connection
 	}
@@ -122,20 +122,28 @@ func (p *Pending) start() {
 // long answers another host's read with a long value, after the short answers: it must
 // not delay the answers to other apps of that host.
 func (c *Session) long(conn *rpc.Conn, size int) {
-	if p := c.pend(conn); p != nil {
+	if p := c.pendOr(conn); p != nil {
 		c.Names.Release()
 		p.place, _ = conn.Begin(nil)
 		conn.Long(p.place, size, p.long)
 	}
 }
 
-// pend makes a Pending of c.req. If there is no room, it answers c.req and returns nil.
-func (c *Session) pend(conn *rpc.Conn) *Pending {
+// pendOr makes a Pending of c.req. If there is no room, it answers c.req and returns nil.
+func (c *Session) pendOr(conn *rpc.Conn) *Pending {
+	p, err := c.pend(conn)
+	if err != nil {
+		c.answerError(conn, err)
+	}
+	return p
+}
+
+// pend makes a Pending of c.req, if there is room.
+func (c *Session) pend(conn *rpc.Conn) (*Pending, *wire.Error) {
 	if c.req.Op == wire.OpLease && c.leasing.Add(1) > c.mostLeases() {
 		c.leasing.Add(-1)
-		c.answerError(conn, wire.Errorf(wire.Busy,
-			"%d LEASEs of this connection wait: try again, or load the key without filling it", c.mostLeases()))
-		return nil
+		return nil, wire.Errorf(wire.Busy,
+			"%d LEASEs of this connection wait: try again, or load the key without filling it", c.mostLeases())
 	}
 	size := pendingSize + sizeOf(c.req)
 	err := c.member.Acquire(places.Waiting)
@@ -146,8 +154,7 @@ func (c *Session) pend(conn *rpc.Conn) *Pending {
 	}
 	if err != nil {
 		c.leased(c.req)
-		c.answerError(conn, err)
-		return nil
+		return nil, err
 	}
 	c.Core.Waiting.Add(1)
 	if c.ctx == nil {
@@ -168,7 +175,7 @@ func (c *Session) pend(conn *rpc.Conn) *Pending {
 	if c.text != nil {
 		p.form = c.text.form.clone()
 	}
-	return p
+	return p, nil
 }
 
 // awaited reports whether a request is an app's read, which needs room for its answer.
@@ -185,6 +192,13 @@ func (c *Session) leased(q *wire.Request) {
 
 // serve answers the request on a goroutine of its own, and says whether it has only read.
 func (p *Pending) serve() (answer []byte, reads bool) {
+	r := p.reply()
+	defer p.held.Bulk(valuesOf(&r))()
+	return p.end(nil, &r), onlyReads(&p.q)
+}
+
+// reply serves the request.
+func (p *Pending) reply() wire.Reply {
 	b := namespaces.Pins{Table: p.Session.Core.Names, Member: p.Session.member}
 	defer b.Release()
 	ctx := p.Session.ctx
@@ -196,16 +210,6 @@ func (p *Pending) serve() (answer []byte, reads bool) {
 	p.turn.wait()
 	waited()
 	r := p.Session.slow(ctx, &p.q, &b, p.deadline)
-	if p.again(&r) {
-		ctx = rpc.WithHeld(slow.With(p.Session.ctx, &p.trace), &p.held) // it may claim
-		r = p.Session.slow(ctx, &p.q, &b, p.deadline)
-	}
-	if p.got != nil && r.Status.IsError() {
-		p.q.Op, p.q.Options, r = wire.OpGet, wire.StaleOK, *p.got
-	}
-	for p.leaves(&r, &b) {
-		r = p.Session.slow(ctx, &p.q, &b, p.deadline)
-	}
 	if c := p.Session.Core; c.Acks.Wanted(&p.q) {
 		p.turn.leave() // later requests are answered from what is stored
 		b.Release()
@@ -213,23 +217,7 @@ func (p *Pending) serve() (answer []byte, reads bool) {
 		r = c.Acks.Wait(context.Background(), &p.q, r, p.deadline)
 		waited()
 	}
-	defer p.held.Bulk(valuesOf(&r))()
-	return p.end(nil, &r), onlyReads(&p.q)
-}
-
-// again turns the GET of an mg into the METAGET that answers it, if the reply to the GET does
-// not. A value in that reply is worth more than the claim: it is kept for the case that the
-// METAGET fails, as long as there is memory.
-func (p *Pending) again(r *wire.Reply) bool {
-	if !turns(p.form, &p.q, r) {
-		return false
-	}
-	p.Session.Core.Deadlines.Limit(&p.q, p.deadline)
-	if r.Status != wire.Miss && p.held.Take(len(r.Value)) == nil {
-		got := *r
-		p.got = &got
-	}
-	return true
+	return r
 }
 
 // long answers a read whose value was present and is long. If the value has gone by now,
@@ -348,7 +336,7 @@ func (p *Pending) goOn() {
 // whether that was possible without waiting. The connection's reader calls it.
 func (p *Pending) ask() bool {
 	s, c, q := p.Session, p.Session.Core, &p.q
-	if q.Op != wire.OpGet || s.from.Node != "" || len(p.turn.before) > 0 || p.form != nil && p.form.tried {
+	if q.Op != wire.OpGet || s.from.Node != "" || len(p.turn.before) > 0 {
 		return false
 	}
 	ns := s.Names.Read(q.Namespace)
@@ -432,7 +420,7 @@ func (p *Pending) Tell(a *rpc.Answers, cl *engine.Call) {
 		return
 	}
 	r := c.Forwarder.Outcome(cl, &p.q, p.began)
-	if r.Status == wire.Moved || engine.Degraded(&r) && c.Loads.MayWithoutOwner(&p.q) || p.again(&r) {
+	if r.Status == wire.Moved || engine.Degraded(&r) && c.Loads.MayWithoutOwner(&p.q) {
 		p.goOn()
 		return
 	}

@@ -93,10 +93,6 @@ func (t *Text) run(conn *rpc.Conn) {
 		return
 	}
 	limit(c, conn)
-	if c.order.waiting.Load() > 0 && c.order.has(c.keys()) {
-		c.later(conn)
-		return
-	}
 	if q.Op == wire.OpMetaGet { // its value may be long
 		if !c.metaGet(conn) {
 			c.later(conn)

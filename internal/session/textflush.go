@@ -29,7 +29,7 @@ func (t *Text) flushAll(conn *rpc.Conn, cmd *memcached.Command) {
 	case delay > 0 && !over:
 		c.text.door.counts[cmdFlush].Add(1)
 		conn.Out = cmd.Form.AppendLine(conn.Out, "OK")
-	case c.order.waiting.Load() > 0 || !c.Core.Node.Alone():
+	case !c.Core.Node.Alone():
 		c.later(conn)
 	default:
 		c.execute(conn)

@@ -16,14 +16,17 @@ type text struct {
 	// refused is why the key of the present request is refused; nil: it has a namespace.
 	refused *wire.Error
 
-	late bool // the first command has come
-	n    textTally
+	late     bool // the first command has come
+	commands int  // of the batch
+	at       int  // the command that is answered
+	n        textTally
 	*textWork
 }
 
 // textWork is the memory that a Text needs while it serves a batch.
 type textWork struct {
-	cmds [rpc.MaxServe]memcached.Command
+	cmds  [rpc.MaxServe]memcached.Command
+	begun [rpc.MaxServe]*delayed // see askAhead; nil: not begun, or answered
 }
 
 var textWorks = sync.Pool{New: func() any { return new(textWork) }}
@@ -37,7 +40,6 @@ type textForm struct {
 	more   bool           // and not the last one
 
 	vivify, claims bool // of mg: a missing key is claimed too; the caller may claim
-	tried          bool // of mg: its GET was answered in place, and the answer was not enough
 	invalidate     bool // of ms: the flag I
 	expired        bool // the value was over before it was stored
 }

@@ -21,11 +21,7 @@ func (t *Text) get(conn *rpc.Conn, cmd *memcached.Command) {
 			c.answerError(conn, err)
 			return
 		}
-		waits := n == wire.MaxKeys || c.order.waiting.Load() > 0 && c.order.has(c.keys())
-		if !waits {
-			waits = t.value(conn, key) == wire.Moved
-		}
-		if waits {
+		if n == wire.MaxKeys || t.value(conn, key) == wire.Moved {
 			t.getLater(conn, cmd, key, one)
 			return
 		}
@@ -145,59 +141,10 @@ func (t *Text) getLater(conn *rpc.Conn, cmd *memcached.Command, key []byte, one 
 			q.Keys = append(q.Keys, key[len(prefix):])
 		}
 		form.more = key != nil
-		c.later(conn)
-	}
-}
-
-// muchBytes is how many bytes of values show that others are BUSY for their length: the answer, or
-// that of their owner, has become too long or has found no memory. Each round writes so many, so
-// that they end.
-const muchBytes = 1 << 20
-
-// leaves says whether r, the reply to an MGET of a get, has become so long that keys are left. It
-// writes the values that r has, and then the request is that for the keys that are left.
-func (p *Pending) leaves(r *wire.Reply, b *namespaces.Pins) bool {
-	if p.form == nil || p.q.Op != wire.OpMGet {
-		return false
-	}
-	size, busy := 0, 0
-	for i := range r.Items {
-		size += len(r.Items[i].Value)
-		if r.Items[i].Status == wire.Busy {
-			busy++
+		if c.later(conn); rpc.Lost(conn) {
+			return
 		}
 	}
-	if busy == 0 || size <= muchBytes {
-		return false
-	}
-	part, has, left := p.q, wire.Reply{}, make([][]byte, 0, busy)
-	part.Keys = nil
-	for i, key := range p.q.Keys {
-		if r.Items[i].Status == wire.Busy {
-			left = append(left, key)
-		} else {
-			part.Keys, has.Items = append(part.Keys, key), append(has.Items, r.Items[i])
-		}
-	}
-	form, n := *p.form, textTally{}
-	form.more = true
-	values := appendReply(nil, &form, &n, &part, &has)
-	b.Release()
-	*r = wire.Reply{}
-	for i := range has.Items {
-		has.Items[i].Value = nil // in memory once
-	}
-	p.Conn.Account().Reads(-1) // the client may take its time
-	taken, stands := rpc.More(p.Conn, p.place, values)
-	p.Conn.Account().Reads(1)
-	if taken {
-		p.Session.count(&part, &has)
-		n.flush(&p.Session.text.door.counts)
-		p.q.Keys = left
-	}
-	now := p.Session.Core.Clock.Read()
-	p.since, p.deadline = now.Boot, p.Session.Core.Deadlines.Of(&p.q, now)
-	return stands
 }
 
 // gat answers gat and gats: the TTL changes at the owner of the key, which answers.
@@ -238,14 +185,8 @@ func (t *Text) retime(q *wire.Request, exptime int64) {
 
 // metaGet answers mg and me.
 func (t *Text) metaGet(conn *rpc.Conn, cmd *memcached.Command) {
-	q := t.begin(wire.OpGet, cmd.Key)
-	if cmd.Recache {
-		q.RenewMS = uint32(min(t.ttl(cmd.RecacheTime), wire.MaxTimeout))
-	}
-	if cmd.Vivify {
-		q.LeaseMS = uint32(min(t.ttl(cmd.VivifyTime), wire.MaxTimeout))
-	}
-	t.text.form.vivify = cmd.Vivify
+	t.beginRead(cmd)
+	q := t.req
 	switch {
 	case cmd.Verb == memcached.MetaDebug:
 		q.Op, q.Options = wire.OpMetaGet, wire.NoValue|wire.Unread|wire.NoLoad
@@ -258,7 +199,6 @@ func (t *Text) metaGet(conn *rpc.Conn, cmd *memcached.Command) {
 			t.retime(q, cmd.Exptime)
 		}
 	default:
-		q.Options = wire.StaleOK
 		t.metaValue(conn)
 		return
 	}
@@ -273,10 +213,7 @@ func (t *Text) metaValue(conn *rpc.Conn) {
 		c.answerError(conn, err)
 		return
 	}
-	status := wire.Moved
-	if c.order.waiting.Load() == 0 || !c.order.has(c.keys()) {
-		status = t.value(conn, nil)
-	}
+	status := t.value(conn, nil)
 	switch {
 	case status == wire.OK:
 		return
@@ -288,14 +225,14 @@ func (t *Text) metaValue(conn *rpc.Conn) {
 		return
 	}
 	form.claims = t.claims(q)
-	if form.tried = status != wire.Moved; form.tried {
+	if status != wire.Moved {
 		get := *q
 		metaGet(q, form, form.claims)
 		limit(c, conn)
 		if c.metaGet(conn) {
 			return
 		}
-		*q = get // see Pending.again
+		*q = get // see Text.claim
 	}
 	c.later(conn)
 }

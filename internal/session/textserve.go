@@ -58,19 +58,30 @@ func (t *Text) Serve(conn *rpc.Conn, frames [][]byte) error {
 		}
 	}
 	c.lookAhead(keys, writes)
+	t.text.commands = len(frames)
+	defer t.giveUp()
 	for i := range frames {
 		cmd := &t.text.cmds[i]
-		c.req, t.text.form = &c.reqs[i], textForm{Form: &cmd.Form}
+		t.text.at = i
+		t.present(i)
 		if cmd.Verb == memcached.Quit {
 			return io.EOF
 		}
-		t.serve(conn, cmd)
+		if a := t.text.begun[i]; a != nil {
+			t.text.begun[i] = nil
+			t.finish(conn, a)
+		} else {
+			t.serve(conn, cmd)
+		}
 		if !t.flush(conn) {
 			return nil // the connection ends by itself
 		}
 	}
 	return nil
 }
+
+// present makes a command of the batch the present one.
+func (t *Text) present(i int) { t.req, t.text.form = &t.reqs[i], textForm{Form: &t.text.cmds[i].Form} }
 
 // Oversized answers what cannot be a command. The connection is closed.
 func (t *Text) Oversized(conn *rpc.Conn, _ []byte, _ int, why error) {
