@@ -86,7 +86,7 @@ func openMemcached(m *memcachedDoor, cfg *Config, maxConns int, doors *session.D
 	}
 	framing := session.TextFraming{MaxValue: int(cfg.MaxValue)}
 	limits := appLimits(cfg, maxConns, e.Budget)
-	limits.Framing, limits.MaxFrame, limits.InOrder = framing, framing.Longest(), true
+	limits.Framing, limits.MaxFrame = framing, framing.Longest()
 	m.server = rpc.NewServer(limits, cfg.Log, func(nc net.Conn) (rpc.Handler, error) { return doors.Text(nc, m.door) })
 }
 

@@ -52,7 +52,6 @@ type follower struct {
 type waiting struct {
 	from  *follower
 	conn  *rpc.Conn
-	place rpc.Place
 	id    uint64
 	until time.Duration // on the boot clock
 }
@@ -131,7 +130,7 @@ func (f *followers) follow(from *follower, c *rpc.Conn, q *wire.Request) {
 	}
 	wait := min(time.Duration(call.WaitMS)*time.Millisecond, f.cfg.followWait())
 	w := waiting{from: from, conn: c, id: q.ID, until: f.cfg.Clock.Read().Boot + wait}
-	w.place, _ = c.Begin(nil)
+	c.Begin(nil)
 	var a rpc.Answers
 	f.mu.Lock()
 	if call.Anew { // the answers to earlier calls will be ignored
@@ -188,7 +187,7 @@ func (f *followers) answerOne(a *rpc.Answers, b *batch, w *waiting, tell bool) {
 	w.from.sent = b.to
 	b.reply.ID = w.id
 	a.Frame = wire.AppendReply(a.Frame[:0], wire.OpFollow, b.reply)
-	w.conn.Answer(a, w.place, true)
+	w.conn.Answer(a, true)
 }
 
 // eventsAfter returns the answer with the events after a place in this process's log,

@@ -1,7 +1,6 @@
 package memcached
 
 import (
-	"bytes"
 	"strconv"
 )
 
@@ -196,24 +195,3 @@ func AppendStat(dst []byte, name, value string) []byte {
 
 // End ends the answers to get and stats.
 const End = "END\r\n"
-
-// IsPart says whether an answer is values of a get that others follow. It reads all heads: a
-// value may end like an answer.
-func IsPart(answer []byte) bool {
-	if !bytes.HasPrefix(answer, []byte("VALUE ")) {
-		return false
-	}
-	for bytes.HasPrefix(answer, []byte("VALUE ")) {
-		head, rest := lineOf(answer)
-		_, words := word(head)
-		_, words = word(words) // the key
-		_, words = word(words) // the flags
-		length, _ := word(words)
-		n, ok := lengthOf(length)
-		if !ok || n+len(endBytes) > len(rest) {
-			return false
-		}
-		answer = rest[n+len(endBytes):]
-	}
-	return len(answer) == 0
-}

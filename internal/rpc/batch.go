@@ -7,7 +7,6 @@ type batch struct {
 	buffer  *batchBuffer // the array of Out while Out is short; nil between batches
 	charged int64        // bytes charged for large answers in Out
 	calls   *Client      // has calls of Start to send
-	parked  bool         // answers may wait in the line for the next flush: see park
 	bulk    bool         // the reader has a turn of bulk
 }
 
@@ -21,9 +20,19 @@ var batchBuffers = sync.Pool{New: func() any { return new(batchBuffer) }}
 
 // beginBatch gives the reader a buffer for its answers.
 func (c *Conn) beginBatch() {
+	takeBuffer(c)
+	c.outbox.waited = false
+}
+
+func takeBuffer(c *Conn) {
 	c.batch.buffer = batchBuffers.Get().(*batchBuffer)
 	c.Out = c.batch.buffer.bytes[:0]
-	c.outbox.waited = false
+}
+
+func (c *Conn) dropBuffer() {
+	clear(c.batch.buffer.frames[:])
+	batchBuffers.Put(c.batch.buffer)
+	c.batch.buffer, c.Out = nil, nil
 }
 
 // endBatch takes the buffer back.
@@ -34,9 +43,7 @@ func (c *Conn) endBatch() {
 		c.outbox.share.give(b.charged)
 		b.charged = 0
 	}
-	clear(b.buffer.frames[:])
-	batchBuffers.Put(b.buffer)
-	b.buffer, c.Out = nil, nil
+	c.dropBuffer()
 }
 
 // Grow makes room for n more bytes in Out. Beyond 64 KiB the memory is charged to the
@@ -84,18 +91,13 @@ func (c *Conn) Flush() bool { return c.flush() == nil }
 func (c *Conn) flush() error {
 	c.account.budget.bulk.end(c)
 	c.sendCalls()
-	if c.lost != nil || len(c.Out) == 0 && !c.batch.parked {
+	if c.lost != nil || len(c.Out) == 0 {
 		return c.lost
 	}
 	answers := chunk{b: c.Out, charged: c.batch.charged}
 	c.Out, c.batch.charged = c.batch.buffer.bytes[:0], 0
 	c.input.answered = true
-	if c.server.limits.InOrder {
-		c.batch.parked = false
-		c.lost = c.replies.sendOrdered(answers)
-	} else {
-		c.lost = c.outbox.sendBatch(answers)
-	}
+	c.lost = c.outbox.sendBatch(answers)
 	return c.lost
 }
 
@@ -106,17 +108,4 @@ func (c *Conn) sendCalls() {
 		c.batch.calls.flush()
 		c.batch.calls = nil
 	}
-}
-
-// park puts what Out has into the line, in front of a request that begins. The next flush
-// lets it out.
-func (c *Conn) park() {
-	if c.batch.charged > 0 {
-		_ = c.flush() // Begin finds that the connection has ended
-		return
-	}
-	c.outbox.mu.Lock()
-	c.replies.lineUpLocked(chunk{b: c.Out})
-	c.outbox.mu.Unlock()
-	c.Out, c.batch.parked = c.batch.buffer.bytes[:0], true
 }

@@ -36,14 +36,8 @@
 // do not fit into the socket's buffer wait below TLS. A write that does not wait leaves
 // at most one record there.
 //
-// Answers go out as they come. Of a connection in order (Limits.InOrder) they go out in the
-// order of the requests: each request that leaves the reader takes a Place in a line, and all
-// that the reader answers while the line is not empty waits behind it. The end of the first
-// request lets out all answers up to the next request that has not ended.
-//
-//	read      now  wait a  now  now  wait b  now
-//	written   now
-//	the line       [a    ] [now now] [b    ] [now]
+// Answers go out as they come. A protocol whose answers come in the order of the requests has the
+// reader itself wait (Wait).
 //
 // # Parts
 //
@@ -58,7 +52,6 @@
 //	batch     what the reader has while it serves a batch (Conn.Out)
 //	partFrame the frame that is not complete: its deadline, its memory
 //	replies   requests that have left the reader, and their answers
-//	order     the line of answers of a connection in order
 //	End       whether a client still waits for answers, for requests that have waited
 //	Framing   where requests begin and end, and how they are told BUSY
 //	calls     of a Client: which caller waits for which answer

@@ -18,9 +18,6 @@ type Framing interface {
 	// beginning is what has come of it; its Cut.Need is known. ok false: there is no answer,
 	// and the connection ends.
 	Busy(dst, beginning []byte, why error) (out []byte, ok bool)
-	// Instead appends an answer that says BUSY in place of one that there is no memory for.
-	// ok false: there is none, and the connection ends.
-	Instead(dst, answer []byte, why error) (out []byte, ok bool)
 }
 
 // Cut is what a Framing has found.
@@ -69,12 +66,4 @@ func (prefixed) Busy(dst, beginning []byte, why error) (out []byte, ok bool) {
 	}
 	return wire.AppendError(dst, id,
 		wire.Errorf(wire.Busy, "a request of %d bytes: %v", wire.FrameLength(beginning), why)), true
-}
-
-func (prefixed) Instead(dst, answer []byte, why error) (out []byte, ok bool) {
-	id, ok := wire.PeekID(answer[wire.LengthSize:])
-	if !ok {
-		return dst, false
-	}
-	return wire.AppendError(dst, id, wire.Errorf(wire.Busy, "%v", why)), true
 }

@@ -23,10 +23,6 @@ type Limits struct {
 	Loop bool
 	// Framing finds the requests in what connections send. Default: that of package wire.
 	Framing Framing
-	// InOrder writes the answers of a connection in the order of its requests, and not as they
-	// come. A reader that waits may then wait for requests of its own connection: a handler
-	// must hold nothing that these need when it calls Begin, Flush or Grow.
-	InOrder bool
 	// SendBuffer is the size that the kernel's buffer for answers begins with, in bytes; see
 	// sendBuffer. Default: the system's, which the budget does not bound.
 	SendBuffer int

@@ -171,7 +171,7 @@ func TestExpectations(t *testing.T) {
 	answer := func(reads bool) {
 		for range 100 {
 			c.Begin(nil)
-			c.Run(0, func() ([]byte, bool) { return wire.AppendReply(nil, wire.OpGet, &wire.Reply{}), reads })
+			c.Run(func() ([]byte, bool) { return wire.AppendReply(nil, wire.OpGet, &wire.Reply{}), reads })
 			readReply(t, nc)
 		}
 	}

@@ -33,8 +33,8 @@ func TestLoopServesTCP(t *testing.T) {
 	var wg sync.WaitGroup
 	for _, nc := range conns {
 		wg.Go(func() {
-			mustWrite(t, nc, []byte("run a 1000000\r\nbig b 10\r\n"))
-			mustRead(t, nc, string(answerTo("a", 1000000))+string(answerTo("b", 10)))
+			mustWrite(t, nc, []byte("wait a 10\r\nbig b 1000000\r\n"))
+			mustRead(t, nc, string(answerTo("a", 10))+string(answerTo("b", 1000000)))
 		})
 	}
 	wg.Wait()

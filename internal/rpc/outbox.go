@@ -42,7 +42,6 @@ type outbox struct {
 	pinned   bool  // the reader waits, and its buffers are charged
 	waited   bool  // the reader's own: it has waited in the present batch
 	old      int   // leading chunks that wait since blocked
-	lined    int   // bytes of answers that may not be queued yet: see order
 	err      error // ends the connection
 }
 
@@ -57,7 +56,7 @@ const maxQueued = 256 << 10
 
 // fullLocked says whether the reader must wait before it adds more.
 func (o *outbox) fullLocked() bool {
-	return o.writing && o.queue.bytes > maxQueued || o.lined > maxQueued
+	return o.writing && o.queue.bytes > maxQueued
 }
 
 // shortAnswer is the longest answer that shares a pooled buffer with others, in bytes.

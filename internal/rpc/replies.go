@@ -4,6 +4,8 @@ import (
 	"context"
 	"slices"
 	"sort"
+
+	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
 // replies are the requests of a connection that have left its reader, and the way of
@@ -17,7 +19,6 @@ type replies struct {
 	longs  []longTask // not begun, in their order
 	runs   bool       // runLong runs
 	sent   int64      // bytes of long answers so far
-	order  order      // of a connection in order
 }
 
 // sayBusy is the longest answer that is never replaced by BUSY, in bytes.
@@ -30,13 +31,14 @@ func (r *replies) pushLocked(b []byte, given, reads bool) {
 	if o.err != nil || len(b) == 0 {
 		return
 	}
-	r.expectLocked(b, reads)
+	// Otherwise b may be BUSY in place of a long answer.
+	if n := int64(len(b)); reads && (n > sayBusy || o.blocked.Load() == 0) {
+		o.share.account.expect(n)
+	}
 	err := o.pushLocked(b, given)
 	if err != nil && reads && len(b) > sayBusy {
-		if busy, ok := r.server.framing.Instead(nil, b, err); ok {
-			if err = nil; len(busy) > 0 {
-				err = o.pushLocked(busy, false)
-			}
+		if id, ok := wire.PeekID(b[wire.LengthSize:]); ok {
+			err = o.pushLocked(wire.AppendError(nil, id, wire.Errorf(wire.Busy, "%v", err)), false)
 		}
 	}
 	if err != nil {
@@ -44,28 +46,22 @@ func (r *replies) pushLocked(b []byte, given, reads bool) {
 	}
 }
 
-// expectLocked notes the length of an answer to a read.
-func (r *replies) expectLocked(b []byte, reads bool) {
-	o := r.outbox
-	// Otherwise b may be BUSY in place of a long answer.
-	if n := int64(len(b)); reads && (n > sayBusy || o.blocked.Load() == 0) {
-		o.share.account.expect(n)
+// sendLocked writes the answer b of a task, or leaves it to the goroutine that writes
+// already.
+func (r *replies) sendLocked(b []byte, reads bool) {
+	r.pushLocked(b, true, reads)
+	if o := r.outbox; o.err == nil && !o.writing && !o.queue.empty() {
+		o.writing = true
+		o.writeLocked(o.queue.pop(), false)
 	}
 }
 
-// sendLocked writes the answer b of a task, or leaves it to the goroutine that writes
-// already.
-func (r *replies) sendLocked(p Place, b []byte, reads bool) {
-	r.putLocked(p, b, true, reads)
-	r.writeLocked(false)
-}
-
 // run ends a request with the answer of task.
-func (r *replies) run(p Place, task func() (answer []byte, reads bool)) {
+func (r *replies) run(task func() (answer []byte, reads bool)) {
 	b, reads := task()
 	r.outbox.mu.Lock()
 	defer r.outbox.mu.Unlock()
-	r.sendLocked(p, b, reads)
+	r.sendLocked(b, reads)
 	r.endLocked()
 }
 
@@ -79,9 +75,8 @@ func (r *replies) endLocked() {
 // longTask is a request of Conn.Long.
 type longTask struct {
 	// due orders the tasks, lowest first; in bytes of long answers sent.
-	due   int64
-	place Place
-	task  func() []byte
+	due  int64
+	task func() []byte
 }
 
 // longPatience bounds how many bytes of later answers may overtake a long answer, in
@@ -89,13 +84,10 @@ type longTask struct {
 const longPatience = 8
 
 // addLong adds a request whose answer has about size bytes: see Conn.Long.
-func (r *replies) addLong(p Place, size int, task func() []byte) {
+func (r *replies) addLong(size int, task func() []byte) {
 	r.outbox.mu.Lock()
 	defer r.outbox.mu.Unlock()
-	if p != 0 { // the answers cannot overtake each other
-		size = 0
-	}
-	t := longTask{r.sent + longPatience*int64(size), p, task}
+	t := longTask{r.sent + longPatience*int64(size), task}
 	at := sort.Search(len(r.longs), func(i int) bool { return r.longs[i].due > t.due })
 	r.longs = slices.Insert(r.longs, at, t)
 	if !r.runs {
@@ -113,7 +105,7 @@ func (r *replies) runLong() {
 		for o.err == nil && o.queue.long > 0 {
 			o.changed.Wait()
 		}
-		task, p := r.longs[0].task, r.longs[0].place
+		task := r.longs[0].task
 		r.longs = slices.Delete(r.longs, 0, 1)
 		o.mu.Unlock()
 		b := task()
@@ -121,7 +113,7 @@ func (r *replies) runLong() {
 		if b == nil { // handed on to Run
 			continue
 		}
-		r.sendLocked(p, b, true)
+		r.sendLocked(b, true)
 		r.sent += int64(len(b))
 		r.endLocked()
 	}
@@ -129,12 +121,12 @@ func (r *replies) runLong() {
 }
 
 // answer ends a request with the answer a.Frame, without waiting.
-func (r *replies) answer(a *Answers, p Place, reads bool) {
+func (r *replies) answer(a *Answers, reads bool) {
 	o := r.outbox
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	given := len(a.Frame) > shortAnswer
-	if r.putLocked(p, a.Frame, given, reads); o.err == nil && !o.writing && !o.queue.empty() {
+	if r.pushLocked(a.Frame, given, reads); o.err == nil && !o.writing && !o.queue.empty() {
 		o.writing = true
 		a.outboxes = append(a.outboxes, o)
 	}
@@ -200,13 +192,5 @@ func (r *replies) waitForAll() error {
 func (r *replies) cancelContext() {
 	if r.cancel != nil {
 		r.cancel()
-	}
-}
-
-// writeLocked writes what is queued, or leaves it to the goroutine that writes already.
-func (r *replies) writeLocked(reader bool) {
-	if o := r.outbox; o.err == nil && !o.writing && !o.queue.empty() {
-		o.writing = true
-		o.writeLocked(o.queue.pop(), reader)
 	}
 }

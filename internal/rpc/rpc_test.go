@@ -125,7 +125,7 @@ func (h *echoHandler) serve(c *Conn, frame []byte) error {
 	case key == "room":
 		c.Begin(func() bool { return h.room.Load() < int64(h.most) })
 		h.crowd.Store(max(h.crowd.Load(), h.room.Add(1))) // one connection, one reader
-		c.Run(0, reading(func() []byte {
+		c.Run(reading(func() []byte {
 			<-h.release
 			h.room.Add(-1)
 			return wire.AppendReply(nil, wire.OpGet, &wire.Reply{ID: id})
@@ -133,7 +133,7 @@ func (h *echoHandler) serve(c *Conn, frame []byte) error {
 	case key == "awaits":
 		c.Account().Reads(1)
 		c.Begin(c.Account().Awaits)
-		c.Run(0, reading(func() []byte {
+		c.Run(reading(func() []byte {
 			<-h.release
 			c.Account().Reads(-1)
 			return wire.AppendReply(nil, wire.OpGet, &wire.Reply{ID: id})
@@ -151,7 +151,7 @@ func (h *echoHandler) serve(c *Conn, frame []byte) error {
 		}
 		if key[0] == 'l' {
 			c.Begin(nil)
-			c.Long(0, n, answer)
+			c.Long(n, answer)
 			break
 		}
 		select {
@@ -170,7 +170,7 @@ func (h *echoHandler) serve(c *Conn, frame []byte) error {
 		c.Begin(nil)
 		f := &forwarded{c, id}
 		if err := c.Start(h.to, getRequest(key[4:]), h.patience, f); err != nil {
-			c.Run(0, reading(func() []byte { return f.reply(nil, nil, err) }))
+			c.Run(reading(func() []byte { return f.reply(nil, nil, err) }))
 		}
 	case h.req.Op == wire.OpSet:
 		c.Out = wire.AppendReply(c.Out, wire.OpSet, &wire.Reply{ID: id, Version: uint64(len(h.req.Value))})
@@ -196,7 +196,7 @@ type forwarded struct {
 
 func (f *forwarded) Answered(a *Answers, frame []byte, err error) {
 	a.Frame = f.reply(a.Frame[:0], frame, err)
-	f.c.Answer(a, 0, true)
+	f.c.Answer(a, true)
 }
 
 func (f *forwarded) reply(dst, frame []byte, err error) []byte {

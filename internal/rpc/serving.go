@@ -35,9 +35,6 @@ func (c *Conn) serve(err error) error {
 	if err == errHome {
 		return err
 	}
-	if err == errKilled && c.server.limits.InOrder {
-		c.outbox.fail(err) // what waits behind requests has no writer whom this ends
-	}
 	if errors.Is(err, io.EOF) || errors.Is(err, errClosing) || errors.Is(err, net.ErrClosed) {
 		err = nil
 	}
@@ -197,7 +194,6 @@ func (c *Conn) refuse(bad Cut) error {
 // The outbox's lock is held.
 func (c *Conn) onFail(err error) error {
 	c.replies.cancelContext()
-	c.replies.dropLocked()
 	switch {
 	case isTimeout(err) && c.squeezed.Load():
 		c.server.overBudget.Add(1)

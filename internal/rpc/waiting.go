@@ -12,8 +12,8 @@ import (
 // written when task returns; its bytes then belong to the connection. Go is for requests
 // that only read: if there is no memory for the answer, the answer is BUSY.
 func (c *Conn) Go(task func() []byte) {
-	p, _ := c.Begin(nil)
-	c.Run(p, reading(task))
+	c.Begin(nil)
+	c.Run(reading(task))
 }
 
 // reading returns the task of a request that only reads.
@@ -27,21 +27,14 @@ func reading(task func() []byte) func() (answer []byte, reads bool) {
 // until other requests have ended, as long as there is memory to wait; a nil room always
 // has room. stands says whether the connection still stands. If it does not, no call
 // needs to be made for the request. Only the reader calls Begin.
-//
-// On a connection in order the request's answer has its place behind all that Out has been
-// given so far, and before all that it is given later. A request may begin several times, for
-// parts of its answer; each part ends by itself, and may be empty.
-func (c *Conn) Begin(room func() bool) (place Place, stands bool) {
+func (c *Conn) Begin(room func() bool) (stands bool) {
 	c.account.budget.bulk.end(c)
-	if c.server.limits.InOrder && len(c.Out) > 0 {
-		c.park()
-	}
 	o := &c.outbox
 	o.mu.Lock()
 	full := func() bool { return c.replies.tasks >= c.server.limits.MaxInFlight || o.fullLocked() }
 	for o.err == nil && (full() || room != nil && !room()) {
 		// The peer may wait for the answers and calls that the reader still has.
-		if len(c.Out) > 0 || c.batch.parked || c.batch.calls != nil {
+		if len(c.Out) > 0 || c.batch.calls != nil {
 			o.mu.Unlock()
 			_ = c.flush()
 			o.mu.Lock()
@@ -64,13 +57,10 @@ func (c *Conn) Begin(room func() bool) (place Place, stands bool) {
 	}
 	o.unpinLocked()
 	c.replies.tasks++
-	if c.server.limits.InOrder {
-		place = c.replies.order.enter(spot{})
-	}
 	stands = o.err == nil
 	o.mu.Unlock()
 	c.server.inFlight.Add(1)
-	return place, stands
+	return stands
 }
 
 // roomAgain is how often a connection that waits for room checks whether other
@@ -92,24 +82,16 @@ func (o *outbox) waitForRoomLocked() {
 // Run ends a request that has begun with the answer of task, which says too whether the
 // request has only read. If there is no memory for the answer, such a request is answered
 // BUSY; after any other request the connection ends. An empty answer writes nothing.
-func (c *Conn) Run(p Place, task func() (answer []byte, reads bool)) {
-	go c.replies.run(p, task) // owned by the connection: drain waits for it
+func (c *Conn) Run(task func() (answer []byte, reads bool)) {
+	go c.replies.run(task) // owned by the connection: drain waits for it
 }
-
-// More writes a part of the answer to a request of a connection in order that only reads and
-// that Run ends. It returns when the answers before it and this part have been written, so that
-// a long answer needs the memory of one part. If it has had to wait for answers before it, the
-// part is not taken, and the caller makes it again. stands says whether the connection still
-// stands.
-func More(c *Conn, p Place, part []byte) (taken, stands bool) { return c.replies.more(p, part) }
 
 // Long runs a request that has begun and whose answer has about size bytes. It runs task
 // when no long answer waits to be written. So all short answers come first, and of the
 // long ones the shorter come before much longer ones. Long is for requests that only
 // read. A task that would have to wait would delay all tasks behind it: it must hand its
-// request on to Run and return nil. The long answers of a connection in order come in their
-// order.
-func (c *Conn) Long(p Place, size int, task func() []byte) { c.replies.addLong(p, size, task) }
+// request on to Run and return nil.
+func (c *Conn) Long(size int, task func() []byte) { c.replies.addLong(size, task) }
 
 // Start makes a call for a request that has begun. caller is told the outcome of the
 // call, and ends the request. The call is sent, with the calls of other requests, when
@@ -126,12 +108,11 @@ func (c *Conn) Start(to *Client, q *wire.Request, timeout time.Duration, caller 
 
 // Answer ends a request that has begun with the answer a.Frame. It does not wait, so a
 // Caller may call it. reads is as in Run.
-func (c *Conn) Answer(a *Answers, p Place, reads bool) { c.replies.answer(a, p, reads) }
+func (c *Conn) Answer(a *Answers, reads bool) { c.replies.answer(a, reads) }
 
 // Tell answers a request for which Begin was not called: the connection does not wait for
-// it at its end, and it counts nowhere. Connections in order do not use it. Any goroutine
-// may call Tell until the handler's Gone returns; a.Write sends the answer. The bytes of
-// frame stay the caller's.
+// it at its end, and it counts nowhere. Any goroutine may call Tell until the handler's Gone
+// returns; a.Write sends the answer. The bytes of frame stay the caller's.
 func (c *Conn) Tell(a *Answers, frame []byte) { c.replies.tell(a, frame) }
 
 // While returns a context that ends once nothing can be written to the connection any

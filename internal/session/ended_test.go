@@ -273,3 +273,34 @@ func TestReadsEndWithTheirConnection(t *testing.T) {
 		})
 	}
 }
+
+// TestTextAsksTogether checks that reads that follow each other wait together, up to a command that
+// is none, that their answers come in order, and that a client that goes leaves nothing behind.
+func TestTextAsksTogether(t *testing.T) {
+	for _, stays := range []bool{true, false} {
+		g := newGate()
+		h := g.behind(t, false)
+		h.app().set("here", []byte("x"))
+		c := h.text()
+		c.Send("get a\r\nget here\r\ngets b\r\nmg c v\r\nset d 0 0 1\r\n1\r\nget e\r\n")
+		for range 3 {
+			<-g.asked
+		}
+		h.wait(3)
+		if len(g.asked) > 0 {
+			t.Error("a read has overtaken a write")
+		}
+		if !stays {
+			_ = c.Close()
+		}
+		close(g.open)
+		if stays {
+			for _, want := range []string{"END", "VALUE here 0 1", "x", "END", "END", "EN", "STORED", "END"} {
+				if got := c.Line(); got != want {
+					t.Errorf("got %q, want %q", got, want)
+				}
+			}
+		}
+		h.wait(0)
+	}
+}

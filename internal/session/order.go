@@ -14,7 +14,6 @@ type order struct {
 
 	mu   sync.Mutex
 	last map[kv.Hash]*turn // for each key, the request that came last
-	all  *turn             // of the last request that concerns all keys; nil: none waits
 }
 
 // turn is the place of one request.
@@ -26,7 +25,7 @@ type turn struct {
 	over   chan struct{} // closed by leave; nil while no request follows
 }
 
-// has reports whether a request of one of the keys waits, or one that concerns all keys.
+// has reports whether a request of one of the keys waits.
 func (o *order) has(keys []kv.Hash) bool {
 	if o.waiting.Load() == 0 {
 		return false
@@ -38,7 +37,7 @@ func (o *order) has(keys []kv.Hash) bool {
 			return true
 		}
 	}
-	return o.all != nil
+	return false
 }
 
 // enter gives t a place behind all requests of the keys. With place false t waits for
@@ -53,7 +52,6 @@ func (o *order) enter(t *turn, keys []kv.Hash, place bool) {
 	if o.last == nil {
 		o.last = map[kv.Hash]*turn{}
 	}
-	t.follow(o.all)
 	for _, k := range t.keys {
 		if b := o.last[k]; b != t {
 			t.follow(b)
@@ -78,19 +76,6 @@ func (t *turn) follow(b *turn) {
 	t.before = append(t.before, b)
 }
 
-// enterAll gives t a place behind all requests, and before all later ones.
-func (o *order) enterAll(t *turn) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	t.o = o
-	t.follow(o.all)
-	for _, b := range o.last {
-		t.follow(b)
-	}
-	o.all = t
-	o.waiting.Add(1)
-}
-
 // wait returns when the requests before t are over. Each of them ends by its own
 // deadline.
 func (t *turn) wait() {
@@ -110,9 +95,6 @@ func (t *turn) leave() {
 		if t.o.last[k] == t {
 			delete(t.o.last, k)
 		}
-	}
-	if t.o.all == t {
-		t.o.all = nil
 	}
 	over := t.over // no request can follow any more
 	t.o.mu.Unlock()

@@ -26,7 +26,6 @@ import (
 type Pending struct {
 	Session  *Session
 	Conn     *rpc.Conn
-	place    rpc.Place     // of the answer
 	q        wire.Request  // with its own bytes
 	held     rpc.Held      // bytes that the connection's account has for it
 	deadline time.Duration // on the boot clock
@@ -90,32 +89,27 @@ func (c *Session) later(conn *rpc.Conn) {
 	if p.awaited && !conn.Account().Awaits() {
 		room = conn.Account().Awaits
 	}
-	var stands bool
-	p.place, stands = conn.Begin(room)
+	stands := conn.Begin(room)
 	switch {
 	case !stands && onlyReads(&p.q):
-		conn.Run(p.place, p.dropped)
+		conn.Run(p.dropped)
 	case !p.ask():
 		p.start()
 	}
 }
 
-// goroutine is what a goroutine takes that serves a request and waits, in bytes: a stack of 16 KiB,
-// and some more for what it waits with (measured).
-const goroutine = 20 << 10
-
 // start serves the request on a goroutine of its own, if there is memory for it. Else the request is
 // BUSY. start does not wait.
 func (p *Pending) start() {
-	err := noRoom(p.held.Take(goroutine))
+	err := noRoom(p.held.Take(rpc.Waits))
 	if err == nil {
-		p.Conn.Run(p.place, p.serve)
+		p.Conn.Run(p.serve)
 		return
 	}
 	var a rpc.Answers
 	r := wire.ErrorReply(err)
 	a.Frame = p.end(nil, &r)
-	p.Conn.Answer(&a, p.place, true)
+	p.Conn.Answer(&a, true)
 	a.Write()
 }
 
@@ -124,8 +118,8 @@ func (p *Pending) start() {
 func (c *Session) long(conn *rpc.Conn, size int) {
 	if p := c.pendOr(conn); p != nil {
 		c.Names.Release()
-		p.place, _ = conn.Begin(nil)
-		conn.Long(p.place, size, p.long)
+		conn.Begin(nil)
+		conn.Long(size, p.long)
 	}
 }
 
@@ -425,5 +419,5 @@ func (p *Pending) Tell(a *rpc.Answers, cl *engine.Call) {
 		return
 	}
 	a.Frame = p.end(a.Frame[:0], &r)
-	p.Conn.Answer(a, p.place, true)
+	p.Conn.Answer(a, true)
 }

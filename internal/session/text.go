@@ -14,7 +14,7 @@ import (
 
 // Text is a session that speaks memcached's protocol. It turns each command into requests of
 // the socket's protocol, which the Session serves, and their replies into memcached's
-// answers (see form). The connection keeps the answers in the order of the commands.
+// answers (see form). A command that must wait has the reader wait: see textwait.go.
 //
 //	one command                      becomes
 //	get k                            GET
@@ -25,7 +25,7 @@ import (
 //	a value that is over at once     DELETE from the cache alone
 //	incr, decr, ma                   INCR
 //	mg                               GET, and METAGET if that does not answer it
-//	flush_all                        FLUSH, after all commands before it
+//	flush_all                        FLUSH
 type Text struct {
 	*Session
 	text *text

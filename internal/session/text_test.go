@@ -35,7 +35,7 @@ func (h *host) textOver(network string) *memcachedtest.Conn {
 		}
 	}
 	l, framing := h.limits(), session.TextFraming{MaxValue: h.Config.MaxValue}
-	l.Framing, l.MaxFrame, l.InOrder = framing, framing.Longest(), true
+	l.Framing, l.MaxFrame = framing, framing.Longest()
 	return memcachedtest.New(h.t, h.dial(kind, network, l, func(nc net.Conn) (rpc.Handler, error) {
 		return h.doors.Text(nc, h.doorways[kind])
 	}))

@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/testing/memcachedtest"
 	"github.com/cachesidecar/cachesidecar/internal/testing/onehost"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
@@ -318,22 +317,6 @@ func lastWords(t *testing.T, nc *memcachedtest.Conn, sent string) string {
 		t.Fatal(err)
 	}
 	return strings.ReplaceAll(versions.ReplaceAllString(string(b), "${1}V"), "-cachesidecar", "")
-}
-
-// TestTextInstead replaces answers that there is no memory for: the client stays in step.
-func TestTextInstead(t *testing.T) {
-	const busy = "SERVER_ERROR out of memory writing get response\r\n"
-	for answer, want := range map[string]string{
-		"VALUE a 0 1\r\nx\r\nEND\r\n":                          busy,
-		"VALUE a 0 1\r\nx\r\n":                                 "",
-		"VALUE a 0 6 77\r\nxEND\r\n\r\nVALUE b 0 3\r\nEND\r\n": "",
-		"VALUE a 0 5\r\nEND\r\n\r\nEND\r\n":                    busy,
-		"VA 5\r\nEND\r\n\r\n":                                  busy,
-	} {
-		if got, ok := (session.TextFraming{}).Instead(nil, []byte(answer), nil); !ok || string(got) != want {
-			t.Errorf("%q: %q %v, want %q", answer, got, ok, want)
-		}
-	}
 }
 
 // FuzzText sends any bytes. The connection ends when the client has ended it, and the

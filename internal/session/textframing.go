@@ -33,13 +33,3 @@ func (TextFraming) Busy(dst, beginning []byte, _ error) (out []byte, ok bool) {
 	}
 	return append(dst, "SERVER_ERROR out of memory storing object\r\n"...), true
 }
-
-// Instead answers a read whose value there is no memory for. The keys of a part of a get are
-// missing instead: an error would end the answer, and the client would take the further parts for the
-// answers to its next commands.
-func (TextFraming) Instead(dst, answer []byte, _ error) (out []byte, ok bool) {
-	if memcached.IsPart(answer) {
-		return dst, true
-	}
-	return append(dst, "SERVER_ERROR out of memory writing get response\r\n"...), true
-}

@@ -85,7 +85,9 @@ func (t *Text) here() bool {
 // await waits for a request. After an error it was not served, or the client takes no answer.
 func (t *Text) await(conn *rpc.Conn, a *delayed) error {
 	t.Names.Release()
-	err := rpc.Wait(conn, func() {
+	// Only what was cloned is used after that; see getLater and gat for further keys.
+	last := t.text.at == t.text.commands-1 && !t.text.form.more && t.text.form.Verb != memcached.Bad
+	err := rpc.Wait(conn, last, func() {
 		if a.over == nil {
 			a.reply = a.Pending.reply()
 		} else {
