@@ -72,10 +72,10 @@ func (c *Session) mostLeases() int64 {
 // for the same keys.
 func (c *Session) later(conn *rpc.Conn) {
 	if c.text != nil {
-		c.wait(conn)
+		(&Text{c, c.text}).wait(conn)
 		return
 	}
-	p := c.pendOr(conn)
+	p := pendOr(c, conn)
 	if p == nil {
 		return
 	}
@@ -116,15 +116,15 @@ func (p *Pending) start() {
 // long answers another host's read with a long value, after the short answers: it must
 // not delay the answers to other apps of that host.
 func (c *Session) long(conn *rpc.Conn, size int) {
-	if p := c.pendOr(conn); p != nil {
+	if p := pendOr(c, conn); p != nil {
 		c.Names.Release()
 		conn.Begin(nil)
 		conn.Long(size, p.long)
 	}
 }
 
-// pendOr makes a Pending of c.req. If there is no room, it answers c.req and returns nil.
-func (c *Session) pendOr(conn *rpc.Conn) *Pending {
+// pendOr makes a Pending of the present request. If there is no room, it answers the request and returns nil.
+func pendOr(c *Session, conn *rpc.Conn) *Pending {
 	p, err := c.pend(conn)
 	if err != nil {
 		c.answerError(conn, err)

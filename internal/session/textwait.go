@@ -18,15 +18,13 @@ type delayed struct {
 	over  chan struct{}
 }
 
-// wait serves the present request of a connection that speaks memcached's protocol, and appends the
-// answer.
-func (c *Session) wait(conn *rpc.Conn) {
-	p, err := c.pend(conn)
+// wait serves the present request, and appends the answer.
+func (t *Text) wait(conn *rpc.Conn) {
+	p, err := t.pend(conn)
 	if err != nil {
-		c.answerError(conn, err)
+		t.answerError(conn, err)
 		return
 	}
-	t := &Text{c, c.text}
 	t.askAhead(conn)
 	t.finish(conn, &delayed{Pending: p})
 }
