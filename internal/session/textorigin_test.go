@@ -220,6 +220,22 @@ func TestTextOrder(t *testing.T) {
 	})
 }
 
+// TestTextTimes pipelines writes that take longer together than one request may: each has its own
+// time, which begins with it.
+func TestTextTimes(t *testing.T) {
+	o := onehost.NewOrigin(300 * time.Millisecond)
+	cfg := withOrigin(o, true)
+	cfg.RequestTimeout = time.Second
+	virtually(t, cfg, func(t *testing.T, h *host) {
+		c := h.text()
+		const n = 20
+		c.Send(strings.Repeat("set k 0 0 1\r\nx\r\n", n) + "mn\r\n")
+		if got, want := c.UntilNoop(), strings.Repeat("STORED|", n); got != want {
+			t.Errorf("%q", got)
+		}
+	})
+}
+
 // TestTextWithoutMemory asks for a long value with commands that change something, while
 // there is no memory for the value. The answer is BUSY, and nothing was done.
 func TestTextWithoutMemory(t *testing.T) {

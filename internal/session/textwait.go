@@ -44,14 +44,19 @@ func (t *Text) askAhead(conn *rpc.Conn) {
 			continue
 		}
 		t.text.form.claims = t.claims(t.req)
+		if conn.Hold(rpc.Waits) != nil {
+			return // it may find room once it is the first
+		}
 		p, err := t.pend(conn)
 		if err != nil {
-			return // it may find room once it is the first
+			conn.Free(rpc.Waits)
+			return
 		}
 		a := &delayed{Pending: p, over: make(chan struct{})}
 		t.text.begun[i] = a
 		go func() { // ends with its request: finish or giveUp waits for it
 			a.reply = a.Pending.reply()
+			conn.Free(rpc.Waits)
 			close(a.over)
 		}()
 	}
@@ -96,6 +101,7 @@ func (t *Text) await(conn *rpc.Conn, a *delayed) error {
 		<-a.over
 	}
 	a.over = nil
+	t.now = moment(t.Session, conn) // the time of the next command begins now
 	return err
 }
 
