@@ -103,7 +103,7 @@ func TestWritesEndWithTheirConnection(t *testing.T) {
 		{"DELETE, which makes only a miss", wire.Request{Op: wire.OpDelete, Keys: keys("k")}, "delete k\r\n", ""},
 	} {
 		for _, e := range endings {
-			check := func(t *testing.T, h *host, g *gate, nc net.Conn, waiting int64, late bool) {
+			check := func(t *testing.T, h *host, g *gate, nc net.Conn, waiting int64, late bool, settled func()) {
 				t.Helper()
 				h.wait(waiting)
 				if err := e.by(nc); err != nil {
@@ -112,6 +112,7 @@ func TestWritesEndWithTheirConnection(t *testing.T) {
 				h.app().set("k", []byte("2"))
 				close(g.open)
 				h.wait(0)
+				settled()
 				want := "2"
 				if late {
 					want = tc.late
@@ -130,7 +131,7 @@ func TestWritesEndWithTheirConnection(t *testing.T) {
 					tc.q.Key = []byte("k")
 				}
 				c.send(tc.q)
-				if check(t, h, g, c.Conn, 2, e.executed || tc.late == ""); e.executed {
+				if check(t, h, g, c.Conn, 2, e.executed || tc.late == "", func() {}); e.executed {
 					c.receive(wire.OpGet)
 					if r := c.receive(tc.q.Op); r.Status != wire.OK {
 						t.Errorf("the answer is %s %s", r.Status, r.Message)
@@ -144,7 +145,12 @@ func TestWritesEndWithTheirConnection(t *testing.T) {
 				c.Send("get k\r\n")
 				<-g.asked
 				c.Send(tc.text)
-				check(t, h, g, c.Conn, 1, e.executed) // what is behind the read has not begun
+				// What is behind the read has not begun.
+				check(t, h, g, c.Conn, 1, e.executed, func() {
+					testenv.Eventually(t, "the connection to end", func() bool {
+						return h.servers["memcached over unix"].Stats().Open == 0
+					})
+				})
 			})
 		}
 	}
