@@ -34,10 +34,11 @@ func (h *host) textOver(network string) *memcachedtest.Conn {
 			Address: map[string]string{"unix": "/a/socket", "tcp": "127.0.0.1:11211"}[network],
 		}
 	}
+	door := h.doorways[kind] // the map is the test's own
 	l, framing := h.limits(), session.TextFraming{MaxValue: h.Config.MaxValue}
 	l.Framing, l.MaxFrame = framing, framing.Longest()
 	return memcachedtest.New(h.t, h.dial(kind, network, l, func(nc net.Conn) (rpc.Handler, error) {
-		return h.doors.Text(nc, h.doorways[kind])
+		return h.doors.Text(nc, door)
 	}))
 }
 
