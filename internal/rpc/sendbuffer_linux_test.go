@@ -149,19 +149,7 @@ func TestLeftAnswersKeepTheirPlace(t *testing.T) {
 // TestUnsentAfterReset checks that nothing counts as unsent once a peer over TCP has gone without
 // reading, so that no connection waits for it.
 func TestUnsentAfterReset(t *testing.T) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	nc, err := net.Dial("tcp", ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	accepted, err := ln.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
+	nc, accepted := tcp(t)
 	var s socket
 	s.take(accepted)
 	defer accepted.Close()
