@@ -7,7 +7,7 @@ SEED ?= 0
 PYTHON ?= /usr/bin/python3
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build install man test lengthy lengthy-nightly static race race-most race-sidecar race-full bench-tests checks checks-nightly clients clients-build \
+.PHONY: build conversations install man test lengthy lengthy-nightly static race race-most race-sidecar race-full bench-tests checks checks-nightly clients clients-build \
 	clients-python clients-node clients-packages nightly-packages peers-suites soak-clients deb release vet staticcheck hundred failpoints random random-ci fuzz corpus model \
 	model-check model-quick clocks faults soak soak-steady soak-memcached attacks bench bench-hits golden cross mutants nightly
 
@@ -138,6 +138,9 @@ random:           ## RUNS short runs at random in virtual time, every other one 
 random-ci:        # the same 150 runs each time
 	$(GO) test ./sidecar -run TestVirtualRandom -virtual.random 150 -virtual.seed 1 -timeout 60m
 
+conversations:    ## 300 random conversations with memcached's endpoint, and with memcached
+	$(GO) test ./internal/session ./sidecar -run '^Test(Text|Memcached)Random$$' -memcached.runs 300 -count=1 -timeout 60m
+
 fuzz:             ## each fuzz target for FUZZTIME; fails where anything is found, and leaves it in testdata/fuzz
 	./.ci/fuzz decide $(FUZZTIME)
 
@@ -179,7 +182,7 @@ nightly-packages: ## what nightly wants beside the packages of .ci/run, from Deb
 
 # The first two lanes only count; what follows measures, or uses both processors.
 nightly: clients-build ## what is too long for CI, three hours at most; once before an issue is called done
-	RUNS=3000 .ci/lanes race-full "fuzz random hundred model-check"
+	RUNS=3000 .ci/lanes race-full "fuzz random conversations hundred model-check"
 	$(MAKE) lengthy-nightly
 	$(MAKE) checks-nightly
 	$(MAKE) peers-suites

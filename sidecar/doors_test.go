@@ -108,6 +108,9 @@ func TestOptionsReachTheOwner(t *testing.T) {
 				if second := c.try(t, there, q, present); first != second {
 					t.Errorf("%s with options %#x, a value %v: %s of an own key, %s of another host's", tc.op, o, present, first, second)
 				}
+				if first == wire.BadRequest && o%8 != 0 {
+					break // whether there is a value makes no difference: one of eight shows it
+				}
 				if first != wire.BadRequest {
 					taken++
 				}

@@ -30,7 +30,7 @@ func TestMemcached(t *testing.T) {
 }
 
 var (
-	textRuns = flag.Int("memcached.runs", 60, "random conversations of TestMemcachedRandom")
+	textRuns = flag.Int("memcached.runs", 20, "random conversations of TestMemcachedRandom")
 	textSeed = flag.Uint64("memcached.seed", 1, "of the first one")
 )
 

@@ -56,7 +56,7 @@ func TestText(t *testing.T) {
 }
 
 var (
-	textRuns = flag.Int("memcached.runs", 60, "random conversations of TestTextRandom")
+	textRuns = flag.Int("memcached.runs", 20, "random conversations of TestTextRandom")
 	textSeed = flag.Uint64("memcached.seed", 1, "of the first one")
 )
 
