@@ -58,7 +58,7 @@ race-most:
 race-sidecar:     # after the others, and alone in its lane: its hosts must not stand still
 	$(RACE) -skip $(REPEATS) ./sidecar
 
-race-full:        ## all packages, and all tests of go test ./... (45 minutes)
+race-full:        ## all packages, and all tests of go test ./... (an hour)
 	$(RACE) $(call BUT,$(SIDECAR))
 	$(RACE) ./sidecar
 
@@ -132,7 +132,7 @@ failpoints:       ## take out the guards of freshness one by one, and see each m
 	! $(GO) tool nm $(or $(TMPDIR),/tmp)/cachesidecar-failpoints | grep internal/failpoint
 	rm $(or $(TMPDIR),/tmp)/cachesidecar-failpoints
 
-random:           ## RUNS short runs at random in virtual time, every other one under policy consistent (10,000 unless told: about 40 minutes on two cores), from SEED on; 0 draws one
+random:           ## RUNS short runs at random in virtual time, every other one under policy consistent (10,000 unless told: more than two hours), from SEED on; 0 draws one
 	$(GO) test ./sidecar -run TestVirtualRandom -v -virtual.random $(RUNS) -virtual.seed $(SEED) -timeout 120m
 
 random-ci:        # the same 150 runs each time
