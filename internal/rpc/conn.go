@@ -68,8 +68,7 @@ type Conn struct {
 	home    atomic.Bool   // the reader is to come home
 
 	account  *Account
-	longest  int  // bytes of a request: see Admit
-	byLobby  bool // ended by a lobby's usher, at the lobby's own pace
+	longest  int // bytes of a request: see Admit
 	closing  atomic.Bool
 	squeezed atomic.Bool // ended because others need the memory of its answers
 }

@@ -139,9 +139,9 @@ func TestEaseEnds(t *testing.T) {
 	}
 }
 
-// TestEaseOfUshers checks that connections that an usher begins do not wait for the ends
+// TestEaseOfNewcomers checks that connections that begin at a pace do not wait for the ends
 // of others.
-func TestEaseOfUshers(t *testing.T) {
+func TestEaseOfNewcomers(t *testing.T) {
 	h := newEcho()
 	path := filepath.Join(t.TempDir(), "s")
 	ln, err := net.Listen("unix", path)

@@ -7,7 +7,6 @@ import (
 	"net"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -49,11 +48,11 @@ func (s *paced) enter(ctx context.Context, nc net.Conn, owner, process string) {
 		s.names = map[*Conn]string{}
 	}
 	s.names[c] = owner + process
-	switch now, ushers := s.p.enter(c, owner, process); {
+	switch now, waits := s.p.enter(c, owner, process); {
 	case now:
 		s.begin(s.names[c])
-	case ushers != nil:
-		go s.p.usher(ctx, ushers, func(c *Conn) { s.begin(s.names[c]) }, nil)
+	case waits != nil:
+		go s.p.begin(ctx, waits, func(c *Conn) { s.begin(s.names[c]) })
 	}
 }
 
@@ -92,24 +91,24 @@ func TestPace(t *testing.T) {
 	})
 }
 
-// TestPaceHasOneUsher checks that a lobby has one usher at a time, even if the lobby is
-// empty again and again.
-func TestPaceHasOneUsher(t *testing.T) {
+// TestPaceHasOneGoroutine checks that one goroutine at a time begins the connections of an owner,
+// even if none waits again and again.
+func TestPaceHasOneGoroutine(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
 		p := pace{rate: 10}
-		var ushers atomic.Int64
+		var begin atomic.Int64
 		var wg sync.WaitGroup
 		defer wg.Wait()
 		for i := range firstAtOnce + 500 {
 			c := &Conn{}
 			c.socket.nc = pipe()
-			if _, l := p.enter(c, "a", "1"); l != nil {
-				if ushers.Add(1) > 1 {
-					t.Errorf("connection %d brings another usher", i)
+			if _, waits := p.enter(c, "a", "1"); waits != nil {
+				if begin.Add(1) > 1 {
+					t.Errorf("connection %d brings another goroutine", i)
 				}
 				wg.Go(func() {
-					p.usher(t.Context(), l, func(*Conn) { time.Sleep(60 * time.Millisecond) }, nil)
-					ushers.Add(-1)
+					p.begin(t.Context(), waits, func(*Conn) { time.Sleep(60 * time.Millisecond) })
+					begin.Add(-1)
 				})
 			}
 			if i >= firstAtOnce {
@@ -192,91 +191,117 @@ func TestPaceForgets(t *testing.T) {
 	})
 }
 
-// TestPaceOfTheGone checks that a client that has gone takes no turn from the clients
-// after it.
+// TestPaceInOverload checks that most connections begin soon, at the full pace, if three
+// times as many come as may begin; that another process of their owner has its turns; and
+// that those that were passed over begin when no more come.
+func TestPaceInOverload(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
+		const rate, seconds = 100, 10
+		var soon, late, others int
+		var mu sync.Mutex // guards all of the above and below: another goroutine begins some connections
+		came := map[*Conn]time.Time{}
+		other := map[*Conn]bool{}
+		p := pace{rate: rate}
+		begin := func(c *Conn) {
+			mu.Lock()
+			defer mu.Unlock()
+			const moment = 100 * time.Millisecond
+			switch waited := time.Since(came[c]); {
+			case other[c]:
+				if others++; waited > moment {
+					t.Errorf("a process that makes one connection a second waits %v", waited)
+				}
+			case waited <= moment:
+				soon++
+			default:
+				late++
+			}
+		}
+		ended := make(chan struct{})
+		come := func(process string) {
+			c := &Conn{}
+			c.socket.nc = pipe()
+			mu.Lock()
+			came[c], other[c] = time.Now(), process == "2"
+			mu.Unlock()
+			switch now, waits := p.enter(c, "a", process); {
+			case now:
+				begin(c)
+			case waits != nil:
+				go func() { p.begin(t.Context(), waits, begin); ended <- struct{}{} }()
+			}
+		}
+		for range firstAtOnce {
+			come("1")
+		}
+		mu.Lock()
+		soon = 0
+		mu.Unlock()
+		for i := range 3 * rate * seconds {
+			time.Sleep(time.Second / (3 * rate))
+			if come("1"); i%(3*rate) == 0 {
+				come("2")
+			}
+		}
+		mu.Lock()
+		if soon < rate*seconds*8/10 || others < seconds-1 {
+			t.Errorf("%d began soon, %d late, %d of the other process; want nearly %d soon, %d of the other",
+				soon, late, others, rate*seconds, seconds)
+		}
+		mu.Unlock()
+		<-ended
+		mu.Lock()
+		defer mu.Unlock()
+		if n := soon + late + others; n != 3*rate*seconds+seconds || p.waiting() != 0 {
+			t.Errorf("%d have begun, %d wait, want all %d to have begun", n, p.waiting(), 3*rate*seconds+seconds)
+		}
+	})
+}
+
+// TestPaceOfTheGone checks that most connections whose clients have gone take no turns, even those
+// that have left a request.
 func TestPaceOfTheGone(t *testing.T) {
-	testenv.ReadsClock(t, 300*time.Millisecond, "those that have gone end at a pace, and no faster")
 	ln, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer ln.Close()
-	pair := func() (here, there net.Conn) {
-		there, err := net.Dial("unix", ln.Addr().String())
+	const gone, there = 600, 200
+	p := &pace{rate: 1e-3}
+	var waits *newcomers
+	for i := range firstAtOnce + gone + there {
+		client, err := net.Dial("unix", ln.Addr().String())
 		if err != nil {
 			t.Fatal(err)
 		}
-		here, err = ln.Accept()
+		defer client.Close()
+		nc, err := ln.Accept()
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { _ = here.Close(); _ = there.Close() })
-		return here, there
-	}
-	for _, tc := range []struct {
-		left string
-		gone bool
-	}{
-		{"", true},
-		{"\x00\x00\x00\x01x", false},
-		{"\x00\x00\x00\x01x\x00\x00\x00\x00", false},
-		{"\x00\x00\x00\x02x", true},
-		{"\x00\x00", true},
-		{"\x00\x00\x00\x00", true},
-		{"\x00\x00\x10\x00" + strings.Repeat("x", 600), true},
-		{"\x00\x00\x10\x01" + strings.Repeat("x", 4097), true},
-		{"\x00\x00\x10\x00" + strings.Repeat("x", 4096), false},
-	} {
-		here, there := pair()
-		if _, err := there.Write([]byte(tc.left)); err != nil {
+		defer nc.Close()
+		c := &Conn{}
+		c.socket.init(nc, 0, nil)
+		if _, err := client.Write([]byte("\x00\x00\x00\x01x")); err != nil {
 			t.Fatal(err)
 		}
-		if hasGone(here, nil, 4096) {
-			t.Errorf("a client that has left %.9q and is there has gone", tc.left)
+		if i >= firstAtOnce && i%(1+gone/there) != 0 {
+			_ = client.Close()
 		}
-		_ = there.Close()
-		if hasGone(here, nil, 4096) != tc.gone {
-			t.Errorf("a client that has left %.9q has gone: %v, want %v", tc.left, !tc.gone, tc.gone)
-		}
-	}
-	const gone = 600
-	p := &pace{rate: 1}
-	begun, ended := make(chan *Conn, 1000), make(chan *Conn, 1000)
-	var last *Conn
-	var lobby *lobby
-	for i := range firstAtOnce + gone + 1 {
-		here, there := pair()
-		last = &Conn{}
-		last.socket.nc = here
-		if i < firstAtOnce+gone {
-			_ = there.Close()
-		}
-		switch now, ushers := p.enter(last, "a", "1"); {
-		case now:
-			begun <- last
-		case ushers != nil:
-			lobby = ushers
+		if _, n := p.enter(c, "a", "1"); n != nil {
+			waits = n
 		}
 	}
-	lobby.limit.SetLimit(1000)
-	start := time.Now()
-	p.usher(t.Context(), lobby, func(c *Conn) { begun <- c }, func(c *Conn) { ended <- c })
-	close(begun)
-	atOnce, there := 0, false
-	for c := range begun {
-		if c == last {
-			there = true
-		} else {
-			atOnce++
+	turns, begun, ended := 0, 0, 0
+	for p.continues(waits) {
+		turns++
+		for _, c := range p.next(waits) {
+			if begun++; c.socket.hungUp() {
+				ended++
+			}
 		}
 	}
-	took := time.Since(start)
-	// Connections whose client had gone by their turn ended one after another, at a pace.
-	if atOnce+len(ended) != firstAtOnce+gone || len(ended) < gone-20 || !there {
-		t.Errorf("%d began, %d of those that have gone did not; the last one, whose client is there, began: %v",
-			atOnce, len(ended), there)
-	}
-	if least := time.Duration((gone - 2*goesOnce) / PerProcessor(goes) * float64(time.Second)); took < least/2 {
-		t.Errorf("%d that have gone have ended after %v, want no less than %v", len(ended), took, least)
+	if begun != gone+there || ended != gone || turns > there+gone/2 {
+		t.Errorf("%d began in %d turns, %d of them were gone; want %d, fewer turns, and %d", begun, turns, ended, gone+there, gone)
 	}
 }

@@ -36,21 +36,8 @@ func (r *roundRobin[K, T]) popFirst(match func(T) bool) T {
 	return r.take(0, max(0, slices.IndexFunc(r.lines[0].waits, match)))
 }
 
-// popLively removes an item that is lively: the first one of the next line that has any,
-// or the last one, if the first one is not. Items are the less lively the longer they
-// wait.
-func (r *roundRobin[K, T]) popLively(lively func(T) bool) (x T, ok bool) {
-	for i, l := range r.lines {
-		last := len(l.waits) - 1
-		switch {
-		case lively(l.waits[0]):
-			return r.take(i, 0), true
-		case lively(l.waits[last]):
-			return r.take(i, last), true
-		}
-	}
-	return x, false
-}
+// popLast removes the last item of the next line. The queue must not be empty.
+func (r *roundRobin[K, T]) popLast() T { return r.take(0, len(r.lines[0].waits)-1) }
 
 // take removes item j of line i, which has had its turn.
 func (r *roundRobin[K, T]) take(i, j int) T {

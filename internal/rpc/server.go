@@ -31,7 +31,7 @@ type Server struct {
 func NewServer(l Limits, log *slog.Logger, newHandler func(net.Conn) (Handler, error)) *Server {
 	s := &Server{
 		NewHandler: newHandler, Log: log,
-		shared: newShared(l), pace: pace{rate: l.NewRate, framing: l.Framing}, conns: map[*Conn]struct{}{},
+		shared: newShared(l), pace: pace{rate: l.NewRate}, conns: map[*Conn]struct{}{},
 	}
 	s.shared.loop = newLoop(s)
 	return s
@@ -143,9 +143,7 @@ func (s *Server) accept(turns context.Context, nc net.Conn) {
 	case now:
 		s.begin(c)
 	case wait != nil:
-		// Ends when no connection waits any more.
-		end := func(c *Conn) { s.serve(c, nil) }
-		s.wg.Go(func() { s.pace.usher(turns, wait, s.begin, end) })
+		s.wg.Go(func() { s.pace.begin(turns, wait, s.begin) }) // ends when no connection waits any more
 	}
 }
 

@@ -218,7 +218,7 @@ func (c *Conn) drain() error {
 	c.input.discard()
 	c.socket.linger(c.server)
 	c.socket.endSend()
-	if !c.closing.Load() && !c.byLobby {
+	if !c.closing.Load() {
 		c.server.leave.waitTurn(c.server.over)
 	}
 	// Closing with unread bytes may cost the peer answers that it has not read yet. So
