@@ -57,8 +57,8 @@ func TestCountedOnce(t *testing.T) {
 	if ns := sb.Namespaces[0]; ns.Writes+ns.Hits+ns.Misses+ns.Deletes != 0 {
 		t.Errorf("where the owner is: %+v", ns)
 	}
-	// Host a may own the absent key, the copy may not be there yet, and b may not be ready for the
-	// first request.
+	// Host a may own the absent key, and the copy may not be there yet. A seventh was seen on a busy
+	// machine, of a cause that is not known. Counted twice there would be eight.
 	if n := sb.Cluster.Served; n < 4 || n > 7 {
 		t.Errorf("the owner served %d keys, want 4 to 7", n)
 	}
