@@ -372,6 +372,7 @@ func TestLazy(t *testing.T) {
 
 // TestConcurrent uses one client from many goroutines, with values of all sizes.
 func TestConcurrent(t *testing.T) {
+	testenv.Takes(t, time.Second)
 	c := dial(t, client.Config{})
 	var wg sync.WaitGroup
 	for g := range 16 {

@@ -103,6 +103,7 @@ func TestHelloNotReadable(t *testing.T) {
 // TestDeadlineWithCause checks that a passed deadline is ErrTimeout, also if the context
 // has a cause of its own.
 func TestDeadlineWithCause(t *testing.T) {
+	testenv.Takes(t, time.Second)
 	s := newScripted(t, client.Config{Conns: 1})
 	s.answers(testenv.Context(t), wire.OpPing, wire.Reply{})
 	cause := errors.New("the page is late")

@@ -80,6 +80,7 @@ func TestSharedHitsAreCounted(t *testing.T) {
 
 // Hits of the near cache are counted too, soon after they are made, though the client goes on.
 func TestNearHitsAreCounted(t *testing.T) {
+	testenv.Takes(t, time.Second)
 	path := filepath.Join(t.TempDir(), "s")
 	serve(t, path)
 	other := dial(t, client.Config{Socket: path})
@@ -116,6 +117,7 @@ func (empty) Load(context.Context, []byte) (v loader.Value, err error) { return 
 
 // What the shared memory knows to be absent is a miss for the counts.
 func TestAbsentKeysAreCounted(t *testing.T) {
+	testenv.Takes(t, time.Second)
 	path := filepath.Join(t.TempDir(), "s")
 	serveWith(t, sidecar.Config{Socket: path, L2Size: 64 << 20, Namespaces: map[string]sidecar.Namespace{"default": {
 		NegativeTTL: new(time.Hour), Origin: loader.Custom{Source: empty{}},

@@ -14,6 +14,7 @@ import (
 // knows of, however far the owner's clock is from this host's.
 func TestJoin(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, time.Second)
 	a := startHost(t, "a")
 	b := startHost(t, "b", a.engine.Node.GossipAddress())
 	settled(t, a, b)

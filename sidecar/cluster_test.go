@@ -257,6 +257,7 @@ func BenchmarkCopyHit(b *testing.B) {
 // hosts.
 func TestWaitingIsBounded(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, time.Second)
 	a := startHost(t, "a")
 	b := startHost(t, "b", a.engine.Node.GossipAddress())
 	settled(t, a, b)

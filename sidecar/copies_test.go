@@ -43,6 +43,7 @@ func TestVirtualCopyEndsWithItsValue(t *testing.T) {
 // what the caller does to it is seen by no later read, whichever tier has answered.
 func TestEmbeddedValueIsOwn(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, time.Second)
 	a, key, _ := copyHits(t)
 	name := string(key)
 	reads := map[string]func() []byte{

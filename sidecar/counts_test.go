@@ -190,6 +190,7 @@ func TestVirtualReadiness(t *testing.T) {
 // what was there: nine loads and nineteen errors are 0 % hits, and not 100 %.
 func TestLoadsAreNoHits(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, time.Second)
 	var down atomic.Bool
 	origin := loader.SourceFunc(func(context.Context, []byte) (loader.Value, error) {
 		if down.Load() {

@@ -126,6 +126,7 @@ func TestOptionsReachTheOwner(t *testing.T) {
 // and Lease for keys that another host owns, and keeps their values.
 func TestNearCacheLoadsElsewhere(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, time.Second)
 	a, other := twoSockets(t)
 	ctx := t.Context()
 	var clients []*client.Client

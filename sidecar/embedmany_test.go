@@ -52,6 +52,7 @@ func TestEmbeddedMany(t *testing.T) {
 // does not change this host's copy.
 func TestEmbeddedValues(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, time.Second)
 	a := startHost(t, "a")
 	b := startHost(t, "b", a.engine.Node.GossipAddress())
 	settled(t, a, b)

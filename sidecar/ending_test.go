@@ -331,6 +331,7 @@ func TestVirtualDrainOfTheLast(t *testing.T) {
 // taken back, and ends with its caller's context and with the host.
 func TestVirtualDrainAtStartUndone(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, time.Second)
 	withNodes(t, 3, nil, Namespace{}, func(w *world) {
 		v := w.nodes[1]
 		begin := func(ctx context.Context) (told func() (cachesidecar.Drained, error)) {

@@ -38,6 +38,7 @@ func (c *rawConn) askFresh(key []byte, n uint64) {
 // gets all answers once it reads.
 func TestUnreadReadsOfAnotherHost(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, time.Second)
 	testenv.ReadsClock(t, 100*time.Millisecond, "no more requests come: they would have been sent by then")
 	const n, size = 100, 500_000
 	a, other, app, keys := startPair(t, 1)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/bubble"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // TestVirtualAckAllIsPrompt checks that ack=all takes as long as the messages do, and
@@ -14,6 +15,7 @@ import (
 // many have stopped.
 func TestVirtualAckAllIsPrompt(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, 2*time.Second)
 	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 3)
 		for _, v := range w.nodes {

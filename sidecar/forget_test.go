@@ -190,6 +190,7 @@ func TestVirtualForget(t *testing.T) {
 // although neither is a join address of the other.
 func TestVirtualForgottenOnlyCutOff(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, time.Second)
 	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 5)
 		for _, v := range w.nodes {
@@ -215,6 +216,7 @@ func TestVirtualForgottenOnlyCutOff(t *testing.T) {
 // TestVirtualForgetOnlyTheDead checks that a host that gossip misses, but polls still reach, is
 // not forgotten. It goes on owning what it owned.
 func TestVirtualForgetOnlyTheDead(t *testing.T) {
+	testenv.Takes(t, time.Second)
 	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 3)
 		var silent atomic.Bool
@@ -282,6 +284,7 @@ func TestVirtualRefusedHostIsWaitedForByNone(t *testing.T) {
 // considered dead, and blocks nothing.
 func TestVirtualForgottenHostThatPolls(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, time.Second)
 	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 4)
 		var silent atomic.Bool

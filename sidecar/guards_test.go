@@ -17,6 +17,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/session"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
@@ -94,6 +95,7 @@ func (w *world) awaitOwned(v *vnode, p uint16) {
 // meanwhile.
 func TestVirtualWriteOutlivesItsOwnership(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, 2*time.Second)
 	ctx := context.Background()
 	for _, write := range []struct {
 		name string

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/hotkeys"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -36,6 +37,7 @@ func near(estimate, reads uint64) bool {
 // TestHot reads keys of two hosts through one of them. Each read counts where it was
 // answered: from this host's own share, from a copy, or by the owner for another host.
 func TestHot(t *testing.T) {
+	testenv.Takes(t, time.Second)
 	a, other, app, keys := startPair(t, 1)
 	var own []byte
 	for i := 0; own == nil; i++ {

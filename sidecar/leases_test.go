@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/session"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -80,6 +81,7 @@ func TestVirtualLeaseOnce(t *testing.T) {
 // next owner, where the key may have been deleted meanwhile.
 func TestVirtualLeaseOwnerGoes(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, 3*time.Second)
 	for _, how := range []string{"killed", "leaves", "loses the key"} {
 		t.Run(how, func(t *testing.T) {
 			withNodes(t, 3, nil, Namespace{}, func(w *world) {

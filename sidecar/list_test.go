@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -46,6 +48,7 @@ func (c *rawConn) list(q wire.Request) map[string]wire.KeyInfo {
 // TestKeys lists the keys of two hosts. Each host lists its own share, in pages.
 func TestKeys(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, 6*time.Second)
 	_, other, app, keys := startPair(t, 300)
 	const more = 300
 	for i := range more {

@@ -161,6 +161,7 @@ func is(t *testing.T, what string, r wire.Reply, status wire.Status, value strin
 // readers on however many hosts ask for it. It is called again only if the key is gone.
 func TestVirtualLoadOnce(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, 2*time.Second)
 	o := newDatabase(always(100 * time.Millisecond))
 	withNodes(t, 5, o, Namespace{}, func(w *world) {
 		for i := range 20 {

@@ -4,12 +4,16 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // TestMemcachedClaimsAreFresh stores the value of a claim after something else has changed the
 // key: it is not stored over it.
 func TestMemcachedClaimsAreFresh(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, time.Second)
 	_, b, path := textPair(t, Config{})
 	for n, change := range []string{
 		"set %s 0 0 3\r\nnew", "ms %s 3\r\nnew", "delete %s", "md %s", "flush_all", "add %s 0 0 3\r\nnew",

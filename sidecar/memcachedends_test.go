@@ -48,6 +48,7 @@ func TestMemcachedManyKeys(t *testing.T) {
 // their order, and then the end.
 func TestMemcachedStops(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, time.Second)
 	a := startHost(t, "a")
 	path := filepath.Join(t.TempDir(), "m")
 	b := startHostWith(t, Config{Memcached: path}, "b", a.engine.Node.GossipAddress())

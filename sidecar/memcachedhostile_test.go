@@ -39,6 +39,7 @@ func textKeys(h *host, namespace, prefix string, owned bool, n int) (keys []stri
 // client may not read. A key of another host before it changes nothing.
 func TestMemcachedManyKeysAccess(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, time.Second)
 	_, b, path := textPair(t, Config{
 		MemcachedDelimiter: ":", MemcachedNamespace: "open",
 		Namespaces: map[string]Namespace{"secret": {}, "open": {}},

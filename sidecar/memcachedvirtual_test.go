@@ -329,6 +329,7 @@ func TestVirtualMemcachedValueInHand(t *testing.T) {
 // has what a GET with stale_ok has.
 func TestVirtualMemcachedStaleIfError(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, time.Second)
 	ttl, limit, jitter, early := 10*time.Second, time.Hour, 0.0, 0.0
 	o := newDatabase(always(time.Millisecond))
 	ns := Namespace{

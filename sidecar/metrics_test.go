@@ -29,6 +29,7 @@ var update = flag.Bool("update", false, "write the golden files anew")
 // metrics.
 func TestGoldenMetrics(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, time.Second)
 	alone, err := New(Config{NoSocket: true, L2Size: 8 << 20})
 	if err != nil {
 		t.Fatal(err)

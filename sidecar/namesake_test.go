@@ -6,6 +6,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // A process is killed and started again at once. The clock was ahead when the killed
@@ -35,6 +36,7 @@ func TestVirtualStartedByClockSetRight(t *testing.T) {
 // place, and ends. The host joins again.
 func TestVirtualNamesakeGone(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, time.Second)
 	for how, end := range map[string]func(*vnode){"killed": (*vnode).kill, "left": (*vnode).leave} {
 		t.Run(how, func(t *testing.T) {
 			inQuietWorld(t, 3, func(t *testing.T, w *world) {

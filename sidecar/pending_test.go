@@ -3,6 +3,7 @@ package sidecar
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/session"
@@ -36,6 +37,7 @@ func startPair(t *testing.T, n int) (a, other *host, app *rawConn, keys [][]byte
 // order.
 func TestRemoteGets(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, time.Second)
 	a, _, app, keys := startPair(t, 100)
 	for _, options := range []wire.Options{0, wire.Fresh} {
 		asked := a.engine.Counts.PeerReads.Load()
@@ -68,6 +70,7 @@ func TestRemoteGets(t *testing.T) {
 // order, whether the app waits for the answers or not.
 func TestRemoteOrder(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, time.Second)
 	_, _, app, keys := startPair(t, 1)
 	const n = 50
 	var batch []byte
@@ -96,6 +99,7 @@ func TestRemoteOrder(t *testing.T) {
 // copy.
 func TestFreshGets(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, time.Second)
 	a, other, app, keys := startPair(t, 1)
 	get := func(o wire.Options) wire.Reply {
 		t.Helper()

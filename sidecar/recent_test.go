@@ -10,6 +10,7 @@ import (
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/condition"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
@@ -18,6 +19,7 @@ import (
 // last of them, although the origin is not asked again and the breaker stays half-open.
 func TestVirtualRecentRequests(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, time.Second)
 	bubble.Test(t, func(t *testing.T) {
 		var down error
 		w := newWorld(t, 1, 2)

@@ -67,6 +67,7 @@ func virtually(t *testing.T, n int, f func(w *world), voters ...string) {
 // another node.
 func TestVirtualPausedOwner(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, time.Second)
 	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 3)
 		for _, v := range w.nodes {
@@ -242,6 +243,7 @@ func testKeyOf(i int) []byte { return fmt.Appendf(nil, "key%d", i) }
 // nodes agree, and what is written then is read everywhere.
 func TestVirtualSplit(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, time.Second)
 	inQuietWorld(t, 5, func(t *testing.T, w *world) {
 		const n = 200
 		setAll(w.nodes[0], n, "before")
@@ -369,6 +371,7 @@ func TestVirtualVersionsAhead(t *testing.T) {
 // hit again after the keys are written anew, within a stated time.
 func TestVirtualOwnerKilled(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, time.Second)
 	inQuietWorld(t, 5, func(t *testing.T, w *world) {
 		const n = 300
 		if stored := setAll(w.nodes[0], n, "v"); stored != n {

@@ -260,6 +260,7 @@ func overtakenAtOrigin(t *testing.T, bad func(format string, args ...any)) {
 // that take too long.
 func TestVirtualLeaveSettles(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, time.Second)
 	for _, takes := range []time.Duration{3 * time.Second, 12 * time.Second, 20 * time.Second} {
 		t.Run(takes.String(), func(t *testing.T) {
 			s := &store{database: newDatabase(always(time.Millisecond)), writing: takes / 2}

@@ -19,6 +19,7 @@ import (
 // same holds for MGET.
 func TestReadBeyondMaxNamespaces(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, time.Second)
 	a := startHostWith(t, Config{MaxNamespaces: 2}, "a")
 	o := startHostWith(t, Config{MaxNamespaces: 2}, "b", a.engine.Node.GossipAddress())
 	settled(t, a, o)

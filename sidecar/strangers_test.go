@@ -247,6 +247,7 @@ func TestLengthyVirtualSlander(t *testing.T) {
 // own, for as long as a third host reports that owner. Gossip's word alone has no such
 // effect.
 func TestVirtualNamedByOthers(t *testing.T) {
+	testenv.Takes(t, time.Second)
 	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 3)
 		for _, v := range w.nodes {

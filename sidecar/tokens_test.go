@@ -22,6 +22,7 @@ func leaseTime(d time.Duration) Config {
 // FILL, and is not given back before it.
 func TestFillAtTheEnd(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, time.Second)
 	a := startHostWith(t, Config{Socket: filepath.Join(t.TempDir(), "s")}, "a")
 	o := startHost(t, "b", a.engine.Node.GossipAddress())
 	settled(t, a, o)

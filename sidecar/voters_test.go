@@ -156,6 +156,7 @@ func unavailable(err error) bool {
 // although its process has run all the time, or nearly all.
 func TestVirtualAuthorityEnds(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, 2*time.Second)
 	ctx := context.Background()
 	for _, name := range []string{"read", "write"} {
 		t.Run(name, func(t *testing.T) {

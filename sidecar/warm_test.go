@@ -9,6 +9,7 @@ import (
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/session"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
@@ -29,6 +30,7 @@ func (k listOf) Keys(_ context.Context, each func(key []byte) error) error {
 // its rate. A host that starts later gets the existing entries from the other hosts.
 func TestVirtualWarm(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, time.Second)
 	const n = 600
 	o := newDatabase(always(5 * time.Millisecond))
 	var list listOf

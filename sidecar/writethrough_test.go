@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/session"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
@@ -144,6 +145,7 @@ func TestVirtualWriteThrough(t *testing.T) {
 // TestVirtualWriteThroughWriters checks that concurrent writers of one key, on all hosts, leave
 // the same value in the cache and in the origin.
 func TestVirtualWriteThroughWriters(t *testing.T) {
+	testenv.Takes(t, time.Second)
 	s := &store{database: newDatabase(func() time.Duration { return time.Duration(rand.IntN(20)) * time.Millisecond })}
 	throughNodes(t, 3, s, Namespace{}, func(w *world) {
 		for round := range 20 {

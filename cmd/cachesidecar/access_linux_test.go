@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 	"unsafe"
 
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
@@ -119,6 +120,7 @@ func TestNotInTheGroup(t *testing.T) {
 // TestAccess checks what each user may do with each command, and the text of refusals.
 func TestAccess(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, time.Second)
 	needRoot(t)
 	addr := testenv.FreeAddress(t)
 	p, _, _ := ruled(t, "--http", addr)
@@ -194,6 +196,7 @@ func TestAccess(t *testing.T) {
 // writes and flushes namespaces. Requests about the whole sidecar are for its own user
 // and for root, which may be two users.
 func TestAccessByDefault(t *testing.T) {
+	testenv.Takes(t, 2*time.Second)
 	needRoot(t)
 	dir := tempDir(t)
 	if err := os.Chmod(dir, 0o777); err != nil {
@@ -327,6 +330,7 @@ func appRequests(ns string) map[wire.Op]*wire.Request {
 // TestAccessOfAllOps sends each op over the socket as users with each right. Exactly the
 // ops without a right are answered UNAUTHORIZED. A connection continues after a refusal.
 func TestAccessOfAllOps(t *testing.T) {
+	testenv.Takes(t, 3*time.Second)
 	needRoot(t)
 	p, _, web := ruled(t)
 	free := []wire.Op{wire.OpPing, wire.OpStats, wire.OpMembers, wire.OpRing, wire.OpShared}

@@ -349,6 +349,7 @@ func TestLengthyCluster(t *testing.T) {
 // and the remedy, and nothing is left behind.
 func TestPortTaken(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, time.Second)
 	ports, err := freePorts(3)
 	if err != nil {
 		t.Fatal(err)

@@ -353,6 +353,7 @@ func checkKinds(t *testing.T, typ reflect.Type) {
 // TestRunRefusesBadConfig checks that run refuses what "config check" refuses, as a usage
 // error.
 func TestRunRefusesBadConfig(t *testing.T) {
+	testenv.Takes(t, time.Second)
 	file := filepath.Join(tempDir(t), "c.yaml")
 	for _, tc := range badConfigs {
 		if err := os.WriteFile(file, []byte(tc.text), 0o600); err != nil {

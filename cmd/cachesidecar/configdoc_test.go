@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/sidecar"
 )
 
@@ -228,6 +229,7 @@ var configTable = regexp.MustCompile(`<!-- settings( of a namespace|): ([a-z_.* 
 // TestGoldenConfigDoc checks that the tables of docs/CONFIG.md are made from the structs
 // of the settings and from the comments of their fields. With -update it writes them.
 func TestGoldenConfigDoc(t *testing.T) {
+	testenv.Takes(t, time.Second)
 	rows := configRowsOf(t, reflect.TypeFor[fileConfig](), "", nil, true)
 	told := map[configRow]bool{}
 	doc := readDoc(t, "CONFIG.md")

@@ -129,6 +129,7 @@ func TestConnectionLimit(t *testing.T) {
 
 func TestThousandDroppedAtOnce(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, time.Second)
 	p := runSidecar(t)
 	check := p.bystander()
 	watcher := p.dial()

@@ -78,6 +78,7 @@ func TestFrameLengths(t *testing.T) {
 // TestTruncatedFrames checks that a connection that ends within a frame leaves nothing
 // behind, wherever it ends.
 func TestTruncatedFrames(t *testing.T) {
+	testenv.Takes(t, time.Second)
 	p := runSidecar(t)
 	check := p.bystander()
 	watcher := p.dial()

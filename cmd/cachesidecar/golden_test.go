@@ -9,6 +9,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -25,6 +28,7 @@ var (
 // TestGoldenJSON checks the documents that --json prints, with the names and the order of
 // their fields.
 func TestGoldenJSON(t *testing.T) {
+	testenv.Takes(t, 2*time.Second)
 	serveHere(t)
 	version = "test" // usually set by the linker
 	defer func() { version = "" }()

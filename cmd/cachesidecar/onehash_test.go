@@ -55,6 +55,7 @@ func inNamespace(namespace string, q *wire.Request) *wire.Request {
 // TestKeysOfOneHash checks that thousands of keys of one hash replace each other and have
 // no other effect: they take no memory, and do not disturb their shard.
 func TestKeysOfOneHash(t *testing.T) {
+	testenv.Takes(t, time.Second)
 	p := runSidecar(t)
 	check := p.bystander()
 	c := p.dial()

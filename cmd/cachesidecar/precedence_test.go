@@ -10,9 +10,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/sidecar"
 )
 
@@ -161,6 +163,7 @@ func TestThreeWaysAgree(t *testing.T) {
 }
 
 func TestPrecedence(t *testing.T) {
+	testenv.Takes(t, time.Second)
 	dir := tempDir(t)
 	for name, s := range runSettings {
 		t.Run(name, func(t *testing.T) {

@@ -19,6 +19,7 @@ import (
 // lines.
 func TestReadmeTour(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, 3*time.Second)
 	readme, err := os.ReadFile(filepath.Join("..", "..", "README.md"))
 	if err != nil {
 		t.Fatal(err)

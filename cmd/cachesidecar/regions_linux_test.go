@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -262,6 +263,7 @@ func self() person { return person{uid: uint32(os.Geteuid()), gid: uint32(os.Get
 // descriptors under way. Others get theirs.
 func TestUnreceivedDescriptors(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, time.Second)
 	needRoot(t)
 	p, _ := openToAll(t, "")
 	share := func(name string) cachesidecar.ShareStats {

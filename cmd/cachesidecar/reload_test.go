@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
@@ -78,6 +79,7 @@ func TestReloadCommand(t *testing.T) {
 // and names what is wrong, and so does the log after SIGHUP.
 func TestReloadBroken(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, time.Second)
 	const good = "request_timeout: 3s\nnamespaces: {pages: {default_ttl: 5m}}\n"
 	c := runConfigured(t, good)
 	dir := tempDir(t)
@@ -136,6 +138,7 @@ func TestReloadBroken(t *testing.T) {
 // TestReloadStorm: SIGHUP a thousand times while the file gives one origin or another, and
 // apps load. No request fails, and nothing is left behind.
 func TestReloadStorm(t *testing.T) {
+	testenv.Takes(t, 3*time.Second)
 	var urls [2]string
 	for i := range urls {
 		origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

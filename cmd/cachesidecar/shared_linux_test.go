@@ -57,6 +57,7 @@ func isShared(t testing.TB, c *client.Client, key, value string) bool {
 // neither, and the next one closes its region before it answers.
 func TestSharedMemoryOfStopped(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, 2*time.Second)
 	const bound = time.Second
 	testenv.ReadsClock(t, time.Second, "nothing is read from a sidecar that is stopped for longer than the bound of staleness")
 	start := func(socket string) *process {

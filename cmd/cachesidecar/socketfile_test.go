@@ -134,6 +134,7 @@ func TestLengthySocketFileReplaced(t *testing.T) {
 // one at the same path. The first one then leaves the path to the second.
 func TestSocketTakenOver(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, time.Second)
 	addr := testenv.FreeAddress(t)
 	first := runSidecar(t, "--http", addr)
 	proctest.Stop(t, first.cmd.Process)
@@ -167,6 +168,7 @@ func TestSocketTakenOver(t *testing.T) {
 // again, too.
 func TestSocketFolderGone(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, 2*time.Second)
 	addr, run := testenv.FreeAddress(t), tempDir(t)
 	dir := filepath.Join(run, "folder")
 	if err := os.Mkdir(dir, 0o700); err != nil {
@@ -190,6 +192,7 @@ func TestSocketFolderGone(t *testing.T) {
 // it reports that the file is gone.
 func TestInheritedSocketDeleted(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, 2*time.Second)
 	addr, socket := testenv.FreeAddress(t), filepath.Join(tempDir(t), "s")
 	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
 	if err != nil {

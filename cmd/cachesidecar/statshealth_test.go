@@ -134,6 +134,7 @@ func TestFindingsAreBounded(t *testing.T) {
 // open breaker, and of the recovery. Each of health, /readyz, the page for browsers and top says
 // what stats says, and the host stays ready.
 func TestStatsOfAFailingOrigin(t *testing.T) {
+	testenv.Takes(t, 2*time.Second)
 	var down atomic.Bool
 	origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		if down.Load() {

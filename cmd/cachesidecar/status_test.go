@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
@@ -187,6 +188,7 @@ func TestHealthOf(t *testing.T) {
 }
 
 func TestStatusOfSidecarThatDoesNotAnswer(t *testing.T) {
+	testenv.Takes(t, 2*time.Second)
 	for _, tc := range []struct {
 		name  string
 		serve func(net.Conn)

@@ -120,6 +120,7 @@ func TestGetOnTerminal(t *testing.T) {
 const clearScreen = "\x1b[H\x1b[2J"
 
 func TestWatchOnTerminal(t *testing.T) {
+	testenv.Takes(t, 2*time.Second)
 	serveHere(t)
 	for _, noColor := range []bool{false, true} {
 		if noColor {
@@ -148,6 +149,7 @@ func TestWatchOnTerminal(t *testing.T) {
 // TestWarmOnTerminal checks that warm shows a progress bar on a terminal, and leaves
 // nothing of it behind.
 func TestWarmOnTerminal(t *testing.T) {
+	testenv.Takes(t, time.Second)
 	o := serveOrigin(t, sidecar.Namespace{})
 	o.takes = 5 * time.Millisecond
 	for _, from := range []string{"a file", "stdin"} {

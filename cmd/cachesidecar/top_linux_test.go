@@ -79,6 +79,7 @@ func has(what string) func(string) bool {
 }
 
 func TestTopOnTerminal(t *testing.T) {
+	testenv.Takes(t, time.Second)
 	serveHere(t)
 	mustRun(t, "set", "k", "v")
 	for _, tc := range []struct{ name, keys string }{{"q", "q"}, {"Ctrl-C", "\x03"}, {"a signal", ""}} {

@@ -11,13 +11,16 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/proctest"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // TestTour runs every command against a real sidecar, as a newcomer types them.
 func TestTour(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, 2*time.Second)
 	p := runSidecar(t)
 	for _, step := range []struct {
 		line   string
@@ -91,6 +94,7 @@ func TestHealthOfStoppedSidecar(t *testing.T) {
 // restart.
 func TestWatch(t *testing.T) {
 	t.Parallel()
+	testenv.Takes(t, 3*time.Second)
 	p := runSidecar(t)
 	p.dial().must(setRequest("k", "v"))
 	pages := launch(t, exec.Command(binary(), "stats", "--watch", "--socket", p.socket))

@@ -176,6 +176,7 @@ func TestWarmJSON(t *testing.T) {
 // more calls a second, than allowed. If it sheds load itself, the keys are requested
 // again.
 func TestWarmSparesTheOrigin(t *testing.T) {
+	testenv.Takes(t, time.Second)
 	testenv.ReadsClock(t, 200*time.Millisecond, "30 loads at 100 a second may not end sooner")
 	o := serveOrigin(t, sidecar.Namespace{})
 	o.takes = 5 * time.Millisecond

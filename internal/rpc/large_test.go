@@ -10,6 +10,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/race"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -88,6 +89,7 @@ func TestRoomFor(t *testing.T) {
 // TestFramesInPieces checks that a frame that waits for its rest, and similar frames
 // after it, allocate no new memory.
 func TestFramesInPieces(t *testing.T) {
+	testenv.Takes(t, time.Second)
 	b := NewBudget(64 << 20)
 	s, dial, _ := serve(t, newEcho(), Limits{Budget: b})
 	nc := dial()

@@ -68,6 +68,7 @@ func TestLoopServesTheIdleAndTheLone(t *testing.T) {
 // TestLoopIsLeftAndFound makes several connections busy: they leave the loop. Those that have
 // been idle since come home, and no descriptor is left behind.
 func TestLoopIsLeftAndFound(t *testing.T) {
+	testenv.Takes(t, 2*time.Second)
 	s, dial := serveLoop(t, newEcho(), Limits{})
 	l := s.shared.loop
 	l.changes, l.leaves = 2, 2 // the machine may be slow

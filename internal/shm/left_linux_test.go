@@ -7,13 +7,17 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // Files that others have put there cost one look each, up to a bound. Only those of this user
 // that are named like regions count.
 func TestPlanted(t *testing.T) {
+	testenv.Takes(t, time.Second)
 	const name, another = family + "0123456789abcdef-", family + "fedcba9876543210-"
 	dir := t.TempDir()
 	plant := func(name string, owner int) {

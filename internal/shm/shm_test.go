@@ -244,6 +244,7 @@ func sound(key string, v []byte) bool {
 
 // Readers beside a writer at full speed find whole values of their keys, or nothing.
 func TestTorn(t *testing.T) {
+	testenv.Takes(t, time.Second)
 	g := newRig(t, MinSize)
 	keys := make([]string, 3000)
 	for i := range keys {

@@ -13,6 +13,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/history"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -58,6 +59,7 @@ func (c *values) read(_ context.Context, p kv.Process, q *wire.Probe) (wire.Prob
 
 // TestCheck: a check of ten seconds finds what is broken, and tells how stale reads were.
 func TestCheck(t *testing.T) {
+	testenv.Takes(t, time.Second)
 	const bound = 2 * time.Second
 	a, b := kv.Process{Node: "a"}, kv.Process{Node: "b"}
 	for _, tc := range []struct {

@@ -24,7 +24,7 @@ func usualRuns() int {
 	if testenv.Long() {
 		return 8
 	}
-	return 2
+	return 1 // random-ci runs more
 }
 
 func firstSeed(t *testing.T) uint64 {

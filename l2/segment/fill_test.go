@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 func always() bool { return true }
@@ -177,6 +178,7 @@ func TestFillAfterEviction(t *testing.T) {
 // TestForgotten checks that a store which can remember no more evicted hashes says of which
 // partitions it remembers none.
 func TestForgotten(t *testing.T) {
+	testenv.Takes(t, time.Second)
 	told, forgotten := 0, kv.NewPartitionSet(kv.Partitions)
 	var floor kv.Version
 	s := newTestStore(t, Config{

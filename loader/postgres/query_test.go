@@ -165,6 +165,7 @@ func TestIdleEnds(t *testing.T) {
 // TestDescriptionsEnd checks that a description is not kept for ever: a wider type of the key
 // gives an error of the key only. An error that ends the connection says nothing of a table.
 func TestDescriptionsEnd(t *testing.T) {
+	testenv.Takes(t, time.Second)
 	p := origintest.NewPostgres(t)
 	p.Start(t)
 	p.Exec(t, "CREATE TABLE users (id int PRIMARY KEY, body text)")
