@@ -135,9 +135,10 @@ failpoints:       ## take out the guards of freshness one by one, and see each m
 random:           ## RUNS short runs at random in virtual time, every other one under policy consistent (10,000 unless told: more than two hours), from SEED on; 0 draws one
 	$(GO) test ./sidecar -run TestVirtualRandom -v -virtual.random $(RUNS) -virtual.seed $(SEED) -timeout 120m
 
-random-ci:        # the same 150 runs each time, and three of each simulation of ownership
+random-ci:        # the same 150 runs each time, three of each simulation of ownership, and 20 seeds of the store's model
 	$(GO) test ./sidecar -run TestVirtualRandom -virtual.random 150 -virtual.seed 1 -timeout 60m
 	$(GO) test ./l2/ownership -sim.runs 3
+	$(GO) test ./l2/segment -run TestAgainstModel -model.seeds 20
 
 conversations:    ## 300 random conversations with memcached's endpoint, and with memcached
 	$(GO) test ./internal/session ./sidecar -run '^Test(Text|Memcached)Random$$' -memcached.runs 300 -count=1 -timeout 60m

@@ -92,7 +92,7 @@ func awaitClaims(t *testing.T, n int, clients ...*client.Client) {
 // on all hosts. It also checks that no caller that asks after a deletion that all sidecars
 // know sees a value that was loaded before it.
 func TestGetOrLoadTogether(t *testing.T) {
-	testenv.Takes(t, 13*time.Second)
+	testenv.Takes(t, 8*time.Second)
 	clients := twoHosts(t)
 	var truth, loads atomic.Int64
 	load := func(context.Context, string) ([]byte, error) {
@@ -101,7 +101,7 @@ func TestGetOrLoadTogether(t *testing.T) {
 		awaitClaims(t, len(clients)-1, clients...)
 		return fmt.Append(nil, seen), nil
 	}
-	for round := range 5 {
+	for round := range 3 {
 		key := fmt.Sprint("key", round) // either host may own it
 		loads.Store(0)
 		var wg sync.WaitGroup
@@ -119,7 +119,7 @@ func TestGetOrLoadTogether(t *testing.T) {
 			t.Errorf("%s: %d loads", key, n)
 		}
 	}
-	for round := range int64(5) {
+	for round := range int64(3) {
 		done := make(chan struct{})
 		load := func(context.Context, string) ([]byte, error) {
 			loads.Add(1)

@@ -156,9 +156,9 @@ func TestLengthyVirtualDrainUndone(t *testing.T) {
 	}
 }
 
-// TestVirtualDrainUndoneLarge takes drains back while the others have all partitions, and
+// TestLengthyVirtualDrainUndoneLarge takes drains back while the others have all partitions, and
 // fetch the entries yet: no entry is lost.
-func TestVirtualDrainUndoneLarge(t *testing.T) {
+func TestLengthyVirtualDrainUndoneLarge(t *testing.T) {
 	t.Parallel()
 	testenv.Takes(t, 3*time.Second)
 	for policy, voters := range policies {

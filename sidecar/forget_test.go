@@ -87,11 +87,11 @@ func (w *world) endAll() {
 	time.Sleep(time.Minute)
 }
 
-// TestVirtualForgottenAfterAnHour checks that a host that died is listed for an hour of silence
+// TestLengthyVirtualForgottenAfterAnHour checks that a host that died is listed for an hour of silence
 // and then forgotten, like a host that has left. A process that comes back under the name
 // joins like any other. An operator may have a host forgotten at once, on all hosts: see
 // TestVirtualForget.
-func TestVirtualForgottenAfterAnHour(t *testing.T) {
+func TestLengthyVirtualForgottenAfterAnHour(t *testing.T) {
 	t.Parallel()
 	testenv.Takes(t, 2*time.Second)
 	bubble.Test(t, func(t *testing.T) {

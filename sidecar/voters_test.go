@@ -221,7 +221,7 @@ func TestVirtualAuthorityEnds(t *testing.T) {
 // again, nothing is lost. A voter that is to end waits until the others vote. A voter
 // that granted a claim before it votes is asked again. A promise that led to nothing is
 // forgotten.
-func TestVirtualVotersRestartInTurn(t *testing.T) {
+func TestLengthyVirtualVotersRestartInTurn(t *testing.T) {
 	t.Parallel()
 	testenv.Takes(t, 5*time.Second)
 	for sixteenths := 0; sixteenths < 24; sixteenths += 4 { // of B, between the restarts

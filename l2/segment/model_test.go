@@ -14,7 +14,7 @@ import (
 )
 
 var (
-	modelSeeds = flag.Int("model.seeds", 20, "seeds of the model test; under -race at most 4")
+	modelSeeds = flag.Int("model.seeds", 10, "seeds of the model test; under -race at most 4")
 	modelOps   = flag.Int("model.ops", 100_000, "operations a seed of the model test")
 	modelFirst = flag.Uint64("model.first", 14, "first seed of the model test; from 14 on, four see all that they must")
 )
