@@ -29,6 +29,7 @@ func Build(ctx context.Context, dir string) error {
 	for _, b := range []struct{ in, out, pkg string }{
 		{root, "cachesidecar", "./cmd/cachesidecar"},
 		{"", "echo", product + "/benchmarks/cmd/echo"},
+		{"", "bare", product + "/benchmarks/cmd/bare"},
 		{"", "fanout", product + "/benchmarks/cmd/fanout"},
 	} {
 		if err := build(ctx, b.in, filepath.Join(dir, b.out), b.pkg); err != nil {

@@ -141,6 +141,10 @@ func (s *Server) command(o Options) (args []string, err error) {
 		s.binary = filepath.Join(o.Dir, "echo")
 		s.Get, s.Set = EchoOf(o)
 		return []string{s.Socket}, nil
+	case record.Bare:
+		s.binary = filepath.Join(o.Dir, "bare")
+		s.Memcached = s.Socket
+		return []string{s.Socket, strconv.Itoa(o.ValueSize)}, nil
 	case record.EchoTCP:
 		s.binary = filepath.Join(o.Dir, "echo")
 		s.Get, s.Set = EchoOfPeers(o)

@@ -41,6 +41,7 @@ var sections = []struct {
 }{
 	{record.Socket, socketSection},
 	{record.Endpoint, endpointSection},
+	{record.Cost, costSection},
 	{record.Clients, clientsSection},
 	{record.Languages, languagesSection},
 	{record.Memory, memorySection},

@@ -24,6 +24,14 @@ var (
 	endpointOfOwn       = &target{"≥", 0.95} // against the socket of the same sidecar
 	endpointOfMemcached = &target{"≥", 1}    // in batches, against the better of its text and meta commands
 
+	// What a request costs that is alone on its connection.
+	costOfMemcached      = &target{"≤", 1}
+	costOfMemcachedMany  = &target{"≤", 1.1} // 64 connections
+	costOfBare           = &target{"≤", 1.25}
+	costOfBareAlone      = &target{"≤", 1.15} // one connection
+	rateOfMemcached      = &target{"≥", 1}
+	rateOfMemcachedAlone = &target{"≥", 0.9}
+
 	clientOfOthers   = &target{"≥", 1}   // one goroutine, over the socket
 	clientOfBest     = &target{"≥", 1.2} // some goroutines
 	clientOfBestMany = &target{"≥", 2}   // many

@@ -1,7 +1,7 @@
 // Command bench measures the sidecar against its peers, and writes the page of results
 // from the measurements. Run it in the folder benchmarks:
 //
-//	go run ./cmd/bench socket|memcached|clients|languages|memory|gc|idle|cluster|propagation|tls|sizes|loads|overload|hits|report|all [flags]
+//	go run ./cmd/bench socket|memcached|cost|clients|languages|memory|gc|idle|cluster|propagation|tls|sizes|loads|overload|hits|report|all [flags]
 //
 // Inputs are flags. Outputs are rounds/*.json (raw figures) and, with report, RESULTS.md
 // and plots/*.svg. It starts the servers that it measures, and ends them. Its figures
@@ -42,6 +42,7 @@ type command struct {
 var commands = []command{
 	{"socket", "throughput and latency against echo, redis and memcached", socket},
 	{"memcached", "the endpoint for memcached's protocol, against the sidecar's own socket and memcached", endpoint},
+	{"cost", "the processor time of a request that is alone on its connection, on an idle and on busy machines", cost},
 	{"clients", "Go clients: this one's, gomemcache, go-redis and rueidis", clients},
 	{"languages", "clients in Python and Node: this project's, and those of redis and memcached", languages},
 	{"memory", "memory of a filled sidecar and a filled memcached", memory},

@@ -31,6 +31,20 @@ func endpoint(ctx context.Context, p *program, args []string) error {
 	return measured(ctx, p, f, *v, (*measure.Bench).Endpoint)
 }
 
+func cost(ctx context.Context, p *program, args []string) error {
+	f := newFlags(p, record.Cost)
+	v := record.CostParameters{Conns: []int{1, 4, 16, 64}}
+	f.data(&v.Data, 1000)
+	f.count(&v.Rounds, "rounds", 7, 1, "how often each side is measured")
+	f.count(&v.Turns.Turns, "turns", 2, 1, "each side's in a round")
+	f.count(&v.TurnMS, "turn", 200, 1, "the length of a turn, in ms")
+	f.count(&v.Cycle, "cycle", 1<<14, 1, "how many requests are prebuilt over all connections")
+	if err := f.parse(args); err != nil {
+		return err
+	}
+	return measured(ctx, p, f, v, (*measure.Bench).Cost)
+}
+
 // socketFlags are the flags of the load on a socket, whatever the sides.
 func socketFlags(p *program, what string) (*flags, *record.SocketParameters) {
 	f := newFlags(p, what)

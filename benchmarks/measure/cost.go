@@ -1,0 +1,154 @@
+package measure
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/benchmarks/peers"
+	"github.com/cachesidecar/cachesidecar/benchmarks/record"
+	"github.com/cachesidecar/cachesidecar/internal/load"
+)
+
+// Cost measures the processor time that a request costs a server if it is alone on its connection,
+// on a machine that is idle otherwise, and on busy ones.
+func (b *Bench) Cost(ctx context.Context, p record.CostParameters) (rows []record.CostRow, err error) {
+	o := peers.Options{Bytes: socketLimit, KeySize: p.KeySize, ValueSize: p.ValueSize, Memcached: true}
+	servers, stop, err := b.startAll(ctx, []string{record.Sidecar, record.Memcached, record.Bare}, o)
+	if err != nil {
+		return nil, err
+	}
+	defer stop()
+	for _, s := range servers[:2] {
+		if _, err := fill(ctx, s, p.Keys); err != nil {
+			return nil, err
+		}
+	}
+	sidecar, memcached, bare := servers[0], servers[1], servers[2]
+	sides := []costEntrant{
+		{ownEntrant(sidecar), sidecar},
+		{entrant{record.EndpointText, sidecar.DialMemcached, text(p.Data)}, sidecar},
+		{entrant{record.MemcachedText, memcached.DialMemcached, text(p.Data)}, memcached},
+		{entrant{record.Bare, bare.Dial, text(p.Data)}, bare},
+	}
+	for _, beside := range []string{record.Nothing, record.Spinners, record.Builds} {
+		end, err := b.beside(ctx, beside)
+		if err != nil {
+			return nil, err
+		}
+		of, err := b.costRows(ctx, sides, p, beside)
+		end()
+		if err != nil {
+			return nil, fmt.Errorf("beside %s: %w", beside, err)
+		}
+		rows = append(rows, of...)
+	}
+	return rows, nil
+}
+
+// costEntrant is a side, and the server whose processor time it takes.
+type costEntrant struct {
+	entrant
+	server *peers.Server
+}
+
+func (b *Bench) costRows(ctx context.Context, sides []costEntrant, p record.CostParameters, beside string) (rows []record.CostRow, err error) {
+	for round := range p.Rounds {
+		for _, op := range []string{"GET", "SET"} {
+			for _, conns := range p.Conns {
+				row := record.CostRow{Round: round + 1, Beside: beside, Op: op, Conns: conns}
+				if row.Sides, err = costRow(ctx, sides, p, row, round); err != nil {
+					return nil, fmt.Errorf("%s at %d × 1: %w", op, conns, err)
+				}
+				var costs []string
+				for _, e := range sides {
+					costs = append(costs, fmt.Sprintf("%s %.1f", e.name, row.Sides[e.name].PerRequest()))
+				}
+				b.logf("round %d beside %s: %s %2d × 1, µs: %s", row.Round, beside, op, conns, strings.Join(costs, ", "))
+				rows = append(rows, row)
+			}
+		}
+	}
+	return rows, nil
+}
+
+func costRow(ctx context.Context, sides []costEntrant, p record.CostParameters, row record.CostRow, round int) (map[string]record.CostSide, error) {
+	var loads []*load.Load
+	defer func() {
+		for _, l := range loads {
+			l.Close()
+		}
+	}()
+	for _, e := range sides {
+		l, err := load.Open(load.Config{
+			Dial: e.dial, Protocol: e.by(shape{op: row.Op, conns: row.Conns, pipeline: 1}), Conns: row.Conns, Pipeline: 1,
+			Batches: batches(p.Cycle, row.Conns, 1), Key: uniform(uint64(round), p.Keys),
+		})
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", e.name, err)
+		}
+		loads = append(loads, l)
+	}
+	of := map[string]record.CostSide{}
+	for turn := range p.Turns.Turns {
+		for i := range sides {
+			at := (round + turn + i) % len(sides)
+			e, side := sides[at], of[sides[at].name]
+			before, err := e.server.CPU()
+			if err != nil {
+				return nil, err
+			}
+			r, err := loads[at].Run(ctx, 0, time.Duration(p.TurnMS)*time.Millisecond)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", e.name, err)
+			}
+			after, err := e.server.CPU()
+			if err != nil {
+				return nil, err
+			}
+			side.Requests += r.Requests
+			side.Seconds += r.Elapsed.Seconds()
+			side.CPU += (after - before).Seconds()
+			of[e.name] = side
+		}
+	}
+	for _, e := range sides {
+		if of[e.name].Requests == 0 {
+			return nil, fmt.Errorf("%s answered nothing in %d turns of %d ms: make the turns longer", e.name, p.Turns.Turns, p.TurnMS)
+		}
+	}
+	return of, nil
+}
+
+// beside makes the machine busy, until end is called.
+func (b *Bench) beside(ctx context.Context, what string) (end func(), err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	end = func() { cancel(); wg.Wait() }
+	switch what {
+	case record.Spinners:
+		for range runtime.NumCPU() {
+			cmd := exec.CommandContext(ctx, "sh", "-c", "while :; do :; done")
+			if err := cmd.Start(); err != nil {
+				end()
+				return nil, err
+			}
+			wg.Go(func() { _ = cmd.Wait() }) // ends with ctx
+		}
+	case record.Builds:
+		wg.Go(func() { // ends with ctx
+			for ctx.Err() == nil {
+				if err := exec.CommandContext(ctx, "go", "build", "-a", "-o", os.DevNull, "./cmd/echo").Run(); err != nil && ctx.Err() == nil {
+					b.logf("the build beside the load fails: %v", err)
+					return
+				}
+			}
+		})
+	}
+	return end, nil
+}

@@ -1,0 +1,45 @@
+package record
+
+// Cost is the measurement of what a request costs a server, alone on its connection. Its sides are
+// Sidecar, EndpointText, MemcachedText and Bare.
+const Cost = "cost"
+
+// Bare is a Go server with fixed answers to memcached's text commands.
+const Bare = "bare"
+
+// What runs beside the servers and the load.
+const (
+	Nothing  = "nothing"
+	Spinners = "spinners" // a process for each processor that never waits
+	Builds   = "builds"   // a build of a Go program, again and again
+)
+
+// CostParameters are the parameters of the load.
+type CostParameters struct {
+	Data
+	Turns
+	Cycle int   `json:"cycle"`
+	Conns []int `json:"conns"` // each with one request in flight
+}
+
+// CostRow is one load in one round.
+type CostRow struct {
+	Round  int                 `json:"round"`
+	Beside string              `json:"beside"`
+	Op     string              `json:"op"`
+	Conns  int                 `json:"conns"`
+	Sides  map[string]CostSide `json:"sides"`
+}
+
+// CostSide is one side in one round.
+type CostSide struct {
+	Requests int64   `json:"requests"`
+	Seconds  float64 `json:"seconds"`
+	CPU      float64 `json:"cpu_seconds"` // of the server's process meanwhile
+}
+
+// PerRequest returns the CPU time of a request, in µs.
+func (s CostSide) PerRequest() float64 { return s.CPU * 1e6 / float64(s.Requests) }
+
+// PerSecond returns the throughput in requests a second.
+func (s CostSide) PerSecond() float64 { return float64(s.Requests) / s.Seconds }

@@ -1,0 +1,106 @@
+package report
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/cachesidecar/cachesidecar/benchmarks/record"
+)
+
+// costLoad is one load beside something, with its rounds.
+type costLoad struct {
+	beside, op string
+	conns      int
+	rounds     []record.CostRow
+}
+
+func (l costLoad) String() string {
+	text := fmt.Sprintf("%s, %d × 1", l.op, l.conns)
+	switch l.beside {
+	case record.Spinners:
+		return text + ", beside processes that spin"
+	case record.Builds:
+		return text + ", beside builds"
+	}
+	return text
+}
+
+// ratio returns a figure of a side relative to that of another.
+func (l costLoad) ratio(side, other string, of func(record.CostSide) float64) spread {
+	var v []float64
+	for _, r := range l.rounds {
+		v = append(v, of(r.Sides[side])/of(r.Sides[other]))
+	}
+	return spreadOf(v)
+}
+
+// costSides are the sides in the order of the table, with their names there.
+var costSides = []struct{ side, called string }{
+	{record.Sidecar, "own protocol"}, {record.EndpointText, "endpoint, text"},
+	{record.MemcachedText, "memcached, text"}, {record.Bare, "bare"},
+}
+
+func costSection(rounds string) (section, error) {
+	f, err := record.Read[record.CostParameters, record.CostRow](rounds, record.Cost)
+	if err != nil {
+		return section{}, err
+	}
+	var loads []costLoad
+	for _, r := range f.Rows {
+		for _, s := range costSides {
+			if side := r.Sides[s.side]; side.Requests == 0 || side.CPU <= 0 || side.Seconds <= 0 {
+				return section{}, fmt.Errorf("round %d of %s × %d has no figures of %s: measure it again with \"go run ./cmd/bench %s\"",
+					r.Round, r.Op, r.Conns, s.side, record.Cost)
+			}
+		}
+		i := slices.IndexFunc(loads, func(l costLoad) bool { return l.beside == r.Beside && l.op == r.Op && l.conns == r.Conns })
+		if i < 0 {
+			i = len(loads)
+			loads = append(loads, costLoad{beside: r.Beside, op: r.Op, conns: r.Conns})
+		}
+		loads[i].rounds = append(loads[i].rounds, r)
+	}
+	s := section{title: "What a request costs", head: f.Head}
+	absolute := table{head: []string{"load", "side", "CPU µs a request", "min", "max", "requests/s"}, left: 2}
+	for _, l := range loads {
+		s.rows = append(s.rows, costRows(l)...)
+		for _, side := range costSides {
+			var cost, rates []float64
+			for _, r := range l.rounds {
+				cost, rates = append(cost, r.Sides[side.side].PerRequest()), append(rates, r.Sides[side.side].PerSecond())
+			}
+			c := spreadOf(cost)
+			n := func(v float64) string { return fmt.Sprintf("%.1f", v) }
+			absolute.add(l.String(), side.called, n(c.median), n(c.least), n(c.most), rate(spreadOf(rates).median))
+		}
+	}
+	p := f.Parameters
+	s.body = fmt.Sprintf("The processor time that a server's process takes for a request, if one request is in flight on each connection,\n"+
+		"and requests a second, over Unix sockets. %s keys of %d bytes, values of %d bytes; %d rounds, in each of which every side had\n"+
+		"%d turns of %d ms. *bare* is a Go server of 100 lines with fixed answers to memcached's text commands: what a request costs at least.\n"+
+		"Processes that spin: as many as there are processors. Builds: of a Go program with all that it imports, again and again.\n\n",
+		thousands(int64(p.Keys)), p.KeySize, p.ValueSize, p.Rounds, p.Turns.Turns, p.TurnMS)
+	s.body += "Absolute figures, as context:\n\n" + absolute.String()
+	return s, nil
+}
+
+// costRows returns a load's ratios with their targets.
+func costRows(l costLoad) (rows []row) {
+	cpu, rate := record.CostSide.PerRequest, record.CostSide.PerSecond
+	ofMemcached, ofBare, rateOf := costOfMemcached, costOfBare, rateOfMemcached
+	switch {
+	case l.conns == 1:
+		ofMemcached, ofBare, rateOf = nil, costOfBareAlone, rateOfMemcachedAlone
+	case l.conns >= 64:
+		ofMemcached = costOfMemcachedMany
+	}
+	add := func(figure string, t *target, s spread) { rows = append(rows, row{l.String(), figure, s, "%.2f", t}) }
+	for _, c := range costSides[:2] {
+		add("CPU, "+c.called+" / memcached", ofMemcached, l.ratio(c.side, record.MemcachedText, cpu))
+		add("CPU, "+c.called+" / bare", ofBare, l.ratio(c.side, record.Bare, cpu))
+		add("requests/s, "+c.called+" / memcached", rateOf, l.ratio(c.side, record.MemcachedText, rate))
+	}
+	add("CPU, bare / memcached", nil, l.ratio(record.Bare, record.MemcachedText, cpu))
+	add("requests/s, bare / memcached", nil, l.ratio(record.Bare, record.MemcachedText, rate))
+	return rows
+}
