@@ -24,16 +24,23 @@ func (b *Bench) Cost(ctx context.Context, p record.CostParameters) (rows []recor
 		return nil, err
 	}
 	defer stop()
-	for _, s := range servers[:2] {
+	o.Usual, o.Label = true, "-usual"
+	usual, err := b.start(ctx, record.Memcached, o)
+	if err != nil {
+		return nil, err
+	}
+	defer usual.Stop()
+	sidecar, tuned, bare := servers[0], servers[1], servers[2]
+	for _, s := range []*peers.Server{sidecar, tuned, usual} {
 		if _, err := fill(ctx, s, p.Keys); err != nil {
 			return nil, err
 		}
 	}
-	sidecar, memcached, bare := servers[0], servers[1], servers[2]
 	sides := []costEntrant{
 		{ownEntrant(sidecar), sidecar},
 		{entrant{record.EndpointText, sidecar.DialMemcached, text(p.Data)}, sidecar},
-		{entrant{record.MemcachedText, memcached.DialMemcached, text(p.Data)}, memcached},
+		{entrant{record.MemcachedText, usual.DialMemcached, text(p.Data)}, usual},
+		{entrant{record.MemcachedTuned, tuned.DialMemcached, text(p.Data)}, tuned},
 		{entrant{record.Bare, bare.Dial, text(p.Data)}, bare},
 	}
 	for _, beside := range []string{record.Nothing, record.Spinners, record.Builds} {

@@ -46,6 +46,7 @@ type Options struct {
 	HTTP      string // address of a sidecar's metrics; empty: none
 	KeyFile   string // path of a cluster key file; empty: none, and plain text
 	Memcached bool   // a sidecar serves memcached's protocol too
+	Usual     bool   // memcached has its usual number of threads
 	// Fan are the addresses of a fanout: its own, those that it asks, and those that it
 	// notifies.
 	Fan []string
@@ -131,8 +132,11 @@ func (s *Server) command(o Options) (args []string, err error) {
 		s.binary, err = Installed("memcached")
 		s.Memcached = s.Socket
 		s.Get, s.Set = Memcached{KeySize: o.KeySize}, Memcached{KeySize: o.KeySize, Value: value}
-		return []string{"-s", s.Socket, "-a", "0700", "-m", strconv.FormatInt(o.Bytes>>20, 10),
-			"-c", strconv.Itoa(maxConns), "-t", strconv.Itoa(runtime.NumCPU()), "-R", strconv.Itoa(maxBatch), "-u", "root"}, err
+		args = []string{"-s", s.Socket, "-a", "0700", "-m", strconv.FormatInt(o.Bytes>>20, 10), "-c", strconv.Itoa(maxConns), "-u", "root"}
+		if !o.Usual {
+			args = append(args, "-t", strconv.Itoa(runtime.NumCPU()), "-R", strconv.Itoa(maxBatch))
+		}
+		return args, err
 	case record.Fanout:
 		s.binary = filepath.Join(o.Dir, "fanout")
 		s.Get, s.Set = load.Sidecar{KeySize: o.KeySize}, load.Sidecar{KeySize: o.KeySize, Value: value}

@@ -1,11 +1,16 @@
 package record
 
 // Cost is the measurement of what a request costs a server, alone on its connection. Its sides are
-// Sidecar, EndpointText, MemcachedText and Bare.
+// Sidecar, EndpointText, MemcachedText, MemcachedTuned and Bare.
 const Cost = "cost"
 
-// Bare is a Go server with fixed answers to memcached's text commands.
-const Bare = "bare"
+const (
+	// Bare is a Go server with fixed answers to memcached's text commands.
+	Bare = "bare"
+	// MemcachedTuned is MemcachedText of a memcached with as many threads as there are processors;
+	// without that it has four.
+	MemcachedTuned = "memcached-tuned"
+)
 
 // What runs beside the servers and the load.
 const (

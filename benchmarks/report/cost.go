@@ -36,8 +36,8 @@ func (l costLoad) ratio(side, other string, of func(record.CostSide) float64) sp
 
 // costSides are the sides in the order of the table, with their names there.
 var costSides = []struct{ side, called string }{
-	{record.Sidecar, "own protocol"}, {record.EndpointText, "endpoint, text"},
-	{record.MemcachedText, "memcached, text"}, {record.Bare, "bare"},
+	{record.Sidecar, "own protocol"}, {record.EndpointText, "endpoint, text"}, {record.MemcachedText, "memcached"},
+	{record.MemcachedTuned, "memcached, tuned"}, {record.Bare, "bare"},
 }
 
 func costSection(rounds string) (section, error) {
@@ -61,25 +61,39 @@ func costSection(rounds string) (section, error) {
 		loads[i].rounds = append(loads[i].rounds, r)
 	}
 	s := section{title: "What a request costs", head: f.Head}
-	absolute := table{head: []string{"load", "side", "CPU µs a request", "min", "max", "requests/s"}, left: 2}
+	relative := table{head: []string{"load"}, left: 1}
+	absolute := table{head: []string{"load"}, left: 1}
+	for _, side := range costSides {
+		absolute.head = append(absolute.head, side.called)
+		if side.side != record.MemcachedText {
+			relative.head = append(relative.head, side.called)
+		}
+	}
 	for _, l := range loads {
 		s.rows = append(s.rows, costRows(l)...)
+		ratios, figures := []string{l.String()}, []string{l.String()}
 		for _, side := range costSides {
 			var cost, rates []float64
 			for _, r := range l.rounds {
 				cost, rates = append(cost, r.Sides[side.side].PerRequest()), append(rates, r.Sides[side.side].PerSecond())
 			}
-			c := spreadOf(cost)
-			n := func(v float64) string { return fmt.Sprintf("%.1f", v) }
-			absolute.add(l.String(), side.called, n(c.median), n(c.least), n(c.most), rate(spreadOf(rates).median))
+			figures = append(figures, fmt.Sprintf("%.1f µs, %s/s", spreadOf(cost).median, rate(spreadOf(rates).median)))
+			if side.side != record.MemcachedText {
+				ratios = append(ratios, fmt.Sprintf("%.2f, %.2f", l.ratio(side.side, record.MemcachedText, record.CostSide.PerRequest).median,
+					l.ratio(side.side, record.MemcachedText, record.CostSide.PerSecond).median))
+			}
 		}
+		relative.add(ratios...)
+		absolute.add(figures...)
 	}
 	p := f.Parameters
 	s.body = fmt.Sprintf("The processor time that a server's process takes for a request, if one request is in flight on each connection,\n"+
 		"and requests a second, over Unix sockets. %s keys of %d bytes, values of %d bytes; %d rounds, in each of which every side had\n"+
-		"%d turns of %d ms. *bare* is a Go server of 100 lines with fixed answers to memcached's text commands: what a request costs at least.\n"+
+		"%d turns of %d ms. memcached has its four threads, and *tuned* as many as there are processors. *bare* is a Go server of a hundred\n"+
+		"lines with fixed answers to memcached's text commands: what a request costs at least.\n"+
 		"Processes that spin: as many as there are processors. Builds: of a Go program with all that it imports, again and again.\n\n",
 		thousands(int64(p.Keys)), p.KeySize, p.ValueSize, p.Rounds, p.Turns.Turns, p.TurnMS)
+	s.body += "Processor time of a request, and requests a second, relative to memcached's:\n\n" + relative.String()
 	s.body += "Absolute figures, as context:\n\n" + absolute.String()
 	return s, nil
 }
@@ -87,20 +101,24 @@ func costSection(rounds string) (section, error) {
 // costRows returns a load's ratios with their targets.
 func costRows(l costLoad) (rows []row) {
 	cpu, rate := record.CostSide.PerRequest, record.CostSide.PerSecond
-	ofMemcached, ofBare, rateOf := costOfMemcached, costOfBare, rateOfMemcached
-	switch {
-	case l.conns == 1:
-		ofMemcached, ofBare, rateOf = nil, costOfBareAlone, rateOfMemcachedAlone
-	case l.conns >= 64:
-		ofMemcached = costOfMemcachedMany
+	rateOf := rateOfMemcached
+	if l.conns == 1 {
+		rateOf = rateOfMemcachedAlone
 	}
 	add := func(figure string, t *target, s spread) { rows = append(rows, row{l.String(), figure, s, "%.2f", t}) }
-	for _, c := range costSides[:2] {
-		add("CPU, "+c.called+" / memcached", ofMemcached, l.ratio(c.side, record.MemcachedText, cpu))
-		add("CPU, "+c.called+" / bare", ofBare, l.ratio(c.side, record.Bare, cpu))
-		add("requests/s, "+c.called+" / memcached", rateOf, l.ratio(c.side, record.MemcachedText, rate))
+	switch {
+	case l.conns == 1:
+		add("CPU, endpoint / bare", costOfBareAlone, l.ratio(record.EndpointText, record.Bare, cpu))
+	case l.conns >= 64:
+		add("CPU, endpoint / memcached", costOfMemcachedMany, l.ratio(record.EndpointText, record.MemcachedText, cpu))
+	default:
+		add("CPU, endpoint / memcached", costOfMemcached, l.ratio(record.EndpointText, record.MemcachedText, cpu))
 	}
-	add("CPU, bare / memcached", nil, l.ratio(record.Bare, record.MemcachedText, cpu))
-	add("requests/s, bare / memcached", nil, l.ratio(record.Bare, record.MemcachedText, rate))
+	if l.conns > 1 && l.beside == record.Nothing {
+		add("CPU, endpoint / bare", costOfBare, l.ratio(record.EndpointText, record.Bare, cpu))
+	}
+	if l.conns != 4 && l.beside != record.Builds {
+		add("requests/s, endpoint / memcached", rateOf, l.ratio(record.EndpointText, record.MemcachedText, rate))
+	}
 	return rows
 }
