@@ -200,7 +200,7 @@ mutants:          ## small faults, one at a time, and how many of them the tests
 attacks:          ## attackers beside victims, timed, as root; writes the table in docs/SECURITY.md (about 8 minutes on two cores; a short way is part of lengthy-nightly)
 	LONG_TESTS=1 $(GO) test ./internal/attacks -run TestLengthyAttacks -v -count=1 -attacks.table $(abspath docs/SECURITY.md) -timeout 30m
 
-bench:            ## measure everything and write benchmarks/RESULTS.md (about 25 minutes, on a quiet machine)
+bench:            ## measure everything and write benchmarks/RESULTS.md (about half an hour, on a quiet machine)
 	cd benchmarks && $(GO) run ./cmd/bench all
 
 bench-hits:       ## replay the traces in the folder TRACES

@@ -7,8 +7,9 @@ import (
 	"os/exec"
 	"runtime"
 	"strings"
-	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/cachesidecar/cachesidecar/benchmarks/peers"
 	"github.com/cachesidecar/cachesidecar/benchmarks/record"
@@ -44,12 +45,11 @@ func (b *Bench) Cost(ctx context.Context, p record.CostParameters) (rows []recor
 		{entrant{record.Bare, bare.Dial, text(p.Data)}, bare},
 	}
 	for _, beside := range []string{record.Nothing, record.Spinners, record.Builds} {
-		end, err := b.beside(ctx, beside)
-		if err != nil {
-			return nil, err
-		}
+		end := b.beside(ctx, beside)
 		of, err := b.costRows(ctx, sides, p, beside)
-		end()
+		if e := end(); err == nil {
+			err = e
+		}
 		if err != nil {
 			return nil, fmt.Errorf("beside %s: %w", beside, err)
 		}
@@ -64,7 +64,9 @@ type costEntrant struct {
 	server *peers.Server
 }
 
-func (b *Bench) costRows(ctx context.Context, sides []costEntrant, p record.CostParameters, beside string) (rows []record.CostRow, err error) {
+func (b *Bench) costRows(
+	ctx context.Context, sides []costEntrant, p record.CostParameters, beside string,
+) (rows []record.CostRow, err error) {
 	for round := range p.Rounds {
 		for _, op := range []string{"GET", "SET"} {
 			for _, conns := range p.Conns {
@@ -84,7 +86,9 @@ func (b *Bench) costRows(ctx context.Context, sides []costEntrant, p record.Cost
 	return rows, nil
 }
 
-func costRow(ctx context.Context, sides []costEntrant, p record.CostParameters, row record.CostRow, round int) (map[string]record.CostSide, error) {
+func costRow(
+	ctx context.Context, sides []costEntrant, p record.CostParameters, row record.CostRow, round int,
+) (map[string]record.CostSide, error) {
 	var loads []*load.Load
 	defer func() {
 		for _, l := range loads {
@@ -114,6 +118,9 @@ func costRow(ctx context.Context, sides []costEntrant, p record.CostParameters, 
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", e.name, err)
 			}
+			if r.Hits != r.Requests {
+				return nil, fmt.Errorf("%s: %d of %d requests were hits, want all", e.name, r.Hits, r.Requests)
+			}
 			after, err := e.server.CPU()
 			if err != nil {
 				return nil, err
@@ -126,36 +133,35 @@ func costRow(ctx context.Context, sides []costEntrant, p record.CostParameters, 
 	}
 	for _, e := range sides {
 		if of[e.name].Requests == 0 {
-			return nil, fmt.Errorf("%s answered nothing in %d turns of %d ms: make the turns longer", e.name, p.Turns.Turns, p.TurnMS)
+			return nil, fmt.Errorf("%s answered nothing in %d turns of %d ms: make the turns longer",
+				e.name, p.Turns.Turns, p.TurnMS)
 		}
 	}
 	return of, nil
 }
 
-// beside makes the machine busy, until end is called.
-func (b *Bench) beside(ctx context.Context, what string) (end func(), err error) {
+// beside makes the machine busy until end is called, which returns an error if it has not been.
+func (b *Bench) beside(ctx context.Context, what string) (end func() error) {
 	ctx, cancel := context.WithCancel(ctx)
-	var wg sync.WaitGroup
-	end = func() { cancel(); wg.Wait() }
+	var g errgroup.Group
+	end = func() error { cancel(); return g.Wait() }
+	again := func(name string, args ...string) { // ends with ctx
+		g.Go(func() error {
+			for ctx.Err() == nil {
+				if out, err := exec.CommandContext(ctx, name, args...).CombinedOutput(); err != nil && ctx.Err() == nil {
+					return fmt.Errorf("%s %s: %w\n%s", name, args[0], err, out)
+				}
+			}
+			return nil
+		})
+	}
 	switch what {
 	case record.Spinners:
 		for range runtime.NumCPU() {
-			cmd := exec.CommandContext(ctx, "sh", "-c", "while :; do :; done")
-			if err := cmd.Start(); err != nil {
-				end()
-				return nil, err
-			}
-			wg.Go(func() { _ = cmd.Wait() }) // ends with ctx
+			again("sh", "-c", "while :; do :; done")
 		}
 	case record.Builds:
-		wg.Go(func() { // ends with ctx
-			for ctx.Err() == nil {
-				if err := exec.CommandContext(ctx, "go", "build", "-a", "-o", os.DevNull, "./cmd/echo").Run(); err != nil && ctx.Err() == nil {
-					b.logf("the build beside the load fails: %v", err)
-					return
-				}
-			}
-		})
+		again("go", "build", "-a", "-o", os.DevNull, "github.com/cachesidecar/cachesidecar/benchmarks/cmd/echo")
 	}
-	return end, nil
+	return end
 }

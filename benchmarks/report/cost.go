@@ -49,11 +49,13 @@ func costSection(rounds string) (section, error) {
 	for _, r := range f.Rows {
 		for _, s := range costSides {
 			if side := r.Sides[s.side]; side.Requests == 0 || side.CPU <= 0 || side.Seconds <= 0 {
-				return section{}, fmt.Errorf("round %d of %s × %d has no figures of %s: measure it again with \"go run ./cmd/bench %s\"",
-					r.Round, r.Op, r.Conns, s.side, record.Cost)
+				return section{}, fmt.Errorf("round %d of %s × %d has no figures of %s: "+
+					"measure it again with \"go run ./cmd/bench %s\"", r.Round, r.Op, r.Conns, s.side, record.Cost)
 			}
 		}
-		i := slices.IndexFunc(loads, func(l costLoad) bool { return l.beside == r.Beside && l.op == r.Op && l.conns == r.Conns })
+		i := slices.IndexFunc(loads, func(l costLoad) bool {
+			return l.beside == r.Beside && l.op == r.Op && l.conns == r.Conns
+		})
 		if i < 0 {
 			i = len(loads)
 			loads = append(loads, costLoad{beside: r.Beside, op: r.Op, conns: r.Conns})
