@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 from typing import Any, Callable, Dict, List, Tuple, Union
 
 import msgpack
@@ -90,15 +91,18 @@ def test_only_what_was_not_taken_whole_is_sent_again(set_many: Callable[[str], A
 
 def test_a_batch_of_which_nothing_was_taken_is_sent_again() -> None:
     cut = Cut()
+    shut = threading.Event()
 
     def serve(peer: Peer, n: int) -> None:
         if n == 0:
             peer.sock.shutdown(socket.SHUT_RD)
+            shut.set()
             peer.request()
         else:
             cut.serve(peer, n)
 
     with Server(serve) as server, Client(server.path, shared_memory=False, timeout=20) as client:
         client._link.get(20)
+        assert shut.wait(20)
         assert len(client.set_many(VALUES)) == len(VALUES)
         assert cut.again == list(VALUES)
