@@ -13,7 +13,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
-	"github.com/cachesidecar/cachesidecar/internal/places"
+	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
@@ -265,7 +265,7 @@ func TestWaitingIsBounded(t *testing.T) {
 	for a.engine.Node.OwnershipEpoch(a.engine.Names.Hash(session.DefaultNamespace, fmt.Appendf(nil, "key%d", n)).Partition()) != 0 {
 		n++
 	}
-	a.engine.Shares.Join("others").Force(places.Waiting, session.MaxSlow)
+	a.engine.Shares.Join("others").Force(quota.Waiting, session.MaxSlow)
 	h := a.doors.Of(byRoot(a.engine), a.engine.Shares.Join("uid 1"))
 	conn := &rpc.Conn{Out: make([]byte, 0, 64<<10)}
 	h.Batch()
@@ -277,7 +277,7 @@ func TestWaitingIsBounded(t *testing.T) {
 	if err := wire.DecodeReply(wire.OpGet, conn.Out[wire.LengthSize:], &r); err != nil || r.Status != wire.Busy {
 		t.Errorf("one more than %d is answered with %s %q, %v", session.MaxSlow, r.Status, r.Message, err)
 	}
-	if w := a.engine.Shares.Used(places.Waiting); w != session.MaxSlow {
+	if w := a.engine.Shares.Used(quota.Waiting); w != session.MaxSlow {
 		t.Errorf("%d are counted after it, want %d", w, session.MaxSlow)
 	}
 }

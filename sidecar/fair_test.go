@@ -16,6 +16,7 @@ import (
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/machine"
+	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -154,7 +155,7 @@ func TestMemoryLimits(t *testing.T) {
 	if n, err := s.present.connections(), checkMemory(s.present); n != 2000 || err != nil {
 		t.Errorf("if the limit is to be ignored: %d connections, %v", n, err)
 	}
-	if part := (machine.Sizes{Buffers: rpc.SocketsPart << 20}).Need().Kernel - (machine.Sizes{}).Need().Kernel; part != 1<<20 {
+	if part := (machine.Sizes{Buffers: quota.SocketsPart << 20}).Need().Kernel - (machine.Sizes{}).Need().Kernel; part != 1<<20 {
 		t.Errorf("of the budget %d MiB are counted for sockets, which may have 1", part>>20)
 	}
 }

@@ -16,7 +16,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
-	"github.com/cachesidecar/cachesidecar/internal/places"
+	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -336,7 +336,7 @@ func TestVirtualFlushedNames(t *testing.T) {
 }
 
 // flushAs flushes a namespace of the cluster for a connection, whose places m counts.
-func flushAs(v *vnode, m *places.Member, name string) error {
+func flushAs(v *vnode, m *quota.Member, name string) error {
 	s := v.s
 	b := namespaces.Pins{Table: s.engine.Names, Member: m}
 	defer b.Release()
@@ -373,7 +373,7 @@ func TestVirtualFlushesAreShared(t *testing.T) {
 		if err := flushAs(a, greedy, "ns7"); err != nil {
 			t.Errorf("a name that was flushed before: %v", err)
 		}
-		used := func(v *vnode) int64 { return v.s.engine.Shares.Used(places.Flushes) }
+		used := func(v *vnode) int64 { return v.s.engine.Shares.Used(quota.Flushes) }
 		before := used(b)
 		if err := b.s.engine.Names.Claim("never", elsewhere); err != nil || used(b) != before+1 || len(b.s.engine.Names.Floors()) != int(before) {
 			t.Errorf("a place that is taken: %v, %d of %d", err, used(b), before)
@@ -385,7 +385,7 @@ func TestVirtualFlushesAreShared(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Second)
-		if used(a) != 0 || used(b) != 0 || a.s.engine.Shares.Stats()[places.Flushes].MostBy != 0 {
+		if used(a) != 0 || used(b) != 0 || a.s.engine.Shares.Stats()[quota.Flushes].MostBy != 0 {
 			t.Errorf("after a flush of all %d and %d places are taken", used(a), used(b))
 		}
 		if err := flushAs(a, greedy, "ns2000"); err != nil {

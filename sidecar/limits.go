@@ -7,7 +7,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/keyfilter"
 	"github.com/cachesidecar/cachesidecar/internal/machine"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
-	"github.com/cachesidecar/cachesidecar/internal/places"
+	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -114,7 +114,7 @@ func shareFiles(c *Config, limit uint64) machine.Files {
 
 // appLimits returns the limits of the connections of apps, of the socket and of the memcached
 // endpoint each.
-func appLimits(c *Config, maxConns int, b *rpc.Budget) rpc.Limits {
+func appLimits(c *Config, maxConns int, b *quota.Budget) rpc.Limits {
 	return rpc.Limits{
 		MaxConns:   maxConns,
 		SendBuffer: machine.SendBuffer,
@@ -133,14 +133,14 @@ const (
 )
 
 // newPlaces returns the places that all connections share.
-func newPlaces(c *Config, files *machine.Files) *places.Table {
-	return places.New([places.Resources]int64{
-		places.LeaseTokens: engine.MaxLeases,
-		places.Watches:     engine.MaxWatches,
-		places.Waiting:     session.MaxSlow,
-		places.Names:       int64(c.MaxNamespaces - len(c.Namespaces)),
-		places.Connections: int64(c.connections()),
-		places.Flushes:     namespaces.MaxFlushed,
-		places.Descriptors: int64(files.Passed),
+func newPlaces(c *Config, files *machine.Files) *quota.Places {
+	return quota.NewPlaces([quota.Resources]int64{
+		quota.LeaseTokens: engine.MaxLeases,
+		quota.Watches:     engine.MaxWatches,
+		quota.Waiting:     session.MaxSlow,
+		quota.Names:       int64(c.MaxNamespaces - len(c.Namespaces)),
+		quota.Connections: int64(c.connections()),
+		quota.Flushes:     namespaces.MaxFlushed,
+		quota.Descriptors: int64(files.Passed),
 	})
 }

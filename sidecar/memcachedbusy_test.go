@@ -5,8 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/internal/places"
-	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -21,7 +20,7 @@ func TestVirtualMemcachedClaimsWithoutMemory(t *testing.T) {
 		hog, most := budget.Open("hog", "", nil), budget.Size()-250_000 // no room for a value, but for BUSY
 		h := hooked{after: func(q *wire.Request, r *wire.Reply) {
 			if q.Op == wire.OpMetaGet {
-				hog.Force(rpc.ForAnswers, most)
+				hog.Force(quota.ForAnswers, most)
 			}
 		}}
 		c := w.nodes[0].text()
@@ -34,14 +33,14 @@ func TestVirtualMemcachedClaimsWithoutMemory(t *testing.T) {
 		if line := winner.Line(); !strings.HasPrefix(line, " (") || strings.Contains(line, "timeout") {
 			t.Errorf("the winner is answered %q, want the end of the connection", line)
 		}
-		hog.Give(rpc.ForAnswers, most)
+		hog.Give(quota.ForAnswers, most)
 		if a := c.claim(key); !a.taken || !a.stale {
 			t.Errorf("the claim is not out: %q", a.line)
 		}
-		h.after = func(*wire.Request, *wire.Reply) { hog.Force(rpc.ForAnswers, most) }
+		h.after = func(*wire.Request, *wire.Reply) { hog.Force(quota.ForAnswers, most) }
 		reader := w.nodes[1].hookedText(h)
 		reader.Ask("get "+keys[1]+" none", "END") // a key that cannot be read beside others is a miss
-		hog.Give(rpc.ForAnswers, most)
+		hog.Give(quota.ForAnswers, most)
 		reader.Ask("mn", "MN")
 	})
 }
@@ -54,10 +53,10 @@ func TestVirtualMemcachedClaimsWithoutPlaces(t *testing.T) {
 		keys := w.keysOf(w.nodes[0], 2)
 		total := func(n int64) {
 			for _, v := range w.nodes {
-				v.s.engine.Shares.SetTotal(places.Waiting, n)
+				v.s.engine.Shares.SetTotal(quota.Waiting, n)
 			}
 		}
-		before := w.nodes[0].s.engine.Shares.Total(places.Waiting)
+		before := w.nodes[0].s.engine.Shares.Total(quota.Waiting)
 		c, here := w.nodes[1].text(), w.nodes[0].text()
 		total(0)
 		if a := c.claim(keys[0]); !strings.HasPrefix(a.line, "SERVER_ERROR BUSY: ") {

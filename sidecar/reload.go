@@ -6,7 +6,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/machine"
-	"github.com/cachesidecar/cachesidecar/internal/places"
+	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -114,8 +114,8 @@ func (s *Sidecar) setLimits() {
 	c := &s.present
 	e := s.engine
 	e.Deadlines.SetDefault(c.RequestTimeout)
-	e.Shares.SetTotal(places.Names, int64(c.MaxNamespaces-len(c.Namespaces)))
-	e.Shares.SetTotal(places.Connections, int64(c.connections()))
+	e.Shares.SetTotal(quota.Names, int64(c.MaxNamespaces-len(c.Namespaces)))
+	e.Shares.SetTotal(quota.Connections, int64(c.connections()))
 	files := shareFiles(c, machine.FileLimit())
 	s.server.SetMaxConns(files.Apps)
 	if s.memcached.server != nil {

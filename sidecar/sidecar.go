@@ -12,6 +12,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/machine"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/telemetry"
@@ -128,7 +129,7 @@ func (s *Sidecar) engineConfig(rules *access.Rules) engine.Config {
 		L1Size:       int64(cfg.L1Size), L2Size: int64(cfg.L2Size), Events: cfg.events,
 		Namespaces: cfg.namespaces(), Cluster: node,
 		Clock: cfg.clock, Log: cfg.Log, Access: rules, Shares: newPlaces(cfg, &s.files),
-		Budget: rpc.NewBudget(int64(cfg.BufferSize)),
+		Budget: quota.NewBudget(int64(cfg.BufferSize)),
 		Peer:   func(from kv.Process) rpc.Handler { return s.doors.Peer(from) },
 	}
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
+	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
@@ -77,7 +78,7 @@ type Config struct {
 	Mirror   Mirror // nil: none
 	// Budget limits the memory of requests and answers between hosts. Default: a budget
 	// of its own.
-	Budget *rpc.Budget
+	Budget *quota.Budget
 	// Events is this process's log. The code that ends ownership appends to it.
 	Events *invalidation.Log
 	// MaxConns limits the connections from other sidecars. Default: 4,096.

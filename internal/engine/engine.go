@@ -13,8 +13,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/handoff"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
-	"github.com/cachesidecar/cachesidecar/internal/places"
-	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
 	"github.com/cachesidecar/cachesidecar/l1"
@@ -33,9 +32,9 @@ type Engine struct {
 	HLC    *kv.HLC
 
 	Access  *access.Rules // of the socket
-	Shares  *places.Table
-	Budget  *rpc.Budget  // of memory for requests and answers under way
-	Waiting atomic.Int64 // requests that wait for another host, a load or a fill
+	Shares  *quota.Places
+	Budget  *quota.Budget // of memory for requests and answers under way
+	Waiting atomic.Int64  // requests that wait for another host, a load or a fill
 	Counts  Counts
 
 	Store   *segment.Store

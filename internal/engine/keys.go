@@ -8,7 +8,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
-	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/l2/segment"
 )
@@ -247,11 +247,11 @@ func (c *keys) inPlace(
 	ctx context.Context, q *wire.Request, k []byte, b *namespaces.Pins, now kv.Moment, fetched uint32,
 ) (r wire.Reply) {
 	if n := c.copied(q, k, b); n > 0 {
-		held := rpc.HeldOf(ctx)
+		held := quota.HeldOf(ctx)
 		if err := held.Take(n); err != nil {
 			return failed(wire.Busy, "%v", err)
 		}
-		defer held.Bulk(n)()
+		defer held.Copy(n)()
 		now = c.clock.Read() // it may have waited
 	}
 	if q.Op == wire.OpDelete {

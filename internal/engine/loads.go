@@ -12,7 +12,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/flight"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
-	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/slow"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
@@ -56,13 +56,13 @@ type Loads struct {
 }
 
 // memory is the account of origins' answers.
-type memory struct{ *rpc.Account }
+type memory struct{ *quota.Account }
 
 // Take charges n bytes, or returns false.
-func (m memory) Take(n int) bool { return m.Account.Take(rpc.ForPeers, int64(n)) == nil }
+func (m memory) Take(n int) bool { return m.Account.Take(quota.ForPeers, int64(n)) == nil }
 
 // Give gives n bytes back.
-func (m memory) Give(n int) { m.Account.Give(rpc.ForPeers, int64(n)) }
+func (m memory) Give(n int) { m.Account.Give(quota.ForPeers, int64(n)) }
 
 // Stamp returns the moment at which a load begins.
 func (c *Loads) Stamp() flight.Stamp {
@@ -309,7 +309,7 @@ func (c *Loads) withoutOwner(ctx context.Context, q *wire.Request, deadline time
 	version := c.Stamp().Version
 	waited := slow.Begin(ctx, slow.Load, "")
 	v, _, err := c.fetch(ctx, ns, ns.Key(q.Key))
-	if waited(); err == nil && rpc.HeldOf(ctx).Take(len(v.Bytes)) != nil {
+	if waited(); err == nil && quota.HeldOf(ctx).Take(len(v.Bytes)) != nil {
 		err = loader.ErrNoRoom
 	}
 	switch {

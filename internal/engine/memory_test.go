@@ -9,7 +9,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
-	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/testing/onehost"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -21,10 +21,10 @@ func TestCopiesTakeMemory(t *testing.T) {
 	long := strings.Repeat("x", 1<<20)
 	onehost.Is(t, "SET", h.Set("k", long), wire.OK, "")
 	hog, own := h.Budget.Open("hog", "", nil), h.Budget.Open("uid 1", "", nil)
-	var held rpc.Held
+	var held quota.Held
 	held.Begin(own, 0)
 	serve := func(q wire.Request) wire.Reply {
-		ctx := rpc.WithHeld(context.Background(), &held)
+		ctx := quota.WithHeld(context.Background(), &held)
 		b := namespaces.Pins{Table: h.Names}
 		defer b.Release()
 		q.Namespace = []byte("default")
@@ -44,7 +44,7 @@ func TestCopiesTakeMemory(t *testing.T) {
 		"FILL":    {Op: wire.OpFill, Key: []byte("k"), Value: []byte(long), Token: make([]byte, 40)},
 		"cas":     {Op: wire.OpSet, Key: []byte("k"), Value: []byte(long), Mode: wire.ModeCAS, Compare: 1},
 	} {
-		hog.Force(rpc.ForAnswers, h.Budget.Size())
+		hog.Force(quota.ForAnswers, h.Budget.Size())
 		before := h.Store.Stats()
 		if r := serve(q); r.Status != wire.Busy || !strings.Contains(string(r.Message), "the memory for what is under way") {
 			t.Errorf("%s without memory: %s %s", name, r.Status, r.Message)
@@ -52,7 +52,7 @@ func TestCopiesTakeMemory(t *testing.T) {
 		if s := h.Store.Stats(); s.Hits != before.Hits || s.Overwritten != before.Overwritten {
 			t.Errorf("%s is BUSY, and has done something", name)
 		}
-		hog.Give(rpc.ForAnswers, h.Budget.Size())
+		hog.Give(quota.ForAnswers, h.Budget.Size())
 		if r := serve(q); r.Status == wire.Busy || strings.HasSuffix(name, "GET") && !bytes.HasPrefix(r.Value[1:], []byte(long[1:])) {
 			t.Errorf("%s with memory: %s %s, %d bytes", name, r.Status, r.Message, len(r.Value))
 		}
@@ -60,7 +60,7 @@ func TestCopiesTakeMemory(t *testing.T) {
 			t.Errorf("%s leaves %d bytes charged", name, own.Used())
 		}
 	}
-	hog.Force(rpc.ForAnswers, h.Budget.Size())
+	hog.Force(quota.ForAnswers, h.Budget.Size())
 	if r := serve(wire.Request{Op: wire.OpMetaGet, Key: []byte("k"), Options: wire.NoValue}); r.Status != wire.OK {
 		t.Errorf("METAGET without the value copies none, and is %s %s", r.Status, r.Message)
 	}
@@ -74,13 +74,13 @@ func TestLoadsTakeMemory(t *testing.T) {
 		o.Put("k", bytes.Repeat([]byte("x"), 100_000))
 		h := loading(t, o, func(s *namespaces.Settings) { s.Guard.Failures = 1 })
 		hog := h.Budget.Open("hog", "", nil)
-		hog.Force(rpc.ForAnswers, h.Budget.Size())
+		hog.Force(quota.ForAnswers, h.Budget.Size())
 		for range 2 {
 			if r := h.Get("k", 0); r.Status != wire.Busy || !strings.Contains(string(r.Message), "there is no memory for its answer") {
 				t.Errorf("without memory: %s %s", r.Status, r.Message)
 			}
 		}
-		hog.Give(rpc.ForAnswers, h.Budget.Size())
+		hog.Give(quota.ForAnswers, h.Budget.Size())
 		if r := h.Get("k", 0); r.Status != wire.OK || len(r.Value) != 100_000 {
 			t.Errorf("with memory: %s %s", r.Status, r.Message)
 		}

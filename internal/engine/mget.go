@@ -11,7 +11,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
-	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -55,7 +55,7 @@ func (r *mget) full(i int) bool { return i > 0 && r.has.Load() > wire.MaxMGetAns
 // hold charges a value that was loaded or that another host has sent, since it waits for those
 // of the other keys. If there is no memory, the answer about its key is BUSY.
 func (r *mget) hold(i int) {
-	if err := rpc.HeldOf(r.ctx).Take(len(r.items[i].Value)); err != nil {
+	if err := quota.HeldOf(r.ctx).Take(len(r.items[i].Value)); err != nil {
 		r.items[i] = failed(wire.Busy, "%v", err)
 	}
 }

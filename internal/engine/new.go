@@ -17,7 +17,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/hotkeys"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
-	"github.com/cachesidecar/cachesidecar/internal/places"
+	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/slow"
 	"github.com/cachesidecar/cachesidecar/invalidation"
@@ -40,8 +40,8 @@ type Config struct {
 	Clock  kv.Clock
 	Log    *slog.Logger
 	Access *access.Rules
-	Shares *places.Table
-	Budget *rpc.Budget
+	Shares *quota.Places
+	Budget *quota.Budget
 	// Peer returns the handler of another sidecar's requests. It is called while
 	// Node.Run runs.
 	Peer func(kv.Process) rpc.Handler

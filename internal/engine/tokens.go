@@ -11,7 +11,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/flight"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
-	"github.com/cachesidecar/cachesidecar/internal/places"
+	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/slow"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/l2/segment"
@@ -76,7 +76,7 @@ func (c *Tokens) claim(
 		return Moved()
 	}
 	claim := flight.Claim{Key: key, OwnershipEpoch: epoch, Begin: c.loads.Stamp, Time: ns.LeaseTime}
-	if m := places.Of(ctx); m != nil {
+	if m := quota.Of(ctx); m != nil {
 		claim.Place = m
 	}
 	var grant flight.Grant
@@ -124,7 +124,7 @@ func claimError(ns *namespaces.Namespace, err error) wire.Reply {
 // none for this client. It returns false if the request must go the slow way, for example
 // because this host does not own the key, entries of its partition are on their way here,
 // or its token is out.
-func (c *Tokens) Grant(ns *namespaces.Namespace, q *wire.Request, m *places.Member) (wire.Reply, bool) {
+func (c *Tokens) Grant(ns *namespaces.Namespace, q *wire.Request, m *quota.Member) (wire.Reply, bool) {
 	if ns.Origin != nil || q.Has(wire.StaleOK) || CheckKey(q.Key) != nil {
 		return wire.Reply{}, false
 	}

@@ -11,7 +11,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
-	"github.com/cachesidecar/cachesidecar/internal/places"
+	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/l2/ownership"
 	"github.com/cachesidecar/cachesidecar/l2/segment"
@@ -414,7 +414,7 @@ func TestSlotOfNobodyBetweenBatches(t *testing.T) {
 				a.store.Delete(k, a.clock.Read())
 			}
 			// A new name takes the slot of an empty one, and then may not have it.
-			member := places.New([places.Resources]int64{}).Join("an app")
+			member := quota.NewPlaces([quota.Resources]int64{}).Join("an app")
 			_, bad := a.names.Obtain([]byte("after"), member)
 			if bad == nil || a.names.InSlot(keys[0].Namespace) != nil {
 				t.Fatalf("the slot is still taken; %v", bad)

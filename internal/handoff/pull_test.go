@@ -16,6 +16,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
+	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/simnet"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -338,7 +339,7 @@ func TestAnswersAreGivenBack(t *testing.T) {
 		ballot := b.ballot()
 		a.release(ballot, all())
 		src := b.from(ballot, a, all())
-		budget := rpc.NewBudget(0)
+		budget := quota.NewBudget(0)
 		ctx := rpc.WithAccount(context.Background(), budget.Open("a reader", "", nil))
 		taken := func() int64 { return budget.Stats().Peers }
 		if err := b.FetchNow(ctx, src, namespaces.Default, long); err != nil || taken() != 0 || !b.has(long) {

@@ -16,7 +16,7 @@ const (
 	ofKernel = 16 << 10  // a socket, and a send buffer that has not grown
 	received = 128 << 10 // what a socket has received, which over TCP is no memory of the app
 
-	socketsPart = 4 // the part of Buffers that send buffers may have grown by: see rpc.SocketsPart
+	socketsPart = 4 // the part of Buffers that send buffers may have grown by: see quota.SocketsPart
 )
 
 // SendBuffer is what SO_SNDBUF of an app's socket begins with, and ReceiveBuffer is SO_RCVBUF over

@@ -5,7 +5,7 @@ import (
 	"slices"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
-	"github.com/cachesidecar/cachesidecar/internal/places"
+	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -19,8 +19,8 @@ type flushes struct {
 
 // flushed is a flush that is remembered.
 type flushed struct {
-	version kv.Version     // zero: claimed, but not noted yet
-	by      *places.Member // has the place; nil for all namespaces
+	version kv.Version    // zero: claimed, but not noted yet
+	by      *quota.Member // has the place; nil for all namespaces
 }
 
 // floor returns the version of the latest flush that concerns a name.
@@ -30,7 +30,7 @@ func (f *flushes) floor(name string) kv.Version {
 
 // remember notes a flush. other is the member that takes the place if no connection has
 // claimed one. It returns false if the flush is not new.
-func (f *flushes) remember(name string, floor kv.Version, other *places.Member) bool {
+func (f *flushes) remember(name string, floor kv.Version, other *quota.Member) bool {
 	if f.floor(name) >= floor {
 		return false
 	}
@@ -43,7 +43,7 @@ func (f *flushes) remember(name string, floor kv.Version, other *places.Member) 
 		}
 	} else if !known {
 		flush.by = other
-		other.Force(places.Flushes, 1)
+		other.Force(quota.Flushes, 1)
 	}
 	flush.version = floor
 	f.byName[name] = flush
@@ -53,7 +53,7 @@ func (f *flushes) remember(name string, floor kv.Version, other *places.Member) 
 // forget drops a flush, and gives its place back.
 func (f *flushes) forget(name string) {
 	if by := f.byName[name].by; by != nil {
-		by.Release(places.Flushes)
+		by.Release(quota.Flushes)
 	}
 	delete(f.byName, name)
 }
@@ -67,13 +67,13 @@ func (f *flushes) has(name string) bool {
 // Claim takes a place to remember the flush of a name, for a connection of this host. It
 // comes before any host is told of the flush. Every host remembers all flushes, so a
 // user's share on one host is a share of the places of the whole cluster.
-func (n *Table) Claim(name string, m *places.Member) *wire.Error {
+func (n *Table) Claim(name string, m *quota.Member) *wire.Error {
 	n.Mu.Lock()
 	defer n.Mu.Unlock()
 	if n.flushes.has(name) || m == nil {
 		return nil
 	}
-	if err := m.Acquire(places.Flushes); err != nil {
+	if err := m.Acquire(quota.Flushes); err != nil {
 		return err
 	}
 	n.flushes.byName[name] = flushed{by: m}

@@ -9,7 +9,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/flight"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
-	"github.com/cachesidecar/cachesidecar/internal/places"
+	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
@@ -53,9 +53,9 @@ type slot struct {
 	Counts [wire.OpCount][Outcomes]atomic.Int64
 
 	// Under Table.Mu.
-	member   *places.Member // the connection that has brought the name; nil is this process
-	promised bool           // a Plan configures the name
-	removed  time.Duration  // boot clock: when the name was configured last; zero: never
+	member   *quota.Member // the connection that has brought the name; nil is this process
+	promised bool          // a Plan configures the name
+	removed  time.Duration // boot clock: when the name was configured last; zero: never
 
 	// A namespace that is not configured loses its slot when it is empty and another name
 	// needs one. A request has use read-locked while it touches the store, so that it

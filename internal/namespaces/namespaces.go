@@ -12,7 +12,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/flight"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
-	"github.com/cachesidecar/cachesidecar/internal/places"
+	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/shm"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
@@ -46,7 +46,7 @@ type Table struct {
 	least   atomic.Int64                                // the smallest bound
 	lags    atomic.Bool                                 // whether any namespace has a replica_lag
 
-	Flushes *places.Member // flushes from other hosts, and of this process
+	Flushes *quota.Member // flushes from other hosts, and of this process
 
 	closing sync.WaitGroup // origins that a reload has taken out, or has not taken in
 
@@ -72,7 +72,7 @@ type Parts struct {
 	Leases   *flight.Leases
 	Shared   *shm.Writer                 // nil: apps share no memory
 	Memory   loader.Memory               // of origins' answers; nil: no bound
-	Flushes  *places.Member              // of flushes from other hosts, and of this process
+	Flushes  *quota.Member               // of flushes from other hosts, and of this process
 	Detach   func(kv.NamespaceID)        // stops reads from joining calls of a slot that are under way
 	CaughtUp func(context.Context) error // returns once this host has heard of all earlier changes
 }
@@ -253,7 +253,7 @@ func (n *Table) InSlot(id kv.NamespaceID) *Namespace {
 func (n *Table) Lookup(name []byte) *Namespace { return n.All()[string(name)] }
 
 // Obtain returns the namespace of a name for a write, and gives it a slot if it has none.
-func (n *Table) Obtain(name []byte, m *places.Member) (*Namespace, *wire.Error) {
+func (n *Table) Obtain(name []byte, m *quota.Member) (*Namespace, *wire.Error) {
 	if ns := n.Lookup(name); ns != nil {
 		return ns, nil
 	}
@@ -289,15 +289,15 @@ func (n *Table) Obtain(name []byte, m *places.Member) (*Namespace, *wire.Error) 
 
 // share takes a place for a name. If there is none, it frees the place of an empty name
 // of the same owner.
-func (n *Table) share(table map[string]*Namespace, m *places.Member) *wire.Error {
-	err := m.Acquire(places.Names)
+func (n *Table) share(table map[string]*Namespace, m *quota.Member) *wire.Error {
+	err := m.Acquire(quota.Names)
 	if err == nil || time.Since(m.Searched) < SearchEvery {
 		return err
 	}
 	own := func(ns *Namespace) bool { return ns.member == m }
 	owners := func(ns *Namespace) bool { return ns.member != nil && ns.member.Owner() == m.Owner() }
 	if n.retireOne(table, own) || n.retireOne(table, owners) {
-		if err = m.Acquire(places.Names); err == nil {
+		if err = m.Acquire(quota.Names); err == nil {
 			return nil
 		}
 	}
@@ -331,7 +331,7 @@ func (n *Table) retireOne(table map[string]*Namespace, may func(*Namespace) bool
 		if unused {
 			n.forgetLoads(ns)
 			delete(table, name)
-			ns.member.Release(places.Names)
+			ns.member.Release(quota.Names)
 			n.show(ns.slot, true)
 			n.Free = append(n.Free, ns.ID)
 			return true

@@ -9,7 +9,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/flight"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
-	"github.com/cachesidecar/cachesidecar/internal/places"
+	"github.com/cachesidecar/cachesidecar/internal/quota"
 )
 
 // A reload gives names other settings while requests, loads and writes of them are under
@@ -276,7 +276,7 @@ func (p *Plan) settle(name string, old *Namespace, cfg Settings) (ns *Namespace)
 		ns.Loads, ns.LoadTime, ns.through, ns.Warming = old.Loads, old.LoadTime, old.through, old.Warming
 		ns.Origin, ns.KeyFilter = old.Origin, old.KeyFilter
 		ns.removed = 0
-		ns.member.Release(places.Names)
+		ns.member.Release(quota.Names)
 		ns.member = nil
 	}
 	if opened {

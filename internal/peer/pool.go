@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -39,7 +40,7 @@ type PoolConfig struct {
 	// MaxFrame limits an answer, in bytes. Default: 32 MiB.
 	MaxFrame int
 	// Budget limits the memory of requests and answers in flight; nil: no limit.
-	Budget *rpc.Budget
+	Budget *quota.Budget
 	// Greeted is called when a node has answered the greeting (err is nil) or one side
 	// has refused (err says why). It must not block.
 	Greeted func(node kv.NodeID, answered kv.Process, err error)

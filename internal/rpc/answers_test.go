@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -21,7 +22,7 @@ func TestAnswersToAWhimsicalReader(t *testing.T) {
 		t.Run(over, func(t *testing.T) {
 			const requests = 400
 			rnd := rand.New(rand.NewPCG(1, 2))
-			budget := NewBudget(8 << 20)
+			budget := quota.NewBudget(8 << 20)
 			_, dialBack, _ := serve(t, newEcho(), Limits{})
 			near, far := ends(t, over)
 			h := newEcho()

@@ -1,13 +1,17 @@
 package rpc
 
-import "sync"
+import (
+	"sync"
+
+	"github.com/cachesidecar/cachesidecar/internal/quota"
+)
 
 // batch is what the reader of a connection has beside Conn.Out while it serves a batch.
 type batch struct {
 	buffer  *batchBuffer // the array of Out while Out is short; nil between batches
 	charged int64        // bytes charged for large answers in Out
 	calls   *Client      // has calls of Start to send
-	bulk    bool         // the reader has a turn of bulk
+	copies  bool         // the reader has a turn to copy
 }
 
 // batchBuffer is what the reader needs while it serves.
@@ -38,9 +42,9 @@ func (c *Conn) dropBuffer() {
 // endBatch takes the buffer back.
 func (c *Conn) endBatch() {
 	b := &c.batch
-	c.account.budget.bulk.end(c)
+	endCopy(c)
 	if b.charged > 0 { // the answer was not sent
-		c.outbox.share.give(b.charged)
+		c.outbox.share.Give(b.charged)
 		b.charged = 0
 	}
 	c.dropBuffer()
@@ -59,20 +63,20 @@ func (c *Conn) Grow(n int, between bool) error {
 		}
 	}
 	need := int64(len(c.Out) + n)
-	if need >= BulkFrom {
-		if err := c.account.budget.bulk.begin(c); err != nil {
+	if need >= quota.LongCopy {
+		if err := beginCopy(c); err != nil {
 			return err
 		}
 	}
 	if need <= int64(cap(c.Out)) {
 		return nil
 	}
-	need = (need + pageSize - 1) &^ (pageSize - 1)
+	need = (need + quota.PageSize - 1) &^ (quota.PageSize - 1)
 	has, share := &c.batch.charged, &c.outbox.share
-	if twice := 2 * *has; twice > need && share.take(twice-*has, 0) == nil {
+	if twice := 2 * *has; twice > need && share.Take(twice-*has, 0) == nil {
 		need, *has = twice, twice
 	} else if need > smallBuffer {
-		if err := share.take(need-*has, 0); err != nil {
+		if err := share.Take(need-*has, 0); err != nil {
 			return err
 		}
 		*has = need
@@ -89,7 +93,7 @@ func (c *Conn) Flush() bool { return c.flush() == nil }
 
 // flush writes what Out has, or leaves it to the goroutine that writes already.
 func (c *Conn) flush() error {
-	c.account.budget.bulk.end(c)
+	endCopy(c)
 	c.sendCalls()
 	if c.lost != nil || len(c.Out) == 0 {
 		return c.lost
@@ -108,4 +112,56 @@ func (c *Conn) sendCalls() {
 		c.batch.calls.flush()
 		c.batch.calls = nil
 	}
+}
+
+// beginCopy makes the reader of a connection wait for a turn to copy many bytes. The turn ends when the answers are
+// written, or when the request waits.
+func beginCopy(c *Conn) error {
+	if c.batch.copies {
+		return nil
+	}
+	if c.batch.copies = c.account.TryCopy(); c.batch.copies {
+		return nil
+	}
+	c.sendCalls()
+	o := &c.outbox
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if err := o.tryPinLocked(); err != nil {
+		return err
+	}
+	defer o.unpinLocked()
+	if !o.leaveLocked() {
+		return o.err
+	}
+	o.mu.Unlock()
+	c.account.BeginCopy()
+	o.mu.Lock()
+	c.batch.copies = true
+	return nil
+}
+
+// endCopy ends the turn of a connection's reader, if it has one.
+func endCopy(c *Conn) {
+	if c.batch.copies {
+		c.account.EndCopy()
+		c.batch.copies = false
+	}
+}
+
+// Turn makes the reader of a connection wait for a turn to copy n bytes, if they are many, and
+// charges them, until EndTurn. An error means that there is no memory.
+func Turn(c *Conn, n int) error {
+	if n >= quota.LongCopy {
+		if err := beginCopy(c); err != nil {
+			return err
+		}
+	}
+	return c.Hold(n)
+}
+
+// EndTurn ends a turn to copy n bytes.
+func EndTurn(c *Conn, n int) {
+	c.Free(n)
+	endCopy(c)
 }

@@ -11,106 +11,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
-
-// asked counts how often an account was asked to give, and gives all.
-type asked struct {
-	account *Account
-	use     Use
-	times   int
-}
-
-func (a *asked) giveMemory() int64 {
-	n := a.account.Used()
-	a.times++
-	a.account.Give(a.use, n)
-	return n
-}
-
-// TestFairShares checks that at each level the largest user is refused first, and must
-// give.
-func TestFairShares(t *testing.T) {
-	const mb = 1 << 20
-	b := NewBudget(64 * mb)
-	open := func(owner, process string) (*Account, *asked) {
-		g := &asked{use: ForFrames}
-		g.account = b.Open(owner, process, g)
-		return g.account, g
-	}
-	greedy, gives := open("uid 1", "pid 1")
-	for range 56 {
-		if err := greedy.Take(ForFrames, mb); err != nil {
-			t.Fatalf("with %d of 64 MiB taken: %v", b.Stats().Total()/mb, err)
-		}
-	}
-	err := greedy.Take(ForFrames, mb)
-	if !errors.Is(err, ErrBusy) || !strings.Contains(err.Error(), "buffer_size 64.0 MiB uid 1 holds 56.0 MiB, pid 1 of it 56.0 MiB") {
-		t.Errorf("beyond 7/8: %v", err)
-	}
-	if gives.times != 0 || greedy.Used() != 56*mb {
-		t.Errorf("asked to give %d times, has %d", gives.times, greedy.Used())
-	}
-	for _, tc := range []struct{ owner, process string }{{"uid 1", "pid 1"}, {"uid 1", "pid 2"}, {"uid 2", "pid 3"}} {
-		gives.account.Give(ForFrames, gives.account.Used())
-		greedy.Force(ForFrames, 56*mb)
-		gives.times = 0
-		b.search.Store(0)
-		other, _ := open(tc.owner, tc.process)
-		if err := other.Take(ForFrames, 8*mb); err != nil {
-			t.Errorf("a neighbour of %s, %s: %v", tc.owner, tc.process, err)
-		}
-		if gives.times != 1 {
-			t.Errorf("for %s, %s the greedy one gave %d times", tc.owner, tc.process, gives.times)
-		}
-		other.Give(ForFrames, 8*mb)
-		other.Close()
-	}
-	greedy.Close()
-	if st := b.Stats(); st.Total() != 0 || st.Owners != 0 || len(b.root.named) != 0 || st.Taken != 3 || st.RefusedFor["frames"] != 1 {
-		t.Errorf("at the end: %+v, %d owners", st, len(b.root.named))
-	}
-}
-
-// TestRequestsLeaveHalf checks that requests that wait may use half of the budget,
-// because their memory cannot be taken back, and each owner a fair part of that.
-func TestRequestsLeaveHalf(t *testing.T) {
-	b := NewBudget(64)
-	one, two := b.Open("uid 1", "", nil), b.Open("uid 2", "", nil)
-	n := 0
-	for n < 100 && one.Take(ForRequests, 1) == nil {
-		n++
-	}
-	m := 0
-	for m < 100 && two.Take(ForRequests, 1) == nil {
-		m++
-	}
-	if n != 32 || m != 16 {
-		t.Errorf("the first got %d, the second %d, of 64; want 32 and 16", n, m)
-	}
-	if err := two.Take(ForFrames, 8); err != nil {
-		t.Errorf("something else: %v", err)
-	}
-}
-
-// TestSharesDoNotAddUp checks that further connections of a greedy process, each below its share, leave
-// some of what is there beyond the limit for other processes, and more for other owners.
-func TestSharesDoNotAddUp(t *testing.T) {
-	const mb = 1 << 20
-	for use, want := range map[Use][4]int64{ForFrames: {56, 60, 62, 64}, ForRequests: {32, 40, 44, 48}} {
-		b := NewBudget(64 * mb)
-		var got [4]int64
-		for i, of := range [4][2]string{{"uid 1", "pid 1"}, {"uid 1", "pid 1"}, {"uid 1", "pid 2"}, {"uid 2", "pid 3"}} {
-			for a := b.Open(of[0], of[1], nil); a.Take(use, mb) == nil; {
-			}
-			got[i] = b.used[use].Load() / mb
-		}
-		if got != want {
-			t.Errorf("%s: %d of 64 MiB are used, want %d", use, got, want)
-		}
-	}
-}
 
 // startFrame sends the first come bytes of a SET of n bytes, and returns the rest.
 func startFrame(t testing.TB, nc net.Conn, id uint64, n, come int) (rest []byte) {
@@ -147,7 +51,7 @@ func version(t testing.TB, nc net.Conn) (id uint64, n uint64, e *wire.Error) {
 // TestAnnouncedFramesTakeNothing checks that a frame is charged for memory only as its
 // bytes come.
 func TestAnnouncedFramesTakeNothing(t *testing.T) {
-	s, dial, _ := serve(t, newEcho(), Limits{Budget: NewBudget(32 << 20)})
+	s, dial, _ := serve(t, newEcho(), Limits{Budget: quota.NewBudget(32 << 20)})
 	for range 8 {
 		startFrame(t, dial(), 1, 8<<20, 5)
 	}
@@ -157,7 +61,7 @@ func TestAnnouncedFramesTakeNothing(t *testing.T) {
 	if id, n, err := version(t, other); id != 2 || n != 8<<20 || err != nil {
 		t.Errorf("another's frame: answer to %d, %d, %v", id, n, err)
 	}
-	s.Limits().Budget.large.drop() // the reusable buffers of the other client's frame
+	s.Limits().Budget.DropBuffers() // the reusable buffers of the other client's frame
 	if n := s.Limits().Budget.Stats().Frames; n > 8*fewBytes {
 		t.Errorf("%d bytes are taken for 8 frames of which 5 bytes have come", n)
 	}
@@ -166,7 +70,7 @@ func TestAnnouncedFramesTakeNothing(t *testing.T) {
 // TestFrameWithoutRoom checks that a frame without memory is answered at once, and that
 // the connection goes on behind it.
 func TestFrameWithoutRoom(t *testing.T) {
-	s, dial, _ := serve(t, newEcho(), Limits{Budget: NewBudget(16 << 20)})
+	s, dial, _ := serve(t, newEcho(), Limits{Budget: quota.NewBudget(16 << 20)})
 	var rests [][]byte
 	var conns []net.Conn
 	for i := range 4 {
@@ -221,7 +125,7 @@ func TestWokenReaderKeepsFrame(t *testing.T) {
 func TestHalfFramesGive(t *testing.T) {
 	h := newEcho()
 	h.owners = []string{"uid 1", "uid 1", "uid 1", "uid 2"}
-	s, dial, _ := serve(t, h, Limits{Budget: NewBudget(16 << 20)})
+	s, dial, _ := serve(t, h, Limits{Budget: quota.NewBudget(16 << 20)})
 	const half = 4<<20 - 100
 	for i := range 3 {
 		startFrame(t, dial(), uint64(i), 5<<20, half)
@@ -242,7 +146,7 @@ func TestHalfFramesGive(t *testing.T) {
 // the budget, and that each client is told.
 func TestSmallHalfFrames(t *testing.T) {
 	const conns = 400
-	s, dial, _ := serve(t, newEcho(), Limits{Budget: NewBudget(8 << 20)})
+	s, dial, _ := serve(t, newEcho(), Limits{Budget: quota.NewBudget(8 << 20)})
 	var told sync.WaitGroup
 	for i := range conns {
 		nc := dial()
@@ -274,7 +178,7 @@ func TestUnreadAnswers(t *testing.T) {
 	_, dialBack, _ := serve(t, back, Limits{})
 	front := newEcho()
 	front.to, front.patience = newTestClient(t, dialBack, ClientConfig{}), time.Minute
-	s, dial, _ := serve(t, front, Limits{WriteTimeout: time.Minute, Budget: NewBudget(32 << 20)})
+	s, dial, _ := serve(t, front, Limits{WriteTimeout: time.Minute, Budget: quota.NewBudget(32 << 20)})
 	slow, other := dial(), dial()
 	const n = 60
 	var b []byte
@@ -310,7 +214,7 @@ func TestUnreadAnswers(t *testing.T) {
 }
 
 // startSet queues a SET of size bytes for an account.
-func startSet(t *testing.T, c *Client, a *Account, key string, size int) error {
+func startSet(t *testing.T, c *Client, a *quota.Account, key string, size int) error {
 	t.Helper()
 	q := &wire.Request{Op: wire.OpSet, Key: []byte(key), Value: make([]byte, size)}
 	defer c.Flush()
@@ -338,20 +242,20 @@ func TestQueueOfTheGreedy(t *testing.T) {
 		{name: "a link's bytes, short ones", budget: 256 << 20, links: 1, size: short, givenUp: true, bytes: true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			b := NewBudget(test.budget)
+			b := quota.NewBudget(test.budget)
 			var links []*Client
 			for i := range test.links {
 				c := newClient(socketPair(t)[0], ClientConfig{Budget: b, Owner: fmt.Sprint("node ", i), WriteTimeout: time.Minute, MaxQueued: 24 << 20})
 				defer c.Close()
 				links = append(links, c)
 			}
-			set := func(a *Account, c *Client) error {
+			set := func(a *quota.Account, c *Client) error {
 				// The request that waits.
-				if err := a.Take(ForRequests, int64(test.size)); err != nil {
+				if err := a.Take(quota.ForRequests, int64(test.size)); err != nil {
 					return err
 				}
 				if test.givenUp {
-					defer a.Give(ForRequests, int64(test.size))
+					defer a.Give(quota.ForRequests, int64(test.size))
 				}
 				return startSet(t, c, a, "k", test.size)
 			}
@@ -359,7 +263,7 @@ func TestQueueOfTheGreedy(t *testing.T) {
 			for i, refused := 0, 0; refused < test.links; i++ {
 				if err := set(greedy, links[i%len(links)]); err == nil {
 					refused = 0
-				} else if refused++; errors.Is(err, ErrBusy) == test.bytes {
+				} else if refused++; errors.Is(err, quota.ErrBusy) == test.bytes {
 					t.Fatal(err)
 				}
 				if b.Stats().Total() > b.Size() {
@@ -392,7 +296,7 @@ func TestLongRequests(t *testing.T) {
 		{Op: wire.OpMGet, Keys: keys},
 	} {
 		var r requests
-		if r.add(q, nil, testenv.Date()); r.long.len() != 1 {
+		if r.add(q, nil, testenv.Date()); r.long.Len() != 1 {
 			t.Errorf("%s is sent with what is short", q.Op)
 		}
 	}
@@ -402,12 +306,12 @@ func TestLongRequests(t *testing.T) {
 // sent to another host. Short requests wait for one of them at most, and a long request
 // of another process waits for two.
 func TestOrderOfRequests(t *testing.T) {
-	b := NewBudget(256 << 20)
+	b := quota.NewBudget(256 << 20)
 	conns := socketPair(t)
 	c := newClient(conns[0], ClientConfig{Budget: b, Owner: "node b", WriteTimeout: time.Minute})
 	defer c.Close()
 	greedy, other := b.Open("uid 1", "pid 1", nil), b.Open("uid 1", "pid 2", nil)
-	send := func(a *Account, key string, size int) {
+	send := func(a *quota.Account, key string, size int) {
 		if err := startSet(t, c, a, key, size); err != nil {
 			t.Fatal(err)
 		}
@@ -436,7 +340,7 @@ func TestOrderOfRequests(t *testing.T) {
 // TestOrderOfManyShort checks that many requests that are nearly long do not delay a
 // short one of another process.
 func TestOrderOfManyShort(t *testing.T) {
-	b := NewBudget(256 << 20)
+	b := quota.NewBudget(256 << 20)
 	conns := socketPair(t)
 	c := newClient(conns[0], ClientConfig{Budget: b, Owner: "node b", WriteTimeout: time.Minute})
 	greedy, other := b.Open("uid 1", "pid 1", nil), b.Open("uid 1", "pid 2", nil)
@@ -463,8 +367,8 @@ func TestOrderOfManyShort(t *testing.T) {
 		}
 	}
 	_ = c.Close()
-	if has := c.requests.len() + len(c.requests.of); has != 0 {
-		t.Errorf("a link that has ended keeps %d bytes to be sent", has)
+	if n := c.requests.len(); n != 0 || !c.requests.sent.Empty() {
+		t.Errorf("a link that has ended keeps bytes to be sent, %d of them in its queue", n)
 	}
 }
 
@@ -472,7 +376,7 @@ func TestOrderOfManyShort(t *testing.T) {
 // answers behind it are not.
 func TestClientWithoutRoom(t *testing.T) {
 	_, dial, _ := serve(t, newEcho(), Limits{})
-	b := NewBudget(1 << 20)
+	b := quota.NewBudget(1 << 20)
 	c := newTestClient(t, dial, ClientConfig{Budget: b, Owner: "node b"})
 	for i := range 5 {
 		if _, err := c.Do(t.Context(), time.Minute, getRequest("big 3000000")); !errors.Is(err, ErrNoRoom) {
@@ -487,28 +391,5 @@ func TestClientWithoutRoom(t *testing.T) {
 	}
 	if st := b.Stats(); st.Total() != 0 || st.RefusedFor["peers"] != 5 {
 		t.Errorf("%+v", st)
-	}
-}
-
-// TestNextGreediestGives checks that the next owner above its share gives if the largest
-// owner has nothing that can be taken back.
-func TestNextGreediestGives(t *testing.T) {
-	const mb = 1 << 20
-	b := NewBudget(64 * mb)
-	host := b.Open("node b", "", nil) // answers that have begun: they come or time out
-	greedy := &asked{use: ForFrames}
-	greedy.account = b.Open("uid 1", "pid 1", greedy)
-	modest := &asked{use: ForFrames}
-	modest.account = b.Open("uid 2", "pid 2", modest)
-	for a, n := range map[*Account]int64{host: 29, greedy.account: 25, modest.account: 2} {
-		if err := a.Take(ForFrames, n*mb); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := b.Open("uid 3", "pid 3", nil).Take(ForFrames, 4*mb); err != nil {
-		t.Error(err)
-	}
-	if greedy.times != 1 || modest.times != 0 {
-		t.Errorf("the greedy gave %d times, the modest %d", greedy.times, modest.times)
 	}
 }

@@ -3,6 +3,8 @@ package rpc
 import (
 	"context"
 	"fmt"
+
+	"github.com/cachesidecar/cachesidecar/internal/quota"
 )
 
 // Call is a call whose caller waits for the answer. Calls are reused: see Client.Release.
@@ -10,14 +12,14 @@ type Call struct {
 	over    chan struct{}
 	frame   []byte // the answer, without its length
 	err     error
-	account *Account // of the client for which the call is made; may be nil
-	held    int64    // bytes charged to account for the answer
+	account *quota.Account // of the client for which the call is made; may be nil
+	held    int64          // bytes charged to account for the answer
 }
 
 // Answered makes Do return.
 func (c *Call) Answered(_ *Answers, frame []byte, err error) {
 	if n := int64(len(frame)); err == nil && n > smallBuffer {
-		if err = c.account.Take(ForPeers, n); err == nil {
+		if err = c.account.Take(quota.ForPeers, n); err == nil {
 			c.held = n
 		} else {
 			frame, err = nil, fmt.Errorf("%w: %w", ErrNoRoom, err)
@@ -28,13 +30,13 @@ func (c *Call) Answered(_ *Answers, frame []byte, err error) {
 }
 
 // Account returns the account for which the call is made; it may be nil.
-func (c *Call) Account() *Account { return c.account }
+func (c *Call) Account() *quota.Account { return c.account }
 
 type accountKey struct{}
 
 // WithAccount returns a context whose calls are made for account a. Long answers are
 // charged to a, and the share of a decides whether there is memory for the requests.
-func WithAccount(ctx context.Context, a *Account) context.Context {
+func WithAccount(ctx context.Context, a *quota.Account) context.Context {
 	if a == nil {
 		return ctx
 	}
@@ -53,6 +55,6 @@ func (c *Call) Keep() []byte {
 }
 
 func (c *Call) giveBack() {
-	c.account.Give(ForPeers, c.held)
+	c.account.Give(quota.ForPeers, c.held)
 	c.account, c.held = nil, 0
 }

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -45,8 +46,8 @@ type ClientConfig struct {
 	// callers that wait for their calls (Do), over a Unix socket or TCP.
 	Direct bool
 
-	Budget *Budget // charged for memory; nil: no bound
-	Owner  string  // of the connection's account in Budget
+	Budget *quota.Budget // charged for memory; nil: no bound
+	Owner  string        // of the connection's account in Budget
 }
 
 // Client makes calls over one connection. It is safe for concurrent use. Its goroutines
@@ -73,10 +74,10 @@ type Client struct {
 	told    func(frame []byte) // see Await; nil: nothing is awaited
 	leaving atomic.Bool        // takes no more calls, see Leave; or is about to end
 
-	account   *Account // nil: no bound, or the connection has ended
-	charged   int64    // bytes charged to the account for requests
-	retiring  bool     // takes no more calls
-	finishing bool     // ends when no call waits for an answer
+	account   *quota.Account // nil: no bound, or the connection has ended
+	charged   int64          // bytes charged to the account for requests
+	retiring  bool           // takes no more calls
+	finishing bool           // ends when no call waits for an answer
 }
 
 // Caller has begun a call and is told the outcome.
@@ -98,11 +99,11 @@ type chooser interface {
 type charged interface {
 	// Account returns the account whose share decides whether there is memory for the
 	// request.
-	Account() *Account
+	Account() *quota.Account
 }
 
 // accountOf returns the account for which a Caller calls, or nil.
-func accountOf(caller Caller) *Account {
+func accountOf(caller Caller) *quota.Account {
 	if a, ok := caller.(charged); ok {
 		return a.Account()
 	}
@@ -122,7 +123,7 @@ func NewClient(nc net.Conn, cfg ClientConfig) *Client {
 		c.account = cfg.Budget.Open(cfg.Owner, "", nil)
 	}
 	c.socket.init(nc, cfg.WriteTimeout, func() error { return c.sending.beforeWait(cfg.WriteTimeout) })
-	c.input.init(&c.socket, c.account, ForPeers, func() error {
+	c.input.init(&c.socket, c.account, quota.ForPeers, func() error {
 		_ = c.input.beforeWait() // not refused: clients are few
 		return nil
 	})
@@ -198,7 +199,7 @@ func (c *Client) Do(ctx context.Context, timeout time.Duration, q *wire.Request)
 	if !ok {
 		call = &Call{over: make(chan struct{}, rooms)}
 	}
-	call.account, _ = ctx.Value(accountKey{}).(*Account)
+	call.account, _ = ctx.Value(accountKey{}).(*quota.Account)
 	leads, err := c.send(q, timeout, call)
 	if err == nil && leads {
 		err = c.lead.readFor(ctx, call, q.ID)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/bubble"
+	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -52,7 +53,7 @@ func TestClientCloseWaits(t *testing.T) {
 // written, without another call.
 func TestSentGivesBack(t *testing.T) {
 	conns := socketPair(t)
-	b := NewBudget(256 << 20)
+	b := quota.NewBudget(256 << 20)
 	c := newClient(conns[0], ClientConfig{Budget: b})
 	defer c.Close()
 	if err := startSet(t, c, nil, "k", 1<<20); err != nil {
@@ -70,7 +71,7 @@ func TestSentGivesBack(t *testing.T) {
 	testenv.Eventually(t, "nothing is charged after it was written", func() bool { return b.Stats().Requests == 0 })
 	c.outbox.mu.Lock()
 	defer c.outbox.mu.Unlock()
-	if n := len(c.requests.of); n != 0 {
-		t.Errorf("%d processes are counted after all is written", n)
+	if !c.requests.sent.Empty() {
+		t.Error("bytes are counted after all is written")
 	}
 }

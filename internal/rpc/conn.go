@@ -3,6 +3,8 @@ package rpc
 import (
 	"errors"
 	"sync/atomic"
+
+	"github.com/cachesidecar/cachesidecar/internal/quota"
 )
 
 // Handler serves the requests of one connection. The connection's reader calls all
@@ -67,7 +69,7 @@ type Conn struct {
 	swept   uint32        // batches at the loop's last sweep; the sweep's own
 	home    atomic.Bool   // the reader is to come home
 
-	account  *Account
+	account  *quota.Account
 	longest  int // bytes of a request: see Admit
 	closing  atomic.Bool
 	squeezed atomic.Bool // ended because others need the memory of its answers

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -35,7 +36,7 @@ func (c *Client) readLoop() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	c.requests = requests{}
-	c.account.Give(ForRequests, c.charged)
+	c.account.Give(quota.ForRequests, c.charged)
 	c.charged = 0
 	c.account.Close()
 	c.account = nil
@@ -88,7 +89,7 @@ func (c *Client) deliverBatch(int) error {
 func (c *Client) growInput() error {
 	in := &c.input
 	need := wire.LengthSize + wire.FrameLength(in.buf)
-	n := roomFor(need, len(in.buf))
+	n := quota.SizeFor(need, len(in.buf))
 	var err error
 	id, ok := wire.PeekID(in.buf[wire.LengthSize:])
 	if !ok {

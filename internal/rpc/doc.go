@@ -48,7 +48,6 @@
 //	loop      the reader of connections that are idle or alone
 //	input     what has been read and not consumed, on either side; when to read and wait
 //	outbox    what is to be written, on either side; which goroutine writes it
-//	share     the memory of a connection's answers
 //	batch     what the reader has while it serves a batch (Conn.Out)
 //	partFrame the frame that is not complete: its deadline, its memory
 //	replies   requests that have left the reader, and their answers
@@ -58,8 +57,6 @@
 //	lead      of a Client: which goroutine reads
 //	gathering of a Client: which goroutine writes what the callers of a batch of answers ask next
 //	requests  of a Client: what is to be sent, in which order
-//	Budget    the memory of all connections, in fair shares
-//	bulk      whose turn it is to copy many bytes
 //	send      the kernel's buffer for what a socket sends, and when an ended connection goes
 //	pace      when new connections begin
 //
@@ -69,7 +66,7 @@
 // read from. A connection whose peer takes no answers for WriteTimeout is closed. A frame
 // that is not complete FrameTimeout after it began closes its connection.
 //
-// Memory that stays in use while something waits is charged to one Budget, which shares
+// Memory that stays in use while something waits is charged to one quota.Budget, which shares
 // it fairly. Such memory is: beginnings of frames, requests that wait, answers that are
 // not read, answers of other hosts, what the kernel may keep of answers (sendBuffer). The
 // buffers of a batch that is being served are free

@@ -12,6 +12,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/peertest"
+	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -19,7 +20,7 @@ import (
 // TestDroppedFrameEnds checks that a connection goes on behind a dropped frame whose last
 // byte comes alone.
 func TestDroppedFrameEnds(t *testing.T) {
-	s, dial, _ := serve(t, newEcho(), Limits{Budget: NewBudget(256 << 10)})
+	s, dial, _ := serve(t, newEcho(), Limits{Budget: quota.NewBudget(256 << 10)})
 	nc := dial()
 	rest := startFrame(t, nc, 1, 1<<20, 600<<10)
 	if _, _, err := version(t, nc); err == nil {
@@ -77,7 +78,7 @@ func (h *servedHandler) Served() { h.served() }
 // own FrameTimeout.
 func TestTimeBehindDroppedFrame(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
-		nc, _, ended := servePipe(t, &echoHandler{echo: newEcho()}, Limits{Budget: NewBudget(256 << 10), FrameTimeout: 30 * time.Second})
+		nc, _, ended := servePipe(t, &echoHandler{echo: newEcho()}, Limits{Budget: quota.NewBudget(256 << 10), FrameTimeout: 30 * time.Second})
 		busy := make(chan *wire.Error, 1)
 		go func() {
 			_, _, e := version(t, nc)
@@ -108,20 +109,20 @@ func TestFewBytesWait(t *testing.T) {
 	for _, when := range []string{"before they come", "and another takes what it holds"} {
 		t.Run(when, func(t *testing.T) {
 			bubble.Test(t, func(t *testing.T) {
-				budget := NewBudget(1 << 20)
+				budget := quota.NewBudget(1 << 20)
 				nc, c, ended := servePipe(t, &echoHandler{echo: newEcho()}, Limits{Budget: budget})
 				hog := budget.Open("uid 0", "", nil)
 				if when == "before they come" {
-					hog.Force(ForFrames, 2<<20)
+					hog.Force(quota.ForFrames, 2<<20)
 				}
 				frame := getFrame(9, "after")
 				if _, err := nc.Write(frame[:3]); err != nil {
 					t.Fatal(err)
 				}
 				synctest.Wait()
-				c.giveMemory()
+				c.GiveMemory()
 				synctest.Wait()
-				hog.Give(ForFrames, hog.Used())
+				hog.Give(quota.ForFrames, hog.Used())
 				go func() { _, _ = nc.Write(frame[3:]) }()
 				if p, err := tryReadReply(nc); err != nil || p.ID != 9 {
 					t.Errorf("%+v, %v", p, err)
@@ -143,7 +144,7 @@ func TestLateWakeUp(t *testing.T) {
 			t.Fatal(err)
 		}
 		synctest.Wait()
-		_ = c.socket.nc.SetReadDeadline(time.Unix(1, 0)) // the second half of giveMemory
+		_ = c.socket.nc.SetReadDeadline(time.Unix(1, 0)) // the second half of GiveMemory
 		synctest.Wait()
 		go func() { _, _ = nc.Write(frame[6:]) }()
 		if p, err := tryReadReply(nc); err != nil || p.ID != 9 {
@@ -178,7 +179,7 @@ const framesAtOnce = 300
 func framesComeAndGo(t *testing.T, over string, seed uint64) (busy int) {
 	testenv.ReadsClock(t, 300*time.Microsecond, "memory and bytes come at random moments; nothing is measured")
 	rnd := rand.New(rand.NewPCG(1, seed))
-	budget := NewBudget(1 << 20)
+	budget := quota.NewBudget(1 << 20)
 	near, far := ends(t, over)
 	c := newConn(far, newShared(Limits{Budget: budget}), "uid 0", "")
 	c.handler = &echoHandler{echo: newEcho()}
@@ -197,12 +198,12 @@ func framesComeAndGo(t *testing.T, over string, seed uint64) (busy int) {
 			default:
 			}
 			n := rnd.Int64N(1 << 20)
-			hog.Force(ForFrames, n)
+			hog.Force(quota.ForFrames, n)
 			if rnd.IntN(4) == 0 {
-				c.giveMemory()
+				c.GiveMemory()
 			}
 			time.Sleep(time.Duration(rnd.IntN(300)) * time.Microsecond)
-			hog.Give(ForFrames, n)
+			hog.Give(quota.ForFrames, n)
 		}
 	})
 	lengths := map[uint64]int{}
@@ -241,7 +242,7 @@ func framesComeAndGo(t *testing.T, over string, seed uint64) (busy int) {
 	others.Wait()
 	_ = near.Close()
 	<-ended
-	budget.large.drop()
+	budget.DropBuffers()
 	if n := budget.Stats().Total(); n != 0 {
 		t.Errorf("%d bytes are held at the end", n)
 	}

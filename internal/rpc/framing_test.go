@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/bubble"
+	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
@@ -152,11 +153,11 @@ func TestTextBusy(t *testing.T) {
 		t.Run(fmt.Sprint(tc), func(t *testing.T) {
 			h := newText()
 			h.refuses = tc.refuses
-			budget := NewBudget(1 << 20)
+			budget := quota.NewBudget(1 << 20)
 			other := budget.Open("other", "", nil)
 			s, dial, _ := serveText(t, h, "unix", Limits{Budget: budget})
 			nc := dial()
-			other.Force(ForRequests, 950<<10)
+			other.Force(quota.ForRequests, 950<<10)
 			rest := strings.Repeat("x", 2_000_000)
 			sent := make(chan struct{})
 			go func() {
@@ -166,7 +167,7 @@ func TestTextBusy(t *testing.T) {
 			eventually(t, "the request to be dropped", s, func(st Stats) bool { return st.Dropped == 1 })
 			if tc.refuses || tc.begins == "now " {
 				mustRead(t, nc, "c\r\n")
-				if err := <-h.ended; !errors.Is(err, ErrBusy) {
+				if err := <-h.ended; !errors.Is(err, quota.ErrBusy) {
 					t.Error(err)
 				}
 			} else {
@@ -175,7 +176,7 @@ func TestTextBusy(t *testing.T) {
 				<-h.ended
 			}
 			<-sent
-			other.Give(ForRequests, 950<<10)
+			other.Give(quota.ForRequests, 950<<10)
 			other.Close()
 			allGiven(t, s)
 		})

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -28,9 +29,9 @@ type input struct {
 	// scanned is the bytes from r on that Framing.Cut need not look at again.
 	scanned int
 
-	account *Account     // for memory in use while the reader waits; see charge
-	use     Use          // of the buffer
-	charged atomic.Int64 // bytes charged for the buffer
+	account *quota.Account // for memory in use while the reader waits; see charge
+	use     quota.Use      // of the buffer
+	charged atomic.Int64   // bytes charged for the buffer
 
 	// The loop: see readEach.
 	onBatch func(n int) error
@@ -46,7 +47,7 @@ type input struct {
 	turn     turn
 }
 
-func (in *input) init(s *socket, a *Account, use Use, onWait func() error) {
+func (in *input) init(s *socket, a *quota.Account, use quota.Use, onWait func() error) {
 	in.socket, in.account, in.use, in.onWait, in.number = s, a, use, onWait, inputs.Add(1)
 	if s.raw != nil {
 		in.readFn = in.tryRead
@@ -92,7 +93,7 @@ func (in *input) putAside() error {
 	n := in.len()
 	size := n
 	if n >= smallBuffer { // the reader goes on to read into it
-		size = powerBelow(2 * n)
+		size = quota.PowerBelow(2 * n)
 	}
 	if n == 0 || in.aside || in.pooled == nil && len(in.buf) <= 2*size {
 		return nil
@@ -131,7 +132,7 @@ func (in *input) unpool() {
 		in.pooled = nil
 	}
 	if in.large != nil {
-		in.account.larges().give(in.large)
+		in.account.Buffers().Give(in.large)
 		in.large = nil
 	}
 }
@@ -154,9 +155,9 @@ func (in *input) discard() {
 	in.release()
 }
 
-// grow replaces the buffer by one of n bytes, a size of roomFor, until it is empty.
+// grow replaces the buffer by one of n bytes, a size of quota.SizeFor, until it is empty.
 func (in *input) grow(n int) {
-	big := in.account.larges().take(n)
+	big := in.account.Buffers().Take(n)
 	in.w = copy(big, in.buf[in.r:in.w])
 	in.r = 0
 	in.unpool()

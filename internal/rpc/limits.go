@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/quota"
 )
 
 // Limits bounds the resources of connections. Zero means the default.
@@ -41,7 +42,7 @@ type Limits struct {
 	DrainTimeout time.Duration
 	// Budget bounds the memory; several servers and clients may share it. Default: a
 	// Budget for this server alone.
-	Budget *Budget
+	Budget *quota.Budget
 }
 
 // DefaultLimits are the values that zero means.
@@ -64,7 +65,7 @@ func (l Limits) withDefaults() Limits {
 	l.WriteTimeout = cmp.Or(l.WriteTimeout, d.WriteTimeout)
 	l.DrainTimeout = cmp.Or(l.DrainTimeout, d.DrainTimeout)
 	if l.Budget == nil {
-		l.Budget = NewBudget(0)
+		l.Budget = quota.NewBudget(0)
 	}
 	return l
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -119,11 +120,18 @@ func TestWhile(t *testing.T) {
 	}
 }
 
+// awaits says whether n more reads of an account at once find memory.
+func awaits(a *quota.Account, n int64) bool {
+	a.Reads(n)
+	defer a.Reads(-n)
+	return a.Awaits()
+}
+
 // TestTakes checks that a connection whose unread answers fill its part of the budget
 // takes no more, and that a connection that has ended takes none at all.
 func TestTakes(t *testing.T) {
 	h := newEcho()
-	s, dial, _ := serve(t, h, Limits{Budget: NewBudget(16 << 20)})
+	s, dial, _ := serve(t, h, Limits{Budget: quota.NewBudget(16 << 20)})
 	nc := dial()
 	b := getFrame(0, "go 1000000")
 	for i := range uint64(19) {
@@ -138,7 +146,7 @@ func TestTakes(t *testing.T) {
 	eventually(t, "its part to be full", s, func(Stats) bool { return s.Limits().Budget.Stats().RefusedFor["answers"] > 0 })
 	c := <-h.last
 	eventually(t, "the answers to wait for the client", s, func(Stats) bool { return c.outbox.blocked.Load() != 0 })
-	if err := c.Takes(1_000_000); !errors.Is(err, ErrBusy) {
+	if err := c.Takes(1_000_000); !errors.Is(err, quota.ErrBusy) {
 		t.Errorf("got %v, want that its part is full", err)
 	}
 	// BUSY in place of long answers must not make the next ones seem short.
@@ -161,7 +169,7 @@ func TestTakes(t *testing.T) {
 // TestExpectations checks that only answers to reads change the expected length.
 func TestExpectations(t *testing.T) {
 	h := newEcho()
-	_, dial, _ := serve(t, h, Limits{Budget: NewBudget(16 << 20)})
+	_, dial, _ := serve(t, h, Limits{Budget: quota.NewBudget(16 << 20)})
 	nc := dial()
 	if _, err := nc.Write(getFrame(1, "go 1000000")); err != nil {
 		t.Fatal(err)
@@ -193,7 +201,7 @@ func (p *particular) Answered(_ *Answers, _ []byte, err error) { p.got <- err }
 // memory, and that the answers behind it come.
 func TestUnwantedAnswers(t *testing.T) {
 	_, dial, _ := serve(t, newEcho(), Limits{})
-	b := NewBudget(64 << 20)
+	b := quota.NewBudget(64 << 20)
 	c := newTestClient(t, dial, ClientConfig{Budget: b, Owner: "node b"})
 	p := &particular{make(chan error, 1)}
 	if err := c.Start(getRequest("big 3000000"), time.Minute, p); err != nil {
@@ -212,60 +220,6 @@ func TestUnwantedAnswers(t *testing.T) {
 	}
 	if st := b.Stats(); st.Total() != 0 {
 		t.Errorf("%+v", st)
-	}
-}
-
-// awaits says whether n more reads of an account at once find memory.
-func awaits(a *Account, n int64) bool {
-	a.Reads(n)
-	defer a.Reads(-n)
-	return a.Awaits()
-}
-
-// TestAwaits checks that the number of answers with memory depends on the longest of the
-// last ones.
-func TestAwaits(t *testing.T) {
-	b := NewBudget(256 << 20)
-	a := b.Open("uid 1", "pid 1", nil)
-	if !awaits(a, 1) || !awaits(a, 16) || awaits(a, 17) {
-		t.Error("before the first answer they count as 1 MiB each")
-	}
-	for range 300 {
-		a.expect(100)
-	}
-	if !awaits(a, 10_000) {
-		t.Error("10,000 answers of 100 bytes have no room")
-	}
-	a.expect(8 << 20)
-	if !awaits(a, 2) || awaits(a, 3) {
-		t.Error("other than two answers of 8 MiB have room")
-	}
-	other := b.Open("uid 1", "pid 1", nil)
-	if other.Reads(2); !awaits(a, 1) || awaits(a, 2) {
-		t.Error("reads of one process's connections do not count together")
-	}
-	other.Reads(-2)
-	for range 64 { // these use memory, and read nothing
-		if err := b.Open("uid 1", "pid 1", nil).Take(ForRequests, 1); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if !awaits(a, 2) {
-		t.Error("connections that read nothing count")
-	}
-	for range 2 {
-		if a.expect(100); awaits(a, 10) {
-			t.Error("a long answer is forgotten with the next one")
-		}
-	}
-	if a.expect(40 << 20); !awaits(a, 1) {
-		t.Error("one answer is always awaited")
-	}
-	if awaits(other, 2) {
-		t.Error("another connection of the process does not know of its answers")
-	}
-	if other := b.Open("uid 1", "pid 2", nil); !awaits(other, 16) {
-		t.Error("another process pays for it")
 	}
 }
 
@@ -300,7 +254,7 @@ func TestBeginWaitsForRoom(t *testing.T) {
 func TestBeginSeesOthersRoom(t *testing.T) {
 	testenv.ReadsClock(t, 4*roomAgain, "the second request must not begin")
 	h := newEcho()
-	s, dial, _ := serve(t, h, Limits{Budget: NewBudget(64 << 20)}) // 4 MiB for reads
+	s, dial, _ := serve(t, h, Limits{Budget: quota.NewBudget(64 << 20)}) // 4 MiB for reads
 	nc := dial()
 	if _, err := nc.Write(getFrame(1, "go 10")); err != nil {
 		t.Fatal(err)
@@ -308,7 +262,7 @@ func TestBeginSeesOthersRoom(t *testing.T) {
 	readReply(t, nc)
 	c := <-h.last
 	other := s.Limits().Budget.Open("uid 0", "", nil)
-	if c.account.up != other.up {
+	if c.account.Process() != other.Process() {
 		t.Fatal("not of one process")
 	}
 	defer other.Close()
@@ -335,7 +289,7 @@ func TestRoomWithoutMemory(t *testing.T) {
 	const conns = 20
 	testenv.ReadsClock(t, 50*time.Millisecond, "no connection may be ended")
 	h := newEcho() // it has no room
-	s, dial, _ := serve(t, h, Limits{Budget: NewBudget(1 << 20)})
+	s, dial, _ := serve(t, h, Limits{Budget: quota.NewBudget(1 << 20)})
 	var clients []net.Conn
 	for range conns {
 		nc := dial()

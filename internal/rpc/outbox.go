@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/quota"
 )
 
 // outbox is the output of a connection, on either side. It has a queue of chunks, and one
@@ -28,7 +30,7 @@ type outbox struct {
 	onCut func()
 	// leave is told before the reader waits: see Conn.leaveLoop. Nil: no loop serves.
 	leave func() error
-	share share
+	share quota.Share
 
 	// Since when the oldest chunks wait for the peer, UnixNano; zero: none wait.
 	blocked atomic.Int64
@@ -45,8 +47,8 @@ type outbox struct {
 	err      error // ends the connection
 }
 
-func (o *outbox) init(s *socket, a *Account, onFail func(error) error) {
-	o.socket, o.share.account, o.onFail = s, a, onFail
+func (o *outbox) init(s *socket, a *quota.Account, onFail func(error) error) {
+	o.socket, o.share.Account, o.onFail = s, a, onFail
 	o.changed.L = &o.mu
 }
 
@@ -81,12 +83,12 @@ func (o *outbox) pushLocked(b []byte, given bool) error {
 		return nil
 	}
 	n := int64(cap(b))
-	if err := o.share.take(n, 0); err != nil {
+	if err := o.share.Take(n, 0); err != nil {
 		return err
 	}
 	if !given {
 		b = append([]byte(nil), b...)
-		o.share.force(int64(cap(b)) - n)
+		o.share.Force(int64(cap(b)) - n)
 		n = int64(cap(b))
 	}
 	o.queue.push(chunk{b: b, charged: n, long: true})
@@ -99,7 +101,7 @@ const forShort = 1 << 20
 
 // chargePooled charges the pooled buffer of a chunk.
 func (o *outbox) chargePooled(ch *chunk) error {
-	err := o.share.take(smallBuffer, forShort)
+	err := o.share.Take(smallBuffer, forShort)
 	if err == nil {
 		ch.charged = smallBuffer
 	}
@@ -112,7 +114,7 @@ func (o *outbox) free(ch chunk) {
 		buffers.Put(ch.pooled)
 	}
 	if ch.charged > 0 {
-		o.share.give(ch.charged)
+		o.share.Give(ch.charged)
 	}
 }
 
@@ -318,7 +320,7 @@ func (o *outbox) tryPinLocked() error {
 	if o.pinned || o.err != nil {
 		return nil
 	}
-	if err := o.share.take(pins, forShort); err != nil {
+	if err := o.share.Take(pins, forShort); err != nil {
 		return err
 	}
 	o.pinned = true
@@ -328,7 +330,7 @@ func (o *outbox) tryPinLocked() error {
 func (o *outbox) unpinLocked() {
 	if o.pinned {
 		o.pinned = false
-		o.share.give(pins)
+		o.share.Give(pins)
 	}
 }
 

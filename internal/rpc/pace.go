@@ -6,6 +6,8 @@ import (
 
 	"golang.org/x/sys/unix"
 	"golang.org/x/time/rate"
+
+	"github.com/cachesidecar/cachesidecar/internal/quota"
 )
 
 // pace makes the connections of one owner begin one after another when many come at once.
@@ -25,7 +27,7 @@ type pace struct {
 // ones have their turns when fewer come.
 type newcomers struct {
 	limit *rate.Limiter
-	waits roundRobin[string, *Conn]
+	waits quota.FairQueue[string, *Conn]
 	begin bool // a goroutine begins them
 	turns int  // since the last look at those that wait
 	at    int  // the first connection that the next look is at
@@ -68,7 +70,7 @@ func (p *pace) enter(c *Conn, owner, process string) (now bool, begin *newcomers
 		}
 		n.begin, begin = true, n
 	}
-	n.waits.push(process, c)
+	n.waits.Push(process, c)
 	return false, begin
 }
 
@@ -77,7 +79,7 @@ func (p *pace) waiting() (all int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, n := range p.owners {
-		all += int64(n.waits.len())
+		all += int64(n.waits.Len())
 	}
 	return all
 }
@@ -108,7 +110,7 @@ func (p *pace) begin(ctx context.Context, n *newcomers, begin func(*Conn)) {
 func (p *pace) continues(n *newcomers) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	n.begin = n.waits.len() > 0
+	n.begin = n.waits.Len() > 0
 	return n.begin
 }
 
@@ -116,16 +118,16 @@ func (p *pace) continues(n *newcomers) bool {
 func (p *pace) next(n *newcomers) []*Conn {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	list := []*Conn{n.waits.popLast()}
+	list := []*Conn{n.waits.PopLast()}
 	if n.turns++; n.turns < goneTurns {
 		return list
 	}
 	n.turns = 0
-	if n.at >= n.waits.len() {
+	if n.at >= n.waits.Len() {
 		n.at = 0
 	}
 	first, last, i := n.at, n.at+goneLooks, 0
-	n.waits.remove(func(c *Conn) bool {
+	n.waits.Remove(func(c *Conn) bool {
 		i++
 		if i <= first || i > last || !c.socket.hungUp() {
 			return false

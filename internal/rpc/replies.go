@@ -33,7 +33,7 @@ func (r *replies) pushLocked(b []byte, given, reads bool) {
 	}
 	// Otherwise b may be BUSY in place of a long answer.
 	if n := int64(len(b)); reads && (n > sayBusy || o.blocked.Load() == 0) {
-		o.share.account.expect(n)
+		o.share.Account.Expect(n)
 	}
 	err := o.pushLocked(b, given)
 	if err != nil && reads && len(b) > sayBusy {

@@ -3,6 +3,7 @@ package rpc
 import (
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -23,20 +24,20 @@ type requests struct {
 	short  []byte
 	last   time.Time // when the last call of short expires
 	spare  []byte    // for the next short requests
-	long   roundRobin[*Account, longOne]
+	long   quota.FairQueue[*quota.Account, longOne]
 	end    longOne // is written when nothing else waits
 	bytes  int64   // of the long ones
 	writes []byte  // is being written; nil: nothing is
 	alone  bool    // one request is being written, mostly a long one
 
-	of     map[*Account]int64 // by process: bytes that wait or are being written
-	shorts []part             // the parts of short
-	parts  []part             // the parts of what is being written
+	sent   quota.Sent // bytes that wait or are being written
+	shorts []part     // the parts of short
+	parts  []part     // the parts of what is being written
 }
 
 // part is the bytes of one process in one write.
 type part struct {
-	process *Account
+	process *quota.Account
 	n       int64
 }
 
@@ -45,7 +46,7 @@ type longOne struct {
 	id      uint64
 	frame   []byte
 	until   time.Time // when its call expires
-	process *Account
+	process *quota.Account
 }
 
 // valueSize returns the bytes of a request's value, body and keys, which may be many.
@@ -66,7 +67,7 @@ func (r *requests) isLong(n int) bool {
 }
 
 // empty says whether no request waits.
-func (r *requests) empty() bool { return len(r.short) == 0 && r.long.len() == 0 && r.end.frame == nil }
+func (r *requests) empty() bool { return len(r.short) == 0 && r.long.Len() == 0 && r.end.frame == nil }
 
 // len returns how many bytes wait.
 func (r *requests) len() int { return len(r.short) + int(r.bytes) }
@@ -82,46 +83,22 @@ func (r *requests) memory(n int) int64 {
 // full says whether a process, or this host for nil, has too many requests beside others:
 // beyond a number of bytes only a process that has less than a fair part of them may add
 // more.
-func (r *requests) full(bytes int, process *Account) bool {
-	return r.len() > bytes && r.of[process] > int64(bytes/max(1, len(r.of)))
-}
-
-// sentFor returns how many bytes are to be sent for an owner, a process, or the process
-// of a connection.
-func (r *requests) sentFor(a *Account) (n int64) {
-	if r == nil {
-		return 0
-	}
-	for process, bytes := range r.of {
-		if process != nil && (process == a || process.up == a || process == a.up) {
-			n += bytes
-		}
-	}
-	return n
-}
-
-// countFor counts bytes that wait for a process.
-func (r *requests) countFor(process *Account, n int64) {
-	if r.of == nil {
-		r.of = map[*Account]int64{}
-	}
-	if r.of[process] += n; r.of[process] == 0 {
-		delete(r.of, process)
-	}
+func (r *requests) full(bytes int, process *quota.Account) bool {
+	return r.len() > bytes && r.sent.Much(process, bytes)
 }
 
 // add adds a request for a process's account or nil. Its call expires at until.
-func (r *requests) add(q *wire.Request, process *Account, until time.Time) {
+func (r *requests) add(q *wire.Request, process *quota.Account, until time.Time) {
 	n := valueSize(q)
 	if r.isLong(n) {
 		frame := wire.AppendRequest(make([]byte, 0, n+len(q.Key)+smallParts), q)
-		r.long.push(process, longOne{q.ID, frame, until, process})
+		r.long.Push(process, longOne{q.ID, frame, until, process})
 		r.bytes += int64(cap(frame))
-		r.countFor(process, int64(cap(frame)))
+		r.sent.Add(process, int64(cap(frame)))
 		return
 	}
 	if n > 0 {
-		r.countFor(process, int64(n))
+		r.sent.Add(process, int64(n))
 		r.shorts = append(r.shorts, part{process, int64(n)})
 	}
 	r.short = wire.AppendRequest(r.short, q)
@@ -137,13 +114,13 @@ func (r *requests) addEnd(q *wire.Request, until time.Time) {
 
 // removeExpired removes the long requests whose calls have expired, and calls left for each.
 func (r *requests) removeExpired(now time.Time, left func(id uint64)) {
-	r.long.remove(func(one longOne) bool {
+	r.long.Remove(func(one longOne) bool {
 		if now.Before(one.until) {
 			return false
 		}
 		n := int64(cap(one.frame))
 		r.bytes -= n
-		r.countFor(one.process, -n)
+		r.sent.Add(one.process, -n)
 		left(one.id)
 		return true
 	})
@@ -154,14 +131,14 @@ func (r *requests) removeExpired(now time.Time, left func(id uint64)) {
 func (r *requests) removeAll(unsent int, left func(id uint64)) {
 	idsBehind(r.writes, len(r.writes)-unsent, left)
 	idsBehind(r.short, 0, left)
-	for r.long.len() > 0 {
-		one := r.long.pop()
+	for r.long.Len() > 0 {
+		one := r.long.Pop()
 		r.bytes -= int64(cap(one.frame))
-		r.countFor(one.process, -int64(cap(one.frame)))
+		r.sent.Add(one.process, -int64(cap(one.frame)))
 		left(one.id)
 	}
 	for _, p := range r.shorts {
-		r.countFor(p.process, -p.n)
+		r.sent.Add(p.process, -p.n)
 	}
 	idsBehind(r.end.frame, 0, left)
 	r.short, r.shorts, r.last, r.end = r.short[:0], r.shorts[:0], time.Time{}, longOne{}
@@ -184,11 +161,11 @@ const smallParts = 512
 // next removes what is to be written next, and returns when the last of its calls
 // expires.
 func (r *requests) next() (b []byte, last time.Time) {
-	long := r.long.len() > 0 && (!r.alone || len(r.short) == 0)
+	long := r.long.Len() > 0 && (!r.alone || len(r.short) == 0)
 	r.alone = long || len(r.short) == 0
 	switch {
 	case long:
-		one := r.long.pop()
+		one := r.long.Pop()
 		b, last = one.frame, one.until
 		r.bytes -= int64(cap(b))
 		r.parts = append(r.parts, part{one.process, int64(cap(b))})
@@ -212,7 +189,7 @@ func (r *requests) written() bool {
 	}
 	r.writes = nil
 	for _, p := range r.parts {
-		r.countFor(p.process, -p.n)
+		r.sent.Add(p.process, -p.n)
 	}
 	clear(r.parts)
 	r.parts = r.parts[:0]

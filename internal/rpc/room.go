@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"sync/atomic"
 	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/quota"
 )
 
 // partFrame is the frame of a request that has begun and is not complete. It is charged
@@ -44,7 +46,7 @@ func (c *Conn) growInput() error {
 		}
 		begun.Need = min(2*has, c.longest)
 	}
-	need := roomFor(begun.Need, has)
+	need := quota.SizeFor(begun.Need, has)
 	if err := c.input.charge(int64(need)); err != nil {
 		return c.dropFrame(err)
 	}
@@ -96,14 +98,14 @@ func (c *Conn) dropFrame(why error) error {
 // takes all waiting answers within a second keeps their memory, however much that is.
 const stuckAfter = time.Second
 
-// giveMemory is called by other connections: see Budget.
-func (c *Conn) giveMemory() int64 {
+// GiveMemory is called by other connections: see Budget.
+func (c *Conn) GiveMemory() int64 {
 	if n := c.input.charged.Load(); n > fewBytes && c.frame.wanted.CompareAndSwap(false, true) {
 		c.socket.wakeReader()
 		return n
 	}
 	if since := c.outbox.blocked.Load(); since != 0 && time.Now().UnixNano()-since >= int64(stuckAfter) {
-		n := c.outbox.share.used.Load() // before Kill: it may be given back before Kill returns
+		n := c.outbox.share.Used() // before Kill: it may be given back before Kill returns
 		c.squeezed.Store(true)
 		c.Kill()
 		return n
@@ -133,7 +135,7 @@ func (c *Conn) releaseFrame() error {
 	case in.charged.Load() <= fewBytes || in.len() == 0:
 		return nil
 	case in.len() > fewBytes:
-		return c.dropFrameBetween(ErrBusy)
+		return c.dropFrameBetween(quota.ErrBusy)
 	}
 	return in.putAside()
 }

@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/bubble"
+	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -396,7 +397,7 @@ func allGiven(t testing.TB, s *Server) {
 	t.Helper()
 	eventually(t, "the budget to be given back", s, func(Stats) bool {
 		b := s.Limits().Budget
-		b.large.drop() // else they are kept for a while
+		b.DropBuffers() // else they are kept for a while
 		st := b.Stats()
 		return st.Total() == 0 && st.Owners == 0
 	})
@@ -863,7 +864,7 @@ func TestClientStuckPeer(t *testing.T) {
 // and uses neither a slot nor memory.
 func TestClientLeavesOut(t *testing.T) {
 	conns := socketPair(t)
-	b := NewBudget(256 << 20)
+	b := quota.NewBudget(256 << 20)
 	c := newClient(conns[0], ClientConfig{MaxCalls: 10, WriteTimeout: time.Minute, Budget: b})
 	defer c.Close()
 	set := func(size int) {
@@ -923,7 +924,7 @@ func TestClientAnsweredTooSoon(t *testing.T) {
 	testenv.Eventually(t, "the request is late", func() bool {
 		c.outbox.mu.Lock()
 		defer c.outbox.mu.Unlock()
-		return c.requests.long.len() == 0
+		return c.requests.long.Len() == 0
 	})
 	if !c.abandon(q.ID) {
 		t.Error("a call has lost its slot")
@@ -1059,7 +1060,7 @@ func FuzzFrames(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte, piece uint8) {
 		h := newEcho()
 		close(h.release)
-		s := newShared(Limits{MaxFrame: 1 << 17, Budget: NewBudget(1 << 19)})
+		s := newShared(Limits{MaxFrame: 1 << 17, Budget: quota.NewBudget(1 << 19)})
 		near, far := net.Pipe()
 		c := newConn(far, s, "", "")
 		c.handler = &echoHandler{echo: h}

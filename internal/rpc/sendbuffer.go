@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cachesidecar/cachesidecar/internal/quota"
 )
 
 // sendBuffer is the kernel's buffer for what a socket sends. What the peer has not read is
@@ -22,7 +24,7 @@ import (
 // Only the goroutine that writes uses it, and the reader while nothing is written; of a bare
 // connection, whatever holds its mutex.
 type sendBuffer struct {
-	account *Account
+	account *quota.Account
 	least   int // zero: the system decides, and nothing is charged
 	size    int // SO_SNDBUF, of which the kernel makes the double
 }
@@ -39,7 +41,7 @@ const (
 func taken(size int) int64 { return int64(2*size + min(size, mostMessage)) }
 
 // begin makes the buffer of a connection small.
-func (s *sendBuffer) begin(nc net.Conn, a *Account, size int) {
+func (s *sendBuffer) begin(nc net.Conn, a *quota.Account, size int) {
 	c, ok := nc.(interface{ SetWriteBuffer(int) error })
 	if size > 0 && ok && c.SetWriteBuffer(size) == nil {
 		s.account, s.least, s.size = a, size, size
@@ -63,11 +65,11 @@ func (s *sendBuffer) grow(fd, n int) bool {
 	}
 	size = min(size, mostSend)
 	more := taken(size) - taken(s.size)
-	if !s.account.takeSocket(more) {
+	if !s.account.TakeSocket(more) {
 		return false
 	}
 	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, size) != nil {
-		s.account.Give(ForSockets, more)
+		s.account.Give(quota.ForSockets, more)
 		return false
 	}
 	s.size = size
@@ -100,34 +102,10 @@ func (s *socket) endSend() {
 // end gives back what the buffer has taken of the budget.
 func (s *sendBuffer) end() {
 	if s.size > s.least {
-		s.account.Give(ForSockets, taken(s.size)-taken(s.least))
+		s.account.Give(quota.ForSockets, taken(s.size)-taken(s.least))
 		s.size = s.least
 	}
 }
-
-// takeSocket charges n bytes of the kernel's memory, of which sockets may have a part of the
-// budget. They cannot be taken back before the peer reads. So the last eighth of the part is
-// for owners that use less than their share of the rest.
-func (a *Account) takeSocket(n int64) bool {
-	if a == nil {
-		return true
-	}
-	b := a.budget
-	most := b.max / SocketsPart
-	free, owner := most-most/8, a.up.up
-	of := b.used[ForSockets].Load() + n
-	if of <= free || of <= most && owner.used.Load()+n <= free/max(1, b.root.active.Load()) {
-		a.Force(ForSockets, n)
-		if b.used[ForSockets].Load() <= most {
-			return true
-		}
-		a.Give(ForSockets, n)
-	}
-	return false
-}
-
-// SocketsPart is the part of a Budget that sockets may have: one in so many.
-const SocketsPart = 4
 
 // fewUnsent is less than the kernel counts for any bytes. While it frees the last ones it still counts
 // one, and does not tell when that has gone.

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -26,11 +27,11 @@ func kept(s *Server) (n int64) {
 // as much as the budget has for it, and a small buffer for each connection. Then all is read.
 func TestSendBuffersAreInTheBudget(t *testing.T) {
 	const conns, each, length = 60, 3, 60_000
-	budget := NewBudget(64 << 20)
+	budget := quota.NewBudget(64 << 20)
 	s, dial, _ := serve(t, newEcho(), Limits{SendBuffer: small, Budget: budget, WriteTimeout: time.Hour})
-	most := budget.Size()/SocketsPart - budget.Size()/SocketsPart/8 // of one owner
+	most := budget.Size()/quota.SocketsPart - budget.Size()/quota.SocketsPart/8 // of one owner
 	hog := budget.Open("uid 0", "", nil)
-	hog.Force(ForSockets, most-1<<20) // as many more connections would
+	hog.Force(quota.ForSockets, most-1<<20) // as many more connections would
 	var all []net.Conn
 	for i := range conns {
 		nc := dial()
@@ -65,28 +66,9 @@ func TestSendBuffersAreInTheBudget(t *testing.T) {
 		}
 	}
 	s.each((*Conn).Kill)
-	hog.Give(ForSockets, most-1<<20)
+	hog.Give(quota.ForSockets, most-1<<20)
 	hog.Close()
 	allGiven(t, s)
-}
-
-// TestOwnersShareSendBuffers checks that the last eighth of what sockets may have is for owners
-// below their share.
-func TestOwnersShareSendBuffers(t *testing.T) {
-	const mb = 1 << 20
-	b := NewBudget(64 * mb)
-	greedy, other := b.Open("uid 1", "pid 1", nil), b.Open("uid 2", "pid 2", nil)
-	n := 0
-	for n < 100 && greedy.takeSocket(mb) {
-		n++
-	}
-	m := 0
-	for m < 100 && other.takeSocket(mb) {
-		m++
-	}
-	if n != 14 || m != 2 {
-		t.Errorf("the first got %d, the second %d, of 16; want 14 and 2", n, m)
-	}
 }
 
 // TestIdleSendBuffersShrink checks that a buffer that has grown is small again once the connection is

@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -23,13 +24,13 @@ func (c *Client) queueLocked(q *wire.Request, timeout time.Duration, caller Call
 		return err
 	}
 	a := accountOf(caller)
-	if c.requests.full(c.cfg.MaxQueued, a.process()) || c.calls.full(c.cfg.MaxCalls) {
+	if c.requests.full(c.cfg.MaxQueued, a.Process()) || c.calls.full(c.cfg.MaxCalls) {
 		return ErrFull
 	}
 	if err := c.chargeLocked(valueSize(q), a); err != nil {
 		return fmt.Errorf("%w: %w", ErrFull, err)
 	}
-	c.requests.add(q, a.process(), c.beginLocked(q, timeout, caller))
+	c.requests.add(q, a.Process(), c.beginLocked(q, timeout, caller))
 	return nil
 }
 
@@ -59,7 +60,7 @@ const freeQueue = 4 * smallBuffer
 // chargeLocked charges the requests that wait to be sent, and n more bytes for an
 // account. A nil account is this host itself. Its requests are not refused for what
 // others have queued there, unless they are long.
-func (c *Client) chargeLocked(n int, a *Account) error {
+func (c *Client) chargeLocked(n int, a *quota.Account) error {
 	has := c.requests.memory(n)
 	if has <= freeQueue {
 		has = 0
@@ -67,11 +68,11 @@ func (c *Client) chargeLocked(n int, a *Account) error {
 	var err error
 	switch more := has - c.charged; {
 	case more <= 0 || a == nil && n < longRequest:
-		c.account.Force(ForRequests, more)
+		c.account.Force(quota.ForRequests, more)
 	case a == nil:
-		err = c.account.Take(ForRequests, more)
+		err = c.account.Take(quota.ForRequests, more)
 	default:
-		err = c.account.takeFor(a, &c.requests, ForRequests, more)
+		err = c.account.TakeFor(a, &c.requests.sent, quota.ForRequests, more)
 	}
 	if err == nil {
 		c.charged = has

@@ -6,6 +6,8 @@ import (
 	"io"
 	"net"
 	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/quota"
 )
 
 // newConn returns a connection over nc. Its handler is yet to be set.
@@ -18,7 +20,7 @@ func newConn(nc net.Conn, s *shared, owner, process string) *Conn {
 		c.outbox.leave = c.leaveLoop
 		c.socket.onAttach = func() { s.loop.free(c) }
 	}
-	c.input.init(&c.socket, c.account, ForFrames, c.beforeWait)
+	c.input.init(&c.socket, c.account, quota.ForFrames, c.beforeWait)
 	c.outbox.init(&c.socket, c.account, c.onFail)
 	c.outbox.sent = &s.bytesOut
 	c.replies.server, c.replies.outbox = s, &c.outbox
@@ -201,7 +203,7 @@ func (c *Conn) onFail(err error) error {
 	case isTimeout(err):
 		c.server.slowReaders.Add(1)
 		return ErrSlowReader
-	case errors.Is(err, ErrBusy):
+	case errors.Is(err, quota.ErrBusy):
 		c.server.overBudget.Add(1)
 		return fmt.Errorf("%w, and %w", ErrSlowReader, err)
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/bubble"
+	"github.com/cachesidecar/cachesidecar/internal/quota"
 )
 
 // TestSlowTakersGive checks that connections that take their answers steadily, but use
@@ -18,7 +19,7 @@ func TestSlowTakersGive(t *testing.T) {
 		t.Run(over, func(t *testing.T) {
 			bubble.Test(t, func(t *testing.T) {
 				const mb = 1 << 20
-				budget := NewBudget(16 * mb)
+				budget := quota.NewBudget(16 * mb)
 				var conns []*Conn
 				var all sync.WaitGroup
 				for range 4 {
@@ -41,7 +42,7 @@ func TestSlowTakersGive(t *testing.T) {
 				other := budget.Open("uid 1", "", nil)
 				got := 0
 				for range 30 { // three seconds
-					if other.Take(ForFrames, mb/4) == nil {
+					if other.Take(quota.ForFrames, mb/4) == nil {
 						got++
 					}
 					time.Sleep(100 * time.Millisecond)
@@ -95,7 +96,7 @@ func TestFastTakerKeeps(t *testing.T) {
 				waited++
 			}
 			c.outbox.mu.Unlock()
-			if n := c.giveMemory(); n != 0 {
+			if n := c.GiveMemory(); n != 0 {
 				t.Fatalf("it gave %d bytes", n)
 			}
 		}
@@ -103,7 +104,7 @@ func TestFastTakerKeeps(t *testing.T) {
 			t.Errorf("answers waited %d times of 100", waited)
 		}
 		time.Sleep(stuckAfter)
-		if c.giveMemory() == 0 {
+		if c.GiveMemory() == 0 {
 			t.Error("it gives nothing when it has taken nothing for a second")
 		}
 		c.Kill()
@@ -124,7 +125,7 @@ func TestManySlowAnswersGive(t *testing.T) {
 		if err := take(nc, 250<<10, 50<<10, 900*time.Millisecond); err != nil {
 			t.Fatal(err)
 		}
-		if n := c.giveMemory(); n < 256<<10 {
+		if n := c.GiveMemory(); n < 256<<10 {
 			t.Errorf("it gives %d bytes", n)
 		}
 		c.Kill()

@@ -11,6 +11,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/peertest"
+	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -103,7 +104,7 @@ func TestSteadyPeer(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			bubble.Test(t, func(t *testing.T) {
 				near, far := pollPair(t)
-				budget := NewBudget(0)
+				budget := quota.NewBudget(0)
 				c := newClient(far, ClientConfig{WriteTimeout: time.Second, Budget: budget, Owner: "node b"})
 				value := make([]byte, 3_000_000)
 				done := make(chan error, 1)

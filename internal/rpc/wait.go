@@ -27,7 +27,7 @@ func Wait(c *Conn, last bool, f func()) error {
 		f()
 		leave()
 		c.server.inFlight.Add(-1)
-		c.outbox.share.give(holds)
+		c.outbox.share.Give(holds)
 	}
 	if last {
 		takeBuffer(c)
@@ -47,11 +47,11 @@ func leaveFor(c *Conn, holds int64) error {
 	if o.err != nil {
 		return o.err
 	}
-	if err := o.share.take(holds, forShort); err != nil {
+	if err := o.share.Take(holds, forShort); err != nil {
 		return err
 	}
 	if !o.leaveLocked() {
-		o.share.give(holds)
+		o.share.Give(holds)
 	}
 	return o.err
 }

@@ -5,6 +5,7 @@ import (
 	"net"
 	"testing"
 
+	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
@@ -61,14 +62,14 @@ func TestWaitEndsWithClient(t *testing.T) {
 // TestWaitWithoutMemory checks that a reader does not wait if there is no memory for what it holds.
 func TestWaitWithoutMemory(t *testing.T) {
 	h := newText()
-	budget := NewBudget(2 << 20)
+	budget := quota.NewBudget(2 << 20)
 	other := budget.Open("other", "", nil)
 	_, dial, _ := serveText(t, h, "unix", Limits{Budget: budget})
-	other.Force(ForRequests, 2<<20)
+	other.Force(quota.ForRequests, 2<<20)
 	mustWrite(t, dial(), []byte("hold a 0\r\n"))
-	if err := <-h.ended; !errors.Is(err, ErrBusy) {
+	if err := <-h.ended; !errors.Is(err, quota.ErrBusy) {
 		t.Error(err)
 	}
-	other.Give(ForRequests, 2<<20)
+	other.Give(quota.ForRequests, 2<<20)
 	other.Close()
 }

@@ -2,9 +2,9 @@ package rpc
 
 import (
 	"context"
-	"sync/atomic"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -28,7 +28,7 @@ func reading(task func() []byte) func() (answer []byte, reads bool) {
 // has room. stands says whether the connection still stands. If it does not, no call
 // needs to be made for the request. Only the reader calls Begin.
 func (c *Conn) Begin(room func() bool) (stands bool) {
-	c.account.budget.bulk.end(c)
+	endCopy(c)
 	o := &c.outbox
 	o.mu.Lock()
 	full := func() bool { return c.replies.tasks >= c.server.limits.MaxInFlight || o.fullLocked() }
@@ -128,67 +128,15 @@ func (c *Conn) Takes(n int) error {
 	if err := o.failure(); err != nil || o.blocked.Load() == 0 {
 		return err
 	}
-	return o.share.fits(o.share.used.Load(), int64(n))
-}
-
-// Held is the memory that one request takes while it waits, and while its answer is made. The
-// zero Held has no bound.
-type Held struct {
-	account *Account
-	bytes   atomic.Int64
-}
-
-// Begin takes over n bytes that are charged to an account, such as by Conn.Hold.
-func (h *Held) Begin(a *Account, n int) {
-	h.account = a
-	h.bytes.Store(int64(n))
-}
-
-// Take charges n more bytes. An error means that there is no memory. Any goroutine may call it.
-func (h *Held) Take(n int) error {
-	if h == nil {
-		return nil
-	}
-	err := h.account.Take(ForRequests, int64(n))
-	if err == nil {
-		h.bytes.Add(int64(n))
-	}
-	return err
-}
-
-// Bulk waits for a turn to move n bytes, if they are many. The caller calls leave when they are
-// moved.
-func (h *Held) Bulk(n int) (leave func()) {
-	if h == nil || h.account == nil || n < BulkFrom {
-		return func() {}
-	}
-	turns := &h.account.budget.bulk
-	turns.enter(h.account)
-	return turns.leave
-}
-
-// Free gives back all that is charged.
-func (h *Held) Free() { h.account.Give(ForRequests, h.bytes.Swap(0)) }
-
-type heldKey struct{}
-
-// WithHeld returns a context for a request whose memory h is.
-func WithHeld(ctx context.Context, h *Held) context.Context {
-	return context.WithValue(ctx, heldKey{}, h)
-}
-
-// HeldOf returns the memory of a request. It is nil, and has no bound, if there is none.
-func HeldOf(ctx context.Context) *Held {
-	h, _ := ctx.Value(heldKey{}).(*Held)
-	return h
+	return o.share.Fits(int64(n))
 }
 
 // Hold charges n bytes for a request that waits, until Free. An error means that there is
 // no memory.
-func (c *Conn) Hold(n int) error { return c.account.Take(ForRequests, int64(n)) }
+func (c *Conn) Hold(n int) error { return c.account.Take(quota.ForRequests, int64(n)) }
 
 // Free gives back n bytes of Hold.
-func (c *Conn) Free(n int) { c.account.Give(ForRequests, int64(n)) }
+func (c *Conn) Free(n int) { c.account.Give(quota.ForRequests, int64(n)) }
 
 // Account returns the account of the connection.
-func (c *Conn) Account() *Account { return c.account }
+func (c *Conn) Account() *quota.Account { return c.account }

@@ -12,7 +12,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/engine"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
-	"github.com/cachesidecar/cachesidecar/internal/places"
+	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/unixsock"
@@ -54,7 +54,7 @@ type Doors struct {
 func New(cfg Config) *Doors { return &Doors{cfg: cfg} }
 
 // Of returns the session of a caller that needs no HELLO.
-func (d *Doors) Of(by access.Caller, m *places.Member) *Session {
+func (d *Doors) Of(by access.Caller, m *quota.Member) *Session {
 	return &Session{
 		d: d, Core: d.cfg.Engine, By: by, member: m, hello: true, Namespace: DefaultNamespace,
 		Names: namespaces.Pins{Table: d.cfg.Engine.Names, Member: m}, slow: d.cfg.Host.Serve,
@@ -67,10 +67,10 @@ func (d *Doors) App(nc net.Conn) (rpc.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := d.Of(d.cfg.Engine.Access.Caller(app), d.cfg.Engine.Shares.Join(places.UserOwner(app.UID)))
+	c := d.Of(d.cfg.Engine.Access.Caller(app), d.cfg.Engine.Shares.Join(quota.UserOwner(app.UID)))
 	c.hello, c.process = false, fmt.Sprint("pid ", app.PID)
 	c.about = []any{"pid", app.PID, "uid", app.UID, "gid", app.GID}
-	if err := c.member.Acquire(places.Connections); err != nil {
+	if err := c.member.Acquire(quota.Connections); err != nil {
 		c.member.Leave()
 		return nil, err
 	}

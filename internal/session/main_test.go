@@ -14,7 +14,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
-	"github.com/cachesidecar/cachesidecar/internal/places"
+	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/simnet"
@@ -150,7 +150,7 @@ func (h *host) app() *conn {
 	h.t.Helper()
 	if h.net != nil { // which has no users
 		root := h.Access.Caller(unixsock.Peer{})
-		return h.as("app", root, func() *places.Member { return h.Shares.Join(places.UserOwner(0)) })
+		return h.as("app", root, func() *quota.Member { return h.Shares.Join(quota.UserOwner(0)) })
 	}
 	c := h.stranger()
 	if r := c.call(wire.Request{Op: wire.OpHello, Hello: wire.Hello{Versions: []int{1}}}); r.Status != wire.OK {
@@ -169,14 +169,14 @@ func (h *host) stranger() *conn {
 func (h *host) user(uid int) *conn {
 	h.t.Helper()
 	by := h.Access.Caller(unixsock.Peer{UID: uid, GID: uid})
-	return h.as(places.UserOwner(uid), by, func() *places.Member { return h.Shares.Join(places.UserOwner(uid)) })
+	return h.as(quota.UserOwner(uid), by, func() *quota.Member { return h.Shares.Join(quota.UserOwner(uid)) })
 }
 
-func (h *host) as(kind string, by access.Caller, member func() *places.Member) *conn {
+func (h *host) as(kind string, by access.Caller, member func() *quota.Member) *conn {
 	h.t.Helper()
 	return newConn(h.t, h.dial(kind, "unix", h.limits(), func(net.Conn) (rpc.Handler, error) {
 		m := member()
-		if err := m.Acquire(places.Connections); err != nil {
+		if err := m.Acquire(quota.Connections); err != nil {
 			return nil, err
 		}
 		return h.doors.Of(by, m), nil

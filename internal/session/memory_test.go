@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/testing/onehost"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -54,11 +54,11 @@ func TestGrowthTakesTurns(t *testing.T) {
 		c.set("k", make([]byte, 1<<20))
 		grow := wire.Request{Op: wire.OpSet, Key: []byte("k"), Value: []byte("y"), Mode: wire.ModeAppend, TTLMS: wire.TTLDefault}
 		hog, most := h.Budget.Open("hog", "", nil), h.Budget.Size()-512<<10
-		hog.Force(rpc.ForAnswers, most)
+		hog.Force(quota.ForAnswers, most)
 		if r := c.call(grow); r.Status != wire.Busy {
 			t.Errorf("without memory: %s %s", r.Status, r.Message)
 		}
-		hog.Give(rpc.ForAnswers, most)
+		hog.Give(quota.ForAnswers, most)
 		for range 100 { // some in each batch
 			c.send(grow)
 		}

@@ -10,7 +10,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
-	"github.com/cachesidecar/cachesidecar/internal/places"
+	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/slow"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -27,7 +27,7 @@ type Pending struct {
 	Session  *Session
 	Conn     *rpc.Conn
 	q        wire.Request  // with its own bytes
-	held     rpc.Held      // bytes that the connection's account has for it
+	held     quota.Held    // bytes that the connection's account has for it
 	deadline time.Duration // on the boot clock
 	began    time.Duration // when the owner was asked, on the boot clock
 	turn     turn
@@ -140,10 +140,10 @@ func (c *Session) pend(conn *rpc.Conn) (*Pending, *wire.Error) {
 			"%d LEASEs of this connection wait: try again, or load the key without filling it", c.mostLeases())
 	}
 	size := pendingSize + sizeOf(c.req)
-	err := c.member.Acquire(places.Waiting)
+	err := c.member.Acquire(quota.Waiting)
 	if err == nil {
 		if err = noRoom(conn.Hold(size)); err != nil {
-			c.member.Release(places.Waiting)
+			c.member.Release(quota.Waiting)
 		}
 	}
 	if err != nil {
@@ -152,7 +152,7 @@ func (c *Session) pend(conn *rpc.Conn) (*Pending, *wire.Error) {
 	}
 	c.Core.Waiting.Add(1)
 	if c.ctx == nil {
-		c.ctx = places.With(rpc.WithAccount(context.Background(), conn.Account()), c.member)
+		c.ctx = quota.With(rpc.WithAccount(context.Background(), conn.Account()), c.member)
 		c.reading = conn.While(c.ctx)
 	}
 	p := &Pending{
@@ -187,7 +187,7 @@ func (c *Session) leased(q *wire.Request) {
 // serve answers the request on a goroutine of its own, and says whether it has only read.
 func (p *Pending) serve() (answer []byte, reads bool) {
 	r := p.reply()
-	defer p.held.Bulk(valuesOf(&r))()
+	defer p.held.Copy(valuesOf(&r))()
 	return p.end(nil, &r), onlyReads(&p.q)
 }
 
@@ -199,7 +199,7 @@ func (p *Pending) reply() wire.Reply {
 	if onlyReads(&p.q) {
 		ctx = p.Session.reading
 	}
-	ctx = rpc.WithHeld(slow.With(ctx, &p.trace), &p.held)
+	ctx = quota.WithHeld(slow.With(ctx, &p.trace), &p.held)
 	waited := slow.Begin(ctx, slow.Order, "")
 	p.turn.wait()
 	waited()
@@ -255,7 +255,7 @@ func (p *Pending) end(dst []byte, r *wire.Reply) []byte {
 	}
 	p.turn.leave()
 	p.Session.Core.Waiting.Add(-1)
-	p.Session.member.Release(places.Waiting)
+	p.Session.member.Release(quota.Waiting)
 	p.Session.leased(&p.q)
 	if p.awaited {
 		p.Conn.Account().Reads(-1)
@@ -384,7 +384,7 @@ func (p *Pending) Wants(n int) error {
 }
 
 // Account returns the account on whose behalf the owner is asked.
-func (p *Pending) Account() *rpc.Account { return p.Conn.Account() }
+func (p *Pending) Account() *quota.Account { return p.Conn.Account() }
 
 // Answered takes the owner's answer, and answers all reads that have joined the call.
 func (p *Pending) Answered(a *rpc.Answers, frame []byte, err error) {

@@ -3,7 +3,7 @@ package session
 import (
 	"log/slog"
 
-	"github.com/cachesidecar/cachesidecar/internal/places"
+	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/verify"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -50,7 +50,7 @@ func (c *Session) Close(err error) {
 	c.giveBack()
 	c.d.passing.closed(c.passed)
 	if c.from.Node == "" {
-		c.member.Release(places.Connections)
+		c.member.Release(quota.Connections)
 	}
 	c.member.Leave()
 	if err != nil && !c.brief {
@@ -239,7 +239,7 @@ func (c *Session) execute(conn *rpc.Conn) {
 	if q := c.req; q.Op == wire.OpFill || q.Op == wire.OpSet && q.Mode != wire.ModeSet {
 		switch n := c.Core.Copied(q, &c.Names); {
 		case n <= smallValue:
-		case n >= rpc.BulkFrom && c.from.Node != "":
+		case n >= quota.LongCopy && c.from.Node != "":
 			c.later(conn) // it must not delay the requests of other apps of that host
 			return
 		default:

@@ -11,7 +11,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/engine"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
-	"github.com/cachesidecar/cachesidecar/internal/places"
+	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -36,9 +36,9 @@ type Session struct {
 	slow    func(ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration) wire.Reply
 	order   order
 	tokens  tokens
-	text    *text          // of a connection that speaks memcached's protocol; else nil
-	member  *places.Member // of the host's shares; nil: this process itself
-	process string         // at the other end
+	text    *text         // of a connection that speaks memcached's protocol; else nil
+	member  *quota.Member // of the host's shares; nil: this process itself
+	process string        // at the other end
 
 	ctx, reading context.Context // of requests that wait; reading also ends with the connection; nil before the first
 

@@ -6,7 +6,7 @@ import (
 	"sync"
 
 	"github.com/cachesidecar/cachesidecar/internal/access"
-	"github.com/cachesidecar/cachesidecar/internal/places"
+	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -39,13 +39,13 @@ func (c *Session) share(conn *rpc.Conn) {
 	c.Names.Release() // to make a region takes long
 	_ = rpc.MayWait(conn)
 	c.d.passing.sweep()
-	if err := c.member.Acquire(places.Descriptors); err != nil {
+	if err := c.member.Acquire(quota.Descriptors); err != nil {
 		c.answerError(conn, err)
 		return
 	}
 	file, body, bad := c.d.cfg.Memory.Open(c.By.Principal())
 	if bad != nil {
-		c.member.Release(places.Descriptors)
+		c.member.Release(quota.Descriptors)
 		c.answerError(conn, bad)
 		return
 	}
@@ -55,7 +55,7 @@ func (c *Session) share(conn *rpc.Conn) {
 	c.reply.ID = c.req.ID
 	p, err := conn.Pass(wire.AppendReply(nil, c.req.Op, &c.reply), file)
 	if p == nil {
-		c.member.Release(places.Descriptors)
+		c.member.Release(quota.Descriptors)
 	} else {
 		c.passed = c.d.passing.add(c.member, p)
 	}
@@ -73,10 +73,10 @@ type passing struct {
 
 type passed struct {
 	*rpc.Passed
-	member *places.Member
+	member *quota.Member
 }
 
-func (l *passing) add(m *places.Member, p *rpc.Passed) *passed {
+func (l *passing) add(m *quota.Member, p *rpc.Passed) *passed {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.list = append(l.list, &passed{p, m})
@@ -91,7 +91,7 @@ func (l *passing) sweep() {
 		received := p.Received()
 		if received {
 			p.End()
-			p.member.Release(places.Descriptors)
+			p.member.Release(quota.Descriptors)
 		}
 		return received
 	})
@@ -118,7 +118,7 @@ func (d *Doors) Close() {
 	defer l.mu.Unlock()
 	for _, p := range l.list {
 		p.End()
-		p.member.Release(places.Descriptors)
+		p.member.Release(quota.Descriptors)
 	}
 	l.list = nil
 }

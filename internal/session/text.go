@@ -6,7 +6,7 @@ import (
 	"net"
 
 	"github.com/cachesidecar/cachesidecar/internal/memcached"
-	"github.com/cachesidecar/cachesidecar/internal/places"
+	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/unixsock"
@@ -40,7 +40,7 @@ func (d *Doors) Text(nc net.Conn, door *TextDoor) (rpc.Handler, error) {
 		if err != nil {
 			return nil, err
 		}
-		owner, process = places.UserOwner(app.UID), fmt.Sprint("pid ", app.PID)
+		owner, process = quota.UserOwner(app.UID), fmt.Sprint("pid ", app.PID)
 		c.about = []any{"pid", app.PID, "uid", app.UID, "gid", app.GID}
 	} else {
 		c.about = []any{"from", nc.RemoteAddr().String()}
@@ -49,7 +49,7 @@ func (d *Doors) Text(nc net.Conn, door *TextDoor) (rpc.Handler, error) {
 	c.member, c.process = d.cfg.Engine.Shares.Join(owner), process
 	c.Names.Member = c.member
 	c.Namespace = door.Namespace
-	if err := c.member.Acquire(places.Connections); err != nil {
+	if err := c.member.Acquire(quota.Connections); err != nil {
 		c.member.Leave()
 		return nil, err
 	}

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
-	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/testing/onehost"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -249,12 +249,12 @@ func TestTextWithoutMemory(t *testing.T) {
 		for _, command := range []string{"mg a v N60", "gat 100 b", "get b"} {
 			one := h.text()
 			one.Ask("mn", "MN")
-			hog.Force(rpc.ForAnswers, most)
+			hog.Force(quota.ForAnswers, most)
 			one.Send(command + "\r\n")
 			if line := one.Line(); !strings.HasPrefix(line, "SERVER_ERROR BUSY: ") {
 				t.Errorf("%q: %q", command, line)
 			}
-			hog.Give(rpc.ForAnswers, most)
+			hog.Give(quota.ForAnswers, most)
 		}
 		c.Send("mg a c N60\r\n")
 		if line := c.Line(); !strings.HasSuffix(line, " X W") {

@@ -10,7 +10,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/engine"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
-	"github.com/cachesidecar/cachesidecar/internal/places"
+	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/testing/onehost"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -115,7 +115,7 @@ func TestRefusedFillKeepsToken(t *testing.T) {
 func TestTokensAreShared(t *testing.T) {
 	virtually(t, longLeases, func(t *testing.T, h *host) {
 		c, other := h.app(), h.app()
-		h.Shares.SetTotal(places.LeaseTokens, 64) // 48 for one user, 3 for the first connection
+		h.Shares.SetTotal(quota.LeaseTokens, 64) // 48 for one user, 3 for the first connection
 		lease := func(c *conn, key string) wire.Reply { return c.call(leaseOf(key, 10*time.Second)) }
 		var held []wire.Reply
 		for i := range 10 {
@@ -134,7 +134,7 @@ func TestTokensAreShared(t *testing.T) {
 		if r := lease(other, "mine"); r.Status != wire.Lease {
 			t.Errorf("another connection: %s %s", r.Status, r.Message)
 		}
-		used := func() int64 { return h.Shares.Used(places.LeaseTokens) }
+		used := func() int64 { return h.Shares.Used(quota.LeaseTokens) }
 		if n := used(); n != int64(len(held))+1 {
 			t.Errorf("%d tokens are counted", n)
 		}
@@ -150,10 +150,10 @@ func TestTokensAreShared(t *testing.T) {
 			t.Errorf("%d tokens are counted, want 2", used())
 		}
 		other.Close()
-		if settle(); used() != 0 || h.Shares.Used(places.Waiting) != 0 || h.Budget.Stats().Total() != 0 ||
-			h.Shares.Used(places.Connections) != 0 {
+		if settle(); used() != 0 || h.Shares.Used(quota.Waiting) != 0 || h.Budget.Stats().Total() != 0 ||
+			h.Shares.Used(quota.Connections) != 0 {
 			t.Errorf("%d tokens, %d places, %d bytes and %d connections are counted",
-				used(), h.Shares.Used(places.Waiting), h.Budget.Stats().Total(), h.Shares.Used(places.Connections))
+				used(), h.Shares.Used(quota.Waiting), h.Budget.Stats().Total(), h.Shares.Used(quota.Connections))
 		}
 	})
 }
@@ -166,11 +166,11 @@ func TestGrantsDoNotWait(t *testing.T) {
 	c, other := h.app(), h.app()
 	c.set("there", []byte("v")) // the namespace gets a slot
 	others := h.Shares.Join("others")
-	take := func(r places.Resource, n int64) {
+	take := func(r quota.Resource, n int64) {
 		others.Force(r, n)
 		t.Cleanup(func() { others.Force(r, -n) })
 	}
-	take(places.Waiting, h.Shares.Total(places.Waiting))
+	take(quota.Waiting, h.Shares.Total(quota.Waiting))
 	lease := func(c *conn, key string) wire.Reply { return c.call(wire.Request{Op: wire.OpLease, Key: []byte(key)}) }
 	r := lease(c, "k")
 	if r.Status != wire.Lease || len(r.Token) == 0 || r.TTLMS == 0 {
@@ -181,7 +181,7 @@ func TestGrantsDoNotWait(t *testing.T) {
 	}
 	onehost.Is(t, "FILL", c.call(fillOf("k", r.Token, "filled")), wire.OK, "")
 	onehost.Is(t, "after the FILL", lease(other, "k"), wire.OK, "filled")
-	take(places.LeaseTokens, engine.MaxLeases)
+	take(quota.LeaseTokens, engine.MaxLeases)
 	if r := lease(c, "another"); r.Status != wire.Busy || !bytes.Contains(r.Message, []byte("lease tokens")) {
 		t.Errorf("without a token: %s %s", r.Status, r.Message)
 	}

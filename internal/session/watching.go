@@ -6,7 +6,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/engine"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
-	"github.com/cachesidecar/cachesidecar/internal/places"
+	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -27,13 +27,13 @@ func (c *Session) watch(conn *rpc.Conn) {
 	}
 	leave := func() {
 		c.watching.Add(-1)
-		c.member.Release(places.Watches)
+		c.member.Release(quota.Watches)
 		conn.Free(pendingSize)
 	}
-	err := c.member.Acquire(places.Watches)
+	err := c.member.Acquire(quota.Watches)
 	if err == nil {
 		if err = noRoom(conn.Hold(pendingSize)); err != nil {
-			c.member.Release(places.Watches)
+			c.member.Release(quota.Watches)
 		}
 	}
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/engine"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
-	"github.com/cachesidecar/cachesidecar/internal/places"
+	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/testing/onehost"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -143,12 +143,12 @@ func TestWatchesAreBounded(t *testing.T) {
 		if r := w.receive(wire.OpWatch); r.Status != wire.Busy {
 			t.Errorf("one more than %d: %s, want BUSY", engine.MaxConnWatch, r.Status)
 		}
-		h.Shares.Join("others").Force(places.Watches, engine.MaxWatches)
+		h.Shares.Join("others").Force(quota.Watches, engine.MaxWatches)
 		other := h.app()
 		if r := other.call(wire.Request{Op: wire.OpWatch}); r.Status != wire.Busy {
 			t.Errorf("one more than %d on a host: %s, want BUSY", engine.MaxWatches, r.Status)
 		}
-		h.Shares.Join("others").Force(places.Watches, -engine.MaxWatches)
+		h.Shares.Join("others").Force(quota.Watches, -engine.MaxWatches)
 		if r := other.call(wire.Request{Op: wire.OpWatch}); r.Status != wire.OK {
 			t.Errorf("with room again: %s %s", r.Status, r.Message)
 		}
@@ -163,7 +163,7 @@ func TestWatchesAreBounded(t *testing.T) {
 		if took := time.Since(began); took > time.Second {
 			t.Errorf("they end after %v", took)
 		}
-		if n := h.Shares.Used(places.Watches); n != 0 {
+		if n := h.Shares.Used(quota.Watches); n != 0 {
 			t.Errorf("%d requests wait", n)
 		}
 	})

@@ -23,8 +23,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/engine"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
-	"github.com/cachesidecar/cachesidecar/internal/places"
-	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
@@ -37,7 +36,7 @@ type Config struct {
 	MaxNamespaces  int                            // default: kv.MaxNamespaces
 	Namespaces     map[string]namespaces.Settings // default: the namespace default
 	Access         access.Config                  // default: all may do everything
-	BufferSize     int64                          // of requests and answers; default: rpc.DefaultBudget
+	BufferSize     int64                          // of requests and answers; default: quota.DefaultBudget
 	Log            *slog.Logger                   // default: none
 }
 
@@ -86,11 +85,11 @@ func (c *Config) engine(rules *access.Rules) engine.Config {
 			Self: kv.Process{Node: "host"}, Weight: cluster.WeightOf(size), Bound: cluster.DefaultBound,
 			PollEvery: cluster.DefaultBound / 4, Clock: c.Clock, Log: c.Log,
 		},
-		Clock: c.Clock, Log: c.Log, Access: rules, Budget: rpc.NewBudget(c.BufferSize),
-		Shares: places.New([places.Resources]int64{
-			places.LeaseTokens: engine.MaxLeases, places.Watches: engine.MaxWatches, places.Waiting: 1 << 16,
-			places.Names: int64(names.Max - len(names.Configured)), places.Connections: 1 << 14,
-			places.Flushes: namespaces.MaxFlushed, places.Descriptors: 16,
+		Clock: c.Clock, Log: c.Log, Access: rules, Budget: quota.NewBudget(c.BufferSize),
+		Shares: quota.NewPlaces([quota.Resources]int64{
+			quota.LeaseTokens: engine.MaxLeases, quota.Watches: engine.MaxWatches, quota.Waiting: 1 << 16,
+			quota.Names: int64(names.Max - len(names.Configured)), quota.Connections: 1 << 14,
+			quota.Flushes: namespaces.MaxFlushed, quota.Descriptors: 16,
 		}),
 	}
 }

@@ -1,4 +1,4 @@
-package rpc
+package quota
 
 import (
 	"math/bits"
@@ -6,11 +6,11 @@ import (
 	"time"
 )
 
-// largeBuffers keeps the buffers of long frames for a while, for reuse. New buffers of
+// Buffers keeps the buffers of long frames for a while, for reuse. New buffers of
 // megabytes would make the garbage collector run, and stop all readers, many times a
 // second. The buffers use an eighth of the budget at most, and are the first memory to go
 // when it is short.
-type largeBuffers struct {
+type Buffers struct {
 	budget *Budget
 
 	mu    sync.Mutex
@@ -28,35 +28,35 @@ type largeList struct {
 // keepFor is how long an unused buffer is kept; up to twice as long.
 const keepFor = 2 * time.Second
 
-// pageSize is what the allocator rounds large sizes up to, in bytes.
-const pageSize = 8 << 10
+// PageSize is what the allocator rounds large sizes up to, in bytes.
+const PageSize = 8 << 10
 
 // largeSteps is the number of sizes from one power of two to the next.
 const largeSteps = 8
 
-// largeSize rounds a size up to one of the kept sizes: by less than an eighth, or to a
+// sizeOf rounds a size up to one of the kept sizes: by less than an eighth, or to a
 // page.
-func largeSize(n int) int {
-	step := max(pageSize, 1<<(bits.Len(uint(n-1))-1)/largeSteps)
+func sizeOf(n int) int {
+	step := max(PageSize, 1<<(bits.Len(uint(n-1))-1)/largeSteps)
 	return (n + step - 1) / step * step
 }
 
-// roomFor returns the size of the next buffer for a frame of need bytes, of which has
+// SizeFor returns the size of the next buffer for a frame of need bytes, of which has
 // bytes are there. It is as much as the frame needs, but no more than twice what is
 // there. Sizes on the way are powers of two, so that the next frame can reuse the
 // buffers, however its bytes come.
-func roomFor(need, has int) int {
+func SizeFor(need, has int) int {
 	if need <= 2*has {
-		return largeSize(need)
+		return sizeOf(need)
 	}
-	return powerBelow(2 * has)
+	return PowerBelow(2 * has)
 }
 
-// powerBelow returns the largest power of two that is not above n.
-func powerBelow(n int) int { return 1 << (bits.Len(uint(n)) - 1) }
+// PowerBelow returns the largest power of two that is not above n.
+func PowerBelow(n int) int { return 1 << (bits.Len(uint(n)) - 1) }
 
-// take returns a buffer of a size that roomFor has returned. A nil l keeps no buffers.
-func (l *largeBuffers) take(size int) []byte {
+// Take returns a buffer of a size that SizeFor has returned. A nil l keeps no buffers.
+func (l *Buffers) Take(size int) []byte {
 	if l == nil {
 		return make([]byte, size)
 	}
@@ -82,8 +82,8 @@ func (l *largeList) pop() []byte {
 	return b
 }
 
-// give takes a buffer back.
-func (l *largeBuffers) give(b []byte) {
+// Give takes a buffer back.
+func (l *Buffers) Give(b []byte) {
 	if l == nil {
 		return
 	}
@@ -112,7 +112,7 @@ func (l *largeBuffers) give(b []byte) {
 }
 
 // drop drops all buffers. It says whether there were any.
-func (l *largeBuffers) drop() bool {
+func (l *Buffers) drop() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	had := l.held > 0
@@ -121,7 +121,7 @@ func (l *largeBuffers) drop() bool {
 }
 
 // tick drops the buffers that were not used since the last tick.
-func (l *largeBuffers) tick() {
+func (l *Buffers) tick() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for size, of := range l.kept {
@@ -137,14 +137,25 @@ func (l *largeBuffers) tick() {
 	}
 }
 
-func (l *largeBuffers) dropLocked() {
+func (l *Buffers) dropLocked() {
 	clear(l.kept)
 	l.countLocked(int(-l.held))
 }
 
 // countLocked counts kept buffers in the budget, as frames without an owner.
-func (l *largeBuffers) countLocked(n int) {
+func (l *Buffers) countLocked(n int) {
 	l.held += int64(n)
 	l.budget.root.used.Add(int64(n))
 	l.budget.used[ForFrames].Add(int64(n))
 }
+
+// Buffers returns the buffers that the connections of the budget reuse. A nil account has none.
+func (a *Account) Buffers() *Buffers {
+	if a == nil {
+		return nil
+	}
+	return &a.budget.buffers
+}
+
+// DropBuffers drops the buffers that are kept for reuse.
+func (b *Budget) DropBuffers() { b.buffers.drop() }

@@ -1,15 +1,11 @@
-package rpc
+package quota
 
 import (
 	"cmp"
 	"errors"
 	"fmt"
-	"iter"
-	"maps"
-	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/cachesidecar/cachesidecar"
 )
@@ -30,7 +26,7 @@ const (
 	ForAnswers
 	// ForPeers is for answers of other hosts and of origins.
 	ForPeers
-	// ForSockets is for what sockets may keep in the kernel: see sendBuffer. It is the last one.
+	// ForSockets is for what sockets may keep in the kernel. It is the last one.
 	ForSockets
 	Uses
 )
@@ -66,8 +62,8 @@ type Budget struct {
 	refused [Uses]atomic.Int64
 	taken   atomic.Int64 // connections that had to give
 	root    Account
-	large   largeBuffers
-	bulk    bulk
+	buffers Buffers
+	copies  copies
 	search  atomic.Int64 // last search for the largest user, UnixNano
 
 	mu sync.Mutex // guards the tree
@@ -83,25 +79,25 @@ type Account struct {
 	active atomic.Int64 // accounts below that use memory
 	reads  atomic.Int64 // of a connection and of a process: see Reads
 	long   atomic.Int64 // of a process: expected length of its next answers, in bytes
-	turn   *Account     // of an owner: the process with the last turn; under bulk's mu
+	turn   *Account     // of an owner: the process with the last turn; under the mutex of copies
 
 	// Under the budget's mu.
 	named map[string]*Account   // below, by name
 	conns map[*Account]struct{} // below a process
-	giver giver                 // of a connection
+	giver Giver                 // of a connection
 }
 
-// giver is a connection that can be made to give its memory back.
-type giver interface {
-	// giveMemory begins to give memory back, without waiting, and returns how many bytes that
+// Giver is a connection that can be made to give its memory back.
+type Giver interface {
+	// GiveMemory begins to give memory back, without waiting, and returns how many bytes that
 	// will free.
-	giveMemory() int64
+	GiveMemory() int64
 }
 
 // NewBudget returns a budget of size bytes; zero means DefaultBudget.
 func NewBudget(size int64) *Budget {
 	b := &Budget{max: cmp.Or(size, DefaultBudget)}
-	b.root.budget, b.large.budget = b, b
+	b.root.budget, b.buffers.budget = b, b
 	return b
 }
 
@@ -130,7 +126,7 @@ func (b *Budget) Stats() cachesidecar.BufferStats {
 
 // Open opens the account of a connection, or of a link to another host. g is nil if the
 // connection cannot be made to give memory back.
-func (b *Budget) Open(owner, process string, g giver) *Account {
+func (b *Budget) Open(owner, process string, g Giver) *Account {
 	a := &Account{budget: b, giver: g}
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -196,8 +192,8 @@ func (a *Account) Close() {
 	a.leaveLocked()
 }
 
-// process returns the account of the process above a connection's account.
-func (a *Account) process() *Account {
+// Process returns the account of the process above a connection's account.
+func (a *Account) Process() *Account {
 	if a == nil {
 		return nil
 	}
@@ -216,9 +212,9 @@ func (a *Account) Used() int64 {
 // bytes.
 const firstAnswers = 1 << 20
 
-// expect notes that an answer of n bytes to a read has come. The expected length of the
+// Expect notes that an answer of n bytes to a read has come. The expected length of the
 // next answers is that of the longest of the last few dozens.
-func (a *Account) expect(n int64) {
+func (a *Account) Expect(n int64) {
 	if a != nil {
 		l := &a.up.long
 		l.Store(max(n, l.Load()*15/16)) // of two concurrent updates one may be lost
@@ -257,13 +253,13 @@ func (a *Account) add(n int64) {
 }
 
 // Take charges n bytes to the account, or returns the reason why it may not have them.
-func (a *Account) Take(use Use, n int64) error { return a.takeFor(a, nil, use, n) }
+func (a *Account) Take(use Use, n int64) error { return a.TakeFor(a, nil, use, n) }
 
-// takeFor charges n bytes on behalf of another account, asker, whose share decides
+// TakeFor charges n bytes on behalf of another account, asker, whose share decides
 // whether there is memory. Requests to one host come from many accounts, and a large user
-// among them must not block the others. The bytes that queue has to send for asker count
+// among them must not block the others. The bytes that sent has for asker count
 // as its own, even if their requests do not wait any more.
-func (a *Account) takeFor(asker *Account, queue *requests, use Use, n int64) error {
+func (a *Account) TakeFor(asker *Account, sent *Sent, use Use, n int64) error {
 	if a == nil || n == 0 {
 		return nil
 	}
@@ -274,8 +270,8 @@ func (a *Account) takeFor(asker *Account, queue *requests, use Use, n int64) err
 	}
 	// What is surely refused is not charged for a moment: many such moments would have others
 	// refused.
-	if b.over(use, n) && (!b.large.drop() || b.over(use, n)) {
-		if _, ok := asker.fair(queue, own, b.free(use)); !ok {
+	if b.over(use, n) && (!b.buffers.drop() || b.over(use, n)) {
+		if _, ok := asker.fair(sent, own, b.free(use)); !ok {
 			b.refused[use].Add(1)
 			return asker.tooMuch()
 		}
@@ -285,7 +281,7 @@ func (a *Account) takeFor(asker *Account, queue *requests, use Use, n int64) err
 	if !b.over(use, 0) {
 		return nil
 	}
-	err := asker.mayKeep(queue, use)
+	err := asker.mayKeep(sent, use)
 	if err != nil {
 		a.Give(use, n)
 		b.refused[use].Add(1)
@@ -310,14 +306,6 @@ func (b *Budget) over(use Use, n int64) bool {
 // short says whether only accounts below a fair share may have more.
 func (b *Budget) short() bool { return b.root.used.Load() > b.max-b.max/8 }
 
-// larges returns the buffers that the connections of the budget reuse.
-func (a *Account) larges() *largeBuffers {
-	if a == nil {
-		return nil
-	}
-	return &a.budget.large
-}
-
 // Force charges n bytes that are in use already, without a check: an answer that must be
 // given, or a few bytes of a frame.
 func (a *Account) Force(use Use, n int64) {
@@ -331,13 +319,13 @@ func (a *Account) Force(use Use, n int64) {
 func (a *Account) Give(use Use, n int64) { a.Force(use, -n) }
 
 // mayKeep returns nil if the account may keep what it has just taken beyond the limit for
-// all accounts. The bytes that queue has to send for the account count as its own. Many
+// all accounts. The bytes that sent has for the account count as its own. Many
 // connections below their shares add up, so some of what is there beyond the limit is for the
 // processes alone, and some for the owners.
-func (a *Account) mayKeep(queue *requests, use Use) error {
+func (a *Account) mayKeep(sent *Sent, use Use) error {
 	b := a.budget
 	free, top := b.free(use), b.max
-	level, ok := a.fair(queue, 0, free)
+	level, ok := a.fair(sent, 0, free)
 	if !ok {
 		return a.tooMuch()
 	}
@@ -354,9 +342,9 @@ func (a *Account) mayKeep(queue *requests, use Use) error {
 
 // fair says whether the account has, with n more bytes, no more than its fair share of some
 // bytes, at one of the levels at least: 0 is its owner's, 1 its process's, 2 its own.
-func (a *Account) fair(queue *requests, n, of int64) (level int, ok bool) {
+func (a *Account) fair(sent *Sent, n, of int64) (level int, ok bool) {
 	for level, at := range [...]*Account{a.up.up, a.up, a} {
-		if of /= max(1, at.up.active.Load()); at.used.Load()+queue.sentFor(at)+n <= of {
+		if of /= max(1, at.up.active.Load()); at.used.Load()+sent.of(at)+n <= of {
 			return level, true
 		}
 	}
@@ -375,74 +363,3 @@ func (a *Account) tooMuch() error {
 }
 
 func mib(n int64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20)) }
-
-// searchEvery is the least time between two searches for the largest user.
-const searchEvery = 10 * time.Millisecond
-
-// reclaim makes the largest user give memory back: the largest process of the largest
-// owner, and of its connections the largest first, until less than 7/8 of the budget is
-// used. A frame that is not complete is dropped, and answered BUSY. A connection whose
-// answers have waited for a second is closed. The memory of requests that wait comes back
-// by itself. If the largest user has nothing else to give, the next one above its share
-// gives.
-func (b *Budget) reclaim() {
-	now := time.Now().UnixNano()
-	if last := b.search.Load(); now-last < int64(searchEvery) || !b.search.CompareAndSwap(last, now) {
-		return
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	fair := b.max - b.max/8
-	over := b.root.used.Load() - fair
-	fair /= max(1, b.root.active.Load())
-	for _, owner := range greedy(maps.Values(b.root.named), fair) {
-		of := fair / max(1, owner.active.Load())
-		for _, process := range greedy(maps.Values(owner.named), of) {
-			if b.giveLocked(process, over) {
-				return
-			}
-		}
-	}
-}
-
-// giveLocked makes the connections of a process give over bytes back, and says whether
-// any connection does.
-func (b *Budget) giveLocked(process *Account, over int64) (gives bool) {
-	for _, a := range greedy(maps.Keys(process.conns), 0) {
-		if over <= 0 {
-			break
-		}
-		if a.giver == nil {
-			continue
-		}
-		if n := a.giver.giveMemory(); n > 0 {
-			b.taken.Add(1)
-			over -= n
-			gives = true
-		}
-	}
-	return gives
-}
-
-// greedy returns the accounts that use more than a number of bytes, the largest first.
-func greedy(list iter.Seq[*Account], than int64) (found []*Account) {
-	held := map[*Account]int64{} // read once, so that the order is consistent
-	for a := range list {
-		if n := a.used.Load(); n > than {
-			held[a] = n
-			found = append(found, a)
-		}
-	}
-	slices.SortFunc(found, func(x, y *Account) int { return cmp.Compare(held[y], held[x]) })
-	return found
-}
-
-// greediest returns the account below that uses most, or nil. The lock is held.
-func (a *Account) greediest() (most *Account) {
-	for _, n := range a.named {
-		if used := n.used.Load(); used > 0 && (most == nil || used > most.used.Load()) {
-			most = n
-		}
-	}
-	return most
-}

@@ -1,4 +1,4 @@
-package places
+package quota
 
 import (
 	"fmt"
@@ -16,7 +16,7 @@ func TestSharesLeaveRoom(t *testing.T) {
 			continue // see TestOneDescriptor
 		}
 		t.Run(resourceNames[r], func(t *testing.T) {
-			s := New([Resources]int64{1 << 16, 1024, 1 << 16, 255, 1000, 1024})
+			s := NewPlaces([Resources]int64{1 << 16, 1024, 1 << 16, 255, 1000, 1024})
 			total := s.Total(r)
 			hogs := []*Member{s.Join("uid 1"), s.Join("uid 1"), s.Join("uid 1")}
 			taken := int64(0)
@@ -65,7 +65,7 @@ func TestSharesLeaveRoom(t *testing.T) {
 // TestLastPlaceForgetsOwner: an owner whose names and tokens outlive its connections is
 // forgotten with the last of them.
 func TestLastPlaceForgetsOwner(t *testing.T) {
-	s := New([Resources]int64{Names: 10})
+	s := NewPlaces([Resources]int64{Names: 10})
 	m := s.Join("uid 1")
 	if err := m.Acquire(Names); err != nil {
 		t.Fatal(err)
@@ -82,7 +82,7 @@ func TestLastPlaceForgetsOwner(t *testing.T) {
 // TestOneDescriptor: a connection has one descriptor under way, and all connections of an owner
 // leave a quarter to others.
 func TestOneDescriptor(t *testing.T) {
-	s := New([Resources]int64{Descriptors: 100})
+	s := NewPlaces([Resources]int64{Descriptors: 100})
 	taken := 0
 	for range 200 {
 		m := s.Join("uid 1")

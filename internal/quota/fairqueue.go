@@ -1,10 +1,10 @@
-package rpc
+package quota
 
 import "slices"
 
-// roundRobin is a queue with one line per owner. The owners take turns, and each line is
+// FairQueue is a queue with one line per owner. The owners take turns, and each line is
 // first in, first out.
-type roundRobin[K comparable, T any] struct {
+type FairQueue[K comparable, T any] struct {
 	lines []*waitLine[K, T] // the first one has the next turn
 	n     int
 }
@@ -14,11 +14,11 @@ type waitLine[K comparable, T any] struct {
 	waits []T
 }
 
-// len returns the number of items that wait.
-func (r *roundRobin[K, T]) len() int { return r.n }
+// Len returns the number of items that wait.
+func (r *FairQueue[K, T]) Len() int { return r.n }
 
-// push puts x at the end of its owner's line.
-func (r *roundRobin[K, T]) push(of K, x T) {
+// Push puts x at the end of its owner's line.
+func (r *FairQueue[K, T]) Push(of K, x T) {
 	at := slices.IndexFunc(r.lines, func(l *waitLine[K, T]) bool { return l.of == of })
 	if at < 0 {
 		at = len(r.lines)
@@ -28,19 +28,19 @@ func (r *roundRobin[K, T]) push(of K, x T) {
 	r.n++
 }
 
-// pop removes the next item. The queue must not be empty.
-func (r *roundRobin[K, T]) pop() T { return r.take(0, 0) }
+// Pop removes the next item. The queue must not be empty.
+func (r *FairQueue[K, T]) Pop() T { return r.take(0, 0) }
 
-// popFirst removes the first item of the next line that matches, or the first one of all.
-func (r *roundRobin[K, T]) popFirst(match func(T) bool) T {
+// PopFirst removes the first item of the next line that matches, or the first one of all.
+func (r *FairQueue[K, T]) PopFirst(match func(T) bool) T {
 	return r.take(0, max(0, slices.IndexFunc(r.lines[0].waits, match)))
 }
 
-// popLast removes the last item of the next line. The queue must not be empty.
-func (r *roundRobin[K, T]) popLast() T { return r.take(0, len(r.lines[0].waits)-1) }
+// PopLast removes the last item of the next line. The queue must not be empty.
+func (r *FairQueue[K, T]) PopLast() T { return r.take(0, len(r.lines[0].waits)-1) }
 
 // take removes item j of line i, which has had its turn.
-func (r *roundRobin[K, T]) take(i, j int) T {
+func (r *FairQueue[K, T]) take(i, j int) T {
 	var zero T
 	l := r.lines[i]
 	x := l.waits[j]
@@ -58,8 +58,8 @@ func (r *roundRobin[K, T]) take(i, j int) T {
 	return x
 }
 
-// remove removes the items that match.
-func (r *roundRobin[K, T]) remove(match func(T) bool) {
+// Remove removes the items that match.
+func (r *FairQueue[K, T]) Remove(match func(T) bool) {
 	for _, l := range r.lines {
 		n := len(l.waits)
 		l.waits = slices.DeleteFunc(l.waits, match)

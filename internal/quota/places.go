@@ -1,17 +1,4 @@
-// Package places shares out the bounded resources that all connections of a host use.
-// Each use takes a place and gives it back.
-//
-// Input is the totals, and a Member for each connection. Output is a place, or the error
-// BUSY. A newcomer always finds some places. An owner is a user of this host or another
-// host; it may have three quarters of the places that the other owners leave, and seven
-// eighths of the connections. One connection may have a part of what its owner has left.
-// So a member gets less the more is taken, and the last places are for members without
-// any.
-//
-// Memory is shared by another rule, since it can be taken back: see rpc.Budget. The
-// package starts no goroutine, and no call waits. All functions may be called
-// concurrently.
-package places
+package quota
 
 import (
 	"context"
@@ -60,8 +47,11 @@ var resourceTexts = [Resources]string{
 	Connections: "connections of max_connections: close some, or raise it",
 }
 
-// Table is the places of a host, and their owners.
-type Table struct {
+// Places are the bounded resources that all connections of a host use. A newcomer always finds some
+// places. An owner may have three quarters of the places that the other owners leave, and seven
+// eighths of the connections. One connection may have a part of what its owner has left. So a member
+// gets less the more is taken, and the last places are for members without any.
+type Places struct {
 	totals  [Resources]atomic.Int64
 	used    [Resources]atomic.Int64
 	refused [Resources]atomic.Int64
@@ -79,18 +69,18 @@ type owner struct {
 
 // Member is one connection. A nil Member is this process and takes places without bounds.
 type Member struct {
-	table *Table
-	owner *owner
-	has   [Resources]atomic.Int64
+	places *Places
+	owner  *owner
+	has    [Resources]atomic.Int64
 
 	// Searched belongs to package namespaces: when the search for an empty name of this
 	// member last failed.
 	Searched time.Time
 }
 
-// New returns a table with the given number of places of each kind.
-func New(totals [Resources]int64) *Table {
-	s := &Table{owners: map[string]*owner{}}
+// NewPlaces returns the given number of places of each kind.
+func NewPlaces(totals [Resources]int64) *Places {
+	s := &Places{owners: map[string]*owner{}}
 	for r, n := range totals {
 		s.SetTotal(Resource(r), n)
 	}
@@ -98,14 +88,14 @@ func New(totals [Resources]int64) *Table {
 }
 
 // Total returns the number of places of a kind.
-func (s *Table) Total(r Resource) int64 { return s.totals[r].Load() }
+func (s *Places) Total(r Resource) int64 { return s.totals[r].Load() }
 
 // SetTotal changes it. Places above it stay taken until they are given back.
-func (s *Table) SetTotal(r Resource, n int64) { s.totals[r].Store(n) }
+func (s *Places) SetTotal(r Resource, n int64) { s.totals[r].Store(n) }
 
 // Join returns a new member of an owner. The member keeps its places until it releases
 // them, also after Leave.
-func (s *Table) Join(name string) *Member {
+func (s *Places) Join(name string) *Member {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	o := s.owners[name]
@@ -114,7 +104,7 @@ func (s *Table) Join(name string) *Member {
 		s.owners[name] = o
 	}
 	o.members.Add(1)
-	return &Member{table: s, owner: o}
+	return &Member{places: s, owner: o}
 }
 
 // Owner returns the name of the member's owner; "" is this process.
@@ -130,15 +120,15 @@ func (m *Member) Leave() {
 	if m == nil {
 		return
 	}
-	m.table.mu.Lock()
+	m.places.mu.Lock()
 	m.owner.members.Add(-1)
-	m.table.mu.Unlock()
-	m.table.forget(m.owner)
+	m.places.mu.Unlock()
+	m.places.forget(m.owner)
 }
 
 // forget drops an owner that has neither members nor places. Names and tokens outlive the
 // connections that have brought them.
-func (s *Table) forget(o *owner) {
+func (s *Places) forget(o *owner) {
 	if o.members.Load() > 0 {
 		return
 	}
@@ -163,7 +153,7 @@ func (m *Member) add(r Resource, n int64) (used, of, here int64) {
 	if m == nil {
 		return
 	}
-	return m.table.used[r].Add(n), m.owner.has[r].Add(n), m.has[r].Add(n)
+	return m.places.used[r].Add(n), m.owner.has[r].Add(n), m.has[r].Add(n)
 }
 
 // Release gives a place back.
@@ -172,7 +162,7 @@ func (m *Member) Release(r Resource) {
 		return
 	}
 	m.add(r, -1)
-	m.table.forget(m.owner)
+	m.places.forget(m.owner)
 }
 
 // Acquire takes a place. The error names the owner, its number of places, and the remedy.
@@ -181,7 +171,7 @@ func (m *Member) Acquire(r Resource) *wire.Error {
 		return nil
 	}
 	used, of, here := m.add(r, 1)
-	s := m.table
+	s := m.places
 	total := s.Total(r)
 	may := total - (used - of) // what the other owners leave
 	if may -= may / 4; r == Connections {
@@ -232,10 +222,10 @@ func Of(ctx context.Context) *Member {
 }
 
 // Used returns how many places of a kind are taken.
-func (s *Table) Used(r Resource) int64 { return s.used[r].Load() }
+func (s *Places) Used(r Resource) int64 { return s.used[r].Load() }
 
 // Stats returns, for each kind, the places taken and the owner with most of them.
-func (s *Table) Stats() []cachesidecar.ShareStats {
+func (s *Places) Stats() []cachesidecar.ShareStats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	list := make([]cachesidecar.ShareStats, Resources)
