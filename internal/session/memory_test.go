@@ -78,6 +78,35 @@ func TestGrowthTakesTurns(t *testing.T) {
 	})
 }
 
+// TestWaitingMGetHoldsNoNamespace has an MGET wait for its turn to copy. Meanwhile the namespace that
+// it reads becomes empty, and gives its slot to another name.
+func TestWaitingMGetHoldsNoNamespace(t *testing.T) {
+	virtually(t, onehost.Config{L2Size: 64 << 20, MaxNamespaces: 2}, func(t *testing.T, h *host) {
+		c, other := h.app(), h.app()
+		long := wire.Request{Op: wire.OpSet, Namespace: []byte("a"), Key: []byte("k"), Value: make([]byte, 1<<20)}
+		onehost.Is(t, "SET", c.call(long), wire.OK, "")
+		turns := h.Budget.Open("hog", "", nil)
+		n := 0
+		for ; turns.TryCopy(); n++ {
+		}
+		c.send(wire.Request{Op: wire.OpMGet, Namespace: []byte("a"), Keys: keys("k")})
+		settle()
+		if h.Budget.WaitingCopies() != 1 {
+			t.Fatal("the MGET does not wait for its turn")
+		}
+		gone := wire.Request{Op: wire.OpDelete, Namespace: []byte("a"), Keys: keys("k")}
+		onehost.Is(t, "DELETE", other.call(gone), wire.OK, "")
+		next := wire.Request{Op: wire.OpSet, Namespace: []byte("b"), Key: []byte("k"), Value: []byte("v")}
+		onehost.Is(t, "SET in another namespace", other.call(next), wire.OK, "")
+		for ; n > 0; n-- {
+			turns.EndCopy()
+		}
+		if r := c.receive(wire.OpMGet); len(r.Items) != 1 || r.Items[0].Status != wire.Miss {
+			t.Errorf("MGET of what was deleted: %s, %d items", r.Status, len(r.Items))
+		}
+	})
+}
+
 // TestReadsAfterAWait sends reads in one batch and takes no answers for a while. A value that has ended
 // meanwhile is no answer, although it was there when the batch was read.
 func TestReadsAfterAWait(t *testing.T) {

@@ -3,6 +3,7 @@ package session
 import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -42,7 +43,7 @@ func (c *Session) get(conn *rpc.Conn) {
 				return
 			}
 			if n := len(c.reply.Value); n > smallValue { // a stale value
-				if err := noRoom(conn.Grow(n+answerSlack, false)); err != nil {
+				if err := c.room(conn, n); err != nil {
 					c.answerError(conn, err)
 					return
 				}
@@ -92,7 +93,7 @@ func (c *Session) mget(conn *rpc.Conn) {
 		out, size, ns := c.Core.Reads.Value(conn.Out, &c.Names, q, key, smallValue, moment(c, conn), 0, &c.reply)
 		if c.reply.Status == wire.OK && size > smallValue {
 			conn.Out = conn.Out[:head]
-			if err := noRoom(conn.Grow(size+answerSlack, false)); err != nil {
+			if err := c.room(conn, size); err != nil {
 				c.item(conn, ns, wire.ErrorReply(err))
 				continue
 			}
@@ -113,7 +114,7 @@ func (c *Session) mget(conn *rpc.Conn) {
 			return
 		default:
 			conn.Out = conn.Out[:head]
-			if err := noRoom(conn.Grow(len(c.reply.Value)+answerSlack, false)); err != nil { // a stale value
+			if err := c.room(conn, len(c.reply.Value)); err != nil { // a stale value
 				c.reply = wire.ErrorReply(err)
 			}
 			c.item(conn, ns, c.reply)
@@ -140,7 +141,7 @@ func (c *Session) metaGet(conn *rpc.Conn) bool {
 		return false
 	}
 	if n := len(c.reply.Value); n > smallValue { // mostly there is room: the value may have grown just now
-		switch err := noRoom(conn.Grow(n+answerSlack, false)); {
+		switch err := c.room(conn, n); {
 		case err != nil && !onlyReads(q): // it was done, and BUSY says that it was not
 			conn.Kill()
 			return true
@@ -161,7 +162,16 @@ func (c *Session) itemRoom(conn *rpc.Conn, at int) *wire.Error {
 	if len(conn.Out)-at > wire.MaxMGetAnswer {
 		return wire.Errorf(wire.Busy, "the answer has become too long: ask again for this key")
 	}
-	return noRoom(conn.Grow(smallValue+answerSlack, false))
+	return c.room(conn, smallValue)
+}
+
+// room makes room behind Out for n bytes of an answer that has begun. It may wait for a turn to copy
+// many bytes, and holds no namespace meanwhile.
+func (c *Session) room(conn *rpc.Conn, n int) *wire.Error {
+	if n += answerSlack; len(conn.Out)+n >= quota.LongCopy {
+		c.Names.Release()
+	}
+	return noRoom(conn.Grow(n, false))
 }
 
 func (c *Session) item(conn *rpc.Conn, ns *namespaces.Namespace, r wire.Reply) {
