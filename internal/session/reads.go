@@ -43,7 +43,7 @@ func (c *Session) get(conn *rpc.Conn) {
 				return
 			}
 			if n := len(c.reply.Value); n > smallValue { // a stale value
-				if err := c.room(conn, n); err != nil {
+				if err := room(c, conn, n); err != nil {
 					c.answerError(conn, err)
 					return
 				}
@@ -93,7 +93,7 @@ func (c *Session) mget(conn *rpc.Conn) {
 		out, size, ns := c.Core.Reads.Value(conn.Out, &c.Names, q, key, smallValue, moment(c, conn), 0, &c.reply)
 		if c.reply.Status == wire.OK && size > smallValue {
 			conn.Out = conn.Out[:head]
-			if err := c.room(conn, size); err != nil {
+			if err := room(c, conn, size); err != nil {
 				c.item(conn, ns, wire.ErrorReply(err))
 				continue
 			}
@@ -114,7 +114,7 @@ func (c *Session) mget(conn *rpc.Conn) {
 			return
 		default:
 			conn.Out = conn.Out[:head]
-			if err := c.room(conn, len(c.reply.Value)); err != nil { // a stale value
+			if err := room(c, conn, len(c.reply.Value)); err != nil { // a stale value
 				c.reply = wire.ErrorReply(err)
 			}
 			c.item(conn, ns, c.reply)
@@ -141,7 +141,7 @@ func (c *Session) metaGet(conn *rpc.Conn) bool {
 		return false
 	}
 	if n := len(c.reply.Value); n > smallValue { // mostly there is room: the value may have grown just now
-		switch err := c.room(conn, n); {
+		switch err := room(c, conn, n); {
 		case err != nil && !onlyReads(q): // it was done, and BUSY says that it was not
 			conn.Kill()
 			return true
@@ -162,12 +162,12 @@ func (c *Session) itemRoom(conn *rpc.Conn, at int) *wire.Error {
 	if len(conn.Out)-at > wire.MaxMGetAnswer {
 		return wire.Errorf(wire.Busy, "the answer has become too long: ask again for this key")
 	}
-	return c.room(conn, smallValue)
+	return room(c, conn, smallValue)
 }
 
 // room makes room behind Out for n bytes of an answer that has begun. It may wait for a turn to copy
 // many bytes, and holds no namespace meanwhile.
-func (c *Session) room(conn *rpc.Conn, n int) *wire.Error {
+func room(c *Session, conn *rpc.Conn, n int) *wire.Error {
 	if n += answerSlack; len(conn.Out)+n >= quota.LongCopy {
 		c.Names.Release()
 	}
