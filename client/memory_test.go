@@ -13,6 +13,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/client"
 	"github.com/cachesidecar/cachesidecar/internal/shm"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
+	"github.com/cachesidecar/cachesidecar/loader"
 	"github.com/cachesidecar/cachesidecar/sidecar"
 )
 
@@ -82,6 +83,49 @@ func TestSharedHit(t *testing.T) {
 				t.Errorf("%s, %v", it.Value, err)
 			}
 		})
+	}
+}
+
+// blocked is an origin that answers once it is closed, and tells of each load.
+type blocked struct{ asked, open chan struct{} }
+
+func (b blocked) Load(ctx context.Context, _ []byte) (v loader.Value, err error) {
+	select {
+	case b.asked <- struct{}{}:
+	default:
+	}
+	select {
+	case <-b.open:
+		return v, loader.ErrAbsent
+	case <-ctx.Done():
+		return v, ctx.Err()
+	}
+}
+
+// A read that waits keeps no other one from the shared memory: only a write does.
+func TestSharedBesideAReadThatWaits(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	b := blocked{make(chan struct{}, 1), make(chan struct{})}
+	serveWith(t, sidecar.Config{Socket: path, L2Size: 64 << 20, Namespaces: map[string]sidecar.Namespace{"default": {
+		Origin: loader.Custom{Source: b},
+	}}})
+	c := sharing(t, client.Config{Socket: path})
+	if _, err := c.Set(t.Context(), "k", []byte("one"), cachesidecar.SetOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	warm(t, c, "k")
+	waits := make(chan error, 1)
+	go func() {
+		_, err := c.GetMulti(t.Context(), []string{"k", "none"}, cachesidecar.GetOptions{Fresh: true})
+		waits <- err
+	}()
+	<-b.asked
+	if it, err := c.Get(t.Context(), "k", cachesidecar.GetOptions{}); err != nil || it.Source != "shared" {
+		t.Errorf("%s from %s, %v", it.Value, it.Source, err)
+	}
+	close(b.open)
+	if err := <-waits; err != nil {
+		t.Error(err)
 	}
 }
 

@@ -283,11 +283,12 @@ func TestVirtualLoadWithoutOwner(t *testing.T) {
 		is(t, "cut off", v.get("k", 0), wire.OK, "one")
 		o.set("k", []byte("two"))
 		is(t, "cut off, and changed", v.get("k", 0), wire.OK, "two")
+		is(t, "one of several", v.do(&wire.Request{Op: wire.OpMGet, Keys: keysOf("k")}).Items[0], wire.OK, "two")
 		if r := v.get("k", wire.NoLoad); r.Status != wire.Miss || r.Why != wire.Degraded {
 			t.Errorf("without a load: %s, why %d", r.Status, r.Why)
 		}
-		if n := v.s.engine.Names.Lookup(session.DefaultNamespace).LoadStats().Aside; n != 2 {
-			t.Errorf("%d loads aside, want 2", n)
+		if n := v.s.engine.Names.Lookup(session.DefaultNamespace).LoadStats().Aside; n != 3 {
+			t.Errorf("%d loads aside, want 3", n)
 		}
 		w.net.Heal()
 	})

@@ -108,8 +108,8 @@ func TestTextStats(t *testing.T) {
 		}
 	}
 	holds(stats(""), "curr_items 0", "total_items 0", "bytes 0", "store_no_memory 0", "accepting_conns 1",
-		"listen_disabled_num 0", "time_in_listen_disabled_us 0", "connection_structures 1", "version 1.6.18",
-		"sidecar_version 1.2.3")
+		"listen_disabled_num 0", "time_in_listen_disabled_us 0", "curr_connections 1", "connection_structures 1",
+		"version 1.6.18", "sidecar_version 1.2.3")
 	c.Ask("set k 0 0 5\r\nvalue\r\nadd k 0 0 1\r\nx\r\ncas k 0 0 1 1\r\nx", "STORED", "NOT_STORED", "EXISTS")
 	got := stats("")
 	if holds(got, "curr_items 1", "total_items 1", "cmd_set 3"); len(got["bytes"]) != 2 {

@@ -237,7 +237,8 @@ func TestTextTimes(t *testing.T) {
 }
 
 // TestTextWithoutMemory asks for a long value with commands that change something, while
-// there is no memory for the value. The answer is BUSY, and nothing was done.
+// there is no memory for the value. The answer is BUSY, and nothing was done. A value that is sent then
+// is refused, in silence if its command wants no answer.
 func TestTextWithoutMemory(t *testing.T) {
 	virtually(t, onehost.Config{}, func(t *testing.T, h *host) {
 		hog, most := h.Budget.Open("hog", "", nil), h.Budget.Size()-250_000
@@ -256,6 +257,13 @@ func TestTextWithoutMemory(t *testing.T) {
 			}
 			hog.Give(quota.ForAnswers, most)
 		}
+		set := h.text()
+		set.Ask("mn", "MN")
+		hog.Force(quota.ForAnswers, most)
+		value := strings.Repeat("x", 500_000)
+		set.Ask("set c 0 0 500000 noreply\r\n"+value+"\r\nmn", "MN")
+		set.Ask("set c 0 0 500000\r\n"+value+"\r\nget c", "SERVER_ERROR out of memory storing object", "END")
+		hog.Give(quota.ForAnswers, most)
 		c.Send("mg a c N60\r\n")
 		if line := c.Line(); !strings.HasSuffix(line, " X W") {
 			t.Errorf("the claim is out: %q", line)
