@@ -223,6 +223,7 @@ func TestBatchEndsWithItsConnection(t *testing.T) {
 	}
 	c.write(batch)
 	<-g.asked
+	testenv.Eventually(t, "the reader to wait", func() bool { return h.Budget.Stats().Answers > 0 })
 	_ = c.Close()
 	h.app().set("k", []byte("2"))
 	close(g.open)
