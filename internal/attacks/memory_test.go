@@ -61,7 +61,7 @@ var memoryAttacks = []attack{
 	{
 		name:  "LEASEs that wait",
 		tries: "400 LEASEs of one key, whose token is out, on each of 200 connections",
-		bound: "a request that waits is in the budget, with its goroutine",
+		bound: "a request that waits is in the budget; a LEASE waits without a goroutine",
 		also:  []also{large}, shares: true, lasts: longer,
 		run: func(ctx context.Context, j *job) error {
 			key := fmt.Appendf(nil, "out%d", j.Round)

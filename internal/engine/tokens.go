@@ -94,8 +94,13 @@ func (c *Tokens) claim(
 		grant, err = c.leases.Claim(ctx, claim)
 		waited()
 	}
+	return c.Outcome(ns, key, grant, err)
+}
+
+// Outcome is the reply to a LEASE that has waited. MOVED means that the key must be looked up again.
+func (c *Tokens) Outcome(ns *namespaces.Namespace, key kv.Key, grant flight.Grant, err error) wire.Reply {
 	switch {
-	case errors.Is(err, flight.ErrEnded):
+	case errors.Is(err, flight.ErrEnded), errors.Is(err, flight.ErrAgain):
 		return Moved()
 	case err != nil:
 		return claimError(ns, err)
@@ -125,18 +130,9 @@ func claimError(ns *namespaces.Namespace, err error) wire.Reply {
 // because this host does not own the key, entries of its partition are on their way here,
 // or its token is out.
 func (c *Tokens) Grant(ns *namespaces.Namespace, q *wire.Request, m *quota.Member) (wire.Reply, bool) {
-	if ns.Origin != nil || q.Has(wire.StaleOK) || CheckKey(q.Key) != nil {
+	claim, ok := c.claimOf(ns, q, m)
+	if !ok {
 		return wire.Reply{}, false
-	}
-	key := ns.Key(q.Key)
-	partition := key.Hash.Partition()
-	epoch := c.node.OwnershipEpoch(partition)
-	if epoch == 0 || c.arrivals.coming(partition) {
-		return wire.Reply{}, false
-	}
-	claim := flight.Claim{Key: key, OwnershipEpoch: epoch, Begin: c.loads.Stamp, Time: ns.LeaseTime}
-	if m != nil {
-		claim.Place = m
 	}
 	out, err := c.leases.Try(claim)
 	switch {
@@ -145,8 +141,48 @@ func (c *Tokens) Grant(ns *namespaces.Namespace, q *wire.Request, m *quota.Membe
 	case !out.Won:
 		return wire.Reply{}, false
 	}
-	r := c.granted(ns, key, out.Token)
+	r := c.granted(ns, claim.Key, out.Token)
 	return r, r.Status != wire.Moved
+}
+
+// claimOf returns the claim of a LEASE of a key that this host owns, all of whose entries are here,
+// and that only apps load. Its bytes are the request's.
+func (c *Tokens) claimOf(ns *namespaces.Namespace, q *wire.Request, m *quota.Member) (claim flight.Claim, ok bool) {
+	if ns.Origin != nil || q.Has(wire.StaleOK) || CheckKey(q.Key) != nil {
+		return claim, false
+	}
+	key := ns.Key(q.Key)
+	partition := key.Hash.Partition()
+	epoch := c.node.OwnershipEpoch(partition)
+	if epoch == 0 || c.arrivals.coming(partition) {
+		return claim, false
+	}
+	claim = flight.Claim{Key: key, OwnershipEpoch: epoch, Begin: c.loads.Stamp, Time: ns.LeaseTime}
+	if m != nil {
+		claim.Place = m
+	}
+	return claim, true
+}
+
+// Queue makes a LEASE wait without a goroutine, or answers it. w.Tell tells Outcome of the wait. MOVED,
+// without a wait, means that the LEASE must go the slow way.
+func (c *Tokens) Queue(
+	ns *namespaces.Namespace, q *wire.Request, m *quota.Member, w *flight.LeaseWaiter,
+) (r wire.Reply, waits bool) {
+	claim, ok := c.claimOf(ns, q, m)
+	if !ok {
+		return Moved(), false
+	}
+	grant, waits, err := c.leases.Queue(claim, w)
+	if waits {
+		return wire.Reply{}, true
+	}
+	return c.Outcome(ns, claim.Key, grant, err), false
+}
+
+// Leave makes a LEASE give up, and returns its reply. It returns false if the LEASE is told the outcome.
+func (c *Tokens) Leave(w *flight.LeaseWaiter) (r wire.Reply, left bool) {
+	return wire.ErrorReply(waitedInVain), c.leases.Leave(w)
 }
 
 // granted answers with a token, unless the key has been filled since it was missed.

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"container/list"
-	"context"
 	"crypto/rand"
 	"encoding/binary"
 	"fmt"
@@ -80,11 +79,12 @@ type LeasesStats struct {
 type Leases struct {
 	cfg LeasesConfig
 
-	filling sync.WaitGroup // running timers and fills in progress
+	filling sync.WaitGroup // running timers, fills in progress, and what tells waiters
 	table   Table[*lease]  // its lock also guards the fields below
 
 	closed      bool
 	byToken     map[uint64]*lease // all leases; waiters of detached ones get the fill too
+	told        []told            // in the present critical section: see tellLocked
 	most        int               // maximum of len(byToken) since the map was made
 	stats       LeasesStats
 	inNamespace [kv.MaxNamespaces]int // leases in the table
@@ -96,25 +96,11 @@ type lease struct {
 	token    Token
 	timer    *time.Timer
 	detached bool
-	waiters  list.List // of *leaseWaiter; first come, first served
+	waiters  list.List // of *LeaseWaiter; first come, first served
 }
 
 // FlightKey returns the key that is to be filled.
 func (e *lease) FlightKey() kv.Key { return e.claim.Key }
-
-// leaseWaiter gets exactly one answer, through a channel with a buffer of one.
-type leaseWaiter struct {
-	claim  Claim
-	lease  *lease
-	place  *list.Element
-	answer chan leaseAnswer
-}
-
-type leaseAnswer struct {
-	grant Grant
-	again bool // the lease was detached and its holder gave up: claim again
-	err   error
-}
 
 // NewLeases returns a Leases. It starts nothing.
 func NewLeases(cfg LeasesConfig) (*Leases, error) {
@@ -138,28 +124,6 @@ func NewLeases(cfg LeasesConfig) (*Leases, error) {
 	return l, nil
 }
 
-// Claim returns a token, or waits until another caller has filled the key, until this
-// caller is next for the token, or until ctx is done.
-func (l *Leases) Claim(ctx context.Context, c Claim) (Grant, error) {
-	for {
-		grant, w, err := l.join(c)
-		if err != nil || w == nil {
-			return grant, err
-		}
-		select {
-		case a := <-w.answer:
-			l.left(false)
-			if a.again {
-				continue
-			}
-			return a.grant, a.err
-		case <-ctx.Done():
-			l.leave(w)
-			return Grant{}, context.Cause(ctx)
-		}
-	}
-}
-
 // findLocked returns the lease of a key whose token is out, or nil.
 func (l *Leases) findLocked(c *Claim) (*lease, error) {
 	if l.closed {
@@ -167,30 +131,6 @@ func (l *Leases) findLocked(c *Claim) (*lease, error) {
 	}
 	e, _ := l.table.Find(c.Key, func(e *lease) bool { return e.claim.OwnershipEpoch == c.OwnershipEpoch })
 	return e, nil
-}
-
-// join issues the token of the key. If one is issued already, it queues a waiter.
-func (l *Leases) join(c Claim) (Grant, *leaseWaiter, error) {
-	l.table.Lock()
-	defer l.table.Unlock()
-	e, err := l.findLocked(&c)
-	if err != nil {
-		return Grant{}, nil, err
-	}
-	if e != nil {
-		if l.stats.Waiting >= int64(l.cfg.MaxWaiters) {
-			l.stats.Shed++
-			return Grant{}, nil, fmt.Errorf("%w: %d callers wait for fills already", loader.ErrBusy, l.cfg.MaxWaiters)
-		}
-		c.Key = e.claim.Key // the caller may reuse its bytes
-		w := &leaseWaiter{claim: c, lease: e, answer: make(chan leaseAnswer, 1)}
-		w.place = e.waiters.PushBack(w)
-		l.stats.Waiting++
-		l.stats.Collapsed++
-		return Grant{}, w, nil
-	}
-	t, err := l.addLocked(c)
-	return Grant{Token: t}, nil, err
 }
 
 // addLocked issues the first token of a key.
@@ -288,7 +228,7 @@ func (l *Leases) Fill(key kv.Key, t Token, v loader.Value, keep func(Result) boo
 	// A value that replaces another one is a change itself, and detaches its own lease.
 	stored := !r.Uncached
 	r.Uncached = r.Uncached || e.detached
-	l.dropLocked(e, leaseAnswer{grant: Grant{Result: r}})
+	l.dropLocked(e, Grant{Result: r}, nil)
 	if !stored {
 		l.stats.NotStored++
 		return ErrNotStored
@@ -314,64 +254,33 @@ func (l *Leases) endToken(t Token, count *int64) bool {
 	case e.detached || l.closed:
 		// A token issued here would be a second one: callers that came after the detach
 		// have one already.
-		l.dropLocked(e, leaseAnswer{again: true})
+		l.dropLocked(e, Grant{}, ErrAgain)
 	case e.waiters.Len() == 0:
-		l.dropLocked(e, leaseAnswer{})
+		l.dropLocked(e, Grant{}, nil)
 	default:
-		w := e.waiters.Remove(e.waiters.Front()).(*leaseWaiter)
+		w := e.waiters.Front().Value.(*LeaseWaiter)
 		if w.claim.Place != nil {
 			_ = w.claim.Place.Take(true) // succeeds: the token is handed over
 		}
 		l.issueLocked(e, w.claim)
 		l.stats.HandedOver++
-		w.answer <- leaseAnswer{grant: Grant{Token: e.token}}
+		l.answerLocked(w, Grant{Token: e.token}, nil)
+		l.tellLocked()
 	}
 	return true
 }
 
 // dropLocked removes a lease whose token has ended, and answers all its waiters.
-func (l *Leases) dropLocked(e *lease, a leaseAnswer) {
+func (l *Leases) dropLocked(e *lease, g Grant, err error) {
 	if !e.detached {
 		l.table.Remove(e)
 		l.inNamespace[e.claim.Key.Namespace]--
 	}
 	l.stats.Out--
-	e.answerLocked(a)
+	l.answerAllLocked(e, g, err)
+	l.tellLocked()
 	if l.most > manyFlights && len(l.byToken) == 0 { // maps do not shrink
 		l.byToken, l.most = map[uint64]*lease{}, 0
-	}
-}
-
-// answerLocked ends the waits of all waiters.
-func (e *lease) answerLocked(a leaseAnswer) {
-	for p := e.waiters.Front(); p != nil; p = p.Next() {
-		p.Value.(*leaseWaiter).answer <- a // buffered; one answer only
-	}
-	e.waiters.Init()
-}
-
-// leave ends the wait of a caller that has given up. If the caller was handed a token at
-// the same moment, the token goes to the next waiter.
-func (l *Leases) leave(w *leaseWaiter) {
-	l.table.Lock()
-	w.lease.waiters.Remove(w.place) // does nothing if the waiter has been answered
-	l.table.Unlock()
-	l.left(true)
-	select {
-	case a := <-w.answer:
-		if a.grant.HasToken() {
-			l.Abandon(a.grant.Token)
-		}
-	default:
-	}
-}
-
-func (l *Leases) left(gaveUp bool) {
-	l.table.Lock()
-	defer l.table.Unlock()
-	l.stats.Waiting--
-	if gaveUp {
-		l.stats.Left++
 	}
 }
 
@@ -393,9 +302,10 @@ func (l *Leases) End(match func(kv.Hash) bool) {
 	defer l.table.Unlock()
 	for _, e := range l.byToken {
 		if match(e.claim.Key.Hash) {
-			e.answerLocked(leaseAnswer{err: ErrEnded})
+			l.answerAllLocked(e, Grant{}, ErrEnded)
 		}
 	}
+	l.tellLocked()
 }
 
 // InUse reports whether the namespace has an issued token that is not detached.
@@ -419,7 +329,7 @@ func (l *Leases) Close() {
 	l.closed = true
 	for _, e := range l.byToken {
 		l.takeLocked(e.token)
-		l.dropLocked(e, leaseAnswer{err: ErrClosed})
+		l.dropLocked(e, Grant{}, ErrClosed)
 	}
 	l.table.Unlock()
 	l.filling.Wait()

@@ -361,30 +361,6 @@ func TestLeaseWaiterLeaves(t *testing.T) {
 	})
 }
 
-// A token goes to the next waiter if its waiter leaves at the same moment.
-func TestTokenAfterLeaving(t *testing.T) {
-	bubble.Test(t, func(t *testing.T) {
-		l, v := newLeases(t, LeasesConfig{}), &versions{}
-		c := Claim{Key: keyOf("a"), Begin: v.begin}
-		token := mustClaim(t, l, c)
-		_, w, _ := l.join(c)
-		_, next, _ := l.join(c)
-		l.Abandon(token)
-		l.leave(w)
-		select {
-		case a := <-next.answer:
-			l.left(false)
-			if !a.grant.HasToken() || a.grant.Token.Version != 3 {
-				t.Errorf("got %+v", a)
-			}
-			l.Abandon(a.grant.Token)
-		default:
-			t.Error("the token was lost")
-		}
-		l.check(t)
-	})
-}
-
 func TestLeasesBoundAndClose(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
 		l, v := newLeases(t, LeasesConfig{MaxLeases: 1}), &versions{}

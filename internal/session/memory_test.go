@@ -10,12 +10,16 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// TestWaitingRequestsTakeMemory has an app send more LEASEs that wait than there is memory for: each
-// waits on a goroutine. The others are BUSY at once.
+// TestWaitingRequestsTakeMemory has an app send more LEASEs that wait than there is memory for: with a
+// goroutine each, or without. The others are BUSY at once.
 func TestWaitingRequestsTakeMemory(t *testing.T) {
-	const each = 20 << 10 // with its goroutine
+	t.Run("queued", func(t *testing.T) { waitingTakeMemory(t, 1<<20, 2<<10, 0) })
+	t.Run("on goroutines", func(t *testing.T) { waitingTakeMemory(t, 8<<20, 20<<10, wire.StaleOK) })
+}
+
+func waitingTakeMemory(t *testing.T, size, each int64, o wire.Options) {
 	cfg := longLeases
-	cfg.BufferSize = 8 << 20
+	cfg.BufferSize = size
 	virtually(t, cfg, func(t *testing.T, h *host) {
 		holder, app := h.app(), h.app()
 		if r := holder.call(leaseOf("k", time.Minute)); r.Status != wire.Lease {
@@ -23,7 +27,9 @@ func TestWaitingRequestsTakeMemory(t *testing.T) {
 		}
 		const n = 450
 		for range n {
-			app.send(leaseOf("k", time.Hour))
+			q := leaseOf("k", time.Hour)
+			q.Options = o
+			app.send(q)
 		}
 		settle()
 		waits := h.Waiting.Load()

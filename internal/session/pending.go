@@ -7,6 +7,7 @@ import (
 	"unsafe"
 
 	"github.com/cachesidecar/cachesidecar/internal/engine"
+	"github.com/cachesidecar/cachesidecar/internal/flight"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
@@ -21,8 +22,9 @@ import (
 // Nearly all of them are GETs of other hosts' keys, and these need no goroutine: the
 // connection's reader sends the request to the owner, and the goroutine that reads the
 // owner's answer answers the app. This wakes two goroutines fewer, and these wake-ups are
-// most of the time that such a GET takes. A request that cannot go that way, or whose
-// call fails, is served on a goroutine of its own.
+// most of the time that such a GET takes. Of LEASEs thousands may wait for one fill: they have no
+// goroutine either (see queue). A request that cannot go that way, or whose call fails, is served on
+// a goroutine of its own.
 type Pending struct {
 	Session  *Session
 	Conn     *rpc.Conn
@@ -31,13 +33,15 @@ type Pending struct {
 	deadline time.Duration // on the boot clock
 	began    time.Duration // when the owner was asked, on the boot clock
 	turn     turn
-	Call     *engine.Call  // the call that this request makes itself
-	since    time.Duration // when the request was read, on the boot clock
-	owner    string        // the host that ask has asked; "": none
-	trace    slow.Trace    // of serve
-	fills    tokenOf       // the token that a FILL uses; zero: none
-	form     *textForm     // of the answer in memcached's protocol; nil: the socket's
-	awaited  bool          // the account counts it as a read; q may become another request
+	Call     *engine.Call        // the call that this request makes itself
+	since    time.Duration       // when the request was read, on the boot clock
+	owner    string              // the host that ask has asked; "": none
+	trace    slow.Trace          // of serve
+	stack    bool                // there is memory for a goroutine of its own
+	wait     *flight.LeaseWaiter // in queue
+	fills    tokenOf             // the token that a FILL uses; zero: none
+	form     *textForm           // of the answer in memcached's protocol; nil: the socket's
+	awaited  bool                // the account counts it as a read; q may become another request
 }
 
 // pendingSize is what a waiting request takes beside its own bytes and a goroutine: its bookkeeping.
@@ -85,6 +89,13 @@ func (c *Session) later(conn *rpc.Conn) {
 		p.fills = c.tokens.take(p.q.Token) // the request has it now, and not the end of the connection
 	}
 	c.Names.Release() // the request may wait for others to end
+	if !p.mayAsk() && !p.mayQueue() {
+		if err := p.takeStack(); err != nil { // with the other answers of the batch
+			r := wire.ErrorReply(err)
+			conn.Out = p.end(conn.Out, &r)
+			return
+		}
+	}
 	var room func() bool
 	if p.awaited && !conn.Account().Awaits() {
 		room = conn.Account().Awaits
@@ -93,7 +104,7 @@ func (c *Session) later(conn *rpc.Conn) {
 	switch {
 	case !stands && onlyReads(&p.q):
 		conn.Run(p.dropped)
-	case !p.ask():
+	case !p.ask() && !p.queue():
 		p.start()
 	}
 }
@@ -101,16 +112,30 @@ func (c *Session) later(conn *rpc.Conn) {
 // start serves the request on a goroutine of its own, if there is memory for it. Else the request is
 // BUSY. start does not wait.
 func (p *Pending) start() {
-	err := noRoom(p.held.Take(rpc.Waits))
+	err := p.takeStack()
 	if err == nil {
 		p.Conn.Run(p.serve)
 		return
 	}
-	var a rpc.Answers
 	r := wire.ErrorReply(err)
-	a.Frame = p.end(nil, &r)
-	p.Conn.Answer(&a, true)
-	a.Write()
+	p.answer(&r).Write()
+}
+
+// answer answers a request that only reads, or has not been executed. The caller writes the answer.
+func (p *Pending) answer(r *wire.Reply) *rpc.Answers {
+	a := &rpc.Answers{Frame: p.end(nil, r)}
+	p.Conn.Answer(a, true)
+	return a
+}
+
+// takeStack takes the memory of a goroutine.
+func (p *Pending) takeStack() *wire.Error {
+	if p.stack {
+		return nil
+	}
+	err := noRoom(p.held.Take(rpc.Waits))
+	p.stack = err == nil
+	return err
 }
 
 // long answers another host's read with a long value, after the short answers: it must
@@ -140,6 +165,9 @@ func (c *Session) pend(conn *rpc.Conn) (*Pending, *wire.Error) {
 			"%d LEASEs of this connection wait: try again, or load the key without filling it", c.mostLeases())
 	}
 	size := pendingSize + sizeOf(c.req)
+	if c.req.Op == wire.OpLease {
+		size += queuedSize
+	}
 	err := c.member.Acquire(quota.Waiting)
 	if err == nil {
 		if err = noRoom(conn.Hold(size)); err != nil {
@@ -326,11 +354,16 @@ func (p *Pending) goOn() {
 	p.start()
 }
 
+// mayAsk says whether the request is one that may need no goroutine.
+func (p *Pending) mayAsk() bool {
+	return p.q.Op == wire.OpGet && p.Session.from.Node == "" && len(p.turn.before) == 0
+}
+
 // ask asks the owner of a GET's key, or joins a call that asks already. It reports
 // whether that was possible without waiting. The connection's reader calls it.
 func (p *Pending) ask() bool {
 	s, c, q := p.Session, p.Session.Core, &p.q
-	if q.Op != wire.OpGet || s.from.Node != "" || len(p.turn.before) > 0 {
+	if !p.mayAsk() {
 		return false
 	}
 	ns := s.Names.Read(q.Namespace)

@@ -36,6 +36,7 @@ type Session struct {
 	slow    func(ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration) wire.Reply
 	order   order
 	tokens  tokens
+	queued  queued
 	text    *text         // of a connection that speaks memcached's protocol; else nil
 	member  *quota.Member // of the host's shares; nil: this process itself
 	process string        // at the other end
