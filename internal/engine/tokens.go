@@ -94,11 +94,11 @@ func (c *Tokens) claim(
 		grant, err = c.leases.Claim(ctx, claim)
 		waited()
 	}
-	return c.Outcome(ns, key, grant, err)
+	return c.outcome(ns, key, grant, err)
 }
 
-// Outcome is the reply to a LEASE that has waited. MOVED means that the key must be looked up again.
-func (c *Tokens) Outcome(ns *namespaces.Namespace, key kv.Key, grant flight.Grant, err error) wire.Reply {
+// outcome is the reply to a LEASE that has waited. MOVED means that the key must be looked up again.
+func (c *Tokens) outcome(ns *namespaces.Namespace, key kv.Key, grant flight.Grant, err error) wire.Reply {
 	switch {
 	case errors.Is(err, flight.ErrEnded), errors.Is(err, flight.ErrAgain):
 		return Moved()
@@ -164,25 +164,38 @@ func (c *Tokens) claimOf(ns *namespaces.Namespace, q *wire.Request, m *quota.Mem
 	return claim, true
 }
 
-// Queue makes a LEASE wait without a goroutine, or answers it. w.Tell tells Outcome of the wait. MOVED,
-// without a wait, means that the LEASE must go the slow way.
+// LeaseWait is a LEASE that waits without a goroutine. Tell is called once with its reply, unless Leave
+// comes before. MOVED means that the LEASE must be looked up again. Tell must not wait; later calls a
+// function when all LEASEs that one FILL ends have been told.
+type LeaseWait struct {
+	Tell func(r wire.Reply, later func(func()))
+
+	waiter flight.LeaseWaiter
+}
+
+// Queue makes a LEASE wait, or answers it. MOVED, without a wait, means that the LEASE must go the slow way.
+// The namespace and the request must not change while it waits.
 func (c *Tokens) Queue(
-	ns *namespaces.Namespace, q *wire.Request, m *quota.Member, w *flight.LeaseWaiter,
+	w *LeaseWait, ns *namespaces.Namespace, q *wire.Request, m *quota.Member,
 ) (r wire.Reply, waits bool) {
 	claim, ok := c.claimOf(ns, q, m)
 	if !ok {
 		return Moved(), false
 	}
-	grant, waits, err := c.leases.Queue(claim, w)
+	key := claim.Key
+	w.waiter.Tell = func(g flight.Grant, err error, later func(func())) {
+		w.Tell(c.outcome(ns, key, g, err), later)
+	}
+	grant, waits, err := c.leases.Queue(claim, &w.waiter)
 	if waits {
 		return wire.Reply{}, true
 	}
-	return c.Outcome(ns, claim.Key, grant, err), false
+	return c.outcome(ns, key, grant, err), false
 }
 
-// Leave makes a LEASE give up, and returns its reply. It returns false if the LEASE is told the outcome.
-func (c *Tokens) Leave(w *flight.LeaseWaiter) (r wire.Reply, left bool) {
-	return wire.ErrorReply(waitedInVain), c.leases.Leave(w)
+// Leave makes a LEASE give up, and returns its reply. It returns false if the LEASE is told its reply.
+func (c *Tokens) Leave(w *LeaseWait) (r wire.Reply, left bool) {
+	return wire.ErrorReply(waitedInVain), c.leases.Leave(&w.waiter)
 }
 
 // granted answers with a token, unless the key has been filled since it was missed.

@@ -13,17 +13,14 @@ import (
 type LeaseWaiter struct {
 	// Tell is called once, unless Leave comes before it: with the fill, with a token, or with an
 	// error. ErrEnded, and ErrAgain, mean that the caller must begin anew. Tell must not wait.
-	// What is added to later is called when all callers of the same fill have been told.
-	Tell func(g Grant, err error, later *Later)
+	// What is given to later is called when all callers of the same fill have been told.
+	Tell func(g Grant, err error, later func(func()))
 
 	claim Claim
 	lease *lease
 	place *list.Element // in lease.waiters; nil: it does not wait yet, or not any more
 	left  bool
 }
-
-// Later is what a goroutine does once it has told all callers.
-type Later []func()
 
 // ErrAgain means that the lease was detached and its holder gave up.
 var ErrAgain = errors.New("the token has ended without a fill")
@@ -40,7 +37,7 @@ type told struct {
 func (l *Leases) Claim(ctx context.Context, c Claim) (Grant, error) {
 	for {
 		answered := make(chan told, 1)
-		w := &LeaseWaiter{Tell: func(g Grant, err error, _ *Later) { answered <- told{grant: g, err: err} }}
+		w := &LeaseWaiter{Tell: func(g Grant, err error, _ func(func())) { answered <- told{grant: g, err: err} }}
 		grant, waits, err := l.Queue(c, w)
 		if !waits {
 			return grant, err
@@ -122,11 +119,11 @@ func (l *Leases) tellLocked() {
 		return
 	}
 	l.filling.Go(func() { // Close waits for it
-		var later Later
+		var after []func()
 		for _, t := range list {
-			t.w.Tell(t.grant, t.err, &later)
+			t.w.Tell(t.grant, t.err, func(f func()) { after = append(after, f) })
 		}
-		for _, f := range later {
+		for _, f := range after {
 			f()
 		}
 	})

@@ -18,7 +18,7 @@ func TestLeaveAfterTheAnswer(t *testing.T) {
 		var got []Grant
 		var errs []error
 		waiter := func() *LeaseWaiter {
-			w := &LeaseWaiter{Tell: func(g Grant, err error, _ *Later) { got, errs = append(got, g), append(errs, err) }}
+			w := &LeaseWaiter{Tell: func(g Grant, err error, _ func(func())) { got, errs = append(got, g), append(errs, err) }}
 			if _, waits, err := l.Queue(c, w); !waits || err != nil {
 				t.Fatalf("waits %v, %v", waits, err)
 			}

@@ -7,7 +7,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/internal/flight"
+	"github.com/cachesidecar/cachesidecar/internal/engine"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/slow"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -34,13 +34,9 @@ func (p *Pending) queue() bool {
 	if ns == nil {
 		return false
 	}
-	key := ns.Key(p.q.Key)
-	w := &flight.LeaseWaiter{Tell: func(g flight.Grant, err error, later *flight.Later) {
-		p.granted(tokens.Outcome(ns, key, g, err), later)
-	}}
-	p.wait = w
+	p.wait = &engine.LeaseWait{Tell: p.granted}
 	s.queued.add(p, p.deadline-s.Core.Clock.Read().Boot)
-	r, waits := tokens.Queue(ns, &p.q, s.member, w)
+	r, waits := tokens.Queue(p.wait, ns, &p.q, s.member)
 	if waits {
 		return true
 	}
@@ -102,7 +98,7 @@ func (l *queued) end() {
 }
 
 // granted takes the outcome of queue. It does not wait.
-func (p *Pending) granted(r wire.Reply, later *flight.Later) {
+func (p *Pending) granted(r wire.Reply, later func(func())) {
 	p.Session.queued.remove(p)
 	c := p.Session.Core
 	now := c.Clock.Read()
@@ -131,5 +127,5 @@ func (p *Pending) granted(r wire.Reply, later *flight.Later) {
 		}
 		r = wire.ErrorReply(err)
 	}
-	*later = append(*later, p.answer(&r).Write)
+	later(p.answer(&r).Write)
 }
