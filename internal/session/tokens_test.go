@@ -64,7 +64,7 @@ func TestEndedConnectionGivesBack(t *testing.T) {
 			handedOver(t, live)
 		})
 	})
-	t.Run("who waits twice", func(t *testing.T) {
+	t.Run("one that waits twice", func(t *testing.T) {
 		virtually(t, longLeases, func(t *testing.T, h *host) {
 			holder, dead, live := h.app(), h.app(), h.app()
 			holder.call(leaseOf("k", time.Minute))
