@@ -120,7 +120,6 @@ func appLimits(c *Config, maxConns int, b *quota.Budget) rpc.Limits {
 		SendBuffer: machine.SendBuffer,
 		NewRate:    max(rpc.PerProcessor(newConnections), leastConnections),
 		MaxFrame:   int(c.MaxValue) + wire.FrameSlack,
-		Loop:       rpc.LoopPays(),
 		Budget:     b,
 	}
 }

@@ -30,7 +30,7 @@ func TestAnswersToAWhimsicalReader(t *testing.T) {
 			c := newConn(far, newShared(Limits{Budget: budget}), "uid 0", "")
 			c.handler = &echoHandler{echo: h}
 			ended := make(chan error, 1)
-			go func() { ended <- c.serve(nil) }()
+			go func() { ended <- c.serve() }()
 			lengths := map[uint64]int{}
 			var all []byte
 			for id := range uint64(requests) {

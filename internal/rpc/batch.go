@@ -100,7 +100,6 @@ func (c *Conn) flush() error {
 	}
 	answers := chunk{b: c.Out, charged: c.batch.charged}
 	c.Out, c.batch.charged = c.batch.buffer.bytes[:0], 0
-	c.input.answered = true
 	c.lost = c.outbox.sendBatch(answers)
 	return c.lost
 }
@@ -131,9 +130,7 @@ func beginCopy(c *Conn) error {
 		return err
 	}
 	defer o.unpinLocked()
-	if !o.leaveLocked() {
-		return o.err
-	}
+	o.waited = true
 	o.mu.Unlock()
 	c.account.BeginCopy()
 	o.mu.Lock()

@@ -104,22 +104,6 @@ func TestFrameWithoutRoom(t *testing.T) {
 	allGiven(t, s)
 }
 
-// TestWokenReaderKeepsFrame checks that a reader that is woken to give its idle connection to
-// the loop, and finds that a frame has begun, keeps the frame.
-func TestWokenReaderKeepsFrame(t *testing.T) {
-	s, dial, _ := serve(t, newEcho(), Limits{})
-	nc := dial()
-	rest := startFrame(t, nc, 1, 1<<20, 1<<19)
-	eventually(t, "half a frame to be held", s, func(st Stats) bool { return st.BytesIn == 1<<19 })
-	s.each(func(c *Conn) { c.comesHome() })
-	if _, err := nc.Write(rest); err != nil {
-		t.Fatal(err)
-	}
-	if id, n, err := version(t, nc); id != 1 || n != 1<<20 || err != nil {
-		t.Errorf("answer to %d: %d bytes, %v", id, n, err)
-	}
-}
-
 // TestHalfFramesGive checks that half frames of one process give way to a frame of
 // another process, and are answered.
 func TestHalfFramesGive(t *testing.T) {

@@ -8,8 +8,7 @@ import (
 )
 
 // Handler serves the requests of one connection. The connection's reader calls all
-// methods, one at a time. The reader may serve other connections too (Limits.Loop), so that
-// what waits must go by Go, Begin or Start.
+// methods, one at a time.
 type Handler interface {
 	// Batch is called when bytes have come in, before their frames are served. Served is
 	// called when the answers have been written.
@@ -40,7 +39,6 @@ var (
 	ErrNoID       = errors.New("the answer has no id")
 	errClosing    = errors.New("shutting down")
 	errKilled     = errors.New("this host has ended it")
-	errHome       = errors.New("the loop serves it")
 )
 
 // Conn is a serving connection. Its reader is one goroutine: see serve. The reader and
@@ -60,14 +58,8 @@ type Conn struct {
 	replies replies
 	lost    error // the reader's own: why an answer could not be written
 
-	// Of a connection that a loop may serve.
-	loop    *loop         // nil: the reader has a goroutine of its own
-	inLoop  bool          // under the loop's lock
-	crowded int           // batches in a row, in the loop, after which it would better leave
-	calls   bool          // Start has made a call since the last batch
 	batches atomic.Uint32 // so far
-	swept   uint32        // batches at the loop's last sweep; the sweep's own
-	home    atomic.Bool   // the reader is to come home
+	swept   uint32        // batches at the server's last sweep; the sweep's own
 
 	account  *quota.Account
 	longest  int // bytes of a request: see Admit

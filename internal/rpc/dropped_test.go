@@ -45,7 +45,7 @@ func servePipe(t *testing.T, h Handler, l Limits) (nc net.Conn, c *Conn, ended c
 	c = newConn(there, newShared(l), "uid 0", "")
 	c.handler = h
 	ended = make(chan error, 1)
-	go func() { ended <- c.serve(nil) }()
+	go func() { ended <- c.serve() }()
 	return here, c, ended
 }
 
@@ -184,7 +184,7 @@ func framesComeAndGo(t *testing.T, over string, seed uint64) (busy int) {
 	c := newConn(far, newShared(Limits{Budget: budget}), "uid 0", "")
 	c.handler = &echoHandler{echo: newEcho()}
 	ended := make(chan error, 1)
-	go func() { ended <- c.serve(nil) }()
+	go func() { ended <- c.serve() }()
 	stop := make(chan struct{})
 	var others sync.WaitGroup
 	others.Go(func() {

@@ -33,11 +33,6 @@ func (s *socket) hungUp() (gone bool) {
 	if runtime.GOOS != "linux" { // elsewhere a peer that sends nothing more may look the same
 		return false
 	}
-	s.bare.mu.Lock()
-	defer s.bare.mu.Unlock()
-	if s.bare.is.Load() {
-		return !s.bare.held || hungUp(uintptr(s.bare.fd))
-	}
 	nc := s.nc
 	if s.line != nil {
 		nc = s.line.Conn

@@ -11,61 +11,59 @@ import (
 // closed it, and not while the client only sends nothing more.
 func TestEnded(t *testing.T) {
 	for _, network := range []string{"unix", "tcp"} {
-		for _, loop := range []bool{false, true} {
-			t.Run(network+map[bool]string{true: " in a loop"}[loop], func(t *testing.T) {
-				h := newEcho()
-				address := "127.0.0.1:0"
-				if network == "unix" {
-					address = t.TempDir() + "/s"
-				}
-				ln, err := net.Listen(network, address)
+		t.Run(network, func(t *testing.T) {
+			h := newEcho()
+			address := "127.0.0.1:0"
+			if network == "unix" {
+				address = t.TempDir() + "/s"
+			}
+			ln, err := net.Listen(network, address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := NewServer(Limits{}, slog.New(slog.DiscardHandler), h.handler)
+			ctx, cancel := context.WithCancel(context.Background())
+			served := make(chan error, 1)
+			go func() { served <- s.Serve(ctx, ln) }() // ends with cancel
+			dial := func() (net.Conn, *Conn) {
+				nc, err := net.Dial(network, ln.Addr().String())
 				if err != nil {
 					t.Fatal(err)
 				}
-				s := NewServer(Limits{Loop: loop}, slog.New(slog.DiscardHandler), h.handler)
-				ctx, cancel := context.WithCancel(context.Background())
-				served := make(chan error, 1)
-				go func() { served <- s.Serve(ctx, ln) }() // ends with cancel
-				dial := func() (net.Conn, *Conn) {
-					nc, err := net.Dial(network, ln.Addr().String())
-					if err != nil {
-						t.Fatal(err)
-					}
-					t.Cleanup(func() { nc.Close() })
-					mustWrite(t, nc, getFrame(1, "go 10"))
-					readReply(t, nc)
-					mustWrite(t, nc, getFrame(2, "wait"))
-					return nc, <-h.last
-				}
-				half, open := dial()
-				closed, gone := dial()
-				eventually(t, "both to wait", s, func(st Stats) bool { return st.InFlight == 2 })
-				if EndOf(open).Ended() || EndOf(gone).Ended() {
-					t.Error("one has ended before it was closed")
-				}
-				_ = half.(interface{ CloseWrite() error }).CloseWrite()
-				if tcp, ok := closed.(*net.TCPConn); ok {
-					_ = tcp.SetLinger(0) // resets
-				}
-				_ = closed.Close()
-				eventually(t, "the end of the closed one", s, func(Stats) bool { return EndOf(gone).Ended() })
-				if EndOf(open).Ended() {
-					t.Error("one has ended though its client waits for an answer")
-				}
-				close(h.release)
-				if string(readReply(t, half).Value) != "waited" {
-					t.Error("there was no answer")
-				}
-				eventually(t, "the end of both", s, func(st Stats) bool { return st.Open == 0 })
-				if !EndOf(open).Ended() || !EndOf(gone).Ended() {
-					t.Error("one has not ended after the server has closed it")
-				}
-				cancel()
-				if err := <-served; err != nil {
-					t.Error(err)
-				}
-			})
-		}
+				t.Cleanup(func() { nc.Close() })
+				mustWrite(t, nc, getFrame(1, "go 10"))
+				readReply(t, nc)
+				mustWrite(t, nc, getFrame(2, "wait"))
+				return nc, <-h.last
+			}
+			half, open := dial()
+			closed, gone := dial()
+			eventually(t, "both to wait", s, func(st Stats) bool { return st.InFlight == 2 })
+			if EndOf(open).Ended() || EndOf(gone).Ended() {
+				t.Error("one has ended before it was closed")
+			}
+			_ = half.(interface{ CloseWrite() error }).CloseWrite()
+			if tcp, ok := closed.(*net.TCPConn); ok {
+				_ = tcp.SetLinger(0) // resets
+			}
+			_ = closed.Close()
+			eventually(t, "the end of the closed one", s, func(Stats) bool { return EndOf(gone).Ended() })
+			if EndOf(open).Ended() {
+				t.Error("one has ended though its client waits for an answer")
+			}
+			close(h.release)
+			if string(readReply(t, half).Value) != "waited" {
+				t.Error("there was no answer")
+			}
+			eventually(t, "the end of both", s, func(st Stats) bool { return st.Open == 0 })
+			if !EndOf(open).Ended() || !EndOf(gone).Ended() {
+				t.Error("one has not ended after the server has closed it")
+			}
+			cancel()
+			if err := <-served; err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }
 

@@ -24,7 +24,7 @@ func TestIdleNeedsLittle(t *testing.T) {
 		near, far := net.Pipe()
 		c := newConn(far, s, "", "")
 		c.handler = &echoHandler{echo: newEcho()}
-		go func() { done <- c.serve(nil) }()
+		go func() { done <- c.serve() }()
 		ends = append(ends, near)
 	}
 	long := getFrame(2, strings.Repeat("k", 1000))

@@ -38,17 +38,12 @@ type input struct {
 	onWait  func() error // called before the reader waits with an incomplete frame
 	readFn  func(fd uintptr) bool
 	rerr    error
-	number  uint64
-	// The batch was answered, so that the peer may send the next one: see looks.
-	answered bool
-	inRow    int   // batches since another input of this process has read
-	busy     int   // batches since the reader has rested
-	busyAt   int64 // when the reader was busy first, as the lookout counts; 0: not yet
-	turn     turn
+	busy    int // batches since the reader has rested
+	turn    turn
 }
 
 func (in *input) init(s *socket, a *quota.Account, use quota.Use, onWait func() error) {
-	in.socket, in.account, in.use, in.onWait, in.number = s, a, use, onWait, inputs.Add(1)
+	in.socket, in.account, in.use, in.onWait = s, a, use, onWait
 	if s.raw != nil {
 		in.readFn = in.tryRead
 	}

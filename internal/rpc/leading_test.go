@@ -31,7 +31,7 @@ func TestDirectly(t *testing.T) {
 	if *direct {
 		t.Skip("this is that run")
 	}
-	if !testenv.Long() || inLoop {
+	if !testenv.Long() {
 		t.Skip("LONG_TESTS=1 runs it, once")
 	}
 	program, err := os.Executable()

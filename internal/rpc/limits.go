@@ -2,7 +2,6 @@ package rpc
 
 import (
 	"cmp"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,9 +18,6 @@ type Limits struct {
 	// NewRate bounds the new connections of one owner a second, after the first 128; more
 	// wait. Default: no bound.
 	NewRate float64
-	// Loop makes a loop serve the connections without TLS that are idle or alone, on
-	// Linux. All others have a goroutine each.
-	Loop bool
 	// Framing finds the requests in what connections send. Default: that of package wire.
 	Framing Framing
 	// SendBuffer is the size that the kernel's buffer for answers begins with, in bytes; see
@@ -76,10 +72,8 @@ type Stats = cachesidecar.ConnectionStats
 // shared is what the connections of one server have in common.
 type shared struct {
 	limits   Limits
-	framing  Framing      // limits.Framing, or its default
-	maxConns atomic.Int64 // limits.MaxConns, as it is now
-	lookout  *lookout
-	loop     *loop
+	framing  Framing       // limits.Framing, or its default
+	maxConns atomic.Int64  // limits.MaxConns, as it is now
 	turns    atomic.Int64  // ended without a rest; for tests
 	come     *ease         // beginnings of all connections
 	leave    *ease         // ends of all connections
@@ -94,7 +88,7 @@ type shared struct {
 }
 
 func newShared(l Limits) *shared {
-	s := &shared{limits: l.withDefaults(), lookout: newLookout(), over: make(chan struct{}),
+	s := &shared{limits: l.withDefaults(), over: make(chan struct{}),
 		come: newEase(comes, comesOnce), leave: newEase(PerProcessor(goes), goesOnce)}
 	if s.framing = l.Framing; s.framing == nil {
 		s.framing = prefixed{}
@@ -122,7 +116,3 @@ func (s *shared) ended() bool {
 		return false
 	}
 }
-
-// LoopPays says whether Go may run two goroutines beside a loop, as things are. A loop that
-// waits keeps its share of Go's scheduler for up to 10 ms.
-func LoopPays() bool { return runtime.GOMAXPROCS(0) > 2 }

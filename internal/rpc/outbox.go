@@ -28,8 +28,6 @@ type outbox struct {
 	// onCut is told, with the lock held, that the peer reads no more and may still answer. Nil:
 	// such a connection ends.
 	onCut func()
-	// leave is told before the reader waits: see Conn.leaveLoop. Nil: no loop serves.
-	leave func() error
 	share quota.Share
 
 	// Since when the oldest chunks wait for the peer, UnixNano; zero: none wait.
@@ -133,8 +131,8 @@ func (o *outbox) sendBatch(batch chunk) error {
 func (o *outbox) waitNotFullLocked() {
 	for o.err == nil && o.fullLocked() { // the peer is slow
 		o.pinLocked()
-		if o.leaveLocked() {
-			o.changed.Wait()
+		if o.err == nil {
+			o.wait()
 		}
 	}
 }
@@ -155,15 +153,10 @@ func (o *outbox) sendBatchLocked(batch chunk) {
 	}
 }
 
-// leaveLocked prepares a wait of the reader. It returns false if the connection ends instead.
-func (o *outbox) leaveLocked() bool {
+// wait makes the reader wait for a change. The lock is held at entry and exit.
+func (o *outbox) wait() {
 	o.waited = true
-	if o.err == nil && o.leave != nil {
-		if err := o.leave(); err != nil {
-			o.failLocked(err)
-		}
-	}
-	return o.err == nil
+	o.changed.Wait()
 }
 
 // writeLocked writes a chunk, and then what has been queued meanwhile. The lock is held
@@ -277,7 +270,7 @@ func (o *outbox) beforeWait() error {
 		return os.ErrDeadlineExceeded // as after its deadline
 	}
 	if o.byReader {
-		o.leaveLocked()
+		o.waited = true
 	}
 	if o.err != nil || !first {
 		return o.err

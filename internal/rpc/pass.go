@@ -13,18 +13,11 @@ import (
 // errPass says that a descriptor cannot be passed now.
 var errPass = errors.New("a descriptor is passed over a Unix socket alone, and with no other answer under way")
 
-// MayWait is called by the handler before it does what may take long. Other connections do not
-// wait for it then, unless there is an error.
-func MayWait(c *Conn) error { return c.leaveLoop() }
-
 // Pass writes what Out has, and then a frame with which a descriptor goes. It is for
 // connections that have no other request under way: nothing else may be written meanwhile.
 // The Passed tells when the descriptor has been received; the caller must end it, also after an
 // error.
 func (c *Conn) Pass(frame []byte, file *os.File) (*Passed, error) {
-	if err := c.leaveLoop(); err != nil { // the write may wait
-		return nil, err
-	}
 	uc, ok := c.socket.nc.(*net.UnixConn)
 	if !ok {
 		return nil, errPass

@@ -3,55 +3,22 @@ package rpc
 import (
 	"errors"
 	"io"
-	"runtime"
-	"sync/atomic"
 	"syscall"
 )
 
-// looks is how often a reader that has answered a small batch yields to other goroutines
-// and looks for the next batch before it waits for the poller. Among several peers that
-// send one request at a time, its own peer has sent the next request by then, and both
-// sides are spared a wake-up. A look that finds nothing costs half a microsecond. A peer
-// that pipelines has more on its way, and looks would favour it over others, so there is
-// none after a large batch. If no other input is served, there is no goroutine to yield
-// to: the runtime would wake a second thread to look for work, on the processor that the
-// peer wants.
+// A reader that has read much of a frame that is not complete yields to other threads, and looks
+// for more of it, so many times before it waits. The rest of a long frame is on its way, and a
+// reader that waits comes back only behind all others that are ready.
 const (
-	looks      = 4
-	lookBelow  = 1 << 10 // bytes of a batch
-	aloneAfter = 8       // batches in a row
+	looks     = 8
+	looksFrom = 16 << 10 // bytes that a read has brought
 )
-
-var (
-	lastReader atomic.Uint64 // the number of the input of this process that has read last
-	inputs     atomic.Uint64 // made so far
-)
-
-// inCompany says whether other inputs have read lately.
-func (in *input) inCompany() bool {
-	if lastReader.Load() == in.number {
-		in.inRow++
-	} else {
-		lastReader.Store(in.number)
-		in.inRow = 0
-	}
-	return in.inRow < aloneAfter
-}
-
-// nudge is called while in is busy.
-func (in *input) nudge(l *lookout) {
-	if in.inRow < aloneAfter {
-		l.nudge()
-	} else {
-		in.busyAt = l.nudgeAlone(in.busyAt)
-	}
-}
 
 // readEach reads whenever there are bytes and calls batch with their number, until either
 // fails. batch leaves room in the buffer.
 //
 // Over a file descriptor all of that happens inside one call of the raw read, so that the
-// input itself decides when to wait: see looks.
+// input itself decides when to wait.
 func (in *input) readEach(batch func(n int) error) error {
 	switch {
 	case in.socket.line != nil:
@@ -70,7 +37,7 @@ func (in *input) readEach(batch func(n int) error) error {
 // tryRead reads and serves until there is nothing left to read.
 func (in *input) tryRead(fd uintptr) bool {
 	left := 0 // looks
-	in.busy, in.busyAt = 0, 0
+	in.busy = 0
 	in.turn.restart()
 	for {
 		in.acquire()
@@ -80,7 +47,7 @@ func (in *input) tryRead(fd uintptr) bool {
 			continue
 		case err == syscall.EAGAIN && left > 0:
 			left--
-			runtime.Gosched()
+			giveWay()
 			continue
 		case err == syscall.EAGAIN:
 			if in.release(); in.r == in.w {
@@ -99,35 +66,9 @@ func (in *input) tryRead(fd uintptr) bool {
 		if in.rerr = in.onBatch(n); in.rerr != nil {
 			return true
 		}
-		if in.answered && in.inCompany() && n < lookBelow {
-			left = looks - 1
-			in.turn.restart()
-			runtime.Gosched()
+		if left = 0; n >= looksFrom && in.r < in.w {
+			left = looks
 		}
-	}
-}
-
-// readReady reads once from a descriptor with something to read. It returns 0 if there was
-// nothing after all.
-func (in *input) readReady(fd int) (int, error) {
-	in.busy = 0
-	in.turn.restart()
-	in.acquire()
-	for {
-		n, err := readNow(fd, in.buf[in.w:])
-		switch {
-		case err == syscall.EINTR:
-			continue
-		case err == syscall.EAGAIN:
-			in.release()
-			return 0, nil
-		case err != nil:
-			return 0, err
-		case n == 0:
-			return 0, io.EOF
-		}
-		in.w += n
-		return n, nil
 	}
 }
 
@@ -162,7 +103,7 @@ func (in *input) readSecured(batch func(n int) error) error {
 		idle := in.buf == nil
 		n, err := in.readSome(first)
 		if line.rested {
-			in.busy, in.busyAt, line.rested = 0, 0, false
+			in.busy, line.rested = 0, false
 			in.turn.restart()
 		}
 		if idle && n == len(first) && err == nil {
@@ -177,10 +118,8 @@ func (in *input) readSecured(batch func(n int) error) error {
 		if err != nil {
 			return err
 		}
-		if in.answered && in.inCompany() && n < lookBelow {
-			line.looks = looks - 1
-			in.turn.restart()
-			runtime.Gosched()
+		if line.looks = 0; n >= looksFrom && in.r < in.w {
+			line.looks = looks
 		}
 	}
 }

@@ -32,7 +32,7 @@ func (f *partFrame) time(s *socket, timeout time.Duration, begun, another bool) 
 	if begun {
 		f.due = time.Now().Add(timeout)
 	}
-	return s.setReadDeadline(f.due)
+	return s.nc.SetReadDeadline(f.due)
 }
 
 // growInput replaces the full buffer by a larger one, for a frame that has begun in it.
@@ -121,7 +121,7 @@ func (c *Conn) giveFrame() error {
 				return err
 			}
 		}
-		if err := c.socket.setReadDeadline(c.frame.due); err != nil {
+		if err := c.socket.nc.SetReadDeadline(c.frame.due); err != nil {
 			return err
 		}
 	}

@@ -5,14 +5,12 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -27,28 +25,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// inLoop is whether the connections of the tests' servers begin in a loop.
-var inLoop bool
-
-// TestMain runs all tests with a loop, as a sidecar does. With LONG_TESTS it runs them
-// before with a goroutine for each connection.
-func TestMain(m *testing.M) {
-	flag.Parse()
-	for _, once := range []string{"fuzz", "bench", "coverprofile", "cpuprofile", "memprofile", "trace"} {
-		if flag.Lookup("test."+once).Value.String() != "" {
-			testenv.Main(m)
-		}
-	}
-	failed := 0
-	if testenv.Long() || runtime.GOOS != "linux" {
-		failed = m.Run()
-	}
-	if runtime.GOOS == "linux" && failed == 0 {
-		inLoop = true
-		testenv.Main(m)
-	}
-	os.Exit(failed)
-}
+func TestMain(m *testing.M) { testenv.Main(m) }
 
 // echo answers a SET with the length of its value. It answers a GET by its key:
 //
@@ -262,7 +239,6 @@ func serve(t testing.TB, h *echo, l Limits) (s *Server, dial func() net.Conn, sh
 	if err != nil {
 		t.Fatal(err)
 	}
-	l.Loop = l.Loop || inLoop
 	s = NewServer(l, slog.New(slog.DiscardHandler), h.handler)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -537,7 +513,7 @@ func TestSlowFrame(t *testing.T) {
 		c := newConn(far, s, "", "")
 		c.handler = &echoHandler{echo: h}
 		done := make(chan error, 1)
-		go func() { done <- c.serve(nil) }()
+		go func() { done <- c.serve() }()
 
 		for i := range 5 {
 			time.Sleep(time.Hour)
@@ -1065,7 +1041,7 @@ func FuzzFrames(f *testing.F) {
 		c := newConn(far, s, "", "")
 		c.handler = &echoHandler{echo: h}
 		done := make(chan error, 1)
-		go func() { done <- c.serve(nil) }()
+		go func() { done <- c.serve() }()
 		answers := make(chan []byte, 1)
 		go func() { // ends with the pipe
 			read, _ := io.ReadAll(near)

@@ -6,14 +6,13 @@ import (
 	"io"
 	"net"
 	"os"
-	"runtime"
 	"sync"
 	"syscall"
 	"time"
 )
 
 // Secured is a TLS connection that behaves like a plain one: an answer is sent without
-// waiting if there is room for it, and a reader looks again before it waits.
+// waiting if there is room for it, and a reader in the middle of a frame looks again before it waits.
 type Secured struct {
 	*tls.Conn
 	line *line
@@ -109,7 +108,7 @@ func (l *line) tryRead(fd uintptr) bool {
 			return true
 		case err == syscall.EAGAIN && left > 0:
 			left--
-			runtime.Gosched()
+			giveWay()
 		case err == syscall.EAGAIN:
 			l.rested = true
 			return false

@@ -18,11 +18,10 @@ import (
 // Limits.SendBuffer, which is part of what every connection takes. It grows for a long write,
 // and for a write that finds no room, as long as the budget has memory for that. A write that
 // still finds no room waits as for any full buffer. The buffer of an idle connection shrinks
-// again when the loop takes the connection, or has had it for a while. Without a loop it does
-// not.
+// again: see Server.sweep.
 //
-// Only the goroutine that writes uses it, and the reader while nothing is written; of a bare
-// connection, whatever holds its mutex.
+// Only the goroutine that writes uses it, and while nothing is written whatever has the outbox's
+// lock.
 type sendBuffer struct {
 	account *quota.Account
 	least   int // zero: the system decides, and nothing is charged
@@ -83,23 +82,14 @@ func (s *sendBuffer) shrink(fd int) {
 	}
 }
 
-// shrinkIdle makes the send buffer of a bare connection small, if the peer has read everything.
+// shrinkIdle makes the send buffer small, if the peer has read everything.
 func (s *socket) shrinkIdle() {
-	s.bare.mu.Lock()
-	defer s.bare.mu.Unlock()
-	if s.bare.is.Load() && s.bare.held {
-		s.send.shrink(s.bare.fd)
+	if s.raw != nil {
+		_ = s.raw.Control(func(fd uintptr) { s.send.shrink(int(fd)) })
 	}
 }
 
-// endSend gives back what the send buffer has taken of the budget, at the end of a connection.
-func (s *socket) endSend() {
-	s.bare.mu.Lock()
-	defer s.bare.mu.Unlock()
-	s.send.end()
-}
-
-// end gives back what the buffer has taken of the budget.
+// end gives back what the buffer has taken of the budget, at the end of a connection too.
 func (s *sendBuffer) end() {
 	if s.size > s.least {
 		s.account.Give(quota.ForSockets, taken(s.size)-taken(s.least))
@@ -115,7 +105,7 @@ const fewUnsent = 256
 // the bytes are memory of this process, and the connection keeps its place and its share. So
 // a client cannot leave behind more than it may have at once.
 func (s *socket) linger(server *shared) {
-	if s.send.size == 0 || server.ended() || s.unsent() < fewUnsent || s.attach() != nil {
+	if s.send.least == 0 || server.ended() || s.unsent() < fewUnsent {
 		return
 	}
 	_ = s.closeBoth()
@@ -139,13 +129,7 @@ func (s *socket) endLinger() {
 
 // unsent returns how many bytes of a connection's answers the kernel has.
 func (s *socket) unsent() (n int) {
-	s.bare.mu.Lock()
-	defer s.bare.mu.Unlock()
-	if s.bare.is.Load() {
-		if s.bare.held {
-			n = unsent(s.bare.fd)
-		}
-	} else if s.raw != nil {
+	if s.raw != nil {
 		_ = s.raw.Control(func(fd uintptr) { n = unsent(int(fd)) })
 	}
 	return n

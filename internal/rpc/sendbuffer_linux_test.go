@@ -74,9 +74,6 @@ func TestSendBuffersAreInTheBudget(t *testing.T) {
 // TestIdleSendBuffersShrink checks that a buffer that has grown is small again once the connection is
 // idle, and that it can grow again.
 func TestIdleSendBuffersShrink(t *testing.T) {
-	if !inLoop {
-		t.Skip("connections are not idle in a loop")
-	}
 	s, dial, _ := serve(t, newEcho(), Limits{SendBuffer: small})
 	nc := dial()
 	for range 2 {
@@ -85,7 +82,7 @@ func TestIdleSendBuffersShrink(t *testing.T) {
 		}
 		eventually(t, "the buffer to grow", s, func(st Stats) bool { return st.Buffers.Sockets > 0 })
 		readReply(t, nc)
-		eventually(t, "it to shrink", s, func(st Stats) bool { s.shared.loop.callHome(); return st.Buffers.Sockets == 0 })
+		eventually(t, "it to shrink", s, func(st Stats) bool { s.each((*Conn).sweep); return st.Buffers.Sockets == 0 })
 	}
 }
 
@@ -133,7 +130,7 @@ func TestLeftAnswersKeepTheirPlace(t *testing.T) {
 func TestUnsentAfterReset(t *testing.T) {
 	nc, accepted := tcp(t)
 	var s socket
-	s.take(accepted)
+	s.init(accepted, time.Second, func() error { return nil })
 	defer accepted.Close()
 	written := make(chan struct{})
 	go func() {

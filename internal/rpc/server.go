@@ -33,7 +33,6 @@ func NewServer(l Limits, log *slog.Logger, newHandler func(net.Conn) (Handler, e
 		NewHandler: newHandler, Log: log,
 		shared: newShared(l), pace: pace{rate: l.NewRate}, conns: map[*Conn]struct{}{},
 	}
-	s.shared.loop = newLoop(s)
 	return s
 }
 
@@ -73,7 +72,8 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	defer stop()
 	turns, end := context.WithCancel(ctx)
 	defer end()
-	defer s.shared.lookout.start()()
+	stopSweep := s.sweep()
+	defer stopSweep()
 	var failed error
 	for pause := time.Duration(0); ; {
 		s.shared.come.waitTurn(turns.Done())
@@ -147,19 +147,14 @@ func (s *Server) accept(turns context.Context, nc net.Conn) {
 	}
 }
 
-// begin serves a connection, in a loop or on a new goroutine.
+// begin serves a connection on a new goroutine.
 func (s *Server) begin(c *Conn) {
-	if !s.shared.loop.take(c) {
-		s.wg.Go(func() { s.serve(c, nil) }) // ends when the connection does; shutdown waits for it
-	}
+	s.wg.Go(func() { s.serve(c) }) // ends when the connection does; shutdown waits for it
 }
 
-// serve serves a connection until it ends, or goes home to the loop; err says that its
-// reading has ended.
-func (s *Server) serve(c *Conn, err error) {
-	if err = c.serve(err); err == errHome {
-		return
-	}
+// serve serves a connection until it ends.
+func (s *Server) serve(c *Conn) {
+	err := c.serve()
 	s.mu.Lock()
 	delete(s.conns, c)
 	s.mu.Unlock()
@@ -176,7 +171,26 @@ func (s *Server) shutdown() {
 	})
 	s.wg.Wait()
 	force.Stop()
-	s.shared.loop.halt()
+}
+
+// sweepEvery is how long a connection is idle, or up to twice that, before its send buffer shrinks.
+const sweepEvery = time.Second
+
+// sweep makes the send buffers of idle connections small, now and then, until it is stopped.
+func (s *Server) sweep() (stop func()) {
+	every, over, ended := time.NewTicker(sweepEvery), make(chan struct{}), make(chan struct{})
+	go func() { // ends with over
+		defer close(ended)
+		for {
+			select {
+			case <-over:
+				return
+			case <-every.C:
+				s.each((*Conn).sweep)
+			}
+		}
+	}()
+	return func() { every.Stop(); close(over); <-ended }
 }
 
 func (s *Server) each(f func(*Conn)) {

@@ -16,10 +16,6 @@ func newConn(nc net.Conn, s *shared, owner, process string) *Conn {
 	c.account = s.limits.Budget.Open(owner, process, c)
 	c.socket.init(nc, s.limits.WriteTimeout, c.outbox.beforeWait)
 	c.socket.send.begin(nc, c.account, s.limits.SendBuffer)
-	if s.loop != nil {
-		c.outbox.leave = c.leaveLoop
-		c.socket.onAttach = func() { s.loop.free(c) }
-	}
 	c.input.init(&c.socket, c.account, quota.ForFrames, c.beforeWait)
 	c.outbox.init(&c.socket, c.account, c.onFail)
 	c.outbox.sent = &s.bytesOut
@@ -27,15 +23,10 @@ func newConn(nc net.Conn, s *shared, owner, process string) *Conn {
 	return c
 }
 
-// serve reads and serves until the connection ends. It returns why; nil means in order, and
-// errHome that a loop serves the connection from now on. If err is not nil, reading has ended
-// already.
-func (c *Conn) serve(err error) error {
-	for goOn := err == nil; goOn; {
+// serve reads and serves until the connection ends. It returns why; nil means in order.
+func (c *Conn) serve() (err error) {
+	for goOn := true; goOn; {
 		goOn, err = c.ends(c.input.readEach(c.serveBatch))
-	}
-	if err == errHome {
-		return err
 	}
 	if errors.Is(err, io.EOF) || errors.Is(err, errClosing) || errors.Is(err, net.ErrClosed) {
 		err = nil
@@ -61,8 +52,6 @@ func (c *Conn) ends(err error) (goOn bool, why error) {
 		return false, failed
 	case c.squeezed.Load():
 		return false, ErrSlowReader
-	case isTimeout(err) && c.home.Swap(false) && c.goHome():
-		return false, errHome
 	case isTimeout(err) && (c.frame.wanted.Load() || !c.frame.overdue()):
 		err = c.giveFrame()
 		return err == nil, err
@@ -71,35 +60,6 @@ func (c *Conn) ends(err error) (goOn bool, why error) {
 		return false, ErrSlowFrame
 	}
 	return false, err
-}
-
-// comesHome asks the reader of an idle connection to give it to the loop. It says whether that
-// is possible.
-func (c *Conn) comesHome() bool {
-	if !c.socket.plain() {
-		return false
-	}
-	c.home.Store(true)
-	c.socket.wakeReader()
-	return true
-}
-
-// goHome gives the connection to the loop, unless a frame has begun.
-func (c *Conn) goHome() bool {
-	return c.input.len() == 0 && c.input.skip == 0 && !c.frame.wanted.Load() && c.server.loop.take(c)
-}
-
-// readReady reads once, for the loop of the connection, and serves what has come. It returns
-// how many bytes that was.
-func (c *Conn) readReady() (int, error) {
-	n, err := c.input.readReady(c.socket.bare.fd)
-	if n > 0 {
-		err = c.serveBatch(n)
-	}
-	if err != nil {
-		_, err = c.ends(err)
-	}
-	return n, err
 }
 
 // serveBatch serves the frames that the last n bytes have completed.
@@ -117,10 +77,9 @@ func (c *Conn) serveBatch(n int) error {
 		}
 	}
 	if in.busy++; in.busy > busyBatches {
-		in.nudge(c.server.lookout)
+		nudge()
 	}
 	c.handler.Batch()
-	in.answered = false
 	c.beginBatch()
 	served, begun, err := c.serveBuffered()
 	if e := c.flush(); err == nil {
@@ -154,8 +113,8 @@ func (c *Conn) serveBuffered() (served int, begun bool, err error) {
 		}
 		// Before Serve: if the handler fails, the connection ends.
 		in.r = next
-		if served += len(frames); served >= busyFrames && c.loop == nil {
-			c.server.lookout.nudge()
+		if served += len(frames); served >= busyFrames {
+			nudge()
 		}
 		if err := c.serveFrames(frames); err != nil {
 			return served, false, err
@@ -170,14 +129,22 @@ func (c *Conn) serveBuffered() (served int, begun bool, err error) {
 	return served, begun, err
 }
 
+// rest yields the processor at the end of a turn, and the turn to copy too.
+func (c *Conn) rest() {
+	c.server.turns.Add(1)
+	if c.batch.copies {
+		endCopy(c)
+		_ = beginCopy(c) // without it Grow begins one
+	}
+	giveWay()
+}
+
 // serveFrames serves some frames, and yields the processor if it is time to.
 func (c *Conn) serveFrames(frames [][]byte) error {
 	err := c.handler.Serve(c, frames)
 	c.sendCalls()
-	if c.input.turn.partServed() {
-		c.server.turns.Add(1)
-		_ = c.leaveLoop() // if that fails, others in the loop wait
-		giveWay()
+	if c.input.turn.over() {
+		c.rest()
 	}
 	if err == nil && (c.lost != nil || len(c.Out) >= smallBuffer/2) {
 		err = c.flush()
@@ -210,6 +177,19 @@ func (c *Conn) onFail(err error) error {
 	return err
 }
 
+// sweep makes the send buffer small, if nothing has been served since the last time.
+func (c *Conn) sweep() {
+	if n := c.batches.Load(); n != c.swept {
+		c.swept = n
+		return
+	}
+	c.outbox.mu.Lock()
+	defer c.outbox.mu.Unlock()
+	if !c.outbox.writing {
+		c.socket.shrinkIdle()
+	}
+}
+
 // drainPeer is how long a closing connection waits for its peer to read.
 const drainPeer = 250 * time.Millisecond
 
@@ -219,20 +199,19 @@ func (c *Conn) drain() error {
 	err := c.replies.waitForAll()
 	c.input.discard()
 	c.socket.linger(c.server)
-	c.socket.endSend()
+	c.outbox.mu.Lock()
+	c.socket.send.end()
+	c.outbox.mu.Unlock()
 	if !c.closing.Load() {
 		c.server.leave.waitTurn(c.server.over)
 	}
 	// Closing with unread bytes may cost the peer answers that it has not read yet. So
 	// end the stream, and let the peer close first.
-	if err == nil && c.closing.Load() && !c.socket.unix {
-		_ = c.socket.attach() // if that fails, the connection just closes
-	}
 	if err == nil && c.closing.Load() && c.socket.closeWrite() {
 		_ = c.socket.nc.SetReadDeadline(time.Now().Add(drainPeer))
 		_, _ = io.Copy(io.Discard, c.socket.nc)
 	}
-	if e := c.socket.close(); err == nil && !errors.Is(e, net.ErrClosed) {
+	if e := c.socket.nc.Close(); err == nil && !errors.Is(e, net.ErrClosed) {
 		err = e
 	}
 	return err
@@ -247,8 +226,5 @@ func (c *Conn) shutdown() {
 		return
 	}
 	c.closing.Store(true)
-	if !c.socket.unix && c.socket.attach() != nil { // a loop would not learn of it
-		c.socket.wake()
-	}
 	c.socket.wakeReader()
 }

@@ -10,18 +10,15 @@ import (
 
 // socket is the bytes of one connection, plain or TLS. Its reads are in input.
 type socket struct {
-	nc     net.Conn        // nil while the connection is bare
+	nc     net.Conn
 	raw    syscall.RawConn // nil if nc is not over a file descriptor
 	line   *line           // below nc, if nc is TLS over a file descriptor
 	fd     writer          // of the goroutine that writes; one at a time
 	unix   bool            // nc is over a Unix socket
 	killed atomic.Bool     // ended by kill
-	bare   bare            // of a connection in a loop
 	send   sendBuffer      // of a serving connection
 
 	lingers atomic.Bool // its end waits for the peer
-
-	onAttach func() // is called after a bare connection has been attached; nil: it is never bare
 }
 
 // init takes over nc. beforeWait is called before a write waits, and returns an error if
@@ -29,15 +26,6 @@ type socket struct {
 func (s *socket) init(nc net.Conn, writeTimeout time.Duration, beforeWait func() error) {
 	s.fd.init(writeTimeout, beforeWait)
 	s.fd.send = &s.send
-	s.take(nc)
-	_, s.unix = nc.(*net.UnixConn)
-	if c, ok := nc.(*Secured); ok && c.line.adopt(writeTimeout, beforeWait) {
-		s.line = c.line
-	}
-}
-
-// take makes nc the connection.
-func (s *socket) take(nc net.Conn) {
 	s.nc = nc
 	if c, ok := nc.(syscall.Conn); ok {
 		if raw, err := c.SyscallConn(); err == nil {
@@ -45,20 +33,16 @@ func (s *socket) take(nc net.Conn) {
 		}
 	}
 	s.fd.nc, s.fd.raw = nc, s.raw
+	_, s.unix = nc.(*net.UnixConn)
+	if c, ok := nc.(*Secured); ok && c.line.adopt(writeTimeout, beforeWait) {
+		s.line = c.line
+	}
 }
 
 // write writes all of b. It fails if the peer takes nothing for the timeout.
 func (s *socket) write(b []byte) error {
 	if s.line != nil {
 		return s.line.write(s.nc, b)
-	}
-	if n, was, err := s.writeBare(b); was {
-		if b = b[n:]; err != nil || len(b) == 0 {
-			return err
-		}
-		if err := s.attach(); err != nil {
-			return err
-		}
 	}
 	return s.fd.write(b)
 }
@@ -70,9 +54,6 @@ func (s *socket) writeNow(b []byte) (n int, err error) {
 	if s.line != nil {
 		return s.line.writeNow(s.nc, b)
 	}
-	if n, was, err := s.writeBare(b); was {
-		return n, err
-	}
 	return s.fd.writeNow(b)
 }
 
@@ -81,37 +62,10 @@ func (s *socket) writeNow(b []byte) (n int, err error) {
 func (s *socket) behind() bool { return s.line != nil && s.line.behind() }
 
 // wake makes the reads and writes of the connection return. Close would wait for them.
-func (s *socket) wake() {
-	s.bare.mu.Lock()
-	defer s.bare.mu.Unlock()
-	if s.bare.is.Load() {
-		_ = s.shutLocked(syscall.SHUT_RDWR)
-	} else {
-		_ = s.nc.SetDeadline(time.Unix(1, 0))
-	}
-}
+func (s *socket) wake() { _ = s.nc.SetDeadline(time.Unix(1, 0)) }
 
-// wakeReader makes reads return. The loop of a bare connection does not wait in a read.
-func (s *socket) wakeReader() {
-	s.bare.mu.Lock()
-	defer s.bare.mu.Unlock()
-	if !s.bare.is.Load() {
-		_ = s.nc.SetReadDeadline(time.Unix(1, 0))
-	}
-}
-
-// setReadDeadline sets the deadline of reads; zero means none.
-func (s *socket) setReadDeadline(t time.Time) error {
-	if s.bare.is.Load() {
-		if t.IsZero() {
-			return nil
-		}
-		if err := s.attach(); err != nil {
-			return err
-		}
-	}
-	return s.nc.SetReadDeadline(t)
-}
+// wakeReader makes reads return.
+func (s *socket) wakeReader() { _ = s.nc.SetReadDeadline(time.Unix(1, 0)) }
 
 // kill ends the connection. Any goroutine may call it.
 func (s *socket) kill() {
@@ -121,9 +75,6 @@ func (s *socket) kill() {
 
 // closeWrite tells the peer that nothing more comes. It says whether that is possible.
 func (s *socket) closeWrite() bool {
-	if s.bare.is.Load() { // and if not, nc is what attach has made of it
-		return false
-	}
 	cw, ok := s.nc.(interface{ CloseWrite() error })
 	return ok && cw.CloseWrite() == nil
 }
@@ -131,25 +82,8 @@ func (s *socket) closeWrite() bool {
 // closeRead takes no more bytes from the peer: its next write fails, and what it has sent
 // before can still be read. It says whether that is possible, as it is over a Unix socket.
 func (s *socket) closeRead() bool {
-	s.bare.mu.Lock()
-	defer s.bare.mu.Unlock()
-	if !s.unix {
-		return false
-	}
-	if s.bare.is.Load() {
-		return s.shutLocked(syscall.SHUT_RD) == nil
-	}
 	c, ok := s.nc.(*net.UnixConn)
 	return ok && c.CloseRead() == nil
-}
-
-// close closes the connection.
-func (s *socket) close() error {
-	s.letGo()
-	if s.bare.is.Load() {
-		return nil
-	}
-	return s.nc.Close()
 }
 
 func isTimeout(err error) bool {

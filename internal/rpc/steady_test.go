@@ -38,7 +38,7 @@ func servePolled(t *testing.T, h Handler, l Limits, over string) (nc net.Conn, c
 	c = newConn(there, newShared(l), "uid 0", "")
 	c.handler = h
 	ended = make(chan error, 1)
-	go func() { ended <- c.serve(nil) }()
+	go func() { ended <- c.serve() }()
 	return nc, c, far, ended
 }
 

@@ -138,7 +138,6 @@ func serveText(t testing.TB, h *text, over string, l Limits) (s *Server, dial fu
 	if err != nil {
 		t.Fatal(err)
 	}
-	l.Loop = l.Loop || inLoop
 	s = NewServer(l, slog.New(slog.DiscardHandler), func(net.Conn) (Handler, error) { return h, nil })
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)

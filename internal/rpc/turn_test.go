@@ -15,7 +15,7 @@ import (
 func TestTurn(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
 		var u turn
-		part := func(d time.Duration) bool { time.Sleep(d); return u.partServed() }
+		part := func(d time.Duration) bool { time.Sleep(d); return u.over() }
 		begin := func() (over bool) { return part(time.Hour) || part(2*time.Hour) }
 		for range 2 {
 			if begin() || part(turnTime-1) {
@@ -46,36 +46,22 @@ func TestFloodGivesWay(t *testing.T) {
 	}
 }
 
-// TestRestEndsTurn checks that a turn ends when a reader finds nothing to read, and when
-// it looks for more after others had their turn.
+// TestRestEndsTurn checks that a turn ends when a reader finds nothing to read, also in the middle of
+// a long frame.
 func TestRestEndsTurn(t *testing.T) {
 	near, far := pollPair(t)
 	s := input{socket: &socket{}}
-	s.onBatch = func(int) error {
-		s.r = s.w
-		s.answered = true
-		s.turn.partServed()
-		return nil
-	}
-	for range aloneAfter {
-		lastReader.Store(s.number + 1) // in company
-		_, _ = syscall.Write(far.fd, []byte{0})
+	rests, batches := 0, 0
+	s.onBatch = func(int) error { batches++; s.turn.over(); return nil }
+	s.onWait = func() error { rests++; return nil }
+	send := func(n int) { _, _ = syscall.Write(far.fd, make([]byte, n)) }
+	for i, n := range []int{1, looksFrom} {
+		send(n)
 		if s.tryRead(uintptr(near.fd)) {
 			t.Fatal(s.rerr)
 		}
-		if s.turn.parts != 0 {
-			t.Fatal("a look begins no turn")
-		}
-	}
-	for range 3 {
-		lastReader.Store(s.number)
-		s.inRow = aloneAfter
-		_, _ = syscall.Write(far.fd, []byte{0})
-		if s.tryRead(uintptr(near.fd)) {
-			t.Fatal(s.rerr)
-		}
-		if s.turn.parts != 1 {
-			t.Fatalf("%d parts in a turn, want 1", s.turn.parts)
+		if rests != i+1 || batches != i+1 || s.turn.parts != 1 {
+			t.Errorf("%d rests after %d batches, %d parts in the turn", rests, batches, s.turn.parts)
 		}
 	}
 }

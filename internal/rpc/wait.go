@@ -50,10 +50,8 @@ func leaveFor(c *Conn, holds int64) error {
 	if err := o.share.Take(holds, forShort); err != nil {
 		return err
 	}
-	if !o.leaveLocked() {
-		o.share.Give(holds)
-	}
-	return o.err
+	o.waited = true
+	return nil
 }
 
 // goneEvery is how often a reader that waits looks whether its client has gone.

@@ -48,9 +48,8 @@ func (c *Conn) Begin(room func() bool) (stands bool) {
 			continue
 		}
 		switch {
-		case !o.leaveLocked():
 		case full():
-			o.changed.Wait()
+			o.wait()
 		default:
 			o.waitForRoomLocked()
 		}
@@ -75,7 +74,7 @@ func (o *outbox) waitForRoomLocked() {
 		defer o.mu.Unlock()
 		o.changed.Broadcast()
 	})
-	o.changed.Wait()
+	o.wait()
 	again.Stop()
 }
 
@@ -102,7 +101,6 @@ func (c *Conn) Start(to *Client, q *wire.Request, timeout time.Duration, caller 
 		c.sendCalls()
 		c.batch.calls = to
 	}
-	c.calls = true
 	return to.queue(q, timeout, caller)
 }
 

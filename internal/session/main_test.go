@@ -88,7 +88,7 @@ func (i itself) Serve(
 }
 
 func (h *host) limits() rpc.Limits {
-	return rpc.Limits{MaxFrame: h.Config.MaxValue + wire.FrameSlack, Loop: h.net == nil && rpc.LoopPays(), Budget: h.Budget}
+	return rpc.Limits{MaxFrame: h.Config.MaxValue + wire.FrameSlack, Budget: h.Budget}
 }
 
 // dial returns a connection to the server of its kind, which the first one starts.

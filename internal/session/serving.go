@@ -232,10 +232,6 @@ func asksOthers(c *Session, q *wire.Request) bool {
 
 // execute answers c.req from what this host has, or later.
 func (c *Session) execute(conn *rpc.Conn) {
-	if c.req.Op == wire.OpFlush { // it erases what is in the shared memory
-		c.Names.Release()
-		_ = rpc.MayWait(conn)
-	}
 	if q := c.req; q.Op == wire.OpFill || q.Op == wire.OpSet && q.Mode != wire.ModeSet {
 		switch n := c.Core.Copied(q, &c.Names); {
 		case n <= smallValue:

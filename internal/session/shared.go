@@ -37,7 +37,6 @@ func (c *Session) share(conn *rpc.Conn) {
 	}
 	c.brief = true
 	c.Names.Release() // to make a region takes long
-	_ = rpc.MayWait(conn)
 	c.d.passing.sweep()
 	if err := c.member.Acquire(quota.Descriptors); err != nil {
 		c.answerError(conn, err)
