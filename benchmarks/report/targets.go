@@ -53,7 +53,7 @@ var (
 	// Of the same keys. "Unchanged": within the variation of the figure on a quiet machine.
 	p99OfFew = &target{"≤", 1.1}
 
-	idleKiB = &target{"≤", 4} // an idle connection
+	idleKiB = &target{"≤", 12} // an idle connection
 
 	// "As fast": a GET of a copy against one of the host's own.
 	copyOfOwned = &target{"≥", 0.9}

@@ -23,16 +23,7 @@
 // request, with one write per connection for all answers that came in one read.
 // Conn.Start needs no goroutine, and wakes two goroutines fewer.
 //
-// Connections without TLS that are idle or alone share one reader, a loop, on Linux
-// (Limits.Loop). A connection whose reader must wait, or that is busy beside others, gets a
-// goroutine of its own, and comes back once it is idle:
-//
-//	          begins                must wait, or is busy beside others
-//	accepted ────────► in the loop ────────────────────────────────────► has a goroutine
-//	                        ▲                                                   │
-//	                        └──────────── idle for a second ────────────────────┘
-//
-// All but the loop holds over TLS too (Secure). Encrypted bytes cannot be taken back, so bytes that
+// All of this holds over TLS too (Secure). Encrypted bytes cannot be taken back, so bytes that
 // do not fit into the socket's buffer wait below TLS. A write that does not wait leaves
 // at most one record there.
 //
@@ -44,8 +35,6 @@
 // Each part can be read alone:
 //
 //	socket    the bytes of one connection, plain or TLS, on either side
-//	bare      a socket's descriptor while only a loop waits for it
-//	loop      the reader of connections that are idle or alone
 //	input     what has been read and not consumed, on either side; when to read and wait
 //	outbox    what is to be written, on either side; which goroutine writes it
 //	batch     what the reader has while it serves a batch (Conn.Out)

@@ -3,6 +3,8 @@ package rpc
 import (
 	"runtime"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // End is the end of a connection, for requests that wait: see EndOf.
@@ -27,6 +29,17 @@ func Waited(c *Conn) bool { return c.outbox.waited }
 // Lost says whether an answer of a connection could not be written. Nothing more is served then.
 // Only the reader calls it.
 func Lost(c *Conn) bool { return c.lost != nil }
+
+// atEnd says whether nothing is left to read but the end of the stream.
+func (s *socket) atEnd() (end bool) {
+	if s.raw != nil {
+		_ = s.raw.Control(func(fd uintptr) {
+			n, _, err := unix.Recvfrom(int(fd), make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT)
+			end = n == 0 && err == nil
+		})
+	}
+	return end
+}
 
 // hungUp says whether the peer has closed the connection, or this side has.
 func (s *socket) hungUp() (gone bool) {

@@ -7,6 +7,25 @@ import (
 	"testing"
 )
 
+// TestEndWithLaterBytes checks that a connection ends if the end of its stream has come together with
+// the last request, while the reader served.
+func TestEndWithLaterBytes(t *testing.T) {
+	h := newEcho()
+	s, dial, _ := serve(t, h, Limits{})
+	nc := dial()
+	ask := func(id uint64, key string) { mustWrite(t, nc, getFrame(id, key)) }
+	ask(1, "x")
+	readReply(t, nc)
+	ask(2, "hold")
+	eventually(t, "the reader to serve", s, func(Stats) bool { return h.served.Load() == 2 })
+	ask(3, "x")
+	_ = nc.(*net.UnixConn).CloseWrite()
+	close(h.release)
+	readReply(t, nc)
+	readReply(t, nc)
+	eventually(t, "the end", s, func(st Stats) bool { s.each((*Conn).sweep); return st.Open == 0 })
+}
+
 // TestEnded checks that a connection has ended for the requests that wait once its client has
 // closed it, and not while the client only sends nothing more.
 func TestEnded(t *testing.T) {

@@ -33,7 +33,12 @@ type input struct {
 	use     quota.Use      // of the buffer
 	charged atomic.Int64   // bytes charged for the buffer
 
-	// The loop: see readEach.
+	// once says that a read which does not fill the buffer is the last one before the reader waits.
+	// Then it may miss the end of a stream that comes with the last bytes: ended tells it.
+	once  bool
+	ended atomic.Bool
+
+	// What readEach needs.
 	onBatch func(n int) error
 	onWait  func() error // called before the reader waits with an incomplete frame
 	readFn  func(fd uintptr) bool

@@ -3,6 +3,7 @@ package rpc
 import (
 	"errors"
 	"io"
+	"runtime"
 	"syscall"
 )
 
@@ -13,6 +14,10 @@ const (
 	looks     = 8
 	looksFrom = 16 << 10 // bytes that a read has brought
 )
+
+// onceEmpty says that a read which does not fill its buffer has emptied the socket, and that the
+// poller tells of all that comes later.
+const onceEmpty = runtime.GOOS == "linux"
 
 // readEach reads whenever there are bytes and calls batch with their number, until either
 // fails. batch leaves room in the buffer.
@@ -41,7 +46,8 @@ func (in *input) tryRead(fd uintptr) bool {
 	in.turn.restart()
 	for {
 		in.acquire()
-		n, err := readNow(int(fd), in.buf[in.w:])
+		room := in.buf[in.w:]
+		n, err := readNow(int(fd), room)
 		switch {
 		case err == syscall.EINTR:
 			continue
@@ -50,11 +56,7 @@ func (in *input) tryRead(fd uintptr) bool {
 			giveWay()
 			continue
 		case err == syscall.EAGAIN:
-			if in.release(); in.r == in.w {
-				return false
-			}
-			in.rerr = in.onWait()
-			return in.rerr != nil
+			return !in.mayRest()
 		case err != nil:
 			in.rerr = err
 			return true
@@ -68,8 +70,18 @@ func (in *input) tryRead(fd uintptr) bool {
 		}
 		if left = 0; n >= looksFrom && in.r < in.w {
 			left = looks
+		} else if n < len(room) && in.once && !in.ended.Load() {
+			return !in.mayRest()
 		}
 	}
+}
+
+// mayRest says whether the reader may wait for more, or sets rerr.
+func (in *input) mayRest() bool {
+	if in.release(); in.r < in.w {
+		in.rerr = in.onWait()
+	}
+	return in.rerr == nil
 }
 
 // readBlind is readEach for a connection that does not show whether there are bytes.

@@ -142,6 +142,9 @@ func (h *echoHandler) serve(c *Conn, frame []byte) error {
 	case key == "dawdle":
 		time.Sleep(turnTime)
 		c.Out = wire.AppendReply(c.Out, wire.OpGet, &wire.Reply{ID: id})
+	case key == "hold":
+		<-h.release
+		c.Out = wire.AppendReply(c.Out, wire.OpGet, &wire.Reply{ID: id})
 	case key == "drop":
 		return errors.New("dropped")
 	case strings.HasPrefix(key, "ask "):

@@ -64,7 +64,8 @@ func (c *Conn) ends(err error) (goOn bool, why error) {
 
 // serveBatch serves the frames that the last n bytes have completed.
 func (c *Conn) serveBatch(n int) error {
-	c.batches.Add(1)
+	// A client may send one batch and end its stream: that is told at once.
+	c.input.once = c.batches.Add(1) > 1 && onceEmpty
 	c.server.batches.Add(1)
 	c.server.bytesIn.Add(int64(n))
 	in := &c.input
@@ -177,10 +178,13 @@ func (c *Conn) onFail(err error) error {
 	return err
 }
 
-// sweep makes the send buffer small, if nothing has been served since the last time.
+// sweep tells the reader of the end of its stream, if it has served since the last time, and else
+// makes the send buffer small.
 func (c *Conn) sweep() {
 	if n := c.batches.Load(); n != c.swept {
-		c.swept = n
+		if c.swept = n; c.socket.atEnd() {
+			c.readEnd()
+		}
 		return
 	}
 	c.outbox.mu.Lock()
@@ -223,8 +227,15 @@ func (c *Conn) drain() error {
 func (c *Conn) shutdown() {
 	c.socket.endLinger()
 	if c.socket.closeRead() {
+		c.readEnd()
 		return
 	}
 	c.closing.Store(true)
+	c.socket.wakeReader()
+}
+
+// readEnd makes the reader read up to the end of its stream.
+func (c *Conn) readEnd() {
+	c.input.ended.Store(true)
 	c.socket.wakeReader()
 }
