@@ -8,22 +8,33 @@ import (
 )
 
 // TestEndWithLaterBytes checks that a connection ends if the end of its stream has come together with
-// the last request, while the reader served.
+// the last request, while the reader served; by the client, and by the server that shuts down.
 func TestEndWithLaterBytes(t *testing.T) {
-	h := newEcho()
-	s, dial, _ := serve(t, h, Limits{})
-	nc := dial()
-	ask := func(id uint64, key string) { mustWrite(t, nc, getFrame(id, key)) }
-	ask(1, "x")
-	readReply(t, nc)
-	ask(2, "hold")
-	eventually(t, "the reader to serve", s, func(Stats) bool { return h.served.Load() == 2 })
-	ask(3, "x")
-	_ = nc.(*net.UnixConn).CloseWrite()
-	close(h.release)
-	readReply(t, nc)
-	readReply(t, nc)
-	eventually(t, "the end", s, func(st Stats) bool { s.each((*Conn).sweep); return st.Open == 0 })
+	for name, end := range map[string]func(*Server, *net.UnixConn){
+		"client": func(_ *Server, nc *net.UnixConn) { _ = nc.CloseWrite() },
+		"server": func(s *Server, _ *net.UnixConn) { s.each((*Conn).shutdown) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newEcho()
+			s, dial, _ := serve(t, h, Limits{})
+			nc := dial()
+			mustWrite(t, nc, getFrame(1, "x"))
+			readReply(t, nc)
+			mustWrite(t, nc, getFrame(2, "hold"))
+			eventually(t, "the reader to serve", s, func(Stats) bool { return h.served.Load() == 2 })
+			mustWrite(t, nc, getFrame(3, "x"))
+			end(s, nc.(*net.UnixConn))
+			close(h.release)
+			readReply(t, nc)
+			readReply(t, nc)
+			eventually(t, "the end", s, func(st Stats) bool {
+				if name == "client" {
+					s.each((*Conn).sweep)
+				}
+				return st.Open == 0
+			})
+		})
+	}
 }
 
 // TestEnded checks that a connection has ended for the requests that wait once its client has
