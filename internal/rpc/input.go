@@ -33,8 +33,8 @@ type input struct {
 	use     quota.Use      // of the buffer
 	charged atomic.Int64   // bytes charged for the buffer
 
-	// once says that a read which does not fill the buffer is the last one before the reader waits.
-	// Then it may miss the end of a stream that comes with the last bytes: ended tells it.
+	// once says that a read which does not fill the buffer is the last one before the reader waits:
+	// it has emptied the socket. It may have missed the end of the stream, which ended tells.
 	once  bool
 	ended atomic.Bool
 

@@ -3,7 +3,6 @@ package rpc
 import (
 	"errors"
 	"io"
-	"runtime"
 	"syscall"
 )
 
@@ -14,10 +13,6 @@ const (
 	looks     = 8
 	looksFrom = 16 << 10 // bytes that a read has brought
 )
-
-// onceEmpty says that a read which does not fill its buffer has emptied the socket, and that the
-// poller tells of all that comes later.
-const onceEmpty = runtime.GOOS == "linux"
 
 // readEach reads whenever there are bytes and calls batch with their number, until either
 // fails. batch leaves room in the buffer.

@@ -237,8 +237,15 @@ func endsUnforced(t *testing.T, shutdown func()) {
 // dials the server and one that shuts it down.
 func serve(t testing.TB, h *echo, l Limits) (s *Server, dial func() net.Conn, shutdown func()) {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "s")
-	ln, err := net.Listen("unix", path)
+	return serveOn(t, h, l, "unix", filepath.Join(t.TempDir(), "s"))
+}
+
+// serveOn is serve at an address of a network.
+func serveOn(
+	t testing.TB, h *echo, l Limits, network, address string,
+) (s *Server, dial func() net.Conn, shutdown func()) {
+	t.Helper()
+	ln, err := net.Listen(network, address)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -257,7 +264,7 @@ func serve(t testing.TB, h *echo, l Limits) (s *Server, dial func() net.Conn, sh
 	}
 	t.Cleanup(shutdown)
 	return s, func() net.Conn {
-		nc, err := net.Dial("unix", path)
+		nc, err := net.Dial(network, ln.Addr().String())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -654,22 +661,24 @@ func TestMaxConns(t *testing.T) {
 // TestEndWithLastBytes checks that a client that sends its last request and closes its
 // side at once gets the answer and then the end of the stream.
 func TestEndWithLastBytes(t *testing.T) {
-	s, dial, _ := serve(t, newEcho(), Limits{})
-	for range 20 {
-		nc := dial()
-		if _, err := nc.Write(getFrame(1, "x")); err != nil {
-			t.Fatal(err)
-		}
-		if err := nc.(*net.UnixConn).CloseWrite(); err != nil {
-			t.Fatal(err)
-		}
-		readReply(t, nc)
-		if _, err := tryReadReply(nc); !errors.Is(err, io.EOF) {
-			t.Errorf("%v, want the end", err)
-		}
-		nc.Close()
+	for network, address := range map[string]string{"unix": filepath.Join(t.TempDir(), "s"), "tcp": "127.0.0.1:0"} {
+		t.Run(network, func(t *testing.T) {
+			s, dial, _ := serveOn(t, newEcho(), Limits{}, network, address)
+			for range 20 {
+				nc := dial()
+				mustWrite(t, nc, getFrame(1, "x"))
+				if err := nc.(interface{ CloseWrite() error }).CloseWrite(); err != nil {
+					t.Fatal(err)
+				}
+				readReply(t, nc)
+				if _, err := tryReadReply(nc); !errors.Is(err, io.EOF) {
+					t.Errorf("%v, want the end", err)
+				}
+				nc.Close()
+			}
+			eventually(t, "no connection", s, func(st Stats) bool { return st.Open == 0 })
+		})
 	}
-	eventually(t, "no connection", s, func(st Stats) bool { return st.Open == 0 })
 }
 
 // TestConnectionStorm opens and drops 1,000 connections at once.

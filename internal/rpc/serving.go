@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"runtime"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/quota"
@@ -17,6 +18,7 @@ func newConn(nc net.Conn, s *shared, owner, process string) *Conn {
 	c.socket.init(nc, s.limits.WriteTimeout, c.outbox.beforeWait)
 	c.socket.send.begin(nc, c.account, s.limits.SendBuffer)
 	c.input.init(&c.socket, c.account, quota.ForFrames, c.beforeWait)
+	c.input.once = runtime.GOOS == "linux" // the poller tells of all that comes later
 	c.outbox.init(&c.socket, c.account, c.onFail)
 	c.outbox.sent = &s.bytesOut
 	c.replies.server, c.replies.outbox = s, &c.outbox
@@ -64,8 +66,7 @@ func (c *Conn) ends(err error) (goOn bool, why error) {
 
 // serveBatch serves the frames that the last n bytes have completed.
 func (c *Conn) serveBatch(n int) error {
-	// A client may send one batch and end its stream: that is told at once.
-	c.input.once = c.batches.Add(1) > 1 && onceEmpty
+	c.batches.Add(1)
 	c.server.batches.Add(1)
 	c.server.bytesIn.Add(int64(n))
 	in := &c.input
