@@ -30,12 +30,13 @@ func Waited(c *Conn) bool { return c.outbox.waited }
 // Only the reader calls it.
 func Lost(c *Conn) bool { return c.lost != nil }
 
-// atEnd says whether nothing is left to read but the end of the stream.
+// atEnd says whether nothing is left to read but the end of the stream, or an error. The kernel tells
+// an error once: after a reset the next read finds the end.
 func (s *socket) atEnd() (end bool) {
 	if s.raw != nil {
 		_ = s.raw.Control(func(fd uintptr) {
 			n, _, err := unix.Recvfrom(int(fd), make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT)
-			end = n == 0 && err == nil
+			end = n <= 0 && err != unix.EAGAIN && err != unix.EINTR
 		})
 	}
 	return end

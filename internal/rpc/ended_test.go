@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"testing"
+	"time"
 )
 
 // TestEndWithLaterBytes checks that a connection ends if the end of its stream has come together with
@@ -45,6 +46,70 @@ func TestEndWithLaterBytes(t *testing.T) {
 				readReply(t, nc)
 			}
 		})
+	}
+}
+
+// TestAtEnd checks that the server sees an end and a reset behind the last bytes that its reader has
+// read, and nothing while the client is there or bytes are unread.
+func TestAtEnd(t *testing.T) {
+	for network, address := range map[string]string{"unix": t.TempDir() + "/s", "tcp": "127.0.0.1:0"} {
+		for _, how := range []string{"close", "reset", "half"} {
+			t.Run(network+"/"+how, func(t *testing.T) {
+				ln, err := net.Listen(network, address)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer ln.Close()
+				far, err := net.Dial(network, ln.Addr().String())
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer far.Close()
+				near, err := ln.Accept()
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer near.Close()
+				var s socket
+				s.init(near, time.Second, func() error { return nil })
+				if how == "reset" { // over a Unix socket: by what the client has not read
+					mustWrite(t, near, []byte("unread"))
+				}
+				mustWrite(t, far, []byte("x"))
+				if s.atEnd() {
+					t.Error("an end before the bytes are read")
+				}
+				if _, err := near.Read(make([]byte, 8)); err != nil {
+					t.Fatal(err)
+				}
+				if s.atEnd() {
+					t.Error("an end while the client is there")
+				}
+				if tcp, ok := far.(*net.TCPConn); ok && how == "reset" {
+					_ = tcp.SetLinger(0)
+				}
+				if how == "half" {
+					_ = far.(interface{ CloseWrite() error }).CloseWrite()
+				} else {
+					_ = far.Close()
+				}
+				seen := s.atEnd
+				if how == "reset" { // looks without taking the error
+					seen = s.hungUp
+				}
+				for end := time.Now().Add(5 * time.Second); !seen(); time.Sleep(time.Millisecond) {
+					if time.Now().After(end) {
+						t.Fatal("no end is seen")
+					}
+				}
+				if how == "reset" && !s.atEnd() {
+					t.Error("the first look after a reset sees no end")
+				}
+				if n, err := near.Read(make([]byte, 8)); err == nil {
+					t.Errorf("read %d bytes behind the end", n)
+				}
+			})
+		}
 	}
 }
 
