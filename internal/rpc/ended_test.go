@@ -6,6 +6,8 @@ import (
 	"net"
 	"testing"
 	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // TestEndWithLaterBytes checks that a connection ends if the end of its stream has come together with
@@ -97,11 +99,7 @@ func TestAtEnd(t *testing.T) {
 				if how == "reset" { // looks without taking the error
 					seen = s.hungUp
 				}
-				for end := time.Now().Add(5 * time.Second); !seen(); time.Sleep(time.Millisecond) {
-					if time.Now().After(end) {
-						t.Fatal("no end is seen")
-					}
-				}
+				testenv.Eventually(t, "the end", seen)
 				if how == "reset" && !s.atEnd() {
 					t.Error("the first look after a reset sees no end")
 				}
