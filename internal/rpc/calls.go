@@ -3,8 +3,8 @@ package rpc
 import "time"
 
 // calls are the calls of a connection that wait for their answers, each in a slot. The
-// id of a call is its slot's index + 1 in the low 32 bits, and a turn above. The lock of
-// the Client's outbox guards them.
+// id of a call is its slot's index + 1 in the low 32 bits, and a turn above. The
+// Client's lock guards them.
 type calls struct {
 	slots []*slot
 	free  []uint32

@@ -63,13 +63,17 @@ type Client struct {
 	answers Answers
 
 	background sync.WaitGroup // of the timer and the gatherers
-	outbox     outbox         // its lock guards the rest
-	calls      calls
-	expiry     expiry
-	requests   requests
-	sending    patience
-	lead       lead
-	gathering  gathering
+
+	mu        sync.Mutex // guards the rest
+	err       error      // ends the connection
+	writing   bool       // some goroutine writes
+	written   sync.Cond  // no goroutine writes any more
+	calls     calls
+	expiry    expiry
+	requests  requests
+	patience  patience
+	lead      lead
+	gathering gathering
 
 	told    func(frame []byte) // see Await; nil: nothing is awaited
 	leaving atomic.Bool        // takes no more calls, see Leave; or is about to end
@@ -122,13 +126,12 @@ func NewClient(nc net.Conn, cfg ClientConfig) *Client {
 	if cfg.Budget != nil {
 		c.account = cfg.Budget.Open(cfg.Owner, "", nil)
 	}
-	c.socket.init(nc, cfg.WriteTimeout, func() error { return c.sending.beforeWait(cfg.WriteTimeout) })
+	c.socket.init(nc, cfg.WriteTimeout, func() error { return c.patience.beforeWait(cfg.WriteTimeout) })
 	c.input.init(&c.socket, c.account, quota.ForPeers, func() error {
 		_ = c.input.beforeWait() // not refused: clients are few
 		return nil
 	})
-	c.outbox.init(&c.socket, nil, c.onFail) // requests are charged by the Client
-	c.outbox.refill, c.outbox.onCut = c.refillLocked, c.cutLocked
+	c.written.L = &c.mu
 	c.expiry.run, c.expiry.group = c.expire, &c.background
 	go c.readLoop() // owned by the client: ends with the connection; Close waits
 	return c
@@ -139,7 +142,7 @@ func NewClient(nc net.Conn, cfg ClientConfig) *Client {
 func (c *Client) Close() error {
 	c.fail(ErrClosed)
 	<-c.done
-	c.outbox.waitForWriter()
+	c.waitForWriter()
 	c.background.Wait()
 	return nil
 }
@@ -163,32 +166,39 @@ func (c *Client) ended() bool {
 }
 
 // Err returns why the connection ended, or nil.
-func (c *Client) Err() error { return c.outbox.failure() }
+func (c *Client) Err() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err
+}
 
 // InFlight returns the number of calls that wait for their answer.
 func (c *Client) InFlight() int {
-	c.outbox.mu.Lock()
-	defer c.outbox.mu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	return c.calls.inFlight()
 }
 
 // fail ends the connection with a reason.
 func (c *Client) fail(err error) {
-	c.outbox.mu.Lock()
-	defer c.outbox.mu.Unlock()
-	c.outbox.failLocked(err)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.failLocked(err)
 }
 
-// onFail stops the timer when the connection ends: the reader tells the callers. It
-// returns the error to keep. The outbox's lock is held.
-func (c *Client) onFail(err error) error {
-	c.leaving.Store(true) // who is told makes its next call over another connection
+// failLocked is fail, with the lock held. The reader tells the callers.
+func (c *Client) failLocked(err error) {
+	if c.err != nil {
+		return
+	}
+	c.leaving.Store(true) // a caller that is told makes its next call over another connection
 	c.expiry.stop()
 	c.lead.end()
 	if !errors.Is(err, ErrClosed) && !errors.Is(err, ErrNotSent) { // a write has failed
 		err = fmt.Errorf("%w: %w", ErrClosed, err)
 	}
-	return err
+	c.err = err
+	c.socket.wake() // the reader and the writer; Close would wait for the reader
 }
 
 // Do sends the request q, whose ID it sets, and waits for the answer until ctx ends or
@@ -215,8 +225,8 @@ func (c *Client) Do(ctx context.Context, timeout time.Duration, q *wire.Request)
 
 // send queues and writes a request. leads says that the caller is to read the answer.
 func (c *Client) send(q *wire.Request, timeout time.Duration, call *Call) (leads bool, err error) {
-	c.outbox.mu.Lock()
-	defer c.outbox.mu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if err := c.queueLocked(q, timeout, call); err != nil {
 		return false, err
 	}
@@ -275,8 +285,8 @@ func (c *Client) Release(call *Call) {
 
 // abandon gives up waiting. It returns false if the caller is already being told.
 func (c *Client) abandon(id uint64) bool {
-	c.outbox.mu.Lock()
-	defer c.outbox.mu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	s := c.calls.find(id)
 	if s == nil || s.caller == nil {
 		return false
@@ -291,9 +301,9 @@ func (c *Client) abandon(id uint64) bool {
 func (c *Client) expire() {
 	defer c.background.Done()
 	now := time.Now()
-	c.outbox.mu.Lock()
-	if c.outbox.err != nil { // the reader tells the callers
-		c.outbox.mu.Unlock()
+	c.mu.Lock()
+	if c.err != nil { // the reader tells the callers
+		c.mu.Unlock()
 		return
 	}
 	c.expiry.stop() // set again just now
@@ -309,7 +319,7 @@ func (c *Client) expire() {
 	_ = c.chargeLocked(0, nil) // it charges nothing new
 	c.finishLocked()
 	led := c.lead.call.Load()
-	c.outbox.mu.Unlock()
+	c.mu.Unlock()
 	var a Answers
 	for _, caller := range expired {
 		caller.Answered(&a, nil, ErrNoAnswer)

@@ -69,8 +69,8 @@ func TestSentGivesBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	testenv.Eventually(t, "nothing is charged after it was written", func() bool { return b.Stats().Requests == 0 })
-	c.outbox.mu.Lock()
-	defer c.outbox.mu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if !c.requests.sent.Empty() {
 		t.Error("bytes are counted after all is written")
 	}

@@ -16,15 +16,14 @@ func (c *Client) readLoop() {
 	// Before a write fails with a less useful error.
 	c.fail(fmt.Errorf("%w: %w", ErrClosed, err))
 	_ = c.socket.nc.Close()
-	o := &c.outbox
-	o.waitForWriter()
-	o.mu.Lock()
+	c.waitForWriter()
+	c.mu.Lock()
 	why := c.goneLocked()
 	c.requests.removeAll(c.socket.fd.unsent, c.calls.notSent)
 	unsent := c.calls.giveUpUnsent()
 	left, _ := c.calls.giveUp(time.Time{})
-	err = o.err
-	o.mu.Unlock()
+	err = c.err
+	c.mu.Unlock()
 	for _, caller := range unsent {
 		caller.Answered(&c.answers, nil, why)
 	}
@@ -33,8 +32,8 @@ func (c *Client) readLoop() {
 	}
 	c.answers.Write()
 	c.input.discard()
-	o.mu.Lock()
-	defer o.mu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.requests = requests{}
 	c.account.Give(quota.ForRequests, c.charged)
 	c.charged = 0
@@ -116,8 +115,8 @@ func (c *Client) growInput() error {
 // callerOf returns the caller that waits for the answer with an id, or nil. If end is set,
 // it also frees the slot.
 func (c *Client) callerOf(id uint64, end bool) Caller {
-	c.outbox.mu.Lock()
-	defer c.outbox.mu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	s := c.calls.find(id)
 	if s == nil {
 		return nil

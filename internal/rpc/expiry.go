@@ -7,7 +7,7 @@ import (
 
 // expiry is the one timer of all calls of a connection. It is set for the call that
 // expires first. When it fires, that call has usually been answered long ago and none is
-// due. So a call costs no timer. The lock of the Client's outbox guards it.
+// due. So a call costs no timer. The Client's lock guards it.
 type expiry struct {
 	run   func()          // called in a goroutine of its own
 	group *sync.WaitGroup // of run

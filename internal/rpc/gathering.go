@@ -9,7 +9,7 @@ import "github.com/cachesidecar/cachesidecar/internal/wire"
 // the answers: the scheduler runs it behind their callers, and it writes what they have
 // queued. The peer begins with that part while the next callers run.
 //
-// The lock of the Client's outbox guards held, last and turn.
+// The Client's lock guards held, last and turn.
 type gathering struct {
 	c     *Client
 	on    bool // answers of a batch are yet to be delivered
@@ -37,8 +37,8 @@ func (g *gathering) begin() {
 	if in := &c.input; !c.cfg.Direct || !in.whole(in.r) || !in.whole(in.behind(in.r)) {
 		return
 	}
-	c.outbox.mu.Lock()
-	defer c.outbox.mu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	n := c.calls.inFlight()
 	if n < manyInFlight {
 		return
@@ -58,9 +58,9 @@ func (g *gathering) answer(next int) {
 	switch {
 	case !g.c.input.whole(next):
 		g.on = false
-		g.c.outbox.mu.Lock()
+		g.c.mu.Lock()
 		g.last = true
-		g.c.outbox.mu.Unlock()
+		g.c.mu.Unlock()
 		g.start()
 	case g.left == 0:
 		g.left = g.every
@@ -76,16 +76,16 @@ func (g *gathering) start() {
 
 // write writes what is queued, once while other parts of the batch follow.
 func (g *gathering) write() {
-	c, o := g.c, &g.c.outbox
+	c := g.c
 	defer c.background.Done()
-	o.mu.Lock()
-	defer o.mu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if g.last {
 		g.held = false
 	}
-	if !o.writing && !c.requests.empty() {
-		o.writing, g.turn = true, true
-		o.writeNowLocked()
+	if !c.writing && !c.requests.empty() {
+		c.writing, g.turn = true, true
+		c.writeNowLocked()
 	}
 }
 

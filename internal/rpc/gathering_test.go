@@ -49,8 +49,8 @@ func TestDirectGathers(t *testing.T) {
 		}()
 	}
 	queued := func() bool {
-		c.outbox.mu.Lock()
-		defer c.outbox.mu.Unlock()
+		c.mu.Lock()
+		defer c.mu.Unlock()
 		return !c.requests.empty()
 	}
 	// beginHeld begins a call in the middle of a batch.

@@ -16,7 +16,7 @@ import (
 // Somebody has to notice what the peer sends on its own, and the end of the connection. So
 // the reader reads too when the connection has been idle for a moment.
 
-// lead says which goroutine reads. The lock of the Client's outbox guards it.
+// lead says which goroutine reads. The Client's lock guards it.
 type lead struct {
 	c    *Client
 	by   readBy
@@ -83,16 +83,16 @@ func (l *lead) readAll() error {
 // An error means that the connection ends.
 func (l *lead) rest() error {
 	c := l.c
-	c.outbox.mu.Lock()
-	defer c.outbox.mu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if l.busyLocked() {
 		return nil
 	}
 	l.restLocked()
 	for l.by != byReader {
-		c.outbox.mu.Unlock()
+		c.mu.Unlock()
 		<-l.wake
-		c.outbox.mu.Lock()
+		c.mu.Lock()
 	}
 	return l.err
 }
@@ -101,9 +101,9 @@ func (l *lead) rest() error {
 // false if the connection ends.
 func (l *lead) goOn() bool {
 	c := l.c
-	c.outbox.mu.Lock()
-	defer c.outbox.mu.Unlock()
-	return c.outbox.err == nil && c.socket.nc.SetReadDeadline(time.Time{}) == nil
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err == nil && c.socket.nc.SetReadDeadline(time.Time{}) == nil
 }
 
 // deliverAndRest is deliverBatch for the reader, which rests once no call is in flight.
@@ -112,8 +112,8 @@ func (l *lead) deliverAndRest(n int) error {
 	if err := c.deliverBatch(n); err != nil {
 		return err
 	}
-	c.outbox.mu.Lock()
-	defer c.outbox.mu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if l.busyLocked() {
 		return nil
 	}
@@ -123,7 +123,7 @@ func (l *lead) deliverAndRest(n int) error {
 // busyLocked reports whether somebody must go on reading.
 func (l *lead) busyLocked() bool {
 	c := l.c
-	return c.outbox.err != nil || c.calls.inFlight() > 0 || c.input.len() > 0 || c.input.skip > 0
+	return c.err != nil || c.calls.inFlight() > 0 || c.input.len() > 0 || c.input.skip > 0
 }
 
 // restLocked leaves the connection unread until the next call, or until it has been idle.
@@ -146,10 +146,10 @@ func (l *lead) restLocked() {
 func (l *lead) idle() {
 	c := l.c
 	defer c.background.Done()
-	c.outbox.mu.Lock()
-	defer c.outbox.mu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	switch l.armed = false; {
-	case l.by != byNobody || c.outbox.err != nil:
+	case l.by != byNobody || c.err != nil:
 	case l.calls != l.seen:
 		l.restLocked()
 	default:
@@ -166,7 +166,7 @@ func (l *lead) readLocked() {
 	}
 }
 
-// end wakes the reader at the end of the connection. The outbox's lock is held.
+// end wakes the reader at the end of the connection. The lock is held.
 func (l *lead) end() {
 	c := l.c
 	if l.armed && l.timer.Stop() {
@@ -181,7 +181,7 @@ func (l *lead) end() {
 // takeLocked reports whether the caller of a call is to read its answer.
 func (l *lead) takeLocked(call *Call) bool {
 	c := l.c
-	if !c.cfg.Direct || l.by != byNobody || c.calls.inFlight() != 1 || c.outbox.err != nil {
+	if !c.cfg.Direct || l.by != byNobody || c.calls.inFlight() != 1 || c.err != nil {
 		return false
 	}
 	l.by = byCaller
@@ -244,8 +244,8 @@ func (l *lead) leavesRest() bool {
 	if call := l.call.Load(); call == nil || len(call.over) == 0 || c.gathering.on || !c.input.whole(c.input.r) {
 		return false
 	}
-	c.outbox.mu.Lock()
-	defer c.outbox.mu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	return c.calls.inFlight() <= fewOthers
 }
 
@@ -253,16 +253,16 @@ func (l *lead) leavesRest() bool {
 // caller or the reader goes on.
 func (l *lead) leave(err error) {
 	c := l.c
-	c.outbox.mu.Lock()
-	defer c.outbox.mu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if err == nil && l.handOverLocked() {
 		return
 	}
 	l.call.Store(nil)
 	if err == nil && c.input.whole(c.input.r) { // the reader begins with a read
-		c.outbox.mu.Unlock()
+		c.mu.Unlock()
 		err = c.deliverBatch(0)
-		c.outbox.mu.Lock()
+		c.mu.Lock()
 	}
 	l.err = err
 	if err != nil || l.busyLocked() {
@@ -277,7 +277,7 @@ func (l *lead) leave(err error) {
 // longest. Only a call of Do has room to be told that.
 func (l *lead) handOverLocked() bool {
 	c := l.c
-	if c.outbox.err != nil || c.calls.inFlight() > fewOthers {
+	if c.err != nil || c.calls.inFlight() > fewOthers {
 		return false
 	}
 	var next *Call

@@ -63,8 +63,8 @@ func must(t *testing.T, c *Client, key string) {
 }
 
 func (c *Client) ledCalls() uint64 {
-	c.outbox.mu.Lock()
-	defer c.outbox.mu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	return c.lead.calls
 }
 
@@ -84,8 +84,8 @@ func TestDirectAlone(t *testing.T) {
 			t.Errorf("%d of 100 calls have read for themselves", n)
 		}
 		testenv.Eventually(t, "the connection is idle", func() bool {
-			c.outbox.mu.Lock()
-			defer c.outbox.mu.Unlock()
+			c.mu.Lock()
+			defer c.mu.Unlock()
 			return c.lead.by == byReader
 		})
 	}
@@ -235,8 +235,8 @@ func newFew(t *testing.T) *few {
 // neverIdle keeps the reader resting, however slow the test is, if it rests.
 func (f *few) neverIdle() bool {
 	c := f.c
-	c.outbox.mu.Lock()
-	defer c.outbox.mu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	l := &c.lead
 	if l.by != byNobody || !l.armed || !l.timer.Stop() {
 		return false
@@ -288,8 +288,8 @@ func (f *few) want(call *fewCall, want error) {
 // reads returns who reads, and the id of the call whose caller does.
 func (f *few) reads() (by readBy, id uint64) {
 	c := f.c
-	c.outbox.mu.Lock()
-	defer c.outbox.mu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if call := c.lead.call.Load(); call != nil {
 		for _, s := range c.calls.slots {
 			if s.caller == call {

@@ -1,34 +1,24 @@
 package rpc
 
 import (
-	"errors"
 	"os"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/quota"
 )
 
-// outbox is the output of a connection, on either side. It has a queue of chunks, and one
-// goroutine at a time writes them, each with one write. A goroutine that finds writing
-// unset may set it, and then writes.
-//
-// On the serving side the chunks are answers, bounded by the connection's share of the
-// budget. On the calling side refill brings the next requests when the queue is empty.
+// outbox is the answers of a connection that wait to be written, bounded by its share of the
+// budget. It has a queue of chunks, and one goroutine at a time writes them, each with one write.
+// A goroutine that finds writing unset may set it, and then writes.
 type outbox struct {
 	socket *socket
-	sent   *atomic.Int64 // counts bytes; nil: they are not counted
-	// refill pushes what comes next, if there is anything. The lock is held. Nil: nothing.
-	refill func()
+	sent   *atomic.Int64 // counts bytes
 	// onFail is told once, with the lock held, that err ends the connection, and returns
 	// the error to keep.
 	onFail func(err error) error
-	// onCut is told, with the lock held, that the peer reads no more and may still answer. Nil:
-	// such a connection ends.
-	onCut func()
-	share quota.Share
+	share  quota.Share
 
 	// Since when the oldest chunks wait for the peer, UnixNano; zero: none wait.
 	blocked atomic.Int64
@@ -45,8 +35,8 @@ type outbox struct {
 	err      error // ends the connection
 }
 
-func (o *outbox) init(s *socket, a *quota.Account, onFail func(error) error) {
-	o.socket, o.share.Account, o.onFail = s, a, onFail
+func (o *outbox) init(s *socket, a *quota.Account, sent *atomic.Int64, onFail func(error) error) {
+	o.socket, o.share.Account, o.sent, o.onFail = s, a, sent, onFail
 	o.changed.L = &o.mu
 }
 
@@ -166,7 +156,7 @@ func (o *outbox) writeLocked(ch chunk, reader bool) {
 		o.byReader, o.current = reader, ch
 		o.mu.Unlock()
 		err := o.socket.write(ch.b)
-		o.count(len(ch.b))
+		o.sent.Add(int64(len(ch.b)))
 		o.mu.Lock()
 		o.writtenLocked(err)
 		if !o.moreLocked() {
@@ -193,7 +183,7 @@ func (o *outbox) writeNowLocked() {
 		o.mu.Unlock()
 		n, err := o.socket.writeNow(b)
 		behind := o.socket.behind()
-		o.count(n)
+		o.sent.Add(int64(n))
 		o.mu.Lock()
 		if err == nil && o.err == nil && (n < len(b) || behind) {
 			rest := o.current // it may have been charged meanwhile
@@ -212,21 +202,7 @@ func (o *outbox) writeNowLocked() {
 }
 
 // moreLocked says whether there is more to write.
-func (o *outbox) moreLocked() bool {
-	if o.err != nil {
-		return false
-	}
-	if o.refill != nil && o.queue.empty() {
-		o.refill()
-	}
-	return !o.queue.empty()
-}
-
-func (o *outbox) count(n int) {
-	if o.sent != nil {
-		o.sent.Add(int64(n))
-	}
-}
+func (o *outbox) moreLocked() bool { return o.err == nil && !o.queue.empty() }
 
 // writtenLocked ends the write of the current chunk.
 func (o *outbox) writtenLocked(err error) {
@@ -235,11 +211,7 @@ func (o *outbox) writtenLocked(err error) {
 		o.queue.long--
 	}
 	o.current = chunk{}
-	switch {
-	case err == nil:
-	case o.onCut != nil && errors.Is(err, syscall.EPIPE):
-		o.onCut()
-	default:
+	if err != nil {
 		o.failLocked(err)
 	}
 	if o.old > 0 && o.err == nil {
@@ -342,15 +314,6 @@ func (o *outbox) fail(err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.failLocked(err)
-}
-
-// waitForWriter waits until no goroutine writes.
-func (o *outbox) waitForWriter() {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	for o.writing {
-		o.changed.Wait()
-	}
 }
 
 // failure returns why the connection ends, or nil.

@@ -47,7 +47,7 @@ func passing(c *Conn, uc *net.UnixConn, frame []byte, file *os.File) error {
 	o.mu.Unlock()
 	err := pass(uc, frame, file, c.server.limits.WriteTimeout)
 	o.mu.Lock()
-	o.count(len(frame))
+	o.sent.Add(int64(len(frame)))
 	if err != nil {
 		o.failLocked(err)
 	}

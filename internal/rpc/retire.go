@@ -20,14 +20,14 @@ const maxLast = 10 * time.Second
 // and has answered the last one, a PING. Call Finish afterwards.
 func (c *Client) Retire(ctx context.Context) error {
 	q, last := wire.Request{Op: wire.OpPing}, &Call{over: make(chan struct{}, 1)}
-	c.outbox.mu.Lock()
+	c.mu.Lock()
 	err := c.goneLocked()
 	if err == nil {
 		// Also if the connection has MaxCalls calls.
 		c.requests.addEnd(&q, c.beginLocked(&q, maxLast, last))
 		c.retiring = true
 	}
-	c.outbox.mu.Unlock()
+	c.mu.Unlock()
 	if err != nil {
 		return err
 	}
@@ -45,8 +45,8 @@ func (c *Client) Retire(ctx context.Context) error {
 // connection once no call waits for an answer.
 func (c *Client) Finish() {
 	c.socket.closeWrite() // everything is written; fails if the connection has ended
-	c.outbox.mu.Lock()
-	defer c.outbox.mu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.finishing = true
 	c.finishLocked()
 }
@@ -55,13 +55,13 @@ func (c *Client) Finish() {
 // calls, and has no time limit. The reader calls told with the answer, whose bytes are
 // valid until told returns. A connection awaits one answer.
 func (c *Client) Await(q *wire.Request, told func(frame []byte)) error {
-	c.outbox.mu.Lock()
+	c.mu.Lock()
 	err := c.goneLocked()
 	if err == nil {
 		q.ID, c.told = 0, told // calls have other ids
 		c.requests.add(q, nil, time.Time{})
 	}
-	c.outbox.mu.Unlock()
+	c.mu.Unlock()
 	if err == nil {
 		c.flush()
 	}
@@ -70,9 +70,9 @@ func (c *Client) Await(q *wire.Request, told func(frame []byte)) error {
 
 // noticed passes an answer on that no call waits for.
 func (c *Client) noticed(frame []byte) {
-	c.outbox.mu.Lock()
+	c.mu.Lock()
 	told := c.told
-	c.outbox.mu.Unlock()
+	c.mu.Unlock()
 	if id, ok := wire.PeekID(frame); ok && id == 0 && told != nil {
 		told(frame)
 	}
@@ -82,8 +82,8 @@ func (c *Client) noticed(frame []byte) {
 // for an answer. A Redialer makes another one.
 func (c *Client) Leave() {
 	c.leaving.Store(true)
-	c.outbox.mu.Lock()
-	defer c.outbox.mu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.retiring, c.finishing = true, true
 	c.finishLocked()
 }
@@ -98,14 +98,14 @@ func (c *Client) cutLocked() {
 
 // Retiring says whether another connection replaces this one.
 func (c *Client) Retiring() bool {
-	c.outbox.mu.Lock()
-	defer c.outbox.mu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	return c.retiring
 }
 
 // finishLocked ends a finishing connection if no call waits for an answer.
 func (c *Client) finishLocked() {
 	if c.finishing && !c.calls.anyWaits() {
-		c.outbox.failLocked(fmt.Errorf("%w: %w", ErrNotSent, ErrRetiring))
+		c.failLocked(fmt.Errorf("%w: %w", ErrNotSent, ErrRetiring))
 	}
 }

@@ -910,8 +910,8 @@ func TestClientAnsweredTooSoon(t *testing.T) {
 		t.Fatal(err)
 	}
 	testenv.Eventually(t, "the request is late", func() bool {
-		c.outbox.mu.Lock()
-		defer c.outbox.mu.Unlock()
+		c.mu.Lock()
+		defer c.mu.Unlock()
 		return c.requests.long.Len() == 0
 	})
 	if !c.abandon(q.ID) {

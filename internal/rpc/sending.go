@@ -1,8 +1,10 @@
 package rpc
 
 import (
+	"errors"
 	"fmt"
 	"runtime"
+	"syscall"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/quota"
@@ -13,8 +15,8 @@ import (
 // bytes of q belong to the caller again when it returns. After an error caller is not
 // told anything.
 func (c *Client) queue(q *wire.Request, timeout time.Duration, caller Caller) error {
-	c.outbox.mu.Lock()
-	defer c.outbox.mu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	return c.queueLocked(q, timeout, caller)
 }
 
@@ -39,8 +41,8 @@ func (c *Client) goneLocked() error {
 	switch {
 	case c.retiring:
 		return fmt.Errorf("%w: %w", ErrNotSent, ErrRetiring)
-	case c.outbox.err != nil:
-		return fmt.Errorf("%w: %w", ErrNotSent, c.outbox.err)
+	case c.err != nil:
+		return fmt.Errorf("%w: %w", ErrNotSent, c.err)
 	}
 	return nil
 }
@@ -84,39 +86,99 @@ func (c *Client) chargeLocked(n int, a *quota.Account) error {
 // that no caller is kept past its deadline. If another goroutine writes already, it
 // writes them.
 func (c *Client) flush() {
-	c.outbox.mu.Lock()
-	defer c.outbox.mu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.flushLocked()
 }
 
 // flushLocked is flush, with the lock held at entry and exit.
 func (c *Client) flushLocked() {
-	o := &c.outbox
 	if c.lead.by == byNobody && c.calls.inFlight() > 0 {
 		c.lead.readLocked()
 	}
-	if o.writing || c.gathering.held || c.requests.empty() {
+	if c.writing || c.gathering.held || c.requests.empty() {
 		return
 	}
-	o.writing = true
+	c.writing = true
 	if c.calls.inFlight() > 1 {
 		// Other calls are in flight: let their callers join this write.
-		o.mu.Unlock()
+		c.mu.Unlock()
 		runtime.Gosched()
-		o.mu.Lock()
+		c.mu.Lock()
 	}
-	o.writeNowLocked()
+	c.writeNowLocked()
 }
 
-// refillLocked takes back the buffer of the requests that have been written, and gives
-// the outbox the next ones.
-func (c *Client) refillLocked() {
+// writeNowLocked writes what waits, as far as that is possible without waiting. A goroutine writes
+// the rest. The lock is held at entry and exit, and released while it writes. The caller has set
+// writing.
+func (c *Client) writeNowLocked() {
+	for b := c.nextLocked(); b != nil; b = c.nextLocked() {
+		c.mu.Unlock()
+		n, err := c.socket.writeNow(b)
+		behind := c.socket.behind()
+		c.mu.Lock()
+		if err == nil && c.err == nil && (n < len(b) || behind) {
+			go c.writeRest(b[n:]) // owned by the client: Close waits until nothing is written
+			return
+		}
+		c.wroteLocked(err)
+	}
+	c.doneLocked()
+}
+
+// writeRest writes the rest of a write, and then what waits.
+func (c *Client) writeRest(b []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for ; b != nil; b = c.nextLocked() {
+		c.mu.Unlock()
+		err := c.socket.write(b)
+		c.mu.Lock()
+		c.wroteLocked(err)
+	}
+	c.doneLocked()
+}
+
+// nextLocked takes back the buffer of the requests that have been written, and returns what is
+// written next; nil: nothing.
+func (c *Client) nextLocked() []byte {
+	if c.err != nil {
+		return nil
+	}
 	if c.requests.written() && c.charged > 0 {
 		_ = c.chargeLocked(0, nil) // it charges nothing new
 	}
-	if !c.requests.empty() && c.gathering.mayWriteLocked() {
-		b, last := c.requests.next()
-		c.sending.begin(last)
-		c.outbox.queue.push(chunk{b: b})
+	if c.requests.empty() || !c.gathering.mayWriteLocked() {
+		return nil
+	}
+	b, last := c.requests.next()
+	c.patience.begin(last)
+	return b
+}
+
+// wroteLocked notes how a write has ended.
+func (c *Client) wroteLocked(err error) {
+	switch {
+	case err == nil:
+	case errors.Is(err, syscall.EPIPE):
+		c.cutLocked()
+	default:
+		c.failLocked(err)
+	}
+}
+
+// doneLocked ends the turn of the goroutine that wrote.
+func (c *Client) doneLocked() {
+	c.writing = false
+	c.written.Broadcast()
+}
+
+// waitForWriter waits until no goroutine writes.
+func (c *Client) waitForWriter() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for c.writing {
+		c.written.Wait()
 	}
 }

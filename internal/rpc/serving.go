@@ -19,8 +19,7 @@ func newConn(nc net.Conn, s *shared, owner, process string) *Conn {
 	c.socket.send.begin(nc, c.account, s.limits.SendBuffer)
 	c.input.init(&c.socket, c.account, quota.ForFrames, c.beforeWait)
 	c.input.once = runtime.GOOS == "linux" // the poller tells of all that comes later
-	c.outbox.init(&c.socket, c.account, c.onFail)
-	c.outbox.sent = &s.bytesOut
+	c.outbox.init(&c.socket, c.account, &s.bytesOut, c.onFail)
 	c.replies.server, c.replies.outbox = s, &c.outbox
 	return c
 }
