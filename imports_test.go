@@ -34,6 +34,7 @@ var allowed = []struct {
 	{"internal/race", nil},                                  // only tests import it
 	{"internal/testing/testenv", []string{"internal/race"}}, // only tests import it
 	{"internal/testing/clocks", nil},                        // only tests import it
+	{"internal/testing/polled", nil},                        // only tests import it
 	{"internal/gossiptest", nil},                            // only tests import it
 	{"internal/logs", []string{"."}},
 	{"internal/machine", nil},
@@ -43,7 +44,9 @@ var allowed = []struct {
 	{"internal/testing/linear", []string{"internal/history"}},       // only tests import it
 	{"internal/memcached", nil},
 	// Floor 1: one duty each.
-	{"internal/rpc", []string{".", "internal/quota", "internal/wire"}},
+	{"internal/transport", []string{"internal/quota"}},
+	{"internal/rpc", []string{"internal/quota", "internal/transport", "internal/wire"}},
+	{"internal/rpc/server", []string{".", "internal/quota", "internal/transport", "internal/wire"}},
 	{"internal/hotkeys", []string{"internal/kv"}},
 	{"internal/slow", []string{"internal/kv"}},
 	{"internal/shm", []string{"internal/kv"}},
@@ -73,25 +76,25 @@ var allowed = []struct {
 	{"loader/redisorigin", []string{"internal/kv", "internal/settings", "loader", "loader/internal/origin"}},
 	{"loader/memcached", []string{"internal/settings", "loader", "loader/internal/origin"}},
 	{"loader/execorigin", []string{"internal/settings", "loader", "loader/internal/origin"}},
-	{"internal/peer", []string{".", "internal/kv", "internal/quota", "internal/rpc", "internal/wire"}},
+	{"internal/peer", []string{".", "internal/kv", "internal/quota", "internal/rpc", "internal/rpc/server", "internal/transport", "internal/wire"}},
 	{"internal/creds", []string{"internal/peer", "internal/plainfile"}},
-	{"internal/cluster", []string{".", "gossip", "internal/kv", "internal/peer", "internal/quota", "internal/rpc", "internal/failpoint", "internal/wire", "invalidation", "l2/ownership", "l2/ring"}},
+	{"internal/cluster", []string{".", "gossip", "internal/kv", "internal/peer", "internal/quota", "internal/rpc", "internal/rpc/server", "internal/failpoint", "internal/transport", "internal/wire", "invalidation", "l2/ownership", "l2/ring"}},
 	{"unixsock", nil},
 	{"internal/access", []string{".", "internal/kv", "internal/settings", "internal/wire", "unixsock"}},
 	{"internal/calls", []string{".", "internal/wire"}},
-	{"client", []string{".", "internal/calls", "internal/kv", "internal/plainfile", "internal/rpc", "internal/shm", "internal/wire", "invalidation", "unixsock"}},
+	{"client", []string{".", "internal/calls", "internal/kv", "internal/plainfile", "internal/rpc", "internal/shm", "internal/transport", "internal/wire", "invalidation", "unixsock"}},
 	{"clients/conformance", []string{".", "client", "internal/kv", "internal/wire"}},
 	{"internal/namespaces", []string{".", "internal/failpoint", "internal/flight", "internal/hotkeys", "internal/keyfilter", "internal/kv", "internal/plainfile", "internal/quota", "internal/settings", "internal/shm", "internal/wire", "invalidation", "l2/segment", "loader"}},
 	{"internal/handoff", []string{".", "internal/cluster", "internal/kv", "internal/namespaces", "internal/peer", "internal/failpoint", "internal/wire", "invalidation", "l2/ownership", "l2/segment"}},
 	{"internal/verify", []string{".", "internal/cluster", "internal/history", "internal/kv", "internal/wire"}},
-	{"internal/httpd", []string{".", "internal/logs", "internal/rpc"}},
-	{"internal/engine", []string{".", "internal/access", "internal/cluster", "internal/failpoint", "internal/flight", "internal/handoff", "internal/hotkeys", "internal/kv", "internal/namespaces", "internal/peer", "internal/quota", "internal/rpc", "internal/shm", "internal/slow", "internal/wire", "invalidation", "l1", "l2/ownership", "l2/segment", "loader"}},
-	{"internal/testing/onehost", []string{"internal/access", "internal/cluster", "internal/engine", "internal/kv", "internal/namespaces", "internal/quota", "internal/rpc", "internal/testing/testenv", "internal/wire", "loader"}}, // only tests import it
-	{"internal/session", []string{".", "internal/access", "internal/engine", "internal/kv", "internal/memcached", "internal/namespaces", "internal/peer", "internal/quota", "internal/rpc", "internal/slow", "internal/verify", "internal/wire", "unixsock"}},
-	{"internal/telemetry", []string{".", "internal/access", "internal/cluster", "internal/creds", "internal/engine", "internal/httpd", "internal/logs", "internal/namespaces", "internal/rpc", "internal/wire"}},
+	{"internal/httpd", []string{".", "internal/logs", "internal/rpc/server", "internal/transport"}},
+	{"internal/engine", []string{".", "internal/access", "internal/cluster", "internal/failpoint", "internal/flight", "internal/handoff", "internal/hotkeys", "internal/kv", "internal/namespaces", "internal/peer", "internal/quota", "internal/rpc", "internal/rpc/server", "internal/shm", "internal/slow", "internal/transport", "internal/wire", "invalidation", "l1", "l2/ownership", "l2/segment", "loader"}},
+	{"internal/testing/onehost", []string{"internal/access", "internal/cluster", "internal/engine", "internal/kv", "internal/namespaces", "internal/quota", "internal/testing/testenv", "internal/wire", "loader"}}, // only tests import it
+	{"internal/session", []string{".", "internal/access", "internal/engine", "internal/kv", "internal/memcached", "internal/namespaces", "internal/peer", "internal/quota", "internal/rpc", "internal/rpc/server", "internal/slow", "internal/transport", "internal/verify", "internal/wire", "unixsock"}},
+	{"internal/telemetry", []string{".", "internal/access", "internal/cluster", "internal/creds", "internal/engine", "internal/httpd", "internal/logs", "internal/namespaces", "internal/rpc/server", "internal/wire"}},
 	{"internal/page", []string{".", "internal/condition", "internal/logs", "internal/telemetry"}},
 	// Floor 3: the composition root.
-	{"sidecar", []string{".", "internal/access", "internal/calls", "internal/cluster", "internal/condition", "internal/creds", "internal/engine", "internal/httpd", "internal/keyfilter", "internal/kv", "internal/logs", "internal/machine", "internal/namespaces", "internal/page", "internal/peer", "internal/quota", "internal/rpc", "internal/session", "internal/settings", "internal/shm", "internal/telemetry", "internal/verify", "internal/wire", "loader", "unixsock"}},
+	{"sidecar", []string{".", "internal/access", "internal/calls", "internal/cluster", "internal/condition", "internal/creds", "internal/engine", "internal/httpd", "internal/keyfilter", "internal/kv", "internal/logs", "internal/machine", "internal/namespaces", "internal/page", "internal/peer", "internal/quota", "internal/rpc/server", "internal/session", "internal/settings", "internal/shm", "internal/telemetry", "internal/transport", "internal/verify", "internal/wire", "loader", "unixsock"}},
 	{"internal/faults", nil}, // only tests
 	// Floor 4: the command.
 	{"cmd/cachesidecar", []string{".", "client", "internal/condition", "internal/creds", "internal/load", "internal/logs", "internal/plainfile", "internal/settings", "internal/wire", "loader", "loader/execorigin", "loader/httporigin", "loader/memcached", "loader/postgres", "loader/redisorigin", "sidecar", "unixsock"}},

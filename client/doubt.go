@@ -8,6 +8,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/transport"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -48,7 +49,7 @@ type asking struct {
 	doubt *doubt
 }
 
-func (a asking) Answered(*rpc.Answers, []byte, error) {
+func (a asking) Answered(*transport.Answers, []byte, error) {
 	a.slot.doubt.CompareAndSwap(a.doubt, nil)
 	close(a.doubt.answered)
 }

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -17,7 +17,7 @@ import (
 func (v *vnode) app(t *testing.T) *rawConn {
 	t.Helper()
 	s := v.s
-	server := rpc.NewServer(rpc.Limits{}, s.cfg.Log, func(net.Conn) (rpc.Handler, error) {
+	server := server.New(server.Limits{}, s.cfg.Log, func(net.Conn) (server.Handler, error) {
 		return s.doors.Of(byRoot(s.engine), nil), nil
 	})
 	ln, err := v.host.Listen(9000)

@@ -14,7 +14,7 @@ import (
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/quota"
-	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -189,7 +189,7 @@ func copyHits(tb testing.TB) (a *host, key []byte, get func() []byte) {
 		tb.Fatal(err)
 	}
 	h := a.doors.Of(byRoot(a.engine), nil)
-	conn := &rpc.Conn{Out: make([]byte, 0, 64<<10)}
+	conn := &server.Conn{Out: make([]byte, 0, 64<<10)}
 	frames := [][]byte{wire.AppendRequest(nil, &wire.Request{ID: 7, Op: wire.OpGet, Key: key})[wire.LengthSize:]}
 	get = func() []byte {
 		conn.Out = conn.Out[:0]
@@ -267,7 +267,7 @@ func TestWaitingIsBounded(t *testing.T) {
 	}
 	a.engine.Shares.Join("others").Force(quota.Waiting, session.MaxSlow)
 	h := a.doors.Of(byRoot(a.engine), a.engine.Shares.Join("uid 1"))
-	conn := &rpc.Conn{Out: make([]byte, 0, 64<<10)}
+	conn := &server.Conn{Out: make([]byte, 0, 64<<10)}
 	h.Batch()
 	if err := h.Serve(conn, [][]byte{wire.AppendRequest(nil, &wire.Request{ID: 7, Op: wire.OpGet, Key: fmt.Appendf(nil, "key%d", n)})[wire.LengthSize:]}); err != nil {
 		t.Fatal(err)

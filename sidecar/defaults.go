@@ -16,7 +16,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
-	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/settings"
 	"github.com/cachesidecar/cachesidecar/internal/shm"
 	"github.com/cachesidecar/cachesidecar/internal/verify"
@@ -131,7 +131,7 @@ func (c *Config) namespaceDefaults() error {
 // limitDefaults sets and checks the limits of connections and of time.
 func (c *Config) limitDefaults() error {
 	var wrong settings.Problems
-	c.MaxConnections = cmp.Or(c.MaxConnections, rpc.DefaultLimits.MaxConns)
+	c.MaxConnections = cmp.Or(c.MaxConnections, server.DefaultLimits.MaxConns)
 	if c.MaxConnections < 0 || c.MaxConnections > maxConnections {
 		wrong.Addf("max_connections %d: give 1 to %d", c.MaxConnections, maxConnections)
 	}

@@ -16,7 +16,7 @@
 //
 // # A request's life
 //
-// An app's batch of requests arrives on its connection (unixsock, internal/rpc). The
+// An app's batch of requests arrives on its connection (unixsock, internal/rpc/server). The
 // session (internal/session) reads the clock once for the batch. It decodes each request
 // (internal/wire), looks up the namespace and hashes the key. The owner of the key
 // answers. With one sidecar the owner is always this host. The engine (internal/engine)

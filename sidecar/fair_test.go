@@ -17,7 +17,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/machine"
 	"github.com/cachesidecar/cachesidecar/internal/quota"
-	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -65,17 +65,17 @@ func TestUnreadReadsOfAnotherHost(t *testing.T) {
 // dialAsHost returns a connection like another host's.
 func dialAsHost(t *testing.T, s *Sidecar) *rawConn {
 	t.Helper()
-	return dialHandler(t, s, func() rpc.Handler { return s.doors.Peer(kv.Process{Node: "other", Epoch: 1}) })
+	return dialHandler(t, s, func() server.Handler { return s.doors.Peer(kv.Process{Node: "other", Epoch: 1}) })
 }
 
 // dialHandler returns a connection to a server with a handler of a sidecar.
-func dialHandler(t *testing.T, s *Sidecar, handler func() rpc.Handler) *rawConn {
+func dialHandler(t *testing.T, s *Sidecar, handler func() server.Handler) *rawConn {
 	t.Helper()
 	ln, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := rpc.NewServer(rpc.Limits{Budget: s.engine.Budget}, slog.New(slog.DiscardHandler), func(net.Conn) (rpc.Handler, error) {
+	server := server.New(server.Limits{Budget: s.engine.Budget}, slog.New(slog.DiscardHandler), func(net.Conn) (server.Handler, error) {
 		return handler(), nil
 	})
 	served := make(chan error, 1)

@@ -8,7 +8,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/machine"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/quota"
-	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -114,11 +114,11 @@ func shareFiles(c *Config, limit uint64) machine.Files {
 
 // appLimits returns the limits of the connections of apps, of the socket and of the memcached
 // endpoint each.
-func appLimits(c *Config, maxConns int, b *quota.Budget) rpc.Limits {
-	return rpc.Limits{
+func appLimits(c *Config, maxConns int, b *quota.Budget) server.Limits {
+	return server.Limits{
 		MaxConns:   maxConns,
 		SendBuffer: machine.SendBuffer,
-		NewRate:    max(rpc.PerProcessor(newConnections), leastConnections),
+		NewRate:    max(server.PerProcessor(newConnections), leastConnections),
 		MaxFrame:   int(c.MaxValue) + wire.FrameSlack,
 		Budget:     b,
 	}

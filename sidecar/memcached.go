@@ -12,9 +12,10 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/engine"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/machine"
-	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/settings"
+	"github.com/cachesidecar/cachesidecar/internal/transport"
 	"github.com/cachesidecar/cachesidecar/internal/verify"
 	"github.com/cachesidecar/cachesidecar/unixsock"
 )
@@ -22,7 +23,7 @@ import (
 // memcachedDoor is the endpoint for clients of memcached's protocol.
 type memcachedDoor struct {
 	door   *session.TextDoor // nil: there is no endpoint
-	server *rpc.Server
+	server *server.Server
 	ln     net.Listener
 	socket *unixsock.Listener // ln, if it is a Unix socket
 }
@@ -79,7 +80,7 @@ func openMemcached(m *memcachedDoor, cfg *Config, maxConns int, doors *session.D
 	}
 	m.door = &session.TextDoor{
 		Namespace: []byte(cfg.MemcachedNamespace), Names: e.Names, MaxValue: int(cfg.MaxValue),
-		Conns: func() rpc.Stats { return m.server.Stats() }, Address: cfg.Memcached,
+		Conns: func() server.Stats { return m.server.Stats() }, Address: cfg.Memcached,
 	}
 	if cfg.MemcachedDelimiter != "" {
 		m.door.Delimiter = cfg.MemcachedDelimiter[0]
@@ -87,7 +88,7 @@ func openMemcached(m *memcachedDoor, cfg *Config, maxConns int, doors *session.D
 	framing := session.TextFraming{MaxValue: int(cfg.MaxValue)}
 	limits := appLimits(cfg, maxConns, e.Budget)
 	limits.Framing, limits.MaxFrame = framing, framing.Longest()
-	m.server = rpc.NewServer(limits, cfg.Log, func(nc net.Conn) (rpc.Handler, error) { return doors.Text(nc, m.door) })
+	m.server = server.New(limits, cfg.Log, func(nc net.Conn) (server.Handler, error) { return doors.Text(nc, m.door) })
 }
 
 // listen listens for clients of memcached's protocol, if there is an endpoint.
@@ -103,7 +104,7 @@ func (m *memcachedDoor) listen(cfg *Config) (err error) {
 			m.ln = m.socket
 		}
 	default:
-		m.ln, err = rpc.ListenTCP(cfg.Memcached, 0, machine.ReceiveBuffer, 0)
+		m.ln, err = transport.ListenTCP(cfg.Memcached, 0, machine.ReceiveBuffer, 0)
 	}
 	if err != nil {
 		return fmt.Errorf("memcached: %w: free the address, or give another one as memcached", err)

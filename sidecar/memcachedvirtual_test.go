@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
-	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/testing/memcachedtest"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
@@ -47,7 +47,7 @@ func (v *vnode) hookedText(h hooked) *textConn {
 	s := v.s
 	h.Host = thisHost{s}
 	doors := session.New(session.Config{
-		Engine: s.engine, Host: h, Limits: func() rpc.Limits { return s.server.Limits() }, Memory: &s.memory,
+		Engine: s.engine, Host: h, Limits: func() server.Limits { return s.server.Limits() }, Memory: &s.memory,
 	})
 	cfg := s.cfg
 	cfg.Memcached, cfg.MemcachedDelimiter = "virtual", h.delimiter

@@ -13,7 +13,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/machine"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/quota"
-	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/telemetry"
 )
@@ -23,7 +23,7 @@ type Sidecar struct {
 	engine    *engine.Engine
 	cfg       Config // of the start
 	keys      creds.Watch
-	server    *rpc.Server // of the socket
+	server    *server.Server // of the socket
 	telemetry *telemetry.Telemetry
 	words     readyWords
 	batches   meanTime      // time of the batches since the last reading
@@ -97,9 +97,9 @@ func New(cfg Config) (*Sidecar, error) {
 	s.keys.Renew = s.engine.Node.Renew
 	s.doors = session.New(session.Config{
 		Engine: s.engine, Host: thisHost{s}, Version: cfg.Version, BootClock: kv.BootClockID(),
-		Limits: func() rpc.Limits { return s.server.Limits() }, Memory: &s.memory,
+		Limits: func() server.Limits { return s.server.Limits() }, Memory: &s.memory,
 	})
-	s.server = rpc.NewServer(appLimits(&cfg, s.files.Apps, s.engine.Budget), cfg.Log, s.doors.App)
+	s.server = server.New(appLimits(&cfg, s.files.Apps, s.engine.Budget), cfg.Log, s.doors.App)
 	s.ending = &ending{engine: s.engine, doors: s.doors, log: cfg.Log, begun: make(chan struct{})}
 	s.server.Leaving = s.ending.farewell
 	openMemcached(&s.memcached, &s.cfg, s.files.Apps, s.doors, s.engine)
@@ -130,7 +130,7 @@ func (s *Sidecar) engineConfig(rules *access.Rules) engine.Config {
 		Namespaces: cfg.namespaces(), Cluster: node,
 		Clock: cfg.clock, Log: cfg.Log, Access: rules, Shares: newPlaces(cfg, &s.files),
 		Budget: quota.NewBudget(int64(cfg.BufferSize)),
-		Peer:   func(from kv.Process) rpc.Handler { return s.doors.Peer(from) },
+		Peer:   func(from kv.Process) server.Handler { return s.doors.Peer(from) },
 	}
 }
 

@@ -18,7 +18,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/quota"
-	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
 	"github.com/cachesidecar/cachesidecar/l2/ownership"
@@ -142,7 +142,7 @@ type Tiers interface {
 	// finish before it leaves.
 	Awaited() bool
 	// Calls returns the handler that serves another process's requests.
-	Calls(from kv.Process) rpc.Handler
+	Calls(from kv.Process) server.Handler
 }
 
 // Mirror shows to other processes what this node knows of the owners, so that they can serve
@@ -247,8 +247,8 @@ func (c *Config) settings() map[string]string {
 }
 
 // limits returns the limits of the server for other sidecars.
-func (c *Config) limits() rpc.Limits {
-	return rpc.Limits{MaxConns: c.MaxConns, MaxFrame: 64 << 20, Budget: c.Budget}
+func (c *Config) limits() server.Limits {
+	return server.Limits{MaxConns: c.MaxConns, MaxFrame: 64 << 20, Budget: c.Budget}
 }
 
 // majority returns how many voters are a majority.

@@ -8,7 +8,8 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
-	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
+	"github.com/cachesidecar/cachesidecar/internal/transport"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -51,7 +52,7 @@ type follower struct {
 // waiting is a FOLLOW without an answer.
 type waiting struct {
 	from  *follower
-	conn  *rpc.Conn
+	conn  *server.Conn
 	id    uint64
 	until time.Duration // on the boot clock
 }
@@ -69,7 +70,7 @@ func (f *followers) run(ctx context.Context) {
 		rest = nap.sleep
 	}
 	var last time.Duration
-	var a rpc.Answers
+	var a transport.Answers
 	for place := uint64(0); ctx.Err() == nil; {
 		f.cfg.Events.Wait(ctx, place)
 		if f.cfg.Clock.Read().Boot-last < gatherAfter {
@@ -100,7 +101,7 @@ func (f *followers) end() {
 // runHeartbeats answers followers whose calls have waited long enough without an event,
 // until ctx ends.
 func (f *followers) runHeartbeats(ctx context.Context) {
-	var a rpc.Answers
+	var a transport.Answers
 	for ctx.Err() == nil {
 		now := f.cfg.Clock.Read().Boot
 		kv.Sleep(ctx, f.nextHeartbeat(now+f.cfg.followWait())-now)
@@ -122,7 +123,7 @@ func (f *followers) nextHeartbeat(or time.Duration) time.Duration {
 
 // follow leaves a FOLLOW to the goroutines that answer, or answers it if it need not
 // wait.
-func (f *followers) follow(from *follower, c *rpc.Conn, q *wire.Request) {
+func (f *followers) follow(from *follower, c *server.Conn, q *wire.Request) {
 	var call wire.Follow
 	if err := peer.Read(from.process, q, &call); err != nil {
 		c.Out = wire.AppendError(c.Out, q.ID, err)
@@ -131,7 +132,7 @@ func (f *followers) follow(from *follower, c *rpc.Conn, q *wire.Request) {
 	wait := min(time.Duration(call.WaitMS)*time.Millisecond, f.cfg.followWait())
 	w := waiting{from: from, conn: c, id: q.ID, until: f.cfg.Clock.Read().Boot + wait}
 	c.Begin(nil)
-	var a rpc.Answers
+	var a transport.Answers
 	f.mu.Lock()
 	if call.Anew { // the answers to earlier calls will be ignored
 		f.answerLocked(&a, false, func(w *waiting) bool { return w.from == from })
@@ -149,7 +150,7 @@ func (f *followers) follow(from *follower, c *rpc.Conn, q *wire.Request) {
 }
 
 // answer answers the waiting calls that which selects. It does not block.
-func (f *followers) answer(a *rpc.Answers, tell bool, which func(*waiting) bool) {
+func (f *followers) answer(a *transport.Answers, tell bool, which func(*waiting) bool) {
 	f.mu.Lock()
 	f.answerLocked(a, tell, which)
 	f.mu.Unlock()
@@ -158,7 +159,7 @@ func (f *followers) answer(a *rpc.Answers, tell bool, which func(*waiting) bool)
 
 // answerLocked is answer for callers that hold f.mu. The lock makes answers leave in the
 // order of their places. The caller must write a afterwards.
-func (f *followers) answerLocked(a *rpc.Answers, tell bool, which func(*waiting) bool) {
+func (f *followers) answerLocked(a *transport.Answers, tell bool, which func(*waiting) bool) {
 	var b batch
 	left := f.waiting[:0]
 	for _, w := range f.waiting {
@@ -179,7 +180,7 @@ type batch struct {
 }
 
 // answerOne answers with the events after the follower's previous answer. f.mu is held.
-func (f *followers) answerOne(a *rpc.Answers, b *batch, w *waiting, tell bool) {
+func (f *followers) answerOne(a *transport.Answers, b *batch, w *waiting, tell bool) {
 	if b.reply == nil || b.after != w.from.sent {
 		b.after = w.from.sent
 		b.reply, b.to = f.eventsAfter(b.after, tell)
@@ -218,7 +219,7 @@ func (f *followers) eventsAfter(place uint64, tell bool) (r *wire.Reply, to uint
 // urge sends followers at once what they lack up to a place, and asks them to say when
 // they have applied it. This includes followers whose next call is on its way.
 func (f *followers) urge(place uint64) {
-	var a rpc.Answers
+	var a transport.Answers
 	f.mu.Lock()
 	f.urgent = max(f.urgent, place)
 	f.mu.Unlock()

@@ -10,6 +10,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/simnet"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
@@ -60,7 +61,7 @@ func newByHand(t *testing.T, bound time.Duration) *byHand {
 	}
 	from := kv.Process{Node: "b", Epoch: 1}
 	n.followers.readers.addPoll(from, n.cfg.Clock.Read().Boot, time.Hour)
-	server := rpc.NewServer(rpc.Limits{}, n.cfg.Log, func(net.Conn) (rpc.Handler, error) { return n.served.polls(from), nil })
+	server := server.New(server.Limits{}, n.cfg.Log, func(net.Conn) (server.Handler, error) { return n.served.polls(from), nil })
 	r := &byHand{t: t, n: n, log: log, came: make(chan *followed, 100)}
 	var all, answering sync.WaitGroup
 	ctx, stop := context.WithCancel(context.Background())

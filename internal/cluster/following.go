@@ -9,6 +9,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/transport"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
 	"github.com/cachesidecar/cachesidecar/l2/ownership"
@@ -128,7 +129,7 @@ type followed struct {
 
 // Answered passes the answer to the goroutine that applies answers, in the order of
 // their arrival.
-func (f *followed) Answered(_ *rpc.Answers, frame []byte, err error) {
+func (f *followed) Answered(_ *transport.Answers, frame []byte, err error) {
 	f.frame, f.err = append(f.frame[:0], frame...), err
 	f.came <- f
 }

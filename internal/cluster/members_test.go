@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
-	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
@@ -24,7 +24,7 @@ func (noTiers) Settle()                                              {}
 func (noTiers) Ended(kv.PartitionSet, kv.Version)                    {}
 func (noTiers) Offer(kv.Process, *ownership.Ballot, kv.PartitionSet) {}
 func (noTiers) Awaited() bool                                        { return false }
-func (noTiers) Calls(kv.Process) rpc.Handler                         { return nil }
+func (noTiers) Calls(kv.Process) server.Handler                      { return nil }
 func (noTiers) Apply(kv.Process, uint64, []invalidation.Event)       {}
 func (noTiers) Relayed(kv.Process, uint64, []invalidation.Event)     {}
 func (noTiers) Floors() []wire.Floor                                 { return nil }

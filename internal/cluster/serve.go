@@ -7,7 +7,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
-	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
@@ -27,7 +27,7 @@ type pollServer struct {
 }
 
 // handler returns the handler for another process, by the connection's purpose.
-func (s *pollServer) handler(from kv.Process, purpose peer.Purpose) rpc.Handler {
+func (s *pollServer) handler(from kv.Process, purpose peer.Purpose) server.Handler {
 	s.acquaintances.meet(from)
 	switch purpose {
 	case peer.Call:
@@ -45,12 +45,12 @@ func (s *pollServer) polls(from kv.Process) *polls {
 // greetingOnly handles a connection that is for the greeting only.
 type greetingOnly struct{}
 
-func (greetingOnly) Batch()                                  {}
-func (greetingOnly) Served()                                 {}
-func (greetingOnly) Gone()                                   {}
-func (greetingOnly) Oversized(*rpc.Conn, []byte, int, error) {}
-func (greetingOnly) Close(error)                             {}
-func (greetingOnly) Serve(*rpc.Conn, [][]byte) error {
+func (greetingOnly) Batch()                                     {}
+func (greetingOnly) Served()                                    {}
+func (greetingOnly) Gone()                                      {}
+func (greetingOnly) Oversized(*server.Conn, []byte, int, error) {}
+func (greetingOnly) Close(error)                                {}
+func (greetingOnly) Serve(*server.Conn, [][]byte) error {
 	return errors.New("a connection to meet has no requests")
 }
 
@@ -68,7 +68,7 @@ func (p *polls) Served() {}
 
 func (p *polls) Gone() {}
 
-func (p *polls) Oversized(*rpc.Conn, []byte, int, error) {}
+func (p *polls) Oversized(*server.Conn, []byte, int, error) {}
 
 func (p *polls) Close(err error) {
 	if err != nil {
@@ -76,7 +76,7 @@ func (p *polls) Close(err error) {
 	}
 }
 
-func (p *polls) Serve(c *rpc.Conn, frames [][]byte) error {
+func (p *polls) Serve(c *server.Conn, frames [][]byte) error {
 	for _, frame := range frames {
 		var q wire.Request
 		if err := wire.DecodeRequest(frame, &q); err != nil {

@@ -9,7 +9,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/flight"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
-	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/transport"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/l1"
 )
@@ -46,7 +46,7 @@ func (cl *Call) FlightKey() kv.Key { return cl.Key }
 // Joiner is a read that has joined a call and does not wait for it.
 type Joiner interface {
 	// Tell is called when the call has ended.
-	Tell(a *rpc.Answers, cl *Call)
+	Tell(a *transport.Answers, cl *Call)
 }
 
 // Serves reports whether the result of the call may answer a read that began at the given

@@ -4,13 +4,13 @@ import (
 	"testing"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
-	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/transport"
 )
 
 // told is a read that is told of a call's end.
 type told struct{}
 
-func (told) Tell(*rpc.Answers, *Call) {}
+func (told) Tell(*transport.Answers, *Call) {}
 
 // TestGiveUp checks that a call is given up if only its maker waits for it, and that no
 // read joins the call afterwards.

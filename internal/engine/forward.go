@@ -12,6 +12,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/slow"
+	"github.com/cachesidecar/cachesidecar/internal/transport"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -140,7 +141,7 @@ func (f *Forwarder) Outcome(cl *Call, q *wire.Request, began time.Duration) wire
 
 // Ended ends a call and answers all reads that have joined it.
 func (f *Forwarder) Ended(cl *Call) {
-	var a rpc.Answers
+	var a transport.Answers
 	for _, p := range f.calls.End(cl) {
 		p.Tell(&a, cl)
 	}

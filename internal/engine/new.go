@@ -18,7 +18,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/quota"
-	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/slow"
 	"github.com/cachesidecar/cachesidecar/invalidation"
 	"github.com/cachesidecar/cachesidecar/l1"
@@ -44,7 +44,7 @@ type Config struct {
 	Budget *quota.Budget
 	// Peer returns the handler of another sidecar's requests. It is called while
 	// Node.Run runs.
-	Peer func(kv.Process) rpc.Handler
+	Peer func(kv.Process) server.Handler
 }
 
 // MaxLeases bounds the keys whose token is out.

@@ -6,7 +6,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/handoff"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
-	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
 	"github.com/cachesidecar/cachesidecar/l1"
@@ -17,7 +17,7 @@ import (
 // of other hosts.
 type Tiers struct {
 	*handoff.Handoff // it moves the entries of ownerships that begin and end
-	session          func(kv.Process) rpc.Handler
+	session          func(kv.Process) server.Handler
 	policy           string // of ownership, see package cluster
 	clock            kv.Clock
 	hlc              *kv.HLC
@@ -32,7 +32,7 @@ type Tiers struct {
 }
 
 // Calls returns the handler of another process's requests.
-func (t *Tiers) Calls(from kv.Process) rpc.Handler { return t.session(from) }
+func (t *Tiers) Calls(from kv.Process) server.Handler { return t.session(from) }
 
 // Settle waits for the changes that are being made.
 func (t *Tiers) Settle() { t.store.Settle() }

@@ -22,7 +22,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
-	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/simnet"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
@@ -279,7 +279,7 @@ func (tiers) Learn([]wire.Floor)                                              {}
 func (tiers) Reset(kv.Process, []invalidation.Mark, []wire.Floor, kv.Version) {}
 
 // Calls returns the handler of another host.
-func (t tiers) Calls(from kv.Process) rpc.Handler {
+func (t tiers) Calls(from kv.Process) server.Handler {
 	return &calls{host: t.host, from: from}
 }
 
@@ -289,13 +289,13 @@ type calls struct {
 	from kv.Process
 }
 
-func (*calls) Batch()                                  {}
-func (*calls) Served()                                 {}
-func (*calls) Gone()                                   {}
-func (*calls) Close(error)                             {}
-func (*calls) Oversized(*rpc.Conn, []byte, int, error) {}
+func (*calls) Batch()                                     {}
+func (*calls) Served()                                    {}
+func (*calls) Gone()                                      {}
+func (*calls) Close(error)                                {}
+func (*calls) Oversized(*server.Conn, []byte, int, error) {}
 
-func (c *calls) Serve(conn *rpc.Conn, frames [][]byte) error {
+func (c *calls) Serve(conn *server.Conn, frames [][]byte) error {
 	for _, frame := range frames {
 		var q wire.Request
 		if err := wire.DecodeRequest(frame, &q); err != nil {

@@ -7,7 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 )
 
 // gate bounds the connections to the HTTP port. If there are as many as allowed, it
@@ -26,7 +26,7 @@ type gate struct {
 
 func newGate(ln net.Listener, most int) *gate {
 	g := &gate{most: most, open: map[net.Conn]*list.Element{}}
-	g.Listener = rpc.Sparing(ln, func(error) { g.closed.Add(1) })
+	g.Listener = server.Sparing(ln, func(error) { g.closed.Add(1) })
 	return g
 }
 

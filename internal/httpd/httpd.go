@@ -31,7 +31,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/logs"
-	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/transport"
 )
 
 // Texts for requests that are refused.
@@ -107,7 +107,7 @@ func (s *Server) whileAllowed(h http.Handler) http.Handler {
 
 // New listens on the address. Run then serves.
 func New(c Config) (*Server, error) {
-	ln, err := rpc.ListenTCP(c.Address, sendBuffer, receiveBuffer, writeTime)
+	ln, err := transport.ListenTCP(c.Address, sendBuffer, receiveBuffer, writeTime)
 	if err != nil {
 		return nil, fmt.Errorf("http %s: %w: choose another address, or \"off\"", c.Address, err)
 	}

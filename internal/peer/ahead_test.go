@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
-	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -134,7 +134,7 @@ type answers struct {
 	reply func(*wire.Request) *wire.Reply
 }
 
-func (e *answers) Serve(c *rpc.Conn, frames [][]byte) error {
+func (e *answers) Serve(c *server.Conn, frames [][]byte) error {
 	for _, f := range frames {
 		var q wire.Request
 		if err := wire.DecodeRequest(bytes.Clone(f), &q); err != nil {

@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/time/rate"
 
-	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/transport"
 )
 
 // Limits of strangers: connections that have not been greeted.
@@ -276,7 +276,7 @@ func (d *door) handshake(a *arrival) error {
 	}
 	creds := d.creds()
 	var shown *proof
-	conn := rpc.Secure(a.nc, func(below net.Conn) *tls.Conn {
+	conn := transport.Secure(a.nc, func(below net.Conn) *tls.Conn {
 		g.Conn = below
 		return tls.Server(g, creds.config(func(p *proof) error { shown = p; return nil }))
 	})

@@ -7,7 +7,7 @@ import (
 	"unicode"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
-	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -16,8 +16,8 @@ import (
 // Messages about it must be short and have no control characters.
 func FuzzGreeting(f *testing.F) {
 	id := identity("b", 2)
-	s := NewServer(id, nil, rpc.Limits{}, slog.New(slog.DiscardHandler),
-		func(kv.Process, Purpose) rpc.Handler { return nil }, func(kv.NodeID, error) {})
+	s := NewServer(id, nil, server.Limits{}, slog.New(slog.DiscardHandler),
+		func(kv.Process, Purpose) server.Handler { return nil }, func(kv.NodeID, error) {})
 	for _, edit := range []func(*wire.PeerHello){
 		func(*wire.PeerHello) {},
 		func(h *wire.PeerHello) { h.From.Node = "\x1b[2J" + strings.Repeat("n", 250) },

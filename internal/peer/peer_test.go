@@ -17,6 +17,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -56,7 +57,7 @@ type echo struct {
 
 func (e *echo) Batch()  {}
 func (e *echo) Served() {}
-func (e *echo) Serve(c *rpc.Conn, frames [][]byte) error {
+func (e *echo) Serve(c *server.Conn, frames [][]byte) error {
 	for _, f := range frames {
 		var q wire.Request
 		if err := wire.DecodeRequest(f, &q); err != nil {
@@ -68,8 +69,8 @@ func (e *echo) Serve(c *rpc.Conn, frames [][]byte) error {
 }
 func (e *echo) Gone() {}
 
-func (e *echo) Oversized(*rpc.Conn, []byte, int, error) {}
-func (e *echo) Close(error)                             { e.closed.Add(1) }
+func (e *echo) Oversized(*server.Conn, []byte, int, error) {}
+func (e *echo) Close(error)                                { e.closed.Add(1) }
 
 type testServer struct {
 	address string
@@ -88,8 +89,8 @@ func serveWith(t *testing.T, id *Identity, reply func(*wire.Request) *wire.Reply
 		t.Fatal(err)
 	}
 	ts := &testServer{address: ln.Addr().String()}
-	s := NewServer(id, nil, rpc.Limits{}, slog.New(slog.DiscardHandler),
-		func(from kv.Process, p Purpose) rpc.Handler {
+	s := NewServer(id, nil, server.Limits{}, slog.New(slog.DiscardHandler),
+		func(from kv.Process, p Purpose) server.Handler {
 			if e := (echo{from, p, &ts.closed}); reply != nil {
 				return &answers{e, reply}
 			}

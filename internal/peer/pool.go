@@ -12,6 +12,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/transport"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -320,7 +321,7 @@ func (p *Pool) open(ctx context.Context, r *remote) (*rpc.Client, error) {
 // secure does the TLS handshake.
 func (p *Pool) secure(ctx context.Context, nc net.Conn, r *remote) (net.Conn, error) {
 	creds := p.cfg.Credentials()
-	s := rpc.Secure(nc, func(below net.Conn) *tls.Conn {
+	s := transport.Secure(nc, func(below net.Conn) *tls.Conn {
 		return tls.Client(below, creds.config(expect(r.id.Node)))
 	})
 	if err := s.HandshakeContext(ctx); err != nil {

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/transport"
 )
 
 // Renewal replaces connections and no call fails. The steps for each connection:
@@ -108,7 +109,7 @@ func (p *Pool) replaceSome(ctx context.Context, r *remote, list []Purpose) []Pur
 // withdrawn reports whether the root of the certificate that the other side has shown
 // is not accepted any more.
 func (p *Pool) withdrawn(c *rpc.Client) bool {
-	s, ok := c.Conn().(*rpc.Secured)
+	s, ok := c.Conn().(*transport.Secured)
 	if !ok {
 		return false
 	}

@@ -10,7 +10,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/peertest"
-	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -22,7 +22,7 @@ type deaf struct {
 	stuck *atomic.Pointer[chan struct{}]
 }
 
-func (d *deaf) Serve(c *rpc.Conn, frames [][]byte) error {
+func (d *deaf) Serve(c *server.Conn, frames [][]byte) error {
 	if stuck := d.stuck.Swap(nil); stuck != nil {
 		<-*stuck
 	}
@@ -34,7 +34,7 @@ func deafNode(t *testing.T) (p *Pool, stuck *atomic.Pointer[chan struct{}]) {
 	ended := new(atomic.Int64)
 	stuck = new(atomic.Pointer[chan struct{}])
 	one, b := peertest.NewAuthority(t, "one"), identity("b", 2)
-	s := serveKeys(t, b, newKeys(t, "b", one).get, nil, func(from kv.Process, p Purpose) rpc.Handler {
+	s := serveKeys(t, b, newKeys(t, "b", one).get, nil, func(from kv.Process, p Purpose) server.Handler {
 		return &deaf{echo{from, p, ended}, stuck}
 	})
 	p = newKeyPool(t, identity("a", 1), newKeys(t, "a", one))
@@ -165,7 +165,7 @@ func TestVirtualManyWait(t *testing.T) {
 		}
 		time.Sleep(10 * time.Second)
 	}, inPlain, func(l *lab) {
-		l.handler = func(from kv.Process, p Purpose) rpc.Handler {
+		l.handler = func(from kv.Process, p Purpose) server.Handler {
 			return &slow{echo: echo{from, p, &ended}, wait: 4 * time.Second, served: &served, kept: &kept}
 		}
 	})

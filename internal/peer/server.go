@@ -12,7 +12,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
-	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -21,10 +21,10 @@ type Server struct {
 	id    *Identity
 	log   *slog.Logger
 	creds func() *Credentials
-	rpc   *rpc.Server
+	rpc   *server.Server
 	door  atomic.Pointer[door] // nil before Serve
 	// handler returns the handler for a process that has been greeted.
-	handler func(from kv.Process, purpose Purpose) rpc.Handler
+	handler func(from kv.Process, purpose Purpose) server.Handler
 	refused func(node kv.NodeID, err error)
 
 	mu       sync.Mutex
@@ -40,14 +40,14 @@ type sessionKey struct {
 // NewServer returns a server that gives each process to a handler once it has been
 // greeted. It calls refused for each node that it did not accept. With creds it speaks
 // TLS only, with the credentials that are in use when a connection arrives.
-func NewServer(id *Identity, creds func() *Credentials, limits rpc.Limits, log *slog.Logger,
-	handler func(kv.Process, Purpose) rpc.Handler, refused func(kv.NodeID, error)) *Server {
+func NewServer(id *Identity, creds func() *Credentials, limits server.Limits, log *slog.Logger,
+	handler func(kv.Process, Purpose) server.Handler, refused func(kv.NodeID, error)) *Server {
 	s := &Server{
 		id: id, log: log, creds: creds, handler: handler, refused: refused,
 		sessions: map[sessionKey]*session{}, greeted: map[*session]struct{}{},
 	}
 	limits.MaxFirst, limits.MaxInFlight = MaxGreeting, MaxCalls
-	s.rpc = rpc.NewServer(limits, log, func(nc net.Conn) (rpc.Handler, error) {
+	s.rpc = server.New(limits, log, func(nc net.Conn) (server.Handler, error) {
 		a := s.door.Load().arrivalOf(nc)
 		if a == nil {
 			return nil, errLate
@@ -59,7 +59,7 @@ func NewServer(id *Identity, creds func() *Credentials, limits rpc.Limits, log *
 
 var errLate = fmt.Errorf("it was not greeted within %v", greetWithin)
 
-// Serve accepts connections until ctx ends; see rpc.Server. Call it once.
+// Serve accepts connections until ctx ends; see server.Server. Call it once.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	d := newDoor(s.rpc.Sparing(ln), s.creds, s.log)
 	s.door.Store(d)
@@ -86,11 +86,11 @@ func (s *Server) Stats() cachesidecar.LinkStats {
 type session struct {
 	server   *Server
 	arrival  *arrival
-	conn     *rpc.Conn
+	conn     *server.Conn
 	from     kv.Process
 	key      sessionKey
-	inner    rpc.Handler // nil before the greeting
-	begun    int64       // wall clock in ms when the batch with the greeting arrived
+	inner    server.Handler // nil before the greeting
+	begun    int64          // wall clock in ms when the batch with the greeting arrived
 	replaced atomic.Bool
 	gone     atomic.Bool // the other side sends nothing more
 }
@@ -110,7 +110,7 @@ func (s *session) Served() {
 }
 
 // Serve handles the greeting, and passes later frames to the handler.
-func (s *session) Serve(c *rpc.Conn, frames [][]byte) error {
+func (s *session) Serve(c *server.Conn, frames [][]byte) error {
 	if s.replaced.Load() {
 		return fmt.Errorf("a newer connection of %s has come", s.key.node)
 	}
@@ -129,7 +129,7 @@ func (s *session) Serve(c *rpc.Conn, frames [][]byte) error {
 
 // greet answers the first frame. If it cannot be accepted, the answer says why and the
 // connection ends.
-func (s *session) greet(c *rpc.Conn, frame []byte) error {
+func (s *session) greet(c *server.Conn, frame []byte) error {
 	var q wire.Request
 	var h wire.PeerHello
 	if err := wire.DecodeRequest(frame, &q); err != nil {
@@ -235,7 +235,7 @@ func (s *Server) replace(n *session) {
 type Successor interface {
 	// Succeeded passes it on to the handler of that process's next connection, which
 	// has not begun to serve. Calls of the older connection may be in flight.
-	Succeeded(next rpc.Handler)
+	Succeeded(next server.Handler)
 }
 
 // goneWithin is how long a replaced connection may stay without an orderly end.
@@ -269,7 +269,7 @@ func (s *session) Gone() { s.gone.Store(true) }
 
 // Oversized ends the connection, because no peer sends such a frame. If the frame is a
 // TLS handshake, the answer says that this host does not speak TLS.
-func (s *session) Oversized(c *rpc.Conn, _ []byte, length int, _ error) {
+func (s *session) Oversized(c *server.Conn, _ []byte, length int, _ error) {
 	if s.inner == nil && length>>24 == tlsHandshake {
 		c.Out = wire.AppendError(c.Out, 0, wire.Errorf(wire.Unauthorized,
 			"this host has no cluster key, and does not speak TLS"))

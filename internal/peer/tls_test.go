@@ -21,7 +21,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/peertest"
-	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -76,7 +76,7 @@ func (s *secureServer) reasons() string {
 	return s.log.String() + strings.Join(s.refused, "\n")
 }
 
-func serveKeys(t testing.TB, id *Identity, creds func() *Credentials, ln net.Listener, handler func(kv.Process, Purpose) rpc.Handler) *secureServer {
+func serveKeys(t testing.TB, id *Identity, creds func() *Credentials, ln net.Listener, handler func(kv.Process, Purpose) server.Handler) *secureServer {
 	t.Helper()
 	if ln == nil {
 		var err error
@@ -85,8 +85,8 @@ func serveKeys(t testing.TB, id *Identity, creds func() *Credentials, ln net.Lis
 		}
 	}
 	s := &secureServer{address: ln.Addr().String()}
-	s.Server = NewServer(id, creds, rpc.Limits{}, slog.New(slog.NewTextHandler(s, nil)),
-		func(from kv.Process, p Purpose) rpc.Handler {
+	s.Server = NewServer(id, creds, server.Limits{}, slog.New(slog.NewTextHandler(s, nil)),
+		func(from kv.Process, p Purpose) server.Handler {
 			s.served.Add(1)
 			if handler != nil {
 				return handler(from, p)

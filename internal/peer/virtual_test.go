@@ -16,6 +16,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/peertest"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/simnet"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -35,7 +36,7 @@ type lab struct {
 	two     *peertest.Authority
 	keys    *keys // the server's
 	server  *secureServer
-	handler func(kv.Process, Purpose) rpc.Handler
+	handler func(kv.Process, Purpose) server.Handler
 }
 
 func inLab(t *testing.T, f func(*lab), edits ...func(*lab)) {
@@ -246,7 +247,7 @@ type slow struct {
 	has    bool
 }
 
-func (s *slow) Serve(c *rpc.Conn, frames [][]byte) error {
+func (s *slow) Serve(c *server.Conn, frames [][]byte) error {
 	for _, f := range frames {
 		var q wire.Request
 		if err := wire.DecodeRequest(f, &q); err != nil {
@@ -270,7 +271,7 @@ func (s *slow) Serve(c *rpc.Conn, frames [][]byte) error {
 	return nil
 }
 
-func (s *slow) Succeeded(next rpc.Handler) { s.has, next.(*slow).has = false, true }
+func (s *slow) Succeeded(next server.Handler) { s.has, next.(*slow).has = false, true }
 
 func (s *slow) Close(err error) {
 	if s.has {
@@ -330,7 +331,7 @@ func TestVirtualRenew(t *testing.T) {
 	}, func(l *lab) {
 		// Requests may be on their way for long.
 		l.net.SetDelay(time.Millisecond, 40*time.Millisecond)
-		l.handler = func(from kv.Process, p Purpose) rpc.Handler {
+		l.handler = func(from kv.Process, p Purpose) server.Handler {
 			h := &slow{echo: echo{from, p, &ended}, wait: 3 * time.Second, served: &served, kept: &kept}
 			if p == Call && first.CompareAndSwap(false, true) {
 				h.has = true
@@ -401,7 +402,7 @@ func TestVirtualOlder(t *testing.T) {
 			l.Errorf("one that was served before: %v", err)
 		}
 	}, func(l *lab) {
-		l.handler = func(from kv.Process, p Purpose) rpc.Handler {
+		l.handler = func(from kv.Process, p Purpose) server.Handler {
 			return &slow{echo: echo{from, p, &ended}, wait: 2 * time.Second, served: &served, kept: &kept}
 		}
 	})

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/cachesidecar/cachesidecar/internal/quota"
+	"github.com/cachesidecar/cachesidecar/internal/transport"
 )
 
 // Call is a call whose caller waits for the answer. Calls are reused: see Client.Release.
@@ -17,8 +18,8 @@ type Call struct {
 }
 
 // Answered makes Do return.
-func (c *Call) Answered(_ *Answers, frame []byte, err error) {
-	if n := int64(len(frame)); err == nil && n > smallBuffer {
+func (c *Call) Answered(_ *transport.Answers, frame []byte, err error) {
+	if n := int64(len(frame)); err == nil && n > transport.BufferSize {
 		if err = c.account.Take(quota.ForPeers, n); err == nil {
 			c.held = n
 		} else {

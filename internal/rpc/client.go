@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/quota"
+	"github.com/cachesidecar/cachesidecar/internal/transport"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -30,6 +31,12 @@ var (
 
 // ErrNoRoom means that the answer was dropped because there was no memory for it.
 var ErrNoRoom = errors.New("no memory for the answer")
+
+// Errors that end a connection.
+var (
+	ErrFrame = errors.New("the frame's length is out of bounds")
+	ErrNoID  = errors.New("the answer has no id")
+)
 
 // ClientConfig bounds a calling connection. Zero means the default.
 type ClientConfig struct {
@@ -54,13 +61,13 @@ type ClientConfig struct {
 // end when the connection does.
 type Client struct {
 	cfg    ClientConfig
-	socket socket
+	socket transport.Socket
 	done   chan struct{} // closed when the reader has ended
 	pool   sync.Pool     // of *Call
 
 	// Of the reader.
-	input   input
-	answers Answers
+	input   transport.Input
+	answers transport.Answers
 
 	background sync.WaitGroup // of the timer and the gatherers
 
@@ -89,7 +96,7 @@ type Caller interface {
 	// Answered is called once: with the answer, or with the reason why there is none. The
 	// bytes of frame are valid until it returns. Other callers wait for their answers
 	// meanwhile, so Answered must not wait for another connection.
-	Answered(a *Answers, frame []byte, err error)
+	Answered(a *transport.Answers, frame []byte, err error)
 }
 
 // chooser is a Caller that may not need a long answer any more.
@@ -126,9 +133,9 @@ func NewClient(nc net.Conn, cfg ClientConfig) *Client {
 	if cfg.Budget != nil {
 		c.account = cfg.Budget.Open(cfg.Owner, "", nil)
 	}
-	c.socket.init(nc, cfg.WriteTimeout, func() error { return c.patience.beforeWait(cfg.WriteTimeout) })
-	c.input.init(&c.socket, c.account, quota.ForPeers, func() error {
-		_ = c.input.beforeWait() // not refused: clients are few
+	c.socket.Init(nc, cfg.WriteTimeout, func() error { return c.patience.beforeWait(cfg.WriteTimeout) })
+	c.input.Init(&c.socket, c.account, quota.ForPeers, func() error {
+		_ = c.input.BeforeWait() // not refused: clients are few
 		return nil
 	})
 	c.written.L = &c.mu
@@ -148,7 +155,7 @@ func (c *Client) Close() error {
 }
 
 // Conn returns the connection that the client has taken over.
-func (c *Client) Conn() net.Conn { return c.socket.nc }
+func (c *Client) Conn() net.Conn { return c.socket.Conn }
 
 // Done returns a channel that is closed when the connection has ended.
 func (c *Client) Done() <-chan struct{} { return c.done }
@@ -198,7 +205,7 @@ func (c *Client) failLocked(err error) {
 		err = fmt.Errorf("%w: %w", ErrClosed, err)
 	}
 	c.err = err
-	c.socket.wake() // the reader and the writer; Close would wait for the reader
+	c.socket.Wake() // the reader and the writer; Close would wait for the reader
 }
 
 // Do sends the request q, whose ID it sets, and waits for the answer until ctx ends or
@@ -261,22 +268,12 @@ func (c *Client) await(ctx context.Context, call *Call, id uint64) error {
 	return nil
 }
 
-// Start makes a call without waiting for the answer: caller is told the outcome. Flush
-// sends the request q, whose ID Start sets. The bytes of q belong to the caller again
-// when Start returns. After an error caller is not told anything.
-func (c *Client) Start(q *wire.Request, timeout time.Duration, caller Caller) error {
-	return c.queue(q, timeout, caller)
-}
-
-// Flush sends the started calls, as far as that is possible without waiting.
-func (c *Client) Flush() { c.flush() }
-
 // Release gives a call back for reuse. A nil call is fine.
 func (c *Client) Release(call *Call) {
 	if call == nil {
 		return
 	}
-	if cap(call.frame) > smallBuffer {
+	if cap(call.frame) > transport.BufferSize {
 		call.frame = nil
 	}
 	call.giveBack()
@@ -320,12 +317,12 @@ func (c *Client) expire() {
 	c.finishLocked()
 	led := c.lead.call.Load()
 	c.mu.Unlock()
-	var a Answers
+	var a transport.Answers
 	for _, caller := range expired {
 		caller.Answered(&a, nil, ErrNoAnswer)
 	}
 	a.Write()
 	if led != nil && len(led.over) > 0 {
-		c.socket.wakeReader()
+		c.socket.WakeReader()
 	}
 }

@@ -5,54 +5,13 @@ import (
 	"io"
 	"net"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
+	"github.com/cachesidecar/cachesidecar/internal/transport"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
-
-// TestShutdownIsExact checks that each call which a shutdown meets was served and has its
-// answer, or was not served and was not sent.
-func TestShutdownIsExact(t *testing.T) {
-	testenv.Takes(t, 2*time.Second)
-	for range 8 {
-		h := newEcho()
-		s, dial, shutdown := serve(t, h, Limits{DrainTimeout: 2 * testenv.Patience})
-		var answered atomic.Int64
-		var wg sync.WaitGroup
-		for i := range 4 {
-			c := newTestClient(t, dial, ClientConfig{})
-			for range 4 {
-				q := wire.Request{Op: wire.OpSet, Key: []byte("k"), Value: make([]byte, 10+i*20_000)}
-				wg.Go(func() {
-					for {
-						call, err := c.Do(t.Context(), time.Minute, &q)
-						c.Release(call)
-						if err != nil {
-							if !errors.Is(err, ErrNotSent) {
-								t.Error(err)
-							}
-							return
-						}
-						answered.Add(1)
-					}
-				})
-			}
-		}
-		// A connection that is not accepted yet would be reset, whatever was sent over it.
-		eventually(t, "2,000 requests over 4 connections", s, func(st Stats) bool {
-			return st.Accepted == 4 && h.served.Load() >= 2_000
-		})
-		endsUnforced(t, shutdown)
-		wg.Wait()
-		if h.served.Load() != answered.Load() {
-			t.Errorf("%d requests served, %d answers arrived", h.served.Load(), answered.Load())
-		}
-	}
-}
 
 // TestCutInTheMiddle checks which calls count as sent if the peer reads no more while a
 // write waits: those whose requests it has got whole.
@@ -108,7 +67,7 @@ func TestCutInTheMiddle(t *testing.T) {
 
 type outcome struct{ told chan error }
 
-func (o *outcome) Answered(_ *Answers, _ []byte, err error) { o.told <- err }
+func (o *outcome) Answered(_ *transport.Answers, _ []byte, err error) { o.told <- err }
 
 // TestWhoeverIsToldGoesElsewhere checks that a caller that hears of the end of its
 // connection finds that connection no longer alive.
@@ -136,4 +95,4 @@ type finder struct {
 	found chan *Client
 }
 
-func (f finder) Answered(*Answers, []byte, error) { f.found <- f.r.Live() }
+func (f finder) Answered(*transport.Answers, []byte, error) { f.found <- f.r.Live() }

@@ -15,11 +15,11 @@ func (c *Client) readLoop() {
 	err := c.lead.readAll()
 	// Before a write fails with a less useful error.
 	c.fail(fmt.Errorf("%w: %w", ErrClosed, err))
-	_ = c.socket.nc.Close()
+	_ = c.socket.Conn.Close()
 	c.waitForWriter()
 	c.mu.Lock()
 	why := c.goneLocked()
-	c.requests.removeAll(c.socket.fd.unsent, c.calls.notSent)
+	c.requests.removeAll(c.socket.Unwritten(), c.calls.notSent)
 	unsent := c.calls.giveUpUnsent()
 	left, _ := c.calls.giveUp(time.Time{})
 	err = c.err
@@ -31,7 +31,7 @@ func (c *Client) readLoop() {
 		caller.Answered(&c.answers, nil, err)
 	}
 	c.answers.Write()
-	c.input.discard()
+	c.input.Discard()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.requests = requests{}
@@ -45,18 +45,20 @@ func (c *Client) readLoop() {
 // the caller that reads next.
 func (c *Client) deliverBatch(int) error {
 	in := &c.input
-	in.passSkipped()
+	in.PassSkipped()
 	c.gathering.begin()
-	for in.len() >= wire.LengthSize {
-		length := wire.FrameLength(in.buf[in.r:])
+	for in.Len() >= wire.LengthSize {
+		b := in.Bytes()
+		length := wire.FrameLength(b)
 		if length == 0 || length > c.cfg.MaxFrame {
 			return fmt.Errorf("%w: %d bytes", ErrFrame, length)
 		}
-		if in.len() < wire.LengthSize+length {
+		size := wire.LengthSize + length
+		if size > len(b) {
 			break
 		}
-		frame := in.buf[in.r+wire.LengthSize : in.r+wire.LengthSize+length]
-		c.gathering.answer(in.r + wire.LengthSize + length)
+		frame := b[wire.LengthSize:size]
+		c.gathering.answer(b[size:])
 		id, ok := wire.PeekID(frame)
 		if !ok {
 			return fmt.Errorf("%w: %d bytes", ErrNoID, length)
@@ -66,19 +68,19 @@ func (c *Client) deliverBatch(int) error {
 		} else {
 			c.noticed(frame)
 		}
-		in.r += wire.LengthSize + length
+		in.Consume(size)
 		if c.lead.leavesRest() {
 			c.answers.Write()
 			return errOver
 		}
 	}
-	if in.compact() {
+	if in.Compact() {
 		if err := c.growInput(); err != nil {
 			return err
 		}
 	}
 	c.answers.Write()
-	in.release()
+	in.Release()
 	return nil
 }
 
@@ -87,10 +89,10 @@ func (c *Client) deliverBatch(int) error {
 // and its caller is told.
 func (c *Client) growInput() error {
 	in := &c.input
-	need := wire.LengthSize + wire.FrameLength(in.buf)
-	n := quota.SizeFor(need, len(in.buf))
+	need := wire.LengthSize + wire.FrameLength(in.Bytes())
+	n := quota.SizeFor(need, in.Size())
 	var err error
-	id, ok := wire.PeekID(in.buf[wire.LengthSize:])
+	id, ok := wire.PeekID(in.Bytes()[wire.LengthSize:])
 	if !ok {
 		return fmt.Errorf("%w: %d bytes", ErrNoID, need-wire.LengthSize)
 	}
@@ -98,17 +100,17 @@ func (c *Client) growInput() error {
 		err = w.Wants(need)
 	}
 	if err == nil {
-		err = in.charge(int64(n))
+		err = in.Charge(int64(n))
 	}
 	if err == nil {
-		in.grow(n)
+		in.Grow(n)
 		return nil
 	}
-	in.skip = need - in.w
+	in.Skip(need - in.Len())
 	if caller := c.callerOf(id, true); caller != nil {
 		caller.Answered(&c.answers, nil, fmt.Errorf("%w: %w", ErrNoRoom, err))
 	}
-	in.r, in.w = 0, 0
+	in.Discard()
 	return nil
 }
 

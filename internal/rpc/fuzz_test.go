@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/transport"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -16,7 +17,7 @@ type told struct {
 	answers atomic.Int64
 }
 
-func (c *told) Answered(_ *Answers, frame []byte, err error) {
+func (c *told) Answered(_ *transport.Answers, frame []byte, err error) {
 	c.times.Add(1)
 	if err == nil && len(frame) > 0 {
 		c.answers.Add(1)

@@ -34,7 +34,10 @@ const (
 // begin begins a batch, if it has several answers of many calls.
 func (g *gathering) begin() {
 	c := g.c
-	if in := &c.input; !c.cfg.Direct || !in.whole(in.r) || !in.whole(in.behind(in.r)) {
+	if !c.cfg.Direct {
+		return
+	}
+	if behind, ok := rest(c.input.Bytes()); !ok || !whole(behind) {
 		return
 	}
 	c.mu.Lock()
@@ -48,15 +51,15 @@ func (g *gathering) begin() {
 	g.left = g.every
 }
 
-// answer is called before an answer is delivered. next is where the next one would begin.
+// answer is called before an answer is delivered. next is what has come behind it.
 // The caller that is woken last runs first, so the gatherer is started before that one.
-func (g *gathering) answer(next int) {
+func (g *gathering) answer(next []byte) {
 	if !g.on {
 		return
 	}
 	g.left--
 	switch {
-	case !g.c.input.whole(next):
+	case !whole(next):
 		g.on = false
 		g.c.mu.Lock()
 		g.last = true
@@ -96,8 +99,15 @@ func (g *gathering) mayWriteLocked() bool {
 	return may
 }
 
-// behind returns the offset behind the frame at an offset.
-func (in *input) behind(at int) int { return at + wire.LengthSize + wire.FrameLength(in.buf[at:]) }
+// rest returns what is behind the first frame of b. ok says that the frame is whole.
+func rest(b []byte) (behind []byte, ok bool) {
+	if !whole(b) {
+		return nil, false
+	}
+	return b[wire.LengthSize+wire.FrameLength(b):], true
+}
 
-// whole reports whether a whole frame is at an offset.
-func (in *input) whole(at int) bool { return in.w-at >= wire.LengthSize && in.behind(at) <= in.w }
+// whole reports whether b begins with a whole frame.
+func whole(b []byte) bool {
+	return len(b) >= wire.LengthSize && wire.FrameLength(b) <= len(b)-wire.LengthSize
+}

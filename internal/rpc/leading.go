@@ -5,6 +5,8 @@ import (
 	"errors"
 	"sync/atomic"
 	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/transport"
 )
 
 // A Client with ClientConfig.Direct lets a call that is alone on its connection read its
@@ -63,17 +65,17 @@ var (
 // readAll reads answers until the connection ends. It is the reader's part.
 func (l *lead) readAll() error {
 	c := l.c
-	if !c.cfg.Direct || c.socket.raw == nil {
-		return c.input.readEach(c.deliverBatch)
+	if !c.cfg.Direct || !c.socket.HasDescriptor() {
+		return c.input.ReadEach(c.deliverBatch)
 	}
 	for {
-		err := c.input.readEach(l.deliverAndRest)
+		err := c.input.ReadEach(l.deliverAndRest)
 		switch {
 		case err == errRests:
 			if err := l.rest(); err != nil {
 				return err
 			}
-		case !isTimeout(err) || !l.goOn():
+		case !transport.IsTimeout(err) || !l.goOn():
 			return err
 		}
 	}
@@ -103,7 +105,7 @@ func (l *lead) goOn() bool {
 	c := l.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.err == nil && c.socket.nc.SetReadDeadline(time.Time{}) == nil
+	return c.err == nil && c.socket.Conn.SetReadDeadline(time.Time{}) == nil
 }
 
 // deliverAndRest is deliverBatch for the reader, which rests once no call is in flight.
@@ -123,7 +125,7 @@ func (l *lead) deliverAndRest(n int) error {
 // busyLocked reports whether somebody must go on reading.
 func (l *lead) busyLocked() bool {
 	c := l.c
-	return c.err != nil || c.calls.inFlight() > 0 || c.input.len() > 0 || c.input.skip > 0
+	return c.err != nil || c.calls.inFlight() > 0 || c.input.Len() > 0 || c.input.Skips()
 }
 
 // restLocked leaves the connection unread until the next call, or until it has been idle.
@@ -195,22 +197,22 @@ func (l *lead) takeLocked(call *Call) bool {
 func (l *lead) readFor(ctx context.Context, call *Call, id uint64) error {
 	c := l.c
 	if ctx.Done() != nil {
-		defer context.AfterFunc(ctx, c.socket.wakeReader)()
+		defer context.AfterFunc(ctx, c.socket.WakeReader)()
 	}
 	for {
 		var err error
-		if c.input.whole(c.input.r) { // the caller that read before has left it
+		if whole(c.input.Bytes()) { // the caller that read before has left it
 			err = l.deliverOwn(0)
 		}
 		if err == nil {
-			err = c.input.readEach(l.ownFn)
+			err = c.input.ReadEach(l.ownFn)
 		}
 		switch {
 		case err == errOver:
 			l.leave(nil)
 			<-call.over
 			return nil
-		case !isTimeout(err) || !l.goOn():
+		case !transport.IsTimeout(err) || !l.goOn():
 			l.leave(err) // the reader tells all callers
 			<-call.over
 			return nil
@@ -241,7 +243,7 @@ func (l *lead) deliverOwn(n int) error {
 // the caller that reads next: if few calls are in flight.
 func (l *lead) leavesRest() bool {
 	c := l.c
-	if call := l.call.Load(); call == nil || len(call.over) == 0 || c.gathering.on || !c.input.whole(c.input.r) {
+	if call := l.call.Load(); call == nil || len(call.over) == 0 || c.gathering.on || !whole(c.input.Bytes()) {
 		return false
 	}
 	c.mu.Lock()
@@ -259,7 +261,7 @@ func (l *lead) leave(err error) {
 		return
 	}
 	l.call.Store(nil)
-	if err == nil && c.input.whole(c.input.r) { // the reader begins with a read
+	if err == nil && whole(c.input.Bytes()) { // the reader begins with a read
 		c.mu.Unlock()
 		err = c.deliverBatch(0)
 		c.mu.Lock()

@@ -44,8 +44,8 @@ func TestDirectly(t *testing.T) {
 	}
 }
 
-func directClient(t *testing.T, h *echo) *Client {
-	_, dial, _ := serve(t, h, Limits{})
+func directClient(t *testing.T, h *peer) *Client {
+	dial := h.listen(t)
 	return newTestClient(t, dial, ClientConfig{Direct: true})
 }
 
@@ -70,7 +70,7 @@ func (c *Client) ledCalls() uint64 {
 
 // A call that is alone reads its answer itself, also after the connection has been idle.
 func TestDirectAlone(t *testing.T) {
-	c := directClient(t, newEcho())
+	c := directClient(t, newPeer())
 	for range 3 {
 		var n uint64
 		for try := 0; n < 90 && try < 50; try++ { // a slow machine makes the connection idle between calls
@@ -133,7 +133,7 @@ func TestDirectIdle(t *testing.T) {
 
 // A caller that reads gives up in time, and the next call gets its own answer.
 func TestDirectGivesUp(t *testing.T) {
-	h := newEcho()
+	h := newPeer()
 	c := directClient(t, h)
 	must(t, c, "first")
 	for range 3 {
@@ -155,7 +155,7 @@ func TestDirectGivesUp(t *testing.T) {
 // Close and a peer that drops the connection end a call that reads.
 func TestDirectEnds(t *testing.T) {
 	for _, name := range []string{"closed", "dropped"} {
-		h := newEcho()
+		h := newPeer()
 		c := directClient(t, h)
 		must(t, c, "first")
 		key := "drop"
@@ -177,7 +177,7 @@ func TestDirectEnds(t *testing.T) {
 // Callers that come and go, alone and together, cancelled at random, all get their own answers.
 func TestDirectTogether(t *testing.T) {
 	testenv.ReadsClock(t, 100*time.Microsecond, "calls end at random moments; nothing is measured")
-	c := directClient(t, newEcho())
+	c := directClient(t, newPeer())
 	var wg sync.WaitGroup
 	for g := range 16 {
 		rnd := rand.New(rand.NewPCG(1, uint64(g)))

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/quota"
+	"github.com/cachesidecar/cachesidecar/internal/transport"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -193,7 +194,7 @@ func (r *requests) written() bool {
 	}
 	clear(r.parts)
 	r.parts = r.parts[:0]
-	if cap(b) <= 4*smallBuffer && !r.alone {
+	if cap(b) <= 4*transport.BufferSize && !r.alone {
 		r.spare = b
 	}
 	return true

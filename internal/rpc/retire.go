@@ -31,7 +31,7 @@ func (c *Client) Retire(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c.flush()
+	c.Flush()
 	select {
 	case <-last.over:
 		return last.err
@@ -44,7 +44,7 @@ func (c *Client) Retire(ctx context.Context) error {
 // Finish tells the peer of a retired connection that no more requests come. It closes the
 // connection once no call waits for an answer.
 func (c *Client) Finish() {
-	c.socket.closeWrite() // everything is written; fails if the connection has ended
+	c.socket.CloseWrite() // everything is written; fails if the connection has ended
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.finishing = true
@@ -63,7 +63,7 @@ func (c *Client) Await(q *wire.Request, told func(frame []byte)) error {
 	}
 	c.mu.Unlock()
 	if err == nil {
-		c.flush()
+		c.Flush()
 	}
 	return err
 }
@@ -93,7 +93,7 @@ func (c *Client) Leave() {
 func (c *Client) cutLocked() {
 	c.leaving.Store(true)
 	c.retiring = true
-	c.requests.removeAll(c.socket.fd.unsent, c.calls.notSent)
+	c.requests.removeAll(c.socket.Unwritten(), c.calls.notSent)
 }
 
 // Retiring says whether another connection replaces this one.

@@ -1,8 +1,6 @@
 package rpc
 
 import (
-	"context"
-	"errors"
 	"testing"
 	"time"
 
@@ -10,67 +8,11 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// onceAwaited is a context that ends once it is waited for.
-type onceAwaited struct {
-	context.Context
-	end func()
-}
-
-func (o onceAwaited) Done() <-chan struct{} {
-	o.end()
-	return o.Context.Done()
-}
-
-// TestRetire checks that a retired connection answers the calls it has, refuses new ones
-// with ErrNotSent, and closes when all calls are answered.
-func TestRetire(t *testing.T) {
-	address, cfg := serveSecured(t)
-	c := dialSecured(t, address, cfg)
-	ask := func() error {
-		call, err := c.Do(t.Context(), time.Minute, &wire.Request{Op: wire.OpGet, Key: []byte("100000")})
-		c.Release(call)
-		return err
-	}
-	if err := ask(); err != nil {
-		t.Fatal(err)
-	}
-	var r Redialer
-	r.live.Store(c)
-	replaced, err := r.Replace(t.Context(), func(old *Client) (*Client, error) {
-		if old != c || r.Live() != nil || r.Idle() {
-			t.Error("the old connection is not hidden")
-		}
-		ctx, cancel := context.WithCancel(t.Context())
-		if _, err := r.Get(onceAwaited{ctx, cancel}); !errors.Is(err, context.Canceled) {
-			t.Errorf("a call does not wait for the new one: %v", err)
-		}
-		if err := old.Retire(t.Context()); err != nil {
-			t.Error(err)
-		}
-		if err := ask(); !errors.Is(err, ErrRetiring) || !errors.Is(err, ErrNotSent) {
-			t.Errorf("after it was retired: %v", err)
-		}
-		if old.Err() != nil {
-			t.Errorf("it ends before Finish: %v", old.Err())
-		}
-		old.Finish()
-		return dialSecured(t, address, cfg), nil
-	})
-	if err != nil || !replaced {
-		t.Fatal(replaced, err)
-	}
-	<-c.Done()
-	if now := r.Live(); now == nil || now == c {
-		t.Error("the new one is not in its place")
-	}
-	r.Close()
-}
-
 // TestRetireFull checks that a connection with MaxCalls calls can retire, and loses none
 // of them.
 func TestRetireFull(t *testing.T) {
-	h := newEcho()
-	_, dial, _ := serve(t, h, Limits{})
+	h := newPeer()
+	dial := h.listen(t)
 	c := newTestClient(t, dial, ClientConfig{MaxCalls: 2})
 	done := make(chan error, 2)
 	for range 2 {

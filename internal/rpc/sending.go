@@ -8,19 +8,20 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/quota"
+	"github.com/cachesidecar/cachesidecar/internal/transport"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// queue takes a slot for a call and queues the request, whose ID it sets, for flush. The
-// bytes of q belong to the caller again when it returns. After an error caller is not
-// told anything.
-func (c *Client) queue(q *wire.Request, timeout time.Duration, caller Caller) error {
+// Start makes a call without waiting for the answer: caller is told the outcome. Flush
+// sends the request q, whose ID Start sets. The bytes of q belong to the caller again
+// when Start returns. After an error caller is not told anything.
+func (c *Client) Start(q *wire.Request, timeout time.Duration, caller Caller) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.queueLocked(q, timeout, caller)
 }
 
-// queueLocked is queue, with the lock held.
+// queueLocked is Start, with the lock held.
 func (c *Client) queueLocked(q *wire.Request, timeout time.Duration, caller Caller) error {
 	if err := c.goneLocked(); err != nil {
 		return err
@@ -57,7 +58,7 @@ func (c *Client) beginLocked(q *wire.Request, timeout time.Duration, caller Call
 }
 
 // freeQueue is how many bytes of requests may wait without being charged.
-const freeQueue = 4 * smallBuffer
+const freeQueue = 4 * transport.BufferSize
 
 // chargeLocked charges the requests that wait to be sent, and n more bytes for an
 // account. A nil account is this host itself. Its requests are not refused for what
@@ -82,16 +83,16 @@ func (c *Client) chargeLocked(n int, a *quota.Account) error {
 	return err
 }
 
-// flush writes the requests that wait, as far as that is possible without waiting, so
+// Flush writes the requests that wait, as far as that is possible without waiting, so
 // that no caller is kept past its deadline. If another goroutine writes already, it
 // writes them.
-func (c *Client) flush() {
+func (c *Client) Flush() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.flushLocked()
 }
 
-// flushLocked is flush, with the lock held at entry and exit.
+// flushLocked is Flush, with the lock held at entry and exit.
 func (c *Client) flushLocked() {
 	if c.lead.by == byNobody && c.calls.inFlight() > 0 {
 		c.lead.readLocked()
@@ -115,8 +116,7 @@ func (c *Client) flushLocked() {
 func (c *Client) writeNowLocked() {
 	for b := c.nextLocked(); b != nil; b = c.nextLocked() {
 		c.mu.Unlock()
-		n, err := c.socket.writeNow(b)
-		behind := c.socket.behind()
+		n, behind, err := c.socket.WriteNow(b)
 		c.mu.Lock()
 		if err == nil && c.err == nil && (n < len(b) || behind) {
 			go c.writeRest(b[n:]) // owned by the client: Close waits until nothing is written
@@ -133,7 +133,7 @@ func (c *Client) writeRest(b []byte) {
 	defer c.mu.Unlock()
 	for ; b != nil; b = c.nextLocked() {
 		c.mu.Unlock()
-		err := c.socket.write(b)
+		err := c.socket.Write(b)
 		c.mu.Lock()
 		c.wroteLocked(err)
 	}

@@ -8,7 +8,7 @@ import (
 	"testing"
 
 	"github.com/cachesidecar/cachesidecar/internal/load"
-	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/testing/onehost"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
@@ -80,9 +80,9 @@ func requestOf(op string, i int) (frame, store []byte) {
 }
 
 // serveSetup returns a session and requests for it. Every read is a hit.
-func serveSetup(t testing.TB, op string, keys int) (rpc.Handler, *rpc.Conn, [][]byte) {
+func serveSetup(t testing.TB, op string, keys int) (server.Handler, *server.Conn, [][]byte) {
 	h := serve(t, onehost.Config{L2Size: 64 << 20})
-	handler := rpc.Handler(h.doors.Of(h.Access.Caller(unixsock.Peer{}), nil))
+	handler := server.Handler(h.doors.Of(h.Access.Caller(unixsock.Peer{}), nil))
 	if answersOf[op] != "" {
 		near, far := net.Pipe()
 		t.Cleanup(func() { _, _ = near.Close(), far.Close() })
@@ -92,7 +92,7 @@ func serveSetup(t testing.TB, op string, keys int) (rpc.Handler, *rpc.Conn, [][]
 			t.Fatal(err)
 		}
 	}
-	conn := &rpc.Conn{Out: make([]byte, 0, 64<<10)}
+	conn := &server.Conn{Out: make([]byte, 0, 64<<10)}
 	var frames [][]byte
 	for i := range keys {
 		f, store := requestOf(op, i)

@@ -1,6 +1,6 @@
 // Package session turns the requests of one connection into answers.
 //
-// Input is the batches of frames that rpc.Conn has read, and the caller or the sidecar at
+// Input is the batches of frames that server.Conn has read, and the caller or the sidecar at
 // the other end. Output is the answers, appended to the connection's buffer, and one
 // count for each request. Requests that name the same key are answered in the order in
 // which they were sent.
@@ -12,6 +12,6 @@
 // When a connection ends, one more goroutine gives back the lease tokens that its client has
 // not used.
 //
-// The package does not read or write sockets (package rpc), and does not decide how a
+// The package does not read or write sockets (package server), and does not decide how a
 // request is answered (package engine) or what a caller may do (package access).
 package session

@@ -13,7 +13,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/quota"
-	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/unixsock"
 )
@@ -22,10 +22,10 @@ import (
 type Config struct {
 	Engine    *engine.Engine
 	Host      Host
-	Version   string            // of the program, for HELLO
-	BootClock string            // the boot clock's name; "": none that apps can read
-	Limits    func() rpc.Limits // of the socket
-	Memory    Memory            // that apps share; nil: none
+	Version   string               // of the program, for HELLO
+	BootClock string               // the boot clock's name; "": none that apps can read
+	Limits    func() server.Limits // of the socket
+	Memory    Memory               // that apps share; nil: none
 }
 
 // Host is the sidecar, as its sessions see it.
@@ -62,7 +62,7 @@ func (d *Doors) Of(by access.Caller, m *quota.Member) *Session {
 }
 
 // App returns the session of an app's connection.
-func (d *Doors) App(nc net.Conn) (rpc.Handler, error) {
+func (d *Doors) App(nc net.Conn) (server.Handler, error) {
 	app, err := unixsock.PeerOf(nc)
 	if err != nil {
 		return nil, err
@@ -83,7 +83,7 @@ var DefaultNamespace = []byte(namespaces.Default)
 
 // Peer returns the handler of another sidecar's requests: a session that needs no HELLO,
 // and whose requests go no further than this host.
-func (d *Doors) Peer(from kv.Process) rpc.Handler {
+func (d *Doors) Peer(from kv.Process) server.Handler {
 	m := d.cfg.Engine.Shares.Join("node " + string(from.Node))
 	return &Session{
 		d: d, Core: d.cfg.Engine, from: from, about: []any{"from", from.Node}, member: m, hello: true,

@@ -2,7 +2,7 @@ package session
 
 import (
 	"github.com/cachesidecar/cachesidecar/internal/memcached"
-	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 )
 
 // A write that still waits when its connection has ended is not executed: its client may have
@@ -11,11 +11,11 @@ import (
 // is executed even if its client has gone already, and so is one without an answer.
 
 // limit gives the present request of a session its end, if it is a write.
-func limit(c *Session, conn *rpc.Conn) {
+func limit(c *Session, conn *server.Conn) {
 	q := c.req
 	c.Core.Deadlines.Limit(q, c.now.Boot+c.Core.Deadlines.Timeout(q))
-	if rpc.Waited(conn) && !c.text.quiet() {
-		q.Conn = rpc.EndOf(conn)
+	if server.Waited(conn) && !c.text.quiet() {
+		q.Conn = server.EndOf(conn)
 	}
 }
 

@@ -10,7 +10,7 @@ import (
 	"testing"
 
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
-	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/testing/onehost"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -208,7 +208,7 @@ func TestBatchEndsWithItsConnection(t *testing.T) {
 	h := g.behind(t, false)
 	l := h.limits()
 	l.MaxInFlight = 1
-	c := newConn(t, h.dial("one at a time", "unix", l, func(net.Conn) (rpc.Handler, error) {
+	c := newConn(t, h.dial("one at a time", "unix", l, func(net.Conn) (server.Handler, error) {
 		return h.doors.Of(h.Access.Memcached(), h.Shares.Join("app")), nil
 	}))
 	var batch []byte

@@ -3,8 +3,8 @@ package session
 import (
 	"github.com/cachesidecar/cachesidecar/internal/engine"
 	"github.com/cachesidecar/cachesidecar/internal/quota"
-	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/slow"
+	"github.com/cachesidecar/cachesidecar/internal/transport"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -57,7 +57,8 @@ func (p *Pending) ask() bool {
 		return true
 	}
 	p.Call = cl
-	err := p.Conn.Start(to, &wire.Request{
+	p.Conn.FlushLater(to)
+	err := to.Start(&wire.Request{
 		Op: wire.OpGet, Namespace: q.Namespace, Key: q.Key, Options: q.Options&engine.Asked | wire.Attest,
 		TimeoutMS: uint32(max(left.Milliseconds(), 1)),
 	}, left, p)
@@ -81,7 +82,7 @@ func (p *Pending) Wants(n int) error {
 func (p *Pending) Account() *quota.Account { return p.Conn.Account() }
 
 // Answered takes the owner's answer, and answers all reads that have joined the call.
-func (p *Pending) Answered(a *rpc.Answers, frame []byte, err error) {
+func (p *Pending) Answered(a *transport.Answers, frame []byte, err error) {
 	c, cl := p.Session.Core, p.Call
 	var r wire.Reply
 	if err == nil {
@@ -100,7 +101,7 @@ func (p *Pending) Answered(a *rpc.Answers, frame []byte, err error) {
 }
 
 // Tell answers with the result of a call, if the result answers the request.
-func (p *Pending) Tell(a *rpc.Answers, cl *engine.Call) {
+func (p *Pending) Tell(a *transport.Answers, cl *engine.Call) {
 	c := p.Session.Core
 	// The caller that made the call may have had less time than this one.
 	if p.Call != cl && !cl.Serves(p.began) && c.Clock.Read().Boot < p.deadline {

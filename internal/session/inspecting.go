@@ -3,13 +3,13 @@ package session
 import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
-	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
 // inspect answers a request about what this host stores and does. It may take
 // milliseconds, so the reader does not wait for it.
-func (c *Session) inspect(conn *rpc.Conn) {
+func (c *Session) inspect(conn *server.Conn) {
 	q := c.req
 	switch {
 	case len(q.Key) > kv.MaxKeyLen:
@@ -35,7 +35,7 @@ func (c *Session) inspect(conn *rpc.Conn) {
 
 // aside answers c.req with what answer returns, on a goroutine of its own. answer must not
 // use the session.
-func (c *Session) aside(conn *rpc.Conn, answer func() wire.Reply) {
+func (c *Session) aside(conn *server.Conn, answer func() wire.Reply) {
 	c.Names.Release()
 	id, op := c.req.ID, c.req.Op
 	size := pendingSize + sizeOf(c.req)

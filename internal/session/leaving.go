@@ -4,7 +4,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
+	"github.com/cachesidecar/cachesidecar/internal/transport"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -21,12 +22,12 @@ type farewell struct {
 
 // asked is a LEAVING that waits.
 type asked struct {
-	conn *rpc.Conn
+	conn *server.Conn
 	id   uint64
 }
 
 // leaving answers LEAVING once this sidecar is about to close.
-func (c *Session) leaving(conn *rpc.Conn) {
+func (c *Session) leaving(conn *server.Conn) {
 	f := &c.d.farewell
 	f.mu.Lock()
 	_, again := f.waiting[c]
@@ -73,7 +74,7 @@ func (f *farewell) checkLocked() {
 func (d *Doors) Leave(most time.Duration) (told, stay int) {
 	f := &d.farewell
 	moved := make(chan struct{})
-	var a rpc.Answers
+	var a transport.Answers
 	var frame []byte
 	f.mu.Lock()
 	f.begun, f.told, f.moved = true, make(map[*Session]bool, len(f.waiting)), moved

@@ -15,7 +15,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/quota"
-	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/simnet"
 	"github.com/cachesidecar/cachesidecar/internal/testing/onehost"
@@ -33,25 +33,25 @@ type host struct {
 	t        testing.TB
 	doors    *session.Doors
 	net      *simnet.Net // nil: Unix sockets
-	servers  map[string]*server
+	servers  map[string]*served
 	doorways map[string]*session.TextDoor
 	using    sync.WaitGroup // see Enter
 }
 
-// server serves one kind of connections.
-type server struct {
-	*rpc.Server
+// served is a server of one kind of connections.
+type served struct {
+	*server.Server
 	network, address string
 }
 
 // serve returns a host that serves Unix sockets until the test ends.
 func serve(t testing.TB, cfg onehost.Config) *host {
 	t.Helper()
-	h := &host{Host: onehost.New(t, cfg), t: t, servers: map[string]*server{}, doorways: map[string]*session.TextDoor{}}
+	h := &host{Host: onehost.New(t, cfg), t: t, servers: map[string]*served{}, doorways: map[string]*session.TextDoor{}}
 	t.Cleanup(h.using.Wait)
 	h.doors = session.New(session.Config{
 		Engine: h.Engine, Host: itself{h}, Version: "1.2.3",
-		Limits: func() rpc.Limits { return h.limits() },
+		Limits: func() server.Limits { return h.limits() },
 	})
 	return h
 }
@@ -87,16 +87,16 @@ func (i itself) Serve(
 	return i.ServeNow(ctx, q, b, deadline)
 }
 
-func (h *host) limits() rpc.Limits {
-	return rpc.Limits{MaxFrame: h.Config.MaxValue + wire.FrameSlack, Budget: h.Budget}
+func (h *host) limits() server.Limits {
+	return server.Limits{MaxFrame: h.Config.MaxValue + wire.FrameSlack, Budget: h.Budget}
 }
 
 // dial returns a connection to the server of its kind, which the first one starts.
-func (h *host) dial(kind, network string, l rpc.Limits, handler func(net.Conn) (rpc.Handler, error)) net.Conn {
+func (h *host) dial(kind, network string, l server.Limits, handler func(net.Conn) (server.Handler, error)) net.Conn {
 	h.t.Helper()
 	s := h.servers[kind]
 	if s == nil {
-		s = &server{rpc.NewServer(l, slog.New(slog.DiscardHandler), handler), network, "127.0.0.1:0"}
+		s = &served{server.New(l, slog.New(slog.DiscardHandler), handler), network, "127.0.0.1:0"}
 		s.Leaving = func() { h.doors.Leave(0) }
 		h.servers[kind] = s
 		h.listen(s)
@@ -110,7 +110,7 @@ func (h *host) dial(kind, network string, l rpc.Limits, handler func(net.Conn) (
 }
 
 // listen serves until the test ends.
-func (h *host) listen(s *server) {
+func (h *host) listen(s *served) {
 	h.t.Helper()
 	var ln net.Listener
 	var err error
@@ -138,7 +138,7 @@ func (h *host) listen(s *server) {
 	})
 }
 
-func (h *host) connect(s *server) (net.Conn, error) {
+func (h *host) connect(s *served) (net.Conn, error) {
 	if h.net != nil {
 		return h.net.Host("10.0.0.1").Dial(context.Background(), s.address)
 	}
@@ -174,7 +174,7 @@ func (h *host) user(uid int) *conn {
 
 func (h *host) as(kind string, by access.Caller, member func() *quota.Member) *conn {
 	h.t.Helper()
-	return newConn(h.t, h.dial(kind, "unix", h.limits(), func(net.Conn) (rpc.Handler, error) {
+	return newConn(h.t, h.dial(kind, "unix", h.limits(), func(net.Conn) (server.Handler, error) {
 		m := member()
 		if err := m.Acquire(quota.Connections); err != nil {
 			return nil, err
@@ -186,7 +186,7 @@ func (h *host) as(kind string, by access.Caller, member func() *quota.Member) *c
 // peer returns a connection like another host's.
 func (h *host) peer() *conn {
 	h.t.Helper()
-	return newConn(h.t, h.dial("peer", "unix", rpc.Limits{Budget: h.Budget}, func(net.Conn) (rpc.Handler, error) {
+	return newConn(h.t, h.dial("peer", "unix", server.Limits{Budget: h.Budget}, func(net.Conn) (server.Handler, error) {
 		return h.doors.Peer(kv.Process{Node: "other", Epoch: 1}), nil
 	}))
 }

@@ -4,12 +4,12 @@ import (
 	"context"
 
 	"github.com/cachesidecar/cachesidecar/internal/peer"
-	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
 // ofPeers answers the requests that only sidecars send.
-func (c *Session) ofPeers(conn *rpc.Conn) {
+func (c *Session) ofPeers(conn *server.Conn) {
 	q := *c.req
 	h := c.Core.Handoff
 	var answer func() wire.Reply
@@ -50,7 +50,7 @@ func (c *Session) ofPeers(conn *rpc.Conn) {
 }
 
 // structured decodes a request's body. If it returns false, it has answered the request.
-func (c *Session) structured(conn *rpc.Conn, v any) bool {
+func (c *Session) structured(conn *server.Conn, v any) bool {
 	if err := peer.Read(c.from, c.req, v); err != nil {
 		c.answerError(conn, err)
 		return false

@@ -12,7 +12,9 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/slow"
+	"github.com/cachesidecar/cachesidecar/internal/transport"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -26,7 +28,7 @@ import (
 // a goroutine of its own.
 type Pending struct {
 	Session  *Session
-	Conn     *rpc.Conn
+	Conn     *server.Conn
 	q        wire.Request  // with its own bytes
 	held     quota.Held    // bytes that the connection's account has for it
 	deadline time.Duration // on the boot clock
@@ -73,7 +75,7 @@ func (c *Session) mostLeases() int64 {
 
 // later answers c.req when that is possible, after earlier requests of this connection
 // for the same keys.
-func (c *Session) later(conn *rpc.Conn) {
+func (c *Session) later(conn *server.Conn) {
 	if c.text != nil {
 		(&Text{c, c.text}).wait(conn)
 		return
@@ -121,8 +123,8 @@ func (p *Pending) start() {
 }
 
 // answer answers a request that only reads, or has not been executed. The caller writes the answer.
-func (p *Pending) answer(r *wire.Reply) *rpc.Answers {
-	a := &rpc.Answers{Frame: p.end(nil, r)}
+func (p *Pending) answer(r *wire.Reply) *transport.Answers {
+	a := &transport.Answers{Frame: p.end(nil, r)}
 	p.Conn.Answer(a, true)
 	return a
 }
@@ -132,14 +134,14 @@ func (p *Pending) takeStack() *wire.Error {
 	if p.stack {
 		return nil
 	}
-	err := noRoom(p.held.Take(rpc.Waits))
+	err := noRoom(p.held.Take(server.Waits))
 	p.stack = err == nil
 	return err
 }
 
 // long answers another host's read with a long value, after the short answers: it must
 // not delay the answers to other apps of that host.
-func (c *Session) long(conn *rpc.Conn, size int) {
+func (c *Session) long(conn *server.Conn, size int) {
 	if p := pendOr(c, conn); p != nil {
 		c.Names.Release()
 		conn.Begin(nil)
@@ -148,7 +150,7 @@ func (c *Session) long(conn *rpc.Conn, size int) {
 }
 
 // pendOr makes a Pending of the present request. If there is no room, it answers the request and returns nil.
-func pendOr(c *Session, conn *rpc.Conn) *Pending {
+func pendOr(c *Session, conn *server.Conn) *Pending {
 	p, err := c.pend(conn)
 	if err != nil {
 		c.answerError(conn, err)
@@ -157,7 +159,7 @@ func pendOr(c *Session, conn *rpc.Conn) *Pending {
 }
 
 // pend makes a Pending of c.req, if there is room.
-func (c *Session) pend(conn *rpc.Conn) (*Pending, *wire.Error) {
+func (c *Session) pend(conn *server.Conn) (*Pending, *wire.Error) {
 	if c.req.Op == wire.OpLease && c.leasing.Add(1) > c.mostLeases() {
 		c.leasing.Add(-1)
 		return nil, wire.Errorf(wire.Busy,
@@ -191,7 +193,7 @@ func (c *Session) pend(conn *rpc.Conn) (*Pending, *wire.Error) {
 		conn.Account().Reads(1)
 	}
 	if !c.text.quiet() {
-		p.q.Conn = rpc.EndOf(conn)
+		p.q.Conn = server.EndOf(conn)
 	}
 	if c.text != nil {
 		p.form = c.text.form.clone()

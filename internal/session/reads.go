@@ -4,7 +4,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/quota"
-	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -17,8 +17,8 @@ const smallValue = 31 << 10
 
 // moment returns when a read happens: with its batch, unless the reader has had to wait since, for
 // a client that is slow or for room. A value may have ended meanwhile, and so may a lease.
-func moment(c *Session, conn *rpc.Conn) kv.Moment {
-	if !rpc.Waited(conn) {
+func moment(c *Session, conn *server.Conn) kv.Moment {
+	if !server.Waited(conn) {
 		return c.now
 	}
 	now := c.Core.Clock.Read()
@@ -28,7 +28,7 @@ func moment(c *Session, conn *rpc.Conn) kv.Moment {
 
 // get answers GET and LEASE in place: the store appends the value behind the answer's
 // head.
-func (c *Session) get(conn *rpc.Conn) {
+func (c *Session) get(conn *server.Conn) {
 	limit := smallValue
 	for {
 		at := len(conn.Out)
@@ -72,7 +72,7 @@ func (c *Session) get(conn *rpc.Conn) {
 }
 
 // mget answers MGET in place, key by key.
-func (c *Session) mget(conn *rpc.Conn) {
+func (c *Session) mget(conn *server.Conn) {
 	const item = true
 	q := c.req
 	if len(conn.Out) > 0 && !conn.Flush() {
@@ -125,7 +125,7 @@ func (c *Session) mget(conn *rpc.Conn) {
 
 // metaGet answers METAGET in place, and says whether it could. An answer to another sidecar must
 // not delay others: a long value goes the slow way.
-func (c *Session) metaGet(conn *rpc.Conn) bool {
+func (c *Session) metaGet(conn *server.Conn) bool {
 	q := c.req
 	if n := c.Core.Copied(q, &c.Names); n > smallValue {
 		if c.from.Node != "" {
@@ -158,7 +158,7 @@ func (c *Session) metaGet(conn *rpc.Conn) bool {
 var grown = wire.Errorf(wire.Busy, "the value grew while it was read: ask again for this key")
 
 // itemRoom makes room for an item with a short value.
-func (c *Session) itemRoom(conn *rpc.Conn, at int) *wire.Error {
+func (c *Session) itemRoom(conn *server.Conn, at int) *wire.Error {
 	if len(conn.Out)-at > wire.MaxMGetAnswer {
 		return wire.Errorf(wire.Busy, "the answer has become too long: ask again for this key")
 	}
@@ -167,14 +167,14 @@ func (c *Session) itemRoom(conn *rpc.Conn, at int) *wire.Error {
 
 // room makes room behind Out for n bytes of an answer that has begun. It may wait for a turn to copy
 // many bytes, and holds no namespace meanwhile.
-func room(c *Session, conn *rpc.Conn, n int) *wire.Error {
+func room(c *Session, conn *server.Conn, n int) *wire.Error {
 	if n += answerSlack; len(conn.Out)+n >= quota.LongCopy {
 		c.Names.Release()
 	}
 	return noRoom(conn.Grow(n, false))
 }
 
-func (c *Session) item(conn *rpc.Conn, ns *namespaces.Namespace, r wire.Reply) {
+func (c *Session) item(conn *server.Conn, ns *namespaces.Namespace, r wire.Reply) {
 	conn.Out = wire.AppendItem(conn.Out, wire.OpMGet, &r)
 	c.tally.add(ns, wire.OpMGet, namespaces.OutcomeOf(&r))
 }

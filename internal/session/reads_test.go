@@ -9,7 +9,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/engine"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
-	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/testing/onehost"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
@@ -119,11 +119,11 @@ func TestReadEndsWithItsConnection(t *testing.T) {
 
 // caught is a Handler that reports which connection it serves.
 type caught struct {
-	rpc.Handler
-	conn chan *rpc.Conn
+	server.Handler
+	conn chan *server.Conn
 }
 
-func (h *caught) Serve(c *rpc.Conn, frames [][]byte) error {
+func (h *caught) Serve(c *server.Conn, frames [][]byte) error {
 	select {
 	case h.conn <- c:
 	default:
@@ -135,8 +135,8 @@ func (h *caught) Serve(c *rpc.Conn, frames [][]byte) error {
 // although its own connection does not take it.
 func TestWants(t *testing.T) {
 	virtually(t, onehost.Config{}, func(t *testing.T, h *host) {
-		conns := make(chan *rpc.Conn, 1)
-		c := newConn(t, h.dial("caught", "unix", rpc.Limits{Budget: h.Budget}, func(net.Conn) (rpc.Handler, error) {
+		conns := make(chan *server.Conn, 1)
+		c := newConn(t, h.dial("caught", "unix", server.Limits{Budget: h.Budget}, func(net.Conn) (server.Handler, error) {
 			return &caught{h.doors.Peer(kv.Process{Node: "other", Epoch: 1}), conns}, nil
 		}))
 		c.call(wire.Request{Op: wire.OpPing})
@@ -176,7 +176,7 @@ func TestFramesThatDoNotCome(t *testing.T) {
 		}
 		began := time.Now()
 		h.app().set("k", make([]byte, 8<<20))
-		if took := time.Since(began); took > rpc.DefaultLimits.FrameTimeout/2 {
+		if took := time.Since(began); took > server.DefaultLimits.FrameTimeout/2 {
 			t.Errorf("a SET took %v: it has waited until the frames timed out", took)
 		}
 	})

@@ -4,7 +4,7 @@ import (
 	"log/slog"
 
 	"github.com/cachesidecar/cachesidecar/internal/quota"
-	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/verify"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -61,7 +61,7 @@ func (c *Session) Close(err error) {
 }
 
 // Oversized answers a frame that cannot be taken.
-func (c *Session) Oversized(conn *rpc.Conn, beginning []byte, length int, why error) {
+func (c *Session) Oversized(conn *server.Conn, beginning []byte, length int, why error) {
 	id, ok := wire.PeekID(beginning)
 	if !ok {
 		return // no request to answer; the log line must do
@@ -75,7 +75,7 @@ const warmFrom = 4
 
 // Serve answers the requests of a batch. It decodes them all, looks ahead in the store,
 // and then serves them in their order.
-func (c *Session) Serve(conn *rpc.Conn, frames [][]byte) error {
+func (c *Session) Serve(conn *server.Conn, frames [][]byte) error {
 	defer c.tally.flush() // before the answers go: a client with an answer finds it counted
 	keys, writes := 0, 0
 	for i, frame := range frames {
@@ -105,7 +105,7 @@ func (c *Session) Serve(conn *rpc.Conn, frames [][]byte) error {
 		if c.serve(conn); c.By.Ended != nil {
 			return c.By.Ended
 		}
-		if len(conn.Out) > flushAt && !conn.Flush() || rpc.Lost(conn) {
+		if len(conn.Out) > flushAt && !conn.Flush() || server.Lost(conn) {
 			return nil // the connection ends by itself
 		}
 	}
@@ -162,7 +162,7 @@ func (c *Session) check(q *wire.Request) *wire.Error {
 }
 
 // serve answers c.req.
-func (c *Session) serve(conn *rpc.Conn) {
+func (c *Session) serve(conn *server.Conn) {
 	q := c.req
 	if err := c.check(q); err != nil {
 		c.answerError(conn, err)
@@ -231,7 +231,7 @@ func asksOthers(c *Session, q *wire.Request) bool {
 }
 
 // execute answers c.req from what this host has, or later.
-func (c *Session) execute(conn *rpc.Conn) {
+func (c *Session) execute(conn *server.Conn) {
 	if q := c.req; q.Op == wire.OpFill || q.Op == wire.OpSet && q.Mode != wire.ModeSet {
 		switch n := c.Core.Copied(q, &c.Names); {
 		case n <= smallValue:
@@ -239,11 +239,11 @@ func (c *Session) execute(conn *rpc.Conn) {
 			c.later(conn) // it must not delay the requests of other apps of that host
 			return
 		default:
-			if err := noRoom(rpc.Turn(conn, n)); err != nil {
+			if err := noRoom(server.Turn(conn, n)); err != nil {
 				c.answerError(conn, err)
 				return
 			}
-			defer rpc.EndTurn(conn, n)
+			defer server.EndTurn(conn, n)
 			limit(c, conn)
 		}
 	}

@@ -12,7 +12,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/quota"
-	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -52,9 +52,9 @@ type Session struct {
 type work struct {
 	req    *wire.Request // the present request
 	reply  wire.Reply
-	reqs   [rpc.MaxServe]wire.Request
-	errs   [rpc.MaxServe]*wire.Error
-	hashes [rpc.MaxServe]kv.Hash
+	reqs   [server.MaxServe]wire.Request
+	errs   [server.MaxServe]*wire.Error
+	hashes [server.MaxServe]kv.Hash
 	own    []kv.Hash // see keys
 	sum    uint64    // of Store.Warm and Changes.Warm
 }
@@ -99,13 +99,13 @@ func (c *Session) keys() []kv.Hash {
 	return c.own
 }
 
-func (c *Session) answerError(conn *rpc.Conn, err *wire.Error) {
+func (c *Session) answerError(conn *server.Conn, err *wire.Error) {
 	c.reply = wire.ErrorReply(err)
 	c.tally.add(c.Core.Names.None, c.req.Op, namespaces.Failed)
 	c.answer(conn)
 }
 
-func (c *Session) answer(conn *rpc.Conn) {
+func (c *Session) answer(conn *server.Conn) {
 	c.reply.ID = c.req.ID
 	if t := c.text; t != nil {
 		conn.Out = appendReply(conn.Out, &t.form, &t.n, c.req, &c.reply)

@@ -7,7 +7,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/access"
 	"github.com/cachesidecar/cachesidecar/internal/quota"
-	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -30,7 +30,7 @@ var errNoMemory = wire.Errorf(wire.Unsupported,
 	"this sidecar shares no memory with apps: see shared_size, or read over the socket")
 
 // share answers SHARED: the descriptor of the region goes with the answer.
-func (c *Session) share(conn *rpc.Conn) {
+func (c *Session) share(conn *server.Conn) {
 	if m := c.d.cfg.Memory; m == nil || !m.Offered() {
 		c.answerError(conn, errNoMemory)
 		return
@@ -71,11 +71,11 @@ type passing struct {
 }
 
 type passed struct {
-	*rpc.Passed
+	*server.Passed
 	member *quota.Member
 }
 
-func (l *passing) add(m *quota.Member, p *rpc.Passed) *passed {
+func (l *passing) add(m *quota.Member, p *server.Passed) *passed {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.list = append(l.list, &passed{p, m})
@@ -132,7 +132,7 @@ func regionOf(c *Session, q *wire.Request) any {
 }
 
 // hits counts reads that an app has answered itself.
-func (c *Session) hits(conn *rpc.Conn) {
+func (c *Session) hits(conn *server.Conn) {
 	c.Core.Reads.Reported(c.req, &c.Names, c.now)
 	if !c.req.Has(wire.Quiet) {
 		c.reply = wire.Reply{}

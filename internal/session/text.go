@@ -7,7 +7,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/memcached"
 	"github.com/cachesidecar/cachesidecar/internal/quota"
-	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/unixsock"
 )
@@ -32,7 +32,7 @@ type Text struct {
 }
 
 // Text returns the session of a connection that speaks memcached's protocol.
-func (d *Doors) Text(nc net.Conn, door *TextDoor) (rpc.Handler, error) {
+func (d *Doors) Text(nc net.Conn, door *TextDoor) (server.Handler, error) {
 	owner, process := "memcached", ""
 	c := d.Of(d.cfg.Engine.Access.Memcached(), nil)
 	if nc.LocalAddr().Network() == "unix" {
@@ -85,7 +85,7 @@ func (t *Text) refusal() *wire.Error {
 }
 
 // run serves the present request in place, or later.
-func (t *Text) run(conn *rpc.Conn) {
+func (t *Text) run(conn *server.Conn) {
 	c := t.Session
 	q := c.req
 	if err := t.refusal(); err != nil {

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/testing/memcachedtest"
 	"github.com/cachesidecar/cachesidecar/internal/testing/onehost"
@@ -30,14 +30,14 @@ func (h *host) textOver(network string) *memcachedtest.Conn {
 	if h.doorways[kind] == nil {
 		h.doorways[kind] = &session.TextDoor{
 			Namespace: session.DefaultNamespace, Delimiter: ':', Names: h.Names, MaxValue: h.Config.MaxValue,
-			Conns:   func() rpc.Stats { return h.servers[kind].Stats() },
+			Conns:   func() server.Stats { return h.servers[kind].Stats() },
 			Address: map[string]string{"unix": "/a/socket", "tcp": "127.0.0.1:11211"}[network],
 		}
 	}
 	door := h.doorways[kind] // the map is the test's own
 	l, framing := h.limits(), session.TextFraming{MaxValue: h.Config.MaxValue}
 	l.Framing, l.MaxFrame = framing, framing.Longest()
-	return memcachedtest.New(h.t, h.dial(kind, network, l, func(nc net.Conn) (rpc.Handler, error) {
+	return memcachedtest.New(h.t, h.dial(kind, network, l, func(nc net.Conn) (server.Handler, error) {
 		return h.doors.Text(nc, door)
 	}))
 }

@@ -13,7 +13,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/memcached"
-	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -223,7 +223,7 @@ func addStored(add func(string, int64), s *cachesidecar.Stats) {
 	add("store_no_memory", s.L2.NoRoom)
 }
 
-func addConnections(add func(string, int64), s rpc.Stats) {
+func addConnections(add func(string, int64), s server.Stats) {
 	add("max_connections", s.Limit)
 	add("curr_connections", s.Open)
 	add("connection_structures", s.Open)
@@ -266,7 +266,7 @@ func (d *TextDoor) appendSettings(dst []byte, l2Limit int64) []byte {
 		{"domain_socket", socket}, {"auth_enabled_sasl", "no"}, {"auth_enabled_ascii", "no"},
 		{"shutdown_command", "no"}, {"cas_enabled", "yes"}, {"flush_enabled", "yes"}, {"evictions", "on"},
 		{"binding_protocol", "ascii"}, {"tcpport", port}, {"udpport", "0"}, {"inter", host}, {"verbosity", "0"},
-		{"num_threads", strconv.Itoa(runtime.GOMAXPROCS(0))}, {"reqs_per_event", strconv.Itoa(rpc.MaxServe)},
+		{"num_threads", strconv.Itoa(runtime.GOMAXPROCS(0))}, {"reqs_per_event", strconv.Itoa(server.MaxServe)},
 		{"detail_enabled", "no"}, {"dump_enabled", "no"}, {"lru_crawler", "no"}, {"slab_reassign", "no"},
 	} {
 		dst = memcached.AppendStat(dst, s[0], s[1])

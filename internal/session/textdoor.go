@@ -6,18 +6,18 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
-	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
 // TextDoor is what all connections have in common that speak memcached's protocol.
 type TextDoor struct {
-	Namespace []byte            // of keys that name none
-	Delimiter byte              // ends the name of a namespace in front of a key; zero: no key names one
-	Names     *namespaces.Table // of the host
-	MaxValue  int               // bytes
-	Conns     func() rpc.Stats  // of the endpoint
-	Address   string            // on which it listens: the path of a Unix socket, or host:port
+	Namespace []byte              // of keys that name none
+	Delimiter byte                // ends the name of a namespace in front of a key; zero: no key names one
+	Names     *namespaces.Table   // of the host
+	MaxValue  int                 // bytes
+	Conns     func() server.Stats // of the endpoint
+	Address   string              // on which it listens: the path of a Unix socket, or host:port
 
 	counts textCounts
 

@@ -7,13 +7,13 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/memcached"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
-	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
 // flushAll answers flush_all: all hosts drop the keys of the endpoint's namespace, and of no
 // other. It comes after all commands before it, and before all later ones.
-func (t *Text) flushAll(conn *rpc.Conn, cmd *memcached.Command) {
+func (t *Text) flushAll(conn *server.Conn, cmd *memcached.Command) {
 	c, door := t.Session, t.text.door
 	c.req.Keys = c.req.Keys[:0]
 	*c.req = wire.Request{Keys: c.req.Keys}

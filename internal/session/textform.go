@@ -5,7 +5,7 @@ import (
 	"sync"
 
 	"github.com/cachesidecar/cachesidecar/internal/memcached"
-	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -25,8 +25,8 @@ type text struct {
 
 // textWork is the memory that a Text needs while it serves a batch.
 type textWork struct {
-	cmds  [rpc.MaxServe]memcached.Command
-	begun [rpc.MaxServe]*delayed // see askAhead; nil: not begun, or answered
+	cmds  [server.MaxServe]memcached.Command
+	begun [server.MaxServe]*delayed // see askAhead; nil: not begun, or answered
 }
 
 var textWorks = sync.Pool{New: func() any { return new(textWork) }}

@@ -2,7 +2,7 @@ package session
 
 import (
 	"github.com/cachesidecar/cachesidecar/internal/memcached"
-	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 )
 
 // TextFraming finds the commands of memcached's protocol.
@@ -15,15 +15,15 @@ type TextFraming struct {
 func (f TextFraming) Longest() int { return memcached.MaxLine + 1 + f.MaxValue }
 
 // Cut finds the first command.
-func (f TextFraming) Cut(b []byte, scanned, _ int) rpc.Cut {
+func (f TextFraming) Cut(b []byte, scanned, _ int) server.Cut {
 	span, err := memcached.Cut(b, scanned, f.MaxValue)
 	switch {
 	case err != nil:
-		return rpc.Cut{Frame: b, Need: len(b), Bad: err}
+		return server.Cut{Frame: b, Need: len(b), Bad: err}
 	case span.Size == 0:
-		return rpc.Cut{Need: span.Need, Scanned: span.Scanned}
+		return server.Cut{Need: span.Need, Scanned: span.Scanned}
 	}
-	return rpc.Cut{Frame: b[:span.Size], Size: span.Size, Drop: span.Drop}
+	return server.Cut{Frame: b[:span.Size], Size: span.Size, Drop: span.Drop}
 }
 
 // Busy answers a value that there is no memory for.

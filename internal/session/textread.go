@@ -3,14 +3,14 @@ package session
 import (
 	"github.com/cachesidecar/cachesidecar/internal/memcached"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
-	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
 // get answers get and gets: each key in place, until one must wait, or until so many are
 // answered that other connections would wait for long. The keys from that one on go the slow
 // way.
-func (t *Text) get(conn *rpc.Conn, cmd *memcached.Command) {
+func (t *Text) get(conn *server.Conn, cmd *memcached.Command) {
 	c := t.Session
 	one := len(cmd.More) == 0
 	n := 0
@@ -38,9 +38,9 @@ func (t *Text) get(conn *rpc.Conn, cmd *memcached.Command) {
 
 // flush writes a long answer. It may wait, and holds nothing meanwhile. It says whether the
 // connection still stands.
-func (t *Text) flush(conn *rpc.Conn) bool {
+func (t *Text) flush(conn *server.Conn) bool {
 	if len(conn.Out) <= flushAt {
-		return !rpc.Lost(conn)
+		return !server.Lost(conn)
 	}
 	t.Names.Release()
 	return conn.Flush()
@@ -49,7 +49,7 @@ func (t *Text) flush(conn *rpc.Conn) bool {
 // value appends the answer to the present GET, for a key as the client names it, if the
 // value is here. It returns the reply's status, or LEASE for a value that mg may renew. Only
 // after OK it has appended anything.
-func (t *Text) value(conn *rpc.Conn, key []byte) wire.Status {
+func (t *Text) value(conn *server.Conn, key []byte) wire.Status {
 	c, form := t.Session, &t.text.form
 	limit := smallValue
 	for {
@@ -116,7 +116,7 @@ func (t *Text) closeValue(out []byte, at, gap int, key []byte) []byte {
 }
 
 // getLater answers a get from key on, which must wait.
-func (t *Text) getLater(conn *rpc.Conn, cmd *memcached.Command, key []byte, one bool) {
+func (t *Text) getLater(conn *server.Conn, cmd *memcached.Command, key []byte, one bool) {
 	c, form := t.Session, &t.text.form
 	if one {
 		c.later(conn)
@@ -141,14 +141,14 @@ func (t *Text) getLater(conn *rpc.Conn, cmd *memcached.Command, key []byte, one 
 			q.Keys = append(q.Keys, key[len(prefix):])
 		}
 		form.more = key != nil
-		if c.later(conn); rpc.Lost(conn) {
+		if c.later(conn); server.Lost(conn) {
 			return
 		}
 	}
 }
 
 // gat answers gat and gats: the TTL changes at the owner of the key, which answers.
-func (t *Text) gat(conn *rpc.Conn, cmd *memcached.Command) {
+func (t *Text) gat(conn *server.Conn, cmd *memcached.Command) {
 	c, form := t.Session, &t.text.form
 	form.part = len(cmd.More) > 0
 	if cmd.Key == nil {
@@ -184,7 +184,7 @@ func (t *Text) retime(q *wire.Request, exptime int64) {
 }
 
 // metaGet answers mg and me.
-func (t *Text) metaGet(conn *rpc.Conn, cmd *memcached.Command) {
+func (t *Text) metaGet(conn *server.Conn, cmd *memcached.Command) {
 	t.beginRead(cmd)
 	q := t.req
 	switch {
@@ -207,7 +207,7 @@ func (t *Text) metaGet(conn *rpc.Conn, cmd *memcached.Command) {
 
 // metaValue answers mg: from what this host has, as a GET; with the METAGET that the GET becomes,
 // if this host owns the key; or later.
-func (t *Text) metaValue(conn *rpc.Conn) {
+func (t *Text) metaValue(conn *server.Conn) {
 	c, q, form := t.Session, t.req, &t.text.form
 	if err := t.refusal(); err != nil {
 		c.answerError(conn, err)

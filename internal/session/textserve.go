@@ -5,7 +5,7 @@ import (
 	"io"
 
 	"github.com/cachesidecar/cachesidecar/internal/memcached"
-	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 )
 
 // Batch begins a batch.
@@ -30,7 +30,7 @@ var (
 
 // Serve answers the commands of a batch: it parses them all, looks ahead in the store, and
 // then serves them in their order.
-func (t *Text) Serve(conn *rpc.Conn, frames [][]byte) error {
+func (t *Text) Serve(conn *server.Conn, frames [][]byte) error {
 	c := t.Session
 	defer c.tally.flush() // before the answers go: a client with an answer finds it counted
 	defer t.text.n.flush(&t.text.door.counts)
@@ -84,14 +84,14 @@ func (t *Text) Serve(conn *rpc.Conn, frames [][]byte) error {
 func (t *Text) present(i int) { t.req, t.text.form = &t.reqs[i], textForm{Form: &t.text.cmds[i].Form} }
 
 // Oversized answers what cannot be a command. The connection is closed.
-func (t *Text) Oversized(conn *rpc.Conn, _ []byte, _ int, why error) {
+func (t *Text) Oversized(conn *server.Conn, _ []byte, _ int, why error) {
 	if errors.Is(why, memcached.ErrLongLine) {
 		conn.Out = append(conn.Out, "CLIENT_ERROR line too long\r\n"...)
 	}
 }
 
 // serve answers one command.
-func (t *Text) serve(conn *rpc.Conn, cmd *memcached.Command) {
+func (t *Text) serve(conn *server.Conn, cmd *memcached.Command) {
 	c := t.Session
 	switch cmd.Verb {
 	case memcached.Bad:
@@ -126,7 +126,7 @@ func (t *Text) serve(conn *rpc.Conn, cmd *memcached.Command) {
 const textVersion = "1.6.18"
 
 // refused answers a line that is no valid command.
-func (t *Text) refused(conn *rpc.Conn, cmd *memcached.Command) {
+func (t *Text) refused(conn *server.Conn, cmd *memcached.Command) {
 	if cmd.TooLong {
 		// The value that is there is not what the client wants there any more.
 		t.drop(conn, cmd.Key)
@@ -139,7 +139,7 @@ func (t *Text) refused(conn *rpc.Conn, cmd *memcached.Command) {
 
 // drop removes a key without an answer, and without counting it: the client has sent no
 // delete.
-func (t *Text) drop(conn *rpc.Conn, key []byte) {
+func (t *Text) drop(conn *server.Conn, key []byte) {
 	form := t.text.form
 	t.text.form = textForm{Form: &noAnswer}
 	t.remove(key)

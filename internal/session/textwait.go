@@ -2,7 +2,7 @@ package session
 
 import (
 	"github.com/cachesidecar/cachesidecar/internal/memcached"
-	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -19,7 +19,7 @@ type delayed struct {
 }
 
 // wait serves the present request, and appends the answer.
-func (t *Text) wait(conn *rpc.Conn) {
+func (t *Text) wait(conn *server.Conn) {
 	p, err := t.pend(conn)
 	if err != nil {
 		t.answerError(conn, err)
@@ -31,7 +31,7 @@ func (t *Text) wait(conn *rpc.Conn) {
 
 // askAhead begins the reads behind the present command that must wait too, up to the next command
 // that does not read one key.
-func (t *Text) askAhead(conn *rpc.Conn) {
+func (t *Text) askAhead(conn *server.Conn) {
 	at, form := t.text.at, t.text.form
 	defer func() { t.req, t.text.form = &t.reqs[at], form }()
 	for i := at; i < t.text.commands && t.text.cmds[i].ReadsOne(); i++ {
@@ -44,19 +44,19 @@ func (t *Text) askAhead(conn *rpc.Conn) {
 			continue
 		}
 		t.text.form.claims = t.claims(t.req)
-		if conn.Hold(rpc.Waits) != nil {
+		if conn.Hold(server.Waits) != nil {
 			return // it may find room once it is the first
 		}
 		p, err := t.pend(conn)
 		if err != nil {
-			conn.Free(rpc.Waits)
+			conn.Free(server.Waits)
 			return
 		}
 		a := &delayed{Pending: p, over: make(chan struct{})}
 		t.text.begun[i] = a
 		go func() { // ends with its request: finish or giveUp waits for it
 			a.reply = a.Pending.reply()
-			conn.Free(rpc.Waits)
+			conn.Free(server.Waits)
 			close(a.over)
 		}()
 	}
@@ -86,11 +86,11 @@ func (t *Text) here() bool {
 }
 
 // await waits for a request. After an error it was not served, or the client takes no answer.
-func (t *Text) await(conn *rpc.Conn, a *delayed) error {
+func (t *Text) await(conn *server.Conn, a *delayed) error {
 	t.Names.Release()
 	// Only what was cloned is used after that; see getLater and gat for further keys.
 	last := t.text.at == t.text.commands-1 && !t.text.form.more && t.text.form.Verb != memcached.Bad
-	err := rpc.Wait(conn, last, func() {
+	err := server.Wait(conn, last, func() {
 		if a.over == nil {
 			a.reply = a.Pending.reply()
 		} else {
@@ -106,7 +106,7 @@ func (t *Text) await(conn *rpc.Conn, a *delayed) error {
 }
 
 // finish waits for a request, and appends its answer.
-func (t *Text) finish(conn *rpc.Conn, a *delayed) {
+func (t *Text) finish(conn *server.Conn, a *delayed) {
 	err := t.await(conn, a)
 	if err == nil && turns(a.form, &a.q, &a.reply) {
 		err = t.claim(conn, a)
@@ -135,7 +135,7 @@ func (t *Text) finish(conn *rpc.Conn, a *delayed) {
 
 // claim serves the METAGET that the GET of an mg has become. The value of the GET is worth more than
 // the claim: if the METAGET fails, it is the answer.
-func (t *Text) claim(conn *rpc.Conn, a *delayed) error {
+func (t *Text) claim(conn *server.Conn, a *delayed) error {
 	got := a.reply
 	t.Core.Deadlines.Limit(&a.q, a.deadline)
 	err := t.await(conn, a)
@@ -170,7 +170,7 @@ func (a *delayed) left() (keys [][]byte) {
 
 // part appends the values that the reply to a get has. The request is that for the keys that are
 // left then.
-func (t *Text) part(conn *rpc.Conn, a *delayed, left [][]byte) {
+func (t *Text) part(conn *server.Conn, a *delayed, left [][]byte) {
 	part, has := a.q, wire.Reply{}
 	part.Keys = nil
 	for i, key := range a.q.Keys {

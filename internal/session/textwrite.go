@@ -5,12 +5,12 @@ import (
 	"math"
 
 	"github.com/cachesidecar/cachesidecar/internal/memcached"
-	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
 // write answers the commands that change one key.
-func (t *Text) write(conn *rpc.Conn, cmd *memcached.Command) {
+func (t *Text) write(conn *server.Conn, cmd *memcached.Command) {
 	switch cmd.Verb {
 	case memcached.Delete:
 		t.begin(wire.OpDelete, cmd.Key)

@@ -6,12 +6,12 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
-	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
 // grant answers a LEASE in place, if the engine can.
-func (c *Session) grant(conn *rpc.Conn) bool {
+func (c *Session) grant(conn *server.Conn) bool {
 	ns := c.Names.Read(c.req.Namespace)
 	if ns == nil {
 		return false
@@ -108,7 +108,7 @@ func (t *tokens) leaveTo(next *tokens) {
 }
 
 // Succeeded gives the tokens of another sidecar's connection to its next connection.
-func (c *Session) Succeeded(next rpc.Handler) {
+func (c *Session) Succeeded(next server.Handler) {
 	if n, ok := next.(*Session); ok {
 		c.tokens.leaveTo(&n.tokens)
 	}

@@ -7,12 +7,12 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/quota"
-	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
 // watch answers WATCH when there is an event, or when its time is over.
-func (c *Session) watch(conn *rpc.Conn) {
+func (c *Session) watch(conn *server.Conn) {
 	q := c.req
 	if !q.Has(wire.All) && !kv.ValidNamespace(string(q.Namespace)) {
 		c.answerError(conn, namespaces.BadName(q.Namespace))

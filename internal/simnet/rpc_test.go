@@ -11,17 +11,18 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
 // answers answers every request with its key.
-type answers struct{ rpc.Handler }
+type answers struct{ server.Handler }
 
 func (answers) Batch()      {}
 func (answers) Served()     {}
 func (answers) Gone()       {}
 func (answers) Close(error) {}
-func (answers) Serve(c *rpc.Conn, frames [][]byte) error {
+func (answers) Serve(c *server.Conn, frames [][]byte) error {
 	for _, f := range frames {
 		var q wire.Request
 		if err := wire.DecodeRequest(f, &q); err != nil {
@@ -46,7 +47,7 @@ func TestRPC(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			s := rpc.NewServer(rpc.Limits{}, slog.New(slog.DiscardHandler), func(net.Conn) (rpc.Handler, error) { return answers{}, nil })
+			s := server.New(server.Limits{}, slog.New(slog.DiscardHandler), func(net.Conn) (server.Handler, error) { return answers{}, nil })
 			ctx, cancel := context.WithCancel(context.Background())
 			served := make(chan error)
 			go func() { served <- s.Serve(ctx, ln) }()

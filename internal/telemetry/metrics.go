@@ -15,14 +15,14 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/engine"
 	"github.com/cachesidecar/cachesidecar/internal/httpd"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
-	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
 // Config is what is reported, and the facts that the package cannot find out itself.
 type Config struct {
 	Engine *engine.Engine
-	Server *rpc.Server // of the socket
+	Server *server.Server // of the socket
 	Keys   *creds.Watch
 
 	Node, Version string

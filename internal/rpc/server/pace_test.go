@@ -1,0 +1,307 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/bubble"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
+)
+
+// paced is connections that enter, and the list of those that have begun.
+type paced struct {
+	p     pace
+	names map[*Conn]string
+
+	mu   sync.Mutex
+	list []string
+}
+
+// begin notes that a connection has begun.
+func (s *paced) begin(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.list = append(s.list, name)
+}
+
+// begun returns the connections that have begun, in their order.
+func (s *paced) begun() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.list)
+}
+
+// enter makes a connection of an owner's process enter.
+func (s *paced) enter(ctx context.Context, nc net.Conn, owner, process string) {
+	c := &Conn{}
+	c.socket.Conn = nc
+	if s.names == nil {
+		s.names = map[*Conn]string{}
+	}
+	s.names[c] = owner + process
+	switch now, waits := s.p.enter(c, owner, process); {
+	case now:
+		s.begin(s.names[c])
+	case waits != nil:
+		go s.p.begin(ctx, waits, func(c *Conn) { s.begin(s.names[c]) })
+	}
+}
+
+// pipe returns a connection that does not show whether its client has gone.
+func pipe() net.Conn { a, _ := net.Pipe(); return a }
+
+// TestPace checks that firstAtOnce connections of one owner begin at once, and the rest
+// one after another, with the processes in turn. Connections of other owners do not wait
+// for them.
+func TestPace(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
+		s := &paced{p: pace{rate: 10}}
+		for range firstAtOnce + 20 {
+			s.enter(t.Context(), pipe(), "a", "1")
+		}
+		s.enter(t.Context(), pipe(), "a", "2")
+		s.enter(t.Context(), pipe(), "b", "3")
+		s.enter(t.Context(), pipe(), "", "4")
+		synctest.Wait()
+		if n := len(s.begun()); n != firstAtOnce+2 || !slices.Contains(s.begun(), "b3") || !slices.Contains(s.begun(), "4") {
+			t.Fatalf("%d have begun at once", n)
+		}
+		if n := s.p.waiting(); n != 21 {
+			t.Errorf("%d wait", n)
+		}
+		time.Sleep(210 * time.Millisecond)
+		synctest.Wait()
+		if late := s.begun()[firstAtOnce+2:]; !slices.Equal(late, []string{"a1", "a2"}) {
+			t.Errorf("after two turns %v have begun", late)
+		}
+		time.Sleep(1900 * time.Millisecond)
+		synctest.Wait()
+		if n := len(s.begun()); n != firstAtOnce+23 || s.p.waiting() != 0 {
+			t.Errorf("%d have begun, %d wait", n, s.p.waiting())
+		}
+	})
+}
+
+// TestPaceHasOneGoroutine checks that one goroutine at a time begins the connections of an owner,
+// even if none waits again and again.
+func TestPaceHasOneGoroutine(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
+		p := pace{rate: 10}
+		var begin atomic.Int64
+		var wg sync.WaitGroup
+		defer wg.Wait()
+		for i := range firstAtOnce + 500 {
+			c := &Conn{}
+			c.socket.Conn = pipe()
+			if _, waits := p.enter(c, "a", "1"); waits != nil {
+				if begin.Add(1) > 1 {
+					t.Errorf("connection %d brings another goroutine", i)
+				}
+				wg.Go(func() {
+					p.begin(t.Context(), waits, func(*Conn) { time.Sleep(60 * time.Millisecond) })
+					begin.Add(-1)
+				})
+			}
+			if i >= firstAtOnce {
+				time.Sleep(time.Duration(90+i%20) * time.Millisecond)
+				synctest.Wait()
+			}
+		}
+	})
+}
+
+// TestPaceEnds checks that no connection waits for a turn once the server ends.
+func TestPaceEnds(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		s := &paced{p: pace{rate: 1e-3}}
+		for range firstAtOnce + 20 {
+			s.enter(ctx, pipe(), "a", "1")
+		}
+		cancel()
+		synctest.Wait()
+		if n := len(s.begun()); n != firstAtOnce+20 {
+			t.Errorf("%d have begun", n)
+		}
+	})
+}
+
+// ownedEcho is an echo handler with an owner.
+type ownedEcho struct{ Handler }
+
+func (ownedEcho) Owner() (owner, process string) { return "a", "1" }
+
+// TestPaceEndsWithItsListener checks that a server whose listener was closed ends without
+// waiting for turns, too.
+func TestPaceEndsWithItsListener(t *testing.T) {
+	ln, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := newEcho()
+	s := New(Limits{NewRate: 1e-3}, slog.New(slog.DiscardHandler), func(nc net.Conn) (Handler, error) {
+		e, err := h.handler(nc)
+		return ownedEcho{e}, err
+	})
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(t.Context(), ln) }()
+	for range firstAtOnce + 20 {
+		nc, err := net.Dial("unix", ln.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer nc.Close()
+	}
+	eventually(t, "them to be accepted", s, func(st Stats) bool { return st.Waiting == 20 })
+	_ = ln.Close()
+	select {
+	case err := <-done:
+		if err == nil {
+			t.Error("it says nothing of its listener")
+		}
+	case <-testenv.Expired():
+		t.Fatal("it waits for connections that have not begun")
+	}
+}
+
+// TestPaceForgets checks that owners without new connections for a while are forgotten,
+// and others are not.
+func TestPaceForgets(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
+		s := &paced{p: pace{rate: 10}}
+		for range firstAtOnce {
+			s.enter(t.Context(), pipe(), "busy", "1")
+		}
+		for i := range 10 * rested {
+			s.enter(t.Context(), pipe(), fmt.Sprint(i), "1")
+			time.Sleep(time.Second / 100)
+		}
+		if n := len(s.p.owners); n > rested+1 || s.p.owners["busy"] == nil {
+			t.Errorf("%d owners are remembered, the busy one: %v", n, s.p.owners["busy"])
+		}
+	})
+}
+
+// TestPaceInOverload checks that most connections begin soon, at the full pace, if three
+// times as many come as may begin; that another process of their owner has its turns; and
+// that those that were passed over begin when no more come.
+func TestPaceInOverload(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
+		const rate, seconds = 100, 10
+		var soon, late, others int
+		var mu sync.Mutex // guards all of the above and below: another goroutine begins some connections
+		came := map[*Conn]time.Time{}
+		other := map[*Conn]bool{}
+		p := pace{rate: rate}
+		begin := func(c *Conn) {
+			mu.Lock()
+			defer mu.Unlock()
+			const moment = 100 * time.Millisecond
+			switch waited := time.Since(came[c]); {
+			case other[c]:
+				if others++; waited > moment {
+					t.Errorf("a process that makes one connection a second waits %v", waited)
+				}
+			case waited <= moment:
+				soon++
+			default:
+				late++
+			}
+		}
+		ended := make(chan struct{})
+		come := func(process string) {
+			c := &Conn{}
+			c.socket.Conn = pipe()
+			mu.Lock()
+			came[c], other[c] = time.Now(), process == "2"
+			mu.Unlock()
+			switch now, waits := p.enter(c, "a", process); {
+			case now:
+				begin(c)
+			case waits != nil:
+				go func() { p.begin(t.Context(), waits, begin); ended <- struct{}{} }()
+			}
+		}
+		for range firstAtOnce {
+			come("1")
+		}
+		mu.Lock()
+		soon = 0
+		mu.Unlock()
+		for i := range 3 * rate * seconds {
+			time.Sleep(time.Second / (3 * rate))
+			if come("1"); i%(3*rate) == 0 {
+				come("2")
+			}
+		}
+		mu.Lock()
+		if soon < rate*seconds*8/10 || others < seconds-1 {
+			t.Errorf("%d began soon, %d late, %d of the other process; want nearly %d soon, %d of the other",
+				soon, late, others, rate*seconds, seconds)
+		}
+		mu.Unlock()
+		<-ended
+		mu.Lock()
+		defer mu.Unlock()
+		if n := soon + late + others; n != 3*rate*seconds+seconds || p.waiting() != 0 {
+			t.Errorf("%d have begun, %d wait, want all %d to have begun", n, p.waiting(), 3*rate*seconds+seconds)
+		}
+	})
+}
+
+// TestPaceOfTheGone checks that most connections whose clients have gone take no turns, even those
+// that have left a request.
+func TestPaceOfTheGone(t *testing.T) {
+	ln, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	const gone, there = 600, 200
+	p := &pace{rate: 1e-3}
+	var waits *newcomers
+	for i := range firstAtOnce + gone + there {
+		client, err := net.Dial("unix", ln.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer client.Close()
+		nc, err := ln.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer nc.Close()
+		c := &Conn{}
+		c.socket.Init(nc, 0, nil)
+		if _, err := client.Write([]byte("\x00\x00\x00\x01x")); err != nil {
+			t.Fatal(err)
+		}
+		if i >= firstAtOnce && i%(1+gone/there) != 0 {
+			_ = client.Close()
+		}
+		if _, n := p.enter(c, "a", "1"); n != nil {
+			waits = n
+		}
+	}
+	turns, begun, ended := 0, 0, 0
+	for p.continues(waits) {
+		turns++
+		for _, c := range p.next(waits) {
+			if begun++; c.socket.HungUp() {
+				ended++
+			}
+		}
+	}
+	if begun != gone+there || ended != gone || turns > there+gone/2 {
+		t.Errorf("%d began in %d turns, %d of them were gone; want %d, fewer turns, and %d", begun, turns, ended, gone+there, gone)
+	}
+}

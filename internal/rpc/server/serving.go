@@ -1,0 +1,237 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"runtime"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/quota"
+	"github.com/cachesidecar/cachesidecar/internal/transport"
+)
+
+// newConn returns a connection over nc. Its handler is yet to be set.
+func newConn(nc net.Conn, s *shared, owner, process string) *Conn {
+	c := &Conn{server: s, longest: s.limits.MaxFirst}
+	c.account = s.limits.Budget.Open(owner, process, c)
+	c.socket.Init(nc, s.limits.WriteTimeout, c.outbox.beforeWait)
+	c.socket.BoundSend(c.account, s.limits.SendBuffer)
+	c.input.Init(&c.socket, c.account, quota.ForFrames, c.beforeWait)
+	c.input.Once = runtime.GOOS == "linux" // the poller tells of all that comes later
+	c.outbox.init(&c.socket, c.account, &s.bytesOut, c.onFail)
+	c.replies.server, c.replies.outbox = s, &c.outbox
+	return c
+}
+
+// serve reads and serves until the connection ends. It returns why; nil means in order.
+func (c *Conn) serve() (err error) {
+	for goOn := true; goOn; {
+		goOn, err = c.ends(c.input.ReadEach(c.serveBatch))
+	}
+	if errors.Is(err, io.EOF) || errors.Is(err, errClosing) || errors.Is(err, net.ErrClosed) {
+		err = nil
+	}
+	c.handler.Gone()
+	// Accepted requests are answered: tasks end by their own deadlines.
+	if e := c.drain(); err == nil {
+		err = e
+	}
+	c.account.Close()
+	return err
+}
+
+// ends says whether the reader goes on after err, and if not, why the connection ends.
+func (c *Conn) ends(err error) (goOn bool, why error) {
+	failed := c.outbox.failure()
+	switch {
+	case c.closing.Load():
+		return false, errClosing
+	case c.socket.Killed() && !c.squeezed.Load():
+		return false, errKilled
+	case failed != nil:
+		return false, failed
+	case c.squeezed.Load():
+		return false, ErrSlowReader
+	case transport.IsTimeout(err) && (c.frame.wanted.Load() || !c.frame.overdue()):
+		err = c.giveFrame()
+		return err == nil, err
+	case transport.IsTimeout(err):
+		c.server.slowFrames.Add(1)
+		return false, ErrSlowFrame
+	}
+	return false, err
+}
+
+// serveBatch serves the frames that the last n bytes have completed.
+func (c *Conn) serveBatch(n int) error {
+	c.batches.Add(1)
+	c.server.batches.Add(1)
+	c.server.bytesIn.Add(int64(n))
+	in := &c.input
+	if in.Batches() == 1 {
+		c.turn.restart()
+	}
+	dropped := in.PassSkipped()
+	if dropped && in.Len() == 0 {
+		if in.Release(); in.Skips() {
+			return nil // nothing to serve
+		}
+	}
+	if in.Batches() > busyBatches {
+		nudge()
+	}
+	c.handler.Batch()
+	c.beginBatch()
+	served, begun, err := c.serveBuffered()
+	if e := c.flush(); err == nil {
+		err = e
+	}
+	c.endBatch()
+	c.handler.Served()
+	if err == nil {
+		err = c.frame.time(c.socket.Conn, c.server.limits.FrameTimeout, begun || in.Skips(), served > 0 || dropped)
+	}
+	if err == nil && c.frame.wanted.Load() {
+		err = c.giveFrame()
+	}
+	if err == nil {
+		err = c.ending()
+	}
+	return err
+}
+
+// serveBuffered serves and counts the whole frames in the buffer. begun says whether
+// another frame has begun that is not complete.
+func (c *Conn) serveBuffered() (served int, begun bool, err error) {
+	in := &c.input
+	for {
+		frames, n, bad := c.cut(c.batch.buffer.frames[:0])
+		if bad {
+			return served, false, c.refuse(c.beginning())
+		}
+		if len(frames) == 0 {
+			break
+		}
+		// Before Serve: if the handler fails, the connection ends.
+		in.Consume(n)
+		if served += len(frames); served >= busyFrames {
+			nudge()
+		}
+		if err := c.serveFrames(frames); err != nil {
+			return served, false, err
+		}
+	}
+	if in.Compact() {
+		err = c.growInput()
+	}
+	if begun = in.Len() > 0; !begun {
+		in.Release()
+	}
+	return served, begun, err
+}
+
+// rest yields the processor at the end of a turn, and the turn to copy too.
+func (c *Conn) rest() {
+	c.server.turns.Add(1)
+	if c.batch.copies {
+		endCopy(c)
+		_ = beginCopy(c) // without it Grow begins one
+	}
+	transport.Yield()
+}
+
+// serveFrames serves some frames, and yields the processor if it is time to.
+func (c *Conn) serveFrames(frames [][]byte) error {
+	err := c.handler.Serve(c, frames)
+	c.sendCalls()
+	if c.turn.over() {
+		c.rest()
+	}
+	if err == nil && (c.lost != nil || len(c.Out) >= transport.BufferSize/2) {
+		err = c.flush()
+	}
+	return err
+}
+
+// refuse answers a bad frame, and ends the connection.
+func (c *Conn) refuse(bad Cut) error {
+	c.server.badFrames.Add(1)
+	c.handler.Oversized(c, bad.Frame, bad.Need, bad.Bad)
+	return bad.Bad
+}
+
+// onFail notes that the connection cannot be written to, and returns the error to keep.
+// The outbox's lock is held.
+func (c *Conn) onFail(err error) error {
+	c.replies.cancelContext()
+	switch {
+	case transport.IsTimeout(err) && c.squeezed.Load():
+		c.server.overBudget.Add(1)
+		return fmt.Errorf("%w, and others need the memory of its answers", ErrSlowReader)
+	case transport.IsTimeout(err):
+		c.server.slowReaders.Add(1)
+		return ErrSlowReader
+	case errors.Is(err, quota.ErrBusy):
+		c.server.overBudget.Add(1)
+		return fmt.Errorf("%w, and %w", ErrSlowReader, err)
+	}
+	return err
+}
+
+// sweep tells the reader of the end of its stream, if it has served since the last time, and else
+// makes the send buffer small.
+func (c *Conn) sweep() {
+	if n := c.batches.Load(); n != c.swept {
+		if c.swept = n; c.socket.AtEnd() {
+			c.input.ReadToEnd()
+		}
+		return
+	}
+	c.outbox.mu.Lock()
+	defer c.outbox.mu.Unlock()
+	if !c.outbox.writing {
+		c.socket.ShrinkIdle()
+	}
+}
+
+// drainPeer is how long a closing connection waits for its peer to read.
+const drainPeer = 250 * time.Millisecond
+
+// drain waits until all requests are answered and everything is written. Then it lets the
+// peer read the answers before the connection closes.
+func (c *Conn) drain() error {
+	err := c.replies.waitForAll()
+	c.input.Discard()
+	c.socket.Linger(c.server.ended)
+	c.outbox.mu.Lock()
+	c.socket.EndSend()
+	c.outbox.mu.Unlock()
+	if !c.closing.Load() {
+		c.server.leave.waitTurn(c.server.over)
+	}
+	// Closing with unread bytes may cost the peer answers that it has not read yet. So
+	// end the stream, and let the peer close first.
+	if err == nil && c.closing.Load() && c.socket.CloseWrite() {
+		_ = c.socket.Conn.SetReadDeadline(time.Now().Add(drainPeer))
+		_, _ = io.Copy(io.Discard, c.socket.Conn)
+	}
+	if e := c.socket.Conn.Close(); err == nil && !errors.Is(e, net.ErrClosed) {
+		err = e
+	}
+	return err
+}
+
+// shutdown makes the reader stop: over a Unix socket at the end of what the peer has sent,
+// so that the peer knows of each request whether it was served; else after the bytes that
+// it has read.
+func (c *Conn) shutdown() {
+	c.socket.EndLinger()
+	if c.socket.CloseRead() {
+		c.input.ReadToEnd()
+		return
+	}
+	c.closing.Store(true)
+	c.socket.WakeReader()
+}

@@ -1,0 +1,69 @@
+package server
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/bubble"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// TestTurn checks that a turn ends with the part that exceeds its time, not counting the
+// first two parts, and that a rest begins another turn.
+func TestTurn(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
+		var u turn
+		part := func(d time.Duration) bool { time.Sleep(d); return u.over() }
+		begin := func() (over bool) { return part(time.Hour) || part(2*time.Hour) }
+		for range 2 {
+			if begin() || part(turnTime-1) {
+				t.Error("a turn is over too soon")
+			}
+			if !part(1) {
+				t.Error("a turn goes on for too long")
+			}
+		}
+		for range 10 {
+			if u.restart(); begin() {
+				t.Error("a turn goes on after a rest")
+			}
+		}
+	})
+}
+
+// TestFloodGivesWay checks that a reader that is kept busy yields.
+func TestFloodGivesWay(t *testing.T) {
+	s, dial, _ := serve(t, newEcho(), Limits{})
+	nc := dial()
+	pipeline(t, nc, 3*MaxServe, "dawdle") // of one batch
+	for range 3 * MaxServe {
+		readReply(t, nc)
+	}
+	if n := s.shared.turns.Load(); n != 1 {
+		t.Errorf("gave way %d times in three parts, want 1", n)
+	}
+}
+
+// TestPartsAreShort checks that a part is also bounded by its bytes, and has at least one
+// request.
+func TestPartsAreShort(t *testing.T) {
+	h := newEcho()
+	_, dial, _ := serve(t, h, Limits{})
+	nc := dial()
+	var b []byte
+	for i := range uint64(12) {
+		b = append(b, getFrame(i, strings.Repeat("x", 5000))...)
+	}
+	if _, err := nc.Write(b); err != nil {
+		t.Fatal(err)
+	}
+	for range 12 {
+		if r := readReply(t, nc); r.Status != wire.OK {
+			t.Fatal(r.Status)
+		}
+	}
+	if n := h.part.Load(); n > 4 {
+		t.Errorf("%d requests of 5,000 bytes were served at a time, want at most 4", n)
+	}
+}

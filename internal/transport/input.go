@@ -1,0 +1,229 @@
+package transport
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"github.com/cachesidecar/cachesidecar/internal/quota"
+)
+
+// BufferSize is how much a connection reads at once, and the longest answer that is not
+// charged to the budget while its reader serves, in bytes.
+const BufferSize = 64 << 10
+
+var buffers = sync.Pool{New: func() any { return new([BufferSize]byte) }}
+
+// Input is what a connection has read and not consumed. Over a file descriptor it waits
+// for bytes without a buffer; elsewhere it waits with a small one. Only the reader's
+// goroutine uses it, except for Charged and ReadToEnd.
+type Input struct {
+	socket *Socket
+	buf    []byte // from buffers, lent by the account, or put aside; nil while idle
+	pooled *[BufferSize]byte
+	large  []byte // the same as buf, if the account has lent it
+	aside  bool   // buf is just as long as its content: see PutAside
+	r, w   int    // buf[r:w] has been read and not consumed
+	skip   int    // bytes yet to come that are dropped
+
+	account *quota.Account // for memory in use while the reader waits; see Charge
+	use     quota.Use      // of the buffer
+	charged atomic.Int64   // bytes charged for the buffer
+
+	// Once says that a read which does not fill the buffer is the last one before the reader waits:
+	// it has emptied the socket. It may have missed the end of the stream, of which ReadToEnd tells.
+	Once  bool
+	ended atomic.Bool
+
+	// What ReadEach needs.
+	onBatch func(n int) error
+	onWait  func() error // called before the reader waits with an incomplete frame
+	readFn  func(fd uintptr) bool
+	rerr    error
+	batches int // since the reader has waited
+}
+
+// Init prepares the input of a socket. The memory of its buffers is charged to the account, while the
+// reader waits: it calls onWait before that, if something has been read and not consumed. An error
+// ends ReadEach.
+func (in *Input) Init(s *Socket, a *quota.Account, use quota.Use, onWait func() error) {
+	in.socket, in.account, in.use, in.onWait = s, a, use, onWait
+	if s.raw != nil {
+		in.readFn = in.tryRead
+	}
+}
+
+// Len returns how many bytes have been read and not consumed.
+func (in *Input) Len() int { return in.w - in.r }
+
+// Bytes returns what has been read and not consumed. It is valid until the next read, Compact, Grow,
+// PutAside or Release.
+func (in *Input) Bytes() []byte { return in.buf[in.r:in.w] }
+
+// Consume takes note that the first n bytes are of no use any more.
+func (in *Input) Consume(n int) { in.r += n }
+
+// Size returns how many bytes the buffer takes.
+func (in *Input) Size() int { return len(in.buf) }
+
+// Charged returns how many bytes are charged for the buffer. Any goroutine may call it.
+func (in *Input) Charged() int64 { return in.charged.Load() }
+
+// Batches returns how many batches have come since the reader has waited, with the present one.
+func (in *Input) Batches() int { return in.batches }
+
+// ReadToEnd makes the reader read up to the end of the stream, which has come. Any goroutine may
+// call it.
+func (in *Input) ReadToEnd() {
+	in.ended.Store(true)
+	in.socket.WakeReader()
+}
+
+// acquire makes sure that there is a buffer to read into.
+func (in *Input) acquire() {
+	if in.buf != nil && !in.aside {
+		return
+	}
+	in.pooled = buffers.Get().(*[BufferSize]byte)
+	in.w = copy(in.pooled[:], in.buf[in.r:in.w])
+	in.r, in.buf = 0, in.pooled[:]
+	if in.aside {
+		in.aside = false
+		_ = in.Charge(0) // giving back never fails
+	}
+}
+
+// Charge changes the bytes charged for the buffer to n.
+func (in *Input) Charge(n int64) error {
+	was := in.charged.Load()
+	if n < was {
+		in.account.Give(in.use, was-n)
+	} else if err := in.account.Take(in.use, n-was); err != nil {
+		return err
+	}
+	in.charged.Store(n)
+	return nil
+}
+
+// FewBytes is how many bytes of a frame are always accepted: the connection itself needs
+// more.
+const FewBytes = 512
+
+// PutAside keeps the beginning of a frame in no more memory than it needs, while the
+// reader waits for more.
+func (in *Input) PutAside() error {
+	n := in.Len()
+	size := n
+	if n >= BufferSize { // the reader goes on to read into it
+		size = quota.PowerBelow(2 * n)
+	}
+	if n == 0 || in.aside || in.pooled == nil && len(in.buf) <= 2*size {
+		return nil
+	}
+	if n > FewBytes {
+		if err := in.Charge(int64(size)); err != nil {
+			return err
+		}
+	}
+	if n >= BufferSize {
+		in.Grow(size)
+		return nil
+	}
+	b := append([]byte(nil), make([]byte, n)...) // of a size that the allocator has
+	in.w = copy(b, in.buf[in.r:in.w])
+	in.r, in.buf, in.aside = 0, b, true
+	in.unpool()
+	is := int64(cap(b))
+	in.account.Force(in.use, is-in.charged.Swap(is))
+	return nil
+}
+
+// BeforeWait charges the beginning of a frame while the reader waits for more.
+func (in *Input) BeforeWait() error {
+	if in.socket.raw == nil && in.pooled != nil { // the read may wait
+		if err := in.Charge(BufferSize); err == nil || in.Len() > FewBytes {
+			return err
+		}
+	}
+	return in.PutAside()
+}
+
+func (in *Input) unpool() {
+	if in.pooled != nil {
+		buffers.Put(in.pooled)
+		in.pooled = nil
+	}
+	if in.large != nil {
+		in.account.Buffers().Give(in.large)
+		in.large = nil
+	}
+}
+
+// Release gives the buffer back if nothing is left in it.
+func (in *Input) Release() {
+	if in.r < in.w {
+		return
+	}
+	in.r, in.w, in.buf, in.aside = 0, 0, nil, false
+	in.unpool()
+	if in.charged.Load() != 0 {
+		_ = in.Charge(0) // giving back never fails
+	}
+}
+
+// Discard drops what has been read, and gives the buffer back.
+func (in *Input) Discard() {
+	in.r, in.w = 0, 0
+	in.Release()
+}
+
+// Grow replaces the buffer by one of n bytes, a size of quota.SizeFor, until it is empty.
+func (in *Input) Grow(n int) {
+	big := in.account.Buffers().Take(n)
+	in.w = copy(big, in.buf[in.r:in.w])
+	in.r = 0
+	in.unpool()
+	in.large, in.buf = big, big
+}
+
+// Compact moves the unconsumed bytes to the front of the buffer. It says whether they
+// fill the buffer.
+func (in *Input) Compact() (full bool) {
+	if in.r > 0 {
+		in.w = copy(in.buf, in.buf[in.r:in.w])
+		in.r = 0
+	}
+	return in.w > 0 && in.w == len(in.buf)
+}
+
+// Skip drops the n bytes that come behind those that have been read.
+func (in *Input) Skip(n int) { in.skip = n }
+
+// Skips says whether there are bytes yet to come that are dropped.
+func (in *Input) Skips() bool { return in.skip > 0 }
+
+// PassSkipped drops what has come of the bytes to be dropped. It says whether there were any.
+func (in *Input) PassSkipped() bool {
+	if in.skip == 0 {
+		return false
+	}
+	n := min(in.skip, in.Len())
+	in.skip -= n
+	in.r += n
+	return true
+}
+
+// firstRead is the buffer of an idle connection that learns of new bytes only from a
+// read. It has room for most frames of a call.
+const firstRead = 512
+
+// readSome reads more bytes behind those of the last read, or the first bytes of a batch.
+func (in *Input) readSome(first []byte) (n int, err error) {
+	if in.buf != nil && !in.aside {
+		n, err = in.socket.Conn.Read(in.buf[in.w:])
+	} else if n, err = in.socket.Conn.Read(first[:min(len(first), BufferSize-in.Len())]); n > 0 {
+		in.acquire()
+		copy(in.buf[in.w:], first[:n])
+	}
+	in.w += n
+	return n, err
+}

@@ -1,0 +1,96 @@
+package transport
+
+import (
+	"bytes"
+	"crypto/tls"
+	"errors"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/peertest"
+)
+
+// stuck returns a connection whose other side does not read by itself.
+func stuck(t *testing.T) (s *Socket, other *tls.Conn) {
+	t.Helper()
+	a := peertest.NewAuthority(t, "one")
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	client, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	other = tls.Client(client, &tls.Config{InsecureSkipVerify: true})
+	secured := Secure(server, func(below net.Conn) *tls.Conn {
+		return tls.Server(below, &tls.Config{Certificates: []tls.Certificate{a.Certificate(t, []string{"b"})}, SessionTicketsDisabled: true})
+	})
+	done := make(chan error, 1)
+	go func() { done <- other.Handshake() }()
+	if err := errors.Join(secured.Handshake(), <-done); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = secured.Close(); _ = other.Close() })
+	s = &Socket{}
+	s.Init(secured, 100*time.Millisecond, func() error { return nil })
+	return s, other
+}
+
+// TestSecuredNow checks a write that does not wait: it takes the bytes for which there is
+// room, and keeps a bounded rest. The next write that may wait sends the rest in order.
+func TestSecuredNow(t *testing.T) {
+	s, other := stuck(t)
+	b := bytes.Repeat([]byte("0123456789abcdef"), 2<<20) // 32 MiB
+	n, behind, err := s.WriteNow(b)
+	if err != nil || n == 0 || n == len(b) || !behind {
+		t.Fatalf("%d of %d are taken, behind %v: %v", n, len(b), behind, err)
+	}
+	if rest := len(s.line.rest); rest > maxRecord+100 {
+		t.Errorf("%d bytes wait", rest)
+	}
+	if again, _, err := s.WriteNow(b); again != 0 || err != nil {
+		t.Errorf("%d more are taken: %v", again, err)
+	}
+	// The system may still take some of it.
+	for err = s.Write(nil); err == nil && n < len(b); err = s.Write(nil) {
+		more, _, e := s.WriteNow(b[n:])
+		if n += more; e != nil {
+			t.Fatal(e)
+		}
+	}
+	if !IsTimeout(err) {
+		t.Errorf("a peer that takes nothing: %v", err)
+	}
+	got := make(chan error, 1)
+	go func() { // ends when it has read all
+		read := make([]byte, len(b))
+		for at := 0; at < len(b); {
+			n, err := other.Read(read[at:])
+			if err != nil {
+				got <- err
+				return
+			}
+			at += n
+		}
+		if !bytes.Equal(read, b) {
+			got <- errors.New("the bytes differ")
+		}
+		close(got)
+	}()
+	s.lineWriter().timeout = time.Minute
+	if err := s.Write(b[n:]); err != nil || s.line.behind() {
+		t.Errorf("behind %v: %v", s.line.behind(), err)
+	}
+	if err := <-got; err != nil {
+		t.Error(err)
+	}
+}
+
+func (s *Socket) lineWriter() *writer { return &s.line.fd }
