@@ -38,7 +38,12 @@ func (e *ending) starts(ctx context.Context) (own context.Context, stop func()) 
 	e.cancel = cancel
 	e.mu.Unlock()
 	forget := context.AfterFunc(own, func() { close(e.begun) })
-	return own, func() { forget(); cancel() }
+	return own, func() {
+		if !forget() { // it is closed before Run returns, however fast the end is
+			<-e.begun
+		}
+		cancel()
+	}
 }
 
 // drain answers DRAIN.

@@ -9,9 +9,9 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
-	"github.com/cachesidecar/cachesidecar/internal/engine"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/machine"
+	"github.com/cachesidecar/cachesidecar/internal/memcached/endpoint"
 	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/settings"
@@ -22,7 +22,7 @@ import (
 
 // memcachedDoor is the endpoint for clients of memcached's protocol.
 type memcachedDoor struct {
-	door   *session.TextDoor // nil: there is no endpoint
+	door   *endpoint.Door // nil: there is no endpoint
 	server *server.Server
 	ln     net.Listener
 	socket *unixsock.Listener // ln, if it is a Unix socket
@@ -74,21 +74,21 @@ func (c *Config) checkMemcachedAddress() error {
 func isPath(address string) bool { return strings.Contains(address, "/") }
 
 // openMemcached makes the endpoint, if there is one. It does not listen yet.
-func openMemcached(m *memcachedDoor, cfg *Config, maxConns int, doors *session.Doors, e *engine.Engine) {
+func openMemcached(m *memcachedDoor, cfg *Config, maxConns int, doors *session.Doors) {
 	if cfg.Memcached == "" {
 		return
 	}
-	m.door = &session.TextDoor{
-		Namespace: []byte(cfg.MemcachedNamespace), Names: e.Names, MaxValue: int(cfg.MaxValue),
+	m.door = &endpoint.Door{
+		Sessions: doors, Namespace: []byte(cfg.MemcachedNamespace), MaxValue: int(cfg.MaxValue),
 		Conns: func() server.Stats { return m.server.Stats() }, Address: cfg.Memcached,
 	}
 	if cfg.MemcachedDelimiter != "" {
 		m.door.Delimiter = cfg.MemcachedDelimiter[0]
 	}
-	framing := session.TextFraming{MaxValue: int(cfg.MaxValue)}
-	limits := appLimits(cfg, maxConns, e.Budget)
+	framing := endpoint.Framing{MaxValue: int(cfg.MaxValue)}
+	limits := appLimits(cfg, maxConns, doors.Engine.Budget)
 	limits.Framing, limits.MaxFrame = framing, framing.Longest()
-	m.server = server.New(limits, cfg.Log, func(nc net.Conn) (server.Handler, error) { return doors.Text(nc, m.door) })
+	m.server = server.New(limits, cfg.Log, m.door.Handler)
 }
 
 // listen listens for clients of memcached's protocol, if there is an endpoint.

@@ -52,7 +52,7 @@ func (v *vnode) hookedText(h hooked) *textConn {
 	cfg := s.cfg
 	cfg.Memcached, cfg.MemcachedDelimiter = "virtual", h.delimiter
 	var m memcachedDoor
-	openMemcached(&m, &cfg, 10, doors, s.engine)
+	openMemcached(&m, &cfg, 10, doors)
 	ln, err := v.host.Listen(0)
 	if err != nil {
 		v.w.t.Fatal(err)

@@ -102,7 +102,7 @@ func New(cfg Config) (*Sidecar, error) {
 	s.server = server.New(appLimits(&cfg, s.files.Apps, s.engine.Budget), cfg.Log, s.doors.App)
 	s.ending = &ending{engine: s.engine, doors: s.doors, log: cfg.Log, begun: make(chan struct{})}
 	s.server.Leaving = s.ending.farewell
-	openMemcached(&s.memcached, &s.cfg, s.files.Apps, s.doors, s.engine)
+	openMemcached(&s.memcached, &s.cfg, s.files.Apps, s.doors)
 	s.telemetry = telemetry.New(telemetry.Config{
 		Engine: s.engine, Server: s.server, Keys: &s.keys,
 		Node: cfg.Node, Version: cfg.Version, Join: len(cfg.Join), AloneOK: s.aloneOK.Load,

@@ -3,7 +3,7 @@
 //
 // Inputs are addresses and requests; outputs are answers. The package does not know
 // what the requests mean: that is up to the packages that send and serve them. Frames
-// and connections are those of the app socket (wire, rpc), over TCP.
+// and connections are those of the app socket (wire, rpc, server), over TCP.
 //
 // A node keeps two connections to each other node. "poll" carries what leases,
 // ownership and invalidations depend on; it never carries a value, so a large value
@@ -22,6 +22,6 @@
 // has other cluster-wide settings, or whose clock is off. The error message names both
 // values.
 //
-// Goroutines: those of rpc, one per connection; one that accepts; one per handshake;
+// Goroutines: those of rpc and server, one per connection; one that accepts; one per handshake;
 // and those of a renewal. They end with Server.Serve and Pool.Close.
 package peer

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/cachesidecar/cachesidecar/internal/load"
+	"github.com/cachesidecar/cachesidecar/internal/memcached/endpoint"
 	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/testing/onehost"
@@ -87,8 +88,8 @@ func serveSetup(t testing.TB, op string, keys int) (server.Handler, *server.Conn
 		near, far := net.Pipe()
 		t.Cleanup(func() { _, _ = near.Close(), far.Close() })
 		var err error
-		door := &session.TextDoor{Namespace: session.DefaultNamespace, Names: h.Names, MaxValue: h.Config.MaxValue}
-		if handler, err = h.doors.Text(near, door); err != nil {
+		door := &endpoint.Door{Sessions: h.doors, Namespace: session.DefaultNamespace, MaxValue: h.Config.MaxValue}
+		if handler, err = door.Handler(near); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -45,19 +45,19 @@ type Host interface {
 
 // Doors makes the sessions of a host.
 type Doors struct {
-	cfg      Config
+	Config
 	farewell farewell
 	passing  passing
 }
 
 // New returns the Doors of a host.
-func New(cfg Config) *Doors { return &Doors{cfg: cfg} }
+func New(cfg Config) *Doors { return &Doors{Config: cfg} }
 
 // Of returns the session of a caller that needs no HELLO.
 func (d *Doors) Of(by access.Caller, m *quota.Member) *Session {
 	return &Session{
-		d: d, Core: d.cfg.Engine, By: by, member: m, hello: true, Namespace: DefaultNamespace,
-		Names: namespaces.Pins{Table: d.cfg.Engine.Names, Member: m}, slow: d.cfg.Host.Serve,
+		Doors: d, Core: d.Engine, By: by, member: m, hello: true, Namespace: DefaultNamespace,
+		Names: namespaces.Pins{Table: d.Engine.Names, Member: m}, slow: d.Host.Serve,
 	}
 }
 
@@ -67,14 +67,25 @@ func (d *Doors) App(nc net.Conn) (server.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := d.Of(d.cfg.Engine.Access.Caller(app), d.cfg.Engine.Shares.Join(quota.UserOwner(app.UID)))
-	c.hello, c.process = false, fmt.Sprint("pid ", app.PID)
-	c.about = []any{"pid", app.PID, "uid", app.UID, "gid", app.GID}
+	c, err := d.Join(d.Engine.Access.Caller(app), quota.UserOwner(app.UID), fmt.Sprint("pid ", app.PID),
+		"pid", app.PID, "uid", app.UID, "gid", app.GID)
+	if err != nil {
+		return nil, err
+	}
+	c.hello = false
+	return c, nil
+}
+
+// Join returns the session of a connection, which takes a place of its owner's, as quota.UserOwner
+// names it. The log names the client by about.
+func (d *Doors) Join(by access.Caller, owner, process string, about ...any) (*Session, error) {
+	c := d.Of(by, d.Engine.Shares.Join(owner))
+	c.process, c.about = process, about
 	if err := c.member.Acquire(quota.Connections); err != nil {
 		c.member.Leave()
 		return nil, err
 	}
-	c.log(slog.LevelDebug, "connection opened")
+	c.Log(slog.LevelDebug, "connection opened")
 	return c, nil
 }
 
@@ -84,10 +95,10 @@ var DefaultNamespace = []byte(namespaces.Default)
 // Peer returns the handler of another sidecar's requests: a session that needs no HELLO,
 // and whose requests go no further than this host.
 func (d *Doors) Peer(from kv.Process) server.Handler {
-	m := d.cfg.Engine.Shares.Join("node " + string(from.Node))
+	m := d.Engine.Shares.Join("node " + string(from.Node))
 	return &Session{
-		d: d, Core: d.cfg.Engine, from: from, about: []any{"from", from.Node}, member: m, hello: true,
-		Namespace: DefaultNamespace, Names: namespaces.Pins{Table: d.cfg.Engine.Names, Member: m},
-		slow: d.cfg.Engine.ServePeer, tally: tally{served: &d.cfg.Engine.Counts.Served},
+		Doors: d, Core: d.Engine, from: from, about: []any{"from", from.Node}, member: m, hello: true,
+		Namespace: DefaultNamespace, Names: namespaces.Pins{Table: d.Engine.Names, Member: m},
+		slow: d.Engine.ServePeer, Tally: Tally{served: &d.Engine.Counts.Served},
 	}
 }

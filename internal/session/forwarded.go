@@ -17,13 +17,13 @@ func (p *Pending) goOn() {
 
 // mayAsk says whether the request is one that may need no goroutine.
 func (p *Pending) mayAsk() bool {
-	return p.q.Op == wire.OpGet && p.Session.from.Node == "" && len(p.turn.before) == 0
+	return p.Request.Op == wire.OpGet && p.Session.from.Node == "" && len(p.turn.before) == 0
 }
 
 // ask asks the owner of a GET's key, or joins a call that asks already. It reports
 // whether that was possible without waiting. The connection's reader calls it.
 func (p *Pending) ask() bool {
-	s, c, q := p.Session, p.Session.Core, &p.q
+	s, c, q := p.Session, p.Session.Core, &p.Request
 	if !p.mayAsk() {
 		return false
 	}
@@ -39,7 +39,7 @@ func (p *Pending) ask() bool {
 		return false
 	}
 	fresh := q.Has(wire.Fresh)
-	left := p.deadline - now.Boot
+	left := p.Deadline - now.Boot
 	if left <= 0 || !fresh && !owner.Answers(now.Boot, c.Node.Bound()) {
 		return false
 	}
@@ -48,7 +48,7 @@ func (p *Pending) ask() bool {
 		return false
 	}
 	p.began, p.owner = now.Boot, string(owner.Process.Node)
-	cl, lead := c.Calls.Join(owner, key, engine.QuestionOf(q), now, p.deadline, p)
+	cl, lead := c.Calls.Join(owner, key, engine.QuestionOf(q), now, p.Deadline, p)
 	if cl == nil {
 		p.owner = ""
 		return false
@@ -104,12 +104,12 @@ func (p *Pending) Answered(a *transport.Answers, frame []byte, err error) {
 func (p *Pending) Tell(a *transport.Answers, cl *engine.Call) {
 	c := p.Session.Core
 	// The caller that made the call may have had less time than this one.
-	if p.Call != cl && !cl.Serves(p.began) && c.Clock.Read().Boot < p.deadline {
+	if p.Call != cl && !cl.Serves(p.began) && c.Clock.Read().Boot < p.Deadline {
 		p.goOn()
 		return
 	}
-	r := c.Forwarder.Outcome(cl, &p.q, p.began)
-	if r.Status == wire.Moved || engine.Degraded(&r) && c.Loads.MayWithoutOwner(&p.q) {
+	r := c.Forwarder.Outcome(cl, &p.Request, p.began)
+	if r.Status == wire.Moved || engine.Degraded(&r) && c.Loads.MayWithoutOwner(&p.Request) {
 		p.goOn()
 		return
 	}

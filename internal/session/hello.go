@@ -12,12 +12,12 @@ import (
 
 // welcome answers a HELLO.
 func (c *Session) welcome() wire.Reply {
-	h := &c.req.Hello
+	h := &c.Req.Hello
 	version, ok := wire.Common(h.Versions)
 	if !ok {
 		return wire.ErrorReply(wire.Errorf(wire.Unsupported,
 			"the client speaks protocol versions %v, this sidecar (%s) speaks %v: upgrade the older of the two",
-			h.Versions, c.d.cfg.Version, wire.Versions))
+			h.Versions, c.Doors.Version, wire.Versions))
 	}
 	if err := c.By.Show(h.Token); err != nil {
 		return wire.ErrorReply(err)
@@ -29,23 +29,23 @@ func (c *Session) welcome() wire.Reply {
 		c.Namespace = []byte(h.Namespace)
 	}
 	c.hello = true
-	c.log(slog.LevelDebug, "hello", "client", h.Client)
-	l := c.d.cfg.Limits()
+	c.Log(slog.LevelDebug, "hello", "client", h.Client)
+	l := c.Doors.Limits()
 	return wire.BodyReply(wire.Welcome{
-		Version: version, Node: c.Core.Config.Node, Server: c.d.cfg.Version, Features: c.features(),
+		Version: version, Node: c.Core.Config.Node, Server: c.Doors.Version, Features: c.features(),
 		Limits: wire.Limits{
 			Key: kv.MaxKeyLen, Value: c.Core.Config.MaxValue, Frame: l.MaxFrame, Keys: wire.MaxKeys,
 			InFlight: l.MaxInFlight, TTLMS: wire.MaxTTL, TimeoutMS: c.Core.Deadlines.Default().Milliseconds(),
 		},
 		Epoch: uint64(c.Core.Node.Self().Epoch),
 		Hash:  wire.Hashing{Name: wire.HashName, Seed: c.Core.Config.Seed, Partitions: kv.Partitions},
-		Boot:  wire.BootClock{ID: c.d.cfg.BootClock, NowNS: uint64(c.Core.Clock.Read().Boot)},
+		Boot:  wire.BootClock{ID: c.Doors.BootClock, NowNS: uint64(c.Core.Clock.Read().Boot)},
 	})
 }
 
 // features lists the operations that are served: without shared memory one fewer.
 func (c *Session) features() []string {
-	if m := c.d.cfg.Memory; m != nil && m.Offered() {
+	if m := c.Doors.Memory; m != nil && m.Offered() {
 		return engine.Features
 	}
 	return slices.DeleteFunc(slices.Clone(engine.Features), func(name string) bool { return name == "shared" })
@@ -56,7 +56,7 @@ func (c *Session) Refusal(q *wire.Request) *wire.Error {
 	err, missing := c.By.Refusal(q)
 	if err != nil && !c.told {
 		c.told = true
-		c.log(slog.LevelWarn,
+		c.Log(slog.LevelWarn,
 			"refused a request: its user lacks a right; more refusals of this connection are not logged",
 			"op", q.Op.String(), "right", missing.String(), "namespace", string(q.Namespace))
 	}

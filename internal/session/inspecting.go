@@ -10,7 +10,7 @@ import (
 // inspect answers a request about what this host stores and does. It may take
 // milliseconds, so the reader does not wait for it.
 func (c *Session) inspect(conn *server.Conn) {
-	q := c.req
+	q := c.Req
 	switch {
 	case len(q.Key) > kv.MaxKeyLen:
 		c.answerError(conn, wire.Errorf(wire.BadRequest, "%s: a prefix of %d bytes: give at most %d",
@@ -21,7 +21,7 @@ func (c *Session) inspect(conn *server.Conn) {
 		return
 	}
 	own, may := q.Clone(), c.By.MayAdmin()
-	i, deadline := c.Core.Inspection, c.Core.Deadlines.Of(q, c.now)
+	i, deadline := c.Core.Inspection, c.Core.Deadlines.Of(q, c.Now)
 	c.aside(conn, func() wire.Reply {
 		switch own.Op {
 		case wire.OpKeys:
@@ -33,13 +33,13 @@ func (c *Session) inspect(conn *server.Conn) {
 	})
 }
 
-// aside answers c.req with what answer returns, on a goroutine of its own. answer must not
+// aside answers c.Req with what answer returns, on a goroutine of its own. answer must not
 // use the session.
 func (c *Session) aside(conn *server.Conn, answer func() wire.Reply) {
 	c.Names.Release()
-	id, op := c.req.ID, c.req.Op
-	size := pendingSize + sizeOf(c.req)
-	if err := noRoom(conn.Hold(size)); err != nil {
+	id, op := c.Req.ID, c.Req.Op
+	size := pendingSize + sizeOf(c.Req)
+	if err := NoRoom(conn.Hold(size)); err != nil {
 		c.answerError(conn, err)
 		return
 	}

@@ -28,7 +28,7 @@ type asked struct {
 
 // leaving answers LEAVING once this sidecar is about to close.
 func (c *Session) leaving(conn *server.Conn) {
-	f := &c.d.farewell
+	f := &c.Doors.farewell
 	f.mu.Lock()
 	_, again := f.waiting[c]
 	switch {
@@ -39,7 +39,7 @@ func (c *Session) leaving(conn *server.Conn) {
 		if f.waiting == nil {
 			f.waiting = map[*Session]asked{}
 		}
-		f.waiting[c] = asked{conn, c.req.ID}
+		f.waiting[c] = asked{conn, c.Req.ID}
 	}
 	begun := f.begun
 	f.mu.Unlock()
@@ -47,7 +47,7 @@ func (c *Session) leaving(conn *server.Conn) {
 	case again:
 		c.answerError(conn, wire.Errorf(wire.BadRequest, "a LEAVING of this connection waits: one is enough"))
 	case begun:
-		c.reply = wire.Reply{}
+		c.Reply = wire.Reply{}
 		c.answer(conn)
 	}
 }
@@ -87,7 +87,7 @@ func (d *Doors) Leave(most time.Duration) (told, stay int) {
 	f.checkLocked()
 	f.mu.Unlock()
 	a.Write()
-	d.cfg.Engine.Watches.Interrupt()
+	d.Engine.Watches.Interrupt()
 	t := time.NewTimer(most)
 	defer t.Stop()
 	select {

@@ -13,6 +13,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/access"
 	"github.com/cachesidecar/cachesidecar/internal/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/memcached/endpoint"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
@@ -34,7 +35,7 @@ type host struct {
 	doors    *session.Doors
 	net      *simnet.Net // nil: Unix sockets
 	servers  map[string]*served
-	doorways map[string]*session.TextDoor
+	doorways map[string]*endpoint.Door
 	using    sync.WaitGroup // see Enter
 }
 
@@ -47,7 +48,7 @@ type served struct {
 // serve returns a host that serves Unix sockets until the test ends.
 func serve(t testing.TB, cfg onehost.Config) *host {
 	t.Helper()
-	h := &host{Host: onehost.New(t, cfg), t: t, servers: map[string]*served{}, doorways: map[string]*session.TextDoor{}}
+	h := &host{Host: onehost.New(t, cfg), t: t, servers: map[string]*served{}, doorways: map[string]*endpoint.Door{}}
 	t.Cleanup(h.using.Wait)
 	h.doors = session.New(session.Config{
 		Engine: h.Engine, Host: itself{h}, Version: "1.2.3",

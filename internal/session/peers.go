@@ -10,7 +10,7 @@ import (
 
 // ofPeers answers the requests that only sidecars send.
 func (c *Session) ofPeers(conn *server.Conn) {
-	q := *c.req
+	q := *c.Req
 	h := c.Core.Handoff
 	var answer func() wire.Reply
 	switch q.Op {
@@ -31,7 +31,7 @@ func (c *Session) ofPeers(conn *server.Conn) {
 		if !c.structured(conn, &a) {
 			return
 		}
-		deadline := c.Core.Deadlines.Of(&q, c.now)
+		deadline := c.Core.Deadlines.Of(&q, c.Now)
 		answer = func() wire.Reply {
 			return wire.BodyReply(wire.AppliedBy{All: c.Core.Acks.Applied(context.Background(), a.Partitions,
 				deadline)})
@@ -41,7 +41,7 @@ func (c *Session) ofPeers(conn *server.Conn) {
 		if !c.structured(conn, &p) {
 			return
 		}
-		answer = func() wire.Reply { return wire.BodyReply(c.d.cfg.Host.Probed(&p)) }
+		answer = func() wire.Reply { return wire.BodyReply(c.Doors.Host.Probed(&p)) }
 	default:
 		c.answerError(conn, wire.Errorf(wire.Unsupported, "%s is not served on a call connection", q.Op))
 		return
@@ -51,7 +51,7 @@ func (c *Session) ofPeers(conn *server.Conn) {
 
 // structured decodes a request's body. If it returns false, it has answered the request.
 func (c *Session) structured(conn *server.Conn, v any) bool {
-	if err := peer.Read(c.from, c.req, v); err != nil {
+	if err := peer.Read(c.from, c.Req, v); err != nil {
 		c.answerError(conn, err)
 		return false
 	}

@@ -29,19 +29,18 @@ import (
 type Pending struct {
 	Session  *Session
 	Conn     *server.Conn
-	q        wire.Request  // with its own bytes
-	held     quota.Held    // bytes that the connection's account has for it
-	deadline time.Duration // on the boot clock
+	Request  wire.Request  // with its own bytes
+	Held     quota.Held    // bytes that the connection's account has for it
+	Deadline time.Duration // on the boot clock
 	began    time.Duration // when the owner was asked, on the boot clock
 	turn     turn
 	Call     *engine.Call      // the call that this request makes itself
-	since    time.Duration     // when the request was read, on the boot clock
+	Since    time.Duration     // when the request was read, on the boot clock
 	owner    string            // the host that ask has asked; "": none
 	trace    slow.Trace        // of serve
 	stack    bool              // there is memory for a goroutine of its own
 	wait     *engine.LeaseWait // in queue
 	fills    tokenOf           // the token that a FILL uses; zero: none
-	form     *textForm         // of the answer in memcached's protocol; nil: the socket's
 	awaited  bool              // the account counts it as a read; q may become another request
 }
 
@@ -73,21 +72,17 @@ func (c *Session) mostLeases() int64 {
 	return MaxConnLeases
 }
 
-// later answers c.req when that is possible, after earlier requests of this connection
+// later answers c.Req when that is possible, after earlier requests of this connection
 // for the same keys.
 func (c *Session) later(conn *server.Conn) {
-	if c.text != nil {
-		(&Text{c, c.text}).wait(conn)
-		return
-	}
 	p := pendOr(c, conn)
 	if p == nil {
 		return
 	}
 	// A FILL must not wait for the LEASEs that wait for it.
-	c.order.enter(&p.turn, c.keys(), c.req.Op != wire.OpLease)
-	if p.q.Op == wire.OpFill {
-		p.fills = c.tokens.take(p.q.Token) // the request has it now, and not the end of the connection
+	c.order.enter(&p.turn, c.keys(), c.Req.Op != wire.OpLease)
+	if p.Request.Op == wire.OpFill {
+		p.fills = c.tokens.take(p.Request.Token) // the request has it now, and not the end of the connection
 	}
 	c.Names.Release() // the request may wait for others to end
 	if !p.mayAsk() && !p.mayQueue() {
@@ -103,7 +98,7 @@ func (c *Session) later(conn *server.Conn) {
 	}
 	stands := conn.Begin(room)
 	switch {
-	case !stands && onlyReads(&p.q):
+	case !stands && OnlyReads(&p.Request):
 		conn.Run(p.dropped)
 	case !p.ask() && !p.queue():
 		p.start()
@@ -134,7 +129,7 @@ func (p *Pending) takeStack() *wire.Error {
 	if p.stack {
 		return nil
 	}
-	err := noRoom(p.held.Take(server.Waits))
+	err := NoRoom(p.Held.Take(server.Waits))
 	p.stack = err == nil
 	return err
 }
@@ -151,32 +146,32 @@ func (c *Session) long(conn *server.Conn, size int) {
 
 // pendOr makes a Pending of the present request. If there is no room, it answers the request and returns nil.
 func pendOr(c *Session, conn *server.Conn) *Pending {
-	p, err := c.pend(conn)
+	p, err := c.Pend(conn)
 	if err != nil {
 		c.answerError(conn, err)
 	}
 	return p
 }
 
-// pend makes a Pending of c.req, if there is room.
-func (c *Session) pend(conn *server.Conn) (*Pending, *wire.Error) {
-	if c.req.Op == wire.OpLease && c.leasing.Add(1) > c.mostLeases() {
+// Pend makes a Pending of c.Req, if there is room.
+func (c *Session) Pend(conn *server.Conn) (*Pending, *wire.Error) {
+	if c.Req.Op == wire.OpLease && c.leasing.Add(1) > c.mostLeases() {
 		c.leasing.Add(-1)
 		return nil, wire.Errorf(wire.Busy,
 			"%d LEASEs of this connection wait: try again, or load the key without filling it", c.mostLeases())
 	}
-	size := pendingSize + sizeOf(c.req)
-	if c.req.Op == wire.OpLease {
+	size := pendingSize + sizeOf(c.Req)
+	if c.Req.Op == wire.OpLease {
 		size += queuedSize
 	}
 	err := c.member.Acquire(quota.Waiting)
 	if err == nil {
-		if err = noRoom(conn.Hold(size)); err != nil {
+		if err = NoRoom(conn.Hold(size)); err != nil {
 			c.member.Release(quota.Waiting)
 		}
 	}
 	if err != nil {
-		c.leased(c.req)
+		c.leased(c.Req)
 		return nil, err
 	}
 	c.Core.Waiting.Add(1)
@@ -185,18 +180,15 @@ func (c *Session) pend(conn *server.Conn) (*Pending, *wire.Error) {
 		c.reading = conn.While(c.ctx)
 	}
 	p := &Pending{
-		Session: c, Conn: conn, q: c.req.Clone(),
-		deadline: c.Core.Deadlines.Of(c.req, c.now), since: c.now.Boot, awaited: c.awaited(c.req),
+		Session: c, Conn: conn, Request: c.Req.Clone(),
+		Deadline: c.Core.Deadlines.Of(c.Req, c.Now), Since: c.Now.Boot, awaited: c.awaited(c.Req),
 	}
-	p.held.Begin(conn.Account(), size)
+	p.Held.Begin(conn.Account(), size)
 	if p.awaited {
 		conn.Account().Reads(1)
 	}
-	if !c.text.quiet() {
-		p.q.Conn = server.EndOf(conn)
-	}
-	if c.text != nil {
-		p.form = c.text.form.clone()
+	if !c.Quiet {
+		p.Request.Conn = server.EndOf(conn)
 	}
 	return p, nil
 }
@@ -215,29 +207,29 @@ func (c *Session) leased(q *wire.Request) {
 
 // serve answers the request on a goroutine of its own, and says whether it has only read.
 func (p *Pending) serve() (answer []byte, reads bool) {
-	r := p.reply()
-	defer p.held.Copy(valuesOf(&r))()
-	return p.end(nil, &r), onlyReads(&p.q)
+	r := p.Serve()
+	defer p.Held.Copy(ValuesOf(&r))()
+	return p.end(nil, &r), OnlyReads(&p.Request)
 }
 
-// reply serves the request.
-func (p *Pending) reply() wire.Reply {
+// Serve serves the request, on the caller's goroutine.
+func (p *Pending) Serve() wire.Reply {
 	b := namespaces.Pins{Table: p.Session.Core.Names, Member: p.Session.member}
 	defer b.Release()
 	ctx := p.Session.ctx
-	if onlyReads(&p.q) {
+	if OnlyReads(&p.Request) {
 		ctx = p.Session.reading
 	}
-	ctx = quota.WithHeld(slow.With(ctx, &p.trace), &p.held)
+	ctx = quota.WithHeld(slow.With(ctx, &p.trace), &p.Held)
 	waited := slow.Begin(ctx, slow.Order, "")
 	p.turn.wait()
 	waited()
-	r := p.Session.slow(ctx, &p.q, &b, p.deadline)
-	if c := p.Session.Core; c.Acks.Wanted(&p.q) {
+	r := p.Session.slow(ctx, &p.Request, &b, p.Deadline)
+	if c := p.Session.Core; c.Acks.Wanted(&p.Request) {
 		p.turn.leave() // later requests are answered from what is stored
 		b.Release()
 		waited := slow.Begin(ctx, slow.Acks, "")
-		r = c.Acks.Wait(context.Background(), &p.q, r, p.deadline)
+		r = c.Acks.Wait(context.Background(), &p.Request, r, p.Deadline)
 		waited()
 	}
 	return r
@@ -253,7 +245,7 @@ func (p *Pending) long() []byte {
 	now := c.Clock.Read()
 	c.Node.CheckPause(now.Boot)
 	b := namespaces.Pins{Table: c.Names, Member: p.Session.member}
-	r := c.Execute(&p.q, &b, now, 0)
+	r := c.Execute(&p.Request, &b, now, 0)
 	b.Release()
 	if r.Status == wire.Moved {
 		p.start()
@@ -268,38 +260,39 @@ func (p *Pending) dropped() (answer []byte, reads bool) {
 	return p.end(nil, &r), true
 }
 
-// end counts the request, gives its place up and appends its answer. The answer takes memory
-// before it is made: many requests may get one long value at once.
+// end ends the request, and appends its answer.
 func (p *Pending) end(dst []byte, r *wire.Reply) []byte {
-	if n := valuesOf(r); n > smallValue && onlyReads(&p.q) {
-		if err := noRoom(p.held.Take(n)); err != nil {
+	p.End(r)
+	defer p.Held.Free()
+	r.ID = p.Request.ID
+	return wire.AppendReply(dst, p.Request.Op, r)
+}
+
+// End counts the request and gives its place up. Its answer takes memory before it is made, which is
+// given back with the rest of what the request holds: many requests may get one long value at once.
+// Without memory the reply is BUSY.
+func (p *Pending) End(r *wire.Reply) {
+	if n := ValuesOf(r); n > SmallValue && OnlyReads(&p.Request) {
+		if err := NoRoom(p.Held.Take(n)); err != nil {
 			*r = wire.ErrorReply(err)
 		}
 	}
-	defer p.held.Free()
-	p.Session.count(&p.q, r)
+	p.Session.Count(&p.Request, r)
 	p.note(r)
-	if p.Session.given(&p.q, r); p.fills.until > 0 && r.Status.IsError() {
-		p.Session.remember(p.q.Token, p.fills)
+	if p.Session.given(&p.Request, r); p.fills.until > 0 && r.Status.IsError() {
+		p.Session.remember(p.Request.Token, p.fills)
 	}
 	p.turn.leave()
 	p.Session.Core.Waiting.Add(-1)
 	p.Session.member.Release(quota.Waiting)
-	p.Session.leased(&p.q)
+	p.Session.leased(&p.Request)
 	if p.awaited {
 		p.Conn.Account().Reads(-1)
 	}
-	r.ID = p.q.ID
-	var n textTally
-	dst = appendReply(dst, p.form, &n, &p.q, r)
-	if p.form != nil {
-		n.flush(&p.Session.text.door.counts)
-	}
-	return dst
 }
 
-// valuesOf returns how many bytes the values of a reply have.
-func valuesOf(r *wire.Reply) int {
+// ValuesOf returns how many bytes the values of a reply have.
+func ValuesOf(r *wire.Reply) int {
 	n := len(r.Value)
 	for i := range r.Items {
 		n += len(r.Items[i].Value)
@@ -309,12 +302,12 @@ func valuesOf(r *wire.Reply) int {
 
 // note notes the request of an app if it was slow.
 func (p *Pending) note(r *wire.Reply) {
-	s, q := p.Session, &p.q
+	s, q := p.Session, &p.Request
 	if s.from.Node != "" || !timed[q.Op] {
 		return
 	}
 	now := s.Core.Clock.Read()
-	s.Core.Inspection.Requests.Note(now.Boot-p.since, now, func() slow.Call {
+	s.Core.Inspection.Requests.Note(now.Boot-p.Since, now, func() slow.Call {
 		c := slow.Call{
 			Op: q.Op.String(), Namespace: string(cut(q.Namespace, kv.MaxNamespaceLen)),
 			Keys: namespaces.KeysIn(q), Result: r.Status.String(), Parts: p.trace.Parts(),
@@ -332,9 +325,9 @@ func (p *Pending) note(r *wire.Reply) {
 	})
 }
 
-// onlyReads reports whether a request changes nothing: BUSY may replace its answer, and nobody
+// OnlyReads reports whether a request changes nothing: BUSY may replace its answer, and nobody
 // misses it once the connection has ended.
-func onlyReads(q *wire.Request) bool {
+func OnlyReads(q *wire.Request) bool {
 	return engine.ReadOp(q.Op) || q.Op == wire.OpMetaGet && !q.Has(wire.Touch) && !q.Has(wire.Claim)
 }
 

@@ -19,7 +19,7 @@ const queuedSize = 1 << 10
 
 // mayQueue says whether the request is one that may wait in queue.
 func (p *Pending) mayQueue() bool {
-	return p.q.Op == wire.OpLease && len(p.turn.before) == 0
+	return p.Request.Op == wire.OpLease && len(p.turn.before) == 0
 }
 
 // queue makes a LEASE wait for the token of its key, or for the fill, without a goroutine: thousands
@@ -30,13 +30,13 @@ func (p *Pending) queue() bool {
 	if !p.mayQueue() {
 		return false
 	}
-	ns := s.Names.Read(p.q.Namespace)
+	ns := s.Names.Read(p.Request.Namespace)
 	if ns == nil {
 		return false
 	}
 	p.wait = &engine.LeaseWait{Tell: p.granted}
-	s.queued.add(p, p.deadline-s.Core.Clock.Read().Boot)
-	r, waits := tokens.Queue(p.wait, ns, &p.q, s.member)
+	s.queued.add(p, p.Deadline-s.Core.Clock.Read().Boot)
+	r, waits := tokens.Queue(p.wait, ns, &p.Request, s.member)
 	if waits {
 		return true
 	}
@@ -102,25 +102,25 @@ func (p *Pending) granted(r wire.Reply, later func(func())) {
 	p.Session.queued.remove(p)
 	c := p.Session.Core
 	now := c.Clock.Read()
-	p.trace.Add(slow.Token, "", now.Boot-p.since)
+	p.trace.Add(slow.Token, "", now.Boot-p.Since)
 	if r.Status == wire.Moved { // mostly: it is in the store
 		c.Node.CheckPause(now.Boot)
 		b := namespaces.Pins{Table: c.Names, Member: p.Session.member}
-		if c.Copied(&p.q, &b) <= smallValue {
-			r = c.Execute(&p.q, &b, now, 0)
+		if c.Copied(&p.Request, &b) <= SmallValue {
+			r = c.Execute(&p.Request, &b, now, 0)
 		}
 		b.Release()
 	}
-	n := valuesOf(&r)
+	n := ValuesOf(&r)
 	switch {
 	case r.Status == wire.Moved:
 		p.start()
 		return
-	case n > smallValue:
+	case n > SmallValue:
 		err := p.takeStack()
 		if err == nil {
 			p.Conn.Run(func() ([]byte, bool) { // copies it
-				defer p.held.Copy(n)()
+				defer p.Held.Copy(n)()
 				return p.end(nil, &r), true
 			})
 			return

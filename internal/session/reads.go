@@ -8,18 +8,18 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// answerSlack is the room that an answer takes beside its value, in bytes; in memcached's
+// AnswerSlack is the room that an answer takes beside its value, in bytes; in memcached's
 // protocol it may repeat a key.
-const answerSlack = 512
+const AnswerSlack = 512
 
-// smallValue is the longest value, in bytes, that is appended without asking for room.
-const smallValue = 31 << 10
+// SmallValue is the longest value, in bytes, that is appended without asking for room.
+const SmallValue = 31 << 10
 
-// moment returns when a read happens: with its batch, unless the reader has had to wait since, for
+// Moment returns when a read happens: with its batch, unless the reader has had to wait since, for
 // a client that is slow or for room. A value may have ended meanwhile, and so may a lease.
-func moment(c *Session, conn *server.Conn) kv.Moment {
+func (c *Session) Moment(conn *server.Conn) kv.Moment {
 	if !server.Waited(conn) {
-		return c.now
+		return c.Now
 	}
 	now := c.Core.Clock.Read()
 	c.Core.Node.CheckPause(now.Boot)
@@ -29,32 +29,32 @@ func moment(c *Session, conn *server.Conn) kv.Moment {
 // get answers GET and LEASE in place: the store appends the value behind the answer's
 // head.
 func (c *Session) get(conn *server.Conn) {
-	limit := smallValue
+	limit := SmallValue
 	for {
 		at := len(conn.Out)
-		conn.Out = wire.OpenValue(conn.Out, c.req.ID, false, c.req.Has(wire.Attest))
+		conn.Out = wire.OpenValue(conn.Out, c.Req.ID, false, c.Req.Has(wire.Attest))
 		value := len(conn.Out)
-		out, size, ns := c.Core.Reads.Value(conn.Out, &c.Names, c.req, c.req.Key, limit, moment(c, conn), 0, &c.reply)
-		if c.reply.Status != wire.OK {
-			if conn.Out = conn.Out[:at]; c.reply.Status == wire.Moved {
-				if c.req.Op != wire.OpLease || !c.grant(conn) {
+		out, size, ns := c.Core.Reads.Value(conn.Out, &c.Names, c.Req, c.Req.Key, limit, c.Moment(conn), 0, &c.Reply)
+		if c.Reply.Status != wire.OK {
+			if conn.Out = conn.Out[:at]; c.Reply.Status == wire.Moved {
+				if c.Req.Op != wire.OpLease || !c.grant(conn) {
 					c.later(conn)
 				}
 				return
 			}
-			if n := len(c.reply.Value); n > smallValue { // a stale value
+			if n := len(c.Reply.Value); n > SmallValue { // a stale value
 				if err := room(c, conn, n); err != nil {
 					c.answerError(conn, err)
 					return
 				}
 			}
-			c.tally.add(ns, c.req.Op, namespaces.OutcomeOf(&c.reply))
+			c.Tally.Add(ns, c.Req.Op, namespaces.OutcomeOf(&c.Reply))
 			c.answer(conn)
 			return
 		}
 		if size <= limit {
-			conn.Out = wire.EndFrame(wire.CloseValue(out, value, &c.reply), at)
-			c.tally.add(ns, c.req.Op, namespaces.HitOf(c.reply.Source))
+			conn.Out = wire.EndFrame(wire.CloseValue(out, value, &c.Reply), at)
+			c.Tally.Add(ns, c.Req.Op, namespaces.HitOf(c.Reply.Source))
 			return
 		}
 		conn.Out = conn.Out[:at]
@@ -63,7 +63,7 @@ func (c *Session) get(conn *server.Conn) {
 			return
 		}
 		c.Names.Release() // Grow may wait
-		if err := noRoom(conn.Grow(size+answerSlack, true)); err != nil {
+		if err := NoRoom(conn.Grow(size+AnswerSlack, true)); err != nil {
 			c.answerError(conn, err)
 			return
 		}
@@ -74,12 +74,12 @@ func (c *Session) get(conn *server.Conn) {
 // mget answers MGET in place, key by key.
 func (c *Session) mget(conn *server.Conn) {
 	const item = true
-	q := c.req
+	q := c.Req
 	if len(conn.Out) > 0 && !conn.Flush() {
 		return
 	}
 	at := len(conn.Out)
-	counted := c.tally
+	counted := c.Tally
 	attest := q.Has(wire.Attest)
 	conn.Out = wire.OpenItems(conn.Out, q.ID, len(q.Keys))
 	for _, key := range q.Keys {
@@ -90,8 +90,8 @@ func (c *Session) mget(conn *server.Conn) {
 		head := len(conn.Out)
 		conn.Out = wire.OpenValue(conn.Out, 0, item, attest)
 		value := len(conn.Out)
-		out, size, ns := c.Core.Reads.Value(conn.Out, &c.Names, q, key, smallValue, moment(c, conn), 0, &c.reply)
-		if c.reply.Status == wire.OK && size > smallValue {
+		out, size, ns := c.Core.Reads.Value(conn.Out, &c.Names, q, key, SmallValue, c.Moment(conn), 0, &c.Reply)
+		if c.Reply.Status == wire.OK && size > SmallValue {
 			conn.Out = conn.Out[:head]
 			if err := room(c, conn, size); err != nil {
 				c.item(conn, ns, wire.ErrorReply(err))
@@ -99,59 +99,58 @@ func (c *Session) mget(conn *server.Conn) {
 			}
 			limit := size
 			conn.Out = wire.OpenValue(conn.Out, 0, item, attest)
-			out, size, ns = c.Core.Reads.Value(conn.Out, &c.Names, q, key, limit, moment(c, conn), 0, &c.reply)
-			if c.reply.Status == wire.OK && size > limit {
-				c.reply = wire.ErrorReply(grown)
+			out, size, ns = c.Core.Reads.Value(conn.Out, &c.Names, q, key, limit, c.Moment(conn), 0, &c.Reply)
+			if c.Reply.Status == wire.OK && size > limit {
+				c.Reply = wire.ErrorReply(grown)
 			}
 		}
-		switch c.reply.Status {
+		switch c.Reply.Status {
 		case wire.OK:
-			conn.Out = wire.CloseValue(out, value, &c.reply)
-			c.tally.add(ns, wire.OpMGet, namespaces.HitOf(c.reply.Source))
+			conn.Out = wire.CloseValue(out, value, &c.Reply)
+			c.Tally.Add(ns, wire.OpMGet, namespaces.HitOf(c.Reply.Source))
 		case wire.Moved: // the whole request goes the slow way
-			conn.Out, c.tally = conn.Out[:at], counted
+			conn.Out, c.Tally = conn.Out[:at], counted
 			c.later(conn)
 			return
 		default:
 			conn.Out = conn.Out[:head]
-			if err := room(c, conn, len(c.reply.Value)); err != nil { // a stale value
-				c.reply = wire.ErrorReply(err)
+			if err := room(c, conn, len(c.Reply.Value)); err != nil { // a stale value
+				c.Reply = wire.ErrorReply(err)
 			}
-			c.item(conn, ns, c.reply)
+			c.item(conn, ns, c.Reply)
 		}
 	}
 	conn.Out = wire.EndFrame(conn.Out, at)
 }
 
-// metaGet answers METAGET in place, and says whether it could. An answer to another sidecar must
-// not delay others: a long value goes the slow way.
-func (c *Session) metaGet(conn *server.Conn) bool {
-	q := c.req
-	if n := c.Core.Copied(q, &c.Names); n > smallValue {
+// MetaGet executes the METAGET c.Req with what this host has, and says whether it could: the reply is
+// c.Reply, for which there is room. An answer to another sidecar must not delay others: a long value
+// goes the slow way.
+func (c *Session) MetaGet(conn *server.Conn) bool {
+	q := c.Req
+	if n := c.Core.Copied(q, &c.Names); n > SmallValue {
 		if c.from.Node != "" {
 			return false
 		}
 		c.Names.Release()
-		if err := noRoom(conn.Grow(n+answerSlack, true)); err != nil { // it may wait: nothing is copied yet
-			c.answerError(conn, err)
+		if err := NoRoom(conn.Grow(n+AnswerSlack, true)); err != nil { // it may wait: nothing is copied yet
+			c.Refuse(err)
 			return true
 		}
 	}
-	if c.Core.ExecuteTo(q, &c.Names, moment(c, conn), 0, &c.reply); c.reply.Status == wire.Moved {
+	if c.Core.ExecuteTo(q, &c.Names, c.Moment(conn), 0, &c.Reply); c.Reply.Status == wire.Moved {
 		return false
 	}
-	if n := len(c.reply.Value); n > smallValue { // mostly there is room: the value may have grown just now
-		switch err := room(c, conn, n); {
-		case err != nil && !onlyReads(q): // it was done, and BUSY says that it was not
-			conn.Kill()
-			return true
-		case err != nil:
-			c.answerError(conn, err)
+	if n := len(c.Reply.Value); n > SmallValue { // mostly there is room: the value may have grown just now
+		if err := room(c, conn, n); err != nil {
+			if !OnlyReads(q) { // it was done, and BUSY says that it was not
+				conn.Kill()
+			}
+			c.Refuse(err)
 			return true
 		}
 	}
-	c.count(q, &c.reply)
-	c.answer(conn)
+	c.Count(q, &c.Reply)
 	return true
 }
 
@@ -162,19 +161,19 @@ func (c *Session) itemRoom(conn *server.Conn, at int) *wire.Error {
 	if len(conn.Out)-at > wire.MaxMGetAnswer {
 		return wire.Errorf(wire.Busy, "the answer has become too long: ask again for this key")
 	}
-	return room(c, conn, smallValue)
+	return room(c, conn, SmallValue)
 }
 
 // room makes room behind Out for n bytes of an answer that has begun. It may wait for a turn to copy
 // many bytes, and holds no namespace meanwhile.
 func room(c *Session, conn *server.Conn, n int) *wire.Error {
-	if n += answerSlack; len(conn.Out)+n >= quota.LongCopy {
+	if n += AnswerSlack; len(conn.Out)+n >= quota.LongCopy {
 		c.Names.Release()
 	}
-	return noRoom(conn.Grow(n, false))
+	return NoRoom(conn.Grow(n, false))
 }
 
 func (c *Session) item(conn *server.Conn, ns *namespaces.Namespace, r wire.Reply) {
 	conn.Out = wire.AppendItem(conn.Out, wire.OpMGet, &r)
-	c.tally.add(ns, wire.OpMGet, namespaces.OutcomeOf(&r))
+	c.Tally.Add(ns, wire.OpMGet, namespaces.OutcomeOf(&r))
 }

@@ -11,19 +11,19 @@ import (
 
 // Batch reads the clock, once for all requests that came in one read.
 func (c *Session) Batch() {
-	c.now = c.Core.Clock.Read()
-	c.Core.Node.CheckPause(c.now.Boot)
-	c.work = works.Get().(*work)
+	c.Now = c.Core.Clock.Read()
+	c.Core.Node.CheckPause(c.Now.Boot)
+	c.Work = works.Get().(*Work)
 }
 
 // Served gives back what the batch has borrowed.
 func (c *Session) Served() {
 	c.Names.Release()
-	works.Put(c.work)
-	c.work = nil
+	works.Put(c.Work)
+	c.Work = nil
 	if c.batches++; c.batches%batchSample == 0 {
-		took := c.Core.Clock.Read().Boot - c.now.Boot
-		c.d.cfg.Host.Batch(took)
+		took := c.Core.Clock.Read().Boot - c.Now.Boot
+		c.Doors.Host.Batch(took)
 	}
 }
 
@@ -33,7 +33,7 @@ const batchSample = 16
 // Gone gives back the lease tokens that the peer has no connection left to fill. From now
 // on new tokens are given back too, since requests of the peer may still wait for long.
 func (c *Session) Gone() {
-	c.d.farewell.gone(c)
+	c.Doors.farewell.gone(c)
 	c.giveBack()
 }
 
@@ -48,15 +48,15 @@ func (c *Session) Owner() (owner, process string) {
 // Close ends the session.
 func (c *Session) Close(err error) {
 	c.giveBack()
-	c.d.passing.closed(c.passed)
+	c.Doors.passing.closed(c.passed)
 	if c.from.Node == "" {
 		c.member.Release(quota.Connections)
 	}
 	c.member.Leave()
 	if err != nil && !c.brief {
-		c.log(slog.LevelWarn, "connection closed", "reason", err)
+		c.Log(slog.LevelWarn, "connection closed", "reason", err)
 	} else {
-		c.log(slog.LevelDebug, "connection closed")
+		c.Log(slog.LevelDebug, "connection closed")
 	}
 }
 
@@ -70,31 +70,31 @@ func (c *Session) Oversized(conn *server.Conn, beginning []byte, length int, why
 		"a frame of %d bytes: %v; the connection is closed", length, why))
 }
 
-// warmFrom is the least number of requests in a batch for which looking ahead pays.
-const warmFrom = 4
+// WarmFrom is the least number of requests in a batch for which looking ahead pays.
+const WarmFrom = 4
 
 // Serve answers the requests of a batch. It decodes them all, looks ahead in the store,
 // and then serves them in their order.
 func (c *Session) Serve(conn *server.Conn, frames [][]byte) error {
-	defer c.tally.flush() // before the answers go: a client with an answer finds it counted
+	defer c.Tally.Flush() // before the answers go: a client with an answer finds it counted
 	keys, writes := 0, 0
 	for i, frame := range frames {
-		q := &c.reqs[i]
+		q := &c.Reqs[i]
 		c.errs[i] = wire.DecodeRequest(frame, q)
-		if len(frames) < warmFrom || q.Key == nil || !c.hello {
+		if len(frames) < WarmFrom || q.Key == nil || !c.hello {
 			continue
 		}
 		if ns := c.Names.Read(c.nameOf(q)); ns != nil {
-			c.hashes[keys] = ns.Hash(q.Key)
+			c.Hashes[keys] = ns.Hash(q.Key)
 			keys++
 			if q.Op == wire.OpSet {
 				writes++
 			}
 		}
 	}
-	c.lookAhead(keys, writes)
+	c.LookAhead(keys, writes)
 	for i, frame := range frames {
-		c.req = &c.reqs[i]
+		c.Req = &c.Reqs[i]
 		if err := c.errs[i]; err != nil {
 			if _, ok := wire.PeekID(frame); !ok {
 				return err // no id to answer to
@@ -105,34 +105,34 @@ func (c *Session) Serve(conn *server.Conn, frames [][]byte) error {
 		if c.serve(conn); c.By.Ended != nil {
 			return c.By.Ended
 		}
-		if len(conn.Out) > flushAt && !conn.Flush() || server.Lost(conn) {
+		if len(conn.Out) > FlushAt && !conn.Flush() || server.Lost(conn) {
 			return nil // the connection ends by itself
 		}
 	}
 	return nil
 }
 
-// lookAhead touches what the store has of the first keys of hashes, if this host owns them,
+// LookAhead touches what the store has of the first keys of Hashes, if this host owns them,
 // and what their writes will need.
-func (c *Session) lookAhead(keys, writes int) {
-	owned := c.hashes[:0]
-	for _, h := range c.hashes[:keys] {
+func (c *Session) LookAhead(keys, writes int) {
+	owned := c.Hashes[:0]
+	for _, h := range c.Hashes[:keys] {
 		if c.Core.Node.OwnershipEpoch(h.Partition()) != 0 {
 			owned = append(owned, h)
 		}
 	}
-	if len(owned) < warmFrom {
+	if len(owned) < WarmFrom {
 		return
 	}
 	c.sum += c.Core.Store.Warm(owned)
-	if writes >= warmFrom {
+	if writes >= WarmFrom {
 		c.sum += c.Core.Changes.Warm(owned)
 	}
 }
 
-// flushAt is the length in bytes at which answers are written: one more answer of up to
-// smallValue fits behind them.
-const flushAt = 32 << 10
+// FlushAt is the length in bytes at which answers are written: one more answer of up to
+// SmallValue fits behind them.
+const FlushAt = 32 << 10
 
 // forApps are the operations that need a caller with rights, or that concern an app's
 // connection. No sidecar asks another one for them.
@@ -161,15 +161,15 @@ func (c *Session) check(q *wire.Request) *wire.Error {
 	return c.Refusal(q)
 }
 
-// serve answers c.req.
+// serve answers c.Req.
 func (c *Session) serve(conn *server.Conn) {
-	q := c.req
+	q := c.Req
 	if err := c.check(q); err != nil {
 		c.answerError(conn, err)
 		return
 	}
 	q.Region = regionOf(c, q)
-	limit(c, conn)
+	c.Limit(conn)
 	if q.Op == wire.OpHits { // it waits for no request of its keys
 		c.hits(conn)
 		return
@@ -184,19 +184,17 @@ func (c *Session) serve(conn *server.Conn) {
 	case wire.OpMGet:
 		c.mget(conn)
 	case wire.OpMetaGet:
-		if !c.metaGet(conn) {
-			c.later(conn)
-		}
+		c.answerOr(conn, c.MetaGet(conn))
 	case wire.OpHello:
-		c.reply = c.welcome()
+		c.Reply = c.welcome()
 		c.answer(conn)
 	case wire.OpStats:
-		c.tally.flush() // those of the same batch
+		c.Tally.Flush() // those of the same batch
 		if q.Has(wire.Cluster) {
 			c.later(conn)
 			return
 		}
-		c.reply = wire.BodyReply(c.d.cfg.Host.Stats())
+		c.Reply = wire.BodyReply(c.Doors.Host.Stats())
 		c.answer(conn)
 	case wire.OpWatch:
 		c.watch(conn)
@@ -215,7 +213,16 @@ func (c *Session) serve(conn *server.Conn) {
 			c.later(conn)
 			return
 		}
-		c.execute(conn)
+		c.answerOr(conn, c.Execute(conn))
+	}
+}
+
+// answerOr answers c.Req if it has been served, and else later.
+func (c *Session) answerOr(conn *server.Conn, served bool) {
+	if served {
+		c.answer(conn)
+	} else {
+		c.later(conn)
 	}
 }
 
@@ -230,28 +237,26 @@ func asksOthers(c *Session, q *wire.Request) bool {
 	return false
 }
 
-// execute answers c.req from what this host has, or later.
-func (c *Session) execute(conn *server.Conn) {
-	if q := c.req; q.Op == wire.OpFill || q.Op == wire.OpSet && q.Mode != wire.ModeSet {
+// Execute executes c.Req with what this host has, and says whether it could: the reply is c.Reply.
+func (c *Session) Execute(conn *server.Conn) bool {
+	if q := c.Req; q.Op == wire.OpFill || q.Op == wire.OpSet && q.Mode != wire.ModeSet {
 		switch n := c.Core.Copied(q, &c.Names); {
-		case n <= smallValue:
+		case n <= SmallValue:
 		case n >= quota.LongCopy && c.from.Node != "":
-			c.later(conn) // it must not delay the requests of other apps of that host
-			return
+			return false // it must not delay the requests of other apps of that host
 		default:
-			if err := noRoom(server.Turn(conn, n)); err != nil {
-				c.answerError(conn, err)
-				return
+			if err := NoRoom(server.Turn(conn, n)); err != nil {
+				c.Refuse(err)
+				return true
 			}
 			defer server.EndTurn(conn, n)
-			limit(c, conn)
+			c.Limit(conn)
 		}
 	}
-	if c.Core.ExecuteTo(c.req, &c.Names, moment(c, conn), 0, &c.reply); c.reply.Status == wire.Moved {
-		c.later(conn)
-		return
+	if c.Core.ExecuteTo(c.Req, &c.Names, c.Moment(conn), 0, &c.Reply); c.Reply.Status == wire.Moved {
+		return false
 	}
-	c.count(c.req, &c.reply)
-	c.given(c.req, &c.reply)
-	c.answer(conn)
+	c.Count(c.Req, &c.Reply)
+	c.given(c.Req, &c.Reply)
+	return true
 }

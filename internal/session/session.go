@@ -16,28 +16,30 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// Session serves one connection. All of it belongs to the connection's reader.
+// Session serves one connection. All of it belongs to the connection's reader. A protocol of its own
+// (package endpoint) has its requests executed by a Session, and writes the answers itself.
 type Session struct {
-	d         *Doors
-	Core      *engine.Engine
-	from      kv.Process    // another sidecar; zero: an app
-	about     []any         // the peer, for the log
-	By        access.Caller // the app at the other end
-	told      bool          // a refusal has been logged
-	brief     bool          // it asks for the shared memory: the app may end before it has it
-	passed    *passed       // the latest descriptor of the shared memory; nil: none
+	Doors *Doors
+	Core  *engine.Engine
+	By    access.Caller   // the app at the other end
+	Names namespaces.Pins // for one batch
+	Now   kv.Moment       // of the batch
+	Tally Tally
+	Quiet bool // the client wants no answer to the present request
+
+	from      kv.Process // another sidecar; zero: an app
+	about     []any      // the peer, for the log
+	told      bool       // a refusal has been logged
+	brief     bool       // it asks for the shared memory: the app may end before it has it
+	passed    *passed    // the latest descriptor of the shared memory; nil: none
 	hello     bool
 	Namespace []byte // the connection's default namespace
-	now       kv.Moment
 	batches   uint32
-	Names     namespaces.Pins // for one batch
-	tally     tally
 	// slow answers what cannot be answered in place.
 	slow    func(ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration) wire.Reply
 	order   order
 	tokens  tokens
 	queued  queued
-	text    *text         // of a connection that speaks memcached's protocol; else nil
 	member  *quota.Member // of the host's shares; nil: this process itself
 	process string        // at the other end
 
@@ -45,24 +47,24 @@ type Session struct {
 
 	watching atomic.Int64 // WATCHes of this connection that wait
 	leasing  atomic.Int64 // LEASEs of this connection that wait
-	*work                 // nil between batches
+	*Work                 // nil between batches
 }
 
-// work is the memory that a session needs while it serves a batch; an idle one has none.
-type work struct {
-	req    *wire.Request // the present request
-	reply  wire.Reply
-	reqs   [server.MaxServe]wire.Request
+// Work is the memory that a session needs while it serves a batch; an idle one has none.
+type Work struct {
+	Req    *wire.Request // the present request
+	Reply  wire.Reply
+	Reqs   [server.MaxServe]wire.Request
+	Hashes [server.MaxServe]kv.Hash // for LookAhead
 	errs   [server.MaxServe]*wire.Error
-	hashes [server.MaxServe]kv.Hash
 	own    []kv.Hash // see keys
 	sum    uint64    // of Store.Warm and Changes.Warm
 }
 
-var works = sync.Pool{New: func() any { return new(work) }}
+var works = sync.Pool{New: func() any { return new(Work) }}
 
-// log writes a line that names the peer.
-func (c *Session) log(level slog.Level, msg string, args ...any) {
+// Log writes a line that names the peer.
+func (c *Session) Log(level slog.Level, msg string, args ...any) {
 	log := c.Core.Config.Log
 	if log.Enabled(context.Background(), level) {
 		log.With(c.about...).Log(context.Background(), level, msg, args...)
@@ -76,9 +78,9 @@ func (c *Session) nameOf(q *wire.Request) []byte {
 	return q.Namespace
 }
 
-// count counts the outcome of a request. A request of another sidecar is counted there,
+// Count counts the outcome of a request. A request of another sidecar is counted there,
 // where the app has asked, and here only as served.
-func (c *Session) count(q *wire.Request, r *wire.Reply) {
+func (c *Session) Count(q *wire.Request, r *wire.Reply) {
 	if c.from.Node == "" {
 		c.Core.Count(q, r)
 	} else {
@@ -86,9 +88,9 @@ func (c *Session) count(q *wire.Request, r *wire.Reply) {
 	}
 }
 
-// keys returns the hashes of the keys of c.req. They are valid until the next call.
+// keys returns the hashes of the keys of c.Req. They are valid until the next call.
 func (c *Session) keys() []kv.Hash {
-	q := c.req
+	q := c.Req
 	c.own = c.own[:0]
 	if q.Key != nil {
 		c.own = append(c.own, c.Core.Names.Hash(q.Namespace, q.Key))
@@ -99,23 +101,24 @@ func (c *Session) keys() []kv.Hash {
 	return c.own
 }
 
+// Refuse makes the reply to the present request an error, and counts it.
+func (c *Session) Refuse(err *wire.Error) {
+	c.Reply = wire.ErrorReply(err)
+	c.Tally.Add(c.Core.Names.None, c.Req.Op, namespaces.Failed)
+}
+
 func (c *Session) answerError(conn *server.Conn, err *wire.Error) {
-	c.reply = wire.ErrorReply(err)
-	c.tally.add(c.Core.Names.None, c.req.Op, namespaces.Failed)
+	c.Refuse(err)
 	c.answer(conn)
 }
 
 func (c *Session) answer(conn *server.Conn) {
-	c.reply.ID = c.req.ID
-	if t := c.text; t != nil {
-		conn.Out = appendReply(conn.Out, &t.form, &t.n, c.req, &c.reply)
-		return
-	}
-	conn.Out = wire.AppendReply(conn.Out, c.req.Op, &c.reply)
+	c.Reply.ID = c.Req.ID
+	conn.Out = wire.AppendReply(conn.Out, c.Req.Op, &c.Reply)
 }
 
-// noRoom returns the error of a request for which there is no memory.
-func noRoom(err error) *wire.Error {
+// NoRoom returns the error of a request for which there is no memory.
+func NoRoom(err error) *wire.Error {
 	if err == nil {
 		return nil
 	}

@@ -31,18 +31,18 @@ var errNoMemory = wire.Errorf(wire.Unsupported,
 
 // share answers SHARED: the descriptor of the region goes with the answer.
 func (c *Session) share(conn *server.Conn) {
-	if m := c.d.cfg.Memory; m == nil || !m.Offered() {
+	if m := c.Doors.Memory; m == nil || !m.Offered() {
 		c.answerError(conn, errNoMemory)
 		return
 	}
 	c.brief = true
 	c.Names.Release() // to make a region takes long
-	c.d.passing.sweep()
+	c.Doors.passing.sweep()
 	if err := c.member.Acquire(quota.Descriptors); err != nil {
 		c.answerError(conn, err)
 		return
 	}
-	file, body, bad := c.d.cfg.Memory.Open(c.By.Principal())
+	file, body, bad := c.Doors.Memory.Open(c.By.Principal())
 	if bad != nil {
 		c.member.Release(quota.Descriptors)
 		c.answerError(conn, bad)
@@ -50,13 +50,13 @@ func (c *Session) share(conn *server.Conn) {
 	}
 	defer file.Close()
 	body.NowNS = uint64(c.Core.Clock.Read().Boot)
-	c.reply = wire.BodyReply(body)
-	c.reply.ID = c.req.ID
-	p, err := conn.Pass(wire.AppendReply(nil, c.req.Op, &c.reply), file)
+	c.Reply = wire.BodyReply(body)
+	c.Reply.ID = c.Req.ID
+	p, err := conn.Pass(wire.AppendReply(nil, c.Req.Op, &c.Reply), file)
 	if p == nil {
 		c.member.Release(quota.Descriptors)
 	} else {
-		c.passed = c.d.passing.add(c.member, p)
+		c.passed = c.Doors.passing.add(c.member, p)
 	}
 	if err != nil {
 		c.answerError(conn, wire.Errorf(wire.Busy, "%v: ask on a connection of its own", err))
@@ -125,17 +125,17 @@ func (d *Doors) Close() {
 // regionOf returns the shared memory that the app of a read has, if the request asks for values
 // there; nil: none.
 func regionOf(c *Session, q *wire.Request) any {
-	if !q.App || !q.Has(wire.Share) || c.d.cfg.Memory == nil {
+	if !q.App || !q.Has(wire.Share) || c.Doors.Memory == nil {
 		return nil
 	}
-	return c.d.cfg.Memory.Region(c.By.Principal())
+	return c.Doors.Memory.Region(c.By.Principal())
 }
 
 // hits counts reads that an app has answered itself.
 func (c *Session) hits(conn *server.Conn) {
-	c.Core.Reads.Reported(c.req, &c.Names, c.now)
-	if !c.req.Has(wire.Quiet) {
-		c.reply = wire.Reply{}
+	c.Core.Reads.Reported(c.Req, &c.Names, c.Now)
+	if !c.Req.Has(wire.Quiet) {
+		c.Reply = wire.Reply{}
 		c.answer(conn)
 	}
 }

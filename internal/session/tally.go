@@ -7,23 +7,25 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// tally counts the reads of a batch, apart from the counters that all connections share.
-type tally struct {
+// Tally counts the reads of a batch, apart from the counters that all connections share.
+type Tally struct {
 	served *atomic.Int64 // for another sidecar: counts all reads, whatever their outcome
 	ns     *namespaces.Namespace
 	op     wire.Op
 	n      [namespaces.Outcomes]int64
 }
 
-func (t *tally) add(ns *namespaces.Namespace, op wire.Op, o namespaces.Outcome) {
+// Add counts an outcome.
+func (t *Tally) Add(ns *namespaces.Namespace, op wire.Op, o namespaces.Outcome) {
 	if t.ns != ns || t.op != op {
-		t.flush()
+		t.Flush()
 		t.ns, t.op = ns, op
 	}
 	t.n[o]++
 }
 
-func (t *tally) flush() {
+// Flush adds the counts to those that all connections share.
+func (t *Tally) Flush() {
 	for o, n := range t.n {
 		switch {
 		case n == 0:

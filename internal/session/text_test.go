@@ -3,13 +3,13 @@ package session_test
 import (
 	"flag"
 	"fmt"
-	"net"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/memcached/endpoint"
 	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/testing/memcachedtest"
@@ -28,18 +28,16 @@ func (h *host) textOver(network string) *memcachedtest.Conn {
 	h.t.Helper()
 	kind := "memcached over " + network
 	if h.doorways[kind] == nil {
-		h.doorways[kind] = &session.TextDoor{
-			Namespace: session.DefaultNamespace, Delimiter: ':', Names: h.Names, MaxValue: h.Config.MaxValue,
+		h.doorways[kind] = &endpoint.Door{
+			Namespace: session.DefaultNamespace, Delimiter: ':', Sessions: h.doors, MaxValue: h.Config.MaxValue,
 			Conns:   func() server.Stats { return h.servers[kind].Stats() },
 			Address: map[string]string{"unix": "/a/socket", "tcp": "127.0.0.1:11211"}[network],
 		}
 	}
 	door := h.doorways[kind] // the map is the test's own
-	l, framing := h.limits(), session.TextFraming{MaxValue: h.Config.MaxValue}
+	l, framing := h.limits(), endpoint.Framing{MaxValue: h.Config.MaxValue}
 	l.Framing, l.MaxFrame = framing, framing.Longest()
-	return memcachedtest.New(h.t, h.dial(kind, network, l, func(nc net.Conn) (server.Handler, error) {
-		return h.doors.Text(nc, door)
-	}))
+	return memcachedtest.New(h.t, h.dial(kind, network, l, door.Handler))
 }
 
 // TestText holds a host, and memcached itself, to what memcached does.

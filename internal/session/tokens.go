@@ -12,17 +12,17 @@ import (
 
 // grant answers a LEASE in place, if the engine can.
 func (c *Session) grant(conn *server.Conn) bool {
-	ns := c.Names.Read(c.req.Namespace)
+	ns := c.Names.Read(c.Req.Namespace)
 	if ns == nil {
 		return false
 	}
-	r, ok := c.Core.Tokens.Grant(ns, c.req, c.member)
+	r, ok := c.Core.Tokens.Grant(ns, c.Req, c.member)
 	if !ok {
 		return false
 	}
-	c.reply = r
-	c.tally.add(ns, c.req.Op, namespaces.OutcomeOf(&c.reply))
-	c.given(c.req, &c.reply)
+	c.Reply = r
+	c.Tally.Add(ns, c.Req.Op, namespaces.OutcomeOf(&c.Reply))
+	c.given(c.Req, &c.Reply)
 	c.answer(conn)
 	return true
 }
@@ -140,7 +140,7 @@ func (c *Session) abandon(list map[string]tokenOf) {
 	if len(list) == 0 {
 		return
 	}
-	leave, ok := c.d.cfg.Host.Enter()
+	leave, ok := c.Doors.Host.Enter()
 	if !ok {
 		return
 	}

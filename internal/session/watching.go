@@ -13,7 +13,7 @@ import (
 
 // watch answers WATCH when there is an event, or when its time is over.
 func (c *Session) watch(conn *server.Conn) {
-	q := c.req
+	q := c.Req
 	if !q.Has(wire.All) && !kv.ValidNamespace(string(q.Namespace)) {
 		c.answerError(conn, namespaces.BadName(q.Namespace))
 		return
@@ -32,7 +32,7 @@ func (c *Session) watch(conn *server.Conn) {
 	}
 	err := c.member.Acquire(quota.Watches)
 	if err == nil {
-		if err = noRoom(conn.Hold(pendingSize)); err != nil {
+		if err = NoRoom(conn.Hold(pendingSize)); err != nil {
 			c.member.Release(quota.Watches)
 		}
 	}

@@ -56,7 +56,7 @@ func (in *Input) Init(s *Socket, a *quota.Account, use quota.Use, onWait func() 
 func (in *Input) Len() int { return in.w - in.r }
 
 // Bytes returns what has been read and not consumed. It is valid until the next read, Compact, Grow,
-// PutAside or Release.
+// PutAside, Release or Discard.
 func (in *Input) Bytes() []byte { return in.buf[in.r:in.w] }
 
 // Consume takes note that the first n bytes are of no use any more.
@@ -68,7 +68,8 @@ func (in *Input) Size() int { return len(in.buf) }
 // Charged returns how many bytes are charged for the buffer. Any goroutine may call it.
 func (in *Input) Charged() int64 { return in.charged.Load() }
 
-// Batches returns how many batches have come since the reader has waited, with the present one.
+// Batches returns how many batches have come since the reader has waited, with the present one. A
+// connection that does not show whether there are bytes may wait for each.
 func (in *Input) Batches() int { return in.batches }
 
 // ReadToEnd makes the reader read up to the end of the stream, which has come. Any goroutine may

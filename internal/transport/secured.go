@@ -26,7 +26,7 @@ func Secure(nc net.Conn, over func(net.Conn) *tls.Conn) *Secured {
 
 // line is the connection below TLS. Encrypted bytes cannot be taken back, so bytes that
 // do not fit into the socket's buffer wait here. A write to the TLS connection need not
-// wait: the rest goes out with the next write that may wait.
+// wait: the rest goes out with the next write that may wait. It is one record at most.
 type line struct {
 	net.Conn
 	raw syscall.RawConn // nil until the handshake is over, and without a file descriptor

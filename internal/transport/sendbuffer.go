@@ -14,14 +14,12 @@ import (
 )
 
 // sendBuffer is the kernel's buffer for what a socket sends. What the peer has not read is
-// memory of this process, also after the socket was closed. The buffer begins with
-// a size that is part of what every connection takes. It grows for a long write,
-// and for a write that finds no room, as long as the budget has memory for that. A write that
-// still finds no room waits as for any full buffer. The buffer of an idle connection shrinks
-// again: see ShrinkIdle.
+// memory of this process, also after the socket was closed. The buffer begins with a size that is
+// part of what every connection takes. It grows for a long write, and for a write that finds no
+// room, as long as the budget has memory for that. A write that still finds no room waits as for
+// any full buffer. The buffer of an idle connection shrinks again: see ShrinkIdle.
 //
-// Only the goroutine that writes uses it, and while nothing is written its
-// owner.
+// Only the goroutine that writes uses it, and while nothing is written its owner.
 type sendBuffer struct {
 	account *quota.Account
 	least   int // zero: the system decides, and nothing is charged
@@ -117,9 +115,9 @@ func (s *Socket) InKernel() (n int) {
 const fewUnsent = 256
 
 // Linger waits until the peer has read what the kernel has for it, or has gone, or over says that
-// the wait is over: see EndLinger. Until then
-// the bytes are memory of this process, and the connection keeps its place and its share. So
-// a client cannot leave behind more than it may have at once.
+// the wait is over: see EndLinger. Until then the bytes are memory of this process, and the
+// connection keeps its place and its share. So a client cannot leave behind more than it may have
+// at once.
 func (s *Socket) Linger(over func() bool) {
 	if s.send.least == 0 || over() || s.InKernel() < fewUnsent {
 		return

@@ -77,5 +77,5 @@ func (c *Conn) Own(owner, process string) { c.account.Move(owner, process) }
 func (c *Conn) Admit() { c.longest = c.server.limits.MaxFrame }
 
 // Kill ends the connection without waiting for its reader. Any goroutine may call it.
-// transport.Answers that are not yet written may be lost.
+// Answers that are not yet written may be lost.
 func (c *Conn) Kill() { c.socket.Kill() }

@@ -21,7 +21,7 @@ type Limits struct {
 	// Framing finds the requests in what connections send. Default: that of package wire.
 	Framing Framing
 	// SendBuffer is the size that the kernel's buffer for answers begins with, in bytes; see
-	// sendBuffer. Default: the system's, which the budget does not bound.
+	// transport.Socket.BoundSend. Default: the system's, which the budget does not bound.
 	SendBuffer int
 	// MaxFrame bounds the bytes of a request. Default 8 MiB + 64 KiB.
 	MaxFrame int

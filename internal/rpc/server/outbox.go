@@ -10,11 +10,11 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/transport"
 )
 
+var buffers = sync.Pool{New: func() any { return new([transport.BufferSize]byte) }}
+
 // outbox is the answers of a connection that wait to be written, bounded by its share of the
 // budget. It has a queue of chunks, and one goroutine at a time writes them, each with one write.
 // A goroutine that finds writing unset may set it, and then writes.
-var buffers = sync.Pool{New: func() any { return new([transport.BufferSize]byte) }}
-
 type outbox struct {
 	socket *transport.Socket
 	sent   *atomic.Int64 // counts bytes

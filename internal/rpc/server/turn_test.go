@@ -45,6 +45,24 @@ func TestFloodGivesWay(t *testing.T) {
 	}
 }
 
+// TestRestEndsTurn checks that a reader which has waited for each request does not yield.
+func TestRestEndsTurn(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
+		nc, c, _, ended := servePolled(t, &echoHandler{echo: newEcho()}, Limits{}, "")
+		for range 6 { // each takes a millisecond at least
+			if _, err := nc.Write(getFrame(1, "x")); err != nil {
+				t.Fatal(err)
+			}
+			readReply(t, nc)
+		}
+		if n := c.server.turns.Load(); n != 0 {
+			t.Errorf("gave way %d times", n)
+		}
+		_ = nc.Close()
+		<-ended
+	})
+}
+
 // TestPartsAreShort checks that a part is also bounded by its bytes, and has at least one
 // request.
 func TestPartsAreShort(t *testing.T) {

@@ -1,4 +1,4 @@
-package session
+package endpoint
 
 import (
 	"cmp"
@@ -10,7 +10,7 @@ import (
 )
 
 // write answers the commands that change one key.
-func (t *Text) write(conn *server.Conn, cmd *memcached.Command) {
+func (t *handler) write(conn *server.Conn, cmd *memcached.Command) {
 	switch cmd.Verb {
 	case memcached.Delete:
 		t.begin(wire.OpDelete, cmd.Key)
@@ -33,7 +33,7 @@ var modes = [...]wire.Mode{
 }
 
 // set makes the request of a command that brings a value.
-func (t *Text) set(cmd *memcached.Command) {
+func (t *handler) set(cmd *memcached.Command) {
 	verb := cmd.Verb
 	if verb == memcached.MetaSet {
 		// add with a version is an add; append and prepend compare by themselves.
@@ -42,7 +42,7 @@ func (t *Text) set(cmd *memcached.Command) {
 		}
 	}
 	mode := modes[verb]
-	ttl, over := memcached.TTL(cmd.Exptime, t.now.Wall, wire.MaxTTL)
+	ttl, over := memcached.TTL(cmd.Exptime, t.Now.Wall, wire.MaxTTL)
 	if over && !mode.Joins() {
 		t.expired(cmd, mode)
 		return
@@ -57,27 +57,27 @@ func (t *Text) set(cmd *memcached.Command) {
 	}
 	if mode == wire.ModeCAS {
 		q.Options = wire.StaleOK // a stale value is there, as far as memcached's clients are concerned
-		t.text.form.invalidate = cmd.Invalidate
+		t.form.invalidate = cmd.Invalidate
 	}
-	t.text.form.mode = verb
+	t.form.mode = verb
 }
 
 // expired makes the request of a value that is over before it is stored: what is there goes,
 // if the condition of the write is met.
-func (t *Text) expired(cmd *memcached.Command, mode wire.Mode) {
-	t.text.form.expired = true
+func (t *handler) expired(cmd *memcached.Command, mode wire.Mode) {
+	t.form.expired = true
 	switch mode {
 	case wire.ModeSet:
-		t.text.form.mode = memcached.Set
+		t.form.mode = memcached.Set
 	case wire.ModeAdd:
-		t.text.form.mode = memcached.Add
+		t.form.mode = memcached.Add
 		q := t.begin(wire.OpMetaGet, cmd.Key)
 		q.Options = wire.NoValue | wire.Unread | wire.NoLoad
 		return
 	case wire.ModeReplace:
-		t.text.form.mode = memcached.Replace
+		t.form.mode = memcached.Replace
 	case wire.ModeCAS:
-		t.text.form.mode = memcached.CAS
+		t.form.mode = memcached.CAS
 	}
 	q := t.remove(cmd.Key)
 	if mode == wire.ModeCAS {
@@ -87,7 +87,7 @@ func (t *Text) expired(cmd *memcached.Command, mode wire.Mode) {
 
 // remove begins the request that ends a value whose time is over, or that a client has failed
 // to replace. Only the cache forgets the value: no client has asked to delete it at the origin.
-func (t *Text) remove(key []byte) *wire.Request {
+func (t *handler) remove(key []byte) *wire.Request {
 	q := t.begin(wire.OpDelete, key)
 	q.Options = wire.CacheOnly
 	return q
@@ -97,7 +97,7 @@ func (t *Text) remove(key []byte) *wire.Request {
 // which it would compare nothing.
 const noVersion = math.MaxUint64
 
-func (t *Text) metaDelete(cmd *memcached.Command) {
+func (t *handler) metaDelete(cmd *memcached.Command) {
 	q := t.begin(wire.OpDelete, cmd.Key)
 	if cmd.HasCAS {
 		q.Compare = cmp.Or(cmd.CAS, noVersion)
@@ -109,7 +109,7 @@ func (t *Text) metaDelete(cmd *memcached.Command) {
 	if !cmd.Touch {
 		return
 	}
-	switch ms, over := memcached.TTL(cmd.Exptime, t.now.Wall, wire.MaxTTL); {
+	switch ms, over := memcached.TTL(cmd.Exptime, t.Now.Wall, wire.MaxTTL); {
 	case over:
 		q.Options = wire.CacheOnly
 	default:
@@ -117,7 +117,7 @@ func (t *Text) metaDelete(cmd *memcached.Command) {
 	}
 }
 
-func (t *Text) incr(cmd *memcached.Command) {
+func (t *handler) incr(cmd *memcached.Command) {
 	q := t.begin(wire.OpIncr, cmd.Key)
 	q.Options = wire.Unsigned
 	if cmd.Down {
@@ -135,8 +135,8 @@ func (t *Text) incr(cmd *memcached.Command) {
 }
 
 // touch makes the request of touch. A time that is over ends the value.
-func (t *Text) touch(cmd *memcached.Command) {
-	ms, over := memcached.TTL(cmd.Exptime, t.now.Wall, wire.MaxTTL)
+func (t *handler) touch(cmd *memcached.Command) {
+	ms, over := memcached.TTL(cmd.Exptime, t.Now.Wall, wire.MaxTTL)
 	if over {
 		t.remove(cmd.Key)
 		return

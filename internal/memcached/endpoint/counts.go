@@ -1,4 +1,4 @@
-package session
+package endpoint
 
 import (
 	"fmt"
@@ -17,11 +17,11 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// textCount is a counter of stats. The names are memcached's.
-type textCount uint8
+// count is a counter of stats. The names are memcached's.
+type count uint8
 
 const (
-	cmdGet textCount = iota
+	cmdGet count = iota
 	cmdSet
 	cmdFlush
 	cmdTouch
@@ -41,25 +41,25 @@ const (
 	touchMisses
 	storeTooLarge
 	totalItems
-	textCountsLen
+	countsLen
 )
 
-var textCountNames = [textCountsLen]string{
+var countNames = [countsLen]string{
 	"cmd_get", "cmd_set", "cmd_flush", "cmd_touch", "cmd_meta", "get_hits", "get_misses", "delete_hits",
 	"delete_misses", "incr_hits", "incr_misses", "decr_hits", "decr_misses", "cas_hits", "cas_misses", "cas_badval",
 	"touch_hits", "touch_misses", "store_too_large",
 	"total_items",
 }
 
-// textCounts count the commands of all connections since the start.
-type textCounts [textCountsLen]atomic.Int64
+// counts count the commands of all connections since the start.
+type counts [countsLen]atomic.Int64
 
-// textTally counts the commands of a batch, apart from the counters that all connections
+// tally counts the commands of a batch, apart from the counters that all connections
 // share.
-type textTally [textCountsLen]int64
+type tally [countsLen]int64
 
 // flush adds the tally to the counters.
-func (n *textTally) flush(c *textCounts) {
+func (n *tally) flush(c *counts) {
 	for i, v := range n {
 		if v != 0 {
 			c[i].Add(v)
@@ -69,7 +69,7 @@ func (n *textTally) flush(c *textCounts) {
 }
 
 // get counts a get that was answered with a status.
-func (n *textTally) get(s wire.Status) {
+func (n *tally) get(s wire.Status) {
 	n[cmdGet]++
 	if s == wire.OK || s == wire.Stale {
 		n[getHits]++
@@ -79,7 +79,7 @@ func (n *textTally) get(s wire.Status) {
 }
 
 // outcome counts a request that found its key, or did not.
-func (n *textTally) outcome(r *wire.Reply, hits, misses textCount) {
+func (n *tally) outcome(r *wire.Reply, hits, misses count) {
 	switch r.Status {
 	case wire.OK, wire.NotStored:
 		n[hits]++
@@ -89,8 +89,8 @@ func (n *textTally) outcome(r *wire.Reply, hits, misses textCount) {
 }
 
 // note counts a request, which has been answered.
-func (n *textTally) note(form *textForm, q *wire.Request, r *wire.Reply) {
-	switch form.Verb {
+func (n *tally) note(f *form, q *wire.Request, r *wire.Reply) {
+	switch f.Verb {
 	case memcached.Bad:
 	case memcached.Get, memcached.Gets, memcached.MetaGet:
 		if q.Op != wire.OpMGet {
@@ -115,12 +115,12 @@ func (n *textTally) note(form *textForm, q *wire.Request, r *wire.Reply) {
 			n.outcome(r, incrHits, incrMisses)
 		}
 	default:
-		n.set(form, r)
+		n.set(f, r)
 	}
 }
 
 // set counts a command that brings a value.
-func (n *textTally) set(form *textForm, r *wire.Reply) {
+func (n *tally) set(f *form, r *wire.Reply) {
 	n[cmdSet]++
 	if r.Status == wire.OK && len(r.Items) == 0 {
 		n[totalItems]++
@@ -128,7 +128,7 @@ func (n *textTally) set(form *textForm, r *wire.Reply) {
 	switch {
 	case r.Status == wire.TooLarge:
 		n[storeTooLarge]++
-	case form.mode != memcached.CAS:
+	case f.mode != memcached.CAS:
 	case r.Status == wire.OK:
 		n[casHits]++
 	case r.Status == wire.Miss:
@@ -148,7 +148,7 @@ func itemReply(r *wire.Reply) *wire.Reply {
 
 // appendStats appends the answer to stats. The numbers of commands are those of this
 // endpoint, the others those of the host.
-func (d *TextDoor) appendStats(dst []byte, of *Doors, sub string) []byte {
+func (d *Door) appendStats(dst []byte, sub string) []byte {
 	switch sub {
 	case "":
 	case "reset":
@@ -159,10 +159,10 @@ func (d *TextDoor) appendStats(dst []byte, of *Doors, sub string) []byte {
 		}
 		return append(dst, "RESET\r\n"...)
 	case "settings":
-		return append(d.appendSettings(dst, of.cfg.Host.Stats().L2.Memory.Limit), memcached.End...)
+		return append(d.appendSettings(dst, d.Sessions.Host.Stats().L2.Memory.Limit), memcached.End...)
 	case "slabs": // there are none, of which tools want to know two numbers
 		dst = memcached.AppendStat(dst, "active_slabs", "0")
-		dst = memcached.AppendStat(dst, "total_malloced", strconv.FormatInt(of.cfg.Host.Stats().L2.Memory.Used, 10))
+		dst = memcached.AppendStat(dst, "total_malloced", strconv.FormatInt(d.Sessions.Host.Stats().L2.Memory.Used, 10))
 		return append(dst, memcached.End...)
 	case "sizes":
 		return append(memcached.AppendStat(dst, "sizes_status", "disabled"), memcached.End...)
@@ -171,19 +171,19 @@ func (d *TextDoor) appendStats(dst []byte, of *Doors, sub string) []byte {
 	default:
 		return append(dst, "ERROR\r\n"...)
 	}
-	s := of.cfg.Host.Stats()
+	s := d.Sessions.Host.Stats()
 	add := func(name string, v int64) { dst = memcached.AppendStat(dst, name, strconv.FormatInt(v, 10)) }
 	add("pid", int64(os.Getpid()))
 	add("uptime", s.UptimeMS/1000)
 	add("time", time.Now().Unix())
-	dst = memcached.AppendStat(dst, "version", textVersion)
-	dst = memcached.AppendStat(dst, "sidecar_version", of.cfg.Version)
+	dst = memcached.AppendStat(dst, "version", version)
+	dst = memcached.AppendStat(dst, "sidecar_version", d.Sessions.Version)
 	dst = appendUsage(dst)
 	add("pointer_size", strconv.IntSize)
 	add("threads", int64(runtime.GOMAXPROCS(0)))
 	addConnections(add, d.Conns())
 	d.mu.Lock()
-	for i, name := range textCountNames {
+	for i, name := range countNames {
 		add(name, d.counts[i].Load()-d.base[i])
 	}
 	d.mu.Unlock()
@@ -238,21 +238,21 @@ func addConnections(add func(string, int64), s server.Stats) {
 }
 
 // Stats returns the statistics of the endpoint.
-func (d *TextDoor) Stats() cachesidecar.MemcachedStats {
+func (d *Door) Stats() cachesidecar.MemcachedStats {
 	c := d.Conns()
 	s := cachesidecar.MemcachedStats{
 		Open: c.Open, Limit: c.Limit, Accepted: c.Accepted, Rejected: c.Rejected, SlowReaders: c.SlowReaders,
 		SlowCommands: c.SlowFrames, BadCommands: c.BadFrames, OverBudget: c.OverBudget, Dropped: c.Dropped,
 		InFlight: c.InFlight, BytesIn: c.BytesIn, BytesOut: c.BytesOut, Commands: map[string]int64{},
 	}
-	for i, name := range textCountNames {
+	for i, name := range countNames {
 		s.Commands[name] = d.counts[i].Load()
 	}
 	return s
 }
 
 // appendSettings appends those of memcached's settings that mean something here.
-func (d *TextDoor) appendSettings(dst []byte, l2Limit int64) []byte {
+func (d *Door) appendSettings(dst []byte, l2Limit int64) []byte {
 	socket, host, port := "NULL", "NULL", "0"
 	if strings.Contains(d.Address, "/") {
 		socket = d.Address

@@ -1,21 +1,21 @@
-package session
+package endpoint
 
 import (
 	"github.com/cachesidecar/cachesidecar/internal/memcached"
 	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 )
 
-// TextFraming finds the commands of memcached's protocol.
-type TextFraming struct {
+// Framing finds the commands of memcached's protocol.
+type Framing struct {
 	MaxValue int // bytes
 }
 
 // Longest bounds a command, in bytes. One byte more than the longest line tells that a line is
 // too long.
-func (f TextFraming) Longest() int { return memcached.MaxLine + 1 + f.MaxValue }
+func (f Framing) Longest() int { return memcached.MaxLine + 1 + f.MaxValue }
 
 // Cut finds the first command.
-func (f TextFraming) Cut(b []byte, scanned, _ int) server.Cut {
+func (f Framing) Cut(b []byte, scanned, _ int) server.Cut {
 	span, err := memcached.Cut(b, scanned, f.MaxValue)
 	switch {
 	case err != nil:
@@ -27,7 +27,7 @@ func (f TextFraming) Cut(b []byte, scanned, _ int) server.Cut {
 }
 
 // Busy answers a value that there is no memory for.
-func (TextFraming) Busy(dst, beginning []byte, _ error) (out []byte, ok bool) {
+func (Framing) Busy(dst, beginning []byte, _ error) (out []byte, ok bool) {
 	if memcached.IsQuiet(beginning) {
 		return dst, true
 	}

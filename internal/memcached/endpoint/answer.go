@@ -1,4 +1,4 @@
-package session
+package endpoint
 
 import (
 	"strconv"
@@ -7,17 +7,13 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// appendReply appends the answer to a request in the protocol of its connection. form is that
-// of a command of memcached, which tally counts; nil: the socket's protocol.
-func appendReply(dst []byte, form *textForm, tally *textTally, q *wire.Request, r *wire.Reply) []byte {
-	if form == nil {
-		return wire.AppendReply(dst, q.Op, r)
+// append appends the answer to a request, and counts it.
+func (f *form) append(dst []byte, n *tally, q *wire.Request, r *wire.Reply) []byte {
+	if f.Verb == memcached.Bad {
+		return dst // see handler.drop
 	}
-	if form.Verb == memcached.Bad {
-		return dst // see Text.drop
-	}
-	tally.note(form, q, r)
-	return appendText(dst, form, q, r)
+	n.note(f, q, r)
+	return appendAnswer(dst, f, q, r)
 }
 
 // itemOf returns what a reply says about a key.
@@ -27,75 +23,75 @@ func itemOf(r *wire.Reply) memcached.Item {
 	}
 }
 
-// appendText appends the answer to a command, or the part of it that a request brings.
-func appendText(dst []byte, form *textForm, q *wire.Request, r *wire.Reply) []byte {
-	if r.Status.IsError() && !form.part {
-		return appendTextError(dst, form, r)
+// appendAnswer appends the answer to a command, or the part of it that a request brings.
+func appendAnswer(dst []byte, f *form, q *wire.Request, r *wire.Reply) []byte {
+	if r.Status.IsError() && !f.part {
+		return appendError(dst, f, r)
 	}
-	switch form.Verb {
+	switch f.Verb {
 	case memcached.Get, memcached.Gets, memcached.Gat, memcached.Gats:
-		return appendGet(dst, form, q, r)
+		return appendGet(dst, f, q, r)
 	case memcached.MetaGet:
-		return appendMetaGet(dst, form, q, r)
+		return appendMetaGet(dst, f, q, r)
 	case memcached.MetaDebug:
 		if r.Status != wire.OK && r.Status != wire.Stale {
 			return append(dst, "EN\r\n"...)
 		}
 		item := metaItem(r)
-		return form.AppendDebug(dst, &item)
+		return f.AppendDebug(dst, &item)
 	case memcached.Delete, memcached.MetaDelete:
-		return appendDelete(dst, form, &r.Items[0])
+		return appendDelete(dst, f, &r.Items[0])
 	case memcached.Incr, memcached.Decr:
-		return appendNumber(dst, form, r)
+		return appendNumber(dst, f, r)
 	case memcached.MetaArithmetic:
-		return appendMetaNumber(dst, form, r)
+		return appendMetaNumber(dst, f, r)
 	case memcached.Touch:
 		if len(r.Items) == 1 {
 			r = &r.Items[0]
 		}
-		return line(dst, form, r, "TOUCHED", "NOT_FOUND")
+		return line(dst, f, r, "TOUCHED", "NOT_FOUND")
 	case memcached.FlushAll:
-		return form.AppendLine(dst, "OK")
+		return f.AppendLine(dst, "OK")
 	}
-	return appendStored(dst, form, q, r)
+	return appendStored(dst, f, q, r)
 }
 
 // line appends one of two lines, or an error.
-func line(dst []byte, form *textForm, r *wire.Reply, ok, miss string) []byte {
+func line(dst []byte, f *form, r *wire.Reply, ok, miss string) []byte {
 	switch {
 	case r.Status.IsError():
-		return appendTextError(dst, form, r)
+		return appendError(dst, f, r)
 	case r.Status == wire.OK:
-		return form.AppendLine(dst, ok)
+		return f.AppendLine(dst, ok)
 	}
-	return form.AppendLine(dst, miss)
+	return f.AppendLine(dst, miss)
 }
 
-// appendTextError appends an error as memcached says it.
-func appendTextError(dst []byte, form *textForm, r *wire.Reply) []byte {
+// appendError appends an error as memcached says it.
+func appendError(dst []byte, f *form, r *wire.Reply) []byte {
 	switch r.Status {
 	case wire.BadRequest, wire.Unauthorized, wire.Unsupported:
-		return form.AppendError(dst, "CLIENT_ERROR", r.Message)
+		return f.AppendError(dst, "CLIENT_ERROR", r.Message)
 	case wire.TooLarge:
-		return form.AppendLine(dst, memcached.TooLarge)
+		return f.AppendLine(dst, memcached.TooLarge)
 	}
-	return form.AppendError(dst, "SERVER_ERROR "+r.Status.String()+":", r.Message)
+	return f.AppendError(dst, "SERVER_ERROR "+r.Status.String()+":", r.Message)
 }
 
 // appendGet appends the values of a get. A key that cannot be read beside others is a miss.
-func appendGet(dst []byte, form *textForm, q *wire.Request, r *wire.Reply) []byte {
+func appendGet(dst []byte, f *form, q *wire.Request, r *wire.Reply) []byte {
 	switch {
 	case q.Op == wire.OpMGet:
 		for i := range r.Items {
 			if item := itemOf(&r.Items[i]); r.Items[i].Status == wire.OK {
-				dst = form.AppendItem(dst, form.prefix, q.Keys[i], &item)
+				dst = f.AppendItem(dst, f.prefix, q.Keys[i], &item)
 			}
 		}
 	case r.Status == wire.OK:
 		item := itemOf(r)
-		dst = form.AppendItem(dst, nil, form.Key, &item)
+		dst = f.AppendItem(dst, nil, f.Key, &item)
 	}
-	if form.more {
+	if f.more {
 		return dst
 	}
 	return append(dst, memcached.End...)
@@ -118,76 +114,76 @@ func metaItem(r *wire.Reply) memcached.Item {
 
 // appendMetaGet appends the answer to mg. A key that is not there and that a client is to
 // load looks like an empty value, as in memcached.
-func appendMetaGet(dst []byte, form *textForm, q *wire.Request, r *wire.Reply) []byte {
+func appendMetaGet(dst []byte, f *form, q *wire.Request, r *wire.Reply) []byte {
 	item := itemOf(r)
 	item.Stale = r.Status == wire.Stale
 	switch {
 	case r.Status == wire.Miss && r.Claim == wire.ClaimNone:
-		return form.AppendMiss(dst)
+		return f.AppendMiss(dst)
 	case q.Op == wire.OpMetaGet:
 		item = metaItem(r)
 	}
-	return form.AppendItem(dst, nil, nil, &item)
+	return f.AppendItem(dst, nil, nil, &item)
 }
 
-func appendDelete(dst []byte, form *textForm, r *wire.Reply) []byte {
-	if form.Verb == memcached.Delete {
-		return line(dst, form, r, "DELETED", "NOT_FOUND")
+func appendDelete(dst []byte, f *form, r *wire.Reply) []byte {
+	if f.Verb == memcached.Delete {
+		return line(dst, f, r, "DELETED", "NOT_FOUND")
 	}
-	return code(dst, form, r, nil)
+	return code(dst, f, r, nil)
 }
 
 // code appends the answer to a meta command that brings no value.
-func code(dst []byte, form *textForm, r *wire.Reply, item *memcached.Item) []byte {
+func code(dst []byte, f *form, r *wire.Reply, item *memcached.Item) []byte {
 	switch {
 	case r.Status.IsError():
-		return appendTextError(dst, form, r)
-	case r.Status == wire.OK && form.Quiet:
+		return appendError(dst, f, r)
+	case r.Status == wire.OK && f.Quiet:
 		return dst
 	case r.Status == wire.OK:
-		return form.AppendCode(dst, "HD", item)
+		return f.AppendCode(dst, "HD", item)
 	case r.Status == wire.Exists:
-		return form.AppendCode(dst, "EX", item)
+		return f.AppendCode(dst, "EX", item)
 	case r.Status == wire.NotStored:
-		return form.AppendCode(dst, "NS", item)
+		return f.AppendCode(dst, "NS", item)
 	}
-	return form.AppendCode(dst, "NF", item)
+	return f.AppendCode(dst, "NF", item)
 }
 
 const notNumber = "CLIENT_ERROR cannot increment or decrement non-numeric value"
 
-func appendNumber(dst []byte, form *textForm, r *wire.Reply) []byte {
+func appendNumber(dst []byte, f *form, r *wire.Reply) []byte {
 	switch r.Status {
 	case wire.OK:
-		if form.Quiet {
+		if f.Quiet {
 			return dst
 		}
 		return append(strconv.AppendUint(dst, uint64(r.Number), 10), "\r\n"...)
 	case wire.NotStored:
-		return form.AppendLine(dst, notNumber)
+		return f.AppendLine(dst, notNumber)
 	}
-	return form.AppendLine(dst, "NOT_FOUND")
+	return f.AppendLine(dst, "NOT_FOUND")
 }
 
-func appendMetaNumber(dst []byte, form *textForm, r *wire.Reply) []byte {
+func appendMetaNumber(dst []byte, f *form, r *wire.Reply) []byte {
 	switch r.Status {
 	case wire.OK:
-		if form.Quiet {
+		if f.Quiet {
 			return dst
 		}
 		var digits [20]byte
 		item := itemOf(r)
 		item.Value = strconv.AppendUint(digits[:0], uint64(r.Number), 10)
 		item.Size = len(item.Value)
-		return form.AppendItem(dst, nil, nil, &item)
+		return f.AppendItem(dst, nil, nil, &item)
 	case wire.NotStored:
 		return append(append(dst, notNumber...), "\r\n"...)
 	}
-	return code(dst, form, r, nil)
+	return code(dst, f, r, nil)
 }
 
 // appendStored appends the answer to a command that brings a value.
-func appendStored(dst []byte, form *textForm, q *wire.Request, r *wire.Reply) []byte {
+func appendStored(dst []byte, f *form, q *wire.Request, r *wire.Reply) []byte {
 	status := r.Status
 	item := memcached.Item{Version: r.Version}
 	if len(r.Items) == 1 { // a deletion in the place of a value that was over at once
@@ -196,37 +192,37 @@ func appendStored(dst []byte, form *textForm, q *wire.Request, r *wire.Reply) []
 	}
 	switch {
 	case r.Status.IsError():
-		return appendTextError(dst, form, r)
-	case form.expired && form.mode == memcached.Set:
+		return appendError(dst, f, r)
+	case f.expired && f.mode == memcached.Set:
 		status = wire.OK
-	case form.expired && form.mode == memcached.Add && status == wire.Miss:
+	case f.expired && f.mode == memcached.Add && status == wire.Miss:
 		status = wire.OK
-	case form.expired && form.mode == memcached.Add:
+	case f.expired && f.mode == memcached.Add:
 		status = wire.NotStored
-	case status == wire.Stale && form.invalidate:
+	case status == wire.Stale && f.invalidate:
 		// The value is older than what has made the present one stale. It is not kept: the
 		// next client reads the stale one.
 		status = wire.OK
 	case status == wire.Stale:
 		status = wire.Exists
-	case status == wire.Exists && form.mode == memcached.Add,
-		status == wire.Miss && form.mode != memcached.CAS:
+	case status == wire.Exists && f.mode == memcached.Add,
+		status == wire.Miss && f.mode != memcached.CAS:
 		status = wire.NotStored
 	}
 	if status != wire.OK {
 		item.Version = 0
 	}
-	if form.Verb == memcached.MetaSet {
+	if f.Verb == memcached.MetaSet {
 		one := wire.Reply{Status: status}
-		return code(dst, form, &one, &item)
+		return code(dst, f, &one, &item)
 	}
 	switch status {
 	case wire.OK:
-		return form.AppendLine(dst, "STORED")
+		return f.AppendLine(dst, "STORED")
 	case wire.Exists:
-		return form.AppendLine(dst, "EXISTS")
+		return f.AppendLine(dst, "EXISTS")
 	case wire.NotStored:
-		return form.AppendLine(dst, "NOT_STORED")
+		return f.AppendLine(dst, "NOT_STORED")
 	}
-	return form.AppendLine(dst, "NOT_FOUND")
+	return f.AppendLine(dst, "NOT_FOUND")
 }

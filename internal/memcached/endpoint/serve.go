@@ -1,4 +1,4 @@
-package session
+package endpoint
 
 import (
 	"errors"
@@ -6,18 +6,19 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/memcached"
 	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
+	"github.com/cachesidecar/cachesidecar/internal/session"
 )
 
 // Batch begins a batch.
-func (t *Text) Batch() {
+func (t *handler) Batch() {
 	t.Session.Batch()
-	t.text.textWork = textWorks.Get().(*textWork)
+	t.work = works.Get().(*work)
 }
 
 // Served gives back what the batch has borrowed.
-func (t *Text) Served() {
-	textWorks.Put(t.text.textWork)
-	t.text.textWork = nil
+func (t *handler) Served() {
+	works.Put(t.work)
+	t.work = nil
 	t.Session.Served()
 }
 
@@ -30,45 +31,45 @@ var (
 
 // Serve answers the commands of a batch: it parses them all, looks ahead in the store, and
 // then serves them in their order.
-func (t *Text) Serve(conn *server.Conn, frames [][]byte) error {
+func (t *handler) Serve(conn *server.Conn, frames [][]byte) error {
 	c := t.Session
-	defer c.tally.flush() // before the answers go: a client with an answer finds it counted
-	defer t.text.n.flush(&t.text.door.counts)
+	defer c.Tally.Flush() // before the answers go: a client with an answer finds it counted
+	defer t.n.flush(&t.door.counts)
 	keys, writes := 0, 0
 	for i, frame := range frames {
-		cmd := &t.text.cmds[i]
+		cmd := &t.cmds[i]
 		memcached.Parse(frame, cmd)
-		switch first := !t.text.late; {
+		switch first := !t.late; {
 		case cmd.HTTP, first && memcached.IsHTTP(frame):
 			return errHTTP // whatever command the line could be too
 		case first && cmd.Unknown:
 			conn.Out = append(conn.Out, "ERROR\r\n"...)
 			return errUnknown
 		}
-		t.text.late = true
-		if len(frames) < warmFrom || cmd.Key == nil {
+		t.late = true
+		if len(frames) < session.WarmFrom || cmd.Key == nil {
 			continue
 		}
-		namespace, key, ok := t.text.door.split(cmd.Key)
+		namespace, key, ok := t.door.split(cmd.Key)
 		if ns := c.Names.Read(namespace); ok && ns != nil {
-			c.hashes[keys] = ns.Hash(key)
+			c.Hashes[keys] = ns.Hash(key)
 			if keys++; cmd.Value != nil {
 				writes++
 			}
 		}
 	}
-	c.lookAhead(keys, writes)
-	t.text.commands = len(frames)
+	c.LookAhead(keys, writes)
+	t.commands = len(frames)
 	defer t.giveUp()
 	for i := range frames {
-		cmd := &t.text.cmds[i]
-		t.text.at = i
+		cmd := &t.cmds[i]
+		t.at = i
 		t.present(i)
 		if cmd.Verb == memcached.Quit {
 			return io.EOF
 		}
-		if a := t.text.begun[i]; a != nil {
-			t.text.begun[i] = nil
+		if a := t.begun[i]; a != nil {
+			t.begun[i] = nil
 			t.finish(conn, a)
 		} else {
 			t.serve(conn, cmd)
@@ -81,21 +82,25 @@ func (t *Text) Serve(conn *server.Conn, frames [][]byte) error {
 }
 
 // present makes a command of the batch the present one.
-func (t *Text) present(i int) { t.req, t.text.form = &t.reqs[i], textForm{Form: &t.text.cmds[i].Form} }
+func (t *handler) present(i int) {
+	f := &t.cmds[i].Form
+	t.Req, t.form = &t.Reqs[i], form{Form: f}
+	t.Quiet = f.Quiet && f.Verb != memcached.MetaGet // whose q keeps back only that there is nothing
+}
 
 // Oversized answers what cannot be a command. The connection is closed.
-func (t *Text) Oversized(conn *server.Conn, _ []byte, _ int, why error) {
+func (t *handler) Oversized(conn *server.Conn, _ []byte, _ int, why error) {
 	if errors.Is(why, memcached.ErrLongLine) {
 		conn.Out = append(conn.Out, "CLIENT_ERROR line too long\r\n"...)
 	}
 }
 
 // serve answers one command.
-func (t *Text) serve(conn *server.Conn, cmd *memcached.Command) {
+func (t *handler) serve(conn *server.Conn, cmd *memcached.Command) {
 	c := t.Session
 	switch cmd.Verb {
 	case memcached.Bad:
-		t.refused(conn, cmd)
+		t.bad(conn, cmd)
 	case memcached.Get, memcached.Gets:
 		t.get(conn, cmd)
 	case memcached.Gat, memcached.Gats:
@@ -107,13 +112,13 @@ func (t *Text) serve(conn *server.Conn, cmd *memcached.Command) {
 	case memcached.Dump:
 		conn.Out = append(conn.Out, memcached.End...)
 	case memcached.Version:
-		conn.Out = append(conn.Out, "VERSION "+textVersion+"\r\n"...)
+		conn.Out = append(conn.Out, "VERSION "+version+"\r\n"...)
 	case memcached.Verbosity:
 		conn.Out = cmd.Form.AppendLine(conn.Out, "OK")
 	case memcached.Stats:
-		c.tally.flush()
-		t.text.n.flush(&t.text.door.counts)
-		conn.Out = t.text.door.appendStats(conn.Out, c.d, string(cmd.Sub))
+		c.Tally.Flush()
+		t.n.flush(&t.door.counts)
+		conn.Out = t.door.appendStats(conn.Out, string(cmd.Sub))
 	case memcached.FlushAll:
 		t.flushAll(conn, cmd)
 	default:
@@ -121,30 +126,30 @@ func (t *Text) serve(conn *server.Conn, cmd *memcached.Command) {
 	}
 }
 
-// textVersion is the version of memcached whose protocol this is: clients decide by it what they may
+// version is the version of memcached whose protocol this is: clients decide by it what they may
 // send. Some read numbers alone, and end their process at anything else.
-const textVersion = "1.6.18"
+const version = "1.6.18"
 
-// refused answers a line that is no valid command.
-func (t *Text) refused(conn *server.Conn, cmd *memcached.Command) {
+// bad answers a line that is no valid command.
+func (t *handler) bad(conn *server.Conn, cmd *memcached.Command) {
 	if cmd.TooLong {
 		// The value that is there is not what the client wants there any more.
 		t.drop(conn, cmd.Key)
 	}
 	if cmd.Error == memcached.TooLarge {
-		t.text.n[storeTooLarge]++
+		t.n[storeTooLarge]++
 	}
 	conn.Out = cmd.Form.AppendLine(conn.Out, cmd.Error)
 }
 
 // drop removes a key without an answer, and without counting it: the client has sent no
 // delete.
-func (t *Text) drop(conn *server.Conn, key []byte) {
-	form := t.text.form
-	t.text.form = textForm{Form: &noAnswer}
+func (t *handler) drop(conn *server.Conn, key []byte) {
+	was, quiet := t.form, t.Quiet
+	t.form, t.Quiet = form{Form: &noAnswer}, true
 	t.remove(key)
 	t.run(conn)
-	t.text.form = form
+	t.form, t.Quiet = was, quiet
 }
 
 // noAnswer is the form of a request of ours: see drop.

@@ -1,8 +1,7 @@
-package session
+package endpoint
 
 import (
 	"context"
-	"log/slog"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/memcached"
@@ -13,32 +12,30 @@ import (
 
 // flushAll answers flush_all: all hosts drop the keys of the endpoint's namespace, and of no
 // other. It comes after all commands before it, and before all later ones.
-func (t *Text) flushAll(conn *server.Conn, cmd *memcached.Command) {
-	c, door := t.Session, t.text.door
-	c.req.Keys = c.req.Keys[:0]
-	*c.req = wire.Request{Keys: c.req.Keys}
-	q := c.req
-	q.Op, q.Namespace, q.Options, q.App = wire.OpFlush, door.Namespace, wire.Cluster, true
-	if err := c.Refusal(q); err != nil {
-		c.answerError(conn, err)
+func (t *handler) flushAll(conn *server.Conn, cmd *memcached.Command) {
+	q := t.Req
+	*q = wire.Request{Keys: q.Keys[:0]}
+	q.Op, q.Namespace, q.Options, q.App = wire.OpFlush, t.door.Namespace, wire.Cluster, true
+	if err := t.Refusal(q); err != nil {
+		t.refuse(conn, err)
 		return
 	}
-	delay, over := memcached.TTL(cmd.Delay, t.now.Wall, wire.MaxTTL)
-	door.flushLater(c, time.Duration(delay)*time.Millisecond)
+	delay, over := memcached.TTL(cmd.Delay, t.Now.Wall, wire.MaxTTL)
+	t.door.flushLater(time.Duration(delay) * time.Millisecond)
 	switch {
 	case delay > 0 && !over:
-		c.text.door.counts[cmdFlush].Add(1)
+		t.door.counts[cmdFlush].Add(1)
 		conn.Out = cmd.Form.AppendLine(conn.Out, "OK")
-	case !c.Core.Node.Alone():
-		c.later(conn)
+	case !t.Core.Node.Alone():
+		t.wait(conn)
 	default:
-		c.execute(conn)
+		t.answerOr(conn, t.Execute(conn))
 	}
 }
 
 // flushLater flushes the namespace after a delay, in the place of what an earlier flush_all
 // has left to be done. Zero: there is nothing left to be done.
-func (d *TextDoor) flushLater(c *Session, delay time.Duration) {
+func (d *Door) flushLater(delay time.Duration) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.flushes++
@@ -47,37 +44,37 @@ func (d *TextDoor) flushLater(c *Session, delay time.Duration) {
 		d.flush = nil
 	}
 	if delay > 0 {
-		d.flushInLocked(c.d, c.Core.Config.Log, delay)
+		d.flushInLocked(delay)
 	}
 }
 
 // flushInLocked sets the timer of the present delayed flush.
-func (d *TextDoor) flushInLocked(of *Doors, log *slog.Logger, delay time.Duration) {
+func (d *Door) flushInLocked(delay time.Duration) {
 	if n := d.flushes; !d.closed {
-		d.flush = time.AfterFunc(delay, func() { d.flushNow(of, log, n) })
+		d.flush = time.AfterFunc(delay, func() { d.flushNow(n) })
 	}
 }
 
 // flushNow flushes the namespace on all hosts. It tries again while that fails, unless another
 // flush_all than the nth has come.
-func (d *TextDoor) flushNow(of *Doors, log *slog.Logger, n int) {
-	leave, ok := of.cfg.Host.Enter()
+func (d *Door) flushNow(n int) {
+	host, core := d.Sessions.Host, d.Sessions.Engine
+	leave, ok := host.Enter()
 	if !ok {
 		return // the sidecar has ended
 	}
 	defer leave()
-	core := of.cfg.Engine
 	q := &wire.Request{Op: wire.OpFlush, Namespace: d.Namespace, Options: wire.Cluster}
 	b := namespaces.Pins{Table: core.Names}
-	r := of.cfg.Host.Serve(context.Background(), q, &b, core.Deadlines.Of(q, core.Clock.Read()))
+	r := host.Serve(context.Background(), q, &b, core.Deadlines.Of(q, core.Clock.Read()))
 	b.Release()
 	if err := r.Err(); err != nil {
-		log.Warn("a flush_all that was to come later has failed; trying again",
+		core.Config.Log.Warn("a flush_all that was to come later has failed; trying again",
 			"namespace", string(d.Namespace), "error", err)
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		if d.flushes == n {
-			d.flushInLocked(of, log, flushAgain)
+			d.flushInLocked(flushAgain)
 		}
 	}
 }
@@ -86,7 +83,7 @@ func (d *TextDoor) flushNow(of *Doors, log *slog.Logger, n int) {
 const flushAgain = time.Second
 
 // Close takes back a flush_all with a delay.
-func (d *TextDoor) Close() {
+func (d *Door) Close() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.closed = true

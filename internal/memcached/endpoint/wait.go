@@ -1,8 +1,9 @@
-package session
+package endpoint
 
 import (
 	"github.com/cachesidecar/cachesidecar/internal/memcached"
 	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
+	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -13,49 +14,50 @@ import (
 // delayed is a request that has the reader wait. If over is not nil it has begun, and reply is there
 // once over is closed.
 type delayed struct {
-	*Pending
+	*session.Pending
+	form  *form // with bytes of its own
 	reply wire.Reply
 	over  chan struct{}
 }
 
 // wait serves the present request, and appends the answer.
-func (t *Text) wait(conn *server.Conn) {
-	p, err := t.pend(conn)
+func (t *handler) wait(conn *server.Conn) {
+	p, err := t.Pend(conn)
 	if err != nil {
-		t.answerError(conn, err)
+		t.refuse(conn, err)
 		return
 	}
 	t.askAhead(conn)
-	t.finish(conn, &delayed{Pending: p})
+	t.finish(conn, &delayed{Pending: p, form: t.form.clone()})
 }
 
 // askAhead begins the reads behind the present command that must wait too, up to the next command
 // that does not read one key.
-func (t *Text) askAhead(conn *server.Conn) {
-	at, form := t.text.at, t.text.form
-	defer func() { t.req, t.text.form = &t.reqs[at], form }()
-	for i := at; i < t.text.commands && t.text.cmds[i].ReadsOne(); i++ {
-		if i == at || t.text.begun[i] != nil {
+func (t *handler) askAhead(conn *server.Conn) {
+	at, was, quiet := t.at, t.form, t.Quiet
+	defer func() { t.Req, t.form, t.Quiet = &t.Reqs[at], was, quiet }()
+	for i := at; i < t.commands && t.cmds[i].ReadsOne(); i++ {
+		if i == at || t.begun[i] != nil {
 			continue
 		}
 		t.present(i)
-		t.beginRead(&t.text.cmds[i])
+		t.beginRead(&t.cmds[i])
 		if t.refusal() != nil || t.here() {
 			continue
 		}
-		t.text.form.claims = t.claims(t.req)
+		t.form.claims = t.claims(t.Req)
 		if conn.Hold(server.Waits) != nil {
 			return // it may find room once it is the first
 		}
-		p, err := t.pend(conn)
+		p, err := t.Pend(conn)
 		if err != nil {
 			conn.Free(server.Waits)
 			return
 		}
-		a := &delayed{Pending: p, over: make(chan struct{})}
-		t.text.begun[i] = a
+		a := &delayed{Pending: p, form: t.form.clone(), over: make(chan struct{})}
+		t.begun[i] = a
 		go func() { // ends with its request: finish or giveUp waits for it
-			a.reply = a.Pending.reply()
+			a.reply = a.Serve()
 			conn.Free(server.Waits)
 			close(a.over)
 		}()
@@ -63,7 +65,7 @@ func (t *Text) askAhead(conn *server.Conn) {
 }
 
 // beginRead begins the request of a command that reads one key.
-func (t *Text) beginRead(cmd *memcached.Command) {
+func (t *handler) beginRead(cmd *memcached.Command) {
 	q := t.begin(wire.OpGet, cmd.Key)
 	if cmd.Verb != memcached.MetaGet {
 		return
@@ -75,24 +77,24 @@ func (t *Text) beginRead(cmd *memcached.Command) {
 	if cmd.Vivify {
 		q.LeaseMS = uint32(min(t.ttl(cmd.VivifyTime), wire.MaxTimeout))
 	}
-	t.text.form.vivify = cmd.Vivify
+	t.form.vivify = cmd.Vivify
 }
 
 // here says whether the present read need not wait.
-func (t *Text) here() bool {
+func (t *handler) here() bool {
 	var r wire.Reply
-	t.Core.Reads.Value(nil, &t.Names, t.req, t.req.Key, 0, t.now, 0, &r)
+	t.Core.Reads.Value(nil, &t.Names, t.Req, t.Req.Key, 0, t.Now, 0, &r)
 	return r.Status != wire.Moved
 }
 
 // await waits for a request. After an error it was not served, or the client takes no answer.
-func (t *Text) await(conn *server.Conn, a *delayed) error {
+func (t *handler) await(conn *server.Conn, a *delayed) error {
 	t.Names.Release()
 	// Only what was cloned is used after that; see getLater and gat for further keys.
-	last := t.text.at == t.text.commands-1 && !t.text.form.more && t.text.form.Verb != memcached.Bad
+	last := t.at == t.commands-1 && !t.form.more && t.form.Verb != memcached.Bad
 	err := server.Wait(conn, last, func() {
 		if a.over == nil {
-			a.reply = a.Pending.reply()
+			a.reply = a.Serve()
 		} else {
 			<-a.over
 		}
@@ -101,14 +103,14 @@ func (t *Text) await(conn *server.Conn, a *delayed) error {
 		<-a.over
 	}
 	a.over = nil
-	t.now = moment(t.Session, conn) // the time of the next command begins now
+	t.Now = t.Session.Moment(conn) // the time of the next command begins now
 	return err
 }
 
 // finish waits for a request, and appends its answer.
-func (t *Text) finish(conn *server.Conn, a *delayed) {
+func (t *handler) finish(conn *server.Conn, a *delayed) {
 	err := t.await(conn, a)
-	if err == nil && turns(a.form, &a.q, &a.reply) {
+	if err == nil && turns(a.form, &a.Request, &a.reply) {
 		err = t.claim(conn, a)
 	}
 	for err == nil {
@@ -120,27 +122,36 @@ func (t *Text) finish(conn *server.Conn, a *delayed) {
 		err = t.await(conn, a)
 	}
 	if err != nil {
-		a.reply = wire.ErrorReply(noRoom(err))
+		a.reply = wire.ErrorReply(session.NoRoom(err))
 	}
-	if n := valuesOf(&a.reply); n > smallValue {
-		switch err := noRoom(conn.Grow(n+answerSlack*max(1, len(a.reply.Items)), true)); {
-		case err != nil && !onlyReads(&a.q): // it was done, and BUSY says that it was not
+	if n := session.ValuesOf(&a.reply); n > session.SmallValue {
+		switch err := session.NoRoom(conn.Grow(n+session.AnswerSlack*max(1, len(a.reply.Items)), true)); {
+		case err != nil && !session.OnlyReads(&a.Request): // it was done, and BUSY says that it was not
 			conn.Kill()
 		case err != nil:
 			a.reply = wire.ErrorReply(err)
 		}
 	}
-	conn.Out = a.end(conn.Out, &a.reply)
+	conn.Out = t.end(conn.Out, a)
+}
+
+// end ends a request, and appends its answer.
+func (t *handler) end(dst []byte, a *delayed) []byte {
+	a.End(&a.reply)
+	defer a.Held.Free()
+	dst = a.form.append(dst, &t.n, &a.Request, &a.reply)
+	t.n.flush(&t.door.counts) // before the answer goes
+	return dst
 }
 
 // claim serves the METAGET that the GET of an mg has become. The value of the GET is worth more than
 // the claim: if the METAGET fails, it is the answer.
-func (t *Text) claim(conn *server.Conn, a *delayed) error {
+func (t *handler) claim(conn *server.Conn, a *delayed) error {
 	got := a.reply
-	t.Core.Deadlines.Limit(&a.q, a.deadline)
+	t.Core.Deadlines.Limit(&a.Request, a.Deadline)
 	err := t.await(conn, a)
 	if got.Status != wire.Miss && (err != nil || a.reply.Status.IsError()) {
-		a.q.Op, a.q.Options, a.reply = wire.OpGet, wire.StaleOK, got
+		a.Request.Op, a.Request.Options, a.reply = wire.OpGet, wire.StaleOK, got
 		return nil
 	}
 	return err
@@ -153,13 +164,13 @@ const muchBytes = 1 << 20
 
 // left returns the keys of a get that its reply has had no room for; nil: there are none.
 func (a *delayed) left() (keys [][]byte) {
-	if a.q.Op != wire.OpMGet {
+	if a.Request.Op != wire.OpMGet {
 		return nil
 	}
 	size := 0
 	for i := range a.reply.Items {
 		if size += len(a.reply.Items[i].Value); a.reply.Items[i].Status == wire.Busy {
-			keys = append(keys, a.q.Keys[i])
+			keys = append(keys, a.Request.Keys[i])
 		}
 	}
 	if size <= muchBytes {
@@ -170,32 +181,32 @@ func (a *delayed) left() (keys [][]byte) {
 
 // part appends the values that the reply to a get has. The request is that for the keys that are
 // left then.
-func (t *Text) part(conn *server.Conn, a *delayed, left [][]byte) {
-	part, has := a.q, wire.Reply{}
+func (t *handler) part(conn *server.Conn, a *delayed, left [][]byte) {
+	part, has := a.Request, wire.Reply{}
 	part.Keys = nil
-	for i, key := range a.q.Keys {
+	for i, key := range a.Request.Keys {
 		if r := &a.reply.Items[i]; r.Status != wire.Busy {
 			part.Keys, has.Items = append(part.Keys, key), append(has.Items, *r)
 		}
 	}
-	if conn.Grow(valuesOf(&has)+answerSlack*len(has.Items), true) == nil { // else they are missing
-		form := *a.form
-		form.more = true
-		conn.Out = appendReply(conn.Out, &form, &t.text.n, &part, &has)
+	if conn.Grow(session.ValuesOf(&has)+session.AnswerSlack*len(has.Items), true) == nil { // else they are missing
+		f := *a.form
+		f.more = true
+		conn.Out = f.append(conn.Out, &t.n, &part, &has)
 	}
-	t.count(&part, &has)
-	a.held.Free()
+	t.Count(&part, &has)
+	a.Held.Free()
 	now := t.Core.Clock.Read()
-	a.q.Keys, a.since, a.deadline = left, now.Boot, t.Core.Deadlines.Of(&a.q, now)
+	a.Request.Keys, a.Since, a.Deadline = left, now.Boot, t.Core.Deadlines.Of(&a.Request, now)
 }
 
 // giveUp ends the reads that have begun and are not answered: the connection ends.
-func (t *Text) giveUp() {
-	for i, a := range t.text.begun[:t.text.commands] {
+func (t *handler) giveUp() {
+	for i, a := range t.begun[:t.commands] {
 		if a != nil {
 			<-a.over
-			a.end(nil, &a.reply)
-			t.text.begun[i] = nil
+			t.end(nil, a)
+			t.begun[i] = nil
 		}
 	}
 }

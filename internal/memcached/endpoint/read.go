@@ -1,32 +1,33 @@
-package session
+package endpoint
 
 import (
 	"github.com/cachesidecar/cachesidecar/internal/memcached"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
+	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
 // get answers get and gets: each key in place, until one must wait, or until so many are
 // answered that other connections would wait for long. The keys from that one on go the slow
 // way.
-func (t *Text) get(conn *server.Conn, cmd *memcached.Command) {
+func (t *handler) get(conn *server.Conn, cmd *memcached.Command) {
 	c := t.Session
 	one := len(cmd.More) == 0
 	n := 0
 	for key := cmd.Key; key != nil; n++ {
-		c.req.Keys = c.req.Keys[:0]
+		c.Req.Keys = c.Req.Keys[:0]
 		t.begin(wire.OpGet, key)
 		if err := t.refusal(); err != nil {
-			c.answerError(conn, err)
+			t.refuse(conn, err)
 			return
 		}
 		if n == wire.MaxKeys || t.value(conn, key) == wire.Moved {
 			t.getLater(conn, cmd, key, one)
 			return
 		}
-		if one && c.reply.Status.IsError() {
-			c.answer(conn)
+		if one && c.Reply.Status.IsError() {
+			t.answer(conn)
 			return
 		}
 		if key = cmd.NextKey(); !t.flush(conn) {
@@ -38,8 +39,8 @@ func (t *Text) get(conn *server.Conn, cmd *memcached.Command) {
 
 // flush writes a long answer. It may wait, and holds nothing meanwhile. It says whether the
 // connection still stands.
-func (t *Text) flush(conn *server.Conn) bool {
-	if len(conn.Out) <= flushAt {
+func (t *handler) flush(conn *server.Conn) bool {
+	if len(conn.Out) <= session.FlushAt {
 		return !server.Lost(conn)
 	}
 	t.Names.Release()
@@ -49,9 +50,9 @@ func (t *Text) flush(conn *server.Conn) bool {
 // value appends the answer to the present GET, for a key as the client names it, if the
 // value is here. It returns the reply's status, or LEASE for a value that mg may renew. Only
 // after OK it has appended anything.
-func (t *Text) value(conn *server.Conn, key []byte) wire.Status {
-	c, form := t.Session, &t.text.form
-	limit := smallValue
+func (t *handler) value(conn *server.Conn, key []byte) wire.Status {
+	c, form := t.Session, &t.form
+	limit := session.SmallValue
 	for {
 		at := len(conn.Out)
 		// The head is as long as the value's numbers, which come with the value: so the value is
@@ -61,47 +62,47 @@ func (t *Text) value(conn *server.Conn, key []byte) wire.Status {
 		for cap(conn.Out) < gap {
 			conn.Out = append(conn.Out[:cap(conn.Out)], 0)
 		}
-		now := moment(c, conn)
-		out, size, ns := c.Core.Reads.Value(conn.Out[:gap], &c.Names, c.req, c.req.Key, limit, now, 0, &c.reply)
+		now := c.Moment(conn)
+		out, size, ns := c.Core.Reads.Value(conn.Out[:gap], &c.Names, c.Req, c.Req.Key, limit, now, 0, &c.Reply)
 		switch {
-		case c.reply.Status == wire.Moved || c.reply.Status == wire.Stale:
+		case c.Reply.Status == wire.Moved || c.Reply.Status == wire.Stale:
 			conn.Out = conn.Out[:at]
-			return c.reply.Status
-		case c.reply.Status == wire.Miss && form.vivify: // the METAGET counts
+			return c.Reply.Status
+		case c.Reply.Status == wire.Miss && form.vivify: // the METAGET counts
 			conn.Out = conn.Out[:at]
 			return wire.Miss
-		case c.reply.Status != wire.OK:
+		case c.Reply.Status != wire.OK:
 			conn.Out = conn.Out[:at]
-			c.tally.add(ns, wire.OpGet, namespaces.OutcomeOf(&c.reply))
-			t.text.n.get(c.reply.Status)
-			return c.reply.Status
-		case size <= limit && renews(c.req, &c.reply):
+			c.Tally.Add(ns, wire.OpGet, namespaces.OutcomeOf(&c.Reply))
+			t.n.get(c.Reply.Status)
+			return c.Reply.Status
+		case size <= limit && renews(c.Req, &c.Reply):
 			conn.Out = conn.Out[:at]
 			return wire.Lease
 		case size <= limit:
-			c.tally.add(ns, wire.OpGet, namespaces.HitOf(c.reply.Source))
-			t.text.n.get(c.reply.Status)
+			c.Tally.Add(ns, wire.OpGet, namespaces.HitOf(c.Reply.Source))
+			t.n.get(c.Reply.Status)
 			conn.Out = t.closeValue(out, at, gap, key)
 			return wire.OK
 		}
 		conn.Out = conn.Out[:at]
 		c.Names.Release() // Grow may wait
-		if err := noRoom(conn.Grow(size+room+answerSlack, true)); err != nil {
-			c.reply = wire.ErrorReply(err)
-			return c.reply.Status
+		if err := session.NoRoom(conn.Grow(size+room+session.AnswerSlack, true)); err != nil {
+			c.Reply = wire.ErrorReply(err)
+			return c.Reply.Status
 		}
 		limit = size // the value may be another one by now, and longer
 	}
 }
 
 // closeValue puts the head in front of a value that begins at gap of out.
-func (t *Text) closeValue(out []byte, at, gap int, key []byte) []byte {
-	form := &t.text.form
+func (t *handler) closeValue(out []byte, at, gap int, key []byte) []byte {
+	form := &t.form
 	var head int
 	if form.Verb == memcached.Get {
-		head = len(memcached.AppendGetHead(out[:at], key, t.reply.Flags, len(out)-gap))
+		head = len(memcached.AppendGetHead(out[:at], key, t.Reply.Flags, len(out)-gap))
 	} else {
-		item := itemOf(&t.reply)
+		item := itemOf(&t.Reply)
 		item.Size = len(out) - gap
 		if form.Verb == memcached.MetaGet && !form.Value {
 			return form.AppendCode(out[:at], "HD", &item)
@@ -116,10 +117,10 @@ func (t *Text) closeValue(out []byte, at, gap int, key []byte) []byte {
 }
 
 // getLater answers a get from key on, which must wait.
-func (t *Text) getLater(conn *server.Conn, cmd *memcached.Command, key []byte, one bool) {
-	c, form := t.Session, &t.text.form
+func (t *handler) getLater(conn *server.Conn, cmd *memcached.Command, key []byte, one bool) {
+	form := &t.form
 	if one {
-		c.later(conn)
+		t.wait(conn)
 		return
 	}
 	form.Key, form.part = nil, true
@@ -127,7 +128,7 @@ func (t *Text) getLater(conn *server.Conn, cmd *memcached.Command, key []byte, o
 		q := t.begin(wire.OpMGet, key)
 		if err := t.refusal(); err != nil { // each part has a namespace of its own
 			form.part = false
-			c.answerError(conn, err)
+			t.refuse(conn, err)
 			return
 		}
 		prefix := key[:len(key)-len(q.Key)]
@@ -135,21 +136,21 @@ func (t *Text) getLater(conn *server.Conn, cmd *memcached.Command, key []byte, o
 		form.prefix = prefix
 		for {
 			key = cmd.NextKey()
-			if key == nil || len(q.Keys) == wire.MaxKeys || !t.text.door.has(prefix, key) {
+			if key == nil || len(q.Keys) == wire.MaxKeys || !t.door.has(prefix, key) {
 				break
 			}
 			q.Keys = append(q.Keys, key[len(prefix):])
 		}
 		form.more = key != nil
-		if c.later(conn); server.Lost(conn) {
+		if t.wait(conn); server.Lost(conn) {
 			return
 		}
 	}
 }
 
 // gat answers gat and gats: the TTL changes at the owner of the key, which answers.
-func (t *Text) gat(conn *server.Conn, cmd *memcached.Command) {
-	c, form := t.Session, &t.text.form
+func (t *handler) gat(conn *server.Conn, cmd *memcached.Command) {
+	form := &t.form
 	form.part = len(cmd.More) > 0
 	if cmd.Key == nil {
 		conn.Out = append(conn.Out, memcached.End...)
@@ -158,7 +159,7 @@ func (t *Text) gat(conn *server.Conn, cmd *memcached.Command) {
 		t.retime(t.begin(wire.OpMetaGet, key), cmd.Exptime)
 		if err := t.refusal(); err != nil { // it ends the answer, as that of a get
 			form.part = false
-			c.answerError(conn, err)
+			t.refuse(conn, err)
 			return
 		}
 		form.Key = key
@@ -173,9 +174,9 @@ func (t *Text) gat(conn *server.Conn, cmd *memcached.Command) {
 
 // retime makes a METAGET give the value the TTL of an exptime. If that is over, the value ends in
 // the same step: a value that another client stores right after it stays.
-func (t *Text) retime(q *wire.Request, exptime int64) {
+func (t *handler) retime(q *wire.Request, exptime int64) {
 	q.Options |= wire.Touch
-	ms, over := memcached.TTL(exptime, t.now.Wall, wire.MaxTTL)
+	ms, over := memcached.TTL(exptime, t.Now.Wall, wire.MaxTTL)
 	if over {
 		q.Options |= wire.CacheOnly
 		return
@@ -184,14 +185,14 @@ func (t *Text) retime(q *wire.Request, exptime int64) {
 }
 
 // metaGet answers mg and me.
-func (t *Text) metaGet(conn *server.Conn, cmd *memcached.Command) {
+func (t *handler) metaGet(conn *server.Conn, cmd *memcached.Command) {
 	t.beginRead(cmd)
-	q := t.req
+	q := t.Req
 	switch {
 	case cmd.Verb == memcached.MetaDebug:
 		q.Op, q.Options = wire.OpMetaGet, wire.NoValue|wire.Unread|wire.NoLoad
 	case cmd.Touch || cmd.Inspect || cmd.Unread:
-		metaGet(q, &t.text.form, t.claims(q))
+		metaGet(q, &t.form, t.claims(q))
 		if cmd.Unread {
 			q.Options |= wire.Unread
 		}
@@ -207,10 +208,10 @@ func (t *Text) metaGet(conn *server.Conn, cmd *memcached.Command) {
 
 // metaValue answers mg: from what this host has, as a GET; with the METAGET that the GET becomes,
 // if this host owns the key; or later.
-func (t *Text) metaValue(conn *server.Conn) {
-	c, q, form := t.Session, t.req, &t.text.form
+func (t *handler) metaValue(conn *server.Conn) {
+	c, q, form := t.Session, t.Req, &t.form
 	if err := t.refusal(); err != nil {
-		c.answerError(conn, err)
+		t.refuse(conn, err)
 		return
 	}
 	status := t.value(conn, nil)
@@ -221,24 +222,25 @@ func (t *Text) metaValue(conn *server.Conn) {
 		conn.Out = form.AppendMiss(conn.Out)
 		return
 	case status.IsError() && status != wire.Moved:
-		c.answer(conn)
+		t.answer(conn)
 		return
 	}
 	form.claims = t.claims(q)
 	if status != wire.Moved {
 		get := *q
 		metaGet(q, form, form.claims)
-		limit(c, conn)
-		if c.metaGet(conn) {
+		c.Limit(conn)
+		if t.MetaGet(conn) {
+			t.answer(conn)
 			return
 		}
-		*q = get // see Text.claim
+		*q = get // see handler.claim
 	}
-	c.later(conn)
+	t.wait(conn)
 }
 
 // claims says whether the caller may claim the right to load the key of a request.
-func (t *Text) claims(q *wire.Request) bool {
+func (t *handler) claims(q *wire.Request) bool {
 	claim := *q
 	claim.Op, claim.Options = wire.OpMetaGet, wire.Claim
 	return t.By.May(&claim)
