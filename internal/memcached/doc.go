@@ -7,6 +7,6 @@
 // has no goroutines, does no I/O and reads no clock. Parsing allocates nothing; byte fields
 // alias the input.
 //
-// The package does not execute commands (package session), and knows neither the binary
+// The package does not execute commands (package endpoint), and knows neither the binary
 // protocol nor UDP.
 package memcached

@@ -11,6 +11,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/memcached/endpoint"
 	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/session"
+	"github.com/cachesidecar/cachesidecar/internal/testing/doors"
 	"github.com/cachesidecar/cachesidecar/internal/testing/onehost"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -82,13 +83,13 @@ func requestOf(op string, i int) (frame, store []byte) {
 
 // serveSetup returns a session and requests for it. Every read is a hit.
 func serveSetup(t testing.TB, op string, keys int) (server.Handler, *server.Conn, [][]byte) {
-	h := serve(t, onehost.Config{L2Size: 64 << 20})
-	handler := server.Handler(h.doors.Of(h.Access.Caller(unixsock.Peer{}), nil))
+	h := doors.Serve(t, onehost.Config{L2Size: 64 << 20})
+	handler := server.Handler(h.Doors.Of(h.Access.Caller(unixsock.Peer{}), nil))
 	if answersOf[op] != "" {
 		near, far := net.Pipe()
 		t.Cleanup(func() { _, _ = near.Close(), far.Close() })
 		var err error
-		door := &endpoint.Door{Sessions: h.doors, Namespace: session.DefaultNamespace, MaxValue: h.Config.MaxValue}
+		door := &endpoint.Door{Sessions: h.Doors, Namespace: session.DefaultNamespace, MaxValue: h.Config.MaxValue}
 		if handler, err = door.Handler(near); err != nil {
 			t.Fatal(err)
 		}

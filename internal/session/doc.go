@@ -8,9 +8,9 @@
 // A Session belongs to its connection's reader, which answers in place what this host can
 // answer without waiting. Another request becomes a Pending. A GET of another host's key, and a
 // LEASE that waits here, then need no goroutine; every other Pending has a goroutine of its own, and
-// deadlines bound its wait. Of a connection that speaks memcached's protocol the reader itself waits.
-// When a connection ends, one more goroutine gives back the lease tokens that its client has
-// not used.
+// deadlines bound its wait. When a connection ends, one more goroutine gives back the lease tokens
+// that its client has not used. Package endpoint has a Session execute the requests of another
+// protocol.
 //
 // The package does not read or write sockets (package server), and does not decide how a
 // request is answered (package engine) or what a caller may do (package access).

@@ -11,6 +11,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
+	"github.com/cachesidecar/cachesidecar/internal/testing/doors"
 	"github.com/cachesidecar/cachesidecar/internal/testing/onehost"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -59,8 +60,8 @@ func (g *gate) write(ctx context.Context, what string) error {
 }
 
 // behind returns a host with the gate as its origin.
-func (g *gate) behind(t *testing.T, through bool) *host {
-	return serve(t, onehost.Config{Namespaces: onehost.One(func(s *namespaces.Settings) {
+func (g *gate) behind(t *testing.T, through bool) *doors.Host {
+	return doors.Serve(t, onehost.Config{Namespaces: onehost.One(func(s *namespaces.Settings) {
 		s.Origin = loader.Custom{Source: g}
 		if through {
 			s.Origin, s.WriteThrough = loader.Custom{Source: g, Writer: g}, true
@@ -69,9 +70,9 @@ func (g *gate) behind(t *testing.T, through bool) *host {
 }
 
 // wait waits until so many requests wait in the host.
-func (h *host) wait(n int64) {
-	h.t.Helper()
-	testenv.Eventually(h.t, "the requests to wait", func() bool { return h.Waiting.Load() == n })
+func wait(t *testing.T, h *doors.Host, n int64) {
+	t.Helper()
+	testenv.Eventually(t, "the requests to wait", func() bool { return h.Waiting.Load() == n })
 }
 
 // ending says how a client leaves a connection on which it waits for an answer.
@@ -100,18 +101,18 @@ func TestWritesEndWithTheirConnection(t *testing.T) {
 		{"REPLACE", wire.Request{Op: wire.OpSet, Value: []byte("1"), Mode: wire.ModeReplace}, "ms k 1 MR\r\n1\r\n", "1"},
 		{"APPEND", wire.Request{Op: wire.OpSet, Value: []byte("1"), Mode: wire.ModeAppend}, "append k 0 0 1\r\n1\r\n", "21"},
 		{"INCR", wire.Request{Op: wire.OpIncr, Delta: 1, TTLMS: wire.TTLDefault}, "incr k 1\r\n", "3"},
-		{"DELETE, which makes only a miss", wire.Request{Op: wire.OpDelete, Keys: keys("k")}, "delete k\r\n", ""},
+		{"DELETE, which makes only a miss", wire.Request{Op: wire.OpDelete, Keys: doors.Keys("k")}, "delete k\r\n", ""},
 	} {
 		for _, e := range endings {
-			check := func(t *testing.T, h *host, g *gate, nc net.Conn, waiting int64, late bool, settled func()) {
+			check := func(t *testing.T, h *doors.Host, g *gate, nc net.Conn, waiting int64, late bool, settled func()) {
 				t.Helper()
-				h.wait(waiting)
+				wait(t, h, waiting)
 				if err := e.by(nc); err != nil {
 					t.Fatal(err)
 				}
-				h.app().set("k", []byte("2"))
+				h.App().Set("k", []byte("2"))
 				close(g.open)
-				h.wait(0)
+				wait(t, h, 0)
 				settled()
 				want := "2"
 				if late {
@@ -124,16 +125,16 @@ func TestWritesEndWithTheirConnection(t *testing.T) {
 			t.Run(tc.name+" when "+e.name, func(t *testing.T) {
 				g := newGate()
 				h := g.behind(t, false)
-				c := h.app()
-				c.send(wire.Request{Op: wire.OpGet, Key: []byte("k")})
+				c := h.App()
+				c.Begin(wire.Request{Op: wire.OpGet, Key: []byte("k")})
 				<-g.asked
 				if tc.q.Keys == nil {
 					tc.q.Key = []byte("k")
 				}
-				c.send(tc.q)
+				c.Begin(tc.q)
 				if check(t, h, g, c.Conn, 2, e.executed || tc.late == "", func() {}); e.executed {
-					c.receive(wire.OpGet)
-					if r := c.receive(tc.q.Op); r.Status != wire.OK {
+					c.Receive(wire.OpGet)
+					if r := c.Receive(tc.q.Op); r.Status != wire.OK {
 						t.Errorf("the answer is %s %s", r.Status, r.Message)
 					}
 				}
@@ -141,14 +142,14 @@ func TestWritesEndWithTheirConnection(t *testing.T) {
 			t.Run(tc.name+" in memcached's protocol when "+e.name, func(t *testing.T) {
 				g := newGate()
 				h := g.behind(t, false)
-				c := h.text()
+				c := h.Text()
 				c.Send("get k\r\n")
 				<-g.asked
 				c.Send(tc.text)
 				// What is behind the read has not begun.
 				check(t, h, g, c.Conn, 1, e.executed, func() {
 					testenv.Eventually(t, "the connection to end", func() bool {
-						return h.servers["memcached over unix"].Stats().Open == 0
+						return h.Servers["memcached over unix"].Stats().Open == 0
 					})
 				})
 			})
@@ -162,12 +163,12 @@ func TestWritesWithoutAnAnswerOutliveTheirConnection(t *testing.T) {
 	for _, command := range []string{"set k 0 0 1 noreply\r\n1\r\n", "ms k 1 q\r\n1\r\n"} {
 		g := newGate()
 		h := g.behind(t, true)
-		c := h.text()
+		c := h.Text()
 		c.Send(command)
 		<-g.asked
 		_ = c.Close()
 		close(g.open)
-		h.wait(0)
+		wait(t, h, 0)
 		onehost.Is(t, command, h.Get("k", 0), wire.OK, "1")
 	}
 }
@@ -178,22 +179,22 @@ func TestWritesThroughEndWithTheirConnection(t *testing.T) {
 	set := func(value string) wire.Request {
 		return wire.Request{Op: wire.OpSet, Key: []byte("k"), Value: []byte(value), TTLMS: wire.TTLDefault}
 	}
-	for _, q := range []wire.Request{set("1"), {Op: wire.OpDelete, Keys: keys("k")}} {
+	for _, q := range []wire.Request{set("1"), {Op: wire.OpDelete, Keys: doors.Keys("k")}} {
 		g := newGate()
 		h := g.behind(t, true)
-		h.app().send(set("0"))
+		h.App().Begin(set("0"))
 		<-g.asked
-		ended, last := h.app(), h.app()
-		ended.send(q)
-		h.wait(2)
+		ended, last := h.App(), h.App()
+		ended.Begin(q)
+		wait(t, h, 2)
 		_ = ended.Close()
-		last.send(set("2"))
-		h.wait(3)
+		last.Begin(set("2"))
+		wait(t, h, 3)
 		close(g.open)
-		if r := last.receive(wire.OpSet); r.Status != wire.OK {
+		if r := last.Receive(wire.OpSet); r.Status != wire.OK {
 			t.Errorf("%s %s", r.Status, r.Message)
 		}
-		h.wait(0)
+		wait(t, h, 0)
 		if want := []string{"0", "2"}; !slices.Equal(g.written, want) {
 			t.Errorf("%s: the origin was asked to write %q, want %q", q.Op, g.written, want)
 		}
@@ -206,10 +207,10 @@ func TestWritesThroughEndWithTheirConnection(t *testing.T) {
 func TestBatchEndsWithItsConnection(t *testing.T) {
 	g := newGate()
 	h := g.behind(t, false)
-	l := h.limits()
+	l := h.Limits()
 	l.MaxInFlight = 1
-	c := newConn(t, h.dial("one at a time", "unix", l, func(net.Conn) (server.Handler, error) {
-		return h.doors.Of(h.Access.Memcached(), h.Shares.Join("app")), nil
+	c := doors.NewConn(t, h.Dial("one at a time", "unix", l, func(net.Conn) (server.Handler, error) {
+		return h.Doors.Of(h.Access.Memcached(), h.Shares.Join("app")), nil
 	}))
 	var batch []byte
 	for i, q := range []wire.Request{
@@ -221,13 +222,13 @@ func TestBatchEndsWithItsConnection(t *testing.T) {
 		q.ID = uint64(i)
 		batch = wire.AppendRequest(batch, &q)
 	}
-	c.write(batch)
+	c.Send(batch)
 	<-g.asked
 	testenv.Eventually(t, "the reader to wait", func() bool { return h.Budget.Stats().Answers > 0 })
 	_ = c.Close()
-	h.app().set("k", []byte("2"))
+	h.App().Set("k", []byte("2"))
 	close(g.open)
-	testenv.Eventually(t, "the connection to end", func() bool { return h.servers["one at a time"].Stats().Open == 0 })
+	testenv.Eventually(t, "the connection to end", func() bool { return h.Servers["one at a time"].Stats().Open == 0 })
 	onehost.Is(t, "the key", h.Get("k", 0), wire.OK, "2")
 	if r := h.Get("n", 0); r.Status != wire.Miss {
 		t.Errorf("the counter is %q", r.Value)
@@ -241,7 +242,7 @@ func TestReadsEndWithTheirConnection(t *testing.T) {
 	var gets, mgets []byte
 	for i := range requests {
 		gets = wire.AppendRequest(gets, &wire.Request{ID: uint64(i), Op: wire.OpGet, Key: []byte("k")})
-		mgets = wire.AppendRequest(mgets, &wire.Request{ID: uint64(i), Op: wire.OpMGet, Keys: keys("k", "k")})
+		mgets = wire.AppendRequest(mgets, &wire.Request{ID: uint64(i), Op: wire.OpMGet, Keys: doors.Keys("k", "k")})
 	}
 	repeat := func(s string) []byte { return []byte(strings.Repeat(s, requests)) }
 	for _, tc := range []struct {
@@ -258,22 +259,22 @@ func TestReadsEndWithTheirConnection(t *testing.T) {
 		{"gat", "memcached over unix", repeat("gat 0 k\r\n")},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			h := serve(t, onehost.Config{})
+			h := doors.Serve(t, onehost.Config{})
 			onehost.Is(t, "SET", h.Set("k", string(make([]byte, longValue))), wire.OK, "")
 			var nc net.Conn
 			if network, ok := strings.CutPrefix(tc.kind, "memcached over "); ok {
-				c := h.textOver(network)
+				c := h.TextOver(network)
 				c.Ask("mn", "MN") // it is accepted
 				nc = c.Conn
 			} else {
-				nc = h.app().Conn
+				nc = h.App().Conn
 			}
 			before := h.Store.Stats().Hits
 			if _, err := nc.Write(tc.all); err != nil {
 				t.Fatal(err)
 			}
 			_ = nc.Close()
-			testenv.Eventually(t, "the connection to end", func() bool { return h.servers[tc.kind].Stats().Open == 0 })
+			testenv.Eventually(t, "the connection to end", func() bool { return h.Servers[tc.kind].Stats().Open == 0 })
 			if n := h.Store.Stats().Hits - before; n > 100 {
 				t.Errorf("%d values were read for a client that has gone", n)
 			}
@@ -287,13 +288,13 @@ func TestTextAsksTogether(t *testing.T) {
 	for _, stays := range []bool{true, false} {
 		g := newGate()
 		h := g.behind(t, false)
-		h.app().set("here", []byte("x"))
-		c := h.text()
+		h.App().Set("here", []byte("x"))
+		c := h.Text()
 		c.Send("get a\r\nget here\r\ngets b\r\nmg c v\r\nset d 0 0 1\r\n1\r\nget e\r\n")
 		for range 3 {
 			<-g.asked
 		}
-		h.wait(3)
+		wait(t, h, 3)
 		if len(g.asked) > 0 {
 			t.Error("a read has overtaken a write")
 		}
@@ -308,6 +309,6 @@ func TestTextAsksTogether(t *testing.T) {
 				}
 			}
 		}
-		h.wait(0)
+		wait(t, h, 0)
 	}
 }

@@ -8,15 +8,16 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/access"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/slow"
+	"github.com/cachesidecar/cachesidecar/internal/testing/doors"
 	"github.com/cachesidecar/cachesidecar/internal/testing/onehost"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
 // TestHelloComesFirst checks what a connection may do before HELLO, and what HELLO says.
 func TestHelloComesFirst(t *testing.T) {
-	c := serve(t, onehost.Config{}).stranger()
-	hello := func(h wire.Hello) wire.Reply { return c.call(wire.Request{Op: wire.OpHello, Hello: h}) }
-	if r := c.get("a"); r.Status != wire.BadRequest || !strings.Contains(string(r.Message), "say HELLO") {
+	c := doors.Serve(t, onehost.Config{}).Stranger()
+	hello := func(h wire.Hello) wire.Reply { return c.Call(wire.Request{Op: wire.OpHello, Hello: h}) }
+	if r := c.Get("a"); r.Status != wire.BadRequest || !strings.Contains(string(r.Message), "say HELLO") {
 		t.Errorf("GET before HELLO: %s %s", r.Status, r.Message)
 	}
 	if r := hello(wire.Hello{Versions: []int{99}}); r.Status != wire.Unsupported ||
@@ -26,22 +27,22 @@ func TestHelloComesFirst(t *testing.T) {
 	if r := hello(wire.Hello{Versions: []int{99, 1}, Namespace: "NO"}); r.Status != wire.BadRequest {
 		t.Errorf("a name that is none: %s %s", r.Status, r.Message)
 	}
-	if r := c.get("a"); r.Status != wire.BadRequest {
+	if r := c.Get("a"); r.Status != wire.BadRequest {
 		t.Errorf("GET after a HELLO that was refused: %s", r.Status)
 	}
 	if r := hello(wire.Hello{Versions: []int{99, 1}, Namespace: "mine"}); r.Status != wire.OK {
 		t.Errorf("%s %s", r.Status, r.Message)
 	}
-	c.set("a", []byte("1"))
-	if r := c.call(wire.Request{Op: wire.OpGet, Namespace: []byte("mine"), Key: []byte("a")}); string(r.Value) != "1" {
+	c.Set("a", []byte("1"))
+	if r := c.Call(wire.Request{Op: wire.OpGet, Namespace: []byte("mine"), Key: []byte("a")}); string(r.Value) != "1" {
 		t.Errorf("the default namespace of HELLO was not used: %s", r.Status)
 	}
 }
 
 // TestWelcome checks that HELLO tells the limits, and that they are true.
 func TestWelcome(t *testing.T) {
-	c := serve(t, onehost.Config{MaxValue: 1000}).app()
-	r := c.call(wire.Request{Op: wire.OpHello, Hello: wire.Hello{Versions: []int{1}}})
+	c := doors.Serve(t, onehost.Config{MaxValue: 1000}).App()
+	r := c.Call(wire.Request{Op: wire.OpHello, Hello: wire.Hello{Versions: []int{1}}})
 	var w wire.Welcome
 	if err := wire.UnmarshalBody(r.Body, &w); err != nil {
 		t.Fatal(err)
@@ -49,8 +50,8 @@ func TestWelcome(t *testing.T) {
 	if w.Node != "host" || w.Server != "1.2.3" || w.Version != 1 || w.Limits.Value != 1000 || w.Limits.Key != kv.MaxKeyLen {
 		t.Errorf("%+v", w)
 	}
-	c.set("k", make([]byte, w.Limits.Value))
-	if r := c.call(wire.Request{Op: wire.OpSet, Key: []byte("k"), Value: make([]byte, w.Limits.Value+1)}); r.Status != wire.TooLarge {
+	c.Set("k", make([]byte, w.Limits.Value))
+	if r := c.Call(wire.Request{Op: wire.OpSet, Key: []byte("k"), Value: make([]byte, w.Limits.Value+1)}); r.Status != wire.TooLarge {
 		t.Errorf("one byte more: %s", r.Status)
 	}
 	for _, f := range w.Features {
@@ -66,8 +67,8 @@ func TestWelcome(t *testing.T) {
 		if op == wire.OpLeaving || op == wire.OpReload || op == wire.OpDrain || op == wire.OpVerify {
 			continue // answered at the end of the sidecar, and by a whole one
 		}
-		q := wire.Request{Op: op, Key: []byte("k"), Keys: keys("k"), Namespace: []byte("default")}
-		if r := c.call(q); r.Status == wire.Unsupported {
+		q := wire.Request{Op: op, Key: []byte("k"), Keys: doors.Keys("k"), Namespace: []byte("default")}
+		if r := c.Call(q); r.Status == wire.Unsupported {
 			t.Errorf("feature %q is not served", f)
 		}
 	}
@@ -81,8 +82,8 @@ var administered = access.Config{Namespaces: map[string]access.Grants{
 // TestInspectionRights checks which callers may ask what a host stores and does.
 func TestInspectionRights(t *testing.T) {
 	for name, rules := range map[string]access.Config{"rules": administered, "no rules": {}} {
-		h := serve(t, onehost.Config{Access: rules})
-		users := map[int]*conn{99: h.user(99), 98: h.user(98)}
+		h := doors.Serve(t, onehost.Config{Access: rules})
+		users := map[int]*doors.Conn{99: h.User(99), 98: h.User(98)}
 		for _, tc := range []struct {
 			op   wire.Op
 			uid  int
@@ -95,7 +96,7 @@ func TestInspectionRights(t *testing.T) {
 			{wire.OpSlow, 99, "mine", 0, true}, {wire.OpSlow, 99, "theirs", 0, false}, {wire.OpSlow, 98, "mine", wire.All, false},
 			{wire.OpKeys, 99, "mine", 0, true}, {wire.OpKeys, 99, "theirs", 0, false}, {wire.OpKeys, 99, "new", 0, false},
 		} {
-			r := users[tc.uid].call(wire.Request{Op: tc.op, Namespace: []byte(tc.ns), Options: tc.o})
+			r := users[tc.uid].Call(wire.Request{Op: tc.op, Namespace: []byte(tc.ns), Options: tc.o})
 			want := wire.Unauthorized
 			if tc.want && name == "rules" {
 				want = wire.OK
@@ -110,21 +111,21 @@ func TestInspectionRights(t *testing.T) {
 // TestHotRights checks that a caller sees the most read keys of the namespaces that it
 // administers, and no others, and that bounds are checked.
 func TestHotRights(t *testing.T) {
-	h := serve(t, onehost.Config{Access: administered})
-	root := h.app()
+	h := doors.Serve(t, onehost.Config{Access: administered})
+	root := h.App()
 	for _, ns := range []string{"mine", "theirs"} {
-		root.call(wire.Request{Op: wire.OpSet, Namespace: []byte(ns), Key: []byte("k"), Value: []byte("v")})
+		root.Call(wire.Request{Op: wire.OpSet, Namespace: []byte(ns), Key: []byte("k"), Value: []byte("v")})
 		q := wire.Request{Op: wire.OpMGet, Namespace: []byte(ns)}
 		for range 1000 {
 			q.Keys = append(q.Keys, []byte("k"))
 		}
 		for range 5 {
-			root.call(q)
+			root.Call(q)
 		}
 	}
-	hot := func(c *conn, limit uint32) (a wire.Hot) {
+	hot := func(c *doors.Conn, limit uint32) (a wire.Hot) {
 		t.Helper()
-		r := c.call(wire.Request{Op: wire.OpHot, Options: wire.All, Limit: limit})
+		r := c.Call(wire.Request{Op: wire.OpHot, Options: wire.All, Limit: limit})
 		if err := wire.UnmarshalBody(r.Body, &a); err != nil {
 			t.Fatal(r.Err(), err)
 		}
@@ -137,11 +138,11 @@ func TestHotRights(t *testing.T) {
 		t.Errorf("n of 1 gives %v", a.Keys)
 	}
 	for _, q := range []wire.Request{{Limit: wire.MaxHot + 1}, {Namespace: []byte("NO")}} {
-		if q.Op = wire.OpHot; root.call(q).Status != wire.BadRequest {
+		if q.Op = wire.OpHot; root.Call(q).Status != wire.BadRequest {
 			t.Errorf("%+v is not refused", q)
 		}
 	}
-	if a := hot(h.user(99), 10); len(a.Keys) != 1 || a.Keys[0].Namespace != "mine" {
+	if a := hot(h.User(99), 10); len(a.Keys) != 1 || a.Keys[0].Namespace != "mine" {
 		t.Errorf("%v", a.Keys)
 	}
 }
@@ -149,26 +150,26 @@ func TestHotRights(t *testing.T) {
 // TestSlowRights checks that a caller sees calls in the namespaces that it administers,
 // and that bounds are checked.
 func TestSlowRights(t *testing.T) {
-	h := serve(t, onehost.Config{Access: administered})
+	h := doors.Serve(t, onehost.Config{Access: administered})
 	for _, ns := range []string{"mine", "theirs", ""} {
 		h.Inspection.Requests.Note(time.Second, h.Clock.Read(), func() slow.Call { return slow.Call{Op: "GET", Namespace: ns} })
 	}
-	calls := func(c *conn, limit uint32) (a wire.Slow) {
+	calls := func(c *doors.Conn, limit uint32) (a wire.Slow) {
 		t.Helper()
-		r := c.call(wire.Request{Op: wire.OpSlow, Options: wire.All, Limit: limit})
+		r := c.Call(wire.Request{Op: wire.OpSlow, Options: wire.All, Limit: limit})
 		if err := wire.UnmarshalBody(r.Body, &a); err != nil {
 			t.Fatal(r.Err(), err)
 		}
 		return a
 	}
-	if a := calls(h.user(99), 10); len(a.Requests) != 1 || a.Requests[0].Namespace != "mine" {
+	if a := calls(h.User(99), 10); len(a.Requests) != 1 || a.Requests[0].Namespace != "mine" {
 		t.Errorf("%+v", a.Requests)
 	}
-	root := h.app()
+	root := h.App()
 	if got := calls(root, 2); len(got.Requests) != 2 {
 		t.Errorf("n of 2 gives %+v", got.Requests)
 	}
-	if r := root.call(wire.Request{Op: wire.OpSlow, Limit: wire.MaxSlow + 1}); r.Status != wire.BadRequest {
+	if r := root.Call(wire.Request{Op: wire.OpSlow, Limit: wire.MaxSlow + 1}); r.Status != wire.BadRequest {
 		t.Errorf("n of %d: %s", wire.MaxSlow+1, r.Status)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/slow"
+	"github.com/cachesidecar/cachesidecar/internal/testing/doors"
 	"github.com/cachesidecar/cachesidecar/internal/testing/onehost"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -17,11 +18,11 @@ import (
 func TestSlowLongKey(t *testing.T) {
 	o := onehost.NewOrigin(slow.Threshold)
 	cfg := onehost.Config{Namespaces: onehost.One(func(s *namespaces.Settings) { s.Origin = o.ReadOnly() })}
-	virtually(t, cfg, func(t *testing.T, h *host) {
-		c := h.app()
-		c.call(wire.Request{Op: wire.OpMGet, Keys: [][]byte{make([]byte, 64<<10), []byte("k")}})
+	doors.Virtually(t, cfg, func(t *testing.T, h *doors.Host) {
+		c := h.App()
+		c.Call(wire.Request{Op: wire.OpMGet, Keys: [][]byte{make([]byte, 64<<10), []byte("k")}})
 		var a wire.Slow
-		r := c.call(wire.Request{Op: wire.OpSlow})
+		r := c.Call(wire.Request{Op: wire.OpSlow})
 		if err := wire.UnmarshalBody(r.Body, &a); err != nil {
 			t.Fatal(r.Err(), err)
 		}
@@ -35,14 +36,14 @@ func TestSlowLongKey(t *testing.T) {
 // at a time runs.
 func TestKeysBound(t *testing.T) {
 	const stored = 40_000
-	virtually(t, onehost.Config{L2Size: 64 << 20}, func(t *testing.T, h *host) {
+	doors.Virtually(t, onehost.Config{L2Size: 64 << 20}, func(t *testing.T, h *doors.Host) {
 		for i := range stored {
 			h.Set(fmt.Sprint(i), "")
 		}
-		c := h.app()
+		c := h.App()
 		q, pages := wire.Request{Op: wire.OpKeys, Key: []byte("none")}, 0
 		for a := (wire.KeysPage{Cursor: []byte{}}); a.Cursor != nil; pages++ {
-			r := c.call(q)
+			r := c.Call(q)
 			if a = (wire.KeysPage{}); wire.UnmarshalBody(r.Body, &a) != nil || len(a.Keys) != 0 {
 				t.Fatalf("%v, %+v", r.Err(), a)
 			}
@@ -53,12 +54,12 @@ func TestKeysBound(t *testing.T) {
 		}
 
 		h.Inspection.Listing <- struct{}{} // as a request that runs
-		if r := c.call(wire.Request{Op: wire.OpKeys, TimeoutMS: 50}); r.Status != wire.Busy {
+		if r := c.Call(wire.Request{Op: wire.OpKeys, TimeoutMS: 50}); r.Status != wire.Busy {
 			t.Errorf("a second request: %s %s", r.Status, r.Message)
 		}
 		time.AfterFunc(time.Second, func() { <-h.Inspection.Listing })
 		began := time.Now()
-		if r := c.call(wire.Request{Op: wire.OpKeys, TimeoutMS: 5000}); r.Status != wire.OK || time.Since(began) < time.Second {
+		if r := c.Call(wire.Request{Op: wire.OpKeys, TimeoutMS: 5000}); r.Status != wire.OK || time.Since(began) < time.Second {
 			t.Errorf("the next request: %s %s after %v", r.Status, r.Message, time.Since(began))
 		}
 	})

@@ -5,41 +5,42 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/testing/doors"
 	"github.com/cachesidecar/cachesidecar/internal/testing/onehost"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
 // queues has a holder take the token of each key, and an app wait for it.
-func queues(t *testing.T, h *host, timeout time.Duration, names ...string) (app *conn, holder *conn, tokens [][]byte) {
-	app, holder = h.app(), h.app()
+func queues(t *testing.T, h *doors.Host, timeout time.Duration, names ...string) (app *doors.Conn, holder *doors.Conn, tokens [][]byte) {
+	app, holder = h.App(), h.App()
 	for _, key := range names {
-		r := holder.call(leaseOf(key, time.Minute))
+		r := holder.Call(doors.LeaseOf(key, time.Minute))
 		if r.Status != wire.Lease {
 			t.Fatalf("%s: %s", key, r.Status)
 		}
 		tokens = append(tokens, r.Token)
-		app.send(leaseOf(key, timeout))
+		app.Begin(doors.LeaseOf(key, timeout))
 	}
-	h.wait(int64(len(names)))
+	wait(t, h, int64(len(names)))
 	return app, holder, tokens
 }
 
 // TestQueuedLeaseEnds checks that a LEASE that waits ends with its time, and with its connection.
 func TestQueuedLeaseEnds(t *testing.T) {
-	virtually(t, longLeases, func(t *testing.T, h *host) {
+	doors.Virtually(t, longLeases, func(t *testing.T, h *doors.Host) {
 		app, _, _ := queues(t, h, time.Second, "k")
 		began := time.Now()
-		if r := app.receive(wire.OpLease); r.Status != wire.Timeout || time.Since(began) < 900*time.Millisecond {
+		if r := app.Receive(wire.OpLease); r.Status != wire.Timeout || time.Since(began) < 900*time.Millisecond {
 			t.Errorf("%s %s after %v", r.Status, r.Message, time.Since(began))
 		}
-		h.wait(0)
+		wait(t, h, 0)
 		app, holder, tokens := queues(t, h, time.Hour, "a", "b", "c")
 		_ = app.Close()
 		for i, key := range []string{"a", "b"} { // the network says after the first answer that there is no client
 			settle()
-			holder.call(fillOf(key, tokens[i], "v"))
+			holder.Call(doors.FillOf(key, tokens[i], "v"))
 		}
-		h.wait(0)
+		wait(t, h, 0)
 		if n := h.Leases.Stats(); n.Waiting != 0 || n.Left != 2 {
 			t.Errorf("%+v", n)
 		}
@@ -51,18 +52,18 @@ func TestQueuedLeaseGetsLongValues(t *testing.T) {
 	cfg := longLeases
 	cfg.MaxValue, cfg.L2Size = 1<<20, 32<<20
 	for _, stored := range []bool{true, false} {
-		virtually(t, cfg, func(t *testing.T, h *host) {
+		doors.Virtually(t, cfg, func(t *testing.T, h *doors.Host) {
 			app, holder, tokens := queues(t, h, time.Hour, "k")
 			if !stored {
 				h.Delete("k", 0)
 			}
 			value := strings.Repeat("v", 300_000)
-			r := holder.call(fillOf("k", tokens[0], value))
+			r := holder.Call(doors.FillOf("k", tokens[0], value))
 			if (r.Status == wire.OK) != stored {
 				t.Errorf("FILL: %s %s", r.Status, r.Message)
 			}
-			onehost.Is(t, "the LEASE", app.receive(wire.OpLease), wire.OK, value)
-			h.wait(0)
+			onehost.Is(t, "the LEASE", app.Receive(wire.OpLease), wire.OK, value)
+			wait(t, h, 0)
 		})
 	}
 }
@@ -70,11 +71,11 @@ func TestQueuedLeaseGetsLongValues(t *testing.T) {
 // TestQueuedLeaseAsksAgain checks that a LEASE that waits begins anew if its token ends without a value
 // after the key was changed: there is no one to hand it to.
 func TestQueuedLeaseAsksAgain(t *testing.T) {
-	virtually(t, longLeases, func(t *testing.T, h *host) {
+	doors.Virtually(t, longLeases, func(t *testing.T, h *doors.Host) {
 		app, _, tokens := queues(t, h, time.Hour, "k")
 		h.Delete("k", 0)
 		h.Abandon("k", tokens[0])
-		if r := app.receive(wire.OpLease); r.Status != wire.Lease {
+		if r := app.Receive(wire.OpLease); r.Status != wire.Lease {
 			t.Errorf("%s %s", r.Status, r.Message)
 		}
 	})

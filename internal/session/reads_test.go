@@ -11,6 +11,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/session"
+	"github.com/cachesidecar/cachesidecar/internal/testing/doors"
 	"github.com/cachesidecar/cachesidecar/internal/testing/onehost"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -24,10 +25,10 @@ const longValue = 500_000
 // long ones that it has asked for earlier.
 func TestLongAnswersToHosts(t *testing.T) {
 	const longs = 30
-	h := serve(t, onehost.Config{})
+	h := doors.Serve(t, onehost.Config{})
 	h.Set("long", string(make([]byte, longValue)))
 	h.Set("short", "v")
-	c := h.peer()
+	c := h.Peer()
 	var batch []byte
 	for i := range uint64(longs + 1) {
 		q := &wire.Request{ID: i, Op: wire.OpGet, Key: []byte("long"), Options: wire.Attest}
@@ -36,11 +37,11 @@ func TestLongAnswersToHosts(t *testing.T) {
 		}
 		batch = wire.AppendRequest(batch, q)
 	}
-	c.write(batch)
+	c.Send(batch)
 	// The first long answer waits in the socket until it is read.
 	testenv.Eventually(t, "the short answer is made", func() bool { return h.Counts.Served.Load() >= 2 })
 	for i := range longs + 1 {
-		r := c.receive(wire.OpGet)
+		r := c.Receive(wire.OpGet)
 		if r.Status != wire.OK || !r.Attested {
 			t.Fatalf("%s %s, attested: %v", r.Status, r.Message, r.Attested)
 		}
@@ -54,37 +55,37 @@ func TestLongAnswersToHosts(t *testing.T) {
 // gone when its turn comes. A LEASE that waits for a new value does not hold up the long
 // answers behind it.
 func TestLongThatHasGone(t *testing.T) {
-	h := serve(t, onehost.Config{})
+	h := doors.Serve(t, onehost.Config{})
 	for _, key := range []string{"long", "gone"} {
 		h.Set(key, string(make([]byte, longValue)))
 	}
-	c := h.peer()
+	c := h.Peer()
 	long := wire.Request{Op: wire.OpGet, Key: []byte("long")}
-	for _, q := range []wire.Request{long, long, leaseOf("gone", 20*time.Second), long} {
-		c.send(q)
+	for _, q := range []wire.Request{long, long, doors.LeaseOf("gone", 20*time.Second), long} {
+		c.Begin(q)
 	}
 	testenv.Eventually(t, "all to wait", func() bool { return h.Waiting.Load() >= 2 && h.Counts.Served.Load() == 1 })
 	h.Delete("gone", 0)
 	token := h.Lease("gone", 0).Token
 	for range 3 {
-		frame := c.frame()
+		frame := c.Frame()
 		if id, _ := wire.PeekID(frame); id == 3 {
-			t.Fatalf("LEASE: %s before what is behind it", c.decode(wire.OpLease, frame).Status)
+			t.Fatalf("LEASE: %s before what is behind it", c.Decode(wire.OpLease, frame).Status)
 		}
 	}
 	onehost.Is(t, "FILL", h.Fill("gone", token, "new"), wire.OK, "")
-	onehost.Is(t, "the LEASE", c.receive(wire.OpLease), wire.OK, "new")
+	onehost.Is(t, "the LEASE", c.Receive(wire.OpLease), wire.OK, "new")
 }
 
 // TestLongWithoutReader checks that long answers are not made after their connection has
 // ended.
 func TestLongWithoutReader(t *testing.T) {
 	const longs = 200
-	h := serve(t, onehost.Config{})
+	h := doors.Serve(t, onehost.Config{})
 	h.Set("long", string(make([]byte, longValue)))
-	c := h.peer()
+	c := h.Peer()
 	for range longs {
-		c.send(wire.Request{Op: wire.OpGet, Key: []byte("long")})
+		c.Begin(wire.Request{Op: wire.OpGet, Key: []byte("long")})
 	}
 	testenv.Eventually(t, "all to wait", func() bool { return h.Waiting.Load() >= longs-2 })
 	before := h.Store.Stats().Hits
@@ -103,13 +104,13 @@ func TestReadEndsWithItsConnection(t *testing.T) {
 		<-ends[string(key)]
 		return loader.Value{Bytes: key}, nil
 	})
-	h := serve(t, onehost.Config{Namespaces: onehost.One(func(s *namespaces.Settings) {
+	h := doors.Serve(t, onehost.Config{Namespaces: onehost.One(func(s *namespaces.Settings) {
 		s.Origin = loader.Custom{Source: source}
 	})})
 	defer close(ends["late"])
-	c := h.app()
+	c := h.App()
 	for _, key := range []string{"late", "soon"} {
-		c.send(wire.Request{Op: wire.OpGet, Key: []byte(key), TimeoutMS: 600_000})
+		c.Begin(wire.Request{Op: wire.OpGet, Key: []byte(key), TimeoutMS: 600_000})
 	}
 	testenv.Eventually(t, "both to wait", func() bool { return h.Waiting.Load() == 2 })
 	_ = c.Close()
@@ -134,12 +135,12 @@ func (h *caught) Serve(c *server.Conn, frames [][]byte) error {
 // TestWants checks that a long answer is still wanted if other reads have joined its call,
 // although its own connection does not take it.
 func TestWants(t *testing.T) {
-	virtually(t, onehost.Config{}, func(t *testing.T, h *host) {
+	doors.Virtually(t, onehost.Config{}, func(t *testing.T, h *doors.Host) {
 		conns := make(chan *server.Conn, 1)
-		c := newConn(t, h.dial("caught", "unix", server.Limits{Budget: h.Budget}, func(net.Conn) (server.Handler, error) {
-			return &caught{h.doors.Peer(kv.Process{Node: "other", Epoch: 1}), conns}, nil
+		c := doors.NewConn(t, h.Dial("caught", "unix", server.Limits{Budget: h.Budget}, func(net.Conn) (server.Handler, error) {
+			return &caught{h.Doors.Peer(kv.Process{Node: "other", Epoch: 1}), conns}, nil
 		}))
-		c.call(wire.Request{Op: wire.OpPing})
+		c.Call(wire.Request{Op: wire.OpPing})
 		served := <-conns
 		wants := func(told ...engine.Joiner) error {
 			cl := &engine.Call{Key: kv.Key{Hash: 1}, Told: told}
@@ -170,12 +171,12 @@ func TestWants(t *testing.T) {
 // nothing from other clients.
 func TestFramesThatDoNotCome(t *testing.T) {
 	cfg := onehost.Config{L2Size: 256 << 20, MaxValue: 8 << 20}
-	virtually(t, cfg, func(t *testing.T, h *host) {
+	doors.Virtually(t, cfg, func(t *testing.T, h *doors.Host) {
 		for range 16 {
-			h.app().write([]byte{0, 0x80, 0, 0, 0x96}) // 8 MiB; one byte arrives
+			h.App().Send([]byte{0, 0x80, 0, 0, 0x96}) // 8 MiB; one byte arrives
 		}
 		began := time.Now()
-		h.app().set("k", make([]byte, 8<<20))
+		h.App().Set("k", make([]byte, 8<<20))
 		if took := time.Since(began); took > server.DefaultLimits.FrameTimeout/2 {
 			t.Errorf("a SET took %v: it has waited until the frames timed out", took)
 		}

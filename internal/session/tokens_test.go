@@ -12,6 +12,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/session"
+	"github.com/cachesidecar/cachesidecar/internal/testing/doors"
 	"github.com/cachesidecar/cachesidecar/internal/testing/onehost"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -22,10 +23,10 @@ var longLeases = onehost.Config{
 }
 
 // handedOver checks that a LEASE that waits is answered at once, with a token.
-func handedOver(t *testing.T, c *conn) {
+func handedOver(t *testing.T, c *doors.Conn) {
 	t.Helper()
 	began := time.Now()
-	if r := c.receive(wire.OpLease); r.Status != wire.Lease || time.Since(began) > time.Second {
+	if r := c.Receive(wire.OpLease); r.Status != wire.Lease || time.Since(began) > time.Second {
 		t.Errorf("the next in line: %s %s after %v, want a token at once", r.Status, r.Message, time.Since(began))
 	}
 }
@@ -38,12 +39,12 @@ func settle() { time.Sleep(10 * time.Millisecond); synctest.Wait() }
 // no part in the loading.
 func TestEndedConnectionGivesBack(t *testing.T) {
 	t.Run("the holder", func(t *testing.T) {
-		virtually(t, longLeases, func(t *testing.T, h *host) {
-			holder, live := h.app(), h.app()
-			if r := holder.call(leaseOf("k", time.Minute)); r.Status != wire.Lease {
+		doors.Virtually(t, longLeases, func(t *testing.T, h *doors.Host) {
+			holder, live := h.App(), h.App()
+			if r := holder.Call(doors.LeaseOf("k", time.Minute)); r.Status != wire.Lease {
 				t.Fatalf("LEASE: %s", r.Status)
 			}
-			live.send(leaseOf("k", 10*time.Minute))
+			live.Begin(doors.LeaseOf("k", 10*time.Minute))
 			settle()
 			holder.Close()
 			handedOver(t, live)
@@ -53,25 +54,25 @@ func TestEndedConnectionGivesBack(t *testing.T) {
 		})
 	})
 	t.Run("the holder, which waits for another key too", func(t *testing.T) {
-		virtually(t, longLeases, func(t *testing.T, h *host) {
-			other, holder, live := h.app(), h.app(), h.app()
-			other.call(leaseOf("j", time.Minute))
-			holder.call(leaseOf("k", time.Minute))
-			holder.send(leaseOf("j", 10*time.Minute))
-			live.send(leaseOf("k", 10*time.Minute))
+		doors.Virtually(t, longLeases, func(t *testing.T, h *doors.Host) {
+			other, holder, live := h.App(), h.App(), h.App()
+			other.Call(doors.LeaseOf("j", time.Minute))
+			holder.Call(doors.LeaseOf("k", time.Minute))
+			holder.Begin(doors.LeaseOf("j", 10*time.Minute))
+			live.Begin(doors.LeaseOf("k", 10*time.Minute))
 			settle()
 			holder.Close()
 			handedOver(t, live)
 		})
 	})
 	t.Run("one that waits twice", func(t *testing.T) {
-		virtually(t, longLeases, func(t *testing.T, h *host) {
-			holder, dead, live := h.app(), h.app(), h.app()
-			holder.call(leaseOf("k", time.Minute))
-			dead.send(leaseOf("k", 10*time.Minute))
-			dead.send(leaseOf("k", 10*time.Minute))
+		doors.Virtually(t, longLeases, func(t *testing.T, h *doors.Host) {
+			holder, dead, live := h.App(), h.App(), h.App()
+			holder.Call(doors.LeaseOf("k", time.Minute))
+			dead.Begin(doors.LeaseOf("k", 10*time.Minute))
+			dead.Begin(doors.LeaseOf("k", 10*time.Minute))
 			settle()
-			live.send(leaseOf("k", 10*time.Minute))
+			live.Begin(doors.LeaseOf("k", 10*time.Minute))
 			settle()
 			dead.Close()
 			settle()
@@ -85,26 +86,26 @@ func TestEndedConnectionGivesBack(t *testing.T) {
 // that comes after its deadline, does not use the token up: it can be sent again, or the
 // end of the connection gives the token back.
 func TestRefusedFillKeepsToken(t *testing.T) {
-	long := fillOf("k", nil, strings.Repeat("x", 1001))
-	late := fillOf("k", nil, "v")
+	long := doors.FillOf("k", nil, strings.Repeat("x", 1001))
+	late := doors.FillOf("k", nil, "v")
 	late.UntilNS = 1
 	for status, fill := range map[wire.Status]wire.Request{wire.TooLarge: long, wire.Unavailable: late} {
 		for _, again := range []bool{true, false} {
-			virtually(t, longLeases, func(t *testing.T, h *host) {
-				holder, live := h.app(), h.app()
-				fill.Token = holder.call(leaseOf("k", time.Minute)).Token
-				if r := holder.call(fill); r.Status != status {
+			doors.Virtually(t, longLeases, func(t *testing.T, h *doors.Host) {
+				holder, live := h.App(), h.App()
+				fill.Token = holder.Call(doors.LeaseOf("k", time.Minute)).Token
+				if r := holder.Call(fill); r.Status != status {
 					t.Fatalf("FILL: %s %s, want %s", r.Status, r.Message, status)
 				}
-				live.send(leaseOf("k", 10*time.Minute))
+				live.Begin(doors.LeaseOf("k", 10*time.Minute))
 				settle()
 				if !again {
 					holder.Close()
 					handedOver(t, live)
 					return
 				}
-				onehost.Is(t, "sent again", holder.call(fillOf("k", fill.Token, "v")), wire.OK, "")
-				onehost.Is(t, "the next in line", live.receive(wire.OpLease), wire.OK, "v")
+				onehost.Is(t, "sent again", holder.Call(doors.FillOf("k", fill.Token, "v")), wire.OK, "")
+				onehost.Is(t, "the next in line", live.Receive(wire.OpLease), wire.OK, "v")
 			})
 		}
 	}
@@ -113,10 +114,10 @@ func TestRefusedFillKeepsToken(t *testing.T) {
 // TestTokensAreShared checks that the tokens of a connection are counted, and given back
 // however they end.
 func TestTokensAreShared(t *testing.T) {
-	virtually(t, longLeases, func(t *testing.T, h *host) {
-		c, other := h.app(), h.app()
+	doors.Virtually(t, longLeases, func(t *testing.T, h *doors.Host) {
+		c, other := h.App(), h.App()
 		h.Shares.SetTotal(quota.LeaseTokens, 64) // 48 for one user, 3 for the first connection
-		lease := func(c *conn, key string) wire.Reply { return c.call(leaseOf(key, 10*time.Second)) }
+		lease := func(c *doors.Conn, key string) wire.Reply { return c.Call(doors.LeaseOf(key, 10*time.Second)) }
 		var held []wire.Reply
 		for i := range 10 {
 			r := lease(c, fmt.Sprint("hog", i))
@@ -138,11 +139,11 @@ func TestTokensAreShared(t *testing.T) {
 		if n := used(); n != int64(len(held))+1 {
 			t.Errorf("%d tokens are counted", n)
 		}
-		onehost.Is(t, "FILL", c.call(fillOf("hog0", held[0].Token, "v")), wire.OK, "")
+		onehost.Is(t, "FILL", c.Call(doors.FillOf("hog0", held[0].Token, "v")), wire.OK, "")
 		if r := lease(c, "next"); r.Status != wire.Lease {
 			t.Errorf("after a FILL: %s %s", r.Status, r.Message)
 		}
-		other.send(leaseOf("hog1", 10*time.Second)) // gets it when c ends
+		other.Begin(doors.LeaseOf("hog1", 10*time.Second)) // gets it when c ends
 		settle()
 		c.Close()
 		handedOver(t, other)
@@ -162,16 +163,18 @@ func TestTokensAreShared(t *testing.T) {
 // LEASE which is refused does not wait either. Both are answered even if all places of
 // waiting requests are taken.
 func TestGrantsDoNotWait(t *testing.T) {
-	h := serve(t, onehost.Config{})
-	c, other := h.app(), h.app()
-	c.set("there", []byte("v")) // the namespace gets a slot
+	h := doors.Serve(t, onehost.Config{})
+	c, other := h.App(), h.App()
+	c.Set("there", []byte("v")) // the namespace gets a slot
 	others := h.Shares.Join("others")
 	take := func(r quota.Resource, n int64) {
 		others.Force(r, n)
 		t.Cleanup(func() { others.Force(r, -n) })
 	}
 	take(quota.Waiting, h.Shares.Total(quota.Waiting))
-	lease := func(c *conn, key string) wire.Reply { return c.call(wire.Request{Op: wire.OpLease, Key: []byte(key)}) }
+	lease := func(c *doors.Conn, key string) wire.Reply {
+		return c.Call(wire.Request{Op: wire.OpLease, Key: []byte(key)})
+	}
 	r := lease(c, "k")
 	if r.Status != wire.Lease || len(r.Token) == 0 || r.TTLMS == 0 {
 		t.Fatalf("%s %s", r.Status, r.Message)
@@ -179,7 +182,7 @@ func TestGrantsDoNotWait(t *testing.T) {
 	if r := lease(other, "k"); r.Status != wire.Busy {
 		t.Errorf("one whose token is out, without a place to wait: %s %s", r.Status, r.Message)
 	}
-	onehost.Is(t, "FILL", c.call(fillOf("k", r.Token, "filled")), wire.OK, "")
+	onehost.Is(t, "FILL", c.Call(doors.FillOf("k", r.Token, "filled")), wire.OK, "")
 	onehost.Is(t, "after the FILL", lease(other, "k"), wire.OK, "filled")
 	take(quota.LeaseTokens, engine.MaxLeases)
 	if r := lease(c, "another"); r.Status != wire.Busy || !bytes.Contains(r.Message, []byte("lease tokens")) {
@@ -194,32 +197,32 @@ func TestGrantsDoNotWait(t *testing.T) {
 // through, however many LEASEs the connection sends.
 func TestLeaseLeavesRoom(t *testing.T) {
 	const n = session.MaxConnLeases + 1000
-	virtually(t, longLeases, func(t *testing.T, h *host) {
-		c := h.app()
-		token := c.call(leaseOf("k", time.Minute)).Token
+	doors.Virtually(t, longLeases, func(t *testing.T, h *doors.Host) {
+		c := h.App()
+		token := c.Call(doors.LeaseOf("k", time.Minute)).Token
 		for i := range n {
-			if c.send(leaseOf("k", time.Minute)); i < session.MaxConnLeases {
+			if c.Begin(doors.LeaseOf("k", time.Minute)); i < session.MaxConnLeases {
 				continue
 			}
-			if r := c.receive(wire.OpLease); r.Status != wire.Busy {
+			if r := c.Receive(wire.OpLease); r.Status != wire.Busy {
 				t.Fatalf("one LEASE more than %d waits: %s %s", session.MaxConnLeases, r.Status, r.Message)
 			}
 		}
-		fill, values := c.send(fillOf("k", token, "v")), 0
+		fill, values := c.Begin(doors.FillOf("k", token, "v")), 0
 		for range session.MaxConnLeases + 1 {
-			frame := c.frame()
+			frame := c.Frame()
 			if id, _ := wire.PeekID(frame); id == fill {
-				onehost.Is(t, "the FILL", c.decode(wire.OpFill, frame), wire.OK, "")
+				onehost.Is(t, "the FILL", c.Decode(wire.OpFill, frame), wire.OK, "")
 				continue
 			}
-			onehost.Is(t, "who waited", c.decode(wire.OpLease, frame), wire.OK, "v")
+			onehost.Is(t, "who waited", c.Decode(wire.OpLease, frame), wire.OK, "v")
 			values++
 		}
 		if values != session.MaxConnLeases {
 			t.Errorf("%d got the value, want %d", values, session.MaxConnLeases)
 		}
-		c.call(wire.Request{Op: wire.OpDelete, Keys: keys("k")})
-		if r := c.call(leaseOf("k", time.Minute)); r.Status != wire.Lease {
+		c.Call(wire.Request{Op: wire.OpDelete, Keys: doors.Keys("k")})
+		if r := c.Call(doors.LeaseOf("k", time.Minute)); r.Status != wire.Lease {
 			t.Errorf("afterwards: %s %s, want a token", r.Status, r.Message)
 		}
 	})
@@ -228,10 +231,10 @@ func TestLeaseLeavesRoom(t *testing.T) {
 // TestEmptyNamesOfAnOwner checks that a connection has a part of the names that are not
 // configured, and gets new ones in the place of those that are empty.
 func TestEmptyNamesOfAnOwner(t *testing.T) {
-	virtually(t, onehost.Config{MaxNamespaces: 9}, func(t *testing.T, h *host) {
-		c := h.app()
-		set := func(c *conn, name string) wire.Reply {
-			return c.call(wire.Request{
+	doors.Virtually(t, onehost.Config{MaxNamespaces: 9}, func(t *testing.T, h *doors.Host) {
+		c := h.App()
+		set := func(c *doors.Conn, name string) wire.Reply {
+			return c.Call(wire.Request{
 				Op: wire.OpSet, Namespace: []byte(name), Key: []byte("k"), Value: []byte("v"), TTLMS: wire.TTLDefault,
 			})
 		}
@@ -247,9 +250,9 @@ func TestEmptyNamesOfAnOwner(t *testing.T) {
 		if n != 3 {
 			t.Errorf("one connection has %d of 8 names, want 3", n)
 		}
-		c.call(wire.Request{Op: wire.OpDelete, Namespace: []byte("n0"), Keys: keys("k")})
+		c.Call(wire.Request{Op: wire.OpDelete, Namespace: []byte("n0"), Keys: doors.Keys("k")})
 		time.Sleep(2 * namespaces.SearchEvery)
 		onehost.Is(t, "in the empty one's place", set(c, "new"), wire.OK, "")
-		onehost.Is(t, "another connection", set(h.app(), "other"), wire.OK, "")
+		onehost.Is(t, "another connection", set(h.App(), "other"), wire.OK, "")
 	})
 }

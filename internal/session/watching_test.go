@@ -12,34 +12,35 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/quota"
+	"github.com/cachesidecar/cachesidecar/internal/testing/doors"
 	"github.com/cachesidecar/cachesidecar/internal/testing/onehost"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
 // watcher follows a host as an app does.
 type watcher struct {
-	*conn
+	*doors.Conn
 	q wire.Request
 }
 
-func watching(c *conn, q wire.Request) *watcher {
-	c.t.Helper()
+func watching(c *doors.Conn, q wire.Request) *watcher {
+	c.T.Helper()
 	q.Op, q.TimeoutMS = wire.OpWatch, 60_000
 	w := &watcher{c, q}
 	if a := w.next(); !a.Reset {
-		c.t.Fatalf("the first answer is %+v, want a reset", a)
+		c.T.Fatalf("the first answer is %+v, want a reset", a)
 	}
 	return w
 }
 
 func (w *watcher) next() (a wire.Watched) {
-	w.t.Helper()
-	r := w.call(w.q)
+	w.T.Helper()
+	r := w.Call(w.q)
 	if err := wire.UnmarshalBody(r.Body, &a); err != nil {
-		w.t.Fatal(r.Err(), err)
+		w.T.Fatal(r.Err(), err)
 	}
 	if !a.Reset && (a.After != w.q.Seq || a.Epoch != w.q.Epoch) || a.Seq > a.Head {
-		w.t.Fatalf("after %d of %d: %+v", w.q.Seq, w.q.Epoch, a)
+		w.T.Fatalf("after %d of %d: %+v", w.q.Seq, w.q.Epoch, a)
 	}
 	w.q.Epoch, w.q.Seq = a.Epoch, a.Seq
 	return a
@@ -55,7 +56,7 @@ type event struct {
 
 // events returns the events of the next answer.
 func (w *watcher) events() (list []event) {
-	w.t.Helper()
+	w.T.Helper()
 	a := w.next()
 	if err := a.Events.Each(func(kind uint8, hash, version uint64, d *wire.EventDetail) {
 		e := event{kind: kind, hash: kv.Hash(hash), version: version}
@@ -64,7 +65,7 @@ func (w *watcher) events() (list []event) {
 		}
 		list = append(list, e)
 	}); err != nil {
-		w.t.Fatal(err)
+		w.T.Fatal(err)
 	}
 	return list
 }
@@ -72,13 +73,13 @@ func (w *watcher) events() (list []event) {
 // TestWatch checks that a host that is alone reports every change, in order, with the
 // version that the writer was told.
 func TestWatch(t *testing.T) {
-	virtually(t, onehost.Config{}, func(t *testing.T, h *host) {
-		writer, reader := h.app(), h.app()
+	doors.Virtually(t, onehost.Config{}, func(t *testing.T, h *doors.Host) {
+		writer, reader := h.App(), h.App()
 		w, all := watching(reader, wire.Request{}), watching(reader, wire.Request{Options: wire.All})
 		var want, further []event
 		change := func(key string, q wire.Request) {
 			t.Helper()
-			r := writer.call(q)
+			r := writer.Call(q)
 			e := event{wire.EventChanged, h.Names.Hash([]byte(namespaces.Default), []byte(key)), r.Version, ""}
 			switch {
 			case q.Op == wire.OpDelete:
@@ -98,7 +99,7 @@ func TestWatch(t *testing.T) {
 		change("a", wire.Request{Op: wire.OpSet, Key: []byte("a"), Value: []byte("1"), TTLMS: wire.TTLDefault})
 		change("a", wire.Request{Op: wire.OpIncr, Key: []byte("a"), Delta: 1, TTLMS: wire.TTLDefault})
 		change("a", wire.Request{Op: wire.OpTouch, Key: []byte("a"), TTLMS: 1000})
-		change("none", wire.Request{Op: wire.OpDelete, Keys: keys("none")})
+		change("none", wire.Request{Op: wire.OpDelete, Keys: doors.Keys("none")})
 		change("other", wire.Request{Op: wire.OpFlush, Namespace: []byte("other")})
 		change("default", wire.Request{Op: wire.OpFlush})
 		change("", wire.Request{Op: wire.OpFlush, Options: wire.All})
@@ -120,12 +121,12 @@ func TestWatch(t *testing.T) {
 		// An event ends the wait.
 		w.q.WaitMS = 30_000
 		began := time.Now()
-		reader.send(w.q)
+		reader.Begin(w.q)
 		change("b", wire.Request{Op: wire.OpSet, Key: []byte("b"), TTLMS: wire.TTLDefault})
-		if r := reader.receive(wire.OpWatch); r.Status != wire.OK || time.Since(began) > 100*time.Millisecond {
+		if r := reader.Receive(wire.OpWatch); r.Status != wire.OK || time.Since(began) > 100*time.Millisecond {
 			t.Errorf("%v after %v", r.Err(), time.Since(began))
 		}
-		if r := reader.call(wire.Request{Op: wire.OpWatch, Namespace: []byte("Bad")}); r.Status != wire.BadRequest {
+		if r := reader.Call(wire.Request{Op: wire.OpWatch, Namespace: []byte("Bad")}); r.Status != wire.BadRequest {
 			t.Errorf("a bad namespace: %s", r.Status)
 		}
 	})
@@ -134,29 +135,29 @@ func TestWatch(t *testing.T) {
 // TestWatchesAreBounded checks that the number of waiting requests is bounded, for a
 // connection and for a host, and that they end when apps are told to leave.
 func TestWatchesAreBounded(t *testing.T) {
-	virtually(t, onehost.Config{}, func(t *testing.T, h *host) {
-		w := watching(h.app(), wire.Request{})
+	doors.Virtually(t, onehost.Config{}, func(t *testing.T, h *doors.Host) {
+		w := watching(h.App(), wire.Request{})
 		w.q.WaitMS = 50_000
 		for range engine.MaxConnWatch + 1 {
-			w.send(w.q)
+			w.Begin(w.q)
 		}
-		if r := w.receive(wire.OpWatch); r.Status != wire.Busy {
+		if r := w.Receive(wire.OpWatch); r.Status != wire.Busy {
 			t.Errorf("one more than %d: %s, want BUSY", engine.MaxConnWatch, r.Status)
 		}
 		h.Shares.Join("others").Force(quota.Watches, engine.MaxWatches)
-		other := h.app()
-		if r := other.call(wire.Request{Op: wire.OpWatch}); r.Status != wire.Busy {
+		other := h.App()
+		if r := other.Call(wire.Request{Op: wire.OpWatch}); r.Status != wire.Busy {
 			t.Errorf("one more than %d on a host: %s, want BUSY", engine.MaxWatches, r.Status)
 		}
 		h.Shares.Join("others").Force(quota.Watches, -engine.MaxWatches)
-		if r := other.call(wire.Request{Op: wire.OpWatch}); r.Status != wire.OK {
+		if r := other.Call(wire.Request{Op: wire.OpWatch}); r.Status != wire.OK {
 			t.Errorf("with room again: %s %s", r.Status, r.Message)
 		}
 		synctest.Wait() // all wait
 		began := time.Now()
-		h.doors.Leave(0)
+		h.Doors.Leave(0)
 		for range engine.MaxConnWatch {
-			if r := w.receive(wire.OpWatch); r.Status != wire.OK {
+			if r := w.Receive(wire.OpWatch); r.Status != wire.OK {
 				t.Errorf("at the end: %s %s", r.Status, r.Message)
 			}
 		}
@@ -173,13 +174,13 @@ func TestWatchesAreBounded(t *testing.T) {
 // flush of a namespace that its caller may not read, even if the request names that
 // namespace.
 func TestWatchTellsNoOthersFlushes(t *testing.T) {
-	h := serve(t, onehost.Config{Access: access.Config{Namespaces: map[string]access.Grants{
+	h := doors.Serve(t, onehost.Config{Access: access.Config{Namespaces: map[string]access.Grants{
 		"mine": {Read: []string{"99"}}, "theirs": {Read: []string{"5"}}, access.Others: {Read: []string{}},
 	}}})
-	w := watching(h.user(99), wire.Request{Namespace: []byte("theirs"), Options: wire.All})
-	writer := h.app()
+	w := watching(h.User(99), wire.Request{Namespace: []byte("theirs"), Options: wire.All})
+	writer := h.App()
 	for _, name := range []string{"theirs", "mine"} {
-		onehost.Is(t, "FLUSH "+name, writer.call(wire.Request{Op: wire.OpFlush, Namespace: []byte(name)}), wire.OK, "")
+		onehost.Is(t, "FLUSH "+name, writer.Call(wire.Request{Op: wire.OpFlush, Namespace: []byte(name)}), wire.OK, "")
 	}
 	if got := w.events(); len(got) != 1 || got[0].flushed != "mine" {
 		t.Errorf("it is told of %v", fmt.Sprint(got))

@@ -1,4 +1,4 @@
-package session_test
+package endpoint_test
 
 import (
 	"fmt"
@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/testing/doors"
 	"github.com/cachesidecar/cachesidecar/internal/testing/onehost"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -22,8 +23,8 @@ func withNames(names ...string) onehost.Config {
 // TestTextKeyNamesNamespace checks which value a key names, by what stands before its first
 // delimiter.
 func TestTextKeyNamesNamespace(t *testing.T) {
-	h := serve(t, withNames("pages", "users"))
-	c := h.text()
+	h := doors.Serve(t, withNames("pages", "users"))
+	c := h.Text()
 	for _, tc := range []struct{ key, namespace, rest string }{
 		{"42", namespaces.Default, "42"},
 		{"pages/42", namespaces.Default, "pages/42"},
@@ -44,8 +45,8 @@ func TestTextKeyNamesNamespace(t *testing.T) {
 // with the prefix and what to do, also beside other keys; nothing is done, and the next command
 // is understood.
 func TestTextUnknownNamespace(t *testing.T) {
-	h := serve(t, withNames("pages"))
-	c := h.text()
+	h := doors.Serve(t, withNames("pages"))
+	c := h.Text()
 	const refused = "CLIENT_ERROR "
 	long := strings.Repeat("x", h.Config.MaxValue+1)
 	for _, tc := range []struct{ command, want string }{

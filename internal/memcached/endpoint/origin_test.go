@@ -1,4 +1,4 @@
-package session_test
+package endpoint_test
 
 import (
 	"errors"
@@ -10,6 +10,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/quota"
+	"github.com/cachesidecar/cachesidecar/internal/testing/doors"
 	"github.com/cachesidecar/cachesidecar/internal/testing/onehost"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -28,14 +29,14 @@ func withOrigin(o *onehost.Origin, through bool) onehost.Config {
 // and no client gets a claim.
 func TestTextLoads(t *testing.T) {
 	o := onehost.NewOrigin(50 * time.Millisecond)
-	virtually(t, withOrigin(o, false), func(t *testing.T, h *host) {
+	doors.Virtually(t, withOrigin(o, false), func(t *testing.T, h *doors.Host) {
 		all := []string{"a", "b", "c"}
 		for _, key := range all {
 			o.Put(key, []byte("the row"))
 		}
 		var wg sync.WaitGroup
 		for i := range 12 {
-			c := h.text()
+			c := h.Text()
 			wg.Go(func() {
 				for n := range all {
 					key := all[(n+i)%len(all)]
@@ -59,7 +60,7 @@ func TestTextLoads(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		c := h.text()
+		c := h.Text()
 		c.Ask("delete a", "DELETED")
 		c.Ask("get a", "VALUE a 0 7", "the row", "END")
 		c.Ask("get none", "END")
@@ -74,8 +75,8 @@ func TestTextLoads(t *testing.T) {
 // answered SERVER_ERROR, and one among others is left out.
 func TestTextLoadsFail(t *testing.T) {
 	o := onehost.NewOrigin(time.Millisecond)
-	virtually(t, withOrigin(o, false), func(t *testing.T, h *host) {
-		c := h.text()
+	doors.Virtually(t, withOrigin(o, false), func(t *testing.T, h *doors.Host) {
+		c := h.Text()
 		c.Ask("set there 0 0 1\r\nx", "STORED")
 		o.Fail(errors.New("connection refused"))
 		for _, command := range []string{"get k", "gets k", "mg k v", "mg k v N30", "gat 0 k"} {
@@ -97,8 +98,8 @@ func TestTextLoadsFail(t *testing.T) {
 // change that is acknowledged, and none that is not.
 func TestTextWriteThrough(t *testing.T) {
 	o := onehost.NewOrigin(time.Millisecond)
-	virtually(t, withOrigin(o, true), func(t *testing.T, h *host) {
-		c := h.text()
+	doors.Virtually(t, withOrigin(o, true), func(t *testing.T, h *doors.Host) {
+		c := h.Text()
 		has := func(want string) {
 			t.Helper()
 			if r := h.Get("k", 0); string(r.Value) != want || o.Row("k") != want {
@@ -140,9 +141,9 @@ func TestTextExpiryLeavesOrigin(t *testing.T) {
 	o := onehost.NewOrigin(time.Millisecond)
 	cfg := withOrigin(o, true)
 	cfg.MaxValue = 100
-	virtually(t, cfg, func(t *testing.T, h *host) {
+	doors.Virtually(t, cfg, func(t *testing.T, h *doors.Host) {
 		o.Put("other", []byte("two"))
-		c := h.text()
+		c := h.Text()
 		long := strings.Repeat("x", 101)
 		for _, tc := range []struct {
 			command, want string
@@ -197,8 +198,8 @@ func TestTextExpiryLeavesOrigin(t *testing.T) {
 // have done.
 func TestTextOrder(t *testing.T) {
 	o := onehost.NewOrigin(50 * time.Millisecond)
-	virtually(t, withOrigin(o, true), func(t *testing.T, h *host) {
-		c := h.text()
+	doors.Virtually(t, withOrigin(o, true), func(t *testing.T, h *doors.Host) {
+		c := h.Text()
 		c.Ask("set k 0 0 3\r\nold", "STORED")
 		for _, tc := range []struct{ commands, want string }{
 			{"set k 0 0 1\r\na\r\nmg k v\r\nget none k", "STORED|VA 1|a|VALUE k 0 1|a|END|"},
@@ -226,8 +227,8 @@ func TestTextTimes(t *testing.T) {
 	o := onehost.NewOrigin(300 * time.Millisecond)
 	cfg := withOrigin(o, true)
 	cfg.RequestTimeout = time.Second
-	virtually(t, cfg, func(t *testing.T, h *host) {
-		c := h.text()
+	doors.Virtually(t, cfg, func(t *testing.T, h *doors.Host) {
+		c := h.Text()
 		const n = 20
 		c.Send(strings.Repeat("set k 0 0 1\r\nx\r\n", n) + "mn\r\n")
 		if got, want := c.UntilNoop(), strings.Repeat("STORED|", n); got != want {
@@ -240,15 +241,15 @@ func TestTextTimes(t *testing.T) {
 // there is no memory for the value. The answer is BUSY, and nothing was done. A value that is sent then
 // is refused, in silence if its command wants no answer.
 func TestTextWithoutMemory(t *testing.T) {
-	virtually(t, onehost.Config{}, func(t *testing.T, h *host) {
+	doors.Virtually(t, onehost.Config{}, func(t *testing.T, h *doors.Host) {
 		hog, most := h.Budget.Open("hog", "", nil), h.Budget.Size()-250_000
-		c := h.text()
+		c := h.Text()
 		for _, key := range []string{"a", "b"} {
 			c.Ask("set "+key+" 0 0 500000\r\n"+strings.Repeat("x", 500_000), "STORED")
 		}
 		c.Ask("md a I T60", "HD")
 		for _, command := range []string{"mg a v N60", "gat 100 b", "get b"} {
-			one := h.text()
+			one := h.Text()
 			one.Ask("mn", "MN")
 			hog.Force(quota.ForAnswers, most)
 			one.Send(command + "\r\n")
@@ -257,7 +258,7 @@ func TestTextWithoutMemory(t *testing.T) {
 			}
 			hog.Give(quota.ForAnswers, most)
 		}
-		set := h.text()
+		set := h.Text()
 		set.Ask("mn", "MN")
 		hog.Force(quota.ForAnswers, most)
 		value := strings.Repeat("x", 500_000)

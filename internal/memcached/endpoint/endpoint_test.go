@@ -1,4 +1,4 @@
-package session_test
+package endpoint_test
 
 import (
 	"flag"
@@ -9,44 +9,19 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/internal/memcached/endpoint"
-	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
-	"github.com/cachesidecar/cachesidecar/internal/session"
+	"github.com/cachesidecar/cachesidecar/internal/testing/doors"
 	"github.com/cachesidecar/cachesidecar/internal/testing/memcachedtest"
 	"github.com/cachesidecar/cachesidecar/internal/testing/onehost"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
-
-// text returns a client of the host's endpoint for memcached's protocol.
-func (h *host) text() *memcachedtest.Conn {
-	h.t.Helper()
-	return h.textOver("unix")
-}
-
-// textOver is text over one of the networks that an endpoint may have.
-func (h *host) textOver(network string) *memcachedtest.Conn {
-	h.t.Helper()
-	kind := "memcached over " + network
-	if h.doorways[kind] == nil {
-		h.doorways[kind] = &endpoint.Door{
-			Namespace: session.DefaultNamespace, Delimiter: ':', Sessions: h.doors, MaxValue: h.Config.MaxValue,
-			Conns:   func() server.Stats { return h.servers[kind].Stats() },
-			Address: map[string]string{"unix": "/a/socket", "tcp": "127.0.0.1:11211"}[network],
-		}
-	}
-	door := h.doorways[kind] // the map is the test's own
-	l, framing := h.limits(), endpoint.Framing{MaxValue: h.Config.MaxValue}
-	l.Framing, l.MaxFrame = framing, framing.Longest()
-	return memcachedtest.New(h.t, h.dial(kind, network, l, door.Handler))
-}
 
 // TestText holds a host, and memcached itself, to what memcached does.
 func TestText(t *testing.T) {
 	t.Parallel()
 	testenv.Takes(t, 2*time.Second)
 	for name, dial := range map[string]func(t *testing.T) *memcachedtest.Conn{
-		"unix":      func(t *testing.T) *memcachedtest.Conn { return serve(t, onehost.Config{}).textOver("unix") },
-		"tcp":       func(t *testing.T) *memcachedtest.Conn { return serve(t, onehost.Config{}).textOver("tcp") },
+		"unix":      func(t *testing.T) *memcachedtest.Conn { return doors.Serve(t, onehost.Config{}).TextOver("unix") },
+		"tcp":       func(t *testing.T) *memcachedtest.Conn { return doors.Serve(t, onehost.Config{}).TextOver("tcp") },
 		"memcached": func(t *testing.T) *memcachedtest.Conn { return memcachedtest.Memcached(t) },
 	} {
 		t.Run(name, func(t *testing.T) { memcachedtest.Run(t, dial, false) })
@@ -62,13 +37,13 @@ var (
 func TestTextRandom(t *testing.T) {
 	t.Parallel()
 	testenv.Takes(t, 2*time.Second)
-	memcachedtest.Random(t, serve(t, onehost.Config{}).text(), memcachedtest.Memcached(t), *textRuns, *textSeed)
+	memcachedtest.Random(t, doors.Serve(t, onehost.Config{}).Text(), memcachedtest.Memcached(t), *textRuns, *textSeed)
 }
 
 // TestTextByByte sends a script byte by byte: the answers are the same.
 func TestTextByByte(t *testing.T) {
-	h := serve(t, onehost.Config{})
-	c := h.text()
+	h := doors.Serve(t, onehost.Config{})
+	c := h.Text()
 	for _, b := range []byte("set a 1 0 4\r\n\r\n\r\n\r\nget a b\r\nms k 2\r\nhi\r\nmg k v\r\n") {
 		c.Send(string([]byte{b}))
 	}
@@ -84,8 +59,8 @@ func TestTextByByte(t *testing.T) {
 
 // TestTextStats reads the statistics of a store that is empty, and has one value.
 func TestTextStats(t *testing.T) {
-	h := serve(t, onehost.Config{})
-	c := h.text()
+	h := doors.Serve(t, onehost.Config{})
+	c := h.Text()
 	stats := func(sub string) map[string]string {
 		m := map[string]string{}
 		c.Send("stats" + sub + "\r\n")
@@ -123,8 +98,8 @@ var statNumber = regexp.MustCompile(`^\d+(\.\d{6})?$`)
 // TestTextTools reads what the tools of memcached and of libmemcached, Munin, Prometheus's exporter and
 // phpMemcachedAdmin ask for.
 func TestTextTools(t *testing.T) {
-	h := serve(t, onehost.Config{})
-	c := h.text()
+	h := doors.Serve(t, onehost.Config{})
+	c := h.Text()
 	c.Send("stats\r\nmn\r\n")
 	all := map[string]string{}
 	for _, line := range strings.Split(c.UntilNoop(), "|") {
@@ -149,7 +124,7 @@ func TestTextTools(t *testing.T) {
 		"unix": "STAT domain_socket /a/socket|STAT inter NULL|STAT tcpport 0|",
 		"tcp":  "STAT domain_socket NULL|STAT inter 127.0.0.1|STAT tcpport 11211|",
 	} {
-		c := h.textOver(network)
+		c := h.TextOver(network)
 		c.Send("stats settings\r\nmn\r\n")
 		said := c.UntilNoop()
 		for line := range strings.SplitAfterSeq(want, "|") {
@@ -163,8 +138,8 @@ func TestTextTools(t *testing.T) {
 // TestTextClaimsEnd claims many keys and stores their values without the number, as most
 // clients do. A claim does not outlive that: the next ones get theirs.
 func TestTextClaimsEnd(t *testing.T) {
-	h := serve(t, onehost.Config{})
-	c := h.text()
+	h := doors.Serve(t, onehost.Config{})
+	c := h.Text()
 	for i := range 700 {
 		var b strings.Builder
 		for j := range 100 {
@@ -190,7 +165,7 @@ func TestTextClaimsEnd(t *testing.T) {
 func TestTextCounts(t *testing.T) {
 	counts := map[string]map[string]string{}
 	for name, c := range map[string]*memcachedtest.Conn{
-		"alone": serve(t, onehost.Config{}).text(), "memcached": memcachedtest.Memcached(t),
+		"alone": doors.Serve(t, onehost.Config{}).Text(), "memcached": memcachedtest.Memcached(t),
 	} {
 		c.Ask("stats reset", "RESET")
 		c.Send("set a 0 0 1\r\nx\r\nget a\r\nget b\r\nget a b a\r\nmg a v\r\nmg b v\r\nmg c v N30\r\nmg c v N30\r\n" +

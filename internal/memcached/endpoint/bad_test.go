@@ -1,4 +1,4 @@
-package session_test
+package endpoint_test
 
 import (
 	"fmt"
@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/testing/doors"
 	"github.com/cachesidecar/cachesidecar/internal/testing/memcachedtest"
 	"github.com/cachesidecar/cachesidecar/internal/testing/onehost"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
@@ -50,11 +51,11 @@ var badInput = []struct {
 // TestTextBadInput sends bad input whole and a byte at a time at its end. Another client
 // is served meanwhile.
 func TestTextBadInput(t *testing.T) {
-	h := serve(t, onehost.Config{})
-	other := h.text()
+	h := doors.Serve(t, onehost.Config{})
+	other := h.Text()
 	for _, tc := range badInput {
 		for _, slowly := range []bool{false, true} {
-			c := h.text()
+			c := h.Text()
 			whole := len(tc.sent)
 			if slowly {
 				whole = max(0, whole-20)
@@ -84,8 +85,8 @@ func TestTextBadInput(t *testing.T) {
 // TestTextTruncated ends a connection at each byte of a command. It is not served, and the
 // next client finds what was there before.
 func TestTextTruncated(t *testing.T) {
-	h := serve(t, onehost.Config{})
-	other := h.text()
+	h := doors.Serve(t, onehost.Config{})
+	other := h.Text()
 	other.Ask("set k 7 0 1\r\n5", "STORED")
 	for _, command := range []string{
 		"get k\r\n", "gets k\r\n", "gat 1 k\r\n", "mg k v T1\r\n", "me k\r\n", "incr k 1\r\n", "decr k 1\r\n", "ma k\r\n",
@@ -94,7 +95,7 @@ func TestTextTruncated(t *testing.T) {
 		"cas k 0 0 1 1\r\n1\r\n", "set k 0 0 1 noreply\r\n1\r\n", "version\r\n", "stats\r\n", "verbosity 1\r\n", "mn\r\n",
 	} {
 		for n := range len(command) {
-			c := h.text()
+			c := h.Text()
 			c.Send(command[:n])
 			_ = c.Conn.(*net.UnixConn).CloseWrite()
 			_ = c.SetReadDeadline(testenv.Deadline())
@@ -113,12 +114,12 @@ func TestTextTruncated(t *testing.T) {
 func TestTextValuesNeverCome(t *testing.T) {
 	t.Parallel()
 	testenv.Takes(t, 4*time.Second)
-	h := serve(t, onehost.Config{BufferSize: 16 << 20})
-	other := h.text()
+	h := doors.Serve(t, onehost.Config{BufferSize: 16 << 20})
+	other := h.Text()
 	before := h.Budget.Stats().Frames
 	var all []net.Conn
 	for i := range 200 {
-		c := h.text()
+		c := h.Text()
 		c.Send(fmt.Sprintf("set k%d 0 0 400000\r\n%s", i, strings.Repeat("x", 100_000)))
 		all = append(all, c)
 	}
@@ -143,8 +144,8 @@ func TestTextValuesNeverCome(t *testing.T) {
 // TestTextStorm sends commands that want no answer, one in two of them wrong, faster than
 // they are served, while another client works.
 func TestTextStorm(t *testing.T) {
-	h := serve(t, onehost.Config{})
-	c, other := h.text(), h.text()
+	h := doors.Serve(t, onehost.Config{})
+	c, other := h.Text(), h.Text()
 	sent := make(chan error, 1)
 	go func() {
 		storm := strings.Repeat("set k 0 0 1 noreply\r\nx\r\ndelete k noreply\r\nincr k 1 noreply\r\nmg k q\r\n", 1000)
@@ -170,7 +171,7 @@ func TestTextStorm(t *testing.T) {
 
 // TestTextHTTP sends what a browser can be made to send: no command in it is served.
 func TestTextHTTP(t *testing.T) {
-	h := serve(t, onehost.Config{})
+	h := doors.Serve(t, onehost.Config{})
 	const head = "Host: 127.0.0.1:11211\r\nContent-Length: 30\r\n\r\n"
 	const body = "set pwned 0 0 1\r\nx\r\n"
 	for _, method := range []string{
@@ -178,33 +179,33 @@ func TestTextHTTP(t *testing.T) {
 		"incr", "x", "PATCH", "bget",
 	} {
 		for _, protocol := range []string{"HTTP/1.1", "RTSP/1.0", "SIP/2.0"} {
-			h.plants(method + " /x " + protocol + "\r\n" + head + body)
+			plants(t, h, method+" /x "+protocol+"\r\n"+head+body)
 		}
 	}
 }
 
 // plants sends what another protocol's client may send, with a command of a stranger in it. The
 // connection ends, and the command is not served.
-func (h *host) plants(sent string) {
-	h.t.Helper()
-	c := h.text()
+func plants(t *testing.T, h *doors.Host, sent string) {
+	t.Helper()
+	c := h.Text()
 	_, _ = c.Write([]byte(sent))
 	for {
 		if _, err := c.ReadLine(); err != nil {
 			if strings.Contains(err.Error(), "timeout") {
-				h.t.Errorf("%q: the connection goes on", sent)
+				t.Errorf("%q: the connection goes on", sent)
 			}
 			break
 		}
 	}
 	c.Close()
-	h.text().Ask("delete pwned", "NOT_FOUND")
+	h.Text().Ask("delete pwned", "NOT_FOUND")
 }
 
 // TestTextForeign sends the first bytes of other protocols. What a stranger has put into them is
 // not served: a ticket of TLS is chosen by the server that has given it.
 func TestTextForeign(t *testing.T) {
-	h := serve(t, onehost.Config{})
+	h := doors.Serve(t, onehost.Config{})
 	const planted = "\nset pwned 0 0 3\r\nyes\r\n"
 	hello := "\x03\x03" + strings.Repeat("R", 32) + "\x00\x00\x02\xc0\x2f\x01\x00"
 	ticket := "\x00\x23\x00\x2d" + strings.Repeat("A", 20) + planted
@@ -224,19 +225,19 @@ func TestTextForeign(t *testing.T) {
 		planted,
 		"x" + strings.Repeat("x", 3000) + planted,
 	} {
-		h.plants(sent)
+		plants(t, h, sent)
 	}
 }
 
 // TestTextLongAnswers asks for a long value and does not read it, in every way. The answer is
 // charged to the memory of answers.
 func TestTextLongAnswers(t *testing.T) {
-	h := serve(t, onehost.Config{})
+	h := doors.Serve(t, onehost.Config{})
 	const size = 500_000
-	h.text().Ask(fmt.Sprintf("set long 0 0 %d\r\n%s", size, strings.Repeat("x", size)), "STORED")
+	h.Text().Ask(fmt.Sprintf("set long 0 0 %d\r\n%s", size, strings.Repeat("x", size)), "STORED")
 	for _, command := range []string{"get long", "gets long x", "gat 0 long", "gats 0 x long", "mg long v", "mg long v h k Oq"} {
 		before := h.Budget.Stats().Answers
-		c := h.text()
+		c := h.Text()
 		c.Send(command + "\r\n")
 		testenv.Eventually(t, command+" is charged", func() bool { return h.Budget.Stats().Answers >= before+size })
 	}
@@ -245,8 +246,8 @@ func TestTextLongAnswers(t *testing.T) {
 // TestTextKeyBytes sends each byte that may be in a key, in every command. A host says what
 // memcached says, where a line ends at a zero byte.
 func TestTextKeyBytes(t *testing.T) {
-	h := serve(t, onehost.Config{})
-	ours, theirs := h.text(), memcachedtest.Memcached(t)
+	h := doors.Serve(t, onehost.Config{})
+	ours, theirs := h.Text(), memcachedtest.Memcached(t)
 	versions := regexp.MustCompile(`(VALUE [^|]+ 0 \d+|ME [^ ]+) [^|]+`) // and what else me tells
 	for b := range 256 {
 		if strings.IndexByte(" \n:(|", byte(b)) >= 0 { // it ends a word, a line or a namespace, or UntilNoop means it
@@ -275,7 +276,7 @@ func TestTextKeyBytes(t *testing.T) {
 // TestTextBytes sends broken streams, cut off anywhere, and ends the connection. A sidecar
 // says what memcached says.
 func TestTextBytes(t *testing.T) {
-	h := serve(t, onehost.Config{})
+	h := doors.Serve(t, onehost.Config{})
 	theirs := memcachedtest.Memcached(t).RemoteAddr().String()
 	words := strings.Split("get,gets,gat,gats,set,add,cas,append,delete,incr,decr,touch,mg,ms,md,ma,me,mn,verbosity,version,"+
 		"a,b,n,0,1,3,-1,100,noreply,v,k,q,t,f,s,I,N30,T0,T-1,R30,MA,ME,Oxy,b,xyz,x,-,+1,99999999999999999999,"+
@@ -295,7 +296,7 @@ func TestTextBytes(t *testing.T) {
 		if sent += "\r\n\r\n"; !whole {
 			sent = sent[:len(sent)-r.IntN(min(30, b.Len()))-1]
 		}
-		got, want := lastWords(t, h.text(), sent), lastWords(t, memcachedtest.Dial(t, "unix", theirs), sent)
+		got, want := lastWords(t, h.Text(), sent), lastWords(t, memcachedtest.Dial(t, "unix", theirs), sent)
 		// memcached forgets answers if the connection ends within a value.
 		if !strings.HasPrefix(got, want) || whole && want != "" && got != want {
 			t.Errorf("%q\ngot  %q\nwant %q", sent, got, want)
@@ -322,15 +323,15 @@ func lastWords(t *testing.T, nc *memcachedtest.Conn, sent string) string {
 // FuzzText sends any bytes. The connection ends when the client has ended it, and the
 // next one is served.
 func FuzzText(f *testing.F) {
-	h := serve(f, onehost.Config{})
-	h.text() // which starts the endpoint
+	h := doors.Serve(f, onehost.Config{})
+	h.Text() // which starts the endpoint
 	f.Add([]byte("set a 0 0 1\r\nx\r\nget a b\r\nquit\r\n"), uint8(200))
 	f.Add([]byte("ms a 2 c T0 I\r\nxx\r\nmg a v N30 t\r\nma n N0 J5\r\nmd a q\r\nmn\r\n"), uint8(3))
 	f.Add([]byte("set a 0 0 99999999\r\nxx\r\n"), uint8(1))
 	f.Add([]byte("\x80\x01\x00\x00get /x HTTP/1.1\r\nHost: a\r\n\r\n"), uint8(9))
 	f.Fuzz(func(t *testing.T, b []byte, piece uint8) {
 		for i, one := range [][]byte{b, []byte("mn\r\n")} {
-			nc, err := h.connect(h.servers["memcached over unix"])
+			nc, err := h.Connect(h.Servers["memcached over unix"])
 			if err != nil {
 				t.Fatal(err)
 			}
