@@ -26,7 +26,7 @@ type logCall struct{ level, message int }
 // same name out.
 var logCalls = map[string]logCall{
 	"Debug": {-1, 0}, "Info": {-1, 0}, "Warn": {-1, 0}, "Error": {-1, 0},
-	"Log": {1, 2}, "Text": {1, 2}, "tell": {0, 1}, "log": {0, 1},
+	"Log": {1, 2}, "Text": {1, 2}, "tell": {0, 1}, "log": {0, 1}, "LogLine": {0, 1},
 }
 
 // passedOn are the calls whose message or level is a variable, by file and expression, with what
@@ -163,7 +163,7 @@ func (f *logFinder) call(n *ast.CallExpr) {
 	}
 	at, ok := logCalls[sel.Sel.Name]
 	on := dotted(sel.X)
-	short := sel.Sel.Name == "log" || sel.Sel.Name == "tell" // methods of c and l, which have others too
+	short := slices.Contains([]string{"log", "LogLine", "tell"}, sel.Sel.Name) // methods of c and l, which have others too
 	if !ok || !logger.MatchString(on) || (on == "c" || on == "l") != short || len(n.Args) <= at.message {
 		return
 	}

@@ -323,10 +323,10 @@ func TestReloadEffects(t *testing.T) {
 	if err := os.WriteFile(secret, []byte(webSecret), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	stranger := func(r *reloaded) *session.Session {
+	stranger := func(r *reloaded) *session.Handler {
 		return r.s.doors.Of(r.s.engine.Access.Caller(unixsock.Peer{UID: 99, GID: 99}), nil)
 	}
-	may := func(c *session.Session, op wire.Op, namespace string) bool {
+	may := func(c *session.Handler, op wire.Op, namespace string) bool {
 		return c.Refusal(&wire.Request{Op: op, Namespace: []byte(namespace), App: true}) == nil
 	}
 	page := func(r *reloaded, host, path string) int {

@@ -99,7 +99,7 @@ func TestFeaturesAreAllOps(t *testing.T) {
 }
 
 // sessionOf99 returns a session of user 99 that is used for decisions only.
-func sessionOf99(t *testing.T, cfg Config) *session.Session {
+func sessionOf99(t *testing.T, cfg Config) *session.Handler {
 	t.Helper()
 	cfg.Node, cfg.NoSocket, cfg.L2Size, cfg.Log = "a", true, 8<<20, slog.New(slog.DiscardHandler)
 	s, err := New(cfg)
@@ -118,7 +118,7 @@ func sessionOf99(t *testing.T, cfg Config) *session.Session {
 // What a connection may do depends on the namespace of the request, on its rules, and on
 // the token that the connection has shown last. Earlier requests do not matter.
 func TestDecisions(t *testing.T) {
-	may := func(c *session.Session, op wire.Op, namespace string, options wire.Options, want bool) {
+	may := func(c *session.Handler, op wire.Op, namespace string, options wire.Options, want bool) {
 		t.Helper()
 		if err := c.Refusal(&wire.Request{Op: op, Namespace: []byte(namespace), Options: options, App: true}); (err == nil) != want {
 			t.Errorf("%s in %q, options %d: %v, want that it may: %v", op, namespace, options, err, want)

@@ -11,7 +11,7 @@ import (
 )
 
 // welcome answers a HELLO.
-func (c *Session) welcome() wire.Reply {
+func (c *Handler) welcome() wire.Reply {
 	h := &c.Req.Hello
 	version, ok := wire.Common(h.Versions)
 	if !ok {
@@ -29,7 +29,7 @@ func (c *Session) welcome() wire.Reply {
 		c.Namespace = []byte(h.Namespace)
 	}
 	c.hello = true
-	c.Log(slog.LevelDebug, "hello", "client", h.Client)
+	c.LogLine(slog.LevelDebug, "hello", "client", h.Client)
 	l := c.Doors.Limits()
 	return wire.BodyReply(wire.Welcome{
 		Version: version, Node: c.Core.Config.Node, Server: c.Doors.Version, Features: c.features(),
@@ -44,21 +44,9 @@ func (c *Session) welcome() wire.Reply {
 }
 
 // features lists the operations that are served: without shared memory one fewer.
-func (c *Session) features() []string {
+func (c *Handler) features() []string {
 	if m := c.Doors.Memory; m != nil && m.Offered() {
 		return engine.Features
 	}
 	return slices.DeleteFunc(slices.Clone(engine.Features), func(name string) bool { return name == "shared" })
-}
-
-// Refusal returns why a request is refused, or nil if it may be served.
-func (c *Session) Refusal(q *wire.Request) *wire.Error {
-	err, missing := c.By.Refusal(q)
-	if err != nil && !c.told {
-		c.told = true
-		c.Log(slog.LevelWarn,
-			"refused a request: its user lacks a right; more refusals of this connection are not logged",
-			"op", q.Op.String(), "right", missing.String(), "namespace", string(q.Namespace))
-	}
-	return err
 }

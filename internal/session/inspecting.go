@@ -9,7 +9,7 @@ import (
 
 // inspect answers a request about what this host stores and does. It may take
 // milliseconds, so the reader does not wait for it.
-func (c *Session) inspect(conn *server.Conn) {
+func (c *Handler) inspect(conn *server.Conn) {
 	q := c.Req
 	switch {
 	case len(q.Key) > kv.MaxKeyLen:
@@ -35,7 +35,7 @@ func (c *Session) inspect(conn *server.Conn) {
 
 // aside answers c.Req with what answer returns, on a goroutine of its own. answer must not
 // use the session.
-func (c *Session) aside(conn *server.Conn, answer func() wire.Reply) {
+func (c *Handler) aside(conn *server.Conn, answer func() wire.Reply) {
 	c.Names.Release()
 	id, op := c.Req.ID, c.Req.Op
 	size := pendingSize + sizeOf(c.Req)

@@ -15,8 +15,8 @@ import (
 type farewell struct {
 	mu      sync.Mutex
 	begun   bool
-	waiting map[*Session]asked // LEAVINGs without an answer
-	told    map[*Session]bool  // connections that were told, and have not ended
+	waiting map[*Handler]asked // LEAVINGs without an answer
+	told    map[*Handler]bool  // connections that were told, and have not ended
 	moved   chan struct{}      // closed when told is empty; nil before the farewell
 }
 
@@ -27,7 +27,7 @@ type asked struct {
 }
 
 // leaving answers LEAVING once this sidecar is about to close.
-func (c *Session) leaving(conn *server.Conn) {
+func (c *Handler) leaving(conn *server.Conn) {
 	f := &c.Doors.farewell
 	f.mu.Lock()
 	_, again := f.waiting[c]
@@ -37,7 +37,7 @@ func (c *Session) leaving(conn *server.Conn) {
 		f.told[c] = true
 	default:
 		if f.waiting == nil {
-			f.waiting = map[*Session]asked{}
+			f.waiting = map[*Handler]asked{}
 		}
 		f.waiting[c] = asked{conn, c.Req.ID}
 	}
@@ -53,7 +53,7 @@ func (c *Session) leaving(conn *server.Conn) {
 }
 
 // gone takes a connection whose client sends nothing more.
-func (f *farewell) gone(c *Session) {
+func (f *farewell) gone(c *Handler) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	delete(f.waiting, c)
@@ -77,7 +77,7 @@ func (d *Doors) Leave(most time.Duration) (told, stay int) {
 	var a transport.Answers
 	var frame []byte
 	f.mu.Lock()
-	f.begun, f.told, f.moved = true, make(map[*Session]bool, len(f.waiting)), moved
+	f.begun, f.told, f.moved = true, make(map[*Handler]bool, len(f.waiting)), moved
 	for c, q := range f.waiting {
 		f.told[c] = true
 		frame = wire.AppendReply(frame[:0], wire.OpLeaving, &wire.Reply{ID: q.id})

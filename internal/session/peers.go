@@ -9,7 +9,7 @@ import (
 )
 
 // ofPeers answers the requests that only sidecars send.
-func (c *Session) ofPeers(conn *server.Conn) {
+func (c *Handler) ofPeers(conn *server.Conn) {
 	q := *c.Req
 	h := c.Core.Handoff
 	var answer func() wire.Reply
@@ -50,7 +50,7 @@ func (c *Session) ofPeers(conn *server.Conn) {
 }
 
 // structured decodes a request's body. If it returns false, it has answered the request.
-func (c *Session) structured(conn *server.Conn, v any) bool {
+func (c *Handler) structured(conn *server.Conn, v any) bool {
 	if err := peer.Read(c.from, c.Req, v); err != nil {
 		c.answerError(conn, err)
 		return false

@@ -26,7 +26,7 @@ func (p *Pending) mayQueue() bool {
 // may wait for one key. It returns false if the LEASE must be served on a goroutine. The
 // connection's reader calls it.
 func (p *Pending) queue() bool {
-	s, tokens := p.Session, p.Session.Core.Tokens
+	s, tokens := p.handler, p.Session.Core.Tokens
 	if !p.mayQueue() {
 		return false
 	}
@@ -51,7 +51,7 @@ func (p *Pending) queue() bool {
 // giveUp ends a wait in queue, because its time is over or its connection has ended.
 func (p *Pending) giveUp() {
 	if r, left := p.Session.Core.Tokens.Leave(p.wait); left {
-		p.Session.queued.remove(p)
+		p.handler.queued.remove(p)
 		p.answer(&r).Write()
 	}
 }
@@ -99,7 +99,7 @@ func (l *queued) end() {
 
 // granted takes the outcome of queue. It does not wait.
 func (p *Pending) granted(r wire.Reply, later func(func())) {
-	p.Session.queued.remove(p)
+	p.handler.queued.remove(p)
 	c := p.Session.Core
 	now := c.Clock.Read()
 	p.trace.Add(slow.Token, "", now.Boot-p.Since)

@@ -1,34 +1,14 @@
 package session
 
 import (
-	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
-	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// AnswerSlack is the room that an answer takes beside its value, in bytes; in memcached's
-// protocol it may repeat a key.
-const AnswerSlack = 512
-
-// SmallValue is the longest value, in bytes, that is appended without asking for room.
-const SmallValue = 31 << 10
-
-// Moment returns when a read happens: with its batch, unless the reader has had to wait since, for
-// a client that is slow or for room. A value may have ended meanwhile, and so may a lease.
-func (c *Session) Moment(conn *server.Conn) kv.Moment {
-	if !server.Waited(conn) {
-		return c.Now
-	}
-	now := c.Core.Clock.Read()
-	c.Core.Node.CheckPause(now.Boot)
-	return now
-}
-
 // get answers GET and LEASE in place: the store appends the value behind the answer's
 // head.
-func (c *Session) get(conn *server.Conn) {
+func (c *Handler) get(conn *server.Conn) {
 	limit := SmallValue
 	for {
 		at := len(conn.Out)
@@ -43,7 +23,7 @@ func (c *Session) get(conn *server.Conn) {
 				return
 			}
 			if n := len(c.Reply.Value); n > SmallValue { // a stale value
-				if err := room(c, conn, n); err != nil {
+				if err := c.room(conn, n); err != nil {
 					c.answerError(conn, err)
 					return
 				}
@@ -72,7 +52,7 @@ func (c *Session) get(conn *server.Conn) {
 }
 
 // mget answers MGET in place, key by key.
-func (c *Session) mget(conn *server.Conn) {
+func (c *Handler) mget(conn *server.Conn) {
 	const item = true
 	q := c.Req
 	if len(conn.Out) > 0 && !conn.Flush() {
@@ -93,7 +73,7 @@ func (c *Session) mget(conn *server.Conn) {
 		out, size, ns := c.Core.Reads.Value(conn.Out, &c.Names, q, key, SmallValue, c.Moment(conn), 0, &c.Reply)
 		if c.Reply.Status == wire.OK && size > SmallValue {
 			conn.Out = conn.Out[:head]
-			if err := room(c, conn, size); err != nil {
+			if err := c.room(conn, size); err != nil {
 				c.item(conn, ns, wire.ErrorReply(err))
 				continue
 			}
@@ -114,7 +94,7 @@ func (c *Session) mget(conn *server.Conn) {
 			return
 		default:
 			conn.Out = conn.Out[:head]
-			if err := room(c, conn, len(c.Reply.Value)); err != nil { // a stale value
+			if err := c.room(conn, len(c.Reply.Value)); err != nil { // a stale value
 				c.Reply = wire.ErrorReply(err)
 			}
 			c.item(conn, ns, c.Reply)
@@ -123,57 +103,17 @@ func (c *Session) mget(conn *server.Conn) {
 	conn.Out = wire.EndFrame(conn.Out, at)
 }
 
-// MetaGet executes the METAGET c.Req with what this host has, and says whether it could: the reply is
-// c.Reply, for which there is room. An answer to another sidecar must not delay others: a long value
-// goes the slow way.
-func (c *Session) MetaGet(conn *server.Conn) bool {
-	q := c.Req
-	if n := c.Core.Copied(q, &c.Names); n > SmallValue {
-		if c.from.Node != "" {
-			return false
-		}
-		c.Names.Release()
-		if err := NoRoom(conn.Grow(n+AnswerSlack, true)); err != nil { // it may wait: nothing is copied yet
-			c.Refuse(err)
-			return true
-		}
-	}
-	if c.Core.ExecuteTo(q, &c.Names, c.Moment(conn), 0, &c.Reply); c.Reply.Status == wire.Moved {
-		return false
-	}
-	if n := len(c.Reply.Value); n > SmallValue { // mostly there is room: the value may have grown just now
-		if err := room(c, conn, n); err != nil {
-			if !OnlyReads(q) { // it was done, and BUSY says that it was not
-				conn.Kill()
-			}
-			c.Refuse(err)
-			return true
-		}
-	}
-	c.Count(q, &c.Reply)
-	return true
-}
-
 var grown = wire.Errorf(wire.Busy, "the value grew while it was read: ask again for this key")
 
 // itemRoom makes room for an item with a short value.
-func (c *Session) itemRoom(conn *server.Conn, at int) *wire.Error {
+func (c *Handler) itemRoom(conn *server.Conn, at int) *wire.Error {
 	if len(conn.Out)-at > wire.MaxMGetAnswer {
 		return wire.Errorf(wire.Busy, "the answer has become too long: ask again for this key")
 	}
-	return room(c, conn, SmallValue)
+	return c.room(conn, SmallValue)
 }
 
-// room makes room behind Out for n bytes of an answer that has begun. It may wait for a turn to copy
-// many bytes, and holds no namespace meanwhile.
-func room(c *Session, conn *server.Conn, n int) *wire.Error {
-	if n += AnswerSlack; len(conn.Out)+n >= quota.LongCopy {
-		c.Names.Release()
-	}
-	return NoRoom(conn.Grow(n, false))
-}
-
-func (c *Session) item(conn *server.Conn, ns *namespaces.Namespace, r wire.Reply) {
+func (c *Handler) item(conn *server.Conn, ns *namespaces.Namespace, r wire.Reply) {
 	conn.Out = wire.AppendItem(conn.Out, wire.OpMGet, &r)
 	c.Tally.Add(ns, wire.OpMGet, namespaces.OutcomeOf(&r))
 }

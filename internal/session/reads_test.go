@@ -144,7 +144,7 @@ func TestWants(t *testing.T) {
 		served := <-conns
 		wants := func(told ...engine.Joiner) error {
 			cl := &engine.Call{Key: kv.Key{Hash: 1}, Told: told}
-			return (&session.Pending{Session: &session.Session{Core: h.Engine}, Conn: served, Call: cl}).Wants(1 << 20)
+			return (&session.Pending{Waiting: session.Waiting{Session: &session.Session{Core: h.Engine}, Conn: served}, Call: cl}).Wants(1 << 20)
 		}
 		if err := wants(); err != nil {
 			t.Errorf("a connection that reads: %v", err)

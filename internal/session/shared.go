@@ -30,7 +30,7 @@ var errNoMemory = wire.Errorf(wire.Unsupported,
 	"this sidecar shares no memory with apps: see shared_size, or read over the socket")
 
 // share answers SHARED: the descriptor of the region goes with the answer.
-func (c *Session) share(conn *server.Conn) {
+func (c *Handler) share(conn *server.Conn) {
 	if m := c.Doors.Memory; m == nil || !m.Offered() {
 		c.answerError(conn, errNoMemory)
 		return
@@ -124,7 +124,7 @@ func (d *Doors) Close() {
 
 // regionOf returns the shared memory that the app of a read has, if the request asks for values
 // there; nil: none.
-func regionOf(c *Session, q *wire.Request) any {
+func regionOf(c *Handler, q *wire.Request) any {
 	if !q.App || !q.Has(wire.Share) || c.Doors.Memory == nil {
 		return nil
 	}
@@ -132,7 +132,7 @@ func regionOf(c *Session, q *wire.Request) any {
 }
 
 // hits counts reads that an app has answered itself.
-func (c *Session) hits(conn *server.Conn) {
+func (c *Handler) hits(conn *server.Conn) {
 	c.Core.Reads.Reported(c.Req, &c.Names, c.Now)
 	if !c.Req.Has(wire.Quiet) {
 		c.Reply = wire.Reply{}

@@ -11,7 +11,7 @@ import (
 )
 
 // grant answers a LEASE in place, if the engine can.
-func (c *Session) grant(conn *server.Conn) bool {
+func (c *Handler) grant(conn *server.Conn) bool {
 	ns := c.Names.Read(c.Req.Namespace)
 	if ns == nil {
 		return false
@@ -108,14 +108,14 @@ func (t *tokens) leaveTo(next *tokens) {
 }
 
 // Succeeded gives the tokens of another sidecar's connection to its next connection.
-func (c *Session) Succeeded(next server.Handler) {
-	if n, ok := next.(*Session); ok {
+func (c *Handler) Succeeded(next server.Handler) {
+	if n, ok := next.(*Handler); ok {
 		c.tokens.leaveTo(&n.tokens)
 	}
 }
 
 // given keeps track of the tokens that the connection has.
-func (c *Session) given(q *wire.Request, r *wire.Reply) {
+func (c *Handler) given(q *wire.Request, r *wire.Reply) {
 	switch {
 	case q.Op == wire.OpFill && !r.Status.IsError(): // after an error the token may still be out
 		c.tokens.take(q.Token)
@@ -126,17 +126,17 @@ func (c *Session) given(q *wire.Request, r *wire.Reply) {
 }
 
 // remember notes a token of the connection, or gives it back if the connection has ended.
-func (c *Session) remember(token []byte, g tokenOf) {
+func (c *Handler) remember(token []byte, g tokenOf) {
 	if !c.tokens.add(token, g, c.Core.Clock.Read().Boot) {
 		c.abandon(map[string]tokenOf{string(token): g})
 	}
 }
 
 // giveBack gives back the tokens that the connection has left.
-func (c *Session) giveBack() { c.abandon(c.tokens.end()) }
+func (c *Handler) giveBack() { c.abandon(c.tokens.end()) }
 
 // abandon gives tokens back to the owners of their keys.
-func (c *Session) abandon(list map[string]tokenOf) {
+func (c *Handler) abandon(list map[string]tokenOf) {
 	if len(list) == 0 {
 		return
 	}

@@ -12,7 +12,7 @@ import (
 )
 
 // watch answers WATCH when there is an event, or when its time is over.
-func (c *Session) watch(conn *server.Conn) {
+func (c *Handler) watch(conn *server.Conn) {
 	q := c.Req
 	if !q.Has(wire.All) && !kv.ValidNamespace(string(q.Namespace)) {
 		c.answerError(conn, namespaces.BadName(q.Namespace))

@@ -65,7 +65,6 @@ func (d *Door) Handler(nc net.Conn) (server.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.Namespace = d.Namespace
 	return &handler{Session: c, door: d}, nil
 }
 

@@ -1,6 +1,8 @@
 package endpoint
 
 import (
+	"unsafe"
+
 	"github.com/cachesidecar/cachesidecar/internal/memcached"
 	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/session"
@@ -14,7 +16,7 @@ import (
 // delayed is a request that has the reader wait. If over is not nil it has begun, and reply is there
 // once over is closed.
 type delayed struct {
-	*session.Pending
+	session.Waiting
 	form  *form // with bytes of its own
 	reply wire.Reply
 	over  chan struct{}
@@ -22,14 +24,23 @@ type delayed struct {
 
 // wait serves the present request, and appends the answer.
 func (t *handler) wait(conn *server.Conn) {
-	p, err := t.Pend(conn)
+	a, err := t.delay(conn)
 	if err != nil {
 		t.refuse(conn, err)
 		return
 	}
 	t.askAhead(conn)
-	t.finish(conn, &delayed{Pending: p, form: t.form.clone()})
+	t.finish(conn, a)
 }
+
+// delay makes the present request one that waits.
+func (t *handler) delay(conn *server.Conn) (*delayed, *wire.Error) {
+	a := &delayed{form: t.form.clone()}
+	return a, a.Begin(t.Session, conn, delayedSize)
+}
+
+// delayedSize is what a delayed request takes beside its own bytes and a goroutine.
+const delayedSize = int(unsafe.Sizeof(delayed{})) + 512
 
 // askAhead begins the reads behind the present command that must wait too, up to the next command
 // that does not read one key.
@@ -49,12 +60,12 @@ func (t *handler) askAhead(conn *server.Conn) {
 		if conn.Hold(server.Waits) != nil {
 			return // it may find room once it is the first
 		}
-		p, err := t.Pend(conn)
+		a, err := t.delay(conn)
 		if err != nil {
 			conn.Free(server.Waits)
 			return
 		}
-		a := &delayed{Pending: p, form: t.form.clone(), over: make(chan struct{})}
+		a.over = make(chan struct{})
 		t.begun[i] = a
 		go func() { // ends with its request: finish or giveUp waits for it
 			a.reply = a.Serve()

@@ -1,67 +1,30 @@
 package session
 
 import (
-	"log/slog"
-
-	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/verify"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// Batch reads the clock, once for all requests that came in one read.
-func (c *Session) Batch() {
-	c.Now = c.Core.Clock.Read()
-	c.Core.Node.CheckPause(c.Now.Boot)
-	c.Work = works.Get().(*Work)
-}
-
-// Served gives back what the batch has borrowed.
-func (c *Session) Served() {
-	c.Names.Release()
-	works.Put(c.Work)
-	c.Work = nil
-	if c.batches++; c.batches%batchSample == 0 {
-		took := c.Core.Clock.Read().Boot - c.Now.Boot
-		c.Doors.Host.Batch(took)
-	}
-}
-
-// batchSample: one batch in batchSample is timed.
-const batchSample = 16
-
 // Gone gives back the lease tokens that the peer has no connection left to fill. From now
 // on new tokens are given back too, since requests of the peer may still wait for long.
-func (c *Session) Gone() {
+func (c *Handler) Gone() {
 	c.Doors.farewell.gone(c)
 	c.giveBack()
 }
 
-// Owner returns the owner of the connection and the process at its other end.
-func (c *Session) Owner() (owner, process string) {
-	if c.member == nil {
-		return "", ""
-	}
-	return c.member.Owner(), c.process
-}
-
-// Close ends the session.
-func (c *Session) Close(err error) {
+// Close ends the connection's session.
+func (c *Handler) Close(err error) {
 	c.giveBack()
 	c.Doors.passing.closed(c.passed)
-	if c.from.Node == "" {
-		c.member.Release(quota.Connections)
+	if c.brief {
+		err = nil
 	}
-	c.member.Leave()
-	if err != nil && !c.brief {
-		c.Log(slog.LevelWarn, "connection closed", "reason", err)
-	} else {
-		c.Log(slog.LevelDebug, "connection closed")
-	}
+	c.Session.Close(err)
 }
 
 // Oversized answers a frame that cannot be taken.
-func (c *Session) Oversized(conn *server.Conn, beginning []byte, length int, why error) {
+func (c *Handler) Oversized(conn *server.Conn, beginning []byte, length int, why error) {
 	id, ok := wire.PeekID(beginning)
 	if !ok {
 		return // no request to answer; the log line must do
@@ -70,12 +33,9 @@ func (c *Session) Oversized(conn *server.Conn, beginning []byte, length int, why
 		"a frame of %d bytes: %v; the connection is closed", length, why))
 }
 
-// WarmFrom is the least number of requests in a batch for which looking ahead pays.
-const WarmFrom = 4
-
 // Serve answers the requests of a batch. It decodes them all, looks ahead in the store,
 // and then serves them in their order.
-func (c *Session) Serve(conn *server.Conn, frames [][]byte) error {
+func (c *Handler) Serve(conn *server.Conn, frames [][]byte) error {
 	defer c.Tally.Flush() // before the answers go: a client with an answer finds it counted
 	keys, writes := 0, 0
 	for i, frame := range frames {
@@ -112,24 +72,6 @@ func (c *Session) Serve(conn *server.Conn, frames [][]byte) error {
 	return nil
 }
 
-// LookAhead touches what the store has of the first keys of Hashes, if this host owns them,
-// and what their writes will need.
-func (c *Session) LookAhead(keys, writes int) {
-	owned := c.Hashes[:0]
-	for _, h := range c.Hashes[:keys] {
-		if c.Core.Node.OwnershipEpoch(h.Partition()) != 0 {
-			owned = append(owned, h)
-		}
-	}
-	if len(owned) < WarmFrom {
-		return
-	}
-	c.sum += c.Core.Store.Warm(owned)
-	if writes >= WarmFrom {
-		c.sum += c.Core.Changes.Warm(owned)
-	}
-}
-
 // FlushAt is the length in bytes at which answers are written: one more answer of up to
 // SmallValue fits behind them.
 const FlushAt = 32 << 10
@@ -142,7 +84,7 @@ var forApps = [wire.OpCount]bool{
 }
 
 // check completes a request, and returns why it is refused, or nil.
-func (c *Session) check(q *wire.Request) *wire.Error {
+func (c *Handler) check(q *wire.Request) *wire.Error {
 	if !c.hello && q.Op != wire.OpHello {
 		return wire.Errorf(wire.BadRequest, "say HELLO before %s", q.Op)
 	}
@@ -162,7 +104,7 @@ func (c *Session) check(q *wire.Request) *wire.Error {
 }
 
 // serve answers c.Req.
-func (c *Session) serve(conn *server.Conn) {
+func (c *Handler) serve(conn *server.Conn) {
 	q := c.Req
 	if err := c.check(q); err != nil {
 		c.answerError(conn, err)
@@ -218,16 +160,17 @@ func (c *Session) serve(conn *server.Conn) {
 }
 
 // answerOr answers c.Req if it has been served, and else later.
-func (c *Session) answerOr(conn *server.Conn, served bool) {
-	if served {
-		c.answer(conn)
-	} else {
+func (c *Handler) answerOr(conn *server.Conn, served bool) {
+	if !served {
 		c.later(conn)
+		return
 	}
+	c.given(c.Req, &c.Reply)
+	c.answer(conn)
 }
 
 // asksOthers says whether a request that this host executes asks other hosts too.
-func asksOthers(c *Session, q *wire.Request) bool {
+func asksOthers(c *Handler, q *wire.Request) bool {
 	switch q.Op {
 	case wire.OpForget:
 		return c.from.Node == ""
@@ -235,28 +178,4 @@ func asksOthers(c *Session, q *wire.Request) bool {
 		return q.App && !c.Core.Node.Alone() && (q.Op == wire.OpRing || q.Has(wire.Cluster))
 	}
 	return false
-}
-
-// Execute executes c.Req with what this host has, and says whether it could: the reply is c.Reply.
-func (c *Session) Execute(conn *server.Conn) bool {
-	if q := c.Req; q.Op == wire.OpFill || q.Op == wire.OpSet && q.Mode != wire.ModeSet {
-		switch n := c.Core.Copied(q, &c.Names); {
-		case n <= SmallValue:
-		case n >= quota.LongCopy && c.from.Node != "":
-			return false // it must not delay the requests of other apps of that host
-		default:
-			if err := NoRoom(server.Turn(conn, n)); err != nil {
-				c.Refuse(err)
-				return true
-			}
-			defer server.EndTurn(conn, n)
-			c.Limit(conn)
-		}
-	}
-	if c.Core.ExecuteTo(c.Req, &c.Names, c.Moment(conn), 0, &c.Reply); c.Reply.Status == wire.Moved {
-		return false
-	}
-	c.Count(c.Req, &c.Reply)
-	c.given(c.Req, &c.Reply)
-	return true
 }

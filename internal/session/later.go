@@ -1,0 +1,196 @@
+package session
+
+import (
+	"unsafe"
+
+	"github.com/cachesidecar/cachesidecar/internal/engine"
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/peer"
+	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
+	"github.com/cachesidecar/cachesidecar/internal/transport"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// Pending is a request in the socket's protocol that waits.
+//
+// Nearly all of them are GETs of other hosts' keys, and these need no goroutine: the
+// connection's reader sends the request to the owner, and the goroutine that reads the
+// owner's answer answers the app. This wakes two goroutines fewer, and these wake-ups are
+// most of the time that such a GET takes. Of LEASEs thousands may wait for one fill: they have no
+// goroutine either (see queue). A request that cannot go that way, or whose call fails, is served on
+// a goroutine of its own.
+type Pending struct {
+	Waiting
+	handler *Handler
+	Call    *engine.Call      // the call that this request makes itself
+	stack   bool              // there is memory for a goroutine of its own
+	wait    *engine.LeaseWait // in queue
+	fills   tokenOf           // the token that a FILL uses; zero: none
+}
+
+// pendingSize is what a waiting request takes beside its own bytes and a goroutine: its bookkeeping.
+const pendingSize = int(unsafe.Sizeof(Pending{})) + 512
+
+// MaxConnLeases bounds the waiting LEASEs of one app's connection. A connection with too
+// many waiting requests is not read, but the FILL that ends the wait may come over it.
+// For another host's connection the bound is half of the calls that may wait there.
+const MaxConnLeases = 512
+
+func (c *Handler) mostLeases() int64 {
+	if c.from.Node != "" {
+		return peer.MaxCalls / 2
+	}
+	return MaxConnLeases
+}
+
+// later answers c.Req when that is possible, after earlier requests of this connection
+// for the same keys.
+func (c *Handler) later(conn *server.Conn) {
+	p := pendOr(c, conn)
+	if p == nil {
+		return
+	}
+	// A FILL must not wait for the LEASEs that wait for it.
+	c.order.enter(&p.turn, c.keys(), c.Req.Op != wire.OpLease)
+	if p.Request.Op == wire.OpFill {
+		p.fills = c.tokens.take(p.Request.Token) // the request has it now, and not the end of the connection
+	}
+	c.Names.Release() // the request may wait for others to end
+	if !p.mayAsk() && !p.mayQueue() {
+		if err := p.takeStack(); err != nil { // with the other answers of the batch
+			r := wire.ErrorReply(err)
+			conn.Out = p.end(conn.Out, &r)
+			return
+		}
+	}
+	var room func() bool
+	if p.awaited && !conn.Account().Awaits() {
+		room = conn.Account().Awaits
+	}
+	stands := conn.Begin(room)
+	switch {
+	case !stands && OnlyReads(&p.Request):
+		conn.Run(p.dropped)
+	case !p.ask() && !p.queue():
+		p.start()
+	}
+}
+
+// start serves the request on a goroutine of its own, if there is memory for it. Else the request is
+// BUSY. start does not wait.
+func (p *Pending) start() {
+	err := p.takeStack()
+	if err == nil {
+		p.Conn.Run(p.serve)
+		return
+	}
+	r := wire.ErrorReply(err)
+	p.answer(&r).Write()
+}
+
+// answer answers a request that only reads, or has not been executed. The caller writes the answer.
+func (p *Pending) answer(r *wire.Reply) *transport.Answers {
+	a := &transport.Answers{Frame: p.end(nil, r)}
+	p.Conn.Answer(a, true)
+	return a
+}
+
+// takeStack takes the memory of a goroutine.
+func (p *Pending) takeStack() *wire.Error {
+	if p.stack {
+		return nil
+	}
+	err := NoRoom(p.Held.Take(server.Waits))
+	p.stack = err == nil
+	return err
+}
+
+// long answers another host's read with a long value, after the short answers: it must
+// not delay the answers to other apps of that host.
+func (c *Handler) long(conn *server.Conn, size int) {
+	if p := pendOr(c, conn); p != nil {
+		c.Names.Release()
+		conn.Begin(nil)
+		conn.Long(size, p.long)
+	}
+}
+
+// pendOr makes a Pending of the present request. If there is no room, it answers the request and
+// returns nil.
+func pendOr(c *Handler, conn *server.Conn) *Pending {
+	p, err := c.pend(conn)
+	if err != nil {
+		c.answerError(conn, err)
+	}
+	return p
+}
+
+// pend makes a Pending of c.Req, if there is room.
+func (c *Handler) pend(conn *server.Conn) (*Pending, *wire.Error) {
+	size := pendingSize
+	if c.Req.Op == wire.OpLease {
+		if size += queuedSize; c.leasing.Add(1) > c.mostLeases() {
+			c.leasing.Add(-1)
+			return nil, wire.Errorf(wire.Busy,
+				"%d LEASEs of this connection wait: try again, or load the key without filling it", c.mostLeases())
+		}
+	}
+	p := &Pending{handler: c}
+	if err := p.Begin(c.Session, conn, size); err != nil {
+		c.leased(c.Req)
+		return nil, err
+	}
+	return p, nil
+}
+
+// leased notes that a LEASE does not wait any more.
+func (c *Handler) leased(q *wire.Request) {
+	if q.Op == wire.OpLease {
+		c.leasing.Add(-1)
+	}
+}
+
+// serve answers the request on a goroutine of its own, and says whether it has only read.
+func (p *Pending) serve() (answer []byte, reads bool) {
+	r := p.Serve()
+	defer p.Held.Copy(ValuesOf(&r))()
+	return p.end(nil, &r), OnlyReads(&p.Request)
+}
+
+// long answers a read whose value was present and is long. If the value has gone by now,
+// the read waits for a new one in serve.
+func (p *Pending) long() []byte {
+	c := p.Session.Core
+	if p.Session.reading.Err() != nil { // no client takes the answer
+		return p.end(nil, &wire.Reply{Status: wire.Miss, Why: wire.Degraded})
+	}
+	now := c.Clock.Read()
+	c.Node.CheckPause(now.Boot)
+	b := namespaces.Pins{Table: c.Names, Member: p.Session.member}
+	r := c.Execute(&p.Request, &b, now, 0)
+	b.Release()
+	if r.Status == wire.Moved {
+		p.start()
+		return nil
+	}
+	return p.end(nil, &r)
+}
+
+// dropped ends a read of a connection that has ended.
+func (p *Pending) dropped() (answer []byte, reads bool) {
+	r := wire.ErrorReply(wire.Errorf(wire.Busy, "the connection has ended"))
+	return p.end(nil, &r), true
+}
+
+// end ends the request, and appends its answer.
+func (p *Pending) end(dst []byte, r *wire.Reply) []byte {
+	h := p.handler
+	if h.given(&p.Request, r); p.fills.until > 0 && r.Status.IsError() {
+		h.remember(p.Request.Token, p.fills)
+	}
+	p.End(r)
+	defer p.Held.Free()
+	h.leased(&p.Request)
+	r.ID = p.Request.ID
+	return wire.AppendReply(dst, p.Request.Op, r)
+}

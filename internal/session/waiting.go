@@ -1,0 +1,178 @@
+package session
+
+import (
+	"bytes"
+	"context"
+	"time"
+	"unsafe"
+
+	"github.com/cachesidecar/cachesidecar/internal/engine"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/quota"
+	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
+	"github.com/cachesidecar/cachesidecar/internal/slow"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// Waiting is a request that cannot be answered in place. A write that still waits when its connection
+// has ended is not executed: its client may have written the key again over another connection, or
+// another client may have. A write waits as a Waiting, or in a batch whose reader has had to wait. A
+// write that its reader answers at once is executed even if its client has gone already, and so is
+// one without an answer.
+type Waiting struct {
+	Session  *Session
+	Conn     *server.Conn
+	Request  wire.Request  // with its own bytes
+	Held     quota.Held    // bytes that the connection's account has for it
+	Deadline time.Duration // on the boot clock
+	Since    time.Duration // when the request was read, on the boot clock
+	turn     turn
+	began    time.Duration // when the owner was asked, on the boot clock
+	owner    string        // the host that is asked; "": none
+	trace    slow.Trace    // of Serve
+	awaited  bool          // the account counts it as a read; Request may become another one
+}
+
+// sizeOf returns the size of a request's clone in bytes.
+func sizeOf(q *wire.Request) int {
+	n := len(q.Namespace) + len(q.Key) + len(q.Value) + len(q.Token) + len(q.Body)
+	n += len(q.Keys) * int(unsafe.Sizeof(q.Key))
+	for _, k := range q.Keys {
+		n += len(k)
+	}
+	return n
+}
+
+// MaxSlow bounds the requests of all connections that wait.
+const MaxSlow = 1 << 16
+
+// Begin makes w the present request of a session, which then waits; more bytes are taken for what the
+// caller has for it. End and Held.Free end it. After an error there is no room, and it does not wait.
+func (w *Waiting) Begin(c *Session, conn *server.Conn, more int) *wire.Error {
+	err := c.member.Acquire(quota.Waiting)
+	size := more + sizeOf(c.Req)
+	if err == nil {
+		if err = NoRoom(conn.Hold(size)); err != nil {
+			c.member.Release(quota.Waiting)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	c.Core.Waiting.Add(1)
+	if c.ctx == nil {
+		c.ctx = quota.With(rpc.WithAccount(context.Background(), conn.Account()), c.member)
+		c.reading = conn.While(c.ctx)
+	}
+	w.Session, w.Conn, w.Request = c, conn, c.Req.Clone()
+	w.Deadline, w.Since, w.awaited = c.Core.Deadlines.Of(c.Req, c.Now), c.Now.Boot, c.awaited(c.Req)
+	w.Held.Begin(conn.Account(), size)
+	if w.awaited {
+		conn.Account().Reads(1)
+	}
+	if !c.Quiet {
+		w.Request.Conn = server.EndOf(conn)
+	}
+	return nil
+}
+
+// awaited reports whether a request is an app's read, which needs room for its answer.
+func (c *Session) awaited(q *wire.Request) bool {
+	return c.from.Node == "" && (q.Op == wire.OpGet || q.Op == wire.OpMGet)
+}
+
+// Serve serves the request, on the caller's goroutine.
+func (w *Waiting) Serve() wire.Reply {
+	s := w.Session
+	b := namespaces.Pins{Table: s.Core.Names, Member: s.member}
+	defer b.Release()
+	ctx := s.ctx
+	if OnlyReads(&w.Request) {
+		ctx = s.reading
+	}
+	ctx = quota.WithHeld(slow.With(ctx, &w.trace), &w.Held)
+	waited := slow.Begin(ctx, slow.Order, "")
+	w.turn.wait()
+	waited()
+	r := s.slow(ctx, &w.Request, &b, w.Deadline)
+	if acks := s.Core.Acks; acks.Wanted(&w.Request) {
+		w.turn.leave() // later requests are answered from what is stored
+		b.Release()
+		waited := slow.Begin(ctx, slow.Acks, "")
+		r = acks.Wait(context.Background(), &w.Request, r, w.Deadline)
+		waited()
+	}
+	return r
+}
+
+// End counts the request and gives its place up. Its answer takes memory before it is made, which is
+// given back with the rest of what the request holds: many requests may get one long value at once.
+// Without memory the reply is BUSY.
+func (w *Waiting) End(r *wire.Reply) {
+	if n := ValuesOf(r); n > SmallValue && OnlyReads(&w.Request) {
+		if err := NoRoom(w.Held.Take(n)); err != nil {
+			*r = wire.ErrorReply(err)
+		}
+	}
+	s := w.Session
+	s.Count(&w.Request, r)
+	w.note(r)
+	w.turn.leave()
+	s.Core.Waiting.Add(-1)
+	s.member.Release(quota.Waiting)
+	if w.awaited {
+		w.Conn.Account().Reads(-1)
+	}
+}
+
+// ValuesOf returns how many bytes the values of a reply have.
+func ValuesOf(r *wire.Reply) int {
+	n := len(r.Value)
+	for i := range r.Items {
+		n += len(r.Items[i].Value)
+	}
+	return n
+}
+
+// note notes the request of an app if it was slow.
+func (w *Waiting) note(r *wire.Reply) {
+	s, q := w.Session, &w.Request
+	if s.from.Node != "" || !timed[q.Op] {
+		return
+	}
+	now := s.Core.Clock.Read()
+	s.Core.Inspection.Requests.Note(now.Boot-w.Since, now, func() slow.Call {
+		c := slow.Call{
+			Op: q.Op.String(), Namespace: string(cut(q.Namespace, kv.MaxNamespaceLen)),
+			Keys: namespaces.KeysIn(q), Result: r.Status.String(), Parts: w.trace.Parts(),
+		}
+		if key := q.Key; key != nil || len(q.Keys) > 0 {
+			if key == nil {
+				key = q.Keys[0]
+			}
+			c.Key, c.Hash = bytes.Clone(cut(key, kv.MaxKeyLen)), s.Core.Names.Hash(q.Namespace, key)
+		}
+		if w.owner != "" {
+			c.Parts = append(c.Parts, slow.Part{What: slow.Owner, Node: w.owner, Took: now.Boot - w.began})
+		}
+		return c
+	})
+}
+
+// OnlyReads reports whether a request changes nothing: BUSY may replace its answer, and nobody
+// misses it once the connection has ended.
+func OnlyReads(q *wire.Request) bool {
+	return engine.ReadOp(q.Op) || q.Op == wire.OpMetaGet && !q.Has(wire.Touch) && !q.Has(wire.Claim)
+}
+
+// cut returns at most the first n bytes. A request that is refused may name anything, and
+// an MGET may have a key that is too long beside keys that are loaded.
+func cut(b []byte, n int) []byte { return b[:min(n, len(b))] }
+
+// timed are the requests that note may list: those that are to be fast.
+var timed = [wire.OpCount]bool{
+	wire.OpGet: true, wire.OpMGet: true, wire.OpSet: true, wire.OpDelete: true, wire.OpTouch: true,
+	wire.OpIncr: true, wire.OpLease: true, wire.OpFill: true, wire.OpFlush: true, wire.OpMetaGet: true,
+}
