@@ -7,12 +7,9 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/failpoint"
-	"github.com/cachesidecar/cachesidecar/internal/handoff"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
-	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
-	"github.com/cachesidecar/cachesidecar/invalidation"
 )
 
 // A write with ack=all is answered once no host can serve an older value: every process
@@ -25,17 +22,12 @@ import (
 
 // Acks waits until all hosts have applied a write.
 type Acks struct {
-	clock   kv.Clock
-	names   *namespaces.Table
-	node    *cluster.Node
-	handoff *handoff.Handoff
-	log     *invalidation.Log // nil if the node is alone
-	counts  *Counts
+	*base
 }
 
 // Wanted reports whether a request is a write with ack=all that must wait for other
 // hosts.
-func (c *Acks) Wanted(q *wire.Request) bool { return q.Has(wire.AckAll) && c.log != nil }
+func (c *Acks) Wanted(q *wire.Request) bool { return q.Has(wire.AckAll) && c.Log != nil }
 
 // Wait waits until every host has applied what a write has changed. The write has been
 // executed, with the reply r. The reply of a key that not every host has applied in time
@@ -52,10 +44,10 @@ func (c *Acks) Wait(ctx context.Context, q *wire.Request, r wire.Reply, deadline
 			left = append(left, i)
 		}
 	}
-	latest := c.clock.Read().Boot + cluster.Margin(c.node.Bound()) // no copy from before the write is served then
+	latest := c.Clock.Read().Boot + cluster.Margin(c.Node.Bound()) // no copy from before the write is served then
 	for again := askAgain; len(left) > 0; again = min(2*again, mostAgain) {
 		left = c.round(ctx, q, keys, left, min(deadline, latest))
-		now := c.clock.Read().Boot
+		now := c.Clock.Read().Boot
 		if now >= latest {
 			left = nil
 		}
@@ -84,10 +76,10 @@ func (c *Acks) round(
 	}
 	groups := map[*cluster.Owner]*group{} // keyed by owner; nil is this host
 	for _, i := range todo {
-		p := c.names.Hash(q.Namespace, keys[i]).Partition()
+		p := c.Names.Hash(q.Namespace, keys[i]).Partition()
 		var owner *cluster.Owner
-		if c.node.OwnershipEpoch(p) == 0 {
-			if owner = c.node.View().Owner(p); owner != nil && owner.Process == c.node.Self() {
+		if c.Node.OwnershipEpoch(p) == 0 {
+			if owner = c.Node.View().Owner(p); owner != nil && owner.Process == c.Node.Self() {
 				owner = nil
 			}
 		}
@@ -129,15 +121,15 @@ func (c *Acks) appliedAtOwner(
 	ctx context.Context, owner *cluster.Owner, partitions []uint16, deadline time.Duration,
 ) []bool {
 	none := make([]bool, len(partitions))
-	left := deadline - c.clock.Read().Boot
+	left := deadline - c.Clock.Read().Boot
 	body, err := wire.MarshalBody(&wire.Applied{Partitions: partitions})
 	if err != nil || left <= 0 {
 		return none
 	}
 	var a peer.Answer
 	defer a.Release()
-	if err := c.node.Do(ctx, owner.Process, left, &wire.Request{Op: wire.OpApplied, Body: body}, &a); err != nil {
-		c.counts.PeerErrors.Add(1)
+	if err := c.Node.Do(ctx, owner.Process, left, &wire.Request{Op: wire.OpApplied, Body: body}, &a); err != nil {
+		c.Counts.PeerErrors.Add(1)
 		return none
 	}
 	var by wire.AppliedBy
@@ -156,24 +148,24 @@ func (c *Acks) appliedAtOwner(
 // another host. Copies from before it are gone all the same once leases on that owner
 // have lapsed, and that owner has handed its entries over.
 func (c *Acks) Applied(ctx context.Context, partitions []uint16, deadline time.Duration) []bool {
-	now := c.clock.Read().Boot
-	c.node.CheckPause(now)
+	now := c.Clock.Read().Boot
+	c.Node.CheckPause(now)
 	all, epochs := make([]bool, len(partitions)), make([]uint32, len(partitions))
 	until := now
 	for i, p := range partitions {
 		if p < kv.Partitions {
-			epochs[i] = c.node.OwnershipEpoch(p)
+			epochs[i] = c.Node.OwnershipEpoch(p)
 		}
 		if epochs[i] != 0 {
-			until = max(until, time.Duration(c.handoff.BegunAt[p].Load())+cluster.Margin(c.node.Bound()))
+			until = max(until, time.Duration(c.Handoff.BegunAt[p].Load())+cluster.Margin(c.Node.Bound()))
 		}
 	}
 	if !failpoint.Out(failpoint.AckAll) && !c.appliedBy(ctx, until, deadline) {
 		return all
 	}
-	c.node.CheckPause(c.clock.Read().Boot)
+	c.Node.CheckPause(c.Clock.Read().Boot)
 	for i, p := range partitions {
-		all[i] = epochs[i] != 0 && c.node.OwnershipEpoch(p) == epochs[i]
+		all[i] = epochs[i] != 0 && c.Node.OwnershipEpoch(p) == epochs[i]
 	}
 	return all
 }
@@ -181,16 +173,16 @@ func (c *Acks) Applied(ctx context.Context, partitions []uint16, deadline time.D
 // appliedBy waits until every host has applied this host's log and the moment until has
 // come. It returns false if the deadline comes first. Both are on the boot clock.
 func (c *Acks) appliedBy(ctx context.Context, until, deadline time.Duration) bool {
-	now := c.clock.Read().Boot
-	latest := now + cluster.Margin(c.node.Bound()) // all leases from before have lapsed by then
+	now := c.Clock.Read().Boot
+	latest := now + cluster.Margin(c.Node.Bound()) // all leases from before have lapsed by then
 	until = min(until, latest)
 	ctx, cancel := context.WithTimeout(ctx, max(0, deadline-now))
 	defer cancel()
-	if !c.node.Applied(ctx, c.log.Head()) {
+	if !c.Node.Applied(ctx, c.Log.Head()) {
 		return false
 	}
 	for {
-		left := until - c.clock.Read().Boot
+		left := until - c.Clock.Read().Boot
 		if left <= 0 {
 			return true
 		}

@@ -4,20 +4,17 @@ import (
 	"context"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/internal/cluster"
-	"github.com/cachesidecar/cachesidecar/internal/handoff"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/slow"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
-	"github.com/cachesidecar/cachesidecar/l2/segment"
 )
 
 // An ownership begins without entries. They come from the last owner, and meanwhile a key
 // that is absent here may have an acknowledged value that is on its way. An operation whose
 // answer or effect depends on the present entry must not take that key for absent. All of
-// them pass one gate, Arrivals.epoch, or for the hits of reads, whose value may be here,
-// Arrivals.coming. The gate sends them the slow way, which asks the last owner for the entry
-// (Arrivals.ask). If that owner cannot be asked:
+// them pass one gate, Owners.epoch, or for the hits of reads, whose value may be here,
+// Owners.coming. The gate sends them the slow way, which asks the last owner for the entry
+// (Owners.ask). If that owner cannot be asked:
 //
 //	GET, MGET, LEASE              go on: a miss proves nothing
 //	DELETE without a condition    goes on: what comes after it is refused
@@ -25,13 +22,6 @@ import (
 //	everything else               UNAVAILABLE
 //
 // A SET without a condition and a FILL replace whatever comes, and ask for nothing.
-
-// Arrivals knows which entries may be on their way here.
-type Arrivals struct {
-	store   *segment.Store
-	node    *cluster.Node
-	handoff *handoff.Handoff
-}
 
 // depends reports whether the answer or the effect of an operation depends on the present
 // entry of its key. A deletion that settles a write has an answer that nobody needs.
@@ -58,13 +48,13 @@ func mayGuess(q *wire.Request) bool {
 // here and now. Zero means MOVED: this host does not own the key, or the operation depends
 // on an entry that may be on its way here. fetched is the ownership epoch in which the entry
 // has been asked for; zero is none.
-func (a *Arrivals) epoch(q *wire.Request, k kv.Key, fetched uint32, now kv.Moment) uint32 {
+func (o *Owners) epoch(q *wire.Request, k kv.Key, fetched uint32, now kv.Moment) uint32 {
 	partition := k.Hash.Partition()
-	epoch := a.node.OwnershipEpoch(partition)
-	if epoch == fetched || !depends(q) || !a.coming(partition) {
+	epoch := o.Node.OwnershipEpoch(partition)
+	if epoch == fetched || !depends(q) || !o.coming(partition) {
 		return epoch
 	}
-	if _, present := a.store.Peek(k, now.Boot); !present {
+	if _, present := o.Store.Peek(k, now.Boot); !present {
 		return 0
 	}
 	return epoch
@@ -73,20 +63,20 @@ func (a *Arrivals) epoch(q *wire.Request, k kv.Key, fetched uint32, now kv.Momen
 // coming reports whether entries of a partition are on their way here. A caller reads the
 // epoch of the ownership before, and looks into the store after: if no entry is coming, all
 // are there.
-func (a *Arrivals) coming(partition uint16) bool { return a.handoff.Incoming[partition].Load() != nil }
+func (o *Owners) coming(partition uint16) bool { return o.Handoff.Incoming[partition].Load() != nil }
 
 // ask asks the last owner of a key for its entry, if that may be on its way here. It
 // returns false if no entry is coming any more, and an error if the operation cannot be
 // executed without the answer. The caller has read the epoch of the ownership before.
-func (a *Arrivals) ask(
+func (o *Owners) ask(
 	ctx context.Context, q *wire.Request, k kv.Key, timeout time.Duration,
 ) (asked bool, bad *wire.Error) {
-	src := a.handoff.Incoming[k.Hash.Partition()].Load()
+	src := o.Handoff.Incoming[k.Hash.Partition()].Load()
 	if src == nil {
 		return false, nil
 	}
 	waited := slow.Begin(ctx, slow.Handoff, string(src.From.Node))
-	err := a.handoff.Fetch(ctx, src, string(q.Namespace), k, timeout)
+	err := o.Handoff.Fetch(ctx, src, string(q.Namespace), k, timeout)
 	if waited(); err != nil && !mayGuess(q) {
 		return true, wire.Errorf(wire.Unavailable, "%s, which owned the key until now, cannot be asked for it",
 			src.From.Node)

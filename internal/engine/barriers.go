@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
-	"github.com/cachesidecar/cachesidecar/internal/handoff"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/invalidation"
@@ -27,11 +26,7 @@ import (
 
 // Barriers are the load barriers that this host knows of.
 type Barriers struct {
-	clock   kv.Clock
-	hlc     *kv.HLC
-	names   *namespaces.Table
-	handoff *handoff.Handoff
-	log     *invalidation.Log // nil if the node is alone
+	*base
 
 	keys  *invalidation.Barriers
 	since [kv.Partitions]atomic.Int64 // boot clock: when the barriers of the partition were lost; zero: never
@@ -65,9 +60,9 @@ func (b *Barriers) everywhere(now time.Duration) {
 // followers. It precedes the deletion, so that it comes in time everywhere.
 func (b *Barriers) raise(h kv.Hash, lag time.Duration, now kv.Moment) {
 	b.keys.Begin(h, now.Boot+lag)
-	if b.log != nil {
-		b.log.Append(invalidation.Event{
-			Kind: invalidation.Barrier, Hash: h, Version: b.hlc.Next(now.Wall), Detail: &invalidation.Detail{Lag: lag},
+	if b.Log != nil {
+		b.Log.Append(invalidation.Event{
+			Kind: invalidation.Barrier, Hash: h, Version: b.HLC.Next(now.Wall), Detail: &invalidation.Detail{Lag: lag},
 		})
 	}
 }
@@ -84,7 +79,7 @@ func (b *Barriers) end(ns *namespaces.Namespace, h kv.Hash, v kv.Version) {
 
 // apply notes a barrier of another host.
 func (b *Barriers) apply(e *invalidation.Event) {
-	now := b.clock.Read().Boot
+	now := b.Clock.Read().Boot
 	if e.Detail.Partitions != nil {
 		b.partitions(e.Detail.Partitions, now)
 		return
@@ -99,7 +94,7 @@ func (b *Barriers) apply(e *invalidation.Event) {
 func (b *Barriers) begun(
 	begun *ownership.Begun, owner func(kv.Process) *cluster.Owner, now time.Duration,
 ) {
-	if !b.names.AnyReplicaLag() {
+	if !b.Names.AnyReplicaLag() {
 		return
 	}
 	var before []LogTo
@@ -121,9 +116,9 @@ func (b *Barriers) begun(
 		return
 	}
 	b.partitions(taken, now)
-	if b.log != nil {
-		b.log.Append(invalidation.Event{
-			Kind: invalidation.Barrier, Version: b.hlc.Next(b.clock.Read().Wall),
+	if b.Log != nil {
+		b.Log.Append(invalidation.Event{
+			Kind: invalidation.Barrier, Version: b.HLC.Next(b.Clock.Read().Wall),
 			Detail: &invalidation.Detail{Partitions: taken},
 		})
 	}
@@ -142,7 +137,7 @@ func (b *Barriers) Barred(ns *namespaces.Namespace, key kv.Key, begun time.Durat
 	if since := b.since[p].Load(); since != 0 && begun < time.Duration(since)+ns.ReplicaLag {
 		return true
 	}
-	return begun < time.Duration(b.handoff.BegunAt[p].Load())+ns.ReplicaLag && !b.known(p)
+	return begun < time.Duration(b.Handoff.BegunAt[p].Load())+ns.ReplicaLag && !b.known(p)
 }
 
 // known reports whether this host has applied all that other hosts had in their logs when

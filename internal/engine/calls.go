@@ -8,7 +8,6 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/flight"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
-	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/transport"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/l1"
@@ -17,9 +16,8 @@ import (
 // Calls are the reads of other hosts' keys that are under way. However many requests read
 // a key, its owner is asked once.
 type Calls struct {
-	names  *namespaces.Table
-	counts *Counts
-	table  flight.Table[*Call]
+	*base
+	table flight.Table[*Call]
 }
 
 // Call is one request to the owner of a key. Its results are set before it ends.
@@ -85,7 +83,7 @@ func (c *Calls) Join(
 	defer c.table.Unlock()
 	if old, ok := c.table.Find(key, func(cl *Call) bool { return cl.asks == asks }); ok {
 		if old.Owner == owner &&
-			(owner.Leased(now.Boot, c.names.Bound(key.Namespace)) || failpoint.Out(failpoint.JoinRule)) {
+			(owner.Leased(now.Boot, c.Names.Bound(key.Namespace)) || failpoint.Out(failpoint.JoinRule)) {
 			switch {
 			case p == nil && old.Done == nil:
 				old.Done = make(chan struct{})
@@ -95,12 +93,12 @@ func (c *Calls) Join(
 			default:
 				old.Told = append(old.Told, p)
 			}
-			c.counts.Joined.Add(1)
+			c.Counts.Joined.Add(1)
 			return old, false
 		}
 		c.table.Remove(old) // the new call takes its place
 	}
-	c.counts.PeerReads.Add(1)
+	c.Counts.PeerReads.Add(1)
 	if asks.Options&wire.Fresh != 0 { // a fresh read is never shared
 		return newCall(owner, key, asks, now, until), true
 	}

@@ -5,29 +5,19 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/failpoint"
-	"github.com/cachesidecar/cachesidecar/internal/flight"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
-	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
-	"github.com/cachesidecar/cachesidecar/l1"
 	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
 
 // Changes notes the changes of keys wherever they must be known: in this host's log, in
 // its ledger, at the apps that watch, and at the reads and loads under way.
 type Changes struct {
-	clock    kv.Clock
-	hlc      *kv.HLC
-	names    *namespaces.Table
-	ledger   *invalidation.Ledger
-	log      *invalidation.Log // log and l1 are nil if the node is alone
-	l1       *l1.Cache
-	leases   *flight.Leases
+	*base
 	calls    *Calls
 	watches  *Watches
 	barriers *Barriers
-	shared   *Publisher
 }
 
 // Began implements handoff.Host: it is called when ownerships of partitions begin.
@@ -40,23 +30,23 @@ func (c *Changes) Began(b *ownership.Begun, owner func(kv.Process) *cluster.Owne
 // apps that wait for fills ask the next owner.
 func (c *Changes) Ended(set kv.PartitionSet, v kv.Version) {
 	c.Raise(set, v)
-	c.leases.End(func(h kv.Hash) bool { return set.Has(h.Partition()) })
+	c.Leases.End(func(h kv.Hash) bool { return set.Has(h.Partition()) })
 }
 
 // Changed is called by the store for every change, in the store's critical section. The
 // change is in the log before it is acknowledged, and outdates this host's own copies.
 func (c *Changes) Changed(k kv.Key, v kv.Version) {
-	if c.log != nil {
-		c.log.Append(invalidation.Event{Kind: invalidation.Changed, Hash: k.Hash, Version: v})
+	if c.Log != nil {
+		c.Log.Append(invalidation.Event{Kind: invalidation.Changed, Hash: k.Hash, Version: v})
 	}
-	c.names.KeyFilter(k.Namespace).Add(k.Hash)
+	c.Names.KeyFilter(k.Namespace).Add(k.Hash)
 	c.Note(k.Hash, v)
 }
 
 // Warm brings what Changed will need for some keys into the processor's cache. The result
 // has no meaning, see invalidation.Ledger.Warm.
 func (c *Changes) Warm(hashes []kv.Hash) (sum uint64) {
-	return c.ledger.Warm(hashes) + c.shared.Warm(hashes)
+	return c.Ledger.Warm(hashes) + c.Shared.Warm(hashes)
 }
 
 // Raise outdates, here and at all followers, what was attested for some partitions before
@@ -65,15 +55,15 @@ func (c *Changes) Raise(set kv.PartitionSet, v kv.Version) {
 	if failpoint.Out(failpoint.Released) {
 		return
 	}
-	if c.log != nil {
-		c.log.Append(raised(set, v))
+	if c.Log != nil {
+		c.Log.Append(raised(set, v))
 	}
 	c.Floor(set, v)
 }
 
 // missed notes that other hosts may have changed keys of some partitions.
 func (c *Changes) missed(set kv.PartitionSet) {
-	for k := range c.names.KeyFilters() {
+	for k := range c.Names.KeyFilters() {
 		k.Missed(set)
 	}
 }
@@ -85,8 +75,8 @@ func (c *Changes) detach(h kv.Hash) {
 	if failpoint.Out(failpoint.Detach) {
 		return
 	}
-	c.leases.Detach(h)
-	for _, l := range c.names.Loads() {
+	c.Leases.Detach(h)
+	for _, l := range c.Names.Loads() {
 		l.Detach(h)
 	}
 }
@@ -97,8 +87,8 @@ func (c *Changes) detachIf(match func(kv.NamespaceID, kv.Hash) bool) {
 	if failpoint.Out(failpoint.Detach) {
 		return
 	}
-	c.leases.DetachIf(match)
-	for _, l := range c.names.Loads() {
+	c.Leases.DetachIf(match)
+	for _, l := range c.Names.Loads() {
 		l.DetachIf(match)
 	}
 }
@@ -133,21 +123,21 @@ func (c *Changes) unknown(key kv.Key) {
 // zero stands for now.
 func (c *Changes) Outdated(key kv.Key, v kv.Version) {
 	if v == 0 {
-		v = c.hlc.Next(c.clock.Read().Wall)
+		v = c.HLC.Next(c.Clock.Read().Wall)
 	}
-	c.hlc.Observe(v)
+	c.HLC.Observe(v)
 	if failpoint.Out(failpoint.OwnWrites) {
 		return
 	}
 	c.Note(key.Hash, v)
-	c.l1.Outdate(key.Hash, v)
+	c.L1.Outdate(key.Hash, v)
 }
 
 // Note notes that a key has changed: copies from before version v are outdated, here and
 // at the apps that watch.
 func (c *Changes) Note(h kv.Hash, v kv.Version) {
-	c.ledger.Note(h, v)
-	c.shared.Withdraw(h)
+	c.Ledger.Note(h, v)
+	c.Shared.Withdraw(h)
 	c.detach(h)
 	c.watches.Tell(invalidation.Event{Kind: invalidation.Changed, Hash: h, Version: v})
 }
@@ -155,9 +145,9 @@ func (c *Changes) Note(h kv.Hash, v kv.Version) {
 // Floor notes the same for all keys of some partitions.
 func (c *Changes) Floor(set kv.PartitionSet, v kv.Version) {
 	for p := range set.All() {
-		c.ledger.RaisePartition(p, v)
+		c.Ledger.RaisePartition(p, v)
 	}
-	c.shared.Floor(set)
+	c.Shared.Floor(set)
 	c.detachIf(func(_ kv.NamespaceID, h kv.Hash) bool { return set.Has(h.Partition()) })
 	c.watches.Tell(raised(set, v))
 }

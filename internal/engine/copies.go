@@ -8,23 +8,14 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/handoff"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
-	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
-	"github.com/cachesidecar/cachesidecar/invalidation"
 	"github.com/cachesidecar/cachesidecar/l1"
 )
 
 // Copies are this host's copies of entries that other hosts own.
 type Copies struct {
-	clock   kv.Clock
-	hlc     *kv.HLC
-	names   *namespaces.Table
-	node    *cluster.Node
-	ledger  *invalidation.Ledger
-	l1      *l1.Cache // nil if the node is alone
+	*base
 	watches *Watches
-	counts  *Counts
-	shared  *Publisher
 }
 
 // Get returns this host's copy of an entry that another host owns, or nil if the copy
@@ -32,15 +23,15 @@ type Copies struct {
 // now, if this host has applied all changes that this process had accepted up to a moment
 // within the bound, and if none of them has outdated the copy.
 func (c *Copies) Get(key kv.Key, owner *cluster.Owner, now kv.Moment) *l1.Copy {
-	cp, ok := c.l1.Get(key)
+	cp, ok := c.L1.Get(key)
 	if !ok {
 		return nil
 	}
 	if cp.Owner != &owner.Process && !failpoint.Out(failpoint.OwnerAtHit) ||
-		!owner.Leased(now.Boot, c.names.Bound(key.Namespace)) && !failpoint.Out(failpoint.LeaseAtHit) ||
+		!owner.Leased(now.Boot, c.Names.Bound(key.Namespace)) && !failpoint.Out(failpoint.LeaseAtHit) ||
 		cp.Deadline.Passed(now.Boot) ||
-		!c.ledger.Admit(key.Namespace, key.Hash, cp.Version, cp.AsOf) && !failpoint.Out(failpoint.AdmitAtHit) {
-		c.counts.CopiesRefused.Add(1)
+		!c.Ledger.Admit(key.Namespace, key.Hash, cp.Version, cp.AsOf) && !failpoint.Out(failpoint.AdmitAtHit) {
+		c.Counts.CopiesRefused.Add(1)
 		return nil
 	}
 	return cp
@@ -57,8 +48,8 @@ func (c *Copies) appendTo(
 	if q.Has(wire.Fresh) || q.Has(wire.Attest) && !q.App {
 		return dst, 0
 	}
-	owner := c.node.View().Owner(key.Hash.Partition())
-	if owner == nil || owner.Process == c.node.Self() {
+	owner := c.Node.View().Owner(key.Hash.Partition())
+	if owner == nil || owner.Process == c.Node.Self() {
 		return dst, 0
 	}
 	cp := c.Get(key, owner, now)
@@ -66,7 +57,7 @@ func (c *Copies) appendTo(
 		return dst, 0
 	}
 	if share.asOf != 0 {
-		c.shared.copied(share, key, cp, owner)
+		c.Shared.copied(share, key, cp, owner)
 	}
 	source, value := wire.SourceL1, cp.Value()
 	if len(value) > limit {
@@ -110,10 +101,10 @@ func (c *Copies) reply(
 // Take keeps the owner's answer for a call, and puts a value into L1 unless a change has
 // outdated it.
 func (c *Copies) Take(cl *Call, r *wire.Reply) {
-	c.hlc.Observe(kv.Version(r.AsOf))
+	c.HLC.Observe(kv.Version(r.AsOf))
 	absent := r.Status == wire.Miss && r.Why == wire.Absent
 	if r.Attested || r.Status == wire.Stale { // an answer that must not be kept has no end
-		cl.ends = handoff.EndOf(c.clock, r.TTLMS, cl.at)
+		cl.ends = handoff.EndOf(c.Clock, r.TTLMS, cl.at)
 	}
 	if r.Status != wire.OK && !absent || !r.Attested {
 		cl.reply = owned(r)
@@ -131,11 +122,11 @@ func (c *Copies) Take(cl *Call, r *wire.Reply) {
 	cp.SetBytes(cl.Key.Bytes, r.Value)
 	cl.copy, cl.source = cp, sourceOf(r)
 	switch {
-	case !c.ledger.Admit(cp.Namespace, cp.Hash, cp.Version, cp.AsOf) && !failpoint.Out(failpoint.AdmitAtFill):
-		c.counts.FillsRefused.Add(1)
+	case !c.Ledger.Admit(cp.Namespace, cp.Hash, cp.Version, cp.AsOf) && !failpoint.Out(failpoint.AdmitAtFill):
+		c.Counts.FillsRefused.Add(1)
 	case cl.asks.Options&wire.Fresh != 0: // a fresh read makes no copy, and leaves no older one
-		c.l1.Replace(cp)
+		c.L1.Replace(cp)
 	default:
-		c.l1.Put(cp)
+		c.L1.Put(cp)
 	}
 }

@@ -33,8 +33,8 @@ import (
 // Deadlines says until when a request is answered.
 type Deadlines struct {
 	clock   kv.Clock
-	timeout atomic.Int64 // ns, of requests without one
 	counts  *Counts
+	timeout atomic.Int64 // ns, of requests without one
 }
 
 // Limit gives a write without a moment the end until, which is the request's own.

@@ -12,24 +12,19 @@
 // ServePeer for other sidecars. Both wait on the caller's goroutine, at most until the
 // deadline.
 //
-// The engine has one part for each duty, in a file of its own:
+// The engine has ten rooms, of a part or some; each part stands on base, and uses the parts that its
+// fields name:
 //
-//	Reads, Writes    what this host owns
-//	Looks            METAGET, which reads what this host owns, and may change it
-//	Copies           copies of what other hosts own
-//	Calls, Forwarder calls to the owners of keys, each made once for all readers
-//	Loads, Tokens    loads from origins, loads by apps
-//	writeThrough     writes at the origin before the cache
-//	keys, many       the way of a request of one key, of many keys
-//	Changes, Tiers   the changes made here, the changes heard from other hosts
-//	Flushes          the removal of all keys
-//	Barriers         load barriers
+//	keys             the way of a request, of one key or many: here, at the owner, at the origin
+//	Reads, Looks     what this host has of a key; Looks is METAGET, which may change it
+//	Writes, writeThrough  changes of what this host owns; at the origin before the cache
+//	Copies, Calls, Forwarder  copies of what other hosts own, and calls to these, each made once for all
+//	Loads, Tokens, warm   loads from origins, by apps, of a list of keys at the start
+//	Changes, Tiers, Barriers, Flushes  the changes made here and heard of, load barriers, removals of all
 //	Watches          the stream of changes for WATCH
 //	Acks             the wait until all hosts have applied a write
-//	Owners           the owner of a key, and the wait for one
-//	Deadlines        the time of a request
-//	Hosts            requests about hosts
-//	warm             the load of a list of keys at the start
+//	Owners, Deadlines  the owner of a key, the wait for one, entries on their way here; the time of a request
+//	Hosts, Inspection  requests about hosts, and about what this one stores and does
 //
 // All methods may be called concurrently. A request of many keys, or to many hosts, uses
 // goroutines that end with it. A write-through uses one that may outlive its request; it

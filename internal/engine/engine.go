@@ -8,16 +8,10 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/cachesidecar/cachesidecar/internal/access"
-	"github.com/cachesidecar/cachesidecar/internal/cluster"
-	"github.com/cachesidecar/cachesidecar/internal/flight"
-	"github.com/cachesidecar/cachesidecar/internal/handoff"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
-	"github.com/cachesidecar/cachesidecar/invalidation"
-	"github.com/cachesidecar/cachesidecar/l1"
-	"github.com/cachesidecar/cachesidecar/l2/segment"
 )
 
 // Engine answers requests. Sessions and the embedding program ask it with the same types,
@@ -27,30 +21,14 @@ import (
 // field is replaced afterwards. The parts use each other in the order of the fields: each
 // one only those above it.
 type Engine struct {
-	Config Config
-	Clock  kv.Clock
-	HLC    *kv.HLC
-
+	base
 	Access  *access.Rules // of the socket
 	Shares  *quota.Places
-	Budget  *quota.Budget // of memory for requests and answers under way
-	Waiting atomic.Int64  // requests that wait for another host, a load or a fill
-	Counts  Counts
-
-	Store   *segment.Store
+	Budget  *quota.Budget               // of memory for requests and answers under way
+	Waiting atomic.Int64                // requests that wait for another host, a load or a fill
 	Serves  func(partition uint16) bool // what the store asks before a change; New sets it
-	Names   *namespaces.Table
-	Node    *cluster.Node
-	Handoff *handoff.Handoff
-	Ledger  *invalidation.Ledger
-	Shared  *Publisher
-	Leases  *flight.Leases
-	Log     *invalidation.Log // Log and L1 are nil if the node is alone
-	L1      *l1.Cache
 
-	Deadlines  *Deadlines
 	Owners     *Owners
-	arrivals   *Arrivals
 	Watches    *Watches
 	Calls      *Calls
 	Barriers   *Barriers
@@ -66,7 +44,6 @@ type Engine struct {
 	through    *writeThrough
 	keys       *keys
 	origins    memory
-	many       *many
 	Hosts      *Hosts
 	Acks       *Acks
 	Inspection *Inspection
@@ -128,9 +105,9 @@ func (e *Engine) Copied(q *wire.Request, b *namespaces.Pins) int { return e.keys
 func (e *Engine) ServeNow(ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration) wire.Reply {
 	switch q.Op {
 	case wire.OpMGet:
-		return e.many.read(ctx, q, b, deadline)
+		return e.keys.readMany(ctx, q, b, deadline)
 	case wire.OpDelete:
-		return e.many.delete(ctx, q, b, deadline)
+		return e.keys.deleteMany(ctx, q, b, deadline)
 	case wire.OpFlush:
 		return e.Flushes.Cluster(ctx, q, b, deadline)
 	case wire.OpRing:

@@ -5,12 +5,10 @@ import (
 	"sync"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
-	"github.com/cachesidecar/cachesidecar/l2/segment"
 )
 
 // A flush of one host drops the entries of that host. A flush of the cluster is a floor,
@@ -19,15 +17,9 @@ import (
 
 // Flushes empties namespaces.
 type Flushes struct {
-	clock   kv.Clock
-	hlc     *kv.HLC
-	names   *namespaces.Table
-	store   *segment.Store
-	node    *cluster.Node
-	log     *invalidation.Log // nil if the node is alone
+	*base
 	changes *Changes
 	watches *Watches
-	shared  *Publisher
 
 	noting sync.Mutex // locked while a flush of the cluster is noted
 }
@@ -39,12 +31,12 @@ func (f *Flushes) local(q *wire.Request, b *namespaces.Pins, now kv.Moment) wire
 		return wire.ErrorReply(bad)
 	}
 	b.Release()
-	f.empty(f.names.Named(name), func(id kv.NamespaceID) { f.store.Clear(id, now) })
-	floor := f.hlc.Next(now.Wall)
-	if f.log == nil {
+	f.empty(f.Names.Named(name), func(id kv.NamespaceID) { f.Store.Clear(id, now) })
+	floor := f.HLC.Next(now.Wall)
+	if f.Log == nil {
 		f.watches.Tell(flushed(name, floor))
 	} else { // outdates other hosts' copies of what was here a moment ago
-		f.changes.Raise(f.node.Owned(), floor)
+		f.changes.Raise(f.Node.Owned(), floor)
 	}
 	return wire.Reply{Version: uint64(floor)}
 }
@@ -71,14 +63,14 @@ func (f *Flushes) Cluster(ctx context.Context, q *wire.Request, b *namespaces.Pi
 	if bad != nil {
 		return wire.ErrorReply(bad)
 	}
-	if bad := f.names.Claim(name, b.Member); bad != nil {
+	if bad := f.Names.Claim(name, b.Member); bad != nil {
 		return wire.ErrorReply(bad)
 	}
-	defer f.names.Unclaim(name)
+	defer f.Names.Unclaim(name)
 	b.Release()
-	ctx, cancel := context.WithTimeout(ctx, deadline-f.clock.Read().Boot)
+	ctx, cancel := context.WithTimeout(ctx, deadline-f.Clock.Read().Boot)
 	defer cancel()
-	floor, bad := f.node.Flush(ctx, name)
+	floor, bad := f.Node.Flush(ctx, name)
 	if bad != nil {
 		return wire.ErrorReply(bad)
 	}
@@ -87,12 +79,12 @@ func (f *Flushes) Cluster(ctx context.Context, q *wire.Request, b *namespaces.Pi
 
 // empty drops this host's entries of some namespaces, and detaches their loads under way.
 func (f *Flushes) empty(names []string, drop func(kv.NamespaceID)) {
-	b := namespaces.Pins{Table: f.names}
+	b := namespaces.Pins{Table: f.Names}
 	defer b.Release()
 	for _, name := range names {
 		if ns := b.Read([]byte(name)); ns != nil {
 			drop(ns.ID)
-			f.shared.Flushed(ns.ID)
+			f.Shared.Flushed(ns.ID)
 			ns.KeyFilter.Forget()
 			f.changes.DetachSlot(ns.ID)
 		}
@@ -113,19 +105,19 @@ func (f *Flushes) Note(name string, floor kv.Version) {
 	}
 	f.noting.Lock() // a second report of the flush waits until the first is done
 	defer f.noting.Unlock()
-	f.hlc.Observe(floor)
-	list, isNew := f.names.Flush(name, floor)
+	f.HLC.Observe(floor)
+	list, isNew := f.Names.Flush(name, floor)
 	if !isNew {
 		return
 	}
-	drop := func(id kv.NamespaceID) { f.store.Clear(id, f.clock.Read()) }
-	if f.node.Owned().Empty() {
-		drop = func(id kv.NamespaceID) { f.store.Flush(id, floor) }
+	drop := func(id kv.NamespaceID) { f.Store.Clear(id, f.Clock.Read()) }
+	if f.Node.Owned().Empty() {
+		drop = func(id kv.NamespaceID) { f.Store.Flush(id, floor) }
 	}
 	f.empty(list, drop)
 	e := flushed(name, floor)
-	if f.log != nil {
-		f.log.Append(e)
+	if f.Log != nil {
+		f.Log.Append(e)
 	}
 	f.watches.Tell(e)
 }

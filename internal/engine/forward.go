@@ -3,12 +3,10 @@ package engine
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
-	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/slow"
@@ -18,17 +16,11 @@ import (
 
 // Forwarder passes requests on to the owners of their keys.
 type Forwarder struct {
-	clock     kv.Clock
-	names     *namespaces.Table
-	log       *slog.Logger
-	node      *cluster.Node
-	owners    *Owners
-	arrivals  *Arrivals
-	calls     *Calls
-	copies    *Copies
-	changes   *Changes
-	counts    *Counts
-	deadlines *Deadlines
+	*base
+	owners  *Owners
+	calls   *Calls
+	copies  *Copies
+	changes *Changes
 }
 
 // forward passes a request on to a key's owner.
@@ -53,7 +45,7 @@ func (f *Forwarder) join(
 		if cp := f.copies.Get(key, owner, now); cp != nil {
 			return nil, false, f.copies.reply(q, cp, wire.SourceL1, owner.LeasedAt(), now)
 		}
-		if !owner.Answers(now.Boot, f.node.Bound()) {
+		if !owner.Answers(now.Boot, f.Node.Bound()) {
 			return nil, false, unanswered(q, owner) // not worth the wait
 		}
 	}
@@ -65,9 +57,9 @@ func (f *Forwarder) join(
 func (f *Forwarder) read(
 	ctx context.Context, owner *cluster.Owner, q *wire.Request, key kv.Key, deadline time.Duration,
 ) wire.Reply {
-	began := f.clock.Read().Boot
+	began := f.Clock.Read().Boot
 	for {
-		now := f.clock.Read()
+		now := f.Clock.Read()
 		cl, lead, r := f.join(owner, q, key, now, deadline)
 		if cl == nil {
 			return r
@@ -80,7 +72,7 @@ func (f *Forwarder) read(
 			return unanswered(q, owner)
 		}
 		// The caller that made the call may have had less time than this one.
-		if cl.Serves(began) || f.clock.Read().Boot >= deadline {
+		if cl.Serves(began) || f.Clock.Read().Boot >= deadline {
 			return f.Outcome(cl, q, began)
 		}
 	}
@@ -100,9 +92,9 @@ func (f *Forwarder) ask(
 	var a peer.Answer
 	defer a.Release()
 	err := errNoTime
-	if left := deadline - f.clock.Read().Boot; left > 0 {
+	if left := deadline - f.Clock.Read().Boot; left > 0 {
 		waited := slow.Begin(ctx, slow.Owner, string(owner.Node))
-		err = f.node.Do(ctx, owner.Process, left, q, &a)
+		err = f.Node.Do(ctx, owner.Process, left, q, &a)
 		waited()
 	}
 	for i, cl := range list {
@@ -127,12 +119,12 @@ func (f *Forwarder) Outcome(cl *Call, q *wire.Request, began time.Duration) wire
 			return failed(wire.Busy, "%v", cl.Err)
 		}
 		if cl.Err != nil {
-			f.counts.PeerErrors.Add(1)
+			f.Counts.PeerErrors.Add(1)
 		}
 		return unanswered(q, cl.Owner)
 	case cl.copy != nil:
 		// The value was alive when the read began; the copy may have ended since.
-		return f.copies.reply(q, cl.copy, cl.source, 0, f.clock.Read())
+		return f.copies.reply(q, cl.copy, cl.source, 0, f.Clock.Read())
 	case cl.reply.Status == wire.Unavailable:
 		return unanswered(q, cl.Owner)
 	}
@@ -151,7 +143,7 @@ func (f *Forwarder) Ended(cl *Call) {
 // waitFor waits until a call has ended, and reports whether it has in time.
 func (f *Forwarder) waitFor(ctx context.Context, cl *Call, deadline time.Duration) bool {
 	defer slow.Begin(ctx, slow.Owner, string(cl.Owner.Node))()
-	t := time.NewTimer(max(deadline-f.clock.Read().Boot, 0))
+	t := time.NewTimer(max(deadline-f.Clock.Read().Boot, 0))
 	defer t.Stop()
 	select {
 	case <-cl.Done:
@@ -169,9 +161,9 @@ func (f *Forwarder) waitFor(ctx context.Context, cl *Call, deadline time.Duratio
 func (f *Forwarder) lease(
 	ctx context.Context, owner *cluster.Owner, q *wire.Request, key kv.Key, deadline time.Duration,
 ) wire.Reply {
-	began := f.clock.Read().Boot
+	began := f.Clock.Read().Boot
 	for {
-		now := f.clock.Read()
+		now := f.Clock.Read()
 		cl, lead, r := f.join(owner, q, key, now, deadline)
 		if cl == nil {
 			return r
@@ -183,7 +175,7 @@ func (f *Forwarder) lease(
 			// The answer may be a token, which must be given back if no client wants it.
 			all := context.WithoutCancel(ctx)
 			waited := slow.Begin(ctx, slow.Owner, string(owner.Node))
-			cl.Err = f.node.Do(all, owner.Process, deadline-now.Boot, &out, &a)
+			cl.Err = f.Node.Do(all, owner.Process, deadline-now.Boot, &out, &a)
 			if waited(); cl.Err == nil {
 				f.copies.Take(cl, &a.Reply)
 			}
@@ -197,7 +189,7 @@ func (f *Forwarder) lease(
 		if own := !cl.Serves(began) || cl.reply.Status == wire.Lease || cl.reply.Status == wire.Timeout; !own {
 			return f.Outcome(cl, q, began)
 		}
-		if f.clock.Read().Boot >= deadline {
+		if f.Clock.Read().Boot >= deadline {
 			return wire.ErrorReply(waitedInVain)
 		}
 	}
@@ -206,36 +198,36 @@ func (f *Forwarder) lease(
 // readSlotless answers a GET in a namespace without a slot here: this host has no entry
 // of it, and cannot keep the owner's answer.
 func (f *Forwarder) readSlotless(ctx context.Context, q *wire.Request, deadline time.Duration) wire.Reply {
-	now := f.clock.Read()
-	partition := f.names.Hash(q.Namespace, q.Key).Partition()
-	if f.node.OwnershipEpoch(partition) != 0 {
-		if q.Has(wire.Fresh) && f.arrivals.coming(partition) {
+	now := f.Clock.Read()
+	partition := f.Names.Hash(q.Namespace, q.Key).Partition()
+	if f.Node.OwnershipEpoch(partition) != 0 {
+		if q.Has(wire.Fresh) && f.owners.coming(partition) {
 			return failed(wire.Unavailable,
 				"the key's entry may be on its way here, and namespace %s has no room yet: try again", q.Namespace)
 		}
 		return wire.Reply{Status: wire.Miss}
 	}
-	owner := f.node.View().Owner(partition)
+	owner := f.Node.View().Owner(partition)
 	switch {
-	case owner == nil || owner.Process == f.node.Self():
+	case owner == nil || owner.Process == f.Node.Self():
 		return f.owners.replyNoOwner(q)
-	case deadline <= now.Boot || !q.Has(wire.Fresh) && !owner.Answers(now.Boot, f.node.Bound()):
+	case deadline <= now.Boot || !q.Has(wire.Fresh) && !owner.Answers(now.Boot, f.Node.Bound()):
 		return unanswered(q, owner)
 	}
 	out := &wire.Request{Op: wire.OpGet, Namespace: q.Namespace, Key: q.Key, Options: q.Options & Asked}
 	var a peer.Answer
 	defer a.Release()
 	defer slow.Begin(ctx, slow.Owner, string(owner.Node))()
-	switch err := f.node.Do(ctx, owner.Process, deadline-now.Boot, out, &a); {
+	switch err := f.Node.Do(ctx, owner.Process, deadline-now.Boot, out, &a); {
 	case errors.Is(err, rpc.ErrNoRoom):
 		return failed(wire.Busy, "%v", err)
 	case err != nil:
-		f.counts.PeerErrors.Add(1)
+		f.Counts.PeerErrors.Add(1)
 		return unanswered(q, owner)
 	case a.Status == wire.Moved:
 		return f.owners.replyNoOwner(q)
 	}
-	f.counts.PeerReads.Add(1)
+	f.Counts.PeerReads.Add(1)
 	r := owned(&a.Reply)
 	if r.Status == wire.OK {
 		r.Source = sourceOf(&r)
@@ -257,7 +249,7 @@ func (f *Forwarder) write(
 	ctx context.Context, owner *cluster.Owner, q *wire.Request, key kv.Key, deadline time.Duration,
 ) wire.Reply {
 	if ended(q) {
-		return f.deadlines.tooLate(q)
+		return f.Deadlines.tooLate(q)
 	}
 	out := *q
 	out.UntilNS = until(owner, q, deadline)
@@ -270,7 +262,7 @@ func (f *Forwarder) write(
 		case executed && changes:
 			f.changes.unknown(key)
 		case executed:
-		case f.node.View().Owner(key.Hash.Partition()) != owner: // the next one can be asked
+		case f.Node.View().Owner(key.Hash.Partition()) != owner: // the next one can be asked
 			return Moved()
 		}
 		return wire.ErrorReply(bad)
@@ -306,7 +298,7 @@ func (f *Forwarder) delete(
 		executed, bad = false, &wire.Error{Status: a.Status, Message: string(a.Message)}
 	}
 	for n, i := range list {
-		key := kv.Key{Hash: f.names.Hash(q.Namespace, q.Keys[i])}
+		key := kv.Key{Hash: f.Names.Hash(q.Namespace, q.Keys[i])}
 		switch {
 		case bad == nil:
 			items[i] = owned(&a.Items[n])
@@ -314,7 +306,7 @@ func (f *Forwarder) delete(
 			continue
 		case executed:
 			f.changes.unknown(key)
-		case f.node.View().Owner(key.Hash.Partition()) != owner: // the next one can be asked
+		case f.Node.View().Owner(key.Hash.Partition()) != owner: // the next one can be asked
 			items[i] = Moved()
 			continue
 		}
@@ -327,7 +319,7 @@ func (f *Forwarder) delete(
 func (f *Forwarder) send(
 	ctx context.Context, owner *cluster.Owner, out *wire.Request, a *peer.Answer, deadline time.Duration,
 ) (executed bool, bad *wire.Error) {
-	left := deadline - f.clock.Read().Boot
+	left := deadline - f.Clock.Read().Boot
 	if left <= 0 {
 		return false, wire.Errorf(wire.Unavailable, "no time was left to ask %s, which owns the key: try again",
 			owner.Node)
@@ -336,17 +328,17 @@ func (f *Forwarder) send(
 		return false, unreached(owner)
 	}
 	waited := slow.Begin(ctx, slow.Owner, string(owner.Node))
-	err := f.node.Do(ctx, owner.Process, left, out, a)
+	err := f.Node.Do(ctx, owner.Process, left, out, a)
 	if waited(); err == nil {
 		return true, nil
 	}
-	f.counts.PeerErrors.Add(1)
+	f.Counts.PeerErrors.Add(1)
 	if errors.Is(err, rpc.ErrFull) {
 		return false, wire.Errorf(wire.Busy,
 			"too many requests to %s, which owns the key, are under way: try again (%v)", owner.Node, err)
 	}
 	// The words of the network and of TLS are for the log: they have addresses, and say nothing to an app.
-	f.log.Info("a write has got no answer from the owner of its key", "node", owner.Node, "error", err)
+	f.Config.Log.Info("a write has got no answer from the owner of its key", "node", owner.Node, "error", err)
 	if peer.NotExecuted(err) {
 		return false, wire.Errorf(wire.Unavailable,
 			"%s, which owns the key, cannot be reached; the sidecar's log has more", owner.Node)

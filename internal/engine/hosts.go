@@ -19,16 +19,13 @@ import (
 // Hosts answers requests about hosts rather than keys: the members, the owner of a key,
 // and questions to all hosts.
 type Hosts struct {
-	name      string // of this node
-	names     *namespaces.Table
-	node      *cluster.Node
-	deadlines *Deadlines
+	*base
 }
 
 // Members lists this host and the others, by name.
 func (h *Hosts) Members() []cachesidecar.Member {
 	var list []cachesidecar.Member
-	for _, m := range h.node.Members() {
+	for _, m := range h.Node.Members() {
 		list = append(list, cachesidecar.Member{
 			Node: string(m.ID.Node), Address: m.Address, State: m.State, Epoch: m.ID.Epoch.String(),
 			Weight: m.Weight, Partitions: m.Owned, Why: m.Why,
@@ -45,13 +42,13 @@ func (h *Hosts) Ring(q *wire.Request) wire.Reply {
 	if !kv.ValidNamespace(string(q.Namespace)) {
 		return wire.ErrorReply(namespaces.BadName(q.Namespace))
 	}
-	p := h.names.Hash(q.Namespace, q.Key).Partition()
+	p := h.Names.Hash(q.Namespace, q.Key).Partition()
 	place := cachesidecar.Place{Partition: int(p)}
-	if o := h.node.View().Owner(p); o != nil {
+	if o := h.Node.View().Owner(p); o != nil {
 		place.Owner = string(o.Node)
 	}
-	if h.node.OwnershipEpoch(p) != 0 {
-		place.Holder = h.name
+	if h.Node.OwnershipEpoch(p) != 0 {
+		place.Holder = h.Config.Node
 	}
 	return wire.BodyReply(place)
 }
@@ -63,15 +60,15 @@ func (h *Hosts) ringOfOwner(ctx context.Context, q *wire.Request) wire.Reply {
 	if r.Status != wire.OK || wire.UnmarshalBody(r.Body, &place) != nil || place.Holder != "" {
 		return r
 	}
-	owner := h.node.View().Owner(uint16(place.Partition))
-	if owner == nil || owner.Process == h.node.Self() {
+	owner := h.Node.View().Owner(uint16(place.Partition))
+	if owner == nil || owner.Process == h.Node.Self() {
 		return r
 	}
 	var a peer.Answer
 	defer a.Release()
 	var theirs cachesidecar.Place
 	ask := &wire.Request{Op: wire.OpRing, Namespace: q.Namespace, Key: q.Key}
-	if h.node.Do(ctx, owner.Process, h.deadlines.Timeout(q)/2, ask, &a) == nil &&
+	if h.Node.Do(ctx, owner.Process, h.Deadlines.Timeout(q)/2, ask, &a) == nil &&
 		a.Status == wire.OK && wire.UnmarshalBody(a.Body, &theirs) == nil {
 		place.Holder = theirs.Holder
 	}
@@ -81,7 +78,7 @@ func (h *Hosts) ringOfOwner(ctx context.Context, q *wire.Request) wire.Reply {
 // Stats collects the statistics of every host. own is this host's.
 func (h *Hosts) Stats(ctx context.Context, q *wire.Request, own cachesidecar.Stats) wire.Reply {
 	all := cachesidecar.ClusterStats{Nodes: []cachesidecar.Stats{own}, Missing: []cachesidecar.MissingStats{}}
-	for _, m := range h.node.Members() {
+	for _, m := range h.Node.Members() {
 		if m.State == cluster.StateMissing {
 			all.Missing = append(all.Missing, cachesidecar.MissingStats{Node: string(m.ID.Node), Why: m.Why})
 		}
@@ -106,12 +103,12 @@ func (h *Hosts) Stats(ctx context.Context, q *wire.Request, own cachesidecar.Sta
 
 // Forget drops a host that is gone, on this host. MISS means that it is unknown here.
 func (h *Hosts) Forget(node kv.NodeID) wire.Reply {
-	switch known, err := h.node.Forget(node); {
+	switch known, err := h.Node.Forget(node); {
 	case errors.Is(err, cluster.ErrSelf):
 		return failed(wire.BadRequest, "%s is this very host: to take it out of the cluster, stop it", node)
 	case err != nil:
 		return failed(wire.Unavailable, "%s is not forgotten by %s: %v: stop it, wait a few seconds, and try again",
-			node, h.name, err)
+			node, h.Config.Node, err)
 	case !known:
 		return wire.Reply{Status: wire.Miss}
 	}
@@ -159,11 +156,11 @@ type said struct {
 func (h *Hosts) askAll(
 	ctx context.Context, q *wire.Request, out wire.Request, which func(*cluster.Member) bool,
 ) []said {
-	timeout := h.deadlines.Timeout(q)
+	timeout := h.Deadlines.Timeout(q)
 	timeout = (timeout - AnswerBefore(timeout)) / 2
 	var to []kv.Process
-	for _, m := range h.node.Members() {
-		if m.ID != h.node.Self() && which(&m) {
+	for _, m := range h.Node.Members() {
+		if m.ID != h.Node.Self() && which(&m) {
 			to = append(to, m.ID)
 		}
 	}
@@ -176,7 +173,7 @@ func (h *Hosts) askAll(
 			send := out
 			a := &list[i]
 			a.node = id.Node
-			if a.err = h.node.Do(ctx, id, timeout, &send, &got); a.err == nil {
+			if a.err = h.Node.Do(ctx, id, timeout, &send, &got); a.err == nil {
 				a.reply, a.err = owned(&got.Reply), got.Err()
 			}
 		})

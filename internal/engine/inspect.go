@@ -4,9 +4,7 @@ import (
 	"cmp"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/hotkeys"
-	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/slow"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -16,26 +14,16 @@ import (
 // Inspection answers requests about what this host stores and does: for operators, not
 // for apps.
 type Inspection struct {
-	clock    kv.Clock
-	names    *namespaces.Table
-	store    *segment.Store
-	node     *cluster.Node
+	*base
 	hot      *hotkeys.Sketch
 	loads    *slow.List
 	Requests slow.List     // of apps, over the socket
 	Listing  chan struct{} // has a place for the one request that lists keys
 }
 
-func newInspection(e *Engine, hot *hotkeys.Sketch, loads *slow.List) *Inspection {
-	return &Inspection{
-		clock: e.Clock, names: e.Names, store: e.Store, node: e.Node, hot: hot, loads: loads,
-		Listing: make(chan struct{}, 1),
-	}
-}
-
 // Hot answers HOT. may reports whether the caller may know a namespace's keys.
 func (i *Inspection) Hot(q *wire.Request, may func(namespace string) bool) wire.Reply {
-	top := i.hot.Top(int(q.Limit), i.clock.Read().Boot, seen(q, may))
+	top := i.hot.Top(int(q.Limit), i.Clock.Read().Boot, seen(q, may))
 	a := wire.Hot{WindowMS: uint64(top.Window.Milliseconds()), Reads: top.Reads, Keys: []wire.HotKey{}}
 	for _, k := range top.Keys {
 		a.Keys = append(a.Keys, wire.HotKey{
@@ -57,7 +45,7 @@ func seen(q *wire.Request, may func(string) bool) func(string) bool {
 
 // Slow answers SLOW. may is as for Hot.
 func (i *Inspection) Slow(q *wire.Request, may func(namespace string) bool) wire.Reply {
-	now, see := i.clock.Read().Boot, seen(q, may)
+	now, see := i.Clock.Read().Boot, seen(q, may)
 	calls := func(l *slow.List) []wire.SlowCall {
 		list := []wire.SlowCall{}
 		for _, c := range l.Slowest(int(q.Limit), now, see) {
@@ -92,7 +80,7 @@ func (i *Inspection) Keys(q *wire.Request, deadline time.Duration) wire.Reply {
 	if err != nil {
 		return wire.ErrorReply(err)
 	}
-	wait := time.NewTimer(deadline - i.clock.Read().Boot)
+	wait := time.NewTimer(deadline - i.Clock.Read().Boot)
 	defer wait.Stop()
 	select {
 	case i.Listing <- struct{}{}:
@@ -100,10 +88,10 @@ func (i *Inspection) Keys(q *wire.Request, deadline time.Duration) wire.Reply {
 	case <-wait.C:
 		return failed(wire.Busy, "other requests list keys: try again")
 	}
-	now := i.clock.Read()
-	i.node.CheckPause(now.Boot)
+	now := i.Clock.Read()
+	i.Node.CheckPause(now.Boot)
 	page := wire.KeysPage{Keys: []wire.KeyInfo{}}
-	pins := namespaces.Pins{Table: i.names}
+	pins := namespaces.Pins{Table: i.Names}
 	defer pins.Release()
 	ns := pins.Read(q.Namespace)
 	if ns == nil {
@@ -111,13 +99,13 @@ func (i *Inspection) Keys(q *wire.Request, deadline time.Duration) wire.Reply {
 	}
 	w := segment.Wanted{
 		Namespace: ns.ID, Prefix: q.Key, Now: now.Boot,
-		Partition: func(p uint16) bool { return i.node.OwnershipEpoch(p) != 0 },
+		Partition: func(p uint16) bool { return i.Node.OwnershipEpoch(p) != 0 },
 	}
 	var list []segment.Listed
 	more := true
 	for looked, n := 0, 0; more && len(list) < int(q.Limit) && looked < listLooked &&
-		i.clock.Read().Boot-now.Boot < listTime; looked += n {
-		list, at, n, more = i.store.List(at, &w, int(q.Limit)-len(list), list)
+		i.Clock.Read().Boot-now.Boot < listTime; looked += n {
+		list, at, n, more = i.Store.List(at, &w, int(q.Limit)-len(list), list)
 	}
 	for _, l := range list {
 		page.Keys = append(page.Keys, wire.KeyInfo{
@@ -126,15 +114,15 @@ func (i *Inspection) Keys(q *wire.Request, deadline time.Duration) wire.Reply {
 		})
 	}
 	if more {
-		page.Cursor = appendCursor(nil, at, i.node.Self().Epoch)
+		page.Cursor = appendCursor(nil, at, i.Node.Self().Epoch)
 	}
 	return wire.BodyReply(page)
 }
 
 // position returns where a KEYS begins.
 func (i *Inspection) position(cursor []byte) (segment.Position, *wire.Error) {
-	p, bad := parseCursor(cursor, i.node.Self().Epoch)
-	if bad == nil && !i.store.Valid(p) {
+	p, bad := parseCursor(cursor, i.Node.Self().Epoch)
+	if bad == nil && !i.Store.Valid(p) {
 		bad = wire.Errorf(wire.BadRequest,
 			"the cursor %x names no place here: give the cursor of the answer before as it is", cursor)
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
@@ -34,10 +33,7 @@ import (
 
 // keys answers requests of one key, wherever the key is.
 type keys struct {
-	clock     kv.Clock
-	names     *namespaces.Table
-	node      *cluster.Node
-	arrivals  *Arrivals
+	*base
 	owners    *Owners
 	forwarder *Forwarder
 	loads     *Loads
@@ -74,13 +70,13 @@ func (c *keys) execute(q *wire.Request, b *namespaces.Pins, now kv.Moment, fetch
 func (c *keys) servePeer(
 	ctx context.Context, q *wire.Request, k []byte, b *namespaces.Pins, deadline time.Duration,
 ) wire.Reply {
-	partition := c.names.Hash(q.Namespace, k).Partition()
+	partition := c.Names.Hash(q.Namespace, k).Partition()
 	patience := c.owners.patience(q, deadline)
 	for waited := false; ; waited = true {
-		changed := c.node.Changed()
-		now := c.clock.Read()
-		c.node.CheckPause(now.Boot)
-		if c.node.OwnershipEpoch(partition) != 0 {
+		changed := c.Node.Changed()
+		now := c.Clock.Read()
+		c.Node.CheckPause(now.Boot)
+		if c.Node.OwnershipEpoch(partition) != 0 {
 			if waited && q.UntilNS != 0 && !failpoint.Out(failpoint.ConnEnded) {
 				return Moved()
 			}
@@ -88,7 +84,7 @@ func (c *keys) servePeer(
 				return r
 			}
 		}
-		if !c.node.View().Own(partition) {
+		if !c.Node.View().Own(partition) {
 			return Moved()
 		}
 		b.Release()
@@ -102,9 +98,9 @@ func (c *keys) servePeer(
 func (c *keys) serve(ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration) wire.Reply {
 	patience := c.owners.patience(q, deadline)
 	for again := askAgain; ; again = min(2*again, mostAgain) {
-		changed := c.node.Changed() // taken before the state that it tells of is read
-		now := c.clock.Read()
-		c.node.CheckPause(now.Boot)
+		changed := c.Node.Changed() // taken before the state that it tells of is read
+		now := c.Clock.Read()
+		c.Node.CheckPause(now.Boot)
 		ns, err := b.Write(q.Namespace)
 		if bad := CheckKey(q.Key); bad != nil {
 			err = bad
@@ -116,18 +112,18 @@ func (c *keys) serve(ctx context.Context, q *wire.Request, b *namespaces.Pins, d
 		}
 		key := ns.Key(q.Key)
 		partition := key.Hash.Partition()
-		if c.node.OwnershipEpoch(partition) != 0 {
+		if c.Node.OwnershipEpoch(partition) != 0 {
 			if r, done := c.local(ctx, q, q.Key, b, now, deadline); done {
 				return r
 			}
 		}
-		if owner := c.node.View().Owner(partition); owner != nil && owner.Process != c.node.Self() {
+		if owner := c.Node.View().Owner(partition); owner != nil && owner.Process != c.Node.Self() {
 			b.Release()
 			r := c.forwarder.forward(ctx, owner, q, key, deadline)
 			if r.Status != wire.Moved {
 				return r
 			}
-			if c.node.View().Owner(partition) != owner {
+			if c.Node.View().Owner(partition) != owner {
 				continue // the view has changed meanwhile
 			}
 		}
@@ -159,18 +155,18 @@ func (c *keys) local(
 	if err != nil {
 		return wire.ErrorReply(err), true
 	}
-	epoch := c.node.OwnershipEpoch(key.Hash.Partition())
+	epoch := c.Node.OwnershipEpoch(key.Hash.Partition())
 	waits := (ReadOp(q.Op) || q.Op == wire.OpMetaGet) && ns.Waits(q)
 	if epoch == 0 {
 		return r, false // not owned any more
 	}
 	b.Release()
-	asked, err := c.arrivals.ask(ctx, q, key, deadline-now.Boot)
+	asked, err := c.owners.ask(ctx, q, key, deadline-now.Boot)
 	if err != nil {
 		return wire.ErrorReply(err), true
 	}
 	if asked || !waits { // else all entries on their way have come
-		r = c.inPlace(ctx, q, k, b, c.clock.Read(), epoch)
+		r = c.inPlace(ctx, q, k, b, c.Clock.Read(), epoch)
 		if r.Status != wire.Miss || r.Why == wire.Absent || !waits {
 			return r, r.Status != wire.Moved
 		}
@@ -186,7 +182,7 @@ func (c *keys) local(
 			return c.afterLoad(q, b, epoch, r)
 		}
 		// Another request has stored the value.
-		now := c.clock.Read()
+		now := c.Clock.Read()
 		r = c.inPlace(ctx, q, k, b, now, epoch)
 		if r.Status != wire.Miss || r.Why == wire.Absent || now.Boot >= deadline {
 			return r, r.Status != wire.Moved
@@ -207,9 +203,9 @@ func (c *keys) copied(q *wire.Request, k []byte, b *namespaces.Pins) int {
 		return 0
 	}
 	if ns := b.Read(q.Namespace); ns != nil {
-		n += c.reads.store.Length(ns.Key(k))
+		n += c.reads.Store.Length(ns.Key(k))
 	}
-	if q.Op == wire.OpSet && n > c.writes.maxValue {
+	if q.Op == wire.OpSet && n > c.writes.Config.MaxValue {
 		return 0 // it is refused
 	}
 	return n
@@ -252,7 +248,7 @@ func (c *keys) inPlace(
 			return failed(wire.Busy, "%v", err)
 		}
 		defer held.Copy(n)()
-		now = c.clock.Read() // it may have waited
+		now = c.Clock.Read() // it may have waited
 	}
 	if q.Op == wire.OpDelete {
 		return c.writes.Delete(q, k, b, now, fetched)

@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/flight"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
@@ -15,7 +14,6 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/slow"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
-	"github.com/cachesidecar/cachesidecar/invalidation"
 	"github.com/cachesidecar/cachesidecar/l2/segment"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
@@ -27,8 +25,8 @@ func (c *Loads) lacks(ns *namespaces.Namespace, key kv.Key) bool {
 	if filter == nil {
 		return false
 	}
-	c.node.CheckPause(c.clock.Read().Boot)
-	return c.node.OwnershipEpoch(key.Hash.Partition()) != 0 && !filter.MayExist(key)
+	c.Node.CheckPause(c.Clock.Read().Boot)
+	return c.Node.OwnershipEpoch(key.Hash.Partition()) != 0 && !filter.MayExist(key)
 }
 
 // In a namespace with an origin a missing key is loaded by the host that owns it, once
@@ -42,16 +40,10 @@ func (c *Loads) lacks(ns *namespaces.Namespace, key kv.Key) bool {
 
 // Loads loads missing values from the origins of their namespaces.
 type Loads struct {
-	clock    kv.Clock
-	hlc      *kv.HLC
-	names    *namespaces.Table
-	store    *segment.Store
-	node     *cluster.Node
-	ledger   *invalidation.Ledger
+	*base
 	owners   *Owners
 	barriers *Barriers
 	slow     *slow.List
-	shared   *Publisher
 	memory   loader.Memory // of loaded values
 }
 
@@ -66,8 +58,8 @@ func (m memory) Give(n int) { m.Account.Give(quota.ForPeers, int64(n)) }
 
 // Stamp returns the moment at which a load begins.
 func (c *Loads) Stamp() flight.Stamp {
-	now := c.clock.Read()
-	return flight.Stamp{Version: c.hlc.Next(now.Wall), At: now.Boot}
+	now := c.Clock.Read()
+	return flight.Stamp{Version: c.HLC.Next(now.Wall), At: now.Boot}
 }
 
 // keep stores what a load or an app has brought for a key, and reports whether it did. If
@@ -78,20 +70,20 @@ func (c *Loads) keep(
 	ns *namespaces.Namespace, key kv.Key, epoch uint32, generation uint16, r flight.Result, until time.Duration,
 	ends func(now kv.Moment) kv.Deadline,
 ) (event kv.Version, kept bool) {
-	now := c.clock.Read()
-	c.node.CheckPause(now.Boot)
+	now := c.Clock.Read()
+	c.Node.CheckPause(now.Boot)
 	p := key.Hash.Partition()
 	f := segment.Fill{
 		Value: r.Bytes, Flags: r.Flags, Version: r.Version, Absent: r.Absent, Generation: generation,
 		Deadline: ends(now), Until: until,
 		Admit: func() bool {
-			return c.node.OwnershipEpoch(p) == epoch &&
-				(c.ledger.Admit(key.Namespace, key.Hash, r.Version, r.Version) ||
+			return c.Node.OwnershipEpoch(p) == epoch &&
+				(c.Ledger.Admit(key.Namespace, key.Hash, r.Version, r.Version) ||
 					failpoint.Out(failpoint.AdmitAtLoad)) &&
 				!c.barriers.Barred(ns.Now(), key, r.At) && !ns.Writing(key.Hash)
 		},
 	}
-	event, res := c.store.Fill(key, f, now)
+	event, res := c.Store.Fill(key, f, now)
 	return event, res == segment.Stored
 }
 
@@ -110,7 +102,7 @@ func (c *Loads) New(ns *namespaces.Namespace, key kv.Key, epoch uint32) flight.L
 		Key:            key,
 		OwnershipEpoch: joinedIn,
 		Begin: func() flight.Stamp {
-			generation = c.store.Generation(key.Hash.Partition())
+			generation = c.Store.Generation(key.Hash.Partition())
 			return c.Stamp()
 		},
 		Fetch: func(ctx context.Context) (loader.Value, error) {
@@ -143,9 +135,9 @@ func (c *Loads) fetch(
 	ctx context.Context, ns *namespaces.Namespace, key kv.Key,
 ) (v loader.Value, took time.Duration, err error) {
 	var trace slow.Trace
-	begun := c.clock.Read().Boot
+	begun := c.Clock.Read().Boot
 	v, err = ns.Load(slow.With(ctx, &trace), key.Bytes)
-	now := c.clock.Read()
+	now := c.Clock.Read()
 	took = now.Boot - begun
 	c.slow.Note(took, now, func() slow.Call {
 		return slow.Call{
@@ -174,7 +166,7 @@ func loadResult(err error) string {
 // missing returns the question whether a key is still missing here.
 func (c *Loads) missing(key kv.Key) func() bool {
 	return func() bool {
-		_, present := c.store.Peek(key, c.clock.Read().Boot)
+		_, present := c.Store.Peek(key, c.Clock.Read().Boot)
 		return !present
 	}
 }
@@ -189,14 +181,14 @@ func (c *Loads) Get(
 	if c.lacks(ns, key) {
 		return wire.Reply{Status: wire.Miss, Why: wire.Absent}
 	}
-	epoch := c.node.OwnershipEpoch(key.Hash.Partition())
+	epoch := c.Node.OwnershipEpoch(key.Hash.Partition())
 	if epoch == 0 {
 		return Moved()
 	}
 	l := c.New(ns, key, epoch)
 	l.Fresh = q.Has(wire.Fresh)
 	l.Missing = c.missing(l.Key)
-	ctx, cancel := context.WithTimeout(ctx, deadline-c.clock.Read().Boot)
+	ctx, cancel := context.WithTimeout(ctx, deadline-c.Clock.Read().Boot)
 	defer cancel()
 	waited := slow.Begin(ctx, slow.Load, "")
 	r, err := ns.Loads.Get(ctx, l)
@@ -206,7 +198,7 @@ func (c *Loads) Get(
 
 // Answer answers with the result of a load.
 func (c *Loads) Answer(ns *namespaces.Namespace, key kv.Key, q *wire.Request, r *flight.Result, err error) wire.Reply {
-	now := c.clock.Read()
+	now := c.Clock.Read()
 	switch {
 	case err == nil, errors.Is(err, loader.ErrAbsent):
 		a := uncached(r.Value, r.Version)
@@ -219,8 +211,8 @@ func (c *Loads) Answer(ns *namespaces.Namespace, key kv.Key, q *wire.Request, r 
 			return a
 		}
 		a.TTLMS = 1
-		asOf := c.hlc.Next(now.Wall) // before the store is asked: see Reads.stamp
-		if info, still := c.store.Still(key, r.Version, q.Has(wire.Attest), now.Boot); still {
+		asOf := c.HLC.Next(now.Wall) // before the store is asked: see Reads.stamp
+		if info, still := c.Store.Still(key, r.Version, q.Has(wire.Attest), now.Boot); still {
 			a.TTLMS = info.Deadline.TTLms(now.Boot)
 		} else {
 			asOf = r.Version
@@ -233,7 +225,7 @@ func (c *Loads) Answer(ns *namespaces.Namespace, key kv.Key, q *wire.Request, r 
 		return Moved()
 	}
 	if q.Has(wire.StaleOK) {
-		if value, old, ok := c.store.GetStale(nil, key, now.Boot); ok && ns.Policy.StaleIfFailed(oldOf(&old), err) {
+		if value, old, ok := c.Store.GetStale(nil, key, now.Boot); ok && ns.Policy.StaleIfFailed(oldOf(&old), err) {
 			return oldReply(value, &old, now)
 		}
 	}
@@ -266,7 +258,7 @@ func loadError(ns *namespaces.Namespace, err error) wire.Reply {
 
 // refresh loads a key in the background, unless a load of it is under way.
 func (c *Loads) refresh(ns *namespaces.Namespace, key kv.Key, missing bool) {
-	epoch := c.node.OwnershipEpoch(key.Hash.Partition())
+	epoch := c.Node.OwnershipEpoch(key.Hash.Partition())
 	if ns.Origin == nil || ns.Origin.Keys.Check(key.Bytes) != nil || epoch == 0 {
 		return
 	}
@@ -292,8 +284,8 @@ const earlyReach = 20
 // host. The result is not kept and not shared, since this host would not hear of an
 // invalidation.
 func (c *Loads) withoutOwner(ctx context.Context, q *wire.Request, deadline time.Duration) (r wire.Reply, ok bool) {
-	left := deadline - c.clock.Read().Boot
-	ns := c.names.Lookup(q.Namespace)
+	left := deadline - c.Clock.Read().Boot
+	ns := c.Names.Lookup(q.Namespace)
 	if left <= 0 || !mayWithoutOwner(ns, q) {
 		return r, false
 	}
@@ -324,7 +316,7 @@ func (c *Loads) withoutOwner(ctx context.Context, q *wire.Request, deadline time
 // MayWithoutOwner reports whether a read without an owner may have its key loaded
 // here.
 func (c *Loads) MayWithoutOwner(q *wire.Request) bool {
-	return mayWithoutOwner(c.names.Lookup(q.Namespace), q)
+	return mayWithoutOwner(c.Names.Lookup(q.Namespace), q)
 }
 
 func mayWithoutOwner(ns *namespaces.Namespace, q *wire.Request) bool {
@@ -339,7 +331,7 @@ func oldOf(s *segment.Stale) loader.Old {
 // staleReply returns the answer with a stale value, if there is one that may be given
 // before anything newer is asked for.
 func (c *Loads) staleReply(ns *namespaces.Namespace, k kv.Key, now kv.Moment) (r wire.Reply, ok bool) {
-	value, old, ok := c.store.GetStale(nil, k, now.Boot)
+	value, old, ok := c.Store.GetStale(nil, k, now.Boot)
 	if !ok || !ns.Policy.Stale(oldOf(&old)) {
 		return r, false
 	}

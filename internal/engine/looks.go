@@ -25,14 +25,11 @@ import (
 
 // Looks answers METAGET at the owner of the key.
 type Looks struct {
-	clock     kv.Clock
-	store     *segment.Store
-	arrivals  *Arrivals
-	leases    *flight.Leases
-	deadlines *Deadlines
-	loads     *Loads
-	reads     *Reads
-	writes    *Writes
+	*base
+	owners *Owners
+	loads  *Loads
+	reads  *Reads
+	writes *Writes
 }
 
 // answer answers METAGET from what this host owns, or with MOVED.
@@ -55,7 +52,7 @@ func (c *Looks) answer(q *wire.Request, b *namespaces.Pins, now kv.Moment, fetch
 	}
 	k := ns.Key(q.Key)
 	partition := k.Hash.Partition()
-	epoch := c.arrivals.epoch(q, k, fetched, now)
+	epoch := c.owners.epoch(q, k, fetched, now)
 	if epoch == 0 {
 		*r = Moved()
 		return
@@ -69,7 +66,7 @@ func (c *Looks) answer(q *wire.Request, b *namespaces.Pins, now kv.Moment, fetch
 		if c.claim(ns, k, q, b, epoch, &seen, found, r) {
 			break
 		}
-		now = c.clock.Read()
+		now = c.Clock.Read()
 	}
 	failpoint.At(failpoint.WriteDone)
 	if r.Status == wire.OK && !q.Has(wire.Unread) {
@@ -98,14 +95,14 @@ func (c *Looks) look(
 			c.writes.barriers.raise(k.Hash, lag, now)
 		}
 	}
-	value, seen, res := c.store.Look([]byte{}, k, query, now)
+	value, seen, res := c.Store.Look([]byte{}, k, query, now)
 	if lag > 0 {
 		c.writes.barriers.deleted(k.Hash, seen.Event)
 	}
 	found = res == segment.Stored && !seen.Absent && !(seen.Stale && ns.Waits(q))
 	switch {
 	case res == segment.Overdue:
-		*r = c.deadlines.tooLate(q)
+		*r = c.Deadlines.tooLate(q)
 	case res == segment.NotServed, !found && !seen.Absent && !fetched && ns.Waits(q):
 		*r = Moved()
 	case !found:
@@ -142,7 +139,7 @@ func (c *Looks) claim(
 	ns *namespaces.Namespace, k kv.Key, q *wire.Request, b *namespaces.Pins, epoch uint32,
 	seen *segment.Seen, found bool, r *wire.Reply,
 ) bool {
-	now := c.clock.Read()
+	now := c.Clock.Read()
 	renew := time.Duration(q.RenewMS) * time.Millisecond
 	fresh := found && !seen.Stale
 	switch {
@@ -150,8 +147,8 @@ func (c *Looks) claim(
 		return true
 	case fresh && (seen.Before == 0 || seen.Before.Remaining(now.Boot) >= renew):
 		return true
-	case c.deadlines.over(untilOf(q)):
-		*r = c.deadlines.tooLate(q)
+	case c.Deadlines.over(untilOf(q)):
+		*r = c.Deadlines.tooLate(q)
 		return true
 	}
 	claim := flight.Claim{
@@ -161,7 +158,7 @@ func (c *Looks) claim(
 	if b.Member != nil {
 		claim.Place = b.Member
 	}
-	out, err := c.leases.Try(claim)
+	out, err := c.Leases.Try(claim)
 	switch {
 	case err != nil && !found:
 		*r = claimError(ns, err)
@@ -173,9 +170,9 @@ func (c *Looks) claim(
 	if out.Won {
 		r.Claim = wire.ClaimWon
 	}
-	if info, present := c.store.Peek(k, now.Boot); present != fresh || fresh && info.Version != seen.Version {
+	if info, present := c.Store.Peek(k, now.Boot); present != fresh || fresh && info.Version != seen.Version {
 		if out.Won {
-			c.leases.Abandon(out.Token)
+			c.Leases.Abandon(out.Token)
 		}
 		r.Claim, r.Number = wire.ClaimNone, 0
 		return false
@@ -194,7 +191,7 @@ func (c *Looks) loaded(q *wire.Request, b *namespaces.Pins, epoch uint32, l *wir
 		r.TTLMS = 0 // of a claim
 		return r
 	}
-	c.answer(q, b, c.clock.Read(), epoch, &r)
+	c.answer(q, b, c.Clock.Read(), epoch, &r)
 	if r.Status != wire.Miss {
 		return r
 	}

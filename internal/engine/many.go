@@ -17,23 +17,10 @@ import (
 // owners of the other keys, all at once and each with one request. Keys that have moved
 // meanwhile go into the next round, as long as there is time.
 
-// many answers requests of many keys.
-type many struct {
-	clock     kv.Clock
-	names     *namespaces.Table
-	node      *cluster.Node
-	owners    *Owners
-	forwarder *Forwarder
-	loads     *Loads
-	writes    *Writes
-	through   *writeThrough
-	keys      *keys
-}
-
 // rounds runs round until no key is left or the patience is over; then last answers each key
 // that is left. round answers what it can of the keys in todo and returns the rest. n is
 // the number of keys.
-func (m *many) rounds(
+func (c *keys) rounds(
 	ctx context.Context, n int, b *namespaces.Pins, p *patience,
 	round func(todo []int, now kv.Moment) []int, last func(i int),
 ) {
@@ -42,14 +29,14 @@ func (m *many) rounds(
 		todo[i] = i
 	}
 	for again := askAgain; ; again = min(2*again, mostAgain) {
-		changed := m.node.Changed() // taken before the state that it tells of is read
-		now := m.clock.Read()
-		m.node.CheckPause(now.Boot)
+		changed := c.Node.Changed() // taken before the state that it tells of is read
+		now := c.Clock.Read()
+		c.Node.CheckPause(now.Boot)
 		if todo = round(todo, now); len(todo) == 0 {
 			return
 		}
 		b.Release()
-		if !m.owners.wait(ctx, changed, p, again) {
+		if !c.owners.wait(ctx, changed, p, again) {
 			for _, i := range todo {
 				last(i)
 			}
@@ -62,26 +49,26 @@ func (m *many) rounds(
 // time.
 const fetchesAtOnce = 16
 
-// delete answers DELETE.
-func (m *many) delete(ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration) wire.Reply {
+// deleteMany answers DELETE.
+func (c *keys) deleteMany(ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration) wire.Reply {
 	items := make([]wire.Reply, len(q.Keys))
-	ns := m.through.of(q)
-	m.rounds(ctx, len(items), b, m.owners.patience(q, deadline), func(todo []int, now kv.Moment) (left []int) {
+	ns := c.through.of(q)
+	c.rounds(ctx, len(items), b, c.owners.patience(q, deadline), func(todo []int, now kv.Moment) (left []int) {
 		groups := map[*cluster.Owner][]int{}
 		var slow []int // keys that are deleted at the origin first, or whose entries are on their way here
 		for _, i := range todo {
-			partition := m.names.Hash(q.Namespace, q.Keys[i]).Partition()
-			owned := m.node.OwnershipEpoch(partition) != 0
+			partition := c.Names.Hash(q.Namespace, q.Keys[i]).Partition()
+			owned := c.Node.OwnershipEpoch(partition) != 0
 			if ns == nil || !owned {
-				if items[i] = m.writes.Delete(q, q.Keys[i], b, now, 0); items[i].Status != wire.Moved {
+				if items[i] = c.writes.Delete(q, q.Keys[i], b, now, 0); items[i].Status != wire.Moved {
 					continue
 				}
 			}
-			owner := m.node.View().Owner(partition)
+			owner := c.Node.View().Owner(partition)
 			switch {
 			case owned:
 				slow = append(slow, i)
-			case owner == nil || owner.Process == m.node.Self():
+			case owner == nil || owner.Process == c.Node.Self():
 				left = append(left, i)
 			default:
 				groups[owner] = append(groups[owner], i)
@@ -90,15 +77,15 @@ func (m *many) delete(ctx context.Context, q *wire.Request, b *namespaces.Pins, 
 		b.Release()
 		var wg sync.WaitGroup
 		for owner, list := range groups {
-			wg.Go(func() { m.forwarder.delete(ctx, owner, q, list, items, deadline) })
+			wg.Go(func() { c.forwarder.delete(ctx, owner, q, list, items, deadline) })
 		}
 		group := errgroup.Group{}
 		group.SetLimit(fetchesAtOnce)
 		for _, i := range slow {
 			group.Go(func() error {
-				b := namespaces.Pins{Table: m.names, Member: b.Member}
+				b := namespaces.Pins{Table: c.Names, Member: b.Member}
 				defer b.Release()
-				items[i], _ = m.keys.local(ctx, q, q.Keys[i], &b, now, deadline)
+				items[i], _ = c.local(ctx, q, q.Keys[i], &b, now, deadline)
 				return nil
 			})
 		}
@@ -117,6 +104,6 @@ func (m *many) delete(ctx context.Context, q *wire.Request, b *namespaces.Pins, 
 			}
 		}
 		return left
-	}, func(i int) { items[i] = m.owners.replyNoOwner(q) })
+	}, func(i int) { items[i] = c.owners.replyNoOwner(q) })
 	return wire.Reply{Items: items}
 }

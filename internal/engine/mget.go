@@ -15,14 +15,14 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// read answers MGET.
-func (m *many) read(ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration) wire.Reply {
+// readMany answers MGET.
+func (c *keys) readMany(ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration) wire.Reply {
 	r := mget{
-		many: m, ctx: ctx, q: q, b: b, deadline: deadline, began: m.clock.Read().Boot,
+		keys: c, ctx: ctx, q: q, b: b, deadline: deadline, began: c.Clock.Read().Boot,
 		items: make([]wire.Reply, len(q.Keys)),
 	}
-	noOwner := func(i int) { r.items[i] = m.owners.replyNoOwner(r.one(i)) }
-	m.rounds(ctx, len(r.items), b, m.owners.patience(q, deadline), r.round, noOwner)
+	noOwner := func(i int) { r.items[i] = c.owners.replyNoOwner(r.one(i)) }
+	c.rounds(ctx, len(r.items), b, c.owners.patience(q, deadline), r.round, noOwner)
 	r.loadWithoutOwners()
 	total := 0
 	for i := range r.items {
@@ -38,7 +38,7 @@ var tooLong = wire.Errorf(wire.Busy, "the answer has become too long: ask again 
 
 // mget is an MGET under way.
 type mget struct {
-	many     *many
+	keys     *keys
 	ctx      context.Context
 	q        *wire.Request
 	b        *namespaces.Pins
@@ -84,7 +84,7 @@ func (r *mget) one(i int) *wire.Request {
 
 // round answers what it can of the keys in todo and returns the rest.
 func (r *mget) round(todo []int, now kv.Moment) (left []int) {
-	m := r.many
+	m := r.keys
 	of := mgetRound{leads: map[*cluster.Owner][]*Call{}}
 	for _, i := range todo {
 		r.begin(&of, i, now)
@@ -102,9 +102,9 @@ func (r *mget) round(todo []int, now kv.Moment) (left []int) {
 				r.items[i] = wire.ErrorReply(tooLong)
 				return nil
 			}
-			b := namespaces.Pins{Table: m.names, Member: r.b.Member}
+			b := namespaces.Pins{Table: m.Names, Member: r.b.Member}
 			defer b.Release()
-			r.items[i] = m.keys.serve(r.ctx, r.one(i), &b, r.deadline)
+			r.items[i] = m.serve(r.ctx, r.one(i), &b, r.deadline)
 			r.has.Add(int64(len(r.items[i].Value)))
 			r.hold(i)
 			return nil
@@ -138,7 +138,7 @@ func (r *mget) round(todo []int, now kv.Moment) (left []int) {
 
 // begin answers a key in place, or finds a way to its answer.
 func (r *mget) begin(of *mgetRound, i int, now kv.Moment) {
-	m, q := r.many, r.q
+	m, q := r.keys, r.q
 	ns, err := r.b.Write(q.Namespace)
 	if bad := CheckKey(q.Keys[i]); bad != nil {
 		err = bad
@@ -152,20 +152,20 @@ func (r *mget) begin(of *mgetRound, i int, now kv.Moment) {
 	}
 	key := ns.Key(q.Keys[i])
 	p := key.Hash.Partition()
-	if m.node.OwnershipEpoch(p) != 0 {
+	if m.Node.OwnershipEpoch(p) != 0 {
 		if r.full(i) {
 			r.items[i] = wire.ErrorReply(tooLong)
 			return
 		}
 		one := r.one(i)
-		if r.items[i] = m.keys.inPlace(r.ctx, one, one.Key, r.b, now, 0); r.items[i].Status == wire.Moved {
+		if r.items[i] = m.inPlace(r.ctx, one, one.Key, r.b, now, 0); r.items[i].Status == wire.Moved {
 			of.slow = append(of.slow, i)
 		}
 		r.has.Add(int64(len(r.items[i].Value)))
 		return
 	}
-	owner := m.node.View().Owner(p)
-	if owner == nil || owner.Process == m.node.Self() {
+	owner := m.Node.View().Owner(p)
+	if owner == nil || owner.Process == m.Node.Self() {
 		of.left = append(of.left, i)
 		return
 	}
@@ -182,7 +182,7 @@ func (r *mget) begin(of *mgetRound, i int, now kv.Moment) {
 
 // loadWithoutOwners loads the keys for which no owner was found, where that is possible.
 func (r *mget) loadWithoutOwners() {
-	loads := r.many.loads
+	loads := r.keys.loads
 	group := errgroup.Group{}
 	group.SetLimit(fetchesAtOnce)
 	for i := range r.items {

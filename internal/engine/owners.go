@@ -7,17 +7,14 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
-	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/slow"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// Owners tells which process owns a key at this moment, and waits for an owner.
+// Owners tells which process owns a key at this moment, waits for an owner, and knows which entries may
+// be on their way here (arrivals.go).
 type Owners struct {
-	clock kv.Clock
-	names *namespaces.Table
-	node  *cluster.Node
-	self  []byte // the node's name
+	*base
 
 	readPatience time.Duration // see readPatience
 }
@@ -25,9 +22,9 @@ type Owners struct {
 // caughtUp returns nil once this host has applied all changes that other hosts had made
 // before the call. It returns the error of ctx if ctx ends first.
 func (o *Owners) caughtUp(ctx context.Context) error {
-	begun := o.clock.Read().Boot
+	begun := o.Clock.Read().Boot
 	for !o.leasedSince(begun) {
-		if !kv.Sleep(ctx, o.node.Bound()/8) {
+		if !kv.Sleep(ctx, o.Node.Bound()/8) {
 			return ctx.Err()
 		}
 	}
@@ -35,7 +32,7 @@ func (o *Owners) caughtUp(ctx context.Context) error {
 }
 
 func (o *Owners) leasedSince(begun time.Duration) bool {
-	v := o.node.View()
+	v := o.Node.View()
 	for _, o := range v.Others() {
 		if o.LeasedAt() <= begun {
 			return false
@@ -47,16 +44,16 @@ func (o *Owners) leasedSince(begun time.Duration) bool {
 // stillOwner reports whether an ownership that was found before a write was stored has
 // lasted until after it. Only then no other host can have accepted another write.
 func (o *Owners) stillOwner(partition uint16, epoch uint32) bool {
-	if !o.node.Alone() {
-		o.node.CheckPause(o.clock.Read().Boot)
+	if !o.Node.Alone() {
+		o.Node.CheckPause(o.Clock.Read().Boot)
 	}
-	return o.node.OwnershipEpoch(partition) == epoch || failpoint.Out(failpoint.SecondCheck)
+	return o.Node.OwnershipEpoch(partition) == epoch || failpoint.Out(failpoint.SecondCheck)
 }
 
 // attest attests an answer of this host as of a moment; zero: it does not.
 func (o *Owners) attest(r *wire.Reply, asOf kv.Version) {
 	if asOf != 0 {
-		r.Attested, r.AsOf, r.Owner, r.Epoch = true, uint64(asOf), o.self, uint64(o.node.Self().Epoch)
+		r.Attested, r.AsOf, r.Owner, r.Epoch = true, uint64(asOf), o.self, uint64(o.Node.Self().Epoch)
 	}
 }
 
@@ -71,8 +68,8 @@ type patience struct{ left, deadline time.Duration }
 // patience returns that of a request which comes now. The request does not wait if there
 // can be no owner, since too few voters are reached.
 func (o *Owners) patience(q *wire.Request, deadline time.Duration) *patience {
-	switch left := deadline - o.clock.Read().Boot; {
-	case !o.node.Quorum():
+	switch left := deadline - o.Clock.Read().Boot; {
+	case !o.Node.Quorum():
 		return &patience{0, deadline}
 	case ReadOp(q.Op) && !q.Has(wire.Fresh):
 		return &patience{min(left, o.readPatience), deadline}
@@ -87,7 +84,7 @@ func (o *Owners) replyNoOwner(q *wire.Request) wire.Reply {
 	if ReadOp(q.Op) && !q.Has(wire.Fresh) {
 		return wire.Reply{Status: wire.Miss, Why: wire.Degraded}
 	}
-	if why := o.node.Outcast(); why != "" {
+	if why := o.Node.Outcast(); why != "" {
 		return failed(wire.Unavailable, "this host is in no cluster: %s", why)
 	}
 	return failed(wire.Unavailable, "no host owns the key's partition at this moment: try again")
@@ -98,7 +95,7 @@ func (o *Owners) replyNoOwner(q *wire.Request) wire.Reply {
 // the voters either. A write that is sent to it would have an unknown outcome for
 // nothing.
 func (o *Owners) reaches(owner *cluster.Owner) bool {
-	return o.node.Quorum() || owner.Answers(o.clock.Read().Boot, o.node.Bound())
+	return o.Node.Quorum() || owner.Answers(o.Clock.Read().Boot, o.Node.Bound())
 }
 
 // askAgain is how long a request waits before it asks the assigned owner again, if that
@@ -112,13 +109,13 @@ const (
 // there is time left. It does not wait if this host is in no cluster, since nothing then
 // changes until an operator acts.
 func (o *Owners) wait(ctx context.Context, changed <-chan struct{}, p *patience, again time.Duration) bool {
-	now := o.clock.Read().Boot
-	defer func() { p.left -= o.clock.Read().Boot - now }()
+	now := o.Clock.Read().Boot
+	defer func() { p.left -= o.Clock.Read().Boot - now }()
 	left := min(p.left, p.deadline-now)
-	if left <= 0 || o.node.Outcast() != "" {
+	if left <= 0 || o.Node.Outcast() != "" {
 		return false
 	}
-	repeats := again > 0 && again < left && o.node.View().Owner(0) != nil // without a ring no host is asked
+	repeats := again > 0 && again < left && o.Node.View().Owner(0) != nil // without a ring no host is asked
 	if repeats {
 		left = again
 	}
@@ -139,13 +136,13 @@ func (o *Owners) wait(ctx context.Context, changed <-chan struct{}, p *patience,
 // It returns false if ctx ends first.
 func (o *Owners) begun(ctx context.Context) bool {
 	for {
-		changed := o.node.Changed() // taken before the state that it tells of is read
+		changed := o.Node.Changed() // taken before the state that it tells of is read
 		assigned, begun := 0, 0
-		v := o.node.View()
+		v := o.Node.View()
 		for p := range uint16(kv.Partitions) {
 			if v.Own(p) {
 				assigned++
-				if o.node.OwnershipEpoch(p) != 0 {
+				if o.Node.OwnershipEpoch(p) != 0 {
 					begun++
 				}
 			}

@@ -3,27 +3,20 @@ package engine
 import (
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/hotkeys"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
-	"github.com/cachesidecar/cachesidecar/l2/segment"
 )
 
 // Reads answers reads in place: from what this host owns, and from its copies.
 type Reads struct {
-	hlc      *kv.HLC
-	names    *namespaces.Table
-	store    *segment.Store
-	node     *cluster.Node
-	arrivals *Arrivals
-	owners   *Owners
-	copies   *Copies
-	loads    *Loads
-	hot      *hotkeys.Sketch
-	shared   *Publisher
+	*base
+	owners *Owners
+	copies *Copies
+	loads  *Loads
+	hot    *hotkeys.Sketch
 }
 
 // Value looks a key up in what this host owns and in its copies, and appends the value to
@@ -36,16 +29,16 @@ func (c *Reads) Value(
 ) (out []byte, size int, ns *namespaces.Namespace) {
 	if err := CheckKey(key); err != nil {
 		*r = wire.ErrorReply(err)
-		return dst, 0, c.names.None
+		return dst, 0, c.Names.None
 	}
 	if ns = b.Read(q.Namespace); ns == nil {
 		*r = c.nameless(q, key, now, fetched)
-		return dst, 0, c.names.None
+		return dst, 0, c.Names.None
 	}
 	k := ns.Key(key)
 	asOf, share := c.stamp(q, k, now)
 	partition := k.Hash.Partition()
-	epoch := c.node.OwnershipEpoch(partition)
+	epoch := c.Node.OwnershipEpoch(partition)
 	if epoch == 0 {
 		if out, size = c.copies.appendTo(dst, q, k, limit, now, share, r); r.Status != wire.Moved && size <= limit {
 			c.note(b, ns, k, now)
@@ -53,12 +46,12 @@ func (c *Reads) Value(
 		return out, size, ns
 	}
 	// A miss with fresh must be true. Other reads, whose misses prove nothing, look only then.
-	coming := q.Has(wire.Fresh) && c.arrivals.coming(partition)
+	coming := q.Has(wire.Fresh) && c.owners.coming(partition)
 	at := len(dst)
-	dst, info, ok := c.store.Read(dst, k, limit, asOf != 0 || share.asOf != 0, now.Boot)
+	dst, info, ok := c.Store.Read(dst, k, limit, asOf != 0 || share.asOf != 0, now.Boot)
 	failpoint.At(failpoint.ValueRead)
 	if failpoint.Out(failpoint.AsOfFirst) && asOf != 0 {
-		asOf = c.hlc.Next(now.Wall)
+		asOf = c.HLC.Next(now.Wall)
 	}
 	switch {
 	case !ok && q.Has(wire.StaleOK) && q.Op != wire.OpLease && c.stale(ns, k, limit, now, r):
@@ -67,7 +60,7 @@ func (c *Reads) Value(
 		*r = c.missed(epoch == fetched, coming || ns.Waits(q), partition, epoch)
 		return dst, 0, ns
 	case info.Absent:
-		c.shared.owned(share, k, nil, info, 0, epoch)
+		c.Shared.owned(share, k, nil, info, 0, epoch)
 		*r = wire.Reply{
 			Status: wire.Miss, Why: wire.Absent, Version: uint64(info.Version), TTLMS: info.Deadline.TTLms(now.Boot),
 		}
@@ -82,7 +75,7 @@ func (c *Reads) Value(
 	r.Flags, r.Version, r.TTLMS = info.Flags, uint64(info.Version), info.Deadline.TTLms(now.Boot)
 	c.owners.attest(r, asOf)
 	if info.Size <= limit {
-		c.shared.owned(share, k, dst[at:], info, time.Duration(ns.Early.Load()), epoch)
+		c.Shared.owned(share, k, dst[at:], info, time.Duration(ns.Early.Load()), epoch)
 		r.Source = wire.SourceL2
 		c.note(b, ns, k, now)
 	}
@@ -92,7 +85,7 @@ func (c *Reads) Value(
 // missed answers a read of a key that was not found in an ownership: with a miss, if it is true
 // or proves nothing. waits: there is something else to be asked; asked: it was.
 func (c *Reads) missed(asked, waits bool, partition uint16, epoch uint32) wire.Reply {
-	if c.node.OwnershipEpoch(partition) != epoch || !asked && (waits || c.arrivals.coming(partition)) {
+	if c.Node.OwnershipEpoch(partition) != epoch || !asked && (waits || c.owners.coming(partition)) {
 		return Moved()
 	}
 	return wire.Reply{Status: wire.Miss}
@@ -103,10 +96,10 @@ func (c *Reads) missed(asked, waits bool, partition uint16, epoch uint32) wire.R
 // attested.
 func (c *Reads) stamp(q *wire.Request, k kv.Key, now kv.Moment) (asOf kv.Version, share publication) {
 	if q.Has(wire.Share) {
-		share = c.shared.begin(q, k, c.hlc, now)
+		share = c.Shared.begin(q, k, c.HLC, now)
 	}
 	if q.Has(wire.Attest) {
-		asOf = c.hlc.Next(now.Wall)
+		asOf = c.HLC.Next(now.Wall)
 	}
 	return asOf, share
 }
@@ -122,7 +115,7 @@ func (c *Reads) note(b *namespaces.Pins, ns *namespaces.Namespace, k kv.Key, now
 // new one, and starts the load of the new one. If there may be one that is longer than limit,
 // the reply has its size alone, as Value says.
 func (c *Reads) stale(ns *namespaces.Namespace, k kv.Key, limit int, now kv.Moment, r *wire.Reply) bool {
-	if n := c.store.Length(k); n > limit {
+	if n := c.Store.Length(k); n > limit {
 		*r = wire.Reply{Size: uint64(n)}
 		return true
 	}
@@ -143,8 +136,8 @@ func (c *Reads) nameless(q *wire.Request, key []byte, now kv.Moment, fetched uin
 	if q.Op == wire.OpLease && fetched == 0 {
 		return Moved() // a token needs a slot
 	}
-	k := kv.Key{Hash: c.names.Hash(q.Namespace, key), Bytes: key}
-	if c.arrivals.epoch(q, k, fetched, now) == 0 {
+	k := kv.Key{Hash: c.Names.Hash(q.Namespace, key), Bytes: key}
+	if c.owners.epoch(q, k, fetched, now) == 0 {
 		return Moved()
 	}
 	return wire.Reply{Status: wire.Miss}
@@ -169,7 +162,7 @@ func (c *Reads) Reported(q *wire.Request, b *namespaces.Pins, now kv.Moment) {
 	namespaces.AddReported(&counts[namespaces.HitShared], n.Shared)
 	namespaces.AddReported(&counts[namespaces.MissShared], n.Absent)
 	namespaces.AddReported(&counts[namespaces.HitNear], n.Near)
-	namespaces.AddReported(&c.shared.hits, n.Shared+n.Absent)
+	namespaces.AddReported(&c.Shared.hits, n.Shared+n.Absent)
 	each := max(sampleOf, (n.Shared+n.Absent+n.Near)/uint32(max(1, len(q.Keys)))) // reads of a key
 	for _, key := range q.Keys {
 		if CheckKey(key) != nil {
@@ -178,10 +171,10 @@ func (c *Reads) Reported(q *wire.Request, b *namespaces.Pins, now kv.Moment) {
 		k := ns.Key(key)
 		c.hot.NoteReads(ns.Name, k, each, now.Boot)
 		switch {
-		case c.node.OwnershipEpoch(k.Hash.Partition()) != 0:
-			c.store.Touched(k)
-		case c.copies.l1 != nil:
-			c.copies.l1.Touched(k.Hash)
+		case c.Node.OwnershipEpoch(k.Hash.Partition()) != 0:
+			c.Store.Touched(k)
+		case c.copies.L1 != nil:
+			c.copies.L1.Touched(k.Hash)
 		}
 	}
 }

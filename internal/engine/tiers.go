@@ -9,33 +9,24 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
-	"github.com/cachesidecar/cachesidecar/l1"
-	"github.com/cachesidecar/cachesidecar/l2/segment"
 )
 
 // Tiers implements cluster.Tiers: the node calls it about ownerships and about the logs
 // of other hosts.
 type Tiers struct {
+	*base
 	*handoff.Handoff // it moves the entries of ownerships that begin and end
 	session          func(kv.Process) server.Handler
-	policy           string // of ownership, see package cluster
-	clock            kv.Clock
-	hlc              *kv.HLC
-	names            *namespaces.Table
-	store            *segment.Store
-	node             *cluster.Node
-	l1               *l1.Cache
 	changes          *Changes
 	flushes          *Flushes
 	barriers         *Barriers
-	counts           *Counts
 }
 
 // Calls returns the handler of another process's requests.
 func (t *Tiers) Calls(from kv.Process) server.Handler { return t.session(from) }
 
 // Settle waits for the changes that are being made.
-func (t *Tiers) Settle() { t.store.Settle() }
+func (t *Tiers) Settle() { t.Store.Settle() }
 
 // Apply applies events of another process's log, in their order.
 func (t *Tiers) Apply(from kv.Process, after uint64, events []invalidation.Event) {
@@ -55,15 +46,15 @@ func (t *Tiers) apply(from kv.Process, place uint64, e *invalidation.Event) {
 		if !failpoint.Out(failpoint.NoteEvents) {
 			t.changes.Note(e.Hash, e.Version)
 		}
-		t.l1.Outdate(e.Hash, e.Version)
+		t.L1.Outdate(e.Hash, e.Version)
 		// Another process has written a key that this host owns: the cluster was split.
 		// The entry here is not newer in any order that both sides know.
 		if p := e.Hash.Partition(); t.strange(from, p, place) {
-			t.store.Invalidate(e.Hash, t.clock.Read())
-			for k := range t.names.KeyFilters() {
+			t.Store.Invalidate(e.Hash, t.Clock.Read())
+			for k := range t.Names.KeyFilters() {
 				k.Add(e.Hash)
 			}
-			t.counts.Strays.Add(1)
+			t.base.Counts.Strays.Add(1)
 		}
 	case invalidation.Raised:
 		t.changes.Floor(e.Detail.Partitions, e.Version)
@@ -83,7 +74,8 @@ func (t *Tiers) apply(from kv.Process, place uint64, e *invalidation.Event) {
 // sides never both write. A process that has not answered had stopped before this
 // ownership began.
 func (t *Tiers) strange(from kv.Process, p uint16, place uint64) bool {
-	if t.node.OwnershipEpoch(p) == 0 || t.policy == cluster.Consistent || failpoint.Out(failpoint.Strange) {
+	if t.Node.OwnershipEpoch(p) == 0 || t.Config.Cluster.Policy == cluster.Consistent ||
+		failpoint.Out(failpoint.Strange) {
 		return false
 	}
 	heads := t.Heads[p].Load()
@@ -102,7 +94,7 @@ func (t *Tiers) Reset(from kv.Process, marks []invalidation.Mark, floors []wire.
 	if !failpoint.Out(failpoint.ResetFloors) {
 		t.changes.Floor(lost, floor)
 	}
-	t.barriers.partitions(lost, t.clock.Read().Boot)
+	t.barriers.partitions(lost, t.Clock.Read().Boot)
 	t.changes.missed(lost)
 	if !failpoint.Out(failpoint.FloorsInReset) {
 		t.Learn(floors)
@@ -112,10 +104,10 @@ func (t *Tiers) Reset(from kv.Process, marks []invalidation.Mark, floors []wire.
 	}
 	for p := range strays.All() {
 		t.Incoming[p].Store(nil)
-		t.store.NewOwnership(p)
+		t.Store.NewOwnership(p)
 	}
-	t.counts.Strays.Add(int64(strays.Len()))
-	t.changes.Raise(strays, t.hlc.Next(t.clock.Read().Wall))
+	t.base.Counts.Strays.Add(int64(strays.Len()))
+	t.changes.Raise(strays, t.HLC.Next(t.Clock.Read().Wall))
 }
 
 // Note notes a flush of the cluster. It returns an error if the name is invalid, or if
@@ -124,7 +116,7 @@ func (t *Tiers) Note(f wire.Floor) error {
 	if f.Namespace != "" && !kv.ValidNamespace(f.Namespace) {
 		return namespaces.BadName([]byte(f.Namespace))
 	}
-	if bad := t.names.Crowded(f.Namespace); bad != nil {
+	if bad := t.Names.Crowded(f.Namespace); bad != nil {
 		return bad
 	}
 	t.flushes.Note(f.Namespace, kv.Version(f.Version))
@@ -140,7 +132,7 @@ func (t *Tiers) Learn(floors []wire.Floor) {
 
 // Floors returns the flushes that this host knows of.
 func (t *Tiers) Floors() (list []wire.Floor) {
-	for name, v := range t.names.Floors() {
+	for name, v := range t.Names.Floors() {
 		list = append(list, wire.Floor{Namespace: name, Version: uint64(v)})
 	}
 	return list

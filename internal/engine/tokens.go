@@ -7,7 +7,6 @@ import (
 	"errors"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/flight"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
@@ -25,15 +24,9 @@ import (
 
 // Tokens gives out lease tokens, and stores what apps fill with them.
 type Tokens struct {
-	clock     kv.Clock
-	self      []byte // the node's name
-	maxValue  int    // bytes
-	store     *segment.Store
-	node      *cluster.Node
-	arrivals  *Arrivals
-	leases    *flight.Leases
-	loads     *Loads
-	deadlines *Deadlines
+	*base
+	owners *Owners
+	loads  *Loads
 }
 
 // tokenHead is the size in bytes of a token without the node's name. A token is encoded
@@ -46,7 +39,7 @@ func (c *Tokens) pack(t flight.Token) []byte {
 	b = binary.BigEndian.AppendUint64(b, t.Random)
 	b = binary.BigEndian.AppendUint64(b, uint64(t.Version))
 	b = binary.BigEndian.AppendUint64(b, uint64(t.At))
-	b = binary.BigEndian.AppendUint64(b, uint64(c.node.Self().Epoch))
+	b = binary.BigEndian.AppendUint64(b, uint64(c.Node.Self().Epoch))
 	b = binary.BigEndian.AppendUint32(b, t.OwnershipEpoch)
 	return append(b, c.self...)
 }
@@ -55,7 +48,7 @@ func (c *Tokens) pack(t flight.Token) []byte {
 // knows whether it has.
 func (c *Tokens) unpack(b []byte) (t flight.Token, ok bool) {
 	if len(b) != tokenHead+len(c.self) || string(b[tokenHead:]) != string(c.self) ||
-		binary.BigEndian.Uint64(b[24:]) != uint64(c.node.Self().Epoch) {
+		binary.BigEndian.Uint64(b[24:]) != uint64(c.Node.Self().Epoch) {
 		return t, false
 	}
 	t.Random = binary.BigEndian.Uint64(b)
@@ -70,8 +63,8 @@ func (c *Tokens) unpack(b []byte) (t flight.Token, ok bool) {
 func (c *Tokens) claim(
 	ctx context.Context, ns *namespaces.Namespace, key kv.Key, q *wire.Request, deadline time.Duration,
 ) wire.Reply {
-	now := c.clock.Read()
-	epoch := c.node.OwnershipEpoch(key.Hash.Partition())
+	now := c.Clock.Read()
+	epoch := c.Node.OwnershipEpoch(key.Hash.Partition())
 	if epoch == 0 {
 		return Moved()
 	}
@@ -83,7 +76,7 @@ func (c *Tokens) claim(
 	var err error
 	if old, ok := c.loads.staleReply(ns, key, now); ok && q.Has(wire.StaleOK) {
 		var out flight.Out
-		if out, err = c.leases.Try(claim); err == nil && !out.Won {
+		if out, err = c.Leases.Try(claim); err == nil && !out.Won {
 			return old
 		}
 		grant.Token = out.Token
@@ -91,7 +84,7 @@ func (c *Tokens) claim(
 		ctx, cancel := context.WithTimeout(ctx, deadline-now.Boot)
 		defer cancel()
 		waited := slow.Begin(ctx, slow.Token, "")
-		grant, err = c.leases.Claim(ctx, claim)
+		grant, err = c.Leases.Claim(ctx, claim)
 		waited()
 	}
 	return c.outcome(ns, key, grant, err)
@@ -134,7 +127,7 @@ func (c *Tokens) Grant(ns *namespaces.Namespace, q *wire.Request, m *quota.Membe
 	if !ok {
 		return wire.Reply{}, false
 	}
-	out, err := c.leases.Try(claim)
+	out, err := c.Leases.Try(claim)
 	switch {
 	case err != nil:
 		return claimError(ns, err), true
@@ -153,8 +146,8 @@ func (c *Tokens) claimOf(ns *namespaces.Namespace, q *wire.Request, m *quota.Mem
 	}
 	key := ns.Key(q.Key)
 	partition := key.Hash.Partition()
-	epoch := c.node.OwnershipEpoch(partition)
-	if epoch == 0 || c.arrivals.coming(partition) {
+	epoch := c.Node.OwnershipEpoch(partition)
+	if epoch == 0 || c.owners.coming(partition) {
 		return claim, false
 	}
 	claim = flight.Claim{Key: key, OwnershipEpoch: epoch, Begin: c.loads.Stamp, Time: ns.LeaseTime}
@@ -186,7 +179,7 @@ func (c *Tokens) Queue(
 	w.waiter.Tell = func(g flight.Grant, err error, later func(func())) {
 		w.Tell(c.outcome(ns, key, g, err), later)
 	}
-	grant, waits, err := c.leases.Queue(claim, &w.waiter)
+	grant, waits, err := c.Leases.Queue(claim, &w.waiter)
 	if waits {
 		return wire.Reply{}, true
 	}
@@ -195,13 +188,13 @@ func (c *Tokens) Queue(
 
 // Leave makes a LEASE give up, and returns its reply. It returns false if the LEASE is told its reply.
 func (c *Tokens) Leave(w *LeaseWait) (r wire.Reply, left bool) {
-	return wire.ErrorReply(waitedInVain), c.leases.Leave(&w.waiter)
+	return wire.ErrorReply(waitedInVain), c.Leases.Leave(&w.waiter)
 }
 
 // granted answers with a token, unless the key has been filled since it was missed.
 func (c *Tokens) granted(ns *namespaces.Namespace, key kv.Key, t flight.Token) wire.Reply {
-	if _, present := c.store.Peek(key, c.clock.Read().Boot); present {
-		c.leases.Abandon(t)
+	if _, present := c.Store.Peek(key, c.Clock.Read().Boot); present {
+		c.Leases.Abandon(t)
 		return Moved()
 	}
 	return wire.Reply{Status: wire.Lease, Token: c.pack(t), TTLMS: ns.LeaseTime.Milliseconds()}
@@ -215,13 +208,13 @@ var waitedInVain = wire.Errorf(wire.Timeout,
 func (c *Tokens) fill(ns *namespaces.Namespace, key kv.Key, q *wire.Request, now kv.Moment) wire.Reply {
 	t, ok := c.unpack(q.Token)
 	if q.Has(wire.Abandon) {
-		if !ok || !c.leases.Abandon(t) {
+		if !ok || !c.Leases.Abandon(t) {
 			return notStored("the token is not the present one of the key %.64q", q.Key)
 		}
 		return wire.Reply{}
 	}
-	if len(q.Value) > c.maxValue {
-		return wire.ErrorReply(tooLarge(len(q.Value), c.maxValue))
+	if len(q.Value) > c.Config.MaxValue {
+		return wire.ErrorReply(tooLarge(len(q.Value), c.Config.MaxValue))
 	}
 	if !ok {
 		return notStored("the token is none that the present owner of the key %.64q has issued: "+
@@ -229,8 +222,8 @@ func (c *Tokens) fill(ns *namespaces.Namespace, key kv.Key, q *wire.Request, now
 	}
 	event, err := c.use(ns, key, t, q)
 	switch {
-	case err != nil && c.deadlines.over(untilOf(q)):
-		return c.deadlines.tooLate(q)
+	case err != nil && c.Deadlines.over(untilOf(q)):
+		return c.Deadlines.tooLate(q)
 	case err != nil:
 		return notStored("the key %.64q was invalidated since the token was issued, or the token is not its "+
 			"present one: use the value, and ask again next time", q.Key)
@@ -241,21 +234,21 @@ func (c *Tokens) fill(ns *namespaces.Namespace, key kv.Key, q *wire.Request, now
 // fillClaim answers a SET that names a claim of METAGET in place of a version. It returns
 // false if no such claim is out for the key.
 func (c *Tokens) fillClaim(ns *namespaces.Namespace, key kv.Key, q *wire.Request, now kv.Moment) (wire.Reply, bool) {
-	t, ok := c.leases.Named(key, q.Compare)
+	t, ok := c.Leases.Named(key, q.Compare)
 	switch {
 	case !ok:
 		return wire.Reply{}, false
-	case len(q.Value) > c.maxValue:
-		return wire.ErrorReply(tooLarge(len(q.Value), c.maxValue)), true
+	case len(q.Value) > c.Config.MaxValue:
+		return wire.ErrorReply(tooLarge(len(q.Value), c.Config.MaxValue)), true
 	}
 	event, err := c.use(ns, key, t, q)
 	switch {
 	case err == nil:
 		return wire.Reply{Version: uint64(t.Version), Event: uint64(event)}, true
-	case c.deadlines.over(untilOf(q)):
-		return c.deadlines.tooLate(q), true
+	case c.Deadlines.over(untilOf(q)):
+		return c.Deadlines.tooLate(q), true
 	}
-	_, seen, _ := c.store.Look(nil, key, segment.Query{Limit: -1, Unread: true}, now)
+	_, seen, _ := c.Store.Look(nil, key, segment.Query{Limit: -1, Unread: true}, now)
 	return wire.Reply{Status: wire.Exists, Version: uint64(seen.Version)}, true
 }
 
@@ -265,12 +258,12 @@ func (c *Tokens) use(
 	ns *namespaces.Namespace, key kv.Key, t flight.Token, q *wire.Request,
 ) (event kv.Version, err error) {
 	until := untilOf(q)
-	if c.deadlines.over(until) { // before it uses the token
+	if c.Deadlines.over(until) { // before it uses the token
 		return 0, flight.ErrNotStored
 	}
 	v := loader.Value{Bytes: bytes.Clone(q.Value), Flags: q.Flags} // the readers that wait share it
-	generation := c.store.Generation(key.Hash.Partition())
-	err = c.leases.Fill(key, t, v, func(r flight.Result) (kept bool) {
+	generation := c.Store.Generation(key.Hash.Partition())
+	err = c.Leases.Fill(key, t, v, func(r flight.Result) (kept bool) {
 		event, kept = c.loads.keep(ns, key, t.OwnershipEpoch, generation, r, until, func(now kv.Moment) kv.Deadline {
 			if q.TTLMS == wire.TTLDefault {
 				return ns.Lives(&r, now)

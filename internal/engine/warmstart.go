@@ -10,11 +10,9 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/time/rate"
 
-	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
-	"github.com/cachesidecar/cachesidecar/l2/segment"
 )
 
 // warmAtOnce bounds the keys that are loaded at a time, and warmTime the time of one
@@ -26,11 +24,7 @@ const (
 
 // warm loads the keys of a list when the sidecar starts.
 type warm struct {
-	clock  kv.Clock
-	logger *slog.Logger
-	names  *namespaces.Table
-	store  *segment.Store
-	node   *cluster.Node
+	*base
 	owners *Owners
 	keys   *keys
 }
@@ -45,7 +39,7 @@ func (c *warm) run(ctx context.Context, ns *namespaces.Namespace) {
 	if c.owners.caughtUp(ctx) != nil || !c.owners.begun(ctx) {
 		return
 	}
-	log := c.logger.With("namespace", ns.Name)
+	log := c.Config.Log.With("namespace", ns.Name)
 	log.Info("warming begins", "rate", w.Rate)
 	w.Is(namespaces.WarmRunning)
 	began := time.Now()
@@ -68,7 +62,7 @@ func (c *warm) list(ctx context.Context, ns *namespaces.Namespace) (keys []byte,
 	n := 0
 	err = ns.Warming.Lister.Keys(ctx, func(key []byte) error {
 		switch {
-		case !kv.ValidKey(key) || c.node.OwnershipEpoch(ns.Key(key).Hash.Partition()) == 0:
+		case !kv.ValidKey(key) || c.Node.OwnershipEpoch(ns.Key(key).Hash.Partition()) == 0:
 			return nil
 		case n == ns.Warming.Keys:
 			return errEnough
@@ -90,7 +84,7 @@ func (c *warm) each(ctx context.Context, ns *namespaces.Namespace, keys []byte) 
 		end := 2 + int(binary.BigEndian.Uint16(keys))
 		key := ns.Key(keys[2:end])
 		keys = keys[end:]
-		if _, present := c.store.Peek(key, c.clock.Read().Boot); present {
+		if _, present := c.Store.Peek(key, c.Clock.Read().Boot); present {
 			continue
 		}
 		if err := limiter.Wait(ctx); err != nil {
@@ -98,9 +92,9 @@ func (c *warm) each(ctx context.Context, ns *namespaces.Namespace, keys []byte) 
 		}
 		group.Go(func() error {
 			q := &wire.Request{Op: wire.OpGet, Namespace: []byte(ns.Name), Key: key.Bytes}
-			b := namespaces.Pins{Table: c.names}
+			b := namespaces.Pins{Table: c.Names}
 			defer b.Release()
-			r := c.keys.servePeer(ctx, q, key.Bytes, &b, c.clock.Read().Boot+warmTime)
+			r := c.keys.servePeer(ctx, q, key.Bytes, &b, c.Clock.Read().Boot+warmTime)
 			ns.Warming.Count(&r)
 			return nil
 		})

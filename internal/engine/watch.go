@@ -8,7 +8,6 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
-	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
 	"github.com/cachesidecar/cachesidecar/l1"
@@ -38,11 +37,7 @@ const (
 
 // Watches are the apps that follow this host.
 type Watches struct {
-	clock  kv.Clock
-	hlc    *kv.HLC
-	ledger *invalidation.Ledger
-	names  *namespaces.Table
-	node   *cluster.Node
+	*base
 
 	Stream  atomic.Pointer[stream] // nil if no app follows: then a change costs only a look at it
 	opening sync.Mutex
@@ -55,9 +50,8 @@ type Watches struct {
 	stop  context.CancelFunc
 }
 
-// newWatches returns a Watches whose node is not set yet.
-func newWatches(clock kv.Clock, hlc *kv.HLC, ledger *invalidation.Ledger, names *namespaces.Table) *Watches {
-	w := &Watches{clock: clock, hlc: hlc, ledger: ledger, names: names, Answers: make(chan struct{}, WatchedAtOnce)}
+func newWatches(b *base) *Watches {
+	w := &Watches{base: b, Answers: make(chan struct{}, WatchedAtOnce)}
 	w.ctx, w.stop = context.WithCancel(context.Background())
 	return w
 }
@@ -117,8 +111,8 @@ func (w *Watches) Open() *stream {
 	if err != nil {
 		panic("sidecar: " + err.Error()) // the size is a constant
 	}
-	s := &stream{epoch: uint64(newEpoch(w.clock.Read().Wall)), log: log}
-	s.View.Store(w.node.View())
+	s := &stream{epoch: uint64(newEpoch(w.Clock.Read().Wall)), log: log}
+	s.View.Store(w.Node.View())
 	w.Stream.Store(s)
 	return s
 }
@@ -144,24 +138,24 @@ func raised(set kv.PartitionSet, v kv.Version) invalidation.Event {
 // TellLost puts into the stream the partitions whose changes this host does not know any
 // more. It returns how far this host may be behind in those that it does know.
 func (w *Watches) TellLost(s *stream) (behind time.Duration) {
-	if w.node.Alone() {
+	if w.Node.Alone() {
 		return 0
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := w.clock.Read()
-	view := w.node.View()
+	now := w.Clock.Read()
+	view := w.Node.View()
 	before := s.View.Load()
 	news := view != before
 	over := map[*cluster.Owner]lapsed{}
 	for _, o := range view.Others() {
 		leased := o.LeasedAt()
-		if o.Leased(now.Boot, w.names.Least()) {
+		if o.Leased(now.Boot, w.Names.Least()) {
 			behind = max(behind, now.Boot-leased)
 			continue
 		}
 		over[o] = lapsed{leased, now.Boot}
-		if told, ok := s.lapsed[o]; ok && told.lease == leased && now.Boot-told.at < w.names.Least() {
+		if told, ok := s.lapsed[o]; ok && told.lease == leased && now.Boot-told.at < w.Names.Least() {
 			over[o] = told
 		}
 		news = news || over[o].at == now.Boot
@@ -178,7 +172,7 @@ func (w *Watches) TellLost(s *stream) (behind time.Duration) {
 		}
 	}
 	if !lost.Empty() {
-		s.log.Append(raised(lost, w.hlc.Next(now.Wall)))
+		s.log.Append(raised(lost, w.HLC.Next(now.Wall)))
 	}
 	s.View.Store(view)
 	return behind
@@ -194,17 +188,17 @@ func (w *Watches) Watched(q *wire.Request, wait time.Duration, may func(namespac
 		defer cancel()
 		w.waiting.Add(1)
 		defer w.waiting.Add(-1)
-		begun := w.clock.Read().Boot
+		begun := w.Clock.Read().Boot
 		s.log.Wait(ctx, q.Seq)
 		gather := max(gatherWatched, time.Duration(w.waiting.Load())*GatherForEach)
-		if w.clock.Read().Boot-begun < gather { // more events are about to come
+		if w.Clock.Read().Boot-begun < gather { // more events are about to come
 			kv.Sleep(ctx, gather)
 		}
 	}
 	w.Answers <- struct{}{}
 	defer func() { <-w.Answers }()
 	// The pause and the lost partitions come before the head, up to which all is known.
-	w.node.CheckPause(w.clock.Read().Boot)
+	w.Node.CheckPause(w.Clock.Read().Boot)
 	behind := w.TellLost(s)
 	head := s.log.Head()
 	s.read.Store(head)
@@ -245,13 +239,13 @@ func (w *Watches) Watched(q *wire.Request, wait time.Duration, may func(namespac
 // of a later attestation. For the same reason Attest refuses if the stream has not told
 // of the present ring yet: that ring may be over before the stream tells of it.
 func (w *Watches) Attest(cp *l1.Copy, now kv.Moment, r *wire.Reply) bool {
-	view := w.node.View()
+	view := w.Node.View()
 	if s := w.Stream.Load(); s != nil && s.View.Load() != view {
 		return false
 	}
 	owner := view.Owner(cp.Hash.Partition())
-	if owner == nil || owner.Process != *cp.Owner || !owner.Leased(now.Boot, w.names.Least()) ||
-		!w.ledger.Admit(cp.Namespace, cp.Hash, cp.Version, cp.AsOf) {
+	if owner == nil || owner.Process != *cp.Owner || !owner.Leased(now.Boot, w.Names.Least()) ||
+		!w.Ledger.Admit(cp.Namespace, cp.Hash, cp.Version, cp.AsOf) {
 		return false
 	}
 	r.Attested, r.AsOf, r.Owner, r.Epoch = true, uint64(cp.AsOf), []byte(cp.Owner.Node), uint64(cp.Owner.Epoch)

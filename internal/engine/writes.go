@@ -5,7 +5,6 @@ import (
 
 	"github.com/dustin/go-humanize"
 
-	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
@@ -15,15 +14,10 @@ import (
 
 // Writes executes the writes of keys that this host owns.
 type Writes struct {
-	maxValue  int // bytes
-	names     *namespaces.Table
-	store     *segment.Store
-	node      *cluster.Node
-	arrivals  *Arrivals
-	owners    *Owners
-	barriers  *Barriers
-	tokens    *Tokens
-	deadlines *Deadlines
+	*base
+	owners   *Owners
+	barriers *Barriers
+	tokens   *Tokens
 }
 
 // A reply is filled in place where many pass: it is too large to be handed from function to
@@ -57,7 +51,7 @@ func (w *Writes) begin(
 		return nil, kv.Key{}, 0
 	}
 	k = ns.Key(q.Key)
-	epoch = w.arrivals.epoch(q, k, fetched, now)
+	epoch = w.owners.epoch(q, k, fetched, now)
 	if epoch == 0 || ns.WriteThrough != nil && q.Op != wire.OpTouch {
 		*r = Moved()
 		return nil, kv.Key{}, 0
@@ -84,7 +78,7 @@ func (w *Writes) outcome(r *wire.Reply, partition uint16, epoch uint32, made kv.
 	case w.owners.stillOwner(partition, epoch):
 	case made == 0:
 		*r = Moved()
-	case w.node.Within(partition, epoch, made):
+	case w.Node.Within(partition, epoch, made):
 	default:
 		*r = ownershipEnded()
 	}
@@ -111,7 +105,7 @@ func (w *Writes) set(q *wire.Request, b *namespaces.Pins, now kv.Moment, fetched
 	case q.Mode.Joins():
 		w.join(ns, k, q, now, r)
 	default:
-		w.Store(ns, k, q, now, r)
+		w.Put(ns, k, q, now, r)
 	}
 	w.end(r, k.Hash.Partition(), epoch)
 }
@@ -123,30 +117,30 @@ func (w *Writes) compareAndSwap(ns *namespaces.Namespace, k kv.Key, q *wire.Requ
 		*r = filled
 		return
 	}
-	if w.Store(ns, k, q, now, r); r.Status != wire.Miss || !q.Has(wire.StaleOK) {
+	if w.Put(ns, k, q, now, r); r.Status != wire.Miss || !q.Has(wire.StaleOK) {
 		return
 	}
-	_, seen, res := w.store.Look(nil, k, segment.Query{Limit: -1, Unread: true}, now)
+	_, seen, res := w.Store.Look(nil, k, segment.Query{Limit: -1, Unread: true}, now)
 	switch {
 	case res == segment.Stored && seen.Stale:
 		*r = wire.Reply{Status: wire.Stale, Version: uint64(seen.Version)}
-	case w.tokens.leases.IsOut(k): // another caller loads it
+	case w.tokens.Leases.IsOut(k): // another caller loads it
 		*r = wire.Reply{Status: wire.Exists}
 	}
 }
 
 // join puts what a SET brings behind or before the present value.
 func (w *Writes) join(ns *namespaces.Namespace, k kv.Key, q *wire.Request, now kv.Moment, r *wire.Reply) {
-	v, res := w.store.Join(k, w.writeOf(ns, q, now), q.Has(wire.Create), now)
+	v, res := w.Store.Join(k, w.writeOf(ns, q, now), q.Has(wire.Create), now)
 	if res == segment.Stored {
 		w.barriers.end(ns, k.Hash, v)
 	}
 	*r = w.written(ns, q, v, res)
 }
 
-// Store stores what a SET brings.
-func (w *Writes) Store(ns *namespaces.Namespace, k kv.Key, q *wire.Request, now kv.Moment, r *wire.Reply) {
-	v, res := w.store.Put(k, w.writeOf(ns, q, now), now)
+// Put stores what a SET brings.
+func (w *Writes) Put(ns *namespaces.Namespace, k kv.Key, q *wire.Request, now kv.Moment, r *wire.Reply) {
+	v, res := w.Store.Put(k, w.writeOf(ns, q, now), now)
 	if res == segment.Stored {
 		w.barriers.end(ns, k.Hash, v)
 		*r = wire.Reply{} // in place: a literal with fields would be copied
@@ -185,32 +179,33 @@ func (w *Writes) written(ns *namespaces.Namespace, q *wire.Request, v kv.Version
 	case segment.Contended:
 		return failed(wire.Busy, "other writes of the key came in between, again and again: try again")
 	case segment.Overdue:
-		return w.deadlines.tooLate(q)
+		return w.Deadlines.tooLate(q)
 	case segment.NotServed:
 		return Moved()
 	case segment.TooLarge:
-		if len(q.Value) > w.maxValue {
-			return wire.ErrorReply(tooLarge(len(q.Value), w.maxValue))
+		if len(q.Value) > w.Config.MaxValue {
+			return wire.ErrorReply(tooLarge(len(q.Value), w.Config.MaxValue))
 		}
 		if q.Mode.Joins() {
 			return failed(wire.TooLarge, "with %d bytes more the value would exceed max_value, which is %d, or the "+
-				"quota of namespace %s: begin another value, or raise the limit", len(q.Value), w.maxValue, ns.Name)
+				"quota of namespace %s: begin another value, or raise the limit",
+				len(q.Value), w.Config.MaxValue, ns.Name)
 		}
 		return failed(wire.TooLarge, "the entry does not fit into namespace %s's quota of %s: raise the quota",
-			ns.Name, humanize.IBytes(uint64(w.store.NamespaceStats(ns.ID).Quota)))
+			ns.Name, humanize.IBytes(uint64(w.Store.NamespaceStats(ns.ID).Quota)))
 	}
 	return failed(wire.Busy, "no memory could be freed, since all of it is being read: try again")
 }
 
 func (w *Writes) touch(ns *namespaces.Namespace, k kv.Key, q *wire.Request, now kv.Moment) wire.Reply {
-	v, event, res := w.store.Touch(k, ns.Deadline(q.TTLMS, now), untilOf(q), now)
+	v, event, res := w.Store.Touch(k, ns.Deadline(q.TTLMS, now), untilOf(q), now)
 	r := w.written(ns, q, v, res)
 	r.Event = uint64(event)
 	return r
 }
 
 func (w *Writes) incr(ns *namespaces.Namespace, k kv.Key, q *wire.Request, now kv.Moment) wire.Reply {
-	sum, v, ends, res := w.store.Incr(k, segment.Increment{
+	sum, v, ends, res := w.Store.Incr(k, segment.Increment{
 		Delta: q.Delta, Create: q.Create, Initial: q.Initial, Deadline: ns.Deadline(q.TTLMS, now), Until: untilOf(q),
 		Unsigned: q.Has(wire.Unsigned), Down: q.Has(wire.Down), Compare: kv.Version(q.Compare),
 		Retouch: q.Has(wire.Retouch) && q.TTLMS != wire.TTLDefault,
@@ -230,7 +225,7 @@ func (w *Writes) incr(ns *namespaces.Namespace, k kv.Key, q *wire.Request, now k
 // number is bounded.
 func (w *Writes) deleteAll(q *wire.Request, b *namespaces.Pins, now kv.Moment) wire.Reply {
 	for _, key := range q.Keys {
-		if _, k := w.keyOf(q, key, b); w.arrivals.epoch(q, k, 0, now) == 0 {
+		if _, k := w.keyOf(q, key, b); w.owners.epoch(q, k, 0, now) == 0 {
 			return Moved()
 		}
 	}
@@ -253,7 +248,7 @@ func (w *Writes) keyOf(q *wire.Request, key []byte, b *namespaces.Pins) (ns *nam
 	if ns = b.Read(q.Namespace); ns != nil {
 		return ns, ns.Key(key)
 	}
-	return nil, kv.Key{Hash: w.names.Hash(q.Namespace, key), Bytes: key}
+	return nil, kv.Key{Hash: w.Names.Hash(q.Namespace, key), Bytes: key}
 }
 
 // Delete deletes one key of a request, or with option Soft makes its value stale.
@@ -268,7 +263,7 @@ func (w *Writes) Delete(
 		return wire.ErrorReply(namespaces.BadName(q.Namespace))
 	}
 	partition := k.Hash.Partition()
-	epoch := w.arrivals.epoch(q, k, fetched, now)
+	epoch := w.owners.epoch(q, k, fetched, now)
 	if epoch == 0 {
 		return Moved()
 	}
@@ -277,7 +272,7 @@ func (w *Writes) Delete(
 		// must not stay if it has just come.
 		var v kv.Version
 		if q.Compare == 0 && !failpoint.Out(failpoint.NoSlot) {
-			v = w.store.Invalidate(k.Hash, now)
+			v = w.Store.Invalidate(k.Hash, now)
 		}
 		r := wire.Reply{Status: wire.Miss, Version: uint64(v)}
 		w.outcome(&r, partition, epoch, v)
@@ -291,7 +286,7 @@ func (w *Writes) Delete(
 	if lag > 0 {
 		w.barriers.raise(k.Hash, lag, now)
 	}
-	v, res := w.store.Remove(k, segment.Removal{
+	v, res := w.Store.Remove(k, segment.Removal{
 		Soft: q.Has(wire.Soft), Stale: time.Duration(q.StaleMS) * time.Millisecond, Compare: kv.Version(q.Compare),
 	}, now)
 	r := wire.Reply{Version: uint64(v)}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
@@ -16,13 +15,9 @@ import (
 
 // writeThrough writes to the origin before the cache.
 type writeThrough struct {
-	clock     kv.Clock
-	maxValue  int // bytes
-	names     *namespaces.Table
-	node      *cluster.Node
-	owners    *Owners
-	writes    *Writes
-	deadlines *Deadlines
+	*base
+	owners *Owners
+	writes *Writes
 	// deleteAnywhere answers DELETE at the owners of the keys.
 	deleteAnywhere func(ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration) wire.Reply
 }
@@ -38,7 +33,7 @@ func (c *writeThrough) of(q *wire.Request) *namespaces.Namespace {
 	case q.Op != wire.OpSet && q.Op != wire.OpDelete && q.Op != wire.OpIncr && q.Op != wire.OpFill:
 		return nil
 	}
-	if ns := c.names.Lookup(q.Namespace); ns != nil && ns.WriteThrough != nil {
+	if ns := c.Names.Lookup(q.Namespace); ns != nil && ns.WriteThrough != nil {
 		return ns
 	}
 	return nil
@@ -54,8 +49,8 @@ func (c *writeThrough) check(ns *namespaces.Namespace, q *wire.Request, key []by
 			"namespace %s writes through to its origin, which knows no conditions, counters and tokens: "+
 				"SET without a condition, or DELETE", ns.Name)
 	}
-	if n := len(q.Value); n > c.maxValue {
-		return tooLarge(n, c.maxValue)
+	if n := len(q.Value); n > c.Config.MaxValue {
+		return tooLarge(n, c.Config.MaxValue)
 	}
 	if err := ns.Origin.Keys.Check(key); err != nil {
 		return wire.Errorf(wire.BadRequest, "namespace %s: %v", ns.Name, err)
@@ -71,7 +66,7 @@ func (c *writeThrough) write(
 		return wire.ErrorReply(err), true
 	}
 	t := ns.WriteThrough
-	ctx, cancel := context.WithTimeout(ctx, deadline-c.clock.Read().Boot)
+	ctx, cancel := context.WithTimeout(ctx, deadline-c.Clock.Read().Boot)
 	defer cancel()
 	defer context.AfterFunc(t.Asking, cancel)()
 	own := q.Clone() // the write may outlive the request
@@ -84,7 +79,7 @@ func (c *writeThrough) write(
 	}
 	result := make(chan wire.Reply, 2) // the first one is the answer
 	go func() {                        // ends with the write, in the request's time, and its settling; or with close
-		ctx, cancel := context.WithTimeout(t.Asking, min(t.Timeout(), deadline-c.clock.Read().Boot))
+		ctx, cancel := context.WithTimeout(t.Asking, min(t.Timeout(), deadline-c.Clock.Read().Boot))
 		r, settled := c.writeNow(ctx, ns, &own, key)
 		cancel()
 		if !settled {
@@ -133,20 +128,20 @@ func (c *writeThrough) writeNow(
 			"namespace %s: the end of %d writes could not be told yet to the hosts that own their keys now, "+
 				"so none begins: try again", ns.Name, n), true
 	}
-	now := c.clock.Read()
-	c.node.CheckPause(now.Boot)
-	epoch := c.node.OwnershipEpoch(p)
+	now := c.Clock.Read()
+	c.Node.CheckPause(now.Boot)
+	epoch := c.Node.OwnershipEpoch(p)
 	before := c.invalidate(ns, q, key, now)
 	if epoch == 0 || !deleted(&before) {
 		return Moved(), true // the origin has not been asked
 	}
-	if c.deadlines.over(untilOf(q)) && !failpoint.Out(failpoint.OverdueOrigin) {
-		return c.deadlines.tooLate(q), true
+	if c.Deadlines.over(untilOf(q)) && !failpoint.Out(failpoint.OverdueOrigin) {
+		return c.Deadlines.tooLate(q), true
 	}
 	err := t.Write(ctx, q, key.Bytes)
-	now = c.clock.Read()
-	c.node.CheckPause(now.Boot)
-	if still := c.node.OwnershipEpoch(p) == epoch; err == nil && still {
+	now = c.Clock.Read()
+	c.Node.CheckPause(now.Boot)
+	if still := c.Node.OwnershipEpoch(p) == epoch; err == nil && still {
 		if r, settled = c.wrote(ns, q, key, epoch, before.Status, now); settled {
 			t.Stored.Add(1)
 		}
@@ -185,7 +180,7 @@ func (c *writeThrough) wrote(
 		one.Key, one.UntilNS = key.Bytes, 0 // the origin has it
 		// If there is no room, or if the origin may have done an earlier write after this
 		// one, the next read of the key loads it.
-		if c.writes.Store(ns, key, &one, now, &r); r.Status != wire.OK || ns.WriteThrough.IsOvertaken(key.Hash) {
+		if c.writes.Put(ns, key, &one, now, &r); r.Status != wire.OK || ns.WriteThrough.IsOvertaken(key.Hash) {
 			r = c.invalidate(ns, q, key, now)
 			r.Status = wire.OK
 		}
@@ -199,10 +194,10 @@ func (c *writeThrough) wrote(
 // invalidate deletes a key here, with the namespace's load barrier. The origin decides what
 // the key has: no entry that is on its way here is asked for.
 func (c *writeThrough) invalidate(ns *namespaces.Namespace, q *wire.Request, key kv.Key, now kv.Moment) wire.Reply {
-	b := namespaces.Pins{Table: c.names}
+	b := namespaces.Pins{Table: c.Names}
 	defer b.Release()
 	own := &wire.Request{Op: wire.OpDelete, Namespace: []byte(ns.Name), ReplicaLagMS: q.ReplicaLagMS}
-	return c.writes.Delete(own, key.Bytes, &b, now, c.node.OwnershipEpoch(key.Hash.Partition()))
+	return c.writes.Delete(own, key.Bytes, &b, now, c.Node.OwnershipEpoch(key.Hash.Partition()))
 }
 
 const (
@@ -221,9 +216,9 @@ func (c *writeThrough) settle(ns *namespaces.Namespace, q *wire.Request, key []b
 		Options: wire.Settle,
 	}
 	done = failpoint.Out(failpoint.Settle)
-	for pause := settleFirst; !done; pause = min(2*pause, c.node.Bound()/4) {
-		b := namespaces.Pins{Table: c.names}
-		r := c.deleteAnywhere(t.Context, again, &b, c.clock.Read().Boot+settleTime)
+	for pause := settleFirst; !done; pause = min(2*pause, c.Node.Bound()/4) {
+		b := namespaces.Pins{Table: c.Names}
+		r := c.deleteAnywhere(t.Context, again, &b, c.Clock.Read().Boot+settleTime)
 		b.Release()
 		if done = deleted(&r.Items[0]); done {
 			version = r.Items[0].Version
