@@ -82,7 +82,7 @@ func joinEnded(t *testing.T, a *host, name []byte, asks engine.Question, read fu
 		came = wire.Reply{Status: wire.Stale, Value: came.Value, TTLMS: 1}
 	}
 	a.engine.Copies.Take(cl, &came)
-	a.engine.Forwarder.Ended(cl)
+	a.engine.Calls.Ended(cl)
 	return <-answer, joined
 }
 

@@ -10,7 +10,6 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/slow"
-	"github.com/cachesidecar/cachesidecar/internal/transport"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -66,14 +65,14 @@ func (f *Forwarder) read(
 		}
 		if lead {
 			f.ask(ctx, owner, q.Namespace, []*Call{cl}, q.Options&Asked, deadline)
-			return f.Outcome(cl, q, began)
+			return f.copies.Outcome(cl, q, began)
 		}
 		if !f.waitFor(ctx, cl, deadline) {
 			return unanswered(q, owner)
 		}
 		// The caller that made the call may have had less time than this one.
 		if cl.Serves(began) || f.Clock.Read().Boot >= deadline {
-			return f.Outcome(cl, q, began)
+			return f.copies.Outcome(cl, q, began)
 		}
 	}
 }
@@ -105,40 +104,11 @@ func (f *Forwarder) ask(
 		if cl.Err = err; err == nil {
 			f.copies.Take(cl, r)
 		}
-		f.Ended(cl)
+		f.calls.Ended(cl)
 	}
 }
 
 var errNoTime = errors.New("no time was left")
-
-// Outcome returns the result of a call for a read that began at the given moment.
-func (f *Forwarder) Outcome(cl *Call, q *wire.Request, began time.Duration) wire.Reply {
-	switch {
-	case !cl.Serves(began):
-		if errors.Is(cl.Err, rpc.ErrNoRoom) {
-			return failed(wire.Busy, "%v", cl.Err)
-		}
-		if cl.Err != nil {
-			f.Counts.PeerErrors.Add(1)
-		}
-		return unanswered(q, cl.Owner)
-	case cl.copy != nil:
-		// The value was alive when the read began; the copy may have ended since.
-		return f.copies.reply(q, cl.copy, cl.source, 0, f.Clock.Read())
-	case cl.reply.Status == wire.Unavailable:
-		return unanswered(q, cl.Owner)
-	}
-	return cl.reply
-}
-
-// Ended ends a call and answers all reads that have joined it.
-func (f *Forwarder) Ended(cl *Call) {
-	var a transport.Answers
-	for _, p := range f.calls.End(cl) {
-		p.Tell(&a, cl)
-	}
-	a.Write()
-}
 
 // waitFor waits until a call has ended, and reports whether it has in time.
 func (f *Forwarder) waitFor(ctx context.Context, cl *Call, deadline time.Duration) bool {
@@ -180,14 +150,14 @@ func (f *Forwarder) lease(
 				f.copies.Take(cl, &a.Reply)
 			}
 			a.Release()
-			f.Ended(cl)
-			return f.Outcome(cl, q, began)
+			f.calls.Ended(cl)
+			return f.copies.Outcome(cl, q, began)
 		}
 		if !f.waitFor(ctx, cl, deadline) {
 			return wire.ErrorReply(waitedInVain)
 		}
 		if own := !cl.Serves(began) || cl.reply.Status == wire.Lease || cl.reply.Status == wire.Timeout; !own {
-			return f.Outcome(cl, q, began)
+			return f.copies.Outcome(cl, q, began)
 		}
 		if f.Clock.Read().Boot >= deadline {
 			return wire.ErrorReply(waitedInVain)

@@ -117,7 +117,7 @@ func (r *mget) round(todo []int, now kv.Moment) (left []int) {
 		case !c.lead && !m.forwarder.waitFor(r.ctx, call, r.deadline):
 			r.items[c.i] = unanswered(q, call.Owner)
 		case c.lead || call.Serves(r.began):
-			r.items[c.i] = m.forwarder.Outcome(call, q, r.began)
+			r.items[c.i] = m.forwarder.copies.Outcome(call, q, r.began)
 			r.hold(c.i)
 		default:
 			group.Go(func() error {

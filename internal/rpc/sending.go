@@ -3,7 +3,9 @@ package rpc
 import (
 	"errors"
 	"fmt"
+	"os"
 	"runtime"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -181,4 +183,220 @@ func (c *Client) waitForWriter() {
 	for c.writing {
 		c.written.Wait()
 	}
+}
+
+// patience bounds a write of requests whose peer takes some of them: the write may go on
+// while one of its calls waits, and for the write timeout at least. After that its memory
+// would be in use for nothing.
+type patience struct {
+	calls atomic.Int64 // when the last of the calls expires, UnixNano
+	least atomic.Int64 // first wait + timeout, UnixNano; zero: no wait yet
+}
+
+// begin begins a write of requests. last is when the last of their calls expires.
+func (p *patience) begin(last time.Time) {
+	p.calls.Store(last.UnixNano())
+	p.least.Store(0)
+}
+
+// beforeWait is called before the write waits. It returns an error if the patience is over.
+func (p *patience) beforeWait(timeout time.Duration) error {
+	now := time.Now().UnixNano()
+	p.least.CompareAndSwap(0, now+int64(timeout))
+	if now > max(p.least.Load(), p.calls.Load()) {
+		return os.ErrDeadlineExceeded
+	}
+	return nil
+}
+
+// A request is long if its value has longRequest bytes. If more than manyShort bytes of
+// short requests wait, longAmongMany bytes are enough. Without that, many requests that
+// are nearly long would all go before a short one.
+const (
+	longRequest   = 32 << 10
+	longAmongMany = longRequest / 8
+	manyShort     = 4 * longRequest
+)
+
+// requests are the requests that wait to be written to another host. The short ones share
+// a buffer, and so a write. A long one is written alone, after the short ones that wait
+// at that time. So a short request waits for one long request at most. The accounts that
+// long requests are sent for take turns.
+type requests struct {
+	short  []byte
+	last   time.Time // when the last call of short expires
+	spare  []byte    // for the next short requests
+	long   quota.FairQueue[*quota.Account, longOne]
+	end    longOne // is written when nothing else waits
+	bytes  int64   // of the long ones
+	writes []byte  // is being written; nil: nothing is
+	alone  bool    // one request is being written, mostly a long one
+
+	sent   quota.Sent // bytes that wait or are being written
+	shorts []part     // the parts of short
+	parts  []part     // the parts of what is being written
+}
+
+// part is the bytes of one process in one write.
+type part struct {
+	process *quota.Account
+	n       int64
+}
+
+// longOne is a request that is written alone.
+type longOne struct {
+	id      uint64
+	frame   []byte
+	until   time.Time // when its call expires
+	process *quota.Account
+}
+
+// valueSize returns the bytes of a request's value, body and keys, which may be many.
+func valueSize(q *wire.Request) int {
+	n := len(q.Value) + len(q.Body)
+	for _, k := range q.Keys {
+		n += len(k) + keyHead
+	}
+	return n
+}
+
+// keyHead is how many bytes stand before each key of a list.
+const keyHead = 3
+
+// isLong says whether a request of valueSize n is written alone.
+func (r *requests) isLong(n int) bool {
+	return n >= longRequest || n >= longAmongMany && len(r.short) > manyShort
+}
+
+// empty says whether no request waits.
+func (r *requests) empty() bool { return len(r.short) == 0 && r.long.Len() == 0 && r.end.frame == nil }
+
+// len returns how many bytes wait.
+func (r *requests) len() int { return len(r.short) + int(r.bytes) }
+
+// memory returns the bytes of memory in use, with n more bytes of one request.
+func (r *requests) memory(n int) int64 {
+	if r.isLong(n) {
+		return r.bytes + int64(cap(r.writes)+cap(r.short)+n)
+	}
+	return r.bytes + int64(cap(r.writes)+max(cap(r.short), len(r.short)+n))
+}
+
+// full says whether a process, or this host for nil, has too many requests beside others:
+// beyond a number of bytes only a process that has less than a fair part of them may add
+// more.
+func (r *requests) full(bytes int, process *quota.Account) bool {
+	return r.len() > bytes && r.sent.Much(process, bytes)
+}
+
+// add adds a request for a process's account or nil. Its call expires at until.
+func (r *requests) add(q *wire.Request, process *quota.Account, until time.Time) {
+	n := valueSize(q)
+	if r.isLong(n) {
+		frame := wire.AppendRequest(make([]byte, 0, n+len(q.Key)+smallParts), q)
+		r.long.Push(process, longOne{q.ID, frame, until, process})
+		r.bytes += int64(cap(frame))
+		r.sent.Add(process, int64(cap(frame)))
+		return
+	}
+	if n > 0 {
+		r.sent.Add(process, int64(n))
+		r.shorts = append(r.shorts, part{process, int64(n)})
+	}
+	r.short = wire.AppendRequest(r.short, q)
+	if until.After(r.last) {
+		r.last = until
+	}
+}
+
+// addEnd adds a short request that is written after all others.
+func (r *requests) addEnd(q *wire.Request, until time.Time) {
+	r.end = longOne{frame: wire.AppendRequest(nil, q), until: until}
+}
+
+// removeExpired removes the long requests whose calls have expired, and calls left for each.
+func (r *requests) removeExpired(now time.Time, left func(id uint64)) {
+	r.long.Remove(func(one longOne) bool {
+		if now.Before(one.until) {
+			return false
+		}
+		n := int64(cap(one.frame))
+		r.bytes -= n
+		r.sent.Add(one.process, -n)
+		left(one.id)
+		return true
+	})
+}
+
+// removeAll removes the requests that wait, and those of the present write that are not
+// in front of its last unsent bytes. It calls left for each.
+func (r *requests) removeAll(unsent int, left func(id uint64)) {
+	idsBehind(r.writes, len(r.writes)-unsent, left)
+	idsBehind(r.short, 0, left)
+	for r.long.Len() > 0 {
+		one := r.long.Pop()
+		r.bytes -= int64(cap(one.frame))
+		r.sent.Add(one.process, -int64(cap(one.frame)))
+		left(one.id)
+	}
+	for _, p := range r.shorts {
+		r.sent.Add(p.process, -p.n)
+	}
+	idsBehind(r.end.frame, 0, left)
+	r.short, r.shorts, r.last, r.end = r.short[:0], r.shorts[:0], time.Time{}, longOne{}
+}
+
+// idsBehind calls each with the ids of the frames of b that end behind an offset.
+func idsBehind(b []byte, offset int, each func(id uint64)) {
+	for at := 0; at < len(b); {
+		begin := at + wire.LengthSize
+		at = begin + wire.FrameLength(b[at:])
+		if id, ok := wire.PeekID(b[begin:at]); ok && at > offset {
+			each(id)
+		}
+	}
+}
+
+// smallParts is more than most requests have beside their key and value, in bytes.
+const smallParts = 512
+
+// next removes what is to be written next, and returns when the last of its calls
+// expires.
+func (r *requests) next() (b []byte, last time.Time) {
+	long := r.long.Len() > 0 && (!r.alone || len(r.short) == 0)
+	r.alone = long || len(r.short) == 0
+	switch {
+	case long:
+		one := r.long.Pop()
+		b, last = one.frame, one.until
+		r.bytes -= int64(cap(b))
+		r.parts = append(r.parts, part{one.process, int64(cap(b))})
+	case r.alone:
+		b, last = r.end.frame, r.end.until
+		r.end = longOne{}
+	default:
+		b, last = r.short, r.last
+		r.short, r.spare, r.last = r.spare[:0], nil, time.Time{}
+		r.parts, r.shorts = r.shorts, r.parts
+	}
+	r.writes = b
+	return b, last
+}
+
+// written takes back what next has returned. It says whether there was anything.
+func (r *requests) written() bool {
+	b := r.writes
+	if b == nil {
+		return false
+	}
+	r.writes = nil
+	for _, p := range r.parts {
+		r.sent.Add(p.process, -p.n)
+	}
+	clear(r.parts)
+	r.parts = r.parts[:0]
+	if cap(b) <= 4*transport.BufferSize && !r.alone {
+		r.spare = b
+	}
+	return true
 }

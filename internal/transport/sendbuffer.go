@@ -75,7 +75,7 @@ func (s *sendBuffer) grow(fd, n int) bool {
 
 // shrink makes the buffer of a descriptor small again, if it is empty.
 func (s *sendBuffer) shrink(fd int) {
-	if s.size > s.least && unsent(fd) == 0 && unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, s.least) == nil {
+	if s.size > s.least && Unsent(fd) == 0 && unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, s.least) == nil {
 		s.end()
 	}
 }
@@ -105,7 +105,7 @@ func (s *sendBuffer) end() {
 // InKernel returns how many bytes of what was written the kernel has, for the peer to read.
 func (s *Socket) InKernel() (n int) {
 	if s.raw != nil {
-		_ = s.raw.Control(func(fd uintptr) { n = unsent(int(fd)) })
+		_ = s.raw.Control(func(fd uintptr) { n = Unsent(int(fd)) })
 	}
 	return n
 }
@@ -130,7 +130,7 @@ func (s *Socket) Linger(over func() bool) {
 		if err != nil || over() { // in this order: EndLinger sets a deadline after that
 			return
 		}
-		err = s.raw.Write(func(fd uintptr) bool { return unsent(int(fd)) < fewUnsent || over() })
+		err = s.raw.Write(func(fd uintptr) bool { return Unsent(int(fd)) < fewUnsent || over() })
 	}
 }
 

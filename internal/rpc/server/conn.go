@@ -1,9 +1,13 @@
 package server
 
 import (
+	"cmp"
 	"errors"
+	"sync"
 	"sync/atomic"
+	"time"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/transport"
 )
@@ -79,3 +83,110 @@ func (c *Conn) Admit() { c.longest = c.server.limits.MaxFrame }
 // Kill ends the connection without waiting for its reader. Any goroutine may call it.
 // Answers that are not yet written may be lost.
 func (c *Conn) Kill() { c.socket.Kill() }
+
+// Limits bounds the resources of connections. Zero means the default.
+type Limits struct {
+	// MaxConns bounds the connections at once; one more is closed at once. Default
+	// 16,384.
+	MaxConns int
+	// NewRate bounds the new connections of one owner a second, after the first 128; more
+	// wait. Default: no bound.
+	NewRate float64
+	// Framing finds the requests in what connections send. Default: that of package wire.
+	Framing Framing
+	// SendBuffer is the size that the kernel's buffer for answers begins with, in bytes; see
+	// transport.Socket.BoundSend. Default: the system's, which the budget does not bound.
+	SendBuffer int
+	// MaxFrame bounds the bytes of a request. Default 8 MiB + 64 KiB.
+	MaxFrame int
+	// MaxFirst bounds the bytes of a request before Conn.Admit. Default MaxFrame.
+	MaxFirst int
+	// MaxInFlight bounds the requests of one connection that wait. A connection with so
+	// many is not read from. Default 1,024.
+	MaxInFlight int
+	// FrameTimeout is the time for a frame that has begun. Default 30 s.
+	FrameTimeout time.Duration
+	// WriteTimeout is how long a peer may take nothing of its answers. Default 10 s.
+	WriteTimeout time.Duration
+	// DrainTimeout is the time for requests in flight at a shutdown. Default 5 s.
+	DrainTimeout time.Duration
+	// Budget bounds the memory; several servers and clients may share it. Default: a
+	// Budget for this server alone.
+	Budget *quota.Budget
+}
+
+// DefaultLimits are the values that zero means.
+var DefaultLimits = Limits{
+	MaxConns:     16_384,
+	MaxFrame:     8<<20 + 64<<10,
+	MaxInFlight:  1024,
+	FrameTimeout: 30 * time.Second,
+	WriteTimeout: 10 * time.Second,
+	DrainTimeout: 5 * time.Second,
+}
+
+func (l Limits) withDefaults() Limits {
+	d := DefaultLimits
+	l.MaxConns = cmp.Or(l.MaxConns, d.MaxConns)
+	l.MaxFrame = cmp.Or(l.MaxFrame, d.MaxFrame)
+	l.MaxFirst = cmp.Or(l.MaxFirst, l.MaxFrame)
+	l.MaxInFlight = cmp.Or(l.MaxInFlight, d.MaxInFlight)
+	l.FrameTimeout = cmp.Or(l.FrameTimeout, d.FrameTimeout)
+	l.WriteTimeout = cmp.Or(l.WriteTimeout, d.WriteTimeout)
+	l.DrainTimeout = cmp.Or(l.DrainTimeout, d.DrainTimeout)
+	if l.Budget == nil {
+		l.Budget = quota.NewBudget(0)
+	}
+	return l
+}
+
+// Stats describes the connections of a server, and the memory of its Budget.
+type Stats = cachesidecar.ConnectionStats
+
+// shared is what the connections of one server have in common.
+type shared struct {
+	limits   Limits
+	framing  Framing       // limits.Framing, or its default
+	maxConns atomic.Int64  // limits.MaxConns, as it is now
+	turns    atomic.Int64  // ended without a rest; for tests
+	come     *ease         // beginnings of all connections
+	leave    *ease         // ends of all connections
+	over     chan struct{} // closed when the server ends
+	ends     sync.Once
+
+	open, accepted, rejected           atomic.Int64
+	slowReaders, slowFrames, badFrames atomic.Int64
+	overBudget, dropped                atomic.Int64
+	batches, bytesIn, bytesOut         atomic.Int64
+	inFlight                           atomic.Int64
+}
+
+func newShared(l Limits) *shared {
+	s := &shared{limits: l.withDefaults(), over: make(chan struct{}),
+		come: newEase(comes, comesOnce), leave: newEase(PerProcessor(goes), goesOnce)}
+	if s.framing = l.Framing; s.framing == nil {
+		s.framing = prefixed{}
+	}
+	s.maxConns.Store(int64(s.limits.MaxConns))
+	return s
+}
+
+func (s *shared) stats() Stats {
+	return Stats{
+		Open: s.open.Load(), Accepted: s.accepted.Load(), Rejected: s.rejected.Load(),
+		SlowReaders: s.slowReaders.Load(), SlowFrames: s.slowFrames.Load(), BadFrames: s.badFrames.Load(),
+		OverBudget: s.overBudget.Load(), Dropped: s.dropped.Load(),
+		Batches: s.batches.Load(), BytesIn: s.bytesIn.Load(), BytesOut: s.bytesOut.Load(),
+		InFlight: s.inFlight.Load(),
+	}
+}
+
+// ended says whether the server has begun to end.
+func (s *shared) ended() bool {
+	select {
+	case <-s.over:
+		return true
+	default:
+		return false
+	}
+}

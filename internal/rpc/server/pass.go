@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cachesidecar/cachesidecar/internal/transport"
 )
 
 // errPass says that a descriptor cannot be passed now.
@@ -86,7 +88,7 @@ func passedOver(uc *net.UnixConn) (*Passed, error) {
 }
 
 // Received reports whether the peer has read all that was written to it, or has closed its end.
-func (p *Passed) Received() bool { return unread(p.fd) == 0 }
+func (p *Passed) Received() bool { return transport.Unsent(p.fd) == 0 }
 
 // Leave tells the peer that the connection has ended. It is called when this process has closed
 // the connection, and the descriptor has not been received.

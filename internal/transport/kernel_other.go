@@ -4,8 +4,11 @@ package transport
 
 import "time"
 
-// unsent is zero: how much a socket has sent that the peer has not read is not known.
-func unsent(int) int { return 0 }
+// Unsent is zero: how much a socket has sent that the peer has not read is not known.
+func Unsent(int) int { return 0 }
 
 // limitUnsent leaves it to the system how long it keeps what a peer does not take.
 func limitUnsent(int, time.Duration) error { return nil }
+
+// Yield does nothing: the system ends the thread's turn.
+func Yield() {}

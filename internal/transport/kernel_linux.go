@@ -1,14 +1,15 @@
 package transport
 
 import (
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// unsent returns how many bytes of memory the kernel has for what a socket has sent and the
+// Unsent returns how many bytes of memory the kernel has for what a socket has sent and the
 // peer has not read; over TCP, for what the peer's system has not received.
-func unsent(fd int) int {
+func Unsent(fd int) int {
 	n, err := unix.IoctlGetInt(fd, unix.SIOCOUTQ)
 	if err != nil || n == 0 {
 		return 0
@@ -26,3 +27,6 @@ const tcpClosed = 7 // TCP_CLOSE of netinet/tcp.h
 func limitUnsent(fd int, d time.Duration) error {
 	return unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(d.Milliseconds()))
 }
+
+// Yield yields the processor to other threads that wait for it.
+func Yield() { _, _, _ = syscall.Syscall(syscall.SYS_SCHED_YIELD, 0, 0, 0) }

@@ -130,3 +130,113 @@ func (c *Client) callerOf(id uint64, end bool) Caller {
 	c.finishLocked()
 	return caller
 }
+
+// gathering is of a Client with ClientConfig.Direct. Callers whose answers come in one read
+// soon make their next calls. If each caller wrote its request, or the first one let the
+// others run and then wrote, a second processor would write them in twos and threes. So
+// during such a batch only the gatherer writes, a goroutine that is started after a part of
+// the answers: the scheduler runs it behind their callers, and it writes what they have
+// queued. The peer begins with that part while the next callers run.
+//
+// The Client's lock guards held, last and turn.
+type gathering struct {
+	c     *Client
+	on    bool // answers of a batch are yet to be delivered
+	every int  // answers of a part
+	left  int  // answers of the present part
+
+	held bool // only a gatherer writes; one is or will be started that ends this
+	last bool // the last gatherer of the batch has been started
+	turn bool // the gatherer may begin a write
+
+	writeFn func() // write
+}
+
+// The calls in flight make partsInFlight parts: one is with the peer, one with the callers,
+// one between them. With fewer than manyInFlight calls, parts are too small to pay for a
+// gatherer.
+const (
+	partsInFlight = 3
+	manyInFlight  = 8
+)
+
+// begin begins a batch, if it has several answers of many calls.
+func (g *gathering) begin() {
+	c := g.c
+	if !c.cfg.Direct {
+		return
+	}
+	if behind, ok := rest(c.input.Bytes()); !ok || !whole(behind) {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := c.calls.inFlight()
+	if n < manyInFlight {
+		return
+	}
+	g.on, g.held, g.last = true, true, false
+	g.every = n / partsInFlight
+	g.left = g.every
+}
+
+// answer is called before an answer is delivered. next is what has come behind it.
+// The caller that is woken last runs first, so the gatherer is started before that one.
+func (g *gathering) answer(next []byte) {
+	if !g.on {
+		return
+	}
+	g.left--
+	switch {
+	case !whole(next):
+		g.on = false
+		g.c.mu.Lock()
+		g.last = true
+		g.c.mu.Unlock()
+		g.start()
+	case g.left == 0:
+		g.left = g.every
+		g.start()
+	}
+}
+
+// start starts a gatherer.
+func (g *gathering) start() {
+	g.c.background.Add(1)
+	go g.writeFn() // owned by the client: writes once or until all is written; Close waits
+}
+
+// write writes what is queued, once while other parts of the batch follow.
+func (g *gathering) write() {
+	c := g.c
+	defer c.background.Done()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if g.last {
+		g.held = false
+	}
+	if !c.writing && !c.requests.empty() {
+		c.writing, g.turn = true, true
+		c.writeNowLocked()
+	}
+}
+
+// mayWriteLocked reports whether another write may begin.
+func (g *gathering) mayWriteLocked() bool {
+	may := !g.held || g.turn
+	g.turn = false
+	return may
+}
+
+// rest returns what is behind the first frame of b. ok says that the frame is whole.
+func rest(b []byte) (behind []byte, ok bool) {
+	if !whole(b) {
+		return nil, false
+	}
+	return b[wire.LengthSize+wire.FrameLength(b):], true
+}
+
+// whole reports whether b begins with a whole frame.
+func whole(b []byte) bool {
+	return len(b) >= wire.LengthSize && wire.FrameLength(b) <= len(b)-wire.LengthSize
+}

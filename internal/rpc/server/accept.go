@@ -1,0 +1,283 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"runtime"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/cachesidecar/cachesidecar/internal/quota"
+)
+
+// pace makes the connections of one owner begin one after another when many come at once.
+// The beginning is the most expensive moment of a connection: thousands of beginnings at
+// the same time delay the requests of others. A connection that waits has only its place
+// in the queue, and does not delay other owners. The processes of one owner take turns.
+type pace struct {
+	rate float64 // a second; zero: no bound
+
+	mu     sync.Mutex
+	owners map[string]*newcomers
+}
+
+// newcomers are the connections of one owner that wait to begin, by process. Of a process the last
+// one that has come is the next. So most of those that begin then begin at once if more come than
+// may begin, for long; in their order all of them would wait until their clients give up. The first
+// ones have their turns when fewer come.
+type newcomers struct {
+	limit *rate.Limiter
+	waits quota.FairQueue[string, *Conn]
+	begin bool // a goroutine begins them
+	turns int  // since the last look at those that wait
+	at    int  // the first connection that the next look is at
+}
+
+// firstAtOnce is how many connections of each owner may begin at once.
+const firstAtOnce = 128
+
+// rested is how many owners pace keeps before it forgets owners that have no waiting
+// connection and have had no new one for a while.
+const rested = 64
+
+// A look is at so many connections, after so many turns. One whose client has gone begins then, and
+// ends: without that such connections would take all places while more come than may begin.
+const (
+	goneLooks = 64
+	goneTurns = 16
+)
+
+// enter says whether a connection begins now. If not, the connection waits. If enter returns the
+// newcomers, the caller must begin them.
+func (p *pace) enter(c *Conn, owner, process string) (now bool, begin *newcomers) {
+	if p.rate == 0 || owner == "" {
+		return true, nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := p.owners[owner]
+	if n == nil {
+		if p.owners == nil {
+			p.owners = map[string]*newcomers{}
+		}
+		p.forget()
+		n = &newcomers{limit: rate.NewLimiter(rate.Limit(p.rate), firstAtOnce)}
+		p.owners[owner] = n
+	}
+	if !n.begin {
+		if n.limit.Allow() {
+			return true, nil
+		}
+		n.begin, begin = true, n
+	}
+	n.waits.Push(process, c)
+	return false, begin
+}
+
+// waiting returns how many connections wait for their turn.
+func (p *pace) waiting() (all int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, n := range p.owners {
+		all += int64(n.waits.Len())
+	}
+	return all
+}
+
+// forget removes owners that have had no new connections for a while. The lock is held.
+func (p *pace) forget() {
+	if len(p.owners) < rested {
+		return
+	}
+	for name, n := range p.owners {
+		if !n.begin && n.limit.Tokens() >= firstAtOnce {
+			delete(p.owners, name)
+		}
+	}
+}
+
+// begin begins the newcomers of an owner at its pace until none waits; once ctx ends, at once.
+func (p *pace) begin(ctx context.Context, n *newcomers, begin func(*Conn)) {
+	for p.continues(n) {
+		_ = n.limit.Wait(ctx)
+		for _, c := range p.next(n) {
+			begin(c)
+		}
+	}
+}
+
+// continues says whether any newcomers wait.
+func (p *pace) continues(n *newcomers) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n.begin = n.waits.Len() > 0
+	return n.begin
+}
+
+// next removes the next connection, and now and then some whose clients have gone.
+func (p *pace) next(n *newcomers) []*Conn {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	list := []*Conn{n.waits.PopLast()}
+	if n.turns++; n.turns < goneTurns {
+		return list
+	}
+	n.turns = 0
+	if n.at >= n.waits.Len() {
+		n.at = 0
+	}
+	first, last, i := n.at, n.at+goneLooks, 0
+	n.waits.Remove(func(c *Conn) bool {
+		i++
+		if i <= first || i > last || !c.socket.HungUp() {
+			return false
+		}
+		list = append(list, c)
+		return true
+	})
+	n.at = last - (len(list) - 1)
+	return list
+}
+
+// ease yields the processors to other goroutines when many connections come or go at
+// once. A few pass at once; the rest pass in groups, one each millisecond, as the rate
+// allows. Ten thousand connections in a row would delay the requests of other clients
+// until the last one.
+type ease struct{ limit *rate.Limiter }
+
+// New connections wait in one queue of the system, of net.core.somaxconn connections of
+// all users. A full queue, of 4,096, must be empty long before a client gives up, after
+// 250 ms. The rate is that of one goroutine, on however many processors.
+const (
+	comes     = 25_000 // connections a second
+	comesOnce = 64
+)
+
+// Each connection that goes has its own goroutine.
+const (
+	goes     = 4000 // connections a second and processor
+	goesOnce = 16
+)
+
+// PerProcessor returns n times the number of processors that Go uses.
+func PerProcessor(n float64) float64 { return n * float64(runtime.GOMAXPROCS(0)) }
+
+func newEase(perSecond float64, atOnce int) *ease {
+	return &ease{rate.NewLimiter(rate.Limit(perSecond), atOnce)}
+}
+
+// waitTurn waits until the caller's turn, or until over is closed. All callers whose turns
+// are in the same millisecond go on together, because waking a thread for each would cost
+// more than their work.
+func (e *ease) waitTurn(over <-chan struct{}) {
+	d := e.limit.Reserve().Delay()
+	if d <= 0 {
+		return
+	}
+	t := time.NewTimer((d + time.Millisecond - 1).Truncate(time.Millisecond))
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-over:
+	}
+}
+
+// sparing is a listener that keeps a spare descriptor for the moment when there are no
+// others. A connection that waits to be accepted then takes the place of the spare one.
+// If there is still no other descriptor, the connection is ended. So its client knows at
+// once, and the server does not loop.
+//
+// A connection that was ended stays open as the spare descriptor. If it were closed, and
+// another descriptor opened in its place, another goroutine might take that place in
+// between.
+type sparing struct {
+	net.Listener
+	told func(error) // called with the reason when a connection is ended
+
+	mu     sync.Mutex
+	spare  io.Closer // nil if another goroutine was faster
+	closed bool
+}
+
+// Sparing returns a listener over ln that ends a connection at once if there is no
+// descriptor for it, and calls told for each. Only one goroutine may call Accept.
+func Sparing(ln net.Listener, told func(error)) net.Listener {
+	s := &sparing{Listener: ln, told: told}
+	s.keepSpare()
+	return s
+}
+
+// Accept returns the next connection for which there is a descriptor.
+func (s *sparing) Accept() (net.Conn, error) {
+	for {
+		nc, err := s.Listener.Accept()
+		lack := errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
+		why := err
+		if lack && s.giveSpare() {
+			// One connection waits, or the next one takes the place.
+			nc, err = s.Listener.Accept()
+		}
+		kept := s.keepSpare()
+		if err != nil || kept || !lack {
+			return nc, err
+		}
+		s.endAsSpare(nc)
+		s.told(why)
+	}
+}
+
+// Close closes the listener and the spare descriptor.
+func (s *sparing) Close() error {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	s.giveSpare()
+	return s.Listener.Close()
+}
+
+// giveSpare closes the spare descriptor. It says whether there was one.
+func (s *sparing) giveSpare() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.spare == nil {
+		return false
+	}
+	_ = s.spare.Close()
+	s.spare = nil
+	return true
+}
+
+// keepSpare opens a spare descriptor if there is none. It says whether there is one.
+func (s *sparing) keepSpare() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.spare == nil && !s.closed {
+		if f, err := os.Open(os.DevNull); err == nil {
+			s.spare = f
+		}
+	}
+	return s.spare != nil
+}
+
+// endAsSpare ends a connection and keeps it as the spare descriptor.
+func (s *sparing) endAsSpare(nc net.Conn) {
+	if c, ok := nc.(interface {
+		CloseRead() error
+		CloseWrite() error
+	}); ok {
+		_, _ = c.CloseRead(), c.CloseWrite() // both fail if the client has gone
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if !s.closed {
+			s.spare = nc
+			return
+		}
+	}
+	_ = nc.Close()
+}
