@@ -2,6 +2,7 @@ package measure
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -47,13 +48,17 @@ func (b *Bench) Cost(ctx context.Context, p record.CostParameters) (rows []recor
 	for _, beside := range []string{record.Nothing, record.Spinners, record.Builds} {
 		end := b.beside(ctx, beside)
 		of, err := b.costRows(ctx, sides, p, beside)
+		rows = append(rows, of...)
+		if err == nil {
+			of, err = b.steadyRows(ctx, sides, p, beside)
+			rows = append(rows, of...)
+		}
 		if e := end(); err == nil {
 			err = e
 		}
 		if err != nil {
 			return nil, fmt.Errorf("beside %s: %w", beside, err)
 		}
-		rows = append(rows, of...)
 	}
 	return rows, nil
 }
@@ -135,6 +140,57 @@ func costRow(
 		if of[e.name].Requests == 0 {
 			return nil, fmt.Errorf("%s answered nothing in %d turns of %d ms: make the turns longer",
 				e.name, p.Turns.Turns, p.TurnMS)
+		}
+	}
+	return of, nil
+}
+
+// steadyRows measures latencies at a steady rate.
+func (b *Bench) steadyRows(
+	ctx context.Context, sides []costEntrant, p record.CostParameters, beside string,
+) (rows []record.CostRow, err error) {
+	for _, conns := range p.Steady {
+		for round := range p.Rounds {
+			row := record.CostRow{Round: round + 1, Beside: beside, Op: "GET", Conns: conns, Rate: float64(p.Rate)}
+			if row.Sides, err = steadyRow(ctx, sides, p, row, round); err != nil {
+				return nil, fmt.Errorf("%d connections at %d requests/s: %w", conns, p.Rate, err)
+			}
+			var latencies []string
+			for _, e := range sides {
+				latencies = append(latencies, fmt.Sprintf("%s %.0f", e.name, row.Sides[e.name].P99))
+			}
+			b.logf("round %d beside %s: %2d connections at %d requests/s, p99 in µs: %s",
+				row.Round, beside, conns, p.Rate, strings.Join(latencies, ", "))
+			rows = append(rows, row)
+		}
+	}
+	return rows, nil
+}
+
+func steadyRow(
+	ctx context.Context, sides []costEntrant, p record.CostParameters, row record.CostRow, round int,
+) (map[string]record.CostSide, error) {
+	of := map[string]record.CostSide{}
+	took := time.Duration(p.SteadyMS) * time.Millisecond
+	key := uniform(uint64(round), p.Keys)
+	for i := range sides {
+		e := sides[(round+i)%len(sides)]
+		l, err := openOpenLoop(e.dial, e.by(shape{op: row.Op, conns: row.Conns, pipeline: 1}), row.Conns)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", e.name, err)
+		}
+		before, err := e.server.CPU()
+		if err != nil {
+			return nil, errors.Join(err, l.close())
+		}
+		h, err := l.run(ctx, row.Rate, took, key)
+		after, e2 := e.server.CPU()
+		if err := errors.Join(err, e2, l.close()); err != nil {
+			return nil, fmt.Errorf("%s: %w", e.name, err)
+		}
+		of[e.name] = record.CostSide{
+			Requests: h.TotalCount(), Seconds: took.Seconds(), CPU: (after - before).Seconds(),
+			P50: float64(h.ValueAtQuantile(50)) / 1000, P99: float64(h.ValueAtQuantile(99)) / 1000,
 		}
 	}
 	return of, nil

@@ -25,6 +25,10 @@ type CostParameters struct {
 	Turns
 	Cycle int   `json:"cycle"`
 	Conns []int `json:"conns"` // each with one request in flight
+	// Steady are the connections of loads at a steady rate.
+	Steady   []int `json:"steady"`
+	Rate     int   `json:"rate"`      // requests a second
+	SteadyMS int   `json:"steady_ms"` // of a side in a round
 }
 
 // CostRow is one load in one round.
@@ -33,6 +37,7 @@ type CostRow struct {
 	Beside string              `json:"beside"`
 	Op     string              `json:"op"`
 	Conns  int                 `json:"conns"`
+	Rate   float64             `json:"rate,omitempty"` // requests a second; zero: as fast as answers come
 	Sides  map[string]CostSide `json:"sides"`
 }
 
@@ -41,6 +46,8 @@ type CostSide struct {
 	Requests int64   `json:"requests"`
 	Seconds  float64 `json:"seconds"`
 	CPU      float64 `json:"cpu_seconds"` // of the server's process meanwhile
+	P50      float64 `json:"p50_us,omitempty"`
+	P99      float64 `json:"p99_us,omitempty"`
 }
 
 // PerRequest returns the CPU time of a request, in µs.

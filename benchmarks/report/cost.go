@@ -11,11 +11,15 @@ import (
 type costLoad struct {
 	beside, op string
 	conns      int
+	steady     bool
 	rounds     []record.CostRow
 }
 
 func (l costLoad) String() string {
 	text := fmt.Sprintf("%s, %d × 1", l.op, l.conns)
+	if l.steady {
+		text = fmt.Sprintf("%s, %d connections, %s/s", l.op, l.conns, rate(l.rounds[0].Rate))
+	}
 	switch l.beside {
 	case record.Spinners:
 		return text + ", beside processes that spin"
@@ -54,25 +58,29 @@ func costSection(rounds string) (section, error) {
 			}
 		}
 		i := slices.IndexFunc(loads, func(l costLoad) bool {
-			return l.beside == r.Beside && l.op == r.Op && l.conns == r.Conns
+			return l.beside == r.Beside && l.op == r.Op && l.conns == r.Conns && l.steady == (r.Rate > 0)
 		})
 		if i < 0 {
 			i = len(loads)
-			loads = append(loads, costLoad{beside: r.Beside, op: r.Op, conns: r.Conns})
+			loads = append(loads, costLoad{beside: r.Beside, op: r.Op, conns: r.Conns, steady: r.Rate > 0})
 		}
 		loads[i].rounds = append(loads[i].rounds, r)
 	}
 	s := section{title: "What a request costs", head: f.Head}
 	relative := table{head: []string{"load"}, left: 1}
-	absolute := table{head: []string{"load"}, left: 1}
+	absolute, steady := table{head: []string{"load"}, left: 1}, table{head: []string{"load"}, left: 1}
 	for _, side := range costSides {
-		absolute.head = append(absolute.head, side.called)
+		absolute.head, steady.head = append(absolute.head, side.called), append(steady.head, side.called)
 		if side.side != record.MemcachedText {
 			relative.head = append(relative.head, side.called)
 		}
 	}
 	for _, l := range loads {
 		s.rows = append(s.rows, costRows(l)...)
+		if l.steady {
+			steady.add(l.latencies()...)
+			continue
+		}
 		ratios, figures := []string{l.String()}, []string{l.String()}
 		for _, side := range costSides {
 			var cost, rates []float64
@@ -97,7 +105,23 @@ func costSection(rounds string) (section, error) {
 		thousands(int64(p.Keys)), p.KeySize, p.ValueSize, p.Rounds, p.Turns.Turns, p.TurnMS)
 	s.body += "Processor time of a request, and requests a second, relative to memcached's:\n\n" + relative.String()
 	s.body += "Absolute figures, as context:\n\n" + absolute.String()
+	s.body += fmt.Sprintf("Latencies at a steady rate of %s requests a second, of which each side has %d ms in a round. A request is sent when\n"+
+		"it is due, however long the answers take; p50 and p99 of the time from then on, in µs:\n\n",
+		thousands(int64(p.Rate)), p.SteadyMS) + steady.String()
 	return s, nil
+}
+
+// latencies returns the row of a load at a steady rate.
+func (l costLoad) latencies() []string {
+	list := []string{l.String()}
+	for _, side := range costSides {
+		var p50, p99 []float64
+		for _, r := range l.rounds {
+			p50, p99 = append(p50, r.Sides[side.side].P50), append(p99, r.Sides[side.side].P99)
+		}
+		list = append(list, fmt.Sprintf("%.0f, %.0f", spreadOf(p50).median, spreadOf(p99).median))
+	}
+	return list
 }
 
 // costRows returns a load's ratios with their targets.
@@ -108,6 +132,11 @@ func costRows(l costLoad) (rows []row) {
 		rateOf = rateOfMemcachedAlone
 	}
 	add := func(figure string, t *target, s spread) { rows = append(rows, row{l.String(), figure, s, "%.2f", t}) }
+	if l.steady {
+		p99 := func(s record.CostSide) float64 { return s.P99 }
+		add("p99, endpoint / memcached", steadyOfMemcached, l.ratio(record.EndpointText, record.MemcachedText, p99))
+		return rows
+	}
 	switch {
 	case l.conns == 1:
 		add("CPU, endpoint / bare", costOfBareAlone, l.ratio(record.EndpointText, record.Bare, cpu))

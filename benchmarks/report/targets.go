@@ -31,6 +31,7 @@ var (
 	costOfBareAlone      = &target{"≤", 1.15} // one connection
 	rateOfMemcached      = &target{"≥", 1}
 	rateOfMemcachedAlone = &target{"≥", 0.9}
+	steadyOfMemcached    = &target{"≤", 1.15} // p99 at a steady rate
 
 	clientOfOthers   = &target{"≥", 1}   // one goroutine, over the socket
 	clientOfBest     = &target{"≥", 1.2} // some goroutines

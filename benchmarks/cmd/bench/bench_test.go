@@ -45,8 +45,9 @@ func TestEverythingOnce(t *testing.T) {
 	}{
 		{[]string{"socket", "-rounds", "1", "-turns", "2", "-sweep-turns", "2", "-turn", "25", "-warm-up", "5", "-entries", "2000", "-cycle", "4096"},
 			[]string{"GET hit, 16 × 64", "SET, 1 × 1", "| GET hit, 16 × 1 | echo |"}},
-		{[]string{"cost", "-rounds", "1", "-turns", "1", "-turn", "25", "-cycle", "4096"},
-			[]string{"GET, 16 × 1, beside processes that spin", "SET, 64 × 1, beside builds", "CPU, endpoint / bare"}},
+		{[]string{"cost", "-rounds", "1", "-turns", "1", "-turn", "25", "-cycle", "4096", "-rate", "2000", "-steady", "50"},
+			[]string{"GET, 16 × 1, beside processes that spin", "SET, 64 × 1, beside builds", "CPU, endpoint / bare",
+				"GET, 32 connections, 2,000/s, beside builds"}},
 		{[]string{"clients", "-rounds", "1", "-turns", "2", "-turn", "25", "-warm-up", "5", "-cold", "1000"},
 			[]string{"GET hits, 1 goroutine", "shared memory, ns a hit", "first 1,000 GETs of a process", "redis, go-redis"}},
 		{[]string{"memory", "-rounds", "1", "-entries", "20000"},

@@ -33,12 +33,14 @@ func endpoint(ctx context.Context, p *program, args []string) error {
 
 func cost(ctx context.Context, p *program, args []string) error {
 	f := newFlags(p, record.Cost)
-	v := record.CostParameters{Conns: []int{1, 4, 16, 64}}
+	v := record.CostParameters{Conns: []int{1, 4, 16, 64}, Steady: []int{8, 32}}
 	f.data(&v.Data, 1000)
 	f.count(&v.Rounds, "rounds", 7, 1, "how often each side is measured")
 	f.count(&v.Turns.Turns, "turns", 2, 1, "each side's in a round")
 	f.count(&v.TurnMS, "turn", 200, 1, "the length of a turn, in ms")
 	f.count(&v.Cycle, "cycle", 1<<14, 1, "how many requests are prebuilt over all connections")
+	f.count(&v.Rate, "rate", 10_000, 1, "requests a second of the loads at a steady rate")
+	f.count(&v.SteadyMS, "steady", 1000, 10, "how long each side has such a load in a round, in ms")
 	if err := f.parse(args); err != nil {
 		return err
 	}

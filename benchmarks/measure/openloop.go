@@ -1,0 +1,151 @@
+package measure
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"runtime"
+	"syscall"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"github.com/cachesidecar/cachesidecar/internal/load"
+)
+
+// openLoop sends requests at fixed moments, however long the answers take. A connection has a thread
+// of its own, which waits in the kernel, so that the client adds little to a latency. A request that
+// is due while the one before it is under way is sent late, and its latency counts from when it was
+// due.
+type openLoop struct {
+	protocol load.Protocol
+	conns    []*openConn
+}
+
+type openConn struct {
+	fd      int
+	nc      net.Conn
+	close   func() error
+	buf     []byte
+	request []byte
+	latency *hdrhistogram.Histogram // ns
+	misses  int
+}
+
+func openOpenLoop(dial func() (net.Conn, error), p load.Protocol, conns int) (_ *openLoop, err error) {
+	l := &openLoop{protocol: p}
+	defer func() {
+		if err != nil {
+			_ = l.close()
+		}
+	}()
+	for range conns {
+		nc, err := dial()
+		if err != nil {
+			return nil, err
+		}
+		if err := p.Greet(nc); err != nil {
+			return nil, errors.Join(err, nc.Close())
+		}
+		uc, ok := nc.(*net.UnixConn)
+		if !ok {
+			return nil, errors.Join(fmt.Errorf("%T: an open loop needs a Unix socket", nc), nc.Close())
+		}
+		f, err := uc.File()
+		if err != nil {
+			return nil, errors.Join(err, nc.Close())
+		}
+		l.conns = append(l.conns, &openConn{ // Fd makes it a socket that blocks
+			fd: int(f.Fd()), nc: nc, close: f.Close, buf: make([]byte, 16<<10),
+			latency: hdrhistogram.New(100, int64(time.Minute), 3),
+		})
+	}
+	return l, nil
+}
+
+func (l *openLoop) close() (err error) {
+	for _, c := range l.conns {
+		err = errors.Join(err, c.close(), c.nc.Close())
+	}
+	return err
+}
+
+// run sends perSecond requests a second over all connections for a time, and returns their latencies.
+func (l *openLoop) run(
+	ctx context.Context, perSecond float64, d time.Duration, key func(conn, n int) uint64,
+) (*hdrhistogram.Histogram, error) {
+	gap := time.Duration(float64(len(l.conns)) / perSecond * float64(time.Second))
+	start := time.Now().Add(10 * time.Millisecond)
+	end := start.Add(d)
+	var g errgroup.Group
+	for i, c := range l.conns {
+		g.Go(func() error { // ends with the time
+			runtime.LockOSThread() // not unlocked: the thread ends with its slack
+			if err := unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0); err != nil {
+				return err
+			}
+			c.latency.Reset()
+			due := start.Add(gap * time.Duration(i) / time.Duration(len(l.conns)))
+			for n := 0; due.Before(end) && ctx.Err() == nil; n++ {
+				sleepUntil(due)
+				if err := c.exchange(l.protocol, key(i, n)); err != nil {
+					return err
+				}
+				_ = c.latency.RecordValue(int64(time.Since(due))) // fails only above a minute
+				due = due.Add(gap)
+			}
+			return ctx.Err()
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	all := hdrhistogram.New(100, int64(time.Minute), 3)
+	for _, c := range l.conns {
+		if all.Merge(c.latency); c.misses > 0 {
+			return nil, fmt.Errorf("%d requests were no hits, want all", c.misses)
+		}
+	}
+	return all, nil
+}
+
+func sleepUntil(t time.Time) {
+	for {
+		d := time.Until(t)
+		if d <= 0 {
+			return
+		}
+		ts := syscall.NsecToTimespec(int64(d))
+		_ = syscall.Nanosleep(&ts, nil) // a signal may end it early
+	}
+}
+
+// exchange sends one request and reads its answer.
+func (c *openConn) exchange(p load.Protocol, key uint64) error {
+	c.request = p.Append(c.request[:0], 0, key)
+	if _, err := syscall.Write(c.fd, c.request); err != nil {
+		return err
+	}
+	for have := 0; ; {
+		n, err := syscall.Read(c.fd, c.buf[have:])
+		if n == 0 && err == nil {
+			err = io.ErrUnexpectedEOF
+		}
+		if err != nil {
+			return err
+		}
+		have += n
+		replies, hits, _, err := p.Count(c.buf[:have], 1)
+		if err != nil {
+			return err
+		}
+		if replies == 1 {
+			c.misses += 1 - hits
+			return nil
+		}
+	}
+}
