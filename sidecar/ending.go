@@ -39,7 +39,7 @@ func (e *ending) starts(ctx context.Context) (own context.Context, stop func()) 
 	e.mu.Unlock()
 	forget := context.AfterFunc(own, func() { close(e.begun) })
 	return own, func() {
-		if !forget() { // it is closed before Run returns, however fast the end is
+		if !forget() { // ctx has ended: begun is closed before Run returns, however fast that is
 			<-e.begun
 		}
 		cancel()

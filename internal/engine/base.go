@@ -19,12 +19,12 @@ import (
 	"github.com/cachesidecar/cachesidecar/l2/segment"
 )
 
-// base is what all parts stand on.
+// base is what the parts stand on.
 type base struct {
 	Config    Config
 	Clock     kv.Clock
 	HLC       *kv.HLC
-	Counts    Counts
+	Counts    *Counts // apart from what is never written
 	Deadlines *Deadlines
 
 	Store   *segment.Store

@@ -12,7 +12,7 @@
 // ServePeer for other sidecars. Both wait on the caller's goroutine, at most until the
 // deadline.
 //
-// The engine has ten rooms, of a part or some; each part stands on base, and uses the parts that its
+// The engine has ten rooms, of a part or some. The parts stand on base, and each uses the parts that its
 // fields name:
 //
 //	keys             the way of a request, of one key or many: here, at the owner, at the origin

@@ -22,11 +22,10 @@ import (
 // one only those above it.
 type Engine struct {
 	base
-	Access  *access.Rules // of the socket
-	Shares  *quota.Places
-	Budget  *quota.Budget               // of memory for requests and answers under way
-	Waiting atomic.Int64                // requests that wait for another host, a load or a fill
-	Serves  func(partition uint16) bool // what the store asks before a change; New sets it
+	Access *access.Rules // of the socket
+	Shares *quota.Places
+	Budget *quota.Budget               // of memory for requests and answers under way
+	Serves func(partition uint16) bool // what the store asks before a change; New sets it
 
 	Owners     *Owners
 	Watches    *Watches
@@ -48,6 +47,8 @@ type Engine struct {
 	Acks       *Acks
 	Inspection *Inspection
 	warm       *warm
+
+	Waiting atomic.Int64 // requests that wait for another host, a load or a fill
 }
 
 // Execute answers a request from what this host has, without waiting, or with MOVED (see

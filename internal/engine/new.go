@@ -26,11 +26,11 @@ func New(cfg Config) (*Engine, error) {
 	_, _ = rand.Read(tag[:]) // never fails
 	e := &Engine{
 		base: base{
-			Config: cfg, Clock: cfg.Clock, HLC: kv.NewHLC(binary.BigEndian.Uint16(tag[:])), self: []byte(cfg.Node),
+			Config: cfg, Clock: cfg.Clock, HLC: kv.NewHLC(binary.BigEndian.Uint16(tag[:])), self: []byte(cfg.Node), Counts: &Counts{},
 		},
 		Access: cfg.Access, Shares: cfg.Shares, Budget: cfg.Budget,
 	}
-	e.Deadlines = &Deadlines{clock: e.Clock, counts: &e.Counts}
+	e.Deadlines = &Deadlines{clock: e.Clock, counts: e.Counts}
 	e.Deadlines.SetDefault(cfg.RequestTimeout)
 	if e.Budget != nil {
 		e.origins.Account = e.Budget.Open("origins", "", nil)

@@ -2,15 +2,19 @@
 //
 // Input is the batches of frames that server.Conn has read, and the caller or the sidecar at
 // the other end. Output is the answers, appended to the connection's buffer, and one
-// count for each request. Requests that name the same key are answered in the order in
-// which they were sent.
+// count for each request.
 //
-// A Session belongs to its connection's reader, which answers in place what this host can
-// answer without waiting. Another request becomes a Pending. A GET of another host's key, and a
-// LEASE that waits here, then need no goroutine; every other Pending has a goroutine of its own, and
-// deadlines bound its wait. When a connection ends, one more goroutine gives back the lease tokens
-// that its client has not used. Package endpoint has a Session execute the requests of another
-// protocol.
+//	Session  executes the requests of a connection, whatever its protocol, and counts them
+//	Waiting  a request that cannot be answered in place
+//	Handler  speaks the socket's protocol, with an app or another sidecar
+//	Pending  a request of a Handler that waits
+//	Doors    makes them
+//
+// All of it belongs to the connection's reader, which answers in place what this host can
+// answer without waiting. Requests that name the same key are answered in the order in
+// which they were sent. A GET of another host's key, and a LEASE that waits here, need no goroutine;
+// every other Pending has a goroutine of its own, and deadlines bound its wait. When a connection
+// ends, one more goroutine gives back the lease tokens that its client has not used.
 //
 // The package does not read or write sockets (package server), and does not decide how a
 // request is answered (package engine) or what a caller may do (package access).

@@ -263,7 +263,7 @@ func (c *Session) Moment(conn *server.Conn) kv.Moment {
 }
 
 // MetaGet executes the METAGET c.Req with what this host has, and says whether it could: the reply is
-// c.Reply, for which there is room. An answer to another sidecar must not delay others: a long value
+// c.Reply, for which there is room, unless the connection has been killed. An answer to another sidecar must not delay others: a long value
 // goes the slow way.
 func (c *Session) MetaGet(conn *server.Conn) bool {
 	q := c.Req
@@ -282,10 +282,11 @@ func (c *Session) MetaGet(conn *server.Conn) bool {
 	}
 	if n := len(c.Reply.Value); n > SmallValue { // mostly there is room: the value may have grown just now
 		if err := c.room(conn, n); err != nil {
-			if !OnlyReads(q) { // it was done, and BUSY says that it was not
+			if OnlyReads(q) {
+				c.Refuse(err)
+			} else { // it was done, and BUSY would say that it was not: no answer goes
 				conn.Kill()
 			}
-			c.Refuse(err)
 			return true
 		}
 	}

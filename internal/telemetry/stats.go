@@ -65,7 +65,7 @@ func (s *Telemetry) L1Stats() cachesidecar.L1Stats {
 
 // ClusterState returns the statistics of the cluster, its handoffs and invalidations.
 func (s *Telemetry) ClusterState() cachesidecar.ClusterState {
-	e, c := s.Engine, &s.Engine.Counts
+	e, c := s.Engine, s.Engine.Counts
 	t := e.Node.Stats()
 	t.Join, t.AloneOK = s.Join, s.AloneOK()
 	t.MaxStalenessMS, t.Handoff = s.MaxStaleness.Milliseconds(), e.Handoff.Stats()

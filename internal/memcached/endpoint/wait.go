@@ -35,8 +35,12 @@ func (t *handler) wait(conn *server.Conn) {
 
 // delay makes the present request one that waits.
 func (t *handler) delay(conn *server.Conn) (*delayed, *wire.Error) {
-	a := &delayed{form: t.form.clone()}
-	return a, a.Begin(t.Session, conn, delayedSize)
+	a := &delayed{}
+	if err := a.Begin(t.Session, conn, delayedSize); err != nil {
+		return nil, err
+	}
+	a.form = t.form.clone()
+	return a, nil
 }
 
 // delayedSize is what a delayed request takes beside its own bytes and a goroutine.

@@ -98,6 +98,9 @@ func (c *Conn) Flush() bool { return c.flush() == nil }
 func (c *Conn) flush() error {
 	endCopy(c)
 	c.sendCalls()
+	if c.lost == nil && c.socket.Killed() { // by the handler too: it wants no answer to go
+		c.lost = errKilled
+	}
 	if c.lost != nil || len(c.Out) == 0 {
 		return c.lost
 	}

@@ -80,8 +80,8 @@ func (c *Conn) Own(owner, process string) { c.account.Move(owner, process) }
 // calls it.
 func (c *Conn) Admit() { c.longest = c.server.limits.MaxFrame }
 
-// Kill ends the connection without waiting for its reader. Any goroutine may call it.
-// Answers that are not yet written may be lost.
+// Kill ends the connection without waiting for its reader. Any goroutine may call it. Answers that are
+// not yet written may be lost, and those in Out are, if the reader calls it.
 func (c *Conn) Kill() { c.socket.Kill() }
 
 // Limits bounds the resources of connections. Zero means the default.

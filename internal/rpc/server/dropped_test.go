@@ -3,6 +3,7 @@ package server
 import (
 	"crypto/tls"
 	"errors"
+	"io"
 	"math/rand/v2"
 	"net"
 	"sync"
@@ -284,4 +285,33 @@ func tcp(t *testing.T) (near, far net.Conn) {
 		t.Fatal(err)
 	}
 	return near, far
+}
+
+// TestKilledByItsHandler checks that nothing of what a handler has answered goes once it has killed
+// its connection, over a socket.
+func TestKilledByItsHandler(t *testing.T) {
+	near, far := tcp(t)
+	defer near.Close()
+	c := newConn(far, newShared(Limits{}), "", "")
+	c.handler = killer{}
+	ended := make(chan error, 1)
+	go func() { ended <- c.serve() }()
+	if _, err := near.Write(getFrame(1, "x")); err != nil {
+		t.Fatal(err)
+	}
+	if b, _ := io.ReadAll(near); len(b) > 0 {
+		t.Errorf("read %q", b)
+	}
+	if err := <-ended; !errors.Is(err, errKilled) {
+		t.Errorf("it ends with %v", err)
+	}
+}
+
+// killer kills its connection, and answers.
+type killer struct{ values }
+
+func (killer) Serve(c *Conn, _ [][]byte) error {
+	c.Kill()
+	c.Out = append(c.Out, "done"...)
+	return nil
 }
