@@ -9,7 +9,7 @@ STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 .PHONY: build conversations install man test lengthy lengthy-nightly static race race-most race-sidecar race-full bench-tests checks checks-nightly clients clients-build \
 	clients-python clients-node clients-packages nightly-packages peers-suites soak-clients deb release vet staticcheck hundred failpoints random random-ci fuzz corpus model \
-	model-check model-quick clocks faults soak soak-steady soak-memcached attacks bench bench-hits golden cross mutants nightly
+	model-check model-quick clocks faults soak soak-steady soak-memcached attacks bench bench-hits golden cross mutants weigh nightly
 
 build:            ## the command, into ./cachesidecar
 	$(GO) build -o cachesidecar ./cmd/cachesidecar
@@ -193,6 +193,9 @@ nightly: clients-build ## what is too long for CI, three hours at most; once bef
 	$(MAKE) soak-steady SOAK_STEADY=4m
 	$(MAKE) soak-memcached SOAK_MEMCACHED=4m
 	$(MAKE) soak-clients SOAK_CLIENTS=180
+
+weigh:            ## lines and tokens of the product, by package
+	$(GO) run ./internal/testing/weigh
 
 mutants:          ## small faults, one at a time, and how many of them the tests find (up to 3 hours)
 	CGO_ENABLED=0 $(GO) run ./internal/testing/mutants

@@ -63,6 +63,7 @@ var allowed = []struct {
 	{"internal/bubble", []string{"internal/race"}}, // only tests import it
 	{"internal/proctest", nil},                     // only tests import it
 	{"internal/testing/mutants", nil},              // a program
+	{"internal/testing/weigh", nil},                // a program
 	{"internal/peertest", nil},                     // only tests import it
 	{"loader", []string{"internal/kv", "internal/settings", "internal/slow"}},
 	{"internal/flight", []string{".", "internal/kv", "loader"}},

@@ -49,22 +49,9 @@ func costSection(rounds string) (section, error) {
 	if err != nil {
 		return section{}, err
 	}
-	var loads []costLoad
-	for _, r := range f.Rows {
-		for _, s := range costSides {
-			if side := r.Sides[s.side]; side.Requests == 0 || side.CPU <= 0 || side.Seconds <= 0 {
-				return section{}, fmt.Errorf("round %d of %s × %d has no figures of %s: "+
-					"measure it again with \"go run ./cmd/bench %s\"", r.Round, r.Op, r.Conns, s.side, record.Cost)
-			}
-		}
-		i := slices.IndexFunc(loads, func(l costLoad) bool {
-			return l.beside == r.Beside && l.op == r.Op && l.conns == r.Conns && l.steady == (r.Rate > 0)
-		})
-		if i < 0 {
-			i = len(loads)
-			loads = append(loads, costLoad{beside: r.Beside, op: r.Op, conns: r.Conns, steady: r.Rate > 0})
-		}
-		loads[i].rounds = append(loads[i].rounds, r)
+	loads, err := costLoads(f.Rows)
+	if err != nil {
+		return section{}, err
 	}
 	s := section{title: "What a request costs", head: f.Head}
 	relative := table{head: []string{"load"}, left: 1}
@@ -109,6 +96,27 @@ func costSection(rounds string) (section, error) {
 		"it is due, however long the answers take; p50 and p99 of the time from then on, in µs:\n\n",
 		thousands(int64(p.Rate)), p.SteadyMS) + steady.String()
 	return s, nil
+}
+
+// costLoads returns the loads of some rows.
+func costLoads(rows []record.CostRow) (loads []costLoad, err error) {
+	for _, r := range rows {
+		for _, s := range costSides {
+			if side := r.Sides[s.side]; side.Requests == 0 || side.CPU <= 0 || side.Seconds <= 0 {
+				return nil, fmt.Errorf("round %d of %s × %d has no figures of %s: "+
+					"measure it again with \"go run ./cmd/bench %s\"", r.Round, r.Op, r.Conns, s.side, record.Cost)
+			}
+		}
+		i := slices.IndexFunc(loads, func(l costLoad) bool {
+			return l.beside == r.Beside && l.op == r.Op && l.conns == r.Conns && l.steady == (r.Rate > 0)
+		})
+		if i < 0 {
+			i = len(loads)
+			loads = append(loads, costLoad{beside: r.Beside, op: r.Op, conns: r.Conns, steady: r.Rate > 0})
+		}
+		loads[i].rounds = append(loads[i].rounds, r)
+	}
+	return loads, nil
 }
 
 // latencies returns the row of a load at a steady rate.

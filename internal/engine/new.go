@@ -26,7 +26,8 @@ func New(cfg Config) (*Engine, error) {
 	_, _ = rand.Read(tag[:]) // never fails
 	e := &Engine{
 		base: base{
-			Config: cfg, Clock: cfg.Clock, HLC: kv.NewHLC(binary.BigEndian.Uint16(tag[:])), self: []byte(cfg.Node), Counts: &Counts{},
+			Config: cfg, Clock: cfg.Clock, HLC: kv.NewHLC(binary.BigEndian.Uint16(tag[:])),
+			self: []byte(cfg.Node), Counts: &Counts{},
 		},
 		Access: cfg.Access, Shares: cfg.Shares, Budget: cfg.Budget,
 	}

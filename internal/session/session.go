@@ -263,8 +263,8 @@ func (c *Session) Moment(conn *server.Conn) kv.Moment {
 }
 
 // MetaGet executes the METAGET c.Req with what this host has, and says whether it could: the reply is
-// c.Reply, for which there is room, unless the connection has been killed. An answer to another sidecar must not delay others: a long value
-// goes the slow way.
+// c.Reply, for which there is room, unless the connection has been killed. An answer to another
+// sidecar must not delay others: a long value goes the slow way.
 func (c *Session) MetaGet(conn *server.Conn) bool {
 	q := c.Req
 	if n := c.Core.Copied(q, &c.Names); n > SmallValue {
