@@ -68,6 +68,24 @@ func TestKilledWithinBatch(t *testing.T) {
 	})
 }
 
+// TestFailsWithinBatch checks the same of a connection whose answers cannot be written.
+func TestFailsWithinBatch(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
+		h := &servedHandler{echoHandler: &echoHandler{echo: newEcho()}}
+		nc, c, ended := servePipe(t, h, Limits{})
+		defer nc.Close()
+		h.served = func() { c.outbox.fail(ErrSlowReader) }
+		go func() { _, _ = nc.Write([]byte{0, 0}) }()
+		began := time.Now()
+		if err := <-ended; !errors.Is(err, ErrSlowReader) {
+			t.Errorf("it ends with %v", err)
+		}
+		if took := time.Since(began); took > time.Second {
+			t.Errorf("it has ended after %v", took)
+		}
+	})
+}
+
 // servedHandler calls served when a batch has been served.
 type servedHandler struct {
 	*echoHandler

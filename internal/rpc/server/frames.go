@@ -2,7 +2,6 @@ package server
 
 import (
 	"fmt"
-	"net"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -138,17 +137,21 @@ type partFrame struct {
 // wake the reader, possibly after it has already seen that they do.
 func (f *partFrame) overdue() bool { return !f.due.IsZero() && !time.Now().Before(f.due) }
 
-// time gives the frame that has begun a deadline of the reads from s, or removes it. begun
-// says whether there is one, and another whether it is not the same as after the last batch.
-func (f *partFrame) time(s net.Conn, timeout time.Duration, begun, another bool) error {
+// time gives the frame that has begun a deadline of the reads, or removes it. begun says whether there
+// is one, and another whether it is not the same as after the last batch.
+func (c *Conn) time(begun, another bool) error {
+	f := &c.frame
 	if begun == f.timed && !(begun && another) {
 		return nil
 	}
 	f.timed, f.due = begun, time.Time{}
 	if begun {
-		f.due = time.Now().Add(timeout)
+		f.due = time.Now().Add(c.server.limits.FrameTimeout)
 	}
-	return s.SetReadDeadline(f.due)
+	if err := c.socket.Conn.SetReadDeadline(f.due); err != nil {
+		return err
+	}
+	return c.outbox.failure() // whose deadline has just been overwritten
 }
 
 // growInput replaces the full buffer by a larger one, for a frame that has begun in it.
@@ -241,6 +244,9 @@ func (c *Conn) giveFrame() error {
 		if err := c.socket.Conn.SetReadDeadline(c.frame.due); err != nil {
 			return err
 		}
+	}
+	if err := c.outbox.failure(); err != nil { // whose deadline has been overwritten
+		return err
 	}
 	return c.ending()
 }
