@@ -25,7 +25,7 @@ test:             ## what the README says
 	TEST_COMMAND= $(GO) test ./...
 
 # Where tests are named TestLengthy….
-LENGTHY = . ./cmd/cachesidecar ./internal/faults ./internal/attacks ./sidecar
+LENGTHY = . ./cmd/cachesidecar ./internal/testing/faults ./internal/testing/attacks ./sidecar
 
 # Of these, attacks that need many attackers, and what costs most: not run by CI.
 NIGHTLY = '^TestLengthy(Attacks|StrangersCost|GossipStrangers|GossipStrangersWithKey|KeyedStrangers|KeyedReplays|NestedBombs|RollingRestart|VirtualFlushAmid|VirtualHundred)$$'
@@ -44,7 +44,7 @@ clocks:           ## list the tests that read the machine's clock, each with the
 # goroutines nor locks: the machine of ownership, and the ring; and what repeats the same: in
 # virtual time, where a process has one processor, with other requests, or with other keys.
 RACE = CGO_ENABLED=1 $(GO) test -race -timeout 60m
-UNRACED = cachesidecar/cachesidecar cmd/cachesidecar clients/c clients/conformance internal/faults internal/attacks \
+UNRACED = cachesidecar/cachesidecar cmd/cachesidecar clients/c clients/conformance internal/testing/faults internal/testing/attacks \
 	internal/testing/mutants l2/ownership l2/ring
 SIDECAR = cachesidecar/sidecar
 REPEATS = '^Test((Lengthy)?Virtual|(OptionsReachTheOwner|MemcachedRandom|MemcachedOrder|TextRandom|Restart|SplitHeals|Hundred|Detection|BusiestShard|KeysOfSharedBits|RandomKeysAreNotCrowded)$$)'
@@ -159,15 +159,15 @@ model-check:      ## the rules of ownership, exhaustively with spin (two minutes
 	./model/run
 
 faults:           ## real processes and networks through faults, the long way (about 10 minutes; the short way is part of test and lengthy; not run by CI)
-	LONG_TESTS=1 $(GO) test ./internal/faults -v -count=1 -faults.long -timeout 60m
+	LONG_TESTS=1 $(GO) test ./internal/testing/faults -v -count=1 -faults.long -timeout 60m
 
 SOAK ?= 30m
 soak:             ## real processes and networks, killed, paused, cut and restarted at random for half an hour, as root
-	$(GO) test ./internal/faults -run TestNetnsSoak -v -count=1 -faults.for $(SOAK) -timeout 60m
+	$(GO) test ./internal/testing/faults -run TestNetnsSoak -v -count=1 -faults.for $(SOAK) -timeout 60m
 
 SOAK_STEADY ?= 20m
 soak-steady:      ## real processes at 70 % of their peak for 20 minutes, while hosts join, leave, drain, reload and restart, keys and certificates change, and the origin goes away: no error, nothing grows
-	$(GO) test ./internal/faults -run TestSteadySoak -v -count=1 -faults.steady $(SOAK_STEADY) -timeout 60m
+	$(GO) test ./internal/testing/faults -run TestSteadySoak -v -count=1 -faults.steady $(SOAK_STEADY) -timeout 60m
 
 SOAK_MEMCACHED ?= 10m
 soak-memcached:   ## three clients of memcached do usual jobs on three hosts, which restart in turn every 20 s, and every answer is explained (10 minutes)
@@ -201,7 +201,7 @@ mutants:          ## small faults, one at a time, and how many of them the tests
 	CGO_ENABLED=0 $(GO) run ./internal/testing/mutants
 
 attacks:          ## attackers beside victims, timed, as root; writes the table in docs/SECURITY.md (about 8 minutes on two cores; a short way is part of lengthy-nightly)
-	LONG_TESTS=1 $(GO) test ./internal/attacks -run TestLengthyAttacks -v -count=1 -attacks.table $(abspath docs/SECURITY.md) -timeout 30m
+	LONG_TESTS=1 $(GO) test ./internal/testing/attacks -run TestLengthyAttacks -v -count=1 -attacks.table $(abspath docs/SECURITY.md) -timeout 30m
 
 bench:            ## measure everything and write benchmarks/RESULTS.md (about half an hour, on a quiet machine)
 	cd benchmarks && $(GO) run ./cmd/bench all

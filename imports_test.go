@@ -31,17 +31,17 @@ var allowed = []struct {
 	{"internal/plainfile", nil},
 	{"internal/quota", []string{".", "internal/wire"}},
 	{"internal/settings", []string{"internal/plainfile"}},
-	{"internal/race", nil},                                  // only tests import it
-	{"internal/testing/testenv", []string{"internal/race"}}, // only tests import it
-	{"internal/testing/clocks", nil},                        // only tests import it
-	{"internal/testing/polled", nil},                        // only tests import it
-	{"internal/gossiptest", nil},                            // only tests import it
+	{"internal/testing/race", nil},
+	{"internal/testing/testenv", []string{"internal/testing/race"}},
+	{"internal/testing/clocks", nil},
+	{"internal/testing/polled", nil},
+	{"internal/testing/gossiptest", nil},
 	{"internal/logs", []string{"."}},
 	{"internal/machine", nil},
 	{"internal/condition", []string{"."}},
 	{"internal/history", nil},
 	{"internal/testing/checkhistory", []string{"internal/history"}}, // judges the soaks of the clients
-	{"internal/testing/linear", []string{"internal/history"}},       // only tests import it
+	{"internal/testing/linear", []string{"internal/history"}},
 	{"internal/memcached", nil},
 	// Floor 1: one duty each.
 	{"internal/transport", []string{"internal/quota"}},
@@ -58,19 +58,19 @@ var allowed = []struct {
 	{"l2/ownership", []string{"internal/kv", "internal/failpoint", "l2/ring"}},
 	{"l2/segment", []string{".", "internal/failpoint", "internal/kv"}},
 	{"internal/load", []string{"internal/wire"}},
-	{"internal/attacks", nil}, // only tests, of the command
-	{"internal/simnet", nil},
-	{"internal/bubble", []string{"internal/race"}}, // only tests import it
-	{"internal/proctest", nil},                     // only tests import it
-	{"internal/testing/mutants", nil},              // a program
-	{"internal/testing/weigh", nil},                // a program
-	{"internal/peertest", nil},                     // only tests import it
+	{"internal/testing/attacks", nil}, // only tests, of the command
+	{"internal/testing/simnet", nil},
+	{"internal/testing/bubble", []string{"internal/testing/race"}},
+	{"internal/testing/proctest", nil},
+	{"internal/testing/mutants", nil}, // a program
+	{"internal/testing/weigh", nil},   // a program
+	{"internal/testing/peertest", nil},
 	{"loader", []string{"internal/kv", "internal/settings", "internal/slow"}},
 	{"internal/flight", []string{".", "internal/kv", "loader"}},
 	{"internal/keyfilter", []string{"internal/kv", "loader"}},
 	// Floor 2: the edges.
-	{"internal/origintest", []string{"internal/testing/testenv", "loader"}},                         // only tests import it
-	{"internal/testing/memcachedtest", []string{"internal/origintest", "internal/testing/testenv"}}, // only tests import it
+	{"internal/testing/origintest", []string{"internal/testing/testenv", "loader"}},
+	{"internal/testing/memcachedtest", []string{"internal/testing/origintest", "internal/testing/testenv"}},
 	{"loader/internal/origin", []string{"loader"}},
 	{"loader/httporigin", []string{"internal/settings", "loader", "loader/internal/origin"}},
 	{"loader/postgres", []string{"internal/kv", "internal/settings", "loader", "loader/internal/origin"}},
@@ -90,15 +90,15 @@ var allowed = []struct {
 	{"internal/verify", []string{".", "internal/cluster", "internal/history", "internal/kv", "internal/wire"}},
 	{"internal/httpd", []string{".", "internal/logs", "internal/rpc/server", "internal/transport"}},
 	{"internal/engine", []string{".", "internal/access", "internal/cluster", "internal/failpoint", "internal/flight", "internal/handoff", "internal/hotkeys", "internal/kv", "internal/namespaces", "internal/peer", "internal/quota", "internal/rpc", "internal/rpc/server", "internal/shm", "internal/slow", "internal/transport", "internal/wire", "invalidation", "l1", "l2/ownership", "l2/segment", "loader"}},
-	{"internal/testing/onehost", []string{"internal/access", "internal/cluster", "internal/engine", "internal/kv", "internal/namespaces", "internal/quota", "internal/testing/testenv", "internal/wire", "loader"}}, // only tests import it
+	{"internal/testing/onehost", []string{"internal/access", "internal/cluster", "internal/engine", "internal/kv", "internal/namespaces", "internal/quota", "internal/testing/testenv", "internal/wire", "loader"}},
 	{"internal/session", []string{".", "internal/access", "internal/engine", "internal/kv", "internal/namespaces", "internal/peer", "internal/quota", "internal/rpc", "internal/rpc/server", "internal/slow", "internal/transport", "internal/verify", "internal/wire", "unixsock"}},
 	{"internal/memcached/endpoint", []string{".", "internal/memcached", "internal/namespaces", "internal/quota", "internal/rpc/server", "internal/session", "internal/wire", "unixsock"}},
-	{"internal/testing/doors", []string{".", "internal/access", "internal/bubble", "internal/kv", "internal/memcached/endpoint", "internal/namespaces", "internal/quota", "internal/rpc/server", "internal/session", "internal/simnet", "internal/testing/memcachedtest", "internal/testing/onehost", "internal/testing/testenv", "internal/wire", "unixsock"}}, // only tests import it
+	{"internal/testing/doors", []string{".", "internal/access", "internal/testing/bubble", "internal/kv", "internal/memcached/endpoint", "internal/namespaces", "internal/quota", "internal/rpc/server", "internal/session", "internal/testing/simnet", "internal/testing/memcachedtest", "internal/testing/onehost", "internal/testing/testenv", "internal/wire", "unixsock"}},
 	{"internal/telemetry", []string{".", "internal/access", "internal/cluster", "internal/creds", "internal/engine", "internal/httpd", "internal/logs", "internal/namespaces", "internal/rpc/server", "internal/wire"}},
 	{"internal/page", []string{".", "internal/condition", "internal/logs", "internal/telemetry"}},
 	// Floor 3: the composition root.
 	{"sidecar", []string{".", "internal/access", "internal/calls", "internal/cluster", "internal/condition", "internal/creds", "internal/engine", "internal/httpd", "internal/keyfilter", "internal/kv", "internal/logs", "internal/machine", "internal/memcached/endpoint", "internal/namespaces", "internal/page", "internal/peer", "internal/quota", "internal/rpc/server", "internal/session", "internal/settings", "internal/shm", "internal/telemetry", "internal/transport", "internal/verify", "internal/wire", "loader", "unixsock"}},
-	{"internal/faults", nil}, // only tests
+	{"internal/testing/faults", nil},
 	// Floor 4: the command.
 	{"cmd/cachesidecar", []string{".", "client", "internal/condition", "internal/creds", "internal/load", "internal/logs", "internal/plainfile", "internal/settings", "internal/wire", "loader", "loader/execorigin", "loader/httporigin", "loader/memcached", "loader/postgres", "loader/redisorigin", "sidecar", "unixsock"}},
 }
@@ -162,6 +162,9 @@ func TestImports(t *testing.T) {
 			if !above[imp] {
 				t.Errorf("%s may import %s, which does not stand above it", a.pkg, imp)
 			}
+			if strings.HasPrefix(imp, "internal/testing/") && !strings.HasPrefix(a.pkg, "internal/testing/") {
+				t.Errorf("%s may import %s, which is for tests", a.pkg, imp)
+			}
 		}
 		above[a.pkg] = true
 	}
@@ -205,7 +208,7 @@ func TestBubbles(t *testing.T) {
 			case m == nil:
 			case m[1] == "bubble":
 				found++
-			case filepath.Dir(path) != "internal/bubble":
+			case filepath.Dir(path) != "internal/testing/bubble":
 				t.Errorf("%s:%d calls synctest.Test: use bubble.Test", path, i+1)
 			}
 		}

@@ -86,7 +86,7 @@ func pageLines(t *testing.T) (list []logLine) {
 // sourceLines returns the messages of all sources but the tests' and what serves tests.
 func sourceLines(t *testing.T) (list []logLine) {
 	t.Helper()
-	others := []string{"benchmarks", "checks", "clients", "internal/attacks", "internal/faults", "internal/simnet", ".git"}
+	others := []string{"benchmarks", "checks", "clients", "internal/testing/attacks", "internal/testing/faults", "internal/testing/simnet", ".git"}
 	f := &logFinder{t: t, used: map[string]bool{}}
 	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
 		switch {

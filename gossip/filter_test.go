@@ -17,7 +17,7 @@ import (
 
 	"github.com/hashicorp/memberlist"
 
-	gt "github.com/cachesidecar/cachesidecar/internal/gossiptest"
+	gt "github.com/cachesidecar/cachesidecar/internal/testing/gossiptest"
 )
 
 // user returns a datagram that makes no more hops.

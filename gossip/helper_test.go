@@ -15,8 +15,8 @@ import (
 
 	"github.com/hashicorp/memberlist"
 
-	"github.com/cachesidecar/cachesidecar/internal/bubble"
-	"github.com/cachesidecar/cachesidecar/internal/simnet"
+	"github.com/cachesidecar/cachesidecar/internal/testing/bubble"
+	"github.com/cachesidecar/cachesidecar/internal/testing/simnet"
 )
 
 // cluster is some nodes on a network, in virtual time.

@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	gt "github.com/cachesidecar/cachesidecar/internal/gossiptest"
+	gt "github.com/cachesidecar/cachesidecar/internal/testing/gossiptest"
 )
 
 // TestLaterProcessAtTheAddress: a stranger's datagram gives a host's process the

@@ -11,7 +11,7 @@ import (
 
 	"github.com/hashicorp/memberlist"
 
-	gt "github.com/cachesidecar/cachesidecar/internal/gossiptest"
+	gt "github.com/cachesidecar/cachesidecar/internal/testing/gossiptest"
 )
 
 // TestPacketRules: packets in the form of members' packets are dropped if they break

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	gt "github.com/cachesidecar/cachesidecar/internal/gossiptest"
+	gt "github.com/cachesidecar/cachesidecar/internal/testing/gossiptest"
 )
 
 // acquaintances are processes that have been met.

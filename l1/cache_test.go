@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
-	"github.com/cachesidecar/cachesidecar/internal/race"
+	"github.com/cachesidecar/cachesidecar/internal/testing/race"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/history"
-	"github.com/cachesidecar/cachesidecar/internal/simnet"
+	"github.com/cachesidecar/cachesidecar/internal/testing/simnet"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 

@@ -5,8 +5,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/internal/peertest"
 	"github.com/cachesidecar/cachesidecar/internal/session"
+	"github.com/cachesidecar/cachesidecar/internal/testing/peertest"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 

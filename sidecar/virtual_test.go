@@ -22,7 +22,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/shm"
-	"github.com/cachesidecar/cachesidecar/internal/simnet"
+	"github.com/cachesidecar/cachesidecar/internal/testing/simnet"
 	"github.com/cachesidecar/cachesidecar/l2/ring"
 	"github.com/cachesidecar/cachesidecar/loader"
 )

@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/internal/bubble"
+	"github.com/cachesidecar/cachesidecar/internal/testing/bubble"
 )
 
 // slow answers after 50 ms and ignores contexts.

@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
-	gt "github.com/cachesidecar/cachesidecar/internal/gossiptest"
+	gt "github.com/cachesidecar/cachesidecar/internal/testing/gossiptest"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 

@@ -18,7 +18,7 @@ import (
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/creds"
-	gt "github.com/cachesidecar/cachesidecar/internal/gossiptest"
+	gt "github.com/cachesidecar/cachesidecar/internal/testing/gossiptest"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/internal/proctest"
+	"github.com/cachesidecar/cachesidecar/internal/testing/proctest"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 

@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/internal/race"
+	"github.com/cachesidecar/cachesidecar/internal/testing/race"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 

@@ -6,8 +6,8 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/gossip"
-	"github.com/cachesidecar/cachesidecar/internal/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/testing/bubble"
 )
 
 // TestMeetsEverMoreSeldom checks that a process that does not answer is greeted less

@@ -18,7 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
-	"github.com/cachesidecar/cachesidecar/internal/proctest"
+	"github.com/cachesidecar/cachesidecar/internal/testing/proctest"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 

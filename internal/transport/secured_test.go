@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/internal/peertest"
+	"github.com/cachesidecar/cachesidecar/internal/testing/peertest"
 )
 
 // stuck returns a connection whose other side does not read by itself.

@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/cachesidecar/cachesidecar/internal/origintest"
+	"github.com/cachesidecar/cachesidecar/internal/testing/origintest"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 

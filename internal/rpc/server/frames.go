@@ -139,8 +139,7 @@ func (f *partFrame) overdue() bool { return !f.due.IsZero() && !time.Now().Befor
 
 // time gives the frame that has begun a deadline of the reads, or removes it. begun says whether there
 // is one, and another whether it is not the same as after the last batch.
-func (c *Conn) time(begun, another bool) error {
-	f := &c.frame
+func (f *partFrame) time(c *Conn, begun, another bool) error {
 	if begun == f.timed && !(begun && another) {
 		return nil
 	}

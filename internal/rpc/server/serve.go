@@ -91,7 +91,7 @@ func (c *Conn) serveBatch(n int) error {
 	c.endBatch()
 	c.handler.Served()
 	if err == nil {
-		err = c.time(begun || in.Skips(), served > 0 || dropped)
+		err = c.frame.time(c, begun || in.Skips(), served > 0 || dropped)
 	}
 	if err == nil && c.frame.wanted.Load() {
 		err = c.giveFrame()

@@ -31,7 +31,7 @@ import (
 
 const (
 	support = "github.com/cachesidecar/cachesidecar/internal/testing/testenv"
-	virtual = "github.com/cachesidecar/cachesidecar/internal/bubble.Test"
+	virtual = "github.com/cachesidecar/cachesidecar/internal/testing/bubble.Test"
 	tells   = support + ".ReadsClock"
 	remedy  = "Use virtual time, an order or a count, or a wait of package testenv; " +
 		"where it must be the clock, call testenv.ReadsClock"
@@ -177,9 +177,13 @@ func load() (map[string]*function, error) {
 	return functions, nil
 }
 
-// forTests reports whether only tests import a package.
+// forTests reports whether only tests import a package. A network in memory is no test: it waits as a
+// real one does, and mostly in virtual time.
 func forTests(path string) bool {
 	path, _, _ = strings.Cut(path, " ")
+	if strings.HasSuffix(path, "/internal/testing/simnet") {
+		return false
+	}
 	return strings.Contains(path, "/internal/testing/") || strings.Contains(path, "/cachesidecar/checks/") ||
 		strings.Contains(path, "/internal/") && strings.HasSuffix(path, "test")
 }

@@ -21,7 +21,7 @@ import ("testing"; "time")
 func ReadsClock(t testing.TB, bound time.Duration, why string) {}
 func Date() time.Time { return time.Now() }
 `,
-	"internal/bubble/bubble.go": `package bubble
+	"internal/testing/bubble/bubble.go": `package bubble
 
 import "testing"
 
@@ -39,7 +39,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/internal/bubble"
+	"github.com/cachesidecar/cachesidecar/internal/testing/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 

@@ -3,7 +3,7 @@ package testenv
 import (
 	"testing"
 
-	"github.com/cachesidecar/cachesidecar/internal/race"
+	"github.com/cachesidecar/cachesidecar/internal/testing/race"
 )
 
 // Allocates checks that f allocates at most so many times, the least of five means of so many

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
-	"github.com/cachesidecar/cachesidecar/internal/proctest"
+	"github.com/cachesidecar/cachesidecar/internal/testing/proctest"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 

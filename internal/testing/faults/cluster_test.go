@@ -19,7 +19,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
-	"github.com/cachesidecar/cachesidecar/internal/proctest"
+	"github.com/cachesidecar/cachesidecar/internal/testing/proctest"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 

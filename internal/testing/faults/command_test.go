@@ -19,7 +19,7 @@ var previous = flag.String("faults.previous", "HEAD^",
 	"the revision whose command shares a cluster with this tree's; the tree may have changes that are not committed")
 
 // root is the root of this tree, seen from the folder in which the tests run.
-const root = "../.."
+const root = "../../.."
 
 // built builds this tree's command, and returns its path.
 func built(t testing.TB) string {
