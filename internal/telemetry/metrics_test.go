@@ -33,9 +33,9 @@ const intro = `# Metrics
 sidecar. Two metrics are histograms. All others are gauges. Prometheus' client adds
 metrics of Go (` + "`go_`" + `) and of the process (` + "`process_`" + `).
 
-Most values are also in the [answer to STATS](#the-answer-to-stats), which names the metric
-of each field. The column "to do" says what a value means for you; [ALERTS.md](ALERTS.md)
-has the alerts, and deploy/ has rules for Prometheus and a dashboard for Grafana.
+The column "field" is the same value in the [answer to STATS](#the-answer-to-stats). "To do" says what
+a value means for you; [ALERTS.md](ALERTS.md) has the alerts, and deploy/ has rules for Prometheus and
+a dashboard for Grafana.
 
 Some metrics are missing where they have no meaning: those of the cluster, except
 ` + "`members`" + `, on a host that is alone; those of keys, HTTP and the log if the host has
@@ -60,14 +60,15 @@ of Markdown a vertical bar has a backslash before it.
 
 ## The metrics
 
-| metric | labels | meaning | to do |
-|---|---|---|---|
+| metric | labels | field | meaning | to do |
+|---|---|---|---|---|
 `
 
 const introStats = `
 ## The answer to STATS
 
-` + "`cachesidecar stats --json`" + ` prints these fields. Brackets stand for each element of a list.
+` + "`cachesidecar stats --json`" + ` prints the fields of the metrics above, and those below. Brackets stand for
+each element of a list.
 With ` + "`--cluster`" + ` the document has ` + "`nodes`" + `, a list of the same for each host, and ` + "`missing`" + `,
 a list of hosts that did not answer, with ` + "`node` and `why`" + `.
 
@@ -83,8 +84,8 @@ A read or a write counts on the host whose app has asked, whichever host answers
 are in bytes. Fields in ` + "`_ms` and `_us`" + ` are milliseconds and microseconds. Counts begin with
 the start of the sidecar.
 
-| field | meaning | metric |
-|---|---|---|
+| field | meaning |
+|---|---|
 `
 
 // histograms have no field in page.
@@ -110,12 +111,13 @@ func TestGoldenMetrics(t *testing.T) {
 		}
 		if len(rows) == 1 {
 			r := rows[0]
-			fmt.Fprintf(&page, "| `%s` | %s | %s | %s |\n", name, r.labels, cmp.Or(helpOf[name], r.comment), adviceOf[name])
+			fmt.Fprintf(&page, "| `%s` | %s | %s | %s | %s |\n",
+				name, r.labels, r.path, cmp.Or(r.comment, helpOf[name]), adviceOf[name])
 			continue
 		}
-		fmt.Fprintf(&page, "| `%s` | | %s | %s |\n", name, helpOf[name], adviceOf[name])
+		fmt.Fprintf(&page, "| `%s` | | | %s | %s |\n", name, helpOf[name], adviceOf[name])
 		for _, r := range rows {
-			fmt.Fprintf(&page, "| | %s | %s | |\n", r.labels, r.comment)
+			fmt.Fprintf(&page, "| | %s | %s | %s | |\n", r.labels, r.path, r.comment)
 		}
 	}
 	page.WriteString(introStats)
@@ -180,7 +182,7 @@ func visit(t reflect.Type, p *plan, path string, docs map[string]string, familie
 	}
 }
 
-// writeFields writes a row for each field in the answer to STATS.
+// writeFields writes a row for each field in the answer to STATS that no metric has.
 func writeFields(t *testing.T, w io.Writer, in reflect.Type, path string, docs map[string]string) {
 	for i := range in.NumField() {
 		f := in.Field(i)
@@ -190,15 +192,10 @@ func writeFields(t *testing.T, w io.Writer, in reflect.Type, path string, docs m
 		}
 		if of.Kind() == reflect.Struct {
 			writeFields(t, w, of, name+".", docs)
-		} else if doc := docs[in.Name()+"."+f.Name]; doc != "" {
-			metric := f.Tag.Get("metric")
-			metric = strings.TrimSuffix(metric, ",omitempty")
-			if metric != "" {
-				metric = "`" + metric + "`"
-			}
-			fmt.Fprintf(w, "| `%s` | %s | %s |\n", name, doc, metric)
-		} else {
+		} else if doc := docs[in.Name()+"."+f.Name]; doc == "" {
 			t.Errorf("%s.%s has no comment", in, f.Name)
+		} else if f.Tag.Get("metric") == "" {
+			fmt.Fprintf(w, "| `%s` | %s |\n", name, doc)
 		}
 	}
 }
