@@ -208,7 +208,12 @@ func (a *attacker) end(t testing.TB) (r report) {
 	t.Helper()
 	_ = a.stdin.Close()
 	line := <-a.out
-	if line == "" {
+	const panicked = 2
+	switch {
+	case a.cmd.ProcessState.ExitCode() == panicked:
+		t.Error("the attacker has panicked: the attack was not made")
+		return r
+	case line == "":
 		return r // it took too long to end, with thousands of connections
 	}
 	if err := json.Unmarshal([]byte(line), &r); err != nil {

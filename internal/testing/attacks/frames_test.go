@@ -154,7 +154,7 @@ func hold(ctx context.Context, j *job, sent []byte) error {
 // seeds are the golden bytes of all messages. loadSeeds reads them.
 var seeds [][]byte
 var loadSeeds = sync.OnceFunc(func() {
-	text, err := os.ReadFile("../wire/testdata/messages.json")
+	text, err := os.ReadFile("../../wire/testdata/messages.json")
 	if err != nil {
 		panic(err) // it is part of the repository
 	}
