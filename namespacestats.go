@@ -8,7 +8,7 @@ type NamespaceStats struct {
 	Entries int64 `json:"entries"`
 	// Size of the entries on this host, headers included.
 	Bytes int64 `json:"bytes" metric:"namespace_bytes"`
-	// Quota of the namespace; zero: none.
+	// Quota of the namespace; zero: none, and no series.
 	Quota int64 `json:"quota" metric:"namespace_quota_bytes,omitempty"`
 	// Reads of keys that returned a value that was in the cache, here or at its owner, those
 	// in apps included.
@@ -76,7 +76,7 @@ type KeyFilterStats struct {
 	InUse bool `json:"in_use"`
 	// Keys in the filter, approximately.
 	Keys int64 `json:"keys"`
-	// The same; zero if the filter is not in use.
+	// Keys in the filter, approximately; zero if it is not in use.
 	UsableKeys int64 `json:"usable_keys" metric:"known_keys"`
 	// Time since the query of the filter began.
 	AgeMS int64 `json:"age_ms" metric:"known_age_seconds" sum:"-"`
@@ -167,7 +167,7 @@ type FailureStats struct {
 	Calls string `json:"calls" label:"calls"`
 	// The last failure, without the origin's own words, which are in the log; "": none yet.
 	Error string `json:"error"`
-	// Time since the last failure; 0: none yet.
+	// Time since the last failure; 0: none yet, and no series.
 	AgeMS int64 `json:"age_ms" metric:"origin_last_failure_seconds,omitempty" sum:"-"`
 	// Calls that have failed since the last one that succeeded.
 	InARow int64 `json:"in_a_row" metric:"origin_failures_in_a_row"`

@@ -86,7 +86,7 @@ type MemoryStats struct {
 	Outdated int64 `json:"outdated" metric:"shared_memory_values_total{event=outdated}"`
 	// Values that were not put there, since another one was at that moment.
 	Busy int64 `json:"busy" metric:"shared_memory_values_total{event=busy}"`
-	// Reads that apps have answered from it, as they report. The counts of the namespaces have
+	// Reads that apps have answered from the shared memory, as they report. The counts of the namespaces have
 	// them too.
 	Hits int64 `json:"hits" metric:"shared_memory_hits_total"`
 }
@@ -109,7 +109,7 @@ type ConnectionStats struct {
 	SlowFrames int64 `json:"slow_frames" metric:"connections_total{event=slow_frame}"`
 	// Closed: a frame that is too long, or empty.
 	BadFrames int64 `json:"bad_frames" metric:"connections_total{event=bad_frame}"`
-	// Requests that wait.
+	// Requests that wait for an answer from elsewhere.
 	InFlight int64 `json:"in_flight" metric:"requests_in_flight"`
 	// Reads that returned requests.
 	Batches int64 `json:"batches"`
@@ -149,7 +149,7 @@ type BufferStats struct {
 	Sockets int64 `json:"sockets" metric:"buffer_bytes{use=sockets}"`
 	// Times that memory was refused.
 	Refused int64 `json:"refused"`
-	// The same by use: "frames", "requests", "answers" or "peers".
+	// Times that memory was refused, by use: "frames", "requests", "answers" or "peers".
 	RefusedFor map[string]int64 `json:"refused_for" metric:"buffers_refused_total{use=*}"`
 	// Times that a connection had to give memory to others.
 	Taken int64 `json:"taken" metric:"buffers_taken_total"`
@@ -168,7 +168,8 @@ func (b BufferStats) Total() int64 { return b.Frames + b.Requests + b.Answers + 
 type ShareStats struct {
 	// Name of the resource.
 	Name string `json:"name" label:"resource"`
-	// Places in use.
+	// Places in use, by resource: "connections", "waiting" (requests, LEASEs), "lease_tokens", "watches",
+	// "descriptors", "flushes" and "namespaces".
 	Used int64 `json:"used" metric:"shared_places"`
 	// The most that may be used.
 	Limit int64 `json:"limit" metric:"shared_places_limit"`

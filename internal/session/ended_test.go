@@ -118,7 +118,9 @@ func TestWritesEndWithTheirConnection(t *testing.T) {
 				if late {
 					want = tc.late
 				}
-				if r := h.Get("k", 0); string(r.Value) != want {
+				// A deletion may come before the SET above, once the read that it waits for has ended with its client.
+				early := tc.late == "" && !e.executed
+				if r := h.Get("k", 0); string(r.Value) != want && !(early && string(r.Value) == "2") {
 					t.Errorf("the key is %q, want %q", r.Value, want)
 				}
 			}

@@ -55,10 +55,11 @@ func (c *Handler) get(conn *server.Conn) {
 func (c *Handler) mget(conn *server.Conn) {
 	const item = true
 	q := c.Req
-	if len(conn.Out) > 0 && !conn.Flush() {
+	if c.Names.Release(); len(conn.Out) > 0 && !conn.Flush() { // it may wait
 		return
 	}
 	at := len(conn.Out)
+	c.Tally.Flush() // what comes back below is of this request alone
 	counted := c.Tally
 	attest := q.Has(wire.Attest)
 	conn.Out = wire.OpenItems(conn.Out, q.ID, len(q.Keys))

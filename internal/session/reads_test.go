@@ -132,6 +132,28 @@ func (h *caught) Serve(c *server.Conn, frames [][]byte) error {
 	return h.Handler.Serve(c, frames)
 }
 
+// TestMGetThatMoves checks that a read before an MGET, in the same batch, counts once if the MGET has a
+// key that must be loaded.
+func TestMGetThatMoves(t *testing.T) {
+	g := newGate()
+	close(g.open)
+	h := g.behind(t, false)
+	c := h.App()
+	c.Set("here", []byte("v"))
+	c.Send(append(
+		wire.AppendRequest(nil, &wire.Request{ID: 8, Op: wire.OpGet, Key: []byte("here")}),
+		wire.AppendRequest(nil, &wire.Request{ID: 9, Op: wire.OpMGet, Keys: doors.Keys("here", "there")})...))
+	c.Frame()
+	c.Frame()
+	var reads int64
+	for o := range namespaces.Outcomes {
+		reads += h.Names.Lookup(session.DefaultNamespace).Counts[wire.OpGet][o].Load()
+	}
+	if reads != 1 {
+		t.Errorf("one GET counts %d times", reads)
+	}
+}
+
 // TestWants checks that a long answer is still wanted if other reads have joined its call,
 // although its own connection does not take it.
 func TestWants(t *testing.T) {

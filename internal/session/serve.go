@@ -104,7 +104,11 @@ func (c *Handler) Serve(conn *server.Conn, frames [][]byte) error {
 		if c.serve(conn); c.By.Ended != nil {
 			return c.By.Ended
 		}
-		if len(conn.Out) > FlushAt && !conn.Flush() || server.Lost(conn) {
+		if len(conn.Out) > FlushAt {
+			c.Names.Release() // Flush may wait
+			conn.Flush()
+		}
+		if server.Lost(conn) {
 			return nil // the connection ends by itself
 		}
 	}

@@ -29,10 +29,11 @@ var adviceOf = map[string]string{
 	"buffer_bytes":         "–",
 	"buffers_refused_total": "If it rises, `stats` names who uses most. Let it read its answers, or raise " +
 		"`buffer_size`.",
-	"buffers_taken_total":         "As buffers_refused_total.",
-	"shared_places":               "–",
-	"shared_places_limit":         "–",
-	"shared_places_refused_total": "If it rises, `stats` names who uses most of the resource: OVERLOAD.md.",
+	"buffers_taken_total": "As buffers_refused_total.",
+	"shared_places":       "–",
+	"shared_places_limit": "–",
+	"shared_places_refused_total": "If it rises, `stats` names who uses most of the resource: " +
+		"SECURITY.md, \"The socket: fair shares\".",
 
 	"memory_bytes": "Near its limit is right for L1 and L2. `buffers` near its limit: see " +
 		"buffers_refused_total.",

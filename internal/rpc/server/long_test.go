@@ -120,6 +120,31 @@ func TestWhile(t *testing.T) {
 	}
 }
 
+// TestGone checks that a read which waits ends once its client has closed the connection, or once the
+// server ends by force.
+func TestGone(t *testing.T) {
+	for name, end := range map[string]func(nc net.Conn, shutdown func()){
+		"client": func(nc net.Conn, _ func()) { _ = nc.Close() },
+		"force":  func(_ net.Conn, shutdown func()) { go shutdown() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newEcho()
+			s, dial, shutdown := serve(t, h, Limits{DrainTimeout: time.Millisecond})
+			nc := dial()
+			if _, err := nc.Write(getFrame(1, "while")); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, "it to wait", s, func(st Stats) bool { return st.InFlight == 1 })
+			end(nc, shutdown)
+			select {
+			case <-h.ended:
+			case <-testenv.Expired():
+				t.Error("it waits on")
+			}
+		})
+	}
+}
+
 // awaits says whether n more reads of an account at once find memory.
 func awaits(a *quota.Account, n int64) bool {
 	a.Reads(n)

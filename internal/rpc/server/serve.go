@@ -34,8 +34,11 @@ func (c *Conn) serve() (err error) {
 		err = nil
 	}
 	c.handler.Gone()
+	if c.socket.HungUp() { // what waits need not: no answer can come to the client
+		c.outbox.fail(errGone)
+	}
 	// Accepted requests are answered: tasks end by their own deadlines.
-	if e := c.drain(); err == nil {
+	if e := c.drain(); err == nil && !errors.Is(e, errGone) {
 		err = e
 	}
 	c.account.Close()

@@ -167,7 +167,10 @@ func (s *Server) shutdown() {
 	s.shared.ends.Do(func() { close(s.shared.over) })
 	s.each((*Conn).shutdown)
 	force := time.AfterFunc(s.shared.limits.DrainTimeout, func() {
-		s.each((*Conn).Kill)
+		s.each(func(c *Conn) {
+			c.Kill()
+			c.outbox.fail(errKilled) // what waits to read ends
+		})
 	})
 	s.wg.Wait()
 	force.Stop()
