@@ -4,7 +4,6 @@ package sidecars
 import (
 	"bytes"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -15,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -60,30 +60,64 @@ type Sidecar struct {
 	done chan struct{}
 }
 
+// A process of tests has a part of the ports from firstPort on to itself, and gives them in turn.
+const (
+	firstPort = 10_000
+	partPorts = 500
+	portParts = 20
+)
+
+// part is the ports of this process.
+var part struct {
+	lock  *os.File // held until the process ends
+	first int
+	given atomic.Int64
+}
+
+// takePart takes a part that no other process has.
+var takePart = sync.OnceValue(func() error {
+	for i := range portParts {
+		name := filepath.Join(os.TempDir(), fmt.Sprintf("cachesidecar-ports-%d.lock", i))
+		f, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o600)
+		if err != nil {
+			return err
+		}
+		if syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil {
+			part.lock, part.first = f, firstPort+i*partPorts
+			return nil
+		}
+		_ = f.Close()
+	}
+	return fmt.Errorf("%d processes have ports of tests: wait until one ends", portParts)
+})
+
 // Ports returns n ports of the loopback address that are free for TCP and UDP. The system
 // gives none of them to connections.
-func Ports(t testing.TB, n int) []int {
+func Ports(t testing.TB, n int) (ports []int) {
 	t.Helper()
-	var ports []int
-	for range 100 * n {
+	if err := takePart(); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 * partPorts {
 		if len(ports) == n {
 			return ports
 		}
-		port := 10_000 + rand.IntN(10_000)
-		tcp, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", port))
-		if err != nil {
-			continue
+		if port := part.first + int(part.given.Add(1)-1)%partPorts; free(addr(port)) {
+			ports = append(ports, port)
 		}
-		defer tcp.Close() // after all have been chosen
-		udp, err := net.ListenPacket("udp", fmt.Sprint("127.0.0.1:", port))
-		if err != nil {
-			continue
-		}
-		defer udp.Close()
-		ports = append(ports, port)
 	}
-	t.Fatal("no free ports on 127.0.0.1")
+	t.Fatalf("not %d free ports of 127.0.0.1 from %d on", n, part.first)
 	return nil
+}
+
+func free(address string) bool {
+	tcp, err := net.Listen("tcp", address)
+	if err != nil {
+		return false
+	}
+	defer tcp.Close()
+	udp, err := net.ListenPacket("udp", address)
+	return err == nil && udp.Close() == nil
 }
 
 // Origin serves an origin that has all keys, until the end of the test. It returns the path
