@@ -86,6 +86,31 @@ func TestFailsWithinBatch(t *testing.T) {
 	})
 }
 
+// TestFailsAsItGives checks the same of one whose frame gives its memory to others at that moment.
+func TestFailsAsItGives(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
+		h := &servedHandler{echoHandler: &echoHandler{echo: newEcho()}}
+		nc, c, ended := servePipe(t, h, Limits{})
+		defer nc.Close()
+		batches := 0
+		h.served = func() {
+			if batches++; batches == 2 { // the deadline of the frame stays as it is
+				c.outbox.fail(ErrSlowReader)
+				c.frame.wanted.Store(true)
+			}
+		}
+		go func() {
+			_, _ = nc.Write([]byte{0, 0})
+			_, _ = nc.Write([]byte{0})
+		}()
+		began := time.Now()
+		<-ended
+		if took := time.Since(began); took > time.Second {
+			t.Errorf("it has ended after %v", took)
+		}
+	})
+}
+
 // servedHandler calls served when a batch has been served.
 type servedHandler struct {
 	*echoHandler

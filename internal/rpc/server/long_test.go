@@ -137,7 +137,10 @@ func TestGone(t *testing.T) {
 			eventually(t, "it to wait", s, func(st Stats) bool { return st.InFlight == 1 })
 			end(nc, shutdown)
 			select {
-			case <-h.ended:
+			case err := <-h.ended:
+				if name == "client" && err != nil { // the log does not warn of it
+					t.Error(err)
+				}
 			case <-testenv.Expired():
 				t.Error("it waits on")
 			}
