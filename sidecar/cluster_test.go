@@ -18,6 +18,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/invalidation"
 )
 
 // host is a sidecar of a test's cluster.
@@ -169,6 +170,23 @@ func TestLeaveKeepsEntries(t *testing.T) {
 	c.leave()
 	settled(t, a)
 	count(a, "after another leave")
+}
+
+// TestVirtualLateGossipKeepsEntries checks that an event which gossip delivers after the end of
+// its process drops no entry, while the same event in a log is the other side's of a split.
+func TestVirtualLateGossipKeepsEntries(t *testing.T) {
+	withNodes(t, 2, newDatabase(always(time.Millisecond)), Namespace{}, func(w *world) {
+		v := w.ownerOf("k")
+		v.set("k", "value")
+		e := v.s.engine
+		events := []invalidation.Event{{
+			Kind: invalidation.Changed, Hash: e.Names.Hash(session.DefaultNamespace, []byte("k")), Version: kv.Version(v.get("k", 0).Version),
+		}}
+		e.Tiers.Relayed(events)
+		is(t, "after gossip", v.get("k", wire.NoLoad), wire.OK, "value")
+		e.Tiers.Apply(w.other("k").s.engine.Node.Self(), 1<<40, events)
+		is(t, "after a log", v.get("k", wire.NoLoad), wire.Miss, "")
+	})
 }
 
 // copyHits returns a host, a key of another host's entry that it has a copy of, and a

@@ -22,7 +22,7 @@ type touched struct {
 func (c *touched) Learn([]wire.Floor)                                   { c.n++ }
 func (c *touched) Note(wire.Floor) error                                { c.n++; return nil }
 func (c *touched) Apply(kv.Process, uint64, []invalidation.Event)       { c.n++ }
-func (c *touched) Relayed(kv.Process, uint64, []invalidation.Event)     { c.n++ }
+func (c *touched) Relayed([]invalidation.Event)                         { c.n++ }
 func (c *touched) Offer(kv.Process, *ownership.Ballot, kv.PartitionSet) { c.n++ }
 func (c *touched) Reset(kv.Process, []invalidation.Mark, []wire.Floor, kv.Version) {
 	c.n++

@@ -126,8 +126,9 @@ type Tiers interface {
 	// It is not called under the node's lock. The events of one process arrive in one
 	// call at a time.
 	Apply(from kv.Process, after uint64, events []invalidation.Event)
-	// Relayed takes events that may arrive in any order, more than once, or never.
-	Relayed(from kv.Process, after uint64, events []invalidation.Event)
+	// Relayed takes events that may arrive in any order, more than once, after the end of their
+	// process, or never.
+	Relayed(events []invalidation.Event)
 	// Reset stands for lost events. floor is above the versions of all of them.
 	Reset(from kv.Process, marks []invalidation.Mark, floors []wire.Floor, floor kv.Version)
 	// Floors returns the flushes of namespaces that this process knows.

@@ -26,7 +26,7 @@ func (noTiers) Offer(kv.Process, *ownership.Ballot, kv.PartitionSet) {}
 func (noTiers) Awaited() bool                                        { return false }
 func (noTiers) Calls(kv.Process) server.Handler                      { return nil }
 func (noTiers) Apply(kv.Process, uint64, []invalidation.Event)       {}
-func (noTiers) Relayed(kv.Process, uint64, []invalidation.Event)     {}
+func (noTiers) Relayed([]invalidation.Event)                         {}
 func (noTiers) Floors() []wire.Floor                                 { return nil }
 func (noTiers) Note(wire.Floor) error                                { return nil }
 func (noTiers) Learn([]wire.Floor)                                   {}

@@ -31,31 +31,29 @@ func (t *Tiers) Settle() { t.Store.Settle() }
 // Apply applies events of another process's log, in their order.
 func (t *Tiers) Apply(from kv.Process, after uint64, events []invalidation.Event) {
 	for i := range events {
-		t.apply(from, after+1+uint64(i), &events[i])
+		e := &events[i]
+		t.note(e)
+		if e.Kind == invalidation.Changed && t.strange(from, e.Hash.Partition(), after+1+uint64(i)) {
+			t.dropStray(e.Hash)
+		}
 	}
 }
 
-// Relayed is Apply: the ledger takes events in any order.
-func (t *Tiers) Relayed(from kv.Process, after uint64, events []invalidation.Event) {
-	t.Apply(from, after, events)
+// Relayed notes events in any order. Such an event may come after the end of its process, when
+// its entry has been handed over: so it outdates copies, and says nothing of a split.
+func (t *Tiers) Relayed(events []invalidation.Event) {
+	for i := range events {
+		t.note(&events[i])
+	}
 }
 
-func (t *Tiers) apply(from kv.Process, place uint64, e *invalidation.Event) {
+func (t *Tiers) note(e *invalidation.Event) {
 	switch e.Kind {
 	case invalidation.Changed:
 		if !failpoint.Out(failpoint.NoteEvents) {
 			t.changes.Note(e.Hash, e.Version)
 		}
 		t.L1.Outdate(e.Hash, e.Version)
-		// Another process has written a key that this host owns: the cluster was split.
-		// The entry here is not newer in any order that both sides know.
-		if p := e.Hash.Partition(); t.strange(from, p, place) {
-			t.Store.Invalidate(e.Hash, t.Clock.Read())
-			for k := range t.Names.KeyFilters() {
-				k.Add(e.Hash)
-			}
-			t.base.Counts.Strays.Add(1)
-		}
 	case invalidation.Raised:
 		t.changes.Floor(e.Detail.Partitions, e.Version)
 		t.changes.missed(e.Detail.Partitions)
@@ -66,6 +64,16 @@ func (t *Tiers) apply(from kv.Process, place uint64, e *invalidation.Event) {
 	case invalidation.Barrier:
 		t.barriers.apply(e)
 	}
+}
+
+// dropStray drops the entry of a key that another process has written while this host owned
+// it: the cluster was split. The entry here is not newer in any order that both sides know.
+func (t *Tiers) dropStray(h kv.Hash) {
+	t.Store.Invalidate(h, t.Clock.Read())
+	for k := range t.Names.KeyFilters() {
+		k.Add(h)
+	}
+	t.base.Counts.Strays.Add(1)
 }
 
 // strange reports whether an event comes from a split. That is so if this host owns the

@@ -272,7 +272,7 @@ func (tiers) Ended(kv.PartitionSet, kv.Version)                               {}
 func (tiers) Offer(kv.Process, *ownership.Ballot, kv.PartitionSet)            {}
 func (tiers) Awaited() bool                                                   { return false }
 func (tiers) Apply(kv.Process, uint64, []invalidation.Event)                  {}
-func (tiers) Relayed(kv.Process, uint64, []invalidation.Event)                {}
+func (tiers) Relayed([]invalidation.Event)                                    {}
 func (tiers) Floors() []wire.Floor                                            { return nil }
 func (tiers) Note(wire.Floor) error                                           { return nil }
 func (tiers) Learn([]wire.Floor)                                              {}

@@ -295,6 +295,5 @@ type Relay struct {
 	_msgpack struct{} `msgpack:",as_array"`
 
 	From   Process
-	After  uint64
 	Events Events
 }
