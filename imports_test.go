@@ -100,7 +100,7 @@ var allowed = []struct {
 	{"sidecar", []string{".", "internal/access", "internal/calls", "internal/cluster", "internal/condition", "internal/creds", "internal/engine", "internal/httpd", "internal/keyfilter", "internal/kv", "internal/logs", "internal/machine", "internal/memcached/endpoint", "internal/namespaces", "internal/page", "internal/peer", "internal/quota", "internal/rpc/server", "internal/session", "internal/settings", "internal/shm", "internal/telemetry", "internal/transport", "internal/verify", "internal/wire", "loader", "unixsock"}},
 	{"internal/testing/faults", nil},
 	// Floor 4: the command.
-	{"cmd/cachesidecar", []string{".", "client", "internal/condition", "internal/creds", "internal/load", "internal/logs", "internal/plainfile", "internal/settings", "internal/wire", "loader", "loader/execorigin", "loader/httporigin", "loader/memcached", "loader/postgres", "loader/redisorigin", "sidecar", "unixsock"}},
+	{"cmd/cachesidecar", []string{".", "client", "internal/condition", "internal/creds", "internal/load", "internal/logs", "internal/plainfile", "internal/rpc/server", "internal/settings", "internal/wire", "loader", "loader/execorigin", "loader/httporigin", "loader/memcached", "loader/postgres", "loader/redisorigin", "sidecar", "unixsock"}},
 }
 
 // forbidden lists packages of the standard library that a package must not import,

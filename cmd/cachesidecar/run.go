@@ -7,9 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"runtime"
 	"runtime/debug"
-	"sync"
 	"syscall"
 	"time"
 
@@ -17,6 +15,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/cachesidecar/cachesidecar/internal/logs"
+	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/sidecar"
 )
 
@@ -46,7 +45,9 @@ func (p *program) startLog(o logs.Options) {
 }
 
 func (p *program) serve(c *cli.Context) error {
-	moreProcessors()
+	if os.Getenv("GOMAXPROCS") == "" {
+		server.VaryProcessors()
+	}
 	cfg, err := runConfig(c)
 	var found problems
 	if err != nil && !errors.As(err, &found) {
@@ -104,19 +105,6 @@ func (p *program) serve(c *cli.Context) error {
 	}
 	return err
 }
-
-// moreProcessors gives Go's scheduler two more processors than the machine has, unless
-// $GOMAXPROCS is set. The scheduler polls the network only if it has nothing else to run.
-// While all processors are busy with some connections, other connections would wait for
-// the runtime's monitor, 10 ms. The operating system shares out the real processors.
-//
-// A single processor stays single. The system would let its threads take turns of
-// milliseconds there, and a request whose thread is not running would wait for them.
-var moreProcessors = sync.OnceFunc(func() {
-	if n := runtime.GOMAXPROCS(0); n > 1 && os.Getenv("GOMAXPROCS") == "" {
-		runtime.GOMAXPROCS(n + 2)
-	}
-})
 
 // collectSeldom makes Go's collector run when the heap is three times the memory in use,
 // not twice, up to a limit in bytes, unless $GOGC or $GOMEMLIMIT is set. A collection

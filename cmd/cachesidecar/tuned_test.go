@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
 // processors is Go's own choice here. Tests that call run in this process change it.
@@ -55,15 +56,25 @@ func metric(t *testing.T, address, name string) float64 {
 	return 0
 }
 
-// TestRunTunesTheRuntime checks that run uses two processors more than there are, and makes Go's collector run seldom below a memory limit. The environment overrides both.
+// TestRunTunesTheRuntime checks that run makes Go's collector run seldom below a memory limit, and
+// has two of Go's processors more than there are while a connection is busy. The environment
+// overrides both.
 func TestRunTunesTheRuntime(t *testing.T) {
-	_, page := runTuned(t)
+	p, page := runTuned(t)
 	limit := float64(2*16<<20 + 64<<20 + 2000*12<<10 + 96<<20)
 	for name, want := range map[string]float64{
-		"go_gc_gogc_percent": 200, "go_gc_gomemlimit_bytes": limit, "go_sched_gomaxprocs_threads": float64(processors + 2),
+		"go_gc_gogc_percent": 200, "go_gc_gomemlimit_bytes": limit, "go_sched_gomaxprocs_threads": float64(processors),
 	} {
 		if n := metric(t, page, name); n != want {
 			t.Errorf("%s is %v, want %v", name, n, want)
+		}
+	}
+	if processors > 1 {
+		c := p.dial() // a long value keeps its reader busy
+		c.must(&wire.Request{Op: wire.OpSet, Key: []byte("k"), Value: make([]byte, 512<<10)})
+		c.must(&wire.Request{Op: wire.OpGet, Key: []byte("k")})
+		if n := metric(t, page, "go_sched_gomaxprocs_threads"); n != float64(processors+2) {
+			t.Errorf("there are %v of Go's processors after a long value", n)
 		}
 	}
 	_, page = runTuned(t, "GOGC=77", "GOMAXPROCS=3")

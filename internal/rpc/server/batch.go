@@ -134,6 +134,7 @@ func (c *Conn) sendCalls() {
 // beginCopy makes the reader of a connection wait for a turn to copy many bytes. The turn ends when the answers are
 // written, or when the request waits.
 func beginCopy(c *Conn) error {
+	busy()
 	if c.batch.copies {
 		return nil
 	}

@@ -83,6 +83,7 @@ func (c *Conn) serveBatch(n int) error {
 		}
 	}
 	if in.Batches() > busyBatches {
+		busy()
 		nudge()
 	}
 	c.handler.Batch()
@@ -138,6 +139,7 @@ func (c *Conn) serveBuffered() (served int, begun bool, err error) {
 // rest yields the processor at the end of a turn, and the turn to copy too.
 func (c *Conn) rest() {
 	c.server.turns.Add(1)
+	busy()
 	if c.batch.copies {
 		endCopy(c)
 		_ = beginCopy(c) // without it Grow begins one
