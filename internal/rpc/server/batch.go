@@ -241,5 +241,6 @@ func nudge() {
 	now := int64(time.Since(epoch))
 	if last := lastNudge.Load(); now-last >= int64(nudgeEvery) && lastNudge.CompareAndSwap(last, now) {
 		go func() {}() // ends at once
+		busy()
 	}
 }

@@ -83,7 +83,6 @@ func (c *Conn) serveBatch(n int) error {
 		}
 	}
 	if in.Batches() > busyBatches {
-		busy()
 		nudge()
 	}
 	c.handler.Batch()
