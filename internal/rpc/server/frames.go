@@ -217,7 +217,7 @@ func (c *Conn) dropFrame(why error) error {
 // takes all waiting answers within a second keeps their memory, however much that is.
 const stuckAfter = time.Second
 
-// GiveMemory is called by other connections: see Budget.
+// GiveMemory is called by other connections: see quota.Budget.
 func (c *Conn) GiveMemory() int64 {
 	if n := c.input.Charged(); n > transport.FewBytes && c.frame.wanted.CompareAndSwap(false, true) {
 		c.socket.WakeReader()
