@@ -45,9 +45,7 @@ func (p *program) startLog(o logs.Options) {
 }
 
 func (p *program) serve(c *cli.Context) error {
-	if os.Getenv("GOMAXPROCS") == "" {
-		server.VaryProcessors()
-	}
+	varyProcessors()
 	cfg, err := runConfig(c)
 	var found problems
 	if err != nil && !errors.As(err, &found) {
@@ -104,6 +102,13 @@ func (p *program) serve(c *cli.Context) error {
 		return nil
 	}
 	return err
+}
+
+// varyProcessors lets the number of Go's processors vary with the load, unless $GOMAXPROCS is set.
+func varyProcessors() {
+	if os.Getenv("GOMAXPROCS") == "" {
+		server.VaryProcessors()
+	}
 }
 
 // collectSeldom makes Go's collector run when the heap is three times the memory in use,

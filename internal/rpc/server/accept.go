@@ -105,7 +105,7 @@ func (p *pace) forget() {
 // begin begins the newcomers of an owner at its pace until none waits; once ctx ends, at once.
 func (p *pace) begin(ctx context.Context, n *newcomers, begin func(*Conn)) {
 	for p.continues(n) {
-		busy()
+		ofProcess.busy()
 		_ = n.limit.Wait(ctx)
 		for _, c := range p.next(n) {
 			begin(c)

@@ -134,7 +134,7 @@ func (c *Conn) sendCalls() {
 // beginCopy makes the reader of a connection wait for a turn to copy many bytes. The turn ends when the answers are
 // written, or when the request waits.
 func beginCopy(c *Conn) error {
-	busy()
+	ofProcess.busy()
 	if c.batch.copies {
 		return nil
 	}
@@ -241,6 +241,6 @@ func nudge() {
 	now := int64(time.Since(epoch))
 	if last := lastNudge.Load(); now-last >= int64(nudgeEvery) && lastNudge.CompareAndSwap(last, now) {
 		go func() {}() // ends at once
-		busy()
+		ofProcess.busy()
 	}
 }

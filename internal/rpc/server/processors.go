@@ -6,15 +6,23 @@ import (
 	"time"
 )
 
-// processors is the number of Go's processors: the machine's, and two more while readers are
-// busy. Go's scheduler polls the network only on a processor that has nothing else to run.
+// processors varies the number of Go's processors: the machine's, and two more while readers
+// are busy. Go's scheduler polls the network only on a processor that has nothing else to run.
 // While busy readers have them all, other connections would wait for the runtime's monitor,
 // 10 ms; with two more, the operating system shares out the real ones. But each processor
 // more is a thread that wakes for requests that come one by one, and takes the clients' time.
-var processors struct {
-	vary   atomic.Bool
+type processors struct {
+	vary        atomic.Bool
+	add, remove func()
+
 	more   atomic.Bool
 	busyAt atomic.Int64 // in ns since epoch
+}
+
+// ofProcess is the one of this process.
+var ofProcess = processors{
+	add:    func() { runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 2) },
+	remove: runtime.SetDefaultGOMAXPROCS,
 }
 
 // calm is how long no reader has been busy when the additional processors go. A change stops
@@ -24,26 +32,26 @@ const calm = 10 * time.Second
 // VaryProcessors lets the process have two of Go's processors more than the machine has while
 // readers are busy. A single processor stays single: the system would let its threads take
 // turns of milliseconds, and a request whose thread is not running would wait for them.
-func VaryProcessors() { processors.vary.Store(runtime.GOMAXPROCS(0) > 1) }
+func VaryProcessors() { ofProcess.vary.Store(runtime.GOMAXPROCS(0) > 1) }
 
 // busy notes that a reader is busy, or that connections come faster than they may begin.
-func busy() {
-	if !processors.vary.Load() {
+func (p *processors) busy() {
+	if !p.vary.Load() {
 		return
 	}
-	processors.busyAt.Store(int64(time.Since(epoch)))
-	if !processors.more.Load() && processors.more.CompareAndSwap(false, true) {
-		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 2)
-		time.AfterFunc(calm, calmDown)
+	p.busyAt.Store(int64(time.Since(epoch)))
+	if !p.more.Load() && p.more.CompareAndSwap(false, true) {
+		p.add()
+		time.AfterFunc(calm, p.calmDown)
 	}
 }
 
 // calmDown takes the additional processors away once no reader has been busy for long enough.
-func calmDown() {
-	if left := calm - (time.Since(epoch) - time.Duration(processors.busyAt.Load())); left > 0 {
-		time.AfterFunc(left, calmDown)
+func (p *processors) calmDown() {
+	if left := calm - (time.Since(epoch) - time.Duration(p.busyAt.Load())); left > 0 {
+		time.AfterFunc(left, p.calmDown)
 		return
 	}
-	runtime.SetDefaultGOMAXPROCS()
-	processors.more.Store(false)
+	p.remove()
+	p.more.Store(false)
 }

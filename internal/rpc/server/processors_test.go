@@ -1,41 +1,40 @@
 package server
 
 import (
-	"runtime"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/bubble"
 )
 
-// TestProcessors checks that there are two more of Go's processors from the moment when a reader
-// is busy until none has been for a while.
+// TestProcessors checks that there are more processors from the moment when a reader is busy until
+// none has been for a while, and only if they are to vary.
 func TestProcessors(t *testing.T) {
-	runtime.SetDefaultGOMAXPROCS()
-	n := runtime.GOMAXPROCS(0)
-	if n == 1 {
-		t.Skip("a single processor stays single: run this test on a machine with two or more")
-	}
-	synctest.Test(t, func(t *testing.T) {
-		want := func(when string, want int) {
+	t.Parallel()
+	bubble.Test(t, func(t *testing.T) {
+		var n atomic.Int64
+		p := processors{add: func() { n.Add(1) }, remove: func() { n.Add(-1) }}
+		want := func(when string, want int64) {
 			t.Helper()
 			synctest.Wait()
-			if n := runtime.GOMAXPROCS(0); n != want {
-				t.Errorf("%s: %d processors, want %d", when, n, want)
+			if n := n.Load(); n != want {
+				t.Errorf("%s: %d more, want %d", when, n, want)
 			}
 		}
-		busy()
-		want("not varied", n)
-		VaryProcessors()
-		defer processors.vary.Store(false)
+		p.busy()
+		want("not to vary", 0)
+		p.vary.Store(true)
 		for range 2 {
-			busy()
-			want("busy", n+2)
+			p.busy()
+			want("busy", 1)
 			time.Sleep(calm / 2)
-			busy()
-			time.Sleep(calm - 1)
-			want("busy half a while ago", n+2)
-			time.Sleep(1)
-			want("calm", n)
+			p.busy()
+			time.Sleep(calm - time.Nanosecond)
+			want("busy not long ago", 1)
+			time.Sleep(time.Nanosecond)
+			want("calm", 0)
 		}
 	})
 }

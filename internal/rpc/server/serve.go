@@ -138,7 +138,7 @@ func (c *Conn) serveBuffered() (served int, begun bool, err error) {
 // rest yields the processor at the end of a turn, and the turn to copy too.
 func (c *Conn) rest() {
 	c.server.turns.Add(1)
-	busy()
+	ofProcess.busy()
 	if c.batch.copies {
 		endCopy(c)
 		_ = beginCopy(c) // without it Grow begins one
