@@ -41,16 +41,17 @@ func (p *peer) listen(t testing.TB) (dial func() net.Conn) {
 		t.Fatal(err)
 	}
 	var all sync.WaitGroup
+	over := make(chan struct{})
 	all.Go(func() {
 		for {
 			nc, err := ln.Accept()
 			if err != nil {
 				return
 			}
-			all.Go(func() { p.serve(nc) }) // ends with the connection
+			all.Go(func() { p.serve(nc, over) }) // ends with the connection
 		}
 	})
-	t.Cleanup(func() { _ = ln.Close(); all.Wait() }) // once its connections have been closed
+	t.Cleanup(func() { _ = ln.Close(); close(over); all.Wait() }) // once its connections have been closed
 	return func() net.Conn {
 		nc, err := net.Dial("unix", ln.Addr().String())
 		if err != nil {
@@ -61,9 +62,12 @@ func (p *peer) listen(t testing.TB) (dial func() net.Conn) {
 	}
 }
 
-// serve answers the requests of a connection until it ends.
-func (p *peer) serve(nc net.Conn) {
+// serve answers the requests of a connection until no more come. What waits is answered before the
+// connection is closed, unless the test is over.
+func (p *peer) serve(nc net.Conn, over <-chan struct{}) {
 	defer nc.Close()
+	var waiting sync.WaitGroup
+	defer waiting.Wait()
 	for {
 		frame, err := tryReadFrame(nc)
 		if err != nil {
@@ -79,10 +83,13 @@ func (p *peer) serve(nc net.Conn) {
 		case key == "drop":
 			return
 		case key == "wait":
-			go func() { // ends with the test at the latest
-				<-p.release
-				_, _ = nc.Write(wire.AppendReply(nil, q.Op, &r))
-			}()
+			waiting.Go(func() { // ends with the test at the latest
+				select {
+				case <-p.release:
+					_, _ = nc.Write(wire.AppendReply(nil, q.Op, &r))
+				case <-over:
+				}
+			})
 			continue
 		case strings.HasPrefix(key, "big "):
 			_, _ = fmt.Sscan(key[4:], &n)
