@@ -42,7 +42,7 @@ func (r *relay) run(ctx context.Context, g *gossip.Gossip) {
 			place = head - most
 		}
 		if events, ok := r.cfg.Events.After(place, int(most), nil); ok {
-			r.send(g, events)
+			r.send(g, place, events)
 		}
 		place = head
 		kv.Sleep(ctx, relayEvery)
@@ -50,8 +50,8 @@ func (r *relay) run(ctx context.Context, g *gossip.Gossip) {
 }
 
 // send sends events in one datagram: those from the first on that fit.
-func (r *relay) send(g *gossip.Gossip, events []invalidation.Event) {
-	w := wire.Relay{From: toProcess(r.cfg.Self)}
+func (r *relay) send(g *gossip.Gossip, after uint64, events []invalidation.Event) {
+	w := wire.Relay{From: toProcess(r.cfg.Self), After: after}
 	details := 0
 	for i := range events {
 		if d := events[i].Detail; d != nil {

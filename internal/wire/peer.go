@@ -295,5 +295,6 @@ type Relay struct {
 	_msgpack struct{} `msgpack:",as_array"`
 
 	From   Process
+	After  uint64 // the place before the first event, which only hosts of before read
 	Events Events
 }

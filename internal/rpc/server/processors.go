@@ -30,7 +30,7 @@ var ofProcess = processors{
 const calm = 10 * time.Second
 
 // VaryProcessors lets the process have two of Go's processors more than the machine has while
-// readers are busy. A single processor stays single: the system would let its threads take
+// readers are busy or copy long values, or while connections come fast. A single processor stays single: the system would let its threads take
 // turns of milliseconds, and a request whose thread is not running would wait for them.
 func VaryProcessors() { ofProcess.vary.Store(runtime.GOMAXPROCS(0) > 1) }
 
@@ -41,17 +41,21 @@ func (p *processors) busy() {
 	}
 	p.busyAt.Store(int64(time.Since(epoch)))
 	if !p.more.Load() && p.more.CompareAndSwap(false, true) {
-		p.add()
+		go p.add() // waits for a collection of garbage that is under way
 		time.AfterFunc(calm, p.calmDown)
 	}
 }
 
 // calmDown takes the additional processors away once no reader has been busy for long enough.
 func (p *processors) calmDown() {
-	if left := calm - (time.Since(epoch) - time.Duration(p.busyAt.Load())); left > 0 {
+	at := p.busyAt.Load()
+	if left := calm - (time.Since(epoch) - time.Duration(at)); left > 0 {
 		time.AfterFunc(left, p.calmDown)
 		return
 	}
 	p.remove()
 	p.more.Store(false)
+	if p.busyAt.Load() != at { // busy meanwhile
+		p.busy()
+	}
 }
