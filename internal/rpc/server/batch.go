@@ -225,10 +225,7 @@ const (
 // nudgeEvery is the least time between two nudges: one costs some microseconds of a thread.
 const nudgeEvery = 500 * time.Microsecond
 
-var (
-	epoch     = time.Now()
-	lastNudge atomic.Int64 // in ns since epoch
-)
+var lastNudge atomic.Int64 // in ns since epoch
 
 // nudge makes the runtime poll the network. A busy reader calls it.
 //

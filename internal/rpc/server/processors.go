@@ -25,13 +25,17 @@ var ofProcess = processors{
 	remove: runtime.SetDefaultGOMAXPROCS,
 }
 
+// epoch is the zero of moments that are kept as numbers.
+var epoch = time.Now()
+
 // calm is how long no reader has been busy when the additional processors go. A change stops
 // all goroutines, for some milliseconds if the processors are busy.
 const calm = 10 * time.Second
 
 // VaryProcessors lets the process have two of Go's processors more than the machine has while
-// readers are busy or copy long values, or while connections come fast. A single processor stays single: the system would let its threads take
-// turns of milliseconds, and a request whose thread is not running would wait for them.
+// readers are busy or copy long values, or while connections come fast. A single processor
+// stays single: the system would let its threads take turns of milliseconds, and a request
+// whose thread is not running would wait for them.
 func VaryProcessors() { ofProcess.vary.Store(runtime.GOMAXPROCS(0) > 1) }
 
 // busy notes that a reader is busy, or that connections come faster than they may begin.
