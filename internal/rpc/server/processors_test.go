@@ -36,5 +36,12 @@ func TestProcessors(t *testing.T) {
 			time.Sleep(time.Nanosecond)
 			want("calm", 0)
 		}
+		p.remove = func() { n.Add(-1); p.busy() }
+		p.busy()
+		time.Sleep(calm)
+		want("busy while they go", 1)
+		p.remove = func() { n.Add(-1) }
+		time.Sleep(calm)
+		want("calm again", 0)
 	})
 }
