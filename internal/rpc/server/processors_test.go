@@ -15,7 +15,15 @@ func TestProcessors(t *testing.T) {
 	t.Parallel()
 	bubble.Test(t, func(t *testing.T) {
 		var n atomic.Int64
-		p := processors{add: func() { n.Add(1) }, remove: func() { n.Add(-1) }}
+		var p processors
+		var meanwhile atomic.Bool // a reader is busy while the processors go
+		p.add = func() { n.Add(1) }
+		p.remove = func() {
+			n.Add(-1)
+			if meanwhile.Swap(false) {
+				p.busy()
+			}
+		}
 		want := func(when string, want int64) {
 			t.Helper()
 			synctest.Wait()
@@ -36,11 +44,10 @@ func TestProcessors(t *testing.T) {
 			time.Sleep(time.Nanosecond)
 			want("calm", 0)
 		}
-		p.remove = func() { n.Add(-1); p.busy() }
+		meanwhile.Store(true)
 		p.busy()
 		time.Sleep(calm)
 		want("busy while they go", 1)
-		p.remove = func() { n.Add(-1) }
 		time.Sleep(calm)
 		want("calm again", 0)
 	})
