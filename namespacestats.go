@@ -39,6 +39,7 @@ type NamespaceStats struct {
 	KeyFilter KeyFilterStats `json:"known" if:"Configured"`
 	Through   ThroughStats   `json:"write_through" if:"Configured"`
 	Warm      WarmStats      `json:"warm_on_start" if:"State"`
+	Audit     AuditStats     `json:"audit" if:"Configured"`
 	Failures  []FailureStats `json:"failures"`
 }
 
@@ -67,6 +68,38 @@ type WarmStats struct {
 	// Loads that failed.
 	Failed int64 `json:"failed" metric:"warmed_keys_total{result=failed}"`
 }
+
+// AuditStats describes the comparison of cached values of a namespace with its origin.
+type AuditStats struct {
+	// The namespace has an audit.
+	Configured bool `json:"configured"`
+	// Comparisons under way, now.
+	UnderWay int64 `json:"under_way"`
+	// Cached values that were equal to the origin's.
+	Same int64 `json:"same" metric:"audited_values_total{result=same}"`
+	// Cached values that differed, and still did when the bound had passed.
+	Differed int64 `json:"differed" metric:"audited_values_total{result=differed}"`
+	// Cached values that differed, and had been changed or removed when the bound had passed.
+	Settled int64 `json:"settled" metric:"audited_values_total{result=settled}"`
+	// Comparisons that the origin gave no answer for.
+	Failed int64 `json:"failed" metric:"audited_values_total{result=failed}"`
+	// Hits that were chosen and not compared, to spare the origin, or because the value had gone.
+	Skipped int64 `json:"skipped" metric:"audited_values_total{result=skipped}"`
+
+	// Of those that differed: cached for up to a second.
+	UpTo1s int64 `json:"up_to_1s" metric:"audit_differences_total{cached_for=1s}"`
+	// Cached for up to ten seconds.
+	UpTo10s int64 `json:"up_to_10s" metric:"audit_differences_total{cached_for=10s}"`
+	// Cached for up to a minute.
+	UpTo1m int64 `json:"up_to_1m" metric:"audit_differences_total{cached_for=1m}"`
+	// Cached for up to ten minutes.
+	UpTo10m int64 `json:"up_to_10m" metric:"audit_differences_total{cached_for=10m}"`
+	// Cached for longer.
+	Longer int64 `json:"longer" metric:"audit_differences_total{cached_for=longer}"`
+}
+
+// Compared returns the number of cached values that were compared.
+func (a *AuditStats) Compared() int64 { return a.Same + a.Differed + a.Settled }
 
 // KeyFilterStats describes a namespace's key filter on this host.
 type KeyFilterStats struct {

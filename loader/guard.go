@@ -256,6 +256,13 @@ func (g *Guard) shed(count *atomic.Uint64, format string, args ...any) error {
 // breaker is half-open as soon as its open time is over, with or without a call.
 func (g *Guard) Breaker() string { return g.breaker.State().String() }
 
+// Spare reports whether a call of low priority keeps no other one waiting: the breaker is closed, no
+// call waits, and half of the places are free.
+func (g *Guard) Spare() bool {
+	running, waiting := g.queue.Len()
+	return g.breaker.State() == gobreaker.StateClosed && waiting == 0 && 2*running < int64(g.cfg.Concurrency)
+}
+
 // Stats returns the counts.
 func (g *Guard) Stats() GuardStats {
 	s := GuardStats{

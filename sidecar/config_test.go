@@ -129,6 +129,21 @@ func TestSizeText(t *testing.T) {
 			t.Errorf("mode %q is accepted as %v", text, m)
 		}
 	}
+	for text, want := range map[string]Percent{"0.1%": 0.1, "100 %": 100, "1e-3%": 0.001, "-1%": -1} {
+		var p Percent
+		if err := p.UnmarshalText([]byte(text)); err != nil || p != want {
+			t.Errorf("%q: %v, %v", text, p, err)
+		}
+	}
+	for _, text := range []string{"", "%", "0.1", "one%", "NaN%", "Inf%", "1%%"} {
+		var p Percent
+		if err := p.UnmarshalText([]byte(text)); err == nil || !strings.Contains(err.Error(), "such as 0.1%") {
+			t.Errorf("share %q: %v, %v", text, p, err)
+		}
+	}
+	if text := Percent(0.1).String(); text != "0.1%" {
+		t.Errorf("0.1%% is shown as %s", text)
+	}
 }
 
 // TestNodeNames checks that a valid node name is a name that other hosts accept. They

@@ -74,6 +74,9 @@ type Namespace struct {
 	// WriteThrough writes the changes of apps to the origin first. It must be the same on
 	// all hosts.
 	WriteThrough bool `yaml:"write_through"`
+	// Audit is the share of hits whose value is compared with the origin, in the background.
+	// Default: "0%" (none). Bounds: "0%" to "100%".
+	Audit Percent `yaml:"audit"`
 	// Limits protect the origin from too many calls.
 	Limits Limits `yaml:"limits"`
 }
@@ -176,6 +179,7 @@ func (n Namespace) check(l2 Size) error {
 		settings.Bounded("ttl_jitter", n.ttlJitter(), 0, 0.5),
 		settings.Bounded("stale_if_error", n.StaleIfError, 0, maxLifetime),
 		settings.Bounded("refresh_early", n.policy().Beta, 0, 10),
+		settings.Bounded("audit", n.Audit, 0, 100),
 		n.Limits.check(),
 		n.ExistingKeys.check(),
 		n.WarmOnStart.check(),
@@ -195,6 +199,7 @@ func (n Namespace) needsOrigin() error {
 		{"stale_if_error", n.StaleIfError != 0}, {"refresh_early", n.RefreshEarly != nil},
 		{"existing_keys", n.ExistingKeys != nil}, {"write_through", n.WriteThrough},
 		{"warm_on_start", n.WarmOnStart != nil}, {"limits", n.Limits != Limits{}},
+		{"audit", n.Audit != 0},
 	} {
 		if s.given {
 			wrong.Addf("%s is for loads from an origin, and there is none: give an origin, or leave it out", s.name)
@@ -263,7 +268,7 @@ func (n Namespace) spec() namespaces.Settings {
 		Bound: n.MaxStaleness, NotShared: n.Shared != nil && !*n.Shared,
 		Quota: int64(n.Quota), Policy: n.policy(), Jitter: n.ttlJitter(),
 		Origin: n.Origin, KeyPattern: n.KeyPattern, MaxKey: int(n.MaxKey), WriteThrough: n.WriteThrough,
-		Guard: n.Limits.guard(),
+		Guard: n.Limits.guard(), Audit: float64(n.Audit) / 100,
 	}
 	if n.ExistingKeys != nil {
 		s.KeyFilter = &namespaces.FilterSettings{Filter: n.ExistingKeys.filter(), List: n.ExistingKeys.List}

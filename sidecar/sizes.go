@@ -61,6 +61,23 @@ func (s *Size) UnmarshalText(text []byte) error {
 // Set reads a size; with it a *Size is a flag.Value.
 func (s *Size) Set(text string) error { return s.UnmarshalText([]byte(text)) }
 
+// Percent is a share in per cent. Its text has the sign: 0.1%.
+type Percent float64
+
+func (p Percent) String() string { return strconv.FormatFloat(float64(p), 'g', -1, 64) + "%" }
+
+// UnmarshalText reads a share.
+func (p *Percent) UnmarshalText(text []byte) error {
+	t := strings.TrimSpace(string(text))
+	number, ok := strings.CutSuffix(t, "%")
+	f, err := strconv.ParseFloat(strings.TrimSpace(number), 64)
+	if !ok || err != nil || math.IsNaN(f) || math.IsInf(f, 0) {
+		return fmt.Errorf("share %q: give a number and the sign, such as 0.1%%", t)
+	}
+	*p = Percent(f)
+	return nil
+}
+
 // FileMode is permission bits. Its text is octal: 0660.
 type FileMode fs.FileMode
 

@@ -82,6 +82,7 @@ namespaces:
     refresh_early: 2
     replica_lag: 3s
     lease_time: 4s
+    audit: 0.25%
     limits: &l
       concurrency: 1
       queue: 2
@@ -138,7 +139,7 @@ namespaces:
 				Write: httporigin.WriteConfig{StoreMethod: "PATCH", DeleteMethod: "POST", ContentType: "text/plain"},
 			},
 			KeyPattern: "[a-z]+", MaxKey: 100, NegativeTTL: new(time.Duration), TTLJitter: new(float64),
-			StaleWhileRevalidate: 10 * time.Second, StaleIfError: 20 * time.Second, RefreshEarly: &two, ReplicaLag: 3 * time.Second, LeaseTime: 4 * time.Second,
+			StaleWhileRevalidate: 10 * time.Second, StaleIfError: 20 * time.Second, RefreshEarly: &two, ReplicaLag: 3 * time.Second, LeaseTime: 4 * time.Second, Audit: 0.25,
 			Limits: limits,
 		},
 		"database": {

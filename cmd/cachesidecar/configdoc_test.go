@@ -159,6 +159,7 @@ var forms = map[reflect.Type]string{
 	reflect.TypeFor[map[string]string]():    "names with values",
 	reflect.TypeFor[time.Duration]():        "time",
 	reflect.TypeFor[sidecar.Size]():         "size",
+	reflect.TypeFor[sidecar.Percent]():      "percentage",
 	reflect.TypeFor[sidecar.FileMode]():     "octal permission bits",
 	reflect.TypeFor[sidecar.ExistingKeys](): "map",
 	reflect.TypeFor[sidecar.Warm]():         "map",

@@ -318,6 +318,7 @@ func TestConfigDocOriginBounds(t *testing.T) {
 		{"negative_ttl", "8760h", "8761h", "-1s", "0s"},
 		{"ttl_jitter", "0.5", "0.51", "-0.1", "0"},
 		{"refresh_early", "10", "10.1", "-1", "0"},
+		{"audit", "100%", "100.1%", "-1%", "0%"},
 		{"limits.concurrency", "65536", "65537", "-1", "1"},
 		{"limits.queue", "1048576", "1048577", "-1", "1"},
 		{"limits.queue_time", "30s", "31s", "-1s", "1ms"},

@@ -156,7 +156,7 @@ func writeNamespaces(out io.Writer, st *cachesidecar.Stats) error {
 	return w.Flush()
 }
 
-// writeLoads writes the loads of the sidecar and of the apps, if there are any.
+// writeLoads writes the loads of the sidecar and of the apps, and the audits, if there are any.
 func writeLoads(out io.Writer, st *cachesidecar.Stats) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	p := statsPage{w}
@@ -170,6 +170,17 @@ func writeLoads(out io.Writer, st *cachesidecar.Stats) error {
 		head = ""
 		p.line(ns.Name, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%v\t%s\t", l.Origin, l.Loads, l.Collapsed,
 			l.Absent, l.Failed, l.Shed, ns.Stale, time.Duration(l.MeanUS)*time.Microsecond, l.Breaker)
+	}
+	head = "\nAUDIT OF\tCOMPARED\tDIFFERED\tUP TO 1S\t10S\t1M\t10M\tLONGER\tSETTLED\tFAILED\tSKIPPED\t\n"
+	for _, ns := range st.Namespaces {
+		a := &ns.Audit
+		if !a.Configured {
+			continue
+		}
+		fmt.Fprint(w, head)
+		head = ""
+		p.line(ns.Name, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t", a.Compared(), a.Differed,
+			a.UpTo1s, a.UpTo10s, a.UpTo1m, a.UpTo10m, a.Longer, a.Settled, a.Failed, a.Skipped)
 	}
 	if t := &st.Leases; t.Issued > 0 {
 		fmt.Fprintf(w, "\nleases: %s tokens for apps to load, %s filled, %s not stored, %s waited instead; "+

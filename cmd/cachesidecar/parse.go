@@ -321,6 +321,7 @@ var kinds = map[reflect.Type]string{
 	reflect.TypeFor[bool]():                      "true or false",
 	reflect.TypeFor[time.Duration]():             "a time such as 30s, 2h or 7d",
 	reflect.TypeFor[sidecar.Size]():              "a size such as 64MiB or 1GiB",
+	reflect.TypeFor[sidecar.Percent]():           "a share such as 0.1%",
 	reflect.TypeFor[sidecar.FileMode]():          "octal permission bits, such as 0660",
 	reflect.TypeFor[fileNamespace]():             "the namespace's settings, such as default_ttl: 5m",
 	reflect.TypeFor[map[string]fileNamespace]():  "names of namespaces, each with its settings",

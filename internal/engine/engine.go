@@ -37,6 +37,7 @@ type Engine struct {
 	Copies     *Copies
 	Forwarder  *Forwarder
 	Loads      *Loads
+	audits     *audits
 	Tokens     *Tokens
 	Reads      *Reads
 	Writes     *Writes
@@ -165,6 +166,9 @@ func (e *Engine) Reload(p *namespaces.Plan) []*namespaces.KeyFilter {
 	e.Barriers.everywhere(e.Clock.Read().Boot) // nor had those until the settings took effect
 	return begun
 }
+
+// Audit compares hits that were chosen with their origins until ctx ends.
+func (e *Engine) Audit(ctx context.Context) { e.audits.run(ctx) }
 
 // Warm loads once the keys of a namespace's list that this host owns. It returns early if
 // ctx ends.

@@ -122,8 +122,9 @@ func (e *Engine) makeParts() {
 	e.Copies = &Copies{base: b, watches: e.Watches}
 	e.Forwarder = &Forwarder{base: b, owners: e.Owners, calls: e.Calls, copies: e.Copies, changes: e.Changes}
 	e.Loads = &Loads{base: b, owners: e.Owners, barriers: e.Barriers, slow: loads, memory: e.origins}
+	e.audits = newAudits(b, e.Copies, e.Loads)
 	e.Tokens = &Tokens{base: b, owners: e.Owners, loads: e.Loads}
-	e.Reads = &Reads{base: b, owners: e.Owners, copies: e.Copies, loads: e.Loads, hot: hot}
+	e.Reads = &Reads{base: b, owners: e.Owners, copies: e.Copies, loads: e.Loads, audits: e.audits, hot: hot}
 	e.Writes = &Writes{base: b, owners: e.Owners, barriers: e.Barriers, tokens: e.Tokens}
 	e.keys = &keys{} // writes through end with a deletion at the owners, wherever these are
 	e.through = &writeThrough{base: b, owners: e.Owners, writes: e.Writes, deleteAnywhere: e.keys.deleteMany}

@@ -16,6 +16,7 @@ type Reads struct {
 	owners *Owners
 	copies *Copies
 	loads  *Loads
+	audits *audits
 	hot    *hotkeys.Sketch
 }
 
@@ -109,6 +110,9 @@ func (c *Reads) note(b *namespaces.Pins, ns *namespaces.Namespace, k kv.Key, now
 	if b.Reads.Take() {
 		c.hot.Note(ns.Name, k, now.Boot)
 	}
+	if ns.AuditChance > 0 {
+		c.audits.hits(ns, k, 1)
+	}
 }
 
 // stale answers a read with a stale value if the namespace's policy is not to wait for a
@@ -170,6 +174,9 @@ func (c *Reads) Reported(q *wire.Request, b *namespaces.Pins, now kv.Moment) {
 		}
 		k := ns.Key(key)
 		c.hot.NoteReads(ns.Name, k, each, now.Boot)
+		if ns.AuditChance > 0 {
+			c.audits.hits(ns, k, each)
+		}
 		switch {
 		case c.Node.OwnershipEpoch(k.Hash.Partition()) != 0:
 			c.Store.Touched(k)

@@ -31,6 +31,7 @@ type Namespace struct {
 	KeyFilter    *KeyFilter    // nil: any key may exist
 	WriteThrough *WriteThrough // nil: the origin is not written to
 	Warming      *Warming      // nil: no keys are loaded at the start
+	AuditChance  uint64        // of a hit to be compared with the origin, of 2^32
 
 	// The same in all Namespaces of a slot, from the first that needs them on.
 	Loads    *flight.Loads // from the origin
@@ -49,6 +50,7 @@ type slot struct {
 	Took         Recent       // the time of loads
 	WithoutOwner atomic.Int64 // loads without an owner
 	past         pastOrigins
+	Audit        Audit
 
 	Counts [wire.OpCount][Outcomes]atomic.Int64
 

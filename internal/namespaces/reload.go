@@ -304,6 +304,8 @@ func (p *Plan) settle(name string, old *Namespace, cfg Settings) (ns *Namespace)
 	if old == nil && cfg.Warm != nil && ns.Origin.warm != nil && !n.started {
 		ns.Warming = newWarming(cfg.Warm, ns.Origin.warm)
 	}
+	ns.AuditChance = auditChance(cfg.Audit)
+	ns.Audit.aim(cfg.Guard.Rate)
 	ns.Early.Store(0) // the next load computes it anew
 	return ns
 }

@@ -42,6 +42,7 @@ type Settings struct {
 	Guard        loader.GuardConfig
 	KeyFilter    *FilterSettings
 	Warm         *WarmSettings
+	Audit        float64 // the share of hits that is compared with the origin
 }
 
 // FilterSettings is the settings of a key filter.

@@ -64,6 +64,7 @@ func (n *Table) Stats() []cachesidecar.NamespaceStats {
 		}
 		t.Loads, t.KeyFilter = ns.LoadStats(), ns.KeyFilterStats()
 		t.Through, t.Warm, t.Failures = ns.WriteThroughStats(), ns.WarmStats(), ns.failures()
+		t.Audit = ns.AuditStats()
 		list = append(list, t)
 	}
 	sort.Slice(list, func(i, j int) bool { return list[i].Name < list[j].Name })

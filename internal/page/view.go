@@ -85,9 +85,9 @@ type namespace struct {
 
 // origin is a line of the table of origins.
 type origin struct {
-	Namespace, Kind, Loads, Mean, UnderWay, Failed, Breaker, Last string
-	Good                                                          bool
-	rate                                                          float64
+	Namespace, Kind, Loads, Mean, UnderWay, Failed, Breaker, Last, Audit string
+	Good                                                                 bool
+	rate                                                                 float64
 }
 
 // fill fills in all tables. Rates are counted from the sample last on; from the start on if
@@ -255,7 +255,10 @@ func originOf(n, before *cachesidecar.NamespaceStats, seconds float64) origin {
 		Namespace: logs.Plain(n.Name), Kind: logs.Plain(l.Origin), rate: rate(l.Loads, before.Loads.Loads, seconds),
 		Mean: short(time.Duration(l.MeanUS) * time.Microsecond), UnderWay: count(l.UnderWay),
 		Failed: perSecond(rate(l.Failed, before.Loads.Failed, seconds)), Breaker: cmp.Or(l.Breaker, "–"), Last: "none",
-		Good: !l.BreakerOpen,
+		Good: !l.BreakerOpen, Audit: "off",
+	}
+	if a := &n.Audit; a.Configured {
+		o.Audit = count(a.Differed) + " of " + count(a.Compared()) + " differed"
 	}
 	o.Loads = perSecond(o.rate)
 	for _, f := range n.Failures {

@@ -97,6 +97,9 @@ var adviceOf = map[string]string{
 	"known_keys":              "If 0: the filter could not be built. The log has the reason.",
 	"known_age_seconds":       "Above the filter's `max_age` it is not used: see known_failures_total.",
 	"known_failures_total":    "If it rises, the query of `existing_keys` fails: the log has the reason.",
+	"audited_values_total": "`differed`: rows change without an announcement; see LOADING.md, \"Audit\". `skipped` " +
+		"near all: the origin is busy, or the share is more than 100 hits a second.",
+	"audit_differences_total": "–",
 	"warmed_keys_total":       "`failed`: the origin was not ready at the start.",
 	"lease_tokens":            "–",
 	"lease_tokens_total":      "`expired`: apps take longer than `lease_time` to load, or forget to fill.",

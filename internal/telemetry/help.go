@@ -84,9 +84,12 @@ var helpOf = map[string]string{
 	"known_keys":              "Keys in the filter of a namespace, approximately. 0 if the filter is not in use.",
 	"known_age_seconds":       "Age of the key filter of a namespace in seconds.",
 	"known_failures_total":    "Builds of the key filter of a namespace that failed.",
-	"warmed_keys_total":       "Keys of a namespace that were loaded at the start, by result.",
-	"lease_tokens":            "Lease tokens that apps have, and reads that wait for their fills, by state.",
-	"lease_tokens_total":      "Lease tokens of apps that load values themselves, by event.",
+	"audited_values_total":    "Hits of a namespace with audit that were compared with the origin, by result.",
+	"audit_differences_total": "Cached values that differed from the origin's, by the time for which they had " +
+		"been cached, at most.",
+	"warmed_keys_total":  "Keys of a namespace that were loaded at the start, by result.",
+	"lease_tokens":       "Lease tokens that apps have, and reads that wait for their fills, by state.",
+	"lease_tokens_total": "Lease tokens of apps that load values themselves, by event.",
 
 	"origin_breaker_open":           "1 while the breaker before a namespace's origin is open: loads are refused.",
 	"origin_breaker_half_open":      "1 while that breaker is half-open: the next load tries the origin.",

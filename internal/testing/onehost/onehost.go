@@ -119,10 +119,11 @@ func One(change func(*namespaces.Settings)) map[string]namespaces.Settings {
 	return map[string]namespaces.Settings{namespaces.Default: s}
 }
 
-// Run starts what a sidecar runs behind an engine: its store and its key filters. Then it
+// Run starts what a sidecar runs behind an engine: its store, its audit and its key filters. Then it
 // warms the namespaces up.
 func (h *Host) Run() {
 	h.running.Go(func() { _ = h.Store.Run(h.ctx, h.Clock) })
+	h.running.Go(func() { h.Audit(h.ctx) })
 	for filter := range h.Names.KeyFilters() {
 		h.running.Go(func() { filter.Run(h.ctx) })
 	}
