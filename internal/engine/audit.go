@@ -119,6 +119,10 @@ var errNotCached = errors.New("the key is not cached here")
 
 // look compares what is cached for a key now with what the origin has.
 func (c *audits) look(ctx context.Context, h choice) (s sight, err error) {
+	if err := h.ns.Audit.Turn.Acquire(ctx, 1); err != nil {
+		return s, err
+	}
+	defer h.ns.Audit.Turn.Release(1)
 	ns := h.ns.Now()
 	if ns.Origin == nil || ns.Origin.Keys.Check(h.key.Bytes) != nil || !ns.Origin.Guard.Spare() ||
 		ns.Writing(h.key.Hash) {

@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/semaphore"
 	"golang.org/x/time/rate"
 
 	"github.com/cachesidecar/cachesidecar"
@@ -34,6 +35,7 @@ type Audit struct {
 	differed [len(auditAges) + 1]atomic.Int64 // by their age
 	underWay atomic.Int64
 	rate     rate.Limiter
+	Turn     *semaphore.Weighted // of a call of the origin: there is one at a time
 	lines    rate.Sometimes // of the log
 }
 
@@ -46,6 +48,9 @@ func (a *Audit) aim(perSecond float64) {
 	a.rate.SetLimit(limit)
 	a.rate.SetBurst(1)
 	a.lines.Interval = time.Minute
+	if a.Turn == nil {
+		a.Turn = semaphore.NewWeighted(1)
+	}
 }
 
 // auditChance returns the chance of a hit to be compared, in parts of 2^32.

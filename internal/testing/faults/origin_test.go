@@ -59,6 +59,7 @@ func (tb *table) fill(t testing.TB) {
 const namespaces = `
 default:
   stale_limit: 5s
+  audit: 100%%
   origin:
     postgres:
       dsn_file: %[1]s
@@ -254,7 +255,33 @@ func TestProcessRows(t *testing.T) {
 				l.fewFailed(0)
 			}
 			l.found(0)
+			if round == 0 {
+				tb.auditFinds(g)
+			}
 			t.Logf("%d loads, which %d reads joined; %d were outdated before they ended", sum.Loads, sum.Collapsed, sum.Detached)
+		})
+	}
+}
+
+// auditFinds changes a row without an announcement, and checks that each host finds the difference
+// in what it has cached, and shows it.
+func (tb *table) auditFinds(g *group) {
+	g.t.Helper()
+	ctx := g.t.Context()
+	for _, n := range g.nodes {
+		_, _ = n.app.Get(ctx, keyName(0), cachesidecar.GetOptions{})
+	}
+	tb.Exec(g.t, fmt.Sprintf("UPDATE rows SET body = 'changed' WHERE key = '%s'", keyName(0)))
+	for _, n := range g.nodes {
+		testenv.Succeeds(g.t, "the audit of "+n.spec.Node, func() error {
+			if it, err := n.app.Get(ctx, keyName(0), cachesidecar.GetOptions{}); err != nil || string(it.Value) == "changed" {
+				return fmt.Errorf("%q, %w", it.Value, err)
+			}
+			st, err := n.app.Stats(ctx)
+			if err == nil && (st.Namespaces[0].Audit.Differed == 0 || st.Namespaces[0].Audit.Same == 0) {
+				err = fmt.Errorf("%+v", st.Namespaces[0].Audit)
+			}
+			return err
 		})
 	}
 }
