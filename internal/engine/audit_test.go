@@ -176,6 +176,7 @@ func TestAuditSparesTheOrigin(t *testing.T) {
 				if o.Takes(tc.takes); tc.busy {
 					go h.Get("another", 0)
 					time.Sleep(time.Second)
+					o.Takes(0) // from now on
 				}
 				for range 10_000 {
 					onehost.Is(t, "a hit", h.Get("k", 0), wire.OK, "one")

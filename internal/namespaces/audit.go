@@ -36,21 +36,20 @@ type Audit struct {
 	underWay atomic.Int64
 	rate     rate.Limiter
 	Turn     *semaphore.Weighted // of a call of the origin: there is one at a time
-	lines    rate.Sometimes // of the log
+	lines    rate.Sometimes      // of the log
 }
 
 // aim sets how often the audit may ask the origin. perSecond is limits.rate; zero: no limit.
 func (a *Audit) aim(perSecond float64) {
+	if a.Turn == nil { // nothing is compared yet
+		a.Turn, a.lines.Interval = semaphore.NewWeighted(1), time.Minute
+	}
 	limit := rate.Limit(AuditRate)
 	if perSecond > 0 {
 		limit = min(limit, rate.Limit(perSecond/10))
 	}
 	a.rate.SetLimit(limit)
 	a.rate.SetBurst(1)
-	a.lines.Interval = time.Minute
-	if a.Turn == nil {
-		a.Turn = semaphore.NewWeighted(1)
-	}
 }
 
 // auditChance returns the chance of a hit to be compared, in parts of 2^32.
