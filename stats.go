@@ -328,3 +328,34 @@ type ProcessStats struct {
 	// Memory of the machine or its cgroup; zero: unknown.
 	MemoryLimit int64 `json:"memory_limit"`
 }
+
+// ChangesStats describes a feed of changes on this host.
+type ChangesStats struct {
+	// Name of the feed.
+	Name string `json:"name" label:"feed"`
+	// Following, starting, failed (it is tried again) or elsewhere: another host follows the feed.
+	State string `json:"state"`
+	// This host follows the feed.
+	Following bool `json:"following" metric:"changes_following"`
+	// Why it has failed; "": it has not.
+	Error string `json:"error"`
+	// Time from a commit until its keys were deleted, of the last transaction, or of the oldest one
+	// under way, if that is more.
+	LagMS int64 `json:"lag_ms" metric:"changes_lag_seconds" sum:"-"`
+	// Transactions whose keys are not deleted yet, now.
+	UnderWay int64 `json:"under_way" metric:"changes_under_way"`
+	// Bytes of the log that the server keeps for the feed.
+	KeptBytes int64 `json:"kept_bytes" metric:"changes_kept_bytes"`
+	// Rows, truncations and messages that came.
+	Rows int64 `json:"rows" metric:"changes_rows_total"`
+	// Keys that were deleted.
+	Deletions int64 `json:"deletions" metric:"changes_deletions_total"`
+	// Flushes of namespaces.
+	Flushes int64 `json:"flushes" metric:"changes_flushes_total"`
+	// Beginnings that may have missed changes, so that the namespaces were flushed.
+	Gaps int64 `json:"gaps" metric:"changes_gaps_total"`
+	// Why the last one was; "": there was none.
+	LastGap string `json:"last_gap"`
+	// Times that following ended with an error.
+	Failures int64 `json:"failures" metric:"changes_failures_total"`
+}

@@ -50,12 +50,15 @@ func NewPostgres(t testing.TB) *Postgres {
 	return p
 }
 
-// Start starts the server and returns its process. If the process is killed, its data
+// Start starts the server with further settings, name=value, and returns its process. If the process is killed, its data
 // stays for the next Start.
-func (p *Postgres) Start(t testing.TB) *exec.Cmd {
+func (p *Postgres) Start(t testing.TB, settings ...string) *exec.Cmd {
 	t.Helper()
 	server := exec.Command(p.program, "-D", p.data, "-k", p.dir, "-c", "listen_addresses=",
 		"-c", "fsync=off", "-c", "max_connections=100", "-c", "shared_buffers=4MB")
+	for _, s := range settings {
+		server.Args = append(server.Args, "-c", s)
+	}
 	server.SysProcAttr, server.Dir = p.as, p.dir
 	Start(t, server, p.Socket())
 	return server

@@ -1,0 +1,316 @@
+package changes
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/loader"
+)
+
+// Bounds of what is under way.
+const (
+	maxDeletions = 64      // requests at a time
+	keysEach     = 64      // keys of a request
+	maxReceived  = 1024    // transactions that were received and not looked at
+	maxPending   = 1 << 16 // transactions that are not confirmed
+	maxWaiting   = 100_000 // keys of transactions that no reader sees yet; more are flushes
+)
+
+const (
+	brokenEvery = 5 * time.Second       // between two questions whether the stream is whole
+	seenFirst   = time.Millisecond      // until the next look at a transaction that no reader sees
+	seenMost    = 50 * time.Millisecond // the wait doubles up to that
+)
+
+// following is a stream that is being followed.
+type following struct {
+	*Follower
+	stream   loader.FeedStream
+	came     chan *loader.Transaction
+	unseen   []*pending // in the order of their commits
+	order    []*pending // not confirmed yet, in that order
+	deleting errgroup.Group
+
+	mu    sync.Mutex
+	ended []*pending    // whose keys are deleted
+	wake  chan struct{} // that there are such
+}
+
+// pending is a transaction that is not confirmed.
+type pending struct {
+	*loader.Transaction
+	came time.Time
+	done bool
+}
+
+// follow follows the feed until ctx ends, or an error. anew says why it must begin anew.
+func (f *Follower) follow(ctx context.Context, anew string) error {
+	f.counts.is(Starting)
+	stream, err := f.feed.Stream(ctx, anew)
+	if err != nil {
+		return err
+	}
+	defer stream.Close()
+	if stream.Anew() != "" {
+		if err := f.begin(ctx, stream); err != nil {
+			return err
+		}
+	}
+	f.counts.is(Following)
+	f.log.Info("following the changes of the database", "anew", stream.Anew())
+	s := &following{
+		Follower: f, stream: stream,
+		came: make(chan *loader.Transaction, maxReceived), wake: make(chan struct{}, 1),
+	}
+	s.deleting.SetLimit(maxDeletions)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return s.receive(ctx) })
+	group.Go(func() error { return s.run(ctx) })
+	return group.Wait()
+}
+
+// begin drops what was cached before a stream that leaves out earlier changes. The stream stays
+// unfinished until then: if this host ends before, the next one begins anew too.
+func (f *Follower) begin(ctx context.Context, stream loader.FeedStream) error {
+	if wait := time.Until(f.counts.lastGap().Add(gapPause)); wait > 0 && !kv.Sleep(ctx, wait) {
+		return ctx.Err()
+	}
+	f.log.Warn("the feed begins anew: the namespaces that it names are flushed", "reason", stream.Anew())
+	for pause := seenFirst; ; pause = min(2*pause, time.Second) {
+		v, err := stream.View(ctx)
+		if err != nil {
+			return err
+		}
+		if v.SeesPast() {
+			break
+		}
+		if !kv.Sleep(ctx, pause) {
+			return ctx.Err()
+		}
+	}
+	f.counts.gap(stream.Anew())
+	for _, namespace := range f.feed.Namespaces() {
+		if err := f.flush(ctx, namespace, "the feed begins anew"); err != nil {
+			return err
+		}
+	}
+	return stream.Begun(ctx)
+}
+
+func (f *Follower) flush(ctx context.Context, namespace, why string) error {
+	err := f.host.FlushAll(ctx, namespace)
+	if err == nil {
+		f.counts.flushes.Add(1)
+		f.log.Info("a namespace is flushed, since its rows have changed", "namespace", namespace, "reason", why)
+	}
+	return err
+}
+
+// receive receives transactions. It goes on telling the server that it is there while there is no
+// room for more.
+func (s *following) receive(ctx context.Context) error {
+	for {
+		t, err := s.stream.Receive(ctx)
+		if err != nil {
+			return err
+		}
+		for t != nil {
+			select {
+			case s.came <- t:
+				t = nil
+			case <-time.After(time.Second):
+				if err := s.stream.Alive(); err != nil {
+					return err
+				}
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+	}
+}
+
+// run goes in rounds: it takes what has come during the round before, asks what readers see, and
+// deletes.
+func (s *following) run(ctx context.Context) error {
+	defer func() { _ = s.deleting.Wait() }() // its functions end with ctx, and none fails
+	look, pause := time.NewTimer(0), seenFirst
+	defer look.Stop()
+	broken := time.NewTicker(brokenEvery)
+	defer broken.Stop()
+	for {
+		came := s.came
+		if len(s.order) >= maxPending {
+			came = nil
+		}
+		fresh, due := false, false
+		select {
+		case t := <-came:
+			s.take(t)
+			fresh = true
+		case <-look.C:
+			due = true
+		case <-s.wake:
+			s.finish()
+		case <-broken.C:
+			if err := s.whole(ctx); err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		for len(s.came) > 0 && len(s.order) < maxPending {
+			s.take(<-s.came)
+			fresh = true
+		}
+		if len(s.unseen) == 0 || !fresh && !due {
+			continue
+		}
+		if err := s.round(ctx); err != nil {
+			return err
+		}
+		if pause = min(2*pause, seenMost); fresh {
+			pause = seenFirst
+		}
+		if len(s.unseen) > 0 {
+			look.Reset(pause)
+		}
+	}
+}
+
+// take takes a transaction that has come.
+func (s *following) take(t *loader.Transaction) {
+	p := &pending{Transaction: t, came: time.Now(), done: len(t.Changed) == 0}
+	s.order = append(s.order, p)
+	if p.done {
+		s.confirm()
+		return
+	}
+	s.counts.rows.Add(int64(t.Rows))
+	s.unseen = append(s.unseen, p)
+	keys := 0
+	for _, p := range s.unseen {
+		keys += p.Keys
+	}
+	if keys <= maxWaiting {
+		return
+	}
+	for _, p := range s.unseen {
+		for namespace := range p.Changed {
+			p.Flush(namespace, "too many keys wait for a transaction that no reader sees yet")
+		}
+	}
+}
+
+// round deletes what the transactions have changed that readers see by now.
+func (s *following) round(ctx context.Context) error {
+	v, err := s.stream.View(ctx)
+	if err != nil {
+		return err
+	}
+	s.counts.seen(v)
+	var wait, of []*pending
+	all := &loader.Transaction{}
+	for _, p := range s.unseen {
+		if !v.Sees(p.Transaction) {
+			wait = append(wait, p)
+			continue
+		}
+		all.Join(p.Transaction)
+		of = append(of, p)
+	}
+	if s.unseen = wait; len(of) > 0 {
+		s.delete(ctx, all, of)
+	}
+	return nil
+}
+
+// delete deletes what a round has changed. The last part tells of its transactions.
+func (s *following) delete(ctx context.Context, all *loader.Transaction, of []*pending) {
+	var parts []func() error
+	for namespace, c := range all.Changed {
+		if c.Flush != "" {
+			parts = append(parts, func() error { return s.flush(ctx, namespace, c.Flush) })
+			continue
+		}
+		for keys := range slices.Chunk(slices.Collect(maps.Keys(c.Keys)), keysEach) {
+			parts = append(parts, func() error { return s.outdate(ctx, namespace, keys) })
+		}
+	}
+	left := atomic.Int64{}
+	left.Store(int64(len(parts)))
+	for _, part := range parts {
+		s.deleting.Go(func() error {
+			if part() == nil && left.Add(-1) == 0 { // it fails with ctx alone
+				s.mu.Lock()
+				s.ended = append(s.ended, of...)
+				s.mu.Unlock()
+				select {
+				case s.wake <- struct{}{}:
+				default:
+				}
+			}
+			return nil
+		})
+	}
+}
+
+func (s *following) outdate(ctx context.Context, namespace string, keys []string) error {
+	list := make([][]byte, len(keys))
+	for i, key := range keys {
+		list[i] = []byte(key)
+	}
+	err := s.host.Outdate(ctx, namespace, list)
+	if err == nil {
+		s.counts.deletions.Add(int64(len(keys)))
+	}
+	return err
+}
+
+// finish notes the transactions whose keys are deleted.
+func (s *following) finish() {
+	s.mu.Lock()
+	ended := s.ended
+	s.ended = nil
+	s.mu.Unlock()
+	for _, p := range ended {
+		p.done = true
+		s.counts.done(p)
+	}
+	s.confirm()
+}
+
+// confirm confirms what is done up to the first transaction that is not.
+func (s *following) confirm() {
+	n := 0
+	for n < len(s.order) && s.order[n].done {
+		n++
+	}
+	if n > 0 {
+		s.stream.Confirm(s.order[n-1].End)
+		s.order = append(s.order[:0], s.order[n:]...)
+	}
+	s.counts.behind(s.order)
+}
+
+// whole asks whether the stream has all changes.
+func (s *following) whole(ctx context.Context) error {
+	why, err := s.stream.Broken(ctx)
+	if err == nil && why != "" {
+		err = brokenError(why)
+	}
+	if err != nil {
+		return err
+	}
+	v, err := s.stream.View(ctx)
+	if err == nil {
+		s.counts.seen(v)
+	}
+	return err
+}

@@ -1,0 +1,111 @@
+package changes
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/loader"
+)
+
+// Host is the sidecar that follows a feed.
+type Host interface {
+	// Leads reports whether this host is the one that does what stands under a name. changed is
+	// closed when that may have changed.
+	Leads(name string) (leads bool, changed <-chan struct{})
+	// Outdate deletes keys from the cache, and tries until each owner has done so, or ctx ends.
+	Outdate(ctx context.Context, namespace string, keys [][]byte) error
+	// FlushAll empties a namespace on all hosts, and tries until that is done, or ctx ends.
+	FlushAll(ctx context.Context, namespace string) error
+}
+
+// Follower follows one feed.
+type Follower struct {
+	name string
+	feed loader.Feed
+	host Host
+	log  *slog.Logger
+	hide func(error) error // secrets in an error
+
+	counts counts
+}
+
+// New returns a Follower that does not run yet. hide takes secrets out of errors.
+func New(name string, feed loader.Feed, host Host, log *slog.Logger, hide func(error) error) *Follower {
+	f := &Follower{name: name, feed: feed, host: host, log: log.With("changes", name), hide: hide}
+	f.counts.is(Elsewhere)
+	return f
+}
+
+// Times between tries.
+const (
+	firstPause = 100 * time.Millisecond
+	mostPause  = 10 * time.Second
+	gapPause   = 30 * time.Second // between two beginnings that flush
+)
+
+// Run follows the feed, whenever this host is the one to do so, until ctx ends.
+func (f *Follower) Run(ctx context.Context) {
+	pause, anew := firstPause, ""
+	for ctx.Err() == nil {
+		leads, changed := f.host.Leads(f.name)
+		if !leads {
+			f.counts.is(Elsewhere)
+			pause, anew = firstPause, ""
+			select {
+			case <-changed:
+			case <-ctx.Done():
+			}
+			continue
+		}
+		lead, stop := f.whileLeading(ctx)
+		began := time.Now()
+		err := f.follow(lead, anew)
+		ended := lead.Err() != nil // whatever failed, this host is not the one any more, or ends
+		if stop(); ended {
+			continue
+		}
+		var broken brokenError
+		if anew = ""; errors.As(err, &broken) {
+			anew = string(broken)
+		}
+		err = f.hide(err)
+		f.counts.failed(err)
+		f.log.Warn("the feed of changes has ended: what changes is found out when it goes on", "error", err)
+		if time.Since(began) > mostPause {
+			pause = firstPause
+		}
+		if errors.Is(err, loader.ErrFeed) {
+			pause = mostPause
+		}
+		kv.Sleep(ctx, pause)
+		pause = min(2*pause, mostPause)
+	}
+}
+
+// whileLeading returns a context that ends when this host is not the one to follow any more.
+func (f *Follower) whileLeading(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	go func() { // ends with ctx
+		defer cancel()
+		for {
+			leads, changed := f.host.Leads(f.name)
+			if !leads {
+				return
+			}
+			select {
+			case <-changed:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return ctx, cancel
+}
+
+// brokenError says why a stream may leave out changes.
+type brokenError string
+
+func (e brokenError) Error() string { return string(e) }

@@ -1,0 +1,63 @@
+package engine
+
+import (
+	"context"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// A feed of changes names keys that have changed at the origin. One host follows it, and deletes
+// these keys at their owners, whatever these hosts have meanwhile.
+
+// Leads reports whether this host is to do what one host of the cluster does under a name: it owns
+// the name's partition. changed is closed when that may have changed.
+func (e *Engine) Leads(name string) (leads bool, changed <-chan struct{}) {
+	changed = e.Node.Changed() // taken before the state that it tells of is read
+	e.Node.CheckPause(e.Clock.Read().Boot)
+	partition := e.Names.Hash([]byte("changes"), []byte(name)).Partition()
+	return e.Node.OwnershipEpoch(partition) != 0, changed
+}
+
+// outdateTime bounds one try.
+const outdateTime = time.Second
+
+// Outdate deletes keys from the cache alone. It tries until each owner has done so, or ctx ends.
+func (e *Engine) Outdate(ctx context.Context, namespace string, keys [][]byte) error {
+	return e.insist(ctx, func(deadline time.Duration) (done bool) {
+		q := &wire.Request{Op: wire.OpDelete, Namespace: []byte(namespace), Keys: keys, Options: wire.Settle}
+		b := namespaces.Pins{Table: e.Names}
+		defer b.Release()
+		r := e.keys.deleteMany(ctx, q, &b, deadline)
+		var left [][]byte
+		for i := range r.Items {
+			if !deleted(&r.Items[i]) {
+				left = append(left, keys[i])
+			}
+		}
+		keys = left
+		return len(keys) == 0
+	})
+}
+
+// FlushAll empties a namespace on all hosts. It tries until that is done, or ctx ends.
+func (e *Engine) FlushAll(ctx context.Context, namespace string) error {
+	return e.insist(ctx, func(deadline time.Duration) (done bool) {
+		q := &wire.Request{Op: wire.OpFlush, Namespace: []byte(namespace), Options: wire.Cluster}
+		b := namespaces.Pins{Table: e.Names}
+		defer b.Release()
+		return e.Flushes.Cluster(ctx, q, &b, deadline).Status == wire.OK
+	})
+}
+
+// insist calls a function until it is done, or ctx ends.
+func (e *Engine) insist(ctx context.Context, try func(deadline time.Duration) (done bool)) error {
+	for pause := settleFirst; !try(e.Clock.Read().Boot + outdateTime); pause = min(2*pause, e.Node.Bound()/4) {
+		if !kv.Sleep(ctx, pause) {
+			return ctx.Err()
+		}
+	}
+	return nil
+}

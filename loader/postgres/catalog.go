@@ -1,0 +1,180 @@
+package postgres
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/cachesidecar/cachesidecar/internal/settings"
+	"github.com/cachesidecar/cachesidecar/loader"
+)
+
+// leastVersion is the first PostgreSQL that sends messages of the log to pgoutput.
+const leastVersion = 140000
+
+// serverQuery asks what the server must be like.
+const serverQuery = `SELECT current_setting('server_version_num'), current_setting('wal_level'),
+	pg_is_in_recovery(), (SELECT rolreplication OR rolsuper FROM pg_roles WHERE rolname = current_user),
+	current_setting('max_slot_wal_keep_size')`
+
+// publicationQuery asks for the publication. A changed operation or a dropped publication sends no
+// change of its rows.
+const publicationQuery = `SELECT pubinsert, pubupdate, pubdelete, pubtruncate, oid
+	FROM pg_publication WHERE pubname = `
+
+// tablesQuery asks for the tables of the publication and their columns: a table that leaves and comes
+// back, an attached partition, and a rewritten column send no change of their rows. The file of a
+// table tells of a rewriting.
+const tablesQuery = `SELECT t.schemaname || '.' || t.tablename, c.relkind, c.relpersistence, c.relreplident,
+	a.attname, a.attnum, a.atttypid, c.oid, c.relfilenode, coalesce(i.indisreplident OR i.indisprimary, false),
+	(SELECT string_agg(h.inhrelid::text || '/' || p.relfilenode, ',' ORDER BY h.inhrelid)
+		FROM pg_inherits h JOIN pg_class p ON p.oid = h.inhrelid WHERE h.inhparent = c.oid)
+	FROM pg_publication_tables t
+	JOIN pg_namespace n ON n.nspname = t.schemaname
+	JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename
+	JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+	LEFT JOIN pg_index i ON i.indrelid = c.oid AND a.attnum = ANY (i.indkey)
+		AND CASE c.relreplident WHEN 'i' THEN i.indisreplident WHEN 'd' THEN i.indisprimary ELSE false END
+	WHERE t.pubname = %s ORDER BY 1, 6, 10`
+
+// seen is a table of the publication.
+type seen struct {
+	persistent bool
+	full       bool            // its whole row is its identity
+	columns    map[string]bool // by name: whether it is in the identity
+}
+
+// check asks the server whether the settings fit it. It returns a digest of what must stay the same
+// while the stream goes on.
+func (f *Feed) check(ctx context.Context, conn *pgconn.PgConn) (digest string, err error) {
+	server, err := ask(ctx, conn, serverQuery)
+	if err != nil {
+		return "", err
+	}
+	publication, err := ask(ctx, conn, publicationQuery+quoted(f.cfg.Publication))
+	if err != nil {
+		return "", err
+	}
+	rows, err := ask(ctx, conn, fmt.Sprintf(tablesQuery, quoted(f.cfg.Publication)))
+	if err != nil {
+		return "", err
+	}
+	if len(server) != 1 || len(server[0]) != 5 {
+		return "", errors.New("the server has answered in an unknown form")
+	}
+	var wrong settings.Problems
+	f.checkServer(server[0], &wrong)
+	if len(publication) == 0 {
+		wrong.Addf("there is no publication %s: `cachesidecar changes sql` prints the statements that make it",
+			f.cfg.Publication)
+	} else if ops := publication[0][:4]; slices.Contains(ops, "f") {
+		wrong.Addf("publication %s leaves out inserts, updates, deletes or truncations: have it publish all four",
+			f.cfg.Publication)
+	}
+	f.checkTables(rows, &wrong)
+	if err := wrong.Err(); err != nil {
+		return "", fmt.Errorf("%w: %w", loader.ErrFeed, err)
+	}
+	h := sha256.New()
+	for _, row := range append(publication, rows...) {
+		fmt.Fprintf(h, "%q\n", row)
+	}
+	return string(h.Sum(nil)), nil
+}
+
+func (f *Feed) checkServer(row []string, wrong *settings.Problems) {
+	if n, err := strconv.Atoi(row[0]); err != nil || n < leastVersion {
+		wrong.Addf("the server has version %s: the feed needs PostgreSQL 14 or later", row[0])
+	}
+	if row[1] != "logical" {
+		wrong.Addf("wal_level is %s: set it to logical in postgresql.conf, and restart the server", row[1])
+	}
+	if row[2] == "t" {
+		wrong.Addf("the server is a standby: give the primary")
+	}
+	if row[3] != "t" {
+		wrong.Addf("the role may not replicate: ALTER ROLE … REPLICATION")
+	}
+}
+
+func (f *Feed) checkTables(rows [][]string, wrong *settings.Problems) {
+	tables := map[string]*seen{}
+	for _, r := range rows {
+		t := tables[r[0]]
+		if t == nil {
+			t = &seen{persistent: r[2] == "p", full: r[3] == "f", columns: map[string]bool{}}
+			tables[r[0]] = t
+		}
+		t.columns[r[4]] = t.columns[r[4]] || r[9] == "t"
+	}
+	for _, name := range slices.Sorted(maps.Keys(f.tables)) {
+		t := tables[name]
+		switch {
+		case t == nil:
+			wrong.Addf("table %s is not in publication %s: add it, or leave it out of tables", name, f.cfg.Publication)
+			continue
+		case !t.persistent:
+			wrong.Addf("table %s is unlogged or temporary: its changes are in no log", name)
+		}
+		for _, c := range f.tables[name].columns {
+			identity, there := t.columns[c]
+			switch {
+			case !there:
+				wrong.Addf("table %s has no column %s, which its key names", name, c)
+			case !identity && !t.full:
+				wrong.Addf("table %s: column %s of its key is outside of its replica identity, so that a deletion does not "+
+					"name it: ALTER TABLE … REPLICA IDENTITY FULL, or USING INDEX one with the column", name, c)
+			}
+		}
+	}
+}
+
+// Warnings returns what the server makes dangerous although it works.
+func (f *Feed) warnings(row []string) (list []string) {
+	if row[4] == "-1" {
+		list = append(list, "max_slot_wal_keep_size is -1: a slot whose cluster has gone fills the server's disk")
+	}
+	return list
+}
+
+// Check asks the server whether the settings fit it. It returns what works and is dangerous.
+func (f *Feed) Check(ctx context.Context) (warnings []string, err error) {
+	conn, err := f.connect(ctx, false)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = conn.Close(ctx) }() // nothing is lost
+	if _, err := f.check(ctx, conn); err != nil {
+		return nil, err
+	}
+	rows, err := ask(ctx, conn, serverQuery)
+	if err != nil || len(rows) != 1 {
+		return nil, err
+	}
+	return f.warnings(rows[0]), nil
+}
+
+// SQL returns the statements that make the publication and a role for the feed.
+func (f *Feed) SQL() string {
+	var tables []string
+	for _, name := range slices.Sorted(maps.Keys(f.tables)) {
+		schema, table, _ := strings.Cut(name, ".")
+		tables = append(tables, identifier(schema)+"."+identifier(table))
+	}
+	return fmt.Sprintf(`-- Once, as the owner of the tables. wal_level must be logical (postgresql.conf, restart).
+CREATE PUBLICATION %s FOR TABLE %s
+  WITH (publish_via_partition_root = true);
+-- The role of the feed can read every table of the server by replication: protect its password.
+CREATE ROLE cachesidecar_feed LOGIN REPLICATION PASSWORD '…';
+-- To end the feed: stop the sidecars, or take it out of their settings. Then
+-- SELECT pg_drop_replication_slot(%s);
+-- DROP PUBLICATION %s;
+`, identifier(f.cfg.Publication), strings.Join(tables, ", "), quoted(f.cfg.Slot), identifier(f.cfg.Publication))
+}

@@ -1,0 +1,416 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/origintest"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
+	"github.com/cachesidecar/cachesidecar/loader"
+)
+
+// feedServer is a PostgreSQL with tables and a publication.
+type feedServer struct {
+	*origintest.Postgres
+	t       *testing.T
+	process *exec.Cmd
+}
+
+const feedTables = `
+CREATE TABLE users (id int PRIMARY KEY, name text);
+CREATE TABLE emails (id int PRIMARY KEY, user_id int, address text);
+ALTER TABLE emails REPLICA IDENTITY FULL;
+CREATE TABLE parts (region text, id int, body text, PRIMARY KEY (region, id)) PARTITION BY LIST (region);
+CREATE TABLE parts_eu PARTITION OF parts FOR VALUES IN ('eu');
+CREATE TABLE others (id int PRIMARY KEY);
+CREATE PUBLICATION cachesidecar FOR TABLE users, emails, parts, others WITH (publish_via_partition_root = true);`
+
+func newFeedServer(t *testing.T, settings ...string) *feedServer {
+	t.Helper()
+	s := &feedServer{Postgres: origintest.NewPostgres(t), t: t}
+	s.process = s.Start(t, append([]string{"wal_level=logical"}, settings...)...)
+	for sql := range strings.SplitSeq(feedTables, ";\n") {
+		s.Exec(t, sql)
+	}
+	return s
+}
+
+// config returns the settings of a feed of the tables.
+func (s *feedServer) config() FeedConfig {
+	return FeedConfig{
+		DSN: s.DSN(), Messages: []string{"users", "pages"},
+		Tables: map[string]FeedTable{
+			"public.users":  {"users", "{id}"},
+			"public.emails": {"users", "{user_id}"},
+			"public.parts":  {"parts", "{region}/{id}"},
+		},
+	}
+}
+
+func (s *feedServer) feed() *Feed {
+	s.t.Helper()
+	f, err := NewFeed(s.config())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return f
+}
+
+// followed is a stream that a goroutine receives.
+type followed struct {
+	loader.FeedStream
+	t    *testing.T
+	came chan *loader.Transaction
+	err  chan error
+	stop context.CancelFunc
+}
+
+// follow begins a stream.
+func (s *feedServer) follow(anew string) *followed {
+	s.t.Helper()
+	ctx, stop := context.WithCancel(context.Background())
+	stream, err := s.feed().Stream(ctx, anew)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if err := stream.Begun(ctx); err != nil {
+		s.t.Fatal(err)
+	}
+	f := &followed{stream, s.t, make(chan *loader.Transaction, 100), make(chan error, 1), stop}
+	go func() {
+		for {
+			t, err := stream.Receive(ctx)
+			if err != nil {
+				f.err <- err
+				return
+			}
+			if t != nil && t.Rows > 0 {
+				f.came <- t
+			}
+		}
+	}()
+	s.t.Cleanup(f.end)
+	return f
+}
+
+// end ends the stream.
+func (f *followed) end() {
+	if f.stop != nil {
+		f.stop()
+		<-f.err
+		f.Close()
+		f.stop = nil
+	}
+}
+
+// next returns the next transaction that has changed a row.
+func (f *followed) next() *loader.Transaction {
+	f.t.Helper()
+	select {
+	case t := <-f.came:
+		return t
+	case err := <-f.err:
+		f.err <- err
+		f.t.Fatal(err)
+	case <-time.After(testenv.Patience):
+		f.t.Fatal("no transaction has come")
+	}
+	return nil
+}
+
+// text returns what a transaction has changed.
+func text(t *loader.Transaction) string {
+	var list []string
+	for namespace, c := range t.Changed {
+		if c.Flush != "" {
+			list = append(list, namespace+": "+c.Flush)
+			continue
+		}
+		list = append(list, namespace+" "+strings.Join(slices.Sorted(maps.Keys(c.Keys)), ","))
+	}
+	slices.Sort(list)
+	return strings.Join(list, "; ")
+}
+
+// TestFeedRows checks which keys the changes of rows name.
+func TestFeedRows(t *testing.T) {
+	s := newFeedServer(t)
+	f := s.follow("")
+	if f.Anew() != "there was no slot" {
+		t.Errorf("it begins anew since %q", f.Anew())
+	}
+	long := "(SELECT string_agg(md5(i::text), '') FROM generate_series(1, 1000) i)"
+	for _, tc := range []struct{ sql, want string }{
+		{"INSERT INTO users VALUES (1, 'a'), (2, 'b')", "users 1,2"},
+		{"UPDATE users SET name = 'c' WHERE id = 1", "users 1"},
+		{"UPDATE users SET id = 3 WHERE id = 2", "users 2,3"},
+		{"DELETE FROM users WHERE id = 3", "users 3"},
+		{"INSERT INTO emails VALUES (1, 7, 'x'), (2, NULL, 'y')", "users 7"},
+		{"UPDATE emails SET user_id = 8 WHERE id = 1", "users 7,8"},
+		{"DELETE FROM emails", "users 8"},
+		{"INSERT INTO parts VALUES ('eu', 1, " + long + ")", "parts eu/1"},
+		{"UPDATE parts SET id = 2", "parts eu/1,eu/2"},
+		{"BEGIN; UPDATE parts SET body = 'b'; INSERT INTO users VALUES (9); SAVEPOINT s; INSERT INTO users VALUES (10); " +
+			"ROLLBACK TO s; INSERT INTO users VALUES (11); COMMIT", "parts eu/2; users 11,9"},
+		{"TRUNCATE users, others", "users: a table was truncated"},
+		{"SELECT pg_logical_emit_message(true, 'cachesidecar', 'delete users a b')", "users a b"},
+		{"SELECT pg_logical_emit_message(true, 'cachesidecar', 'flush pages')", "pages: a message asked for it"},
+		{"SELECT pg_logical_emit_message(false, 'cachesidecar', 'delete pages now')", "pages now"},
+		{"INSERT INTO users SELECT generate_series(1, 10001)", "users: more than 10000 keys changed at once"},
+	} {
+		s.Exec(t, tc.sql)
+		if got := text(f.next()); got != tc.want {
+			t.Errorf("%s: %q, want %q", tc.sql, got, tc.want)
+		}
+	}
+	// What names no key of a namespace of the feed.
+	for _, sql := range []string{
+		"BEGIN; INSERT INTO users VALUES (99999); ROLLBACK",
+		"INSERT INTO others VALUES (1)",
+		"SELECT pg_logical_emit_message(true, 'another', 'delete users 1')",
+	} {
+		s.Exec(t, sql)
+	}
+	for _, text := range []string{"delete others 1", "delete users", "delete users ", "flush others", "flush", "drop users 1", ""} {
+		s.Exec(t, "SELECT pg_logical_emit_message(true, 'cachesidecar', '"+text+"')")
+		if m := f.next(); len(m.Changed) != 0 {
+			t.Errorf("message %q: %v", text, m.Changed)
+		}
+	}
+}
+
+// TestFeedPrepared checks that a prepared transaction comes when it commits.
+func TestFeedPrepared(t *testing.T) {
+	s := newFeedServer(t, "max_prepared_transactions=2")
+	f := s.follow("")
+	s.Exec(t, "BEGIN; INSERT INTO users VALUES (1); PREPARE TRANSACTION 'one'")
+	s.Exec(t, "INSERT INTO users VALUES (2)")
+	if got := text(f.next()); got != "users 2" {
+		t.Errorf("before its commit: %q", got)
+	}
+	s.Exec(t, "COMMIT PREPARED 'one'")
+	m := f.next()
+	if got := text(m); got != "users 1" {
+		t.Errorf("after its commit: %q", got)
+	}
+	f.sees(m)
+}
+
+// sees waits until readers see a transaction.
+func (f *followed) sees(m *loader.Transaction) {
+	f.t.Helper()
+	testenv.Succeeds(f.t, "readers to see it", func() error {
+		v, err := f.View(f.t.Context())
+		if err == nil && !v.Sees(m) {
+			err = errors.New("they do not")
+		}
+		return err
+	})
+}
+
+// TestFeedGate checks that a transaction which has come may not be visible yet, and that View knows:
+// a synchronous standby that does not answer holds all commits back, and the stream brings them.
+func TestFeedGate(t *testing.T) {
+	s := newFeedServer(t)
+	f := s.follow("")
+	s.standby()
+	end := s.hangs("INSERT INTO users VALUES (1)")
+	m := f.next()
+	for range 20 {
+		v, err := f.View(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if v.Sees(m) {
+			t.Fatal("a transaction is visible that waits for a standby")
+		}
+	}
+	end()
+	f.sees(m)
+}
+
+// TestFeedGap checks that a slot that was made does not count as there before everything from before
+// it was dropped, and that a commit that hangs meanwhile is waited for.
+func TestFeedGap(t *testing.T) {
+	s := newFeedServer(t)
+	ctx := t.Context()
+	stream, err := s.feed().Stream(ctx, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream.Close() // before Begun
+	s.standby()
+	hangs := s.hangs("INSERT INTO users VALUES (1)")
+	ended := make(chan error, 1)
+	go func() {
+		var err error
+		if stream, err = s.feed().Stream(ctx, ""); err == nil && stream.Anew() != "there was no slot" {
+			err = fmt.Errorf("after a beginning that did not end: %q", stream.Anew())
+		}
+		ended <- err
+	}()
+	testenv.Succeeds(t, "the slot to wait for the commit", func() error {
+		rows, err := s.ask("SELECT 1 FROM pg_stat_activity WHERE backend_type = 'walsender' AND wait_event = 'transactionid'")
+		if err == nil && len(rows) != 1 {
+			err = errors.New("it does not")
+		}
+		return err
+	})
+	hangs()
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	defer stream.Close()
+	testenv.Succeeds(t, "readers to see it", func() error {
+		v, err := stream.View(ctx)
+		if err == nil && !v.SeesPast() {
+			err = errors.New("they do not")
+		}
+		return err
+	})
+}
+
+// standby has commits wait for a standby that is not there.
+func (s *feedServer) standby() {
+	s.t.Helper()
+	s.Exec(s.t, "ALTER SYSTEM SET synchronous_standby_names = 'missing'")
+	s.Exec(s.t, "SELECT pg_reload_conf()")
+}
+
+// hangs begins a statement whose commit waits for a standby. The result ends the wait.
+func (s *feedServer) hangs(sql string) (end func()) {
+	s.t.Helper()
+	conn, err := pgconn.Connect(s.t.Context(), s.DSN())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() {
+		_, err := conn.Exec(s.t.Context(), sql).ReadAll()
+		ended <- err
+	}()
+	s.waits(conn.PID(), "SyncRep")
+	return func() {
+		s.t.Helper()
+		rows, err := s.ask(fmt.Sprintf("SELECT pg_cancel_backend(%d)", conn.PID())) // the wait, not the commit
+		if err = errors.Join(err, <-ended, conn.Close(s.t.Context())); err != nil || len(rows) != 1 {
+			s.t.Fatal(err, rows)
+		}
+	}
+}
+
+// waits waits until a process of the server waits for something.
+func (s *feedServer) waits(pid uint32, event string) {
+	s.t.Helper()
+	testenv.Succeeds(s.t, "a wait for "+event, func() error {
+		rows, err := s.ask(fmt.Sprintf("SELECT coalesce(wait_event, '') FROM pg_stat_activity WHERE pid = %d", pid))
+		if err == nil && (len(rows) != 1 || rows[0][0] != event) {
+			err = fmt.Errorf("%q", rows)
+		}
+		return err
+	})
+}
+
+func (s *feedServer) ask(sql string) ([][]string, error) {
+	conn, err := pgconn.Connect(s.t.Context(), s.DSN())
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close(s.t.Context())
+	return ask(s.t.Context(), conn, sql)
+}
+
+// TestFeedConfirm checks that what is confirmed does not come again, and the rest does; and that the
+// slot keeps nothing while other tables are busy.
+func TestFeedConfirm(t *testing.T) {
+	s := newFeedServer(t)
+	f := s.follow("")
+	s.Exec(t, "INSERT INTO users VALUES (1)")
+	first := f.next()
+	s.Exec(t, "INSERT INTO users VALUES (2)")
+	f.next()
+	f.Confirm(first.End)
+	testenv.Succeeds(t, "the slot to be confirmed", func() error {
+		rows, err := s.ask("SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name = 'cachesidecar'")
+		if err == nil && position(loader.Position(first.End)) != rows[0][0] {
+			err = fmt.Errorf("it is confirmed up to %s, want %s", rows[0][0], position(first.End))
+		}
+		return err
+	})
+	f.end()
+	f = s.follow("")
+	if f.Anew() != "" {
+		t.Errorf("the slot is there, and it begins anew: %s", f.Anew())
+	}
+	if got := text(f.next()); got != "users 2" {
+		t.Errorf("after the first was confirmed: %q", got)
+	}
+}
+
+// position returns the form that PostgreSQL uses.
+func position(p loader.Position) string { return fmt.Sprintf("%X/%X", uint32(p>>32), uint32(p)) }
+
+// TestFeedBroken checks that a catalog is noticed that may have lost changes.
+func TestFeedBroken(t *testing.T) {
+	s := newFeedServer(t)
+	f := s.follow("")
+	if why, err := f.Broken(t.Context()); why != "" || err != nil {
+		t.Fatalf("nothing has changed: %q, %v", why, err)
+	}
+	for _, sql := range []string{
+		"ALTER PUBLICATION cachesidecar DROP TABLE others; ALTER PUBLICATION cachesidecar ADD TABLE others; ALTER TABLE users ADD extra int",
+		"ALTER TABLE users ALTER name TYPE varchar(10)",
+		"CREATE TABLE more (LIKE parts INCLUDING ALL); ALTER TABLE parts ATTACH PARTITION more FOR VALUES IN ('us')",
+		"ALTER TABLE parts DETACH PARTITION more",
+	} {
+		f.end()
+		f = s.follow("")
+		for one := range strings.SplitSeq(sql, "; ") {
+			s.Exec(t, one)
+		}
+		if why, err := f.Broken(t.Context()); why == "" || err != nil {
+			t.Errorf("%s: %q, %v", sql, why, err)
+		}
+	}
+	f.end()
+	s.Exec(t, "ALTER PUBLICATION cachesidecar DROP TABLE users")
+	if _, err := s.feed().Stream(t.Context(), ""); !errors.Is(err, loader.ErrFeed) || !strings.Contains(err.Error(), "public.users is not in publication") {
+		t.Errorf("a table that is out: %v", err)
+	}
+}
+
+// TestFeedSlots checks what is done about a slot of another kind, in use, dropped or lost.
+func TestFeedSlots(t *testing.T) {
+	s := newFeedServer(t, "max_slot_wal_keep_size=1MB", "max_wal_size=32MB")
+	f := s.follow("")
+	if _, err := s.feed().Stream(t.Context(), ""); err == nil || !strings.Contains(err.Error(), "is in use by process") {
+		t.Errorf("a slot in use: %v", err)
+	}
+	f.end()
+	s.Exec(t, "SELECT pg_drop_replication_slot('cachesidecar')")
+	s.Exec(t, "SELECT pg_create_physical_replication_slot('cachesidecar')")
+	if _, err := s.feed().Stream(t.Context(), ""); !errors.Is(err, loader.ErrFeed) {
+		t.Errorf("a slot of another kind: %v", err)
+	}
+	s.Exec(t, "SELECT pg_drop_replication_slot('cachesidecar')")
+	f = s.follow("")
+	f.end()
+	for range 6 {
+		s.Exec(t, "INSERT INTO others SELECT max(id) + i FROM generate_series(1, 10) i, (SELECT coalesce(max(id), 0) id FROM others) o GROUP BY i")
+		s.Exec(t, "SELECT pg_switch_wal()")
+		s.Exec(t, "CHECKPOINT")
+	}
+	f = s.follow("")
+	if !strings.Contains(f.Anew(), "lost what it kept") {
+		t.Errorf("a slot that has lost its log: %q", f.Anew())
+	}
+}

@@ -1,0 +1,291 @@
+package postgres
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/loader"
+)
+
+// The messages of pgoutput, protocol 1 (PostgreSQL documentation, "Logical Replication Message
+// Formats"). Only what names changed keys is kept; no value of another column leaves this file.
+
+// decoder makes transactions of messages.
+type decoder struct {
+	tables    map[string]*mapping // by schema and name
+	messages  map[string]bool     // the namespaces that a message may name
+	relations map[uint32]*relation
+	open      *loader.Transaction // nil: outside of transactions
+}
+
+// relation is a table that the server has described.
+type relation struct {
+	table   *mapping // nil: it is not mapped
+	columns []int    // of the key's parts: their places in a row
+}
+
+func newDecoder(tables map[string]*mapping, messages []string) *decoder {
+	d := &decoder{tables: tables, messages: map[string]bool{}, relations: map[uint32]*relation{}}
+	for _, m := range messages {
+		d.messages[m] = true
+	}
+	return d
+}
+
+// next takes one message. It returns a transaction if the message ends it.
+func (d *decoder) next(message []byte) (*loader.Transaction, error) {
+	r := &fields{rest: message}
+	kind := r.byte()
+	var ended *loader.Transaction
+	var err error
+	switch kind {
+	case 'B':
+		r.skip(8 + 8)
+		if d.open != nil {
+			return nil, errors.New("a transaction begins within another one")
+		}
+		d.open = &loader.Transaction{ID: uint64(r.uint32())}
+	case 'C':
+		r.skip(1 + 8)
+		end, at := loader.Position(r.uint64()), r.uint64()
+		if d.open == nil {
+			return nil, errors.New("a transaction ends that has not begun")
+		}
+		ended, d.open = d.open, nil
+		ended.End, ended.Committed = end, serverTime(at)
+	case 'R':
+		err = d.relation(r)
+	case 'I', 'U', 'D':
+		err = d.row(kind, r)
+	case 'T':
+		err = d.truncated(r)
+	case 'M':
+		ended = d.message(r)
+	case 'Y', 'O': // types, and where a change came from
+		return nil, nil
+	default:
+		return nil, fmt.Errorf("an unknown message %q", kind)
+	}
+	if err == nil && r.short {
+		err = fmt.Errorf("a message %q is cut short", kind)
+	}
+	if err == nil && kind != 'B' && kind != 'C' && kind != 'R' && kind != 'M' && d.open == nil {
+		err = fmt.Errorf("a message %q outside of a transaction", kind)
+	}
+	return ended, err
+}
+
+// serverTime reads the microseconds since 2000.
+func serverTime(us uint64) time.Time {
+	return time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC).Add(time.Duration(us) * time.Microsecond)
+}
+
+// maxColumns is PostgreSQL's limit.
+const maxColumns = 1600
+
+func (d *decoder) relation(r *fields) error {
+	oid, schema, name := r.uint32(), r.text(), r.text()
+	r.skip(1) // the identity
+	n := int(r.uint16())
+	if n > maxColumns {
+		return fmt.Errorf("table %s.%s has %d columns", schema, name, n)
+	}
+	var columns []string
+	for range n {
+		r.skip(1)
+		columns = append(columns, r.text())
+		r.skip(4 + 4)
+	}
+	if r.short {
+		return nil // next reports it
+	}
+	rel := &relation{table: d.tables[schema+"."+name]}
+	if rel.table != nil {
+		var err error
+		if rel.columns, err = rel.table.places(columns); err != nil {
+			return fmt.Errorf("table %s.%s: %w", schema, name, err)
+		}
+	}
+	d.relations[oid] = rel
+	return nil
+}
+
+// row notes the keys of a changed row: the old one, if the key has changed or the row has gone, and
+// the new one.
+func (d *decoder) row(kind byte, r *fields) error {
+	rel := d.relations[r.uint32()]
+	switch {
+	case r.short:
+		return nil
+	case rel == nil:
+		return errors.New("a row of a table that was not described")
+	case rel.table == nil || d.open == nil:
+		return nil
+	}
+	d.open.Rows++
+	for !r.short && len(r.rest) > 0 {
+		part := r.byte()
+		if part != 'K' && part != 'O' && part != 'N' {
+			return fmt.Errorf("a row with a part %q", part)
+		}
+		values, unknown := r.tuple(rel.columns)
+		switch {
+		case r.short:
+		case unknown: // an unchanged value that is stored apart is not sent
+			d.open.Flush(rel.table.namespace, "a row came without its key")
+		case values != nil:
+			if key := rel.table.key(values); kindOfKey(key) {
+				d.open.Delete(rel.table.namespace, key)
+			}
+		}
+	}
+	return nil
+}
+
+func (d *decoder) truncated(r *fields) error {
+	n := r.uint32()
+	r.skip(1)
+	for ; n > 0 && !r.short; n-- {
+		rel := d.relations[r.uint32()]
+		if rel != nil && rel.table != nil && d.open != nil {
+			d.open.Rows++
+			d.open.Flush(rel.table.namespace, "a table was truncated")
+		}
+	}
+	return nil
+}
+
+// messagePrefix is that of the messages that are for this product.
+const messagePrefix = "cachesidecar"
+
+// message takes a message of pg_logical_emit_message. One outside of transactions is a transaction
+// of its own.
+func (d *decoder) message(r *fields) *loader.Transaction {
+	transactional := r.byte()&1 != 0
+	at, prefix := loader.Position(r.uint64()), r.text()
+	content := r.bytes(int(r.uint32()))
+	if r.short || prefix != messagePrefix {
+		return nil
+	}
+	to := d.open
+	if !transactional || to == nil {
+		to = &loader.Transaction{End: at}
+	}
+	to.Rows++
+	verb, rest, _ := strings.Cut(string(content), " ")
+	namespace, key, hasKey := strings.Cut(rest, " ")
+	switch {
+	case !d.messages[namespace]:
+	case verb == "delete" && hasKey && kindOfKey(key):
+		to.Delete(namespace, key)
+	case verb == "flush" && !hasKey:
+		to.Flush(namespace, "a message asked for it")
+	}
+	if transactional && d.open != nil {
+		return nil
+	}
+	return to
+}
+
+// kindOfKey reports whether a text can be a key.
+func kindOfKey(key string) bool { return key != "" && len(key) <= maxKey }
+
+const maxKey = 1024
+
+// fields reads the fields of a message. After the end everything is zero, and short is set.
+type fields struct {
+	rest  []byte
+	short bool
+}
+
+func (f *fields) bytes(n int) []byte {
+	if n < 0 || n > len(f.rest) {
+		f.short, f.rest = true, nil
+		return nil
+	}
+	b := f.rest[:n]
+	f.rest = f.rest[n:]
+	return b
+}
+
+func (f *fields) skip(n int) { f.bytes(n) }
+
+func (f *fields) byte() byte {
+	if b := f.bytes(1); b != nil {
+		return b[0]
+	}
+	return 0
+}
+
+func (f *fields) uint16() uint16 {
+	if b := f.bytes(2); b != nil {
+		return binary.BigEndian.Uint16(b)
+	}
+	return 0
+}
+
+func (f *fields) uint32() uint32 {
+	if b := f.bytes(4); b != nil {
+		return binary.BigEndian.Uint32(b)
+	}
+	return 0
+}
+
+func (f *fields) uint64() uint64 {
+	if b := f.bytes(8); b != nil {
+		return binary.BigEndian.Uint64(b)
+	}
+	return 0
+}
+
+func (f *fields) text() string {
+	i := bytes.IndexByte(f.rest, 0)
+	if i < 0 {
+		f.bytes(-1)
+		return ""
+	}
+	s := string(f.bytes(i))
+	f.skip(1)
+	return s
+}
+
+// tuple reads a row, and returns the values of some columns, in their order; nil if one is NULL.
+// unknown says that one was not sent.
+func (f *fields) tuple(columns []int) (values []string, unknown bool) {
+	n := int(f.uint16())
+	values = make([]string, len(columns))
+	null := false
+	for i := range n {
+		kind := f.byte()
+		var value []byte
+		switch kind {
+		case 'n', 'u':
+		case 't', 'b':
+			value = f.bytes(int(f.uint32()))
+		default:
+			f.bytes(-1)
+		}
+		if f.short {
+			return nil, false
+		}
+		for j, c := range columns {
+			if c == i {
+				values[j] = string(value)
+				null, unknown = null || kind == 'n', unknown || kind == 'u'
+			}
+		}
+	}
+	for _, c := range columns {
+		if c >= n {
+			f.bytes(-1)
+		}
+	}
+	if null {
+		return nil, unknown
+	}
+	return values, unknown
+}

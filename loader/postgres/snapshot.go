@@ -1,0 +1,65 @@
+package postgres
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Snapshot says which transactions a statement sees, as pg_current_snapshot does.
+type Snapshot struct {
+	Max  uint64   // the first transaction that had not begun
+	Open []uint64 // those before it that had not ended, in order
+}
+
+// parseSnapshot reads xmin:xmax:xip,xip…
+func parseSnapshot(text string) (s Snapshot, err error) {
+	parts := strings.Split(text, ":")
+	if len(parts) != 3 {
+		return s, fmt.Errorf("snapshot %q has an unknown form", text)
+	}
+	if s.Max, err = strconv.ParseUint(parts[1], 10, 64); err != nil {
+		return s, fmt.Errorf("snapshot %q has an unknown form", text)
+	}
+	if parts[2] == "" {
+		return s, nil
+	}
+	for x := range strings.SplitSeq(parts[2], ",") {
+		n, err := strconv.ParseUint(x, 10, 64)
+		if err != nil {
+			return s, fmt.Errorf("snapshot %q has an unknown form", text)
+		}
+		s.Open = append(s.Open, n)
+	}
+	slices.Sort(s.Open)
+	return s, nil
+}
+
+// Sees reports whether a reader with the snapshot sees a transaction that has committed. The
+// stream has the low half of its number; the other half is that which brings it next to Max.
+func (s Snapshot) Sees(xid uint32) bool {
+	if xid == 0 {
+		return true
+	}
+	full := s.Max + uint64(int64(int32(xid-uint32(s.Max))))
+	return s.done(full)
+}
+
+func (s Snapshot) done(full uint64) bool {
+	_, open := slices.BinarySearch(s.Open, full)
+	return full < s.Max && !open
+}
+
+// Covers reports whether a reader with the snapshot sees all that another snapshot counts as done.
+func (s Snapshot) Covers(other Snapshot) bool {
+	if s.Max < other.Max {
+		return false
+	}
+	for _, x := range s.Open {
+		if other.done(x) {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,322 @@
+package postgres
+
+import (
+	"cmp"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
+
+	"github.com/cachesidecar/cachesidecar/loader"
+)
+
+// stream is a connection to the slot of a feed, with a second one that asks what readers see.
+type stream struct {
+	feed    *Feed
+	conn    *pgconn.PgConn // the stream
+	gate    *pgconn.PgConn // statements
+	decoder *decoder
+
+	anew    string   // why the slot was made
+	past    Snapshot // of the transactions that are not in a slot that was made
+	catalog string   // a digest
+	started bool
+
+	confirmed atomic.Uint64 // the slot need not keep what is before it
+	received  loader.Position
+	told      time.Time // when the server was told of the confirmed position
+}
+
+// statusEvery is how often the server is told the position, at least.
+const statusEvery = time.Second
+
+// Stream implements loader.Feed.
+func (f *Feed) Stream(ctx context.Context, anew string) (_ loader.FeedStream, err error) {
+	s := &stream{feed: f, decoder: newDecoder(f.tables, f.cfg.Messages), anew: anew}
+	defer func() {
+		if err != nil {
+			s.Close()
+		}
+	}()
+	if s.gate, err = f.connect(ctx, false); err != nil {
+		return nil, err
+	}
+	if s.catalog, err = f.check(ctx, s.gate); err != nil {
+		return nil, err
+	}
+	if s.conn, err = f.connect(ctx, true); err != nil {
+		return nil, err
+	}
+	if err := s.findSlot(ctx); err != nil {
+		return nil, err
+	}
+	if s.anew != "" {
+		return s, s.makeSlot(ctx)
+	}
+	return s, s.start(ctx)
+}
+
+// Anew implements loader.FeedStream.
+func (s *stream) Anew() string { return s.anew }
+
+// findSlot looks at the slot. If there must be another one, anew says why.
+func (s *stream) findSlot(ctx context.Context) error {
+	name := s.feed.cfg.Slot
+	rows, err := ask(ctx, s.gate, `SELECT coalesce(plugin, ''), coalesce(database = current_database(), false),
+		coalesce(active_pid::text, ''), coalesce(wal_status, '') FROM pg_replication_slots WHERE slot_name = `+quoted(name))
+	switch {
+	case err != nil:
+		return err
+	case len(rows) == 0:
+		s.anew = cmp.Or(s.anew, "there was no slot")
+		return nil
+	case rows[0][0] != "pgoutput" || rows[0][1] != "t":
+		return fmt.Errorf("%w: slot %s is not one of pgoutput in this database: give another name", loader.ErrFeed, name)
+	case rows[0][2] != "":
+		return fmt.Errorf("slot %s is in use by process %s of the server: it is that of another cluster, "+
+			"or its last user has gone and the server notices within 10 s", name, rows[0][2])
+	case rows[0][3] == "lost":
+		s.anew = cmp.Or(s.anew, "the slot has lost what it kept: max_slot_wal_keep_size")
+	}
+	if s.anew != "" {
+		_, err = ask(ctx, s.gate, "SELECT pg_drop_replication_slot("+quoted(name)+")")
+	}
+	return err
+}
+
+// temporary is the name of the slot that is there until everything from before it was dropped. It
+// ends with the connection: if this host ends before, the next one begins anew too.
+func (s *stream) temporary() string {
+	return fmt.Sprintf("%.50s_%d", s.feed.cfg.Slot, s.conn.PID())
+}
+
+// makeSlot makes a temporary slot, and finds out which transactions its stream leaves out.
+func (s *stream) makeSlot(ctx context.Context) error {
+	// It waits for the transactions that are open, however long that takes.
+	results, err := s.conn.Exec(ctx, "CREATE_REPLICATION_SLOT "+identifier(s.temporary())+
+		" TEMPORARY LOGICAL pgoutput EXPORT_SNAPSHOT").ReadAll()
+	if err != nil {
+		return err
+	}
+	if len(results) != 1 || len(results[0].Rows) != 1 || len(results[0].Rows[0]) < 3 {
+		return errors.New("the server has answered CREATE_REPLICATION_SLOT in an unknown form")
+	}
+	rows, err := ask(ctx, s.gate, "BEGIN ISOLATION LEVEL REPEATABLE READ; SET TRANSACTION SNAPSHOT "+
+		quoted(string(results[0].Rows[0][2]))+"; SELECT pg_current_snapshot()::text; COMMIT")
+	if err != nil {
+		return err
+	}
+	if len(rows) == 1 {
+		s.past, err = parseSnapshot(rows[0][0])
+	}
+	return err
+}
+
+// Begun implements loader.FeedStream: the temporary slot becomes one that stays.
+func (s *stream) Begun(ctx context.Context) error {
+	if s.anew == "" {
+		return nil
+	}
+	_, err := ask(ctx, s.gate, fmt.Sprintf("SELECT pg_copy_logical_replication_slot(%s, %s, false)",
+		quoted(s.temporary()), quoted(s.feed.cfg.Slot)))
+	if err == nil { // it would keep the log
+		_, err = ask(ctx, s.conn, "DROP_REPLICATION_SLOT "+identifier(s.temporary()))
+	}
+	if err != nil {
+		return err
+	}
+	return s.start(ctx)
+}
+
+// start begins the stream where the slot was confirmed.
+func (s *stream) start(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, feedTime)
+	defer cancel()
+	s.conn.Frontend().Send(&pgproto3.Query{String: "START_REPLICATION SLOT " + identifier(s.feed.cfg.Slot) +
+		" LOGICAL 0/0 (proto_version '1', messages 'true', publication_names " +
+		quoted(identifier(s.feed.cfg.Publication)) + ")"})
+	if err := s.conn.Frontend().Flush(); err != nil {
+		return err
+	}
+	for {
+		m, err := s.conn.ReceiveMessage(ctx)
+		if err != nil {
+			return err
+		}
+		switch m := m.(type) {
+		case *pgproto3.CopyBothResponse:
+			s.started = true
+			return nil
+		case *pgproto3.ErrorResponse:
+			return pgconn.ErrorResponseToPgError(m)
+		}
+	}
+}
+
+// Receive implements loader.FeedStream. It tells the server the position.
+func (s *stream) Receive(ctx context.Context) (*loader.Transaction, error) {
+	for {
+		if err := s.Alive(); err != nil {
+			return nil, err
+		}
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		wait, cancel := context.WithTimeout(ctx, statusEvery/2)
+		m, err := s.conn.ReceiveMessage(wait)
+		cancel()
+		switch {
+		case err != nil && pgconn.Timeout(err) && ctx.Err() == nil:
+			return nil, nil
+		case err != nil:
+			return nil, err
+		}
+		switch m := m.(type) {
+		case *pgproto3.CopyData:
+			t, err := s.take(m.Data)
+			if err != nil || t != nil {
+				return t, err
+			}
+		case *pgproto3.ErrorResponse:
+			return nil, pgconn.ErrorResponseToPgError(m)
+		case *pgproto3.CopyDone:
+			return nil, errors.New("the server has ended the stream")
+		}
+	}
+}
+
+// take takes a message of the stream.
+func (s *stream) take(b []byte) (*loader.Transaction, error) {
+	f := &fields{rest: b}
+	switch kind := f.byte(); kind {
+	case 'w':
+		f.skip(8)
+		s.received = max(s.received, loader.Position(f.uint64()))
+		f.skip(8)
+		if f.short {
+			return nil, errors.New("a message of the stream is cut short")
+		}
+		return s.decoder.next(f.rest)
+	case 'k':
+		end := loader.Position(f.uint64())
+		f.skip(8)
+		ask := f.byte() != 0
+		if f.short {
+			return nil, errors.New("a message of the stream is cut short")
+		}
+		s.received = max(s.received, end)
+		if s.decoder.open == nil {
+			return &loader.Transaction{End: end}, s.answer(ask) // nothing has changed up to there
+		}
+		return nil, s.answer(ask)
+	default:
+		return nil, fmt.Errorf("an unknown message %q of the stream", kind)
+	}
+}
+
+func (s *stream) answer(asked bool) error {
+	if !asked {
+		return nil
+	}
+	return s.tell()
+}
+
+// Confirm implements loader.FeedStream.
+func (s *stream) Confirm(at loader.Position) { s.confirmed.Store(uint64(at)) }
+
+// Alive implements loader.FeedStream.
+func (s *stream) Alive() error {
+	if time.Since(s.told) < statusEvery {
+		return nil
+	}
+	return s.tell()
+}
+
+// tell tells the server the position.
+func (s *stream) tell() error {
+	at := s.confirmed.Load()
+	b := append(make([]byte, 0, 34), 'r')
+	b = binary.BigEndian.AppendUint64(b, max(uint64(s.received), at))
+	b = binary.BigEndian.AppendUint64(b, at)
+	b = binary.BigEndian.AppendUint64(b, at)
+	b = binary.BigEndian.AppendUint64(b, uint64(time.Since(serverTime(0)).Microseconds()))
+	s.conn.Frontend().Send(&pgproto3.CopyData{Data: append(b, 0)})
+	s.told = time.Now()
+	return s.conn.Frontend().Flush()
+}
+
+// Close ends the connections.
+func (s *stream) Close() {
+	ctx, cancel := context.WithTimeout(context.Background(), feedTime)
+	defer cancel()
+	for _, c := range []*pgconn.PgConn{s.conn, s.gate} {
+		if c != nil {
+			_ = c.Close(ctx) // nothing is lost
+		}
+	}
+}
+
+// View implements loader.FeedStream. It also makes sure that the stream is that of the server which
+// readers ask.
+func (s *stream) View(ctx context.Context) (loader.View, error) {
+	slot := quoted(s.feed.cfg.Slot)
+	if !s.started {
+		slot = quoted(s.temporary())
+	}
+	rows, err := ask(ctx, s.gate, `SELECT pg_current_snapshot()::text, pg_is_in_recovery(),
+		(SELECT active_pid FROM pg_replication_slots WHERE slot_name = `+slot+`),
+		(extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
+		CASE WHEN pg_is_in_recovery() THEN 0 ELSE (SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)
+			FROM pg_replication_slots WHERE slot_name = `+slot+`) END`)
+	if err != nil {
+		return nil, err
+	}
+	if len(rows) != 1 || len(rows[0]) != 5 {
+		return nil, errors.New("the server has answered in an unknown form")
+	}
+	row := rows[0]
+	if row[1] == "t" {
+		return nil, errors.New("the server is a standby: loads and feed must ask the primary")
+	}
+	if row[2] != strconv.Itoa(int(s.conn.PID())) {
+		return nil, fmt.Errorf("slot %s is not in use by this stream any more: it was dropped, or statements go to "+
+			"another server", s.feed.cfg.Slot)
+	}
+	v := view{past: s.past}
+	us, err := strconv.ParseInt(row[3], 10, 64)
+	if err != nil {
+		return nil, err
+	}
+	v.now = time.UnixMicro(us)
+	v.kept, _ = strconv.ParseInt(row[4], 10, 64) // zero if it is not known
+	v.Snapshot, err = parseSnapshot(row[0])
+	return v, err
+}
+
+// view is the answer to a View.
+type view struct {
+	Snapshot
+	past Snapshot
+	now  time.Time
+	kept int64
+}
+
+func (v view) Sees(t *loader.Transaction) bool { return t.ID == 0 || v.Snapshot.Sees(uint32(t.ID)) }
+func (v view) SeesPast() bool                  { return v.Covers(v.past) }
+func (v view) Now() time.Time                  { return v.now }
+func (v view) Kept() int64                     { return v.kept }
+
+// Broken implements loader.FeedStream.
+func (s *stream) Broken(ctx context.Context) (why string, err error) {
+	now, err := s.feed.check(ctx, s.gate)
+	if err == nil && now != s.catalog {
+		why = "the publication, a table of it or a column has changed"
+	}
+	return why, err
+}
