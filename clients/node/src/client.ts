@@ -123,7 +123,7 @@ export class Client {
   }
 
   private fromNear(k: Kept, key: Key): unknown {
-    this.hits?.count(k.space.tally, key);
+    this.hits?.count(this.space!.tally, key);
     if (this.core.settings.onCall !== undefined) {
       this.core.tell(Op.get, this.ns, 0, 'ok', true);
     }

@@ -1,5 +1,7 @@
-import type { Space } from './near.js';
 import type { Reading } from './clock.js';
+
+/** The values of one namespace, by key. */
+export type KeptByKey = Map<string, Kept>;
 
 /** Kept is a value that the sidecar has returned. It does not change, but for its place. */
 export class Kept {
@@ -8,7 +10,7 @@ export class Kept {
   older: Kept | undefined;
 
   constructor(
-    readonly space: Space,
+    readonly among: KeptByKey, // those of its namespace
     readonly key: string,
     readonly hashHi: number,
     readonly hashLo: number,
@@ -45,11 +47,11 @@ export class KeptValues {
   constructor(readonly limit: number) {}
 
   put(k: Kept): void {
-    const old = k.space.values.get(k.key);
+    const old = k.among.get(k.key);
     if (old !== undefined) {
       this.remove(old);
     }
-    k.space.values.set(k.key, k);
+    k.among.set(k.key, k);
     k.older = this.newest;
     if (this.newest !== undefined) {
       this.newest.newer = k;
@@ -91,10 +93,10 @@ export class KeptValues {
     k.newer = k.older = undefined;
     this.entries--;
     this.bytes -= k.cost;
-    k.space.values.delete(k.key);
+    k.among.delete(k.key);
   }
 
-  clear(spaces: Iterable<Space>): void {
+  clear(spaces: Iterable<{ readonly values: KeptByKey }>): void {
     for (const space of spaces) {
       space.values.clear();
     }

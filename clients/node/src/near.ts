@@ -5,7 +5,7 @@ import type { Connection } from './connection.js';
 import { decodeValue, Encoding } from './encoding.js';
 import { Follower } from './follower.js';
 import { Tally } from './hits.js';
-import { bufferOverhead, Kept, KeptValues, overhead } from './kept.js';
+import { bufferOverhead, Kept, type KeptByKey, KeptValues, overhead } from './kept.js';
 import { Ledger, reaches } from './ledger.js';
 import type { Reader } from './reader.js';
 import type { Watched } from './watched.js';
@@ -14,7 +14,7 @@ import * as xxh3 from './xxh3.js';
 
 /** Space is a namespace in the near cache. */
 export class Space {
-  readonly values = new Map<string, Kept>();
+  readonly values: KeptByKey = new Map();
   seedHi = 0; // valid once there is a stream
   seedLo = 0;
   flushHi = 0; // a value that was written before this version is gone
@@ -223,7 +223,7 @@ export class Near {
     if (!fresh(s.lease, mono, wall, this.bound)
       || k.ttl !== 0 && passed(k.asked, mono, wall) >= k.ttl
       || k.asked.mono <= this.floors[k.hashHi >>> 18]!
-      || !this.admits(k.space, k.hashHi, k.hashLo, k.versionHi, k.versionLo, k.asOfHi, k.asOfLo)) {
+      || !this.admits(space, k.hashHi, k.hashLo, k.versionHi, k.versionLo, k.asOfHi, k.asOfLo)) {
       this.stats.refused++;
       return undefined;
     }
@@ -264,7 +264,7 @@ export class Near {
       const own = typeof value === 'string' ? 2 * value.length : length + bufferOverhead;
       const cost = overhead + 2 * name.length + own;
       this.values.put(new Kept(
-        space, name, hi, lo, value, v.flags, versionHi, versionLo, asOfHi, asOfLo, ttl, a.at, cost));
+        space.values, name, hi, lo, value, v.flags, versionHi, versionLo, asOfHi, asOfLo, ttl, a.at, cost));
     }
   }
 
