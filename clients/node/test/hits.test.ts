@@ -3,7 +3,7 @@ import { spawn } from 'node:child_process';
 import * as path from 'node:path';
 import { test } from 'node:test';
 import { Client } from '../src/index.js';
-import { Tally } from '../src/hits.js';
+import { Tally } from '../src/tally.js';
 import { hit, Server, sidecar, until, welcome } from './server.js';
 
 const options = { timeout: 60_000 };
