@@ -12,11 +12,12 @@ import { Follow } from './follow.js';
 import { Hits } from './hits.js';
 import type { Kept } from './kept.js';
 import { type Loader, type LoadOptions, Loads } from './loads.js';
-import { ask, nameOf, Near, type NearStats, type Space, wrote } from './near.js';
+import { nameOf, Near, type NearStats, type Space, wrote } from './near.js';
 import { type ClientOptions, namespaceOf, settingsOf } from './options.js';
 import * as replies from './replies.js';
 import {
-  type Key, keyOf, markedFlags, type NO_EXPIRY, optional, ttlArg, writeBare, writeInNamespace, writeKeyed, writeRead,
+  ask, type Key, keyOf, markedFlags, type NO_EXPIRY, optional, ttlArg, writeBare, writeInNamespace, writeKeyed,
+  writeRead,
 } from './requests.js';
 import type { Arg } from './writer.js';
 import { watch, type WatchEvent, type WatchOptions } from './watch.js';

@@ -7,9 +7,9 @@ import { AbortError, type Core } from './core.js';
 import { type Encoded, decodeValue, encodeValue } from './encoding.js';
 import { CacheError, cacheError, closedError, type ErrorCode } from './errors.js';
 import { lateLease, Lease, leased } from './lease.js';
-import { ask, nameOf, type Space } from './near.js';
+import { nameOf, type Space } from './near.js';
 import { Miss } from './replies.js';
-import { type Key, markedFlags, type NO_EXPIRY, ttlArg, writeRead } from './requests.js';
+import { ask, type Key, markedFlags, type NO_EXPIRY, ttlArg, writeRead } from './requests.js';
 
 /**
  * The function of a getOrSet. The signal ends with the client, with loadTimeout, and if no caller waits any more.

@@ -1,7 +1,4 @@
-import type { Call } from './call.js';
-import { Bit } from './codes.js';
 import { type Clock, jumped, passed, read, type Reading } from './clock.js';
-import type { Connection } from './connection.js';
 import { decodeValue, Encoding } from './encoding.js';
 import { Follower } from './follower.js';
 import { bufferOverhead, Kept, type KeptByKey, KeptValues, overhead } from './kept.js';
@@ -239,8 +236,8 @@ export class Near {
   }
 
   /** Keeps a value if its changes will be heard of. The reader is at its version. */
-  keep(space: Space, key: string | Uint8Array, a: Asked, r: Reader, conn: Connection, v: KeptBytes): void {
-    if (a.stream !== this.stream || conn.welcome.epoch !== a.stream.epoch) {
+  keep(space: Space, key: string | Uint8Array, a: Asked, r: Reader, epoch: bigint, v: KeptBytes): void {
+    if (a.stream !== this.stream || epoch !== a.stream.epoch) {
       return;
     }
     r.u64();
@@ -345,26 +342,6 @@ function keepable(buf: Buffer, v: KeptBytes, key: string | Uint8Array): string |
   const own = Buffer.allocUnsafeSlow(v.to - v.from); // a part of a pool would keep all of it
   buf.copy(own, 0, v.from, v.to);
   return own;
-}
-
-/** Prepares a read for the near cache. */
-export function ask(call: Call, space: Space | undefined): void {
-  const stream = space?.near.stream;
-  if (stream !== undefined) {
-    call.space = space;
-    call.asked = { at: read(space!.near.clock), stream };
-    call.options |= Bit.attest;
-  }
-}
-
-/** Keeps the answer to a read, whose reader is at the version. */
-export function keep(
-  call: Call, key: string | Uint8Array, r: Reader, conn: Connection, from: number, to: number, flags: number,
-  rest: number,
-): void {
-  if (rest >= 7 && call.space !== undefined && call.asked !== undefined) {
-    call.space.near.keep(call.space, key, call.asked, r, conn, { from, to, flags });
-  }
 }
 
 /** Notes a write for the near cache. */

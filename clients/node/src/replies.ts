@@ -3,7 +3,7 @@ import { Status, Why } from './codes.js';
 import type { Connection } from './connection.js';
 import { decodeValue, narrowed } from './encoding.js';
 import { statusError } from './errors.js';
-import { keep, wrote } from './near.js';
+import { wrote } from './near.js';
 import { Malformed, type Reader } from './reader.js';
 import type { Key } from './requests.js';
 
@@ -47,6 +47,15 @@ const view = (r: Reader, from: number, to: number): boolean => r.owned && 2 * (t
 
 /** Makes a result of the value at a place. */
 type Make = (r: Reader, from: number, to: number, flags: number, key: Key) => unknown;
+
+/** Keeps the answer to a read, whose reader is at the version. */
+function keep(
+  call: Call, key: Key, r: Reader, conn: Connection, from: number, to: number, flags: number, rest: number,
+): void {
+  if (rest >= 7 && call.space !== undefined && call.asked !== undefined) {
+    call.space.near.keep(call.space, key, call.asked, r, conn.welcome.epoch, { from, to, flags });
+  }
+}
 
 /** Reads an answer to GET: what is made of the value, or a Miss. */
 export function located(

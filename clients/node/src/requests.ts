@@ -1,7 +1,9 @@
 import type { Call } from './call.js';
-import { limits } from './codes.js';
+import { read } from './clock.js';
+import { Bit, limits } from './codes.js';
 import { isWellFormed } from './encoding.js';
 import { cacheError } from './errors.js';
+import type { Space } from './near.js';
 import type { Arg, Writer } from './writer.js';
 
 /** A key: 1 to 1,024 bytes. A string is its UTF-8. */
@@ -37,6 +39,16 @@ export function checkKey(key: Key): void {
 }
 
 const room = 112; // of everything in a request but the key, the value and longer names
+
+/** Prepares a read for the near cache. */
+export function ask(call: Call, space: Space | undefined): void {
+  const stream = space?.near.stream;
+  if (stream !== undefined) {
+    call.space = space;
+    call.asked = { at: read(space!.near.clock), stream };
+    call.options |= Bit.attest;
+  }
+}
 
 /** Writes GET and LEASE: `ns, key, options`. */
 export function writeRead(call: Call, w: Writer, id: number, timeout: number): void {
