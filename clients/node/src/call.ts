@@ -1,14 +1,25 @@
 import { Op } from './codes.js';
-import type { Connection } from './connection.js';
 import type { Reader } from './reader.js';
 import type { Asked, Space } from './near.js';
+import type { Welcome } from './welcome.js';
 import { type Arg, Writer } from './writer.js';
 
 const noArgs: readonly Arg[] = [];
 const scratch = new Writer();
 
+/** What a call and the reader of its answer see of a Connection. */
+export interface Carrier {
+  readonly welcome: Welcome;
+  readonly doubted: boolean;
+  leases: number;
+  start(call: Call, anyway: boolean): boolean;
+  certain(): Promise<void>;
+  giveUp(call: Call, error: unknown): void;
+  returnedLease(): void;
+}
+
 /** Reads an answer from its first element after the status on. It returns the call's result, or throws its error. */
-export type Handle = (call: Call, status: number, elements: number, r: Reader, conn: Connection) => unknown;
+export type Handle = (call: Call, status: number, elements: number, r: Reader, conn: Carrier) => unknown;
 
 /** Call is one request and its outcome. It is settled once. */
 export class Call {
@@ -16,7 +27,7 @@ export class Call {
   deadline = 0; // ms, by performance.now(); 0: not begun
   chunk = 0; // the write that has the request
   settled = false;
-  conn: Connection | undefined; // where it is in flight
+  conn: Carrier | undefined; // where it is in flight
   began = 0; // ms, by performance.now(): when it was sent last
   resolve!: (v: never) => void;
   reject!: (e: unknown) => void;
@@ -108,9 +119,6 @@ export class Call {
     }
   }
 }
-
-/** A LEASE waits a little longer than it tells the sidecar: a token that comes too late delays others. */
-export const leaseGrace = 100; // ms
 
 /** The requests that a client repeats on its own after a connection that broke. */
 export function repeatable(op: number): boolean {

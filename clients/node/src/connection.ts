@@ -1,5 +1,5 @@
 import type { Socket } from 'node:net';
-import { type Call, leaseGrace } from './call.js';
+import type { Call, Carrier } from './call.js';
 import { limits, Op, Status } from './codes.js';
 import { cacheError, statusError } from './errors.js';
 import { Input } from './input.js';
@@ -25,6 +25,7 @@ const hesitation = 100; // ms, from its PING on, for which calls wait for a side
 const width = 1 << 25; // slots: above maxInFlight and maxLoads together, since tokens are filled beyond maxInFlight
 const catchUp = 500; // ms for which an event loop that was blocked may read before calls are given up
 const catchUps = 3; // in a row: an event loop that is always late still gives calls up
+const leaseGrace = 100; // ms for which a LEASE waits longer than it tells the sidecar: a late token delays others
 const late = 20; // ms by which a timer of an event loop that is not blocked may be late
 
 interface Chunk {
@@ -44,7 +45,7 @@ interface Doubt {
  * Connection has calls in flight over one socket. Calls of one tick share one write. It has one timer, and none while
  * no call waits. While a call waits, the socket holds the process; else it does not.
  */
-export class Connection {
+export class Connection implements Carrier {
   welcome!: Welcome;
   retiring = false; // takes no more calls
   ended = false;

@@ -1,6 +1,5 @@
-import { Call, type Handle } from './call.js';
+import { Call, type Carrier, type Handle } from './call.js';
 import { Bit, Op, Status } from './codes.js';
-import type { Connection } from './connection.js';
 import type { Core } from './core.js';
 import type { Encoded } from './encoding.js';
 import { cacheError, CacheError, mayHaveChanged } from './errors.js';
@@ -14,7 +13,7 @@ export class Lease {
   private open = true;
 
   constructor(
-    private readonly conn: Connection,
+    private readonly conn: Carrier,
     private readonly token: Uint8Array,
     private readonly ns: string | null,
     private readonly key: Key,

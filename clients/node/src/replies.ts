@@ -1,6 +1,5 @@
-import type { Call, Handle } from './call.js';
+import type { Call, Carrier, Handle } from './call.js';
 import { Status, Why } from './codes.js';
-import type { Connection } from './connection.js';
 import { decodeValue, narrowed } from './encoding.js';
 import { statusError } from './errors.js';
 import { wrote } from './near.js';
@@ -50,7 +49,7 @@ type Make = (r: Reader, from: number, to: number, flags: number, key: Key) => un
 
 /** Keeps the answer to a read, whose reader is at the version. */
 function keep(
-  call: Call, key: Key, r: Reader, conn: Connection, from: number, to: number, flags: number, rest: number,
+  call: Call, key: Key, r: Reader, conn: Carrier, from: number, to: number, flags: number, rest: number,
 ): void {
   if (rest >= 7 && call.space !== undefined && call.asked !== undefined) {
     call.space.near.keep(call.space, key, call.asked, r, conn.welcome.epoch, { from, to, flags });
@@ -59,7 +58,7 @@ function keep(
 
 /** Reads an answer to GET: what is made of the value, or a Miss. */
 export function located(
-  call: Call, status: number, elements: number, r: Reader, conn: Connection, make: Make,
+  call: Call, status: number, elements: number, r: Reader, conn: Carrier, make: Make,
 ): unknown {
   if (status === Status.ok || status === Status.stale) {
     if (elements < 6) {
@@ -144,7 +143,7 @@ function skipped(r: Reader, n: number): undefined {
   return undefined;
 }
 
-function one(call: Call, key: string | Uint8Array, status: number, n: number, r: Reader, conn: Connection): unknown {
+function one(call: Call, key: string | Uint8Array, status: number, n: number, r: Reader, conn: Carrier): unknown {
   if (n < 6) {
     throw few();
   }
