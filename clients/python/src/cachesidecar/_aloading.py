@@ -5,28 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
-from typing import TYPE_CHECKING, Any, Callable, List, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Callable, List, Tuple
 
 from . import _calls, _encode, _wire
 from ._alink import Greeted
+from ._astate import TaskFlight
 from ._core import FAIL_OPEN
-from ._loads import Flight, loading, not_loading
+from ._loads import loading, not_loading
 from ._settings import TTL
 from .errors import CacheError, ClosedError, TimeoutError
 
 if TYPE_CHECKING:
     from .aio import AsyncClient
-
-
-class TaskFlight(Flight):
-    """A flight that a task of its own carries out. It ends with the last of its callers at the latest."""
-
-    def __init__(self, alone: bool, load: Load) -> None:
-        super().__init__(alone)
-        self.load = load  # of the first caller
-        self.task: Optional["asyncio.Task[None]"] = None
-        self.waiters: List["asyncio.Future[None]"] = []
-        self.left = False  # by its last caller
 
 
 class Load:
@@ -50,7 +40,7 @@ class Load:
             raise ClosedError("the client was closed")
         not_loading(self._mine, self._key)
         while True:
-            flight, first, begins = self._loads.join(self._at, TaskFlight(alone, self))
+            flight, first, begins = self._loads.join(self._at, TaskFlight(alone, self._begin))
             if begins:
                 self._begin(flight)
             await self._wait(flight)
@@ -114,7 +104,7 @@ class Load:
         self._passed = True
         following = self._loads.passes(self._at)
         if following is not None:
-            following.load._begin(following)
+            following.begin(following)
 
     async def _get(self, flight: TaskFlight) -> None:
         if flight.alone:

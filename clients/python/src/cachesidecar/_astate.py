@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Optional
+from typing import Callable, List, Optional
 
 from ._afollow import Follower
 from ._alink import Link
-from ._aloading import TaskFlight
 from ._core import Core
 from ._hits import AFTER
-from ._loads import Loads
+from ._loads import Flight, Loads
 from ._settings import Settings
 from .metrics import OnCall
+
+
+class TaskFlight(Flight):
+    """A flight that a task of its own carries out. It ends with the last of its callers at the latest."""
+
+    def __init__(self, alone: bool, begin: Callable[[TaskFlight], None]) -> None:
+        super().__init__(alone)
+        self.begin = begin  # of the first caller's Load
+        self.task: Optional["asyncio.Task[None]"] = None
+        self.waiters: List["asyncio.Future[None]"] = []
+        self.left = False  # by its last caller
 
 
 class State(Core):

@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING, Any, Callable, List, Tuple
 
 from . import _calls, _encode, _green, _wire
 from ._core import FAIL_OPEN
 from ._link import Greeted
-from ._loads import Flight, loading, not_loading
+from ._loads import loading, not_loading
 from ._settings import TTL
+from ._state import ThreadFlight
 from .errors import BusyError, CacheError, TimeoutError
 
 if TYPE_CHECKING:
     from .client import Client
-
-
-class ThreadFlight(Flight):
-    """A flight that the thread of its first caller carries out."""
-
-    def __init__(self, alone: bool) -> None:
-        super().__init__(alone)
-        self.begins = threading.Event()
-        self.ended = threading.Event()
 
 
 class Load:

@@ -12,14 +12,22 @@ from ._core import Core
 from ._follow import Follower
 from ._hits import AFTER
 from ._link import Greeted, Link
-from ._loading import ThreadFlight
-from ._loads import Loads
+from ._loads import Flight, Loads
 from ._settings import Settings
 from .metrics import OnCall
 
 
 _START_AGAIN = 1.0  # seconds between two attempts to start a thread
 _JOIN = 1.0  # seconds for which the end of the thread that reports is waited for
+
+
+class ThreadFlight(Flight):
+    """A flight that the thread of its first caller carries out."""
+
+    def __init__(self, alone: bool) -> None:
+        super().__init__(alone)
+        self.begins = threading.Event()
+        self.ended = threading.Event()
 
 
 class Reporter:
