@@ -5,25 +5,23 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
-from typing import TYPE_CHECKING, Any, Callable, List, Tuple
+from typing import Any, Callable, List, Tuple
 
 from . import _calls, _encode, _wire
 from ._alink import Greeted
 from ._astate import TaskFlight
+from ._aview import TaskView
 from ._core import FAIL_OPEN
 from ._loads import loading, not_loading
 from ._settings import TTL
 from .errors import CacheError, ClosedError, TimeoutError
-
-if TYPE_CHECKING:
-    from .aio import AsyncClient
 
 
 class Load:
     """A get_or_set that has found nothing."""
 
     def __init__(
-        self, client: AsyncClient, key: bytes, loader: Callable[[], Any], ttl: TTL, flags: int, options: int
+        self, client: TaskView, key: bytes, loader: Callable[[], Any], ttl: TTL, flags: int, options: int
     ) -> None:
         self._client, self._key, self._loader, self._ttl = client, key, loader, ttl
         self._flags, self._options = flags, options

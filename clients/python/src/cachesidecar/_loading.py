@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Callable, List, Tuple
+from typing import Any, Callable, List, Tuple
 
 from . import _calls, _encode, _green, _wire
 from ._core import FAIL_OPEN
@@ -10,17 +10,15 @@ from ._link import Greeted
 from ._loads import loading, not_loading
 from ._settings import TTL
 from ._state import ThreadFlight
+from ._view import ThreadView
 from .errors import BusyError, CacheError, TimeoutError
-
-if TYPE_CHECKING:
-    from .client import Client
 
 
 class Load:
     """A get_or_set that has found nothing."""
 
     def __init__(
-        self, client: Client, key: bytes, loader: Callable[[], Any], ttl: TTL, flags: int, options: int,
+        self, client: ThreadView, key: bytes, loader: Callable[[], Any], ttl: TTL, flags: int, options: int,
         codec: _encode.Codec,
     ) -> None:
         self._client, self._key, self._loader, self._ttl = client, key, loader, ttl

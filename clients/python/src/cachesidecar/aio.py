@@ -7,20 +7,20 @@ import weakref
 from time import monotonic
 from types import TracebackType
 from typing import (
-    Any, AsyncIterator, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Type, TypeVar, Union, cast,
+    Any, AsyncIterator, Callable, Dict, Iterable, List, Mapping, Optional, Type, TypeVar, Union, cast,
 )
 
 from . import _answers, _calls, _clock, _encode, _feed, _fork, _wire
 from ._afollow import changes
-from ._alink import Greeted
 from ._aloading import Load
 from ._astate import State
-from ._calls import Call, Key
-from ._core import FAIL_OPEN, View, pages
+from ._aview import TaskView
+from ._calls import Key
+from ._core import FAIL_OPEN, pages
 from ._feed import Event, Place
 from ._item import Item
 from ._near import NearStats
-from ._settings import TTL, Settings, seconds, ttl_ms
+from ._settings import TTL, Settings, ttl_ms
 from .decorators import cached
 from .errors import Broken, NotSent
 from .metrics import OnCall
@@ -30,7 +30,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 _boot_ns = _clock.boot_ns
 
 
-class AsyncClient(View):
+class AsyncClient(TaskView):
     """A client of the sidecar on this host, for asyncio. It is safe after fork.
 
     It connects with the first call. It belongs to the event loop of that call until that loop is closed; a call from
@@ -49,20 +49,16 @@ class AsyncClient(View):
         )
         state = State(settings, on_call)
         self._open(state, None)
+        self._keeper = _Keeper()
         _fork.remember(state)
         _fork.reports(state)
         weakref.finalize(self._keeper, state.abandon).atexit = False
 
-    def _open(self, state: State, namespace: Optional[str], keeper: Optional[_Keeper] = None) -> None:
-        self._view(state, namespace)
-        self._keeper = keeper or _Keeper()
-        self._state = state
-        self._link = state.link
-
     def in_namespace(self: _C, name: str) -> _C:
         """Return a view of the client with another namespace. Closing either one closes both."""
         view = object.__new__(type(self))
-        view._open(self._state, name, self._keeper)
+        view._open(self._state, name)
+        view._keeper = self._keeper
         return view
 
     async def close(self) -> None:
@@ -76,28 +72,6 @@ class AsyncClient(View):
         self, kind: Optional[Type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
     ) -> None:
         await self.close()
-
-    # -- one call
-
-    async def _call(
-        self, call: Call, timeout: Optional[float] = None, on: Optional[Greeted] = None, began: float = 0.0,
-        attempt: int = 0,
-    ) -> Tuple[List[Any], Greeted]:
-        loop = asyncio.get_running_loop()
-        if loop is not self._state.loop:
-            self._state.bind(loop)
-        limit = self._timeout if timeout is None else seconds(timeout)
-        began = began or monotonic()
-        self._before(call)
-        try:
-            late = self._late_token if call.op == _wire.LEASE else None
-            message, conn = await self._link.do(call, limit, on, late, began, attempt)
-            answer = _answers.decode(message, conn)
-            self._answered(call, answer, began)
-        except BaseException as e:
-            self._failed(call, e, began, limit)
-            raise
-        return answer, conn
 
     # -- reads
 
@@ -395,14 +369,6 @@ class AsyncClient(View):
             alone = found == _wire.DEGRADED
         load = Load(self, k, loader, ttl, _encode.app_flags(flags), _calls.read_options(fresh, stale_ok, False))
         return await load.run(alone)
-
-    async def _lease(self, k: bytes, options: int) -> Tuple[List[Any], Greeted]:
-        asked = self._asked()
-        if asked is not None:
-            options |= _wire.ATTEST
-        answer, conn = await self._call(_calls.lease(self._ns, k, options))
-        self._leased(k, asked, answer, conn)
-        return answer, conn
 
     def cached(
         self, function: Optional[_F] = None, *, ttl: TTL = None, key: Optional[Callable[..., Key]] = None,

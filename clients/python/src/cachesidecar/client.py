@@ -6,12 +6,12 @@ import weakref
 from time import monotonic
 from types import TracebackType
 from typing import (
-    Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple, Type, TypeVar, Union, cast,
+    Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Type, TypeVar, Union, cast,
 )
 
 from . import _answers, _calls, _clock, _encode, _feed, _fork, _wire
 from ._calls import Call, Key
-from ._core import FAIL_OPEN, View, pages
+from ._core import FAIL_OPEN, pages
 from ._feed import Event, Place
 from ._follow import changes
 from ._item import Item
@@ -20,6 +20,7 @@ from ._loading import Load
 from ._near import NearStats
 from ._settings import TTL, Settings, seconds, ttl_ms
 from ._state import State
+from ._view import ThreadView
 from .decorators import cached
 from .errors import Broken, CacheError, NotSent
 from .metrics import OnCall
@@ -30,7 +31,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 _boot_ns = _clock.boot_ns
 
 
-class Client(View):
+class Client(ThreadView):
     """A client of the sidecar on this host, for threads. It is safe after fork.
 
     It connects with the first call. All its threads, and its views of other namespaces, share one connection.
@@ -48,21 +49,17 @@ class Client(View):
         )
         shared = State(settings, on_call)
         self._open(shared, None)
+        self._keeper = _Keeper()
         _fork.remember(shared)
         _fork.reports(shared)
         # A client that is dropped, not closed, leaves no thread and no descriptor.
         weakref.finalize(self._keeper, shared.close).atexit = False  # so that functions of atexit can still use it
 
-    def _open(self, shared: State, namespace: Optional[str], keeper: Optional[_Keeper] = None) -> None:
-        self._view(shared, namespace)
-        self._keeper = keeper or _Keeper()
-        self._shared_state = shared
-        self._link = shared.link
-
     def in_namespace(self: _C, name: str) -> _C:
         """Return a view of the client with another namespace. Closing either one closes both."""
         view = object.__new__(type(self))
-        view._open(self._shared_state, name, self._keeper)
+        view._open(self._shared_state, name)
+        view._keeper = self._keeper
         return view
 
     def close(self) -> None:
@@ -76,26 +73,6 @@ class Client(View):
         self, kind: Optional[Type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
     ) -> None:
         self.close()
-
-    # -- one call
-
-    def _call(
-        self, call: Call, timeout: Optional[float] = None, on: Optional[Greeted] = None, began: float = 0.0,
-        attempt: int = 0,
-    ) -> Tuple[List[Any], Greeted]:
-        limit = self._timeout if timeout is None else seconds(timeout)
-        began = began or monotonic()
-        self._before(call)
-        try:
-            message, conn = self._link.do(
-                call, limit, on, self._late_token if call.op == _wire.LEASE else None, began, attempt
-            )
-            answer = _answers.decode(message, conn)
-            self._answered(call, answer, began)
-        except BaseException as e:
-            self._failed(call, e, began, limit)
-            raise
-        return answer, conn
 
     # -- reads
 
@@ -439,14 +416,6 @@ class Client(View):
             alone = found == _wire.DEGRADED
         options = _calls.read_options(fresh, stale_ok, False)
         return Load(self, k, loader, ttl, _encode.app_flags(flags), options, codec).run(alone)
-
-    def _lease(self, k: bytes, options: int) -> Tuple[List[Any], Greeted]:
-        asked = self._asked()
-        if asked is not None:
-            options |= _wire.ATTEST
-        answer, conn = self._call(_calls.lease(self._ns, k, options))
-        self._leased(k, asked, answer, conn)
-        return answer, conn
 
     def cached(
         self, function: Optional[_F] = None, *, ttl: TTL = None, key: Optional[Callable[..., Key]] = None,

@@ -1,0 +1,48 @@
+"""A namespace of a sync client: how it makes a call."""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import Any, List, Optional, Tuple
+
+from . import _answers, _calls, _wire
+from ._calls import Call
+from ._core import View
+from ._link import Greeted
+from ._settings import seconds
+from ._state import State
+
+
+class ThreadView(View):
+    """A namespace of a client: the parts of its calls that wait in a thread."""
+
+    def _open(self, shared: State, namespace: Optional[str]) -> None:
+        self._view(shared, namespace)
+        self._shared_state = shared
+        self._link = shared.link
+
+    def _call(
+        self, call: Call, timeout: Optional[float] = None, on: Optional[Greeted] = None, began: float = 0.0,
+        attempt: int = 0,
+    ) -> Tuple[List[Any], Greeted]:
+        limit = self._timeout if timeout is None else seconds(timeout)
+        began = began or monotonic()
+        self._before(call)
+        try:
+            message, conn = self._link.do(
+                call, limit, on, self._late_token if call.op == _wire.LEASE else None, began, attempt
+            )
+            answer = _answers.decode(message, conn)
+            self._answered(call, answer, began)
+        except BaseException as e:
+            self._failed(call, e, began, limit)
+            raise
+        return answer, conn
+
+    def _lease(self, k: bytes, options: int) -> Tuple[List[Any], Greeted]:
+        asked = self._asked()
+        if asked is not None:
+            options |= _wire.ATTEST
+        answer, conn = self._call(_calls.lease(self._ns, k, options))
+        self._leased(k, asked, answer, conn)
+        return answer, conn
