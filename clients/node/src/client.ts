@@ -8,15 +8,15 @@ import { AbortError, Core } from './core.js';
 import { decodeValue, encodeValue } from './encoding.js';
 import { cacheError, mayHaveChanged } from './errors.js';
 import { Feed } from './feed.js';
-import { Follow } from './follow.js';
 import { Hits } from './hits.js';
 import type { Kept } from './kept.js';
 import { type Loader, type LoadOptions, Loads } from './loads.js';
 import { nameOf, Near, type NearStats, type Space, wrote } from './near.js';
+import { NearFeed } from './nearfeed.js';
 import { type ClientOptions, namespaceOf, settingsOf } from './options.js';
 import * as replies from './replies.js';
 import {
-  ask, type Key, keyOf, markedFlags, type NO_EXPIRY, optional, ttlArg, writeBare, writeInNamespace, writeKeyed,
+  type Key, keyOf, markedFlags, type NO_EXPIRY, optional, prepareNear, ttlArg, writeBare, writeInNamespace, writeKeyed,
   writeRead,
 } from './requests.js';
 import type { Arg } from './writer.js';
@@ -29,7 +29,7 @@ class Shared {
   readonly near: Near | undefined;
   readonly hits: Hits | undefined;
   readonly feeds = new Set<Feed>();
-  private readonly follow: Follow | undefined;
+  private readonly nearFeed: NearFeed | undefined;
   private closing: Promise<void> | undefined;
 
   constructor(o: ClientOptions, clock: Clock) {
@@ -40,7 +40,7 @@ class Shared {
       const { bytes, bound } = settings.nearCache;
       const near = this.near = new Near(bytes, bound, clock);
       this.hits = new Hits(() => near.tallies(), () => this.core.dialer.live);
-      this.follow = new Follow(this.near, new Feed(this.core, null, true, Math.floor(bound / 4), clock));
+      this.nearFeed = new NearFeed(near, new Feed(this.core, null, true, Math.floor(bound / 4), clock));
     }
   }
 
@@ -54,7 +54,7 @@ class Shared {
     this.core.closed = true;
     this.loads.close();
     await Promise.all([...this.feeds].map((feed) => feed.close()));
-    await this.follow?.close();
+    await this.nearFeed?.close();
     await this.core.close();
   }
 }
@@ -116,7 +116,7 @@ export class Client {
       }
       const options = o === undefined ? 0 : readBits(o);
       const call = new Call(Op.get, this.time(o), writeRead, handle, this.ns, key, options);
-      ask(call, this.space);
+      prepareNear(call, this.space);
       return this.core.run(call, o?.signal);
     } catch (e) {
       return Promise.reject(e);
@@ -173,7 +173,7 @@ export class Client {
       const some = left.slice(0, limits.keys).map(([, key]) => key);
       const call = new Call(Op.mget, this.time(o), writeInNamespace, replies.several(some), this.ns, '', 0);
       call.options = o === undefined ? 0 : readBits(o);
-      ask(call, this.space);
+      prepareNear(call, this.space);
       call.args = [bytesOf(some), optional(call.options)];
       const got = await this.core.run<replies.Several>(call, o?.signal);
       got.values.forEach((v, i) => {

@@ -9,7 +9,7 @@ import { CacheError, cacheError, closedError, type ErrorCode } from './errors.js
 import { lateLease, Lease, leased } from './lease.js';
 import { nameOf, type Space } from './near.js';
 import { Miss } from './replies.js';
-import { ask, type Key, markedFlags, type NO_EXPIRY, ttlArg, writeRead } from './requests.js';
+import { type Key, markedFlags, type NO_EXPIRY, prepareNear, ttlArg, writeRead } from './requests.js';
 
 /**
  * The function of a getOrSet. The signal ends with the client, with loadTimeout, and if no caller waits any more.
@@ -250,7 +250,7 @@ export class Loads {
     for (let steps = Math.max(1, Math.floor(s.waitTimeout / timeout)); ; steps--) {
       const { ns, space } = f.place;
       const call = new Call(Op.lease, timeout, writeRead, leased, ns, f.key, bits);
-      ask(call, space);
+      prepareNear(call, space);
       call.late = lateLease;
       try {
         return await this.core.run(call, f.controller.signal);

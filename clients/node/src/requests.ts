@@ -41,7 +41,7 @@ export function checkKey(key: Key): void {
 const room = 112; // of everything in a request but the key, the value and longer names
 
 /** Prepares a read for the near cache. */
-export function ask(call: Call, space: Space | undefined): void {
+export function prepareNear(call: Call, space: Space | undefined): void {
   const stream = space?.near.stream;
   if (stream !== undefined) {
     call.space = space;

@@ -190,7 +190,7 @@ def plan(w: Worker, mine: int, at: int) -> Any:
             write.fields["number"] = number
     elif dice < 0.94:
         other = random.randrange(KEYS // OWN) * OWN + LOADED
-        loader = w.load(other) if hasattr(w.clients[0], "_shared_state") else w.aload(other)
+        loader = w.load(other) if isinstance(w.clients[0], Client) else w.aload(other)
         if random.random() < 0.5:
             value = yield "get_or_set", (name_of(other), loader), {"ttl": 2.0}
         else:
@@ -205,7 +205,7 @@ def plan(w: Worker, mine: int, at: int) -> Any:
             yield "delete", (name_of(key),), {}
         w.table.settle(key, seq)
         asked = now_ns()
-        loader = w.load(key) if hasattr(w.clients[0], "_shared_state") else w.aload(key)
+        loader = w.load(key) if isinstance(w.clients[0], Client) else w.aload(key)
         value = yield "get_or_set", (name_of(key), loader), {}
         w.check(key, value, asked, at)
     elif dice < 0.99:

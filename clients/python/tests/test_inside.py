@@ -120,7 +120,7 @@ class Entry:
         os.write(1, repr(told).encode())
 
 hold = """
-for lock in cache._near._lock, cache._memory._lock, cache._link._dialing.own(), cache._shared_state.loads._lock:
+for lock in cache._near._lock, cache._memory._lock, cache._link._dialing.own(), cache._state.loads._lock:
     lock.acquire()
 held.wait()
 threading.Event().wait()
@@ -309,7 +309,7 @@ cache.get("a")
 near = cache._near
 def join(*args):
     raise AssertionError("it waits for the thread")
-cache._shared_state.follower._thread.join = join
+cache._state.follower._thread.join = join
 assert near._do(lambda: cache.close() or True)  # as a destructor may, within the near cache's work
 print("closed")
 """

@@ -52,7 +52,7 @@ def test_threads_load_once(sidecar: Sidecar, monkeypatch: pytest.MonkeyPatch) ->
         got.append(client.get_or_set("threads", load))
 
     with Client(sidecar.path, on_call=lambda op, *_: calls.append(op)) as client:
-        joined = count_joins(client._shared_state.loads, monkeypatch)
+        joined = count_joins(client._state.loads, monkeypatch)
         threads = [threading.Thread(target=ask) for _ in range(8)]
         for thread in threads:
             thread.start()

@@ -54,7 +54,7 @@ def test_no_thread_can_be_started(sidecar: Sidecar, refused: List[str]) -> None:
         assert set(refused) == {"cachesidecar-near", "cachesidecar-attach"}
         assert not client.near_stats().following and client._memory.region is None
         refused.append("over")
-        client._shared_state._start_at = 0.0
+        client._state._start_at = 0.0
         wait_for(lambda: client.get("a") == 1 and client.near_stats().following, "the near cache")
         assert client._link.live is not None
         client._link.live.end(ClosedError("for a new HELLO"))

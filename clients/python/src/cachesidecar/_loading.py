@@ -23,7 +23,7 @@ class Load:
     ) -> None:
         self._client, self._key, self._loader, self._ttl = client, key, loader, ttl
         self._flags, self._options, self._codec = flags, options, codec
-        self._loads = client._shared_state.loads
+        self._loads = client._state.loads
         self._at = (client._name, key, options, _green.thread())
         self._mine = (client._core.settings.socket, client._name, key)
         self._inside = client._core.inside

@@ -16,10 +16,10 @@ from ._state import State
 class ThreadView(View):
     """A namespace of a client: the parts of its calls that wait in a thread."""
 
-    def _open(self, shared: State, namespace: Optional[str]) -> None:
-        self._view(shared, namespace)
-        self._shared_state = shared
-        self._link = shared.link
+    def _open(self, state: State, namespace: Optional[str]) -> None:
+        self._view(state, namespace)
+        self._state = state
+        self._link = state.link
 
     def _call(
         self, call: Call, timeout: Optional[float] = None, on: Optional[Greeted] = None, began: float = 0.0,

@@ -47,24 +47,24 @@ class Client(ThreadView):
             socket, namespace, name, token, token_file, connect_timeout, timeout, load_timeout, wait_timeout,
             max_in_flight, max_loads, fail_open, near_cache, near_bound, shared_memory,
         )
-        shared = State(settings, on_call)
-        self._open(shared, None)
+        state = State(settings, on_call)
+        self._open(state, None)
         self._keeper = _Keeper()
-        _fork.remember(shared)
-        _fork.reports(shared)
+        _fork.remember(state)
+        _fork.reports(state)
         # A client that is dropped, not closed, leaves no thread and no descriptor.
-        weakref.finalize(self._keeper, shared.close).atexit = False  # so that functions of atexit can still use it
+        weakref.finalize(self._keeper, state.close).atexit = False  # so that functions of atexit can still use it
 
     def in_namespace(self: _C, name: str) -> _C:
         """Return a view of the client with another namespace. Closing either one closes both."""
         view = object.__new__(type(self))
-        view._open(self._shared_state, name)
+        view._open(self._state, name)
         view._keeper = self._keeper
         return view
 
     def close(self) -> None:
         """Close the client. Calls in flight fail with ClosedError."""
-        self._shared_state.close()
+        self._state.close()
 
     def __enter__(self: _C) -> _C:
         return self

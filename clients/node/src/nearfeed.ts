@@ -1,8 +1,8 @@
 import type { Feed, Told } from './feed.js';
 import type { Near } from './near.js';
 
-/** Follow lets the near cache follow the sidecar until it is closed. It never holds the process. */
-export class Follow {
+/** NearFeed lets the near cache follow the sidecar until it is closed. It never holds the process. */
+export class NearFeed {
   private closed = false;
   private readonly ended: Promise<void>;
 
