@@ -32,7 +32,7 @@ type ClusterState struct {
 	Pauses int64 `json:"pauses" metric:"pauses_total"`
 	// Time in which it did not run, in gaps above a sixteenth of the bound.
 	StoppedMS int64 `json:"stopped_ms" metric:"stopped_seconds_total"`
-	// Polls that were sent.
+	// Polls sent.
 	Polls int64 `json:"polls" metric:"polls_total{event=sent}"`
 	// Polls without an answer.
 	PollFailures int64 `json:"poll_failures" metric:"polls_total{event=failed}"`
@@ -64,7 +64,7 @@ type LinkStats struct {
 	Ungreeted int64 `json:"ungreeted" metric:"peer_connections{state=ungreeted}"`
 	// Open connections with a greeting.
 	Greeted int64 `json:"greeted" metric:"peer_connections{state=greeted}"`
-	// Connections that were accepted.
+	// Connections accepted.
 	Accepted int64 `json:"accepted" metric:"peer_connections_total{event=accepted}"`
 	// Closed at once: above the limit of connections.
 	Rejected int64 `json:"rejected" metric:"peer_connections_total{event=rejected}"`
@@ -94,7 +94,7 @@ type GossipStats struct {
 	Streams int64 `json:"streams" metric:"gossip_streams"`
 	// Processes that only gossip reports. They have no effect.
 	Unknown int64 `json:"unknown" metric:"gossip_unknown"`
-	// Such processes that were forgotten because there were too many.
+	// Such processes forgotten because there were too many.
 	Forgotten int64 `json:"unknown_forgotten" metric:"gossip_unknown_forgotten_total"`
 	// Such processes that answered a greeting.
 	Greeted int64 `json:"greeted" metric:"gossip_greetings_total{result=greeted}"`
@@ -106,7 +106,7 @@ type GossipStats struct {
 type InvalidationStats struct {
 	// Events in this host's log since its start.
 	Head int64 `json:"head" metric:"invalidations_total{event=appended}"`
-	// Events of other hosts' logs that were applied.
+	// Events of other hosts' logs applied.
 	Applied int64 `json:"applied" metric:"invalidations_total{event=applied}"`
 	// Answers of other hosts that did not continue the last one.
 	Gaps int64 `json:"gaps" metric:"invalidation_gaps_total{kind=gap}"`
@@ -118,7 +118,7 @@ type InvalidationStats struct {
 	Unrelayed int64 `json:"unrelayed" metric:"invalidations_total{event=unrelayed}"`
 	// Events that gossip received.
 	Heard int64 `json:"heard" metric:"invalidations_total{event=heard}"`
-	// Events that were recorded in the ledger.
+	// Events recorded in the ledger.
 	Noted int64 `json:"noted"`
 	// Events that also outdated the copies of other keys.
 	Collisions int64 `json:"collisions"`
@@ -153,7 +153,7 @@ type HandoffStats struct {
 	Admitted int64 `json:"admitted" metric:"handoff_entries_total{event=admitted}"`
 	// Entries that came, and were outdated or already present.
 	Refused int64 `json:"refused" metric:"handoff_entries_total{event=refused}"`
-	// Entries that were requested before their turn.
+	// Entries requested before their turn.
 	Fetched int64 `json:"fetched" metric:"handoff_entries_total{event=fetched}"`
 	// Entries that went to another host.
 	Given int64 `json:"given" metric:"handoff_entries_total{event=given}"`

@@ -23,7 +23,7 @@ type NamespaceStats struct {
 	Misses int64 `json:"misses"`
 	// Reads of keys that ended with an error.
 	ReadErrors int64 `json:"read_errors"`
-	// Writes that were stored.
+	// Writes stored.
 	Writes int64 `json:"writes"`
 	// Deletions of keys, found or not.
 	Deletes int64 `json:"deletes"`
@@ -51,7 +51,7 @@ func (n *NamespaceStats) Reads() int64 { return n.Hits + n.Loaded + n.Misses + n
 type RecentStats struct {
 	// Time that the counts cover: less than a minute after the start.
 	WindowMS int64 `json:"window_ms" sum:"-"`
-	// Requests of that time: keys that were read, written or deleted.
+	// Requests of that time: keys read, written or deleted.
 	Requests int64 `json:"requests"`
 	// Of these: requests that ended with an error.
 	Errors int64 `json:"errors"`
@@ -61,7 +61,7 @@ type RecentStats struct {
 type WarmStats struct {
 	// Waiting, running, done or failed; "": nothing to load.
 	State string `json:"state"`
-	// Keys that were loaded.
+	// Keys loaded.
 	Loaded int64 `json:"loaded" metric:"warmed_keys_total{result=loaded}"`
 	// Loads of keys that the origin does not have.
 	Absent int64 `json:"absent" metric:"warmed_keys_total{result=absent}"`
@@ -175,7 +175,7 @@ type LoadStats struct {
 	Detached int64 `json:"detached" metric:"loads_total{result=detached}"`
 	// Loads of keys without an owner. Their values are not kept.
 	Aside int64 `json:"aside" metric:"loads_total{result=aside}"`
-	// Loads that were refused to protect the origin.
+	// Loads refused to protect the origin.
 	Shed int64 `json:"shed" metric:"loads_total{result=shed}"`
 	// Calls of the origin, retries included.
 	Calls int64 `json:"calls" metric:"origin_calls_total"`
@@ -212,7 +212,7 @@ type TokenStats struct {
 	Out int64 `json:"out" metric:"lease_tokens{state=out}"`
 	// Claims that wait for a fill, now.
 	Waiting int64 `json:"waiting" metric:"lease_tokens{state=waiting}"`
-	// Tokens that were issued.
+	// Tokens issued.
 	Issued int64 `json:"issued" metric:"lease_tokens_total{event=issued}"`
 	// Of the issued tokens: given to a waiting claim.
 	HandedOver int64 `json:"handed_over" metric:"lease_tokens_total{event=handed_over}"`
@@ -220,12 +220,12 @@ type TokenStats struct {
 	Expired int64 `json:"expired" metric:"lease_tokens_total{event=expired}"`
 	// Tokens that apps gave back.
 	Abandoned int64 `json:"abandoned" metric:"lease_tokens_total{event=abandoned}"`
-	// Fills that were stored.
+	// Fills stored.
 	Filled int64 `json:"filled" metric:"lease_tokens_total{event=filled}"`
-	// Fills that were refused.
+	// Fills refused.
 	NotStored int64 `json:"not_stored" metric:"lease_tokens_total{event=not_stored}"`
 	// Claims that waited for the fill of another claim.
 	Collapsed int64 `json:"collapsed"`
-	// Claims that were refused because of a limit.
+	// Claims refused because of a limit.
 	Shed int64 `json:"shed" metric:"lease_tokens_total{event=shed}"`
 }

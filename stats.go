@@ -32,7 +32,7 @@ type Stats struct {
 	Namespaces  []NamespaceStats `json:"namespaces"`
 	Leases      TokenStats       `json:"leases"`
 	Shares      []ShareStats     `json:"shares"`
-	// Writes that were refused because their callers had given up.
+	// Writes refused because their callers had given up.
 	Overdue int64        `json:"overdue_writes" metric:"overdue_writes_total"`
 	Process ProcessStats `json:"process" sum:"-"`
 
@@ -70,7 +70,7 @@ type L1Stats struct {
 	Hits int64 `json:"hits" metric:"copies_total{result=found}"`
 	// Lookups that found no copy.
 	Misses int64 `json:"misses" metric:"copies_total{result=absent}"`
-	// Copies that were found, but were outdated.
+	// Copies found, but outdated.
 	Refused int64 `json:"refused" metric:"copies_total{result=outdated}"`
 }
 
@@ -78,13 +78,13 @@ type L1Stats struct {
 type MemoryStats struct {
 	// The size of all regions; zero if there is none.
 	Limit int64 `json:"limit" metric:"memory_limit_bytes{tier=shared}"`
-	// Values that were put there.
+	// Values put there.
 	Published int64 `json:"published" metric:"shared_memory_values_total{event=published}"`
-	// Values that were taken away, since their keys changed.
+	// Values taken away, since their keys changed.
 	Withdrawn int64 `json:"withdrawn" metric:"shared_memory_values_total{event=withdrawn}"`
-	// Values that were outdated when they were about to be put there.
+	// Values outdated when they were about to be put there.
 	Outdated int64 `json:"outdated" metric:"shared_memory_values_total{event=outdated}"`
-	// Values that were not put there, since another one was at that moment.
+	// Values not put there, since another one was at that moment.
 	Busy int64 `json:"busy" metric:"shared_memory_values_total{event=busy}"`
 	// Reads that apps have answered from the shared memory, as they report. The counts of the namespaces have
 	// them too.
@@ -99,7 +99,7 @@ type ConnectionStats struct {
 	Waiting int64 `json:"waiting" metric:"connections_waiting"`
 	// The most that may be open.
 	Limit int64 `json:"limit" metric:"connections_limit"`
-	// Connections that were accepted.
+	// Connections accepted.
 	Accepted int64 `json:"accepted" metric:"connections_total{event=accepted}"`
 	// Closed at once: above the limit.
 	Rejected int64 `json:"rejected" metric:"connections_total{event=rejected}"`
@@ -113,9 +113,9 @@ type ConnectionStats struct {
 	InFlight int64 `json:"in_flight" metric:"requests_in_flight"`
 	// Reads that returned requests.
 	Batches int64 `json:"batches"`
-	// Bytes that were read.
+	// Bytes read.
 	BytesIn int64 `json:"bytes_in" metric:"socket_bytes_total{direction=in}"`
-	// Bytes that were written.
+	// Bytes written.
 	BytesOut int64 `json:"bytes_out" metric:"socket_bytes_total{direction=out}"`
 	// Memory of pending requests and answers, those of other hosts included.
 	BufferBytes int64 `json:"buffer_bytes" metric:"memory_bytes{tier=buffers}"`
@@ -126,7 +126,7 @@ type ConnectionStats struct {
 	Dropped int64       `json:"dropped" metric:"frames_dropped_total"`
 	Buffers BufferStats `json:"buffers"`
 
-	// Requests that were refused, by the missing right: "read", "write" or "admin"; by
+	// Requests refused, by the missing right: "read", "write" or "admin"; by
 	// "token", HELLOs with an unknown token.
 	Denied map[string]int64 `json:"unauthorized" metric:"requests_unauthorized_total{right=*}"`
 	// Times that the file of the socket was missing and was made again.
@@ -188,28 +188,28 @@ type L2Stats struct {
 	// Memory beyond keys and values, for each entry.
 	Overhead float64  `json:"overhead_bytes_per_entry" sum:"-"`
 	Memory   L2Memory `json:"memory"`
-	// Entries that were removed because they had expired.
+	// Entries removed because they had expired.
 	Expired int64 `json:"expired" metric:"evictions_total{tier=l2,reason=expired}"`
-	// Entries that were removed for other entries.
+	// Entries removed for other entries.
 	Evicted int64 `json:"evicted"`
-	// Entries that were removed by a flush.
+	// Entries removed by a flush.
 	Flushed int64 `json:"flushed" metric:"evictions_total{tier=l2,reason=flushed}"`
-	// Entries that were removed because this host no longer owned them: others have taken over
+	// Entries removed because this host no longer owned them: others have taken over
 	// their partitions, or it has given them up.
 	Moved int64 `json:"moved" metric:"evictions_total{tier=l2,reason=moved}"`
-	// Entries that were removed because their namespace was above its quota.
+	// Entries removed because their namespace was above its quota.
 	QuotaEvicted int64 `json:"quota_evicted" metric:"evictions_total{tier=l2,reason=quota}"`
-	// Entries that were overwritten.
+	// Entries overwritten.
 	Overwritten int64 `json:"overwritten"`
-	// Entries that were deleted.
+	// Entries deleted.
 	Deleted int64 `json:"deleted"`
-	// Writes that were refused because there was no room.
+	// Writes refused because there was no room.
 	NoRoom int64 `json:"no_room" metric:"no_room_total"`
 	// Segments in use.
 	Segments int64 `json:"segments"`
-	// Segments that are free.
+	// Free segments.
 	FreeSegments int64 `json:"free_segments"`
-	// Segments that were compacted.
+	// Segments compacted.
 	Compactions int64 `json:"compactions"`
 	// Entries that moved to the main queue because they were read.
 	Promoted int64 `json:"promoted"`
@@ -249,7 +249,7 @@ type L2Memory struct {
 	Tails int64 `json:"tails"`
 	// Index of the entries.
 	Index int64 `json:"index"`
-	// Hashes of keys that were evicted not long ago.
+	// Hashes of keys evicted not long ago.
 	Ghosts int64 `json:"ghosts"`
 	// Queues of namespaces with a quota.
 	Quotas int64 `json:"quotas"`
@@ -261,7 +261,7 @@ type HTTPStats struct {
 	Open int64 `json:"open" metric:"http_connections"`
 	// The most that may be open.
 	Limit int64 `json:"limit" metric:"http_connections_limit"`
-	// Connections that were closed because there were too many.
+	// Connections closed because there were too many.
 	Closed int64 `json:"closed" metric:"http_connections_closed_total"`
 }
 
@@ -272,7 +272,7 @@ type MemcachedStats struct {
 	Open int64 `json:"open" metric:"memcached_connections"`
 	// The most that may be open.
 	Limit int64 `json:"limit" metric:"memcached_connections_limit"`
-	// Connections that were accepted.
+	// Connections accepted.
 	Accepted int64 `json:"accepted" metric:"memcached_connections_total{event=accepted}"`
 	// Closed at once: above the limit.
 	Rejected int64 `json:"rejected" metric:"memcached_connections_total{event=rejected}"`
@@ -284,13 +284,13 @@ type MemcachedStats struct {
 	BadCommands int64 `json:"bad_commands" metric:"memcached_connections_total{event=bad_frame}"`
 	// Closed: used more than their share of memory and did not read their answers.
 	OverBudget int64 `json:"over_budget" metric:"memcached_connections_total{event=over_budget}"`
-	// Values that were not taken, for lack of memory.
+	// Values not taken, for lack of memory.
 	Dropped int64 `json:"dropped" metric:"memcached_values_dropped_total"`
 	// Commands that wait.
 	InFlight int64 `json:"in_flight" metric:"memcached_commands_in_flight"`
-	// Bytes that were read.
+	// Bytes read.
 	BytesIn int64 `json:"bytes_in" metric:"memcached_bytes_total{direction=in}"`
-	// Bytes that were written.
+	// Bytes written.
 	BytesOut int64 `json:"bytes_out" metric:"memcached_bytes_total{direction=out}"`
 	// Commands and their outcomes, by the name that they have in memcached's stats, such as
 	// "cmd_get" and "get_hits".
@@ -301,11 +301,11 @@ type MemcachedStats struct {
 type LogStats struct {
 	// The log is bounded and counted. Otherwise the counts are zero.
 	Bounded bool `json:"bounded"`
-	// Lines that were written.
+	// Lines written.
 	Written int64 `json:"written" metric:"log_lines_total{event=written}"`
-	// Lines that were left out because there were too many.
+	// Lines left out because there were too many.
 	LeftOut int64 `json:"left_out" metric:"log_lines_total{event=left_out}"`
-	// Lines that were lost because stderr did not take them.
+	// Lines lost because stderr did not take them.
 	Lost int64 `json:"lost" metric:"log_lines_total{event=lost}"`
 }
 

@@ -71,7 +71,7 @@ var adviceOf = map[string]string{
 	"gossip_dropped_total": "`other_cluster`: another cluster gossips to this port. `garbage`: another key, or a " +
 		"stranger.",
 	"gossip_streams": "–",
-	"gossip_unknown": "If it stays above 0, somebody sends false gossip: set a cluster key, close the port to " +
+	"gossip_unknown": "If it stays above 0, a process sends false gossip: set a cluster key, close the port to " +
 		"strangers.",
 	"gossip_unknown_forgotten_total": "As gossip_unknown.",
 	"gossip_greetings_total":         "–",
