@@ -20,7 +20,7 @@ var adviceOf = map[string]string{
 	"connections":         "Near connections_limit: raise `max_connections`, or let apps share connections.",
 	"connections_limit":   "–",
 	"connections_waiting": "If it stays above 0, one user opens many connections: let its apps keep theirs.",
-	"connections_total": "`rejected`: raise `max_connections`. `slow_reader`, `slow_frame`, `bad_frame`: mend " +
+	"connections_total": "`rejected`: raise `max_connections`. `slow_reader`, `slow_frame`, `bad_frame`: fix " +
 		"that app.",
 	"socket_bytes_total": "–",
 	"socket_remade_total": "If it rises, something deletes the socket's file: often a cleaner of /tmp or a second " +
@@ -104,7 +104,7 @@ var adviceOf = map[string]string{
 	"lease_tokens":            "–",
 	"lease_tokens_total":      "`expired`: apps take longer than `lease_time` to load, or forget to fill.",
 
-	"origin_breaker_open":           "If 1, the origin has failed: mend it. The breaker closes by itself.",
+	"origin_breaker_open":           "If 1, the origin has failed: fix it. The breaker closes by itself.",
 	"origin_breaker_half_open":      "–",
 	"origin_breaker_openings_total": "If it rises often, the origin fails now and then.",
 	"origin_failures_in_a_row":      "If it grows, every call fails: `cachesidecar stats` has the last error.",
