@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -29,12 +30,26 @@ func rewrite(path string, results []*result) error {
 	return os.WriteFile(path, []byte(before+tableBegins+render(results)+tableEnds+after), 0o644)
 }
 
-// render returns the table.
+// render returns the list of the defences and the table, which names them by their numbers. An
+// attack by a second attacker does not tell again what it tries.
 func render(results []*result) string {
 	var b strings.Builder
-	b.WriteString("| attack | what it tries | defence | attacker | p99 | wrong, missing | memory, of what is stated | after |\n" +
-		"|---|---|---|---|---|---|---|---|\n")
+	var defences []string
 	for _, r := range results {
+		if !slices.Contains(defences, r.bound) {
+			defences = append(defences, r.bound)
+			fmt.Fprintf(&b, "%d. %s\n", len(defences), r.bound)
+		}
+	}
+	b.WriteString("\n| attack | what it tries | defence | attacker | p99 | wrong, missing | memory, of what is stated | after |\n" +
+		"|---|---|---|---|---|---|---|---|\n")
+	last := ""
+	for _, r := range results {
+		told := "| | |"
+		if r.name != last {
+			told = fmt.Sprintf("| %s | %s | %d", r.name, r.tries, 1+slices.Index(defences, r.bound))
+		}
+		last = r.name
 		p99, memory, back := "", "", ""
 		if r.small > 0 {
 			p99 = fmt.Sprintf("× %.1f", r.small)
@@ -51,8 +66,7 @@ func render(results []*result) string {
 		if r.gone {
 			back = "gone"
 		}
-		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %d, %d | %s | %s |\n",
-			r.name, r.tries, r.bound, r.user, p99, r.wrong, r.missing, memory, back)
+		fmt.Fprintf(&b, "%s | %s | %s | %d, %d | %s | %s |\n", told, r.user, p99, r.wrong, r.missing, memory, back)
 	}
 	return b.String()
 }
@@ -62,19 +76,21 @@ func TestTable(t *testing.T) {
 	if err := os.WriteFile(path, []byte("before\n"+tableBegins+"old\n"+tableEnds+"after\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	a := attack{name: "n", tries: "t", bound: "b"}
+	a, other := attack{name: "n", tries: "t", bound: "b"}, attack{name: "o", tries: "t", bound: "b"}
 	results := []*result{
 		{attack: &a, user: "another", small: 1.25, large: 2, peak: 5 << 20, limit: 9 << 20, back: 1.02},
 		{attack: &a, user: "the same", small: 9, wrong: 1, missing: 2, peak: 3 << 30, limit: 9 << 20, back: 0.1, killedAt: 2100 << 20, gone: true},
-		{attack: &a},
+		{attack: &other},
 	}
 	want := `before
 <!-- written by make attacks -->
+1. b
+
 | attack | what it tries | defence | attacker | p99 | wrong, missing | memory, of what is stated | after |
 |---|---|---|---|---|---|---|---|
-| n | t | b | another | × 1.2, large × 2.0 | 0, 0 | 5 of 9 MiB | × 1.02 |
-| n | t | b | the same | × 9.0 | 1, 2 | killed at 2100 MiB | gone |
-| n | t | b |  |  | 0, 0 |  |  |
+| n | t | 1 | another | × 1.2, large × 2.0 | 0, 0 | 5 of 9 MiB | × 1.02 |
+| | | | the same | × 9.0 | 1, 2 | killed at 2100 MiB | gone |
+| o | t | 1 |  |  | 0, 0 |  |  |
 <!-- end -->
 after
 `
