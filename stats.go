@@ -42,6 +42,8 @@ type Stats struct {
 	HTTP    HTTPStats        `json:"http" if:"Limit"`
 	// The endpoint for memcached's protocol.
 	Memcached MemcachedStats `json:"memcached" if:"Limit"`
+	// The feeds of changes.
+	Changes []ChangesStats `json:"changes"`
 	Log       LogStats       `json:"log" if:"Bounded"`
 }
 

@@ -30,6 +30,8 @@ func (c Config) Check() error {
 	for name, ns := range c.Namespaces {
 		wrong.Add(c.checkOrigin(name, ns))
 	}
+	_, err = c.openFeeds()
+	wrong.Add(err)
 	wrong.Add(checkMemory(c))
 	return wrong.Err()
 }

@@ -125,6 +125,9 @@ func (s *Sidecar) startTiers(ctx context.Context, back *layer, pages *httpd.Serv
 	back.Go(func() error { return s.engine.Store.Run(back.ctx, s.engine.Clock) })
 	back.run(s.telemetry.Run)
 	back.run(s.engine.Audit)
+	for _, f := range s.followers {
+		back.run(f.Run)
+	}
 	if pages != nil {
 		back.Go(func() error { return pages.Run(back.ctx) })
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/access"
+	"github.com/cachesidecar/cachesidecar/internal/changes"
 	"github.com/cachesidecar/cachesidecar/internal/creds"
 	"github.com/cachesidecar/cachesidecar/internal/engine"
 	"github.com/cachesidecar/cachesidecar/internal/httpd"
@@ -37,6 +38,7 @@ type Sidecar struct {
 	files     machine.Files                // shares of the file descriptors
 	http      atomic.Pointer[httpd.Server] // nil: HTTP is off
 	ending    *ending
+	followers []*changes.Follower
 
 	applying sync.Mutex    // one Apply at a time; guards present
 	present  Config        // in effect: cfg, with what Apply has changed
@@ -81,6 +83,10 @@ func New(cfg Config) (*Sidecar, error) {
 	if err != nil {
 		return nil, err
 	}
+	feeds, err := cfg.openFeeds()
+	if err != nil {
+		return nil, err
+	}
 	s := &Sidecar{cfg: cfg, started: cfg.clock.Read().Boot, ready: make(chan struct{})}
 	s.files = shareFiles(&cfg, machine.FileLimit())
 	w := creds.WatchConfig{Paths: cfg.paths(), Node: cfg.Node, Now: cfg.now, Log: cfg.Log}
@@ -103,6 +109,7 @@ func New(cfg Config) (*Sidecar, error) {
 	s.ending = &ending{engine: s.engine, doors: s.doors, log: cfg.Log, begun: make(chan struct{})}
 	s.server.Leaving = s.ending.farewell
 	openMemcached(&s.memcached, &s.cfg, s.files.Apps, s.doors)
+	s.newFollowers(feeds)
 	s.telemetry = telemetry.New(telemetry.Config{
 		Engine: s.engine, Server: s.server, Keys: &s.keys,
 		Node: cfg.Node, Version: cfg.Version, Join: len(cfg.Join), AloneOK: s.aloneOK.Load,
@@ -110,7 +117,7 @@ func New(cfg Config) (*Sidecar, error) {
 		MemoryLimit: func() int64 { limit, _ := machine.Memory(); return limit },
 		HTTP:        s.http.Load, Memcached: s.memcached.stats,
 		SocketRemade: s.socket.remade.Load, Enter: thisHost{s}.Enter,
-		NotReady: func() string { return notReady(s) },
+		NotReady: func() string { return notReady(s) }, Changes: s.changesStats,
 	})
 	return s, nil
 }

@@ -91,6 +91,22 @@ func (p *program) askOrigins(c *cli.Context, cfg *fileConfig) error {
 			wrong = append(wrong, cfg.originProblem(a))
 		}
 	}
+	feeds, err := cfg.AskFeeds(ctx)
+	if err != nil || c.Context.Err() != nil {
+		return errors.Join(err, c.Context.Err())
+	}
+	for _, a := range feeds {
+		if a.Err != nil {
+			setting := "changes." + a.Feed + "." + a.Kind
+			line, _ := cfg.sources.line(setting)
+			wrong = append(wrong, problem{
+				File: cfg.sources.file, Line: line, Setting: setting, Text: fmt.Sprintf("changes %s: %v", a.Feed, a.Err),
+			})
+		}
+		for _, w := range a.Warnings {
+			fmt.Fprintf(p.err, "changes %s: %s\n", logs.Plain(a.Feed), logs.Plain(w))
+		}
+	}
 	wrong.sort()
 	if c.Bool("json") {
 		return wrong.orNil()
@@ -99,6 +115,11 @@ func (p *program) askOrigins(c *cli.Context, cfg *fileConfig) error {
 		for _, a := range answers {
 			if a.Err == nil {
 				fmt.Fprintf(w, "%s\t%s\tok\t%v\n", logs.Plain(a.Namespace), a.Kind, a.Took.Round(10*time.Microsecond))
+			}
+		}
+		for _, a := range feeds {
+			if a.Err == nil {
+				fmt.Fprintf(w, "changes %s\t%s\tok\t\n", logs.Plain(a.Feed), a.Kind)
 			}
 		}
 	})

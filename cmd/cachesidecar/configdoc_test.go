@@ -87,9 +87,11 @@ func configRowsOf(
 				r.namespace = true
 				rows = append(rows, r)
 			}
+		case f.Type == reflect.TypeFor[map[string]fileFeed]():
+			rows = append(rows, configRowsOf(t, f.Type.Elem(), key+".", names, true)...)
 		default:
 			// A part that is always there has no row of its own, and a kind of origin has a table.
-			if typ != reflect.TypeFor[fileOrigin]() && f.Type.Kind() != reflect.Struct {
+			if typ != reflect.TypeFor[fileOrigin]() && typ != reflect.TypeFor[fileFeed]() && f.Type.Kind() != reflect.Struct {
 				comment := comments[[2]string{typ.Name(), f.Name}]
 				if comment == "" {
 					t.Errorf("%s.%s has no comment", typ, f.Name)

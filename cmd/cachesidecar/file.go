@@ -31,6 +31,8 @@ type fileConfig struct {
 
 	// InFile becomes Config.Namespaces.
 	InFile map[string]fileNamespace `yaml:"namespaces"`
+	// FeedsInFile becomes Config.Feeds.
+	FeedsInFile map[string]fileFeed `yaml:"changes"`
 
 	sources sources
 }
@@ -51,6 +53,11 @@ type fileOrigin struct {
 	Redis     *redisorigin.Config `yaml:"redis"`
 	Memcached *memcached.Config   `yaml:"memcached"`
 	Exec      *execorigin.Config  `yaml:"exec"`
+}
+
+// fileFeed is a feed of changes. Exactly one field is set.
+type fileFeed struct {
+	Postgres *postgres.FeedConfig `yaml:"postgres"`
 }
 
 // newConfig returns what the command itself gives the sidecar.
@@ -76,6 +83,17 @@ func (c *fileConfig) complete() (wrong problems) {
 		c.Namespaces[name] = ns.Namespace
 	}
 	c.InFile = nil
+	for name, f := range c.FeedsInFile {
+		if f.Postgres == nil {
+			wrong = append(wrong, c.sources.place(fmt.Errorf("changes %s: nothing is given: give postgres, with its settings", name)))
+			continue
+		}
+		if c.Feeds == nil {
+			c.Feeds = map[string]loader.FeedConfig{}
+		}
+		c.Feeds[name] = *f.Postgres
+	}
+	c.FeedsInFile = nil
 	return wrong
 }
 
@@ -132,7 +150,8 @@ func settingNames(t reflect.Type) (names []string) {
 }
 
 // mapParts are the words for an element of a setting that maps names to settings.
-var mapParts = map[string]string{"namespaces": "a namespace", "access": "a namespace in access", "tokens": "a token"}
+var mapParts = map[string]string{"namespaces": "a namespace", "access": "a namespace in access", "tokens": "a token",
+	"changes": "a feed of changes", "tables": "a table"}
 
 // member returns the setting that a key names in the value of f.
 func (f field) member(key string) (field, bool) {

@@ -332,17 +332,22 @@ var kinds = map[reflect.Type]string{
 	reflect.TypeFor[map[string]string]():         "names, each with its value",
 	reflect.TypeFor[fileOrigin](): "a kind of origin with its settings, " +
 		"such as http: {url: \"http://127.0.0.1:8080/{key}\"}",
-	reflect.TypeFor[httporigin.Config]():    "settings, such as url: http://127.0.0.1:8080/{key}",
-	reflect.TypeFor[postgres.Config]():      "settings, such as dsn_file: /etc/cachesidecar/users.dsn",
-	reflect.TypeFor[redisorigin.Config]():   "settings, such as address: 127.0.0.1:6379",
-	reflect.TypeFor[memcached.Config]():     "settings, such as servers: [127.0.0.1:11211]",
-	reflect.TypeFor[execorigin.Config]():    "settings, such as command: [/usr/local/bin/load]",
-	reflect.TypeFor[sidecar.Limits]():       "settings, such as concurrency: 16",
-	reflect.TypeFor[sidecar.TLSFiles]():     "files, such as cert: /etc/cachesidecar/node.crt",
-	reflect.TypeFor[sidecar.Breaker]():      "settings, such as failures: 5",
-	reflect.TypeFor[sidecar.ExistingKeys](): "settings, such as keys: 1000000",
-	reflect.TypeFor[sidecar.Warm]():         "settings, such as rate: 500",
-	reflect.TypeFor[fileConfig]():           "settings, such as l2_size: 1GiB",
+	reflect.TypeFor[httporigin.Config]():             "settings, such as url: http://127.0.0.1:8080/{key}",
+	reflect.TypeFor[map[string]fileFeed]():           "names of feeds, each with a kind: postgres",
+	reflect.TypeFor[fileFeed]():                      "a kind of feed with its settings: postgres",
+	reflect.TypeFor[postgres.FeedConfig]():           "settings, such as dsn_file: /etc/cachesidecar/feed.dsn",
+	reflect.TypeFor[map[string]postgres.FeedTable](): "names of tables with their schema, each with namespace and key",
+	reflect.TypeFor[postgres.FeedTable]():            "settings, such as {namespace: users, key: \"{id}\"}",
+	reflect.TypeFor[postgres.Config]():               "settings, such as dsn_file: /etc/cachesidecar/users.dsn",
+	reflect.TypeFor[redisorigin.Config]():            "settings, such as address: 127.0.0.1:6379",
+	reflect.TypeFor[memcached.Config]():              "settings, such as servers: [127.0.0.1:11211]",
+	reflect.TypeFor[execorigin.Config]():             "settings, such as command: [/usr/local/bin/load]",
+	reflect.TypeFor[sidecar.Limits]():                "settings, such as concurrency: 16",
+	reflect.TypeFor[sidecar.TLSFiles]():              "files, such as cert: /etc/cachesidecar/node.crt",
+	reflect.TypeFor[sidecar.Breaker]():               "settings, such as failures: 5",
+	reflect.TypeFor[sidecar.ExistingKeys]():          "settings, such as keys: 1000000",
+	reflect.TypeFor[sidecar.Warm]():                  "settings, such as rate: 500",
+	reflect.TypeFor[fileConfig]():                    "settings, such as l2_size: 1GiB",
 }
 
 // mayBeSecret reports whether text in the place of a map of this type may be a secret: an
@@ -350,7 +355,8 @@ var kinds = map[reflect.Type]string{
 func mayBeSecret(t reflect.Type) bool {
 	switch t {
 	case reflect.TypeFor[map[string]string](), reflect.TypeFor[sidecar.Token](),
-		reflect.TypeFor[map[string]sidecar.Token](), reflect.TypeFor[fileOrigin]():
+		reflect.TypeFor[map[string]sidecar.Token](), reflect.TypeFor[fileOrigin](), reflect.TypeFor[fileFeed](),
+		reflect.TypeFor[postgres.FeedConfig]():
 		return true
 	}
 	return reflect.PointerTo(t).Implements(reflect.TypeFor[loader.OriginConfig]())

@@ -101,6 +101,11 @@ func Wrong(st *cachesidecar.Stats) (f Findings) {
 	for i := range st.Namespaces {
 		f.ofNamespace(&st.Namespaces[i])
 	}
+	for i := range st.Changes {
+		if c := &st.Changes[i]; c.Error != "" {
+			f.Addf("the feed of changes %s has failed, and is tried again: %s", c.Name, c.Error)
+		}
+	}
 	f.full(st)
 	return f
 }

@@ -12,6 +12,9 @@ import (
 // command may say anything.
 type Secrets []string
 
+// Hide removes the secrets from an error's text.
+func (s Secrets) Hide(err error) error { return s.hide(err) }
+
 // hide removes the secrets from an error's text.
 func (s Secrets) hide(err error) error {
 	if err == nil {

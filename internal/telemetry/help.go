@@ -87,8 +87,18 @@ var helpOf = map[string]string{
 	"warmed_keys_total":       "Keys of a namespace loaded at the start, by result.",
 	"lease_tokens":            "Lease tokens that apps have, and reads that wait for their fills, by state.",
 	"lease_tokens_total":      "Lease tokens of apps that load values themselves, by event.",
+	"changes_following":       "1 if this host follows the feed of changes: of all hosts, one does.",
+	"changes_lag_seconds":     "Seconds from a commit until its keys were deleted, on the host that follows the feed.",
+	"changes_under_way":       "Transactions of a feed whose keys are not deleted yet.",
+	"changes_kept_bytes":      "Bytes of the log that the server keeps for the feed.",
+	"changes_rows_total":      "Rows, truncations and messages of a feed.",
+	"changes_deletions_total": "Keys that a feed has deleted.",
+	"changes_flushes_total":   "Flushes of namespaces by a feed.",
+	"changes_gaps_total":      "Times that a feed began anew, and its namespaces were flushed.",
+	"changes_failures_total":  "Times that following a feed ended with an error.",
 	"audited_values_total":    "Hits of a namespace with audit that were compared with the origin, by result.",
 	"audit_differences_total": "Cached values that differed from the origin's, by the time for which they had " +
+		"been cached, at most.",
 
 	"origin_breaker_open":           "1 while the breaker before a namespace's origin is open: loads are refused.",
 	"origin_breaker_half_open":      "1 while that breaker is half-open: the next load tries the origin.",

@@ -37,6 +37,7 @@ type Config struct {
 	Memcached    func() cachesidecar.MemcachedStats // zero: there is no endpoint
 	SocketRemade func() int64                       // times that the socket's file was made anew
 	NotReady     func() string                      // why this host is not ready; "": it is
+	Changes      func() []cachesidecar.ChangesStats
 	Enter        func() (leave func(), ok bool)
 }
 

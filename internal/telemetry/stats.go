@@ -32,6 +32,7 @@ func (s *Telemetry) Stats() cachesidecar.Stats {
 		Process:     processStats(),
 		Members:     map[string]int64{},
 		Memcached:   s.Memcached(),
+		Changes:     s.Changes(),
 		Log:         logs.StatsOf(s.Log),
 	}
 	now, counts := e.Clock.Read().Boot, s.counts()

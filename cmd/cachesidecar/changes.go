@@ -1,0 +1,87 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/client"
+)
+
+func changesCommand(p *program) *cli.Command {
+	return &cli.Command{
+		Name:        "changes",
+		Usage:       "show the feeds that delete what changes at an origin",
+		Flags:       clientFlags(jsonFlag),
+		Description: "Of all hosts of the cluster, one follows each feed.",
+		Subcommands: []*cli.Command{changesSQLCommand(p)},
+		Action: counted(0, 0, func(c *cli.Context) error {
+			return ask(c, func(ctx context.Context, cl *client.Client) error {
+				st, err := cl.Stats(ctx)
+				if err != nil {
+					return err
+				}
+				return p.show(c, st.Changes, func(out io.Writer) error { return writeFeeds(out, &st) })
+			})
+		}),
+	}
+}
+
+func changesSQLCommand(p *program) *cli.Command {
+	return &cli.Command{
+		Name:      "sql",
+		Usage:     "print the statements that prepare a database for the feeds of a configuration file",
+		ArgsUsage: "FILE",
+		Action: counted(1, 1, func(c *cli.Context) error {
+			cfg, err := loadConfig(c.Args().First())
+			if err != nil {
+				return err
+			}
+			text, err := cfg.FeedSQL()
+			if err == nil && text == "" {
+				err = errors.New("the file has no feed: give changes")
+			}
+			if err == nil {
+				_, err = io.WriteString(p.out, text)
+			}
+			return err
+		}),
+	}
+}
+
+// writeFeeds writes a table of the feeds, and a line for each thing to be told of one.
+func writeFeeds(out io.Writer, st *cachesidecar.Stats) error {
+	if len(st.Changes) == 0 {
+		_, err := fmt.Fprintln(out, "no feed is configured: see \"changes\" in the configuration")
+		return err
+	}
+	all := shown(st.Changes)
+	err := table(out, 0, func(w io.Writer) {
+		fmt.Fprintln(w, "FEED\tSTATE\tLAG\tUNDER WAY\tROWS\tDELETED\tFLUSHES\tGAPS\tKEPT")
+		for _, f := range all {
+			lag := "-"
+			if f.Following {
+				lag = (time.Duration(f.LagMS) * time.Millisecond).String()
+			}
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", f.Name, f.State, lag, count(f.UnderWay), count(f.Rows),
+				count(f.Deletions), count(f.Flushes), count(f.Gaps), size(f.KeptBytes))
+		}
+	})
+	for _, f := range all {
+		if why := cmp.Or(f.Error); why != "" {
+			_, e := fmt.Fprintf(out, "%s has failed: %s\n", f.Name, why)
+			err = errors.Join(err, e)
+		}
+		if f.LastGap != "" {
+			_, e := fmt.Fprintf(out, "%s began anew: %s\n", f.Name, f.LastGap)
+			err = errors.Join(err, e)
+		}
+	}
+	return err
+}

@@ -1,0 +1,85 @@
+package sidecar
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/changes"
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/settings"
+	"github.com/cachesidecar/cachesidecar/loader"
+)
+
+// maxFeeds bounds the feeds of a sidecar.
+const maxFeeds = 16
+
+// openFeeds opens the feeds of changes, which asks no server.
+func (c *Config) openFeeds() (map[string]loader.Feed, error) {
+	var wrong settings.Problems
+	if len(c.Feeds) > maxFeeds {
+		wrong.Addf("changes: %d feeds are given: give at most %d", len(c.Feeds), maxFeeds)
+	}
+	feeds := map[string]loader.Feed{}
+	for _, name := range slices.Sorted(maps.Keys(c.Feeds)) {
+		f, err := c.Feeds[name].Open()
+		wrong.Within("changes "+name, err)
+		feeds[name] = f
+	}
+	return feeds, wrong.Err()
+}
+
+// newFollowers returns what follows the feeds.
+func (s *Sidecar) newFollowers(feeds map[string]loader.Feed) {
+	for _, name := range slices.Sorted(maps.Keys(feeds)) {
+		hide := namespaces.Secrets(feeds[name].Secrets())
+		s.followers = append(s.followers, changes.New(name, feeds[name], s.engine, s.cfg.Log, hide.Hide))
+	}
+}
+
+// changesStats returns the feeds' part of STATS.
+func (s *Sidecar) changesStats() (list []cachesidecar.ChangesStats) {
+	for _, f := range s.followers {
+		list = append(list, f.Stats())
+	}
+	return list
+}
+
+// FeedAnswer is how the server of a feed of changes has answered to AskFeeds.
+type FeedAnswer struct {
+	Feed     string
+	Kind     string
+	Warnings []string // what works and is dangerous
+	Err      error    // nil if it fits the settings; shows no secret
+}
+
+// AskFeeds asks the server of each feed whether the settings fit it, until ctx ends.
+func (c Config) AskFeeds(ctx context.Context) (list []FeedAnswer, err error) {
+	feeds, err := c.openFeeds()
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range slices.Sorted(maps.Keys(feeds)) {
+		a := FeedAnswer{Feed: name, Kind: c.Feeds[name].Kind()}
+		hide := namespaces.Secrets(feeds[name].Secrets())
+		a.Warnings, err = feeds[name].Check(ctx)
+		if a.Err = hide.Hide(err); err != nil && ctx.Err() != nil {
+			a.Err = fmt.Errorf("no answer within the timeout: %w", a.Err)
+		}
+		list = append(list, a)
+	}
+	return list, nil
+}
+
+// FeedSQL returns the statements that prepare the servers of the feeds.
+func (c Config) FeedSQL() (text string, err error) {
+	feeds, err := c.openFeeds()
+	for _, name := range slices.Sorted(maps.Keys(feeds)) {
+		if feeds[name] != nil {
+			text += feeds[name].SQL()
+		}
+	}
+	return text, err
+}
