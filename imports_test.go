@@ -90,6 +90,7 @@ var allowed = []struct {
 	{"internal/verify", []string{".", "internal/cluster", "internal/history", "internal/kv", "internal/wire"}},
 	{"internal/httpd", []string{".", "internal/logs", "internal/rpc/server", "internal/transport"}},
 	{"internal/engine", []string{".", "internal/access", "internal/cluster", "internal/failpoint", "internal/flight", "internal/handoff", "internal/hotkeys", "internal/kv", "internal/namespaces", "internal/peer", "internal/quota", "internal/rpc", "internal/rpc/server", "internal/shm", "internal/slow", "internal/transport", "internal/wire", "invalidation", "l1", "l2/ownership", "l2/segment", "loader"}},
+	{"internal/changes", []string{".", "internal/kv", "loader"}},
 	{"internal/testing/onehost", []string{"internal/access", "internal/cluster", "internal/engine", "internal/kv", "internal/namespaces", "internal/quota", "internal/testing/testenv", "internal/wire", "loader"}},
 	{"internal/session", []string{".", "internal/access", "internal/engine", "internal/kv", "internal/namespaces", "internal/peer", "internal/quota", "internal/rpc", "internal/rpc/server", "internal/slow", "internal/transport", "internal/verify", "internal/wire", "unixsock"}},
 	{"internal/memcached/endpoint", []string{".", "internal/memcached", "internal/namespaces", "internal/quota", "internal/rpc/server", "internal/session", "internal/wire", "unixsock"}},
@@ -97,7 +98,7 @@ var allowed = []struct {
 	{"internal/telemetry", []string{".", "internal/access", "internal/cluster", "internal/creds", "internal/engine", "internal/httpd", "internal/logs", "internal/namespaces", "internal/rpc/server", "internal/wire"}},
 	{"internal/page", []string{".", "internal/condition", "internal/logs", "internal/telemetry"}},
 	// Floor 3: the composition root.
-	{"sidecar", []string{".", "internal/access", "internal/calls", "internal/cluster", "internal/condition", "internal/creds", "internal/engine", "internal/httpd", "internal/keyfilter", "internal/kv", "internal/logs", "internal/machine", "internal/memcached/endpoint", "internal/namespaces", "internal/page", "internal/peer", "internal/quota", "internal/rpc/server", "internal/session", "internal/settings", "internal/shm", "internal/telemetry", "internal/transport", "internal/verify", "internal/wire", "loader", "unixsock"}},
+	{"sidecar", []string{".", "internal/access", "internal/calls", "internal/changes", "internal/cluster", "internal/condition", "internal/creds", "internal/engine", "internal/httpd", "internal/keyfilter", "internal/kv", "internal/logs", "internal/machine", "internal/memcached/endpoint", "internal/namespaces", "internal/page", "internal/peer", "internal/quota", "internal/rpc/server", "internal/session", "internal/settings", "internal/shm", "internal/telemetry", "internal/transport", "internal/verify", "internal/wire", "loader", "unixsock"}},
 	{"internal/testing/faults", nil},
 	// Floor 4: the command.
 	{"cmd/cachesidecar", []string{".", "client", "internal/condition", "internal/creds", "internal/load", "internal/logs", "internal/plainfile", "internal/rpc/server", "internal/settings", "internal/wire", "loader", "loader/execorigin", "loader/httporigin", "loader/memcached", "loader/postgres", "loader/redisorigin", "sidecar", "unixsock"}},

@@ -44,7 +44,7 @@ type Stats struct {
 	Memcached MemcachedStats `json:"memcached" if:"Limit"`
 	// The feeds of changes.
 	Changes []ChangesStats `json:"changes"`
-	Log       LogStats       `json:"log" if:"Bounded"`
+	Log     LogStats       `json:"log" if:"Bounded"`
 }
 
 // ClusterStats is the body of an answer to STATS with the option Cluster.

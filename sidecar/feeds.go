@@ -31,18 +31,21 @@ func (c *Config) openFeeds() (map[string]loader.Feed, error) {
 	return feeds, wrong.Err()
 }
 
-// newFollowers returns what follows the feeds.
-func (s *Sidecar) newFollowers(feeds map[string]loader.Feed) {
+// followers follow the feeds of a sidecar.
+type followers []*changes.Follower
+
+func newFollowers(s *Sidecar, feeds map[string]loader.Feed) (list followers) {
 	for _, name := range slices.Sorted(maps.Keys(feeds)) {
 		hide := namespaces.Secrets(feeds[name].Secrets())
-		s.followers = append(s.followers, changes.New(name, feeds[name], s.engine, s.cfg.Log, hide.Hide))
+		list = append(list, changes.New(name, feeds[name], s.engine, s.cfg.Log, hide.Hide))
 	}
+	return list
 }
 
-// changesStats returns the feeds' part of STATS.
-func (s *Sidecar) changesStats() (list []cachesidecar.ChangesStats) {
-	for _, f := range s.followers {
-		list = append(list, f.Stats())
+// stats returns the feeds' part of STATS.
+func (f followers) stats() (list []cachesidecar.ChangesStats) {
+	for _, one := range f {
+		list = append(list, one.Stats())
 	}
 	return list
 }

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/access"
-	"github.com/cachesidecar/cachesidecar/internal/changes"
 	"github.com/cachesidecar/cachesidecar/internal/creds"
 	"github.com/cachesidecar/cachesidecar/internal/engine"
 	"github.com/cachesidecar/cachesidecar/internal/httpd"
@@ -38,7 +37,7 @@ type Sidecar struct {
 	files     machine.Files                // shares of the file descriptors
 	http      atomic.Pointer[httpd.Server] // nil: HTTP is off
 	ending    *ending
-	followers []*changes.Follower
+	followers followers
 
 	applying sync.Mutex    // one Apply at a time; guards present
 	present  Config        // in effect: cfg, with what Apply has changed
@@ -109,7 +108,7 @@ func New(cfg Config) (*Sidecar, error) {
 	s.ending = &ending{engine: s.engine, doors: s.doors, log: cfg.Log, begun: make(chan struct{})}
 	s.server.Leaving = s.ending.farewell
 	openMemcached(&s.memcached, &s.cfg, s.files.Apps, s.doors)
-	s.newFollowers(feeds)
+	s.followers = newFollowers(s, feeds)
 	s.telemetry = telemetry.New(telemetry.Config{
 		Engine: s.engine, Server: s.server, Keys: &s.keys,
 		Node: cfg.Node, Version: cfg.Version, Join: len(cfg.Join), AloneOK: s.aloneOK.Load,
@@ -117,7 +116,7 @@ func New(cfg Config) (*Sidecar, error) {
 		MemoryLimit: func() int64 { limit, _ := machine.Memory(); return limit },
 		HTTP:        s.http.Load, Memcached: s.memcached.stats,
 		SocketRemade: s.socket.remade.Load, Enter: thisHost{s}.Enter,
-		NotReady: func() string { return notReady(s) }, Changes: s.changesStats,
+		NotReady: func() string { return notReady(s) }, Changes: s.followers.stats,
 	})
 	return s, nil
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -69,13 +68,13 @@ func writeFeeds(out io.Writer, st *cachesidecar.Stats) error {
 			if f.Following {
 				lag = (time.Duration(f.LagMS) * time.Millisecond).String()
 			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", f.Name, f.State, lag, count(f.UnderWay), count(f.Rows),
-				count(f.Deletions), count(f.Flushes), count(f.Gaps), size(f.KeptBytes))
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", f.Name, f.State, lag, count(f.UnderWay),
+				count(f.Rows), count(f.Deletions), count(f.Flushes), count(f.Gaps), size(f.KeptBytes))
 		}
 	})
 	for _, f := range all {
-		if why := cmp.Or(f.Error); why != "" {
-			_, e := fmt.Fprintf(out, "%s has failed: %s\n", f.Name, why)
+		if f.Error != "" {
+			_, e := fmt.Fprintf(out, "%s has failed: %s\n", f.Name, f.Error)
 			err = errors.Join(err, e)
 		}
 		if f.LastGap != "" {

@@ -100,7 +100,8 @@ func (p *program) askOrigins(c *cli.Context, cfg *fileConfig) error {
 			setting := "changes." + a.Feed + "." + a.Kind
 			line, _ := cfg.sources.line(setting)
 			wrong = append(wrong, problem{
-				File: cfg.sources.file, Line: line, Setting: setting, Text: fmt.Sprintf("changes %s: %v", a.Feed, a.Err),
+				File: cfg.sources.file, Line: line, Setting: setting,
+				Text: fmt.Sprintf("changes %s: %v", a.Feed, a.Err),
 			})
 		}
 		for _, w := range a.Warnings {

@@ -219,8 +219,9 @@ func TestConfigDoc(t *testing.T) {
 		}
 	}
 	known := append(paths(reflect.TypeFor[fileConfig](), ""), paths(reflect.TypeFor[fileNamespace](), "")...)
+	known = append(known, paths(reflect.TypeFor[fileFeed](), "changes.")...)
 	for _, key := range known {
-		if _, ok := rows[key]; !ok && key != "namespaces" && key != "limits" && key != "tls" {
+		if _, ok := rows[key]; !ok && key != "namespaces" && key != "limits" && key != "tls" && key != "changes" {
 			t.Errorf("the page does not tell of %s", key)
 		}
 	}

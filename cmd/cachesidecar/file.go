@@ -85,7 +85,8 @@ func (c *fileConfig) complete() (wrong problems) {
 	c.InFile = nil
 	for name, f := range c.FeedsInFile {
 		if f.Postgres == nil {
-			wrong = append(wrong, c.sources.place(fmt.Errorf("changes %s: nothing is given: give postgres, with its settings", name)))
+			err := fmt.Errorf("changes %s: nothing is given: give postgres, with its settings", name)
+			wrong = append(wrong, c.sources.place(err))
 			continue
 		}
 		if c.Feeds == nil {

@@ -137,7 +137,8 @@ func (p *program) commands() []*cli.Command {
 	return []*cli.Command{
 		runCommand(p),
 		getCommand(p), setCommand(p), delCommand(p), touchCommand(p), incrCommand(p), ttlCommand(p),
-		statsCommand(p), changesCommand(p), flushCommand(p), drainCommand(p), membersCommand(p), ringCommand(p), watchCommand(p),
+		statsCommand(p), changesCommand(p), flushCommand(p), drainCommand(p), membersCommand(p), ringCommand(p),
+		watchCommand(p),
 		keysCommand(p), hotCommand(p), slowCommand(p), topCommand(p),
 		reloadCommand(p),
 		warmCommand(p), verifyCommand(p), benchCommand(p), demoCommand(p),

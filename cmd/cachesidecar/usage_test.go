@@ -171,7 +171,7 @@ func TestArgumentCounts(t *testing.T) {
 	const any = -1
 	counts := map[string]struct{ least, most int }{
 		"run": {0, 0}, "get": {1, any}, "set": {2, 2}, "del": {1, any}, "touch": {1, any}, "incr": {1, 2}, "ttl": {1, any}, "ping": {0, 0},
-		"stats": {0, 0}, "flush": {0, 0}, "members": {0, 0}, "members forget": {1, 1}, "ring": {1, 1}, "watch": {0, any}, "warm": {1, 1}, "verify": {0, 0}, "bench": {0, 0}, "health": {0, 0},
+		"stats": {0, 0}, "changes": {0, 0}, "changes sql": {1, 1}, "flush": {0, 0}, "members": {0, 0}, "members forget": {1, 1}, "ring": {1, 1}, "watch": {0, any}, "warm": {1, 1}, "verify": {0, 0}, "bench": {0, 0}, "health": {0, 0},
 		"demo":         {0, 0},
 		"config check": {1, 1}, "config show": {0, 0}, "key generate": {0, 0}, "completion": {1, 1}, "man": {0, 0}, "top": {0, 0}, "hot": {0, 0}, "keys": {0, 1}, "slow": {0, 0}, "drain": {0, 0}, "reload": {0, 0}, "version": {0, 0},
 	}

@@ -145,7 +145,7 @@ func (m *mapping) places(columns []string) (list []int, err error) {
 	for _, c := range m.columns {
 		i := slices.Index(columns, c)
 		if i < 0 {
-			return nil, fmt.Errorf("the key names column %q, which the publication does not have: %w", c, loader.ErrFeed)
+			return nil, fmt.Errorf("%w: the publication lacks column %q, which the key names", loader.ErrFeed, c)
 		}
 		list = append(list, i)
 	}
@@ -213,8 +213,8 @@ func (f *Feed) connect(ctx context.Context, replication bool) (*pgconn.PgConn, e
 	defer cancel()
 	conn, err := pgconn.ConnectConfig(ctx, c)
 	if err != nil && replication && strings.Contains(err.Error(), "replication") {
-		return nil, fmt.Errorf("%w: the server takes no connection for replication: give the server itself and not a "+
-			"pooler, and a role with REPLICATION (%v)", loader.ErrFeed, err)
+		return nil, fmt.Errorf("%w: the server takes no connection for replication: give the server itself "+
+			"and not a pooler, and a role with REPLICATION (%w)", loader.ErrFeed, err)
 	}
 	return conn, err
 }

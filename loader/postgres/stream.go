@@ -69,7 +69,8 @@ func (s *stream) Anew() string { return s.anew }
 func (s *stream) findSlot(ctx context.Context) error {
 	name := s.feed.cfg.Slot
 	rows, err := ask(ctx, s.gate, `SELECT coalesce(plugin, ''), coalesce(database = current_database(), false),
-		coalesce(active_pid::text, ''), coalesce(wal_status, '') FROM pg_replication_slots WHERE slot_name = `+quoted(name))
+		coalesce(active_pid::text, ''), coalesce(wal_status, '')
+		FROM pg_replication_slots WHERE slot_name = `+quoted(name))
 	switch {
 	case err != nil:
 		return err
@@ -77,7 +78,8 @@ func (s *stream) findSlot(ctx context.Context) error {
 		s.anew = cmp.Or(s.anew, "there was no slot")
 		return nil
 	case rows[0][0] != "pgoutput" || rows[0][1] != "t":
-		return fmt.Errorf("%w: slot %s is not one of pgoutput in this database: give another name", loader.ErrFeed, name)
+		return fmt.Errorf("%w: slot %s is not one of pgoutput in this database: give another name",
+			loader.ErrFeed, name)
 	case rows[0][2] != "":
 		return fmt.Errorf("slot %s is in use by process %s of the server: it is that of another cluster, "+
 			"or its last user has gone and the server notices within 10 s", name, rows[0][2])

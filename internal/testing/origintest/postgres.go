@@ -50,8 +50,8 @@ func NewPostgres(t testing.TB) *Postgres {
 	return p
 }
 
-// Start starts the server with further settings, name=value, and returns its process. If the process is killed, its data
-// stays for the next Start.
+// Start starts the server with further settings, name=value, and returns its process. If the process
+// is killed, its data stays for the next Start.
 func (p *Postgres) Start(t testing.TB, settings ...string) *exec.Cmd {
 	t.Helper()
 	server := exec.Command(p.program, "-D", p.data, "-k", p.dir, "-c", "listen_addresses=",
