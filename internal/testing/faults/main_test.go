@@ -20,6 +20,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
+	"github.com/cachesidecar/cachesidecar/loader"
 	"github.com/cachesidecar/cachesidecar/loader/postgres"
 	"github.com/cachesidecar/cachesidecar/sidecar"
 )
@@ -73,6 +74,7 @@ type spec struct {
 	Namespaces                    string   // in the configuration file's format
 	Keys                          string   // the cluster key file; SIGHUP reloads it
 	TLS                           sidecar.TLSFiles
+	Feed                          *postgres.FeedConfig
 }
 
 // runSidecar does what the command's run does.
@@ -112,7 +114,12 @@ func (sp *spec) run(ctx context.Context) error {
 		}
 		namespaces[name] = ns.Namespace
 	}
+	feeds := map[string]loader.FeedConfig{}
+	if sp.Feed != nil {
+		feeds["rows"] = *sp.Feed
+	}
 	s, err := sidecar.New(sidecar.Config{
+		Feeds:           feeds,
 		PartitionPolicy: policy, Voters: sp.Voters, Namespaces: namespaces,
 		Node: sp.Node, Socket: sp.Socket, L1Size: 4 << 20, L2Size: 32 << 20,
 		Bind: sp.Bind, Advertise: sp.Advertise, Join: sp.Join, Insecure: sp.Insecure, ClusterKeyFile: sp.Keys, TLS: sp.TLS, MaxStaleness: sp.MaxStaleness,

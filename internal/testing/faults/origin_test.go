@@ -30,11 +30,11 @@ type table struct {
 	db *pgxpool.Pool
 }
 
-// newTable starts PostgreSQL.
-func newTable(t *testing.T) (tb *table, server *exec.Cmd) {
+// newTable starts PostgreSQL with further settings.
+func newTable(t *testing.T, settings ...string) (tb *table, server *exec.Cmd) {
 	t.Helper()
 	tb = &table{Postgres: origintest.NewPostgres(t)}
-	server = tb.Start(t)
+	server = tb.Start(t, settings...)
 	var err error
 	if tb.db, err = pgxpool.New(t.Context(), tb.DSN()); err != nil {
 		t.Fatal(err)
@@ -80,6 +80,16 @@ const briefly = 500 * time.Millisecond
 func (tb *table) rows(g *group, softly bool, loads time.Duration) *load {
 	g.t.Helper()
 	tb.fill(g.t)
+	l := tb.read(g, softly, loads)
+	for w := range writers {
+		l.wg.Go(func() { l.change(tb, w, 0, softly) })
+	}
+	return l
+}
+
+// read starts three sidecars in front of the table, and the apps that read.
+func (tb *table) read(g *group, softly bool, loads time.Duration) *load {
+	g.t.Helper()
 	file := filepath.Join(g.dir, "dsn")
 	if err := os.WriteFile(file, []byte(tb.DSN()), 0o600); err != nil {
 		g.t.Fatal(err)
@@ -104,9 +114,6 @@ func (tb *table) rows(g *group, softly bool, loads time.Duration) *load {
 	for key := range rowKeys {
 		// Table.fill wrote it before the first read.
 		l.record(op{kind: set, key: key, seq: 1, out: done})
-	}
-	for w := range writers {
-		l.wg.Go(func() { l.change(tb, w, 0, softly) })
 	}
 	for _, n := range g.nodes {
 		for range 4 {
