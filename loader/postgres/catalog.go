@@ -130,7 +130,7 @@ func (f *Feed) checkTables(rows [][]string, wrong *settings.Problems) {
 				wrong.Addf("table %s has no column %s, which its key names", name, c)
 			case !identity && !t.full:
 				wrong.Addf("table %s: column %s of its key is outside of its replica identity, so that a deletion "+
-					"does not name it: ALTER TABLE … REPLICA IDENTITY FULL, or USING INDEX one with the column", name, c)
+					"does not name it: ALTER TABLE … REPLICA IDENTITY FULL, or USING INDEX one with it", name, c)
 			}
 		}
 	}
