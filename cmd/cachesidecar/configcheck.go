@@ -12,6 +12,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/logs"
 	"github.com/cachesidecar/cachesidecar/internal/plainfile"
+	"github.com/cachesidecar/cachesidecar/internal/settings"
 	"github.com/cachesidecar/cachesidecar/sidecar"
 )
 
@@ -96,12 +97,11 @@ func (p *program) askOrigins(c *cli.Context, cfg *fileConfig) error {
 		return errors.Join(err, c.Context.Err())
 	}
 	for _, a := range feeds {
-		if a.Err != nil {
-			setting := "changes." + a.Feed + "." + a.Kind
-			line, _ := cfg.sources.line(setting)
+		setting := "changes." + a.Feed + "." + a.Kind
+		line, _ := cfg.sources.line(setting)
+		for _, err := range settings.Each(a.Err) {
 			wrong = append(wrong, problem{
-				File: cfg.sources.file, Line: line, Setting: setting,
-				Text: fmt.Sprintf("changes %s: %v", a.Feed, a.Err),
+				File: cfg.sources.file, Line: line, Setting: setting, Text: fmt.Sprintf("changes %s: %v", a.Feed, err),
 			})
 		}
 		for _, w := range a.Warnings {

@@ -46,6 +46,9 @@ func writeStats(out io.Writer, st cachesidecar.Stats, last *cachesidecar.Stats) 
 	if st.L1.Limit > 0 { // other hosts may join
 		p.others(&st)
 	}
+	for i := range st.Changes {
+		p.feed(&st.Changes[i])
+	}
 	pr := &st.Process
 	p.line("process", "pid %s, resident %s, Go heap %s, %s goroutines",
 		fmt.Sprint(pr.PID), size(pr.ResidentBytes), size(pr.HeapBytes), pr.Goroutines)
@@ -112,6 +115,16 @@ func (p statsPage) others(st *cachesidecar.Stats) {
 	h := &c.Handoff
 	p.line("", "handoffs under way: %s; entries handed over: %s came, %s went",
 		handoffs(h), h.Admitted+h.Fetched, h.Given)
+}
+
+// feed writes the line of a feed of changes.
+func (p statsPage) feed(f *cachesidecar.ChangesStats) {
+	if !f.Following {
+		p.line("changes", "feed %s: %s", f.Name, f.State)
+		return
+	}
+	p.line("changes", "feed %s: following, %v behind, %s rows, %s keys deleted, %s flushes; the server keeps %s", f.Name,
+		time.Duration(f.LagMS)*time.Millisecond, f.Rows, f.Deletions, f.Flushes, size(f.KeptBytes))
 }
 
 // oldest returns the age of the oldest lease on another host. Copies of that host's

@@ -79,8 +79,12 @@ func (f *Feed) check(ctx context.Context, conn *pgconn.PgConn) (digest string, e
 			f.cfg.Publication)
 	}
 	f.checkTables(rows, &wrong)
-	if err := wrong.Err(); err != nil {
-		return "", fmt.Errorf("%w: %w", loader.ErrFeed, err)
+	var misfits settings.Problems
+	for _, err := range settings.Each(wrong.Err()) {
+		misfits.Addf("%w: %w", loader.ErrFeed, err)
+	}
+	if err := misfits.Err(); err != nil {
+		return "", err
 	}
 	h := sha256.New()
 	for _, row := range append(publication, rows...) {

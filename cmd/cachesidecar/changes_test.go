@@ -1,0 +1,130 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/origintest"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
+)
+
+// feedFile returns a configuration with a feed of a table, from a server of PostgreSQL.
+func feedFile(t *testing.T, dsn, more string) string {
+	t.Helper()
+	dir := tempDir(t)
+	secret, file := filepath.Join(dir, "dsn"), filepath.Join(dir, "c.yaml")
+	text := fmt.Sprintf(`http: off
+namespaces:
+  users:
+    audit: 100%%
+    origin:
+      postgres: {dsn_file: %[1]s, query: 'SELECT name FROM users WHERE id::text = $1'}
+changes:
+  shop:
+    postgres:
+      dsn_file: %[1]s
+      tables:
+        public.users: {namespace: users, key: "{id}"}
+%[2]s`, secret, more)
+	if err := errors.Join(os.WriteFile(secret, []byte(dsn), 0o600), os.WriteFile(file, []byte(text), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+// TestChanges walks the way of docs/CHANGES.md: what `changes sql` prints makes the database ready,
+// `config check` says so, and a row that changes ends its cached value.
+func TestChanges(t *testing.T) {
+	testenv.Takes(t, 3*time.Second)
+	pg := origintest.NewPostgres(t)
+	pg.Start(t, "wal_level=logical")
+	pg.Exec(t, "CREATE TABLE users (id int PRIMARY KEY, name text)")
+	pg.Exec(t, "INSERT INTO users VALUES (1, 'ann')")
+	file := feedFile(t, pg.DSN(), "")
+	check := func() outcome { return command(t, "", "config", "check", "--ask-origins", file) }
+	if o := check(); o.status != exitMiss || !strings.Contains(o.err, file+":9: changes shop: ") || !strings.Contains(o.err, "there is no publication cachesidecar") {
+		t.Errorf("before the publication is there: %v", o)
+	}
+	for sql := range strings.SplitSeq(mustRun(t, "changes", "sql", file), ";\n") {
+		if strings.Contains(sql, "CREATE") && !strings.Contains(sql, "ROLE") {
+			pg.Exec(t, sql)
+		}
+	}
+	o := check()
+	for _, want := range []string{"max_slot_wal_keep_size is -1", "namespace users has no key_pattern"} {
+		if o.status != exitDone || !strings.HasSuffix(o.out, "changes shop  postgres  ok\nok\n") || !strings.Contains(o.err, want) {
+			t.Errorf("%v\nwant %q", o, want)
+		}
+	}
+
+	socket := filepath.Join(tempDir(t), "s")
+	t.Setenv("CACHESIDECAR_SOCKET", socket)
+	runSidecarAt(t, socket, "--config", file)
+	follows := regexp.MustCompile(`(?m)^shop  following  \S+ +\d+ +\d+ +\d+ +\d+ +1 +\d+ `)
+	testenv.Succeeds(t, "the feed to follow", func() error {
+		if o := command(t, "", "changes"); !follows.MatchString(o.out) || !strings.Contains(o.out, "shop began anew: there was no slot\n") {
+			return fmt.Errorf("%v", o)
+		}
+		return nil
+	})
+	if got := mustRun(t, "get", "--ns", "users", "1"); got != "ann" {
+		t.Fatalf("it is %q", got)
+	}
+	pg.Exec(t, "UPDATE users SET name = 'bob'")
+	testenv.Succeeds(t, "the old value to end", func() error {
+		if got := mustRun(t, "get", "--ns", "users", "1"); got != "bob" {
+			return fmt.Errorf("it is %q", got)
+		}
+		return nil
+	})
+	if out := mustRun(t, "stats"); !regexp.MustCompile(`changes +feed shop: following, \S+ behind, \d+ rows, \d+ keys deleted, 1 flushes`).MatchString(out) {
+		t.Errorf("stats does not tell of the feed:\n%s", out)
+	}
+}
+
+// TestChangesErrors checks the errors of the command and of the settings.
+func TestChangesErrors(t *testing.T) {
+	serveHere(t)
+	if o := command(t, "", "changes"); o.status != exitDone || !strings.HasPrefix(o.out, "no feed is configured") {
+		t.Errorf("without a feed: %v", o)
+	}
+	dir := tempDir(t)
+	file := filepath.Join(dir, "c.yaml")
+	secret := filepath.Join(dir, "dsn")
+	if err := os.WriteFile(secret, []byte("postgres://u:hunter2@127.0.0.1:1/db"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for text, want := range map[string]string{
+		"changes: {shop: {}}":           "changes shop: nothing is given: give postgres",
+		"changes: {shop: {mysql: {}}}":  `"mysql" is no setting of a feed of changes`,
+		"changes: {shop: {postgres: }}": "changes shop: nothing is given: give postgres",
+		"changes: {shop: {postgres: {tables: {public.u: {namespace: u, key: '{id}'}}}}}":                                         "there is no DSN: give dsn_file",
+		"changes: {shop: {postgres: {dsn_file: " + secret + "}}}":                                                                "tables: 0 are given: give 1 to 256",
+		"changes: {shop: {postgres: {dsn_file: " + secret + ", tables: {u: {namespace: u, key: '{id}'}}}}}":                      "tables: u: give schema and name, such as public.users",
+		"changes: {shop: {postgres: {dsn_file: " + secret + ", tables: {public.u: {namespace: u, key: id}}}}}":                   `tables: public.u: key "id": give columns in braces, such as {id}`,
+		"changes: {shop: {postgres: {dsn_file: " + secret + ", tables: {public.u: {namespace: 'a b', key: '{id}'}}}}}":           `namespace "a b": give the name of a namespace`,
+		"changes: {shop: {postgres: {dsn_file: " + secret + ", slot: A-b, tables: {public.u: {namespace: u, key: '{id}'}}}}}":    `slot "A-b": give 1 to 63 of a to z, 0 to 9 and _`,
+		"changes: {shop: {postgres: {dsn_file: " + secret + ", messages: [''], tables: {public.u: {namespace: u, key: '{}'}}}}}": `messages: "" is no name of a namespace`,
+		"changes: {shop: {postgres: 'postgres://u:hunter2@h/d'}}":                                                                "give settings, such as dsn_file",
+	} {
+		if err := os.WriteFile(file, []byte(text+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		o := command(t, "", "config", "check", file)
+		if o.status != exitMiss || !strings.Contains(o.err, want) || strings.Contains(o.err, "hunter2") {
+			t.Errorf("%s: %v\nwant %q", text, o, want)
+		}
+	}
+	if err := os.WriteFile(file, []byte("node: a\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if o := command(t, "", "changes", "sql", file); o.status != exitMiss || !strings.Contains(o.err, "the file has no feed: give changes") {
+		t.Errorf("%v", o)
+	}
+}
