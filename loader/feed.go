@@ -15,8 +15,7 @@ type FeedConfig interface {
 	Open() (Feed, error)
 }
 
-// Feed tells which keys have changed at an origin, whoever changed them. It is safe for concurrent
-// use.
+// Feed tells which keys have changed at an origin, by whatever hand. It is safe for concurrent use.
 type Feed interface {
 	// Namespaces returns the namespaces whose keys the feed names.
 	Namespaces() []string
@@ -48,7 +47,7 @@ type FeedStream interface {
 	View(ctx context.Context) (View, error)
 	// Broken returns why the stream may leave out changes; "": it does not.
 	Broken(ctx context.Context) (why string, err error)
-	// Confirm says that everything up to a position has been dealt with.
+	// Confirm says that everything up to a position has been dealt with. An earlier one says nothing.
 	Confirm(Position)
 	Close()
 }

@@ -42,13 +42,17 @@ func (c *counts) is(state string) {
 	if state != Following {
 		c.oldest, c.under, c.lag = time.Time{}, 0, 0
 	}
+	if state == Elsewhere {
+		c.kept = 0 // the other host counts it
+	}
 }
 
 func (c *counts) failed(err error) {
 	c.failures.Add(1)
+	c.is(Failed)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.state, c.err = Failed, err.Error()
+	c.err = err.Error()
 }
 
 func (c *counts) gap(why string) {

@@ -1,5 +1,5 @@
-// Package changes has the rows that change at an origin end their cached values, whoever changed
-// them: it follows a feed of changes, and deletes the keys at their owners.
+// Package changes has the rows that change at an origin end their cached values, by whatever
+// hand: it follows a feed of changes, and deletes the keys at their owners.
 //
 // Input is a loader.Feed, and a Host that deletes and flushes. Output is deletions, and Stats.
 //

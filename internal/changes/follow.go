@@ -35,6 +35,7 @@ type following struct {
 	stream   loader.FeedStream
 	came     chan *loader.Transaction
 	unseen   []*pending // in the order of their commits
+	waiting  int        // keys of these
 	order    []*pending // not confirmed yet, in that order
 	deleting errgroup.Group
 
@@ -47,13 +48,14 @@ type following struct {
 type pending struct {
 	*loader.Transaction
 	came time.Time
+	upTo loader.Position // behind it, and behind what has changed nothing after it
 	done bool
 }
 
-// follow follows the feed until ctx ends, or an error. anew says why it must begin anew.
-func (f *Follower) follow(ctx context.Context, anew string) error {
+// follow follows the feed until ctx ends, or an error.
+func (f *Follower) follow(ctx context.Context) error {
 	f.counts.is(Starting)
-	stream, err := f.feed.Stream(ctx, anew)
+	stream, err := f.feed.Stream(ctx, f.anew)
 	if err != nil {
 		return err
 	}
@@ -62,6 +64,7 @@ func (f *Follower) follow(ctx context.Context, anew string) error {
 		if err := f.begin(ctx, stream); err != nil {
 			return err
 		}
+		f.anew = ""
 	}
 	f.counts.is(Following)
 	f.log.Info("following the changes of the database", "anew", stream.Anew())
@@ -73,7 +76,9 @@ func (f *Follower) follow(ctx context.Context, anew string) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.receive(ctx) })
 	group.Go(func() error { return s.run(ctx) })
-	return group.Wait()
+	err = group.Wait()
+	_ = s.deleting.Wait() // its functions end with ctx, which has ended, and none fails
+	return err
 }
 
 // begin drops what was cached before a stream that leaves out earlier changes. The stream stays
@@ -139,7 +144,6 @@ func (s *following) receive(ctx context.Context) error {
 // run goes in rounds: it takes what has come during the round before, asks what readers see, and
 // deletes.
 func (s *following) run(ctx context.Context) error {
-	defer func() { _ = s.deleting.Wait() }() // its functions end with ctx, and none fails
 	look, pause := time.NewTimer(0), seenFirst
 	defer look.Stop()
 	broken := time.NewTicker(brokenEvery)
@@ -186,19 +190,19 @@ func (s *following) run(ctx context.Context) error {
 
 // take takes a transaction that has come.
 func (s *following) take(t *loader.Transaction) {
-	p := &pending{Transaction: t, came: time.Now(), done: len(t.Changed) == 0}
-	s.order = append(s.order, p)
-	if p.done {
-		s.confirm()
+	if len(t.Changed) == 0 { // it is confirmed with the one before
+		if n := len(s.order); n > 0 {
+			s.order[n-1].upTo = max(s.order[n-1].upTo, t.End)
+		} else {
+			s.stream.Confirm(t.End)
+		}
 		return
 	}
+	p := &pending{Transaction: t, came: time.Now(), upTo: t.End}
+	s.order, s.unseen = append(s.order, p), append(s.unseen, p)
 	s.counts.rows.Add(int64(t.Rows))
-	s.unseen = append(s.unseen, p)
-	keys := 0
-	for _, p := range s.unseen {
-		keys += p.Keys
-	}
-	if keys <= maxWaiting {
+	s.counts.behind(s.order)
+	if s.waiting += t.Keys; s.waiting <= maxWaiting {
 		return
 	}
 	for _, p := range s.unseen {
@@ -206,6 +210,7 @@ func (s *following) take(t *loader.Transaction) {
 			p.Flush(namespace, "too many keys wait for a transaction that no reader sees yet")
 		}
 	}
+	s.waiting = 0
 }
 
 // round deletes what the transactions have changed that readers see by now.
@@ -223,6 +228,8 @@ func (s *following) round(ctx context.Context) error {
 			continue
 		}
 		all.Join(p.Transaction)
+		s.waiting -= p.Keys
+		p.Changed = nil // it may wait long for one before it
 		of = append(of, p)
 	}
 	if s.unseen = wait; len(of) > 0 {
@@ -293,8 +300,8 @@ func (s *following) confirm() {
 		n++
 	}
 	if n > 0 {
-		s.stream.Confirm(s.order[n-1].End)
-		s.order = append(s.order[:0], s.order[n:]...)
+		s.stream.Confirm(s.order[n-1].upTo)
+		s.order = slices.Delete(s.order, 0, n)
 	}
 	s.counts.behind(s.order)
 }

@@ -29,6 +29,7 @@ type Follower struct {
 	log  *slog.Logger
 	hide func(error) error // secrets in an error
 
+	anew   string // why the next stream must begin anew; of Run alone
 	counts counts
 }
 
@@ -48,12 +49,12 @@ const (
 
 // Run follows the feed, whenever this host is the one to do so, until ctx ends.
 func (f *Follower) Run(ctx context.Context) {
-	pause, anew := firstPause, ""
+	pause := firstPause
 	for ctx.Err() == nil {
 		leads, changed := f.host.Leads(f.name)
 		if !leads {
 			f.counts.is(Elsewhere)
-			pause, anew = firstPause, ""
+			pause = firstPause
 			select {
 			case <-changed:
 			case <-ctx.Done():
@@ -62,14 +63,11 @@ func (f *Follower) Run(ctx context.Context) {
 		}
 		lead, stop := f.whileLeading(ctx)
 		began := time.Now()
-		err := f.follow(lead, anew)
+		err := f.follow(lead)
+		f.missed(err)
 		ended := lead.Err() != nil // whatever failed, this host is not the one any more, or ends
 		if stop(); ended {
 			continue
-		}
-		var broken brokenError
-		if anew = ""; errors.As(err, &broken) {
-			anew = string(broken)
 		}
 		err = f.hide(err)
 		f.counts.failed(err)
@@ -82,6 +80,18 @@ func (f *Follower) Run(ctx context.Context) {
 		}
 		kv.Sleep(ctx, pause)
 		pause = min(2*pause, mostPause)
+	}
+}
+
+// missed notes that an error may leave out changes. That holds until a stream has begun anew, also if
+// another host follows meanwhile: it has not heard of the error.
+func (f *Follower) missed(err error) {
+	var broken brokenError
+	switch {
+	case errors.As(err, &broken):
+		f.anew = string(broken)
+	case errors.Is(err, loader.ErrFeed) && f.anew == "": // a table was out of the publication, for example
+		f.anew = "the server did not fit the settings for some time"
 	}
 }
 
