@@ -65,7 +65,12 @@ func TestLooks(t *testing.T) {
 			w.Errorf("%d questions for another one, want 1", n)
 		}
 		w.has("another one", nil, "2")
-		w.server.show(one)
+		sleep(time.Second)
+		two := w.server.sendHidden(changed("3"))
+		if n := views(10 * time.Millisecond); n < 3 || n > 5 {
+			w.Errorf("%d questions in the first 10 ms of one more, want 4", n)
+		}
+		w.server.show(one, two)
 		sleep(seenMost)
 		if n := views(time.Minute); n > 12 {
 			w.Errorf("%d questions in a minute after the last", n)
@@ -73,8 +78,9 @@ func TestLooks(t *testing.T) {
 	})
 }
 
-// TestConfirmedInOrder checks that nothing is confirmed beyond a transaction that is not deleted, since
-// an owner hangs, while later ones are deleted and empty ones come.
+// TestConfirmedInOrder checks that nothing is confirmed beyond a transaction that is not deleted as a
+// whole, since an owner hangs, while later ones are deleted and empty ones come. A message of the
+// stream may have an earlier position than the commit before it.
 func TestConfirmedInOrder(t *testing.T) {
 	follows(t, func(w *world) {
 		w.lead()
@@ -82,15 +88,18 @@ func TestConfirmedInOrder(t *testing.T) {
 		synctest.Wait()
 		w.has("an empty one", first)
 		end := w.host.hang("1")
-		w.server.send(changed("1", "2"))
+		two := changed("1")
+		two.Delete("pages", "2")
+		w.server.send(two)
 		synctest.Wait()
 		for range 3 {
 			w.server.send(&loader.Transaction{})
 		}
 		w.server.send(changed("3"))
 		last := w.server.send(&loader.Transaction{})
+		w.server.send(&loader.Transaction{End: first.End})
 		sleep(time.Minute)
-		w.has("one hangs", first, "3")
+		w.has("one hangs", first, "2", "3")
 		if s := w.f.Stats(); s.UnderWay == 0 || s.LagMS != 60_000 {
 			w.Errorf("%d under way, lag %d ms, want 60000", s.UnderWay, s.LagMS)
 		}
@@ -99,6 +108,27 @@ func TestConfirmedInOrder(t *testing.T) {
 		w.has("it has ended", last, "1", "2", "3")
 		if s := w.f.Stats(); s.UnderWay != 0 || s.LagMS != 0 {
 			w.Errorf("%d under way, lag %d ms", s.UnderWay, s.LagMS)
+		}
+	})
+}
+
+// TestNotConfirmedAtItsEnd checks that a host which stops leading confirms nothing that is not deleted,
+// also while it waits for room for more requests.
+func TestNotConfirmedAtItsEnd(t *testing.T) {
+	follows(t, func(w *world) {
+		w.host.takes = time.Hour
+		for i := range 20 { // each time the server sends all again
+			w.lead()
+			if i == 0 {
+				w.server.send(changed("1"))
+				synctest.Wait()
+				w.server.send(numbered("users", 0, 2*maxDeletions*keysEach))
+			}
+			sleep(time.Second)
+			w.host.lead(false)
+			synctest.Wait()
+			w.is(Elsewhere)
+			w.has("at the end", nil)
 		}
 	})
 }
@@ -174,10 +204,19 @@ func TestManyKeysFlush(t *testing.T) {
 }
 
 // TestWaitingKeysFlush checks that more than 100,000 keys of transactions that no reader sees become
-// flushes of their namespaces, when readers see them.
+// flushes of their namespaces, when readers see them. Keys that are on their way do not count.
 func TestWaitingKeysFlush(t *testing.T) {
 	follows(t, func(w *world) {
 		w.lead()
+		for range maxWaiting/5000 + 1 {
+			w.server.send(numbered("others", 0, 5000))
+			synctest.Wait()
+		}
+		before := w.f.Stats()
+		if n := int(before.Deletions); before.Flushes != 0 || n != maxWaiting+5000 {
+			w.Errorf("%d flushes and %d keys without a wait", before.Flushes, n)
+		}
+		w.server.last().taken = nil
 		var list []*loader.Transaction
 		for i := range maxWaiting/5000 + 1 {
 			if i == maxWaiting/5000 {
@@ -196,7 +235,7 @@ func TestWaitingKeysFlush(t *testing.T) {
 				w.Errorf("a transaction has %d keys", p.Keys)
 			}
 		}
-		if s := w.f.Stats(); s.Flushes != 0 || s.Deletions != 0 {
+		if s := w.f.Stats(); s.Flushes != 0 || s.Deletions != before.Deletions {
 			w.Errorf("before readers see them: %+v", s)
 		}
 		later := w.server.sendHidden(numbered("messages", 0, 3))
@@ -206,8 +245,8 @@ func TestWaitingKeysFlush(t *testing.T) {
 		}
 		w.server.show(append(list, later)...)
 		sleep(seenMost)
-		if s := w.f.Stats(); s.Flushes != 2 || s.Deletions != 3 {
-			w.Errorf("%d flushes and %d keys, want 2 and 3", s.Flushes, s.Deletions)
+		if s := w.f.Stats(); s.Flushes != 2 || s.Deletions != before.Deletions+3 {
+			w.Errorf("%d flushes and %d keys, want 2 and %d", s.Flushes, s.Deletions, before.Deletions+3)
 		}
 	})
 }

@@ -59,7 +59,9 @@ func (s *server) sendHidden(t *loader.Transaction) *loader.Transaction { return 
 
 func (s *server) commit(t *loader.Transaction, hidden bool) *loader.Transaction {
 	s.do(func() {
-		t.ID, t.End = uint64(len(s.sent)+1), loader.Position(10*len(s.sent)+10)
+		if t.ID = uint64(len(s.sent) + 1); t.End == 0 {
+			t.End = loader.Position(10 * t.ID)
+		}
 		if len(t.Changed) > 0 {
 			t.Rows = 1
 		}
