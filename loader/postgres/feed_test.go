@@ -354,6 +354,11 @@ func TestFeedConfirm(t *testing.T) {
 	if got := text(f.next()); got != "users 2" {
 		t.Errorf("after the first was confirmed: %q", got)
 	}
+	// The server may name an earlier position while it reads its log again.
+	f.Confirm(first.End - 1)
+	if at := loader.Position(f.FeedStream.(*stream).confirmed.Load()); at != first.End {
+		t.Errorf("an earlier position: confirmed up to %s, want %s", position(at), position(first.End))
+	}
 }
 
 // position returns the form that PostgreSQL uses.

@@ -64,7 +64,7 @@ func (d *decoder) next(message []byte) (*loader.Transaction, error) {
 	case 'T':
 		err = d.truncated(r)
 	case 'M':
-		ended = d.message(r)
+		ended, err = d.message(r)
 	case 'Y', 'O': // types, and where a change came from
 		return nil, nil
 	default:
@@ -76,7 +76,10 @@ func (d *decoder) next(message []byte) (*loader.Transaction, error) {
 	if err == nil && kind != 'B' && kind != 'C' && kind != 'R' && kind != 'M' && d.open == nil {
 		err = fmt.Errorf("a message %q outside of a transaction", kind)
 	}
-	return ended, err
+	if err != nil {
+		return nil, err
+	}
+	return ended, nil
 }
 
 // serverTime reads the microseconds since 2000.
@@ -164,15 +167,20 @@ const messagePrefix = "cachesidecar"
 
 // message takes a message of pg_logical_emit_message. One outside of transactions is a transaction
 // of its own.
-func (d *decoder) message(r *fields) *loader.Transaction {
+func (d *decoder) message(r *fields) (*loader.Transaction, error) {
 	transactional := r.byte()&1 != 0
 	at, prefix := loader.Position(r.uint64()), r.text()
 	content := r.bytes(int(r.uint32()))
-	if r.short || prefix != messagePrefix {
-		return nil
+	switch {
+	case r.short:
+		return nil, nil // next reports it
+	case transactional && d.open == nil: // it would count as visible
+		return nil, errors.New("a message of a transaction outside of one")
+	case prefix != messagePrefix:
+		return nil, nil
 	}
 	to := d.open
-	if !transactional || to == nil {
+	if !transactional {
 		to = &loader.Transaction{End: at}
 	}
 	to.Rows++
@@ -185,10 +193,10 @@ func (d *decoder) message(r *fields) *loader.Transaction {
 	case verb == "flush" && !hasKey:
 		to.Flush(namespace, "a message asked for it")
 	}
-	if transactional && d.open != nil {
-		return nil
+	if transactional {
+		return nil, nil
 	}
-	return to
+	return to, nil
 }
 
 // kindOfKey reports whether a text can be a key.

@@ -69,7 +69,7 @@ func (s *stream) Anew() string { return s.anew }
 func (s *stream) findSlot(ctx context.Context) error {
 	name := s.feed.cfg.Slot
 	rows, err := ask(ctx, s.gate, `SELECT coalesce(plugin, ''), coalesce(database = current_database(), false),
-		coalesce(active_pid::text, ''), coalesce(wal_status, '')
+		coalesce(active_pid::text, ''), coalesce(wal_status, ''), coalesce(confirmed_flush_lsn - '0/0', 0)
 		FROM pg_replication_slots WHERE slot_name = `+quoted(name))
 	switch {
 	case err != nil:
@@ -88,7 +88,10 @@ func (s *stream) findSlot(ctx context.Context) error {
 	}
 	if s.anew != "" {
 		_, err = ask(ctx, s.gate, "SELECT pg_drop_replication_slot("+quoted(name)+")")
+		return err
 	}
+	at, err := strconv.ParseUint(rows[0][4], 10, 64)
+	s.confirmed.Store(at)
 	return err
 }
 
@@ -114,9 +117,10 @@ func (s *stream) makeSlot(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if len(rows) == 1 {
-		s.past, err = parseSnapshot(rows[0][0])
+	if len(rows) != 1 {
+		return errors.New("the server has answered for a snapshot in an unknown form")
 	}
+	s.past, err = parseSnapshot(rows[0][0])
 	return err
 }
 
@@ -229,8 +233,13 @@ func (s *stream) answer(asked bool) error {
 	return s.tell()
 }
 
-// Confirm implements loader.FeedStream.
-func (s *stream) Confirm(at loader.Position) { s.confirmed.Store(uint64(at)) }
+// Confirm implements loader.FeedStream. The position never goes back: the server may name one before
+// the last commit, or before the slot's own when it reads its log again, and not each release ignores it.
+func (s *stream) Confirm(at loader.Position) {
+	if uint64(at) > s.confirmed.Load() {
+		s.confirmed.Store(uint64(at))
+	}
+}
 
 // Alive implements loader.FeedStream.
 func (s *stream) Alive() error {
