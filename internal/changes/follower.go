@@ -65,22 +65,26 @@ func (f *Follower) Run(ctx context.Context) {
 		began := time.Now()
 		err := f.follow(lead)
 		f.missed(err)
-		ended := lead.Err() != nil // whatever failed, this host is not the one any more, or ends
-		if stop(); ended {
-			continue
+		if lead.Err() == nil { // else this host is not the one any more, or ends, whatever failed
+			pause = f.wait(lead, err, began, pause)
 		}
-		err = f.hide(err)
-		f.counts.failed(err)
-		f.log.Warn("the feed of changes has ended: what changes is found out when it goes on", "error", err)
-		if time.Since(began) > mostPause {
-			pause = firstPause
-		}
-		if errors.Is(err, loader.ErrFeed) {
-			pause = mostPause
-		}
-		kv.Sleep(ctx, pause)
-		pause = min(2*pause, mostPause)
+		stop()
 	}
+}
+
+// wait waits after an error, while this host is the one to follow. It returns the next pause.
+func (f *Follower) wait(lead context.Context, err error, began time.Time, pause time.Duration) time.Duration {
+	err = f.hide(err)
+	f.counts.failed(err)
+	f.log.Warn("the feed of changes has ended: what changes is found out when it goes on", "error", err)
+	if time.Since(began) > mostPause {
+		pause = firstPause
+	}
+	if errors.Is(err, loader.ErrFeed) {
+		pause = mostPause
+	}
+	kv.Sleep(lead, pause)
+	return min(2*pause, mostPause)
 }
 
 // missed notes that an error may leave out changes. That holds until a stream has begun anew, also if

@@ -134,7 +134,7 @@ func TestBrokenBeginsAnew(t *testing.T) {
 			w.is(Failed)
 		}
 		w.host.lead(false) // the other host may not have heard of it
-		sleep(mostPause)
+		synctest.Wait()
 		w.is(Elsewhere)
 		w.server.do(func() { w.server.refuses = nil })
 		w.lead()
