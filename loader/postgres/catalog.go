@@ -34,8 +34,10 @@ const publicationQuery = `SELECT pubinsert, pubupdate, pubdelete, pubtruncate, o
 // table tells of a rewriting.
 const tablesQuery = `SELECT t.schemaname || '.' || t.tablename, c.relkind, c.relpersistence, c.relreplident,
 	a.attname, a.attnum, a.atttypid, c.oid, c.relfilenode, coalesce(i.indisreplident OR i.indisprimary, false),
-	(SELECT string_agg(h.inhrelid::text || '/' || p.relfilenode, ',' ORDER BY h.inhrelid)
-		FROM pg_inherits h JOIN pg_class p ON p.oid = h.inhrelid WHERE h.inhparent = c.oid)
+	(WITH RECURSIVE below AS (SELECT inhrelid FROM pg_inherits WHERE inhparent = c.oid
+			UNION SELECT h.inhrelid FROM pg_inherits h JOIN below ON h.inhparent = below.inhrelid)
+		SELECT string_agg(p.oid::text || '/' || p.relfilenode, ',' ORDER BY p.oid)
+		FROM below JOIN pg_class p ON p.oid = below.inhrelid)
 	FROM pg_publication_tables t
 	JOIN pg_namespace n ON n.nspname = t.schemaname
 	JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename

@@ -31,6 +31,7 @@ CREATE TABLE emails (id int PRIMARY KEY, user_id int, address text);
 ALTER TABLE emails REPLICA IDENTITY FULL;
 CREATE TABLE parts (region text, id int, body text, PRIMARY KEY (region, id)) PARTITION BY LIST (region);
 CREATE TABLE parts_eu PARTITION OF parts FOR VALUES IN ('eu');
+CREATE TABLE parts_asia PARTITION OF parts FOR VALUES IN ('asia') PARTITION BY LIST (id);
 CREATE TABLE others (id int PRIMARY KEY);
 CREATE PUBLICATION cachesidecar FOR TABLE users, emails, parts, others WITH (publish_via_partition_root = true);`
 
@@ -376,6 +377,7 @@ func TestFeedBroken(t *testing.T) {
 		"ALTER TABLE users ALTER name TYPE varchar(10)",
 		"CREATE TABLE more (LIKE parts INCLUDING ALL); ALTER TABLE parts ATTACH PARTITION more FOR VALUES IN ('us')",
 		"ALTER TABLE parts DETACH PARTITION more",
+		"CREATE TABLE inner_more (LIKE parts INCLUDING ALL); ALTER TABLE parts_asia ATTACH PARTITION inner_more FOR VALUES IN (1)",
 	} {
 		f.end()
 		f = s.follow("")
