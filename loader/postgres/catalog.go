@@ -31,26 +31,35 @@ const publicationQuery = `SELECT pubinsert, pubupdate, pubdelete, pubtruncate, o
 
 // tablesQuery asks for the tables of the publication and their columns: a table that leaves and comes
 // back, an attached partition, and a rewritten column send no change of their rows. The file of a
-// table tells of a rewriting.
-const tablesQuery = `SELECT t.schemaname || '.' || t.tablename, c.relkind, c.relpersistence, c.relreplident,
-	a.attname, a.attnum, a.atttypid, c.oid, c.relfilenode, coalesce(i.indisreplident OR i.indisprimary, false),
-	(WITH RECURSIVE below AS (SELECT inhrelid FROM pg_inherits WHERE inhparent = c.oid
-			UNION SELECT h.inhrelid FROM pg_inherits h JOIN below ON h.inhparent = below.inhrelid)
-		SELECT string_agg(p.oid::text || '/' || p.relfilenode, ',' ORDER BY p.oid)
-		FROM below JOIN pg_class p ON p.oid = below.inhrelid)
+// table tells of a rewriting. The log has the rows of a partitioned table as its partitions say: each of
+// them must be logged, and have the column in its identity.
+const tablesQuery = `SELECT t.schemaname || '.' || t.tablename, c.relkind,
+	c.relpersistence = 'p' AND coalesce(l.logged, true), c.relreplident,
+	a.attname, a.attnum, a.atttypid, c.oid, c.relfilenode,
+	CASE c.relkind WHEN 'p' THEN coalesce(l.named, true)
+		ELSE c.relreplident = 'f' OR coalesce(i.indisreplident OR i.indisprimary, false) END, l.files
 	FROM pg_publication_tables t
 	JOIN pg_namespace n ON n.nspname = t.schemaname
 	JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename
 	JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
 	LEFT JOIN pg_index i ON i.indrelid = c.oid AND a.attnum = ANY (i.indkey)
 		AND CASE c.relreplident WHEN 'i' THEN i.indisreplident WHEN 'd' THEN i.indisprimary ELSE false END
+	LEFT JOIN LATERAL (WITH RECURSIVE below AS (SELECT inhrelid FROM pg_inherits WHERE inhparent = c.oid
+			UNION SELECT h.inhrelid FROM pg_inherits h JOIN below ON h.inhparent = below.inhrelid)
+		SELECT string_agg(p.oid::text || '/' || p.relfilenode, ',' ORDER BY p.oid) AS files,
+			bool_and(p.relpersistence = 'p') AS logged,
+			bool_and(p.relreplident = 'f' OR EXISTS (SELECT FROM pg_index x
+				JOIN pg_attribute b ON b.attrelid = p.oid AND b.attnum = ANY (x.indkey)
+				WHERE x.indrelid = p.oid AND b.attname = a.attname AND CASE p.relreplident
+					WHEN 'i' THEN x.indisreplident WHEN 'd' THEN x.indisprimary ELSE false END)
+			) FILTER (WHERE p.relkind = 'r') AS named
+		FROM below JOIN pg_class p ON p.oid = below.inhrelid) l ON true
 	WHERE t.pubname = %s ORDER BY 1, 6, 10`
 
 // seen is a table of the publication.
 type seen struct {
-	persistent bool
-	full       bool            // its whole row is its identity
-	columns    map[string]bool // by name: whether it is in the identity
+	logged  bool
+	columns map[string]bool // by name: whether it is in the identity
 }
 
 // check asks the server whether the settings fit it. It returns a digest of what must stay the same
@@ -89,8 +98,11 @@ func (f *Feed) check(ctx context.Context, conn *pgconn.PgConn) (digest string, e
 		return "", err
 	}
 	h := sha256.New()
-	for _, row := range append(publication, rows...) {
-		fmt.Fprintf(h, "%q\n", row)
+	fmt.Fprintf(h, "%q\n", publication)
+	for _, row := range rows {
+		if f.tables[row[0]] != nil { // what becomes of the others changes no key
+			fmt.Fprintf(h, "%q\n", row)
+		}
 	}
 	return string(h.Sum(nil)), nil
 }
@@ -115,7 +127,7 @@ func (f *Feed) checkTables(rows [][]string, wrong *settings.Problems) {
 	for _, r := range rows {
 		t := tables[r[0]]
 		if t == nil {
-			t = &seen{persistent: r[2] == "p", full: r[3] == "f", columns: map[string]bool{}}
+			t = &seen{logged: r[2] == "t", columns: map[string]bool{}}
 			tables[r[0]] = t
 		}
 		t.columns[r[4]] = t.columns[r[4]] || r[9] == "t"
@@ -126,17 +138,18 @@ func (f *Feed) checkTables(rows [][]string, wrong *settings.Problems) {
 		case t == nil:
 			wrong.Addf("table %s is not in publication %s: add it, or leave it out of tables", name, f.cfg.Publication)
 			continue
-		case !t.persistent:
-			wrong.Addf("table %s is unlogged or temporary: its changes are in no log", name)
+		case !t.logged:
+			wrong.Addf("table %s, or a partition of it, is unlogged or temporary: its changes are in no log", name)
 		}
 		for _, c := range f.tables[name].columns {
 			identity, there := t.columns[c]
 			switch {
 			case !there:
 				wrong.Addf("table %s has no column %s, which its key names", name, c)
-			case !identity && !t.full:
-				wrong.Addf("table %s: column %s of its key is outside of its replica identity, so that a deletion "+
-					"does not name it: ALTER TABLE … REPLICA IDENTITY FULL, or USING INDEX one with it", name, c)
+			case !identity:
+				wrong.Addf("table %s: column %s of its key is outside of its replica identity, or that of a partition, so "+
+					"that a deletion does not name it: ALTER TABLE … REPLICA IDENTITY FULL, or USING INDEX one with the "+
+					"column", name, c)
 			}
 		}
 	}

@@ -365,36 +365,6 @@ func TestFeedConfirm(t *testing.T) {
 // position returns the form that PostgreSQL uses.
 func position(p loader.Position) string { return fmt.Sprintf("%X/%X", uint32(p>>32), uint32(p)) }
 
-// TestFeedBroken checks that a catalog is noticed that may have lost changes.
-func TestFeedBroken(t *testing.T) {
-	s := newFeedServer(t)
-	f := s.follow("")
-	if why, err := f.Broken(t.Context()); why != "" || err != nil {
-		t.Fatalf("nothing has changed: %q, %v", why, err)
-	}
-	for _, sql := range []string{
-		"ALTER PUBLICATION cachesidecar DROP TABLE others; ALTER PUBLICATION cachesidecar ADD TABLE others; ALTER TABLE users ADD extra int",
-		"ALTER TABLE users ALTER name TYPE varchar(10)",
-		"CREATE TABLE more (LIKE parts INCLUDING ALL); ALTER TABLE parts ATTACH PARTITION more FOR VALUES IN ('us')",
-		"ALTER TABLE parts DETACH PARTITION more",
-		"CREATE TABLE inner_more (LIKE parts INCLUDING ALL); ALTER TABLE parts_asia ATTACH PARTITION inner_more FOR VALUES IN (1)",
-	} {
-		f.end()
-		f = s.follow("")
-		for one := range strings.SplitSeq(sql, "; ") {
-			s.Exec(t, one)
-		}
-		if why, err := f.Broken(t.Context()); why == "" || err != nil {
-			t.Errorf("%s: %q, %v", sql, why, err)
-		}
-	}
-	f.end()
-	s.Exec(t, "ALTER PUBLICATION cachesidecar DROP TABLE users")
-	if _, err := s.feed().Stream(t.Context(), ""); !errors.Is(err, loader.ErrFeed) || !strings.Contains(err.Error(), "public.users is not in publication") {
-		t.Errorf("a table that is out: %v", err)
-	}
-}
-
 // TestFeedSlots checks what is done about a slot of another kind, in use, dropped or lost.
 func TestFeedSlots(t *testing.T) {
 	s := newFeedServer(t, "max_slot_wal_keep_size=1MB", "max_wal_size=32MB")

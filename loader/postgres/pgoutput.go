@@ -138,7 +138,9 @@ func (d *decoder) row(kind byte, r *fields) error {
 		values, unknown := r.tuple(rel.columns)
 		switch {
 		case r.short:
-		case unknown: // an unchanged value that is stored apart is not sent
+		case unknown || part == 'K' && values == nil:
+			// An unchanged value that is stored apart is not sent. No column of an identity is NULL: one
+			// that is NULL in an identity is outside of it.
 			d.open.Flush(rel.table.namespace, "a row came without its key")
 		case values != nil:
 			if key := rel.table.key(values); kindOfKey(key) {

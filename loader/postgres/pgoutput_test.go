@@ -95,7 +95,10 @@ func TestDecoder(t *testing.T) {
 		"a long key":          {[][]byte{users, insert(1, long, "a")}, 1, ""},
 		"NULL in a key":       {[][]byte{parts, insert(2, "eu", "b", "NULL")}, 1, ""},
 		"a key that is apart": {[][]byte{parts, insert(2, "TOAST", "b", "9"), insert(2, "eu", "b", "9")}, 2, "parts: a row came without its key"},
-		"another table":       {[][]byte{others, insert(3, "1")}, 0, ""},
+		"a key that the identity does not have": {
+			[][]byte{parts, encoded('D', uint32(2), row('K', "eu", "NULL", "NULL"))}, 1, "parts: a row came without its key",
+		},
+		"another table": {[][]byte{others, insert(3, "1")}, 0, ""},
 		"described again": {
 			[][]byte{users, relates(1, "public", "users", "name", "id"), insert(1, "a", "42")}, 1, "users 42",
 		},
