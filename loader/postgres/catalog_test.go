@@ -46,6 +46,35 @@ func TestFeedBroken(t *testing.T) {
 	}
 }
 
+// TestFeedBrokenBetween checks that a catalog is also noticed that has changed between two streams, and
+// that it is until one of them has begun anew.
+func TestFeedBrokenBetween(t *testing.T) {
+	s := newFeedServer(t)
+	feed := s.feed()
+	begins := func(want string, begun bool) {
+		t.Helper()
+		stream, err := feed.Stream(t.Context(), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer stream.Close()
+		if stream.Anew() != want {
+			t.Errorf("it begins anew since %q, want %q", stream.Anew(), want)
+		}
+		if begun {
+			if err := stream.Begun(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	begins("there was no slot", true)
+	begins("", true)
+	s.Exec(t, "ALTER TABLE users ADD extra int")
+	begins(catalogChanged, false)
+	begins(catalogChanged, true)
+	begins("", true)
+}
+
 // TestFeedPartitions checks that partitions are refused whose changes are in no log, or do not name their
 // key: the log has what the identity of each partition says, not that of the table.
 func TestFeedPartitions(t *testing.T) {

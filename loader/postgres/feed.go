@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -57,8 +58,9 @@ func (c FeedConfig) Open() (loader.Feed, error) { return NewFeed(c) }
 
 // Feed follows the changes of a database. It is safe for concurrent use.
 type Feed struct {
-	cfg    FeedConfig
-	tables map[string]*mapping
+	cfg     FeedConfig
+	tables  map[string]*mapping
+	catalog atomic.Value // string: the digest of the last stream
 }
 
 // mapping is a table and the parts of the keys of its rows: texts, and columns between them.

@@ -33,6 +33,8 @@ type stream struct {
 	told      time.Time // when the server was told of the confirmed position
 }
 
+const catalogChanged = "the publication, a table of it or a column has changed"
+
 // statusEvery is how often the server is told the position, at least.
 const statusEvery = time.Second
 
@@ -49,6 +51,9 @@ func (f *Feed) Stream(ctx context.Context, anew string) (_ loader.FeedStream, er
 	}
 	if s.catalog, err = f.check(ctx, s.gate); err != nil {
 		return nil, err
+	}
+	if last, _ := f.catalog.Load().(string); last != "" && last != s.catalog { // while this host followed nothing
+		s.anew = cmp.Or(s.anew, catalogChanged)
 	}
 	if s.conn, err = f.connect(ctx, true); err != nil {
 		return nil, err
@@ -158,6 +163,7 @@ func (s *stream) start(ctx context.Context) error {
 		switch m := m.(type) {
 		case *pgproto3.CopyBothResponse:
 			s.started = true
+			s.feed.catalog.Store(s.catalog)
 			return nil
 		case *pgproto3.ErrorResponse:
 			return pgconn.ErrorResponseToPgError(m)
@@ -327,7 +333,7 @@ func (v view) Kept() int64                     { return v.kept }
 func (s *stream) Broken(ctx context.Context) (why string, err error) {
 	now, err := s.feed.check(ctx, s.gate)
 	if err == nil && now != s.catalog {
-		why = "the publication, a table of it or a column has changed"
+		why = catalogChanged
 	}
 	return why, err
 }
