@@ -110,6 +110,12 @@ func TestDecoder(t *testing.T) {
 			[][]byte{told(1, 90, "cachesidecar", "delete pages a b"), told(1, 90, "cachesidecar", "flush users")}, 2,
 			"pages a b; users: a message asked for it",
 		},
+		"messages of others": {
+			[][]byte{
+				told(1, 90, "cachesidecar", "flush parts"), told(1, 90, "cachesidecar", "delete parts 1"),
+				told(1, 90, "cachesidecar", "drop users 1"), told(1, 90, "cachesidecar", "delete users"), told(1, 90, "cachesidecar", ""),
+			}, 5, "",
+		},
 		"another prefix": {[][]byte{told(1, 90, "another", "flush users")}, 0, ""},
 		"others":         {[][]byte{encoded('Y', uint32(1), "x", "y"), encoded('O', uint64(1), "x")}, 0, ""},
 	} {
