@@ -147,9 +147,9 @@ func (f *Feed) checkTables(rows [][]string, wrong *settings.Problems) {
 			case !there:
 				wrong.Addf("table %s has no column %s, which its key names", name, c)
 			case !identity:
-				wrong.Addf("table %s: column %s of its key is outside of its replica identity, or that of a partition, so "+
-					"that a deletion does not name it: ALTER TABLE … REPLICA IDENTITY FULL, or USING INDEX one with the "+
-					"column", name, c)
+				wrong.Addf("table %s: column %s of its key is outside of its replica identity, or of a partition's, "+
+					"so that a deletion does not name it: ALTER TABLE … REPLICA IDENTITY FULL, or USING INDEX one "+
+					"with the column", name, c)
 			}
 		}
 	}

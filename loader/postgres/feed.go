@@ -147,7 +147,8 @@ func (m *mapping) places(columns []string) (list []int, err error) {
 	for _, c := range m.columns {
 		i := slices.Index(columns, c)
 		if i < 0 {
-			return nil, fmt.Errorf("%w: the publication lacks column %q, which the key names", loader.ErrFeed, c)
+			return nil, fmt.Errorf("the key names column %q, which the publication does not have: %w",
+				c, loader.ErrFeed)
 		}
 		list = append(list, i)
 	}

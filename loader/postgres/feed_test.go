@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -122,7 +121,7 @@ func (f *followed) next() *loader.Transaction {
 	case err := <-f.err:
 		f.err <- err
 		f.t.Fatal(err)
-	case <-time.After(testenv.Patience):
+	case <-testenv.Expired():
 		f.t.Fatal("no transaction has come")
 	}
 	return nil
