@@ -284,6 +284,33 @@ func (s *feedServer) standby() {
 	s.t.Helper()
 	s.Exec(s.t, "ALTER SYSTEM SET synchronous_standby_names = 'missing'")
 	s.Exec(s.t, "SELECT pg_reload_conf()")
+	testenv.Succeeds(s.t, "commits to wait", s.commitWaits) // a process of the server has to hear of it
+}
+
+// commitWaits makes a commit that changes no row. It returns an error if the commit waits for nothing.
+func (s *feedServer) commitWaits() error {
+	conn, err := pgconn.Connect(s.t.Context(), s.DSN())
+	if err != nil {
+		return err
+	}
+	defer conn.Close(s.t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		_, err := conn.Exec(s.t.Context(), "SELECT pg_logical_emit_message(true, 'another', '')").ReadAll()
+		ended <- err
+	}()
+	sql := fmt.Sprintf("SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE pid = %d AND wait_event = 'SyncRep'", conn.PID())
+	for {
+		rows, err := s.ask(sql)
+		if err != nil || len(rows) > 0 {
+			return errors.Join(err, <-ended)
+		}
+		select {
+		case err := <-ended:
+			return errors.Join(err, errors.New("it does not wait"))
+		default:
+		}
+	}
 }
 
 // hangs begins a statement whose commit waits for a standby. The result ends the wait.
