@@ -341,8 +341,8 @@ type ChangesStats struct {
 	Following bool `json:"following" metric:"changes_following"`
 	// Why it has failed; "": it has not.
 	Error string `json:"error"`
-	// Time from a commit until its keys were deleted, of the last transaction, or of the oldest one
-	// under way, if that is more.
+	// Time from a commit until its keys were deleted, of the last transaction within a minute, or of the
+	// oldest one under way, or for how long the server has sent nothing of its log: the largest.
 	LagMS int64 `json:"lag_ms" metric:"changes_lag_seconds" sum:"-"`
 	// Transactions whose keys are not deleted yet, now.
 	UnderWay int64 `json:"under_way" metric:"changes_under_way"`

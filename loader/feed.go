@@ -45,8 +45,11 @@ type FeedStream interface {
 	Alive() error
 	// View asks what a reader that begins now sees.
 	View(ctx context.Context) (View, error)
-	// Broken returns why the stream may leave out changes; "": it does not.
+	// Broken returns why the stream may leave out changes of transactions that were open until now;
+	// "": it does not. It tells of each reason once.
 	Broken(ctx context.Context) (why string, err error)
+	// Nudge has the server send its log to the end: what is not written yet moves no stream.
+	Nudge(ctx context.Context) error
 	// Confirm says that everything up to a position has been dealt with. An earlier one says nothing.
 	Confirm(Position)
 	Close()
@@ -58,10 +61,14 @@ type View interface {
 	Sees(*Transaction) bool
 	// SeesPast reports whether it sees all that is not in the stream.
 	SeesPast() bool
+	// Outlives reports whether all transactions have ended that were open in an earlier view.
+	Outlives(earlier View) bool
 	// Now is the clock of the server.
 	Now() time.Time
 	// Kept is the number of bytes that the server keeps for the feed.
 	Kept() int64
+	// End is where the server's log ends.
+	End() Position
 }
 
 // ErrFeed means that a server does not fit the settings of a feed, which cannot begin before that is

@@ -39,6 +39,11 @@ type following struct {
 	order    []*pending // not confirmed yet, in that order
 	deleting errgroup.Group
 
+	broken string      // why changes may be missing, until the namespaces are flushed
+	again  loader.View // they are flushed once more when its open transactions have ended; nil: not
+
+	flushing atomic.Int64 // namespaces, for that
+
 	mu    sync.Mutex
 	ended []*pending    // whose keys are deleted
 	wake  chan struct{} // that there are such
@@ -67,6 +72,7 @@ func (f *Follower) follow(ctx context.Context) error {
 		f.anew = ""
 	}
 	f.counts.is(Following)
+	f.told = ""
 	f.log.Info("following the changes of the database", "anew", stream.Anew())
 	s := &following{
 		Follower: f, stream: stream,
@@ -190,6 +196,7 @@ func (s *following) run(ctx context.Context) error {
 
 // take takes a transaction that has come.
 func (s *following) take(t *loader.Transaction) {
+	s.counts.came(t.End)
 	if len(t.Changed) == 0 { // it is confirmed with the one before
 		if n := len(s.order); n > 0 {
 			s.order[n-1].upTo = max(s.order[n-1].upTo, t.End)
@@ -306,18 +313,49 @@ func (s *following) confirm() {
 	s.counts.behind(s.order)
 }
 
-// whole asks whether the stream has all changes.
+// whole asks whether the stream has all changes. If it may not, the namespaces are flushed, and once
+// more when the transactions have ended that were open until then.
 func (s *following) whole(ctx context.Context) error {
 	why, err := s.stream.Broken(ctx)
-	if err == nil && why != "" {
-		err = brokenError(why)
-	}
 	if err != nil {
 		return err
 	}
-	v, err := s.stream.View(ctx)
-	if err == nil {
-		s.counts.seen(v)
+	if why != "" { // the next stream begins anew if this one ends before the namespaces are flushed
+		s.broken, s.anew = why, why
 	}
-	return err
+	v, err := s.stream.View(ctx)
+	if err != nil {
+		return err
+	}
+	s.counts.seen(v)
+	switch {
+	case s.broken != "" && time.Since(s.counts.lastGap()) >= gapPause:
+		s.log.Warn("changes may be missing: the namespaces of the feed are flushed", "reason", s.broken)
+		s.counts.gap(s.broken)
+		s.flushAll(ctx, s.broken)
+		s.broken, s.again = "", v
+	case s.again != nil && s.broken == "" && v.Outlives(s.again):
+		s.flushAll(ctx, "the transactions of then have ended")
+		s.again = nil
+	}
+	if s.broken == "" && s.again == nil && s.flushing.Load() == 0 {
+		s.anew = ""
+	}
+	if s.counts.silent() {
+		return s.stream.Nudge(ctx)
+	}
+	return nil
+}
+
+// flushAll flushes all namespaces of the feed.
+func (s *following) flushAll(ctx context.Context, why string) {
+	for _, namespace := range s.feed.Namespaces() {
+		s.flushing.Add(1)
+		s.deleting.Go(func() error {
+			if s.flush(ctx, namespace, why) == nil { // it fails with ctx alone
+				s.flushing.Add(-1)
+			}
+			return nil
+		})
+	}
 }

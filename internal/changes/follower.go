@@ -29,7 +29,8 @@ type Follower struct {
 	log  *slog.Logger
 	hide func(error) error // secrets in an error
 
-	anew   string // why the next stream must begin anew; of Run alone
+	anew   string // why the next stream must begin anew; it and told are of Run alone
+	told   string // the error that the log has
 	counts counts
 }
 
@@ -43,7 +44,8 @@ func New(name string, feed loader.Feed, host Host, log *slog.Logger, hide func(e
 // Times between tries.
 const (
 	firstPause = 100 * time.Millisecond
-	mostPause  = 10 * time.Second
+	mostPause  = 2 * time.Second
+	unfitPause = 10 * time.Second // until the server may fit the settings
 	gapPause   = 30 * time.Second // between two beginnings that flush
 )
 
@@ -76,12 +78,16 @@ func (f *Follower) Run(ctx context.Context) {
 func (f *Follower) wait(lead context.Context, err error, began time.Time, pause time.Duration) time.Duration {
 	err = f.hide(err)
 	f.counts.failed(err)
-	f.log.Warn("the feed of changes has ended: what changes is found out when it goes on", "error", err)
-	if time.Since(began) > mostPause {
-		pause = firstPause
+	if text := err.Error(); text != f.told {
+		f.told = text
+		f.log.Warn("the feed of changes has ended: what changes is found out when it goes on", "error", err)
 	}
 	if errors.Is(err, loader.ErrFeed) {
-		pause = mostPause
+		kv.Sleep(lead, unfitPause)
+		return firstPause
+	}
+	if time.Since(began) > unfitPause {
+		pause = firstPause
 	}
 	kv.Sleep(lead, pause)
 	return min(2*pause, mostPause)
@@ -90,11 +96,7 @@ func (f *Follower) wait(lead context.Context, err error, began time.Time, pause 
 // missed notes that an error may leave out changes. That holds until a stream has begun anew, also if
 // another host follows meanwhile: it has not heard of the error.
 func (f *Follower) missed(err error) {
-	var broken brokenError
-	switch {
-	case errors.As(err, &broken):
-		f.anew = string(broken)
-	case errors.Is(err, loader.ErrFeed) && f.anew == "": // a table was out of the publication, for example
+	if errors.Is(err, loader.ErrFeed) && f.anew == "" { // a table was out of the publication, for example
 		f.anew = "the server did not fit the settings for some time"
 	}
 }
@@ -118,8 +120,3 @@ func (f *Follower) whileLeading(ctx context.Context) (context.Context, context.C
 	}()
 	return ctx, cancel
 }
-
-// brokenError says why a stream may leave out changes.
-type brokenError string
-
-func (e brokenError) Error() string { return string(e) }

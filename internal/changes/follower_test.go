@@ -117,19 +117,59 @@ func TestLosesTheLead(t *testing.T) {
 	}
 }
 
-// TestBrokenBeginsAnew checks that a stream that may leave out changes is ended, and that the next one
-// begins anew for that reason, however many tries it takes; and that this happens at most once in 30 s.
-func TestBrokenBeginsAnew(t *testing.T) {
+// TestBrokenFlushes checks that the namespaces are flushed if a stream may leave out changes, at once
+// and when the transactions have ended that were open, at most once in 30 s; that it goes on meanwhile;
+// and that the next stream begins anew if it ends before that.
+func TestBrokenFlushes(t *testing.T) {
 	follows(t, func(w *world) {
+		flushes := func(what string, want int64) {
+			w.Helper()
+			w.is(Following)
+			if n := w.f.Stats().Flushes; n != want {
+				w.Errorf("%s: %d flushes, want %d", what, n, want)
+			}
+		}
 		w.lead()
+		open := w.server.commit(changed("open"), true)
 		w.server.do(func() { w.server.broken = "a table has changed" })
 		sleep(brokenEvery + 50*time.Millisecond)
-		w.is(Failed)
-		if s := w.f.Stats(); s.Error != "hidden: a table has changed" {
-			w.Errorf("error %q", s.Error)
+		flushes("at once", 2)
+		sleep(time.Minute)
+		flushes("while a transaction is open", 2)
+		later := w.server.send(changed("later"))
+		synctest.Wait()
+		if w.host.deleted["users later"] != 1 {
+			w.Errorf("%v: the stream does not go on", w.host.deleted)
 		}
-		for _, err := range []error{errors.New("refused"), loader.ErrFeed} { // before the reason was dealt with
-			w.server.do(func() { w.server.broken, w.server.refuses = "", err })
+		w.server.show(open, later)
+		sleep(brokenEvery + time.Second)
+		flushes("after it has ended", 4)
+		w.server.do(func() { w.server.broken = "another table has changed" })
+		sleep(brokenEvery + time.Second)
+		flushes("a minute later", 6)
+		sleep(brokenEvery)
+		flushes("once more", 8)
+		w.server.do(func() { w.server.broken = "a third table has changed" })
+		sleep(brokenEvery)
+		flushes("within 30 s", 8)
+		w.server.last().ends <- errors.New("cut")
+		sleep(gapPause)
+		w.is(Following)
+		if log := strings.Join(w.server.log, ", "); !strings.HasSuffix(log, "close, stream, flush pages, flush users, begun") ||
+			!slices.Equal(w.server.began, []string{"a third table has changed"}) {
+			w.Errorf("%s, since %q", log, w.server.began)
+		}
+	})
+}
+
+// TestReasonIsKept checks that a reason to begin anew lasts until a stream has begun, however many tries
+// that takes, and whichever host leads meanwhile.
+func TestReasonIsKept(t *testing.T) {
+	follows(t, func(w *world) {
+		w.lead()
+		w.server.last().ends <- fmt.Errorf("%w: no table", loader.ErrFeed)
+		for _, err := range []error{errors.New("refused"), loader.ErrFeed} {
+			w.server.do(func() { w.server.refuses = err })
 			sleep(15 * time.Second)
 			w.is(Failed)
 		}
@@ -138,28 +178,43 @@ func TestBrokenBeginsAnew(t *testing.T) {
 		w.is(Elsewhere)
 		w.server.do(func() { w.server.refuses = nil })
 		w.lead()
-		if log := strings.Join(w.server.log, ", "); log != "stream, close, stream, flush pages, flush users, begun" ||
-			w.server.began[0] != "a table has changed" {
+		if log := strings.Join(w.server.log, ", "); log != "stream, close, stream, flush pages, flush users, begun" {
 			w.Errorf("%s, since %q", log, w.server.began)
 		}
-		began := time.Now()
-		w.server.do(func() { w.server.broken = "another table has changed" })
-		sleep(brokenEvery + time.Second)
-		w.is(Starting)
-		w.server.do(func() { w.server.broken = "" })
-		sleep(gapPause - time.Since(began) - time.Millisecond)
-		w.is(Starting)
-		if n := w.f.Stats().Flushes; n != 2 {
-			w.Errorf("%d flushes within 30 s, want 2", n)
+	})
+}
+
+// TestSilentStreamIsLate checks that a stream which does not bring what the server's log has is nudged,
+// and is late if that does not help.
+func TestSilentStreamIsLate(t *testing.T) {
+	follows(t, func(w *world) {
+		w.lead()
+		w.server.do(func() { w.server.logEnd = 1000 })
+		sleep(2*brokenEvery + time.Second)
+		if w.server.nudged == 0 {
+			w.Error("it was not nudged")
 		}
-		sleep(2 * time.Millisecond)
-		w.is(Following)
-		w.server.last().ends <- errors.New("cut")
-		sleep(time.Second)
-		w.is(Following)
-		want := []string{"a table has changed", "another table has changed"}
-		if s := w.f.Stats(); s.Gaps != 2 || !slices.Equal(w.server.began, want) {
-			w.Errorf("%d gaps, since %q, want %q", s.Gaps, w.server.began, want)
+		sleep(time.Minute)
+		if lag := w.f.Stats().LagMS; lag < 60_000 || lag > 70_000 {
+			w.Errorf("it is %d ms late, want a minute", lag)
+		}
+		w.server.send(&loader.Transaction{End: 1000})
+		synctest.Wait()
+		if lag := w.f.Stats().LagMS; lag != 0 {
+			w.Errorf("after all has come it is %d ms late", lag)
+		}
+	})
+}
+
+// TestSlowStart checks that a beginning which waits tells so.
+func TestSlowStart(t *testing.T) {
+	follows(t, func(w *world) {
+		w.server.lost, w.server.past = "there was no slot", false
+		w.host.lead(true)
+		sleep(time.Minute)
+		w.is(Starting)
+		if why := w.f.Stats().Error; !strings.Contains(why, "it has been starting for 1m0s") {
+			w.Errorf("a beginning that takes a minute: %q", why)
 		}
 	})
 }
@@ -184,7 +239,7 @@ func TestMisfitBeginsAnew(t *testing.T) {
 				sleep(brokenEvery + time.Second)
 				w.is(Failed)
 				w.server.do(func() { w.server.fails, w.server.refuses = nil, nil })
-				sleep(mostPause)
+				sleep(unfitPause)
 				w.is(Following)
 				if s := w.f.Stats(); s.Gaps != 1 || !strings.Contains(s.LastGap, "did not fit") {
 					w.Errorf("%d gaps, since %q", s.Gaps, s.LastGap)
@@ -194,7 +249,7 @@ func TestMisfitBeginsAnew(t *testing.T) {
 	}
 }
 
-// TestPauses checks that a stream that fails is tried again, after pauses that grow up to 10 s. A
+// TestPauses checks that a stream that fails is tried again, after pauses that grow up to 2 s. A
 // server that does not fit the settings is asked every 10 s. After a good time the pause is short.
 func TestPauses(t *testing.T) {
 	follows(t, func(w *world) {
@@ -211,13 +266,13 @@ func TestPauses(t *testing.T) {
 		}
 		w.host.lead(true)
 		ms := time.Millisecond
-		want := []time.Duration{100 * ms, 200 * ms, 400 * ms, 800 * ms, 1600 * ms, 3200 * ms, 6400 * ms, mostPause, mostPause}
-		if got := pauses(40 * time.Second); !slices.Equal(got, want) {
+		want := []time.Duration{100 * ms, 200 * ms, 400 * ms, 800 * ms, 1600 * ms, mostPause, mostPause}
+		if got := pauses(8 * time.Second); !slices.Equal(got, want) {
 			w.Errorf("pauses %v, want %v", got, want)
 		}
 		w.is(Failed)
-		if s := w.f.Stats(); s.Error != "hidden: refused" || s.Failures != 10 {
-			w.Errorf("%d failures, %s; want 10", s.Failures, s.Error)
+		if s := w.f.Stats(); s.Error != "hidden: refused" || s.Failures != 8 {
+			w.Errorf("%d failures, %s; want 8", s.Failures, s.Error)
 		}
 		w.server.do(func() { w.server.refuses = nil })
 		sleep(2 * mostPause)
@@ -227,8 +282,8 @@ func TestPauses(t *testing.T) {
 		}
 		w.server.do(func() { w.server.refuses = loader.ErrFeed })
 		w.server.last().ends <- errors.New("cut")
-		if got := pauses(25 * time.Second); len(got) != 2 || got[0] != mostPause || got[1] != mostPause {
-			w.Errorf("pauses %v for a server that does not fit, want %v", got, mostPause)
+		if got := pauses(25 * time.Second); len(got) != 2 || got[0] != unfitPause || got[1] != unfitPause {
+			w.Errorf("pauses %v for a server that does not fit, want %v", got, unfitPause)
 		}
 	})
 }

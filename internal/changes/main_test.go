@@ -35,6 +35,8 @@ type server struct {
 	refuses error  // Stream returns it
 	past    bool   // readers see all that is not in the stream
 	broken  string
+	logEnd  loader.Position
+	nudged  int
 	fails   error // View and Broken return it
 }
 
@@ -193,13 +195,20 @@ func (m *stream) View(context.Context) (loader.View, error) {
 	if m.fails != nil {
 		return nil, m.fails
 	}
-	return view{maps.Clone(m.hidden), m.past, time.Now().Add(time.Hour)}, nil
+	return view{maps.Clone(m.hidden), m.past, time.Now().Add(time.Hour), m.logEnd}, nil
 }
 
 func (m *stream) Broken(context.Context) (string, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.broken, m.fails
+	why := m.broken
+	m.broken = ""
+	return why, m.fails
+}
+
+func (m *stream) Nudge(context.Context) error {
+	m.do(func() { m.nudged++ })
+	return nil
 }
 
 func (m *stream) Confirm(at loader.Position) { m.do(func() { m.confirmed = at }) }
@@ -210,12 +219,23 @@ type view struct {
 	hidden map[uint64]bool
 	past   bool
 	now    time.Time
+	end    loader.Position
 }
 
 func (v view) Sees(t *loader.Transaction) bool { return !v.hidden[t.ID] }
 func (v view) SeesPast() bool                  { return v.past }
 func (v view) Now() time.Time                  { return v.now }
 func (v view) Kept() int64                     { return 4096 }
+func (v view) End() loader.Position            { return v.end }
+
+func (v view) Outlives(earlier loader.View) bool {
+	for id := range earlier.(view).hidden {
+		if v.hidden[id] {
+			return false
+		}
+	}
+	return true
+}
 
 // host is a Host of a cluster whose owners a test has hang.
 type host struct {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,22 +23,29 @@ const leastVersion = 140000
 // serverQuery asks what the server must be like.
 const serverQuery = `SELECT current_setting('server_version_num'), current_setting('wal_level'),
 	pg_is_in_recovery(), (SELECT rolreplication OR rolsuper FROM pg_roles WHERE rolname = current_user),
-	current_setting('max_slot_wal_keep_size')`
+	current_setting('max_slot_wal_keep_size'), current_setting('synchronous_standby_names')`
 
 // publicationQuery asks for the publication. A changed operation or a dropped publication sends no
-// change of its rows.
-const publicationQuery = `SELECT pubinsert, pubupdate, pubdelete, pubtruncate, oid
+// change of its rows. xmin is another one after each ALTER PUBLICATION … SET.
+const publicationQuery = `SELECT pubinsert, pubupdate, pubdelete, pubtruncate, pubviaroot, oid, xmin
 	FROM pg_publication WHERE pubname = `
 
 // tablesQuery asks for the tables of the publication and their columns: a table that leaves and comes
 // back, an attached partition, and a rewritten column send no change of their rows. The file of a
-// table tells of a rewriting. The log has the rows of a partitioned table as its partitions say: each of
+// table tells of a rewriting, and the object that pg_depend names, of a membership that has begun again.
+// Later versions than 14 have rowfilter and attnames. The log has the rows of a partitioned table as its partitions say: each of
 // them must be logged, and have the column in its identity.
 const tablesQuery = `SELECT t.schemaname || '.' || t.tablename, c.relkind,
 	c.relpersistence = 'p' AND coalesce(l.logged, true), c.relreplident,
 	a.attname, a.attnum, a.atttypid, c.oid, c.relfilenode,
 	CASE c.relkind WHEN 'p' THEN coalesce(l.named, true)
-		ELSE c.relreplident = 'f' OR coalesce(i.indisreplident OR i.indisprimary, false) END, l.files
+		ELSE c.relreplident = 'f' OR coalesce(i.indisreplident OR i.indisprimary, false) END, l.files,
+	coalesce(to_jsonb(t) -> 'attnames' ? a.attname::text, true) AND a.attgenerated = '', to_jsonb(t) ->> 'rowfilter',
+	(SELECT string_agg(d.objid::text, ',' ORDER BY d.objid) FROM pg_publication b
+		JOIN pg_depend d ON d.refclassid = 'pg_publication'::regclass AND d.refobjid = b.oid
+		JOIN pg_depend o ON o.classid = d.classid AND o.objid = d.objid
+		WHERE b.pubname = t.pubname AND (o.refclassid = 'pg_class'::regclass AND o.refobjid = c.oid
+			OR o.refclassid = 'pg_namespace'::regclass AND o.refobjid = n.oid))
 	FROM pg_publication_tables t
 	JOIN pg_namespace n ON n.nspname = t.schemaname
 	JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename
@@ -56,10 +64,15 @@ const tablesQuery = `SELECT t.schemaname || '.' || t.tablename, c.relkind,
 		FROM below JOIN pg_class p ON p.oid = below.inhrelid) l ON true
 	WHERE t.pubname = %s ORDER BY 1, 6, 10`
 
+// byteaOID is the type bytea.
+const byteaOID = "17"
+
 // seen is a table of the publication.
 type seen struct {
 	logged  bool
-	columns map[string]bool // by name: whether it is in the identity
+	filter  string          // rows outside of it are not sent
+	columns map[string]bool // that are sent, by name: whether it is in the identity
+	bytes   map[string]bool // columns of type bytea
 }
 
 // check asks the server whether the settings fit it. It returns a digest of what must stay the same
@@ -77,7 +90,7 @@ func (f *Feed) check(ctx context.Context, conn *pgconn.PgConn) (digest string, e
 	if err != nil {
 		return "", err
 	}
-	if len(server) != 1 || len(server[0]) != 5 {
+	if len(server) != 1 || len(server[0]) != 6 {
 		return "", errors.New("the server has answered in an unknown form")
 	}
 	var wrong settings.Problems
@@ -89,7 +102,7 @@ func (f *Feed) check(ctx context.Context, conn *pgconn.PgConn) (digest string, e
 		wrong.Addf("publication %s leaves out inserts, updates, deletes or truncations: have it publish all four",
 			f.cfg.Publication)
 	}
-	f.checkTables(rows, &wrong)
+	f.checkTables(rows, len(publication) > 0 && publication[0][4] == "f", &wrong)
 	var misfits settings.Problems
 	for _, err := range settings.Each(wrong.Err()) {
 		misfits.Addf("%w: %w", loader.ErrFeed, err)
@@ -120,32 +133,53 @@ func (f *Feed) checkServer(row []string, wrong *settings.Problems) {
 	if row[3] != "t" {
 		wrong.Addf("the role may not replicate: ALTER ROLE … REPLICATION")
 	}
+	// A commit would wait for the feed, which waits until readers see the commit.
+	if anyStandby.MatchString(row[5]) {
+		wrong.Addf("synchronous_standby_names is %q, which takes the feed for a standby, so that commits hang: "+
+			"name the standbys, without * and cachesidecar", row[5])
+	}
 }
 
-func (f *Feed) checkTables(rows [][]string, wrong *settings.Problems) {
+// anyStandby matches a list of synchronous standbys that has the feed's application_name.
+var anyStandby = regexp.MustCompile(`(?i)\*|(^|[\s,("])cachesidecar($|[\s,)"])`)
+
+func (f *Feed) checkTables(rows [][]string, leaves bool, wrong *settings.Problems) {
 	tables := map[string]*seen{}
 	for _, r := range rows {
 		t := tables[r[0]]
 		if t == nil {
-			t = &seen{logged: r[2] == "t", columns: map[string]bool{}}
+			t = &seen{logged: r[2] == "t", filter: r[12], columns: map[string]bool{}, bytes: map[string]bool{}}
 			tables[r[0]] = t
 		}
-		t.columns[r[4]] = t.columns[r[4]] || r[9] == "t"
+		if r[11] == "t" {
+			t.columns[r[4]], t.bytes[r[4]] = t.columns[r[4]] || r[9] == "t", r[6] == byteaOID
+		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(f.tables)) {
 		t := tables[name]
 		switch {
+		case t == nil && leaves:
+			wrong.Addf("table %s is not in publication %s: add it, or leave it out of tables; if it has partitions, "+
+				"set publish_via_partition_root of the publication", name, f.cfg.Publication)
+			continue
 		case t == nil:
 			wrong.Addf("table %s is not in publication %s: add it, or leave it out of tables", name, f.cfg.Publication)
 			continue
 		case !t.logged:
 			wrong.Addf("table %s, or a partition of it, is unlogged or temporary: its changes are in no log", name)
+		case t.filter != "":
+			wrong.Addf("table %s has a row filter in publication %s, which hides changes: take the filter away",
+				name, f.cfg.Publication)
 		}
 		for _, c := range f.tables[name].columns {
 			identity, there := t.columns[c]
 			switch {
 			case !there:
-				wrong.Addf("table %s has no column %s, which its key names", name, c)
+				wrong.Addf("table %s has no column %s in the publication, which its key names: generated columns "+
+					"are not there", name, c)
+			case t.bytes[c]:
+				wrong.Addf("table %s: column %s of its key is bytea, whose text in the log is not the key that apps use: "+
+					"give a column of text", name, c)
 			case !identity:
 				wrong.Addf("table %s: column %s of its key is outside of its replica identity, or of a partition's, "+
 					"so that a deletion does not name it: ALTER TABLE … REPLICA IDENTITY FULL, or USING INDEX one "+
@@ -173,6 +207,11 @@ func (f *Feed) Check(ctx context.Context) (warnings []string, err error) {
 	if _, err := f.check(ctx, conn); err != nil {
 		return nil, err
 	}
+	stream, err := f.connect(ctx, true) // which a pooler refuses
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = stream.Close(ctx) }() // nothing is lost
 	rows, err := ask(ctx, conn, serverQuery)
 	if err != nil || len(rows) != 1 {
 		return nil, err

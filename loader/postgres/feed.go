@@ -215,7 +215,9 @@ func (f *Feed) connect(ctx context.Context, replication bool) (*pgconn.PgConn, e
 	ctx, cancel := context.WithTimeout(ctx, feedTime)
 	defer cancel()
 	conn, err := pgconn.ConnectConfig(ctx, c)
-	if err != nil && replication && strings.Contains(err.Error(), "replication") {
+	var answer *pgconn.PgError
+	if replication && errors.As(err, &answer) && // PgBouncer does not know the parameter
+		(strings.Contains(answer.Message, "replication") || answer.Code == "08P01") {
 		return nil, fmt.Errorf("%w: the server takes no connection for replication: give the server itself "+
 			"and not a pooler, and a role with REPLICATION (%w)", loader.ErrFeed, err)
 	}

@@ -51,6 +51,16 @@ func (s Snapshot) done(full uint64) bool {
 	return full < s.Max && !open
 }
 
+// After reports whether all transactions have ended that were open in an earlier snapshot.
+func (s Snapshot) After(earlier Snapshot) bool {
+	for _, x := range earlier.Open {
+		if !s.done(x) {
+			return false
+		}
+	}
+	return true
+}
+
 // Covers reports whether a reader with the snapshot sees all that another snapshot counts as done.
 func (s Snapshot) Covers(other Snapshot) bool {
 	if s.Max < other.Max {

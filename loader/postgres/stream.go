@@ -50,6 +50,10 @@ func (f *Feed) Stream(ctx context.Context, anew string) (_ loader.FeedStream, er
 		return nil, err
 	}
 	if s.catalog, err = f.check(ctx, s.gate); err != nil {
+		if errors.Is(err, loader.ErrFeed) { // also hosts that do not know of it must begin anew
+			s.anew = "the server did not fit the settings"
+			_ = s.findSlot(ctx) // the error that is returned tells more
+		}
 		return nil, err
 	}
 	if last, _ := f.catalog.Load().(string); last != "" && last != s.catalog { // while this host followed nothing
@@ -290,11 +294,12 @@ func (s *stream) View(ctx context.Context) (loader.View, error) {
 		(SELECT active_pid FROM pg_replication_slots WHERE slot_name = `+slot+`),
 		(extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
 		CASE WHEN pg_is_in_recovery() THEN 0 ELSE (SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)
-			FROM pg_replication_slots WHERE slot_name = `+slot+`) END`)
+			FROM pg_replication_slots WHERE slot_name = `+slot+`) END,
+		CASE WHEN pg_is_in_recovery() THEN 0 ELSE pg_wal_lsn_diff(pg_current_wal_flush_lsn(), '0/0') END`)
 	if err != nil {
 		return nil, err
 	}
-	if len(rows) != 1 || len(rows[0]) != 5 {
+	if len(rows) != 1 || len(rows[0]) != 6 {
 		return nil, errors.New("the server has answered in an unknown form")
 	}
 	row := rows[0]
@@ -312,8 +317,21 @@ func (s *stream) View(ctx context.Context) (loader.View, error) {
 	}
 	v.now = time.UnixMicro(us)
 	v.kept, _ = strconv.ParseInt(row[4], 10, 64) // zero if it is not known
+	end, err := strconv.ParseUint(row[5], 10, 64)
+	if err != nil {
+		return nil, err
+	}
+	v.end = loader.Position(end)
 	v.Snapshot, err = parseSnapshot(row[0])
 	return v, err
+}
+
+// Nudge implements loader.FeedStream. The log is written up to the middle of a record while a
+// transaction is open and nothing else commits.
+func (s *stream) Nudge(ctx context.Context) error {
+	_, err := ask(ctx, s.gate, "BEGIN; SET LOCAL synchronous_commit = local; "+
+		"SELECT pg_logical_emit_message(true, "+quoted(messagePrefix+".nudge")+", ''); COMMIT")
+	return err
 }
 
 // view is the answer to a View.
@@ -322,18 +340,25 @@ type view struct {
 	past Snapshot
 	now  time.Time
 	kept int64
+	end  loader.Position
 }
 
 func (v view) Sees(t *loader.Transaction) bool { return t.ID == 0 || v.Snapshot.Sees(uint32(t.ID)) }
 func (v view) SeesPast() bool                  { return v.Covers(v.past) }
-func (v view) Now() time.Time                  { return v.now }
-func (v view) Kept() int64                     { return v.kept }
+func (v view) Outlives(earlier loader.View) bool {
+	was, ok := earlier.(view)
+	return ok && v.After(was.Snapshot)
+}
+func (v view) Now() time.Time       { return v.now }
+func (v view) Kept() int64          { return v.kept }
+func (v view) End() loader.Position { return v.end }
 
 // Broken implements loader.FeedStream.
 func (s *stream) Broken(ctx context.Context) (why string, err error) {
 	now, err := s.feed.check(ctx, s.gate)
 	if err == nil && now != s.catalog {
-		why = catalogChanged
+		s.catalog, why = now, catalogChanged
+		s.feed.catalog.Store(now)
 	}
 	return why, err
 }
