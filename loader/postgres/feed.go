@@ -61,7 +61,15 @@ type Feed struct {
 	cfg     FeedConfig
 	tables  map[string]*mapping
 	catalog atomic.Value // string: the digest of the last stream
+
+	// Since this process followed the slot last:
+	inUse   atomic.Int32           // how often others were found to use it
+	foreign atomic.Pointer[string] // where it was confirmed by then; nil: too few times to tell
 }
+
+// foreignAfter is how often a slot is found in use before its user counts as none that hands over: the
+// one before this host may still confirm what it has deleted.
+const foreignAfter = 3
 
 // mapping is a table and the parts of the keys of its rows: texts, and columns between them.
 type mapping struct {

@@ -66,9 +66,22 @@ func (f *Feed) Stream(ctx context.Context, anew string) (_ loader.FeedStream, er
 		return nil, err
 	}
 	if s.anew != "" {
-		return s, s.makeSlot(ctx)
+		if err := s.makeSlot(ctx); err != nil {
+			return nil, err
+		}
+		return s, nil
 	}
-	return s, s.start(ctx)
+	if err := s.start(ctx); err != nil {
+		return nil, err
+	}
+	f.own()
+	return s, nil
+}
+
+// own notes that this process follows the slot.
+func (f *Feed) own() {
+	f.inUse.Store(0)
+	f.foreign.Store(nil)
 }
 
 // Anew implements loader.FeedStream.
@@ -90,10 +103,16 @@ func (s *stream) findSlot(ctx context.Context) error {
 		return fmt.Errorf("%w: slot %s is not one of pgoutput in this database: give another name",
 			loader.ErrFeed, name)
 	case rows[0][2] != "":
+		if s.feed.inUse.Add(1) >= foreignAfter {
+			s.feed.foreign.CompareAndSwap(nil, &rows[0][4])
+		}
 		return fmt.Errorf("slot %s is in use by process %s of the server: it is that of another cluster, "+
 			"or its last user has gone and the server notices within 10 s", name, rows[0][2])
 	case rows[0][3] == "lost":
 		s.anew = cmp.Or(s.anew, "the slot has lost what it kept: max_slot_wal_keep_size")
+	}
+	if at := s.feed.foreign.Load(); at != nil && *at != rows[0][4] { // what was confirmed since then did not come here
+		s.anew = cmp.Or(s.anew, "another host or cluster has followed the slot while this one was to do so")
 	}
 	if s.anew != "" {
 		_, err = ask(ctx, s.gate, "SELECT pg_drop_replication_slot("+quoted(name)+")")
@@ -146,6 +165,7 @@ func (s *stream) Begun(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.feed.own()
 	return s.start(ctx)
 }
 
