@@ -12,7 +12,6 @@ import (
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/logs"
 	"github.com/cachesidecar/cachesidecar/internal/settings"
-	"github.com/cachesidecar/cachesidecar/loader"
 )
 
 // Texts of values in Changes that stand for more than themselves.
@@ -138,10 +137,10 @@ func (d *differences) entries(path string, restart bool, a, b reflect.Value) {
 	}
 }
 
-// origins compares the origins of a namespace.
+// origins compares the origins of a namespace, and feeds of changes.
 func (d *differences) origins(path string, restart bool, a, b reflect.Value) {
 	kind := func(v reflect.Value) string {
-		if c, ok := v.Interface().(loader.OriginConfig); ok {
+		if c, ok := v.Interface().(interface{ Kind() string }); ok {
 			return c.Kind()
 		}
 		return noValue

@@ -210,6 +210,11 @@ func (f *Feed) config(replication bool) (*pgconn.Config, error) {
 	if replication {
 		c.RuntimeParams["replication"] = "database"
 		c.RuntimeParams["wal_sender_timeout"] = "10s" // a walsender of a host that has vanished ends by itself
+		// The texts of values do not depend on what the database or the role has set.
+		c.RuntimeParams["datestyle"] = "ISO"
+		c.RuntimeParams["intervalstyle"] = "postgres"
+		c.RuntimeParams["bytea_output"] = "hex"
+		c.RuntimeParams["extra_float_digits"] = "1"
 	}
 	return c, nil
 }
