@@ -131,6 +131,15 @@ func (s *stream) temporary() string {
 
 // makeSlot makes a temporary slot, and finds out which transactions its stream leaves out.
 func (s *stream) makeSlot(ctx context.Context) error {
+	free, err := ask(ctx, s.gate,
+		"SELECT current_setting('max_replication_slots')::int - count(*) FROM pg_replication_slots")
+	if err != nil {
+		return err
+	}
+	if len(free) == 1 && (free[0][0] == "0" || free[0][0] == "1") { // else Begun fails, after each flush
+		return fmt.Errorf("%w: %s of the server's replication slots are free, and making one needs two for a moment: "+
+			"raise max_replication_slots, and restart the server, or drop slots", loader.ErrFeed, free[0][0])
+	}
 	// It waits for the transactions that are open, however long that takes.
 	results, err := s.conn.Exec(ctx, "CREATE_REPLICATION_SLOT "+identifier(s.temporary())+
 		" TEMPORARY LOGICAL pgoutput EXPORT_SNAPSHOT").ReadAll()
