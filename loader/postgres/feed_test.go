@@ -77,8 +77,13 @@ type followed struct {
 // follow begins a stream.
 func (s *feedServer) follow(anew string) *followed {
 	s.t.Helper()
+	return s.followFeed(s.feed(), anew)
+}
+
+func (s *feedServer) followFeed(feed *Feed, anew string) *followed {
+	s.t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
-	stream, err := s.feed().Stream(ctx, anew)
+	stream, err := feed.Stream(ctx, anew)
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -1,0 +1,188 @@
+package postgres
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
+	"github.com/cachesidecar/cachesidecar/loader"
+)
+
+// TestFeedUnfit checks that a server is refused on which changes would be lost or commits hang, and that
+// its slot is given up: no host goes on with it.
+func TestFeedUnfit(t *testing.T) {
+	s := newFeedServer(t)
+	for _, tc := range []struct{ wrong, want, right string }{
+		{
+			"ALTER SYSTEM SET synchronous_standby_names = 'FIRST 1 (*)'; SELECT pg_reload_conf()", "commits hang",
+			"ALTER SYSTEM SET synchronous_standby_names = ''; SELECT pg_reload_conf()",
+		},
+		{
+			"ALTER PUBLICATION cachesidecar SET TABLE users WHERE (id > 5), emails, parts", "has a row filter",
+			"ALTER PUBLICATION cachesidecar SET TABLE users, emails, parts",
+		},
+		{
+			"ALTER PUBLICATION cachesidecar SET TABLE users, emails (id), parts", "has no column user_id",
+			"ALTER PUBLICATION cachesidecar SET TABLE users, emails, parts",
+		},
+		{
+			"ALTER PUBLICATION cachesidecar SET (publish_via_partition_root = false)", "set publish_via_partition_root",
+			"ALTER PUBLICATION cachesidecar SET (publish_via_partition_root = true)",
+		},
+		{
+			"ALTER TABLE emails DROP user_id; ALTER TABLE emails ADD user_id int GENERATED ALWAYS AS (id + 1) STORED",
+			"generated columns", "ALTER TABLE emails DROP user_id; ALTER TABLE emails ADD user_id int",
+		},
+	} {
+		s.follow("").end()
+		for one := range strings.SplitSeq(tc.wrong, "; ") {
+			s.Exec(t, one)
+		}
+		testenv.Succeeds(t, tc.wrong, func() error { // settings take a moment
+			_, err := s.feed().Check(t.Context())
+			if !errors.Is(err, loader.ErrFeed) || !strings.Contains(err.Error(), tc.want) {
+				return fmt.Errorf("%v, want %q", err, tc.want)
+			}
+			return nil
+		})
+		if _, err := s.feed().Stream(t.Context(), ""); !errors.Is(err, loader.ErrFeed) {
+			t.Errorf("%s: %v", tc.wrong, err)
+		}
+		if rows, err := s.ask("SELECT slot_name FROM pg_replication_slots"); err != nil || len(rows) != 0 {
+			t.Errorf("%s: slots %q are left, %v", tc.wrong, rows, err)
+		}
+		for one := range strings.SplitSeq(tc.right, "; ") {
+			s.Exec(t, one)
+		}
+		testenv.Succeeds(t, tc.right, func() error {
+			_, err := s.feed().Check(t.Context())
+			return err
+		})
+	}
+}
+
+// TestFeedRoom checks that a beginning is refused, before anything is flushed, that has no room for slots.
+func TestFeedRoom(t *testing.T) {
+	s := newFeedServer(t, "max_replication_slots=1")
+	_, err := s.feed().Stream(t.Context(), "")
+	if !errors.Is(err, loader.ErrFeed) || !strings.Contains(err.Error(), "max_replication_slots") {
+		t.Errorf("room for one slot: %v", err)
+	}
+}
+
+// TestFeedTexts checks that keys do not depend on what the database has set for texts.
+func TestFeedTexts(t *testing.T) {
+	s := newFeedServer(t)
+	for _, sql := range []string{
+		"CREATE TABLE days (id date PRIMARY KEY)", "ALTER PUBLICATION cachesidecar ADD TABLE days",
+		"ALTER DATABASE postgres SET datestyle = 'German'",
+	} {
+		s.Exec(t, sql)
+	}
+	cfg := s.config()
+	cfg.Tables["public.days"] = FeedTable{"days", "{id}"}
+	feed, err := NewFeed(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := s.followFeed(feed, "")
+	s.Exec(t, "INSERT INTO days VALUES ('2026-01-02')")
+	if got := text(f.next()); got != "days 2026-01-02" {
+		t.Errorf("a day is %q", got)
+	}
+}
+
+// TestFeedPooler checks that a pooler is refused before a sidecar starts.
+func TestFeedPooler(t *testing.T) {
+	s := newFeedServer(t)
+	cfg := s.config()
+	cfg.DSN = s.Pooler(t)
+	f, err := NewFeed(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = f.Check(t.Context())
+	if !errors.Is(err, loader.ErrFeed) || !strings.Contains(err.Error(), "not a pooler") {
+		t.Errorf("a pooler: %v", err)
+	}
+}
+
+// TestFeedNudge checks that the stream comes to the end of the log although a transaction is open.
+func TestFeedNudge(t *testing.T) {
+	s := newFeedServer(t)
+	ctx := t.Context()
+	stream, err := s.feed().Stream(ctx, "")
+	if err == nil {
+		err = stream.Begun(ctx)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stream.Close()
+	v, err := stream.View(ctx)
+	if err == nil {
+		err = stream.Nudge(ctx)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	testenv.Succeeds(t, "the stream to come to the end of the log", func() error {
+		m, err := stream.Receive(ctx)
+		switch {
+		case err != nil:
+			t.Fatal(err)
+		case m == nil || m.End <= v.End():
+			return fmt.Errorf("%+v has come, and the log was at %d", m, v.End())
+		case m.Rows != 0:
+			t.Errorf("a nudge counts as a row: %+v", m)
+		}
+		return nil
+	})
+}
+
+// TestFeedForeign checks that a host begins anew if another cluster has confirmed changes while this one
+// was to follow the slot, and goes on if none were.
+func TestFeedForeign(t *testing.T) {
+	s := newFeedServer(t)
+	ctx := t.Context()
+	for _, confirms := range []bool{false, true} {
+		f := s.follow("")
+		mine := s.feed()
+		for range foreignAfter {
+			if _, err := mine.Stream(ctx, ""); err == nil {
+				t.Fatal("two follow one slot")
+			}
+		}
+		if confirms {
+			s.Exec(t, "INSERT INTO users VALUES (1)")
+			m := f.next()
+			f.Confirm(m.End)
+			testenv.Succeeds(t, "the slot to be confirmed", func() error {
+				rows, err := s.ask("SELECT confirmed_flush_lsn FROM pg_replication_slots")
+				if err == nil && rows[0][0] != position(m.End) {
+					err = errors.New("it is not")
+				}
+				return err
+			})
+		}
+		f.end()
+		var stream loader.FeedStream
+		testenv.Succeeds(t, "the slot to be free", func() (err error) {
+			stream, err = mine.Stream(ctx, "")
+			return err
+		})
+		if anew := strings.Contains(stream.Anew(), "another host or cluster"); anew != confirms {
+			t.Errorf("others have confirmed changes: %v, and it begins anew since %q", confirms, stream.Anew())
+		}
+		stream.Close()
+		testenv.Succeeds(t, "the slot to be free", func() error {
+			rows, err := s.ask("SELECT 1 FROM pg_replication_slots WHERE active")
+			if err == nil && len(rows) != 0 {
+				err = errors.New("it is in use")
+			}
+			return err
+		})
+	}
+}
