@@ -73,8 +73,8 @@ func (c Config) AskFeeds(ctx context.Context) (list []FeedAnswer, err error) {
 		}
 		for _, namespace := range feeds[name].Namespaces() {
 			if ns := c.Namespaces[namespace]; ns.Origin != nil && ns.KeyPattern == "" {
-				a.Warnings = append(a.Warnings, fmt.Sprintf("namespace %s has no key_pattern: an origin may find one row "+
-					"for several keys, such as 42 and 042, and the feed deletes one of them", namespace))
+				a.Warnings = append(a.Warnings, fmt.Sprintf("namespace %s has no key_pattern: an origin may find one "+
+					"row for several keys, such as 42 and 042, and the feed deletes one of them", namespace))
 			}
 		}
 		list = append(list, a)

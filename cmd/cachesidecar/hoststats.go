@@ -123,8 +123,8 @@ func (p statsPage) feed(f *cachesidecar.ChangesStats) {
 		p.line("changes", "feed %s: %s", f.Name, f.State)
 		return
 	}
-	p.line("changes", "feed %s: following, %v behind, %s rows, %s keys deleted, %s flushes; the server keeps %s", f.Name,
-		time.Duration(f.LagMS)*time.Millisecond, f.Rows, f.Deletions, f.Flushes, size(f.KeptBytes))
+	p.line("changes", "feed %s: following, %v behind, %s rows, %s keys deleted, %s flushes; the server keeps %s",
+		f.Name, time.Duration(f.LagMS)*time.Millisecond, f.Rows, f.Deletions, f.Flushes, size(f.KeptBytes))
 }
 
 // oldest returns the age of the oldest lease on another host. Copies of that host's

@@ -40,7 +40,8 @@ const tablesQuery = `SELECT t.schemaname || '.' || t.tablename, c.relkind,
 	a.attname, a.attnum, a.atttypid, c.oid, c.relfilenode,
 	CASE c.relkind WHEN 'p' THEN coalesce(l.named, true)
 		ELSE c.relreplident = 'f' OR coalesce(i.indisreplident OR i.indisprimary, false) END, l.files,
-	coalesce(to_jsonb(t) -> 'attnames' ? a.attname::text, true) AND a.attgenerated = '', to_jsonb(t) ->> 'rowfilter',
+	coalesce(to_jsonb(t) -> 'attnames' ? a.attname::text, true) AND a.attgenerated = '',
+	to_jsonb(t) ->> 'rowfilter',
 	(SELECT string_agg(d.objid::text, ',' ORDER BY d.objid) FROM pg_publication b
 		JOIN pg_depend d ON d.refclassid = 'pg_publication'::regclass AND d.refobjid = b.oid
 		JOIN pg_depend o ON o.classid = d.classid AND o.objid = d.objid
@@ -178,8 +179,8 @@ func (f *Feed) checkTables(rows [][]string, leaves bool, wrong *settings.Problem
 				wrong.Addf("table %s has no column %s in the publication, which its key names: generated columns "+
 					"are not there", name, c)
 			case t.bytes[c]:
-				wrong.Addf("table %s: column %s of its key is bytea, whose text in the log is not the key that apps use: "+
-					"give a column of text", name, c)
+				wrong.Addf("table %s: column %s of its key is bytea, whose text in the log is not the key that "+
+					"apps use: give a column of text", name, c)
 			case !identity:
 				wrong.Addf("table %s: column %s of its key is outside of its replica identity, or of a partition's, "+
 					"so that a deletion does not name it: ALTER TABLE … REPLICA IDENTITY FULL, or USING INDEX one "+

@@ -207,6 +207,7 @@ func (f *Feed) config(replication bool) (*pgconn.Config, error) {
 	}
 	c.ConnectTimeout = feedTime
 	c.RuntimeParams["application_name"] = "cachesidecar"
+	c.RuntimeParams["jit"] = "off" // it compiles the look at the catalog for 0.8 s
 	if replication {
 		c.RuntimeParams["replication"] = "database"
 		c.RuntimeParams["wal_sender_timeout"] = "10s" // a walsender of a host that has vanished ends by itself
