@@ -33,8 +33,8 @@ const publicationQuery = `SELECT pubinsert, pubupdate, pubdelete, pubtruncate, p
 // tablesQuery asks for the tables of the publication and their columns: a table that leaves and comes
 // back, an attached partition, and a rewritten column send no change of their rows. The file of a
 // table tells of a rewriting, and the object that pg_depend names, of a membership that has begun again.
-// Later versions than 14 have rowfilter and attnames. The log has the rows of a partitioned table as its partitions say: each of
-// them must be logged, and have the column in its identity.
+// Later versions than 14 have rowfilter and attnames. The log has the rows of a partitioned table as its
+// partitions say: each of them must be logged, and have the column in its identity.
 const tablesQuery = `SELECT t.schemaname || '.' || t.tablename, c.relkind,
 	c.relpersistence = 'p' AND coalesce(l.logged, true), c.relreplident,
 	a.attname, a.attnum, a.atttypid, c.oid, c.relfilenode,

@@ -230,8 +230,8 @@ func (f *Feed) connect(ctx context.Context, replication bool) (*pgconn.PgConn, e
 	defer cancel()
 	conn, err := pgconn.ConnectConfig(ctx, c)
 	var answer *pgconn.PgError
-	if replication && errors.As(err, &answer) && // PgBouncer does not know the parameter
-		(strings.Contains(answer.Message, "replication") || answer.Code == "08P01") {
+	if errors.As(err, &answer) && // PgBouncer does not know the parameters of a connection
+		(replication && strings.Contains(answer.Message, "replication") || answer.Code == "08P01") {
 		return nil, fmt.Errorf("%w: the server takes no connection for replication: give the server itself "+
 			"and not a pooler, and a role with REPLICATION (%w)", loader.ErrFeed, err)
 	}
