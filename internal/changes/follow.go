@@ -25,6 +25,7 @@ const (
 
 const (
 	brokenEvery = 5 * time.Second       // between two questions whether the stream is whole
+	roundEvery  = 2 * time.Millisecond  // between two rounds at least: each asks the server a statement
 	seenFirst   = time.Millisecond      // until the next look at a transaction that no reader sees
 	seenMost    = 50 * time.Millisecond // the wait doubles up to that
 )
@@ -37,6 +38,7 @@ type following struct {
 	unseen   []*pending // in the order of their commits
 	waiting  int        // keys of these
 	order    []*pending // not confirmed yet, in that order
+	last     time.Time  // the round
 	deleting errgroup.Group
 
 	broken string      // why changes may be missing, until the namespaces are flushed
@@ -182,6 +184,11 @@ func (s *following) run(ctx context.Context) error {
 		if len(s.unseen) == 0 || !fresh && !due {
 			continue
 		}
+		if wait := time.Until(s.last.Add(roundEvery)); wait > 0 && fresh {
+			look.Reset(wait)
+			continue
+		}
+		s.last = time.Now()
 		if err := s.round(ctx); err != nil {
 			return err
 		}

@@ -191,9 +191,11 @@ func TestSilentStreamIsLate(t *testing.T) {
 		w.lead()
 		w.server.do(func() { w.server.logEnd = 1000 })
 		sleep(2*brokenEvery + time.Second)
-		if w.server.nudged == 0 {
-			w.Error("it was not nudged")
-		}
+		w.server.do(func() {
+			if w.server.nudged == 0 {
+				w.Error("it was not nudged")
+			}
+		})
 		sleep(time.Minute)
 		if lag := w.f.Stats().LagMS; lag < 60_000 || lag > 70_000 {
 			w.Errorf("it is %d ms late, want a minute", lag)
