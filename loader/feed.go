@@ -50,6 +50,8 @@ type FeedStream interface {
 	Broken(ctx context.Context) (why string, err error)
 	// Nudge has the server send its log to the end: what is not written yet moves no stream.
 	Nudge(ctx context.Context) error
+	// GiveUp has the next stream begin anew, whichever host makes it. Only Close may follow.
+	GiveUp(ctx context.Context) error
 	// Confirm says that everything up to a position has been dealt with. An earlier one says nothing.
 	Confirm(Position)
 	Close()

@@ -85,10 +85,11 @@ func (c Config) AskFeeds(ctx context.Context) (list []FeedAnswer, err error) {
 // FeedSQL returns the statements that prepare the servers of the feeds.
 func (c Config) FeedSQL() (text string, err error) {
 	feeds, err := c.openFeeds()
-	for _, name := range slices.Sorted(maps.Keys(feeds)) {
-		if feeds[name] != nil {
-			text += feeds[name].SQL()
-		}
+	if err != nil {
+		return "", err
 	}
-	return text, err
+	for _, name := range slices.Sorted(maps.Keys(feeds)) {
+		text += feeds[name].SQL()
+	}
+	return text, nil
 }

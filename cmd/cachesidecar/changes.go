@@ -74,7 +74,7 @@ func writeFeeds(out io.Writer, st *cachesidecar.Stats) error {
 	})
 	for _, f := range all {
 		if f.Error != "" {
-			_, e := fmt.Fprintf(out, "%s has failed: %s\n", f.Name, f.Error)
+			_, e := fmt.Fprintf(out, "%s (%s): %s\n", f.Name, f.State, f.Error)
 			err = errors.Join(err, e)
 		}
 		if f.LastGap != "" {

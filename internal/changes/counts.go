@@ -147,7 +147,8 @@ func (f *Follower) Stats() cachesidecar.ChangesStats {
 	}
 	if took := time.Since(c.since); c.state == Starting && took > slowStart {
 		s.Error = fmt.Sprintf("it has been starting for %v, and deletes nothing meanwhile: the server waits for "+
-			"transactions that are open, or it began anew less than %v ago", took.Round(time.Second), gapPause)
+			"transactions that are open, a host does not answer to a flush, or it began anew less than %v ago",
+			took.Round(time.Second), gapPause)
 		if c.err != "" {
 			s.Error += "; before: " + c.err
 		}

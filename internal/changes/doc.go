@@ -14,6 +14,7 @@
 // A load that began before the deletion is refused by its version, one that begins after it brings
 // the new row. If this host ends in between, the next one receives the transaction again.
 //
-// Run is one goroutine, with one that receives, and up to 64 that delete. The package writes no
+// Run is one goroutine, with one that looks whether this host leads, one that receives, and up to 64
+// that delete. The package writes no
 // value.
 package changes

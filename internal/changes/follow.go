@@ -28,6 +28,7 @@ const (
 	roundEvery  = 2 * time.Millisecond  // between two rounds at least: each asks the server a statement
 	seenFirst   = time.Millisecond      // until the next look at a transaction that no reader sees
 	seenMost    = 50 * time.Millisecond // the wait doubles up to that
+	giveUpTime  = 2 * time.Second
 )
 
 // following is a stream that is being followed.
@@ -35,10 +36,11 @@ type following struct {
 	*Follower
 	stream   loader.FeedStream
 	came     chan *loader.Transaction
-	unseen   []*pending // in the order of their commits
-	waiting  int        // keys of these
-	order    []*pending // not confirmed yet, in that order
-	last     time.Time  // the round
+	queued   atomic.Int64 // keys in came
+	unseen   []*pending   // in the order of their commits
+	waiting  int          // keys of these
+	order    []*pending   // not confirmed yet, in that order
+	last     time.Time    // the round
 	deleting errgroup.Group
 
 	broken string      // why changes may be missing, until the namespaces are flushed
@@ -86,7 +88,20 @@ func (f *Follower) follow(ctx context.Context) error {
 	group.Go(func() error { return s.run(ctx) })
 	err = group.Wait()
 	_ = s.deleting.Wait() // its functions end with ctx, which has ended, and none fails
+	if f.missed(err); f.anew != "" {
+		f.giveUp(stream)
+	}
 	return err
+}
+
+// giveUp has the next stream begin anew, also if another host makes it: it does not know the reason.
+func (f *Follower) giveUp(stream loader.FeedStream) {
+	ctx, cancel := context.WithTimeout(context.Background(), giveUpTime)
+	defer cancel()
+	if err := f.hide(stream.GiveUp(ctx)); err != nil {
+		f.log.Warn("changes may be missing, and another host that follows will not know: "+
+			"flush the namespaces of the feed", "reason", f.anew, "error", err)
+	}
 }
 
 // begin drops what was cached before a stream that leaves out earlier changes. The stream stays
@@ -135,10 +150,15 @@ func (s *following) receive(ctx context.Context) error {
 			return err
 		}
 		for t != nil {
+			came, wait := s.came, time.Second
+			if s.queued.Load() >= maxWaiting {
+				came, wait = nil, 10*time.Millisecond
+			}
 			select {
-			case s.came <- t:
+			case came <- t:
+				s.queued.Add(int64(t.Keys))
 				t = nil
-			case <-time.After(time.Second):
+			case <-time.After(wait):
 				if err := s.stream.Alive(); err != nil {
 					return err
 				}
@@ -181,10 +201,13 @@ func (s *following) run(ctx context.Context) error {
 			s.take(<-s.came)
 			fresh = true
 		}
+		if fresh {
+			pause = seenFirst
+		}
 		if len(s.unseen) == 0 || !fresh && !due {
 			continue
 		}
-		if wait := time.Until(s.last.Add(roundEvery)); wait > 0 && fresh {
+		if wait := time.Until(s.last.Add(roundEvery)); wait > 0 {
 			look.Reset(wait)
 			continue
 		}
@@ -192,17 +215,16 @@ func (s *following) run(ctx context.Context) error {
 		if err := s.round(ctx); err != nil {
 			return err
 		}
-		if pause = min(2*pause, seenMost); fresh {
-			pause = seenFirst
-		}
 		if len(s.unseen) > 0 {
 			look.Reset(pause)
+			pause = min(2*pause, seenMost)
 		}
 	}
 }
 
 // take takes a transaction that has come.
 func (s *following) take(t *loader.Transaction) {
+	s.queued.Add(-int64(t.Keys))
 	s.counts.came(t.End)
 	if len(t.Changed) == 0 { // it is confirmed with the one before
 		if n := len(s.order); n > 0 {
@@ -221,7 +243,7 @@ func (s *following) take(t *loader.Transaction) {
 	}
 	for _, p := range s.unseen {
 		for namespace := range p.Changed {
-			p.Flush(namespace, "too many keys wait for a transaction that no reader sees yet")
+			p.Flush(namespace, "very many keys came before readers saw their transactions")
 		}
 	}
 	s.waiting = 0

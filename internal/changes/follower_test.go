@@ -178,8 +178,29 @@ func TestReasonIsKept(t *testing.T) {
 		w.is(Elsewhere)
 		w.server.do(func() { w.server.refuses = nil })
 		w.lead()
-		if log := strings.Join(w.server.log, ", "); log != "stream, close, stream, flush pages, flush users, begun" {
+		if log := strings.Join(w.server.log, ", "); log != "stream, give up, close, stream, flush pages, flush users, begun" {
 			w.Errorf("%s, since %q", log, w.server.began)
+		}
+	})
+}
+
+// TestReasonIsHandedOver checks that the next host begins anew if this one stops leading before it has
+// dealt with a reason to do so.
+func TestReasonIsHandedOver(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
+		s := newServer()
+		a, b := add(t, s), add(t, s)
+		a.lead()
+		end := a.host.hang("flush users")
+		defer end()
+		s.do(func() { s.broken = "a table has changed" })
+		sleep(brokenEvery + time.Second)
+		a.is(Following)
+		a.host.lead(false)
+		synctest.Wait()
+		b.lead()
+		if log := strings.Join(s.log, ", "); !strings.HasSuffix(log, "give up, close, stream, flush pages, flush users, begun") {
+			t.Error(log)
 		}
 	})
 }

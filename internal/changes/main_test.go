@@ -206,6 +206,11 @@ func (m *stream) Broken(context.Context) (string, error) {
 	return why, m.fails
 }
 
+func (m *stream) GiveUp(context.Context) error {
+	m.do(func() { m.lost = "there was no slot"; m.note("give up") })
+	return nil
+}
+
 func (m *stream) Nudge(context.Context) error {
 	m.do(func() { m.nudged++ })
 	return nil

@@ -103,7 +103,7 @@ func Wrong(st *cachesidecar.Stats) (f Findings) {
 	}
 	for i := range st.Changes {
 		if c := &st.Changes[i]; c.Error != "" {
-			f.Addf("the feed of changes %s has failed, and is tried again: %s", c.Name, c.Error)
+			f.Addf("the feed of changes %s (%s): %s", c.Name, c.State, c.Error)
 		}
 	}
 	f.full(st)

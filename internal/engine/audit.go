@@ -152,6 +152,7 @@ func (c *audits) look(ctx context.Context, h choice) (s sight, err error) {
 // mark that would keep the entry.
 func (c *audits) cached(h choice, room *loader.Room) (value []byte, absent bool, version kv.Version, err error) {
 	now := c.Clock.Read()
+	c.Node.CheckPause(now.Boot)
 	if c.Node.OwnershipEpoch(h.key.Hash.Partition()) != 0 {
 		if err := room.Take(c.Store.Length(h.key)); err != nil {
 			return nil, false, 0, err

@@ -21,12 +21,12 @@ func (e *Engine) Leads(name string) (leads bool, changed <-chan struct{}) {
 	return e.Node.OwnershipEpoch(partition) != 0, changed
 }
 
-// outdateTime bounds one try.
+// outdateTime bounds one try of a deletion. A flush waits longer: for hosts that are silent.
 const outdateTime = time.Second
 
 // Outdate deletes keys from the cache alone. It tries until each owner has done so, or ctx ends.
 func (e *Engine) Outdate(ctx context.Context, namespace string, keys [][]byte) error {
-	return e.insist(ctx, func(deadline time.Duration) (done bool) {
+	return e.insist(ctx, outdateTime, func(deadline time.Duration) (done bool) {
 		q := &wire.Request{Op: wire.OpDelete, Namespace: []byte(namespace), Keys: keys, Options: wire.Settle}
 		b := namespaces.Pins{Table: e.Names}
 		defer b.Release()
@@ -44,7 +44,7 @@ func (e *Engine) Outdate(ctx context.Context, namespace string, keys [][]byte) e
 
 // FlushAll empties a namespace on all hosts. It tries until that is done, or ctx ends.
 func (e *Engine) FlushAll(ctx context.Context, namespace string) error {
-	return e.insist(ctx, func(deadline time.Duration) (done bool) {
+	return e.insist(ctx, outdateTime+4*e.Node.Bound(), func(deadline time.Duration) (done bool) {
 		q := &wire.Request{Op: wire.OpFlush, Namespace: []byte(namespace), Options: wire.Cluster}
 		b := namespaces.Pins{Table: e.Names}
 		defer b.Release()
@@ -52,9 +52,9 @@ func (e *Engine) FlushAll(ctx context.Context, namespace string) error {
 	})
 }
 
-// insist calls a function until it is done, or ctx ends.
-func (e *Engine) insist(ctx context.Context, try func(deadline time.Duration) (done bool)) error {
-	for pause := settleFirst; !try(e.Clock.Read().Boot + outdateTime); pause = min(2*pause, e.Node.Bound()/4) {
+// insist calls a function until it is done, or ctx ends. Each call has some time.
+func (e *Engine) insist(ctx context.Context, each time.Duration, try func(deadline time.Duration) (done bool)) error {
+	for pause := settleFirst; !try(e.Clock.Read().Boot + each); pause = min(2*pause, e.Node.Bound()/4) {
 		if !kv.Sleep(ctx, pause) {
 			return ctx.Err()
 		}

@@ -190,7 +190,7 @@ func (f *Feed) checkTables(rows [][]string, leaves bool, wrong *settings.Problem
 	}
 }
 
-// Warnings returns what the server makes dangerous although it works.
+// warnings returns what the server makes dangerous although it works.
 func (f *Feed) warnings(row []string) (list []string) {
 	if row[4] == "-1" {
 		list = append(list, "max_slot_wal_keep_size is -1: a slot whose cluster has gone fills the server's disk")

@@ -57,6 +57,7 @@ func TestFeedBrokenBetween(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		defer s.noticed()
 		defer stream.Close()
 		if stream.Anew() != want {
 			t.Errorf("it begins anew since %q, want %q", stream.Anew(), want)

@@ -54,7 +54,13 @@ type FeedTable struct {
 func (FeedConfig) Kind() string { return "postgres" }
 
 // Open validates the settings.
-func (c FeedConfig) Open() (loader.Feed, error) { return NewFeed(c) }
+func (c FeedConfig) Open() (loader.Feed, error) {
+	f, err := NewFeed(c)
+	if err != nil {
+		return nil, err // not a nil *Feed
+	}
+	return f, nil
+}
 
 // Feed follows the changes of a database. It is safe for concurrent use.
 type Feed struct {
@@ -210,8 +216,12 @@ func (f *Feed) config(replication bool) (*pgconn.Config, error) {
 	c.RuntimeParams["jit"] = "off" // it compiles the look at the catalog for 0.8 s
 	if replication {
 		c.RuntimeParams["replication"] = "database"
+		// While a snapshot is exported:
+		c.RuntimeParams["idle_in_transaction_session_timeout"] = "0"
 		c.RuntimeParams["wal_sender_timeout"] = "10s" // a walsender of a host that has vanished ends by itself
 		// The texts of values do not depend on what the database or the role has set.
+		c.RuntimeParams["timezone"] = "UTC"
+		c.RuntimeParams["client_encoding"] = "UTF8"
 		c.RuntimeParams["datestyle"] = "ISO"
 		c.RuntimeParams["intervalstyle"] = "postgres"
 		c.RuntimeParams["bytea_output"] = "hex"

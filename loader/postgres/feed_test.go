@@ -72,6 +72,8 @@ type followed struct {
 	came chan *loader.Transaction
 	err  chan error
 	stop context.CancelFunc
+
+	server *feedServer
 }
 
 // follow begins a stream.
@@ -90,7 +92,7 @@ func (s *feedServer) followFeed(feed *Feed, anew string) *followed {
 	if err := stream.Begun(ctx); err != nil {
 		s.t.Fatal(err)
 	}
-	f := &followed{stream, s.t, make(chan *loader.Transaction, 100), make(chan error, 1), stop}
+	f := &followed{stream, s.t, make(chan *loader.Transaction, 100), make(chan error, 1), stop, s}
 	go func() {
 		for {
 			t, err := stream.Receive(ctx)
@@ -114,7 +116,20 @@ func (f *followed) end() {
 		<-f.err
 		f.Close()
 		f.stop = nil
+		f.server.noticed()
 	}
+}
+
+// noticed waits until the server has noticed the end of all streams.
+func (s *feedServer) noticed() {
+	s.t.Helper()
+	testenv.Succeeds(s.t, "the server to notice the end of a stream", func() error {
+		rows, err := s.ask("SELECT active_pid FROM pg_replication_slots WHERE active")
+		if err == nil && len(rows) > 0 {
+			err = fmt.Errorf("%q", rows)
+		}
+		return err
+	})
 }
 
 // next returns the next transaction that has changed a row.
@@ -353,12 +368,12 @@ func (s *feedServer) waits(pid uint32, event string) {
 }
 
 func (s *feedServer) ask(sql string) ([][]string, error) {
-	conn, err := pgconn.Connect(s.t.Context(), s.DSN())
+	conn, err := pgconn.Connect(context.Background(), s.DSN())
 	if err != nil {
 		return nil, err
 	}
-	defer conn.Close(s.t.Context())
-	return ask(s.t.Context(), conn, sql)
+	defer conn.Close(context.Background())
+	return ask(context.Background(), conn, sql)
 }
 
 // TestFeedConfirm checks that what is confirmed does not come again, and the rest does; and that the

@@ -186,3 +186,19 @@ func TestFeedForeign(t *testing.T) {
 		})
 	}
 }
+
+// TestFeedGivenUp checks that the next stream begins anew after one that was given up.
+func TestFeedGivenUp(t *testing.T) {
+	s := newFeedServer(t)
+	f := s.follow("")
+	f.stop()
+	<-f.err
+	f.stop = nil
+	if err := f.GiveUp(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	if again := s.follow(""); again.Anew() != "there was no slot" {
+		t.Errorf("it begins anew since %q", again.Anew())
+	}
+}

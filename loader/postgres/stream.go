@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
 
+	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
@@ -157,6 +158,9 @@ func (s *stream) makeSlot(ctx context.Context) error {
 	if len(rows) != 1 {
 		return errors.New("the server has answered for a snapshot in an unknown form")
 	}
+	if _, err := ask(ctx, s.conn, "SELECT 1"); err != nil { // ends the export, which holds vacuum back
+		return err
+	}
 	s.past, err = parseSnapshot(rows[0][0])
 	return err
 }
@@ -299,6 +303,20 @@ func (s *stream) tell() error {
 	s.conn.Frontend().Send(&pgproto3.CopyData{Data: append(b, 0)})
 	s.told = time.Now()
 	return s.conn.Frontend().Flush()
+}
+
+// GiveUp implements loader.FeedStream: the slot is dropped. The server notices the end of the stream in
+// a moment.
+func (s *stream) GiveUp(ctx context.Context) (err error) {
+	_ = s.conn.Close(ctx) // nothing is lost
+	for pause := time.Millisecond; ; pause *= 2 {
+		if _, err = ask(ctx, s.gate, "SELECT pg_drop_replication_slot("+quoted(s.feed.cfg.Slot)+")"); err == nil {
+			return nil
+		}
+		if !kv.Sleep(ctx, pause) {
+			return err
+		}
+	}
 }
 
 // Close ends the connections.
