@@ -20,10 +20,10 @@ func TestTTL(t *testing.T) {
 		out    string
 		err    string
 	}{
-		{"ttl short", exitDone, `9m5\ds\n`, ""},
+		{"ttl short", exitDone, `(10m|9m5\ds)\n`, ""},
 		{"ttl eternal", exitDone, `no expiry\n`, ""},
 		{"ttl none", exitMiss, ``, "none: not found\n"},
-		{"ttl short none eternal", exitMiss, `short\t9m5\ds\neternal\tno expiry\n`, "none: not found\n"},
+		{"ttl short none eternal", exitMiss, `short\t(10m|9m5\ds)\neternal\tno expiry\n`, "none: not found\n"},
 		{"ttl short --ns other", exitMiss, ``, "short: not found\n"},
 	} {
 		o := command(t, "", strings.Fields(tc.line)...)
