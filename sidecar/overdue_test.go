@@ -146,14 +146,14 @@ func writesEndWithTheirApp(t *testing.T, bad func(format string, args ...any)) {
 	<-source.asked
 	app.send(&wire.Request{Op: wire.OpSet, Key: []byte("k"), Value: []byte("1"), TTLMS: wire.TTLDefault})
 	testenv.Eventually(t, "the SET to wait for the GET", func() bool { return s.engine.Waiting.Load() == 2 })
-	_ = app.nc.Close()
 	q := &wire.Request{Op: wire.OpSet, Key: []byte("k"), Value: []byte("2"), TTLMS: wire.TTLDefault}
 	if r := another.call(q); r.Status != wire.OK {
 		t.Fatalf("%s %s", r.Status, r.Message)
 	}
-	close(source.open)
+	_ = app.nc.Close() // the GET ends with it, and the SET must not come
 	testenv.Eventually(t, "the requests to end", func() bool { return s.engine.Waiting.Load() == 0 })
+	close(source.open)
 	if r := another.call(&wire.Request{Op: wire.OpGet, Key: []byte("k")}); string(r.Value) != "2" {
-		bad("the key is %q, want what was written after the first app had gone", r.Value)
+		bad("the key is %q, want what was written last while the first app was there", r.Value)
 	}
 }
