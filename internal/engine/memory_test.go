@@ -5,6 +5,7 @@ import (
 	"context"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
@@ -87,6 +88,7 @@ func TestLoadsTakeMemory(t *testing.T) {
 		if n := o.Asked("k"); n != 3 {
 			t.Errorf("the origin was asked %d times", n)
 		}
+		synctest.Wait() // the load ends behind its readers
 		if n := h.Budget.Stats().Total(); n != 0 {
 			t.Errorf("%d bytes stay charged", n)
 		}
