@@ -111,19 +111,21 @@ func (c *Copies) Take(cl *Call, r *wire.Reply) {
 		cl.ends = handoff.EndOf(c.Clock, r.TTLMS, cl.at)
 	}
 	if r.Status != wire.OK && !absent || !r.Attested {
-		cl.reply = owned(r)
+		if cl.reply = owned(r); r.Status == wire.OK {
+			cl.reply.Source = sourceOf(r)
+		}
 		return
 	}
-	id := &cl.Owner.Process
+	id := &cl.owner.Process
 	if string(r.Owner) != string(id.Node) || r.Epoch != uint64(id.Epoch) {
-		cl.Err = errors.New("the answer comes from another process")
+		cl.err = errors.New("the answer comes from another process")
 		return
 	}
 	cp := &l1.Copy{
-		Hash: cl.Key.Hash, Namespace: cl.Key.Namespace, Absent: absent, Flags: r.Flags, Version: kv.Version(r.Version),
+		Hash: cl.key.Hash, Namespace: cl.key.Namespace, Absent: absent, Flags: r.Flags, Version: kv.Version(r.Version),
 		Owner: id, AsOf: kv.Version(r.AsOf), Since: cl.at, Deadline: kv.Before(cl.ends),
 	}
-	cp.SetBytes(cl.Key.Bytes, r.Value)
+	cp.SetBytes(cl.key.Bytes, r.Value)
 	cl.copy, cl.source = cp, sourceOf(r)
 	switch {
 	case !c.Ledger.Admit(cp.Namespace, cp.Hash, cp.Version, cp.AsOf) && !failpoint.Out(failpoint.AdmitAtFill):
@@ -144,46 +146,49 @@ type Calls struct {
 
 // Call is one request to the owner of a key. Its results are set before it ends.
 type Call struct {
-	Key   kv.Key // its bytes are the call's own copy
-	asks  Question
-	Owner *cluster.Owner
-	at    time.Duration // before it was sent, on the boot clock
-	until time.Duration // when it is given up, on the boot clock
+	key      kv.Key // its bytes are the call's own copy
+	asks     Question
+	owner    *cluster.Owner
+	at       time.Duration // before it was sent, on the boot clock
+	until    time.Duration // when it is given up, on the boot clock
+	slotless bool          // this host has no slot for the namespace, and keeps no copy
 
-	Done chan struct{} // closed when it ends; nil if no caller waits
-	Told []Joiner      // reads that are told of its end and do not wait
+	done chan struct{} // closed when it ends; nil if no caller waits
+	told []*Wait       // reads that are told of its end
 
 	copy   *l1.Copy      // the value
 	source wire.Source   // of the value
 	reply  wire.Reply    // or what there is instead of a value
-	Err    error         // or why there is no answer
+	err    error         // or why there is no answer
 	ends   time.Duration // end of the value, a stale one too, on the boot clock; zero: no end
 }
 
 // FlightKey returns the key that is asked for.
-func (cl *Call) FlightKey() kv.Key { return cl.Key }
-
-// Joiner is a read that has joined a call and does not wait for it.
-type Joiner interface {
-	// Tell is called when the call has ended.
-	Tell(a *transport.Answers, cl *Call)
-}
+func (cl *Call) FlightKey() kv.Key { return cl.key }
 
 // Serves reports whether the result of the call may answer a read that began at the given
 // moment. A value that had ended by then may not.
 func (cl *Call) Serves(began time.Duration) bool {
-	return cl.Err == nil && (cl.ends == 0 || began < cl.ends || failpoint.Out(failpoint.JoinEnded))
+	return cl.err == nil && (cl.ends == 0 || began < cl.ends || failpoint.Out(failpoint.JoinEnded))
+}
+
+// ofOne reports whether the answer is of use to the caller alone that has asked: a token, or that
+// there was none in its time.
+func (cl *Call) ofOne() bool {
+	return cl.asks.Lease && (cl.reply.Status == wire.Lease || cl.reply.Status == wire.Timeout)
 }
 
 // Question is what a call asks about its key. Reads share a call only if they ask the
 // same.
 type Question struct {
 	Lease   bool         // LEASE, else GET
-	Options wire.Options // those of Asked
+	Options wire.Options // those that its owner is told of
 }
 
-// QuestionOf returns what a read asks about each of its keys.
-func QuestionOf(q *wire.Request) Question { return Question{q.Op == wire.OpLease, q.Options & Asked} }
+// questionOf returns what a read asks about each of its keys.
+func questionOf(q *wire.Request) Question {
+	return Question{q.Op == wire.OpLease, q.Options & (wire.Fresh | wire.StaleOK | wire.NoLoad)}
+}
 
 // Join returns the call for a key that is under way, if a read that begins now may have
 // its answer. Otherwise it returns a new call, with lead set, that the caller must make
@@ -196,24 +201,24 @@ func QuestionOf(q *wire.Request) Question { return Question{q.Op == wire.OpLease
 // the call. Whether the value had ended before the read began is known only once it is
 // there (see Serves).
 //
-// If p is not nil, p is told when a call that it has joined ends; if p is nil, the caller
-// waits for the call. Join returns a nil call if the call under way may outlast p.
+// If w is not nil, it is told when a call that it has joined ends; if w is nil, the caller
+// waits for the call. Join returns a nil call if the call under way may outlast w.
 func (c *Calls) Join(
-	owner *cluster.Owner, key kv.Key, asks Question, now kv.Moment, until time.Duration, p Joiner,
+	owner *cluster.Owner, key kv.Key, asks Question, now kv.Moment, until time.Duration, w *Wait,
 ) (cl *Call, lead bool) {
 	c.table.Lock()
 	defer c.table.Unlock()
 	if old, ok := c.table.Find(key, func(cl *Call) bool { return cl.asks == asks }); ok {
-		if old.Owner == owner &&
+		if old.owner == owner &&
 			(owner.Leased(now.Boot, c.Names.Bound(key.Namespace)) || failpoint.Out(failpoint.JoinRule)) {
 			switch {
-			case p == nil && old.Done == nil:
-				old.Done = make(chan struct{})
-			case p == nil:
+			case w == nil && old.done == nil:
+				old.done = make(chan struct{})
+			case w == nil:
 			case until < old.until:
 				return nil, false
 			default:
-				old.Told = append(old.Told, p)
+				old.told = append(old.told, w)
 			}
 			c.Counts.Joined.Add(1)
 			return old, false
@@ -229,7 +234,7 @@ func (c *Calls) Join(
 
 func newCall(owner *cluster.Owner, key kv.Key, asks Question, now kv.Moment, until time.Duration) *Call {
 	key.Bytes = bytes.Clone(key.Bytes)
-	return &Call{Key: key, asks: asks, Owner: owner, at: now.Boot, until: until}
+	return &Call{key: key, asks: asks, owner: owner, at: now.Boot, until: until}
 }
 
 // detach stops reads from joining the calls of a hash, because the key has changed.
@@ -246,12 +251,12 @@ func (c *Calls) detachIf(match func(kv.NamespaceID, kv.Hash) bool) {
 	}
 }
 
-// GiveUp stops reads from joining a call, if no reader but its maker waits for it, and
+// giveUp stops reads from joining a call, if no reader but its maker waits for it, and
 // reports whether that is so.
-func (c *Calls) GiveUp(cl *Call) bool {
+func (c *Calls) giveUp(cl *Call) bool {
 	c.table.Lock()
 	defer c.table.Unlock()
-	if cl.Done != nil || len(cl.Told) > 0 {
+	if cl.done != nil || len(cl.told) > 0 {
 		return false
 	}
 	c.table.Remove(cl)
@@ -259,38 +264,35 @@ func (c *Calls) GiveUp(cl *Call) bool {
 }
 
 // End wakes the readers that wait for the call, and returns those that are to be told.
-func (c *Calls) End(cl *Call) []Joiner {
+func (c *Calls) End(cl *Call) []*Wait {
 	c.table.Lock()
 	defer c.table.Unlock()
 	c.table.Remove(cl)
-	if cl.Done != nil {
-		close(cl.Done)
+	if cl.done != nil {
+		close(cl.done)
 	}
-	return cl.Told
+	return cl.told
 }
 
 // None reports whether no call is under way that reads may join.
 func (c *Calls) None() bool { return c.table.None() }
 
-// Asked are the options of a read that its owner is told of.
-const Asked = wire.Fresh | wire.StaleOK | wire.NoLoad
-
-// Outcome returns the result of a call for a read that began at the given moment.
-func (c *Copies) Outcome(cl *Call, q *wire.Request, began time.Duration) wire.Reply {
+// outcome returns the result of a call for a read that began at the given moment.
+func (c *Copies) outcome(cl *Call, q *wire.Request, began time.Duration) wire.Reply {
 	switch {
 	case !cl.Serves(began):
-		if errors.Is(cl.Err, rpc.ErrNoRoom) {
-			return failed(wire.Busy, "%v", cl.Err)
+		if errors.Is(cl.err, rpc.ErrNoRoom) {
+			return failed(wire.Busy, "%v", cl.err)
 		}
-		if cl.Err != nil {
+		if cl.err != nil {
 			c.Counts.PeerErrors.Add(1)
 		}
-		return unanswered(q, cl.Owner)
+		return unanswered(q, cl.owner)
 	case cl.copy != nil:
 		// The value was alive when the read began; the copy may have ended since.
 		return c.reply(q, cl.copy, cl.source, 0, c.Clock.Read())
 	case cl.reply.Status == wire.Unavailable:
-		return unanswered(q, cl.Owner)
+		return unanswered(q, cl.owner)
 	}
 	return cl.reply
 }
@@ -298,8 +300,8 @@ func (c *Copies) Outcome(cl *Call, q *wire.Request, began time.Duration) wire.Re
 // Ended ends a call and answers all reads that have joined it.
 func (c *Calls) Ended(cl *Call) {
 	var a transport.Answers
-	for _, p := range c.End(cl) {
-		p.Tell(&a, cl)
+	for _, w := range c.End(cl) {
+		w.tell(&a, cl)
 	}
 	a.Write()
 }

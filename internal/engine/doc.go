@@ -12,7 +12,7 @@
 // ServePeer for other sidecars. Both wait on the caller's goroutine, at most until the
 // deadline.
 //
-// The engine has ten rooms, of a part or some. The parts stand on base, and each uses the parts that its
+// The engine has eleven rooms, of a part or some. The parts stand on base, and each uses the parts that its
 // fields name:
 //
 //	keys             the way of a request, of one key or many: here, at the owner, at the origin
@@ -21,6 +21,7 @@
 //	Copies, Calls, Forwarder  copies of what other hosts own, and calls to these, each made once for all
 //	Loads, Tokens, warm   loads from origins, by apps, of a list of keys at the start
 //	Changes, Tiers, Barriers, Flushes  the changes made here and heard of, load barriers, removals of all
+//	Waits            the requests that wait without a goroutine: for the owner's answer, or for a fill
 //	Watches          the stream of changes for WATCH
 //	Acks             the wait until all hosts have applied a write
 //	Owners, Deadlines  the owner of a key, the wait for one, entries on their way here; the time of a request

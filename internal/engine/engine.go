@@ -39,6 +39,7 @@ type Engine struct {
 	Loads      *Loads
 	audits     *audits
 	Tokens     *Tokens
+	Waits      *Waits
 	Reads      *Reads
 	Writes     *Writes
 	through    *writeThrough

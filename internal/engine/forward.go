@@ -26,11 +26,8 @@ type Forwarder struct {
 func (f *Forwarder) forward(
 	ctx context.Context, owner *cluster.Owner, q *wire.Request, key kv.Key, deadline time.Duration,
 ) wire.Reply {
-	switch q.Op {
-	case wire.OpGet:
+	if q.Op == wire.OpGet || q.Op == wire.OpLease {
 		return f.read(ctx, owner, q, key, deadline)
-	case wire.OpLease:
-		return f.lease(ctx, owner, q, key, deadline)
 	}
 	return f.write(ctx, owner, q, key, deadline)
 }
@@ -48,52 +45,56 @@ func (f *Forwarder) join(
 			return nil, false, unanswered(q, owner) // not worth the wait
 		}
 	}
-	cl, lead = f.calls.Join(owner, key, QuestionOf(q), now, deadline, nil)
+	cl, lead = f.calls.Join(owner, key, questionOf(q), now, deadline, nil)
 	return cl, lead, r
 }
 
-// read asks a key's owner, once for all readers at the same time.
+// read asks a key's owner, once for all readers at the same time. A token answers only the LEASE that
+// asked; then the next one that waits asks on behalf of the rest.
 func (f *Forwarder) read(
 	ctx context.Context, owner *cluster.Owner, q *wire.Request, key kv.Key, deadline time.Duration,
 ) wire.Reply {
 	began := f.Clock.Read().Boot
 	for {
-		now := f.Clock.Read()
-		cl, lead, r := f.join(owner, q, key, now, deadline)
-		if cl == nil {
+		cl, lead, r := f.join(owner, q, key, f.Clock.Read(), deadline)
+		switch {
+		case cl == nil:
 			return r
-		}
-		if lead {
-			f.ask(ctx, owner, q.Namespace, []*Call{cl}, q.Options&Asked, deadline)
-			return f.copies.Outcome(cl, q, began)
-		}
-		if !f.waitFor(ctx, cl, deadline) {
-			return unanswered(q, owner)
+		case lead:
+			f.ask(ctx, q.Namespace, []*Call{cl}, deadline)
+			return f.copies.outcome(cl, q, began)
+		case !f.waitFor(ctx, cl, deadline):
+			return inVain(q, owner)
+		case cl.Serves(began) && !cl.ofOne():
+			return f.copies.outcome(cl, q, began)
 		}
 		// The caller that made the call may have had less time than this one.
-		if cl.Serves(began) || f.Clock.Read().Boot >= deadline {
-			return f.copies.Outcome(cl, q, began)
+		if f.Clock.Read().Boot >= deadline {
+			return inVain(q, owner)
 		}
 	}
 }
 
+// inVain answers a read that has waited until its time was over.
+func inVain(q *wire.Request, owner *cluster.Owner) wire.Reply {
+	if q.Op == wire.OpLease {
+		return wire.ErrorReply(waitedInVain)
+	}
+	return unanswered(q, owner)
+}
+
 // ask makes one request for the keys of some calls to their owner, and ends the calls.
-func (f *Forwarder) ask(
-	ctx context.Context, owner *cluster.Owner, ns []byte, list []*Call, options wire.Options, deadline time.Duration,
-) {
-	q := &wire.Request{Op: wire.OpGet, Namespace: ns, Key: list[0].Key.Bytes, Options: options | wire.Attest}
-	if len(list) > 1 {
-		q.Op, q.Key = wire.OpMGet, nil
-		for _, cl := range list {
-			q.Keys = append(q.Keys, cl.Key.Bytes)
-		}
+func (f *Forwarder) ask(ctx context.Context, ns []byte, list []*Call, deadline time.Duration) {
+	owner := list[0].owner
+	if list[0].asks.Lease {
+		ctx = context.WithoutCancel(ctx) // the answer may be a token, which must be given back if no client wants it
 	}
 	var a peer.Answer
 	defer a.Release()
 	err := errNoTime
 	if left := deadline - f.Clock.Read().Boot; left > 0 {
 		waited := slow.Begin(ctx, slow.Owner, string(owner.Node))
-		err = f.Node.Do(ctx, owner.Process, left, q, &a)
+		err = f.Node.Do(ctx, owner.Process, left, questionFor(ns, list), &a)
 		waited()
 	}
 	for i, cl := range list {
@@ -101,22 +102,41 @@ func (f *Forwarder) ask(
 		if err == nil && len(list) > 1 && r.Status == wire.OK {
 			r = &a.Items[i]
 		}
-		if cl.Err = err; err == nil {
+		if cl.err = err; err == nil {
 			f.copies.Take(cl, r)
 		}
 		f.calls.Ended(cl)
 	}
 }
 
+// questionFor returns the request that asks the owner of some calls.
+func questionFor(ns []byte, list []*Call) *wire.Request {
+	cl := list[0]
+	q := &wire.Request{Op: wire.OpGet, Namespace: ns, Key: cl.key.Bytes, Options: cl.asks.Options}
+	if cl.asks.Lease {
+		q.Op = wire.OpLease
+	}
+	if !cl.slotless {
+		q.Options |= wire.Attest
+	}
+	if len(list) > 1 {
+		q.Op, q.Key = wire.OpMGet, nil
+		for _, cl := range list {
+			q.Keys = append(q.Keys, cl.key.Bytes)
+		}
+	}
+	return q
+}
+
 var errNoTime = errors.New("no time was left")
 
 // waitFor waits until a call has ended, and reports whether it has in time.
 func (f *Forwarder) waitFor(ctx context.Context, cl *Call, deadline time.Duration) bool {
-	defer slow.Begin(ctx, slow.Owner, string(cl.Owner.Node))()
+	defer slow.Begin(ctx, slow.Owner, string(cl.owner.Node))()
 	t := time.NewTimer(max(deadline-f.Clock.Read().Boot, 0))
 	defer t.Stop()
 	select {
-	case <-cl.Done:
+	case <-cl.done:
 		return true
 	case <-t.C:
 	case <-ctx.Done():
@@ -124,52 +144,12 @@ func (f *Forwarder) waitFor(ctx context.Context, cl *Call, deadline time.Duratio
 	return false
 }
 
-// lease passes a LEASE on to the key's owner, one of this host at a time for each key. A
-// value answers all waiting requests, and is kept like the value of a GET. A token
-// answers only the request that asked; then the next waiting request asks on behalf of
-// the rest.
-func (f *Forwarder) lease(
-	ctx context.Context, owner *cluster.Owner, q *wire.Request, key kv.Key, deadline time.Duration,
-) wire.Reply {
-	began := f.Clock.Read().Boot
-	for {
-		now := f.Clock.Read()
-		cl, lead, r := f.join(owner, q, key, now, deadline)
-		if cl == nil {
-			return r
-		}
-		if lead {
-			out := *q
-			out.Options |= wire.Attest
-			var a peer.Answer
-			// The answer may be a token, which must be given back if no client wants it.
-			all := context.WithoutCancel(ctx)
-			waited := slow.Begin(ctx, slow.Owner, string(owner.Node))
-			cl.Err = f.Node.Do(all, owner.Process, deadline-now.Boot, &out, &a)
-			if waited(); cl.Err == nil {
-				f.copies.Take(cl, &a.Reply)
-			}
-			a.Release()
-			f.calls.Ended(cl)
-			return f.copies.Outcome(cl, q, began)
-		}
-		if !f.waitFor(ctx, cl, deadline) {
-			return wire.ErrorReply(waitedInVain)
-		}
-		if own := !cl.Serves(began) || cl.reply.Status == wire.Lease || cl.reply.Status == wire.Timeout; !own {
-			return f.copies.Outcome(cl, q, began)
-		}
-		if f.Clock.Read().Boot >= deadline {
-			return wire.ErrorReply(waitedInVain)
-		}
-	}
-}
-
 // readSlotless answers a GET in a namespace without a slot here: this host has no entry
 // of it, and cannot keep the owner's answer.
 func (f *Forwarder) readSlotless(ctx context.Context, q *wire.Request, deadline time.Duration) wire.Reply {
 	now := f.Clock.Read()
-	partition := f.Names.Hash(q.Namespace, q.Key).Partition()
+	key := kv.Key{Hash: f.Names.Hash(q.Namespace, q.Key), Bytes: q.Key}
+	partition := key.Hash.Partition()
 	if f.Node.OwnershipEpoch(partition) != 0 {
 		if q.Has(wire.Fresh) && f.owners.coming(partition) {
 			return failed(wire.Unavailable,
@@ -181,26 +161,16 @@ func (f *Forwarder) readSlotless(ctx context.Context, q *wire.Request, deadline 
 	switch {
 	case owner == nil || owner.Process == f.Node.Self():
 		return f.owners.replyNoOwner(q)
-	case deadline <= now.Boot || !q.Has(wire.Fresh) && !owner.Answers(now.Boot, f.Node.Bound()):
+	case !q.Has(wire.Fresh) && !owner.Answers(now.Boot, f.Node.Bound()):
 		return unanswered(q, owner)
-	}
-	out := &wire.Request{Op: wire.OpGet, Namespace: q.Namespace, Key: q.Key, Options: q.Options & Asked}
-	var a peer.Answer
-	defer a.Release()
-	defer slow.Begin(ctx, slow.Owner, string(owner.Node))()
-	switch err := f.Node.Do(ctx, owner.Process, deadline-now.Boot, out, &a); {
-	case errors.Is(err, rpc.ErrNoRoom):
-		return failed(wire.Busy, "%v", err)
-	case err != nil:
-		f.Counts.PeerErrors.Add(1)
-		return unanswered(q, owner)
-	case a.Status == wire.Moved:
-		return f.owners.replyNoOwner(q)
 	}
 	f.Counts.PeerReads.Add(1)
-	r := owned(&a.Reply)
-	if r.Status == wire.OK {
-		r.Source = sourceOf(&r)
+	cl := newCall(owner, key, questionOf(q), now, deadline)
+	cl.slotless = true
+	f.ask(ctx, q.Namespace, []*Call{cl}, deadline)
+	r := f.copies.outcome(cl, q, now.Boot)
+	if r.Status == wire.Moved {
+		return f.owners.replyNoOwner(q)
 	}
 	return r
 }

@@ -15,7 +15,7 @@ import (
 // Every request is first tried on this host (Execute, Value). What this host owns, and
 // copies of what other hosts own, are answered in place. If that is not possible, the
 // answer is MOVED, and the request goes the slow way, within its deadline. A GET of
-// another host's key and a LEASE that waits need no goroutine (see Pending in package session); every
+// another host's key and a LEASE that waits need no goroutine (see Waits); every
 // other request has a goroutine of its own:
 //
 //	owned here, entries on their way here  → ask for the entry first, see Owners.ask

@@ -313,9 +313,9 @@ func (c *Loads) withoutOwner(ctx context.Context, q *wire.Request, deadline time
 	return uncached(v, version), true
 }
 
-// MayWithoutOwner reports whether a read without an owner may have its key loaded
+// mayWithoutOwner reports whether a read without an owner may have its key loaded
 // here.
-func (c *Loads) MayWithoutOwner(q *wire.Request) bool {
+func (c *Loads) mayWithoutOwner(q *wire.Request) bool {
 	return mayWithoutOwner(c.Names.Lookup(q.Namespace), q)
 }
 

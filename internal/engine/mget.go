@@ -91,8 +91,8 @@ func (r *mget) round(todo []int, now kv.Moment) (left []int) {
 	}
 	r.b.Release()
 	var asked sync.WaitGroup
-	for owner, list := range of.leads {
-		asked.Go(func() { m.forwarder.ask(r.ctx, owner, r.q.Namespace, list, r.q.Options&Asked, r.deadline) })
+	for _, list := range of.leads {
+		asked.Go(func() { m.forwarder.ask(r.ctx, r.q.Namespace, list, r.deadline) })
 	}
 	group := errgroup.Group{}
 	group.SetLimit(fetchesAtOnce)
@@ -115,13 +115,13 @@ func (r *mget) round(todo []int, now kv.Moment) (left []int) {
 		q, call := r.one(c.i), c.call
 		switch {
 		case !c.lead && !m.forwarder.waitFor(r.ctx, call, r.deadline):
-			r.items[c.i] = unanswered(q, call.Owner)
+			r.items[c.i] = unanswered(q, call.owner)
 		case c.lead || call.Serves(r.began):
-			r.items[c.i] = m.forwarder.copies.Outcome(call, q, r.began)
+			r.items[c.i] = m.forwarder.copies.outcome(call, q, r.began)
 			r.hold(c.i)
 		default:
 			group.Go(func() error {
-				r.items[c.i] = m.forwarder.read(r.ctx, call.Owner, q, call.Key, r.deadline)
+				r.items[c.i] = m.forwarder.read(r.ctx, call.owner, q, call.key, r.deadline)
 				r.hold(c.i)
 				return nil
 			})
@@ -186,7 +186,7 @@ func (r *mget) loadWithoutOwners() {
 	group := errgroup.Group{}
 	group.SetLimit(fetchesAtOnce)
 	for i := range r.items {
-		if Degraded(&r.items[i]) && loads.MayWithoutOwner(r.q) {
+		if Degraded(&r.items[i]) && loads.mayWithoutOwner(r.q) {
 			group.Go(func() error {
 				if loaded, ok := loads.withoutOwner(r.ctx, r.one(i), r.deadline); ok {
 					r.items[i] = loaded

@@ -124,6 +124,7 @@ func (e *Engine) makeParts() {
 	e.Loads = &Loads{base: b, owners: e.Owners, barriers: e.Barriers, slow: loads, memory: e.origins}
 	e.audits = newAudits(b, e.Copies, e.Loads)
 	e.Tokens = &Tokens{base: b, owners: e.Owners, loads: e.Loads}
+	e.Waits = &Waits{base: b, calls: e.Calls, copies: e.Copies, loads: e.Loads, tokens: e.Tokens}
 	e.Reads = &Reads{base: b, owners: e.Owners, copies: e.Copies, loads: e.Loads, audits: e.audits, hot: hot}
 	e.Writes = &Writes{base: b, owners: e.Owners, barriers: e.Barriers, tokens: e.Tokens}
 	e.keys = &keys{} // writes through end with a deletion at the owners, wherever these are

@@ -157,40 +157,6 @@ func (c *Tokens) claimOf(ns *namespaces.Namespace, q *wire.Request, m *quota.Mem
 	return claim, true
 }
 
-// LeaseWait is a LEASE that waits without a goroutine. Tell is called once with its reply, unless Leave
-// comes before. MOVED means that the LEASE must be looked up again. Tell must not wait; later calls a
-// function when all LEASEs that one FILL ends have been told.
-type LeaseWait struct {
-	Tell func(r wire.Reply, later func(func()))
-
-	waiter flight.LeaseWaiter
-}
-
-// Queue makes a LEASE wait, or answers it. MOVED, without a wait, means that the LEASE must go the slow way.
-// The namespace and the request must not change while it waits.
-func (c *Tokens) Queue(
-	w *LeaseWait, ns *namespaces.Namespace, q *wire.Request, m *quota.Member,
-) (r wire.Reply, waits bool) {
-	claim, ok := c.claimOf(ns, q, m)
-	if !ok {
-		return Moved(), false
-	}
-	key := claim.Key
-	w.waiter.Tell = func(g flight.Grant, err error, later func(func())) {
-		w.Tell(c.outcome(ns, key, g, err), later)
-	}
-	grant, waits, err := c.Leases.Queue(claim, &w.waiter)
-	if waits {
-		return wire.Reply{}, true
-	}
-	return c.outcome(ns, key, grant, err), false
-}
-
-// Leave makes a LEASE give up, and returns its reply. It returns false if the LEASE is told its reply.
-func (c *Tokens) Leave(w *LeaseWait) (r wire.Reply, left bool) {
-	return wire.ErrorReply(waitedInVain), c.Leases.Leave(&w.waiter)
-}
-
 // granted answers with a token, unless the key has been filled since it was missed.
 func (c *Tokens) granted(ns *namespaces.Namespace, key kv.Key, t flight.Token) wire.Reply {
 	if _, present := c.Store.Peek(key, c.Clock.Read().Boot); present {

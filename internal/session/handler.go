@@ -22,7 +22,6 @@ type Handler struct {
 	passed *passed // the latest descriptor of the shared memory; nil: none
 	order  order
 	tokens tokens
-	queued queued
 
 	watching atomic.Int64 // WATCHes that wait
 	leasing  atomic.Int64 // LEASEs that wait

@@ -6,7 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/internal/engine"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
@@ -154,9 +153,8 @@ func TestMGetThatMoves(t *testing.T) {
 	}
 }
 
-// TestWants checks that a long answer is still wanted if other reads have joined its call,
-// although its own connection does not take it.
-func TestWants(t *testing.T) {
+// TestTakes checks that a connection whose client has gone takes no long answer.
+func TestTakes(t *testing.T) {
 	doors.Virtually(t, onehost.Config{}, func(t *testing.T, h *doors.Host) {
 		conns := make(chan *server.Conn, 1)
 		c := doors.NewConn(t, h.Dial("caught", "unix", server.Limits{Budget: h.Budget}, func(net.Conn) (server.Handler, error) {
@@ -164,11 +162,7 @@ func TestWants(t *testing.T) {
 		}))
 		c.Call(wire.Request{Op: wire.OpPing})
 		served := <-conns
-		wants := func(told ...engine.Joiner) error {
-			cl := &engine.Call{Key: kv.Key{Hash: 1}, Told: told}
-			return (&session.Pending{Waiting: session.Waiting{Session: &session.Session{Core: h.Engine}, Conn: served}, Call: cl}).Wants(1 << 20)
-		}
-		if err := wants(); err != nil {
+		if err := served.Takes(1 << 20); err != nil {
 			t.Errorf("a connection that reads: %v", err)
 		}
 		var pings []byte
@@ -180,12 +174,6 @@ func TestWants(t *testing.T) {
 		}
 		_ = c.Close()
 		testenv.Eventually(t, "its end", func() bool { return served.Takes(1) != nil })
-		if wants() == nil {
-			t.Error("an answer is wanted that no connection takes")
-		}
-		if err := wants(&session.Pending{}); err != nil {
-			t.Errorf("others have joined: %v", err)
-		}
 	})
 }
 

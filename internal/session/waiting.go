@@ -29,10 +29,8 @@ type Waiting struct {
 	Deadline time.Duration // on the boot clock
 	Since    time.Duration // when the request was read, on the boot clock
 	turn     turn
-	began    time.Duration // when the owner was asked, on the boot clock
-	owner    string        // the host that is asked; "": none
-	trace    slow.Trace    // of Serve
-	awaited  bool          // the account counts it as a read; Request may become another one
+	trace    slow.Trace // of Serve
+	awaited  bool       // the account counts it as a read; Request may become another one
 }
 
 // sizeOf returns the size of a request's clone in bytes.
@@ -153,9 +151,6 @@ func (w *Waiting) note(r *wire.Reply) {
 				key = q.Keys[0]
 			}
 			c.Key, c.Hash = bytes.Clone(cut(key, kv.MaxKeyLen)), s.Core.Names.Hash(q.Namespace, key)
-		}
-		if w.owner != "" {
-			c.Parts = append(c.Parts, slow.Part{What: slow.Owner, Node: w.owner, Took: now.Boot - w.began})
 		}
 		return c
 	})

@@ -108,7 +108,7 @@ func TestTrace(t *testing.T) {
 			t.Errorf("%v, want %v", got, want)
 		}
 		for i := range 100 {
-			trace.Add(Owner, fmt.Sprint(i), 1)
+			trace.Add(Owner, fmt.Sprint(i), leastPart)
 		}
 		if n := len(trace.Parts()); n != maxParts {
 			t.Errorf("%d parts", n)

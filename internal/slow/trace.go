@@ -36,9 +36,15 @@ type Trace struct {
 	parts []Part
 }
 
+// leastPart is the shortest wait that is noted.
+const leastPart = 100 * time.Microsecond
+
 // Add notes that the call has waited. Parts of one kind and node become one; what was
 // waited for at the same time adds up.
 func (t *Trace) Add(what, node string, took time.Duration) {
+	if took < leastPart {
+		return
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	i := slices.IndexFunc(t.parts, func(p Part) bool { return p.What == what && p.Node == node })
@@ -72,12 +78,5 @@ func Begin(ctx context.Context, what, node string) (end func()) {
 		return func() {}
 	}
 	began := time.Now()
-	return func() {
-		if took := time.Since(began); took >= leastPart {
-			t.Add(what, node, took)
-		}
-	}
+	return func() { t.Add(what, node, time.Since(began)) }
 }
-
-// leastPart is the shortest wait that Begin notes.
-const leastPart = 100 * time.Microsecond

@@ -1,0 +1,199 @@
+package engine
+
+import (
+	"context"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/flight"
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/quota"
+	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
+	"github.com/cachesidecar/cachesidecar/internal/slow"
+	"github.com/cachesidecar/cachesidecar/internal/transport"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// Waits has the requests that wait without a goroutine:
+//
+//	GET    of another host's key, for the owner's answer. The reader of the app's connection sends
+//	       the request, and the reader of the owner's answers the app. This wakes two goroutines
+//	       fewer, and these wake-ups are most of the time that such a GET takes.
+//	LEASE  of a key of this host, for the token or the fill. Thousands may wait for one fill.
+type Waits struct {
+	*base
+	calls  *Calls
+	copies *Copies
+	loads  *Loads
+	tokens *Tokens
+}
+
+// Wait is one of these requests. The fields that are exported are given by the caller, and do not
+// change while it waits.
+type Wait struct {
+	Request  *wire.Request
+	Conn     Conn
+	Member   *quota.Member
+	Context  context.Context // a LEASE gives up when it ends
+	Deadline time.Duration   // on the boot clock
+	Asker    Asker
+
+	waits *Waits
+	host  string        // that is asked
+	began time.Duration // on the boot clock
+	call  *Call         // that this GET makes itself
+	lease flight.LeaseWaiter
+	end   func() // ends the context of a LEASE
+}
+
+// Conn is the connection of a Wait.
+type Conn interface {
+	Account() *quota.Account
+	// Takes returns nil if an answer of n bytes is of use.
+	Takes(n int) error
+	// FlushLater flushes calls behind the present batch.
+	FlushLater(calls server.Flusher)
+}
+
+// Asker is told the reply to its request once. MOVED means that the request must be tried here again,
+// and then go the slow way. Tell must not wait.
+type Asker interface {
+	Tell(a *transport.Answers, r wire.Reply)
+}
+
+// Begin makes a request wait, or answers it. MOVED, without a wait, means that the request must go the
+// slow way. The reader of the connection calls it.
+func (c *Waits) Begin(w *Wait, b *namespaces.Pins) (r wire.Reply, waits bool) {
+	ns := b.Read(w.Request.Namespace)
+	if ns == nil {
+		return Moved(), false
+	}
+	w.waits = c
+	if w.Request.Op == wire.OpLease {
+		return c.lease(w, ns)
+	}
+	return Moved(), c.get(w, ns)
+}
+
+// get asks the owner of a GET's key, or joins a call that asks already. It reports whether that was
+// possible without waiting.
+func (c *Waits) get(w *Wait, ns *namespaces.Namespace) bool {
+	q, now := w.Request, c.Clock.Read()
+	c.Node.CheckPause(now.Boot)
+	key := ns.Key(q.Key)
+	owner := c.Node.View().Owner(key.Hash.Partition())
+	if owner == nil || owner.Process == c.Node.Self() || c.Node.OwnershipEpoch(key.Hash.Partition()) != 0 {
+		return false
+	}
+	left := w.Deadline - now.Boot
+	if left <= 0 || !q.Has(wire.Fresh) && !owner.Answers(now.Boot, c.Node.Bound()) {
+		return false
+	}
+	to := c.Node.Live(owner.Process)
+	if to == nil {
+		return false
+	}
+	w.host, w.began = string(owner.Node), now.Boot
+	cl, lead := c.calls.Join(owner, key, questionOf(q), now, w.Deadline, w)
+	if !lead {
+		return cl != nil
+	}
+	w.call = cl
+	w.Conn.FlushLater(to)
+	out := questionFor(q.Namespace, []*Call{cl})
+	out.TimeoutMS = uint32(max(left.Milliseconds(), 1))
+	if cl.err = to.Start(out, left, w); cl.err != nil {
+		c.calls.Ended(cl)
+	}
+	return cl.err == nil
+}
+
+// Note notes the wait, which ends at a moment on the boot clock.
+func (w *Wait) Note(t *slow.Trace, now time.Duration) {
+	what := slow.Owner
+	if w.Request.Op == wire.OpLease {
+		what = slow.Token
+	}
+	t.Add(what, w.host, now-w.began)
+}
+
+// Wants returns nil if a long answer of n bytes is of use: the connection takes it, or
+// other reads have joined the call.
+func (w *Wait) Wants(n int) error {
+	if err := w.Conn.Takes(n); err != nil && w.waits.calls.giveUp(w.call) {
+		return err
+	}
+	return nil
+}
+
+// Account returns the account on whose behalf the owner is asked.
+func (w *Wait) Account() *quota.Account { return w.Conn.Account() }
+
+// Answered takes the owner's answer, and answers all reads that have joined the call.
+func (w *Wait) Answered(a *transport.Answers, frame []byte, err error) {
+	c, cl := w.waits, w.call
+	var r wire.Reply
+	if err == nil {
+		err = wire.DecodeReply(wire.OpGet, frame, &r)
+	}
+	if err == nil {
+		err = c.Node.Admit(cl.owner.Process, r.NewestVersion())
+	}
+	if cl.err = err; err == nil {
+		c.copies.Take(cl, &r)
+	}
+	for _, joined := range c.calls.End(cl) {
+		joined.tell(a, cl)
+	}
+	w.tell(a, cl)
+}
+
+// tell answers with the result of a call, if the result answers the request.
+func (w *Wait) tell(a *transport.Answers, cl *Call) {
+	c := w.waits
+	// The caller that made the call may have had less time than this one.
+	if w.call != cl && !cl.Serves(w.began) && c.Clock.Read().Boot < w.Deadline {
+		w.Asker.Tell(a, Moved())
+		return
+	}
+	r := c.copies.outcome(cl, w.Request, w.began)
+	if Degraded(&r) && c.loads.mayWithoutOwner(w.Request) {
+		r = Moved()
+	}
+	w.Asker.Tell(a, r)
+}
+
+// lease makes a LEASE wait for the token of its key, or for the fill, until its time is over or its
+// context ends.
+func (c *Waits) lease(w *Wait, ns *namespaces.Namespace) (r wire.Reply, waits bool) {
+	claim, ok := c.tokens.claimOf(ns, w.Request, w.Member)
+	if !ok {
+		return Moved(), false
+	}
+	key, now := claim.Key, c.Clock.Read().Boot
+	w.began = now
+	w.lease.Tell = func(g flight.Grant, err error, later func(func())) {
+		w.end()
+		var a transport.Answers
+		w.Asker.Tell(&a, c.tokens.outcome(ns, key, g, err))
+		later(a.Write)
+	}
+	ctx, cancel := context.WithTimeout(w.Context, w.Deadline-now)
+	stop := context.AfterFunc(ctx, w.giveUp)
+	w.end = func() { stop(); cancel() }
+	grant, waits, err := c.Leases.Queue(claim, &w.lease)
+	if waits {
+		return wire.Reply{}, true
+	}
+	w.end()
+	return c.tokens.outcome(ns, key, grant, err), false
+}
+
+// giveUp makes a LEASE give up, unless it has been told its reply.
+func (w *Wait) giveUp() {
+	if !w.waits.Leases.Leave(&w.lease) {
+		return
+	}
+	var a transport.Answers
+	w.Asker.Tell(&a, wire.ErrorReply(waitedInVain))
+	a.Write()
+}
