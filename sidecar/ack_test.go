@@ -20,12 +20,12 @@ func (v *vnode) app(t *testing.T) *rawConn {
 	server := server.New(server.Limits{}, s.cfg.Log, func(net.Conn) (server.Handler, error) {
 		return s.doors.Of(byRoot(s.engine), nil), nil
 	})
-	ln, err := v.host.Listen(9000)
+	ln, err := v.host.Listen(0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	go func() { _ = server.Serve(context.Background(), ln) }() // ends with the host
-	nc, err := v.w.net.Host("10.9.0.1").Dial(t.Context(), net.JoinHostPort(v.ip, "9000"))
+	nc, err := v.w.net.Host("10.9.0.1").Dial(t.Context(), ln.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
