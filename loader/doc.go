@@ -10,7 +10,6 @@
 //	Lister   an origin that can list its keys: for the key filter, and for loads at the start
 //	Custom   an origin that the program implements itself
 //	Keys     which keys may be requested at all
-//	Policy   lifetimes, and the use of values after their end
 //	Guard    concurrency, rate, breaker and retries before one origin
 //
 // Inputs are keys and settings. Outputs are values, lists of keys and errors that say

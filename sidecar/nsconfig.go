@@ -56,7 +56,7 @@ type Namespace struct {
 	// stale value, if the origin fails. Default: 0s. Bounds: 0s (never) to StaleLimit.
 	StaleIfError time.Duration `yaml:"stale_if_error"`
 	// RefreshEarly is the beta of XFetch: how much before its end a value that is read often
-	// is refreshed. Above 1 it is refreshed earlier (see loader.Policy). Form: factor.
+	// is refreshed. Above 1 it is refreshed earlier (see namespaces.Policy). Form: factor.
 	// Default: 1. Bounds: 0 (never) to 10.
 	RefreshEarly *float64 `yaml:"refresh_early"`
 	// ReplicaLag is how far the replicas of the origin may lag. A value that is loaded
@@ -229,8 +229,8 @@ func (l Limits) check() error {
 const maxCallTime = 30 * time.Second
 
 // policy returns how long values live, both for loads by the sidecar and by the apps.
-func (n Namespace) policy() loader.Policy {
-	return loader.Policy{
+func (n Namespace) policy() namespaces.Policy {
+	return namespaces.Policy{
 		NegativeTTL:          settings.Or(n.NegativeTTL, DefaultNegativeTTL),
 		StaleWhileRevalidate: n.StaleWhileRevalidate,
 		StaleIfError:         n.StaleIfError,

@@ -36,13 +36,13 @@ func aSource(context.Context, []byte) (loader.Value, error) { return loader.Valu
 
 func TestNamespaceDefaults(t *testing.T) {
 	var n Namespace
-	want := loader.Policy{NegativeTTL: 5 * time.Second, Beta: 1}
+	want := namespaces.Policy{NegativeTTL: 5 * time.Second, Beta: 1}
 	if n.ttl() != time.Hour || n.staleLimit() != time.Minute || n.policy() != want || n.ttlJitter() != 0.1 || n.ReplicaLag != 0 || n.leaseTime() != 10*time.Second {
 		t.Errorf("%v %v %+v %v %v %v", n.ttl(), n.staleLimit(), n.policy(), n.ttlJitter(), n.ReplicaLag, n.leaseTime())
 	}
 	// Settings to which zero means something can be set to zero.
 	n = Namespace{DefaultTTL: ptr(time.Duration(0)), StaleLimit: ptr(time.Duration(0)), NegativeTTL: ptr(time.Duration(0)), TTLJitter: ptr(0.0), RefreshEarly: ptr(0.0)}
-	if n.ttl() != 0 || n.staleLimit() != 0 || n.policy() != (loader.Policy{}) || n.ttlJitter() != 0 {
+	if n.ttl() != 0 || n.staleLimit() != 0 || n.policy() != (namespaces.Policy{}) || n.ttlJitter() != 0 {
 		t.Errorf("%v %v %+v %v", n.ttl(), n.staleLimit(), n.policy(), n.ttlJitter())
 	}
 }

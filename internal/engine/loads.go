@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"math/rand/v2"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/failpoint"
@@ -109,8 +108,7 @@ func (c *Loads) New(ns *namespaces.Namespace, key kv.Key, epoch uint32) flight.L
 			v, took, err := c.fetch(ctx, ns, key)
 			ns.LoadTime.Observe(took.Seconds())
 			if loader.Answered(err) {
-				ns.Took.Add(took)
-				ns.Early.Store(int64(earlyReach * ns.Now().Policy.Beta * float64(ns.Took.Mean())))
+				ns.Loaded(took)
 			}
 			if err == nil {
 				ns.Now().KeyFilter.Add(key.Hash) // although no app may have announced it
@@ -225,7 +223,7 @@ func (c *Loads) Answer(ns *namespaces.Namespace, key kv.Key, q *wire.Request, r 
 		return Moved()
 	}
 	if q.Has(wire.StaleOK) {
-		if value, old, ok := c.Store.GetStale(nil, key, now.Boot); ok && ns.Policy.StaleIfFailed(oldOf(&old), err) {
+		if value, old, ok := c.Store.GetStale(nil, key, now.Boot); ok && ns.Policy.StaleIfFailed(&old, err) {
 			return oldReply(value, &old, now)
 		}
 	}
@@ -268,17 +266,6 @@ func (c *Loads) refresh(ns *namespaces.Namespace, key kv.Key, missing bool) {
 	}
 	_, _ = ns.Loads.Refresh(l) // if it is shed, the next read tries again
 }
-
-// refreshEarly loads the key of a hit again if its value is likely to end soon.
-func (c *Loads) refreshEarly(ns *namespaces.Namespace, key kv.Key, d kv.Deadline, now kv.Moment) {
-	if ns.Policy.RefreshEarly(d.Remaining(now.Boot), ns.Took.Mean(), rand.Float64()) {
-		c.refresh(ns, key, false)
-	}
-}
-
-// earlyReach bounds how early a refresh may begin: −ln r exceeds it once in 480 million
-// times, so a hit with more time left does not draw r.
-const earlyReach = 20
 
 // withoutOwner loads a key whose owner cannot be reached, within the limits of this
 // host. The result is not kept and not shared, since this host would not hear of an
@@ -323,16 +310,11 @@ func mayWithoutOwner(ns *namespaces.Namespace, q *wire.Request) bool {
 	return ns != nil && ns.Origin != nil && !q.Has(wire.NoLoad) && !q.Has(wire.Fresh)
 }
 
-// oldOf describes a stale value to loader's policies.
-func oldOf(s *segment.Stale) loader.Old {
-	return loader.Old{Exists: true, Ended: s.Ended, Invalidated: s.Invalidated}
-}
-
 // staleReply returns the answer with a stale value, if there is one that may be given
 // before anything newer is asked for.
 func (c *Loads) staleReply(ns *namespaces.Namespace, k kv.Key, now kv.Moment) (r wire.Reply, ok bool) {
 	value, old, ok := c.Store.GetStale(nil, k, now.Boot)
-	if !ok || !ns.Policy.Stale(oldOf(&old)) {
+	if !ok || !ns.Policy.Stale(&old) {
 		return r, false
 	}
 	return oldReply(value, &old, now), true

@@ -186,7 +186,7 @@ func TestStale(t *testing.T) {
 		o := onehost.NewOrigin(time.Millisecond)
 		h := loading(t, o, func(s *namespaces.Settings) {
 			s.TTL, s.StaleLimit, s.Jitter = ttl, time.Hour, 0
-			s.Policy = loader.Policy{StaleWhileRevalidate: 20 * time.Second, StaleIfError: 100 * time.Second}
+			s.Policy = namespaces.Policy{StaleWhileRevalidate: 20 * time.Second, StaleIfError: 100 * time.Second}
 		})
 		do := by(h)
 		o.Put("k", []byte("one"))

@@ -112,9 +112,8 @@ func (c *Looks) look(
 		}
 	default:
 		*r = seenReply(value, &seen, now)
-		if !seen.Stale && seen.Deadline != 0 && !query.End && !q.Has(wire.NoLoad) &&
-			seen.Deadline.Remaining(now.Boot) < time.Duration(ns.Early.Load()) {
-			c.loads.refreshEarly(ns, k, seen.Deadline, now)
+		if !seen.Stale && !query.End && !q.Has(wire.NoLoad) && ns.RefreshEarly(seen.Deadline, now) {
+			c.loads.refresh(ns, k, false)
 		}
 	}
 	return seen, found

@@ -1,8 +1,6 @@
 package engine
 
 import (
-	"time"
-
 	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/hotkeys"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
@@ -68,15 +66,14 @@ func (c *Reads) Value(
 		c.owners.attest(r, asOf)
 		c.note(b, ns, k, now)
 		return dst, 0, ns
-	case info.Deadline != 0 && info.Deadline.Remaining(now.Boot) < time.Duration(ns.Early.Load()) &&
-		!q.Has(wire.NoLoad):
-		c.loads.refreshEarly(ns, k, info.Deadline, now)
+	case !q.Has(wire.NoLoad) && ns.RefreshEarly(info.Deadline, now):
+		c.loads.refresh(ns, k, false)
 	}
 	*r = wire.Reply{} // in place: a literal with fields would be copied
 	r.Flags, r.Version, r.TTLMS = info.Flags, uint64(info.Version), info.Deadline.TTLms(now.Boot)
 	c.owners.attest(r, asOf)
 	if info.Size <= limit {
-		c.Shared.owned(share, k, dst[at:], info, time.Duration(ns.Early.Load()), epoch)
+		c.Shared.owned(share, k, dst[at:], info, ns.Early(), epoch)
 		r.Source = wire.SourceL2
 		c.note(b, ns, k, now)
 	}

@@ -11,7 +11,6 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
-	"github.com/cachesidecar/cachesidecar/loader"
 )
 
 // Namespace is a name with a slot, and its settings. It does not change: a reload makes
@@ -24,7 +23,7 @@ type Namespace struct {
 	TTL        time.Duration // of writes that bring none; zero is no expiry
 	ReplicaLag time.Duration // length of a load barrier, at most; zero: none
 
-	Policy       loader.Policy
+	Policy       Policy
 	jitter       float64       // the share by which TTLs of loaded values vary
 	LeaseTime    time.Duration // that an app may take to load
 	Origin       *Origin       // nil: the apps load
@@ -46,7 +45,7 @@ type slot struct {
 	Seed uint64
 	now  atomic.Pointer[Namespace] // the one with the present settings
 
-	Early        atomic.Int64 // ns before its end from which a hit may refresh a value
+	early        atomic.Int64 // see Early
 	Took         Recent       // the time of loads
 	WithoutOwner atomic.Int64 // loads without an owner
 	past         pastOrigins

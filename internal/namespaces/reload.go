@@ -306,7 +306,7 @@ func (p *Plan) settle(name string, old *Namespace, cfg Settings) (ns *Namespace)
 	}
 	ns.AuditChance = auditChance(cfg.Audit)
 	ns.Audit.aim(cfg.Guard.Rate)
-	ns.Early.Store(0) // the next load computes it anew
+	ns.early.Store(0) // the next load computes it anew
 	return ns
 }
 

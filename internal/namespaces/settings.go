@@ -32,7 +32,7 @@ type Settings struct {
 	Bound      time.Duration // of staleness; zero: the cluster's
 	Quota      int64         // bytes; zero is none
 	NotShared  bool          // not in the memory that apps share
-	Policy     loader.Policy
+	Policy     Policy
 	Jitter     float64 // the share by which TTLs of loaded values vary
 
 	Origin       loader.OriginConfig // nil: the apps load, and the fields below have no effect

@@ -24,7 +24,6 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/quota"
-	"github.com/cachesidecar/cachesidecar/loader"
 )
 
 // Config has what a test may be about. Zero means the default.
@@ -108,7 +107,7 @@ func (c *Config) names(value int) namespaces.Config {
 func Settings() namespaces.Settings {
 	return namespaces.Settings{
 		TTL: time.Hour, StaleLimit: time.Minute, LeaseTime: 10 * time.Second, Jitter: 0.1,
-		Policy: loader.Policy{NegativeTTL: 5 * time.Second, Beta: 1},
+		Policy: namespaces.Policy{NegativeTTL: 5 * time.Second, Beta: 1},
 	}
 }
 

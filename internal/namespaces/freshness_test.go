@@ -1,4 +1,4 @@
-package loader
+package namespaces
 
 import (
 	"errors"
@@ -7,6 +7,9 @@ import (
 	"math/rand/v2"
 	"testing"
 	"time"
+
+	"github.com/cachesidecar/cachesidecar/l2/segment"
+	"github.com/cachesidecar/cachesidecar/loader"
 )
 
 func TestJitter(t *testing.T) {
@@ -25,7 +28,7 @@ func TestJitter(t *testing.T) {
 		{"never becomes never", 1, 0.1, 0, 1},
 		{"the longest", math.MaxInt64, 0.1, 0.99, math.MaxInt64},
 	} {
-		if got := Jitter(tc.ttl, tc.share, tc.random); got != tc.want {
+		if got := jitter(tc.ttl, tc.share, tc.random); got != tc.want {
 			t.Errorf("%s: got %v, want %v", tc.name, got, tc.want)
 		}
 	}
@@ -49,7 +52,7 @@ func TestRefreshEarly(t *testing.T) {
 	} {
 		got := 0
 		for range n {
-			if (Policy{Beta: tc.beta}).RefreshEarly(tc.left, tc.took, rnd.Float64()) {
+			if (Policy{Beta: tc.beta}).refreshEarly(tc.left, tc.took, rnd.Float64()) {
 				got++
 			}
 		}
@@ -62,13 +65,13 @@ func TestRefreshEarly(t *testing.T) {
 func TestStale(t *testing.T) {
 	boom := errors.New("boom")
 	p := Policy{StaleWhileRevalidate: 10 * time.Second, StaleIfError: 60 * time.Second}
-	old := func(s time.Duration, invalidated bool) Old {
-		return Old{Exists: true, Ended: s * time.Second, Invalidated: invalidated}
+	old := func(s time.Duration, invalidated bool) *segment.Stale {
+		return &segment.Stale{Ended: s * time.Second, Invalidated: invalidated}
 	}
 	for _, tc := range []struct {
 		name           string
 		p              Policy
-		o              Old
+		old            *segment.Stale
 		err            error
 		before, failed bool
 	}{
@@ -77,16 +80,15 @@ func TestStale(t *testing.T) {
 		{"too old for an error", p, old(60, false), boom, false, false},
 		{"no policy", Policy{}, old(0, false), boom, false, false},
 		{"invalidated", p, old(1, true), boom, true, true},
-		{"invalidated, and the origin has answered", p, old(1, true), ErrAbsent, true, false},
-		{"nothing there", p, Old{}, boom, false, false},
-		{"absent is an answer", p, old(1, false), fmt.Errorf("x: %w", ErrAbsent), true, false},
-		{"refused is an answer", p, old(1, false), ErrPermanent, true, false},
-		{"shed is none", p, old(1, false), ErrBusy, true, true},
+		{"invalidated, and the origin has answered", p, old(1, true), loader.ErrAbsent, true, false},
+		{"absent is an answer", p, old(1, false), fmt.Errorf("x: %w", loader.ErrAbsent), true, false},
+		{"refused is an answer", p, old(1, false), loader.ErrPermanent, true, false},
+		{"shed is none", p, old(1, false), loader.ErrBusy, true, true},
 	} {
-		if got := tc.p.Stale(tc.o); got != tc.before {
+		if got := tc.p.Stale(tc.old); got != tc.before {
 			t.Errorf("%s: before the load %v, want %v", tc.name, got, tc.before)
 		}
-		if got := tc.p.StaleIfFailed(tc.o, tc.err); got != tc.failed {
+		if got := tc.p.StaleIfFailed(tc.old, tc.err); got != tc.failed {
 			t.Errorf("%s: after a failure %v, want %v", tc.name, got, tc.failed)
 		}
 	}
