@@ -1,7 +1,7 @@
 /*
  * cachesidecar.h: reads the memory that a cachesidecar shares with the apps on its host.
  *
- * The layout, and the order of the loads, are in docs/SHARED_MEMORY.md. This file is the
+ * The layout, and the order of the loads, are in clients/c/README.md. This file is the
  * reference for readers in other languages: gcc or clang with -std=gnu11, little-endian, Linux,
  * no dependency.
  *
@@ -15,7 +15,7 @@
  *
  * fd is what the answer to SHARED brings. Compare cs_id and cs_counter with that answer, and
  * cs_epoch with the answer to HELLO. If a later HELLO answers another epoch, unmap the region
- * before you use an answer of that connection: see docs/SHARED_MEMORY.md.
+ * before you use an answer of that connection: see clients/c/README.md.
  * Anything but CS_HIT and CS_ABSENT means: ask the sidecar over the socket. The sidecar does not
  * see what is read here: count it, and report it with HITS (docs/PROTOCOL.md), so that its hit
  * ratio has it and it keeps what you read.

@@ -46,7 +46,7 @@ func NewReader(mapping []byte) (*Reader, error) {
 
 // Is reports whether the region is the one that the answer to SHARED describes, of the process
 // that the answer to HELLO names. It is of no use any more once a later HELLO names another
-// process: see docs/SHARED_MEMORY.md.
+// process: see clients/c/README.md.
 func (r *Reader) Is(epoch, id, counter uint64) bool {
 	return r.mem.word(atEpoch).Load() == epoch && r.mem.word(atID).Load() == id &&
 		r.mem.word(atCounter).Load() >= counter

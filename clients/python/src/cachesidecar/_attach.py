@@ -1,6 +1,6 @@
 """How a client gets the shared memory: its descriptor comes over a connection of its own.
 
-docs/SHARED_MEMORY.md says what is checked. Without a region all reads go over the socket, so
+clients/c/README.md says what is checked. Without a region all reads go over the socket, so
 whatever goes wrong here is no error.
 """
 

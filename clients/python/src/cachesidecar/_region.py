@@ -1,6 +1,6 @@
 """The shared memory: values that the sidecar publishes and this process maps.
 
-docs/SHARED_MEMORY.md has the layout and the rules. The extension reads a region in C; this
+clients/c/README.md has the layout and the rules. The extension reads a region in C; this
 module reads it in Python, and chooses between the two. Both trust nothing in the region. A
 region whose file is truncated by the sidecar's user ends the process, as it does any client.
 """
