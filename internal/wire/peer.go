@@ -9,9 +9,8 @@ import (
 //lint:file-ignore U1000 the fields _msgpack are there for their tags
 
 // The messages between sidecars, except the requests of apps that sidecars forward. The
-// bodies are arrays. docs/PROTOCOL.md, "Between sidecars", has the rule of how they may
-// change: within a version, a field may only be added, as the last one and tagged
-// `wire:"later"`. A receiver that does not know it ignores it.
+// bodies are arrays. README.md has the rule of how they may change: within a version, a
+// field may only be added, as the last one and tagged `wire:"later"`. A receiver that does not know it ignores it.
 
 // PeerVersion is the version of the protocol between sidecars.
 const PeerVersion = 1

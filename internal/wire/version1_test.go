@@ -60,8 +60,7 @@ func TestVersion1(t *testing.T) {
 			continue
 		}
 		if err := within(plain(t, frame), plain(t, again)); err != nil {
-			t.Errorf("%s %s %q has changed: %v: give version 2 another message, and see PROTOCOL.md, "+
-				"\"Between sidecars\"", g.Kind, g.Op, g.Name, err)
+			t.Errorf("%s %s %q has changed: %v: give version 2 another message, and see README.md", g.Kind, g.Op, g.Name, err)
 		}
 	}
 }
