@@ -6,7 +6,7 @@
 //
 // Its input are the files in conversations: what a client is to call, and what the server at
 // the other end wants and answers. It writes them as a manifest, whose path the command finds
-// in $CONFORMANCE; docs/CLIENTS.md describes it. Its output is a line for all conversations,
+// in $CONFORMANCE; README.md describes it. Its output is a line for all conversations,
 // or what was wanted and what came for each that failed, and an exit status.
 //
 // A scripted server has a goroutine that accepts, and two for each connection: one reads, one
