@@ -4,5 +4,5 @@
 // each other with a checker of their answers, and clients in other languages.
 //
 // It tests a Target: real memcached, or sidecars. What a file of memcached's suite must do on
-// each is in testdata/suite.txt, which is the table in docs/MEMCACHED.md too.
+// each is in testdata/suite.txt, which is the table in README.md too.
 package memcached

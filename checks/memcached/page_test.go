@@ -5,23 +5,22 @@ import (
 	"fmt"
 	"maps"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 )
 
-var update = flag.Bool("update", false, "write the table of the suite into docs/MEMCACHED.md")
+var update = flag.Bool("update", false, "write the table of the suite into README.md")
 
 const (
-	page      = "../../docs/MEMCACHED.md"
+	page      = "README.md"
 	pageBegin = "<!-- the table of checks/memcached begins; go test ./memcached -run TestPage -update writes it -->\n"
 	pageEnd   = "<!-- the table of checks/memcached ends -->\n"
 )
 
-// TestPage holds the table in docs/MEMCACHED.md to the table of the suite.
+// TestPage holds the table in README.md to the table of the suite.
 func TestPage(t *testing.T) {
-	text, err := os.ReadFile(filepath.FromSlash(page))
+	text, err := os.ReadFile(page)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,7 +16,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
-// peerSuite is the own test suite of a client of memcached. docs/MEMCACHED.md lists them.
+// peerSuite is the own test suite of a client of memcached. README.md lists them.
 type peerSuite struct {
 	name    string
 	source  func(t *testing.T, s *peerSuite) string // its folder
