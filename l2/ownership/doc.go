@@ -32,7 +32,7 @@
 // Under policy consistent, the answers of a majority of the voters are enough. An
 // ownership that a majority no longer acknowledges ends too: see vote.go.
 //
-// The rules are those of docs/CONSISTENCY.md, which argues why they suffice. Each
+// The rules are those of internal/cluster/README.md, which argues why they suffice. Each
 // rule was found necessary by running a model against it. Do not remove a rule
 // because the tests pass without it.
 package ownership
