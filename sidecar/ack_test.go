@@ -18,7 +18,7 @@ func (v *vnode) app(t *testing.T) *rawConn {
 	t.Helper()
 	s := v.s
 	server := server.New(server.Limits{}, s.cfg.Log, func(net.Conn) (server.Handler, error) {
-		return s.doors.Of(byRoot(s.engine), nil), nil
+		return s.sessions.Of(byRoot(s.engine), nil), nil
 	})
 	ln, err := v.host.Listen(0)
 	if err != nil {

@@ -206,7 +206,7 @@ func copyHits(tb testing.TB) (a *host, key []byte, get func() []byte) {
 	if _, err := b.Set(tb.Context(), "default", string(key), make([]byte, 100), cachesidecar.SetOptions{}); err != nil {
 		tb.Fatal(err)
 	}
-	h := a.doors.Of(byRoot(a.engine), nil)
+	h := a.sessions.Of(byRoot(a.engine), nil)
 	conn := &server.Conn{Out: make([]byte, 0, 64<<10)}
 	frames := [][]byte{wire.AppendRequest(nil, &wire.Request{ID: 7, Op: wire.OpGet, Key: key})[wire.LengthSize:]}
 	get = func() []byte {
@@ -284,7 +284,7 @@ func TestWaitingIsBounded(t *testing.T) {
 		n++
 	}
 	a.engine.Shares.Join("others").Force(quota.Waiting, session.MaxSlow)
-	h := a.doors.Of(byRoot(a.engine), a.engine.Shares.Join("uid 1"))
+	h := a.sessions.Of(byRoot(a.engine), a.engine.Shares.Join("uid 1"))
 	conn := &server.Conn{Out: make([]byte, 0, 64<<10)}
 	h.Batch()
 	if err := h.Serve(conn, [][]byte{wire.AppendRequest(nil, &wire.Request{ID: 7, Op: wire.OpGet, Key: fmt.Appendf(nil, "key%d", n)})[wire.LengthSize:]}); err != nil {

@@ -21,10 +21,10 @@ const moveOn = 2 * time.Second
 
 // ending takes a sidecar out of service, step by step, each of which the log has.
 type ending struct {
-	engine *engine.Engine
-	doors  *session.Doors
-	log    *slog.Logger
-	begun  chan struct{} // closed when Run begins to end
+	engine   *engine.Engine
+	sessions *session.Sessions
+	log      *slog.Logger
+	begun    chan struct{} // closed when Run begins to end
 
 	mu     sync.Mutex
 	cancel func()      // makes Run end; nil before it
@@ -114,7 +114,7 @@ func (e *ending) depart(ctx context.Context) {
 // farewell tells apps to move on, and waits until they have, once no new connections are
 // accepted. Then it answers the requests that wait for others.
 func (e *ending) farewell() {
-	if told, stay := e.doors.Leave(moveOn); told > 0 {
+	if told, stay := e.sessions.Leave(moveOn); told > 0 {
 		e.log.Info("apps were told to move on", "connections", told, "still_open", stay)
 	}
 	e.engine.Watches.Stop()

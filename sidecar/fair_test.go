@@ -65,7 +65,7 @@ func TestUnreadReadsOfAnotherHost(t *testing.T) {
 // dialAsHost returns a connection like another host's.
 func dialAsHost(t *testing.T, s *Sidecar) *rawConn {
 	t.Helper()
-	return dialHandler(t, s, func() server.Handler { return s.doors.Peer(kv.Process{Node: "other", Epoch: 1}) })
+	return dialHandler(t, s, func() server.Handler { return s.sessions.Peer(kv.Process{Node: "other", Epoch: 1}) })
 }
 
 // dialHandler returns a connection to a server with a handler of a sidecar.

@@ -22,7 +22,7 @@ import (
 
 // memcachedDoor is the endpoint for clients of memcached's protocol.
 type memcachedDoor struct {
-	door   *endpoint.Door // nil: there is no endpoint
+	door   *endpoint.Endpoint // nil: there is no endpoint
 	server *server.Server
 	ln     net.Listener
 	socket *unixsock.Listener // ln, if it is a Unix socket
@@ -74,11 +74,11 @@ func (c *Config) checkMemcachedAddress() error {
 func isPath(address string) bool { return strings.Contains(address, "/") }
 
 // openMemcached makes the endpoint, if there is one. It does not listen yet.
-func openMemcached(m *memcachedDoor, cfg *Config, maxConns int, doors *session.Doors) {
+func openMemcached(m *memcachedDoor, cfg *Config, maxConns int, doors *session.Sessions) {
 	if cfg.Memcached == "" {
 		return
 	}
-	m.door = &endpoint.Door{
+	m.door = &endpoint.Endpoint{
 		Sessions: doors, Namespace: []byte(cfg.MemcachedNamespace), MaxValue: int(cfg.MaxValue),
 		Conns: func() server.Stats { return m.server.Stats() }, Address: cfg.Memcached,
 	}

@@ -248,6 +248,6 @@ func (m *memory) end() {
 
 // endRegions ends the shared memory of a sidecar that has no connection any more.
 func endRegions(s *Sidecar) {
-	s.doors.Close()
+	s.sessions.Close()
 	s.memory.end()
 }

@@ -324,7 +324,7 @@ func TestReloadEffects(t *testing.T) {
 		t.Fatal(err)
 	}
 	stranger := func(r *reloaded) *session.Handler {
-		return r.s.doors.Of(r.s.engine.Access.Caller(unixsock.Peer{UID: 99, GID: 99}), nil)
+		return r.s.sessions.Of(r.s.engine.Access.Caller(unixsock.Peer{UID: 99, GID: 99}), nil)
 	}
 	may := func(c *session.Handler, op wire.Op, namespace string) bool {
 		return c.Refusal(&wire.Request{Op: op, Namespace: []byte(namespace), App: true}) == nil

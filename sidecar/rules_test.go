@@ -112,7 +112,7 @@ func sessionOf99(t *testing.T, cfg Config) *session.Handler {
 		_ = s.Run(ctx)
 	})
 	peer := unixsock.Peer{UID: 99, GID: 99}
-	return s.doors.Of(s.engine.Access.Caller(peer), nil)
+	return s.sessions.Of(s.engine.Access.Caller(peer), nil)
 }
 
 // What a connection may do depends on the namespace of the request, on its rules, and on

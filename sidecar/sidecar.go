@@ -28,7 +28,7 @@ type Sidecar struct {
 	words     readyWords
 	batches   meanTime      // time of the batches since the last reading
 	started   time.Duration // on the boot clock
-	doors     *session.Doors
+	sessions  *session.Sessions
 	ready     chan struct{} // closed when the socket and HTTP are served
 	path      string        // of the socket; set before ready is closed
 	socket    socketState
@@ -100,14 +100,14 @@ func New(cfg Config) (*Sidecar, error) {
 	s.weight.Store(cfg.Weight)
 	s.aloneOK.Store(cfg.AloneOK)
 	s.keys.Renew = s.engine.Node.Renew
-	s.doors = session.New(session.Config{
+	s.sessions = session.New(session.Config{
 		Engine: s.engine, Host: thisHost{s}, Version: cfg.Version, BootClock: kv.BootClockID(),
 		Limits: func() server.Limits { return s.server.Limits() }, Memory: &s.memory,
 	})
-	s.server = server.New(appLimits(&cfg, s.files.Apps, s.engine.Budget), cfg.Log, s.doors.App)
-	s.ending = &ending{engine: s.engine, doors: s.doors, log: cfg.Log, begun: make(chan struct{})}
+	s.server = server.New(appLimits(&cfg, s.files.Apps, s.engine.Budget), cfg.Log, s.sessions.App)
+	s.ending = &ending{engine: s.engine, sessions: s.sessions, log: cfg.Log, begun: make(chan struct{})}
 	s.server.Leaving = s.ending.farewell
-	openMemcached(&s.memcached, &s.cfg, s.files.Apps, s.doors)
+	openMemcached(&s.memcached, &s.cfg, s.files.Apps, s.sessions)
 	s.followers = newFollowers(s, feeds)
 	s.telemetry = telemetry.New(telemetry.Config{
 		Engine: s.engine, Server: s.server, Keys: &s.keys,
@@ -136,7 +136,7 @@ func (s *Sidecar) engineConfig(rules *access.Rules) engine.Config {
 		Namespaces: cfg.namespaces(), Cluster: node,
 		Clock: cfg.clock, Log: cfg.Log, Access: rules, Shares: newPlaces(cfg, &s.files),
 		Budget: quota.NewBudget(int64(cfg.BufferSize)),
-		Peer:   func(from kv.Process) server.Handler { return s.doors.Peer(from) },
+		Peer:   func(from kv.Process) server.Handler { return s.sessions.Peer(from) },
 	}
 }
 

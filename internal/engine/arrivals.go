@@ -68,7 +68,7 @@ func (o *Owners) coming(partition uint16) bool { return o.Handoff.Incoming[parti
 // ask asks the last owner of a key for its entry, if that may be on its way here. It
 // returns false if no entry is coming any more, and an error if the operation cannot be
 // executed without the answer. The caller has read the epoch of the ownership before.
-func (o *Owners) ask(
+func (o *Owners) fetchEntry(
 	ctx context.Context, q *wire.Request, k kv.Key, timeout time.Duration,
 ) (asked bool, bad *wire.Error) {
 	src := o.Handoff.Incoming[k.Hash.Partition()].Load()

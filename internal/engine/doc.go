@@ -16,7 +16,7 @@
 // fields name:
 //
 //	keys             the way of a request, of one key or many: here, at the owner, at the origin
-//	Reads, Looks     what this host has of a key; Looks is METAGET, which may change it
+//	Reads, MetaGets  what this host has of a key; a METAGET may change it
 //	Writes, writeThrough  changes of what this host owns; at the origin before the cache
 //	Copies, Calls, Forwarder  copies of what other hosts own, and calls to these, each made once for all
 //	Loads, Tokens, warm   loads from origins, by apps, of a list of keys at the start

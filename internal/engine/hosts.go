@@ -145,7 +145,7 @@ func (h *Hosts) ForgetEverywhere(ctx context.Context, q *wire.Request) wire.Repl
 }
 
 // said is the answer of one host.
-type said struct {
+type hostAnswer struct {
 	node  kv.NodeID
 	reply wire.Reply
 	err   error
@@ -155,7 +155,7 @@ type said struct {
 // less than half of the time of q.
 func (h *Hosts) askAll(
 	ctx context.Context, q *wire.Request, out wire.Request, which func(*cluster.Member) bool,
-) []said {
+) []hostAnswer {
 	timeout := h.Deadlines.Timeout(q)
 	timeout = (timeout - AnswerBefore(timeout)) / 2
 	var to []kv.Process
@@ -164,7 +164,7 @@ func (h *Hosts) askAll(
 			to = append(to, m.ID)
 		}
 	}
-	list := make([]said, len(to))
+	list := make([]hostAnswer, len(to))
 	var wg sync.WaitGroup
 	for i, id := range to {
 		wg.Go(func() {

@@ -40,7 +40,7 @@ type keys struct {
 	tokens    *Tokens
 	reads     *Reads
 	writes    *Writes
-	looks     *Looks
+	metaGets  *MetaGets
 	through   *writeThrough
 }
 
@@ -61,7 +61,7 @@ func (c *keys) execute(q *wire.Request, b *namespaces.Pins, now kv.Moment, fetch
 	case wire.OpIncr:
 		c.writes.onKey(q, b, now, fetched, r, c.writes.incr)
 	case wire.OpMetaGet:
-		c.looks.answer(q, b, now, fetched, r)
+		c.metaGets.answer(q, b, now, fetched, r)
 	default:
 		*r = failed(wire.Unsupported, "%s is not served by this version", q.Op)
 	}
@@ -71,7 +71,7 @@ func (c *keys) servePeer(
 	ctx context.Context, q *wire.Request, k []byte, b *namespaces.Pins, deadline time.Duration,
 ) wire.Reply {
 	partition := c.Names.Hash(q.Namespace, k).Partition()
-	patience := c.owners.patience(q, deadline)
+	limit := c.owners.waitLimit(q, deadline)
 	for waited := false; ; waited = true {
 		changed := c.Node.Changed()
 		now := c.Clock.Read()
@@ -88,7 +88,7 @@ func (c *keys) servePeer(
 			return Moved()
 		}
 		b.Release()
-		if !c.owners.wait(ctx, changed, patience, 0) {
+		if !c.owners.wait(ctx, changed, limit, 0) {
 			return failed(wire.Unavailable, "the key's partition is being taken over: try again")
 		}
 	}
@@ -96,7 +96,7 @@ func (c *keys) servePeer(
 
 // serve answers a request of one key.
 func (c *keys) serve(ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration) wire.Reply {
-	patience := c.owners.patience(q, deadline)
+	limit := c.owners.waitLimit(q, deadline)
 	for again := askAgain; ; again = min(2*again, mostAgain) {
 		changed := c.Node.Changed() // taken before the state that it tells of is read
 		now := c.Clock.Read()
@@ -128,7 +128,7 @@ func (c *keys) serve(ctx context.Context, q *wire.Request, b *namespaces.Pins, d
 			}
 		}
 		b.Release()
-		if !c.owners.wait(ctx, changed, patience, again) {
+		if !c.owners.wait(ctx, changed, limit, again) {
 			return c.owners.replyNoOwner(q)
 		}
 	}
@@ -161,7 +161,7 @@ func (c *keys) local(
 		return r, false // not owned any more
 	}
 	b.Release()
-	asked, err := c.owners.ask(ctx, q, key, deadline-now.Boot)
+	asked, err := c.owners.fetchEntry(ctx, q, key, deadline-now.Boot)
 	if err != nil {
 		return wire.ErrorReply(err), true
 	}
@@ -233,7 +233,7 @@ func (c *keys) afterLoad(
 	if q.Op != wire.OpMetaGet {
 		return r, true
 	}
-	r = c.looks.loaded(q, b, epoch, &r)
+	r = c.metaGets.loaded(q, b, epoch, &r)
 	return r, r.Status != wire.Moved
 }
 

@@ -17,11 +17,11 @@ import (
 // owners of the other keys, all at once and each with one request. Keys that have moved
 // meanwhile go into the next round, as long as there is time.
 
-// rounds runs round until no key is left or the patience is over; then last answers each key
+// rounds runs round until no key is left or the time is over; then last answers each key
 // that is left. round answers what it can of the keys in todo and returns the rest. n is
 // the number of keys.
 func (c *keys) rounds(
-	ctx context.Context, n int, b *namespaces.Pins, p *patience,
+	ctx context.Context, n int, b *namespaces.Pins, p *waitLimit,
 	round func(todo []int, now kv.Moment) []int, last func(i int),
 ) {
 	todo := make([]int, n)
@@ -53,7 +53,7 @@ const fetchesAtOnce = 16
 func (c *keys) deleteMany(ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration) wire.Reply {
 	items := make([]wire.Reply, len(q.Keys))
 	ns := c.through.of(q)
-	c.rounds(ctx, len(items), b, c.owners.patience(q, deadline), func(todo []int, now kv.Moment) (left []int) {
+	c.rounds(ctx, len(items), b, c.owners.waitLimit(q, deadline), func(todo []int, now kv.Moment) (left []int) {
 		groups := map[*cluster.Owner][]int{}
 		var slow []int // keys that are deleted at the origin first, or whose entries are on their way here
 		for _, i := range todo {

@@ -22,7 +22,7 @@ func (c *keys) readMany(ctx context.Context, q *wire.Request, b *namespaces.Pins
 		items: make([]wire.Reply, len(q.Keys)),
 	}
 	noOwner := func(i int) { r.items[i] = c.owners.replyNoOwner(r.one(i)) }
-	c.rounds(ctx, len(r.items), b, c.owners.patience(q, deadline), r.round, noOwner)
+	c.rounds(ctx, len(r.items), b, c.owners.waitLimit(q, deadline), r.round, noOwner)
 	r.loadWithoutOwners()
 	total := 0
 	for i := range r.items {

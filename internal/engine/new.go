@@ -132,7 +132,7 @@ func (e *Engine) makeParts() {
 	*e.keys = keys{
 		base: b, owners: e.Owners, forwarder: e.Forwarder, loads: e.Loads, tokens: e.Tokens, reads: e.Reads,
 		writes: e.Writes, through: e.through,
-		looks: &Looks{base: b, owners: e.Owners, loads: e.Loads, reads: e.Reads, writes: e.Writes},
+		metaGets: &MetaGets{base: b, owners: e.Owners, loads: e.Loads, reads: e.Reads, writes: e.Writes},
 	}
 	e.Hosts = &Hosts{base: b}
 	e.Acks = &Acks{base: b}

@@ -61,20 +61,20 @@ func (o *Owners) attest(r *wire.Reply, asOf kv.Version) {
 // Fresh reads and writes wait until their deadline. A test may set another.
 const readPatience = 250 * time.Millisecond
 
-// patience is how long a request may wait for owners yet, and until when. Waits for other
+// waitLimit is how long a request may wait for owners yet, and until when. Waits for other
 // things, as for the caller that has a key's token, take nothing of it.
-type patience struct{ left, deadline time.Duration }
+type waitLimit struct{ left, deadline time.Duration }
 
-// patience returns that of a request which comes now. The request does not wait if there
+// waitLimit returns that of a request which comes now. The request does not wait if there
 // can be no owner, since too few voters are reached.
-func (o *Owners) patience(q *wire.Request, deadline time.Duration) *patience {
+func (o *Owners) waitLimit(q *wire.Request, deadline time.Duration) *waitLimit {
 	switch left := deadline - o.Clock.Read().Boot; {
 	case !o.Node.Quorum():
-		return &patience{0, deadline}
+		return &waitLimit{0, deadline}
 	case ReadOp(q.Op) && !q.Has(wire.Fresh):
-		return &patience{min(left, o.readPatience), deadline}
+		return &waitLimit{min(left, o.readPatience), deadline}
 	default:
-		return &patience{left, deadline}
+		return &waitLimit{left, deadline}
 	}
 }
 
@@ -108,7 +108,7 @@ const (
 // wait waits for a change, or for the time again if that is not zero, and reports whether
 // there is time left. It does not wait if this host is in no cluster, since nothing then
 // changes until an operator acts.
-func (o *Owners) wait(ctx context.Context, changed <-chan struct{}, p *patience, again time.Duration) bool {
+func (o *Owners) wait(ctx context.Context, changed <-chan struct{}, p *waitLimit, again time.Duration) bool {
 	now := o.Clock.Read().Boot
 	defer func() { p.left -= o.Clock.Read().Boot - now }()
 	left := min(p.left, p.deadline-now)

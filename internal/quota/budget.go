@@ -84,11 +84,11 @@ type Account struct {
 	// Under the budget's mu.
 	named map[string]*Account   // below, by name
 	conns map[*Account]struct{} // below a process
-	giver Giver                 // of a connection
+	giver Reclaimer             // of a connection
 }
 
-// Giver is a connection that can be made to give its memory back.
-type Giver interface {
+// Reclaimer is a connection that can be made to give its memory back.
+type Reclaimer interface {
 	// GiveMemory begins to give memory back, without waiting, and returns how many bytes that
 	// will free.
 	GiveMemory() int64
@@ -126,7 +126,7 @@ func (b *Budget) Stats() cachesidecar.BufferStats {
 
 // Open opens the account of a connection, or of a link to another host. g is nil if the
 // connection cannot be made to give memory back.
-func (b *Budget) Open(owner, process string, g Giver) *Account {
+func (b *Budget) Open(owner, process string, g Reclaimer) *Account {
 	a := &Account{budget: b, giver: g}
 	b.mu.Lock()
 	defer b.mu.Unlock()

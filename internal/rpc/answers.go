@@ -46,7 +46,7 @@ func (c *Client) readLoop() {
 func (c *Client) deliverBatch(int) error {
 	in := &c.input
 	in.PassSkipped()
-	c.gathering.begin()
+	c.gatherer.begin()
 	for in.Len() >= wire.LengthSize {
 		b := in.Bytes()
 		length := wire.FrameLength(b)
@@ -58,7 +58,7 @@ func (c *Client) deliverBatch(int) error {
 			break
 		}
 		frame := b[wire.LengthSize:size]
-		c.gathering.answer(b[size:])
+		c.gatherer.answer(b[size:])
 		id, ok := wire.PeekID(frame)
 		if !ok {
 			return fmt.Errorf("%w: %d bytes", ErrNoID, length)
@@ -131,7 +131,7 @@ func (c *Client) callerOf(id uint64, end bool) Caller {
 	return caller
 }
 
-// gathering is of a Client with ClientConfig.Direct. Callers whose answers come in one read
+// writeGatherer is of a Client with ClientConfig.Direct. Callers whose answers come in one read
 // soon make their next calls. If each caller wrote its request, or the first one let the
 // others run and then wrote, a second processor would write them in twos and threes. So
 // during such a batch only the gatherer writes, a goroutine that is started after a part of
@@ -139,7 +139,7 @@ func (c *Client) callerOf(id uint64, end bool) Caller {
 // queued. The peer begins with that part while the next callers run.
 //
 // The Client's lock guards held, last and turn.
-type gathering struct {
+type writeGatherer struct {
 	c     *Client
 	on    bool // answers of a batch are yet to be delivered
 	every int  // answers of a part
@@ -161,7 +161,7 @@ const (
 )
 
 // begin begins a batch, if it has several answers of many calls.
-func (g *gathering) begin() {
+func (g *writeGatherer) begin() {
 	c := g.c
 	if !c.cfg.Direct {
 		return
@@ -182,7 +182,7 @@ func (g *gathering) begin() {
 
 // answer is called before an answer is delivered. next is what has come behind it.
 // The caller that is woken last runs first, so the gatherer is started before that one.
-func (g *gathering) answer(next []byte) {
+func (g *writeGatherer) answer(next []byte) {
 	if !g.on {
 		return
 	}
@@ -201,13 +201,13 @@ func (g *gathering) answer(next []byte) {
 }
 
 // start starts a gatherer.
-func (g *gathering) start() {
+func (g *writeGatherer) start() {
 	g.c.background.Add(1)
 	go g.writeFn() // owned by the client: writes once or until all is written; Close waits
 }
 
 // write writes what is queued, once while other parts of the batch follow.
-func (g *gathering) write() {
+func (g *writeGatherer) write() {
 	c := g.c
 	defer c.background.Done()
 	c.mu.Lock()
@@ -222,7 +222,7 @@ func (g *gathering) write() {
 }
 
 // mayWriteLocked reports whether another write may begin.
-func (g *gathering) mayWriteLocked() bool {
+func (g *writeGatherer) mayWriteLocked() bool {
 	may := !g.held || g.turn
 	g.turn = false
 	return may

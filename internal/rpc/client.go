@@ -71,16 +71,16 @@ type Client struct {
 
 	background sync.WaitGroup // of the timer and the gatherers
 
-	mu        sync.Mutex // guards the rest
-	err       error      // ends the connection
-	writing   bool       // some goroutine writes
-	written   sync.Cond  // no goroutine writes any more
-	calls     calls
-	expiry    expiry
-	requests  requests
-	patience  patience
-	lead      lead
-	gathering gathering
+	mu       sync.Mutex // guards the rest
+	err      error      // ends the connection
+	writing  bool       // some goroutine writes
+	written  sync.Cond  // no goroutine writes any more
+	calls    calls
+	expiry   expiry
+	requests requests
+	deadline writeDeadline
+	lead     leader
+	gatherer writeGatherer
 
 	told    func(frame []byte) // see Await; nil: nothing is awaited
 	leaving atomic.Bool        // takes no more calls, see Leave; or is about to end
@@ -127,13 +127,13 @@ func NewClient(nc net.Conn, cfg ClientConfig) *Client {
 	cfg.MaxFrame = cmp.Or(cfg.MaxFrame, 32<<20)
 	cfg.MaxQueued = cmp.Or(cfg.MaxQueued, 32<<20)
 	cfg.WriteTimeout = cmp.Or(cfg.WriteTimeout, 10*time.Second)
-	c := &Client{cfg: cfg, done: make(chan struct{}), lead: lead{wake: make(chan struct{}, 1)}}
+	c := &Client{cfg: cfg, done: make(chan struct{}), lead: leader{wake: make(chan struct{}, 1)}}
 	c.lead.c, c.lead.ownFn = c, c.lead.deliverOwn
-	c.gathering.c, c.gathering.writeFn = c, c.gathering.write
+	c.gatherer.c, c.gatherer.writeFn = c, c.gatherer.write
 	if cfg.Budget != nil {
 		c.account = cfg.Budget.Open(cfg.Owner, "", nil)
 	}
-	c.socket.Init(nc, cfg.WriteTimeout, func() error { return c.patience.beforeWait(cfg.WriteTimeout) })
+	c.socket.Init(nc, cfg.WriteTimeout, func() error { return c.deadline.beforeWait(cfg.WriteTimeout) })
 	c.input.Init(&c.socket, c.account, quota.ForPeers, func() error {
 		_ = c.input.BeforeWait() // not refused: clients are few
 		return nil

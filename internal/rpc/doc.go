@@ -14,12 +14,12 @@
 //
 // Each part can be read alone:
 //
-//	calls     which caller waits for which answer
-//	expiry    the one timer of all calls
-//	requests  what is to be sent, in which order
-//	patience  how long a write of requests may take
-//	lead      which goroutine reads
-//	gathering which goroutine writes what the callers of a batch of answers ask next
+//	calls          which caller waits for which answer
+//	expiry         the one timer of all calls
+//	requests       what is to be sent, in which order
+//	writeDeadline  how long a write of requests may take
+//	leader         which goroutine reads
+//	writeGatherer  which goroutine writes what the callers of a batch of answers ask next
 //
 // # Bounds
 //

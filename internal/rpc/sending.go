@@ -99,7 +99,7 @@ func (c *Client) flushLocked() {
 	if c.lead.by == byNobody && c.calls.inFlight() > 0 {
 		c.lead.readLocked()
 	}
-	if c.writing || c.gathering.held || c.requests.empty() {
+	if c.writing || c.gatherer.held || c.requests.empty() {
 		return
 	}
 	c.writing = true
@@ -151,11 +151,11 @@ func (c *Client) nextLocked() []byte {
 	if c.requests.written() && c.charged > 0 {
 		_ = c.chargeLocked(0, nil) // it charges nothing new
 	}
-	if c.requests.empty() || !c.gathering.mayWriteLocked() {
+	if c.requests.empty() || !c.gatherer.mayWriteLocked() {
 		return nil
 	}
 	b, last := c.requests.next()
-	c.patience.begin(last)
+	c.deadline.begin(last)
 	return b
 }
 
@@ -185,22 +185,22 @@ func (c *Client) waitForWriter() {
 	}
 }
 
-// patience bounds a write of requests whose peer takes some of them: the write may go on
+// writeDeadline bounds a write of requests whose peer takes some of them: the write may go on
 // while one of its calls waits, and for the write timeout at least. After that its memory
 // would be in use for nothing.
-type patience struct {
+type writeDeadline struct {
 	calls atomic.Int64 // when the last of the calls expires, UnixNano
 	least atomic.Int64 // first wait + timeout, UnixNano; zero: no wait yet
 }
 
 // begin begins a write of requests. last is when the last of their calls expires.
-func (p *patience) begin(last time.Time) {
+func (p *writeDeadline) begin(last time.Time) {
 	p.calls.Store(last.UnixNano())
 	p.least.Store(0)
 }
 
-// beforeWait is called before the write waits. It returns an error if the patience is over.
-func (p *patience) beforeWait(timeout time.Duration) error {
+// beforeWait is called before the write waits. It returns an error if the deadline is over.
+func (p *writeDeadline) beforeWait(timeout time.Duration) error {
 	now := time.Now().UnixNano()
 	p.least.CompareAndSwap(0, now+int64(timeout))
 	if now > max(p.least.Load(), p.calls.Load()) {

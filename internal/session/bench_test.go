@@ -84,12 +84,12 @@ func requestOf(op string, i int) (frame, store []byte) {
 // serveSetup returns a session and requests for it. Every read is a hit.
 func serveSetup(t testing.TB, op string, keys int) (server.Handler, *server.Conn, [][]byte) {
 	h := doors.Serve(t, onehost.Config{L2Size: 64 << 20})
-	handler := server.Handler(h.Doors.Of(h.Access.Caller(unixsock.Peer{}), nil))
+	handler := server.Handler(h.Sessions.Of(h.Access.Caller(unixsock.Peer{}), nil))
 	if answersOf[op] != "" {
 		near, far := net.Pipe()
 		t.Cleanup(func() { _, _ = near.Close(), far.Close() })
 		var err error
-		door := &endpoint.Door{Sessions: h.Doors, Namespace: session.DefaultNamespace, MaxValue: h.Config.MaxValue}
+		door := &endpoint.Endpoint{Sessions: h.Sessions, Namespace: session.DefaultNamespace, MaxValue: h.Config.MaxValue}
 		if handler, err = door.Handler(near); err != nil {
 			t.Fatal(err)
 		}

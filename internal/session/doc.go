@@ -8,7 +8,7 @@
 //	Waiting  a request that cannot be answered in place
 //	Handler  speaks the socket's protocol, with an app or another sidecar
 //	Pending  a request of a Handler that waits
-//	Doors    makes them
+//	Sessions  makes them
 //
 // All of it belongs to the connection's reader, which answers in place what this host can
 // answer without waiting. Requests that name the same key are answered in the order in

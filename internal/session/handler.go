@@ -18,8 +18,8 @@ type Handler struct {
 	Namespace []byte // the connection's default namespace
 
 	hello  bool
-	brief  bool    // it asks for the shared memory: the app may end before it has it
-	passed *passed // the latest descriptor of the shared memory; nil: none
+	brief  bool        // it asks for the shared memory: the app may end before it has it
+	passed *descriptor // the latest descriptor of the shared memory; nil: none
 	order  order
 	tokens tokens
 
@@ -64,7 +64,7 @@ func (c *Handler) welcome() wire.Reply {
 	if !ok {
 		return wire.ErrorReply(wire.Errorf(wire.Unsupported,
 			"the client speaks protocol versions %v, this sidecar (%s) speaks %v: upgrade the older of the two",
-			h.Versions, c.Doors.Version, wire.Versions))
+			h.Versions, c.Sessions.Version, wire.Versions))
 	}
 	if err := c.By.Show(h.Token); err != nil {
 		return wire.ErrorReply(err)
@@ -77,22 +77,22 @@ func (c *Handler) welcome() wire.Reply {
 	}
 	c.hello = true
 	c.LogLine(slog.LevelDebug, "hello", "client", h.Client)
-	l := c.Doors.Limits()
+	l := c.Sessions.Limits()
 	return wire.BodyReply(wire.Welcome{
-		Version: version, Node: c.Core.Config.Node, Server: c.Doors.Version, Features: c.features(),
+		Version: version, Node: c.Core.Config.Node, Server: c.Sessions.Version, Features: c.features(),
 		Limits: wire.Limits{
 			Key: kv.MaxKeyLen, Value: c.Core.Config.MaxValue, Frame: l.MaxFrame, Keys: wire.MaxKeys,
 			InFlight: l.MaxInFlight, TTLMS: wire.MaxTTL, TimeoutMS: c.Core.Deadlines.Default().Milliseconds(),
 		},
 		Epoch: uint64(c.Core.Node.Self().Epoch),
 		Hash:  wire.Hashing{Name: wire.HashName, Seed: c.Core.Config.Seed, Partitions: kv.Partitions},
-		Boot:  wire.BootClock{ID: c.Doors.BootClock, NowNS: uint64(c.Core.Clock.Read().Boot)},
+		Boot:  wire.BootClock{ID: c.Sessions.BootClock, NowNS: uint64(c.Core.Clock.Read().Boot)},
 	})
 }
 
 // features lists the operations that are served: without shared memory one fewer.
 func (c *Handler) features() []string {
-	if m := c.Doors.Memory; m != nil && m.Offered() {
+	if m := c.Sessions.Memory; m != nil && m.Offered() {
 		return engine.Features
 	}
 	return slices.DeleteFunc(slices.Clone(engine.Features), func(name string) bool { return name == "shared" })

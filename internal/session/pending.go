@@ -93,7 +93,7 @@ func (p *Pending) takeStack() *wire.Error {
 	if p.stack {
 		return nil
 	}
-	err := NoRoom(p.Held.Take(server.Waits))
+	err := Busy(p.Held.Take(server.Waits))
 	p.stack = err == nil
 	return err
 }

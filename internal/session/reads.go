@@ -43,7 +43,7 @@ func (c *Handler) get(conn *server.Conn) {
 			return
 		}
 		c.Names.Release() // Grow may wait
-		if err := NoRoom(conn.Grow(size+AnswerSlack, true)); err != nil {
+		if err := Busy(conn.Grow(size+AnswerSlack, true)); err != nil {
 			c.answerError(conn, err)
 			return
 		}

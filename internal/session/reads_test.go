@@ -158,7 +158,7 @@ func TestTakes(t *testing.T) {
 	doors.Virtually(t, onehost.Config{}, func(t *testing.T, h *doors.Host) {
 		conns := make(chan *server.Conn, 1)
 		c := doors.NewConn(t, h.Dial("caught", "unix", server.Limits{Budget: h.Budget}, func(net.Conn) (server.Handler, error) {
-			return &caught{h.Doors.Peer(kv.Process{Node: "other", Epoch: 1}), conns}, nil
+			return &caught{h.Sessions.Peer(kv.Process{Node: "other", Epoch: 1}), conns}, nil
 		}))
 		c.Call(wire.Request{Op: wire.OpPing})
 		served := <-conns

@@ -18,12 +18,12 @@ import (
 var DefaultNamespace = []byte(namespaces.Default)
 
 // Of returns the handler of a caller that needs no HELLO.
-func (d *Doors) Of(by access.Caller, m *quota.Member) *Handler {
+func (d *Sessions) Of(by access.Caller, m *quota.Member) *Handler {
 	return &Handler{Session: d.session(by, m), hello: true, Namespace: DefaultNamespace}
 }
 
 // App returns the handler of an app's connection.
-func (d *Doors) App(nc net.Conn) (server.Handler, error) {
+func (d *Sessions) App(nc net.Conn) (server.Handler, error) {
 	app, err := unixsock.PeerOf(nc)
 	if err != nil {
 		return nil, err
@@ -38,7 +38,7 @@ func (d *Doors) App(nc net.Conn) (server.Handler, error) {
 
 // Peer returns the handler of another sidecar's requests: it needs no HELLO, and its requests go no
 // further than this host.
-func (d *Doors) Peer(from kv.Process) server.Handler {
+func (d *Sessions) Peer(from kv.Process) server.Handler {
 	c := d.Of(access.Caller{}, d.Engine.Shares.Join("node "+string(from.Node)))
 	c.from, c.about, c.slow = from, []any{"from", from.Node}, d.Engine.ServePeer
 	c.Tally.served = &d.Engine.Counts.Served
@@ -48,14 +48,14 @@ func (d *Doors) Peer(from kv.Process) server.Handler {
 // Gone gives back the lease tokens that the peer has no connection left to fill. From now
 // on new tokens are given back too, since requests of the peer may still wait for long.
 func (c *Handler) Gone() {
-	c.Doors.farewell.gone(c)
+	c.Sessions.goaway.gone(c)
 	c.giveBack()
 }
 
 // Close ends the connection's session.
 func (c *Handler) Close(err error) {
 	c.giveBack()
-	c.Doors.passing.closed(c.passed)
+	c.Sessions.descriptors.closed(c.passed)
 	if c.brief {
 		err = nil
 	}
@@ -179,7 +179,7 @@ func (c *Handler) serve(conn *server.Conn) {
 			c.later(conn)
 			return
 		}
-		c.Reply = wire.BodyReply(c.Doors.Host.Stats())
+		c.Reply = wire.BodyReply(c.Sessions.Host.Stats())
 		c.answer(conn)
 	case wire.OpWatch:
 		c.watch(conn)

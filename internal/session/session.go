@@ -20,18 +20,18 @@ import (
 // Session executes the requests of one connection, whatever its protocol: Handler speaks the socket's,
 // package endpoint memcached's. All of it belongs to the connection's reader.
 type Session struct {
-	Doors *Doors
-	Core  *engine.Engine
-	By    access.Caller   // the app at the other end
-	Names namespaces.Pins // for one batch
-	Now   kv.Moment       // of the batch
-	Tally Tally
-	Quiet bool // the client wants no answer to the present request
+	Sessions *Sessions
+	Core     *engine.Engine
+	By       access.Caller   // the app at the other end
+	Names    namespaces.Pins // for one batch
+	Now      kv.Moment       // of the batch
+	Tally    Tally
+	Quiet    bool // the client wants no answer to the present request
 
-	from    kv.Process // another sidecar; zero: an app
-	about   []any      // the peer, for the log
-	told    bool       // a refusal has been logged
-	batches uint32
+	from          kv.Process // another sidecar; zero: an app
+	about         []any      // the peer, for the log
+	refusalLogged bool       // a refusal has been logged
+	batches       uint32
 	// slow answers what cannot be answered in place.
 	slow    func(ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration) wire.Reply
 	member  *quota.Member // of the host's shares; nil: this process itself
@@ -39,11 +39,11 @@ type Session struct {
 
 	ctx, reading context.Context // of requests that wait; reading also ends with the connection; nil before the first
 
-	*Work // nil between batches
+	*Scratch // nil between batches
 }
 
-// Work is the memory that a session needs while it serves a batch; an idle one has none.
-type Work struct {
+// Scratch is the memory that a session needs while it serves a batch; an idle one has none.
+type Scratch struct {
 	Req    *wire.Request // the present request
 	Reply  wire.Reply
 	Reqs   [server.MaxServe]wire.Request
@@ -53,7 +53,7 @@ type Work struct {
 	sum    uint64    // of Store.Warm and Changes.Warm
 }
 
-var works = sync.Pool{New: func() any { return new(Work) }}
+var scratches = sync.Pool{New: func() any { return new(Scratch) }}
 
 // LogLine writes a line that names the peer.
 func (c *Session) LogLine(level slog.Level, msg string, args ...any) {
@@ -79,8 +79,8 @@ func (c *Session) Refuse(err *wire.Error) {
 	c.Tally.Add(c.Core.Names.None, c.Req.Op, namespaces.Failed)
 }
 
-// NoRoom returns the error of a request for which there is no memory.
-func NoRoom(err error) *wire.Error {
+// Busy returns the error of a request for which there is no memory.
+func Busy(err error) *wire.Error {
 	if err == nil {
 		return nil
 	}
@@ -91,17 +91,17 @@ func NoRoom(err error) *wire.Error {
 func (c *Session) Batch() {
 	c.Now = c.Core.Clock.Read()
 	c.Core.Node.CheckPause(c.Now.Boot)
-	c.Work = works.Get().(*Work)
+	c.Scratch = scratches.Get().(*Scratch)
 }
 
 // Served gives back what the batch has borrowed.
 func (c *Session) Served() {
 	c.Names.Release()
-	works.Put(c.Work)
-	c.Work = nil
+	scratches.Put(c.Scratch)
+	c.Scratch = nil
 	if c.batches++; c.batches%batchSample == 0 {
 		took := c.Core.Clock.Read().Boot - c.Now.Boot
-		c.Doors.Host.Batch(took)
+		c.Sessions.Host.Batch(took)
 	}
 }
 
@@ -135,8 +135,8 @@ func (c *Session) Owner() (owner, process string) {
 // Refusal returns why a request is refused, or nil if it may be served.
 func (c *Session) Refusal(q *wire.Request) *wire.Error {
 	err, missing := c.By.Refusal(q)
-	if err != nil && !c.told {
-		c.told = true
+	if err != nil && !c.refusalLogged {
+		c.refusalLogged = true
 		c.LogLine(slog.LevelWarn,
 			"refused a request: its user lacks a right; more refusals of this connection are not logged",
 			"op", q.Op.String(), "right", missing.String(), "namespace", string(q.Namespace))
@@ -169,27 +169,27 @@ type Host interface {
 	Batch(took time.Duration)
 }
 
-// Doors makes the sessions of a host.
-type Doors struct {
+// Sessions makes the sessions of a host.
+type Sessions struct {
 	Config
-	farewell farewell
-	passing  passing
+	goaway      goaway
+	descriptors descriptors
 }
 
-// New returns the Doors of a host.
-func New(cfg Config) *Doors { return &Doors{Config: cfg} }
+// New returns the Sessions of a host.
+func New(cfg Config) *Sessions { return &Sessions{Config: cfg} }
 
 // session returns the session of a caller.
-func (d *Doors) session(by access.Caller, m *quota.Member) *Session {
+func (d *Sessions) session(by access.Caller, m *quota.Member) *Session {
 	return &Session{
-		Doors: d, Core: d.Engine, By: by, member: m, Names: namespaces.Pins{Table: d.Engine.Names, Member: m},
+		Sessions: d, Core: d.Engine, By: by, member: m, Names: namespaces.Pins{Table: d.Engine.Names, Member: m},
 		slow: d.Host.Serve,
 	}
 }
 
 // Join returns the session of a connection, which takes a place of its owner's, as quota.UserOwner
 // names it. The log names the client by about.
-func (d *Doors) Join(by access.Caller, owner, process string, about ...any) (*Session, error) {
+func (d *Sessions) Join(by access.Caller, owner, process string, about ...any) (*Session, error) {
 	c := d.session(by, d.Engine.Shares.Join(owner))
 	c.process, c.about = process, about
 	if err := c.member.Acquire(quota.Connections); err != nil {
@@ -229,7 +229,7 @@ func (c *Session) Execute(conn *server.Conn) bool {
 		case n >= quota.LongCopy && c.from.Node != "":
 			return false // it must not delay the requests of other apps of that host
 		default:
-			if err := NoRoom(server.Turn(conn, n)); err != nil {
+			if err := Busy(server.Turn(conn, n)); err != nil {
 				c.Refuse(err)
 				return true
 			}
@@ -272,7 +272,7 @@ func (c *Session) MetaGet(conn *server.Conn) bool {
 			return false
 		}
 		c.Names.Release()
-		if err := NoRoom(conn.Grow(n+AnswerSlack, true)); err != nil { // it may wait: nothing is copied yet
+		if err := Busy(conn.Grow(n+AnswerSlack, true)); err != nil { // it may wait: nothing is copied yet
 			c.Refuse(err)
 			return true
 		}
@@ -300,7 +300,7 @@ func (c *Session) room(conn *server.Conn, n int) *wire.Error {
 	if n += AnswerSlack; len(conn.Out)+n >= quota.LongCopy {
 		c.Names.Release()
 	}
-	return NoRoom(conn.Grow(n, false))
+	return Busy(conn.Grow(n, false))
 }
 
 // Limit gives the present request its end, if it is a write.

@@ -31,18 +31,18 @@ var errNoMemory = wire.Errorf(wire.Unsupported,
 
 // share answers SHARED: the descriptor of the region goes with the answer.
 func (c *Handler) share(conn *server.Conn) {
-	if m := c.Doors.Memory; m == nil || !m.Offered() {
+	if m := c.Sessions.Memory; m == nil || !m.Offered() {
 		c.answerError(conn, errNoMemory)
 		return
 	}
 	c.brief = true
 	c.Names.Release() // to make a region takes long
-	c.Doors.passing.sweep()
+	c.Sessions.descriptors.sweep()
 	if err := c.member.Acquire(quota.Descriptors); err != nil {
 		c.answerError(conn, err)
 		return
 	}
-	file, body, bad := c.Doors.Memory.Open(c.By.Principal())
+	file, body, bad := c.Sessions.Memory.Open(c.By.Principal())
 	if bad != nil {
 		c.member.Release(quota.Descriptors)
 		c.answerError(conn, bad)
@@ -56,37 +56,37 @@ func (c *Handler) share(conn *server.Conn) {
 	if p == nil {
 		c.member.Release(quota.Descriptors)
 	} else {
-		c.passed = c.Doors.passing.add(c.member, p)
+		c.passed = c.Sessions.descriptors.add(c.member, p)
 	}
 	if err != nil {
 		c.answerError(conn, wire.Errorf(wire.Busy, "%v: ask on a connection of its own", err))
 	}
 }
 
-// passing is the descriptors that were sent, of all connections, until they have been received.
+// descriptors are those that were sent, of all connections, until they have been received.
 // Each has a place of its user.
-type passing struct {
+type descriptors struct {
 	mu   sync.Mutex
-	list []*passed // at most MaxDescriptors
+	list []*descriptor // at most MaxDescriptors
 }
 
-type passed struct {
+type descriptor struct {
 	*server.Passed
 	member *quota.Member
 }
 
-func (l *passing) add(m *quota.Member, p *server.Passed) *passed {
+func (l *descriptors) add(m *quota.Member, p *server.Passed) *descriptor {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.list = append(l.list, &passed{p, m})
+	l.list = append(l.list, &descriptor{p, m})
 	return l.list[len(l.list)-1]
 }
 
 // sweep gives up what has been received.
-func (l *passing) sweep() {
+func (l *descriptors) sweep() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.list = slices.DeleteFunc(l.list, func(p *passed) bool {
+	l.list = slices.DeleteFunc(l.list, func(p *descriptor) bool {
 		received := p.Received()
 		if received {
 			p.End()
@@ -98,7 +98,7 @@ func (l *passing) sweep() {
 
 // closed is told that the connection of a descriptor has been closed. A descriptor that has not
 // been received keeps its place until its app receives it, or closes its end.
-func (l *passing) closed(p *passed) {
+func (l *descriptors) closed(p *descriptor) {
 	if p == nil {
 		return
 	}
@@ -111,8 +111,8 @@ func (l *passing) closed(p *passed) {
 }
 
 // Close ends what the sessions have left, after the last of them.
-func (d *Doors) Close() {
-	l := &d.passing
+func (d *Sessions) Close() {
+	l := &d.descriptors
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, p := range l.list {
@@ -125,10 +125,10 @@ func (d *Doors) Close() {
 // regionOf returns the shared memory that the app of a read has, if the request asks for values
 // there; nil: none.
 func regionOf(c *Handler, q *wire.Request) any {
-	if !q.App || !q.Has(wire.Share) || c.Doors.Memory == nil {
+	if !q.App || !q.Has(wire.Share) || c.Sessions.Memory == nil {
 		return nil
 	}
-	return c.Doors.Memory.Region(c.By.Principal())
+	return c.Sessions.Memory.Region(c.By.Principal())
 }
 
 // hits counts reads that an app has answered itself.

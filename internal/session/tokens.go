@@ -140,7 +140,7 @@ func (c *Handler) abandon(list map[string]tokenOf) {
 	if len(list) == 0 {
 		return
 	}
-	leave, ok := c.Doors.Host.Enter()
+	leave, ok := c.Sessions.Host.Enter()
 	if !ok {
 		return
 	}

@@ -52,7 +52,7 @@ func (w *Waiting) Begin(c *Session, conn *server.Conn, more int) *wire.Error {
 	err := c.member.Acquire(quota.Waiting)
 	size := more + sizeOf(c.Req)
 	if err == nil {
-		if err = NoRoom(conn.Hold(size)); err != nil {
+		if err = Busy(conn.Hold(size)); err != nil {
 			c.member.Release(quota.Waiting)
 		}
 	}
@@ -110,7 +110,7 @@ func (w *Waiting) Serve() wire.Reply {
 // Without memory the reply is BUSY.
 func (w *Waiting) End(r *wire.Reply) {
 	if n := ValuesOf(r); n > SmallValue && OnlyReads(&w.Request) {
-		if err := NoRoom(w.Held.Take(n)); err != nil {
+		if err := Busy(w.Held.Take(n)); err != nil {
 			*r = wire.ErrorReply(err)
 		}
 	}

@@ -155,7 +155,7 @@ func TestWatchesAreBounded(t *testing.T) {
 		}
 		synctest.Wait() // all wait
 		began := time.Now()
-		h.Doors.Leave(0)
+		h.Sessions.Leave(0)
 		for range engine.MaxConnWatch {
 			if r := w.Receive(wire.OpWatch); r.Status != wire.OK {
 				t.Errorf("at the end: %s %s", r.Status, r.Message)

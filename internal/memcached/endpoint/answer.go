@@ -9,7 +9,7 @@ import (
 )
 
 // append appends the answer to a request, and counts it.
-func (f *form) append(dst []byte, n *tally, q *wire.Request, r *wire.Reply) []byte {
+func (f *answerForm) append(dst []byte, n *tally, q *wire.Request, r *wire.Reply) []byte {
 	if f.Verb == memcached.Bad {
 		return dst // see handler.drop
 	}
@@ -25,7 +25,7 @@ func itemOf(r *wire.Reply) memcached.Item {
 }
 
 // appendAnswer appends the answer to a command, or the part of it that a request brings.
-func appendAnswer(dst []byte, f *form, q *wire.Request, r *wire.Reply) []byte {
+func appendAnswer(dst []byte, f *answerForm, q *wire.Request, r *wire.Reply) []byte {
 	if r.Status.IsError() && !f.part {
 		return appendError(dst, f, r)
 	}
@@ -58,7 +58,7 @@ func appendAnswer(dst []byte, f *form, q *wire.Request, r *wire.Reply) []byte {
 }
 
 // line appends one of two lines, or an error.
-func line(dst []byte, f *form, r *wire.Reply, ok, miss string) []byte {
+func line(dst []byte, f *answerForm, r *wire.Reply, ok, miss string) []byte {
 	switch {
 	case r.Status.IsError():
 		return appendError(dst, f, r)
@@ -69,7 +69,7 @@ func line(dst []byte, f *form, r *wire.Reply, ok, miss string) []byte {
 }
 
 // appendError appends an error as memcached says it.
-func appendError(dst []byte, f *form, r *wire.Reply) []byte {
+func appendError(dst []byte, f *answerForm, r *wire.Reply) []byte {
 	switch r.Status {
 	case wire.BadRequest, wire.Unauthorized, wire.Unsupported:
 		return f.AppendError(dst, "CLIENT_ERROR", r.Message)
@@ -80,7 +80,7 @@ func appendError(dst []byte, f *form, r *wire.Reply) []byte {
 }
 
 // appendGet appends the values of a get. A key that cannot be read beside others is a miss.
-func appendGet(dst []byte, f *form, q *wire.Request, r *wire.Reply) []byte {
+func appendGet(dst []byte, f *answerForm, q *wire.Request, r *wire.Reply) []byte {
 	switch {
 	case q.Op == wire.OpMGet:
 		for i := range r.Items {
@@ -115,7 +115,7 @@ func metaItem(r *wire.Reply) memcached.Item {
 
 // appendMetaGet appends the answer to mg. A key that is not there and that a client is to
 // load looks like an empty value, as in memcached.
-func appendMetaGet(dst []byte, f *form, q *wire.Request, r *wire.Reply) []byte {
+func appendMetaGet(dst []byte, f *answerForm, q *wire.Request, r *wire.Reply) []byte {
 	item := itemOf(r)
 	item.Stale = r.Status == wire.Stale
 	switch {
@@ -127,7 +127,7 @@ func appendMetaGet(dst []byte, f *form, q *wire.Request, r *wire.Reply) []byte {
 	return f.AppendItem(dst, nil, nil, &item)
 }
 
-func appendDelete(dst []byte, f *form, r *wire.Reply) []byte {
+func appendDelete(dst []byte, f *answerForm, r *wire.Reply) []byte {
 	if f.Verb == memcached.Delete {
 		return line(dst, f, r, "DELETED", "NOT_FOUND")
 	}
@@ -135,7 +135,7 @@ func appendDelete(dst []byte, f *form, r *wire.Reply) []byte {
 }
 
 // code appends the answer to a meta command that brings no value.
-func code(dst []byte, f *form, r *wire.Reply, item *memcached.Item) []byte {
+func code(dst []byte, f *answerForm, r *wire.Reply, item *memcached.Item) []byte {
 	switch {
 	case r.Status.IsError():
 		return appendError(dst, f, r)
@@ -153,7 +153,7 @@ func code(dst []byte, f *form, r *wire.Reply, item *memcached.Item) []byte {
 
 const notNumber = "CLIENT_ERROR cannot increment or decrement non-numeric value"
 
-func appendNumber(dst []byte, f *form, r *wire.Reply) []byte {
+func appendNumber(dst []byte, f *answerForm, r *wire.Reply) []byte {
 	switch r.Status {
 	case wire.OK:
 		if f.Quiet {
@@ -166,7 +166,7 @@ func appendNumber(dst []byte, f *form, r *wire.Reply) []byte {
 	return f.AppendLine(dst, "NOT_FOUND")
 }
 
-func appendMetaNumber(dst []byte, f *form, r *wire.Reply) []byte {
+func appendMetaNumber(dst []byte, f *answerForm, r *wire.Reply) []byte {
 	switch r.Status {
 	case wire.OK:
 		if f.Quiet {
@@ -184,7 +184,7 @@ func appendMetaNumber(dst []byte, f *form, r *wire.Reply) []byte {
 }
 
 // appendStored appends the answer to a command that brings a value.
-func appendStored(dst []byte, f *form, q *wire.Request, r *wire.Reply) []byte {
+func appendStored(dst []byte, f *answerForm, q *wire.Request, r *wire.Reply) []byte {
 	status := r.Status
 	item := memcached.Item{Version: r.Version}
 	if len(r.Items) == 1 { // a deletion in the place of a value that was over at once
@@ -228,8 +228,8 @@ func appendStored(dst []byte, f *form, q *wire.Request, r *wire.Reply) []byte {
 	return f.AppendLine(dst, "NOT_FOUND")
 }
 
-// form is the form of an answer that a request brings, or a part of it.
-type form struct {
+// answerForm is the form of an answer that a request brings, or a part of it.
+type answerForm struct {
 	*memcached.Form
 	prefix []byte         // of the keys of an MGET
 	mode   memcached.Verb // of a command that brings a value: its condition
@@ -242,7 +242,7 @@ type form struct {
 }
 
 // clone returns a copy whose bytes are its own.
-func (f *form) clone() *form {
+func (f *answerForm) clone() *answerForm {
 	n := *f
 	n.Form, n.prefix = f.Form.Clone(), bytes.Clone(f.prefix)
 	return &n
@@ -250,7 +250,7 @@ func (f *form) clone() *form {
 
 // metaGet turns the GET of an mg into a METAGET. With claims it may claim the right to load
 // the value.
-func metaGet(q *wire.Request, f *form, claims bool) {
+func metaGet(q *wire.Request, f *answerForm, claims bool) {
 	q.Op, q.Options = wire.OpMetaGet, 0
 	if !f.Value {
 		q.Options = wire.NoValue
@@ -271,7 +271,7 @@ func renews(q *wire.Request, r *wire.Reply) bool {
 
 // turns says whether the reply to the GET of an mg does not answer it: then the request has
 // become the METAGET that does.
-func turns(f *form, q *wire.Request, r *wire.Reply) bool {
+func turns(f *answerForm, q *wire.Request, r *wire.Reply) bool {
 	if f.Verb != memcached.MetaGet || q.Op != wire.OpGet {
 		return false
 	}

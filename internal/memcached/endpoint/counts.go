@@ -89,7 +89,7 @@ func (n *tally) outcome(r *wire.Reply, hits, misses count) {
 }
 
 // note counts a request, which has been answered.
-func (n *tally) note(f *form, q *wire.Request, r *wire.Reply) {
+func (n *tally) note(f *answerForm, q *wire.Request, r *wire.Reply) {
 	switch f.Verb {
 	case memcached.Bad:
 	case memcached.Get, memcached.Gets, memcached.MetaGet:
@@ -120,7 +120,7 @@ func (n *tally) note(f *form, q *wire.Request, r *wire.Reply) {
 }
 
 // set counts a command that brings a value.
-func (n *tally) set(f *form, r *wire.Reply) {
+func (n *tally) set(f *answerForm, r *wire.Reply) {
 	n[cmdSet]++
 	if r.Status == wire.OK && len(r.Items) == 0 {
 		n[totalItems]++
@@ -148,7 +148,7 @@ func itemReply(r *wire.Reply) *wire.Reply {
 
 // appendStats appends the answer to stats. The numbers of commands are those of this
 // endpoint, the others those of the host.
-func (d *Door) appendStats(dst []byte, sub string) []byte {
+func (d *Endpoint) appendStats(dst []byte, sub string) []byte {
 	switch sub {
 	case "":
 	case "reset":
@@ -238,7 +238,7 @@ func addConnections(add func(string, int64), s server.Stats) {
 }
 
 // Stats returns the statistics of the endpoint.
-func (d *Door) Stats() cachesidecar.MemcachedStats {
+func (d *Endpoint) Stats() cachesidecar.MemcachedStats {
 	c := d.Conns()
 	s := cachesidecar.MemcachedStats{
 		Open: c.Open, Limit: c.Limit, Accepted: c.Accepted, Rejected: c.Rejected, SlowReaders: c.SlowReaders,
@@ -252,7 +252,7 @@ func (d *Door) Stats() cachesidecar.MemcachedStats {
 }
 
 // appendSettings appends those of memcached's settings that mean something here.
-func (d *Door) appendSettings(dst []byte, l2Limit int64) []byte {
+func (d *Endpoint) appendSettings(dst []byte, l2Limit int64) []byte {
 	socket, host, port := "NULL", "NULL", "0"
 	if strings.Contains(d.Address, "/") {
 		socket = d.Address

@@ -5,9 +5,9 @@
 // executes and counts, with the rights and the share of the client; the form of the answer stays
 // here. Package memcached has the bytes.
 //
-//	Door     what all connections of the endpoint have in common: namespaces, counters
+//	Endpoint what all connections of the endpoint have in common: namespaces, counters
 //	handler  one connection; a command that must wait has its reader wait
-//	form     how the answer to a command looks
+//	answerForm how the answer to a command looks
 //
 // A connection has one goroutine. Reads of one key that follow each other, and must wait, are asked
 // for together, by one goroutine each, which end before the connection does. A flush_all with a

@@ -17,7 +17,7 @@ import (
 
 // handler serves the connection of a client of memcached's protocol. It turns each command into
 // requests of the socket's protocol, which the Session serves, and their replies into memcached's
-// answers (see form). A command that must wait has the reader wait: see wait.go.
+// answers (see answerForm). A command that must wait has the reader wait: see wait.go.
 //
 //	one command                      becomes
 //	get k                            GET
@@ -31,8 +31,8 @@ import (
 //	flush_all                        FLUSH
 type handler struct {
 	*session.Session
-	door *Door
-	form form // of the present request
+	endpoint *Endpoint
+	form     answerForm // of the present request
 	// refused is why the key of the present request is refused; nil: it has a namespace.
 	refused *wire.Error
 
@@ -52,7 +52,7 @@ type work struct {
 var works = sync.Pool{New: func() any { return new(work) }}
 
 // Handler returns the handler of a new connection.
-func (d *Door) Handler(nc net.Conn) (server.Handler, error) {
+func (d *Endpoint) Handler(nc net.Conn) (server.Handler, error) {
 	by, owner, process := d.Sessions.Engine.Access.Memcached(), "memcached", ""
 	about := []any{"from", nc.RemoteAddr().String()}
 	if nc.LocalAddr().Network() == "unix" {
@@ -67,7 +67,7 @@ func (d *Door) Handler(nc net.Conn) (server.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &handler{Session: c, door: d}, nil
+	return &handler{Session: c, endpoint: d}, nil
 }
 
 // begin begins the present request, of a key as the client names it.
@@ -77,10 +77,10 @@ func (t *handler) begin(op wire.Op, key []byte) *wire.Request {
 	*q = wire.Request{} // in place: a literal with fields would be copied
 	q.Op, q.TTLMS, q.App = op, wire.TTLDefault, true
 	var ok bool
-	if q.Namespace, q.Key, ok = t.door.split(key); ok {
+	if q.Namespace, q.Key, ok = t.endpoint.split(key); ok {
 		t.refused = nil
 	} else {
-		t.refused = t.door.refuse(key)
+		t.refused = t.endpoint.refuse(key)
 	}
 	if q.Keys = keys; op == wire.OpDelete {
 		q.Keys, q.Key = append(keys, q.Key), nil
@@ -166,7 +166,7 @@ var (
 func (t *handler) Serve(conn *server.Conn, frames [][]byte) error {
 	c := t.Session
 	defer c.Tally.Flush() // before the answers go: a client with an answer finds it counted
-	defer t.n.flush(&t.door.counts)
+	defer t.n.flush(&t.endpoint.counts)
 	keys, writes := 0, 0
 	for i, frame := range frames {
 		cmd := &t.cmds[i]
@@ -182,7 +182,7 @@ func (t *handler) Serve(conn *server.Conn, frames [][]byte) error {
 		if len(frames) < session.WarmFrom || cmd.Key == nil {
 			continue
 		}
-		namespace, key, ok := t.door.split(cmd.Key)
+		namespace, key, ok := t.endpoint.split(cmd.Key)
 		if ns := c.Names.Read(namespace); ok && ns != nil {
 			c.Hashes[keys] = ns.Hash(key)
 			if keys++; cmd.Value != nil {
@@ -216,7 +216,7 @@ func (t *handler) Serve(conn *server.Conn, frames [][]byte) error {
 // present makes a command of the batch the present one.
 func (t *handler) present(i int) {
 	f := &t.cmds[i].Form
-	t.Req, t.form = &t.Reqs[i], form{Form: f}
+	t.Req, t.form = &t.Reqs[i], answerForm{Form: f}
 	t.Quiet = f.Quiet && f.Verb != memcached.MetaGet // whose q keeps back only that there is nothing
 }
 
@@ -249,8 +249,8 @@ func (t *handler) serve(conn *server.Conn, cmd *memcached.Command) {
 		conn.Out = cmd.Form.AppendLine(conn.Out, "OK")
 	case memcached.Stats:
 		c.Tally.Flush()
-		t.n.flush(&t.door.counts)
-		conn.Out = t.door.appendStats(conn.Out, string(cmd.Sub))
+		t.n.flush(&t.endpoint.counts)
+		conn.Out = t.endpoint.appendStats(conn.Out, string(cmd.Sub))
 	case memcached.FlushAll:
 		t.flushAll(conn, cmd)
 	default:
@@ -278,7 +278,7 @@ func (t *handler) bad(conn *server.Conn, cmd *memcached.Command) {
 // delete.
 func (t *handler) drop(conn *server.Conn, key []byte) {
 	was, quiet := t.form, t.Quiet
-	t.form, t.Quiet = form{Form: &noAnswer}, true
+	t.form, t.Quiet = answerForm{Form: &noAnswer}, true
 	t.remove(key)
 	t.run(conn)
 	t.form, t.Quiet = was, quiet

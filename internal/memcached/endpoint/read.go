@@ -87,7 +87,7 @@ func (t *handler) value(conn *server.Conn, key []byte) wire.Status {
 		}
 		conn.Out = conn.Out[:at]
 		c.Names.Release() // Grow may wait
-		if err := session.NoRoom(conn.Grow(size+room+session.AnswerSlack, true)); err != nil {
+		if err := session.Busy(conn.Grow(size+room+session.AnswerSlack, true)); err != nil {
 			c.Reply = wire.ErrorReply(err)
 			return c.Reply.Status
 		}
@@ -136,7 +136,7 @@ func (t *handler) getLater(conn *server.Conn, cmd *memcached.Command, key []byte
 		form.prefix = prefix
 		for {
 			key = cmd.NextKey()
-			if key == nil || len(q.Keys) == wire.MaxKeys || !t.door.has(prefix, key) {
+			if key == nil || len(q.Keys) == wire.MaxKeys || !t.endpoint.has(prefix, key) {
 				break
 			}
 			q.Keys = append(q.Keys, key[len(prefix):])

@@ -17,7 +17,7 @@ import (
 // once over is closed.
 type delayed struct {
 	session.Waiting
-	form  *form // with bytes of its own
+	form  *answerForm // with bytes of its own
 	reply wire.Reply
 	over  chan struct{}
 }
@@ -137,10 +137,10 @@ func (t *handler) finish(conn *server.Conn, a *delayed) {
 		err = t.await(conn, a)
 	}
 	if err != nil {
-		a.reply = wire.ErrorReply(session.NoRoom(err))
+		a.reply = wire.ErrorReply(session.Busy(err))
 	}
 	if n := session.ValuesOf(&a.reply); n > session.SmallValue {
-		switch err := session.NoRoom(conn.Grow(n+session.AnswerSlack*max(1, len(a.reply.Items)), true)); {
+		switch err := session.Busy(conn.Grow(n+session.AnswerSlack*max(1, len(a.reply.Items)), true)); {
 		case err != nil && !session.OnlyReads(&a.Request): // it was done, and BUSY says that it was not
 			conn.Kill()
 		case err != nil:
@@ -155,7 +155,7 @@ func (t *handler) end(dst []byte, a *delayed) []byte {
 	a.End(&a.reply)
 	defer a.Held.Free()
 	dst = a.form.append(dst, &t.n, &a.Request, &a.reply)
-	t.n.flush(&t.door.counts) // before the answer goes
+	t.n.flush(&t.endpoint.counts) // before the answer goes
 	return dst
 }
 

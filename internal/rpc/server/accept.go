@@ -16,22 +16,22 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/quota"
 )
 
-// pace makes the connections of one owner begin one after another when many come at once.
+// acceptQueue makes the connections of one owner begin one after another when many come at once.
 // The beginning is the most expensive moment of a connection: thousands of beginnings at
 // the same time delay the requests of others. A connection that waits has only its place
 // in the queue, and does not delay other owners. The processes of one owner take turns.
-type pace struct {
+type acceptQueue struct {
 	rate float64 // a second; zero: no bound
 
 	mu     sync.Mutex
-	owners map[string]*newcomers
+	owners map[string]*arrivals
 }
 
-// newcomers are the connections of one owner that wait to begin, by process. Of a process the last
+// arrivals are the connections of one owner that wait to begin, by process. Of a process the last
 // one that has come is the next. So most of those that begin then begin at once if more come than
 // may begin, for long; in their order all of them would wait until their clients give up. The first
 // ones have their turns when fewer come.
-type newcomers struct {
+type arrivals struct {
 	limit *rate.Limiter
 	waits quota.FairQueue[string, *Conn]
 	begin bool // a goroutine begins them
@@ -42,7 +42,7 @@ type newcomers struct {
 // firstAtOnce is how many connections of each owner may begin at once.
 const firstAtOnce = 128
 
-// rested is how many owners pace keeps before it forgets owners that have no waiting
+// rested is how many owners it keeps before it forgets owners that have no waiting
 // connection and have had no new one for a while.
 const rested = 64
 
@@ -54,8 +54,8 @@ const (
 )
 
 // enter says whether a connection begins now. If not, the connection waits. If enter returns the
-// newcomers, the caller must begin them.
-func (p *pace) enter(c *Conn, owner, process string) (now bool, begin *newcomers) {
+// arrivals, the caller must begin them.
+func (p *acceptQueue) enter(c *Conn, owner, process string) (now bool, begin *arrivals) {
 	if p.rate == 0 || owner == "" {
 		return true, nil
 	}
@@ -64,10 +64,10 @@ func (p *pace) enter(c *Conn, owner, process string) (now bool, begin *newcomers
 	n := p.owners[owner]
 	if n == nil {
 		if p.owners == nil {
-			p.owners = map[string]*newcomers{}
+			p.owners = map[string]*arrivals{}
 		}
 		p.forget()
-		n = &newcomers{limit: rate.NewLimiter(rate.Limit(p.rate), firstAtOnce)}
+		n = &arrivals{limit: rate.NewLimiter(rate.Limit(p.rate), firstAtOnce)}
 		p.owners[owner] = n
 	}
 	if !n.begin {
@@ -81,7 +81,7 @@ func (p *pace) enter(c *Conn, owner, process string) (now bool, begin *newcomers
 }
 
 // waiting returns how many connections wait for their turn.
-func (p *pace) waiting() (all int64) {
+func (p *acceptQueue) waiting() (all int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, n := range p.owners {
@@ -91,7 +91,7 @@ func (p *pace) waiting() (all int64) {
 }
 
 // forget removes owners that have had no new connections for a while. The lock is held.
-func (p *pace) forget() {
+func (p *acceptQueue) forget() {
 	if len(p.owners) < rested {
 		return
 	}
@@ -102,8 +102,8 @@ func (p *pace) forget() {
 	}
 }
 
-// begin begins the newcomers of an owner at its pace until none waits; once ctx ends, at once.
-func (p *pace) begin(ctx context.Context, n *newcomers, begin func(*Conn)) {
+// begin begins the connections of an owner at their rate until none waits; once ctx ends, at once.
+func (p *acceptQueue) begin(ctx context.Context, n *arrivals, begin func(*Conn)) {
 	for p.continues(n) {
 		ofProcess.busy()
 		_ = n.limit.Wait(ctx)
@@ -113,8 +113,8 @@ func (p *pace) begin(ctx context.Context, n *newcomers, begin func(*Conn)) {
 	}
 }
 
-// continues says whether any newcomers wait.
-func (p *pace) continues(n *newcomers) bool {
+// continues says whether any connections wait.
+func (p *acceptQueue) continues(n *arrivals) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	n.begin = n.waits.Len() > 0
@@ -122,7 +122,7 @@ func (p *pace) continues(n *newcomers) bool {
 }
 
 // next removes the next connection, and now and then some whose clients have gone.
-func (p *pace) next(n *newcomers) []*Conn {
+func (p *acceptQueue) next(n *arrivals) []*Conn {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	list := []*Conn{n.waits.PopLast()}
@@ -146,11 +146,11 @@ func (p *pace) next(n *newcomers) []*Conn {
 	return list
 }
 
-// ease yields the processors to other goroutines when many connections come or go at
+// groupLimiter yields the processors to other goroutines when many connections come or go at
 // once. A few pass at once; the rest pass in groups, one each millisecond, as the rate
 // allows. Ten thousand connections in a row would delay the requests of other clients
 // until the last one.
-type ease struct{ limit *rate.Limiter }
+type groupLimiter struct{ limit *rate.Limiter }
 
 // New connections wait in one queue of the system, of net.core.somaxconn connections of
 // all users. A full queue, of 4,096, must be empty long before a client gives up, after
@@ -169,14 +169,14 @@ const (
 // PerProcessor returns n times the number of processors that Go uses.
 func PerProcessor(n float64) float64 { return n * float64(runtime.GOMAXPROCS(0)) }
 
-func newEase(perSecond float64, atOnce int) *ease {
-	return &ease{rate.NewLimiter(rate.Limit(perSecond), atOnce)}
+func newGroupLimiter(perSecond float64, atOnce int) *groupLimiter {
+	return &groupLimiter{rate.NewLimiter(rate.Limit(perSecond), atOnce)}
 }
 
-// waitTurn waits until the caller's turn, or until over is closed. All callers whose turns
+// wait waits until the caller's turn, or until over is closed. All callers whose turns
 // are in the same millisecond go on together, because waking a thread for each would cost
 // more than their work.
-func (e *ease) waitTurn(over <-chan struct{}) {
+func (e *groupLimiter) wait(over <-chan struct{}) {
 	d := e.limit.Reserve().Delay()
 	if d <= 0 {
 		return

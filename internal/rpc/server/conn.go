@@ -57,7 +57,7 @@ type Conn struct {
 	socket  transport.Socket
 	input   transport.Input
 	frame   partFrame
-	turn    turn
+	turn    timeSlice
 	batch   batch
 	outbox  outbox
 	replies replies
@@ -149,8 +149,8 @@ type shared struct {
 	framing  Framing       // limits.Framing, or its default
 	maxConns atomic.Int64  // limits.MaxConns, as it is now
 	turns    atomic.Int64  // ended without a rest; for tests
-	come     *ease         // beginnings of all connections
-	leave    *ease         // ends of all connections
+	come     *groupLimiter // beginnings of all connections
+	leave    *groupLimiter // ends of all connections
 	over     chan struct{} // closed when the server ends
 	ends     sync.Once
 
@@ -163,7 +163,7 @@ type shared struct {
 
 func newShared(l Limits) *shared {
 	s := &shared{limits: l.withDefaults(), over: make(chan struct{}),
-		come: newEase(comes, comesOnce), leave: newEase(PerProcessor(goes), goesOnce)}
+		come: newGroupLimiter(comes, comesOnce), leave: newGroupLimiter(PerProcessor(goes), goesOnce)}
 	if s.framing = l.Framing; s.framing == nil {
 		s.framing = prefixed{}
 	}

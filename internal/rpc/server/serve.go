@@ -83,7 +83,7 @@ func (c *Conn) serveBatch(n int) error {
 		}
 	}
 	if in.Batches() > busyBatches {
-		nudge()
+		wakePoller()
 	}
 	c.handler.Batch()
 	c.beginBatch()
@@ -120,7 +120,7 @@ func (c *Conn) serveBuffered() (served int, begun bool, err error) {
 		// Before Serve: if the handler fails, the connection ends.
 		in.Consume(n)
 		if served += len(frames); served >= busyFrames {
-			nudge()
+			wakePoller()
 		}
 		if err := c.serveFrames(frames); err != nil {
 			return served, false, err
@@ -213,7 +213,7 @@ func (c *Conn) drain() error {
 	c.socket.EndSend()
 	c.outbox.mu.Unlock()
 	if !c.closing.Load() {
-		c.server.leave.waitTurn(c.server.over)
+		c.server.leave.wait(c.server.over)
 	}
 	// Closing with unread bytes may cost the peer answers that it has not read yet. So
 	// end the stream, and let the peer close first.

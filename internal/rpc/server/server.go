@@ -19,8 +19,8 @@ type Server struct {
 	// Log gets one line for each connection that is refused or cannot be accepted.
 	Log *slog.Logger
 
-	shared *shared
-	pace   pace
+	shared    *shared
+	accepting acceptQueue
 
 	mu    sync.Mutex
 	conns map[*Conn]struct{}
@@ -31,7 +31,7 @@ type Server struct {
 func New(l Limits, log *slog.Logger, newHandler func(net.Conn) (Handler, error)) *Server {
 	s := &Server{
 		NewHandler: newHandler, Log: log,
-		shared: newShared(l), pace: pace{rate: l.NewRate}, conns: map[*Conn]struct{}{},
+		shared: newShared(l), accepting: acceptQueue{rate: l.NewRate}, conns: map[*Conn]struct{}{},
 	}
 	return s
 }
@@ -49,7 +49,7 @@ func (s *Server) SetMaxConns(n int) { s.shared.maxConns.Store(int64(n)) }
 // Stats returns the counts so far.
 func (s *Server) Stats() Stats {
 	st, l := s.shared.stats(), s.Limits()
-	st.Waiting, st.Limit = s.pace.waiting(), int64(l.MaxConns)
+	st.Waiting, st.Limit = s.accepting.waiting(), int64(l.MaxConns)
 	st.Buffers = l.Budget.Stats()
 	st.BufferBytes = st.Buffers.Total()
 	return st
@@ -76,7 +76,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	defer stopSweep()
 	var failed error
 	for pause := time.Duration(0); ; {
-		s.shared.come.waitTurn(turns.Done())
+		s.shared.come.wait(turns.Done())
 		nc, err := ln.Accept()
 		if err == nil {
 			pause = 0
@@ -138,12 +138,12 @@ func (s *Server) accept(turns context.Context, nc net.Conn) {
 	s.mu.Unlock()
 	s.shared.accepted.Add(1)
 	s.shared.open.Add(1)
-	now, wait := s.pace.enter(c, owner, process)
+	now, wait := s.accepting.enter(c, owner, process)
 	switch {
 	case now:
 		s.begin(c)
 	case wait != nil:
-		s.wg.Go(func() { s.pace.begin(turns, wait, s.begin) }) // ends when no connection waits any more
+		s.wg.Go(func() { s.accepting.begin(turns, wait, s.begin) }) // ends when no connection waits any more
 	}
 }
 

@@ -13,7 +13,7 @@ import (
 // first two parts, and that a rest begins another turn.
 func TestTurn(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
-		var u turn
+		var u timeSlice
 		part := func(d time.Duration) bool { time.Sleep(d); return u.over() }
 		begin := func() (over bool) { return part(time.Hour) || part(2*time.Hour) }
 		for range 2 {

@@ -30,12 +30,12 @@ import (
 // in memory.
 type Host struct {
 	*onehost.Host
-	t        testing.TB
-	Doors    *session.Doors
-	Net      *simnet.Net // nil: Unix sockets
-	Servers  map[string]*served
-	doorways map[string]*endpoint.Door
-	using    sync.WaitGroup // see Enter
+	t         testing.TB
+	Sessions  *session.Sessions
+	Net       *simnet.Net // nil: Unix sockets
+	Servers   map[string]*served
+	endpoints map[string]*endpoint.Endpoint
+	using     sync.WaitGroup // see Enter
 }
 
 // served is a server of one kind of connections.
@@ -47,9 +47,12 @@ type served struct {
 // Serve returns a host that serves Unix sockets until the test ends.
 func Serve(t testing.TB, cfg onehost.Config) *Host {
 	t.Helper()
-	h := &Host{Host: onehost.New(t, cfg), t: t, Servers: map[string]*served{}, doorways: map[string]*endpoint.Door{}}
+	h := &Host{
+		Host: onehost.New(t, cfg), t: t,
+		Servers: map[string]*served{}, endpoints: map[string]*endpoint.Endpoint{},
+	}
 	t.Cleanup(h.using.Wait)
-	h.Doors = session.New(session.Config{
+	h.Sessions = session.New(session.Config{
 		Engine: h.Engine, Host: itself{h}, Version: "1.2.3",
 		Limits: func() server.Limits { return h.Limits() },
 	})
@@ -97,7 +100,7 @@ func (h *Host) Dial(kind, network string, l server.Limits, handler func(net.Conn
 	s := h.Servers[kind]
 	if s == nil {
 		s = &served{server.New(l, slog.New(slog.DiscardHandler), handler), network, "127.0.0.1:0"}
-		s.Leaving = func() { h.Doors.Leave(0) }
+		s.Leaving = func() { h.Sessions.Leave(0) }
 		h.Servers[kind] = s
 		h.listen(s)
 	}
@@ -162,7 +165,7 @@ func (h *Host) App() *Conn {
 // Stranger returns a connection that has not said HELLO.
 func (h *Host) Stranger() *Conn {
 	h.t.Helper()
-	return NewConn(h.t, h.Dial("app", "unix", h.Limits(), h.Doors.App))
+	return NewConn(h.t, h.Dial("app", "unix", h.Limits(), h.Sessions.App))
 }
 
 // User returns a connection of a user's app.
@@ -179,7 +182,7 @@ func (h *Host) as(kind string, by access.Caller, member func() *quota.Member) *C
 		if err := m.Acquire(quota.Connections); err != nil {
 			return nil, err
 		}
-		return h.Doors.Of(by, m), nil
+		return h.Sessions.Of(by, m), nil
 	}))
 }
 
@@ -187,7 +190,7 @@ func (h *Host) as(kind string, by access.Caller, member func() *quota.Member) *C
 func (h *Host) Peer() *Conn {
 	h.t.Helper()
 	return NewConn(h.t, h.Dial("peer", "unix", server.Limits{Budget: h.Budget}, func(net.Conn) (server.Handler, error) {
-		return h.Doors.Peer(kv.Process{Node: "other", Epoch: 1}), nil
+		return h.Sessions.Peer(kv.Process{Node: "other", Epoch: 1}), nil
 	}))
 }
 
@@ -201,14 +204,14 @@ func (h *Host) Text() *memcachedtest.Conn {
 func (h *Host) TextOver(network string) *memcachedtest.Conn {
 	h.t.Helper()
 	kind := "memcached over " + network
-	if h.doorways[kind] == nil {
-		h.doorways[kind] = &endpoint.Door{
-			Namespace: session.DefaultNamespace, Delimiter: ':', Sessions: h.Doors, MaxValue: h.Config.MaxValue,
+	if h.endpoints[kind] == nil {
+		h.endpoints[kind] = &endpoint.Endpoint{
+			Namespace: session.DefaultNamespace, Delimiter: ':', Sessions: h.Sessions, MaxValue: h.Config.MaxValue,
 			Conns:   func() server.Stats { return h.Servers[kind].Stats() },
 			Address: map[string]string{"unix": "/a/socket", "tcp": "127.0.0.1:11211"}[network],
 		}
 	}
-	door := h.doorways[kind] // the map is the test's own
+	door := h.endpoints[kind] // the map is the test's own
 	l, framing := h.Limits(), endpoint.Framing{MaxValue: h.Config.MaxValue}
 	l.Framing, l.MaxFrame = framing, framing.Longest()
 	return memcachedtest.New(h.t, h.Dial(kind, network, l, door.Handler))

@@ -23,8 +23,8 @@ import (
 // But no caller waits for a token here, and a claim does not end with the connection. Its
 // number is the random number of the token. A SET that names that number is the token's FILL.
 
-// Looks answers METAGET at the owner of the key.
-type Looks struct {
+// MetaGets answers METAGET at the owner of the key.
+type MetaGets struct {
 	*base
 	owners *Owners
 	loads  *Loads
@@ -33,7 +33,7 @@ type Looks struct {
 }
 
 // answer answers METAGET from what this host owns, or with MOVED.
-func (c *Looks) answer(q *wire.Request, b *namespaces.Pins, now kv.Moment, fetched uint32, r *wire.Reply) {
+func (c *MetaGets) answer(q *wire.Request, b *namespaces.Pins, now kv.Moment, fetched uint32, r *wire.Reply) {
 	if err := CheckKey(q.Key); err != nil {
 		*r = wire.ErrorReply(err)
 		return
@@ -59,7 +59,7 @@ func (c *Looks) answer(q *wire.Request, b *namespaces.Pins, now kv.Moment, fetch
 	}
 	failpoint.At(failpoint.WriteDue)
 	for range claimTries {
-		seen, found := c.look(ns, k, q, now, fetched == epoch, r)
+		seen, found := c.get(ns, k, q, now, fetched == epoch, r)
 		if r.Status.IsError() || !q.Has(wire.Claim) || ns.Origin != nil || found && q.Has(wire.CacheOnly) {
 			break
 		}
@@ -78,8 +78,8 @@ func (c *Looks) answer(q *wire.Request, b *namespaces.Pins, now kv.Moment, fetch
 // claimTries bounds how often a claim finds that the value has changed since it was looked at.
 const claimTries = 8
 
-// look fills in the reply, without a claim.
-func (c *Looks) look(
+// get fills in the reply, without a claim.
+func (c *MetaGets) get(
 	ns *namespaces.Namespace, k kv.Key, q *wire.Request, now kv.Moment, fetched bool, r *wire.Reply,
 ) (seen segment.Seen, found bool) {
 	query := segment.Query{Limit: segment.NoLimit, Unread: q.Has(wire.Unread), Until: untilOf(q)}
@@ -134,7 +134,7 @@ func seenReply(value []byte, seen *segment.Seen, now kv.Moment) wire.Reply {
 
 // claim adds the claim to a reply, if the value needs a new load. It returns false if the
 // value has changed since it was seen.
-func (c *Looks) claim(
+func (c *MetaGets) claim(
 	ns *namespaces.Namespace, k kv.Key, q *wire.Request, b *namespaces.Pins, epoch uint32,
 	seen *segment.Seen, found bool, r *wire.Reply,
 ) bool {
@@ -184,7 +184,7 @@ func (c *Looks) claim(
 
 // loaded answers METAGET after a load of its value, with what is in the store now, or with
 // what was loaded if that was not kept.
-func (c *Looks) loaded(q *wire.Request, b *namespaces.Pins, epoch uint32, l *wire.Reply) (r wire.Reply) {
+func (c *MetaGets) loaded(q *wire.Request, b *namespaces.Pins, epoch uint32, l *wire.Reply) (r wire.Reply) {
 	if l.Status != wire.OK {
 		r = *l
 		r.TTLMS = 0 // of a claim

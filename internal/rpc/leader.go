@@ -18,8 +18,8 @@ import (
 // Somebody has to notice what the peer sends on its own, and the end of the connection. So
 // the reader reads too when the connection has been idle for a moment.
 
-// lead says which goroutine reads. The Client's lock guards it.
-type lead struct {
+// leader says which goroutine reads. The Client's lock guards it.
+type leader struct {
 	c    *Client
 	by   readBy
 	err  error         // with which a caller's reading has ended
@@ -63,7 +63,7 @@ var (
 )
 
 // readAll reads answers until the connection ends. It is the reader's part.
-func (l *lead) readAll() error {
+func (l *leader) readAll() error {
 	c := l.c
 	if !c.cfg.Direct || !c.socket.HasDescriptor() {
 		return c.input.ReadEach(c.deliverBatch)
@@ -83,7 +83,7 @@ func (l *lead) readAll() error {
 
 // rest lets others read until they need the reader, which is at once if a call is in flight.
 // An error means that the connection ends.
-func (l *lead) rest() error {
+func (l *leader) rest() error {
 	c := l.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -101,7 +101,7 @@ func (l *lead) rest() error {
 
 // goOn lets the next read wait, after a wake-up that was meant for another read. It returns
 // false if the connection ends.
-func (l *lead) goOn() bool {
+func (l *leader) goOn() bool {
 	c := l.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -109,7 +109,7 @@ func (l *lead) goOn() bool {
 }
 
 // deliverAndRest is deliverBatch for the reader, which rests once no call is in flight.
-func (l *lead) deliverAndRest(n int) error {
+func (l *leader) deliverAndRest(n int) error {
 	c := l.c
 	if err := c.deliverBatch(n); err != nil {
 		return err
@@ -123,13 +123,13 @@ func (l *lead) deliverAndRest(n int) error {
 }
 
 // busyLocked reports whether somebody must go on reading.
-func (l *lead) busyLocked() bool {
+func (l *leader) busyLocked() bool {
 	c := l.c
 	return c.err != nil || c.calls.inFlight() > 0 || c.input.Len() > 0 || c.input.Skips()
 }
 
 // restLocked leaves the connection unread until the next call, or until it has been idle.
-func (l *lead) restLocked() {
+func (l *leader) restLocked() {
 	c := l.c
 	l.by = byNobody
 	if l.armed {
@@ -145,7 +145,7 @@ func (l *lead) restLocked() {
 }
 
 // idle makes the reader read if the connection has been idle since the timer was set.
-func (l *lead) idle() {
+func (l *leader) idle() {
 	c := l.c
 	defer c.background.Done()
 	c.mu.Lock()
@@ -160,7 +160,7 @@ func (l *lead) idle() {
 }
 
 // readLocked makes the reader read.
-func (l *lead) readLocked() {
+func (l *leader) readLocked() {
 	l.by = byReader
 	select {
 	case l.wake <- struct{}{}:
@@ -169,7 +169,7 @@ func (l *lead) readLocked() {
 }
 
 // end wakes the reader at the end of the connection. The lock is held.
-func (l *lead) end() {
+func (l *leader) end() {
 	c := l.c
 	if l.armed && l.timer.Stop() {
 		l.armed = false
@@ -181,7 +181,7 @@ func (l *lead) end() {
 }
 
 // takeLocked reports whether the caller of a call is to read its answer.
-func (l *lead) takeLocked(call *Call) bool {
+func (l *leader) takeLocked(call *Call) bool {
 	c := l.c
 	if !c.cfg.Direct || l.by != byNobody || c.calls.inFlight() != 1 || c.err != nil {
 		return false
@@ -194,7 +194,7 @@ func (l *lead) takeLocked(call *Call) bool {
 
 // readFor reads until a call is over, or ctx has ended. The caller has the lead. After an
 // error the call is abandoned.
-func (l *lead) readFor(ctx context.Context, call *Call, id uint64) error {
+func (l *leader) readFor(ctx context.Context, call *Call, id uint64) error {
 	c := l.c
 	if ctx.Done() != nil {
 		defer context.AfterFunc(ctx, c.socket.WakeReader)()
@@ -228,7 +228,7 @@ func (l *lead) readFor(ctx context.Context, call *Call, id uint64) error {
 }
 
 // deliverOwn is deliverBatch for a caller, which reads until its own call is over.
-func (l *lead) deliverOwn(n int) error {
+func (l *leader) deliverOwn(n int) error {
 	call := l.call.Load()
 	if err := l.c.deliverBatch(n); err != nil {
 		return err
@@ -241,9 +241,9 @@ func (l *lead) deliverOwn(n int) error {
 
 // leavesRest reports whether the caller that reads leaves the answers behind its own one to
 // the caller that reads next: if few calls are in flight.
-func (l *lead) leavesRest() bool {
+func (l *leader) leavesRest() bool {
 	c := l.c
-	if call := l.call.Load(); call == nil || len(call.over) == 0 || c.gathering.on || !whole(c.input.Bytes()) {
+	if call := l.call.Load(); call == nil || len(call.over) == 0 || c.gatherer.on || !whole(c.input.Bytes()) {
 		return false
 	}
 	c.mu.Lock()
@@ -253,7 +253,7 @@ func (l *lead) leavesRest() bool {
 
 // leave ends a caller's reading. If it has failed, or other calls are in flight, another
 // caller or the reader goes on.
-func (l *lead) leave(err error) {
+func (l *leader) leave(err error) {
 	c := l.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -277,7 +277,7 @@ func (l *lead) leave(err error) {
 // handOverLocked makes the caller of another call read, if few calls are in flight. It
 // prefers the call that expires last, which was probably made last: its caller reads
 // longest. Only a call of Do has room to be told that.
-func (l *lead) handOverLocked() bool {
+func (l *leader) handOverLocked() bool {
 	c := l.c
 	if c.err != nil || c.calls.inFlight() > fewOthers {
 		return false
@@ -300,4 +300,4 @@ func (l *lead) handOverLocked() bool {
 
 // told is called by a caller that has been woken, or has given up its call. It reports
 // whether that caller is to read.
-func (l *lead) told(call *Call) bool { return l.call.Load() == call }
+func (l *leader) told(call *Call) bool { return l.call.Load() == call }

@@ -9,15 +9,15 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// farewell tells apps that this sidecar is about to close their connections. An app asks
+// goaway tells apps that this sidecar is about to close their connections. An app asks
 // for it with LEAVING, whose answer waits until then. A LEAVING that waits is an entry of
 // a map: it has no goroutine, and takes no place of other requests.
-type farewell struct {
+type goaway struct {
 	mu      sync.Mutex
 	begun   bool
 	waiting map[*Handler]asked // LEAVINGs without an answer
 	told    map[*Handler]bool  // connections that were told, and have not ended
-	moved   chan struct{}      // closed when told is empty; nil before the farewell
+	moved   chan struct{}      // closed when told is empty; nil before the sidecar leaves
 }
 
 // asked is a LEAVING that waits.
@@ -28,7 +28,7 @@ type asked struct {
 
 // leaving answers LEAVING once this sidecar is about to close.
 func (c *Handler) leaving(conn *server.Conn) {
-	f := &c.Doors.farewell
+	f := &c.Sessions.goaway
 	f.mu.Lock()
 	_, again := f.waiting[c]
 	switch {
@@ -53,7 +53,7 @@ func (c *Handler) leaving(conn *server.Conn) {
 }
 
 // gone takes a connection whose client sends nothing more.
-func (f *farewell) gone(c *Handler) {
+func (f *goaway) gone(c *Handler) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	delete(f.waiting, c)
@@ -61,7 +61,7 @@ func (f *farewell) gone(c *Handler) {
 	f.checkLocked()
 }
 
-func (f *farewell) checkLocked() {
+func (f *goaway) checkLocked() {
 	if f.moved != nil && len(f.told) == 0 {
 		close(f.moved)
 		f.moved = nil
@@ -71,8 +71,8 @@ func (f *farewell) checkLocked() {
 // Leave tells all apps that wait with LEAVING to move on. It returns how many they are,
 // and how many of their connections have not ended after most. Apps that come later are
 // told at once. New connections must not be accepted any more.
-func (d *Doors) Leave(most time.Duration) (told, stay int) {
-	f := &d.farewell
+func (d *Sessions) Leave(most time.Duration) (told, stay int) {
+	f := &d.goaway
 	moved := make(chan struct{})
 	var a transport.Answers
 	var frame []byte

@@ -139,7 +139,7 @@ func TestEaseEnds(t *testing.T) {
 	}
 }
 
-// TestEaseOfNewcomers checks that connections that begin at a pace do not wait for the ends
+// TestEaseOfNewcomers checks that connections that begin one after another do not wait for the ends
 // of others.
 func TestEaseOfNewcomers(t *testing.T) {
 	h := newEcho()

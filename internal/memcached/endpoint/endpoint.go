@@ -13,9 +13,9 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// Door is what all connections have in common that speak memcached's protocol.
-type Door struct {
-	Sessions  *session.Doors      // of the host
+// Endpoint is what all connections have in common that speak memcached's protocol.
+type Endpoint struct {
+	Sessions  *session.Sessions   // of the host
 	Namespace []byte              // of keys that name none
 	Delimiter byte                // ends the name of a namespace in front of a key; zero: no key names one
 	MaxValue  int                 // bytes
@@ -35,7 +35,7 @@ type Door struct {
 // delimiter, and does not name a configured namespace and a key in it. Such a key is refused,
 // and is never one of Namespace: while hosts reload one after the other, some know a namespace
 // that others do not know, and the same key would be two.
-func (d *Door) split(key []byte) (namespace, rest []byte, ok bool) {
+func (d *Endpoint) split(key []byte) (namespace, rest []byte, ok bool) {
 	if d.Delimiter == 0 {
 		return d.Namespace, key, true
 	}
@@ -50,7 +50,7 @@ func (d *Door) split(key []byte) (namespace, rest []byte, ok bool) {
 }
 
 // refuse returns the error for a key that split does not know a namespace for.
-func (d *Door) refuse(key []byte) *wire.Error {
+func (d *Endpoint) refuse(key []byte) *wire.Error {
 	name, rest, _ := bytes.Cut(key, []byte{d.Delimiter})
 	if len(rest) == 0 {
 		return wire.Errorf(wire.BadRequest, "%q names no key: put one behind the delimiter %q", key, d.Delimiter)
@@ -60,7 +60,7 @@ func (d *Door) refuse(key []byte) *wire.Error {
 }
 
 // has reports whether a key has this prefix in front of its key within its namespace.
-func (d *Door) has(prefix, key []byte) bool {
+func (d *Endpoint) has(prefix, key []byte) bool {
 	_, rest, ok := d.split(key)
 	return ok && bytes.Equal(key[:len(key)-len(rest)], prefix)
 }
@@ -99,16 +99,16 @@ func (Framing) Busy(dst, beginning []byte, _ error) (out []byte, ok bool) {
 func (t *handler) flushAll(conn *server.Conn, cmd *memcached.Command) {
 	q := t.Req
 	*q = wire.Request{Keys: q.Keys[:0]}
-	q.Op, q.Namespace, q.Options, q.App = wire.OpFlush, t.door.Namespace, wire.Cluster, true
+	q.Op, q.Namespace, q.Options, q.App = wire.OpFlush, t.endpoint.Namespace, wire.Cluster, true
 	if err := t.Refusal(q); err != nil {
 		t.refuse(conn, err)
 		return
 	}
 	delay, over := memcached.TTL(cmd.Delay, t.Now.Wall, wire.MaxTTL)
-	t.door.flushLater(time.Duration(delay) * time.Millisecond)
+	t.endpoint.flushLater(time.Duration(delay) * time.Millisecond)
 	switch {
 	case delay > 0 && !over:
-		t.door.counts[cmdFlush].Add(1)
+		t.endpoint.counts[cmdFlush].Add(1)
 		conn.Out = cmd.Form.AppendLine(conn.Out, "OK")
 	case !t.Core.Node.Alone():
 		t.wait(conn)
@@ -119,7 +119,7 @@ func (t *handler) flushAll(conn *server.Conn, cmd *memcached.Command) {
 
 // flushLater flushes the namespace after a delay, in the place of what an earlier flush_all
 // has left to be done. Zero: there is nothing left to be done.
-func (d *Door) flushLater(delay time.Duration) {
+func (d *Endpoint) flushLater(delay time.Duration) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.flushes++
@@ -133,7 +133,7 @@ func (d *Door) flushLater(delay time.Duration) {
 }
 
 // flushInLocked sets the timer of the present delayed flush.
-func (d *Door) flushInLocked(delay time.Duration) {
+func (d *Endpoint) flushInLocked(delay time.Duration) {
 	if n := d.flushes; !d.closed {
 		d.flush = time.AfterFunc(delay, func() { d.flushNow(n) })
 	}
@@ -141,7 +141,7 @@ func (d *Door) flushInLocked(delay time.Duration) {
 
 // flushNow flushes the namespace on all hosts. It tries again while that fails, unless another
 // flush_all than the nth has come.
-func (d *Door) flushNow(n int) {
+func (d *Endpoint) flushNow(n int) {
 	host, core := d.Sessions.Host, d.Sessions.Engine
 	leave, ok := host.Enter()
 	if !ok {
@@ -167,7 +167,7 @@ func (d *Door) flushNow(n int) {
 const flushAgain = time.Second
 
 // Close takes back a flush_all with a delay.
-func (d *Door) Close() {
+func (d *Endpoint) Close() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.closed = true

@@ -28,7 +28,7 @@ func (c *Handler) inspect(conn *server.Conn) {
 	}
 	own, may := q.Clone(), c.By.MayAdmin()
 	i, deadline := c.Core.Inspection, c.Core.Deadlines.Of(q, c.Now)
-	c.aside(conn, func() wire.Reply {
+	c.background(conn, func() wire.Reply {
 		switch own.Op {
 		case wire.OpKeys:
 			return i.Keys(&own, deadline)
@@ -39,13 +39,13 @@ func (c *Handler) inspect(conn *server.Conn) {
 	})
 }
 
-// aside answers c.Req with what answer returns, on a goroutine of its own. answer must not
+// background answers c.Req with what answer returns, on a goroutine of its own. answer must not
 // use the session.
-func (c *Handler) aside(conn *server.Conn, answer func() wire.Reply) {
+func (c *Handler) background(conn *server.Conn, answer func() wire.Reply) {
 	c.Names.Release()
 	id, op := c.Req.ID, c.Req.Op
 	size := pendingSize + sizeOf(c.Req)
-	if err := NoRoom(conn.Hold(size)); err != nil {
+	if err := Busy(conn.Hold(size)); err != nil {
 		c.answerError(conn, err)
 		return
 	}
@@ -90,12 +90,12 @@ func (c *Handler) ofPeers(conn *server.Conn) {
 		if !c.structured(conn, &p) {
 			return
 		}
-		answer = func() wire.Reply { return wire.BodyReply(c.Doors.Host.Probed(&p)) }
+		answer = func() wire.Reply { return wire.BodyReply(c.Sessions.Host.Probed(&p)) }
 	default:
 		c.answerError(conn, wire.Errorf(wire.Unsupported, "%s is not served on a call connection", q.Op))
 		return
 	}
-	c.aside(conn, answer)
+	c.background(conn, answer)
 }
 
 // structured decodes a request's body. If it returns false, it has answered the request.
@@ -128,7 +128,7 @@ func (c *Handler) watch(conn *server.Conn) {
 	}
 	err := c.member.Acquire(quota.Watches)
 	if err == nil {
-		if err = NoRoom(conn.Hold(pendingSize)); err != nil {
+		if err = Busy(conn.Hold(pendingSize)); err != nil {
 			c.member.Release(quota.Watches)
 		}
 	}

@@ -19,7 +19,7 @@ import (
 
 // paced is connections that enter, and the list of those that have begun.
 type paced struct {
-	p     pace
+	p     acceptQueue
 	names map[*Conn]string
 
 	mu   sync.Mutex
@@ -64,7 +64,7 @@ func pipe() net.Conn { a, _ := net.Pipe(); return a }
 // for them.
 func TestPace(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
-		s := &paced{p: pace{rate: 10}}
+		s := &paced{p: acceptQueue{rate: 10}}
 		for range firstAtOnce + 20 {
 			s.enter(t.Context(), pipe(), "a", "1")
 		}
@@ -95,7 +95,7 @@ func TestPace(t *testing.T) {
 // even if none waits again and again.
 func TestPaceHasOneGoroutine(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
-		p := pace{rate: 10}
+		p := acceptQueue{rate: 10}
 		var begin atomic.Int64
 		var wg sync.WaitGroup
 		defer wg.Wait()
@@ -123,7 +123,7 @@ func TestPaceHasOneGoroutine(t *testing.T) {
 func TestPaceEnds(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
-		s := &paced{p: pace{rate: 1e-3}}
+		s := &paced{p: acceptQueue{rate: 1e-3}}
 		for range firstAtOnce + 20 {
 			s.enter(ctx, pipe(), "a", "1")
 		}
@@ -177,7 +177,7 @@ func TestPaceEndsWithItsListener(t *testing.T) {
 // and others are not.
 func TestPaceForgets(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
-		s := &paced{p: pace{rate: 10}}
+		s := &paced{p: acceptQueue{rate: 10}}
 		for range firstAtOnce {
 			s.enter(t.Context(), pipe(), "busy", "1")
 		}
@@ -201,7 +201,7 @@ func TestPaceInOverload(t *testing.T) {
 		var mu sync.Mutex // guards all of the above and below: another goroutine begins some connections
 		came := map[*Conn]time.Time{}
 		other := map[*Conn]bool{}
-		p := pace{rate: rate}
+		p := acceptQueue{rate: rate}
 		begin := func(c *Conn) {
 			mu.Lock()
 			defer mu.Unlock()
@@ -267,8 +267,8 @@ func TestPaceOfTheGone(t *testing.T) {
 	}
 	defer ln.Close()
 	const gone, there = 600, 200
-	p := &pace{rate: 1e-3}
-	var waits *newcomers
+	p := &acceptQueue{rate: 1e-3}
+	var waits *arrivals
 	for i := range firstAtOnce + gone + there {
 		client, err := net.Dial("unix", ln.Addr().String())
 		if err != nil {
