@@ -71,7 +71,7 @@ func tiles(v *view, s *telemetry.Snapshot, p point, h *history) []tile {
 		hits = percent(p.hits)
 	}
 	if p.p99 > 0 {
-		p99, p50 = short(p.p99), "half of the batches below "+short(p.p50)
+		p99, p50 = short(p.p99), "p50 "+short(p.p50)+", of batches"
 	}
 	hosts := "this host only"
 	if v.Lag != "" {
@@ -81,7 +81,7 @@ func tiles(v *view, s *telemetry.Snapshot, p point, h *history) []tile {
 		{"reads per second", perSecond(p.reads), "keys read by apps of this host",
 			h.line(0, func(p *point) float64 { return p.reads })},
 		{"hits", hits, "of the reads, from the cache", h.line(1, func(p *point) float64 { return p.hits })},
-		{"latency, 99 of 100", p99, p50,
+		{"p99 latency", p99, p50,
 			h.line(0, func(p *point) float64 { return float64(p.p99) })},
 		{"writes per second", perSecond(p.writes), "deletions included",
 			h.line(0, func(p *point) float64 { return p.writes })},
