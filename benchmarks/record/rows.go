@@ -6,6 +6,7 @@ const (
 	Memory      = "memory"
 	GC          = "gc"
 	Idle        = "idle"
+	Changes     = "changes"
 	Cluster     = "cluster"
 	Propagation = "propagation"
 	Sizes       = "sizes"

@@ -49,6 +49,7 @@ var sections = []struct {
 	{record.Idle, idleSection},
 	{record.Cluster, clusterSection},
 	{record.Propagation, propagationSection},
+	{record.Changes, changesSection},
 	{record.Sizes, sizesSection},
 	{record.Loads, loadsSection},
 	{record.Overload, overloadSection},

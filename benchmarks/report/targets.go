@@ -54,6 +54,12 @@ var (
 	// Of the same keys. "Unchanged": within the variation of the figure on a quiet machine.
 	p99OfFew = &target{"≤", 1.1}
 
+	// A feed of changes from PostgreSQL, against a bare reader of its stream.
+	feedP50  = &target{"≤", 3}
+	feedP99  = &target{"≤", 4}
+	feedRows = &target{"≥", 0.5}
+	feedCost = &target{"≥", 0.97} // pgbench, against none
+
 	idleKiB = &target{"≤", 12} // an idle connection
 
 	// "As fast": a GET of a copy against one of the host's own.

@@ -144,6 +144,33 @@ func TestLanguagesOnce(t *testing.T) {
 	}
 }
 
+// TestChangesOnce measures a feed of changes at small scale, with a real PostgreSQL.
+func TestChangesOnce(t *testing.T) {
+	dir := t.TempDir()
+	out, log, err := bench(t, "changes", "-dir", dir, "-rounds", "1", "-hosts", "2", "-commits", "5", "-rows", "500", "-seconds", "1")
+	if errors.Is(err, peers.ErrNotInstalled) {
+		testenv.Needs(t, err.Error())
+	}
+	if err != nil {
+		t.Fatalf("%v\n%s", err, log)
+	}
+	for _, want := range []string{
+		"| a COMMIT, 2 hosts | ms until no host has the old value, p99 |", "| 500 rows in the log | rows/s, feed / bare reader |",
+		"| pgbench -N | transactions/s, with a feed / without |",
+	} {
+		if !strings.Contains(out, want) {
+			t.Errorf("changes prints no %q:\n%s", want, out)
+		}
+	}
+	f, err := record.Read[record.ChangesParameters, record.ChangesRow](filepath.Join(dir, report.RoundsDir), record.Changes)
+	if err != nil || len(f.Rows) != 1 || f.Rows[0].Rows[record.Sidecar] <= 0 || len(f.Rows[0].TPS) != 3 {
+		t.Errorf("%+v, %v", f.Rows, err)
+	}
+	if v := f.Versions["postgresql"]; v == "" || v[0] < '0' || v[0] > '9' {
+		t.Errorf("got version %q of PostgreSQL", v)
+	}
+}
+
 // TestOverloadOnce measures overload at small scale.
 func TestOverloadOnce(t *testing.T) {
 	dir := t.TempDir()

@@ -1,7 +1,7 @@
 // Command bench measures the sidecar against its peers, and writes the page of results
 // from the measurements. Run it in the folder benchmarks:
 //
-//	go run ./cmd/bench socket|memcached|cost|clients|languages|memory|gc|idle|cluster|propagation|tls|sizes|loads|overload|hits|report|all [flags]
+//	go run ./cmd/bench socket|memcached|cost|clients|languages|memory|gc|idle|cluster|propagation|changes|tls|sizes|loads|overload|hits|report|all [flags]
 //
 // Inputs are flags. Outputs are rounds/*.json (raw figures) and, with report, RESULTS.md
 // and plots/*.svg. It starts the servers that it measures, and ends them. Its figures
@@ -50,6 +50,7 @@ var commands = []command{
 	{"idle", "memory of idle connections", idle},
 	{"cluster", "several hosts: reads of others' keys, a host that dies, hosts that come and go", cluster},
 	{"propagation", "how long an overwritten value lives on in copies, beside redis' client tracking", propagation},
+	{"changes", "how fast a row that changes in PostgreSQL ends its cached values, and what that costs the database", changes},
 	{"tls", "what encryption between hosts costs, beside none", encryption},
 	{"sizes", "what sidecars say to each other, by their number, in virtual time", sizes},
 	{"loads", "a key that many miss at once, hits where misses are loaded, an origin that is away", loads},

@@ -226,6 +226,21 @@ func propagation(ctx context.Context, p *program, args []string) error {
 	})
 }
 
+func changes(ctx context.Context, p *program, args []string) error {
+	f := newFlags(p, record.Changes)
+	v := record.ChangesParameters{Limit: clusterLimit}
+	f.rounds(&v.Rounds)
+	f.count(&v.Hosts, "hosts", 5, 1, "sidecars")
+	f.count(&v.Commits, "commits", 300, 1, "how many rows are changed, one after the other")
+	f.count(&v.Rows, "rows", 30_000, 1, "how many rows wait in the log")
+	f.count(&v.Seconds, "seconds", 5, 1, "of each side's pgbench")
+	f.count(&v.Clients, "clients", 4, 1, "of pgbench")
+	if err := f.parse(args); err != nil {
+		return err
+	}
+	return measured(ctx, p, f, v, (*measure.Bench).Changes)
+}
+
 func sizes(ctx context.Context, p *program, args []string) error {
 	f := newFlags(p, record.Sizes)
 	v := record.SizesParameters{}
