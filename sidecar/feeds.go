@@ -72,7 +72,12 @@ func (c Config) AskFeeds(ctx context.Context) (list []FeedAnswer, err error) {
 			a.Err = fmt.Errorf("no answer within the timeout: %w", a.Err)
 		}
 		for _, namespace := range feeds[name].Namespaces() {
-			if ns := c.Namespaces[namespace]; ns.Origin != nil && ns.KeyPattern == "" {
+			ns, configured := c.Namespaces[namespace]
+			if !configured {
+				a.Warnings = append(a.Warnings, fmt.Sprintf("namespace %s is not configured: the feed deletes its keys "+
+					"all the same; is the name misspelt?", namespace))
+			}
+			if ns.Origin != nil && ns.KeyPattern == "" {
 				a.Warnings = append(a.Warnings, fmt.Sprintf("namespace %s has no key_pattern: an origin may find one "+
 					"row for several keys, such as 42 and 042, and the feed deletes one of them", namespace))
 			}

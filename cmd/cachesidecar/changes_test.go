@@ -46,7 +46,7 @@ func TestChanges(t *testing.T) {
 	pg.Start(t, "wal_level=logical")
 	pg.Exec(t, "CREATE TABLE users (id int PRIMARY KEY, name text)")
 	pg.Exec(t, "INSERT INTO users VALUES (1, 'ann')")
-	file := feedFile(t, pg.DSN(), "")
+	file := feedFile(t, pg.DSN(), "      messages: [usres]\n")
 	check := func() outcome { return command(t, "", "config", "check", "--ask-origins", file) }
 	if o := check(); o.status != exitMiss || !strings.Contains(o.err, file+":9: changes shop: ") || !strings.Contains(o.err, "there is no publication cachesidecar") {
 		t.Errorf("before the publication is there: %v", o)
@@ -57,7 +57,7 @@ func TestChanges(t *testing.T) {
 		}
 	}
 	o := check()
-	for _, want := range []string{"max_slot_wal_keep_size is -1", "namespace users has no key_pattern"} {
+	for _, want := range []string{"max_slot_wal_keep_size is -1", "namespace users has no key_pattern", "namespace usres is not configured"} {
 		if o.status != exitDone || !strings.HasSuffix(o.out, "changes shop  postgres  ok\nok\n") || !strings.Contains(o.err, want) {
 			t.Errorf("%v\nwant %q", o, want)
 		}
@@ -83,7 +83,7 @@ func TestChanges(t *testing.T) {
 		}
 		return nil
 	})
-	if out := mustRun(t, "stats"); !regexp.MustCompile(`changes +feed shop: following, \S+ behind, \d+ rows, \d+ keys deleted, 1 flushes`).MatchString(out) {
+	if out := mustRun(t, "stats"); !regexp.MustCompile(`changes +feed shop: following, \S+ behind, \d+ rows, \d+ keys deleted, 2 flushes`).MatchString(out) {
 		t.Errorf("stats does not tell of the feed:\n%s", out)
 	}
 }
