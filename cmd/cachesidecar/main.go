@@ -86,8 +86,6 @@ func exitStatus(err error) int {
 	case errors.As(err, &usage), errors.As(err, &topic), errors.Is(err, cachesidecar.ErrBadRequest),
 		errors.As(err, &answer) && answer.Status == wire.BadRequest:
 		return exitUsage
-	case errors.Is(err, errStory):
-		return exitMiss
 	case timedOut(err):
 		return exitTimeout
 	case errors.Is(err, cachesidecar.ErrNoOwner): // this sidecar is reachable, the owner is not
