@@ -46,7 +46,7 @@ func busy(p *process) bool { return strings.Contains(p.log.String(), "process di
 func runDemo(t *testing.T) *process {
 	t.Helper()
 	cmd := exec.Command(binary(), "demo")
-	cmd.Env = append(os.Environ(), "TMPDIR="+tempDir(t), "CACHESIDECAR_CLUSTER=mine", "CACHESIDECAR_L2_SIZE=nonsense")
+	cmd.Env = append(os.Environ(), "TMPDIR="+tempDir(t), "CACHESIDECAR_CLUSTER=mine", "CACHESIDECAR_MAX_STALENESS=nonsense")
 	return launch(t, cmd)
 }
 
