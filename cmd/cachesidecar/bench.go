@@ -25,15 +25,15 @@ func benchCommand(p *program) *cli.Command {
 			"The load generator shares the machine with the sidecar, so this is a lower bound.",
 		Flags: []cli.Flag{
 			jsonFlag,
-			&cli.IntFlag{Name: "conns", Usage: "connections", Value: 16},
-			&cli.IntFlag{Name: "pipeline", Usage: "requests in flight, a connection", Value: 64},
-			newTimeFlag("duration", "of each measurement", 3*time.Second),
-			&cli.IntFlag{Name: "keys", Usage: "how many", Value: 100_000},
-			&cli.IntFlag{Name: "key-size", Usage: "in bytes", Value: 16},
-			&cli.IntFlag{Name: "size", Usage: "of values, in bytes", Value: 100},
+			numberFlag("conns", "connections", 16, 1, 10_000),
+			numberFlag("pipeline", "requests in flight, a connection", 64, 1, 1024),
+			timeFlag("duration", "of each measurement", 3*time.Second, time.Millisecond, time.Hour),
+			numberFlag("keys", "how many", 100_000, 1, 100_000_000),
+			numberFlag("key-size", "in bytes", 16, 16, 1024),
+			numberFlag("size", "of values, in bytes", 100, 0, 1<<20),
 			&cli.StringFlag{Name: "ns", Usage: "the `NAMESPACE`", Value: "bench", Action: named},
 			socketFlag, tokenFlag,
-			newTimeFlag("timeout", "wait this long for the answers to a batch", timeoutFlag.Value),
+			timeoutFlag("wait this `TIME` for the answers to a batch", 10*time.Second),
 		},
 		Action: counted(0, 0, p.bench),
 	}
@@ -56,27 +56,15 @@ const perRequest = 64
 // have been read.
 const inOneGo = 64 << 10
 
-// benchFlags is bench's checked flags.
+// benchFlags are the flags of bench.
 type benchFlags struct {
 	conns, pipeline, keys, keySize, size int
 	duration                             time.Duration
 }
 
 func readBenchFlags(c *cli.Context) (f benchFlags, err error) {
-	for _, n := range []struct {
-		name        string
-		least, most int
-		field       *int
-	}{
-		{"conns", 1, 10_000, &f.conns}, {"pipeline", 1, 1024, &f.pipeline}, {"keys", 1, 100_000_000, &f.keys},
-		{"key-size", 16, 1024, &f.keySize}, {"size", 0, 1 << 20, &f.size},
-	} {
-		if *n.field = c.Int(n.name); *n.field < n.least || *n.field > n.most {
-			return f, usagef("--%s %d: give %d to %d", n.name, *n.field, n.least, n.most)
-		}
-	}
-	if f.duration = c.Duration("duration"); f.duration < time.Millisecond || f.duration > time.Hour {
-		return f, usagef("--duration %v: give 1ms to 1h", f.duration)
+	f = benchFlags{
+		c.Int("conns"), c.Int("pipeline"), c.Int("keys"), c.Int("key-size"), c.Int("size"), c.Duration("duration"),
 	}
 	if n := f.pipeline * (f.keySize + perRequest); n > inOneGo && f.pipeline*(f.size+perRequest) > inOneGo {
 		return f, usagef("--pipeline %d: %d keys of %d bytes ask for more at once than a socket holds, and values "+
@@ -108,7 +96,7 @@ func (p *program) bench(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	path, timeout, err := socketAndTimeout(c)
+	path, err := findSocket(c)
 	if err != nil {
 		return err
 	}
@@ -119,7 +107,7 @@ func (p *program) bench(c *cli.Context) error {
 	read := greeter{load.Sidecar{Namespace: c.String("ns"), Token: token, KeySize: f.keySize}}
 	write := read
 	write.Value = make([]byte, f.size)
-	dial := func() (net.Conn, error) { return dialTimed(c.Context, path, timeout) }
+	dial := func() (net.Conn, error) { return dialTimed(c.Context, path, c.Duration("timeout")) }
 	if err := fill(c.Context, f, load.Config{Dial: dial, Protocol: write}); err != nil {
 		return explain(c, err)
 	}

@@ -23,7 +23,7 @@ func keyCommand(p *program) *cli.Command {
 				"Copy it to all hosts. To change the key later, add a line made with --key-only:\n" +
 				"the file tells how.",
 			Flags: []cli.Flag{
-				&cli.StringFlag{Name: "out", Usage: "write `FILE`, for its owner only; a file that exists stays"},
+				fileFlag("out", "write `FILE`, for its owner only; a file that exists stays"),
 				boolFlag("key-only", "make one more key, to be added to the file that there is"),
 			},
 			Action: counted(0, 0, func(c *cli.Context) error { return generateKey(c, p.out) }),

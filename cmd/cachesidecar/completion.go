@@ -2,17 +2,17 @@ package main
 
 import (
 	"embed"
-	"io"
-	"strings"
 
 	"github.com/urfave/cli/v2"
 )
 
-// completions are the scripts of the shells. A script runs "cachesidecar complete SHELL"
-// with the words of the command line up to the cursor.
+// completions are the scripts of bash and zsh. They run the words of the command line up to the cursor with
+// completionFlag, for which cli prints what may come next. The script of fish is cli's own.
 //
 //go:embed completion
 var completions embed.FS
+
+const completionFlag = "--generate-bash-completion"
 
 func completionCommand(p *program) *cli.Command {
 	return &cli.Command{
@@ -26,6 +26,11 @@ func completionCommand(p *program) *cli.Command {
 		Action: counted(1, 1, func(c *cli.Context) error {
 			shell := c.Args().First()
 			script, err := completions.ReadFile("completion/cachesidecar." + shell)
+			if shell == "fish" {
+				var text string
+				text, err = c.App.ToFishCompletion()
+				script = []byte(text)
+			}
 			if err != nil {
 				return usagef("completion %q: give bash, zsh or fish", shell)
 			}
@@ -33,36 +38,4 @@ func completionCommand(p *program) *cli.Command {
 			return err
 		}),
 	}
-}
-
-// completeCommand is for the scripts. It is hidden.
-func completeCommand(p *program) *cli.Command {
-	return &cli.Command{
-		Name:            "complete",
-		Usage:           "print what may stand at the end of a command line",
-		ArgsUsage:       "bash|zsh|fish WORD…",
-		Hidden:          true,
-		SkipFlagParsing: true,
-		Action: counted(1, -1, func(c *cli.Context) error {
-			if c.Args().First() != "bash" {
-				return writeCandidates(p.out, candidates(c.App, c.Args().Tail()), "", true)
-			}
-			words, cut := joined(c.Args().Tail())
-			return writeCandidates(p.out, candidates(c.App, words), cut, false)
-		}),
-	}
-}
-
-// writeCandidates writes a line for each candidate: its word and, behind a tab, what it
-// means. It leaves out the beginning cut. The line ":files" stands for all names of files.
-func writeCandidates(out io.Writer, list []candidate, cut string, meanings bool) error {
-	w := errWriter{out: out}
-	for _, c := range list {
-		if c.meaning != "" && meanings {
-			w.printf("%s\t%s\n", c.word, c.meaning)
-			continue
-		}
-		w.printf("%s\n", strings.TrimPrefix(c.word, cut))
-	}
-	return w.err
 }

@@ -25,7 +25,7 @@ func configCheckCommand(p *program) *cli.Command {
 			"Run by root it checks as the user whose files with secrets the configuration names.",
 		Flags: []cli.Flag{
 			boolFlag("ask-origins", "ask each origin once, too"),
-			newTimeFlag("timeout", "wait this `TIME` for the origins", 10*time.Second),
+			timeoutFlag("wait this `TIME` for the origins", 10*time.Second),
 			jsonFlag,
 		},
 		Action: counted(1, 1, p.check),
@@ -44,9 +44,6 @@ func checkConfig(path string) (fileConfig, error) {
 }
 
 func (p *program) check(c *cli.Context) error {
-	if c.Duration("timeout") <= 0 {
-		return usagef("--timeout %v: give a time above zero", c.Duration("timeout"))
-	}
 	path := c.Args().First()
 	cfg, err := checkConfig(path)
 	var foreign plainfile.Foreign

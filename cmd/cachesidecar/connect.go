@@ -20,24 +20,22 @@ import (
 var (
 	socketFlag = &cli.StringFlag{
 		Name:  "socket",
-		Usage: "the sidecar's socket `PATH` (default: $CACHESIDECAR_SOCKET, or where one is found)",
+		Usage: "the sidecar's socket `PATH` (default: $CACHESIDECAR_SOCKET, or where one is found)", TakesFile: true,
 	}
 	tokenFlag = &cli.StringFlag{
 		Name:  "token-file",
-		Usage: "show the sidecar the token in `FILE` (default: $" + envTokenFile + ", or none)",
+		Usage: "show the sidecar the token in `FILE` (default: $" + envTokenFile + ", or none)", TakesFile: true,
 	}
-	timeoutFlag = newTimeFlag("timeout", "wait this `TIME` for the answer", 10*time.Second)
-	jsonFlag    = boolFlag("json", "print one JSON document")
-	nsFlag      = &cli.StringFlag{Name: "ns", Usage: "the `NAMESPACE`", Value: "default", Action: named}
+	jsonFlag = boolFlag("json", "print one JSON document")
+	nsFlag   = &cli.StringFlag{Name: "ns", Usage: "the `NAMESPACE`", Value: "default", Action: named}
 )
 
-// boolFlag returns a flag that has no value.
-func boolFlag(name, usage string, aliases ...string) *cli.BoolFlag {
-	return &cli.BoolFlag{Name: name, Aliases: aliases, Usage: usage, DisableDefaultText: true}
+func timeoutFlag(usage string, def time.Duration) cli.Flag {
+	return timeFlag("timeout", usage, def, time.Millisecond, year)
 }
 
 func clientFlags(more ...cli.Flag) []cli.Flag {
-	return append(more, socketFlag, tokenFlag, timeoutFlag)
+	return append(more, socketFlag, tokenFlag, timeoutFlag("wait this `TIME` for the answer", 10*time.Second))
 }
 
 // envTokenFile is the environment variable of --token-file.
@@ -69,10 +67,11 @@ func ask(c *cli.Context, f func(ctx context.Context, cl *client.Client) error) e
 // connect connects as the flags of every client command say. The client works in the
 // namespace of --ns, if the command has one.
 func connect(ctx context.Context, c *cli.Context) (*client.Client, error) {
-	path, timeout, err := socketAndTimeout(c)
+	path, err := findSocket(c)
 	if err != nil {
 		return nil, err
 	}
+	timeout := c.Duration("timeout")
 	cl, err := client.Dial(ctx, client.Config{
 		NoSharedMemory: true, // one command, one answer
 		Socket:         path, TokenFile: tokenFile(c), Name: "cachesidecar-cli",
@@ -87,16 +86,12 @@ func connect(ctx context.Context, c *cli.Context) (*client.Client, error) {
 	return cl, nil
 }
 
-// socketAndTimeout reads --socket and --timeout. It returns an error if there is no
-// socket.
-func socketAndTimeout(c *cli.Context) (path string, timeout time.Duration, err error) {
-	if timeout = c.Duration("timeout"); timeout <= 0 {
-		return "", 0, usagef("--timeout %v: give a time above zero, such as 10s", timeout)
-	}
+// findSocket returns the socket of --socket, or the one that is found.
+func findSocket(c *cli.Context) (path string, err error) {
 	if path, err = unixsock.Find(c.String("socket")); err != nil {
-		return "", 0, fmt.Errorf("%w: %w", cachesidecar.ErrUnavailable, err)
+		return "", fmt.Errorf("%w: %w", cachesidecar.ErrUnavailable, err)
 	}
-	return path, timeout, nil
+	return path, nil
 }
 
 // explain adds to an error what the user may do.

@@ -100,6 +100,15 @@ func TestCLIDoc(t *testing.T) {
 	}
 }
 
+// defaultOf returns a flag's default as the help tells it.
+func defaultOf(f cli.Flag) string {
+	d, ok := f.(cli.DocGenerationFlag)
+	if b, isBool := f.(*cli.BoolFlag); !ok || isBool && b.DisableDefaultText {
+		return ""
+	}
+	return d.GetDefaultText()
+}
+
 // tellsDefault reports whether the row of a flag in a table has its default, if it has
 // one. That of --ns is told once for all commands.
 func tellsDefault(section string, f cli.Flag) bool {
@@ -207,7 +216,7 @@ func TestConfigDoc(t *testing.T) {
 			want = f.DefaultText
 		case *cli.UintFlag:
 			want = f.DefaultText
-		case *timeFlag:
+		case *cli.GenericFlag:
 			want = f.DefaultText
 		case *cli.StringSliceFlag:
 			want = "none"

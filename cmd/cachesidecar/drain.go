@@ -15,8 +15,6 @@ import (
 )
 
 func drainCommand(p *program) *cli.Command {
-	timeout := *timeoutFlag
-	timeout.Value = 30 * time.Second
 	return &cli.Command{
 		Name:  "drain",
 		Usage: "hand over what this host owns to the others, before it is stopped or maintained",
@@ -26,7 +24,7 @@ func drainCommand(p *program) *cli.Command {
 			boolFlag("undo", "take the host's part of the keys back, also in the middle of a drain"),
 			boolFlag("force", "drain also the only host: its entries are gone, and its apps get misses and errors"),
 			boolFlag("stop", "then end the sidecar, as SIGTERM does, and wait for its end"),
-			jsonFlag, socketFlag, tokenFlag, &timeout,
+			jsonFlag, socketFlag, tokenFlag, timeoutFlag("wait this `TIME` for the answer", 30*time.Second),
 		},
 		Action: counted(0, 0, p.drain),
 	}

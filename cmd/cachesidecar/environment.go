@@ -40,11 +40,11 @@ func unknownVariables(environment []string, file *yaml.Node) (messages []string)
 		if !strings.HasPrefix(name, envPrefix) || reads || ofKubernetes.MatchString(name) || says(file, name) {
 			continue
 		}
-		what := "it has no effect: see docs/CONFIG.md for those that have"
-		if near := nearestFlag(flagOfVariable(name), known); near != "" {
-			what = fmt.Sprintf("it has no effect: did you mean $%s?", envName(near))
+		what := "see docs/CONFIG.md for those that have"
+		if near := nearest(flagOfVariable(name), known); near != "" {
+			what = fmt.Sprintf("did you mean $%s?", envName(near))
 		}
-		messages = append(messages, fmt.Sprintf("$%s is no setting, and %s", name, what))
+		messages = append(messages, fmt.Sprintf("$%s is no setting, and it has no effect: %s", name, what))
 	}
 	return messages
 }

@@ -152,9 +152,9 @@ func settingsOf(v reflect.Value, before string) (list []setting) {
 
 // runFlags returns the flags of run: the file, and one for each setting of it.
 func runFlags() []cli.Flag {
-	list := []cli.Flag{
-		&cli.StringFlag{Name: "config", Usage: "read settings from `FILE` (YAML)", EnvVars: env("config")},
-	}
+	file := fileFlag("config", "read settings from `FILE` (YAML)")
+	file.EnvVars = env("config")
+	list := []cli.Flag{file}
 	for _, s := range settingsOf(reflect.ValueOf(new(fileConfig)).Elem(), "") {
 		name, help := s.flag(), settingFlags[s.key]
 		usage, def, vars := help.usage, help.def, env(name)
@@ -166,13 +166,15 @@ func runFlags() []cli.Flag {
 		case uint32:
 			list = append(list, &cli.UintFlag{Name: name, Usage: usage, DefaultText: def, EnvVars: vars})
 		case time.Duration:
-			list = append(list, &timeFlag{cli.DurationFlag{
-				Name: name, Usage: usage, DefaultText: def, EnvVars: vars,
-			}})
+			list = append(list, &cli.GenericFlag{
+				Name: name, Usage: usage, DefaultText: def, EnvVars: vars, Value: new(timeValue),
+			})
 		case []string:
 			list = append(list, &cli.StringSliceFlag{Name: name, Usage: usage, EnvVars: vars})
 		default: // text, or a type that reads it
-			list = append(list, &cli.StringFlag{Name: name, Usage: usage, DefaultText: def, EnvVars: vars})
+			f := &cli.StringFlag{Name: name, Usage: usage, DefaultText: def, EnvVars: vars}
+			f.TakesFile = strings.Contains(usage, "`FILE`") || strings.Contains(usage, "`PATH`")
+			list = append(list, f)
 		}
 	}
 	return list

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"strings"
 	"testing"
 	"time"
 
@@ -42,24 +41,6 @@ func FuzzConfig(f *testing.F) {
 		}
 		if took := time.Since(start); took > testenv.Patience {
 			t.Errorf("checking took %v", took)
-		}
-	})
-}
-
-// FuzzCandidates checks that every candidate may stand in the place of the last word.
-func FuzzCandidates(f *testing.F) {
-	for _, tc := range completing {
-		f.Add(strings.Join(strings.Split(tc.words, " ")[1:], "\x00"))
-	}
-	f.Add("set\x00--ack\x00=\x00o")
-	app := (&program{}).app()
-	f.Fuzz(func(t *testing.T, line string) {
-		words, cut := joined(strings.Split(line, "\x00"))
-		last := words[len(words)-1]
-		for _, c := range candidates(app, words) {
-			if c != files && (!strings.HasPrefix(c.word, last) || !strings.HasPrefix(c.word, cut) || c.word == "") {
-				t.Errorf("%q: %q", words, c.word)
-			}
 		}
 	})
 }

@@ -26,22 +26,10 @@ func hotCommand(p *program) *cli.Command {
 			"Exit status 1 if there is none.",
 		Flags: clientFlags(
 			&cli.StringFlag{Name: "ns", Usage: "only keys of this `NAMESPACE`", Action: named},
-			&cli.IntFlag{
-				Name: "n", Usage: "list at most `NUMBER` keys, up to 1000", Value: 20, Action: positive("n", 1000),
-			},
+			numberFlag("n", "list at most `NUMBER` keys, up to 1000", 20, 1, 1000),
 			jsonFlag,
 		),
 		Action: counted(0, 0, p.hot),
-	}
-}
-
-// positive returns a check of a flag whose value is from 1 to most.
-func positive(name string, most int) func(*cli.Context, int) error {
-	return func(_ *cli.Context, n int) error {
-		if n < 1 || n > most {
-			return usagef("--%s %d: give 1 to %d", name, n, most)
-		}
-		return nil
 	}
 }
 

@@ -45,7 +45,7 @@ func healthCommand(p *program) *cli.Command {
 }
 
 func (p *program) health(c *cli.Context) error {
-	path, _, err := socketAndTimeout(c)
+	path, err := findSocket(c)
 	if err != nil {
 		return err
 	}

@@ -14,34 +14,26 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
-	"github.com/cachesidecar/cachesidecar/internal/settings"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
 // maxInput limits what set reads from stdin, in bytes. It is the highest max_value.
 const maxInput = 1 << 30
 
-// Flags of the commands that write.
-var (
-	ttlFlag = &cli.StringFlag{
-		Name:  "ttl",
-		Usage: "`TIME` to live, such as 30s, 2h or 7d; 0 is no expiry (default: the namespace's)",
-	}
-	ackFlag = &cli.StringFlag{
-		Name:  "ack",
-		Usage: "return when `HOSTS` have the write: its owner, or \"all\" hosts have dropped the old value",
-		Value: "owner",
-	}
-)
+var ackFlag = &cli.StringFlag{
+	Name:  "ack",
+	Usage: "return when `HOSTS` have the write: its owner, or \"all\" hosts have dropped the old value",
+	Value: "owner",
+}
+
+func ttlFlag() cli.Flag {
+	return timeFlag("ttl", "`TIME` to live, such as 30s, 2h or 7d; 0 is no expiry (default: the namespace's)",
+		0, 0, wire.MaxTTL*time.Millisecond)
+}
 
 func writeOptions(c *cli.Context) (o cachesidecar.SetOptions, err error) {
-	if c.IsSet("ttl") {
-		s := c.String("ttl")
-		if o.TTL, err = settings.Time(s); err != nil || o.TTL < 0 || o.TTL > wire.MaxTTL*time.Millisecond {
-			return o, usagef("--ttl %q: give a time such as 30s, 2h or 7d, up to 365d, or 0 for no expiry", s)
-		}
-		o.NoExpiry = o.TTL == 0
-	}
+	o.TTL = c.Duration("ttl")
+	o.NoExpiry = c.IsSet("ttl") && o.TTL == 0
 	switch ack := c.String("ack"); ack {
 	case "", "owner":
 	case "all":
@@ -58,7 +50,7 @@ func setCommand(p *program) *cli.Command {
 		Usage:       "store a value",
 		ArgsUsage:   "KEY VALUE|-",
 		Description: "VALUE - is read from stdin. Exit status 1 if a condition is not met.",
-		Flags: clientFlags(nsFlag, ttlFlag, ackFlag, jsonFlag,
+		Flags: clientFlags(nsFlag, ttlFlag(), ackFlag, jsonFlag,
 			boolFlag("add", "only if the key is absent"),
 			boolFlag("replace", "only if the key is present"),
 			&cli.Uint64Flag{Name: "cas", Usage: "only if the key's version is still `VERSION`"},
@@ -147,11 +139,8 @@ func delCommand(p *program) *cli.Command {
 		Flags: clientFlags(nsFlag, ackFlag, jsonFlag,
 			boolFlag("soft", "leave the values to reads that accept stale ones, for the namespace's stale_limit"),
 			boolFlag("cache-only", "leave the origin of a namespace that writes through as it is"),
-			&cli.StringFlag{
-				Name: "replica-lag",
-				Usage: "keep nothing that is loaded within `TIME`, as long as replicas lag; " +
-					"at most the namespace's replica_lag, which is the default",
-			},
+			timeFlag("replica-lag", "keep nothing that is loaded within `TIME`, as long as replicas lag; "+
+				"at most the namespace's replica_lag, which is the default", 0, time.Millisecond, year),
 		),
 		Action: counted(1, -1, p.del),
 	}
@@ -162,12 +151,8 @@ func (p *program) del(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	del := cachesidecar.DeleteOptions{AckAll: o.AckAll, Soft: c.Bool("soft"), CacheOnly: c.Bool("cache-only")}
-	if s := c.String("replica-lag"); c.IsSet("replica-lag") {
-		if del.ReplicaLag, err = settings.Time(s); err != nil || del.ReplicaLag <= 0 {
-			return usagef("--replica-lag %q: give a time such as 500ms or 2s, "+
-				"or leave it out for the namespace's replica_lag", s)
-		}
+	del := cachesidecar.DeleteOptions{
+		AckAll: o.AckAll, Soft: c.Bool("soft"), CacheOnly: c.Bool("cache-only"), ReplicaLag: c.Duration("replica-lag"),
 	}
 	keys := c.Args().Slice()
 	return ask(c, func(ctx context.Context, cl *client.Client) error {
@@ -195,7 +180,7 @@ func touchCommand(p *program) *cli.Command {
 		Usage:       "give keys a new time to live",
 		ArgsUsage:   "KEY…",
 		Description: "Exit status 1 if a key has no value.",
-		Flags:       clientFlags(nsFlag, ttlFlag),
+		Flags:       clientFlags(nsFlag, ttlFlag()),
 		Action:      counted(1, -1, p.touch),
 	}
 }
@@ -227,7 +212,7 @@ func incrCommand(p *program) *cli.Command {
 		ArgsUsage: "KEY [DELTA]",
 		Description: "DELTA may be negative; it is 1 if left out. " +
 			"Exit status 1 if the key has no value and no --initial is given.",
-		Flags: clientFlags(nsFlag, ttlFlag, jsonFlag,
+		Flags: clientFlags(nsFlag, ttlFlag(), jsonFlag,
 			&cli.StringFlag{Name: "initial", Usage: "the `NUMBER` that an absent key becomes"},
 		),
 		Action: counted(1, 2, p.incr),

@@ -11,6 +11,8 @@ import (
 )
 
 func keysCommand(p *program) *cli.Command {
+	limit := numberFlag("limit", "stop after this `NUMBER` of keys", 0, 1, 1<<31-1)
+	limit.DefaultText = "no limit"
 	return &cli.Command{
 		Name:      "keys",
 		Usage:     "list the keys that this host owns, with size and time to live",
@@ -18,11 +20,7 @@ func keysCommand(p *program) *cli.Command {
 		Description: "A line has the key, the bytes of its value and the time left to live, with tabs between.\n" +
 			"The keys come in no order. You need the right admin in the namespace.\n" +
 			"Exit status 1 if there is none.",
-		Flags: clientFlags(nsFlag,
-			&cli.IntFlag{
-				Name: "limit", Usage: "stop after this `NUMBER` of keys", DefaultText: "no limit",
-				Action: positive("limit", 1<<31-1),
-			},
+		Flags: clientFlags(nsFlag, limit,
 			boolFlag("count", "print only how many there are"),
 			boolFlag("json", "print one JSON document a line"),
 		),

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -49,7 +50,12 @@ func commandOf(args []string) string {
 // run executes a command line and returns the exit status.
 func (p *program) run(ctx context.Context, args []string) int {
 	app := p.app()
-	err := app.RunContext(ctx, reorder(app, args))
+	if !slices.Contains(args, completionFlag) {
+		args = reorder(app, args)
+	} else if slices.Contains(args, "--") {
+		return exitDone // cli would run the command
+	}
+	err := app.RunContext(ctx, args)
 	defer func() {
 		if p.log != nil {
 			p.log.Close(logEnd)
@@ -99,14 +105,19 @@ func exitStatus(err error) int {
 // app returns the command line's description.
 func (p *program) app() *cli.App {
 	app := &cli.App{
-		Name:           "cachesidecar",
-		Usage:          "a cache beside your services: hits at the speed of a socket",
-		Reader:         p.in,
-		Writer:         p.out,
-		ErrWriter:      p.err,
-		HideVersion:    true, // the library's flag prints another text than the command version
-		ExitErrHandler: func(*cli.Context, error) {},
-		OnUsageError:   onUsageError,
+		Name:  "cachesidecar",
+		Usage: "a cache beside your services: hits at the speed of a socket",
+		Description: "One program is both the sidecar (run) and a client of the sidecar on this host (all else).\n" +
+			"Data goes to stdout, everything else to stderr. Flags stand before or after arguments; -- ends them.\n" +
+			"$CACHESIDECAR_SOCKET stands for --socket, and $CACHESIDECAR_TOKEN_FILE for --token-file.\n\n" +
+			"Exit status: 0 done; 1 no value, a condition that is not met, or another failure; 2 a wrong command\n" +
+			"line or setting; 3 no sidecar could be reached; 4 no answer in time, or not all hosts have\n" +
+			"acknowledged.",
+		Reader: p.in, Writer: p.out, ErrWriter: p.err,
+		HideVersion:          true, // the library's flag prints another text than the command version
+		EnableBashCompletion: true,
+		ExitErrHandler:       func(*cli.Context, error) {},
+		OnUsageError:         onUsageError,
 		Flags: []cli.Flag{
 			boolFlag("version", "print the version", "v"),
 		},
@@ -141,7 +152,7 @@ func (p *program) commands() []*cli.Command {
 		reloadCommand(p),
 		warmCommand(p), verifyCommand(p), benchCommand(p), demoCommand(p),
 		pingCommand(p), healthCommand(p), configCommand(p), keyCommand(p),
-		completionCommand(p), completeCommand(p), manCommand(p), versionCommand(p),
+		completionCommand(p), manCommand(p), versionCommand(p),
 	}
 }
 

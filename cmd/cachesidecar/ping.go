@@ -13,17 +13,14 @@ import (
 	"github.com/cachesidecar/cachesidecar/unixsock"
 )
 
-// maxPings is the most round trips of one ping command.
-const maxPings = 1_000_000
-
 func pingCommand(p *program) *cli.Command {
+	count := numberFlag("count", "make `N` round trips, one after the other", 1, 1, 1_000_000)
+	count.Aliases = []string{"c"}
 	return &cli.Command{
 		Name:  "ping",
 		Usage: "measure round trips to the sidecar on this host",
-		Flags: clientFlags(jsonFlag, &cli.IntFlag{
-			Name: "count", Aliases: []string{"c"}, Value: 1,
-			Usage: "make `N` round trips, one after the other",
-		}, boolFlag("alive", "only fail if the sidecar is not there, or does not answer: for a liveness probe")),
+		Flags: clientFlags(jsonFlag, count,
+			boolFlag("alive", "only fail if the sidecar is not there, or does not answer: for a liveness probe")),
 		Action: counted(0, 0, p.ping),
 	}
 }
@@ -39,10 +36,6 @@ type pinged struct {
 }
 
 func (p *program) ping(c *cli.Context) error {
-	n := c.Int("count")
-	if n < 1 || n > maxPings {
-		return usagef("--count %d: give 1 to %d", n, maxPings)
-	}
 	if c.Bool("alive") {
 		return alive(c)
 	}
@@ -51,7 +44,7 @@ func (p *program) ping(c *cli.Context) error {
 		return err
 	}
 	defer cl.Close()
-	r, err := roundTrips(c.Context, cl, n)
+	r, err := roundTrips(c.Context, cl, c.Int("count"))
 	if err != nil {
 		return explain(c, err)
 	}
@@ -62,14 +55,14 @@ func (p *program) ping(c *cli.Context) error {
 // A sidecar that refuses a connection, since it has too many, is alive: starting it again
 // would cut all apps.
 func alive(c *cli.Context) error {
-	path, timeout, err := socketAndTimeout(c)
+	path, err := findSocket(c)
 	if err != nil {
 		return err
 	}
 	if err := takesConnections(c.Context, path); err != nil {
 		return explain(c, fmt.Errorf("%w: cannot connect to the sidecar: %w", cachesidecar.ErrUnavailable, err))
 	}
-	if hangs(c.Context, path, timeout) {
+	if hangs(c.Context, path, c.Duration("timeout")) {
 		return explain(c, fmt.Errorf("%w: the sidecar takes connections and does not answer", cachesidecar.ErrTimeout))
 	}
 	return nil

@@ -23,9 +23,7 @@ func slowCommand(p *program) *cli.Command {
 			"It lists calls in the namespaces in which you have the right admin.",
 		Flags: clientFlags(
 			&cli.StringFlag{Name: "ns", Usage: "only calls in this `NAMESPACE`", Action: named},
-			&cli.IntFlag{
-				Name: "n", Usage: "list at most `NUMBER` of each kind, up to 64", Value: 20, Action: positive("n", 64),
-			},
+			numberFlag("n", "list at most `NUMBER` of each kind, up to 64", 20, 1, 64),
 			boolFlag("requests", "only requests"),
 			boolFlag("loads", "only loads"),
 			jsonFlag,

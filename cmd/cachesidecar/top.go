@@ -17,12 +17,6 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/logs"
 )
 
-// Bounds of top's interval.
-const (
-	leastInterval = 200 * time.Millisecond
-	mostInterval  = time.Hour
-)
-
 func topCommand(p *program) *cli.Command {
 	return &cli.Command{
 		Name:  "top",
@@ -31,7 +25,7 @@ func topCommand(p *program) *cli.Command {
 			"The keys r, w, h, l, e, g, m and n choose the order: reads, writes, misses, loads, errors, lag,\n" +
 			"memory, name. For administrators of the sidecar; others see this host only.",
 		Flags: clientFlags(
-			newTimeFlag("interval", "read the numbers anew each `TIME`", 2*time.Second),
+			timeFlag("interval", "read the numbers anew each `TIME`", 2*time.Second, 200*time.Millisecond, time.Hour),
 			boolFlag("once", "print one page after one interval, and need no terminal"),
 		),
 		Action: counted(0, 0, func(c *cli.Context) error { return top(p, c) }),
@@ -40,9 +34,6 @@ func topCommand(p *program) *cli.Command {
 
 func top(p *program, c *cli.Context) error {
 	v := &view{interval: c.Duration("interval"), by: &orders[0]}
-	if v.interval < leastInterval || v.interval > mostInterval {
-		return usagef("--interval %v: give %v to %v", v.interval, leastInterval, mostInterval)
-	}
 	in, isFile := p.in.(*os.File)
 	live := isFile && isTerminal(p.in) && isTerminal(p.out)
 	if !live && !c.Bool("once") {

@@ -2,11 +2,10 @@ package main
 
 import (
 	"fmt"
-	"regexp"
-	"strconv"
 	"strings"
 
 	"github.com/urfave/cli/v2"
+	"github.com/xrash/smetrics"
 )
 
 // counted returns an action that checks the number of arguments first. A negative most
@@ -43,12 +42,21 @@ func noCommand(c *cli.Context, within string, commands []*cli.Command) error {
 		}
 	}
 	see := ": see"
-	if instead := otherCommands[strings.ToLower(name)]; instead != "" && within == "" {
-		see = fmt.Sprintf(": try %s. See", instead)
-	} else if near := nearest(name, names); near != "" {
+	if near := nearest(name, names); near != "" {
 		see = fmt.Sprintf(": did you mean %q? See", near)
 	}
 	return usagef("there is no command %q%s %q", strings.TrimSpace(within+" "+name), see, help)
+}
+
+// nearest returns the name that a misspelt word is probably meant to be; "" if none is like it.
+func nearest(word string, names []string) (best string) {
+	most := 0.7 // of 1
+	for _, name := range names {
+		if like := smetrics.JaroWinkler(name, strings.ToLower(word), 0.7, 4); like > most && len(name) > 1 {
+			best, most = name, like
+		}
+	}
+	return best
 }
 
 func flagNames(flags []cli.Flag) (names []string) {
@@ -58,70 +66,18 @@ func flagNames(flags []cli.Flag) (names []string) {
 	return names
 }
 
-// The parser's errors, in the words of the packages flag and cli, which have no types for
-// them. This is the one place that matches their texts; tests check each of them.
-var (
-	unknownFlag  = regexp.MustCompile(`^flag provided but not defined: -(.*)$`)
-	missingValue = regexp.MustCompile(`^flag needs an argument: -(.*)$`)
-	badValue     = regexp.MustCompile(`(?s)^invalid (?:boolean )?value "(.*)" for (?:flag )?-([a-z0-9-]+): `)
-	badEnv       = regexp.MustCompile(`(?s)^could not parse "(.*)" as .* value ` +
-		`from environment variable "([A-Z0-9_]+)" for flag ([a-z0-9-]+): `)
-)
-
-// onUsageError rewrites the parser's errors: the flag, its value and what to give
-// instead.
+// onUsageError adds to an error of the parser what may be meant, and where to read on.
 func onUsageError(c *cli.Context, err error, isSubcommand bool) error {
-	msg := err.Error()
-	if m := unknownFlag.FindStringSubmatch(msg); m != nil {
-		if !isSubcommand {
-			return usagef("%s before a command: flags stand behind it, as in \"cachesidecar get KEY --json\"",
-				dashed(m[1]))
-		}
-		see := ": see"
-		if near := nearestFlag(m[1], flagNames(c.Command.Flags)); near != "" {
-			see = fmt.Sprintf(": did you mean %s? See", dashed(near))
-		}
-		return usagef("%s has no flag %s%s \"%s --help\"; -- ends the flags",
-			c.Command.Name, dashed(m[1]), see, c.Command.HelpName)
+	if !isSubcommand {
+		return usagef("%v: flags stand behind the command, as in \"cachesidecar get KEY --json\"", err)
 	}
-	if m := missingValue.FindStringSubmatch(msg); m != nil {
-		return usagef("--%s: give %s after it", m[1], wanted(c, m[1]))
-	}
-	if m := badValue.FindStringSubmatch(msg); m != nil {
-		return usagef("--%s %q: give %s", m[2], unquote(m[1]), wanted(c, m[2]))
-	}
-	if m := badEnv.FindStringSubmatch(msg); m != nil {
-		return usagef("$%s %q: give %s", m[2], unquote(m[1]), wanted(c, m[3]))
-	}
-	return usagef("%s", msg)
-}
-
-// unquote removes the inner quotes of a value that is quoted twice.
-func unquote(s string) string {
-	if u, err := strconv.Unquote(`"` + s + `"`); err == nil {
-		return u
-	}
-	return s
-}
-
-// wanted describes the kind of value that a flag takes.
-func wanted(c *cli.Context, name string) string {
-	for _, f := range c.Command.Flags {
-		if f.Names()[0] != name {
-			continue
-		}
-		switch f.(type) {
-		case *timeFlag:
-			return "a time such as 500ms, 10s, 2h or 7d"
-		case *cli.BoolFlag:
-			return "true or false"
-		case *cli.IntFlag, *cli.Float64Flag:
-			return "a number"
-		case *cli.UintFlag, *cli.Uint64Flag:
-			return "a number from 0"
+	see := "see"
+	if name, ok := strings.CutPrefix(err.Error(), "flag provided but not defined: -"); ok {
+		if near := nearest(name, flagNames(c.Command.Flags)); near != "" {
+			see = fmt.Sprintf("did you mean --%s? See", near)
 		}
 	}
-	return "a value"
+	return usagef("%s: %v: %s \"%s --help\"", c.Command.Name, err, see, c.Command.HelpName)
 }
 
 // reorder moves a command's flags before its arguments, since cli stops looking for flags

@@ -21,18 +21,14 @@ func verifyCommand(p *program) *cli.Command {
 		Description: "The sidecar on this host overwrites keys of its own and lets every host read them, " +
 			"as its apps would.\n" +
 			"Ends with status 1 if a promise is broken, and if it could not be seen to be kept.",
-		Flags:  clientFlags(jsonFlag, newTimeFlag("duration", "how long", 10*time.Second)),
+		Flags: clientFlags(jsonFlag, timeFlag("duration", "how long", 10*time.Second,
+			100*time.Millisecond, wire.MaxVerify*time.Millisecond)),
 		Action: counted(0, 0, p.verify),
 	}
 }
 
-const maxVerify = wire.MaxVerify * time.Millisecond
-
 func (p *program) verify(c *cli.Context) error {
 	duration := c.Duration("duration")
-	if duration < 100*time.Millisecond || duration > maxVerify {
-		return usagef("--duration %v: give 100ms to %v", duration, maxVerify)
-	}
 	ctx, cancel := context.WithTimeout(c.Context, duration+c.Duration("timeout"))
 	defer cancel()
 	cl, err := connect(ctx, c)

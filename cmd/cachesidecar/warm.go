@@ -28,10 +28,10 @@ func warmCommand(p *program) *cli.Command {
 			"the origin does not have is a success.",
 		Flags: clientFlags(nsFlag, jsonFlag,
 			boolFlag("null", "keys end with a zero byte, not with a line"),
-			&cli.IntFlag{Name: "concurrency", Usage: "ask for so many keys at once", Value: 32},
+			numberFlag("concurrency", "ask for so many keys at once", 32, 1, 1024),
 			&cli.Float64Flag{Name: "rate", Usage: "load at most `N` keys a second", DefaultText: "no limit"},
-			&cli.StringFlag{Name: "resume", Usage: "note in `FILE` how far it came, and go on from there"},
-			&cli.IntFlag{Name: "stop-after", Usage: "end when so many keys in a row failed; 0 is never", Value: 100},
+			fileFlag("resume", "note in `FILE` how far it came, and go on from there"),
+			numberFlag("stop-after", "end when so many keys in a row failed; 0 is never", 100, 0, math.MaxInt32),
 		),
 		Action: counted(1, 1, p.warm),
 	}
@@ -64,14 +64,6 @@ type warmed struct {
 }
 
 func (p *program) warm(c *cli.Context) error {
-	for _, n := range []struct {
-		name        string
-		least, most int
-	}{{"concurrency", 1, 1024}, {"stop-after", 0, math.MaxInt32}} {
-		if v := c.Int(n.name); v < n.least || v > n.most {
-			return usagef("--%s %d: give %d to %d", n.name, v, n.least, n.most)
-		}
-	}
 	limit := rate.Inf
 	if c.IsSet("rate") {
 		if limit = rate.Limit(c.Float64("rate")); !(limit >= 0.001 && limit <= 1e9) {

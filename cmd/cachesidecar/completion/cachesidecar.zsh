@@ -3,16 +3,12 @@
 #     source <(cachesidecar completion zsh)
 # or write it to a file _cachesidecar in a folder of $fpath.
 _cachesidecar() {
-    local line tab=$'\t' program=${words[1]/#\~/$HOME}
-    local -a found
-    while IFS= read -r line; do
-        if [[ $line == :files ]]; then
-            _files
-            return
-        fi
-        found+=("${${line%%$tab*}//:/\\:}:${line#*$tab}")
-    done < <("$program" complete zsh "${(@)words[2,CURRENT]}" 2>/dev/null)
-    _describe -V cachesidecar found
+    local cur=${words[CURRENT]} program=${words[1]/#\~/$HOME}
+    local -a before=("${(@)words[2,CURRENT-1]}") found
+    [[ $cur == -* ]] && before+=("${cur/#--/-}")
+    # cli adds what a command does if $0 is zsh.
+    found=("${(@f)$(env 0=zsh "$program" "${before[@]}" --generate-bash-completion 2>/dev/null)}")
+    if [[ -n ${found[1]} ]]; then _describe cachesidecar found; else _files; fi
 }
 if [[ ${funcstack[1]-} == _cachesidecar ]]; then
     _cachesidecar "$@" # the file is a function of $fpath
