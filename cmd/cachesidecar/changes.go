@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -61,26 +60,24 @@ func writeFeeds(out io.Writer, st *cachesidecar.Stats) error {
 		return err
 	}
 	all := shown(st.Changes)
-	err := table(out, 0, func(w io.Writer) {
-		fmt.Fprintln(w, "FEED\tSTATE\tLAG\tUNDER WAY\tROWS\tDELETED\tFLUSHES\tGAPS\tKEPT")
-		for _, f := range all {
-			lag := "-"
-			if f.Following {
-				lag = (time.Duration(f.LagMS) * time.Millisecond).String()
-			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", f.Name, f.State, lag, count(f.UnderWay),
-				count(f.Rows), count(f.Deletions), count(f.Flushes), count(f.Gaps), size(f.KeptBytes))
-		}
-	})
+	t := table{{"FEED", "STATE", "LAG", "UNDER WAY", "ROWS", "DELETED", "FLUSHES", "GAPS", "KEPT"}}
+	more := ""
 	for _, f := range all {
+		lag := figure("-")
+		if f.Following {
+			lag = figure(millis(f.LagMS).String())
+		}
+		t.row(f.Name, f.State, lag, f.UnderWay, f.Rows, f.Deletions, f.Flushes, f.Gaps, size(f.KeptBytes))
 		if f.Error != "" {
-			_, e := fmt.Fprintf(out, "%s (%s): %s\n", f.Name, f.State, f.Error)
-			err = errors.Join(err, e)
+			more += fmt.Sprintf("%s (%s): %s\n", f.Name, f.State, f.Error)
 		}
 		if f.LastGap != "" {
-			_, e := fmt.Fprintf(out, "%s began anew: %s\n", f.Name, f.LastGap)
-			err = errors.Join(err, e)
+			more += fmt.Sprintf("%s began anew: %s\n", f.Name, f.LastGap)
 		}
+	}
+	err := t.write(out)
+	if err == nil {
+		_, err = io.WriteString(out, more)
 	}
 	return err
 }

@@ -66,7 +66,7 @@ func TestChanges(t *testing.T) {
 	socket := filepath.Join(tempDir(t), "s")
 	t.Setenv("CACHESIDECAR_SOCKET", socket)
 	runSidecarAt(t, socket, "--config", file)
-	follows := regexp.MustCompile(`(?m)^shop  following  \S+ +\d+ +\d+ +\d+ +\d+ +1 +\d+ `)
+	follows := regexp.MustCompile(`(?m)^shop  following +\S+ +\d+ +\d+ +\d+ +\d+ +1 +\d+ `)
 	testenv.Succeeds(t, "the feed to follow", func() error {
 		if o := command(t, "", "changes"); !follows.MatchString(o.out) || !strings.Contains(o.out, "shop began anew: there was no slot\n") {
 			return fmt.Errorf("%v", o)

@@ -3,7 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
-	"text/tabwriter"
+	"slices"
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/condition"
@@ -11,19 +11,18 @@ import (
 
 // writeCluster writes whether all hosts are well, a line for each host, and a line for all.
 func writeCluster(out io.Writer, all *cachesidecar.ClusterStats) error {
-	if _, err := fmt.Fprintf(out, "%s\n\n", clusterHealth(all)); err != nil {
-		return err
+	t := table{{"NODE", "READS", "HIT RATIO", "IN APPS", "LOADED", "MISSES", "ERRORS", "WRITES", "ENTRIES", "MEMORY",
+		"PARTITIONS", "L1 COPIES", "L1 HITS", "HANDOFFS", "CAME"}}
+	sum := all.Total()
+	sum.Node = "total"
+	for _, st := range append(slices.Clone(all.Nodes), sum) {
+		n, m, h := st.Total(), &st.L2.Memory, &st.Cluster.Handoff
+		t.row(st.Node, n.Reads(), percent(n.Hits, n.Reads()), n.SharedHits+n.NearHits, n.Loaded, n.Misses, n.Errors,
+			n.Writes, st.L2.Entries, size(m.Used)+" of "+size(m.Limit), st.Cluster.Owned, st.L1.Entries,
+			st.L1.Hits-st.L1.Refused, handoffs(h), h.Admitted+h.Fetched)
 	}
-	return table(out, tabwriter.AlignRight, func(w io.Writer) {
-		fmt.Fprintln(w, "NODE\tREADS\tHIT RATIO\tIN APPS\tLOADED\tMISSES\tERRORS\tWRITES\tENTRIES\tMEMORY\t"+
-			"PARTITIONS\tL1 COPIES\tL1 HITS\tHANDOFFS\tCAME\t")
-		for i := range all.Nodes {
-			writeHost(w, &all.Nodes[i])
-		}
-		sum := all.Total()
-		sum.Node = "total"
-		writeHost(w, &sum)
-	})
+	_, err := fmt.Fprintf(out, "%s\n\n%s", clusterHealth(all), t)
+	return err
 }
 
 // clusterHealth says whether all hosts are well, or what is wrong with them.
@@ -60,13 +59,4 @@ func ownerless(all *cachesidecar.ClusterStats) (wrong condition.Findings) {
 		wrong.Addf("%s of %s partitions have no owner", count(int64(n)), count(partitions))
 	}
 	return wrong
-}
-
-func writeHost(w io.Writer, st *cachesidecar.Stats) {
-	t, m, h := st.Total(), &st.L2.Memory, &st.Cluster.Handoff
-	reads := t.Reads()
-	statsPage{w}.line(st.Node, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s of %s\t%s\t%s\t%s\t%s\t%s\t",
-		reads, percent(t.Hits, reads), t.SharedHits+t.NearHits, t.Loaded, t.Misses, t.Errors, t.Writes, st.L2.Entries,
-		size(m.Used), size(m.Limit), st.Cluster.Owned, st.L1.Entries, st.L1.Hits-st.L1.Refused,
-		handoffs(h), h.Admitted+h.Fetched)
 }

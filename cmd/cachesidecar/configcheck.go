@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"time"
 
@@ -109,19 +108,18 @@ func (p *program) askOrigins(c *cli.Context, cfg *fileConfig) error {
 	if c.Bool("json") {
 		return wrong.orNil()
 	}
-	err = table(p.out, 0, func(w io.Writer) {
-		for _, a := range answers {
-			if a.Err == nil {
-				fmt.Fprintf(w, "%s\t%s\tok\t%v\n", logs.Plain(a.Namespace), a.Kind, a.Took.Round(10*time.Microsecond))
-			}
+	var t table
+	for _, a := range answers {
+		if a.Err == nil {
+			t.row(logs.Plain(a.Namespace), a.Kind, "ok", a.Took.Round(10*time.Microsecond))
 		}
-		for _, a := range feeds {
-			if a.Err == nil {
-				fmt.Fprintf(w, "changes %s\t%s\tok\t\n", logs.Plain(a.Feed), a.Kind)
-			}
+	}
+	for _, a := range feeds {
+		if a.Err == nil {
+			t.row("changes "+logs.Plain(a.Feed), a.Kind, "ok")
 		}
-	})
-	return errors.Join(err, wrong.orNil())
+	}
+	return errors.Join(t.write(p.out), wrong.orNil())
 }
 
 // originProblem returns the problem that an origin does not answer as it is to.

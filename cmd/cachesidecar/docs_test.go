@@ -120,7 +120,7 @@ func tellsDefault(section string, f cli.Flag) bool {
 		return true // without a number there is no condition, or no mark
 	}
 	if n, err := strconv.ParseInt(def, 10, 64); err == nil {
-		def = count(n)
+		def = string(count(n))
 	}
 	for line := range strings.Lines(section) {
 		if begin := "| `--" + f.Names()[0]; strings.HasPrefix(line, begin+" ") || strings.HasPrefix(line, begin+"`") {

@@ -5,7 +5,6 @@ import (
 	"encoding/base64"
 	"fmt"
 	"io"
-	"text/tabwriter"
 	"time"
 	"unicode/utf8"
 
@@ -76,9 +75,8 @@ func (p *program) hot(c *cli.Context) error {
 		}
 		err = p.show(c, document, func(out io.Writer) error { return writeHot(out, &hot) })
 		if err == nil && len(hot.Keys) == 0 {
-			window := time.Duration(hot.WindowMS) * time.Millisecond
 			fmt.Fprintf(p.err, "no key was seen among the reads of the last %v (one in 256 is looked at)\n",
-				window.Round(time.Second))
+				millis(hot.WindowMS).Round(time.Second))
 			err = errMiss
 		}
 		return err
@@ -90,16 +88,10 @@ func writeHot(out io.Writer, hot *cachesidecar.HotKeys) error {
 	if len(hot.Keys) == 0 {
 		return nil
 	}
-	name := len("NAMESPACE")
+	t := table{{"READS", "READS/S", "SHARE", "NAMESPACE", "KEY"}}
 	for _, k := range hot.Keys {
-		name = max(name, len(k.Namespace))
+		rate := float64(k.Reads) / max(float64(hot.WindowMS)/1000, 1)
+		t.row(k.Reads, int64(rate), percent(k.Reads, hot.Reads), k.Namespace, logs.Plain(k.Key))
 	}
-	return table(out, tabwriter.AlignRight, func(w io.Writer) {
-		fmt.Fprintf(w, "READS\tREADS/S\tSHARE\t  %-*s  KEY\n", name, "NAMESPACE")
-		for _, k := range hot.Keys {
-			rate := float64(k.Reads) / max(float64(hot.WindowMS)/1000, 1)
-			fmt.Fprintf(w, "%s\t%s\t%s\t  %-*s  %s\n",
-				count(k.Reads), count(int64(rate)), percent(k.Reads, hot.Reads), name, k.Namespace, logs.Plain(k.Key))
-		}
-	})
+	return t.write(out)
 }

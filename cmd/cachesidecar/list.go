@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -56,7 +55,7 @@ func (p *program) list(c *cli.Context) error {
 		case c.Bool("json"):
 			err = writeJSON(p.out, jsonListed{jsonKeyOf(k.Key), k.Size, k.Memory, k.TTLMS, k.Version}, "")
 		default:
-			left := timeLeft(time.Duration(k.TTLMS) * time.Millisecond)
+			left := timeLeft(millis(k.TTLMS))
 			_, err = fmt.Fprintf(p.out, "%s\t%d\t%s\n", logs.Plain(k.Key), k.Size, left)
 		}
 		if err != nil {

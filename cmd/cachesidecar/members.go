@@ -61,13 +61,11 @@ func (p *program) forget(c *cli.Context) error {
 
 // writeMembers writes a table. A host's line ends with what is wrong with the host.
 func writeMembers(out io.Writer, list []cachesidecar.Member) error {
-	return table(out, 0, func(w io.Writer) {
-		fmt.Fprintln(w, "NODE\tADDRESS\tSTATE\tWEIGHT\tPARTITIONS\tEPOCH\t")
-		for _, m := range shown(list) {
-			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\t%s\n",
-				m.Node, cmp.Or(m.Address, "-"), m.State, m.Weight, count(int64(m.Partitions)), m.Epoch, m.Why)
-		}
-	})
+	t := table{{"NODE", "ADDRESS", "STATE", "WEIGHT", "PARTITIONS", "EPOCH"}}
+	for _, m := range shown(list) {
+		t.row(m.Node, cmp.Or(m.Address, "-"), m.State, m.Weight, m.Partitions, m.Epoch, m.Why)
+	}
+	return t.write(out)
 }
 
 func ringCommand(p *program) *cli.Command {

@@ -8,9 +8,11 @@ import (
 	"io"
 	"os"
 	"reflect"
-	"text/tabwriter"
+	"strings"
+	"time"
 
 	"github.com/dustin/go-humanize"
+	"github.com/rivo/uniseg"
 	"github.com/urfave/cli/v2"
 	"golang.org/x/term"
 
@@ -47,21 +49,56 @@ func isTerminal(stream any) bool {
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
-// table aligns the output of f, whose cells are separated by tabs. It leaves no spaces at
-// the end of a line.
-func table(out io.Writer, flags uint, f func(io.Writer)) error {
-	var text bytes.Buffer
-	w := tabwriter.NewWriter(&text, 0, 0, 2, ' ', flags)
-	f(w)
-	if err := w.Flush(); err != nil {
-		return err
-	}
-	for line := range bytes.Lines(text.Bytes()) {
-		if _, err := fmt.Fprintf(out, "%s\n", bytes.TrimRight(line, " \n")); err != nil {
-			return err
+// table has rows of cells, of which the first has the heads.
+type table [][]any
+
+func (t *table) row(cells ...any) { *t = append(*t, cells) }
+
+// figure is a text that stands in a column as numbers do.
+type figure string
+
+// lines aligns the cells: texts to the left, all others to the right, whole numbers with commas. A text that ends a
+// row early is as long as it is.
+func (t table) lines() (lines []string) {
+	var widths []int
+	var right []bool
+	texts := make([][]string, len(t))
+	for i, row := range t {
+		for j, cell := range row {
+			texts[i] = append(texts[i], fmt.Sprint(withCommas(cell)))
+			if j == len(widths) {
+				widths, right = append(widths, 0), append(right, false)
+			}
+			if _, isText := cell.(string); !isText || j < len(row)-1 || len(row) >= len(t[0]) {
+				widths[j], right[j] = max(widths[j], uniseg.StringWidth(texts[i][j])), right[j] || !isText
+			}
 		}
 	}
-	return nil
+	for _, row := range texts {
+		line := ""
+		for j, text := range row {
+			blanks := strings.Repeat(" ", max(widths[j]-uniseg.StringWidth(text), 0))
+			if right[j] && (j < len(row)-1 || len(row) >= len(t[0])) {
+				text, blanks = blanks+text, ""
+			}
+			line += text + blanks + "  "
+		}
+		lines = append(lines, strings.TrimRight(line, " "))
+	}
+	return lines
+}
+
+func (t table) String() string {
+	text := ""
+	for _, line := range t.lines() {
+		text += line + "\n"
+	}
+	return text
+}
+
+func (t table) write(out io.Writer) error {
+	_, err := io.WriteString(out, t.String())
+	return err
 }
 
 // errWriter keeps the errors of its writes.
@@ -120,12 +157,28 @@ func shownValue(v reflect.Value) reflect.Value {
 	return out
 }
 
-func count(n int64) string { return humanize.Comma(n) }
-func size(n int64) string  { return humanize.IBytes(uint64(max(n, 0))) }
+// withCommas returns whole numbers as they are read best, and other values as they are.
+func withCommas(v any) any {
+	switch n := v.(type) {
+	case int:
+		return count(n)
+	case int64:
+		return count(n)
+	case uint32:
+		return count(n)
+	}
+	return v
+}
 
-func percent(part, whole int64) string {
+func count[T int | int64 | uint32](n T) figure { return figure(humanize.Comma(int64(n))) }
+func size(n int64) figure                      { return figure(humanize.IBytes(uint64(max(n, 0)))) }
+
+func percent(part, whole int64) figure {
 	if whole == 0 {
 		return "-"
 	}
-	return fmt.Sprintf("%.1f %%", 100*float64(part)/float64(whole))
+	return figure(fmt.Sprintf("%.1f %%", 100*float64(part)/float64(whole)))
 }
+
+func millis(n int64) time.Duration { return time.Duration(n) * time.Millisecond }
+func micros(n int64) time.Duration { return time.Duration(n) * time.Microsecond }

@@ -109,5 +109,3 @@ func roundTrips(ctx context.Context, cl *client.Client, n int) (r pinged, err er
 	r.MinUS, r.MeanUS, r.MaxUS = least.Microseconds(), (sum / time.Duration(n)).Microseconds(), most.Microseconds()
 	return r, nil
 }
-
-func micros(n int64) time.Duration { return time.Duration(n) * time.Microsecond }

@@ -178,18 +178,18 @@ func writeChanges(out io.Writer, changes cachesidecar.Changes) error {
 		_, err := fmt.Fprintln(out, "Nothing has changed.")
 		return err
 	}
-	return table(out, 0, func(w io.Writer) {
-		for _, part := range []struct {
-			title string
-			list  []cachesidecar.Change
-		}{{"CHANGED", changes.Changed}, {"NEEDS A RESTART", changes.Restart}} {
-			if len(part.list) == 0 {
-				continue
-			}
-			fmt.Fprintf(w, "%s\tFROM\tTO\n", part.title)
-			for _, c := range part.list {
-				fmt.Fprintf(w, "%s\t%s\t%s\n", c.Setting, c.From, c.To)
-			}
+	var t table
+	for _, part := range []struct {
+		title string
+		list  []cachesidecar.Change
+	}{{"CHANGED", changes.Changed}, {"NEEDS A RESTART", changes.Restart}} {
+		if len(part.list) == 0 {
+			continue
 		}
-	})
+		t.row(part.title, "FROM", "TO")
+		for _, c := range part.list {
+			t.row(c.Setting, c.From, c.To)
+		}
+	}
+	return t.write(out)
 }

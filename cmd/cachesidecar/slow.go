@@ -90,20 +90,19 @@ func (p *program) writeSlow(out io.Writer, list *cachesidecar.SlowCalls) error {
 	all := append(list.Requests, list.Loads...)
 	if len(all) == 0 {
 		_, err := fmt.Fprintf(p.err, "none took %d ms or more in the last %s\n",
-			list.ThresholdMS, timeLeft(time.Duration(list.WindowMS)*time.Millisecond))
+			list.ThresholdMS, timeLeft(millis(list.WindowMS)))
 		return err
 	}
-	return table(out, 0, func(w io.Writer) {
-		fmt.Fprintln(w, "BEGAN\tTOOK\tOP\tRESULT\tNAMESPACE\tKEY\tWAITED FOR")
-		for _, c := range shown(all) {
-			key := cmp.Or(c.Key, "-")
-			if c.Keys > 1 {
-				key += fmt.Sprintf(" and %d more", c.Keys-1)
-			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", c.Began.Local().Format("15:04:05"), took(c.TookUS),
-				c.Op, c.Result, cmp.Or(c.Namespace, "-"), key, waits(c.Parts))
+	t := table{{"BEGAN", "TOOK", "OP", "RESULT", "NAMESPACE", "KEY", "WAITED FOR"}}
+	for _, c := range shown(all) {
+		key := cmp.Or(c.Key, "-")
+		if c.Keys > 1 {
+			key += fmt.Sprintf(" and %d more", c.Keys-1)
 		}
-	})
+		t.row(c.Began.Local().Format(time.TimeOnly), took(c.TookUS), c.Op, c.Result, cmp.Or(c.Namespace, "-"), key,
+			waits(c.Parts))
+	}
+	return t.write(out)
 }
 
 // waits describes the parts of a call's time.
@@ -114,12 +113,10 @@ func waits(parts []cachesidecar.SlowPart) string {
 		if p.Node != "" {
 			what += " " + p.Node
 		}
-		list[i] = what + " " + took(p.TookUS)
+		list[i] = what + " " + took(p.TookUS).String()
 	}
 	return cmp.Or(strings.Join(list, ", "), "-")
 }
 
 // took formats a duration to a tenth of a millisecond.
-func took(us int64) string {
-	return (time.Duration(us) * time.Microsecond).Round(100 * time.Microsecond).String()
-}
+func took(us int64) time.Duration { return micros(us).Round(100 * time.Microsecond) }

@@ -1,7 +1,7 @@
 package main
 
 import (
-	"fmt"
+	"strings"
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/condition"
@@ -49,14 +49,22 @@ func hurts(st *cachesidecar.Stats) (f condition.Findings) {
 const findingsShown = 12
 
 // health writes the first lines of a host's page: whether it is well, and what hurts.
-func (p statsPage) health(st *cachesidecar.Stats) {
+func (p *statsPage) health(st *cachesidecar.Stats) {
 	text, why := condition.Of(st)
 	if len(why) > 0 {
-		text += ": " + condition.AtMost(why, findingsShown, "\n\t")
+		text += ": "
 	}
-	p.line("health", "%s", text)
+	p.list("health", text+condition.AtMost(why, findingsShown, "\n"))
 	if f := hurts(st); len(f) > 0 {
-		p.line("hurts", "%s", condition.AtMost(f, findingsShown, "\n\t"))
+		p.list("hurts", condition.AtMost(f, findingsShown, "\n"))
 	}
-	fmt.Fprintln(p)
+	p.row()
+}
+
+// list adds the lines of a text, the first of which has a title.
+func (p *statsPage) list(title, text string) {
+	for line := range strings.SplitSeq(text, "\n") {
+		p.row(title, line)
+		title = ""
+	}
 }

@@ -85,7 +85,7 @@ func TestTopOnTerminal(t *testing.T) {
 	for _, tc := range []struct{ name, keys string }{{"q", "q"}, {"Ctrl-C", "\x03"}, {"a signal", ""}} {
 		t.Run(tc.name, func(t *testing.T) {
 			tt, end, done := startTop(t)
-			text := tt.waitFor(t, "rates", has("host1          in            0"))
+			text := tt.waitFor(t, "rates", has("host1  in           0"))
 			if !strings.HasPrefix(text, enterScreen) || !strings.Contains(text, "\x1b[1mHOST ") {
 				t.Errorf("the page does not begin on the other screen, with a bold head: %q", text[:40])
 			}
@@ -142,11 +142,11 @@ func TestLengthyTopOutlivesSidecar(t *testing.T) {
 	socket := filepath.Join(tempDir(t), "s")
 	p := runSidecarAt(t, socket, "--node", "host1")
 	tt, _, done := startTop(t, "--socket", socket)
-	tt.waitFor(t, "rates", has("host1          in            0"))
+	tt.waitFor(t, "rates", has("host1  in           0"))
 	p.terminate()
 	tt.waitFor(t, "the trouble", has("NO ANSWER: unavailable"))
 	runSidecarAt(t, socket, "--node", "host1")
-	tt.waitFor(t, "rates again", func(s string) bool { return !has("NO ANSWER")(s) && has("host1          in            0")(s) })
+	tt.waitFor(t, "rates again", func(s string) bool { return !has("NO ANSWER")(s) && has("host1  in           0")(s) })
 	tt.press(t, "q")
 	if status := <-done; status != exitDone {
 		t.Errorf("status %d", status)
@@ -244,7 +244,7 @@ func childOf(t *testing.T, pid int) (child int) {
 func TestTopOnce(t *testing.T) {
 	socket := serveHere(t)
 	out := mustRun(t, "top", "--once", "--interval", "200ms")
-	for _, want := range []string{"cachesidecar top on host1: 1 of 1 hosts, every 200ms", "\nhost1          in            0", "\nHOTTEST "} {
+	for _, want := range []string{"cachesidecar top on host1: 1 of 1 hosts, every 200ms", "\nhost1  in           0", "\nHOTTEST "} {
 		if !strings.Contains(out, want) {
 			t.Errorf("the page lacks %q:\n%s", want, out)
 		}

@@ -9,7 +9,6 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/rivo/uniseg"
 
-	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/condition"
 )
 
@@ -21,8 +20,8 @@ type view struct {
 	prompt   bool // the keys that may be pressed are shown
 }
 
-// minName is the least width of a name. Wider names are cut.
-const minName = 14
+// A name that is wider than what the other columns leave is cut, but not below minName.
+const minName, columnsBeside = 14, 66
 
 // frame returns the lines of a page of the given size, none of which is wider than the
 // page. A height of zero has no limit. last is the sample before now, if there is one.
@@ -104,71 +103,45 @@ func (v *view) head(now *sample, list []activity) []string {
 	return lines
 }
 
-// table returns a head and a line for each activity. The names take what is left of the
-// width.
+// table returns a head and a line for each activity.
 func (v *view) table(title string, list []activity, width int, ofHosts bool) []string {
-	name := minName
-	for i := range list {
-		name = max(name, uniseg.StringWidth(list[i].name))
-	}
-	fixed := 66 // columns beside the name
-	name = max(minName, min(name, width-fixed))
-	var head string
+	t := table{{title, "READS/S", "WRITE/S", "HITS", "LOAD/S", "ERR/S", "ENTRIES", "MEMORY"}}
 	if ofHosts {
-		head = fmt.Sprintf("%s %-7s %7s %7s %6s %6s %6s %7s  %s",
-			pad(title, name), "STATE", "READS/S", "WRITE/S", "HITS", "LOAD/S", "ERR/S", "LAG", "L2 USED")
-	} else {
-		head = fmt.Sprintf("%s %7s %7s %6s %6s %6s %9s  %s",
-			pad(title, name), "READS/S", "WRITE/S", "HITS", "LOAD/S", "ERR/S", "ENTRIES", "MEMORY")
+		t = table{{title, "STATE", "READS/S", "WRITE/S", "HITS", "LOAD/S", "ERR/S", "LAG", "L2 USED"}}
 	}
-	lines := []string{head}
 	for i := range list {
 		a := &list[i]
-		memory := size(a.used)
+		name := cut(a.name, max(minName, width-columnsBeside))
+		reads, writes, hits := perSecond(a.reads), perSecond(a.writes), ratio(a.hits)
+		loads, errors := perSecond(a.loads), perSecond(a.errors)
 		switch {
 		case ofHosts && a.silent != "":
-			lines = append(lines, fmt.Sprintf("%s %-7s %s", pad(a.name, name), a.state, a.silent))
-			continue
-		case ofHosts:
-			memory = percent(a.used, a.limit) // of the host's limit, which is alike on all
-			lines = append(lines, fmt.Sprintf("%s %-7s %7s %7s %6s %6s %6s %7s  %s", pad(a.name, name), a.state,
-				perSecond(a.reads), perSecond(a.writes), ratio(a.hits), perSecond(a.loads), perSecond(a.errors),
-				short(a.lag), memory))
-			continue
+			t.row(name, a.state, a.silent)
+		case ofHosts: // the memory of the host's limit, which is alike on all
+			t.row(name, a.state, reads, writes, hits, loads, errors, short(a.lag), percent(a.used, a.limit))
+		case a.limit > 0:
+			t.row(name, reads, writes, hits, loads, errors, a.entries, size(a.used)+" of "+size(a.limit))
+		default:
+			t.row(name, reads, writes, hits, loads, errors, a.entries, size(a.used))
 		}
-		if a.limit > 0 {
-			memory += " of " + size(a.limit)
-		}
-		lines = append(lines, fmt.Sprintf("%s %7s %7s %6s %6s %6s %9s  %s", pad(a.name, name),
-			perSecond(a.reads), perSecond(a.writes), ratio(a.hits), perSecond(a.loads), perSecond(a.errors),
-			count(a.entries), memory))
 	}
-	return lines
+	return t.lines()
 }
 
 // hottest returns the keys that this host has read most.
 func (v *view) hottest(now *sample, width int) []string {
-	space := len("NAMESPACE")
-	for _, k := range now.hot.Keys {
-		space = max(space, uniseg.StringWidth(k.Namespace))
-	}
-	space = min(space, max(minName, width/3))
-	lines := []string{fmt.Sprintf("HOTTEST %7s %7s  %s KEY", "READS/S", "SHARE", pad("NAMESPACE", space))}
+	t := table{{"HOTTEST", "READS/S", "SHARE", "NAMESPACE", "KEY"}}
 	switch {
 	case now.notHot != "":
-		return append(lines, "not available: "+now.notHot)
+		t.row("not available: " + now.notHot)
 	case len(now.hot.Keys) == 0:
-		return append(lines, "none: no key was seen among the reads of this host")
+		t.row("none: no key was seen among the reads of this host")
 	}
 	for i, k := range now.hot.Keys {
-		lines = append(lines, fmt.Sprintf("%7d %7s %7s  %s %s", i+1, hotRate(&now.hot, k.Reads),
-			percent(k.Reads, now.hot.Reads), pad(k.Namespace, space), k.Key))
+		rate := float64(k.Reads) / max(float64(now.hot.WindowMS)/1000, 1)
+		t.row(i+1, perSecond(rate), percent(k.Reads, now.hot.Reads), cut(k.Namespace, max(minName, width/3)), k.Key)
 	}
-	return lines
-}
-
-func hotRate(hot *cachesidecar.HotKeys, reads int64) string {
-	return perSecond(float64(reads) / max(float64(hot.WindowMS)/1000, 1))
+	return t.lines()
 }
 
 // share divides room among tables, whose heads it does not count. Tables that need less
@@ -227,41 +200,35 @@ func cut(line string, width int) string {
 	return out.String() + "…"
 }
 
-// pad returns a text of exactly the given width in columns.
-func pad(s string, width int) string {
-	s = cut(s, width)
-	return s + strings.Repeat(" ", max(width-uniseg.StringWidth(s), 0))
-}
-
 // perSecond formats a rate in at most six columns.
-func perSecond(rate float64) string {
+func perSecond(rate float64) figure {
 	switch {
 	case rate < 0:
 		return "-"
 	case rate == 0:
 		return "0"
 	case rate < 9.95:
-		return fmt.Sprintf("%.1f", rate)
+		return figure(fmt.Sprintf("%.1f", rate))
 	case rate < 99_999.5:
-		return fmt.Sprintf("%.0f", rate)
+		return figure(fmt.Sprintf("%.0f", rate))
 	}
 	n, unit := humanize.ComputeSI(rate)
-	return fmt.Sprintf("%.4g%s", n, unit)
+	return figure(fmt.Sprintf("%.4g%s", n, unit))
 }
 
-func ratio(r float64) string {
+func ratio(r float64) figure {
 	if r < 0 {
 		return "-"
 	}
-	return fmt.Sprintf("%.1f%%", 100*r)
+	return figure(fmt.Sprintf("%.1f%%", 100*r))
 }
 
 // short formats a time in at most seven columns.
-func short(d time.Duration) string {
+func short(d time.Duration) time.Duration {
 	for _, unit := range []time.Duration{time.Second, time.Millisecond, time.Microsecond} {
 		if d >= unit {
-			return d.Round(unit / 10).String()
+			return d.Round(unit / 10)
 		}
 	}
-	return "0s"
+	return 0
 }

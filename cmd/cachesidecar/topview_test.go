@@ -49,17 +49,17 @@ func TestTopFrame(t *testing.T) {
 	want := `cachesidecar top on a: 2 of 3 hosts, every 2s, by reads, at 03:04:07
 4000 reads/s, 75.0% hits, 48 writes/s, 10 loads/s, 4.0 errors/s, 2,000 entries,…
 
-HOST           STATE   READS/S WRITE/S   HITS LOAD/S  ERR/S     LAG  L2 USED
-c              missing no answer: connection refused
-b              out        3000      24  75.0%    5.0    2.0   1.5ms  50.0 %
-a              in         1000      24  75.0%    5.0    2.0   1.5ms  50.0 %
+HOST  STATE    READS/S  WRITE/S   HITS  LOAD/S  ERR/S    LAG  L2 USED
+c     missing  no answer: connection refused
+b     out         3000       24  75.0%     5.0    2.0  1.5ms   50.0 %
+a     in          1000       24  75.0%     5.0    2.0  1.5ms   50.0 %
 
-NAMESPACE      READS/S WRITE/S   HITS LOAD/S  ERR/S   ENTRIES  MEMORY
-pages             4000      48  75.0%     10    4.0     1,800  2.0 MiB of 4.0 M…
-idle                 0       0      -      0      0         0  0 B
+NAMESPACE  READS/S  WRITE/S   HITS  LOAD/S  ERR/S  ENTRIES              MEMORY
+pages         4000       48  75.0%      10    4.0    1,800  2.0 MiB of 4.0 MiB
+idle             0        0      -       0      0        0                 0 B
 
-HOTTEST READS/S   SHARE  NAMESPACE KEY
-      1    1000  25.0 %  pages     start
+HOTTEST  READS/S   SHARE  NAMESPACE  KEY
+      1     1000  25.0 %  pages      start
 
 q quit; order by: r reads  w writes  h misses  l loads  e errors  g lag  m memo…`
 	if got := strings.Join(v.frame(now, last, 80, 24), "\n"); got != want {
@@ -68,7 +68,7 @@ q quit; order by: r reads  w writes  h misses  l loads  e errors  g lag  m memo�
 	// Without an earlier sample there are no rates; a restarted process has none either.
 	now.nodes[0].Process.PID = 8
 	page := strings.Join(v.frame(now, last, 200, 0), "\n")
-	if !strings.Contains(page, "a              in            -       -      -") || !strings.Contains(page, "\n3000 reads/s, 75.0% hits") {
+	if !strings.Contains(page, "a     in             -        -      -") || !strings.Contains(page, "\n3000 reads/s, 75.0% hits") {
 		t.Errorf("a restarted host has rates:\n%s", page)
 	}
 	if page := strings.Join(v.frame(now, nil, 200, 0), "\n"); !strings.Contains(page, "\n- reads/s, - hits") {
@@ -151,7 +151,7 @@ func TestSingleKeys(t *testing.T) {
 }
 
 func TestPerSecond(t *testing.T) {
-	for rate, want := range map[float64]string{
+	for rate, want := range map[float64]figure{
 		-1: "-", 0: "0", 0.04: "0.0", 9.94: "9.9", 9.96: "10", 1234.4: "1234", 99_999: "99999", 123_456: "123.5k", 12_345_678: "12.35M",
 	} {
 		if got := perSecond(rate); got != want || len(got) > 6 {

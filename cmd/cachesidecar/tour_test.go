@@ -51,7 +51,7 @@ func TestTour(t *testing.T) {
 		{"members", 0, `NODE +ADDRESS +STATE +WEIGHT +PARTITIONS +EPOCH\nhost1 +- +in +256 +16,384 +[0-9a-f]+\n`, ""},
 		{"health", 0, "serving\n", ""},
 		{"stats", 0, `(?s)host1 .*\nhealth +serving\n.*other .*`, ""},
-		{"stats --cluster", 0, `(?s)health  serving: 1 of 1 hosts\n\n +NODE .*host1 .*total .*`, ""},
+		{"stats --cluster", 0, `(?s)health  serving: 1 of 1 hosts\n\nNODE .*host1 .*total .*`, ""},
 		{"flush --yes --ns other", 0, "", ""},
 		{"get a --ns other", 1, "", "a: not found"},
 		{"get visits", 0, "42", ""},

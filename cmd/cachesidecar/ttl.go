@@ -66,7 +66,7 @@ func (p *program) ttl(c *cli.Context) error {
 func writeTTLs(out io.Writer, items []jsonTTL) error {
 	w := errWriter{out: out}
 	for _, it := range items {
-		switch left := timeLeft(time.Duration(it.TTLMS) * time.Millisecond); {
+		switch left := timeLeft(millis(it.TTLMS)); {
 		case !it.Found:
 		case len(items) == 1:
 			w.printf("%s\n", left)

@@ -2,10 +2,8 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -63,35 +61,21 @@ func writeVerified(out io.Writer, v *cachesidecar.Verified) error {
 		w.printf("; %s more failed", count(v.WriteErrors))
 	}
 	w.printf("\n\n")
-	if w.err != nil {
-		return w.err
+	nodes := table{{"NODE", "L1", "L2", "PEER", "FRESH", "MISSES", "ERRORS", "STALE FOR, AT MOST"}}
+	for _, n := range v.Nodes {
+		nodes.row(n.Node, n.L1, n.L2, n.Peer, n.Fresh, n.Misses, n.Errors, micros(n.StaleMaxUS))
 	}
-	if err := table(out, tabwriter.AlignRight, func(w io.Writer) {
-		fmt.Fprintln(w, "NODE\tL1\tL2\tPEER\tFRESH\tMISSES\tERRORS\tSTALE FOR, AT MOST\t")
-		for _, n := range v.Nodes {
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%v\t\n",
-				n.Node, count(n.L1), count(n.L2), count(n.Peer), count(n.Fresh),
-				count(n.Misses), count(n.Errors), time.Duration(n.StaleMaxUS)*time.Microsecond)
+	parts := table{{"OVERWRITTEN FOR", "READS"}}
+	for i, b := range v.Staleness {
+		what := "up to " + millis(b.UpToMS).String()
+		if i == 0 {
+			what = "not at all"
 		}
-	}); err != nil {
-		return err
-	}
-	w.printf("\n")
-	if err := table(out, tabwriter.AlignRight, func(w io.Writer) {
-		fmt.Fprintln(w, "OVERWRITTEN FOR\tREADS\t")
-		for i, b := range v.Staleness {
-			what := "up to " + millis(b.UpToMS).String()
-			if i == 0 {
-				what = "not at all"
-			}
-			if b.Reads > 0 || i == 0 {
-				fmt.Fprintf(w, "%s\t%s\t\n", what, count(b.Reads))
-			}
+		if b.Reads > 0 || i == 0 {
+			parts.row(what, b.Reads)
 		}
-	}); err != nil {
-		return err
 	}
-	w.printf("\n")
+	w.printf("%s\n%s\n", nodes, parts)
 	for _, s := range v.Violations {
 		w.printf("BROKEN: %s\n", s)
 	}
@@ -113,5 +97,3 @@ func writeVerified(out io.Writer, v *cachesidecar.Verified) error {
 	}
 	return w.err
 }
-
-func millis(ms int64) time.Duration { return time.Duration(ms) * time.Millisecond }
