@@ -3,16 +3,13 @@ package main
 import (
 	"cmp"
 	"errors"
-	"flag"
-	"fmt"
-	"math"
 	"os"
 	"reflect"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/urfave/cli/v2"
+	"go.yaml.in/yaml/v3"
 )
 
 // defaultHTTP is the default of http, if the sidecar is not embedded.
@@ -161,17 +158,9 @@ func runFlags() []cli.Flag {
 		switch s.value.Interface().(type) {
 		case bool:
 			list = append(list, &cli.BoolFlag{Name: name, Usage: usage, DisableDefaultText: true, EnvVars: vars})
-		case int:
-			list = append(list, &cli.IntFlag{Name: name, Usage: usage, DefaultText: def, EnvVars: vars})
-		case uint32:
-			list = append(list, &cli.UintFlag{Name: name, Usage: usage, DefaultText: def, EnvVars: vars})
-		case time.Duration:
-			list = append(list, &cli.GenericFlag{
-				Name: name, Usage: usage, DefaultText: def, EnvVars: vars, Value: new(timeValue),
-			})
 		case []string:
 			list = append(list, &cli.StringSliceFlag{Name: name, Usage: usage, EnvVars: vars})
-		default: // text, or a type that reads it
+		default: // what a file has as one word
 			f := &cli.StringFlag{Name: name, Usage: usage, DefaultText: def, EnvVars: vars}
 			f.TakesFile = strings.Contains(usage, "`FILE`") || strings.Contains(usage, "`PATH`")
 			list = append(list, f)
@@ -225,24 +214,21 @@ func (s setting) take(c *cli.Context) error {
 	switch v := s.value.Addr().Interface().(type) {
 	case *bool:
 		*v = c.Bool(name)
-	case *int:
-		*v = c.Int(name)
-	case *uint32:
-		n := c.Uint(name)
-		if n > math.MaxUint32 {
-			return fmt.Errorf("%s %d: give a number below 2^32", s.key, n)
-		}
-		*v = uint32(n)
-	case *time.Duration:
-		*v = c.Duration(name)
 	case *[]string:
 		*v = c.StringSlice(name)
 	case *string:
 		*v = c.String(name)
-	case flag.Value:
-		return v.Set(c.String(name))
-	default:
-		panic(fmt.Sprintf("setting %s has the type %T, which no flag can give", s.key, v))
+	default: // as in a file
+		read := checker{seen: map[visit]bool{}}
+		text := &yaml.Node{Kind: yaml.ScalarNode, Value: c.String(name)}
+		if text.ShortTag() == "!!null" { // which would be the default
+			text.Style = yaml.DoubleQuotedStyle
+		}
+		read.value(&text, field{name: s.key, typ: s.value.Type()})
+		if len(read.mistakes) > 0 {
+			return errors.New(read.mistakes[0].Text)
+		}
+		return text.Decode(v)
 	}
 	return nil
 }

@@ -17,11 +17,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/settings"
 	"github.com/cachesidecar/cachesidecar/loader"
-	"github.com/cachesidecar/cachesidecar/loader/execorigin"
-	"github.com/cachesidecar/cachesidecar/loader/httporigin"
-	"github.com/cachesidecar/cachesidecar/loader/memcached"
 	"github.com/cachesidecar/cachesidecar/loader/postgres"
-	"github.com/cachesidecar/cachesidecar/loader/redisorigin"
 	"github.com/cachesidecar/cachesidecar/sidecar"
 )
 
@@ -290,7 +286,7 @@ func (c *checker) wrongType(n *yaml.Node, f field, line int) {
 	if name != "" { // it is not the whole file
 		name += ": "
 	}
-	c.report(line, "%sgive %s, not %s", name, cmp.Or(kinds[f.typ], "something else"), shownNode(n, f.typ))
+	c.report(line, "%sgive %s, not %s", name, kind(f.typ), shownNode(n, f.typ))
 }
 
 // shownNode describes the value that stands in the place of a setting.
@@ -309,45 +305,33 @@ func shownNode(n *yaml.Node, instead reflect.Type) string {
 	return fmt.Sprintf("%q", n.Value)
 }
 
-// kinds describes the values of each type that a setting may have.
-var kinds = map[reflect.Type]string{
-	reflect.TypeFor[int]():                       "a number",
-	reflect.TypeFor[uint32]():                    "a number from 0 to 4294967295",
-	reflect.TypeFor[float64]():                   "a number, such as 0.1",
-	reflect.TypeFor[[]int]():                     "a list of numbers, such as [404, 410]",
-	reflect.TypeFor[[]string]():                  "a list, such as [this, that]",
-	reflect.TypeFor[string]():                    "text",
-	reflect.TypeFor[postgres.Format]():           "column, json or msgpack",
-	reflect.TypeFor[bool]():                      "true or false",
-	reflect.TypeFor[time.Duration]():             "a time such as 30s, 2h or 7d",
-	reflect.TypeFor[sidecar.Size]():              "a size such as 64MiB or 1GiB",
-	reflect.TypeFor[sidecar.Percent]():           "a share such as 0.1%",
-	reflect.TypeFor[sidecar.FileMode]():          "octal permission bits, such as 0660",
-	reflect.TypeFor[fileNamespace]():             "the namespace's settings, such as default_ttl: 5m",
-	reflect.TypeFor[map[string]fileNamespace]():  "names of namespaces, each with its settings",
-	reflect.TypeFor[map[string]sidecar.Grants](): "names of namespaces, or \"*\", each with read, write and admin",
-	reflect.TypeFor[sidecar.Grants]():            "read, write and admin, each a list such as [user:web, group:ops]",
-	reflect.TypeFor[map[string]sidecar.Token]():  "names of tokens, each with its file",
-	reflect.TypeFor[sidecar.Token]():             "settings, such as file: /etc/cachesidecar/web.token",
-	reflect.TypeFor[map[string]string]():         "names, each with its value",
-	reflect.TypeFor[fileOrigin](): "a kind of origin with its settings, " +
-		"such as http: {url: \"http://127.0.0.1:8080/{key}\"}",
-	reflect.TypeFor[httporigin.Config]():             "settings, such as url: http://127.0.0.1:8080/{key}",
-	reflect.TypeFor[map[string]fileFeed]():           "names of feeds, each with a kind: postgres",
-	reflect.TypeFor[fileFeed]():                      "a kind of feed with its settings: postgres",
-	reflect.TypeFor[postgres.FeedConfig]():           "settings, such as dsn_file: /etc/cachesidecar/feed.dsn",
-	reflect.TypeFor[map[string]postgres.FeedTable](): "names of tables with their schema, each with namespace and key",
-	reflect.TypeFor[postgres.FeedTable]():            "settings, such as {namespace: users, key: \"{id}\"}",
-	reflect.TypeFor[postgres.Config]():               "settings, such as dsn_file: /etc/cachesidecar/users.dsn",
-	reflect.TypeFor[redisorigin.Config]():            "settings, such as address: 127.0.0.1:6379",
-	reflect.TypeFor[memcached.Config]():              "settings, such as servers: [127.0.0.1:11211]",
-	reflect.TypeFor[execorigin.Config]():             "settings, such as command: [/usr/local/bin/load]",
-	reflect.TypeFor[sidecar.Limits]():                "settings, such as concurrency: 16",
-	reflect.TypeFor[sidecar.TLSFiles]():              "files, such as cert: /etc/cachesidecar/node.crt",
-	reflect.TypeFor[sidecar.Breaker]():               "settings, such as failures: 5",
-	reflect.TypeFor[sidecar.ExistingKeys]():          "settings, such as keys: 1000000",
-	reflect.TypeFor[sidecar.Warm]():                  "settings, such as rate: 500",
-	reflect.TypeFor[fileConfig]():                    "settings, such as l2_size: 1GiB",
+// textForms describes the values of types that are read from text.
+var textForms = map[reflect.Type]string{
+	reflect.TypeFor[postgres.Format]():  "column, json or msgpack",
+	reflect.TypeFor[time.Duration]():    "a time such as 30s, 2h or 7d",
+	reflect.TypeFor[sidecar.Size]():     "a size such as 64MiB or 1GiB",
+	reflect.TypeFor[sidecar.Percent]():  "a share such as 0.1%",
+	reflect.TypeFor[sidecar.FileMode](): "octal permission bits, such as 0660",
+}
+
+// kind describes the values of a setting's type.
+func kind(t reflect.Type) string {
+	switch t.Kind() {
+	case reflect.Bool:
+		return "true or false"
+	case reflect.Uint32:
+		return cmp.Or(textForms[t], "a number from 0 to 4294967295")
+	case reflect.Int, reflect.Int64, reflect.Float64:
+		return cmp.Or(textForms[t], "a number")
+	case reflect.Slice:
+		return "a list, such as [this, that]"
+	case reflect.Map:
+		return "names, each with its value"
+	case reflect.Struct:
+		names := settingNames(t)
+		return "settings, such as " + strings.Join(names[:min(len(names), 3)], ", ")
+	}
+	return cmp.Or(textForms[t], "text")
 }
 
 // mayBeSecret reports whether text in the place of a map of this type may be a secret: an

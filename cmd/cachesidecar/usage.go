@@ -50,7 +50,7 @@ func noCommand(c *cli.Context, within string, commands []*cli.Command) error {
 
 // nearest returns the name that a misspelt word is probably meant to be; "" if none is like it.
 func nearest(word string, names []string) (best string) {
-	most := 0.7 // of 1
+	most := 0.75 // of 1
 	for _, name := range names {
 		if like := smetrics.JaroWinkler(name, strings.ToLower(word), 0.7, 4); like > most && len(name) > 1 {
 			best, most = name, like
