@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"strings"
 	"sync"
 	"syscall"
@@ -91,8 +90,7 @@ type liveTop struct {
 	last   *sample
 }
 
-// topLive shows pages until q is pressed or ctx ends. It gives the terminal back in any
-// case, also if it panics.
+// topLive shows pages until q is pressed or ctx ends. It gives the terminal back in any case.
 func topLive(ctx context.Context, t *liveTop, r *sampler) (err error) {
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGHUP)
 	defer stop()
@@ -135,9 +133,6 @@ func (t *liveTop) loop(
 			suspend = key == ctrlZ
 			t.view.press(key)
 		case s := <-samples:
-			if s.panicked != "" {
-				panic(s.panicked)
-			}
 			t.add(s)
 		case sig := <-signals:
 			suspend = sig == syscall.SIGTSTP
@@ -196,14 +191,6 @@ func sampling(ctx context.Context, r *sampler, interval time.Duration) (samples 
 	c := make(chan sample)
 	var done sync.WaitGroup
 	done.Go(func() { // ends with ctx
-		defer func() { // the terminal must be given back first
-			if v := recover(); v != nil {
-				select {
-				case c <- sample{panicked: fmt.Sprintf("%v\n%s", v, debug.Stack())}:
-				case <-ctx.Done():
-				}
-			}
-		}()
 		for sleep(ctx, interval) == nil {
 			s := r.read(ctx)
 			select {

@@ -25,8 +25,6 @@ type sample struct {
 	hot     cachesidecar.HotKeys
 	notHot  string // why there are no hot keys
 	err     error  // why there is nothing at all
-
-	panicked string // in the goroutine that reads
 }
 
 // wrong returns what is wrong with the hosts that have answered. The table has the others.
@@ -172,34 +170,9 @@ func sameProcess(st *cachesidecar.Stats, last *sample) *cachesidecar.Stats {
 	return nil
 }
 
-// sum returns the line of all hosts together. Rates that are not known do not count.
-func sum(list []activity) (all activity) {
-	hits := 0.0
-	known := false
-	for i := range list {
-		a := &list[i]
-		all.used, all.limit, all.entries = all.used+a.used, all.limit+a.limit, all.entries+a.entries
-		all.lag = max(all.lag, a.lag)
-		if a.silent == "" && a.reads >= 0 {
-			known = true
-			all.reads, all.writes = all.reads+a.reads, all.writes+a.writes
-			all.loads, all.errors = all.loads+a.loads, all.errors+a.errors
-			hits += max(a.hits, 0) * a.reads
-		}
-	}
-	all.hits = -1
-	switch {
-	case !known:
-		all.reads, all.writes, all.loads, all.errors = -1, -1, -1, -1
-	case all.reads > 0:
-		all.hits = hits / all.reads
-	}
-	return all
-}
-
-// spaces returns a line for each namespace. The rates are those of the hosts that have
-// answered in both samples.
-func spaces(now, last *sample) (list []activity) {
+// spaces returns a line for each namespace, and one for all. The rates are those of the hosts that have answered in
+// both samples.
+func spaces(now, last *sample) (list []activity, sum activity) {
 	var all, counted, before cachesidecar.ClusterStats
 	seconds := 0.0
 	for _, st := range now.nodes {
@@ -209,18 +182,17 @@ func spaces(now, last *sample) (list []activity) {
 			seconds = max(seconds, float64(st.UptimeMS-l.UptimeMS)/1000)
 		}
 	}
-	sum, a, b := all.Total(), counted.Total(), before.Total()
-	for i := range sum.Namespaces {
-		ns := &sum.Namespaces[i]
+	total, a, b := all.Total(), counted.Total(), before.Total()
+	for i := range total.Namespaces {
+		ns := &total.Namespaces[i]
 		line := activity{name: ns.Name, used: ns.Bytes, limit: ns.Quota, entries: ns.Entries}
-		then := space(&b, ns.Name)
-		if len(before.Nodes) == 0 {
-			then = nil
-		}
-		line.rates(space(&a, ns.Name), then, seconds)
+		line.rates(space(&a, ns.Name), space(&b, ns.Name), seconds)
 		list = append(list, line)
 	}
-	return list
+	sum = activity{used: total.L2.Memory.Used, limit: total.L2.Memory.Limit, entries: total.L2.Entries}
+	inA, inB := a.Total(), b.Total()
+	sum.rates(&inA, &inB, seconds)
+	return list, sum
 }
 
 // space returns the counters of a namespace, zeros if there is none.

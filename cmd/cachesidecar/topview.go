@@ -28,9 +28,9 @@ const minName, columnsBeside = 14, 66
 func (v *view) frame(now, last *sample, width, height int) []string {
 	list := hosts(now, last)
 	v.by.sort(list)
-	names := spaces(now, last)
+	names, sum := spaces(now, last)
 	v.by.sort(names)
-	head := v.head(now, list)
+	head := v.head(now, &sum, len(list))
 	tables := [][]string{
 		v.table("HOST", list, width, true),
 		v.table("NAMESPACE", names, width, false),
@@ -45,11 +45,11 @@ func (v *view) frame(now, last *sample, width, height int) []string {
 		room -= 2
 	}
 	lines := head
-	for i, lengths := 0, share(tables, room, height > 0); i < len(tables); i++ {
-		table := shorten(tables[i], lengths[i])
-		if i == len(tables)-1 { // there are always more keys
-			table = tables[i][:lengths[i]+1]
+	for i, table := range tables { // what a table does not need is for those below it
+		if n := max(room/(len(tables)-i), 0); height > 0 && len(table)-1 > n {
+			table = shorten(table, n, i < len(tables)-1)
 		}
+		room -= len(table) - 1
 		lines = append(append(lines, ""), table...)
 	}
 	if foot != "" {
@@ -77,9 +77,8 @@ func isHead(line string) bool {
 }
 
 // head returns the lines about everything.
-func (v *view) head(now *sample, list []activity) []string {
-	all := sum(list)
-	answered := fmt.Sprintf("%d of %d hosts", len(now.nodes), len(list))
+func (v *view) head(now *sample, all *activity, hosts int) []string {
+	answered := fmt.Sprintf("%d of %d hosts", len(now.nodes), hosts)
 	if now.alone != "" {
 		answered = "this host only"
 	}
@@ -144,40 +143,12 @@ func (v *view) hottest(now *sample, width int) []string {
 	return t.lines()
 }
 
-// share divides room among tables, whose heads it does not count. Tables that need less
-// than an equal part leave the rest to the others.
-func share(tables [][]string, room int, limited bool) []int {
-	lengths := make([]int, len(tables))
-	for i, t := range tables {
-		lengths[i] = len(t) - 1
-	}
-	for need := total(lengths); limited && need > max(room, 0); need = total(lengths) {
-		most := 0
-		for i, n := range lengths {
-			if n >= lengths[most] {
-				most = i
-			}
-		}
-		lengths[most]--
-	}
-	return lengths
-}
-
-func total(list []int) (sum int) {
-	for _, n := range list {
-		sum += n
-	}
-	return sum
-}
-
-// shorten returns a table's head and its first n lines, the last of which says how many
-// are left out.
-func shorten(table []string, n int) []string {
-	left := len(table) - 1 - n
-	if left <= 0 || n == 0 {
+// shorten returns a table's head and its first n lines. The last of them may say how many are left out.
+func shorten(table []string, n int, tell bool) []string {
+	if n == 0 || !tell { // there are always more keys
 		return table[:n+1]
 	}
-	return append(table[:n:n], fmt.Sprintf("… and %d more", left+1))
+	return append(table[:n:n], fmt.Sprintf("… and %d more", len(table)-n))
 }
 
 // cut shortens a line to a width in columns. It never divides a character.
