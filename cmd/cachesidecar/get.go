@@ -48,37 +48,51 @@ type jsonItem struct {
 	Stale   bool    `json:"stale,omitempty"` // softly deleted, AgeMS ago
 }
 
-// jsonItemOf describes a key that was found.
-func jsonItemOf(key string, it cachesidecar.Item) jsonItem {
+// jsonItemOf describes a key.
+func jsonItemOf(key string, it cachesidecar.Item, found bool) jsonItem {
+	if !found {
+		return jsonItem{Key: key}
+	}
 	j := jsonItem{
 		Key: key, Found: true, Flags: it.Flags, Version: it.Version,
 		TTLMS: it.TTL.Milliseconds(), Source: it.Source, AgeMS: it.Age.Milliseconds(), Stale: it.Stale,
 	}
-	if s := string(it.Value); utf8.ValidString(s) {
-		j.Value = &s
-	} else {
-		s = base64.StdEncoding.EncodeToString(it.Value)
-		j.Base64 = &s
-	}
+	j.Value, j.Base64 = textOrBase64(string(it.Value))
 	return j
 }
 
+// textOrBase64 returns the form that bytes have in JSON: as they are if they are UTF-8.
+func textOrBase64(b string) (text, encoded *string) {
+	if utf8.ValidString(b) {
+		return &b, nil
+	}
+	b = base64.StdEncoding.EncodeToString([]byte(b))
+	return nil, &b
+}
+
 func (p *program) get(c *cli.Context) error {
-	keys := c.Args().Slice()
 	o := cachesidecar.GetOptions{Fresh: c.Bool("fresh"), StaleOK: c.Bool("stale-ok")}
+	return describeKeys(p, c, o, jsonItemOf, writeValues)
+}
+
+// describeKeys reads the keys of the arguments, and prints documents that describe them, or their text.
+func describeKeys[T any](
+	p *program, c *cli.Context, o cachesidecar.GetOptions, describe func(string, cachesidecar.Item, bool) T,
+	text func(out io.Writer, keys []string, found map[string]cachesidecar.Item) error,
+) error {
+	keys := c.Args().Slice()
 	return ask(c, func(ctx context.Context, cl *client.Client) error {
 		found, why, err := lookUp(ctx, cl, keys, o)
 		if err != nil {
 			return err
 		}
 		var missing error
-		items := make([]jsonItem, len(keys))
+		items := make([]T, len(keys))
 		for i, k := range keys {
-			if it, ok := found[k]; ok {
-				items[i] = jsonItemOf(k, it)
+			it, ok := found[k]
+			if items[i] = describe(k, it, ok); ok {
 				continue
 			}
-			items[i] = jsonItem{Key: k}
 			missing = errMiss
 			if !c.Bool("json") {
 				writeMissing(p.err, k, why)
@@ -88,7 +102,7 @@ func (p *program) get(c *cli.Context) error {
 		if len(keys) == 1 {
 			document = items[0]
 		}
-		return cmp.Or(p.show(c, document, func(out io.Writer) error { return writeValues(out, keys, found) }), missing)
+		return cmp.Or(p.show(c, document, func(out io.Writer) error { return text(out, keys, found) }), missing)
 	})
 }
 

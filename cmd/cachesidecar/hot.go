@@ -2,11 +2,9 @@ package main
 
 import (
 	"context"
-	"encoding/base64"
 	"fmt"
 	"io"
 	"time"
-	"unicode/utf8"
 
 	"github.com/urfave/cli/v2"
 
@@ -39,12 +37,7 @@ type jsonKey struct {
 }
 
 func jsonKeyOf(key string) (j jsonKey) {
-	if utf8.ValidString(key) {
-		j.Key = &key
-	} else {
-		key = base64.StdEncoding.EncodeToString([]byte(key))
-		j.Base64 = &key
-	}
+	j.Key, j.Base64 = textOrBase64(key)
 	return j
 }
 

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"cmp"
-	"context"
 	"fmt"
 	"io"
 	"strings"
@@ -11,7 +9,6 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/cachesidecar/cachesidecar"
-	"github.com/cachesidecar/cachesidecar/client"
 )
 
 func ttlCommand(p *program) *cli.Command {
@@ -35,43 +32,22 @@ type jsonTTL struct {
 }
 
 func (p *program) ttl(c *cli.Context) error {
-	keys := c.Args().Slice()
-	return ask(c, func(ctx context.Context, cl *client.Client) error {
-		found, why, err := lookUp(ctx, cl, keys, cachesidecar.GetOptions{NoLoad: true})
-		if err != nil {
-			return err
-		}
-		var missing error
-		items := make([]jsonTTL, len(keys))
-		for i, k := range keys {
-			it, ok := found[k]
-			items[i] = jsonTTL{k, ok, it.TTL.Milliseconds()}
-			if ok {
-				continue
-			}
-			missing = errMiss
-			if !c.Bool("json") {
-				writeMissing(p.err, k, why)
-			}
-		}
-		var document any = items
-		if len(keys) == 1 {
-			document = items[0]
-		}
-		return cmp.Or(p.show(c, document, func(out io.Writer) error { return writeTTLs(out, items) }), missing)
-	})
+	describe := func(key string, it cachesidecar.Item, found bool) jsonTTL {
+		return jsonTTL{key, found, it.TTL.Milliseconds()}
+	}
+	return describeKeys(p, c, cachesidecar.GetOptions{NoLoad: true}, describe, writeTTLs)
 }
 
 // writeTTLs writes the time of one key, or a line for each key that has a value.
-func writeTTLs(out io.Writer, items []jsonTTL) error {
+func writeTTLs(out io.Writer, keys []string, found map[string]cachesidecar.Item) error {
 	w := errWriter{out: out}
-	for _, it := range items {
-		switch left := timeLeft(millis(it.TTLMS)); {
-		case !it.Found:
-		case len(items) == 1:
-			w.printf("%s\n", left)
+	for _, k := range keys {
+		switch it, ok := found[k]; {
+		case !ok:
+		case len(keys) == 1:
+			w.printf("%s\n", timeLeft(it.TTL))
 		default:
-			w.printf("%s\t%s\n", it.Key, left)
+			w.printf("%s\t%s\n", k, timeLeft(it.TTL))
 		}
 	}
 	return w.err
