@@ -25,7 +25,7 @@ func changesCommand(p *program) *cli.Command {
 				if err != nil {
 					return err
 				}
-				return p.show(c, st.Changes, func(out io.Writer) error { return writeFeeds(out, &st) })
+				return p.show(c, st.Changes, feedsText(&st))
 			})
 		}),
 	}
@@ -53,11 +53,10 @@ func changesSQLCommand(p *program) *cli.Command {
 	}
 }
 
-// writeFeeds writes a table of the feeds, and a line for each thing to be told of one.
-func writeFeeds(out io.Writer, st *cachesidecar.Stats) error {
+// feedsText has a table of the feeds, and a line for each thing to be told of one.
+func feedsText(st *cachesidecar.Stats) string {
 	if len(st.Changes) == 0 {
-		_, err := fmt.Fprintln(out, "no feed is configured: see \"changes\" in the configuration")
-		return err
+		return "no feed is configured: see \"changes\" in the configuration\n"
 	}
 	all := shown(st.Changes)
 	t := table{{"FEED", "STATE", "LAG", "UNDER WAY", "ROWS", "DELETED", "FLUSHES", "GAPS", "KEPT"}}
@@ -75,9 +74,5 @@ func writeFeeds(out io.Writer, st *cachesidecar.Stats) error {
 			more += fmt.Sprintf("%s began anew: %s\n", f.Name, f.LastGap)
 		}
 	}
-	err := t.write(out)
-	if err == nil {
-		_, err = io.WriteString(out, more)
-	}
-	return err
+	return t.String() + more
 }

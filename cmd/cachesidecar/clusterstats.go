@@ -2,15 +2,14 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"slices"
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/condition"
 )
 
-// writeCluster writes whether all hosts are well, a line for each host, and a line for all.
-func writeCluster(out io.Writer, all *cachesidecar.ClusterStats) error {
+// clusterText says whether all hosts are well, and has a line for each host, and a line for all.
+func clusterText(all *cachesidecar.ClusterStats) string {
 	t := table{{"NODE", "READS", "HIT RATIO", "IN APPS", "LOADED", "MISSES", "ERRORS", "WRITES", "ENTRIES", "MEMORY",
 		"PARTITIONS", "L1 COPIES", "L1 HITS", "HANDOFFS", "CAME"}}
 	sum := all.Total()
@@ -21,8 +20,7 @@ func writeCluster(out io.Writer, all *cachesidecar.ClusterStats) error {
 			n.Writes, st.L2.Entries, size(m.Used)+" of "+size(m.Limit), st.Cluster.Owned, st.L1.Entries,
 			st.L1.Hits-st.L1.Refused, handoffs(h), h.Admitted+h.Fetched)
 	}
-	_, err := fmt.Fprintf(out, "%s\n\n%s", clusterHealth(all), t)
-	return err
+	return clusterHealth(all) + "\n\n" + t.String()
 }
 
 // clusterHealth says whether all hosts are well, or what is wrong with them.

@@ -119,7 +119,8 @@ func (p *program) askOrigins(c *cli.Context, cfg *fileConfig) error {
 			t.row("changes "+logs.Plain(a.Feed), a.Kind, "ok")
 		}
 	}
-	return errors.Join(t.write(p.out), wrong.orNil())
+	_, err = fmt.Fprint(p.out, t)
+	return errors.Join(err, wrong.orNil())
 }
 
 // originProblem returns the problem that an origin does not answer as it is to.

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"reflect"
 	"slices"
@@ -49,17 +48,10 @@ func (p *program) showConfig(c *cli.Context) error {
 	if c.Bool("changed") {
 		list = slices.DeleteFunc(list, func(s shownSetting) bool { return s.Source == "default" })
 	}
-	write := func(out io.Writer) error {
-		if err := writeYAML(out, list); err != nil {
-			return err
-		}
-		need, _ := cfg.Memory() // what is wrong is in the list
-		_, err := fmt.Fprintf(out,
-			"# Such a process needs %d MiB of memory at most: MemoryMax=, or a container's limit.\n",
-			(need+1<<20-1)>>20)
-		return err
-	}
-	if err := p.show(c, list, write); err != nil {
+	need, _ := cfg.Memory() // what is wrong is in the list
+	text := yamlOf(list) + fmt.Sprintf("# Such a process needs %d MiB of memory at most: MemoryMax=, or a container's "+
+		"limit.\n", (need+1<<20-1)>>20)
+	if err := p.show(c, list, text); err != nil {
 		return err
 	}
 	wrong.sort()
@@ -196,9 +188,9 @@ func masked(path []string, value any) any {
 	return value
 }
 
-// writeYAML writes settings as a configuration file, each with its source behind it.
-func writeYAML(out io.Writer, list []shownSetting) error {
-	var text bytes.Buffer
+// yamlOf returns settings as a configuration file, each with its source behind it.
+func yamlOf(list []shownSetting) string {
+	var text strings.Builder
 	var before []string
 	for _, s := range list {
 		same := 0
@@ -214,8 +206,7 @@ func writeYAML(out io.Writer, list []shownSetting) error {
 		fmt.Fprintf(&text, " %s # %s\n", scalar(s.Value), logs.Plain(s.Source))
 		before = s.path
 	}
-	_, err := out.Write(text.Bytes())
-	return err
+	return text.String()
 }
 
 // scalar returns a value on one line, as YAML has it.

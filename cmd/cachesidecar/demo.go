@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -29,7 +30,7 @@ func demoCommand(p *program) *cli.Command {
 			// A closed terminal or output ends it in order, too.
 			ctx, stop := signal.NotifyContext(c.Context, syscall.SIGHUP, syscall.SIGPIPE)
 			defer stop()
-			return (&demo{out: errWriter{out: p.out}, begun: time.Now(), kill: map[string]func(){}}).run(ctx)
+			return (&demo{out: p.out, begun: time.Now(), kill: map[string]func(){}}).run(ctx)
 		}),
 	}
 }
@@ -42,7 +43,7 @@ type demo struct {
 	dir       string
 	kill      map[string]func()
 	once      bool // a command is not repeated
-	out       errWriter
+	out       io.Writer
 	begun     time.Time
 }
 
@@ -67,8 +68,8 @@ func (d *demo) run(ctx context.Context) (err error) {
 		log, _ := os.ReadFile(filepath.Join(d.dir, "log"))
 		return fmt.Errorf("not as it should be: %v\nThe sidecars wrote:\n%s", err, log)
 	}
-	d.out.printf("\nThe sidecars are ended, and their folder is removed.\n")
-	return d.out.err
+	_, err = fmt.Fprintln(d.out, "\nThe sidecars are ended, and their folder is removed.")
+	return err
 }
 
 // start starts the sidecars. One that ends by itself ends the demo.
@@ -104,7 +105,7 @@ func (d *demo) start(names ...string) error {
 			return err
 		}
 		d.kill[name] = func() { ending(); _ = cmd.Process.Kill() }
-		d.out.printf("%s is process %d\n", name, cmd.Process.Pid)
+		fmt.Fprintf(d.out, "%s is process %d\n", name, cmd.Process.Pid)
 		d.processes.Go(func() { // ends with the process
 			if err := cmd.Wait(); ctx.Err() == nil {
 				d.fail(fmt.Errorf("%s has ended: %v", name, err))
@@ -140,7 +141,7 @@ func (d *demo) step(title, line, want string) {
 	for begun := time.Now(); d.ctx.Err() == nil; _ = sleep(d.ctx, 10*time.Millisecond) {
 		out, status := d.command(line)
 		if status == exitDone && regexp.MustCompile(want).MatchString(out) {
-			d.out.printf("\n%s %.2f s\n$ cachesidecar %s\n%s", title, time.Since(d.begun).Seconds(), line, out)
+			fmt.Fprintf(d.out, "\n%s %.2f s\n$ cachesidecar %s\n%s", title, time.Since(d.begun).Seconds(), line, out)
 			return
 		}
 		if d.once || time.Since(begun) > 20*time.Second { // the machine may be busy

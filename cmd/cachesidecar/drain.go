@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"syscall"
 	"time"
 
@@ -56,7 +55,7 @@ func (p *program) drain(c *cli.Context) error {
 				return err
 			}
 		}
-		if err := p.show(c, d, func(out io.Writer) error { return writeDrained(out, shown(d), o) }); err != nil {
+		if err := p.show(c, d, drainedText(shown(d), o)); err != nil {
 			return err
 		}
 		if d.Undone && !o.Undo {
@@ -78,24 +77,22 @@ func ended(ctx context.Context, pid int) error {
 	return nil
 }
 
-func writeDrained(out io.Writer, d cachesidecar.Drained, o cachesidecar.DrainOptions) error {
-	var err error
+func drainedText(d cachesidecar.Drained, o cachesidecar.DrainOptions) string {
 	switch {
 	case o.Undo && d.Undone:
-		_, err = fmt.Fprintf(out, "%s takes its part of the keys again\n", d.Node)
+		return d.Node + " takes its part of the keys again\n"
 	case o.Undo:
-		_, err = fmt.Fprintf(out, "%s was not drained\n", d.Node)
+		return d.Node + " was not drained\n"
 	case d.Undone:
-		_, err = fmt.Fprintf(out, "the drain of %s was undone\n", d.Node)
-	default:
-		_, err = fmt.Fprintf(out, "%s has handed over %s partitions with %s entries in %v\n", d.Node,
-			count(int64(d.Partitions-d.NotTaken)), count(d.Entries), time.Duration(d.TookMS)*time.Millisecond)
-		if err == nil && d.NotTaken > 0 {
-			_, err = fmt.Fprintf(out, "%s partitions were taken by no other host\n", count(int64(d.NotTaken)))
-		}
-		if err == nil && o.End {
-			_, err = fmt.Fprintf(out, "%s has ended\n", d.Node)
-		}
+		return "the drain of " + d.Node + " was undone\n"
 	}
-	return err
+	text := fmt.Sprintf("%s has handed over %s partitions with %s entries in %v\n", d.Node,
+		count(d.Partitions-d.NotTaken), count(d.Entries), millis(d.TookMS))
+	if d.NotTaken > 0 {
+		text += fmt.Sprintf("%s partitions were taken by no other host\n", count(d.NotTaken))
+	}
+	if o.End {
+		text += d.Node + " has ended\n"
+	}
+	return text
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/urfave/cli/v2"
@@ -72,13 +73,13 @@ func textOrBase64(b string) (text, encoded *string) {
 
 func (p *program) get(c *cli.Context) error {
 	o := cachesidecar.GetOptions{Fresh: c.Bool("fresh"), StaleOK: c.Bool("stale-ok")}
-	return describeKeys(p, c, o, jsonItemOf, writeValues)
+	return describeKeys(p, c, o, jsonItemOf, p.values)
 }
 
 // describeKeys reads the keys of the arguments, and prints documents that describe them, or their text.
 func describeKeys[T any](
 	p *program, c *cli.Context, o cachesidecar.GetOptions, describe func(string, cachesidecar.Item, bool) T,
-	text func(out io.Writer, keys []string, found map[string]cachesidecar.Item) error,
+	text func(keys []string, found map[string]cachesidecar.Item) string,
 ) error {
 	keys := c.Args().Slice()
 	return ask(c, func(ctx context.Context, cl *client.Client) error {
@@ -102,7 +103,7 @@ func describeKeys[T any](
 		if len(keys) == 1 {
 			document = items[0]
 		}
-		return cmp.Or(p.show(c, document, func(out io.Writer) error { return text(out, keys, found) }), missing)
+		return cmp.Or(p.show(c, document, text(keys, found)), missing)
 	})
 }
 
@@ -121,24 +122,21 @@ func lookUp(
 	return map[string]cachesidecar.Item{keys[0]: it}, nil, err
 }
 
-// writeValues writes the value of one key, or a line for each key that has a value.
-func writeValues(out io.Writer, keys []string, found map[string]cachesidecar.Item) error {
+// values returns the value of one key, or a line for each key that has a value.
+func (p *program) values(keys []string, found map[string]cachesidecar.Item) string {
+	var text strings.Builder
 	for _, k := range keys {
 		it, ok := found[k]
-		if !ok {
-			continue
-		}
-		line := it.Value
-		if len(keys) > 1 {
-			line = fmt.Appendf(nil, "%s\t%s\n", k, it.Value)
-		} else if isTerminal(out) {
-			line = append(line, '\n')
-		}
-		if _, err := out.Write(line); err != nil {
-			return err
+		switch {
+		case ok && len(keys) > 1:
+			fmt.Fprintf(&text, "%s\t%s\n", k, it.Value)
+		case ok && isTerminal(p.out):
+			return string(it.Value) + "\n"
+		case ok:
+			return string(it.Value)
 		}
 	}
-	return nil
+	return text.String()
 }
 
 // writeMissing reports a key that has no value, and why.

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
@@ -22,8 +21,8 @@ func (p *statsPage) line(title, format string, args ...any) {
 	p.row(title, fmt.Sprintf(format, args...))
 }
 
-// writeStats writes the readable page. With an earlier reading it adds rates.
-func writeStats(out io.Writer, st cachesidecar.Stats, last *cachesidecar.Stats) error {
+// statsText is the readable page. With an earlier reading it has rates.
+func statsText(st cachesidecar.Stats, last *cachesidecar.Stats) string {
 	var p statsPage
 	p.line(st.Node, "cachesidecar %v, up %v", st.Server, millis(st.UptimeMS).Round(time.Second))
 	p.health(&st)
@@ -44,9 +43,7 @@ func writeStats(out io.Writer, st cachesidecar.Stats, last *cachesidecar.Stats) 
 	p.line("process", "pid %v, resident %v, Go heap %v, %v goroutines",
 		fmt.Sprint(pr.PID), size(pr.ResidentBytes), size(pr.HeapBytes), pr.Goroutines)
 	p.line("", "garbage collection %.2f %% of CPU, longest pause %v", 100*pr.GCCPUShare, micros(pr.GCPauseMaxUS))
-	w := errWriter{out: out}
-	w.printf("%v\n%v%v", p, namespacesTable(&st), loadsTables(&st))
-	return w.err
+	return p.String() + "\n" + namespacesTable(&st).String() + loadsTables(&st)
 }
 
 func (p *statsPage) requests(st, last *cachesidecar.Stats) {

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -66,7 +65,7 @@ func (p *program) hot(c *cli.Context) error {
 		for _, k := range hot.Keys {
 			document.Keys = append(document.Keys, jsonHotKey{k.Namespace, jsonKeyOf(k.Key), k.Reads, k.Share})
 		}
-		err = p.show(c, document, func(out io.Writer) error { return writeHot(out, &hot) })
+		err = p.show(c, document, hotText(&hot))
 		if err == nil && len(hot.Keys) == 0 {
 			fmt.Fprintf(p.err, "no key was seen among the reads of the last %v (one in 256 is looked at)\n",
 				millis(hot.WindowMS).Round(time.Second))
@@ -76,15 +75,15 @@ func (p *program) hot(c *cli.Context) error {
 	})
 }
 
-// writeHot writes a table of the most read keys.
-func writeHot(out io.Writer, hot *cachesidecar.HotKeys) error {
+// hotText has a table of the most read keys.
+func hotText(hot *cachesidecar.HotKeys) string {
 	if len(hot.Keys) == 0 {
-		return nil
+		return ""
 	}
 	t := table{{"READS", "READS/S", "SHARE", "NAMESPACE", "KEY"}}
 	for _, k := range hot.Keys {
 		rate := float64(k.Reads) / max(float64(hot.WindowMS)/1000, 1)
 		t.row(k.Reads, int64(rate), percent(k.Reads, hot.Reads), k.Namespace, logs.Plain(k.Key))
 	}
-	return t.write(out)
+	return t.String()
 }

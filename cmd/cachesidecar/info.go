@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"runtime"
 	"strings"
 
@@ -27,11 +26,8 @@ func versionCommand(p *program) *cli.Command {
 
 func (p *program) version(c *cli.Context) error {
 	about := map[string]any{"version": buildVersion(), "protocol": wire.Version, "go": runtime.Version()}
-	return p.show(c, about, func(out io.Writer) error {
-		_, err := fmt.Fprintf(out, "cachesidecar %s, protocol %d, %s\n",
-			buildVersion(), wire.Version, runtime.Version())
-		return err
-	})
+	return p.show(c, about,
+		fmt.Sprintf("cachesidecar %s, protocol %d, %s\n", buildVersion(), wire.Version, runtime.Version()))
 }
 
 func healthCommand(p *program) *cli.Command {

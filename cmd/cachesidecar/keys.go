@@ -243,9 +243,6 @@ func (p *program) incr(c *cli.Context) error {
 		if err != nil {
 			return ofKey(key, err)
 		}
-		return p.show(c, map[string]any{"key": key, "value": sum}, func(out io.Writer) error {
-			_, err := fmt.Fprintln(out, sum)
-			return err
-		})
+		return p.show(c, map[string]any{"key": key, "value": sum}, fmt.Sprintln(sum))
 	})
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 
 	"github.com/urfave/cli/v2"
 
@@ -25,7 +24,7 @@ func membersCommand(p *program) *cli.Command {
 				if err != nil {
 					return err
 				}
-				return p.show(c, list, func(out io.Writer) error { return writeMembers(out, list) })
+				return p.show(c, list, membersTable(list).String())
 			})
 		}),
 	}
@@ -59,13 +58,13 @@ func (p *program) forget(c *cli.Context) error {
 	})
 }
 
-// writeMembers writes a table. A host's line ends with what is wrong with the host.
-func writeMembers(out io.Writer, list []cachesidecar.Member) error {
+// membersTable has a line for each host, which ends with what is wrong with the host.
+func membersTable(list []cachesidecar.Member) table {
 	t := table{{"NODE", "ADDRESS", "STATE", "WEIGHT", "PARTITIONS", "EPOCH"}}
 	for _, m := range shown(list) {
 		t.row(m.Node, cmp.Or(m.Address, "-"), m.State, m.Weight, m.Partitions, m.Epoch, m.Why)
 	}
-	return t.write(out)
+	return t
 }
 
 func ringCommand(p *program) *cli.Command {
@@ -80,12 +79,9 @@ func ringCommand(p *program) *cli.Command {
 				if err != nil {
 					return err
 				}
-				return p.show(c, place, func(out io.Writer) error {
-					place := shown(place)
-					_, err := fmt.Fprintf(out, "partition %d, assigned to %s, owned by %s\n",
-						place.Partition, cmp.Or(place.Owner, "no host"), cmp.Or(place.Holder, "no host"))
-					return err
-				})
+				at := shown(place)
+				return p.show(c, place, fmt.Sprintf("partition %d, assigned to %s, owned by %s\n",
+					at.Partition, cmp.Or(at.Owner, "no host"), cmp.Or(at.Holder, "no host")))
 			})
 		}),
 	}

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -20,11 +19,12 @@ import (
 )
 
 // show prints a command's result: one document with --json, else text.
-func (p *program) show(c *cli.Context, document any, text func(io.Writer) error) error {
+func (p *program) show(c *cli.Context, document any, text string) error {
 	if c.Bool("json") {
 		return p.json(document)
 	}
-	return text(p.out)
+	_, err := io.WriteString(p.out, text)
+	return err
 }
 
 // json writes a JSON document.
@@ -94,22 +94,6 @@ func (t table) String() string {
 		text += line + "\n"
 	}
 	return text
-}
-
-func (t table) write(out io.Writer) error {
-	_, err := io.WriteString(out, t.String())
-	return err
-}
-
-// errWriter keeps the errors of its writes.
-type errWriter struct {
-	out io.Writer
-	err error
-}
-
-func (w *errWriter) printf(format string, args ...any) {
-	_, err := fmt.Fprintf(w.out, format, args...)
-	w.err = errors.Join(w.err, err)
 }
 
 // shown returns a copy of a sidecar's answer in which all texts are fit for a terminal.

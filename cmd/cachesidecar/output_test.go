@@ -45,10 +45,10 @@ func TestNothingMovesTheCursor(t *testing.T) {
 	stats.L1.Limit, stats.Leases.Issued = 1, 1
 	var out bytes.Buffer
 	pages := map[string]func() error{
-		"stats":           func() error { return (&hostReading{stats}).write(&out, nil) },
-		"stats --cluster": func() error { return (&clusterReading{all}).write(&out, nil) },
-		"verify":          func() error { return writeVerified(&out, &verified) },
-		"members":         func() error { return writeMembers(&out, list) },
+		"stats":           func() error { out.WriteString((&hostReading{stats}).text(nil)); return nil },
+		"stats --cluster": func() error { out.WriteString((&clusterReading{all}).text(nil)); return nil },
+		"verify":          func() error { out.WriteString(verifiedText(shown(&verified))); return nil },
+		"members":         func() error { out.WriteString(membersTable(list).String()); return nil },
 		"watch":           func() error { return writeEvent(&out, event, false) },
 	}
 	for _, kind := range []client.Kind{client.Changed, client.Flushed, client.Raised} {

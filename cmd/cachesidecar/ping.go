@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -48,7 +47,7 @@ func (p *program) ping(c *cli.Context) error {
 	if err != nil {
 		return explain(c, err)
 	}
-	return p.show(c, r, func(out io.Writer) error { return writePings(out, shown(r)) })
+	return p.show(c, r, pingsText(shown(r)))
 }
 
 // alive returns an error if no process takes connections, or if one does and does not answer.
@@ -77,14 +76,12 @@ func takesConnections(ctx context.Context, path string) error {
 	return err
 }
 
-func writePings(out io.Writer, r pinged) (err error) {
+func pingsText(r pinged) string {
 	if r.Count == 1 {
-		_, err = fmt.Fprintf(out, "%s (cachesidecar %s): %v\n", r.Node, r.Version, micros(r.MinUS))
-		return err
+		return fmt.Sprintf("%s (cachesidecar %s): %v\n", r.Node, r.Version, micros(r.MinUS))
 	}
-	_, err = fmt.Fprintf(out, "%s (cachesidecar %s): %s round trips, min %v, mean %v, max %v\n", r.Node, r.Version,
-		count(int64(r.Count)), micros(r.MinUS), micros(r.MeanUS), micros(r.MaxUS))
-	return err
+	return fmt.Sprintf("%s (cachesidecar %s): %s round trips, min %v, mean %v, max %v\n", r.Node, r.Version,
+		count(r.Count), micros(r.MinUS), micros(r.MeanUS), micros(r.MaxUS))
 }
 
 // roundTrips makes n round trips, each of which may take --timeout.

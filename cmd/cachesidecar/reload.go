@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"strings"
@@ -165,18 +164,16 @@ func reloadCommand(p *program) *cli.Command {
 				}
 				changes.Changed = append([]cachesidecar.Change{}, changes.Changed...) // [] in JSON, not null
 				changes.Restart = append([]cachesidecar.Change{}, changes.Restart...)
-				return p.show(c, changes, func(out io.Writer) error { return writeChanges(out, changes) })
+				return p.show(c, changes, changesText(shown(changes)))
 			})
 		}),
 	}
 }
 
-// writeChanges writes a table of what a reload has done.
-func writeChanges(out io.Writer, changes cachesidecar.Changes) error {
-	changes = shown(changes)
+// changesText has a table of what a reload has done.
+func changesText(changes cachesidecar.Changes) string {
 	if len(changes.Changed)+len(changes.Restart) == 0 {
-		_, err := fmt.Fprintln(out, "Nothing has changed.")
-		return err
+		return "Nothing has changed.\n"
 	}
 	var t table
 	for _, part := range []struct {
@@ -191,5 +188,5 @@ func writeChanges(out io.Writer, changes cachesidecar.Changes) error {
 			t.row(c.Setting, c.From, c.To)
 		}
 	}
-	return t.write(out)
+	return t.String()
 }

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"io"
 	"strings"
 	"time"
 
@@ -81,18 +80,18 @@ func (p *program) slow(c *cli.Context) error {
 		document := jsonSlow{
 			list.ThresholdMS, list.WindowMS, jsonSlowCalls(list.Requests), jsonSlowCalls(list.Loads),
 		}
-		return p.show(c, document, func(out io.Writer) error { return p.writeSlow(out, &list) })
+		all := append(list.Requests, list.Loads...)
+		if len(all) == 0 && !c.Bool("json") {
+			fmt.Fprintf(p.err, "none took %d ms or more in the last %s\n",
+				list.ThresholdMS, timeLeft(millis(list.WindowMS)))
+			return nil
+		}
+		return p.show(c, document, slowTable(all).String())
 	})
 }
 
-// writeSlow writes a table of the slow calls, or says that there are none.
-func (p *program) writeSlow(out io.Writer, list *cachesidecar.SlowCalls) error {
-	all := append(list.Requests, list.Loads...)
-	if len(all) == 0 {
-		_, err := fmt.Fprintf(p.err, "none took %d ms or more in the last %s\n",
-			list.ThresholdMS, timeLeft(millis(list.WindowMS)))
-		return err
-	}
+// slowTable has a line for each slow call.
+func slowTable(all []cachesidecar.SlowCall) table {
 	t := table{{"BEGAN", "TOOK", "OP", "RESULT", "NAMESPACE", "KEY", "WAITED FOR"}}
 	for _, c := range shown(all) {
 		key := cmp.Or(c.Key, "-")
@@ -102,7 +101,7 @@ func (p *program) writeSlow(out io.Writer, list *cachesidecar.SlowCalls) error {
 		t.row(c.Began.Local().Format(time.TimeOnly), took(c.TookUS), c.Op, c.Result, cmp.Or(c.Namespace, "-"), key,
 			waits(c.Parts))
 	}
-	return t.write(out)
+	return t
 }
 
 // waits describes the parts of a call's time.

@@ -1,10 +1,8 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"fmt"
-	"io"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -33,37 +31,33 @@ func statsCommand(p *program) *cli.Command {
 			if err != nil {
 				return err
 			}
-			if c.Bool("json") {
-				return p.json(now)
-			}
-			return now.write(p.out, nil)
+			return p.show(c, now, now.text(nil))
 		}),
 	}
 }
 
 // reading is the statistics of hosts at one time. It is also the JSON document.
 type reading interface {
-	// write writes the readable page. With an earlier reading of the same kind it adds
-	// rates.
-	write(out io.Writer, last reading) error
+	// text is the readable page. With an earlier reading of the same kind it has rates.
+	text(last reading) string
 }
 
 // hostReading is the reading of one host.
 type hostReading struct{ cachesidecar.Stats }
 
-func (r *hostReading) write(out io.Writer, last reading) error {
+func (r *hostReading) text(last reading) string {
 	if l, ok := last.(*hostReading); ok {
-		return writeStats(out, shown(r.Stats), &l.Stats)
+		return statsText(shown(r.Stats), &l.Stats)
 	}
-	return writeStats(out, shown(r.Stats), nil)
+	return statsText(shown(r.Stats), nil)
 }
 
 // clusterReading is the reading of all hosts.
 type clusterReading struct{ cachesidecar.ClusterStats }
 
-func (r *clusterReading) write(out io.Writer, _ reading) error {
+func (r *clusterReading) text(reading) string {
 	all := shown(r.ClusterStats)
-	return writeCluster(out, &all)
+	return clusterText(&all)
 }
 
 func (p *program) readStats(c *cli.Context) (now reading, err error) {
@@ -96,7 +90,11 @@ func (p *program) watchStats(c *cli.Context) error {
 		case err != nil:
 			fmt.Fprintln(p.err, "cachesidecar:", logs.Lines(err.Error()))
 		default:
-			if err := p.showStats(c, now, last); err != nil {
+			clear := ""
+			if isTerminal(p.out) {
+				clear = "\x1b[H\x1b[2J"
+			}
+			if err := p.show(c, now, clear+now.text(last)+"\n"); err != nil {
 				return err
 			}
 			last = now
@@ -107,21 +105,4 @@ func (p *program) watchStats(c *cli.Context) error {
 		case <-tick.C:
 		}
 	}
-}
-
-// showStats writes one page of --watch, or one JSON document.
-func (p *program) showStats(c *cli.Context, now, last reading) error {
-	if c.Bool("json") {
-		return p.json(now)
-	}
-	var page bytes.Buffer
-	if isTerminal(p.out) {
-		page.WriteString("\x1b[H\x1b[2J")
-	}
-	if err := now.write(&page, last); err != nil {
-		return err
-	}
-	page.WriteByte('\n')
-	_, err := p.out.Write(page.Bytes())
-	return err
 }

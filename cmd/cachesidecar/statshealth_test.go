@@ -71,25 +71,19 @@ func TestGoldenStatsPages(t *testing.T) {
 		Namespaces: []cachesidecar.NamespaceStats{{Name: "default", Hits: 3, Misses: 1}},
 	}
 	var got bytes.Buffer
-	write := func(title string, err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(title, err)
-		}
-		got.WriteString("\n--------\n")
-	}
-	write("well", writeStats(&got, well, nil))
-	write("ill", writeStats(&got, bad, nil))
-	write("cluster, well", writeCluster(&got, &cachesidecar.ClusterStats{Nodes: []cachesidecar.Stats{
+	write := func(page string) { got.WriteString(page + "\n--------\n") }
+	write(statsText(well, nil))
+	write(statsText(bad, nil))
+	write(clusterText(&cachesidecar.ClusterStats{Nodes: []cachesidecar.Stats{
 		{Node: "a", Cluster: cachesidecar.ClusterState{Members: 2, In: true, Owned: 16000}}, well,
 	}}))
 	drained := well
 	drained.Cluster.Drained, drained.Cluster.Owned = true, 0
-	write("drained", writeStats(&got, drained, nil))
+	write(statsText(drained, nil))
 	out := well
 	out.NotReady, out.Cluster.In, out.Cluster.Owned = "not joined: another key", false, 0
-	write("not ready", writeStats(&got, out, nil))
-	write("cluster, ill", writeCluster(&got, &cachesidecar.ClusterStats{
+	write(statsText(out, nil))
+	write(clusterText(&cachesidecar.ClusterStats{
 		Nodes: []cachesidecar.Stats{bad, out}, Missing: []cachesidecar.MissingStats{{Node: "c", Why: "no answer in 2s"}},
 	}))
 	name := filepath.Join("testdata", "stats_pages.txt")
@@ -114,11 +108,7 @@ func TestFindingsAreBounded(t *testing.T) {
 		st.Namespaces = append(st.Namespaces, st.Namespaces[0])
 		st.Cluster.Invalidations.Leases = append(st.Cluster.Invalidations.Leases, cachesidecar.LeaseStats{Node: "x", AgeMS: -1})
 	}
-	var page bytes.Buffer
-	if err := writeStats(&page, st, nil); err != nil {
-		t.Fatal(err)
-	}
-	head, _, _ := strings.Cut(page.String(), "\nreads ")
+	head, _, _ := strings.Cut(statsText(st, nil), "\nreads ")
 	if n := strings.Count(head, "\n"); n > 2*findingsShown+4 {
 		t.Errorf("%d lines:\n%s", n, head)
 	}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"strings"
 	"time"
 
@@ -35,22 +34,21 @@ func (p *program) ttl(c *cli.Context) error {
 	describe := func(key string, it cachesidecar.Item, found bool) jsonTTL {
 		return jsonTTL{key, found, it.TTL.Milliseconds()}
 	}
-	return describeKeys(p, c, cachesidecar.GetOptions{NoLoad: true}, describe, writeTTLs)
+	return describeKeys(p, c, cachesidecar.GetOptions{NoLoad: true}, describe, ttlText)
 }
 
-// writeTTLs writes the time of one key, or a line for each key that has a value.
-func writeTTLs(out io.Writer, keys []string, found map[string]cachesidecar.Item) error {
-	w := errWriter{out: out}
+// ttlText has the time of one key, or a line for each key that has a value.
+func ttlText(keys []string, found map[string]cachesidecar.Item) string {
+	var text strings.Builder
 	for _, k := range keys {
 		switch it, ok := found[k]; {
-		case !ok:
-		case len(keys) == 1:
-			w.printf("%s\n", timeLeft(it.TTL))
-		default:
-			w.printf("%s\t%s\n", k, timeLeft(it.TTL))
+		case ok && len(keys) > 1:
+			fmt.Fprintf(&text, "%s\t%s\n", k, timeLeft(it.TTL))
+		case ok:
+			return timeLeft(it.TTL) + "\n"
 		}
 	}
-	return w.err
+	return text.String()
 }
 
 // timeLeft formats a remaining TTL as a time that --ttl accepts: in milliseconds below a
