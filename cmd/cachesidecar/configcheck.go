@@ -12,7 +12,6 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/logs"
 	"github.com/cachesidecar/cachesidecar/internal/plainfile"
 	"github.com/cachesidecar/cachesidecar/internal/settings"
-	"github.com/cachesidecar/cachesidecar/sidecar"
 )
 
 func configCheckCommand(p *program) *cli.Command {
@@ -84,21 +83,24 @@ func (p *program) askOrigins(c *cli.Context, cfg *fileConfig) error {
 	}
 	var wrong problems
 	for _, a := range answers {
-		if a.Err != nil {
-			wrong = append(wrong, cfg.originProblem(a))
+		if a.Err == nil {
+			continue
 		}
+		text := a.Err.Error()
+		if errors.Is(a.Err, context.DeadlineExceeded) {
+			text = "no answer within the timeout: " + text
+		}
+		wrong = append(wrong, cfg.sources.problem("namespaces."+a.Namespace+".origin."+a.Kind,
+			fmt.Sprintf("namespace %s: origin.%s: %s", a.Namespace, a.Kind, text)))
 	}
 	feeds, err := cfg.AskFeeds(ctx)
 	if err != nil || c.Context.Err() != nil {
 		return errors.Join(err, c.Context.Err())
 	}
 	for _, a := range feeds {
-		setting := "changes." + a.Feed + "." + a.Kind
-		line, _ := cfg.sources.line(setting)
 		for _, err := range settings.Each(a.Err) {
-			wrong = append(wrong, problem{
-				File: cfg.sources.file, Line: line, Setting: setting, Text: fmt.Sprintf("changes %s: %v", a.Feed, err),
-			})
+			wrong = append(wrong, cfg.sources.problem("changes."+a.Feed+"."+a.Kind,
+				fmt.Sprintf("changes %s: %v", a.Feed, err)))
 		}
 		for _, w := range a.Warnings {
 			fmt.Fprintf(p.err, "changes %s: %s\n", logs.Plain(a.Feed), logs.Plain(w))
@@ -121,18 +123,4 @@ func (p *program) askOrigins(c *cli.Context, cfg *fileConfig) error {
 	}
 	_, err = fmt.Fprint(p.out, t)
 	return errors.Join(err, wrong.orNil())
-}
-
-// originProblem returns the problem that an origin does not answer as it is to.
-func (c *fileConfig) originProblem(a sidecar.OriginAnswer) problem {
-	setting := "namespaces." + a.Namespace + ".origin." + a.Kind
-	line, _ := c.sources.line(setting)
-	text := a.Err.Error()
-	if errors.Is(a.Err, context.DeadlineExceeded) {
-		text = "no answer within the timeout: " + text
-	}
-	return problem{
-		File: c.sources.file, Line: line, Setting: setting,
-		Text: fmt.Sprintf("namespace %s: origin.%s: %s", a.Namespace, a.Kind, text),
-	}
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"reflect"
 	"slices"
@@ -78,7 +79,7 @@ func (c fileConfig) effective(terminal bool) (list []shownSetting, err error) {
 	c.Config, err = c.Effective()
 	w := shower{sources: &c.sources}
 	w.fields(reflect.ValueOf(c))
-	for _, name := range slices.Sorted(keysOf(c.Namespaces)) {
+	for _, name := range slices.Sorted(maps.Keys(c.Namespaces)) {
 		ns := c.Namespaces[name]
 		w.path = []string{"namespaces", name}
 		w.fields(reflect.ValueOf(ns))
@@ -88,16 +89,6 @@ func (c fileConfig) effective(terminal bool) (list []shownSetting, err error) {
 		}
 	}
 	return w.list, errors.Join(e, err)
-}
-
-func keysOf(m map[string]sidecar.Namespace) func(func(string) bool) {
-	return func(yield func(string) bool) {
-		for name := range m {
-			if !yield(name) {
-				return
-			}
-		}
-	}
 }
 
 // shower collects settings from the fields of structs.

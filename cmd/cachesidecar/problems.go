@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"reflect"
 	"regexp"
 	"slices"
@@ -93,16 +94,9 @@ func (list problems) counted() string {
 // sort orders the list: problems without a line come last.
 func (list problems) sort() {
 	slices.SortStableFunc(list, func(a, b problem) int {
-		return cmp.Or(cmp.Compare(boolToInt(a.Line == 0), boolToInt(b.Line == 0)),
-			cmp.Compare(a.Line, b.Line), cmp.Compare(a.Setting, b.Setting), cmp.Compare(a.Text, b.Text))
+		return cmp.Or(cmp.Compare(cmp.Or(a.Line, math.MaxInt), cmp.Or(b.Line, math.MaxInt)),
+			cmp.Compare(a.Setting, b.Setting), cmp.Compare(a.Text, b.Text))
 	})
-}
-
-func boolToInt(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
 }
 
 // A message names its setting first: "l2_size 1 B: give …", "namespace a: quota 1 B: …",

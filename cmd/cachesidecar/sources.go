@@ -69,13 +69,18 @@ func entry(n *yaml.Node, path string, depth int) (key, value *yaml.Node) {
 
 // place makes a problem from an error of a check, and finds where the setting was given.
 func (s *sources) place(err error) problem {
-	p := problem{Text: err.Error(), Setting: settingOf(err.Error()), err: err}
+	p := s.problem(settingOf(err.Error()), err.Error())
+	p.err = err
 	if p.given = s.given[p.Setting]; p.given != "" {
-		return p
+		p.File, p.Line = "", 0
 	}
-	p.File = s.file
-	p.Line, _ = s.line(p.Setting)
 	return p
+}
+
+// problem returns a problem with a setting of the file.
+func (s *sources) problem(setting, text string) problem {
+	line, _ := s.line(setting)
+	return problem{File: s.file, Line: line, Setting: setting, Text: text}
 }
 
 // of returns where a setting comes from, in words.

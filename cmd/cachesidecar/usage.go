@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -177,11 +178,8 @@ func isHelp(a string) bool {
 
 func takesValue(flags []cli.Flag, name string) bool {
 	for _, f := range flags {
-		for _, n := range f.Names() {
-			if n == name {
-				_, isBool := f.(*cli.BoolFlag)
-				return !isBool
-			}
+		if _, isBool := f.(*cli.BoolFlag); slices.Contains(f.Names(), name) {
+			return !isBool
 		}
 	}
 	return false
