@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -109,7 +110,7 @@ func (p *program) bench(c *cli.Context) error {
 	write.Value = make([]byte, f.size)
 	dial := func() (net.Conn, error) { return dialTimed(c.Context, path, c.Duration("timeout")) }
 	if err := fill(c.Context, f, load.Config{Dial: dial, Protocol: write}); err != nil {
-		return explain(c, err)
+		return cmp.Or(c.Context.Err(), explain(c, err))
 	}
 	cfg := load.Config{
 		Dial: dial, Conns: f.conns, Pipeline: f.pipeline, Duration: f.duration, WarmUp: f.duration / 10,
@@ -131,7 +132,7 @@ func (p *program) bench(c *cli.Context) error {
 		cfg.Protocol = m.protocol
 		r, err := load.Run(c.Context, cfg)
 		if err != nil {
-			return explain(c, err)
+			return cmp.Or(c.Context.Err(), explain(c, err))
 		}
 		us := func(q float64) float64 { return float64(r.Latency.ValueAtQuantile(q)) / 1000 }
 		b := benchResult{m.name, r.PerSecond(), float64(r.Hits) / float64(max(r.Requests, 1)), us(50), us(99), us(100)}
@@ -172,58 +173,31 @@ type greeter struct{ load.Sidecar }
 func (g greeter) Greet(nc net.Conn) error {
 	err := g.Sidecar.Greet(nc)
 	var answer *wire.Error
-	if err == nil || errors.As(err, &answer) || timedOut(err) || errors.Is(err, context.Canceled) {
+	if err == nil || errors.As(err, &answer) || timedOut(err) {
 		return err
 	}
 	return fmt.Errorf("%w: no HELLO from the sidecar: %w", cachesidecar.ErrUnavailable, err)
 }
 
-// timedConn limits how long a batch waits for its answers. It fails when its context
-// ends. Each write begins a batch.
+// timedConn limits how long a batch waits for its answers. Each write begins a batch.
 type timedConn struct {
 	net.Conn
-	ctx     context.Context
 	timeout time.Duration
-	stop    func() bool
 }
 
+// dialTimed connects. The connection ends with ctx.
 func dialTimed(ctx context.Context, path string, timeout time.Duration) (net.Conn, error) {
 	nc, err := unixsock.Dial(ctx, path)
 	if err != nil {
 		return nil, fmt.Errorf("%w: cannot connect to the sidecar: %w", cachesidecar.ErrUnavailable, err)
 	}
-	c := &timedConn{Conn: nc, ctx: ctx, timeout: timeout}
-	c.stop = context.AfterFunc(ctx, func() { _ = nc.SetDeadline(time.Unix(1, 0)) })
-	return c, nil
+	context.AfterFunc(ctx, func() { _ = nc.Close() })
+	return timedConn{nc, timeout}, nil
 }
 
-func (c *timedConn) Write(b []byte) (int, error) {
+func (c timedConn) Write(b []byte) (int, error) {
 	if err := c.SetDeadline(time.Now().Add(c.timeout)); err != nil {
 		return 0, err
 	}
-	// The deadline above may have replaced the one that the context's end has set.
-	if err := c.ctx.Err(); err != nil {
-		return 0, err
-	}
-	n, err := c.Conn.Write(b)
-	return n, c.cause(err)
-}
-
-func (c *timedConn) Read(b []byte) (int, error) {
-	n, err := c.Conn.Read(b)
-	return n, c.cause(err)
-}
-
-// cause returns the context's error instead of a deadline error, if the context has
-// ended.
-func (c *timedConn) cause(err error) error {
-	if err != nil && c.ctx.Err() != nil {
-		return c.ctx.Err()
-	}
-	return err
-}
-
-func (c *timedConn) Close() error {
-	c.stop()
-	return c.Conn.Close()
+	return c.Conn.Write(b)
 }
