@@ -56,8 +56,9 @@ func (d *demo) run(ctx context.Context) (err error) {
 	d.ctx, d.fail = context.WithCancelCause(ctx)
 	if err := d.start("one", "two", "three"); err != nil {
 		d.fail(err)
+	} else {
+		d.story()
 	}
-	d.story()
 	err = context.Cause(d.ctx)
 	d.fail(nil)
 	d.processes.Wait()

@@ -62,6 +62,7 @@ type figure string
 func (t table) lines() (lines []string) {
 	var widths []int
 	var right []bool
+	early := func(row []any, j int) bool { return j == len(row)-1 && len(row) < len(t[0]) }
 	texts := make([][]string, len(t))
 	for i, row := range t {
 		for j, cell := range row {
@@ -69,16 +70,16 @@ func (t table) lines() (lines []string) {
 			if j == len(widths) {
 				widths, right = append(widths, 0), append(right, false)
 			}
-			if _, isText := cell.(string); !isText || j < len(row)-1 || len(row) >= len(t[0]) {
+			if _, isText := cell.(string); !early(row, j) {
 				widths[j], right[j] = max(widths[j], uniseg.StringWidth(texts[i][j])), right[j] || !isText
 			}
 		}
 	}
-	for _, row := range texts {
+	for i, row := range t {
 		line := ""
-		for j, text := range row {
+		for j, text := range texts[i] {
 			blanks := strings.Repeat(" ", max(widths[j]-uniseg.StringWidth(text), 0))
-			if right[j] && (j < len(row)-1 || len(row) >= len(t[0])) {
+			if right[j] && !early(row, j) {
 				text, blanks = blanks+text, ""
 			}
 			line += text + blanks + "  "
