@@ -18,16 +18,10 @@ import (
 
 // Flags that client commands share.
 var (
-	socketFlag = &cli.StringFlag{
-		Name:  "socket",
-		Usage: "the sidecar's socket `PATH` (default: $CACHESIDECAR_SOCKET, or where one is found)", TakesFile: true,
-	}
-	tokenFlag = &cli.StringFlag{
-		Name:  "token-file",
-		Usage: "show the sidecar the token in `FILE` (default: $" + envTokenFile + ", or none)", TakesFile: true,
-	}
-	jsonFlag = boolFlag("json", "print one JSON document")
-	nsFlag   = &cli.StringFlag{Name: "ns", Usage: "the `NAMESPACE`", Value: "default", Action: named}
+	socketFlag = fileFlag("socket", "the sidecar's socket `PATH` (default: $CACHESIDECAR_SOCKET, or the one found)")
+	tokenFlag  = fileFlag("token-file", "show the sidecar the token in `FILE` (default: $"+envTokenFile+", or none)")
+	jsonFlag   = boolFlag("json", "print one JSON document")
+	nsFlag     = &cli.StringFlag{Name: "ns", Usage: "the `NAMESPACE`", Value: "default", Action: named}
 )
 
 func timeoutFlag(usage string, def time.Duration) cli.Flag {
