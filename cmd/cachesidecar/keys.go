@@ -24,6 +24,12 @@ var ackFlag = &cli.StringFlag{
 	Name:  "ack",
 	Usage: "return when `HOSTS` have the write: its owner, or \"all\" hosts have dropped the old value",
 	Value: "owner",
+	Action: func(_ *cli.Context, ack string) error {
+		if ack != "owner" && ack != "all" {
+			return usagef("--ack %q: give owner or all", ack)
+		}
+		return nil
+	},
 }
 
 func ttlFlag() cli.Flag {
@@ -31,17 +37,9 @@ func ttlFlag() cli.Flag {
 		0, 0, wire.MaxTTL*time.Millisecond)
 }
 
-func writeOptions(c *cli.Context) (o cachesidecar.SetOptions, err error) {
-	o.TTL = c.Duration("ttl")
-	o.NoExpiry = c.IsSet("ttl") && o.TTL == 0
-	switch ack := c.String("ack"); ack {
-	case "", "owner":
-	case "all":
-		o.AckAll = true
-	default:
-		return o, usagef("--ack %q: give owner or all", ack)
-	}
-	return o, nil
+func writeOptions(c *cli.Context) cachesidecar.SetOptions {
+	ttl := c.Duration("ttl")
+	return cachesidecar.SetOptions{TTL: ttl, NoExpiry: c.IsSet("ttl") && ttl == 0, AckAll: c.String("ack") == "all"}
 }
 
 func setCommand(p *program) *cli.Command {
@@ -61,10 +59,7 @@ func setCommand(p *program) *cli.Command {
 }
 
 func (p *program) set(c *cli.Context) error {
-	o, err := writeOptions(c)
-	if err != nil {
-		return err
-	}
+	o := writeOptions(c)
 	if n := c.Uint("flags"); n > 1<<32-1 {
 		return usagef("--flags %d: give a number below 2^32", n)
 	}
@@ -78,6 +73,7 @@ func (p *program) set(c *cli.Context) error {
 	if conditions > 1 {
 		return usagef("--add, --replace and --cas: give one of them")
 	}
+	var err error
 	key, value := c.Args().Get(0), []byte(c.Args().Get(1))
 	if string(value) == "-" {
 		if value, err = readValue(c.Context, p.in, maxInput); err != nil {
@@ -147,10 +143,7 @@ func delCommand(p *program) *cli.Command {
 }
 
 func (p *program) del(c *cli.Context) error {
-	o, err := writeOptions(c)
-	if err != nil {
-		return err
-	}
+	o := writeOptions(c)
 	del := cachesidecar.DeleteOptions{
 		AckAll: o.AckAll, Soft: c.Bool("soft"), CacheOnly: c.Bool("cache-only"), ReplicaLag: c.Duration("replica-lag"),
 	}
@@ -186,10 +179,7 @@ func touchCommand(p *program) *cli.Command {
 }
 
 func (p *program) touch(c *cli.Context) error {
-	o, err := writeOptions(c)
-	if err != nil {
-		return err
-	}
+	o := writeOptions(c)
 	return ask(c, func(ctx context.Context, cl *client.Client) error {
 		var missing error
 		for _, k := range c.Args().Slice() {
@@ -227,10 +217,7 @@ func (p *program) incr(c *cli.Context) error {
 			return usagef("incr: %q is no 64-bit number", c.Args().Get(1))
 		}
 	}
-	o, err := writeOptions(c)
-	if err != nil {
-		return err
-	}
+	o := writeOptions(c)
 	initial, err := strconv.ParseInt(c.String("initial"), 10, 64)
 	if err != nil && c.IsSet("initial") {
 		return usagef("--initial %q is no 64-bit number", c.String("initial"))

@@ -17,11 +17,8 @@ func statsCommand(p *program) *cli.Command {
 		Name:  "stats",
 		Usage: "show what the sidecar on this host does, or all of them",
 		Flags: clientFlags(jsonFlag,
-			&cli.BoolFlag{Name: "cluster", Usage: "show every host of the cluster", DisableDefaultText: true},
-			&cli.BoolFlag{
-				Name: "watch", Aliases: []string{"w"}, DisableDefaultText: true,
-				Usage: "show it anew every second, with rates",
-			},
+			boolFlag("cluster", "show every host of the cluster"),
+			boolFlag("watch", "show it anew every second, with rates", "w"),
 		),
 		Action: counted(0, 0, func(c *cli.Context) error {
 			if c.Bool("watch") {
