@@ -16,6 +16,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/cachesidecar/cachesidecar/internal/settings"
+	"github.com/cachesidecar/cachesidecar/loader"
 	"github.com/cachesidecar/cachesidecar/loader/postgres"
 	"github.com/cachesidecar/cachesidecar/sidecar"
 )
@@ -193,7 +194,7 @@ func nothing(line int) *yaml.Node {
 // entries checks a map of settings. It returns false if the value is no map.
 func (c *checker) entries(n *yaml.Node, f field, line int) bool {
 	if n.Kind != yaml.MappingNode {
-		c.wrongType(f, line)
+		c.wrongType(n, f, line)
 		return false
 	}
 	kept := n.Content[:0]
@@ -239,14 +240,14 @@ func (c *checker) merged(v *yaml.Node, f field) bool {
 // single checks a value that is not a map.
 func (c *checker) single(n *yaml.Node, f field, line int) bool {
 	if isWhole(f.typ) && n.ShortTag() == "!!float" { // the parser would truncate it
-		c.report(line, "%s: give a whole number", f.name)
+		c.report(line, "%s: give a whole number, not %q", f.name, n.Value)
 		return false
 	}
 	err := n.Decode(reflect.New(f.typ).Interface())
 	var wrong *yaml.TypeError
 	switch {
 	case errors.As(err, &wrong):
-		c.wrongType(f, line)
+		c.wrongType(n, f, line)
 	case err != nil: // from UnmarshalText
 		c.report(line, "%s: %s", f.name, plain(err).Text)
 	}
@@ -279,13 +280,29 @@ func (c *checker) unknown(k *yaml.Node, f field) {
 	c.report(k.Line, "%q is no setting%s%s %s", k.Value, whose, there, strings.Join(names, ", "))
 }
 
-// wrongType reports a value of a wrong type. It does not show the value, which may be a secret.
-func (c *checker) wrongType(f field, line int) {
+// wrongType reports a value of a wrong type. It shows no text that may be a secret.
+func (c *checker) wrongType(n *yaml.Node, f field, line int) {
 	name := f.name
 	if name != "" { // it is not the whole file
 		name += ": "
 	}
-	c.report(line, "%sgive %s", name, kind(f.typ))
+	c.report(line, "%sgive %s, not %s", name, kind(f.typ), shownNode(n, f.typ))
+}
+
+// shownNode describes the value that stands in the place of a setting.
+func shownNode(n *yaml.Node, instead reflect.Type) string {
+	const enough = 10 // bytes
+	switch {
+	case n.Kind == yaml.SequenceNode:
+		return "a list"
+	case n.Kind == yaml.MappingNode:
+		return "a map"
+	case mayBeSecret(instead):
+		return "a text"
+	case len(n.Value) > enough:
+		return fmt.Sprintf("%q", n.Value[:enough-3]+"...")
+	}
+	return fmt.Sprintf("%q", n.Value)
 }
 
 // textForms describes the values of types that are read from text.
@@ -315,4 +332,16 @@ func kind(t reflect.Type) string {
 		return "settings, such as " + strings.Join(names[:min(len(names), 3)], ", ")
 	}
 	return cmp.Or(textForms[t], "text")
+}
+
+// mayBeSecret reports whether text in the place of a map of this type may be a secret: an
+// origin's DSN, a token, or the content of a file with secrets. Errors do not show it.
+func mayBeSecret(t reflect.Type) bool {
+	switch t {
+	case reflect.TypeFor[map[string]string](), reflect.TypeFor[sidecar.Token](),
+		reflect.TypeFor[map[string]sidecar.Token](), reflect.TypeFor[fileOrigin](), reflect.TypeFor[fileFeed](),
+		reflect.TypeFor[postgres.FeedConfig]():
+		return true
+	}
+	return reflect.PointerTo(t).Implements(reflect.TypeFor[loader.OriginConfig]())
 }

@@ -70,7 +70,7 @@ func TestNoSecretIsShown(t *testing.T) {
 		{"a header in place of its file", "http: {" + web + "header_files: {Authorization: Bearer s3cret}}", "Authorization: give the whole path"},
 		{"a header", "http: {" + web + "headers: {Authorization: Bearer s3cret}}", "headers: Authorization is a secret"},
 		{"a header of two lines in place", "http: {" + web + "headers: {X-A: \"a\\ns3cret\"}}", "X-A: the value has line breaks"},
-		{"a header's list", "http: {" + web + "headers: {X-A: [s3cret]}}", "give text"},
+		{"a header's list", "http: {" + web + "headers: {X-A: [s3cret]}}", "give text, not a list"},
 		{"in the URL", "http: {url: 'http://u:s3cret@h/{key}'}", "url: it has a user or password"},
 		{"in a broken URL", "http: {url: 'http://u:s3cret@h:port/{key}'}", "http origin: its URL must begin with"},
 		{"in a URL's query without a key", "http: {url: 'http://h/?token=s3cret'}", "its URL must have {key} once"},
@@ -81,7 +81,7 @@ func TestNoSecretIsShown(t *testing.T) {
 		{"a variable that has no name", "exec: {command: ['true'], env: ['s3cret=s3cret']}", "env: give the name of an environment variable"},
 		{"as a setting there is not", "redis: {address: 'h:1', password: s3cret}", `"password" is no setting of redis`},
 		{"in place of a kind's settings", "postgres: s3cret", "postgres: give settings, such as "},
-		{"in place of headers", "http: {" + web + "header_files: s3cret}", "give names, each with its value"},
+		{"in place of headers", "http: {" + web + "header_files: s3cret}", "give names, each with its value, not a text"},
 		{"in place of an origin", "s3cret", "give settings, such as http, "},
 	} {
 		file := write("c.yaml", fmt.Sprintf("namespaces: {a: {origin: {%s}}}\n", tc.origin))

@@ -88,7 +88,7 @@ func TestUsageErrors(t *testing.T) {
 		{"run: negative size", "run --l1-size -5MiB", `size "-5MiB" is negative`},
 		{"run: size out of bounds", "run --l2-size 1MiB", "l2_size 1.0 MiB: give 8.0 MiB to 256 GiB"},
 		{"run: mode", "run --socket-mode 999", `mode "999": give octal permission bits`},
-		{"run: namespaces", "run --max-namespaces x", `--max-namespaces: max_namespaces: give a number`},
+		{"run: namespaces", "run --max-namespaces x", `--max-namespaces: max_namespaces: give a number, not "x"`},
 		{"run: namespaces out of bounds", "run --max-namespaces 257", "max_namespaces 257: give 1 to 256"},
 		{"run: connections", "run --max-connections -1", "max_connections -1: give 1 to"},
 		{"run: request timeout", "run --request-timeout 2h", "request_timeout 2h0m0s: give 1ms to 1h"},
@@ -120,8 +120,8 @@ func TestUsageErrors(t *testing.T) {
 		{"run: advertise with a port", "run --join a:1 --advertise 10.0.0.1:7946", `advertise "10.0.0.1:7946": give the IP address`},
 		{"run: all addresses, none advertised", "run --bind 0.0.0.0:7946 --insecure", "bind 0.0.0.0:7946 is every address of this host, and others must know one: set advertise"},
 		{"run: bind to a name", "run --bind host-a:7946 --insecure", `bind "host-a:7946": give an IP address of this host and a port`},
-		{"run: weight", "run --weight x", `--weight: weight: give a number from 0 to 4294967295`},
-		{"run: weight too high", "run --weight 4294967296", `weight: give a number from 0 to 4294967295`},
+		{"run: weight", "run --weight x", `--weight: weight: give a number from 0 to 4294967295, not "x"`},
+		{"run: weight too high", "run --weight 4294967296", `weight: give a number from 0 to 4294967295, not "4294967296"`},
 		{"run: staleness", "run --max-staleness 100ms", "max_staleness 100ms: give 500ms to 1m0s"},
 		{"run: skew", "run --max-clock-skew 0.1ms", "max_clock_skew 100µs: give 1ms to 1m"},
 		{"run: cluster", "run --cluster " + strings.Repeat("x", 65), `give 1 to 64 bytes without blanks`},
@@ -151,8 +151,8 @@ func TestUsageErrors(t *testing.T) {
 // from those in flags.
 func TestUsageErrorsInEnvironment(t *testing.T) {
 	for _, tc := range []struct{ name, value, want string }{
-		{"CACHESIDECAR_MAX_NAMESPACES", "x\"y\n", `$CACHESIDECAR_MAX_NAMESPACES: max_namespaces: give a number`},
-		{"CACHESIDECAR_REQUEST_TIMEOUT", "5", `$CACHESIDECAR_REQUEST_TIMEOUT: request_timeout: give a time such as 30s, 2h or 7d`},
+		{"CACHESIDECAR_MAX_NAMESPACES", "x\"y\n", `$CACHESIDECAR_MAX_NAMESPACES: max_namespaces: give a number, not "x\"y\n"`},
+		{"CACHESIDECAR_REQUEST_TIMEOUT", "5", `$CACHESIDECAR_REQUEST_TIMEOUT: request_timeout: give a time such as 30s, 2h or 7d, not "5"`},
 		{"CACHESIDECAR_PPROF", "perhaps", `could not parse "perhaps" as bool value from environment variable "CACHESIDECAR_PPROF"`},
 		{"CACHESIDECAR_L2_SIZE", "x", `$CACHESIDECAR_L2_SIZE: l2_size: size "x": give a number and a unit`},
 	} {
