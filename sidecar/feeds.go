@@ -74,8 +74,8 @@ func (c Config) AskFeeds(ctx context.Context) (list []FeedAnswer, err error) {
 		for _, namespace := range feeds[name].Namespaces() {
 			ns, configured := c.Namespaces[namespace]
 			if !configured {
-				a.Warnings = append(a.Warnings, fmt.Sprintf("namespace %s is not configured: the feed deletes its keys "+
-					"all the same; is the name misspelt?", namespace))
+				a.Warnings = append(a.Warnings, fmt.Sprintf("namespace %s is not configured: the feed deletes its "+
+					"keys all the same; is the name misspelt?", namespace))
 			}
 			if ns.Origin != nil && ns.KeyPattern == "" {
 				a.Warnings = append(a.Warnings, fmt.Sprintf("namespace %s has no key_pattern: an origin may find one "+
