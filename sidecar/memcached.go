@@ -26,6 +26,7 @@ type memcachedDoor struct {
 	server *server.Server
 	ln     net.Listener
 	socket *unixsock.Listener // ln, if it is a Unix socket
+	passed net.Listener       // by systemd, to be ln; nil: none
 }
 
 // memcachedDefaults sets and checks the settings of the memcached endpoint.
@@ -91,18 +92,23 @@ func openMemcached(m *memcachedDoor, cfg *Config, maxConns int, doors *session.S
 	m.server = server.New(limits, cfg.Log, m.door.Handler)
 }
 
-// listen listens for clients of memcached's protocol, if there is an endpoint.
+// listen listens for clients of memcached's protocol, if there is an endpoint, or takes the listener
+// that systemd has passed on for them.
 func (m *memcachedDoor) listen(cfg *Config) (err error) {
+	unix, _ := m.passed.(*net.UnixListener)
+	tcp, _ := m.passed.(*net.TCPListener)
 	switch {
 	case m.door == nil, m.ln != nil: // a test's own
 		return nil
 	case isPath(cfg.Memcached):
 		m.socket, err = unixsock.Listen(unixsock.Config{
-			Path: cfg.Memcached, Mode: fs.FileMode(cfg.SocketMode), Group: cfg.SocketGroup, Own: true,
+			Path: cfg.Memcached, Mode: fs.FileMode(cfg.SocketMode), Group: cfg.SocketGroup, Passed: unix,
 		})
 		if err == nil {
 			m.ln = m.socket
 		}
+	case tcp != nil:
+		m.ln, err = tcp, transport.BoundReceive(tcp, machine.ReceiveBuffer)
 	default:
 		m.ln, err = transport.ListenTCP(cfg.Memcached, 0, machine.ReceiveBuffer, 0)
 	}

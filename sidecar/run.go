@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 
+	"github.com/coreos/go-systemd/v22/activation"
+
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/httpd"
 	"github.com/cachesidecar/cachesidecar/unixsock"
@@ -99,13 +101,20 @@ func (s *Sidecar) run(ctx context.Context) error {
 	return s.ending.stopped(joined(err, back.Wait()))
 }
 
-// listen returns the listener of the socket, or nil if there is no socket.
+// listen returns the listener of the socket, or nil if there is no socket. Then what systemd has passed on
+// is the embedding program's.
 func (s *Sidecar) listen() (*unixsock.Listener, error) {
 	if s.cfg.NoSocket {
 		return nil, nil
 	}
+	passed, memcached, err := takePassed(&s.cfg, activation.Files(true))
+	if err != nil {
+		return nil, err
+	}
+	s.memcached.passed = memcached
 	l, err := unixsock.Listen(unixsock.Config{
 		Path: s.cfg.Socket, Mode: fs.FileMode(s.cfg.SocketMode), Group: s.cfg.SocketGroup,
+		Passed: passed,
 	})
 	if err != nil {
 		return nil, err
@@ -113,7 +122,7 @@ func (s *Sidecar) listen() (*unixsock.Listener, error) {
 	s.path = l.Path()
 	other := s.cfg.Socket != "" && s.cfg.Socket != s.path ||
 		s.cfg.SocketMode != 0 && fs.FileMode(s.cfg.SocketMode) != unixsock.DefaultMode || s.cfg.SocketGroup != ""
-	if l.Inherited() && other {
+	if passed != nil && other {
 		s.cfg.Log.Warn("systemd has passed the socket on: socket, socket_mode and socket_group have no effect, "+
 			"its unit has ListenStream=, SocketMode= and SocketGroup=", "socket", s.path)
 	}

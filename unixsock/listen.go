@@ -13,16 +13,15 @@ import (
 	"sync"
 	"syscall"
 
-	"github.com/coreos/go-systemd/v22/activation"
 	"golang.org/x/sys/unix"
 )
 
 // Config configures the path of the socket and access to it.
 type Config struct {
-	Path  string      // default: the first of Candidates in a writable folder
-	Mode  fs.FileMode // default 0660
-	Group string      // name or number; default: the process's group
-	Own   bool        // the socket is not the one that systemd may have passed on
+	Path   string            // default: the first of Candidates in a writable folder
+	Mode   fs.FileMode       // default 0660
+	Group  string            // name or number; default: the process's group
+	Passed *net.UnixListener // by systemd, which has made its file: nothing else counts; nil: none
 }
 
 // DefaultMode lets the owner and the group connect.
@@ -48,9 +47,6 @@ type Listener struct {
 // Path returns the path that clients connect to.
 func (l *Listener) Path() string { return l.path }
 
-// Inherited says whether systemd has passed the socket on.
-func (l *Listener) Inherited() bool { return l.inherited }
-
 // Addr returns the same path as an address.
 func (l *Listener) Addr() net.Addr { return &net.UnixAddr{Name: l.path, Net: "unix"} }
 
@@ -71,15 +67,12 @@ func (l *Listener) present() *net.UnixListener {
 	return l.ln
 }
 
-// Listen opens the socket, or takes the socket that systemd has passed on (LISTEN_FDS), unless
-// cfg.Own says otherwise.
+// Listen opens the socket, or takes the socket that systemd has passed on.
 // It replaces the socket of a sidecar that has ended. If a live process serves the path,
 // it returns ErrRunning.
 func Listen(cfg Config) (*Listener, error) {
-	if !cfg.Own {
-		if l, err := inherited(); l != nil || err != nil {
-			return l, err
-		}
+	if cfg.Passed != nil {
+		return inherited(cfg.Passed), nil
 	}
 	path, err := choose(cfg.Path)
 	if err != nil {
@@ -284,25 +277,13 @@ func groupID(name string) (int, error) {
 	return strconv.Atoi(g.Gid)
 }
 
-// inherited returns the socket that systemd has passed on, or nil.
-func inherited() (*Listener, error) {
-	lns, err := activation.Listeners()
-	if err != nil || len(lns) == 0 {
-		return nil, err
-	}
-	if len(lns) > 1 {
-		return nil, fmt.Errorf("LISTEN_FDS passes %d sockets on, one is wanted", len(lns))
-	}
-	ln, ok := lns[0].(*net.UnixListener)
-	if !ok {
-		return nil, fmt.Errorf("LISTEN_FDS passes on a socket of kind %s, a Unix stream socket is wanted",
-			lns[0].Addr().Network())
-	}
+// inherited returns the socket that systemd has passed on.
+func inherited(ln *net.UnixListener) *Listener {
 	ln.SetUnlinkOnClose(false)
 	l := &Listener{path: ln.Addr().String(), ln: ln, inherited: true}
 	// Else the socket has no file, or none at this path.
 	if fi, err := os.Lstat(l.path); err == nil && fi.Mode()&fs.ModeSocket != 0 {
 		l.own = fi
 	}
-	return l, nil
+	return l
 }

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -88,22 +86,9 @@ func TestLengthyRollingRestart(t *testing.T) {
 // kept returns a function that starts a host at a socket that stays, as systemd does.
 func kept(t *testing.T) func(flags ...string) *process {
 	socket := filepath.Join(tempDir(t), "s")
-	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { ln.Close() })
-	f, err := ln.File()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { f.Close() })
+	ln := keeps(t, "unix", socket)
 	return func(flags ...string) *process {
-		cmd := exec.Command("sh", append([]string{
-			"-c", `LISTEN_FDS=1 LISTEN_PID=$$ exec "$0" run --http off --node host1 "$@"`, binary(),
-		}, flags...)...)
-		cmd.ExtraFiles = []*os.File{f}
-		p := launch(t, cmd)
+		p := launch(t, passing(t, []net.Listener{ln}, "", flags...))
 		p.socket = socket
 		p.waitFor("the sidecar to serve", p.log, func(log string) bool { return strings.Contains(log, `"msg":"serving"`) })
 		return p

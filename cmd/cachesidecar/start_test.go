@@ -71,6 +71,9 @@ func TestSocketModeAndGroup(t *testing.T) {
 	if fi.Mode().Perm() != 0o604 || int(fi.Sys().(*syscall.Stat_t).Gid) != gid {
 		t.Errorf("mode %v, group %d", fi.Mode(), fi.Sys().(*syscall.Stat_t).Gid)
 	}
+	if strings.Contains(p.log.String(), "have no effect") {
+		t.Errorf("systemd has passed nothing on: %s", p.log)
+	}
 	if o := runBinary(t, "run", "--socket", p.socket+"2", "--http", "off", "--socket-group", "no-such-group"); o.status != exitMiss || !strings.Contains(o.err, `socket group "no-such-group"`) {
 		t.Errorf("unknown group: %v", o)
 	}
@@ -93,16 +96,7 @@ func TestSizesAboveMemory(t *testing.T) {
 // systemd, and stays.
 func TestInheritedSocket(t *testing.T) {
 	socket := filepath.Join(tempDir(t), "s")
-	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	f, err := ln.File()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
+	ln := keeps(t, "unix", socket)
 	notify := filepath.Join(filepath.Dir(socket), "n")
 	nc, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: notify, Net: "unixgram"})
 	if err != nil {
@@ -110,10 +104,8 @@ func TestInheritedSocket(t *testing.T) {
 	}
 	defer nc.Close()
 	for flag, warns := range map[string]bool{"--socket-mode=0660": false, "--socket-mode=0600": true} {
-		// The process's id must be in its environment. The shell knows it.
-		cmd := exec.Command("sh", "-c", `LISTEN_FDS=1 LISTEN_PID=$$ exec "$0" run --http off --node host1 "$1"`, binary(), flag)
-		cmd.ExtraFiles = []*os.File{f} // becomes 3
-		cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+notify)
+		cmd := passing(t, []net.Listener{ln}, "", flag)
+		cmd.Env = append(cmd.Env, "NOTIFY_SOCKET="+notify)
 		p := launch(t, cmd)
 		p.socket = socket
 		if got := read(t, nc); got != "READY=1" {

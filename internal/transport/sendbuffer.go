@@ -146,17 +146,30 @@ func (s *Socket) EndLinger() {
 // TCP. A send buffer of zero is the system's. With a limit, the kernel ends a connection whose
 // peer takes nothing for so long, also after it was closed.
 func ListenTCP(address string, send, receive int, limit time.Duration) (net.Listener, error) {
-	lc := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) (err error) {
-		e := raw.Control(func(fd uintptr) {
-			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, receive)
-			if err == nil && send > 0 {
-				err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUF, send)
-			}
-			if err == nil && limit > 0 {
-				err = limitUnsent(int(fd), limit)
-			}
-		})
-		return errors.Join(err, e)
+	lc := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
+		return boundTCP(raw, send, receive, limit)
 	}}
 	return lc.Listen(context.Background(), "tcp", address)
+}
+
+// BoundReceive sets the receive buffer of the connections that come from now on, as ListenTCP does.
+func BoundReceive(ln *net.TCPListener, receive int) error {
+	raw, err := ln.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return boundTCP(raw, 0, receive, 0)
+}
+
+func boundTCP(raw syscall.RawConn, send, receive int, limit time.Duration) (err error) {
+	e := raw.Control(func(fd uintptr) {
+		err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, receive)
+		if err == nil && send > 0 {
+			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUF, send)
+		}
+		if err == nil && limit > 0 {
+			err = limitUnsent(int(fd), limit)
+		}
+	})
+	return errors.Join(err, e)
 }
