@@ -112,7 +112,8 @@ func TestLengthyDebianPackage(t *testing.T) {
 	shared := pack(t, "deb")
 	packAs(t, filepath.Join(shared, "other"), "v9.8.6", "deb")
 	m := boot(t, shared)
-	m.tour("The Debian package", 9, "")
+	m.tour("The Debian package", 15, "")
+	m.keepsMemcached()
 	if out := m.run("systemctl", "is-enabled", "cachesidecar.service", "cachesidecar.socket"); out != "enabled\nenabled\n" {
 		t.Errorf("enabled: %q", out)
 	}
@@ -235,6 +236,39 @@ func (m *machine) tour(name string, want int, before string) {
 	if lines < want {
 		m.t.Errorf("the page has %d lines to run in %q, want %d", lines, name, want)
 	}
+}
+
+// keepsMemcached: a client of memcached's protocol that connects while no sidecar runs is served by the
+// next one, at the port that the page has set up, and at a path of a unit of its own. It takes both away again.
+func (m *machine) keepsMemcached() {
+	m.t.Helper()
+	served := func(connect string) {
+		m.t.Helper()
+		pid := m.mainPID()
+		m.run("systemctl", "stop", "cachesidecar.service")
+		if out := m.run("timeout", "30", "perl", "-MIO::Socket", "-e", `my $s = `+connect+` or die "$!"; `+
+			`print $s "set k 0 0 1\r\nv\r\n"; print scalar <$s>`); out != "STORED\r\n" || m.mainPID() == pid {
+			m.t.Errorf("without a process %s answers %q, process %s was %s", connect, out, m.mainPID(), pid)
+		}
+	}
+	served(`IO::Socket::INET->new("127.0.0.1:11211")`)
+	const own = "/run/systemd/system/cachesidecar-memcached.socket"
+	m.write(own, "[Socket]\nListenStream=/run/cachesidecar/memcached.sock\nSocketMode=0604\n"+
+		"FileDescriptorName=memcached\nService=cachesidecar.service\n")
+	m.write("/etc/cachesidecar/config.yaml", "memcached: /run/cachesidecar/memcached.sock\n")
+	m.run("rm", "-r", "/etc/systemd/system/cachesidecar.socket.d")
+	m.run("systemctl", "daemon-reload")
+	m.run("systemctl", "stop", "cachesidecar.socket", "cachesidecar.service")
+	m.run("systemctl", "start", "cachesidecar-memcached.socket", "cachesidecar.service")
+	served(`IO::Socket::UNIX->new("/run/cachesidecar/memcached.sock")`)
+	if out := m.run("stat", "-c", "%a", "/run/cachesidecar/memcached.sock"); out != "604\n" {
+		m.t.Errorf("memcached's socket has mode %s", out)
+	}
+	m.run("systemctl", "stop", "cachesidecar.service", "cachesidecar-memcached.socket")
+	m.run("rm", own, "/run/cachesidecar/memcached.sock")
+	m.write("/etc/cachesidecar/config.yaml", "{}\n")
+	m.run("systemctl", "daemon-reload")
+	m.run("systemctl", "start", "cachesidecar.service")
 }
 
 // reloads: a right configuration is in effect after "systemctl reload", a wrong one makes it
