@@ -14,7 +14,7 @@ import (
 // answer or effect depends on the present entry must not take that key for absent. All of
 // them pass one gate, Owners.epoch, or for the hits of reads, whose value may be here,
 // Owners.coming. The gate sends them the slow way, which asks the last owner for the entry
-// (Owners.ask). If that owner cannot be asked:
+// (Owners.fetchEntry). If that owner cannot be asked:
 //
 //	GET, MGET, LEASE              go on: a miss proves nothing
 //	DELETE without a condition    goes on: what comes after it is refused
@@ -65,7 +65,7 @@ func (o *Owners) epoch(q *wire.Request, k kv.Key, fetched uint32, now kv.Moment)
 // are there.
 func (o *Owners) coming(partition uint16) bool { return o.Handoff.Incoming[partition].Load() != nil }
 
-// ask asks the last owner of a key for its entry, if that may be on its way here. It
+// fetchEntry asks the last owner of a key for its entry, if that may be on its way here. It
 // returns false if no entry is coming any more, and an error if the operation cannot be
 // executed without the answer. The caller has read the epoch of the ownership before.
 func (o *Owners) fetchEntry(

@@ -69,8 +69,11 @@ func (f *Forwarder) read(
 			return f.copies.outcome(cl, q, began)
 		}
 		// The caller that made the call may have had less time than this one.
-		if f.Clock.Read().Boot >= deadline {
+		switch over := f.Clock.Read().Boot >= deadline; {
+		case over && q.Op == wire.OpLease:
 			return inVain(q, owner)
+		case over:
+			return f.copies.outcome(cl, q, began)
 		}
 	}
 }
@@ -161,7 +164,7 @@ func (f *Forwarder) readSlotless(ctx context.Context, q *wire.Request, deadline 
 	switch {
 	case owner == nil || owner.Process == f.Node.Self():
 		return f.owners.replyNoOwner(q)
-	case !q.Has(wire.Fresh) && !owner.Answers(now.Boot, f.Node.Bound()):
+	case deadline <= now.Boot || !q.Has(wire.Fresh) && !owner.Answers(now.Boot, f.Node.Bound()):
 		return unanswered(q, owner)
 	}
 	f.Counts.PeerReads.Add(1)

@@ -144,7 +144,7 @@ func (h *Hosts) ForgetEverywhere(ctx context.Context, q *wire.Request) wire.Repl
 	return all
 }
 
-// said is the answer of one host.
+// hostAnswer is the answer of one host.
 type hostAnswer struct {
 	node  kv.NodeID
 	reply wire.Reply

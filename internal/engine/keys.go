@@ -18,7 +18,7 @@ import (
 // another host's key and a LEASE that waits need no goroutine (see Waits); every
 // other request has a goroutine of its own:
 //
-//	owned here, entries on their way here  → ask for the entry first, see Owners.ask
+//	owned here, entries on their way here  → ask for the entry first, see Owners.fetchEntry
 //	owned here, missing, has an origin     → load it, once for all readers
 //	owned here, missing, a LEASE           → a token, or wait for the FILL
 //	owned here, write-through              → the origin first

@@ -1,7 +1,9 @@
 package engine
 
 import (
-	"context"
+	"maps"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/flight"
@@ -33,8 +35,8 @@ type Wait struct {
 	Request  *wire.Request
 	Conn     Conn
 	Member   *quota.Member
-	Context  context.Context // a LEASE gives up when it ends
-	Deadline time.Duration   // on the boot clock
+	Leases   *WaitingLeases // of the connection
+	Deadline time.Duration  // on the boot clock
 	Asker    Asker
 
 	waits *Waits
@@ -42,7 +44,6 @@ type Wait struct {
 	began time.Duration // on the boot clock
 	call  *Call         // that this GET makes itself
 	lease flight.LeaseWaiter
-	end   func() // ends the context of a LEASE
 }
 
 // Conn is the connection of a Wait.
@@ -54,8 +55,8 @@ type Conn interface {
 	FlushLater(calls server.Flusher)
 }
 
-// Asker is told the reply to its request once. MOVED means that the request must be tried here again,
-// and then go the slow way. Tell must not wait.
+// Asker is told the reply to its request once. MOVED means that a GET must go the slow way, and that a
+// LEASE must be looked up again. Tell must not wait.
 type Asker interface {
 	Tell(a *transport.Answers, r wire.Reply)
 }
@@ -101,10 +102,12 @@ func (c *Waits) get(w *Wait, ns *namespaces.Namespace) bool {
 	w.Conn.FlushLater(to)
 	out := questionFor(q.Namespace, []*Call{cl})
 	out.TimeoutMS = uint32(max(left.Milliseconds(), 1))
-	if cl.err = to.Start(out, left, w); cl.err != nil {
+	err := to.Start(out, left, w)
+	if err != nil { // else the call is Answered's
+		cl.err = err
 		c.calls.Ended(cl)
 	}
-	return cl.err == nil
+	return err == nil
 }
 
 // Note notes the wait, which ends at a moment on the boot clock.
@@ -163,7 +166,7 @@ func (w *Wait) tell(a *transport.Answers, cl *Call) {
 }
 
 // lease makes a LEASE wait for the token of its key, or for the fill, until its time is over or its
-// context ends.
+// connection ends.
 func (c *Waits) lease(w *Wait, ns *namespaces.Namespace) (r wire.Reply, waits bool) {
 	claim, ok := c.tokens.claimOf(ns, w.Request, w.Member)
 	if !ok {
@@ -172,19 +175,17 @@ func (c *Waits) lease(w *Wait, ns *namespaces.Namespace) (r wire.Reply, waits bo
 	key, now := claim.Key, c.Clock.Read().Boot
 	w.began = now
 	w.lease.Tell = func(g flight.Grant, err error, later func(func())) {
-		w.end()
+		w.Leases.remove(w)
 		var a transport.Answers
 		w.Asker.Tell(&a, c.tokens.outcome(ns, key, g, err))
 		later(a.Write)
 	}
-	ctx, cancel := context.WithTimeout(w.Context, w.Deadline-now)
-	stop := context.AfterFunc(ctx, w.giveUp)
-	w.end = func() { stop(); cancel() }
+	w.Leases.add(w, w.Deadline-now)
 	grant, waits, err := c.Leases.Queue(claim, &w.lease)
 	if waits {
 		return wire.Reply{}, true
 	}
-	w.end()
+	w.Leases.remove(w)
 	return c.tokens.outcome(ns, key, grant, err), false
 }
 
@@ -193,7 +194,48 @@ func (w *Wait) giveUp() {
 	if !w.waits.Leases.Leave(&w.lease) {
 		return
 	}
+	w.Leases.remove(w)
 	var a transport.Answers
 	w.Asker.Tell(&a, wire.ErrorReply(waitedInVain))
 	a.Write()
+}
+
+// WaitingLeases are the LEASEs of a connection that wait. The zero value has none.
+type WaitingLeases struct {
+	mu    sync.Mutex
+	m     map[*Wait]*time.Timer
+	ended bool
+}
+
+// add makes a LEASE give up after a time, or when the connection ends.
+func (l *WaitingLeases) add(w *Wait, after time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ended {
+		after = 0
+	}
+	if l.m == nil {
+		l.m = map[*Wait]*time.Timer{}
+	}
+	l.m[w] = time.AfterFunc(after, w.giveUp)
+}
+
+func (l *WaitingLeases) remove(w *Wait) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if t := l.m[w]; t != nil {
+		t.Stop()
+		delete(l.m, w)
+	}
+}
+
+// End makes all LEASEs give up: the connection has ended.
+func (l *WaitingLeases) End() {
+	l.mu.Lock()
+	l.ended = true
+	list := slices.Collect(maps.Keys(l.m))
+	l.mu.Unlock()
+	for _, w := range list {
+		w.giveUp()
+	}
 }

@@ -24,7 +24,9 @@ type Handler struct {
 	tokens tokens
 
 	watching atomic.Int64 // WATCHes that wait
-	leasing  atomic.Int64 // LEASEs that wait
+	leasing  atomic.Int64 // LEASEs that wait, anywhere
+	leases   engine.WaitingLeases
+	ends     bool // leases hear of the end of the connection
 }
 
 func (c *Handler) nameOf(q *wire.Request) []byte {

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"context"
 	"unsafe"
 
 	"github.com/cachesidecar/cachesidecar/internal/engine"
@@ -204,9 +205,13 @@ func (p *Pending) waits() bool {
 	if !p.mayWait() {
 		return false
 	}
-	s := p.Session
+	s, h := p.Session, p.handler
+	if p.Request.Op == wire.OpLease && !h.ends {
+		h.ends = true
+		context.AfterFunc(s.reading, h.leases.End)
+	}
 	p.wait = engine.Wait{
-		Request: &p.Request, Conn: p.Conn, Member: s.member, Context: s.reading, Deadline: p.Deadline, Asker: p,
+		Request: &p.Request, Conn: p.Conn, Member: s.member, Leases: &h.leases, Deadline: p.Deadline, Asker: p,
 	}
 	r, waits := s.Core.Waits.Begin(&p.wait, &s.Names)
 	if waits {
@@ -223,7 +228,7 @@ func (p *Pending) waits() bool {
 func (p *Pending) Tell(a *transport.Answers, r wire.Reply) {
 	c, now := p.Session.Core, p.Session.Core.Clock.Read()
 	p.wait.Note(&p.trace, now.Boot)
-	if r.Status == wire.Moved { // mostly it is in the store
+	if r.Status == wire.Moved && p.Request.Op == wire.OpLease { // mostly it is in the store
 		c.Node.CheckPause(now.Boot)
 		b := namespaces.Pins{Table: c.Names, Member: p.Session.member}
 		if c.Copied(&p.Request, &b) <= SmallValue {
