@@ -211,7 +211,13 @@ func (c *changes) delays(ctx context.Context, row *record.ChangesRow) (err error
 			return err
 		}
 		_ = hosts.RecordValue(int64(last.Sub(committed)))
-		_ = reader.RecordValue(int64(max(0, (<-got).Sub(committed))))
+		select {
+		case at := <-got:
+			_ = reader.RecordValue(int64(max(0, at.Sub(committed))))
+		case err := <-ended:
+			ended <- err
+			return fmt.Errorf("the bare reader's stream has ended: %w", err)
+		}
 	}
 	row.DelayUS[record.Sidecar], row.DelayUS[record.Reader] = percentiles(hosts), percentiles(reader)
 	return err
@@ -222,15 +228,9 @@ func (c *changes) delays(ctx context.Context, row *record.ChangesRow) (err error
 func (c *changes) commit(ctx context.Context, cluster *peers.Cluster, n int) (committed, last time.Time, err error) {
 	id := n%changedRows + 1
 	key := strconv.Itoa(id)
-	var old string
-	for range 2 { // the second time from the owner, or from a copy
-		for _, h := range cluster.Hosts() {
-			item, err := h.App().Get(ctx, key, cachesidecar.GetOptions{})
-			if err != nil {
-				return committed, last, err
-			}
-			old = string(item.Value)
-		}
+	old, err := c.everywhere(ctx, cluster, key)
+	if err != nil {
+		return committed, last, err
 	}
 	if _, err = c.conn.Exec(ctx, "UPDATE changed SET body = $2 WHERE id = $1", id, fmt.Sprint(time.Now().UnixNano())); err != nil {
 		return committed, last, err
@@ -252,6 +252,26 @@ func (c *changes) commit(ctx context.Context, cluster *peers.Cluster, n int) (co
 		}
 	}
 	return committed, time.Now(), nil
+}
+
+// everywhere has each host keep a key, as its owner or as a copy, and returns the value.
+func (c *changes) everywhere(ctx context.Context, cluster *peers.Cluster, key string) (value string, err error) {
+	for _, h := range cluster.Hosts() {
+		for begun := time.Now(); ; {
+			item, err := h.App().Get(ctx, key, cachesidecar.GetOptions{})
+			if err != nil {
+				return "", err
+			}
+			if value = string(item.Value); item.Source == "l1" || item.Source == "l2" {
+				break
+			}
+			if time.Since(begun) > followTime {
+				return "", fmt.Errorf("%s has no copy of %s after %v", h.Node(), key, followTime)
+			}
+			nap(pollEach)
+		}
+	}
+	return value, nil
 }
 
 func percentiles(h *hdrhistogram.Histogram) (us []float64) {
@@ -354,46 +374,58 @@ func (c *changes) cost(ctx context.Context, row *record.ChangesRow) error {
 	return nil
 }
 
+// readAside has a bare reader take the stream of pgbench's table until end is called.
+func (c *changes) readAside(ctx context.Context) (end func() error, err error) {
+	stream, err := c.reader(ctx, "accounts", "pgbench_accounts", "aid")
+	if err != nil {
+		return nil, err
+	}
+	reading, stop := context.WithCancel(ctx)
+	ended := make(chan error, 1)
+	go func() { // ends with reading
+		for {
+			t, err := stream.Receive(reading)
+			if err != nil {
+				if reading.Err() != nil {
+					err = nil
+				}
+				ended <- err
+				return
+			}
+			if t != nil {
+				stream.Confirm(t.End)
+			}
+		}
+	}()
+	return func() error {
+		stop()
+		err := <-ended
+		stream.Close()
+		return errors.Join(err, c.drop(ctx, "reader"))
+	}, nil
+}
+
 // tps finds the figure in what pgbench prints.
 var tps = regexp.MustCompile(`(?m)^tps = ([0-9.]+)`)
 
 func (c *changes) pgbench(ctx context.Context, side, config string) (perSecond float64, err error) {
+	end := func() error { return nil }
 	switch side {
 	case record.Reader:
-		stream, err := c.reader(ctx, "accounts", "pgbench_accounts", "aid")
-		if err != nil {
-			return 0, err
-		}
-		reading, stop := context.WithCancel(ctx)
-		ended := make(chan struct{})
-		go func() { // ends with reading
-			defer close(ended)
-			for {
-				t, err := stream.Receive(reading)
-				if err != nil {
-					return
-				}
-				if t != nil {
-					stream.Confirm(t.End)
-				}
-			}
-		}()
-		defer func() {
-			stop()
-			<-ended
-			stream.Close()
-			err = errors.Join(err, c.drop(ctx, "reader"))
-		}()
+		end, err = c.readAside(ctx)
 	case record.Sidecar:
-		cluster, err := c.hosts(ctx, 1, config)
-		if err != nil {
-			return 0, err
-		}
-		defer func() {
+		var cluster *peers.Cluster
+		cluster, err = c.hosts(ctx, 1, config)
+		end = func() error {
+			_, err := c.until(ctx, cluster, func(s *cachesidecar.ChangesStats) bool { return s.UnderWay == 0 && s.LagMS < 1000 })
 			cluster.Stop()
-			err = errors.Join(err, c.drop(ctx, "cachesidecar"))
-		}()
+			return errors.Join(err, c.drop(ctx, "cachesidecar"))
+		}
 	}
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, end()) }()
 	out, err := c.db.Run(ctx, "pgbench", "-N", "-n", "-c", strconv.Itoa(c.p.Clients), "-T", strconv.Itoa(c.p.Seconds), c.db.DSN())
 	if err != nil {
 		return 0, err

@@ -46,7 +46,9 @@ func changesSection(rounds string) (section, error) {
 			return r.TPS[record.Reader] / r.TPS[record.None]
 		}), "%.2f", nil})
 	s.body = fmt.Sprintf("The bare reader takes the same stream through a slot of its own and does nothing with it. It often has a\n"+
-		"row before the COMMIT returns; ratios take its delay as %v ms then. Hosts, database and pgbench share one machine.\n"+
+		"row before the COMMIT returns; ratios take its delay as %v ms then. Hosts are asked one after the other, over their\n"+
+		"sockets, which takes up to 0.1 ms each; the reader is in the process of the measurement. Rows a second and pgbench\n"+
+		"are with one host, whose cache has none of the rows. Hosts, database and pgbench share one machine.\n"+
 		"%d rounds: %d commits one after the other, of rows that all hosts have; %s rows that wait in the log; pgbench with\n"+
 		"%d clients for %d s a side.\n\n",
 		leastDelay, p.Rounds, p.Commits, thousands(int64(p.Rows)), p.Clients, p.Seconds) + changesTable(of, delay)

@@ -2,6 +2,8 @@ package main
 
 import (
 	"embed"
+	"os"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 )
@@ -13,6 +15,9 @@ import (
 var completions embed.FS
 
 const completionFlag = "--generate-bash-completion"
+
+// asksCompletion reports whether a script asks for completions.
+func asksCompletion() bool { return os.Getenv("_CACHESIDECAR_COMPLETES") != "" }
 
 func completionCommand(p *program) *cli.Command {
 	return &cli.Command{
@@ -29,7 +34,7 @@ func completionCommand(p *program) *cli.Command {
 			if shell == "fish" {
 				var text string
 				text, err = c.App.ToFishCompletion()
-				script = []byte(text)
+				script = []byte(strings.ReplaceAll(text, "`", "")) // around what a flag's value is
 			}
 			if err != nil {
 				return usagef("completion %q: give bash, zsh or fish", shell)

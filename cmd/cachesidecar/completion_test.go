@@ -130,9 +130,15 @@ func TestCompletionRunsNothing(t *testing.T) {
 	serveHere(t)
 	mustRun(t, "set", "k", "v")
 	for _, line := range []string{"del k", "del -- k", "del --ns default -- k", "flush --yes"} {
+		t.Setenv("_CACHESIDECAR_COMPLETES", "1")
 		_ = command(t, "", append(strings.Fields(line), "--generate-bash-completion")...)
 	}
 	if got := mustRun(t, "get", "k"); got != "v" {
 		t.Errorf("%q", got)
+	}
+	t.Setenv("_CACHESIDECAR_COMPLETES", "")
+	mustRun(t, "set", "k", "--", "--generate-bash-completion")
+	if got := mustRun(t, "get", "k"); got != "--generate-bash-completion" {
+		t.Errorf("without a script the flag is a value like others, and k is %q", got)
 	}
 }

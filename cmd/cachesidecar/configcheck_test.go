@@ -185,7 +185,7 @@ func TestAskOrigins(t *testing.T) {
 	if o := ask("", "--json"); o != (outcome{exitDone, "[]\n", ""}) {
 		t.Errorf("%v", o)
 	}
-	if o := ask("", "--timeout", "0s"); o.status != exitUsage || !strings.Contains(o.err, "for flag -timeout: give 1ms to 365d") {
+	if o := ask("", "--timeout", "0s"); o.status != exitUsage || !strings.Contains(o.err, `--timeout "0s": give 1ms to 365d`) {
 		t.Errorf("%v", o)
 	}
 }

@@ -121,7 +121,7 @@ func (d *demo) story() {
 	d.step("They find each other:", "members --socket one", `(?s)( in .*){3}`)
 	d.step("Each key has an owner:", "stats --cluster --socket one", "serving: 3 of 3 hosts")
 	key := ""
-	for i, out := 0, ""; d.ctx.Err() == nil && !strings.Contains(out, "owned by two"); i++ {
+	for i, out := 0, ""; i < 1000 && !strings.Contains(out, "owned by two"); i++ {
 		key = fmt.Sprintf("key%d", i)
 		out, _ = d.command("ring " + key + " --socket one")
 	}

@@ -51,7 +51,7 @@ func setCommand(p *program) *cli.Command {
 		Flags: clientFlags(nsFlag, ttlFlag(), ackFlag, jsonFlag,
 			boolFlag("add", "only if the key is absent"),
 			boolFlag("replace", "only if the key is present"),
-			&cli.Uint64Flag{Name: "cas", Usage: "only if the key's version is still `VERSION`"},
+			&cli.Uint64Flag{Name: "cas", DefaultText: "none", Usage: "only if the key's version is still `VERSION`"},
 			&cli.UintFlag{Name: "flags", Usage: "a `NUMBER` kept with the value"},
 		),
 		Action: counted(2, 2, p.set),

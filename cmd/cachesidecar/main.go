@@ -9,6 +9,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -50,12 +51,14 @@ func commandOf(args []string) string {
 // run executes a command line and returns the exit status.
 func (p *program) run(ctx context.Context, args []string) int {
 	app := p.app()
-	if !slices.Contains(args, completionFlag) {
+	if !asksCompletion() {
 		args = reorder(app, args)
 	} else if slices.Contains(args, "--") {
 		return exitDone // cli would run the command
 	}
-	err := app.RunContext(ctx, args)
+	help := &checkedWriter{w: p.out}
+	app.Writer = help
+	err := cmp.Or(app.RunContext(ctx, args), help.err)
 	defer func() {
 		if p.log != nil {
 			p.log.Close(logEnd)
@@ -72,7 +75,7 @@ func (p *program) run(ctx context.Context, args []string) int {
 		fmt.Fprintf(p.err, "%s\ncachesidecar: %s\n", logs.Lines(wrong.Error()), wrong.counted())
 	default:
 		fmt.Fprintln(p.err, "cachesidecar:", logs.Lines(err.Error()))
-		if status == exitUsage && !strings.Contains(err.Error(), "help\"") {
+		if status == exitUsage && !strings.Contains(err.Error(), "help") {
 			fmt.Fprintln(p.err, "Run \"cachesidecar help\" for how it is used.")
 		}
 	}
@@ -115,7 +118,7 @@ func (p *program) app() *cli.App {
 			"acknowledged.",
 		Reader: p.in, Writer: p.out, ErrWriter: p.err,
 		HideVersion:          true, // the library's flag prints another text than the command version
-		EnableBashCompletion: true,
+		EnableBashCompletion: asksCompletion(),
 		ExitErrHandler:       func(*cli.Context, error) {},
 		OnUsageError:         onUsageError,
 		Flags: []cli.Flag{

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,6 +29,18 @@ const (
 	exitConnect = 3
 	exitTimeout = 4
 )
+
+// checkedWriter keeps the first error. The help is written without a look at errors.
+type checkedWriter struct {
+	w   io.Writer
+	err error
+}
+
+func (c *checkedWriter) Write(b []byte) (n int, err error) {
+	n, err = c.w.Write(b)
+	c.err = cmp.Or(c.err, err)
+	return n, err
+}
 
 // usageError is a mistake in the use of the command.
 type usageError struct {

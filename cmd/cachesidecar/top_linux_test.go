@@ -245,8 +245,8 @@ func TestTopOnce(t *testing.T) {
 	}
 	for line, want := range map[string]string{
 		"top":                         `stdin and stdout are no terminal: give --once for one page, or use "cachesidecar stats --cluster --json"`,
-		"top --once --interval 199ms": `"199ms" for flag -interval: give 200ms to 1h`,
-		"top --once --interval 1h1ms": `"1h1ms" for flag -interval: give 200ms to 1h`,
+		"top --once --interval 199ms": `--interval "199ms": give 200ms to 1h`,
+		"top --once --interval 1h1ms": `--interval "1h1ms": give 200ms to 1h`,
 	} {
 		if o := command(t, "", strings.Fields(line)...); o.status != exitUsage || !strings.Contains(o.err, want) {
 			t.Errorf("%s: %v\nwant %q", line, o, want)

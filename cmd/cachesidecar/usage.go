@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -53,7 +54,8 @@ func noCommand(c *cli.Context, within string, commands []*cli.Command) error {
 func nearest(word string, names []string) (best string) {
 	most := 0.75 // of 1
 	for _, name := range names {
-		if like := smetrics.JaroWinkler(name, strings.ToLower(word), 0.7, 4); like > most && len(name) > 1 {
+		part := strings.Contains(word, "_") && len(word) > len(name)+3 // headers_env is no misspelt headers
+		if like := smetrics.JaroWinkler(name, strings.ToLower(word), 0.7, 4); like > most && len(name) > 1 && !part {
 			best, most = name, like
 		}
 	}
@@ -78,7 +80,33 @@ func onUsageError(c *cli.Context, err error, isSubcommand bool) error {
 			see = fmt.Sprintf("did you mean --%s? See", near)
 		}
 	}
-	return usagef("%s: %v: %s \"%s --help\"", c.Command.Name, err, see, c.Command.HelpName)
+	return usagef("%s: %s: %s \"%s --help\"", c.Command.Name, badFlag(c.Command.Flags, err), see, c.Command.HelpName)
+}
+
+// badValue is what Go's parser says of a value.
+var badValue = regexp.MustCompile(`^invalid (?:boolean )?value (".*") for (?:flag )?-([a-z0-9-]+): (.*)$`)
+
+// badFlag returns an error of the parser with the flag as the help names it, and with what to give.
+func badFlag(flags []cli.Flag, err error) string {
+	m := badValue.FindStringSubmatch(err.Error())
+	if m == nil {
+		return err.Error()
+	}
+	value, name, why := m[1], m[2], m[3]
+	for _, f := range flags {
+		if why != "parse error" || !slices.Contains(f.Names(), name) {
+			continue
+		}
+		switch f.(type) {
+		case *cli.BoolFlag:
+			why = "give true, false or nothing"
+		case *cli.Float64Flag:
+			why = "give a number"
+		default:
+			why = "give a whole number"
+		}
+	}
+	return fmt.Sprintf("--%s %s: %s", name, value, why)
 }
 
 // reorder moves a command's flags before its arguments, since cli stops looking for flags

@@ -229,7 +229,7 @@ func propagation(ctx context.Context, p *program, args []string) error {
 func changes(ctx context.Context, p *program, args []string) error {
 	f := newFlags(p, record.Changes)
 	v := record.ChangesParameters{Limit: clusterLimit}
-	f.rounds(&v.Rounds)
+	f.count(&v.Rounds, "rounds", 6, 1, "how often each side is measured")
 	f.count(&v.Hosts, "hosts", 5, 1, "sidecars")
 	f.count(&v.Commits, "commits", 300, 1, "how many rows are changed, one after the other")
 	f.count(&v.Rows, "rows", 30_000, 1, "how many rows wait in the log")

@@ -4,6 +4,6 @@ _cachesidecar() {
     local cur=${COMP_WORDS[COMP_CWORD]} program=${COMP_WORDS[0]/#\~/$HOME} IFS=$'\n'
     local -a words=("${COMP_WORDS[@]:1:COMP_CWORD-1}")
     if [[ $cur == -* ]]; then words+=("${cur/#--/-}"); fi
-    COMPREPLY=($(compgen -W "$("$program" "${words[@]}" --generate-bash-completion 2>/dev/null)" -- "$cur"))
+    COMPREPLY=($(compgen -W "$(_CACHESIDECAR_COMPLETES=1 "$program" "${words[@]}" --generate-bash-completion 2>/dev/null)" -- "$cur"))
 }
 complete -o default -F _cachesidecar cachesidecar

@@ -7,7 +7,7 @@ _cachesidecar() {
     local -a before=("${(@)words[2,CURRENT-1]}") found
     [[ $cur == -* ]] && before+=("${cur/#--/-}")
     # cli adds what a command does if $0 is zsh.
-    found=("${(@f)$(env 0=zsh "$program" "${before[@]}" --generate-bash-completion 2>/dev/null)}")
+    found=("${(@f)$(env 0=zsh _CACHESIDECAR_COMPLETES=1 "$program" "${before[@]}" --generate-bash-completion 2>/dev/null)}")
     if [[ -n ${found[1]} ]]; then _describe cachesidecar found; else _files; fi
 }
 if [[ ${funcstack[1]-} == _cachesidecar ]]; then
