@@ -111,9 +111,9 @@ func (e *ending) depart(ctx context.Context) {
 	e.engine.Node.HandOver(ctx)
 }
 
-// farewell tells apps to move on, and waits until they have, once no new connections are
+// goaway tells apps to move on, and waits until they have, once no new connections are
 // accepted. Then it answers the requests that wait for others.
-func (e *ending) farewell() {
+func (e *ending) goaway() {
 	if told, stay := e.sessions.Leave(moveOn); told > 0 {
 		e.log.Info("apps were told to move on", "connections", told, "still_open", stay)
 	}

@@ -92,7 +92,7 @@ func (s *Sidecar) run(ctx context.Context) error {
 		s.cfg.Log.Info("serving", "socket", s.path, "node", s.cfg.Node, "l2", s.cfg.L2Size)
 	}
 	err = front.Wait()
-	s.ending.farewell() // without a socket it has not been said
+	s.ending.goaway() // without a socket it has not been said
 	defer s.ending.endWrites().Stop()
 	cluster.stop()
 	err = joined(err, cluster.Wait())

@@ -106,7 +106,7 @@ func New(cfg Config) (*Sidecar, error) {
 	})
 	s.server = server.New(appLimits(&cfg, s.files.Apps, s.engine.Budget), cfg.Log, s.sessions.App)
 	s.ending = &ending{engine: s.engine, sessions: s.sessions, log: cfg.Log, begun: make(chan struct{})}
-	s.server.Leaving = s.ending.farewell
+	s.server.Leaving = s.ending.goaway
 	openMemcached(&s.memcached, &s.cfg, s.files.Apps, s.sessions)
 	s.followers = newFollowers(s, feeds)
 	s.telemetry = telemetry.New(telemetry.Config{

@@ -8,6 +8,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -75,7 +76,11 @@ func (p Paths) Read() *Content {
 		}
 		var err error
 		if c.bytes[i], err = read(f.path, f.secret); err != nil && c.err == nil {
-			c.err = fmt.Errorf("%s %s: %w", f.setting, f.path, err)
+			name := f.setting
+			if filepath.IsAbs(f.path) || len(f.path) < len(Key{}) { // else it may be a key in the place of its file
+				name += " " + f.path
+			}
+			c.err = fmt.Errorf("%s: %w", name, err)
 		}
 	}
 	return c

@@ -24,7 +24,7 @@ import (
 // A SET without a condition and a FILL replace whatever comes, and ask for nothing.
 
 // depends reports whether the answer or the effect of an operation depends on the present
-// entry of its key. A deletion that settles a write has an answer that nobody needs.
+// entry of its key. A deletion that settles a write has an answer that no client needs.
 func depends(q *wire.Request) bool {
 	switch q.Op {
 	case wire.OpSet:

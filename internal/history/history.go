@@ -173,7 +173,7 @@ type Rule string
 // unknown outcome may take effect late, but once.
 const (
 	// Unwritten: every value was written by a change that had begun.
-	Unwritten Rule = "a value that nobody has written"
+	Unwritten Rule = "a value that no app has written"
 	// Denied: and that was not refused.
 	Denied Rule = "the value of a refused write"
 	// Own: no read returns a value after its host has acknowledged what ended it.

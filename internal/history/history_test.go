@@ -264,7 +264,7 @@ func TestBy(t *testing.T) {
 		{"the first that is due", []Op{first, second, third, read("c", 1, 9000, 9001)}, &second, "; the value had ended 8.997s before, by: set of k, number 2, through b, 0.002000 s to 0.003000 s: done"},
 		{"one's own", []Op{first, second, third, read("a", 1, 10, 11)}, &third, "; the value had ended 7ms before, by: set of k, number 3, through a, 0.004000 s to 0.005000 s: done"},
 		{"a refused one", []Op{as(first, Busy), read("a", 1, 2, 3)}, nil, "; see: set of k, number 1, through a, 0.000000 s to 0.001000 s: busy"},
-		{"nobody", []Op{read("a", 1, 2, 3)}, nil, "a value that nobody has written: read of k, number 1, through a, 0.002000 s to 0.003000 s: done"},
+		{"nobody", []Op{read("a", 1, 2, 3)}, nil, "a value that no app has written: read of k, number 1, through a, 0.002000 s to 0.003000 s: done"},
 	} {
 		got := Check(Rules{Bound: s}, tt.ops)
 		if len(got) != 1 || tt.by != nil && (got[0].By == nil || *got[0].By != *tt.by) || !strings.HasSuffix(got[0].String(), tt.want) {

@@ -15,7 +15,7 @@ import (
 // If many calls are in flight, the reader reads for all of them, and does so until none is
 // left.
 //
-// Somebody has to notice what the peer sends on its own, and the end of the connection. So
+// A goroutine has to notice what the peer sends on its own, and the end of the connection. So
 // the reader reads too when the connection has been idle for a moment.
 
 // leader says which goroutine reads. The Client's lock guards it.

@@ -156,7 +156,7 @@ func (w *Waiting) note(r *wire.Reply) {
 	})
 }
 
-// OnlyReads reports whether a request changes nothing: BUSY may replace its answer, and nobody
+// OnlyReads reports whether a request changes nothing: BUSY may replace its answer, and no app
 // misses it once the connection has ended.
 func OnlyReads(q *wire.Request) bool {
 	return engine.ReadOp(q.Op) || q.Op == wire.OpMetaGet && !q.Has(wire.Touch) && !q.Has(wire.Claim)

@@ -24,7 +24,7 @@ func TestBroken(t *testing.T) {
 		{"another node's", []op{first, second, r(op{seq: 1, start: 2 * s, node: 1})}, ""},
 		{"another life's", []op{first, second, r(op{seq: 1, start: 2 * s, life: 1})}, ""},
 		{"an unknown life's", []op{first, w(op{seq: 2, start: s, life: -1}), r(op{seq: 1, start: 2 * s, life: -1})}, ""},
-		{"another key's", []op{first, r(op{seq: 1, start: 2 * s, key: 1})}, "a value that nobody has written"},
+		{"another key's", []op{first, r(op{seq: 1, start: 2 * s, key: 1})}, "a value that no app has written"},
 		{"flushed", []op{first, {kind: flush, start: s, end: s + 1}, r(op{seq: 1, start: 2 * s})}, "read your writes"},
 		{"expired", []op{w(op{seq: 1, start: 1, ttl: s}), r(op{seq: 1, start: 2 * s})}, "expired"},
 		{"split", []op{first, second, r(op{seq: 1, start: 50 * s, node: 1})}, ""},
