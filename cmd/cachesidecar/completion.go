@@ -9,12 +9,10 @@ import (
 )
 
 // completions are the scripts of bash and zsh. They run the words of the command line up to the cursor with
-// completionFlag, for which cli prints what may come next. The script of fish is cli's own.
+// cli's --generate-bash-completion, which prints what may come next. The script of fish is cli's own.
 //
 //go:embed completion
 var completions embed.FS
-
-const completionFlag = "--generate-bash-completion"
 
 // asksCompletion reports whether a script asks for completions.
 func asksCompletion() bool { return os.Getenv("_CACHESIDECAR_COMPLETES") != "" }
