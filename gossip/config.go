@@ -38,8 +38,8 @@ type Config struct {
 	// not block.
 	Conflict func(node, known, other string)
 	// Known says whether a process that gossip tells of counts, and joined whether it is
-	// at a join address. One that does not count is kept from memberlist, until gossip tells
-	// of it again, as by Exchange. Known must not block or call back. Default: all count.
+	// at a join address. One that does not count is kept from memberlist, until it is told
+	// of again: see Exchange. Known must not block or call back. Default: all count.
 	Known func(m Member, joined bool) bool
 
 	// RejoinEvery is about how often nodes that cannot be heard are tried; at the

@@ -208,7 +208,7 @@ func TestMembersAreBounded(t *testing.T) {
 }
 
 // TestUnmetAreKeptApart: memberlist never hears of processes that do not count. They are
-// not probed and not passed on. A process that counts later is a member soon.
+// not probed and not passed on. A process that counts later is a member after an exchange.
 // A name keeps its process, even if another one of that name is told of.
 func TestUnmetAreKeptApart(t *testing.T) {
 	inBubble(t, func(t *testing.T, c *cluster) {
@@ -255,6 +255,9 @@ func TestUnmetAreKeptApart(t *testing.T) {
 		mu.Lock()
 		met["n3"] = 1
 		mu.Unlock()
-		c.until("the one that was met is a member", 2*pushPull, c.all("n3", aliveAs(1)))
+		if err := c.nodes[0].Exchange(addressOf(3)); err != nil {
+			t.Error(err)
+		}
+		c.until("the one that was met is a member", pushPull, c.all("n3", aliveAs(1)))
 	})
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"maps"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -77,19 +76,23 @@ const (
 	meetEvery  = 50 * time.Millisecond
 	firstRetry = 100 * time.Millisecond // doubles
 	lastRetry  = 4 * time.Second
+	retellIn   = 20 * time.Millisecond
 )
 
 // known reports whether a process that gossip tells of counts, and notes one that does not.
 func (a *acquaintances) known(m gossip.Member, joined bool) bool {
 	id := kv.Process{Node: kv.NodeID(m.Node), Epoch: kv.Epoch(m.Meta.Epoch)}
-	at := seat{node: m.Node}
-	if joined {
-		at = seat{joined: m.Address}
-	}
+	elsewhere, there := seat{node: m.Node}, seat{joined: m.Address}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.met[id] || failpoint.Out(failpoint.Acquaintance) {
+		delete(a.unknown, elsewhere)
+		delete(a.unknown, there)
 		return true
+	}
+	at := elsewhere
+	if joined {
+		at = there
 	}
 	u := a.unknown[at]
 	if u == nil {
@@ -131,13 +134,14 @@ func (a *acquaintances) lately() []*unknown {
 	return append(joined, others...)
 }
 
-// due returns the unknown processes that are to be greeted now.
+// due returns the unknown processes that are to be greeted now. Those that were met come
+// without a limit: they are only to tell about themselves again.
 func (a *acquaintances) due(limit *rate.Limiter) (list []unknown) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	now := time.Now()
 	for _, u := range a.lately() {
-		if now.Before(u.next) || !limit.AllowN(now, 1) {
+		if now.Before(u.next) || !a.met[u.id] && !limit.AllowN(now, 1) {
 			continue
 		}
 		u.pause = min(max(2*u.pause, firstRetry), lastRetry)
@@ -166,38 +170,48 @@ func (a *acquaintances) run(ctx context.Context, g *gossip.Gossip) {
 	_ = group.Wait()
 }
 
-// greet greets a process. One that is there and refuses counts as met. So far gossip has
-// kept the two from memberlist, so they tell each other all that they know again.
+// greet greets a process. One that is there and refuses counts as met. Gossip has kept a
+// process that is met from memberlist before, so the process is asked to tell about itself
+// again, unless others have told of it meanwhile.
 func (a *acquaintances) greet(ctx context.Context, g *gossip.Gossip, u *unknown) {
-	err := a.pool.Meet(ctx, u.id, u.serves)
-	a.note(u.id, err)
-	if err == nil || errors.Is(err, peer.ErrRefused) {
-		a.meet(u.id)
-		err = errors.Join(err, g.Exchange(u.gossips))
+	var err error
+	if met, _ := a.state(u.id); !met {
+		err = a.pool.Meet(ctx, u.id, u.serves)
+		if errors.Is(err, peer.ErrRefused) {
+			a.meet(u.id)
+		}
+		a.note(u.id, err)
+	}
+	if met, _ := a.state(u.id); met {
+		kv.Sleep(ctx, retellIn)
+		if _, untold := a.state(u.id); untold && ctx.Err() == nil {
+			err = g.Exchange(u.gossips)
+		}
 	}
 	if err != nil {
 		a.log.Debug("a process that gossip tells of was not met", "node", u.id.Node, "address", u.serves, "error", err)
 	}
 }
 
-// note notes the result of a greeting.
-func (a *acquaintances) note(id kv.Process, err error) {
+// state reports whether a process was met, and whether it is among the unknown ones: it is
+// until gossip tells of it after it was met.
+func (a *acquaintances) state(id kv.Process) (met, untold bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if err == nil {
-		a.greeted++
-		return
-	}
-	a.failed++
-	for _, u := range a.unknown {
-		if u.id == id {
-			u.why = err.Error()
-		}
-	}
+	return a.met[id], a.find(id) != nil
 }
 
-// meet records that a process was met. It is a member once gossip tells of it again. If too
-// many were met, another one must be met again.
+// find returns an unknown process, or nil. The lock is held.
+func (a *acquaintances) find(id kv.Process) *unknown {
+	for _, u := range a.unknown {
+		if u.id == id {
+			return u
+		}
+	}
+	return nil
+}
+
+// meet records that a process was met. If there are too many, another one must be met again.
 func (a *acquaintances) meet(id kv.Process) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -211,7 +225,9 @@ func (a *acquaintances) meet(id kv.Process) {
 		delete(a.met, o)
 	}
 	a.met[id] = true
-	maps.DeleteFunc(a.unknown, func(_ seat, u *unknown) bool { return u.id == id })
+	if u := a.find(id); u != nil {
+		u.next = time.Time{} // it is to tell about itself again: see greet
+	}
 }
 
 // forget ends the acquaintance of a process that is gone.
@@ -219,6 +235,20 @@ func (a *acquaintances) forget(id kv.Process) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	delete(a.met, id)
+}
+
+// note notes the result of a greeting.
+func (a *acquaintances) note(id kv.Process, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err == nil {
+		a.greeted++
+		return
+	}
+	a.failed++
+	if u := a.find(id); u != nil {
+		u.why = err.Error()
+	}
 }
 
 // introduce takes what an acquaintance says about other processes. A process that it
