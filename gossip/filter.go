@@ -2,7 +2,6 @@ package gossip
 
 import (
 	"bufio"
-	"encoding/binary"
 	"errors"
 	"slices"
 	"sync"
@@ -28,7 +27,6 @@ const (
 
 var (
 	errCompressed = errors.New("gossip: compressed, which no member sends")
-	errLong       = errors.New("gossip: longer than a member's")
 	errVersion    = errors.New("gossip: encrypted in a version that no member uses")
 )
 
@@ -83,8 +81,6 @@ func (f *filter) stream(in *bufio.Reader, answer bool) error {
 	switch {
 	case err != nil:
 		return err
-	case f.keyed && b[kind] == msgEncrypt && binary.BigEndian.Uint32(b[kind+1:]) > maxStream:
-		return errLong // before a byte of it is read
 	case f.keyed && b[kind] == msgEncrypt && b[last] != sealVersion:
 		return errVersion
 	case !f.keyed && b[kind] == msgCompress:

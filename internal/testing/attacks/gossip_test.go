@@ -17,8 +17,7 @@ import (
 )
 
 const (
-	ofDecoder = "memberlist's decoder: at most 1,024 deep and 1,048,576 nodes, memory as bytes come"
-	ofFilter  = "what is compressed is dropped before it is inflated; bounds on packets and streams"
+	ofPackets = "a bound on each packet and on what it announces"
 	ofMembers = "members count once they have greeted over the peer port; bounds on unknown members and dials"
 	nobody    = "127.0.0.1:9" // an address of invented members, where no process listens
 )
@@ -27,19 +26,19 @@ var gossipAttacks = []attack{
 	{
 		name: "gossip: compressed over UDP", hosts: 2,
 		tries: "200 packets a second of 31 KB that inflate to 40 MiB",
-		bound: ofFilter,
+		bound: "compressed messages are dropped before they are inflated",
 		run:   packets(200, func(int) []byte { return bomb() }),
 	},
 	{
 		name: "gossip: compressed over TCP", hosts: 2,
 		tries: "100 connections with 31 KB that inflate to 40 MiB",
-		bound: ofFilter,
+		bound: "compressed messages are dropped before they are inflated",
 		run:   streams(100, func(int) []byte { return bomb() }),
 	},
 	{
 		name: "gossip: nesting", hosts: 2,
 		tries: "a header of a push/pull nested a million deep",
-		bound: ofDecoder,
+		bound: ofPackets,
 		run: streams(4, func(int) []byte {
 			return labelled([]byte{6, 0x81}, text("x"), bytes.Repeat([]byte{0x91}, 1_000_000), []byte{0xc0})
 		}),
@@ -47,7 +46,7 @@ var gossipAttacks = []attack{
 	{
 		name: "gossip: a long text", hosts: 2,
 		tries: "a push/pull that announces a text of 4 GiB",
-		bound: ofDecoder,
+		bound: ofPackets,
 		run: streams(16, func(int) []byte {
 			return labelled([]byte{6, 0x81}, text("x"), []byte{0xdb, 0xff, 0xff, 0xff, 0xff})
 		}),
@@ -55,8 +54,14 @@ var gossipAttacks = []attack{
 	{
 		name: "gossip: many nodes", hosts: 2,
 		tries: "a push/pull that announces 4,294,967,295 nodes",
-		bound: ofDecoder,
+		bound: ofPackets,
 		run:   streams(16, func(int) []byte { return pushPull(1<<32 - 1) }),
+	},
+	{
+		name: "gossip: a million nodes", hosts: 2,
+		tries: "100 connections that announce 1,048,576 nodes and stall",
+		bound: ofPackets,
+		run:   streams(100, func(int) []byte { return pushPull(1 << 20) }),
 	},
 	{
 		name: "gossip: broken packets", hosts: 2,
@@ -226,7 +231,7 @@ func inventMembers(ctx context.Context, j *job) error {
 			if err != nil {
 				return
 			}
-			if j.count.Add(1) == int64(20*j.Run.Seconds())+200 {
+			if j.count.Add(1) == int64(10*j.Run.Seconds())+100 {
 				j.learn("more than %d dials to an address of the attacker's", j.count.Load())
 			}
 			_ = c.Close()
@@ -280,21 +285,11 @@ func noEscapes(h *house, _ report) error {
 	return nil
 }
 
-// fewMembers bounds how many invented members a host remembers.
+// fewMembers bounds how many unverified members a host remembers.
 func fewMembers(h *house, _ report) error {
-	const most = 256
 	out, err := members(h)
-	if err != nil {
-		return err
+	if err == nil && strings.Count(out, "fake") > 64 {
+		err = fmt.Errorf("%d invented members are listed", strings.Count(out, "fake"))
 	}
-	listed := 0
-	for line := range strings.Lines(out) {
-		if strings.HasPrefix(line, "fake") {
-			listed++
-		}
-	}
-	if listed == 0 || listed > most {
-		return fmt.Errorf("%d invented members are listed, want 1 to %d", listed, most)
-	}
-	return nil
+	return err
 }
