@@ -721,27 +721,30 @@ func play(t *testing.T, seed uint64, c *staged, guards ...failpoint.Guard) (brok
 }
 
 // shown are guards that have a test of one mechanism instead of a scene. by runs the
-// test, which reports what it finds.
+// test, which reports what it finds. The guards in also would hide the finding, so they
+// are taken out too.
 var shown = []struct {
 	guard failpoint.Guard
+	also  []failpoint.Guard
 	test  string
 	by    func(t *testing.T, bad func(format string, args ...any))
 }{
-	{failpoint.OfferFilter, "TestOfferGivesNothingNewer; no history can tell: such writes are of unknown outcome", offerGivesNothingNewer},
-	{failpoint.Settle, "TestVirtualWriteThroughSettles; no history can tell", func(t *testing.T, bad func(string, ...any)) {
+	{failpoint.OfferFilter, nil, "TestOfferGivesNothingNewer; no history can tell: such writes are of unknown outcome", offerGivesNothingNewer},
+	{failpoint.Settle, nil, "TestVirtualWriteThroughSettles; no history can tell", func(t *testing.T, bad func(string, ...any)) {
 		settles(t, "has less to hold", wire.OpSet, nil, bad)
 	}},
-	{failpoint.Overtaken, "TestVirtualWriteThroughOvertakenAtOrigin; no history can tell", overtakenAtOrigin},
-	{failpoint.OverdueOrigin, "TestOverdueAtOrigin; histories of worlds know nothing of an origin's", overdueAtOrigin},
-	{failpoint.ConnEnded, "TestWritesEndWithTheirApp; histories of worlds know nothing of connections", writesEndWithTheirApp},
-	{failpoint.Given, "TestVirtualFillOverEvicted; histories of worlds know nothing of an eviction's", fillOverEvicted},
-	{failpoint.EndFromAsked, "TestVirtualCopyEndsWithItsEntry", copyEndsWithItsEntry},
-	{failpoint.JoinEnded, "TestNoReadHasWhatEndedBefore", noReadHasWhatEndedBefore},
-	{failpoint.JoinOwnership, "TestVirtualLoadOfEndedOwnership", loadOfEndedOwnership},
-	{failpoint.SourceOfEntry, "TestEntriesComeFromTheirSource", entriesComeFromTheirSource},
-	{failpoint.Acquaintance, byStranger, anotherProcess},
-	{failpoint.Hint, byStranger, goneOut},
-	{failpoint.Hearsay, byStranger, goneOut},
+	{failpoint.Overtaken, nil, "TestVirtualWriteThroughOvertakenAtOrigin; no history can tell", overtakenAtOrigin},
+	{failpoint.OverdueOrigin, nil, "TestOverdueAtOrigin; histories of worlds know nothing of an origin's", overdueAtOrigin},
+	{failpoint.ConnEnded, nil, "TestWritesEndWithTheirApp; histories of worlds know nothing of connections", writesEndWithTheirApp},
+	{failpoint.Given, nil, "TestVirtualFillOverEvicted; histories of worlds know nothing of an eviction's", fillOverEvicted},
+	{failpoint.EndFromAsked, nil, "TestVirtualCopyEndsWithItsEntry", copyEndsWithItsEntry},
+	{failpoint.JoinEnded, nil, "TestNoReadHasWhatEndedBefore", noReadHasWhatEndedBefore},
+	{failpoint.JoinOwnership, nil, "TestVirtualLoadOfEndedOwnership", loadOfEndedOwnership},
+	{failpoint.SourceOfEntry, nil, "TestEntriesComeFromTheirSource", entriesComeFromTheirSource},
+	{failpoint.Acquaintance, nil, byStranger, anotherProcess},
+	{failpoint.RefusedName, []failpoint.Guard{failpoint.Namesake}, byStranger, anotherProcess},
+	{failpoint.Hint, nil, byStranger, goneOut},
+	{failpoint.Hearsay, nil, byStranger, goneOut},
 }
 
 const byStranger = "TestVirtualSlanderAcrossACut"
@@ -801,7 +804,7 @@ func TestFailpoint(t *testing.T) {
 	for _, c := range shown {
 		t.Run(c.guard.String(), func(t *testing.T) {
 			c.by(t, t.Errorf)
-			failpoint.Set(c.guard)
+			failpoint.Set(append(c.also, c.guard)...)
 			defer failpoint.Set()
 			found := 0
 			c.by(t, func(string, ...any) { found++ })
