@@ -233,7 +233,7 @@ func TestLengthyCluster(t *testing.T) {
 
 	step("stats", func(t *testing.T) {
 		out := c.must("stats", "--cluster")
-		for _, want := range []string{`NODE +READS +HIT RATIO .* PARTITIONS +L1 COPIES .*\n`, `\n +a +\d`, `\n +b +\d`, `\n +c +\d`, `\n +total +\d.* 48 MiB +16,384 `} {
+		for _, want := range []string{`NODE +READS +HIT RATIO .* PARTITIONS +L1 COPIES .*\n`, `\na +\d`, `\nb +\d`, `\nc +\d`, `\ntotal +\d.* 48 MiB +16,384 `} {
 			if !regexp.MustCompile(want).MatchString(out) {
 				t.Errorf("the table lacks %q:\n%s", want, out)
 			}
