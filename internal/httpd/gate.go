@@ -24,9 +24,16 @@ type gate struct {
 	waits list.List                  // of net.Conn, the one that waits longest first
 }
 
+// Each new connection costs about as much as a hundred hits. A health probe behind a storm of a full
+// backlog, 4,096, waits two seconds.
+const (
+	comes     = 2000 // connections a second, after the first ones
+	comesOnce = 32
+)
+
 func newGate(ln net.Listener, most int) *gate {
 	g := &gate{most: most, open: map[net.Conn]*list.Element{}}
-	g.Listener = server.Sparing(ln, func(error) { g.closed.Add(1) })
+	g.Listener = server.Sparing(server.Paced(ln, comes, comesOnce), func(error) { g.closed.Add(1) })
 	return g
 }
 

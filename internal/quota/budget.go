@@ -63,7 +63,7 @@ type Budget struct {
 	taken   atomic.Int64 // connections that had to give
 	root    Account
 	buffers Buffers
-	copies  copies
+	turns   [turnKinds]turns
 	search  atomic.Int64 // last search for the largest user, UnixNano
 
 	mu sync.Mutex // guards the tree
@@ -76,10 +76,10 @@ type Account struct {
 	up     *Account
 	name   string
 	used   atomic.Int64
-	active atomic.Int64 // accounts below that use memory
-	reads  atomic.Int64 // of a connection and of a process: see Reads
-	long   atomic.Int64 // of a process: expected length of its next answers, in bytes
-	turn   *Account     // of an owner: the process with the last turn; under the mutex of copies
+	active atomic.Int64        // accounts below that use memory
+	reads  atomic.Int64        // of a connection and of a process: see Reads
+	long   atomic.Int64        // of a process: expected length of its next answers, in bytes
+	turns  [turnKinds]*Account // of an owner: the processes with the last turns; under the mutex of turns
 
 	// Under the budget's mu.
 	named map[string]*Account   // below, by name

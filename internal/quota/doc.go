@@ -15,6 +15,6 @@
 //	FairQueue  a queue in which owners take turns
 //	Places     the counted resources
 //
-// The package starts no goroutine. No call waits but BeginCopy and Held.Copy. All functions may be
+// The package starts no goroutine. No call waits but BeginTurn and Held.Copy. All functions may be
 // called concurrently, but those of FairQueue and Sent.
 package quota

@@ -36,8 +36,8 @@ func (h *Held) Copy(n int) (leave func()) {
 	if h == nil || h.account == nil || n < LongCopy {
 		return func() {}
 	}
-	h.account.BeginCopy()
-	return h.account.EndCopy
+	h.account.BeginTurn(CopyTurn)
+	return func() { h.account.EndTurn(CopyTurn) }
 }
 
 // Free gives back all that is charged.

@@ -94,11 +94,11 @@ func TestWaitingMGetHoldsNoNamespace(t *testing.T) {
 		onehost.Is(t, "SET", c.Call(long), wire.OK, "")
 		turns := h.Budget.Open("hog", "", nil)
 		n := 0
-		for ; turns.TryCopy(); n++ {
+		for ; turns.TryTurn(quota.CopyTurn); n++ {
 		}
 		c.Begin(wire.Request{Op: wire.OpMGet, Namespace: []byte("a"), Keys: doors.Keys("k")})
 		settle()
-		if h.Budget.WaitingCopies() != 1 {
+		if h.Budget.WaitingTurns(quota.CopyTurn) != 1 {
 			t.Fatal("the MGET does not wait for its turn")
 		}
 		gone := wire.Request{Op: wire.OpDelete, Namespace: []byte("a"), Keys: doors.Keys("k")}
@@ -106,7 +106,7 @@ func TestWaitingMGetHoldsNoNamespace(t *testing.T) {
 		next := wire.Request{Op: wire.OpSet, Namespace: []byte("b"), Key: []byte("k"), Value: []byte("v")}
 		onehost.Is(t, "SET in another namespace", other.Call(next), wire.OK, "")
 		for ; n > 0; n-- {
-			turns.EndCopy()
+			turns.EndTurn(quota.CopyTurn)
 		}
 		if r := c.Receive(wire.OpMGet); len(r.Items) != 1 || r.Items[0].Status != wire.Miss {
 			t.Errorf("MGET of what was deleted: %s, %d items", r.Status, len(r.Items))

@@ -169,6 +169,22 @@ const (
 // PerProcessor returns n times the number of processors that Go uses.
 func PerProcessor(n float64) float64 { return n * float64(runtime.GOMAXPROCS(0)) }
 
+// Paced returns a listener whose connections come at most so many a second, after the first ones.
+func Paced(ln net.Listener, perSecond float64, atOnce int) net.Listener {
+	return &pacedListener{ln, newGroupLimiter(perSecond, atOnce)}
+}
+
+type pacedListener struct {
+	net.Listener
+	limit *groupLimiter
+}
+
+// Accept returns the next connection, when it may begin.
+func (p *pacedListener) Accept() (net.Conn, error) {
+	p.limit.wait(nil)
+	return p.Listener.Accept()
+}
+
 func newGroupLimiter(perSecond float64, atOnce int) *groupLimiter {
 	return &groupLimiter{rate.NewLimiter(rate.Limit(perSecond), atOnce)}
 }

@@ -305,3 +305,29 @@ func TestPaceOfTheGone(t *testing.T) {
 		t.Errorf("%d began in %d turns, %d of them were gone; want %d, fewer turns, and %d", begun, turns, ended, gone+there, gone)
 	}
 }
+
+// ready is a listener for which connections always wait.
+type ready struct{ net.Listener }
+
+func (ready) Accept() (net.Conn, error) { return nil, nil }
+
+// TestPaced checks that connections beyond the first ones come at their rate.
+func TestPaced(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
+		ln := Paced(ready{}, 2000, 32)
+		for _, tc := range []struct {
+			conns int
+			takes time.Duration
+		}{{32, 0}, {200, 100 * time.Millisecond}} {
+			began := time.Now()
+			for range tc.conns {
+				if _, err := ln.Accept(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if d := time.Since(began); d < tc.takes || d > tc.takes+2*time.Millisecond {
+				t.Errorf("%d connections take %v, want %v", tc.conns, d, tc.takes)
+			}
+		}
+	})
+}

@@ -14,7 +14,7 @@ type batch struct {
 	buffer  *batchBuffer // the array of Out while Out is short; nil between batches
 	charged int64        // bytes charged for large answers in Out
 	calls   Flusher      // see FlushLater
-	copies  bool         // the reader has a turn to copy
+	turn    quota.Turn   // that the reader has; 0: none
 }
 
 // batchBuffer is what the reader needs while it serves.
@@ -45,7 +45,7 @@ func (c *Conn) dropBuffer() {
 // endBatch takes the buffer back.
 func (c *Conn) endBatch() {
 	b := &c.batch
-	endCopy(c)
+	endTurn(c)
 	if b.charged > 0 { // the answer was not sent
 		c.outbox.share.Give(b.charged)
 		b.charged = 0
@@ -67,7 +67,7 @@ func (c *Conn) Grow(n int, between bool) error {
 	}
 	need := int64(len(c.Out) + n)
 	if need >= quota.LongCopy {
-		if err := beginCopy(c); err != nil {
+		if err := beginTurn(c, quota.CopyTurn); err != nil {
 			return err
 		}
 	}
@@ -96,7 +96,7 @@ func (c *Conn) Flush() bool { return c.flush() == nil }
 
 // flush writes what Out has, or leaves it to the goroutine that writes already.
 func (c *Conn) flush() error {
-	endCopy(c)
+	endTurn(c)
 	c.sendCalls()
 	if c.lost == nil && c.socket.Killed() { // by the handler too: it wants no answer to go
 		c.lost = errKilled
@@ -131,14 +131,16 @@ func (c *Conn) sendCalls() {
 	}
 }
 
-// beginCopy makes the reader of a connection wait for a turn to copy many bytes. The turn ends when the answers are
-// written, or when the request waits.
-func beginCopy(c *Conn) error {
+// beginTurn makes the reader of a connection wait for a turn, after the one that it has, if that is
+// another one. The turn ends when the answers are written, or when the request waits.
+func beginTurn(c *Conn, kind quota.Turn) error {
 	ofProcess.busy()
-	if c.batch.copies {
+	if c.batch.turn == kind {
 		return nil
 	}
-	if c.batch.copies = c.account.TryCopy(); c.batch.copies {
+	endTurn(c)
+	if c.account.TryTurn(kind) {
+		c.batch.turn = kind
 		return nil
 	}
 	c.sendCalls()
@@ -151,17 +153,17 @@ func beginCopy(c *Conn) error {
 	defer o.unpinLocked()
 	o.waited = true
 	o.mu.Unlock()
-	c.account.BeginCopy()
+	c.account.BeginTurn(kind)
 	o.mu.Lock()
-	c.batch.copies = true
+	c.batch.turn = kind
 	return nil
 }
 
-// endCopy ends the turn of a connection's reader, if it has one.
-func endCopy(c *Conn) {
-	if c.batch.copies {
-		c.account.EndCopy()
-		c.batch.copies = false
+// endTurn ends the turn of a connection's reader, if it has one.
+func endTurn(c *Conn) {
+	if c.batch.turn != 0 {
+		c.account.EndTurn(c.batch.turn)
+		c.batch.turn = 0
 	}
 }
 
@@ -169,7 +171,7 @@ func endCopy(c *Conn) {
 // charges them, until EndTurn. An error means that there is no memory.
 func Turn(c *Conn, n int) error {
 	if n >= quota.LongCopy {
-		if err := beginCopy(c); err != nil {
+		if err := beginTurn(c, quota.CopyTurn); err != nil {
 			return err
 		}
 	}
@@ -179,7 +181,7 @@ func Turn(c *Conn, n int) error {
 // EndTurn ends a turn to copy n bytes.
 func EndTurn(c *Conn, n int) {
 	c.Free(n)
-	endCopy(c)
+	endTurn(c)
 }
 
 // timeSlice is how long a reader serves without a rest. At its end the reader yields its

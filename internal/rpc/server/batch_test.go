@@ -15,11 +15,11 @@ func TestLongAnswersTakeTurns(t *testing.T) {
 	s, dial, _ := serve(t, newEcho(), Limits{})
 	turns := s.Limits().Budget.Open("uid 1", "", nil)
 	running := 0
-	for turns.TryCopy() {
+	for turns.TryTurn(quota.CopyTurn) {
 		running++
 	}
 	waits := func(n int) func() bool {
-		return func() bool { return s.Limits().Budget.WaitingCopies() == n }
+		return func() bool { return s.Limits().Budget.WaitingTurns(quota.CopyTurn) == n }
 	}
 	slow, fast := dial(), dial()
 	for _, nc := range []io.Writer{slow, fast} {
@@ -33,7 +33,7 @@ func TestLongAnswersTakeTurns(t *testing.T) {
 		t.Fatal(err)
 	}
 	readReply(t, other)
-	turns.EndCopy()                              // one at a time from now on, whatever the processors
+	turns.EndTurn(quota.CopyTurn)                // one at a time from now on, whatever the processors
 	for _, nc := range []io.Reader{fast, slow} { // the slow one has the first turn, and takes nothing
 		if p := readReply(t, nc); len(p.Value) != 8*quota.LongCopy {
 			t.Errorf("%s, %d bytes", p.Status, len(p.Value))
@@ -41,7 +41,7 @@ func TestLongAnswersTakeTurns(t *testing.T) {
 	}
 	testenv.Eventually(t, "the turns to end", waits(0))
 	for range running - 1 {
-		turns.EndCopy()
+		turns.EndTurn(quota.CopyTurn)
 	}
 	turns.Close()
 	s.each((*Conn).Kill)

@@ -202,7 +202,7 @@ func reading(task func() []byte) func() (answer []byte, reads bool) {
 // has room. stands says whether the connection still stands. If it does not, no call
 // needs to be made for the request. Only the reader calls Begin.
 func (c *Conn) Begin(room func() bool) (stands bool) {
-	endCopy(c)
+	endTurn(c)
 	o := &c.outbox
 	o.mu.Lock()
 	full := func() bool { return c.replies.tasks >= c.server.limits.MaxInFlight || o.fullLocked() }

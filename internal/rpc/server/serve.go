@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -135,14 +136,12 @@ func (c *Conn) serveBuffered() (served int, begun bool, err error) {
 	return served, begun, err
 }
 
-// rest yields the processor at the end of a turn, and the turn to copy too.
+// rest yields the processor at the end of a time slice, and waits for a turn to go on.
 func (c *Conn) rest() {
 	c.server.turns.Add(1)
-	ofProcess.busy()
-	if c.batch.copies {
-		endCopy(c)
-		_ = beginCopy(c) // without it Grow begins one
-	}
+	kind := cmp.Or(c.batch.turn, quota.LongTurn)
+	endTurn(c)
+	_ = beginTurn(c, kind) // without memory to wait it goes on without
 	transport.Yield()
 }
 

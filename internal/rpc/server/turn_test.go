@@ -5,7 +5,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/testing/bubble"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -43,6 +45,39 @@ func TestFloodGivesWay(t *testing.T) {
 	if n := s.shared.turns.Load(); n != 1 {
 		t.Errorf("gave way %d times in three parts, want 1", n)
 	}
+}
+
+// TestLongBatchesTakeTurns checks that a reader whose time slice is over waits until another long batch
+// has ended, and that short batches pass.
+func TestLongBatchesTakeTurns(t *testing.T) {
+	s, dial, _ := serve(t, newEcho(), Limits{})
+	turns := s.Limits().Budget.Open("uid 1", "", nil)
+	running := 0
+	for turns.TryTurn(quota.LongTurn) {
+		running++
+	}
+	waits := func(n int) func() bool {
+		return func() bool { return s.Limits().Budget.WaitingTurns(quota.LongTurn) == n }
+	}
+	long, short := dial(), dial()
+	pipeline(t, long, 3*MaxServe, "dawdle")
+	testenv.Eventually(t, "the long batch to wait", waits(1))
+	pipeline(t, short, 1, "short")
+	readReply(t, short)
+	for range running {
+		turns.EndTurn(quota.LongTurn)
+	}
+	for range 3 * MaxServe {
+		readReply(t, long)
+	}
+	testenv.Eventually(t, "the turn to end", func() bool {
+		last := turns.TryTurn(quota.LongTurn)
+		if last {
+			turns.EndTurn(quota.LongTurn)
+		}
+		return last
+	})
+	turns.Close()
 }
 
 // TestRestEndsTurn checks that a reader which has waited for each request does not yield.

@@ -8,38 +8,38 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/testing/bubble"
 )
 
-// TestCopiesTakeTurns checks that owners take turns, and in the turns of an owner its processes.
-func TestCopiesTakeTurns(t *testing.T) {
+// TestTurns checks that owners take turns, and in the turns of an owner its processes.
+func TestTurns(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
 		b := NewBudget(0)
 		one := b.Open("a", "1", nil)
 		running := 0
-		for one.TryCopy() {
+		for one.TryTurn(CopyTurn) {
 			running++
 		}
 		var began []string
 		for _, of := range [][2]string{{"a", "1"}, {"a", "1"}, {"a", "2"}, {"a", "1"}, {"b", "3"}, {"b", "3"}} {
 			go func() { // ends with its turn
-				b.Open(of[0], of[1], nil).BeginCopy()
+				b.Open(of[0], of[1], nil).BeginTurn(CopyTurn)
 				began = append(began, of[0]+of[1])
 			}()
 			synctest.Wait()
 		}
-		if one.TryCopy() {
+		if one.TryTurn(CopyTurn) {
 			t.Error("one begins before those that wait")
 		}
 		for range 6 {
-			one.EndCopy()
+			one.EndTurn(CopyTurn)
 			synctest.Wait()
 		}
 		if want := []string{"a1", "b3", "a2", "b3", "a1", "a1"}; !slices.Equal(began, want) {
 			t.Errorf("%v, want %v", began, want)
 		}
 		for range running {
-			one.EndCopy()
+			one.EndTurn(CopyTurn)
 		}
-		if b.copies.runs != 0 || b.copies.waits.Len() != 0 {
-			t.Errorf("%d run, %d wait", b.copies.runs, b.copies.waits.Len())
+		if b.turns[CopyTurn].runs != 0 || b.turns[CopyTurn].waits.Len() != 0 {
+			t.Errorf("%d run, %d wait", b.turns[CopyTurn].runs, b.turns[CopyTurn].waits.Len())
 		}
 	})
 }

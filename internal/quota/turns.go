@@ -1,0 +1,87 @@
+package quota
+
+import (
+	"runtime"
+	"sync"
+)
+
+// Turn is the reason why requests take turns.
+type Turn int
+
+// A request of 28 bytes may have megabytes copied, and one connection may send thousands of requests
+// at once. Without turns a few of these would keep all processors busy, and every other request
+// would wait for each of them.
+const (
+	CopyTurn Turn = iota + 1 // many bytes are copied
+	LongTurn                 // requests of one connection that have been served for long
+	turnKinds
+)
+
+// turns has requests take turns. One of them runs at a time, for each four processors that Go uses.
+// Owners take turns, and so do the processes of an owner.
+type turns struct {
+	mu    sync.Mutex
+	runs  int
+	waits FairQueue[*Account, turnWait] // by owner
+}
+
+type turnWait struct {
+	process *Account
+	turn    chan struct{}
+}
+
+// LongCopy is from how many bytes on a request waits for its turn. So many are copied within some
+// dozens of microseconds.
+const LongCopy = 256 << 10
+
+// TryTurn begins a turn if that is possible without waiting. EndTurn ends it.
+func (a *Account) TryTurn(kind Turn) bool {
+	t := &a.budget.turns[kind]
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.tryLocked()
+}
+
+func (t *turns) tryLocked() bool {
+	if t.waits.Len() > 0 || t.runs >= max(1, runtime.GOMAXPROCS(0)/4) {
+		return false
+	}
+	t.runs++
+	return true
+}
+
+// BeginTurn waits for a turn. EndTurn ends it.
+func (a *Account) BeginTurn(kind Turn) {
+	t := &a.budget.turns[kind]
+	t.mu.Lock()
+	if t.tryLocked() {
+		t.mu.Unlock()
+		return
+	}
+	w := turnWait{a.up, make(chan struct{})}
+	t.waits.Push(a.up.up, w)
+	t.mu.Unlock()
+	<-w.turn
+}
+
+// EndTurn ends a turn, and begins that of another request.
+func (a *Account) EndTurn(kind Turn) {
+	t := &a.budget.turns[kind]
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.waits.Len() == 0 {
+		t.runs--
+		return
+	}
+	w := t.waits.PopFirst(func(w turnWait) bool { return w.process != w.process.up.turns[kind] })
+	w.process.up.turns[kind] = w.process
+	close(w.turn)
+}
+
+// WaitingTurns returns how many requests wait for their turn.
+func (b *Budget) WaitingTurns(kind Turn) int {
+	t := &b.turns[kind]
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.waits.Len()
+}
