@@ -183,7 +183,7 @@ func (a *audit) entry(hash kv.Hash, w word) error {
 func (a *audit) accounts() error {
 	n := &a.shard.n
 	gone := n.expired + n.flushed + n.moved + n.evicted + n.quotaEvicted + n.deleted
-	if in := n.admitted + n.ghostHits; in-gone != int64(a.words) {
+	if in := n.taken + n.admitted + n.ghostHits; in-gone != int64(a.words) {
 		return fmt.Errorf("%d entries came, %d went by some reason, %d are there", in, gone, a.words)
 	}
 	if a.n.live != n.live || a.n.payload != n.payload || a.n.headers != n.headers || a.n.negative != n.negative {

@@ -34,6 +34,9 @@ type Config struct {
 	// number of entries.
 	Segments int
 
+	// Keep, if set, lets another process take the entries over. It needs Linux.
+	Keep *Keep
+
 	// Versions stamps writes. Required.
 	Versions *kv.HLC
 

@@ -74,12 +74,15 @@ type slot struct {
 }
 
 func newIndex(p *pages, base, most int) *index {
-	x := &index{pages: p, most: most, directory: directory{base: uint32(base), dir: make([]pageID, base)}}
+	return &index{pages: p, most: most, directory: directory{base: uint32(base), dir: make([]pageID, base)}}
+}
+
+// begin gives an index its first pages.
+func (x *index) begin() {
 	for i := range x.dir {
-		x.dir[i] = p.get()
+		x.dir[i] = x.pages.get()
 	}
 	x.publish()
-	return x
 }
 
 // branch returns the part of the hash whose low bits the directory grows by.

@@ -110,7 +110,9 @@ type modelEntry struct {
 type model struct {
 	t       *testing.T
 	rnd     *rand.Rand
+	cfg     Config
 	store   *Store
+	carried Stats // of the stores before
 	now     kv.Moment
 	want    map[modelKey]modelEntry
 	old     map[modelKey]modelOld // values that only GetStale returns
@@ -171,7 +173,7 @@ func newModel(t *testing.T, seed uint64) *model {
 	for _, ns := range modelNamespaces {
 		s.SetNamespace(ns.id, kv.NamespaceSeed(modelSeed, strconv.Itoa(int(ns.id))), ns.quota, ns.limits)
 	}
-	m.store = s
+	m.cfg, m.store = cfg, s
 	return m
 }
 
@@ -205,7 +207,8 @@ func (m *model) check() {
 	}
 	m.syncAll()
 	st := m.store.Stats()
-	if got := st.Evicted + st.QuotaEvicted; got < m.lost || got > m.lost+m.expired {
+	was := &m.carried
+	if got := st.Evicted + st.QuotaEvicted + was.Evicted + was.QuotaEvicted; got < m.lost || got > m.lost+m.expired {
 		m.t.Errorf("the store says that it evicted %d entries; %d are gone, %d more may be", got, m.lost, m.expired)
 	}
 	sum := st.Memory

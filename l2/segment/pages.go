@@ -22,13 +22,9 @@ type pages struct {
 	depth []uint8  // per index page: hash bits that it has been split by
 }
 
-func newPages(size int64, p *pool) (*pages, error) {
-	region, err := newRegion(size / pageSize * pageSize)
-	if err != nil {
-		return nil, err
-	}
-	n := size / pageSize
-	return &pages{region: region, pool: p, fill: make([]uint16, n), depth: make([]uint8, n)}, nil
+func newPages(region []byte, p *pool) *pages {
+	n := len(region) / pageSize
+	return &pages{region: region, pool: p, fill: make([]uint16, n), depth: make([]uint8, n)}
 }
 
 // get hands out a zeroed page and charges it. The pool's reserve covers a page that is
@@ -101,7 +97,7 @@ func (p *pages) take() (pageID, bool) {
 func (p *pages) put(id pageID) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	discard(p.bytes(id))
+	p.pool.discard(p.bytes(id))
 	p.free = append(p.free, id)
 	p.pool.charge(-pageSize)
 }

@@ -8,6 +8,7 @@ import "sync"
 type pool struct {
 	mu      sync.Mutex
 	arena   []byte
+	discard func([]byte) // gives pages back to the system; they may keep their bytes
 	segSize int64
 	budget  int64 // bytes for segments and pages; negative: pages are free of charge
 
@@ -25,7 +26,7 @@ const reserveShare = 128
 
 func newPool(arena []byte, segSize, segments int, budget int64) *pool {
 	p := &pool{
-		arena: arena, segSize: int64(segSize), budget: budget, reserve: budget / reserveShare,
+		arena: arena, discard: discard, segSize: int64(segSize), budget: budget, reserve: budget / reserveShare,
 		cold: make([]segmentID, segments),
 	}
 	for i := range p.cold {
@@ -104,7 +105,7 @@ func (p *pool) coolLocked() {
 	for len(p.warm) > 0 && p.overBudgetLocked(p.touched, p.reserve) {
 		id := p.warm[len(p.warm)-1]
 		p.warm = p.warm[:len(p.warm)-1]
-		discard(p.arena[int64(id)*p.segSize:][:p.segSize])
+		p.discard(p.arena[int64(id)*p.segSize:][:p.segSize])
 		p.cold = append(p.cold, id)
 		p.touched--
 	}

@@ -1,6 +1,7 @@
 package segment
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"math/bits"
@@ -25,6 +26,7 @@ type Store struct {
 	sweep        chan struct{}   // capacity 1: a sweep is needed
 	turn         atomic.Uint32   // the shard that frees a segment for the next chain
 	given        [givenGroups]given
+	memory       memory // with Config.Keep
 }
 
 // namespace is what the store must know of a namespace: the seed of its hashes, its quota
@@ -88,6 +90,7 @@ type counters struct {
 	// flags; and bytes written.
 	live, payload, headers, used int64
 	negative                     int64 // entries that have no value
+	taken                        int64 // entries taken over from an earlier process
 	// Entries removed, by reason.
 	expired, evicted, flushed      int64
 	moved                          int64 // their partition is no longer owned, or anew
@@ -104,33 +107,78 @@ type segmentID uint32
 
 const noSegment = segmentID(math.MaxUint32)
 
-// New returns an empty store. It starts no goroutine; see Run.
+// New returns a store, which is empty unless it takes over the entries of an earlier process. It starts
+// no goroutine; see Run.
 func New(cfg Config) (*Store, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
 		return nil, err
 	}
+	s, err := build(cfg)
+	if why := (unusable{}); errors.As(err, &why) {
+		cfg.Keep = &Keep{}
+		if s, err = build(cfg); err == nil {
+			s.memory.taken.Why = why.error
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("l2: %w", err)
+	}
+	return s, nil
+}
+
+func build(cfg Config) (s *Store, err error) {
 	segments, budget := cfg.Segments, int64(-1)
 	if segments == 0 {
 		segments, budget = int(cfg.Size/int64(cfg.SegmentSize)), cfg.Size
+	}
+	s = &Store{cfg: cfg, generations: make([]atomic.Uint32, kv.Partitions), sweep: make(chan struct{}, 1)}
+	if cfg.SegmentSize&(cfg.SegmentSize-1) == 0 {
+		s.segmentShift = uint8(bits.TrailingZeros(uint(cfg.SegmentSize)))
 	}
 	// The region of the pages reserves address space only. It has room for the index
 	// and ghosts of an arena full of the shortest entries, and for their marks in
 	// quota queues, each of which may begin and end within a page.
 	pageBytes := 2*cfg.Size + int64(cfg.Shards)*kv.MaxNamespaces*2*pageSize
-	s := &Store{cfg: cfg, generations: make([]atomic.Uint32, kv.Partitions), sweep: make(chan struct{}, 1)}
-	if cfg.SegmentSize&(cfg.SegmentSize-1) == 0 {
-		s.segmentShift = uint8(bits.TrailingZeros(uint(cfg.SegmentSize)))
-	}
-	if s.arena, err = newRegion(int64(segments) * int64(cfg.SegmentSize)); err != nil {
-		return nil, fmt.Errorf("l2: %w", err)
+	region, meta, header, err := s.regions(int64(segments)*int64(cfg.SegmentSize), pageBytes/pageSize*pageSize)
+	if err != nil {
+		return nil, err
 	}
 	s.meta = make([]segment, segments)
 	s.pool = newPool(s.arena, cfg.SegmentSize, segments, budget)
-	if s.pages, err = newPages(pageBytes, s.pool); err != nil {
-		_ = freeRegion(s.arena)
-		return nil, fmt.Errorf("l2: %w", err)
+	s.pages = newPages(region, s.pool)
+	if cfg.Keep != nil {
+		s.pool.discard = discardKept
 	}
+	s.makeShards()
+	if header == nil {
+		for _, sh := range s.shards {
+			sh.index.begin()
+		}
+		return s, nil
+	}
+	if err := s.takeOver(header, meta); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+// regions makes the arena, and the region of the pages.
+func (s *Store) regions(arena, pages int64) (region, meta []byte, header *keptHeader, err error) {
+	if s.cfg.Keep != nil {
+		return s.keptRegions(arena, pages)
+	}
+	if s.arena, err = newRegion(arena); err != nil {
+		return nil, nil, nil, err
+	}
+	if region, err = newRegion(pages); err != nil {
+		_ = freeRegion(s.arena)
+	}
+	return region, nil, nil, err
+}
+
+func (s *Store) makeShards() {
+	cfg := &s.cfg
 	s.shards = make([]*shard, cfg.Shards)
 	for i := range s.shards {
 		sh := &shard{store: s, id: uint32(i), nextExpiry: never}
@@ -147,22 +195,19 @@ func New(cfg Config) (*Store, error) {
 		}
 		s.shards[i] = sh
 	}
-	return s, nil
 }
 
-// Close frees the memory. The caller must have stopped every use of the store.
+// Close frees the memory, but for what Save has left. The caller must have stopped every use of the store.
 func (s *Store) Close() error {
 	if s.arena == nil {
 		return nil
 	}
-	err := freeRegion(s.arena)
+	arena := s.arena
 	s.arena = nil
-	if s.pages != nil {
-		if e := freeRegion(s.pages.region); err == nil {
-			err = e
-		}
+	if s.cfg.Keep != nil {
+		return s.freeMemory()
 	}
-	return err
+	return errors.Join(freeRegion(arena), freeRegion(s.pages.region))
 }
 
 // Config returns the configuration with every default filled in.

@@ -1,0 +1,168 @@
+package segment
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
+)
+
+// TestKeptAgainstModel runs random operations, and has another store take the entries over now and then.
+func TestKeptAgainstModel(t *testing.T) {
+	testenv.Takes(t, 5*time.Second)
+	for seed := range uint64(2) {
+		m := newModel(t, 20+seed)
+		m.seen = &sightings{}
+		_ = m.store.Close()
+		m.store = nil
+		m.restart()
+		for range 16 {
+			m.run(2000)
+			m.restart()
+			if m.check(); t.Failed() {
+				t.Fatalf("seed %d", seed)
+			}
+		}
+		if m.store.Stats().Entries == 0 || m.carried.Evicted == 0 || m.carried.QuotaEvicted == 0 {
+			t.Errorf("seed %d proves too little: %+v", seed, m.carried)
+		}
+		if err := m.store.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// restart has another store take over what the present one has.
+func (m *model) restart() {
+	keep := &Keep{Accept: func(note []byte) error {
+		if string(note) != "a note" {
+			return fmt.Errorf("note %q", note)
+		}
+		return nil
+	}}
+	entries := int64(0)
+	if m.store != nil {
+		entries = m.store.Stats().Entries
+		addStats(&m.carried, m.store.Stats())
+		keep.File = saved(m.t, m.store, "a note")
+	}
+	m.cfg.Keep = keep
+	s, err := New(m.cfg)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	if got := s.Taken(); got.Entries != entries || got.Why != nil {
+		m.t.Fatalf("it takes over %d of %d entries: %v", got.Entries, entries, got.Why)
+	}
+	for p := range uint16(kv.Partitions) {
+		s.NewOwnership(p)
+	}
+	for _, ns := range modelNamespaces {
+		if entries == 0 {
+			s.SetNamespace(ns.id, kv.NamespaceSeed(modelSeed, strconv.Itoa(int(ns.id))), ns.quota, ns.limits)
+		} else {
+			s.SetLimits(ns.id, ns.quota, ns.limits)
+		}
+	}
+	m.outdate(func(kv.Hash, modelKey, modelEntry) bool { return true }) // no process has copies any more
+	m.store, m.overwritten = s, 0
+}
+
+// saved saves and closes a store, and returns its memory.
+func saved(t *testing.T, s *Store, note string) *os.File {
+	t.Helper()
+	fd, err := unix.FcntlInt(s.Memory().Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err = errors.Join(err, s.Save([]byte(note)), s.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return os.NewFile(uintptr(fd), "kept")
+}
+
+// TestKeptUnusable checks that memory which this process cannot use is not taken over, with the reason.
+func TestKeptUnusable(t *testing.T) {
+	cfg := Config{Size: MinSize, Versions: kv.NewHLC(1), Keep: &Keep{Accept: func([]byte) error { return nil }}}
+	word := func(f *os.File, at int64) {
+		var b [8]byte
+		_, _ = f.ReadAt(b[:], at)
+		binary.LittleEndian.PutUint64(b[:], binary.LittleEndian.Uint64(b[:])^1<<20)
+		_, _ = f.WriteAt(b[:], at)
+	}
+	for _, tc := range []struct {
+		why  string
+		harm func(f *os.File, c *Config)
+	}{
+		{"", func(*os.File, *Config) {}},
+		{"did not end in order", func(f *os.File, _ *Config) { _, _ = f.WriteAt(make([]byte, 8), 0) }},
+		{"no memory of a sidecar", func(f *os.File, _ *Config) { word(f, 0) }},
+		{"in another way", func(f *os.File, _ *Config) { word(f, 8) }},
+		{"l2_size was", func(_ *os.File, c *Config) { c.Size *= 2 }},
+		{"its bytes have changed", func(f *os.File, _ *Config) {
+			info, _ := f.Stat()
+			word(f, info.Size()-100)
+		}},
+		{"its index has changed", func(f *os.File, c *Config) {
+			c, _ = func() (*Config, error) { d, err := c.withDefaults(); return &d, err }()
+			word(f, pageSize+c.Size/int64(c.SegmentSize)*int64(c.SegmentSize)+800) // the first index page
+		}},
+		{"not these", func(_ *os.File, c *Config) {
+			c.Keep = &Keep{Accept: func([]byte) error { return errors.New("not these") }}
+		}},
+		{"has 4096 B", func(f *os.File, _ *Config) {
+			fd, _ := unix.MemfdCreate("short", unix.MFD_ALLOW_SEALING)
+			short := os.NewFile(uintptr(fd), "short")
+			var b [pageSize]byte
+			_, _ = f.ReadAt(b[:], 0)
+			_, _ = short.Write(b[:])
+			_, _ = unix.FcntlInt(short.Fd(), unix.F_ADD_SEALS, unix.F_SEAL_SHRINK)
+			_ = unix.Dup2(fd, int(f.Fd()))
+			_ = short.Close()
+		}},
+		{"no memory of a sidecar", func(f *os.File, _ *Config) {
+			other, _ := os.Open(os.DevNull)
+			_ = unix.Dup2(int(other.Fd()), int(f.Fd()))
+			_ = other.Close()
+		}},
+	} {
+		c := cfg
+		s, err := New(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.SetNamespace(0, testSeed, 0, Limits{})
+		mustPut(t, s, "a", Write{Value: bytes.Repeat([]byte("x"), 300_000)})
+		keep := *cfg.Keep
+		c.Keep = &keep
+		f := saved(t, s, "note")
+		tc.harm(f, &c)
+		c.Keep.File = f
+		if s, err = New(c); err != nil {
+			t.Fatalf("%q: %v", tc.why, err)
+		}
+		for p := range uint16(kv.Partitions) {
+			s.NewOwnership(p)
+		}
+		taken := s.Taken()
+		_, there := s.Peek(testKey("a"), testNow.Boot)
+		if tc.why == "" {
+			if taken.Why != nil || taken.Entries != 1 || !there {
+				t.Errorf("it takes over %d entries: %v", taken.Entries, taken.Why)
+			}
+		} else if there || taken.Entries != 0 || taken.Why == nil || !strings.Contains(taken.Why.Error(), tc.why) {
+			t.Errorf("want %q: it takes over %d entries, %v", tc.why, taken.Entries, taken.Why)
+		}
+		if err := s.check(); err != nil {
+			t.Error(err)
+		}
+		_ = s.Close()
+	}
+}
