@@ -228,6 +228,18 @@ type L2Stats struct {
 	CrowdedOut int64 `json:"crowded_out" metric:"evictions_total{tier=l2,reason=full_page}"`
 	// Keys that came to a full page whose split was refused.
 	SplitsRefused int64 `json:"splits_refused" metric:"index_splits_refused_total"`
+	// What this process has taken over from the one before, with keep_memory.
+	Kept *KeptStats `json:"kept,omitempty" sum:"-"`
+}
+
+// KeptStats says what a process has taken over from the one before.
+type KeptStats struct {
+	// Entries taken over.
+	Entries int64 `json:"entries" metric:"entries_kept"`
+	// How long no process ran.
+	DownMS int64 `json:"down_ms"`
+	// Why nothing was taken over.
+	Cold string `json:"cold,omitempty"`
 }
 
 // L2Memory divides the memory of the store by use. All fields except Limit add up to

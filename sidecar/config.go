@@ -73,6 +73,12 @@ type Config struct {
 	// Bounds: 1B to 1GiB, at most L2Size/16.
 	MaxValue Size `yaml:"max_value"`
 
+	// KeepMemory keeps the entries over a restart: systemd holds their memory while no process
+	// runs. It needs Linux, a unit with FileDescriptorStoreMax=1, and a host that is alone.
+	KeepMemory bool `yaml:"keep_memory"`
+	// Cold starts without the entries that were kept.
+	Cold bool `yaml:"-"`
+
 	// BufferSize bounds the memory of all requests and answers under way, of apps and of
 	// other hosts, in bytes. Default: 128MiB, or four times the longest request if that is
 	// more. Bounds: 16MiB to 64GiB, at least four requests of MaxValue.

@@ -39,6 +39,7 @@ func (c Config) withDefaults() (Config, error) {
 	for _, step := range []func(*Config) error{
 		(*Config).nameDefaults, (*Config).sizeDefaults, (*Config).namespaceDefaults, (*Config).limitDefaults,
 		(*Config).clusterDefaults, (*Config).checkHTTP, (*Config).memcachedDefaults,
+		(*Config).checkKeep,
 	} {
 		wrong.Add(step(&c))
 	}

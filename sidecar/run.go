@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 
-	"github.com/coreos/go-systemd/v22/activation"
-
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/httpd"
 	"github.com/cachesidecar/cachesidecar/unixsock"
@@ -44,6 +42,7 @@ func (s *Sidecar) run(ctx context.Context) error {
 	if err := s.engine.Names.CheckOrigins(ctx, s.cfg.Log); err != nil {
 		return err
 	}
+	s.keep()
 	listener, err := s.listen()
 	if err != nil {
 		return err
@@ -107,7 +106,7 @@ func (s *Sidecar) listen() (*unixsock.Listener, error) {
 	if s.cfg.NoSocket {
 		return nil, nil
 	}
-	passed, memcached, err := takePassed(&s.cfg, activation.Files(true))
+	passed, memcached, err := takePassed(&s.cfg, s.passed)
 	if err != nil {
 		return nil, err
 	}

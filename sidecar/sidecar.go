@@ -1,9 +1,12 @@
 package sidecar
 
 import (
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/coreos/go-systemd/v22/activation"
 
 	"github.com/cachesidecar/cachesidecar/internal/access"
 	"github.com/cachesidecar/cachesidecar/internal/creds"
@@ -33,6 +36,8 @@ type Sidecar struct {
 	path      string        // of the socket; set before ready is closed
 	socket    socketState
 	memory    memory
+	passed    []*os.File // by systemd: listeners
+	kept      keptMemory
 	memcached memcachedDoor
 	files     machine.Files                // shares of the file descriptors
 	http      atomic.Pointer[httpd.Server] // nil: HTTP is off
@@ -93,6 +98,9 @@ func New(cfg Config) (*Sidecar, error) {
 		return nil, err
 	}
 	s.cfg.seed = s.keys.Seed()
+	if !cfg.NoSocket {
+		s.passed = s.kept.take(&cfg, activation.Files(true))
+	}
 	if s.engine, err = engine.New(s.engineConfig(rules)); err != nil {
 		return nil, err
 	}
@@ -135,8 +143,8 @@ func (s *Sidecar) engineConfig(rules *access.Rules) engine.Config {
 		L1Size:       int64(cfg.L1Size), L2Size: int64(cfg.L2Size), Events: cfg.events,
 		Namespaces: cfg.namespaces(), Cluster: node,
 		Clock: cfg.clock, Log: cfg.Log, Access: rules, Shares: newPlaces(cfg, &s.files),
-		Budget: quota.NewBudget(int64(cfg.BufferSize)),
-		Peer:   func(from kv.Process) server.Handler { return s.sessions.Peer(from) },
+		Budget: quota.NewBudget(int64(cfg.BufferSize)), Keep: s.kept.config(cfg),
+		Peer: func(from kv.Process) server.Handler { return s.sessions.Peer(from) },
 	}
 }
 

@@ -50,7 +50,8 @@ var settingFlags = map[string]flagHelp{
 		"`BYTES` that apps read hot values from without asking, or \"off\"",
 		"l2-size/8, 1MiB to 32MiB",
 	},
-	"max_value": {"the longest value, in `BYTES`", "8MiB, or l2-size/16 if that is less"},
+	"keep_memory": {"keep the entries over a restart, as a unit of systemd with FileDescriptorStoreMax=1", ""},
+	"max_value":   {"the longest value, in `BYTES`", "8MiB, or l2-size/16 if that is less"},
 	"buffer_size": {
 		"`BYTES` for requests and answers under way",
 		"128MiB, or four times the longest request if that is more",

@@ -77,6 +77,13 @@ func (p *statsPage) l2(l *cachesidecar.L2Stats) {
 		size(m.Headers+m.Alignment), size(m.Index), size(m.Ghosts), size(m.Dead), size(m.Open+m.Tails))
 	p.line("", "gone: %v evicted, %v expired, %v flushed, %v moved away, %v over quota",
 		l.Evicted, l.Expired, l.Flushed, l.Moved, l.QuotaEvicted)
+	switch k := l.Kept; {
+	case k == nil:
+	case k.Cold != "":
+		p.line("", "kept none from before: %v", k.Cold)
+	default:
+		p.line("", "kept: %v entries, down for %v", k.Entries, millis(k.DownMS))
+	}
 }
 
 // others writes the lines that concern other hosts.

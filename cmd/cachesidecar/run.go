@@ -25,7 +25,8 @@ func runCommand(p *program) *cli.Command {
 		Usage: "run the sidecar",
 		Description: "Settings come from flags, else from $CACHESIDECAR_… (CACHESIDECAR_L2_SIZE for --l2-size), " +
 			"else from the file.",
-		Flags:  runFlags(),
+		Flags: append(runFlags(),
+			&cli.BoolFlag{Name: "cold", Usage: "start without the entries that --keep-memory has kept", DisableDefaultText: true}),
 		Action: counted(0, 0, p.serve),
 	}
 }
@@ -62,7 +63,7 @@ func (p *program) serve(c *cli.Context) error {
 		return &usageError{wrong.Error(), wrong}
 	}
 	r := &reloader{read: func() (fileConfig, error) { return runConfig(c) }, log: p.log, terminal: terminal, was: cfg}
-	cfg.Reload = r.reload
+	cfg.Reload, cfg.Cold = r.reload, c.Bool("cold")
 	s, err := sidecar.New(cfg.Config)
 	if err != nil {
 		return err

@@ -51,6 +51,9 @@ type Config struct {
 	Namespaces     namespaces.Config
 	Cluster        cluster.Config // without what New adds: Tiers, Events, Versions, Budget, the epoch
 
+	// Keep, if set, leaves the entries to the next process. It is for a host that is alone.
+	Keep *Keep
+
 	Clock  kv.Clock
 	Log    *slog.Logger
 	Access *access.Rules

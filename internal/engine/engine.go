@@ -45,6 +45,7 @@ type Engine struct {
 	through    *writeThrough
 	keys       *keys
 	origins    memory
+	kept       kept
 	Hosts      *Hosts
 	Acks       *Acks
 	Inspection *Inspection

@@ -71,14 +71,16 @@ func (e *Engine) makeStore() (err error) {
 	e.Serves = func(p uint16) bool { return e.Node.OwnershipEpoch(p) != 0 || failpoint.Out(failpoint.SecondCheck) }
 	e.Changes = &Changes{base: &e.base}
 	e.Store, err = segment.New(segment.Config{
-		Size: e.Config.L2Size, MaxValue: e.Config.MaxValue, Versions: e.HLC,
+		Keep: e.kept.config(e), Size: e.Config.L2Size, MaxValue: e.Config.MaxValue, Versions: e.HLC,
 		Changed: e.Changes.Changed, Forgotten: e.Changes.Raise, Overdue: e.Deadlines.OverdueInStore,
 		Serves: func(p uint16) bool { return e.Serves(p) },
 	})
 	if err != nil {
 		return err
 	}
-	e.Names, err = namespaces.New(e.Config.Namespaces, namespaces.Parts{
+	names := e.Config.Namespaces
+	names.Kept = e.kept.names(e.Store.Taken())
+	e.Names, err = namespaces.New(names, namespaces.Parts{
 		Store: e.Store, Ledger: e.Ledger, Leases: e.Leases, Shared: e.Shared.Writer, Memory: e.origins,
 		Flushes: e.Shares.Join("other hosts"), Detach: e.Changes.DetachSlot,
 		CaughtUp: func(ctx context.Context) error { return e.Owners.caughtUp(ctx) },
@@ -153,6 +155,7 @@ func (e *Engine) Close() (err error) {
 		e.L1.Close()
 	}
 	if e.Store != nil {
+		e.kept.save(e)
 		err = e.Store.Close()
 	}
 	return err

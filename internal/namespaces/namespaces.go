@@ -102,7 +102,24 @@ func New(cfg Config, p Parts) (*Table, error) {
 		return nil, err
 	}
 	plan.Apply()
+	n.settleKept()
 	return n, nil
+}
+
+// settleKept gives the names whose entries were taken over, and that are not configured, their slots.
+func (n *Table) settleKept() {
+	n.Mu.Lock()
+	defer n.Mu.Unlock()
+	table := maps.Clone(n.All())
+	for name := range n.cfg.Kept {
+		if table[name] == nil {
+			ns := n.settle(n.take(name), n.others, false)
+			ns.now.Store(ns)
+			table[name] = ns
+		}
+	}
+	n.cfg.Kept = nil
+	n.Table.Store(&table)
 }
 
 // Loads returns the tables of loads of all namespaces that have, or had, an origin. The
@@ -186,12 +203,22 @@ func (n *Table) Close() {
 	n.closing.Wait()
 }
 
-// take gives a name a free slot.
+// take gives a name a free slot, or the one that has its entries.
 func (n *Table) take(name string) *slot {
-	id := n.Free[len(n.Free)-1]
-	n.Free = n.Free[:len(n.Free)-1]
+	id, kept := n.cfg.Kept[name]
+	if !kept {
+		others := slices.Collect(maps.Values(n.cfg.Kept))
+		for i := len(n.Free) - 1; ; i-- {
+			if id = n.Free[i]; !slices.Contains(others, id) {
+				break
+			}
+		}
+	}
+	n.Free = slices.DeleteFunc(n.Free, func(free kv.NamespaceID) bool { return free == id })
 	at := &slot{Name: name, ID: id, Seed: kv.NamespaceSeed(n.seed, name)}
-	n.store.SetNamespace(id, at.Seed, 0, segment.Limits{})
+	if !kept {
+		n.store.SetNamespace(id, at.Seed, 0, segment.Limits{})
+	}
 	floor := n.flushes.floor(name)
 	n.store.Flush(id, floor)
 	n.ledger.ResetNamespace(id) // flushes of another name under this slot

@@ -19,6 +19,9 @@ type Config struct {
 	Log      *slog.Logger
 	Node     string // this host
 
+	// Kept are the slots of names whose entries the store has taken over from an earlier process.
+	Kept map[string]kv.NamespaceID
+
 	Configured map[string]Settings
 	Others     Settings // of names that are not configured
 }

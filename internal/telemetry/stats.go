@@ -35,6 +35,7 @@ func (s *Telemetry) Stats() cachesidecar.Stats {
 		Changes:     s.Changes(),
 		Log:         logs.StatsOf(s.Log),
 	}
+	t.L2.Kept = e.Kept()
 	now, counts := e.Clock.Read().Boot, s.counts()
 	for i := range t.Namespaces {
 		ns := &t.Namespaces[i]

@@ -1,0 +1,148 @@
+package engine
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"time"
+
+	"github.com/vmihailenco/msgpack/v5"
+
+	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/l2/segment"
+)
+
+// Keep says what an earlier process has left, and to what the entries are compared.
+type Keep struct {
+	File *os.File // the memory of an earlier process; nil: there is none
+	Boot string   // identifies the boot clock: kv.BootClockID
+}
+
+// mostDown is how long no process may have run: a DELETE that an app has given up was not executed, and
+// the longer a host is down the more apps give up.
+const mostDown = time.Minute
+
+// kept is what a process leaves to the next one beside the entries.
+type kept struct {
+	note keptNote // of the process before
+	down time.Duration
+}
+
+type keptNote struct {
+	Boot    string
+	Now     kv.Moment  // at the end
+	Version kv.Version // no entry has a later one
+	Seed    uint64     // of the namespace "", which tells the cluster's seed without naming it
+	Names   map[string]kv.NamespaceID
+}
+
+// config returns what the store needs, or nil.
+func (k *kept) config(e *Engine) *segment.Keep {
+	if e.Config.Keep == nil {
+		return nil
+	}
+	return &segment.Keep{File: e.Config.Keep.File, Accept: func(note []byte) error { return k.accept(e, note) }}
+}
+
+// accept returns why the entries of an earlier process are of no use, or nil.
+func (k *kept) accept(e *Engine, note []byte) error {
+	n := &k.note
+	if err := msgpack.Unmarshal(note, n); err != nil {
+		return fmt.Errorf("its note cannot be read: %w", err)
+	}
+	now, names := e.Clock.Read(), maps.Clone(n.Names)
+	if names == nil {
+		names = map[string]kv.NamespaceID{}
+	}
+	k.down = now.Boot - n.Now.Boot
+	moved := time.Duration(now.Wall-n.Now.Wall)*time.Millisecond - k.down
+	most := e.Config.Namespaces.Max
+	for name, id := range n.Names {
+		if int(id) >= most {
+			return fmt.Errorf("namespace %s has slot %d, and max_namespaces is %d", name, id, most)
+		}
+	}
+	for name := range e.Config.Namespaces.Configured {
+		names[name] = 0
+	}
+	switch {
+	case n.Boot != e.Config.Keep.Boot || n.Boot == "":
+		return fmt.Errorf("the machine has been started anew")
+	case k.down < 0 || k.down > mostDown:
+		return fmt.Errorf("no process ran for %v, and at most %v are allowed", k.down.Round(time.Millisecond), mostDown)
+	case moved.Abs() > e.Config.Cluster.MaxSkew:
+		return fmt.Errorf("the clock was set by %v, and max_clock_skew is %v",
+			moved.Round(time.Millisecond), e.Config.Cluster.MaxSkew)
+	case n.Seed != kv.NamespaceSeed(e.Config.Seed, ""):
+		return fmt.Errorf("cluster_key_file has another seed")
+	case len(names) > most:
+		return fmt.Errorf("there are %d namespaces with those that are configured, and max_namespaces is %d", len(names), most)
+	case !e.HLC.Observe(n.Version):
+		return fmt.Errorf("its versions are too far ahead")
+	}
+	return nil
+}
+
+// names returns the slots of the names whose entries were taken over.
+func (k *kept) names(taken segment.Taken) map[string]kv.NamespaceID {
+	if taken.Entries == 0 {
+		return nil
+	}
+	return k.note.Names
+}
+
+// save leaves the entries to the next process. Nothing uses the store any more.
+func (k *kept) save(e *Engine) {
+	if e.Config.Keep == nil {
+		return
+	}
+	n := k.note
+	if e.Node != nil {
+		n = present(e)
+	} else if e.Store.Taken().Entries == 0 {
+		return
+	} else { // New has failed: the entries are left as they came
+		for p := range uint16(kv.Partitions) {
+			e.Store.NewOwnership(p)
+		}
+	}
+	note, err := msgpack.Marshal(&n)
+	if err == nil {
+		err = e.Store.Save(note)
+	}
+	if err != nil {
+		e.Config.Log.Warn("the entries are not kept for the next start", "error", err)
+	}
+}
+
+// present describes what this process has.
+func present(e *Engine) keptNote {
+	now := e.Clock.Read()
+	n := keptNote{
+		Boot: e.Config.Keep.Boot, Now: now, Version: e.HLC.Next(now.Wall), Seed: kv.NamespaceSeed(e.Config.Seed, ""),
+		Names: map[string]kv.NamespaceID{},
+	}
+	for name, ns := range e.Names.All() {
+		n.Names[name] = ns.ID
+	}
+	return n
+}
+
+// Kept says what this process has taken over from the one before, or nil without keep_memory.
+func (e *Engine) Kept() *cachesidecar.KeptStats {
+	if e.Config.Keep == nil {
+		return nil
+	}
+	taken := e.Store.Taken()
+	s := &cachesidecar.KeptStats{Entries: taken.Entries}
+	switch {
+	case taken.Why != nil:
+		s.Cold = taken.Why.Error()
+	case e.Config.Keep.File == nil:
+		s.Cold = "no process before has left its memory"
+	default:
+		s.DownMS = e.kept.down.Milliseconds()
+	}
+	return s
+}

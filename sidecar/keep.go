@@ -1,0 +1,104 @@
+package sidecar
+
+import (
+	"errors"
+	"net"
+	"os"
+	"runtime"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cachesidecar/cachesidecar/internal/engine"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/settings"
+)
+
+// keptName is the name under which systemd keeps the memory of the entries while no process runs.
+const keptName = "cachesidecar-memory"
+
+// checkKeep checks keep_memory.
+func (c *Config) checkKeep() error {
+	var wrong settings.Problems
+	switch {
+	case !c.KeepMemory:
+	case runtime.GOOS != "linux":
+		wrong.Addf("keep_memory needs Linux: leave it out")
+	case c.NoSocket:
+		wrong.Addf("keep_memory needs systemd, which does not run an embedded sidecar: leave it out")
+	case c.Bind != "":
+		wrong.Addf("keep_memory is for a host that is alone, and bind is %s: leave one of them out; "+
+			"in a cluster a host hands its entries over when it ends", c.Bind)
+	}
+	return wrong.Err()
+}
+
+// keptMemory is the memory that systemd keeps.
+type keptMemory struct {
+	had  bool     // systemd has passed one on
+	file *os.File // that one, if it is to be taken over
+}
+
+// take takes the memory out of what systemd has passed on, and returns the rest.
+func (k *keptMemory) take(c *Config, passed []*os.File) (rest []*os.File) {
+	for _, f := range passed {
+		switch {
+		case f.Name() != keptName:
+			rest = append(rest, f)
+		case k.file == nil && c.KeepMemory && !c.Cold:
+			k.had, k.file = true, f
+		default:
+			k.had = true
+			_ = f.Close()
+		}
+	}
+	return rest
+}
+
+// config returns what the engine needs, or nil.
+func (k *keptMemory) config(c *Config) *engine.Keep {
+	if !c.KeepMemory {
+		return nil
+	}
+	return &engine.Keep{File: k.file, Boot: kv.BootClockID()}
+}
+
+// keep gives the memory to systemd, and says what was kept.
+func (s *Sidecar) keep() {
+	k, log, stats := &s.kept, s.cfg.Log, s.engine.Kept()
+	taken := stats != nil && stats.Cold == ""
+	if k.had && !taken {
+		if err := tellSystemd("FDSTOREREMOVE=1\nFDNAME=" + keptName); err != nil {
+			log.Warn("systemd keeps memory that is of no use: stop the unit, and start it again", "error", err)
+		}
+	}
+	if stats == nil {
+		return
+	}
+	if taken {
+		log.Info("kept", "entries", stats.Entries, "down", time.Duration(stats.DownMS)*time.Millisecond)
+		return
+	}
+	log.Info("no entries are kept from before", "reason", stats.Cold)
+	err := tellSystemd("FDSTORE=1\nFDNAME="+keptName, int(s.engine.Store.Memory().Fd()))
+	if err != nil {
+		log.Warn("the entries will not be kept over a restart: run it as a unit of systemd, with Type=notify and "+
+			"FileDescriptorStoreMax=1, or remove keep_memory", "error", err)
+	}
+}
+
+// tellSystemd sends a message and descriptors to systemd.
+func tellSystemd(message string, fds ...int) error {
+	name := os.Getenv("NOTIFY_SOCKET")
+	if name == "" {
+		return errors.New("NOTIFY_SOCKET is not set")
+	}
+	// A connected socket passes no descriptors on in Go.
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Net: "unixgram"})
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	_, _, err = conn.WriteMsgUnix([]byte(message), unix.UnixRights(fds...), &net.UnixAddr{Name: name, Net: "unixgram"})
+	return err
+}
