@@ -141,6 +141,7 @@ func TestLengthyDebianPackage(t *testing.T) {
 	}
 	m.reloads()
 	m.restarts()
+	m.keepsMemory(3)
 	m.mended()
 	m.upgrades()
 	m.versions()
@@ -308,6 +309,49 @@ func (m *machine) restarts() {
 		m.t.Errorf("still process %s", pid)
 	}
 	enough()
+}
+
+// keepsMemory: with keep_memory entries are there after each restart, while an app writes, but not after
+// SIGKILL, nor after a stop, when systemd gives the memory back.
+func (m *machine) keepsMemory(restarts int) {
+	m.t.Helper()
+	m.write("/etc/cachesidecar/config.yaml", "keep_memory: true\n")
+	m.run("systemctl", "restart", "cachesidecar")
+	m.run("cachesidecar", "set", "kept", "v")
+	fds := func() string { return strings.TrimSpace(m.run("systemctl", "show", "-P", "NFileDescriptorStore", "cachesidecar")) }
+	enough := m.writes("restarts with kept memory")
+	for i := range restarts {
+		value := fmt.Sprint("value ", i)
+		m.run("cachesidecar", "set", "last", value)
+		m.run("systemctl", "restart", "cachesidecar")
+		out, err := m.try("cachesidecar", "mget", "kept", "last")
+		if stats := m.run("cachesidecar", "stats"); err != nil || !strings.Contains(out, value) || !strings.Contains(stats, "kept: ") {
+			m.t.Errorf("restart %d: %s, %v\n%s", i, out, err, stats)
+		}
+	}
+	enough()
+	if got := fds(); got != "1" {
+		m.t.Errorf("systemd keeps %s descriptors, want 1", got)
+	}
+	m.run("systemctl", "kill", "-s", "KILL", "cachesidecar")
+	testenv.Eventually(m.t, "the next process to serve", func() bool {
+		out, _ := m.try("cachesidecar", "stats")
+		return strings.Contains(out, "kept none from before: the process before did not end in order")
+	})
+	m.run("cachesidecar", "set", "kept", "v")
+	m.run("systemctl", "stop", "cachesidecar.socket", "cachesidecar.service")
+	if got := fds(); got != "0" {
+		m.t.Errorf("systemd keeps %s descriptors after a stop", got)
+	}
+	m.run("systemctl", "start", "cachesidecar.socket", "cachesidecar.service")
+	if out := m.run("cachesidecar", "stats"); !strings.Contains(out, "kept none from before: no process before has left its memory") {
+		m.t.Errorf("after a stop:\n%s", out)
+	}
+	m.write("/etc/cachesidecar/config.yaml", "{}\n")
+	m.run("systemctl", "restart", "cachesidecar")
+	if got := fds(); got != "0" {
+		m.t.Errorf("systemd keeps %s descriptors without keep_memory", got)
+	}
 }
 
 // writes lets an app write one key again and again. The returned function ends that; no write
