@@ -110,7 +110,7 @@ var forbidden = map[string][]string{
 	"internal/wire":      {"net", "os", "time"},
 	"internal/memcached": {"net", "os", "time"},
 	"internal/history":   {"net", "os"},
-	"l2/segment":         {"net", "os"},
+	"l2/segment":         {"net"},
 }
 
 func TestImports(t *testing.T) {

@@ -2,6 +2,7 @@ package sidecar
 
 import (
 	"errors"
+	"log/slog"
 	"net"
 	"os"
 	"runtime"
@@ -64,8 +65,8 @@ func (k *keptMemory) config(c *Config) *engine.Keep {
 }
 
 // keep gives the memory to systemd, and says what was kept.
-func (s *Sidecar) keep() {
-	k, log, stats := &s.kept, s.cfg.Log, s.engine.Kept()
+func (k *keptMemory) keep(e *engine.Engine, log *slog.Logger) {
+	stats := e.Kept()
 	taken := stats != nil && stats.Cold == ""
 	if k.had && !taken {
 		if err := tellSystemd("FDSTOREREMOVE=1\nFDNAME=" + keptName); err != nil {
@@ -80,7 +81,7 @@ func (s *Sidecar) keep() {
 		return
 	}
 	log.Info("no entries are kept from before", "reason", stats.Cold)
-	err := tellSystemd("FDSTORE=1\nFDNAME="+keptName, int(s.engine.Store.Memory().Fd()))
+	err := tellSystemd("FDSTORE=1\nFDNAME="+keptName, int(e.Store.Memory().Fd()))
 	if err != nil {
 		log.Warn("the entries will not be kept over a restart: run it as a unit of systemd, with Type=notify and "+
 			"FileDescriptorStoreMax=1, or remove keep_memory", "error", err)

@@ -25,6 +25,7 @@ func (s *Sidecar) Run(ctx context.Context) error {
 	}
 	ctx, stop := s.ending.starts(ctx)
 	defer stop()
+	s.kept.keep(s.engine, s.cfg.Log)
 	err := s.run(ctx)
 	s.use.Lock()
 	s.closed = true // no call begins after this
@@ -42,7 +43,6 @@ func (s *Sidecar) run(ctx context.Context) error {
 	if err := s.engine.Names.CheckOrigins(ctx, s.cfg.Log); err != nil {
 		return err
 	}
-	s.keep()
 	listener, err := s.listen()
 	if err != nil {
 		return err

@@ -196,7 +196,7 @@ func TestConfigDoc(t *testing.T) {
 	for _, f := range runCommand(&program{}).Flags {
 		name := f.Names()[0]
 		row := rows[fileKey(name)]
-		if name == "config" {
+		if ofProcess[name] {
 			continue
 		}
 		if len(row) != 6 {

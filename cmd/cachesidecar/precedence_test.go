@@ -32,6 +32,7 @@ var runSettings = map[string]struct {
 	"l1-size":             {"1MiB", "2MiB", "3MiB", "1.0 MiB", "2.0 MiB", "3.0 MiB"},
 	"l2-size":             {"10MiB", "20MiB", "30MiB", "10 MiB", "20 MiB", "30 MiB"},
 	"shared-size":         {"2MiB", "off", "4MiB", "2.0 MiB", "off", "4.0 MiB"},
+	"keep-memory":         {"true", "false", "true", "true", "false", "true"},
 	"max-value":           {"1kB", "2kB", "3kB", "1000 B", "2.0 KiB", "2.9 KiB"},
 	"buffer-size":         {"40MiB", "50MiB", "60MiB", "40 MiB", "50 MiB", "60 MiB"},
 	"max-namespaces":      {"1", "2", "3", "1", "2", "3"},
@@ -126,6 +127,9 @@ func fileLine(key, value string) string {
 	return fmt.Sprintf("%s: %s\n", key, value)
 }
 
+// ofProcess are the flags of run that are no settings.
+var ofProcess = map[string]bool{"config": true, "cold": true}
+
 func runFlagNames() []string { return flagNames(runCommand(&program{}).Flags) }
 
 // TestThreeWaysAgree checks that flags, environment and file have the same settings under
@@ -138,10 +142,10 @@ func TestThreeWaysAgree(t *testing.T) {
 		if want := "CACHESIDECAR_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_")); !slices.Equal(vars, []string{want}) {
 			t.Errorf("--%s has the environment variables %q, want %q", name, vars, want)
 		}
-		if inFile := slices.Contains(keys, fileKey(name)); inFile != (name != "config") {
+		if inFile := slices.Contains(keys, fileKey(name)); inFile == ofProcess[name] {
 			t.Errorf("--%s: the file has %s: %v", name, fileKey(name), inFile)
 		}
-		if _, ok := runSettings[name]; !ok && name != "config" {
+		if _, ok := runSettings[name]; !ok && !ofProcess[name] {
 			t.Errorf("--%s is missing from the test's table", name)
 		}
 	}

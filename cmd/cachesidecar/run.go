@@ -25,8 +25,10 @@ func runCommand(p *program) *cli.Command {
 		Usage: "run the sidecar",
 		Description: "Settings come from flags, else from $CACHESIDECAR_… (CACHESIDECAR_L2_SIZE for --l2-size), " +
 			"else from the file.",
-		Flags: append(runFlags(),
-			&cli.BoolFlag{Name: "cold", Usage: "start without the entries that --keep-memory has kept", DisableDefaultText: true}),
+		Flags: append(runFlags(), &cli.BoolFlag{
+			Name: "cold", Usage: "start without the entries that --keep-memory has kept", DisableDefaultText: true,
+			EnvVars: env("cold"),
+		}),
 		Action: counted(0, 0, p.serve),
 	}
 }

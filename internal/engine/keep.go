@@ -77,7 +77,8 @@ func (k *kept) accept(e *Engine, note []byte) error {
 	case n.Seed != kv.NamespaceSeed(e.Config.Seed, ""):
 		return fmt.Errorf("cluster_key_file has another seed")
 	case len(names) > most:
-		return fmt.Errorf("there are %d namespaces with those that are configured, and max_namespaces is %d", len(names), most)
+		return fmt.Errorf("there are %d namespaces with those that are configured, and max_namespaces is %d",
+			len(names), most)
 	case !e.HLC.Observe(n.Version):
 		return fmt.Errorf("its versions are too far ahead")
 	}
