@@ -47,6 +47,7 @@ func (k *kept) config(e *Engine) *segment.Keep {
 
 // accept returns why the entries of an earlier process are of no use, or nil.
 func (k *kept) accept(e *Engine, note []byte) error {
+	k.note = keptNote{}
 	n := &k.note
 	if err := msgpack.Unmarshal(note, n); err != nil {
 		return fmt.Errorf("its note cannot be read: %w", err)
