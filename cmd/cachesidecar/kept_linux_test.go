@@ -237,7 +237,7 @@ func TestKeepMemoryAfterFailure(t *testing.T) {
 	k.ends(p)
 	busy := keeps(t, "tcp", "127.0.0.1:0")
 	dsn := filepath.Join(filepath.Dir(k.socket), "c.yaml")
-	text := "namespaces: {default: {origin: {http: {url: \"http://127.0.0.1:1/{key}\", token_file: /nonexistent}}}}\n"
+	text := "namespaces: {default: {origin: {postgres: {dsn_file: /nonexistent, query: SELECT $1}}}}\n"
 	if err := os.WriteFile(dsn, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -96,30 +96,9 @@ func (k *kept) names(taken segment.Taken) map[string]kv.NamespaceID {
 
 // save leaves the entries to the next process. Nothing uses the store any more.
 func (k *kept) save(e *Engine) {
-	if e.Config.Keep == nil {
+	if e.Config.Keep == nil || e.Node == nil {
 		return
 	}
-	n := k.note
-	if e.Node != nil {
-		n = present(e)
-	} else if e.Store.Taken().Entries == 0 {
-		return
-	} else { // New has failed: the entries are left as they came
-		for p := range uint16(kv.Partitions) {
-			e.Store.NewOwnership(p)
-		}
-	}
-	note, err := msgpack.Marshal(&n)
-	if err == nil {
-		err = e.Store.Save(note)
-	}
-	if err != nil {
-		e.Config.Log.Warn("the entries are not kept for the next start", "error", err)
-	}
-}
-
-// present describes what this process has.
-func present(e *Engine) keptNote {
 	now := e.Clock.Read()
 	n := keptNote{
 		Boot: e.Config.Keep.Boot, Now: now, Version: e.HLC.Next(now.Wall), Seed: kv.NamespaceSeed(e.Config.Seed, ""),
@@ -128,7 +107,13 @@ func present(e *Engine) keptNote {
 	for name, ns := range e.Names.All() {
 		n.Names[name] = ns.ID
 	}
-	return n
+	note, err := msgpack.Marshal(&n)
+	if err == nil {
+		err = e.Store.Save(note)
+	}
+	if err != nil {
+		e.Config.Log.Warn("the entries are not kept for the next start", "error", err)
+	}
 }
 
 // Kept says what this process has taken over from the one before, or nil without keep_memory.

@@ -166,3 +166,37 @@ func TestKeptUnusable(t *testing.T) {
 		_ = s.Close()
 	}
 }
+
+// TestKeptOnce checks that a process which takes entries over and does not end in order leaves none, and
+// that what no entry uses takes no memory between two processes.
+func TestKeptOnce(t *testing.T) {
+	cfg := Config{Size: MinSize, Versions: kv.NewHLC(1), Keep: &Keep{Accept: func([]byte) error { return nil }}}
+	s, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.SetNamespace(0, testSeed, 0, Limits{})
+	mustPut(t, s, "a", Write{Value: []byte("v")})
+	for i := range 10 {
+		mustPut(t, s, fmt.Sprint("large", i), Write{Value: bytes.Repeat([]byte{byte(i + 1)}, 500_000)})
+	}
+	for i := range 10 {
+		s.Delete(testKey(fmt.Sprint("large", i)), testNow)
+	}
+	f := saved(t, s, "")
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil || st.Blocks*512 > 2<<20 {
+		t.Errorf("one short entry takes %d B, %v", st.Blocks*512, err)
+	}
+	again, _ := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	cfg.Keep.File = f
+	if s, err = New(cfg); err != nil || s.Taken().Entries != 1 {
+		t.Fatalf("%v, %+v", err, s.Taken())
+	}
+	_ = s.Close() // and no Save
+	cfg.Keep.File = os.NewFile(uintptr(again), "again")
+	if s, err = New(cfg); err != nil || s.Taken().Why == nil || !strings.Contains(s.Taken().Why.Error(), "did not end in order") {
+		t.Fatalf("%v, %+v", err, s.Taken())
+	}
+	_ = s.Close()
+}
