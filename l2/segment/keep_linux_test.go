@@ -200,3 +200,41 @@ func TestKeptOnce(t *testing.T) {
 	}
 	_ = s.Close()
 }
+
+// BenchmarkKept compares reads and writes of a million entries in memory that is kept with those in
+// memory that is not.
+func BenchmarkKept(b *testing.B) {
+	const entries = 1_000_000
+	keys := make([]kv.Key, entries)
+	for i := range keys {
+		keys[i] = testKey(strconv.Itoa(i))
+	}
+	value := bytes.Repeat([]byte("v"), 100)
+	stores := map[string]*Store{}
+	for name, keep := range map[string]*Keep{"anonymous": nil, "kept": {}} {
+		s, err := New(Config{Size: 512 << 20, Versions: kv.NewHLC(1), Keep: keep})
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer s.Close()
+		s.SetNamespace(0, testSeed, 0, Limits{})
+		for _, k := range keys {
+			s.Put(k, Write{Value: value}, testNow)
+		}
+		stores[name] = s
+	}
+	for _, name := range []string{"anonymous", "kept"} {
+		s := stores[name]
+		b.Run("get/"+name, func(b *testing.B) {
+			var buf []byte
+			for i := 0; b.Loop(); i++ {
+				buf, _, _ = s.Get(buf[:0], keys[uint32(i)*2654435761%entries], 1<<20, testNow.Boot)
+			}
+		})
+		b.Run("set/"+name, func(b *testing.B) {
+			for i := 0; b.Loop(); i++ {
+				s.Put(keys[uint32(i)*2654435761%entries], Write{Value: value}, testNow)
+			}
+		})
+	}
+}
