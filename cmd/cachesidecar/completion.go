@@ -2,7 +2,7 @@ package main
 
 import (
 	"embed"
-	"os"
+	"io"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -13,9 +13,6 @@ import (
 //
 //go:embed completion
 var completions embed.FS
-
-// asksCompletion reports whether a script asks for completions.
-func asksCompletion() bool { return os.Getenv("_CACHESIDECAR_COMPLETES") != "" }
 
 func completionCommand(p *program) *cli.Command {
 	return &cli.Command{
@@ -40,5 +37,32 @@ func completionCommand(p *program) *cli.Command {
 			_, err = p.out.Write(script)
 			return err
 		}),
+	}
+}
+
+// manCommand is for makers of packages. It is hidden.
+func manCommand(p *program) *cli.Command {
+	return &cli.Command{
+		Name:        "man",
+		Usage:       "print the manual page",
+		Description: "To read it: cachesidecar man | man -l -",
+		Hidden:      true,
+		Action: counted(0, 0, func(c *cli.Context) error {
+			describe(c.App.Commands, c.App.Name)
+			page, err := c.App.ToManWithSection(1)
+			if err == nil {
+				_, err = io.WriteString(p.out, page)
+			}
+			return err
+		}),
+	}
+}
+
+// describe gives commands the texts that cli leaves out of a manual page: arguments and descriptions.
+func describe(commands []*cli.Command, within string) {
+	for _, c := range commands {
+		name := within + " " + c.Name
+		c.UsageText = strings.TrimSpace(name+" [FLAGS] "+c.ArgsUsage) + "\n\n" + c.Description
+		describe(c.Subcommands, name)
 	}
 }

@@ -3,13 +3,19 @@ package main
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"os"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/urfave/cli/v2"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/cachesidecar/cachesidecar/internal/logs"
+	"github.com/cachesidecar/cachesidecar/internal/settings"
 )
 
 // defaultHTTP is the default of http, if the sidecar is not embedded.
@@ -232,4 +238,111 @@ func (s setting) take(c *cli.Context) error {
 		return text.Decode(v)
 	}
 	return nil
+}
+
+// boolFlag returns a flag that has no value.
+func boolFlag(name, usage string, aliases ...string) *cli.BoolFlag {
+	return &cli.BoolFlag{Name: name, Aliases: aliases, Usage: usage, DisableDefaultText: true}
+}
+
+// fileFlag returns a flag for the path of a file.
+func fileFlag(name, usage string) *cli.StringFlag {
+	return &cli.StringFlag{Name: name, Usage: usage, TakesFile: true}
+}
+
+// numberFlag returns a flag for a number from least to most.
+func numberFlag(name, usage string, def, least, most int) *cli.IntFlag {
+	return &cli.IntFlag{Name: name, Usage: usage, Value: def, Action: func(_ *cli.Context, n int) error {
+		if n < least || n > most {
+			return usagef("--%s %d: give %d to %d", name, n, least, most)
+		}
+		return nil
+	}}
+}
+
+// year is the most that flags for a time take.
+const year = 365 * 24 * time.Hour
+
+// timeFlag returns a flag for a time from least to most. cli's own flag takes no days.
+func timeFlag(name, usage string, def, least, most time.Duration) *cli.GenericFlag {
+	f := &cli.GenericFlag{Name: name, Usage: usage, Value: &timeValue{def, least, most}}
+	if def > 0 {
+		f.DefaultText = settings.TimeText(def)
+	}
+	return f
+}
+
+// timeValue is a time that text sets, within bounds if most is not zero.
+type timeValue struct{ is, least, most time.Duration }
+
+// String is what cli.Context.Duration reads. The help shows no default of zero.
+func (v *timeValue) String() string {
+	if v.is == 0 {
+		return ""
+	}
+	return v.is.String()
+}
+
+func (v *timeValue) Set(text string) error {
+	d, err := settings.Time(text)
+	if err == nil && v.most > 0 && (d < v.least || d > v.most) {
+		err = fmt.Errorf("give %s to %s", settings.TimeText(v.least), settings.TimeText(v.most))
+	}
+	if err == nil {
+		v.is = d
+	}
+	return err
+}
+
+// envPrefix begins the names of all environment variables that the command reads.
+const envPrefix = "CACHESIDECAR_"
+
+// ofKubernetes matches the variables that Kubernetes makes for the services of a
+// namespace, if their names begin with "cachesidecar": CACHESIDECAR_SERVICE_HOST,
+// CACHESIDECAR_PORT_7946_TCP, CACHESIDECAR_HTTP_SERVICE_PORT. No setting has such a name.
+var ofKubernetes = regexp.MustCompile(`^` + envPrefix + `(.*_)?(SERVICE_.*|PORT(_.*)?)$`)
+
+// knownVariables returns the flags whose values the command reads from the environment.
+func knownVariables() []string { return append(flagNames(runFlags()), socketFlag.Name, tokenFlag.Name) }
+
+// flagOfVariable returns the name of the flag that an environment variable is for.
+func flagOfVariable(name string) string {
+	return strings.ToLower(strings.ReplaceAll(strings.TrimPrefix(name, envPrefix), "_", "-"))
+}
+
+// unknownVariables returns a message for each variable of the environment whose name
+// begins with CACHESIDECAR_, if neither a setting has the name nor the file tells of it:
+// origins read variables that the file names.
+func unknownVariables(environment []string, file *yaml.Node) (messages []string) {
+	known := knownVariables()
+	slices.Sort(environment)
+	for _, line := range environment {
+		name, _, _ := strings.Cut(line, "=")
+		reads := name == envName(flagOfVariable(name)) && slices.Contains(known, flagOfVariable(name))
+		if !strings.HasPrefix(name, envPrefix) || reads || ofKubernetes.MatchString(name) || says(file, name) {
+			continue
+		}
+		what := "see docs/CONFIG.md for those that have"
+		if near := nearest(flagOfVariable(name), known); near != "" {
+			what = fmt.Sprintf("did you mean $%s?", envName(near))
+		}
+		messages = append(messages, fmt.Sprintf("$%s is no setting, and it has no effect: %s", name, what))
+	}
+	return messages
+}
+
+// says reports whether a file has a text among its values.
+func says(n *yaml.Node, text string) bool {
+	if n == nil {
+		return false
+	}
+	return n.Kind == yaml.ScalarNode && n.Value == text ||
+		slices.ContainsFunc(n.Content, func(part *yaml.Node) bool { return says(part, text) })
+}
+
+// warnUnknown writes a warning for each variable that names no setting.
+func (p *program) warnUnknown(cfg *fileConfig) {
+	for _, m := range unknownVariables(os.Environ(), cfg.sources.root) {
+		fmt.Fprintln(p.err, "cachesidecar: warning:", logs.Plain(m))
+	}
 }

@@ -13,11 +13,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -82,6 +85,9 @@ func (p *program) run(ctx context.Context, args []string) int {
 	return status
 }
 
+// logEnd is how long the process waits at its end for stderr to accept the last lines.
+const logEnd = time.Second
+
 // exitStatus returns the exit status for an error. A sidecar that accepts the connection
 // but sends nothing is running, although the client calls it unavailable. Therefore
 // deadlines are checked first.
@@ -104,6 +110,9 @@ func exitStatus(err error) int {
 	}
 	return exitMiss
 }
+
+// asksCompletion reports whether a script asks for completions.
+func asksCompletion() bool { return os.Getenv("_CACHESIDECAR_COMPLETES") != "" }
 
 // app returns the command line's description.
 func (p *program) app() *cli.App {
@@ -176,4 +185,59 @@ func prepare(c *cli.Command) {
 	for _, sub := range c.Subcommands {
 		prepare(sub)
 	}
+}
+
+// program is one run of the command, with its input and outputs.
+type program struct {
+	in       io.Reader
+	out, err io.Writer
+	log      *logs.Log // the log of run, which writes to the original err
+	hangup   chan os.Signal
+}
+
+// Exit statuses.
+const (
+	exitDone    = 0
+	exitMiss    = 1
+	exitUsage   = 2
+	exitConnect = 3
+	exitTimeout = 4
+)
+
+// checkedWriter keeps the first error. The help is written without a look at errors.
+type checkedWriter struct {
+	w   io.Writer
+	err error
+}
+
+func (c *checkedWriter) Write(b []byte) (n int, err error) {
+	n, err = c.w.Write(b)
+	c.err = cmp.Or(c.err, err)
+	return n, err
+}
+
+// errMiss ends the command with status 1 and without a message.
+var errMiss = errors.New("miss")
+
+func timedOut(err error) bool {
+	for _, e := range []error{cachesidecar.ErrTimeout, context.DeadlineExceeded, os.ErrDeadlineExceeded} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// version is set by the linker for releases.
+var version = ""
+
+// buildVersion returns the version of this build: the linker's, else the module's.
+func buildVersion() string {
+	if version != "" {
+		return version
+	}
+	if bi, ok := debug.ReadBuildInfo(); ok && bi.Main.Version != "" && bi.Main.Version != "(devel)" {
+		return bi.Main.Version
+	}
+	return "devel"
 }

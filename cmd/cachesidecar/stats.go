@@ -3,12 +3,15 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar/internal/condition"
 	"github.com/cachesidecar/cachesidecar/internal/logs"
 )
 
@@ -101,5 +104,297 @@ func (p *program) watchStats(c *cli.Context) error {
 			return nil
 		case <-tick.C:
 		}
+	}
+}
+
+// clusterText says whether all hosts are well, and has a line for each host, and a line for all.
+func clusterText(all *cachesidecar.ClusterStats) string {
+	t := table{{"NODE", "READS", "HIT RATIO", "IN APPS", "LOADED", "MISSES", "ERRORS", "WRITES", "ENTRIES", "MEMORY",
+		"PARTITIONS", "L1 COPIES", "L1 HITS", "HANDOFFS", "CAME"}}
+	sum := all.Total()
+	sum.Node = "total"
+	for _, st := range append(slices.Clone(all.Nodes), sum) {
+		n, m, h := st.Total(), &st.L2.Memory, &st.Cluster.Handoff
+		t.row(st.Node, n.Reads(), percent(n.Hits, n.Reads()), n.SharedHits+n.NearHits, n.Loaded, n.Misses, n.Errors,
+			n.Writes, st.L2.Entries, size(m.Used)+" of "+size(m.Limit), st.Cluster.Owned, st.L1.Entries,
+			st.L1.Hits-st.L1.Refused, handoffs(h), h.Admitted+h.Fetched)
+	}
+	return clusterHealth(all) + "\n\n" + t.String()
+}
+
+// clusterHealth says whether all hosts are well, or what is wrong with them.
+func clusterHealth(all *cachesidecar.ClusterStats) string {
+	wrong := append(hostsWrong(all), ownerless(all)...)
+	if len(wrong) == 0 {
+		return fmt.Sprintf("health  %s: %d of %d hosts", condition.Serving, len(all.Nodes), len(all.Nodes))
+	}
+	return "health  not well: " + condition.AtMost(wrong, 2*findingsShown, "\n        ")
+}
+
+// hostsWrong returns what is wrong with hosts, each time with the name of the host.
+func hostsWrong(all *cachesidecar.ClusterStats) (wrong condition.Findings) {
+	for _, m := range all.Missing {
+		wrong.Addf("%s: no answer: %s", m.Node, m.Why)
+	}
+	for i := range all.Nodes {
+		st := &all.Nodes[i]
+		word, why := condition.Of(st)
+		for j, w := range why {
+			if j == 0 && word == condition.NotReady {
+				w = word + ": " + w
+			}
+			wrong.Addf("%s: %s", st.Node, w)
+		}
+	}
+	return wrong
+}
+
+// ownerless says that partitions have no owner, if all hosts have answered.
+func ownerless(all *cachesidecar.ClusterStats) (wrong condition.Findings) {
+	sum := all.Total()
+	if n := partitions - sum.Cluster.Owned; n > 0 && len(all.Missing) == 0 {
+		wrong.Addf("%s of %s partitions have no owner", count(int64(n)), count(partitions))
+	}
+	return wrong
+}
+
+// partitions is the number of partitions of the ring.
+const partitions = 16384
+
+// statsPage has the lines of a host's page: a title and a text.
+type statsPage struct{ table }
+
+// line adds a line, in which whole numbers have commas.
+func (p *statsPage) line(title, format string, args ...any) {
+	for i, a := range args {
+		args[i] = withCommas(a)
+	}
+	p.row(title, fmt.Sprintf(format, args...))
+}
+
+// statsText is the readable page. With an earlier reading it has rates.
+func statsText(st cachesidecar.Stats, last *cachesidecar.Stats) string {
+	var p statsPage
+	p.line(st.Node, "cachesidecar %v, up %v", st.Server, millis(st.UptimeMS).Round(time.Second))
+	p.health(&st)
+	p.requests(&st, last)
+	p.socket(&st.Connections)
+	p.l2(&st.L2)
+	if m := &st.Memory; m.Limit > 0 {
+		p.line("shared", "%v of memory that apps read: %v reads, %v values put there, %v withdrawn",
+			size(m.Limit), m.Hits, m.Published, m.Withdrawn)
+	}
+	if st.L1.Limit > 0 { // other hosts may join
+		p.others(&st)
+	}
+	for i := range st.Changes {
+		p.feed(&st.Changes[i])
+	}
+	pr := &st.Process
+	p.line("process", "pid %v, resident %v, Go heap %v, %v goroutines",
+		fmt.Sprint(pr.PID), size(pr.ResidentBytes), size(pr.HeapBytes), pr.Goroutines)
+	p.line("", "garbage collection %.2f %% of CPU, longest pause %v", 100*pr.GCCPUShare, micros(pr.GCPauseMaxUS))
+	return p.String() + "\n" + namespacesTable(&st).String() + loadsTables(&st)
+}
+
+func (p *statsPage) requests(st, last *cachesidecar.Stats) {
+	t := st.Total()
+	reads := t.Reads()
+	p.line("reads", "%v: %v hits, %v loaded, %v missing, %v stale, %v errors", reads,
+		percent(t.Hits, reads), t.Loaded, t.Misses, t.Stale, t.ReadErrors)
+	if t.SharedHits+t.NearHits > 0 {
+		p.line("", "of the hits %v in shared memory and %v in near caches, as apps report", t.SharedHits, t.NearHits)
+	}
+	p.line("writes", "%v, deletes %v, errors %v", t.Writes, t.Deletes, t.Errors-t.ReadErrors)
+	if last == nil || st.UptimeMS <= last.UptimeMS {
+		return
+	}
+	l, s := last.Total(), float64(st.UptimeMS-last.UptimeMS)/1000
+	rate := func(now, then int64) int64 { return int64(float64(now-then) / s) }
+	p.line("rates", "%v reads/s, %v writes/s, %v in/s, %v out/s",
+		rate(reads, l.Reads()), rate(t.Writes, l.Writes),
+		size(rate(st.Connections.BytesIn, last.Connections.BytesIn)),
+		size(rate(st.Connections.BytesOut, last.Connections.BytesOut)))
+}
+
+func (p *statsPage) socket(c *cachesidecar.ConnectionStats) {
+	p.line("socket", "%v of %v connections, %v requests wait", c.Open, c.Limit, c.InFlight)
+}
+
+func (p *statsPage) l2(l *cachesidecar.L2Stats) {
+	m := &l.Memory
+	p.line("l2", "%v entries, %v of %v", l.Entries, size(m.Used), size(m.Limit))
+	p.line("", "keys and values %v, headers %v, index %v, ghosts %v, dead %v, unfilled %v", size(m.Payload),
+		size(m.Headers+m.Alignment), size(m.Index), size(m.Ghosts), size(m.Dead), size(m.Open+m.Tails))
+	p.line("", "gone: %v evicted, %v expired, %v flushed, %v moved away, %v over quota",
+		l.Evicted, l.Expired, l.Flushed, l.Moved, l.QuotaEvicted)
+	switch k := l.Kept; {
+	case k == nil:
+	case k.Cold != "":
+		p.line("", "kept none from before: %v", k.Cold)
+	default:
+		p.line("", "kept: %v entries, down for %v", k.Entries, millis(k.DownMS))
+	}
+}
+
+// others writes the lines that concern other hosts.
+func (p *statsPage) others(st *cachesidecar.Stats) {
+	p.line("l1", "%v copies of others' entries, %v of %v", st.L1.Entries, size(st.L1.Used), size(st.L1.Limit))
+	p.line("", "%v reads found one, of which %v were outdated", st.L1.Hits, st.L1.Refused)
+	c := &st.Cluster
+	state := "in"
+	if !c.In {
+		state = "out"
+	}
+	p.line("cluster", "%v hosts live, this one is %v and owns %v of %v partitions",
+		c.Members, state, c.Owned, partitions)
+	p.line("", "asked others for %v keys (%v reads shared an answer), served %v keys to others",
+		c.PeerReads, c.Joined, c.Served)
+	i := &c.Invalidations
+	p.line("", "invalidations: %v here, %v applied from others (the last waited %v), %v resets; oldest lease %v",
+		i.Head, i.Applied, micros(i.LagUS), i.Gaps+i.Resets, oldest(i.Leases))
+	h := &c.Handoff
+	p.line("", "handoffs under way: %v; entries handed over: %v came, %v went",
+		handoffs(h), h.Admitted+h.Fetched, h.Given)
+}
+
+// feed writes the line of a feed of changes.
+func (p *statsPage) feed(f *cachesidecar.ChangesStats) {
+	if !f.Following {
+		p.line("changes", "feed %v: %v", f.Name, f.State)
+		return
+	}
+	p.line("changes", "feed %v: following, %v behind, %v rows, %v keys deleted, %v flushes; the server keeps %v",
+		f.Name, millis(f.LagMS), f.Rows, f.Deletions, f.Flushes, size(f.KeptBytes))
+}
+
+// oldest returns the age of the oldest lease on another host. Copies of that host's
+// entries may lag that far behind.
+func oldest(leases []cachesidecar.LeaseStats) string {
+	age := int64(-1)
+	for _, l := range leases {
+		if l.AgeMS < 0 {
+			return fmt.Sprintf("none on %v", l.Node)
+		}
+		age = max(age, l.AgeMS)
+	}
+	if age < 0 {
+		return "none"
+	}
+	return millis(age).String()
+}
+
+// handoffs formats the numbers of handoffs under way.
+func handoffs(h *cachesidecar.HandoffStats) figure {
+	in, out := h.Pulling, int64(h.Offering)
+	if in+out == 0 {
+		return "none"
+	}
+	return count(in) + " in, " + count(out) + " out"
+}
+
+// namespacesTable has a line for each namespace.
+func namespacesTable(st *cachesidecar.Stats) table {
+	t := table{{"NAMESPACE", "ENTRIES", "BYTES", "QUOTA", "READS", "HIT RATIO", "HITS", "IN APPS", "LOADED", "MISSES",
+		"STALE", "ERRORS", "WRITES", "DELETES"}}
+	for _, ns := range st.Namespaces {
+		quota := figure("-")
+		if ns.Quota > 0 {
+			quota = size(ns.Quota)
+		}
+		t.row(ns.Name, ns.Entries, size(ns.Bytes), quota, ns.Reads(), percent(ns.Hits, ns.Reads()), ns.Hits,
+			ns.SharedHits+ns.NearHits, ns.Loaded, ns.Misses, ns.Stale, ns.ReadErrors, ns.Writes, ns.Deletes)
+	}
+	return t
+}
+
+// loadsTables describes the loads of the sidecar and of the apps, and the audits, if there are any.
+func loadsTables(st *cachesidecar.Stats) (text string) {
+	loads := table{{"ORIGIN OF", "KIND", "LOADS", "COLLAPSED", "ABSENT", "FAILED", "SHED", "STALE", "MEAN TIME",
+		"BREAKER"}}
+	audits := table{{"AUDIT OF", "COMPARED", "DIFFERED", "UP TO 1S", "10S", "1M", "10M", "LONGER", "SETTLED", "FAILED",
+		"SKIPPED"}}
+	for _, ns := range st.Namespaces {
+		if l := &ns.Loads; l.Origin != "" {
+			loads.row(ns.Name, l.Origin, l.Loads, l.Collapsed, l.Absent, l.Failed, l.Shed, ns.Stale, micros(l.MeanUS),
+				l.Breaker)
+		}
+		if a := &ns.Audit; a.Configured {
+			audits.row(ns.Name, a.Compared(), a.Differed, a.UpTo1s, a.UpTo10s, a.UpTo1m, a.UpTo10m, a.Longer, a.Settled,
+				a.Failed, a.Skipped)
+		}
+	}
+	for _, t := range []table{loads, audits} {
+		if len(t) > 1 {
+			text += "\n" + t.String()
+		}
+	}
+	if t := &st.Leases; t.Issued > 0 {
+		text += fmt.Sprintf("\nleases: %v tokens for apps to load, %v filled, %v not stored, %v waited instead; "+
+			"%v expired, %v given back; %v out\n", count(t.Issued), count(t.Filled), count(t.NotStored),
+			count(t.Collapsed), count(t.Expired), count(t.Abandoned), count(t.Out))
+	}
+	return text
+}
+
+// hurts returns what has gone wrong since the start, and what the limits cost.
+func hurts(st *cachesidecar.Stats) (f condition.Findings) {
+	for i := range st.Namespaces {
+		ns := &st.Namespaces[i]
+		for j := range ns.Failures {
+			if x := &ns.Failures[j]; x.Error != "" && !condition.Fails(ns, x) {
+				f = append(f, condition.Failure(ns, x))
+			}
+		}
+		f.Counts("origin of "+ns.Name, ns.Loads.Shed, "loads refused to protect it",
+			ns.Through.Unknown, "writes of unknown outcome", ns.KeyFilter.Failures, "failed builds of the key filter")
+	}
+	n, l, c := &st.Connections, &st.L2, &st.Cluster
+	f.Counts("connections cut off", n.Rejected, "over the limit", n.SlowReaders, "took no answers",
+		n.SlowFrames, "sent too slowly", n.BadFrames, "sent bad frames", n.OverBudget, "used too much memory")
+	f.Counts("connections that wait for their turn to begin", n.Waiting, "(their users open many at once)")
+	f.Counts("lack of memory", n.Dropped, "requests BUSY unread", n.Buffers.Refused, "times none for a connection")
+	for _, s := range st.Shares {
+		f.Counts("requests refused because their client had too many "+s.Name, s.Refused, "")
+	}
+	denied := int64(0)
+	for _, n := range n.Denied {
+		denied += n
+	}
+	f.Counts("requests without the right", denied, "")
+	f.Counts("writes refused because their callers had given up", st.Overdue, "")
+	f.Counts("times that the socket's file was gone and was made again", n.Remade, "")
+	f.Counts("writes refused for lack of room", l.NoRoom, "")
+	f.Counts("chosen hashes", l.Collided, "evicted for a key of the same hash", l.CrowdedOut, "in full pages",
+		l.SplitsRefused, "splits refused")
+	f.Counts("pauses of the process, after which it owned nothing", c.Pauses, "")
+	f.Counts("other hosts", c.PollFailures, "polls failed", c.PeerErrors, "requests to owners failed",
+		c.Handoff.Failed, "handoffs ended early", c.Refused, "greetings refused", c.Conflicts, "conflicts of names")
+	f.Counts("lines of the log", st.Log.LeftOut, "left out because of their number", st.Log.Lost, "lost")
+	f.Counts("connections to the HTTP port closed because of their number", st.HTTP.Closed, "")
+	return f
+}
+
+// findingsShown is the most findings of one kind on a page.
+const findingsShown = 12
+
+// health writes the first lines of a host's page: whether it is well, and what hurts.
+func (p *statsPage) health(st *cachesidecar.Stats) {
+	text, why := condition.Of(st)
+	if len(why) > 0 {
+		text += ": "
+	}
+	p.list("health", text+condition.AtMost(why, findingsShown, "\n"))
+	if f := hurts(st); len(f) > 0 {
+		p.list("hurts", condition.AtMost(f, findingsShown, "\n"))
+	}
+	p.row()
+}
+
+// list adds the lines of a text, the first of which has a title.
+func (p *statsPage) list(title, text string) {
+	for line := range strings.SplitSeq(text, "\n") {
+		p.row(title, line)
+		title = ""
 	}
 }

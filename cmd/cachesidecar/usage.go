@@ -10,6 +10,17 @@ import (
 	"github.com/xrash/smetrics"
 )
 
+// usageError is a mistake in the use of the command.
+type usageError struct {
+	msg string
+	err error // nil, or what the message was made from
+}
+
+func (e *usageError) Error() string { return e.msg }
+func (e *usageError) Unwrap() error { return e.err }
+
+func usagef(format string, args ...any) error { return &usageError{msg: fmt.Sprintf(format, args...)} }
+
 // counted returns an action that checks the number of arguments first. A negative most
 // means no upper limit.
 func counted(least, most int, act cli.ActionFunc) cli.ActionFunc {

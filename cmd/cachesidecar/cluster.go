@@ -1,0 +1,327 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+func membersCommand(p *program) *cli.Command {
+	return &cli.Command{
+		Name:        "members",
+		Usage:       "list the hosts of the cluster, as this one sees them, or forget one that is gone",
+		Flags:       clientFlags(jsonFlag),
+		Subcommands: []*cli.Command{forgetCommand(p)},
+		Action: counted(0, 0, func(c *cli.Context) error {
+			return ask(c, func(ctx context.Context, cl *client.Client) error {
+				list, err := cl.Members(ctx)
+				if err != nil {
+					return err
+				}
+				return p.show(c, list, membersTable(list).String())
+			})
+		}),
+	}
+}
+
+func forgetCommand(p *program) *cli.Command {
+	return &cli.Command{
+		Name:      "forget",
+		Usage:     "forget a host that is gone, on all hosts",
+		ArgsUsage: "NODE",
+		Flags:     clientFlags(),
+		Description: "A host that died is listed as missing for an hour, since it may come back.\n" +
+			"Until then verify and flush name it. This command drops it at once.\n" +
+			"A host that lives is not forgotten: stop it first. A host that comes back later joins as any other.",
+		Action: counted(1, 1, p.forget),
+	}
+}
+
+func (p *program) forget(c *cli.Context) error {
+	node := c.Args().First()
+	if node == "" {
+		return usagef("members forget %q: give the name of a host that \"cachesidecar members\" lists", node)
+	}
+	return ask(c, func(ctx context.Context, cl *client.Client) error {
+		err := cl.Forget(ctx, node)
+		if errors.Is(err, cachesidecar.ErrNotFound) {
+			fmt.Fprintf(p.err, "no host knows %s: \"cachesidecar members\" lists those that are known\n", node)
+			return errMiss
+		}
+		return err
+	})
+}
+
+// membersTable has a line for each host, which ends with what is wrong with the host.
+func membersTable(list []cachesidecar.Member) table {
+	t := table{{"NODE", "ADDRESS", "STATE", "WEIGHT", "PARTITIONS", "EPOCH"}}
+	for _, m := range shown(list) {
+		t.row(m.Node, cmp.Or(m.Address, "-"), m.State, m.Weight, m.Partitions, m.Epoch, m.Why)
+	}
+	return t
+}
+
+func ringCommand(p *program) *cli.Command {
+	return &cli.Command{
+		Name:      "ring",
+		Usage:     "say which host owns a key",
+		ArgsUsage: "KEY",
+		Flags:     clientFlags(nsFlag, jsonFlag),
+		Action: counted(1, 1, func(c *cli.Context) error {
+			return ask(c, func(ctx context.Context, cl *client.Client) error {
+				place, err := cl.Ring(ctx, c.Args().First())
+				if err != nil {
+					return err
+				}
+				at := shown(place)
+				return p.show(c, place, fmt.Sprintf("partition %d, assigned to %s, owned by %s\n",
+					at.Partition, cmp.Or(at.Owner, "no host"), cmp.Or(at.Holder, "no host")))
+			})
+		}),
+	}
+}
+
+func drainCommand(p *program) *cli.Command {
+	return &cli.Command{
+		Name:  "drain",
+		Usage: "hand over what this host owns to the others, before it is stopped or maintained",
+		Description: "The sidecar goes on serving its apps, through the other hosts, until it is stopped or the\n" +
+			"drain is undone. SIGTERM drains by itself: \"drain\" is for a host that stays up.",
+		Flags: []cli.Flag{
+			boolFlag("undo", "take the host's part of the keys back, also in the middle of a drain"),
+			boolFlag("force", "drain also the only host: its entries are gone, and its apps get misses and errors"),
+			boolFlag("stop", "then end the sidecar, as SIGTERM does, and wait for its end"),
+			jsonFlag, socketFlag, tokenFlag, timeoutFlag("wait this `TIME` for the answer", 30*time.Second),
+		},
+		Action: counted(0, 0, p.drain),
+	}
+}
+
+func (p *program) drain(c *cli.Context) error {
+	o := cachesidecar.DrainOptions{Undo: c.Bool("undo"), Force: c.Bool("force"), End: c.Bool("stop")}
+	if o.Undo && (o.Force || o.End) {
+		return usagef("--undo stands alone: leave out --force and --stop")
+	}
+	return ask(c, func(ctx context.Context, cl *client.Client) error {
+		before, err := cl.Stats(ctx)
+		if err != nil {
+			return err
+		}
+		if isTerminal(p.err) && !o.Undo {
+			fmt.Fprintf(p.err, "draining %s: %s partitions\n",
+				shown(before).Node, count(int64(before.Cluster.Owned)))
+		}
+		d, err := cl.Drain(ctx, o)
+		if errors.Is(err, cachesidecar.ErrUnsupported) {
+			return fmt.Errorf("%w: the sidecar runs an older version: restart it with this one", err)
+		}
+		if err != nil {
+			return err
+		}
+		if o.End && !d.Undone {
+			if err := ended(ctx, int(before.Process.PID)); err != nil {
+				return err
+			}
+		}
+		if err := p.show(c, d, drainedText(shown(d), o)); err != nil {
+			return err
+		}
+		if d.Undone && !o.Undo {
+			return errMiss
+		}
+		return nil
+	})
+}
+
+// ended waits until a process is gone.
+func ended(ctx context.Context, pid int) error {
+	for syscall.Kill(pid, 0) != syscall.ESRCH {
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("process %d of the sidecar has not ended: %w", pid, ctx.Err())
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	return nil
+}
+
+func drainedText(d cachesidecar.Drained, o cachesidecar.DrainOptions) string {
+	switch {
+	case o.Undo && d.Undone:
+		return d.Node + " takes its part of the keys again\n"
+	case o.Undo:
+		return d.Node + " was not drained\n"
+	case d.Undone:
+		return "the drain of " + d.Node + " was undone\n"
+	}
+	text := fmt.Sprintf("%s has handed over %s partitions with %s entries in %v\n", d.Node,
+		count(d.Partitions-d.NotTaken), count(d.Entries), millis(d.TookMS))
+	if d.NotTaken > 0 {
+		text += fmt.Sprintf("%s partitions were taken by no other host\n", count(d.NotTaken))
+	}
+	if o.End {
+		text += d.Node + " has ended\n"
+	}
+	return text
+}
+
+func changesCommand(p *program) *cli.Command {
+	return &cli.Command{
+		Name:        "changes",
+		Usage:       "show the feeds that delete what changes at an origin",
+		Flags:       clientFlags(jsonFlag),
+		Description: "Of all hosts of the cluster, one follows each feed.",
+		Subcommands: []*cli.Command{changesSQLCommand(p)},
+		Action: counted(0, 0, func(c *cli.Context) error {
+			return ask(c, func(ctx context.Context, cl *client.Client) error {
+				st, err := cl.Stats(ctx)
+				if err != nil {
+					return err
+				}
+				return p.show(c, st.Changes, feedsText(&st))
+			})
+		}),
+	}
+}
+
+func changesSQLCommand(p *program) *cli.Command {
+	return &cli.Command{
+		Name:      "sql",
+		Usage:     "print the statements that prepare a database for the feeds of a configuration file",
+		ArgsUsage: "FILE",
+		Action: counted(1, 1, func(c *cli.Context) error {
+			cfg, err := loadConfig(c.Args().First())
+			if err != nil {
+				return err
+			}
+			text, err := cfg.FeedSQL()
+			if err == nil && text == "" {
+				err = errors.New("the file has no feed: give changes")
+			}
+			if err == nil {
+				_, err = io.WriteString(p.out, text)
+			}
+			return err
+		}),
+	}
+}
+
+// feedsText has a table of the feeds, and a line for each thing to be told of one.
+func feedsText(st *cachesidecar.Stats) string {
+	if len(st.Changes) == 0 {
+		return "no feed is configured: see \"changes\" in the configuration\n"
+	}
+	all := shown(st.Changes)
+	t := table{{"FEED", "STATE", "LAG", "UNDER WAY", "ROWS", "DELETED", "FLUSHES", "GAPS", "KEPT"}}
+	more := ""
+	for _, f := range all {
+		lag := figure("-")
+		if f.Following {
+			lag = figure(millis(f.LagMS).String())
+		}
+		t.row(f.Name, f.State, lag, f.UnderWay, f.Rows, f.Deletions, f.Flushes, f.Gaps, size(f.KeptBytes))
+		if f.Error != "" {
+			more += fmt.Sprintf("%s (%s): %s\n", f.Name, f.State, f.Error)
+		}
+		if f.LastGap != "" {
+			more += fmt.Sprintf("%s began anew: %s\n", f.Name, f.LastGap)
+		}
+	}
+	return t.String() + more
+}
+
+func verifyCommand(p *program) *cli.Command {
+	return &cli.Command{
+		Name:  "verify",
+		Usage: "check that no host returns what was overwritten too long ago",
+		Description: "The sidecar on this host overwrites keys of its own and lets every host read them, " +
+			"as its apps would.\n" +
+			"Ends with status 1 if a promise is broken, and if it could not be seen to be kept.",
+		Flags: clientFlags(jsonFlag, timeFlag("duration", "how long", 10*time.Second,
+			100*time.Millisecond, wire.MaxVerify*time.Millisecond)),
+		Action: counted(0, 0, p.verify),
+	}
+}
+
+func (p *program) verify(c *cli.Context) error {
+	duration := c.Duration("duration")
+	ctx, cancel := context.WithTimeout(c.Context, duration+c.Duration("timeout"))
+	defer cancel()
+	cl, err := connect(ctx, c)
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	v, err := cl.Verify(ctx, duration)
+	if err != nil {
+		return explain(c, err)
+	}
+	err = p.show(c, v, verifiedText(shown(&v)))
+	if err == nil && (v.ViolationsTotal > 0 || len(v.Inconclusive) > 0) {
+		return errMiss
+	}
+	return err
+}
+
+// promises are the descriptions of the checks.
+var promises = map[string]string{
+	"read_your_writes": "a host reads what was written through it",
+	"bound":            "nothing that was overwritten longer ago than the bound",
+	"fresh":            "a fresh read sees every write before it",
+}
+
+func verifiedText(v *cachesidecar.Verified) string {
+	var w strings.Builder
+	fmt.Fprintf(&w, "%s writes of %d keys in %v, bound %v", count(v.Writes), v.Keys, millis(v.DurationMS),
+		millis(v.BoundMS))
+	if v.WriteErrors > 0 {
+		fmt.Fprintf(&w, "; %s more failed", count(v.WriteErrors))
+	}
+	fmt.Fprintf(&w, "\n\n")
+	nodes := table{{"NODE", "L1", "L2", "PEER", "FRESH", "MISSES", "ERRORS", "STALE FOR, AT MOST"}}
+	for _, n := range v.Nodes {
+		nodes.row(n.Node, n.L1, n.L2, n.Peer, n.Fresh, n.Misses, n.Errors, micros(n.StaleMaxUS))
+	}
+	parts := table{{"OVERWRITTEN FOR", "READS"}}
+	for i, b := range v.Staleness {
+		what := "up to " + millis(b.UpToMS).String()
+		if i == 0 {
+			what = "not at all"
+		}
+		if b.Reads > 0 || i == 0 {
+			parts.row(what, b.Reads)
+		}
+	}
+	fmt.Fprintf(&w, "%s\n%s\n", nodes, parts)
+	for _, s := range v.Violations {
+		fmt.Fprintf(&w, "BROKEN: %s\n", s)
+	}
+	if more := v.ViolationsTotal - int64(len(v.Violations)); more > 0 {
+		fmt.Fprintf(&w, "... and %s more\n", count(more))
+	}
+	for _, s := range v.Inconclusive {
+		fmt.Fprintf(&w, "not conclusive: %s\n", s)
+	}
+	if v.ViolationsTotal == 0 && len(v.Inconclusive) == 0 {
+		var kept []string
+		for _, name := range v.Checked {
+			kept = append(kept, promises[name])
+		}
+		fmt.Fprintf(&w, "kept: %s\n", strings.Join(kept, "; "))
+		if len(v.Nodes) == 1 {
+			fmt.Fprintf(&w, "this host is alone: it has no copies to check\n")
+		}
+	}
+	return w.String()
+}
