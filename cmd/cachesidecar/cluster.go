@@ -17,35 +17,71 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-func membersCommand(p *program) *cli.Command {
-	return &cli.Command{
-		Name:        "members",
-		Usage:       "list the hosts of the cluster, as this one sees them, or forget one that is gone",
+// clusterCommands are those about hosts, and what passes between them.
+func clusterCommands(p *program) []*cli.Command {
+	return []*cli.Command{{
+		Name:        "changes",
+		Usage:       "show the feeds that delete what changes at an origin",
 		Flags:       clientFlags(jsonFlag),
-		Subcommands: []*cli.Command{forgetCommand(p)},
-		Action: counted(0, 0, func(c *cli.Context) error {
-			return ask(c, func(ctx context.Context, cl *client.Client) error {
-				list, err := cl.Members(ctx)
-				if err != nil {
-					return err
-				}
-				return p.show(c, list, membersTable(list).String())
-			})
-		}),
-	}
+		Action:      asking(0, 0, p.feeds),
+		Description: "Of all hosts of the cluster, one follows each feed.",
+		Subcommands: []*cli.Command{{
+			Name:      "sql",
+			Usage:     "print the statements that prepare a database for the feeds of a configuration file",
+			ArgsUsage: "FILE",
+			Action:    counted(1, 1, p.feedSQL),
+		}},
+	}, {
+		Name:  "drain",
+		Usage: "hand over what this host owns to the others, before it is stopped or maintained",
+		Description: "The sidecar goes on serving its apps, through the other hosts, until it is stopped or the\n" +
+			"drain is undone. SIGTERM drains by itself: \"drain\" is for a host that stays up.",
+		Flags: []cli.Flag{
+			boolFlag("undo", "take the host's part of the keys back, also in the middle of a drain"),
+			boolFlag("force", "drain also the only host: its entries are gone, and its apps get misses and errors"),
+			boolFlag("stop", "then end the sidecar, as SIGTERM does, and wait for its end"),
+			jsonFlag, socketFlag, tokenFlag, timeoutFlag("wait this `TIME` for the answer", 30*time.Second),
+		},
+		Action: counted(0, 0, p.drain),
+	}, {
+		Name:   "members",
+		Usage:  "list the hosts of the cluster, as this one sees them, or forget one that is gone",
+		Flags:  clientFlags(jsonFlag),
+		Action: asking(0, 0, p.members),
+		Subcommands: []*cli.Command{{
+			Name:      "forget",
+			Usage:     "forget a host that is gone, on all hosts",
+			ArgsUsage: "NODE",
+			Flags:     clientFlags(),
+			Description: "A host that died is listed as missing for an hour, since it may come back.\n" +
+				"Until then verify and flush name it. This command drops it at once.\n" +
+				"A host that lives is not forgotten: stop it first. A host that comes back later joins as any other.",
+			Action: counted(1, 1, p.forget),
+		}},
+	}, {
+		Name:      "ring",
+		Usage:     "say which host owns a key",
+		ArgsUsage: "KEY",
+		Flags:     clientFlags(nsFlag, jsonFlag),
+		Action:    asking(1, 1, p.ring),
+	}, {
+		Name:  "verify",
+		Usage: "check that no host returns what was overwritten too long ago",
+		Description: "The sidecar on this host overwrites keys of its own and lets every host read them, " +
+			"as its apps would.\n" +
+			"Ends with status 1 if a promise is broken, and if it could not be seen to be kept.",
+		Flags: clientFlags(jsonFlag, timeFlag("duration", "how long", 10*time.Second,
+			100*time.Millisecond, wire.MaxVerify*time.Millisecond)),
+		Action: counted(0, 0, p.verify),
+	}}
 }
 
-func forgetCommand(p *program) *cli.Command {
-	return &cli.Command{
-		Name:      "forget",
-		Usage:     "forget a host that is gone, on all hosts",
-		ArgsUsage: "NODE",
-		Flags:     clientFlags(),
-		Description: "A host that died is listed as missing for an hour, since it may come back.\n" +
-			"Until then verify and flush name it. This command drops it at once.\n" +
-			"A host that lives is not forgotten: stop it first. A host that comes back later joins as any other.",
-		Action: counted(1, 1, p.forget),
+func (p *program) members(ctx context.Context, c *cli.Context, cl *client.Client) error {
+	list, err := cl.Members(ctx)
+	if err != nil {
+		return err
 	}
+	return p.show(c, list, membersTable(list).String())
 }
 
 func (p *program) forget(c *cli.Context) error {
@@ -66,46 +102,19 @@ func (p *program) forget(c *cli.Context) error {
 // membersTable has a line for each host, which ends with what is wrong with the host.
 func membersTable(list []cachesidecar.Member) table {
 	t := table{{"NODE", "ADDRESS", "STATE", "WEIGHT", "PARTITIONS", "EPOCH"}}
-	for _, m := range shown(list) {
+	for _, m := range list {
 		t.row(m.Node, cmp.Or(m.Address, "-"), m.State, m.Weight, m.Partitions, m.Epoch, m.Why)
 	}
 	return t
 }
 
-func ringCommand(p *program) *cli.Command {
-	return &cli.Command{
-		Name:      "ring",
-		Usage:     "say which host owns a key",
-		ArgsUsage: "KEY",
-		Flags:     clientFlags(nsFlag, jsonFlag),
-		Action: counted(1, 1, func(c *cli.Context) error {
-			return ask(c, func(ctx context.Context, cl *client.Client) error {
-				place, err := cl.Ring(ctx, c.Args().First())
-				if err != nil {
-					return err
-				}
-				at := shown(place)
-				return p.show(c, place, fmt.Sprintf("partition %d, assigned to %s, owned by %s\n",
-					at.Partition, cmp.Or(at.Owner, "no host"), cmp.Or(at.Holder, "no host")))
-			})
-		}),
+func (p *program) ring(ctx context.Context, c *cli.Context, cl *client.Client) error {
+	at, err := cl.Ring(ctx, c.Args().First())
+	if err != nil {
+		return err
 	}
-}
-
-func drainCommand(p *program) *cli.Command {
-	return &cli.Command{
-		Name:  "drain",
-		Usage: "hand over what this host owns to the others, before it is stopped or maintained",
-		Description: "The sidecar goes on serving its apps, through the other hosts, until it is stopped or the\n" +
-			"drain is undone. SIGTERM drains by itself: \"drain\" is for a host that stays up.",
-		Flags: []cli.Flag{
-			boolFlag("undo", "take the host's part of the keys back, also in the middle of a drain"),
-			boolFlag("force", "drain also the only host: its entries are gone, and its apps get misses and errors"),
-			boolFlag("stop", "then end the sidecar, as SIGTERM does, and wait for its end"),
-			jsonFlag, socketFlag, tokenFlag, timeoutFlag("wait this `TIME` for the answer", 30*time.Second),
-		},
-		Action: counted(0, 0, p.drain),
-	}
+	return p.show(c, at, plainf("partition %d, assigned to %s, owned by %s\n",
+		at.Partition, cmp.Or(at.Owner, "no host"), cmp.Or(at.Holder, "no host")))
 }
 
 func (p *program) drain(c *cli.Context) error {
@@ -119,8 +128,7 @@ func (p *program) drain(c *cli.Context) error {
 			return err
 		}
 		if isTerminal(p.err) && !o.Undo {
-			fmt.Fprintf(p.err, "draining %s: %s partitions\n",
-				shown(before).Node, count(int64(before.Cluster.Owned)))
+			fmt.Fprint(p.err, plainf("draining %s: %s partitions\n", before.Node, count(int64(before.Cluster.Owned))))
 		}
 		d, err := cl.Drain(ctx, o)
 		if errors.Is(err, cachesidecar.ErrUnsupported) {
@@ -134,7 +142,7 @@ func (p *program) drain(c *cli.Context) error {
 				return err
 			}
 		}
-		if err := p.show(c, d, drainedText(shown(d), o)); err != nil {
+		if err := p.show(c, d, drainedText(d, o)); err != nil {
 			return err
 		}
 		if d.Undone && !o.Undo {
@@ -159,70 +167,51 @@ func ended(ctx context.Context, pid int) error {
 func drainedText(d cachesidecar.Drained, o cachesidecar.DrainOptions) string {
 	switch {
 	case o.Undo && d.Undone:
-		return d.Node + " takes its part of the keys again\n"
+		return plainf("%s takes its part of the keys again\n", d.Node)
 	case o.Undo:
-		return d.Node + " was not drained\n"
+		return plainf("%s was not drained\n", d.Node)
 	case d.Undone:
-		return "the drain of " + d.Node + " was undone\n"
+		return plainf("the drain of %s was undone\n", d.Node)
 	}
-	text := fmt.Sprintf("%s has handed over %s partitions with %s entries in %v\n", d.Node,
+	text := plainf("%s has handed over %s partitions with %s entries in %v\n", d.Node,
 		count(d.Partitions-d.NotTaken), count(d.Entries), millis(d.TookMS))
 	if d.NotTaken > 0 {
 		text += fmt.Sprintf("%s partitions were taken by no other host\n", count(d.NotTaken))
 	}
 	if o.End {
-		text += d.Node + " has ended\n"
+		text += plainf("%s has ended\n", d.Node)
 	}
 	return text
 }
 
-func changesCommand(p *program) *cli.Command {
-	return &cli.Command{
-		Name:        "changes",
-		Usage:       "show the feeds that delete what changes at an origin",
-		Flags:       clientFlags(jsonFlag),
-		Description: "Of all hosts of the cluster, one follows each feed.",
-		Subcommands: []*cli.Command{changesSQLCommand(p)},
-		Action: counted(0, 0, func(c *cli.Context) error {
-			return ask(c, func(ctx context.Context, cl *client.Client) error {
-				st, err := cl.Stats(ctx)
-				if err != nil {
-					return err
-				}
-				return p.show(c, st.Changes, feedsText(&st))
-			})
-		}),
+func (p *program) feeds(ctx context.Context, c *cli.Context, cl *client.Client) error {
+	st, err := cl.Stats(ctx)
+	if err != nil {
+		return err
 	}
+	return p.show(c, st.Changes, feedsText(st.Changes))
 }
 
-func changesSQLCommand(p *program) *cli.Command {
-	return &cli.Command{
-		Name:      "sql",
-		Usage:     "print the statements that prepare a database for the feeds of a configuration file",
-		ArgsUsage: "FILE",
-		Action: counted(1, 1, func(c *cli.Context) error {
-			cfg, err := loadConfig(c.Args().First())
-			if err != nil {
-				return err
-			}
-			text, err := cfg.FeedSQL()
-			if err == nil && text == "" {
-				err = errors.New("the file has no feed: give changes")
-			}
-			if err == nil {
-				_, err = io.WriteString(p.out, text)
-			}
-			return err
-		}),
+func (p *program) feedSQL(c *cli.Context) error {
+	cfg, err := loadConfig(c.Args().First())
+	if err != nil {
+		return err
 	}
+	text, err := cfg.FeedSQL()
+	if err == nil && text == "" {
+		err = errors.New("the file has no feed: give changes")
+	}
+	if err == nil {
+		_, err = io.WriteString(p.out, text)
+	}
+	return err
 }
 
 // feedsText has a table of the feeds, and a line for each thing to be told of one.
-func feedsText(st *cachesidecar.Stats) string {
-	if len(st.Changes) == 0 {
+func feedsText(all []cachesidecar.ChangesStats) string {
+	if len(all) == 0 {
 		return "no feed is configured: see \"changes\" in the configuration\n"
 	}
-	all := shown(st.Changes)
 	t := table{{"FEED", "STATE", "LAG", "UNDER WAY", "ROWS", "DELETED", "FLUSHES", "GAPS", "KEPT"}}
 	more := ""
 	for _, f := range all {
@@ -232,26 +221,13 @@ func feedsText(st *cachesidecar.Stats) string {
 		}
 		t.row(f.Name, f.State, lag, f.UnderWay, f.Rows, f.Deletions, f.Flushes, f.Gaps, size(f.KeptBytes))
 		if f.Error != "" {
-			more += fmt.Sprintf("%s (%s): %s\n", f.Name, f.State, f.Error)
+			more += plainf("%s (%s): %s\n", f.Name, f.State, f.Error)
 		}
 		if f.LastGap != "" {
-			more += fmt.Sprintf("%s began anew: %s\n", f.Name, f.LastGap)
+			more += plainf("%s began anew: %s\n", f.Name, f.LastGap)
 		}
 	}
 	return t.String() + more
-}
-
-func verifyCommand(p *program) *cli.Command {
-	return &cli.Command{
-		Name:  "verify",
-		Usage: "check that no host returns what was overwritten too long ago",
-		Description: "The sidecar on this host overwrites keys of its own and lets every host read them, " +
-			"as its apps would.\n" +
-			"Ends with status 1 if a promise is broken, and if it could not be seen to be kept.",
-		Flags: clientFlags(jsonFlag, timeFlag("duration", "how long", 10*time.Second,
-			100*time.Millisecond, wire.MaxVerify*time.Millisecond)),
-		Action: counted(0, 0, p.verify),
-	}
 }
 
 func (p *program) verify(c *cli.Context) error {
@@ -267,7 +243,7 @@ func (p *program) verify(c *cli.Context) error {
 	if err != nil {
 		return explain(c, err)
 	}
-	err = p.show(c, v, verifiedText(shown(&v)))
+	err = p.show(c, v, verifiedText(&v))
 	if err == nil && (v.ViolationsTotal > 0 || len(v.Inconclusive) > 0) {
 		return errMiss
 	}
@@ -305,13 +281,13 @@ func verifiedText(v *cachesidecar.Verified) string {
 	}
 	fmt.Fprintf(&w, "%s\n%s\n", nodes, parts)
 	for _, s := range v.Violations {
-		fmt.Fprintf(&w, "BROKEN: %s\n", s)
+		w.WriteString(plainf("BROKEN: %s\n", s))
 	}
 	if more := v.ViolationsTotal - int64(len(v.Violations)); more > 0 {
 		fmt.Fprintf(&w, "... and %s more\n", count(more))
 	}
 	for _, s := range v.Inconclusive {
-		fmt.Fprintf(&w, "not conclusive: %s\n", s)
+		w.WriteString(plainf("not conclusive: %s\n", s))
 	}
 	if v.ViolationsTotal == 0 && len(v.Inconclusive) == 0 {
 		var kept []string

@@ -58,6 +58,13 @@ func ask(c *cli.Context, f func(ctx context.Context, cl *client.Client) error) e
 	return explain(c, f(ctx, cl))
 }
 
+// asking returns an action that checks the number of arguments as counted does, and calls f as ask does.
+func asking(least, most int, f func(ctx context.Context, c *cli.Context, cl *client.Client) error) cli.ActionFunc {
+	return counted(least, most, func(c *cli.Context) error {
+		return ask(c, func(ctx context.Context, cl *client.Client) error { return f(ctx, c, cl) })
+	})
+}
+
 // connect connects as the flags of every client command say. The client works in the
 // namespace of --ns, if the command has one.
 func connect(ctx context.Context, c *cli.Context) (*client.Client, error) {

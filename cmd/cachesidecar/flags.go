@@ -31,37 +31,24 @@ type flagHelp struct {
 // a file.
 var settingFlags = map[string]flagHelp{
 	"node": {"this sidecar's `NAME`, unique in the cluster (default: the host name)", ""},
-	"socket": {
-		"listen on `PATH` (default: in the first folder that can be written of " +
-			"/run/cachesidecar, $XDG_RUNTIME_DIR/cachesidecar, /tmp/cachesidecar-$UID)",
-		"",
-	},
+	"socket": {"listen on `PATH` (default: in the first folder that can be written of /run/cachesidecar, " +
+		"$XDG_RUNTIME_DIR/cachesidecar, /tmp/cachesidecar-$UID)", ""},
 	"socket_mode":  {"the socket's file `MODE`, octal", "0660"},
 	"socket_group": {"the socket's `GROUP`", ""},
-	"admin_group": {
-		"the `GROUP` that administers the sidecar through the socket, beside root and its own user",
-		"",
-	},
-	"memcached": {
-		"serve clients of memcached's protocol on `ADDRESS`, a path or a loopback HOST:PORT",
-		"off",
-	},
+	"admin_group": {"the `GROUP` that administers the sidecar through the socket, beside root and its own " +
+		"user", ""},
+	"memcached": {"serve clients of memcached's protocol on `ADDRESS`, a path or a loopback HOST:PORT",
+		"off"},
 	"memcached_namespace": {"the `NAMESPACE` of these clients' keys, which their flush_all drops", "default"},
-	"memcached_delimiter": {
-		"the `CHARACTER` after a configured namespace's name in front of such a key, as in pages:42", "none",
-	},
-	"l1_size": {"`BYTES` for copies of what other hosts own", "64MiB"},
-	"l2_size": {"`BYTES` for this host's share of the keys", "256MiB"},
-	"shared_size": {
-		"`BYTES` that apps read hot values from without asking, or \"off\"",
-		"l2-size/8, 1MiB to 32MiB",
-	},
+	"memcached_delimiter": {"the `CHARACTER` after a configured namespace's name in front of such a key, as in " +
+		"pages:42", "none"},
+	"l1_size":     {"`BYTES` for copies of what other hosts own", "64MiB"},
+	"l2_size":     {"`BYTES` for this host's share of the keys", "256MiB"},
+	"shared_size": {"`BYTES` that apps read hot values from without asking, or \"off\"", "l2-size/8, 1MiB to 32MiB"},
 	"keep_memory": {"keep the entries over a restart, as a unit of systemd with FileDescriptorStoreMax=1", ""},
 	"max_value":   {"the longest value, in `BYTES`", "8MiB, or l2-size/16 if that is less"},
-	"buffer_size": {
-		"`BYTES` for requests and answers under way",
-		"128MiB, or four times the longest request if that is more",
-	},
+	"buffer_size": {"`BYTES` for requests and answers under way",
+		"128MiB, or four times the longest request if that is more"},
 	"max_namespaces":  {"at most `N` namespaces", "256"},
 	"max_connections": {"at most `N` connections", "16384"},
 	"request_timeout": {"`TIME` for requests that bring none", "1s"},
@@ -70,41 +57,25 @@ var settingFlags = map[string]flagHelp{
 	"advertise":       {"the `IP` address under which other hosts reach this one", "the address of bind"},
 	"join":            {"look for other hosts at `HOST:PORT,…`, the same ones on all hosts", ""},
 	"cluster":         {"the cluster's `NAME`", "cachesidecar"},
-	"partition_policy": {
-		"what a side of a split network does: \"available\" goes on, " +
-			"\"consistent\" serves only with a majority of --voters; `POLICY` is the same on all hosts",
-		"available",
-	},
-	"voters": {
-		"the `NAME,…` of 3 or 5 nodes under --partition-policy consistent, the same ones on all hosts",
-		"",
-	},
-	"cluster_key_file": {
-		"encrypt what passes between hosts with the keys in `FILE`, the same one on all hosts (see \"key generate\")",
-		"",
-	},
-	"tls.cert": {
-		"show other hosts the certificate in `FILE` (PEM), which names --node, " +
-			"instead of a certificate made from the cluster key",
-		"",
-	},
+	"partition_policy": {"what a side of a split network does: \"available\" goes on, \"consistent\" serves only " +
+		"with a majority of --voters; `POLICY` is the same on all hosts", "available"},
+	"voters": {"the `NAME,…` of 3 or 5 nodes under --partition-policy consistent, the same ones on all hosts", ""},
+	"cluster_key_file": {"encrypt what passes between hosts with the keys in `FILE`, the same one on all hosts (see " +
+		"\"key generate\")", ""},
+	"tls.cert": {"show other hosts the certificate in `FILE` (PEM), which names --node, instead of a certificate " +
+		"made from the cluster key", ""},
 	"tls.key": {"its private key's `FILE`", ""},
 	"tls.ca":  {"accept other hosts whose certificates an authority in `FILE` has signed", ""},
-	"insecure": {
-		"allow addresses other than loopback without --cluster-key-file, " +
-			"although nothing between hosts is encrypted",
-		"",
-	},
+	"insecure": {"allow addresses other than loopback without --cluster-key-file, although nothing between hosts is " +
+		"encrypted", ""},
 	"alone_ok":        {"be ready although other hosts should be there and none answers", ""},
 	"adaptive_weight": {"lower the weight while this host is under pressure", ""},
 	"weight":          {"this host's share of the keys, a `NUMBER` relative to other hosts", "l2-size in MiB"},
 	"max_staleness":   {"how far behind a copy may be, a `TIME` that is the same on all hosts", "2s"},
 	"max_clock_skew":  {"how far another host's clock may differ, a `TIME`", "500ms"},
 	"http":            {"serve health, metrics and a page on `HOST:PORT`, or \"off\"", defaultHTTP},
-	"http_hosts": {
-		"`NAME,…` under which --http may be asked, beside this host's own, localhost and IP addresses",
-		"",
-	},
+	"http_hosts": {"`NAME,…` under which --http may be asked, beside this host's own, localhost and IP " +
+		"addresses", ""},
 	"http_token_file":     {"a file `PATH` with the token that all pages but health need", "none"},
 	"pprof":               {"serve /debug/pprof on --http too", ""},
 	"ignore_memory_limit": {"start even where the sizes exceed the machine's memory", ""},

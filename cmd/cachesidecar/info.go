@@ -13,33 +13,50 @@ import (
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
 	"github.com/cachesidecar/cachesidecar/internal/condition"
+	"github.com/cachesidecar/cachesidecar/internal/logs"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/unixsock"
 )
 
-func versionCommand(p *program) *cli.Command {
-	return &cli.Command{
+// infoCommands are those about one host.
+func infoCommands(p *program) []*cli.Command {
+	count := numberFlag("count", "make `N` round trips, one after the other", 1, 1, 1_000_000)
+	count.Aliases = []string{"c"}
+	return []*cli.Command{{
+		Name:        "flush",
+		Usage:       "drop everything, or a namespace",
+		Description: "It asks first. Without a terminal to ask on it needs --yes.",
+		Flags: clientFlags(
+			&cli.StringFlag{Name: "ns", Usage: "drop this `NAMESPACE` alone", Action: named},
+			boolFlag("cluster", "on every host of the cluster, as also without it"),
+			boolFlag("this-host", "on this host alone"),
+			boolFlag("yes", "do not ask", "y"),
+		),
+		Action: counted(0, 0, p.flush),
+	}, {
+		Name:  "ping",
+		Usage: "measure round trips to the sidecar on this host",
+		Flags: clientFlags(jsonFlag, count,
+			boolFlag("alive", "only fail if the sidecar is not there, or does not answer: for a liveness probe")),
+		Action: counted(0, 0, p.ping),
+	}, {
+		Name:        "health",
+		Usage:       "say whether the sidecar serves, and what is wrong",
+		Description: "Exit status 0 if it serves, 1 if it is up and not ready, 3 if it cannot be reached.",
+		Flags:       clientFlags(),
+		Action:      counted(0, 0, p.health),
+	}, {
 		Name:   "version",
 		Usage:  "print build, protocol and Go version",
 		Flags:  []cli.Flag{jsonFlag},
 		Action: counted(0, 0, p.version),
-	}
+	}}
 }
 
 func (p *program) version(c *cli.Context) error {
 	about := map[string]any{"version": buildVersion(), "protocol": wire.Version, "go": runtime.Version()}
 	return p.show(c, about,
 		fmt.Sprintf("cachesidecar %s, protocol %d, %s\n", buildVersion(), wire.Version, runtime.Version()))
-}
-
-func healthCommand(p *program) *cli.Command {
-	return &cli.Command{
-		Name:        "health",
-		Usage:       "say whether the sidecar serves, and what is wrong",
-		Description: "Exit status 0 if it serves, 1 if it is up and not ready, 3 if it cannot be reached.",
-		Flags:       clientFlags(),
-		Action:      counted(0, 0, p.health),
-	}
 }
 
 func (p *program) health(c *cli.Context) error {
@@ -63,27 +80,12 @@ func (p *program) health(c *cli.Context) error {
 	case err != nil:
 		return err
 	}
-	st = shown(st)
+	line := logs.Plain(condition.Line(&st))
 	if st.NotReady != "" {
-		return errors.New(condition.Line(&st))
+		return errors.New(line)
 	}
-	_, err = fmt.Fprintln(p.out, condition.Line(&st))
+	_, err = fmt.Fprintln(p.out, line)
 	return err
-}
-
-func flushCommand(p *program) *cli.Command {
-	return &cli.Command{
-		Name:        "flush",
-		Usage:       "drop everything, or a namespace",
-		Description: "It asks first. Without a terminal to ask on it needs --yes.",
-		Flags: clientFlags(
-			&cli.StringFlag{Name: "ns", Usage: "drop this `NAMESPACE` alone", Action: named},
-			boolFlag("cluster", "on every host of the cluster, as also without it"),
-			boolFlag("this-host", "on this host alone"),
-			boolFlag("yes", "do not ask", "y"),
-		),
-		Action: counted(0, 0, p.flush),
-	}
 }
 
 func (p *program) flush(c *cli.Context) error {
@@ -115,18 +117,6 @@ func (p *program) flush(c *cli.Context) error {
 	})
 }
 
-func pingCommand(p *program) *cli.Command {
-	count := numberFlag("count", "make `N` round trips, one after the other", 1, 1, 1_000_000)
-	count.Aliases = []string{"c"}
-	return &cli.Command{
-		Name:  "ping",
-		Usage: "measure round trips to the sidecar on this host",
-		Flags: clientFlags(jsonFlag, count,
-			boolFlag("alive", "only fail if the sidecar is not there, or does not answer: for a liveness probe")),
-		Action: counted(0, 0, p.ping),
-	}
-}
-
 // pinged is the result of ping, and its JSON. Times are in microseconds.
 type pinged struct {
 	Node    string `json:"node"`
@@ -150,7 +140,7 @@ func (p *program) ping(c *cli.Context) error {
 	if err != nil {
 		return explain(c, err)
 	}
-	return p.show(c, r, pingsText(shown(r)))
+	return p.show(c, r, pingsText(r))
 }
 
 // alive returns an error if no process takes connections, or if one does and does not answer.
@@ -181,9 +171,9 @@ func takesConnections(ctx context.Context, path string) error {
 
 func pingsText(r pinged) string {
 	if r.Count == 1 {
-		return fmt.Sprintf("%s (cachesidecar %s): %v\n", r.Node, r.Version, micros(r.MinUS))
+		return plainf("%s (cachesidecar %s): %v\n", r.Node, r.Version, micros(r.MinUS))
 	}
-	return fmt.Sprintf("%s (cachesidecar %s): %s round trips, min %v, mean %v, max %v\n", r.Node, r.Version,
+	return plainf("%s (cachesidecar %s): %s round trips, min %v, mean %v, max %v\n", r.Node, r.Version,
 		count(r.Count), micros(r.MinUS), micros(r.MeanUS), micros(r.MaxUS))
 }
 

@@ -14,10 +14,11 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/logs"
 )
 
-func keysCommand(p *program) *cli.Command {
+// listCommands are those that list keys and calls of this host.
+func listCommands(p *program) []*cli.Command {
 	limit := numberFlag("limit", "stop after this `NUMBER` of keys", 0, 1, 1<<31-1)
 	limit.DefaultText = "no limit"
-	return &cli.Command{
+	return []*cli.Command{{
 		Name:      "keys",
 		Usage:     "list the keys that this host owns, with size and time to live",
 		ArgsUsage: "[PREFIX]",
@@ -29,7 +30,34 @@ func keysCommand(p *program) *cli.Command {
 			boolFlag("json", "print one JSON document a line"),
 		),
 		Action: counted(0, 1, p.list),
-	}
+	}, {
+		Name:  "hot",
+		Usage: "list the keys that this host has read most in the last minute",
+		Description: "The numbers are estimates from one read in 256, for this host's apps and for other hosts.\n" +
+			"Reads of the shared memory and of near caches count as the apps report them.\n" +
+			"It lists keys of the namespaces in which you have the right admin.\n" +
+			"Exit status 1 if there is none.",
+		Flags: clientFlags(
+			&cli.StringFlag{Name: "ns", Usage: "only keys of this `NAMESPACE`", Action: named},
+			numberFlag("n", "list at most `NUMBER` keys, up to 1000", 20, 1, 1000),
+			jsonFlag,
+		),
+		Action: asking(0, 0, p.hot),
+	}, {
+		Name:  "slow",
+		Usage: "list the slowest requests and loads of this host in the last ten minutes",
+		Description: "It lists requests of apps and loads from origins that took 10 ms or more,\n" +
+			"and what they waited for.\n" +
+			"It lists calls in the namespaces in which you have the right admin.",
+		Flags: clientFlags(
+			&cli.StringFlag{Name: "ns", Usage: "only calls in this `NAMESPACE`", Action: named},
+			numberFlag("n", "list at most `NUMBER` of each kind, up to 64", 20, 1, 64),
+			boolFlag("requests", "only requests"),
+			boolFlag("loads", "only loads"),
+			jsonFlag,
+		),
+		Action: asking(0, 0, p.slow),
+	}}
 }
 
 // jsonListed is a key in the JSON of keys.
@@ -90,23 +118,6 @@ func (p *program) listed(c *cli.Context, found int64) error {
 	return nil
 }
 
-func hotCommand(p *program) *cli.Command {
-	return &cli.Command{
-		Name:  "hot",
-		Usage: "list the keys that this host has read most in the last minute",
-		Description: "The numbers are estimates from one read in 256, for this host's apps and for other hosts.\n" +
-			"Reads of the shared memory and of near caches count as the apps report them.\n" +
-			"It lists keys of the namespaces in which you have the right admin.\n" +
-			"Exit status 1 if there is none.",
-		Flags: clientFlags(
-			&cli.StringFlag{Name: "ns", Usage: "only keys of this `NAMESPACE`", Action: named},
-			numberFlag("n", "list at most `NUMBER` keys, up to 1000", 20, 1, 1000),
-			jsonFlag,
-		),
-		Action: counted(0, 0, p.hot),
-	}
-}
-
 // jsonKey is a key in JSON.
 type jsonKey struct {
 	Key    *string `json:"key,omitempty"`        // if it is UTF-8
@@ -132,25 +143,22 @@ type jsonHotKey struct {
 	Share float64 `json:"share"`
 }
 
-func (p *program) hot(c *cli.Context) error {
-	o := cachesidecar.HotOptions{Namespace: c.String("ns"), N: c.Int("n")}
-	return ask(c, func(ctx context.Context, cl *client.Client) error {
-		hot, err := cl.Hot(ctx, o)
-		if err != nil {
-			return err
-		}
-		document := jsonHot{WindowMS: hot.WindowMS, Reads: hot.Reads, Keys: []jsonHotKey{}}
-		for _, k := range hot.Keys {
-			document.Keys = append(document.Keys, jsonHotKey{k.Namespace, jsonKeyOf(k.Key), k.Reads, k.Share})
-		}
-		err = p.show(c, document, hotText(&hot))
-		if err == nil && len(hot.Keys) == 0 {
-			fmt.Fprintf(p.err, "no key was seen among the reads of the last %v (one in 256 is looked at)\n",
-				millis(hot.WindowMS).Round(time.Second))
-			err = errMiss
-		}
+func (p *program) hot(ctx context.Context, c *cli.Context, cl *client.Client) error {
+	hot, err := cl.Hot(ctx, cachesidecar.HotOptions{Namespace: c.String("ns"), N: c.Int("n")})
+	if err != nil {
 		return err
-	})
+	}
+	document := jsonHot{WindowMS: hot.WindowMS, Reads: hot.Reads, Keys: []jsonHotKey{}}
+	for _, k := range hot.Keys {
+		document.Keys = append(document.Keys, jsonHotKey{k.Namespace, jsonKeyOf(k.Key), k.Reads, k.Share})
+	}
+	err = p.show(c, document, hotText(&hot))
+	if err == nil && len(hot.Keys) == 0 {
+		fmt.Fprintf(p.err, "no key was seen among the reads of the last %v (one in 256 is looked at)\n",
+			millis(hot.WindowMS).Round(time.Second))
+		err = errMiss
+	}
+	return err
 }
 
 // hotText has a table of the most read keys.
@@ -161,27 +169,9 @@ func hotText(hot *cachesidecar.HotKeys) string {
 	t := table{{"READS", "READS/S", "SHARE", "NAMESPACE", "KEY"}}
 	for _, k := range hot.Keys {
 		rate := float64(k.Reads) / max(float64(hot.WindowMS)/1000, 1)
-		t.row(k.Reads, int64(rate), percent(k.Reads, hot.Reads), k.Namespace, logs.Plain(k.Key))
+		t.row(k.Reads, int64(rate), percent(k.Reads, hot.Reads), k.Namespace, k.Key)
 	}
 	return t.String()
-}
-
-func slowCommand(p *program) *cli.Command {
-	return &cli.Command{
-		Name:  "slow",
-		Usage: "list the slowest requests and loads of this host in the last ten minutes",
-		Description: "It lists requests of apps and loads from origins that took 10 ms or more,\n" +
-			"and what they waited for.\n" +
-			"It lists calls in the namespaces in which you have the right admin.",
-		Flags: clientFlags(
-			&cli.StringFlag{Name: "ns", Usage: "only calls in this `NAMESPACE`", Action: named},
-			numberFlag("n", "list at most `NUMBER` of each kind, up to 64", 20, 1, 64),
-			boolFlag("requests", "only requests"),
-			boolFlag("loads", "only loads"),
-			jsonFlag,
-		),
-		Action: counted(0, 0, p.slow),
-	}
 }
 
 // jsonSlow is slow's JSON.
@@ -217,36 +207,31 @@ func jsonSlowCalls(list []cachesidecar.SlowCall) []jsonSlowCall {
 	return out
 }
 
-func (p *program) slow(c *cli.Context) error {
-	o := cachesidecar.SlowOptions{Namespace: c.String("ns"), N: c.Int("n")}
-	return ask(c, func(ctx context.Context, cl *client.Client) error {
-		list, err := cl.Slow(ctx, o)
-		if err != nil {
-			return err
-		}
-		if c.Bool("loads") && !c.Bool("requests") {
-			list.Requests = nil
-		}
-		if c.Bool("requests") && !c.Bool("loads") {
-			list.Loads = nil
-		}
-		document := jsonSlow{
-			list.ThresholdMS, list.WindowMS, jsonSlowCalls(list.Requests), jsonSlowCalls(list.Loads),
-		}
-		all := append(list.Requests, list.Loads...)
-		if len(all) == 0 && !c.Bool("json") {
-			fmt.Fprintf(p.err, "none took %d ms or more in the last %s\n",
-				list.ThresholdMS, timeLeft(millis(list.WindowMS)))
-			return nil
-		}
-		return p.show(c, document, slowTable(all).String())
-	})
+func (p *program) slow(ctx context.Context, c *cli.Context, cl *client.Client) error {
+	list, err := cl.Slow(ctx, cachesidecar.SlowOptions{Namespace: c.String("ns"), N: c.Int("n")})
+	if err != nil {
+		return err
+	}
+	if c.Bool("loads") && !c.Bool("requests") {
+		list.Requests = nil
+	}
+	if c.Bool("requests") && !c.Bool("loads") {
+		list.Loads = nil
+	}
+	document := jsonSlow{list.ThresholdMS, list.WindowMS, jsonSlowCalls(list.Requests), jsonSlowCalls(list.Loads)}
+	all := append(list.Requests, list.Loads...)
+	if len(all) == 0 && !c.Bool("json") {
+		fmt.Fprintf(p.err, "none took %d ms or more in the last %s\n",
+			list.ThresholdMS, timeLeft(millis(list.WindowMS)))
+		return nil
+	}
+	return p.show(c, document, slowTable(all).String())
 }
 
 // slowTable has a line for each slow call.
 func slowTable(all []cachesidecar.SlowCall) table {
 	t := table{{"BEGAN", "TOOK", "OP", "RESULT", "NAMESPACE", "KEY", "WAITED FOR"}}
-	for _, c := range shown(all) {
+	for _, c := range all {
 		key := cmp.Or(c.Key, "-")
 		if c.Keys > 1 {
 			key += fmt.Sprintf(" and %d more", c.Keys-1)

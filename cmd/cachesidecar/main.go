@@ -155,17 +155,12 @@ func (p *program) app() *cli.App {
 
 // commands are all commands, in the order of the help.
 func (p *program) commands() []*cli.Command {
-	return []*cli.Command{
-		runCommand(p),
-		getCommand(p), setCommand(p), delCommand(p), touchCommand(p), incrCommand(p), ttlCommand(p),
-		statsCommand(p), changesCommand(p), flushCommand(p), drainCommand(p), membersCommand(p), ringCommand(p),
-		watchCommand(p),
-		keysCommand(p), hotCommand(p), slowCommand(p), topCommand(p),
-		reloadCommand(p),
-		warmCommand(p), verifyCommand(p), benchCommand(p), demoCommand(p),
-		pingCommand(p), healthCommand(p), configCommand(p), keyCommand(p),
-		completionCommand(p), manCommand(p), versionCommand(p),
-	}
+	return slices.Concat([]*cli.Command{runCommand(p), reloadCommand(p)}, valueCommands(p), listCommands(p),
+		[]*cli.Command{statsCommand(p), topCommand(p), watchCommand(p)}, clusterCommands(p), infoCommands(p),
+		[]*cli.Command{
+			warmCommand(p), benchCommand(p), demoCommand(p),
+			configCommand(p), keyCommand(p), completionCommand(p), manCommand(p),
+		})
 }
 
 // prepare makes a command and its subcommands report mistakes as usage errors.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"reflect"
 	"strings"
 	"time"
 
@@ -58,7 +57,7 @@ func (t *table) row(cells ...any) { *t = append(*t, cells) }
 type figure string
 
 // lines aligns the cells: texts to the left, all others to the right, whole numbers with commas. A text that ends a
-// row early is as long as it is.
+// row early is as long as it is. All texts are fit for a terminal.
 func (t table) lines() (lines []string) {
 	var widths []int
 	var right []bool
@@ -66,7 +65,7 @@ func (t table) lines() (lines []string) {
 	texts := make([][]string, len(t))
 	for i, row := range t {
 		for j, cell := range row {
-			texts[i] = append(texts[i], fmt.Sprint(withCommas(cell)))
+			texts[i] = append(texts[i], logs.Plain(fmt.Sprint(withCommas(cell))))
 			if j == len(widths) {
 				widths, right = append(widths, 0), append(right, false)
 			}
@@ -97,49 +96,15 @@ func (t table) String() string {
 	return text
 }
 
-// shown returns a copy of a sidecar's answer in which all texts are fit for a terminal.
-// Names of hosts, and what is wrong with them, come from other hosts, which may not be
-// trusted.
-func shown[T any](v T) T {
-	return shownValue(reflect.ValueOf(&v).Elem()).Interface().(T)
-}
-
-// shownValue returns a changed copy of v; v itself stays as it is.
-func shownValue(v reflect.Value) reflect.Value {
-	out := reflect.New(v.Type()).Elem()
-	out.Set(v)
-	switch v.Kind() {
-	case reflect.String:
-		out.SetString(logs.Plain(v.String()))
-	case reflect.Struct:
-		for i := range v.NumField() {
-			if out.Field(i).CanSet() {
-				out.Field(i).Set(shownValue(v.Field(i)))
-			}
-		}
-	case reflect.Slice:
-		if v.IsNil() {
-			break
-		}
-		out.Set(reflect.MakeSlice(v.Type(), v.Len(), v.Len()))
-		for i := range v.Len() {
-			out.Index(i).Set(shownValue(v.Index(i)))
-		}
-	case reflect.Map:
-		if v.IsNil() {
-			break
-		}
-		out.Set(reflect.MakeMapWithSize(v.Type(), v.Len()))
-		for k, e := range v.Seq2() {
-			out.SetMapIndex(shownValue(k), shownValue(e))
-		}
-	case reflect.Pointer:
-		if !v.IsNil() {
-			out.Set(reflect.New(v.Type().Elem()))
-			out.Elem().Set(shownValue(v.Elem()))
+// plainf is fmt.Sprintf whose texts are fit for a terminal. Names of hosts, and what is wrong with them, come
+// from other hosts, which may not be trusted.
+func plainf(format string, args ...any) string {
+	for i, a := range args {
+		if text, ok := a.(string); ok {
+			args[i] = logs.Plain(text)
 		}
 	}
-	return out
+	return fmt.Sprintf(format, args...)
 }
 
 // withCommas returns whole numbers as they are read best, and other values as they are.

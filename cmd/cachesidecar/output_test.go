@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"reflect"
 	"strings"
 	"testing"
@@ -39,17 +40,27 @@ func TestNothingMovesTheCursor(t *testing.T) {
 	var list []cachesidecar.Member
 	var event client.Event
 	var verified cachesidecar.Verified
-	for _, v := range []any{&stats, &all, &list, &event, &verified} {
+	var drained cachesidecar.Drained
+	var changes cachesidecar.Changes
+	var ping pinged
+	for _, v := range []any{&stats, &all, &list, &event, &verified, &drained, &changes, &ping} {
 		fillTexts(reflect.ValueOf(v).Elem(), evil)
 	}
 	stats.L1.Limit, stats.Leases.Issued = 1, 1
 	var out bytes.Buffer
+	page := &view{by: &orders[0]}
+	now := &sample{here: evil, alone: evil, nodes: []cachesidecar.Stats{stats}, members: list, missing: all.Missing, notHot: evil, err: errors.New(evil)}
 	pages := map[string]func() error{
-		"stats":           func() error { out.WriteString((&hostReading{stats}).text(nil)); return nil },
-		"stats --cluster": func() error { out.WriteString((&clusterReading{all}).text(nil)); return nil },
-		"verify":          func() error { out.WriteString(verifiedText(shown(&verified))); return nil },
+		"stats":           func() error { out.WriteString(statsText(&stats, nil)); return nil },
+		"stats --cluster": func() error { out.WriteString(clusterText(&all)); return nil },
+		"verify":          func() error { out.WriteString(verifiedText(&verified)); return nil },
 		"members":         func() error { out.WriteString(membersTable(list).String()); return nil },
 		"watch":           func() error { return writeEvent(&out, event, false) },
+		"changes":         func() error { out.WriteString(feedsText(stats.Changes)); return nil },
+		"drain":           func() error { out.WriteString(drainedText(drained, cachesidecar.DrainOptions{End: true})); return nil },
+		"reload":          func() error { out.WriteString(changesText(changes)); return nil },
+		"ping":            func() error { out.WriteString(pingsText(ping)); return nil },
+		"top":             func() error { out.WriteString(strings.Join(page.frame(now, nil, 80, 0), "\n")); return nil },
 	}
 	for _, kind := range []client.Kind{client.Changed, client.Flushed, client.Raised} {
 		e := event

@@ -259,21 +259,19 @@ func reloadCommand(p *program) *cli.Command {
 		Description: "Prints what has changed, and what needs a restart. If anything is wrong, nothing changes,\n" +
 			"and the exit status is 1. For administrators of the sidecar, as SIGHUP is.",
 		Flags: clientFlags(jsonFlag),
-		Action: counted(0, 0, func(c *cli.Context) error {
-			return ask(c, func(ctx context.Context, cl *client.Client) error {
-				changes, err := cl.Reload(ctx)
-				if errors.Is(err, cachesidecar.ErrBadRequest) {
-					fmt.Fprintf(p.err, "%s\nNothing has changed.\n", logs.Lines(strings.TrimPrefix(err.Error(),
-						cachesidecar.ErrBadRequest.Error()+": ")))
-					return errMiss
-				}
-				if err != nil {
-					return err
-				}
-				changes.Changed = append([]cachesidecar.Change{}, changes.Changed...) // [] in JSON, not null
-				changes.Restart = append([]cachesidecar.Change{}, changes.Restart...)
-				return p.show(c, changes, changesText(shown(changes)))
-			})
+		Action: asking(0, 0, func(ctx context.Context, c *cli.Context, cl *client.Client) error {
+			changes, err := cl.Reload(ctx)
+			if errors.Is(err, cachesidecar.ErrBadRequest) {
+				fmt.Fprintf(p.err, "%s\nNothing has changed.\n", logs.Lines(strings.TrimPrefix(err.Error(),
+					cachesidecar.ErrBadRequest.Error()+": ")))
+				return errMiss
+			}
+			if err != nil {
+				return err
+			}
+			changes.Changed = append([]cachesidecar.Change{}, changes.Changed...) // [] in JSON, not null
+			changes.Restart = append([]cachesidecar.Change{}, changes.Restart...)
+			return p.show(c, changes, changesText(changes))
 		}),
 	}
 }

@@ -27,51 +27,35 @@ func statsCommand(p *program) *cli.Command {
 			if c.Bool("watch") {
 				return p.watchStats(c)
 			}
-			now, err := p.readStats(c)
+			r, err := readStats(c, nil)
 			if err != nil {
 				return err
 			}
-			return p.show(c, now, now.text(nil))
+			return p.show(c, r.document, r.text)
 		}),
 	}
 }
 
-// reading is the statistics of hosts at one time. It is also the JSON document.
-type reading interface {
-	// text is the readable page. With an earlier reading of the same kind it has rates.
-	text(last reading) string
+// reading is the statistics of one host or of all at one time.
+type reading struct {
+	document any
+	text     string              // for people
+	host     *cachesidecar.Stats // nil: of all hosts
 }
 
-// hostReading is the reading of one host.
-type hostReading struct{ cachesidecar.Stats }
-
-func (r *hostReading) text(last reading) string {
-	if l, ok := last.(*hostReading); ok {
-		return statsText(shown(r.Stats), &l.Stats)
-	}
-	return statsText(shown(r.Stats), nil)
-}
-
-// clusterReading is the reading of all hosts.
-type clusterReading struct{ cachesidecar.ClusterStats }
-
-func (r *clusterReading) text(reading) string {
-	all := shown(r.ClusterStats)
-	return clusterText(&all)
-}
-
-func (p *program) readStats(c *cli.Context) (now reading, err error) {
+// readStats reads the statistics. The text of a host has rates if there is an earlier reading.
+func readStats(c *cli.Context, last *cachesidecar.Stats) (r reading, err error) {
 	err = ask(c, func(ctx context.Context, cl *client.Client) error {
 		if c.Bool("cluster") {
 			all, err := cl.ClusterStats(ctx)
-			now = &clusterReading{all}
+			r = reading{document: all, text: clusterText(&all)}
 			return err
 		}
 		st, err := cl.Stats(ctx)
-		now = &hostReading{st}
+		r = reading{st, statsText(&st, last), &st}
 		return err
 	})
-	return now, err
+	return r, err
 }
 
 // watchStats shows the page until it is interrupted. It connects anew each time, so that
@@ -79,13 +63,13 @@ func (p *program) readStats(c *cli.Context) (now reading, err error) {
 func (p *program) watchStats(c *cli.Context) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
-	var last reading
-	for {
-		now, err := p.readStats(c)
+	var last *cachesidecar.Stats
+	for begun := false; ; {
+		r, err := readStats(c, last)
 		switch {
 		case c.Context.Err() != nil:
 			return nil
-		case err != nil && last == nil:
+		case err != nil && !begun:
 			return err
 		case err != nil:
 			fmt.Fprintln(p.err, "cachesidecar:", logs.Lines(err.Error()))
@@ -94,10 +78,10 @@ func (p *program) watchStats(c *cli.Context) error {
 			if isTerminal(p.out) {
 				clear = "\x1b[H\x1b[2J"
 			}
-			if err := p.show(c, now, clear+now.text(last)+"\n"); err != nil {
+			if err := p.show(c, r.document, clear+r.text+"\n"); err != nil {
 				return err
 			}
-			last = now
+			last, begun = r.host, true
 		}
 		select {
 		case <-c.Context.Done():
@@ -128,7 +112,16 @@ func clusterHealth(all *cachesidecar.ClusterStats) string {
 	if len(wrong) == 0 {
 		return fmt.Sprintf("health  %s: %d of %d hosts", condition.Serving, len(all.Nodes), len(all.Nodes))
 	}
-	return "health  not well: " + condition.AtMost(wrong, 2*findingsShown, "\n        ")
+	return "health  not well: " + firstOf(wrong, 2*findingsShown, "\n        ")
+}
+
+// firstOf returns the first findings, fit for a terminal.
+func firstOf(list condition.Findings, n int, between string) string {
+	var plain []string
+	for _, f := range list {
+		plain = append(plain, logs.Plain(f))
+	}
+	return condition.AtMost(plain, n, between)
 }
 
 // hostsWrong returns what is wrong with hosts, each time with the name of the host.
@@ -173,11 +166,11 @@ func (p *statsPage) line(title, format string, args ...any) {
 }
 
 // statsText is the readable page. With an earlier reading it has rates.
-func statsText(st cachesidecar.Stats, last *cachesidecar.Stats) string {
+func statsText(st, last *cachesidecar.Stats) string {
 	var p statsPage
 	p.line(st.Node, "cachesidecar %v, up %v", st.Server, millis(st.UptimeMS).Round(time.Second))
-	p.health(&st)
-	p.requests(&st, last)
+	p.health(st)
+	p.requests(st, last)
 	p.socket(&st.Connections)
 	p.l2(&st.L2)
 	if m := &st.Memory; m.Limit > 0 {
@@ -185,7 +178,7 @@ func statsText(st cachesidecar.Stats, last *cachesidecar.Stats) string {
 			size(m.Limit), m.Hits, m.Published, m.Withdrawn)
 	}
 	if st.L1.Limit > 0 { // other hosts may join
-		p.others(&st)
+		p.others(st)
 	}
 	for i := range st.Changes {
 		p.feed(&st.Changes[i])
@@ -194,7 +187,7 @@ func statsText(st cachesidecar.Stats, last *cachesidecar.Stats) string {
 	p.line("process", "pid %v, resident %v, Go heap %v, %v goroutines",
 		fmt.Sprint(pr.PID), size(pr.ResidentBytes), size(pr.HeapBytes), pr.Goroutines)
 	p.line("", "garbage collection %.2f %% of CPU, longest pause %v", 100*pr.GCCPUShare, micros(pr.GCPauseMaxUS))
-	return p.String() + "\n" + namespacesTable(&st).String() + loadsTables(&st)
+	return p.String() + "\n" + namespacesTable(st).String() + loadsTables(st)
 }
 
 func (p *statsPage) requests(st, last *cachesidecar.Stats) {
@@ -384,9 +377,9 @@ func (p *statsPage) health(st *cachesidecar.Stats) {
 	if len(why) > 0 {
 		text += ": "
 	}
-	p.list("health", text+condition.AtMost(why, findingsShown, "\n"))
+	p.list("health", text+firstOf(why, findingsShown, "\n"))
 	if f := hurts(st); len(f) > 0 {
-		p.list("hurts", condition.AtMost(f, findingsShown, "\n"))
+		p.list("hurts", firstOf(f, findingsShown, "\n"))
 	}
 	p.row()
 }

@@ -72,17 +72,17 @@ func TestGoldenStatsPages(t *testing.T) {
 	}
 	var got bytes.Buffer
 	write := func(page string) { got.WriteString(page + "\n--------\n") }
-	write(statsText(well, nil))
-	write(statsText(bad, nil))
+	write(statsText(&well, nil))
+	write(statsText(&bad, nil))
 	write(clusterText(&cachesidecar.ClusterStats{Nodes: []cachesidecar.Stats{
 		{Node: "a", Cluster: cachesidecar.ClusterState{Members: 2, In: true, Owned: 16000}}, well,
 	}}))
 	drained := well
 	drained.Cluster.Drained, drained.Cluster.Owned = true, 0
-	write(statsText(drained, nil))
+	write(statsText(&drained, nil))
 	out := well
 	out.NotReady, out.Cluster.In, out.Cluster.Owned = "not joined: another key", false, 0
-	write(statsText(out, nil))
+	write(statsText(&out, nil))
 	write(clusterText(&cachesidecar.ClusterStats{
 		Nodes: []cachesidecar.Stats{bad, out}, Missing: []cachesidecar.MissingStats{{Node: "c", Why: "no answer in 2s"}},
 	}))
@@ -108,7 +108,7 @@ func TestFindingsAreBounded(t *testing.T) {
 		st.Namespaces = append(st.Namespaces, st.Namespaces[0])
 		st.Cluster.Invalidations.Leases = append(st.Cluster.Invalidations.Leases, cachesidecar.LeaseStats{Node: "x", AgeMS: -1})
 	}
-	head, _, _ := strings.Cut(statsText(st, nil), "\nreads ")
+	head, _, _ := strings.Cut(statsText(&st, nil), "\nreads ")
 	if n := strings.Count(head, "\n"); n > 2*findingsShown+4 {
 		t.Errorf("%d lines:\n%s", n, head)
 	}

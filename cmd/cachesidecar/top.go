@@ -179,11 +179,7 @@ func (t *liveTop) add(s sample) {
 // draw writes the page at once, over the one before.
 func (t *liveTop) draw() error {
 	width, height := t.screen.size()
-	now := t.now
-	if now.err != nil {
-		now.err = errors.New(logs.Plain(now.err.Error()))
-	}
-	lines := t.view.frame(&now, t.last, width, height)
+	lines := t.view.frame(&t.now, t.last, width, height)
 	_, err := t.screen.out.WriteString(home + strings.Join(lines, endOfLine) + "\x1b[K" + endOfScreen)
 	return err
 }
@@ -256,7 +252,7 @@ func (v *view) frame(now, last *sample, width, height int) []string {
 		lines = lines[:height]
 	}
 	for i, line := range lines {
-		lines[i] = cut(line, width)
+		lines[i] = cut(logs.Plain(line), width)
 		if v.bold && isHead(line) {
 			lines[i] = "\x1b[1m" + lines[i] + "\x1b[0m"
 		}
@@ -290,7 +286,7 @@ func (v *view) head(now *sample, all *activity, hosts int) []string {
 		lines = append(lines, "other hosts: "+now.alone)
 	}
 	if wrong := now.wrong(); len(wrong) > 0 {
-		text := "not well: " + condition.AtMost(wrong, condition.Few, "\n          ")
+		text := "not well: " + firstOf(wrong, condition.Few, "\n          ")
 		lines = append(lines, strings.Split(text, "\n")...)
 	}
 	if now.err != nil {
@@ -307,7 +303,7 @@ func (v *view) table(title string, list []activity, width int, ofHosts bool) []s
 	}
 	for i := range list {
 		a := &list[i]
-		name := cut(a.name, max(minName, width-columnsBeside))
+		name := cut(logs.Plain(a.name), max(minName, width-columnsBeside))
 		reads, writes, hits := perSecond(a.reads), perSecond(a.writes), ratio(a.hits)
 		loads, errors := perSecond(a.loads), perSecond(a.errors)
 		switch {
@@ -335,7 +331,8 @@ func (v *view) hottest(now *sample, width int) []string {
 	}
 	for i, k := range now.hot.Keys {
 		rate := float64(k.Reads) / max(float64(now.hot.WindowMS)/1000, 1)
-		t.row(i+1, perSecond(rate), percent(k.Reads, now.hot.Reads), cut(k.Namespace, max(minName, width/3)), k.Key)
+		ns := cut(logs.Plain(k.Namespace), max(minName, width/3))
+		t.row(i+1, perSecond(rate), percent(k.Reads, now.hot.Reads), ns, k.Key)
 	}
 	return t.lines()
 }

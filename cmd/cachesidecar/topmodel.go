@@ -11,10 +11,9 @@ import (
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
 	"github.com/cachesidecar/cachesidecar/internal/condition"
-	"github.com/cachesidecar/cachesidecar/internal/logs"
 )
 
-// sample is what top has read at one time. Texts in it are fit for a terminal.
+// sample is what top has read at one time.
 type sample struct {
 	at      time.Time
 	here    string // this host
@@ -61,7 +60,7 @@ func (r *sampler) read(ctx context.Context) sample {
 		all, err := r.cl.ClusterStats(ctx)
 		switch {
 		case refusal(err):
-			r.alone = logs.Plain(err.Error())
+			r.alone = err.Error()
 		case err != nil:
 			return sample{at: s.at, err: err}
 		default:
@@ -76,13 +75,12 @@ func (r *sampler) read(ctx context.Context) sample {
 		s.hot, err = r.cl.Hot(ctx, cachesidecar.HotOptions{N: maxHot})
 		switch {
 		case refusal(err):
-			r.notHot = logs.Plain(err.Error())
+			r.notHot = err.Error()
 		case err != nil:
 			return sample{at: s.at, err: err}
 		}
 	}
 	s.notHot = r.notHot
-	s.nodes, s.members, s.missing, s.hot = shown(s.nodes), shown(s.members), shown(s.missing), shown(s.hot)
 	return s
 }
 

@@ -122,34 +122,33 @@ func badFlag(flags []cli.Flag, err error) string {
 
 // reorder moves a command's flags before its arguments, since cli stops looking for flags
 // at the first argument. "--" ends the flags. A lone "-" and negative numbers are
-// arguments. With --help the arguments are dropped.
+// arguments. With --help the arguments are dropped. "help COMMAND" becomes "COMMAND --help",
+// since cli's own omits subcommands.
 func reorder(app *cli.App, args []string) []string {
 	if len(args) == 0 {
 		return args
 	}
 	out, rest := args[:1:1], args[1:]
-	switch {
-	case len(rest) > 0 && !isFlag(rest[0]) && find(app.Commands, rest[0]) == nil && !isHelp(rest[0]):
-		return args // so that cli reports an unknown command
-	case len(rest) > 1 && isHelp(rest[0]) && !isFlag(rest[1]):
-		return append(out, topic(app.Commands, rest[1:])...)
-	}
-	// Go down to the command that the arguments belong to.
-	flags, commands := app.Flags, app.Commands
-	for len(rest) > 0 && !strings.HasPrefix(rest[0], "-") {
+	help, flags, commands := false, app.Flags, app.Commands
+	for len(rest) > 0 && len(commands) > 0 { // down to the command that the arguments belong to
 		c := find(commands, rest[0])
-		if c == nil && len(out) > 1 && len(commands) > 0 && isHelp(rest[0]) {
-			return append(out, topic(commands, rest[1:])...)
-		}
-		if c == nil {
+		if c != nil {
+			out, flags, commands = append(out, rest[0]), c.Flags, c.Subcommands
+		} else if isHelp(rest[0]) {
+			help = true
+		} else {
 			break
 		}
-		out = append(out, rest[0])
 		rest = rest[1:]
-		if c.SkipFlagParsing {
-			return append(out, rest...)
-		}
-		flags, commands = c.Flags, c.Subcommands
+	}
+	unknown := len(rest) > 0 && len(commands) > 0 && !isFlag(rest[0])
+	switch {
+	case help && unknown:
+		return append(out, rest[0])
+	case help:
+		return append(out, "--help")
+	case unknown && len(out) == 1:
+		return args // so that cli reports it, and not its flags
 	}
 	var words []string
 	for i := 0; i < len(rest); i++ {
@@ -177,24 +176,6 @@ func reorder(app *cli.App, args []string) []string {
 		return out
 	}
 	return append(append(out, "--"), words...)
-}
-
-// topic returns the arguments that print the help for a command, which words name. cli's
-// own command help omits subcommands. A word that names no command ends the arguments, so
-// that its error is reported.
-func topic(commands []*cli.Command, words []string) (args []string) {
-	for _, w := range words {
-		if isFlag(w) || len(commands) == 0 {
-			break
-		}
-		args = append(args, w)
-		c := find(commands, w)
-		if c == nil {
-			return args
-		}
-		commands = c.Subcommands
-	}
-	return append(args, "--help")
 }
 
 func find(commands []*cli.Command, name string) *cli.Command {

@@ -20,8 +20,9 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-func getCommand(p *program) *cli.Command {
-	return &cli.Command{
+// valueCommands are those about keys and their values.
+func valueCommands(p *program) []*cli.Command {
+	return []*cli.Command{{
 		Name:      "get",
 		Aliases:   []string{"mget"},
 		Usage:     "print a key's value, or several",
@@ -34,8 +35,59 @@ func getCommand(p *program) *cli.Command {
 			boolFlag("stale-ok", "accept a value after its end if there is no current one: "+
 				"softly deleted, or kept by stale_if_error or stale_while_revalidate"),
 		),
-		Action: counted(1, -1, p.get),
-	}
+		Action: asking(1, -1, p.get),
+	}, {
+		Name:        "set",
+		Usage:       "store a value",
+		ArgsUsage:   "KEY VALUE|-",
+		Description: "VALUE - is read from stdin. Exit status 1 if a condition is not met.",
+		Flags: clientFlags(nsFlag, ttlFlag(), ackFlag, jsonFlag,
+			boolFlag("add", "only if the key is absent"),
+			boolFlag("replace", "only if the key is present"),
+			&cli.Uint64Flag{Name: "cas", DefaultText: "none", Usage: "only if the key's version is still `VERSION`"},
+			&cli.UintFlag{Name: "flags", Usage: "a `NUMBER` kept with the value"},
+		),
+		Action: counted(2, 2, p.set),
+	}, {
+		Name:        "del",
+		Aliases:     []string{"delete", "rm"},
+		Usage:       "delete keys everywhere",
+		ArgsUsage:   "KEY…",
+		Description: "Exit status 1 if none of the keys had a value.",
+		Flags: clientFlags(nsFlag, ackFlag, jsonFlag,
+			boolFlag("soft", "leave the values to reads that accept stale ones, for the namespace's stale_limit"),
+			boolFlag("cache-only", "leave the origin of a namespace that writes through as it is"),
+			timeFlag("replica-lag", "keep nothing that is loaded within `TIME`, as long as replicas lag; "+
+				"at most the namespace's replica_lag, which is the default", 0, time.Millisecond, year),
+		),
+		Action: asking(1, -1, p.del),
+	}, {
+		Name:        "touch",
+		Usage:       "give keys a new time to live",
+		ArgsUsage:   "KEY…",
+		Description: "Exit status 1 if a key has no value.",
+		Flags:       clientFlags(nsFlag, ttlFlag()),
+		Action:      asking(1, -1, p.touch),
+	}, {
+		Name:      "incr",
+		Usage:     "add to a number and print the sum",
+		ArgsUsage: "KEY [DELTA]",
+		Description: "DELTA may be negative; it is 1 if left out. " +
+			"Exit status 1 if the key has no value and no --initial is given.",
+		Flags: clientFlags(nsFlag, ttlFlag(), jsonFlag,
+			&cli.StringFlag{Name: "initial", Usage: "the `NUMBER` that an absent key becomes"},
+		),
+		Action: counted(1, 2, p.incr),
+	}, {
+		Name:      "ttl",
+		Usage:     "print how long a key has to live, or several",
+		ArgsUsage: "KEY…",
+		Description: "It changes nothing, and never asks the origin.\n" +
+			"Of several keys, each found one gives a line: the key, a tab, the time.\n" +
+			"Exit status 1 if a key has no value.",
+		Flags:  clientFlags(nsFlag, jsonFlag),
+		Action: asking(1, -1, p.ttl),
+	}}
 }
 
 // jsonItem is a key in get's JSON.
@@ -74,40 +126,51 @@ func textOrBase64(b string) (text, encoded *string) {
 	return nil, &b
 }
 
-func (p *program) get(c *cli.Context) error {
+func (p *program) get(ctx context.Context, c *cli.Context, cl *client.Client) error {
+	end := ""
+	if isTerminal(p.out) {
+		end = "\n"
+	}
 	o := cachesidecar.GetOptions{Fresh: c.Bool("fresh"), StaleOK: c.Bool("stale-ok")}
-	return describeKeys(p, c, o, jsonItemOf, p.values)
+	return p.describeKeys(ctx, c, cl, o, end, func(key string, it cachesidecar.Item, found bool) (any, string) {
+		return jsonItemOf(key, it, found), string(it.Value)
+	})
 }
 
-// describeKeys reads the keys of the arguments, and prints documents that describe them, or their text.
-func describeKeys[T any](
-	p *program, c *cli.Context, o cachesidecar.GetOptions, describe func(string, cachesidecar.Item, bool) T,
-	text func(keys []string, found map[string]cachesidecar.Item) string,
+// describeKeys reads the keys of the arguments, and prints documents that describe them, or their texts: that of one
+// key and end, or a line for each of several keys that has a value.
+func (p *program) describeKeys(
+	ctx context.Context, c *cli.Context, cl *client.Client, o cachesidecar.GetOptions, end string,
+	describe func(key string, it cachesidecar.Item, found bool) (document any, text string),
 ) error {
 	keys := c.Args().Slice()
-	return ask(c, func(ctx context.Context, cl *client.Client) error {
-		found, why, err := lookUp(ctx, cl, keys, o)
-		if err != nil {
-			return err
-		}
-		var missing error
-		items := make([]T, len(keys))
-		for i, k := range keys {
-			it, ok := found[k]
-			if items[i] = describe(k, it, ok); ok {
-				continue
-			}
+	found, why, err := lookUp(ctx, cl, keys, o)
+	if err != nil {
+		return err
+	}
+	var missing error
+	var text strings.Builder
+	documents := make([]any, len(keys))
+	for i, k := range keys {
+		it, ok := found[k]
+		document, one := describe(k, it, ok)
+		documents[i] = document
+		switch {
+		case ok && len(keys) > 1:
+			text.WriteString(k + "\t" + one + "\n")
+		case ok:
+			text.WriteString(one + end)
+		default:
 			missing = errMiss
 			if !c.Bool("json") {
 				writeMissing(p.err, k, why)
 			}
 		}
-		var document any = items
-		if len(keys) == 1 {
-			document = items[0]
-		}
-		return cmp.Or(p.show(c, document, text(keys, found)), missing)
-	})
+	}
+	if len(keys) == 1 {
+		return cmp.Or(p.show(c, documents[0], text.String()), missing)
+	}
+	return cmp.Or(p.show(c, documents, text.String()), missing)
 }
 
 // lookUp returns the keys that have a value, and why others have none.
@@ -123,23 +186,6 @@ func lookUp(
 		return nil, err, nil
 	}
 	return map[string]cachesidecar.Item{keys[0]: it}, nil, err
-}
-
-// values returns the value of one key, or a line for each key that has a value.
-func (p *program) values(keys []string, found map[string]cachesidecar.Item) string {
-	var text strings.Builder
-	for _, k := range keys {
-		it, ok := found[k]
-		switch {
-		case ok && len(keys) > 1:
-			fmt.Fprintf(&text, "%s\t%s\n", k, it.Value)
-		case ok && isTerminal(p.out):
-			return string(it.Value) + "\n"
-		case ok:
-			return string(it.Value)
-		}
-	}
-	return text.String()
 }
 
 // writeMissing reports a key that has no value, and why.
@@ -170,22 +216,6 @@ func ttlFlag() cli.Flag {
 func writeOptions(c *cli.Context) cachesidecar.SetOptions {
 	ttl := c.Duration("ttl")
 	return cachesidecar.SetOptions{TTL: ttl, NoExpiry: c.IsSet("ttl") && ttl == 0, AckAll: c.String("ack") == "all"}
-}
-
-func setCommand(p *program) *cli.Command {
-	return &cli.Command{
-		Name:        "set",
-		Usage:       "store a value",
-		ArgsUsage:   "KEY VALUE|-",
-		Description: "VALUE - is read from stdin. Exit status 1 if a condition is not met.",
-		Flags: clientFlags(nsFlag, ttlFlag(), ackFlag, jsonFlag,
-			boolFlag("add", "only if the key is absent"),
-			boolFlag("replace", "only if the key is present"),
-			&cli.Uint64Flag{Name: "cas", DefaultText: "none", Usage: "only if the key's version is still `VERSION`"},
-			&cli.UintFlag{Name: "flags", Usage: "a `NUMBER` kept with the value"},
-		),
-		Action: counted(2, 2, p.set),
-	}
 }
 
 func (p *program) set(c *cli.Context) error {
@@ -255,88 +285,40 @@ func readValue(ctx context.Context, in io.Reader, most int) ([]byte, error) {
 	return value, nil
 }
 
-func delCommand(p *program) *cli.Command {
-	return &cli.Command{
-		Name:        "del",
-		Aliases:     []string{"delete", "rm"},
-		Usage:       "delete keys everywhere",
-		ArgsUsage:   "KEY…",
-		Description: "Exit status 1 if none of the keys had a value.",
-		Flags: clientFlags(nsFlag, ackFlag, jsonFlag,
-			boolFlag("soft", "leave the values to reads that accept stale ones, for the namespace's stale_limit"),
-			boolFlag("cache-only", "leave the origin of a namespace that writes through as it is"),
-			timeFlag("replica-lag", "keep nothing that is loaded within `TIME`, as long as replicas lag; "+
-				"at most the namespace's replica_lag, which is the default", 0, time.Millisecond, year),
-		),
-		Action: counted(1, -1, p.del),
+func (p *program) del(ctx context.Context, c *cli.Context, cl *client.Client) error {
+	keys := c.Args().Slice()
+	n, err := cl.DeleteMulti(ctx, keys, cachesidecar.DeleteOptions{
+		AckAll: c.String("ack") == "all", Soft: c.Bool("soft"), CacheOnly: c.Bool("cache-only"),
+		ReplicaLag: c.Duration("replica-lag"),
+	})
+	if err != nil {
+		return err
 	}
+	var missing error
+	if n == 0 {
+		missing = errMiss
+	}
+	if c.Bool("json") {
+		return cmp.Or(p.json(map[string]any{"deleted": n}), missing)
+	}
+	if missing != nil {
+		writeMissing(p.err, strings.Join(keys, ", "), cachesidecar.ErrNotFound)
+	}
+	return missing
 }
 
-func (p *program) del(c *cli.Context) error {
+func (p *program) touch(ctx context.Context, c *cli.Context, cl *client.Client) (missing error) {
 	o := writeOptions(c)
-	del := cachesidecar.DeleteOptions{
-		AckAll: o.AckAll, Soft: c.Bool("soft"), CacheOnly: c.Bool("cache-only"), ReplicaLag: c.Duration("replica-lag"),
-	}
-	keys := c.Args().Slice()
-	return ask(c, func(ctx context.Context, cl *client.Client) error {
-		n, err := cl.DeleteMulti(ctx, keys, del)
-		if err != nil {
+	for _, k := range c.Args().Slice() {
+		switch err := cl.Touch(ctx, k, cachesidecar.TouchOptions{TTL: o.TTL, NoExpiry: o.NoExpiry}); {
+		case errors.Is(err, cachesidecar.ErrNotFound):
+			writeMissing(p.err, k, cachesidecar.ErrNotFound)
+			missing = errMiss
+		case err != nil:
 			return err
 		}
-		var missing error
-		if n == 0 {
-			missing = errMiss
-		}
-		if c.Bool("json") {
-			return cmp.Or(p.json(map[string]any{"deleted": n}), missing)
-		}
-		if missing != nil {
-			writeMissing(p.err, strings.Join(keys, ", "), cachesidecar.ErrNotFound)
-		}
-		return missing
-	})
-}
-
-func touchCommand(p *program) *cli.Command {
-	return &cli.Command{
-		Name:        "touch",
-		Usage:       "give keys a new time to live",
-		ArgsUsage:   "KEY…",
-		Description: "Exit status 1 if a key has no value.",
-		Flags:       clientFlags(nsFlag, ttlFlag()),
-		Action:      counted(1, -1, p.touch),
 	}
-}
-
-func (p *program) touch(c *cli.Context) error {
-	o := writeOptions(c)
-	return ask(c, func(ctx context.Context, cl *client.Client) error {
-		var missing error
-		for _, k := range c.Args().Slice() {
-			switch err := cl.Touch(ctx, k, cachesidecar.TouchOptions{TTL: o.TTL, NoExpiry: o.NoExpiry}); {
-			case errors.Is(err, cachesidecar.ErrNotFound):
-				writeMissing(p.err, k, cachesidecar.ErrNotFound)
-				missing = errMiss
-			case err != nil:
-				return err
-			}
-		}
-		return missing
-	})
-}
-
-func incrCommand(p *program) *cli.Command {
-	return &cli.Command{
-		Name:      "incr",
-		Usage:     "add to a number and print the sum",
-		ArgsUsage: "KEY [DELTA]",
-		Description: "DELTA may be negative; it is 1 if left out. " +
-			"Exit status 1 if the key has no value and no --initial is given.",
-		Flags: clientFlags(nsFlag, ttlFlag(), jsonFlag,
-			&cli.StringFlag{Name: "initial", Usage: "the `NUMBER` that an absent key becomes"},
-		),
-		Action: counted(1, 2, p.incr),
-	}
+	return missing
 }
 
 func (p *program) incr(c *cli.Context) error {
@@ -364,19 +346,6 @@ func (p *program) incr(c *cli.Context) error {
 	})
 }
 
-func ttlCommand(p *program) *cli.Command {
-	return &cli.Command{
-		Name:      "ttl",
-		Usage:     "print how long a key has to live, or several",
-		ArgsUsage: "KEY…",
-		Description: "It changes nothing, and never asks the origin.\n" +
-			"Of several keys, each found one gives a line: the key, a tab, the time.\n" +
-			"Exit status 1 if a key has no value.",
-		Flags:  clientFlags(nsFlag, jsonFlag),
-		Action: counted(1, -1, p.ttl),
-	}
-}
-
 // jsonTTL is a key in ttl's JSON.
 type jsonTTL struct {
 	Key   string `json:"key"`
@@ -384,25 +353,11 @@ type jsonTTL struct {
 	TTLMS int64  `json:"ttl_ms"` // remaining; 0: no expiry
 }
 
-func (p *program) ttl(c *cli.Context) error {
-	describe := func(key string, it cachesidecar.Item, found bool) jsonTTL {
-		return jsonTTL{key, found, it.TTL.Milliseconds()}
-	}
-	return describeKeys(p, c, cachesidecar.GetOptions{NoLoad: true}, describe, ttlText)
-}
-
-// ttlText has the time of one key, or a line for each key that has a value.
-func ttlText(keys []string, found map[string]cachesidecar.Item) string {
-	var text strings.Builder
-	for _, k := range keys {
-		switch it, ok := found[k]; {
-		case ok && len(keys) > 1:
-			fmt.Fprintf(&text, "%s\t%s\n", k, timeLeft(it.TTL))
-		case ok:
-			return timeLeft(it.TTL) + "\n"
-		}
-	}
-	return text.String()
+func (p *program) ttl(ctx context.Context, c *cli.Context, cl *client.Client) error {
+	o := cachesidecar.GetOptions{NoLoad: true}
+	return p.describeKeys(ctx, c, cl, o, "\n", func(key string, it cachesidecar.Item, found bool) (any, string) {
+		return jsonTTL{key, found, it.TTL.Milliseconds()}, timeLeft(it.TTL)
+	})
 }
 
 // timeLeft formats a remaining TTL as a time that --ttl accepts: in milliseconds below a

@@ -82,13 +82,12 @@ func writeEvent(out io.Writer, e client.Event, asJSON bool) error {
 	if asJSON {
 		return writeJSON(out, w, "")
 	}
-	w = shown(w)
 	line := w.Time + "  " + w.Kind
 	switch e.Kind {
 	case client.Changed:
-		line += fmt.Sprintf("  %s  %s  %d", cmp.Or(w.Key, "-"), w.Hash, w.Version)
+		line += plainf("  %s  %s  %d", cmp.Or(w.Key, "-"), w.Hash, w.Version)
 	case client.Flushed:
-		line += fmt.Sprintf("  %s  -  %d", cmp.Or(w.Namespace, "every namespace"), w.Version)
+		line += plainf("  %s  -  %d", cmp.Or(w.Namespace, "every namespace"), w.Version)
 	case client.Raised:
 		line += fmt.Sprintf("  %s of %s partitions  -  %d", count(int64(w.Partitions)), count(partitions), w.Version)
 	}
