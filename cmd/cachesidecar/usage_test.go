@@ -252,6 +252,8 @@ func TestSuggestions(t *testing.T) {
 		{"flushall", `did you mean "flush"?`},
 		{"tll k", `did you mean "ttl"?`},
 		{"xyzzy", `there is no command "xyzzy": see "cachesidecar help"`},
+		{"nosuch", `there is no command "nosuch": see "cachesidecar help"`},
+		{"ehalth", `did you mean "health"?`},
 		{"help xyzzy", `there is no command "xyzzy": see`},
 		{"config info", `there is no command "config info": see "cachesidecar help config"`},
 		{"config chekc f", `there is no command "config chekc": did you mean "check"? See "cachesidecar help config"`},
