@@ -131,9 +131,6 @@ func (p *program) drain(c *cli.Context) error {
 			fmt.Fprint(p.err, plainf("draining %s: %s partitions\n", before.Node, count(int64(before.Cluster.Owned))))
 		}
 		d, err := cl.Drain(ctx, o)
-		if errors.Is(err, cachesidecar.ErrUnsupported) {
-			return fmt.Errorf("%w: the sidecar runs an older version: restart it with this one", err)
-		}
 		if err != nil {
 			return err
 		}
@@ -155,10 +152,8 @@ func (p *program) drain(c *cli.Context) error {
 // ended waits until a process is gone.
 func ended(ctx context.Context, pid int) error {
 	for syscall.Kill(pid, 0) != syscall.ESRCH {
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("process %d of the sidecar has not ended: %w", pid, ctx.Err())
-		case <-time.After(10 * time.Millisecond):
+		if err := sleep(ctx, 10*time.Millisecond); err != nil {
+			return fmt.Errorf("process %d of the sidecar has not ended: %w", pid, err)
 		}
 	}
 	return nil

@@ -92,25 +92,29 @@ func takeOn(uid int) error {
 
 func configCommand(p *program) *cli.Command {
 	return &cli.Command{
-		Name:        "config",
-		Usage:       "look at a configuration",
-		Subcommands: []*cli.Command{configCheckCommand(p), configShowCommand(p)},
-	}
-}
-
-func configCheckCommand(p *program) *cli.Command {
-	return &cli.Command{
-		Name:      "check",
-		Usage:     "say whether a configuration file is right",
-		ArgsUsage: "FILE",
-		Description: "Prints \"ok\", or all that is wrong and where. Exit status 1 if the file is not right. " +
-			"Run by root it checks as the user whose files with secrets the configuration names.",
-		Flags: []cli.Flag{
-			boolFlag("ask-origins", "ask each origin once, too"),
-			timeoutFlag("wait this `TIME` for the origins", 10*time.Second),
-			jsonFlag,
-		},
-		Action: counted(1, 1, p.check),
+		Name:  "config",
+		Usage: "look at a configuration",
+		Subcommands: []*cli.Command{{
+			Name:      "check",
+			Usage:     "say whether a configuration file is right",
+			ArgsUsage: "FILE",
+			Description: "Prints \"ok\", or all that is wrong and where. Exit status 1 if the file is not right. " +
+				"Run by root it checks as the user whose files with secrets the configuration names.",
+			Flags: []cli.Flag{
+				boolFlag("ask-origins", "ask each origin once, too"),
+				timeoutFlag("wait this `TIME` for the origins", 10*time.Second),
+				jsonFlag,
+			},
+			Action: counted(1, 1, p.check),
+		}, {
+			Name:  "show",
+			Usage: "print the settings that \"run\" would have, and where each comes from",
+			Description: "Takes the flags and the environment of \"run\". It asks no sidecar. The output is a " +
+				"configuration file. Its last line is how much memory the process needs. Exit status 1 if something " +
+				"is wrong.",
+			Flags:  append(runFlags(), boolFlag("changed", "leave out what has its default"), jsonFlag),
+			Action: counted(0, 0, p.showConfig),
+		}},
 	}
 }
 
@@ -166,8 +170,10 @@ func (p *program) askOrigins(c *cli.Context, cfg *fileConfig) error {
 		return errors.Join(err, c.Context.Err())
 	}
 	var wrong problems
+	var good table
 	for _, a := range answers {
 		if a.Err == nil {
+			good.row(a.Namespace, a.Kind, "ok", a.Took.Round(10*time.Microsecond))
 			continue
 		}
 		text := a.Err.Error()
@@ -182,6 +188,9 @@ func (p *program) askOrigins(c *cli.Context, cfg *fileConfig) error {
 		return errors.Join(err, c.Context.Err())
 	}
 	for _, a := range feeds {
+		if a.Err == nil {
+			good.row("changes "+a.Feed, a.Kind, "ok")
+		}
 		for _, err := range settings.Each(a.Err) {
 			wrong = append(wrong, cfg.sources.problem("changes."+a.Feed+"."+a.Kind,
 				fmt.Sprintf("changes %s: %v", a.Feed, err)))
@@ -194,31 +203,8 @@ func (p *program) askOrigins(c *cli.Context, cfg *fileConfig) error {
 	if c.Bool("json") {
 		return wrong.orNil()
 	}
-	var t table
-	for _, a := range answers {
-		if a.Err == nil {
-			t.row(logs.Plain(a.Namespace), a.Kind, "ok", a.Took.Round(10*time.Microsecond))
-		}
-	}
-	for _, a := range feeds {
-		if a.Err == nil {
-			t.row("changes "+logs.Plain(a.Feed), a.Kind, "ok")
-		}
-	}
-	_, err = fmt.Fprint(p.out, t)
+	_, err = fmt.Fprint(p.out, good)
 	return errors.Join(err, wrong.orNil())
-}
-
-func configShowCommand(p *program) *cli.Command {
-	return &cli.Command{
-		Name:  "show",
-		Usage: "print the settings that \"run\" would have, and where each comes from",
-		Description: "Takes the flags and the environment of \"run\". It asks no sidecar. The output is a " +
-			"configuration file. Its last line is how much memory the process needs. Exit status 1 if something " +
-			"is wrong.",
-		Flags:  append(runFlags(), boolFlag("changed", "leave out what has its default"), jsonFlag),
-		Action: counted(0, 0, p.showConfig),
-	}
 }
 
 func (p *program) showConfig(c *cli.Context) error {

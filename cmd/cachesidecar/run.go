@@ -143,10 +143,7 @@ type reloader struct {
 // on reloads on each signal, until stop is called. Signals that come during a reload make
 // one more.
 func (r *reloader) on(hangup <-chan os.Signal) (stop func()) {
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan struct{})
-	go func() { // ends when stop is called
-		defer close(ended)
+	return background(context.Background(), func(ctx context.Context) {
 		for {
 			select {
 			case <-ctx.Done():
@@ -156,8 +153,7 @@ func (r *reloader) on(hangup <-chan os.Signal) (stop func()) {
 			r.log.Logger().Info("SIGHUP: the configuration is read again")
 			_, _ = r.reload(ctx) // it has logged the error
 		}
-	}()
-	return func() { cancel(); <-ended }
+	})
 }
 
 // reload reads the configuration, puts it into effect, and logs the difference.
@@ -308,27 +304,17 @@ func watchdog(socket string, log *slog.Logger) (stop func()) {
 	if limit <= 0 {
 		return func() {}
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan struct{})
-	go func() { // ends when stop is called
-		defer close(ended)
-		tick := time.NewTicker(limit / 3)
-		defer tick.Stop()
-		for {
+	return background(context.Background(), func(ctx context.Context) {
+		for ctx.Err() == nil {
 			if !hangs(ctx, socket, limit/3) {
 				_, _ = daemon.SdNotify(false, daemon.SdNotifyWatchdog)
 			} else if ctx.Err() == nil {
 				log.Error("the sidecar does not answer its own request: systemd ends this process unless that changes",
 					"watchdog", limit, "socket", socket)
 			}
-			select {
-			case <-ctx.Done():
-				return
-			case <-tick.C:
-			}
+			_ = sleep(ctx, limit/3)
 		}
-	}()
-	return func() { cancel(); <-ended }
+	})
 }
 
 // hangs reports whether a sidecar takes connections and gives no answer. A sidecar that

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"os"
 	"syscall"
@@ -78,35 +79,20 @@ func jobControl() bool {
 	return err == nil && err2 == nil && own == parents
 }
 
-// keys are the keys that are pressed, read by a goroutine of its own.
-type keys struct {
-	C    chan byte // closed at the end of the terminal
-	wake [2]*os.File
-	done chan struct{}
-}
+// keyWait is how long the end of readKeys may take.
+const keyWait = 50 * time.Millisecond
 
-// readKeys begins to read keys. Its caller calls close.
-func readKeys(in *os.File) (*keys, error) {
-	r, w, err := os.Pipe()
-	if err != nil {
-		return nil, err
-	}
-	k := &keys{C: make(chan byte), wake: [2]*os.File{r, w}, done: make(chan struct{})}
-	go k.run(int(in.Fd()), int(r.Fd())) // ends with close, which waits
-	return k, nil
-}
-
-func (k *keys) run(in, wake int) {
-	defer close(k.done)
-	defer close(k.C)
+// readKeys sends the keys that are pressed, until ctx or the terminal ends. Then it closes pressed.
+func readKeys(ctx context.Context, in int, pressed chan<- byte) {
+	defer close(pressed)
 	b := make([]byte, 64)
-	for {
+	for ctx.Err() == nil {
 		var ready unix.FdSet
 		ready.Set(in)
-		ready.Set(wake)
-		if _, err := unix.Select(max(in, wake)+1, &ready, nil, nil, nil); err == unix.EINTR {
+		wait := unix.NsecToTimeval(keyWait.Nanoseconds())
+		if n, err := unix.Select(in+1, &ready, nil, nil, &wait); err == unix.EINTR || err == nil && n == 0 {
 			continue
-		} else if err != nil || ready.IsSet(wake) {
+		} else if err != nil {
 			return
 		}
 		n, err := unix.Read(in, b)
@@ -117,18 +103,12 @@ func (k *keys) run(in, wake int) {
 			return
 		}
 		for _, c := range singleKeys(b[:n]) {
-			k.C <- c // close takes it, if the program does not
+			select {
+			case pressed <- c:
+			case <-ctx.Done():
+			}
 		}
 	}
-}
-
-// close ends the goroutine, and waits for it.
-func (k *keys) close() {
-	k.wake[1].Close() // the other end becomes readable
-	for range k.C {   // keys that came too late
-	}
-	<-k.done
-	k.wake[0].Close()
 }
 
 // singleKeys returns the keys of one byte. Arrows and the like are sequences of several

@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/signal"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -31,11 +30,11 @@ func topCommand(p *program) *cli.Command {
 			timeFlag("interval", "read the numbers anew each `TIME`", 2*time.Second, 200*time.Millisecond, time.Hour),
 			boolFlag("once", "print one page after one interval, and need no terminal"),
 		),
-		Action: counted(0, 0, func(c *cli.Context) error { return top(p, c) }),
+		Action: counted(0, 0, p.top),
 	}
 }
 
-func top(p *program, c *cli.Context) error {
+func (p *program) top(c *cli.Context) error {
 	v := &view{interval: c.Duration("interval"), by: &orders[0]}
 	in, isFile := p.in.(*os.File)
 	live := isFile && isTerminal(p.in) && isTerminal(p.out)
@@ -54,14 +53,14 @@ func top(p *program, c *cli.Context) error {
 		return explain(c, first.err)
 	}
 	if c.Bool("once") {
-		return topOnce(p, c, v, r, first)
+		return p.topOnce(c, v, r, first)
 	}
 	v.bold, v.prompt = os.Getenv("NO_COLOR") == "", true
 	return topLive(c.Context, &liveTop{view: v, screen: screen{in: in, out: p.out.(*os.File)}, now: first}, r)
 }
 
 // topOnce prints one page, as wide as it needs to be.
-func topOnce(p *program, c *cli.Context, v *view, r *sampler, first sample) error {
+func (p *program) topOnce(c *cli.Context, v *view, r *sampler, first sample) error {
 	if err := sleep(c.Context, v.interval); err != nil {
 		return err
 	}
@@ -73,17 +72,6 @@ func topOnce(p *program, c *cli.Context, v *view, r *sampler, first sample) erro
 	const width = 200
 	_, err := fmt.Fprintln(p.out, strings.Join(v.frame(&second, &first, width, 0), "\n"))
 	return err
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
 
 // liveTop is the state of the page on a terminal.
@@ -108,14 +96,11 @@ func topLive(ctx context.Context, t *liveTop, r *sampler) (err error) {
 	if err := t.screen.open(); err != nil {
 		return err
 	}
-	pressed, err := readKeys(t.screen.in)
-	if err != nil {
-		return err
-	}
-	defer pressed.close()
+	pressed := make(chan byte)
+	defer background(ctx, func(ctx context.Context) { readKeys(ctx, int(t.screen.in.Fd()), pressed) })()
 	samples, end := sampling(ctx, r, t.view.interval)
 	defer end()
-	return t.loop(ctx, pressed.C, samples, signals, continued)
+	return t.loop(ctx, pressed, samples, signals, continued)
 }
 
 // loop draws a page after each event.
@@ -187,10 +172,8 @@ func (t *liveTop) draw() error {
 // sampling reads a sample each interval, in a goroutine of its own. end ends it, and waits
 // for it.
 func sampling(ctx context.Context, r *sampler, interval time.Duration) (samples <-chan sample, end func()) {
-	ctx, cancel := context.WithCancel(ctx)
 	c := make(chan sample)
-	var done sync.WaitGroup
-	done.Go(func() { // ends with ctx
+	return c, background(ctx, func(ctx context.Context) {
 		for sleep(ctx, interval) == nil {
 			s := r.read(ctx)
 			select {
@@ -199,10 +182,6 @@ func sampling(ctx context.Context, r *sampler, interval time.Duration) (samples 
 			}
 		}
 	})
-	return c, func() {
-		cancel()
-		done.Wait()
-	}
 }
 
 // view is how top shows samples.

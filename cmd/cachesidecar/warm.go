@@ -231,10 +231,8 @@ func (w *warmer) get(ctx context.Context, key string, o cachesidecar.GetOptions)
 		if !errors.Is(err, cachesidecar.ErrBusy) || time.Since(begun) > w.patience {
 			return err
 		}
-		select {
-		case <-time.After(50*time.Millisecond + rand.N(200*time.Millisecond)):
-		case <-ctx.Done():
-			return ctx.Err()
+		if err := sleep(ctx, 50*time.Millisecond+rand.N(200*time.Millisecond)); err != nil {
+			return err
 		}
 	}
 }
@@ -255,18 +253,13 @@ func (p *program) warmed(
 		DurationMS: math.Round(took.Seconds()*1e6) / 1e3,
 	}
 	r.Keys = r.Loaded + r.There + r.Absent + r.Failed
-	var out error
-	if c.Bool("json") {
-		out = p.json(r)
-	} else {
-		line := fmt.Sprintf("%s keys in %v: %s loaded, %s there already, %s absent, %s failed",
-			count(r.Keys), took.Round(10*time.Millisecond),
-			count(r.Loaded), count(r.There), count(r.Absent), count(r.Failed))
-		if passed > 0 {
-			line += fmt.Sprintf("; %s passed over", count(passed))
-		}
-		_, out = fmt.Fprintln(p.out, line)
+	line := fmt.Sprintf("%s keys in %v: %s loaded, %s there already, %s absent, %s failed",
+		count(r.Keys), took.Round(10*time.Millisecond),
+		count(r.Loaded), count(r.There), count(r.Absent), count(r.Failed))
+	if passed > 0 {
+		line += fmt.Sprintf("; %s passed over", count(passed))
 	}
+	out := p.show(c, r, line+"\n")
 	switch {
 	case err != nil:
 		if at.path != "" {
