@@ -215,11 +215,6 @@ func (p *program) showConfig(c *cli.Context) error {
 	}
 	p.warnUnknown(&cfg)
 	list, err := cfg.effective(isTerminal(os.Stderr))
-	for _, err := range settings.Each(err) {
-		if problem := cfg.sources.place(err); !slices.ContainsFunc(wrong, problem.follows) {
-			wrong = append(wrong, problem)
-		}
-	}
 	if c.Bool("changed") {
 		list = slices.DeleteFunc(list, func(s shownSetting) bool { return s.Source == "default" })
 	}
@@ -229,8 +224,7 @@ func (p *program) showConfig(c *cli.Context) error {
 	if err := p.show(c, list, text); err != nil {
 		return err
 	}
-	wrong.sort()
-	return wrong.orNil()
+	return cfg.sources.join(wrong, err).orNil()
 }
 
 // shownSetting is a setting with its effective value.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"math"
 	"reflect"
@@ -215,6 +216,18 @@ func (s *sources) place(err error) problem {
 	return p
 }
 
+// join adds the errors of a check to what was found, without what only follows from that.
+func (s *sources) join(found problems, checked error) problems {
+	all := slices.Clone(found)
+	for _, err := range settings.Each(checked) {
+		if p := s.place(err); !slices.ContainsFunc(found, p.follows) {
+			all = append(all, p)
+		}
+	}
+	all.sort()
+	return all
+}
+
 // problem returns a problem with a setting of the file.
 func (s *sources) problem(setting, text string) problem {
 	line, _ := s.line(setting)
@@ -237,15 +250,7 @@ func (s *sources) of(path string) string {
 // check returns all that is wrong with a configuration, beside what was found when it was
 // read, and what only follows from that.
 func (c fileConfig) check(found problems) problems {
-	all := slices.Clone(found)
 	c.HTTP = cmp.Or(c.HTTP, defaultHTTP)
 	_, err := c.logOptions(false)
-	for _, err := range append(settings.Each(err), settings.Each(c.Check())...) {
-		p := c.sources.place(err)
-		if !slices.ContainsFunc(found, p.follows) {
-			all = append(all, p)
-		}
-	}
-	all.sort()
-	return all
+	return c.sources.join(found, errors.Join(err, c.Check()))
 }

@@ -97,11 +97,9 @@ func (p *program) serve(c *cli.Context) error {
 		done <- err
 	case <-s.Ending():
 	}
-	asleep() // a socket that systemd keeps takes connections, and nothing answers
-	select {
-	case <-s.Ending(): // it may have ended at once
+	asleep()                  // a socket that systemd keeps takes connections, and nothing answers
+	if isClosed(s.Ending()) { // it may have ended at once
 		_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping)
-	default:
 	}
 	err = <-done
 	if errors.Is(err, c.Context.Err()) {
@@ -173,7 +171,7 @@ func (r *reloader) reload(ctx context.Context) (cachesidecar.Changes, error) {
 	changes, err := r.apply(ctx)
 	if err != nil {
 		log.Error("the configuration is refused: this host continues with the one that it had",
-			"error", oneLine(err))
+			"error", strings.ReplaceAll(err.Error(), "\n", "; "))
 		return changes, err
 	}
 	for i, c := range changes.Changed {
@@ -198,25 +196,19 @@ func (r *reloader) reload(ctx context.Context) (cachesidecar.Changes, error) {
 
 // serves reports whether the sidecar has begun to serve, and has not begun to end. Only then
 // systemd may be told that it is ready: other units wait for that.
-func (r *reloader) serves() bool {
+func (r *reloader) serves() bool { return isClosed(r.s.Ready()) && !isClosed(r.s.Ending()) }
+
+func isClosed(c <-chan struct{}) bool {
 	select {
-	case <-r.s.Ready():
-	default:
-		return false
-	}
-	select {
-	case <-r.s.Ending():
-		return false
-	default:
+	case <-c:
 		return true
+	default:
+		return false
 	}
 }
 
 // maxChangeLines bounds the lines about changes that one reload logs, of each kind.
 const maxChangeLines = 64
-
-// oneLine joins the lines of an error, for the log.
-func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
 
 // apply puts the configuration into effect as it is now.
 func (r *reloader) apply(ctx context.Context) (changes cachesidecar.Changes, err error) {

@@ -171,7 +171,8 @@ func statsText(st, last *cachesidecar.Stats) string {
 	p.line(st.Node, "cachesidecar %v, up %v", st.Server, millis(st.UptimeMS).Round(time.Second))
 	p.health(st)
 	p.requests(st, last)
-	p.socket(&st.Connections)
+	s := &st.Connections
+	p.line("socket", "%v of %v connections, %v requests wait", s.Open, s.Limit, s.InFlight)
 	p.l2(&st.L2)
 	if m := &st.Memory; m.Limit > 0 {
 		p.line("shared", "%v of memory that apps read: %v reads, %v values put there, %v withdrawn",
@@ -208,10 +209,6 @@ func (p *statsPage) requests(st, last *cachesidecar.Stats) {
 		rate(reads, l.Reads()), rate(t.Writes, l.Writes),
 		size(rate(st.Connections.BytesIn, last.Connections.BytesIn)),
 		size(rate(st.Connections.BytesOut, last.Connections.BytesOut)))
-}
-
-func (p *statsPage) socket(c *cachesidecar.ConnectionStats) {
-	p.line("socket", "%v of %v connections, %v requests wait", c.Open, c.Limit, c.InFlight)
 }
 
 func (p *statsPage) l2(l *cachesidecar.L2Stats) {

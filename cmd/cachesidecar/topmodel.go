@@ -103,9 +103,9 @@ type activity struct {
 	trouble                      bool   // it should answer, and does not
 }
 
-// rates fills in the rates between two readings of the same counters.
+// rates fills in the rates between two readings of the same counters. Zero seconds: there is one reading.
 func (a *activity) rates(now, last *cachesidecar.NamespaceStats, seconds float64) {
-	if last == nil || seconds <= 0 {
+	if seconds <= 0 {
 		a.reads, a.writes, a.loads, a.errors, a.hits = -1, -1, -1, -1, -1
 		return
 	}
@@ -130,15 +130,13 @@ func hosts(now, last *sample) (list []activity) {
 		a := activity{
 			name: st.Node, state: cmp.Or(states[st.Node].State, "in"),
 			used: st.L2.Memory.Used, limit: st.L2.Memory.Limit, entries: st.L2.Entries,
-			lag: time.Duration(st.Cluster.Invalidations.LagUS) * time.Microsecond,
+			lag: micros(st.Cluster.Invalidations.LagUS),
 		}
-		t := st.Total()
+		t, before, seconds := st.Total(), cachesidecar.NamespaceStats{}, 0.0
 		if l := sameProcess(st, last); l != nil {
-			before := l.Total()
-			a.rates(&t, &before, float64(st.UptimeMS-l.UptimeMS)/1000)
-		} else {
-			a.rates(&t, nil, 0)
+			before, seconds = l.Total(), float64(st.UptimeMS-l.UptimeMS)/1000
 		}
+		a.rates(&t, &before, seconds)
 		list = append(list, a)
 		delete(states, st.Node)
 	}
