@@ -318,7 +318,9 @@ func (m *machine) keepsMemory(restarts int) {
 	m.write("/etc/cachesidecar/config.yaml", "keep_memory: true\n")
 	m.run("systemctl", "restart", "cachesidecar")
 	m.run("cachesidecar", "set", "kept", "v")
-	fds := func() string { return strings.TrimSpace(m.run("systemctl", "show", "-P", "NFileDescriptorStore", "cachesidecar")) }
+	fds := func() string {
+		return strings.TrimSpace(m.run("systemctl", "show", "-P", "NFileDescriptorStore", "cachesidecar"))
+	}
 	enough := m.writes("restarts with kept memory")
 	for i := range restarts {
 		value := fmt.Sprint("value ", i)

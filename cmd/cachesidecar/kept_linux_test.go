@@ -23,7 +23,6 @@ type systemdStore struct {
 	socket string
 	notify *net.UnixConn
 	memory *os.File // nil: none is kept
-	said   []string // what the sidecar told, but for READY and STOPPING
 }
 
 func newSystemdStore(t *testing.T) *systemdStore {
