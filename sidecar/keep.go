@@ -38,7 +38,14 @@ func (c *Config) checkKeep() error {
 type keptMemory struct {
 	had  bool     // systemd has passed one on
 	file *os.File // that one, if it is to be taken over
+	fed  []string // namespaces of feeds
 }
+
+// Why a process takes nothing over that systemd has kept, or could have kept.
+const (
+	nothingKept = "systemd has passed no memory on: it is the first start of the unit, or FileDescriptorStoreMax= is 0"
+	coldAsked   = "--cold is given"
+)
 
 // take takes the memory out of what systemd has passed on, and returns the rest.
 func (k *keptMemory) take(c *Config, passed []*os.File) (rest []*os.File) {
@@ -50,7 +57,7 @@ func (k *keptMemory) take(c *Config, passed []*os.File) (rest []*os.File) {
 			k.had, k.file = true, f
 		default:
 			k.had = true
-			_ = f.Close()
+			engine.Decline(f)
 		}
 	}
 	return rest
@@ -61,7 +68,11 @@ func (k *keptMemory) config(c *Config) *engine.Keep {
 	if !c.KeepMemory {
 		return nil
 	}
-	return &engine.Keep{File: k.file, Boot: kv.BootClockID()}
+	keep := &engine.Keep{File: k.file, Why: nothingKept, Boot: kv.BootClockID(), Fed: k.fed}
+	if k.had && c.Cold {
+		keep.Why = coldAsked
+	}
+	return keep
 }
 
 // keep gives the memory to systemd, and says what was kept.

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 
+	"github.com/coreos/go-systemd/v22/activation"
+
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/httpd"
 	"github.com/cachesidecar/cachesidecar/unixsock"
@@ -25,6 +27,9 @@ func (s *Sidecar) Run(ctx context.Context) error {
 	}
 	ctx, stop := s.ending.starts(ctx)
 	defer stop()
+	if !s.cfg.KeepMemory && !s.cfg.NoSocket {
+		s.passed = s.kept.take(&s.cfg, activation.Files(true))
+	}
 	s.kept.keep(s.engine, s.cfg.Log)
 	err := s.run(ctx)
 	s.use.Lock()
@@ -87,6 +92,7 @@ func (s *Sidecar) run(ctx context.Context) error {
 	})
 	s.startFront(front, listener, back, cluster)
 	if cluster.ctx.Err() == nil {
+		s.engine.Serving()
 		close(s.ready) // after the node's own lines
 		s.cfg.Log.Info("serving", "socket", s.path, "node", s.cfg.Node, "l2", s.cfg.L2Size)
 	}

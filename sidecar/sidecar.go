@@ -98,8 +98,11 @@ func New(cfg Config) (*Sidecar, error) {
 		return nil, err
 	}
 	s.cfg.seed = s.keys.Seed()
-	if !cfg.NoSocket {
+	if cfg.KeepMemory { // else Run takes what is passed on
 		s.passed = s.kept.take(&cfg, activation.Files(true))
+	}
+	for _, f := range feeds {
+		s.kept.fed = append(s.kept.fed, f.Namespaces()...)
 	}
 	if s.engine, err = engine.New(s.engineConfig(rules)); err != nil {
 		return nil, err

@@ -346,7 +346,7 @@ func (m *machine) keepsMemory(restarts int) {
 		m.t.Errorf("systemd keeps %s descriptors after a stop", got)
 	}
 	m.run("systemctl", "start", "cachesidecar.socket", "cachesidecar.service")
-	if out := m.run("cachesidecar", "stats"); !strings.Contains(out, "kept none from before: no process before has left its memory") {
+	if out := m.run("cachesidecar", "stats"); !strings.Contains(out, "kept none from before: systemd has passed no memory on") {
 		m.t.Errorf("after a stop:\n%s", out)
 	}
 	m.write("/etc/cachesidecar/config.yaml", "{}\n")

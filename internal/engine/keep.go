@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/vmihailenco/msgpack/v5"
@@ -16,7 +17,17 @@ import (
 // Keep says what an earlier process has left, and to what the entries are compared.
 type Keep struct {
 	File *os.File // the memory of an earlier process; nil: there is none
+	Why  string   // why there is none
 	Boot string   // identifies the boot clock: kv.BootClockID
+	// Fed are the namespaces whose entries are not taken over: a feed may have missed changes of theirs
+	// while no process ran.
+	Fed []string
+}
+
+// Decline makes memory of an earlier process of no use: its entries may change from now on.
+func Decline(f *os.File) {
+	segment.Forget(f)
+	_ = f.Close()
 }
 
 // mostDown is how long no process may have run: a DELETE that an app has given up was not executed, and
@@ -25,13 +36,15 @@ const mostDown = time.Minute
 
 // kept is what a process leaves to the next one beside the entries.
 type kept struct {
-	note keptNote // of the process before
-	down time.Duration
+	note   keptNote // of the process before
+	down   time.Duration
+	served atomic.Bool // this process has served
 }
 
 type keptNote struct {
 	Boot    string
-	Now     kv.Moment  // at the end
+	Now     kv.Moment  // at the end of the last process that has served
+	Most    int        // max_value
 	Version kv.Version // no entry has a later one
 	Seed    uint64     // of the namespace "", which tells the cluster's seed without naming it
 	Names   map[string]kv.NamespaceID
@@ -77,6 +90,8 @@ func (k *kept) accept(e *Engine, note []byte) error {
 			moved.Round(time.Millisecond), e.Config.Cluster.MaxSkew)
 	case n.Seed != kv.NamespaceSeed(e.Config.Seed, ""):
 		return fmt.Errorf("cluster_key_file has another seed")
+	case n.Most > e.Config.MaxValue:
+		return fmt.Errorf("max_value was %d B, and is %d B", n.Most, e.Config.MaxValue)
 	case len(names) > most:
 		return fmt.Errorf("there are %d namespaces with those that are configured, and max_namespaces is %d",
 			len(names), most)
@@ -97,11 +112,15 @@ func (k *kept) names(taken segment.Taken) map[string]kv.NamespaceID {
 // save leaves the entries to the next process. Nothing uses the store any more.
 func (k *kept) save(e *Engine) {
 	if e.Config.Keep == nil || e.Node == nil {
-		return
+		return // what New was to take over is still there
 	}
 	now := e.Clock.Read()
+	at := now
+	if !k.served.Load() && e.Store.Taken().Entries > 0 {
+		at = k.note.Now
+	}
 	n := keptNote{
-		Boot: e.Config.Keep.Boot, Now: now, Version: e.HLC.Next(now.Wall), Seed: kv.NamespaceSeed(e.Config.Seed, ""),
+		Boot: e.Config.Keep.Boot, Now: at, Most: e.Config.MaxValue, Version: e.HLC.Next(now.Wall), Seed: kv.NamespaceSeed(e.Config.Seed, ""),
 		Names: map[string]kv.NamespaceID{},
 	}
 	for name, ns := range e.Names.All() {
@@ -116,6 +135,22 @@ func (k *kept) save(e *Engine) {
 	}
 }
 
+// own begins to use what was taken over, once all parts of the engine are made.
+func (k *kept) own(e *Engine) {
+	if e.Store.Taken().Entries == 0 {
+		return
+	}
+	for _, name := range e.Config.Keep.Fed {
+		if ns := e.Names.Lookup([]byte(name)); ns != nil {
+			e.Store.Clear(ns.ID, e.Clock.Read())
+		}
+	}
+	e.Store.Own()
+}
+
+// Serving is called when apps are served.
+func (e *Engine) Serving() { e.kept.served.Store(true) }
+
 // Kept says what this process has taken over from the one before, or nil without keep_memory.
 func (e *Engine) Kept() *cachesidecar.KeptStats {
 	if e.Config.Keep == nil {
@@ -127,7 +162,7 @@ func (e *Engine) Kept() *cachesidecar.KeptStats {
 	case taken.Why != nil:
 		s.Cold = taken.Why.Error()
 	case e.Config.Keep.File == nil:
-		s.Cold = "no process before has left its memory"
+		s.Cold = e.Config.Keep.Why
 	default:
 		s.DownMS = e.kept.down.Milliseconds()
 	}

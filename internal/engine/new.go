@@ -42,6 +42,7 @@ func New(cfg Config) (*Engine, error) {
 		}
 	}
 	e.makeParts()
+	e.kept.own(e)
 	return e, nil
 }
 

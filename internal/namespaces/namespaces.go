@@ -115,6 +115,9 @@ func (n *Table) settleKept() {
 		if table[name] == nil {
 			ns := n.settle(n.take(name), n.others, false)
 			ns.now.Store(ns)
+			if n.Flushes.Acquire(quota.Names) == nil {
+				ns.member = n.Flushes
+			}
 			table[name] = ns
 		}
 	}

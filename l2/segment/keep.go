@@ -17,12 +17,12 @@ import (
 
 // The memory of a store with Config.Keep is a file without a name:
 //
-//	page 0 │ arena │ index pages, ghosts and quota queues │ meta
+//	header │ arena │ index pages, ghosts and quota queues │ meta
 //
-// Save writes meta behind the rest, and the header into page 0 as the last. What is in the arena and in
-// the pages has offsets only, so another process takes it over as it is. That process clears the header
-// before it changes a byte: after a crash the memory is of no use. Ghosts and quota queues are not taken
-// over.
+// Save writes meta behind the rest, and the header as the last. What is in the arena and in the pages has
+// offsets only, so another process takes it over as it is. That process clears the header before it serves
+// an entry, and if it declines the memory: after a crash, or another process, the memory is of no use.
+// Ghosts and quota queues are not taken over.
 
 // Keep puts the memory of a store into a file that outlives the process.
 type Keep struct {
@@ -41,10 +41,12 @@ type Taken struct {
 
 // keptHeader is the beginning of the file.
 type keptHeader struct {
-	Magic, Layout   uint64
-	Size, Meta      int64  // Config.Size; bytes of meta
-	MetaSum, Indexs uint32 // CRC-32C of meta, and of the index pages in use
+	Magic, Layout     uint64
+	Size, Meta        int64  // Config.Size; bytes of meta
+	MetaSum, IndexSum uint32 // CRC-32C of meta, and of the index pages in use
 }
+
+const keptStart = 64 << 10 // where the arena begins: no page of a system is longer
 
 const keptMagic = 0x3165646973686361 // "cahside1"
 
@@ -81,6 +83,7 @@ func unusablef(format string, a ...any) error { return unusable{fmt.Errorf(forma
 type memory struct {
 	file  *os.File
 	bytes []byte // the file but for meta, mapped
+	meta  int64  // bytes of the meta that was taken over, until Own
 	taken Taken
 }
 
@@ -93,7 +96,7 @@ func (s *Store) Taken() Taken { return s.memory.taken }
 // keptRegions makes the arena and the region of the pages, in a new file or in that of an earlier
 // process. header is nil if it is a new one.
 func (s *Store) keptRegions(arena, pages int64) (region, meta []byte, header *keptHeader, err error) {
-	size := pageSize + arena + pages
+	size := keptStart + arena + pages
 	m := &s.memory
 	if f := s.cfg.Keep.File; f != nil {
 		header, meta, err = readKept(f, &s.cfg, size)
@@ -107,8 +110,8 @@ func (s *Store) keptRegions(arena, pages int64) (region, meta []byte, header *ke
 	if err != nil {
 		return nil, nil, nil, errors.Join(err, s.freeMemory())
 	}
-	s.arena = m.bytes[pageSize : pageSize+arena : pageSize+arena]
-	return m.bytes[pageSize+arena:], meta, header, nil
+	s.arena = m.bytes[keptStart : keptStart+arena : keptStart+arena]
+	return m.bytes[keptStart+arena:], meta, header, nil
 }
 
 // readKept reads the header and meta of an earlier process, if this one can use them.
@@ -116,6 +119,11 @@ func readKept(f *os.File, c *Config, size int64) (h *keptHeader, meta []byte, er
 	if err := lockMemory(f); err != nil {
 		return nil, nil, unusable{err}
 	}
+	defer func() {
+		if err != nil {
+			Forget(f)
+		}
+	}()
 	h = &keptHeader{}
 	if err := binary.Read(io.NewSectionReader(f, 0, pageSize), binary.LittleEndian, h); err != nil {
 		return nil, nil, unusablef("its header cannot be read: %w", err)
@@ -153,6 +161,18 @@ func readKept(f *os.File, c *Config, size int64) (h *keptHeader, meta []byte, er
 	return h, note[n:], nil
 }
 
+// Forget makes memory of no use for any process.
+func Forget(f *os.File) { _, _ = f.WriteAt(make([]byte, 8), 0) }
+
+// Own makes the memory that was taken over this process's own. Nothing may change an entry before.
+func (s *Store) Own() {
+	if s.memory.meta > 0 {
+		Forget(s.memory.file)
+		punchMemory(s.memory.file, int64(len(s.memory.bytes)), s.memory.meta)
+		s.memory.meta = 0
+	}
+}
+
 // takeOver takes over the entries of an earlier process. The entries of each partition become
 // reachable with the next ownership of the partition that begins.
 func (s *Store) takeOver(h *keptHeader, meta []byte) error {
@@ -165,11 +185,10 @@ func (s *Store) takeOver(h *keptHeader, meta []byte) error {
 	if !fits || len(meta) > 0 {
 		return unusablef("its tables have another size")
 	}
-	if s.indexSum() != h.Indexs {
+	if s.indexSum() != h.IndexSum {
 		return unusablef("its index has changed")
 	}
-	clear(s.memory.bytes[:pageSize])
-	punchMemory(s.memory.file, int64(len(s.memory.bytes)), h.Meta)
+	s.memory.meta = h.Meta
 	s.pool.takeOver(s.meta)
 	s.pages.takeOver(s.shards)
 	for i := range s.generations {
@@ -298,7 +317,7 @@ func (s *Store) Save(note []byte) error {
 	}
 	h := keptHeader{
 		Magic: keptMagic, Layout: keptLayout(&s.cfg), Size: s.cfg.Size, Meta: int64(meta.Len()),
-		MetaSum: crc32.Checksum(meta.Bytes(), castagnoli), Indexs: s.indexSum(),
+		MetaSum: crc32.Checksum(meta.Bytes(), castagnoli), IndexSum: s.indexSum(),
 	}
 	var head bytes.Buffer
 	_ = binary.Write(&head, binary.LittleEndian, &h)

@@ -12,7 +12,11 @@ import (
 // newMemory makes a file without a name, of size bytes that take memory once they are touched. It
 // cannot be made shorter, so its mapping stays valid whatever another process does.
 func newMemory(size int64) (*os.File, error) {
-	fd, err := unix.MemfdCreate("cachesidecar", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	const flags = unix.MFD_CLOEXEC | unix.MFD_ALLOW_SEALING
+	fd, err := unix.MemfdCreate("cachesidecar", flags|unix.MFD_NOEXEC_SEAL) // vm.memfd_noexec may ask for it
+	if errors.Is(err, unix.EINVAL) {                                        // before Linux 6.3
+		fd, err = unix.MemfdCreate("cachesidecar", flags)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("make the memory that is kept: %w", err)
 	}

@@ -64,6 +64,7 @@ func (m *model) restart() {
 	if got := s.Taken(); got.Entries != entries || got.Why != nil {
 		m.t.Fatalf("it takes over %d of %d entries: %v", got.Entries, entries, got.Why)
 	}
+	s.Own()
 	for p := range uint16(kv.Partitions) {
 		s.NewOwnership(p)
 	}
@@ -112,7 +113,7 @@ func TestKeptUnusable(t *testing.T) {
 		}},
 		{"its index has changed", func(f *os.File, c *Config) {
 			c, _ = func() (*Config, error) { d, err := c.withDefaults(); return &d, err }()
-			word(f, pageSize+c.Size/int64(c.SegmentSize)*int64(c.SegmentSize)+800) // the first index page
+			word(f, keptStart+c.Size/int64(c.SegmentSize)*int64(c.SegmentSize)+800) // the first index page
 		}},
 		{"not these", func(_ *os.File, c *Config) {
 			c.Keep = &Keep{Accept: func([]byte) error { return errors.New("not these") }}
@@ -193,7 +194,15 @@ func TestKeptOnce(t *testing.T) {
 	if s, err = New(cfg); err != nil || s.Taken().Entries != 1 {
 		t.Fatalf("%v, %+v", err, s.Taken())
 	}
+	_ = s.Close() // before it used them: they are still there
+	third, _ := unix.FcntlInt(uintptr(again), unix.F_DUPFD_CLOEXEC, 0)
+	cfg.Keep.File = os.NewFile(uintptr(again), "again")
+	if s, err = New(cfg); err != nil || s.Taken().Entries != 1 {
+		t.Fatalf("%v, %+v", err, s.Taken())
+	}
+	s.Own()
 	_ = s.Close() // and no Save
+	again = third
 	cfg.Keep.File = os.NewFile(uintptr(again), "again")
 	if s, err = New(cfg); err != nil || s.Taken().Why == nil || !strings.Contains(s.Taken().Why.Error(), "did not end in order") {
 		t.Fatalf("%v, %+v", err, s.Taken())

@@ -158,6 +158,7 @@ func build(cfg Config) (s *Store, err error) {
 		return s, nil
 	}
 	if err := s.takeOver(header, meta); err != nil {
+		Forget(s.memory.file)
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil

@@ -143,6 +143,11 @@ func beginTurn(c *Conn, kind quota.Turn) error {
 		c.batch.turn = kind
 		return nil
 	}
+	if kind == quota.LongTurn { // between two answers
+		if err := c.flush(); err != nil {
+			return err
+		}
+	}
 	c.sendCalls()
 	o := &c.outbox
 	o.mu.Lock()
@@ -180,8 +185,9 @@ func Turn(c *Conn, n int) error {
 
 // EndTurn ends a turn to copy n bytes.
 func EndTurn(c *Conn, n int) {
-	c.Free(n)
-	endTurn(c)
+	if c.Free(n); n >= quota.LongCopy {
+		endTurn(c)
+	}
 }
 
 // timeSlice is how long a reader serves without a rest. At its end the reader yields its
@@ -224,7 +230,7 @@ const (
 	busyFrames  = 8
 )
 
-// wakeEvery is the least time between two calls of wakePoller: one costs some microseconds of a thread.
+// nudgeEvery is the least time between two calls of wakePoller: one costs some microseconds of a thread.
 const nudgeEvery = 500 * time.Microsecond
 
 var lastNudge atomic.Int64 // in ns since epoch
