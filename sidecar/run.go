@@ -92,7 +92,6 @@ func (s *Sidecar) run(ctx context.Context) error {
 	})
 	s.startFront(front, listener, back, cluster)
 	if cluster.ctx.Err() == nil {
-		s.engine.Serving()
 		close(s.ready) // after the node's own lines
 		s.cfg.Log.Info("serving", "socket", s.path, "node", s.cfg.Node, "l2", s.cfg.L2Size)
 	}
@@ -186,6 +185,7 @@ func (s *Sidecar) startFront(front *layer, l *unixsock.Listener, back, cluster *
 			return nil
 		}
 	})
+	s.engine.Serving()
 	if l != nil {
 		front.Go(func() error { return s.server.Serve(front.ctx, s.server.Sparing(l)) })
 		front.run(func(ctx context.Context) { s.keepSocket(ctx, l) })

@@ -120,7 +120,8 @@ func (k *kept) save(e *Engine) {
 		at = k.note.Now
 	}
 	n := keptNote{
-		Boot: e.Config.Keep.Boot, Now: at, Most: e.Config.MaxValue, Version: e.HLC.Next(now.Wall), Seed: kv.NamespaceSeed(e.Config.Seed, ""),
+		Boot: e.Config.Keep.Boot, Now: at, Most: e.Config.MaxValue, Version: e.HLC.Next(now.Wall),
+		Seed: kv.NamespaceSeed(e.Config.Seed, ""),
 		Names: map[string]kv.NamespaceID{},
 	}
 	for name, ns := range e.Names.All() {
