@@ -121,7 +121,7 @@ func (k *kept) save(e *Engine) {
 	}
 	n := keptNote{
 		Boot: e.Config.Keep.Boot, Now: at, Most: e.Config.MaxValue, Version: e.HLC.Next(now.Wall),
-		Seed: kv.NamespaceSeed(e.Config.Seed, ""),
+		Seed:  kv.NamespaceSeed(e.Config.Seed, ""),
 		Names: map[string]kv.NamespaceID{},
 	}
 	for name, ns := range e.Names.All() {
