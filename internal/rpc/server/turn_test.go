@@ -48,7 +48,7 @@ func TestFloodGivesWay(t *testing.T) {
 }
 
 // TestLongBatchesTakeTurns checks that a reader whose time slice is over waits until another long batch
-// has ended, and that short batches pass.
+// has ended, that its answers go before, and that short batches pass.
 func TestLongBatchesTakeTurns(t *testing.T) {
 	s, dial, _ := serve(t, newEcho(), Limits{})
 	turns := s.Limits().Budget.Open("uid 1", "", nil)
@@ -64,10 +64,11 @@ func TestLongBatchesTakeTurns(t *testing.T) {
 	testenv.Eventually(t, "the long batch to wait", waits(1))
 	pipeline(t, short, 1, "short")
 	readReply(t, short)
+	readReply(t, long)
 	for range running {
 		turns.EndTurn(quota.LongTurn)
 	}
-	for range 3 * MaxServe {
+	for range 3*MaxServe - 1 {
 		readReply(t, long)
 	}
 	testenv.Eventually(t, "the turn to end", func() bool {
