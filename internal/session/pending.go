@@ -228,29 +228,32 @@ func (p *Pending) waits() bool {
 func (p *Pending) Tell(a *transport.Answers, r wire.Reply) {
 	c, now := p.Session.Core, p.Session.Core.Clock.Read()
 	p.wait.Note(&p.trace, now.Boot)
+	n := ValuesOf(&r)
 	if r.Status == wire.Moved && p.Request.Op == wire.OpLease { // mostly it is in the store
 		c.Node.CheckPause(now.Boot)
 		b := namespaces.Pins{Table: c.Names, Member: p.Session.member}
-		if c.Copied(&p.Request, &b) <= SmallValue {
+		if n = c.Copied(&p.Request, &b); n <= SmallValue {
 			r = c.Execute(&p.Request, &b, now, 0)
 		}
 		b.Release()
 	}
-	n := ValuesOf(&r)
-	switch {
-	case r.Status == wire.Moved:
-		p.start()
-		return
-	case n > SmallValue && p.Request.Op == wire.OpLease: // thousands may get it at once: they take turns
-		err := p.takeStack()
+	if n > SmallValue && p.Request.Op == wire.OpLease { // thousands may get it at once
+		err := Busy(p.Held.Take(n))
 		if err == nil {
-			p.Conn.Run(func() ([]byte, bool) {
+			p.Conn.Long(n, func() []byte {
 				defer p.Held.Copy(n)()
-				return p.end(nil, &r), true
+				if r.Status == wire.Moved {
+					return p.long()
+				}
+				return p.end(nil, &r)
 			})
 			return
 		}
 		r = wire.ErrorReply(err)
+	}
+	if r.Status == wire.Moved {
+		p.start()
+		return
 	}
 	a.Frame = p.end(a.Frame[:0], &r)
 	p.Conn.Answer(a, true)

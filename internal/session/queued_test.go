@@ -80,3 +80,35 @@ func TestQueuedLeaseAsksAgain(t *testing.T) {
 		}
 	})
 }
+
+// TestQueuedLeasesTakeTurns has many LEASEs of a connection get a long value at once. The copies that
+// there is memory for are made one after the other, as the app
+// reads them, and the other LEASEs are BUSY at once.
+func TestQueuedLeasesTakeTurns(t *testing.T) {
+	cfg := longLeases
+	cfg.MaxValue, cfg.L2Size, cfg.BufferSize = 1<<20, 32<<20, 8<<20
+	doors.Virtually(t, cfg, func(t *testing.T, h *doors.Host) {
+		const n = 60
+		app, holder, tokens := queues(t, h, time.Hour, "k")
+		for range n - 1 {
+			app.Begin(doors.LeaseOf("k", time.Hour))
+		}
+		wait(t, h, n)
+		value := strings.Repeat("v", 300_000)
+		onehost.Is(t, "FILL", holder.Call(doors.FillOf("k", tokens[0], value)), wire.OK, "")
+		settle()
+		if waits := h.Waiting.Load(); waits < 2 || waits > n/2 {
+			t.Errorf("%d of %d LEASEs still wait, while the app reads nothing", waits, n)
+		}
+		got := map[wire.Status]int{}
+		for range n {
+			r := app.Receive(wire.OpLease)
+			if got[r.Status]++; r.Status == wire.OK && string(r.Value) != value {
+				t.Errorf("%d bytes", len(r.Value))
+			}
+		}
+		if got[wire.OK] < 2 || got[wire.OK]+got[wire.Busy] != n {
+			t.Errorf("%v", got)
+		}
+	})
+}

@@ -262,8 +262,8 @@ func (c *Conn) Run(task func() (answer []byte, reads bool)) {
 // Long runs a request that has begun and whose answer has about size bytes. It runs task
 // when no long answer waits to be written. So all short answers come first, and of the
 // long ones the shorter come before much longer ones. Long is for requests that only
-// read. A task that would have to wait would delay all tasks behind it: it must hand its
-// request on to Run and return nil.
+// read. A task that waits delays all tasks behind it. So it waits for a turn to copy at
+// most, or hands its request on to Run and returns nil.
 func (c *Conn) Long(size int, task func() []byte) { c.replies.addLong(size, task) }
 
 // Answer ends a request that has begun with the answer a.Frame. It does not wait, so a
