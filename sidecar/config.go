@@ -150,6 +150,9 @@ type Config struct {
 	// MaxStaleness bounds how long after a change an outdated value may be read. It must be
 	// the same on all hosts. Default: 2s. Bounds: 500ms to 1m.
 	MaxStaleness time.Duration `yaml:"max_staleness"`
+	// LeaveTime bounds how long this host waits until other hosts have fetched its entries, when it
+	// ends or is drained. Default: 10s. Bounds: 1s to 1h.
+	LeaveTime time.Duration `yaml:"leave_time" reload:"yes"`
 	// MaxClockSkew bounds the difference between the wall clocks of two hosts. Default:
 	// 500ms. Bounds: 1ms to 1m.
 	MaxClockSkew time.Duration `yaml:"max_clock_skew"`
@@ -197,5 +200,6 @@ const (
 	DefaultL1Size     = 64 << 20
 	DefaultL2Size     = 256 << 20
 	DefaultTimeout    = time.Second
+	DefaultLeaveTime  = 10 * time.Second
 	DefaultBufferSize = 128 << 20
 )

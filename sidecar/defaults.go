@@ -162,6 +162,10 @@ func (c *Config) clusterDefaults() error {
 	c.PartitionPolicy = cmp.Or(c.PartitionPolicy, cluster.Available)
 	c.MaxClockSkew = cmp.Or(c.MaxClockSkew, cluster.DefaultMaxSkew)
 	c.Weight = cmp.Or(c.Weight, c.ownWeight())
+	c.LeaveTime = cmp.Or(c.LeaveTime, DefaultLeaveTime)
+	if c.LeaveTime < time.Second || c.LeaveTime > time.Hour {
+		wrong.Addf("leave_time %v: give 1s to 1h", c.LeaveTime)
+	}
 	if c.MaxClockSkew < time.Millisecond || c.MaxClockSkew > time.Minute {
 		wrong.Addf("max_clock_skew %v: give 1ms to 1m", c.MaxClockSkew)
 	}

@@ -29,6 +29,7 @@ type ending struct {
 	mu     sync.Mutex
 	cancel func()      // makes Run end; nil before it
 	late   *time.Timer // see endWrites; nil before the end
+	left   func(bool)  // of progress; nil before the end, and if this host does not leave
 }
 
 // starts returns the context of a Run, whose end begins the end.
@@ -64,7 +65,9 @@ func (e *ending) drain(ctx context.Context, q *wire.Request, deadline time.Durat
 	ctx, cancel := context.WithTimeout(ctx, deadline-e.engine.Clock.Read().Boot)
 	defer cancel()
 	given := e.engine.Handoff.Counts.Given.Load()
+	end := e.progress()
 	h, err := node.Drain(ctx, q.Has(wire.Force))
+	end(err == nil)
 	switch {
 	case errors.Is(err, cluster.ErrNoHeir) && node.Alone():
 		return refused(wire.Unavailable, "%v: this host is in no cluster, and keeps its entries until it stops; "+
@@ -108,7 +111,40 @@ func (e *ending) depart(ctx context.Context) {
 	e.log.Info("stopping: this host leaves the cluster first, and serves its apps meanwhile")
 	e.engine.Node.AwaitVoters(ctx)
 	e.endWrites()
+	e.left = e.progress()
 	e.engine.Node.HandOver(ctx)
+}
+
+// progressEvery is how often the log tells how far a handover is.
+const progressEvery = 5 * time.Second
+
+// progress logs how far a handover is, until end is called. If its time is over, end logs what was not
+// handed over.
+func (e *ending) progress() (end func(over bool)) {
+	h, n := e.engine.Handoff, e.engine.Store.Stats().Entries
+	ended, logged := make(chan struct{}), make(chan struct{})
+	given := h.Counts.Given.Load()
+	go func() { // ends with end
+		defer close(logged)
+		t := time.NewTicker(progressEvery)
+		defer t.Stop()
+		for {
+			select {
+			case <-ended:
+				return
+			case <-t.C:
+				e.log.Info("handing over", "entries", h.Counts.Given.Load()-given, "of", n)
+			}
+		}
+	}()
+	return func(over bool) {
+		close(ended)
+		<-logged
+		if over && h.Offering() > 0 {
+			e.log.Warn("other hosts have not fetched all entries within leave_time: raise it if more are to go",
+				"entries", h.Counts.Given.Load()-given, "of", n, "leave_time", e.engine.Node.LeaveTime())
+		}
+	}
 }
 
 // goaway tells apps to move on, and waits until they have, once no new connections are
@@ -127,7 +163,7 @@ func (e *ending) endWrites() *time.Timer {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.late == nil {
-		e.late = time.AfterFunc(e.engine.Node.LeaveTimeout()*3/4, e.engine.Names.EndWrites)
+		e.late = time.AfterFunc(e.engine.Node.LeaveTime()*3/4, e.engine.Names.EndWrites)
 	}
 	return e.late
 }

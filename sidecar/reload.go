@@ -122,6 +122,7 @@ func (s *Sidecar) setLimits() {
 		s.memcached.server.SetMaxConns(files.Apps)
 	}
 	s.aloneOK.Store(c.AloneOK)
+	e.Node.SetLeaveTime(c.LeaveTime)
 	if s.weight.Swap(c.Weight) != c.Weight && !s.cfg.AdaptiveWeight && !e.Node.Alone() {
 		e.Node.SetWeight(c.Weight)
 	}

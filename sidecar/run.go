@@ -100,6 +100,9 @@ func (s *Sidecar) run(ctx context.Context) error {
 	defer s.ending.endWrites().Stop()
 	cluster.stop()
 	err = joined(err, cluster.Wait())
+	if s.ending.left != nil {
+		s.ending.left(true)
+	}
 	s.setBack(nil)
 	back.stop()
 	return s.ending.stopped(joined(err, back.Wait()))

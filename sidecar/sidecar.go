@@ -110,6 +110,7 @@ func New(cfg Config) (*Sidecar, error) {
 	s.present, s.memory.engine = s.cfg, s.engine
 	s.weight.Store(cfg.Weight)
 	s.aloneOK.Store(cfg.AloneOK)
+	s.engine.Node.SetLeaveTime(cfg.LeaveTime)
 	s.keys.Renew = s.engine.Node.Renew
 	s.sessions = session.New(session.Config{
 		Engine: s.engine, Host: thisHost{s}, Version: cfg.Version, BootClock: kv.BootClockID(),
@@ -157,6 +158,9 @@ func (s *Sidecar) Ready() <-chan struct{} { return s.ready }
 // Ending returns a channel that is closed when Run begins to end: its context has ended,
 // or a drain was to end it.
 func (s *Sidecar) Ending() <-chan struct{} { return s.ending.begun }
+
+// LeaveTime returns the leave time in effect.
+func (s *Sidecar) LeaveTime() time.Duration { return s.engine.Node.LeaveTime() }
 
 // SocketPath returns the path at which apps connect. It is valid once Ready is closed.
 func (s *Sidecar) SocketPath() string { return s.path }

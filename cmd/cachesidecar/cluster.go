@@ -40,7 +40,7 @@ func clusterCommands(p *program) []*cli.Command {
 			boolFlag("undo", "take the host's part of the keys back, also in the middle of a drain"),
 			boolFlag("force", "drain also the only host: its entries are gone, and its apps get misses and errors"),
 			boolFlag("stop", "then end the sidecar, as SIGTERM does, and wait for its end"),
-			jsonFlag, socketFlag, tokenFlag, timeoutFlag("wait this `TIME` for the answer", 30*time.Second),
+			jsonFlag, socketFlag, tokenFlag, timeoutFlag("wait this `TIME` for the answer", time.Hour),
 		},
 		Action: counted(0, 0, p.drain),
 	}, {
@@ -127,10 +127,13 @@ func (p *program) drain(c *cli.Context) error {
 		if err != nil {
 			return err
 		}
+		stop := func() {}
 		if isTerminal(p.err) && !o.Undo {
 			fmt.Fprint(p.err, plainf("draining %s: %s partitions\n", before.Node, count(int64(before.Cluster.Owned))))
+			stop = background(ctx, func(ctx context.Context) { p.handingOver(ctx, cl, before) })
 		}
 		d, err := cl.Drain(ctx, o)
+		stop()
 		if err != nil {
 			return err
 		}
@@ -147,6 +150,17 @@ func (p *program) drain(c *cli.Context) error {
 		}
 		return nil
 	})
+}
+
+// handingOver writes how far a handover is, until ctx ends.
+func (p *program) handingOver(ctx context.Context, cl *client.Client, before cachesidecar.Stats) {
+	for sleep(ctx, 2*time.Second) == nil {
+		if st, err := cl.Stats(ctx); err == nil && before.L2.Entries > 0 {
+			given := st.Cluster.Handoff.Given - before.Cluster.Handoff.Given
+			fmt.Fprint(p.err, plainf("%d %%: %s of %s entries\n", min(100, given*100/before.L2.Entries), count(given),
+				count(before.L2.Entries)))
+		}
+	}
 }
 
 // ended waits until a process is gone.

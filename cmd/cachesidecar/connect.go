@@ -76,7 +76,7 @@ func connect(ctx context.Context, c *cli.Context) (*client.Client, error) {
 	cl, err := client.Dial(ctx, client.Config{
 		NoSharedMemory: true, // one command, one answer
 		Socket:         path, TokenFile: tokenFile(c), Name: "cachesidecar-cli",
-		Conns: 1, DialTimeout: timeout, RequestTimeout: timeout,
+		Conns: 1, DialTimeout: min(timeout, 30*time.Second), RequestTimeout: timeout,
 	})
 	if err != nil {
 		return nil, explain(c, err)

@@ -72,6 +72,7 @@ var settingFlags = map[string]flagHelp{
 	"adaptive_weight": {"lower the weight while this host is under pressure", ""},
 	"weight":          {"this host's share of the keys, a `NUMBER` relative to other hosts", "l2-size in MiB"},
 	"max_staleness":   {"how far behind a copy may be, a `TIME` that is the same on all hosts", "2s"},
+	"leave_time":      {"at the end, wait for a `TIME` at most until other hosts have this one's entries", "10s"},
 	"max_clock_skew":  {"how far another host's clock may differ, a `TIME`", "500ms"},
 	"http":            {"serve health, metrics and a page on `HOST:PORT`, or \"off\"", defaultHTTP},
 	"http_hosts": {"`NAME,…` under which --http may be asked, beside this host's own, localhost and IP " +

@@ -99,7 +99,9 @@ func (p *program) serve(c *cli.Context) error {
 	}
 	asleep()                  // a socket that systemd keeps takes connections, and nothing answers
 	if isClosed(s.Ending()) { // it may have ended at once
-		_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping)
+		// Beyond leave_time the end takes 17.5 s at most, 10 more on a voter.
+		needs := s.LeaveTime() + 35*time.Second
+		_, _ = daemon.SdNotify(false, fmt.Sprintf("%s\nEXTEND_TIMEOUT_USEC=%d", daemon.SdNotifyStopping, needs.Microseconds()))
 	}
 	err = <-done
 	if errors.Is(err, c.Context.Err()) {

@@ -68,8 +68,8 @@ type Config struct {
 	Voters []string
 	// Settings must be the same on all nodes, as Bound must.
 	Settings map[string]string
-	// LeaveTimeout limits the handoff when this node leaves, and everything else that
-	// other nodes wait for then. Default: 10 s.
+	// LeaveTimeout limits everything that other nodes wait for when this node leaves, and the
+	// handoff too unless Node.SetLeaveTime says otherwise. Default: 10 s.
 	LeaveTimeout time.Duration
 
 	Clock    kv.Clock

@@ -22,6 +22,8 @@ type departure struct {
 	caller  *caller
 	flusher *flusher
 	report  *reporter
+	// time limits a handover: see Node.SetLeaveTime.
+	time atomic.Int64
 
 	present  *handover // the last one, until this node has come back; nil: it is not drained
 	waiting  int       // drains that wait until this node is in
@@ -209,9 +211,9 @@ func (l *departure) follow(ctx context.Context, h *handover) {
 }
 
 // awaitHeirs waits until others own all that this node gives up, have fetched the entries,
-// and know how write-throughs have ended; for LeaveTimeout at most, and not after over.
+// and know how write-throughs have ended; for the leave time at most, and not after over.
 func (l *departure) awaitHeirs(ctx context.Context, over <-chan struct{}) {
-	ctx, cancel := context.WithTimeout(ctx, l.cfg.LeaveTimeout)
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(l.time.Load()))
 	defer cancel()
 	t := time.NewTicker(10 * time.Millisecond)
 	defer t.Stop()

@@ -101,6 +101,7 @@ func (n *Node) compose() {
 	n.relay = &relay{cfg: cfg, driver: n.driver, admission: n.admission, counts: counts}
 	n.flusher = &flusher{cfg: cfg, driver: n.driver, caller: caller, admission: n.admission}
 	n.departure = &departure{cfg: cfg, driver: n.driver, caller: caller, flusher: n.flusher, report: report}
+	n.SetLeaveTime(cfg.LeaveTimeout)
 	n.served = &pollServer{
 		cfg: cfg, driver: n.driver, admission: n.admission, acquaintances: n.acquaintances, followers: n.followers,
 		readers: readers, poller: n.poller, flusher: n.flusher, membership: n.membership,
@@ -117,8 +118,12 @@ func (n *Node) Self() kv.Process { return n.cfg.Self }
 // Bound returns B.
 func (n *Node) Bound() time.Duration { return n.cfg.Bound }
 
-// LeaveTimeout returns the limit on the time that this node takes to leave.
-func (n *Node) LeaveTimeout() time.Duration { return n.cfg.LeaveTimeout }
+// SetLeaveTime limits the time in which others fetch the entries of this node when it is drained or
+// leaves. It does not change a handover that is under way. Default: LeaveTimeout.
+func (n *Node) SetLeaveTime(d time.Duration) { n.departure.time.Store(int64(d)) }
+
+// LeaveTime returns it.
+func (n *Node) LeaveTime() time.Duration { return time.Duration(n.departure.time.Load()) }
 
 // View returns the present ring.
 func (n *Node) View() *View { return n.driver.view.Load() }
@@ -153,7 +158,7 @@ func (n *Node) SetWeight(weight uint32) {
 }
 
 // Drain makes this node own nothing: other nodes take over its partitions, with their
-// entries. It returns once that is done, after LeaveTimeout, or when ctx ends; what has
+// entries. It returns once that is done, after the leave time, or when ctx ends; what has
 // begun continues. Requests are answered throughout. A second call waits for the same
 // end. Unless forced, Drain returns ErrNoHeir if no other node could take anything. A node
 // that was just started may not know the others yet: Drain waits for them first, and

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"golang.org/x/sync/singleflight"
-	"golang.org/x/time/rate"
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/failpoint"
@@ -29,8 +28,7 @@ import (
 // that has released them, the hottest first, and meanwhile asks it for single entries.
 // The cluster's node calls Begin, Ended and Offer when ownerships begin and end.
 type Handoff struct {
-	cfg     Config
-	limiter *rate.Limiter // bytes per second that come
+	cfg Config
 
 	Incoming [kv.Partitions]atomic.Pointer[Source]
 	// Heads are the ends of the other hosts' logs when the present ownership began.
@@ -60,7 +58,6 @@ const (
 	pullBytes   = 256 << 10 // of one answer, beside one entry
 	pullTimeout = time.Second
 	pullTries   = 5
-	pullRate    = 64 << 20 // bytes per second
 )
 
 // Source is the process that the entries of some partitions come from. A partition has at
@@ -102,7 +99,7 @@ type Host interface {
 
 // New returns a Handoff. It starts nothing.
 func New(c Config) *Handoff {
-	return &Handoff{cfg: c, limiter: rate.NewLimiter(pullRate, pullRate), offers: map[wire.Ballot]*Offer{}}
+	return &Handoff{cfg: c, offers: map[wire.Ballot]*Offer{}}
 }
 
 // Run lets pulls begin until ctx ends, and then waits for them. It drops old offers. node
@@ -185,6 +182,7 @@ func (h *Handoff) pull(ctx context.Context, src *Source) {
 	defer h.Counts.Pulling.Add(-1)
 	failures := 0
 	for batch := uint64(0); ctx.Err() == nil && h.wanted(src); {
+		asked := h.cfg.Clock.Read().Boot
 		size, done, err := h.PullOne(ctx, src, batch)
 		if err != nil {
 			if failures++; failures == pullTries {
@@ -203,13 +201,19 @@ func (h *Handoff) pull(ctx context.Context, src *Source) {
 		if done && size == 0 {
 			break
 		}
-		if h.limiter.WaitN(ctx, min(max(size, 1), pullRate)) != nil {
+		if !kv.Sleep(ctx, h.rest(h.cfg.Clock.Read().Boot-asked)) {
 			break
 		}
 	}
 	for p := range src.Partitions.All() {
 		h.Incoming[p].CompareAndSwap(src, nil)
 	}
+}
+
+// rest returns how long a pull rests after a batch: all pulls together take half of the time, and so
+// at most half of what this host and its network can do.
+func (h *Handoff) rest(took time.Duration) time.Duration {
+	return took * time.Duration(2*h.Counts.Pulling.Load()-1)
 }
 
 // wanted reports whether any of the partitions still waits for the source.

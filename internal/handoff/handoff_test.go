@@ -254,31 +254,47 @@ func TestTwoSources(t *testing.T) {
 	})
 }
 
-// TestPullIsPaced checks that entries come at 64 MiB/s, after a first 64 MiB.
+// TestPullIsPaced checks that a pull rests for as long as its batches take, and for three times as long
+// beside another pull: together they take half of the time.
 func TestPullIsPaced(t *testing.T) {
-	between(t, "ab", func(t *testing.T, lan *simnet.Net, hosts []*host) {
-		lan.SetDelay(0, 0)
-		a, b := hosts[0], hosts[1]
-		k := a.put("default", "k", "v", 0)
-		const batches, size = 18, 4 << 20
-		value := make([]byte, size-len(k.Bytes))
-		a.pull = func(_ kv.Process, q *wire.Pull) wire.Reply {
-			if q.Batch == batches {
-				return wire.BodyReply(wire.Pulled{Done: true})
+	const trip, batches = 20 * time.Millisecond, 18
+	for sources := 1; sources <= 2; sources++ {
+		between(t, "abc", func(t *testing.T, lan *simnet.Net, hosts []*host) {
+			lan.SetDelay(trip/2, trip/2)
+			b := hosts[1]
+			begun := ownership.Begun{Ballot: b.ballot(), Releasers: map[kv.Process]kv.PartitionSet{}}
+			var asked [2][]time.Time
+			var keys []kv.Key
+			for i, from := range []*host{hosts[0], hosts[2]}[:sources] {
+				k := from.put("default", string(from.self.Node), "v", 0)
+				keys = append(keys, k)
+				from.pull = func(_ kv.Process, q *wire.Pull) wire.Reply {
+					asked[i] = append(asked[i], time.Now())
+					if q.Batch == batches {
+						return wire.BodyReply(wire.Pulled{Done: true})
+					}
+					e := wire.Entry{Namespace: "default", Key: k.Bytes, Value: []byte("v"), Version: 1}
+					return wire.BodyReply(wire.Pulled{Entries: []wire.Entry{e}})
+				}
+				from.release(begun.Ballot, partitions(k))
+				begun.Releasers[from.self] = partitions(k)
 			}
-			e := wire.Entry{Namespace: "default", Key: k.Bytes, Value: value, Version: 1}
-			return wire.BodyReply(wire.Pulled{Entries: []wire.Entry{e}})
-		}
-		began := time.Now()
-		move(a, b, k)
-		want := time.Second * (batches*size - 64<<20) / (64 << 20)
-		if took := time.Since(began); took < want || took > want+20*time.Millisecond {
-			t.Errorf("%d MiB took %v, want %v", batches*size>>20, took, want)
-		}
-		if got := b.Counts.Bytes.Load(); got != batches*size || b.Counts.Refused.Load() != batches {
-			t.Errorf("it counts %+v", b.Stats()) // the value is too long for that store
-		}
-	})
+			begun.Partitions = partitions(keys...)
+			b.Begin(begun, nil)
+			b.pulled()
+			want := trip * time.Duration(2*sources)
+			for i := range sources {
+				if len(asked[i]) != batches+1 {
+					t.Fatalf("%d batches were asked for", len(asked[i]))
+				}
+				for n := 2; n < batches; n++ { // the first may be alone, and the last
+					if gap := asked[i][n].Sub(asked[i][n-1]); gap != want {
+						t.Errorf("%d sources: batch %d of source %d after %v, want %v", sources, n, i, gap, want)
+					}
+				}
+			}
+		})
+	}
 }
 
 // TestPullEndsWithTheEnd checks that a pull goes on after an empty batch, and after a last
