@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"sync"
 	"testing"
@@ -203,6 +204,47 @@ func TestLengthyVirtualDrainUndoneLarge(t *testing.T) {
 					t.Error("no drain was undone while entries were fetched")
 				}
 			}, voters...)
+		})
+	}
+}
+
+// TestVirtualLeaveTime drains a host whose entries take longer to fetch than its leave time: the drain ends
+// with that time, and the log says so. With a longer one all entries come first.
+func TestVirtualLeaveTime(t *testing.T) {
+	t.Parallel()
+	for _, leaveTime := range []time.Duration{time.Second, time.Minute} {
+		withNodes(t, 2, nil, Namespace{}, func(w *world) {
+			const keys = 1000
+			v, value := w.nodes[1], strings.Repeat("value", 4<<10/5) // 2 MB on the host, fetched by 256 KiB
+			for i := range keys {
+				if r := w.nodes[i%2].set(fmt.Sprint("key", i), value); r.Status != wire.OK {
+					w.fail("SET: %s %s", r.Status, r.Message)
+				}
+			}
+			w.net.SetDelay(150*time.Millisecond, 150*time.Millisecond)
+			var log strings.Builder
+			v.s.ending.log = slog.New(slog.NewTextHandler(&log, nil))
+			v.s.engine.Node.SetLeaveTime(leaveTime)
+			d, err := v.s.Drain(context.Background(), cachesidecar.DrainOptions{})
+			took := time.Duration(d.TookMS) * time.Millisecond
+			says := strings.Contains(log.String(), `msg="other hosts have not fetched all entries`)
+			if err != nil || d.NotTaken != 0 {
+				w.fail("leave_time %v: %+v, %v", leaveTime, d, err)
+			}
+			if leaveTime == time.Second {
+				if took < leaveTime || took > leaveTime+100*time.Millisecond || !says {
+					w.fail("after %v, log: %s", took, log.String())
+				}
+				return
+			}
+			if took < progressEvery || says || strings.Count(log.String(), `msg="handing over" entries=`) != int(took/progressEvery) {
+				w.fail("after %v, log: %s", took, log.String())
+			}
+			for i := range keys {
+				if r := w.nodes[0].get(fmt.Sprint("key", i), 0); r.Status != wire.OK {
+					w.fail("key %d: %s", i, r.Status)
+				}
+			}
 		})
 	}
 }
