@@ -30,14 +30,20 @@ func TestLengthyKeptRestarts(t *testing.T) {
 	flags := []string{"--keep-memory", "--l2-size", "64MiB", "--memcached", text}
 	p := k.start(flags...)
 	ctx, stop := context.WithCancel(t.Context())
-	var apps sync.WaitGroup
+	var apps, begun sync.WaitGroup
+	defer apps.Wait()
+	defer stop()
 	var calls, shared atomic.Int64
 	run := func(name string, set func(value string) error, get func() (string, error)) {
+		begun.Add(1)
 		apps.Go(func() {
 			for n := 0; ctx.Err() == nil; n++ {
 				value := fmt.Sprint(n)
 				if err := set(value); err != nil {
 					t.Errorf("%s: set %d: %v", name, n, err)
+				}
+				if n == 0 {
+					begun.Done()
 				}
 				for range 20 {
 					if got, err := get(); err != nil || got != value {
@@ -54,7 +60,7 @@ func TestLengthyKeptRestarts(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer c.Close()
+		t.Cleanup(func() { c.Close() })
 		key := fmt.Sprint("memory ", memory)
 		run(key, func(value string) error {
 			_, err := c.Set(context.Background(), key, []byte(value), cachesidecar.SetOptions{})
@@ -69,6 +75,7 @@ func TestLengthyKeptRestarts(t *testing.T) {
 	}
 	mc := &textApp{address: text}
 	run("memcached", mc.set, mc.get)
+	begun.Wait()
 	for restart := range restarts {
 		k.ends(p)
 		p = k.start(flags...)
