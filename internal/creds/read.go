@@ -4,7 +4,7 @@ import (
 	"errors"
 	"path/filepath"
 
-	"github.com/cachesidecar/cachesidecar/internal/plainfile"
+	"github.com/cachesidecar/cachesidecar/internal/settings"
 )
 
 // read returns the content of a short file. Other users may neither read nor write a
@@ -15,7 +15,7 @@ func read(path string, secret bool) ([]byte, error) {
 		return nil, errors.New("give the whole path, from / on, of a file")
 	}
 	if secret {
-		return plainfile.Secret(path, maxFile)
+		return settings.ReadSecret(path, maxFile)
 	}
-	return plainfile.Trusted(path, maxFile)
+	return settings.ReadTrusted(path, maxFile)
 }

@@ -1,10 +1,4 @@
-// Package plainfile reads the short files that a configuration or a flag names: settings
-// and secrets. It reads regular files only, since a pipe may block and a device may never
-// end. It limits the size that it reads.
-//
-// Its errors do not name the path: the caller's errors do, together with the setting that
-// has the path. The package starts no goroutine and keeps nothing.
-package plainfile
+package settings
 
 import (
 	"errors"
@@ -15,25 +9,30 @@ import (
 	"syscall"
 )
 
-// Read returns the content of a file of at most most bytes.
-func Read(path string, most int) ([]byte, error) { return read(path, most, nil) }
+// ReadFile returns the content of a short file that a setting or a flag names, of at most most
+// bytes. It reads regular files only, since a pipe may block and a device may never end. Its
+// errors do not name the path: the caller's errors do, together with the setting that has the
+// path.
+func ReadFile(path string, most int) ([]byte, error) { return readFile(path, most, nil) }
 
-// Secret is Read for a file that contains a secret. The owner must be this process's user
+// ReadSecret is ReadFile for a file that contains a secret. The owner must be this process's user
 // or root, the group may at most read it, and others must have no access. Symbolic links
 // are followed; the rules apply to their target.
-func Secret(path string, most int) ([]byte, error) {
-	return read(path, most, func(i fs.FileInfo) error {
+func ReadSecret(path string, most int) ([]byte, error) {
+	return readFile(path, most, func(i fs.FileInfo) error {
 		return closed(i, "it contains a secret", "read or change", 0o027)
 	})
 }
 
-// Trusted is Read for a file that others may read, but that only this process's user and
+// ReadTrusted is ReadFile for a file that others may read, but that only this process's user and
 // root may change.
-func Trusted(path string, most int) ([]byte, error) {
-	return read(path, most, func(i fs.FileInfo) error { return closed(i, "it says what is trusted", "change", 0o022) })
+func ReadTrusted(path string, most int) ([]byte, error) {
+	return readFile(path, most, func(i fs.FileInfo) error {
+		return closed(i, "it says what is trusted", "change", 0o022)
+	})
 }
 
-func read(path string, most int, check func(fs.FileInfo) error) ([]byte, error) {
+func readFile(path string, most int, check func(fs.FileInfo) error) ([]byte, error) {
 	// Stat comes first, since opening a device may already have an effect. O_NONBLOCK is
 	// for a pipe that replaces the file in between.
 	if info, err := os.Stat(path); err != nil {

@@ -1,4 +1,4 @@
-package plainfile
+package settings
 
 import (
 	"os"
@@ -8,9 +8,9 @@ import (
 	"testing"
 )
 
-// TestRead checks that regular files of a limited size are read, and that pipes, devices
+// TestReadFile checks that regular files of a limited size are read, and that pipes, devices
 // and folders are refused at once, also behind a link.
-func TestRead(t *testing.T) {
+func TestReadFile(t *testing.T) {
 	dir := t.TempDir()
 	at := func(name string) string { return filepath.Join(dir, name) }
 	for name, text := range map[string]string{"text": "hello", "full": "0123456789", "long": "0123456789a"} {
@@ -38,7 +38,7 @@ func TestRead(t *testing.T) {
 		{dir, "", "it is no regular file"},
 		{at("none"), "", "no such file"},
 	} {
-		b, err := Read(tc.path, 10)
+		b, err := ReadFile(tc.path, 10)
 		if string(b) != tc.want || (err == nil) != (tc.fault == "") || err != nil && !strings.Contains(err.Error(), tc.fault) {
 			t.Errorf("%s: %q, %v, want %q, %q", tc.path, b, err, tc.want, tc.fault)
 		}
@@ -48,9 +48,9 @@ func TestRead(t *testing.T) {
 	}
 }
 
-// TestSecret checks that a secret is refused if all users have access to it, or if
+// TestReadSecret checks that a secret is refused if all users have access to it, or if
 // another user owns it.
-func TestSecret(t *testing.T) {
+func TestReadSecret(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "secret")
 	if err := os.WriteFile(path, []byte("s3cret"), 0o600); err != nil {
 		t.Fatal(err)
@@ -63,7 +63,7 @@ func TestSecret(t *testing.T) {
 		if err := os.Chmod(path, mode); err != nil {
 			t.Fatal(err)
 		}
-		b, err := Secret(path, 10)
+		b, err := ReadSecret(path, 10)
 		if (err == nil) != (fault == "") || err != nil && !strings.Contains(err.Error(), fault) || err == nil && string(b) != "s3cret" {
 			t.Errorf("mode %04o: %q, %v, want %q", mode, b, err, fault)
 		}
@@ -78,14 +78,14 @@ func TestSecret(t *testing.T) {
 	if err := os.Chown(path, 65534, 65534); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Secret(path, 10); err == nil || !strings.Contains(err.Error(), "belongs to uid 65534: chown it to uid 0") {
+	if _, err := ReadSecret(path, 10); err == nil || !strings.Contains(err.Error(), "belongs to uid 65534: chown it to uid 0") {
 		t.Errorf("another user's file: %v", err)
 	}
 }
 
-// TestTrusted checks that all users may read a trusted file, but only its owner may
+// TestReadTrusted checks that all users may read a trusted file, but only its owner may
 // change it.
-func TestTrusted(t *testing.T) {
+func TestReadTrusted(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ca")
 	if err := os.WriteFile(path, []byte("roots"), 0o600); err != nil {
 		t.Fatal(err)
@@ -97,7 +97,7 @@ func TestTrusted(t *testing.T) {
 		if err := os.Chmod(path, mode); err != nil {
 			t.Fatal(err)
 		}
-		b, err := Trusted(path, 10)
+		b, err := ReadTrusted(path, 10)
 		if (err == nil) != (fault == "") || err != nil && !strings.Contains(err.Error(), fault) || err == nil && string(b) != "roots" {
 			t.Errorf("mode %04o: %q, %v, want %q", mode, b, err, fault)
 		}
