@@ -7,11 +7,11 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/access"
 	"github.com/cachesidecar/cachesidecar/internal/condition"
 	"github.com/cachesidecar/cachesidecar/internal/httpd"
 	"github.com/cachesidecar/cachesidecar/internal/logs"
-	"github.com/cachesidecar/cachesidecar/internal/page"
 	"github.com/cachesidecar/cachesidecar/internal/settings"
 )
 
@@ -80,13 +80,9 @@ func (s *Sidecar) listenHTTP() (*httpd.Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := page.New(page.Config{
-		Snapshot: s.telemetry.Snapshot,
-		Streams:  max(1, s.files.HTTP/4), // the rest is for probes and scrapes
-	})
 	h, err := httpd.New(httpd.Config{
 		Address: s.cfg.HTTP, Callers: s.present.httpCallers(token), MaxConns: s.files.HTTP, Log: s.cfg.Log,
-		Ready: s.readiness, Page: p.ServeHTTP, Events: p.ServeEvents, Metrics: s.telemetry.Registry,
+		Ready: s.readiness, Snapshot: s.telemetry.Snapshot, Metrics: s.telemetry.Registry,
 		Profiles: profiles(s),
 	})
 	if err != nil {
@@ -94,6 +90,16 @@ func (s *Sidecar) listenHTTP() (*httpd.Server, error) {
 	}
 	s.http.Store(h)
 	return h, nil
+}
+
+// httpStats returns a function that counts the connections of the HTTP port; zero while there is none.
+func httpStats(s *Sidecar) func() cachesidecar.HTTPStats {
+	return func() (n cachesidecar.HTTPStats) {
+		if h := s.http.Load(); h != nil {
+			n = h.Stats()
+		}
+		return n
+	}
 }
 
 // wordsLast is how long the words of a host that is ready are kept. Anybody may ask for them, as

@@ -125,7 +125,7 @@ func New(cfg Config) (*Sidecar, error) {
 		Node: cfg.Node, Version: cfg.Version, Join: len(cfg.Join), AloneOK: s.aloneOK.Load,
 		MaxStaleness: cfg.MaxStaleness, Started: s.started, Log: cfg.Log,
 		MemoryLimit: func() int64 { limit, _ := machine.Memory(); return limit },
-		HTTP:        s.http.Load, Memcached: s.memcached.stats,
+		HTTP:        httpStats(s), Memcached: s.memcached.stats,
 		SocketRemade: s.socket.remade.Load, Enter: thisHost{s}.Enter,
 		NotReady: func() string { return notReady(s) }, Changes: s.followers.stats,
 	})

@@ -1,4 +1,4 @@
-package page
+package httpd
 
 import (
 	"bufio"
@@ -48,14 +48,14 @@ func (h *fake) snapshot() (telemetry.Snapshot, bool) {
 	}, true
 }
 
-func (h *fake) page() *Page {
-	return New(Config{Snapshot: h.snapshot})
+func (h *fake) page() *page {
+	return newPage(h.snapshot, maxStreams)
 }
 
 // get returns the page.
-func get(p *Page) *httptest.ResponseRecorder {
+func get(p *page) *httptest.ResponseRecorder {
 	w := httptest.NewRecorder()
-	p.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/", nil))
+	p.serve(w, httptest.NewRequest(http.MethodGet, "/", nil))
 	return w
 }
 
@@ -73,7 +73,7 @@ func TestPageEscapes(t *testing.T) {
 	csp := w.Header().Get("Content-Security-Policy")
 	for _, tag := range []string{"style", "script"} {
 		m := regexp.MustCompile("(?s)<" + tag + ">(.*)</" + tag + ">").FindStringSubmatch(body)
-		if m == nil || !strings.Contains(csp, tag+"-src '"+digest(m[1])+"'") {
+		if m == nil || !strings.Contains(csp, tag+"-src '"+sourceOf(m[1])+"'") {
 			t.Errorf("the policy %q does not allow the page's %s", csp, tag)
 		}
 	}
@@ -99,14 +99,14 @@ func TestPageState(t *testing.T) {
 		{"not joined", func(st *cachesidecar.Stats) { st.NotReady = "not joined" }, "bad", "not ready", 1},
 		{"much", func(st *cachesidecar.Stats) { st.Shares = make([]cachesidecar.ShareStats, 100) }, "bad", "serving, not well", maxWrong + 1},
 	} {
-		w := get(New(Config{Snapshot: func() (telemetry.Snapshot, bool) {
+		w := get(newPage(func() (telemetry.Snapshot, bool) {
 			st := cachesidecar.Stats{Node: "a"}
 			tc.change(&st)
 			for i := range st.Shares {
 				st.Shares[i] = cachesidecar.ShareStats{Used: 1, Limit: 1}
 			}
 			return telemetry.Snapshot{Stats: st}, true
-		}}))
+		}, maxStreams))
 		body := w.Body.String()
 		list, _, _ := strings.Cut(body, `<ul class="tiles">`)
 		if n := strings.Count(list, "<li>"); n != tc.lines || !strings.Contains(body, `<p class="state `+tc.class+`">`+tc.words+`</p>`) {
@@ -165,7 +165,7 @@ func TestPageRates(t *testing.T) {
 
 // TestPageWhileClosing checks that a host without statistics still has a page.
 func TestPageWhileClosing(t *testing.T) {
-	p := New(Config{Snapshot: func() (telemetry.Snapshot, bool) { return telemetry.Snapshot{}, false }})
+	p := newPage(func() (telemetry.Snapshot, bool) { return telemetry.Snapshot{}, false }, maxStreams)
 	w := get(p)
 	if w.Code != http.StatusOK || !strings.Contains(w.Body.String(), "stopping") || strings.Contains(w.Body.String(), "alone") {
 		t.Errorf("%d %s", w.Code, w.Body)
@@ -178,8 +178,8 @@ func TestStreams(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
 		h := &fake{}
 		p := h.page()
-		conns := make(listener)
-		srv := &http.Server{Handler: http.HandlerFunc(p.ServeEvents)}
+		conns := make(pipes)
+		srv := &http.Server{Handler: http.HandlerFunc(p.serveEvents)}
 		var wg sync.WaitGroup
 		wg.Go(func() { _ = srv.Serve(conns) })
 		transport := &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
@@ -195,7 +195,7 @@ func TestStreams(t *testing.T) {
 			return r
 		}
 		var streams []*http.Response
-		for range MaxStreams {
+		for range maxStreams {
 			r := follow()
 			line, err := bufio.NewReader(r.Body).ReadString('\n')
 			if err != nil || line != "data: <header>\n" || r.Header.Get("Content-Type") != "text/event-stream" {
@@ -204,10 +204,10 @@ func TestStreams(t *testing.T) {
 			streams = append(streams, r)
 		}
 		if n := h.asked.Load(); n != 1 {
-			t.Errorf("%d streams took %d samples", MaxStreams, n)
+			t.Errorf("%d streams took %d samples", maxStreams, n)
 		}
 		streams = append(streams, follow()) // it ends the oldest one
-		if _, err := io.ReadAll(streams[0].Body); err != nil || p.streams.len() != MaxStreams {
+		if _, err := io.ReadAll(streams[0].Body); err != nil || p.streams.len() != maxStreams {
 			t.Errorf("one more stream: %v, %d are open", err, p.streams.len())
 		}
 		for _, r := range streams {
@@ -259,9 +259,9 @@ func TestStreamNotRead(t *testing.T) {
 		p := (&fake{}).page()
 		conns := make(chan net.Conn, 1)
 		conns <- far
-		srv := &http.Server{Handler: http.HandlerFunc(p.ServeEvents), ReadTimeout: 5 * time.Second, WriteTimeout: 10 * time.Second}
+		srv := &http.Server{Handler: http.HandlerFunc(p.serveEvents), ReadTimeout: 5 * time.Second, WriteTimeout: 10 * time.Second}
 		var wg sync.WaitGroup
-		wg.Go(func() { _ = srv.Serve(listener(conns)) })
+		wg.Go(func() { _ = srv.Serve(pipes(conns)) })
 		_, _ = io.WriteString(near, "GET /events HTTP/1.1\r\nHost: x\r\n\r\n")
 		if _, err := bufio.NewReader(near).ReadString('\n'); err != nil { // then it reads no more
 			t.Fatal(err)
@@ -270,7 +270,7 @@ func TestStreamNotRead(t *testing.T) {
 		for p.streams.len() > 0 && time.Since(began) < time.Minute {
 			time.Sleep(time.Second)
 		}
-		if took := time.Since(began); took > writeTimeout+interval {
+		if took := time.Since(began); took > eventTime+interval {
 			t.Errorf("the stream has ended after %v", took)
 		}
 		_ = near.Close()
@@ -280,18 +280,6 @@ func TestStreamNotRead(t *testing.T) {
 	})
 }
 
-// listener is a listener of connections in memory.
-type listener chan net.Conn
-
-func (l listener) Accept() (net.Conn, error) {
-	if c, ok := <-l; ok {
-		return c, nil
-	}
-	return nil, net.ErrClosed
-}
-func (l listener) Close() error   { return nil }
-func (l listener) Addr() net.Addr { return &net.TCPAddr{} }
-
 // TestStreamIsLong checks that a stream outlives the server's limits of a request.
 func TestStreamIsLong(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
@@ -299,11 +287,11 @@ func TestStreamIsLong(t *testing.T) {
 		conns := make(chan net.Conn, 1)
 		conns <- far
 		srv := &http.Server{
-			Handler:     http.HandlerFunc((&fake{}).page().ServeEvents),
+			Handler:     http.HandlerFunc((&fake{}).page().serveEvents),
 			ReadTimeout: 5 * time.Second, WriteTimeout: 10 * time.Second,
 		}
 		var wg sync.WaitGroup
-		wg.Go(func() { _ = srv.Serve(listener(conns)) })
+		wg.Go(func() { _ = srv.Serve(pipes(conns)) })
 		_, _ = io.WriteString(near, "GET /events HTTP/1.1\r\nHost: x\r\n\r\n")
 		events, lines := 0, bufio.NewScanner(near)
 		for began := time.Now(); time.Since(began) < time.Minute && lines.Scan(); {

@@ -1,4 +1,4 @@
-package page
+package httpd
 
 import (
 	"bytes"
@@ -18,11 +18,9 @@ import (
 )
 
 const (
-	// MaxStreams is the most event streams at once, unless Config has less.
-	MaxStreams = 16
-
-	interval     = 2 * time.Second // of the events of a stream
-	writeTimeout = 10 * time.Second
+	maxStreams = 16               // of events at once, unless there is less room
+	interval   = 2 * time.Second  // of the events of a stream
+	eventTime  = 10 * time.Second // for an event, to be taken
 )
 
 var (
@@ -34,28 +32,28 @@ var (
 	pageJS string
 
 	templates = template.Must(template.New("page").Parse(pageHTML))
-	policy    = "default-src 'none'; style-src '" + digest(pageCSS) + "'; script-src '" + digest(pageJS) +
+	policy    = "default-src 'none'; style-src '" + sourceOf(pageCSS) + "'; script-src '" + sourceOf(pageJS) +
 		"'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
-// digest returns the source expression of Content-Security-Policy that allows a text.
-func digest(text string) string {
+// sourceOf returns the source expression of Content-Security-Policy that allows a text.
+func sourceOf(text string) string {
 	sum := sha256.Sum256([]byte(text))
 	return "sha256-" + base64.StdEncoding.EncodeToString(sum[:])
 }
 
-// Config is what the page shows.
-type Config struct {
-	// Snapshot reads the statistics. It returns false once the host is closing.
-	Snapshot func() (telemetry.Snapshot, bool)
-	// Streams is the most event streams at once. Zero is MaxStreams, which is also the most.
-	Streams int
-}
-
-// Page serves the status page and its events. Its methods may be called concurrently.
-type Page struct {
-	cfg     Config
-	streams streams
+// page is the status page: one HTML document for a person with a browser, and a stream of
+// server-sent events that keeps it up to date. It shows one host, and the other hosts as this
+// one sees them.
+//
+// The document is complete without a script, and an event is the same part of it again. All
+// viewers share one sample: a hundred requests a second cost as much as one. Names and messages
+// of other hosts and of apps are escaped. The page keeps no history but that of the last five
+// minutes, while somebody watches. Its methods may be called concurrently.
+type page struct {
+	snapshot func() (telemetry.Snapshot, bool)
+	most     int // streams at once
+	streams  streams
 
 	mu       sync.Mutex
 	now      time.Time // of the last sample; zero: none yet
@@ -65,16 +63,13 @@ type Page struct {
 	event    []byte // its <main>, as an event
 }
 
-// New returns a Page.
-func New(c Config) *Page {
-	if c.Streams <= 0 || c.Streams > MaxStreams {
-		c.Streams = MaxStreams
-	}
-	return &Page{cfg: c}
+// newPage returns a page that has room for so many streams.
+func newPage(snapshot func() (telemetry.Snapshot, bool), room int) *page {
+	return &page{snapshot: snapshot, most: min(max(room, 1), maxStreams)}
 }
 
-// ServeHTTP serves the page.
-func (p *Page) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
+// serve serves the document.
+func (p *page) serve(w http.ResponseWriter, _ *http.Request) {
 	document, _, err := p.draw()
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
@@ -89,14 +84,16 @@ func (p *Page) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 	_, _ = w.Write(document)
 }
 
-// ServeEvents serves the stream: the page's <main>, at once and then every two seconds.
-func (p *Page) ServeEvents(w http.ResponseWriter, r *http.Request) {
+// serveEvents serves the stream: the page's <main>, at once and then every two seconds. The
+// stream lives in the goroutine of its request, and ends with it, or ten seconds after the
+// buffers of its connection are full, since its client does not read.
+func (p *page) serveEvents(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("Cache-Control", "no-store")
 	if r.Method == http.MethodHead {
 		return
 	}
-	s := p.streams.enter(r.RemoteAddr, p.cfg.Streams)
+	s := p.streams.enter(r.RemoteAddr, p.most)
 	defer p.streams.leave(s)
 	rc := http.NewResponseController(w)
 	_ = rc.SetReadDeadline(time.Time{}) // the server's own is for requests
@@ -107,7 +104,7 @@ func (p *Page) ServeEvents(w http.ResponseWriter, r *http.Request) {
 		if err != nil {
 			return
 		}
-		_ = rc.SetWriteDeadline(time.Now().Add(writeTimeout))
+		_ = rc.SetWriteDeadline(time.Now().Add(eventTime))
 		if _, err := w.Write(event); err != nil {
 			return
 		}
@@ -126,7 +123,7 @@ func (p *Page) ServeEvents(w http.ResponseWriter, r *http.Request) {
 
 // draw returns the page and the event of the present sample. It takes a new one if that is
 // older than three quarters of the interval.
-func (p *Page) draw() (document, event []byte, err error) {
+func (p *page) draw() (document, event []byte, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
@@ -135,7 +132,7 @@ func (p *Page) draw() (document, event []byte, err error) {
 	}
 	v := view{CSS: template.CSS(pageCSS), JS: template.JS(pageJS), At: now.Format("15:04:05 MST")}
 	v.State = condition.NotReady + ": stopping"
-	if s, ok := p.cfg.Snapshot(); ok {
+	if s, ok := p.snapshot(); ok {
 		gap := now.Sub(p.now)
 		if p.now.IsZero() || s.Stats.UptimeMS <= p.last.Stats.UptimeMS {
 			p.last, gap = telemetry.Snapshot{}, 0
