@@ -46,8 +46,7 @@ var allowed = []struct {
 	{"internal/transport", []string{"internal/quota"}},
 	{"internal/rpc", []string{"internal/quota", "internal/transport", "internal/wire"}},
 	{"internal/rpc/server", []string{".", "internal/quota", "internal/transport", "internal/wire"}},
-	{"internal/hotkeys", []string{"internal/kv"}},
-	{"internal/slow", []string{"internal/kv"}},
+	{"internal/inspect", []string{"internal/kv"}},
 	{"internal/shm", []string{"internal/kv"}},
 	{"clients/c", nil}, // a header, and its tests
 	{"l1", []string{".", "internal/kv"}},
@@ -64,7 +63,7 @@ var allowed = []struct {
 	{"internal/testing/mutants", nil}, // a program
 	{"internal/testing/weigh", nil},   // a program
 	{"internal/testing/peertest", nil},
-	{"loader", []string{"internal/kv", "internal/settings", "internal/slow"}},
+	{"loader", []string{"internal/kv", "internal/settings", "internal/inspect"}},
 	{"internal/flight", []string{".", "internal/kv", "loader"}},
 	{"internal/keyfilter", []string{"internal/kv", "loader"}},
 	// Floor 2: the edges.
@@ -84,13 +83,13 @@ var allowed = []struct {
 	{"internal/calls", []string{".", "internal/wire"}},
 	{"client", []string{".", "internal/calls", "internal/kv", "internal/rpc", "internal/settings", "internal/shm", "internal/transport", "internal/wire", "invalidation", "unixsock"}},
 	{"clients/conformance", []string{".", "client", "internal/kv", "internal/wire"}},
-	{"internal/namespaces", []string{".", "internal/failpoint", "internal/flight", "internal/hotkeys", "internal/keyfilter", "internal/kv", "internal/quota", "internal/settings", "internal/shm", "internal/wire", "invalidation", "l2/segment", "loader"}},
+	{"internal/namespaces", []string{".", "internal/failpoint", "internal/flight", "internal/inspect", "internal/keyfilter", "internal/kv", "internal/quota", "internal/settings", "internal/shm", "internal/wire", "invalidation", "l2/segment", "loader"}},
 	{"internal/handoff", []string{".", "internal/cluster", "internal/kv", "internal/namespaces", "internal/peer", "internal/failpoint", "internal/wire", "invalidation", "l2/ownership", "l2/segment"}},
 	{"internal/verify", []string{".", "internal/cluster", "internal/history", "internal/kv", "internal/wire"}},
-	{"internal/engine", []string{".", "internal/access", "internal/cluster", "internal/failpoint", "internal/flight", "internal/handoff", "internal/hotkeys", "internal/kv", "internal/namespaces", "internal/peer", "internal/quota", "internal/rpc", "internal/rpc/server", "internal/shm", "internal/slow", "internal/transport", "internal/wire", "invalidation", "l1", "l2/ownership", "l2/segment", "loader"}},
+	{"internal/engine", []string{".", "internal/access", "internal/cluster", "internal/failpoint", "internal/flight", "internal/handoff", "internal/inspect", "internal/kv", "internal/namespaces", "internal/peer", "internal/quota", "internal/rpc", "internal/rpc/server", "internal/shm", "internal/transport", "internal/wire", "invalidation", "l1", "l2/ownership", "l2/segment", "loader"}},
 	{"internal/changes", []string{".", "internal/kv", "loader"}},
 	{"internal/testing/onehost", []string{"internal/access", "internal/cluster", "internal/engine", "internal/kv", "internal/namespaces", "internal/quota", "internal/testing/testenv", "internal/wire", "loader"}},
-	{"internal/session", []string{".", "internal/access", "internal/engine", "internal/kv", "internal/namespaces", "internal/peer", "internal/quota", "internal/rpc", "internal/rpc/server", "internal/slow", "internal/transport", "internal/verify", "internal/wire", "unixsock"}},
+	{"internal/session", []string{".", "internal/access", "internal/engine", "internal/kv", "internal/namespaces", "internal/peer", "internal/quota", "internal/rpc", "internal/rpc/server", "internal/inspect", "internal/transport", "internal/verify", "internal/wire", "unixsock"}},
 	{"internal/memcached/endpoint", []string{".", "internal/memcached", "internal/namespaces", "internal/quota", "internal/rpc/server", "internal/session", "internal/wire", "unixsock"}},
 	{"internal/testing/doors", []string{".", "internal/access", "internal/testing/bubble", "internal/kv", "internal/memcached/endpoint", "internal/namespaces", "internal/quota", "internal/rpc/server", "internal/session", "internal/testing/simnet", "internal/testing/memcachedtest", "internal/testing/onehost", "internal/testing/testenv", "internal/wire", "unixsock"}},
 	{"internal/telemetry", []string{".", "internal/access", "internal/cluster", "internal/creds", "internal/engine", "internal/logs", "internal/namespaces", "internal/rpc/server", "internal/wire"}},

@@ -1,4 +1,4 @@
-package hotkeys
+package inspect
 
 import (
 	"cmp"
@@ -10,10 +10,10 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
-// Rate is the mean number of reads for each sample.
-const Rate = 256
+// SampleRate is the mean number of reads for each sample.
+const SampleRate = 256
 
-// Sampler chooses one of Rate reads, at random: reads that come in a fixed order are
+// Sampler chooses one of SampleRate reads, at random: reads that come in a fixed order are
 // chosen alike, and so are those of short connections. The zero value is ready. It must
 // not be used concurrently.
 type Sampler struct {
@@ -42,28 +42,26 @@ func (s *Sampler) draw() bool {
 // distribution, which does not depend on the reads before.
 func gap() uint32 { return 1 + uint32(rand.ExpFloat64()*expGap) }
 
-// expGap makes the mean of gap Rate: -1 / ln(1 - 1/Rate).
+// expGap makes the mean of gap SampleRate: -1 / ln(1 - 1/SampleRate).
 const expGap = 255.49967384
 
+// A Sketch covers the time of windowParts, or of one less.
 const (
-	parts = 6                // of the window
-	width = 10 * time.Second // of a part
-	slots = 512              // keys of a part
+	windowParts = 6
+	width       = 10 * time.Second // of a part
+	slots       = 512              // keys of a part
 )
-
-// Window is the longest time that a Sketch covers; the shortest is one part less.
-const Window = parts * width
 
 // Sketch counts the samples of the last minute. It may be used concurrently.
 type Sketch struct {
 	began time.Duration // on the boot clock
 	mu    sync.Mutex
-	parts [parts]part // a ring
-	last  int64       // the number of the newest part, since the boot
+	parts [windowParts]windowPart // a ring
+	last  int64                   // the number of the newest part, since the boot
 }
 
-// Key is a key that was read often.
-type Key struct {
+// HotKey is a key that was read often.
+type HotKey struct {
 	Namespace string
 	Key       []byte
 	Reads     uint64 // an estimate
@@ -72,20 +70,20 @@ type Key struct {
 // Top is what was read most.
 type Top struct {
 	Window time.Duration
-	Reads  uint64 // of all keys; an estimate
-	Keys   []Key  // the most read one first
+	Reads  uint64   // of all keys; an estimate
+	Keys   []HotKey // the most read one first
 }
 
-// New returns a sketch that is empty at now, on the boot clock.
-func New(now time.Duration) *Sketch { return &Sketch{began: now} }
+// NewSketch returns a sketch that is empty at now, on the boot clock.
+func NewSketch(now time.Duration) *Sketch { return &Sketch{began: now} }
 
-// Note notes a sample: one of about Rate reads of a key. now is on the boot clock.
+// Note notes a sample: one of about SampleRate reads of a key. now is on the boot clock.
 func (s *Sketch) Note(namespace string, k kv.Key, now time.Duration) { s.add(namespace, k, 1, now) }
 
 // NoteReads notes so many reads of a key, from which no samples were taken before.
 func (s *Sketch) NoteReads(namespace string, k kv.Key, reads uint32, now time.Duration) {
-	samples := reads / Rate
-	if rand.Uint32N(Rate) < reads%Rate {
+	samples := reads / SampleRate
+	if rand.Uint32N(SampleRate) < reads%SampleRate {
 		samples++
 	}
 	if samples > 0 {
@@ -99,14 +97,14 @@ func (s *Sketch) add(namespace string, k kv.Key, samples uint32, now time.Durati
 	}
 	defer s.mu.Unlock()
 	s.advance(now)
-	s.parts[s.last%parts].note(namespace, k, uint64(samples))
+	s.parts[s.last%windowParts].note(namespace, k, uint64(samples))
 }
 
 // advance drops the parts that have left the window.
 func (s *Sketch) advance(now time.Duration) {
 	at := int64(now / width)
-	for n := max(s.last, at-parts); n < at; n++ {
-		s.parts[(n+1)%parts].reset()
+	for n := max(s.last, at-windowParts); n < at; n++ {
+		s.parts[(n+1)%windowParts].reset()
 	}
 	s.last = max(s.last, at)
 }
@@ -117,21 +115,21 @@ func (s *Sketch) Top(n int, now time.Duration, see func(namespace string) bool) 
 	sum := map[name]uint64{}
 	s.mu.Lock()
 	s.advance(now)
-	t := Top{Window: min(now-s.began, (parts-1)*width+now%width)}
+	t := Top{Window: min(now-s.began, (windowParts-1)*width+now%width)}
 	for i := range s.parts {
 		p := &s.parts[i]
-		t.Reads += p.samples * Rate
+		t.Reads += p.samples * SampleRate
 		for j := range p.heap {
 			if c := &p.heap[j]; see(c.namespace) {
-				sum[name{c.namespace, string(c.key)}] += (c.count - c.over) * Rate
+				sum[name{c.namespace, string(c.key)}] += (c.count - c.over) * SampleRate
 			}
 		}
 	}
 	s.mu.Unlock()
 	for id, reads := range sum {
-		t.Keys = append(t.Keys, Key{id.namespace, []byte(id.key), reads})
+		t.Keys = append(t.Keys, HotKey{id.namespace, []byte(id.key), reads})
 	}
-	slices.SortFunc(t.Keys, func(a, b Key) int {
+	slices.SortFunc(t.Keys, func(a, b HotKey) int {
 		return cmp.Or(cmp.Compare(b.Reads, a.Reads), cmp.Compare(a.Namespace, b.Namespace),
 			slices.Compare(a.Key, b.Key))
 	})
@@ -139,9 +137,9 @@ func (s *Sketch) Top(n int, now time.Duration, see func(namespace string) bool) 
 	return t
 }
 
-// part is the table of one part of the window: a heap with the least count at the top, and
+// windowPart is the table of one part of the window: a heap with the least count at the top, and
 // the place of each key in it.
-type part struct {
+type windowPart struct {
 	samples uint64
 	at      map[kv.Hash]int
 	heap    []counter
@@ -155,13 +153,13 @@ type counter struct {
 	count, over uint64
 }
 
-func (p *part) reset() {
+func (p *windowPart) reset() {
 	p.samples = 0
 	clear(p.at)
 	p.heap = p.heap[:0] // the counters keep the memory of their keys
 }
 
-func (p *part) note(namespace string, k kv.Key, samples uint64) {
+func (p *windowPart) note(namespace string, k kv.Key, samples uint64) {
 	p.samples += samples
 	if i, ok := p.at[k.Hash]; ok {
 		p.heap[i].count += samples
@@ -192,13 +190,13 @@ func (p *part) note(namespace string, k kv.Key, samples uint64) {
 	p.down(i)
 }
 
-func (p *part) up(i int) {
+func (p *windowPart) up(i int) {
 	for parent := (i - 1) / 2; i > 0 && p.heap[i].count < p.heap[parent].count; i, parent = parent, (parent-1)/2 {
 		p.swap(i, parent)
 	}
 }
 
-func (p *part) down(i int) {
+func (p *windowPart) down(i int) {
 	for {
 		least := i
 		for _, child := range [...]int{2*i + 1, 2*i + 2} {
@@ -214,7 +212,7 @@ func (p *part) down(i int) {
 	}
 }
 
-func (p *part) swap(i, j int) {
+func (p *windowPart) swap(i, j int) {
 	p.heap[i], p.heap[j] = p.heap[j], p.heap[i]
 	p.at[p.heap[i].hash], p.at[p.heap[j].hash] = i, j
 }

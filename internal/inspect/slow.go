@@ -1,4 +1,4 @@
-package slow
+package inspect
 
 import (
 	"cmp"
@@ -10,15 +10,15 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
-// Bounds of a List.
+// Bounds of a SlowList.
 const (
-	Threshold = 10 * time.Millisecond
-	Most      = 64
-	Age       = 10 * time.Minute
+	SlowThreshold = 10 * time.Millisecond
+	mostSlow      = 64
+	SlowAge       = 10 * time.Minute
 )
 
-// Call is a request or a load that was slow.
-type Call struct {
+// SlowCall is a request or a load that was slow.
+type SlowCall struct {
 	Op        string
 	Namespace string
 	Key       []byte // the first of several
@@ -32,26 +32,26 @@ type Call struct {
 	ended time.Duration // on the boot clock
 }
 
-// List keeps the slowest calls of one kind. The zero value is ready.
-type List struct {
-	full  atomic.Bool  // there are Most calls, and
+// SlowList keeps the slowest calls of one kind. The zero value is ready.
+type SlowList struct {
+	full  atomic.Bool  // there are mostSlow calls, and
 	least atomic.Int64 // a new one must take longer than this, or
 	until atomic.Int64 // come after this moment of the boot clock
 
 	mu    sync.Mutex
-	calls []Call
+	calls []SlowCall
 }
 
 // Note notes a call that took some time and ends now. It calls describe only if it keeps
 // the call; the bytes in the description become the list's.
-func (l *List) Note(took time.Duration, now kv.Moment, describe func() Call) {
-	if took < Threshold || l.full.Load() && int64(took) <= l.least.Load() && int64(now.Boot) <= l.until.Load() {
+func (l *SlowList) Note(took time.Duration, now kv.Moment, describe func() SlowCall) {
+	if took < SlowThreshold || l.full.Load() && int64(took) <= l.least.Load() && int64(now.Boot) <= l.until.Load() {
 		return
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.drop(now.Boot)
-	if len(l.calls) == Most {
+	if len(l.calls) == mostSlow {
 		i := l.fastest()
 		if took <= l.calls[i].Took {
 			return
@@ -61,19 +61,19 @@ func (l *List) Note(took time.Duration, now kv.Moment, describe func() Call) {
 	c := describe()
 	c.Began, c.Took, c.ended = now.Wall-took.Milliseconds(), took, now.Boot
 	l.calls = append(l.calls, c)
-	if len(l.calls) == Most {
+	if len(l.calls) == mostSlow {
 		l.least.Store(int64(l.calls[l.fastest()].Took))
-		l.until.Store(int64(l.calls[0].ended + Age)) // the first is the oldest
+		l.until.Store(int64(l.calls[0].ended + SlowAge)) // the first is the oldest
 	}
-	l.full.Store(len(l.calls) == Most)
+	l.full.Store(len(l.calls) == mostSlow)
 }
 
 // drop removes the calls that are too old.
-func (l *List) drop(now time.Duration) {
-	l.calls = slices.DeleteFunc(l.calls, func(c Call) bool { return c.ended+Age < now })
+func (l *SlowList) drop(now time.Duration) {
+	l.calls = slices.DeleteFunc(l.calls, func(c SlowCall) bool { return c.ended+SlowAge < now })
 }
 
-func (l *List) fastest() int {
+func (l *SlowList) fastest() int {
 	at := 0
 	for i := range l.calls {
 		if l.calls[i].Took < l.calls[at].Took {
@@ -85,12 +85,12 @@ func (l *List) fastest() int {
 
 // Slowest returns the n slowest calls of the namespaces that see accepts, the slowest
 // first.
-func (l *List) Slowest(n int, now time.Duration, see func(namespace string) bool) []Call {
+func (l *SlowList) Slowest(n int, now time.Duration, see func(namespace string) bool) []SlowCall {
 	l.mu.Lock()
 	l.drop(now)
 	list := slices.Clone(l.calls)
 	l.mu.Unlock()
-	list = slices.DeleteFunc(list, func(c Call) bool { return !see(c.Namespace) })
-	slices.SortStableFunc(list, func(a, b Call) int { return cmp.Compare(b.Took, a.Took) })
+	list = slices.DeleteFunc(list, func(c SlowCall) bool { return !see(c.Namespace) })
+	slices.SortStableFunc(list, func(a, b SlowCall) int { return cmp.Compare(b.Took, a.Took) })
 	return list[:min(n, len(list))]
 }

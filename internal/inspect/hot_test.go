@@ -1,4 +1,4 @@
-package hotkeys
+package inspect
 
 import (
 	"fmt"
@@ -31,15 +31,15 @@ func TestZipf(t *testing.T) {
 		names[i] = key(fmt.Sprint("key:", i))
 	}
 	exact := make([]uint64, keys)
-	s := New(0)
+	s := NewSketch(0)
 	for i := range samples {
 		k := z.Uint64()
 		exact[k]++
 		s.Note("ns", names[k], time.Duration(i)*50*time.Second/samples)
 	}
 	top := s.Top(10, 50*time.Second, all)
-	if top.Reads != samples*Rate {
-		t.Errorf("%d reads, want %d", top.Reads, samples*Rate)
+	if top.Reads != samples*SampleRate {
+		t.Errorf("%d reads, want %d", top.Reads, samples*SampleRate)
 	}
 	if len(top.Keys) != 10 {
 		t.Fatalf("%d keys", len(top.Keys))
@@ -51,7 +51,7 @@ func TestZipf(t *testing.T) {
 		if _, err := fmt.Sscanf(string(k.Key), "key:%d", &n); err != nil {
 			t.Fatal(err)
 		}
-		if got := k.Reads / Rate; got > exact[n] || got+samples/slots < exact[n] {
+		if got := k.Reads / SampleRate; got > exact[n] || got+samples/slots < exact[n] {
 			t.Errorf("%s: %d samples, %d were noted", k.Key, got, exact[n])
 		}
 	}
@@ -60,7 +60,7 @@ func TestZipf(t *testing.T) {
 			t.Errorf("key:%d, read %d times, is missing in %v", n, exact[n], found)
 		}
 	}
-	if !slices.IsSortedFunc(top.Keys, func(a, b Key) int { return int(b.Reads) - int(a.Reads) }) {
+	if !slices.IsSortedFunc(top.Keys, func(a, b HotKey) int { return int(b.Reads) - int(a.Reads) }) {
 		t.Error("the keys are not in the order of their reads")
 	}
 }
@@ -68,19 +68,19 @@ func TestZipf(t *testing.T) {
 // TestNoFalseHeat checks that a crowd of keys that were read once each does not get counts
 // of others' reads.
 func TestNoFalseHeat(t *testing.T) {
-	s := New(0)
+	s := NewSketch(0)
 	for i := range 100_000 {
 		s.Note("ns", key(fmt.Sprint(i)), time.Second)
 	}
-	if top := s.Top(1, time.Second, all); top.Keys[0].Reads != Rate {
-		t.Errorf("a key that was seen once has %d reads, want %d", top.Keys[0].Reads, Rate)
+	if top := s.Top(1, time.Second, all); top.Keys[0].Reads != SampleRate {
+		t.Errorf("a key that was seen once has %d reads, want %d", top.Keys[0].Reads, SampleRate)
 	}
 }
 
 // TestWindow checks that reads leave after a minute, part by part, and what the window is.
 func TestWindow(t *testing.T) {
 	start := 1000 * time.Hour
-	s := New(start)
+	s := NewSketch(start)
 	for _, tc := range []struct {
 		at           time.Duration // since the start
 		reads        uint64
@@ -96,8 +96,8 @@ func TestWindow(t *testing.T) {
 		now := start + tc.at
 		s.Note("ns", key(fmt.Sprint(tc.at)), now)
 		top := s.Top(100, now, all)
-		if top.Reads != tc.reads*Rate || top.Window != tc.window || len(top.Keys) != int(tc.reads) {
-			t.Errorf("after %v: %d reads in %v of %d keys, want %d in %v", tc.at, top.Reads, top.Window, len(top.Keys), tc.reads*Rate, tc.window)
+		if top.Reads != tc.reads*SampleRate || top.Window != tc.window || len(top.Keys) != int(tc.reads) {
+			t.Errorf("after %v: %d reads in %v of %d keys, want %d in %v", tc.at, top.Reads, top.Window, len(top.Keys), tc.reads*SampleRate, tc.window)
 		}
 		count := func(name string) (n uint64) {
 			for _, k := range top.Keys {
@@ -107,7 +107,7 @@ func TestWindow(t *testing.T) {
 			}
 			return n
 		}
-		if count("0s") != tc.old*Rate || count(fmt.Sprint(tc.at)) != tc.present*Rate {
+		if count("0s") != tc.old*SampleRate || count(fmt.Sprint(tc.at)) != tc.present*SampleRate {
 			t.Errorf("after %v: %v", tc.at, top.Keys)
 		}
 	}
@@ -115,11 +115,11 @@ func TestWindow(t *testing.T) {
 
 // TestNamespaces checks that a caller gets keys of its namespaces only.
 func TestNamespaces(t *testing.T) {
-	s := New(0)
+	s := NewSketch(0)
 	s.Note("mine", key("a"), 0)
 	s.Note("theirs", key("b"), 0)
 	top := s.Top(10, time.Second, func(ns string) bool { return ns == "mine" })
-	if len(top.Keys) != 1 || string(top.Keys[0].Key) != "a" || top.Keys[0].Namespace != "mine" || top.Reads != 2*Rate {
+	if len(top.Keys) != 1 || string(top.Keys[0].Key) != "a" || top.Keys[0].Namespace != "mine" || top.Reads != 2*SampleRate {
 		t.Errorf("%+v", top)
 	}
 }
@@ -127,8 +127,8 @@ func TestNamespaces(t *testing.T) {
 // TestBound fills a sketch with the longest keys and checks its memory against the
 // package comment, and that a sample allocates nothing once the sketch is full.
 func TestBound(t *testing.T) {
-	s := New(0)
-	for i := range parts * 2000 {
+	s := NewSketch(0)
+	for i := range windowParts * 2000 {
 		k := key(fmt.Sprint(strings.Repeat("k", kv.MaxKeyLen-8), 10_000_000+i))
 		s.Note("ns", k, time.Duration(i/2000)*width)
 	}
@@ -146,7 +146,7 @@ func TestBound(t *testing.T) {
 		t.Errorf("%d KiB", bytes>>10)
 	}
 	long := key(strings.Repeat("x", kv.MaxKeyLen))
-	testenv.Allocates(t, "a sample", 0, 1000, func() { long.Hash++; s.Note("ns", long, parts*width) })
+	testenv.Allocates(t, "a sample", 0, 1000, func() { long.Hash++; s.Note("ns", long, windowParts*width) })
 }
 
 // TestSampler checks the mean gap, also for samplers that live for one read only.
@@ -164,7 +164,7 @@ func TestSampler(t *testing.T) {
 		}
 	}
 	for name, n := range map[string]int{"one sampler": taken, "a new sampler for each read": fresh} {
-		if off := math.Abs(float64(n)*Rate/reads - 1); off > 0.06 { // 5 standard errors
+		if off := math.Abs(float64(n)*SampleRate/reads - 1); off > 0.06 { // 5 standard errors
 			t.Errorf("%s takes %d of %d reads", name, n, reads)
 		}
 	}

@@ -1,4 +1,4 @@
-package slow
+package inspect
 
 import (
 	"context"
@@ -14,29 +14,27 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
-func all(string) bool { return true }
-
 func at(boot time.Duration) kv.Moment { return kv.Moment{Wall: 1_700_000_000_000, Boot: boot} }
 
-func describe(ns, key string) func() Call {
-	return func() Call { return Call{Namespace: ns, Key: []byte(key)} }
+func describe(ns, key string) func() SlowCall {
+	return func() SlowCall { return SlowCall{Namespace: ns, Key: []byte(key)} }
 }
 
 // TestSlowest notes calls of random durations and compares with the slowest of all.
 func TestSlowest(t *testing.T) {
-	var l List
+	var l SlowList
 	var want []time.Duration
 	for range 10_000 {
 		took := time.Duration(rand.Int64N(int64(100 * time.Millisecond)))
 		l.Note(took, at(time.Hour), describe("ns", ""))
-		if took >= Threshold {
+		if took >= SlowThreshold {
 			want = append(want, took)
 		}
 	}
 	slices.Sort(want)
 	slices.Reverse(want)
 	got := l.Slowest(1000, time.Hour, all)
-	if len(got) != Most {
+	if len(got) != mostSlow {
 		t.Fatalf("%d calls are kept", len(got))
 	}
 	for i := range got {
@@ -55,34 +53,34 @@ func TestSlowest(t *testing.T) {
 // TestFastCallsCostNothing checks that a call that is not kept is not described, and
 // allocates nothing.
 func TestFastCallsCostNothing(t *testing.T) {
-	var l List
-	for i := range Most {
+	var l SlowList
+	for i := range mostSlow {
 		l.Note(time.Second, at(time.Duration(i)), describe("ns", ""))
 	}
-	never := func() Call { t.Error("described"); return Call{} }
-	for _, took := range []time.Duration{0, Threshold - 1, Threshold, time.Second} {
-		testenv.Allocates(t, took.String(), 0, 100, func() { l.Note(took, at(Age), never) })
+	never := func() SlowCall { t.Error("described"); return SlowCall{} }
+	for _, took := range []time.Duration{0, SlowThreshold - 1, SlowThreshold, time.Second} {
+		testenv.Allocates(t, took.String(), 0, 100, func() { l.Note(took, at(SlowAge), never) })
 	}
 }
 
 // TestAge checks that calls leave after their time, and make room for faster ones.
 func TestAge(t *testing.T) {
-	var l List
-	for i := range Most {
+	var l SlowList
+	for i := range mostSlow {
 		l.Note(time.Second, at(time.Duration(i)*time.Second), describe("old", ""))
 	}
-	l.Note(Threshold, at(Age), describe("new", "early"))
-	l.Note(Threshold, at(Age+time.Second), describe("new", "late")) // the first old one has left
+	l.Note(SlowThreshold, at(SlowAge), describe("new", "early"))
+	l.Note(SlowThreshold, at(SlowAge+time.Second), describe("new", "late")) // the first old one has left
 	count := func(now time.Duration) (n int) {
 		return len(l.Slowest(1000, now, func(ns string) bool { return ns == "old" }))
 	}
-	if got := l.Slowest(1000, Age+time.Second, func(ns string) bool { return ns == "new" }); len(got) != 1 || string(got[0].Key) != "late" {
+	if got := l.Slowest(1000, SlowAge+time.Second, func(ns string) bool { return ns == "new" }); len(got) != 1 || string(got[0].Key) != "late" {
 		t.Errorf("new calls: %v", got)
 	}
-	if n := count(Age + time.Second); n != Most-1 {
+	if n := count(SlowAge + time.Second); n != mostSlow-1 {
 		t.Errorf("%d old calls", n)
 	}
-	if n := count(2*Age + time.Minute); n != 0 {
+	if n := count(2*SlowAge + time.Minute); n != 0 {
 		t.Errorf("%d old calls after their time", n)
 	}
 }
@@ -91,9 +89,9 @@ func TestAge(t *testing.T) {
 func TestTrace(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
 		var trace Trace
-		ctx := With(context.Background(), &trace)
+		ctx := WithTrace(context.Background(), &trace)
 		wait := func(ctx context.Context, what, node string, d time.Duration) {
-			defer Begin(ctx, what, node)()
+			defer BeginWait(ctx, what, node)()
 			time.Sleep(d)
 		}
 		wait(ctx, Order, "", time.Second)

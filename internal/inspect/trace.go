@@ -1,4 +1,4 @@
-package slow
+package inspect
 
 import (
 	"context"
@@ -65,14 +65,14 @@ func (t *Trace) Parts() []Part {
 
 type traceKey struct{}
 
-// With returns a context whose calls note their waits in t.
-func With(ctx context.Context, t *Trace) context.Context {
+// WithTrace returns a context whose calls note their waits in t.
+func WithTrace(ctx context.Context, t *Trace) context.Context {
 	return context.WithValue(ctx, traceKey{}, t)
 }
 
-// Begin begins to wait; the function that it returns ends the wait. Without a Trace in the
+// BeginWait begins to wait; the function that it returns ends the wait. Without a Trace in the
 // context neither does anything.
-func Begin(ctx context.Context, what, node string) (end func()) {
+func BeginWait(ctx context.Context, what, node string) (end func()) {
 	t, _ := ctx.Value(traceKey{}).(*Trace)
 	if t == nil {
 		return func() {}
