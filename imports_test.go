@@ -36,7 +36,6 @@ var allowed = []struct {
 	{"internal/testing/polled", nil},
 	{"internal/testing/gossiptest", nil},
 	{"internal/logs", []string{"."}},
-	{"internal/machine", nil},
 	{"internal/condition", []string{"."}},
 	{"internal/history", nil},
 	{"internal/testing/checkhistory", []string{"internal/history"}}, // judges the soaks of the clients
@@ -95,7 +94,7 @@ var allowed = []struct {
 	{"internal/telemetry", []string{".", "internal/access", "internal/cluster", "internal/creds", "internal/engine", "internal/logs", "internal/namespaces", "internal/rpc/server", "internal/wire"}},
 	{"internal/httpd", []string{".", "internal/condition", "internal/logs", "internal/rpc/server", "internal/telemetry", "internal/transport"}},
 	// Floor 3: the composition root.
-	{"sidecar", []string{".", "internal/access", "internal/calls", "internal/changes", "internal/cluster", "internal/condition", "internal/creds", "internal/engine", "internal/httpd", "internal/keyfilter", "internal/kv", "internal/logs", "internal/machine", "internal/memcached/endpoint", "internal/namespaces", "internal/peer", "internal/quota", "internal/rpc/server", "internal/session", "internal/settings", "internal/shm", "internal/telemetry", "internal/transport", "internal/verify", "internal/wire", "loader", "unixsock"}},
+	{"sidecar", []string{".", "internal/access", "internal/calls", "internal/changes", "internal/cluster", "internal/condition", "internal/creds", "internal/engine", "internal/httpd", "internal/keyfilter", "internal/kv", "internal/logs", "internal/memcached/endpoint", "internal/namespaces", "internal/peer", "internal/quota", "internal/rpc/server", "internal/session", "internal/settings", "internal/shm", "internal/telemetry", "internal/transport", "internal/verify", "internal/wire", "loader", "unixsock"}},
 	{"internal/testing/faults", nil},
 	// Floor 4: the command.
 	{"cmd/cachesidecar", []string{".", "client", "internal/condition", "internal/creds", "internal/load", "internal/logs", "internal/rpc/server", "internal/settings", "internal/wire", "loader", "loader/execorigin", "loader/httporigin", "loader/memcached", "loader/postgres", "loader/redisorigin", "sidecar", "unixsock"}},

@@ -81,7 +81,7 @@ func (s *Sidecar) listenHTTP() (*httpd.Server, error) {
 		return nil, err
 	}
 	h, err := httpd.New(httpd.Config{
-		Address: s.cfg.HTTP, Callers: s.present.httpCallers(token), MaxConns: s.files.HTTP, Log: s.cfg.Log,
+		Address: s.cfg.HTTP, Callers: s.present.httpCallers(token), MaxConns: s.files.http, Log: s.cfg.Log,
 		Ready: s.readiness, Snapshot: s.telemetry.Snapshot, Metrics: s.telemetry.Registry,
 		Profiles: profiles(s),
 	})
