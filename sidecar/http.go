@@ -9,10 +9,10 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/access"
-	"github.com/cachesidecar/cachesidecar/internal/condition"
 	"github.com/cachesidecar/cachesidecar/internal/httpd"
 	"github.com/cachesidecar/cachesidecar/internal/logs"
 	"github.com/cachesidecar/cachesidecar/internal/settings"
+	"github.com/cachesidecar/cachesidecar/internal/telemetry"
 )
 
 // checkHTTP checks the settings of HTTP.
@@ -117,7 +117,7 @@ type readyWords struct {
 func (s *Sidecar) readiness() (words string, ready bool) {
 	leave, ok := thisHost{s}.Enter()
 	if !ok {
-		return condition.NotReady + ": stopping", false
+		return telemetry.NotReady + ": stopping", false
 	}
 	defer leave()
 	w := &s.words
@@ -128,7 +128,7 @@ func (s *Sidecar) readiness() (words string, ready bool) {
 		return w.text, true
 	}
 	st := s.telemetry.Stats()
-	words, ready = logs.Plain(condition.Line(&st)), st.NotReady == ""
+	words, ready = logs.Plain(telemetry.ConditionLine(&st)), st.NotReady == ""
 	if w.text = ""; ready {
 		w.at, w.text = now, words
 	}

@@ -13,7 +13,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/internal/condition"
 	"github.com/cachesidecar/cachesidecar/internal/telemetry"
 )
 
@@ -131,7 +130,7 @@ func (p *page) draw() (document, event []byte, err error) {
 		return p.document, p.event, nil
 	}
 	v := view{CSS: template.CSS(pageCSS), JS: template.JS(pageJS), At: now.Format("15:04:05 MST")}
-	v.State = condition.NotReady + ": stopping"
+	v.State = telemetry.NotReady + ": stopping"
 	if s, ok := p.snapshot(); ok {
 		gap := now.Sub(p.now)
 		if p.now.IsZero() || s.Stats.UptimeMS <= p.last.Stats.UptimeMS {

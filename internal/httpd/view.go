@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
-	"github.com/cachesidecar/cachesidecar/internal/condition"
 	"github.com/cachesidecar/cachesidecar/internal/logs"
 	"github.com/cachesidecar/cachesidecar/internal/telemetry"
 )
@@ -101,8 +100,8 @@ func (v *view) fill(now, last *telemetry.Snapshot) point {
 	if last.Stats.UptimeMS > 0 {
 		v.Period = "over the last " + long(time.Duration(seconds*float64(time.Second)))
 	}
-	word, why := condition.Of(st)
-	v.State, v.Good = word, word == condition.Serving
+	word, why := telemetry.ConditionOf(st)
+	v.State, v.Good = word, word == telemetry.Serving
 	for _, w := range why {
 		v.Wrong = append(v.Wrong, logs.Plain(w))
 	}
@@ -264,7 +263,7 @@ func originOf(n, before *cachesidecar.NamespaceStats, seconds float64) origin {
 	for _, f := range n.Failures {
 		if f.Error != "" {
 			o.Last = f.Calls + ", " + long(time.Duration(f.AgeMS)*time.Millisecond) + " ago: " + logs.Plain(f.Error)
-			o.Good = o.Good && !condition.Fails(n, &f)
+			o.Good = o.Good && !telemetry.OriginFails(n, &f)
 		}
 	}
 	return o

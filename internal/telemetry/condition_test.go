@@ -1,4 +1,4 @@
-package condition
+package telemetry
 
 import (
 	"strings"
@@ -7,9 +7,9 @@ import (
 	"github.com/cachesidecar/cachesidecar"
 )
 
-// TestLine checks the line of each state: no state in which something is wrong is "serving"
+// TestConditionLine checks the line of each state: no state in which something is wrong is "serving"
 // alone, and what is over is not wrong any more.
-func TestLine(t *testing.T) {
+func TestConditionLine(t *testing.T) {
 	namespace := func(change func(*cachesidecar.NamespaceStats)) cachesidecar.Stats {
 		ns := cachesidecar.NamespaceStats{Name: "users", Loads: cachesidecar.LoadStats{Origin: "http", Breaker: "closed"}}
 		change(&ns)
@@ -80,19 +80,19 @@ func TestLine(t *testing.T) {
 		{"places full", cachesidecar.Stats{Shares: []cachesidecar.ShareStats{{Name: "watch streams", Used: 9, Limit: 9, Most: "user 7", MostBy: 8}}},
 			"serving, not well: all 9 places of watch streams are taken, 8 by user 7"},
 	} {
-		if got := Line(&tc.st); got != tc.want {
+		if got := ConditionLine(&tc.st); got != tc.want {
 			t.Errorf("%s:\n%s\nwant:\n%s", tc.name, got, tc.want)
 		}
 	}
 }
 
-// TestLineIsBounded checks that a line counts the findings that it does not show.
-func TestLineIsBounded(t *testing.T) {
+// TestConditionLineIsBounded checks that a line counts the findings that it does not show.
+func TestConditionLineIsBounded(t *testing.T) {
 	st := cachesidecar.Stats{}
 	for range 200 {
 		st.Shares = append(st.Shares, cachesidecar.ShareStats{Name: "x", Used: 1, Limit: 1})
 	}
-	if got := Line(&st); strings.Count(got, "all 1 places") != Few || !strings.HasSuffix(got, "; and 196 more") {
+	if got := ConditionLine(&st); strings.Count(got, "all 1 places") != FewFindings || !strings.HasSuffix(got, "; and 196 more") {
 		t.Error(got)
 	}
 }

@@ -1,9 +1,4 @@
-// Package condition says in words whether a host is well, and what is wrong with it.
-//
-// Input is a host's statistics; output is texts: the same ones in health, stats, top, /readyz
-// and on the status page, so that one state has one name. The package asks no host, starts no
-// goroutine, and does not decide whether a host is ready: the statistics say so.
-package condition
+package telemetry
 
 import (
 	"fmt"
@@ -24,26 +19,26 @@ const (
 	NotReady = "not ready"
 )
 
-// Now is the time for which a failure counts as present if nothing has come since: an origin
+// failingFor is the time for which a failure counts as present if nothing has come since: an origin
 // that was not asked again may be well.
-const Now = time.Minute
+const failingFor = time.Minute
 
-// Few is the number of findings in Line. It is also the most that a caller should show of
+// FewFindings is the number of findings in ConditionLine. It is also the most that a caller should show of
 // several hosts on one line.
-const Few = 4
+const FewFindings = 4
 
-// Line returns the state of a host in one line: a word of the above, and what is wrong.
-func Line(st *cachesidecar.Stats) string {
-	word, why := Of(st)
+// ConditionLine returns the state of a host in one line: a word of the above, and what is wrong.
+func ConditionLine(st *cachesidecar.Stats) string {
+	word, why := ConditionOf(st)
 	if len(why) == 0 {
 		return word
 	}
-	return word + ": " + AtMost(why, Few, "; ")
+	return word + ": " + AtMost(why, FewFindings, "; ")
 }
 
-// Of returns the state of a host: a word of the above, and the reasons for it.
-func Of(st *cachesidecar.Stats) (word string, why Findings) {
-	wrong := Wrong(st)
+// ConditionOf returns the state of a host: a word of the above, and the reasons for it.
+func ConditionOf(st *cachesidecar.Stats) (word string, why Findings) {
+	wrong := wrongWith(st)
 	switch {
 	case st.NotReady != "":
 		return NotReady, append(Findings{st.NotReady}, wrong...)
@@ -84,9 +79,9 @@ func AtMost(list []string, n int, between string) string {
 	return strings.Join(list, between)
 }
 
-// Wrong returns what is wrong with a host at present, beside what keeps it from being ready:
+// wrongWith returns what is wrong with a host at present, beside what keeps it from being ready:
 // nothing if it is well.
-func Wrong(st *cachesidecar.Stats) (f Findings) {
+func wrongWith(st *cachesidecar.Stats) (f Findings) {
 	c := &st.Cluster
 	switch {
 	case st.NotReady != "":
@@ -122,8 +117,8 @@ func withoutLease(leases []cachesidecar.LeaseStats) (names []string) {
 
 func (f *Findings) ofNamespace(ns *cachesidecar.NamespaceStats) {
 	for i := range ns.Failures {
-		if x := &ns.Failures[i]; Fails(ns, x) {
-			f.Addf("%s", Failure(ns, x))
+		if x := &ns.Failures[i]; OriginFails(ns, x) {
+			f.Addf("%s", OriginFailure(ns, x))
 		}
 	}
 	// As the alert CachesidecarErrors, but from the third one on: a mistyped command is one.
@@ -171,14 +166,14 @@ func (f *Findings) full(st *cachesidecar.Stats) {
 	}
 }
 
-// Fails reports whether calls of an origin fail at present, as far as is known: the last one
+// OriginFails reports whether calls of an origin fail at present, as far as is known: the last one
 // has failed, and not long ago, or the breaker is open.
-func Fails(ns *cachesidecar.NamespaceStats, x *cachesidecar.FailureStats) bool {
-	return x.Calls == "loads" && ns.Loads.BreakerOpen || x.InARow > 0 && x.AgeMS < Now.Milliseconds()
+func OriginFails(ns *cachesidecar.NamespaceStats, x *cachesidecar.FailureStats) bool {
+	return x.Calls == "loads" && ns.Loads.BreakerOpen || x.InARow > 0 && x.AgeMS < failingFor.Milliseconds()
 }
 
-// Failure describes the last failure of an origin's calls.
-func Failure(ns *cachesidecar.NamespaceStats, x *cachesidecar.FailureStats) string {
+// OriginFailure describes the last failure of an origin's calls.
+func OriginFailure(ns *cachesidecar.NamespaceStats, x *cachesidecar.FailureStats) string {
 	age := time.Duration(x.AgeMS) * time.Millisecond
 	var more []string
 	if x.InARow > 1 {
