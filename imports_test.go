@@ -50,8 +50,7 @@ var allowed = []struct {
 	{"l1", []string{".", "internal/kv"}},
 	{"invalidation", []string{"internal/kv", "internal/failpoint", "internal/wire"}},
 	{"gossip", nil},
-	{"l2/ring", []string{"internal/kv"}},
-	{"l2/ownership", []string{"internal/kv", "internal/failpoint", "l2/ring"}},
+	{"l2/ownership", []string{"internal/kv", "internal/failpoint"}},
 	{"l2/segment", []string{".", "internal/failpoint", "internal/kv"}},
 	{"internal/load", []string{"internal/wire"}},
 	{"internal/testing/attacks", nil}, // only tests, of the command
@@ -75,7 +74,7 @@ var allowed = []struct {
 	{"loader/execorigin", []string{"internal/settings", "loader", "loader/internal/origin"}},
 	{"internal/peer", []string{".", "internal/kv", "internal/quota", "internal/rpc", "internal/rpc/server", "internal/transport", "internal/wire"}},
 	{"internal/creds", []string{"internal/peer", "internal/settings"}},
-	{"internal/cluster", []string{".", "gossip", "internal/kv", "internal/peer", "internal/quota", "internal/rpc", "internal/rpc/server", "internal/failpoint", "internal/transport", "internal/wire", "invalidation", "l2/ownership", "l2/ring"}},
+	{"internal/cluster", []string{".", "gossip", "internal/kv", "internal/peer", "internal/quota", "internal/rpc", "internal/rpc/server", "internal/failpoint", "internal/transport", "internal/wire", "invalidation", "l2/ownership"}},
 	{"unixsock", nil},
 	{"internal/access", []string{".", "internal/kv", "internal/settings", "internal/wire", "unixsock"}},
 	{"internal/calls", []string{".", "internal/wire"}},

@@ -1,4 +1,4 @@
-package ring
+package ownership
 
 import (
 	"cmp"
@@ -10,8 +10,8 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
-// Member is a node that may own partitions.
-type Member struct {
+// RingMember is a node that may own partitions.
+type RingMember struct {
 	Node kv.NodeID
 	// Weight is the member's part of the keys relative to other members: the memory
 	// that it offers, in any unit that all members use. A member of weight zero owns
@@ -19,15 +19,24 @@ type Member struct {
 	Weight uint32
 }
 
-// Table is the assigned owner of each partition. It is immutable.
-type Table struct {
-	members []Member // by name
+// Ring is the assigned owner of each partition, a pure function of the members and their weights.
+// All nodes that see the same members compute the same ring, on every architecture, because the
+// arithmetic is integer throughout. It does not know which node owns a partition at present: see
+// Machine. It is immutable.
+//
+// Owners are chosen by weighted rendezvous hashing (Thaler and Ravishankar, 1998; the
+// logarithmic method for weights, Schindelhauer and Schomaker, 2005) under bounded load
+// (Mirrokni, Thorup and Zadimoghaddam, "Consistent Hashing with Bounded Loads", 2016).
+// Partitions are taken in order. Each goes to the best-ranked node that has not yet
+// reached 1.10 times its fair share.
+type Ring struct {
+	members []RingMember // by name
 	owners  [kv.Partitions]uint16
 	empty   bool // no member has any weight
 }
 
-// MaxMembers bounds the members of a table.
-const MaxMembers = 1<<16 - 1
+// maxMembers bounds the members of a ring.
+const maxMembers = 1<<16 - 1
 
 // Load bound: no node owns more than ⌈1.10 × its fair share⌉ partitions.
 const (
@@ -35,10 +44,10 @@ const (
 	loadDen = 100
 )
 
-// New computes the table of some members, in any order. If several members have one name,
+// NewRing computes the ring of some members, in any order. If several members have one name,
 // the last of them counts.
-func New(members []Member) *Table {
-	t := &Table{members: distinct(members)}
+func NewRing(members []RingMember) *Ring {
+	t := &Ring{members: distinct(members)}
 	total := uint64(0)
 	for _, m := range t.members {
 		total += uint64(m.Weight)
@@ -70,17 +79,17 @@ func New(members []Member) *Table {
 }
 
 // distinct returns the members by name, each name once.
-func distinct(members []Member) []Member {
+func distinct(members []RingMember) []RingMember {
 	list := slices.Clone(members)
-	slices.SortStableFunc(list, func(a, b Member) int { return cmp.Compare(a.Node, b.Node) })
+	slices.SortStableFunc(list, func(a, b RingMember) int { return cmp.Compare(a.Node, b.Node) })
 	slices.Reverse(list) // the last of a name comes first
-	list = slices.CompactFunc(list, func(a, b Member) bool { return a.Node == b.Node })
+	list = slices.CompactFunc(list, func(a, b RingMember) bool { return a.Node == b.Node })
 	slices.Reverse(list)
-	return list[:min(len(list), MaxMembers)]
+	return list[:min(len(list), maxMembers)]
 }
 
 // Owner returns the assigned owner of a partition, or "" if no member has any weight.
-func (t *Table) Owner(partition uint16) kv.NodeID {
+func (t *Ring) Owner(partition uint16) kv.NodeID {
 	if t.empty {
 		return ""
 	}
@@ -88,7 +97,7 @@ func (t *Table) Owner(partition uint16) kv.NodeID {
 }
 
 // OwnerIndex returns the index of that owner in Members, or -1.
-func (t *Table) OwnerIndex(partition uint16) int {
+func (t *Ring) OwnerIndex(partition uint16) int {
 	if t.empty {
 		return -1
 	}
@@ -96,10 +105,10 @@ func (t *Table) OwnerIndex(partition uint16) int {
 }
 
 // Members returns the members by name. The caller must not change the slice.
-func (t *Table) Members() []Member { return t.members }
+func (t *Ring) Members() []RingMember { return t.members }
 
 // Counts returns how many partitions each member owns, in the order of Members.
-func (t *Table) Counts() []int {
+func (t *Ring) Counts() []int {
 	n := make([]int, len(t.members))
 	if !t.empty {
 		for _, o := range t.owners {
@@ -107,17 +116,6 @@ func (t *Table) Counts() []int {
 		}
 	}
 	return n
-}
-
-// Moved returns the partitions that have another owner in next.
-func (t *Table) Moved(next *Table) []uint16 {
-	var moved []uint16
-	for p := range kv.Partitions {
-		if t.Owner(uint16(p)) != next.Owner(uint16(p)) {
-			moved = append(moved, uint16(p))
-		}
-	}
-	return moved
 }
 
 // score is weight / -log2(u), with u uniform in (0,1): the higher the better. It is kept

@@ -1,4 +1,4 @@
-package ring
+package ownership
 
 import "math/bits"
 
