@@ -6,7 +6,6 @@ import (
 	"github.com/KimMachineGun/automemlimit/memlimit"
 
 	"github.com/cachesidecar/cachesidecar/internal/engine"
-	"github.com/cachesidecar/cachesidecar/internal/keyfilter"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
@@ -28,7 +27,7 @@ func (c *Config) sizes() memorySizes {
 		if ns.ExistingKeys == nil {
 			continue
 		}
-		if f, err := keyfilter.New(ns.ExistingKeys.filter()); err == nil {
+		if f, err := namespaces.NewFilter(ns.ExistingKeys.filter()); err == nil {
 			s.filters += f.Size()
 		}
 	}

@@ -1,4 +1,4 @@
-package keyfilter
+package namespaces
 
 import (
 	"fmt"
@@ -23,21 +23,21 @@ func TestBloomRate(t *testing.T) {
 		keys, asked int
 		rate        float64
 	}{{100000, 1000000, 0.01}, {20000, 1000000, 0.001}, {1, 100000, 0.01}, {1000, 100000, 0.2}} {
-		b, err := NewBloom(tc.keys, tc.rate)
+		b, err := newBloom(tc.keys, tc.rate)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for i := range tc.keys {
-			b.Add(hashOf("there", i))
+			b.add(hashOf("there", i))
 		}
 		for i := range tc.keys {
-			if !b.Has(hashOf("there", i)) {
+			if !b.has(hashOf("there", i)) {
 				t.Fatalf("key %d of %d is denied", i, tc.keys)
 			}
 		}
 		passed := 0
 		for i := range tc.asked {
-			if b.Has(hashOf("absent", i)) {
+			if b.has(hashOf("absent", i)) {
 				passed++
 			}
 		}
@@ -49,9 +49,9 @@ func TestBloomRate(t *testing.T) {
 	}
 }
 
-func newFilter(t *testing.T, cfg Config) *Filter {
+func newFilter(t *testing.T, cfg FilterConfig) *Filter {
 	t.Helper()
-	k, err := New(cfg)
+	k, err := NewFilter(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,14 +61,14 @@ func newFilter(t *testing.T, cfg Config) *Filter {
 // built builds a filter with the keys there-0 to there-n.
 func built(t *testing.T, k *Filter, n int, now time.Duration) {
 	t.Helper()
-	b, ok := k.Begin(now)
+	b, ok := k.begin(now)
 	if !ok {
 		t.Fatal("another build is under way")
 	}
 	for i := range n {
-		b.Add(hashOf("there", i))
+		b.add(hashOf("there", i))
 	}
-	if err := b.Commit(); err != nil {
+	if err := b.commit(); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -85,62 +85,62 @@ func TestFilter(t *testing.T) {
 		{"a filter", func(t *testing.T, k *Filter) { built(t, k, 100, 0) }, 0, false},
 		{"as old as may be", func(t *testing.T, k *Filter) { built(t, k, 100, 0) }, time.Hour, false},
 		{"too old", func(t *testing.T, k *Filter) { built(t, k, 100, 0) }, time.Hour + 1, true},
-		{"announced", func(t *testing.T, k *Filter) { built(t, k, 100, 0); k.Add(absent) }, 0, true},
-		{"announced before", func(t *testing.T, k *Filter) { k.Add(absent); built(t, k, 100, 0) }, 0, false},
+		{"announced", func(t *testing.T, k *Filter) { built(t, k, 100, 0); k.add(absent) }, 0, true},
+		{"announced before", func(t *testing.T, k *Filter) { k.add(absent); built(t, k, 100, 0) }, 0, false},
 		{"announced while it was built", func(t *testing.T, k *Filter) {
-			b, _ := k.Begin(0)
-			k.Add(absent)
-			if err := b.Commit(); err != nil {
+			b, _ := k.begin(0)
+			k.add(absent)
+			if err := b.commit(); err != nil {
 				t.Error(err)
 			}
 		}, 0, true},
 		{"announced to the old one while the next fails", func(t *testing.T, k *Filter) {
 			built(t, k, 100, 0)
-			b, _ := k.Begin(0)
-			k.Add(absent)
-			b.Cancel()
+			b, _ := k.begin(0)
+			k.add(absent)
+			b.cancel()
 		}, 0, true},
 		{"its age is the query's", func(t *testing.T, k *Filter) {
-			b, _ := k.Begin(-time.Hour)
-			if err := b.Commit(); err != nil {
+			b, _ := k.begin(-time.Hour)
+			if err := b.commit(); err != nil {
 				t.Error(err)
 			}
 		}, 1, true},
-		{"distrusted", func(t *testing.T, k *Filter) { built(t, k, 100, 0); k.Distrust(absent.Partition()) }, 0, true},
-		{"distrusted elsewhere", func(t *testing.T, k *Filter) { built(t, k, 100, 0); k.Distrust(absent.Partition() + 1) }, 0, false},
-		{"distrusted before", func(t *testing.T, k *Filter) { k.Distrust(absent.Partition()); built(t, k, 100, 0) }, 0, false},
+		{"distrusted", func(t *testing.T, k *Filter) { built(t, k, 100, 0); k.distrust(absent.Partition()) }, 0, true},
+		{"distrusted elsewhere", func(t *testing.T, k *Filter) { built(t, k, 100, 0); k.distrust(absent.Partition() + 1) }, 0, false},
+		{"distrusted before", func(t *testing.T, k *Filter) { k.distrust(absent.Partition()); built(t, k, 100, 0) }, 0, false},
 		{"distrusted while it was built", func(t *testing.T, k *Filter) {
-			b, _ := k.Begin(0)
-			k.Distrust(absent.Partition())
-			if err := b.Commit(); err != nil {
+			b, _ := k.begin(0)
+			k.distrust(absent.Partition())
+			if err := b.commit(); err != nil {
 				t.Error(err)
 			}
 		}, 0, true},
 		{"more keys than stated", func(t *testing.T, k *Filter) {
-			b, _ := k.Begin(0)
+			b, _ := k.begin(0)
 			for i := range 1100 {
-				b.Add(hashOf("there", i))
+				b.add(hashOf("there", i))
 			}
-			if b.Commit() == nil || k.Stats(0).Refused != 1 {
+			if b.commit() == nil || k.stats(0).Refused != 1 {
 				t.Error("was taken")
 			}
 		}, 0, true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			k := newFilter(t, Config{Keys: 1000, FalsePositives: 1e-6})
+			k := newFilter(t, FilterConfig{Keys: 1000, FalsePositives: 1e-6})
 			tc.do(t, k)
-			if got := k.MayExist(absent, tc.now); got != tc.pass {
+			if got := k.mayExist(absent, tc.now); got != tc.pass {
 				t.Errorf("the absent key passes: %v, want %v", got, tc.pass)
 			}
-			k.Add(there)
-			if !k.MayExist(there, tc.now) {
+			k.add(there)
+			if !k.mayExist(there, tc.now) {
 				t.Error("a key that was announced is denied")
 			}
-			if b, ok := k.Begin(0); !ok {
+			if b, ok := k.begin(0); !ok {
 				t.Error("a build was left")
-			} else if _, ok := k.Begin(0); ok {
+			} else if _, ok := k.begin(0); ok {
 				t.Error("two builds at once")
-			} else if b.Cancel(); b.Commit() == nil {
+			} else if b.cancel(); b.commit() == nil {
 				t.Error("a cancelled build was taken")
 			}
 		})
@@ -151,15 +151,15 @@ func TestFilter(t *testing.T) {
 // and a query sees what was committed before it began.
 func TestFilterRotation(t *testing.T) {
 	const keys = 20000
-	k := newFilter(t, Config{Keys: keys, FalsePositives: 1e-4})
+	k := newFilter(t, FilterConfig{Keys: keys, FalsePositives: 1e-4})
 	var committed atomic.Int64
 	query := func() {
-		b, _ := k.Begin(0)
+		b, _ := k.begin(0)
 		for i := range int(committed.Load()) {
-			b.Add(hashOf("new", i))
+			b.add(hashOf("new", i))
 		}
 		runtime.Gosched()
-		if err := b.Commit(); err != nil {
+		if err := b.commit(); err != nil {
 			t.Error(err)
 		}
 	}
@@ -168,8 +168,8 @@ func TestFilterRotation(t *testing.T) {
 	wg.Go(func() {
 		for i := range keys {
 			committed.Add(1)
-			k.Add(hashOf("new", i))
-			if !k.MayExist(hashOf("new", i), 0) {
+			k.add(hashOf("new", i))
+			if !k.mayExist(hashOf("new", i), 0) {
 				t.Errorf("key %d is denied", i)
 			}
 			if i%100 == 0 {
@@ -177,23 +177,23 @@ func TestFilterRotation(t *testing.T) {
 			}
 		}
 	})
-	for committed.Load() < keys || k.Stats(0).Builds < 3 {
+	for committed.Load() < keys || k.stats(0).Builds < 3 {
 		query()
 	}
 	wg.Wait()
 	for i := range keys {
-		if !k.MayExist(hashOf("new", i), 0) {
+		if !k.mayExist(hashOf("new", i), 0) {
 			t.Fatalf("key %d is denied at the end", i)
 		}
 	}
-	if s := k.Stats(0); s.Builds < 3 || s.Blind != 0 {
+	if s := k.stats(0); s.Builds < 3 || s.Blind != 0 {
 		t.Errorf("stats %+v", s)
 	}
 }
 
-func TestConfig(t *testing.T) {
-	for _, cfg := range []Config{{}, {Keys: -1}, {Keys: 1, FalsePositives: 1}, {Keys: 1, FalsePositives: -0.1}, {Keys: 1, MaxAge: -1}, {Keys: 1 << 40}} {
-		if _, err := New(cfg); err == nil {
+func TestFilterConfig(t *testing.T) {
+	for _, cfg := range []FilterConfig{{}, {Keys: -1}, {Keys: 1, FalsePositives: 1}, {Keys: 1, FalsePositives: -0.1}, {Keys: 1, MaxAge: -1}, {Keys: 1 << 40}} {
+		if _, err := NewFilter(cfg); err == nil {
 			t.Errorf("%+v was taken", cfg)
 		}
 	}

@@ -1,4 +1,4 @@
-package keyfilter
+package namespaces
 
 import (
 	"fmt"
@@ -8,16 +8,16 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
-// Config has the settings of a namespace's key filter.
-type Config struct {
+// FilterConfig has the settings of a namespace's key filter.
+type FilterConfig struct {
 	Keys           int     // maximum number of existing keys; required
 	FalsePositives float64 // share of absent keys that pass; zero: 0.01
 	// After this time since the query began every key passes; zero: 1 h.
 	MaxAge time.Duration
 }
 
-// Stats counts since the start, except Keys, Age and InUse.
-type Stats struct {
+// filterStats counts since the start, except Keys, Age and InUse.
+type filterStats struct {
 	Keys    int64         // in the current filter, approximately
 	Age     time.Duration // since the query of the current filter began
 	InUse   bool
@@ -30,26 +30,26 @@ type Stats struct {
 
 // Filter is the key filter: it knows which keys may exist, so that invented keys do not
 // reach the origin. It is built by a query of all keys, and it rotates. Every write and
-// invalidation announces its key with Add. From before the query begins, an announced
+// invalidation announces its key with add. From before the query begins, an announced
 // key goes into the filter that is being built and into the current one. An insert that
 // is not announced stays hidden for at most MaxAge. The query must see everything that
 // was committed before it began, so it must not read a lagging replica.
 //
 // Announcements can be missed: after a RESET, after a new epoch of another host, after a
-// takeover from a dead owner. Distrust marks a partition for this reason; then the
+// takeover from a dead owner: distrust marks a partition for this reason; then the
 // partition lets every key pass until a filter is in use whose query began later. The
-// caller of Begin must be in contact with all hosts before it. Otherwise it must
+// caller of begin must be in contact with all hosts before it. Otherwise it must
 // distrust all partitions when the contact returns.
 //
-// Filter is safe for concurrent use. MayExist and Add take no lock. Times are readings of
+// Filter is safe for concurrent use. mayExist and add take no lock. Times are readings of
 // the boot clock.
 type Filter struct {
-	cfg        Config
+	cfg        FilterConfig
 	size       int64 // of one filter, bytes
 	current    atomic.Pointer[build]
 	building   atomic.Pointer[build]
-	seq        atomic.Uint64   // counts calls of Distrust
-	distrusted []atomic.Uint64 // by partition: the seq of its last Distrust
+	seq        atomic.Uint64   // counts calls of distrust
+	distrusted []atomic.Uint64 // by partition: the seq of its last distrust
 
 	builds, refused, denied, passed, blind atomic.Uint64
 }
@@ -57,20 +57,21 @@ type Filter struct {
 // build is one filter and the query that fills it.
 type build struct {
 	filter *Filter
-	bloom  *Bloom
+	bloom  *bloom
 	begun  time.Duration
-	seq    uint64 // calls of Distrust up to this one came before the query
+	seq    uint64 // calls of distrust up to this one came before the query
 	keys   atomic.Int64
 }
 
+// add adds a key: one that was announced, or that the query has returned.
 func (b *build) add(h kv.Hash) {
-	if b.bloom.Add(h) {
+	if b.bloom.add(h) {
 		b.keys.Add(1)
 	}
 }
 
-// New returns a Filter that was not built yet, so every key passes.
-func New(cfg Config) (*Filter, error) {
+// NewFilter returns a Filter that was not built yet, so every key passes.
+func NewFilter(cfg FilterConfig) (*Filter, error) {
 	if cfg.FalsePositives == 0 {
 		cfg.FalsePositives = 0.01
 	}
@@ -80,7 +81,7 @@ func New(cfg Config) (*Filter, error) {
 	if cfg.MaxAge < 0 {
 		return nil, fmt.Errorf("a filter's greatest age of %v: give zero for 1h, or more", cfg.MaxAge)
 	}
-	first, err := NewBloom(cfg.Keys, cfg.FalsePositives)
+	first, err := newBloom(cfg.Keys, cfg.FalsePositives)
 	if err != nil {
 		return nil, err
 	}
@@ -90,14 +91,14 @@ func New(cfg Config) (*Filter, error) {
 // Size returns the size of one filter in bytes. There are two filters during a build.
 func (f *Filter) Size() int64 { return f.size }
 
-// MayExist reports whether the origin may be asked for a key.
-func (f *Filter) MayExist(h kv.Hash, now time.Duration) bool {
+// mayExist reports whether the origin may be asked for a key.
+func (f *Filter) mayExist(h kv.Hash, now time.Duration) bool {
 	b := f.current.Load()
 	if b == nil || now-b.begun > f.cfg.MaxAge || f.distrusted[h.Partition()].Load() > b.seq {
 		f.blind.Add(1)
 		return true
 	}
-	if b.bloom.Has(h) {
+	if b.bloom.has(h) {
 		f.passed.Add(1)
 		return true
 	}
@@ -105,10 +106,10 @@ func (f *Filter) MayExist(h kv.Hash, now time.Duration) bool {
 	return false
 }
 
-// Add announces a key: it may exist from now on. Add loads building before current,
-// because Commit sets current before it clears building. So no key is lost between the
+// add announces a key: it may exist from now on. It loads building before current,
+// because commit sets current before it clears building. So no key is lost between the
 // two.
-func (f *Filter) Add(h kv.Hash) {
+func (f *Filter) add(h kv.Hash) {
 	if b := f.building.Load(); b != nil {
 		b.add(h)
 	}
@@ -117,8 +118,8 @@ func (f *Filter) Add(h kv.Hash) {
 	}
 }
 
-// Distrust says that announcements of keys in a partition may have been missed.
-func (f *Filter) Distrust(partition uint16) {
+// distrust says that announcements of keys in a partition may have been missed.
+func (f *Filter) distrust(partition uint16) {
 	seq := f.seq.Add(1)
 	for at := &f.distrusted[partition]; ; {
 		if old := at.Load(); old >= seq || at.CompareAndSwap(old, seq) {
@@ -127,54 +128,48 @@ func (f *Filter) Distrust(partition uint16) {
 	}
 }
 
-// Build is a filter that is being built.
-type Build struct{ b *build }
-
-// Begin starts a build. It is called before the query is sent. If another build is in
+// begin starts a build. It is called before the query is sent. If another build is in
 // progress, ok is false.
-func (f *Filter) Begin(now time.Duration) (b *Build, ok bool) {
-	bloom, err := NewBloom(f.cfg.Keys, f.cfg.FalsePositives)
+func (f *Filter) begin(now time.Duration) (b *build, ok bool) {
+	bloom, err := newBloom(f.cfg.Keys, f.cfg.FalsePositives)
 	if err != nil {
-		panic(err) // New has validated the arguments
+		panic(err) // NewFilter has validated the arguments
 	}
 	next := &build{filter: f, bloom: bloom, begun: now, seq: f.seq.Load()}
 	if !f.building.CompareAndSwap(nil, next) {
 		return nil, false
 	}
-	return &Build{next}, true
+	return next, true
 }
 
-// Add adds a key that the query has returned.
-func (b *Build) Add(h kv.Hash) { b.b.add(h) }
-
 // full reports whether the query has returned more keys than stated.
-func (b *Build) full() bool { return b.b.keys.Load() > int64(b.b.filter.cfg.Keys) }
+func (b *build) full() bool { return b.keys.Load() > int64(b.filter.cfg.Keys) }
 
-// Commit makes the filter the current one, after the query has returned all its keys.
-// Commit refuses a filter with more keys than stated, because it would let too many
+// commit makes the filter the current one, after the query has returned all its keys.
+// It refuses a filter with more keys than stated, because it would let too many
 // absent keys pass.
-func (b *Build) Commit() error {
-	k := b.b.filter
-	if k.building.Load() != b.b {
+func (b *build) commit() error {
+	k := b.filter
+	if k.building.Load() != b {
 		return fmt.Errorf("the filter's build has ended already")
 	}
 	if b.full() {
 		k.refused.Add(1)
-		k.building.CompareAndSwap(b.b, nil)
+		k.building.CompareAndSwap(b, nil)
 		return fmt.Errorf("the filter of existing keys was made for %d, and there are more: state more", k.cfg.Keys)
 	}
-	k.current.Store(b.b)
-	k.building.CompareAndSwap(b.b, nil)
+	k.current.Store(b)
+	k.building.CompareAndSwap(b, nil)
 	k.builds.Add(1)
 	return nil
 }
 
-// Cancel ends the build if the query has failed. After Commit it does nothing.
-func (b *Build) Cancel() { b.b.filter.building.CompareAndSwap(b.b, nil) }
+// cancel ends the build if the query has failed. After commit it does nothing.
+func (b *build) cancel() { b.filter.building.CompareAndSwap(b, nil) }
 
-// Stats returns the counts.
-func (f *Filter) Stats(now time.Duration) Stats {
-	s := Stats{
+// stats returns the counts.
+func (f *Filter) stats(now time.Duration) filterStats {
+	s := filterStats{
 		Builds: f.builds.Load(), Refused: f.refused.Load(),
 		Denied: f.denied.Load(), Passed: f.passed.Load(), Blind: f.blind.Load(),
 	}
