@@ -71,8 +71,7 @@ var allowed = []struct {
 	{"loader/redisorigin", []string{"internal/kv", "internal/settings", "loader", "loader/internal/origin"}},
 	{"loader/memcached", []string{"internal/settings", "loader", "loader/internal/origin"}},
 	{"loader/execorigin", []string{"internal/settings", "loader", "loader/internal/origin"}},
-	{"internal/peer", []string{".", "internal/kv", "internal/quota", "internal/rpc", "internal/rpc/server", "internal/transport", "internal/wire"}},
-	{"internal/creds", []string{"internal/peer", "internal/settings"}},
+	{"internal/peer", []string{".", "internal/kv", "internal/quota", "internal/rpc", "internal/rpc/server", "internal/settings", "internal/transport", "internal/wire"}},
 	{"internal/cluster", []string{".", "gossip", "internal/kv", "internal/peer", "internal/quota", "internal/rpc", "internal/rpc/server", "internal/failpoint", "internal/transport", "internal/wire", "invalidation", "l2/ownership"}},
 	{"unixsock", nil},
 	{"internal/access", []string{".", "internal/kv", "internal/settings", "internal/wire", "unixsock"}},
@@ -88,13 +87,13 @@ var allowed = []struct {
 	{"internal/session", []string{".", "internal/access", "internal/engine", "internal/kv", "internal/namespaces", "internal/peer", "internal/quota", "internal/rpc", "internal/rpc/server", "internal/inspect", "internal/transport", "internal/verify", "internal/wire", "unixsock"}},
 	{"internal/memcached/endpoint", []string{".", "internal/memcached", "internal/namespaces", "internal/quota", "internal/rpc/server", "internal/session", "internal/wire", "unixsock"}},
 	{"internal/testing/doors", []string{".", "internal/access", "internal/testing/bubble", "internal/kv", "internal/memcached/endpoint", "internal/namespaces", "internal/quota", "internal/rpc/server", "internal/session", "internal/testing/simnet", "internal/testing/memcachedtest", "internal/testing/onehost", "internal/testing/testenv", "internal/wire", "unixsock"}},
-	{"internal/telemetry", []string{".", "internal/access", "internal/cluster", "internal/creds", "internal/engine", "internal/logs", "internal/namespaces", "internal/rpc/server", "internal/wire"}},
+	{"internal/telemetry", []string{".", "internal/access", "internal/cluster", "internal/engine", "internal/logs", "internal/namespaces", "internal/peer", "internal/rpc/server", "internal/wire"}},
 	{"internal/httpd", []string{".", "internal/logs", "internal/rpc/server", "internal/telemetry", "internal/transport"}},
 	// Floor 3: the composition root.
-	{"sidecar", []string{".", "internal/access", "internal/calls", "internal/changes", "internal/cluster", "internal/creds", "internal/engine", "internal/httpd", "internal/kv", "internal/logs", "internal/memcached/endpoint", "internal/namespaces", "internal/peer", "internal/quota", "internal/rpc/server", "internal/session", "internal/settings", "internal/shm", "internal/telemetry", "internal/transport", "internal/verify", "internal/wire", "loader", "unixsock"}},
+	{"sidecar", []string{".", "internal/access", "internal/calls", "internal/changes", "internal/cluster", "internal/engine", "internal/httpd", "internal/kv", "internal/logs", "internal/memcached/endpoint", "internal/namespaces", "internal/peer", "internal/quota", "internal/rpc/server", "internal/session", "internal/settings", "internal/shm", "internal/telemetry", "internal/transport", "internal/verify", "internal/wire", "loader", "unixsock"}},
 	{"internal/testing/faults", nil},
 	// Floor 4: the command.
-	{"cmd/cachesidecar", []string{".", "client", "internal/creds", "internal/load", "internal/logs", "internal/rpc/server", "internal/settings", "internal/telemetry", "internal/wire", "loader", "loader/execorigin", "loader/httporigin", "loader/memcached", "loader/postgres", "loader/redisorigin", "sidecar", "unixsock"}},
+	{"cmd/cachesidecar", []string{".", "client", "internal/load", "internal/logs", "internal/peer", "internal/rpc/server", "internal/settings", "internal/telemetry", "internal/wire", "loader", "loader/execorigin", "loader/httporigin", "loader/memcached", "loader/postgres", "loader/redisorigin", "sidecar", "unixsock"}},
 }
 
 // forbidden lists packages of the standard library that a package must not import,

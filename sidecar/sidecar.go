@@ -9,11 +9,11 @@ import (
 	"github.com/coreos/go-systemd/v22/activation"
 
 	"github.com/cachesidecar/cachesidecar/internal/access"
-	"github.com/cachesidecar/cachesidecar/internal/creds"
 	"github.com/cachesidecar/cachesidecar/internal/engine"
 	"github.com/cachesidecar/cachesidecar/internal/httpd"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/session"
@@ -24,7 +24,7 @@ import (
 type Sidecar struct {
 	engine    *engine.Engine
 	cfg       Config // of the start
-	keys      creds.Watch
+	keys      peer.KeyWatch
 	server    *server.Server // of the socket
 	telemetry *telemetry.Telemetry
 	words     readyWords
@@ -92,7 +92,7 @@ func New(cfg Config) (*Sidecar, error) {
 	}
 	s := &Sidecar{cfg: cfg, started: cfg.clock.Read().Boot, ready: make(chan struct{})}
 	s.files = shareFiles(&cfg, fileLimit())
-	w := creds.WatchConfig{Paths: cfg.paths(), Node: cfg.Node, Now: cfg.now, Log: cfg.Log}
+	w := peer.KeyWatchConfig{Paths: cfg.paths(), Node: cfg.Node, Now: cfg.now, Log: cfg.Log}
 	if err := s.keys.Open(w); err != nil {
 		return nil, err
 	}
@@ -137,7 +137,7 @@ func (s *Sidecar) engineConfig(rules *access.Rules) engine.Config {
 	node := cfg.clusterConfig()
 	node.MaxConns = s.files.peers
 	if node.Keys, node.Credentials = s.keys.Sources(); node.Keys != nil {
-		node.Settings[namespaces.SeedSetting] = creds.SeedDigest(cfg.seed)
+		node.Settings[namespaces.SeedSetting] = peer.SeedDigest(cfg.seed)
 	}
 	return engine.Config{
 		Node: cfg.Node, Seed: cfg.seed, MaxValue: int(cfg.MaxValue), RequestTimeout: cfg.RequestTimeout,

@@ -11,9 +11,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/cachesidecar/cachesidecar"
-	"github.com/cachesidecar/cachesidecar/internal/creds"
 	"github.com/cachesidecar/cachesidecar/internal/engine"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -22,7 +22,7 @@ import (
 type Config struct {
 	Engine *engine.Engine
 	Server *server.Server // of the socket
-	Keys   *creds.Watch
+	Keys   *peer.KeyWatch
 
 	Node, Version string
 	Join          int // number of addresses

@@ -1,4 +1,4 @@
-package creds
+package peer
 
 import (
 	"crypto/aes"
@@ -41,8 +41,8 @@ func (k *Key) derive(label string, n int) []byte {
 	return b
 }
 
-// Gossip returns the secret that encrypts gossip's packets, 32 bytes.
-func (k *Key) Gossip() []byte { return k.derive(labelGossip, 32) }
+// gossip returns the secret that encrypts gossip's packets, 32 bytes.
+func (k *Key) gossip() []byte { return k.derive(labelGossip, 32) }
 
 // Fingerprint identifies a key and reveals nothing about it.
 func (k *Key) Fingerprint() string { return hex.EncodeToString(k.derive(labelFingerprint, 4)) }

@@ -1,4 +1,4 @@
-package creds
+package peer
 
 import (
 	"crypto/ecdsa"
@@ -32,7 +32,7 @@ func TestGuarded(t *testing.T) {
 		{0o604, "chmod 0600"}, {0o601, "chmod 0600"}, {0o660, "chmod 0640 it, or 0600"}, {0o602, "chmod 0600"},
 	} {
 		path := write(t, "key", good, tc.mode)
-		_, err := Paths{ClusterKey: path}.Read().Set("a", testenv.Date())
+		_, err := KeyPaths{ClusterKey: path}.Read().Set("a", testenv.Date())
 		switch {
 		case tc.want == "" && err != nil:
 			t.Errorf("%04o: %v", tc.mode, err)
@@ -45,7 +45,7 @@ func TestGuarded(t *testing.T) {
 		if err := os.Chown(path, 12345, 0); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := (Paths{ClusterKey: path}).Read().Set("a", testenv.Date()); err == nil || !strings.Contains(err.Error(), "belongs to uid 12345") {
+		if _, err := (KeyPaths{ClusterKey: path}).Read().Set("a", testenv.Date()); err == nil || !strings.Contains(err.Error(), "belongs to uid 12345") {
 			t.Errorf("another user's file: %v", err)
 		}
 	}
@@ -65,7 +65,7 @@ func TestUnreadable(t *testing.T) {
 		write(t, "big", strings.Repeat("#", 1+64<<10), 0o600): "more than 65536 bytes",
 		write(t, "empty", "", 0o600):                          "no line with a seed",
 	} {
-		if _, err := (Paths{ClusterKey: path}).Read().Set("a", testenv.Date()); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := (KeyPaths{ClusterKey: path}).Read().Set("a", testenv.Date()); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", path, err, want)
 		}
 	}
@@ -77,15 +77,15 @@ func TestUnreadable(t *testing.T) {
 func TestDigest(t *testing.T) {
 	dir := t.TempDir()
 	link := filepath.Join(dir, "link")
-	p := Paths{ClusterKey: link}
+	p := KeyPaths{ClusterKey: link}
 	seen := map[[32]byte]bool{}
 	look := func(what string) {
 		t.Helper()
-		d := p.Read().Digest()
+		d := p.Read().digest()
 		if seen[d] {
 			t.Errorf("%s: seen before", what)
 		}
-		if seen[d] = true; p.Read().Digest() != d {
+		if seen[d] = true; p.Read().digest() != d {
 			t.Errorf("%s: another one at once", what)
 		}
 	}
@@ -107,9 +107,9 @@ func TestDigest(t *testing.T) {
 		}
 		look(name + ", open to others")
 	}
-	two := Paths{ClusterKey: write(t, "1", "xy", 0o600), Cert: write(t, "2", "z", 0o600)}
-	other := Paths{ClusterKey: write(t, "1", "x", 0o600), Cert: write(t, "2", "yz", 0o600)}
-	if two.Read().Digest() == other.Read().Digest() {
+	two := KeyPaths{ClusterKey: write(t, "1", "xy", 0o600), Cert: write(t, "2", "z", 0o600)}
+	other := KeyPaths{ClusterKey: write(t, "1", "x", 0o600), Cert: write(t, "2", "yz", 0o600)}
+	if two.Read().digest() == other.Read().digest() {
 		t.Error("a byte that moves from one file to the next changes nothing")
 	}
 }
@@ -172,8 +172,8 @@ func TestCertificateFiles(t *testing.T) {
 	one, other := newCA(t), newCA(t)
 	root := encode("CERTIFICATE", one.cert.Raw)
 	good, key := one.leaf(t, func(*x509.Certificate) {})
-	paths := func(cert, key, root string) Paths {
-		return Paths{ClusterKey: keyFile, Cert: write(t, "cert", cert, 0o644), Key: write(t, "key", key, 0o600), CA: write(t, "ca", root, 0o644)}
+	paths := func(cert, key, root string) KeyPaths {
+		return KeyPaths{ClusterKey: keyFile, Cert: write(t, "cert", cert, 0o644), Key: write(t, "key", key, 0o600), CA: write(t, "ca", root, 0o644)}
 	}
 	p := paths(good, key, encode("CERTIFICATE", other.cert.Raw)+root)
 	s, err := p.Read().Set("a", testenv.Date())
@@ -181,7 +181,7 @@ func TestCertificateFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	derived := set(t, "a", seedLine+"key: "+hexA)
-	if !s.Trusted(one.cert) || !s.Trusted(other.cert) || s.Keys != 1 || s.Seed == 0 || string(s.Gossip[0]) != string(derived.Gossip[0]) {
+	if !s.trusted(one.cert) || !s.trusted(other.cert) || s.Keys != 1 || s.Seed == 0 || string(s.Gossip[0]) != string(derived.Gossip[0]) {
 		t.Errorf("%+v", s)
 	}
 	if _, err := verifies(s, derived, x509.ExtKeyUsageServerAuth); err == nil {
@@ -190,7 +190,7 @@ func TestCertificateFiles(t *testing.T) {
 	if _, err := verifies(s, s, x509.ExtKeyUsageClientAuth); err != nil {
 		t.Error(err)
 	}
-	leaf := func(by *ca, edit func(*x509.Certificate)) Paths {
+	leaf := func(by *ca, edit func(*x509.Certificate)) KeyPaths {
 		c, k := by.leaf(t, edit)
 		return paths(c, k, root)
 	}
@@ -198,7 +198,7 @@ func TestCertificateFiles(t *testing.T) {
 	open.Key = write(t, "key", key, 0o644)
 	_, strange := one.leaf(t, func(*x509.Certificate) {})
 	for name, tc := range map[string]struct {
-		p    Paths
+		p    KeyPaths
 		want []string
 	}{
 		"another name":      {leaf(one, func(c *x509.Certificate) { c.DNSNames = []string{"b", "*"} }), []string{"tls.cert /", `names ["b" "*"]`, `this node is "a"`, "or set node"}},
@@ -231,15 +231,15 @@ func TestCertificateFiles(t *testing.T) {
 
 func TestCheckPaths(t *testing.T) {
 	for _, tc := range []struct {
-		p    Paths
+		p    KeyPaths
 		want string
 	}{
-		{Paths{}, ""},
-		{Paths{ClusterKey: "/k"}, ""},
-		{Paths{"/k", "/c", "/p", "/r"}, ""},
-		{Paths{ClusterKey: "/k", Cert: "/c", CA: "/r"}, "tls.key is not given"},
-		{Paths{ClusterKey: "/k", Key: "/p"}, "tls.cert is not given"},
-		{Paths{Cert: "/c", Key: "/p", CA: "/r"}, "cluster_key_file is not: gossip has no certificates"},
+		{KeyPaths{}, ""},
+		{KeyPaths{ClusterKey: "/k"}, ""},
+		{KeyPaths{"/k", "/c", "/p", "/r"}, ""},
+		{KeyPaths{ClusterKey: "/k", Cert: "/c", CA: "/r"}, "tls.key is not given"},
+		{KeyPaths{ClusterKey: "/k", Key: "/p"}, "tls.cert is not given"},
+		{KeyPaths{Cert: "/c", Key: "/p", CA: "/r"}, "cluster_key_file is not: gossip has no certificates"},
 	} {
 		if err := tc.p.Check(); tc.want == "" && err != nil || tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want)) {
 			t.Errorf("%+v: %v, want %q", tc.p, err, tc.want)

@@ -1,4 +1,4 @@
-package creds
+package peer
 
 import (
 	"bytes"
@@ -31,9 +31,9 @@ func write(t *testing.T, name, text string, mode os.FileMode) string {
 	return path
 }
 
-func set(t *testing.T, node, text string) *Set {
+func set(t *testing.T, node, text string) *KeySet {
 	t.Helper()
-	s, err := Paths{ClusterKey: write(t, "key", text, 0o600)}.Read().Set(node, testenv.Date())
+	s, err := KeyPaths{ClusterKey: write(t, "key", text, 0o600)}.Read().Set(node, testenv.Date())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,7 +49,7 @@ func TestParseKeyFile(t *testing.T) {
 		t.Errorf("%+v", f)
 	}
 	var many strings.Builder
-	for i := range MaxKeys + 1 {
+	for i := range maxKeys + 1 {
 		fmt.Fprintf(&many, "key: %064x\n", i+1)
 	}
 	for _, tc := range []struct{ name, text, want string }{
@@ -105,7 +105,7 @@ func FuzzParseKeyFile(f *testing.F) {
 			}
 			return
 		}
-		if len(k.Keys) == 0 || len(k.Keys) > MaxKeys || k.Seed == 0 {
+		if len(k.Keys) == 0 || len(k.Keys) > maxKeys || k.Seed == 0 {
 			t.Errorf("%d keys, seed %d", len(k.Keys), k.Seed)
 		}
 		again := fmt.Sprintf("seed: %016x\n", k.Seed)
@@ -134,19 +134,19 @@ func TestDerived(t *testing.T) {
 	if !bytes.Equal(a.cert.Raw, b.cert.Raw) {
 		t.Error("the authority's certificate is another one each time")
 	}
-	got := fmt.Sprintf("%x %s %s %x", k.Gossip(), k.Fingerprint(), SeedDigest(f.Seed), a.cert.PublicKey)
+	got := fmt.Sprintf("%x %s %s %x", k.gossip(), k.Fingerprint(), SeedDigest(f.Seed), a.cert.PublicKey)
 	const want = "511bcca6f726de1d4890caf1ef5e270b2f458d861eb19f40b33210d6482cd029 cae678b3 749ca0495c94fff6 " +
 		"ddb92d704a7c5421462423dc9d4e075484938cc2ef125eacb85c01cf72a3a4d5"
 	if got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
-	if bytes.Equal(k.Gossip(), k.derive(labelAuthority, 32)) {
+	if bytes.Equal(k.gossip(), k.derive(labelAuthority, 32)) {
 		t.Error("two labels make one secret")
 	}
 }
 
 // verifies reports whether one host accepts another host's certificate.
-func verifies(by, of *Set, use x509.ExtKeyUsage) (root *x509.Certificate, err error) {
+func verifies(by, of *KeySet, use x509.ExtKeyUsage) (root *x509.Certificate, err error) {
 	chains, err := of.Certificate.Leaf.Verify(x509.VerifyOptions{Roots: by.Roots, KeyUsages: []x509.ExtKeyUsage{use}})
 	if err != nil {
 		return nil, err
@@ -159,13 +159,13 @@ func verifies(by, of *Set, use x509.ExtKeyUsage) (root *x509.Certificate, err er
 // accept each other. At the end of the rotation the old key is worth nothing.
 func TestRotation(t *testing.T) {
 	a, b := "key: "+hexA+"\n", "key: "+hexB+"\n"
-	steps := []*Set{set(t, "a", seedLine+a), set(t, "a", seedLine+a+b), set(t, "a", seedLine+b+a), set(t, "a", seedLine+b)}
+	steps := []*KeySet{set(t, "a", seedLine+a), set(t, "a", seedLine+a+b), set(t, "a", seedLine+b+a), set(t, "a", seedLine+b)}
 	for i := range steps {
 		for j := range steps {
 			far := i-j > 1 || j-i > 1
 			for _, use := range []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth} {
 				root, err := verifies(steps[i], steps[j], use)
-				if !far && (err != nil || !steps[i].Trusted(root)) {
+				if !far && (err != nil || !steps[i].trusted(root)) {
 					t.Errorf("step %d refuses step %d: %v", i, j, err)
 				}
 			}
@@ -180,7 +180,7 @@ func TestRotation(t *testing.T) {
 	}
 	old, last := steps[0], steps[3]
 	root, err := verifies(old, old, x509.ExtKeyUsageServerAuth)
-	if err != nil || !old.Trusted(root) || last.Trusted(root) || last.Trusted(nil) {
+	if err != nil || !old.trusted(root) || last.trusted(root) || last.trusted(nil) {
 		t.Errorf("the old root after its key is removed: %v", err)
 	}
 	if _, err := verifies(last, old, x509.ExtKeyUsageServerAuth); err == nil {
@@ -202,17 +202,17 @@ func TestNodeNames(t *testing.T) {
 			t.Fatalf("%s: %v", node, err)
 		}
 		leaf := s.Certificate.Leaf
-		if got := other.Names(root, leaf); len(got) != 1 || got[0] != node {
+		if got := other.names(root, leaf); len(got) != 1 || got[0] != node {
 			t.Errorf("%s: named %q", node, got)
 		}
 		if node != "*" && bytes.Contains(leaf.Raw, []byte(node)) {
 			t.Errorf("%s: the certificate shows the name", node)
 		}
-		if got := set(t, "b", seedLine+"key: "+hexB).Names(root, leaf); len(got) == 1 && got[0] == node {
+		if got := set(t, "b", seedLine+"key: "+hexB).names(root, leaf); len(got) == 1 && got[0] == node {
 			t.Errorf("%s: another key reads the name", node)
 		}
 		leaf.DNSNames = []string{node, "00", strings.Repeat("0", 80)}
-		if got := other.Names(root, leaf); len(got) != 0 {
+		if got := other.names(root, leaf); len(got) != 0 {
 			t.Errorf("%s: named %q by what is not hidden", node, got)
 		}
 	}

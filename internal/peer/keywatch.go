@@ -1,4 +1,4 @@
-package creds
+package peer
 
 import (
 	"context"
@@ -7,8 +7,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/cachesidecar/cachesidecar/internal/peer"
 )
 
 // LookEvery is the interval at which the files are checked. A change is taken after two
@@ -16,14 +14,14 @@ import (
 // taken.
 const LookEvery = 2 * time.Second
 
-// Watch keeps the credentials of this process current with its files. Set Renew before
+// KeyWatch keeps the credentials of this process current with its files. Set Renew before
 // Run or Reload. Its methods are safe for concurrent use after Open.
-type Watch struct {
-	WatchConfig
+type KeyWatch struct {
+	KeyWatchConfig
 	Renew func() // called after each change that is taken
 
-	set  atomic.Pointer[Set]              // nil without files
-	peer atomic.Pointer[peer.Credentials] // the same, for package peer
+	set  atomic.Pointer[KeySet]      // nil without files
+	peer atomic.Pointer[Credentials] // the same, for package peer
 
 	taken, refused atomic.Int64 // changes of the files, counted
 
@@ -33,17 +31,17 @@ type Watch struct {
 	rejected [32]byte   // the content that was refused last, since then
 }
 
-// WatchConfig has the paths of the files and the node that they are for.
-type WatchConfig struct {
-	Paths Paths // without ClusterKey nothing is watched
+// KeyWatchConfig has the paths of the files and the node that they are for.
+type KeyWatchConfig struct {
+	Paths KeyPaths // without ClusterKey nothing is watched
 	Node  string
 	Now   func() time.Time
 	Log   *slog.Logger
 }
 
 // Open reads the files for the first time. Call it before any other method.
-func (k *Watch) Open(cfg WatchConfig) error {
-	k.WatchConfig = cfg
+func (k *KeyWatch) Open(cfg KeyWatchConfig) error {
+	k.KeyWatchConfig = cfg
 	if cfg.Paths.ClusterKey == "" {
 		return nil
 	}
@@ -52,20 +50,20 @@ func (k *Watch) Open(cfg WatchConfig) error {
 	if err != nil {
 		return err
 	}
-	k.inUse = content.Digest()
+	k.inUse = content.digest()
 	k.store(set)
 	return nil
 }
 
-func (k *Watch) store(set *Set) {
+func (k *KeyWatch) store(set *KeySet) {
 	k.set.Store(set)
-	k.peer.Store(&peer.Credentials{
-		Certificate: set.Certificate, Roots: set.Roots, Trusted: set.Trusted, Names: set.Names,
+	k.peer.Store(&Credentials{
+		Certificate: set.Certificate, Roots: set.Roots, Trusted: set.trusted, Names: set.names,
 	})
 }
 
 // Seed returns the seed of the hash; zero without files.
-func (k *Watch) Seed() uint64 {
+func (k *KeyWatch) Seed() uint64 {
 	if set := k.set.Load(); set != nil {
 		return set.Seed
 	}
@@ -73,7 +71,7 @@ func (k *Watch) Seed() uint64 {
 }
 
 // Run checks the files every LookEvery until ctx ends.
-func (k *Watch) Run(ctx context.Context) {
+func (k *KeyWatch) Run(ctx context.Context) {
 	t := time.NewTicker(LookEvery)
 	defer t.Stop()
 	for {
@@ -92,11 +90,11 @@ func (k *Watch) Run(ctx context.Context) {
 // check takes a change that the previous check has seen too. A refused content is tried
 // again, because a certificate may become valid later. Its error is returned once for
 // each content.
-func (k *Watch) check() error {
+func (k *KeyWatch) check() error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	content := k.Paths.Read()
-	digest := content.Digest()
+	digest := content.digest()
 	settled := digest == k.seen
 	k.seen = digest
 	switch {
@@ -115,14 +113,14 @@ func (k *Watch) check() error {
 
 // Reload takes the files as they are now, without the wait for a second check. Contents
 // that are in use are not taken again: no connection is renewed for nothing.
-func (k *Watch) Reload() error {
+func (k *KeyWatch) Reload() error {
 	if k.Paths.ClusterKey == "" {
 		return nil
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	content := k.Paths.Read()
-	digest := content.Digest()
+	digest := content.digest()
 	if digest == k.inUse {
 		k.rejected = [32]byte{}
 		return nil
@@ -131,7 +129,7 @@ func (k *Watch) Reload() error {
 }
 
 // take applies the content, or changes nothing and returns an error. k.mu is held.
-func (k *Watch) take(content *Content, digest [32]byte) error {
+func (k *KeyWatch) take(content *keyContent, digest [32]byte) error {
 	set, err := content.Set(k.Node, k.Now())
 	if old := k.set.Load(); err == nil && set.Seed != old.Seed {
 		err = fmt.Errorf("cluster_key_file %s: the seed is another one, and it places every key: "+
@@ -154,15 +152,15 @@ func (k *Watch) take(content *Content, digest [32]byte) error {
 }
 
 // Changes returns how many changes of the files were taken, and how many were refused.
-func (k *Watch) Changes() (taken, refused int64) { return k.taken.Load(), k.refused.Load() }
+func (k *KeyWatch) Changes() (taken, refused int64) { return k.taken.Load(), k.refused.Load() }
 
 // Present returns the credentials that were taken last; nil without files.
-func (k *Watch) Present() *Set { return k.set.Load() }
+func (k *KeyWatch) Present() *KeySet { return k.set.Load() }
 
 // Sources returns two functions that return what was taken last: the keys of gossip, of
 // which the first is in use, and the credentials for connections between hosts. Without
 // files both functions are nil, as package cluster expects it.
-func (k *Watch) Sources() (keys func() [][]byte, credentials func() *peer.Credentials) {
+func (k *KeyWatch) Sources() (keys func() [][]byte, credentials func() *Credentials) {
 	if k.set.Load() == nil {
 		return nil, nil
 	}

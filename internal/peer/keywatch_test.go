@@ -1,4 +1,4 @@
-package creds
+package peer
 
 import (
 	"bytes"
@@ -19,9 +19,9 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/testing/peertest"
 )
 
-// watched is a Watch of one key file, in virtual time.
+// watched is a KeyWatch of one key file, in virtual time.
 type watched struct {
-	Watch
+	KeyWatch
 	t       *testing.T
 	path    string
 	log     lockedBuffer
@@ -52,14 +52,14 @@ func (b *lockedBuffer) Reset() {
 	b.out.Reset()
 }
 
-// inWatch runs f with a Watch whose file has one key. The prepare functions run before
-// Watch.Run begins.
+// inWatch runs f with a KeyWatch whose file has one key. The prepare functions run before
+// KeyWatch.Run begins.
 func inWatch(t *testing.T, f func(*watched), prepare ...func(*watched)) {
 	t.Helper()
 	bubble.Test(t, func(t *testing.T) {
 		w := &watched{t: t, path: filepath.Join(t.TempDir(), "cluster.key")}
 		peertest.Replace(t, w.path, peertest.KeyText(peertest.Seed, "1"))
-		cfg := WatchConfig{Paths: Paths{ClusterKey: w.path}, Node: "a", Now: time.Now, Log: slog.New(slog.NewTextHandler(&w.log, nil))}
+		cfg := KeyWatchConfig{Paths: KeyPaths{ClusterKey: w.path}, Node: "a", Now: time.Now, Log: slog.New(slog.NewTextHandler(&w.log, nil))}
 		w.Renew = func() { w.renewed.Add(1) }
 		if err := w.Open(cfg); err != nil {
 			t.Fatal(err)
@@ -87,11 +87,11 @@ func (w *watched) after(looks int, keys, renewed, taken, refused int) {
 	}
 }
 
-// TestWatchWithoutFiles checks that a Watch without a cluster key has no credentials and
+// TestWatchWithoutFiles checks that a KeyWatch without a cluster key has no credentials and
 // no functions that would return them.
 func TestWatchWithoutFiles(t *testing.T) {
-	var w Watch
-	if err := w.Open(WatchConfig{Node: "a"}); err != nil {
+	var w KeyWatch
+	if err := w.Open(KeyWatchConfig{Node: "a"}); err != nil {
 		t.Fatal(err)
 	}
 	if keys, credentials := w.Sources(); keys != nil || credentials != nil || w.Present() != nil || w.Seed() != 0 {

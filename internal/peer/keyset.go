@@ -1,4 +1,4 @@
-package creds
+package peer
 
 import (
 	"crypto/sha256"
@@ -11,19 +11,17 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
-
-	"github.com/cachesidecar/cachesidecar/internal/peer"
 )
 
-// Paths names the files. Each is an absolute path. Cert, Key and CA are given together
+// KeyPaths names the files. Each is an absolute path. Cert, Key and CA are given together
 // or not at all.
-type Paths struct {
+type KeyPaths struct {
 	ClusterKey    string
 	Cert, Key, CA string // PEM: chain, its private key, accepted roots
 }
 
 // files lists the files with the names of their settings.
-func (p *Paths) files() []file {
+func (p *KeyPaths) files() []file {
 	return []file{
 		{"cluster_key_file", p.ClusterKey, true},
 		{"tls.cert", p.Cert, false}, {"tls.key", p.Key, true}, {"tls.ca", p.CA, false},
@@ -37,7 +35,7 @@ type file struct {
 
 // Check returns an error that names the missing file, if the combination of paths is
 // incomplete.
-func (p Paths) Check() error {
+func (p KeyPaths) Check() error {
 	given := 0
 	var missing string
 	for _, f := range p.files()[1:] {
@@ -60,22 +58,22 @@ func (p Paths) Check() error {
 	return nil
 }
 
-// Content is what the files contained at one moment.
-type Content struct {
-	paths Paths
+// keyContent is what the files contained at one moment.
+type keyContent struct {
+	paths KeyPaths
 	bytes [4][]byte
 	err   error // of the first file that could not be read
 }
 
-// Read reads the files. An error is kept in the Content and is returned by Set.
-func (p Paths) Read() *Content {
-	c := &Content{paths: p}
+// Read reads the files. An error is kept, and is returned by Set.
+func (p KeyPaths) Read() *keyContent {
+	c := &keyContent{paths: p}
 	for i, f := range p.files() {
 		if f.path == "" {
 			continue
 		}
 		var err error
-		if c.bytes[i], err = read(f.path, f.secret); err != nil && c.err == nil {
+		if c.bytes[i], err = readKeys(f.path, f.secret); err != nil && c.err == nil {
 			name := f.setting
 			if filepath.IsAbs(f.path) || len(f.path) < len(Key{}) { // else it may be a key in the place of its file
 				name += " " + f.path
@@ -86,9 +84,9 @@ func (p Paths) Read() *Content {
 	return c
 }
 
-// Digest returns a hash that differs between different contents. A read error is part
+// digest returns a hash that differs between different contents. A read error is part
 // of the content.
-func (c *Content) Digest() [32]byte {
+func (c *keyContent) digest() [32]byte {
 	h := sha256.New()
 	for _, b := range c.bytes {
 		_, _ = h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(b))))
@@ -102,12 +100,11 @@ func (c *Content) Digest() [32]byte {
 
 // Limits of the certificates in tls.cert. Other hosts accept no more.
 const (
-	MaxChain = peer.MaxChain
 	maxBytes = 12 << 10 // bytes of all of them together, as DER
 )
 
-// Set is what a host shows to other hosts and accepts from them. It never changes.
-type Set struct {
+// KeySet is what a host shows to other hosts and accepts from them. It never changes.
+type KeySet struct {
 	Seed        uint64
 	Keys        int
 	Fingerprint string   // of the first key
@@ -118,8 +115,8 @@ type Set struct {
 	roots map[string]*authority // by DER; nil values: from certificate files
 }
 
-// Trusted reports whether a certificate is one of the roots.
-func (s *Set) Trusted(root *x509.Certificate) bool {
+// trusted reports whether a certificate is one of the roots.
+func (s *KeySet) trusted(root *x509.Certificate) bool {
 	if root == nil {
 		return false
 	}
@@ -127,8 +124,8 @@ func (s *Set) Trusted(root *x509.Certificate) bool {
 	return ok
 }
 
-// Names returns the nodes that are named by a certificate under one of the roots.
-func (s *Set) Names(root, leaf *x509.Certificate) []string {
+// names returns the nodes that are named by a certificate under one of the roots.
+func (s *KeySet) names(root, leaf *x509.Certificate) []string {
 	if a := s.roots[string(root.Raw)]; a != nil {
 		return a.named(leaf)
 	}
@@ -137,7 +134,7 @@ func (s *Set) Names(root, leaf *x509.Certificate) []string {
 
 // Set makes the credentials of a host from the files. Errors name the file and show
 // nothing of its content.
-func (c *Content) Set(node string, now time.Time) (*Set, error) {
+func (c *keyContent) Set(node string, now time.Time) (*KeySet, error) {
 	if c.err != nil {
 		return nil, c.err
 	}
@@ -145,12 +142,12 @@ func (c *Content) Set(node string, now time.Time) (*Set, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cluster_key_file %s: %w", c.paths.ClusterKey, err)
 	}
-	s := &Set{
+	s := &KeySet{
 		Seed: f.Seed, Keys: len(f.Keys), Fingerprint: f.Keys[0].Fingerprint(),
 		Roots: x509.NewCertPool(), roots: map[string]*authority{},
 	}
 	for i := range f.Keys {
-		s.Gossip = append(s.Gossip, f.Keys[i].Gossip())
+		s.Gossip = append(s.Gossip, f.Keys[i].gossip())
 	}
 	if c.paths.Cert != "" {
 		return s, c.certificates(s, node, now)
@@ -170,13 +167,13 @@ func (c *Content) Set(node string, now time.Time) (*Set, error) {
 	return s, nil
 }
 
-func (s *Set) accept(root *x509.Certificate, a *authority) {
+func (s *KeySet) accept(root *x509.Certificate, a *authority) {
 	s.Roots.AddCert(root)
 	s.roots[string(root.Raw)] = a
 }
 
 // certificates fills s from the certificate files.
-func (c *Content) certificates(s *Set, node string, now time.Time) error {
+func (c *keyContent) certificates(s *KeySet, node string, now time.Time) error {
 	p := &c.paths
 	roots, err := parseRoots(c.bytes[3])
 	if err != nil {
@@ -190,9 +187,9 @@ func (c *Content) certificates(s *Set, node string, now time.Time) error {
 		return fmt.Errorf("tls.cert %s and tls.key %s: %w: give a certificate and its private key, in PEM",
 			p.Cert, p.Key, err)
 	}
-	if n := len(s.Certificate.Certificate); n > MaxChain {
+	if n := len(s.Certificate.Certificate); n > maxChain {
 		return fmt.Errorf("tls.cert %s: %d certificates in it, and other hosts take %d: "+
-			"give this host's, and those between it and a root of tls.ca %s", p.Cert, n, MaxChain, p.CA)
+			"give this host's, and those between it and a root of tls.ca %s", p.Cert, n, maxChain, p.CA)
 	}
 	if n := len(slices.Concat(s.Certificate.Certificate...)); n > maxBytes {
 		return fmt.Errorf("tls.cert %s: its certificates have %d bytes, and other hosts take %d: "+

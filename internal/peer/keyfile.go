@@ -1,4 +1,4 @@
-package creds
+package peer
 
 import (
 	"bytes"
@@ -7,12 +7,15 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strings"
+
+	"github.com/cachesidecar/cachesidecar/internal/settings"
 )
 
 // Limits of a key file.
 const (
-	MaxKeys = 8
+	maxKeys = 8
 	maxFile = 64 << 10 // bytes, for any file
 )
 
@@ -60,8 +63,8 @@ func ParseKeyFile(text []byte) (*KeyFile, error) {
 				return nil, fmt.Errorf("line %d: this key is there already, at line %d: leave out one of them",
 					n, at[k])
 			}
-			if len(f.Keys) == MaxKeys {
-				return nil, fmt.Errorf("line %d: more than %d keys: remove those that no host uses", n, MaxKeys)
+			if len(f.Keys) == maxKeys {
+				return nil, fmt.Errorf("line %d: more than %d keys: remove those that no host uses", n, maxKeys)
 			}
 			at[k] = n
 			f.Keys = append(f.Keys, k)
@@ -122,3 +125,16 @@ const newKeyFile = `# The key of a cachesidecar cluster (cluster_key_file). Ever
 seed: %s
 
 %s`
+
+// readKeys returns the content of a short file. Other users may neither read nor write a
+// secret file, and may not write a file that is not secret. A group may read a secret,
+// because orchestrators hand out secrets that way.
+func readKeys(path string, secret bool) ([]byte, error) {
+	if !filepath.IsAbs(path) {
+		return nil, errors.New("give the whole path, from / on, of a file")
+	}
+	if secret {
+		return settings.ReadSecret(path, maxFile)
+	}
+	return settings.ReadTrusted(path, maxFile)
+}
