@@ -36,9 +36,9 @@ var allowed = []struct {
 	{"internal/testing/polled", nil},
 	{"internal/testing/gossiptest", nil},
 	{"internal/logs", []string{"."}},
-	{"internal/history", nil},
-	{"internal/testing/checkhistory", []string{"internal/history"}}, // judges the soaks of the clients
-	{"internal/testing/linear", []string{"internal/history"}},
+	{"internal/verify", []string{".", "internal/kv", "internal/wire"}}, // and nothing of what it judges
+	{"internal/testing/checkhistory", []string{"internal/verify"}},     // judges the soaks of the clients
+	{"internal/testing/linear", []string{"internal/verify"}},
 	{"internal/memcached", nil},
 	// Floor 1: one duty each.
 	{"internal/transport", []string{"internal/quota"}},
@@ -80,7 +80,6 @@ var allowed = []struct {
 	{"clients/conformance", []string{".", "client", "internal/kv", "internal/wire"}},
 	{"internal/namespaces", []string{".", "internal/failpoint", "internal/flight", "internal/inspect", "internal/kv", "internal/quota", "internal/settings", "internal/shm", "internal/wire", "invalidation", "l2/segment", "loader"}},
 	{"internal/handoff", []string{".", "internal/cluster", "internal/kv", "internal/namespaces", "internal/peer", "internal/failpoint", "internal/wire", "invalidation", "l2/ownership", "l2/segment"}},
-	{"internal/verify", []string{".", "internal/cluster", "internal/history", "internal/kv", "internal/wire"}},
 	{"internal/engine", []string{".", "internal/access", "internal/cluster", "internal/failpoint", "internal/flight", "internal/handoff", "internal/inspect", "internal/kv", "internal/namespaces", "internal/peer", "internal/quota", "internal/rpc", "internal/rpc/server", "internal/shm", "internal/transport", "internal/wire", "invalidation", "l1", "l2/ownership", "l2/segment", "loader"}},
 	{"internal/changes", []string{".", "internal/kv", "loader"}},
 	{"internal/testing/onehost", []string{"internal/access", "internal/cluster", "internal/engine", "internal/kv", "internal/namespaces", "internal/quota", "internal/testing/testenv", "internal/wire", "loader"}},
@@ -101,7 +100,7 @@ var allowed = []struct {
 var forbidden = map[string][]string{
 	"internal/wire":      {"net", "os", "time"},
 	"internal/memcached": {"net", "os", "time"},
-	"internal/history":   {"net", "os"},
+	"internal/verify":    {"net", "os"},
 	"l2/segment":         {"net"},
 }
 

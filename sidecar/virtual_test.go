@@ -18,11 +18,11 @@ import (
 	"github.com/hashicorp/memberlist"
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
-	"github.com/cachesidecar/cachesidecar/internal/history"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/shm"
 	"github.com/cachesidecar/cachesidecar/internal/testing/simnet"
+	"github.com/cachesidecar/cachesidecar/internal/verify"
 	"github.com/cachesidecar/cachesidecar/l2/ownership"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
@@ -89,7 +89,7 @@ type world struct {
 	broken  []string // broken guarantees, if collect is set
 	collect bool
 	keys    []*vkey
-	history *history.Checker
+	history *verify.Checker
 	tallied tallied
 	hits    int
 	misses  int

@@ -1,4 +1,4 @@
-package history
+package verify
 
 import (
 	"math"
@@ -68,8 +68,8 @@ type touched struct {
 	ended moment // never: it is under way, or its outcome is unknown
 }
 
-// New returns a Checker of a history that begins.
-func New(rules Rules) *Checker { return &Checker{rules: rules, keys: map[string]*key{}} }
+// NewChecker returns a Checker of a history that begins.
+func NewChecker(rules Rules) *Checker { return &Checker{rules: rules, keys: map[string]*key{}} }
 
 func (c *Checker) tick(at time.Duration) moment {
 	c.now = moment{max(c.now.at, at), c.now.order + 1}

@@ -1,4 +1,4 @@
-package history
+package verify
 
 import (
 	"bufio"
@@ -10,7 +10,7 @@ import (
 	"slices"
 )
 
-// Version is the version of the lines that Decode understands. A history is one JSON object
+// HistoryVersion is the version of the lines that Decode understands. A history is one JSON object
 // a line; times are nanoseconds since any moment that the whole history shares.
 //
 // The first line has the version and the Rules:
@@ -25,7 +25,7 @@ import (
 //	{"op":"set","key":"k","host":"a","number":2,"began":30,"outcome":"unknown"}
 //	{"op":"read","key":"k","host":"b","number":1,"began":40,"ended":50,"fresh":true}
 //	{"excuse":"split","from":60,"to":70}
-const Version = 1
+const HistoryVersion = 1
 
 // maxLine bounds a line.
 const maxLine = 1 << 20
@@ -56,7 +56,7 @@ type line struct {
 func (h *History) Encode(w io.Writer) error {
 	b := bufio.NewWriter(w)
 	e := json.NewEncoder(b)
-	err := e.Encode(header{Version, h.Rules})
+	err := e.Encode(header{HistoryVersion, h.Rules})
 	for i := range h.Rules.Excuses {
 		err = errors.Join(err, e.Encode(h.Rules.Excuses[i]))
 	}
@@ -94,8 +94,8 @@ func (h *History) begin(data []byte) error {
 	if err := decode(data, &first); err != nil {
 		return err
 	}
-	if first.History != Version {
-		return fmt.Errorf("the version is %d, want %d", first.History, Version)
+	if first.History != HistoryVersion {
+		return fmt.Errorf("the version is %d, want %d", first.History, HistoryVersion)
 	}
 	h.Rules = first.Rules
 	if r := &h.Rules; min(r.Bound, r.Slack, r.Late, r.Load) < 0 {

@@ -1,4 +1,4 @@
-package history
+package verify
 
 import (
 	"strings"
@@ -291,7 +291,7 @@ func TestMisses(t *testing.T) {
 		{"its end by a touch, which the host may not have heard of", []Op{short, touch("a", 10, 20, 21), read("b", 0, 50, 51)}, false, true},
 		{"both", []Op{short, flush("a", 12, 13), flush("a", 14, 15), read("b", 0, 900, 901)}, true, true},
 	} {
-		c := New(Rules{Bound: 2 * s})
+		c := NewChecker(Rules{Bound: 2 * s})
 		running := map[int]*Running{}
 		for _, e := range inOrder(tt.ops) {
 			switch {
@@ -348,7 +348,7 @@ func TestStale(t *testing.T) {
 		{"one that may come late", []Op{first, as(second, Unknown), set("a", 3, 2999, 3000), read("b", 2, 9000, 9001)}, 0},
 		{"overwritten while it is read", []Op{first, second, read("b", 1, 1999, 9001)}, 0},
 	} {
-		c := New(Rules{Bound: 2 * s})
+		c := NewChecker(Rules{Bound: 2 * s})
 		var got Verdict
 		running := map[int]*Running{}
 		for _, e := range inOrder(tt.ops) {

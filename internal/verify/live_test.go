@@ -9,8 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/internal/cluster"
-	"github.com/cachesidecar/cachesidecar/internal/history"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/testing/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
@@ -57,8 +55,8 @@ func (c *values) read(_ context.Context, p kv.Process, q *wire.Probe) (wire.Prob
 	}, nil
 }
 
-// TestCheck: a check of ten seconds finds what is broken, and tells how stale reads were.
-func TestCheck(t *testing.T) {
+// TestLive: a check of ten seconds finds what is broken, and tells how stale reads were.
+func TestLive(t *testing.T) {
 	testenv.Takes(t, time.Second)
 	const bound = 2 * time.Second
 	a, b := kv.Process{Node: "a"}, kv.Process{Node: "b"}
@@ -67,20 +65,20 @@ func TestCheck(t *testing.T) {
 		late, other time.Duration
 		fresh       time.Duration
 		plus        uint64
-		want        history.Rule
+		want        Rule
 	}{
 		{"right", 0, time.Second, 0, 0, ""},
-		{"beyond the bound", 0, bound + time.Second, 0, 0, history.Bound},
-		{"not one's own", time.Second, 0, 0, 0, history.Own},
-		{"not fresh", 0, 0, time.Second, 0, history.Newest},
-		{"invented", 0, 0, 0, 1000, history.Unwritten},
+		{"beyond the bound", 0, bound + time.Second, 0, 0, Bound},
+		{"not one's own", time.Second, 0, 0, 0, Own},
+		{"not fresh", 0, 0, time.Second, 0, Newest},
+		{"invented", 0, 0, 0, 1000, Unwritten},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			bubble.Test(t, func(t *testing.T) {
 				c := &values{of: map[string][]time.Time{}, begun: time.Now(), fresh: tc.fresh, plus: tc.plus}
 				c.late = map[kv.NodeID]time.Duration{"a": tc.late, "b": tc.other}
-				v := New(Config{
-					Self: a, Bound: bound, Members: []cluster.Member{{ID: a, State: cluster.StateIn}, {ID: b, State: cluster.StateIn}},
+				v := NewLive(LiveConfig{
+					Self: a, Bound: bound, Hosts: []kv.Process{a, b},
 					Owner: func(key []byte) (kv.Process, bool) { return []kv.Process{a, b}[key[len(key)-1]&1], true },
 					Now:   func() time.Duration { return time.Since(c.begun) }, Ask: c.set, Probe: c.read,
 				})
@@ -95,7 +93,7 @@ func TestCheck(t *testing.T) {
 				}
 				// One's own writes are fresh reads too, and a fresh read may be one's own.
 				if slices.ContainsFunc(got.Violations, func(s string) bool {
-					return !strings.HasPrefix(s, string(tc.want)) && !strings.HasPrefix(s, string(history.Own))
+					return !strings.HasPrefix(s, string(tc.want)) && !strings.HasPrefix(s, string(Own))
 				}) {
 					t.Errorf("want only %q: %q", tc.want, got.Violations)
 				}

@@ -1,13 +1,4 @@
-// Package history judges what apps were told, by the promise of docs/CONSISTENCY.md.
-//
-// Inputs are Rules and operations with their times and outcomes. Outputs are Verdicts: what
-// is wrong with an answer, and what had ended the value. A Checker judges reads while they
-// happen, in memory that does not grow with the history. Check judges a whole history, counters
-// included, and Decode reads one from lines of JSON.
-//
-// The package is pure: it reads no clock, starts no goroutine and locks nothing. It does not
-// judge whether fresh reads are linearizable.
-package history
+package verify
 
 import (
 	"fmt"

@@ -1,14 +1,3 @@
-// Package verify checks the consistency promise on the running cluster. This host writes
-// keys of every host, lets all hosts read them as their apps would, and judges the
-// answers by package history.
-//
-// Input is the members and functions that ask them. Output is the report of VERIFY. Only
-// this host's clock is read: a read counts from before it was asked for, a write from
-// after it was acknowledged, so that no delay looks like a stale read.
-//
-// Run uses a goroutine per key and two per host, and returns after all have ended. The
-// package does not decide which callers may ask for a check, or how many checks run at
-// once.
 package verify
 
 import (
@@ -22,8 +11,6 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
-	"github.com/cachesidecar/cachesidecar/internal/cluster"
-	"github.com/cachesidecar/cachesidecar/internal/history"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -53,12 +40,12 @@ const (
 	maxViolations = 20   // that are reported; the others are only counted
 )
 
-// Config is the cluster as a check sees it.
-type Config struct {
+// LiveConfig is the cluster as a check sees it.
+type LiveConfig struct {
 	Self    kv.Process
 	Bound   time.Duration // of staleness
-	Members []cluster.Member
-	Alone   string // why this host is alone although others should be there; "": it is not
+	Hosts   []kv.Process  // that own or copy entries
+	Trouble []string      // why a check cannot be conclusive
 
 	// Owner returns the assigned owner of a key in Namespace, by the present ring.
 	Owner func(key []byte) (kv.Process, bool)
@@ -69,61 +56,57 @@ type Config struct {
 	Probe func(context.Context, kv.Process, *wire.Probe) (wire.Probed, error)
 }
 
-// Check is one check.
-type Check struct {
-	cfg     Config
-	keys    []*key
-	nodes   []*node
+// Live is a check of the running cluster: this host writes keys of every host, lets all hosts
+// read them as their apps would, and judges the answers by a Checker. Only this host's clock is
+// read: a read counts from before it was asked for, a write from after it was acknowledged, so
+// that no delay looks like a stale read.
+//
+// Run uses a goroutine per key and two per host, and returns after all have ended. Others decide
+// which callers may ask for a check, and how many checks run at once.
+type Live struct {
+	cfg     LiveConfig
+	keys    []*liveKey
+	nodes   []*liveNode
 	trouble []string // why the check cannot be conclusive
 
 	mu           sync.Mutex // guards what is below, and what nodes have read
-	history      *history.Checker
+	history      *Checker
 	begun, acked int64
 	violations   []string
 	broken       int64 // the number of all violations
 }
 
-// key is a key of the check. One goroutine writes it, each time with the next number.
-type key struct {
+// liveKey is a key of the check. One goroutine writes it, each time with the next number.
+type liveKey struct {
 	name   []byte
 	number int64
 }
 
-// node is what one host has read.
-type node struct {
+// liveNode is what one host has read.
+type liveNode struct {
 	cachesidecar.VerifiedNode
 	id    kv.Process
 	stale staleness
 }
 
-// New prepares a check. It asks no host.
-func New(cfg Config) *Check {
-	v := &Check{cfg: cfg, history: history.New(history.Rules{Bound: cfg.Bound})}
-	if cfg.Alone != "" {
-		v.trouble = append(v.trouble, "this host is alone: "+cfg.Alone)
-	}
-	for _, m := range cfg.Members {
-		switch {
-		case m.State == cluster.StateLeft, m.Stranger: // it does not own or copy any entry
-			continue
-		case m.State == cluster.StateMissing:
-			v.trouble = append(v.trouble, fmt.Sprintf("%s is missing: %s", m.ID.Node, m.Why))
-			continue
-		}
-		v.nodes = append(v.nodes, &node{VerifiedNode: cachesidecar.VerifiedNode{Node: string(m.ID.Node)}, id: m.ID})
+// NewLive prepares a check. It asks no host.
+func NewLive(cfg LiveConfig) *Live {
+	v := &Live{cfg: cfg, trouble: slices.Clone(cfg.Trouble), history: NewChecker(Rules{Bound: cfg.Bound})}
+	for _, id := range cfg.Hosts {
+		v.nodes = append(v.nodes, &liveNode{VerifiedNode: cachesidecar.VerifiedNode{Node: string(id.Node)}, id: id})
 	}
 	v.findKeys()
 	return v
 }
 
 // Trouble returns why the check cannot be conclusive, as far as that is known before Run.
-func (v *Check) Trouble() []string { return slices.Clone(v.trouble) }
+func (v *Live) Trouble() []string { return slices.Clone(v.trouble) }
 
 // Hosts returns how many hosts read.
-func (v *Check) Hosts() int { return len(v.nodes) }
+func (v *Live) Hosts() int { return len(v.nodes) }
 
 // findKeys chooses keys of every host that owns some.
-func (v *Check) findKeys() {
+func (v *Live) findKeys() {
 	each := max(1, min(keysPerNode, maxKeys/max(1, len(v.nodes))))
 	wanted := map[kv.Process]int{}
 	for _, n := range v.nodes {
@@ -139,7 +122,7 @@ func (v *Check) findKeys() {
 		if wanted[owner]--; wanted[owner] == 0 {
 			delete(wanted, owner)
 		}
-		v.keys = append(v.keys, &key{name: name})
+		v.keys = append(v.keys, &liveKey{name: name})
 	}
 	for _, n := range v.nodes {
 		if wanted[n.id] == each {
@@ -149,14 +132,14 @@ func (v *Check) findKeys() {
 }
 
 // Run reads and writes until ctx ends, removes the keys, and returns the report.
-func (v *Check) Run(ctx context.Context) cachesidecar.Verified {
+func (v *Live) Run(ctx context.Context) cachesidecar.Verified {
 	began := v.cfg.Now()
 	v.run(ctx)
 	return v.report(v.cfg.Now() - began)
 }
 
 // run reads and writes until ctx ends, and removes the keys.
-func (v *Check) run(ctx context.Context) {
+func (v *Live) run(ctx context.Context) {
 	var wg sync.WaitGroup
 	for _, k := range v.keys {
 		wg.Go(func() {
@@ -185,10 +168,10 @@ func (v *Check) run(ctx context.Context) {
 }
 
 // begin begins an operation in the history.
-func (v *Check) begin(o history.Op) *history.Running {
+func (v *Live) begin(o Op) *Running {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if o.Kind == history.Set {
+	if o.Kind == Set {
 		v.begun++
 	}
 	o.Began = v.cfg.Now()
@@ -196,7 +179,7 @@ func (v *Check) begin(o history.Op) *history.Running {
 }
 
 // endLocked ends an operation and judges it. The caller holds v.mu.
-func (v *Check) endLocked(o *history.Running, out history.Outcome) (stale time.Duration) {
+func (v *Live) endLocked(o *Running, out Outcome) (stale time.Duration) {
 	o.Outcome, o.Ended = out, v.cfg.Now()
 	judged := v.history.End(o)
 	if judged.Rule != "" {
@@ -208,9 +191,9 @@ func (v *Check) endLocked(o *history.Running, out history.Outcome) (stale time.D
 }
 
 // write overwrites a key through this host.
-func (v *Check) write(k *key) {
+func (v *Live) write(k *liveKey) {
 	k.number++
-	o := v.begin(history.Op{Kind: history.Set, Key: string(k.name), Number: k.number, Host: v.cfg.Self.String()})
+	o := v.begin(Op{Kind: Set, Key: string(k.name), Number: k.number, Host: v.cfg.Self.String()})
 	q := &wire.Request{
 		Op: wire.OpSet, Namespace: []byte(Namespace), Key: k.name, TTLMS: keyTTL.Milliseconds(),
 		Value: binary.BigEndian.AppendUint64(nil, uint64(k.number)),
@@ -219,22 +202,22 @@ func (v *Check) write(k *key) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if err != nil || r.Status != wire.OK {
-		v.endLocked(o, history.Unknown)
+		v.endLocked(o, Unknown)
 		return
 	}
 	v.acked++
-	v.endLocked(o, history.Done)
+	v.endLocked(o, Done)
 }
 
 // read makes a host read a key, and judges its answer.
-func (v *Check) read(ctx context.Context, n *node, k *key, fresh bool) {
-	o := v.begin(history.Op{Kind: history.Read, Key: string(k.name), Host: n.id.String(), Fresh: fresh})
+func (v *Live) read(ctx context.Context, n *liveNode, k *liveKey, fresh bool) {
+	o := v.begin(Op{Kind: Read, Key: string(k.name), Host: n.id.String(), Fresh: fresh})
 	a, err := v.cfg.Probe(ctx, n.id, &wire.Probe{Key: k.name, Fresh: fresh})
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	out := history.Unknown
+	out := Unknown
 	if ctx.Err() == nil && err == nil && a.Status == uint8(wire.OK) && len(a.Value) == 8 {
-		out, o.Number = history.Done, int64(binary.BigEndian.Uint64(a.Value))
+		out, o.Number = Done, int64(binary.BigEndian.Uint64(a.Value))
 	}
 	stale := v.endLocked(o, out)
 	switch {
@@ -243,7 +226,7 @@ func (v *Check) read(ctx context.Context, n *node, k *key, fresh bool) {
 	case err != nil || wire.Status(a.Status).IsError():
 		n.Errors++
 		return
-	case out != history.Done:
+	case out != Done:
 		n.Misses++
 		return
 	case fresh:
@@ -259,7 +242,7 @@ func (v *Check) read(ctx context.Context, n *node, k *key, fresh bool) {
 }
 
 // report sums up.
-func (v *Check) report(took time.Duration) cachesidecar.Verified {
+func (v *Live) report(took time.Duration) cachesidecar.Verified {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	w := cachesidecar.Verified{

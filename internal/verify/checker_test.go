@@ -1,4 +1,4 @@
-package history
+package verify
 
 import (
 	"fmt"
@@ -196,7 +196,7 @@ func TestCheckFindsOneInMany(t *testing.T) {
 // TestCheckerForgets: what a Checker keeps does not grow with the history, and a value from long
 // ago is wrong still.
 func TestCheckerForgets(t *testing.T) {
-	c := New(Rules{Bound: s})
+	c := NewChecker(Rules{Bound: s})
 	at := time.Duration(0)
 	do := func(o Op) Verdict {
 		at += unit
@@ -253,7 +253,7 @@ func TestCheckerForgets(t *testing.T) {
 
 // TestCheckerKeepsTouches: a touch counts for a value whose write was under way, however long.
 func TestCheckerKeepsTouches(t *testing.T) {
-	c := New(Rules{Bound: s})
+	c := NewChecker(Rules{Bound: s})
 	end := func(r *Running, at time.Duration) Verdict { r.Ended = at * unit; return c.End(r) }
 	slow := c.Begin(lasts(set("a", 1, 1, 0), 10))
 	end(c.Begin(touch("a", 3600_000, 2, 0)), 3)

@@ -1,4 +1,4 @@
-package history
+package verify
 
 import (
 	"cmp"
@@ -15,7 +15,7 @@ func Check(rules Rules, ops []Op) (wrong []Verdict) {
 			counters[ops[i].Key] = nil
 		}
 	}
-	c := New(rules)
+	c := NewChecker(rules)
 	running := make([]*Running, len(ops))
 	for _, e := range inOrder(ops) {
 		o := &ops[e.op]
