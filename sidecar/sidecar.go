@@ -158,8 +158,5 @@ func (s *Sidecar) Ready() <-chan struct{} { return s.ready }
 // or a drain was to end it.
 func (s *Sidecar) Ending() <-chan struct{} { return s.ending.begun }
 
-// LeaveTime returns the leave time in effect.
-func (s *Sidecar) LeaveTime() time.Duration { return s.engine.Node.LeaveTime() }
-
 // SocketPath returns the path at which apps connect. It is valid once Ready is closed.
 func (s *Sidecar) SocketPath() string { return s.path }
