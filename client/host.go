@@ -84,7 +84,7 @@ func (c *Client) Verify(ctx context.Context, duration time.Duration) (cachesidec
 }
 
 // Drain hands over what this host owns to other hosts, while the sidecar goes on serving.
-// Without a deadline of ctx it waits for 30 s at most; what has begun continues.
+// Without a deadline of ctx it waits for the leave_time at most; what has begun continues.
 func (c *Client) Drain(ctx context.Context, o cachesidecar.DrainOptions) (cachesidecar.Drained, error) {
 	ctx, cancel := calls.DrainContext(ctx)
 	defer cancel()

@@ -248,7 +248,7 @@ func (s *Sidecar) Flush(ctx context.Context, namespace string, o cachesidecar.Fl
 // Drain hands over what this host owns to other hosts, while it goes on serving: from
 // then on it owns nothing, and answers through the others. With Undo it takes its part of
 // the keys again. With End the sidecar then ends, as if the context of Run had. Without a
-// deadline Drain waits for 30 s at most; what has begun continues.
+// deadline Drain waits for LeaveTime at most; what has begun continues.
 func (s *Sidecar) Drain(ctx context.Context, o cachesidecar.DrainOptions) (d cachesidecar.Drained, err error) {
 	ctx, cancel := calls.DrainContext(ctx)
 	defer cancel()

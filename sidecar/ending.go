@@ -10,6 +10,7 @@ import (
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/engine"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -29,7 +30,6 @@ type ending struct {
 	mu     sync.Mutex
 	cancel func()      // makes Run end; nil before it
 	late   *time.Timer // see endWrites; nil before the end
-	left   func(bool)  // of progress; nil before the end, and if this host does not leave
 }
 
 // starts returns the context of a Run, whose end begins the end.
@@ -65,9 +65,9 @@ func (e *ending) drain(ctx context.Context, q *wire.Request, deadline time.Durat
 	ctx, cancel := context.WithTimeout(ctx, deadline-e.engine.Clock.Read().Boot)
 	defer cancel()
 	given := e.engine.Handoff.Counts.Given.Load()
-	end := e.progress()
+	stop := e.progress()
 	h, err := node.Drain(ctx, q.Has(wire.Force))
-	end(err == nil)
+	stop()
 	switch {
 	case errors.Is(err, cluster.ErrNoHeir) && node.Alone():
 		return refused(wire.Unavailable, "%v: this host is in no cluster, and keeps its entries until it stops; "+
@@ -111,50 +111,34 @@ func (e *ending) depart(ctx context.Context) {
 	e.log.Info("stopping: this host leaves the cluster first, and serves its apps meanwhile")
 	e.engine.Node.AwaitVoters(ctx)
 	e.endWrites()
-	e.left = e.progress()
+	defer e.progress()()
 	e.engine.Node.HandOver(ctx)
 }
 
-// leave ends what runs the cluster's node, which says goodbye.
+// leave ends what runs the cluster's node, which says goodbye. Writes to origins end before that.
 func (e *ending) leave(cluster *layer) error {
+	defer e.endWrites().Stop()
+	e.late.Reset(writesEndAfter)
 	cluster.stop()
-	err := cluster.Wait()
-	if e.left != nil {
-		e.left(true)
-	}
-	return err
+	return cluster.Wait()
 }
 
 // progressEvery is how often the log tells how far a handover is.
 const progressEvery = 5 * time.Second
 
-// progress logs how far a handover is, until end is called. If its time is over, end logs what was not
-// handed over.
-func (e *ending) progress() (end func(over bool)) {
+// progress logs how far a handover is, until stop is called.
+func (e *ending) progress() (stop func()) {
 	h, n := e.engine.Handoff, e.engine.Store.Stats().Entries
-	ended, logged := make(chan struct{}), make(chan struct{})
+	ctx, stop := context.WithCancel(context.Background())
 	given := h.Counts.Given.Load()
-	go func() { // ends with end
-		defer close(logged)
-		t := time.NewTicker(progressEvery)
-		defer t.Stop()
-		for {
-			select {
-			case <-ended:
-				return
-			case <-t.C:
-				e.log.Info("handing over", "entries", h.Counts.Given.Load()-given, "of", n)
+	go func() { // ends with stop
+		for kv.Sleep(ctx, progressEvery) {
+			if h.Offering() > 0 {
+				e.log.Info("handing over", "entries", min(h.Counts.Given.Load()-given, n), "of", n)
 			}
 		}
 	}()
-	return func(over bool) {
-		close(ended)
-		<-logged
-		if over && h.Offering() > 0 {
-			e.log.Warn("other hosts have not fetched all entries within leave_time: raise it if more are to go",
-				"entries", h.Counts.Given.Load()-given, "of", n, "leave_time", e.engine.Node.LeaveTime())
-		}
-	}
+	return stop
 }
 
 // goaway tells apps to move on, and waits until they have, once no new connections are
@@ -167,13 +151,17 @@ func (e *ending) goaway() {
 	e.engine.Leases.Close()
 }
 
+// writesEndAfter is the least time that writes to origins have: 2.5 s less than this host waits, at its end,
+// until others know how they have ended.
+const writesEndAfter = 7500 * time.Millisecond
+
 // endWrites cancels the writes to origins soon: it leaves time to tell other hosts about
 // their end.
 func (e *ending) endWrites() *time.Timer {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.late == nil {
-		e.late = time.AfterFunc(e.engine.Node.LeaveTime()*3/4, e.engine.Names.EndWrites)
+		e.late = time.AfterFunc(max(writesEndAfter, e.engine.Node.LeaveTime()*3/4), e.engine.Names.EndWrites)
 	}
 	return e.late
 }

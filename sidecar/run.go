@@ -97,7 +97,6 @@ func (s *Sidecar) run(ctx context.Context) error {
 	}
 	err = front.Wait()
 	s.ending.goaway() // without a socket it has not been said
-	defer s.ending.endWrites().Stop()
 	err = joined(err, s.ending.leave(cluster))
 	s.setBack(nil)
 	back.stop()

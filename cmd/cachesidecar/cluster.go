@@ -123,9 +123,14 @@ func (p *program) drain(c *cli.Context) error {
 		return usagef("--undo stands alone: leave out --force and --stop")
 	}
 	return ask(c, func(ctx context.Context, cl *client.Client) error {
-		before, err := cl.Stats(ctx)
+		soon, cancel := context.WithTimeout(ctx, 30*time.Second)
+		defer cancel()
+		before, err := cl.Stats(soon)
 		if err != nil {
 			return err
+		}
+		if o.Undo { // it is answered at once
+			ctx = soon
 		}
 		stop := func() {}
 		if isTerminal(p.err) && !o.Undo {

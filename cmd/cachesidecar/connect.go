@@ -73,10 +73,14 @@ func connect(ctx context.Context, c *cli.Context) (*client.Client, error) {
 		return nil, err
 	}
 	timeout := c.Duration("timeout")
+	dial := timeout
+	if !c.IsSet("timeout") { // that of drain is an hour
+		dial = min(timeout, 30*time.Second)
+	}
 	cl, err := client.Dial(ctx, client.Config{
 		NoSharedMemory: true, // one command, one answer
 		Socket:         path, TokenFile: tokenFile(c), Name: "cachesidecar-cli",
-		Conns: 1, DialTimeout: min(timeout, 30*time.Second), RequestTimeout: timeout,
+		Conns: 1, DialTimeout: dial, RequestTimeout: timeout,
 	})
 	if err != nil {
 		return nil, explain(c, err)

@@ -12,6 +12,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -74,6 +75,7 @@ func (p *program) serve(c *cli.Context) error {
 		return err
 	}
 	r.s = s
+	r.leaveTime.Store(int64(cfg.LeaveTime))
 	collectSeldom(s.HeapLimit())
 	defer r.on(p.hangup)()
 	done := make(chan error, 1)
@@ -134,6 +136,8 @@ type reloader struct {
 	log      *logs.Log
 	terminal bool
 
+	leaveTime atomic.Int64 // in effect; 0: the default
+
 	mu    sync.Mutex
 	was   fileConfig // in effect, as far as the log is concerned
 	level slog.Level // of the log
@@ -141,9 +145,7 @@ type reloader struct {
 
 // endsWithin returns how long the end may take: 17.5 s beyond leave_time, 10 s more on a voter, and some.
 func (r *reloader) endsWithin() time.Duration {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return cmp.Or(r.was.LeaveTime, sidecar.DefaultLeaveTime) + 35*time.Second
+	return cmp.Or(time.Duration(r.leaveTime.Load()), sidecar.DefaultLeaveTime) + 35*time.Second
 }
 
 // on reloads on each signal, until stop is called. Signals that come during a reload make
@@ -243,6 +245,7 @@ func (r *reloader) apply(ctx context.Context) (changes cachesidecar.Changes, err
 			Setting: "log_format", From: cmp.Or(r.was.LogFormat, "default"), To: cmp.Or(cfg.LogFormat, "default"),
 		})
 	}
+	r.leaveTime.Store(int64(cfg.LeaveTime))
 	r.was.LogLevel, r.level = cfg.LogLevel, options.Level // the format stays
 	collectSeldom(r.s.HeapLimit())
 	return changes, nil

@@ -190,3 +190,39 @@ func TestHTTP(t *testing.T) {
 		p.terminate()
 	}
 }
+
+// TestEndTakesLeaveTime checks that systemd is told to wait for the leave_time of the last reload.
+func TestEndTakesLeaveTime(t *testing.T) {
+	dir := tempDir(t)
+	notify, file := filepath.Join(dir, "n"), filepath.Join(dir, "c.yaml")
+	nc, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: notify, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	write := func(leaveTime string) {
+		if err := os.WriteFile(file, []byte("leave_time: "+leaveTime+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("20s")
+	socket := filepath.Join(dir, "s")
+	cmd := passing(t, []net.Listener{keeps(t, "unix", socket)}, "", "--config", file)
+	cmd.Env = append(cmd.Env, "NOTIFY_SOCKET="+notify)
+	p := launch(t, cmd)
+	p.socket = socket
+	for read(t, nc) != "READY=1" {
+	}
+	write("1m")
+	p.must("reload")
+	p.signal(syscall.SIGTERM)
+	got := read(t, nc)
+	for ; !strings.HasPrefix(got, "STOPPING=1"); got = read(t, nc) {
+	}
+	if want := "STOPPING=1\nEXTEND_TIMEOUT_USEC=95000000"; got != want { // and 35 s
+		t.Errorf("systemd is told %q, want %q", got, want)
+	}
+	if status := p.wait(); status != exitDone {
+		t.Errorf("status %d", status)
+	}
+}

@@ -146,9 +146,8 @@ func Drain(o cachesidecar.DrainOptions) wire.Request {
 	return q
 }
 
-// drainTimeout bounds a Drain whose context has no deadline. It is above the time that a
-// handover may take.
-const drainTimeout = 30 * time.Second
+// drainTimeout bounds a Drain whose context has no deadline: no leave_time is longer.
+const drainTimeout = time.Hour
 
 // DrainContext returns ctx with a deadline.
 func DrainContext(ctx context.Context) (context.Context, context.CancelFunc) {

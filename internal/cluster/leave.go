@@ -22,8 +22,8 @@ type departure struct {
 	caller  *caller
 	flusher *flusher
 	report  *reporter
-	// time limits a handover: see Node.SetLeaveTime.
-	time atomic.Int64
+	// leaveTime limits a handover: see Node.SetLeaveTime.
+	leaveTime atomic.Int64
 
 	present  *handover // the last one, until this node has come back; nil: it is not drained
 	waiting  int       // drains that wait until this node is in
@@ -206,14 +206,14 @@ func (l *departure) follow(ctx context.Context, h *handover) {
 	defer l.driver.mu.Unlock()
 	h.end(func() {
 		h.kept, h.took = l.driver.machine.Unended(), l.cfg.Clock.Read().Boot-h.begun
-		l.report.handedOver(h.owned, h.kept, h.took)
+		l.report.handedOver(h, len(l.driver.members.alive()) > 0 && l.cfg.Tiers.Awaited())
 	})
 }
 
 // awaitHeirs waits until others own all that this node gives up, have fetched the entries,
 // and know how write-throughs have ended; for the leave time at most, and not after over.
 func (l *departure) awaitHeirs(ctx context.Context, over <-chan struct{}) {
-	ctx, cancel := context.WithTimeout(ctx, time.Duration(l.time.Load()))
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(l.leaveTime.Load()))
 	defer cancel()
 	t := time.NewTicker(10 * time.Millisecond)
 	defer t.Stop()

@@ -120,10 +120,10 @@ func (n *Node) Bound() time.Duration { return n.cfg.Bound }
 
 // SetLeaveTime limits the time in which others fetch the entries of this node when it is drained or
 // leaves. It does not change a handover that is under way. Default: LeaveTimeout.
-func (n *Node) SetLeaveTime(d time.Duration) { n.departure.time.Store(int64(d)) }
+func (n *Node) SetLeaveTime(d time.Duration) { n.departure.leaveTime.Store(int64(d)) }
 
 // LeaveTime returns it.
-func (n *Node) LeaveTime() time.Duration { return time.Duration(n.departure.time.Load()) }
+func (n *Node) LeaveTime() time.Duration { return time.Duration(n.departure.leaveTime.Load()) }
 
 // View returns the present ring.
 func (n *Node) View() *View { return n.driver.view.Load() }

@@ -107,15 +107,18 @@ func (r *reporter) isolated(was, why string, answers bool) {
 	}
 }
 
-// handedOver logs what became of the partitions that this node owned when it was drained.
-// kept of them were not taken over.
-func (r *reporter) handedOver(owned, kept int, took time.Duration) {
-	took = took.Round(time.Millisecond)
-	if kept == 0 {
-		r.log.Info("handed over: others own what this host owned", "partitions", owned, "took", took)
-		return
+// handedOver logs how a handover has ended. awaited says that others have not fetched everything yet.
+func (r *reporter) handedOver(h *handover, awaited bool) {
+	took := h.took.Round(time.Millisecond)
+	switch {
+	case h.kept > 0:
+		r.log.Warn("others have not taken over all in time", "partitions", h.owned, "not_taken", h.kept, "took", took)
+	case awaited:
+		r.log.Warn("others have not fetched all entries within leave_time: raise it if more are to go",
+			"partitions", h.owned, "took", took)
+	default:
+		r.log.Info("handed over: others own what this host owned", "partitions", h.owned, "took", took)
 	}
-	r.log.Warn("others have not taken over all in time", "partitions", owned, "not_taken", kept, "took", took)
 }
 
 // left logs that this node has left.

@@ -40,6 +40,12 @@ func (h *Held) Copy(n int) (leave func()) {
 	return func() { h.account.EndTurn(CopyTurn) }
 }
 
+// Give gives back n bytes.
+func (h *Held) Give(n int) {
+	h.bytes.Add(-int64(n))
+	h.account.Give(ForRequests, int64(n))
+}
+
 // Free gives back all that is charged.
 func (h *Held) Free() { h.account.Give(ForRequests, h.bytes.Swap(0)) }
 

@@ -164,6 +164,8 @@ func (p *Pending) long() []byte {
 	r := c.Execute(&p.Request, &b, now, 0)
 	b.Release()
 	if r.Status == wire.Moved {
+		p.Held.Give(p.forAnswer)
+		p.forAnswer = 0
 		p.start()
 		return nil
 	}
@@ -237,9 +239,11 @@ func (p *Pending) Tell(a *transport.Answers, r wire.Reply) {
 		}
 		b.Release()
 	}
-	if n > SmallValue && p.Request.Op == wire.OpLease { // thousands may get it at once
+	// Thousands may get a long value at once: it is in r, or MOVED says that it is in the store.
+	if n > SmallValue && p.Request.Op == wire.OpLease {
 		err := Busy(p.Held.Take(n))
 		if err == nil {
+			p.forAnswer = n
 			p.Conn.Long(n, func() []byte {
 				defer p.Held.Copy(n)()
 				if r.Status == wire.Moved {

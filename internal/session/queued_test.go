@@ -97,7 +97,8 @@ func TestQueuedLeasesTakeTurns(t *testing.T) {
 		value := strings.Repeat("v", 300_000)
 		onehost.Is(t, "FILL", holder.Call(doors.FillOf("k", tokens[0], value)), wire.OK, "")
 		settle()
-		if waits := h.Waiting.Load(); waits < 2 || waits > n/2 {
+		waits := h.Waiting.Load()
+		if waits < 2 || waits > n/2 {
 			t.Errorf("%d of %d LEASEs still wait, while the app reads nothing", waits, n)
 		}
 		got := map[wire.Status]int{}
@@ -107,8 +108,8 @@ func TestQueuedLeasesTakeTurns(t *testing.T) {
 				t.Errorf("%d bytes", len(r.Value))
 			}
 		}
-		if got[wire.OK] < 2 || got[wire.OK]+got[wire.Busy] != n {
-			t.Errorf("%v", got)
+		if got[wire.OK] < int(waits) || got[wire.OK]+got[wire.Busy] != n { // what waits has its memory
+			t.Errorf("%v, %d waited", got, waits)
 		}
 	})
 }
