@@ -30,7 +30,7 @@ type driver struct {
 	report  *reporter
 	effects effects
 
-	// Read and changed without the lock; a gap that counts moves lastSeen under it.
+	// Read and changed without the lock; a stall that counts moves lastSeen under it.
 	lastSeen atomic.Int64 // boot clock at its last reading
 	lastStop atomic.Pointer[standstill]
 	// Read without the lock, changed under it.
@@ -152,7 +152,7 @@ func (d *driver) owned() kv.PartitionSet {
 func (d *driver) carryOut() {
 	changed := false
 	var died []ownership.Died
-	for _, a := range d.machine.Drain() {
+	for _, a := range d.machine.TakeActions() {
 		switch a := a.(type) {
 		case ownership.Ended:
 			d.end(a)

@@ -143,7 +143,7 @@ func (n *Node) Owned() kv.PartitionSet { return n.driver.owned() }
 // CheckPause ends ownerships after a pause of this process, and when their authority is
 // over. now is a reading of the boot clock. Call it before any answer from what this
 // node owns, and again before a write is acknowledged. If the process did not run for
-// B, or for several gaps that add up to a pause, all ownerships have ended when
+// B, or for several stalls that add up to a pause, all ownerships have ended when
 // CheckPause returns. With voters, ownerships have also ended that no majority of them
 // has acknowledged for B.
 func (n *Node) CheckPause(now time.Duration) { n.driver.checkPause(now) }

@@ -79,7 +79,7 @@ func TestPassed(t *testing.T) {
 
 // sent returns the last ACQUIRE to a process since it was last called.
 func sent(m *Machine, to kv.Process) (q *Acquire) {
-	for _, action := range m.Drain() {
+	for _, action := range m.TakeActions() {
 		if s, ok := action.(Send); ok && s.To == to {
 			q = &s.Acquire
 		}

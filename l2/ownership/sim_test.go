@@ -193,11 +193,11 @@ func (n *simNode) run(epoch int, f func()) {
 	}
 }
 
-// beat looks for a gap before anything is done. There is none while the node runs:
+// beat looks for a stall before anything is done. There is none while the node runs:
 // something looks all the time.
 func (n *simNode) beat() {
-	if gap := n.now() - n.last; n.slept && gap > simBound/GapAbove {
-		if _, paused := n.m.Gap(n.now(), gap); paused {
+	if stall := n.now() - n.last; n.slept && stall > simBound/StallAbove {
+		if _, paused := n.m.Stall(n.now(), stall); paused {
 			n.s.pauses++
 		}
 		n.carryOut()
@@ -215,7 +215,7 @@ func (n *simNode) tick(epoch int) {
 // carryOut does what the machine wants done, and checks that no two nodes serve the
 // same partition.
 func (n *simNode) carryOut() {
-	actions := n.m.Drain()
+	actions := n.m.TakeActions()
 	n.s.narrator.actions(n, actions)
 	for _, a := range actions {
 		switch a := a.(type) {

@@ -43,7 +43,7 @@ func (m *Machine) judgeSelf() {
 		for _, o := range m.members {
 			m.joined = m.joined || o.live() && o.joined
 		}
-		m.joined = m.joined || m.now-max(m.startedAt, m.rumourAt) >= m.cfg.Detection
+		m.joined = m.joined || m.now-max(m.joiningSince, m.rumourAt) >= m.cfg.Detection
 	}
 	anyIn, allLeased, first := false, true, true
 	for _, o := range m.members {
