@@ -109,7 +109,7 @@ func (t *handler) flushAll(conn *server.Conn, cmd *memcached.Command) {
 	switch {
 	case delay > 0 && !over:
 		t.endpoint.counts[cmdFlush].Add(1)
-		conn.Out = cmd.Form.AppendLine(conn.Out, "OK")
+		conn.Out = cmd.Format.AppendLine(conn.Out, "OK")
 	case !t.Core.Node.Alone():
 		t.wait(conn)
 	default:
