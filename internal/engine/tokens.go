@@ -98,7 +98,7 @@ func (c *Tokens) outcome(ns *namespaces.Namespace, key kv.Key, grant flight.Gran
 	case err != nil:
 		return claimError(ns, err)
 	case !grant.HasToken():
-		if !grant.Result.Uncached {
+		if !grant.Result.NoStore {
 			return Moved() // it is in the store
 		}
 		return uncached(grant.Result.Value, grant.Result.Version)

@@ -124,7 +124,7 @@ func (w *Writes) compareAndSwap(ns *namespaces.Namespace, k kv.Key, q *wire.Requ
 	switch {
 	case res == segment.Stored && seen.Stale:
 		*r = wire.Reply{Status: wire.Stale, Version: uint64(seen.Version)}
-	case w.tokens.Leases.IsOut(k): // another caller loads it
+	case w.tokens.Leases.IsIssued(k): // another caller loads it
 		*r = wire.Reply{Status: wire.Exists}
 	}
 }
