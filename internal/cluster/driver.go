@@ -235,8 +235,8 @@ func (d *driver) stopServing(set kv.PartitionSet) {
 	d.cfg.Tiers.Settle()
 }
 
-// within is Node.Within.
-func (d *driver) within(p uint16, epoch uint32, v kv.Version) bool {
+// releasedWith is Node.ReleasedWith.
+func (d *driver) releasedWith(p uint16, epoch uint32, v kv.Version) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	last := d.last[p]

@@ -132,10 +132,12 @@ func (n *Node) View() *View { return n.driver.view.Load() }
 // node does not serve the partition. An epoch is never used again.
 func (n *Node) OwnershipEpoch(p uint16) uint32 { return n.driver.epochs[p].Load() }
 
-// Within reports whether a change that this node has stamped with v belongs to an
+// ReleasedWith reports whether a change that this node has stamped with v belongs to an
 // ownership that was released meanwhile, or is to be: the next owner gets the change.
 // Call CheckPause before.
-func (n *Node) Within(p uint16, epoch uint32, v kv.Version) bool { return n.driver.within(p, epoch, v) }
+func (n *Node) ReleasedWith(p uint16, epoch uint32, v kv.Version) bool {
+	return n.driver.releasedWith(p, epoch, v)
+}
 
 // Owned returns the set of partitions that this node owns and serves.
 func (n *Node) Owned() kv.PartitionSet { return n.driver.owned() }

@@ -74,7 +74,7 @@ func (c *Loads) keep(
 	p := key.Hash.Partition()
 	f := segment.Fill{
 		Value: r.Bytes, Flags: r.Flags, Version: r.Version, Absent: r.Absent, Generation: generation,
-		Deadline: ends(now), Until: until,
+		Deadline: ends(now), ExecuteBefore: until,
 		Admit: func() bool {
 			return c.Node.OwnershipEpoch(p) == epoch &&
 				(c.Ledger.Admit(key.Namespace, key.Hash, r.Version, r.Version) ||

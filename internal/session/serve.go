@@ -138,7 +138,7 @@ func (c *Handler) check(q *wire.Request) *wire.Error {
 		return wire.Errorf(wire.Unsupported, "%s is for apps", q.Op)
 	case !q.App:
 		return nil
-	case q.Op.Peer() || q.Has(wire.Settle):
+	case q.Op.Peer() || q.Has(wire.LateWrite):
 		return wire.Errorf(wire.Unsupported, "this is between sidecars")
 	case verify.Reserved(q.Namespace):
 		return verify.ErrReserved

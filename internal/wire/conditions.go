@@ -12,7 +12,7 @@ import (
 // elements give no meaning to.
 func (r *Request) contradiction() *Error {
 	switch {
-	case r.Op == OpSet && r.Has(Create) && !r.Mode.Joins():
+	case r.Op == OpSet && r.Has(Create) && !r.Mode.IsConcat():
 		return Errorf(BadRequest, "the option create of SET is for the modes append and prepend")
 	case r.Op == OpSet && r.Has(StaleOK) && r.Mode != ModeCAS:
 		return Errorf(BadRequest, "the option stale_ok of SET is for the mode that compares")
