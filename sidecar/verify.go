@@ -37,14 +37,14 @@ func (s *Sidecar) verify(q *wire.Request, deadline time.Duration) wire.Reply {
 // newCheck returns a check of the cluster as it is now.
 func newCheck(s *Sidecar) *verify.Check {
 	view := s.engine.Node.View()
-	alone := s.engine.Node.Stats().Isolated
+	isolatedWhy := s.engine.Node.Stats().Isolated
 	if s.aloneOK.Load() {
-		alone = ""
+		isolatedWhy = ""
 	}
 	return verify.New(verify.Config{
-		Self: s.engine.Node.Self(), Bound: s.cfg.MaxStaleness, Members: s.engine.Node.Members(), Alone: alone,
-		Now: func() time.Duration { return s.engine.Clock.Read().Boot },
-		Ask: s.ask, Probe: s.probe,
+		Self: s.engine.Node.Self(), Bound: s.cfg.MaxStaleness, Members: s.engine.Node.Members(), Isolated: isolatedWhy,
+		Now:     func() time.Duration { return s.engine.Clock.Read().Boot },
+		Execute: s.execute, Probe: s.probe,
 		Owner: func(key []byte) (id kv.Process, ok bool) {
 			o := view.Owner(s.engine.Names.Hash([]byte(verify.Namespace), key).Partition())
 			if o == nil {
@@ -82,7 +82,7 @@ func probed(s *Sidecar, p *wire.Probe) wire.Probed {
 	if p.Fresh {
 		q.Options = wire.Fresh
 	}
-	r, err := s.ask(context.Background(), q)
+	r, err := s.execute(context.Background(), q)
 	if err != nil && r.Status == wire.OK { // the read was not executed
 		r.Status = wire.Unavailable
 	}

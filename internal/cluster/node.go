@@ -51,7 +51,7 @@ func New(cfg Config) (*Node, error) {
 	cfg.Versions.Follow(cfg.Clock)
 	n := &Node{cfg: &cfg, counts: &counts{}, listening: make(chan struct{})}
 	n.compose()
-	if n.Alone() {
+	if n.SingleNode() {
 		n.driver.tick(cfg.Clock.Read().Boot)
 	}
 	return n, nil
@@ -109,8 +109,8 @@ func (n *Node) compose() {
 	n.server = peer.NewServer(identity, cfg.Credentials, cfg.limits(), cfg.Log, n.served.handler, n.admission.refused)
 }
 
-// Alone reports whether there can never be another member.
-func (n *Node) Alone() bool { return n.cfg.Bind == "" }
+// SingleNode reports whether there can never be another member.
+func (n *Node) SingleNode() bool { return n.cfg.Bind == "" }
 
 // Self returns this process.
 func (n *Node) Self() kv.Process { return n.cfg.Self }
@@ -248,7 +248,7 @@ func (n *Node) Outcast() string {
 // Stats returns what this node counts of the cluster's statistics.
 func (n *Node) Stats() cachesidecar.ClusterState {
 	s, met := n.counts.stats(), n.greeter.attempts.stats()
-	s.Alone, s.Owned, s.Links = n.Alone(), n.Owned().Len(), n.server.Stats()
+	s.Alone, s.Owned, s.Links = n.SingleNode(), n.Owned().Len(), n.server.Stats()
 	now := n.cfg.Clock.Read().Boot
 	d := n.driver
 	d.mu.Lock()

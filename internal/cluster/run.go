@@ -21,7 +21,7 @@ func (n *Node) Listening() <-chan struct{} { return n.listening }
 // and says goodbye. It returns when all its goroutines have ended. A node that is alone
 // only tells the mirror that it runs. Call Run once.
 func (n *Node) Run(ctx context.Context) error {
-	if n.Alone() {
+	if n.SingleNode() {
 		close(n.listening)
 		n.driver.lookForStalls(ctx)
 		return nil

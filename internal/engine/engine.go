@@ -75,7 +75,7 @@ func (e *Engine) ExecuteTo(q *wire.Request, pins *namespaces.Pins, now kv.Moment
 		}
 		*r = e.Writes.deleteKeys(q, pins, now)
 	case wire.OpFlush:
-		if q.Has(wire.Cluster) && !e.Node.Alone() {
+		if q.Has(wire.Cluster) && !e.Node.SingleNode() {
 			*r = Moved()
 			return
 		}

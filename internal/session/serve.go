@@ -218,7 +218,7 @@ func asksOthers(c *Handler, q *wire.Request) bool {
 	case wire.OpForget:
 		return c.from.Node == ""
 	case wire.OpFlush, wire.OpRing:
-		return q.App && !c.Core.Node.Alone() && (q.Op == wire.OpRing || q.Has(wire.Cluster))
+		return q.App && !c.Core.Node.SingleNode() && (q.Op == wire.OpRing || q.Has(wire.Cluster))
 	}
 	return false
 }

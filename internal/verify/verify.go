@@ -55,16 +55,16 @@ const (
 
 // Config is the cluster as a check sees it.
 type Config struct {
-	Self    kv.Process
-	Bound   time.Duration // of staleness
-	Members []cluster.Member
-	Alone   string // why this host is alone although others should be there; "": it is not
+	Self     kv.Process
+	Bound    time.Duration // of staleness
+	Members  []cluster.Member
+	Isolated string // why this host is alone although others should be there; "": it is not
 
 	// Owner returns the assigned owner of a key in Namespace, by the present ring.
 	Owner func(key []byte) (kv.Process, bool)
 	Now   func() time.Duration // on the boot clock
-	// Ask asks this host, as an app of it would.
-	Ask func(context.Context, *wire.Request) (wire.Reply, error)
+	// Execute asks this host, as an app of it would.
+	Execute func(context.Context, *wire.Request) (wire.Reply, error)
 	// Probe makes a host, or this one, read as for its apps.
 	Probe func(context.Context, kv.Process, *wire.Probe) (wire.Probed, error)
 }
@@ -99,8 +99,8 @@ type node struct {
 // New prepares a check. It asks no host.
 func New(cfg Config) *Check {
 	v := &Check{cfg: cfg, history: history.New(history.Rules{Bound: cfg.Bound})}
-	if cfg.Alone != "" {
-		v.trouble = append(v.trouble, "this host is alone: "+cfg.Alone)
+	if cfg.Isolated != "" {
+		v.trouble = append(v.trouble, "this host is alone: "+cfg.Isolated)
 	}
 	for _, m := range cfg.Members {
 		switch {
@@ -178,7 +178,7 @@ func (v *Check) run(ctx context.Context) {
 	}
 	wg.Wait()
 	for _, k := range v.keys {
-		_, _ = v.cfg.Ask(context.Background(), &wire.Request{
+		_, _ = v.cfg.Execute(context.Background(), &wire.Request{
 			Op: wire.OpDelete, Namespace: []byte(Namespace), Keys: [][]byte{k.name},
 		})
 	}
@@ -215,7 +215,7 @@ func (v *Check) write(k *key) {
 		Op: wire.OpSet, Namespace: []byte(Namespace), Key: k.name, TTLMS: keyTTL.Milliseconds(),
 		Value: binary.BigEndian.AppendUint64(nil, uint64(k.number)),
 	}
-	r, err := v.cfg.Ask(context.Background(), q)
+	r, err := v.cfg.Execute(context.Background(), q)
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if err != nil || r.Status != wire.OK {

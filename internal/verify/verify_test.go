@@ -82,7 +82,7 @@ func TestCheck(t *testing.T) {
 				v := New(Config{
 					Self: a, Bound: bound, Members: []cluster.Member{{ID: a, State: cluster.StateIn}, {ID: b, State: cluster.StateIn}},
 					Owner: func(key []byte) (kv.Process, bool) { return []kv.Process{a, b}[key[len(key)-1]&1], true },
-					Now:   func() time.Duration { return time.Since(c.begun) }, Ask: c.set, Probe: c.read,
+					Now:   func() time.Duration { return time.Since(c.begun) }, Execute: c.set, Probe: c.read,
 				})
 				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 				defer cancel()

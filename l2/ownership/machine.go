@@ -19,9 +19,9 @@ type Config struct {
 	// Detection is D: the silence after which a member that gossip says is dead
 	// is considered dead. At least 1.5 B.
 	Detection time.Duration
-	// Alone means that there are no other nodes to look for: the node begins at
+	// SingleNode means that there are no other nodes to look for: the node begins at
 	// once.
-	Alone bool
+	SingleNode bool
 
 	// Voters are the nodes of which a majority must acknowledge every ownership,
 	// under policy consistent. Empty means policy available.
@@ -55,7 +55,7 @@ type Machine struct {
 	stays        bool          // leaving ends once nothing is retired: see Stay
 	state        uint64        // counts the changes of what it tells about itself
 	told         [3]any        // what it told at the last count
-	aloneFrom    time.Duration // since then no other member is in
+	noOtherSince time.Duration // since then no other member is in
 	rumourAt     time.Duration // last rumour of an unmet process that counts: see Rumour
 	stalls       stalls        // since the last pause
 	standings    []Standing    // what it has heard of other members, as last told
@@ -113,8 +113,8 @@ func New(cfg Config, now time.Duration) *Machine {
 
 // startJoining puts the node back to the state joining.
 func (m *Machine) startJoining() {
-	m.joiningSince, m.aloneFrom = m.now, m.now
-	m.joined, m.in = m.cfg.Alone, false
+	m.joiningSince, m.noOtherSince = m.now, m.now
+	m.joined, m.in = m.cfg.SingleNode, false
 }
 
 // TakeActions returns the actions to carry out, in order, and forgets them.
