@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -17,12 +18,13 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
-// systemdStore keeps the memory of a sidecar between its processes, as systemd does.
+// systemdStore keeps the memory and the listeners of a sidecar between its processes, as systemd does.
 type systemdStore struct {
-	t      *testing.T
-	socket string
-	notify *net.UnixConn
-	memory *os.File // nil: none is kept
+	t         *testing.T
+	socket    string
+	notify    *net.UnixConn
+	listeners []*os.File
+	memory    *os.File // nil: none is kept
 }
 
 func newSystemdStore(t *testing.T) *systemdStore {
@@ -46,9 +48,13 @@ func (k *systemdStore) start(flags ...string) *process {
 	}, flags...)
 	cmd := exec.Command("sh", args...)
 	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+k.notify.LocalAddr().String())
+	cmd.ExtraFiles = slices.Clone(k.listeners)
+	names := strings.Repeat("cachesidecar.socket:", len(k.listeners))
 	if k.memory != nil {
-		cmd.Env = append(cmd.Env, "LISTEN_FDS=1", "LISTEN_FDNAMES=cachesidecar-memory")
-		cmd.ExtraFiles = []*os.File{k.memory}
+		cmd.ExtraFiles, names = append(cmd.ExtraFiles, k.memory), names+"cachesidecar-memory"
+	}
+	if len(cmd.ExtraFiles) > 0 {
+		cmd.Env = append(cmd.Env, fmt.Sprint("LISTEN_FDS=", len(cmd.ExtraFiles)), "LISTEN_FDNAMES="+strings.TrimSuffix(names, ":"))
 	}
 	p := launch(k.t, cmd)
 	p.socket = k.socket
@@ -85,6 +91,19 @@ func (k *systemdStore) hear() string {
 	return said
 }
 
+// keeps keeps a listener. The address is that of the socket, or memcached's.
+func (k *systemdStore) keeps(network, address string) net.Listener {
+	k.t.Helper()
+	ln := keeps(k.t, network, address)
+	f, err := ln.(interface{ File() (*os.File, error) }).File()
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	k.t.Cleanup(func() { f.Close() })
+	k.listeners = append(k.listeners, f)
+	return ln
+}
+
 // takenOver returns what a process has taken over.
 func takenOver(p *process) cachesidecar.KeptStats {
 	p.t.Helper()
@@ -100,7 +119,7 @@ func takenOver(p *process) cachesidecar.KeptStats {
 func (k *systemdStore) ends(p *process) {
 	k.t.Helper()
 	ends(p)
-	for k.hear() != "STOPPING=1" {
+	for !strings.HasPrefix(k.hear(), "STOPPING=1\n") {
 	}
 }
 

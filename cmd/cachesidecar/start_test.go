@@ -116,8 +116,9 @@ func TestInheritedSocket(t *testing.T) {
 			t.Errorf("through the inherited socket: %v", o)
 		}
 		p.signal(syscall.SIGTERM)
-		if got := read(t, nc); got != "STOPPING=1" {
-			t.Errorf("systemd is told %q, want STOPPING=1", got)
+		const want = "STOPPING=1\nEXTEND_TIMEOUT_USEC=45000000" // leave_time, and 35 s
+		if got := read(t, nc); got != want {
+			t.Errorf("systemd is told %q, want %q", got, want)
 		}
 		if status := p.wait(); status != exitDone {
 			t.Errorf("status %d", status)

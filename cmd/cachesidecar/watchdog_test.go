@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -42,7 +43,7 @@ func TestWatchdog(t *testing.T) {
 		t.Errorf("five times in %v", took)
 	}
 	p.signal(syscall.SIGTERM)
-	for got := read(t, nc); got != "STOPPING=1"; got = read(t, nc) {
+	for got := read(t, nc); !strings.HasPrefix(got, "STOPPING=1\n"); got = read(t, nc) {
 		if got != "WATCHDOG=1" {
 			t.Fatalf("systemd is told %q", got)
 		}

@@ -192,3 +192,17 @@ func TestFramesThatDoNotCome(t *testing.T) {
 		}
 	})
 }
+
+// TestAPauseAlone: a host that can never have another member keeps its entries while its process does not
+// run, for however long: no other can have owned them.
+func TestAPauseAlone(t *testing.T) {
+	doors.Virtually(t, onehost.Config{}, func(t *testing.T, h *doors.Host) {
+		c := h.App()
+		c.Set("k", []byte("v"))
+		time.Sleep(10 * time.Minute) // nothing looks at the clock meanwhile, as in a process that is stopped
+		onehost.Is(t, "GET", c.Get("k"), wire.OK, "v")
+		if n := h.Node.Stats(); n.Pauses != 0 || n.Owned == 0 {
+			t.Errorf("%d pauses, %d partitions", n.Pauses, n.Owned)
+		}
+	})
+}
