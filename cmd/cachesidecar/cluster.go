@@ -129,7 +129,8 @@ func (p *program) drain(c *cli.Context) error {
 		}
 		stop := func() {}
 		if isTerminal(p.err) && !o.Undo {
-			fmt.Fprint(p.err, sanitizedf("draining %s: %s partitions\n", before.Node, count(int64(before.Cluster.Owned))))
+			fmt.Fprint(p.err, sanitizedf("draining %s: %s partitions\n", before.Node,
+				count(int64(before.Cluster.Owned))))
 			stop = background(ctx, func(ctx context.Context) { p.handingOver(ctx, cl, before) })
 		}
 		d, err := cl.Drain(ctx, o)
@@ -157,8 +158,8 @@ func (p *program) handingOver(ctx context.Context, cl *client.Client, before cac
 	for sleep(ctx, 2*time.Second) == nil {
 		if st, err := cl.Stats(ctx); err == nil && before.L2.Entries > 0 {
 			given := st.Cluster.Handoff.Given - before.Cluster.Handoff.Given
-			fmt.Fprint(p.err, sanitizedf("%d %%: %s of %s entries\n", min(100, given*100/before.L2.Entries), count(given),
-				count(before.L2.Entries)))
+			fmt.Fprint(p.err, sanitizedf("%d %%: %s of %s entries\n", min(100, given*100/before.L2.Entries),
+				count(given), count(before.L2.Entries)))
 		}
 	}
 }

@@ -49,7 +49,8 @@ type keys struct {
 func (c *keys) execute(q *wire.Request, pins *namespaces.Pins, now kv.Moment, fetchedEpoch uint32, r *wire.Reply) {
 	switch q.Op {
 	case wire.OpGet, wire.OpLease:
-		if value, _, _ := c.reads.Value(nil, pins, q, q.Key, segment.NoLimit, now, fetchedEpoch, r); r.Status == wire.OK {
+		value, _, _ := c.reads.Value(nil, pins, q, q.Key, segment.NoLimit, now, fetchedEpoch, r)
+		if r.Status == wire.OK {
 			r.Value = value
 		}
 	case wire.OpSet:

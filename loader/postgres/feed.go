@@ -188,6 +188,12 @@ func (f *Feed) Namespaces() []string {
 	return slices.Sorted(maps.Keys(all))
 }
 
+// own notes that this process follows the slot.
+func (f *Feed) own() {
+	f.inUse.Store(0)
+	f.foreign.Store(nil)
+}
+
 // Secrets implements loader.Feed.
 func (f *Feed) Secrets() []string {
 	c, err := f.config(false)

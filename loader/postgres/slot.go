@@ -16,12 +16,6 @@ import (
 // one before this host may still confirm what it has deleted.
 const foreignAfter = 3
 
-// own notes that this process follows the slot.
-func (f *Feed) own() {
-	f.inUse.Store(0)
-	f.foreign.Store(nil)
-}
-
 // findSlot looks at the slot. If there must be another one, anew says why.
 func (s *stream) findSlot(ctx context.Context) error {
 	name := s.feed.cfg.Slot
