@@ -52,12 +52,6 @@ func (s *stream) findSlot(ctx context.Context) error {
 	return err
 }
 
-// temporary is the name of the slot that is there until everything from before it was dropped. It
-// ends with the connection: if this host ends before, the next one begins anew too.
-func (s *stream) temporary() string {
-	return fmt.Sprintf("%.50s_%d", s.feed.cfg.Slot, s.conn.PID())
-}
-
 // makeSlot makes a temporary slot, and finds out which transactions its stream leaves out.
 func (s *stream) makeSlot(ctx context.Context) error {
 	free, err := ask(ctx, s.gate,

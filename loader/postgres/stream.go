@@ -82,6 +82,12 @@ func (f *Feed) Stream(ctx context.Context, anew string) (_ loader.FeedStream, er
 // Anew implements loader.FeedStream.
 func (s *stream) Anew() string { return s.anew }
 
+// temporary is the name of the slot that is there until everything from before it was dropped. It
+// ends with the connection: if this host ends before, the next one begins anew too.
+func (s *stream) temporary() string {
+	return fmt.Sprintf("%.50s_%d", s.feed.cfg.Slot, s.conn.PID())
+}
+
 // start begins the stream where the slot was confirmed.
 func (s *stream) start(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, feedTime)
