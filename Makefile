@@ -41,11 +41,11 @@ clocks:           ## list the tests that read the machine's clock, each with the
 	for m in benchmarks checks; do (cd $$m && $(GO) test -run '^TestClockReaders' -v .) || exit 1; done
 
 # Left out of race are real processes, which the detector does not watch; what has neither
-# goroutines nor locks: the machine of ownership, and the ring; and what repeats the same: in
+# goroutines nor locks: the machine of ownership, with the ring; and what repeats the same: in
 # virtual time, where a process has one processor, with other requests, or with other keys.
 RACE = CGO_ENABLED=1 $(GO) test -race -timeout 60m
 UNRACED = cachesidecar/cachesidecar cmd/cachesidecar clients/c clients/conformance internal/testing/faults internal/testing/attacks \
-	internal/testing/mutants l2/ownership l2/ring
+	internal/testing/mutants l2/ownership
 SIDECAR = cachesidecar/sidecar
 REPEATS = '^Test((Lengthy)?Virtual|(OptionsReachTheOwner|MemcachedRandom|MemcachedOrder|TextRandom|Restart|SplitHeals|Hundred|Detection|BusiestShard|KeysOfSharedBits|RandomKeysAreNotCrowded)$$)'
 BUT = $$($(GO) list ./... $(foreach p,$(1),| grep -v /$(p)$$))

@@ -28,34 +28,29 @@ var allowed = []struct {
 	{".", nil}, // package cachesidecar: the words that client and sidecar share
 	{"internal/wire", nil},
 	{"internal/failpoint", nil},
-	{"internal/plainfile", nil},
 	{"internal/quota", []string{".", "internal/wire"}},
-	{"internal/settings", []string{"internal/plainfile"}},
+	{"internal/settings", nil},
 	{"internal/testing/race", nil},
 	{"internal/testing/testenv", []string{"internal/testing/race"}},
 	{"internal/testing/clocks", nil},
 	{"internal/testing/polled", nil},
 	{"internal/testing/gossiptest", nil},
 	{"internal/logs", []string{"."}},
-	{"internal/machine", nil},
-	{"internal/condition", []string{"."}},
-	{"internal/history", nil},
-	{"internal/testing/checkhistory", []string{"internal/history"}}, // judges the soaks of the clients
-	{"internal/testing/linear", []string{"internal/history"}},
+	{"internal/verify", []string{".", "internal/kv", "internal/wire"}}, // and nothing of what it judges
+	{"internal/testing/checkhistory", []string{"internal/verify"}},     // judges the soaks of the clients
+	{"internal/testing/linear", []string{"internal/verify"}},
 	{"internal/memcached", nil},
 	// Floor 1: one duty each.
 	{"internal/transport", []string{"internal/quota"}},
 	{"internal/rpc", []string{"internal/quota", "internal/transport", "internal/wire"}},
 	{"internal/rpc/server", []string{".", "internal/quota", "internal/transport", "internal/wire"}},
-	{"internal/hotkeys", []string{"internal/kv"}},
-	{"internal/slow", []string{"internal/kv"}},
+	{"internal/inspect", []string{"internal/kv"}},
 	{"internal/shm", []string{"internal/kv"}},
 	{"clients/c", nil}, // a header, and its tests
 	{"l1", []string{".", "internal/kv"}},
 	{"invalidation", []string{"internal/kv", "internal/failpoint", "internal/wire"}},
 	{"gossip", nil},
-	{"l2/ring", []string{"internal/kv"}},
-	{"l2/ownership", []string{"internal/kv", "internal/failpoint", "l2/ring"}},
+	{"l2/ownership", []string{"internal/kv", "internal/failpoint"}},
 	{"l2/segment", []string{".", "internal/failpoint", "internal/kv"}},
 	{"internal/load", []string{"internal/wire"}},
 	{"internal/testing/attacks", nil}, // only tests, of the command
@@ -65,9 +60,8 @@ var allowed = []struct {
 	{"internal/testing/mutants", nil}, // a program
 	{"internal/testing/weigh", nil},   // a program
 	{"internal/testing/peertest", nil},
-	{"loader", []string{"internal/kv", "internal/settings", "internal/slow"}},
+	{"loader", []string{"internal/kv", "internal/settings", "internal/inspect"}},
 	{"internal/flight", []string{".", "internal/kv", "loader"}},
-	{"internal/keyfilter", []string{"internal/kv", "loader"}},
 	// Floor 2: the edges.
 	{"internal/testing/origintest", []string{"internal/testing/testenv", "loader"}},
 	{"internal/testing/memcachedtest", []string{"internal/testing/origintest", "internal/testing/testenv"}},
@@ -77,31 +71,28 @@ var allowed = []struct {
 	{"loader/redisorigin", []string{"internal/kv", "internal/settings", "loader", "loader/internal/origin"}},
 	{"loader/memcached", []string{"internal/settings", "loader", "loader/internal/origin"}},
 	{"loader/execorigin", []string{"internal/settings", "loader", "loader/internal/origin"}},
-	{"internal/peer", []string{".", "internal/kv", "internal/quota", "internal/rpc", "internal/rpc/server", "internal/transport", "internal/wire"}},
-	{"internal/creds", []string{"internal/peer", "internal/plainfile"}},
-	{"internal/cluster", []string{".", "gossip", "internal/kv", "internal/peer", "internal/quota", "internal/rpc", "internal/rpc/server", "internal/failpoint", "internal/transport", "internal/wire", "invalidation", "l2/ownership", "l2/ring"}},
+	{"internal/peer", []string{".", "internal/kv", "internal/quota", "internal/rpc", "internal/rpc/server", "internal/settings", "internal/transport", "internal/wire"}},
+	{"internal/cluster", []string{".", "gossip", "internal/kv", "internal/peer", "internal/quota", "internal/rpc", "internal/rpc/server", "internal/failpoint", "internal/transport", "internal/wire", "invalidation", "l2/ownership"}},
 	{"unixsock", nil},
 	{"internal/access", []string{".", "internal/kv", "internal/settings", "internal/wire", "unixsock"}},
 	{"internal/calls", []string{".", "internal/wire"}},
-	{"client", []string{".", "internal/calls", "internal/kv", "internal/plainfile", "internal/rpc", "internal/shm", "internal/transport", "internal/wire", "invalidation", "unixsock"}},
+	{"client", []string{".", "internal/calls", "internal/kv", "internal/rpc", "internal/settings", "internal/shm", "internal/transport", "internal/wire", "invalidation", "unixsock"}},
 	{"clients/conformance", []string{".", "client", "internal/kv", "internal/wire"}},
-	{"internal/namespaces", []string{".", "internal/failpoint", "internal/flight", "internal/hotkeys", "internal/keyfilter", "internal/kv", "internal/plainfile", "internal/quota", "internal/settings", "internal/shm", "internal/wire", "invalidation", "l2/segment", "loader"}},
+	{"internal/namespaces", []string{".", "internal/failpoint", "internal/flight", "internal/inspect", "internal/kv", "internal/quota", "internal/settings", "internal/shm", "internal/wire", "invalidation", "l2/segment", "loader"}},
 	{"internal/handoff", []string{".", "internal/cluster", "internal/kv", "internal/namespaces", "internal/peer", "internal/failpoint", "internal/wire", "invalidation", "l2/ownership", "l2/segment"}},
-	{"internal/verify", []string{".", "internal/cluster", "internal/history", "internal/kv", "internal/wire"}},
-	{"internal/httpd", []string{".", "internal/logs", "internal/rpc/server", "internal/transport"}},
-	{"internal/engine", []string{".", "internal/access", "internal/cluster", "internal/failpoint", "internal/flight", "internal/handoff", "internal/hotkeys", "internal/kv", "internal/namespaces", "internal/peer", "internal/quota", "internal/rpc", "internal/rpc/server", "internal/shm", "internal/slow", "internal/transport", "internal/wire", "invalidation", "l1", "l2/ownership", "l2/segment", "loader"}},
+	{"internal/engine", []string{".", "internal/access", "internal/cluster", "internal/failpoint", "internal/flight", "internal/handoff", "internal/inspect", "internal/kv", "internal/namespaces", "internal/peer", "internal/quota", "internal/rpc", "internal/rpc/server", "internal/shm", "internal/transport", "internal/wire", "invalidation", "l1", "l2/ownership", "l2/segment", "loader"}},
 	{"internal/changes", []string{".", "internal/kv", "loader"}},
 	{"internal/testing/onehost", []string{"internal/access", "internal/cluster", "internal/engine", "internal/kv", "internal/namespaces", "internal/quota", "internal/testing/testenv", "internal/wire", "loader"}},
-	{"internal/session", []string{".", "internal/access", "internal/engine", "internal/kv", "internal/namespaces", "internal/peer", "internal/quota", "internal/rpc", "internal/rpc/server", "internal/slow", "internal/transport", "internal/verify", "internal/wire", "unixsock"}},
+	{"internal/session", []string{".", "internal/access", "internal/engine", "internal/kv", "internal/namespaces", "internal/peer", "internal/quota", "internal/rpc", "internal/rpc/server", "internal/inspect", "internal/transport", "internal/verify", "internal/wire", "unixsock"}},
 	{"internal/memcached/endpoint", []string{".", "internal/memcached", "internal/namespaces", "internal/quota", "internal/rpc/server", "internal/session", "internal/wire", "unixsock"}},
 	{"internal/testing/doors", []string{".", "internal/access", "internal/testing/bubble", "internal/kv", "internal/memcached/endpoint", "internal/namespaces", "internal/quota", "internal/rpc/server", "internal/session", "internal/testing/simnet", "internal/testing/memcachedtest", "internal/testing/onehost", "internal/testing/testenv", "internal/wire", "unixsock"}},
-	{"internal/telemetry", []string{".", "internal/access", "internal/cluster", "internal/creds", "internal/engine", "internal/httpd", "internal/logs", "internal/namespaces", "internal/rpc/server", "internal/wire"}},
-	{"internal/page", []string{".", "internal/condition", "internal/logs", "internal/telemetry"}},
+	{"internal/telemetry", []string{".", "internal/access", "internal/cluster", "internal/engine", "internal/logs", "internal/namespaces", "internal/peer", "internal/rpc/server", "internal/wire"}},
+	{"internal/httpd", []string{".", "internal/logs", "internal/rpc/server", "internal/telemetry", "internal/transport"}},
 	// Floor 3: the composition root.
-	{"sidecar", []string{".", "internal/access", "internal/calls", "internal/changes", "internal/cluster", "internal/condition", "internal/creds", "internal/engine", "internal/httpd", "internal/keyfilter", "internal/kv", "internal/logs", "internal/machine", "internal/memcached/endpoint", "internal/namespaces", "internal/page", "internal/peer", "internal/quota", "internal/rpc/server", "internal/session", "internal/settings", "internal/shm", "internal/telemetry", "internal/transport", "internal/verify", "internal/wire", "loader", "unixsock"}},
+	{"sidecar", []string{".", "internal/access", "internal/calls", "internal/changes", "internal/cluster", "internal/engine", "internal/httpd", "internal/kv", "internal/logs", "internal/memcached/endpoint", "internal/namespaces", "internal/peer", "internal/quota", "internal/rpc/server", "internal/session", "internal/settings", "internal/shm", "internal/telemetry", "internal/transport", "internal/verify", "internal/wire", "loader", "unixsock"}},
 	{"internal/testing/faults", nil},
 	// Floor 4: the command.
-	{"cmd/cachesidecar", []string{".", "client", "internal/condition", "internal/creds", "internal/load", "internal/logs", "internal/plainfile", "internal/rpc/server", "internal/settings", "internal/wire", "loader", "loader/execorigin", "loader/httporigin", "loader/memcached", "loader/postgres", "loader/redisorigin", "sidecar", "unixsock"}},
+	{"cmd/cachesidecar", []string{".", "client", "internal/load", "internal/logs", "internal/peer", "internal/rpc/server", "internal/settings", "internal/telemetry", "internal/wire", "loader", "loader/execorigin", "loader/httporigin", "loader/memcached", "loader/postgres", "loader/redisorigin", "sidecar", "unixsock"}},
 }
 
 // forbidden lists packages of the standard library that a package must not import,
@@ -109,7 +100,7 @@ var allowed = []struct {
 var forbidden = map[string][]string{
 	"internal/wire":      {"net", "os", "time"},
 	"internal/memcached": {"net", "os", "time"},
-	"internal/history":   {"net", "os"},
+	"internal/verify":    {"net", "os"},
 	"l2/segment":         {"net"},
 }
 

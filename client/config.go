@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
-	"github.com/cachesidecar/cachesidecar/internal/plainfile"
+	"github.com/cachesidecar/cachesidecar/internal/settings"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -100,7 +100,7 @@ func ReadToken(file string) (string, error) {
 	if file == "" {
 		return "", nil
 	}
-	b, err := plainfile.Secret(file, wire.MaxNameLen+2)
+	b, err := settings.ReadSecret(file, wire.MaxNameLen+2)
 	token := strings.TrimRight(string(b), "\r\n")
 	switch {
 	case err != nil:

@@ -13,7 +13,7 @@ import (
 	"github.com/sony/gobreaker/v2"
 	"golang.org/x/time/rate"
 
-	"github.com/cachesidecar/cachesidecar/internal/slow"
+	"github.com/cachesidecar/cachesidecar/internal/inspect"
 )
 
 // GuardConfig has the limits for one namespace's origin. Zero means the default, which
@@ -191,7 +191,7 @@ func (g *Guard) once(ctx context.Context, key []byte) (Value, error) {
 	if g.breaker.State() == gobreaker.StateOpen {
 		return Value{}, g.shed(&g.shedBreaker, "its breaker is open after %d failures", g.cfg.Failures)
 	}
-	waited := slow.Begin(ctx, slow.Limits, "")
+	waited := inspect.BeginWait(ctx, inspect.Limits, "")
 	leave, err := g.queue.Enter(ctx)
 	waited()
 	if err != nil {
@@ -201,7 +201,7 @@ func (g *Guard) once(ctx context.Context, key []byte) (Value, error) {
 		return Value{}, err
 	}
 	defer leave()
-	waited = slow.Begin(ctx, slow.Limits, "")
+	waited = inspect.BeginWait(ctx, inspect.Limits, "")
 	err = g.takeRate(ctx)
 	if waited(); err != nil {
 		return Value{}, err
@@ -218,7 +218,7 @@ func (g *Guard) once(ctx context.Context, key []byte) (Value, error) {
 	began := time.Now()
 	callCtx, cancel := context.WithTimeout(ctx, g.cfg.Timeout)
 	defer cancel()
-	asked := slow.Begin(ctx, slow.Origin, "")
+	asked := inspect.BeginWait(ctx, inspect.Origin, "")
 	v, err := g.source.Load(callCtx, key)
 	asked()
 	g.callTime.Add(int64(time.Since(began)))

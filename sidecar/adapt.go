@@ -4,8 +4,9 @@ import (
 	"context"
 	"time"
 
+	"github.com/prometheus/procfs"
+
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
-	"github.com/cachesidecar/cachesidecar/internal/machine"
 )
 
 // Values at which this host has reached the limit of what it can bear.
@@ -46,6 +47,29 @@ func (s *Sidecar) pressure() float64 {
 	return max(
 		float64(s.engine.Waiting.Load())/fullWaiting,
 		float64(s.batches.take())/float64(fullBatch),
-		machine.Pressure(),
+		machinePressure(),
 	)
+}
+
+// Percent of the time in which a task waited for a resource, at which the machine has
+// reached the limit of what it can bear.
+const (
+	fullCPU    = 50.0
+	fullMemory = 10.0
+)
+
+// machinePressure returns the highest pressure on processors and memory in the last ten seconds,
+// as a fraction of what the machine can bear (pressure stall information, Linux). A resource that
+// the system does not report counts as no pressure.
+func machinePressure() (p float64) {
+	fs, err := procfs.NewDefaultFS()
+	if err != nil {
+		return 0
+	}
+	for resource, full := range map[string]float64{"cpu": fullCPU, "memory": fullMemory} {
+		if st, err := fs.PSIStatsForResource(resource); err == nil && st.Some != nil {
+			p = max(p, st.Some.Avg10/full)
+		}
+	}
+	return p
 }

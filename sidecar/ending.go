@@ -115,6 +115,16 @@ func (e *ending) depart(ctx context.Context) {
 	e.engine.Node.HandOver(ctx)
 }
 
+// leave ends what runs the cluster's node, which says goodbye.
+func (e *ending) leave(cluster *layer) error {
+	cluster.stop()
+	err := cluster.Wait()
+	if e.left != nil {
+		e.left(true)
+	}
+	return err
+}
+
 // progressEvery is how often the log tells how far a handover is.
 const progressEvery = 5 * time.Second
 

@@ -15,7 +15,6 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
-	"github.com/cachesidecar/cachesidecar/internal/machine"
 	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
@@ -113,34 +112,34 @@ func TestReadsOfTheGone(t *testing.T) {
 func TestMemoryLimits(t *testing.T) {
 	s := &Sidecar{} // not started: a running sidecar reads its configuration
 	s.present = Config{L1Size: 16 << 20, L2Size: 16 << 20, BufferSize: 64 << 20, MaxConnections: 2000}
-	sizes := machine.Sizes{L1: 16 << 20, L2: 16 << 20, Buffers: 64 << 20, Connections: 2000}
-	if n, want := s.HeapLimit(), sizes.Need().Heap; n != want {
+	sizes := memorySizes{l1: 16 << 20, l2: 16 << 20, buffers: 64 << 20, connections: 2000}
+	if n, want := s.HeapLimit(), sizes.need().heap; n != want {
 		t.Errorf("Go's limit is %s, want %s", Size(n), Size(want))
 	}
-	if n, err := s.present.Memory(); n <= Size(sizes.Need().Total()) || err != nil { // shared_size has a default
+	if n, err := s.present.Memory(); n <= Size(sizes.need().total()) || err != nil { // shared_size has a default
 		t.Errorf("%s are needed, %v", n, err)
 	}
 	s.present.Namespaces = map[string]Namespace{"a": {ExistingKeys: &ExistingKeys{Keys: 10_000_000}}}
 	// For each of two copies one byte a key, and a little more.
-	if n := s.HeapLimit() - sizes.Need().Heap; n < 2*10_000_000 {
+	if n := s.HeapLimit() - sizes.need().heap; n < 2*10_000_000 {
 		t.Errorf("a filter of 10 million keys adds %s", Size(n))
 	}
 	s.present.Namespaces, s.present.Memcached = nil, "127.0.0.1:1"
-	if !s.present.sizes().TCP {
+	if !s.present.sizes().tcp {
 		t.Error("connections over TCP count as others")
 	}
 	s.present.Memcached = "/a/socket"
-	if s.present.sizes().TCP {
+	if s.present.sizes().tcp {
 		t.Error("a socket counts as TCP")
 	}
-	have, _ := machine.Memory()
+	have, _ := memoryLimit()
 	if have == 0 {
 		t.Skip("the system does not tell how much memory there is")
 	}
 	room := func(connections int) { // leaves room for so many
 		sizes := sizes
-		sizes.L2, sizes.Connections = 0, connections
-		s.present.L2Size = Size(have - sizes.Need().Total())
+		sizes.l2, sizes.connections = 0, connections
+		s.present.L2Size = Size(have - sizes.need().total())
 	}
 	room(1500)
 	if n, err := s.present.connections(), checkMemory(s.present); n != 1500 || err != nil {
@@ -155,7 +154,7 @@ func TestMemoryLimits(t *testing.T) {
 	if n, err := s.present.connections(), checkMemory(s.present); n != 2000 || err != nil {
 		t.Errorf("if the limit is to be ignored: %d connections, %v", n, err)
 	}
-	if part := (machine.Sizes{Buffers: quota.SocketsPart << 20}).Need().Kernel - (machine.Sizes{}).Need().Kernel; part != 1<<20 {
+	if part := (memorySizes{buffers: quota.SocketsPart << 20}).need().kernel - (memorySizes{}).need().kernel; part != 1<<20 {
 		t.Errorf("of the budget %d MiB are counted for sockets, which may have 1", part>>20)
 	}
 }
@@ -170,8 +169,8 @@ func TestMemoryPages(t *testing.T) {
 		return string(b)
 	}
 	page := read("../docs/OPERATIONS.md")
-	if !strings.Contains(page, "\n    "+machine.Formula+"\n") {
-		t.Errorf("OPERATIONS.md lacks the line %s", machine.Formula)
+	if !strings.Contains(page, "\n    "+memoryFormula+"\n") {
+		t.Errorf("OPERATIONS.md lacks the line %s", memoryFormula)
 	}
 	rows := regexp.MustCompile(`(?m)^\| \d+ GiB \| ([^|]+) \| ([^|]+) \| ([^|]+) \| ([^|]+) \|`).FindAllStringSubmatch(page, -1)
 	for _, row := range rows {

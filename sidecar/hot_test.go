@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/internal/hotkeys"
+	"github.com/cachesidecar/cachesidecar/internal/inspect"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -31,7 +31,7 @@ func (c *rawConn) hot(q *wire.Request) (a wire.Hot, reads map[string]uint64) {
 // near reports whether an estimate is within six standard errors of the reads.
 func near(estimate, reads uint64) bool {
 	off := float64(estimate) - float64(reads)
-	return off*off <= 36*hotkeys.Rate*float64(reads)
+	return off*off <= 36*inspect.SampleRate*float64(reads)
 }
 
 // TestHot reads keys of two hosts through one of them. Each read counts where it was

@@ -7,12 +7,12 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/access"
-	"github.com/cachesidecar/cachesidecar/internal/condition"
 	"github.com/cachesidecar/cachesidecar/internal/httpd"
 	"github.com/cachesidecar/cachesidecar/internal/logs"
-	"github.com/cachesidecar/cachesidecar/internal/page"
 	"github.com/cachesidecar/cachesidecar/internal/settings"
+	"github.com/cachesidecar/cachesidecar/internal/telemetry"
 )
 
 // checkHTTP checks the settings of HTTP.
@@ -80,13 +80,9 @@ func (s *Sidecar) listenHTTP() (*httpd.Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := page.New(page.Config{
-		Snapshot: s.telemetry.Snapshot,
-		Streams:  max(1, s.files.HTTP/4), // the rest is for probes and scrapes
-	})
 	h, err := httpd.New(httpd.Config{
-		Address: s.cfg.HTTP, Callers: s.present.httpCallers(token), MaxConns: s.files.HTTP, Log: s.cfg.Log,
-		Ready: s.readiness, Page: p.ServeHTTP, Events: p.ServeEvents, Metrics: s.telemetry.Registry,
+		Address: s.cfg.HTTP, Callers: s.present.httpCallers(token), MaxConns: s.files.http, Log: s.cfg.Log,
+		Ready: s.readiness, Snapshot: s.telemetry.Snapshot, Metrics: s.telemetry.Registry,
 		Profiles: profiles(s),
 	})
 	if err != nil {
@@ -94,6 +90,16 @@ func (s *Sidecar) listenHTTP() (*httpd.Server, error) {
 	}
 	s.http.Store(h)
 	return h, nil
+}
+
+// httpStats returns a function that counts the connections of the HTTP port; zero while there is none.
+func httpStats(s *Sidecar) func() cachesidecar.HTTPStats {
+	return func() (n cachesidecar.HTTPStats) {
+		if h := s.http.Load(); h != nil {
+			n = h.Stats()
+		}
+		return n
+	}
 }
 
 // wordsLast is how long the words of a host that is ready are kept. Anybody may ask for them, as
@@ -111,7 +117,7 @@ type readyWords struct {
 func (s *Sidecar) readiness() (words string, ready bool) {
 	leave, ok := thisHost{s}.Enter()
 	if !ok {
-		return condition.NotReady + ": stopping", false
+		return telemetry.NotReady + ": stopping", false
 	}
 	defer leave()
 	w := &s.words
@@ -122,7 +128,7 @@ func (s *Sidecar) readiness() (words string, ready bool) {
 		return w.text, true
 	}
 	st := s.telemetry.Stats()
-	words, ready = logs.Plain(condition.Line(&st)), st.NotReady == ""
+	words, ready = logs.Plain(telemetry.ConditionLine(&st)), st.NotReady == ""
 	if w.text = ""; ready {
 		w.at, w.text = now, words
 	}

@@ -13,7 +13,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/cachesidecar/cachesidecar/internal/machine"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/loader/memcached"
@@ -108,14 +107,14 @@ func TestHTTPGate(t *testing.T) {
 	g := s.http.Load()
 	address := g.Addr().String()
 	for _, request := range []string{"", "GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"} {
-		for i := range 2 * machine.MaxHTTP {
+		for i := range 2 * maxHTTP {
 			c, err := net.Dial("tcp", address)
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer c.Close()
 			_, _ = io.WriteString(c, request)
-			if n := g.Stats().Open; n > machine.MaxHTTP {
+			if n := g.Stats().Open; n > maxHTTP {
 				t.Fatalf("%d connections are open", n)
 			}
 			if i%64 == 63 {
@@ -125,7 +124,7 @@ func TestHTTPGate(t *testing.T) {
 			}
 		}
 	}
-	if n := g.Stats().Closed; n < machine.MaxHTTP {
+	if n := g.Stats().Closed; n < maxHTTP {
 		t.Errorf("%d were closed", n)
 	}
 }
@@ -181,18 +180,18 @@ func TestFileShares(t *testing.T) {
 		{all, 20, 16_384, 128, 4096, 100},
 	} {
 		f := shareFiles(&tc.cfg, tc.limit)
-		if f.Apps != tc.apps || f.HTTP != tc.http || f.Peers != tc.peers || f.Rest != tc.rest {
+		if f.apps != tc.apps || f.http != tc.http || f.peers != tc.peers || f.rest != tc.rest {
 			t.Errorf("limit %d: %+v", tc.limit, f)
 		}
-		if sum := f.Apps + f.HTTP + f.Peers + f.Passed + f.Rest; tc.limit >= machine.FewestFiles && uint64(sum) > tc.limit {
+		if sum := f.apps + f.http + f.peers + f.passed + f.rest; tc.limit >= fewestFiles && uint64(sum) > tc.limit {
 			t.Errorf("limit %d: the shares make %d", tc.limit, sum)
 		}
 		var log strings.Builder
-		f.Warn(slog.New(slog.NewTextHandler(&log, nil)))
-		if warns := log.Len() > 0; warns != (f.Apps < tc.cfg.MaxConnections) {
+		f.warn(slog.New(slog.NewTextHandler(&log, nil)))
+		if warns := log.Len() > 0; warns != (f.apps < tc.cfg.MaxConnections) {
 			t.Errorf("limit %d: %q", tc.limit, log.String())
 		} else if warns {
-			for _, want := range []string{"LimitNOFILE", fmt.Sprint("max_connections=", tc.cfg.MaxConnections), fmt.Sprint("limit=", tc.limit), fmt.Sprint("connections=", f.Apps)} {
+			for _, want := range []string{"LimitNOFILE", fmt.Sprint("max_connections=", tc.cfg.MaxConnections), fmt.Sprint("limit=", tc.limit), fmt.Sprint("connections=", f.apps)} {
 				if !strings.Contains(log.String(), want) {
 					t.Errorf("%q lacks %s", log.String(), want)
 				}

@@ -11,8 +11,8 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
-	"github.com/cachesidecar/cachesidecar/internal/creds"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/testing/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/testing/peertest"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
@@ -103,7 +103,7 @@ func TestVirtualKeyRotation(t *testing.T) {
 						t.Error(err)
 					}
 				}
-				time.Sleep(3 * creds.LookEvery)
+				time.Sleep(3 * peer.LookEvery)
 				for _, v := range w.nodes {
 					if v.members() != 3 {
 						w.fail("keys %s: %s knows %d", digits, v.name, v.members())
@@ -159,7 +159,7 @@ func TestVirtualCertificates(t *testing.T) {
 		} {
 			for _, v := range w.nodes {
 				step(v)
-				time.Sleep(3 * creds.LookEvery)
+				time.Sleep(3 * peer.LookEvery)
 			}
 		}
 		time.Sleep(10 * time.Second)

@@ -3,9 +3,9 @@ package sidecar
 import (
 	"fmt"
 
+	"github.com/KimMachineGun/automemlimit/memlimit"
+
 	"github.com/cachesidecar/cachesidecar/internal/engine"
-	"github.com/cachesidecar/cachesidecar/internal/keyfilter"
-	"github.com/cachesidecar/cachesidecar/internal/machine"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
@@ -18,40 +18,53 @@ import (
 const fewConnections = 1000
 
 // sizes returns what the memory that this configuration needs depends on.
-func (c *Config) sizes() machine.Sizes {
-	s := machine.Sizes{
-		L1: int64(c.L1Size), L2: int64(c.L2Size), Buffers: int64(c.BufferSize), Shared: int64(max(c.SharedSize, 0)),
-		Connections: c.MaxConnections, TCP: c.Memcached != "" && !isPath(c.Memcached),
+func (c *Config) sizes() memorySizes {
+	s := memorySizes{
+		l1: int64(c.L1Size), l2: int64(c.L2Size), buffers: int64(c.BufferSize), shared: int64(max(c.SharedSize, 0)),
+		connections: c.MaxConnections, tcp: c.Memcached != "" && !isPath(c.Memcached),
 	}
 	for _, ns := range c.Namespaces {
 		if ns.ExistingKeys == nil {
 			continue
 		}
-		if f, err := keyfilter.New(ns.ExistingKeys.filter()); err == nil {
-			s.Filters += f.Size()
+		if f, err := namespaces.NewFilter(ns.ExistingKeys.filter()); err == nil {
+			s.filters += f.Size()
 		}
 	}
 	return s
 }
 
+// memoryLimit returns the lower of the machine's memory and the cgroup's limit, in bytes, with
+// the words for it. It returns zero if neither is known.
+func memoryLimit() (bytes int64, what string) {
+	const most = 1 << 62 // a limit above it is none
+	if n, err := memlimit.FromSystem(); err == nil && n < most {
+		bytes, what = int64(n), "the machine has"
+	}
+	if n, err := memlimit.FromCgroup(); err == nil && n < most && (bytes == 0 || int64(n) < bytes) {
+		bytes, what = int64(n), "the cgroup allows"
+	}
+	return bytes, what
+}
+
 // withMemory returns the sizes with as many connections as the machine has memory for, before
 // anything is mapped: the kernel hands out more address space than it has memory, and kills a
 // process that then uses it. An error says that even few connections are too many.
-func (c *Config) withMemory() (machine.Sizes, error) {
+func (c *Config) withMemory() (memorySizes, error) {
 	s := c.sizes()
-	have, what := machine.Memory()
+	have, what := memoryLimit()
 	if c.IgnoreMemoryLimit || have == 0 {
 		return s, nil
 	}
-	wanted := s.Connections
-	if s.Connections = s.Fit(have, fewConnections); s.Connections > 0 || wanted <= 0 {
+	wanted := s.connections
+	if s.connections = s.fit(have, fewConnections); s.connections > 0 || wanted <= 0 {
 		return s, nil
 	}
-	s.Connections = min(wanted, fewConnections)
+	s.connections = min(wanted, fewConnections)
 	return s, fmt.Errorf("l1_size %s, l2_size %s, buffer_size %s, shared_size %s, key filters of %s and "+
 		"%d connections need %s, but %s %s: lower the sizes, or set ignore_memory_limit",
-		c.L1Size, c.L2Size, c.BufferSize, max(c.SharedSize, 0), Size(s.Filters), s.Connections,
-		Size(s.Need().Total()), what, Size(have))
+		c.L1Size, c.L2Size, c.BufferSize, max(c.SharedSize, 0), Size(s.filters), s.connections,
+		Size(s.need().total()), what, Size(have))
 }
 
 // checkMemory compares the configured sizes with the available memory.
@@ -63,15 +76,15 @@ func checkMemory(c Config) error {
 // connections returns how many connections of apps there may be.
 func (c *Config) connections() int {
 	s, _ := c.withMemory()
-	return s.Connections
+	return s.connections
 }
 
 // warnLimits logs a warning if there are not descriptors, or not memory, for all connections.
 func warnLimits(s *Sidecar) {
-	s.files.Warn(s.cfg.Log)
+	s.files.warn(s.cfg.Log)
 	c := &s.cfg
 	if n := c.connections(); n < c.MaxConnections {
-		have, what := machine.Memory()
+		have, what := memoryLimit()
 		c.Log.Warn("there is not memory for max_connections, so fewer apps can connect: "+
 			"raise the limit of memory, or lower max_connections or the sizes",
 			"max_connections", c.MaxConnections, "connections", n, "memory", fmt.Sprint(what, " ", Size(have)))
@@ -82,7 +95,7 @@ func warnLimits(s *Sidecar) {
 func (c Config) Memory() (Size, error) {
 	c, err := c.withDefaults()
 	s := c.sizes()
-	return Size(s.Need().Total()), err
+	return Size(s.need().total()), err
 }
 
 // HeapLimit returns a limit in bytes for the memory of Go's runtime
@@ -92,24 +105,24 @@ func (s *Sidecar) HeapLimit() int64 {
 	s.applying.Lock()
 	defer s.applying.Unlock()
 	sizes, _ := s.present.withMemory()
-	return sizes.Need().Heap
+	return sizes.need().heap
 }
 
 // shareFiles shares out the descriptors that this process may have.
-func shareFiles(c *Config, limit uint64) machine.Files {
-	w := machine.FilesWanted{Apps: c.connections(), Doors: 1, HTTP: c.HTTP != "", Peers: c.Bind != ""}
+func shareFiles(c *Config, limit uint64) fileShares {
+	w := filesWanted{apps: c.connections(), doors: 1, http: c.HTTP != "", peers: c.Bind != ""}
 	if c.SharedSize > 0 {
-		w.Passed = session.MaxDescriptors
+		w.passed = session.MaxDescriptors
 	}
 	if c.Memcached != "" {
-		w.Doors = 2
+		w.doors = 2
 	}
 	for _, ns := range c.Namespaces {
 		if ns.Origin != nil {
-			w.Origins += ns.Origin.Descriptors()
+			w.origins += ns.Origin.Descriptors()
 		}
 	}
-	return machine.ShareFiles(limit, w)
+	return w.share(limit)
 }
 
 // appLimits returns the limits of the connections of apps, of the socket and of the memcached
@@ -117,7 +130,7 @@ func shareFiles(c *Config, limit uint64) machine.Files {
 func appLimits(c *Config, maxConns int, b *quota.Budget) server.Limits {
 	return server.Limits{
 		MaxConns:   maxConns,
-		SendBuffer: machine.SendBuffer,
+		SendBuffer: sendBuffer,
 		NewRate:    max(server.PerProcessor(newConnections), leastConnections),
 		MaxFrame:   int(c.MaxValue) + wire.FrameSlack,
 		Budget:     b,
@@ -132,7 +145,7 @@ const (
 )
 
 // newPlaces returns the places that all connections share.
-func newPlaces(c *Config, files *machine.Files) *quota.Places {
+func newPlaces(c *Config, files *fileShares) *quota.Places {
 	return quota.NewPlaces([quota.Resources]int64{
 		quota.LeaseTokens: engine.MaxLeases,
 		quota.Watches:     engine.MaxWatches,
@@ -140,6 +153,6 @@ func newPlaces(c *Config, files *machine.Files) *quota.Places {
 		quota.Names:       int64(c.MaxNamespaces - len(c.Namespaces)),
 		quota.Connections: int64(c.connections()),
 		quota.Flushes:     namespaces.MaxFlushed,
-		quota.Descriptors: int64(files.Passed),
+		quota.Descriptors: int64(files.passed),
 	})
 }

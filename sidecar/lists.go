@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/internal/keyfilter"
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/settings"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
@@ -32,14 +32,14 @@ func (k *ExistingKeys) check() error {
 	); err != nil {
 		return err
 	}
-	if _, err := keyfilter.New(k.filter()); err != nil {
+	if _, err := namespaces.NewFilter(k.filter()); err != nil {
 		return fmt.Errorf("existing_keys: %w", err)
 	}
 	return nil
 }
 
-func (k *ExistingKeys) filter() keyfilter.Config {
-	return keyfilter.Config{Keys: k.Keys, FalsePositives: k.FalsePositives, MaxAge: k.MaxAge}
+func (k *ExistingKeys) filter() namespaces.FilterConfig {
+	return namespaces.FilterConfig{Keys: k.Keys, FalsePositives: k.FalsePositives, MaxAge: k.MaxAge}
 }
 
 // Warm has the settings of the keys that are loaded at the start.

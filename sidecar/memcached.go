@@ -10,7 +10,6 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
-	"github.com/cachesidecar/cachesidecar/internal/machine"
 	"github.com/cachesidecar/cachesidecar/internal/memcached/endpoint"
 	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/session"
@@ -108,9 +107,9 @@ func (m *memcachedDoor) listen(cfg *Config) (err error) {
 			m.ln = m.socket
 		}
 	case tcp != nil:
-		m.ln, err = tcp, transport.BoundReceive(tcp, machine.ReceiveBuffer)
+		m.ln, err = tcp, transport.BoundReceive(tcp, receiveBuffer)
 	default:
-		m.ln, err = transport.ListenTCP(cfg.Memcached, 0, machine.ReceiveBuffer, 0)
+		m.ln, err = transport.ListenTCP(cfg.Memcached, 0, receiveBuffer, 0)
 	}
 	if err != nil {
 		return fmt.Errorf("memcached: %w: free the address, or give another one as memcached", err)

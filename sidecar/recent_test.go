@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
-	"github.com/cachesidecar/cachesidecar/internal/condition"
+	"github.com/cachesidecar/cachesidecar/internal/telemetry"
 	"github.com/cachesidecar/cachesidecar/internal/testing/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/loader"
@@ -49,7 +49,7 @@ func TestVirtualRecentRequests(t *testing.T) {
 					t.Errorf("%s: %+v, want %d requests and %d errors within a minute", when, r, requests, errors)
 				}
 			}
-			if got, why := condition.Of(&st); got != word {
+			if got, why := telemetry.ConditionOf(&st); got != word {
 				t.Errorf("%s: %s %q, want %s", when, got, why, word)
 			}
 		}
@@ -58,18 +58,18 @@ func TestVirtualRecentRequests(t *testing.T) {
 				t.Fatalf("%d reads failed", n)
 			}
 		}
-		is("at first", condition.Serving, 5_000, 0)
+		is("at first", telemetry.Serving, 5_000, 0)
 		time.Sleep(2 * time.Minute)
-		is("two minutes later", condition.Serving, 0, 0)
+		is("two minutes later", telemetry.Serving, 0, 0)
 		down = errors.New("away")
 		if n := get("other", 40); n != 40 {
 			t.Fatalf("%d of 40 reads failed", n)
 		}
-		is("when all fail", condition.NotWell, 40, 40)
+		is("when all fail", telemetry.NotWell, 40, 40)
 		time.Sleep(49 * time.Second)
-		is("49 s later", condition.NotWell, 40, 40)
+		is("49 s later", telemetry.NotWell, 40, 40)
 		time.Sleep(12 * time.Second)
-		is("a minute later", condition.Serving, 0, 0)
+		is("a minute later", telemetry.Serving, 0, 0)
 		if st := v.s.telemetry.Stats(); len(st.Namespaces) == 0 || !st.Namespaces[len(st.Namespaces)-1].Loads.BreakerHalfOpen {
 			t.Errorf("the breaker is not half-open: %+v", st.Namespaces)
 		}

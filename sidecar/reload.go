@@ -5,7 +5,6 @@ import (
 	"reflect"
 
 	"github.com/cachesidecar/cachesidecar"
-	"github.com/cachesidecar/cachesidecar/internal/machine"
 	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -116,10 +115,10 @@ func (s *Sidecar) setLimits() {
 	e.Deadlines.SetDefault(c.RequestTimeout)
 	e.Shares.SetTotal(quota.Names, int64(c.MaxNamespaces-len(c.Namespaces)))
 	e.Shares.SetTotal(quota.Connections, int64(c.connections()))
-	files := shareFiles(c, machine.FileLimit())
-	s.server.SetMaxConns(files.Apps)
+	files := shareFiles(c, fileLimit())
+	s.server.SetMaxConns(files.apps)
 	if s.memcached.server != nil {
-		s.memcached.server.SetMaxConns(files.Apps)
+		s.memcached.server.SetMaxConns(files.apps)
 	}
 	s.aloneOK.Store(c.AloneOK)
 	e.Node.SetLeaveTime(c.LeaveTime)

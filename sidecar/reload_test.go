@@ -361,7 +361,7 @@ func TestReloadEffects(t *testing.T) {
 		"alone_ok": {func(c *Config) { c.AloneOK = true },
 			func(r *reloaded) bool { return r.s.telemetry.ClusterState().AloneOK }},
 		"leave_time": {func(c *Config) { c.LeaveTime = time.Minute },
-			func(r *reloaded) bool { return r.s.LeaveTime() == time.Minute }},
+			func(r *reloaded) bool { return r.s.engine.Node.LeaveTime() == time.Minute }},
 		"weight": {func(c *Config) { c.Weight = 77 }, func(r *reloaded) bool { return r.s.weight.Load() == 77 }},
 		"http_hosts": {func(c *Config) { c.HTTPHosts = []string{"cache.test"} },
 			func(r *reloaded) bool { return page(r, "cache.test", "/livez") == http.StatusOK }},

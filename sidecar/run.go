@@ -98,11 +98,7 @@ func (s *Sidecar) run(ctx context.Context) error {
 	err = front.Wait()
 	s.ending.goaway() // without a socket it has not been said
 	defer s.ending.endWrites().Stop()
-	cluster.stop()
-	err = joined(err, cluster.Wait())
-	if s.ending.left != nil {
-		s.ending.left(true)
-	}
+	err = joined(err, s.ending.leave(cluster))
 	s.setBack(nil)
 	back.stop()
 	return s.ending.stopped(joined(err, back.Wait()))

@@ -9,12 +9,11 @@ import (
 	"github.com/coreos/go-systemd/v22/activation"
 
 	"github.com/cachesidecar/cachesidecar/internal/access"
-	"github.com/cachesidecar/cachesidecar/internal/creds"
 	"github.com/cachesidecar/cachesidecar/internal/engine"
 	"github.com/cachesidecar/cachesidecar/internal/httpd"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
-	"github.com/cachesidecar/cachesidecar/internal/machine"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/session"
@@ -25,7 +24,7 @@ import (
 type Sidecar struct {
 	engine    *engine.Engine
 	cfg       Config // of the start
-	keys      creds.Watch
+	keys      peer.KeyWatch
 	server    *server.Server // of the socket
 	telemetry *telemetry.Telemetry
 	words     readyWords
@@ -39,7 +38,7 @@ type Sidecar struct {
 	passed    []*os.File // by systemd: listeners
 	kept      keptMemory
 	memcached memcachedDoor
-	files     machine.Files                // shares of the file descriptors
+	files     fileShares                   // shares of the file descriptors
 	http      atomic.Pointer[httpd.Server] // nil: HTTP is off
 	ending    *ending
 	followers followers
@@ -92,8 +91,8 @@ func New(cfg Config) (*Sidecar, error) {
 		return nil, err
 	}
 	s := &Sidecar{cfg: cfg, started: cfg.clock.Read().Boot, ready: make(chan struct{})}
-	s.files = shareFiles(&cfg, machine.FileLimit())
-	w := creds.WatchConfig{Paths: cfg.paths(), Node: cfg.Node, Now: cfg.now, Log: cfg.Log}
+	s.files = shareFiles(&cfg, fileLimit())
+	w := peer.KeyWatchConfig{Paths: cfg.paths(), Node: cfg.Node, Now: cfg.now, Log: cfg.Log}
 	if err := s.keys.Open(w); err != nil {
 		return nil, err
 	}
@@ -116,17 +115,17 @@ func New(cfg Config) (*Sidecar, error) {
 		Engine: s.engine, Host: thisHost{s}, Version: cfg.Version, BootClock: kv.BootClockID(),
 		Limits: func() server.Limits { return s.server.Limits() }, Memory: &s.memory,
 	})
-	s.server = server.New(appLimits(&cfg, s.files.Apps, s.engine.Budget), cfg.Log, s.sessions.App)
+	s.server = server.New(appLimits(&cfg, s.files.apps, s.engine.Budget), cfg.Log, s.sessions.App)
 	s.ending = &ending{engine: s.engine, sessions: s.sessions, log: cfg.Log, begun: make(chan struct{})}
 	s.server.Leaving = s.ending.goaway
-	openMemcached(&s.memcached, &s.cfg, s.files.Apps, s.sessions)
+	openMemcached(&s.memcached, &s.cfg, s.files.apps, s.sessions)
 	s.followers = newFollowers(s, feeds)
 	s.telemetry = telemetry.New(telemetry.Config{
 		Engine: s.engine, Server: s.server, Keys: &s.keys,
 		Node: cfg.Node, Version: cfg.Version, Join: len(cfg.Join), AloneOK: s.aloneOK.Load,
 		MaxStaleness: cfg.MaxStaleness, Started: s.started, Log: cfg.Log,
-		MemoryLimit: func() int64 { limit, _ := machine.Memory(); return limit },
-		HTTP:        s.http.Load, Memcached: s.memcached.stats,
+		MemoryLimit: func() int64 { limit, _ := memoryLimit(); return limit },
+		HTTP:        httpStats(s), Memcached: s.memcached.stats,
 		SocketRemade: s.socket.remade.Load, Enter: thisHost{s}.Enter,
 		NotReady: func() string { return notReady(s) }, Changes: s.followers.stats,
 	})
@@ -137,9 +136,9 @@ func New(cfg Config) (*Sidecar, error) {
 func (s *Sidecar) engineConfig(rules *access.Rules) engine.Config {
 	cfg := &s.cfg
 	node := cfg.clusterConfig()
-	node.MaxConns = s.files.Peers
+	node.MaxConns = s.files.peers
 	if node.Keys, node.Credentials = s.keys.Sources(); node.Keys != nil {
-		node.Settings[namespaces.SeedSetting] = creds.SeedDigest(cfg.seed)
+		node.Settings[namespaces.SeedSetting] = peer.SeedDigest(cfg.seed)
 	}
 	return engine.Config{
 		Node: cfg.Node, Seed: cfg.seed, MaxValue: int(cfg.MaxValue), RequestTimeout: cfg.RequestTimeout,
@@ -158,9 +157,6 @@ func (s *Sidecar) Ready() <-chan struct{} { return s.ready }
 // Ending returns a channel that is closed when Run begins to end: its context has ended,
 // or a drain was to end it.
 func (s *Sidecar) Ending() <-chan struct{} { return s.ending.begun }
-
-// LeaveTime returns the leave time in effect.
-func (s *Sidecar) LeaveTime() time.Duration { return s.engine.Node.LeaveTime() }
 
 // SocketPath returns the path at which apps connect. It is valid once Ready is closed.
 func (s *Sidecar) SocketPath() string { return s.path }

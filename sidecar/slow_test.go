@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/internal/slow"
+	"github.com/cachesidecar/cachesidecar/internal/inspect"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -39,7 +39,7 @@ func partOf(t *testing.T, c *wire.SlowCall, what string) wire.SlowPart {
 // The host of the app lists its requests with what they waited for, and each owner its
 // loads. Fast requests are not listed.
 func TestVirtualSlow(t *testing.T) {
-	const takes = 5 * slow.Threshold
+	const takes = 5 * inspect.SlowThreshold
 	o := newDatabase(always(takes / 2))
 	withNodes(t, 2, o, Namespace{}, func(w *world) {
 		a, other := w.nodes[0], w.nodes[1]
@@ -73,22 +73,22 @@ func TestVirtualSlow(t *testing.T) {
 		}
 		here := app.slowCalls(wire.Request{Options: wire.All})
 		c := find(here.Requests, "GET", mine)
-		partOf(t, c, slow.Load)
+		partOf(t, c, inspect.Load)
 		if c.Result != "OK" || c.Keys != 1 {
 			t.Errorf("%+v", c)
 		}
 		c = find(here.Requests, "GET", theirs)
-		if p := partOf(t, c, slow.Owner); p.Node != other.name {
+		if p := partOf(t, c, inspect.Owner); p.Node != other.name {
 			t.Errorf("it has waited for %q", p.Node)
 		}
 		c = find(here.Requests, "MGET", theirs)
-		partOf(t, c, slow.Owner)
-		partOf(t, c, slow.Load)
+		partOf(t, c, inspect.Owner)
+		partOf(t, c, inspect.Load)
 		if c.Keys != 2 {
 			t.Errorf("%+v", c)
 		}
 		c = find(here.Loads, "LOAD", mine)
-		partOf(t, c, slow.Origin)
+		partOf(t, c, inspect.Origin)
 		if c.Result != "loaded" {
 			t.Errorf("%+v", c)
 		}

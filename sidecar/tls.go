@@ -3,7 +3,7 @@ package sidecar
 import (
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/internal/creds"
+	"github.com/cachesidecar/cachesidecar/internal/peer"
 )
 
 // TLSFiles are the paths of certificate files in PEM. Give all three or none. They
@@ -20,12 +20,12 @@ type TLSFiles struct {
 	CA string `yaml:"ca"`
 }
 
-func (c *Config) paths() creds.Paths {
-	return creds.Paths{ClusterKey: c.ClusterKeyFile, Cert: c.TLS.Cert, Key: c.TLS.Key, CA: c.TLS.CA}
+func (c *Config) paths() peer.KeyPaths {
+	return peer.KeyPaths{ClusterKey: c.ClusterKeyFile, Cert: c.TLS.Cert, Key: c.TLS.Key, CA: c.TLS.CA}
 }
 
 // credentials reads the files. It returns nil if there are none.
-func (c *Config) credentials() (*creds.Set, error) {
+func (c *Config) credentials() (*peer.KeySet, error) {
 	if c.ClusterKeyFile == "" {
 		return nil, nil
 	}

@@ -2,8 +2,10 @@ package sidecar
 
 import (
 	"context"
+	"fmt"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/verify"
@@ -35,14 +37,14 @@ func (s *Sidecar) verify(q *wire.Request, deadline time.Duration) wire.Reply {
 }
 
 // newCheck returns a check of the cluster as it is now.
-func newCheck(s *Sidecar) *verify.Check {
+func newCheck(s *Sidecar) *verify.Live {
 	view := s.engine.Node.View()
-	isolatedWhy := s.engine.Node.Stats().Isolated
-	if s.aloneOK.Load() {
-		isolatedWhy = ""
+	hosts, trouble := verified(s.engine.Node.Members())
+	if isolated := s.engine.Node.Stats().Isolated; isolated != "" && !s.aloneOK.Load() {
+		trouble = append([]string{"this host is alone: " + isolated}, trouble...)
 	}
-	return verify.New(verify.Config{
-		Self: s.engine.Node.Self(), Bound: s.cfg.MaxStaleness, Members: s.engine.Node.Members(), Isolated: isolatedWhy,
+	return verify.NewLive(verify.LiveConfig{
+		Self: s.engine.Node.Self(), Bound: s.cfg.MaxStaleness, Hosts: hosts, Trouble: trouble,
 		Now:     func() time.Duration { return s.engine.Clock.Read().Boot },
 		Execute: s.execute, Probe: s.probe,
 		Owner: func(key []byte) (id kv.Process, ok bool) {
@@ -53,6 +55,20 @@ func newCheck(s *Sidecar) *verify.Check {
 			return o.Process, true
 		},
 	})
+}
+
+// verified returns the members that own or copy entries, and why a check of others is not conclusive.
+func verified(members []cluster.Member) (hosts []kv.Process, trouble []string) {
+	for _, m := range members {
+		switch {
+		case m.State == cluster.StateLeft, m.Stranger: // it does not own or copy any entry
+		case m.State == cluster.StateMissing:
+			trouble = append(trouble, fmt.Sprintf("%s is missing: %s", m.ID.Node, m.Why))
+		default:
+			hosts = append(hosts, m.ID)
+		}
+	}
+	return hosts, trouble
 }
 
 // probe asks a host to read a key.

@@ -18,12 +18,12 @@ import (
 	"github.com/hashicorp/memberlist"
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
-	"github.com/cachesidecar/cachesidecar/internal/history"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/shm"
 	"github.com/cachesidecar/cachesidecar/internal/testing/simnet"
-	"github.com/cachesidecar/cachesidecar/l2/ring"
+	"github.com/cachesidecar/cachesidecar/internal/verify"
+	"github.com/cachesidecar/cachesidecar/l2/ownership"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
@@ -89,13 +89,13 @@ type world struct {
 	broken  []string // broken guarantees, if collect is set
 	collect bool
 	keys    []*vkey
-	history *history.Checker
+	history *verify.Checker
 	tallied tallied
 	hits    int
 	misses  int
 	failed  int
 	seen    map[string]int64 // counts of processes that have ended
-	tables  map[string]*ring.Table
+	tables  map[string]*ownership.Ring
 }
 
 // down returns the nodes that do not run.
@@ -155,7 +155,7 @@ type vnode struct {
 }
 
 func newWorld(t *testing.T, seed uint64, n int) *world {
-	w := &world{t: t, seed: seed, rnd: rand.New(rand.NewPCG(seed, 1)), net: simnet.New(seed), begun: time.Now(), seen: map[string]int64{}, tables: map[string]*ring.Table{}, space: DefaultNamespace}
+	w := &world{t: t, seed: seed, rnd: rand.New(rand.NewPCG(seed, 1)), net: simnet.New(seed), begun: time.Now(), seen: map[string]int64{}, tables: map[string]*ownership.Ring{}, space: DefaultNamespace}
 	w.bound = cluster.DefaultBound
 	for i := range n {
 		w.nodes = append(w.nodes, &vnode{w: w, i: i, name: fmt.Sprintf("n%d", i), ip: fmt.Sprintf("10.0.%d.%d", i/200, i%200+1), clock: &virtualClock{origin: w.begun}})
@@ -256,13 +256,13 @@ func (v *vnode) start() {
 }
 
 // table computes a ring once for all nodes that have the same members.
-func (w *world) table(members []ring.Member) *ring.Table {
+func (w *world) table(members []ownership.RingMember) *ownership.Ring {
 	key := fmt.Sprint(members)
 	w.mu.Lock()
 	t := w.tables[key]
 	w.mu.Unlock()
 	if t == nil {
-		t = ring.New(members)
+		t = ownership.NewRing(members)
 		w.mu.Lock()
 		w.tables[key] = t
 		w.mu.Unlock()

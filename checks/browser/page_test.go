@@ -25,7 +25,6 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/checks/sidecars"
 	"github.com/cachesidecar/cachesidecar/internal/httpd"
-	"github.com/cachesidecar/cachesidecar/internal/page"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
@@ -118,10 +117,9 @@ func until(t *testing.T, tab context.Context, expression string) {
 // serve serves the page of a crowd at an address.
 func serve(t *testing.T, address string, c *crowd) (url string, stop func()) {
 	t.Helper()
-	p := page.New(page.Config{Snapshot: c.snapshot})
 	s, err := httpd.New(httpd.Config{
 		Address: address, MaxConns: 64, Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(),
-		Ready: func() (string, bool) { return "ok", true }, Page: p.ServeHTTP, Events: p.ServeEvents,
+		Ready: func() (string, bool) { return "ok", true }, Snapshot: c.snapshot,
 	})
 	if err != nil {
 		t.Fatal(err)

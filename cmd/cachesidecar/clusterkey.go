@@ -9,7 +9,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/cachesidecar/cachesidecar/internal/creds"
+	"github.com/cachesidecar/cachesidecar/internal/peer"
 )
 
 func keyCommand(p *program) *cli.Command {
@@ -36,9 +36,9 @@ func generateKey(c *cli.Context, out io.Writer) error {
 	if c.IsSet("out") && c.String("out") == "" {
 		return usagef(`--out "": give a file's path, or leave the flag out`)
 	}
-	text := creds.NewKeyFile()
+	text := peer.NewKeyFile()
 	if c.Bool("key-only") {
-		text = creds.NewKeyLine()
+		text = peer.NewKeyLine()
 	}
 	if path := c.String("out"); path != "" {
 		return writeSecret(path, text)

@@ -11,20 +11,20 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/internal/creds"
+	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 func TestKeyGenerate(t *testing.T) {
 	printed := command(t, "", "key", "generate")
 	other := command(t, "", "key", "generate")
-	f, err := creds.ParseKeyFile([]byte(printed.out))
+	f, err := peer.ParseKeyFile([]byte(printed.out))
 	if err != nil || printed.status != exitDone || printed.err != "" || len(f.Keys) != 1 || printed.out == other.out {
 		t.Fatalf("%v: %v", printed, err)
 	}
 	if line := command(t, "", "key", "generate", "--key-only"); line.status != exitDone || strings.Count(line.out, "\n") != 1 {
 		t.Errorf("%v", line)
-	} else if two, err := creds.ParseKeyFile([]byte(printed.out + line.out)); err != nil || len(two.Keys) != 2 || two.Seed != f.Seed {
+	} else if two, err := peer.ParseKeyFile([]byte(printed.out + line.out)); err != nil || len(two.Keys) != 2 || two.Seed != f.Seed {
 		t.Errorf("with one more key: %+v, %v", two, err)
 	}
 	path := filepath.Join(tempDir(t), "cluster.key")
@@ -70,7 +70,7 @@ func TestLengthyHangup(t *testing.T) {
 	const taken, refused = `"msg":"cluster keys and certificates are read"`, `"msg":"the configuration is refused`
 	plain := runSidecar(t)
 	path := filepath.Join(tempDir(t), "cluster.key")
-	old := creds.NewKeyFile()
+	old := peer.NewKeyFile()
 	write := func(text string) {
 		t.Helper()
 		if err := errors.Join(os.WriteFile(path+"-", []byte(text), 0o600), os.Rename(path+"-", path)); err != nil {
@@ -94,17 +94,17 @@ func TestLengthyHangup(t *testing.T) {
 			t.Errorf("the metrics do not say %q: %v", want, err)
 		}
 	}
-	f, err := creds.ParseKeyFile([]byte(old))
+	f, err := peer.ParseKeyFile([]byte(old))
 	if err != nil {
 		t.Fatal(err)
 	}
 	first := f.Keys[0].Fingerprint()
 	metrics(`cachesidecar_keys{first="` + first + `"} 1`)
-	write(old + creds.NewKeyLine())
+	write(old + peer.NewKeyLine())
 	p.signal(syscall.SIGHUP)
 	p.told(taken, 1)
 	metrics(`cachesidecar_keys{first="` + first + `"} 2`)
-	write(creds.NewKeyFile()) // with another seed
+	write(peer.NewKeyFile()) // with another seed
 	for n := range 3 {
 		p.signal(syscall.SIGHUP)
 		p.told(refused, n+1)

@@ -21,7 +21,6 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/cachesidecar/cachesidecar/internal/logs"
-	"github.com/cachesidecar/cachesidecar/internal/plainfile"
 	"github.com/cachesidecar/cachesidecar/internal/settings"
 	"github.com/cachesidecar/cachesidecar/sidecar"
 )
@@ -29,7 +28,7 @@ import (
 // loadConfig reads a file. What is wrong with its settings is an error of type problems,
 // and counts as left out in cfg.
 func loadConfig(path string) (fileConfig, error) {
-	b, err := plainfile.Read(path, maxConfig)
+	b, err := settings.ReadFile(path, maxConfig)
 	if err != nil {
 		return fileConfig{}, fmt.Errorf("config %s: %w: give the path of a file of settings that this process may read",
 			path, err)
@@ -132,7 +131,7 @@ func checkConfig(path string) (fileConfig, error) {
 func (p *program) check(c *cli.Context) error {
 	path := c.Args().First()
 	cfg, err := checkConfig(path)
-	var foreign plainfile.Foreign
+	var foreign settings.Foreign
 	if errors.As(err, &foreign) && os.Geteuid() == 0 {
 		if err := takeOn(foreign.UID); err != nil {
 			return err

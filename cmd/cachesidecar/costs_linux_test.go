@@ -19,7 +19,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
-	"github.com/cachesidecar/cachesidecar/internal/creds"
+	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
@@ -60,14 +60,14 @@ func (p *process) costs(f func() int64) (each time.Duration, n int64) {
 func TestLengthyStrangersCost(t *testing.T) {
 	testenv.Takes(t, 25*time.Second)
 	const loosely = 10
-	file := creds.NewKeyFile()
+	file := peer.NewKeyFile()
 	for keys := range 3 {
 		if keys++; keys == 2 {
 			continue
 		}
 		text := file
 		for range keys - 1 {
-			text += creds.NewKeyLine()
+			text += peer.NewKeyLine()
 		}
 		c := newKeyedPair(t, text)
 		a := c.hosts[0]
@@ -79,7 +79,7 @@ func TestLengthyStrangersCost(t *testing.T) {
 		if keys > 1 {
 			continue
 		}
-		other := newOutsider(t, secondHost, creds.NewKeyFile()).set.Certificate
+		other := newOutsider(t, secondHost, peer.NewKeyFile()).set.Certificate
 		for _, tc := range []struct {
 			name  string
 			shows []tls.Certificate

@@ -13,7 +13,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/cachesidecar/cachesidecar/internal/creds"
+	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/sidecar"
 )
 
@@ -451,7 +451,7 @@ func withFiles(t testing.TB, text string) string {
 	for _, m := range namedFile.FindAllStringSubmatch(text, -1) {
 		text := "postgres://user:password@host/database\n"
 		if m[2] == "cluster.key" {
-			text = creds.NewKeyFile()
+			text = peer.NewKeyFile()
 		}
 		if err := os.WriteFile(filepath.Join(dir, m[2]), []byte(text), 0o700); err != nil {
 			t.Fatal(err)

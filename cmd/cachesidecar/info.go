@@ -12,8 +12,8 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
-	"github.com/cachesidecar/cachesidecar/internal/condition"
 	"github.com/cachesidecar/cachesidecar/internal/logs"
+	"github.com/cachesidecar/cachesidecar/internal/telemetry"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/unixsock"
 )
@@ -72,15 +72,15 @@ func (p *program) health(c *cli.Context) error {
 	switch {
 	case timedOut(err):
 		// %v, so that the exit status is not that of a timeout
-		return fmt.Errorf("%s: it is up and does not answer: %v", condition.NotReady, err)
+		return fmt.Errorf("%s: it is up and does not answer: %v", telemetry.NotReady, err)
 	case errors.Is(err, cachesidecar.ErrUnavailable) && takesConnections(c.Context, path) == nil:
 		_, err = fmt.Fprintf(p.out, "%s: it refuses this connection: all connections of the socket are taken, "+
-			"or it is about to end\n", condition.NotWell)
+			"or it is about to end\n", telemetry.NotWell)
 		return err
 	case err != nil:
 		return err
 	}
-	line := logs.Plain(condition.Line(&st))
+	line := logs.Plain(telemetry.ConditionLine(&st))
 	if st.NotReady != "" {
 		return errors.New(line)
 	}

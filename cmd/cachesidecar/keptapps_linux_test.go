@@ -23,6 +23,7 @@ import (
 // has written last, or something newer.
 func TestLengthyKeptRestarts(t *testing.T) {
 	testenv.Takes(t, 30*time.Second)
+	testenv.ReadsClock(t, time.Minute, "a client waits at most as long for the next process")
 	const restarts = 150
 	k := newSystemdStore(t)
 	k.keeps("unix", k.socket)

@@ -17,7 +17,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
-	"github.com/cachesidecar/cachesidecar/internal/creds"
+	"github.com/cachesidecar/cachesidecar/internal/peer"
 	gt "github.com/cachesidecar/cachesidecar/internal/testing/gossiptest"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -130,7 +130,7 @@ func (c *keyedPair) unchanged(what string, strangers func()) {
 // outsider is a stranger with a key of its own, and all bytes that it has received.
 type outsider struct {
 	t     *testing.T
-	set   *creds.Set
+	set   *peer.KeySet
 	heard []byte
 }
 
@@ -141,7 +141,7 @@ func newOutsider(t *testing.T, node, text string) *outsider {
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	set, err := creds.Paths{ClusterKey: path}.Read().Set(node, testenv.Date())
+	set, err := peer.KeyPaths{ClusterKey: path}.Read().Set(node, testenv.Date())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -242,7 +242,7 @@ func (o *outsider) greets(nc net.Conn, node string, purpose string) (statuses []
 	hello.From.Node = node
 	if o.set != nil {
 		const setting = "the digest of the seed in cluster_key_file (after turning a key on or off, restart all hosts)"
-		hello.Settings[setting] = creds.SeedDigest(o.set.Seed)
+		hello.Settings[setting] = peer.SeedDigest(o.set.Seed)
 	}
 	body, err := wire.MarshalBody(hello)
 	if err != nil {
@@ -304,9 +304,9 @@ func TestLengthyKeyedStrangers(t *testing.T) {
 	testenv.Takes(t, 35*time.Second)
 	testenv.ReadsClock(t, 200*time.Millisecond, "a stranger's datagrams are not answered: nothing may come")
 	t.Parallel()
-	_, rest, _ := strings.Cut(creds.NewKeyFile(), "\nseed: ")
+	_, rest, _ := strings.Cut(peer.NewKeyFile(), "\nseed: ")
 	seed := "seed: " + rest[:16]
-	one, two := creds.NewKeyLine(), creds.NewKeyLine()
+	one, two := peer.NewKeyLine(), peer.NewKeyLine()
 	c := newKeyedPair(t, seed+"\n"+one)
 	a := c.hosts[0]
 
@@ -404,9 +404,9 @@ func (c *keyedPair) alone(text string) {
 func TestLengthyKeyedStreamSentBack(t *testing.T) {
 	testenv.Takes(t, 5*time.Second)
 	testenv.ReadsClock(t, 50*time.Millisecond, "what is sent back is not answered: nothing may come")
-	text := creds.NewKeyFile()
+	text := peer.NewKeyFile()
 	c := newKeyedPair(t, text)
-	o := newOutsider(t, "stranger", creds.NewKeyFile())
+	o := newOutsider(t, "stranger", peer.NewKeyFile())
 	c.unchanged("an answer, sent back", func() {
 		for _, m := range [][]byte{gt.SealedStream(o.set.Gossip[0], cluster.DefaultCluster, gt.Exchange(0)), labelled(gt.Exchange(0))} {
 			answer := o.says(c.gossip[0], m)

@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
-	"github.com/cachesidecar/cachesidecar/internal/creds"
+	"github.com/cachesidecar/cachesidecar/internal/peer"
 	gt "github.com/cachesidecar/cachesidecar/internal/testing/gossiptest"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
@@ -141,14 +141,14 @@ func TestLengthyKeyedReplays(t *testing.T) {
 	testenv.Takes(t, 20*time.Second)
 	testenv.ReadsClock(t, time.Second, "connections come at a pace at which none is shed; what is sent again has no effect later")
 	t.Parallel()
-	text := creds.NewKeyFile()
-	gossip, peer := &wiretap{}, &wiretap{}
-	c := newTappedPair(t, text, gossip, peer)
+	text := peer.NewKeyFile()
+	gossip, link := &wiretap{}, &wiretap{}
+	c := newTappedPair(t, text, gossip, link)
 	a := c.hosts[0]
 	holder := newOutsider(t, "stranger", text)
-	o := newOutsider(t, "stranger", creds.NewKeyFile())
+	o := newOutsider(t, "stranger", peer.NewKeyFile())
 
-	links, _ := peer.recorded()
+	links, _ := link.recorded()
 	streams, packets := gossip.recorded()
 	if len(links) < 4 || len(streams) < 2 || len(packets) < 5 {
 		t.Fatalf("%d directions of connections, %d of streams and %d datagrams are recorded: this test proves nothing",

@@ -99,9 +99,8 @@ func (p *program) serve(c *cli.Context) error {
 	}
 	asleep()                  // a socket that systemd keeps takes connections, and nothing answers
 	if isClosed(s.Ending()) { // it may have ended at once
-		// Beyond leave_time the end takes 17.5 s at most, 10 more on a voter.
-		needs := s.LeaveTime() + 35*time.Second
-		_, _ = daemon.SdNotify(false, fmt.Sprintf("%s\nEXTEND_TIMEOUT_USEC=%d", daemon.SdNotifyStopping, needs.Microseconds()))
+		_, _ = daemon.SdNotify(false, fmt.Sprintf("%s\nEXTEND_TIMEOUT_USEC=%d", daemon.SdNotifyStopping,
+			r.endsWithin().Microseconds()))
 	}
 	err = <-done
 	if errors.Is(err, c.Context.Err()) {
@@ -138,6 +137,13 @@ type reloader struct {
 	mu    sync.Mutex
 	was   fileConfig // in effect, as far as the log is concerned
 	level slog.Level // of the log
+}
+
+// endsWithin returns how long the end may take: 17.5 s beyond leave_time, 10 s more on a voter, and some.
+func (r *reloader) endsWithin() time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return cmp.Or(r.was.LeaveTime, sidecar.DefaultLeaveTime) + 35*time.Second
 }
 
 // on reloads on each signal, until stop is called. Signals that come during a reload make

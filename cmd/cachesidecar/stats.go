@@ -11,8 +11,8 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
-	"github.com/cachesidecar/cachesidecar/internal/condition"
 	"github.com/cachesidecar/cachesidecar/internal/logs"
+	"github.com/cachesidecar/cachesidecar/internal/telemetry"
 )
 
 func statsCommand(p *program) *cli.Command {
@@ -110,30 +110,30 @@ func clusterText(all *cachesidecar.ClusterStats) string {
 func clusterHealth(all *cachesidecar.ClusterStats) string {
 	wrong := append(hostsWrong(all), ownerless(all)...)
 	if len(wrong) == 0 {
-		return fmt.Sprintf("health  %s: %d of %d hosts", condition.Serving, len(all.Nodes), len(all.Nodes))
+		return fmt.Sprintf("health  %s: %d of %d hosts", telemetry.Serving, len(all.Nodes), len(all.Nodes))
 	}
 	return "health  not well: " + firstOf(wrong, 2*findingsShown, "\n        ")
 }
 
 // firstOf returns the first findings, fit for a terminal.
-func firstOf(list condition.Findings, n int, between string) string {
+func firstOf(list telemetry.Findings, n int, between string) string {
 	var plain []string
 	for _, f := range list {
 		plain = append(plain, logs.Plain(f))
 	}
-	return condition.AtMost(plain, n, between)
+	return telemetry.AtMost(plain, n, between)
 }
 
 // hostsWrong returns what is wrong with hosts, each time with the name of the host.
-func hostsWrong(all *cachesidecar.ClusterStats) (wrong condition.Findings) {
+func hostsWrong(all *cachesidecar.ClusterStats) (wrong telemetry.Findings) {
 	for _, m := range all.Missing {
 		wrong.Addf("%s: no answer: %s", m.Node, m.Why)
 	}
 	for i := range all.Nodes {
 		st := &all.Nodes[i]
-		word, why := condition.Of(st)
+		word, why := telemetry.ConditionOf(st)
 		for j, w := range why {
-			if j == 0 && word == condition.NotReady {
+			if j == 0 && word == telemetry.NotReady {
 				w = word + ": " + w
 			}
 			wrong.Addf("%s: %s", st.Node, w)
@@ -143,7 +143,7 @@ func hostsWrong(all *cachesidecar.ClusterStats) (wrong condition.Findings) {
 }
 
 // ownerless says that partitions have no owner, if all hosts have answered.
-func ownerless(all *cachesidecar.ClusterStats) (wrong condition.Findings) {
+func ownerless(all *cachesidecar.ClusterStats) (wrong telemetry.Findings) {
 	sum := all.Total()
 	if n := partitions - sum.Cluster.Owned; n > 0 && len(all.Missing) == 0 {
 		wrong.Addf("%s of %s partitions have no owner", count(int64(n)), count(partitions))
@@ -328,12 +328,12 @@ func loadsTables(st *cachesidecar.Stats) (text string) {
 }
 
 // hurts returns what has gone wrong since the start, and what the limits cost.
-func hurts(st *cachesidecar.Stats) (f condition.Findings) {
+func hurts(st *cachesidecar.Stats) (f telemetry.Findings) {
 	for i := range st.Namespaces {
 		ns := &st.Namespaces[i]
 		for j := range ns.Failures {
-			if x := &ns.Failures[j]; x.Error != "" && !condition.Fails(ns, x) {
-				f = append(f, condition.Failure(ns, x))
+			if x := &ns.Failures[j]; x.Error != "" && !telemetry.OriginFails(ns, x) {
+				f = append(f, telemetry.OriginFailure(ns, x))
 			}
 		}
 		f.Counts("origin of "+ns.Name, ns.Loads.Shed, "loads refused to protect it",
@@ -370,7 +370,7 @@ const findingsShown = 12
 
 // health writes the first lines of a host's page: whether it is well, and what hurts.
 func (p *statsPage) health(st *cachesidecar.Stats) {
-	text, why := condition.Of(st)
+	text, why := telemetry.ConditionOf(st)
 	if len(why) > 0 {
 		text += ": "
 	}

@@ -15,8 +15,8 @@ import (
 	"github.com/rivo/uniseg"
 	"github.com/urfave/cli/v2"
 
-	"github.com/cachesidecar/cachesidecar/internal/condition"
 	"github.com/cachesidecar/cachesidecar/internal/logs"
+	"github.com/cachesidecar/cachesidecar/internal/telemetry"
 )
 
 func topCommand(p *program) *cli.Command {
@@ -265,7 +265,7 @@ func (v *view) head(now *sample, all *activity, hosts int) []string {
 		lines = append(lines, "other hosts: "+now.alone)
 	}
 	if wrong := now.wrong(); len(wrong) > 0 {
-		text := "not well: " + firstOf(wrong, condition.Few, "\n          ")
+		text := "not well: " + firstOf(wrong, telemetry.FewFindings, "\n          ")
 		lines = append(lines, strings.Split(text, "\n")...)
 	}
 	if now.err != nil {

@@ -10,7 +10,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
-	"github.com/cachesidecar/cachesidecar/internal/condition"
+	"github.com/cachesidecar/cachesidecar/internal/telemetry"
 )
 
 // sample is what top has read at one time.
@@ -27,7 +27,7 @@ type sample struct {
 }
 
 // wrong returns what is wrong with the hosts that have answered. The table has the others.
-func (s *sample) wrong() condition.Findings {
+func (s *sample) wrong() telemetry.Findings {
 	wrong := hostsWrong(&cachesidecar.ClusterStats{Nodes: s.nodes})
 	if s.alone == "" && s.err == nil {
 		wrong = append(wrong, ownerless(&cachesidecar.ClusterStats{Nodes: s.nodes, Missing: s.missing})...)

@@ -22,7 +22,6 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
 	"github.com/cachesidecar/cachesidecar/l2/ownership"
-	"github.com/cachesidecar/cachesidecar/l2/ring"
 )
 
 // Config configures a Node. Zero values mean the defaults.
@@ -95,7 +94,7 @@ type Config struct {
 // Network is what the node needs of a network, and of a cluster in one process. Nil
 // functions mean the machine's.
 type Network struct {
-	Table     func([]ring.Member) *ring.Table // makes the ring; default: ring.New
+	Table     func([]ownership.RingMember) *ownership.Ring // makes the ring; default: ownership.NewRing
 	Listen    func(address string) (net.Listener, error)
 	Dial      func(ctx context.Context, address string) (net.Conn, error)
 	Transport func(address string) memberlist.Transport // for gossip

@@ -11,7 +11,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/invalidation"
-	"github.com/cachesidecar/cachesidecar/l2/ring"
+	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
 
 // Owner is another process that may own partitions. There is one Owner per process, so
@@ -105,7 +105,7 @@ func later(at *atomic.Int64, v time.Duration) bool {
 
 // View is the ring as this node sees it. It is immutable.
 type View struct {
-	Table  *ring.Table
+	Table  *ownership.Ring
 	self   kv.NodeID
 	owners []*Owner // in the order of Table.Members
 }

@@ -4,8 +4,8 @@ import (
 	"context"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/inspect"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
-	"github.com/cachesidecar/cachesidecar/internal/slow"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -75,7 +75,7 @@ func (o *Owners) fetchEntry(
 	if src == nil {
 		return false, nil
 	}
-	waited := slow.Begin(ctx, slow.Handoff, string(src.From.Node))
+	waited := inspect.BeginWait(ctx, inspect.Handoff, string(src.From.Node))
 	err := o.Handoff.Fetch(ctx, src, string(q.Namespace), k, timeout)
 	if waited(); err != nil && !mayGuess(q) {
 		return true, wire.Errorf(wire.Unavailable, "%s, which owned the key until now, cannot be asked for it",

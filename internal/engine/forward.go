@@ -6,10 +6,10 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/internal/inspect"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
-	"github.com/cachesidecar/cachesidecar/internal/slow"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -96,7 +96,7 @@ func (f *Forwarder) ask(ctx context.Context, ns []byte, list []*Call, deadline t
 	defer a.Release()
 	err := errNoTime
 	if left := deadline - f.Clock.Read().Boot; left > 0 {
-		waited := slow.Begin(ctx, slow.Owner, string(owner.Node))
+		waited := inspect.BeginWait(ctx, inspect.Owner, string(owner.Node))
 		err = f.Node.Do(ctx, owner.Process, left, questionFor(ns, list), &a)
 		waited()
 	}
@@ -135,7 +135,7 @@ var errNoTime = errors.New("no time was left")
 
 // waitFor waits until a call has ended, and reports whether it has in time.
 func (f *Forwarder) waitFor(ctx context.Context, cl *Call, deadline time.Duration) bool {
-	defer slow.Begin(ctx, slow.Owner, string(cl.owner.Node))()
+	defer inspect.BeginWait(ctx, inspect.Owner, string(cl.owner.Node))()
 	t := time.NewTimer(max(deadline-f.Clock.Read().Boot, 0))
 	defer t.Stop()
 	select {
@@ -270,7 +270,7 @@ func (f *Forwarder) send(
 	if !f.owners.reaches(owner) {
 		return false, unreached(owner)
 	}
-	waited := slow.Begin(ctx, slow.Owner, string(owner.Node))
+	waited := inspect.BeginWait(ctx, inspect.Owner, string(owner.Node))
 	err := f.Node.Do(ctx, owner.Process, left, out, a)
 	if waited(); err == nil {
 		return true, nil

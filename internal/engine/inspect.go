@@ -4,9 +4,8 @@ import (
 	"cmp"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/internal/hotkeys"
+	"github.com/cachesidecar/cachesidecar/internal/inspect"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
-	"github.com/cachesidecar/cachesidecar/internal/slow"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/l2/segment"
 )
@@ -15,10 +14,10 @@ import (
 // for apps.
 type Inspection struct {
 	*base
-	hot      *hotkeys.Sketch
-	loads    *slow.List
-	Requests slow.List     // of apps, over the socket
-	Listing  chan struct{} // has a place for the one request that lists keys
+	hot      *inspect.Sketch
+	loads    *inspect.SlowList
+	Requests inspect.SlowList // of apps, over the socket
+	Listing  chan struct{}    // has a place for the one request that lists keys
 }
 
 // Hot answers HOT. may reports whether the caller may know a namespace's keys.
@@ -46,7 +45,7 @@ func seen(q *wire.Request, may func(string) bool) func(string) bool {
 // Slow answers SLOW. may is as for Hot.
 func (i *Inspection) Slow(q *wire.Request, may func(namespace string) bool) wire.Reply {
 	now, see := i.Clock.Read().Boot, seen(q, may)
-	calls := func(l *slow.List) []wire.SlowCall {
+	calls := func(l *inspect.SlowList) []wire.SlowCall {
 		list := []wire.SlowCall{}
 		for _, c := range l.Slowest(int(q.Limit), now, see) {
 			w := wire.SlowCall{
@@ -62,7 +61,7 @@ func (i *Inspection) Slow(q *wire.Request, may func(namespace string) bool) wire
 		return list
 	}
 	return wire.BodyReply(wire.Slow{
-		ThresholdMS: uint64(slow.Threshold.Milliseconds()), WindowMS: uint64(slow.Age.Milliseconds()),
+		ThresholdMS: uint64(inspect.SlowThreshold.Milliseconds()), WindowMS: uint64(inspect.SlowAge.Milliseconds()),
 		Requests: calls(&i.Requests), Loads: calls(i.loads),
 	})
 }

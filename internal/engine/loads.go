@@ -8,10 +8,10 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/flight"
+	"github.com/cachesidecar/cachesidecar/internal/inspect"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/quota"
-	"github.com/cachesidecar/cachesidecar/internal/slow"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/l2/segment"
 	"github.com/cachesidecar/cachesidecar/loader"
@@ -42,7 +42,7 @@ type Loads struct {
 	*base
 	owners   *Owners
 	barriers *Barriers
-	slow     *slow.List
+	slow     *inspect.SlowList
 	memory   loader.Memory // of loaded values
 }
 
@@ -132,13 +132,13 @@ func (c *Loads) New(ns *namespaces.Namespace, key kv.Key, epoch uint32) flight.L
 func (c *Loads) fetch(
 	ctx context.Context, ns *namespaces.Namespace, key kv.Key,
 ) (v loader.Value, took time.Duration, err error) {
-	var trace slow.Trace
+	var trace inspect.Trace
 	begun := c.Clock.Read().Boot
-	v, err = ns.Load(slow.With(ctx, &trace), key.Bytes)
+	v, err = ns.Load(inspect.WithTrace(ctx, &trace), key.Bytes)
 	now := c.Clock.Read()
 	took = now.Boot - begun
-	c.slow.Note(took, now, func() slow.Call {
-		return slow.Call{
+	c.slow.Note(took, now, func() inspect.SlowCall {
+		return inspect.SlowCall{
 			Op: "LOAD", Namespace: ns.Name, Key: bytes.Clone(key.Bytes), Hash: key.Hash, Keys: 1,
 			Result: loadResult(err), Parts: trace.Parts(),
 		}
@@ -188,7 +188,7 @@ func (c *Loads) Get(
 	l.Missing = c.missing(l.Key)
 	ctx, cancel := context.WithTimeout(ctx, deadline-c.Clock.Read().Boot)
 	defer cancel()
-	waited := slow.Begin(ctx, slow.Load, "")
+	waited := inspect.BeginWait(ctx, inspect.Load, "")
 	r, err := ns.Loads.Get(ctx, l)
 	waited()
 	return c.Answer(ns, key, q, &r, err)
@@ -286,7 +286,7 @@ func (c *Loads) withoutOwner(ctx context.Context, q *wire.Request, deadline time
 	defer cancel()
 	ns.WithoutOwner.Add(1)
 	version := c.Stamp().Version
-	waited := slow.Begin(ctx, slow.Load, "")
+	waited := inspect.BeginWait(ctx, inspect.Load, "")
 	v, _, err := c.fetch(ctx, ns, ns.Key(q.Key))
 	if waited(); err == nil && quota.HeldOf(ctx).Take(len(v.Bytes)) != nil {
 		err = loader.ErrNoRoom

@@ -11,10 +11,9 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/flight"
 	"github.com/cachesidecar/cachesidecar/internal/handoff"
-	"github.com/cachesidecar/cachesidecar/internal/hotkeys"
+	"github.com/cachesidecar/cachesidecar/internal/inspect"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
-	"github.com/cachesidecar/cachesidecar/internal/slow"
 	"github.com/cachesidecar/cachesidecar/invalidation"
 	"github.com/cachesidecar/cachesidecar/l1"
 	"github.com/cachesidecar/cachesidecar/l2/segment"
@@ -119,7 +118,7 @@ func (e *Engine) makeNode() error {
 
 // makeParts makes the parts that need the node.
 func (e *Engine) makeParts() {
-	b, hot, loads := &e.base, hotkeys.New(e.Clock.Read().Boot), &slow.List{}
+	b, hot, loads := &e.base, inspect.NewSketch(e.Clock.Read().Boot), &inspect.SlowList{}
 	e.Shared.node = e.Node
 	e.Owners = &Owners{base: b, readPatience: cmp.Or(e.Config.ReadPatience, readPatience)}
 	e.Copies = &Copies{base: b, watches: e.Watches}

@@ -6,8 +6,8 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/failpoint"
+	"github.com/cachesidecar/cachesidecar/internal/inspect"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
-	"github.com/cachesidecar/cachesidecar/internal/slow"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -119,7 +119,7 @@ func (o *Owners) wait(ctx context.Context, changed <-chan struct{}, p *waitLimit
 	if repeats {
 		left = again
 	}
-	defer slow.Begin(ctx, slow.Ownership, "")()
+	defer inspect.BeginWait(ctx, inspect.Ownership, "")()
 	t := time.NewTimer(left)
 	defer t.Stop()
 	select {

@@ -2,7 +2,7 @@ package engine
 
 import (
 	"github.com/cachesidecar/cachesidecar/internal/failpoint"
-	"github.com/cachesidecar/cachesidecar/internal/hotkeys"
+	"github.com/cachesidecar/cachesidecar/internal/inspect"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -15,7 +15,7 @@ type Reads struct {
 	copies *Copies
 	loads  *Loads
 	audits *audits
-	hot    *hotkeys.Sketch
+	hot    *inspect.Sketch
 }
 
 // Value looks a key up in what this host owns and in its copies, and appends the value to

@@ -8,10 +8,10 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/flight"
+	"github.com/cachesidecar/cachesidecar/internal/inspect"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/quota"
-	"github.com/cachesidecar/cachesidecar/internal/slow"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/l2/segment"
 	"github.com/cachesidecar/cachesidecar/loader"
@@ -83,7 +83,7 @@ func (c *Tokens) claim(
 	} else {
 		ctx, cancel := context.WithTimeout(ctx, deadline-now.Boot)
 		defer cancel()
-		waited := slow.Begin(ctx, slow.Token, "")
+		waited := inspect.BeginWait(ctx, inspect.Token, "")
 		grant, err = c.Leases.Claim(ctx, claim)
 		waited()
 	}

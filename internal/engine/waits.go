@@ -7,10 +7,10 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/flight"
+	"github.com/cachesidecar/cachesidecar/internal/inspect"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
-	"github.com/cachesidecar/cachesidecar/internal/slow"
 	"github.com/cachesidecar/cachesidecar/internal/transport"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -111,10 +111,10 @@ func (c *Waits) get(w *Wait, ns *namespaces.Namespace) bool {
 }
 
 // Note notes the wait, which ends at a moment on the boot clock.
-func (w *Wait) Note(t *slow.Trace, now time.Duration) {
-	what := slow.Owner
+func (w *Wait) Note(t *inspect.Trace, now time.Duration) {
+	what := inspect.Owner
 	if w.Request.Op == wire.OpLease {
-		what = slow.Token
+		what = inspect.Token
 	}
 	t.Add(what, w.host, now-w.began)
 }

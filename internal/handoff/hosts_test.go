@@ -27,7 +27,6 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
 	"github.com/cachesidecar/cachesidecar/l2/ownership"
-	"github.com/cachesidecar/cachesidecar/l2/ring"
 	"github.com/cachesidecar/cachesidecar/l2/segment"
 )
 
@@ -179,7 +178,7 @@ func between(t *testing.T, names string, f func(t *testing.T, lan *simnet.Net, h
 	bubble.Test(t, func(t *testing.T) {
 		t.Cleanup(func() { time.Sleep(30 * time.Second) }) // goroutines of memberlist outlive their nodes
 		lan := simnet.New(1)
-		tables := &tables{made: map[string]*ring.Table{}}
+		tables := &tables{made: map[string]*ownership.Ring{}}
 		var hosts []*host
 		for i, name := range names {
 			h := newHost(t, string(name), soft)
@@ -199,15 +198,15 @@ func between(t *testing.T, names string, f func(t *testing.T, lan *simnet.Net, h
 // tables keeps rings, so that hosts with the same members make one.
 type tables struct {
 	mu   sync.Mutex
-	made map[string]*ring.Table
+	made map[string]*ownership.Ring
 }
 
-func (s *tables) table(members []ring.Member) *ring.Table {
+func (s *tables) table(members []ownership.RingMember) *ownership.Ring {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	key := fmt.Sprint(members)
 	if s.made[key] == nil {
-		s.made[key] = ring.New(members)
+		s.made[key] = ownership.NewRing(members)
 	}
 	return s.made[key]
 }

@@ -3,7 +3,8 @@
 // Input is GET and HEAD requests that were sent to an IP address or to one of this host's
 // names, and functions that report the state of the sidecar. Output is the pages; all but
 // health are only for clients with the token, if there is one. The number of connections is
-// bounded: a new one takes the place of the one that has been idle longest.
+// bounded: a new one takes the place of the one that has been idle longest. So is the number
+// of streams of events, which keep the status page up to date.
 //
 // Run serves until its context ends; net/http runs a goroutine per connection, which ends
 // with it. The package changes nothing in the sidecar, and does not encrypt.
@@ -31,6 +32,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/logs"
+	"github.com/cachesidecar/cachesidecar/internal/telemetry"
 	"github.com/cachesidecar/cachesidecar/internal/transport"
 )
 
@@ -53,13 +55,13 @@ const (
 type Config struct {
 	Address  string // host:port
 	Callers  Callers
-	MaxConns int // connections at once
+	MaxConns int // connections at once; a quarter of them may be streams of events
 	Log      *slog.Logger
 
 	Ready   func() (words string, ready bool) // text and status of /readyz
 	Metrics *prometheus.Registry
-	// Page is the status page, and Events is the stream that keeps it up to date.
-	Page, Events http.HandlerFunc
+	// Snapshot reads what the status page shows. It returns false once the host is closing.
+	Snapshot func() (telemetry.Snapshot, bool)
 	// Profiles are the pages of /debug/pprof; nil: none.
 	Profiles http.Handler
 }
@@ -163,8 +165,9 @@ func (c *Config) pages(
 		}
 		fmt.Fprintln(w, words)
 	})
-	mux.Handle("/{$}", guard(inToken, c.Page))
-	mux.Handle("/events", whileAllowed(guard(inToken, c.Events)))
+	p := newPage(c.Snapshot, c.MaxConns/4) // the rest is for probes and scrapes
+	mux.Handle("/{$}", guard(inToken, http.HandlerFunc(p.serve)))
+	mux.Handle("/events", whileAllowed(guard(inToken, http.HandlerFunc(p.serveEvents))))
 	mux.Handle("/metrics", guard(inToken, promhttp.HandlerFor(&oneByOne{of: c.Metrics}, promhttp.HandlerOpts{
 		Registry: c.Metrics, ErrorLog: errorLog, MaxRequestsInFlight: 8,
 	})))

@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
-	"github.com/cachesidecar/cachesidecar/internal/keyfilter"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
@@ -26,8 +25,8 @@ import (
 
 // KeyFilter is the key filter of a namespace.
 type KeyFilter struct {
-	Filter  *keyfilter.Filter
-	Builder *keyfilter.Rebuilder
+	filter  *Filter
+	builder *rebuilder
 	now     func() time.Duration // the boot clock
 	end     context.Context      // of Run
 	stop    context.CancelFunc
@@ -40,21 +39,21 @@ func (k *KeyFilter) Run(ctx context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(k.end, cancel)()
-	k.Builder.Run(ctx)
+	k.builder.run(ctx)
 }
 
 // newKeyFilter makes the filter of a name whose origin lists the keys. caughtUp is
 // Parts.CaughtUp.
 func newKeyFilter(
-	cfg *Config, of keyfilter.Config, name string, origin *Origin, caughtUp func(context.Context) error,
+	cfg *Config, of FilterConfig, name string, origin *Origin, caughtUp func(context.Context) error,
 ) (*KeyFilter, error) {
-	filter, err := keyfilter.New(of)
+	filter, err := NewFilter(of)
 	if err != nil {
 		return nil, err
 	}
 	seed := kv.NamespaceSeed(cfg.Seed, name)
 	now := func() time.Duration { return cfg.Clock.Read().Boot }
-	builder, err := keyfilter.NewRebuilder(keyfilter.RebuilderConfig{
+	builder, err := newRebuilder(rebuilderConfig{
 		Filter: filter,
 		Keys:   followedLister{origin.existing, origin.lists},
 		Hash:   func(key []byte) kv.Hash { return kv.HashKey(seed, key) },
@@ -64,7 +63,7 @@ func newKeyFilter(
 	if err != nil {
 		return nil, err
 	}
-	k := &KeyFilter{Filter: filter, Builder: builder, now: now}
+	k := &KeyFilter{filter: filter, builder: builder, now: now}
 	k.end, k.stop = context.WithCancel(context.Background())
 	return k, nil
 }
@@ -94,20 +93,20 @@ func (l followedLister) Keys(ctx context.Context, each func(key []byte) error) e
 // Add notes that a key may exist from now on. It may be called on nil.
 func (k *KeyFilter) Add(h kv.Hash) {
 	if k != nil {
-		k.Filter.Add(h)
+		k.filter.add(h)
 	}
 }
 
 // MayExist asks the filter. It does not check whether the filter has heard of all
 // changes.
-func (k *KeyFilter) MayExist(key kv.Key) bool { return k.Filter.MayExist(key.Hash, k.now()) }
+func (k *KeyFilter) MayExist(key kv.Key) bool { return k.filter.mayExist(key.Hash, k.now()) }
 
 // Missed notes that other hosts may have changed keys of some partitions.
 func (k *KeyFilter) Missed(set kv.PartitionSet) {
 	for p := range set.All() {
-		k.Filter.Distrust(p)
+		k.filter.distrust(p)
 	}
-	k.Builder.Wake()
+	k.builder.wake()
 }
 
 // Forget notes that any key may have changed. It may be called on nil.
@@ -116,9 +115,9 @@ func (k *KeyFilter) Forget() {
 		return
 	}
 	for p := range uint16(kv.Partitions) {
-		k.Filter.Distrust(p)
+		k.filter.distrust(p)
 	}
-	k.Builder.Wake()
+	k.builder.wake()
 }
 
 // KeyFilterStats returns the filter's part of STATS; zero without a filter.
@@ -127,7 +126,7 @@ func (ns *Namespace) KeyFilterStats() (s cachesidecar.KeyFilterStats) {
 		return s
 	}
 	before := &ns.KeyFilter.before
-	f, b := ns.KeyFilter.Filter.Stats(ns.KeyFilter.now()), ns.KeyFilter.Builder.Stats()
+	f, b := ns.KeyFilter.filter.stats(ns.KeyFilter.now()), ns.KeyFilter.builder.counts()
 	s = cachesidecar.KeyFilterStats{
 		Configured: true, InUse: f.InUse, Keys: f.Keys, AgeMS: f.Age.Milliseconds(),
 		Building: b.Running, TookMS: b.Took.Milliseconds(),

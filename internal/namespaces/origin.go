@@ -15,7 +15,6 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/cachesidecar/cachesidecar/internal/plainfile"
 	"github.com/cachesidecar/cachesidecar/internal/settings"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
@@ -240,7 +239,7 @@ const maxNamedFile = 1 << 20
 func digestOfFiles(c loader.OriginConfig) (d [sha256.Size]byte) {
 	h := sha256.New()
 	add := func(path string) {
-		b, err := plainfile.Read(path, maxNamedFile)
+		b, err := settings.ReadFile(path, maxNamedFile)
 		fmt.Fprintln(h, len(path), path, err, len(b))
 		h.Write(b)
 	}

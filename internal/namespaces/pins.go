@@ -3,7 +3,7 @@ package namespaces
 import (
 	"slices"
 
-	"github.com/cachesidecar/cachesidecar/internal/hotkeys"
+	"github.com/cachesidecar/cachesidecar/internal/inspect"
 	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -16,7 +16,7 @@ type Pins struct {
 	pinned []*Namespace           // read-locked, and not released
 	Last   *Namespace             // looked up last
 	from   *map[string]*Namespace // the table that Last is from
-	Reads  hotkeys.Sampler
+	Reads  inspect.Sampler
 }
 
 // Read pins and returns the namespace of a name, or nil if the name has no slot and thus

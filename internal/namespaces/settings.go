@@ -4,7 +4,6 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/internal/keyfilter"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
@@ -50,7 +49,7 @@ type Settings struct {
 
 // FilterSettings is the settings of a key filter.
 type FilterSettings struct {
-	Filter keyfilter.Config
+	Filter FilterConfig
 	List   loader.List
 }
 

@@ -42,9 +42,9 @@ type proof struct {
 // is reports whether the certificate belongs to a node.
 func (p *proof) is(node string) bool { return slices.Contains(p.names, node) }
 
-// MaxChain limits the certificates that a host shows: its own, and those of the
+// maxChain limits the certificates that a host shows: its own, and those of the
 // authorities between it and a root.
-const MaxChain = 4
+const maxChain = 4
 
 // curves are the key exchanges that a connection may use. A stranger chooses among
 // them. Go's other curves cost more CPU and are left out.
@@ -88,8 +88,8 @@ func (c *Credentials) verify(chain []*x509.Certificate) (*proof, error) {
 	switch {
 	case len(chain) == 0:
 		return nil, credentialError("it shows no certificate")
-	case len(chain) > MaxChain:
-		return nil, credentialError(fmt.Sprintf("it shows %d certificates: %d are the most", len(chain), MaxChain))
+	case len(chain) > maxChain:
+		return nil, credentialError(fmt.Sprintf("it shows %d certificates: %d are the most", len(chain), maxChain))
 	}
 	leaf, between := chain[0], x509.NewCertPool()
 	var broken error // why an intermediate that leads to a root is not valid

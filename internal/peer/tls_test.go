@@ -246,7 +246,7 @@ func isTimeout(err error) bool {
 }
 
 // TestTLSChains checks that intermediate certificates are accepted in any order, with
-// or without the root. A chain longer than MaxChain is refused, and so is a chain that
+// or without the root. A chain longer than maxChain is refused, and so is a chain that
 // no root has signed, whatever else is in it.
 func TestTLSChains(t *testing.T) {
 	ours, theirs := peertest.NewAuthority(t, "ours"), peertest.NewAuthority(t, "theirs")

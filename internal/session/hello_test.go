@@ -6,8 +6,8 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/access"
+	"github.com/cachesidecar/cachesidecar/internal/inspect"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
-	"github.com/cachesidecar/cachesidecar/internal/slow"
 	"github.com/cachesidecar/cachesidecar/internal/testing/doors"
 	"github.com/cachesidecar/cachesidecar/internal/testing/onehost"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -152,7 +152,7 @@ func TestHotRights(t *testing.T) {
 func TestSlowRights(t *testing.T) {
 	h := doors.Serve(t, onehost.Config{Access: administered})
 	for _, ns := range []string{"mine", "theirs", ""} {
-		h.Inspection.Requests.Note(time.Second, h.Clock.Read(), func() slow.Call { return slow.Call{Op: "GET", Namespace: ns} })
+		h.Inspection.Requests.Note(time.Second, h.Clock.Read(), func() inspect.SlowCall { return inspect.SlowCall{Op: "GET", Namespace: ns} })
 	}
 	calls := func(c *doors.Conn, limit uint32) (a wire.Slow) {
 		t.Helper()

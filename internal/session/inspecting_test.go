@@ -5,9 +5,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/inspect"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
-	"github.com/cachesidecar/cachesidecar/internal/slow"
 	"github.com/cachesidecar/cachesidecar/internal/testing/doors"
 	"github.com/cachesidecar/cachesidecar/internal/testing/onehost"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -16,7 +16,7 @@ import (
 // TestSlowLongKey checks that the list of slow calls does not keep a key that is too long:
 // it comes with an MGET whose other key takes a while.
 func TestSlowLongKey(t *testing.T) {
-	o := onehost.NewOrigin(slow.Threshold)
+	o := onehost.NewOrigin(inspect.SlowThreshold)
 	cfg := onehost.Config{Namespaces: onehost.One(func(s *namespaces.Settings) { s.Origin = o.ReadOnly() })}
 	doors.Virtually(t, cfg, func(t *testing.T, h *doors.Host) {
 		c := h.App()

@@ -7,12 +7,12 @@ import (
 	"unsafe"
 
 	"github.com/cachesidecar/cachesidecar/internal/engine"
+	"github.com/cachesidecar/cachesidecar/internal/inspect"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
-	"github.com/cachesidecar/cachesidecar/internal/slow"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -29,8 +29,8 @@ type Waiting struct {
 	Deadline time.Duration // on the boot clock
 	Since    time.Duration // when the request was read, on the boot clock
 	turn     turn
-	trace    slow.Trace // of Serve
-	awaited  bool       // the account counts it as a read; Request may become another one
+	trace    inspect.Trace // of Serve
+	awaited  bool          // the account counts it as a read; Request may become another one
 }
 
 // sizeOf returns the size of a request's clone in bytes.
@@ -90,15 +90,15 @@ func (w *Waiting) Serve() wire.Reply {
 	if OnlyReads(&w.Request) {
 		ctx = s.reading
 	}
-	ctx = quota.WithHeld(slow.With(ctx, &w.trace), &w.Held)
-	waited := slow.Begin(ctx, slow.Order, "")
+	ctx = quota.WithHeld(inspect.WithTrace(ctx, &w.trace), &w.Held)
+	waited := inspect.BeginWait(ctx, inspect.Order, "")
 	w.turn.wait()
 	waited()
 	r := s.slow(ctx, &w.Request, &b, w.Deadline)
 	if acks := s.Core.Acks; acks.Wanted(&w.Request) {
 		w.turn.leave() // later requests are answered from what is stored
 		b.Release()
-		waited := slow.Begin(ctx, slow.Acks, "")
+		waited := inspect.BeginWait(ctx, inspect.Acks, "")
 		r = acks.Wait(context.Background(), &w.Request, r, w.Deadline)
 		waited()
 	}
@@ -141,8 +141,8 @@ func (w *Waiting) note(r *wire.Reply) {
 		return
 	}
 	now := s.Core.Clock.Read()
-	s.Core.Inspection.Requests.Note(now.Boot-w.Since, now, func() slow.Call {
-		c := slow.Call{
+	s.Core.Inspection.Requests.Note(now.Boot-w.Since, now, func() inspect.SlowCall {
+		c := inspect.SlowCall{
 			Op: q.Op.String(), Namespace: string(cut(q.Namespace, kv.MaxNamespaceLen)),
 			Keys: namespaces.KeysIn(q), Result: r.Status.String(), Parts: w.trace.Parts(),
 		}

@@ -7,8 +7,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-
-	"github.com/cachesidecar/cachesidecar/internal/plainfile"
 )
 
 // maxSecret bounds a file that contains a secret, in bytes.
@@ -31,11 +29,11 @@ func Secret(setting, file, env string) (string, error) {
 // SecretFile returns the content of a file without the line's end. Only this process's
 // user, its group and root may be able to open the file.
 func SecretFile(setting, path string) (string, error) {
-	return fileText(setting, path, plainfile.Secret)
+	return fileText(setting, path, ReadSecret)
 }
 
 // PublicFile is SecretFile for a file that every user may read.
-func PublicFile(setting, path string) (string, error) { return fileText(setting, path, plainfile.Read) }
+func PublicFile(setting, path string) (string, error) { return fileText(setting, path, ReadFile) }
 
 func fileText(setting, path string, read func(string, int) ([]byte, error)) (string, error) {
 	if !filepath.IsAbs(path) {
@@ -44,7 +42,7 @@ func fileText(setting, path string, read func(string, int) ([]byte, error)) (str
 	}
 	b, err := read(path, maxSecret)
 	switch {
-	case errors.Is(err, plainfile.ErrExposed):
+	case errors.Is(err, ErrExposed):
 		return "", fmt.Errorf("%s %s: %w", setting, path, err)
 	case err != nil:
 		return "", fmt.Errorf("%s %s: %w: give the path of a file that this process may read", setting, path, err)

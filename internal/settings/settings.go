@@ -1,5 +1,6 @@
 // Package settings checks what a configuration says: numbers within bounds, addresses,
-// and the files and variables that contain secrets.
+// and the files and variables that contain secrets. It reads the short files that a
+// configuration or a flag names, and says which users may read or change them.
 //
 // Input is the value of a setting and its name; output is the value to use, or an error
 // that names the setting, the value and the remedy. An error never shows a secret, even

@@ -1,4 +1,7 @@
-// Package telemetry reports on a host: the answer to STATS, and the metrics for /metrics.
+// Package telemetry reports on a host: the answer to STATS, the metrics for /metrics, and in words
+// whether the host is well, and what is wrong with it. The words are the same ones in health, stats,
+// top, /readyz and on the status page, so that one state has one name. They come from statistics
+// alone, of any host: the statistics say whether a host is ready.
 //
 // Input is the counters of the engine, of the socket's server and of the host's keys, the
 // Go runtime and, on Linux, procfs. Output is a cachesidecar.Stats, and a Prometheus registry

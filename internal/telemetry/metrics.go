@@ -11,10 +11,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/cachesidecar/cachesidecar"
-	"github.com/cachesidecar/cachesidecar/internal/creds"
 	"github.com/cachesidecar/cachesidecar/internal/engine"
-	"github.com/cachesidecar/cachesidecar/internal/httpd"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -23,7 +22,7 @@ import (
 type Config struct {
 	Engine *engine.Engine
 	Server *server.Server // of the socket
-	Keys   *creds.Watch
+	Keys   *peer.KeyWatch
 
 	Node, Version string
 	Join          int // number of addresses
@@ -33,7 +32,7 @@ type Config struct {
 	MemoryLimit   func() int64  // bytes, of the machine or its cgroup; zero is unknown
 	Log           *slog.Logger
 
-	HTTP         func() *httpd.Server               // returns nil while there is none
+	HTTP         func() cachesidecar.HTTPStats      // zero: it is not served
 	Memcached    func() cachesidecar.MemcachedStats // zero: there is no endpoint
 	SocketRemade func() int64                       // times that the socket's file was made anew
 	NotReady     func() string                      // why this host is not ready; "": it is

@@ -31,6 +31,7 @@ func (s *Telemetry) Stats() cachesidecar.Stats {
 		Overdue:     e.Counts.Overdue.Load(),
 		Process:     processStats(),
 		Members:     map[string]int64{},
+		HTTP:        s.HTTP(),
 		Memcached:   s.Memcached(),
 		Changes:     s.Changes(),
 		Log:         logs.StatsOf(s.Log),
@@ -48,9 +49,6 @@ func (s *Telemetry) Stats() cachesidecar.Stats {
 	}
 	for _, m := range e.Node.Members() {
 		t.Members[m.State]++
-	}
-	if h := s.HTTP(); h != nil {
-		t.HTTP = h.Stats()
 	}
 	return t
 }

@@ -1,4 +1,4 @@
-// Package ownership decides which node owns which partition. The ring computes the
+// Package ownership decides which node owns which partition. Ring has the
 // assigned owner of each partition. A node answers for a partition only while it owns
 // it, and at most one node at a time can own a partition in such a way that its
 // writes count.

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
-	"github.com/cachesidecar/cachesidecar/l2/ring"
 )
 
 // Config is the configuration of a Machine.
@@ -30,8 +29,8 @@ type Config struct {
 	// Partitions is the number of partitions; tests use a smaller one. Default:
 	// kv.Partitions.
 	Partitions int
-	// Table computes the ring. Default: ring.New.
-	Table func([]ring.Member) *ring.Table
+	// Table computes the ring. Default: NewRing.
+	Table func([]RingMember) *Ring
 	// Stamp returns a version above all that the node has seen.
 	Stamp func() kv.Version
 	// Rand spreads actions that would otherwise collide. Required.
@@ -65,7 +64,7 @@ type Machine struct {
 	gone    gone
 	cannot  map[kv.NodeID]report
 
-	table       *ring.Table
+	table       *Ring
 	entered     []kv.Process  // the ring's members, by name
 	grownAt     time.Duration // when a member last came into the ring
 	inTable     bool          // this node is in the table, with tableWeight
@@ -99,7 +98,7 @@ type promises struct {
 func New(cfg Config, now time.Duration) *Machine {
 	cfg.Partitions = cmp.Or(cfg.Partitions, kv.Partitions)
 	if cfg.Table == nil {
-		cfg.Table = ring.New
+		cfg.Table = NewRing
 	}
 	m := &Machine{
 		cfg: cfg, now: now, bornAt: now, lapseAt: never,
@@ -153,7 +152,7 @@ func (m *Machine) Weight() uint32 {
 }
 
 // Table returns the ring as this node sees it.
-func (m *Machine) Table() *ring.Table { return m.table }
+func (m *Machine) Table() *Ring { return m.table }
 
 // Entered returns the processes of the ring's members, by name.
 func (m *Machine) Entered() []kv.Process { return m.entered }

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
-	"github.com/cachesidecar/cachesidecar/l2/ring"
 )
 
 // TestReleasedGrows: an owner is asked again with the same ballot, once it has heard
@@ -28,7 +27,7 @@ func TestReleasedGrows(t *testing.T) {
 	m.Tick(now)
 	q := Acquire{Ballot: &Ballot{v + 1000, b}, State: 1, Partitions: m.newSet(), Ring: []kv.Process{a, b}}
 	// b has heard that d goes.
-	table := ring.New([]ring.Member{{Node: "a", Weight: 100}, {Node: "b", Weight: 100}})
+	table := NewRing([]RingMember{{Node: "a", Weight: 100}, {Node: "b", Weight: 100}})
 	for i := range uint16(simPartitions) {
 		if table.Owner(i) == "b" {
 			q.Partitions.Add(i)

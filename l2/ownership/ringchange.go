@@ -5,7 +5,6 @@ import (
 	"slices"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
-	"github.com/cachesidecar/cachesidecar/l2/ring"
 )
 
 // judgeRing recomputes the ring if its members have changed, and retires the
@@ -14,21 +13,21 @@ func (m *Machine) judgeRing() {
 	if !m.ringDiffers() {
 		return
 	}
-	var list []ring.Member
+	var list []RingMember
 	m.entered = nil
 	if m.in {
-		list = append(list, ring.Member{Node: m.cfg.Self.Node, Weight: m.Weight()})
+		list = append(list, RingMember{Node: m.cfg.Self.Node, Weight: m.Weight()})
 		m.entered = append(m.entered, m.cfg.Self)
 	}
 	for _, o := range m.members {
 		o.inTable, o.tableWeight = o.inRing, o.weight
 		if o.inRing {
-			list = append(list, ring.Member{Node: o.id.Node, Weight: o.weight})
+			list = append(list, RingMember{Node: o.id.Node, Weight: o.weight})
 			m.entered = append(m.entered, o.id)
 		}
 	}
 	slices.SortFunc(m.entered, kv.Process.Compare)
-	slices.SortFunc(list, func(a, b ring.Member) int { return cmp.Compare(a.Node, b.Node) })
+	slices.SortFunc(list, func(a, b RingMember) int { return cmp.Compare(a.Node, b.Node) })
 	m.inTable, m.tableWeight = m.in, m.Weight()
 	old := m.table
 	m.table = m.cfg.Table(list)

@@ -11,7 +11,6 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
-	"github.com/cachesidecar/cachesidecar/l2/ring"
 )
 
 var (
@@ -160,25 +159,25 @@ func (n *simNode) start(alone bool) {
 }
 
 // table is the ring; in a rival's ring the rival is alone.
-func (n *simNode) table(list []ring.Member) *ring.Table {
+func (n *simNode) table(list []RingMember) *Ring {
 	if n.s.rivals > 0 {
-		list = []ring.Member{{Node: n.id.Node, Weight: 1}}
+		list = []RingMember{{Node: n.id.Node, Weight: 1}}
 	}
 	return smallTable(list)
 }
 
 // smallTable caches rings, so that the tests compute few.
-func smallTable(list []ring.Member) *ring.Table {
+func smallTable(list []RingMember) *Ring {
 	key := fmt.Sprint(list)
 	if t, ok := tables[key]; ok {
 		return t
 	}
-	t := ring.New(list)
+	t := NewRing(list)
 	tables[key] = t
 	return t
 }
 
-var tables = map[string]*ring.Table{}
+var tables = map[string]*Ring{}
 
 // run does something on a node if the node runs: now, or when its pause is over.
 func (n *simNode) run(epoch int, f func()) {

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
-	"github.com/cachesidecar/cachesidecar/l2/ring"
 )
 
 // These tests check each rule of the voters by itself; the simulation meets some of
@@ -28,7 +27,7 @@ func newHand(t *testing.T, name kv.NodeID) *hand {
 	h.m = New(Config{
 		Self: kv.Process{Node: name, Epoch: 1}, Weight: 1, Bound: simBound, Detection: simDetection, SingleNode: true, Partitions: simPartitions,
 		Stamp: func() kv.Version { h.clock++; return h.clock }, Rand: rand.New(rand.NewPCG(1, 1)),
-		Table: func(list []ring.Member) *ring.Table { return smallTable(list) }, Voters: testVoters,
+		Table: func(list []RingMember) *Ring { return smallTable(list) }, Voters: testVoters,
 	}, h.now)
 	return h
 }

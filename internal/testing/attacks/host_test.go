@@ -16,9 +16,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/internal/machine"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/sidecar"
 )
 
 const (
@@ -31,8 +31,17 @@ const (
 
 // stated returns the memory that a sidecar under attack needs, by what is stated.
 func stated(a *attack) int64 {
-	s := machine.Sizes{L1: l1Size, L2: l2Size, Buffers: buffer, Shared: shared, Connections: cmp.Or(a.conns, 1000), TCP: a.tcp}
-	return s.Need().Total()
+	c := sidecar.Config{
+		L1Size: l1Size, L2Size: l2Size, BufferSize: buffer, SharedSize: shared, MaxConnections: cmp.Or(a.conns, 1000),
+	}
+	if a.tcp {
+		c.Memcached = "127.0.0.1:11211"
+	}
+	need, err := c.Memory()
+	if err != nil {
+		panic(err) // the settings are above
+	}
+	return int64(need)
 }
 
 // endpoint is a sidecar as attackers see it.
