@@ -17,17 +17,17 @@ type Member struct {
 
 // Place is the answer to RING.
 type Place struct {
-	Partition int    `json:"partition"`
-	Owner     string `json:"owner"` // the assigned owner, by the ring
+	Partition     int    `json:"partition"`
+	AssignedOwner string `json:"owner"` // the assigned owner, by the ring
 	// The actual owner; empty: none at present.
-	Holder string `json:"holder"`
+	Owner string `json:"holder"`
 }
 
 // DrainOptions are the options of Drain. The zero value hands over and stays.
 type DrainOptions struct {
 	Undo  bool // take a drain back
 	Force bool // also if no other host could take over: then the entries are gone
-	End   bool // then end the sidecar, as SIGTERM does
+	Stop  bool // then end the sidecar, as SIGTERM does
 }
 
 // Drained is the answer to DRAIN: what became of the partitions that the host owned.

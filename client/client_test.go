@@ -151,7 +151,7 @@ func TestCalls(t *testing.T) {
 	if m, err := c.Members(ctx); err != nil || len(m) != 1 || m[0].Node == "" {
 		t.Errorf("Members = %+v, %v", m, err)
 	}
-	if p, err := c.Ring(ctx, "k"); err != nil || p.Owner == "" || p.Owner != p.Holder {
+	if p, err := c.Ring(ctx, "k"); err != nil || p.AssignedOwner == "" || p.AssignedOwner != p.Owner {
 		t.Errorf("Ring = %+v, %v", p, err)
 	}
 	if err := c.Flush(ctx, cachesidecar.FlushOptions{All: true}); err != nil {

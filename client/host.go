@@ -41,18 +41,18 @@ func (c *Client) Sidecar(ctx context.Context) (Sidecar, error) {
 
 // Stats returns the sidecar's statistics.
 func (c *Client) Stats(ctx context.Context) (cachesidecar.Stats, error) {
-	return body[cachesidecar.Stats](ctx, c, &wire.Request{Op: wire.OpStats})
+	return callBody[cachesidecar.Stats](ctx, c, &wire.Request{Op: wire.OpStats})
 }
 
 // ClusterStats returns the statistics of every host, and the names of the hosts that sent
 // none.
 func (c *Client) ClusterStats(ctx context.Context) (cachesidecar.ClusterStats, error) {
-	return body[cachesidecar.ClusterStats](ctx, c, &wire.Request{Op: wire.OpStats, Options: wire.Cluster})
+	return callBody[cachesidecar.ClusterStats](ctx, c, &wire.Request{Op: wire.OpStats, Options: wire.Cluster})
 }
 
 // Members returns the hosts of the cluster, as this host sees them.
 func (c *Client) Members(ctx context.Context) ([]cachesidecar.Member, error) {
-	return body[[]cachesidecar.Member](ctx, c, &wire.Request{Op: wire.OpMembers})
+	return callBody[[]cachesidecar.Member](ctx, c, &wire.Request{Op: wire.OpMembers})
 }
 
 // Forget removes a dead host from the list of members, on all hosts. It returns
@@ -67,12 +67,12 @@ func (c *Client) Forget(ctx context.Context, node string) error {
 // Reload makes the sidecar read its configuration again. It returns what has changed, and
 // what needs a restart. An error names what is wrong; then nothing has changed.
 func (c *Client) Reload(ctx context.Context) (cachesidecar.Changes, error) {
-	return body[cachesidecar.Changes](ctx, c, &wire.Request{Op: wire.OpReload})
+	return callBody[cachesidecar.Changes](ctx, c, &wire.Request{Op: wire.OpReload})
 }
 
 // Ring returns which host owns a key.
 func (c *Client) Ring(ctx context.Context, key string) (cachesidecar.Place, error) {
-	return body[cachesidecar.Place](ctx, c, &wire.Request{Op: wire.OpRing, Key: []byte(key)})
+	return callBody[cachesidecar.Place](ctx, c, &wire.Request{Op: wire.OpRing, Key: []byte(key)})
 }
 
 // Verify makes the sidecar check for the given duration, at most 10 minutes, that no host
@@ -80,7 +80,7 @@ func (c *Client) Ring(ctx context.Context, key string) (cachesidecar.Place, erro
 // must leave a few seconds more.
 func (c *Client) Verify(ctx context.Context, duration time.Duration) (cachesidecar.Verified, error) {
 	q := wire.Request{Op: wire.OpVerify, WaitMS: uint32(duration.Milliseconds())}
-	return body[cachesidecar.Verified](ctx, c, &q)
+	return callBody[cachesidecar.Verified](ctx, c, &q)
 }
 
 // Drain hands over what this host owns to other hosts, while the sidecar goes on serving.
@@ -89,10 +89,10 @@ func (c *Client) Drain(ctx context.Context, o cachesidecar.DrainOptions) (caches
 	ctx, cancel := calls.DrainContext(ctx)
 	defer cancel()
 	q := calls.Drain(o)
-	return body[cachesidecar.Drained](ctx, c, &q)
+	return callBody[cachesidecar.Drained](ctx, c, &q)
 }
 
-func body[T any](ctx context.Context, c *Client, q *wire.Request) (v T, err error) {
+func callBody[T any](ctx context.Context, c *Client, q *wire.Request) (v T, err error) {
 	a, err := c.do(ctx, c.anySlot(), q)
 	defer a.release()
 	if err == nil {

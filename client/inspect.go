@@ -24,7 +24,7 @@ func (c *Client) Keys(ctx context.Context, o cachesidecar.KeysOptions) iter.Seq2
 			if o.Prefix != "" {
 				q.Key = []byte(o.Prefix)
 			}
-			page, err := body[wire.KeysPage](ctx, c, &q)
+			page, err := callBody[wire.KeysPage](ctx, c, &q)
 			if err != nil {
 				yield(cachesidecar.KeyInfo{}, err)
 				return
@@ -48,8 +48,8 @@ func (c *Client) Keys(ctx context.Context, o cachesidecar.KeysOptions) iter.Seq2
 // Hot returns the keys that this host has read most in the last minute. The caller needs
 // the right admin in their namespaces. Reads of near caches are not among them.
 func (c *Client) Hot(ctx context.Context, o cachesidecar.HotOptions) (cachesidecar.HotKeys, error) {
-	q := inspect(wire.OpHot, o.Namespace, o.N)
-	a, err := body[wire.Hot](ctx, c, &q)
+	q := inspectRequest(wire.OpHot, o.Namespace, o.N)
+	a, err := callBody[wire.Hot](ctx, c, &q)
 	hot := cachesidecar.HotKeys{
 		WindowMS: int64(a.WindowMS), Reads: int64(a.Reads), Keys: make([]cachesidecar.HotKey, 0, len(a.Keys)),
 	}
@@ -64,8 +64,8 @@ func (c *Client) Hot(ctx context.Context, o cachesidecar.HotOptions) (cachesidec
 // limit returns a number for a request. The sidecar refuses what is out of bounds.
 func limit(n int) uint32 { return uint32(min(uint(n), math.MaxUint32)) }
 
-// inspect returns a request for what the host does in a namespace; in all if it is "".
-func inspect(op wire.Op, namespace string, n int) wire.Request {
+// inspectRequest returns a request for what the host does in a namespace; in all if it is "".
+func inspectRequest(op wire.Op, namespace string, n int) wire.Request {
 	q := wire.Request{Op: op, Limit: limit(n), Options: wire.All}
 	if namespace != "" {
 		q.Namespace, q.Options = []byte(namespace), 0
@@ -76,8 +76,8 @@ func inspect(op wire.Op, namespace string, n int) wire.Request {
 // Slow returns the slowest requests and loads of the host in the last minutes. The caller
 // needs the right admin in their namespaces.
 func (c *Client) Slow(ctx context.Context, o cachesidecar.SlowOptions) (cachesidecar.SlowCalls, error) {
-	q := inspect(wire.OpSlow, o.Namespace, o.N)
-	a, err := body[wire.Slow](ctx, c, &q)
+	q := inspectRequest(wire.OpSlow, o.Namespace, o.N)
+	a, err := callBody[wire.Slow](ctx, c, &q)
 	return cachesidecar.SlowCalls{
 		ThresholdMS: int64(a.ThresholdMS), WindowMS: int64(a.WindowMS),
 		Requests: slowCalls(a.Requests), Loads: slowCalls(a.Loads),

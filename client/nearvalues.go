@@ -75,6 +75,8 @@ func (v *keptValues) get(k kv.Key) *kept {
 	return got
 }
 
+// put keeps a value, and evicts others until the shard is within its limit. near.keep bounds the size of
+// a value: maxNearValue, and a hundredth of NearCache.Bytes.
 func (v *keptValues) put(n *kept) {
 	s := v.shard(n.hash)
 	s.mu.Lock()

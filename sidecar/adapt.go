@@ -19,7 +19,7 @@ const (
 // adapt adjusts the host's weight to its pressure until ctx ends.
 func (s *Sidecar) adapt(ctx context.Context) {
 	full := s.weight.Load()
-	a := cluster.NewAdaptive(full)
+	a := cluster.NewAdaptiveWeight(full)
 	t := time.NewTicker(adaptEvery)
 	defer t.Stop()
 	for {
@@ -29,7 +29,7 @@ func (s *Sidecar) adapt(ctx context.Context) {
 		case <-t.C:
 		}
 		if now := s.weight.Load(); now != full {
-			full, a = now, cluster.NewAdaptive(now)
+			full, a = now, cluster.NewAdaptiveWeight(now)
 			s.engine.Node.SetWeight(now)
 		}
 		p := s.pressure()

@@ -266,13 +266,13 @@ func (w *world) told(k *vkey, read *verify.Running, value []byte, err error) int
 
 // lease reads a key as an app does that loads missing values itself.
 func (w *world) lease(ctx context.Context, s *Sidecar, k *vkey) ([]byte, error) {
-	r, err := s.ask(ctx, &wire.Request{Op: wire.OpLease, Namespace: []byte(w.space), Key: k.name, TTLMS: wire.TTLDefault})
+	r, err := s.execute(ctx, &wire.Request{Op: wire.OpLease, Namespace: []byte(w.space), Key: k.name, TTLMS: wire.TTLDefault})
 	if r.Status == wire.Lease || engine.Degraded(&r) {
 		v, err := w.origin.Load(ctx, k.name)
 		if r.Status != wire.Lease || err != nil {
 			return v.Bytes, err
 		}
-		filled, err := s.ask(ctx, &wire.Request{Op: wire.OpFill, Namespace: []byte(w.space), Key: k.name, Token: r.Token, Value: v.Bytes, TTLMS: wire.TTLDefault})
+		filled, err := s.execute(ctx, &wire.Request{Op: wire.OpFill, Namespace: []byte(w.space), Key: k.name, Token: r.Token, Value: v.Bytes, TTLMS: wire.TTLDefault})
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		switch {
@@ -293,7 +293,7 @@ func (w *world) readFresh(rnd *rand.Rand, k *vkey) {
 		return
 	}
 	read := w.begin(verify.Op{Key: string(k.name), Host: by, Fresh: true})
-	r, err := s.ask(context.Background(), &wire.Request{Op: wire.OpGet, Namespace: []byte(w.space), Key: k.name, TTLMS: wire.TTLDefault, Options: wire.Fresh})
+	r, err := s.execute(context.Background(), &wire.Request{Op: wire.OpGet, Namespace: []byte(w.space), Key: k.name, TTLMS: wire.TTLDefault, Options: wire.Fresh})
 	inTime("a fresh read")
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -24,7 +24,7 @@ func barredNow(s *Sidecar, name string, key []byte) bool {
 // del deletes a key with a load barrier of its own (hold_ms); zero: the namespace's.
 func del(t *testing.T, s *Sidecar, name string, key []byte, hold time.Duration, options wire.Options) {
 	t.Helper()
-	r, err := s.ask(t.Context(), &wire.Request{
+	r, err := s.execute(t.Context(), &wire.Request{
 		Op: wire.OpDelete, Namespace: []byte(name), Keys: [][]byte{key}, ReplicaLagMS: uint32(hold.Milliseconds()), Options: options,
 	})
 	if err != nil || r.Items[0].Status.IsError() {

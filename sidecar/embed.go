@@ -247,7 +247,7 @@ func (s *Sidecar) Flush(ctx context.Context, namespace string, o cachesidecar.Fl
 
 // Drain hands over what this host owns to other hosts, while it goes on serving: from
 // then on it owns nothing, and answers through the others. With Undo it takes its part of
-// the keys again. With End the sidecar then ends, as if the context of Run had. Without a
+// the keys again. With Stop the sidecar then ends, as if the context of Run had. Without a
 // deadline Drain waits for LeaveTime at most; what has begun continues.
 func (s *Sidecar) Drain(ctx context.Context, o cachesidecar.DrainOptions) (d cachesidecar.Drained, err error) {
 	ctx, cancel := calls.DrainContext(ctx)
@@ -266,11 +266,11 @@ func (s *Sidecar) call(ctx context.Context, namespace string, q wire.Request) (w
 		r := wire.ErrorReply(verify.ErrReserved)
 		return r, calls.Err(&r)
 	}
-	return s.ask(ctx, &q)
+	return s.execute(ctx, &q)
 }
 
-// ask executes a request in any namespace.
-func (s *Sidecar) ask(ctx context.Context, q *wire.Request) (r wire.Reply, err error) {
+// execute executes a request in any namespace.
+func (s *Sidecar) execute(ctx context.Context, q *wire.Request) (r wire.Reply, err error) {
 	err = s.embedded(ctx, func(b *namespaces.Pins, now kv.Moment) error {
 		s.engine.Node.CheckPause(now.Boot)
 		deadline, until := s.engine.Deadlines.Of(q, now), now.Boot+s.engine.Deadlines.Timeout(q)
@@ -280,7 +280,7 @@ func (s *Sidecar) ask(ctx context.Context, q *wire.Request) (r wire.Reply, err e
 		}
 		s.engine.Deadlines.Limit(q, until)
 		// Other hosts may own some of several keys.
-		many := q.Op == wire.OpMGet || q.Op == wire.OpDelete && !s.engine.Node.Alone()
+		many := q.Op == wire.OpMGet || q.Op == wire.OpDelete && !s.engine.Node.SingleNode()
 		if r = engine.Moved(); !many && !s.engine.Acks.Wanted(q) {
 			r = s.engine.Execute(q, b, now, 0)
 		}

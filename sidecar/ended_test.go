@@ -37,7 +37,7 @@ func noReadHasWhatEndedBefore(t *testing.T, bad func(format string, args ...any)
 		}},
 		{"LEASE", engine.Question{Lease: true, Options: 0}, func(key []byte) wire.Reply { return app.call(&wire.Request{Op: wire.OpLease, Key: key}) }},
 		{"an embedding program's GET", engine.Question{}, func(key []byte) wire.Reply {
-			r, _ := a.ask(context.Background(), &wire.Request{Op: wire.OpGet, Namespace: session.DefaultNamespace, Key: key})
+			r, _ := a.execute(context.Background(), &wire.Request{Op: wire.OpGet, Namespace: session.DefaultNamespace, Key: key})
 			return r
 		}},
 	} {

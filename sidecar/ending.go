@@ -69,7 +69,7 @@ func (e *ending) drain(ctx context.Context, q *wire.Request, deadline time.Durat
 	h, err := node.Drain(ctx, q.Has(wire.Force))
 	stop()
 	switch {
-	case errors.Is(err, cluster.ErrNoHeir) && node.Alone():
+	case errors.Is(err, cluster.ErrNoHeir) && node.SingleNode():
 		return refused(wire.Unavailable, "%v: this host is in no cluster, and keeps its entries until it stops; "+
 			"to stop it, send SIGTERM, or drain with force (--force --stop)", err)
 	case errors.Is(err, cluster.ErrNoHeir):

@@ -463,7 +463,7 @@ func TestDrainAlone(t *testing.T) {
 	if d, err := s.Drain(t.Context(), cachesidecar.DrainOptions{Undo: true}); err != nil || d.Undone {
 		t.Errorf("undo: %+v, %v", d, err)
 	}
-	if _, err := s.Drain(t.Context(), cachesidecar.DrainOptions{Force: true, End: true}); err != nil {
+	if _, err := s.Drain(t.Context(), cachesidecar.DrainOptions{Force: true, Stop: true}); err != nil {
 		t.Error(err)
 	}
 	<-s.Ending()

@@ -730,10 +730,10 @@ var shown = []struct {
 	by    func(t *testing.T, bad func(format string, args ...any))
 }{
 	{failpoint.OfferFilter, nil, "TestOfferGivesNothingNewer; no history can tell: such writes are of unknown outcome", offerGivesNothingNewer},
-	{failpoint.Settle, nil, "TestVirtualWriteThroughSettles; no history can tell", func(t *testing.T, bad func(string, ...any)) {
+	{failpoint.LateWrite, nil, "TestVirtualWriteThroughSettles; no history can tell", func(t *testing.T, bad func(string, ...any)) {
 		settles(t, "has less to hold", wire.OpSet, nil, bad)
 	}},
-	{failpoint.Overtaken, nil, "TestVirtualWriteThroughOvertakenAtOrigin; no history can tell", overtakenAtOrigin},
+	{failpoint.Superseded, nil, "TestVirtualWriteThroughSupersededAtOrigin; no history can tell", supersededAtOrigin},
 	{failpoint.OverdueOrigin, nil, "TestOverdueAtOrigin; histories of worlds know nothing of an origin's", overdueAtOrigin},
 	{failpoint.ConnEnded, nil, "TestWritesEndWithTheirApp; histories of worlds know nothing of connections", writesEndWithTheirApp},
 	{failpoint.Given, nil, "TestVirtualFillOverEvicted; histories of worlds know nothing of an eviction's", fillOverEvicted},

@@ -165,7 +165,7 @@ func TestVirtualForget(t *testing.T) {
 			}
 			// One voter of three is gone. The other two are a majority; a single voter is
 			// not.
-			if r, err := b.s.ask(context.Background(), &wire.Request{Op: wire.OpSet, Namespace: session.DefaultNamespace, Key: []byte("k"), Value: []byte("v"), TTLMS: wire.TTLDefault}); err != nil {
+			if r, err := b.s.execute(context.Background(), &wire.Request{Op: wire.OpSet, Namespace: session.DefaultNamespace, Key: []byte("k"), Value: []byte("v"), TTLMS: wire.TTLDefault}); err != nil {
 				t.Errorf("a write after it: %v, %v", r.Status, err)
 			}
 			if len(voters) > 0 {

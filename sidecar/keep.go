@@ -15,6 +15,9 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/settings"
 )
 
+// Kept memory between systemd and the engine: internal/engine/keep.go decides what is accepted, and
+// l2/segment/keep.go has the bytes.
+
 // keptName is the name under which systemd keeps the memory of the entries while no process runs.
 const keptName = "cachesidecar-memory"
 

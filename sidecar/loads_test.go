@@ -134,7 +134,7 @@ func (v *vnode) do(q *wire.Request) wire.Reply {
 	if q.Op != wire.OpSet && q.Op != wire.OpFill || q.TTLMS == 0 {
 		q.TTLMS = wire.TTLDefault
 	}
-	r, err := v.s.ask(context.Background(), q)
+	r, err := v.s.execute(context.Background(), q)
 	if err != nil && r.Status == wire.OK && !errors.Is(err, cachesidecar.ErrClosed) {
 		v.w.t.Errorf("%s: %v", q.Op, err)
 	}

@@ -16,7 +16,7 @@ import (
 // raw executes a request as it is.
 func (v *vnode) raw(q wire.Request) wire.Reply {
 	q.Namespace = session.DefaultNamespace
-	r, _ := v.s.ask(context.Background(), &q)
+	r, _ := v.s.execute(context.Background(), &q)
 	return r
 }
 

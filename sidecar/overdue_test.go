@@ -104,7 +104,7 @@ func overdueAtOrigin(t *testing.T, bad func(format string, args ...any)) {
 			q.Keys = [][]byte{[]byte("a"), []byte("b"), []byte("c")}
 			want = 1
 		}
-		r, _ := s.ask(context.Background(), q)
+		r, _ := s.execute(context.Background(), q)
 		if n := w.asked.Load(); n != want {
 			bad("%s: the origin was asked %d times, want %d", op, n, want)
 		}

@@ -313,7 +313,7 @@ func (a *app) ask(q wire.Request) wire.Reply {
 	} else {
 		q.Key = a.k.name
 	}
-	r, err := a.s.ask(context.Background(), &q)
+	r, err := a.s.execute(context.Background(), &q)
 	if len(r.Items) == 1 {
 		r = r.Items[0]
 	} else if err != nil && r.Status == wire.OK { // the process has closed

@@ -122,7 +122,7 @@ func (s *Sidecar) setLimits() {
 	}
 	s.aloneOK.Store(c.AloneOK)
 	e.Node.SetLeaveTime(c.LeaveTime)
-	if s.weight.Swap(c.Weight) != c.Weight && !s.cfg.AdaptiveWeight && !e.Node.Alone() {
+	if s.weight.Swap(c.Weight) != c.Weight && !s.cfg.AdaptiveWeight && !e.Node.SingleNode() {
 		e.Node.SetWeight(c.Weight)
 	}
 }

@@ -22,7 +22,7 @@ func TestVirtualTokenThroughRenewal(t *testing.T) {
 			if v.s.engine.Node.View().Owner(v.s.engine.Names.Hash(session.DefaultNamespace, key).Partition()).Node != owner.s.engine.Node.Self().Node {
 				continue
 			}
-			r, err := v.s.ask(context.Background(), &wire.Request{Op: wire.OpLease, Namespace: session.DefaultNamespace, Key: key, TTLMS: 60_000, TimeoutMS: 1000})
+			r, err := v.s.execute(context.Background(), &wire.Request{Op: wire.OpLease, Namespace: session.DefaultNamespace, Key: key, TTLMS: 60_000, TimeoutMS: 1000})
 			if r.Status != wire.Lease {
 				t.Errorf("%s: %s %s, %v", key, r.Status, r.Message, err)
 			}
@@ -40,7 +40,7 @@ func TestVirtualTokenThroughRenewal(t *testing.T) {
 			t.Errorf("%d connections were made anew", after-before)
 		}
 		for key, token := range tokens {
-			r, err := v.s.ask(context.Background(), &wire.Request{Op: wire.OpFill, Namespace: session.DefaultNamespace, Key: []byte(key), Token: token, Value: []byte("v"), TTLMS: 60_000, TimeoutMS: 1000})
+			r, err := v.s.execute(context.Background(), &wire.Request{Op: wire.OpFill, Namespace: session.DefaultNamespace, Key: []byte(key), Token: token, Value: []byte("v"), TTLMS: 60_000, TimeoutMS: 1000})
 			if err != nil || r.Status != wire.OK {
 				t.Errorf("%s: %s %s, %v", key, r.Status, r.Message, err)
 			}

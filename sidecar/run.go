@@ -145,7 +145,7 @@ func (s *Sidecar) startTiers(ctx context.Context, back *layer, pages *httpd.Serv
 	if s.cfg.ClusterKeyFile != "" {
 		back.run(s.keys.Run)
 	}
-	if !s.engine.Node.Alone() {
+	if !s.engine.Node.SingleNode() {
 		back.run(func(ctx context.Context) { s.engine.Handoff.Run(ctx, s.engine.Node) })
 		if s.cfg.AdaptiveWeight {
 			back.run(s.adapt)

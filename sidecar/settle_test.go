@@ -216,12 +216,12 @@ func settlesWithBarrier(t *testing.T, timeout time.Duration, voters []string) {
 	}, voters...)
 }
 
-// TestVirtualWriteThroughOvertakenAtOrigin checks a write whose owner gets the origin's answer
+// TestVirtualWriteThroughSupersededAtOrigin checks a write whose owner gets the origin's answer
 // after it was told of a late write by an earlier owner. The value is not kept, because
 // the origin may have executed the late write last.
-func TestVirtualWriteThroughOvertakenAtOrigin(t *testing.T) { overtakenAtOrigin(t, t.Errorf) }
+func TestVirtualWriteThroughSupersededAtOrigin(t *testing.T) { supersededAtOrigin(t, t.Errorf) }
 
-func overtakenAtOrigin(t *testing.T, bad func(format string, args ...any)) {
+func supersededAtOrigin(t *testing.T, bad func(format string, args ...any)) {
 	s := &store{database: newDatabase(always(time.Millisecond))}
 	throughNodes(t, 3, s, Namespace{}, func(w *world) {
 		owner := w.ownerOf("k")
@@ -328,7 +328,7 @@ func TestVirtualWriteThroughUnsettledBound(t *testing.T) {
 // deletions.
 func TestSettleIsBetweenSidecars(t *testing.T) {
 	app := dial(t, start(t, Config{}))
-	r := app.call(&wire.Request{Op: wire.OpDelete, Keys: [][]byte{[]byte("k")}, Options: wire.Settle})
+	r := app.call(&wire.Request{Op: wire.OpDelete, Keys: [][]byte{[]byte("k")}, Options: wire.LateWrite})
 	if r.Status != wire.Unsupported {
 		t.Errorf("%s %s, want UNSUPPORTED", r.Status, r.Message)
 	}

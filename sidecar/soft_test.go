@@ -33,7 +33,7 @@ func TestSoftDelete(t *testing.T) {
 			defer b.Release()
 			return h.serve(ctx, q, &b, h.engine.Clock.Read().Boot+time.Minute)
 		}
-		r, err := h.ask(ctx, q)
+		r, err := h.execute(ctx, q)
 		if err != nil && !errors.Is(err, cachesidecar.ErrNotFound) {
 			if r.Status != wire.Stale {
 				t.Fatalf("%s: %v", op, err)

@@ -36,7 +36,7 @@ func TestLengthyVirtualStutterWhileFlushing(t *testing.T) {
 				for at.IsZero() && tries < 20 {
 					time.Sleep(w.upTo(1000))
 					q := &wire.Request{Op: wire.OpFlush, Namespace: []byte("default"), Options: wire.Cluster}
-					if _, err := v.s.ask(ctx, q); err == nil {
+					if _, err := v.s.execute(ctx, q); err == nil {
 						at = time.Now()
 					}
 					tries++

@@ -132,7 +132,7 @@ func (w *world) readTallied(s *Sidecar, by string, k *talliedKey, fresh bool) {
 		q.Options = wire.Fresh
 	}
 	end := w.begins(verify.Op{Key: string(k.name), Host: by, Fresh: fresh})
-	r, err := s.ask(context.Background(), q)
+	r, err := s.execute(context.Background(), q)
 	n := int64(0)
 	switch {
 	case err != nil:

@@ -40,13 +40,13 @@ func (s *Sidecar) verify(q *wire.Request, deadline time.Duration) wire.Reply {
 func newCheck(s *Sidecar) *verify.Live {
 	view := s.engine.Node.View()
 	hosts, trouble := verified(s.engine.Node.Members())
-	if alone := s.engine.Node.Stats().Isolated; alone != "" && !s.aloneOK.Load() {
-		trouble = append([]string{"this host is alone: " + alone}, trouble...)
+	if isolated := s.engine.Node.Stats().Isolated; isolated != "" && !s.aloneOK.Load() {
+		trouble = append([]string{"this host is alone: " + isolated}, trouble...)
 	}
 	return verify.NewLive(verify.LiveConfig{
 		Self: s.engine.Node.Self(), Bound: s.cfg.MaxStaleness, Hosts: hosts, Trouble: trouble,
-		Now: func() time.Duration { return s.engine.Clock.Read().Boot },
-		Ask: s.ask, Probe: s.probe,
+		Now:     func() time.Duration { return s.engine.Clock.Read().Boot },
+		Execute: s.execute, Probe: s.probe,
 		Owner: func(key []byte) (id kv.Process, ok bool) {
 			o := view.Owner(s.engine.Names.Hash([]byte(verify.Namespace), key).Partition())
 			if o == nil {
@@ -98,7 +98,7 @@ func probed(s *Sidecar, p *wire.Probe) wire.Probed {
 	if p.Fresh {
 		q.Options = wire.Fresh
 	}
-	r, err := s.ask(context.Background(), q)
+	r, err := s.execute(context.Background(), q)
 	if err != nil && r.Status == wire.OK { // the read was not executed
 		r.Status = wire.Unavailable
 	}

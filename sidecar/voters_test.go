@@ -114,7 +114,7 @@ func TestVirtualSplitVoters(t *testing.T) {
 				}
 			}
 			q := wire.Request{Op: wire.OpGet, Namespace: session.DefaultNamespace, Key: testKeyOf(1), Options: wire.Fresh, TTLMS: wire.TTLDefault}
-			if _, err := v.s.ask(ctx, &q); !unavailable(err) {
+			if _, err := v.s.execute(ctx, &q); !unavailable(err) {
 				t.Errorf("%s answers a fresh read with %v, want UNAVAILABLE", v.name, err)
 			}
 			if _, err := v.s.Set(ctx, "default", string(testKeyOf(1)), []byte("left"), cachesidecar.SetOptions{}); !unavailable(err) {

@@ -76,9 +76,9 @@ func TestVirtualWriteThroughOwnerGone(t *testing.T) {
 	}
 }
 
-// TestVirtualWriteThroughOvertaken checks a write whose answer comes after its owner has lost
+// TestVirtualWriteThroughSuperseded checks a write whose answer comes after its owner has lost
 // the key and got it back. It does not store what another owner has overwritten.
-func TestVirtualWriteThroughOvertaken(t *testing.T) {
+func TestVirtualWriteThroughSuperseded(t *testing.T) {
 	s := &store{database: newDatabase(always(10 * time.Millisecond))}
 	throughNodes(t, 3, s, Namespace{Limits: Limits{Timeout: 30 * time.Second}}, func(w *world) {
 		owner, v := w.ownerOf("k"), w.other("k")

@@ -333,8 +333,8 @@ func (c *Cluster) owners(ctx context.Context, h *Host, n int) (map[string][]uint
 	}
 	owners := map[string][]uint64{}
 	for i, p := range places {
-		if p.Holder != p.Owner {
-			return nil, fmt.Errorf("key %d is %s's and held by %q", i, p.Owner, p.Holder)
+		if p.Owner != p.AssignedOwner {
+			return nil, fmt.Errorf("key %d is %s's and held by %q", i, p.AssignedOwner, p.Owner)
 		}
 		owners[p.Owner] = append(owners[p.Owner], uint64(i))
 	}

@@ -36,7 +36,7 @@ func benchCommand(p *program) *cli.Command {
 			socketFlag, tokenFlag,
 			timeoutFlag("wait this `TIME` for the answers to a batch", 10*time.Second),
 		},
-		Action: counted(0, 0, p.bench),
+		Action: withArgs(0, 0, p.bench),
 	}
 }
 

@@ -23,13 +23,13 @@ func clusterCommands(p *program) []*cli.Command {
 		Name:        "changes",
 		Usage:       "show the feeds that delete what changes at an origin",
 		Flags:       clientFlags(jsonFlag),
-		Action:      asking(0, 0, p.feeds),
+		Action:      withArgsAndClient(0, 0, p.feeds),
 		Description: "Of all hosts of the cluster, one follows each feed.",
 		Subcommands: []*cli.Command{{
 			Name:      "sql",
 			Usage:     "print the statements that prepare a database for the feeds of a configuration file",
 			ArgsUsage: "FILE",
-			Action:    counted(1, 1, p.feedSQL),
+			Action:    withArgs(1, 1, p.feedSQL),
 		}},
 	}, {
 		Name:  "drain",
@@ -42,12 +42,12 @@ func clusterCommands(p *program) []*cli.Command {
 			boolFlag("stop", "then end the sidecar, as SIGTERM does, and wait for its end"),
 			jsonFlag, socketFlag, tokenFlag, timeoutFlag("wait this `TIME` for the answer", time.Hour),
 		},
-		Action: counted(0, 0, p.drain),
+		Action: withArgs(0, 0, p.drain),
 	}, {
 		Name:   "members",
 		Usage:  "list the hosts of the cluster, as this one sees them, or forget one that is gone",
 		Flags:  clientFlags(jsonFlag),
-		Action: asking(0, 0, p.members),
+		Action: withArgsAndClient(0, 0, p.members),
 		Subcommands: []*cli.Command{{
 			Name:      "forget",
 			Usage:     "forget a host that is gone, on all hosts",
@@ -56,14 +56,14 @@ func clusterCommands(p *program) []*cli.Command {
 			Description: "A host that died is listed as missing for an hour, since it may come back.\n" +
 				"Until then verify and flush name it. This command drops it at once.\n" +
 				"A host that lives is not forgotten: stop it first. A host that comes back later joins as any other.",
-			Action: counted(1, 1, p.forget),
+			Action: withArgs(1, 1, p.forget),
 		}},
 	}, {
 		Name:      "ring",
 		Usage:     "say which host owns a key",
 		ArgsUsage: "KEY",
 		Flags:     clientFlags(nsFlag, jsonFlag),
-		Action:    asking(1, 1, p.ring),
+		Action:    withArgsAndClient(1, 1, p.ring),
 	}, {
 		Name:  "verify",
 		Usage: "check that no host returns what was overwritten too long ago",
@@ -72,7 +72,7 @@ func clusterCommands(p *program) []*cli.Command {
 			"Ends with status 1 if a promise is broken, and if it could not be seen to be kept.",
 		Flags: clientFlags(jsonFlag, timeFlag("duration", "how long", 10*time.Second,
 			100*time.Millisecond, wire.MaxVerify*time.Millisecond)),
-		Action: counted(0, 0, p.verify),
+		Action: withArgs(0, 0, p.verify),
 	}}
 }
 
@@ -89,11 +89,11 @@ func (p *program) forget(c *cli.Context) error {
 	if node == "" {
 		return usagef("members forget %q: give the name of a host that \"cachesidecar members\" lists", node)
 	}
-	return ask(c, func(ctx context.Context, cl *client.Client) error {
+	return withClient(c, func(ctx context.Context, cl *client.Client) error {
 		err := cl.Forget(ctx, node)
 		if errors.Is(err, cachesidecar.ErrNotFound) {
 			fmt.Fprintf(p.err, "no host knows %s: \"cachesidecar members\" lists those that are known\n", node)
-			return errMiss
+			return errStatus1
 		}
 		return err
 	})
@@ -113,16 +113,16 @@ func (p *program) ring(ctx context.Context, c *cli.Context, cl *client.Client) e
 	if err != nil {
 		return err
 	}
-	return p.show(c, at, plainf("partition %d, assigned to %s, owned by %s\n",
-		at.Partition, cmp.Or(at.Owner, "no host"), cmp.Or(at.Holder, "no host")))
+	return p.show(c, at, sanitizedf("partition %d, assigned to %s, owned by %s\n",
+		at.Partition, cmp.Or(at.AssignedOwner, "no host"), cmp.Or(at.Owner, "no host")))
 }
 
 func (p *program) drain(c *cli.Context) error {
-	o := cachesidecar.DrainOptions{Undo: c.Bool("undo"), Force: c.Bool("force"), End: c.Bool("stop")}
-	if o.Undo && (o.Force || o.End) {
+	o := cachesidecar.DrainOptions{Undo: c.Bool("undo"), Force: c.Bool("force"), Stop: c.Bool("stop")}
+	if o.Undo && (o.Force || o.Stop) {
 		return usagef("--undo stands alone: leave out --force and --stop")
 	}
-	return ask(c, func(ctx context.Context, cl *client.Client) error {
+	return withClient(c, func(ctx context.Context, cl *client.Client) error {
 		soon, cancel := context.WithTimeout(ctx, 30*time.Second)
 		defer cancel()
 		before, err := cl.Stats(soon)
@@ -134,7 +134,8 @@ func (p *program) drain(c *cli.Context) error {
 		}
 		stop := func() {}
 		if isTerminal(p.err) && !o.Undo {
-			fmt.Fprint(p.err, plainf("draining %s: %s partitions\n", before.Node, count(int64(before.Cluster.Owned))))
+			fmt.Fprint(p.err, sanitizedf("draining %s: %s partitions\n", before.Node,
+				count(int64(before.Cluster.Owned))))
 			stop = background(ctx, func(ctx context.Context) { p.handingOver(ctx, cl, before) })
 		}
 		d, err := cl.Drain(ctx, o)
@@ -142,8 +143,8 @@ func (p *program) drain(c *cli.Context) error {
 		if err != nil {
 			return err
 		}
-		if o.End && !d.Undone {
-			if err := ended(ctx, int(before.Process.PID)); err != nil {
+		if o.Stop && !d.Undone {
+			if err := awaitExit(ctx, int(before.Process.PID)); err != nil {
 				return err
 			}
 		}
@@ -151,7 +152,7 @@ func (p *program) drain(c *cli.Context) error {
 			return err
 		}
 		if d.Undone && !o.Undo {
-			return errMiss
+			return errStatus1
 		}
 		return nil
 	})
@@ -162,14 +163,14 @@ func (p *program) handingOver(ctx context.Context, cl *client.Client, before cac
 	for sleep(ctx, 2*time.Second) == nil {
 		if st, err := cl.Stats(ctx); err == nil && before.L2.Entries > 0 {
 			given := st.Cluster.Handoff.Given - before.Cluster.Handoff.Given
-			fmt.Fprint(p.err, plainf("%d %%: %s of %s entries\n", min(100, given*100/before.L2.Entries), count(given),
-				count(before.L2.Entries)))
+			fmt.Fprint(p.err, sanitizedf("%d %%: %s of %s entries\n", min(100, given*100/before.L2.Entries),
+				count(given), count(before.L2.Entries)))
 		}
 	}
 }
 
-// ended waits until a process is gone.
-func ended(ctx context.Context, pid int) error {
+// awaitExit waits until a process is gone.
+func awaitExit(ctx context.Context, pid int) error {
 	for syscall.Kill(pid, 0) != syscall.ESRCH {
 		if err := sleep(ctx, 10*time.Millisecond); err != nil {
 			return fmt.Errorf("process %d of the sidecar has not ended: %w", pid, err)
@@ -181,19 +182,19 @@ func ended(ctx context.Context, pid int) error {
 func drainedText(d cachesidecar.Drained, o cachesidecar.DrainOptions) string {
 	switch {
 	case o.Undo && d.Undone:
-		return plainf("%s takes its part of the keys again\n", d.Node)
+		return sanitizedf("%s takes its part of the keys again\n", d.Node)
 	case o.Undo:
-		return plainf("%s was not drained\n", d.Node)
+		return sanitizedf("%s was not drained\n", d.Node)
 	case d.Undone:
-		return plainf("the drain of %s was undone\n", d.Node)
+		return sanitizedf("the drain of %s was undone\n", d.Node)
 	}
-	text := plainf("%s has handed over %s partitions with %s entries in %v\n", d.Node,
+	text := sanitizedf("%s has handed over %s partitions with %s entries in %v\n", d.Node,
 		count(d.Partitions-d.NotTaken), count(d.Entries), millis(d.TookMS))
 	if d.NotTaken > 0 {
 		text += fmt.Sprintf("%s partitions were taken by no other host\n", count(d.NotTaken))
 	}
-	if o.End {
-		text += plainf("%s has ended\n", d.Node)
+	if o.Stop {
+		text += sanitizedf("%s has ended\n", d.Node)
 	}
 	return text
 }
@@ -229,16 +230,16 @@ func feedsText(all []cachesidecar.ChangesStats) string {
 	t := table{{"FEED", "STATE", "LAG", "UNDER WAY", "ROWS", "DELETED", "FLUSHES", "GAPS", "KEPT"}}
 	more := ""
 	for _, f := range all {
-		lag := figure("-")
+		lag := rightAligned("-")
 		if f.Following {
-			lag = figure(millis(f.LagMS).String())
+			lag = rightAligned(millis(f.LagMS).String())
 		}
 		t.row(f.Name, f.State, lag, f.UnderWay, f.Rows, f.Deletions, f.Flushes, f.Gaps, size(f.KeptBytes))
 		if f.Error != "" {
-			more += plainf("%s (%s): %s\n", f.Name, f.State, f.Error)
+			more += sanitizedf("%s (%s): %s\n", f.Name, f.State, f.Error)
 		}
 		if f.LastGap != "" {
-			more += plainf("%s began anew: %s\n", f.Name, f.LastGap)
+			more += sanitizedf("%s began anew: %s\n", f.Name, f.LastGap)
 		}
 	}
 	return t.String() + more
@@ -259,7 +260,7 @@ func (p *program) verify(c *cli.Context) error {
 	}
 	err = p.show(c, v, verifiedText(&v))
 	if err == nil && (v.ViolationsTotal > 0 || len(v.Inconclusive) > 0) {
-		return errMiss
+		return errStatus1
 	}
 	return err
 }
@@ -295,13 +296,13 @@ func verifiedText(v *cachesidecar.Verified) string {
 	}
 	fmt.Fprintf(&w, "%s\n%s\n", nodes, parts)
 	for _, s := range v.Violations {
-		w.WriteString(plainf("BROKEN: %s\n", s))
+		w.WriteString(sanitizedf("BROKEN: %s\n", s))
 	}
 	if more := v.ViolationsTotal - int64(len(v.Violations)); more > 0 {
 		fmt.Fprintf(&w, "... and %s more\n", count(more))
 	}
 	for _, s := range v.Inconclusive {
-		w.WriteString(plainf("not conclusive: %s\n", s))
+		w.WriteString(sanitizedf("not conclusive: %s\n", s))
 	}
 	if v.ViolationsTotal == 0 && len(v.Inconclusive) == 0 {
 		var kept []string

@@ -125,7 +125,7 @@ func keyOf(t *testing.T, p *process, node string) string {
 	for i := range 1000 {
 		var place cachesidecar.Place
 		key := fmt.Sprintf("%s%d", t.Name(), i)
-		if p.document(&place, "ring", key); place.Owner == node {
+		if p.document(&place, "ring", key); place.AssignedOwner == node {
 			return key
 		}
 	}

@@ -26,7 +26,7 @@ func keyCommand(p *program) *cli.Command {
 				fileFlag("out", "write `FILE`, for its owner only; a file that exists stays"),
 				boolFlag("key-only", "make one more key, to be added to the file that there is"),
 			},
-			Action: counted(0, 0, func(c *cli.Context) error { return generateKey(c, p.out) }),
+			Action: withArgs(0, 0, func(c *cli.Context) error { return generateKey(c, p.out) }),
 		}},
 	}
 }

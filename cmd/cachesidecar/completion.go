@@ -23,7 +23,7 @@ func completionCommand(p *program) *cli.Command {
 			"    bash: source <(cachesidecar completion bash)\n" +
 			"    zsh:  source <(cachesidecar completion zsh)\n" +
 			"    fish: cachesidecar completion fish | source",
-		Action: counted(1, 1, func(c *cli.Context) error {
+		Action: withArgs(1, 1, func(c *cli.Context) error {
 			shell := c.Args().First()
 			script, err := completions.ReadFile("completion/cachesidecar." + shell)
 			if shell == "fish" {
@@ -47,7 +47,7 @@ func manCommand(p *program) *cli.Command {
 		Usage:       "print the manual page",
 		Description: "To read it: cachesidecar man | man -l -",
 		Hidden:      true,
-		Action: counted(0, 0, func(c *cli.Context) error {
+		Action: withArgs(0, 0, func(c *cli.Context) error {
 			describe(c.App.Commands, c.App.Name)
 			page, err := c.App.ToManWithSection(1)
 			if err == nil {

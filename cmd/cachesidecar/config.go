@@ -104,7 +104,7 @@ func configCommand(p *program) *cli.Command {
 				timeoutFlag("wait this `TIME` for the origins", 10*time.Second),
 				jsonFlag,
 			},
-			Action: counted(1, 1, p.check),
+			Action: withArgs(1, 1, p.check),
 		}, {
 			Name:  "show",
 			Usage: "print the settings that \"run\" would have, and where each comes from",
@@ -112,7 +112,7 @@ func configCommand(p *program) *cli.Command {
 				"configuration file. Its last line is how much memory the process needs. Exit status 1 if something " +
 				"is wrong.",
 			Flags:  append(runFlags(), boolFlag("changed", "leave out what has its default"), jsonFlag),
-			Action: counted(0, 0, p.showConfig),
+			Action: withArgs(0, 0, p.showConfig),
 		}},
 	}
 }
@@ -151,7 +151,7 @@ func (p *program) check(c *cli.Context) error {
 			return e
 		}
 		if wrong != nil {
-			return errMiss
+			return errStatus1
 		}
 	case err == nil:
 		_, err = fmt.Fprintln(p.out, "ok")

@@ -46,8 +46,8 @@ func named(_ *cli.Context, ns string) error {
 	return nil
 }
 
-// ask connects and calls f with a context that ends at the timeout, connecting included.
-func ask(c *cli.Context, f func(ctx context.Context, cl *client.Client) error) error {
+// withClient connects and calls f with a context that ends at the timeout, connecting included.
+func withClient(c *cli.Context, f func(ctx context.Context, cl *client.Client) error) error {
 	ctx, cancel := context.WithTimeout(c.Context, c.Duration("timeout"))
 	defer cancel()
 	cl, err := connect(ctx, c)
@@ -58,10 +58,13 @@ func ask(c *cli.Context, f func(ctx context.Context, cl *client.Client) error) e
 	return explain(c, f(ctx, cl))
 }
 
-// asking returns an action that checks the number of arguments as counted does, and calls f as ask does.
-func asking(least, most int, f func(ctx context.Context, c *cli.Context, cl *client.Client) error) cli.ActionFunc {
-	return counted(least, most, func(c *cli.Context) error {
-		return ask(c, func(ctx context.Context, cl *client.Client) error { return f(ctx, c, cl) })
+// withArgsAndClient returns an action that checks the number of arguments as withArgs does, and calls f as
+// withClient does.
+func withArgsAndClient(
+	least, most int, f func(ctx context.Context, c *cli.Context, cl *client.Client) error,
+) cli.ActionFunc {
+	return withArgs(least, most, func(c *cli.Context) error {
+		return withClient(c, func(ctx context.Context, cl *client.Client) error { return f(ctx, c, cl) })
 	})
 }
 

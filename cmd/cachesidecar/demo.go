@@ -26,7 +26,7 @@ func demoCommand(p *program) *cli.Command {
 		Description: "Starts three sidecars on free ports of 127.0.0.1, shows commands and what they print, and\n" +
 			"kills one of the three. Takes about 8 s and leaves nothing behind. Exit status 1 if something is not\n" +
 			"as it should be.",
-		Action: counted(0, 0, func(c *cli.Context) error {
+		Action: withArgs(0, 0, func(c *cli.Context) error {
 			// A closed terminal or output ends it in order, too.
 			ctx, stop := signal.NotifyContext(c.Context, syscall.SIGHUP, syscall.SIGPIPE)
 			defer stop()

@@ -32,24 +32,24 @@ func infoCommands(p *program) []*cli.Command {
 			boolFlag("this-host", "on this host alone"),
 			boolFlag("yes", "do not ask", "y"),
 		),
-		Action: counted(0, 0, p.flush),
+		Action: withArgs(0, 0, p.flush),
 	}, {
 		Name:  "ping",
 		Usage: "measure round trips to the sidecar on this host",
 		Flags: clientFlags(jsonFlag, count,
 			boolFlag("alive", "only fail if the sidecar is not there, or does not answer: for a liveness probe")),
-		Action: counted(0, 0, p.ping),
+		Action: withArgs(0, 0, p.ping),
 	}, {
 		Name:        "health",
 		Usage:       "say whether the sidecar serves, and what is wrong",
 		Description: "Exit status 0 if it serves, 1 if it is up and not ready, 3 if it cannot be reached.",
 		Flags:       clientFlags(),
-		Action:      counted(0, 0, p.health),
+		Action:      withArgs(0, 0, p.health),
 	}, {
 		Name:   "version",
 		Usage:  "print build, protocol and Go version",
 		Flags:  []cli.Flag{jsonFlag},
-		Action: counted(0, 0, p.version),
+		Action: withArgs(0, 0, p.version),
 	}}
 }
 
@@ -65,7 +65,7 @@ func (p *program) health(c *cli.Context) error {
 		return err
 	}
 	var st cachesidecar.Stats
-	err = ask(c, func(ctx context.Context, cl *client.Client) (err error) {
+	err = withClient(c, func(ctx context.Context, cl *client.Client) (err error) {
 		st, err = cl.Stats(ctx)
 		return err
 	})
@@ -112,7 +112,7 @@ func (p *program) flush(c *cli.Context) error {
 			return errors.New("nothing dropped")
 		}
 	}
-	return ask(c, func(ctx context.Context, cl *client.Client) error {
+	return withClient(c, func(ctx context.Context, cl *client.Client) error {
 		return cl.Flush(ctx, cachesidecar.FlushOptions{All: c.String("ns") == "", Local: c.Bool("this-host")})
 	})
 }
@@ -171,9 +171,9 @@ func takesConnections(ctx context.Context, path string) error {
 
 func pingsText(r pinged) string {
 	if r.Count == 1 {
-		return plainf("%s (cachesidecar %s): %v\n", r.Node, r.Version, micros(r.MinUS))
+		return sanitizedf("%s (cachesidecar %s): %v\n", r.Node, r.Version, micros(r.MinUS))
 	}
-	return plainf("%s (cachesidecar %s): %s round trips, min %v, mean %v, max %v\n", r.Node, r.Version,
+	return sanitizedf("%s (cachesidecar %s): %s round trips, min %v, mean %v, max %v\n", r.Node, r.Version,
 		count(r.Count), micros(r.MinUS), micros(r.MeanUS), micros(r.MaxUS))
 }
 

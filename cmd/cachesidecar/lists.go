@@ -29,7 +29,7 @@ func listCommands(p *program) []*cli.Command {
 			boolFlag("count", "print only how many there are"),
 			boolFlag("json", "print one JSON document a line"),
 		),
-		Action: counted(0, 1, p.list),
+		Action: withArgs(0, 1, p.list),
 	}, {
 		Name:  "hot",
 		Usage: "list the keys that this host has read most in the last minute",
@@ -42,7 +42,7 @@ func listCommands(p *program) []*cli.Command {
 			numberFlag("n", "list at most `NUMBER` keys, up to 1000", 20, 1, 1000),
 			jsonFlag,
 		),
-		Action: asking(0, 0, p.hot),
+		Action: withArgsAndClient(0, 0, p.hot),
 	}, {
 		Name:  "slow",
 		Usage: "list the slowest requests and loads of this host in the last ten minutes",
@@ -56,7 +56,7 @@ func listCommands(p *program) []*cli.Command {
 			boolFlag("loads", "only loads"),
 			jsonFlag,
 		),
-		Action: asking(0, 0, p.slow),
+		Action: withArgsAndClient(0, 0, p.slow),
 	}}
 }
 
@@ -113,7 +113,7 @@ func (p *program) listed(c *cli.Context, found int64) error {
 		}
 	}
 	if found == 0 {
-		return errMiss
+		return errStatus1
 	}
 	return nil
 }
@@ -156,7 +156,7 @@ func (p *program) hot(ctx context.Context, c *cli.Context, cl *client.Client) er
 	if err == nil && len(hot.Keys) == 0 {
 		fmt.Fprintf(p.err, "no key was seen among the reads of the last %v (one in 256 is looked at)\n",
 			millis(hot.WindowMS).Round(time.Second))
-		err = errMiss
+		err = errStatus1
 	}
 	return err
 }

@@ -71,7 +71,7 @@ func (p *program) run(ctx context.Context, args []string) int {
 	status := exitStatus(err)
 	var wrong problems
 	switch {
-	case err == nil, errors.Is(err, errMiss):
+	case err == nil, errors.Is(err, errStatus1):
 	case errors.Is(err, context.Canceled):
 		fmt.Fprintln(p.err, "cachesidecar: interrupted")
 		return exitMiss
@@ -212,8 +212,8 @@ func (c *checkedWriter) Write(b []byte) (n int, err error) {
 	return n, err
 }
 
-// errMiss ends the command with status 1 and without a message.
-var errMiss = errors.New("miss")
+// errStatus1 ends the command with status 1 and without a message.
+var errStatus1 = errors.New("miss")
 
 func timedOut(err error) bool {
 	for _, e := range []error{cachesidecar.ErrTimeout, context.DeadlineExceeded, os.ErrDeadlineExceeded} {

@@ -53,8 +53,8 @@ type table [][]any
 
 func (t *table) row(cells ...any) { *t = append(*t, cells) }
 
-// figure is a text that stands in a column as numbers do.
-type figure string
+// rightAligned is a text that stands in a column as numbers do.
+type rightAligned string
 
 // lines aligns the cells: texts to the left, all others to the right, whole numbers with commas. A text that ends a
 // row early is as long as it is. All texts are fit for a terminal.
@@ -96,9 +96,9 @@ func (t table) String() string {
 	return text
 }
 
-// plainf is fmt.Sprintf whose texts are fit for a terminal. Names of hosts, and what is wrong with them, come
+// sanitizedf is fmt.Sprintf whose texts are fit for a terminal. Names of hosts, and what is wrong with them, come
 // from other hosts, which may not be trusted.
-func plainf(format string, args ...any) string {
+func sanitizedf(format string, args ...any) string {
 	for i, a := range args {
 		if text, ok := a.(string); ok {
 			args[i] = logs.Plain(text)
@@ -120,14 +120,14 @@ func withCommas(v any) any {
 	return v
 }
 
-func count[T int | int64 | uint32](n T) figure { return figure(humanize.Comma(int64(n))) }
-func size(n int64) figure                      { return figure(humanize.IBytes(uint64(max(n, 0)))) }
+func count[T int | int64 | uint32](n T) rightAligned { return rightAligned(humanize.Comma(int64(n))) }
+func size(n int64) rightAligned                      { return rightAligned(humanize.IBytes(uint64(max(n, 0)))) }
 
-func percent(part, whole int64) figure {
+func percent(part, whole int64) rightAligned {
 	if whole == 0 {
 		return "-"
 	}
-	return figure(fmt.Sprintf("%.1f %%", 100*float64(part)/float64(whole)))
+	return rightAligned(fmt.Sprintf("%.1f %%", 100*float64(part)/float64(whole)))
 }
 
 func millis(n int64) time.Duration { return time.Duration(n) * time.Millisecond }

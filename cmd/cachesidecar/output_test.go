@@ -57,7 +57,7 @@ func TestNothingMovesTheCursor(t *testing.T) {
 		"members":         func() error { out.WriteString(membersTable(list).String()); return nil },
 		"watch":           func() error { return writeEvent(&out, event, false) },
 		"changes":         func() error { out.WriteString(feedsText(stats.Changes)); return nil },
-		"drain":           func() error { out.WriteString(drainedText(drained, cachesidecar.DrainOptions{End: true})); return nil },
+		"drain":           func() error { out.WriteString(drainedText(drained, cachesidecar.DrainOptions{Stop: true})); return nil },
 		"reload":          func() error { out.WriteString(changesText(changes)); return nil },
 		"ping":            func() error { out.WriteString(pingsText(ping)); return nil },
 		"top":             func() error { out.WriteString(strings.Join(page.frame(now, nil, 80, 0), "\n")); return nil },

@@ -36,7 +36,7 @@ func runCommand(p *program) *cli.Command {
 			Name: "cold", Usage: "start without the entries that --keep-memory has kept", DisableDefaultText: true,
 			EnvVars: env("cold"),
 		}),
-		Action: counted(0, 0, p.serve),
+		Action: withArgs(0, 0, p.serve),
 	}
 }
 
@@ -258,12 +258,12 @@ func reloadCommand(p *program) *cli.Command {
 		Description: "Prints what has changed, and what needs a restart. If anything is wrong, nothing changes,\n" +
 			"and the exit status is 1. For administrators of the sidecar, as SIGHUP is.",
 		Flags: clientFlags(jsonFlag),
-		Action: asking(0, 0, func(ctx context.Context, c *cli.Context, cl *client.Client) error {
+		Action: withArgsAndClient(0, 0, func(ctx context.Context, c *cli.Context, cl *client.Client) error {
 			changes, err := cl.Reload(ctx)
 			if errors.Is(err, cachesidecar.ErrBadRequest) {
 				fmt.Fprintf(p.err, "%s\nNothing has changed.\n", logs.Lines(strings.TrimPrefix(err.Error(),
 					cachesidecar.ErrBadRequest.Error()+": ")))
-				return errMiss
+				return errStatus1
 			}
 			if err != nil {
 				return err

@@ -118,7 +118,7 @@ func TestLengthyAnswersOfOtherHostsUnread(t *testing.T) {
 		if err := wire.UnmarshalBody(c.must(&wire.Request{Op: wire.OpRing, Key: key}).Body, &at); err != nil {
 			t.Fatal(err)
 		}
-		if at.Owner == "b" {
+		if at.AssignedOwner == "b" {
 			keys = append(keys, key)
 			c.must(&wire.Request{Op: wire.OpSet, Key: key, Value: make([]byte, 1_000_000), TTLMS: wire.TTLDefault, TimeoutMS: 30_000})
 		}

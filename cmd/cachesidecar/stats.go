@@ -23,7 +23,7 @@ func statsCommand(p *program) *cli.Command {
 			boolFlag("cluster", "show every host of the cluster"),
 			boolFlag("watch", "show it anew every second, with rates", "w"),
 		),
-		Action: counted(0, 0, func(c *cli.Context) error {
+		Action: withArgs(0, 0, func(c *cli.Context) error {
 			if c.Bool("watch") {
 				return p.watchStats(c)
 			}
@@ -45,7 +45,7 @@ type reading struct {
 
 // readStats reads the statistics. The text of a host has rates if there is an earlier reading.
 func readStats(c *cli.Context, last *cachesidecar.Stats) (r reading, err error) {
-	err = ask(c, func(ctx context.Context, cl *client.Client) error {
+	err = withClient(c, func(ctx context.Context, cl *client.Client) error {
 		if c.Bool("cluster") {
 			all, err := cl.ClusterStats(ctx)
 			r = reading{document: all, text: clusterText(&all)}
@@ -275,7 +275,7 @@ func oldest(leases []cachesidecar.LeaseStats) string {
 }
 
 // handoffs formats the numbers of handoffs under way.
-func handoffs(h *cachesidecar.HandoffStats) figure {
+func handoffs(h *cachesidecar.HandoffStats) rightAligned {
 	in, out := h.Pulling, int64(h.Offering)
 	if in+out == 0 {
 		return "none"
@@ -288,7 +288,7 @@ func namespacesTable(st *cachesidecar.Stats) table {
 	t := table{{"NAMESPACE", "ENTRIES", "BYTES", "QUOTA", "READS", "HIT RATIO", "HITS", "IN APPS", "LOADED", "MISSES",
 		"STALE", "ERRORS", "WRITES", "DELETES"}}
 	for _, ns := range st.Namespaces {
-		quota := figure("-")
+		quota := rightAligned("-")
 		if ns.Quota > 0 {
 			quota = size(ns.Quota)
 		}

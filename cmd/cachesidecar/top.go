@@ -30,7 +30,7 @@ func topCommand(p *program) *cli.Command {
 			timeFlag("interval", "read the numbers anew each `TIME`", 2*time.Second, 200*time.Millisecond, time.Hour),
 			boolFlag("once", "print one page after one interval, and need no terminal"),
 		),
-		Action: counted(0, 0, p.top),
+		Action: withArgs(0, 0, p.top),
 	}
 }
 
@@ -345,26 +345,26 @@ func cut(line string, width int) string {
 }
 
 // perSecond formats a rate in at most six columns.
-func perSecond(rate float64) figure {
+func perSecond(rate float64) rightAligned {
 	switch {
 	case rate < 0:
 		return "-"
 	case rate == 0:
 		return "0"
 	case rate < 9.95:
-		return figure(fmt.Sprintf("%.1f", rate))
+		return rightAligned(fmt.Sprintf("%.1f", rate))
 	case rate < 99_999.5:
-		return figure(fmt.Sprintf("%.0f", rate))
+		return rightAligned(fmt.Sprintf("%.0f", rate))
 	}
 	n, unit := humanize.ComputeSI(rate)
-	return figure(fmt.Sprintf("%.4g%s", n, unit))
+	return rightAligned(fmt.Sprintf("%.4g%s", n, unit))
 }
 
-func ratio(r float64) figure {
+func ratio(r float64) rightAligned {
 	if r < 0 {
 		return "-"
 	}
-	return figure(fmt.Sprintf("%.1f%%", 100*r))
+	return rightAligned(fmt.Sprintf("%.1f%%", 100*r))
 }
 
 // short formats a time in at most seven columns.

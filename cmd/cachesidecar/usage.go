@@ -21,9 +21,9 @@ func (e *usageError) Unwrap() error { return e.err }
 
 func usagef(format string, args ...any) error { return &usageError{msg: fmt.Sprintf(format, args...)} }
 
-// counted returns an action that checks the number of arguments first. A negative most
+// withArgs returns an action that checks the number of arguments first. A negative most
 // means no upper limit.
-func counted(least, most int, act cli.ActionFunc) cli.ActionFunc {
+func withArgs(least, most int, act cli.ActionFunc) cli.ActionFunc {
 	return func(c *cli.Context) error {
 		wrong := "few"
 		switch n := c.NArg(); {

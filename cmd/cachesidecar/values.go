@@ -35,7 +35,7 @@ func valueCommands(p *program) []*cli.Command {
 			boolFlag("stale-ok", "accept a value after its end if there is no current one: "+
 				"softly deleted, or kept by stale_if_error or stale_while_revalidate"),
 		),
-		Action: asking(1, -1, p.get),
+		Action: withArgsAndClient(1, -1, p.get),
 	}, {
 		Name:        "set",
 		Usage:       "store a value",
@@ -47,7 +47,7 @@ func valueCommands(p *program) []*cli.Command {
 			&cli.Uint64Flag{Name: "cas", DefaultText: "none", Usage: "only if the key's version is still `VERSION`"},
 			&cli.UintFlag{Name: "flags", Usage: "a `NUMBER` kept with the value"},
 		),
-		Action: counted(2, 2, p.set),
+		Action: withArgs(2, 2, p.set),
 	}, {
 		Name:        "del",
 		Aliases:     []string{"delete", "rm"},
@@ -60,14 +60,14 @@ func valueCommands(p *program) []*cli.Command {
 			timeFlag("replica-lag", "keep nothing that is loaded within `TIME`, as long as replicas lag; "+
 				"at most the namespace's replica_lag, which is the default", 0, time.Millisecond, year),
 		),
-		Action: asking(1, -1, p.del),
+		Action: withArgsAndClient(1, -1, p.del),
 	}, {
 		Name:        "touch",
 		Usage:       "give keys a new time to live",
 		ArgsUsage:   "KEY…",
 		Description: "Exit status 1 if a key has no value.",
 		Flags:       clientFlags(nsFlag, ttlFlag()),
-		Action:      asking(1, -1, p.touch),
+		Action:      withArgsAndClient(1, -1, p.touch),
 	}, {
 		Name:      "incr",
 		Usage:     "add to a number and print the sum",
@@ -77,7 +77,7 @@ func valueCommands(p *program) []*cli.Command {
 		Flags: clientFlags(nsFlag, ttlFlag(), jsonFlag,
 			&cli.StringFlag{Name: "initial", Usage: "the `NUMBER` that an absent key becomes"},
 		),
-		Action: counted(1, 2, p.incr),
+		Action: withArgs(1, 2, p.incr),
 	}, {
 		Name:      "ttl",
 		Usage:     "print how long a key has to live, or several",
@@ -86,7 +86,7 @@ func valueCommands(p *program) []*cli.Command {
 			"Of several keys, each found one gives a line: the key, a tab, the time.\n" +
 			"Exit status 1 if a key has no value.",
 		Flags:  clientFlags(nsFlag, jsonFlag),
-		Action: asking(1, -1, p.ttl),
+		Action: withArgsAndClient(1, -1, p.ttl),
 	}}
 }
 
@@ -161,7 +161,7 @@ func (p *program) describeKeys(
 		case ok:
 			text.WriteString(one + end)
 		default:
-			missing = errMiss
+			missing = errStatus1
 			if !c.Bool("json") {
 				writeMissing(p.err, k, why)
 			}
@@ -240,7 +240,7 @@ func (p *program) set(c *cli.Context) error {
 			return err
 		}
 	}
-	return ask(c, func(ctx context.Context, cl *client.Client) error {
+	return withClient(c, func(ctx context.Context, cl *client.Client) error {
 		var v uint64
 		switch {
 		case c.Bool("add"):
@@ -296,7 +296,7 @@ func (p *program) del(ctx context.Context, c *cli.Context, cl *client.Client) er
 	}
 	var missing error
 	if n == 0 {
-		missing = errMiss
+		missing = errStatus1
 	}
 	if c.Bool("json") {
 		return cmp.Or(p.json(map[string]any{"deleted": n}), missing)
@@ -313,7 +313,7 @@ func (p *program) touch(ctx context.Context, c *cli.Context, cl *client.Client) 
 		switch err := cl.Touch(ctx, k, cachesidecar.TouchOptions{TTL: o.TTL, NoExpiry: o.NoExpiry}); {
 		case errors.Is(err, cachesidecar.ErrNotFound):
 			writeMissing(p.err, k, cachesidecar.ErrNotFound)
-			missing = errMiss
+			missing = errStatus1
 		case err != nil:
 			return err
 		}
@@ -335,7 +335,7 @@ func (p *program) incr(c *cli.Context) error {
 		return usagef("--initial %q is no 64-bit number", c.String("initial"))
 	}
 	key := c.Args().First()
-	return ask(c, func(ctx context.Context, cl *client.Client) error {
+	return withClient(c, func(ctx context.Context, cl *client.Client) error {
 		sum, err := cl.Incr(ctx, key, delta, cachesidecar.IncrOptions{
 			Create: c.IsSet("initial"), Initial: initial, TTL: o.TTL, NoExpiry: o.NoExpiry,
 		})

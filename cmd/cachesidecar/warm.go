@@ -33,7 +33,7 @@ func warmCommand(p *program) *cli.Command {
 			fileFlag("resume", "note in `FILE` how far it came, and go on from there"),
 			numberFlag("stop-after", "end when so many keys in a row failed; 0 is never", 100, 0, math.MaxInt32),
 		),
-		Action: counted(1, 1, p.warm),
+		Action: withArgs(1, 1, p.warm),
 	}
 }
 
@@ -272,7 +272,7 @@ func (p *program) warmed(
 	case out != nil:
 		return out
 	case r.Failed > 0:
-		return errMiss
+		return errStatus1
 	}
 	return nil
 }

@@ -85,9 +85,9 @@ func writeEvent(out io.Writer, e client.Event, asJSON bool) error {
 	line := w.Time + "  " + w.Kind
 	switch e.Kind {
 	case client.Changed:
-		line += plainf("  %s  %s  %d", cmp.Or(w.Key, "-"), w.Hash, w.Version)
+		line += sanitizedf("  %s  %s  %d", cmp.Or(w.Key, "-"), w.Hash, w.Version)
 	case client.Flushed:
-		line += plainf("  %s  -  %d", cmp.Or(w.Namespace, "every namespace"), w.Version)
+		line += sanitizedf("  %s  -  %d", cmp.Or(w.Namespace, "every namespace"), w.Version)
 	case client.Raised:
 		line += fmt.Sprintf("  %s of %s partitions  -  %d", count(int64(w.Partitions)), count(partitions), w.Version)
 	}

@@ -138,7 +138,7 @@ func Drain(o cachesidecar.DrainOptions) wire.Request {
 	for _, bit := range []struct {
 		set bool
 		o   wire.Options
-	}{{o.Undo, wire.Undo}, {o.Force, wire.Force}, {o.End, wire.End}} {
+	}{{o.Undo, wire.Undo}, {o.Force, wire.Force}, {o.Stop, wire.End}} {
 		if bit.set {
 			q.Options |= bit.o
 		}

@@ -12,7 +12,7 @@ import (
 // counts of what has happened. All parts of a node share them.
 type counts struct {
 	pauses, begun, ended, retired  atomic.Int64 // partitions, except pauses
-	stopped                        atomic.Int64 // ns without running, in gaps that count
+	stopped                        atomic.Int64 // ns without running, in stalls that count
 	polls, pollFailures, conflicts atomic.Int64
 	refused                        atomic.Int64
 	applied, gaps, resets          atomic.Int64 // events of others' logs

@@ -30,7 +30,7 @@ type driver struct {
 	report  *reporter
 	effects effects
 
-	// Read and changed without the lock; a gap that counts moves lastSeen under it.
+	// Read and changed without the lock; a stall that counts moves lastSeen under it.
 	lastSeen atomic.Int64 // boot clock at its last reading
 	lastStop atomic.Pointer[standstill]
 	// Read without the lock, changed under it.
@@ -83,7 +83,7 @@ func newDriver(cfg *Config, counts *counts, report *reporter, e effects) *driver
 	now := cfg.Clock.Read().Boot
 	d.machine = ownership.New(ownership.Config{
 		Self: cfg.Self, Weight: cfg.Weight, Bound: cfg.Bound, Detection: cfg.Detection,
-		Alone: len(cfg.Join) == 0, Table: cfg.Network.Table,
+		SingleNode: len(cfg.Join) == 0, Table: cfg.Network.Table,
 		Voters: nodes(cfg.Voters),
 		Stamp:  func() kv.Version { return cfg.Versions.Next(cfg.Clock.Read().Wall) },
 		Rand:   rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())),
@@ -152,7 +152,7 @@ func (d *driver) owned() kv.PartitionSet {
 func (d *driver) carryOut() {
 	changed := false
 	var died []ownership.Died
-	for _, a := range d.machine.Drain() {
+	for _, a := range d.machine.TakeActions() {
 		switch a := a.(type) {
 		case ownership.Ended:
 			d.end(a)
@@ -235,8 +235,8 @@ func (d *driver) stopServing(set kv.PartitionSet) {
 	d.cfg.Tiers.Settle()
 }
 
-// within is Node.Within.
-func (d *driver) within(p uint16, epoch uint32, v kv.Version) bool {
+// releasedWith is Node.ReleasedWith.
+func (d *driver) releasedWith(p uint16, epoch uint32, v kv.Version) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	last := d.last[p]

@@ -51,7 +51,7 @@ func New(cfg Config) (*Node, error) {
 	cfg.Versions.Follow(cfg.Clock)
 	n := &Node{cfg: &cfg, counts: &counts{}, listening: make(chan struct{})}
 	n.compose()
-	if n.Alone() {
+	if n.SingleNode() {
 		n.driver.tick(cfg.Clock.Read().Boot)
 	}
 	return n, nil
@@ -109,8 +109,8 @@ func (n *Node) compose() {
 	n.server = peer.NewServer(identity, cfg.Credentials, cfg.limits(), cfg.Log, n.served.handler, n.admission.refused)
 }
 
-// Alone reports whether there can never be another member.
-func (n *Node) Alone() bool { return n.cfg.Bind == "" }
+// SingleNode reports whether there can never be another member.
+func (n *Node) SingleNode() bool { return n.cfg.Bind == "" }
 
 // Self returns this process.
 func (n *Node) Self() kv.Process { return n.cfg.Self }
@@ -132,10 +132,12 @@ func (n *Node) View() *View { return n.driver.view.Load() }
 // node does not serve the partition. An epoch is never used again.
 func (n *Node) OwnershipEpoch(p uint16) uint32 { return n.driver.epochs[p].Load() }
 
-// Within reports whether a change that this node has stamped with v belongs to an
+// ReleasedWith reports whether a change that this node has stamped with v belongs to an
 // ownership that was released meanwhile, or is to be: the next owner gets the change.
 // Call CheckPause before.
-func (n *Node) Within(p uint16, epoch uint32, v kv.Version) bool { return n.driver.within(p, epoch, v) }
+func (n *Node) ReleasedWith(p uint16, epoch uint32, v kv.Version) bool {
+	return n.driver.releasedWith(p, epoch, v)
+}
 
 // Owned returns the set of partitions that this node owns and serves.
 func (n *Node) Owned() kv.PartitionSet { return n.driver.owned() }
@@ -143,7 +145,7 @@ func (n *Node) Owned() kv.PartitionSet { return n.driver.owned() }
 // CheckPause ends ownerships after a pause of this process, and when their authority is
 // over. now is a reading of the boot clock. Call it before any answer from what this
 // node owns, and again before a write is acknowledged. If the process did not run for
-// B, or for several gaps that add up to a pause, all ownerships have ended when
+// B, or for several stalls that add up to a pause, all ownerships have ended when
 // CheckPause returns. With voters, ownerships have also ended that no majority of them
 // has acknowledged for B.
 func (n *Node) CheckPause(now time.Duration) { n.driver.checkPause(now) }
@@ -246,7 +248,7 @@ func (n *Node) Outcast() string {
 // Stats returns what this node counts of the cluster's statistics.
 func (n *Node) Stats() cachesidecar.ClusterState {
 	s, met := n.counts.stats(), n.greeter.attempts.stats()
-	s.Alone, s.Owned, s.Links = n.Alone(), n.Owned().Len(), n.server.Stats()
+	s.Alone, s.Owned, s.Links = n.SingleNode(), n.Owned().Len(), n.server.Stats()
 	now := n.cfg.Clock.Read().Boot
 	d := n.driver
 	d.mu.Lock()

@@ -10,7 +10,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
 
-// The driver's view of its own clock: a gap between two readings of the boot clock is a
+// The driver's view of its own clock: a stall between two readings of the boot clock is a
 // time in which this process did not run.
 
 // checkPause is Node.CheckPause.
@@ -21,61 +21,61 @@ func (d *driver) checkPause(now time.Duration) {
 	}
 }
 
-// markRunning records that the process runs. Only a gap that counts takes the lock. What
-// the gap ends has ended before lastSeen moves; a caller that finds the same gap
+// markRunning records that the process runs. Only a stall that counts takes the lock. What
+// the stall ends has ended before lastSeen moves; a caller that finds the same stall
 // meanwhile waits for the lock.
 func (d *driver) markRunning(now time.Duration) {
 	last := d.lastSeen.Load()
-	gap := now - time.Duration(last)
-	if gap <= d.cfg.Bound/ownership.LookEvery { // not each time: other goroutines read it
+	stall := now - time.Duration(last)
+	if stall <= d.cfg.Bound/ownership.LookEvery { // not each time: other goroutines read it
 		return
 	}
-	if gap > d.cfg.MaxSkew/2 {
-		d.lastStop.Store(&standstill{now, gap})
+	if stall > d.cfg.MaxSkew/2 {
+		d.lastStop.Store(&standstill{now, stall})
 	}
-	if gap > d.cfg.Bound/ownership.GapAbove {
-		d.closeGap()
+	if stall > d.cfg.Bound/ownership.StallAbove {
+		d.closeStall()
 	} else {
 		d.lastSeen.CompareAndSwap(last, int64(now))
 	}
 }
 
-// closeGap adds a gap to those before and ends what must end, unless another caller has
+// closeStall adds a stall to those before and ends what must end, unless another caller has
 // done so already.
-func (d *driver) closeGap() {
+func (d *driver) closeStall() {
 	if failpoint.Out(failpoint.GapLocked) {
-		d.closeGapUnlocked()
+		d.closeStallUnlocked()
 		return
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	now := d.cfg.Clock.Read().Boot
-	d.judgeGap(now, now-time.Duration(d.lastSeen.Load()))
+	d.judgeStall(now, now-time.Duration(d.lastSeen.Load()))
 	d.lastSeen.Store(int64(now))
 }
 
-// closeGapUnlocked is closeGap without its guard, for a failpoint: the second caller
-// sees no gap although what the first one must end has not ended yet.
-func (d *driver) closeGapUnlocked() {
+// closeStallUnlocked is closeStall without its guard, for a failpoint: the second caller
+// sees no stall although what the first one must end has not ended yet.
+func (d *driver) closeStallUnlocked() {
 	now := d.cfg.Clock.Read().Boot
 	length := now - time.Duration(d.lastSeen.Swap(int64(now)))
 	failpoint.At(failpoint.GapFound)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.judgeGap(now, length)
+	d.judgeStall(now, length)
 }
 
-// judgeGap tells the machine about a gap, and ends all leases if the gap is a pause.
+// judgeStall tells the machine about a stall, and ends all leases if the stall is a pause.
 // d.mu is held.
-func (d *driver) judgeGap(now, length time.Duration) {
-	if length <= d.cfg.Bound/ownership.GapAbove {
+func (d *driver) judgeStall(now, length time.Duration) {
+	if length <= d.cfg.Bound/ownership.StallAbove {
 		return
 	}
 	d.counts.stopped.Add(int64(length))
 	if d.cfg.Bind == "" { // no other node can ever own what this one has
 		return
 	}
-	stop, paused := d.machine.Gap(now, length)
+	stop, paused := d.machine.Stall(now, length)
 	if paused {
 		d.counts.pauses.Add(1)
 		d.cfg.Log.Warn("this process did not run for "+stop.String(), "given_up", d.owned().Len())
@@ -89,10 +89,10 @@ func (d *driver) judgeGap(now, length time.Duration) {
 	d.carryOut()
 }
 
-// lookForGaps finds the gaps in which this process did not run, even when little else
-// happens. It takes no lock until it has found a gap, so that a busy lock does not hide
+// lookForStalls finds the stalls in which this process did not run, even when little else
+// happens. It takes no lock until it has found a stall, so that a busy lock does not hide
 // one.
-func (d *driver) lookForGaps(ctx context.Context) {
+func (d *driver) lookForStalls(ctx context.Context) {
 	t := time.NewTicker(d.cfg.Bound / ownership.LookEvery)
 	defer t.Stop()
 	for {
@@ -105,7 +105,7 @@ func (d *driver) lookForGaps(ctx context.Context) {
 	}
 }
 
-// look looks for a gap, and tells the mirror that there was none.
+// look looks for a stall, and tells the mirror that there was none.
 func (d *driver) look() {
 	m := d.cfg.Mirror
 	if m == nil {

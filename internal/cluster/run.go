@@ -21,9 +21,9 @@ func (n *Node) Listening() <-chan struct{} { return n.listening }
 // and says goodbye. It returns when all its goroutines have ended. A node that is alone
 // only tells the mirror that it runs. Call Run once.
 func (n *Node) Run(ctx context.Context) error {
-	if n.Alone() {
+	if n.SingleNode() {
 		close(n.listening)
-		n.driver.lookForGaps(ctx)
+		n.driver.lookForStalls(ctx)
 		return nil
 	}
 	ln, err := n.cfg.Network.Listen(n.cfg.PeerBind)
@@ -59,7 +59,7 @@ func (n *Node) Run(ctx context.Context) error {
 		func(ctx context.Context) { n.membership.watch(ctx, g) },
 		func(ctx context.Context) { n.greeter.run(ctx, g) },
 		func(ctx context.Context) { n.relay.run(ctx, g) },
-		n.tick, d.lookForGaps, n.followers.run, n.followers.runHeartbeats,
+		n.tick, d.lookForStalls, n.followers.run, n.followers.runHeartbeats,
 	} {
 		group.Go(func() error { run(inner); return nil })
 	}

@@ -30,7 +30,7 @@ func depends(q *wire.Request) bool {
 	case wire.OpSet:
 		return q.Mode != wire.ModeSet
 	case wire.OpDelete:
-		return !q.Has(wire.Settle)
+		return !q.Has(wire.LateWrite)
 	}
 	return q.Op != wire.OpFill
 }
@@ -46,12 +46,12 @@ func mayGuess(q *wire.Request) bool {
 
 // epoch returns the epoch of the ownership in which an operation on a key may be executed
 // here and now. Zero means MOVED: this host does not own the key, or the operation depends
-// on an entry that may be on its way here. fetched is the ownership epoch in which the entry
+// on an entry that may be on its way here. fetchedEpoch is the ownership epoch in which the entry
 // has been asked for; zero is none.
-func (o *Owners) epoch(q *wire.Request, k kv.Key, fetched uint32, now kv.Moment) uint32 {
+func (o *Owners) epoch(q *wire.Request, k kv.Key, fetchedEpoch uint32, now kv.Moment) uint32 {
 	partition := k.Hash.Partition()
 	epoch := o.Node.OwnershipEpoch(partition)
-	if epoch == fetched || !depends(q) || !o.coming(partition) {
+	if epoch == fetchedEpoch || !depends(q) || !o.coming(partition) {
 		return epoch
 	}
 	if _, present := o.Store.Peek(k, now.Boot); !present {

@@ -88,7 +88,7 @@ func absentOps(version uint64) map[string]struct {
 		"the same, soft":          del(wire.Soft, version, wire.Unavailable),
 		"DELETE":                  del(0, 0, wire.Miss),
 		"DELETE, soft":            del(wire.Soft, 0, wire.Miss),
-		"DELETE of a write's end": del(wire.Settle, 0, wire.Miss),
+		"DELETE of a write's end": del(wire.LateWrite, 0, wire.Miss),
 	}
 }
 

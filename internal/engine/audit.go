@@ -158,7 +158,7 @@ func (c *audits) cached(h choice, room *loader.Room) (value []byte, absent bool,
 			return nil, false, 0, err
 		}
 		value, seen, res := c.Store.Look(nil, h.key, segment.Query{Limit: segment.NoLimit, Unread: true}, now)
-		if res != segment.Stored || seen.Stale {
+		if res != segment.Found || seen.Stale {
 			return nil, false, 0, errNotCached
 		}
 		return value, seen.Absent, seen.Version, nil

@@ -75,9 +75,9 @@ func (c *Changes) detach(h kv.Hash) {
 	if failpoint.Out(failpoint.Detach) {
 		return
 	}
-	c.Leases.Detach(h)
+	c.Leases.Invalidate(h)
 	for _, l := range c.Names.Loads() {
-		l.Detach(h)
+		l.Invalidate(h)
 	}
 }
 
@@ -87,9 +87,9 @@ func (c *Changes) detachIf(match func(kv.NamespaceID, kv.Hash) bool) {
 	if failpoint.Out(failpoint.Detach) {
 		return
 	}
-	c.Leases.DetachIf(match)
+	c.Leases.InvalidateIf(match)
 	for _, l := range c.Names.Loads() {
-		l.DetachIf(match)
+		l.InvalidateIf(match)
 	}
 }
 

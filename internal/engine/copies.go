@@ -240,14 +240,14 @@ func newCall(owner *cluster.Owner, key kv.Key, asks Question, now kv.Moment, unt
 // detach stops reads from joining the calls of a hash, because the key has changed.
 func (c *Calls) detach(h kv.Hash) {
 	if !failpoint.Out(failpoint.JoinRule) {
-		c.table.Detach(h)
+		c.table.Invalidate(h)
 	}
 }
 
 // detachIf does the same for all keys that match.
 func (c *Calls) detachIf(match func(kv.NamespaceID, kv.Hash) bool) {
 	if !failpoint.Out(failpoint.JoinRule) {
-		c.table.DetachIf(match)
+		c.table.InvalidateIf(match)
 	}
 }
 

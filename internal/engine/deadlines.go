@@ -53,8 +53,8 @@ func (d *Deadlines) Limit(q *wire.Request, until time.Duration) {
 	}
 }
 
-// untilOf returns the moment at which a write is given up; zero: never.
-func untilOf(q *wire.Request) time.Duration {
+// executeBefore returns the moment at which a write is given up; zero: never.
+func executeBefore(q *wire.Request) time.Duration {
 	if ended(q) {
 		return longAgo
 	}
@@ -71,13 +71,13 @@ func ended(q *wire.Request) bool {
 		!failpoint.Out(failpoint.ConnEnded)
 }
 
-// until returns when a write that this host passes on is given up, on the owner's clock.
+// executeBeforeAtOwner returns when a write that this host passes on is given up, on the owner's clock.
 // This host waits for it until deadline.
-func until(owner *cluster.Owner, q *wire.Request, deadline time.Duration) uint64 {
+func executeBeforeAtOwner(owner *cluster.Owner, q *wire.Request, deadline time.Duration) uint64 {
 	if q.UntilNS == 0 {
 		return 0
 	}
-	return owner.Until(min(untilOf(q), deadline))
+	return owner.Until(min(executeBefore(q), deadline))
 }
 
 // over reports whether a write has been given up; zero means never.
@@ -96,7 +96,7 @@ func (d *Deadlines) tooLate(q *wire.Request) wire.Reply {
 	if ended(q) {
 		return failed(wire.Unavailable, "the connection that the %s came over has ended: nothing was done", q.Op)
 	}
-	late := d.clock.Read().Boot - untilOf(q)
+	late := d.clock.Read().Boot - executeBefore(q)
 	return failed(wire.Unavailable, "the %s came %v after its caller had given it up: nothing was done", q.Op,
 		late.Round(time.Microsecond))
 }

@@ -55,16 +55,16 @@ type Engine struct {
 }
 
 // Execute answers a request from what this host has, without waiting, or with MOVED (see
-// keys.go). q.Namespace must be set. fetched is the ownership epoch in which an entry
+// keys.go). q.Namespace must be set. fetchedEpoch is the ownership epoch in which an entry
 // that may be on its way here has been asked for; zero is none. For GET and MGET sessions
 // call Reads.Value instead, which puts values straight into the connection's buffer.
-func (e *Engine) Execute(q *wire.Request, b *namespaces.Pins, now kv.Moment, fetched uint32) (r wire.Reply) {
-	e.ExecuteTo(q, b, now, fetched, &r)
+func (e *Engine) Execute(q *wire.Request, pins *namespaces.Pins, now kv.Moment, fetchedEpoch uint32) (r wire.Reply) {
+	e.ExecuteTo(q, pins, now, fetchedEpoch, &r)
 	return r
 }
 
 // ExecuteTo is Execute with a reply that is filled in place.
-func (e *Engine) ExecuteTo(q *wire.Request, b *namespaces.Pins, now kv.Moment, fetched uint32, r *wire.Reply) {
+func (e *Engine) ExecuteTo(q *wire.Request, pins *namespaces.Pins, now kv.Moment, fetchedEpoch uint32, r *wire.Reply) {
 	switch q.Op {
 	case wire.OpPing:
 		*r = wire.Reply{}
@@ -73,13 +73,13 @@ func (e *Engine) ExecuteTo(q *wire.Request, b *namespaces.Pins, now kv.Moment, f
 			*r = Moved()
 			return
 		}
-		*r = e.Writes.deleteAll(q, b, now)
+		*r = e.Writes.deleteKeys(q, pins, now)
 	case wire.OpFlush:
-		if q.Has(wire.Cluster) && !e.Node.Alone() {
+		if q.Has(wire.Cluster) && !e.Node.SingleNode() {
 			*r = Moved()
 			return
 		}
-		*r = e.Flushes.local(q, b, now)
+		*r = e.Flushes.local(q, pins, now)
 	case wire.OpDrain:
 		*r = Moved()
 	case wire.OpRing:
@@ -89,7 +89,7 @@ func (e *Engine) ExecuteTo(q *wire.Request, b *namespaces.Pins, now kv.Moment, f
 	case wire.OpForget:
 		*r = e.Hosts.Forget(kv.NodeID(q.Key))
 	default:
-		e.keys.execute(q, b, now, fetched, r)
+		e.keys.execute(q, pins, now, fetchedEpoch, r)
 	}
 }
 
@@ -101,25 +101,29 @@ var Features = []string{
 }
 
 // Copied returns how many bytes of a value Execute copies for a request of one key.
-func (e *Engine) Copied(q *wire.Request, b *namespaces.Pins) int { return e.keys.copied(q, q.Key, b) }
+func (e *Engine) Copied(q *wire.Request, pins *namespaces.Pins) int {
+	return e.keys.copied(q, q.Key, pins)
+}
 
-// ServeNow answers a request wherever its keys are. deadline is on the boot clock; b is
+// ServeNow answers a request wherever its keys are. deadline is on the boot clock; pins is
 // released while ServeNow waits. When ServeNow returns, a write with ack=all has been
 // executed, but still has to be acknowledged by all hosts (see Acks).
-func (e *Engine) ServeNow(ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration) wire.Reply {
+func (e *Engine) ServeNow(
+	ctx context.Context, q *wire.Request, pins *namespaces.Pins, deadline time.Duration,
+) wire.Reply {
 	switch q.Op {
 	case wire.OpMGet:
-		return e.keys.readMany(ctx, q, b, deadline)
+		return e.keys.readMany(ctx, q, pins, deadline)
 	case wire.OpDelete:
-		return e.keys.deleteMany(ctx, q, b, deadline)
+		return e.keys.deleteMany(ctx, q, pins, deadline)
 	case wire.OpFlush:
-		return e.Flushes.Cluster(ctx, q, b, deadline)
+		return e.Flushes.Cluster(ctx, q, pins, deadline)
 	case wire.OpRing:
 		return e.Hosts.ringOfOwner(ctx, q)
 	case wire.OpForget:
 		return e.Hosts.ForgetEverywhere(ctx, q)
 	}
-	r := e.keys.serve(ctx, q, b, deadline)
+	r := e.keys.serve(ctx, q, pins, deadline)
 	if Degraded(&r) {
 		if loaded, ok := e.Loads.withoutOwner(ctx, q, deadline); ok {
 			return loaded
@@ -130,31 +134,31 @@ func (e *Engine) ServeNow(ctx context.Context, q *wire.Request, b *namespaces.Pi
 
 // ServePeer answers a request that another sidecar has passed on, if this host owns the
 // key's partition or is about to. Otherwise it answers MOVED. deadline is on the boot
-// clock; b is released while it waits.
+// clock; pins is released while it waits.
 func (e *Engine) ServePeer(
-	ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration,
+	ctx context.Context, q *wire.Request, pins *namespaces.Pins, deadline time.Duration,
 ) wire.Reply {
 	if q.Op == wire.OpMGet || q.Op == wire.OpDelete {
 		r := wire.Reply{Items: make([]wire.Reply, len(q.Keys))}
-		b.Release()
+		pins.Release()
 		group := errgroup.Group{} // each key may wait for the origin, or for its last owner
 		group.SetLimit(fetchesAtOnce)
 		for i, key := range q.Keys {
 			group.Go(func() error {
-				b := namespaces.Pins{Table: e.Names, Member: b.Member}
-				defer b.Release()
+				pins := namespaces.Pins{Table: e.Names, Member: pins.Member}
+				defer pins.Release()
 				one := *q
 				if q.Op == wire.OpMGet {
 					one.Op, one.Key, one.Keys = wire.OpGet, key, nil
 				}
-				r.Items[i] = e.keys.servePeer(ctx, &one, key, &b, deadline)
+				r.Items[i] = e.keys.servePeer(ctx, &one, key, &pins, deadline)
 				return nil
 			})
 		}
 		_ = group.Wait() // no function in it fails
 		return r
 	}
-	return e.keys.servePeer(ctx, q, q.Key, b, deadline)
+	return e.keys.servePeer(ctx, q, q.Key, pins, deadline)
 }
 
 // Reload puts other settings of namespaces into effect. It returns the key filters that

@@ -25,12 +25,12 @@ type Flushes struct {
 }
 
 // local empties a namespace, or all of them, on this host.
-func (f *Flushes) local(q *wire.Request, b *namespaces.Pins, now kv.Moment) wire.Reply {
+func (f *Flushes) local(q *wire.Request, pins *namespaces.Pins, now kv.Moment) wire.Reply {
 	name, bad := flushedName(q)
 	if bad != nil {
 		return wire.ErrorReply(bad)
 	}
-	b.Release()
+	pins.Release()
 	f.empty(f.Names.Named(name), func(id kv.NamespaceID) { f.Store.Clear(id, now) })
 	floor := f.HLC.Next(now.Wall)
 	if f.Log == nil {
@@ -58,16 +58,18 @@ func flushedName(q *wire.Request) (string, *wire.Error) {
 }
 
 // Cluster empties a namespace, or all of them, on every host.
-func (f *Flushes) Cluster(ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration) wire.Reply {
+func (f *Flushes) Cluster(
+	ctx context.Context, q *wire.Request, pins *namespaces.Pins, deadline time.Duration,
+) wire.Reply {
 	name, bad := flushedName(q)
 	if bad != nil {
 		return wire.ErrorReply(bad)
 	}
-	if bad := f.Names.Claim(name, b.Member); bad != nil {
+	if bad := f.Names.Claim(name, pins.Member); bad != nil {
 		return wire.ErrorReply(bad)
 	}
 	defer f.Names.Unclaim(name)
-	b.Release()
+	pins.Release()
 	ctx, cancel := context.WithTimeout(ctx, deadline-f.Clock.Read().Boot)
 	defer cancel()
 	floor, bad := f.Node.Flush(ctx, name)

@@ -195,7 +195,7 @@ func (f *Forwarder) write(
 		return f.Deadlines.tooLate(q)
 	}
 	out := *q
-	out.UntilNS = until(owner, q, deadline)
+	out.UntilNS = executeBeforeAtOwner(owner, q, deadline)
 	out.Options &^= wire.AckAll // asked for once the write is executed
 	changes := q.Op != wire.OpMetaGet || q.Has(wire.Touch)
 	var a peer.Answer
@@ -229,7 +229,7 @@ func (f *Forwarder) delete(
 ) {
 	out := &wire.Request{
 		Op: wire.OpDelete, Namespace: q.Namespace, Options: q.Options &^ wire.AckAll, ReplicaLagMS: q.ReplicaLagMS,
-		UntilNS: until(owner, q, deadline), Compare: q.Compare, StaleMS: q.StaleMS,
+		UntilNS: executeBeforeAtOwner(owner, q, deadline), Compare: q.Compare, StaleMS: q.StaleMS,
 	}
 	for _, i := range list {
 		out.Keys = append(out.Keys, q.Keys[i])

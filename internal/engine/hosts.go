@@ -45,10 +45,10 @@ func (h *Hosts) Ring(q *wire.Request) wire.Reply {
 	p := h.Names.Hash(q.Namespace, q.Key).Partition()
 	place := cachesidecar.Place{Partition: int(p)}
 	if o := h.Node.View().Owner(p); o != nil {
-		place.Owner = string(o.Node)
+		place.AssignedOwner = string(o.Node)
 	}
 	if h.Node.OwnershipEpoch(p) != 0 {
-		place.Holder = h.Config.Node
+		place.Owner = h.Config.Node
 	}
 	return wire.BodyReply(place)
 }
@@ -57,7 +57,7 @@ func (h *Hosts) Ring(q *wire.Request) wire.Reply {
 func (h *Hosts) ringOfOwner(ctx context.Context, q *wire.Request) wire.Reply {
 	r := h.Ring(q)
 	var place cachesidecar.Place
-	if r.Status != wire.OK || wire.UnmarshalBody(r.Body, &place) != nil || place.Holder != "" {
+	if r.Status != wire.OK || wire.UnmarshalBody(r.Body, &place) != nil || place.Owner != "" {
 		return r
 	}
 	owner := h.Node.View().Owner(uint16(place.Partition))
@@ -70,7 +70,7 @@ func (h *Hosts) ringOfOwner(ctx context.Context, q *wire.Request) wire.Reply {
 	ask := &wire.Request{Op: wire.OpRing, Namespace: q.Namespace, Key: q.Key}
 	if h.Node.Do(ctx, owner.Process, h.Deadlines.Timeout(q)/2, ask, &a) == nil &&
 		a.Status == wire.OK && wire.UnmarshalBody(a.Body, &theirs) == nil {
-		place.Holder = theirs.Holder
+		place.Owner = theirs.Owner
 	}
 	return wire.BodyReply(place)
 }

@@ -30,7 +30,7 @@ func TestRing(t *testing.T) {
 		if r.Status != wire.OK {
 			continue
 		}
-		if err := wire.UnmarshalBody(r.Body, &p); err != nil || p.Holder != "host" || p.Owner != "host" {
+		if err := wire.UnmarshalBody(r.Body, &p); err != nil || p.Owner != "host" || p.AssignedOwner != "host" {
 			t.Errorf("RING in namespace %q: %+v, %v", tc.namespace, p, err)
 		}
 	}

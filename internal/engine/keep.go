@@ -14,6 +14,9 @@ import (
 	"github.com/cachesidecar/cachesidecar/l2/segment"
 )
 
+// This file decides which kept memory is accepted: sidecar/keep.go takes it from systemd, and l2/segment/keep.go
+// reads and writes it.
+
 // Keep says what an earlier process has left, and to what the entries are compared.
 type Keep struct {
 	File *os.File // the memory of an earlier process; nil: there is none

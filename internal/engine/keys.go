@@ -46,29 +46,30 @@ type keys struct {
 
 // execute answers a request of one key from what this host has, without waiting, or with
 // MOVED.
-func (c *keys) execute(q *wire.Request, b *namespaces.Pins, now kv.Moment, fetched uint32, r *wire.Reply) {
+func (c *keys) execute(q *wire.Request, pins *namespaces.Pins, now kv.Moment, fetchedEpoch uint32, r *wire.Reply) {
 	switch q.Op {
 	case wire.OpGet, wire.OpLease:
-		if value, _, _ := c.reads.Value(nil, b, q, q.Key, segment.NoLimit, now, fetched, r); r.Status == wire.OK {
+		value, _, _ := c.reads.Value(nil, pins, q, q.Key, segment.NoLimit, now, fetchedEpoch, r)
+		if r.Status == wire.OK {
 			r.Value = value
 		}
 	case wire.OpSet:
-		c.writes.set(q, b, now, fetched, r)
+		c.writes.set(q, pins, now, fetchedEpoch, r)
 	case wire.OpFill:
-		c.writes.onKey(q, b, now, fetched, r, c.tokens.fill)
+		c.writes.onKey(q, pins, now, fetchedEpoch, r, c.tokens.fill)
 	case wire.OpTouch:
-		c.writes.onKey(q, b, now, fetched, r, c.writes.touch)
+		c.writes.onKey(q, pins, now, fetchedEpoch, r, c.writes.touch)
 	case wire.OpIncr:
-		c.writes.onKey(q, b, now, fetched, r, c.writes.incr)
+		c.writes.onKey(q, pins, now, fetchedEpoch, r, c.writes.incr)
 	case wire.OpMetaGet:
-		c.metaGets.answer(q, b, now, fetched, r)
+		c.metaGets.answer(q, pins, now, fetchedEpoch, r)
 	default:
 		*r = failed(wire.Unsupported, "%s is not served by this version", q.Op)
 	}
 }
 
 func (c *keys) servePeer(
-	ctx context.Context, q *wire.Request, k []byte, b *namespaces.Pins, deadline time.Duration,
+	ctx context.Context, q *wire.Request, k []byte, pins *namespaces.Pins, deadline time.Duration,
 ) wire.Reply {
 	partition := c.Names.Hash(q.Namespace, k).Partition()
 	limit := c.owners.waitLimit(q, deadline)
@@ -80,14 +81,14 @@ func (c *keys) servePeer(
 			if waited && q.UntilNS != 0 && !failpoint.Out(failpoint.ConnEnded) {
 				return Moved()
 			}
-			if r, done := c.local(ctx, q, k, b, now, deadline); done {
+			if r, done := c.local(ctx, q, k, pins, now, deadline); done {
 				return r
 			}
 		}
 		if !c.Node.View().Own(partition) {
 			return Moved()
 		}
-		b.Release()
+		pins.Release()
 		if !c.owners.wait(ctx, changed, limit, 0) {
 			return failed(wire.Unavailable, "the key's partition is being taken over: try again")
 		}
@@ -95,13 +96,13 @@ func (c *keys) servePeer(
 }
 
 // serve answers a request of one key.
-func (c *keys) serve(ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration) wire.Reply {
+func (c *keys) serve(ctx context.Context, q *wire.Request, pins *namespaces.Pins, deadline time.Duration) wire.Reply {
 	limit := c.owners.waitLimit(q, deadline)
 	for again := askAgain; ; again = min(2*again, mostAgain) {
 		changed := c.Node.Changed() // taken before the state that it tells of is read
 		now := c.Clock.Read()
 		c.Node.CheckPause(now.Boot)
-		ns, err := b.Write(q.Namespace)
+		ns, err := pins.Write(q.Namespace)
 		if bad := CheckKey(q.Key); bad != nil {
 			err = bad
 		} else if err != nil && q.Op == wire.OpGet && kv.ValidNamespace(string(q.Namespace)) {
@@ -113,12 +114,12 @@ func (c *keys) serve(ctx context.Context, q *wire.Request, b *namespaces.Pins, d
 		key := ns.Key(q.Key)
 		partition := key.Hash.Partition()
 		if c.Node.OwnershipEpoch(partition) != 0 {
-			if r, done := c.local(ctx, q, q.Key, b, now, deadline); done {
+			if r, done := c.local(ctx, q, q.Key, pins, now, deadline); done {
 				return r
 			}
 		}
 		if owner := c.Node.View().Owner(partition); owner != nil && owner.Process != c.Node.Self() {
-			b.Release()
+			pins.Release()
 			r := c.forwarder.forward(ctx, owner, q, key, deadline)
 			if r.Status != wire.Moved {
 				return r
@@ -127,7 +128,7 @@ func (c *keys) serve(ctx context.Context, q *wire.Request, b *namespaces.Pins, d
 				continue // the view has changed meanwhile
 			}
 		}
-		b.Release()
+		pins.Release()
 		if !c.owners.wait(ctx, changed, limit, again) {
 			return c.owners.replyNoOwner(q)
 		}
@@ -137,21 +138,21 @@ func (c *keys) serve(ctx context.Context, q *wire.Request, b *namespaces.Pins, d
 // local answers from what this host owns. It first fetches an entry that is on its
 // way here, and loads a missing value. It returns false if the request must go elsewhere.
 func (c *keys) local(
-	ctx context.Context, q *wire.Request, k []byte, b *namespaces.Pins, now kv.Moment, deadline time.Duration,
+	ctx context.Context, q *wire.Request, k []byte, pins *namespaces.Pins, now kv.Moment, deadline time.Duration,
 ) (wire.Reply, bool) {
 	if ns := c.through.of(q); ns != nil {
-		b.Release()
+		pins.Release()
 		return c.through.write(ctx, ns, q, k, deadline)
 	}
-	r := c.inPlace(ctx, q, k, b, now, 0)
+	r := c.inPlace(ctx, q, k, pins, now, 0)
 	if r.Status != wire.Moved {
 		return r, true
 	}
 	if ns := c.through.of(q); ns != nil { // since a reload just now
-		b.Release()
+		pins.Release()
 		return c.through.write(ctx, ns, q, k, deadline)
 	}
-	ns, key, err := c.named(q, k, b)
+	ns, key, err := c.named(q, k, pins)
 	if err != nil {
 		return wire.ErrorReply(err), true
 	}
@@ -160,30 +161,30 @@ func (c *keys) local(
 	if epoch == 0 {
 		return r, false // not owned any more
 	}
-	b.Release()
+	pins.Release()
 	asked, err := c.owners.fetchEntry(ctx, q, key, deadline-now.Boot)
 	if err != nil {
 		return wire.ErrorReply(err), true
 	}
 	if asked || !waits { // else all entries on their way have come
-		r = c.inPlace(ctx, q, k, b, c.Clock.Read(), epoch)
+		r = c.inPlace(ctx, q, k, pins, c.Clock.Read(), epoch)
 		if r.Status != wire.Miss || r.Why == wire.Absent || !waits {
 			return r, r.Status != wire.Moved
 		}
 	}
 	for {
-		b.Release() // a namespace that may lose its slot has tokens only, and they name the key
+		pins.Release() // a namespace that may lose its slot has tokens only, and they name the key
 		if ns.Origin == nil {
 			r = c.tokens.claim(ctx, ns, key, q, deadline)
 		} else {
 			r = c.loads.Get(ctx, ns, key, q, deadline)
 		}
 		if r.Status != wire.Moved {
-			return c.afterLoad(q, b, epoch, r)
+			return c.afterLoad(q, pins, epoch, r)
 		}
 		// Another request has stored the value.
 		now := c.Clock.Read()
-		r = c.inPlace(ctx, q, k, b, now, epoch)
+		r = c.inPlace(ctx, q, k, pins, now, epoch)
 		if r.Status != wire.Miss || r.Why == wire.Absent || now.Boot >= deadline {
 			return r, r.Status != wire.Moved
 		}
@@ -191,18 +192,18 @@ func (c *keys) local(
 }
 
 // copied returns how many bytes of a value execute copies for a request of one key.
-func (c *keys) copied(q *wire.Request, k []byte, b *namespaces.Pins) int {
+func (c *keys) copied(q *wire.Request, k []byte, pins *namespaces.Pins) int {
 	n := 0
 	switch {
 	case ReadOp(q.Op), q.Op == wire.OpMetaGet && !q.Has(wire.NoValue):
 	case q.Op == wire.OpFill, q.Op == wire.OpSet && q.Mode == wire.ModeCAS: // for readers that wait
 		return len(q.Value)
-	case q.Op == wire.OpSet && q.Mode.Joins():
+	case q.Op == wire.OpSet && q.Mode.IsConcat():
 		n = len(q.Value)
 	default:
 		return 0
 	}
-	if ns := b.Read(q.Namespace); ns != nil {
+	if ns := pins.Read(q.Namespace); ns != nil {
 		n += c.reads.Store.Length(ns.Key(k))
 	}
 	if q.Op == wire.OpSet && n > c.writes.Config.MaxValue {
@@ -214,13 +215,13 @@ func (c *keys) copied(q *wire.Request, k []byte, b *namespaces.Pins) int {
 // named returns the namespace and the key of a request. A deletion takes no slot for a
 // namespace that has none here: then ns is nil.
 func (c *keys) named(
-	q *wire.Request, k []byte, b *namespaces.Pins,
+	q *wire.Request, k []byte, pins *namespaces.Pins,
 ) (ns *namespaces.Namespace, key kv.Key, err *wire.Error) {
 	if q.Op == wire.OpDelete {
-		ns, key = c.writes.keyOf(q, k, b)
+		ns, key = c.writes.keyOf(q, k, pins)
 		return ns, key, nil
 	}
-	if ns, err = b.Write(q.Namespace); err != nil {
+	if ns, err = pins.Write(q.Namespace); err != nil {
 		return nil, key, err
 	}
 	return ns, ns.Key(k), nil
@@ -228,21 +229,21 @@ func (c *keys) named(
 
 // afterLoad returns the answer after a load. METAGET looks at what the load has left.
 func (c *keys) afterLoad(
-	q *wire.Request, b *namespaces.Pins, epoch uint32, r wire.Reply,
+	q *wire.Request, pins *namespaces.Pins, epoch uint32, r wire.Reply,
 ) (wire.Reply, bool) {
 	if q.Op != wire.OpMetaGet {
 		return r, true
 	}
-	r = c.metaGets.loaded(q, b, epoch, &r)
+	r = c.metaGets.loaded(q, pins, epoch, &r)
 	return r, r.Status != wire.Moved
 }
 
 // inPlace is Execute for one key, also for the deletion of one key. What is copied is charged, and
 // waits for its turn, before it is copied: many requests may want one long value at once.
 func (c *keys) inPlace(
-	ctx context.Context, q *wire.Request, k []byte, b *namespaces.Pins, now kv.Moment, fetched uint32,
+	ctx context.Context, q *wire.Request, k []byte, pins *namespaces.Pins, now kv.Moment, fetchedEpoch uint32,
 ) (r wire.Reply) {
-	if n := c.copied(q, k, b); n > 0 {
+	if n := c.copied(q, k, pins); n > 0 {
 		held := quota.HeldOf(ctx)
 		if err := held.Take(n); err != nil {
 			return failed(wire.Busy, "%v", err)
@@ -251,8 +252,8 @@ func (c *keys) inPlace(
 		now = c.Clock.Read() // it may have waited
 	}
 	if q.Op == wire.OpDelete {
-		return c.writes.Delete(q, k, b, now, fetched)
+		return c.writes.Delete(q, k, pins, now, fetchedEpoch)
 	}
-	c.execute(q, b, now, fetched, &r)
+	c.execute(q, pins, now, fetchedEpoch, &r)
 	return r
 }

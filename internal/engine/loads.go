@@ -74,7 +74,7 @@ func (c *Loads) keep(
 	p := key.Hash.Partition()
 	f := segment.Fill{
 		Value: r.Bytes, Flags: r.Flags, Version: r.Version, Absent: r.Absent, Generation: generation,
-		Deadline: ends(now), Until: until,
+		Deadline: ends(now), ExecuteBefore: until,
 		Admit: func() bool {
 			return c.Node.OwnershipEpoch(p) == epoch &&
 				(c.Ledger.Admit(key.Namespace, key.Hash, r.Version, r.Version) ||
@@ -205,7 +205,7 @@ func (c *Loads) Answer(ns *namespaces.Namespace, key kv.Key, q *wire.Request, r 
 		}
 		// A value that was kept has an end: a millisecond, if it has gone again by now. A
 		// value that was not kept has none, and answers only the reads that have waited.
-		if r.Uncached || r.Absent && ns.Policy.NegativeTTL <= 0 {
+		if r.NoStore || r.Absent && ns.Policy.NegativeTTL <= 0 {
 			return a
 		}
 		a.TTLMS = 1

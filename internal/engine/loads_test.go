@@ -145,7 +145,7 @@ func TestLoadedAndGone(t *testing.T) {
 		if a.Status != wire.Miss || a.Why != wire.Absent || !a.Attested || a.TTLMS != 1 {
 			t.Errorf("gone: %+v, want none as of its load, for 1 ms", a)
 		}
-		r.Uncached = true
+		r.NoStore = true
 		a = h.Loads.Answer(ns, key, q, &r, nil)
 		if a.Status != wire.OK || string(a.Value) != "v" || a.Attested || a.TTLMS != 1 {
 			t.Errorf("not kept: %+v, want the value, not attested", a)

@@ -21,7 +21,7 @@ import (
 // that is left. round answers what it can of the keys in todo and returns the rest. n is
 // the number of keys.
 func (c *keys) rounds(
-	ctx context.Context, n int, b *namespaces.Pins, p *waitLimit,
+	ctx context.Context, n int, pins *namespaces.Pins, p *waitLimit,
 	round func(todo []int, now kv.Moment) []int, last func(i int),
 ) {
 	todo := make([]int, n)
@@ -35,7 +35,7 @@ func (c *keys) rounds(
 		if todo = round(todo, now); len(todo) == 0 {
 			return
 		}
-		b.Release()
+		pins.Release()
 		if !c.owners.wait(ctx, changed, p, again) {
 			for _, i := range todo {
 				last(i)
@@ -50,17 +50,19 @@ func (c *keys) rounds(
 const fetchesAtOnce = 16
 
 // deleteMany answers DELETE.
-func (c *keys) deleteMany(ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration) wire.Reply {
+func (c *keys) deleteMany(
+	ctx context.Context, q *wire.Request, pins *namespaces.Pins, deadline time.Duration,
+) wire.Reply {
 	items := make([]wire.Reply, len(q.Keys))
 	ns := c.through.of(q)
-	c.rounds(ctx, len(items), b, c.owners.waitLimit(q, deadline), func(todo []int, now kv.Moment) (left []int) {
+	c.rounds(ctx, len(items), pins, c.owners.waitLimit(q, deadline), func(todo []int, now kv.Moment) (left []int) {
 		groups := map[*cluster.Owner][]int{}
 		var slow []int // keys that are deleted at the origin first, or whose entries are on their way here
 		for _, i := range todo {
 			partition := c.Names.Hash(q.Namespace, q.Keys[i]).Partition()
 			owned := c.Node.OwnershipEpoch(partition) != 0
 			if ns == nil || !owned {
-				if items[i] = c.writes.Delete(q, q.Keys[i], b, now, 0); items[i].Status != wire.Moved {
+				if items[i] = c.writes.Delete(q, q.Keys[i], pins, now, 0); items[i].Status != wire.Moved {
 					continue
 				}
 			}
@@ -74,7 +76,7 @@ func (c *keys) deleteMany(ctx context.Context, q *wire.Request, b *namespaces.Pi
 				groups[owner] = append(groups[owner], i)
 			}
 		}
-		b.Release()
+		pins.Release()
 		var wg sync.WaitGroup
 		for owner, list := range groups {
 			wg.Go(func() { c.forwarder.delete(ctx, owner, q, list, items, deadline) })
@@ -83,9 +85,9 @@ func (c *keys) deleteMany(ctx context.Context, q *wire.Request, b *namespaces.Pi
 		group.SetLimit(fetchesAtOnce)
 		for _, i := range slow {
 			group.Go(func() error {
-				b := namespaces.Pins{Table: c.Names, Member: b.Member}
-				defer b.Release()
-				items[i], _ = c.local(ctx, q, q.Keys[i], &b, now, deadline)
+				pins := namespaces.Pins{Table: c.Names, Member: pins.Member}
+				defer pins.Release()
+				items[i], _ = c.local(ctx, q, q.Keys[i], &pins, now, deadline)
 				return nil
 			})
 		}

@@ -33,46 +33,46 @@ type MetaGets struct {
 }
 
 // answer answers METAGET from what this host owns, or with MOVED.
-func (c *MetaGets) answer(q *wire.Request, b *namespaces.Pins, now kv.Moment, fetched uint32, r *wire.Reply) {
+func (c *MetaGets) answer(q *wire.Request, pins *namespaces.Pins, now kv.Moment, fetchedEpoch uint32, r *wire.Reply) {
 	if err := CheckKey(q.Key); err != nil {
 		*r = wire.ErrorReply(err)
 		return
 	}
-	ns := b.Read(q.Namespace)
+	ns := pins.Read(q.Namespace)
 	if ns == nil && q.Has(wire.Claim|wire.CacheOnly) { // a token needs a slot, and so does a change
 		var err *wire.Error
-		if ns, err = b.Write(q.Namespace); err != nil {
+		if ns, err = pins.Write(q.Namespace); err != nil {
 			*r = wire.ErrorReply(err)
 			return
 		}
 	}
 	if ns == nil {
-		*r = c.reads.nameless(q, q.Key, now, fetched)
+		*r = c.reads.nameless(q, q.Key, now, fetchedEpoch)
 		return
 	}
 	k := ns.Key(q.Key)
 	partition := k.Hash.Partition()
-	epoch := c.owners.epoch(q, k, fetched, now)
+	epoch := c.owners.epoch(q, k, fetchedEpoch, now)
 	if epoch == 0 {
 		*r = Moved()
 		return
 	}
 	failpoint.At(failpoint.WriteDue)
 	for range claimTries {
-		seen, found := c.get(ns, k, q, now, fetched == epoch, r)
+		seen, found := c.get(ns, k, q, now, fetchedEpoch == epoch, r)
 		if r.Status.IsError() || !q.Has(wire.Claim) || ns.Origin != nil || found && q.Has(wire.CacheOnly) {
 			break
 		}
-		if c.claim(ns, k, q, b, epoch, &seen, found, r) {
+		if c.claim(ns, k, q, pins, epoch, &seen, found, r) {
 			break
 		}
 		now = c.Clock.Read()
 	}
 	failpoint.At(failpoint.WriteDone)
 	if r.Status == wire.OK && !q.Has(wire.Unread) {
-		c.reads.note(b, ns, k, now)
+		c.reads.note(pins, ns, k, now)
 	}
-	c.writes.outcome(r, partition, epoch, kv.Version(r.Event))
+	c.writes.confirmOwnership(r, partition, epoch, kv.Version(r.Event))
 }
 
 // claimTries bounds how often a claim finds that the value has changed since it was looked at.
@@ -82,7 +82,7 @@ const claimTries = 8
 func (c *MetaGets) get(
 	ns *namespaces.Namespace, k kv.Key, q *wire.Request, now kv.Moment, fetched bool, r *wire.Reply,
 ) (seen segment.Seen, found bool) {
-	query := segment.Query{Limit: segment.NoLimit, Unread: q.Has(wire.Unread), Until: untilOf(q)}
+	query := segment.Query{Limit: segment.NoLimit, Unread: q.Has(wire.Unread), ExecuteBefore: executeBefore(q)}
 	if q.Has(wire.NoValue) {
 		query.Limit = -1
 	}
@@ -99,11 +99,11 @@ func (c *MetaGets) get(
 	if lag > 0 {
 		c.writes.barriers.deleted(k.Hash, seen.Event)
 	}
-	found = res == segment.Stored && !seen.Absent && !(seen.Stale && ns.Waits(q))
+	found = res == segment.Found && !seen.Absent && !(seen.Stale && ns.Waits(q))
 	switch {
 	case res == segment.Overdue:
 		*r = c.Deadlines.tooLate(q)
-	case res == segment.NotServed, !found && !seen.Absent && !fetched && ns.Waits(q):
+	case res == segment.NotOwner, !found && !seen.Absent && !fetched && ns.Waits(q):
 		*r = Moved()
 	case !found:
 		*r = wire.Reply{Status: wire.Miss, Event: uint64(seen.Event)}
@@ -135,7 +135,7 @@ func seenReply(value []byte, seen *segment.Seen, now kv.Moment) wire.Reply {
 // claim adds the claim to a reply, if the value needs a new load. It returns false if the
 // value has changed since it was seen.
 func (c *MetaGets) claim(
-	ns *namespaces.Namespace, k kv.Key, q *wire.Request, b *namespaces.Pins, epoch uint32,
+	ns *namespaces.Namespace, k kv.Key, q *wire.Request, pins *namespaces.Pins, epoch uint32,
 	seen *segment.Seen, found bool, r *wire.Reply,
 ) bool {
 	now := c.Clock.Read()
@@ -146,7 +146,7 @@ func (c *MetaGets) claim(
 		return true
 	case fresh && (seen.Before == 0 || seen.Before.Remaining(now.Boot) >= renew):
 		return true
-	case c.Deadlines.over(untilOf(q)):
+	case c.Deadlines.over(executeBefore(q)):
 		*r = c.Deadlines.tooLate(q)
 		return true
 	}
@@ -154,8 +154,8 @@ func (c *MetaGets) claim(
 		Key: k, OwnershipEpoch: epoch, Begin: c.loads.Stamp,
 		Time: cmp.Or(time.Duration(q.LeaseMS)*time.Millisecond, ns.LeaseTime), Ends: true,
 	}
-	if b.Member != nil {
-		claim.Place = b.Member
+	if pins.Member != nil {
+		claim.Place = pins.Member
 	}
 	out, err := c.Leases.Try(claim)
 	switch {
@@ -184,13 +184,13 @@ func (c *MetaGets) claim(
 
 // loaded answers METAGET after a load of its value, with what is in the store now, or with
 // what was loaded if that was not kept.
-func (c *MetaGets) loaded(q *wire.Request, b *namespaces.Pins, epoch uint32, l *wire.Reply) (r wire.Reply) {
+func (c *MetaGets) loaded(q *wire.Request, pins *namespaces.Pins, epoch uint32, l *wire.Reply) (r wire.Reply) {
 	if l.Status != wire.OK {
 		r = *l
 		r.TTLMS = 0 // of a claim
 		return r
 	}
-	c.answer(q, b, c.Clock.Read(), epoch, &r)
+	c.answer(q, pins, c.Clock.Read(), epoch, &r)
 	if r.Status != wire.Miss {
 		return r
 	}

@@ -16,13 +16,15 @@ import (
 )
 
 // readMany answers MGET.
-func (c *keys) readMany(ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration) wire.Reply {
+func (c *keys) readMany(
+	ctx context.Context, q *wire.Request, pins *namespaces.Pins, deadline time.Duration,
+) wire.Reply {
 	r := mget{
-		keys: c, ctx: ctx, q: q, b: b, deadline: deadline, began: c.Clock.Read().Boot,
+		keys: c, ctx: ctx, q: q, pins: pins, deadline: deadline, began: c.Clock.Read().Boot,
 		items: make([]wire.Reply, len(q.Keys)),
 	}
 	noOwner := func(i int) { r.items[i] = c.owners.replyNoOwner(r.one(i)) }
-	c.rounds(ctx, len(r.items), b, c.owners.waitLimit(q, deadline), r.round, noOwner)
+	c.rounds(ctx, len(r.items), pins, c.owners.waitLimit(q, deadline), r.round, noOwner)
 	r.loadWithoutOwners()
 	total := 0
 	for i := range r.items {
@@ -41,7 +43,7 @@ type mget struct {
 	keys     *keys
 	ctx      context.Context
 	q        *wire.Request
-	b        *namespaces.Pins
+	pins     *namespaces.Pins
 	deadline time.Duration // deadline and began are on the boot clock
 	began    time.Duration
 	items    []wire.Reply
@@ -89,7 +91,7 @@ func (r *mget) round(todo []int, now kv.Moment) (left []int) {
 	for _, i := range todo {
 		r.begin(&of, i, now)
 	}
-	r.b.Release()
+	r.pins.Release()
 	var asked sync.WaitGroup
 	for _, list := range of.leads {
 		asked.Go(func() { m.forwarder.ask(r.ctx, r.q.Namespace, list, r.deadline) })
@@ -102,7 +104,7 @@ func (r *mget) round(todo []int, now kv.Moment) (left []int) {
 				r.items[i] = wire.ErrorReply(tooLong)
 				return nil
 			}
-			b := namespaces.Pins{Table: m.Names, Member: r.b.Member}
+			b := namespaces.Pins{Table: m.Names, Member: r.pins.Member}
 			defer b.Release()
 			r.items[i] = m.serve(r.ctx, r.one(i), &b, r.deadline)
 			r.has.Add(int64(len(r.items[i].Value)))
@@ -139,7 +141,7 @@ func (r *mget) round(todo []int, now kv.Moment) (left []int) {
 // begin answers a key in place, or finds a way to its answer.
 func (r *mget) begin(of *mgetRound, i int, now kv.Moment) {
 	m, q := r.keys, r.q
-	ns, err := r.b.Write(q.Namespace)
+	ns, err := r.pins.Write(q.Namespace)
 	if bad := CheckKey(q.Keys[i]); bad != nil {
 		err = bad
 	} else if err != nil && kv.ValidNamespace(string(q.Namespace)) {
@@ -158,7 +160,7 @@ func (r *mget) begin(of *mgetRound, i int, now kv.Moment) {
 			return
 		}
 		one := r.one(i)
-		if r.items[i] = m.inPlace(r.ctx, one, one.Key, r.b, now, 0); r.items[i].Status == wire.Moved {
+		if r.items[i] = m.inPlace(r.ctx, one, one.Key, r.pins, now, 0); r.items[i].Status == wire.Moved {
 			of.slow = append(of.slow, i)
 		}
 		r.has.Add(int64(len(r.items[i].Value)))

@@ -27,7 +27,7 @@ const outdateTime = time.Second
 // Outdate deletes keys from the cache alone. It tries until each owner has done so, or ctx ends.
 func (e *Engine) Outdate(ctx context.Context, namespace string, keys [][]byte) error {
 	return e.insist(ctx, outdateTime, func(deadline time.Duration) (done bool) {
-		q := &wire.Request{Op: wire.OpDelete, Namespace: []byte(namespace), Keys: keys, Options: wire.Settle}
+		q := &wire.Request{Op: wire.OpDelete, Namespace: []byte(namespace), Keys: keys, Options: wire.LateWrite}
 		b := namespaces.Pins{Table: e.Names}
 		defer b.Release()
 		r := e.keys.deleteMany(ctx, q, &b, deadline)

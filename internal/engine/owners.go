@@ -44,7 +44,7 @@ func (o *Owners) leasedSince(begun time.Duration) bool {
 // stillOwner reports whether an ownership that was found before a write was stored has
 // lasted until after it. Only then no other host can have accepted another write.
 func (o *Owners) stillOwner(partition uint16, epoch uint32) bool {
-	if !o.Node.Alone() {
+	if !o.Node.SingleNode() {
 		o.Node.CheckPause(o.Clock.Read().Boot)
 	}
 	return o.Node.OwnershipEpoch(partition) == epoch || failpoint.Out(failpoint.SecondCheck)

@@ -23,15 +23,15 @@ type Reads struct {
 // zero and size is the value's length. MOVED means that the request must go the slow way;
 // it is not counted.
 func (c *Reads) Value(
-	dst []byte, b *namespaces.Pins, q *wire.Request, key []byte, limit int, now kv.Moment, fetched uint32,
+	dst []byte, pins *namespaces.Pins, q *wire.Request, key []byte, limit int, now kv.Moment, fetchedEpoch uint32,
 	r *wire.Reply,
 ) (out []byte, size int, ns *namespaces.Namespace) {
 	if err := CheckKey(key); err != nil {
 		*r = wire.ErrorReply(err)
 		return dst, 0, c.Names.None
 	}
-	if ns = b.Read(q.Namespace); ns == nil {
-		*r = c.nameless(q, key, now, fetched)
+	if ns = pins.Read(q.Namespace); ns == nil {
+		*r = c.nameless(q, key, now, fetchedEpoch)
 		return dst, 0, c.Names.None
 	}
 	k := ns.Key(key)
@@ -40,7 +40,7 @@ func (c *Reads) Value(
 	epoch := c.Node.OwnershipEpoch(partition)
 	if epoch == 0 {
 		if out, size = c.copies.appendTo(dst, q, k, limit, now, share, r); r.Status != wire.Moved && size <= limit {
-			c.note(b, ns, k, now)
+			c.note(pins, ns, k, now)
 		}
 		return out, size, ns
 	}
@@ -56,7 +56,7 @@ func (c *Reads) Value(
 	case !ok && q.Has(wire.StaleOK) && q.Op != wire.OpLease && c.stale(ns, k, limit, now, r):
 		return dst, int(r.Size), ns
 	case !ok:
-		*r = c.missed(epoch == fetched, coming || ns.Waits(q), partition, epoch)
+		*r = c.missed(epoch == fetchedEpoch, coming || ns.Waits(q), partition, epoch)
 		return dst, 0, ns
 	case info.Absent:
 		c.Shared.owned(share, k, nil, info, 0, epoch)
@@ -64,7 +64,7 @@ func (c *Reads) Value(
 			Status: wire.Miss, Why: wire.Absent, Version: uint64(info.Version), TTLMS: info.Deadline.TTLms(now.Boot),
 		}
 		c.owners.attest(r, asOf)
-		c.note(b, ns, k, now)
+		c.note(pins, ns, k, now)
 		return dst, 0, ns
 	case !q.Has(wire.NoLoad) && ns.RefreshEarly(info.Deadline, now):
 		c.loads.refresh(ns, k, false)
@@ -75,7 +75,7 @@ func (c *Reads) Value(
 	if info.Size <= limit {
 		c.Shared.owned(share, k, dst[at:], info, ns.Early(), epoch)
 		r.Source = wire.SourceL2
-		c.note(b, ns, k, now)
+		c.note(pins, ns, k, now)
 	}
 	return dst, info.Size, ns
 }
@@ -103,8 +103,8 @@ func (c *Reads) stamp(q *wire.Request, k kv.Key, now kv.Moment) (asOf kv.Version
 }
 
 // note notes one of many reads that this host has answered from what it has.
-func (c *Reads) note(b *namespaces.Pins, ns *namespaces.Namespace, k kv.Key, now kv.Moment) {
-	if b.Reads.Take() {
+func (c *Reads) note(pins *namespaces.Pins, ns *namespaces.Namespace, k kv.Key, now kv.Moment) {
+	if pins.Reads.Take() {
 		c.hot.Note(ns.Name, k, now.Boot)
 	}
 	if ns.AuditChance > 0 {
@@ -130,15 +130,15 @@ func (c *Reads) stale(ns *namespaces.Namespace, k kv.Key, limit int, now kv.Mome
 
 // nameless answers a read in a namespace without a slot here: this host has no entry of
 // it.
-func (c *Reads) nameless(q *wire.Request, key []byte, now kv.Moment, fetched uint32) wire.Reply {
+func (c *Reads) nameless(q *wire.Request, key []byte, now kv.Moment, fetchedEpoch uint32) wire.Reply {
 	if !kv.ValidNamespace(string(q.Namespace)) {
 		return wire.ErrorReply(namespaces.BadName(q.Namespace))
 	}
-	if q.Op == wire.OpLease && fetched == 0 {
+	if q.Op == wire.OpLease && fetchedEpoch == 0 {
 		return Moved() // a token needs a slot
 	}
 	k := kv.Key{Hash: c.Names.Hash(q.Namespace, key), Bytes: key}
-	if c.owners.epoch(q, k, fetched, now) == 0 {
+	if c.owners.epoch(q, k, fetchedEpoch, now) == 0 {
 		return Moved()
 	}
 	return wire.Reply{Status: wire.Miss}
@@ -150,8 +150,8 @@ const sampleOf = 16
 // Reported counts reads that an app has answered itself, and notes the sample of their keys:
 // eviction must not take these for unused. The app may say what it likes, and it can only add
 // to the statistics of the namespace.
-func (c *Reads) Reported(q *wire.Request, b *namespaces.Pins, now kv.Moment) {
-	ns := b.Read(q.Namespace)
+func (c *Reads) Reported(q *wire.Request, pins *namespaces.Pins, now kv.Moment) {
+	ns := pins.Read(q.Namespace)
 	if ns == nil {
 		return
 	}

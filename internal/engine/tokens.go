@@ -98,7 +98,7 @@ func (c *Tokens) outcome(ns *namespaces.Namespace, key kv.Key, grant flight.Gran
 	case err != nil:
 		return claimError(ns, err)
 	case !grant.HasToken():
-		if !grant.Result.Uncached {
+		if !grant.Result.NoStore {
 			return Moved() // it is in the store
 		}
 		return uncached(grant.Result.Value, grant.Result.Version)
@@ -188,7 +188,7 @@ func (c *Tokens) fill(ns *namespaces.Namespace, key kv.Key, q *wire.Request, now
 	}
 	event, err := c.use(ns, key, t, q)
 	switch {
-	case err != nil && c.Deadlines.over(untilOf(q)):
+	case err != nil && c.Deadlines.over(executeBefore(q)):
 		return c.Deadlines.tooLate(q)
 	case err != nil:
 		return notStored("the key %.64q was invalidated since the token was issued, or the token is not its "+
@@ -211,7 +211,7 @@ func (c *Tokens) fillClaim(ns *namespaces.Namespace, key kv.Key, q *wire.Request
 	switch {
 	case err == nil:
 		return wire.Reply{Version: uint64(t.Version), Event: uint64(event)}, true
-	case c.Deadlines.over(untilOf(q)):
+	case c.Deadlines.over(executeBefore(q)):
 		return c.Deadlines.tooLate(q), true
 	}
 	_, seen, _ := c.Store.Look(nil, key, segment.Query{Limit: -1, Unread: true}, now)
@@ -223,7 +223,7 @@ func (c *Tokens) fillClaim(ns *namespaces.Namespace, key kv.Key, q *wire.Request
 func (c *Tokens) use(
 	ns *namespaces.Namespace, key kv.Key, t flight.Token, q *wire.Request,
 ) (event kv.Version, err error) {
-	until := untilOf(q)
+	until := executeBefore(q)
 	if c.Deadlines.over(until) { // before it uses the token
 		return 0, flight.ErrNotStored
 	}

@@ -63,8 +63,8 @@ type Asker interface {
 
 // Begin makes a request wait, or answers it. MOVED, without a wait, means that the request must go the
 // slow way. The reader of the connection calls it.
-func (c *Waits) Begin(w *Wait, b *namespaces.Pins) (r wire.Reply, waits bool) {
-	ns := b.Read(w.Request.Namespace)
+func (c *Waits) Begin(w *Wait, pins *namespaces.Pins) (r wire.Reply, waits bool) {
+	ns := pins.Read(w.Request.Namespace)
 	if ns == nil {
 		return Moved(), false
 	}

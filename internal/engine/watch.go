@@ -138,7 +138,7 @@ func raised(set kv.PartitionSet, v kv.Version) invalidation.Event {
 // TellLost puts into the stream the partitions whose changes this host does not know any
 // more. It returns how far this host may be behind in those that it does know.
 func (w *Watches) TellLost(s *stream) (behind time.Duration) {
-	if w.Node.Alone() {
+	if w.Node.SingleNode() {
 		return 0
 	}
 	s.mu.Lock()

@@ -25,10 +25,10 @@ type Writes struct {
 
 // onKey answers a write of one key, f, inside its namespace.
 func (w *Writes) onKey(
-	q *wire.Request, b *namespaces.Pins, now kv.Moment, fetched uint32, r *wire.Reply,
+	q *wire.Request, pins *namespaces.Pins, now kv.Moment, fetchedEpoch uint32, r *wire.Reply,
 	f func(*namespaces.Namespace, kv.Key, *wire.Request, kv.Moment) wire.Reply,
 ) {
-	ns, k, epoch := w.begin(q, b, now, fetched, r)
+	ns, k, epoch := w.begin(q, pins, now, fetchedEpoch, r)
 	if epoch == 0 {
 		return
 	}
@@ -39,19 +39,19 @@ func (w *Writes) onKey(
 // begin returns what a write of one key needs, and the epoch of the ownership in which it
 // begins; zero: r says why the write is not executed here and now.
 func (w *Writes) begin(
-	q *wire.Request, b *namespaces.Pins, now kv.Moment, fetched uint32, r *wire.Reply,
+	q *wire.Request, pins *namespaces.Pins, now kv.Moment, fetchedEpoch uint32, r *wire.Reply,
 ) (ns *namespaces.Namespace, k kv.Key, epoch uint32) {
 	if err := CheckKey(q.Key); err != nil {
 		*r = wire.ErrorReply(err)
 		return nil, kv.Key{}, 0
 	}
-	ns, err := b.Write(q.Namespace)
+	ns, err := pins.Write(q.Namespace)
 	if err != nil {
 		*r = wire.ErrorReply(err)
 		return nil, kv.Key{}, 0
 	}
 	k = ns.Key(q.Key)
-	epoch = w.owners.epoch(q, k, fetched, now)
+	epoch = w.owners.epoch(q, k, fetchedEpoch, now)
 	if epoch == 0 || ns.WriteThrough != nil && q.Op != wire.OpTouch {
 		*r = Moved()
 		return nil, kv.Key{}, 0
@@ -63,22 +63,22 @@ func (w *Writes) begin(
 // end completes the reply of a write that begin has allowed.
 func (w *Writes) end(r *wire.Reply, partition uint16, epoch uint32) {
 	failpoint.At(failpoint.WriteDone)
-	made := kv.Version(0)
+	changeVersion := kv.Version(0)
 	if r.Status == wire.OK {
-		made = kv.Version(r.Changed())
+		changeVersion = kv.Version(r.Changed())
 	}
-	w.outcome(r, partition, epoch, made)
+	w.confirmOwnership(r, partition, epoch, changeVersion)
 }
 
-// outcome completes the reply of a write that this host has executed as the owner, with
-// version made if it has changed anything. An ownership may end in the middle of a write:
+// confirmOwnership completes the reply of a write that this host has executed as the owner, with
+// changeVersion if it has changed anything. An ownership may end in the middle of a write:
 // the next owner then gets the change, or executes a write that has changed nothing here.
-func (w *Writes) outcome(r *wire.Reply, partition uint16, epoch uint32, made kv.Version) {
+func (w *Writes) confirmOwnership(r *wire.Reply, partition uint16, epoch uint32, changeVersion kv.Version) {
 	switch {
 	case w.owners.stillOwner(partition, epoch):
-	case made == 0:
+	case changeVersion == 0:
 		*r = Moved()
-	case w.Node.Within(partition, epoch, made):
+	case w.Node.ReleasedWith(partition, epoch, changeVersion):
 	default:
 		*r = ownershipEnded()
 	}
@@ -94,16 +94,16 @@ var modes = [...]segment.Mode{
 }
 
 // set answers SET.
-func (w *Writes) set(q *wire.Request, b *namespaces.Pins, now kv.Moment, fetched uint32, r *wire.Reply) {
-	ns, k, epoch := w.begin(q, b, now, fetched, r)
+func (w *Writes) set(q *wire.Request, pins *namespaces.Pins, now kv.Moment, fetchedEpoch uint32, r *wire.Reply) {
+	ns, k, epoch := w.begin(q, pins, now, fetchedEpoch, r)
 	if epoch == 0 {
 		return
 	}
 	switch {
 	case q.Mode == wire.ModeCAS:
 		w.compareAndSwap(ns, k, q, now, r)
-	case q.Mode.Joins():
-		w.join(ns, k, q, now, r)
+	case q.Mode.IsConcat():
+		w.concat(ns, k, q, now, r)
 	default:
 		w.Put(ns, k, q, now, r)
 	}
@@ -122,16 +122,16 @@ func (w *Writes) compareAndSwap(ns *namespaces.Namespace, k kv.Key, q *wire.Requ
 	}
 	_, seen, res := w.Store.Look(nil, k, segment.Query{Limit: -1, Unread: true}, now)
 	switch {
-	case res == segment.Stored && seen.Stale:
+	case res == segment.Found && seen.Stale:
 		*r = wire.Reply{Status: wire.Stale, Version: uint64(seen.Version)}
-	case w.tokens.Leases.IsOut(k): // another caller loads it
+	case w.tokens.Leases.IsIssued(k): // another caller loads it
 		*r = wire.Reply{Status: wire.Exists}
 	}
 }
 
-// join puts what a SET brings behind or before the present value.
-func (w *Writes) join(ns *namespaces.Namespace, k kv.Key, q *wire.Request, now kv.Moment, r *wire.Reply) {
-	v, res := w.Store.Join(k, w.writeOf(ns, q, now), q.Has(wire.Create), now)
+// concat puts what a SET brings behind or before the present value.
+func (w *Writes) concat(ns *namespaces.Namespace, k kv.Key, q *wire.Request, now kv.Moment, r *wire.Reply) {
+	v, res := w.Store.Concat(k, w.writeOf(ns, q, now), q.Has(wire.Create), now)
 	if res == segment.Stored {
 		w.barriers.end(ns, k.Hash, v)
 	}
@@ -153,12 +153,12 @@ func (w *Writes) Put(ns *namespaces.Namespace, k kv.Key, q *wire.Request, now kv
 // writeOf returns what a SET asks the store for.
 func (w *Writes) writeOf(ns *namespaces.Namespace, q *wire.Request, now kv.Moment) segment.Write {
 	return segment.Write{
-		Value:    q.Value,
-		Flags:    q.Flags,
-		Deadline: ns.Deadline(q.TTLMS, now),
-		Mode:     modes[q.Mode],
-		Compare:  kv.Version(q.Compare),
-		Until:    untilOf(q),
+		Value:         q.Value,
+		Flags:         q.Flags,
+		Deadline:      ns.Deadline(q.TTLMS, now),
+		Mode:          modes[q.Mode],
+		Compare:       kv.Version(q.Compare),
+		ExecuteBefore: executeBefore(q),
 	}
 }
 
@@ -180,13 +180,13 @@ func (w *Writes) written(ns *namespaces.Namespace, q *wire.Request, v kv.Version
 		return failed(wire.Busy, "other writes of the key came in between, again and again: try again")
 	case segment.Overdue:
 		return w.Deadlines.tooLate(q)
-	case segment.NotServed:
+	case segment.NotOwner:
 		return Moved()
 	case segment.TooLarge:
 		if len(q.Value) > w.Config.MaxValue {
 			return wire.ErrorReply(tooLarge(len(q.Value), w.Config.MaxValue))
 		}
-		if q.Mode.Joins() {
+		if q.Mode.IsConcat() {
 			return failed(wire.TooLarge, "with %d bytes more the value would exceed max_value, which is %d, or the "+
 				"quota of namespace %s: begin another value, or raise the limit",
 				len(q.Value), w.Config.MaxValue, ns.Name)
@@ -198,7 +198,7 @@ func (w *Writes) written(ns *namespaces.Namespace, q *wire.Request, v kv.Version
 }
 
 func (w *Writes) touch(ns *namespaces.Namespace, k kv.Key, q *wire.Request, now kv.Moment) wire.Reply {
-	v, event, res := w.Store.Touch(k, ns.Deadline(q.TTLMS, now), untilOf(q), now)
+	v, event, res := w.Store.Touch(k, ns.Deadline(q.TTLMS, now), executeBefore(q), now)
 	r := w.written(ns, q, v, res)
 	r.Event = uint64(event)
 	return r
@@ -206,9 +206,10 @@ func (w *Writes) touch(ns *namespaces.Namespace, k kv.Key, q *wire.Request, now 
 
 func (w *Writes) incr(ns *namespaces.Namespace, k kv.Key, q *wire.Request, now kv.Moment) wire.Reply {
 	sum, v, ends, res := w.Store.Incr(k, segment.Increment{
-		Delta: q.Delta, Create: q.Create, Initial: q.Initial, Deadline: ns.Deadline(q.TTLMS, now), Until: untilOf(q),
-		Unsigned: q.Has(wire.Unsigned), Down: q.Has(wire.Down), Compare: kv.Version(q.Compare),
-		Retouch: q.Has(wire.Retouch) && q.TTLMS != wire.TTLDefault,
+		Delta: q.Delta, Create: q.Create, Initial: q.Initial, Deadline: ns.Deadline(q.TTLMS, now),
+		ExecuteBefore: executeBefore(q),
+		Unsigned:      q.Has(wire.Unsigned), Decrement: q.Has(wire.Down), Compare: kv.Version(q.Compare),
+		ResetDeadline: q.Has(wire.Retouch) && q.TTLMS != wire.TTLDefault,
 	}, now)
 	if res == segment.Stored {
 		w.barriers.end(ns, k.Hash, v)
@@ -221,17 +222,17 @@ func (w *Writes) incr(ns *namespaces.Namespace, k kv.Key, q *wire.Request, now k
 	return r
 }
 
-// deleteAll deletes all keys of a request here, or none: then the answer is MOVED. Their
+// deleteKeys deletes all keys of a request here, or none: then the answer is MOVED. Their
 // number is bounded.
-func (w *Writes) deleteAll(q *wire.Request, b *namespaces.Pins, now kv.Moment) wire.Reply {
+func (w *Writes) deleteKeys(q *wire.Request, pins *namespaces.Pins, now kv.Moment) wire.Reply {
 	for _, key := range q.Keys {
-		if _, k := w.keyOf(q, key, b); w.owners.epoch(q, k, 0, now) == 0 {
+		if _, k := w.keyOf(q, key, pins); w.owners.epoch(q, k, 0, now) == 0 {
 			return Moved()
 		}
 	}
 	r := wire.Reply{Items: make([]wire.Reply, len(q.Keys))}
 	for i, key := range q.Keys {
-		switch r.Items[i] = w.Delete(q, key, b, now, 0); {
+		switch r.Items[i] = w.Delete(q, key, pins, now, 0); {
 		case r.Items[i].Status != wire.Moved:
 		case i == 0:
 			return Moved()
@@ -244,8 +245,8 @@ func (w *Writes) deleteAll(q *wire.Request, b *namespaces.Pins, now kv.Moment) w
 
 // keyOf returns the namespace and a key of a deletion. A namespace without a slot has no such
 // key, and gets no slot: then ns is nil.
-func (w *Writes) keyOf(q *wire.Request, key []byte, b *namespaces.Pins) (ns *namespaces.Namespace, k kv.Key) {
-	if ns = b.Read(q.Namespace); ns != nil {
+func (w *Writes) keyOf(q *wire.Request, key []byte, pins *namespaces.Pins) (ns *namespaces.Namespace, k kv.Key) {
+	if ns = pins.Read(q.Namespace); ns != nil {
 		return ns, ns.Key(key)
 	}
 	return nil, kv.Key{Hash: w.Names.Hash(q.Namespace, key), Bytes: key}
@@ -253,17 +254,17 @@ func (w *Writes) keyOf(q *wire.Request, key []byte, b *namespaces.Pins) (ns *nam
 
 // Delete deletes one key of a request, or with option Soft makes its value stale.
 func (w *Writes) Delete(
-	q *wire.Request, key []byte, b *namespaces.Pins, now kv.Moment, fetched uint32,
+	q *wire.Request, key []byte, pins *namespaces.Pins, now kv.Moment, fetchedEpoch uint32,
 ) wire.Reply {
 	if err := CheckKey(key); err != nil {
 		return wire.ErrorReply(err)
 	}
-	ns, k := w.keyOf(q, key, b)
+	ns, k := w.keyOf(q, key, pins)
 	if ns == nil && !kv.ValidNamespace(string(q.Namespace)) {
 		return wire.ErrorReply(namespaces.BadName(q.Namespace))
 	}
 	partition := k.Hash.Partition()
-	epoch := w.owners.epoch(q, k, fetched, now)
+	epoch := w.owners.epoch(q, k, fetchedEpoch, now)
 	if epoch == 0 {
 		return Moved()
 	}
@@ -275,12 +276,12 @@ func (w *Writes) Delete(
 			v = w.Store.Invalidate(k.Hash, now)
 		}
 		r := wire.Reply{Status: wire.Miss, Version: uint64(v)}
-		w.outcome(&r, partition, epoch, v)
+		w.confirmOwnership(&r, partition, epoch, v)
 		return r
 	}
 	failpoint.At(failpoint.WriteDue)
-	if q.Has(wire.Settle) {
-		ns.Overtake(k.Hash) // before the deletion
+	if q.Has(wire.LateWrite) {
+		ns.SupersedeWrite(k.Hash) // before the deletion
 	}
 	lag := ns.BarrierOf(q)
 	if lag > 0 {
@@ -293,13 +294,13 @@ func (w *Writes) Delete(
 	switch res {
 	case segment.Exists:
 		r.Status, v = wire.Exists, 0 // nothing was changed, but a barrier stays
-	case segment.Absent, segment.NotServed:
+	case segment.Absent, segment.NotOwner:
 		r.Status = wire.Miss
 	}
 	if lag > 0 {
 		w.barriers.deleted(k.Hash, v)
 	}
 	failpoint.At(failpoint.WriteDone)
-	w.outcome(&r, partition, epoch, v)
+	w.confirmOwnership(&r, partition, epoch, v)
 	return r
 }

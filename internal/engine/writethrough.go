@@ -28,7 +28,7 @@ type writeThrough struct {
 // at the origin already.
 func (c *writeThrough) of(q *wire.Request) *namespaces.Namespace {
 	switch {
-	case q.Op == wire.OpDelete && q.Has(wire.Soft|wire.Settle|wire.CacheOnly):
+	case q.Op == wire.OpDelete && q.Has(wire.Soft|wire.LateWrite|wire.CacheOnly):
 		return nil
 	case q.Op != wire.OpSet && q.Op != wire.OpDelete && q.Op != wire.OpIncr && q.Op != wire.OpFill:
 		return nil
@@ -135,7 +135,7 @@ func (c *writeThrough) writeNow(
 	if epoch == 0 || !deleted(&before) {
 		return Moved(), true // the origin has not been asked
 	}
-	if c.Deadlines.over(untilOf(q)) && !failpoint.Out(failpoint.OverdueOrigin) {
+	if c.Deadlines.over(executeBefore(q)) && !failpoint.Out(failpoint.OverdueOrigin) {
 		return c.Deadlines.tooLate(q), true
 	}
 	err := t.Write(ctx, q, key.Bytes)
@@ -180,7 +180,7 @@ func (c *writeThrough) wrote(
 		one.Key, one.UntilNS = key.Bytes, 0 // the origin has it
 		// If there is no room, or if the origin may have done an earlier write after this
 		// one, the next read of the key loads it.
-		if c.writes.Put(ns, key, &one, now, &r); r.Status != wire.OK || ns.WriteThrough.IsOvertaken(key.Hash) {
+		if c.writes.Put(ns, key, &one, now, &r); r.Status != wire.OK || ns.WriteThrough.IsSuperseded(key.Hash) {
 			r = c.invalidate(ns, q, key, now)
 			r.Status = wire.OK
 		}
@@ -213,9 +213,9 @@ func (c *writeThrough) settle(ns *namespaces.Namespace, q *wire.Request, key []b
 	defer t.Pending.Done()
 	again := &wire.Request{
 		Op: wire.OpDelete, Namespace: []byte(ns.Name), Keys: [][]byte{key}, ReplicaLagMS: q.ReplicaLagMS,
-		Options: wire.Settle,
+		Options: wire.LateWrite,
 	}
-	done = failpoint.Out(failpoint.Settle)
+	done = failpoint.Out(failpoint.LateWrite)
 	for pause := settleFirst; !done; pause = min(2*pause, c.Node.Bound()/4) {
 		b := namespaces.Pins{Table: c.Names}
 		r := c.deleteAnywhere(t.Context, again, &b, c.Clock.Read().Boot+settleTime)

@@ -59,8 +59,8 @@ const (
 	TouchEvent      // a write is noted under its event's version, which may not be the value's
 	Given           // what is filled over a value that was given out is a change
 	Unknown         // what may have been written through this host is noted
-	Settle          // a late write-through is told to the key's owner at that time
-	Overtaken       // a write-through is not stored if a late one was told of meanwhile
+	LateWrite       // a late write-through is told to the key's owner at that time
+	Superseded      // a write-through is not stored if a late one was told of meanwhile
 	EndFromAsked    // a TTL that another host tells counts from before the request
 	JoinEnded       // a call is not joined by callers that began after its value's end
 	JoinOwnership   // a load is joined only in the ownership that it began in
@@ -142,8 +142,8 @@ var names = [Guards]string{
 	TouchEvent:      "version of a TOUCH's event",
 	Given:           "a fill over what was given out is a change",
 	Unknown:         "note of a write of unknown outcome",
-	Settle:          "owners are told of late write-throughs",
-	Overtaken:       "an overtaken write-through is not stored",
+	LateWrite:       "owners are told of late write-throughs",
+	Superseded:      "a superseded write-through is not stored",
 	EndFromAsked:    "end counted from the request",
 	JoinEnded:       "no call joins one whose value has ended",
 	JoinOwnership:   "loads joined in their ownership",

@@ -3,8 +3,8 @@
 // engine uses it for its calls to the owners of keys.
 //
 // Inputs are keys, versions that the caller stamps, functions that load, and changes of
-// keys (Detach). Outputs are values, each with the version of the moment at which its
-// load began. A value that must not be kept is marked (Result.Uncached). This mark is not
+// keys (Invalidate). Outputs are values, each with the version of the moment at which its
+// load began. A value that must not be kept is marked (Result.NoStore). This mark is not
 // sufficient: a change may come after it, so the caller must check again when it stores
 // the value.
 //

@@ -226,8 +226,8 @@ func (l *Leases) Fill(key kv.Key, t Token, v loader.Value, keep func(Result) boo
 	l.table.Lock()
 	defer l.table.Unlock()
 	// A value that replaces another one is a change itself, and detaches its own lease.
-	stored := !r.Uncached
-	r.Uncached = r.Uncached || e.detached
+	stored := !r.NoStore
+	r.NoStore = r.NoStore || e.detached
 	l.dropLocked(e, Grant{Result: r}, nil)
 	if !stored {
 		l.stats.NotStored++
@@ -284,15 +284,15 @@ func (l *Leases) dropLocked(e *lease, g Grant, err error) {
 	}
 }
 
-// Detach announces an invalidation of a hash, after the invalidation was stamped. The
-// fill of the token will not be stored. The waiters get its value, marked Uncached.
-// Later callers get a token of their own. While no token is issued, Detach costs almost
+// Invalidate announces an invalidation of a hash, after the invalidation was stamped. The
+// fill of the token will not be stored. The waiters get its value, marked NoStore.
+// Later callers get a token of their own. While no token is issued, Invalidate costs almost
 // nothing.
-func (l *Leases) Detach(h kv.Hash) { l.table.Detach(h) }
+func (l *Leases) Invalidate(h kv.Hash) { l.table.Invalidate(h) }
 
-// DetachIf detaches all keys for which match returns true: for a flush, or the end of an
+// InvalidateIf detaches all keys for which match returns true: for a flush, or the end of an
 // ownership.
-func (l *Leases) DetachIf(match func(kv.NamespaceID, kv.Hash) bool) { l.table.DetachIf(match) }
+func (l *Leases) InvalidateIf(match func(kv.NamespaceID, kv.Hash) bool) { l.table.InvalidateIf(match) }
 
 // End answers the callers that wait for fills of keys for which match returns true with
 // ErrEnded: their ownership has ended, and a fill goes to the next owner. The tokens stay

@@ -58,7 +58,7 @@ func TestOneTokenAndItsFill(t *testing.T) {
 		for range 100 {
 			wg.Go(func() {
 				g, err := l.Claim(t.Context(), c)
-				if err != nil || g.HasToken() || string(g.Result.Bytes) != "x" || g.Result.Version != 1 || g.Result.Uncached {
+				if err != nil || g.HasToken() || string(g.Result.Bytes) != "x" || g.Result.Version != 1 || g.Result.NoStore {
 					t.Errorf("got %+v, %v", g, err)
 				}
 			})
@@ -100,8 +100,8 @@ func TestFillRefused(t *testing.T) {
 		{"other holding", func(_ *Leases, t *Token) { t.OwnershipEpoch = 8 }, "a"},
 		{"other key", func(*Leases, *Token) {}, "b"},
 		{"zero", func(_ *Leases, t *Token) { *t = Token{} }, "a"},
-		{"invalidated", func(l *Leases, _ *Token) { l.Detach(keyOf("a").Hash) }, "a"},
-		{"flushed", func(l *Leases, _ *Token) { l.DetachIf(func(kv.NamespaceID, kv.Hash) bool { return true }) }, "a"},
+		{"invalidated", func(l *Leases, _ *Token) { l.Invalidate(keyOf("a").Hash) }, "a"},
+		{"flushed", func(l *Leases, _ *Token) { l.InvalidateIf(func(kv.NamespaceID, kv.Hash) bool { return true }) }, "a"},
 		{"abandoned", func(l *Leases, t *Token) { l.Abandon(*t) }, "a"},
 		{"too late", func(*Leases, *Token) { time.Sleep(time.Minute) }, "a"},
 	} {
@@ -230,12 +230,12 @@ func TestLeaseDetached(t *testing.T) {
 		var wg sync.WaitGroup
 		wg.Go(func() {
 			g, err := l.Claim(t.Context(), c)
-			if err != nil || g.HasToken() || !g.Result.Uncached || g.Result.Version != 1 {
+			if err != nil || g.HasToken() || !g.Result.NoStore || g.Result.Version != 1 {
 				t.Errorf("got %+v, %v", g, err)
 			}
 		})
 		synctest.Wait()
-		l.Detach(keyOf("a").Hash)
+		l.Invalidate(keyOf("a").Hash)
 		second := mustClaim(t, l, c)
 		if err := l.Fill(keyOf("a"), first, loader.Value{Bytes: []byte("old")}, func(Result) bool { t.Error("kept"); return true }); !errors.Is(err, ErrNotStored) {
 			t.Errorf("got %v", err)
@@ -265,7 +265,7 @@ func TestLeaseEnded(t *testing.T) {
 			})
 		}
 		synctest.Wait()
-		l.Detach(keyOf("a").Hash)
+		l.Invalidate(keyOf("a").Hash)
 		l.End(func(h kv.Hash) bool { return h == keyOf("a").Hash })
 		synctest.Wait()
 		if s := l.Stats(); s.Waiting != 1 || s.Out != 2 {
@@ -290,12 +290,12 @@ func TestDetachedAndAbandoned(t *testing.T) {
 		first := mustClaim(t, l, c)
 		var wg sync.WaitGroup
 		wg.Go(func() {
-			if g, err := l.Claim(t.Context(), c); err != nil || g.HasToken() || g.Result.Version != 2 || g.Result.Uncached {
+			if g, err := l.Claim(t.Context(), c); err != nil || g.HasToken() || g.Result.Version != 2 || g.Result.NoStore {
 				t.Errorf("got %+v, %v", g, err)
 			}
 		})
 		synctest.Wait()
-		l.Detach(keyOf("a").Hash)
+		l.Invalidate(keyOf("a").Hash)
 		second := mustClaim(t, l, c)
 		l.Abandon(first)
 		synctest.Wait()
@@ -316,13 +316,13 @@ func TestDetachWhileFilling(t *testing.T) {
 		token := mustClaim(t, l, c)
 		var wg sync.WaitGroup
 		wg.Go(func() {
-			if g, err := l.Claim(t.Context(), c); err != nil || !g.Result.Uncached {
+			if g, err := l.Claim(t.Context(), c); err != nil || !g.Result.NoStore {
 				t.Errorf("who waits got %+v, %v", g, err)
 			}
 		})
 		synctest.Wait()
 		detach := func(kept bool) func(Result) bool {
-			return func(Result) bool { l.Detach(keyOf("a").Hash); return kept }
+			return func(Result) bool { l.Invalidate(keyOf("a").Hash); return kept }
 		}
 		if err := l.Fill(keyOf("a"), token, loader.Value{}, detach(true)); err != nil {
 			t.Errorf("kept: %v", err)

@@ -198,7 +198,7 @@ func (l *Loads) run(f *flight) {
 
 	l.table.Lock()
 	// The waiters must not store the result of a detached flight either.
-	f.result.Uncached = f.result.Uncached || f.detached
+	f.result.NoStore = f.result.NoStore || f.detached
 	l.table.Remove(f)
 	l.stats.UnderWay--
 	switch {
@@ -227,15 +227,15 @@ func fetch(ctx context.Context, f func(context.Context) (loader.Value, error)) (
 	return f(ctx)
 }
 
-// Detach announces an invalidation of a hash, after the invalidation was stamped. The
-// loads of the hash leave the table: the waiters get the value, marked Uncached, and
-// later callers begin a new load. While no load is in progress, Detach costs almost
+// Invalidate announces an invalidation of a hash, after the invalidation was stamped. The
+// loads of the hash leave the table: the waiters get the value, marked NoStore, and
+// later callers begin a new load. While no load is in progress, Invalidate costs almost
 // nothing.
-func (l *Loads) Detach(h kv.Hash) { l.table.Detach(h) }
+func (l *Loads) Invalidate(h kv.Hash) { l.table.Invalidate(h) }
 
-// DetachIf detaches all keys for which match returns true: for a flush, or the end of an
+// InvalidateIf detaches all keys for which match returns true: for a flush, or the end of an
 // ownership. It visits every load in progress.
-func (l *Loads) DetachIf(match func(kv.NamespaceID, kv.Hash) bool) { l.table.DetachIf(match) }
+func (l *Loads) InvalidateIf(match func(kv.NamespaceID, kv.Hash) bool) { l.table.InvalidateIf(match) }
 
 // Stats returns the counts.
 func (l *Loads) Stats() LoadsStats {

@@ -74,7 +74,7 @@ func TestTenThousandWaitForOneLoad(t *testing.T) {
 		for range 10000 {
 			wg.Go(func() {
 				r, err := l.Get(t.Context(), load)
-				if err != nil || string(r.Bytes) != "x" || r.Version != 1 || r.Uncached {
+				if err != nil || string(r.Bytes) != "x" || r.Version != 1 || r.NoStore {
 					t.Errorf("got %+v, %v", r, err)
 				}
 			})
@@ -122,10 +122,10 @@ func TestDetach(t *testing.T) {
 		name   string
 		detach func(*Loads)
 	}{
-		{"invalidation", func(l *Loads) { l.Detach(keyOf("a").Hash) }},
+		{"invalidation", func(l *Loads) { l.Invalidate(keyOf("a").Hash) }},
 		{"end of a holding", func(l *Loads) {
 			p := keyOf("a").Hash.Partition()
-			l.DetachIf(func(_ kv.NamespaceID, h kv.Hash) bool { return h.Partition() == p })
+			l.InvalidateIf(func(_ kv.NamespaceID, h kv.Hash) bool { return h.Partition() == p })
 		}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -138,7 +138,7 @@ func TestDetach(t *testing.T) {
 				get := func(version kv.Version, uncached bool) {
 					wg.Go(func() {
 						r, err := l.Get(t.Context(), load)
-						if err != nil || r.Version != version || r.Uncached != uncached {
+						if err != nil || r.Version != version || r.NoStore != uncached {
 							t.Errorf("got %+v, %v; want version %d, uncached %v", r, err, version, uncached)
 						}
 					})
@@ -161,10 +161,10 @@ func TestDetachDuringKeep(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
 		l, o, v := newLoads(t, LoadsConfig{}), &origin{}, &versions{}
 		r, err := l.Get(t.Context(), Load{Key: keyOf("a"), Begin: v.begin, Fetch: o.fetch, Keep: func(Result) bool {
-			l.Detach(keyOf("a").Hash)
+			l.Invalidate(keyOf("a").Hash)
 			return true
 		}})
-		if err != nil || !r.Uncached {
+		if err != nil || !r.NoStore {
 			t.Errorf("got %+v, %v; want it uncached", r, err)
 		}
 		l.check(t)
@@ -181,7 +181,7 @@ func TestFreshJoinsNothing(t *testing.T) {
 			t.Fatal(begun, err)
 		}
 		load.Fresh = true
-		if r, err := l.Get(t.Context(), load); err != nil || r.Version != 2 || r.Uncached {
+		if r, err := l.Get(t.Context(), load); err != nil || r.Version != 2 || r.NoStore {
 			t.Errorf("got %+v, %v; want version 2", r, err)
 		}
 		synctest.Wait() // wait for the detached load
@@ -200,13 +200,13 @@ func TestOneHashTwoKeys(t *testing.T) {
 			o := &origin{takes: time.Second, value: loader.Value{Bytes: []byte(name)}}
 			wg.Go(func() {
 				r, err := l.Get(t.Context(), Load{Key: kv.Key{Hash: 7, Bytes: []byte(name)}, Begin: v.begin, Fetch: o.fetch})
-				if err != nil || string(r.Bytes) != name || !r.Uncached {
+				if err != nil || string(r.Bytes) != name || !r.NoStore {
 					t.Errorf("%s got %+v, %v", name, r, err)
 				}
 			})
 		}
 		synctest.Wait()
-		l.Detach(7)
+		l.Invalidate(7)
 		wg.Wait()
 		l.check(t)
 	})
@@ -357,7 +357,7 @@ func TestLoadsAreOfOneOwnership(t *testing.T) {
 		if st := l.Stats(); st.Loads != 2 || st.Collapsed != 2 {
 			t.Errorf("%+v, want a load for each of two holdings", st)
 		}
-		l.Detach(keyOf("k").Hash)
+		l.Invalidate(keyOf("k").Hash)
 		if st := l.Stats(); st.Detached != 2 {
 			t.Errorf("%+v, want both detached", st)
 		}

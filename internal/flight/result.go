@@ -32,9 +32,9 @@ type Result struct {
 	Stamp
 	// Absent says that the origin has no such key, so there is no value.
 	Absent bool
-	// Uncached says that no cache may keep the value: its key was invalidated or its
+	// NoStore says that no cache may keep the value: its key was invalidated or its
 	// ownership ended during the load, or the origin forbids it.
-	Uncached bool
+	NoStore bool
 }
 
 // offer offers a result to keep, which reports whether it has stored it. The result of a
@@ -42,8 +42,8 @@ type Result struct {
 // caller must look at the flight again afterwards: an invalidation that has detached it
 // meanwhile has removed what keep stored.
 func (r *Result) offer(detached bool, keep func(Result) bool) {
-	r.Uncached = detached || r.NoStore
-	if !r.Uncached && keep != nil {
-		r.Uncached = !keep(*r)
+	r.NoStore = detached || r.NoStore
+	if !r.NoStore && keep != nil {
+		r.NoStore = !keep(*r)
 	}
 }

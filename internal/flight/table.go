@@ -12,13 +12,13 @@ import (
 //
 // An invalidation stamps itself, and then detaches the flights of its hash: they leave
 // the table, and later callers begin new ones. Nearly always no flight is in the table,
-// and Detach then costs one look at a counter. That look is sound because Add raises the
+// and Invalidate then costs one look at a counter. That look is sound because Add raises the
 // counter before the new flight is stamped. An invalidation that sees no flight has
 // looked before that, so its own stamp is older than the flight's: the flight includes
 // the change.
 //
 // The lock of a table also guards what its owner keeps beside it. All methods except
-// Detach, DetachIf and None are called with the lock held.
+// Invalidate, InvalidateIf and None are called with the lock held.
 type Table[F Flight] struct {
 	joinable atomic.Int64 // flights in the table, and one that is being stamped
 
@@ -111,9 +111,9 @@ func (t *Table[F]) DetachOne(f F) {
 	t.detach(f.FlightKey().Hash, func(o F) bool { return o == f })
 }
 
-// Detach announces an invalidation of a hash, after the invalidation was stamped. It
+// Invalidate announces an invalidation of a hash, after the invalidation was stamped. It
 // takes the lock. While no flight is in the table, it costs almost nothing.
-func (t *Table[F]) Detach(h kv.Hash) {
+func (t *Table[F]) Invalidate(h kv.Hash) {
 	if t.None() {
 		return
 	}
@@ -122,9 +122,9 @@ func (t *Table[F]) Detach(h kv.Hash) {
 	t.detach(h, func(F) bool { return true })
 }
 
-// DetachIf detaches the flights of all keys for which match returns true: for a flush, or
+// InvalidateIf detaches the flights of all keys for which match returns true: for a flush, or
 // the end of an ownership. It takes the lock and visits every flight.
-func (t *Table[F]) DetachIf(match func(kv.NamespaceID, kv.Hash) bool) {
+func (t *Table[F]) InvalidateIf(match func(kv.NamespaceID, kv.Hash) bool) {
 	t.Lock()
 	defer t.Unlock()
 	for h := range t.byHash {

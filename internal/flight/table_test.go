@@ -53,12 +53,12 @@ func TestTable(t *testing.T) {
 	if find(a) || !find(b) || detached != 0 {
 		t.Errorf("after the first has ended: found %v and %v, %d detached", find(a), find(b), detached)
 	}
-	table.DetachIf(func(ns kv.NamespaceID, _ kv.Hash) bool { return ns == 2 })
+	table.InvalidateIf(func(ns kv.NamespaceID, _ kv.Hash) bool { return ns == 2 })
 	if find(c) || !find(b) || detached != 1 {
 		t.Errorf("after DetachIf: found %v and %v, %d detached", find(c), find(b), detached)
 	}
 	add(1, 1, "d")
-	table.Detach(1)
+	table.Invalidate(1)
 	if !table.None() || len(table.byHash) != 0 || detached != 3 {
 		t.Errorf("after Detach: %d hashes, %d detached", len(table.byHash), detached)
 	}
@@ -71,6 +71,6 @@ func TestTableAllocates(t *testing.T) {
 	testenv.Allocates(t, "a flight", 0, 100, func() {
 		table.Add(f.key, func() *aFlight { return f })
 		table.Find(f.key, func(o *aFlight) bool { return o == f })
-		table.Detach(1)
+		table.Invalidate(1)
 	})
 }

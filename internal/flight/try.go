@@ -42,8 +42,8 @@ func (l *Leases) Named(key kv.Key, random uint64) (Token, bool) {
 	return e.token, true
 }
 
-// IsOut reports whether a token is out for a key.
-func (l *Leases) IsOut(key kv.Key) bool {
+// IsIssued reports whether a token is out for a key.
+func (l *Leases) IsIssued(key kv.Key) bool {
 	l.table.Lock()
 	defer l.table.Unlock()
 	_, ok := l.table.Find(key, func(*lease) bool { return true })

@@ -325,7 +325,7 @@ func (h *Handoff) ServeFetch(from kv.Process, q *wire.Fetch) wire.Reply {
 	// A hit would move the entry among those that the stream has given already: the stream
 	// would leave it out, and the answer may come after the end of the stream.
 	value, seen, res := h.cfg.Store.Look(nil, key, segment.Query{Limit: segment.NoLimit, Unread: true}, now)
-	if res == segment.Stored && !seen.Stale && last.covers(seen.Version) {
+	if res == segment.Found && !seen.Stale && last.covers(seen.Version) {
 		f.Found = true
 		f.Entry = wire.Entry{
 			Namespace: q.Namespace, Key: q.Key, Value: value, Flags: seen.Flags, Version: uint64(seen.Version),

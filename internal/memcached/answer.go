@@ -12,15 +12,17 @@ type Item struct {
 	Version uint64 // what memcached calls cas
 	TTLMS   int64  // remaining; zero: no expiry
 	Read    bool   // it has been read before
-	Idle    int64  // seconds since it was written
-	Won     bool   // W: the client is to load the value
-	Taken   bool   // Z: another client is to load the value
-	Stale   bool   // X
+	// SinceWrite is what memcached says of the last access, in seconds: reads are not timed here, so it counts
+	// from the write.
+	SinceWrite int64
+	Won        bool // W: the client is to load the value
+	Taken      bool // Z: another client is to load the value
+	Stale      bool // X
 }
 
 // AppendHead appends what stands before the value of an item in the answer to a get or a
 // meta command. A get names the key, with its prefix.
-func (f *Form) AppendHead(dst, prefix, key []byte, i *Item) []byte {
+func (f *ReplyFormat) AppendHead(dst, prefix, key []byte, i *Item) []byte {
 	if f.Verb == MetaGet || f.Verb == MetaArithmetic {
 		dst = append(dst, "VA "...)
 		dst = strconv.AppendInt(dst, int64(i.Size), 10)
@@ -30,12 +32,12 @@ func (f *Form) AppendHead(dst, prefix, key []byte, i *Item) []byte {
 	if f.Verb == Gets || f.Verb == Gats {
 		dst = strconv.AppendUint(append(dst, ' '), i.Version, 10)
 	}
-	return append(dst, endBytes...)
+	return append(dst, crlf...)
 }
 
 // AppendGetHead is AppendHead for get, which tells only of flags and size.
 func AppendGetHead(dst, key []byte, flags uint32, size int) []byte {
-	return append(appendValue(dst, nil, key, flags, size), endBytes...)
+	return append(appendValue(dst, nil, key, flags, size), crlf...)
 }
 
 func appendValue(dst, prefix, key []byte, flags uint32, size int) []byte {
@@ -53,23 +55,24 @@ const MaxHead = 160
 
 // AppendItem appends the answer for a key that is there: a value with its head, or the head
 // alone.
-func (f *Form) AppendItem(dst, prefix, key []byte, i *Item) []byte {
-	if f.meta() && !f.Value {
+func (f *ReplyFormat) AppendItem(dst, prefix, key []byte, i *Item) []byte {
+	if f.isMeta() && !f.Value {
 		return f.AppendCode(dst, "HD", i)
 	}
 	dst = f.AppendHead(dst, prefix, key, i)
-	return append(append(dst, i.Value...), endBytes...)
+	return append(append(dst, i.Value...), crlf...)
 }
 
-func (f *Form) meta() bool { return f.Verb >= MetaGet }
+// isMeta says whether the command is a meta command.
+func (f *ReplyFormat) isMeta() bool { return f.Verb >= MetaGet }
 
 // AppendCode appends an answer of a meta command without a value.
-func (f *Form) AppendCode(dst []byte, code string, i *Item) []byte {
+func (f *ReplyFormat) AppendCode(dst []byte, code string, i *Item) []byte {
 	return f.appendFlags(append(dst, code...), i)
 }
 
 // appendFlags appends the flags that a command wants back, and the end of the line.
-func (f *Form) appendFlags(dst []byte, i *Item) []byte {
+func (f *ReplyFormat) appendFlags(dst []byte, i *Item) []byte {
 	for _, o := range f.flags[:f.nFlags] {
 		switch o {
 		case 'O':
@@ -95,11 +98,11 @@ func (f *Form) appendFlags(dst []byte, i *Item) []byte {
 	if i != nil && i.Won {
 		dst = append(dst, " W"...)
 	}
-	return append(dst, endBytes...)
+	return append(dst, crlf...)
 }
 
 // wants says whether an answer of the command has the flag o, which is not O or k.
-func (f *Form) wants(o byte) bool {
+func (f *ReplyFormat) wants(o byte) bool {
 	switch f.Verb {
 	case MetaSet:
 		return o == 'c'
@@ -123,7 +126,7 @@ func (i *Item) appendFlag(dst []byte, o byte) []byte {
 	case 'f':
 		return strconv.AppendUint(dst, uint64(i.Flags), 10)
 	case 'l':
-		return strconv.AppendInt(dst, i.Idle, 10)
+		return strconv.AppendInt(dst, i.SinceWrite, 10)
 	}
 	if i.Read { // h
 		return append(dst, '1')
@@ -140,7 +143,7 @@ func seconds(ttlMS int64) int64 {
 }
 
 // AppendMiss appends the answer of mg for a key that is not there.
-func (f *Form) AppendMiss(dst []byte) []byte {
+func (f *ReplyFormat) AppendMiss(dst []byte) []byte {
 	if f.Quiet {
 		return dst
 	}
@@ -148,10 +151,10 @@ func (f *Form) AppendMiss(dst []byte) []byte {
 }
 
 // AppendDebug appends the answer to me for a key that is there.
-func (f *Form) AppendDebug(dst []byte, i *Item) []byte {
+func (f *ReplyFormat) AppendDebug(dst []byte, i *Item) []byte {
 	dst = append(append(dst, "ME "...), f.Key...)
 	dst = strconv.AppendInt(append(dst, " exp="...), seconds(i.TTLMS), 10)
-	dst = strconv.AppendInt(append(dst, " la="...), i.Idle, 10)
+	dst = strconv.AppendInt(append(dst, " la="...), i.SinceWrite, 10)
 	dst = strconv.AppendUint(append(dst, " cas="...), i.Version, 10)
 	fetched := "no"
 	if i.Read {
@@ -159,21 +162,21 @@ func (f *Form) AppendDebug(dst []byte, i *Item) []byte {
 	}
 	dst = append(append(dst, " fetch="...), fetched...)
 	dst = strconv.AppendInt(append(dst, " cls=0 size="...), int64(i.Size+len(f.Key)), 10)
-	return append(dst, endBytes...)
+	return append(dst, crlf...)
 }
 
 // AppendLine appends a line of text, unless the client wants no answer.
-func (f *Form) AppendLine(dst []byte, line string) []byte {
+func (f *ReplyFormat) AppendLine(dst []byte, line string) []byte {
 	if f.Quiet {
 		return dst
 	}
-	return append(append(dst, line...), endBytes...)
+	return append(append(dst, line...), crlf...)
 }
 
 // AppendError appends an error that names what the server could not do. A meta command gets
 // it in spite of its flag q.
-func (f *Form) AppendError(dst []byte, kind string, message []byte) []byte {
-	if f.Quiet && !f.meta() {
+func (f *ReplyFormat) AppendError(dst []byte, kind string, message []byte) []byte {
+	if f.Quiet && !f.isMeta() {
 		return dst
 	}
 	dst = append(append(dst, kind...), ' ')
@@ -183,14 +186,14 @@ func (f *Form) AppendError(dst []byte, kind string, message []byte) []byte {
 		}
 		dst = append(dst, c)
 	}
-	return append(dst, endBytes...)
+	return append(dst, crlf...)
 }
 
 // AppendStat appends one line of the answer to stats.
 func AppendStat(dst []byte, name, value string) []byte {
 	dst = append(append(dst, "STAT "...), name...)
 	dst = append(append(dst, ' '), value...)
-	return append(dst, endBytes...)
+	return append(dst, crlf...)
 }
 
 // End ends the answers to get and stats.

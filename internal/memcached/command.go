@@ -51,9 +51,9 @@ type Fields struct {
 	HTTP bool
 	// The line begins with no command of memcached, of those included that are not served.
 	Unknown bool
-	// A value for Key is too long: like memcached, what is there must go, since it is no longer
-	// what the client wants there.
-	TooLong bool
+	// A value for Key is too long, and the present one must go, as in memcached: it is no longer what the
+	// client wants there.
+	DropPresent bool
 
 	Key     []byte // the first key; decoded, if the client has sent it as base64
 	More    []byte // of get, gets, gat and gats: the further keys, see NextKey
@@ -67,7 +67,7 @@ type Fields struct {
 	Sub     []byte // of stats: the first argument
 
 	Meta
-	Form Form
+	Format ReplyFormat
 }
 
 // ReadsOne says whether the command reads one key, and changes nothing before its value is missed.
@@ -98,9 +98,9 @@ type Meta struct {
 	mode byte // the token of M; zero: none
 }
 
-// Form is what the answer to a command must look like. It outlives the command's bytes in a
+// ReplyFormat is what the answer to a command must look like. It outlives the command's bytes in a
 // copy (see Clone).
-type Form struct {
+type ReplyFormat struct {
 	Verb   Verb
 	Quiet  bool // noreply, or the flag q
 	Value  bool // of a meta command: the answer has the value
@@ -116,7 +116,7 @@ type Form struct {
 const maxFlags = 17
 
 // Clone returns a copy of a form whose bytes are its own.
-func (f *Form) Clone() *Form {
+func (f *ReplyFormat) Clone() *ReplyFormat {
 	n := *f
 	b := make([]byte, 0, len(f.Key)+len(f.Opaque))
 	b = append(append(b, f.Key...), f.Opaque...)

@@ -53,9 +53,9 @@ func Cut(b []byte, scanned, maxValue int) (Span, error) {
 	case length < 0:
 		return Span{Size: size}, nil
 	case length > maxValue:
-		return Span{Size: size, Drop: length + len(endBytes)}, nil
+		return Span{Size: size, Drop: length + len(crlf)}, nil
 	}
-	if size += length + len(endBytes); size > len(b) {
+	if size += length + len(crlf); size > len(b) {
 		return Span{Need: size, Scanned: scanned}, nil
 	}
 	return Span{Size: size}, nil

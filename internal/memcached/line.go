@@ -54,8 +54,8 @@ func isLast(w string, first, second []byte) bool {
 	return string(second) == w
 }
 
-// endBytes follow a value.
-const endBytes = "\r\n"
+// crlf follows a value.
+const crlf = "\r\n"
 
 // storage is the line of a command that brings a value.
 type storage struct {
@@ -143,12 +143,12 @@ func (s *storage) readAny(v Verb, line []byte) {
 		missing = missing || !atEnd(rest) // or too many
 	}
 	if missing {
-		s.err = plainError
+		s.err = errorLine
 		return
 	}
 	s.quiet = string(last) == noreply
 	var ok [3]bool
-	s.flags, ok[0] = flagsOf(flags)
+	s.flags, ok[0] = parseUint32(flags)
 	s.exptime, ok[1] = signed(exptime)
 	s.length, ok[2] = lengthOf(length)
 	if ok != [3]bool{true, true, true} || !casOK || len(s.key) > MaxKeyLen {
@@ -166,7 +166,7 @@ func (s *storage) readMeta(line []byte) {
 	}
 	switch {
 	case len(s.key) == 0:
-		s.err = plainError
+		s.err = errorLine
 	case len(s.key) > MaxKeyLen, !ok:
 		s.err = badFormat
 	case words(s.meta) > maxFlags-1:
@@ -197,10 +197,10 @@ func longest(line []byte) (n int) {
 }
 
 const (
-	noreply    = "noreply"
-	plainError = "ERROR"
-	badFormat  = "CLIENT_ERROR bad command line format"
-	badChunk   = "CLIENT_ERROR bad data chunk"
+	noreply   = "noreply"
+	errorLine = "ERROR"
+	badFormat = "CLIENT_ERROR bad command line format"
+	badChunk  = "CLIENT_ERROR bad data chunk"
 	// TooLarge answers a value that is longer than max_value.
 	TooLarge = "SERVER_ERROR object too large for cache"
 )

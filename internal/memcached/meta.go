@@ -20,7 +20,7 @@ func (c *Command) meta(letter byte, args, data []byte) {
 		c.metaKey(MetaArithmetic, args, tooManyFlags, badFlag)
 		c.arithmeticMode()
 	case 'n':
-		c.verb(MetaNoop)
+		c.setVerb(MetaNoop)
 	case 'e':
 		c.metaDebug(args)
 	default:
@@ -40,10 +40,10 @@ const (
 func (c *Command) metaKey(v Verb, args []byte, tooMany, bad string) {
 	key, flags := word(args)
 	if len(key) == 0 {
-		c.fail(plainError)
+		c.fail(errorLine)
 		return
 	}
-	if c.verb(v); !c.setKey(key) {
+	if c.setVerb(v); !c.setKey(key) {
 		return
 	}
 	if len(flags) > 2*maxFlags && words(flags) > maxFlags {
@@ -61,7 +61,7 @@ func (c *Command) metaKey(v Verb, args []byte, tooMany, bad string) {
 // failMeta is fail for a meta command: its errors are answered in spite of the flag q.
 func (c *Command) failMeta(answer string) {
 	c.fail(answer)
-	c.Form.Quiet = false
+	c.Format.Quiet = false
 }
 
 func (c *Command) metaSet(args, data []byte) {
@@ -70,7 +70,7 @@ func (c *Command) metaSet(args, data []byte) {
 		c.fail(s.err)
 		return
 	}
-	c.verb(MetaSet)
+	c.setVerb(MetaSet)
 	c.setKey(s.key)
 	if why := c.readFlags(s.meta); why != "" {
 		c.failMeta(why)
@@ -81,7 +81,7 @@ func (c *Command) metaSet(args, data []byte) {
 		return
 	}
 	if c.value(s.length, data); c.Verb == Bad {
-		c.Form.Quiet = false
+		c.Format.Quiet = false
 	}
 }
 
@@ -91,7 +91,7 @@ func (c *Command) metaDebug(args []byte) {
 		c.fail(badFormat)
 		return
 	}
-	c.verb(MetaDebug)
+	c.setVerb(MetaDebug)
 	c.setKey(key)
 	if flag, _ := word(rest); string(flag) == "b" && !c.decodeKey() {
 		c.fail(badFormat)
@@ -100,9 +100,9 @@ func (c *Command) metaDebug(args []byte) {
 
 // decodeKey takes the key for base64. It returns false if it is not. No key has two spellings.
 func (c *Command) decodeKey() bool {
-	n, err := strict.Decode(c.decoded[:], c.Form.Key)
-	c.Key, c.Form.Base64 = c.decoded[:n], true
-	return err == nil && n > 0 && bytes.IndexByte(c.Form.Key, '\r') < 0 // which Decode passes over
+	n, err := strict.Decode(c.decoded[:], c.Format.Key)
+	c.Key, c.Format.Base64 = c.decoded[:n], true
+	return err == nil && n > 0 && bytes.IndexByte(c.Format.Key, '\r') < 0 // which Decode passes over
 }
 
 var strict = base64.StdEncoding.Strict()
@@ -136,11 +136,11 @@ func (c *Command) readFlags(flags []byte) (why string) {
 				long = longOpaque
 				break
 			}
-			c.Form.Opaque = f
+			c.Format.Opaque = f
 			fallthrough
 		case 'k', 's', 't', 'c', 'f', 'l', 'h':
-			c.Form.flags[c.Form.nFlags] = o
-			c.Form.nFlags++
+			c.Format.flags[c.Format.nFlags] = o
+			c.Format.nFlags++
 		}
 	}
 }
@@ -170,7 +170,7 @@ func (c *Command) flag(o byte, token []byte) (wrong string, known bool) {
 		c.HasCAS = true
 		c.CAS, ok = unsigned(token)
 	case 'F':
-		if c.Flags, ok = flagsOf(token); !ok {
+		if c.Flags, ok = parseUint32(token); !ok {
 			return badFormat, true
 		}
 	case 'M':
@@ -184,13 +184,13 @@ func (c *Command) flag(o byte, token []byte) (wrong string, known bool) {
 			return "CLIENT_ERROR invalid numeric delta value", true
 		}
 	case 'v':
-		c.Form.Value = true
+		c.Format.Value = true
 	case 'h', 'l':
 		c.Inspect = true
 	case 'u':
 		c.Unread = true
 	case 'q':
-		c.Form.Quiet = true
+		c.Format.Quiet = true
 	case 'I':
 		c.Invalidate = true
 	default:

@@ -38,8 +38,8 @@ func signed(b []byte) (n int64, ok bool) {
 	return int64(u), true
 }
 
-// flagsOf reads the number that a client keeps with a value.
-func flagsOf(b []byte) (uint32, bool) {
+// parseUint32 reads a number of 32 bits, such as the flags that a client keeps with a value.
+func parseUint32(b []byte) (uint32, bool) {
 	n, ok := unsigned(b)
 	return uint32(n), ok && n <= math.MaxUint32
 }

@@ -7,8 +7,8 @@ import "bytes"
 func Parse(request []byte, c *Command) {
 	c.Fields = Fields{}
 	if key := plainGet(request); key != nil {
-		c.verb(Get)
-		c.Key, c.Form.Key = key, key
+		c.setVerb(Get)
+		c.Key, c.Format.Key = key, key
 		return
 	}
 	line, data := lineOf(request)
@@ -45,9 +45,9 @@ func Parse(request []byte, c *Command) {
 	case "stats":
 		c.stats(args)
 	case "version":
-		c.verb(Version)
+		c.setVerb(Version)
 	case "quit":
-		c.verb(Quit)
+		c.setVerb(Quit)
 	case "shutdown":
 		c.fail("ERROR: shutdown not enabled")
 	case "verbosity":
@@ -57,7 +57,7 @@ func Parse(request []byte, c *Command) {
 	case "lru_crawler":
 		c.crawler(args)
 	case "lru", "slabs", "watch", "cache_memlimit", "extstore", "refresh_certs":
-		c.fail(plainError)
+		c.fail(errorLine)
 	default:
 		// The header Host comes before a body: its first line may be a command, as get /x HTTP/1.1.
 		c.HTTP = bytes.EqualFold(name, []byte("Host:")) || isHTTP(line)
@@ -69,9 +69,9 @@ func Parse(request []byte, c *Command) {
 // returns nil for any other.
 func plainGet(request []byte) []byte {
 	const name = "get "
-	end := len(request) - len(endBytes)
+	end := len(request) - len(crlf)
 	if end <= len(name) || end > len(name)+MaxKeyLen || string(request[:len(name)]) != name ||
-		string(request[end:]) != endBytes {
+		string(request[end:]) != crlf {
 		return nil
 	}
 	key := request[len(name):end]
@@ -97,14 +97,14 @@ func isHTTP(line []byte) bool {
 	return false
 }
 
-func (c *Command) verb(v Verb) { c.Verb, c.Form.Verb = v, v }
+func (c *Command) setVerb(v Verb) { c.Verb, c.Format.Verb = v, v }
 
 // fail makes the command Bad with its answer.
-func (c *Command) fail(answer string) { c.Verb, c.Form.Verb, c.Error = Bad, Bad, answer }
+func (c *Command) fail(answer string) { c.Verb, c.Format.Verb, c.Error = Bad, Bad, answer }
 
 // unknown makes the command Bad, since its line begins with no name of one.
 func (c *Command) unknown() {
-	c.fail(plainError)
+	c.fail(errorLine)
 	c.Unknown = true
 }
 
@@ -114,27 +114,27 @@ func (c *Command) setKey(key []byte) bool {
 		c.fail(badFormat)
 		return false
 	}
-	c.Key, c.Form.Key = key, key
+	c.Key, c.Format.Key = key, key
 	return true
 }
 
 func (c *Command) get(name, args []byte) {
 	switch string(name) {
 	case "get":
-		c.verb(Get)
+		c.setVerb(Get)
 	case "gets":
-		c.verb(Gets)
+		c.setVerb(Gets)
 	case "gat":
-		c.verb(Gat)
+		c.setVerb(Gat)
 	case "gats":
-		c.verb(Gats)
+		c.setVerb(Gats)
 	default:
 		c.unknown()
 		return
 	}
 	key, rest := word(args)
 	if len(key) == 0 {
-		c.fail(plainError)
+		c.fail(errorLine)
 		return
 	}
 	if c.Verb == Gat || c.Verb == Gats {
@@ -167,12 +167,12 @@ func (c *Command) NextKey() (key []byte) {
 func (c *Command) storage(v Verb, args, data []byte) {
 	var s storage
 	s.read(v, args)
-	c.Form.Quiet = s.quiet
+	c.Format.Quiet = s.quiet
 	if s.err != "" {
 		c.fail(s.err)
 		return
 	}
-	c.verb(v)
+	c.setVerb(v)
 	c.setKey(s.key)
 	c.Flags, c.Exptime, c.CAS = s.flags, s.exptime, s.cas
 	c.value(s.length, data)
@@ -181,10 +181,10 @@ func (c *Command) storage(v Verb, args, data []byte) {
 // value takes the value of a command from the bytes behind its line.
 func (c *Command) value(length int, data []byte) {
 	switch {
-	case len(data) < length+len(endBytes):
-		c.TooLong = c.Verb == Set || c.Verb == MetaSet && c.Mode == Set
+	case len(data) < length+len(crlf):
+		c.DropPresent = c.Verb == Set || c.Verb == MetaSet && c.Mode == Set
 		c.fail(TooLarge)
-	case string(data[length:length+len(endBytes)]) != endBytes:
+	case string(data[length:length+len(crlf)]) != crlf:
 		c.fail(badChunk)
 	default:
 		c.Value = data[:length:length]
@@ -197,19 +197,19 @@ func (c *Command) delete(args []byte) {
 	third, rest := word(rest)
 	switch {
 	case len(key) == 0, !atEnd(rest):
-		c.fail(plainError)
+		c.fail(errorLine)
 		return
 	case len(third) > 0:
-		c.Form.Quiet = string(third) == noreply
+		c.Format.Quiet = string(third) == noreply
 	default:
-		c.Form.Quiet = string(second) == noreply
+		c.Format.Quiet = string(second) == noreply
 	}
 	zero := string(second) == "0"
-	if len(third) > 0 && !(zero && c.Form.Quiet) || len(third) == 0 && len(second) > 0 && !zero && !c.Form.Quiet {
+	if len(third) > 0 && !(zero && c.Format.Quiet) || len(third) == 0 && len(second) > 0 && !zero && !c.Format.Quiet {
 		c.fail("CLIENT_ERROR bad command line format.  Usage: delete <key> [noreply]")
 		return
 	}
-	c.verb(Delete)
+	c.setVerb(Delete)
 	c.setKey(key)
 }
 
@@ -219,11 +219,11 @@ func (c *Command) keyAndNumber(v Verb, args []byte) (number []byte, ok bool) {
 	number, rest = word(rest)
 	quiet, rest := word(rest)
 	if len(number) == 0 || !atEnd(rest) {
-		c.fail(plainError)
+		c.fail(errorLine)
 		return nil, false
 	}
-	c.verb(v)
-	c.Form.Quiet = isLast(noreply, number, quiet)
+	c.setVerb(v)
+	c.Format.Quiet = isLast(noreply, number, quiet)
 	return number, c.setKey(key)
 }
 
@@ -252,15 +252,15 @@ func (c *Command) flushAll(args []byte) {
 	delay, rest := word(args)
 	quiet, rest := word(rest)
 	if !atEnd(rest) {
-		c.fail(plainError)
+		c.fail(errorLine)
 		return
 	}
-	c.verb(FlushAll)
+	c.setVerb(FlushAll)
 	if len(quiet) == 0 && string(delay) == noreply {
-		c.Form.Quiet = true
+		c.Format.Quiet = true
 		return
 	}
-	c.Form.Quiet = string(quiet) == noreply
+	c.Format.Quiet = string(quiet) == noreply
 	if len(delay) > 0 {
 		var ok bool
 		if c.Delay, ok = signed(delay); !ok {
@@ -273,27 +273,27 @@ func (c *Command) verbosity(args []byte) {
 	level, rest := word(args)
 	quiet, rest := word(rest)
 	if len(level) == 0 || !atEnd(rest) {
-		c.fail(plainError)
+		c.fail(errorLine)
 		return
 	}
-	c.verb(Verbosity)
-	c.Form.Quiet = isLast(noreply, level, quiet)
-	if _, ok := flagsOf(level); !ok {
+	c.setVerb(Verbosity)
+	c.Format.Quiet = isLast(noreply, level, quiet)
+	if _, ok := parseUint32(level); !ok {
 		c.fail(badFormat)
 	}
 }
 
 // stats reads `[<what>]`, and the words of a dump: of which slab class, and how many keys.
 func (c *Command) stats(args []byte) {
-	c.verb(Stats)
+	c.setVerb(Stats)
 	c.Sub, args = word(args)
 	if string(c.Sub) != "cachedump" {
 		return
 	}
 	class, args := word(args)
 	limit, _ := word(args)
-	of, ok1 := flagsOf(class)
-	_, ok2 := flagsOf(limit)
+	of, ok1 := parseUint32(class)
+	_, ok2 := parseUint32(limit)
 	switch {
 	case len(limit) == 0:
 		c.fail("CLIENT_ERROR bad command line")
@@ -302,7 +302,7 @@ func (c *Command) stats(args []byte) {
 	case of > maxClass:
 		c.fail("CLIENT_ERROR Illegal slab id")
 	default:
-		c.verb(Dump)
+		c.setVerb(Dump)
 	}
 }
 
@@ -314,8 +314,8 @@ func (c *Command) crawler(args []byte) {
 	name, rest := word(args)
 	which, rest := word(rest)
 	if string(name) != "metadump" || len(which) == 0 || !atEnd(rest) {
-		c.fail(plainError)
+		c.fail(errorLine)
 		return
 	}
-	c.verb(Dump)
+	c.setVerb(Dump)
 }

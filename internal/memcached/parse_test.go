@@ -37,12 +37,12 @@ func says(c *Command) string {
 	add("unread", "", c.Unread)
 	add("inspect", "", c.Inspect)
 	add("invalidate", "", c.Invalidate)
-	add("quiet", "", c.Form.Quiet)
-	add("wantvalue", "", c.Form.Value)
-	add("opaque", string(c.Form.Opaque), c.Form.Opaque != nil)
-	add("back", string(c.Form.flags[:c.Form.nFlags]), c.Form.nFlags > 0)
+	add("quiet", "", c.Format.Quiet)
+	add("wantvalue", "", c.Format.Value)
+	add("opaque", string(c.Format.Opaque), c.Format.Opaque != nil)
+	add("back", string(c.Format.flags[:c.Format.nFlags]), c.Format.nFlags > 0)
 	add("http", "", c.HTTP)
-	add("toolong", "", c.TooLong)
+	add("toolong", "", c.DropPresent)
 	add("unknown", "", c.Unknown)
 	if c.Error != "" {
 		return "! " + c.Error + strings.TrimPrefix(b.String(), "0")
@@ -305,7 +305,7 @@ func TestNoAllocations(t *testing.T) {
 				t.Fatal(err)
 			}
 			Parse(q, &c)
-			dst = c.Form.AppendItem(dst[:0], nil, c.Key, &item)
+			dst = c.Format.AppendItem(dst[:0], nil, c.Key, &item)
 		}
 	})
 }
@@ -348,8 +348,8 @@ func checkCommand(t *testing.T, c *Command, request []byte) {
 	switch {
 	case (c.Verb == Bad) != (c.Error != ""):
 		t.Fatalf("%q: verb %d, error %q", request, c.Verb, c.Error)
-	case len(c.Key) > MaxKeyLen, len(c.Form.Opaque) > maxOpaque:
-		t.Fatalf("%q: key of %d bytes, opaque token of %d", request, len(c.Key), len(c.Form.Opaque))
+	case len(c.Key) > MaxKeyLen, len(c.Format.Opaque) > maxOpaque:
+		t.Fatalf("%q: key of %d bytes, opaque token of %d", request, len(c.Key), len(c.Format.Opaque))
 	case c.Verb == Bad:
 		return
 	case c.Value != nil && !bytes.HasSuffix(request, append(bytes.Clone(c.Value), "\r\n"...)):
@@ -365,9 +365,9 @@ func checkCommand(t *testing.T, c *Command, request []byte) {
 		}
 	}
 	item := Item{Value: []byte("v"), Size: 1, Version: 1, Won: true}
-	out := c.Form.Clone().AppendItem(nil, nil, c.Form.Key, &item)
-	head := c.Form.AppendHead(nil, nil, c.Form.Key, &item)
-	if len(head) > MaxHead+len(c.Form.Key)+len(c.Form.Opaque) {
+	out := c.Format.Clone().AppendItem(nil, nil, c.Format.Key, &item)
+	head := c.Format.AppendHead(nil, nil, c.Format.Key, &item)
+	if len(head) > MaxHead+len(c.Format.Key)+len(c.Format.Opaque) {
 		t.Fatalf("%q: a head of %d bytes: %q", request, len(head), out)
 	}
 }

@@ -110,5 +110,5 @@ func (ns *Namespace) enterOrigin() (*Origin, error) {
 // Writing reports whether a key is being written through. See WriteThrough.Writes.
 func (ns *Namespace) Writing(h kv.Hash) bool { return ns.Now().through.Writes(h) }
 
-// Overtake notes a late write of a key. See WriteThrough.Overtake.
-func (ns *Namespace) Overtake(h kv.Hash) { ns.Now().through.Overtake(h) }
+// SupersedeWrite notes a late write of a key. See WriteThrough.SupersedeWrite.
+func (ns *Namespace) SupersedeWrite(h kv.Hash) { ns.Now().through.SupersedeWrite(h) }

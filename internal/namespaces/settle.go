@@ -37,24 +37,24 @@ func (t *WriteThrough) Busy() bool {
 	return len(t.Keys) > 0 || t.Unsettled.Load() > 0
 }
 
-// Overtake notes a late write of a key. It is called before the key is deleted for that
+// SupersedeWrite notes a late write of a key. It is called before the key is deleted for that
 // write. It may be called on nil.
-func (t *WriteThrough) Overtake(h kv.Hash) {
-	if t == nil || failpoint.Out(failpoint.Overtaken) {
+func (t *WriteThrough) SupersedeWrite(h kv.Hash) {
+	if t == nil || failpoint.Out(failpoint.Superseded) {
 		return
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if w := t.Keys[h]; w != nil {
-		w.overtaken = true
+		w.superseded = true
 	}
 }
 
-// IsOvertaken reports whether the write in its turn must not be stored. It is called
+// IsSuperseded reports whether the write in its turn must not be stored. It is called
 // after the write has been stored: then either the deletion for the late write removes
 // the value, or the caller does.
-func (t *WriteThrough) IsOvertaken(h kv.Hash) bool {
+func (t *WriteThrough) IsSuperseded(h kv.Hash) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.Keys[h].overtaken
+	return t.Keys[h].superseded
 }

@@ -54,9 +54,9 @@ type target struct {
 
 // writing is the writes of a key: the one in its turn, and those that wait.
 type writing struct {
-	turn      chan struct{} // has an element while a write has its turn
-	n         int           // writes; under WriteThrough.mu, like overtaken
-	overtaken bool          // the write in its turn, by one that another host had begun before
+	turn       chan struct{} // has an element while a write has its turn
+	n          int           // writes; under WriteThrough.mu, like superseded
+	superseded bool          // the write in its turn, by one that another host had begun before
 }
 
 // maxWriting bounds the writes of one key.
@@ -142,7 +142,7 @@ func (t *WriteThrough) Enter(ctx context.Context, h kv.Hash) (leave func(), err 
 		return nil, err
 	}
 	t.mu.Lock()
-	w.overtaken = false
+	w.superseded = false
 	t.mu.Unlock()
 	return func() {
 		place()

@@ -6,14 +6,14 @@
 // when their requests end. Input is how much is wanted; output is that it is charged, or the error
 // BUSY.
 //
-//	Budget     the memory, in fair shares; what it takes back from the largest user
-//	Share      the memory of one connection's answers
-//	Held       the memory of one request that waits
-//	Sent       the bytes on their way to one host, by the process that they are sent for
-//	Buffers    the buffers of long frames, for reuse
-//	copies     whose turn it is to copy many bytes
-//	FairQueue  a queue in which owners take turns
-//	Places     the counted resources
+//	Budget      the memory, in fair shares; what it takes back from the largest user
+//	AnswerShare the memory of one connection's answers
+//	Held        the memory of one request that waits
+//	Sent        the bytes on their way to one host, by the process that they are sent for
+//	Buffers     the buffers of long frames, for reuse
+//	copies      whose turn it is to copy many bytes
+//	FairQueue   a queue in which owners take turns
+//	Places      the counted resources
 //
 // The package starts no goroutine. No call waits but BeginTurn and Held.Copy. All functions may be
 // called concurrently, but those of FairQueue and Sent.

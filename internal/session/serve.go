@@ -138,7 +138,7 @@ func (c *Handler) check(q *wire.Request) *wire.Error {
 		return wire.Errorf(wire.Unsupported, "%s is for apps", q.Op)
 	case !q.App:
 		return nil
-	case q.Op.Peer() || q.Has(wire.Settle):
+	case q.Op.Peer() || q.Has(wire.LateWrite):
 		return wire.Errorf(wire.Unsupported, "this is between sidecars")
 	case verify.Reserved(q.Namespace):
 		return verify.ErrReserved
@@ -218,7 +218,7 @@ func asksOthers(c *Handler, q *wire.Request) bool {
 	case wire.OpForget:
 		return c.from.Node == ""
 	case wire.OpFlush, wire.OpRing:
-		return q.App && !c.Core.Node.Alone() && (q.Op == wire.OpRing || q.Has(wire.Cluster))
+		return q.App && !c.Core.Node.SingleNode() && (q.Op == wire.OpRing || q.Has(wire.Cluster))
 	}
 	return false
 }

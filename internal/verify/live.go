@@ -50,8 +50,8 @@ type LiveConfig struct {
 	// Owner returns the assigned owner of a key in Namespace, by the present ring.
 	Owner func(key []byte) (kv.Process, bool)
 	Now   func() time.Duration // on the boot clock
-	// Ask asks this host, as an app of it would.
-	Ask func(context.Context, *wire.Request) (wire.Reply, error)
+	// Execute asks this host, as an app of it would.
+	Execute func(context.Context, *wire.Request) (wire.Reply, error)
 	// Probe makes a host, or this one, read as for its apps.
 	Probe func(context.Context, kv.Process, *wire.Probe) (wire.Probed, error)
 }
@@ -161,7 +161,7 @@ func (v *Live) run(ctx context.Context) {
 	}
 	wg.Wait()
 	for _, k := range v.keys {
-		_, _ = v.cfg.Ask(context.Background(), &wire.Request{
+		_, _ = v.cfg.Execute(context.Background(), &wire.Request{
 			Op: wire.OpDelete, Namespace: []byte(Namespace), Keys: [][]byte{k.name},
 		})
 	}
@@ -198,7 +198,7 @@ func (v *Live) write(k *liveKey) {
 		Op: wire.OpSet, Namespace: []byte(Namespace), Key: k.name, TTLMS: keyTTL.Milliseconds(),
 		Value: binary.BigEndian.AppendUint64(nil, uint64(k.number)),
 	}
-	r, err := v.cfg.Ask(context.Background(), q)
+	r, err := v.cfg.Execute(context.Background(), q)
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if err != nil || r.Status != wire.OK {

@@ -80,7 +80,7 @@ func TestLive(t *testing.T) {
 				v := NewLive(LiveConfig{
 					Self: a, Bound: bound, Hosts: []kv.Process{a, b},
 					Owner: func(key []byte) (kv.Process, bool) { return []kv.Process{a, b}[key[len(key)-1]&1], true },
-					Now:   func() time.Duration { return time.Since(c.begun) }, Ask: c.set, Probe: c.read,
+					Now:   func() time.Duration { return time.Since(c.begun) }, Execute: c.set, Probe: c.read,
 				})
 				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 				defer cancel()

@@ -175,7 +175,7 @@ const (
 	Abandon                     // give the token back; there is no value to fill with
 	// Between sidecars: drop a key that a late write-through may have changed; do not
 	// write to the origin.
-	Settle
+	LateWrite
 	Undo  // DRAIN: take it back
 	Force // DRAIN: also if no other host takes over
 	End   // DRAIN: then end the process
@@ -201,7 +201,7 @@ const (
 // allowed lists the options that each op takes.
 var allowed = [OpCount]Options{
 	OpGet: Fresh | NoLoad | StaleOK | Attest | Share, OpMGet: Fresh | NoLoad | StaleOK | Attest | Share,
-	OpSet: AckAll | Create | StaleOK, OpDelete: AckAll | Soft | Settle | CacheOnly, OpTouch: AckAll,
+	OpSet: AckAll | Create | StaleOK, OpDelete: AckAll | Soft | LateWrite | CacheOnly, OpTouch: AckAll,
 	OpIncr:    AckAll | Unsigned | Down | Retouch,
 	OpMetaGet: NoLoad | Touch | Unread | NoValue | Claim | Create | CacheOnly,
 	OpLease:   Fresh | StaleOK | Attest,
@@ -223,8 +223,8 @@ const (
 	modeCount
 )
 
-// Joins reports whether the mode adds to the present value.
-func (m Mode) Joins() bool { return m == ModeAppend || m == ModePrepend }
+// IsConcat reports whether the mode adds to the present value.
+func (m Mode) IsConcat() bool { return m == ModeAppend || m == ModePrepend }
 
 // ClaimState says who has the right to load a value, in an answer to METAGET.
 type ClaimState uint8

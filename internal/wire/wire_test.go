@@ -233,7 +233,7 @@ func messages() []golden {
 		reply("flush", OpFlush, Reply{Version: 5}),
 		withBody("stats", OpStats, map[string]int{"entries": 3}),
 		withBody("members", OpMembers, []cachesidecar.Member{{Node: "host-a", Address: "10.0.0.1:7947", State: "alive", Epoch: "9f3c"}}),
-		withBody("ring", OpRing, cachesidecar.Place{Partition: 77, Owner: "host-a", Holder: "host-a"}),
+		withBody("ring", OpRing, cachesidecar.Place{Partition: 77, AssignedOwner: "host-a", Owner: "host-a"}),
 		withBody("watch", OpWatch, Watched{Epoch: 99, After: 1231, Seq: 1234, Head: 1240, Events: events, BehindMS: 480}),
 		withBody("watch: a heartbeat", OpWatch, Watched{Epoch: 99, After: 1234, Seq: 1234, Head: 1234}),
 		withBody("watch: a reset", OpWatch, Watched{Epoch: 99, Seq: 1234, Head: 1234, Reset: true}),

@@ -78,7 +78,7 @@ func (m *Machine) askLast(c *claim) {
 		return
 	}
 	for _, o := range m.members {
-		if o.id.Node != c.last && m.counts(o) && m.ungranted(c, o) && !m.impatient(c) {
+		if o.id.Node != c.last && m.mustAnswer(o) && m.ungranted(c, o) && !m.impatient(c) {
 			return
 		}
 	}
@@ -280,7 +280,7 @@ func (m *Machine) Answered(now time.Duration, from kv.Process, a Answer) {
 			continue
 		}
 		c.note(from, &a, m.now)
-		if !m.counts(o) {
+		if !m.mustAnswer(o) {
 			break
 		}
 		needed := !m.consistent() || m.needsVoter(c, from.Node)
@@ -348,12 +348,12 @@ func (m *Machine) decide() {
 	m.claims = kept
 }
 
-// counts says whether a claim needs a member's answer: the member is in; or it is out
+// mustAnswer says whether a claim needs a member's answer: the member is in; or it is out
 // as far as this node knows, but can be asked, since it answers polls. It may have
 // come in at this moment, as this node has, without either knowing. So it counts, even if
 // polls fail from then on, until it has been told that this node is in, or is given up. Of
 // two nodes that refuse each other, neither comes in while it knows that the other is in.
-func (m *Machine) counts(o *member) bool {
+func (m *Machine) mustAnswer(o *member) bool {
 	if !o.live() || o.in {
 		return o.live()
 	}
@@ -370,7 +370,7 @@ func (m *Machine) untold(o *member) bool { return o.said < m.inSince }
 // name only processes that this node knows.
 func (m *Machine) answered(c *claim) bool {
 	for _, o := range m.members {
-		if m.counts(o) && m.ungranted(c, o) {
+		if m.mustAnswer(o) && m.ungranted(c, o) {
 			return false
 		}
 	}

@@ -96,7 +96,7 @@ const rumourFor = 4
 // for that process, but not for ever: it may be invented.
 func (m *Machine) Rumour(now time.Duration) {
 	m.now = max(m.now, now)
-	if !m.in && m.now-m.startedAt < rumourFor*m.cfg.Detection {
-		m.aloneFrom, m.rumourAt = m.now, m.now
+	if !m.in && m.now-m.joiningSince < rumourFor*m.cfg.Detection {
+		m.noOtherSince, m.rumourAt = m.now, m.now
 	}
 }

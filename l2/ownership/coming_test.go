@@ -133,7 +133,7 @@ func (w *two) comesIn() {
 func (w *two) beginsWithin(d time.Duration) bool {
 	for end := w.now + d; w.now < end; w.now += 10 * time.Millisecond {
 		w.Tick(w.now)
-		for _, a := range w.Drain() {
+		for _, a := range w.TakeActions() {
 			if _, ok := a.(Begun); ok {
 				return true
 			}

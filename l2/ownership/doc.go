@@ -6,20 +6,20 @@
 // Machine is one node's part, a pure state machine. Inputs are members, messages and
 // the time; outputs are messages, beginnings and endings of ownerships. It has no
 // clock, does no I/O, starts no goroutine and takes no lock. Its driver calls one
-// method at a time and carries out what Drain returns, in that order.
+// method at a time and carries out what TakeActions returns, in that order.
 //
 // # A member's life
 //
-//	start    owns nothing; waits until it hears a member that has itself joined,
+//	joining  owns nothing; waits until it hears a member that has itself joined,
 //	         or has found none for the detection time
 //	out      joined, in no ring; grants what it is asked for. A member that has just
-//	         come in waits for it until it knows that: see Machine.counts
+//	         come in waits for it until it knows that: see Machine.mustAnswer
 //	in       says so once every member that is in has a lease on it, and it has
 //	         a lease on each of them; other members take it into their ring once
 //	         they have polled it
 //
-// A pause puts the node back to start. A pause is a gap in the node's own boot clock,
-// or several gaps that add up to one: see Machine.Gap.
+// A pause puts the node back to joining. A pause is a stall in the node's own boot clock,
+// or several stalls that add up to one: see Machine.Stall.
 //
 // # A partition's life at one node
 //
@@ -28,6 +28,11 @@
 //	   │                           ▼                              │ the ring names
 //	   └──── another's ACQUIRE, a pause ◄─── retired ◄────────────┘ another, or a
 //	                                                                higher ballot
+//
+// A retired ownership serves no request, but has not ended: no other node can own the
+// partition yet. It ends when a node asks for the partition (ACQUIRE): that node gets the
+// entries, the ownership is released. If none asks for some time, it ends without a
+// successor: see Machine.retireFor.
 //
 // Under policy consistent, the answers of a majority of the voters are enough. An
 // ownership that a majority no longer acknowledges ends too: see vote.go.

@@ -21,7 +21,7 @@ func TestRingGrowsTogether(t *testing.T) {
 	now += simBound // so the ring did not grow within the last tick
 	rings := 0
 	count := func() {
-		for _, a := range m.Drain() {
+		for _, a := range m.TakeActions() {
 			if _, ok := a.(RingChanged); ok {
 				rings++
 			}

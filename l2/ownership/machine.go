@@ -18,9 +18,9 @@ type Config struct {
 	// Detection is D: the silence after which a member that gossip says is dead
 	// is considered dead. At least 1.5 B.
 	Detection time.Duration
-	// Alone means that there are no other nodes to look for: the node begins at
+	// SingleNode means that there are no other nodes to look for: the node begins at
 	// once.
-	Alone bool
+	SingleNode bool
 
 	// Voters are the nodes of which a majority must acknowledge every ownership,
 	// under policy consistent. Empty means policy available.
@@ -44,21 +44,21 @@ type Machine struct {
 	out []Action
 
 	// The node itself.
-	now       time.Duration
-	bornAt    time.Duration // start of the process
-	startedAt time.Duration // start of the search for other nodes
-	joined    bool
-	in        bool
-	inSince   uint64 // state when it last came in
-	leaving   bool
-	stays     bool          // leaving ends once nothing is retired: see Stay
-	state     uint64        // counts the changes of what it tells about itself
-	told      [3]any        // what it told at the last count
-	aloneFrom time.Duration // since then no other member is in
-	rumourAt  time.Duration // last rumour of an unmet process that counts: see Rumour
-	gaps      gaps          // since the last pause
-	standings []Standing    // what it has heard of other members, as last told
-	othersAt  uint64        // counts the changes of standings
+	now          time.Duration
+	bornAt       time.Duration // start of the process
+	joiningSince time.Duration // start of the search for other nodes
+	joined       bool
+	in           bool
+	inSince      uint64 // state when it last came in
+	leaving      bool
+	stays        bool          // leaving ends once nothing is retired: see Stay
+	state        uint64        // counts the changes of what it tells about itself
+	told         [3]any        // what it told at the last count
+	noOtherSince time.Duration // since then no other member is in
+	rumourAt     time.Duration // last rumour of an unmet process that counts: see Rumour
+	stalls       stalls        // since the last pause
+	standings    []Standing    // what it has heard of other members, as last told
+	othersAt     uint64        // counts the changes of standings
 
 	members map[kv.NodeID]*member
 	gone    gone
@@ -103,21 +103,21 @@ func New(cfg Config, now time.Duration) *Machine {
 	m := &Machine{
 		cfg: cfg, now: now, bornAt: now, lapseAt: never,
 		members: map[kv.NodeID]*member{}, gone: gone{}, cannot: map[kv.NodeID]report{},
-		parts: make([]partition, cfg.Partitions), gaps: gaps{bound: cfg.Bound, window: cfg.Detection},
+		parts: make([]partition, cfg.Partitions), stalls: stalls{bound: cfg.Bound, window: cfg.Detection},
 	}
 	m.table = cfg.Table(nil)
-	m.restart()
+	m.startJoining()
 	return m
 }
 
-// restart puts the node back to the start.
-func (m *Machine) restart() {
-	m.startedAt, m.aloneFrom = m.now, m.now
-	m.joined, m.in = m.cfg.Alone, false
+// startJoining puts the node back to the state joining.
+func (m *Machine) startJoining() {
+	m.joiningSince, m.noOtherSince = m.now, m.now
+	m.joined, m.in = m.cfg.SingleNode, false
 }
 
-// Drain returns the actions to carry out, in order, and forgets them.
-func (m *Machine) Drain() []Action {
+// TakeActions returns the actions to carry out, in order, and forgets them.
+func (m *Machine) TakeActions() []Action {
 	out := m.out
 	m.out = nil
 	return out

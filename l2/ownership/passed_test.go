@@ -12,7 +12,7 @@ import (
 func meet(now time.Duration, self kv.Process, alone bool, others ...kv.Process) *Machine {
 	v := kv.Version(100)
 	m := New(Config{
-		Self: self, Weight: 100, Bound: simBound, Detection: simDetection, Alone: alone, Partitions: simPartitions,
+		Self: self, Weight: 100, Bound: simBound, Detection: simDetection, SingleNode: alone, Partitions: simPartitions,
 		Stamp: func() kv.Version { v++; return v }, Rand: rand.New(rand.NewPCG(1, 1)),
 	}, now)
 	for _, id := range others {
@@ -79,7 +79,7 @@ func TestPassed(t *testing.T) {
 
 // sent returns the last ACQUIRE to a process since it was last called.
 func sent(m *Machine, to kv.Process) (q *Acquire) {
-	for _, action := range m.Drain() {
+	for _, action := range m.TakeActions() {
 		if s, ok := action.(Send); ok && s.To == to {
 			q = &s.Acquire
 		}

@@ -29,22 +29,22 @@ func (m *Machine) settle() {
 	m.pollVoters()
 }
 
-// Gap takes a gap in the boot clock of more than the part GapAbove of the bound. It
-// must be called before anything else is answered. A gap of B or more is a pause.
-// Several gaps are a pause if their sum within the detection time reaches B, unless
+// Stall takes a stall in the boot clock of more than the part StallAbove of the bound. It
+// must be called before anything else is answered. A stall of B or more is a pause.
+// Several stalls are a pause if their sum within the detection time reaches B, unless
 // every member that is not considered dead has answered a poll that was sent within
-// B: such a member cannot consider this node dead yet. In case of a pause, Gap has
+// B: such a member cannot consider this node dead yet. In case of a pause, Stall has
 // called Pause and returns how long the process did not run. A node that knows no other
 // pauses too: another may have started meanwhile, and heard nothing of it.
 //
-// After a long gap that is no pause, the timers of others' silence continue from
+// After a long stall that is no pause, the timers of others' silence continue from
 // where they stood: silence counts only while the node runs.
-func (m *Machine) Gap(now, length time.Duration) (stop Stoppage, paused bool) {
+func (m *Machine) Stall(now, length time.Duration) (stop Stoppage, paused bool) {
 	m.now = max(m.now, now)
-	m.gaps.add(m.now, length)
-	stop, counts := m.gaps.sum()
+	m.stalls.add(m.now, length)
+	stop, counts := m.stalls.sum()
 	if length >= m.cfg.Bound {
-		stop, paused = Stoppage{For: length, Gaps: 1}, true
+		stop, paused = Stoppage{For: length, Stalls: 1}, true
 	} else if counts >= m.cfg.Bound && !failpoint.Out(failpoint.Stutter) {
 		paused = m.unanswered() || failpoint.Out(failpoint.Answered)
 	}
@@ -76,8 +76,8 @@ func (m *Machine) shiftTimers(length time.Duration) {
 	for _, o := range m.members {
 		move(&o.heardAt)
 	}
-	move(&m.startedAt)
-	move(&m.aloneFrom)
+	move(&m.joiningSince)
+	move(&m.noOtherSince)
 }
 
 // Pause applies the consequences of a pause: all ownerships have ended, answers to
@@ -90,8 +90,8 @@ func (m *Machine) Pause(now time.Duration) {
 		o.leasedAt, o.leasesUs = 0, false
 	}
 	clear(m.cannot)
-	m.gaps.clear()
-	m.restart()
+	m.stalls.clear()
+	m.startJoining()
 	m.settle()
 }
 

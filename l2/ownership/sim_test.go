@@ -144,7 +144,7 @@ func (n *simNode) start(alone bool) {
 		n.rumours[i] = rumour{at: n.s.now}
 	}
 	n.m = New(Config{
-		Self: n.id, Weight: 1, Bound: simBound, Detection: simDetection, Alone: alone, Partitions: n.s.partitions,
+		Self: n.id, Weight: 1, Bound: simBound, Detection: simDetection, SingleNode: alone, Partitions: n.s.partitions,
 		Stamp: func() kv.Version { n.s.clock++; return n.s.clock },
 		Rand:  rand.New(rand.NewPCG(n.s.seed, uint64(n.id.Epoch))),
 		Table: n.table, Voters: n.s.voters,
@@ -192,11 +192,11 @@ func (n *simNode) run(epoch int, f func()) {
 	}
 }
 
-// beat looks for a gap before anything is done. There is none while the node runs:
+// beat looks for a stall before anything is done. There is none while the node runs:
 // something looks all the time.
 func (n *simNode) beat() {
-	if gap := n.now() - n.last; n.slept && gap > simBound/GapAbove {
-		if _, paused := n.m.Gap(n.now(), gap); paused {
+	if stall := n.now() - n.last; n.slept && stall > simBound/StallAbove {
+		if _, paused := n.m.Stall(n.now(), stall); paused {
 			n.s.pauses++
 		}
 		n.carryOut()
@@ -214,7 +214,7 @@ func (n *simNode) tick(epoch int) {
 // carryOut does what the machine wants done, and checks that no two nodes serve the
 // same partition.
 func (n *simNode) carryOut() {
-	actions := n.m.Drain()
+	actions := n.m.TakeActions()
 	n.s.narrator.actions(n, actions)
 	for _, a := range actions {
 		switch a := a.(type) {

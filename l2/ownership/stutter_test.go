@@ -56,31 +56,31 @@ func stutters(s *sim) {
 	}
 }
 
-// TestGapsAddUp checks how much of some gaps counts, and how much of them was a stop.
-func TestGapsAddUp(t *testing.T) {
+// TestStallsAddUp checks how much of some stalls counts, and how much of them was a stop.
+func TestStallsAddUp(t *testing.T) {
 	const b = 64 * time.Second // a look every second
-	at := func(lengths ...time.Duration) (list []gap) {
+	at := func(lengths ...time.Duration) (list []stall) {
 		now := time.Hour
 		for _, d := range lengths {
 			now += time.Second + d*time.Second
-			list = append(list, gap{now, d * time.Second})
+			list = append(list, stall{now, d * time.Second})
 		}
 		return list
 	}
 	for _, c := range []struct {
-		name  string
-		gaps  []gap
-		want  Stoppage
-		count time.Duration
+		name   string
+		stalls []stall
+		want   Stoppage
+		count  time.Duration
 	}{
 		{"one", at(60), Stoppage{60 * time.Second, 1, 96 * time.Second}, 59 * time.Second},
 		{"two, of which the first began long ago", at(62, 62), Stoppage{95 * time.Second, 2, 96 * time.Second}, 93 * time.Second},
 		{"many", at(20, 20, 20, 20), Stoppage{80 * time.Second, 4, 96 * time.Second}, 76 * time.Second},
-		{"one that is over for longer", append(at(60), gap{time.Hour + 157*time.Second, 5 * time.Second}), Stoppage{5 * time.Second, 1, 96 * time.Second}, 4 * time.Second},
-		{"less than a look of one in the window", append(at(60), gap{time.Hour + 156*time.Second + time.Second/2, 5 * time.Second}), Stoppage{5500 * time.Millisecond, 2, 96 * time.Second}, 4 * time.Second},
+		{"one that is over for longer", append(at(60), stall{time.Hour + 157*time.Second, 5 * time.Second}), Stoppage{5 * time.Second, 1, 96 * time.Second}, 4 * time.Second},
+		{"less than a look of one in the window", append(at(60), stall{time.Hour + 156*time.Second + time.Second/2, 5 * time.Second}), Stoppage{5500 * time.Millisecond, 2, 96 * time.Second}, 4 * time.Second},
 	} {
-		s := gaps{bound: b, window: 96 * time.Second}
-		for _, g := range c.gaps {
+		s := stalls{bound: b, window: 96 * time.Second}
+		for _, g := range c.stalls {
 			s.add(g.end, g.length)
 		}
 		if got, count := s.sum(); got != c.want || count != c.count {
@@ -90,12 +90,12 @@ func TestGapsAddUp(t *testing.T) {
 			t.Error("something is left")
 		}
 	}
-	s := gaps{bound: b, window: 96 * time.Second}
+	s := stalls{bound: b, window: 96 * time.Second}
 	for i := range time.Duration(1000) { // as many as can be in one window
-		s.add(time.Hour+i*b/GapAbove, b/GapAbove)
+		s.add(time.Hour+i*b/StallAbove, b/StallAbove)
 	}
 	if n := len(s.list); n > 24 {
-		t.Errorf("%d gaps are kept", n)
+		t.Errorf("%d stalls are kept", n)
 	}
 }
 
@@ -124,8 +124,8 @@ func stuttering(at time.Duration) (*Machine, kv.Process) {
 	return m, b
 }
 
-// TestBusyHostGoesOn: gaps that add up to more than B are no pause if all members
-// have answered polls lately. Nor are gaps that do not add up to B.
+// TestBusyHostGoesOn: stalls that add up to more than B are no pause if all members
+// have answered polls lately. Nor are stalls that do not add up to B.
 func TestBusyHostGoesOn(t *testing.T) { busyHostGoesOn(t.Errorf) }
 
 func busyHostGoesOn(errorf func(format string, args ...any)) {
@@ -151,7 +151,7 @@ func busyHostGoesOn(errorf func(format string, args ...any)) {
 				m.Polled(now, b, now-time.Millisecond, m.State(), Info{State: 2, Joined: true, In: true, Weight: 1})
 			}
 			now += c.stop
-			if _, paused := m.Gap(now, c.stop); paused {
+			if _, paused := m.Stall(now, c.stop); paused {
 				pauses++
 			}
 		}
@@ -171,8 +171,8 @@ func TestSilenceCountsWhileRunning(t *testing.T) {
 	m.Missing(now, b.Node)
 	const stop = simBound * 8 / 10
 	now += stop
-	if _, paused := m.Gap(now, stop); paused {
-		t.Fatal("one gap of less than B is no pause")
+	if _, paused := m.Stall(now, stop); paused {
+		t.Fatal("one stall of less than B is no pause")
 	}
 	for end := now - stop + simDetection; now < end; now += simBound / 16 {
 		m.Tick(now)
@@ -206,7 +206,7 @@ func TestPausesAlone(t *testing.T) {
 	if m.Tick(now); !m.In() {
 		t.Fatal("a does not come in alone")
 	}
-	if _, paused := m.Gap(now+2*time.Second, 2*time.Second); !paused || m.In() || m.Unended() > 0 {
+	if _, paused := m.Stall(now+2*time.Second, 2*time.Second); !paused || m.In() || m.Unended() > 0 {
 		t.Errorf("paused: %v, in: %v, %d partitions owned", paused, m.In(), m.Unended())
 	}
 }

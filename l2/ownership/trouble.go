@@ -43,7 +43,7 @@ func (m *Machine) judgeSelf() {
 		for _, o := range m.members {
 			m.joined = m.joined || o.live() && o.joined
 		}
-		m.joined = m.joined || m.now-max(m.startedAt, m.rumourAt) >= m.cfg.Detection
+		m.joined = m.joined || m.now-max(m.joiningSince, m.rumourAt) >= m.cfg.Detection
 	}
 	anyIn, allLeased, first := false, true, true
 	for _, o := range m.members {
@@ -59,7 +59,7 @@ func (m *Machine) judgeSelf() {
 		}
 	}
 	if anyIn {
-		m.aloneFrom = m.now
+		m.noOtherSince = m.now
 	}
 	switch {
 	case m.in:
@@ -68,7 +68,7 @@ func (m *Machine) judgeSelf() {
 		}
 	case !m.joined || m.leaving:
 	case anyIn && !allLeased, !anyIn && !first, m.shouldGo() != "":
-	case anyIn, m.cfg.Alone || m.now-m.aloneFrom >= m.cfg.Detection:
+	case anyIn, m.cfg.SingleNode || m.now-m.noOtherSince >= m.cfg.Detection:
 		m.in = true
 		m.inSince = m.State()
 		m.do(StateChanged{true, "joined"})

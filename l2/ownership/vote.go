@@ -161,7 +161,7 @@ func (m *Machine) prepared(c *claim) bool {
 		return false
 	}
 	since := c.began
-	if o := m.members[c.last]; o != nil && m.counts(o) {
+	if o := m.members[c.last]; o != nil && m.mustAnswer(o) {
 		if since = c.lastAt; !c.lastSent {
 			return false
 		}

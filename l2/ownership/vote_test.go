@@ -25,7 +25,7 @@ var testVoters = []kv.NodeID{"v", "w", "x"}
 func newHand(t *testing.T, name kv.NodeID) *hand {
 	h := &hand{T: t, now: time.Hour, clock: 1000}
 	h.m = New(Config{
-		Self: kv.Process{Node: name, Epoch: 1}, Weight: 1, Bound: simBound, Detection: simDetection, Alone: true, Partitions: simPartitions,
+		Self: kv.Process{Node: name, Epoch: 1}, Weight: 1, Bound: simBound, Detection: simDetection, SingleNode: true, Partitions: simPartitions,
 		Stamp: func() kv.Version { h.clock++; return h.clock }, Rand: rand.New(rand.NewPCG(1, 1)),
 		Table: func(list []RingMember) *Ring { return smallTable(list) }, Voters: testVoters,
 	}, h.now)
@@ -163,7 +163,7 @@ func newClaimant(t *testing.T) (h *hand, ballot *Ballot) {
 	}
 	h.stays()
 	asked := map[kv.NodeID]bool{}
-	for _, a := range h.m.Drain() {
+	for _, a := range h.m.TakeActions() {
 		if a, ok := a.(Send); ok {
 			asked[a.To.Node] = true
 			ballot = a.Acquire.Ballot
@@ -191,7 +191,7 @@ func (h *hand) answers(n kv.NodeID, a Answer) {
 func (h *hand) auth() (sent *SendAuth) {
 	h.Helper()
 	n := 0
-	for _, a := range h.m.Drain() {
+	for _, a := range h.m.TakeActions() {
 		if a, ok := a.(SendAuth); ok {
 			if sent == nil || sent.Round != a.Round {
 				n = 0
@@ -294,7 +294,7 @@ func TestSilentVoterIsAskedAgain(t *testing.T) {
 		h.answers(n, Answer{Ballot: b})
 	}
 	asked := func() (list []kv.NodeID) {
-		for _, a := range h.m.Drain() {
+		for _, a := range h.m.TakeActions() {
 			if a, ok := a.(Send); ok && a.Acquire.Ballot.Compare(b) == 0 {
 				list = append(list, a.To.Node)
 			}
@@ -369,7 +369,7 @@ func TestAuthority(t *testing.T) {
 	h.now++
 	h.acknowledged("w", late)
 	h.check("at its end, though a later AUTH is acknowledged", h.m.serves(3), false)
-	if !slices.ContainsFunc(h.m.Drain(), func(a Action) bool { e, ok := a.(Ended); return ok && e.Partitions.Contains(everyPartition()) }) {
+	if !slices.ContainsFunc(h.m.TakeActions(), func(a Action) bool { e, ok := a.(Ended); return ok && e.Partitions.Contains(everyPartition()) }) {
 		t.Error("the ownership has not ended")
 	}
 }
@@ -423,7 +423,7 @@ func TestEntriesOfTheLastOwner(t *testing.T) {
 	}
 	h.acknowledged("v", sent)
 	h.acknowledged("w", sent)
-	for _, a := range h.m.Drain() {
+	for _, a := range h.m.TakeActions() {
 		if begun, ok := a.(Begun); ok {
 			if len(begun.Releasers) != 1 || begun.Releasers[last.Ballot.Process] == nil {
 				t.Errorf("entries come from %v, want them from %v", begun.Releasers, last.Ballot.Process)

@@ -21,16 +21,16 @@ func (s *Store) putChain(sh *shard, k kv.Key, w *Write, now kv.Moment) (kv.Versi
 	s.fillChain(head, h, k, w)
 	for range maxTries {
 		sh.mu.Lock()
-		v, r, lack := sh.put(k, w, head, now)
+		v, r, short := sh.put(k, w, head, now)
 		sh.mu.Unlock()
 		switch {
-		case lack == needNothing && r == Stored:
+		case short == nothingShort && r == Stored:
 			return v, r
-		case lack == needNothing:
+		case short == nothingShort:
 			s.dropChain(head)
 			return v, r
 		}
-		if !s.provide(lack, sh, k.Namespace, h.size(), now) {
+		if !s.makeRoomFor(short, sh, k.Namespace, h.size(), now) {
 			break
 		}
 	}

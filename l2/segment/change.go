@@ -27,7 +27,7 @@ func (s *Store) Remove(k kv.Key, r Removal, now kv.Moment) (kv.Version, Result) 
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	if !s.serves(k.Hash) {
-		return 0, NotServed
+		return 0, NotOwner
 	}
 	had := false
 	if r.Compare != 0 {
@@ -152,7 +152,7 @@ func (s *Store) Touch(
 	case s.overdue(until):
 		return 0, 0, Overdue
 	case !s.serves(k.Hash):
-		return 0, 0, NotServed
+		return 0, 0, NotOwner
 	}
 	at, w, h, b, found := sh.find(k)
 	if !found || !sh.present(h, k.Hash.Partition(), now.Boot) {

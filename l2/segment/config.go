@@ -41,7 +41,7 @@ type Config struct {
 	Versions *kv.HLC
 
 	// Overdue, if set, reports whether the moment until has come, at which the caller
-	// of a write gives it up. The store asks for each write that has an Until, in the
+	// of a write gives it up. The store asks for each write that has an ExecuteBefore, in the
 	// critical section that would stamp and store the write, before anything else.
 	Overdue func(until time.Duration) bool
 

@@ -43,7 +43,7 @@ type Fill struct {
 	Version    kv.Version // of the moment at which the load began; the entry gets it
 	Generation uint16     // of the partition at that moment
 
-	Until time.Duration // as in Write
+	ExecuteBefore time.Duration // as in Write
 
 	// Absent says that the origin has no value. A negative entry is kept until the
 	// deadline. If the deadline is zero or has passed, the present entry is only
@@ -66,7 +66,7 @@ type Fill struct {
 // passed to Changed is stamped at this moment. Fill returns it as the event; else zero.
 func (s *Store) Fill(k kv.Key, f Fill, now kv.Moment) (event kv.Version, r Result) {
 	return s.putPast(k, Write{
-		Value: f.Value, Flags: f.Flags, Deadline: f.Deadline, Until: f.Until, absent: f.Absent,
+		Value: f.Value, Flags: f.Flags, Deadline: f.Deadline, ExecuteBefore: f.ExecuteBefore, absent: f.Absent,
 		past: &past{version: f.Version, generation: f.Generation, admit: f.Admit, replaces: true},
 	}, now)
 }

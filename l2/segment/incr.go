@@ -11,19 +11,19 @@ import (
 
 // Increment is the input of Incr.
 type Increment struct {
-	Delta    int64
-	Create   bool // if the key is absent, store Initial with Deadline
-	Initial  int64
-	Deadline kv.Deadline
-	Until    time.Duration // as in Write
+	Delta         int64
+	Create        bool // if the key is absent, store Initial with Deadline
+	Initial       int64
+	Deadline      kv.Deadline
+	ExecuteBefore time.Duration // as in Write
 
 	// Unsigned says that the value, Delta and Initial are unsigned numbers, whose bits the
 	// int64 fields carry. The sum wraps at 2^64. Spaces may follow the digits of the value,
 	// as memcached leaves them there.
-	Unsigned bool
-	Down     bool       // of unsigned numbers: Delta is subtracted, and the result stops at zero
-	Retouch  bool       // a present value gets the Deadline too
-	Compare  kv.Version // of the present value, else nothing is stored; zero: any
+	Unsigned      bool
+	Decrement     bool       // of unsigned numbers: Delta is subtracted, and the result stops at zero
+	ResetDeadline bool       // a present value gets the Deadline too
+	Compare       kv.Version // of the present value, else nothing is stored; zero: any
 }
 
 // maxDigits is the length of the longest number, with its sign.
@@ -35,14 +35,14 @@ const maxDigits = 20
 func (s *Store) Incr(k kv.Key, i Increment, now kv.Moment) (int64, kv.Version, kv.Deadline, Result) {
 	sh := s.shard(k.Hash)
 	for range maxTries {
-		w := Write{Deadline: i.Deadline, Until: i.Until}
+		w := Write{Deadline: i.Deadline, ExecuteBefore: i.ExecuteBefore}
 		sh.mu.Lock()
-		sum, v, r, lack := sh.incr(k, &i, &w, now)
+		sum, v, r, short := sh.incr(k, &i, &w, now)
 		sh.mu.Unlock()
-		if lack == needNothing {
+		if short == nothingShort {
 			return sum, v, w.Deadline, r
 		}
-		if !s.provide(lack, sh, k.Namespace, entrySize(&k, &w), now) {
+		if !s.makeRoomFor(short, sh, k.Namespace, entrySize(&k, &w), now) {
 			break
 		}
 	}
@@ -51,25 +51,25 @@ func (s *Store) Incr(k kv.Key, i Increment, now kv.Moment) (int64, kv.Version, k
 }
 
 // incr completes w, and puts it.
-func (sh *shard) incr(k kv.Key, i *Increment, w *Write, now kv.Moment) (int64, kv.Version, Result, need) {
+func (sh *shard) incr(k kv.Key, i *Increment, w *Write, now kv.Moment) (int64, kv.Version, Result, shortage) {
 	_, _, h, b, found := sh.find(k)
 	sum := i.Initial
 	switch present := found && sh.present(h, k.Hash.Partition(), now.Boot); {
 	case !present && (!i.Create || i.Compare != 0):
-		return 0, 0, Absent, needNothing
+		return 0, 0, Absent, nothingShort
 	case present:
 		if i.Compare != 0 && h.version != i.Compare {
-			return 0, h.version, Exists, needNothing
+			return 0, h.version, Exists, nothingShort
 		}
 		if h.valueLen > maxDigits || h.marks&markChain != 0 {
-			return 0, h.version, NotNumber, needNothing
+			return 0, h.version, NotNumber, nothingShort
 		}
 		var r Result
 		if sum, r = i.sum(h.value(b)); r != Stored {
-			return 0, h.version, r, needNothing
+			return 0, h.version, r, nothingShort
 		}
 		w.Flags = h.clientFlags(b)
-		if !i.Retouch {
+		if !i.ResetDeadline {
 			w.Deadline = h.deadline
 		}
 	}
@@ -79,12 +79,12 @@ func (sh *shard) incr(k kv.Key, i *Increment, w *Write, now kv.Moment) (int64, k
 	} else {
 		w.Value = strconv.AppendInt(digits[:0], sum, 10)
 	}
-	if sh.store.isChain(&k, w) || sh.store.overQuotaAlone(&k, w) {
+	if sh.store.isChain(&k, w) || sh.store.exceedsWholeQuota(&k, w) {
 		// A key of nearly half a segment: only in tiny stores.
-		return 0, 0, TooLarge, needNothing
+		return 0, 0, TooLarge, nothingShort
 	}
-	v, r, lack := sh.put(k, w, noSegment, now)
-	return sum, v, r, lack
+	v, r, short := sh.put(k, w, noSegment, now)
+	return sum, v, r, short
 }
 
 // sum returns what the value old becomes.
@@ -103,9 +103,9 @@ func (i *Increment) sum(old []byte) (int64, Result) {
 	switch delta := uint64(i.Delta); {
 	case err != nil:
 		return 0, NotNumber
-	case i.Down && n < delta:
+	case i.Decrement && n < delta:
 		return 0, Stored
-	case i.Down:
+	case i.Decrement:
 		return int64(n - delta), Stored
 	default:
 		return int64(n + delta), Stored

@@ -35,7 +35,7 @@ func TestIncrUnsigned(t *testing.T) {
 	} {
 		end := kv.After(testNow.Boot, time.Hour)
 		mustPut(t, s, "n", Write{Value: []byte(tc.value), Flags: 7, Deadline: end})
-		i := Increment{Delta: int64(tc.delta), Unsigned: true, Down: tc.down, Deadline: 1}
+		i := Increment{Delta: int64(tc.delta), Unsigned: true, Decrement: tc.down, Deadline: 1}
 		sum, _, d, r := s.Incr(testKey("n"), i, testNow)
 		if r != tc.want || uint64(sum) != tc.sum || r == Stored && d != end {
 			t.Errorf("%s: %d, deadline %d, %d, want %d, %d, %d", tc.name, uint64(sum), d, r, tc.sum, end, tc.want)
@@ -53,7 +53,7 @@ func TestIncrConditions(t *testing.T) {
 	if _, got, _, r := s.Incr(k, Increment{Delta: 1, Compare: v + 1}, testNow); r != Exists || got != v {
 		t.Errorf("another version: %d, %v, want %d, %v", r, got, Exists, v)
 	}
-	sum, got, d, r := s.Incr(k, Increment{Delta: 1, Compare: v, Retouch: true, Deadline: end}, testNow)
+	sum, got, d, r := s.Incr(k, Increment{Delta: 1, Compare: v, ResetDeadline: true, Deadline: end}, testNow)
 	if r != Stored || sum != 6 || d != end || got <= v {
 		t.Errorf("the same version: %d, sum %d, deadline %d, version %v", r, sum, d, got)
 	}

@@ -15,6 +15,8 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
+// internal/engine/keep.go decides which kept memory this file may take over; sidecar/keep.go gets it from systemd.
+//
 // The memory of a store with Config.Keep is a file without a name:
 //
 //	header │ arena │ index pages, ghosts and quota queues │ meta

@@ -11,10 +11,10 @@ type Query struct {
 	Limit  int  // as in Get; below zero: the value is not wanted
 	Unread bool // this is no read: it is not counted, and leaves no mark
 
-	Touch    bool // a live value gets the Deadline
-	Deadline kv.Deadline
-	End      bool          // what is there is removed, as by Remove
-	Until    time.Duration // of Touch and End, as in Write
+	Touch         bool // a live value gets the Deadline
+	Deadline      kv.Deadline
+	End           bool          // what is there is removed, as by Remove
+	ExecuteBefore time.Duration // of Touch and End, as in Write
 }
 
 // Seen is what Look has found.
@@ -28,18 +28,18 @@ type Seen struct {
 
 // Look appends the value of a key to dst, like Get, and also a value that Soften has left.
 // In the same critical section a live value gets a new deadline, or the entry is removed, if
-// that is wanted. Look returns Stored if it has seen an entry, which may be a negative one.
-// Else it returns Absent or, if it was to change something, Overdue or NotServed.
+// that is wanted. Look returns Found if it has seen an entry, which may be a negative one.
+// Else it returns Absent or, if it was to change something, Overdue or NotOwner.
 func (s *Store) Look(dst []byte, k kv.Key, q Query, now kv.Moment) ([]byte, Seen, Result) {
 	sh := s.shard(k.Hash)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	switch {
 	case !q.Touch && !q.End:
-	case s.overdue(q.Until):
+	case s.overdue(q.ExecuteBefore):
 		return dst, Seen{}, Overdue
 	case !s.serves(k.Hash):
-		return dst, Seen{}, NotServed
+		return dst, Seen{}, NotOwner
 	}
 	at, w, h, b, found := sh.find(k)
 	partition := k.Hash.Partition()
@@ -84,7 +84,7 @@ func (s *Store) Look(dst []byte, k kv.Key, q Query, now kv.Moment) ([]byte, Seen
 	default:
 		dst = append(dst, h.value(b)...)
 	}
-	return dst, seen, Stored
+	return dst, seen, Found
 }
 
 // redate gives an entry a new deadline.

@@ -40,7 +40,7 @@ func TestRead(t *testing.T) {
 			step(s)
 		}
 		_, seen, r := s.Look(nil, k, Query{Limit: -1, Unread: true}, testNow)
-		if r != Stored || seen.Read != tc.want {
+		if r != Found || seen.Read != tc.want {
 			t.Errorf("%s: %d, read %v, want %v", tc.name, r, seen.Read, tc.want)
 		}
 		if dead := s.Stats().Memory.Dead; tc.name == "got, written in place" && dead != used {
@@ -55,14 +55,14 @@ func TestLookTouches(t *testing.T) {
 	v := mustPut(t, s, "k", Write{Value: []byte("v"), Flags: 4})
 	touch := Query{Limit: NoLimit, Touch: true, Deadline: end}
 	b, seen, r := s.Look([]byte("x"), testKey("k"), touch, testNow)
-	if r != Stored || string(b) != "xv" || seen.Version != v || seen.Flags != 4 || seen.Deadline != end || seen.Event <= v {
+	if r != Found || string(b) != "xv" || seen.Version != v || seen.Flags != 4 || seen.Deadline != end || seen.Event <= v {
 		t.Errorf("%q, %+v, %d", b, seen, r)
 	}
 	if info, _ := s.Peek(testKey("k"), testNow.Boot); info.Deadline != end {
 		t.Errorf("deadline %d, want %d", info.Deadline, end)
 	}
 	s.Soften(testKey("k"), testNow)
-	if b, seen, r := s.Look(nil, testKey("k"), touch, testNow); r != Stored || !seen.Stale || seen.Event != 0 || seen.Deadline == end || string(b) != "v" {
+	if b, seen, r := s.Look(nil, testKey("k"), touch, testNow); r != Found || !seen.Stale || seen.Event != 0 || seen.Deadline == end || string(b) != "v" {
 		t.Errorf("stale: %q, %+v, %d", b, seen, r)
 	}
 	if _, _, r := s.Look(nil, testKey("absent"), touch, testNow); r != Absent {
@@ -78,11 +78,11 @@ func TestLookEnds(t *testing.T) {
 		size         int
 		want         Result
 	}{
-		{"live", "live", 5, Stored},
-		{"a chain", "live", 300 << 10, Stored},
-		{"softened", "softened", 5, Stored},
-		{"a softened chain", "softened", 300 << 10, Stored},
-		{"negative", "negative", 0, Stored},
+		{"live", "live", 5, Found},
+		{"a chain", "live", 300 << 10, Found},
+		{"softened", "softened", 5, Found},
+		{"a softened chain", "softened", 300 << 10, Found},
+		{"negative", "negative", 0, Found},
 		{"expired", "expired", 5, Absent},
 		{"absent", "absent", 0, Absent},
 	} {
@@ -104,7 +104,7 @@ func TestLookEnds(t *testing.T) {
 		}
 		changes = 0
 		b, seen, r := s.Look(nil, k, end, now)
-		if r != tc.want || r == Stored && !bytes.Equal(b, value) || seen.Event == 0 || changes != 1 {
+		if r != tc.want || r == Found && !bytes.Equal(b, value) || seen.Event == 0 || changes != 1 {
 			t.Errorf("%s: %d, %d bytes, event %d, %d changes", tc.name, r, len(b), seen.Event, changes)
 		}
 		if _, _, r := s.Look(nil, k, Query{}, now); r != Absent {
@@ -150,7 +150,7 @@ func TestRemoveCompares(t *testing.T) {
 			t.Errorf("%s: %d, %v, %d changes, want %d", tc.name, r, got, changes, tc.want)
 		}
 		after := "absent"
-		if _, seen, r := s.Look(nil, k, Query{}, testNow); r == Stored {
+		if _, seen, r := s.Look(nil, k, Query{}, testNow); r == Found {
 			after = map[bool]string{false: "live", true: "softened"}[seen.Stale]
 		}
 		if after != tc.after {
@@ -180,7 +180,7 @@ func TestSoftenShorter(t *testing.T) {
 		for _, most := range tc.most {
 			s.Remove(k, Removal{Soft: true, Stale: most}, testNow)
 		}
-		if _, seen, r := s.Look(nil, k, Query{}, testNow); r != Stored || seen.Deadline != kv.After(testNow.Boot, tc.want) {
+		if _, seen, r := s.Look(nil, k, Query{}, testNow); r != Found || seen.Deadline != kv.After(testNow.Boot, tc.want) {
 			t.Errorf("%s: %d, deadline %d, want %d", tc.name, r, seen.Deadline, kv.After(testNow.Boot, tc.want))
 		}
 	}

@@ -275,7 +275,7 @@ func (m *model) step() {
 	case op < 930:
 		m.incr(k)
 	case op < 945:
-		m.join(k)
+		m.concat(k)
 	case op < 952:
 		m.look(k)
 	case op < 980:

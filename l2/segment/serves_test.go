@@ -33,7 +33,7 @@ func TestServes(t *testing.T) {
 			_, v, _, r := s.Incr(k, Increment{Delta: 1, Deadline: w.Deadline}, now)
 			return v, r
 		},
-		"Join": func() (kv.Version, Result) { w.Mode = Append; return s.Join(k, w, true, now) },
+		"Concat": func() (kv.Version, Result) { w.Mode = Append; return s.Concat(k, w, true, now) },
 		"Look": func() (kv.Version, Result) {
 			_, seen, r := s.Look(nil, k, Query{Touch: true}, now)
 			return seen.Event, r
@@ -42,12 +42,12 @@ func TestServes(t *testing.T) {
 			return s.Remove(k, Removal{Compare: 1}, now)
 		},
 		"Touch":      func() (kv.Version, Result) { _, v, r := s.Touch(k, w.Deadline, 0, now); return v, r },
-		"Delete":     func() (kv.Version, Result) { v, _ := s.Delete(k, now); return v, NotServed },
-		"Soften":     func() (kv.Version, Result) { v, _ := s.Soften(k, now); return v, NotServed },
-		"Invalidate": func() (kv.Version, Result) { return s.Invalidate(k.Hash, now), NotServed },
+		"Delete":     func() (kv.Version, Result) { v, _ := s.Delete(k, now); return v, NotOwner },
+		"Soften":     func() (kv.Version, Result) { v, _ := s.Soften(k, now); return v, NotOwner },
+		"Invalidate": func() (kv.Version, Result) { return s.Invalidate(k.Hash, now), NotOwner },
 	} {
-		if v, r := change(); v != 0 || r != NotServed {
-			t.Errorf("%s: version %v, %v, want none and %v", name, v, r, NotServed)
+		if v, r := change(); v != 0 || r != NotOwner {
+			t.Errorf("%s: version %v, %v, want none and %v", name, v, r, NotOwner)
 		}
 	}
 	if e, ok := s.Peek(k, now.Boot); !ok || changed != 0 {

@@ -98,7 +98,7 @@ func absentTo(t *testing.T, leave func(*Store, kv.Key), now kv.Moment) {
 			return r
 		}, Stored},
 		{"append", func(s *Store) Result {
-			_, r := s.Join(k, Write{Value: []byte("x"), Mode: Append}, false, now)
+			_, r := s.Concat(k, Write{Value: []byte("x"), Mode: Append}, false, now)
 			return r
 		}, Absent},
 		{"touch", func(s *Store) Result {

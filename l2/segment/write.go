@@ -16,26 +16,26 @@ const (
 	Replace                    // if the key is present
 	CompareAndSwap             // if the key is present with version Write.Compare
 
-	// The modes of Join.
+	// The modes of Concat.
 	Append
 	Prepend
 )
 
 // Write is what Put stores.
 type Write struct {
-	Value    []byte // not kept after the call
-	Flags    uint32
-	Deadline kv.Deadline
-	Mode     Mode
-	Compare  kv.Version
-	Until    time.Duration // boot clock; from then on nothing is stored; zero: never
+	Value         []byte // not kept after the call
+	Flags         uint32
+	Deadline      kv.Deadline
+	Mode          Mode
+	Compare       kv.Version
+	ExecuteBefore time.Duration // boot clock; from then on nothing is stored; zero: never
 
 	keeps  bool  // the present deadline stays
 	absent bool  // a negative entry: the origin has no value
 	past   *past // set if the version is an earlier one: Restore and Fill
 }
 
-// Result is the outcome of a write.
+// Result is the outcome of a write, or of a Look.
 type Result uint8
 
 const (
@@ -46,20 +46,21 @@ const (
 	NoRoom           // all that could be evicted is being read
 	NotNumber        // Incr on a value that is not a decimal number of 64 bits
 	Overflow         // Incr beyond the range of int64
-	Contended        // Join, again and again: other writes came in between
+	Contended        // Concat, again and again: other writes came in between
 	Outdated         // Restore or Fill of an entry to which the store has something newer
-	Overdue          // Until has come: the caller has given up
-	NotServed        // this host does not serve the key's partition any more
+	Overdue          // ExecuteBefore has come: the caller has given up
+	NotOwner         // this host does not serve the key's partition any more
+	Found            // of Look: there is an entry
 )
 
-// need is what a write lacks in a shard. The store provides it without the lock of that
+// shortage is what a write lacks in a shard. The store provides it without the lock of that
 // shard, and the write starts again.
-type need uint8
+type shortage uint8
 
 const (
-	needNothing need = iota
-	needSegment
-	needQuota
+	nothingShort shortage = iota
+	segmentShort
+	quotaShort
 )
 
 // maxTries bounds how often a write makes room and finds that another write took it.
@@ -68,7 +69,7 @@ const maxTries = 64
 // Put stores a value and returns the version stamped. With Exists, it returns the version
 // of the entry that is present.
 func (s *Store) Put(k kv.Key, w Write, now kv.Moment) (kv.Version, Result) {
-	if len(w.Value) > s.cfg.MaxValue || s.overQuotaAlone(&k, &w) {
+	if len(w.Value) > s.cfg.MaxValue || s.exceedsWholeQuota(&k, &w) {
 		return 0, TooLarge
 	}
 	sh := s.shard(k.Hash)
@@ -77,12 +78,12 @@ func (s *Store) Put(k kv.Key, w Write, now kv.Moment) (kv.Version, Result) {
 	}
 	for range maxTries {
 		sh.mu.Lock()
-		v, r, lack := sh.put(k, &w, noSegment, now)
+		v, r, short := sh.put(k, &w, noSegment, now)
 		sh.mu.Unlock()
-		if lack == needNothing {
+		if short == nothingShort {
 			return v, r
 		}
-		if !s.provide(lack, sh, k.Namespace, entrySize(&k, &w), now) {
+		if !s.makeRoomFor(short, sh, k.Namespace, entrySize(&k, &w), now) {
 			break
 		}
 	}
@@ -115,9 +116,9 @@ func (s *Store) changed(k kv.Key, now kv.Moment) kv.Version {
 	return v
 }
 
-// provide makes the room that a write lacks.
-func (s *Store) provide(lack need, sh *shard, ns kv.NamespaceID, size int, now kv.Moment) bool {
-	if lack == needQuota {
+// makeRoomFor makes the room that a write lacks.
+func (s *Store) makeRoomFor(short shortage, sh *shard, ns kv.NamespaceID, size int, now kv.Moment) bool {
+	if short == quotaShort {
 		return s.makeQuota(sh, ns, int64(size), now.Boot)
 	}
 	return s.makeRoom(sh, now.Boot)
@@ -129,9 +130,9 @@ func (sh *shard) countNoRoom() {
 	sh.mu.Unlock()
 }
 
-// overQuotaAlone reports whether an entry exceeds the quota of its namespace even if it
+// exceedsWholeQuota reports whether an entry exceeds the quota of its namespace even if it
 // is the only entry there.
-func (s *Store) overQuotaAlone(k *kv.Key, w *Write) bool {
+func (s *Store) exceedsWholeQuota(k *kv.Key, w *Write) bool {
 	quota := s.namespaces[k.Namespace].quota.Load()
 	return quota > 0 && int64(entrySize(k, w)) > quota
 }
@@ -154,12 +155,12 @@ func (s *Store) isChain(k *kv.Key, w *Write) bool { return entrySize(k, w) > s.c
 
 // put stores an entry, or returns what it lacks. The lock is held. If chain is a segment,
 // the value has already been written into that chain.
-func (sh *shard) put(k kv.Key, w *Write, chain segmentID, now kv.Moment) (kv.Version, Result, need) {
+func (sh *shard) put(k kv.Key, w *Write, chain segmentID, now kv.Moment) (kv.Version, Result, shortage) {
 	switch {
-	case sh.store.overdue(w.Until):
-		return 0, Overdue, needNothing
+	case sh.store.overdue(w.ExecuteBefore):
+		return 0, Overdue, nothingShort
 	case w.past == nil && !sh.store.serves(k.Hash):
-		return 0, NotServed, needNothing
+		return 0, NotOwner, nothingShort
 	}
 	at, old, oldHeader, b, found := sh.find(k)
 	partition := k.Hash.Partition()
@@ -167,9 +168,9 @@ func (sh *shard) put(k kv.Key, w *Write, chain segmentID, now kv.Moment) (kv.Ver
 	present := live && !oldHeader.negative()
 	switch {
 	case present && (w.Mode == Add || w.Mode == CompareAndSwap && oldHeader.version != w.Compare):
-		return oldHeader.version, Exists, needNothing
+		return oldHeader.version, Exists, nothingShort
 	case !present && (w.Mode == Replace || w.Mode == CompareAndSwap):
-		return 0, Absent, needNothing
+		return 0, Absent, nothingShort
 	}
 
 	if w.keeps {
@@ -180,15 +181,15 @@ func (sh *shard) put(k kv.Key, w *Write, chain segmentID, now kv.Moment) (kv.Ver
 	if p := w.past; p != nil {
 		switch {
 		case live && !p.replaces:
-			return oldHeader.version, Exists, needNothing
+			return oldHeader.version, Exists, nothingShort
 		case sh.outdated(k, p, found, oldHeader):
-			return 0, Outdated, needNothing
+			return 0, Outdated, nothingShort
 		}
 		p.outdates = sh.outdates(k, live, oldHeader)
 	}
 	class := classOf(sh.store.due(h), now.Boot)
 	if live && chain == noSegment && sh.rewrite(old.loc(), b, oldHeader, &h, class, k, w, now) {
-		return h.version, Stored, needNothing
+		return h.version, Stored, nothingShort
 	}
 	return sh.place(k, w, chain, now, h, class, previous{at, old, oldHeader, found, live})
 }
@@ -213,14 +214,14 @@ func (p *previous) size() int {
 // points to it instead of the previous entry, if there is one.
 func (sh *shard) place(
 	k kv.Key, w *Write, chain segmentID, now kv.Moment, h header, class int, old previous,
-) (kv.Version, Result, need) {
+) (kv.Version, Result, shortage) {
 	size := h.size()
 	if !old.found {
 		sh.makePlace(k, now.Boot)
 		h.birth = sh.birth(k.Namespace)
 	}
 	if !sh.reserve(k.Namespace, int64(size), int64(old.size())) {
-		return 0, 0, needQuota
+		return 0, 0, quotaShort
 	}
 
 	// The queue of the key's last value; else main if admission has dropped the key lately.
@@ -241,7 +242,7 @@ func (sh *shard) place(
 		seg := sh.room(q, class, size)
 		if seg == noSegment {
 			sh.release(k.Namespace, int64(size))
-			return 0, 0, needSegment
+			return 0, 0, segmentShort
 		}
 		h.version = sh.store.stamp(k, w, now)
 		loc = sh.append(seg, h, k, w)
@@ -268,7 +269,7 @@ func (sh *shard) place(
 		}
 	}
 	sh.noteQuota(k, h.birth, old.found)
-	return h.version, Stored, needNothing
+	return h.version, Stored, nothingShort
 }
 
 // rewrite replaces an entry in place if the new one takes the same room and belongs to

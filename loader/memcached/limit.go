@@ -28,8 +28,8 @@ type limitedConn struct {
 	busy    error // there is no memory for an item
 }
 
-// room is the number of bytes allowed for the lines around an item.
-const room = 1024
+// lineOverhead is the number of bytes allowed for the lines around an item.
+const lineOverhead = 1024
 
 var (
 	errTooLong = errors.New("the answer is too long")
@@ -37,9 +37,9 @@ var (
 	errEnded   = errors.New("the server has ended an idle connection")
 )
 
-// alive makes a request, again and again while it was not sent because its connection of the pool
+// retryEndedConn makes a request, again and again while it was not sent because its connection of the pool
 // has ended. Each time there is one such connection less.
-func alive(request func() error) (err error) {
+func retryEndedConn(request func() error) (err error) {
 	for {
 		if err = request(); !errors.Is(err, errEnded) {
 			return err
@@ -47,9 +47,9 @@ func alive(request func() error) (err error) {
 	}
 }
 
-func limit(c net.Conn, maxValue int, timeout time.Duration) *limitedConn {
+func limitConn(c net.Conn, maxValue int, timeout time.Duration) *limitedConn {
 	limited := &limitedConn{Conn: c, most: maxValue, timeout: timeout}
-	limited.scanner = origin.Scanner{Most: maxValue + room, Keep: maxValue + room, Line: limited.count}
+	limited.scanner = origin.Scanner{Most: maxValue + lineOverhead, Keep: maxValue + lineOverhead, Line: limited.count}
 	return limited
 }
 
@@ -75,7 +75,7 @@ func (c *limitedConn) SetDeadline(time.Time) error { return nil }
 func (c *limitedConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	c.idle = true
-	if c.read += n; c.read > c.most+room || !c.scanner.Pass(p[:n]) {
+	if c.read += n; c.read > c.most+lineOverhead || !c.scanner.Pass(p[:n]) {
 		return 0, cmp.Or(c.busy, errTooLong)
 	}
 	if c.items > 1 {

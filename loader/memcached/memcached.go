@@ -83,7 +83,7 @@ func New(cfg Config) (*Source, error) {
 	if err := wrong.Err(); err != nil {
 		return nil, err
 	}
-	err := origin.Limits("memcached", &cfg.Timeout, &cfg.MaxValue, 500*time.Millisecond, math.MaxInt-room)
+	err := origin.Limits("memcached", &cfg.Timeout, &cfg.MaxValue, 500*time.Millisecond, math.MaxInt-lineOverhead)
 	if err != nil {
 		return nil, err
 	}
@@ -96,7 +96,7 @@ func New(cfg Config) (*Source, error) {
 		if err != nil {
 			return nil, err
 		}
-		limited := limit(c, cfg.MaxValue, cfg.Timeout)
+		limited := limitConn(c, cfg.MaxValue, cfg.Timeout)
 		limited.room.Memory = cfg.memory
 		return limited, nil
 	}
@@ -115,7 +115,7 @@ func (s *Source) Load(ctx context.Context, key []byte) (loader.Value, error) {
 	}
 	name := s.cfg.KeyPrefix + string(key)
 	var item *memcache.Item
-	err := alive(func() (err error) {
+	err := retryEndedConn(func() (err error) {
 		item, err = s.client.Get(name)
 		return err
 	})

@@ -62,7 +62,7 @@ func (w *Writer) do(ctx context.Context, write func() error) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("%w: %w", loader.ErrNotWritten, err)
 	}
-	err := alive(write)
+	err := retryEndedConn(write)
 	var dial *net.OpError
 	var slow *memcache.ConnectTimeoutError
 	switch {

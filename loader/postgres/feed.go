@@ -73,10 +73,6 @@ type Feed struct {
 	foreign atomic.Pointer[string] // where it was confirmed by then; nil: too few times to tell
 }
 
-// foreignAfter is how often a slot is found in use before its user counts as none that hands over: the
-// one before this host may still confirm what it has deleted.
-const foreignAfter = 3
-
 // mapping is a table and the parts of the keys of its rows: texts, and columns between them.
 type mapping struct {
 	namespace string
@@ -190,6 +186,12 @@ func (f *Feed) Namespaces() []string {
 		all[name] = true
 	}
 	return slices.Sorted(maps.Keys(all))
+}
+
+// own notes that this process follows the slot.
+func (f *Feed) own() {
+	f.inUse.Store(0)
+	f.foreign.Store(nil)
 }
 
 // Secrets implements loader.Feed.

@@ -87,7 +87,7 @@ func (n *sidecarNode) in(ctx context.Context, hosts int) error {
 
 func (n *sidecarNode) Elsewhere(ctx context.Context, key string) (bool, error) {
 	place, err := n.app.Ring(ctx, key)
-	return place.Owner != n.name && place.Holder == place.Owner, err
+	return place.AssignedOwner != n.name && place.Owner == place.AssignedOwner, err
 }
 
 func (n *sidecarNode) Set(ctx context.Context, key string, value []byte) error {

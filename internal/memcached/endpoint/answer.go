@@ -102,7 +102,7 @@ func appendGet(dst []byte, f *answerForm, q *wire.Request, r *wire.Reply) []byte
 func metaItem(r *wire.Reply) memcached.Item {
 	item := itemOf(r)
 	item.Size = int(r.Size)
-	item.Read, item.Idle = r.Read, int64(r.IdleMS/1000)
+	item.Read, item.SinceWrite = r.Read, int64(r.IdleMS/1000)
 	item.Stale = r.Status == wire.Stale
 	switch r.Claim {
 	case wire.ClaimWon:
@@ -230,7 +230,7 @@ func appendStored(dst []byte, f *answerForm, q *wire.Request, r *wire.Reply) []b
 
 // answerForm is the form of an answer that a request brings, or a part of it.
 type answerForm struct {
-	*memcached.Form
+	*memcached.ReplyFormat
 	prefix []byte         // of the keys of an MGET
 	mode   memcached.Verb // of a command that brings a value: its condition
 	part   bool           // one of several requests of a get
@@ -244,7 +244,7 @@ type answerForm struct {
 // clone returns a copy whose bytes are its own.
 func (f *answerForm) clone() *answerForm {
 	n := *f
-	n.Form, n.prefix = f.Form.Clone(), bytes.Clone(f.prefix)
+	n.ReplyFormat, n.prefix = f.ReplyFormat.Clone(), bytes.Clone(f.prefix)
 	return &n
 }
 

@@ -109,8 +109,8 @@ func (t *handler) flushAll(conn *server.Conn, cmd *memcached.Command) {
 	switch {
 	case delay > 0 && !over:
 		t.endpoint.counts[cmdFlush].Add(1)
-		conn.Out = cmd.Form.AppendLine(conn.Out, "OK")
-	case !t.Core.Node.Alone():
+		conn.Out = cmd.Format.AppendLine(conn.Out, "OK")
+	case !t.Core.Node.SingleNode():
 		t.wait(conn)
 	default:
 		t.answerOr(conn, t.Execute(conn))

@@ -215,8 +215,8 @@ func (t *handler) Serve(conn *server.Conn, frames [][]byte) error {
 
 // present makes a command of the batch the present one.
 func (t *handler) present(i int) {
-	f := &t.cmds[i].Form
-	t.Req, t.form = &t.Reqs[i], answerForm{Form: f}
+	f := &t.cmds[i].Format
+	t.Req, t.form = &t.Reqs[i], answerForm{ReplyFormat: f}
 	t.Quiet = f.Quiet && f.Verb != memcached.MetaGet // whose q keeps back only that there is nothing
 }
 
@@ -246,7 +246,7 @@ func (t *handler) serve(conn *server.Conn, cmd *memcached.Command) {
 	case memcached.Version:
 		conn.Out = append(conn.Out, "VERSION "+version+"\r\n"...)
 	case memcached.Verbosity:
-		conn.Out = cmd.Form.AppendLine(conn.Out, "OK")
+		conn.Out = cmd.Format.AppendLine(conn.Out, "OK")
 	case memcached.Stats:
 		c.Tally.Flush()
 		t.n.flush(&t.endpoint.counts)
@@ -264,25 +264,25 @@ const version = "1.6.18"
 
 // bad answers a line that is no valid command.
 func (t *handler) bad(conn *server.Conn, cmd *memcached.Command) {
-	if cmd.TooLong {
+	if cmd.DropPresent {
 		// The value that is there is not what the client wants there any more.
 		t.drop(conn, cmd.Key)
 	}
 	if cmd.Error == memcached.TooLarge {
 		t.n[storeTooLarge]++
 	}
-	conn.Out = cmd.Form.AppendLine(conn.Out, cmd.Error)
+	conn.Out = cmd.Format.AppendLine(conn.Out, cmd.Error)
 }
 
 // drop removes a key without an answer, and without counting it: the client has sent no
 // delete.
 func (t *handler) drop(conn *server.Conn, key []byte) {
 	was, quiet := t.form, t.Quiet
-	t.form, t.Quiet = answerForm{Form: &noAnswer}, true
+	t.form, t.Quiet = answerForm{ReplyFormat: &noAnswer}, true
 	t.remove(key)
 	t.run(conn)
 	t.form, t.Quiet = was, quiet
 }
 
 // noAnswer is the form of a request of ours: see drop.
-var noAnswer = memcached.Form{Verb: memcached.Bad, Quiet: true}
+var noAnswer = memcached.ReplyFormat{Verb: memcached.Bad, Quiet: true}

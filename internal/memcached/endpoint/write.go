@@ -43,16 +43,16 @@ func (t *handler) set(cmd *memcached.Command) {
 	}
 	mode := modes[verb]
 	ttl, over := memcached.TTL(cmd.Exptime, t.Now.Wall, wire.MaxTTL)
-	if over && !mode.Joins() {
+	if over && !mode.IsConcat() {
 		t.expired(cmd, mode)
 		return
 	}
 	q := t.begin(wire.OpSet, cmd.Key)
 	q.Value, q.Flags, q.Mode = cmd.Value, cmd.Flags, mode
-	if !mode.Joins() {
+	if !mode.IsConcat() {
 		q.TTLMS = ttl
 	}
-	if mode == wire.ModeCAS || mode.Joins() {
+	if mode == wire.ModeCAS || mode.IsConcat() {
 		q.Compare = cmd.CAS
 	}
 	if mode == wire.ModeCAS {

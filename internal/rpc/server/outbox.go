@@ -21,7 +21,7 @@ type outbox struct {
 	// onFail is told once, with the lock held, that err ends the connection, and returns
 	// the error to keep.
 	onFail func(err error) error
-	share  quota.Share
+	share  quota.AnswerShare
 
 	// Since when the oldest chunks wait for the peer, UnixNano; zero: none wait.
 	blocked atomic.Int64

@@ -32,7 +32,7 @@ func TestProcessNearCache(t *testing.T) {
 	key := ""
 	for i := 0; ; i++ {
 		key = "near" + strconv.Itoa(i)
-		if place, err := here.app.Ring(ctx, key); err == nil && place.Owner == owner.spec.Node && place.Holder == place.Owner {
+		if place, err := here.app.Ring(ctx, key); err == nil && place.AssignedOwner == owner.spec.Node && place.Owner == place.AssignedOwner {
 			break
 		}
 	}

@@ -134,7 +134,7 @@ func (g *group) ownedBy(n *node, want int) (keys []string) {
 		if err != nil {
 			g.t.Fatal(err)
 		}
-		if place.Owner == n.spec.Node {
+		if place.AssignedOwner == n.spec.Node {
 			keys = append(keys, key)
 		}
 	}

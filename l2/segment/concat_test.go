@@ -44,7 +44,7 @@ func TestJoin(t *testing.T) {
 		if w.Compare = v; tc.other {
 			w.Compare = v + 1
 		}
-		got, r := s.Join(k, w, tc.create, testNow)
+		got, r := s.Concat(k, w, tc.create, testNow)
 		if r != tc.want || r == Exists && got != v {
 			t.Errorf("%s: %d with %v, want %d", tc.name, r, got, tc.want)
 		}
@@ -67,9 +67,9 @@ func TestJoin(t *testing.T) {
 	}
 }
 
-// TestJoinLosesNothing checks that no value is lost that is joined at the time of others,
+// TestConcatLosesNothing checks that no value is lost that is joined at the time of others,
 // with the lock or without it, and that a deadline that a touch gives stays.
-func TestJoinLosesNothing(t *testing.T) {
+func TestConcatLosesNothing(t *testing.T) {
 	for _, size := range []int{1, 40 << 10} {
 		s := newTestStore(t, Config{Size: 8 * MinSize, MaxValue: 2 << 20})
 		k := testKey("k")
@@ -83,7 +83,7 @@ func TestJoinLosesNothing(t *testing.T) {
 					w := Write{Value: bytes.Repeat([]byte{byte(n)}, size), Mode: Append + Mode(n%2)}
 					r := Contended
 					for r == Contended {
-						_, r = s.Join(k, w, false, testNow)
+						_, r = s.Concat(k, w, false, testNow)
 					}
 					if r != Stored {
 						t.Errorf("joined: %d", r)
@@ -105,8 +105,8 @@ func TestJoinLosesNothing(t *testing.T) {
 	}
 }
 
-// TestJoinKeepsDeadline touches a key while a long value is joined to it without the lock.
-func TestJoinKeepsDeadline(t *testing.T) {
+// TestConcatKeepsDeadline touches a key while a long value is joined to it without the lock.
+func TestConcatKeepsDeadline(t *testing.T) {
 	var s *Store
 	end := kv.After(testNow.Boot, time.Hour)
 	k := testKey("k")
@@ -114,10 +114,10 @@ func TestJoinKeepsDeadline(t *testing.T) {
 	cfg := Config{Size: 4 * MinSize, MaxValue: 1 << 20, Overdue: func(time.Duration) bool { asked++; return false }}
 	s = newTestStore(t, cfg)
 	mustPut(t, s, "k", Write{Value: make([]byte, 300<<10)})
-	w := Write{Value: []byte("x"), Mode: Append, Until: 1}
+	w := Write{Value: []byte("x"), Mode: Append, ExecuteBefore: 1}
 	sh := s.shard(k.Hash)
 	sh.mu.Lock()
-	joined, _, _, _ := sh.join(k, &w, false, testNow)
+	joined, _, _, _ := sh.concat(k, &w, false, testNow)
 	sh.mu.Unlock()
 	s.Touch(k, end, 0, testNow)
 	if _, r := s.Put(k, joined, testNow); r != Stored || asked == 0 {

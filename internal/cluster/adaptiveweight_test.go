@@ -13,9 +13,9 @@ import (
 func adaptiveRun(capacity []float64, length time.Duration, demand func(at time.Duration) float64, noise float64) (changes []int, weights []uint32) {
 	rnd := rand.New(rand.NewPCG(1, 2))
 	const base = 1024
-	nodes := make([]*Adaptive, len(capacity))
+	nodes := make([]*AdaptiveWeight, len(capacity))
 	for i := range nodes {
-		nodes[i] = NewAdaptive(base)
+		nodes[i] = NewAdaptiveWeight(base)
 	}
 	changes = make([]int, len(nodes))
 	for at := time.Second; at < length; at += time.Second {
@@ -77,7 +77,7 @@ func TestAdaptiveCalm(t *testing.T) {
 	if changes, weights := adaptiveRun([]float64{1, 1, 1}, time.Hour, constant(2.2), 0.3); changes[0]+changes[1]+changes[2] != 0 || weights[0] != 1024 {
 		t.Errorf("noise: changes %v, weights %v", changes, weights)
 	}
-	a := NewAdaptive(1000)
+	a := NewAdaptiveWeight(1000)
 	at := time.Second
 	for ; at < 10*time.Minute; at += time.Second {
 		a.Step(at, 2)
@@ -91,7 +91,7 @@ func TestAdaptiveCalm(t *testing.T) {
 	if w := a.Weight(); w != 1000 {
 		t.Errorf("in a calm it is %d, want all of it again", w)
 	}
-	if w := NewAdaptive(1).Weight(); w != 1 {
+	if w := NewAdaptiveWeight(1).Weight(); w != 1 {
 		t.Errorf("the least weight is %d", w)
 	}
 }

@@ -5,15 +5,15 @@ import (
 	"sync/atomic"
 )
 
-// Share is the memory that the answers of one connection use. A nil Account has no bound.
-type Share struct {
+// AnswerShare is the memory that the answers of one connection use. A nil Account has no bound.
+type AnswerShare struct {
 	Account *Account
 	used    atomic.Int64 // bytes charged to the account for answers
 }
 
 // Take charges n bytes. One connection may have a quarter of the budget, and beyond bytes
 // more for short answers and the buffers of a reader that waits.
-func (s *Share) Take(n, beyond int64) error {
+func (s *AnswerShare) Take(n, beyond int64) error {
 	if s.Account == nil {
 		return nil
 	}
@@ -29,7 +29,7 @@ func (s *Share) Take(n, beyond int64) error {
 
 // fits returns why a connection that has so many bytes of answers may not have n more, or
 // nil.
-func (s *Share) fits(has, n int64) error {
+func (s *AnswerShare) fits(has, n int64) error {
 	if s.Account == nil || has <= 0 || has+n <= s.Account.budget.max/4 {
 		return nil
 	}
@@ -39,19 +39,19 @@ func (s *Share) fits(has, n int64) error {
 }
 
 // Force charges n bytes without a check.
-func (s *Share) Force(n int64) {
+func (s *AnswerShare) Force(n int64) {
 	s.Account.Force(ForAnswers, n)
 	s.used.Add(n)
 }
 
 // Give gives n bytes back.
-func (s *Share) Give(n int64) {
+func (s *AnswerShare) Give(n int64) {
 	s.used.Add(-n)
 	s.Account.Give(ForAnswers, n)
 }
 
 // Used returns how many bytes the answers use.
-func (s *Share) Used() int64 { return s.used.Load() }
+func (s *AnswerShare) Used() int64 { return s.used.Load() }
 
 // Fits returns nil if the connection may have n more bytes of answers now, or else why not.
-func (s *Share) Fits(n int64) error { return s.fits(s.used.Load(), n) }
+func (s *AnswerShare) Fits(n int64) error { return s.fits(s.used.Load(), n) }

@@ -7,8 +7,8 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
-// join appends to a key, or prepends.
-func (m *model) join(k modelKey) {
+// concat appends to a key, or prepends.
+func (m *model) concat(k modelKey) {
 	have, ok := m.sync(k)
 	w := Write{Value: m.value(), Deadline: m.deadline(), Mode: Append, Flags: uint32(m.rnd.IntN(2))}
 	if m.rnd.IntN(2) == 0 {
@@ -18,7 +18,7 @@ func (m *model) join(k modelKey) {
 		w.Compare = have.version + kv.Version(m.rnd.IntN(2))
 	}
 	create := m.rnd.IntN(2) == 0
-	v, got := m.store.Join(m.key(k), w, create, m.now)
+	v, got := m.store.Concat(m.key(k), w, create, m.now)
 	if got == TooLarge && len(have.value)+len(w.Value) > 250<<10 {
 		return
 	}
@@ -68,7 +68,7 @@ func (m *model) look(k modelKey) {
 		q.Touch = false
 	}
 	value, seen, r := m.store.Look(nil, m.key(k), q, m.now)
-	if (r == Stored) != (ok || stale) || seen.Stale != (stale && !ok) {
+	if (r == Found) != (ok || stale) || seen.Stale != (stale && !ok) {
 		m.t.Errorf("Look(%v) = %d, stale %v, want %v, %v", k, r, seen.Stale, ok, stale)
 		return
 	}

@@ -1,0 +1,49 @@
+package wire
+
+import (
+	"math"
+
+	"github.com/tinylib/msgp/msgp"
+)
+
+// meta reads the fields of METAGET's answer.
+func (d *decoder) meta(r *Reply) {
+	r.Value = d.bytes("value")
+	r.Flags = uint32(d.uint("flags", math.MaxUint32))
+	r.Version = d.uint("version", math.MaxUint64)
+	r.TTLMS = int64(d.uint("ttl_ms", math.MaxInt64))
+	r.Size = d.uint("size", math.MaxUint64)
+	r.Read = d.uint("read", 1) == 1
+	r.IdleMS = d.uint("idle_ms", math.MaxUint64)
+	d.claim(r)
+	r.Event = d.uint("event", math.MaxUint64)
+}
+
+func (d *decoder) claim(r *Reply) {
+	r.Claim = ClaimState(d.uint("claim", math.MaxUint8))
+	r.Number = int64(d.uint("number", math.MaxUint64))
+}
+
+// metaFields is the number of elements that appendMetaGet appends.
+const metaFields = 10
+
+func appendMetaGet(dst []byte, r *Reply) []byte {
+	dst = msgp.AppendBytes(dst, r.Value)
+	dst = msgp.AppendUint32(dst, r.Flags)
+	dst = msgp.AppendUint64(dst, r.Version)
+	dst = msgp.AppendUint64(dst, uint64(r.TTLMS))
+	dst = msgp.AppendUint64(dst, r.Size)
+	read := uint8(0)
+	if r.Read {
+		read = 1
+	}
+	dst = msgp.AppendUint8(dst, read)
+	dst = msgp.AppendUint64(dst, r.IdleMS)
+	dst = appendClaim(dst, r)
+	return msgp.AppendUint64(dst, r.Event)
+}
+
+func appendClaim(dst []byte, r *Reply) []byte {
+	dst = msgp.AppendUint8(dst, uint8(r.Claim))
+	return msgp.AppendUint64(dst, uint64(r.Number))
+}
