@@ -210,11 +210,11 @@ func (h *Handoff) pull(ctx context.Context, src *Source) {
 	}
 }
 
-// rest returns how long a pull rests after a batch: all pulls together take half of the time, and so
-// at most half of what this host and its network can do. The sender drops what is not asked for within
-// 2 B, so that a rest ends before that.
+// rest returns how long a pull rests after a batch: all pulls together take two thirds of the
+// time, and so at most two thirds of what this host and its network can do. The sender drops what is not
+// asked for within 2 B, so that a rest ends before that.
 func (h *Handoff) rest(took time.Duration) time.Duration {
-	return min(took*time.Duration(2*h.Counts.Pulling.Load()-1), h.node.Bound()/2)
+	return min(took*time.Duration(3*h.Counts.Pulling.Load()-2)/2, h.node.Bound()/2)
 }
 
 // wanted reports whether any of the partitions still waits for the source.

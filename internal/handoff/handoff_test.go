@@ -254,8 +254,8 @@ func TestTwoSources(t *testing.T) {
 	})
 }
 
-// TestPullIsPaced checks that a pull rests for as long as its batches take, and for three times as long
-// beside another pull: together they take half of the time.
+// TestPullIsPaced checks that a pull rests for half as long as its batches take, and for twice as long beside
+// another pull: together they take two thirds of the time.
 func TestPullIsPaced(t *testing.T) {
 	const trip, batches = 20 * time.Millisecond, 18
 	for sources := 1; sources <= 2; sources++ {
@@ -282,7 +282,7 @@ func TestPullIsPaced(t *testing.T) {
 			begun.Partitions = partitions(keys...)
 			b.Begin(begun, nil)
 			b.pulled()
-			want := trip * time.Duration(2*sources)
+			want := trip * time.Duration(3*sources) / 2
 			for i := range sources {
 				if len(asked[i]) != batches+1 {
 					t.Fatalf("%d batches were asked for", len(asked[i]))
