@@ -54,6 +54,7 @@ var runSettings = map[string]struct {
 	"adaptive-weight":     {"true", "false", "true", "true", "false", "true"},
 	"weight":              {"1", "2", "3", "1", "2", "3"},
 	"max-staleness":       {"1s", "2s", "3s", "1s", "2s", "3s"},
+	"leave-time":          {"1s", "2s", "3s", "1s", "2s", "3s"},
 	"max-clock-skew":      {"1s", "2s", "3s", "1s", "2s", "3s"},
 	"memcached":           {"/a", "/b", "/c", "/a", "/b", "/c"},
 	"memcached-namespace": {"a", "b", "c", "a", "b", "c"},

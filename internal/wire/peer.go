@@ -72,18 +72,18 @@ type Promise struct {
 	Partitions []byte // a set, encoded as in package cluster
 }
 
-// Poll is the body of POLL and of its answer.
+// Poll is the body of POLL and of its answer. Package l2/ownership has the rules of its fields.
 type Poll struct {
 	_msgpack struct{} `msgpack:",as_array"`
 
 	State      uint64 // counts the changes of the next three fields
-	Joined     bool
+	Joined     bool   // the sender has found its cluster, or found none for the detection time
 	In         bool
 	Weight     uint32
-	Leased     bool
-	Ballots    []Promise
-	Next       uint64
-	Have       uint64
+	Leased     bool      // the sender has a lease on the receiver
+	Ballots    []Promise // of the sender, that have changed since what the receiver has
+	Next       uint64    // the sender's count of the changes of its Ballots
+	Have       uint64    // the last Next of the receiver that the sender has
 	WallMS     int64
 	Clock      uint64
 	Cannot     []string   // members that the sender cannot poll

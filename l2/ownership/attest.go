@@ -97,6 +97,6 @@ const rumourFor = 4
 func (m *Machine) Rumour(now time.Duration) {
 	m.now = max(m.now, now)
 	if !m.in && m.now-m.joiningSince < rumourFor*m.cfg.Detection {
-		m.noOtherSince, m.rumourAt = m.now, m.now
+		m.noOtherInSince, m.rumourAt = m.now, m.now
 	}
 }

@@ -44,21 +44,21 @@ type Machine struct {
 	out []Action
 
 	// The node itself.
-	now          time.Duration
-	bornAt       time.Duration // start of the process
-	joiningSince time.Duration // start of the search for other nodes
-	joined       bool
-	in           bool
-	inSince      uint64 // state when it last came in
-	leaving      bool
-	stays        bool          // leaving ends once nothing is retired: see Stay
-	state        uint64        // counts the changes of what it tells about itself
-	told         [3]any        // what it told at the last count
-	noOtherSince time.Duration // since then no other member is in
-	rumourAt     time.Duration // last rumour of an unmet process that counts: see Rumour
-	stalls       stalls        // since the last pause
-	standings    []Standing    // what it has heard of other members, as last told
-	othersAt     uint64        // counts the changes of standings
+	now            time.Duration
+	bornAt         time.Duration // start of the process
+	joiningSince   time.Duration // start of the search for other nodes
+	joined         bool
+	in             bool
+	inSince        uint64 // state when it last came in
+	leaving        bool
+	stays          bool          // leaving ends once nothing is retired: see Stay
+	state          uint64        // counts the changes of what it tells about itself
+	told           [3]any        // what it told at the last count
+	noOtherInSince time.Duration // since then no other member is in
+	rumourAt       time.Duration // last rumour of an unmet process that counts: see Rumour
+	stalls         stalls        // since the last pause
+	standings      []Standing    // what it has heard of other members, as last told
+	othersAt       uint64        // counts the changes of standings
 
 	members map[kv.NodeID]*member
 	gone    gone
@@ -112,7 +112,7 @@ func New(cfg Config, now time.Duration) *Machine {
 
 // startJoining puts the node back to the state joining.
 func (m *Machine) startJoining() {
-	m.joiningSince, m.noOtherSince = m.now, m.now
+	m.joiningSince, m.noOtherInSince = m.now, m.now
 	m.joined, m.in = m.cfg.SingleNode, false
 }
 

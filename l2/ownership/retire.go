@@ -69,7 +69,7 @@ func (m *Machine) stop(why string) {
 	m.rounds = nil
 	if m.in {
 		m.in = false
-		m.noOtherSince = m.now
+		m.noOtherInSince = m.now
 		m.do(StateChanged{false, why})
 	}
 }

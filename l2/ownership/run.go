@@ -77,7 +77,7 @@ func (m *Machine) shiftTimers(length time.Duration) {
 		move(&o.heardAt)
 	}
 	move(&m.joiningSince)
-	move(&m.noOtherSince)
+	move(&m.noOtherInSince)
 }
 
 // Pause applies the consequences of a pause: all ownerships have ended, answers to
