@@ -255,10 +255,18 @@ func TestTwoSources(t *testing.T) {
 }
 
 // TestPullIsPaced checks that a pull rests for half as long as its batches take, and for twice as long beside
-// another pull: together they take two thirds of the time.
+// another pull: together they take two thirds of the time. No rest is longer than half of the bound, after which
+// the sender would drop what it offers.
 func TestPullIsPaced(t *testing.T) {
-	const trip, batches = 20 * time.Millisecond, 18
-	for sources := 1; sources <= 2; sources++ {
+	const trip, slow, batches = 20 * time.Millisecond, 900 * time.Millisecond, 18
+	for _, tc := range []struct {
+		sources int
+		takes   time.Duration // a batch, at its sender
+		every   time.Duration
+	}{
+		{1, 0, trip * 3 / 2}, {2, 0, trip * 3}, {2, slow, trip + slow + cluster.DefaultBound/2},
+	} {
+		sources, want := tc.sources, tc.every
 		between(t, "abc", func(t *testing.T, lan *simnet.Net, hosts []*host) {
 			lan.SetDelay(trip/2, trip/2)
 			b := hosts[1]
@@ -270,6 +278,7 @@ func TestPullIsPaced(t *testing.T) {
 				keys = append(keys, k)
 				from.pull = func(_ kv.Process, q *wire.Pull) wire.Reply {
 					asked[i] = append(asked[i], time.Now())
+					time.Sleep(tc.takes)
 					if q.Batch == batches {
 						return wire.BodyReply(wire.Pulled{Done: true})
 					}
@@ -282,14 +291,13 @@ func TestPullIsPaced(t *testing.T) {
 			begun.Partitions = partitions(keys...)
 			b.Begin(begun, nil)
 			b.pulled()
-			want := trip * time.Duration(3*sources) / 2
 			for i := range sources {
 				if len(asked[i]) != batches+1 {
 					t.Fatalf("%d batches were asked for", len(asked[i]))
 				}
 				for n := 2; n < batches; n++ { // the first may be alone, and the last
 					if gap := asked[i][n].Sub(asked[i][n-1]); gap != want {
-						t.Errorf("%d sources: batch %d of source %d after %v, want %v", sources, n, i, gap, want)
+						t.Errorf("%+v: batch %d of source %d after %v, want %v", tc, n, i, gap, want)
 					}
 				}
 			}
