@@ -15,13 +15,14 @@ import (
 // has its version there, and the slot's floor stands in for all other keys: they are
 // admitted only if they were attested at or after the floor. So a collision costs a
 // miss, and never serves a stale copy. Above the slots are floors of whole partitions
-// and of whole namespaces.
+// and of whole namespaces, and a namespace may be closed as a whole.
 //
 // It is safe for concurrent use; Admit takes no lock.
 type Ledger struct {
 	slots      []slot
 	partitions []atomic.Uint64 // versions; a copy's asOf must reach it
 	flushes    []atomic.Uint64 // versions, by namespace; an entry's version must reach it
+	closed     []atomic.Bool   // namespaces of which nothing is admitted
 	noted      atomic.Int64
 	collisions atomic.Int64
 }
@@ -48,6 +49,7 @@ func NewLedger(slots int) (*Ledger, error) {
 		slots:      make([]slot, slots),
 		partitions: make([]atomic.Uint64, kv.Partitions),
 		flushes:    make([]atomic.Uint64, kv.MaxNamespaces),
+		closed:     make([]atomic.Bool, kv.MaxNamespaces),
 	}, nil
 }
 
@@ -57,7 +59,8 @@ func (l *Ledger) slotOf(h kv.Hash) *slot { return &l.slots[uint64(h)&uint64(len(
 // Admit says whether a copy may be served or kept. The copy's entry was written at
 // version, and its owner attested it at asOf.
 func (l *Ledger) Admit(ns kv.NamespaceID, h kv.Hash, version, asOf kv.Version) bool {
-	if uint64(version) < l.flushes[ns].Load() || uint64(asOf) < l.partitions[h.Partition()].Load() {
+	if uint64(version) < l.flushes[ns].Load() || uint64(asOf) < l.partitions[h.Partition()].Load() ||
+		l.closed[ns].Load() {
 		return false
 	}
 	s := l.slotOf(h)
@@ -125,6 +128,12 @@ func (l *Ledger) RaiseFlush(ns kv.NamespaceID, floor kv.Version) { raise(&l.flus
 
 // ResetNamespace clears the flush floor of a namespace slot that a new name gets.
 func (l *Ledger) ResetNamespace(ns kv.NamespaceID) { l.flushes[ns].Store(0) }
+
+// Close has nothing of a namespace admitted, or ends that.
+func (l *Ledger) Close(ns kv.NamespaceID, closed bool) { l.closed[ns].Store(closed) }
+
+// Closed reports whether nothing of a namespace is admitted.
+func (l *Ledger) Closed(ns kv.NamespaceID) bool { return l.closed[ns].Load() }
 
 func raise(at *atomic.Uint64, v kv.Version) {
 	for {

@@ -71,6 +71,8 @@ type View interface {
 	Kept() int64
 	// End is where the server's log ends.
 	End() Position
+	// Inserted is where it will end once all is written that has been committed by now.
+	Inserted() Position
 }
 
 // ErrFeed means that a server does not fit the settings of a feed, which cannot begin before that is

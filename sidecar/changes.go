@@ -12,6 +12,7 @@ import (
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/logs"
 	"github.com/cachesidecar/cachesidecar/internal/settings"
+	"github.com/cachesidecar/cachesidecar/loader"
 )
 
 // Texts of values in Changes that stand for more than themselves.
@@ -93,7 +94,7 @@ func (d *differences) fields(path string, restart bool, a, b reflect.Value) {
 			name = f.Tag.Get("setting")
 		}
 		switch {
-		case options == "inline":
+		case options == "inline", f.Type == reflect.TypeFor[loader.FeedConfig]():
 			d.compare(path, needs, a.Field(i), b.Field(i))
 		case name != "":
 			d.compare(strings.TrimPrefix(path+"."+name, "."), needs, a.Field(i), b.Field(i))

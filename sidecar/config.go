@@ -9,7 +9,6 @@ import (
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
-	"github.com/cachesidecar/cachesidecar/loader"
 )
 
 // Config describes a sidecar. The zero value works: one host, 256 MiB, the default
@@ -92,8 +91,8 @@ type Config struct {
 	Namespaces map[string]Namespace `yaml:"-" setting:"namespaces" reload:"yes"`
 
 	// Feeds tell which rows have changed at an origin, so that their cached values end, by name. They
-	// must be the same on all hosts. The Config of package loader/postgres is one kind. Default: none.
-	Feeds map[string]loader.FeedConfig `yaml:"-" setting:"changes"`
+	// must be the same on all hosts. Default: none.
+	Feeds map[string]Feed `yaml:"-" setting:"changes"`
 
 	// MaxConnections bounds the connections of apps. Default: 16384. Bounds: 1 to 1048576.
 	MaxConnections int `yaml:"max_connections" reload:"yes"`

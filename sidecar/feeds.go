@@ -5,13 +5,34 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/changes"
+	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/settings"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
+
+// Feed is a feed of changes.
+type Feed struct {
+	// Source is where it comes from: the FeedConfig of package loader/postgres is one kind. Required.
+	Source loader.FeedConfig `yaml:"-"`
+	// MaxLag bounds for how long a value is served that was loaded before its row changed: while the
+	// feed is later, its namespaces serve and keep no loaded values. 0 is no bound. Form: time.
+	// Default: 0. Bounds: at least four times MaxStaleness, up to 1h.
+	MaxLag time.Duration `yaml:"max_lag"`
+}
+
+// check returns what is wrong with the settings of a feed that concern the sidecar.
+func (f *Feed) check(staleness time.Duration) error {
+	if f.MaxLag != 0 && (f.MaxLag < 4*staleness || f.MaxLag > time.Hour) {
+		return fmt.Errorf("max_lag %v: give at least %v, four times max_staleness, and at most 1h; or 0 for no bound",
+			f.MaxLag, settings.TimeText(4*staleness))
+	}
+	return nil
+}
 
 // maxFeeds bounds the feeds of a sidecar.
 const maxFeeds = 16
@@ -24,11 +45,27 @@ func (c *Config) openFeeds() (map[string]loader.Feed, error) {
 	}
 	feeds := map[string]loader.Feed{}
 	for _, name := range slices.Sorted(maps.Keys(c.Feeds)) {
-		f, err := c.Feeds[name].Open()
+		one := c.Feeds[name]
+		wrong.Within("changes "+name, one.check(c.MaxStaleness))
+		if one.Source == nil {
+			wrong.Addf("changes %s: nothing is given: give Source", name)
+			continue
+		}
+		f, err := one.Source.Open()
 		wrong.Within("changes "+name, err)
 		feeds[name] = f
 	}
 	return feeds, wrong.Err()
+}
+
+// bounded returns the feeds whose lag is bounded.
+func bounded(cfg *Config, feeds map[string]loader.Feed) (list []cluster.Feed) {
+	for _, name := range slices.Sorted(maps.Keys(feeds)) {
+		if lag := cfg.Feeds[name].MaxLag; lag > 0 {
+			list = append(list, cluster.Feed{Name: name, Namespaces: feeds[name].Namespaces(), MaxLag: lag})
+		}
+	}
+	return list
 }
 
 // followers follow the feeds of a sidecar.
@@ -37,15 +74,20 @@ type followers []*changes.Follower
 func newFollowers(s *Sidecar, feeds map[string]loader.Feed) (list followers) {
 	for _, name := range slices.Sorted(maps.Keys(feeds)) {
 		hide := namespaces.Secrets(feeds[name].Secrets())
-		list = append(list, changes.New(name, feeds[name], s.engine, s.cfg.Log, hide.Hide))
+		list = append(list, changes.New(name, feeds[name], s.cfg.Feeds[name].MaxLag, s.engine, s.cfg.Log, hide.Hide))
 	}
 	return list
 }
 
-// stats returns the feeds' part of STATS.
-func (f followers) stats() (list []cachesidecar.ChangesStats) {
-	for _, one := range f {
-		list = append(list, one.Stats())
+// feedStats returns the feeds' part of STATS.
+func feedStats(s *Sidecar) (list []cachesidecar.ChangesStats) {
+	for _, one := range s.followers {
+		c := one.Stats()
+		if age, late, bounded := s.engine.Node.FeedLag(c.Name); bounded {
+			c.MaxLagMS, c.Late = s.cfg.Feeds[c.Name].MaxLag.Milliseconds(), late
+			c.CertifiedMS = (age + time.Millisecond - 1).Milliseconds()
+		}
+		list = append(list, c)
 	}
 	return list
 }
@@ -65,7 +107,7 @@ func (c Config) AskFeeds(ctx context.Context) (list []FeedAnswer, err error) {
 		return nil, err
 	}
 	for _, name := range slices.Sorted(maps.Keys(feeds)) {
-		a := FeedAnswer{Feed: name, Kind: c.Feeds[name].Kind()}
+		a := FeedAnswer{Feed: name, Kind: c.Feeds[name].Source.Kind()}
 		hide := namespaces.Secrets(feeds[name].Secrets())
 		a.Warnings, err = feeds[name].Check(ctx)
 		if a.Err = hide.Hide(err); err != nil && ctx.Err() != nil {

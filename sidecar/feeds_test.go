@@ -3,17 +3,16 @@ package sidecar
 import (
 	"testing"
 
-	"github.com/cachesidecar/cachesidecar/loader"
 	"github.com/cachesidecar/cachesidecar/loader/postgres"
 )
 
 // TestFeedNeedsRestart checks that a reload names each changed setting of a feed, without secrets.
 func TestFeedNeedsRestart(t *testing.T) {
 	feed := func(slot string) *Config {
-		return &Config{Feeds: map[string]loader.FeedConfig{"shop": postgres.FeedConfig{
+		return &Config{Feeds: map[string]Feed{"shop": {Source: postgres.FeedConfig{
 			DSN: "password=s3cret", Slot: slot,
 			Tables: map[string]postgres.FeedTable{"public." + slot: {Namespace: "users", Key: "{id}"}},
-		}}}
+		}}}}
 	}
 	hide := func(text string) string { return text }
 	if got := (differences{restart: true, hide: hide}).between(feed("one"), feed("one")); len(got) != 0 {

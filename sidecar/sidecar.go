@@ -8,6 +8,7 @@ import (
 
 	"github.com/coreos/go-systemd/v22/activation"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/access"
 	"github.com/cachesidecar/cachesidecar/internal/engine"
 	"github.com/cachesidecar/cachesidecar/internal/httpd"
@@ -103,7 +104,9 @@ func New(cfg Config) (*Sidecar, error) {
 	for _, f := range feeds {
 		s.kept.fed = append(s.kept.fed, f.Namespaces()...)
 	}
-	if s.engine, err = engine.New(s.engineConfig(rules)); err != nil {
+	engineConfig := s.engineConfig(rules)
+	engineConfig.Cluster.Feeds = bounded(&cfg, feeds)
+	if s.engine, err = engine.New(engineConfig); err != nil {
 		return nil, err
 	}
 	s.present, s.memory.engine = s.cfg, s.engine
@@ -127,7 +130,7 @@ func New(cfg Config) (*Sidecar, error) {
 		MemoryLimit: func() int64 { limit, _ := memoryLimit(); return limit },
 		HTTP:        httpStats(s), Memcached: s.memcached.stats,
 		SocketRemade: s.socket.remade.Load, Enter: thisHost{s}.Enter,
-		NotReady: func() string { return notReady(s) }, Changes: s.followers.stats,
+		NotReady: func() string { return notReady(s) }, Changes: func() []cachesidecar.ChangesStats { return feedStats(s) },
 	})
 	return s, nil
 }

@@ -55,8 +55,10 @@ type fileOrigin struct {
 	Exec      *execorigin.Config  `yaml:"exec"`
 }
 
-// fileFeed is a feed of changes. Exactly one field is set.
+// fileFeed is a feed of changes.
 type fileFeed struct {
+	sidecar.Feed `yaml:",inline"`
+
 	Postgres *postgres.FeedConfig `yaml:"postgres"`
 }
 
@@ -90,9 +92,10 @@ func (c *fileConfig) complete() (wrong problems) {
 			continue
 		}
 		if c.Feeds == nil {
-			c.Feeds = map[string]loader.FeedConfig{}
+			c.Feeds = map[string]sidecar.Feed{}
 		}
-		c.Feeds[name] = *f.Postgres
+		f.Source = *f.Postgres
+		c.Feeds[name] = f.Feed
 	}
 	c.FeedsInFile = nil
 	return wrong

@@ -48,6 +48,9 @@ type following struct {
 
 	flushing atomic.Int64 // namespaces, for that
 
+	heard loader.Position // up to where all has come
+	next  *certificate    // nil: none is under way
+
 	mu    sync.Mutex
 	ended []*pending    // whose keys are deleted
 	wake  chan struct{} // that there are such
@@ -174,7 +177,7 @@ func (s *following) receive(ctx context.Context) error {
 func (s *following) run(ctx context.Context) error {
 	look, pause := time.NewTimer(0), seenFirst
 	defer look.Stop()
-	broken := time.NewTicker(brokenEvery)
+	broken := time.NewTicker(s.wholeEvery())
 	defer broken.Stop()
 	for {
 		came := s.came
@@ -226,6 +229,8 @@ func (s *following) run(ctx context.Context) error {
 func (s *following) take(t *loader.Transaction) {
 	s.queued.Add(-int64(t.Keys))
 	s.counts.came(t.End)
+	s.heard = max(s.heard, t.End)
+	defer s.certify()
 	if len(t.Changed) == 0 { // it is confirmed with the one before
 		if n := len(s.order); n > 0 {
 			s.order[n-1].upTo = max(s.order[n-1].upTo, t.End)
@@ -340,11 +345,13 @@ func (s *following) confirm() {
 		s.order = slices.Delete(s.order, 0, n)
 	}
 	s.counts.behind(s.order)
+	s.certify()
 }
 
 // whole asks whether the stream has all changes. If it may not, the namespaces are flushed, and once
 // more when the transactions have ended that were open until then.
 func (s *following) whole(ctx context.Context) error {
+	now := s.host.Now()
 	why, err := s.stream.Broken(ctx)
 	if err != nil {
 		return err
@@ -369,8 +376,9 @@ func (s *following) whole(ctx context.Context) error {
 	}
 	if s.broken == "" && s.again == nil && s.flushing.Load() == 0 {
 		s.anew = ""
+		s.beginCertificate(now, v)
 	}
-	if s.counts.silent() {
+	if s.counts.silent() || s.next != nil && s.next.again() {
 		return s.stream.Nudge(ctx)
 	}
 	return nil

@@ -19,6 +19,10 @@ type Host interface {
 	Outdate(ctx context.Context, namespace string, keys [][]byte) error
 	// FlushAll empties a namespace on all hosts, and tries until that is done, or ctx ends.
 	FlushAll(ctx context.Context, namespace string) error
+	// Now is the boot clock.
+	Now() time.Duration
+	// Certified says that everything is deleted that readers of a feed's origin saw at a moment of it.
+	Certified(name string, at time.Duration)
 }
 
 // Follower follows one feed.
@@ -29,14 +33,21 @@ type Follower struct {
 	log  *slog.Logger
 	hide func(error) error // secrets in an error
 
+	maxLag time.Duration // zero: the lag is not bounded
+
 	anew   string // why the next stream must begin anew; it and told are of Run alone
 	told   string // the error that the log has
 	counts counts
 }
 
-// New returns a Follower that does not run yet. hide takes secrets out of errors.
-func New(name string, feed loader.Feed, host Host, log *slog.Logger, hide func(error) error) *Follower {
-	f := &Follower{name: name, feed: feed, host: host, log: log.With("changes", name), hide: hide}
+// New returns a Follower that does not run yet. hide takes secrets out of errors. If maxLag is not zero,
+// it certifies moments to the host.
+func New(
+	name string, feed loader.Feed, maxLag time.Duration, host Host, log *slog.Logger, hide func(error) error,
+) *Follower {
+	f := &Follower{
+		name: name, feed: feed, maxLag: maxLag, host: host, log: log.With("changes", name), hide: hide,
+	}
 	f.counts.is(Elsewhere)
 	return f
 }

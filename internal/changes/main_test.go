@@ -38,10 +38,12 @@ type server struct {
 	logEnd  loader.Position
 	nudged  int
 	fails   error // View and Broken return it
+	maxLag  time.Duration
+	begun   time.Time
 }
 
 func newServer() *server {
-	return &server{more: make(chan struct{}), hidden: map[uint64]bool{}, past: true}
+	return &server{begun: time.Now(), more: make(chan struct{}), hidden: map[uint64]bool{}, past: true}
 }
 
 // do moves the server.
@@ -232,6 +234,7 @@ func (v view) SeesPast() bool                  { return v.past }
 func (v view) Now() time.Time                  { return v.now }
 func (v view) Kept() int64                     { return 4096 }
 func (v view) End() loader.Position            { return v.end }
+func (v view) Inserted() loader.Position       { return v.end }
 
 func (v view) Outlives(earlier loader.View) bool {
 	for id := range earlier.(view).hidden {
@@ -255,6 +258,7 @@ type host struct {
 	batches []int
 	deleted map[string]int // by namespace and key
 	flushed []string
+	moments []time.Duration // that were certified
 }
 
 // lead has the host lead, or not.
@@ -293,6 +297,13 @@ func (h *host) Outdate(ctx context.Context, namespace string, keys [][]byte) err
 			h.deleted[namespace+" "+name]++
 		}
 	})
+}
+
+// Now is a boot clock that has begun with the world.
+func (h *host) Now() time.Duration { return time.Since(h.server.begun) }
+
+func (h *host) Certified(_ string, at time.Duration) {
+	h.server.do(func() { h.moments = append(h.moments, at) })
 }
 
 func (h *host) FlushAll(ctx context.Context, namespace string) error {
@@ -358,7 +369,7 @@ func hide(err error) error { return fmt.Errorf("hidden: %w", err) }
 // add adds a host that does not lead.
 func add(t *testing.T, s *server) *world {
 	h := &host{server: s, changed: make(chan struct{}), hangs: map[string]chan struct{}{}, deleted: map[string]int{}}
-	w := &world{T: t, server: s, host: h, f: New("shop", s, h, slog.New(slog.DiscardHandler), hide)}
+	w := &world{T: t, server: s, host: h, f: New("shop", s, s.maxLag, h, slog.New(slog.DiscardHandler), hide)}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan struct{})
 	go func() {

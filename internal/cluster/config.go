@@ -67,6 +67,8 @@ type Config struct {
 	Voters []string
 	// Settings must be the same on all nodes, as Bound must.
 	Settings map[string]string
+	// Feeds are the feeds of changes whose lag is bounded.
+	Feeds []Feed
 	// LeaveTimeout limits everything that other nodes wait for when this node leaves, and the
 	// handoff too unless Node.SetLeaveTime says otherwise. Default: 10 s.
 	LeaveTimeout time.Duration
@@ -103,7 +105,7 @@ type Network struct {
 	Nap       func(time.Duration) // sleeps for less than 1 ms
 }
 
-// Tiers stores the entries. Begin, Ended and Offer are called under the node's lock, one
+// Tiers stores the entries. Begin, Ended, Late and Offer are called under the node's lock, one
 // call at a time; they must not block and must not call methods of the node. The others
 // are called without it, and may be called concurrently.
 type Tiers interface {
@@ -118,6 +120,10 @@ type Tiers interface {
 	// Ended says that the partitions are not served any more. Every acknowledged write
 	// is older than asOf.
 	Ended(partitions kv.PartitionSet, asOf kv.Version)
+	// Late says that changes of some namespaces are told of too late from now on, or in time again.
+	// When it returns, nothing is served of them that was loaded before. owned are the partitions
+	// that this node owns.
+	Late(names []string, late bool, owned kv.PartitionSet)
 	// Offer lets a process fetch the entries of partitions whose ownership it has ended
 	// with a ballot. It may be called again for the same partitions.
 	Offer(to kv.Process, ballot *ownership.Ballot, partitions kv.PartitionSet)

@@ -35,6 +35,7 @@ type driver struct {
 	lastStop atomic.Pointer[standstill]
 	// Read without the lock, changed under it.
 	lapseAt atomic.Int64                 // boot clock when the first authority ends
+	dueAt   atomic.Int64                 // ... or the first feed is late
 	epochs  [kv.Partitions]atomic.Uint32 // of this node's ownerships; zero: not owned
 	view    atomic.Pointer[View]
 	quorum  atomic.Bool // a partition without an owner can be taken
@@ -46,6 +47,7 @@ type driver struct {
 	begun   uint32 // ownership epochs given out
 	last    [kv.Partitions]lastOwnership
 	changed chan struct{} // closed, and replaced, on changes; see Node.Changed
+	feeds   certificates
 	running running
 }
 
@@ -79,6 +81,7 @@ func newDriver(cfg *Config, counts *counts, report *reporter, e effects) *driver
 	d := &driver{
 		cfg: cfg, counts: counts, report: report, effects: e,
 		members: roster{}, owners: map[kv.Process]*Owner{}, changed: make(chan struct{}),
+		feeds: newCertificates(cfg.Feeds),
 	}
 	now := cfg.Clock.Read().Boot
 	d.machine = ownership.New(ownership.Config{
@@ -90,6 +93,7 @@ func newDriver(cfg *Config, counts *counts, report *reporter, e effects) *driver
 	}, now)
 	d.lastSeen.Store(int64(now))
 	d.lapseAt.Store(int64(d.machine.LapseAt()))
+	d.due()
 	d.quorum.Store(d.machine.Quorum())
 	d.view.Store(d.newView())
 	if cfg.Mirror != nil {
@@ -104,6 +108,7 @@ func (d *driver) tick(now time.Duration) {
 	defer d.mu.Unlock()
 	d.machine.Tick(now)
 	d.carryOut()
+	d.judge(now)
 }
 
 // step calls f with the machine under the lock and carries out the resulting actions.
@@ -189,6 +194,7 @@ func (d *driver) carryOut() {
 	v := d.view.Load()
 	d.report.hostsDied(d.members, died, v, v) // these were in no ring
 	d.lapseAt.Store(int64(d.machine.LapseAt()))
+	d.due()
 	d.quorum.Store(d.machine.Quorum())
 	if changed {
 		close(d.changed)

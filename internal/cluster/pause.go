@@ -16,7 +16,7 @@ import (
 // checkPause is Node.CheckPause.
 func (d *driver) checkPause(now time.Duration) {
 	d.markRunning(now)
-	if int64(now) >= d.lapseAt.Load() {
+	if int64(now) >= d.dueAt.Load() {
 		d.tick(now)
 	}
 }
@@ -90,8 +90,8 @@ func (d *driver) judgeStall(now, length time.Duration) {
 }
 
 // lookForStalls finds the stalls in which this process did not run, even when little else
-// happens. It takes no lock until it has found a stall, so that a busy lock does not hide
-// one.
+// happens. It takes no lock until it has found one, so that a busy lock does not hide one; or
+// until a feed is late.
 func (d *driver) lookForStalls(ctx context.Context) {
 	t := time.NewTicker(d.cfg.Bound / ownership.LookEvery)
 	defer t.Stop()
@@ -109,12 +109,12 @@ func (d *driver) lookForStalls(ctx context.Context) {
 func (d *driver) look() {
 	m := d.cfg.Mirror
 	if m == nil {
-		d.markRunning(d.cfg.Clock.Read().Boot)
+		d.checkPause(d.cfg.Clock.Read().Boot)
 		return
 	}
 	mark := m.Running()
 	now := d.cfg.Clock.Read().Boot
-	d.markRunning(now)
+	d.checkPause(now)
 	// Under policy consistent an authority lasts until it lapses, whatever others say.
 	m.Ran(mark, min(now, time.Duration(d.lapseAt.Load())-d.cfg.Bound))
 }

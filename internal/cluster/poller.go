@@ -46,7 +46,7 @@ func (p *poller) poll(ctx context.Context, id kv.Process, kick <-chan struct{}) 
 func (p *poller) pollOnce(ctx context.Context, id kv.Process) {
 	sent := p.cfg.Clock.Read()
 	p.driver.checkPause(sent.Boot)
-	body, said, err := p.body(id, sent)
+	body, said, err := p.body(id, sent, false)
 	if err != nil {
 		p.cfg.Log.Error("poll", "error", err)
 		return
@@ -73,6 +73,7 @@ func (p *poller) pollOnce(ctx context.Context, id kv.Process) {
 	if o == nil {
 		return
 	}
+	p.driver.heardOf(w.Certified, sent.Boot)
 	p.acquaintances.introduce(w.Others)
 	later(&o.polledAt, sent.Boot)
 	o.setClock(time.Duration(min(w.BootNS, math.MaxInt64/2)), now)
@@ -89,8 +90,9 @@ func (p *poller) record(m *ownership.Machine, now time.Duration, id kv.Process, 
 	}
 }
 
-// body returns what this node tells about itself, and the state in it.
-func (p *poller) body(to kv.Process, now kv.Moment) (body []byte, said uint64, err error) {
+// body returns what this node tells about itself, and the state in it. Only an answer tells of
+// certificates: then this node hears the other one.
+func (p *poller) body(to kv.Process, now kv.Moment, answer bool) (body []byte, said uint64, err error) {
 	p.driver.mu.Lock()
 	defer p.driver.mu.Unlock()
 	machine := p.driver.machine
@@ -101,6 +103,9 @@ func (p *poller) body(to kv.Process, now kv.Moment) (body []byte, said uint64, e
 		WallMS: now.Wall, Clock: uint64(p.cfg.Versions.Next(now.Wall)), Head: p.cfg.Events.Head(),
 		BootNS: uint64(now.Boot),
 		Others: toStandings(info.Others), OthersAt: info.OthersAt, OthersHave: info.OthersHave,
+	}
+	if answer {
+		w.Certified = p.driver.feeds.ages(p.cfg.Clock.Read().Boot)
 	}
 	for _, name := range machine.Unpolled() {
 		w.Cannot = append(w.Cannot, string(name))

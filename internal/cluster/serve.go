@@ -152,7 +152,7 @@ func (s *pollServer) poll(from kv.Process, w *wire.Poll) wire.Reply {
 	if !s.readers.addPoll(from, s.cfg.Clock.Read().Boot, Margin(s.cfg.Bound)) {
 		return failure(wire.Errorf(wire.Busy, "more than %d runs of nodes have polled lately", maxReaders))
 	}
-	b, _, failed := s.poller.body(from, s.cfg.Clock.Read())
+	b, _, failed := s.poller.body(from, s.cfg.Clock.Read(), true)
 	if failed != nil {
 		return failure(wire.Errorf(wire.Internal, "%v", failed))
 	}

@@ -24,7 +24,9 @@ func (c *Loads) lacks(ns *namespaces.Namespace, key kv.Key) bool {
 	if filter == nil {
 		return false
 	}
-	c.Node.CheckPause(c.Clock.Read().Boot)
+	if c.Node.CheckPause(c.Clock.Read().Boot); c.Ledger.Closed(ns.ID) {
+		return false // it may not have heard of all
+	}
 	return c.Node.OwnershipEpoch(key.Hash.Partition()) != 0 && !filter.MayExist(key)
 }
 

@@ -21,6 +21,12 @@ func (e *Engine) Leads(name string) (leads bool, changed <-chan struct{}) {
 	return e.Node.OwnershipEpoch(partition) != 0, changed
 }
 
+// Now is the boot clock.
+func (e *Engine) Now() time.Duration { return e.Clock.Read().Boot }
+
+// Certified says that everything is deleted that readers of a feed's origin saw at a moment.
+func (e *Engine) Certified(feed string, at time.Duration) { e.Node.Certified(feed, at) }
+
 // outdateTime bounds one try of a deletion. A flush waits longer: for hosts that are silent.
 const outdateTime = time.Second
 

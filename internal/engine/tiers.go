@@ -66,6 +66,17 @@ func (t *Tiers) note(e *invalidation.Event) {
 	}
 }
 
+// Late implements cluster.Tiers. What this host has attested until now ends at the others too.
+func (t *Tiers) Late(names []string, late bool, owned kv.PartitionSet) {
+	begun := t.Names.SetLate(names, late)
+	for _, id := range begun {
+		t.Shared.Flushed(id)
+	}
+	if len(begun) > 0 && !failpoint.Out(failpoint.LateRaises) {
+		t.changes.Raise(owned, t.HLC.Next(t.Clock.Read().Wall))
+	}
+}
+
 // dropStray drops the entry of a key that another process has written while this host owned
 // it: the cluster was split. The entry here is not newer in any order that both sides know.
 func (t *Tiers) dropStray(h kv.Hash) {

@@ -73,6 +73,9 @@ const (
 	Attest          // a member that is heard is attested to those that may not hear it
 	NamedInAnswer   // an answer to ACQUIRE that names an unknown process grants nothing
 	HigherBallot    // an owner ends its ownership when it hears of a higher ballot
+	HoldBack        // a late feed's namespaces are held back
+	LateRaises      // ... and what was attested of them ends at other hosts
+	Certify         // a certificate waits for the changes that came before it
 	// A value gets into the memory that apps share only if the ledger admits it ...
 	AdmitAtPublish
 	Withdraw    // ... and leaves it with a change of its key, ...

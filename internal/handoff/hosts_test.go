@@ -269,6 +269,7 @@ func (tiers) Begin(ownership.Begun, func(kv.Process) *cluster.Owner)          {}
 func (tiers) Settle()                                                         {}
 func (tiers) Ended(kv.PartitionSet, kv.Version)                               {}
 func (tiers) Offer(kv.Process, *ownership.Ballot, kv.PartitionSet)            {}
+func (tiers) Late([]string, bool, kv.PartitionSet)                            {}
 func (tiers) Awaited() bool                                                   { return false }
 func (tiers) Apply(kv.Process, uint64, []invalidation.Event)                  {}
 func (tiers) Relayed([]invalidation.Event)                                    {}

@@ -52,6 +52,7 @@ type Table struct {
 
 	Mu       sync.Mutex // guards changes of the table, and the fields below
 	flushes  flushes
+	late     map[string]int // of its feeds, by name: how many are late
 	Free     []kv.NamespaceID
 	promised int       // free slots that a Plan will take
 	started  bool      // the settings of the start are in effect
@@ -84,7 +85,7 @@ func New(cfg Config, p Parts) (*Table, error) {
 		seed: cfg.Seed, most: cfg.Bound, max: cfg.Max, clock: cfg.Clock, others: cfg.Others, cfg: cfg, parts: p,
 		store: p.Store, ledger: p.Ledger, Leases: p.Leases, Detach: p.Detach, Flushes: p.Flushes,
 		flushes: flushes{map[string]flushed{}}, None: &Namespace{slot: &slot{}, configured: true},
-		agreed: map[string]time.Duration{},
+		agreed: map[string]time.Duration{}, late: map[string]int{},
 	}
 	for id := cfg.Max - 1; id >= 0; id-- {
 		n.Free = append(n.Free, kv.NamespaceID(id))
@@ -226,6 +227,9 @@ func (n *Table) take(name string) *slot {
 	n.store.Flush(id, floor)
 	n.ledger.ResetNamespace(id) // flushes of another name under this slot
 	n.ledger.RaiseFlush(id, floor)
+	if n.ledger.Close(id, false); n.late[name] > 0 {
+		n.holdBack(id)
+	}
 	return at
 }
 

@@ -92,6 +92,16 @@ type Poll struct {
 	Others     []Standing // what other members told the sender, unless acknowledged
 	OthersAt   uint64     // counts the changes of Others
 	OthersHave uint64     // the last OthersAt of the receiver that the sender has
+	Certified  []Certified
+}
+
+// Certified is, in an answer to a poll, how long ago it was certified that all changes were deleted that
+// a feed of changes had told of by then.
+type Certified struct {
+	_msgpack struct{} `msgpack:",as_array"`
+
+	Feed  string
+	AgeMS uint64
 }
 
 // Standing is what a member has told another member about itself.

@@ -203,7 +203,8 @@ func (s *Store) takeOver(h *keptHeader, meta []byte) error {
 			taken: int64(sh.index.count)}
 		s.memory.taken.Entries += n.taken
 		for id := range sh.counts {
-			sh.counts[id].metered = false // until SetLimits
+			c := &sh.counts[id]
+			c.metered, c.served = false, c.floor // until SetLimits, and HoldBack
 		}
 	}
 	return nil

@@ -101,9 +101,29 @@ func (s *Store) Clear(ns kv.NamespaceID, now kv.Moment) {
 	s.wakeSweep()
 }
 
+// HoldBack has no entry served that the store has of a namespace at this moment, until Resume. Reads
+// that accept a stale value may have it. What is written later is served.
+func (s *Store) HoldBack(ns kv.NamespaceID, now kv.Moment) {
+	for _, sh := range s.shards {
+		sh.mu.Lock()
+		sh.counts[ns].served = s.cfg.Versions.Next(now.Wall)
+		sh.mu.Unlock()
+	}
+}
+
+// Resume has the entries of a namespace served again that were held back.
+func (s *Store) Resume(ns kv.NamespaceID) {
+	for _, sh := range s.shards {
+		sh.mu.Lock()
+		sh.counts[ns].served = sh.counts[ns].floor
+		sh.mu.Unlock()
+	}
+}
+
 // flush raises the floor. The shard's lock is held.
 func (c *nsCount) flush(floor kv.Version) {
 	c.floor = max(c.floor, floor)
+	c.served = max(c.served, c.floor)
 	if c.newest < c.floor {
 		c.moved = c.floor
 		c.hidden += c.entries

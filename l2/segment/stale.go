@@ -13,8 +13,8 @@ type Stale struct {
 	Invalidated bool          // it was softened
 }
 
-// GetStale appends the value of a key to dst if Soften has left it, or if it has expired
-// and is in its grace.
+// GetStale appends the value of a key to dst if Soften has left it, if it has expired and is in
+// its grace, or if it is held back.
 func (s *Store) GetStale(dst []byte, k kv.Key, now time.Duration) ([]byte, Stale, bool) {
 	sh := s.shard(k.Hash)
 	sh.mu.Lock()
@@ -30,7 +30,7 @@ func (s *Store) GetStale(dst []byte, k kv.Key, now time.Duration) ([]byte, Stale
 		// The deadline was rounded up. If Removal.Stale has shortened the time of the value,
 		// Ended is too much by what it was shortened: a value that seems older is safe.
 		t.Ended = max(0, s.namespaces[k.Namespace].staleLimit()-h.deadline.Remaining(now))
-	} else {
+	} else if h.deadline.Passed(now) { // else it is held back
 		t.Ended = now - time.Duration(h.deadline)*time.Millisecond
 	}
 	if h.marks&markChain != 0 {

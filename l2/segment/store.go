@@ -75,6 +75,7 @@ type shard struct {
 // the sweep removes them.
 type nsCount struct {
 	floor   kv.Version // entries of older versions are flushed
+	served  kv.Version // entries of older versions are not served; at least floor
 	newest  kv.Version // no entry is newer
 	moved   kv.Version // entries of older versions count as hidden; at most floor
 	entries int64      // until the sweep, may include flushed ones; see above
@@ -291,9 +292,10 @@ func (s *Store) wakeSweep() {
 }
 
 // visible reports whether an entry may be served: it is not expired, not flushed, not
-// stale, and of the current ownership.
+// stale, not held back, and of the current ownership.
 func (sh *shard) visible(h header, partition uint16, now time.Duration) bool {
-	return h.marks&markStale == 0 && !h.deadline.Passed(now) && sh.current(h, partition)
+	return h.marks&markStale == 0 && !h.deadline.Passed(now) &&
+		h.version >= sh.counts[h.namespace].served && h.generation == sh.store.Generation(partition)
 }
 
 // present reports whether an entry has a value that may be served.

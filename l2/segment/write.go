@@ -381,7 +381,8 @@ func (sh *shard) removeEntry(hash kv.Hash, at slot, w word, h header) {
 	sh.dead(w.loc(), h)
 }
 
-// countHidden counts the removal of an entry that could no longer be served.
+// countHidden counts the removal of an entry that could not be served. One that was held back counts as
+// expired.
 func (sh *shard) countHidden(h header, partition uint16) {
 	switch {
 	case h.version < sh.counts[h.namespace].floor:

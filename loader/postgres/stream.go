@@ -248,11 +248,12 @@ func (s *stream) View(ctx context.Context) (loader.View, error) {
 		(extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
 		CASE WHEN pg_is_in_recovery() THEN 0 ELSE (SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)
 			FROM pg_replication_slots WHERE slot_name = `+slot+`) END,
-		CASE WHEN pg_is_in_recovery() THEN 0 ELSE pg_wal_lsn_diff(pg_current_wal_flush_lsn(), '0/0') END`)
+		CASE WHEN pg_is_in_recovery() THEN 0 ELSE pg_wal_lsn_diff(pg_current_wal_flush_lsn(), '0/0') END,
+		CASE WHEN pg_is_in_recovery() THEN 0 ELSE pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0') END`)
 	if err != nil {
 		return nil, err
 	}
-	if len(rows) != 1 || len(rows[0]) != 6 {
+	if len(rows) != 1 || len(rows[0]) != 7 {
 		return nil, errors.New("the server has answered in an unknown form")
 	}
 	row := rows[0]
@@ -274,7 +275,11 @@ func (s *stream) View(ctx context.Context) (loader.View, error) {
 	if err != nil {
 		return nil, err
 	}
-	v.end = loader.Position(end)
+	inserted, err := strconv.ParseUint(row[6], 10, 64)
+	if err != nil {
+		return nil, err
+	}
+	v.end, v.inserted = loader.Position(end), loader.Position(inserted)
 	v.Snapshot, err = parseSnapshot(row[0])
 	return v, err
 }
@@ -294,6 +299,8 @@ type view struct {
 	now  time.Time
 	kept int64
 	end  loader.Position
+	// Readers are ahead of end with synchronous_commit = off.
+	inserted loader.Position
 }
 
 func (v view) Sees(t *loader.Transaction) bool { return t.ID == 0 || v.Snapshot.Sees(uint32(t.ID)) }
@@ -305,6 +312,8 @@ func (v view) Outlives(earlier loader.View) bool {
 func (v view) Now() time.Time       { return v.now }
 func (v view) Kept() int64          { return v.kept }
 func (v view) End() loader.Position { return v.end }
+
+func (v view) Inserted() loader.Position { return v.inserted }
 
 // Broken implements loader.FeedStream.
 func (s *stream) Broken(ctx context.Context) (why string, err error) {

@@ -20,7 +20,6 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
-	"github.com/cachesidecar/cachesidecar/loader"
 	"github.com/cachesidecar/cachesidecar/loader/postgres"
 	"github.com/cachesidecar/cachesidecar/sidecar"
 )
@@ -75,6 +74,7 @@ type spec struct {
 	Keys                          string   // the cluster key file; SIGHUP reloads it
 	TLS                           sidecar.TLSFiles
 	Feed                          *postgres.FeedConfig
+	MaxLag                        time.Duration // of Feed
 }
 
 // runSidecar does what the command's run does.
@@ -114,9 +114,9 @@ func (sp *spec) run(ctx context.Context) error {
 		}
 		namespaces[name] = ns.Namespace
 	}
-	feeds := map[string]loader.FeedConfig{}
+	feeds := map[string]sidecar.Feed{}
 	if sp.Feed != nil {
-		feeds["rows"] = *sp.Feed
+		feeds["rows"] = sidecar.Feed{Source: *sp.Feed, MaxLag: sp.MaxLag}
 	}
 	s, err := sidecar.New(sidecar.Config{
 		Feeds:           feeds,

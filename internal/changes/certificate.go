@@ -1,0 +1,64 @@
+package changes
+
+import (
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/failpoint"
+	"github.com/cachesidecar/cachesidecar/loader"
+)
+
+// certificate is a moment of which it is to be shown that everything is deleted that readers saw by then.
+// A transaction that they saw had its commit in the log, perhaps not written yet. So all of them have
+// come once the stream is where the log ended after the moment; and of those, what a view from after the
+// moment does not see, no reader saw.
+type certificate struct {
+	at    time.Duration // boot clock
+	view  loader.View   // from after it
+	looks int           // since then
+}
+
+// again reports whether the stream should have come so far since the last look.
+func (c *certificate) again() bool {
+	c.looks++
+	return c.looks > 1
+}
+
+// wholeEvery returns the time between two questions whether the stream is whole. A certificate begins
+// with each.
+func (f *Follower) wholeEvery() time.Duration {
+	if f.maxLag == 0 {
+		return brokenEvery
+	}
+	return min(brokenEvery, f.maxLag/8)
+}
+
+// beginCertificate begins one of a moment, unless one is under way. The stream was whole after it.
+func (s *following) beginCertificate(at time.Duration, v loader.View) {
+	if s.maxLag > 0 && s.next == nil {
+		s.next = &certificate{at: at, view: v}
+		s.certify()
+	}
+}
+
+// certify ends the certificate that is under way, if it holds by now.
+func (s *following) certify() {
+	c := s.next
+	if c == nil {
+		return
+	}
+	if !failpoint.Out(failpoint.Certify) {
+		if s.heard < c.view.Inserted() {
+			return
+		}
+		for _, p := range s.order {
+			if p.End > c.view.Inserted() {
+				break
+			}
+			if !p.done && c.view.Sees(p.Transaction) {
+				return
+			}
+		}
+	}
+	s.next = nil
+	s.host.Certified(s.name, c.at)
+}

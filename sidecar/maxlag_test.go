@@ -1,0 +1,328 @@
+package sidecar
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/testing/bubble"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
+	"github.com/cachesidecar/cachesidecar/loader"
+)
+
+// Rows that change at a database without any DELETE of an app, while a feed tells of them, under
+// faults of the hosts and of the feed. A read must not return a value that readers of the database
+// have not seen for max_lag and B.
+
+// rowFeed is the feed of a database. A commit is in its log before readers see it.
+type rowFeed struct {
+	db *database
+
+	mu        sync.Mutex
+	log       []*loader.Transaction
+	more      chan struct{} // closed when there is more
+	seen      map[uint64]bool
+	confirmed loader.Position
+	open      bool // one stream at a time
+	down      bool
+	ended     map[string]time.Time // when readers ceased to see a value
+}
+
+var errDown = errors.New("the server is down")
+
+func newRowFeed(db *database) *rowFeed {
+	return &rowFeed{db: db, more: make(chan struct{}), seen: map[uint64]bool{}, ended: map[string]time.Time{}}
+}
+
+// commit gives a row another value, which readers see after a while.
+func (f *rowFeed) commit(key, before, value string, unseen time.Duration) {
+	t := &loader.Transaction{Rows: 1}
+	t.Delete(DefaultNamespace, key)
+	f.mu.Lock()
+	t.ID = uint64(len(f.log) + 1)
+	t.End = loader.Position(10 * t.ID)
+	f.log = append(f.log, t)
+	close(f.more)
+	f.more = make(chan struct{})
+	f.mu.Unlock()
+	time.Sleep(unseen)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.db.set(key, []byte(value))
+	f.seen[t.ID] = true
+	f.ended[before] = time.Now()
+}
+
+// gone returns for how long readers of the database have not seen a value.
+func (f *rowFeed) gone(value string, now time.Time) time.Duration {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if at, ok := f.ended[value]; ok {
+		return now.Sub(at)
+	}
+	return 0
+}
+
+func (f *rowFeed) set(down bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.down = down
+}
+
+func (f *rowFeed) Kind() string                            { return "rows" }
+func (f *rowFeed) Open() (loader.Feed, error)              { return f, nil }
+func (f *rowFeed) Namespaces() []string                    { return []string{DefaultNamespace} }
+func (f *rowFeed) Check(context.Context) ([]string, error) { return nil, nil }
+func (f *rowFeed) SQL() string                             { return "" }
+func (f *rowFeed) Secrets() []string                       { return nil }
+
+func (f *rowFeed) Stream(context.Context, string) (loader.FeedStream, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case f.down:
+		return nil, errDown
+	case f.open:
+		return nil, errors.New("the slot is in use")
+	}
+	f.open = true
+	s := &rowStream{rowFeed: f}
+	for s.next < len(f.log) && f.log[s.next].End <= f.confirmed {
+		s.next++
+	}
+	return s, nil
+}
+
+type rowStream struct {
+	*rowFeed
+	next   int
+	closed bool
+}
+
+func (s *rowStream) Anew() string                 { return "" }
+func (s *rowStream) Begun(context.Context) error  { return nil }
+func (s *rowStream) Alive() error                 { return nil }
+func (s *rowStream) Nudge(context.Context) error  { return nil }
+func (s *rowStream) GiveUp(context.Context) error { return nil }
+
+func (s *rowStream) Receive(ctx context.Context) (*loader.Transaction, error) {
+	s.mu.Lock()
+	more := s.more
+	switch {
+	case s.down:
+		s.mu.Unlock()
+		return nil, errDown
+	case s.next < len(s.log):
+		defer s.mu.Unlock()
+		t := loader.Transaction{}
+		t.Join(s.log[s.next])
+		t.ID, t.End = s.log[s.next].ID, s.log[s.next].End
+		s.next++
+		return &t, nil
+	}
+	s.mu.Unlock()
+	select {
+	case <-more:
+	case <-time.After(500 * time.Millisecond):
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	return nil, nil
+}
+
+func (s *rowStream) View(context.Context) (loader.View, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.down {
+		return nil, errDown
+	}
+	return rowView{maps.Clone(s.seen), loader.Position(10 * len(s.log)), time.Now()}, nil
+}
+
+func (s *rowStream) Broken(context.Context) (string, error) { return "", nil }
+
+func (s *rowStream) Confirm(at loader.Position) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.confirmed = max(s.confirmed, at)
+}
+
+func (s *rowStream) Close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closed {
+		s.closed, s.open = true, false
+	}
+}
+
+type rowView struct {
+	seen map[uint64]bool
+	end  loader.Position
+	now  time.Time
+}
+
+func (v rowView) Sees(t *loader.Transaction) bool { return v.seen[t.ID] }
+func (v rowView) SeesPast() bool                  { return true }
+func (v rowView) Outlives(loader.View) bool       { return true }
+func (v rowView) Now() time.Time                  { return v.now }
+func (v rowView) Kept() int64                     { return 0 }
+func (v rowView) End() loader.Position            { return v.end }
+func (v rowView) Inserted() loader.Position       { return v.end }
+
+// laggard is a world whose values come from a database with a feed.
+type laggard struct {
+	*world
+	feed   *rowFeed
+	maxLag time.Duration
+	bad    func(format string, args ...any)
+
+	counts struct{ reads, cached, old, stale, late int }
+}
+
+// withFeed runs a test with three hosts whose default namespace has a database with a feed.
+func withFeed(t *testing.T, seed uint64, voted bool, bad func(string, ...any), f func(l *laggard)) {
+	t.Helper()
+	bubble.Test(t, func(t *testing.T) {
+		w := newWorld(t, seed, 3)
+		if w.keys = w.keys[:6]; voted {
+			w.voters = []string{"n0", "n1", "n2"}
+		}
+		w.origin = newDatabase(always(5 * time.Millisecond))
+		l := &laggard{world: w, feed: newRowFeed(w.origin), maxLag: 4 * w.bound, bad: bad}
+		for i := range w.keys {
+			w.origin.set(fmt.Sprint("row", i), []byte(fmt.Sprint(i, ".0")))
+		}
+		for _, v := range w.nodes {
+			v.edit = func(c *Config) { c.Feeds = map[string]Feed{"rows": {Source: l.feed, MaxLag: l.maxLag}} }
+			v.start()
+		}
+		w.agreed(15 * time.Second)
+		time.Sleep(5 * time.Second)
+		f(l)
+		w.net.Heal()
+		for _, v := range w.nodes {
+			v.clock.thaw()
+			if v.s != nil {
+				v.kill()
+			}
+		}
+		time.Sleep(time.Minute)
+	})
+}
+
+// read reads a row through a host, and checks what it gets.
+func (l *laggard) read(s *Sidecar, by, row string, stale bool) {
+	began := time.Now()
+	ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
+	defer cancel()
+	v, err := s.Get(ctx, DefaultNamespace, row, cachesidecar.GetOptions{StaleOK: stale})
+	gone := time.Duration(0)
+	if err == nil {
+		gone = l.feed.gone(string(v.Value), began)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.counts.reads++
+	switch {
+	case err != nil:
+	case v.Stale:
+		l.counts.stale++
+	case gone > l.maxLag+l.bound:
+		l.bad("seed %d: %s read %s from %s (%s), which no reader of the database had seen for %v",
+			l.seed, by, v.Value, row, v.Source, gone)
+	default:
+		if v.Source != "origin" {
+			l.counts.cached++
+		}
+		if gone > l.bound {
+			l.counts.old++
+		}
+	}
+}
+
+// load changes rows, and reads them through all hosts, until ctx ends.
+func (l *laggard) load(ctx context.Context, wg *sync.WaitGroup) {
+	for i := range l.keys {
+		rnd := rand.New(rand.NewPCG(l.seed, uint64(100+i)))
+		wg.Go(func() {
+			row, value := fmt.Sprint("row", i), fmt.Sprint(i, ".0")
+			for n := 1; ctx.Err() == nil; n++ {
+				next := fmt.Sprint(i, ".", n)
+				l.feed.commit(row, value, next, time.Duration(rnd.IntN(300))*time.Millisecond)
+				value = next
+				pauseFor(ctx, time.Duration(rnd.IntN(3000))*time.Millisecond)
+				if rnd.IntN(3) == 0 { // what is cached may be old by more than the bound
+					pauseFor(ctx, 2*(l.maxLag+l.bound))
+				}
+			}
+		})
+	}
+	for i := range 3 {
+		rnd := rand.New(rand.NewPCG(l.seed, uint64(1000+i)))
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				if s, by, _ := l.any(rnd); s != nil {
+					l.read(s, by, fmt.Sprint("row", rnd.IntN(len(l.keys))), rnd.IntN(4) == 0)
+					if _, late, _ := s.engine.Node.FeedLag("rows"); late {
+						l.mu.Lock()
+						l.counts.late++
+						l.mu.Unlock()
+					}
+				}
+				pauseFor(ctx, time.Duration(rnd.IntN(60))*time.Millisecond)
+			}
+		})
+	}
+}
+
+// lagging is a run with faults.
+func lagging(t *testing.T, seed uint64, bad func(string, ...any)) (l *laggard) {
+	withFeed(t, seed, seed%2 == 1, bad, func(w *laggard) {
+		l = w
+		ctx, stop := context.WithCancel(context.Background())
+		var wg sync.WaitGroup
+		w.load(ctx, &wg)
+		for range 3 {
+			if w.rnd.IntN(2) == 0 {
+				w.fault()
+			} else {
+				w.feed.set(true)
+				time.Sleep(w.upTo(20_000))
+				w.feed.set(false)
+			}
+			time.Sleep(w.upTo(10_000))
+		}
+		time.Sleep(w.bound)
+		stop()
+		wg.Wait()
+	})
+	return l
+}
+
+// TestVirtualMaxLag checks that no read returns a value that the database has not had for max_lag and B,
+// whatever fails.
+func TestVirtualMaxLag(t *testing.T) {
+	t.Parallel()
+	testenv.Takes(t, 10*time.Second)
+	runs := 4
+	if testenv.Long() {
+		runs = max(20, *randomRuns)
+	}
+	seed := firstSeed()
+	var reads, cached, old, stale, late int
+	for n := range uint64(runs) {
+		c := lagging(t, seed+n, t.Errorf).counts
+		reads, cached, old, stale, late = reads+c.reads, cached+c.cached, old+c.old, stale+c.stale, late+c.late
+	}
+	t.Logf("%d runs from seed %d on: %d reads, %d cached, %d old by more than B, %d stale, %d at late hosts",
+		runs, seed, reads, cached, old, stale, late)
+	if cached < 500*runs || late < 50*runs || old == 0 {
+		t.Errorf("that proves little")
+	}
+}
