@@ -745,6 +745,9 @@ var shown = []struct {
 	{failpoint.RefusedName, []failpoint.Guard{failpoint.Namesake}, byStranger, anotherProcess},
 	{failpoint.Hint, nil, byStranger, goneOut},
 	{failpoint.Hearsay, nil, byStranger, goneOut},
+	{failpoint.HoldBack, nil, "TestVirtualMaxLag", laggingUntilBad},
+	{failpoint.LateRaises, nil, "TestVirtualLateCopy", lateCopy},
+	{failpoint.Certify, nil, "TestVirtualMaxLag", laggingUntilBad},
 }
 
 const byStranger = "TestVirtualSlanderAcrossACut"

@@ -14,6 +14,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar/internal/telemetry"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -237,6 +238,12 @@ func feedsText(all []cachesidecar.ChangesStats) string {
 		t.row(f.Name, f.State, lag, f.UnderWay, f.Rows, f.Deletions, f.Flushes, f.Gaps, size(f.KeptBytes))
 		if f.Error != "" {
 			more += sanitizedf("%s (%s): %s\n", f.Name, f.State, f.Error)
+		}
+		switch {
+		case f.Late:
+			more += sanitizedf("%s\n", telemetry.FeedLate(&f))
+		case f.MaxLagMS > 0:
+			more += sanitizedf("%s is certified up to %v ago; max_lag is %v\n", f.Name, millis(f.CertifiedMS), millis(f.MaxLagMS))
 		}
 		if f.LastGap != "" {
 			more += sanitizedf("%s began anew: %s\n", f.Name, f.LastGap)

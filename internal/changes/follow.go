@@ -179,6 +179,9 @@ func (s *following) run(ctx context.Context) error {
 	defer look.Stop()
 	broken := time.NewTicker(s.wholeEvery())
 	defer broken.Stop()
+	if err := s.whole(ctx); err != nil {
+		return err
+	}
 	for {
 		came := s.came
 		if len(s.order) >= maxPending {

@@ -197,7 +197,11 @@ func (m *stream) View(context.Context) (loader.View, error) {
 	if m.fails != nil {
 		return nil, m.fails
 	}
-	return view{maps.Clone(m.hidden), m.past, time.Now().Add(time.Hour), m.logEnd}, nil
+	inserted := m.logEnd
+	for _, t := range m.sent {
+		inserted = max(inserted, t.End)
+	}
+	return view{maps.Clone(m.hidden), m.past, time.Now().Add(time.Hour), m.logEnd, inserted}, nil
 }
 
 func (m *stream) Broken(context.Context) (string, error) {
@@ -227,6 +231,8 @@ type view struct {
 	past   bool
 	now    time.Time
 	end    loader.Position
+
+	inserted loader.Position
 }
 
 func (v view) Sees(t *loader.Transaction) bool { return !v.hidden[t.ID] }
@@ -234,7 +240,7 @@ func (v view) SeesPast() bool                  { return v.past }
 func (v view) Now() time.Time                  { return v.now }
 func (v view) Kept() int64                     { return 4096 }
 func (v view) End() loader.Position            { return v.end }
-func (v view) Inserted() loader.Position       { return v.end }
+func (v view) Inserted() loader.Position       { return v.inserted }
 
 func (v view) Outlives(earlier loader.View) bool {
 	for id := range earlier.(view).hidden {

@@ -100,9 +100,22 @@ func wrongWith(st *cachesidecar.Stats) (f Findings) {
 		if c := &st.Changes[i]; c.Error != "" {
 			f.Addf("the feed of changes %s (%s): %s", c.Name, c.State, c.Error)
 		}
+		if c := &st.Changes[i]; c.Late {
+			f.Addf("%s", FeedLate(c))
+		}
 	}
 	f.full(st)
 	return f
+}
+
+// FeedLate says that a feed of changes is later than max_lag.
+func FeedLate(c *cachesidecar.ChangesStats) string {
+	since := "nothing is certified yet"
+	if c.CertifiedMS > 0 {
+		since = fmt.Sprintf("certified %v ago", time.Duration(c.CertifiedMS)*time.Millisecond)
+	}
+	return fmt.Sprintf("the feed of changes %s is later than max_lag (%v): %s; each read of its namespaces loads",
+		c.Name, time.Duration(c.MaxLagMS)*time.Millisecond, since)
 }
 
 // withoutLease returns the hosts whose lease is missing.

@@ -1,0 +1,132 @@
+package changes
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/bubble"
+	"github.com/cachesidecar/cachesidecar/loader"
+)
+
+const testLag = 8 * time.Second
+
+// certifies is follows with a bound of the lag.
+func certifies(t *testing.T, f func(w *world)) {
+	t.Helper()
+	bubble.Test(t, func(t *testing.T) {
+		s := newServer()
+		s.maxLag = testLag
+		f(add(t, s))
+	})
+}
+
+// newest returns how old the newest certificate is, and how many there are.
+func (w *world) newest() (age time.Duration, n int) {
+	w.server.mu.Lock()
+	defer w.server.mu.Unlock()
+	if n = len(w.host.moments); n == 0 {
+		return -1, 0
+	}
+	return time.Since(w.server.begun) - w.host.moments[n-1], n
+}
+
+// within checks whether there is a certificate of the last eighth of the lag.
+func (w *world) within(what string, want bool) {
+	w.Helper()
+	if age, n := w.newest(); (n > 0 && age <= testLag/8) != want {
+		w.Errorf("%s: the newest of %d certificates is %v old", what, n, age)
+	}
+}
+
+// TestCertifies checks that moments are certified while all goes well, and none without a bound.
+func TestCertifies(t *testing.T) {
+	certifies(t, func(w *world) {
+		w.lead()
+		w.within("at once", true)
+		sleep(time.Minute)
+		w.within("later", true)
+		if _, n := w.newest(); n < 60 || n > 62 {
+			t.Errorf("%d certificates in a minute, want one each second", n)
+		}
+		w.host.lead(false)
+		sleep(time.Minute)
+		w.within("elsewhere", false)
+	})
+	follows(t, func(w *world) {
+		w.lead()
+		sleep(time.Minute)
+		if _, n := w.newest(); n != 0 {
+			t.Errorf("%d certificates without a bound", n)
+		}
+	})
+}
+
+// TestCertifiesDeleted checks that no moment is certified while the keys of a transaction are not deleted
+// that readers saw by then, and that one which no reader sees does not matter.
+func TestCertifiesDeleted(t *testing.T) {
+	certifies(t, func(w *world) {
+		w.lead()
+		unseen := w.server.sendHidden(changed("0"))
+		sleep(time.Minute)
+		w.within("one is not seen", true)
+		end := w.host.hang("1")
+		w.server.send(changed("1"))
+		began := time.Since(w.server.begun)
+		sleep(time.Minute)
+		w.within("an owner hangs", false)
+		for _, at := range w.host.moments {
+			if at > began {
+				t.Errorf("the moment %v is certified, and the row changed at %v", at, began)
+			}
+		}
+		end()
+		sleep(time.Second)
+		w.within("it goes on", true)
+		w.server.show(unseen)
+		sleep(time.Second)
+		w.within("all are seen", true)
+	})
+}
+
+// TestCertifiesReceived checks that no moment is certified before the stream has come to where the log
+// ended, and that the server is nudged meanwhile.
+func TestCertifiesReceived(t *testing.T) {
+	certifies(t, func(w *world) {
+		w.lead()
+		w.server.do(func() { w.server.logEnd = 1000 })
+		sleep(time.Minute)
+		w.within("the log is ahead", false)
+		if w.server.nudged < 10 {
+			t.Errorf("%d nudges", w.server.nudged)
+		}
+		w.server.send(&loader.Transaction{End: 999})
+		sleep(time.Second)
+		w.within("nearly", false)
+		w.server.send(&loader.Transaction{End: 1000})
+		sleep(time.Second)
+		w.within("it has come", true)
+	})
+}
+
+// TestCertifiesWhole checks that no moment is certified while changes may be missing.
+func TestCertifiesWhole(t *testing.T) {
+	certifies(t, func(w *world) {
+		w.lead()
+		sleep(time.Minute)
+		end := w.host.hang("flush users")
+		open := w.server.sendHidden(changed("1"))
+		w.server.do(func() { w.server.broken = "the catalog has changed" })
+		sleep(2 * time.Second)
+		w.within("a flush hangs", false)
+		end()
+		sleep(10 * time.Second)
+		w.within("a transaction is open", false)
+		w.server.show(open)
+		sleep(5 * time.Second)
+		w.within("it has ended", true)
+		w.server.do(func() { w.server.fails = errors.New("down") })
+		sleep(10 * time.Second)
+		w.within("the server is down", false)
+	})
+}
