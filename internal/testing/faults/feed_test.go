@@ -19,6 +19,19 @@ import (
 // change rows, and announce nothing.
 func (tb *table) followed(g *group, loads time.Duration) *load {
 	g.t.Helper()
+	tb.feeds(g)
+	l := tb.read(g, false, loads)
+	l.needs = map[string]int{"l1": 100, "l2": 100, "peer": 100, "set": rowKeys + 40} // most reads are in shared memory
+	testenv.Succeeds(g.t, "a host to follow", func() error { _, err := g.follower(); return err })
+	for w := range 2 * writers {
+		l.wg.Go(func() { l.changeAlone(tb, w) })
+	}
+	return l
+}
+
+// feeds has the hosts of a group follow the changes of the table.
+func (tb *table) feeds(g *group) {
+	g.t.Helper()
 	tb.fill(g.t)
 	tb.Exec(g.t, "CREATE PUBLICATION cachesidecar FOR TABLE rows")
 	file := filepath.Join(g.dir, "feed")
@@ -30,13 +43,6 @@ func (tb *table) followed(g *group, loads time.Duration) *load {
 			DSNFile: file, Tables: map[string]postgres.FeedTable{"public.rows": {Namespace: "default", Key: "{key}"}},
 		}
 	}
-	l := tb.read(g, false, loads)
-	l.needs = map[string]int{"l1": 100, "l2": 100, "peer": 100, "set": rowKeys + 40} // most reads are in shared memory
-	testenv.Succeeds(g.t, "a host to follow", func() error { _, err := g.follower(); return err })
-	for w := range 2 * writers {
-		l.wg.Go(func() { l.changeAlone(tb, w) })
-	}
-	return l
 }
 
 // follower returns the host that follows the feed.

@@ -1,0 +1,115 @@
+package faults
+
+import (
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
+)
+
+var maxLagFor = flag.Duration("maxlag.for", 0, "how long rows change under faults of a feed with max_lag; 0: each fault once")
+
+// changeInTime is an app that commits new values of a key, and announces nothing. max_lag after the
+// commit the old value has ended.
+func (l *load) changeInTime(tb *table, key int, maxLag time.Duration) {
+	for seq := 2; l.sleep(); seq++ {
+		o := op{kind: set, key: key, seq: seq, start: l.now(), life: -1, allowed: testenv.Patience, out: unknown}
+		if l.insist(func() error { return tb.put(key, o.seq) }) {
+			time.Sleep(maxLag)
+			o.out = done
+		}
+		o.end = l.now()
+		l.record(o)
+		time.Sleep(rand.N(time.Second))
+	}
+}
+
+// signalFeed sends a signal to the process of the server that sends its log to the feed.
+func (tb *table) signalFeed(t *testing.T, s syscall.Signal) {
+	t.Helper()
+	var pid int
+	testenv.Succeeds(t, "a process that sends the log", func() error {
+		return tb.db.QueryRow(testenv.Context(t), "SELECT active_pid FROM pg_replication_slots WHERE slot_name = 'cachesidecar' AND active").Scan(&pid)
+	})
+	if err := syscall.Kill(pid, s); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestLengthyProcessMaxLag changes rows of a real PostgreSQL that no app announces, while hosts and
+// server fail and the server sends its log too late. No app reads what readers of the server have not
+// seen for max_lag and max_staleness.
+func TestLengthyProcessMaxLag(t *testing.T) {
+	testenv.Takes(t, 70*time.Second)
+	tb, server := newTable(t, "wal_level=logical")
+	g := newGroup(t, fast, 3)
+	const maxLag = 4 * fast
+	tb.feeds(g)
+	for _, n := range g.nodes {
+		n.spec.MaxLag = maxLag
+	}
+	l := tb.read(g, false, briefly)
+	l.needs = map[string]int{"l1": 100, "l2": 100, "peer": 100, "set": rowKeys + 40}
+	l.outages = []stall{{0, never}} // while the feed is late, all reads load
+	for key := range rowKeys {
+		l.wg.Go(func() { l.changeInTime(tb, key, maxLag) })
+	}
+	late := 0
+	is := func(what string, want bool) {
+		t.Helper()
+		testenv.Succeeds(t, what, func() error {
+			for _, n := range g.living() {
+				st, err := n.app.Stats(testenv.Context(t))
+				if err != nil {
+					return err
+				}
+				if c := st.Changes[0]; c.Late != want {
+					return fmt.Errorf("%s: late: %v, certified %d ms ago", n.spec.Node, c.Late, c.CertifiedMS)
+				}
+			}
+			return nil
+		})
+	}
+	faults := []func(n *node){
+		func(n *node) { n.crash(); time.Sleep(time.Second); n.start() },
+		func(n *node) { n.leave(); n.start() },
+		func(n *node) { n.pause(); time.Sleep(4 * time.Second); n.resume() },
+		func(*node) { // the server sends nothing
+			tb.signalFeed(t, syscall.SIGSTOP)
+			is("all hosts to be late", true)
+			late++
+			time.Sleep(2 * time.Second)
+			tb.signalFeed(t, syscall.SIGCONT)
+		},
+		func(*node) { // the server crashes
+			if err := server.Process.Signal(syscall.SIGQUIT); err != nil {
+				t.Fatal(err)
+			}
+			_ = server.Wait()
+			time.Sleep(rand.N(2 * maxLag))
+			server = tb.Start(t, "wal_level=logical")
+		},
+	}
+	is("the feed to be in time", false)
+	for begun, i := time.Now(), 0; i < len(faults) || time.Since(begun) < *maxLagFor; i++ {
+		n, err := g.follower()
+		if err != nil {
+			t.Fatal(err)
+		}
+		at := time.Now()
+		faults[i%len(faults)](n)
+		g.settle("after a fault", at)
+		is("the feed to be in time after fault "+strconv.Itoa(i), false)
+		time.Sleep(2 * time.Second) // what is cached is served, and changes
+	}
+	l.check(nil)
+	l.found(0)
+	if late == 0 {
+		t.Error("the feed was never late")
+	}
+}
