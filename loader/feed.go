@@ -22,8 +22,9 @@ type Feed interface {
 	// Check asks the server whether the settings fit it. It returns what works and is dangerous.
 	Check(ctx context.Context) (warnings []string, err error)
 	// Stream begins where the last stream was confirmed. If anew is not empty, it begins now, and
-	// so it does if nothing is known of an earlier one.
-	Stream(ctx context.Context, anew string) (FeedStream, error)
+	// so it does if nothing is known of an earlier one. state is the State of the last stream, of any
+	// host, as far as it is known.
+	Stream(ctx context.Context, anew, state string) (FeedStream, error)
 	// SQL returns the statements that prepare the server.
 	SQL() string
 	// Secrets are texts that must not appear in errors.
@@ -35,6 +36,8 @@ type Feed interface {
 type FeedStream interface {
 	// Anew returns why earlier changes are not in the stream; "": all are.
 	Anew() string
+	// State identifies what must stay the same for the stream to be whole, up to 64 bytes.
+	State() string
 	// Begun is called once, after everything from before the stream was dropped: what is confirmed
 	// from now on need not be sent again.
 	Begun(ctx context.Context) error

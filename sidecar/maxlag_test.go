@@ -84,7 +84,7 @@ func (f *rowFeed) Check(context.Context) ([]string, error) { return nil, nil }
 func (f *rowFeed) SQL() string                             { return "" }
 func (f *rowFeed) Secrets() []string                       { return nil }
 
-func (f *rowFeed) Stream(context.Context, string) (loader.FeedStream, error) {
+func (f *rowFeed) Stream(context.Context, string, string) (loader.FeedStream, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	switch {
@@ -108,6 +108,7 @@ type rowStream struct {
 }
 
 func (s *rowStream) Anew() string                 { return "" }
+func (s *rowStream) State() string                { return "" }
 func (s *rowStream) Begun(context.Context) error  { return nil }
 func (s *rowStream) Alive() error                 { return nil }
 func (s *rowStream) Nudge(context.Context) error  { return nil }

@@ -117,7 +117,7 @@ func (c *changes) reader(ctx context.Context, publication, table, key string) (l
 	if err != nil {
 		return nil, err
 	}
-	s, err := f.Stream(ctx, "")
+	s, err := f.Stream(ctx, "", "")
 	if err != nil {
 		return nil, err
 	}

@@ -14,6 +14,7 @@ import (
 type certificate struct {
 	at    time.Duration // boot clock
 	view  loader.View   // from after it
+	state string        // of the stream, after it
 	looks int           // since then
 }
 
@@ -35,7 +36,7 @@ func (f *Follower) wholeEvery() time.Duration {
 // beginCertificate begins one of a moment, unless one is under way. The stream was whole after it.
 func (s *following) beginCertificate(at time.Duration, v loader.View) {
 	if s.maxLag > 0 && s.next == nil {
-		s.next = &certificate{at: at, view: v}
+		s.next = &certificate{at: at, view: v, state: s.stream.State()}
 		s.certify()
 	}
 }
@@ -60,5 +61,5 @@ func (s *following) certify() {
 		}
 	}
 	s.next = nil
-	s.host.Certified(s.name, c.at)
+	s.host.Certified(s.name, c.at, c.state)
 }

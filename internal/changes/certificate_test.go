@@ -130,3 +130,28 @@ func TestCertifiesWhole(t *testing.T) {
 		w.within("the server is down", false)
 	})
 }
+
+// TestOtherState checks that a host which begins to follow flushes if the stream's state is another one
+// than was certified last, perhaps by another host.
+func TestOtherState(t *testing.T) {
+	certifies(t, func(w *world) {
+		w.server.do(func() { w.server.state = "one" })
+		w.lead()
+		sleep(time.Minute)
+		w.host.lead(false)
+		sleep(time.Second)
+		other := add(w.T, w.server)
+		other.lead()
+		if sleep(time.Second); len(other.host.flushed) != 0 {
+			t.Errorf("the same state: flushed %v", other.host.flushed)
+		}
+		other.host.lead(false)
+		sleep(time.Second)
+		w.server.do(func() { w.server.state = "two" })
+		w.lead()
+		if sleep(time.Second); len(w.host.flushed) != 2 {
+			t.Errorf("another state: flushed %v, want both namespaces", w.host.flushed)
+		}
+		w.within("after the flush", true)
+	})
+}

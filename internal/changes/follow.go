@@ -67,7 +67,7 @@ type pending struct {
 // follow follows the feed until ctx ends, or an error.
 func (f *Follower) follow(ctx context.Context) error {
 	f.counts.is(Starting)
-	stream, err := f.feed.Stream(ctx, f.anew)
+	stream, err := f.feed.Stream(ctx, f.anew, f.host.FeedState(f.name))
 	if err != nil {
 		return err
 	}

@@ -21,8 +21,11 @@ type Host interface {
 	FlushAll(ctx context.Context, namespace string) error
 	// Now is the boot clock.
 	Now() time.Duration
-	// Certified says that everything is deleted that readers of a feed's origin saw at a moment of it.
-	Certified(name string, at time.Duration)
+	// Certified says that everything is deleted that readers of a feed's origin saw at a moment of it, and
+	// what was the State of the stream then.
+	Certified(name string, at time.Duration, state string)
+	// FeedState returns the State with which a feed was certified last, as far as this host has heard.
+	FeedState(name string) string
 }
 
 // Follower follows one feed.

@@ -39,7 +39,9 @@ type server struct {
 	nudged  int
 	fails   error // View and Broken return it
 	maxLag  time.Duration
+	state   string
 	begun   time.Time
+	heard   string // the state that was certified last
 }
 
 func newServer() *server {
@@ -113,7 +115,7 @@ func (s *server) Secrets() []string                       { return nil }
 
 var errInUse = errors.New("the slot is in use")
 
-func (s *server) Stream(_ context.Context, anew string) (loader.FeedStream, error) {
+func (s *server) Stream(_ context.Context, anew, state string) (loader.FeedStream, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.asked = append(s.asked, time.Now())
@@ -125,6 +127,9 @@ func (s *server) Stream(_ context.Context, anew string) (loader.FeedStream, erro
 	}
 	if anew == "" {
 		anew = s.lost
+	}
+	if state != "" && state != s.state {
+		anew = "another state"
 	}
 	m := &stream{server: s, anew: anew, ends: make(chan error, 1)}
 	for m.next < len(s.sent) && (anew != "" || s.sent[m.next].End <= s.confirmed) {
@@ -155,6 +160,8 @@ type stream struct {
 }
 
 func (m *stream) Anew() string { return m.anew }
+
+func (m *stream) State() string { return m.state }
 
 func (m *stream) Begun(context.Context) error {
 	m.do(func() { m.lost = ""; m.note("begun") })
@@ -308,8 +315,14 @@ func (h *host) Outdate(ctx context.Context, namespace string, keys [][]byte) err
 // Now is a boot clock that has begun with the world.
 func (h *host) Now() time.Duration { return time.Since(h.server.begun) }
 
-func (h *host) Certified(_ string, at time.Duration) {
-	h.server.do(func() { h.moments = append(h.moments, at) })
+func (h *host) Certified(_ string, at time.Duration, state string) {
+	h.server.do(func() { h.moments, h.server.heard = append(h.moments, at), state })
+}
+
+func (h *host) FeedState(string) string {
+	h.server.mu.Lock()
+	defer h.server.mu.Unlock()
+	return h.server.heard
 }
 
 func (h *host) FlushAll(ctx context.Context, namespace string) error {

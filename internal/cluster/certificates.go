@@ -26,12 +26,16 @@ type certificates []*certificate
 
 type certificate struct {
 	Feed
-	at   time.Duration // boot clock; zero: none was heard
-	late bool
+	at    time.Duration // boot clock; zero: none was heard
+	state string        // of the feed's stream then
+	late  bool
 }
 
-// maxAge bounds the age of a certificate that is passed on.
-const maxAge = time.Hour
+// Bounds of a certificate that is passed on.
+const (
+	maxAge   = time.Hour
+	maxState = 64 // bytes
+)
 
 func newCertificates(feeds []Feed) (list certificates) {
 	for _, f := range feeds {
@@ -69,7 +73,7 @@ func (c certificates) dueAt() time.Duration {
 func (c certificates) ages(now time.Duration) (list []wire.Certified) {
 	for _, one := range c {
 		if age := now - one.at; one.at > 0 && age < maxAge {
-			list = append(list, wire.Certified{Feed: one.Name, AgeMS: uint64(age.Milliseconds()) + 1})
+			list = append(list, wire.Certified{Feed: one.Name, AgeMS: uint64(age.Milliseconds()) + 1, State: one.state})
 		}
 	}
 	return list
@@ -93,10 +97,10 @@ func (d *driver) due() {
 }
 
 // certified notes a moment up to which a feed has had everything deleted.
-func (d *driver) certified(name string, at time.Duration) {
+func (d *driver) certified(name string, at time.Duration, state string) {
 	d.step(func(_ *ownership.Machine, now time.Duration) {
 		if c := d.feeds.named(name); c != nil && at > c.at && at <= now {
-			c.at = at
+			c.at, c.state = at, state
 			d.judge(now)
 		}
 	})
@@ -105,15 +109,27 @@ func (d *driver) certified(name string, at time.Duration) {
 // heardOf notes what the answer to a poll says, which was sent at a moment.
 func (d *driver) heardOf(list []wire.Certified, sent time.Duration) {
 	for _, c := range list {
-		if age := Margin(time.Duration(c.AgeMS) * time.Millisecond); c.AgeMS < uint64(maxAge.Milliseconds()) {
-			d.certified(c.Feed, sent-age)
+		if c.AgeMS < uint64(maxAge.Milliseconds()) && len(c.State) <= maxState {
+			d.certified(c.Feed, sent-Margin(time.Duration(c.AgeMS)*time.Millisecond), c.State)
 		}
 	}
 }
 
 // Certified says that everything is deleted that readers of a feed's origin saw at a moment of the boot
-// clock.
-func (n *Node) Certified(feed string, at time.Duration) { n.driver.certified(feed, at) }
+// clock, and what was the state of its stream then.
+func (n *Node) Certified(feed string, at time.Duration, state string) {
+	n.driver.certified(feed, at, state)
+}
+
+// FeedState returns that state, of the last moment that this node has heard of.
+func (n *Node) FeedState(feed string) string {
+	n.driver.mu.Lock()
+	defer n.driver.mu.Unlock()
+	if c := n.driver.feeds.named(feed); c != nil {
+		return c.state
+	}
+	return ""
+}
 
 // FeedLag returns the age of what is certified of a feed, and whether that is too much for its
 // namespaces to be served. bounded is whether its lag is bounded at all; an age of zero means that

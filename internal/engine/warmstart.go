@@ -39,6 +39,11 @@ func (c *warm) run(ctx context.Context, ns *namespaces.Namespace) {
 	if c.owners.caughtUp(ctx) != nil || !c.owners.begun(ctx) {
 		return
 	}
+	for c.Ledger.Closed(ns.ID) { // until a feed of changes is in time, nothing is kept
+		if !kv.Sleep(ctx, c.Node.Bound()/16) {
+			return
+		}
+	}
 	log := c.Config.Log.With("namespace", ns.Name)
 	log.Info("warming begins", "rate", w.Rate)
 	w.Is(namespaces.WarmRunning)

@@ -92,7 +92,7 @@ type Poll struct {
 	Others     []Standing // what other members told the sender, unless acknowledged
 	OthersAt   uint64     // counts the changes of Others
 	OthersHave uint64     // the last OthersAt of the receiver that the sender has
-	Certified  []Certified
+	Certified  []Certified `wire:"later"` // in answers
 }
 
 // Certified is, in an answer to a poll, how long ago it was certified that all changes were deleted that
@@ -102,6 +102,7 @@ type Certified struct {
 
 	Feed  string
 	AgeMS uint64
+	State string // of the feed's stream, up to 64 bytes
 }
 
 // Standing is what a member has told another member about itself.

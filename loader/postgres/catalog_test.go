@@ -41,7 +41,7 @@ func TestFeedBroken(t *testing.T) {
 	}
 	f.end()
 	s.Exec(t, "ALTER PUBLICATION cachesidecar DROP TABLE users")
-	if _, err := s.feed().Stream(t.Context(), ""); !errors.Is(err, loader.ErrFeed) || !strings.Contains(err.Error(), "public.users is not in publication") {
+	if _, err := s.feed().Stream(t.Context(), "", ""); !errors.Is(err, loader.ErrFeed) || !strings.Contains(err.Error(), "public.users is not in publication") {
 		t.Errorf("a table that is out: %v", err)
 	}
 }
@@ -53,7 +53,7 @@ func TestFeedBrokenBetween(t *testing.T) {
 	feed := s.feed()
 	begins := func(want string, begun bool) {
 		t.Helper()
-		stream, err := feed.Stream(t.Context(), "")
+		stream, err := feed.Stream(t.Context(), "", "")
 		if err != nil {
 			t.Fatal(err)
 		}

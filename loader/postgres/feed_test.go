@@ -85,7 +85,7 @@ func (s *feedServer) follow(anew string) *followed {
 func (s *feedServer) followFeed(feed *Feed, anew string) *followed {
 	s.t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
-	stream, err := feed.Stream(ctx, anew)
+	stream, err := feed.Stream(ctx, anew, "")
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -263,7 +263,7 @@ func TestFeedGate(t *testing.T) {
 func TestFeedGap(t *testing.T) {
 	s := newFeedServer(t)
 	ctx := t.Context()
-	stream, err := s.feed().Stream(ctx, "")
+	stream, err := s.feed().Stream(ctx, "", "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -273,7 +273,7 @@ func TestFeedGap(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() {
 		var err error
-		if stream, err = s.feed().Stream(ctx, ""); err == nil && stream.Anew() != "there was no slot" {
+		if stream, err = s.feed().Stream(ctx, "", ""); err == nil && stream.Anew() != "there was no slot" {
 			err = fmt.Errorf("after a beginning that did not end: %q", stream.Anew())
 		}
 		ended <- err
@@ -415,13 +415,13 @@ func position(p loader.Position) string { return fmt.Sprintf("%X/%X", uint32(p>>
 func TestFeedSlots(t *testing.T) {
 	s := newFeedServer(t, "max_slot_wal_keep_size=1MB", "max_wal_size=32MB")
 	f := s.follow("")
-	if _, err := s.feed().Stream(t.Context(), ""); err == nil || !strings.Contains(err.Error(), "is in use by process") {
+	if _, err := s.feed().Stream(t.Context(), "", ""); err == nil || !strings.Contains(err.Error(), "is in use by process") {
 		t.Errorf("a slot in use: %v", err)
 	}
 	f.end()
 	s.Exec(t, "SELECT pg_drop_replication_slot('cachesidecar')")
 	s.Exec(t, "SELECT pg_create_physical_replication_slot('cachesidecar')")
-	if _, err := s.feed().Stream(t.Context(), ""); !errors.Is(err, loader.ErrFeed) {
+	if _, err := s.feed().Stream(t.Context(), "", ""); !errors.Is(err, loader.ErrFeed) {
 		t.Errorf("a slot of another kind: %v", err)
 	}
 	s.Exec(t, "SELECT pg_drop_replication_slot('cachesidecar')")

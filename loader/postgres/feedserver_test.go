@@ -47,7 +47,7 @@ func TestFeedUnfit(t *testing.T) {
 			}
 			return nil
 		})
-		if _, err := s.feed().Stream(t.Context(), ""); !errors.Is(err, loader.ErrFeed) {
+		if _, err := s.feed().Stream(t.Context(), "", ""); !errors.Is(err, loader.ErrFeed) {
 			t.Errorf("%s: %v", tc.wrong, err)
 		}
 		if rows, err := s.ask("SELECT slot_name FROM pg_replication_slots"); err != nil || len(rows) != 0 {
@@ -66,7 +66,7 @@ func TestFeedUnfit(t *testing.T) {
 // TestFeedRoom checks that a beginning is refused, before anything is flushed, that has no room for slots.
 func TestFeedRoom(t *testing.T) {
 	s := newFeedServer(t, "max_replication_slots=1")
-	_, err := s.feed().Stream(t.Context(), "")
+	_, err := s.feed().Stream(t.Context(), "", "")
 	if !errors.Is(err, loader.ErrFeed) || !strings.Contains(err.Error(), "max_replication_slots") {
 		t.Errorf("room for one slot: %v", err)
 	}
@@ -113,7 +113,7 @@ func TestFeedPooler(t *testing.T) {
 func TestFeedNudge(t *testing.T) {
 	s := newFeedServer(t)
 	ctx := t.Context()
-	stream, err := s.feed().Stream(ctx, "")
+	stream, err := s.feed().Stream(ctx, "", "")
 	if err == nil {
 		err = stream.Begun(ctx)
 	}
@@ -151,7 +151,7 @@ func TestFeedForeign(t *testing.T) {
 		f := s.follow("")
 		mine := s.feed()
 		for range foreignAfter {
-			if _, err := mine.Stream(ctx, ""); err == nil {
+			if _, err := mine.Stream(ctx, "", ""); err == nil {
 				t.Fatal("two follow one slot")
 			}
 		}
@@ -170,7 +170,7 @@ func TestFeedForeign(t *testing.T) {
 		f.end()
 		var stream loader.FeedStream
 		testenv.Succeeds(t, "the slot to be free", func() (err error) {
-			stream, err = mine.Stream(ctx, "")
+			stream, err = mine.Stream(ctx, "", "")
 			return err
 		})
 		if anew := strings.Contains(stream.Anew(), "another host or cluster"); anew != confirms {

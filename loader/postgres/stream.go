@@ -40,7 +40,7 @@ const catalogChanged = "the publication, a table of it or a column has changed"
 const statusEvery = time.Second
 
 // Stream implements loader.Feed.
-func (f *Feed) Stream(ctx context.Context, anew string) (_ loader.FeedStream, err error) {
+func (f *Feed) Stream(ctx context.Context, anew, state string) (_ loader.FeedStream, err error) {
 	s := &stream{feed: f, decoder: newDecoder(f.tables, f.cfg.Messages), anew: anew}
 	defer func() {
 		if err != nil {
@@ -57,7 +57,10 @@ func (f *Feed) Stream(ctx context.Context, anew string) (_ loader.FeedStream, er
 		}
 		return nil, err
 	}
-	if last, _ := f.catalog.Load().(string); last != "" && last != s.catalog { // while this host followed nothing
+	if state == "" {
+		state, _ = f.catalog.Load().(string)
+	}
+	if state != "" && state != s.catalog { // while this host followed nothing
 		s.anew = cmp.Or(s.anew, catalogChanged)
 	}
 	if s.conn, err = f.connect(ctx, true); err != nil {
@@ -81,6 +84,9 @@ func (f *Feed) Stream(ctx context.Context, anew string) (_ loader.FeedStream, er
 
 // Anew implements loader.FeedStream.
 func (s *stream) Anew() string { return s.anew }
+
+// State implements loader.FeedStream.
+func (s *stream) State() string { return s.catalog }
 
 // temporary is the name of the slot that is there until everything from before it was dropped. It
 // ends with the connection: if this host ends before, the next one begins anew too.
