@@ -31,7 +31,8 @@ changes:
       dsn_file: %[1]s
       tables:
         public.users: {namespace: users, key: "{id}"}
-%[2]s`, secret, more)
+%[2]s    max_lag: 8s
+`, secret, more)
 	if err := errors.Join(os.WriteFile(secret, []byte(dsn), 0o600), os.WriteFile(file, []byte(text), 0o600)); err != nil {
 		t.Fatal(err)
 	}
@@ -73,6 +74,15 @@ func TestChanges(t *testing.T) {
 		}
 		return nil
 	})
+	testenv.Succeeds(t, "a certificate", func() error {
+		if o := command(t, "", "changes"); !regexp.MustCompile(`(?m)^shop is certified up to \S+ ago; max_lag is 8\S* ?s$`).MatchString(o.out) {
+			return fmt.Errorf("%v", o)
+		}
+		return nil
+	})
+	if o := command(t, "", "health"); o.status != exitDone || strings.Contains(o.out+o.err, "max_lag") {
+		t.Errorf("health: %v", o)
+	}
 	if got := mustRun(t, "get", "--ns", "users", "1"); got != "ann" {
 		t.Fatalf("it is %q", got)
 	}
@@ -83,7 +93,7 @@ func TestChanges(t *testing.T) {
 		}
 		return nil
 	})
-	if out := mustRun(t, "stats"); !regexp.MustCompile(`changes +feed shop: following, \S+ behind, \d+ rows, \d+ keys deleted, 2 flushes`).MatchString(out) {
+	if out := mustRun(t, "stats"); !regexp.MustCompile(`changes +feed shop: following, \S+ behind, certified \S+ ago, \d+ rows, \d+ keys deleted, 2 flushes`).MatchString(out) {
 		t.Errorf("stats does not tell of the feed:\n%s", out)
 	}
 }
@@ -111,6 +121,8 @@ func TestChangesErrors(t *testing.T) {
 		"changes: {shop: {postgres: {dsn_file: " + secret + ", tables: {public.u: {namespace: 'a b', key: '{id}'}}}}}":           `namespace "a b": give the name of a namespace`,
 		"changes: {shop: {postgres: {dsn_file: " + secret + ", slot: A-b, tables: {public.u: {namespace: u, key: '{id}'}}}}}":    `slot "A-b": give 1 to 63 of a to z, 0 to 9 and _`,
 		"changes: {shop: {postgres: {dsn_file: " + secret + ", messages: [''], tables: {public.u: {namespace: u, key: '{}'}}}}}": `messages: "" is no name of a namespace`,
+		"changes: {shop: {max_lag: 1s, postgres: {dsn_file: " + secret + ", tables: {public.u: {namespace: u, key: '{id}'}}}}}":  "changes shop: max_lag 1s: give at least 8s, four times max_staleness, and at most 1h; or 0 for no bound",
+		"changes: {shop: {max_lag: 2h, postgres: {dsn_file: " + secret + ", tables: {public.u: {namespace: u, key: '{id}'}}}}}":  "changes shop: max_lag 2h0m0s: give at least 8s",
 		"changes: {shop: {postgres: 'postgres://u:hunter2@h/d'}}":                                                                "give settings, such as dsn_file",
 	} {
 		if err := os.WriteFile(file, []byte(text+"\n"), 0o600); err != nil {

@@ -250,12 +250,16 @@ func (p *statsPage) others(st *cachesidecar.Stats) {
 
 // feed writes the line of a feed of changes.
 func (p *statsPage) feed(f *cachesidecar.ChangesStats) {
+	certified := ""
+	if f.MaxLagMS > 0 {
+		certified = fmt.Sprintf(", certified %v ago", millis(f.CertifiedMS))
+	}
 	if !f.Following {
-		p.line("changes", "feed %v: %v", f.Name, f.State)
+		p.line("changes", "feed %v: %v%v", f.Name, f.State, certified)
 		return
 	}
-	p.line("changes", "feed %v: following, %v behind, %v rows, %v keys deleted, %v flushes; the server keeps %v",
-		f.Name, millis(f.LagMS), f.Rows, f.Deletions, f.Flushes, size(f.KeptBytes))
+	p.line("changes", "feed %v: following, %v behind%v, %v rows, %v keys deleted, %v flushes; the server keeps %v",
+		f.Name, millis(f.LagMS), certified, f.Rows, f.Deletions, f.Flushes, size(f.KeptBytes))
 }
 
 // oldest returns the age of the oldest lease on another host. Copies of that host's

@@ -100,7 +100,7 @@ func wrongWith(st *cachesidecar.Stats) (f Findings) {
 		if c := &st.Changes[i]; c.Error != "" {
 			f.Addf("the feed of changes %s (%s): %s", c.Name, c.State, c.Error)
 		}
-		if c := &st.Changes[i]; c.Late {
+		if c := &st.Changes[i]; c.Late && (c.CertifiedMS > 0 || st.UptimeMS > c.MaxLagMS) { // else it has just started
 			f.Addf("%s", FeedLate(c))
 		}
 	}
