@@ -9,7 +9,7 @@ STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 .PHONY: build conversations install man test lengthy lengthy-nightly static race race-most race-sidecar race-full bench-tests checks checks-nightly clients clients-build \
 	clients-python clients-node clients-packages nightly-packages peers-suites soak-clients deb release vet staticcheck hundred failpoints random random-ci fuzz corpus model \
-	model-check model-quick clocks faults soak soak-steady soak-memcached attacks bench bench-hits golden cross mutants weigh nightly
+	model-check model-quick clocks faults soak soak-changes soak-steady soak-memcached attacks bench bench-hits golden cross mutants weigh nightly
 
 build:            ## the command, into ./cachesidecar
 	$(GO) build -o cachesidecar ./cmd/cachesidecar
@@ -133,10 +133,10 @@ failpoints:       ## take out the guards of freshness one by one, and see each m
 	rm $(or $(TMPDIR),/tmp)/cachesidecar-failpoints
 
 random:           ## RUNS short runs at random in virtual time, every other one under policy consistent (10,000 unless told: more than two hours), from SEED on; 0 draws one
-	$(GO) test ./sidecar -run TestVirtualRandom -v -virtual.random $(RUNS) -virtual.seed $(SEED) -timeout 120m
+	$(GO) test ./sidecar -run 'TestVirtual(Random|MaxLag)' -v -virtual.random $(RUNS) -virtual.seed $(SEED) -timeout 120m
 
 random-ci:        # the same 150 runs each time, three of each simulation of ownership, and 20 seeds of the store's model
-	$(GO) test ./sidecar -run TestVirtualRandom -virtual.random 150 -virtual.seed 1 -timeout 60m
+	$(GO) test ./sidecar -run 'TestVirtual(Random|MaxLag)' -virtual.random 150 -virtual.seed 1 -timeout 60m
 	$(GO) test ./l2/ownership -sim.runs 3
 	$(GO) test ./l2/segment -run TestAgainstModel -model.seeds 20
 
@@ -165,6 +165,10 @@ SOAK ?= 30m
 soak:             ## real processes and networks, killed, paused, cut and restarted at random for half an hour, as root
 	$(GO) test ./internal/testing/faults -run TestNetnsSoak -v -count=1 -faults.for $(SOAK) -timeout 60m
 
+SOAK_CHANGES ?= 30m
+soak-changes:     ## rows of a PostgreSQL change for half an hour, and no app announces it, while hosts and server fail: max_lag holds
+	LONG_TESTS=1 $(GO) test ./internal/testing/faults -run TestLengthyProcessMaxLag -v -count=1 -maxlag.for $(SOAK_CHANGES) -timeout 60m
+
 SOAK_STEADY ?= 20m
 soak-steady:      ## real processes at 70 % of their peak for 20 minutes, while hosts join, leave, drain, reload and restart, keys and certificates change, and the origin goes away: no error, nothing grows
 	$(GO) test ./internal/testing/faults -run TestSteadySoak -v -count=1 -faults.steady $(SOAK_STEADY) -timeout 60m
@@ -190,6 +194,7 @@ nightly: clients-build ## what is too long for CI, three hours at most; once bef
 	$(MAKE) peers-suites
 	$(MAKE) faults
 	$(MAKE) soak SOAK=8m
+	$(MAKE) soak-changes SOAK_CHANGES=4m
 	$(MAKE) soak-steady SOAK_STEADY=4m
 	$(MAKE) soak-memcached SOAK_MEMCACHED=4m
 	$(MAKE) soak-clients SOAK_CLIENTS=180

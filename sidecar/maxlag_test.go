@@ -381,9 +381,11 @@ func TestVirtualLateCopy(t *testing.T) { lateCopy(t, t.Errorf) }
 func TestVirtualMaxLag(t *testing.T) {
 	t.Parallel()
 	testenv.Takes(t, 10*time.Second)
-	runs := 4
-	if testenv.Long() {
-		runs = max(20, *randomRuns)
+	runs := *randomRuns / 3
+	if runs == 0 {
+		if runs = 4; testenv.Long() {
+			runs = 20
+		}
 	}
 	seed := firstSeed()
 	var reads, cached, old, stale, late int
