@@ -23,7 +23,7 @@ const leastVersion = 140000
 // serverQuery asks what the server must be like.
 const serverQuery = `SELECT current_setting('server_version_num'), current_setting('wal_level'),
 	pg_is_in_recovery(), (SELECT rolreplication OR rolsuper FROM pg_roles WHERE rolname = current_user),
-	current_setting('max_slot_wal_keep_size'), current_setting('synchronous_standby_names')`
+	current_setting('max_slot_wal_keep_size'), current_setting('synchronous_standby_names'), current_user`
 
 // publicationQuery asks for the publication. A changed operation or a dropped publication sends no
 // change of its rows. xmin is another one after each ALTER PUBLICATION … SET.
@@ -91,7 +91,7 @@ func (f *Feed) check(ctx context.Context, conn *pgconn.PgConn) (digest string, e
 	if err != nil {
 		return "", err
 	}
-	if len(server) != 1 || len(server[0]) != 6 {
+	if len(server) != 1 || len(server[0]) != 7 {
 		return "", errors.New("the server has answered in an unknown form")
 	}
 	var wrong settings.Problems
@@ -132,7 +132,7 @@ func (f *Feed) checkServer(row []string, wrong *settings.Problems) {
 		wrong.Addf("the server is a standby: give the primary")
 	}
 	if row[3] != "t" {
-		wrong.Addf("the role may not replicate: ALTER ROLE … REPLICATION")
+		wrong.Addf("role %q may not replicate: ALTER ROLE %s REPLICATION", row[6], identifier(row[6]))
 	}
 	// A commit would wait for the feed, which waits until readers see the commit.
 	if anyStandby.MatchString(row[5]) {
