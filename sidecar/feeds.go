@@ -28,7 +28,29 @@ func (c *Config) openFeeds() (map[string]loader.Feed, error) {
 		wrong.Within("changes "+name, err)
 		feeds[name] = f
 	}
+	wrong.Add(oneFeedPerSlot(feeds))
 	return feeds, wrong.Err()
+}
+
+// oneFeedPerSlot refuses feeds that would take turns in failing. Two names of one server are not noticed:
+// the feed that comes second says at run time that its slot is in use.
+func oneFeedPerSlot(feeds map[string]loader.Feed) error {
+	var wrong settings.Problems
+	of := map[string]string{}
+	for _, name := range slices.Sorted(maps.Keys(feeds)) {
+		f, has := feeds[name].(interface{ Slot() string })
+		if !has {
+			continue
+		}
+		slot := f.Slot()
+		if other, taken := of[slot]; taken {
+			wrong.Addf("changes %s: %s is that of changes %s already, and one feed alone can follow it: "+
+				"give each feed a slot of its own, also if their databases differ", name, slot, other)
+			continue
+		}
+		of[slot] = name
+	}
+	return wrong.Err()
 }
 
 // followers follow the feeds of a sidecar.

@@ -1,6 +1,7 @@
 package sidecar
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/cachesidecar/cachesidecar/loader"
@@ -32,5 +33,35 @@ func TestFeedNeedsRestart(t *testing.T) {
 	}
 	if len(want) != 0 {
 		t.Errorf("%v is not named", want)
+	}
+}
+
+// TestOneFeedPerSlot checks that two feeds are refused that would follow one slot of one server, without its
+// password, whichever way the DSN is written and whichever the database; and no others.
+func TestOneFeedPerSlot(t *testing.T) {
+	const dsn = "host=db port=5433 user=feed password=s3cret dbname=shop"
+	for _, tc := range []struct {
+		dsn, slot, want string
+	}{
+		{dsn, "", `slot "cachesidecar" of the server db:5433 is that of changes a already`},
+		{dsn, "cachesidecar", `slot "cachesidecar" of the server db:5433`},
+		{"postgres://other:s3cret@db:5433/stock", "", "give each feed a slot of its own"},
+		{dsn + " sslmode=disable", "", "changes b: slot"},
+		{dsn, "another", ""},
+		{"postgres://feed:s3cret@db/shop", "", ""},
+		{"postgres://feed:s3cret@db2:5433/shop", "", ""},
+		{"host=db,db2 port=5433 user=feed password=s3cret", "", ""}, // which of them it is shows at run time
+	} {
+		c := Config{Feeds: map[string]loader.FeedConfig{}}
+		tables := map[string]postgres.FeedTable{"public.users": {Namespace: "users", Key: "{id}"}}
+		c.Feeds["a"] = postgres.FeedConfig{DSN: dsn, Tables: tables}
+		c.Feeds["b"] = postgres.FeedConfig{DSN: tc.dsn, Slot: tc.slot, Tables: tables}
+		err := c.Check()
+		if tc.want == "" && err != nil && strings.Contains(err.Error(), "slot") {
+			t.Errorf("%s, slot %q: %v", tc.dsn, tc.slot, err)
+		}
+		if tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want) || strings.Contains(err.Error(), "s3cret")) {
+			t.Errorf("%s, slot %q: %v, want %q", tc.dsn, tc.slot, err, tc.want)
+		}
 	}
 }

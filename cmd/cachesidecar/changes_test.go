@@ -111,6 +111,7 @@ func TestChangesErrors(t *testing.T) {
 		"changes: {shop: {postgres: {dsn_file: " + secret + ", tables: {public.u: {namespace: 'a b', key: '{id}'}}}}}":           `namespace "a b": give the name of a namespace`,
 		"changes: {shop: {postgres: {dsn_file: " + secret + ", slot: A-b, tables: {public.u: {namespace: u, key: '{id}'}}}}}":    `slot "A-b": give 1 to 63 of a to z, 0 to 9 and _`,
 		"changes: {shop: {postgres: {dsn_file: " + secret + ", messages: [''], tables: {public.u: {namespace: u, key: '{}'}}}}}": `messages: "" is no name of a namespace`,
+		"changes: {b: &f {postgres: {dsn_file: " + secret + ", tables: {public.u: {namespace: u, key: '{id}'}}}}, a: *f}":        `changes b: slot "cachesidecar" of the server 127.0.0.1:1 is that of changes a already`,
 		"changes: {shop: {postgres: 'postgres://u:hunter2@h/d'}}":                                                                "give settings, such as dsn_file",
 	} {
 		if err := os.WriteFile(file, []byte(text+"\n"), 0o600); err != nil {

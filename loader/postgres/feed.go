@@ -26,8 +26,8 @@ type FeedConfig struct {
 	// DSNEnv is an environment variable that contains the DSN. Form: name. Required, if DSNFile is
 	// not given.
 	DSNEnv string `yaml:"dsn_env"`
-	// Slot is the replication slot. It is of this cluster alone, and the sidecar makes it. Default:
-	// "cachesidecar". Bounds: 1 to 63 of a to z, 0 to 9 and _.
+	// Slot is the replication slot. It is of this feed of this cluster alone, and the sidecar makes it.
+	// Default: "cachesidecar". Bounds: 1 to 63 of a to z, 0 to 9 and _.
 	Slot string `yaml:"slot"`
 	// Publication is the publication that has the tables. Form: name. Default: "cachesidecar".
 	Publication string `yaml:"publication"`
