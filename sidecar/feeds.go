@@ -28,17 +28,23 @@ func (c *Config) openFeeds() (map[string]loader.Feed, error) {
 		wrong.Within("changes "+name, err)
 		feeds[name] = f
 	}
-	wrong.Add(oneFeedPerSlot(feeds))
+	wrong.Add(shareSlots(feeds))
 	return feeds, wrong.Err()
 }
 
-// oneFeedPerSlot refuses feeds that would take turns in failing. Two names of one server are not noticed:
-// the feed that comes second says at run time that its slot is in use.
-func oneFeedPerSlot(feeds map[string]loader.Feed) error {
+// slotted is a feed that follows a slot of its server, which it shares with no other.
+type slotted interface {
+	Slot() string
+	Beside(slots []string)
+}
+
+// shareSlots tells feeds of one another's slots. It refuses two of one slot, which would fail in turn. Two
+// names of one server are not noticed: one of the feeds says at run time that its slot is in use.
+func shareSlots(feeds map[string]loader.Feed) error {
 	var wrong settings.Problems
 	of := map[string]string{}
 	for _, name := range slices.Sorted(maps.Keys(feeds)) {
-		f, has := feeds[name].(interface{ Slot() string })
+		f, has := feeds[name].(slotted)
 		if !has {
 			continue
 		}
@@ -49,6 +55,11 @@ func oneFeedPerSlot(feeds map[string]loader.Feed) error {
 			continue
 		}
 		of[slot] = name
+	}
+	for _, f := range feeds {
+		if f, has := f.(slotted); has {
+			f.Beside(slices.Collect(maps.Keys(of)))
+		}
 	}
 	return wrong.Err()
 }

@@ -1,6 +1,7 @@
 package sidecar
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -33,6 +34,32 @@ func TestFeedNeedsRestart(t *testing.T) {
 	}
 	if len(want) != 0 {
 		t.Errorf("%v is not named", want)
+	}
+}
+
+// slotFeed is a feed of a slot.
+type slotFeed struct {
+	loader.Feed
+	loader.FeedConfig
+	slot   string
+	beside []string
+}
+
+func (f *slotFeed) Open() (loader.Feed, error) { return f, nil }
+func (f *slotFeed) Slot() string               { return f.slot }
+func (f *slotFeed) Beside(slots []string)      { f.beside = slots }
+
+// TestFeedsKnowSlots checks that each feed hears of the slots of all, which are not left behind.
+func TestFeedsKnowSlots(t *testing.T) {
+	a, b := &slotFeed{slot: "one"}, &slotFeed{slot: "two"}
+	c := Config{Feeds: map[string]loader.FeedConfig{"a": a, "b": b}}
+	if _, err := c.openFeeds(); err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range []*slotFeed{a, b} {
+		if slices.Sort(f.beside); !slices.Equal(f.beside, []string{"one", "two"}) {
+			t.Errorf("the feed of slot %s knows %q", f.slot, f.beside)
+		}
 	}
 }
 

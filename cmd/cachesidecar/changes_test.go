@@ -56,8 +56,10 @@ func TestChanges(t *testing.T) {
 			pg.Exec(t, sql)
 		}
 	}
+	const dropped = "SELECT pg_drop_replication_slot('left_behind')"
+	pg.Exec(t, "SELECT pg_create_logical_replication_slot('left_behind', 'pgoutput')")
 	o := check()
-	for _, want := range []string{"max_slot_wal_keep_size is -1", "namespace users has no key_pattern", "namespace usres is not configured"} {
+	for _, want := range []string{"max_slot_wal_keep_size is -1", dropped, "namespace users has no key_pattern", "namespace usres is not configured"} {
 		if o.status != exitDone || !strings.HasSuffix(o.out, "changes shop  postgres  ok\nok\n") || !strings.Contains(o.err, want) {
 			t.Errorf("%v\nwant %q", o, want)
 		}
@@ -65,7 +67,8 @@ func TestChanges(t *testing.T) {
 
 	socket := filepath.Join(tempDir(t), "s")
 	t.Setenv("CACHESIDECAR_SOCKET", socket)
-	runSidecarAt(t, socket, "--config", file)
+	p := runSidecarAt(t, socket, "--config", file)
+	p.waitFor("a slot that is left behind", p.log, func(log string) bool { return strings.Contains(log, dropped) })
 	follows := regexp.MustCompile(`(?m)^shop  following +\S+ +\d+ +\d+ +\d+ +\d+ +1 +\d+ `)
 	testenv.Succeeds(t, "the feed to follow", func() error {
 		if o := command(t, "", "changes"); !follows.MatchString(o.out) || !strings.Contains(o.out, "shop began anew: there was no slot\n") {

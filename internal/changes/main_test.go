@@ -37,7 +37,8 @@ type server struct {
 	broken  string
 	logEnd  loader.Position
 	nudged  int
-	fails   error // View and Broken return it
+	fails   error // View, Broken and Left return it
+	left    []string
 }
 
 func newServer() *server {

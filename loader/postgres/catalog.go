@@ -217,7 +217,8 @@ func (f *Feed) Check(ctx context.Context) (warnings []string, err error) {
 	if err != nil || len(rows) != 1 {
 		return nil, err
 	}
-	return f.warnings(rows[0]), nil
+	_, left, err := f.left(ctx, conn)
+	return append(f.warnings(rows[0]), left...), err
 }
 
 // SQL returns the statements that make the publication and a role for the feed.

@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -66,7 +67,9 @@ func (c FeedConfig) Open() (loader.Feed, error) {
 type Feed struct {
 	cfg     FeedConfig
 	tables  map[string]*mapping
+	beside  []string
 	catalog atomic.Value // string: the digest of the last stream
+	told    sync.Map     // slots that were told to be left behind, by name
 
 	// Since this process followed the slot last:
 	inUse   atomic.Int32           // how often others were found to use it

@@ -5,11 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
-	"strings"
-
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/cachesidecar/cachesidecar/loader"
 )
@@ -19,22 +15,6 @@ import (
 // foreignAfter is how often a slot is found in use before its user counts as none that hands over: the
 // one before this host may still confirm what it has deleted.
 const foreignAfter = 3
-
-// Slot says which slot of which server the feed follows. One feed alone can do so, whichever the database:
-// a server has one slot of a name.
-func (f *Feed) Slot() string {
-	var servers []string
-	if c, err := f.config(false); err == nil {
-		_, first := pgconn.NetworkAddress(c.Host, c.Port)
-		servers = []string{first}
-		for _, other := range c.Fallbacks { // each server comes again if it may do without TLS
-			if _, a := pgconn.NetworkAddress(other.Host, other.Port); !slices.Contains(servers, a) {
-				servers = append(servers, a)
-			}
-		}
-	}
-	return fmt.Sprintf("slot %q of the server %s", f.cfg.Slot, strings.Join(servers, ", "))
-}
 
 // findSlot looks at the slot. If there must be another one, anew says why.
 func (s *stream) findSlot(ctx context.Context) error {
@@ -122,4 +102,15 @@ func (s *stream) Begun(ctx context.Context) error {
 	}
 	s.feed.own()
 	return s.start(ctx)
+}
+
+// Left returns a warning of each slot that may be left behind, once in the life of the feed.
+func (s *stream) Left(ctx context.Context) (warnings []string, err error) {
+	names, all, err := s.feed.left(ctx, s.gate)
+	for i, name := range names {
+		if _, told := s.feed.told.LoadOrStore(name, true); !told {
+			warnings = append(warnings, all[i])
+		}
+	}
+	return warnings, err
 }
