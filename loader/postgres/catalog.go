@@ -32,7 +32,8 @@ const publicationQuery = `SELECT pubinsert, pubupdate, pubdelete, pubtruncate, p
 
 // tablesQuery asks for the tables of the publication and their columns: a table that leaves and comes
 // back, an attached partition, and a rewritten column send no change of their rows. The file of a
-// table tells of a rewriting, and the object that pg_depend names, of a membership that has begun again.
+// table tells of a rewriting, and the object that pg_depend names, of a membership that has begun again. The
+// values of an enumeration are in no row: one with another name changes rows that are not sent.
 // Later versions than 14 have rowfilter and attnames. The log has the rows of a partitioned table as its
 // partitions say: each of them must be logged, and have the column in its identity.
 const tablesQuery = `SELECT t.schemaname || '.' || t.tablename, c.relkind,
@@ -46,7 +47,9 @@ const tablesQuery = `SELECT t.schemaname || '.' || t.tablename, c.relkind,
 		JOIN pg_depend d ON d.refclassid = 'pg_publication'::regclass AND d.refobjid = b.oid
 		JOIN pg_depend o ON o.classid = d.classid AND o.objid = d.objid
 		WHERE b.pubname = t.pubname AND (o.refclassid = 'pg_class'::regclass AND o.refobjid = c.oid
-			OR o.refclassid = 'pg_namespace'::regclass AND o.refobjid = n.oid))
+			OR o.refclassid = 'pg_namespace'::regclass AND o.refobjid = n.oid)),
+	(SELECT string_agg(quote_literal(e.enumlabel), ',' ORDER BY e.enumsortorder) FROM pg_type y
+		JOIN pg_enum e ON e.enumtypid IN (y.oid, y.typelem, y.typbasetype) WHERE y.oid = a.atttypid)
 	FROM pg_publication_tables t
 	JOIN pg_namespace n ON n.nspname = t.schemaname
 	JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename

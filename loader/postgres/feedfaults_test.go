@@ -78,7 +78,16 @@ func TestFeedWhileFollowed(t *testing.T) {
 	s := newFeedServer(t)
 	s.Exec(t, "CREATE TABLE us (LIKE parts INCLUDING ALL)")
 	s.Exec(t, "INSERT INTO us VALUES ('us', 1, 'a')")
-	f := s.follow("")
+	s.Exec(t, "CREATE TYPE mood AS ENUM ('sad', 'glad')")
+	s.Exec(t, "CREATE TABLE moods (mood mood PRIMARY KEY, n int)")
+	s.Exec(t, "ALTER PUBLICATION cachesidecar ADD TABLE moods")
+	cfg := s.config()
+	cfg.Tables["public.moods"] = FeedTable{"moods", "{mood}"}
+	feed, err := NewFeed(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := s.followFeed(feed, "")
 	f.names("INSERT INTO users VALUES (1, 'a')", "users 1")
 	s.Exec(t, "INSERT INTO us VALUES ('us', 2, 'a')") // it is no partition yet, and the walsender knows it as such
 
@@ -97,7 +106,12 @@ func TestFeedWhileFollowed(t *testing.T) {
 		f.breaks(attach, true)
 	}
 
-	alter := "ALTER TABLE users ALTER id TYPE text USING 'u' || id" // no row of it is in the log
+	f.names("INSERT INTO moods VALUES ('sad', 1)", "moods sad")
+	alter := "ALTER TYPE mood RENAME VALUE 'sad' TO 'blue'" // the row's key is another one
+	s.Exec(t, alter)
+	f.names("UPDATE moods SET n = 2", "moods blue")
+	f.breaks(alter, true)
+	alter = "ALTER TABLE users ALTER id TYPE text USING 'u' || id" // no row of it is in the log
 	s.Exec(t, alter)
 	f.names("UPDATE users SET name = 'b'", "users u1")
 	f.breaks(alter, true)
