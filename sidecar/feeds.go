@@ -55,6 +55,7 @@ func (c *Config) openFeeds() (map[string]loader.Feed, error) {
 		wrong.Within("changes "+name, err)
 		feeds[name] = f
 	}
+	wrong.Add(shareSlots(feeds))
 	return feeds, wrong.Err()
 }
 
@@ -66,6 +67,38 @@ func bounded(cfg *Config, feeds map[string]loader.Feed) (list []cluster.Feed) {
 		}
 	}
 	return list
+}
+
+// slotted is a feed that follows a slot of its server, which it shares with no other.
+type slotted interface {
+	Slot() string
+	Beside(slots []string)
+}
+
+// shareSlots tells feeds of one another's slots. It refuses two of one slot, which would fail in turn. Two
+// names of one server are not noticed: one of the feeds says at run time that its slot is in use.
+func shareSlots(feeds map[string]loader.Feed) error {
+	var wrong settings.Problems
+	of := map[string]string{}
+	for _, name := range slices.Sorted(maps.Keys(feeds)) {
+		f, has := feeds[name].(slotted)
+		if !has {
+			continue
+		}
+		slot := f.Slot()
+		if other, taken := of[slot]; taken {
+			wrong.Addf("changes %s: %s is that of changes %s already, and one feed alone can follow it: "+
+				"give each feed a slot of its own, also if their databases differ", name, slot, other)
+			continue
+		}
+		of[slot] = name
+	}
+	for _, f := range feeds {
+		if f, has := f.(slotted); has {
+			f.Beside(slices.Collect(maps.Keys(of)))
+		}
+	}
+	return wrong.Err()
 }
 
 // followers follow the feeds of a sidecar.

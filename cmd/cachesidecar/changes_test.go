@@ -57,8 +57,10 @@ func TestChanges(t *testing.T) {
 			pg.Exec(t, sql)
 		}
 	}
+	const dropped = "SELECT pg_drop_replication_slot('left_behind')"
+	pg.Exec(t, "SELECT pg_create_logical_replication_slot('left_behind', 'pgoutput')")
 	o := check()
-	for _, want := range []string{"max_slot_wal_keep_size is -1", "namespace users has no key_pattern", "namespace usres is not configured"} {
+	for _, want := range []string{"max_slot_wal_keep_size is -1", dropped, "namespace users has no key_pattern", "namespace usres is not configured"} {
 		if o.status != exitDone || !strings.HasSuffix(o.out, "changes shop  postgres  ok\nok\n") || !strings.Contains(o.err, want) {
 			t.Errorf("%v\nwant %q", o, want)
 		}
@@ -66,7 +68,8 @@ func TestChanges(t *testing.T) {
 
 	socket := filepath.Join(tempDir(t), "s")
 	t.Setenv("CACHESIDECAR_SOCKET", socket)
-	runSidecarAt(t, socket, "--config", file)
+	p := runSidecarAt(t, socket, "--config", file)
+	p.waitFor("a slot that is left behind", p.log, func(log string) bool { return strings.Contains(log, dropped) })
 	follows := regexp.MustCompile(`(?m)^shop  following +\S+ +\d+ +\d+ +\d+ +\d+ +1 +\d+ `)
 	testenv.Succeeds(t, "the feed to follow", func() error {
 		if o := command(t, "", "changes"); !follows.MatchString(o.out) || !strings.Contains(o.out, "shop began anew: there was no slot\n") {
@@ -123,6 +126,7 @@ func TestChangesErrors(t *testing.T) {
 		"changes: {shop: {postgres: {dsn_file: " + secret + ", messages: [''], tables: {public.u: {namespace: u, key: '{}'}}}}}": `messages: "" is no name of a namespace`,
 		"changes: {shop: {max_lag: 1s, postgres: {dsn_file: " + secret + ", tables: {public.u: {namespace: u, key: '{id}'}}}}}":  "changes shop: max_lag 1s: give at least 8s, four times max_staleness, and at most 1h; or 0 for no bound",
 		"changes: {shop: {max_lag: 2h, postgres: {dsn_file: " + secret + ", tables: {public.u: {namespace: u, key: '{id}'}}}}}":  "changes shop: max_lag 2h0m0s: give at least 8s",
+		"changes: {b: &f {postgres: {dsn_file: " + secret + ", tables: {public.u: {namespace: u, key: '{id}'}}}}, a: *f}":        `changes b: slot "cachesidecar" of the server 127.0.0.1:1 is that of changes a already`,
 		"changes: {shop: {postgres: 'postgres://u:hunter2@h/d'}}":                                                                "give settings, such as dsn_file",
 	} {
 		if err := os.WriteFile(file, []byte(text+"\n"), 0o600); err != nil {

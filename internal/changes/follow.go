@@ -81,6 +81,7 @@ func (f *Follower) follow(ctx context.Context) error {
 	f.counts.is(Following)
 	f.told = ""
 	f.log.Info("following the changes of the database", "anew", stream.Anew())
+	f.warn(ctx, stream)
 	s := &following{
 		Follower: f, stream: stream,
 		came: make(chan *loader.Transaction, maxReceived), wake: make(chan struct{}, 1),

@@ -38,10 +38,13 @@ type server struct {
 	logEnd  loader.Position
 	nudged  int
 	fails   error // View and Broken return it
-	maxLag  time.Duration
-	state   string
-	begun   time.Time
-	heard   string // the state that was certified last
+	left    []string
+
+	leftFails error // Left returns it
+	maxLag    time.Duration
+	state     string
+	begun     time.Time
+	heard     string // the state that was certified last
 }
 
 func newServer() *server {

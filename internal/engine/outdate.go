@@ -25,7 +25,9 @@ func (e *Engine) Leads(name string) (leads bool, changed <-chan struct{}) {
 func (e *Engine) Now() time.Duration { return e.Clock.Read().Boot }
 
 // Certified says that everything is deleted that readers of a feed's origin saw at a moment.
-func (e *Engine) Certified(feed string, at time.Duration, state string) { e.Node.Certified(feed, at, state) }
+func (e *Engine) Certified(feed string, at time.Duration, state string) {
+	e.Node.Certified(feed, at, state)
+}
 
 // FeedState returns what was certified last as the state of a feed's stream.
 func (e *Engine) FeedState(feed string) string { return e.Node.FeedState(feed) }

@@ -86,12 +86,12 @@ type Poll struct {
 	Have       uint64    // the last Next of the receiver that the sender has
 	WallMS     int64
 	Clock      uint64
-	Cannot     []string   // members that the sender cannot poll
-	Head       uint64     // end of the sender's log
-	BootNS     uint64     // the sender's boot clock, read before sending; zero: not told
-	Others     []Standing // what other members told the sender, unless acknowledged
-	OthersAt   uint64     // counts the changes of Others
-	OthersHave uint64     // the last OthersAt of the receiver that the sender has
+	Cannot     []string    // members that the sender cannot poll
+	Head       uint64      // end of the sender's log
+	BootNS     uint64      // the sender's boot clock, read before sending; zero: not told
+	Others     []Standing  // what other members told the sender, unless acknowledged
+	OthersAt   uint64      // counts the changes of Others
+	OthersHave uint64      // the last OthersAt of the receiver that the sender has
 	Certified  []Certified `wire:"later"` // in answers
 }
 

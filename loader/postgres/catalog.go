@@ -23,18 +23,20 @@ const leastVersion = 140000
 // serverQuery asks what the server must be like.
 const serverQuery = `SELECT current_setting('server_version_num'), current_setting('wal_level'),
 	pg_is_in_recovery(), (SELECT rolreplication OR rolsuper FROM pg_roles WHERE rolname = current_user),
-	current_setting('max_slot_wal_keep_size'), current_setting('synchronous_standby_names')`
+	current_setting('max_slot_wal_keep_size'), current_setting('synchronous_standby_names'), current_user`
 
 // publicationQuery asks for the publication. A changed operation or a dropped publication sends no
 // change of its rows. xmin is another one after each ALTER PUBLICATION … SET.
 const publicationQuery = `SELECT pubinsert, pubupdate, pubdelete, pubtruncate, pubviaroot, oid, xmin
 	FROM pg_publication WHERE pubname = `
 
-// tablesQuery asks for the tables of the publication and their columns: a table that leaves and comes
-// back, an attached partition, and a rewritten column send no change of their rows. The file of a
-// table tells of a rewriting, and the object that pg_depend names, of a membership that has begun again.
-// Later versions than 14 have rowfilter and attnames. The log has the rows of a partitioned table as its
-// partitions say: each of them must be logged, and have the column in its identity.
+// tablesQuery asks for the mapped tables of the publication and their columns, and not for others, of which
+// there may be thousands: what becomes of them changes no key. A table that leaves and comes back, an attached
+// partition, and a rewritten column send no change of their rows. The file of a table tells of a rewriting, and
+// the object that pg_depend names, of a membership that has begun again. The values of an enumeration are in no
+// row: one with another name changes rows that are not sent. Later versions than 14 have rowfilter and attnames.
+// The log has the rows of a partitioned table as its partitions say: each of them must be logged, and have the
+// column in its identity.
 const tablesQuery = `SELECT t.schemaname || '.' || t.tablename, c.relkind,
 	c.relpersistence = 'p' AND coalesce(l.logged, true), c.relreplident,
 	a.attname, a.attnum, a.atttypid, c.oid, c.relfilenode,
@@ -46,7 +48,9 @@ const tablesQuery = `SELECT t.schemaname || '.' || t.tablename, c.relkind,
 		JOIN pg_depend d ON d.refclassid = 'pg_publication'::regclass AND d.refobjid = b.oid
 		JOIN pg_depend o ON o.classid = d.classid AND o.objid = d.objid
 		WHERE b.pubname = t.pubname AND (o.refclassid = 'pg_class'::regclass AND o.refobjid = c.oid
-			OR o.refclassid = 'pg_namespace'::regclass AND o.refobjid = n.oid))
+			OR o.refclassid = 'pg_namespace'::regclass AND o.refobjid = n.oid)),
+	(SELECT string_agg(quote_literal(e.enumlabel), ',' ORDER BY e.enumsortorder) FROM pg_type y
+		JOIN pg_enum e ON e.enumtypid IN (y.oid, y.typelem, y.typbasetype) WHERE y.oid = a.atttypid)
 	FROM pg_publication_tables t
 	JOIN pg_namespace n ON n.nspname = t.schemaname
 	JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename
@@ -63,7 +67,7 @@ const tablesQuery = `SELECT t.schemaname || '.' || t.tablename, c.relkind,
 					WHEN 'i' THEN x.indisreplident WHEN 'd' THEN x.indisprimary ELSE false END)
 			) FILTER (WHERE p.relkind = 'r') AS named
 		FROM below JOIN pg_class p ON p.oid = below.inhrelid) l ON true
-	WHERE t.pubname = %s ORDER BY 1, 6, 10`
+	WHERE t.pubname = %s AND t.schemaname || '.' || t.tablename IN (%s) ORDER BY 1, 6, 10`
 
 // byteaOID is the type bytea.
 const byteaOID = "17"
@@ -87,11 +91,15 @@ func (f *Feed) check(ctx context.Context, conn *pgconn.PgConn) (digest string, e
 	if err != nil {
 		return "", err
 	}
-	rows, err := ask(ctx, conn, fmt.Sprintf(tablesQuery, quoted(f.cfg.Publication)))
+	var names []string
+	for _, name := range slices.Sorted(maps.Keys(f.tables)) {
+		names = append(names, quoted(name))
+	}
+	rows, err := ask(ctx, conn, fmt.Sprintf(tablesQuery, quoted(f.cfg.Publication), strings.Join(names, ", ")))
 	if err != nil {
 		return "", err
 	}
-	if len(server) != 1 || len(server[0]) != 6 {
+	if len(server) != 1 || len(server[0]) != 7 {
 		return "", errors.New("the server has answered in an unknown form")
 	}
 	var wrong settings.Problems
@@ -114,9 +122,7 @@ func (f *Feed) check(ctx context.Context, conn *pgconn.PgConn) (digest string, e
 	h := sha256.New()
 	fmt.Fprintf(h, "%q\n", publication)
 	for _, row := range rows {
-		if f.tables[row[0]] != nil { // what becomes of the others changes no key
-			fmt.Fprintf(h, "%q\n", row)
-		}
+		fmt.Fprintf(h, "%q\n", row)
 	}
 	return string(h.Sum(nil)), nil
 }
@@ -132,7 +138,7 @@ func (f *Feed) checkServer(row []string, wrong *settings.Problems) {
 		wrong.Addf("the server is a standby: give the primary")
 	}
 	if row[3] != "t" {
-		wrong.Addf("the role may not replicate: ALTER ROLE … REPLICATION")
+		wrong.Addf("role %q may not replicate: ALTER ROLE %s REPLICATION", row[6], identifier(row[6]))
 	}
 	// A commit would wait for the feed, which waits until readers see the commit.
 	if anyStandby.MatchString(row[5]) {
@@ -217,7 +223,8 @@ func (f *Feed) Check(ctx context.Context) (warnings []string, err error) {
 	if err != nil || len(rows) != 1 {
 		return nil, err
 	}
-	return f.warnings(rows[0]), nil
+	_, left, err := f.left(ctx, conn)
+	return append(f.warnings(rows[0]), left...), err
 }
 
 // SQL returns the statements that make the publication and a role for the feed.

@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -26,8 +27,8 @@ type FeedConfig struct {
 	// DSNEnv is an environment variable that contains the DSN. Form: name. Required, if DSNFile is
 	// not given.
 	DSNEnv string `yaml:"dsn_env"`
-	// Slot is the replication slot. It is of this cluster alone, and the sidecar makes it. Default:
-	// "cachesidecar". Bounds: 1 to 63 of a to z, 0 to 9 and _.
+	// Slot is the replication slot. It is of this feed of this cluster alone, and the sidecar makes it.
+	// Default: "cachesidecar". Bounds: 1 to 63 of a to z, 0 to 9 and _.
 	Slot string `yaml:"slot"`
 	// Publication is the publication that has the tables. Form: name. Default: "cachesidecar".
 	Publication string `yaml:"publication"`
@@ -66,7 +67,9 @@ func (c FeedConfig) Open() (loader.Feed, error) {
 type Feed struct {
 	cfg     FeedConfig
 	tables  map[string]*mapping
+	beside  []string
 	catalog atomic.Value // string: the digest of the last stream
+	told    sync.Map     // slots that were told to be left behind, by name
 
 	// Since this process followed the slot last:
 	inUse   atomic.Int32           // how often others were found to use it

@@ -427,6 +427,7 @@ func TestFeedSlots(t *testing.T) {
 	s.Exec(t, "SELECT pg_drop_replication_slot('cachesidecar')")
 	f = s.follow("")
 	f.end()
+	s.Exec(t, "SELECT pg_create_logical_replication_slot('of_another', 'pgoutput')")
 	for range 6 {
 		s.Exec(t, "INSERT INTO others SELECT max(id) + i FROM generate_series(1, 10) i, (SELECT coalesce(max(id), 0) id FROM others) o GROUP BY i")
 		s.Exec(t, "SELECT pg_switch_wal()")
@@ -435,5 +436,8 @@ func TestFeedSlots(t *testing.T) {
 	f = s.follow("")
 	if !strings.Contains(f.Anew(), "lost what it kept") {
 		t.Errorf("a slot that has lost its log: %q", f.Anew())
+	}
+	if left, err := s.feed().Check(t.Context()); err != nil || len(left) != 0 {
+		t.Errorf("another slot that has lost its log, and keeps nothing: %q, %v", left, err)
 	}
 }

@@ -130,23 +130,25 @@ func (d *decoder) row(kind byte, r *fields) error {
 		return nil
 	}
 	d.open.Rows++
+	var old []value
 	for !r.short && len(r.rest) > 0 {
 		part := r.byte()
 		if part != 'K' && part != 'O' && part != 'N' {
 			return fmt.Errorf("a row with a part %q", part)
 		}
-		values, unknown := r.tuple(rel.columns)
+		values := r.tuple(rel.columns, old)
+		texts, null, unsent := textsOf(values)
 		switch {
 		case r.short:
-		case unknown || part == 'K' && values == nil:
-			// An unchanged value that is stored apart is not sent. No column of an identity is NULL: one
-			// that is NULL in an identity is outside of it.
+		case unsent || part == 'K' && null:
+			// No column of an identity is NULL: one that is NULL in an identity is outside of it.
 			d.open.Flush(rel.table.namespace, "a row came without its key")
-		case values != nil:
-			if key := rel.table.key(values); kindOfKey(key) {
+		case !null:
+			if key := rel.table.key(texts); kindOfKey(key) {
 				d.open.Delete(rel.table.namespace, key)
 			}
 		}
+		old = values
 	}
 	return nil
 }
@@ -263,29 +265,37 @@ func (f *fields) text() string {
 	return s
 }
 
-// tuple reads a row, and returns the values of some columns, in their order; nil if one is NULL.
-// unknown says that one was not sent.
-func (f *fields) tuple(columns []int) (values []string, unknown bool) {
+// value is a value of a row.
+type value struct {
+	kind byte // 't': the text; 'b': the same; 'n': NULL; 'u': not sent, since it is unchanged and stored apart
+	text string
+}
+
+// tuple reads a row, and returns the values of some columns, in their order. One that was not sent is
+// that of the old row, if there is one.
+func (f *fields) tuple(columns []int, old []value) []value {
 	n := int(f.uint16())
-	values = make([]string, len(columns))
-	null := false
+	values := make([]value, len(columns))
 	for i := range n {
-		kind := f.byte()
-		var value []byte
-		switch kind {
+		v := value{kind: f.byte()}
+		var text []byte
+		switch v.kind {
 		case 'n', 'u':
 		case 't', 'b':
-			value = f.bytes(int(f.uint32()))
+			text = f.bytes(int(f.uint32()))
 		default:
 			f.bytes(-1)
 		}
 		if f.short {
-			return nil, false
+			return nil
 		}
 		for j, c := range columns {
-			if c == i {
-				values[j] = string(value)
-				null, unknown = null || kind == 'n', unknown || kind == 'u'
+			switch {
+			case c != i:
+			case v.kind == 'u' && old != nil:
+				values[j] = old[j]
+			default:
+				values[j] = value{v.kind, string(text)}
 			}
 		}
 	}
@@ -294,8 +304,14 @@ func (f *fields) tuple(columns []int) (values []string, unknown bool) {
 			f.bytes(-1)
 		}
 	}
-	if null {
-		return nil, unknown
+	return values
+}
+
+// textsOf returns the texts of values, and whether one of them is NULL or was not sent.
+func textsOf(values []value) (texts []string, null, unsent bool) {
+	for _, v := range values {
+		texts = append(texts, v.text)
+		null, unsent = null || v.kind == 'n', unsent || v.kind == 'u'
 	}
-	return values, unknown
+	return texts, null, unsent
 }

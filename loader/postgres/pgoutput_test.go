@@ -95,6 +95,15 @@ func TestDecoder(t *testing.T) {
 		"a long key":          {[][]byte{users, insert(1, long, "a")}, 1, ""},
 		"NULL in a key":       {[][]byte{parts, insert(2, "eu", "b", "NULL")}, 1, ""},
 		"a key that is apart": {[][]byte{parts, insert(2, "TOAST", "b", "9"), insert(2, "eu", "b", "9")}, 2, "parts: a row came without its key"},
+		"a key that is apart and unchanged": {
+			[][]byte{parts, encoded('U', uint32(2), row('K', "eu", "NULL", "9"), row('N', "TOAST", "b", "9"))}, 1, "parts eu/9",
+		},
+		"a key that is apart, and another part of it has changed": {
+			[][]byte{parts, encoded('U', uint32(2), row('O', "eu", "b", "8"), row('N', "TOAST", "b", "9"))}, 1, "parts eu/8,eu/9",
+		},
+		"a key that is apart, and was NULL in part": {
+			[][]byte{parts, encoded('U', uint32(2), row('O', "eu", "b", "NULL"), row('N', "TOAST", "b", "9"))}, 1, "parts eu/9",
+		},
 		"a key that the identity does not have": {
 			[][]byte{parts, encoded('D', uint32(2), row('K', "eu", "NULL", "NULL"))}, 1, "parts: a row came without its key",
 		},

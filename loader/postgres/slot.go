@@ -103,3 +103,14 @@ func (s *stream) Begun(ctx context.Context) error {
 	s.feed.own()
 	return s.start(ctx)
 }
+
+// Left returns a warning of each slot that may be left behind, once in the life of the feed.
+func (s *stream) Left(ctx context.Context) (warnings []string, err error) {
+	names, all, err := s.feed.left(ctx, s.gate)
+	for i, name := range names {
+		if _, told := s.feed.told.LoadOrStore(name, true); !told {
+			warnings = append(warnings, all[i])
+		}
+	}
+	return warnings, err
+}

@@ -1,0 +1,61 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/dustin/go-humanize"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// Which slots are a feed's, and which are left behind: each of these keeps the server's log for ever.
+
+// leftQuery asks for slots of a feed's kind that are not in use. One that has lost its log keeps nothing.
+const leftQuery = `SELECT slot_name, pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint
+	FROM pg_replication_slots WHERE plugin = 'pgoutput' AND database = current_database()
+		AND NOT active AND restart_lsn IS NOT NULL ORDER BY slot_name`
+
+// Slot says which slot of which server the feed follows. One feed alone can do so, whichever the database:
+// a server has one slot of a name.
+func (f *Feed) Slot() string { return f.slot(f.cfg.Slot) }
+
+func (f *Feed) slot(name string) string {
+	var servers []string
+	if c, err := f.config(false); err == nil {
+		_, first := pgconn.NetworkAddress(c.Host, c.Port)
+		servers = []string{first}
+		for _, other := range c.Fallbacks { // each server comes again if it may do without TLS
+			if _, a := pgconn.NetworkAddress(other.Host, other.Port); !slices.Contains(servers, a) {
+				servers = append(servers, a)
+			}
+		}
+	}
+	return fmt.Sprintf("slot %q of the server %s", name, strings.Join(servers, ", "))
+}
+
+// Beside tells a feed of the slots of all feeds of its configuration, as Slot names them: they are not left
+// behind. It is called before the feed is used.
+func (f *Feed) Beside(slots []string) { f.beside = slots }
+
+// left returns the slots that may be left behind, with what is to be done.
+func (f *Feed) left(ctx context.Context, conn *pgconn.PgConn) (names, warnings []string, err error) {
+	rows, err := ask(ctx, conn, leftQuery)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, row := range rows {
+		name := row[0]
+		if name == f.cfg.Slot || slices.Contains(f.beside, f.slot(name)) {
+			continue
+		}
+		kept, _ := strconv.ParseUint(row[1], 10, 64) // zero if it is not known
+		names = append(names, name)
+		warnings = append(warnings, fmt.Sprintf("slot %s of the database is not in use, and keeps %s of the server's "+
+			"log and what comes: if no other cluster and no subscription has it, "+
+			"SELECT pg_drop_replication_slot(%s)", name, humanize.IBytes(kept), quoted(name)))
+	}
+	return names, warnings, nil
+}
