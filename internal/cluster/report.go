@@ -136,7 +136,8 @@ func (r *reporter) feedLate(c *certificate, now time.Duration) {
 	case c.at == 0: // a start
 	case c.late:
 		r.log.Warn("a feed of changes is later than max_lag: values of its namespaces that were loaded are not served",
-			"changes", c.Name, "namespaces", c.Namespaces, "certified_ago", (now - c.at).Round(time.Millisecond), "max_lag", c.MaxLag)
+			"changes", c.Name, "namespaces", c.Namespaces,
+			"certified_ago", (now - c.at).Round(time.Millisecond), "max_lag", c.MaxLag)
 	default:
 		r.log.Info("a feed of changes is in time: values of its namespaces are served", "changes", c.Name)
 	}
