@@ -15,13 +15,18 @@ type certificate struct {
 	at    time.Duration // boot clock
 	view  loader.View   // from after it
 	state string        // of the stream, after it
-	looks int           // since then
 }
 
-// again reports whether the stream should have come so far since the last look.
-func (c *certificate) again() bool {
-	c.looks++
-	return c.looks > 1
+// leastEvery bounds how often the catalog is looked at.
+const leastEvery = 500 * time.Millisecond
+
+// gapPause returns the time between two flushes of all namespaces at least. While one is due, nothing is
+// certified.
+func (f *Follower) gapPause() time.Duration {
+	if f.maxLag == 0 {
+		return gapPause
+	}
+	return min(gapPause, f.maxLag/4)
 }
 
 // wholeEvery returns the time between two questions whether the stream is whole. A certificate begins
@@ -30,7 +35,7 @@ func (f *Follower) wholeEvery() time.Duration {
 	if f.maxLag == 0 {
 		return brokenEvery
 	}
-	return min(brokenEvery, f.maxLag/8)
+	return min(brokenEvery, max(f.maxLag/8, leastEvery))
 }
 
 // beginCertificate begins one of a moment, unless one is under way. The stream was whole after it.

@@ -111,7 +111,7 @@ func (f *Follower) giveUp(stream loader.FeedStream) {
 // begin drops what was cached before a stream that leaves out earlier changes. The stream stays
 // unfinished until then: if this host ends before, the next one begins anew too.
 func (f *Follower) begin(ctx context.Context, stream loader.FeedStream) error {
-	if wait := time.Until(f.counts.lastGap().Add(gapPause)); wait > 0 && !kv.Sleep(ctx, wait) {
+	if wait := time.Until(f.counts.lastGap().Add(f.gapPause())); wait > 0 && !kv.Sleep(ctx, wait) {
 		return ctx.Err()
 	}
 	f.log.Warn("the feed begins anew: the namespaces that it names are flushed", "reason", stream.Anew())
@@ -355,7 +355,7 @@ func (s *following) confirm() {
 // whole asks whether the stream has all changes. If it may not, the namespaces are flushed, and once
 // more when the transactions have ended that were open until then.
 func (s *following) whole(ctx context.Context) error {
-	now := s.host.Now()
+	now, under := s.host.Now(), s.next
 	why, err := s.stream.Broken(ctx)
 	if err != nil {
 		return err
@@ -369,7 +369,7 @@ func (s *following) whole(ctx context.Context) error {
 	}
 	s.counts.seen(v)
 	switch {
-	case s.broken != "" && time.Since(s.counts.lastGap()) >= gapPause:
+	case s.broken != "" && time.Since(s.counts.lastGap()) >= s.gapPause():
 		s.log.Warn("changes may be missing: the namespaces of the feed are flushed", "reason", s.broken)
 		s.counts.gap(s.broken)
 		s.flushAll(ctx, s.broken)
@@ -382,7 +382,7 @@ func (s *following) whole(ctx context.Context) error {
 		s.anew = ""
 		s.beginCertificate(now, v)
 	}
-	if s.counts.silent() || s.next != nil && s.next.again() {
+	if s.counts.silent() || under != nil && s.next == under {
 		return s.stream.Nudge(ctx)
 	}
 	return nil

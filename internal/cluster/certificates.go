@@ -29,12 +29,16 @@ type certificate struct {
 	at    time.Duration // boot clock; zero: none was heard
 	state string        // of the feed's stream then
 	late  bool
+	since time.Duration // it is late
+	again time.Duration // when a late one is due again
+	told  bool          // the log says that it is late
 }
 
-// Bounds of a certificate that is passed on.
+// Bounds of what hosts tell each other.
 const (
-	maxAge   = time.Hour
-	maxState = 64 // bytes
+	maxAge   = time.Hour // no feed is in time with an older certificate
+	maxState = 64        // bytes
+	maxFeeds = 16
 )
 
 func newCertificates(feeds []Feed) (list certificates) {
@@ -60,6 +64,7 @@ func (c certificates) dueAt() time.Duration {
 	for _, one := range c {
 		switch {
 		case one.late:
+			due = min(due, one.again)
 		case one.at == 0:
 			due = 0
 		default:
@@ -72,7 +77,8 @@ func (c certificates) dueAt() time.Duration {
 // ages returns what this host tells the others.
 func (c certificates) ages(now time.Duration) (list []wire.Certified) {
 	for _, one := range c {
-		if age := now - one.at; one.at > 0 && age < maxAge {
+		if one.at > 0 {
+			age := min(now-one.at, maxAge)
 			list = append(list, wire.Certified{Feed: one.Name, AgeMS: uint64(age.Milliseconds()) + 1, State: one.state})
 		}
 	}
@@ -83,8 +89,13 @@ func (c certificates) ages(now time.Duration) (list []wire.Certified) {
 func (d *driver) judge(now time.Duration) {
 	for _, c := range d.feeds {
 		if late := c.at == 0 || now >= c.at+c.MaxLag; late != c.late {
-			c.late = late
+			c.late, c.since, c.again = late, now, now+d.cfg.Bound
 			d.cfg.Tiers.Late(c.Namespaces, late, d.owned())
+			d.report.feedLate(c, now)
+		}
+		if c.late && now >= c.again {
+			c.again = now + d.cfg.Bound
+			d.cfg.Tiers.StillLate(c.Namespaces)
 			d.report.feedLate(c, now)
 		}
 	}
@@ -96,29 +107,36 @@ func (d *driver) due() {
 	d.dueAt.Store(min(d.lapseAt.Load(), int64(d.feeds.dueAt())))
 }
 
-// certified notes a moment up to which a feed has had everything deleted.
-func (d *driver) certified(name string, at time.Duration, state string) {
-	d.step(func(_ *ownership.Machine, now time.Duration) {
-		if c := d.feeds.named(name); c != nil && at > c.at && at <= now {
-			c.at, c.state = at, state
-			d.judge(now)
-		}
-	})
-}
-
-// heardOf notes what the answer to a poll says, which was sent at a moment.
+// heardOf notes what the answer to a poll says, which was sent at a moment. Of an old certificate, whose
+// age is cut, only the state counts, and only if there is none here.
 func (d *driver) heardOf(list []wire.Certified, sent time.Duration) {
-	for _, c := range list {
-		if c.AgeMS < uint64(maxAge.Milliseconds()) && len(c.State) <= maxState {
-			d.certified(c.Feed, sent-Margin(time.Duration(c.AgeMS)*time.Millisecond), c.State)
-		}
+	if len(list) == 0 || len(d.feeds) == 0 {
+		return
 	}
+	d.step(func(_ *ownership.Machine, now time.Duration) {
+		for _, w := range list[:min(len(list), maxFeeds)] {
+			c := d.feeds.named(w.Feed)
+			if c == nil || len(w.State) > maxState {
+				continue
+			}
+			age := Margin(time.Duration(min(w.AgeMS, uint64(maxAge.Milliseconds()))) * time.Millisecond)
+			if at := sent - age; at > c.at && (age < maxAge || c.at == 0) {
+				c.at, c.state = at, w.State
+			}
+		}
+		d.judge(now)
+	})
 }
 
 // Certified says that everything is deleted that readers of a feed's origin saw at a moment of the boot
 // clock, and what was the state of its stream then.
 func (n *Node) Certified(feed string, at time.Duration, state string) {
-	n.driver.certified(feed, at, state)
+	n.driver.step(func(_ *ownership.Machine, now time.Duration) {
+		if c := n.driver.feeds.named(feed); c != nil && at > c.at {
+			c.at, c.state = at, state
+			n.driver.judge(now)
+		}
+	})
 }
 
 // FeedState returns that state, of the last moment that this node has heard of.

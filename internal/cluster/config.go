@@ -105,7 +105,7 @@ type Network struct {
 	Nap       func(time.Duration) // sleeps for less than 1 ms
 }
 
-// Tiers stores the entries. Begin, Ended, Late and Offer are called under the node's lock, one
+// Tiers stores the entries. Begin, Ended, Late, StillLate and Offer are called under the node's lock, one
 // call at a time; they must not block and must not call methods of the node. The others
 // are called without it, and may be called concurrently.
 type Tiers interface {
@@ -124,6 +124,8 @@ type Tiers interface {
 	// When it returns, nothing is served of them that was loaded before. owned are the partitions
 	// that this node owns.
 	Late(names []string, late bool, owned kv.PartitionSet)
+	// StillLate is called every Bound while they are late: what began before must not be joined.
+	StillLate(names []string)
 	// Offer lets a process fetch the entries of partitions whose ownership it has ended
 	// with a ballot. It may be called again for the same partitions.
 	Offer(to kv.Process, ballot *ownership.Ballot, partitions kv.PartitionSet)

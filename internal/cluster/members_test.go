@@ -24,6 +24,7 @@ func (noTiers) Settle()                                              {}
 func (noTiers) Ended(kv.PartitionSet, kv.Version)                    {}
 func (noTiers) Offer(kv.Process, *ownership.Ballot, kv.PartitionSet) {}
 func (noTiers) Late([]string, bool, kv.PartitionSet)                 {}
+func (noTiers) StillLate([]string)                                   {}
 func (noTiers) Awaited() bool                                        { return false }
 func (noTiers) Calls(kv.Process) server.Handler                      { return nil }
 func (noTiers) Apply(kv.Process, uint64, []invalidation.Event)       {}

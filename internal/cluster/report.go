@@ -130,16 +130,18 @@ func (r *reporter) left(owned int) {
 	r.log.Info("this host has left: there is no other that could take over", "partitions", owned)
 }
 
-// feedLate logs that a feed of changes is late, or in time again.
+// feedLate logs that a feed of changes is late, once a minute, or in time again.
 func (r *reporter) feedLate(c *certificate, now time.Duration) {
 	switch {
-	case c.at == 0: // a start
-	case c.late:
+	case !c.late && c.told:
+		c.told = false
+		r.log.Info("a feed of changes is in time again", "changes", c.Name)
+	case !c.late, c.at == 0 && now-c.since < c.MaxLag: // a start
+	case r.due("feed", kv.NodeID(c.Name)):
+		c.told = true
 		r.log.Warn("a feed of changes is later than max_lag: values of its namespaces that were loaded are not served",
 			"changes", c.Name, "namespaces", c.Namespaces,
 			"certified_ago", (now - c.at).Round(time.Millisecond), "max_lag", c.MaxLag)
-	default:
-		r.log.Info("a feed of changes is in time: values of its namespaces are served", "changes", c.Name)
 	}
 }
 

@@ -77,6 +77,15 @@ func (t *Tiers) Late(names []string, late bool, owned kv.PartitionSet) {
 	}
 }
 
+// StillLate implements cluster.Tiers: no event says which loads, tokens and calls are outdated.
+func (t *Tiers) StillLate(names []string) {
+	for _, name := range names {
+		if ns := t.Names.Lookup([]byte(name)); ns != nil {
+			t.changes.DetachSlot(ns.ID)
+		}
+	}
+}
+
 // dropStray drops the entry of a key that another process has written while this host owned
 // it: the cluster was split. The entry here is not newer in any order that both sides know.
 func (t *Tiers) dropStray(h kv.Hash) {

@@ -190,6 +190,9 @@ func (c *Tokens) fill(ns *namespaces.Namespace, key kv.Key, q *wire.Request, now
 	switch {
 	case err != nil && c.Deadlines.over(executeBefore(q)):
 		return c.Deadlines.tooLate(q)
+	case err != nil && c.Ledger.Closed(ns.ID):
+		return notStored("namespace %s keeps no loads while its feed of changes is later than max_lag: use the value, "+
+			"and ask again next time", ns.Name)
 	case err != nil:
 		return notStored("the key %.64q was invalidated since the token was issued, or the token is not its "+
 			"present one: use the value, and ask again next time", q.Key)

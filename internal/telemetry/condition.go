@@ -114,7 +114,7 @@ func FeedLate(c *cachesidecar.ChangesStats) string {
 	if c.CertifiedMS > 0 {
 		since = fmt.Sprintf("certified %v ago", time.Duration(c.CertifiedMS)*time.Millisecond)
 	}
-	return fmt.Sprintf("the feed of changes %s is later than max_lag (%v): %s; each read of its namespaces loads",
+	return fmt.Sprintf("the feed of changes %s is later than max_lag (%v): %s; loaded values of its namespaces are not served",
 		c.Name, time.Duration(c.MaxLagMS)*time.Millisecond, since)
 }
 

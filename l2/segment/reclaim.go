@@ -106,7 +106,8 @@ func (s *Store) Clear(ns kv.NamespaceID, now kv.Moment) {
 func (s *Store) HoldBack(ns kv.NamespaceID, now kv.Moment) {
 	for _, sh := range s.shards {
 		sh.mu.Lock()
-		sh.counts[ns].served = s.cfg.Versions.Next(now.Wall)
+		c := &sh.counts[ns]
+		c.served, c.heldAt = s.cfg.Versions.Next(now.Wall), now.Boot
 		sh.mu.Unlock()
 	}
 }

@@ -21,7 +21,7 @@ func (s *Store) GetStale(dst []byte, k kv.Key, now time.Duration) ([]byte, Stale
 	defer sh.mu.Unlock()
 	_, w, h, b, found := sh.find(k)
 	partition := k.Hash.Partition()
-	if !found || sh.visible(h, partition, now) || !sh.kept(h, partition, now) {
+	if !found || h.negative() || sh.visible(h, partition, now) || !sh.kept(h, partition, now) {
 		return dst, Stale{}, false
 	}
 	t := Stale{Info: h.info(b), Invalidated: h.marks&markStale != 0}
@@ -30,8 +30,10 @@ func (s *Store) GetStale(dst []byte, k kv.Key, now time.Duration) ([]byte, Stale
 		// The deadline was rounded up. If Removal.Stale has shortened the time of the value,
 		// Ended is too much by what it was shortened: a value that seems older is safe.
 		t.Ended = max(0, s.namespaces[k.Namespace].staleLimit()-h.deadline.Remaining(now))
-	} else if h.deadline.Passed(now) { // else it is held back
+	} else if h.deadline.Passed(now) {
 		t.Ended = now - time.Duration(h.deadline)*time.Millisecond
+	} else { // it is held back
+		t.Ended = now - sh.counts[h.namespace].heldAt
 	}
 	if h.marks&markChain != 0 {
 		return sh.appendPinned(dst, w.loc(), h), t, true

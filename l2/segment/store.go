@@ -74,11 +74,12 @@ type shard struct {
 // are older than it. Otherwise the entries that it hides stay in entries and bytes until
 // the sweep removes them.
 type nsCount struct {
-	floor   kv.Version // entries of older versions are flushed
-	served  kv.Version // entries of older versions are not served; at least floor
-	newest  kv.Version // no entry is newer
-	moved   kv.Version // entries of older versions count as hidden; at most floor
-	entries int64      // until the sweep, may include flushed ones; see above
+	floor   kv.Version    // entries of older versions are flushed
+	served  kv.Version    // entries of older versions are not served; at least floor
+	heldAt  time.Duration // boot clock: when that began, if it is above floor
+	newest  kv.Version    // no entry is newer
+	moved   kv.Version    // entries of older versions count as hidden; at most floor
+	entries int64         // until the sweep, may include flushed ones; see above
 	bytes   int64
 	hidden  int64 // entries that a flush has hidden and the sweep has not removed yet
 	all     int64 // bytes, of hidden entries too
