@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/testing/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
@@ -193,8 +195,11 @@ type laggard struct {
 	counts struct{ reads, cached, old, stale, late int }
 }
 
-// withFeed runs a test with three hosts whose default namespace has a database with a feed.
-func withFeed(t *testing.T, seed uint64, voted bool, bad func(string, ...any), f func(l *laggard)) {
+// withFeed runs a test with three hosts whose default namespace has a database with a feed. edit, if it is
+// not nil, changes the world before.
+func withFeed(
+	t *testing.T, seed uint64, voted bool, bad func(string, ...any), edit func(w *world), f func(l *laggard),
+) {
 	t.Helper()
 	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, seed, 3)
@@ -204,6 +209,9 @@ func withFeed(t *testing.T, seed uint64, voted bool, bad func(string, ...any), f
 		w.noRelay = seed%3 == 1
 		w.origin = newDatabase(always(5 * time.Millisecond))
 		w.ns.StaleWhileRevalidate = time.Minute
+		if edit != nil {
+			edit(w)
+		}
 		l := &laggard{world: w, feed: newRowFeed(w.origin), maxLag: 4 * w.bound, bad: bad}
 		for i := range w.keys {
 			w.origin.set(fmt.Sprint("row", i), []byte(fmt.Sprint(i, ".0")))
@@ -293,7 +301,7 @@ func (l *laggard) load(ctx context.Context, wg *sync.WaitGroup) {
 
 // lagging is a run with faults.
 func lagging(t *testing.T, seed uint64, bad func(string, ...any)) (l *laggard) {
-	withFeed(t, seed, seed%2 == 1, bad, func(w *laggard) {
+	withFeed(t, seed, seed%2 == 1, bad, nil, func(w *laggard) {
 		l = w
 		ctx, stop := context.WithCancel(context.Background())
 		var wg sync.WaitGroup
@@ -331,7 +339,7 @@ func laggingUntilBad(t *testing.T, bad func(string, ...any)) {
 // host hears of the certificate, and not of the deletion, since the link to the owner is cut just then:
 // its lease lasts a little longer. The copy must have ended when the owner became late.
 func lateCopy(t *testing.T, bad func(string, ...any)) {
-	withFeed(t, 1, false, bad, func(l *laggard) {
+	withFeed(t, 1, false, bad, nil, func(l *laggard) {
 		owner := l.ownerOf("row0")
 		leader := l.leader()
 		if leader == owner {
@@ -375,6 +383,114 @@ func (l *laggard) leader() *vnode {
 
 // TestVirtualLateCopy checks that copies end which other hosts have of the namespaces of a late feed.
 func TestVirtualLateCopy(t *testing.T) { lateCopy(t, t.Errorf) }
+
+// late has the feed fail, and waits until all hosts are late.
+func (l *laggard) late() {
+	l.feed.set(true, false)
+	time.Sleep(l.maxLag + l.bound)
+	for _, v := range l.nodes {
+		if _, late, _ := v.s.engine.Node.FeedLag("rows"); !late {
+			l.t.Errorf("%s is not late", v.name)
+		}
+	}
+}
+
+// TestVirtualLateLoad checks that a read at a late host does not join a load that began before the row
+// changed, although no deletion tells of it.
+func TestVirtualLateLoad(t *testing.T) {
+	slow := func(w *world) {
+		w.origin = newDatabase(always(12 * time.Second)) // before it reads the row, and after
+		w.ns.Limits.Timeout = 30 * time.Second
+	}
+	withFeed(t, 1, false, t.Errorf, slow, func(l *laggard) {
+		owner := l.ownerOf("row0")
+		l.late()
+		l.read(owner.s, owner.name, "row0", false) // begins a load, and does not wait for it
+		time.Sleep(11*time.Second + 100*time.Millisecond)
+		l.feed.commit("row0", "0.0", "0.1", 0)
+		time.Sleep(11*time.Second + 200*time.Millisecond)
+		l.read(owner.s, owner.name, "row0", false)
+	})
+}
+
+// TestVirtualLateToken checks the same of a token, and that what is filled is not kept.
+func TestVirtualLateToken(t *testing.T) {
+	apps := func(w *world) { w.apps, w.ns.LeaseTime = true, time.Minute }
+	withFeed(t, 1, false, t.Errorf, apps, func(l *laggard) {
+		owner := l.ownerOf("row0")
+		l.late()
+		r := owner.do(&wire.Request{Op: wire.OpLease, Key: []byte("row0")})
+		if r.Status != wire.Lease {
+			t.Fatalf("no token: %v", r.Err())
+		}
+		time.Sleep(l.maxLag + l.bound)
+		got := make(chan wire.Reply)
+		go func() { got <- owner.do(&wire.Request{Op: wire.OpLease, Key: []byte("row0"), TimeoutMS: 5000}) }()
+		time.Sleep(time.Second)
+		f := owner.do(&wire.Request{Op: wire.OpFill, Key: []byte("row0"), Token: r.Token, Value: []byte("0.0")})
+		if f.Status != wire.NotStored {
+			t.Errorf("the fill: %v", f.Status)
+		}
+		if second := <-got; second.Status != wire.Lease {
+			t.Errorf("a LEASE that began later than max_lag and B after the token: %v, %q", second.Status, second.Value)
+		}
+		r = owner.do(&wire.Request{Op: wire.OpLease, Key: []byte("row1")})
+		f = owner.do(&wire.Request{Op: wire.OpFill, Key: []byte("row1"), Token: r.Token, Value: []byte("1.0")})
+		if f.Status != wire.NotStored || !strings.Contains(string(f.Message), "later than max_lag") {
+			t.Errorf("the fill of a young token: %v, %s", f.Status, f.Message)
+		}
+	})
+}
+
+// TestVirtualLateStale checks what a late host answers to a read that accepts stale values: the value, for
+// as long as the namespace says, and for a key that the origin did not have the truth.
+func TestVirtualLateStale(t *testing.T) {
+	hour := time.Hour
+	withFeed(t, 1, false, t.Errorf, func(w *world) { w.ns.NegativeTTL = &hour }, func(l *laggard) {
+		owner, other := l.ownerOf("row0"), l.ownerOf("none")
+		is(t, "in time", owner.get("row0", wire.StaleOK), wire.OK, "0.0")
+		is(t, "in time", other.get("none", wire.StaleOK), wire.Miss, "")
+		l.late()
+		is(t, "late", owner.get("row0", wire.StaleOK), wire.Stale, "0.0")
+		is(t, "late", other.get("none", wire.StaleOK), wire.Miss, "")
+		is(t, "late", owner.get("row0", wire.NoLoad), wire.Miss, "")
+		time.Sleep(l.ns.StaleWhileRevalidate)
+		is(t, "late for long", owner.get("row0", wire.StaleOK), wire.OK, "0.0")
+		l.feed.set(false, false)
+		time.Sleep(5 * time.Second)
+		if r := owner.get("row0", 0); r.Source != wire.SourceL2 {
+			t.Errorf("in time again: the value comes from %v", r.Source)
+		}
+	})
+}
+
+// TestVirtualLateAlone checks that a host that is alone becomes late, and in time again.
+func TestVirtualLateAlone(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, 1)
+		w.origin = newDatabase(always(time.Millisecond))
+		w.origin.set("row0", []byte("0.0"))
+		l := &laggard{world: w, feed: newRowFeed(w.origin), maxLag: 4 * w.bound}
+		v := w.nodes[0]
+		v.edit = func(c *Config) {
+			c.Bind, c.Join, c.Insecure = "", nil, false
+			c.Feeds = map[string]Feed{"rows": {Source: l.feed, MaxLag: l.maxLag}}
+		}
+		v.start()
+		time.Sleep(time.Second)
+		v.get("row0", 0)
+		is(t, "in time", v.get("row0", wire.NoLoad), wire.OK, "0.0")
+		l.late()
+		is(t, "late", v.get("row0", wire.NoLoad), wire.Miss, "")
+		is(t, "late", v.get("row0", 0), wire.OK, "0.0")
+		is(t, "late", v.get("row0", wire.NoLoad), wire.Miss, "")
+		l.feed.set(false, false)
+		time.Sleep(5 * time.Second)
+		is(t, "in time again", v.get("row0", wire.NoLoad), wire.OK, "0.0")
+		v.kill()
+		time.Sleep(time.Minute)
+	})
+}
 
 // TestVirtualMaxLag checks that no read returns a value that the database has not had for max_lag and B,
 // whatever fails.

@@ -46,6 +46,12 @@ func (tb *table) signalFeed(t *testing.T, s syscall.Signal) {
 // seen for max_lag and max_staleness.
 func TestLengthyProcessMaxLag(t *testing.T) {
 	testenv.Takes(t, 70*time.Second)
+	for begun, i := time.Now(), 0; i == 0 || time.Since(begun) < *maxLagFor && !t.Failed(); i++ {
+		t.Run(strconv.Itoa(i), changeUnderFaults)
+	}
+}
+
+func changeUnderFaults(t *testing.T) {
 	tb, server := newTable(t, "wal_level=logical")
 	g := newGroup(t, fast, 3)
 	const maxLag = 4 * fast
@@ -59,7 +65,6 @@ func TestLengthyProcessMaxLag(t *testing.T) {
 	for key := range rowKeys {
 		l.wg.Go(func() { l.changeInTime(tb, key, maxLag) })
 	}
-	late := 0
 	is := func(what string, want bool) {
 		t.Helper()
 		testenv.Succeeds(t, what, func() error {
@@ -82,7 +87,6 @@ func TestLengthyProcessMaxLag(t *testing.T) {
 		func(*node) { // the server sends nothing
 			tb.signalFeed(t, syscall.SIGSTOP)
 			is("all hosts to be late", true)
-			late++
 			time.Sleep(2 * time.Second)
 			tb.signalFeed(t, syscall.SIGCONT)
 		},
@@ -96,20 +100,17 @@ func TestLengthyProcessMaxLag(t *testing.T) {
 		},
 	}
 	is("the feed to be in time", false)
-	for begun, i := time.Now(), 0; i < len(faults) || time.Since(begun) < *maxLagFor; i++ {
+	for i, fault := range faults {
 		n, err := g.follower()
 		if err != nil {
 			t.Fatal(err)
 		}
 		at := time.Now()
-		faults[i%len(faults)](n)
+		fault(n)
 		g.settle("after a fault", at)
 		is("the feed to be in time after fault "+strconv.Itoa(i), false)
 		time.Sleep(2 * time.Second) // what is cached is served, and changes
 	}
 	l.check(nil)
 	l.found(0)
-	if late == 0 {
-		t.Error("the feed was never late")
-	}
 }
