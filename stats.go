@@ -360,7 +360,7 @@ type ChangesStats struct {
 	MaxLagMS int64 `json:"max_lag_ms"`
 	// How long ago it was certified that all that readers of the origin saw by then is deleted; 0: it was
 	// not yet, or the lag is not bounded.
-	CertifiedMS int64 `json:"certified_ms" metric:"changes_certified_seconds" sum:"-"`
+	CertifiedMS int64 `json:"certified_ms" metric:"changes_age_seconds" sum:"-"`
 	// That is longer than the bound: this host serves no loaded values of the feed's namespaces.
 	Late bool `json:"late" metric:"changes_late"`
 	// Transactions whose keys are not deleted yet, now.

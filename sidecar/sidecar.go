@@ -130,7 +130,8 @@ func New(cfg Config) (*Sidecar, error) {
 		MemoryLimit: func() int64 { limit, _ := memoryLimit(); return limit },
 		HTTP:        httpStats(s), Memcached: s.memcached.stats,
 		SocketRemade: s.socket.remade.Load, Enter: thisHost{s}.Enter,
-		NotReady: func() string { return notReady(s) }, Changes: func() []cachesidecar.ChangesStats { return feedStats(s) },
+		NotReady: func() string { return notReady(s) },
+		Changes:  func() []cachesidecar.ChangesStats { return feedStats(s) },
 	})
 	return s, nil
 }

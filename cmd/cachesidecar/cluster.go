@@ -243,7 +243,8 @@ func feedsText(all []cachesidecar.ChangesStats) string {
 		case f.Late:
 			more += sanitizedf("%s\n", telemetry.FeedLate(&f))
 		case f.MaxLagMS > 0:
-			more += sanitizedf("%s is certified up to %v ago; max_lag is %v\n", f.Name, millis(f.CertifiedMS), millis(f.MaxLagMS))
+			more += sanitizedf("%s is certified up to %v ago; max_lag is %v\n",
+				f.Name, millis(f.CertifiedMS), millis(f.MaxLagMS))
 		}
 		if f.LastGap != "" {
 			more += sanitizedf("%s began anew: %s\n", f.Name, f.LastGap)
