@@ -146,7 +146,7 @@ type HandoffStats struct {
 	// Handoffs to this host that are under way.
 	Pulling int64 `json:"pulling" metric:"handoffs{direction=in}"`
 	// Handoffs from this host that are under way.
-	Offering int `json:"offering" metric:"handoffs{direction=out}"`
+	OpenOffers int `json:"offering" metric:"handoffs{direction=out}"`
 	// Entries that came.
 	Pulled int64 `json:"pulled" metric:"handoff_entries_total{event=pulled}"`
 	// Entries that came and were stored.
@@ -156,7 +156,7 @@ type HandoffStats struct {
 	// Entries requested before their turn.
 	Fetched int64 `json:"fetched" metric:"handoff_entries_total{event=fetched}"`
 	// Entries that went to another host.
-	Given int64 `json:"given" metric:"handoff_entries_total{event=given}"`
+	Sent int64 `json:"given" metric:"handoff_entries_total{event=given}"`
 	// Bytes of keys and values that came.
 	Bytes int64 `json:"bytes" metric:"handoff_bytes_total"`
 	// Handoffs to this host that ended early.

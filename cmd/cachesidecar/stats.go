@@ -245,7 +245,7 @@ func (p *statsPage) others(st *cachesidecar.Stats) {
 		i.Head, i.Applied, micros(i.LagUS), i.Gaps+i.Resets, oldest(i.Leases))
 	h := &c.Handoff
 	p.line("", "handoffs under way: %v; entries handed over: %v came, %v went",
-		handoffs(h), h.Admitted+h.Fetched, h.Given)
+		handoffs(h), h.Admitted+h.Fetched, h.Sent)
 }
 
 // feed writes the line of a feed of changes.
@@ -276,7 +276,7 @@ func oldest(leases []cachesidecar.LeaseStats) string {
 
 // handoffs formats the numbers of handoffs under way.
 func handoffs(h *cachesidecar.HandoffStats) rightAligned {
-	in, out := h.Pulling, int64(h.Offering)
+	in, out := h.Pulling, int64(h.OpenOffers)
 	if in+out == 0 {
 		return "none"
 	}

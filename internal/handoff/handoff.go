@@ -48,7 +48,7 @@ type Handoff struct {
 type handoffCounts struct {
 	Pulled, Admitted, Refused, Fetched atomic.Int64 // entries that came
 	Bytes                              atomic.Int64
-	Given                              atomic.Int64 // entries that went
+	Sent                               atomic.Int64 // entries that went
 	Failed                             atomic.Int64 // pulls that ended early
 	Pulling                            atomic.Int64
 }
