@@ -39,9 +39,9 @@ func (c *Handler) inspect(conn *server.Conn) {
 	})
 }
 
-// background answers c.Req with what answer returns, on a goroutine of its own. answer must not
+// background answers c.Req with what reply returns, on a goroutine of its own. reply must not
 // use the session.
-func (c *Handler) background(conn *server.Conn, answer func() wire.Reply) {
+func (c *Handler) background(conn *server.Conn, reply func() wire.Reply) {
 	c.Names.Release()
 	id, op := c.Req.ID, c.Req.Op
 	size := pendingSize + sizeOf(c.Req)
@@ -51,7 +51,7 @@ func (c *Handler) background(conn *server.Conn, answer func() wire.Reply) {
 	}
 	conn.Go(func() []byte {
 		defer conn.Free(size)
-		r := answer()
+		r := reply()
 		r.ID = id
 		return wire.AppendReply(nil, op, &r)
 	})
@@ -61,27 +61,27 @@ func (c *Handler) background(conn *server.Conn, answer func() wire.Reply) {
 func (c *Handler) ofPeers(conn *server.Conn) {
 	q := *c.Req
 	h := c.Core.Handoff
-	var answer func() wire.Reply
+	var reply func() wire.Reply
 	switch q.Op {
 	case wire.OpPull:
 		var p wire.Pull
 		if !c.structured(conn, &p) {
 			return
 		}
-		answer = func() wire.Reply { return h.ServePull(c.from, &p) }
+		reply = func() wire.Reply { return h.ServePull(c.from, &p) }
 	case wire.OpFetch:
 		var f wire.Fetch
 		if !c.structured(conn, &f) {
 			return
 		}
-		answer = func() wire.Reply { return h.ServeFetch(c.from, &f) }
+		reply = func() wire.Reply { return h.ServeFetch(c.from, &f) }
 	case wire.OpApplied:
 		var a wire.Applied
 		if !c.structured(conn, &a) {
 			return
 		}
 		deadline := c.Core.Deadlines.Of(&q, c.Now)
-		answer = func() wire.Reply {
+		reply = func() wire.Reply {
 			return wire.BodyReply(wire.AppliedBy{All: c.Core.Acks.Applied(context.Background(), a.Partitions,
 				deadline)})
 		}
@@ -90,12 +90,12 @@ func (c *Handler) ofPeers(conn *server.Conn) {
 		if !c.structured(conn, &p) {
 			return
 		}
-		answer = func() wire.Reply { return wire.BodyReply(c.Sessions.Host.Probed(&p)) }
+		reply = func() wire.Reply { return wire.BodyReply(c.Sessions.Host.Probed(&p)) }
 	default:
 		c.answerError(conn, wire.Errorf(wire.Unsupported, "%s is not served on a call connection", q.Op))
 		return
 	}
-	c.background(conn, answer)
+	c.background(conn, reply)
 }
 
 // structured decodes a request's body. If it returns false, it has answered the request.

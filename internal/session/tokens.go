@@ -23,7 +23,7 @@ func (c *Handler) grant(conn *server.Conn) bool {
 	c.Reply = r
 	c.Tally.Add(ns, c.Req.Op, namespaces.OutcomeOf(&c.Reply))
 	c.given(c.Req, &c.Reply)
-	c.answer(conn)
+	c.appendReply(conn)
 	return true
 }
 

@@ -22,16 +22,16 @@ import (
 // write that its reader answers at once is executed even if its client has gone already, and so is
 // one without an answer.
 type Waiting struct {
-	Session   *Session
-	Conn      *server.Conn
-	Request   wire.Request  // with its own bytes
-	Held      quota.Held    // bytes that the connection's account has for it
-	Deadline  time.Duration // on the boot clock
-	Since     time.Duration // when the request was read, on the boot clock
-	turn      turn
-	trace     inspect.Trace // of Serve
-	forAnswer int           // bytes of Held that are for the answer
-	awaited   bool          // the account counts it as a read; Request may become another one
+	Session          *Session
+	Conn             *server.Conn
+	Request          wire.Request  // with its own bytes
+	Held             quota.Held    // bytes that the connection's account has for it
+	Deadline         time.Duration // on the boot clock
+	Since            time.Duration // when the request was read, on the boot clock
+	turn             turn
+	trace            inspect.Trace // of Serve
+	chargedForAnswer int           // bytes of Held: taken for the answer before End
+	awaited          bool          // the account counts it as a read; Request may become another one
 }
 
 // sizeOf returns the size of a request's clone in bytes.
@@ -111,7 +111,7 @@ func (w *Waiting) Serve() wire.Reply {
 // Without memory the reply is BUSY.
 func (w *Waiting) End(r *wire.Reply) {
 	if n := ValuesOf(r); n > SmallValue && OnlyReads(&w.Request) {
-		if err := Busy(w.Held.Take(max(0, n-w.forAnswer))); err != nil {
+		if err := Busy(w.Held.Take(max(0, n-w.chargedForAnswer))); err != nil {
 			*r = wire.ErrorReply(err)
 		}
 	}
