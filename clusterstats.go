@@ -1,5 +1,18 @@
 package cachesidecar
 
+// ClusterStats is the body of an answer to STATS with the option Cluster.
+type ClusterStats struct {
+	Nodes []Stats `json:"nodes"`
+	// Hosts that did not answer.
+	Missing []MissingStats `json:"missing"`
+}
+
+// MissingStats gives the reason why a host's statistics are missing.
+type MissingStats struct {
+	Node string `json:"node"`
+	Why  string `json:"why"`
+}
+
 // ClusterState describes this host's part in the cluster.
 type ClusterState struct {
 	// No other host can join, and this one joins no other.

@@ -52,7 +52,7 @@ func TestNearLoad(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return st.Leases.Waiting > 0
+		return st.LeaseTokens.Waiting > 0
 	})
 	if _, err := l.Fill(context.Background(), []byte("theirs"), FillOptions{}); err != nil {
 		t.Fatal(err)

@@ -319,7 +319,7 @@ func loadsTables(st *cachesidecar.Stats) (text string) {
 			text += "\n" + t.String()
 		}
 	}
-	if t := &st.Leases; t.Issued > 0 {
+	if t := &st.LeaseTokens; t.Issued > 0 {
 		text += fmt.Sprintf("\nleases: %v tokens for apps to load, %v filled, %v not stored, %v waited instead; "+
 			"%v expired, %v given back; %v out\n", count(t.Issued), count(t.Filled), count(t.NotStored),
 			count(t.Collapsed), count(t.Expired), count(t.Abandoned), count(t.Out))
