@@ -114,7 +114,7 @@ func explain(c *cli.Context, err error) error {
 			err, buildVersion())
 	case errors.Is(err, cachesidecar.ErrNoOwner):
 		return fmt.Errorf("%w (nothing was done; \"cachesidecar members\" shows the hosts)", err)
-	case errors.As(err, new(*unixsock.Denied)): // it says what to do
+	case errors.As(err, new(*unixsock.PermissionError)): // it says what to do
 	case errors.As(err, &op) && op.Op == "dial":
 		return fmt.Errorf("%w: is the sidecar running there? "+
 			"Start it with \"cachesidecar run\", or name its socket with --socket", err)
