@@ -69,8 +69,8 @@ func TestNearLoad(t *testing.T) {
 	}
 	k := n.near.space.key("w")
 	n.near.cache.values.put(&kept{
-		hash: k.Hash, space: k.Namespace, key: "w", value: []byte("old"), version: 1, asOf: 1,
-		since: n.clock.Read().Boot, stream: n.near.cache.stream.Load(),
+		hash: k.Hash, namespace: k.Namespace, key: "w", value: []byte("old"), version: 1, asOf: 1,
+		requestedAt: n.clock.Read().Boot, stream: n.near.cache.stream.Load(),
 	})
 	n.want("w", "old", "near")
 	if _, err := l.Fill(context.Background(), []byte("new"), FillOptions{}); err != nil {

@@ -27,7 +27,7 @@ func Parse(request []byte, c *Command) {
 			return
 		}
 	}
-	if v := verbOfStorage(name); v != Bad {
+	if v := storageVerb(name); v != Bad {
 		c.storage(v, args, data)
 		return
 	}

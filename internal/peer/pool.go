@@ -281,7 +281,7 @@ func (p *Pool) Meet(ctx context.Context, id kv.Process, address string) error {
 // NotExecuted reports whether a failed call was certainly not executed.
 func NotExecuted(err error) bool {
 	return errors.Is(err, ErrUnknown) || errors.Is(err, rpc.ErrDown) || errors.Is(err, rpc.ErrFull) ||
-		errors.Is(err, rpc.ErrNotSent) || errors.Is(err, rpc.ErrRetired) || errors.Is(err, errDial)
+		errors.Is(err, rpc.ErrNotSent) || errors.Is(err, rpc.ErrRedialerClosed) || errors.Is(err, errDial)
 }
 
 var errDial = errors.New("cannot connect")
