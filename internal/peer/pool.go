@@ -335,7 +335,7 @@ func (p *Pool) secure(ctx context.Context, nc net.Conn, r *remote) (net.Conn, er
 // reportMismatch reports a failed attempt to connect as refused, with the remedy, if the
 // credentials of one of the two sides are the cause.
 func (p *Pool) reportMismatch(r *remote, err error) error {
-	if remedy := mismatch(err); remedy != "" {
+	if remedy := mismatchRemedy(err); remedy != "" {
 		err = fmt.Errorf("%w: %s and this host do not accept each other: %w: %s", ErrRefused, r.id.Node, err, remedy)
 		p.cfg.Greeted(r.id.Node, kv.Process{}, err)
 	}

@@ -183,7 +183,8 @@ func (s *session) checkGreeting(q *wire.Request, h *wire.PeerHello) (Purpose, er
 		return "", err
 	}
 	if p := s.arrival.proof; p != nil && !p.is(h.From.Node) {
-		return "", fmt.Errorf("it calls itself %s, and its certificate is of %s", word(h.From.Node), shownAll(p.names))
+		return "", fmt.Errorf("it calls itself %s, and its certificate is of %s",
+			quotedIfNeeded(h.From.Node), shownAll(p.names))
 	}
 	if p := s.arrival.proof; p != nil && !s.server.creds().trusts(p) {
 		return "", errors.New("its key was withdrawn just now")

@@ -44,8 +44,8 @@ func sizeOf(q *wire.Request) int {
 	return n
 }
 
-// MaxSlow bounds the requests of all connections that wait.
-const MaxSlow = 1 << 16
+// MaxWaiting bounds the requests of all connections that wait.
+const MaxWaiting = 1 << 16
 
 // Begin makes w the present request of a session, which then waits; more bytes are taken for what the
 // caller has for it. End and Held.Free end it. After an error there is no room, and it does not wait.
@@ -144,14 +144,14 @@ func (w *Waiting) note(r *wire.Reply) {
 	now := s.Core.Clock.Read()
 	s.Core.Inspection.Requests.Note(now.Boot-w.Since, now, func() inspect.SlowCall {
 		c := inspect.SlowCall{
-			Op: q.Op.String(), Namespace: string(cut(q.Namespace, kv.MaxNamespaceLen)),
+			Op: q.Op.String(), Namespace: string(truncate(q.Namespace, kv.MaxNamespaceLen)),
 			Keys: namespaces.KeysIn(q), Result: r.Status.String(), Parts: w.trace.Parts(),
 		}
 		if key := q.Key; key != nil || len(q.Keys) > 0 {
 			if key == nil {
 				key = q.Keys[0]
 			}
-			c.Key, c.Hash = bytes.Clone(cut(key, kv.MaxKeyLen)), s.Core.Names.Hash(q.Namespace, key)
+			c.Key, c.Hash = bytes.Clone(truncate(key, kv.MaxKeyLen)), s.Core.Names.Hash(q.Namespace, key)
 		}
 		return c
 	})
@@ -163,9 +163,9 @@ func OnlyReads(q *wire.Request) bool {
 	return engine.ReadOp(q.Op) || q.Op == wire.OpMetaGet && !q.Has(wire.Touch) && !q.Has(wire.Claim)
 }
 
-// cut returns at most the first n bytes. A request that is refused may name anything, and
+// truncate returns at most the first n bytes. A request that is refused may name anything, and
 // an MGET may have a key that is too long beside keys that are loaded.
-func cut(b []byte, n int) []byte { return b[:min(n, len(b))] }
+func truncate(b []byte, n int) []byte { return b[:min(n, len(b))] }
 
 // timed are the requests that note may list: those that are to be fast.
 var timed = [wire.OpCount]bool{

@@ -33,7 +33,7 @@ func (s *Store) Remove(k kv.Key, r Removal, now kv.Moment) (kv.Version, Result) 
 	if r.Compare != 0 {
 		_, _, h, _, found := sh.find(k)
 		partition := k.Hash.Partition()
-		had = found && h.marks&markStale != 0 && sh.kept(h, partition, now.Boot)
+		had = found && h.marks&markStale != 0 && sh.usable(h, partition, now.Boot)
 		switch present := found && sh.present(h, partition, now.Boot); {
 		case !present && !had:
 			return 0, Absent
@@ -100,7 +100,7 @@ func (sh *shard) soften(k kv.Key, maxStale time.Duration, now kv.Moment) bool {
 		return sh.drop(k, now)
 	}
 	partition := k.Hash.Partition()
-	if !sh.kept(h, partition, now.Boot) {
+	if !sh.usable(h, partition, now.Boot) {
 		return false
 	}
 	ends := kv.After(now.Boot, limit)

@@ -156,9 +156,9 @@ func (x *index) findLocation(h kv.Hash, loc location) (slot, word, bool) {
 	return s, w, ok
 }
 
-// ready splits the page of a hash if a split is due and allowed. It reports whether the
+// splitIfDue splits the page of a hash if a split is due and allowed. It reports whether the
 // page has room for a word. hashOf recomputes the hash of an entry.
-func (x *index) ready(h kv.Hash, hashOf func(location) kv.Hash) bool {
+func (x *index) splitIfDue(h kv.Hash, hashOf func(location) kv.Hash) bool {
 	d := x.dirSlot(h)
 	for ; x.pages.fill[x.dir[d]] >= splitFill; d = x.dirSlot(h) {
 		if !x.maySplit(x.dir[d]) || !x.split(d, hashOf) {

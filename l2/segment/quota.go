@@ -261,7 +261,7 @@ func (sh *shard) evictMarked(ns kv.NamespaceID, size int64, now time.Duration) b
 		hash, at, w, h, ok := sh.marked(ns, m)
 		switch {
 		case !ok:
-		case !sh.kept(h, hash.Partition(), now):
+		case !sh.usable(h, hash.Partition(), now):
 			sh.countHidden(h, hash.Partition())
 			sh.removeEntry(hash, at, w, h)
 		case w.hits() > 0:

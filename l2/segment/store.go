@@ -301,8 +301,8 @@ func (sh *shard) present(h header, partition uint16, now time.Duration) bool {
 	return !h.negative() && sh.visible(h, partition, now)
 }
 
-// kept is like visible, but also true for entries that only GetStale returns.
-func (sh *shard) kept(h header, partition uint16, now time.Duration) bool {
+// usable is like visible, but also true for entries that only GetStale returns.
+func (sh *shard) usable(h header, partition uint16, now time.Duration) bool {
 	return !sh.store.due(h).Passed(now) && sh.current(h, partition)
 }
 

@@ -66,10 +66,10 @@ type Conn struct {
 	batches atomic.Uint32 // so far
 	swept   uint32        // batches at the server's last sweep; the sweep's own
 
-	account  *quota.Account
-	longest  int // bytes of a request: see Admit
-	closing  atomic.Bool
-	squeezed atomic.Bool // ended because others need the memory of its answers
+	account    *quota.Account
+	longest    int // bytes of a request: see Admit
+	closing    atomic.Bool
+	overBudget atomic.Bool // ended because others need the memory of its answers
 }
 
 // Own moves the connection's account to its owner, once the owner is known. The reader

@@ -52,11 +52,11 @@ func (c *Conn) ends(err error) (goOn bool, why error) {
 	switch {
 	case c.closing.Load():
 		return false, errClosing
-	case c.socket.Killed() && !c.squeezed.Load():
+	case c.socket.Killed() && !c.overBudget.Load():
 		return false, errKilled
 	case failed != nil:
 		return false, failed
-	case c.squeezed.Load():
+	case c.overBudget.Load():
 		return false, ErrSlowReader
 	case transport.IsTimeout(err) && (c.frame.wanted.Load() || !c.frame.overdue()):
 		err = c.giveFrame()
@@ -95,7 +95,7 @@ func (c *Conn) serveBatch(n int) error {
 	c.endBatch()
 	c.handler.Served()
 	if err == nil {
-		err = c.frame.time(c, begun || in.Skips(), served > 0 || dropped)
+		err = c.frame.setDeadline(c, begun || in.Skips(), served > 0 || dropped)
 	}
 	if err == nil && c.frame.wanted.Load() {
 		err = c.giveFrame()
@@ -170,7 +170,7 @@ func (c *Conn) refuse(bad Cut) error {
 func (c *Conn) onFail(err error) error {
 	c.replies.cancelContext()
 	switch {
-	case transport.IsTimeout(err) && c.squeezed.Load():
+	case transport.IsTimeout(err) && c.overBudget.Load():
 		c.server.overBudget.Add(1)
 		return fmt.Errorf("%w, and others need the memory of its answers", ErrSlowReader)
 	case transport.IsTimeout(err):
