@@ -86,7 +86,7 @@ func checkLong(b []byte) error {
 func blockLen(line []byte) int {
 	name, args := word(line)
 	v := storageVerb(name)
-	if v == Bad {
+	if v == Invalid {
 		return -1
 	}
 	var s storage
@@ -101,7 +101,7 @@ func IsQuiet(request []byte) bool {
 	line, _ := lineOf(request)
 	name, args := word(line)
 	v := storageVerb(name)
-	if v == Bad || v == MetaSet {
+	if v == Invalid || v == MetaSet {
 		return false
 	}
 	var s storage

@@ -69,7 +69,7 @@ type storage struct {
 	err     string // the line is not valid, and brings no value
 }
 
-// storageVerb returns the verb of a command that brings a value; else Bad.
+// storageVerb returns the verb of a command that brings a value; else Invalid.
 func storageVerb(name []byte) Verb {
 	switch string(name) {
 	case "set":
@@ -87,7 +87,7 @@ func storageVerb(name []byte) Verb {
 	case "cas":
 		return CAS
 	}
-	return Bad
+	return Invalid
 }
 
 // read reads the words after the name of a command that brings a value.

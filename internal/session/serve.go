@@ -40,7 +40,7 @@ func (d *Sessions) App(nc net.Conn) (server.Handler, error) {
 // further than this host.
 func (d *Sessions) Peer(from kv.Process) server.Handler {
 	c := d.Of(access.Caller{}, d.Engine.Shares.Join("node "+string(from.Node)))
-	c.from, c.about, c.slow = from, []any{"from", from.Node}, d.Engine.ServePeer
+	c.from, c.about, c.serveWaiting = from, []any{"from", from.Node}, d.Engine.ServePeer
 	c.Tally.served = &d.Engine.Counts.Served
 	return c
 }

@@ -156,7 +156,7 @@ func (c *Handler) abandon(list map[string]tokenOf) {
 				Options: wire.Abandon, TTLMS: wire.TTLDefault,
 			}
 			b := namespaces.Pins{Table: c.Core.Names}
-			c.slow(context.Background(), q, &b, c.Core.Deadlines.Of(q, now))
+			c.serveWaiting(context.Background(), q, &b, c.Core.Deadlines.Of(q, now))
 			b.Release()
 		}
 	}()

@@ -95,7 +95,7 @@ func (w *Waiting) Serve() wire.Reply {
 	waited := inspect.BeginWait(ctx, inspect.Order, "")
 	w.turn.wait()
 	waited()
-	r := s.slow(ctx, &w.Request, &b, w.Deadline)
+	r := s.serveWaiting(ctx, &w.Request, &b, w.Deadline)
 	if acks := s.Core.Acks; acks.Wanted(&w.Request) {
 		w.turn.leave() // later requests are answered from what is stored
 		b.Release()

@@ -231,7 +231,7 @@ func (t *handler) Oversized(conn *server.Conn, _ []byte, _ int, why error) {
 func (t *handler) serve(conn *server.Conn, cmd *memcached.Command) {
 	c := t.Session
 	switch cmd.Verb {
-	case memcached.Bad:
+	case memcached.Invalid:
 		t.bad(conn, cmd)
 	case memcached.Get, memcached.Gets:
 		t.get(conn, cmd)
@@ -285,4 +285,4 @@ func (t *handler) drop(conn *server.Conn, key []byte) {
 }
 
 // noAnswer is the form of a request of ours: see drop.
-var noAnswer = memcached.ReplyFormat{Verb: memcached.Bad, Quiet: true}
+var noAnswer = memcached.ReplyFormat{Verb: memcached.Invalid, Quiet: true}
