@@ -192,7 +192,7 @@ func (c *Handler) serve(conn *server.Conn) {
 	case wire.OpShared:
 		c.share(conn)
 	case wire.OpPull, wire.OpFetch, wire.OpProbe, wire.OpApplied:
-		c.ofPeers(conn)
+		c.answerPeer(conn)
 	default:
 		if asksOthers(c, q) {
 			c.later(conn)
