@@ -288,8 +288,8 @@ func (h *Handoff) restore(src *Source, e *wire.Entry, asOf kv.Version, sent kv.M
 	key := ns.Key(e.Key)
 	partition := key.Hash.Partition()
 	generation, expected := src.Generations[partition]
-	anyOf := failpoint.Out(failpoint.SourceOfEntry)
-	if anyOf {
+	anySource := failpoint.Out(failpoint.SourceOfEntry)
+	if anySource {
 		generation, expected = h.cfg.Store.Generation(partition), true
 	}
 	if !expected {
@@ -303,7 +303,7 @@ func (h *Handoff) restore(src *Source, e *wire.Entry, asOf kv.Version, sent kv.M
 		entry.Version = max(entry.Version, asOf)
 	}
 	admit := func() bool {
-		return (anyOf || h.Incoming[partition].Load() == src) &&
+		return (anySource || h.Incoming[partition].Load() == src) &&
 			(h.cfg.Ledger.Admit(ns.ID, key.Hash, entry.Version, asOf) || failpoint.Out(failpoint.AdmitAtHandoff))
 	}
 	return h.cfg.Store.Restore(entry, generation, e.Hits, admit, h.cfg.Clock.Read())

@@ -159,7 +159,7 @@ func (sh *shard) evictChain(id segmentID, q int, now time.Duration) {
 		}
 		sh.n.evicted++
 		sh.n.evictions++
-		sh.store.remember(hash, h)
+		sh.store.rememberCopied(hash, h)
 		sh.removeEntry(hash, at, w, h)
 		return
 	}
@@ -232,7 +232,7 @@ func (sh *shard) move(id segmentID, q int, now time.Duration, keep func(kv.Hash,
 		hits, ok := keep(hash, h, w.hits())
 		if !ok {
 			sh.n.evicted++
-			sh.store.remember(hash, h)
+			sh.store.rememberCopied(hash, h)
 			sh.forget(hash, at, h)
 			return true
 		}
@@ -351,7 +351,7 @@ func (sh *shard) expel(id segmentID, now time.Duration) {
 func (sh *shard) countGone(hash kv.Hash, h header, now time.Duration) {
 	if sh.usable(h, hash.Partition(), now) {
 		sh.n.evicted++
-		sh.store.remember(hash, h)
+		sh.store.rememberCopied(hash, h)
 	} else {
 		sh.countHidden(h, hash.Partition())
 	}

@@ -25,7 +25,7 @@ type Store struct {
 	generations  []atomic.Uint32 // per partition: its current ownership, low 16 bits
 	sweep        chan struct{}   // capacity 1: a sweep is needed
 	turn         atomic.Uint32   // the shard that frees a segment for the next chain
-	given        [givenGroups]given
+	copied       [copiedGroups]copiedGroup
 	memory       memory // with Config.Keep
 }
 

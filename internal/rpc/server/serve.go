@@ -15,7 +15,7 @@ import (
 
 // newConn returns a connection over nc. Its handler is yet to be set.
 func newConn(nc net.Conn, s *shared, owner, process string) *Conn {
-	c := &Conn{server: s, longest: s.limits.MaxFirst}
+	c := &Conn{server: s, longest: s.limits.MaxFirstFrame}
 	c.account = s.limits.Budget.Open(owner, process, c)
 	c.socket.Init(nc, s.limits.WriteTimeout, c.outbox.beforeWait)
 	c.socket.BoundSend(c.account, s.limits.SendBuffer)
@@ -186,8 +186,8 @@ func (c *Conn) onFail(err error) error {
 // sweep tells the reader of the end of its stream, if it has served since the last time, and else
 // makes the send buffer small.
 func (c *Conn) sweep() {
-	if n := c.batches.Load(); n != c.swept {
-		if c.swept = n; c.socket.AtEnd() {
+	if n := c.batches.Load(); n != c.sweptBatches {
+		if c.sweptBatches = n; c.socket.AtEnd() {
 			c.input.ReadToEnd()
 		}
 		return
@@ -212,7 +212,7 @@ func (c *Conn) drain() error {
 	c.socket.EndSend()
 	c.outbox.mu.Unlock()
 	if !c.closing.Load() {
-		c.server.leave.wait(c.server.over)
+		c.server.departures.wait(c.server.over)
 	}
 	// Closing with unread bytes may cost the peer answers that it has not read yet. So
 	// end the stream, and let the peer close first.
