@@ -1,5 +1,18 @@
 package cachesidecar
 
+// ClusterStats is the body of an answer to STATS with the option Cluster.
+type ClusterStats struct {
+	Nodes []Stats `json:"nodes"`
+	// Hosts that did not answer.
+	Missing []MissingStats `json:"missing"`
+}
+
+// MissingStats gives the reason why a host's statistics are missing.
+type MissingStats struct {
+	Node string `json:"node"`
+	Why  string `json:"why"`
+}
+
 // ClusterState describes this host's part in the cluster.
 type ClusterState struct {
 	// No other host can join, and this one joins no other.
@@ -146,7 +159,7 @@ type HandoffStats struct {
 	// Handoffs to this host that are under way.
 	Pulling int64 `json:"pulling" metric:"handoffs{direction=in}"`
 	// Handoffs from this host that are under way.
-	Offering int `json:"offering" metric:"handoffs{direction=out}"`
+	OpenOffers int `json:"offering" metric:"handoffs{direction=out}"`
 	// Entries that came.
 	Pulled int64 `json:"pulled" metric:"handoff_entries_total{event=pulled}"`
 	// Entries that came and were stored.
@@ -156,7 +169,7 @@ type HandoffStats struct {
 	// Entries requested before their turn.
 	Fetched int64 `json:"fetched" metric:"handoff_entries_total{event=fetched}"`
 	// Entries that went to another host.
-	Given int64 `json:"given" metric:"handoff_entries_total{event=given}"`
+	Sent int64 `json:"given" metric:"handoff_entries_total{event=given}"`
 	// Bytes of keys and values that came.
 	Bytes int64 `json:"bytes" metric:"handoff_bytes_total"`
 	// Handoffs to this host that ended early.

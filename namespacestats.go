@@ -205,27 +205,3 @@ type FailureStats struct {
 	// Calls that have failed since the last one that succeeded.
 	InARow int64 `json:"in_a_row" metric:"origin_failures_in_a_row"`
 }
-
-// TokenStats describes the lease tokens of apps that load values themselves.
-type TokenStats struct {
-	// Tokens that apps have, now.
-	Out int64 `json:"out" metric:"lease_tokens{state=out}"`
-	// Claims that wait for a fill, now.
-	Waiting int64 `json:"waiting" metric:"lease_tokens{state=waiting}"`
-	// Tokens issued.
-	Issued int64 `json:"issued" metric:"lease_tokens_total{event=issued}"`
-	// Of the issued tokens: given to a waiting claim.
-	HandedOver int64 `json:"handed_over" metric:"lease_tokens_total{event=handed_over}"`
-	// Tokens whose app took too long.
-	Expired int64 `json:"expired" metric:"lease_tokens_total{event=expired}"`
-	// Tokens that apps gave back.
-	Abandoned int64 `json:"abandoned" metric:"lease_tokens_total{event=abandoned}"`
-	// Fills stored.
-	Filled int64 `json:"filled" metric:"lease_tokens_total{event=filled}"`
-	// Fills refused.
-	NotStored int64 `json:"not_stored" metric:"lease_tokens_total{event=not_stored}"`
-	// Claims that waited for the fill of another claim.
-	Collapsed int64 `json:"collapsed"`
-	// Claims refused because of a limit.
-	Shed int64 `json:"shed" metric:"lease_tokens_total{event=shed}"`
-}

@@ -30,7 +30,7 @@ type Stats struct {
 	Memory      MemoryStats      `json:"shared_memory" if:"Limit"`
 	Cluster     ClusterState     `json:"cluster" if:"!Alone"`
 	Namespaces  []NamespaceStats `json:"namespaces"`
-	Leases      TokenStats       `json:"leases"`
+	LeaseTokens TokenStats       `json:"leases"`
 	Shares      []ShareStats     `json:"shares"`
 	// Writes refused because their callers had given up.
 	Overdue int64        `json:"overdue_writes" metric:"overdue_writes_total"`
@@ -45,19 +45,6 @@ type Stats struct {
 	// The feeds of changes.
 	Changes []ChangesStats `json:"changes"`
 	Log     LogStats       `json:"log" if:"Bounded"`
-}
-
-// ClusterStats is the body of an answer to STATS with the option Cluster.
-type ClusterStats struct {
-	Nodes []Stats `json:"nodes"`
-	// Hosts that did not answer.
-	Missing []MissingStats `json:"missing"`
-}
-
-// MissingStats gives the reason why a host's statistics are missing.
-type MissingStats struct {
-	Node string `json:"node"`
-	Why  string `json:"why"`
 }
 
 // L1Stats describes the copies of entries that other hosts own.
@@ -181,6 +168,30 @@ type ShareStats struct {
 	Most string `json:"most"`
 	// What that client uses.
 	MostBy int64 `json:"most_by"`
+}
+
+// TokenStats describes the lease tokens of apps that load values themselves.
+type TokenStats struct {
+	// Tokens that apps have, now.
+	Out int64 `json:"out" metric:"lease_tokens{state=out}"`
+	// Claims that wait for a fill, now.
+	Waiting int64 `json:"waiting" metric:"lease_tokens{state=waiting}"`
+	// Tokens issued.
+	Issued int64 `json:"issued" metric:"lease_tokens_total{event=issued}"`
+	// Of the issued tokens: given to a waiting claim.
+	HandedOver int64 `json:"handed_over" metric:"lease_tokens_total{event=handed_over}"`
+	// Tokens whose app took too long.
+	Expired int64 `json:"expired" metric:"lease_tokens_total{event=expired}"`
+	// Tokens that apps gave back.
+	Abandoned int64 `json:"abandoned" metric:"lease_tokens_total{event=abandoned}"`
+	// Fills stored.
+	Filled int64 `json:"filled" metric:"lease_tokens_total{event=filled}"`
+	// Fills refused.
+	NotStored int64 `json:"not_stored" metric:"lease_tokens_total{event=not_stored}"`
+	// Claims that waited for the fill of another claim.
+	Collapsed int64 `json:"collapsed"`
+	// Claims refused because of a limit.
+	Shed int64 `json:"shed" metric:"lease_tokens_total{event=shed}"`
 }
 
 // L2Stats describes the store of the partitions that this host owns.

@@ -21,7 +21,7 @@ import (
 // one, when a sidecar has said HELLO.
 func attacher(s *shared) func(path, token string, w *wire.Welcome) {
 	return func(path, token string, w *wire.Welcome) {
-		s.memory.hear(w.Epoch)
+		s.memory.setEpoch(w.Epoch)
 		ask := func() {
 			s.loads.mu.Lock()
 			defer s.loads.mu.Unlock()
@@ -49,9 +49,9 @@ func attach(ctx context.Context, s *shared, path, token string, w *wire.Welcome)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.DialTimeout)
 	defer cancel()
 	for {
-		turn := m.turn()
+		generation := m.generation()
 		r, epoch, err := region(ctx, s, path, token)
-		if err != nil || m.keep(r, epoch, turn) {
+		if err != nil || m.keep(r, epoch, generation) {
 			return
 		}
 	}
@@ -69,7 +69,7 @@ func region(ctx context.Context, s *shared, path, token string) (r *shm.Reader, 
 	if !ok {
 		return nil, 0, errors.New("no Unix socket")
 	}
-	in := &passed{uc: uc}
+	in := &descriptorReader{uc: uc}
 	defer in.close()
 	before := s.clock.Read().Boot
 	out := wire.AppendRequest(nil, &wire.Request{ID: 1, Op: wire.OpHello, Hello: wire.Hello{
@@ -97,8 +97,8 @@ func region(ctx context.Context, s *shared, path, token string) (r *shm.Reader, 
 	return r, w.Epoch, err
 }
 
-// passed reads answers, and the descriptor that comes with one of them.
-type passed struct {
+// descriptorReader reads answers, and the descriptor that comes with one of them.
+type descriptorReader struct {
 	uc   *net.UnixConn
 	buf  []byte
 	file *os.File
@@ -108,7 +108,7 @@ type passed struct {
 const maxAnswer = 64 << 10
 
 // answer reads the next answer and decodes its body.
-func (p *passed) answer(op wire.Op, body any) error {
+func (p *descriptorReader) answer(op wire.Op, body any) error {
 	for len(p.buf) < wire.LengthSize || len(p.buf) < wire.LengthSize+wire.FrameLength(p.buf) {
 		if len(p.buf) >= wire.LengthSize && wire.FrameLength(p.buf) > maxAnswer {
 			return fmt.Errorf("an answer of %d bytes", wire.FrameLength(p.buf))
@@ -130,7 +130,7 @@ func (p *passed) answer(op wire.Op, body any) error {
 	return wire.UnmarshalBody(r.Body, body)
 }
 
-func (p *passed) read() error {
+func (p *descriptorReader) read() error {
 	var b [4096]byte
 	oob := make([]byte, syscall.CmsgSpace(4*8))
 	n, oobn, _, _, err := p.uc.ReadMsgUnix(b[:], oob)
@@ -159,7 +159,7 @@ func (p *passed) read() error {
 	return nil
 }
 
-func (p *passed) close() {
+func (p *descriptorReader) close() {
 	if p.file != nil {
 		_ = p.file.Close()
 	}

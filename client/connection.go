@@ -103,7 +103,7 @@ func (s *slot) moving() bool {
 // get returns a connection that was alive when last checked, or makes one.
 func (s *slot) get(ctx context.Context) (*rpc.Client, error) {
 	c, err := s.Get(ctx)
-	if errors.Is(err, rpc.ErrRetired) {
+	if errors.Is(err, rpc.ErrRedialerClosed) {
 		err = cachesidecar.ErrClosed
 	}
 	return c, err

@@ -145,7 +145,7 @@ func awaitEntries(t *testing.T, clients ...*client.Client) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			return st.Cluster.Handoff.Pulling > 0 || st.Cluster.Handoff.Offering > 0
+			return st.Cluster.Handoff.Pulling > 0 || st.Cluster.Handoff.OpenOffers > 0
 		})
 	})
 }

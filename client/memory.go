@@ -24,9 +24,9 @@ type memory struct {
 	attached  atomic.Int64           // regions
 	ask       atomic.Pointer[func()] // asks for the region again; nil: there was no HELLO
 
-	mu    sync.Mutex // held while a region is stored, or dropped because of a HELLO
-	epoch uint64     // of the process that the latest HELLO has named
-	turns uint64     // how often a HELLO has named another process than the one before
+	mu          sync.Mutex // held while a region is stored, or dropped because of a HELLO
+	epoch       uint64     // of the process that the latest HELLO has named
+	generations uint64     // how often a HELLO has named another process than the one before
 }
 
 // writeMark tells of the writes of some keys. While one is under way, or may still be
@@ -108,20 +108,20 @@ func ttlOf(ends, now time.Duration) time.Duration {
 	return max(time.Millisecond, (ends - now).Truncate(time.Millisecond))
 }
 
-// hear takes note of a HELLO. If it names another process than the one before, that one has
+// setEpoch takes note of a HELLO. If it names another process than the one before, that one has
 // ended, and may have been killed: what is in its region can be outdated, though the region is
-// not closed. So hear drops the region. It is called before any answer of that connection is
+// not closed. So setEpoch drops the region. It is called before any answer of that connection is
 // delivered.
-func (m *memory) hear(epoch uint64) {
+func (m *memory) setEpoch(epoch uint64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.hearLocked(epoch)
+	m.setEpochLocked(epoch)
 }
 
-func (m *memory) hearLocked(epoch uint64) {
+func (m *memory) setEpochLocked(epoch uint64) {
 	if m.epoch != epoch {
 		m.epoch = epoch
-		m.turns++
+		m.generations++
 		m.reader.Store(nil)
 	}
 }
@@ -133,22 +133,22 @@ func (m *memory) drop(r *shm.Reader) {
 	}
 }
 
-// turn is taken before a region is asked for.
-func (m *memory) turn() uint64 {
+// generation is taken before a region is asked for.
+func (m *memory) generation() uint64 {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.turns
+	return m.generations
 }
 
-// keep stores the region of a process, which was asked for after turn. It returns false if a
+// keep stores the region of a process, which was asked for after generation. It returns false if a
 // HELLO has named another process meanwhile: the region may be that of the one before.
-func (m *memory) keep(r *shm.Reader, epoch, turn uint64) bool {
+func (m *memory) keep(r *shm.Reader, epoch, generation uint64) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.turns != turn {
+	if m.generations != generation {
 		return false
 	}
-	m.hearLocked(epoch) // it may be the first HELLO of a process
+	m.setEpochLocked(epoch) // it may be the first HELLO of a process
 	m.reader.Store(r)
 	m.attached.Add(1)
 	return true

@@ -214,7 +214,7 @@ func (n *near) get(in *space, key string) (cachesidecar.Item, bool) {
 	lease := time.Duration(s.lease.Load()) // read before the checks of what it covers
 	now := n.clock.Read().Boot
 	if got.stream != s || lease == 0 || now-lease >= n.cfg.Bound ||
-		int64(got.since) <= n.floors[k.Hash.Partition()].Load() ||
+		int64(got.requestedAt) <= n.floors[k.Hash.Partition()].Load() ||
 		got.deadline.Passed(now) || !n.ledger.Admit(k.Namespace, k.Hash, got.version, got.asOf) {
 		n.refused.Add(1)
 		return cachesidecar.Item{}, false
@@ -257,9 +257,9 @@ func (n *near) keep(in *space, key string, a asked, from *answer, r *wire.Reply)
 	if int64(len(r.Value)) <= min(maxNearValue, n.cfg.Bytes/100) &&
 		n.ledger.Admit(in.id, h, kv.Version(r.Version), kv.Version(r.AsOf)) {
 		n.values.put(&kept{
-			hash: h, space: in.id, key: strings.Clone(key),
+			hash: h, namespace: in.id, key: strings.Clone(key),
 			value: bytes.Clone(r.Value), flags: r.Flags, version: kv.Version(r.Version),
-			deadline: deadlineOf(a.at, r.TTLMS), asOf: kv.Version(r.AsOf), since: a.at, stream: a.stream,
+			deadline: deadlineOf(a.at, r.TTLMS), asOf: kv.Version(r.AsOf), requestedAt: a.at, stream: a.stream,
 		})
 	}
 }

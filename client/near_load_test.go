@@ -52,7 +52,7 @@ func TestNearLoad(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return st.Leases.Waiting > 0
+		return st.LeaseTokens.Waiting > 0
 	})
 	if _, err := l.Fill(context.Background(), []byte("theirs"), FillOptions{}); err != nil {
 		t.Fatal(err)
@@ -69,8 +69,8 @@ func TestNearLoad(t *testing.T) {
 	}
 	k := n.near.space.key("w")
 	n.near.cache.values.put(&kept{
-		hash: k.Hash, space: k.Namespace, key: "w", value: []byte("old"), version: 1, asOf: 1,
-		since: n.clock.Read().Boot, stream: n.near.cache.stream.Load(),
+		hash: k.Hash, namespace: k.Namespace, key: "w", value: []byte("old"), version: 1, asOf: 1,
+		requestedAt: n.clock.Read().Boot, stream: n.near.cache.stream.Load(),
 	})
 	n.want("w", "old", "near")
 	if _, err := l.Fill(context.Background(), []byte("new"), FillOptions{}); err != nil {

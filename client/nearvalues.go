@@ -10,16 +10,16 @@ import (
 
 // kept is a value that the sidecar has returned. It is immutable.
 type kept struct {
-	hash     kv.Hash
-	space    kv.NamespaceID
-	key      string
-	value    []byte
-	flags    uint32
-	version  kv.Version
-	deadline kv.Deadline
-	asOf     kv.Version    // the version as of which the owner attested the value
-	since    time.Duration // when the value was requested, on the boot clock
-	stream   *stream       // the stream that was followed at that time
+	hash        kv.Hash
+	namespace   kv.NamespaceID
+	key         string
+	value       []byte
+	flags       uint32
+	version     kv.Version
+	deadline    kv.Deadline
+	asOf        kv.Version    // the version as of which the owner attested the value
+	requestedAt time.Duration // when the value was requested, on the boot clock
+	stream      *stream       // the stream that was followed at that time
 
 	visited    atomic.Bool // since the hand last passed
 	prev, next *kept       // under the shard's lock; towards newest, oldest
@@ -66,7 +66,7 @@ func (v *keptValues) get(k kv.Key) *kept {
 	s.mu.RLock()
 	got := s.m[k.Hash]
 	s.mu.RUnlock()
-	if got == nil || got.space != k.Namespace || got.key != string(k.Bytes) {
+	if got == nil || got.namespace != k.Namespace || got.key != string(k.Bytes) {
 		return nil
 	}
 	if !got.visited.Load() {

@@ -78,7 +78,7 @@ func awaitClaims(t *testing.T, n int, clients ...*client.Client) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			waiting[st.Node] = st.Leases.Waiting
+			waiting[st.Node] = st.LeaseTokens.Waiting
 		}
 		var sum int64
 		for _, w := range waiting {

@@ -89,8 +89,8 @@ func (f *filter) check(b []byte) error {
 	}
 	b = w.rest()
 	if f.keyed() {
-		if len(b) < minSealed || b[0] != sealVersion {
-			return errUnread
+		if len(b) < minEncrypted || b[0] != encryptionVersion {
+			return errUnreadable
 		}
 		return nil
 	}
@@ -126,7 +126,7 @@ func (f *filter) label(w *window) error {
 // compound itself.
 func (f *filter) message(b []byte, within bool) error {
 	if len(b) == 0 {
-		return errUnread
+		return errUnreadable
 	}
 	kind, b := b[0], b[1:]
 	switch kind {
@@ -134,12 +134,12 @@ func (f *filter) message(b []byte, within bool) error {
 		return errCompressed
 	case msgCompound:
 		if within {
-			return errUnread
+			return errUnreadable
 		}
 		return f.compound(b)
 	case msgUser:
 		if len(b) < 1 || len(b) > 1+maxPayload {
-			return errUnread
+			return errUnreadable
 		}
 		return nil
 	case msgPing, msgIndirectPing, msgAck, msgNack, msgSuspect, msgAlive, msgDead:
@@ -148,27 +148,27 @@ func (f *filter) message(b []byte, within bool) error {
 			return err
 		}
 		if len(w.rest()) > 0 {
-			return errUnread
+			return errUnreadable
 		}
 		if kind == msgIndirectPing && !f.indirect.Allow() {
 			return errLong
 		}
 		return nil
 	}
-	return errUnread
+	return errUnreadable
 }
 
 // compound judges a compound message: the number of its parts, their lengths, and the
 // parts.
 func (f *filter) compound(b []byte) error {
 	if len(b) < 1 || len(b) < 1+2*int(b[0]) {
-		return errUnread
+		return errUnreadable
 	}
 	lengths, parts := b[1:1+2*int(b[0])], b[1+2*int(b[0]):]
 	for ; len(lengths) > 0; lengths = lengths[2:] {
 		n := int(lengths[0])<<8 | int(lengths[1])
 		if n > len(parts) {
-			return errUnread
+			return errUnreadable
 		}
 		if err := f.message(parts[:n], true); err != nil {
 			return err
@@ -176,7 +176,7 @@ func (f *filter) compound(b []byte) error {
 		parts = parts[n:]
 	}
 	if len(parts) > 0 {
-		return errUnread
+		return errUnreadable
 	}
 	return nil
 }
@@ -195,7 +195,7 @@ func (f *filter) stream(w *window, answer bool) (follow int, err error) {
 	}
 	switch keyed := f.keyed(); {
 	case keyed && kind[0] == msgEncrypt:
-		return w.sealed()
+		return w.encrypted()
 	case keyed, kind[0] == msgEncrypt:
 		return 0, nil // memberlist tells the other side that one of the two has no key
 	case kind[0] == msgCompress:
@@ -206,23 +206,23 @@ func (f *filter) stream(w *window, answer bool) (follow int, err error) {
 		_, err := w.fields()
 		return 0, err
 	}
-	return 0, errUnread
+	return 0, errUnreadable
 }
 
-// sealed takes the head of an encrypted message on a stream, and returns how many
+// encrypted takes the head of an encrypted message on a stream, and returns how many
 // bytes follow.
-func (w *window) sealed() (follow int, err error) {
+func (w *window) encrypted() (follow int, err error) {
 	n, err := w.number(4)
 	switch {
 	case err != nil:
 		return 0, err
-	case n > maxStream+maxSealing:
+	case n > maxStream+maxEncryptionOverhead:
 		return 0, errLong
-	case n < minSealed:
-		return 0, errUnread
+	case n < minEncrypted:
+		return 0, errUnreadable
 	}
-	if version, err := w.take(1); err != nil || version[0] != sealVersion {
-		return 0, cmp.Or(err, errUnread)
+	if version, err := w.take(1); err != nil || version[0] != encryptionVersion {
+		return 0, cmp.Or(err, errUnreadable)
 	}
 	return int(n) - 1, nil
 }
@@ -236,7 +236,7 @@ func exchange(w *window) error {
 	case head.nodes > maxNodes:
 		return fmt.Errorf("%w: it announces %d nodes, %d are the most", errLong, head.nodes, maxNodes)
 	case head.userState != 0:
-		return errUnread
+		return errUnreadable
 	}
 	for range head.nodes {
 		if _, err := w.fields(); err != nil {
@@ -257,7 +257,7 @@ func (f *filter) admit(s *stream) bool {
 		most = max(most, count[o.ip])
 	}
 	switch {
-	case count[s.ip] >= maxOfAddress:
+	case count[s.ip] >= maxStreamsPerIP:
 		f.refused.Add(1)
 		f.garbage.Add(1)
 		return false

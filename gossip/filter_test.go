@@ -192,7 +192,7 @@ func TestStreamsAreBounded(t *testing.T) {
 		n := c.nodes[0]
 		var conns []net.Conn
 		for i := range 10 {
-			for range 2 * maxOfAddress {
+			for range 2 * maxStreamsPerIP {
 				nc, err := c.Host(ipOf(20+i)).Dial(t.Context(), addressOf(0))
 				if err != nil {
 					t.Fatal(err)
@@ -200,7 +200,7 @@ func TestStreamsAreBounded(t *testing.T) {
 				conns = append(conns, nc)
 			}
 			time.Sleep(time.Millisecond)
-			if got, want := n.Stats().Streams, min((i+1)*maxOfAddress, maxStreams); got != want {
+			if got, want := n.Stats().Streams, min((i+1)*maxStreamsPerIP, maxStreams); got != want {
 				t.Errorf("from %d addresses %d are open, want %d", i+1, got, want)
 			}
 		}
@@ -285,7 +285,7 @@ func TestStrayDatagrams(t *testing.T) {
 		want bool
 	}{
 		{gt.Labelled("test", sealed), true},
-		{gt.Labelled("test", sealed[:minSealed-1]), false},
+		{gt.Labelled("test", sealed[:minEncrypted-1]), false},
 		{gt.Labelled("test", make([]byte, 100)), false}, // version 0
 		{gt.Labelled("test", append([]byte{2}, sealed...)), false},
 		{gt.Labelled("test", user(strings.Repeat("x", 100))), false},
@@ -323,8 +323,8 @@ func TestSealedStreams(t *testing.T) {
 		{"of version 0", version(0), false},
 		{"of version 2", version(2), false},
 		{"of no length", length(0), false},
-		{"shorter than any", length(minSealed - 1), false},
-		{"longer than any", length(maxStream + maxSealing + 1), false},
+		{"shorter than any", length(minEncrypted - 1), false},
+		{"longer than any", length(maxStream + maxEncryptionOverhead + 1), false},
 		{"of 4 GiB", length(1<<32 - 1), false},
 		{"cut before its version", stream[:head+5], false},
 	} {

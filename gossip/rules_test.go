@@ -18,7 +18,7 @@ import (
 // one rule.
 func TestPacketRules(t *testing.T) {
 	ping := append([]byte{gt.Ping}, gt.Map(gt.Raw("SeqNo"), gt.U32(5))...)
-	long := gt.Map(gt.Raw("Node"), gt.Raw(strings.Repeat("n", maxRaw+1)))
+	long := gt.Map(gt.Raw("Node"), gt.Raw(strings.Repeat("n", maxString+1)))
 	cut := gt.Compound(user("one"), user("two"))
 	for _, tc := range []struct {
 		name, cluster string
@@ -30,14 +30,14 @@ func TestPacketRules(t *testing.T) {
 		{"a label where there is none", "", gt.Labelled("test", ping), errForeign},
 		{"a longer label that begins alike", "test", gt.Labelled("test\x08", append([]byte{0}, "x"...)), errForeign},
 		{"another label as long", "test", gt.Labelled("prod", ping), errForeign},
-		{"a user message too long", "test", gt.Labelled("test", user(strings.Repeat("x", maxPayload+1))), errUnread},
-		{"a user message of nothing", "test", gt.Labelled("test", []byte{gt.User}), errUnread},
-		{"more behind a message", "test", gt.Labelled("test", append(ping, 0)), errUnread},
-		{"fields of another kind", "test", gt.Labelled("test", []byte{gt.Ping, 0x81, 0xa1, 'x', 0x91, 0x01}), errUnread},
-		{"a key that is no text", "test", gt.Labelled("test", []byte{gt.Ping, 0x81, 0x01, 0x01}), errUnread},
-		{"a long string", "test", gt.Labelled("test", append([]byte{gt.Ping}, long...)), errUnread},
-		{"a part cut short", "test", gt.Labelled("test", cut[:len(cut)-1]), errUnread},
-		{"more behind the parts", "test", gt.Labelled("test", append(cut, 0)), errUnread},
+		{"a user message too long", "test", gt.Labelled("test", user(strings.Repeat("x", maxPayload+1))), errUnreadable},
+		{"a user message of nothing", "test", gt.Labelled("test", []byte{gt.User}), errUnreadable},
+		{"more behind a message", "test", gt.Labelled("test", append(ping, 0)), errUnreadable},
+		{"fields of another kind", "test", gt.Labelled("test", []byte{gt.Ping, 0x81, 0xa1, 'x', 0x91, 0x01}), errUnreadable},
+		{"a key that is no text", "test", gt.Labelled("test", []byte{gt.Ping, 0x81, 0x01, 0x01}), errUnreadable},
+		{"a long string", "test", gt.Labelled("test", append([]byte{gt.Ping}, long...)), errUnreadable},
+		{"a part cut short", "test", gt.Labelled("test", cut[:len(cut)-1]), errUnreadable},
+		{"more behind the parts", "test", gt.Labelled("test", append(cut, 0)), errUnreadable},
 	} {
 		var garbage atomic.Int64
 		f := newFilter(tc.cluster, func() bool { return false }, &garbage)
@@ -55,7 +55,7 @@ func TestStreamRules(t *testing.T) {
 	state := gt.Map(gt.Raw("Nodes"), []byte{0}, gt.Raw("UserStateLen"), gt.U32(20<<20))
 	many := make([][]byte, 0, maxNodes)
 	for range maxNodes {
-		many = append(many, gt.Map(gt.Raw("Name"), gt.Raw(strings.Repeat("n", maxRaw))))
+		many = append(many, gt.Map(gt.Raw("Name"), gt.Raw(strings.Repeat("n", maxString))))
 	}
 	for _, tc := range []struct {
 		name          string
@@ -66,8 +66,8 @@ func TestStreamRules(t *testing.T) {
 	}{
 		{"an exchange", false, false, gt.Exchange(1, node), nil, 0},
 		{"an answer to a ping", false, true, append([]byte{gt.AckType}, gt.Map(gt.Raw("SeqNo"), gt.U32(5))...), nil, 0},
-		{"an answer that comes unasked", false, false, append([]byte{gt.AckType}, gt.Map(gt.Raw("SeqNo"), gt.U32(5))...), errUnread, 0},
-		{"state of users", false, false, append([]byte{gt.PushPull}, state...), errUnread, 0},
+		{"an answer that comes unasked", false, false, append([]byte{gt.AckType}, gt.Map(gt.Raw("SeqNo"), gt.U32(5))...), errUnreadable, 0},
+		{"state of users", false, false, append([]byte{gt.PushPull}, state...), errUnreadable, 0},
 		{"more than a stream's bytes", false, false, gt.Exchange(maxNodes, many...), errLong, 0},
 		{"encrypted", true, false, append([]byte{10}, 0, 0, 1, 0, 1), nil, 255},
 		{"encrypted, and too long", true, false, append([]byte{10}, 0, 0x20, 0, 0), errLong, 0},

@@ -19,7 +19,7 @@ func (w *window) rest() []byte { return w.b[w.at:] }
 func (w *window) fill(n int) error {
 	for len(w.b)-w.at < n {
 		if w.more == nil {
-			return errUnread
+			return errUnreadable
 		}
 		if w.at+n > maxStream {
 			return errLong
@@ -69,12 +69,12 @@ type header struct{ nodes, userState uint64 }
 func (w *window) fields() (h header, err error) {
 	n, err := w.mapLen()
 	if err == nil && n > maxFields {
-		err = errUnread
+		err = errUnreadable
 	}
 	for i := uint64(0); i < n && err == nil; i++ {
 		var key, value item
 		if key, err = w.item(); err == nil && !key.text {
-			err = errUnread
+			err = errUnreadable
 		}
 		if err == nil {
 			name := string(key.raw)
@@ -100,7 +100,7 @@ func (w *window) mapLen() (uint64, error) {
 	case b[0] == 0xde:
 		return w.number(2)
 	}
-	return 0, errUnread
+	return 0, errUnreadable
 }
 
 // item is a value that contains no other values. A number less than zero is a large
@@ -136,15 +136,15 @@ func (w *window) item() (it item, err error) {
 	case c >= 0xd9 && c <= 0xdb:
 		size = 1 << (c - 0xd9)
 	default:
-		return it, errUnread
+		return it, errUnreadable
 	}
 	if size > 0 {
 		it.text = true
 		it.n, err = w.number(size)
 	}
 	if it.text && err == nil {
-		if it.n > maxRaw {
-			return it, errUnread
+		if it.n > maxString {
+			return it, errUnreadable
 		}
 		it.raw, err = w.take(int(it.n))
 	}

@@ -283,7 +283,7 @@ func TestWaitingIsBounded(t *testing.T) {
 	for a.engine.Node.OwnershipEpoch(a.engine.Names.Hash(session.DefaultNamespace, fmt.Appendf(nil, "key%d", n)).Partition()) != 0 {
 		n++
 	}
-	a.engine.Shares.Join("others").Force(quota.Waiting, session.MaxSlow)
+	a.engine.Shares.Join("others").Force(quota.Waiting, session.MaxWaiting)
 	h := a.sessions.Of(byRoot(a.engine), a.engine.Shares.Join("uid 1"))
 	conn := &server.Conn{Out: make([]byte, 0, 64<<10)}
 	h.Batch()
@@ -293,10 +293,10 @@ func TestWaitingIsBounded(t *testing.T) {
 	h.Served()
 	var r wire.Reply
 	if err := wire.DecodeReply(wire.OpGet, conn.Out[wire.LengthSize:], &r); err != nil || r.Status != wire.Busy {
-		t.Errorf("one more than %d is answered with %s %q, %v", session.MaxSlow, r.Status, r.Message, err)
+		t.Errorf("one more than %d is answered with %s %q, %v", session.MaxWaiting, r.Status, r.Message, err)
 	}
-	if w := a.engine.Shares.Used(quota.Waiting); w != session.MaxSlow {
-		t.Errorf("%d are counted after it, want %d", w, session.MaxSlow)
+	if w := a.engine.Shares.Used(quota.Waiting); w != session.MaxWaiting {
+		t.Errorf("%d are counted after it, want %d", w, session.MaxWaiting)
 	}
 }
 

@@ -112,17 +112,17 @@ func set(
 func (s *Sidecar) Append(
 	ctx context.Context, namespace, key string, value []byte, o cachesidecar.AppendOptions,
 ) (version uint64, err error) {
-	return join(ctx, s, namespace, key, value, wire.ModeAppend, o)
+	return appendOrPrepend(ctx, s, namespace, key, value, wire.ModeAppend, o)
 }
 
 // Prepend puts a value before the present one, like Append.
 func (s *Sidecar) Prepend(
 	ctx context.Context, namespace, key string, value []byte, o cachesidecar.AppendOptions,
 ) (version uint64, err error) {
-	return join(ctx, s, namespace, key, value, wire.ModePrepend, o)
+	return appendOrPrepend(ctx, s, namespace, key, value, wire.ModePrepend, o)
 }
 
-func join(
+func appendOrPrepend(
 	ctx context.Context, s *Sidecar, namespace, key string, value []byte, m wire.Mode, o cachesidecar.AppendOptions,
 ) (uint64, error) {
 	q, err := calls.Append([]byte(key), value, m, o)

@@ -64,7 +64,7 @@ func (e *ending) drain(ctx context.Context, q *wire.Request, deadline time.Durat
 	}
 	ctx, cancel := context.WithTimeout(ctx, deadline-e.engine.Clock.Read().Boot)
 	defer cancel()
-	given := e.engine.Handoff.Counts.Given.Load()
+	sentBefore := e.engine.Handoff.Counts.Sent.Load()
 	stop := e.progress()
 	h, err := node.Drain(ctx, q.Has(wire.Force))
 	stop()
@@ -86,7 +86,7 @@ func (e *ending) drain(ctx context.Context, q *wire.Request, deadline time.Durat
 		return refused(wire.Timeout, "this host is still handing over, and goes on: ask again to wait for its end")
 	}
 	d.Partitions, d.NotTaken, d.TookMS = h.Owned, h.Kept, h.Took.Milliseconds()
-	d.Entries = e.engine.Handoff.Counts.Given.Load() - given
+	d.Entries = e.engine.Handoff.Counts.Sent.Load() - sentBefore
 	if q.Has(wire.End) {
 		e.end()
 	}
@@ -130,11 +130,11 @@ const progressEvery = 5 * time.Second
 func (e *ending) progress() (stop func()) {
 	h, n := e.engine.Handoff, e.engine.Store.Stats().Entries
 	ctx, stop := context.WithCancel(context.Background())
-	given := h.Counts.Given.Load()
+	sentBefore := h.Counts.Sent.Load()
 	go func() { // ends with stop
 		for kv.Sleep(ctx, progressEvery) {
-			if h.Offering() > 0 {
-				e.log.Info("handing over", "entries", min(h.Counts.Given.Load()-given, n), "of", n)
+			if h.OpenOffers() > 0 {
+				e.log.Info("handing over", "entries", min(h.Counts.Sent.Load()-sentBefore, n), "of", n)
 			}
 		}
 	}()

@@ -178,7 +178,7 @@ func TestLengthyVirtualDrainUndoneLarge(t *testing.T) {
 					var drained sync.WaitGroup
 					drained.Go(func() { _, _ = v.s.Drain(context.Background(), cachesidecar.DrainOptions{}) })
 					time.Sleep(after * after * time.Millisecond)
-					if v.s.engine.Node.Owned().Empty() && v.s.engine.Handoff.Offering() > 0 {
+					if v.s.engine.Node.Owned().Empty() && v.s.engine.Handoff.OpenOffers() > 0 {
 						early++
 					}
 					for range 2 { // the second finds the first not done
@@ -231,8 +231,8 @@ func TestVirtualLeaveTime(t *testing.T) {
 				w.fail("leave_time %v: %+v, %v", leaveTime, d, err)
 			}
 			if leaveTime == time.Second {
-				if took < leaveTime || took > leaveTime+100*time.Millisecond || v.s.engine.Handoff.Offering() == 0 {
-					w.fail("after %v, %d offers", took, v.s.engine.Handoff.Offering())
+				if took < leaveTime || took > leaveTime+100*time.Millisecond || v.s.engine.Handoff.OpenOffers() == 0 {
+					w.fail("after %v, %d offers", took, v.s.engine.Handoff.OpenOffers())
 				}
 				return
 			}

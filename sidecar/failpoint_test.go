@@ -736,7 +736,7 @@ var shown = []struct {
 	{failpoint.Superseded, nil, "TestVirtualWriteThroughSupersededAtOrigin; no history can tell", supersededAtOrigin},
 	{failpoint.OverdueOrigin, nil, "TestOverdueAtOrigin; histories of worlds know nothing of an origin's", overdueAtOrigin},
 	{failpoint.ConnEnded, nil, "TestWritesEndWithTheirApp; histories of worlds know nothing of connections", writesEndWithTheirApp},
-	{failpoint.Given, nil, "TestVirtualFillOverEvicted; histories of worlds know nothing of an eviction's", fillOverEvicted},
+	{failpoint.Copied, nil, "TestVirtualFillOverEvicted; histories of worlds know nothing of an eviction's", fillOverEvicted},
 	{failpoint.EndFromAsked, nil, "TestVirtualCopyEndsWithItsEntry", copyEndsWithItsEntry},
 	{failpoint.JoinEnded, nil, "TestNoReadHasWhatEndedBefore", noReadHasWhatEndedBefore},
 	{failpoint.JoinOwnership, nil, "TestVirtualLoadOfEndedOwnership", loadOfEndedOwnership},

@@ -263,7 +263,7 @@ func offerGivesNothingNewer(t *testing.T, bad func(format string, args ...any)) 
 		}
 		pulled := map[string]bool{}
 		for _, part := range h.OfferOf(to, cluster.ToBallot(ballot)).Parts(nil) {
-			for e := range h.Given(part) {
+			for e := range h.EntriesOf(part) {
 				pulled[string(e.Key.Bytes)] = true
 			}
 		}

@@ -149,7 +149,7 @@ func newPlaces(c *Config, files *fileShares) *quota.Places {
 	return quota.NewPlaces([quota.Resources]int64{
 		quota.LeaseTokens: engine.MaxLeases,
 		quota.Watches:     engine.MaxWatches,
-		quota.Waiting:     session.MaxSlow,
+		quota.Waiting:     session.MaxWaiting,
 		quota.Names:       int64(c.MaxNamespaces - len(c.Namespaces)),
 		quota.Connections: int64(c.connections()),
 		quota.Flushes:     namespaces.MaxFlushed,

@@ -199,7 +199,7 @@ func (w *world) atRest(within time.Duration) {
 				if !v.s.engine.Node.Stats().In {
 					moving++
 				}
-				moving += int(v.s.engine.Handoff.Counts.Pulling.Load()) + v.s.engine.Handoff.Offering()
+				moving += int(v.s.engine.Handoff.Counts.Pulling.Load()) + v.s.engine.Handoff.OpenOffers()
 			}
 		}
 		if moving == 0 {

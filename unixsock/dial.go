@@ -11,13 +11,13 @@ import (
 
 // Dial connects to the socket at a path. If the socket's queue is full, the connect fails
 // at once, and Dial tries again until ctx ends. If this process may not open the socket, the
-// error is a Denied.
+// error is a PermissionError.
 func Dial(ctx context.Context, path string) (net.Conn, error) {
 	var d net.Dialer
 	for {
 		nc, err := d.DialContext(ctx, "unix", path)
 		if !errors.Is(err, syscall.EAGAIN) {
-			return nc, denied(path, err)
+			return nc, withRemedy(path, err)
 		}
 		select {
 		case <-ctx.Done():

@@ -41,7 +41,7 @@ func Candidates() []string {
 
 // Find returns the first candidate at which there is a socket, for a client to connect
 // to. It returns an explicit path unchanged. If none is found, and this process may not look at
-// a candidate, the error is a Denied.
+// a candidate, the error is a PermissionError.
 func Find(explicit string) (string, error) {
 	if explicit != "" {
 		return explicit, nil
@@ -57,7 +57,7 @@ func Find(explicit string) (string, error) {
 			return p, nil
 		}
 		if closed == nil && errors.Is(err, fs.ErrPermission) {
-			closed = denied(p, err)
+			closed = withRemedy(p, err)
 		}
 	}
 	if closed != nil {

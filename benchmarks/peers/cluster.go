@@ -292,7 +292,7 @@ func (c *Cluster) agreed(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", h.Node(), err)
 		}
-		if o := st.Cluster.Handoff; o.Pulling > 0 || o.Offering > 0 {
+		if o := st.Cluster.Handoff; o.Pulling > 0 || o.OpenOffers > 0 {
 			return fmt.Errorf("%s hands over", h.Node())
 		}
 		held += st.Cluster.Owned

@@ -32,7 +32,7 @@ func benchCommand(p *program) *cli.Command {
 			numberFlag("keys", "how many", 100_000, 1, 100_000_000),
 			numberFlag("key-size", "in bytes", 16, 16, 1024),
 			numberFlag("size", "of values, in bytes", 100, 0, 1<<20),
-			&cli.StringFlag{Name: "ns", Usage: "the `NAMESPACE`", Value: "bench", Action: named},
+			&cli.StringFlag{Name: "ns", Usage: "the `NAMESPACE`", Value: "bench", Action: notEmpty},
 			socketFlag, tokenFlag,
 			timeoutFlag("wait this `TIME` for the answers to a batch", 10*time.Second),
 		},

@@ -163,9 +163,9 @@ func (p *program) drain(c *cli.Context) error {
 func (p *program) handingOver(ctx context.Context, cl *client.Client, before cachesidecar.Stats) {
 	for sleep(ctx, 2*time.Second) == nil {
 		if st, err := cl.Stats(ctx); err == nil && before.L2.Entries > 0 {
-			given := st.Cluster.Handoff.Given - before.Cluster.Handoff.Given
-			fmt.Fprint(p.err, sanitizedf("%d %%: %s of %s entries\n", min(100, given*100/before.L2.Entries),
-				count(given), count(before.L2.Entries)))
+			sent := st.Cluster.Handoff.Sent - before.Cluster.Handoff.Sent
+			fmt.Fprint(p.err, sanitizedf("%d %%: %s of %s entries\n", min(100, sent*100/before.L2.Entries),
+				count(sent), count(before.L2.Entries)))
 		}
 	}
 }

@@ -21,7 +21,7 @@ var (
 	socketFlag = fileFlag("socket", "the sidecar's socket `PATH` (default: $CACHESIDECAR_SOCKET, or the one found)")
 	tokenFlag  = fileFlag("token-file", "show the sidecar the token in `FILE` (default: $"+envTokenFile+", or none)")
 	jsonFlag   = boolFlag("json", "print one JSON document")
-	nsFlag     = &cli.StringFlag{Name: "ns", Usage: "the `NAMESPACE`", Value: "default", Action: named}
+	nsFlag     = &cli.StringFlag{Name: "ns", Usage: "the `NAMESPACE`", Value: "default", Action: notEmpty}
 )
 
 func timeoutFlag(usage string, def time.Duration) cli.Flag {
@@ -37,9 +37,9 @@ const envTokenFile = "CACHESIDECAR_TOKEN_FILE"
 
 func tokenFile(c *cli.Context) string { return cmp.Or(c.String("token-file"), os.Getenv(envTokenFile)) }
 
-// named refuses an empty namespace, which an unset shell variable gives. An empty
+// notEmpty refuses an empty namespace, which an unset shell variable gives. An empty
 // namespace would mean all namespaces, or the default one.
-func named(_ *cli.Context, ns string) error {
+func notEmpty(_ *cli.Context, ns string) error {
 	if ns == "" {
 		return usagef(`--ns "": give a namespace's name, or leave the flag out`)
 	}
@@ -114,7 +114,7 @@ func explain(c *cli.Context, err error) error {
 			err, buildVersion())
 	case errors.Is(err, cachesidecar.ErrNoOwner):
 		return fmt.Errorf("%w (nothing was done; \"cachesidecar members\" shows the hosts)", err)
-	case errors.As(err, new(*unixsock.Denied)): // it says what to do
+	case errors.As(err, new(*unixsock.PermissionError)): // it says what to do
 	case errors.As(err, &op) && op.Op == "dial":
 		return fmt.Errorf("%w: is the sidecar running there? "+
 			"Start it with \"cachesidecar run\", or name its socket with --socket", err)

@@ -27,7 +27,7 @@ func infoCommands(p *program) []*cli.Command {
 		Usage:       "drop everything, or a namespace",
 		Description: "It asks first. Without a terminal to ask on it needs --yes.",
 		Flags: clientFlags(
-			&cli.StringFlag{Name: "ns", Usage: "drop this `NAMESPACE` alone", Action: named},
+			&cli.StringFlag{Name: "ns", Usage: "drop this `NAMESPACE` alone", Action: notEmpty},
 			boolFlag("cluster", "on every host of the cluster, as also without it"),
 			boolFlag("this-host", "on this host alone"),
 			boolFlag("yes", "do not ask", "y"),

@@ -38,7 +38,7 @@ func listCommands(p *program) []*cli.Command {
 			"It lists keys of the namespaces in which you have the right admin.\n" +
 			"Exit status 1 if there is none.",
 		Flags: clientFlags(
-			&cli.StringFlag{Name: "ns", Usage: "only keys of this `NAMESPACE`", Action: named},
+			&cli.StringFlag{Name: "ns", Usage: "only keys of this `NAMESPACE`", Action: notEmpty},
 			numberFlag("n", "list at most `NUMBER` keys, up to 1000", 20, 1, 1000),
 			jsonFlag,
 		),
@@ -50,7 +50,7 @@ func listCommands(p *program) []*cli.Command {
 			"and what they waited for.\n" +
 			"It lists calls in the namespaces in which you have the right admin.",
 		Flags: clientFlags(
-			&cli.StringFlag{Name: "ns", Usage: "only calls in this `NAMESPACE`", Action: named},
+			&cli.StringFlag{Name: "ns", Usage: "only calls in this `NAMESPACE`", Action: notEmpty},
 			numberFlag("n", "list at most `NUMBER` of each kind, up to 64", 20, 1, 64),
 			boolFlag("requests", "only requests"),
 			boolFlag("loads", "only loads"),

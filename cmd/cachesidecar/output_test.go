@@ -46,10 +46,10 @@ func TestNothingMovesTheCursor(t *testing.T) {
 	for _, v := range []any{&stats, &all, &list, &event, &verified, &drained, &changes, &ping} {
 		fillTexts(reflect.ValueOf(v).Elem(), evil)
 	}
-	stats.L1.Limit, stats.Leases.Issued = 1, 1
+	stats.L1.Limit, stats.LeaseTokens.Issued = 1, 1
 	var out bytes.Buffer
 	page := &view{by: &orders[0]}
-	now := &sample{here: evil, alone: evil, nodes: []cachesidecar.Stats{stats}, members: list, missing: all.Missing, notHot: evil, err: errors.New(evil)}
+	now := &sample{here: evil, alone: evil, nodes: []cachesidecar.Stats{stats}, members: list, missing: all.Missing, hotRefused: evil, err: errors.New(evil)}
 	pages := map[string]func() error{
 		"stats":           func() error { out.WriteString(statsText(&stats, nil)); return nil },
 		"stats --cluster": func() error { out.WriteString(clusterText(&all)); return nil },

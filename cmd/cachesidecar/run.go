@@ -68,16 +68,16 @@ func (p *program) serve(c *cli.Context) error {
 	if wrong := cfg.check(found); len(wrong) > 0 {
 		return &usageError{wrong.Error(), wrong}
 	}
-	r := &reloader{read: func() (fileConfig, error) { return runConfig(c) }, log: p.log, terminal: terminal, was: cfg}
+	r := &reloader{read: func() (fileConfig, error) { return runConfig(c) }, log: p.log, terminal: terminal}
 	cfg.Reload, cfg.Cold = r.reload, c.Bool("cold")
 	s, err := sidecar.New(cfg.Config)
 	if err != nil {
 		return err
 	}
-	r.s = s
+	r.s, r.inEffect = s, cfg
 	r.leaveTime.Store(int64(cfg.LeaveTime))
 	collectSeldom(s.HeapLimit())
-	defer r.on(p.hangup)()
+	defer r.reloadOn(p.hangup)()
 	done := make(chan error, 1)
 	go func() { done <- s.Run(c.Context) }() // ends with the context; serve waits for it
 	select {
@@ -88,8 +88,8 @@ func (p *program) serve(c *cli.Context) error {
 	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
 		cfg.Log.Warn("cannot tell systemd that the sidecar is ready", "error", err)
 	}
-	asleep := watchdog(s.SocketPath(), cfg.Log)
-	defer asleep()
+	stopWatchdog := watchdog(s.SocketPath(), cfg.Log)
+	defer stopWatchdog()
 	if terminal {
 		fmt.Fprintf(p.err, "Serving %s. Try: cachesidecar set greeting hello && cachesidecar get greeting\n",
 			s.SocketPath())
@@ -99,7 +99,7 @@ func (p *program) serve(c *cli.Context) error {
 		done <- err
 	case <-s.Ending():
 	}
-	asleep()                  // a socket that systemd keeps takes connections, and nothing answers
+	stopWatchdog()            // a socket that systemd keeps takes connections, and nothing answers
 	if isClosed(s.Ending()) { // it may have ended at once
 		_, _ = daemon.SdNotify(false, fmt.Sprintf("%s\nEXTEND_TIMEOUT_USEC=%d", daemon.SdNotifyStopping,
 			r.endsWithin().Microseconds()))
@@ -138,9 +138,9 @@ type reloader struct {
 
 	leaveTime atomic.Int64 // in effect; 0: the default
 
-	mu    sync.Mutex
-	was   fileConfig // in effect, as far as the log is concerned
-	level slog.Level // of the log
+	mu       sync.Mutex
+	inEffect fileConfig // its settings of the log, and those of the start
+	level    slog.Level // of the log
 }
 
 // endsWithin returns how long the end may take: 17.5 s beyond leave_time, 10 s more on a voter, and some.
@@ -148,9 +148,9 @@ func (r *reloader) endsWithin() time.Duration {
 	return cmp.Or(time.Duration(r.leaveTime.Load()), sidecar.DefaultLeaveTime) + 35*time.Second
 }
 
-// on reloads on each signal, until stop is called. Signals that come during a reload make
+// reloadOn reloads on each signal, until stop is called. Signals that come during a reload make
 // one more.
-func (r *reloader) on(hangup <-chan os.Signal) (stop func()) {
+func (r *reloader) reloadOn(hangup <-chan os.Signal) (stop func()) {
 	return background(context.Background(), func(ctx context.Context) {
 		for {
 			select {
@@ -237,16 +237,16 @@ func (r *reloader) apply(ctx context.Context) (changes cachesidecar.Changes, err
 	if changes, err = r.s.Apply(ctx, cfg.Config); err != nil {
 		return changes, err
 	}
-	if is, was := cmp.Or(cfg.LogLevel, "info"), cmp.Or(r.was.LogLevel, "info"); is != was {
+	if is, was := cmp.Or(cfg.LogLevel, "info"), cmp.Or(r.inEffect.LogLevel, "info"); is != was {
 		changes.Changed = append(changes.Changed, cachesidecar.Change{Setting: "log_level", From: was, To: is})
 	}
-	if cfg.LogFormat != r.was.LogFormat {
+	if cfg.LogFormat != r.inEffect.LogFormat {
 		changes.Restart = append(changes.Restart, cachesidecar.Change{
-			Setting: "log_format", From: cmp.Or(r.was.LogFormat, "default"), To: cmp.Or(cfg.LogFormat, "default"),
+			Setting: "log_format", From: cmp.Or(r.inEffect.LogFormat, "default"), To: cmp.Or(cfg.LogFormat, "default"),
 		})
 	}
 	r.leaveTime.Store(int64(cfg.LeaveTime))
-	r.was.LogLevel, r.level = cfg.LogLevel, options.Level // the format stays
+	r.inEffect.LogLevel, r.level = cfg.LogLevel, options.Level // the format stays
 	collectSeldom(r.s.HeapLimit())
 	return changes, nil
 }

@@ -245,7 +245,7 @@ func (p *statsPage) others(st *cachesidecar.Stats) {
 		i.Head, i.Applied, micros(i.LagUS), i.Gaps+i.Resets, oldest(i.Leases))
 	h := &c.Handoff
 	p.line("", "handoffs under way: %v; entries handed over: %v came, %v went",
-		handoffs(h), h.Admitted+h.Fetched, h.Given)
+		handoffs(h), h.Admitted+h.Fetched, h.Sent)
 }
 
 // feed writes the line of a feed of changes.
@@ -280,7 +280,7 @@ func oldest(leases []cachesidecar.LeaseStats) string {
 
 // handoffs formats the numbers of handoffs under way.
 func handoffs(h *cachesidecar.HandoffStats) rightAligned {
-	in, out := h.Pulling, int64(h.Offering)
+	in, out := h.Pulling, int64(h.OpenOffers)
 	if in+out == 0 {
 		return "none"
 	}
@@ -323,7 +323,7 @@ func loadsTables(st *cachesidecar.Stats) (text string) {
 			text += "\n" + t.String()
 		}
 	}
-	if t := &st.Leases; t.Issued > 0 {
+	if t := &st.LeaseTokens; t.Issued > 0 {
 		text += fmt.Sprintf("\nleases: %v tokens for apps to load, %v filled, %v not stored, %v waited instead; "+
 			"%v expired, %v given back; %v out\n", count(t.Issued), count(t.Filled), count(t.NotStored),
 			count(t.Collapsed), count(t.Expired), count(t.Abandoned), count(t.Out))

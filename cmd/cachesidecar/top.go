@@ -200,7 +200,7 @@ const minName, columnsBeside = 14, 66
 func (v *view) frame(now, last *sample, width, height int) []string {
 	list := hosts(now, last)
 	v.by.sort(list)
-	names, sum := spaces(now, last)
+	names, sum := namespaceActivities(now, last)
 	v.by.sort(names)
 	head := v.head(now, &sum, len(list))
 	tables := [][]string{
@@ -303,8 +303,8 @@ func (v *view) table(title string, list []activity, width int, ofHosts bool) []s
 func (v *view) hottest(now *sample, width int) []string {
 	t := table{{"HOTTEST", "READS/S", "SHARE", "NAMESPACE", "KEY"}}
 	switch {
-	case now.notHot != "":
-		t.row("not available: " + now.notHot)
+	case now.hotRefused != "":
+		t.row("not available: " + now.hotRefused)
 	case len(now.hot.Keys) == 0:
 		t.row("none: no key was seen among the reads of this host")
 	}

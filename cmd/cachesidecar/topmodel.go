@@ -15,15 +15,15 @@ import (
 
 // sample is what top has read at one time.
 type sample struct {
-	at      time.Time
-	here    string // this host
-	nodes   []cachesidecar.Stats
-	members []cachesidecar.Member
-	missing []cachesidecar.MissingStats
-	alone   string // why there is this host only
-	hot     cachesidecar.HotKeys
-	notHot  string // why there are no hot keys
-	err     error  // why there is nothing at all
+	at         time.Time
+	here       string // this host
+	nodes      []cachesidecar.Stats
+	members    []cachesidecar.Member
+	missing    []cachesidecar.MissingStats
+	alone      string // why there is this host only
+	hot        cachesidecar.HotKeys
+	hotRefused string // why there are no hot keys
+	err        error  // why there is nothing at all
 }
 
 // wrong returns what is wrong with the hosts that have answered. The table has the others.
@@ -37,10 +37,10 @@ func (s *sample) wrong() telemetry.Findings {
 
 // sampler reads samples.
 type sampler struct {
-	cl      *client.Client
-	timeout time.Duration
-	alone   string // why the sidecar tells of this host only
-	notHot  string
+	cl         *client.Client
+	timeout    time.Duration
+	alone      string // why the sidecar tells of this host only
+	hotRefused string
 }
 
 // maxHot is the most hot keys that top asks for.
@@ -71,16 +71,16 @@ func (r *sampler) read(ctx context.Context) sample {
 	if s.members, err = r.cl.Members(ctx); err != nil && !refusal(err) {
 		return sample{at: s.at, err: err}
 	}
-	if r.notHot == "" {
+	if r.hotRefused == "" {
 		s.hot, err = r.cl.Hot(ctx, cachesidecar.HotOptions{N: maxHot})
 		switch {
 		case refusal(err):
-			r.notHot = err.Error()
+			r.hotRefused = err.Error()
 		case err != nil:
 			return sample{at: s.at, err: err}
 		}
 	}
-	s.notHot = r.notHot
+	s.hotRefused = r.hotRefused
 	return s
 }
 
@@ -166,9 +166,9 @@ func sameProcess(st *cachesidecar.Stats, last *sample) *cachesidecar.Stats {
 	return nil
 }
 
-// spaces returns a line for each namespace, and one for all. The rates are those of the hosts that have answered in
-// both samples.
-func spaces(now, last *sample) (list []activity, sum activity) {
+// namespaceActivities returns a line for each namespace, and one for all. The rates are those of the
+// hosts that have answered in both samples.
+func namespaceActivities(now, last *sample) (list []activity, sum activity) {
 	var all, counted, before cachesidecar.ClusterStats
 	seconds := 0.0
 	for _, st := range now.nodes {

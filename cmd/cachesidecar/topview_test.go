@@ -75,7 +75,7 @@ q quit; order by: r reads  w writes  h misses  l loads  e errors  g lag  m memoâ
 		t.Errorf("rates of one sample:\n%s", page)
 	}
 	now.nodes[0].NotReady = "alone: no other host answers (b)"
-	now.alone, now.notHot, now.err = "unauthorized: x", "unsupported: y", errors.New("gone")
+	now.alone, now.hotRefused, now.err = "unauthorized: x", "unsupported: y", errors.New("gone")
 	page = strings.Join(v.frame(now, last, 200, 0), "\n")
 	for _, want := range []string{"this host only", "other hosts: unauthorized: x", "not available: unsupported: y", "NO ANSWER: gone", "a: not ready: alone: no other host answers (b)"} {
 		if !strings.Contains(page, want) {

@@ -23,7 +23,7 @@ func watchCommand(p *program) *cli.Command {
 				Name: "ns",
 				Usage: "the keys' `NAMESPACE`; without keys: leave out flushes of other namespaces " +
 					"(default: \"default\", and all flushes)",
-				Action: named,
+				Action: notEmpty,
 			},
 			boolFlag("json", "print one JSON document a line"),
 		),

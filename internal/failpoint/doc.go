@@ -57,7 +57,7 @@ const (
 	ConnEnded       // a write that waits for a connection that has ended is not executed
 	NoSlot          // a DELETE is noted even if its namespace has no slot
 	TouchEvent      // a write is noted under its event's version, which may not be the value's
-	Given           // what is filled over a value that was given out is a change
+	Copied          // what is filled over a value that may have copies is a change
 	Unknown         // what may have been written through this host is noted
 	LateWrite       // a late write-through is told to the key's owner at that time
 	Superseded      // a write-through is not stored if a late one was told of meanwhile
@@ -143,7 +143,7 @@ var names = [Guards]string{
 	ConnEnded:       "no write of an ended connection",
 	NoSlot:          "note of a DELETE without a slot",
 	TouchEvent:      "version of a TOUCH's event",
-	Given:           "a fill over what was given out is a change",
+	Copied:          "a fill over what may have copies is a change",
 	Unknown:         "note of a write of unknown outcome",
 	LateWrite:       "owners are told of late write-throughs",
 	Superseded:      "a superseded write-through is not stored",

@@ -48,7 +48,7 @@ type Handoff struct {
 type handoffCounts struct {
 	Pulled, Admitted, Refused, Fetched atomic.Int64 // entries that came
 	Bytes                              atomic.Int64
-	Given                              atomic.Int64 // entries that went
+	Sent                               atomic.Int64 // entries that went
 	Failed                             atomic.Int64 // pulls that ended early
 	Pulling                            atomic.Int64
 }
@@ -288,8 +288,8 @@ func (h *Handoff) restore(src *Source, e *wire.Entry, asOf kv.Version, sent kv.M
 	key := ns.Key(e.Key)
 	partition := key.Hash.Partition()
 	generation, expected := src.Generations[partition]
-	anyOf := failpoint.Out(failpoint.SourceOfEntry)
-	if anyOf {
+	anySource := failpoint.Out(failpoint.SourceOfEntry)
+	if anySource {
 		generation, expected = h.cfg.Store.Generation(partition), true
 	}
 	if !expected {
@@ -303,7 +303,7 @@ func (h *Handoff) restore(src *Source, e *wire.Entry, asOf kv.Version, sent kv.M
 		entry.Version = max(entry.Version, asOf)
 	}
 	admit := func() bool {
-		return (anyOf || h.Incoming[partition].Load() == src) &&
+		return (anySource || h.Incoming[partition].Load() == src) &&
 			(h.cfg.Ledger.Admit(ns.ID, key.Hash, entry.Version, asOf) || failpoint.Out(failpoint.AdmitAtHandoff))
 	}
 	return h.cfg.Store.Restore(entry, generation, e.Hits, admit, h.cfg.Clock.Read())

@@ -72,7 +72,7 @@ func TestEntriesMove(t *testing.T) {
 			}
 		}
 		n := int64(len(moves))
-		if got, want := a.Stats(), (cachesidecar.HandoffStats{Given: n}); got != want {
+		if got, want := a.Stats(), (cachesidecar.HandoffStats{Sent: n}); got != want {
 			t.Errorf("the last owner counts %+v, want %+v", got, want)
 		}
 		want := cachesidecar.HandoffStats{Pulled: n, Admitted: n, Bytes: size}
@@ -466,8 +466,8 @@ func TestRunEnds(t *testing.T) {
 		if b.waits(k) || b.Counts.Failed.Load() != 0 {
 			t.Errorf("after Run entries are awaited: %v; %+v", b.waits(k), b.Stats())
 		}
-		if b.Offering() != 0 || b.has(other) {
-			t.Errorf("after Run %d offers are left, with entries: %v", b.Offering(), b.has(other))
+		if b.OpenOffers() != 0 || b.has(other) {
+			t.Errorf("after Run %d offers are left, with entries: %v", b.OpenOffers(), b.has(other))
 		}
 		b.begin(ballot, a, set)
 		if err := fetch(); err == nil || err.Error() != "this sidecar is stopping" {

@@ -44,7 +44,7 @@ type pull struct {
 	set kv.PartitionSet
 
 	mu     sync.Mutex // locked while a batch is made
-	parts  []part     // not given yet, the present one first
+	parts  []part     // not sent yet, the present one first
 	next   func() (handed, bool)
 	stop   func()
 	batch  uint64 // number of the next batch
@@ -99,20 +99,20 @@ func (h *Handoff) Offer(to kv.Process, ballot *ownership.Ballot, set kv.Partitio
 
 // Awaited reports whether entries wait to be pulled, or write-throughs are under way: the
 // later owners of their keys must be told how these writes have ended.
-func (h *Handoff) Awaited() bool { return h.Offering() > 0 || h.cfg.Names.Writing() }
+func (h *Handoff) Awaited() bool { return h.OpenOffers() > 0 || h.cfg.Names.Writing() }
 
 // Stats returns the counts so far.
 func (h *Handoff) Stats() cachesidecar.HandoffStats {
 	c := &h.Counts
 	return cachesidecar.HandoffStats{
-		Pulling: c.Pulling.Load(), Offering: h.Offering(), Pulled: c.Pulled.Load(), Admitted: c.Admitted.Load(),
-		Refused: c.Refused.Load(), Fetched: c.Fetched.Load(), Given: c.Given.Load(), Bytes: c.Bytes.Load(),
+		Pulling: c.Pulling.Load(), OpenOffers: h.OpenOffers(), Pulled: c.Pulled.Load(), Admitted: c.Admitted.Load(),
+		Refused: c.Refused.Load(), Fetched: c.Fetched.Load(), Sent: c.Sent.Load(), Bytes: c.Bytes.Load(),
 		Failed: c.Failed.Load(),
 	}
 }
 
-// Offering counts the offers that have not been pulled to the end.
-func (h *Handoff) Offering() (n int) {
+// OpenOffers returns the number of offers that have not been pulled to the end.
+func (h *Handoff) OpenOffers() (n int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, o := range h.offers {
@@ -171,8 +171,8 @@ func (o *Offer) Parts(set kv.PartitionSet) (list []part) {
 	return list
 }
 
-// Given yields the entries of a part, the hottest first.
-func (h *Handoff) Given(of part) iter.Seq[handed] {
+// EntriesOf yields the entries of a part, the hottest first.
+func (h *Handoff) EntriesOf(of part) iter.Seq[handed] {
 	return func(yield func(handed) bool) {
 		for hits := segment.MaxHits; hits >= 0; hits-- {
 			more := true
@@ -282,7 +282,7 @@ func (h *Handoff) fill(pl *pull) {
 	for size := 0; len(pl.parts) > 0 && size < pullBytes; {
 		if pl.next == nil {
 			pl.asOf = pl.parts[0].asOf
-			pl.next, pl.stop = iter.Pull(h.Given(pl.parts[0]))
+			pl.next, pl.stop = iter.Pull(h.EntriesOf(pl.parts[0]))
 		}
 		e, ok := pl.next()
 		if !ok {
@@ -297,7 +297,7 @@ func (h *Handoff) fill(pl *pull) {
 		size += len(e.Key.Bytes) + len(e.Value)
 		pl.last = append(pl.last, e)
 	}
-	h.Counts.Given.Add(int64(len(pl.last)))
+	h.Counts.Sent.Add(int64(len(pl.last)))
 }
 
 // ServeFetch answers with one entry.
@@ -322,7 +322,7 @@ func (h *Handoff) ServeFetch(from kv.Process, q *wire.Fetch) wire.Reply {
 	if last.asOf == 0 {
 		return wire.BodyReply(f) // no part of the partition was released to that ballot
 	}
-	// A hit would move the entry among those that the stream has given already: the stream
+	// A hit would move the entry among those that the stream has sent already: the stream
 	// would leave it out, and the answer may come after the end of the stream.
 	value, seen, res := h.cfg.Store.Look(nil, key, segment.Query{Limit: segment.NoLimit, Unread: true}, now)
 	if res == segment.Found && !seen.Stale && last.covers(seen.Version) {
@@ -331,7 +331,7 @@ func (h *Handoff) ServeFetch(from kv.Process, q *wire.Fetch) wire.Reply {
 			Namespace: q.Namespace, Key: q.Key, Value: value, Flags: seen.Flags, Version: uint64(seen.Version),
 			TTLMS: seen.Deadline.TTLms(now.Boot), Absent: seen.Absent,
 		}
-		h.Counts.Given.Add(1)
+		h.Counts.Sent.Add(1)
 	}
 	return wire.BodyReply(f)
 }

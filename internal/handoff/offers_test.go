@@ -95,7 +95,7 @@ func (a *asker) fetch(namespace, name string) wire.Fetched {
 }
 
 // TestBatchesAreBounded checks that a batch ends with the entry that brings it to 256 KiB,
-// and that all entries are given, each once.
+// and that all entries are sent, each once.
 func TestBatchesAreBounded(t *testing.T) {
 	for _, tc := range []struct {
 		name  string
@@ -130,7 +130,7 @@ func TestBatchesAreBounded(t *testing.T) {
 				if !slices.Equal(sizes, tc.sizes) || !slices.Equal(names(list...), want) {
 					t.Errorf("the batches have %v entries, want %v; %v", sizes, tc.sizes, names(list...))
 				}
-				if n := a.Counts.Given.Load(); n != int64(tc.n) {
+				if n := a.Counts.Sent.Load(); n != int64(tc.n) {
 					t.Errorf("it counts %d entries that went, want %d", n, tc.n)
 				}
 			})
@@ -198,8 +198,8 @@ func TestPullIsOfASet(t *testing.T) {
 				seen[name] = true
 			}
 		}
-		if len(seen) != len(keys) || a.Offering() != 0 {
-			t.Errorf("%d entries of %d have come; offering %d", len(seen), len(keys), a.Offering())
+		if len(seen) != len(keys) || a.OpenOffers() != 0 {
+			t.Errorf("%d entries of %d have come; offering %d", len(seen), len(keys), a.OpenOffers())
 		}
 	})
 }
@@ -223,8 +223,8 @@ func TestBatchIsSentAgainAsItIsThen(t *testing.T) {
 		if _, ended := left["short"]; ended || len(left) != 2 || left["long"] != 1000 || left["ever"] != 0 {
 			t.Errorf("sent again, with the ms that they have left: %v", left)
 		}
-		if last := b.batch(nil, 1); !last.Done || len(last.Entries) > 0 || a.Offering() > 0 {
-			t.Errorf("the end: %+v, offering %d", last, a.Offering())
+		if last := b.batch(nil, 1); !last.Done || len(last.Entries) > 0 || a.OpenOffers() > 0 {
+			t.Errorf("the end: %+v, offering %d", last, a.OpenOffers())
 		}
 	})
 }
@@ -259,7 +259,7 @@ func TestOfferGrows(t *testing.T) {
 					t.Errorf("%s is %q, want %q", e.Key, e.Value, value)
 				}
 			}
-			if a.Offering() != 1 || !a.Awaited() {
+			if a.OpenOffers() != 1 || !a.Awaited() {
 				t.Errorf("pull %d: nothing is offered before it has come to its end", i)
 			}
 			if rest := b.all(sets[i], 1); len(rest) > 0 {
@@ -267,7 +267,7 @@ func TestOfferGrows(t *testing.T) {
 			}
 		}
 		a.Offer(b.self, b.ballot, both) // and again
-		if a.Offering() > 0 || a.Awaited() {
+		if a.OpenOffers() > 0 || a.Awaited() {
 			t.Error("all has been pulled, and is offered")
 		}
 		// A pull that names no partitions gets all of them, each batch as of one release,
@@ -295,7 +295,7 @@ func TestEmptyReleaseIsPassed(t *testing.T) {
 	})
 }
 
-// TestReleasedOnce checks that a partition that is offered twice to one ballot is given as
+// TestReleasedOnce checks that a partition that is offered twice to one ballot is sent as
 // of its first release: later entries are of another ownership.
 func TestReleasedOnce(t *testing.T) {
 	offering(t, func(t *testing.T, a *host, b *asker) {
@@ -362,7 +362,7 @@ func TestOfferGivesNothingNewer(t *testing.T) {
 	})
 }
 
-// Entries of a namespace that has lost its slot between two batches are not given to the
+// Entries of a namespace that has lost its slot between two batches are not sent to the
 // namespace that has the slot now.
 func TestSlotOfAnotherBetweenBatches(t *testing.T) {
 	offering(t, func(t *testing.T, a *host, b *asker) {
@@ -386,14 +386,14 @@ func TestSlotOfAnotherBetweenBatches(t *testing.T) {
 		for _, some := range b.all(nil, 1) {
 			for _, e := range some.Entries {
 				if string(e.Key) != "k" || e.Namespace != "full" {
-					t.Errorf("%s of another namespace is given as %s's", e.Key, e.Namespace)
+					t.Errorf("%s of another namespace is sent as %s's", e.Key, e.Namespace)
 				}
 			}
 		}
 	})
 }
 
-// Entries of a name that has lost its slot are not given if no other name has the slot.
+// Entries of a name that has lost its slot are not sent if no other name has the slot.
 func TestSlotOfNobodyBetweenBatches(t *testing.T) {
 	offering(t, func(t *testing.T, a *host, b *asker) {
 		var keys []kv.Key
@@ -402,13 +402,13 @@ func TestSlotOfNobodyBetweenBatches(t *testing.T) {
 		}
 		a.put("full", "k", "v", 0) // no slot is left
 		a.release(b.ballot, all())
-		given := 0
-		for e := range a.Given(a.OfferOf(b.self, cluster.ToBallot(b.ballot)).Parts(nil)[0]) {
+		sent := 0
+		for e := range a.EntriesOf(a.OfferOf(b.self, cluster.ToBallot(b.ballot)).Parts(nil)[0]) {
 			if e.Key.Namespace != keys[0].Namespace {
 				continue
 			}
-			if given++; given > 1 {
-				t.Fatalf("%s is given", e.Key.Bytes)
+			if sent++; sent > 1 {
+				t.Fatalf("%s is sent", e.Key.Bytes)
 			}
 			for _, k := range keys {
 				a.store.Delete(k, a.clock.Read())
@@ -420,8 +420,8 @@ func TestSlotOfNobodyBetweenBatches(t *testing.T) {
 				t.Fatalf("the slot is still taken; %v", bad)
 			}
 		}
-		if given != 1 {
-			t.Errorf("%d entries were given before, want 1", given)
+		if sent != 1 {
+			t.Errorf("%d entries were sent before, want 1", sent)
 		}
 	})
 }
@@ -433,7 +433,7 @@ func TestGivenStops(t *testing.T) {
 		a.put("default", "cold", "v", 0)
 		a.store.Get(nil, hot, segment.NoLimit, a.boot())
 		a.release(b.ballot, all())
-		for range a.Given(a.OfferOf(b.self, cluster.ToBallot(b.ballot)).Parts(nil)[0]) {
+		for range a.EntriesOf(a.OfferOf(b.self, cluster.ToBallot(b.ballot)).Parts(nil)[0]) {
 			break // going on would panic
 		}
 	})
@@ -458,16 +458,16 @@ func TestOfferIsForOneBallot(t *testing.T) {
 			}
 		}
 		if one := b.fetch("default", "other"); one.Found || one.AsOf != 0 {
-			t.Errorf("what was not released is given: %+v", one)
+			t.Errorf("what was not released is sent: %+v", one)
 		}
 		if got := names(b.all(partitions(other), 0)...); len(got) > 0 {
-			t.Errorf("what was not released is given: %v", got)
+			t.Errorf("what was not released is sent: %v", got)
 		}
-		if n := a.Counts.Given.Load(); n != 0 {
+		if n := a.Counts.Sent.Load(); n != 0 {
 			t.Errorf("%d entries are counted that went", n)
 		}
-		if a.Offering() != 1 {
-			t.Errorf("%d offers are left after requests of others, want 1", a.Offering())
+		if a.OpenOffers() != 1 {
+			t.Errorf("%d offers are left after requests of others, want 1", a.OpenOffers())
 		}
 		if got := names(b.all(nil, 0)...); !slices.Equal(got, []string{"k"}) {
 			t.Errorf("the ballot gets %v", got)
@@ -505,7 +505,7 @@ func TestFetchedEntry(t *testing.T) {
 		if got := b.fetch("unknown", "k"); got.Found || got.AsOf != 0 || a.names.Lookup([]byte("unknown")) != nil {
 			t.Errorf("of an unknown name: %+v, and it has a slot: %v", got, a.names.Lookup([]byte("unknown")))
 		}
-		if n := a.Counts.Given.Load(); n != 2 {
+		if n := a.Counts.Sent.Load(); n != 2 {
 			t.Errorf("%d entries are counted that went, want 2", n)
 		}
 	})
@@ -539,7 +539,7 @@ func TestOffersAreBounded(t *testing.T) {
 			askers = append(askers, b)
 			a.release(b.ballot, partitions(k))
 		}
-		if n := a.Offering(); n != 4096 {
+		if n := a.OpenOffers(); n != 4096 {
 			t.Errorf("%d offers, want 4096", n)
 		}
 		last, over := askers[4095], askers[4096]
@@ -630,11 +630,11 @@ func TestOfferExpires(t *testing.T) {
 		check(3900*time.Millisecond, offers[:4]...)
 		check(4100*time.Millisecond, offers[1:4]...)
 		check(6900*time.Millisecond, offers[1:4]...)
-		if n := a.Offering(); n != 3 {
+		if n := a.OpenOffers(); n != 3 {
 			t.Errorf("%d offers are left, want 3", n)
 		}
 		check(7100 * time.Millisecond)
-		if n := a.Offering(); n != 0 {
+		if n := a.OpenOffers(); n != 0 {
 			t.Errorf("%d offers are left, want 0", n)
 		}
 		for _, b := range askers {
@@ -656,8 +656,8 @@ func TestOfferExpiresWithItsOwnership(t *testing.T) {
 		a.Begin(ownership.Begun{Ballot: a.ballot(), Partitions: partitions(k)}, nil)
 		a.put("default", "k", "w", 0)
 		time.Sleep(10 * time.Second)
-		if a.Offering() != 0 || !a.has(k) {
-			t.Errorf("offering %d, and the new entry is there: %v", a.Offering(), a.has(k))
+		if a.OpenOffers() != 0 || !a.has(k) {
+			t.Errorf("offering %d, and the new entry is there: %v", a.OpenOffers(), a.has(k))
 		}
 	})
 }
@@ -678,8 +678,8 @@ func TestAwaited(t *testing.T) {
 				t.Error("others wait for nothing")
 			}
 			a.release(b.ballot, partitions(a.put("default", "k", "v", 0)))
-			if !a.Awaited() || a.Stats().Offering != 1 {
-				t.Errorf("others do not wait for an offer; it counts %d", a.Stats().Offering)
+			if !a.Awaited() || a.Stats().OpenOffers != 1 {
+				t.Errorf("others do not wait for an offer; it counts %d", a.Stats().OpenOffers)
 			}
 			b.all(nil, 0)
 			if a.Awaited() {

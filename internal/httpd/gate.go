@@ -27,13 +27,13 @@ type gate struct {
 // Each new connection costs about as much as a hundred hits. A health probe behind a storm of a full
 // backlog, 4,096, waits two seconds.
 const (
-	comes     = 2000 // connections a second, after the first ones
-	comesOnce = 32
+	arrivalRate  = 2000 // connections a second, after the first ones
+	arrivalBurst = 32
 )
 
 func newGate(ln net.Listener, most int) *gate {
 	g := &gate{most: most, open: map[net.Conn]*list.Element{}}
-	g.Listener = server.Sparing(server.Paced(ln, comes, comesOnce), func(error) { g.closed.Add(1) })
+	g.Listener = server.Sparing(server.Paced(ln, arrivalRate, arrivalBurst), func(error) { g.closed.Add(1) })
 	return g
 }
 

@@ -74,10 +74,10 @@ type Callers struct {
 
 // callers are Callers, as requests are compared with them.
 type callers struct {
-	names   []string
-	token   *digest
-	present context.Context // ends when other callers take their place
-	end     context.CancelFunc
+	names    []string
+	token    *digest
+	inEffect context.Context // ends when other callers take their place
+	end      context.CancelFunc
 }
 
 // Server is the HTTP server. It takes only GET and HEAD, and changes nothing.
@@ -91,7 +91,7 @@ type Server struct {
 // still allowed come again.
 func (s *Server) SetCallers(c Callers) {
 	now := &callers{names: lower(c.Hosts), token: digestOf(c.Token)}
-	now.present, now.end = context.WithCancel(context.Background())
+	now.inEffect, now.end = context.WithCancel(context.Background())
 	if last := s.callers.Swap(now); last != nil {
 		last.end()
 	}
@@ -102,7 +102,7 @@ func (s *Server) whileAllowed(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithCancel(r.Context())
 		defer cancel()
-		defer context.AfterFunc(s.callers.Load().present, cancel)()
+		defer context.AfterFunc(s.callers.Load().inEffect, cancel)()
 		h.ServeHTTP(w, r.WithContext(ctx))
 	})
 }
@@ -117,7 +117,7 @@ func New(c Config) (*Server, error) {
 	s := &Server{gate: newGate(ln, c.MaxConns)}
 	s.SetCallers(c.Callers)
 	s.srv = &http.Server{
-		Handler:           hosts{s, c.pages(s.inToken, s.whileAllowed, errorLog)},
+		Handler:           ownNames{s, c.pages(s.hasToken, s.whileAllowed, errorLog)},
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       5 * time.Second,
 		WriteTimeout:      writeTime,
@@ -151,13 +151,13 @@ func (s *Server) Run(ctx context.Context) error {
 // but are shortened to the words before a colon for requests without it, since probes can
 // rarely send a token.
 func (c *Config) pages(
-	inToken func(*http.Request) bool, whileAllowed func(http.Handler) http.Handler, errorLog *log.Logger,
+	hasToken func(*http.Request) bool, whileAllowed func(http.Handler) http.Handler, errorLog *log.Logger,
 ) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/livez", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("/readyz", func(w http.ResponseWriter, r *http.Request) {
 		words, ready := c.Ready()
-		if !inToken(r) {
+		if !hasToken(r) {
 			words, _, _ = strings.Cut(words, ":")
 		}
 		if !ready {
@@ -166,13 +166,13 @@ func (c *Config) pages(
 		fmt.Fprintln(w, words)
 	})
 	p := newPage(c.Snapshot, c.MaxConns/4) // the rest is for probes and scrapes
-	mux.Handle("/{$}", guard(inToken, http.HandlerFunc(p.serve)))
-	mux.Handle("/events", whileAllowed(guard(inToken, http.HandlerFunc(p.serveEvents))))
-	mux.Handle("/metrics", guard(inToken, promhttp.HandlerFor(&oneByOne{of: c.Metrics}, promhttp.HandlerOpts{
+	mux.Handle("/{$}", requireToken(hasToken, http.HandlerFunc(p.serve)))
+	mux.Handle("/events", whileAllowed(requireToken(hasToken, http.HandlerFunc(p.serveEvents))))
+	mux.Handle("/metrics", requireToken(hasToken, promhttp.HandlerFor(&oneByOne{of: c.Metrics}, promhttp.HandlerOpts{
 		Registry: c.Metrics, ErrorLog: errorLog, MaxRequestsInFlight: 8,
 	})))
 	if c.Profiles != nil {
-		mux.Handle("/debug/pprof/", guard(inToken, c.Profiles))
+		mux.Handle("/debug/pprof/", requireToken(hasToken, c.Profiles))
 	}
 	return mux
 }
@@ -204,9 +204,9 @@ func digestOf(secret string) *digest {
 	return &d
 }
 
-// in reports whether a request brings the secret: as a bearer token or, since browsers can
+// broughtBy reports whether a request brings the secret: as a bearer token or, since browsers can
 // ask a person only for that, as a password. Every request brings a nil secret.
-func (d *digest) in(r *http.Request) bool {
+func (d *digest) broughtBy(r *http.Request) bool {
 	if d == nil {
 		return true
 	}
@@ -219,13 +219,13 @@ func (d *digest) in(r *http.Request) bool {
 	return (basic || strings.EqualFold(scheme, "Bearer")) && subtle.ConstantTimeCompare(got[:], d[:]) == 1
 }
 
-// inToken reports whether a request brings the token, if there is one.
-func (s *Server) inToken(r *http.Request) bool { return s.callers.Load().token.in(r) }
+// hasToken reports whether a request brings the token, if there is one.
+func (s *Server) hasToken(r *http.Request) bool { return s.callers.Load().token.broughtBy(r) }
 
-// guard serves page to requests that bring the secret, and refuses the others.
-func guard(in func(*http.Request) bool, page http.Handler) http.Handler {
+// requireToken serves page to requests that bring the token, and refuses the others.
+func requireToken(hasToken func(*http.Request) bool, page http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !in(r) {
+		if !hasToken(r) {
 			w.Header()["Www-Authenticate"] = []string{"Bearer", `Basic realm="cachesidecar", charset="UTF-8"`}
 			http.Error(w, needsToken, http.StatusUnauthorized)
 			return
@@ -234,15 +234,15 @@ func guard(in func(*http.Request) bool, page http.Handler) http.Handler {
 	})
 }
 
-// hosts serves requests that were sent to one of this host's names or to an IP address. A
+// ownNames serves requests that were sent to one of this host's names or to an IP address. A
 // page in a browser whose own name was made to lead here (DNS rebinding) sends that name,
 // and a name cannot be an IP address.
-type hosts struct {
+type ownNames struct {
 	server *Server
 	pages  http.Handler
 }
 
-func (h hosts) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (h ownNames) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	host := r.Host
 	if name, _, err := net.SplitHostPort(host); err == nil {
 		host = name

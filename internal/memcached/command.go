@@ -3,9 +3,9 @@ package memcached
 // Verb is the name of a command.
 type Verb uint8
 
-// Bad is a line that is no valid command: Command.Error has the answer.
+// Invalid is a line that is no valid command: Command.Error has the answer.
 const (
-	Bad Verb = iota
+	Invalid Verb = iota
 	Get
 	Gets
 	Gat
@@ -46,7 +46,7 @@ type Command struct {
 // Fields are what a command says. Those that its verb does not use are zero.
 type Fields struct {
 	Verb  Verb
-	Error string // the answer to Bad
+	Error string // the answer to Invalid
 	// The line looks like the first line of an HTTP request, or of one of a protocol like it.
 	HTTP bool
 	// The line begins with no command of memcached, of those included that are not served.

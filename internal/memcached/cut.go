@@ -6,8 +6,8 @@ import (
 )
 
 const (
-	// manyBytes is how long a line may be that is no get with many keys, as in memcached.
-	manyBytes = 2048
+	// maxPlainLine is how long a line may be that is no get with many keys, as in memcached.
+	maxPlainLine = 2048
 	// MaxLine bounds a line, in bytes.
 	MaxLine = 1 << 20
 )
@@ -70,12 +70,12 @@ const (
 // checkLong returns an error if a line must end that has not ended.
 func checkLong(b []byte) error {
 	switch {
-	case len(b) <= manyBytes:
+	case len(b) <= maxPlainLine:
 		return nil
 	case len(b) > MaxLine:
 		return ErrLongLine
 	}
-	switch name, _ := word(b[:manyBytes]); string(name) {
+	switch name, _ := word(b[:maxPlainLine]); string(name) {
 	case "get", "gets", "gat", "gats":
 		return nil
 	}
@@ -85,8 +85,8 @@ func checkLong(b []byte) error {
 // blockLen returns the length of the value that a line announces, or -1 if none follows it.
 func blockLen(line []byte) int {
 	name, args := word(line)
-	v := verbOfStorage(name)
-	if v == Bad {
+	v := storageVerb(name)
+	if v == Invalid {
 		return -1
 	}
 	var s storage
@@ -100,8 +100,8 @@ func blockLen(line []byte) int {
 func IsQuiet(request []byte) bool {
 	line, _ := lineOf(request)
 	name, args := word(line)
-	v := verbOfStorage(name)
-	if v == Bad || v == MetaSet {
+	v := storageVerb(name)
+	if v == Invalid || v == MetaSet {
 		return false
 	}
 	var s storage

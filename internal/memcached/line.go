@@ -69,8 +69,8 @@ type storage struct {
 	err     string // the line is not valid, and brings no value
 }
 
-// verbOfStorage returns the verb of a command that brings a value; else Bad.
-func verbOfStorage(name []byte) Verb {
+// storageVerb returns the verb of a command that brings a value; else Invalid.
+func storageVerb(name []byte) Verb {
 	switch string(name) {
 	case "set":
 		return Set
@@ -87,7 +87,7 @@ func verbOfStorage(name []byte) Verb {
 	case "cas":
 		return CAS
 	}
-	return Bad
+	return Invalid
 }
 
 // read reads the words after the name of a command that brings a value.

@@ -80,7 +80,7 @@ func (c *Command) metaSet(args, data []byte) {
 		c.failMeta("CLIENT_ERROR invalid mode for ms M token")
 		return
 	}
-	if c.value(s.length, data); c.Verb == Bad {
+	if c.value(s.length, data); c.Verb == Invalid {
 		c.Format.Quiet = false
 	}
 }

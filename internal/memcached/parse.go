@@ -27,7 +27,7 @@ func Parse(request []byte, c *Command) {
 			return
 		}
 	}
-	if v := verbOfStorage(name); v != Bad {
+	if v := storageVerb(name); v != Invalid {
 		c.storage(v, args, data)
 		return
 	}
@@ -99,10 +99,10 @@ func isHTTP(line []byte) bool {
 
 func (c *Command) setVerb(v Verb) { c.Verb, c.Format.Verb = v, v }
 
-// fail makes the command Bad with its answer.
-func (c *Command) fail(answer string) { c.Verb, c.Format.Verb, c.Error = Bad, Bad, answer }
+// fail makes the command Invalid with its answer.
+func (c *Command) fail(answer string) { c.Verb, c.Format.Verb, c.Error = Invalid, Invalid, answer }
 
-// unknown makes the command Bad, since its line begins with no name of one.
+// unknown makes the command Invalid, since its line begins with no name of one.
 func (c *Command) unknown() {
 	c.fail(errorLine)
 	c.Unknown = true

@@ -346,11 +346,11 @@ func FuzzParse(f *testing.F) {
 // checkCommand checks what holds for all commands.
 func checkCommand(t *testing.T, c *Command, request []byte) {
 	switch {
-	case (c.Verb == Bad) != (c.Error != ""):
+	case (c.Verb == Invalid) != (c.Error != ""):
 		t.Fatalf("%q: verb %d, error %q", request, c.Verb, c.Error)
 	case len(c.Key) > MaxKeyLen, len(c.Format.Opaque) > maxOpaque:
 		t.Fatalf("%q: key of %d bytes, opaque token of %d", request, len(c.Key), len(c.Format.Opaque))
-	case c.Verb == Bad:
+	case c.Verb == Invalid:
 		return
 	case c.Value != nil && !bytes.HasSuffix(request, append(bytes.Clone(c.Value), "\r\n"...)):
 		t.Fatalf("%q: value %q", request, c.Value)

@@ -146,9 +146,9 @@ func (e credentialError) Error() string { return string(e) }
 // remoteAlert is the Op of crypto/tls's error when the other side sends an alert.
 const remoteAlert = "remote error"
 
-// mismatch returns what the operator should do if a handshake has failed for a lasting
+// mismatchRemedy returns what the operator should do if a handshake has failed for a lasting
 // reason; "" if the reason may pass.
-func mismatch(err error) (remedy string) {
+func mismatchRemedy(err error) (remedy string) {
 	var verification *tls.CertificateVerificationError
 	var record tls.RecordHeaderError
 	var own credentialError
@@ -173,8 +173,8 @@ func shown(s string) string {
 	return fmt.Sprintf("%q… of %d bytes", s[:maxShown], len(s))
 }
 
-// word is shown without the quotes, where they are not needed.
-func word(s string) string {
+// quotedIfNeeded is shown, without the quotes where they are not needed.
+func quotedIfNeeded(s string) string {
 	q := shown(s)
 	if q == `"`+s+`"` && !strings.ContainsAny(s, " \t") {
 		return s

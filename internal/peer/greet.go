@@ -71,7 +71,7 @@ func (id *Identity) read(body []byte, h *wire.PeerHello) error {
 	if err == nil && (lowest > wire.PeerVersion || highest < 1) {
 		_ = wire.UnmarshalBody(body, h) // for the name, if this version can read it
 		return fmt.Errorf("%s speaks versions %d to %d between sidecars, this one 1 to %d: upgrade the older one",
-			cmp.Or(word(h.From.Node), "it"), lowest, highest, wire.PeerVersion)
+			cmp.Or(quotedIfNeeded(h.From.Node), "it"), lowest, highest, wire.PeerVersion)
 	}
 	return wire.UnmarshalBody(body, h)
 }
@@ -80,7 +80,7 @@ func (id *Identity) read(body []byte, h *wire.PeerHello) error {
 // compared with the interval in which it must have been written: since to now, in
 // milliseconds of wall time.
 func (id *Identity) check(h *wire.PeerHello, since, now int64) error {
-	from := word(h.From.Node)
+	from := quotedIfNeeded(h.From.Node)
 	switch {
 	case h.From.Node == "" || len(h.From.Node) > wire.MaxNameLen:
 		return fmt.Errorf("a node name of %d bytes: 1 to %d are taken", len(h.From.Node), wire.MaxNameLen)
@@ -141,7 +141,7 @@ func (id *Identity) differences(theirs map[string]string) string {
 	var list []string
 	for n := range names {
 		if a, b := theirs[n], id.Settings[n]; a != b {
-			list = append(list, fmt.Sprintf("%s is %s there and %q here", word(n), shown(a), b))
+			list = append(list, fmt.Sprintf("%s is %s there and %q here", quotedIfNeeded(n), shown(a), b))
 		}
 	}
 	sort.Strings(list)

@@ -281,7 +281,7 @@ func (p *Pool) Meet(ctx context.Context, id kv.Process, address string) error {
 // NotExecuted reports whether a failed call was certainly not executed.
 func NotExecuted(err error) bool {
 	return errors.Is(err, ErrUnknown) || errors.Is(err, rpc.ErrDown) || errors.Is(err, rpc.ErrFull) ||
-		errors.Is(err, rpc.ErrNotSent) || errors.Is(err, rpc.ErrRetired) || errors.Is(err, errDial)
+		errors.Is(err, rpc.ErrNotSent) || errors.Is(err, rpc.ErrRedialerClosed) || errors.Is(err, errDial)
 }
 
 var errDial = errors.New("cannot connect")
@@ -335,7 +335,7 @@ func (p *Pool) secure(ctx context.Context, nc net.Conn, r *remote) (net.Conn, er
 // reportMismatch reports a failed attempt to connect as refused, with the remedy, if the
 // credentials of one of the two sides are the cause.
 func (p *Pool) reportMismatch(r *remote, err error) error {
-	if remedy := mismatch(err); remedy != "" {
+	if remedy := mismatchRemedy(err); remedy != "" {
 		err = fmt.Errorf("%w: %s and this host do not accept each other: %w: %s", ErrRefused, r.id.Node, err, remedy)
 		p.cfg.Greeted(r.id.Node, kv.Process{}, err)
 	}

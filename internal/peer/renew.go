@@ -102,7 +102,7 @@ func (p *Pool) replaceSome(ctx context.Context, r *remote, list []Purpose) []Pur
 	}
 	return slices.DeleteFunc(list, func(purpose Purpose) bool {
 		err := p.replace(ctx, r, purpose)
-		return err == nil || errors.Is(err, rpc.ErrRetired)
+		return err == nil || errors.Is(err, rpc.ErrRedialerClosed)
 	})
 }
 
@@ -136,7 +136,7 @@ func (p *Pool) replace(ctx context.Context, r *remote, purpose Purpose) error {
 		err := old.Retire(ctx)
 		if errors.Is(err, rpc.ErrRetiring) { // the process leaves, and answers the calls of the old connection
 			_ = c.Close()
-			return nil, rpc.ErrRetired
+			return nil, rpc.ErrRedialerClosed
 		}
 		retired = old // after other errors it is broken, and its calls fail
 		return p.greetOrClose(ctx, c, r, purpose)

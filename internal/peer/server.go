@@ -46,7 +46,7 @@ func NewServer(id *Identity, creds func() *Credentials, limits server.Limits, lo
 		id: id, log: log, creds: creds, handler: handler, refused: refused,
 		sessions: map[sessionKey]*session{}, greeted: map[*session]struct{}{},
 	}
-	limits.MaxFirst, limits.MaxInFlight = MaxGreeting, MaxCalls
+	limits.MaxFirstFrame, limits.MaxInFlight = MaxGreeting, MaxCalls
 	s.rpc = server.New(limits, log, func(nc net.Conn) (server.Handler, error) {
 		a := s.door.Load().arrivalOf(nc)
 		if a == nil {
@@ -150,13 +150,13 @@ func (s *session) greet(c *server.Conn, frame []byte) error {
 	if !s.server.door.Load().leave(s.arrival) {
 		return errLate
 	}
-	c.Admit()
+	c.AllowMaxFrame()
 	id := s.server.id
 	from := kv.Process{Node: kv.NodeID(h.From.Node), Epoch: kv.Epoch(h.From.Epoch)}
 	id.merge(&h)
 	s.conn, s.from, s.key = c, from, sessionKey{from.Node, purpose}
 	s.inner = s.server.handler(from, purpose)
-	c.Own("node "+string(from.Node), string(purpose))
+	c.SetOwner("node "+string(from.Node), string(purpose))
 	s.server.replace(s)
 	answer := id.hello(purpose)
 	body, err := wire.MarshalBody(&answer)
@@ -183,7 +183,8 @@ func (s *session) checkGreeting(q *wire.Request, h *wire.PeerHello) (Purpose, er
 		return "", err
 	}
 	if p := s.arrival.proof; p != nil && !p.is(h.From.Node) {
-		return "", fmt.Errorf("it calls itself %s, and its certificate is of %s", word(h.From.Node), shownAll(p.names))
+		return "", fmt.Errorf("it calls itself %s, and its certificate is of %s",
+			quotedIfNeeded(h.From.Node), shownAll(p.names))
 	}
 	if p := s.arrival.proof; p != nil && !s.server.creds().trusts(p) {
 		return "", errors.New("its key was withdrawn just now")

@@ -96,7 +96,7 @@ func serveKeys(t testing.TB, id *Identity, creds func() *Credentials, ln net.Lis
 		func(node kv.NodeID, err error) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
-			s.refused = append(s.refused, fmt.Sprintf("%s: %v", word(string(node)), err))
+			s.refused = append(s.refused, fmt.Sprintf("%s: %v", quotedIfNeeded(string(node)), err))
 		})
 	runServer(t, s.Server, ln)
 	return s

@@ -15,8 +15,8 @@ import (
 var (
 	// ErrDown means that there is no connection, and none is tried at this moment.
 	ErrDown = errors.New("not connected")
-	// ErrRetired means that the Redialer was closed.
-	ErrRetired = errors.New("closed for good")
+	// ErrRedialerClosed means that the Redialer was closed.
+	ErrRedialerClosed = errors.New("closed for good")
 )
 
 // Redialer keeps one connection. It dials on demand, and again after the connection was
@@ -31,13 +31,13 @@ type Redialer struct {
 
 	live atomic.Pointer[Client]
 
-	mu      sync.Mutex
-	dialing chan struct{} // closed when the current attempt has ended; nil without one
-	closed  bool
-	retired []*Client // replaced connections, which may have calls in flight
-	failed  error     // of the last attempt
-	until   time.Time
-	pause   time.Duration
+	mu       sync.Mutex
+	dialing  chan struct{} // closed when the current attempt has ended; nil without one
+	closed   bool
+	retired  []*Client // replaced connections, which may have calls in flight
+	lastErr  error     // of the last attempt
+	nextDial time.Time // calls fail fast until then, if the last attempt has failed
+	pause    time.Duration
 }
 
 // Pauses between attempts to connect.
@@ -57,7 +57,7 @@ func (r *Redialer) Get(ctx context.Context) (*Client, error) {
 		r.mu.Lock()
 		if r.closed {
 			r.mu.Unlock()
-			return nil, ErrRetired
+			return nil, ErrRedialerClosed
 		}
 		if other := r.dialing; other != nil {
 			r.mu.Unlock()
@@ -76,8 +76,8 @@ func (r *Redialer) Get(ctx context.Context) (*Client, error) {
 			r.live.Store(nil) // its reader has ended it, or it leaves
 			r.retireLocked(c)
 		}
-		if r.failed != nil && time.Now().Before(r.until) {
-			err := r.failed
+		if r.lastErr != nil && time.Now().Before(r.nextDial) {
+			err := r.lastErr
 			r.mu.Unlock()
 			return nil, fmt.Errorf("%w: %w", ErrDown, err)
 		}
@@ -97,19 +97,19 @@ func (r *Redialer) dialed(ctx context.Context, c *Client, err error) (*Client, e
 	switch {
 	case closed:
 	case err == nil:
-		r.failed, r.pause = nil, 0
+		r.lastErr, r.pause = nil, 0
 		r.live.Store(c)
 	case ctx.Err() == nil && r.Eager != nil && r.Eager():
-		r.failed, r.until = err, time.Now().Add(eagerPause)
+		r.lastErr, r.nextDial = err, time.Now().Add(eagerPause)
 	case ctx.Err() == nil: // otherwise the error says nothing about the peer
 		r.pause = min(max(2*r.pause, firstPause), lastPause)
-		r.until = time.Now().Add(r.pause/2 + rand.N(r.pause))
-		r.failed = err
+		r.nextDial = time.Now().Add(r.pause/2 + rand.N(r.pause))
+		r.lastErr = err
 	}
 	r.mu.Unlock()
 	if closed && c != nil {
 		_ = c.Close()
-		return nil, ErrRetired
+		return nil, ErrRedialerClosed
 	}
 	return c, err
 }
@@ -123,7 +123,7 @@ func (r *Redialer) retireLocked(c *Client) {
 // callers of Get wait. Replace returns false if there is no connection to replace; then
 // it makes none.
 func (r *Redialer) Replace(ctx context.Context, replace func(old *Client) (*Client, error)) (bool, error) {
-	old, err := r.hide(ctx)
+	old, err := r.takeLive(ctx)
 	if old == nil {
 		return false, err
 	}
@@ -140,15 +140,15 @@ func (r *Redialer) Idle() bool {
 	return r.dialing == nil && (c == nil || !c.alive())
 }
 
-// hide removes the present connection, as if another were being made.
-func (r *Redialer) hide(ctx context.Context) (*Client, error) {
+// takeLive removes the present connection, as if another were being made.
+func (r *Redialer) takeLive(ctx context.Context) (*Client, error) {
 	for {
 		r.mu.Lock()
 		other, c := r.dialing, r.live.Load()
 		switch {
 		case r.closed:
 			r.mu.Unlock()
-			return nil, ErrRetired
+			return nil, ErrRedialerClosed
 		case other == nil && (c == nil || !c.alive()):
 			r.mu.Unlock()
 			return nil, nil

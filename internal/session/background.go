@@ -2,13 +2,10 @@ package session
 
 import (
 	"context"
-	"time"
 
-	"github.com/cachesidecar/cachesidecar/internal/engine"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
-	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -39,9 +36,9 @@ func (c *Handler) inspect(conn *server.Conn) {
 	})
 }
 
-// background answers c.Req with what answer returns, on a goroutine of its own. answer must not
+// background answers c.Req with what reply returns, on a goroutine of its own. reply must not
 // use the session.
-func (c *Handler) background(conn *server.Conn, answer func() wire.Reply) {
+func (c *Handler) background(conn *server.Conn, reply func() wire.Reply) {
 	c.Names.Release()
 	id, op := c.Req.ID, c.Req.Op
 	size := pendingSize + sizeOf(c.Req)
@@ -51,37 +48,37 @@ func (c *Handler) background(conn *server.Conn, answer func() wire.Reply) {
 	}
 	conn.Go(func() []byte {
 		defer conn.Free(size)
-		r := answer()
+		r := reply()
 		r.ID = id
 		return wire.AppendReply(nil, op, &r)
 	})
 }
 
-// ofPeers answers the requests that only sidecars send.
-func (c *Handler) ofPeers(conn *server.Conn) {
+// answerPeer answers the requests that only sidecars send.
+func (c *Handler) answerPeer(conn *server.Conn) {
 	q := *c.Req
 	h := c.Core.Handoff
-	var answer func() wire.Reply
+	var reply func() wire.Reply
 	switch q.Op {
 	case wire.OpPull:
 		var p wire.Pull
 		if !c.structured(conn, &p) {
 			return
 		}
-		answer = func() wire.Reply { return h.ServePull(c.from, &p) }
+		reply = func() wire.Reply { return h.ServePull(c.from, &p) }
 	case wire.OpFetch:
 		var f wire.Fetch
 		if !c.structured(conn, &f) {
 			return
 		}
-		answer = func() wire.Reply { return h.ServeFetch(c.from, &f) }
+		reply = func() wire.Reply { return h.ServeFetch(c.from, &f) }
 	case wire.OpApplied:
 		var a wire.Applied
 		if !c.structured(conn, &a) {
 			return
 		}
 		deadline := c.Core.Deadlines.Of(&q, c.Now)
-		answer = func() wire.Reply {
+		reply = func() wire.Reply {
 			return wire.BodyReply(wire.AppliedBy{All: c.Core.Acks.Applied(context.Background(), a.Partitions,
 				deadline)})
 		}
@@ -90,12 +87,12 @@ func (c *Handler) ofPeers(conn *server.Conn) {
 		if !c.structured(conn, &p) {
 			return
 		}
-		answer = func() wire.Reply { return wire.BodyReply(c.Sessions.Host.Probed(&p)) }
+		reply = func() wire.Reply { return wire.BodyReply(c.Sessions.Host.Probed(&p)) }
 	default:
 		c.answerError(conn, wire.Errorf(wire.Unsupported, "%s is not served on a call connection", q.Op))
 		return
 	}
-	c.background(conn, answer)
+	c.background(conn, reply)
 }
 
 // structured decodes a request's body. If it returns false, it has answered the request.
@@ -105,45 +102,4 @@ func (c *Handler) structured(conn *server.Conn, v any) bool {
 		return false
 	}
 	return true
-}
-
-// watch answers WATCH when there is an event, or when its time is over.
-func (c *Handler) watch(conn *server.Conn) {
-	q := c.Req
-	if !q.Has(wire.All) && !kv.ValidNamespace(string(q.Namespace)) {
-		c.answerError(conn, namespaces.BadName(q.Namespace))
-		return
-	}
-	if c.watching.Add(1) > engine.MaxConnWatch {
-		c.watching.Add(-1)
-		c.answerError(conn, wire.Errorf(wire.Busy,
-			"%d requests to watch wait on this connection, which is as many as one may have: use one for all",
-			engine.MaxConnWatch))
-		return
-	}
-	leave := func() {
-		c.watching.Add(-1)
-		c.member.Release(quota.Watches)
-		conn.Free(pendingSize)
-	}
-	err := c.member.Acquire(quota.Watches)
-	if err == nil {
-		if err = Busy(conn.Hold(pendingSize)); err != nil {
-			c.member.Release(quota.Watches)
-		}
-	}
-	if err != nil {
-		c.watching.Add(-1)
-		c.answerError(conn, err)
-		return
-	}
-	timeout := c.Core.Deadlines.Timeout(q)
-	wait := min(time.Duration(q.WaitMS)*time.Millisecond, timeout-engine.AnswerBefore(timeout))
-	own, may := q.Clone(), c.By.MayRead()
-	conn.Go(func() []byte {
-		defer leave()
-		r := c.Core.Watches.Watched(&own, wait, may)
-		r.ID = own.ID
-		return wire.AppendReply(nil, own.Op, &r)
-	})
 }

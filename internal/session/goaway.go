@@ -48,7 +48,7 @@ func (c *Handler) leaving(conn *server.Conn) {
 		c.answerError(conn, wire.Errorf(wire.BadRequest, "a LEAVING of this connection waits: one is enough"))
 	case begun:
 		c.Reply = wire.Reply{}
-		c.answer(conn)
+		c.appendReply(conn)
 	}
 }
 

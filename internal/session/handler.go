@@ -51,10 +51,11 @@ func (c *Handler) keys() []kv.Hash {
 
 func (c *Handler) answerError(conn *server.Conn, err *wire.Error) {
 	c.Refuse(err)
-	c.answer(conn)
+	c.appendReply(conn)
 }
 
-func (c *Handler) answer(conn *server.Conn) {
+// appendReply appends c.Reply to the answers of the batch.
+func (c *Handler) appendReply(conn *server.Conn) {
 	c.Reply.ID = c.Req.ID
 	conn.Out = wire.AppendReply(conn.Out, c.Req.Op, &c.Reply)
 }

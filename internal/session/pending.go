@@ -79,14 +79,14 @@ func (p *Pending) start() {
 		return
 	}
 	r := wire.ErrorReply(err)
-	p.answer(&r).Write()
+	p.writeAnswer(&r)
 }
 
-// answer answers a request that only reads, or has not been executed. The caller writes the answer.
-func (p *Pending) answer(r *wire.Reply) *transport.Answers {
+// writeAnswer answers a request that only reads, or has not been executed.
+func (p *Pending) writeAnswer(r *wire.Reply) {
 	a := &transport.Answers{Frame: p.end(nil, r)}
 	p.Conn.Answer(a, true)
-	return a
+	a.Write()
 }
 
 // takeStack takes the memory of a goroutine.
@@ -164,8 +164,8 @@ func (p *Pending) long() []byte {
 	r := c.Execute(&p.Request, &b, now, 0)
 	b.Release()
 	if r.Status == wire.Moved {
-		p.Held.Give(p.forAnswer)
-		p.forAnswer = 0
+		p.Held.Give(p.chargedForAnswer)
+		p.chargedForAnswer = 0
 		p.start()
 		return nil
 	}
@@ -222,7 +222,7 @@ func (p *Pending) waits() bool {
 	if r.Status == wire.Moved {
 		return false
 	}
-	p.answer(&r).Write()
+	p.writeAnswer(&r)
 	return true
 }
 
@@ -243,7 +243,7 @@ func (p *Pending) Tell(a *transport.Answers, r wire.Reply) {
 	if n > SmallValue && p.Request.Op == wire.OpLease {
 		err := Busy(p.Held.Take(n))
 		if err == nil {
-			p.forAnswer = n
+			p.chargedForAnswer = n
 			p.Conn.Long(n, func() []byte {
 				defer p.Held.Copy(n)()
 				if r.Status == wire.Moved {

@@ -29,7 +29,7 @@ func (c *Handler) get(conn *server.Conn) {
 				}
 			}
 			c.Tally.Add(ns, c.Req.Op, namespaces.OutcomeOf(&c.Reply))
-			c.answer(conn)
+			c.appendReply(conn)
 			return
 		}
 		if size <= limit {

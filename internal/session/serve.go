@@ -40,7 +40,7 @@ func (d *Sessions) App(nc net.Conn) (server.Handler, error) {
 // further than this host.
 func (d *Sessions) Peer(from kv.Process) server.Handler {
 	c := d.Of(access.Caller{}, d.Engine.Shares.Join("node "+string(from.Node)))
-	c.from, c.about, c.slow = from, []any{"from", from.Node}, d.Engine.ServePeer
+	c.from, c.about, c.serveWaiting = from, []any{"from", from.Node}, d.Engine.ServePeer
 	c.Tally.served = &d.Engine.Counts.Served
 	return c
 }
@@ -169,10 +169,10 @@ func (c *Handler) serve(conn *server.Conn) {
 	case wire.OpMGet:
 		c.mget(conn)
 	case wire.OpMetaGet:
-		c.answerOr(conn, c.MetaGet(conn))
+		c.answerOrLater(conn, c.MetaGet(conn))
 	case wire.OpHello:
 		c.Reply = c.welcome()
-		c.answer(conn)
+		c.appendReply(conn)
 	case wire.OpStats:
 		c.Tally.Flush() // those of the same batch
 		if q.Has(wire.Cluster) {
@@ -180,7 +180,7 @@ func (c *Handler) serve(conn *server.Conn) {
 			return
 		}
 		c.Reply = wire.BodyReply(c.Sessions.Host.Stats())
-		c.answer(conn)
+		c.appendReply(conn)
 	case wire.OpWatch:
 		c.watch(conn)
 	case wire.OpVerify, wire.OpReload, wire.OpDrain:
@@ -192,24 +192,24 @@ func (c *Handler) serve(conn *server.Conn) {
 	case wire.OpShared:
 		c.share(conn)
 	case wire.OpPull, wire.OpFetch, wire.OpProbe, wire.OpApplied:
-		c.ofPeers(conn)
+		c.answerPeer(conn)
 	default:
 		if asksOthers(c, q) {
 			c.later(conn)
 			return
 		}
-		c.answerOr(conn, c.Execute(conn))
+		c.answerOrLater(conn, c.Execute(conn))
 	}
 }
 
-// answerOr answers c.Req if it has been served, and else later.
-func (c *Handler) answerOr(conn *server.Conn, served bool) {
+// answerOrLater answers c.Req if it has been served, and else later.
+func (c *Handler) answerOrLater(conn *server.Conn, served bool) {
 	if !served {
 		c.later(conn)
 		return
 	}
 	c.given(c.Req, &c.Reply)
-	c.answer(conn)
+	c.appendReply(conn)
 }
 
 // asksOthers says whether a request that this host executes asks other hosts too.

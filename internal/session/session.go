@@ -32,10 +32,10 @@ type Session struct {
 	about         []any      // the peer, for the log
 	refusalLogged bool       // a refusal has been logged
 	batches       uint32
-	// slow answers what cannot be answered in place.
-	slow    func(ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration) wire.Reply
-	member  *quota.Member // of the host's shares; nil: this process itself
-	process string        // at the other end
+	// serveWaiting answers what cannot be answered in place.
+	serveWaiting func(ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration) wire.Reply
+	member       *quota.Member // of the host's shares; nil: this process itself
+	process      string        // at the other end
 
 	ctx, reading context.Context // of requests that wait; reading also ends with the connection; nil before the first
 
@@ -183,7 +183,7 @@ func New(cfg Config) *Sessions { return &Sessions{Config: cfg} }
 func (d *Sessions) session(by access.Caller, m *quota.Member) *Session {
 	return &Session{
 		Sessions: d, Core: d.Engine, By: by, member: m, Names: namespaces.Pins{Table: d.Engine.Names, Member: m},
-		slow: d.Host.Serve,
+		serveWaiting: d.Host.Serve,
 	}
 }
 

@@ -136,6 +136,6 @@ func (c *Handler) hits(conn *server.Conn) {
 	c.Core.Reads.Reported(c.Req, &c.Names, c.Now)
 	if !c.Req.Has(wire.Quiet) {
 		c.Reply = wire.Reply{}
-		c.answer(conn)
+		c.appendReply(conn)
 	}
 }

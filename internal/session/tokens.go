@@ -23,7 +23,7 @@ func (c *Handler) grant(conn *server.Conn) bool {
 	c.Reply = r
 	c.Tally.Add(ns, c.Req.Op, namespaces.OutcomeOf(&c.Reply))
 	c.given(c.Req, &c.Reply)
-	c.answer(conn)
+	c.appendReply(conn)
 	return true
 }
 
@@ -156,7 +156,7 @@ func (c *Handler) abandon(list map[string]tokenOf) {
 				Options: wire.Abandon, TTLMS: wire.TTLDefault,
 			}
 			b := namespaces.Pins{Table: c.Core.Names}
-			c.slow(context.Background(), q, &b, c.Core.Deadlines.Of(q, now))
+			c.serveWaiting(context.Background(), q, &b, c.Core.Deadlines.Of(q, now))
 			b.Release()
 		}
 	}()

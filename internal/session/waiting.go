@@ -22,16 +22,16 @@ import (
 // write that its reader answers at once is executed even if its client has gone already, and so is
 // one without an answer.
 type Waiting struct {
-	Session   *Session
-	Conn      *server.Conn
-	Request   wire.Request  // with its own bytes
-	Held      quota.Held    // bytes that the connection's account has for it
-	Deadline  time.Duration // on the boot clock
-	Since     time.Duration // when the request was read, on the boot clock
-	turn      turn
-	trace     inspect.Trace // of Serve
-	forAnswer int           // bytes of Held that are for the answer
-	awaited   bool          // the account counts it as a read; Request may become another one
+	Session          *Session
+	Conn             *server.Conn
+	Request          wire.Request  // with its own bytes
+	Held             quota.Held    // bytes that the connection's account has for it
+	Deadline         time.Duration // on the boot clock
+	Since            time.Duration // when the request was read, on the boot clock
+	turn             turn
+	trace            inspect.Trace // of Serve
+	chargedForAnswer int           // bytes of Held: taken for the answer before End
+	awaited          bool          // the account counts it as a read; Request may become another one
 }
 
 // sizeOf returns the size of a request's clone in bytes.
@@ -44,8 +44,8 @@ func sizeOf(q *wire.Request) int {
 	return n
 }
 
-// MaxSlow bounds the requests of all connections that wait.
-const MaxSlow = 1 << 16
+// MaxWaiting bounds the requests of all connections that wait.
+const MaxWaiting = 1 << 16
 
 // Begin makes w the present request of a session, which then waits; more bytes are taken for what the
 // caller has for it. End and Held.Free end it. After an error there is no room, and it does not wait.
@@ -95,7 +95,7 @@ func (w *Waiting) Serve() wire.Reply {
 	waited := inspect.BeginWait(ctx, inspect.Order, "")
 	w.turn.wait()
 	waited()
-	r := s.slow(ctx, &w.Request, &b, w.Deadline)
+	r := s.serveWaiting(ctx, &w.Request, &b, w.Deadline)
 	if acks := s.Core.Acks; acks.Wanted(&w.Request) {
 		w.turn.leave() // later requests are answered from what is stored
 		b.Release()
@@ -111,7 +111,7 @@ func (w *Waiting) Serve() wire.Reply {
 // Without memory the reply is BUSY.
 func (w *Waiting) End(r *wire.Reply) {
 	if n := ValuesOf(r); n > SmallValue && OnlyReads(&w.Request) {
-		if err := Busy(w.Held.Take(max(0, n-w.forAnswer))); err != nil {
+		if err := Busy(w.Held.Take(max(0, n-w.chargedForAnswer))); err != nil {
 			*r = wire.ErrorReply(err)
 		}
 	}
@@ -144,14 +144,14 @@ func (w *Waiting) note(r *wire.Reply) {
 	now := s.Core.Clock.Read()
 	s.Core.Inspection.Requests.Note(now.Boot-w.Since, now, func() inspect.SlowCall {
 		c := inspect.SlowCall{
-			Op: q.Op.String(), Namespace: string(cut(q.Namespace, kv.MaxNamespaceLen)),
+			Op: q.Op.String(), Namespace: string(truncate(q.Namespace, kv.MaxNamespaceLen)),
 			Keys: namespaces.KeysIn(q), Result: r.Status.String(), Parts: w.trace.Parts(),
 		}
 		if key := q.Key; key != nil || len(q.Keys) > 0 {
 			if key == nil {
 				key = q.Keys[0]
 			}
-			c.Key, c.Hash = bytes.Clone(cut(key, kv.MaxKeyLen)), s.Core.Names.Hash(q.Namespace, key)
+			c.Key, c.Hash = bytes.Clone(truncate(key, kv.MaxKeyLen)), s.Core.Names.Hash(q.Namespace, key)
 		}
 		return c
 	})
@@ -163,9 +163,9 @@ func OnlyReads(q *wire.Request) bool {
 	return engine.ReadOp(q.Op) || q.Op == wire.OpMetaGet && !q.Has(wire.Touch) && !q.Has(wire.Claim)
 }
 
-// cut returns at most the first n bytes. A request that is refused may name anything, and
+// truncate returns at most the first n bytes. A request that is refused may name anything, and
 // an MGET may have a key that is too long beside keys that are loaded.
-func cut(b []byte, n int) []byte { return b[:min(n, len(b))] }
+func truncate(b []byte, n int) []byte { return b[:min(n, len(b))] }
 
 // timed are the requests that note may list: those that are to be fast.
 var timed = [wire.OpCount]bool{

@@ -30,8 +30,8 @@ type File struct {
 	mem  memory
 }
 
-// family begins the names of all regions. The hash of a socket's path and a region's id follow.
-const family = "cachesidecar-"
+// namePrefix begins the names of all regions. The hash of a socket's path and a region's id follow.
+const namePrefix = "cachesidecar-"
 
 // folders returns where the regions of a socket may lie.
 func folders(socket string) (list []string) {
@@ -47,7 +47,7 @@ func folders(socket string) (list []string) {
 // prefix returns how the names of a socket's regions begin.
 func prefix(socket string) (string, error) {
 	path, err := filepath.Abs(socket)
-	return fmt.Sprintf(family+"%016x-", xxh3.HashString(path)), err
+	return fmt.Sprintf(namePrefix+"%016x-", xxh3.HashString(path)), err
 }
 
 // Possible returns why there is no place for the regions of a socket, or nil.

@@ -20,7 +20,7 @@ const (
 )
 
 // regionName matches the names of regions.
-var regionName = regexp.MustCompile(`^` + family + `[0-9a-f]{16}-[0-9a-f]{16}$`)
+var regionName = regexp.MustCompile(`^` + namePrefix + `[0-9a-f]{16}-[0-9a-f]{16}$`)
 
 // EndOthers ends the regions that earlier sidecars of a socket have left, and erases them. No
 // such sidecar runs. After an error apps may read from such a region until its last certificate

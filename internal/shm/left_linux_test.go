@@ -18,7 +18,7 @@ import (
 // that are named like regions count.
 func TestPlanted(t *testing.T) {
 	testenv.Takes(t, time.Second)
-	const name, another = family + "0123456789abcdef-", family + "fedcba9876543210-"
+	const name, another = namePrefix + "0123456789abcdef-", namePrefix + "fedcba9876543210-"
 	dir := t.TempDir()
 	plant := func(name string, owner int) {
 		t.Helper()

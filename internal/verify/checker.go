@@ -42,11 +42,11 @@ type Running struct {
 
 // key is what is known of a key.
 type key struct {
-	changes []*change // in the order of their begins
-	values  map[int64]*change
-	touches []*touched
-	dropped int64 // the highest number of a value that was forgotten, because it had ended
-	room    int   // changes are forgotten from this number on
+	changes  []*change // in the order of their begins
+	values   map[int64]*change
+	touches  []*touched
+	dropped  int64 // the highest number of a value that was forgotten, because it had ended
+	forgetAt int   // changes are forgotten from this number on
 }
 
 // change is a Set, Delete or Flush.
@@ -57,8 +57,8 @@ type change struct {
 	effective moment // by when it had surely taken effect
 	settled   moment // by when it had, or never will
 	committed moment // of a value in the origin: by when the origin had it
-	replaced  moment // and the next one
-	over      moment // its end
+	replaced  moment // of a value in the origin: by when the origin had another
+	ended     moment // never: it is under way
 	read      bool
 }
 
@@ -79,7 +79,7 @@ func (c *Checker) tick(at time.Duration) moment {
 func (c *Checker) key(name string) *key {
 	k := c.keys[name]
 	if k == nil {
-		k = &key{values: map[int64]*change{}, dropped: math.MinInt64, room: 16}
+		k = &key{values: map[int64]*change{}, dropped: math.MinInt64, forgetAt: 16}
 		c.keys[name] = k
 	}
 	return k
@@ -103,7 +103,7 @@ func (c *Checker) Begin(o Op) *Running {
 		k.touches = append(k.touches, r.touch)
 	case Set, Delete, Flush:
 		w := &change{op: o, began: r.began, acked: never, effective: never, settled: never,
-			committed: never, replaced: never, over: never}
+			committed: never, replaced: never, ended: never}
 		r.change = w
 		if o.Kind == Flush {
 			c.flushes = append(c.flushes, w)
@@ -115,7 +115,7 @@ func (c *Checker) Begin(o Op) *Running {
 			k.values[o.Number] = w
 		}
 		if o.Committed != 0 && o.Committed <= o.Began {
-			k.commits(w, r.began)
+			k.noteCommit(w, r.began)
 		}
 	}
 	return r
@@ -128,7 +128,7 @@ func (c *Checker) End(r *Running) Verdict {
 	case Read:
 		c.leave(r)
 		if r.Outcome == Done {
-			return c.found(r, now)
+			return c.judgeRead(r, now)
 		}
 	case Touch:
 		switch {
@@ -139,7 +139,7 @@ func (c *Checker) End(r *Running) Verdict {
 			r.touch.op, r.touch.ended = r.Op, now
 		}
 	case Set, Delete, Flush:
-		return c.changed(r, now)
+		return c.judgeChange(r, now)
 	}
 	return Verdict{}
 }
@@ -159,10 +159,10 @@ func (c *Checker) leave(r *Running) {
 	r.prev, r.next = nil, nil
 }
 
-// changed notes the outcome of a change.
-func (c *Checker) changed(r *Running, now moment) (v Verdict) {
+// judgeChange judges a change that has ended, and notes its outcome.
+func (c *Checker) judgeChange(r *Running, now moment) (v Verdict) {
 	w := r.change
-	w.op, w.over = r.Op, now
+	w.op, w.ended = r.Op, now
 	if r.Kind == Flush {
 		if !r.Acked() {
 			c.flushes = slices.DeleteFunc(c.flushes, func(f *change) bool { return f == w })
@@ -177,7 +177,7 @@ func (c *Checker) changed(r *Running, now moment) (v Verdict) {
 	case r.Kind == Set && k.values[r.Number] != w:
 		v = Verdict{Rule: Twice, Op: r.Op, By: &k.values[r.Number].op}
 	case r.Kind == Set && r.Refused() && w.read:
-		v = Verdict{Rule: Denied, Op: r.Op}
+		v = Verdict{Rule: ReadRefused, Op: r.Op}
 	}
 	switch {
 	case r.Acked():
@@ -192,14 +192,14 @@ func (c *Checker) changed(r *Running, now moment) (v Verdict) {
 		k.changes = slices.DeleteFunc(k.changes, func(d *change) bool { return d == w }) // it ends nothing for sure
 	}
 	if r.Committed != 0 {
-		k.commits(w, now)
+		k.noteCommit(w, now)
 	}
 	c.forget(k)
 	return v
 }
 
-// commits notes that the origin has a value, and has no earlier one any more.
-func (k *key) commits(w *change, now moment) {
+// noteCommit notes that the origin has a value, and has no earlier one any more.
+func (k *key) noteCommit(w *change, now moment) {
 	if w.committed != never {
 		return
 	}

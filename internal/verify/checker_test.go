@@ -127,7 +127,7 @@ func TestCheckerAgrees(t *testing.T) {
 		got := make([]Verdict, len(ops))
 		for _, v := range Check(rules, ops) {
 			at := slices.IndexFunc(ops, func(o Op) bool { return o == v.Op })
-			if got[at] = v; v.Rule == Denied && v.Op.Kind == Set { // it was read before it was refused
+			if got[at] = v; v.Rule == ReadRefused && v.Op.Kind == Set { // it was read before it was refused
 				got[at] = Verdict{}
 				for i, o := range ops {
 					if o.Kind == Read && o.Outcome == Done && o.Number == v.Op.Number && o.Key == v.Op.Key && o.Ended < v.Op.Ended && o.Ended > v.Op.Began {
@@ -150,7 +150,7 @@ func TestCheckerAgrees(t *testing.T) {
 		}
 	}
 	t.Logf("%d operations; %v", right, seen)
-	for _, rule := range []Rule{Unwritten, Denied, Own, AckAll, Newest, Bound, Expired} {
+	for _, rule := range []Rule{Unwritten, ReadRefused, Own, AckAll, Newest, Bound, Expired} {
 		if seen[rule] < 100 {
 			t.Errorf("only %d of %q", seen[rule], rule)
 		}

@@ -165,8 +165,8 @@ type Rule string
 const (
 	// Unwritten: every value was written by a change that had begun.
 	Unwritten Rule = "a value that no app has written"
-	// Denied: and that was not refused.
-	Denied Rule = "the value of a refused write"
+	// ReadRefused: and that was not refused.
+	ReadRefused Rule = "the value of a refused write"
 	// Own: no read returns a value after its host has acknowledged what ended it.
 	Own Rule = "read your writes"
 	// AckAll: nor through any host, if all hosts have acknowledged that.

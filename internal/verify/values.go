@@ -2,8 +2,8 @@ package verify
 
 import "time"
 
-// found judges a read that has found a value, and notes what it shows.
-func (c *Checker) found(r *Running, now moment) Verdict {
+// judgeRead judges a read that has found a value, and notes what it shows.
+func (c *Checker) judgeRead(r *Running, now moment) Verdict {
 	k := c.key(r.Key)
 	w := k.values[r.Number]
 	v := c.judge(k, w, r)
@@ -27,8 +27,8 @@ func (c *Checker) judge(k *key, w *change, r *Running) (v Verdict) {
 		return Verdict{Rule: Bound, Stale: c.rules.Bound + c.rules.Slack + 1}
 	case w == nil:
 		return Verdict{Rule: Unwritten}
-	case w.over != never && w.op.Refused():
-		return Verdict{Rule: Denied, By: &w.op}
+	case w.ended != never && w.op.Refused():
+		return Verdict{Rule: ReadRefused, By: &w.op}
 	}
 	for _, list := range [][]*change{k.changes, c.flushes} {
 		for _, e := range list {
@@ -133,14 +133,14 @@ func (c *Checker) Misses(r *Running, number int64) (flushed, expired bool) {
 // forget forgets what can change no verdict: the values that have ended for every read that
 // is under way or begins later, and the changes before the one that has ended them.
 func (c *Checker) forget(k *key) {
-	if len(k.changes) < k.room {
+	if len(k.changes) < k.forgetAt {
 		return
 	}
 	if e := c.floor(append(k.changes[:len(k.changes):len(k.changes)], c.flushes...)); e != nil {
 		kept := k.changes[:0]
 		for _, w := range k.changes {
 			switch {
-			case w == e || w.over == never || w.began.order > e.began.order,
+			case w == e || w.ended == never || w.began.order > e.began.order,
 				w.op.Kind == Set && !w.op.Refused() && !c.ends(e, w):
 				kept = append(kept, w)
 			case w.op.Kind == Set:
@@ -152,7 +152,7 @@ func (c *Checker) forget(k *key) {
 		k.changes = kept
 		k.forgetTouches(e)
 	}
-	k.room = 2*len(k.changes) + 16
+	k.forgetAt = 2*len(k.changes) + 16
 }
 
 // forgetTouches forgets the touches of values that have ended.
@@ -178,7 +178,7 @@ func (c *Checker) forgetFlushes() {
 	if e := c.floor(c.flushes); e != nil {
 		kept := c.flushes[:0]
 		for _, f := range c.flushes {
-			if f.over == never || f.began.order >= e.began.order {
+			if f.ended == never || f.began.order >= e.began.order {
 				kept = append(kept, f)
 			}
 		}

@@ -33,7 +33,7 @@ func (s *Store) Remove(k kv.Key, r Removal, now kv.Moment) (kv.Version, Result) 
 	if r.Compare != 0 {
 		_, _, h, _, found := sh.find(k)
 		partition := k.Hash.Partition()
-		had = found && h.marks&markStale != 0 && sh.kept(h, partition, now.Boot)
+		had = found && h.marks&markStale != 0 && sh.usable(h, partition, now.Boot)
 		switch present := found && sh.present(h, partition, now.Boot); {
 		case !present && !had:
 			return 0, Absent
@@ -87,25 +87,25 @@ func (sh *shard) dropEntry(hash kv.Hash, at slot, w word, h header, now kv.Momen
 	sh.removeEntry(hash, at, w, h)
 }
 
-// soften makes the entry of a key a stale one, which stays for at most as long as most says;
-// zero is no such limit. It reports whether the key had a live value.
-func (sh *shard) soften(k kv.Key, most time.Duration, now kv.Moment) bool {
+// soften makes the entry of a key a stale one, which stays for at most maxStale; zero is no
+// such limit. It reports whether the key had a live value.
+func (sh *shard) soften(k kv.Key, maxStale time.Duration, now kv.Moment) bool {
 	s := sh.store
 	limit := s.namespaces[k.Namespace].staleLimit()
-	if most > 0 {
-		limit = min(limit, most)
+	if maxStale > 0 {
+		limit = min(limit, maxStale)
 	}
 	_, w, h, b, found := sh.find(k)
 	if !found || limit <= 0 || h.negative() {
 		return sh.drop(k, now)
 	}
 	partition := k.Hash.Partition()
-	if !sh.kept(h, partition, now.Boot) {
+	if !sh.usable(h, partition, now.Boot) {
 		return false
 	}
 	ends := kv.After(now.Boot, limit)
 	if h.marks&markStale != 0 {
-		if most > 0 { // it may only end earlier
+		if maxStale > 0 { // it may only end earlier
 			sh.redate(w, &h, b, min(h.deadline, ends))
 		}
 		return false

@@ -95,8 +95,8 @@ func (sh *shard) check(nsBytes *[kv.MaxNamespaces]int64) error {
 // index reads all words of the index.
 func (a *audit) index() error {
 	x := a.shard.index
-	if slots := len(x.dir); slots > int(x.base) && slots*splitFill/4 > x.most {
-		return fmt.Errorf("a directory of %d slots for %d words", slots, x.most)
+	if slots := len(x.dir); slots > int(x.base) && slots*splitFill/4 > x.maxWords {
+		return fmt.Errorf("a directory of %d slots for %d words", slots, x.maxWords)
 	}
 	for d := range x.dir {
 		if x.canonical(d) {

@@ -58,7 +58,7 @@ type Config struct {
 	Changed func(k kv.Key, v kv.Version)
 
 	// Forgotten, if set, is called in the same way when all copies of the keys of some
-	// partitions must go: see given.go. Without it the store remembers nothing there.
+	// partitions must go: see copied.go. Without it the store remembers nothing there.
 	Forgotten func(set kv.PartitionSet, v kv.Version)
 }
 

@@ -26,7 +26,7 @@ const (
 
 	markAbsent = 1 << 3 // a negative entry: the origin has no value
 	markRead   = 1 << 4 // the entry has been read since it was written
-	markGiven  = 1 << 5 // and copies of it may be kept elsewhere
+	markCopied = 1 << 5 // and copies of it may be kept elsewhere
 )
 
 // header is a decoded entry header. It is nested, and has 32 bytes, for the reason that Marks

@@ -147,7 +147,7 @@ func (sh *shard) evictChain(id segmentID, q int, now time.Duration) {
 		panic("l2/segment: a queued chain is not in the index")
 	}
 	h := readHeader(sh.store.at(loc))
-	if !sh.kept(h, hash.Partition(), now) {
+	if !sh.usable(h, hash.Partition(), now) {
 		sh.countHidden(h, hash.Partition())
 		sh.removeEntry(hash, at, w, h)
 		return
@@ -159,7 +159,7 @@ func (sh *shard) evictChain(id segmentID, q int, now time.Duration) {
 		}
 		sh.n.evicted++
 		sh.n.evictions++
-		sh.store.remember(hash, h)
+		sh.store.rememberCopied(hash, h)
 		sh.removeEntry(hash, at, w, h)
 		return
 	}
@@ -224,7 +224,7 @@ func (sh *shard) move(id segmentID, q int, now time.Duration, keep func(kv.Hash,
 		if !ok {
 			return true // dead already
 		}
-		if !sh.kept(h, hash.Partition(), now) {
+		if !sh.usable(h, hash.Partition(), now) {
 			sh.countHidden(h, hash.Partition())
 			sh.forget(hash, at, h)
 			return true
@@ -232,7 +232,7 @@ func (sh *shard) move(id segmentID, q int, now time.Duration, keep func(kv.Hash,
 		hits, ok := keep(hash, h, w.hits())
 		if !ok {
 			sh.n.evicted++
-			sh.store.remember(hash, h)
+			sh.store.rememberCopied(hash, h)
 			sh.forget(hash, at, h)
 			return true
 		}
@@ -349,9 +349,9 @@ func (sh *shard) expel(id segmentID, now time.Duration) {
 
 // countGone counts the removal of an entry: as evicted if it was still of use.
 func (sh *shard) countGone(hash kv.Hash, h header, now time.Duration) {
-	if sh.kept(h, hash.Partition(), now) {
+	if sh.usable(h, hash.Partition(), now) {
 		sh.n.evicted++
-		sh.store.remember(hash, h)
+		sh.store.rememberCopied(hash, h)
 	} else {
 		sh.countHidden(h, hash.Partition())
 	}

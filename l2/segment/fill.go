@@ -24,7 +24,7 @@ type past struct {
 }
 
 // Restore puts an entry back as it was elsewhere, with its version. It does so only if
-// the key has no live entry, and had none that was given out, its partition still has the
+// the key has no live entry, and had none that may have copies, its partition still has the
 // given generation, and admit returns true. admit is called in the critical section that
 // stores.
 func (s *Store) Restore(e kv.Entry, generation uint16, hits int, admit func() bool, now kv.Moment) Result {
@@ -62,7 +62,7 @@ type Fill struct {
 // returns false.
 //
 // Fill calls Config.Changed only if copies of an earlier value may be alive: the live entry
-// that it replaces or removes was given out, or so was one that was evicted. The version
+// that it replaces or removes may have copies, or one that was evicted may. The version
 // passed to Changed is stamped at this moment. Fill returns it as the event; else zero.
 func (s *Store) Fill(k kv.Key, f Fill, now kv.Moment) (event kv.Version, r Result) {
 	return s.putPast(k, Write{
@@ -111,11 +111,11 @@ func (sh *shard) outdated(k kv.Key, p *past, found bool, old header) bool {
 	return p.generation != sh.store.Generation(partition) ||
 		p.version < sh.counts[k.Namespace].floor ||
 		found && sh.current(old, partition) && old.version >= p.version ||
-		!p.replaces && sh.store.remembers(k.Hash) ||
+		!p.replaces && sh.store.mayBeCopied(k.Hash) ||
 		!p.admit()
 }
 
 // outdates reports whether copies of an earlier value may be alive.
 func (sh *shard) outdates(k kv.Key, live bool, old header) bool {
-	return (live && old.marks&markGiven != 0 || sh.store.remembers(k.Hash)) && !failpoint.Out(failpoint.Given)
+	return (live && old.marks&markCopied != 0 || sh.store.mayBeCopied(k.Hash)) && !failpoint.Out(failpoint.Copied)
 }

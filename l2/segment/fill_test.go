@@ -28,7 +28,7 @@ func mustFill(t testing.TB, s *Store, name string, f Fill) kv.Version {
 }
 
 // TestFillTellsOfChanges checks that Fill calls Changed if, and only if, it replaces or
-// removes a live value that was given out.
+// removes a live value that may have copies.
 func TestFillTellsOfChanges(t *testing.T) {
 	var (
 		big    = bytes.Repeat([]byte{7}, 300<<10) // a chain
@@ -190,18 +190,18 @@ func TestForgotten(t *testing.T) {
 			floor = v
 		},
 	})
-	const n = 4 * givenGroups * givenRemember
+	const n = 4 * copiedGroups * maxCopiedHashes
 	for i := range n {
 		name := fmt.Sprint("given", i)
 		mustPut(t, s, name, Write{Value: make([]byte, 50)})
 		s.Read(nil, testKey(name), NoLimit, true, testNow.Boot)
 	}
 	most := 0
-	for i := range s.given {
-		most = max(most, len(s.given[i].hashes))
+	for i := range s.copied {
+		most = max(most, len(s.copied[i].hashes))
 	}
-	if most > givenRemember || forgotten.Empty() || floor == 0 || floor > s.cfg.Versions.Next(0) {
-		t.Errorf("%d hashes of a group, of at most %d; floor %v", most, givenRemember, floor)
+	if most > maxCopiedHashes || forgotten.Empty() || floor == 0 || floor > s.cfg.Versions.Next(0) {
+		t.Errorf("%d hashes of a group, of at most %d; floor %v", most, maxCopiedHashes, floor)
 	}
 	for i := range n { // a key of which a copy may be alive is remembered, or is of partitions that were forgotten
 		name := fmt.Sprint("given", i)

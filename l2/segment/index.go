@@ -48,11 +48,11 @@ func (w word) withLoc(l location) word {
 type index struct {
 	pages *pages
 	directory
-	shape atomic.Pointer[directory] // the directory that Warm reads without the lock
-	count int                       // words in use
-	most  int                       // words that the directory grows for
-	held  int                       // scans under way; pages do not merge meanwhile
-	hand  int                       // where the next search for a victim starts
+	shape    atomic.Pointer[directory] // the directory that Warm reads without the lock
+	count    int                       // words in use
+	maxWords int                       // words that the directory grows for
+	scans    int                       // scans under way; pages do not merge meanwhile
+	hand     int                       // where the next search for a victim starts
 
 	// Pages split and merged; words that came to a full page that could not split.
 	splits, merges, refused int64
@@ -73,8 +73,8 @@ type slot struct {
 	at   int
 }
 
-func newIndex(p *pages, base, most int) *index {
-	return &index{pages: p, most: most, directory: directory{base: uint32(base), dir: make([]pageID, base)}}
+func newIndex(p *pages, base, maxWords int) *index {
+	return &index{pages: p, maxWords: maxWords, directory: directory{base: uint32(base), dir: make([]pageID, base)}}
 }
 
 // begin gives an index its first pages.
@@ -156,9 +156,9 @@ func (x *index) findLocation(h kv.Hash, loc location) (slot, word, bool) {
 	return s, w, ok
 }
 
-// ready splits the page of a hash if a split is due and allowed. It reports whether the
+// splitIfDue splits the page of a hash if a split is due and allowed. It reports whether the
 // page has room for a word. hashOf recomputes the hash of an entry.
-func (x *index) ready(h kv.Hash, hashOf func(location) kv.Hash) bool {
+func (x *index) splitIfDue(h kv.Hash, hashOf func(location) kv.Hash) bool {
 	d := x.dirSlot(h)
 	for ; x.pages.fill[x.dir[d]] >= splitFill; d = x.dirSlot(h) {
 		if !x.maySplit(x.dir[d]) || !x.split(d, hashOf) {
@@ -172,7 +172,7 @@ func (x *index) ready(h kv.Hash, hashOf func(location) kv.Hash) bool {
 // maySplit reports whether the shard has enough words for pages of one more bit: see the
 // package comment.
 func (x *index) maySplit(id pageID) bool {
-	return min(x.count, x.most) >= splitFill/2*int(x.base<<x.pages.depth[id])
+	return min(x.count, x.maxWords) >= splitFill/2*int(x.base<<x.pages.depth[id])
 }
 
 // alike calls each, if not nil, for the words with the tag of a hash and returns their
@@ -232,7 +232,7 @@ func (x *index) remove(h kv.Hash, s slot) {
 // shrink merges the page of directory slot d with its buddy, if both are sparse and no
 // scan is under way.
 func (x *index) shrink(d uint32) {
-	if x.held == 0 && x.pages.fill[x.dir[d]] < mergeFill {
+	if x.scans == 0 && x.pages.fill[x.dir[d]] < mergeFill {
 		x.merge(d)
 	}
 }

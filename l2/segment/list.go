@@ -48,19 +48,19 @@ func (s *Store) Valid(p Position) bool {
 // List appends the entries that have a value and that w wants, from a position up to the
 // end of its index page, and returns the position after them; ok is false after the last
 // page. looked is the number of index words that it has looked at. It ends within the
-// page after most entries, or after 64 KiB of their keys; entries of one hash stay
+// page after limit entries, or after 64 KiB of their keys; entries of one hash stay
 // together, so there may be up to 7 more.
 //
 // A caller that lists page by page up to the end gets each entry that exists throughout
 // exactly once. The lock is held for one page. List does not count as a hit.
-func (s *Store) List(p Position, w *Wanted, most int, list []Listed) (_ []Listed, next Position, looked int, ok bool) {
+func (s *Store) List(p Position, w *Wanted, limit int, list []Listed) (_ []Listed, next Position, looked int, ok bool) {
 	sh := s.shards[p.Shard]
 	sh.mu.Lock()
 	found, end, looked := sh.page(p, w)
 	next = Position{p.Shard, p.Root, end}
 	copied := 0
 	for i, f := range found {
-		if (i >= most || copied >= scanCopy) && f.rest != found[i-1].rest {
+		if (i >= limit || copied >= scanCopy) && f.rest != found[i-1].rest {
 			next.Rest = f.rest
 			break
 		}

@@ -44,7 +44,7 @@ func (s *Store) Look(dst []byte, k kv.Key, q Query, now kv.Moment) ([]byte, Seen
 	at, w, h, b, found := sh.find(k)
 	partition := k.Hash.Partition()
 	live := found && sh.visible(h, partition, now.Boot)
-	stale := found && !live && h.marks&markStale != 0 && sh.kept(h, partition, now.Boot)
+	stale := found && !live && h.marks&markStale != 0 && sh.usable(h, partition, now.Boot)
 	if !live && !stale {
 		if !q.Unread {
 			sh.misses++

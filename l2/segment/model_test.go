@@ -57,7 +57,7 @@ func TestAgainstModel(t *testing.T) {
 		{"hits", total.Hits}, {"misses", total.Misses}, {"negative entries", total.Negative},
 		{"negative hits", seen.negative}, {"stale values, expired", seen.expired}, {"stale values, invalidated", seen.invalidated},
 		{"of them evicted", seen.oldLost}, {"fills stored", seen.filled}, {"fills refused", seen.refused},
-		{"fills over a live value that was given out", seen.outdating}, {"and over an evicted one", seen.outdatingGone},
+		{"fills over a live value that may have copies", seen.outdating}, {"and over an evicted one", seen.outdatingGone},
 		{"fills that outdated nothing", seen.silent}, {"fills that removed", seen.removed},
 		{"values joined", seen.joined}, {"chains joined", seen.joinedChain}, {"softened values seen", seen.softened},
 		{"keys ended by a look", seen.ended},

@@ -19,12 +19,12 @@ func (sh *shard) makePlace(k kv.Key, now time.Duration) {
 	for x.alike(k.Hash, nil) >= maxAlike {
 		c := candidate{sh: sh, ns: k.Namespace, now: now}
 		x.alike(k.Hash, func(at slot, w word) { c.consider(at, w, 0) })
-		c.giveWay(&sh.n.collided)
+		c.remove(&sh.n.collided)
 	}
-	if !x.ready(k.Hash, sh.store.hashAt) {
+	if !x.splitIfDue(k.Hash, sh.store.hashAt) {
 		c := candidate{sh: sh, ns: k.Namespace, now: now}
 		x.sample(k.Hash, func(at slot, w word) { c.consider(at, w, w.hits()) })
-		c.giveWay(&sh.n.crowdedOut)
+		c.remove(&sh.n.crowdedOut)
 	}
 }
 
@@ -37,10 +37,10 @@ type candidate struct {
 	ns  kv.NamespaceID
 	now time.Duration
 
-	any   bool
-	worth int
-	at    slot
-	word  word
+	chosen bool
+	worth  int
+	at     slot
+	word   word
 	header
 }
 
@@ -52,18 +52,18 @@ const (
 func (c *candidate) consider(at slot, w word, worth int) {
 	h := readHeader(c.sh.store.at(w.loc()))
 	switch {
-	case !c.sh.kept(h, w.partition(), c.now):
+	case !c.sh.usable(h, w.partition(), c.now):
 		worth = hidden
 	case h.namespace != c.ns:
 		worth += foreign
 	}
-	if !c.any || worth < c.worth || worth == c.worth && h.version < c.version {
-		c.any, c.worth, c.at, c.word, c.header = true, worth, at, w, h
+	if !c.chosen || worth < c.worth || worth == c.worth && h.version < c.version {
+		c.chosen, c.worth, c.at, c.word, c.header = true, worth, at, w, h
 	}
 }
 
-// giveWay removes the candidate. If it could still be served, it counts as evicted.
-func (c *candidate) giveWay(count *int64) {
+// remove removes the candidate. If it could still be served, it counts as evicted.
+func (c *candidate) remove(count *int64) {
 	hash := c.sh.store.hashAt(c.word.loc())
 	c.sh.countGone(hash, c.header, c.now)
 	if c.worth != hidden {

@@ -261,7 +261,7 @@ func (sh *shard) evictMarked(ns kv.NamespaceID, size int64, now time.Duration) b
 		hash, at, w, h, ok := sh.marked(ns, m)
 		switch {
 		case !ok:
-		case !sh.kept(h, hash.Partition(), now):
+		case !sh.usable(h, hash.Partition(), now):
 			sh.countHidden(h, hash.Partition())
 			sh.removeEntry(hash, at, w, h)
 		case w.hits() > 0:
@@ -269,7 +269,7 @@ func (sh *shard) evictMarked(ns kv.NamespaceID, size int64, now time.Duration) b
 			q.push(m)
 		default:
 			sh.n.quotaEvicted++
-			sh.store.remember(hash, h)
+			sh.store.rememberCopied(hash, h)
 			sh.removeEntry(hash, at, w, h)
 		}
 	}

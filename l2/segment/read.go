@@ -38,7 +38,7 @@ func (s *Store) Get(dst []byte, k kv.Key, limit int, now time.Duration) ([]byte,
 func (s *Store) Read(dst []byte, k kv.Key, limit int, give bool, now time.Duration) ([]byte, Info, bool) {
 	marks := uint8(markRead)
 	if give {
-		marks |= markGiven
+		marks |= markCopied
 	}
 	sh := s.shard(k.Hash)
 	sh.mu.Lock()
@@ -49,7 +49,7 @@ func (s *Store) Read(dst []byte, k kv.Key, limit int, give bool, now time.Durati
 		return dst, Info{}, false
 	}
 	if partition := k.Hash.Partition(); !sh.visible(h, partition, now) {
-		if !sh.kept(h, partition, now) {
+		if !sh.usable(h, partition, now) {
 			sh.countHidden(h, partition)
 			sh.removeEntry(k.Hash, at, w, h)
 		}
@@ -120,7 +120,7 @@ func (s *Store) Still(k kv.Key, version kv.Version, give bool, now time.Duration
 		return Info{}, false
 	}
 	if give {
-		b[offMarks] = h.marks | markGiven
+		b[offMarks] = h.marks | markCopied
 	}
 	return h.info(b), true
 }

@@ -161,7 +161,7 @@ func (sh *shard) mergePage(d int) {
 // hold adds n to the scans under way; while there is one, index pages do not merge.
 func (sh *shard) hold(n int) {
 	sh.mu.Lock()
-	sh.index.held += n
+	sh.index.scans += n
 	sh.mu.Unlock()
 }
 

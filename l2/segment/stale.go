@@ -21,7 +21,7 @@ func (s *Store) GetStale(dst []byte, k kv.Key, now time.Duration) ([]byte, Stale
 	defer sh.mu.Unlock()
 	_, w, h, b, found := sh.find(k)
 	partition := k.Hash.Partition()
-	if !found || h.negative() || sh.visible(h, partition, now) || !sh.kept(h, partition, now) {
+	if !found || h.negative() || sh.visible(h, partition, now) || !sh.usable(h, partition, now) {
 		return dst, Stale{}, false
 	}
 	t := Stale{Info: h.info(b), Invalidated: h.marks&markStale != 0}

@@ -25,7 +25,7 @@ type Store struct {
 	generations  []atomic.Uint32 // per partition: its current ownership, low 16 bits
 	sweep        chan struct{}   // capacity 1: a sweep is needed
 	turn         atomic.Uint32   // the shard that frees a segment for the next chain
-	given        [givenGroups]given
+	copied       [copiedGroups]copiedGroup
 	memory       memory // with Config.Keep
 }
 
@@ -304,8 +304,8 @@ func (sh *shard) present(h header, partition uint16, now time.Duration) bool {
 	return !h.negative() && sh.visible(h, partition, now)
 }
 
-// kept is like visible, but also true for entries that only GetStale returns.
-func (sh *shard) kept(h header, partition uint16, now time.Duration) bool {
+// usable is like visible, but also true for entries that only GetStale returns.
+func (sh *shard) usable(h header, partition uint16, now time.Duration) bool {
 	return !sh.store.due(h).Passed(now) && sh.current(h, partition)
 }
 

@@ -280,7 +280,7 @@ func (sh *shard) rewrite(
 ) bool {
 	seg, _ := sh.store.split(loc)
 	m := &sh.store.meta[seg]
-	if old.marks&^(markRead|markGiven) != h.marks || old.size() != h.size() || int(m.class) != class {
+	if old.marks&^(markRead|markCopied) != h.marks || old.size() != h.size() || int(m.class) != class {
 		return false
 	}
 	h.version = sh.store.stamp(k, w, now)

@@ -8,7 +8,7 @@ const noArgs: readonly Arg[] = [];
 const scratch = new Writer();
 
 /** What a call and the reader of its answer see of a Connection. */
-export interface Carrier {
+export interface CallConnection {
   readonly welcome: Welcome;
   readonly doubted: boolean;
   leases: number;
@@ -18,8 +18,11 @@ export interface Carrier {
   returnedLease(): void;
 }
 
-/** Reads an answer from its first element after the status on. It returns the call's result, or throws its error. */
-export type Handle = (call: Call, status: number, elements: number, r: Reader, conn: Carrier) => unknown;
+/**
+ * Reads an answer from its first element after the status on. It returns the call's result, or throws its error. conn
+ * is the connection that the answer came by.
+ */
+export type ReadAnswer = (call: Call, status: number, elements: number, r: Reader, conn: CallConnection) => unknown;
 
 /** Call is one request and its outcome. It is settled once. */
 export class Call {
@@ -27,14 +30,14 @@ export class Call {
   deadline = 0; // ms, by performance.now(); 0: not begun
   chunk = 0; // the write that has the request
   settled = false;
-  conn: Carrier | undefined; // where it is in flight
+  conn: CallConnection | undefined; // where it is in flight
   began = 0; // ms, by performance.now(): when it was sent last
   resolve!: (v: never) => void;
   reject!: (e: unknown) => void;
   /** Is told of a failure before the caller is. */
   failed: ((e: unknown) => void) | undefined = undefined;
   /** Takes an answer that comes after the call was given up. */
-  late: Handle | undefined = undefined;
+  late: ReadAnswer | undefined = undefined;
   /** Is told when the call is settled. */
   over: ((e: unknown) => void) | undefined = undefined;
   /** The status of the answer; -1 before. */
@@ -63,8 +66,8 @@ export class Call {
     readonly op: number,
     readonly timeout: number, // ms
     private readonly encode: (call: Call, w: Writer, id: number, timeout: number) => void,
-    readonly handle: Handle,
-    /** What encode and handle use. */
+    readonly readAnswer: ReadAnswer,
+    /** What encode and readAnswer use. */
     readonly ns: string | null,
     readonly key: string | Uint8Array,
     public options: number,

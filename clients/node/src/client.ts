@@ -1,4 +1,4 @@
-import { Call, type Handle } from './call.js';
+import { Call, type ReadAnswer } from './call.js';
 import { Bit, limits, Mode, Op, Status } from './codes.js';
 import type {
   AppendOptions, CallOptions, DeleteOptions, FlushOptions, GetOptions, IncrOptions, SetOptions, TouchOptions, WriteOptions,
@@ -105,7 +105,7 @@ export class Client {
     return this.read<T | undefined>(key, o, replies.value);
   }
 
-  private read<T>(key: Key, o: GetOptions | undefined, handle: Handle): Promise<T> {
+  private read<T>(key: Key, o: GetOptions | undefined, readAnswer: ReadAnswer): Promise<T> {
     try {
       key = keyOf(key);
       if (this.space !== undefined && !o?.fresh && !o?.signal?.aborted && !this.core.closed) {
@@ -115,7 +115,7 @@ export class Client {
         }
       }
       const options = o === undefined ? 0 : readBits(o);
-      const call = new Call(Op.get, this.time(o), writeRead, handle, this.ns, key, options);
+      const call = new Call(Op.get, this.time(o), writeRead, readAnswer, this.ns, key, options);
       prepareNear(call, this.space);
       return this.core.run(call, o?.signal);
     } catch (e) {
@@ -256,9 +256,9 @@ export class Client {
 
   /** Makes a write of a key. The near cache hears of it before the caller does. */
   private write<T>(
-    op: number, key: Key, handle: Handle, args: readonly Arg[], o: CallOptions | undefined, since = 1,
+    op: number, key: Key, readAnswer: ReadAnswer, args: readonly Arg[], o: CallOptions | undefined, since = 1,
   ): Promise<T> {
-    const call = new Call(op, this.time(o), writeKeyed, handle, this.ns, key, 0);
+    const call = new Call(op, this.time(o), writeKeyed, readAnswer, this.ns, key, 0);
     call.args = args;
     call.since = since;
     this.noting(call, [key]);
@@ -434,8 +434,10 @@ export class Client {
     return this.bare(Op.members, replies.body, [], o);
   }
 
-  private async bare<T>(op: number, handle: Handle, args: readonly Arg[], o: CallOptions | undefined): Promise<T> {
-    const call = new Call(op, this.time(o), writeBare, handle, null, '', 0);
+  private async bare<T>(
+    op: number, readAnswer: ReadAnswer, args: readonly Arg[], o: CallOptions | undefined,
+  ): Promise<T> {
+    const call = new Call(op, this.time(o), writeBare, readAnswer, null, '', 0);
     call.args = args;
     return this.core.run(call, o?.signal);
   }

@@ -1,5 +1,5 @@
 import type { Socket } from 'node:net';
-import type { Call, Carrier } from './call.js';
+import type { Call, CallConnection } from './call.js';
 import { limits, Op, Status } from './codes.js';
 import { cacheError, statusError } from './errors.js';
 import { Input } from './input.js';
@@ -45,7 +45,7 @@ interface Doubt {
  * Connection has calls in flight over one socket. Calls of one tick share one write. It has one timer, and none while
  * no call waits. While a call waits, the socket holds the process; else it does not.
  */
-export class Connection implements Carrier {
+export class Connection implements CallConnection {
   welcome!: Welcome;
   retiring = false; // takes no more calls
   ended = false;
@@ -321,7 +321,7 @@ export class Connection implements Carrier {
       if (call.settled) {
         call.late?.(call, status, elements, r, this);
       } else {
-        result = call.handle(call, status, elements, r, this);
+        result = call.readAnswer(call, status, elements, r, this);
       }
     } catch (e) {
       if (e instanceof Malformed) {

@@ -2,7 +2,7 @@ import * as net from 'node:net';
 import { Call } from './call.js';
 import { limits, Op, versions } from './codes.js';
 import { Connection, type Owner } from './connection.js';
-import { denied, isDenied } from './denied.js';
+import { isPermissionDenied, permissionError } from './permission.js';
 import { type CacheError, cacheError, closedError } from './errors.js';
 import type { Settings } from './options.js';
 import { findSocket, readToken } from './paths.js';
@@ -171,7 +171,7 @@ export class Dialer {
         if (this.closed) {
           throw closedError();
         }
-        throw isDenied(e) ? denied(path, e) : cacheError('unavailable',
+        throw isPermissionDenied(e) ? permissionError(path, e) : cacheError('unavailable',
           `cannot connect to the sidecar at ${path} (${(e as Error).message}): is it running?`, e);
       }
     }

@@ -1,4 +1,4 @@
-import { Call, type Carrier, type Handle } from './call.js';
+import { Call, type CallConnection, type ReadAnswer } from './call.js';
 import { Bit, Op, Status } from './codes.js';
 import type { Core } from './core.js';
 import type { Encoded } from './encoding.js';
@@ -13,7 +13,7 @@ export class Lease {
   private open = true;
 
   constructor(
-    private readonly conn: Carrier,
+    private readonly conn: CallConnection,
     private readonly token: Uint8Array,
     private readonly ns: string | null,
     private readonly key: Key,
@@ -82,7 +82,7 @@ const encodedAt = (r: Reader, from: number, to: number, flags: number): Encoded 
   { bytes: Buffer.from(r.buf.subarray(from, to)), flags });
 
 /** Reads an answer to LEASE: the value, encoded still, since several may share it, a Miss, or a Lease. */
-export const leased: Handle = (call, status, elements, r, conn) => {
+export const leased: ReadAnswer = (call, status, elements, r, conn) => {
   if (status !== Status.lease) {
     return located(call, status, elements, r, conn, encodedAt);
   }
@@ -92,7 +92,7 @@ export const leased: Handle = (call, status, elements, r, conn) => {
 };
 
 /** Gives back a token whose caller has left. */
-export const lateLease: Handle = (call, status, elements, r, conn) => {
+export const lateLease: ReadAnswer = (call, status, elements, r, conn) => {
   if (status === Status.lease) {
     (leased(call, status, elements, r, conn) as Lease).abandon();
   }

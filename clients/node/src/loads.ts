@@ -31,8 +31,8 @@ export interface LoadOptions {
   signal?: AbortSignal | undefined;
 }
 
-/** Where a load is made. */
-export interface Place {
+/** The namespace of a load: as requests name it, and its values in the near cache, if there is one. */
+export interface Namespace {
   ns: string | null;
   space: Space | undefined;
 }
@@ -73,7 +73,7 @@ class Flight {
     readonly key: Key,
     readonly loader: Loader<unknown>,
     readonly options: LoadOptions,
-    readonly place: Place,
+    readonly namespace: Namespace,
     public alone: boolean, // do not ask the sidecar
   ) {}
 
@@ -158,12 +158,12 @@ export class Loads {
   }
 
   /** Joins the key's next flight, which begins at once if none is under way. */
-  join(place: Place, key: Key, loader: Loader<unknown>, o: LoadOptions, alone: boolean): Promise<unknown> {
+  join(namespace: Namespace, key: Key, loader: Loader<unknown>, o: LoadOptions, alone: boolean): Promise<unknown> {
     if (this.core.closed) {
       throw closedError();
     }
     const bits = (o.fresh ? Bit.fresh : 0) | (o.staleOk ? Bit.staleOk : 0);
-    const id = `${bits}/${this.idOf(place.ns, key)}`;
+    const id = `${bits}/${this.idOf(namespace.ns, key)}`;
     const queue = this.keys.get(id);
     const f = queue?.next;
     if (f !== undefined && !f.controller.signal.aborted) {
@@ -174,18 +174,18 @@ export class Loads {
     if (f !== undefined) {
       this.flights.delete(f); // all its callers have left
     }
-    return this.add(place, key, loader, o, alone, id, bits);
+    return this.add(namespace, key, loader, o, alone, id, bits);
   }
 
   /** Adds a flight, and lets it begin if none is under way. */
   private add(
-    place: Place, key: Key, loader: Loader<unknown>, o: LoadOptions, alone: boolean, id: string, bits: number,
+    namespace: Namespace, key: Key, loader: Loader<unknown>, o: LoadOptions, alone: boolean, id: string, bits: number,
   ): Promise<unknown> {
     const queue = this.keys.get(id);
     if (this.flights.size >= this.core.settings.maxLoads) {
       throw cacheError('busy', `${this.flights.size} keys are being loaded: try again, or raise maxLoads`);
     }
-    const f = new Flight(key, loader, o, place, alone);
+    const f = new Flight(key, loader, o, namespace, alone);
     f.callers = 1;
     this.flights.add(f);
     const result = f.wait(o.signal);
@@ -248,7 +248,7 @@ export class Loads {
     const s = this.core.settings;
     const timeout = f.options.timeout ?? s.timeout;
     for (let steps = Math.max(1, Math.floor(s.waitTimeout / timeout)); ; steps--) {
-      const { ns, space } = f.place;
+      const { ns, space } = f.namespace;
       const call = new Call(Op.lease, timeout, writeRead, leased, ns, f.key, bits);
       prepareNear(call, space);
       call.late = lateLease;
@@ -287,7 +287,7 @@ export class Loads {
       }
       const encoded = encodeValue(v);
       encoded.flags = markedFlags(encoded.flags, f.options.flags);
-      const filled = lease?.fill(encoded, ttlArg(f.options.ttl), encoded.flags, f.place.space, this.core);
+      const filled = lease?.fill(encoded, ttlArg(f.options.ttl), encoded.flags, f.namespace.space, this.core);
       await filled?.catch(() => {}); // the value is good for those who have waited
       f.succeed(v, encoded);
     } catch (e) {
@@ -314,7 +314,7 @@ export class Loads {
         f.controller.abort(e);
       }, most);
       const own: Loading = {
-        by: this, id: this.idOf(f.place.ns, f.key), within: f.within(running), over: false,
+        by: this, id: this.idOf(f.namespace.ns, f.key), within: f.within(running), over: false,
       };
       const over = (): void => {
         own.over = true;

@@ -1,6 +1,6 @@
 import * as fs from 'node:fs';
 import * as path from 'node:path';
-import { denied, isDenied } from './denied.js';
+import { isPermissionDenied, permissionError } from './permission.js';
 import { cacheError } from './errors.js';
 
 /** Finds the sidecar's socket: see "A client's duties" in docs/PROTOCOL.md of the project. */
@@ -24,10 +24,10 @@ export function findSocket(explicit: string | undefined): string {
         return socket;
       }
     } catch (e) {
-      if (!isDenied(e)) {
+      if (!isPermissionDenied(e)) {
         throw e;
       }
-      closed ??= denied(socket, e);
+      closed ??= permissionError(socket, e);
     }
   }
   if (closed !== undefined) {

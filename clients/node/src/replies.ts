@@ -1,4 +1,4 @@
-import type { Call, Carrier, Handle } from './call.js';
+import type { Call, CallConnection, ReadAnswer } from './call.js';
 import { Status, Why } from './codes.js';
 import { decodeValue, narrowed } from './encoding.js';
 import { statusError } from './errors.js';
@@ -49,7 +49,7 @@ type Make = (r: Reader, from: number, to: number, flags: number, key: Key) => un
 
 /** Keeps the answer to a read, whose reader is at the version. */
 function keep(
-  call: Call, key: Key, r: Reader, conn: Carrier, from: number, to: number, flags: number, rest: number,
+  call: Call, key: Key, r: Reader, conn: CallConnection, from: number, to: number, flags: number, rest: number,
 ): void {
   if (rest >= 7 && call.space !== undefined && call.asked !== undefined) {
     call.space.near.keep(call.space, key, call.asked, r, conn.welcome.epoch, { from, to, flags });
@@ -58,7 +58,7 @@ function keep(
 
 /** Reads an answer to GET: what is made of the value, or a Miss. */
 export function located(
-  call: Call, status: number, elements: number, r: Reader, conn: Carrier, make: Make,
+  call: Call, status: number, elements: number, r: Reader, conn: CallConnection, make: Make,
 ): unknown {
   if (status === Status.ok || status === Status.stale) {
     if (elements < 6) {
@@ -81,16 +81,17 @@ export function located(
 const decoded: Make = (r, from, to, flags, key) => decodeValue(r.buf, from, to, flags, view(r, from, to), key);
 
 /** Reads an answer to GET: the value, or a Miss. */
-export const lookup: Handle = (call, status, elements, r, conn) => located(call, status, elements, r, conn, decoded);
+export const lookup: ReadAnswer = (call, status, elements, r, conn) => (
+  located(call, status, elements, r, conn, decoded));
 
 /** Reads an answer to GET: the value, or undefined. */
-export const value: Handle = (call, status, elements, r, conn) => {
+export const value: ReadAnswer = (call, status, elements, r, conn) => {
   const found = lookup(call, status, elements, r, conn);
   return found instanceof Miss ? undefined : found;
 };
 
 /** Reads an answer to GET: an Item, or undefined. */
-export const item: Handle = (_call, status, elements, r) => {
+export const item: ReadAnswer = (_call, status, elements, r) => {
   if (status === Status.miss) {
     return undefined;
   }
@@ -119,7 +120,7 @@ export interface Several {
 }
 
 /** Reads an answer to MGET for some keys. */
-export function several(keys: readonly (string | Uint8Array)[]): Handle {
+export function several(keys: readonly (string | Uint8Array)[]): ReadAnswer {
   return (call, _status, elements, r, conn) => {
     if (elements < 1 || r.array() !== keys.length) {
       throw new Malformed(`the sidecar's answer is malformed: it has not ${keys.length} items`);
@@ -143,7 +144,9 @@ function skipped(r: Reader, n: number): undefined {
   return undefined;
 }
 
-function one(call: Call, key: string | Uint8Array, status: number, n: number, r: Reader, conn: Carrier): unknown {
+function one(
+  call: Call, key: string | Uint8Array, status: number, n: number, r: Reader, conn: CallConnection,
+): unknown {
   if (n < 6) {
     throw few();
   }
@@ -183,7 +186,7 @@ export interface Stored {
 }
 
 /** Reads an answer to SET. */
-export const stored: Handle = (call, status, elements, r) => {
+export const stored: ReadAnswer = (call, status, elements, r) => {
   const has = status !== Status.miss;
   if (has && elements < 1) {
     throw few();
@@ -196,7 +199,7 @@ export const stored: Handle = (call, status, elements, r) => {
 };
 
 /** Reads an answer to DELETE for some keys: which had a value. */
-export function deleted(keys: readonly (string | Uint8Array)[]): Handle {
+export function deleted(keys: readonly (string | Uint8Array)[]): ReadAnswer {
   return (call, _status, elements, r) => {
     if (elements < 1 || r.array() !== keys.length) {
       throw new Malformed(`the sidecar's answer is malformed: it has not ${keys.length} items`);
@@ -229,7 +232,7 @@ export function deleted(keys: readonly (string | Uint8Array)[]): Handle {
 }
 
 /** Reads an answer to TOUCH. */
-export const touched: Handle = (call, status, elements, r) => {
+export const touched: ReadAnswer = (call, status, elements, r) => {
   if (status === Status.ok && elements >= 2) {
     r.skip(1);
     r.u64(); // of the change
@@ -241,7 +244,7 @@ export const touched: Handle = (call, status, elements, r) => {
 };
 
 /** Reads an answer to METAGET with a new TTL: the value, or undefined. A stale value is not touched. */
-export const gotAndTouched: Handle = (call, status, elements, r) => {
+export const gotAndTouched: ReadAnswer = (call, status, elements, r) => {
   if (status === Status.miss) {
     wrote(call.space, call.key, 0, 0);
     return undefined;
@@ -262,10 +265,10 @@ export const gotAndTouched: Handle = (call, status, elements, r) => {
 };
 
 /** Reads an answer to INCR of unsigned numbers. */
-export const incrementedUnsigned: Handle = (call, status, elements, r) => counted(call, status, elements, r, true);
+export const incrementedUnsigned: ReadAnswer = (call, status, elements, r) => counted(call, status, elements, r, true);
 
 /** Reads an answer to INCR. */
-export const incremented: Handle = (call, status, elements, r) => counted(call, status, elements, r, false);
+export const incremented: ReadAnswer = (call, status, elements, r) => counted(call, status, elements, r, false);
 
 function counted(
   call: Call, status: number, elements: number, r: Reader, unsigned: boolean,
@@ -285,10 +288,10 @@ function counted(
 }
 
 /** Reads an answer without a result. */
-export const nothing: Handle = () => undefined;
+export const nothing: ReadAnswer = () => undefined;
 
 /** Reads an answer with a map or an array. */
-export const body: Handle = (_call, _status, elements, r) => {
+export const body: ReadAnswer = (_call, _status, elements, r) => {
   if (elements < 1) {
     throw few();
   }

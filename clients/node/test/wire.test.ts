@@ -3,7 +3,7 @@ import * as fs from 'node:fs';
 import * as path from 'node:path';
 import { test } from 'node:test';
 import { encode } from '@msgpack/msgpack';
-import { Call, type Handle } from '../src/call.js';
+import { Call, type ReadAnswer } from '../src/call.js';
 import { Op } from '../src/codes.js';
 import type { Connection } from '../src/connection.js';
 import { Input } from '../src/input.js';
@@ -71,14 +71,14 @@ test('requests: the bytes that this client sends', () => {
 
 const conn = { leases: 0 } as Connection;
 
-/** Decodes an answer by a handle. */
-function decoded(hex: string, op: number, handle: Handle, key = 'user:42'): unknown {
+/** Decodes an answer by the function that reads it. */
+function decoded(hex: string, op: number, readAnswer: ReadAnswer, key = 'user:42'): unknown {
   const b = Buffer.from(hex, 'hex');
   const r = new Reader().of(b, 4, b.length);
   const elements = r.array() - 2;
   r.uint();
   const status = r.uint();
-  const result = handle(new Call(op, 0, () => {}, handle, null, key, 0), status, elements, r, conn);
+  const result = readAnswer(new Call(op, 0, () => {}, readAnswer, null, key, 0), status, elements, r, conn);
   return result;
 }
 
@@ -89,7 +89,7 @@ const answer = (name: string): Message => {
 };
 
 test('answers: what this client reads', () => {
-  const table: [string, number, Handle, unknown][] = [
+  const table: [string, number, ReadAnswer, unknown][] = [
     ['miss', Op.get, replies.lookup, replies.Miss.notCached],
     ['miss, the owner cannot be reached', Op.get, replies.lookup, replies.Miss.degraded],
     ['miss, the origin says so, vouched', Op.get, replies.lookup, replies.Miss.absent],
@@ -108,8 +108,8 @@ test('answers: what this client reads', () => {
     ['pong', Op.ping, replies.nothing, undefined],
     ['delete', Op.delete, replies.deleted(['a', 'b']), [true, false]],
   ];
-  for (const [name, op, handle, want] of table) {
-    assert.deepEqual(decoded(answer(name).hex, op, handle), want, name);
+  for (const [name, op, readAnswer, want] of table) {
+    assert.deepEqual(decoded(answer(name).hex, op, readAnswer), want, name);
   }
   const item = decoded(answer('stale').hex, Op.get, replies.item) as replies.Item;
   assert.deepEqual(item, {
@@ -143,7 +143,7 @@ test('answers: HELLO and WATCH', () => {
 });
 
 /** What reads an answer to an op. */
-const handles: Record<string, Handle> = {
+const readers: Record<string, ReadAnswer> = {
   GET: replies.item, MGET: replies.several(['a', 'b', 'c']), SET: replies.stored,
   TOUCH: replies.touched, INCR: replies.incremented, FILL: replies.stored,
   METAGET: replies.gotAndTouched, STATS: replies.body, MEMBERS: replies.body, WATCH: replies.body, HELLO: (_c, _s, _n, r) => readWelcome(r),
@@ -152,22 +152,22 @@ const handles: Record<string, Handle> = {
 test('answers: every one that is cut short is malformed, and further elements are not', () => {
   for (const m of messages) {
     const status = m.message[1] as number;
-    const handle = m.op === 'DELETE' && status === 0
-      ? replies.deleted((m.message[2] as unknown[]).map((_, i) => `k${i}`)) : handles[m.op];
-    if (m.kind !== 'answer' || handle === undefined || status > 3 || status === 1
+    const readAnswer = m.op === 'DELETE' && status === 0
+      ? replies.deleted((m.message[2] as unknown[]).map((_, i) => `k${i}`)) : readers[m.op];
+    if (m.kind !== 'answer' || readAnswer === undefined || status > 3 || status === 1
       || m.name.includes('vouched')) { // what attests a value may be missing
       continue;
     }
     const whole = Buffer.from(m.hex, 'hex');
     const unread = m.op === 'INCR' ? encode(m.message[4]).length : 0; // ttl_ms is of no use here
     for (let cut = 5; cut < whole.length - unread; cut++) {
-      assert.throws(() => decoded(whole.subarray(0, cut).toString('hex'), numbers.get(m.op)!, handle),
+      assert.throws(() => decoded(whole.subarray(0, cut).toString('hex'), numbers.get(m.op)!, readAnswer),
         (e) => e instanceof Malformed, `${m.name}, cut at ${cut}`);
     }
     const longer = Buffer.concat([whole, Buffer.of(0xc0)]);
     longer[4]!++;
     try {
-      decoded(longer.toString('hex'), numbers.get(m.op)!, handle);
+      decoded(longer.toString('hex'), numbers.get(m.op)!, readAnswer);
     } catch (e) {
       assert.equal((e as { code?: string }).code, 'encoding', m.name); // the values' flags are 1
     }

@@ -125,7 +125,7 @@ def test_looks_at_random_bytes() -> None:
         data = bytes(rnd.choices(b"\x00\x80\x81\x91\x92\xa2\xc0\xc1\xc4\xc8\xcd\xd5\xd9\xdc\xde\xdf", k=i % 40))
         found = extension().look(data)
         assert _bounds._walk(data) == max(found, 1) or found == 2, data
-        assert _bounds._around() < 0 or _bounds._skips(data, _bounds._around()) == (found <= 2), data
+        assert _bounds._padding() < 0 or _bounds._library_skips(data, _bounds._padding()) == (found <= 2), data
         assert (extension().glance(data), _bounds._glance(data)) == (0, 0), data
         seen.append(found)
     assert {0, 2, 3, 4, 6} <= set(seen)

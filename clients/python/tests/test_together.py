@@ -169,7 +169,7 @@ def test_near_values_of_tasks_are_outdated_for_the_bound_at_most(sidecar: Sideca
                 if await near.get("k") == "new":
                     break
                 assert asked - written < BOUND
-                await asyncio.sleep(0)  # hits do not wait, and the follower is to run
+                await asyncio.sleep(0)  # hits do not wait, and the near feed is to run
             assert await near.get("k") == "new"
 
     asyncio.run(asyncio.wait_for(main(), LIMIT))

@@ -10,7 +10,7 @@ import (
 
 // append appends the answer to a request, and counts it.
 func (f *answerForm) append(dst []byte, n *tally, q *wire.Request, r *wire.Reply) []byte {
-	if f.Verb == memcached.Bad {
+	if f.Verb == memcached.Invalid {
 		return dst // see handler.drop
 	}
 	n.note(f, q, r)

@@ -91,7 +91,7 @@ func (n *tally) outcome(r *wire.Reply, hits, misses count) {
 // note counts a request, which has been answered.
 func (n *tally) note(f *answerForm, q *wire.Request, r *wire.Reply) {
 	switch f.Verb {
-	case memcached.Bad:
+	case memcached.Invalid:
 	case memcached.Get, memcached.Gets, memcached.MetaGet:
 		if q.Op != wire.OpMGet {
 			n.get(r.Status)

@@ -113,7 +113,7 @@ func (t *handler) flushAll(conn *server.Conn, cmd *memcached.Command) {
 	case !t.Core.Node.SingleNode():
 		t.wait(conn)
 	default:
-		t.answerOr(conn, t.Execute(conn))
+		t.answerOrWait(conn, t.Execute(conn))
 	}
 }
 

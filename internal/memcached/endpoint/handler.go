@@ -36,10 +36,10 @@ type handler struct {
 	// refused is why the key of the present request is refused; nil: it has a namespace.
 	refused *wire.Error
 
-	late     bool // the first command has come
-	commands int  // of the batch
-	at       int  // the command that is answered
-	n        tally
+	hadCommand bool // the first command has come
+	commands   int  // of the batch
+	at         int  // the command that is answered
+	n          tally
 	*work
 }
 
@@ -108,11 +108,11 @@ func (t *handler) run(conn *server.Conn) {
 	if q.Op == wire.OpMetaGet { // its value may be long
 		serve = t.MetaGet
 	}
-	t.answerOr(conn, serve(conn))
+	t.answerOrWait(conn, serve(conn))
 }
 
-// answerOr answers the present request if it has been served, and else waits for it.
-func (t *handler) answerOr(conn *server.Conn, served bool) {
+// answerOrWait answers the present request if it has been served, and else waits for it.
+func (t *handler) answerOrWait(conn *server.Conn, served bool) {
 	if served {
 		t.answer(conn)
 	} else {
@@ -171,14 +171,14 @@ func (t *handler) Serve(conn *server.Conn, frames [][]byte) error {
 	for i, frame := range frames {
 		cmd := &t.cmds[i]
 		memcached.Parse(frame, cmd)
-		switch first := !t.late; {
+		switch first := !t.hadCommand; {
 		case cmd.HTTP, first && memcached.IsHTTP(frame):
 			return errHTTP // whatever command the line could be too
 		case first && cmd.Unknown:
 			conn.Out = append(conn.Out, "ERROR\r\n"...)
 			return errUnknown
 		}
-		t.late = true
+		t.hadCommand = true
 		if len(frames) < session.WarmFrom || cmd.Key == nil {
 			continue
 		}
@@ -231,7 +231,7 @@ func (t *handler) Oversized(conn *server.Conn, _ []byte, _ int, why error) {
 func (t *handler) serve(conn *server.Conn, cmd *memcached.Command) {
 	c := t.Session
 	switch cmd.Verb {
-	case memcached.Bad:
+	case memcached.Invalid:
 		t.bad(conn, cmd)
 	case memcached.Get, memcached.Gets:
 		t.get(conn, cmd)
@@ -285,4 +285,4 @@ func (t *handler) drop(conn *server.Conn, key []byte) {
 }
 
 // noAnswer is the form of a request of ours: see drop.
-var noAnswer = memcached.ReplyFormat{Verb: memcached.Bad, Quiet: true}
+var noAnswer = memcached.ReplyFormat{Verb: memcached.Invalid, Quiet: true}

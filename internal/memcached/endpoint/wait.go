@@ -106,7 +106,7 @@ func (t *handler) here() bool {
 func (t *handler) await(conn *server.Conn, a *delayed) error {
 	t.Names.Release()
 	// Only what was cloned is used after that; see getLater and gat for further keys.
-	last := t.at == t.commands-1 && !t.form.more && t.form.Verb != memcached.Bad
+	last := t.at == t.commands-1 && !t.form.more && t.form.Verb != memcached.Invalid
 	err := server.Wait(conn, last, func() {
 		if a.over == nil {
 			a.reply = a.Serve()

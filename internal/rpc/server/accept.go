@@ -156,14 +156,14 @@ type groupLimiter struct{ limit *rate.Limiter }
 // all users. A full queue, of 4,096, must be empty long before a client gives up, after
 // 250 ms. The rate is that of one goroutine, on however many processors.
 const (
-	comes     = 25_000 // connections a second
-	comesOnce = 64
+	arrivalRate  = 25_000 // connections a second
+	arrivalBurst = 64
 )
 
-// Each connection that goes has its own goroutine.
+// Each connection that ends has its own goroutine.
 const (
-	goes     = 4000 // connections a second and processor
-	goesOnce = 16
+	departureRate  = 4000 // connections a second and processor
+	departureBurst = 16
 )
 
 // PerProcessor returns n times the number of processors that Go uses.

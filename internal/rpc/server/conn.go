@@ -63,22 +63,22 @@ type Conn struct {
 	replies replies
 	lost    error // the reader's own: why an answer could not be written
 
-	batches atomic.Uint32 // so far
-	swept   uint32        // batches at the server's last sweep; the sweep's own
+	batches      atomic.Uint32 // so far
+	sweptBatches uint32        // batches at the server's last sweep; the sweep's own
 
-	account  *quota.Account
-	longest  int // bytes of a request: see Admit
-	closing  atomic.Bool
-	squeezed atomic.Bool // ended because others need the memory of its answers
+	account    *quota.Account
+	longest    int // bytes of a request: see AllowMaxFrame
+	closing    atomic.Bool
+	overBudget atomic.Bool // ended because others need the memory of its answers
 }
 
-// Own moves the connection's account to its owner, once the owner is known. The reader
+// SetOwner moves the connection's account to its owner, once the owner is known. The reader
 // calls it, before any request waits.
-func (c *Conn) Own(owner, process string) { c.account.Move(owner, process) }
+func (c *Conn) SetOwner(owner, process string) { c.account.Move(owner, process) }
 
-// Admit raises the longest request from Limits.MaxFirst to Limits.MaxFrame. The handler
+// AllowMaxFrame raises the longest request from Limits.MaxFirstFrame to Limits.MaxFrame. The handler
 // calls it.
-func (c *Conn) Admit() { c.longest = c.server.limits.MaxFrame }
+func (c *Conn) AllowMaxFrame() { c.longest = c.server.limits.MaxFrame }
 
 // Kill ends the connection without waiting for its reader. Any goroutine may call it. Answers that are
 // not yet written may be lost, and those in Out are, if the reader calls it.
@@ -99,8 +99,8 @@ type Limits struct {
 	SendBuffer int
 	// MaxFrame bounds the bytes of a request. Default 8 MiB + 64 KiB.
 	MaxFrame int
-	// MaxFirst bounds the bytes of a request before Conn.Admit. Default MaxFrame.
-	MaxFirst int
+	// MaxFirstFrame bounds the bytes of a request before Conn.AllowMaxFrame. Default MaxFrame.
+	MaxFirstFrame int
 	// MaxInFlight bounds the requests of one connection that wait. A connection with so
 	// many is not read from. Default 1,024.
 	MaxInFlight int
@@ -129,7 +129,7 @@ func (l Limits) withDefaults() Limits {
 	d := DefaultLimits
 	l.MaxConns = cmp.Or(l.MaxConns, d.MaxConns)
 	l.MaxFrame = cmp.Or(l.MaxFrame, d.MaxFrame)
-	l.MaxFirst = cmp.Or(l.MaxFirst, l.MaxFrame)
+	l.MaxFirstFrame = cmp.Or(l.MaxFirstFrame, l.MaxFrame)
 	l.MaxInFlight = cmp.Or(l.MaxInFlight, d.MaxInFlight)
 	l.FrameTimeout = cmp.Or(l.FrameTimeout, d.FrameTimeout)
 	l.WriteTimeout = cmp.Or(l.WriteTimeout, d.WriteTimeout)
@@ -145,14 +145,14 @@ type Stats = cachesidecar.ConnectionStats
 
 // shared is what the connections of one server have in common.
 type shared struct {
-	limits   Limits
-	framing  Framing       // limits.Framing, or its default
-	maxConns atomic.Int64  // limits.MaxConns, as it is now
-	turns    atomic.Int64  // ended without a rest; for tests
-	come     *groupLimiter // beginnings of all connections
-	leave    *groupLimiter // ends of all connections
-	over     chan struct{} // closed when the server ends
-	ends     sync.Once
+	limits     Limits
+	framing    Framing       // limits.Framing, or its default
+	maxConns   atomic.Int64  // limits.MaxConns, as it is now
+	turns      atomic.Int64  // ended without a rest; for tests
+	arrivals   *groupLimiter // beginnings of all connections
+	departures *groupLimiter // ends of all connections
+	over       chan struct{} // closed when the server ends
+	ends       sync.Once
 
 	open, accepted, rejected           atomic.Int64
 	slowReaders, slowFrames, badFrames atomic.Int64
@@ -162,8 +162,11 @@ type shared struct {
 }
 
 func newShared(l Limits) *shared {
-	s := &shared{limits: l.withDefaults(), over: make(chan struct{}),
-		come: newGroupLimiter(comes, comesOnce), leave: newGroupLimiter(PerProcessor(goes), goesOnce)}
+	s := &shared{
+		limits: l.withDefaults(), over: make(chan struct{}),
+		arrivals:   newGroupLimiter(arrivalRate, arrivalBurst),
+		departures: newGroupLimiter(PerProcessor(departureRate), departureBurst),
+	}
 	if s.framing = l.Framing; s.framing == nil {
 		s.framing = prefixed{}
 	}

@@ -45,7 +45,7 @@ type Cut struct {
 // bad says that the first one is bad.
 func (c *Conn) cut(list [][]byte) (frames [][]byte, n int, bad bool) {
 	if f := c.server.limits.Framing; f != nil {
-		return c.cuts(list, f)
+		return c.cutByFraming(list, f)
 	}
 	b := c.input.Bytes()
 	for len(list) < MaxServe && n < partBytes && len(b)-n >= wire.LengthSize {
@@ -63,8 +63,8 @@ func (c *Conn) cut(list [][]byte) (frames [][]byte, n int, bad bool) {
 	return list, n, false
 }
 
-// cuts is cut for another framing than that of package wire.
-func (c *Conn) cuts(list [][]byte, f Framing) (frames [][]byte, n int, bad bool) {
+// cutByFraming is cut for another framing than that of package wire.
+func (c *Conn) cutByFraming(list [][]byte, f Framing) (frames [][]byte, n int, bad bool) {
 	b := c.input.Bytes()
 	for len(list) < MaxServe && n < partBytes && n < len(b) {
 		cut := f.Cut(b[n:], c.frame.scanned, c.longest)
@@ -137,9 +137,9 @@ type partFrame struct {
 // wake the reader, possibly after it has already seen that they do.
 func (f *partFrame) overdue() bool { return !f.due.IsZero() && !time.Now().Before(f.due) }
 
-// time gives the frame that has begun a deadline of the reads, or removes it. begun says whether there
+// setDeadline gives the frame that has begun a deadline of the reads, or removes it. begun says whether there
 // is one, and another whether it is not the same as after the last batch.
-func (f *partFrame) time(c *Conn, begun, another bool) error {
+func (f *partFrame) setDeadline(c *Conn, begun, another bool) error {
 	if begun == f.timed && !(begun && another) {
 		return nil
 	}
@@ -225,7 +225,7 @@ func (c *Conn) GiveMemory() int64 {
 	}
 	if since := c.outbox.blocked.Load(); since != 0 && time.Now().UnixNano()-since >= int64(stuckAfter) {
 		n := c.outbox.share.Used() // before Kill: it may be given back before Kill returns
-		c.squeezed.Store(true)
+		c.overBudget.Store(true)
 		c.Kill()
 		return n
 	}

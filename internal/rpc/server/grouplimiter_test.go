@@ -87,7 +87,7 @@ func took(over func() bool) time.Duration {
 // that a few do not wait.
 func TestEase(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
-		const few, many, soon = goesOnce - 1, 4096, 2 * time.Millisecond
+		const few, many, soon = departureBurst - 1, 4096, 2 * time.Millisecond
 		e := newEased(t, Limits{})
 		near := func(what string, is time.Duration, rate float64) {
 			t.Helper()
@@ -108,11 +108,11 @@ func TestEase(t *testing.T) {
 		time.Sleep(time.Second)
 		e.come(many) // as many as the system's queue takes
 		d := took(func() bool { return e.s.Stats().Open == many })
-		if near("come", d, comes); d > 200*time.Millisecond {
+		if near("come", d, arrivalRate); d > 200*time.Millisecond {
 			t.Errorf("who comes after them is served after %v, and has given up by then", d)
 		}
 		e.leave()
-		near("gone", took(func() bool { return e.ended.Load() == few+many }), PerProcessor(goes))
+		near("gone", took(func() bool { return e.ended.Load() == few+many }), PerProcessor(departureRate))
 		e.cancel()
 		<-e.done
 	})
@@ -157,8 +157,8 @@ func TestEaseOfNewcomers(t *testing.T) {
 	go func() { done <- s.Serve(ctx, ln) }()
 	defer func() { cancel(); <-done }()
 	// As if so many had just ended.
-	for range int(300 * PerProcessor(goes)) { // as many as end in five minutes
-		s.shared.leave.limit.Reserve()
+	for range int(300 * PerProcessor(departureRate)) { // as many as end in five minutes
+		s.shared.departures.limit.Reserve()
 	}
 	dial := func() net.Conn {
 		nc, err := net.Dial("unix", path)

@@ -15,7 +15,7 @@ import (
 
 // newConn returns a connection over nc. Its handler is yet to be set.
 func newConn(nc net.Conn, s *shared, owner, process string) *Conn {
-	c := &Conn{server: s, longest: s.limits.MaxFirst}
+	c := &Conn{server: s, longest: s.limits.MaxFirstFrame}
 	c.account = s.limits.Budget.Open(owner, process, c)
 	c.socket.Init(nc, s.limits.WriteTimeout, c.outbox.beforeWait)
 	c.socket.BoundSend(c.account, s.limits.SendBuffer)
@@ -52,11 +52,11 @@ func (c *Conn) ends(err error) (goOn bool, why error) {
 	switch {
 	case c.closing.Load():
 		return false, errClosing
-	case c.socket.Killed() && !c.squeezed.Load():
+	case c.socket.Killed() && !c.overBudget.Load():
 		return false, errKilled
 	case failed != nil:
 		return false, failed
-	case c.squeezed.Load():
+	case c.overBudget.Load():
 		return false, ErrSlowReader
 	case transport.IsTimeout(err) && (c.frame.wanted.Load() || !c.frame.overdue()):
 		err = c.giveFrame()
@@ -95,7 +95,7 @@ func (c *Conn) serveBatch(n int) error {
 	c.endBatch()
 	c.handler.Served()
 	if err == nil {
-		err = c.frame.time(c, begun || in.Skips(), served > 0 || dropped)
+		err = c.frame.setDeadline(c, begun || in.Skips(), served > 0 || dropped)
 	}
 	if err == nil && c.frame.wanted.Load() {
 		err = c.giveFrame()
@@ -170,7 +170,7 @@ func (c *Conn) refuse(bad Cut) error {
 func (c *Conn) onFail(err error) error {
 	c.replies.cancelContext()
 	switch {
-	case transport.IsTimeout(err) && c.squeezed.Load():
+	case transport.IsTimeout(err) && c.overBudget.Load():
 		c.server.overBudget.Add(1)
 		return fmt.Errorf("%w, and others need the memory of its answers", ErrSlowReader)
 	case transport.IsTimeout(err):
@@ -186,8 +186,8 @@ func (c *Conn) onFail(err error) error {
 // sweep tells the reader of the end of its stream, if it has served since the last time, and else
 // makes the send buffer small.
 func (c *Conn) sweep() {
-	if n := c.batches.Load(); n != c.swept {
-		if c.swept = n; c.socket.AtEnd() {
+	if n := c.batches.Load(); n != c.sweptBatches {
+		if c.sweptBatches = n; c.socket.AtEnd() {
 			c.input.ReadToEnd()
 		}
 		return
@@ -212,7 +212,7 @@ func (c *Conn) drain() error {
 	c.socket.EndSend()
 	c.outbox.mu.Unlock()
 	if !c.closing.Load() {
-		c.server.leave.wait(c.server.over)
+		c.server.departures.wait(c.server.over)
 	}
 	// Closing with unread bytes may cost the peer answers that it has not read yet. So
 	// end the stream, and let the peer close first.

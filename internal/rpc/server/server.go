@@ -76,7 +76,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	defer stopSweep()
 	var failed error
 	for pause := time.Duration(0); ; {
-		s.shared.come.wait(turns.Done())
+		s.shared.arrivals.wait(turns.Done())
 		nc, err := ln.Accept()
 		if err == nil {
 			pause = 0

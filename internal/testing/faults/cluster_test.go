@@ -272,7 +272,7 @@ func (g *group) agreed(nodes []*node) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", n.spec.Node, err)
 		}
-		if h := st.Cluster.Handoff; h.Pulling > 0 || h.Offering > 0 {
+		if h := st.Cluster.Handoff; h.Pulling > 0 || h.OpenOffers > 0 {
 			return fmt.Errorf("%s hands over: %+v", n.spec.Node, h)
 		}
 		held += st.Cluster.Owned

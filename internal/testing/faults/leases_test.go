@@ -137,7 +137,7 @@ func (n *node) claim(t *testing.T, owner *node, key string) <-chan claimed {
 	}()
 	testenv.Succeeds(t, "the claim to wait", func() error {
 		st, err := owner.app.Stats(t.Context())
-		if err == nil && st.Leases.Waiting == 0 {
+		if err == nil && st.LeaseTokens.Waiting == 0 {
 			err = errors.New("nobody waits")
 		}
 		return err

@@ -28,7 +28,7 @@ async def ask(link: Link, place: Place, timeout: float) -> Tuple[Dict[str, Any],
         raise
 
 
-class Follower:
+class NearFeed:
     """The task that follows the sidecar for the near cache, over a connection of its own."""
 
     def __init__(self, settings: Settings, near: Near, welcomed: Welcomed) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Callable, List, Optional
 
-from ._afollow import Follower
+from ._afollow import NearFeed
 from ._alink import Link
 from ._core import Core
 from ._hits import AFTER
@@ -33,7 +33,7 @@ class State(Core):
         self.link = Link(settings, self.memory.welcomed)
         self.loads: Loads[TaskFlight] = Loads(settings.max_loads)
         self.tasks: "set[asyncio.Task[None]]" = set()
-        self.follower: Optional[Follower] = None
+        self.near_feed: Optional[NearFeed] = None
         self.loop: Optional[asyncio.AbstractEventLoop] = None
         self._timer: Optional[asyncio.TimerHandle] = None  # of the next report
 
@@ -47,9 +47,9 @@ class State(Core):
 
     def drop(self) -> None:
         """Begin anew: connections and tasks belonged to a loop that was closed, or to a parent process."""
-        if self.follower is not None:
-            self.follower.link.drop()
-            self.follower = None
+        if self.near_feed is not None:
+            self.near_feed.link.drop()
+            self.near_feed = None
         if self.near is not None:
             self.near.forked()
         self.link.drop()
@@ -60,7 +60,7 @@ class State(Core):
     def follow(self) -> None:
         """Start to follow the sidecar for the near cache."""
         if self.near is not None and not self.link.closed:
-            self.follower = Follower(self.settings, self.near, self.memory.welcomed)
+            self.near_feed = NearFeed(self.settings, self.near, self.memory.welcomed)
 
     def later(self) -> bool:
         loop = self.loop
@@ -105,9 +105,9 @@ class State(Core):
         if self.loop is not None and self.loop.is_closed():
             self.drop()  # what belonged to it has ended with it
         self.link.close()
-        follower, self.follower = self.follower, None
-        if follower is not None:
-            await follower.close()
+        near_feed, self.near_feed = self.near_feed, None
+        if near_feed is not None:
+            await near_feed.close()
         for task in list(self.tasks):
             task.cancel()
         if self.tasks:

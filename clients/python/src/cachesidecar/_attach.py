@@ -16,7 +16,7 @@ from typing import Any, List, Mapping, Optional
 import _socket
 import msgpack
 
-from . import _green, errors
+from . import _greenlets, errors
 from ._clock import boot_ns, same_clock
 from ._region import Region, open_region
 from ._socket import connect
@@ -110,7 +110,7 @@ class _Passed:
         """Reads until the buffer has n bytes."""
         room = socket.CMSG_SPACE(_MAX_DESCRIPTORS * array.array("i").itemsize)
         while len(self._buffer) < n:
-            if not _green.wait(self._socket, True, False, self._left()):
+            if not _greenlets.wait(self._socket, True, False, self._left()):
                 continue
             data, control, _, _ = self._socket.recvmsg(4096, room, socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT)
             for level, kind, body in control:

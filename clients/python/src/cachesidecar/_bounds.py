@@ -50,32 +50,39 @@ def _glance(data: bytes) -> int:
 
 
 def _look(data: bytes) -> int:
-    if len(data) <= ELEMENTS and _around() >= 0 and _skips(data, _around()):
+    if len(data) <= ELEMENTS and _padding() >= 0 and _library_skips(data, _padding()):
         return MIXED
     return _walk(data)
 
 
-def _skips(data: bytes, around: int) -> bool:
-    """Report whether the library passes over the data, within so many arrays. It makes no room for that."""
+def _library_skips(data: bytes, padding: int) -> bool:
+    """Report whether the library skips a value that is within so many arrays. It makes no room for what it skips."""
     try:
-        unpacker = msgpack.Unpacker(read_size=64, max_buffer_size=around + len(data))
-        unpacker.feed(b"\x91" * around)
+        unpacker = msgpack.Unpacker(read_size=64, max_buffer_size=padding + len(data))
+        unpacker.feed(b"\x91" * padding)
         unpacker.feed(data)
         unpacker.skip()
-        return bool(unpacker.tell() == around + len(data))
+        return bool(unpacker.tell() == padding + len(data))
     except Exception:  # of many types
         return False
 
 
 @functools.lru_cache(maxsize=None)
-def _around() -> int:
-    """Return within how many arrays the library passes over LEVELS of them, and no more. Negative: there is none."""
+def _padding() -> int:
+    """Return how many arrays around a value leave it LEVELS of those that the library skips; -1 if none do.
+
+    The library's bound differs between versions, so this finds it by halving.
+    """
     if "fallback" in msgpack.Unpacker.__module__:
         return -1  # its bound is that of Python's stack
+    deepest = b"\x91" * LEVELS + b"\xc0"
     low, high = 0, 1 << 16
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if _skips(b"\x91" * LEVELS + b"\xc0", middle) else (low, middle)
+        if _library_skips(deepest, middle):
+            low = middle
+        else:
+            high = middle
     return low if high < 1 << 16 else -1
 
 
@@ -121,21 +128,29 @@ def _walk(data: bytes) -> int:
 
 
 def _collide(pairs: List[Tuple[Any, Any]]) -> bool:
-    """Report whether a dict of the pairs looks at many places for each key. It looks as CPython's do, as it grows."""
-    hashes, size, some = [hash(k) for k, _ in pairs], 1024, 0
-    while some < len(hashes):
-        some, mask, taken = min(size * 2 // 3, len(hashes)), size - 1, bytearray(size)
-        looks = 16 * some
-        for h in hashes[:some]:
-            i, h = h & mask, h & 0xFFFFFFFFFFFFFFFF
-            while taken[i]:
-                h >>= 5
-                i = (i * 5 + h + 1) & mask
-                if looks == 0:
-                    return True
-                looks -= 1
-            taken[i] = 1
+    """Report whether a dict of the pairs would search long for the places of its keys, at any size that it grows by."""
+    hashes = [hash(key) for key, _ in pairs]
+    size, count = 1024, 0
+    while count < len(hashes):
+        count = min(size * 2 // 3, len(hashes))  # of keys that a dict of this size has when it grows
+        if _crowded(hashes[:count], size):
+            return True
         size *= 2
+    return False
+
+
+def _crowded(hashes: List[int], size: int) -> bool:
+    """Report whether a dict of some size meets used places more than 16 times a key. It searches as CPython's do."""
+    used, mask, left = bytearray(size), size - 1, 16 * len(hashes)
+    for h in hashes:
+        place, perturb = h & mask, h & 0xFFFFFFFFFFFFFFFF
+        while used[place]:
+            if left == 0:
+                return True
+            left -= 1
+            perturb >>= 5
+            place = (place * 5 + perturb + 1) & mask
+        used[place] = 1
     return False
 
 

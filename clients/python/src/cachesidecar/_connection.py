@@ -17,7 +17,7 @@ from typing import Any, List, Optional, Tuple, Union
 
 import _socket
 
-from . import _doubt, _green, _wire
+from . import _doubt, _greenlets, _wire
 from ._reading import Late, Reading, Waiter
 from .errors import Broken, BusyError, CacheError, ClosedError, NotSent, TimeoutError
 
@@ -302,7 +302,7 @@ class Connection(Reading):
                 if left <= 0:
                     raise TimeoutError("the request could not be written in time")
                 reads = reads or self._takes_over(requests)
-                if _green.wait(self._sock, reads, True, min(left, 3600.0 if reads else _LEADERLESS)) and reads:
+                if _greenlets.wait(self._sock, reads, True, min(left, 3600.0 if reads else _LEADERLESS)) and reads:
                     self._take()
                 try:
                     rest = rest[self._send(rest, _SEND_FLAGS) :]

@@ -9,10 +9,10 @@ from . import _answers, _calls, _clock, _encode, _wire, metrics
 from ._answers import Greeted
 from ._calls import Call, Key
 from ._hits import Hits, Tally
-from ._inside import Inside
 from ._item import Item
 from ._memory import Attach, Memory
 from ._near import Asked, Near, NearStats, Space
+from ._nested import Nesting
 from ._settings import TTL, Settings
 from .errors import NOTHING_DONE, BusyError, ConnectionError, TimeoutError, TooLargeError, UnsupportedError
 
@@ -39,11 +39,11 @@ class Core:
     def __init__(self, settings: Settings, on_call: Optional[metrics.OnCall]) -> None:
         self.settings = settings
         self.on_call = on_call
-        self.follower: Any = None  # follows the sidecar for the near cache, once that is asked
-        self.inside = Inside()
+        self.near_feed: Any = None  # follows the sidecar for the near cache, once that is asked
+        self.nesting = Nesting()
         self.near: Optional[Near] = None
         if settings.near_cache:
-            self.near = Near(settings.near_cache, settings.near_bound, self.inside)
+            self.near = Near(settings.near_cache, settings.near_bound, self.nesting)
         hello = {"v": _wire.VERSIONS, "client": settings.name or None, "token": None, "ns": settings.namespace}
         self.memory = Memory(attach_of(settings), hello, settings.connect_timeout)
         self.hits = Hits()
@@ -73,6 +73,10 @@ class Core:
         if self.near is None:
             return NearStats(False, 0, 0, 0, 0, 0, 0, 0)
         return self.near.stats(self.hits.count(True))
+
+
+class Lifetime:
+    """Lives as long as any view of a client: its end closes what the client has open."""
 
 
 class View:
@@ -154,7 +158,7 @@ class View:
         """Return what _keep wants to know of a request that is sent now."""
         if self._space is None or self._near is None:
             return None
-        if self._core.follower is None:
+        if self._core.near_feed is None:
             self._core.follow()
         return self._near.ask(_clock.boot_ns())
 

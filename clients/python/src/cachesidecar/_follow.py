@@ -16,7 +16,7 @@ from .errors import Broken, CacheError, ClosedError, Malformed, NotSent
 
 _boot_ns = _clock.boot_ns
 _END = 5.0  # seconds for which close waits for the thread; a greenlet of a pool's thread that rests does not end
-_LOOK = 0.02  # seconds between two looks whether a follower was closed while it waits to try again
+_LOOK = 0.02  # seconds between two looks whether a NearFeed was closed while it waits to try again
 
 
 def ask(link: Link, place: Place, timeout: float) -> Tuple[Dict[str, Any], Greeted]:
@@ -31,7 +31,7 @@ def ask(link: Link, place: Place, timeout: float) -> Tuple[Dict[str, Any], Greet
         raise
 
 
-class Follower:
+class NearFeed:
     """The thread that follows the sidecar for the near cache, over a connection of its own."""
 
     def __init__(self, settings: Settings, near: Near, welcomed: Welcomed) -> None:

@@ -11,7 +11,7 @@ from random import getrandbits
 from time import monotonic
 from typing import Dict, Iterator, List, Tuple
 
-from . import _calls, _green, _wire
+from . import _calls, _greenlets, _wire
 
 #: Seconds from the first read that is not reported to the report.
 AFTER = 0.25
@@ -66,7 +66,7 @@ class Hits:
         self._tallies: Dict[Tuple[bytes, bool], Tally] = {}
 
     def _forget(self) -> None:
-        self._lock = _green.mutex()
+        self._lock = _greenlets.mutex()
         self.pending = False  # there is something to report, and somebody will do so
         self._since = 0.0
 

@@ -1,7 +1,7 @@
 """The link of a sync client to the sidecar: it connects, greets, and connects anew.
 
 It has no thread of its own. A call that finds no connection makes one; other calls wait for it. A call of a destructor
-or a signal handler whose thread is in another call goes over a connection of its own (_inside).
+or a signal handler whose thread is in another call goes over a connection of its own (_nested).
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from functools import partial
 from time import monotonic
 from typing import Any, Callable, Dict, List, Optional, Tuple, Union
 
-from . import _clock, _green, _wire
+from . import _clock, _greenlets, _wire
 from ._calls import Call
 from ._connection import Connection
 from ._hello import Welcome, welcome
-from ._inside import Inside
+from ._nested import Nesting
 from ._pace import MOVE_AGAIN, MOVE_FOR, Pace
 from ._settings import Settings
 from ._socket import connect, find, unreachable
@@ -49,12 +49,12 @@ class Link:
         self._settings = settings
         self.welcomed = welcomed
         self._pace = Pace()
-        self._dialing = _green.Locks()
+        self._dialing = _greenlets.Locks()
         self.live: Optional[Greeted] = None
-        self._greens: Dict[int, Greeted] = {}  # with greenlets, and in place of live: by thread
+        self._by_thread: Dict[int, Greeted] = {}  # with greenlets, and in place of live: by thread
         self.closed = False
         self.max_value = 0  # 0: not known before HELLO
-        self.inside = Inside()
+        self.nesting = Nesting()
 
     def _aside(self) -> Link:
         """Return a link with a connection of its own, for a call that may not wait for others."""
@@ -72,8 +72,8 @@ class Link:
 
         attempt is 1 if the call has failed once already, since the moment began.
         """
-        if self.inside.may_wait():
-            return self.inside.run(self._do, call, timeout, on, late, began, attempt)
+        if self.nesting.may_wait():
+            return self.nesting.run(self._do, call, timeout, on, late, began, attempt)
         link = self._aside()
         try:
             return link._do(call, timeout, None, late, began, attempt)
@@ -107,8 +107,8 @@ class Link:
 
     def do_many(self, calls: List[Call], timeout: float) -> Tuple[List[Union[bytes, Exception]], Greeted]:
         """Make calls that are sent together. Those that were not sent go over a second connection; no other does."""
-        if self.inside.may_wait():
-            return self.inside.run(self._do_many, calls, timeout)
+        if self.nesting.may_wait():
+            return self.nesting.run(self._do_many, calls, timeout)
         link = self._aside()
         try:
             return link._do_many(calls, timeout)
@@ -158,7 +158,7 @@ class Link:
             except CacheError:
                 raise
             except BaseException:  # from outside, such as a signal handler's: the lock may be held for ever
-                self._dialing = _green.Locks()
+                self._dialing = _greenlets.Locks()
                 raise
             time.sleep(MOVE_AGAIN)
 
@@ -194,28 +194,28 @@ class Link:
 
     def present(self) -> Optional[Greeted]:
         """Return the connection of this thread's calls, if there is one."""
-        thread = _green.thread()
-        return self._greens.get(thread) if thread else self.live
+        thread = _greenlets.thread_id()
+        return self._by_thread.get(thread) if thread else self.live
 
     def _change(self, conn: Optional[Greeted]) -> Optional[Greeted]:
         """Replace the connection of this thread's calls. Return the one before."""
-        thread = _green.thread()
+        thread = _greenlets.thread_id()
         if not thread:
             other, self.live = self.live, conn
             return other
-        other = self._greens.pop(thread, None)
+        other = self._by_thread.pop(thread, None)
         if conn is not None:
-            if len(self._greens) >= _green.MOST_THREADS:
-                for at, one in list(self._greens.items()):
-                    if not one.in_flight and self._greens.pop(at, None) is one:
+            if len(self._by_thread) >= _greenlets.MOST_THREADS:
+                for at, one in list(self._by_thread.items()):
+                    if not one.in_flight and self._by_thread.pop(at, None) is one:
                         one.end(NotSent("other threads connect"))
                         break
-            self._greens[thread] = conn
+            self._by_thread[thread] = conn
         return other
 
     def _all(self) -> List[Greeted]:
         """Forget all connections, and return them."""
-        conns, self.live, self._greens = [self.live, *self._greens.values()], None, {}
+        conns, self.live, self._by_thread = [self.live, *self._by_thread.values()], None, {}
         return [conn for conn in conns if conn is not None]
 
     def _dial(self, deadline: float) -> Greeted:
@@ -270,8 +270,8 @@ class Link:
 
     def forked(self) -> None:
         """Begin anew in a forked child: the connection and the locks are the parent's."""
-        self._dialing = _green.Locks()
+        self._dialing = _greenlets.Locks()
         self._pace = Pace()
-        self.inside.forked()
+        self.nesting.forked()
         for conn in self._all():
             conn.forget()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Callable, List, Tuple
 
-from . import _calls, _encode, _green, _wire
+from . import _calls, _encode, _greenlets, _wire
 from ._core import FAIL_OPEN
 from ._link import Greeted
 from ._loads import loading, not_loading
@@ -24,17 +24,17 @@ class Load:
         self._client, self._key, self._loader, self._ttl = client, key, loader, ttl
         self._flags, self._options, self._codec = flags, options, codec
         self._loads = client._state.loads
-        self._at = (client._name, key, options, _green.thread())
+        self._at = (client._name, key, options, _greenlets.thread_id())
         self._mine = (client._core.settings.socket, client._name, key)
-        self._inside = client._core.inside
+        self._nesting = client._core.nesting
         self._link = client._link
         self._passed = False
 
     def run(self, alone: bool) -> Any:
         """Return the value, loaded by this thread or by another."""
         not_loading(self._mine, self._key)
-        if self._inside.may_wait() and self._link.inside.may_wait():
-            return self._inside.run(self._run, alone)
+        if self._nesting.may_wait() and self._link.nesting.may_wait():
+            return self._nesting.run(self._run, alone)
         if not self._client._core.settings.fail_open:
             raise BusyError(
                 f"{self._key!r} is asked for within another call of this thread, by a destructor or a signal handler, "
@@ -124,7 +124,7 @@ class Load:
 
     def _load(self, flight: ThreadFlight) -> Any:
         with loading(self._mine):
-            value = self._inside.leave(self._loader)
+            value = self._nesting.leave(self._loader)
         data, mark = self._codec.encode(value)
         flight.found = data, mark | self._flags
         return value
@@ -149,6 +149,6 @@ class Load:
         finally:
             if not filled:
                 end = _calls.abandon(client._ns, self._key, token).tail(int(client._timeout * 1000), 0)
-                self._link.inside.run(conn.post, end)
-            self._link.inside.run(conn.settled, token)
+                self._link.nesting.run(conn.post, end)
+            self._link.nesting.run(conn.settled, token)
         return value

@@ -12,7 +12,7 @@ import contextlib
 from contextvars import ContextVar
 from typing import Dict, Generic, Hashable, Iterator, Optional, Tuple, TypeVar
 
-from . import _green
+from . import _greenlets
 from .errors import BadRequestError, BusyError
 
 F = TypeVar("F", bound="Flight")
@@ -75,7 +75,7 @@ class Loads(Generic[F]):
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._lock = _green.mutex()
+        self._lock = _greenlets.mutex()
         self._queues: Dict[Hashable, _Queue[F]] = {}
         self._n = 0  # flights, including those that gather callers
 

@@ -3,7 +3,7 @@
 _region reads it. This module knows when it may be read: not for a key that this client is writing, so that a client
 sees its own writes.
 
-A destructor or a signal handler may call the client at any point (_inside). So the marks of writes need no lock, and
+A destructor or a signal handler may call the client at any point (_nested). So the marks of writes need no lock, and
 the thread that has the lock may take it again.
 """
 
@@ -15,7 +15,7 @@ from heapq import heappushpop
 from time import monotonic
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
-from . import _clock, _green
+from . import _clock, _greenlets
 from ._hello import Welcome
 
 _MARKS = 256
@@ -33,7 +33,7 @@ class Memory:
 
     def _forget(self) -> None:
         self.region: Any = None
-        self._lock = _green.mutex()
+        self._lock = _greenlets.mutex()
         self._attaching: Optional[threading.Thread] = None
         self._asking: Optional[Tuple[str, str]] = None  # path and token of the latest HELLO; None: nothing is offered
         self._epoch = 0  # of the process that the latest HELLO has named; the region is its

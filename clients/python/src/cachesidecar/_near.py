@@ -18,10 +18,10 @@ from collections import OrderedDict, deque
 from struct import Struct
 from typing import Any, Callable, Deque, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
-from . import _encode, _green, _hash
+from . import _encode, _greenlets, _hash
 from ._hello import Welcome
 from ._hits import Tally
-from ._inside import Inside
+from ._nested import Nesting
 
 _SLOTS = 1 << 16
 _PARTITIONS = 1 << 14
@@ -94,7 +94,7 @@ class Asked(NamedTuple):
 class Near:
     """The values, and what is known about their changes. Reads need no lock."""
 
-    def __init__(self, limit: int, bound: float, inside: Optional[Inside] = None) -> None:
+    def __init__(self, limit: int, bound: float, nesting: Optional[Nesting] = None) -> None:
         self.limit = limit
         self.bound_ns = int(bound * 1e9)
         self.lease = 0  # of the boot clock, ns: all events up to it are applied; 0: nothing is served
@@ -106,8 +106,8 @@ class Near:
         self._place = 0  # in the stream
         self._polls: Deque[Tuple[int, int]] = deque()  # answered, and not covered: when sent, and the head
         self._behind_ns = 0
-        self._inside = inside or Inside()
-        self._lock = _green.mutex()
+        self._nesting = nesting or Nesting()
+        self._lock = _greenlets.mutex()
         self._busy = False  # with the lock held: a call that finds it so is within other work of its thread
         self._overtaken = False  # by a write that was not noted
         self._spaces: Dict[bytes, Space] = {}
@@ -132,7 +132,7 @@ class Near:
 
     def may_wait(self) -> bool:
         """Report whether this thread may wait for another one that needs the lock."""
-        return self._inside.may_wait()
+        return self._nesting.may_wait()
 
     def _do(self, work: Callable[..., bool], *args: Any) -> bool:
         """Do some work under the lock. Return False if this thread is within other work, or what the work returns."""
@@ -151,7 +151,7 @@ class Near:
             return False
         try:
             self._busy = True
-            return self._inside.run(work, *args)
+            return self._nesting.run(work, *args)
         finally:
             while self._overtaken:
                 self._overtaken = False
@@ -336,7 +336,7 @@ class Near:
 
     def forked(self) -> None:
         """Begin anew in a forked child, where the lock may be held for ever."""
-        self._lock = _green.mutex()
+        self._lock = _greenlets.mutex()
         self._busy = False
         self._end()
 

@@ -19,7 +19,7 @@ from typing import Callable, Dict, List, Optional, Set
 
 import _socket
 
-from . import _green, _wire
+from . import _greenlets, _wire
 from ._frames import Frames
 from .errors import Broken, ClosedError, Malformed, NotSent, TimeoutError
 
@@ -47,7 +47,7 @@ class Reading:
 
     def __init__(self, sock: _socket.socket) -> None:
         self._sock = sock
-        self._recv = self._recv_green if _green.greenlets() else sock.recv
+        self._recv = self._recv_greenlet if _greenlets.present() else sock.recv
         self._writing = threading.Lock()
         self._leading = threading.Lock()
         self._waiting: Dict[int, Optional[Waiter]] = {}  # None: the call's own thread leads
@@ -139,10 +139,10 @@ class Reading:
         self._bury()
         return error
 
-    def _recv_green(self, n: int, flags: int = 0) -> bytes:
+    def _recv_greenlet(self, n: int, flags: int = 0) -> bytes:
         """Read as a socket that blocks does, and let other greenlets run meanwhile."""
         if not flags:
-            _green.wait(self._sock, True, False, self._patience)
+            _greenlets.wait(self._sock, True, False, self._patience)
         return self._sock.recv(n, socket.MSG_DONTWAIT)
 
     def _be_patient(self, seconds: float) -> None:

@@ -10,7 +10,7 @@ from typing import Optional
 
 import _socket
 
-from ._denied import remedy
+from ._permission import remedy
 from .errors import ConnectionError
 
 _CONNECT_AGAIN = 0.002  # seconds between two attempts if the system's queue is full
@@ -61,7 +61,7 @@ def full(error: OSError) -> bool:
 
 
 def connect(path: str, deadline: float) -> _socket.socket:
-    """Return a blocking socket that is connected to path before a moment of time.monotonic. See _green."""
+    """Return a blocking socket that is connected to path before a moment of time.monotonic. See _greenlets."""
     while True:
         sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
         try:

@@ -7,9 +7,9 @@ from sys import is_finalizing
 from time import monotonic
 from typing import Optional
 
-from . import _green
+from . import _greenlets
 from ._core import Core
-from ._follow import Follower
+from ._follow import NearFeed
 from ._hits import AFTER
 from ._link import Greeted, Link
 from ._loads import Flight, Loads
@@ -67,7 +67,7 @@ class State(Core):
         super().__init__(settings, on_call)
         self.link = Link(settings, self.memory.welcomed)
         self.loads: Loads[ThreadFlight] = Loads(settings.max_loads)
-        self.follower: Optional[Follower] = None
+        self.near_feed: Optional[NearFeed] = None
         self._starting = threading.Lock()
         self._start_at = 0.0  # a thread could not be started: when to try again
         self.reporter: Optional[Reporter] = None
@@ -77,24 +77,24 @@ class State(Core):
         if self.near is None or monotonic() < self._start_at or not self._starting.acquire(False):
             return
         try:
-            if self.follower is None and not self.link.closed:
-                self.follower = Follower(self.settings, self.near, self.memory.welcomed)
+            if self.near_feed is None and not self.link.closed:
+                self.near_feed = NearFeed(self.settings, self.near, self.memory.welcomed)
         except RuntimeError:  # no thread can be started: nothing is kept
             self._start_at = monotonic() + _START_AGAIN
         finally:
             self._starting.release()
         if self.link.closed:  # meanwhile
-            self._end_follower()
+            self._end_near_feed()
 
-    def _end_follower(self) -> None:
-        follower, self.follower = self.follower, None
-        if follower is not None:
-            follower.close()
+    def _end_near_feed(self) -> None:
+        near_feed, self.near_feed = self.near_feed, None
+        if near_feed is not None:
+            near_feed.close()
 
     def later(self) -> bool:
         if self.reporter is not None:
             return True
-        if is_finalizing() or _green.greenlets() or monotonic() < self._start_at or not self._starting.acquire(False):
+        if is_finalizing() or _greenlets.present() or monotonic() < self._start_at or not self._starting.acquire(False):
             return False
         try:
             if self.reporter is None and not self.link.closed:
@@ -107,11 +107,11 @@ class State(Core):
 
     def report(self) -> None:
         conn = self.link.present()
-        inside = self.link.inside
-        if conn is None or not conn.alive or conn.asked or not inside.may_wait():
+        nesting = self.link.nesting
+        if conn is None or not conn.alive or conn.asked or not nesting.may_wait():
             self.hits.rest()
             return
-        inside.run(self._report, conn)
+        nesting.run(self._report, conn)
 
     def _report(self, conn: Greeted) -> None:
         for call in self.hits.take():
@@ -121,7 +121,7 @@ class State(Core):
     def _end_reporter(self) -> None:
         reporter, self.reporter = self.reporter, None
         if reporter is not None:
-            reporter.end(self.link.inside.may_wait())
+            reporter.end(self.link.nesting.may_wait())
 
     def forks(self) -> None:
         """End the thread that reports: a process that forks should have one only."""
@@ -137,18 +137,18 @@ class State(Core):
         self.report()
         self._end_reporter()
         self.link.close()
-        self._end_follower()
+        self._end_near_feed()
         self.memory.close()
 
     def forked(self) -> None:
         """Begin anew in a forked child: threads, locks and connections are the parent's."""
         self._starting = threading.Lock()
         self.reporter = None
-        self.inside.forked()
+        self.nesting.forked()
         self.hits.forked()
-        if self.follower is not None:
-            self.follower.link.forked()
-            self.follower = None
+        if self.near_feed is not None:
+            self.near_feed.link.forked()
+            self.near_feed = None
         if self.near is not None:
             self.near.forked()
         self.link.forked()

@@ -16,7 +16,7 @@ from ._aloading import Load
 from ._astate import State
 from ._aview import TaskView
 from ._calls import Key
-from ._core import FAIL_OPEN, pages
+from ._core import FAIL_OPEN, Lifetime, pages
 from ._feed import Event, Place
 from ._item import Item
 from ._near import NearStats
@@ -49,16 +49,16 @@ class AsyncClient(TaskView):
         )
         state = State(settings, on_call)
         self._open(state, None)
-        self._keeper = _Keeper()
+        self._lifetime = Lifetime()
         _fork.remember(state)
         _fork.reports(state)
-        weakref.finalize(self._keeper, state.abandon).atexit = False
+        weakref.finalize(self._lifetime, state.abandon).atexit = False
 
     def in_namespace(self: _C, name: str) -> _C:
         """Return a view of the client with another namespace. Closing either one closes both."""
         view = object.__new__(type(self))
         view._open(self._state, name)
-        view._keeper = self._keeper
+        view._lifetime = self._lifetime
         return view
 
     async def close(self) -> None:
@@ -416,7 +416,3 @@ class AsyncClient(TaskView):
                 yield event
         finally:
             await told.aclose()  # its connection ends with this iterator, not later
-
-
-class _Keeper:
-    """Lives as long as any view of a client."""

@@ -11,7 +11,7 @@ from typing import (
 
 from . import _answers, _calls, _clock, _encode, _feed, _fork, _wire
 from ._calls import Call, Key
-from ._core import FAIL_OPEN, pages
+from ._core import FAIL_OPEN, Lifetime, pages
 from ._feed import Event, Place
 from ._follow import changes
 from ._item import Item
@@ -49,17 +49,17 @@ class Client(ThreadView):
         )
         state = State(settings, on_call)
         self._open(state, None)
-        self._keeper = _Keeper()
+        self._lifetime = Lifetime()
         _fork.remember(state)
         _fork.reports(state)
         # A client that is dropped, not closed, leaves no thread and no descriptor.
-        weakref.finalize(self._keeper, state.close).atexit = False  # so that functions of atexit can still use it
+        weakref.finalize(self._lifetime, state.close).atexit = False  # so that functions of atexit can still use it
 
     def in_namespace(self: _C, name: str) -> _C:
         """Return a view of the client with another namespace. Closing either one closes both."""
         view = object.__new__(type(self))
         view._open(self._state, name)
-        view._keeper = self._keeper
+        view._lifetime = self._lifetime
         return view
 
     def close(self) -> None:
@@ -112,7 +112,7 @@ class Client(ThreadView):
                 began = monotonic()
                 try:
                     end = 4, self._get_head + _wire._BIN8[len(k)] + k
-                    message = self._link.inside.run_first(conn.call, end, self._timeout)
+                    message = self._link.nesting.run_first(conn.call, end, self._timeout)
                 except (NotSent, Broken):
                     answer, conn = self._call(_calls.get(self._ns, k, 0), None, None, began, 1)
                     item = _answers.item(k, answer, conn)
@@ -461,7 +461,3 @@ class Client(ThreadView):
         _feed.check_watch(names, beat)
         place = Place(self._ns, _wire.ALL if all else 0, beat)
         return changes(self._core.settings, self._link, place, self.namespace, names)
-
-
-class _Keeper:
-    """Lives as long as any view of a client."""

@@ -51,16 +51,16 @@ func TestSlowTakersGive(t *testing.T) {
 				if got < 28 {
 					t.Errorf("a neighbour got %d quarters of a MiB, half of 7/8 are 28", got)
 				}
-				squeezed := 0
+				overBudget := 0
 				for _, c := range conns {
-					if c.squeezed.Load() {
-						squeezed++
+					if c.overBudget.Load() {
+						overBudget++
 					}
 					c.Kill()
 				}
 				all.Wait()
-				if st := budget.Stats(); squeezed == 0 || squeezed == 4 || st.Taken != int64(squeezed) {
-					t.Errorf("%d connections of 4 were ended, %d had to give", squeezed, st.Taken)
+				if st := budget.Stats(); overBudget == 0 || overBudget == 4 || st.Taken != int64(overBudget) {
+					t.Errorf("%d connections of 4 were ended, %d had to give", overBudget, st.Taken)
 				}
 				if n := budget.Stats().Total() - other.Used(); n != 0 {
 					t.Errorf("%d bytes are held at the end", n)

@@ -17,7 +17,7 @@ from test_near import WELCOME, Bench, S, event
 
 import cachesidecar as cs
 from cachesidecar import Client, _hash, _wire
-from cachesidecar._inside import Inside
+from cachesidecar._nested import Nesting
 
 MINUTE = 60.0
 
@@ -201,24 +201,24 @@ def test_a_signal_handler_calls_the_client(op: int) -> None:
 
 def test_a_load_by_itself_needs_fail_open() -> None:
     with Client("/nowhere", fail_open=False) as client:
-        inside = client._core.inside
+        nesting = client._core.nesting
         with pytest.raises(cs.ConnectionError):
-            inside.run(client.get_or_set, "k", int)
+            nesting.run(client.get_or_set, "k", int)
         client._find = lambda *_: 0  # type: ignore[assignment]
         with pytest.raises(cs.BusyError, match="within another call"):
-            inside.run(client.get_or_set, "k", int)
+            nesting.run(client.get_or_set, "k", int)
 
 
 def test_the_calls_of_a_loader_may_wait() -> None:
-    inside = Inside()
-    assert inside.may_wait()
-    assert inside.run(lambda: (inside.may_wait(), inside.leave(inside.may_wait), inside.may_wait())) == (
+    nesting = Nesting()
+    assert nesting.may_wait()
+    assert nesting.run(lambda: (nesting.may_wait(), nesting.leave(nesting.may_wait), nesting.may_wait())) == (
         False, True, False
     )
-    assert inside.run(inside.run, inside.may_wait) is False and inside.may_wait()
+    assert nesting.run(nesting.run, nesting.may_wait) is False and nesting.may_wait()
     with pytest.raises(ZeroDivisionError):
-        inside.run(lambda: 1 // 0)
-    assert inside.may_wait()
+        nesting.run(lambda: 1 // 0)
+    assert nesting.may_wait()
 
 
 def test_a_child_that_is_forked_within_a_call() -> None:
@@ -309,7 +309,7 @@ cache.get("a")
 near = cache._near
 def join(*args):
     raise AssertionError("it waits for the thread")
-cache._state.follower._thread.join = join
+cache._state.near_feed._thread.join = join
 assert near._do(lambda: cache.close() or True)  # as a destructor may, within the near cache's work
 print("closed")
 """

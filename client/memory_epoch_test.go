@@ -28,16 +28,16 @@ func TestRegionIsOfTheLatestHello(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var m memory
-			m.hear(killed)
-			turn := m.turn()
+			m.setEpoch(killed)
+			generation := m.generation()
 			for _, epoch := range c.hears {
-				m.hear(epoch)
+				m.setEpoch(epoch)
 			}
-			if kept := m.keep(region, c.of, turn); kept != c.kept || kept != (m.reader.Load() != nil) {
+			if kept := m.keep(region, c.of, generation); kept != c.kept || kept != (m.reader.Load() != nil) {
 				t.Fatalf("kept: %v, there is one: %v", kept, m.reader.Load() != nil)
 			}
 			if c.then != 0 {
-				m.hear(c.then)
+				m.setEpoch(c.then)
 			}
 			if c.kept && c.lost != (m.reader.Load() == nil) {
 				t.Errorf("the region is lost: %v", m.reader.Load() == nil)

@@ -13,25 +13,25 @@ import (
 	"syscall"
 )
 
-// A Denied is the error of a socket that this process may not open. It says which group may,
-// and how to get into it.
-type Denied struct {
+// A PermissionError is the error of a socket that this process may not open. It says which group
+// may, and how to get into it.
+type PermissionError struct {
 	Path string
 	Err  error
 	text string
 }
 
-func (d *Denied) Error() string { return d.text }
+func (e *PermissionError) Error() string { return e.text }
 
 // Unwrap returns the system's error.
-func (d *Denied) Unwrap() error { return d.Err }
+func (e *PermissionError) Unwrap() error { return e.Err }
 
-// denied returns a Denied if err says so, else err.
-func denied(path string, err error) error {
+// withRemedy returns a PermissionError if err says that permission is denied, else err.
+func withRemedy(path string, err error) error {
 	if !errors.Is(err, fs.ErrPermission) {
 		return err
 	}
-	return &Denied{path, err, path + ": permission denied: " + remedy(path)}
+	return &PermissionError{path, err, path + ": permission denied: " + remedy(path)}
 }
 
 // remedy says what keeps this process from the socket at a path, a folder or the file itself,

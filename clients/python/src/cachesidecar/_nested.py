@@ -17,8 +17,8 @@ from .errors import NotSent
 _T = TypeVar("_T")
 
 
-class Inside:
-    """The threads that are in a client. Greenlets count as threads, if what patches the process says so."""
+class Nesting:
+    """The threads within a call of a client. Greenlets count as threads, if what patches the process says so."""
 
     def __init__(self) -> None:
         self._threads: Set[int] = set()

@@ -22,7 +22,7 @@ func dials() {
 	if err == nil {
 		_, err = Dial(context.Background(), path)
 	}
-	fmt.Println(errors.As(err, new(*Denied)), errors.Is(err, fs.ErrPermission), err)
+	fmt.Println(errors.As(err, new(*PermissionError)), errors.Is(err, fs.ErrPermission), err)
 }
 
 // TestDenied checks what a process of another user is told that may not open the socket, or may

@@ -4,13 +4,13 @@ import * as path from 'node:path';
 import { type CacheError, cacheError } from './errors.js';
 
 /** Returns the error of a socket that this process may not open: which group may, and how to get into it. */
-export function denied(socket: string, cause: unknown): CacheError {
+export function permissionError(socket: string, cause: unknown): CacheError {
   return cacheError('unavailable', `cannot connect to the sidecar at ${socket}: permission denied: ${remedy(socket)}`,
     cause);
 }
 
-/** Reports whether an error says so. */
-export function isDenied(e: unknown): boolean {
+/** Reports whether an error says that this process may not. */
+export function isPermissionDenied(e: unknown): boolean {
   return (e as NodeJS.ErrnoException).code === 'EACCES';
 }
 
@@ -57,7 +57,7 @@ function searchable(dir: string): boolean {
     fs.accessSync(dir, fs.constants.X_OK);
     return true;
   } catch (e) {
-    return !isDenied(e);
+    return !isPermissionDenied(e);
   }
 }
 

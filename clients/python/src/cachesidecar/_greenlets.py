@@ -18,14 +18,14 @@ import _socket
 MOST_THREADS = 64  # with greenlets, of which a client has a connection each
 
 
-def greenlets() -> bool:
+def present() -> bool:
     """Report whether a wait lets other greenlets run."""
     return not isinstance(getattr(select, "poll", None), types.BuiltinFunctionType)
 
 
-def thread() -> int:
+def thread_id() -> int:
     """Return the number of this thread if it has greenlets: they wait for none of another thread. Else return 0."""
-    return threading.get_native_id() if greenlets() else 0
+    return threading.get_native_id() if present() else 0
 
 
 def wait(sock: _socket.socket, reads: bool, writes: bool, seconds: float) -> bool:
@@ -60,6 +60,6 @@ class Locks:
         """Return this thread's lock."""
         if len(self._locks) > MOST_THREADS:  # mostly of threads that have ended
             self._locks = {}
-        at = thread()
+        at = thread_id()
         lock = self._locks.get(at)
         return lock if lock is not None else self._locks.setdefault(at, threading.Lock())
