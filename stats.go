@@ -369,10 +369,9 @@ type ChangesStats struct {
 	LagMS int64 `json:"lag_ms" metric:"changes_lag_seconds" sum:"-"`
 	// The bound of the lag; 0: there is none.
 	MaxLagMS int64 `json:"max_lag_ms"`
-	// How long ago it was certified that all that readers of the origin saw by then is deleted; 0: it was
-	// not yet, or the lag is not bounded.
+	// Age of the last certificate: all that readers of the origin saw by then is deleted; 0: there is none.
 	CertifiedMS int64 `json:"certified_ms" metric:"changes_age_seconds" sum:"-"`
-	// That is longer than the bound: this host serves no loaded values of the feed's namespaces.
+	// That is above the bound: this host serves no loaded values of the feed's namespaces.
 	Late bool `json:"late" metric:"changes_late"`
 	// Transactions whose keys are not deleted yet, now.
 	UnderWay int64 `json:"under_way" metric:"changes_under_way"`

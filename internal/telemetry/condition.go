@@ -114,8 +114,8 @@ func FeedLate(c *cachesidecar.ChangesStats) string {
 	if c.CertifiedMS > 0 {
 		since = fmt.Sprintf("certified %v ago", time.Duration(c.CertifiedMS)*time.Millisecond)
 	}
-	return fmt.Sprintf("the feed of changes %s is later than max_lag (%v), so that loaded values of its namespaces are "+
-		"not served: %s", c.Name, time.Duration(c.MaxLagMS)*time.Millisecond, since)
+	return fmt.Sprintf("the feed of changes %s is later than max_lag (%v), so that loaded values of its namespaces "+
+		"are not served: %s", c.Name, time.Duration(c.MaxLagMS)*time.Millisecond, since)
 }
 
 // withoutLease returns the hosts whose lease is missing.
