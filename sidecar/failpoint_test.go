@@ -750,6 +750,17 @@ var shown = []struct {
 	{failpoint.Certify, nil, "TestVirtualMaxLag", laggingUntilBad},
 }
 
+// laggingUntilBad runs with faults until one is bad.
+func laggingUntilBad(t *testing.T, bad func(string, ...any)) {
+	found := false
+	for seed := uint64(1); seed <= 6 && !found; seed++ {
+		lagging(t, seed, func(format string, args ...any) {
+			found = true
+			bad(format, args...)
+		})
+	}
+}
+
 const byStranger = "TestVirtualSlanderAcrossACut"
 
 func anotherProcess(t *testing.T, bad func(string, ...any)) { slander(t, true, bad) }

@@ -324,17 +324,6 @@ func lagging(t *testing.T, seed uint64, bad func(string, ...any)) (l *laggard) {
 	return l
 }
 
-// laggingUntilBad runs with faults until one is bad.
-func laggingUntilBad(t *testing.T, bad func(string, ...any)) {
-	found := false
-	for seed := uint64(1); seed <= 6 && !found; seed++ {
-		lagging(t, seed, func(format string, args ...any) {
-			found = true
-			bad(format, args...)
-		})
-	}
-}
-
 // lateCopy: a host has a copy when the feed ceases, and the row changes. When the feed goes on, that
 // host hears of the certificate, and not of the deletion, since the link to the owner is cut just then:
 // its lease lasts a little longer. The copy must have ended when the owner became late.
