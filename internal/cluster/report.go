@@ -139,9 +139,12 @@ func (r *reporter) feedLate(c *certificate, now time.Duration) {
 	case !c.late, c.at == 0 && now-c.since < c.MaxLag: // a start
 	case r.due("feed", kv.NodeID(c.Name)):
 		c.told = true
+		certified := "never since the start"
+		if c.at > 0 {
+			certified = fmt.Sprintf("%v ago", (now - c.at).Round(time.Millisecond))
+		}
 		r.log.Warn("a feed of changes is later than max_lag: values of its namespaces that were loaded are not served",
-			"changes", c.Name, "namespaces", c.Namespaces,
-			"certified_ago", (now - c.at).Round(time.Millisecond), "max_lag", c.MaxLag)
+			"changes", c.Name, "namespaces", c.Namespaces, "certified", certified, "max_lag", c.MaxLag)
 	}
 }
 

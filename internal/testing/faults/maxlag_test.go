@@ -41,6 +41,20 @@ func (tb *table) signalFeed(t *testing.T, s syscall.Signal) {
 	}
 }
 
+// isLate returns a function that fails until the feed is late at the host, or is in time.
+func (n *node) isLate(t *testing.T, want bool) func() error {
+	return func() error {
+		st, err := n.app.Stats(testenv.Context(t))
+		if err != nil {
+			return err
+		}
+		if c := st.Changes[0]; c.Late != want {
+			return fmt.Errorf("%s: late: %v, certified %d ms ago", n.spec.Node, c.Late, c.CertifiedMS)
+		}
+		return nil
+	}
+}
+
 // TestLengthyProcessMaxLag changes rows of a real PostgreSQL that no app announces, while hosts and
 // server fail and the server sends its log too late. No app reads what readers of the server have not
 // seen for max_lag and max_staleness.
@@ -67,18 +81,9 @@ func changeUnderFaults(t *testing.T) {
 	}
 	is := func(what string, want bool) {
 		t.Helper()
-		testenv.Succeeds(t, what, func() error {
-			for _, n := range g.living() {
-				st, err := n.app.Stats(testenv.Context(t))
-				if err != nil {
-					return err
-				}
-				if c := st.Changes[0]; c.Late != want {
-					return fmt.Errorf("%s: late: %v, certified %d ms ago", n.spec.Node, c.Late, c.CertifiedMS)
-				}
-			}
-			return nil
-		})
+		for _, n := range g.living() {
+			testenv.Succeeds(t, what, n.isLate(t, want))
+		}
 	}
 	faults := []func(n *node){
 		func(n *node) { n.crash(); time.Sleep(time.Second); n.start() },

@@ -112,3 +112,22 @@ func (p *Postgres) try(ctx context.Context, sql string) error {
 	_ = c.Close(ctx)
 	return err
 }
+
+// Standby makes a standby of the server, which must run. Start starts it.
+func (p *Postgres) Standby(t testing.TB) *Postgres {
+	t.Helper()
+	s := &Postgres{program: p.program, dir: Folder(t), as: p.as}
+	s.data = filepath.Join(s.dir, "data")
+	if s.as != nil {
+		if err := os.Chown(s.dir, int(s.as.Credential.Uid), int(s.as.Credential.Gid)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	backup := exec.Command(Need(t, "pg_basebackup", "apt-get install postgresql"), "-h", p.dir, "-U", "tester",
+		"-D", s.data, "-R", "--no-sync", "-c", "fast")
+	backup.SysProcAttr, backup.Dir = s.as, s.dir
+	if out, err := backup.CombinedOutput(); err != nil {
+		t.Fatalf("pg_basebackup: %v\n%s", err, out)
+	}
+	return s
+}
