@@ -81,7 +81,7 @@ func (f *rowFeed) set(down, silent bool) {
 
 func (f *rowFeed) Kind() string                            { return "rows" }
 func (f *rowFeed) Open() (loader.Feed, error)              { return f, nil }
-func (f *rowFeed) Namespaces() []string                    { return []string{DefaultNamespace} }
+func (f *rowFeed) Namespaces() []string                    { return []string{DefaultNamespace, "later"} }
 func (f *rowFeed) Check(context.Context) ([]string, error) { return nil, nil }
 func (f *rowFeed) SQL() string                             { return "" }
 func (f *rowFeed) Secrets() []string                       { return nil }
@@ -453,23 +453,39 @@ func TestVirtualLateStale(t *testing.T) {
 	})
 }
 
-// TestVirtualLateAlone checks that a host that is alone becomes late, and in time again.
+// TestVirtualLateAlone checks that a host that is alone becomes late, and in time again. What is loaded at
+// the start waits until it is in time. While it is late, its filter of existing keys does not count, and
+// nothing is kept of a namespace that gets its slot then.
 func TestVirtualLateAlone(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 1)
 		w.origin = newDatabase(always(time.Millisecond))
 		w.origin.set("row0", []byte("0.0"))
 		l := &laggard{world: w, feed: newRowFeed(w.origin), maxLag: 4 * w.bound}
+		list := loader.List{Lister: w.origin}
+		w.ns.WarmOnStart = &Warm{Rate: 100, List: list}
+		w.ns.ExistingKeys = &ExistingKeys{Keys: 100, FalsePositives: 1e-6, List: list}
+		l.feed.set(true, false)
 		v := w.nodes[0]
 		v.edit = func(c *Config) {
 			c.Bind, c.Join, c.Insecure = "", nil, false
 			c.Feeds = map[string]Feed{"rows": {Source: l.feed, MaxLag: l.maxLag}}
 		}
 		v.start()
-		time.Sleep(time.Second)
-		v.get("row0", 0)
+		time.Sleep(10 * time.Second)
+		is(t, "late at the start", v.get("row0", wire.NoLoad), wire.Miss, "")
+		l.feed.set(false, false)
+		time.Sleep(30 * time.Second)
 		is(t, "in time", v.get("row0", wire.NoLoad), wire.OK, "0.0")
+		absent(t, "a key that is not there", v.get("row7", 0))
 		l.late()
+		l.feed.commit("row7", "", "7.0", 0)
+		is(t, "a new row", v.get("row7", 0), wire.OK, "7.0")
+		r := v.do(&wire.Request{Op: wire.OpLease, Namespace: []byte("later"), Key: []byte("k")})
+		r = v.do(&wire.Request{Op: wire.OpFill, Namespace: []byte("later"), Key: []byte("k"), Token: r.Token, Value: []byte("v")})
+		if r.Status != wire.NotStored {
+			t.Errorf("a fill in a namespace that has its slot since then: %v", r.Status)
+		}
 		is(t, "late", v.get("row0", wire.NoLoad), wire.Miss, "")
 		is(t, "late", v.get("row0", 0), wire.OK, "0.0")
 		is(t, "late", v.get("row0", wire.NoLoad), wire.Miss, "")

@@ -155,3 +155,19 @@ func TestOtherState(t *testing.T) {
 		w.within("after the flush", true)
 	})
 }
+
+// TestCertifiesSoon checks that two changes of the catalog, one after the other, do not make hosts late.
+func TestCertifiesSoon(t *testing.T) {
+	certifies(t, func(w *world) {
+		w.lead()
+		sleep(time.Minute)
+		for range 2 {
+			w.server.do(func() { w.server.broken = "the catalog has changed" })
+			sleep(1500 * time.Millisecond)
+		}
+		sleep(4 * time.Second)
+		if age, _ := w.newest(); age >= testLag {
+			t.Errorf("the newest certificate is %v old", age)
+		}
+	})
+}

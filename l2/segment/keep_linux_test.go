@@ -54,6 +54,9 @@ func (m *model) restart() {
 	if m.store != nil {
 		entries = m.store.Stats().Entries
 		addStats(&m.carried, m.store.Stats())
+		for _, ns := range modelNamespaces {
+			m.store.HoldBack(ns.id, kv.Moment{}) // that ends with the process
+		}
 		keep.File = saved(m.t, m.store, "a note")
 	}
 	m.cfg.Keep = keep
