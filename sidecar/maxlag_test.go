@@ -481,10 +481,15 @@ func TestVirtualLateAlone(t *testing.T) {
 		l.late()
 		l.feed.commit("row7", "", "7.0", 0)
 		is(t, "a new row", v.get("row7", 0), wire.OK, "7.0")
-		r := v.do(&wire.Request{Op: wire.OpLease, Namespace: []byte("later"), Key: []byte("k")})
-		r = v.do(&wire.Request{Op: wire.OpFill, Namespace: []byte("later"), Key: []byte("k"), Token: r.Token, Value: []byte("v")})
-		if r.Status != wire.NotStored {
-			t.Errorf("a fill in a namespace that has its slot since then: %v", r.Status)
+		in := func(q *wire.Request) wire.Reply {
+			q.Namespace, q.Key, q.TTLMS = []byte("later"), []byte("k"), wire.TTLDefault
+			r, _ := v.s.execute(t.Context(), q) // the reply has the error too
+			return r
+		}
+		r := in(&wire.Request{Op: wire.OpLease})
+		if r = in(&wire.Request{Op: wire.OpFill, Token: r.Token, Value: []byte("v")}); r.Status != wire.NotStored ||
+			!strings.Contains(string(r.Message), "later than max_lag") {
+			t.Errorf("a fill in a namespace that has its slot since then: %v, %s", r.Status, r.Message)
 		}
 		is(t, "late", v.get("row0", wire.NoLoad), wire.Miss, "")
 		is(t, "late", v.get("row0", 0), wire.OK, "0.0")

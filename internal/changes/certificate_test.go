@@ -165,7 +165,7 @@ func TestCertifiesSoon(t *testing.T) {
 			w.server.do(func() { w.server.broken = "the catalog has changed" })
 			sleep(1500 * time.Millisecond)
 		}
-		sleep(4 * time.Second)
+		sleep(15 * time.Second)
 		if age, _ := w.newest(); age >= testLag {
 			t.Errorf("the newest certificate is %v old", age)
 		}
