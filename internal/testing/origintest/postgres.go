@@ -50,8 +50,8 @@ func NewPostgres(t testing.TB) *Postgres {
 	return p
 }
 
-// Start starts the server with further settings, name=value, and returns its process. If the process
-// is killed, its data stays for the next Start.
+// Start starts the server with further settings, name=value, waits until it answers, and returns its
+// process. If the process is killed, its data stays for the next Start.
 func (p *Postgres) Start(t testing.TB, settings ...string) *exec.Cmd {
 	t.Helper()
 	server := exec.Command(p.program, "-D", p.data, "-k", p.dir, "-c", "listen_addresses=",
@@ -61,6 +61,7 @@ func (p *Postgres) Start(t testing.TB, settings ...string) *exec.Cmd {
 	}
 	server.SysProcAttr, server.Dir = p.as, p.dir
 	Start(t, server, p.Socket())
+	p.Exec(t, "SELECT 1") // the socket is there before the server answers
 	return server
 }
 
@@ -90,7 +91,7 @@ func (p *Postgres) Pooler(t testing.TB) (dsn string) {
 	return p.DSN() + " port=" + port
 }
 
-// Exec runs statements. It retries while the server recovers from a crash.
+// Exec runs statements. It retries while the server starts or recovers from a crash.
 func (p *Postgres) Exec(t testing.TB, sql string) {
 	t.Helper()
 	ctx := testenv.Context(t)
