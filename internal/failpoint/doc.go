@@ -76,6 +76,10 @@ const (
 	HoldBack        // a late feed's namespaces are held back
 	LateRaises      // ... and what was attested of them ends at other hosts
 	Certify         // a certificate waits for the changes that came before it
+	KeptBallot      // what was kept is of use to the next owner but one only ...
+	KeptDelta       // ... but for the keys that the owner between has changed ...
+	KeptFills       // ... or filled, ...
+	KeptRaised      // ... and if it has lost nothing as a whole
 	// A value gets into the memory that apps share only if the ledger admits it ...
 	AdmitAtPublish
 	Withdraw    // ... and leaves it with a change of its key, ...
@@ -162,6 +166,10 @@ var names = [Guards]string{
 	HoldBack:        "a late feed's values are held back",
 	LateRaises:      "a late feed ends other hosts' copies",
 	Certify:         "a certificate waits for earlier changes",
+	KeptBallot:      "kept entries outlive one owner",
+	KeptDelta:       "changes end kept entries",
+	KeptFills:       "fills end kept entries",
+	KeptRaised:      "what ends a partition ends its kept entries",
 	AdmitAtPublish:  "Admit at a value that apps share",
 	Withdraw:        "a change ends a shared value",
 	FloorEnds:       "a floor ends shared values",

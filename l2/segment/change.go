@@ -101,7 +101,7 @@ func (sh *shard) soften(k kv.Key, maxStale time.Duration, now kv.Moment) bool {
 	}
 	partition := k.Hash.Partition()
 	if !sh.usable(h, partition, now.Boot) {
-		return false
+		return sh.drop(k, now)
 	}
 	ends := kv.After(now.Boot, limit)
 	if h.marks&markStale != 0 {

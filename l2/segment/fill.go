@@ -62,7 +62,7 @@ type Fill struct {
 // returns false.
 //
 // Fill calls Config.Changed only if copies of an earlier value may be alive: the live entry
-// that it replaces or removes may have copies, or one that was evicted may. The version
+// that it replaces or removes may have copies, or one that was evicted may; or if AnnounceFills says so. The version
 // passed to Changed is stamped at this moment. Fill returns it as the event; else zero.
 func (s *Store) Fill(k kv.Key, f Fill, now kv.Moment) (event kv.Version, r Result) {
 	return s.putPast(k, Write{
@@ -98,7 +98,7 @@ func (s *Store) removePast(k kv.Key, p *past, now kv.Moment) Result {
 		return Exists
 	case sh.outdated(k, p, found, h):
 		return Outdated
-	case sh.outdates(k, live, h):
+	case sh.outdates(k, p, live, h, now.Boot):
 		p.event = s.outdate(k, now)
 	}
 	sh.drop(k, now)
@@ -115,7 +115,7 @@ func (sh *shard) outdated(k kv.Key, p *past, found bool, old header) bool {
 		!p.admit()
 }
 
-// outdates reports whether copies of an earlier value may be alive.
-func (sh *shard) outdates(k kv.Key, live bool, old header) bool {
-	return (live && old.marks&markCopied != 0 || sh.store.mayBeCopied(k.Hash)) && !failpoint.Out(failpoint.Copied)
+// outdates reports whether copies of an earlier value may be alive, or the entry itself where it was kept.
+func (sh *shard) outdates(k kv.Key, p *past, live bool, old header, now time.Duration) bool {
+	return sh.store.announces(p, k.Hash.Partition(), now) || (live && old.marks&markCopied != 0 || sh.store.mayBeCopied(k.Hash)) && !failpoint.Out(failpoint.Copied)
 }

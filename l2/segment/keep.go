@@ -56,7 +56,7 @@ const keptMagic = 0x3165646973686361 // "cahside1"
 // stored struct changes it. The number stands for all other changes of meaning.
 func keptLayout(c *Config) uint64 {
 	h := crc32.New(castagnoli)
-	fmt.Fprintln(h, 1, c.SegmentSize, c.Shards, headerSize, pageSize, buckets, tagShift, hitsShift, classes,
+	fmt.Fprintln(h, 2, c.SegmentSize, c.Shards, headerSize, pageSize, buckets, tagShift, hitsShift, classes,
 		kv.Partitions, kv.MaxNamespaces)
 	for _, v := range []any{segment{}, nsCount{}, counters{}, pageID(0), [2][classes]segmentID{}} {
 		describe(h, reflect.TypeOf(v))
@@ -175,8 +175,7 @@ func (s *Store) Own() {
 	}
 }
 
-// takeOver takes over the entries of an earlier process. The entries of each partition become
-// reachable with the next ownership of the partition that begins.
+// takeOver takes over the entries of an earlier process: they are kept until Adopt.
 func (s *Store) takeOver(h *keptHeader, meta []byte) error {
 	fits := true
 	s.fields(func(b []byte) {
@@ -194,7 +193,11 @@ func (s *Store) takeOver(h *keptHeader, meta []byte) error {
 	s.pool.takeOver(s.meta)
 	s.pages.takeOver(s.shards)
 	for i := range s.generations {
-		s.generations[i].Add(^uint32(0))
+		w := s.generations[i].Load()
+		s.generations[i].Store(uint32(uint16(w) + 1))
+		if reach := w>>16 + 1; reach < maxReach {
+			s.kept[i].Store(reach)
+		}
 	}
 	for _, sh := range s.shards {
 		sh.index.publish()

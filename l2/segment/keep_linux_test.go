@@ -69,7 +69,7 @@ func (m *model) restart() {
 	}
 	s.Own()
 	for p := range uint16(kv.Partitions) {
-		s.NewOwnership(p)
+		s.Adopt(p, s.NewOwnership(p))
 	}
 	for _, ns := range modelNamespaces {
 		if entries == 0 {
@@ -153,7 +153,7 @@ func TestKeptUnusable(t *testing.T) {
 			t.Fatalf("%q: %v", tc.why, err)
 		}
 		for p := range uint16(kv.Partitions) {
-			s.NewOwnership(p)
+			s.Adopt(p, s.NewOwnership(p))
 		}
 		taken := s.Taken()
 		_, there := s.Peek(testKey("a"), testNow.Boot)

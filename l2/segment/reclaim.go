@@ -186,7 +186,8 @@ func (sh *shard) sweepPage(d int) bool {
 		}
 		b := sh.store.at(w.loc())
 		h := readHeader(b)
-		if sh.current(h, w.partition()) {
+		if sh.current(h, w.partition()) ||
+			h.version >= sh.counts[h.namespace].floor && sh.store.isKept(h, w.partition()) {
 			i++
 			continue
 		}

@@ -22,9 +22,11 @@ type Store struct {
 	pages        *pages
 	shards       []*shard
 	namespaces   [kv.MaxNamespaces]namespace
-	generations  []atomic.Uint32 // per partition: its current ownership, low 16 bits
-	sweep        chan struct{}   // capacity 1: a sweep is needed
-	turn         atomic.Uint32   // the shard that frees a segment for the next chain
+	generations  []atomic.Uint32 // per partition: see generations.go
+	kept         []atomic.Uint32 // per partition
+	announced    atomic.Pointer[announcement]
+	sweep        chan struct{} // capacity 1: a sweep is needed
+	turn         atomic.Uint32 // the shard that frees a segment for the next chain
 	copied       [copiedGroups]copiedGroup
 	memory       memory // with Config.Keep
 }
@@ -134,7 +136,10 @@ func build(cfg Config) (s *Store, err error) {
 	if segments == 0 {
 		segments, budget = int(cfg.Size/int64(cfg.SegmentSize)), cfg.Size
 	}
-	s = &Store{cfg: cfg, generations: make([]atomic.Uint32, kv.Partitions), sweep: make(chan struct{}, 1)}
+	s = &Store{
+		cfg: cfg, sweep: make(chan struct{}, 1),
+		generations: make([]atomic.Uint32, kv.Partitions), kept: make([]atomic.Uint32, kv.Partitions),
+	}
 	if cfg.SegmentSize&(cfg.SegmentSize-1) == 0 {
 		s.segmentShift = uint8(bits.TrailingZeros(uint(cfg.SegmentSize)))
 	}
@@ -250,28 +255,6 @@ func (s *Store) SetLimits(id kv.NamespaceID, quota int64, l Limits) {
 	n.stale.Store(int64(l.Stale))
 }
 
-// NewOwnership begins a new ownership of a partition. Entries from before become
-// unreachable. It returns the generation of the new ownership.
-func (s *Store) NewOwnership(partition uint16) (generation uint16) {
-	g := s.generations[partition].Add(1)
-	s.wakeSweep()
-	return uint16(g)
-}
-
-// Drop makes the entries of an ownership unreachable, unless the partition has another
-// generation by now.
-func (s *Store) Drop(partition, generation uint16) {
-	at := &s.generations[partition]
-	if g := at.Load(); uint16(g) == generation && at.CompareAndSwap(g, g+1) {
-		s.wakeSweep()
-	}
-}
-
-// Generation returns the current generation of a partition; see NewOwnership.
-func (s *Store) Generation(partition uint16) uint16 {
-	return uint16(s.generations[partition].Load())
-}
-
 func (s *Store) shard(h kv.Hash) *shard { return s.shards[uint64(h)&uint64(len(s.shards)-1)] }
 
 func (s *Store) hash(ns kv.NamespaceID, key []byte) kv.Hash {
@@ -296,7 +279,7 @@ func (s *Store) wakeSweep() {
 // stale, not held back, and of the current ownership.
 func (sh *shard) visible(h header, partition uint16, now time.Duration) bool {
 	return h.marks&markStale == 0 && !h.deadline.Passed(now) &&
-		h.version >= sh.counts[h.namespace].served && h.generation == sh.store.Generation(partition)
+		h.version >= sh.counts[h.namespace].served && sh.store.owned(h, partition)
 }
 
 // present reports whether an entry has a value that may be served.
@@ -323,7 +306,7 @@ func (s *Store) due(h header) kv.Deadline {
 
 // current reports whether neither a flush nor a new ownership has hidden an entry.
 func (sh *shard) current(h header, partition uint16) bool {
-	return h.version >= sh.counts[h.namespace].floor && h.generation == sh.store.Generation(partition)
+	return h.version >= sh.counts[h.namespace].floor && sh.store.owned(h, partition)
 }
 
 // find returns the word of a key, whether or not its entry is visible.

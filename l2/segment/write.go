@@ -185,7 +185,7 @@ func (sh *shard) put(k kv.Key, w *Write, chain segmentID, now kv.Moment) (kv.Ver
 		case sh.outdated(k, p, found, oldHeader):
 			return 0, Outdated, nothingShort
 		}
-		p.outdates = sh.outdates(k, live, oldHeader)
+		p.outdates = sh.outdates(k, p, live, oldHeader, now.Boot)
 	}
 	class := classOf(sh.store.due(h), now.Boot)
 	if live && chain == noSegment && sh.rewrite(old.loc(), b, oldHeader, &h, class, k, w, now) {
