@@ -249,6 +249,12 @@ type KeptStats struct {
 	Entries int64 `json:"entries" metric:"entries_kept"`
 	// How long no process ran.
 	DownMS int64 `json:"down_ms"`
+	// In a cluster: partitions whose entries were kept, those whose entries are served again, and those of
+	// which that is not decided yet; and kept entries whose keys another host has changed meanwhile.
+	Partitions int   `json:"partitions,omitempty"`
+	Again      int   `json:"again,omitempty"`
+	Waiting    int   `json:"waiting,omitempty"`
+	Changed    int64 `json:"changed,omitempty"`
 	// Why nothing was taken over.
 	Cold string `json:"cold,omitempty"`
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"os"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
@@ -189,6 +190,7 @@ type Config struct {
 	clock   kv.Clock        // for tests; default: the clock of the machine
 	network cluster.Network // for tests
 	events  int             // length of the log, for tests; default invalidation.DefaultEvents
+	passed  []*os.File      // by systemd, for tests
 
 	readPatience time.Duration // how long a read waits for an owner, for tests; default 250 ms
 }

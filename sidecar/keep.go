@@ -28,11 +28,8 @@ func (c *Config) checkKeep() error {
 	case !c.KeepMemory:
 	case runtime.GOOS != "linux":
 		wrong.Addf("keep_memory needs Linux: leave it out")
-	case c.NoSocket:
+	case c.NoSocket && c.passed == nil:
 		wrong.Addf("keep_memory needs systemd, which does not run an embedded sidecar: leave it out")
-	case c.Bind != "":
-		wrong.Addf("keep_memory is for a host that is alone, and bind is %s: leave one of them out; "+
-			"in a cluster a host hands its entries over when it ends", c.Bind)
 	}
 	return wrong.Err()
 }

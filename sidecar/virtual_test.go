@@ -12,6 +12,7 @@ import (
 	"reflect"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -81,6 +82,7 @@ type world struct {
 	events    int  // size of the logs; zero: the default
 	noRelay   bool // events come by the logs alone
 	memcached bool // hosts have an endpoint for memcached's protocol
+	keeps     bool // hosts keep their entries while they are started again
 
 	namespaces map[string]Namespace // further settings
 	space      string               // namespace of all keys
@@ -149,6 +151,7 @@ type vnode struct {
 	links  []*textLink // idle connections of apps to the endpoint for memcached's protocol
 
 	socket string // of its shared memory
+	kept   []*os.File
 	host   *simnet.Host
 	stop   context.CancelFunc
 	done   chan error
@@ -192,6 +195,9 @@ func (v *vnode) config() Config {
 				return v.host.Transport(7946)
 			},
 		},
+	}
+	if w.keeps {
+		cfg.KeepMemory, cfg.passed = true, append([]*os.File{}, v.kept...)
 	}
 	if w.memcached {
 		cfg.Memcached = memcachedAddress
@@ -282,6 +288,7 @@ func (v *vnode) take() *Sidecar {
 // leave ends the process in order.
 func (v *vnode) leave() {
 	s := v.take()
+	v.keep(s)
 	v.stop()
 	if err := <-v.done; err != nil {
 		v.w.fail("%s: Run: %v", v.name, err)
@@ -291,9 +298,21 @@ func (v *vnode) leave() {
 	v.host.Kill()
 }
 
+// keep keeps the memory of a process that ends, as systemd does.
+func (v *vnode) keep(s *Sidecar) {
+	if v.kept = nil; v.w.keeps {
+		fd, err := syscall.Dup(int(s.engine.Store.Memory().Fd()))
+		if err != nil {
+			v.w.t.Fatal(err)
+		}
+		v.kept = []*os.File{os.NewFile(uintptr(fd), keptName)}
+	}
+}
+
 // kill ends the process at once.
 func (v *vnode) kill() {
 	s := v.take()
+	v.keep(s) // of no use
 	s.engine.Shared.Abandon()
 	v.host.Kill()
 	v.stop()

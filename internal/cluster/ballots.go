@@ -44,8 +44,8 @@ func (b *ballots) acquire(s ownership.Send) {
 		b.driver.stepAbout(s.To, func(m *ownership.Machine, now time.Duration) {
 			m.Answered(now, s.To, ownership.Answer{
 				Ballot: s.Acquire.Ballot, Granted: fromSet(w.Granted), Released: fromSet(w.Released),
-				Passed: fromSet(w.Passed),
-				In:     fromProcesses(w.In), Head: w.Head, Voter: w.Voter, Authorities: fromOwnerships(w.Authorities),
+				Passed: fromSet(w.Passed), Keeps: w.Keeps,
+				In: fromProcesses(w.In), Head: w.Head, Voter: w.Voter, Authorities: fromOwnerships(w.Authorities),
 			})
 		})
 		return nil

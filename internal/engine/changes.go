@@ -52,13 +52,24 @@ func (c *Changes) Warm(hashes []kv.Hash) (sum uint64) {
 // Raise outdates, here and at all followers, what was attested for some partitions before
 // a version.
 func (c *Changes) Raise(set kv.PartitionSet, v kv.Version) {
+	c.raise(raised(set, v))
+}
+
+// RaiseCopies is Raise if no key has changed.
+func (c *Changes) RaiseCopies(set kv.PartitionSet, v kv.Version) {
+	e := raised(set, v)
+	e.Detail.CopiesOnly = true
+	c.raise(e)
+}
+
+func (c *Changes) raise(e invalidation.Event) {
 	if failpoint.Out(failpoint.Released) {
 		return
 	}
 	if c.Log != nil {
-		c.Log.Append(raised(set, v))
+		c.Log.Append(e)
 	}
-	c.Floor(set, v)
+	c.Floor(e.Detail.Partitions, e.Version)
 }
 
 // missed notes that other hosts may have changed keys of some partitions.

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"os"
@@ -10,7 +11,9 @@ import (
 	"github.com/vmihailenco/msgpack/v5"
 
 	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/l2/segment"
 )
 
@@ -46,10 +49,12 @@ type kept struct {
 
 type keptNote struct {
 	Boot    string
-	Now     kv.Moment  // at the end of the last process that has served
-	Most    int        // max_value
-	Version kv.Version // no entry has a later one
-	Seed    uint64     // of the namespace "", which tells the cluster's seed without naming it
+	Now     kv.Moment   // at the end of the last process that has served
+	Most    int         // max_value
+	Version kv.Version  // no entry has a later one
+	Seed    uint64      // of the namespace "", which tells the cluster's seed without naming it
+	Node    string      // its name and its cluster; "": it was alone
+	Kept    []wire.Kept // by a node of a cluster
 	Names   map[string]kv.NamespaceID
 }
 
@@ -84,6 +89,10 @@ func (k *kept) accept(e *Engine, note []byte) error {
 		names[name] = 0
 	}
 	switch {
+	case n.Node != e.node():
+		return fmt.Errorf("it is of %s, and this is %s", cmp.Or(n.Node, alone), cmp.Or(e.node(), alone))
+	case n.Node != "" && len(n.Kept) == 0:
+		return fmt.Errorf("no other host took over what the process before owned, or it was drained")
 	case n.Boot != e.Config.Keep.Boot || n.Boot == "":
 		return fmt.Errorf("the machine has been started anew")
 	case k.down < 0 || k.down > mostDown:
@@ -102,6 +111,16 @@ func (k *kept) accept(e *Engine, note []byte) error {
 		return fmt.Errorf("its versions are too far ahead")
 	}
 	return nil
+}
+
+const alone = "a host that is alone"
+
+// node names this host and its cluster; "": it is alone.
+func (e *Engine) node() string {
+	if e.Config.Cluster.Bind == "" {
+		return ""
+	}
+	return "node " + e.Config.Node + " of cluster " + cmp.Or(e.Config.Cluster.Cluster, cluster.DefaultCluster)
 }
 
 // names returns the slots of the names whose entries were taken over.
@@ -125,7 +144,7 @@ func (k *kept) save(e *Engine) {
 	n := keptNote{
 		Boot: e.Config.Keep.Boot, Now: at, Most: e.Config.MaxValue, Version: e.HLC.Next(now.Wall),
 		Seed:  kv.NamespaceSeed(e.Config.Seed, ""),
-		Names: map[string]kv.NamespaceID{},
+		Names: map[string]kv.NamespaceID{}, Node: e.node(), Kept: e.Handoff.Released(),
 	}
 	for name, ns := range e.Names.All() {
 		n.Names[name] = ns.ID
@@ -144,10 +163,14 @@ func (k *kept) own(e *Engine) {
 	if e.Store.Taken().Entries == 0 {
 		return
 	}
-	for _, name := range e.Config.Keep.Fed {
-		if ns := e.Names.Lookup([]byte(name)); ns != nil {
-			e.Store.Clear(ns.ID, e.Clock.Read())
+	if e.Node.SingleNode() {
+		for _, name := range e.Config.Keep.Fed {
+			if ns := e.Names.Lookup([]byte(name)); ns != nil {
+				e.Store.Clear(ns.ID, e.Clock.Read())
+			}
 		}
+	} else { // what the feeds told of was deleted at the owners meanwhile
+		e.Handoff.Kept(e.kept.note.Kept)
 	}
 	e.Store.Own()
 }
@@ -161,7 +184,8 @@ func (e *Engine) Kept() *cachesidecar.KeptStats {
 		return nil
 	}
 	taken := e.Store.Taken()
-	s := &cachesidecar.KeptStats{Entries: taken.Entries}
+	s := e.Handoff.KeptStats()
+	s.Entries = taken.Entries
 	switch {
 	case taken.Why != nil:
 		s.Cold = taken.Why.Error()
@@ -170,5 +194,5 @@ func (e *Engine) Kept() *cachesidecar.KeptStats {
 	default:
 		s.DownMS = e.kept.down.Milliseconds()
 	}
-	return s
+	return &s
 }

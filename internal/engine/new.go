@@ -72,7 +72,7 @@ func (e *Engine) makeStore() (err error) {
 	e.Changes = &Changes{base: &e.base}
 	e.Store, err = segment.New(segment.Config{
 		Keep: e.kept.config(e), Size: e.Config.L2Size, MaxValue: e.Config.MaxValue, Versions: e.HLC,
-		Changed: e.Changes.Changed, Forgotten: e.Changes.Raise, Overdue: e.Deadlines.OverdueInStore,
+		Changed: e.Changes.Changed, Forgotten: e.Changes.RaiseCopies, Overdue: e.Deadlines.OverdueInStore,
 		Serves: func(p uint16) bool { return e.Serves(p) },
 	})
 	if err != nil {
@@ -99,8 +99,9 @@ func (e *Engine) makeNode() error {
 	}
 	b := &e.base
 	e.Handoff = handoff.New(handoff.Config{
-		Self: cfg.Self, Store: e.Store, Ledger: e.Ledger, Names: e.Names, Clock: e.Clock,
-		Log: e.Config.Log, Host: e.Changes,
+		Self: cfg.Self, Store: e.Store, Ledger: e.Ledger, Events: e.Log, Names: e.Names, Clock: e.Clock,
+		Versions: e.HLC, Log: e.Config.Log, Host: e.Changes,
+		Keep: e.Config.Keep != nil, KeepFor: 6 * cmp.Or(cfg.Bound, cluster.DefaultBound),
 	})
 	e.Calls = &Calls{base: b}
 	e.Watches = newWatches(b)

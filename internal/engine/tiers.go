@@ -73,7 +73,7 @@ func (t *Tiers) Late(names []string, late bool, owned kv.PartitionSet) {
 		t.Shared.Flushed(id)
 	}
 	if len(begun) > 0 && !failpoint.Out(failpoint.LateRaises) {
-		t.changes.Raise(owned, t.HLC.Next(t.Clock.Read().Wall))
+		t.changes.RaiseCopies(owned, t.HLC.Next(t.Clock.Read().Wall))
 	}
 }
 

@@ -35,12 +35,14 @@ type Handoff struct {
 	Heads   [kv.Partitions]atomic.Pointer[map[kv.Process]uint64]
 	BegunAt [kv.Partitions]atomic.Int64 // on the boot clock
 	ended   [kv.Partitions]ended        // guarded by the node's lock, under which it is used
+	keeps   atomic.Bool                 // ownerships end because this process does, and it keeps the entries
 
 	mu      sync.Mutex
 	running context.Context // of Run; nil before and after
 	node    *cluster.Node   // given to Run
 	tasks   sync.WaitGroup
 	offers  map[wire.Ballot]*Offer
+	kept    keeping
 
 	Counts handoffCounts
 }
@@ -68,24 +70,34 @@ type Source struct {
 	Partitions  kv.PartitionSet
 	Generations map[uint16]uint16  // by partition: the store's generation of the ownership that the entries are for
 	fetches     singleflight.Group // of single entries
+
+	// kept are those partitions of which this host has kept entries, until the source is asked about them.
+	kept map[wire.Ballot]kv.PartitionSet
 }
 
 // ended is the last ownership of a partition that this process has ended.
 type ended struct {
-	asOf       kv.Version
 	generation uint16
+	begun      *beginning // nil: it began without entries that another host keeps
+	end        *ending
+	to         *ownership.Ballot // to which it was released; nil: to none
 }
 
 // Config is what handoffs need of the host.
 type Config struct {
 	Self kv.Process
 
-	Store  *segment.Store
-	Ledger *invalidation.Ledger
-	Names  *namespaces.Table
-	Clock  kv.Clock
-	Log    *slog.Logger
-	Host   Host
+	Store    *segment.Store
+	Ledger   *invalidation.Ledger
+	Events   *invalidation.Log // nil: the host is alone
+	Names    *namespaces.Table
+	Clock    kv.Clock
+	Versions *kv.HLC
+	Log      *slog.Logger
+	Host     Host
+
+	Keep    bool          // the entries outlive the process: see keep.go
+	KeepFor time.Duration // how long another host may own what this one has kept
 }
 
 // Host is told of ownerships that begin and end.
@@ -115,6 +127,7 @@ func (h *Handoff) Run(ctx context.Context, node *cluster.Node) {
 		case <-ctx.Done():
 		case <-tick.C:
 			h.expire(2 * node.Bound())
+			h.expireKept()
 		}
 	}
 	h.mu.Lock()
@@ -128,7 +141,8 @@ func (h *Handoff) Run(ctx context.Context, node *cluster.Node) {
 // have.
 func (h *Handoff) Begin(b ownership.Begun, owner func(kv.Process) *cluster.Owner) {
 	generations := map[uint16]uint16{}
-	now := h.cfg.Clock.Read().Boot
+	now := h.cfg.Clock.Read()
+	h.begins(&b, now)
 	for p := range b.Partitions.All() {
 		if failpoint.Out(failpoint.Empty) {
 			generations[p] = h.cfg.Store.Generation(p)
@@ -137,9 +151,13 @@ func (h *Handoff) Begin(b ownership.Begun, owner func(kv.Process) *cluster.Owner
 		}
 		h.Incoming[p].Store(nil)
 		h.Heads[p].Store(&b.Heads)
-		h.BegunAt[p].Store(int64(now))
+		h.BegunAt[p].Store(int64(now.Boot))
+		if h.cfg.Events == nil { // no other host could own it while no process ran
+			h.cfg.Store.Adopt(p, generations[p])
+		}
 	}
-	h.cfg.Host.Began(&b, owner, now)
+	h.cfg.Host.Began(&b, owner, now.Boot)
+	var sources []*Source
 	for _, from := range slices.SortedFunc(maps.Keys(b.Releasers), kv.Process.Compare) {
 		if from == h.cfg.Self {
 			continue
@@ -154,9 +172,12 @@ func (h *Handoff) Begin(b ownership.Begun, owner func(kv.Process) *cluster.Owner
 				src.Generations[p] = g
 			}
 		}
-		if src.Partitions.Empty() {
-			continue
+		if !src.Partitions.Empty() {
+			sources = append(sources, src)
 		}
+	}
+	h.claimKept(b.Partitions)
+	for _, src := range sources {
 		if running, end := h.begin(); running != nil {
 			go func() { // ends with the handoff, or with Run, which waits for it
 				defer end()
@@ -169,8 +190,12 @@ func (h *Handoff) Begin(b ownership.Begun, owner func(kv.Process) *cluster.Owner
 // Ended notes the end of ownerships, and raises the floors of copies that were made of
 // the partitions' entries.
 func (h *Handoff) Ended(set kv.PartitionSet, asOf kv.Version) {
+	end := &ending{asOf: asOf, at: h.cfg.Clock.Read().Boot, kept: h.Keeps()}
+	if h.cfg.Events != nil {
+		end.place = h.cfg.Events.Head()
+	}
 	for p := range set.All() {
-		h.ended[p] = ended{asOf, h.cfg.Store.Generation(p)}
+		h.ended[p] = ended{generation: h.cfg.Store.Generation(p), begun: h.ended[p].begun, end: end}
 		h.Incoming[p].Store(nil)
 	}
 	h.cfg.Host.Ended(set, asOf)
@@ -205,6 +230,7 @@ func (h *Handoff) pull(ctx context.Context, src *Source) {
 			break
 		}
 	}
+	h.takeBase(src, &wire.Pulled{}) // it was not told
 	for p := range src.Partitions.All() {
 		h.Incoming[p].CompareAndSwap(src, nil)
 	}
@@ -230,7 +256,9 @@ func (h *Handoff) wanted(src *Source) bool {
 // PullOne fetches one batch of a source's entries and stores them. size is the bytes of
 // their keys and values; done means that the source has no entries after these.
 func (h *Handoff) PullOne(ctx context.Context, src *Source, batch uint64) (size int, done bool, err error) {
-	body, err := wire.MarshalBody(&wire.Pull{Ballot: src.Ballot, Batch: batch, Partitions: src.Partitions.Bytes()})
+	body, err := wire.MarshalBody(&wire.Pull{
+		Ballot: src.Ballot, Batch: batch, Partitions: src.Partitions.Bytes(), Kept: src.keptSets(),
+	})
 	if err != nil {
 		return 0, false, err
 	}
@@ -250,6 +278,7 @@ func (h *Handoff) PullOne(ctx context.Context, src *Source, batch uint64) (size 
 	if err := h.node.Admit(src.From, b.NewestVersion()); err != nil {
 		return 0, false, err
 	}
+	h.takeBase(src, &b)
 	for i := range b.Entries {
 		e := &b.Entries[i]
 		size += len(e.Key) + len(e.Value)

@@ -26,6 +26,7 @@ import (
 type Offer struct {
 	to       kv.Process
 	pulledAt atomic.Int64
+	madeAt   time.Duration
 
 	// Under the handoff's lock.
 	released map[uint16]ended // never changed, but replaced by a larger map
@@ -35,13 +36,14 @@ type Offer struct {
 
 // part is the partitions of an offer that were released by one event.
 type part struct {
-	asOf kv.Version
-	set  kv.PartitionSet
+	*ending
+	set kv.PartitionSet
 }
 
 // pull is the stream of the entries of some partitions of an offer.
 type pull struct {
-	set kv.PartitionSet
+	set  kv.PartitionSet
+	base base // what its host has kept is not sent
 
 	mu     sync.Mutex // locked while a batch is made
 	parts  []part     // not sent yet, the present one first
@@ -68,11 +70,16 @@ const (
 
 // covers reports whether an entry belongs to the ownership that has ended. An entry with
 // a later version was written by a later owner of the partition.
-func (l ended) covers(v kv.Version) bool { return v <= l.asOf || failpoint.Out(failpoint.OfferFilter) }
+func (l *ending) covers(v kv.Version) bool {
+	return v <= l.asOf || failpoint.Out(failpoint.OfferFilter)
+}
 
 // Offer lets a process pull the entries of partitions that were released to its ballot.
 func (h *Handoff) Offer(to kv.Process, ballot *ownership.Ballot, set kv.PartitionSet) {
-	key := cluster.ToBallot(ballot)
+	for p := range set.All() {
+		h.ended[p].to = ballot
+	}
+	key, now := cluster.ToBallot(ballot), h.cfg.Clock.Read().Boot
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	o := h.offers[key]
@@ -80,10 +87,10 @@ func (h *Handoff) Offer(to kv.Process, ballot *ownership.Ballot, set kv.Partitio
 		if len(h.offers) >= maxOffers {
 			return
 		}
-		o = &Offer{to: to, left: kv.NewPartitionSet(kv.Partitions), pulls: map[string]*pull{}}
+		o = &Offer{to: to, madeAt: now, left: kv.NewPartitionSet(kv.Partitions), pulls: map[string]*pull{}}
 		h.offers[key] = o
 	}
-	o.pulledAt.Store(int64(h.cfg.Clock.Read().Boot))
+	o.pulledAt.Store(int64(now))
 	released := maps.Clone(o.released)
 	if released == nil {
 		released = map[uint16]ended{}
@@ -99,7 +106,12 @@ func (h *Handoff) Offer(to kv.Process, ballot *ownership.Ballot, set kv.Partitio
 
 // Awaited reports whether entries wait to be pulled, or write-throughs are under way: the
 // later owners of their keys must be told how these writes have ended.
-func (h *Handoff) Awaited() bool { return h.OpenOffers() > 0 || h.cfg.Names.Writing() }
+func (h *Handoff) Awaited() bool {
+	now := h.cfg.Clock.Read().Boot
+	return h.cfg.Names.Writing() || h.openOffers(func(o *Offer) bool {
+		return !h.Keeps() || now-o.madeAt < keptOfferTime
+	}) > 0
+}
 
 // Stats returns the counts so far.
 func (h *Handoff) Stats() cachesidecar.HandoffStats {
@@ -112,11 +124,13 @@ func (h *Handoff) Stats() cachesidecar.HandoffStats {
 }
 
 // OpenOffers returns the number of offers that have not been pulled to the end.
-func (h *Handoff) OpenOffers() (n int) {
+func (h *Handoff) OpenOffers() int { return h.openOffers(func(*Offer) bool { return true }) }
+
+func (h *Handoff) openOffers(counts func(*Offer) bool) (n int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, o := range h.offers {
-		if !o.left.Empty() {
+		if !o.left.Empty() && counts(o) {
 			n++
 		}
 	}
@@ -141,7 +155,9 @@ func (h *Handoff) expire(after time.Duration) {
 			pl.close()
 		}
 		for p, last := range o.released {
-			h.cfg.Store.Drop(p, last.generation)
+			if !last.end.kept {
+				h.cfg.Store.Drop(p, last.generation)
+			}
 		}
 	}
 }
@@ -161,9 +177,9 @@ func (o *Offer) Parts(set kv.PartitionSet) (list []part) {
 		if !set.Empty() && !set.Has(p) {
 			continue
 		}
-		i := slices.IndexFunc(list, func(g part) bool { return g.asOf == last.asOf })
+		i := slices.IndexFunc(list, func(g part) bool { return g.asOf == last.end.asOf })
 		if i < 0 {
-			i, list = len(list), append(list, part{last.asOf, kv.NewPartitionSet(kv.Partitions)})
+			i, list = len(list), append(list, part{last.end, kv.NewPartitionSet(kv.Partitions)})
 		}
 		list[i].set.Add(p)
 	}
@@ -174,13 +190,17 @@ func (o *Offer) Parts(set kv.PartitionSet) (list []part) {
 // EntriesOf yields the entries of a part, the hottest first.
 func (h *Handoff) EntriesOf(of part) iter.Seq[handed] {
 	return func(yield func(handed) bool) {
-		for hits := segment.MaxHits; hits >= 0; hits-- {
+		least := 0
+		if of.kept {
+			least = leastHits
+		}
+		for hits := segment.MaxHits; hits >= least; hits-- {
 			more := true
 			h.cfg.Store.Scan(of.set.Has, hits, h.cfg.Clock.Read().Boot, func(e kv.Entry) bool {
 				// The entry was copied a while ago: its namespace's slot may be another
 				// name's now.
 				ns := h.cfg.Names.InSlot(e.Key.Namespace)
-				if ns != nil && ns.Key(e.Key.Bytes).Hash == e.Key.Hash && (ended{asOf: of.asOf}).covers(e.Version) {
+				if ns != nil && ns.Key(e.Key.Bytes).Hash == e.Key.Hash && of.covers(e.Version) {
 					more = yield(handed{e, ns.Name, hits})
 				}
 				return more
@@ -224,7 +244,7 @@ func (h *Handoff) pullOf(from kv.Process, q *wire.Pull) (*Offer, *pull, *wire.Er
 		if len(o.pulls) >= maxPulls {
 			return nil, nil, wire.Errorf(wire.Busy, "%d pulls of one offer", maxPulls)
 		}
-		pl = &pull{set: set, parts: o.Parts(set)}
+		pl = &pull{set: set, parts: o.Parts(set), base: h.baseOf(from, o, q.Kept)}
 		o.pulls[key] = pl
 	}
 	o.pulledAt.Store(int64(h.cfg.Clock.Read().Boot))
@@ -264,6 +284,9 @@ func (h *Handoff) ServePull(from kv.Process, q *wire.Pull) wire.Reply {
 	}
 	now := h.cfg.Clock.Read()
 	b := wire.Pulled{AsOf: uint64(pl.asOf), Done: len(pl.parts) == 0}
+	if q.Batch == 0 {
+		pl.base.answer(&b)
+	}
 	for i := range pl.last {
 		if e := &pl.last[i]; !e.Deadline.Passed(now.Boot) {
 			b.Entries = append(b.Entries, e.entry(now))
@@ -293,6 +316,9 @@ func (h *Handoff) fill(pl *pull) {
 			}
 			continue
 		}
+		if pl.base.sent(&e) {
+			continue
+		}
 		e.Key.Bytes, e.Value = bytes.Clone(e.Key.Bytes), bytes.Clone(e.Value)
 		size += len(e.Key.Bytes) + len(e.Value)
 		pl.last = append(pl.last, e)
@@ -312,10 +338,12 @@ func (h *Handoff) ServeFetch(from kv.Process, q *wire.Fetch) wire.Reply {
 	now := h.cfg.Clock.Read()
 	h.mu.Lock()
 	o := h.OfferOf(from, q.Ballot)
-	var last ended
+	last := &ending{}
 	if o != nil {
 		o.pulledAt.Store(int64(now.Boot))
-		last = o.released[key.Hash.Partition()]
+		if e := o.released[key.Hash.Partition()]; e.end != nil {
+			last = e.end
+		}
 	}
 	h.mu.Unlock()
 	f := wire.Fetched{AsOf: uint64(last.asOf)}

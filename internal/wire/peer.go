@@ -144,6 +144,7 @@ type Acquired struct {
 	Floors []Floor // the flushes that the sender knows of, after it granted
 
 	Passed []byte `wire:"later"` // partitions for which it has granted a higher ballot
+	Keeps  bool   `wire:"later"` // the sender leaves, and a later process may have the released entries again
 }
 
 // Auth asks a voter to acknowledge the ownerships that the sender has or is about to
@@ -194,6 +195,18 @@ type Pull struct {
 	Ballot     Ballot
 	Batch      uint64 // number from zero; a batch that is requested again is sent again
 	Partitions []byte // a set, part of the partitions released to the ballot; empty: all
+
+	// Kept says which of them the sender's host has kept, by the ballots that it released them to.
+	Kept []Kept `wire:"later"`
+}
+
+// Kept is a set of partitions, encoded as in Pull, whose entries a host has kept since it released them to a
+// ballot.
+type Kept struct {
+	_msgpack struct{} `msgpack:",as_array"`
+
+	Ballot     Ballot
+	Partitions []byte
 }
 
 // Pulled is the answer to PULL.
@@ -203,6 +216,11 @@ type Pulled struct {
 	AsOf    uint64 // the version of the release
 	Entries []Entry
 	Done    bool // no entries follow
+
+	// Of Kept: the partitions that only the receiver of the request has owned since, under that ballot,
+	// and the hashes of all keys that have changed there. The entries that were kept are not sent.
+	Base    []byte `wire:"later"`
+	Changed []byte `wire:"later"` // 8 bytes each, little-endian
 }
 
 // Entry is an entry that moves to another host.

@@ -394,7 +394,7 @@ func (m *Machine) grants(c *claim, o *member) bool {
 func (m *Machine) begin(c *claim, set kv.PartitionSet, until time.Duration) {
 	begun := Begun{
 		Ballot: c.ballot, Partitions: m.newSet(),
-		Releasers: map[kv.Process]kv.PartitionSet{}, Heads: map[kv.Process]uint64{},
+		Releasers: map[kv.Process]kv.PartitionSet{}, Keepers: map[kv.Process]bool{}, Heads: map[kv.Process]uint64{},
 	}
 	for node, a := range c.answers {
 		begun.Heads[kv.Process{Node: node, Epoch: c.epochs[node]}] = a.Head
@@ -418,6 +418,7 @@ func (m *Machine) begin(c *claim, set kv.PartitionSet, until time.Duration) {
 					begun.Releasers[id] = m.newSet()
 				}
 				begun.Releasers[id].Add(i)
+				begun.Keepers[id] = a.Keeps
 			}
 		}
 	}

@@ -41,6 +41,7 @@ type Answer struct {
 	Ballot   *Ballot
 	Granted  kv.PartitionSet
 	Released kv.PartitionSet // granted partitions whose entries it gives
+	Keeps    bool            // it leaves, and a later process may have these entries again
 	// Passed are the partitions that it will never grant to this ballot, since it has
 	// granted a higher one, although its ring gives them to the asker.
 	Passed kv.PartitionSet
@@ -119,6 +120,7 @@ type Begun struct {
 	Ballot     *Ballot
 	Partitions kv.PartitionSet
 	Releasers  map[kv.Process]kv.PartitionSet
+	Keepers    map[kv.Process]bool   // those of them that keep the entries for a later process
 	Heads      map[kv.Process]uint64 // of the logs of the members that have answered
 }
 
