@@ -720,15 +720,17 @@ func play(t *testing.T, seed uint64, c *staged, guards ...failpoint.Guard) (brok
 	return broken, doubt
 }
 
-// shown are guards that have a test of one mechanism instead of a scene. by runs the
-// test, which reports what it finds. The guards in also would hide the finding, so they
-// are taken out too.
-var shown = []struct {
+type shownGuard struct {
 	guard failpoint.Guard
 	also  []failpoint.Guard
 	test  string
 	by    func(t *testing.T, bad func(format string, args ...any))
-}{
+}
+
+// shown are guards that have a test of one mechanism instead of a scene. by runs the
+// test, which reports what it finds. The guards in also would hide the finding, so they
+// are taken out too.
+var shown = []shownGuard{
 	{failpoint.OfferFilter, nil, "TestOfferGivesNothingNewer; no history can tell: such writes are of unknown outcome", offerGivesNothingNewer},
 	{failpoint.LateWrite, nil, "TestVirtualWriteThroughSettles; no history can tell", func(t *testing.T, bad func(string, ...any)) {
 		settles(t, "has less to hold", wire.OpSet, nil, bad)

@@ -2,13 +2,13 @@ package sidecar
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"testing"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/testing/bubble"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
 // keptWorld has three hosts that keep their entries, and keys that the first one owns.
@@ -38,55 +38,130 @@ func (w *world) set(s *Sidecar, key, value string) {
 	}
 }
 
-// restart starts a host anew, with do while it is down and others own its keys.
-func (v *vnode) restart(do func()) {
-	v.leave()
-	time.Sleep(time.Second)
-	do()
-	v.start()
+// decided waits until a process that has taken entries over knows which of them it serves again.
+func (v *vnode) decided() *cachesidecar.KeptStats {
 	v.w.agreed(20 * time.Second)
 	for began := time.Now(); v.s.engine.Kept().Waiting > 0 && time.Since(began) < time.Minute; {
 		time.Sleep(10 * time.Millisecond)
 	}
+	return v.s.engine.Kept()
+}
+
+// holds compares what a host returns with what it must return; "": a miss.
+func (w *world) holds(s *Sidecar, want map[string]string, bad func(string, ...any)) (all bool) {
+	all = true
+	for key, value := range want {
+		got, err := s.Get(context.Background(), DefaultNamespace, key, cachesidecar.GetOptions{})
+		if string(got.Value) != value {
+			bad("%s is %q, want %q (%v)", key, got.Value, value, err)
+			all = false
+		}
+	}
+	return all
 }
 
 // TestKeptInCluster checks that a host that is started again serves what it had before, but for what
-// changed meanwhile, time after time.
-func TestKeptInCluster(t *testing.T) {
+// changed meanwhile: time after time.
+func TestKeptInCluster(t *testing.T) { keptInCluster(t, t.Errorf) }
+
+func keptInCluster(t *testing.T, bad func(string, ...any)) {
 	bubble.Test(t, func(t *testing.T) {
 		w, keys := keptWorld(t, 300)
-		v := w.nodes[0]
+		v, ctx := w.nodes[0], context.Background()
 		for round := range 3 {
 			want := map[string]string{}
-			changed := fmt.Sprint("new", round)
-			v.restart(func() {
-				heir, ctx := w.nodes[1].s, context.Background()
-				for i, key := range keys {
-					want[key] = "old"
-					switch i % 10 {
-					case 0:
-						w.set(heir, key, changed)
-						want[key] = changed
-					case 1:
-						if err := heir.Delete(ctx, DefaultNamespace, key, cachesidecar.DeleteOptions{}); !errors.Is(err, cachesidecar.ErrNotFound) {
-							t.Error(err)
-						}
-						want[key] = ""
-					}
+			v.leave()
+			time.Sleep(time.Second)
+			heir := w.nodes[1].s
+			for i, key := range keys {
+				want[key] = "old"
+				switch i % 10 {
+				case 0:
+					want[key] = fmt.Sprint("set", round)
+					w.set(heir, key, want[key])
+				case 1:
+					want[key] = ""
+					_ = heir.Delete(ctx, DefaultNamespace, key, cachesidecar.DeleteOptions{}) // the heir need not have it
+				case 2: // it was not read: the heir does not have it
+					l := w.nodes[1].raw(wire.Request{Op: wire.OpLease, Key: []byte(key)})
+					want[key] = fmt.Sprint("filled", round)
+					is(t, key, w.nodes[1].raw(wire.Request{
+						Op: wire.OpFill, Key: []byte(key), Token: l.Token, Value: []byte(want[key]),
+					}), wire.OK, "")
 				}
-			})
-			k := v.s.engine.Kept()
-			if k.Cold != "" || k.Partitions == 0 || k.Again != k.Partitions || k.Changed == 0 {
+			}
+			v.start()
+			if k := v.decided(); k.Cold != "" || k.Partitions == 0 || k.Again != k.Partitions {
 				t.Fatalf("round %d: %+v", round, *k)
 			}
+			if !w.holds(v.s, want, bad) {
+				break
+			}
 			for _, key := range keys {
-				got, err := v.s.Get(context.Background(), DefaultNamespace, key, cachesidecar.GetOptions{})
-				if string(got.Value) != want[key] {
-					t.Errorf("round %d: %s is %q, want %q (%v)", round, key, got.Value, want[key], err)
-				}
 				w.set(v.s, key, "old")
 			}
 		}
-		w.leaveAll()
+		w.killAll()
+	})
+}
+
+// TestKeptUntilFlush checks that a flush ends what was kept, also one of an heir alone, which no other host hears of.
+func TestKeptUntilFlush(t *testing.T) {
+	keptUntilFlush(t, cachesidecar.FlushOptions{}, t.Errorf)
+	keptUntilFlush(t, cachesidecar.FlushOptions{Local: true}, t.Errorf)
+}
+
+func keptUntilFlush(t *testing.T, o cachesidecar.FlushOptions, bad func(string, ...any)) {
+	bubble.Test(t, func(t *testing.T) {
+		w, keys := keptWorld(t, 100)
+		v, want := w.nodes[0], map[string]string{}
+		v.leave()
+		time.Sleep(time.Second)
+		for _, heir := range w.nodes[1:] {
+			if err := heir.s.Flush(context.Background(), DefaultNamespace, o); err != nil {
+				t.Fatal(err)
+			}
+		}
+		v.start()
+		if k := v.decided(); k.Partitions == 0 {
+			t.Errorf("%+v", *k)
+		}
+		for _, key := range keys {
+			want[key] = ""
+		}
+		w.holds(v.s, want, bad)
+		w.killAll()
+	})
+}
+
+// TestKeptForOneOwner checks that what was kept is of no use once two hosts have owned it.
+func TestKeptForOneOwner(t *testing.T) { keptForOneOwner(t, t.Errorf) }
+
+func keptForOneOwner(t *testing.T, bad func(string, ...any)) {
+	bubble.Test(t, func(t *testing.T) {
+		w, keys := keptWorld(t, 300)
+		v, want := w.nodes[0], map[string]string{}
+		v.leave()
+		time.Sleep(time.Second)
+		for _, key := range keys {
+			w.set(w.nodes[1].s, key, "new")
+			want[key] = "new"
+		}
+		time.Sleep(w.bound)
+		w.nodes[1].leave() // another host gets what it owned, as far as it was read
+		time.Sleep(time.Second)
+		v.start()
+		k := v.decided()
+		if k.Partitions == 0 || k.Again == 0 {
+			t.Errorf("%+v", *k)
+		}
+		for key := range want {
+			got, err := v.s.Get(context.Background(), DefaultNamespace, key, cachesidecar.GetOptions{})
+			if err == nil && string(got.Value) == "old" {
+				bad("%s is old", key)
+			}
+		}
+		w.nodes[1].start()
+		w.killAll()
 	})
 }

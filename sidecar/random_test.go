@@ -121,6 +121,19 @@ var faults = []fault{
 		time.Sleep(w.upTo(3000))
 		v.start()
 	}},
+	{name: "two restarted", weight: 2, do: func(w *world, v, o *vnode) { // an heir is started again, too, or killed
+		v.leave()
+		time.Sleep(w.upTo(1000))
+		if w.rnd.IntN(3) > 0 {
+			o.leave()
+		} else {
+			o.kill()
+		}
+		time.Sleep(w.upTo(500))
+		v.start()
+		time.Sleep(w.upTo(1000))
+		o.start()
+	}},
 	{name: "paused", weight: 2, do: func(w *world, v, o *vnode) { v.pause(w.upTo(9000)) }},
 	{name: "link cut", weight: 2, do: func(w *world, v, o *vnode) { // events come by gossip alone, relayed
 		w.net.Cut(v.ip, o.ip)
@@ -227,6 +240,9 @@ func random(t *testing.T, seed uint64, collect bool) (w *world) {
 		}
 		w.events = []int{0, 16, 64}[w.rnd.IntN(3)]
 		w.noRelay = w.rnd.IntN(4) == 0
+		if w.keeps = seed/4%2 == 1 && runtime.GOOS == "linux"; w.keeps { // what a log has lost keeps nothing
+			w.events *= 64
+		}
 		if w.rnd.IntN(2) == 0 {
 			w.loaded()
 		}

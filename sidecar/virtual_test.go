@@ -324,6 +324,11 @@ func (w *world) note(s *Sidecar) {
 	st := s.telemetry.ClusterState() // may wait: not under the lock
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if k := s.engine.Kept(); k != nil {
+		w.seen["kept partitions"] += int64(k.Partitions)
+		w.seen["kept partitions again"] += int64(k.Again)
+		w.seen["kept entries changed"] += k.Changed
+	}
 	w.seen["pauses"] += st.Pauses
 	w.seen["peer reads"] += st.PeerReads
 	w.seen["joined"] += st.Joined

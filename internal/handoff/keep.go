@@ -218,8 +218,8 @@ func (h *Handoff) baseOf(from kv.Process, o *Offer, asked []wire.Kept) base {
 	for _, k := range asked[:min(len(asked), kv.Partitions)] {
 		for p := range kv.PartitionsOf(k.Partitions).All() {
 			e := o.released[p]
-			if e.begun == nil || e.begun.keeper != from.Node || e.end.at-e.begun.at > h.cfg.KeepFor ||
-				e.begun.ballot != k.Ballot && !failpoint.Out(failpoint.KeptBallot) {
+			if e.begun == nil || e.end.at-e.begun.at > h.cfg.KeepFor ||
+				(e.begun.keeper != from.Node || e.begun.ballot != k.Ballot) && !failpoint.Out(failpoint.KeptBallot) {
 				continue
 			}
 			first, last = min(first, e.begun.place), max(last, e.end.place)
