@@ -69,6 +69,7 @@ type Source struct {
 	Ballot      wire.Ballot
 	Partitions  kv.PartitionSet
 	Generations map[uint16]uint16  // by partition: the store's generation of the ownership that the entries are for
+	keeps       bool               // it ends, and keeps its entries for its next process
 	fetches     singleflight.Group // of single entries
 
 	// kept are those partitions of which this host has kept entries, until the source is asked about them.
@@ -163,7 +164,7 @@ func (h *Handoff) Begin(b ownership.Begun, owner func(kv.Process) *cluster.Owner
 			continue
 		}
 		src := &Source{
-			From: from, Ballot: cluster.ToBallot(b.Ballot),
+			From: from, Ballot: cluster.ToBallot(b.Ballot), keeps: b.Keepers[from],
 			Partitions: kv.NewPartitionSet(kv.Partitions), Generations: map[uint16]uint16{},
 		}
 		for p := range b.Releasers[from].All() {
@@ -211,9 +212,7 @@ func (h *Handoff) pull(ctx context.Context, src *Source) {
 		size, done, err := h.PullOne(ctx, src, batch)
 		if err != nil {
 			if failures++; failures == pullTries {
-				h.Counts.Failed.Add(1)
-				h.cfg.Log.Warn("entries were not all handed over: the rest is loaded anew", "from", src.From.Node,
-					"batch", batch, "error", err)
+				h.failed(src, batch, err)
 				break
 			}
 			if !kv.Sleep(ctx, time.Duration(failures)*50*time.Millisecond) {
@@ -234,6 +233,16 @@ func (h *Handoff) pull(ctx context.Context, src *Source) {
 	for p := range src.Partitions.All() {
 		h.Incoming[p].CompareAndSwap(src, nil)
 	}
+}
+
+// failed notes that a source does not answer. One that keeps its entries does not wait until all are fetched.
+func (h *Handoff) failed(src *Source, batch uint64, err error) {
+	if src.keeps {
+		return
+	}
+	h.Counts.Failed.Add(1)
+	h.cfg.Log.Warn("entries were not all handed over: the rest is loaded anew", "from", src.From.Node,
+		"batch", batch, "error", err)
 }
 
 // rest returns how long a pull rests after a batch: all pulls together take two thirds of the

@@ -211,13 +211,17 @@ func (b *base) sent(e *handed) bool {
 }
 
 // baseOf finds out which of the partitions that a process has kept only this one has owned since, and what
-// has changed there. The handoff's lock is held.
-func (h *Handoff) baseOf(from kv.Process, o *Offer, asked []wire.Kept) base {
+// has changed there.
+func (h *Handoff) baseOf(from kv.Process, released map[uint16]ended, asked []wire.Kept) base {
 	b := base{set: kv.NewPartitionSet(kv.Partitions), changed: map[kv.Hash]bool{}, of: map[uint16]*beginning{}}
 	first, last := ^uint64(0), uint64(0)
-	for _, k := range asked[:min(len(asked), kv.Partitions)] {
+	most := kv.Partitions
+	for _, k := range asked {
 		for p := range kv.PartitionsOf(k.Partitions).All() {
-			e := o.released[p]
+			if most--; most < 0 { // each partition has one ballot
+				return base{set: kv.NewPartitionSet(kv.Partitions)}
+			}
+			e := released[p]
 			if e.begun == nil || e.end.at-e.begun.at > h.cfg.KeepFor ||
 				(e.begun.keeper != from.Node || e.begun.ballot != k.Ballot) && !failpoint.Out(failpoint.KeptBallot) {
 				continue
@@ -228,7 +232,7 @@ func (h *Handoff) baseOf(from kv.Process, o *Offer, asked []wire.Kept) base {
 		}
 	}
 	within := func(p uint16, place uint64) bool {
-		return b.of[p] != nil && place > b.of[p].place && place <= o.released[p].end.place
+		return b.of[p] != nil && place > b.of[p].place && place <= released[p].end.place
 	}
 	var events []invalidation.Event
 	for place := first; place < last; {

@@ -42,10 +42,11 @@ type part struct {
 
 // pull is the stream of the entries of some partitions of an offer.
 type pull struct {
-	set  kv.PartitionSet
-	base base // what its host has kept is not sent
+	set      kv.PartitionSet
+	released map[uint16]ended
 
 	mu     sync.Mutex // locked while a batch is made
+	base   base       // what its host has kept is not sent
 	parts  []part     // not sent yet, the present one first
 	next   func() (handed, bool)
 	stop   func()
@@ -244,7 +245,7 @@ func (h *Handoff) pullOf(from kv.Process, q *wire.Pull) (*Offer, *pull, *wire.Er
 		if len(o.pulls) >= maxPulls {
 			return nil, nil, wire.Errorf(wire.Busy, "%d pulls of one offer", maxPulls)
 		}
-		pl = &pull{set: set, parts: o.Parts(set), base: h.baseOf(from, o, q.Kept)}
+		pl = &pull{set: set, parts: o.Parts(set), released: o.released}
 		o.pulls[key] = pl
 	}
 	o.pulledAt.Store(int64(h.cfg.Clock.Read().Boot))
@@ -278,6 +279,9 @@ func (h *Handoff) ServePull(from kv.Process, q *wire.Pull) wire.Reply {
 	case pl.closed:
 		return wire.BodyReply(wire.Pulled{Done: true})
 	case q.Batch == pl.batch:
+		if q.Batch == 0 && len(q.Kept) > 0 {
+			pl.base = h.baseOf(from, pl.released, q.Kept)
+		}
 		h.fill(pl)
 	case q.Batch+1 != pl.batch:
 		return wire.ErrorReply(wire.Errorf(wire.BadRequest, "batch %d: the next is %d", q.Batch, pl.batch))

@@ -116,8 +116,12 @@ func lengthen(s *schema, dst, b []byte) (long []byte, added int) {
 		dst, inner = lengthen(s.at(int(i)), dst, b[:len(b)-len(rest)])
 		added, b = added+inner, rest
 	}
-	for range max(1, more) - 1 { // the fields that were added later
-		dst = msgp.AppendNil(dst)
+	for i := range max(1, more) - 1 { // the fields that were added later
+		if f := s.fields[n+i]; f != nil && f.kind == reflect.Bool {
+			dst = msgp.AppendBool(dst, false)
+		} else {
+			dst = msgp.AppendNil(dst)
+		}
 	}
 	if more > 0 {
 		dst = append(dst, 0x81, 0xa1, 'x', 0x92, 1, 0xc0) // a map with an array
