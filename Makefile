@@ -6,9 +6,11 @@ RUNS ?= 10000
 SEED ?= 0
 PYTHON ?= /usr/bin/python3
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+# The modules beside the one of the program.
+MODULES = benchmarks checks clients/conformance
 
 .PHONY: build conversations install man test lengthy lengthy-nightly static race race-most race-sidecar race-full bench-tests checks checks-nightly clients clients-build \
-	clients-python clients-node clients-packages nightly-packages peers-suites soak-clients deb release vet staticcheck hundred failpoints random random-ci fuzz corpus model \
+	clients-go clients-python clients-node clients-packages nightly-packages peers-suites soak-clients deb release vet staticcheck hundred failpoints random random-ci fuzz corpus model \
 	model-check model-quick clocks faults soak soak-changes soak-steady soak-memcached attacks bench bench-hits golden cross mutants weigh nightly
 
 build:            ## the command, into ./cachesidecar
@@ -38,13 +40,13 @@ lengthy-nightly:  ## the rest of it (6 minutes)
 
 clocks:           ## list the tests that read the machine's clock, each with the reason and what it counts on
 	LONG_TESTS=1 $(GO) test -run '^TestLengthyClockReaders' -v .
-	for m in benchmarks checks; do (cd $$m && $(GO) test -run '^TestClockReaders' -v .) || exit 1; done
+	for m in $(MODULES); do (cd $$m && $(GO) test -run '^TestClockReaders' -v .) || exit 1; done
 
 # Left out of race are real processes, which the detector does not watch; what has neither
 # goroutines nor locks: the machine of ownership, with the ring; and what repeats the same: in
 # virtual time, where a process has one processor, with other requests, or with other keys.
 RACE = CGO_ENABLED=1 $(GO) test -race -timeout 60m
-UNRACED = cachesidecar/cachesidecar cmd/cachesidecar clients/c clients/conformance internal/testing/faults internal/testing/attacks \
+UNRACED = cachesidecar/cachesidecar cmd/cachesidecar clients/c internal/testing/faults internal/testing/attacks \
 	internal/testing/mutants l2/ownership
 SIDECAR = cachesidecar/sidecar
 REPEATS = '^Test((Lengthy)?Virtual|(OptionsReachTheOwner|MemcachedRandom|MemcachedOrder|TextRandom|Restart|SplitHeals|Hundred|Detection|BusiestShard|KeysOfSharedBits|RandomKeysAreNotCrowded)$$)'
@@ -61,6 +63,7 @@ race-sidecar:     # after the others, and alone in its lane: its hosts must not 
 race-full:        ## all packages, and all tests of go test ./... (an hour)
 	$(RACE) $(call BUT,$(SIDECAR))
 	$(RACE) ./sidecar
+	cd clients/conformance && $(RACE) ./...
 
 static: vet staticcheck cross ## all that only compiles
 
@@ -78,18 +81,24 @@ checks-nightly:   ## memcached's suite against memcached itself, clients in othe
 	cd checks && for of in memcached sidecars; do LONG_TESTS=1 $(GO) test ./memcached -count=1 -run '^TestLengthy' -skip '^TestLengthySuites' -target $$of || exit 1; done
 	cd checks && LONG_TESTS=1 $(GO) test ./packages -count=1 -run '^TestLengthy'
 
+# It runs its command in that folder.
+CONFORMANCE = $(GO) run -C clients/conformance .
+
 clients-build:    ## the clients for Python and Node, as their tests and those of other languages want them
 	cd clients/python && $(PYTHON) setup.py -q build_ext --inplace
 	cd clients/node && npm ci --no-audit --no-fund && node tools/build.js test
 
-clients: clients-build clients-python clients-node ## the clients for Python and Node, held to a real sidecar and to the conformance suite (about 4 minutes; needs Debian's Python packages, and npm)
+clients: clients-build clients-go clients-python clients-node ## the clients for Go, Python and Node, held to a real sidecar and to the conformance suite (about 4 minutes; needs Debian's Python packages, and npm)
+
+clients-go:       # with the suite's own tests, which read in each language what another has written
+	cd clients/conformance && $(GO) test ./...
 
 clients-python:   # as clients-build has built it
 	cd clients/python && $(PYTHON) -m mypy
-	$(GO) run ./clients/conformance -players 2 -ticks 2 -- $(PYTHON) -m pytest -q clients/python
+	$(CONFORMANCE) -players 2 -ticks 2 -- $(PYTHON) -m pytest -q ../python
 
 clients-node:     # as clients-build has built it: npm test would build dist anew, which other lanes use meanwhile
-	$(GO) run ./clients/conformance -ticks 1 -- npm --prefix clients/node --silent --ignore-scripts test
+	$(CONFORMANCE) -ticks 1 -- npm --prefix ../node --silent --ignore-scripts test
 
 clients-packages: ## wheel, wheel without the extension, sdist and npm package, into dist/
 	mkdir -p dist
@@ -100,10 +109,10 @@ clients-packages: ## wheel, wheel without the extension, sdist and npm package, 
 SOAK_CLIENTS ?= 600
 soak-clients:     ## clients in Python and Node that do everything at random, while their sidecar restarts every 5 s (20 minutes)
 	mkdir -p dist
-	$(GO) run ./clients/conformance -timeout 20m -restart 5s -- $(PYTHON) clients/python/tests/soak.py --seconds $(SOAK_CLIENTS) --history dist/soak-python.jsonl
+	$(CONFORMANCE) -timeout 20m -restart 5s -- $(PYTHON) ../python/tests/soak.py --seconds $(SOAK_CLIENTS) --history $(CURDIR)/dist/soak-python.jsonl
 	$(GO) run ./internal/testing/checkhistory dist/soak-python.jsonl
 	cd clients/node && npm ci --no-audit --no-fund && node tools/build.js test
-	$(GO) run ./clients/conformance -timeout 20m -restart 5s -- node clients/node/build/test/soak.js --seconds $(SOAK_CLIENTS) --history dist/soak-node.jsonl
+	$(CONFORMANCE) -timeout 20m -restart 5s -- node ../node/build/test/soak.js --seconds $(SOAK_CLIENTS) --history $(CURDIR)/dist/soak-node.jsonl
 	$(GO) run ./internal/testing/checkhistory dist/soak-node.jsonl
 
 deb:              ## a Debian package of this machine's architecture, into dist/
@@ -116,11 +125,11 @@ vet:              ## go vet, formatting, tidiness of all modules
 	test -z "$$(gofmt -l .)" || { gofmt -l .; exit 1; }
 	$(GO) vet ./...
 	$(GO) mod tidy -diff
-	for m in benchmarks checks; do (cd $$m && $(GO) vet ./... && $(GO) mod tidy -diff) || exit 1; done
+	for m in $(MODULES); do (cd $$m && $(GO) vet ./... && $(GO) mod tidy -diff) || exit 1; done
 
 staticcheck:      ## staticcheck on all modules
 	$(GO) run $(STATICCHECK) ./...
-	for m in benchmarks checks; do (cd $$m && $(GO) run $(STATICCHECK) ./...) || exit 1; done
+	for m in $(MODULES); do (cd $$m && $(GO) run $(STATICCHECK) ./...) || exit 1; done
 
 hundred:          ## a hundred sidecars in one process, in virtual time (4 GB, and two to three minutes on two cores; 20 of them are part of lengthy-nightly)
 	LONG_TESTS=1 $(GO) test ./sidecar -run TestLengthyVirtualHundred -virtual.many 100 -v -count=1
@@ -220,3 +229,4 @@ golden:           ## rewrite the golden bytes and pages, docs/METRICS.md and the
 cross:            ## the platforms that are built but not tested
 	GOOS=linux GOARCH=arm64 $(GO) build ./...
 	GOOS=darwin GOARCH=arm64 $(GO) vet ./...
+	cd clients/conformance && GOOS=linux GOARCH=arm64 $(GO) vet . && GOOS=darwin GOARCH=arm64 $(GO) vet .

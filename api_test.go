@@ -13,7 +13,7 @@ import (
 // TestPublicAPI checks that no exported declaration of the public packages names a type of
 // an internal package: a program that uses them could not name that type.
 func TestPublicAPI(t *testing.T) {
-	ours, exports := list(t)
+	ours, exports := list(t, ".")
 	imp := importer.ForCompiler(token.NewFileSet(), "gc", func(path string) (io.ReadCloser, error) {
 		return os.Open(exports[path])
 	})

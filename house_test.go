@@ -35,14 +35,14 @@ const (
 type listed struct {
 	ImportPath, Dir, Export string
 	GoFiles                 []string
-	Standard                bool
+	Module                  struct{ Main bool }
 }
 
-// list runs go list with the export data of all packages and their dependencies.
-func list(t *testing.T) (ours []listed, exports map[string]string) {
+// list runs go list in the folder of a module, with the export data of all packages and their dependencies.
+func list(t *testing.T, folder string) (ours []listed, exports map[string]string) {
 	t.Helper()
-	cmd := exec.Command("go", "list", "-deps", "-export", "-json=ImportPath,Dir,Export,GoFiles,Standard", "./...")
-	cmd.Stderr = os.Stderr
+	cmd := exec.Command("go", "list", "-deps", "-export", "-json=ImportPath,Dir,Export,GoFiles,Module", "./...")
+	cmd.Dir, cmd.Stderr = folder, os.Stderr
 	out, err := cmd.Output()
 	if err != nil {
 		t.Fatalf("go list: %v", err)
@@ -56,7 +56,7 @@ func list(t *testing.T) (ours []listed, exports map[string]string) {
 			t.Fatal(err)
 		}
 		exports[p.ImportPath] = p.Export
-		if p.ImportPath == module || strings.HasPrefix(p.ImportPath, module+"/") {
+		if p.Module.Main {
 			ours = append(ours, p)
 		}
 	}
@@ -65,13 +65,15 @@ func list(t *testing.T) (ours []listed, exports map[string]string) {
 // TestLayout checks the layout of each package: the order of its files, and the sizes of
 // files, functions and types.
 func TestLayout(t *testing.T) {
-	ours, exports := list(t)
-	fset := token.NewFileSet()
-	imp := importer.ForCompiler(fset, "gc", func(path string) (io.ReadCloser, error) { return os.Open(exports[path]) })
-	for _, p := range ours {
-		t.Run(rel(p.ImportPath), func(t *testing.T) {
-			checkPackage(t, fset, imp, p)
-		})
+	for _, folder := range inTable {
+		ours, exports := list(t, folder)
+		fset := token.NewFileSet()
+		imp := importer.ForCompiler(fset, "gc", func(path string) (io.ReadCloser, error) { return os.Open(exports[path]) })
+		for _, p := range ours {
+			t.Run(rel(p.ImportPath), func(t *testing.T) {
+				checkPackage(t, fset, imp, p)
+			})
+		}
 	}
 }
 

@@ -37,7 +37,8 @@ var passedOn = map[string][]logLine{
 	"internal/engine/warmstart.go: level":          {{"info", "warming has ended"}, {"warn", "warming has ended"}},
 	"internal/namespaces/health.go: text":          nil, // healthWords are found
 	"internal/namespaces/health.go: h.words.again": nil,
-	"internal/logs/logs.go: t.level": { // of tell; of Text the callers are found
+	"internal/logs/logs.go: t.level":               nil, // the callers of Text are found
+	"internal/logs/ratelimit.go: t.level": {
 		{"info", "… and … more like it in the last …: …"}, {"warn", "… and … more like it in the last …: …"},
 		{"error", "… and … more like it in the last …: …"},
 	},

@@ -194,13 +194,3 @@ type Config struct {
 
 	readPatience time.Duration // how long a read waits for an owner, for tests; default 250 ms
 }
-
-// Defaults, and the bounds of what is configured.
-const (
-	DefaultNamespace  = "default"
-	DefaultL1Size     = 64 << 20
-	DefaultL2Size     = 256 << 20
-	DefaultTimeout    = time.Second
-	DefaultLeaveTime  = 10 * time.Second
-	DefaultBufferSize = 128 << 20
-)

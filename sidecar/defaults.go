@@ -23,6 +23,16 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
+// Defaults.
+const (
+	DefaultNamespace  = "default"
+	DefaultL1Size     = 64 << 20
+	DefaultL2Size     = 256 << 20
+	DefaultTimeout    = time.Second
+	DefaultLeaveTime  = 10 * time.Second
+	DefaultBufferSize = 128 << 20
+)
+
 // Bounds of the settings, and the address of gossip if only join is given.
 const (
 	defaultBind       = "127.0.0.1:7946"

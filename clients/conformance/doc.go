@@ -2,7 +2,7 @@
 // sidecar, scripted servers and proxies, runs the client's own tests against them, and says
 // what the servers saw.
 //
-//	go run ./clients/conformance [-players N] [-ticks LIST] [-only NAME] [-v] -- COMMAND ARGS…
+//	go run . [-players N] [-ticks LIST] [-only NAME] [-v] -- COMMAND ARGS…
 //
 // Its input are the files in conversations: what a client is to call, and what the server at
 // the other end wants and answers. It writes them as a manifest, whose path the command finds

@@ -30,7 +30,7 @@ type real struct {
 func moduleRoot() (string, error) {
 	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/cachesidecar/cachesidecar").Output()
 	if err != nil {
-		return "", fmt.Errorf("go list -m: %w: run this in the module of cachesidecar", err)
+		return "", fmt.Errorf("go list -m: %w: run this in clients/conformance", err)
 	}
 	return strings.TrimSpace(string(out)), nil
 }

@@ -3,13 +3,11 @@ package logs
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"io"
 	"log/slog"
 	"slices"
 	"time"
 
-	"github.com/dustin/go-humanize"
 	"golang.org/x/time/rate"
 
 	"github.com/cachesidecar/cachesidecar"
@@ -129,15 +127,6 @@ func (l *Log) run() {
 			ending = true
 		}
 		buf = l.write(buf)
-	}
-}
-
-// sumUp writes a line for each cause that had lines left out.
-func (l *Log) sumUp() {
-	for _, t := range append(l.errors.sums(), l.causes.sums()...) {
-		message := fmt.Sprintf("… and %s more like it in the last %v: %s",
-			humanize.Comma(int64(t.leftOut)), sumEvery, t.message)
-		l.tell(t.level, message, append(t.about, slog.Int("left_out", t.leftOut))...)
 	}
 }
 

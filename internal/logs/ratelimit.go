@@ -2,6 +2,7 @@ package logs
 
 import (
 	"cmp"
+	"fmt"
 	"hash/maphash"
 	"log/slog"
 	"net"
@@ -11,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/dustin/go-humanize"
 	"golang.org/x/time/rate"
 )
 
@@ -172,6 +174,15 @@ func (c *causes) sums() (list []tally) {
 		list = append(list, tally{level: slog.LevelWarn, message: "of other causes", leftOut: rest.leftOut})
 	}
 	return list
+}
+
+// sumUp writes a line for each cause that had lines left out.
+func (l *Log) sumUp() {
+	for _, t := range append(l.errors.sums(), l.causes.sums()...) {
+		message := fmt.Sprintf("… and %s more like it in the last %v: %s",
+			humanize.Comma(int64(t.leftOut)), sumEvery, t.message)
+		l.tell(t.level, message, append(t.about, slog.Int("left_out", t.leftOut))...)
+	}
 }
 
 func (c *causes) total() int64 {

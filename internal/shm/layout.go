@@ -87,9 +87,6 @@ const (
 	enSum         = 80 // xxh3 of the value, seeded with that of the key, seeded with that of the head before it
 )
 
-// MaxValue is the longest value that is published, in bytes.
-const MaxValue = 16 << 10
-
 // MinSize is the size of the smallest region, in bytes.
 const MinSize = 1 << 20
 

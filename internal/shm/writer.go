@@ -87,6 +87,9 @@ func (w *Writer) Take(ns kv.NamespaceID, h kv.Hash) Generations {
 	return Generations{n.incarnation.Load(), n.generation.Load(), w.parts[h.Partition()].Load()}
 }
 
+// MaxValue is the longest value that is published, in bytes.
+const MaxValue = 16 << 10
+
 // Publish makes an entry readable in a region if still, which is asked under the lock that
 // withdrawals take, says that it is current. still must not block.
 func (w *Writer) Publish(r *Region, e *Entry, still func() bool) bool {

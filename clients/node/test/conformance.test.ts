@@ -11,7 +11,7 @@ import { integerOf, valueOf } from './values.js';
 type Json = Record<string, any>; // eslint-disable-line @typescript-eslint/no-explicit-any
 
 const path = process.env['CONFORMANCE'];
-const skip = path === undefined && 'run "go run ./clients/conformance -- npm test" in the project\'s folder';
+const skip = path === undefined && 'run "go run . -- npm test --prefix ../node" in clients/conformance';
 const manifest: Json = path === undefined ? {} : parse(fs.readFileSync(path, 'utf8'));
 
 /** Reads the manifest. The numbers of INCR may have 64 bits: they become strings. */

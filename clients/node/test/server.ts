@@ -134,5 +134,6 @@ export function sidecar(): { socket: string; skip: string | false } {
   const manifest = process.env['CONFORMANCE'];
   const socket = process.env['CACHESIDECAR_SOCKET']
     ?? (manifest ? (JSON.parse(fs.readFileSync(manifest, 'utf8')) as { sidecar: string }).sidecar : '');
-  return { socket, skip: socket === '' && 'needs a sidecar: run "go run ./clients/conformance -- npm test"' };
+  const remedy = 'run "go run . -- npm test --prefix ../node" in clients/conformance';
+  return { socket, skip: socket === '' && `needs a sidecar: ${remedy}` };
 }

@@ -8,11 +8,10 @@ import { judge, noteDeletion, noteLoad } from './soakloads.js';
 
 // Clients do everything at random while the sidecar is restarted, and every answer is checked.
 //
-//   go run ./clients/conformance -restart 5s -timeout 15m -- \
-//     node clients/node/build/test/soak.js --seconds 600 --history FILE
-//   go run ./internal/testing/checkhistory FILE
+//   go run . -restart 5s -timeout 15m -- node ../node/build/test/soak.js --seconds 600 --history FILE
+//   go run -C ../.. ./internal/testing/checkhistory FILE
 //
-// checkhistory finds values that were old.
+// in clients/conformance. FILE is an absolute path. checkhistory finds values that were old.
 
 const flag = (name: string): string => process.argv[process.argv.indexOf(name) + 1]!;
 const seconds = Number(flag('--seconds'));

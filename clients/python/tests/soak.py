@@ -1,8 +1,9 @@
 """Clients do everything at random while the sidecar is restarted, and every answer is checked.
 
-    go run ./clients/conformance -restart 5s -timeout 15m -- \\
-        /usr/bin/python3 clients/python/tests/soak.py --seconds 600 --history FILE
-    go run ./internal/testing/checkhistory FILE
+    go run . -restart 5s -timeout 15m -- /usr/bin/python3 ../python/tests/soak.py --seconds 600 --history FILE
+    go run -C ../.. ./internal/testing/checkhistory FILE
+
+in clients/conformance. FILE is an absolute path.
 
 It prints counts, what was wrong, and what was left at the end. checkhistory finds values that were old.
 """

@@ -13,9 +13,7 @@ from cachesidecar import EncodingError, _encode
 from playing import AsyncPlayer, SyncPlayer, same, value_of
 
 FILE = os.environ.get("CONFORMANCE")
-HOW = (
-    "run `go run ./clients/conformance -players 2 -- python3 -m pytest clients/python/tests` in the project's folder"
-)
+HOW = "run `go run . -players 2 -- python3 -m pytest ../python/tests` in clients/conformance"
 
 
 def manifest() -> Dict[str, Any]:

@@ -1,0 +1,122 @@
+package ownership
+
+import (
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/failpoint"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+)
+
+// Asked answers another node's ACQUIRE. What the answer ends has ended before the
+// answer goes out. The sender of the answer adds the log's head.
+func (m *Machine) Asked(now time.Duration, from kv.Process, q Acquire) Answer {
+	m.now = max(m.now, now)
+	a := Answer{Ballot: q.Ballot, Granted: m.newSet(), Released: m.newSet(), Passed: m.newSet()}
+	o := m.current(from)
+	if o == nil {
+		return a
+	}
+	m.hear(o)
+	if q.State >= o.state { // a node that is out asks for nothing
+		o.state, o.in, o.goneOut = q.State, true, false
+	}
+	m.settle()
+	ended, released := m.newSet(), m.newSet()
+	allKnown := m.knowsRing(q.Ring)
+	for i := range q.Partitions.All() {
+		if int(i) >= len(m.parts) {
+			break
+		}
+		p := &m.parts[i]
+		// A node that is out has no say, and owns nothing.
+		if m.in && (m.table.Owner(i) != from.Node || !o.inRing) ||
+			p.promised.Compare(q.Ballot) > 0 ||
+			p.claim != nil && p.claim.ballot.Compare(q.Ballot) > 0 ||
+			p.owned && !allKnown {
+			if p.promised.Compare(q.Ballot) > 0 && m.table.Owner(i) == from.Node {
+				a.Passed.Add(i)
+			}
+			continue // RETRY
+		}
+		a.Granted.Add(i)
+		m.giveUp(i)
+		if p.owned {
+			ended.Add(i)
+			// If it was told of a higher ballot, it hands over to that
+			// very ballot alone: another node may have owned the
+			// partition since.
+			if p.higher == nil || p.higher.Compare(q.Ballot) == 0 {
+				p.released = q.Ballot
+				released.Add(i)
+			}
+			p.owned, p.retired, p.higher = false, 0, nil
+			m.claimAt = 0
+		}
+		if p.released.Compare(q.Ballot) == 0 && q.Ballot != nil {
+			a.Released.Add(i)
+		}
+		m.promise(i, q.Ballot)
+	}
+	if !ended.Empty() {
+		m.do(Ended{ended, released, "acquired by " + string(from.Node)})
+	}
+	if a.Voter = m.remembers(); a.Voter {
+		a.Authorities = m.authorities(q.Partitions)
+	}
+	a.In = m.AreIn()
+	return a
+}
+
+// knowsRing says whether all members of an asker's ring are in this node's ring.
+func (m *Machine) knowsRing(list []kv.Process) bool {
+	for _, id := range list {
+		if id == m.cfg.Self {
+			continue
+		}
+		if o := m.members[id.Node]; o == nil || o.id != id || !o.inRing {
+			return false
+		}
+	}
+	return true
+}
+
+// promise remembers the highest ballot answered.
+func (m *Machine) promise(i uint16, b *Ballot) {
+	p := &m.parts[i]
+	switch p.promised.Compare(b) {
+	case -1:
+		m.seq++
+		p.promised, p.changed, p.saidAt = b, m.seq, m.now
+	case 0:
+		p.saidAt = m.now
+	}
+}
+
+// retireBelow retires what a higher ballot may have taken. With voters, a higher ballot
+// has taken nothing while this node's authority lasts: a side without a majority of
+// voters tries ballot after ballot, and would empty everything when it comes back.
+func (m *Machine) retireBelow(b Promise) {
+	if m.consistent() || failpoint.Out(failpoint.HigherBallot) {
+		return
+	}
+	var retired kv.PartitionSet
+	for _, i := range b.Partitions {
+		if int(i) >= len(m.parts) {
+			break
+		}
+		p := &m.parts[i]
+		if p.owned && p.promised.Compare(b.Ballot) < 0 && p.higher.Compare(b.Ballot) < 0 {
+			p.higher = b.Ballot
+			if p.retired == 0 {
+				m.retire(p)
+				if retired == nil {
+					retired = m.newSet()
+				}
+				retired.Add(i)
+			}
+		}
+	}
+	if retired != nil {
+		m.do(Retired{retired, "a higher ballot was answered"})
+	}
+}
