@@ -22,6 +22,7 @@ import (
 type systemdStore struct {
 	t         *testing.T
 	socket    string
+	node      string
 	notify    *net.UnixConn
 	listeners []*os.File
 	memory    *os.File // nil: none is kept
@@ -30,7 +31,7 @@ type systemdStore struct {
 func newSystemdStore(t *testing.T) *systemdStore {
 	t.Helper()
 	dir := tempDir(t)
-	k := &systemdStore{t: t, socket: filepath.Join(dir, "s")}
+	k := &systemdStore{t: t, socket: filepath.Join(dir, "s"), node: "host1"}
 	var err error
 	k.notify, err = net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(dir, "n"), Net: "unixgram"})
 	if err != nil {
@@ -44,7 +45,7 @@ func newSystemdStore(t *testing.T) *systemdStore {
 func (k *systemdStore) start(flags ...string) *process {
 	k.t.Helper()
 	args := append([]string{
-		"-c", `LISTEN_PID=$$ exec "$0" run --http off --node host1 "$@"`, binary(), "--socket", k.socket,
+		"-c", `LISTEN_PID=$$ exec "$0" run --http off "$@"`, binary(), "--socket", k.socket, "--node", k.node,
 	}, flags...)
 	cmd := exec.Command("sh", args...)
 	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+k.notify.LocalAddr().String())

@@ -223,7 +223,12 @@ func (p *statsPage) l2(l *cachesidecar.L2Stats) {
 	case k.Cold != "":
 		p.line("", "kept none from before: %v", k.Cold)
 	default:
-		p.line("", "kept: %v entries, down for %v", k.Entries, millis(k.DownMS))
+		again := ""
+		if k.Partitions > 0 {
+			again = fmt.Sprintf(", %d of %d partitions served again, %d waiting, %d changed meanwhile",
+				k.Again, k.Partitions, k.Waiting, k.Changed)
+		}
+		p.line("", "kept: %v entries, down for %v%s", k.Entries, millis(k.DownMS), again)
 	}
 }
 
