@@ -49,7 +49,7 @@ func (s *Store) Read(dst []byte, k kv.Key, limit int, give bool, now time.Durati
 		return dst, Info{}, false
 	}
 	if partition := k.Hash.Partition(); !sh.visible(h, partition, now) {
-		if !sh.usable(h, partition, now) {
+		if !sh.usable(h, partition, now) && !sh.store.isKept(h, partition) {
 			sh.countHidden(h, partition)
 			sh.removeEntry(k.Hash, at, w, h)
 		}
