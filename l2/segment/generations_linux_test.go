@@ -155,6 +155,13 @@ func TestKeptOnceOnly(t *testing.T) {
 		{"adopted and dropped", func(s *Store) { s.Adopt(p, s.Generation(p)); s.Drop(p, s.Generation(p)) }, false},
 		{"dropped", func(s *Store) { s.Drop(p, s.Generation(p)); s.Adopt(p, s.Generation(p)) }, false},
 		{"given up", func(s *Store) { s.DropKept(p); s.Adopt(p, s.Generation(p)) }, false},
+		{"flushed", func(s *Store) {
+			s.Flush(0, s.cfg.Versions.Next(testNow.Wall))
+			if s.Sweep(context.Background()); s.Stats().Entries > 0 {
+				t.Error("the sweep leaves what is flushed, since it is kept")
+			}
+			s.Adopt(p, s.Generation(p))
+		}, false},
 		{"after many restarts", func(s *Store) {
 			s.generations[p].Store(uint32(s.Generation(p)))
 			s.kept[p].Store(maxReach | begun)
@@ -167,6 +174,9 @@ func TestKeptOnceOnly(t *testing.T) {
 		}
 		s.SetNamespace(0, testSeed, 0, Limits{})
 		mustPut(t, s, "k", Write{Value: []byte("v")})
+		s = keptStore(t, s)
+		s.Adopt(p, s.Generation(p))
+		mustPut(t, s, "k", Write{Value: []byte("w")}) // not as far back as what is kept may be
 		s = keptStore(t, s)
 		tc.do(s)
 		if _, there := s.Peek(k, testNow.Boot); there != tc.want {
@@ -226,6 +236,7 @@ func TestAnnouncedFills(t *testing.T) {
 		{"of another partition", func() { s.AnnounceFills(other, now.Boot, now.Boot+time.Second) }, 0, 0},
 		{"announced", func() { s.AnnounceFills(set, now.Boot, now.Boot+time.Second) }, 0, 1},
 		{"with another one since", func() { s.AnnounceFills(other, now.Boot, now.Boot+time.Minute) }, 2 * time.Second, 1},
+		{"with a shorter one since", func() { s.AnnounceFills(other, now.Boot, now.Boot+time.Second) }, 2 * time.Second, 1},
 		{"too late", func() {}, 2 * time.Minute, 0},
 		{"forgotten", func() { s.AnnounceFills(other, now.Boot, now.Boot+time.Minute) }, 0, 0},
 	} {
@@ -244,8 +255,10 @@ func TestAnnouncedFills(t *testing.T) {
 		if changes != 2*tc.want {
 			t.Errorf("%s: %d changes, want %d", tc.name, changes, 2*tc.want)
 		}
-		e := kv.Entry{Key: testKey("restored" + tc.name), Value: []byte("v"), Version: s.cfg.Versions.Next(now.Wall)}
-		if r := s.Restore(e, s.Generation(e.Key.Hash.Partition()), 0, func() bool { return true }, now); r != Stored || changes > 2*tc.want {
+		s.Delete(k, now)
+		changes = 0
+		e := kv.Entry{Key: k, Value: []byte("v"), Version: s.cfg.Versions.Next(now.Wall)}
+		if r := s.Restore(e, s.Generation(k.Hash.Partition()), 0, func() bool { return true }, now); r != Stored || changes != 0 {
 			t.Errorf("%s: an entry from another host: %v, %d changes", tc.name, r, changes)
 		}
 	}
