@@ -43,6 +43,7 @@ type host struct {
 	hlc    *kv.HLC
 	store  *segment.Store
 	ledger *invalidation.Ledger
+	events *invalidation.Log
 	names  *namespaces.Table
 	node   *cluster.Node
 	net    *simnet.Host
@@ -102,6 +103,12 @@ func (h *told) Began(b *ownership.Begun, owner func(kv.Process) *cluster.Owner, 
 
 func (h *told) Ended(set kv.PartitionSet, v kv.Version) { h.ended[v] = set }
 
+// logEvents is how many events a host's log keeps. keepFor is how long a host may own what another one keeps.
+const (
+	logEvents = 64
+	keepFor   = 12 * time.Second
+)
+
 // maxNames is how many namespaces a host has room for. One of them is the default one.
 const maxNames = 3
 
@@ -122,10 +129,15 @@ func newHost(t *testing.T, name string, settings namespaces.Settings) *host {
 			t.Fatal(err)
 		}
 	}
+	h.events, err = invalidation.NewLog(logEvents)
+	must()
 	h.ledger, err = invalidation.NewLedger(1 << 10)
 	must()
 	h.store, err = segment.New(segment.Config{
-		Size: segment.MinSize, Versions: h.hlc, Changed: func(k kv.Key, v kv.Version) { h.ledger.Note(k.Hash, v) },
+		Size: segment.MinSize, Versions: h.hlc, Changed: func(k kv.Key, v kv.Version) {
+			h.ledger.Note(k.Hash, v)
+			h.events.Append(invalidation.Event{Kind: invalidation.Changed, Hash: k.Hash, Version: v})
+		},
 	})
 	must()
 	t.Cleanup(func() { _ = h.store.Close() })
@@ -139,7 +151,8 @@ func newHost(t *testing.T, name string, settings namespaces.Settings) *host {
 	must()
 	t.Cleanup(h.names.Close)
 	h.Handoff = handoff.New(handoff.Config{
-		Self: h.self, Store: h.store, Ledger: h.ledger, Names: h.names, Clock: h.clock, Log: log, Host: &h.told,
+		Self: h.self, Store: h.store, Ledger: h.ledger, Events: h.events, Names: h.names, Clock: h.clock,
+		Versions: h.hlc, Log: log, Host: &h.told, Keep: true, KeepFor: keepFor,
 	})
 	h.pull, h.fetch = h.ServePull, h.ServeFetch
 	return h
