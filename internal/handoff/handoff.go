@@ -88,14 +88,13 @@ type ended struct {
 type Config struct {
 	Self kv.Process
 
-	Store    *segment.Store
-	Ledger   *invalidation.Ledger
-	Events   *invalidation.Log // nil: the host is alone
-	Names    *namespaces.Table
-	Clock    kv.Clock
-	Versions *kv.HLC
-	Log      *slog.Logger
-	Host     Host
+	Store  *segment.Store
+	Ledger *invalidation.Ledger
+	Events *invalidation.Log // nil: the host is alone
+	Names  *namespaces.Table
+	Clock  kv.Clock
+	Log    *slog.Logger
+	Host   Host
 
 	Keep    bool          // the entries outlive the process: see keep.go
 	KeepFor time.Duration // how long another host may own what this one has kept
@@ -142,7 +141,7 @@ func (h *Handoff) Run(ctx context.Context, node *cluster.Node) {
 // have.
 func (h *Handoff) Begin(b ownership.Begun, owner func(kv.Process) *cluster.Owner) {
 	generations := map[uint16]uint16{}
-	now := h.cfg.Clock.Read()
+	now := h.cfg.Clock.Read().Boot
 	h.begins(&b, now)
 	for p := range b.Partitions.All() {
 		if failpoint.Out(failpoint.Empty) {
@@ -152,12 +151,12 @@ func (h *Handoff) Begin(b ownership.Begun, owner func(kv.Process) *cluster.Owner
 		}
 		h.Incoming[p].Store(nil)
 		h.Heads[p].Store(&b.Heads)
-		h.BegunAt[p].Store(int64(now.Boot))
+		h.BegunAt[p].Store(int64(now))
 		if h.cfg.Events == nil { // no other host could own it while no process ran
 			h.cfg.Store.Adopt(p, generations[p])
 		}
 	}
-	h.cfg.Host.Began(&b, owner, now.Boot)
+	h.cfg.Host.Began(&b, owner, now)
 	var sources []*Source
 	for _, from := range slices.SortedFunc(maps.Keys(b.Releasers), kv.Process.Compare) {
 		if from == h.cfg.Self {

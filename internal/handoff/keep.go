@@ -35,11 +35,10 @@ const leastHits = 2
 
 // beginning is what ownerships have in common that began at once, with entries of one process.
 type beginning struct {
-	ballot  wire.Ballot
-	keeper  kv.NodeID     // their only releaser, if it keeps what it hands over; "": none
-	place   uint64        // of the log
-	version kv.Version    // above all that was stored before
-	at      time.Duration // boot clock
+	ballot wire.Ballot
+	keeper kv.NodeID     // their only releaser, if it keeps what it hands over; "": none
+	place  uint64        // of the log
+	at     time.Duration // boot clock
 }
 
 // ending is what ownerships have in common that ended at once.
@@ -206,8 +205,7 @@ type base struct {
 
 // sent reports whether the other host has an entry already.
 func (b *base) sent(e *handed) bool {
-	begun := b.of[e.Key.Hash.Partition()]
-	return begun != nil && e.Version < begun.version && !b.changed[e.Key.Hash]
+	return b.of[e.Key.Hash.Partition()] != nil && !b.changed[e.Key.Hash]
 }
 
 // baseOf finds out which of the partitions that a process has kept only this one has owned since, and what
@@ -276,7 +274,7 @@ func (b *base) answer(to *wire.Pulled) {
 }
 
 // begins notes the beginning of ownerships. The node's lock is held.
-func (h *Handoff) begins(b *ownership.Begun, now kv.Moment) {
+func (h *Handoff) begins(b *ownership.Begun, now time.Duration) {
 	if h.cfg.Events == nil {
 		return
 	}
@@ -296,8 +294,7 @@ func (h *Handoff) begins(b *ownership.Begun, now kv.Moment) {
 		}
 		if of[keeper] == nil {
 			of[keeper] = &beginning{
-				ballot: cluster.ToBallot(b.Ballot), keeper: keeper, place: h.cfg.Events.Head(),
-				version: h.cfg.Versions.Next(now.Wall), at: now.Boot,
+				ballot: cluster.ToBallot(b.Ballot), keeper: keeper, place: h.cfg.Events.Head(), at: now,
 			}
 		}
 		if announced == nil {
@@ -307,6 +304,6 @@ func (h *Handoff) begins(b *ownership.Begun, now kv.Moment) {
 		announced.Add(p)
 	}
 	if announced != nil {
-		h.cfg.Store.AnnounceFills(announced, now.Boot, now.Boot+h.cfg.KeepFor)
+		h.cfg.Store.AnnounceFills(announced, now, now+h.cfg.KeepFor)
 	}
 }

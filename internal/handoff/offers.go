@@ -279,7 +279,7 @@ func (h *Handoff) ServePull(from kv.Process, q *wire.Pull) wire.Reply {
 	case pl.closed:
 		return wire.BodyReply(wire.Pulled{Done: true})
 	case q.Batch == pl.batch:
-		if q.Batch == 0 && len(q.Kept) > 0 {
+		if len(q.Kept) > 0 {
 			pl.base = h.baseOf(from, pl.released, q.Kept)
 		}
 		h.fill(pl)
