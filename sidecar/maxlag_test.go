@@ -301,7 +301,7 @@ func (l *laggard) load(ctx context.Context, wg *sync.WaitGroup) {
 
 // lagging is a run with faults.
 func lagging(t *testing.T, seed uint64, bad func(string, ...any)) (l *laggard) {
-	withFeed(t, seed, seed%2 == 1, bad, nil, func(w *laggard) {
+	withFeed(t, seed, seed%2 == 1, bad, func(w *world) { w.keeps = keepsIn(seed) }, func(w *laggard) {
 		l = w
 		ctx, stop := context.WithCancel(context.Background())
 		var wg sync.WaitGroup

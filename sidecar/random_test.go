@@ -227,6 +227,9 @@ func (w *world) loaded() {
 	}
 }
 
+// keepsIn reports whether the hosts of a run keep their entries while they are started again.
+func keepsIn(seed uint64) bool { return seed/4%2 == 1 && runtime.GOOS == "linux" }
+
 // random is one run. Every other run is under policy consistent. Only the last fault may
 // still be under way when the next fault begins, and none at the end.
 func random(t *testing.T, seed uint64, collect bool) (w *world) {
@@ -240,7 +243,7 @@ func random(t *testing.T, seed uint64, collect bool) (w *world) {
 		}
 		w.events = []int{0, 16, 64}[w.rnd.IntN(3)]
 		w.noRelay = w.rnd.IntN(4) == 0
-		if w.keeps = seed/4%2 == 1 && runtime.GOOS == "linux"; w.keeps { // what a log has lost keeps nothing
+		if w.keeps = keepsIn(seed); w.keeps { // what a log has lost keeps nothing
 			w.events *= 64
 		}
 		if w.rnd.IntN(2) == 0 {

@@ -72,8 +72,10 @@ type Source struct {
 	keeps       bool               // it ends, and keeps its entries for its next process
 	fetches     singleflight.Group // of single entries
 
-	// kept are those partitions of which this host has kept entries, until the source is asked about them.
-	kept map[wire.Ballot]kv.PartitionSet
+	// kept are those partitions of which this host has kept entries, until the source has answered about them.
+	// Then decided is closed. Until then no key is absent.
+	kept    map[wire.Ballot]kv.PartitionSet
+	decided chan struct{}
 }
 
 // ended is the last ownership of a partition that this process has ended.
@@ -387,8 +389,15 @@ func (h *Handoff) begin() (running context.Context, end func()) {
 	return h.running, h.tasks.Done
 }
 
-// FetchNow asks a source for one entry and stores it, unless the entry has come by then.
+// FetchNow asks a source for one entry and stores it, unless the entry has come by then, or was kept.
 func (h *Handoff) FetchNow(ctx context.Context, src *Source, namespace string, key kv.Key) error {
+	if src.decided != nil {
+		select {
+		case <-src.decided:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 	if _, ok := h.cfg.Store.Peek(key, h.cfg.Clock.Read().Boot); ok || h.Incoming[key.Hash.Partition()].Load() != src {
 		return nil
 	}

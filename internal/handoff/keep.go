@@ -132,7 +132,7 @@ func (h *Handoff) claimKept(set kv.PartitionSet) {
 			continue
 		}
 		if src.kept == nil {
-			src.kept = map[wire.Ballot]kv.PartitionSet{}
+			src.kept, src.decided = map[wire.Ballot]kv.PartitionSet{}, make(chan struct{})
 		}
 		if src.kept[ballot] == nil {
 			src.kept[ballot] = kv.NewPartitionSet(kv.Partitions)
@@ -194,6 +194,7 @@ func (h *Handoff) takeBase(src *Source, b *wire.Pulled) {
 		}
 	}
 	src.kept = nil
+	close(src.decided)
 }
 
 // base is what may be served again of what another host has kept.

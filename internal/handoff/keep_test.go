@@ -274,3 +274,28 @@ func TestKeptIsDecided(t *testing.T) {
 		}
 	})
 }
+
+// TestNothingIsAbsentBeforeTheBase checks that a host which asks for an entry waits until it knows what it
+// serves again: it may have the entry.
+func TestNothingIsAbsentBeforeTheBase(t *testing.T) {
+	between(t, "ab", func(t *testing.T, _ *simnet.Net, hosts []*host) {
+		a, b := hosts[0], hosts[1]
+		key := b.key("default", "k")
+		told := make(chan struct{})
+		a.pull = func(from kv.Process, q *wire.Pull) wire.Reply {
+			<-told
+			return a.ServePull(from, q)
+		}
+		b.Kept([]wire.Kept{{Ballot: cluster.ToBallot(a.ballot()), Partitions: partitions(key).Bytes()}})
+		b.begin(b.ballot(), a, partitions(key))
+		src := b.Incoming[key.Hash.Partition()].Load()
+		if err := b.Fetch(t.Context(), src, "default", key, 100*time.Millisecond); err == nil {
+			t.Error("an entry is absent although it is not known whether it was kept")
+		}
+		close(told)
+		if err := b.Fetch(t.Context(), src, "default", key, 10*time.Second); err != nil {
+			t.Error(err)
+		}
+		b.pulled()
+	})
+}
