@@ -10,6 +10,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
 type stopped kv.Moment
@@ -42,6 +43,7 @@ func TestKeptNote(t *testing.T) {
 		{"another seed", func(n *keptNote) { n.Seed++ }, "another seed"},
 		{"a slot too high", func(n *keptNote) { n.Names["old"] = 3 }, "namespace old has slot 3, and max_namespaces is 3"},
 		{"too many names", func(n *keptNote) { n.Names["older"] = 2 }, "there are 4 namespaces"},
+		{"a host of a cluster", func(n *keptNote) { n.Node = "node a of cluster c" }, "it is of node a of cluster c, and this is a host that is alone"},
 		{"a version out of range", func(n *keptNote) { n.Version = 1<<64 - 1 }, "too far ahead"},
 	} {
 		n := keptNote{
@@ -60,6 +62,23 @@ func TestKeptNote(t *testing.T) {
 				t.Errorf("%s: %v, and the next version must exceed those that are kept", tc.name, err)
 			}
 		} else if err == nil || !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("%s: %v, want %q", tc.name, err, tc.want)
+		}
+	}
+	e.Config.Node, e.Config.Cluster.Bind = "a", "127.0.0.1:7946"
+	for _, tc := range []struct {
+		name, node string
+		kept       []wire.Kept
+		want       string
+	}{
+		{"a restart", "node a of cluster cachesidecar", []wire.Kept{{}}, ""},
+		{"another node", "node b of cluster cachesidecar", []wire.Kept{{}}, "it is of node b of cluster cachesidecar, and this is node a of"},
+		{"alone before", "", []wire.Kept{{}}, "it is of a host that is alone, and this is node a of"},
+		{"drained", "node a of cluster cachesidecar", nil, "no other host took over what the process before owned, or it was drained"},
+	} {
+		n := keptNote{Boot: "boot", Now: now, Version: 1, Seed: kv.NamespaceSeed(7, ""), Node: tc.node, Kept: tc.kept}
+		note, _ := msgpack.Marshal(&n)
+		if err := e.kept.accept(e, note); (tc.want == "") != (err == nil) || err != nil && !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("%s: %v, want %q", tc.name, err, tc.want)
 		}
 	}
