@@ -2,35 +2,77 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
-// TestKeepMemoryInCluster restarts a host of three. Its keys, which the others got next to none of, are there
-// again, but for those that were changed while it was down.
-func TestKeepMemoryInCluster(t *testing.T) {
+// keptCluster is three hosts that keep their memory and their sockets.
+type keptCluster struct {
+	t      *testing.T
+	stores [3]*systemdStore
+	flags  [3][]string
+	hosts  []*process
+}
+
+func newKeptCluster(t *testing.T) *keptCluster {
+	t.Helper()
 	ports, err := freePorts(6)
 	if err != nil {
 		t.Fatal(err)
 	}
-	stores, flags, hosts := make([]*systemdStore, 3), make([][]string, 3), make([]*process, 3)
+	k := &keptCluster{t: t}
 	join := []string{loopback(ports[0]), loopback(ports[2]), loopback(ports[4])}
-	for i := range hosts {
-		stores[i] = newSystemdStore(t)
-		stores[i].node = fmt.Sprint("host", i)
-		flags[i] = []string{
+	for i := range k.stores {
+		k.stores[i] = newSystemdStore(t)
+		k.stores[i].keeps("unix", k.stores[i].socket)
+		k.stores[i].node = fmt.Sprint("host", i)
+		k.flags[i] = []string{
 			"--keep-memory", "--l2-size", "64MiB", "--bind", join[i], "--peer-bind", loopback(ports[2*i+1]),
 			"--join", strings.Join(join, ","),
 		}
-		hosts[i] = stores[i].start(flags[i]...)
+		k.hosts = append(k.hosts, k.stores[i].start(k.flags[i]...))
 	}
-	whole(t, hosts...)
-	c, err := client.Dial(t.Context(), client.Config{Socket: stores[1].socket})
+	whole(t, k.hosts...)
+	return k
+}
+
+// restart restarts a host, with do between its processes, and waits until it knows what it serves again.
+func (k *keptCluster) restart(i int, do func()) cachesidecar.KeptStats {
+	k.t.Helper()
+	k.stores[i].ends(k.hosts[i])
+	do()
+	k.hosts[i] = k.stores[i].start(k.flags[i]...)
+	whole(k.t, k.hosts...)
+	testenv.Succeeds(k.t, "to know what is served again", func() error {
+		if s := takenOver(k.hosts[i]); s.Cold == "" && s.Waiting > 0 {
+			return fmt.Errorf("%+v", s)
+		}
+		return nil
+	})
+	return takenOver(k.hosts[i])
+}
+
+func (k *keptCluster) end() {
+	for i := range k.hosts {
+		k.stores[i].ends(k.hosts[i])
+	}
+}
+
+// TestKeepMemoryInCluster restarts a host of three. Its keys, which the others got next to none of, are there
+// again, but for those that were changed while it was down.
+func TestKeepMemoryInCluster(t *testing.T) {
+	k := newKeptCluster(t)
+	c, err := client.Dial(t.Context(), client.Config{Socket: k.stores[1].socket})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,26 +84,19 @@ func TestKeepMemoryInCluster(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	sent := handedOver(hosts[1:])
+	sent := handedOver(k.hosts[1:])
 	for restart := range 2 {
-		stores[0].ends(hosts[0])
 		changed := fmt.Sprint("new", restart)
-		for _, key := range keys[:500] {
-			if _, err := c.Set(ctx, key, []byte(changed), cachesidecar.SetOptions{}); err != nil {
-				t.Fatal(err)
+		got := k.restart(0, func() {
+			for _, key := range keys[:500] {
+				if _, err := c.Set(ctx, key, []byte(changed), cachesidecar.SetOptions{}); err != nil {
+					t.Fatal(err)
+				}
 			}
-		}
-		hosts[0] = stores[0].start(flags[0]...)
-		whole(t, hosts...)
-		testenv.Succeeds(t, "to know what is served again", func() error {
-			if k := takenOver(hosts[0]); k.Cold != "" || k.Waiting > 0 {
-				return fmt.Errorf("%+v", k)
-			}
-			return nil
 		})
-		k := takenOver(hosts[0])
-		if k.Partitions < partitions/4 || k.Again < k.Partitions*9/10 || !strings.Contains(hosts[0].must("stats"), " partitions served again, ") {
-			t.Errorf("restart %d: %+v", restart, k)
+		if got.Partitions < partitions/4 || got.Again < got.Partitions*9/10 ||
+			!strings.Contains(k.hosts[0].must("stats"), " partitions served again, ") {
+			t.Errorf("restart %d: %+v", restart, got)
 		}
 		hits := 0
 		for i, key := range keys {
@@ -74,15 +109,13 @@ func TestKeepMemoryInCluster(t *testing.T) {
 			}
 		}
 		if hits < len(keys)*97/100 { // of the restarted host's third: 91 %
-			t.Errorf("restart %d: %d of %d keys are there: %+v", restart, hits, len(keys), k)
+			t.Errorf("restart %d: %d of %d keys are there: %+v", restart, hits, len(keys), got)
 		}
 	}
-	if moved := handedOver(hosts[1:]) - sent; moved > int64(len(keys))*1000/10 {
+	if moved := handedOver(k.hosts[1:]) - sent; moved > int64(len(keys))*1000/10 {
 		t.Errorf("%d B were handed over", moved)
 	}
-	for i := range hosts {
-		stores[i].ends(hosts[i])
-	}
+	k.end()
 }
 
 // handedOver returns how many bytes came to some hosts from others.
@@ -93,4 +126,77 @@ func handedOver(hosts []*process) (n int64) {
 		n += st.Cluster.Handoff.Bytes
 	}
 	return n
+}
+
+// TestLengthyKeptCluster restarts the hosts of a cluster in turn while apps use them. No call fails, no app reads
+// another value than its last one, and none reads one of another app that was overwritten more than the bound ago.
+func TestLengthyKeptCluster(t *testing.T) {
+	testenv.Takes(t, 30*time.Second)
+	testenv.ReadsClock(t, time.Minute, "a client waits at most as long for the next process")
+	const restarts, keys, bound = 18, 40, 2 * time.Second
+	type acked struct {
+		value int
+		at    time.Time
+	}
+	k := newKeptCluster(t)
+	var last [3][keys]atomic.Pointer[acked]
+	var calls, misses, reads atomic.Int64
+	ctx, stop := context.WithCancel(t.Context())
+	var apps sync.WaitGroup
+	defer apps.Wait()
+	defer stop()
+	for app := range last {
+		c, err := client.Dial(ctx, client.Config{Socket: k.stores[app].socket, RequestTimeout: time.Minute})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		get := func(app, i int, least int, exact bool) {
+			it, err := c.Get(context.Background(), fmt.Sprint("app", app, " ", i), cachesidecar.GetOptions{})
+			switch got, _ := strconv.Atoi(string(it.Value)); {
+			case errors.Is(err, cachesidecar.ErrNotFound):
+				misses.Add(1)
+			case err != nil, got < least, exact && got != least:
+				t.Errorf("app %d, key %d: %q, %v, want %d", app, i, it.Value, err, least)
+			}
+		}
+		apps.Go(func() {
+			for n := 1; ctx.Err() == nil; n++ {
+				i := n % keys
+				_, err := c.Set(context.Background(), fmt.Sprint("app", app, " ", i), []byte(fmt.Sprint(n)), cachesidecar.SetOptions{})
+				if err != nil {
+					t.Errorf("app %d: set %d: %v", app, n, err)
+				}
+				last[app][i].Store(&acked{n, time.Now()})
+				get(app, i, n, true)
+				for other := range last {
+					for i := range last[other] {
+						if a := last[other][i].Load(); a != nil && time.Since(a.at) > bound {
+							get(other, i, a.value, other == app)
+							reads.Add(1)
+						}
+					}
+				}
+				calls.Add(1)
+				time.Sleep(100 * time.Millisecond) // so that a key's last change is older than the bound now and then
+			}
+		})
+	}
+	testenv.Succeeds(t, "to have something to keep", func() error {
+		if calls.Load() < 60 {
+			return fmt.Errorf("%d rounds of calls", calls.Load())
+		}
+		return nil
+	})
+	for restart := range restarts {
+		if got := k.restart(restart%3, func() {}); got.Cold != "" || got.Again == 0 {
+			t.Errorf("restart %d: %+v", restart, got)
+		}
+	}
+	stop()
+	apps.Wait()
+	if calls.Load() < restarts || reads.Load() == 0 || misses.Load() > reads.Load()/10 {
+		t.Errorf("%d rounds of calls, %d reads of what others have written, %d misses", calls.Load(), reads.Load(), misses.Load())
+	}
+	k.end()
 }
