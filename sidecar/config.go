@@ -74,7 +74,7 @@ type Config struct {
 	MaxValue Size `yaml:"max_value"`
 
 	// KeepMemory keeps the entries over a restart: systemd holds their memory while no process
-	// runs. It needs Linux, a unit with FileDescriptorStoreMax=1, and a host that is alone.
+	// runs. It needs Linux, and a unit with FileDescriptorStoreMax=1. In a cluster set it on all hosts.
 	KeepMemory bool `yaml:"keep_memory"`
 	// Cold starts without the entries that were kept.
 	Cold bool `yaml:"-"`
