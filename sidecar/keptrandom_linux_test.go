@@ -173,3 +173,38 @@ func (w *world) restartFault() {
 		time.Sleep(10 * time.Millisecond)
 	}
 }
+
+// TestVirtualKeptMaxLag is TestVirtualMaxLag with hosts that keep their memory and are mostly started again.
+func TestVirtualKeptMaxLag(t *testing.T) {
+	var cached, old, late int
+	seen := map[string]int64{}
+	for n := range uint64(*keptRuns) {
+		seed := firstSeed() + n
+		withFeed(t, seed, seed%2 == 1, t.Errorf, func(w *world) { w.keeps = *keptKeeps }, func(l *laggard) {
+			ctx, stop := context.WithCancel(context.Background())
+			var wg sync.WaitGroup
+			l.load(ctx, &wg)
+			for range 4 {
+				down := l.rnd.IntN(3)
+				l.feed.set(down == 1, down == 2)
+				pauseFor(ctx, l.upTo(12_000))
+				l.restartFault()
+				pauseFor(ctx, l.upTo(2_000))
+				l.feed.set(false, false)
+				pauseFor(ctx, l.upTo(8_000))
+			}
+			time.Sleep(l.bound)
+			stop()
+			wg.Wait()
+			cached, old, late = cached+l.counts.cached, old+l.counts.old, late+l.counts.late
+			for _, v := range l.nodes {
+				l.note(v.s)
+			}
+			for name, n := range l.seen {
+				seen[name] += n
+			}
+		})
+	}
+	t.Logf("%d cached, %d old by more than B, %d at late hosts; %d kept partitions, %d again, %d changed", cached, old, late,
+		seen["kept partitions"], seen["kept partitions again"], seen["kept entries changed"])
+}
