@@ -169,7 +169,8 @@ func (w *world) restartFault() {
 	w.net.Heal()
 	w.net.SetLoss(0)
 	w.net.SetDelay(100*time.Microsecond, 500*time.Microsecond)
-	for began := time.Now(); slices.ContainsFunc(w.nodes, func(v *vnode) bool { return v.s == nil }) && time.Since(began) < time.Minute; {
+	down := func(v *vnode) bool { return v.s == nil }
+	for began := time.Now(); slices.ContainsFunc(w.nodes, down) && time.Since(began) < time.Minute; {
 		time.Sleep(10 * time.Millisecond)
 	}
 }
@@ -205,6 +206,6 @@ func TestVirtualKeptMaxLag(t *testing.T) {
 			}
 		})
 	}
-	t.Logf("%d cached, %d old by more than B, %d at late hosts; %d kept partitions, %d again, %d changed", cached, old, late,
-		seen["kept partitions"], seen["kept partitions again"], seen["kept entries changed"])
+	t.Logf("%d cached, %d old by more than B, %d at late hosts; %d kept partitions, %d again, %d changed",
+		cached, old, late, seen["kept partitions"], seen["kept partitions again"], seen["kept entries changed"])
 }
