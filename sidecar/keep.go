@@ -2,7 +2,6 @@ package sidecar
 
 import (
 	"errors"
-	"log/slog"
 	"net"
 	"os"
 	"runtime"
@@ -76,11 +75,15 @@ func (k *keptMemory) config(c *Config) *engine.Keep {
 }
 
 // keep gives the memory to systemd, and says what was kept.
-func (k *keptMemory) keep(e *engine.Engine, log *slog.Logger) {
+func (k *keptMemory) keep(e *engine.Engine, c *Config) {
+	log, tell := c.Log, tellSystemd
+	if c.passed != nil {
+		tell = func(string, ...int) error { return nil }
+	}
 	stats := e.Kept()
 	taken := stats != nil && stats.Cold == ""
 	if k.had && !taken {
-		if err := tellSystemd("FDSTOREREMOVE=1\nFDNAME=" + keptName); err != nil {
+		if err := tell("FDSTOREREMOVE=1\nFDNAME=" + keptName); err != nil {
 			log.Warn("systemd keeps memory that is of no use: stop the unit, and start it again", "error", err)
 		}
 	}
@@ -88,15 +91,18 @@ func (k *keptMemory) keep(e *engine.Engine, log *slog.Logger) {
 		return
 	}
 	if taken {
+		e.Handoff.MayKeep()
 		log.Info("kept", "entries", stats.Entries, "down", time.Duration(stats.DownMS)*time.Millisecond)
 		return
 	}
 	log.Info("no entries are kept from before", "reason", stats.Cold)
-	err := tellSystemd("FDSTORE=1\nFDNAME="+keptName, int(e.Store.Memory().Fd()))
+	err := tell("FDSTORE=1\nFDNAME="+keptName, int(e.Store.Memory().Fd()))
 	if err != nil {
 		log.Warn("the entries will not be kept over a restart: run it as a unit of systemd, with Type=notify and "+
 			"FileDescriptorStoreMax=1, or remove keep_memory", "error", err)
+		return
 	}
+	e.Handoff.MayKeep()
 }
 
 // tellSystemd sends a message and descriptors to systemd.

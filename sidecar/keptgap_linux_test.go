@@ -12,9 +12,9 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// TestHoleGap: a host that ends leaves after a second, whether or not its heirs have fetched all. How long do the
-// heirs refuse counters and fresh reads of keys that they do not have, since their source is gone?
-func TestHoleGap(t *testing.T) {
+// TestKeptAnswersGoOn checks that heirs refuse no counter after a host has left, which does not wait until they have
+// fetched all.
+func TestKeptAnswersGoOn(t *testing.T) {
 	for _, keeps := range []bool{false, true} {
 		bubble.Test(t, func(t *testing.T) {
 			w := newWorld(t, 1, 3)

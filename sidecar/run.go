@@ -30,7 +30,7 @@ func (s *Sidecar) Run(ctx context.Context) error {
 	if !s.cfg.KeepMemory && !s.cfg.NoSocket {
 		s.passed = s.kept.take(&s.cfg, activation.Files(true))
 	}
-	s.kept.keep(s.engine, s.cfg.Log)
+	s.kept.keep(s.engine, &s.cfg)
 	err := s.run(ctx)
 	s.use.Lock()
 	s.closed = true // no call begins after this

@@ -21,6 +21,9 @@ import (
 //	the same reads with fresh     UNAVAILABLE
 //	everything else               UNAVAILABLE
 //
+// A last owner that ends, and keeps its entries, does not wait until all are fetched. What does not come from it
+// is absent, and stays so: see segment.Store.Missed.
+//
 // A SET without a condition and a FILL replace whatever comes, and ask for nothing.
 
 // depends reports whether the answer or the effect of an operation depends on the present
@@ -77,7 +80,7 @@ func (o *Owners) fetchEntry(
 	}
 	waited := inspect.BeginWait(ctx, inspect.Handoff, string(src.From.Node))
 	err := o.Handoff.Fetch(ctx, src, string(q.Namespace), k, timeout)
-	if waited(); err != nil && !mayGuess(q) {
+	if waited(); err != nil && !mayGuess(q) && !src.Keeps {
 		return true, wire.Errorf(wire.Unavailable, "%s, which owned the key until now, cannot be asked for it",
 			src.From.Node)
 	}

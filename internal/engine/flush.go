@@ -31,6 +31,9 @@ func (f *Flushes) local(q *wire.Request, pins *namespaces.Pins, now kv.Moment) w
 		return wire.ErrorReply(bad)
 	}
 	pins.Release()
+	if f.Log != nil { // a partition that goes in this moment goes without what is kept of it
+		f.changes.Raise(f.Node.Owned(), f.HLC.Next(now.Wall))
+	}
 	f.empty(f.Names.Named(name), func(id kv.NamespaceID) { f.Store.Clear(id, now) })
 	floor := f.HLC.Next(now.Wall)
 	if f.Log == nil {

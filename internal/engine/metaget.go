@@ -51,7 +51,6 @@ func (c *MetaGets) answer(q *wire.Request, pins *namespaces.Pins, now kv.Moment,
 		return
 	}
 	k := ns.Key(q.Key)
-	partition := k.Hash.Partition()
 	epoch := c.owners.epoch(q, k, fetchedEpoch, now)
 	if epoch == 0 {
 		*r = Moved()
@@ -72,7 +71,7 @@ func (c *MetaGets) answer(q *wire.Request, pins *namespaces.Pins, now kv.Moment,
 	if r.Status == wire.OK && !q.Has(wire.Unread) {
 		c.reads.note(pins, ns, k, now)
 	}
-	c.writes.confirmOwnership(r, partition, epoch, kv.Version(r.Event))
+	c.writes.confirmOwnership(r, k, epoch, kv.Version(r.Event), now)
 }
 
 // claimTries bounds how often a claim finds that the value has changed since it was looked at.

@@ -101,7 +101,7 @@ func (e *Engine) makeNode() error {
 	e.Handoff = handoff.New(handoff.Config{
 		Self: cfg.Self, Store: e.Store, Ledger: e.Ledger, Events: e.Log, Names: e.Names, Clock: e.Clock,
 		Log: e.Config.Log, Host: e.Changes,
-		Keep: e.Config.Keep != nil, KeepFor: 6 * cmp.Or(cfg.Bound, cluster.DefaultBound),
+		KeepFor: 6 * cmp.Or(cfg.Bound, cluster.DefaultBound),
 	})
 	e.Calls = &Calls{base: b}
 	e.Watches = newWatches(b)

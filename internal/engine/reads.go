@@ -56,7 +56,9 @@ func (c *Reads) Value(
 	case !ok && q.Has(wire.StaleOK) && q.Op != wire.OpLease && c.stale(ns, k, limit, now, r):
 		return dst, int(r.Size), ns
 	case !ok:
-		*r = c.missed(epoch == fetchedEpoch, coming || ns.Waits(q), partition, epoch)
+		if *r = c.missed(epoch == fetchedEpoch, coming || ns.Waits(q), partition, epoch); q.Has(wire.Fresh) {
+			c.stays(r, k, now)
+		}
 		return dst, 0, ns
 	case info.Absent:
 		c.Shared.owned(share, k, nil, info, 0, epoch)
@@ -87,6 +89,13 @@ func (c *Reads) missed(asked, waits bool, partition uint16, epoch uint32) wire.R
 		return Moved()
 	}
 	return wire.Reply{Status: wire.Miss}
+}
+
+// stays makes sure that a key which is absent stays absent, until it is written.
+func (c *Reads) stays(r *wire.Reply, k kv.Key, now kv.Moment) {
+	if r.Status == wire.Miss && !c.Store.Missed(k, now) {
+		*r = Moved()
+	}
 }
 
 // stamp is called before the ownership is checked and the value is read: a value attested as
@@ -141,7 +150,11 @@ func (c *Reads) nameless(q *wire.Request, key []byte, now kv.Moment, fetchedEpoc
 	if c.owners.epoch(q, k, fetchedEpoch, now) == 0 {
 		return Moved()
 	}
-	return wire.Reply{Status: wire.Miss}
+	r := wire.Reply{Status: wire.Miss}
+	if !mayGuess(q) && c.Node.OwnershipEpoch(k.Hash.Partition()) != 0 {
+		c.stays(&r, k, now)
+	}
+	return r
 }
 
 // sampleOf is how many reads an app has for each key that it reports.

@@ -33,7 +33,7 @@ func (w *Writes) onKey(
 		return
 	}
 	*r = f(ns, k, q, now)
-	w.end(r, k.Hash.Partition(), epoch)
+	w.end(r, k, epoch, now)
 }
 
 // begin returns what a write of one key needs, and the epoch of the ownership in which it
@@ -61,20 +61,26 @@ func (w *Writes) begin(
 }
 
 // end completes the reply of a write that begin has allowed.
-func (w *Writes) end(r *wire.Reply, partition uint16, epoch uint32) {
+func (w *Writes) end(r *wire.Reply, k kv.Key, epoch uint32, now kv.Moment) {
 	failpoint.At(failpoint.WriteDone)
 	changeVersion := kv.Version(0)
 	if r.Status == wire.OK {
 		changeVersion = kv.Version(r.Changed())
 	}
-	w.confirmOwnership(r, partition, epoch, changeVersion)
+	w.confirmOwnership(r, k, epoch, changeVersion, now)
 }
 
 // confirmOwnership completes the reply of a write that this host has executed as the owner, with
 // changeVersion if it has changed anything. An ownership may end in the middle of a write:
 // the next owner then gets the change, or executes a write that has changed nothing here.
-func (w *Writes) confirmOwnership(r *wire.Reply, partition uint16, epoch uint32, changeVersion kv.Version) {
+// A key that the answer takes for absent stays absent.
+func (w *Writes) confirmOwnership(
+	r *wire.Reply, k kv.Key, epoch uint32, changeVersion kv.Version, now kv.Moment,
+) {
+	partition := k.Hash.Partition()
 	switch {
+	case changeVersion == 0 && r.Status == wire.Miss && !w.Store.Missed(k, now):
+		*r = Moved()
 	case w.owners.stillOwner(partition, epoch):
 	case changeVersion == 0:
 		*r = Moved()
@@ -107,7 +113,7 @@ func (w *Writes) set(q *wire.Request, pins *namespaces.Pins, now kv.Moment, fetc
 	default:
 		w.Put(ns, k, q, now, r)
 	}
-	w.end(r, k.Hash.Partition(), epoch)
+	w.end(r, k, epoch, now)
 }
 
 // compareAndSwap stores what a SET brings if the key has the version that it names, or if it
@@ -263,7 +269,6 @@ func (w *Writes) Delete(
 	if ns == nil && !kv.ValidNamespace(string(q.Namespace)) {
 		return wire.ErrorReply(namespaces.BadName(q.Namespace))
 	}
-	partition := k.Hash.Partition()
 	epoch := w.owners.epoch(q, k, fetchedEpoch, now)
 	if epoch == 0 {
 		return Moved()
@@ -276,7 +281,7 @@ func (w *Writes) Delete(
 			v = w.Store.Invalidate(k.Hash, now)
 		}
 		r := wire.Reply{Status: wire.Miss, Version: uint64(v)}
-		w.confirmOwnership(&r, partition, epoch, v)
+		w.confirmOwnership(&r, k, epoch, v, now)
 		return r
 	}
 	failpoint.At(failpoint.WriteDue)
@@ -301,6 +306,6 @@ func (w *Writes) Delete(
 		w.barriers.deleted(k.Hash, v)
 	}
 	failpoint.At(failpoint.WriteDone)
-	w.confirmOwnership(&r, partition, epoch, v)
+	w.confirmOwnership(&r, k, epoch, v, now)
 	return r
 }

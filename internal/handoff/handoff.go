@@ -35,7 +35,8 @@ type Handoff struct {
 	Heads   [kv.Partitions]atomic.Pointer[map[kv.Process]uint64]
 	BegunAt [kv.Partitions]atomic.Int64 // on the boot clock
 	ended   [kv.Partitions]ended        // guarded by the node's lock, under which it is used
-	keeps   atomic.Bool                 // ownerships end because this process does, and it keeps the entries
+	mayKeep atomic.Bool
+	keeps   atomic.Bool // ownerships end because this process does, and it keeps the entries
 
 	mu      sync.Mutex
 	running context.Context // of Run; nil before and after
@@ -69,7 +70,7 @@ type Source struct {
 	Ballot      wire.Ballot
 	Partitions  kv.PartitionSet
 	Generations map[uint16]uint16  // by partition: the store's generation of the ownership that the entries are for
-	keeps       bool               // it ends, and keeps its entries for its next process
+	Keeps       bool               // it ends, whether or not all is fetched: see keep.go
 	fetches     singleflight.Group // of single entries
 
 	// kept are those partitions of which this host has kept entries, until the source has answered about them.
@@ -98,7 +99,6 @@ type Config struct {
 	Log    *slog.Logger
 	Host   Host
 
-	Keep    bool          // the entries outlive the process: see keep.go
 	KeepFor time.Duration // how long another host may own what this one has kept
 }
 
@@ -151,6 +151,7 @@ func (h *Handoff) Begin(b ownership.Begun, owner func(kv.Process) *cluster.Owner
 		} else {
 			generations[p] = h.cfg.Store.NewOwnership(p)
 		}
+		h.ended[p].generation = generations[p]
 		h.Incoming[p].Store(nil)
 		h.Heads[p].Store(&b.Heads)
 		h.BegunAt[p].Store(int64(now))
@@ -165,7 +166,7 @@ func (h *Handoff) Begin(b ownership.Begun, owner func(kv.Process) *cluster.Owner
 			continue
 		}
 		src := &Source{
-			From: from, Ballot: cluster.ToBallot(b.Ballot), keeps: b.Keepers[from],
+			From: from, Ballot: cluster.ToBallot(b.Ballot), Keeps: b.Keepers[from],
 			Partitions: kv.NewPartitionSet(kv.Partitions), Generations: map[uint16]uint16{},
 		}
 		for p := range b.Releasers[from].All() {
@@ -197,7 +198,11 @@ func (h *Handoff) Ended(set kv.PartitionSet, asOf kv.Version) {
 		end.place = h.cfg.Events.Head()
 	}
 	for p := range set.All() {
-		h.ended[p] = ended{generation: h.cfg.Store.Generation(p), begun: h.ended[p].begun, end: end}
+		e := ended{generation: h.cfg.Store.Generation(p), begun: h.ended[p].begun, end: end}
+		if e.generation != h.ended[p].generation { // it has lost all in between
+			e.begun = nil
+		}
+		h.ended[p] = e
 		h.Incoming[p].Store(nil)
 	}
 	h.cfg.Host.Ended(set, asOf)
@@ -212,7 +217,7 @@ func (h *Handoff) pull(ctx context.Context, src *Source) {
 		asked := h.cfg.Clock.Read().Boot
 		size, done, err := h.PullOne(ctx, src, batch)
 		if err != nil {
-			if failures++; failures == pullTries {
+			if failures++; failures == pullTries || src.Keeps {
 				h.failed(src, batch, err)
 				break
 			}
@@ -238,7 +243,7 @@ func (h *Handoff) pull(ctx context.Context, src *Source) {
 
 // failed notes that a source does not answer. One that keeps its entries does not wait until all are fetched.
 func (h *Handoff) failed(src *Source, batch uint64, err error) {
-	if src.keeps {
+	if src.Keeps {
 		return
 	}
 	h.Counts.Failed.Add(1)

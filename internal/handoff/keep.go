@@ -16,8 +16,8 @@ import (
 
 // Entries that a host keeps while it is started again.
 //
-//	this host, ending         releases each partition to a ballot of another host, hands over what was
-//	                          read lately, and keeps all. It leaves the ballots to its next process
+//	this host, ending         releases each partition to a ballot of another host, hands over what it
+//	                          can in a second, and keeps all. It leaves the ballots to its next process
 //	the other host, meanwhile announces fills as changes: its log then has every key whose kept entry may
 //	                          not come back
 //	this host, again          acquires the partition, and asks in its first PULL: did only you own it since,
@@ -27,11 +27,9 @@ import (
 // Such an entry is what the other host would have handed over, had it fetched everything. So it needs no
 // rule of its own.
 
-// keptOfferTime is how long a host that ends, and keeps its entries, waits for an offer to be pulled.
+// keptOfferTime is how long a host that ends, and keeps its entries, waits for an offer to be pulled: a small cache
+// goes over as a whole, and of a large one what was read most.
 const keptOfferTime = time.Second
-
-// leastHits is how often an entry was read that such a host hands over.
-const leastHits = 2
 
 // beginning is what ownerships have in common that began at once, with entries of one process.
 type beginning struct {
@@ -57,8 +55,11 @@ type keeping struct {
 	stats cachesidecar.KeptStats // Again and Changed
 }
 
+// MayKeep says that the entries outlive this process, if it ends in order.
+func (h *Handoff) MayKeep() { h.mayKeep.Store(true) }
+
 // Keep implements cluster.Tiers: from now on ownerships end because this process does.
-func (h *Handoff) Keep() { h.keeps.Store(h.cfg.Keep) }
+func (h *Handoff) Keep() { h.keeps.Store(h.mayKeep.Load()) }
 
 // Keeps implements cluster.Tiers.
 func (h *Handoff) Keeps() bool { return h.keeps.Load() }
@@ -221,7 +222,7 @@ func (h *Handoff) baseOf(from kv.Process, released map[uint16]ended, asked []wir
 				return base{set: kv.NewPartitionSet(kv.Partitions)}
 			}
 			e := released[p]
-			if e.begun == nil || e.end.at-e.begun.at > h.cfg.KeepFor ||
+			if e.begun == nil || e.end.at-e.begun.at >= h.cfg.KeepFor ||
 				(e.begun.keeper != from.Node || e.begun.ballot != k.Ballot) && !failpoint.Out(failpoint.KeptBallot) {
 				continue
 			}

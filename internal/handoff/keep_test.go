@@ -71,8 +71,8 @@ func TestBase(t *testing.T) {
 		{"of another host", func(k on) { k.before.Node = "c" }, nil, nil, 0, "", "handed own"},
 		{"a host that does not keep", func(k on) { k.begun.Keepers = nil }, nil, nil, 0, "", "handed own"},
 		{"two releasers", func(k on) { k.begun.Releasers[kv.Process{Node: "c", Epoch: 1}] = half }, nil, nil, kv.Partitions / 2, "", "handed own"},
-		{"too long", nil, func(on) { time.Sleep(keepFor + time.Millisecond) }, nil, 0, "", "handed own"},
-		{"just in time", nil, func(on) { time.Sleep(keepFor) }, nil, kv.Partitions, "", "own"},
+		{"too long", nil, func(on) { time.Sleep(keepFor) }, nil, 0, "", "handed own"},
+		{"just in time", nil, func(on) { time.Sleep(keepFor - time.Millisecond) }, nil, kv.Partitions, "", "own"},
 		{"lost", nil, func(k on) { k.event(invalidation.Raised, false, half) }, nil, kv.Partitions / 2, "", "handed own"},
 		{"lost copies", nil, func(k on) { k.event(invalidation.Raised, true, half) }, nil, kv.Partitions, "", "own"},
 		{"a load barrier", nil, func(k on) { k.event(invalidation.Barrier, false, half) }, nil, kv.Partitions, "", "own"},
@@ -182,13 +182,18 @@ func TestKeepsAtTheEnd(t *testing.T) {
 		a.run()
 		a.release(b.ballot, half) // the ring changes
 		a.Keep()
+		if a.Keeps() {
+			t.Error("it keeps what nothing holds")
+		}
+		a.MayKeep()
+		a.Keep()
 		a.Ended(none, a.next()) // to no host
 		later := a.asker("c")
 		a.release(later.ballot, rest)
 		if got := names(b.all(nil, 0)...); !slices.Equal(got, []string{"early"}) {
 			t.Errorf("before its end it hands over %v", got)
 		}
-		if got := names(later.all(nil, 0)[:1]...); !slices.Equal(got, []string{"hot", "twice"}) {
+		if got := names(later.all(nil, 0)[:1]...); !slices.Equal(got, []string{"cold", "hot", "once", "twice"}) {
 			t.Errorf("it hands over %v", got)
 		}
 		if f := later.fetch("default", "cold"); !f.Found {
@@ -220,6 +225,7 @@ func TestAwaitedAtTheEnd(t *testing.T) {
 		offering(t, func(t *testing.T, a *host, b *asker) {
 			a.put("default", "k", "v", 0)
 			if keeps {
+				a.MayKeep()
 				a.Keep()
 			}
 			time.Sleep(time.Minute)

@@ -191,11 +191,7 @@ func (o *Offer) Parts(set kv.PartitionSet) (list []part) {
 // EntriesOf yields the entries of a part, the hottest first.
 func (h *Handoff) EntriesOf(of part) iter.Seq[handed] {
 	return func(yield func(handed) bool) {
-		least := 0
-		if of.kept {
-			least = leastHits
-		}
-		for hits := segment.MaxHits; hits >= least; hits-- {
+		for hits := segment.MaxHits; hits >= 0; hits-- {
 			more := true
 			h.cfg.Store.Scan(of.set.Has, hits, h.cfg.Clock.Read().Boot, func(e kv.Entry) bool {
 				// The entry was copied a while ago: its namespace's slot may be another

@@ -117,6 +117,6 @@ func (sh *shard) outdated(k kv.Key, p *past, found bool, old header) bool {
 
 // outdates reports whether copies of an earlier value may be alive, or the entry itself where it was kept.
 func (sh *shard) outdates(k kv.Key, p *past, live bool, old header, now time.Duration) bool {
-	return sh.store.announces(p, k.Hash.Partition(), now) ||
+	return p.replaces && sh.store.announces(k.Hash.Partition(), now) ||
 		(live && old.marks&markCopied != 0 || sh.store.mayBeCopied(k.Hash)) && !failpoint.Out(failpoint.Copied)
 }

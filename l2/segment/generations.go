@@ -26,10 +26,15 @@ const maxReach = 1 << 15
 // unreachable. It returns the generation of the new ownership.
 func (s *Store) NewOwnership(partition uint16) (generation uint16) {
 	// The reach grows first: the sweep may look between the two.
-	if k := s.kept[partition].Load(); k&begun != 0 {
-		s.kept[partition].Store(0)
-	} else if k != 0 {
-		s.kept[partition].Store(k + 1 | begun)
+	kept := &s.kept[partition]
+	for k := kept.Load(); k != 0; k = kept.Load() {
+		next := k + 1 | begun
+		if k&begun != 0 {
+			next = 0
+		}
+		if kept.CompareAndSwap(k, next) { // else they were given up
+			break
+		}
 	}
 	at := &s.generations[partition]
 	for {
@@ -130,8 +135,25 @@ func (s *Store) AnnounceFills(partitions kv.PartitionSet, now, until time.Durati
 	s.announced.Store(next)
 }
 
+// Missed makes the absence of a key a change where fills are announced: the answer to a caller depends on it, and
+// the entry that the owner before has kept must not come back. It reports false if this host does not serve the
+// partition.
+func (s *Store) Missed(k kv.Key, now kv.Moment) bool {
+	if !s.announces(k.Hash.Partition(), now.Boot) {
+		return true
+	}
+	sh := s.shard(k.Hash)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if !s.serves(k.Hash) {
+		return false
+	}
+	s.outdate(k, now)
+	return true
+}
+
 // announces reports whether a fill is a change, whatever it replaces.
-func (s *Store) announces(p *past, partition uint16, now time.Duration) bool {
+func (s *Store) announces(partition uint16, now time.Duration) bool {
 	a := s.announced.Load()
-	return a != nil && p.replaces && now < a.until && a.partitions.Has(partition) && !failpoint.Out(failpoint.KeptFills)
+	return a != nil && now < a.until && a.partitions.Has(partition) && !failpoint.Out(failpoint.KeptFills)
 }

@@ -9,13 +9,15 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // TestHiddenAgainstModel makes random operations while entries of an earlier process are hidden, and compares what
 // is there once they are adopted or dropped. A key has one of: a value that must not come back, the value that a
 // later operation left, or the value from before, which may have been evicted.
 func TestHiddenAgainstModel(t *testing.T) {
-	for seed := range uint64(8) {
+	testenv.Takes(t, 5*time.Second)
+	for seed := range uint64(4) {
 		hiddenModel(t, rand.New(rand.NewPCG(seed, 1)), seed)
 	}
 }
@@ -273,8 +275,6 @@ func hiddenOp(
 		if rnd.IntN(4) == 0 {
 			if _, _, ok := s.Read(nil, k.Key, NoLimit, true, now.Boot); ok && first {
 				t.Fatal("a hidden key is read")
-			} else if first { // the read has dropped it
-				k.value, changed[k.Hash] = "", true
 			}
 		}
 	case 15:

@@ -186,8 +186,9 @@ func (sh *shard) sweepPage(d int) bool {
 		}
 		b := sh.store.at(w.loc())
 		h := readHeader(b)
-		if sh.current(h, w.partition()) ||
-			h.version >= sh.counts[h.namespace].floor && sh.store.isKept(h, w.partition()) {
+		// First what is kept: it may be adopted between the two.
+		if h.version >= sh.counts[h.namespace].floor && sh.store.isKept(h, w.partition()) ||
+			sh.current(h, w.partition()) {
 			i++
 			continue
 		}

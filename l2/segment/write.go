@@ -188,6 +188,10 @@ func (sh *shard) put(k kv.Key, w *Write, chain segmentID, now kv.Moment) (kv.Ver
 		p.outdates = sh.outdates(k, p, live, oldHeader, now.Boot)
 	}
 	class := classOf(sh.store.due(h), now.Boot)
+	if live && w.Mode == CompareAndSwap { // it depends on the value, as a read does
+		old = old.withHits(min(old.hits()+1, maxHits))
+		sh.index.setWord(at, old)
+	}
 	if live && chain == noSegment && sh.rewrite(old.loc(), b, oldHeader, &h, class, k, w, now) {
 		return h.version, Stored, nothingShort
 	}
