@@ -38,7 +38,7 @@ func TestKeptAnswersGoOn(t *testing.T) {
 					_, _ = v.s.Get(context.Background(), DefaultNamespace, key, cachesidecar.GetOptions{})
 				}
 			}
-			w.net.SetDelay(30*time.Millisecond, 40*time.Millisecond)
+			w.net.SetDelay(80*time.Millisecond, 90*time.Millisecond)
 			left := make(chan struct{})
 			go func() { v.leave(); close(left) }()
 			began, refused, longest, since := time.Now(), 0, time.Duration(0), time.Time{}

@@ -74,6 +74,11 @@ func TestBase(t *testing.T) {
 		{"too long", nil, func(on) { time.Sleep(keepFor) }, nil, 0, "", "handed own"},
 		{"just in time", nil, func(on) { time.Sleep(keepFor - time.Millisecond) }, nil, kv.Partitions, "", "own"},
 		{"lost", nil, func(k on) { k.event(invalidation.Raised, false, half) }, nil, kv.Partitions / 2, "", "handed own"},
+		{"lost by a reset", nil, func(k on) {
+			for p := range uint16(kv.Partitions) {
+				k.a.store.NewOwnership(p)
+			}
+		}, nil, 0, "", ""},
 		{"lost copies", nil, func(k on) { k.event(invalidation.Raised, true, half) }, nil, kv.Partitions, "", "own"},
 		{"a load barrier", nil, func(k on) { k.event(invalidation.Barrier, false, half) }, nil, kv.Partitions, "", "own"},
 		{"lost before", func(k on) { k.event(invalidation.Raised, false, half) }, nil, nil, kv.Partitions, "", "own"},
@@ -303,5 +308,26 @@ func TestNothingIsAbsentBeforeTheBase(t *testing.T) {
 			t.Error(err)
 		}
 		b.pulled()
+	})
+}
+
+// TestKeeperIsGone checks that a host which keeps its entries is asked once more only: it does not wait.
+func TestKeeperIsGone(t *testing.T) {
+	between(t, "ab", func(t *testing.T, _ *simnet.Net, hosts []*host) {
+		a, b := hosts[0], hosts[1]
+		a.kill()
+		took := func(keeps bool) time.Duration {
+			began := time.Now()
+			b.Begin(ownership.Begun{
+				Ballot: b.ballot(), Partitions: all(), Releasers: map[kv.Process]kv.PartitionSet{a.self: all()},
+				Keepers: map[kv.Process]bool{a.self: keeps},
+			}, nil)
+			b.pulled()
+			return time.Since(began)
+		}
+		others, keeper := took(false), took(true)
+		if keeper > others/4 || b.Counts.Failed.Load() != 1 {
+			t.Errorf("a keeper is given up after %v, others after %v; %d count as failed", keeper, others, b.Counts.Failed.Load())
+		}
 	})
 }

@@ -68,7 +68,7 @@ func (sh *shard) incr(k kv.Key, i *Increment, w *Write, now kv.Moment) (int64, k
 		if sum, r = i.sum(h.value(b)); r != Stored {
 			return 0, h.version, r, nothingShort
 		}
-		w.Flags = h.clientFlags(b)
+		w.Mode, w.Compare, w.Flags = CompareAndSwap, h.version, h.clientFlags(b)
 		if !i.ResetDeadline {
 			w.Deadline = h.deadline
 		}

@@ -72,3 +72,33 @@ func TestIncrConditions(t *testing.T) {
 		t.Errorf("stored %q", b)
 	}
 }
+
+// TestDependingWritesCountAsReads checks that a counter which is only counted is as hot as a value that is read.
+func TestDependingWritesCountAsReads(t *testing.T) {
+	s := newTestStore(t, Config{Size: MinSize})
+	hits := func(name string) (n int) {
+		for n = range MaxHits + 1 {
+			found := false
+			s.Scan(func(uint16) bool { return true }, n, testNow.Boot, func(e kv.Entry) bool {
+				found = found || string(e.Key.Bytes) == name
+				return true
+			})
+			if found {
+				return n
+			}
+		}
+		return -1
+	}
+	for i := range 3 {
+		s.Incr(testKey("counter"), Increment{Delta: 1, Create: true, Initial: 9}, testNow)
+		s.Concat(testKey("list"), Write{Value: []byte("item"), Mode: Append}, true, testNow)
+		mustPut(t, s, "set", Write{Value: []byte("v")})
+		if got := [3]int{hits("counter"), hits("list"), hits("set")}; got != [3]int{i, i, 0} {
+			t.Errorf("after %d more: %v", i, got)
+		}
+	}
+	v := mustPut(t, s, "set", Write{Value: []byte("v")})
+	if _, r := s.Put(testKey("set"), Write{Value: []byte("longer"), Mode: CompareAndSwap, Compare: v}, testNow); r != Stored || hits("set") != 1 {
+		t.Errorf("%v: a compare-and-set counts %d", r, hits("set"))
+	}
+}
