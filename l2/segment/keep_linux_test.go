@@ -171,6 +171,33 @@ func TestKeptUnusable(t *testing.T) {
 	}
 }
 
+// TestKeptSum checks that the sum covers the first and the last byte of each index page, and no other page.
+func TestKeptSum(t *testing.T) {
+	s, err := New(Config{Size: 64 << 20, Shards: 128, Versions: kv.NewHLC(1), Keep: &Keep{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	free := s.pages.get()
+	dir := s.shards[40].index.dir
+	dir[0], free = free, dir[0] // amid the others
+	last := int(s.pages.next) - 1
+	if last <= sumAtOnce {
+		t.Fatalf("%d pages prove too little", last)
+	}
+	want := s.indexSum()
+	for _, id := range []int{0, int(free) - 1, int(free), int(free) + 1, sumAtOnce - 1, sumAtOnce, last - 1, last} {
+		for _, at := range []int{0, pageSize - 1} {
+			b := s.pages.bytes(pageID(id))
+			b[at] ^= 1 << 3
+			if got := s.indexSum(); (got == want) != (id == int(free)) {
+				t.Errorf("byte %d of page %d has changed: sum %x, was %x", at, id, got, want)
+			}
+			b[at] ^= 1 << 3
+		}
+	}
+}
+
 // TestKeptOnce checks that a process which takes entries over and does not end in order leaves none, and
 // that what no entry uses takes no memory between two processes.
 func TestKeptOnce(t *testing.T) {
