@@ -86,6 +86,9 @@ type memory struct {
 	bytes []byte // the file but for meta, mapped
 	meta  int64  // bytes of the meta that was taken over, until Own
 	taken Taken
+
+	large []bool // for each part as long as a large page: the system was asked for one
+	next  int    // the part that comes next
 }
 
 // Memory returns the file that the store is in, without Config.Keep nil.
@@ -107,6 +110,7 @@ func (s *Store) keptRegions(arena, pages int64) (region, meta []byte, header *ke
 	}
 	if err == nil {
 		m.bytes, err = mapMemory(m.file, size)
+		m.large = make([]bool, size/largePage)
 	}
 	if err != nil {
 		return nil, nil, nil, errors.Join(err, s.freeMemory())
@@ -339,6 +343,31 @@ func (s *Store) Save(note []byte) error {
 	_ = binary.Write(&head, binary.LittleEndian, &h)
 	copy(m.bytes, head.Bytes())
 	return nil
+}
+
+// largePage is the length of a large page of most systems, in bytes. Others get none.
+const largePage = 2 << 20
+
+// largeAtOnce bounds how much is copied in a row.
+const largeAtOnce = 8
+
+// useLargePages goes on around the memory that is kept, and has it in large pages where all of it is in use.
+// Of small pages the system takes 50 ms to unmap a GiB when the process ends. Large ones stay for the next.
+func (s *Store) useLargePages() {
+	m := &s.memory
+	s.pages.mu.Lock()
+	end := (keptStart + len(s.arena) + int(s.pages.next)*pageSize) / largePage
+	s.pages.mu.Unlock()
+	for range min(largeAtOnce, len(m.large)) {
+		if m.next >= end {
+			m.next = 0
+		}
+		if part := m.bytes[m.next*largePage:][:largePage]; !m.large[m.next] && inUse(part) {
+			m.large[m.next] = true
+			useLargePage(part)
+		}
+		m.next++
+	}
 }
 
 // freeMemory unmaps and closes the file.

@@ -29,6 +29,7 @@ func TestKeptAgainstModel(t *testing.T) {
 		for range 16 {
 			m.run(2000)
 			m.restart()
+			m.store.useLargePages()
 			if m.check(); t.Failed() {
 				t.Fatalf("seed %d", seed)
 			}
