@@ -241,8 +241,8 @@ func TestKeptOnce(t *testing.T) {
 	_ = s.Close()
 }
 
-// BenchmarkKept compares reads and writes of a million entries in memory that is kept with those in
-// memory that is not.
+// BenchmarkKept compares reads and writes of a million entries in memory that is kept, in small pages and in
+// large ones, with those in memory that is not.
 func BenchmarkKept(b *testing.B) {
 	const entries = 1_000_000
 	keys := make([]kv.Key, entries)
@@ -251,7 +251,7 @@ func BenchmarkKept(b *testing.B) {
 	}
 	value := bytes.Repeat([]byte("v"), 100)
 	stores := map[string]*Store{}
-	for name, keep := range map[string]*Keep{"anonymous": nil, "kept": {}} {
+	for name, keep := range map[string]*Keep{"anonymous": nil, "kept": {}, "large": {}} {
 		s, err := New(Config{Size: 512 << 20, Versions: kv.NewHLC(1), Keep: keep})
 		if err != nil {
 			b.Fatal(err)
@@ -261,9 +261,14 @@ func BenchmarkKept(b *testing.B) {
 		for _, k := range keys {
 			s.Put(k, Write{Value: value}, testNow)
 		}
+		if name == "large" {
+			for range s.memory.large {
+				s.useLargePages()
+			}
+		}
 		stores[name] = s
 	}
-	for _, name := range []string{"anonymous", "kept"} {
+	for _, name := range []string{"anonymous", "kept", "large"} {
 		s := stores[name]
 		b.Run("get/"+name, func(b *testing.B) {
 			var buf []byte
