@@ -87,8 +87,7 @@ type memory struct {
 	meta  int64  // bytes of the meta that was taken over, until Own
 	taken Taken
 
-	large []bool // for each part as long as a large page: the system was asked for one
-	next  int    // the part that comes next
+	large []bool // for each part that is as long as a large page: the system was asked for one
 }
 
 // Memory returns the file that the store is in, without Config.Keep nil.
@@ -348,26 +347,48 @@ func (s *Store) Save(note []byte) error {
 // largePage is the length of a large page of most systems, in bytes. Others get none.
 const largePage = 2 << 20
 
-// largeAtOnce bounds how much is copied in a row.
+// largeAtOnce bounds how many large pages are made in a row.
 const largeAtOnce = 8
 
-// useLargePages goes on around the memory that is kept, and has it in large pages where all of it is in use.
-// Of small pages the system takes 50 ms to unmap a GiB when the process ends. Large ones stay for the next.
+// useLargePages has the memory that is kept in large pages where all of it is handed out. Of small pages the
+// system takes 50 ms to unmap a GiB when the process ends. Large ones stay for the next process.
 func (s *Store) useLargePages() {
 	m := &s.memory
-	s.pages.mu.Lock()
-	end := (keptStart + len(s.arena) + int(s.pages.next)*pageSize) / largePage
-	s.pages.mu.Unlock()
-	for range min(largeAtOnce, len(m.large)) {
-		if m.next >= end {
-			m.next = 0
-		}
-		if part := m.bytes[m.next*largePage:][:largePage]; !m.large[m.next] && inUse(part) {
-			m.large[m.next] = true
-			useLargePage(part)
-		}
-		m.next++
+	if len(m.large) == 0 {
+		return
 	}
+	made := 0
+	for i, free := range s.freeParts() {
+		if !free && !m.large[i] && made < largeAtOnce {
+			m.large[i] = true
+			made++
+			useLargePage(m.bytes[i*largePage:][:largePage])
+		}
+	}
+}
+
+// freeParts tells for each part of the memory that is as long as a large page whether some of it takes no
+// memory, since it is not handed out.
+func (s *Store) freeParts() []bool {
+	free := make([]bool, len(s.memory.large))
+	mark := func(at, n int) {
+		for i := at / largePage; i < len(free) && i*largePage < at+n; i++ {
+			free[i] = true
+		}
+	}
+	first := keptStart + len(s.arena)
+	s.pages.mu.Lock()
+	for _, id := range s.pages.free {
+		mark(first+int(id)*pageSize, pageSize)
+	}
+	mark(first+int(s.pages.next)*pageSize, len(s.pages.region))
+	s.pages.mu.Unlock()
+	s.pool.mu.Lock()
+	for _, id := range s.pool.cold {
+		mark(keptStart+int(id)*s.cfg.SegmentSize, s.cfg.SegmentSize)
+	}
+	s.pool.mu.Unlock()
+	return free
 }
 
 // freeMemory unmaps and closes the file.

@@ -76,21 +76,5 @@ func unmapMemory(b []byte) error {
 // discardKept gives the pages of b back to the system.
 func discardKept(b []byte) { _ = unix.Madvise(b, unix.MADV_REMOVE) }
 
-// inUse reports whether a part as long as a large page takes nearly as much memory: segments may end in pages
-// that were never touched, but a segment of 128 KiB is in use. Pages longer than 4 KiB fill less of the list.
-func inUse(part []byte) bool {
-	const most = 128<<10/4096 - 1 // that take none
-	var there [largePage / 4096]byte
-	at, list := unsafe.Pointer(unsafe.SliceData(part)), unsafe.Pointer(&there)
-	if _, _, errno := unix.Syscall(unix.SYS_MINCORE, uintptr(at), largePage, uintptr(list)); errno != 0 {
-		return false
-	}
-	none := 0
-	for _, page := range there {
-		none += int(^page & 1)
-	}
-	return none <= most
-}
-
 // useLargePage has the system copy a part into a large page. One before Linux 6.1 declines.
 func useLargePage(part []byte) { _ = unix.Madvise(part, unix.MADV_COLLAPSE) }
