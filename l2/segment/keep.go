@@ -5,12 +5,13 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"io"
 	"os"
 	"reflect"
 	"sync"
 	"unsafe"
+
+	"github.com/zeebo/xxh3"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
@@ -45,7 +46,7 @@ type Taken struct {
 type keptHeader struct {
 	Magic, Layout     uint64
 	Size, Meta        int64  // Config.Size; bytes of meta
-	MetaSum, IndexSum uint32 // CRC-32C of meta, and of the index pages in use
+	MetaSum, IndexSum uint64 // xxh3 of meta, and of the index pages in use
 }
 
 const keptStart = 64 << 10 // where the arena begins: no page of a system is longer
@@ -55,16 +56,14 @@ const keptMagic = 0x3165646973686361 // "cahside1"
 // keptLayout tells how a store of this program lays out what another process takes over. A change of a
 // stored struct changes it. The number stands for all other changes of meaning.
 func keptLayout(c *Config) uint64 {
-	h := crc32.New(castagnoli)
-	fmt.Fprintln(h, 2, c.SegmentSize, c.Shards, headerSize, pageSize, buckets, tagShift, hitsShift, classes,
+	h := xxh3.New()
+	fmt.Fprintln(h, 3, c.SegmentSize, c.Shards, headerSize, pageSize, buckets, tagShift, hitsShift, classes,
 		kv.Partitions, kv.MaxNamespaces)
 	for _, v := range []any{segment{}, nsCount{}, counters{}, pageID(0), [2][classes]segmentID{}} {
 		describe(h, reflect.TypeOf(v))
 	}
-	return uint64(h.Sum32())
+	return h.Sum64()
 }
-
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 func describe(w io.Writer, t reflect.Type) {
 	fmt.Fprintln(w, t.Size(), t)
@@ -87,6 +86,8 @@ type memory struct {
 	bytes []byte // the file but for meta, mapped
 	meta  int64  // bytes of the meta that was taken over, until Own
 	taken Taken
+
+	large []bool // for each part that is as long as a large page: the system was asked for one
 }
 
 // Memory returns the file that the store is in, without Config.Keep nil.
@@ -108,6 +109,7 @@ func (s *Store) keptRegions(arena, pages int64) (region, meta []byte, header *ke
 	}
 	if err == nil {
 		m.bytes, err = mapMemory(m.file, size)
+		m.large = make([]bool, size/largePage)
 	}
 	if err != nil {
 		return nil, nil, nil, errors.Join(err, s.freeMemory())
@@ -149,7 +151,7 @@ func readKept(f *os.File, c *Config, size int64) (h *keptHeader, meta []byte, er
 	if _, err := f.ReadAt(meta, size); err != nil {
 		return nil, nil, unusable{err}
 	}
-	if crc32.Checksum(meta, castagnoli) != h.MetaSum {
+	if xxh3.Hash(meta) != h.MetaSum {
 		return nil, nil, unusablef("its bytes have changed")
 	}
 	note := meta[4:]
@@ -227,17 +229,22 @@ func (p *pool) takeOver(meta []segment) {
 
 // takeOver gives back the pages of an earlier process that no index has.
 func (p *pages) takeOver(shards []*shard) {
+	for id, is := range p.indexed(shards) {
+		if p.pool.pages += pageSize; !is {
+			p.put(pageID(id))
+		}
+	}
+}
+
+// indexed tells for each page that was handed out whether an index has it.
+func (p *pages) indexed(shards []*shard) []bool {
 	used := make([]bool, p.next)
 	for _, sh := range shards {
 		for _, id := range sh.index.dir {
 			used[id] = true
 		}
 	}
-	for id, is := range used {
-		if p.pool.pages += pageSize; !is {
-			p.put(pageID(id))
-		}
-	}
+	return used
 }
 
 // fields calls each for the memory of every field that outlives the process, in one order.
@@ -284,22 +291,31 @@ func bytesOf[T any](list []T) []byte {
 
 func bytesAt[T any](at *T) []byte { return bytesOf(unsafe.Slice(at, 1)) }
 
-// indexSum returns the checksum of the index pages in use. Each shard has a goroutine, which ends with
-// the call: the sums are most of the time that a start takes.
-func (s *Store) indexSum() uint32 {
-	sums := make([]uint32, len(s.shards))
+// sumAtOnce is how many pages a goroutine sums.
+const sumAtOnce = 1 << 10
+
+// indexSum returns the checksum of the index pages in use. They are read in the order of memory, which takes
+// half the time of the order of the indexes. Its goroutines end with the call.
+func (s *Store) indexSum() uint64 {
+	used := s.pages.indexed(s.shards)
+	sums := make([]uint64, (len(used)+sumAtOnce-1)/sumAtOnce)
 	var wg sync.WaitGroup
-	for i, sh := range s.shards {
+	for i := range sums {
 		wg.Go(func() {
-			for d, id := range sh.index.dir {
-				if int(id) < len(s.pages.fill) && sh.index.canonical(d) {
-					sums[i] = crc32.Update(sums[i], castagnoli, s.pages.bytes(id))
+			end := min((i+1)*sumAtOnce, len(used))
+			for id := i * sumAtOnce; id < end; id++ {
+				first := id
+				for id < end && used[id] {
+					id++
+				}
+				if first < id {
+					sums[i] = xxh3.HashSeed(s.pages.region[first*pageSize:id*pageSize], sums[i])
 				}
 			}
 		})
 	}
 	wg.Wait()
-	return crc32.Checksum(bytesOf(sums), castagnoli)
+	return xxh3.Hash(bytesOf(sums))
 }
 
 // Save leaves the entries to the next process, with a note for its Keep.Accept. The caller must have
@@ -323,12 +339,59 @@ func (s *Store) Save(note []byte) error {
 	}
 	h := keptHeader{
 		Magic: keptMagic, Layout: keptLayout(&s.cfg), Size: s.cfg.Size, Meta: int64(meta.Len()),
-		MetaSum: crc32.Checksum(meta.Bytes(), castagnoli), IndexSum: s.indexSum(),
+		MetaSum: xxh3.Hash(meta.Bytes()), IndexSum: s.indexSum(),
 	}
 	var head bytes.Buffer
 	_ = binary.Write(&head, binary.LittleEndian, &h)
 	copy(m.bytes, head.Bytes())
 	return nil
+}
+
+// largePage is the length of a large page of most systems, in bytes. Others get none.
+const largePage = 2 << 20
+
+// largeAtOnce bounds how many large pages are made in a row.
+const largeAtOnce = 8
+
+// useLargePages has the memory that is kept in large pages where all of it is handed out. Of small pages the
+// system takes 50 ms to unmap a GiB when the process ends. Large ones stay for the next process.
+func (s *Store) useLargePages() {
+	m := &s.memory
+	if len(m.large) == 0 {
+		return
+	}
+	made := 0
+	for i, free := range s.freeParts() {
+		if !free && !m.large[i] && made < largeAtOnce {
+			m.large[i] = true
+			made++
+			useLargePage(m.bytes[i*largePage:][:largePage])
+		}
+	}
+}
+
+// freeParts tells for each part of the memory that is as long as a large page whether some of it takes no
+// memory, since it is not handed out.
+func (s *Store) freeParts() []bool {
+	free := make([]bool, len(s.memory.large))
+	mark := func(at, n int) {
+		for i := at / largePage; i < len(free) && i*largePage < at+n; i++ {
+			free[i] = true
+		}
+	}
+	first := keptStart + len(s.arena)
+	s.pages.mu.Lock()
+	for _, id := range s.pages.free {
+		mark(first+int(id)*pageSize, pageSize)
+	}
+	mark(first+int(s.pages.next)*pageSize, len(s.pages.region))
+	s.pages.mu.Unlock()
+	s.pool.mu.Lock()
+	for _, id := range s.pool.cold {
+		mark(keptStart+int(id)*s.cfg.SegmentSize, s.cfg.SegmentSize)
+	}
+	s.pool.mu.Unlock()
+	return free
 }
 
 // freeMemory unmaps and closes the file.

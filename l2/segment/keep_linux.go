@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -46,12 +47,21 @@ func lockMemory(f *os.File) error {
 	return nil
 }
 
+// mapMemory maps the beginning of a file, at an address at which there may be large pages if that is free.
 func mapMemory(f *os.File, size int64) ([]byte, error) {
-	b, err := unix.Mmap(int(f.Fd()), 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_NORESERVE)
+	wide := uintptr(size + largePage)
+	at, err := unix.MmapPtr(-1, 0, nil, wide, unix.PROT_NONE, unix.MAP_ANON|unix.MAP_PRIVATE|unix.MAP_NORESERVE)
+	if err == nil {
+		err = unix.MunmapPtr(at, wide)
+	}
+	if err == nil {
+		at, err = unix.MmapPtr(int(f.Fd()), 0, unsafe.Add(at, -uintptr(at)%largePage), uintptr(size),
+			unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_NORESERVE)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("map %d B of memory that is kept: %w", size, err)
 	}
-	return b, nil
+	return unsafe.Slice((*byte)(at), size), nil
 }
 
 // punchMemory gives the memory of a part of a file back to the system.
@@ -59,7 +69,12 @@ func punchMemory(f *os.File, off, n int64) {
 	_ = unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n)
 }
 
-func unmapMemory(b []byte) error { return unix.Munmap(b) }
+func unmapMemory(b []byte) error {
+	return unix.MunmapPtr(unsafe.Pointer(unsafe.SliceData(b)), uintptr(len(b)))
+}
 
 // discardKept gives the pages of b back to the system.
 func discardKept(b []byte) { _ = unix.Madvise(b, unix.MADV_REMOVE) }
+
+// useLargePage has the system copy a part into a large page. One before Linux 6.1 declines.
+func useLargePage(part []byte) { _ = unix.Madvise(part, unix.MADV_COLLAPSE) }

@@ -29,6 +29,7 @@ func TestKeptAgainstModel(t *testing.T) {
 		for range 16 {
 			m.run(2000)
 			m.restart()
+			m.store.useLargePages()
 			if m.check(); t.Failed() {
 				t.Fatalf("seed %d", seed)
 			}
@@ -171,6 +172,33 @@ func TestKeptUnusable(t *testing.T) {
 	}
 }
 
+// TestKeptSum checks that the sum covers the first and the last byte of each index page, and no other page.
+func TestKeptSum(t *testing.T) {
+	s, err := New(Config{Size: 64 << 20, Shards: 128, Versions: kv.NewHLC(1), Keep: &Keep{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	free := s.pages.get()
+	dir := s.shards[40].index.dir
+	dir[0], free = free, dir[0] // amid the others
+	last := int(s.pages.next) - 1
+	if last <= sumAtOnce {
+		t.Fatalf("%d pages prove too little", last)
+	}
+	want := s.indexSum()
+	for _, id := range []int{0, int(free) - 1, int(free), int(free) + 1, sumAtOnce - 1, sumAtOnce, last - 1, last} {
+		for _, at := range []int{0, pageSize - 1} {
+			b := s.pages.bytes(pageID(id))
+			b[at] ^= 1 << 3
+			if got := s.indexSum(); (got == want) != (id == int(free)) {
+				t.Errorf("byte %d of page %d has changed: sum %x, was %x", at, id, got, want)
+			}
+			b[at] ^= 1 << 3
+		}
+	}
+}
+
 // TestKeptOnce checks that a process which takes entries over and does not end in order leaves none, and
 // that what no entry uses takes no memory between two processes.
 func TestKeptOnce(t *testing.T) {
@@ -213,8 +241,8 @@ func TestKeptOnce(t *testing.T) {
 	_ = s.Close()
 }
 
-// BenchmarkKept compares reads and writes of a million entries in memory that is kept with those in
-// memory that is not.
+// BenchmarkKept compares reads and writes of a million entries in memory that is kept, in small pages and in
+// large ones, with those in memory that is not.
 func BenchmarkKept(b *testing.B) {
 	const entries = 1_000_000
 	keys := make([]kv.Key, entries)
@@ -223,7 +251,7 @@ func BenchmarkKept(b *testing.B) {
 	}
 	value := bytes.Repeat([]byte("v"), 100)
 	stores := map[string]*Store{}
-	for name, keep := range map[string]*Keep{"anonymous": nil, "kept": {}} {
+	for name, keep := range map[string]*Keep{"anonymous": nil, "kept": {}, "large": {}} {
 		s, err := New(Config{Size: 512 << 20, Versions: kv.NewHLC(1), Keep: keep})
 		if err != nil {
 			b.Fatal(err)
@@ -233,9 +261,14 @@ func BenchmarkKept(b *testing.B) {
 		for _, k := range keys {
 			s.Put(k, Write{Value: value}, testNow)
 		}
+		if name == "large" {
+			for range s.memory.large {
+				s.useLargePages()
+			}
+		}
 		stores[name] = s
 	}
-	for _, name := range []string{"anonymous", "kept"} {
+	for _, name := range []string{"anonymous", "kept", "large"} {
 		s := stores[name]
 		b.Run("get/"+name, func(b *testing.B) {
 			var buf []byte

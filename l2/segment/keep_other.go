@@ -15,3 +15,4 @@ func mapMemory(*os.File, int64) ([]byte, error) { return nil, errKept }
 func punchMemory(*os.File, int64, int64)        {}
 func unmapMemory([]byte) error                  { return nil }
 func discardKept([]byte)                        {}
+func useLargePage([]byte)                       {}

@@ -7,7 +7,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
-// reclaimEvery is the period at which memory of expired entries is freed.
+// reclaimEvery is the period at which memory of expired entries is freed, and large pages are made.
 const reclaimEvery = time.Second
 
 // Run frees the memory of expired and flushed entries, and of entries from an earlier
@@ -21,6 +21,7 @@ func (s *Store) Run(ctx context.Context, clock kv.Clock) error {
 			return nil
 		case <-tick.C:
 			s.Reclaim(clock.Read().Boot)
+			s.useLargePages()
 		case <-s.sweep:
 			s.Sweep(ctx)
 		}
