@@ -241,16 +241,6 @@ func (h *Handoff) pull(ctx context.Context, src *Source) {
 	}
 }
 
-// failed notes that a source does not answer. One that keeps its entries does not wait until all are fetched.
-func (h *Handoff) failed(src *Source, batch uint64, err error) {
-	if src.Keeps {
-		return
-	}
-	h.Counts.Failed.Add(1)
-	h.cfg.Log.Warn("entries were not all handed over: the rest is loaded anew", "from", src.From.Node,
-		"batch", batch, "error", err)
-}
-
 // rest returns how long a pull rests after a batch: all pulls together take two thirds of the
 // time, and so at most two thirds of what this host and its network can do. The sender drops what is not
 // asked for within 2 B, so that a rest ends before that.

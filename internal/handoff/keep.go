@@ -198,6 +198,16 @@ func (h *Handoff) takeBase(src *Source, b *wire.Pulled) {
 	close(src.decided)
 }
 
+// failed notes that a source does not answer. One that keeps its entries does not wait until all are fetched.
+func (h *Handoff) failed(src *Source, batch uint64, err error) {
+	if src.Keeps {
+		return
+	}
+	h.Counts.Failed.Add(1)
+	h.cfg.Log.Warn("entries were not all handed over: the rest is loaded anew", "from", src.From.Node,
+		"batch", batch, "error", err)
+}
+
 // base is what may be served again of what another host has kept.
 type base struct {
 	set     kv.PartitionSet
