@@ -68,8 +68,8 @@ func (k *keptCluster) end() {
 	}
 }
 
-// TestKeepMemoryInCluster restarts a host of three. Its keys, which the others got next to none of, are there
-// again, but for those that were changed while it was down.
+// TestKeepMemoryInCluster restarts a host of three. Its keys are there again, but for those that were changed while
+// it was down, and next to nothing comes back to it from the others.
 func TestKeepMemoryInCluster(t *testing.T) {
 	k := newKeptCluster(t)
 	c, err := client.Dial(t.Context(), client.Config{Socket: k.stores[1].socket})
@@ -84,7 +84,6 @@ func TestKeepMemoryInCluster(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	sent := handedOver(k.hosts[1:])
 	for restart := range 2 {
 		changed := fmt.Sprint("new", restart)
 		got := k.restart(0, func() {
@@ -112,8 +111,8 @@ func TestKeepMemoryInCluster(t *testing.T) {
 			t.Errorf("restart %d: %d of %d keys are there: %+v", restart, hits, len(keys), got)
 		}
 	}
-	if moved := handedOver(k.hosts[1:]) - sent; moved > int64(len(keys))*1000/10 {
-		t.Errorf("%d B were handed over", moved)
+	if back := handedOver(k.hosts[:1]); back > int64(len(keys))*1000/30 { // a tenth of its third
+		t.Errorf("%d B came back to the host, which had kept all that did not change", back)
 	}
 	k.end()
 }

@@ -293,7 +293,7 @@ func (m *Machine) begin(c *claim, set kv.PartitionSet, until time.Duration) {
 			continue
 		}
 		m.promise(i, c.ballot)
-		p.owned, p.retired, p.higher, p.released = true, 0, nil, nil
+		p.owned, p.retired, p.higher, p.contested, p.released = true, 0, nil, false, nil
 		p.ballot, p.until = c.ballot, until
 		begun.Partitions.Add(i)
 		before := m.ownerBefore(c, i)

@@ -43,13 +43,13 @@ func (m *Machine) Asked(now time.Duration, from kv.Process, q Acquire) Answer {
 		if p.owned {
 			ended.Add(i)
 			// If it was told of a higher ballot, it hands over to that
-			// very ballot alone: another node may have owned the
-			// partition since.
-			if p.higher == nil || p.higher.Compare(q.Ballot) == 0 {
+			// very ballot alone, and of two to none: another node may have
+			// owned the partition since.
+			if p.higher == nil || p.higher.Compare(q.Ballot) == 0 && !p.contested {
 				p.released = q.Ballot
 				released.Add(i)
 			}
-			p.owned, p.retired, p.higher = false, 0, nil
+			p.owned, p.retired, p.higher, p.contested = false, 0, nil, false
 			m.claimAt = 0
 		}
 		if p.released.Compare(q.Ballot) == 0 && q.Ballot != nil {
@@ -105,7 +105,11 @@ func (m *Machine) retireBelow(b Promise) {
 			break
 		}
 		p := &m.parts[i]
-		if p.owned && p.promised.Compare(b.Ballot) < 0 && p.higher.Compare(b.Ballot) < 0 {
+		switch {
+		case !p.owned || p.promised.Compare(b.Ballot) >= 0 || p.higher.Compare(b.Ballot) == 0:
+		case p.higher != nil:
+			p.contested = true
+		default:
 			p.higher = b.Ballot
 			if p.retired == 0 {
 				m.retire(p)
