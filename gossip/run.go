@@ -52,7 +52,7 @@ func New(cfg Config) (*Gossip, error) {
 		return nil, err
 	}
 	c.Keyring = g.ring // with it memberlist verifies all messages
-	g.filter = newFilter(cfg.Cluster, c.EncryptionEnabled, &g.garbage)
+	g.filter = &filter{cluster: cfg.Cluster, keyed: c.EncryptionEnabled(), garbage: &g.garbage}
 	t, err := newTransport(c, g.filter)
 	if err == nil {
 		c.Transport = t
