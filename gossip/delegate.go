@@ -67,9 +67,6 @@ func (d delegate) NotifyAlive(n *memberlist.Node) error {
 	if err == nil && !d.g.hasRoom(n.Name) {
 		err = errFull
 	}
-	if err == nil && d.g.isLater(n, &m) {
-		d.g.setState(n, Alive)
-	}
 	if err != nil {
 		d.g.garbage.Add(1)
 	} else if n.Name == d.g.cfg.Node && n.Address() == d.g.Address() {
