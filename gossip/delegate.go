@@ -86,11 +86,6 @@ func checkNode(n *memberlist.Node, m *Meta) error {
 	if len(n.Addr) != 4 && len(n.Addr) != 16 {
 		return fmt.Errorf("gossip: an address of %d bytes", len(n.Addr))
 	}
-	// If one node has another version, an exchange fails as a whole.
-	v := uint8(memberlist.ProtocolVersion2Compatible)
-	if n.PMin > v || n.PMax < v || n.PCur != v || n.DMin != 0 || n.DMax != 0 || n.DCur != 0 {
-		return fmt.Errorf("gossip: versions %d to %d, now %d, and %d to %d", n.PMin, n.PMax, n.PCur, n.DMin, n.DMax)
-	}
 	if !nameOK(n.Name) {
 		return fmt.Errorf("gossip: no node's name: %.40q", n.Name)
 	}

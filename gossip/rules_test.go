@@ -9,27 +9,6 @@ import (
 	"github.com/hashicorp/memberlist"
 )
 
-// TestWordsOfEachKind: each version that a node names is checked, and its address as
-// a word.
-func TestWordsOfEachKind(t *testing.T) {
-	for name, spoil := range map[string]func(n *memberlist.Node, m *Meta){
-		"PMin": func(n *memberlist.Node, m *Meta) { n.PMin = 3 }, "PMax": func(n *memberlist.Node, m *Meta) { n.PMax = 1 },
-		"PCur": func(n *memberlist.Node, m *Meta) { n.PCur = 3 }, "DMin": func(n *memberlist.Node, m *Meta) { n.DMin = 1 },
-		"DMax": func(n *memberlist.Node, m *Meta) { n.DMax = 1 }, "DCur": func(n *memberlist.Node, m *Meta) { n.DCur = 1 },
-		"an address with an escape": func(n *memberlist.Node, m *Meta) { m.Address = "evil\x1b:7947" },
-		"an address with a blank":   func(n *memberlist.Node, m *Meta) { m.Address = "two words:7947" },
-	} {
-		n := memberlist.Node{Name: "a", Addr: net.IPv4(10, 0, 0, 1).To4(), PMin: 1, PMax: 5, PCur: 2}
-		m := Meta{Address: "10.0.0.1:7947"}
-		if err := checkNode(&n, &m); err != nil {
-			t.Fatal(err)
-		}
-		if spoil(&n, &m); checkNode(&n, &m) == nil {
-			t.Errorf("%s: it is taken", name)
-		}
-	}
-}
-
 // TestUnknownRules: the name of a process at a join address is not taken by a process
 // elsewhere. The numbers of met processes that wait, and that are asked at once, are
 // bounded.
