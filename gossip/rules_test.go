@@ -21,8 +21,8 @@ func TestUnknownRules(t *testing.T) {
 		n.unknown.setJoins(&n.mu, []string{at("", ipOf(1)).Address()})
 		n.heardOf(at("n1", ipOf(1)), Meta{Epoch: 1})
 		n.heardOf(at("n1", ipOf(9)), Meta{Epoch: 2})
-		if u, ok := n.UnknownOf("n1"); !ok || u.Meta.Epoch != 1 {
-			t.Errorf("%+v", u)
+		if list := n.Unknown(); len(list) != 1 || list[0].Meta.Epoch != 1 {
+			t.Errorf("%+v", list)
 		}
 		n.Gossip.mu.Lock()
 		n.unknown.met = make([]Unknown, maxUnknown)

@@ -178,14 +178,3 @@ func (g *Gossip) toRetell(ctx context.Context) (list []string) {
 	}
 	return list
 }
-
-// UnknownOf returns the unknown process of a name, if one was told of.
-func (g *Gossip) UnknownOf(node string) (Unknown, bool) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	o := g.unknown.list[node]
-	if o == nil {
-		return Unknown{}, false
-	}
-	return *o, true
-}

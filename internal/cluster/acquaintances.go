@@ -42,23 +42,6 @@ func (a *acquaintances) meet(id kv.Process) {
 	}
 }
 
-// meetRefused is meet for a refused process of which only the name is at hand. It does
-// nothing while a member of that name is not considered dead: that member may be the
-// refused process, and the unknown one may be invented.
-func (a *acquaintances) meetRefused(node kv.NodeID) {
-	d := a.driver
-	d.mu.Lock()
-	g := d.running.gossip
-	_, dead := d.machine.Silence(d.cfg.Clock.Read().Boot, node)
-	d.mu.Unlock()
-	if g == nil || !dead && !failpoint.Out(failpoint.RefusedName) {
-		return
-	}
-	if u, ok := g.UnknownOf(string(node)); ok {
-		a.meet(processOf(&u))
-	}
-}
-
 // introduce takes what an acquaintance says about other processes. A process that it
 // says is in becomes an acquaintance too.
 func (a *acquaintances) introduce(list []wire.Standing) {
