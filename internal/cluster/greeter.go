@@ -22,19 +22,19 @@ const (
 	meetBurst  = 128 // at once: a hundred hosts may start together
 	meetsAtMax = 32  // in flight
 	meetEvery  = 50 * time.Millisecond
-	firstRetry = 100 * time.Millisecond // doubles, for a name and for an address
+	firstRetry = 100 * time.Millisecond // doubles, for a name
 	lastRetry  = 4 * time.Second
-	maxTried   = 1024 // names and addresses that have not answered
+	maxTried   = 1024 // names that have not answered
 )
 
 // attempts decides when unknown processes are greeted. It is safe for concurrent use.
 type attempts struct {
 	mu    sync.Mutex
-	tried map[string]*tried // by name, and by address
+	tried map[string]*tried // by name
 	met   Met
 }
 
-// tried is a name, or an address, that has not answered.
+// tried is a name that has not answered.
 type tried struct {
 	next  time.Time
 	pause time.Duration
@@ -47,34 +47,25 @@ func (a *attempts) stats() Met {
 	return a.met
 }
 
-// keysOf returns the keys of a process in tried.
-func keysOf(u *gossip.Unknown) [2]string {
-	return [2]string{"name " + u.Node, "address " + u.Meta.Address}
-}
-
 // begin reports whether a process should be greeted now.
 func (a *attempts) begin(u *gossip.Unknown, now time.Time) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for _, k := range keysOf(u) {
-		if t := a.tried[k]; t != nil && now.Before(t.next) {
-			return false
-		}
-	}
 	if a.tried == nil {
 		a.tried = map[string]*tried{}
 	}
-	for _, k := range keysOf(u) {
-		t := a.tried[k]
-		if t == nil {
-			a.makeRoom(now)
-			t = &tried{}
-			a.tried[k] = t
-		}
-		t.pause = min(max(2*t.pause, firstRetry), lastRetry)
-		// The time of the next try, unless this greeting succeeds before.
-		t.next = now.Add(t.pause/2 + rand.N(t.pause))
+	t := a.tried[u.Node]
+	switch {
+	case t == nil:
+		a.makeRoom(now)
+		t = &tried{}
+		a.tried[u.Node] = t
+	case now.Before(t.next):
+		return false
 	}
+	t.pause = min(max(2*t.pause, firstRetry), lastRetry)
+	// The time of the next try, unless this greeting succeeds before.
+	t.next = now.Add(t.pause/2 + rand.N(t.pause))
 	return true
 }
 
@@ -105,12 +96,10 @@ func (a *attempts) end(u *gossip.Unknown, err error) {
 	} else {
 		a.met.Greeted++
 	}
-	for _, k := range keysOf(u) {
-		if t := a.tried[k]; t != nil && err != nil {
-			t.why = err.Error()
-		} else {
-			delete(a.tried, k)
-		}
+	if t := a.tried[u.Node]; t != nil && err != nil {
+		t.why = err.Error()
+	} else {
+		delete(a.tried, u.Node)
 	}
 }
 
@@ -118,10 +107,8 @@ func (a *attempts) end(u *gossip.Unknown, err error) {
 func (a *attempts) failure(u *gossip.Unknown) string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for _, k := range keysOf(u) {
-		if t := a.tried[k]; t != nil && t.why != "" {
-			return t.why
-		}
+	if t := a.tried[u.Node]; t != nil {
+		return t.why
 	}
 	return ""
 }
@@ -174,8 +161,7 @@ func (gr *greeter) run(ctx context.Context, g *gossip.Gossip) {
 }
 
 // candidates lists the processes to greet: those at join addresses first, the others in
-// random order. It leaves out other names at the address of a live member. No such
-// process can be there, and the greeting would only put load on that member.
+// random order.
 func (gr *greeter) candidates(g *gossip.Gossip) []gossip.Unknown {
 	list := g.Unknown()
 	joined := 0
@@ -184,22 +170,7 @@ func (gr *greeter) candidates(g *gossip.Gossip) []gossip.Unknown {
 	}
 	rest := list[joined:]
 	rand.Shuffle(len(rest), func(i, j int) { rest[i], rest[j] = rest[j], rest[i] })
-	d := gr.driver
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	taken := map[string]kv.NodeID{d.running.address: d.cfg.Self.Node}
-	for name, m := range d.members {
-		if m.alive {
-			taken[m.address] = name
-		}
-	}
-	kept := list[:0]
-	for _, u := range list {
-		if by, ok := taken[u.Meta.Address]; !ok || by == kv.NodeID(u.Node) {
-			kept = append(kept, u)
-		}
-	}
-	return kept
+	return list
 }
 
 // greet greets a process. A process that refuses counts as met.

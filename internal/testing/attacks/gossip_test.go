@@ -226,7 +226,7 @@ func inventMembers(ctx context.Context, j *job) error {
 			if err != nil {
 				return
 			}
-			if j.count.Add(1) == int64(10*j.Run.Seconds())+100 {
+			if j.count.Add(1) == int64(20*j.Run.Seconds())+200 {
 				j.learn("more than %d dials to an address of the attacker's", j.count.Load())
 			}
 			_ = c.Close()
