@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -53,16 +54,17 @@ func (d delegate) LocalState(bool) []byte { return nil }
 func (d delegate) MergeRemoteState([]byte, bool) {}
 
 // NotifyAlive refuses a node whose meta cannot be read: it belongs to another
-// program. It also refuses a node if there are too many, and keeps apart an unknown
-// process.
+// program. It also refuses a node if there are too many, and a process that does not count.
 func (d delegate) NotifyAlive(n *memberlist.Node) error {
 	m, err := decodeMeta(n.Meta)
 	if err == nil {
 		err = checkNode(n, &m)
 	}
-	if err == nil && n.Name != d.g.cfg.Node && !d.g.cfg.Known(n.Name, m) {
-		d.g.heardOf(n, m)
-		return errUnknown
+	if err == nil && n.Name != d.g.cfg.Node {
+		_, joined := slices.BinarySearch(d.g.Others(), n.Address())
+		if !d.g.cfg.Known(Member{Node: n.Name, Address: n.Address(), Meta: m}, joined) {
+			return errUnknown
+		}
 	}
 	if err == nil && !d.g.hasRoom(n.Name) {
 		err = errFull

@@ -28,9 +28,8 @@
 // messages say: it may miss nodes that live, take any amount of memory, and send packets to
 // any address. The filter still bounds packets, and the bytes, time and number of streams.
 //
-// In both cases a process that was not met elsewhere (see Config.Known) is kept apart:
-// Unknown lists some of these processes. memberlist never hears of them, so it does not
-// probe them, and does not tell other nodes about them.
+// In both cases memberlist hears only of processes that count elsewhere (see Config.Known):
+// it does not probe others, and tells no node about them.
 //
 // # How long it takes
 //
@@ -56,7 +55,7 @@
 // to 11 s. A report by gossip that a node is dead is a hint. Code that must be sure waits
 // longer (package l2/ownership).
 //
-// Goroutines: memberlist's own; two of the filter, until Close; and three of Run,
+// Goroutines: memberlist's own; two of the transport, until Close; and two of Run,
 // plus one for each address of a round of joins, which end with Run. memberlist does
 // not wait for its own goroutines when it shuts down; they end within 4 s, mostly at
 // once.

@@ -85,7 +85,6 @@ func (g *Gossip) setState(n *memberlist.Node, s State) {
 	g.mu.Lock()
 	old := g.members[n.Name]
 	g.members[n.Name] = m
-	g.unknown.drop(n.Name)
 	switch was := old != nil && old.State == Alive; {
 	case s == Alive && !was:
 		g.living.Add(1)
