@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
-	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -60,11 +59,8 @@ func (d delegate) NotifyAlive(n *memberlist.Node) error {
 	if err == nil {
 		err = checkNode(n, &m)
 	}
-	if err == nil && n.Name != d.g.cfg.Node {
-		_, joined := slices.BinarySearch(d.g.Others(), n.Address())
-		if !d.g.cfg.Known(Member{Node: n.Name, Address: n.Address(), Meta: m}, joined) {
-			return errUnknown
-		}
+	if err == nil && n.Name != d.g.cfg.Node && !d.g.cfg.Known(Member{Node: n.Name, Address: n.Address(), Meta: m}) {
+		return errUnknown
 	}
 	if err == nil && !d.g.hasRoom(n.Name) {
 		err = errFull

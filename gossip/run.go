@@ -26,7 +26,7 @@ func New(cfg Config) (*Gossip, error) {
 		cfg.Conflict = func(string, string, string) {}
 	}
 	if cfg.Known == nil {
-		cfg.Known = func(Member, bool) bool { return true }
+		cfg.Known = func(Member) bool { return true }
 	}
 	if cfg.Resolve == nil {
 		cfg.Resolve = net.DefaultResolver.LookupHost

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"maps"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -36,15 +37,10 @@ type acquaintances struct {
 
 	mu                         sync.Mutex // gossip calls known under locks of its own
 	met                        map[kv.Process]bool
-	unknown                    map[seat]*unknown
+	unknown                    map[kv.NodeID]*unknown // see makeRoom
 	forgotten, greeted, failed int64
 	changed                    chan struct{} // has one when a process may be due
 }
-
-// seat is a place for an unknown process: one for each join address, and one for each name
-// elsewhere. Those at join addresses stay. Strangers can take all others in no time: so a
-// new process takes the place of another one at random, and real ones are told of again.
-type seat struct{ joined, node string }
 
 // unknown is a process that gossip tells of and that memberlist does not hear of.
 type unknown struct {
@@ -67,7 +63,7 @@ const (
 	meetBurst  = 128              // at once: a hundred hosts may start together
 	meetsAtMax = 32               // in flight
 	meetEvery  = 50 * time.Millisecond
-	firstRetry = 100 * time.Millisecond // doubles, for a seat
+	firstRetry = 100 * time.Millisecond // doubles, for a name
 	lastRetry  = 4 * time.Second
 	retellIn   = 20 * time.Millisecond
 )
@@ -75,30 +71,24 @@ const (
 func newAcquaintances(self kv.NodeID, d *driver, pool *peer.Pool) *acquaintances {
 	return &acquaintances{
 		self: self, driver: d, pool: pool,
-		met: map[kv.Process]bool{}, unknown: map[seat]*unknown{}, changed: make(chan struct{}, 1),
+		met: map[kv.Process]bool{}, unknown: map[kv.NodeID]*unknown{}, changed: make(chan struct{}, 1),
 	}
 }
 
 // known reports whether a process that gossip tells of counts, and notes one that does not.
-func (a *acquaintances) known(m gossip.Member, joined bool) bool {
+func (a *acquaintances) known(m gossip.Member) bool {
 	id := kv.Process{Node: kv.NodeID(m.Node), Epoch: kv.Epoch(m.Meta.Epoch)}
-	elsewhere, there := seat{node: m.Node}, seat{joined: m.Address}
-	at := elsewhere
-	if joined {
-		at = there
-	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.met[id] || failpoint.Out(failpoint.Acquaintance) {
-		delete(a.unknown, elsewhere)
-		delete(a.unknown, there)
+		delete(a.unknown, id.Node)
 		return true
 	}
-	u := a.unknown[at]
+	u := a.unknown[id.Node]
 	if u == nil {
 		a.makeRoom()
 		u = &unknown{}
-		a.unknown[at] = u
+		a.unknown[id.Node] = u
 	}
 	if u.id != id {
 		a.wake()
@@ -114,34 +104,23 @@ func (a *acquaintances) wake() {
 	}
 }
 
-// makeRoom makes room for another unknown process.
+// makeRoom makes room for another unknown process. Strangers can fill the table in no time:
+// so a new process takes the place of another one at random, and real ones are told of again.
 func (a *acquaintances) makeRoom() {
-	for at := range a.unknown {
+	for node := range a.unknown {
 		if len(a.unknown) < maxUnknown {
 			return
 		}
-		if at.joined == "" {
-			delete(a.unknown, at)
-			a.forgotten++
-		}
+		delete(a.unknown, node)
+		a.forgotten++
 	}
 }
 
-// lately returns the unknown processes that gossip has told of lately, those at join
-// addresses first, the others in random order. The lock is held.
-func (a *acquaintances) lately() []*unknown {
-	var joined, others []*unknown
-	for at, u := range a.unknown {
-		switch {
-		case time.Since(u.told) > unknownFor:
-			delete(a.unknown, at)
-		case at.joined != "":
-			joined = append(joined, u)
-		default:
-			others = append(others, u)
-		}
-	}
-	return append(joined, others...)
+// lately returns the unknown processes that gossip has told of lately, in random order. The
+// lock is held.
+func (a *acquaintances) lately() map[kv.NodeID]*unknown {
+	maps.DeleteFunc(a.unknown, func(_ kv.NodeID, u *unknown) bool { return time.Since(u.told) > unknownFor })
+	return a.unknown
 }
 
 // due returns the processes that are to be greeted now, and those that are met and that
@@ -216,10 +195,8 @@ func (a *acquaintances) untold(id kv.Process) bool {
 
 // find returns an unknown process, or nil. The lock is held.
 func (a *acquaintances) find(id kv.Process) *unknown {
-	for _, u := range a.unknown {
-		if u.id == id {
-			return u
-		}
+	if u := a.unknown[id.Node]; u != nil && u.id == id {
+		return u
 	}
 	return nil
 }
