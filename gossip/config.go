@@ -37,10 +37,10 @@ type Config struct {
 	// that has lasted for 15 s, and again every 15 s as long as it lasts. It must
 	// not block.
 	Conflict func(node, known, other string)
-	// Known says whether a process has been met elsewhere than in gossip, which
-	// strangers can send. Unknown lists processes that are not known. Known must
-	// not block or call back. Default: all are known.
-	Known func(node string, m Meta) bool
+	// Known says whether a process that gossip tells of counts. One that does not is kept
+	// from memberlist, until gossip tells of it again, as by Exchange. Known must not block
+	// or call back. Default: all count.
+	Known func(m Member) bool
 
 	// RejoinEvery is about how often nodes that cannot be heard are tried; at the
 	// start they are tried more often. Default: 5 s.

@@ -53,22 +53,17 @@ func (d delegate) LocalState(bool) []byte { return nil }
 func (d delegate) MergeRemoteState([]byte, bool) {}
 
 // NotifyAlive refuses a node whose meta cannot be read: it belongs to another
-// program. It also refuses a node if there are too many, and keeps apart an unknown
-// process.
+// program. It also refuses a node if there are too many, and a process that does not count.
 func (d delegate) NotifyAlive(n *memberlist.Node) error {
 	m, err := decodeMeta(n.Meta)
 	if err == nil {
 		err = checkNode(n, &m)
 	}
-	if err == nil && n.Name != d.g.cfg.Node && !d.g.cfg.Known(n.Name, m) {
-		d.g.heardOf(n, m)
+	if err == nil && n.Name != d.g.cfg.Node && !d.g.cfg.Known(Member{Node: n.Name, Address: n.Address(), Meta: m}) {
 		return errUnknown
 	}
 	if err == nil && !d.g.hasRoom(n.Name) {
 		err = errFull
-	}
-	if err == nil && d.g.isLater(n, &m) {
-		d.g.setState(n, Alive)
 	}
 	if err != nil {
 		d.g.garbage.Add(1)
@@ -88,11 +83,6 @@ var (
 func checkNode(n *memberlist.Node, m *Meta) error {
 	if len(n.Addr) != 4 && len(n.Addr) != 16 {
 		return fmt.Errorf("gossip: an address of %d bytes", len(n.Addr))
-	}
-	// If one node has another version, an exchange fails as a whole.
-	v := uint8(memberlist.ProtocolVersion2Compatible)
-	if n.PMin > v || n.PMax < v || n.PCur != v || n.DMin != 0 || n.DMax != 0 || n.DCur != 0 {
-		return fmt.Errorf("gossip: versions %d to %d, now %d, and %d to %d", n.PMin, n.PMax, n.PCur, n.DMin, n.DMax)
 	}
 	if !nameOK(n.Name) {
 		return fmt.Errorf("gossip: no node's name: %.40q", n.Name)

@@ -21,12 +21,15 @@
 //
 // # Strangers
 //
-// Without keys, any process that reaches the port is heard, and may say that it is a
-// member, or that another process is. So a filter stands between the network and
-// memberlist. It passes on only what members send, in the sizes and numbers in which
-// they send it. A process that was not met elsewhere (see Config.Known) is kept
-// apart: Unknown lists some of these processes. memberlist never hears of them, so it
-// does not probe them, and does not tell other nodes about them.
+// With keys memberlist refuses what no member has encrypted. A filter before it bounds what
+// memberlist reads before that, and drops what memberlist would panic at.
+//
+// Without keys, any process that reaches the port is heard, and memberlist does what the
+// messages say: it may miss nodes that live, take any amount of memory, and send packets to
+// any address. The filter still bounds packets, and the bytes, time and number of streams.
+//
+// In both cases memberlist hears only of processes that count elsewhere (see Config.Known):
+// it does not probe others, and tells no node about them.
 //
 // # How long it takes
 //
@@ -52,7 +55,7 @@
 // to 11 s. A report by gossip that a node is dead is a hint. Code that must be sure waits
 // longer (package l2/ownership).
 //
-// Goroutines: memberlist's own; two of the filter, until Close; and three of Run,
+// Goroutines: memberlist's own; two of the transport, until Close; and two of Run,
 // plus one for each address of a round of joins, which end with Run. memberlist does
 // not wait for its own goroutines when it shuts down; they end within 4 s, mostly at
 // once.

@@ -25,9 +25,8 @@ type Gossip struct {
 	address string
 	meta    []byte
 	members map[string]*Member // never this node
-	unknown unknown
-	others  []string   // see Others; replaced, never changed
-	found   [][]string // the last addresses of each join address
+	others  []string           // see Others; replaced, never changed
+	found   [][]string         // the last addresses of each join address
 
 	living  atomic.Int64 // other living members; written under mu
 	garbage atomic.Int64

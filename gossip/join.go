@@ -95,7 +95,6 @@ func (g *Gossip) targets(ctx context.Context, starting bool) ([]string, error) {
 		}
 	}
 	joins, err := g.resolve(ctx)
-	g.unknown.setJoins(&g.mu, joins)
 	add(joins, maxTries)
 	tried := len(list)
 	add(missing, maxTries)
@@ -136,9 +135,9 @@ func (g *Gossip) resolveOne(ctx context.Context, address string) (list []string,
 	return list, nil
 }
 
-// joinOne exchanges members with the node at one address. memberlist's errors take
-// several lines each; joinOne turns them into one.
-func (g *Gossip) joinOne(address string) error {
+// Exchange exchanges members with the node at one address. memberlist's errors take
+// several lines each; Exchange turns them into one.
+func (g *Gossip) Exchange(address string) error {
 	_, err := g.list.Join([]string{address})
 	if many, ok := err.(interface{ WrappedErrors() []error }); ok {
 		return errors.Join(many.WrappedErrors()...)
@@ -151,7 +150,7 @@ func (g *Gossip) join(addresses []string) (found int, err error) {
 	errs := make([]error, len(addresses))
 	var wg sync.WaitGroup
 	for i, a := range addresses {
-		wg.Go(func() { errs[i] = g.joinOne(a) }) // ends after twice streamTimeout
+		wg.Go(func() { errs[i] = g.Exchange(a) }) // ends after twice streamTimeout
 	}
 	wg.Wait()
 	for _, err := range errs {

@@ -75,18 +75,6 @@ func (g *Gossip) hasRoom(node string) bool {
 	return len(g.members) < maxMembers || g.members[node] != nil || int(g.living.Load()) < maxMembers
 }
 
-// isLater says whether a process comes after the known one at the same address. For
-// memberlist it is new only if its count is above that of the earlier process, and a
-// stranger may have sent the highest count. While the earlier process counts as
-// alive, memberlist probes the address, so its end is detected. memberlist soon
-// forgets a dead process.
-func (g *Gossip) isLater(n *memberlist.Node, m *Meta) bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	old := g.members[n.Name]
-	return old != nil && old.State == Alive && old.Address == n.Address() && m.Epoch > old.Meta.Epoch
-}
-
 // setState notes that a node lives or is gone.
 func (g *Gossip) setState(n *memberlist.Node, s State) {
 	if n.Name == g.cfg.Node {
@@ -96,11 +84,7 @@ func (g *Gossip) setState(n *memberlist.Node, s State) {
 	m.Meta, _ = decodeMeta(n.Meta) // NotifyAlive has read it
 	g.mu.Lock()
 	old := g.members[n.Name]
-	if s != Alive && old != nil && old.Address == m.Address && old.Meta.Epoch > m.Meta.Epoch {
-		m.Meta = old.Meta // see isLater
-	}
 	g.members[n.Name] = m
-	g.unknown.drop(n.Name)
 	switch was := old != nil && old.State == Alive; {
 	case s == Alive && !was:
 		g.living.Add(1)

@@ -264,3 +264,14 @@ func TestPayloadGarbage(t *testing.T) {
 }
 
 var _ memberlist.Delegate = delegate{}
+
+// TestPayloadsInAPacket: a packet has few payloads, even if they are small.
+func TestPayloadsInAPacket(t *testing.T) {
+	d := newPayloads()
+	for range 4 * maxInPacket {
+		d.add(0, []byte("x"), 10)
+	}
+	if got := len(d.take(3, packet)); got != maxInPacket {
+		t.Errorf("%d in one packet", got)
+	}
+}

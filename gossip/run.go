@@ -26,7 +26,7 @@ func New(cfg Config) (*Gossip, error) {
 		cfg.Conflict = func(string, string, string) {}
 	}
 	if cfg.Known == nil {
-		cfg.Known = func(string, Meta) bool { return true }
+		cfg.Known = func(Member) bool { return true }
 	}
 	if cfg.Resolve == nil {
 		cfg.Resolve = net.DefaultResolver.LookupHost
@@ -38,7 +38,6 @@ func New(cfg Config) (*Gossip, error) {
 	g := &Gossip{
 		cfg: cfg, meta: meta, members: map[string]*Member{}, conflicts: conflicts{self: cfg.Node},
 		changed: make(chan struct{}, 1), metaChanged: make(chan struct{}, 1), restarted: make(chan string, 1),
-		unknown:  newUnknown(),
 		payloads: newPayloads(),
 	}
 	c, err := cfg.memberlist()
@@ -52,7 +51,7 @@ func New(cfg Config) (*Gossip, error) {
 		return nil, err
 	}
 	c.Keyring = g.ring // with it memberlist verifies all messages
-	g.filter = newFilter(cfg.Cluster, c.EncryptionEnabled, &g.garbage)
+	g.filter = &filter{cluster: cfg.Cluster, keyed: c.EncryptionEnabled(), garbage: &g.garbage}
 	t, err := newTransport(c, g.filter)
 	if err == nil {
 		c.Transport = t
@@ -75,7 +74,6 @@ func (g *Gossip) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { g.spreadMeta(ctx) })
 	wg.Go(func() { g.rejoin(ctx) })
-	wg.Go(func() { g.retell(ctx) })
 	<-ctx.Done()
 	g.leave()
 	wg.Wait()

@@ -15,8 +15,6 @@ type Stats struct {
 	Compressed, Foreign int64
 	Streams             int   // open, from others
 	Refused             int64 // streams beyond their number, also part of Garbage
-	Unknown             int   // processes told of and not met: see Config.Known
-	Forgotten           int64 // those of them that were dropped for lack of room
 }
 
 // Stats returns the counts so far.
@@ -28,8 +26,5 @@ func (g *Gossip) Stats() Stats {
 	s.Sent, s.Dropped, s.Datagrams = g.payloads.stats()
 	s.Compressed, s.Foreign, s.Refused = g.filter.compressed.Load(), g.filter.foreign.Load(), g.filter.refused.Load()
 	s.Streams = g.filter.streams()
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	s.Unknown, s.Forgotten = len(g.unknown.list), g.unknown.forgotten
 	return s
 }

@@ -3,14 +3,18 @@ package gossip
 import (
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"io"
 	"log"
 	"net"
 	"os"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/hashicorp/memberlist"
+
+	gt "github.com/cachesidecar/cachesidecar/internal/testing/gossiptest"
 )
 
 // TestOtherCluster: nodes of two clusters never see each other, whichever node joins
@@ -200,5 +204,55 @@ func TestMembersAreBounded(t *testing.T) {
 		for i := range maxMembers { // they were never there
 			d.NotifyLeave(one(10000 + i))
 		}
+	})
+}
+
+// TestUnmetAreKeptApart: memberlist never hears of processes that do not count. They are
+// not probed and not passed on. A process that counts later is a member after an exchange.
+// A name keeps its process, even if another one of that name is told of.
+func TestUnmetAreKeptApart(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *cluster) {
+		var mu sync.Mutex
+		met := map[string]uint64{"n0": 1, "n1": 1, "n2": 1}
+		for i := range 4 {
+			c.start(i, func(cfg *Config) {
+				cfg.Known = func(m Member) bool {
+					mu.Lock()
+					defer mu.Unlock()
+					return met[m.Node] == m.Meta.Epoch
+				}
+			})
+		}
+		three := func() bool {
+			for _, n := range c.nodes[:3] {
+				if n.Stats().Members != 3 || n.list.NumMembers() != 3 {
+					return false
+				}
+			}
+			return true
+		}
+		c.until("those that were met find each other", 2*time.Second, three)
+		tr := c.Host(ipOf(200)).Transport(0)
+		for i := range uint32(1000) {
+			for name, epoch := range map[string]uint64{fmt.Sprint("fake", i): 1, "n1": 99} {
+				meta := gt.Meta(ipOf(1)+":7947", epoch, 1<<32-1, true, 1<<63)
+				_, _ = tr.WriteTo(gt.Labelled("test", gt.Alive(name, net.ParseIP(ipOf(1)), port, 100+i, meta)), addressOf(0))
+			}
+			time.Sleep(time.Millisecond)
+			if m := c.nodes[0].member("n1"); m == nil || m.State != Alive || m.Meta.Epoch != 1 || m.Meta.Weight != 100 {
+				t.Fatalf("after %d: %+v", i, m)
+			}
+		}
+		_ = tr.Shutdown()
+		if !three() {
+			t.Error("some of those that were not met are members")
+		}
+		mu.Lock()
+		met["n3"] = 1
+		mu.Unlock()
+		if err := c.nodes[0].Exchange(addressOf(3)); err != nil {
+			t.Error(err)
+		}
+		c.until("the one that was met is a member", pushPull, c.all("n3", aliveAs(1)))
 	})
 }

@@ -37,7 +37,7 @@ func TestStrayDatagramCost(t *testing.T) {
 	log := slog.New(slog.NewTextHandler(writer(func(b []byte) { written++ }), nil))
 	g := &Gossip{cfg: Config{Log: log}}
 	c.Logger = g.logger()
-	tr, err := newTransport(c, newFilter("test", c.EncryptionEnabled, &g.garbage))
+	tr, err := newTransport(c, &filter{cluster: "test", keyed: true, garbage: &g.garbage})
 	if err != nil {
 		t.Fatal(err)
 	}

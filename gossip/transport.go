@@ -1,9 +1,10 @@
 package gossip
 
 import (
+	"bufio"
 	"bytes"
-	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strings"
 	"sync"
@@ -98,7 +99,7 @@ func (t *transport) pass() {
 		case <-t.done:
 			return
 		case p := <-t.NodeAwareTransport.PacketCh():
-			if t.f.packet(p.Buf) != nil {
+			if !t.f.packet(p.Buf) {
 				continue
 			}
 			select {
@@ -133,7 +134,7 @@ func (t *transport) accept() {
 	}
 }
 
-// DialTimeout opens a stream whose answer is filtered: it comes from others too.
+// DialTimeout opens a stream whose answer is bounded: it comes from others too.
 func (t *transport) DialTimeout(addr string, timeout time.Duration) (net.Conn, error) {
 	return t.DialAddressTimeout(memberlist.Address{Addr: addr}, timeout)
 }
@@ -156,61 +157,27 @@ func (t *transport) Shutdown() error {
 	return err
 }
 
-// stream is a connection of which memberlist reads only what the filter has seen
-// whole. The first Read looks at it: memberlist has set a deadline before.
+// stream is a connection of which memberlist reads maxStream bytes at most. The first Read
+// looks at its head: memberlist has set a deadline before.
 type stream struct {
 	net.Conn
 	f      *filter
 	ip     string // the remote IP address, unless it is an answer
 	answer bool
 
-	looked bool
-	err    error
-	seen   []byte
-	follow int // bytes that memberlist reads itself after seen
+	in  *bufio.Reader
+	err error
 }
 
 func (s *stream) Read(p []byte) (int, error) {
-	if !s.looked {
-		s.looked = true
-		s.look()
+	if s.in == nil {
+		s.in = bufio.NewReader(io.LimitReader(s.Conn, maxStream))
+		s.err = s.f.stream(s.in, s.answer)
 	}
-	switch {
-	case s.err != nil:
+	if s.err != nil {
 		return 0, s.err
-	case len(s.seen) > 0:
-		n := copy(p, s.seen)
-		s.seen = s.seen[n:]
-		return n, nil
 	}
-	if s.follow < len(p) {
-		p = p[:s.follow]
-	}
-	if len(p) == 0 {
-		return 0, net.ErrClosed
-	}
-	n, err := s.Conn.Read(p)
-	s.follow -= n
-	return n, err
-}
-
-func (s *stream) look() {
-	w := &window{more: s.Conn}
-	follow, err := s.f.stream(w, s.answer)
-	s.err = err
-	if err != nil {
-		s.f.count(err)
-		var lost net.Error
-		if s.answer && !errors.As(err, &lost) { // else memberlist's log line counts it
-			s.f.garbage.Add(1)
-		}
-		return
-	}
-	s.seen = w.b
-	s.follow = max(0, follow-len(w.rest()))
-	if extra := len(w.rest()) - follow; extra > 0 {
-		s.seen = w.b[:len(w.b)-extra]
-	}
+	return s.in.Read(p)
 }
 
 // Close gives the stream's place to another.

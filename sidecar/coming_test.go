@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/testing/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/testing/race"
@@ -33,17 +35,28 @@ func countOwners(list ...*vnode) (some, more int) {
 	return some, more
 }
 
+// knowsIn says whether a host lists another one as in.
+func knowsIn(v, other *vnode) bool {
+	return slices.ContainsFunc(v.s.engine.Node.Members(), func(m cluster.Member) bool {
+		return m.ID == other.s.engine.Node.Self() && m.State == cluster.StateIn
+	})
+}
+
 // TestLengthyVirtualRelayRestarts cuts the link between two hosts of three, and restarts the third
-// as they come in. Each then has to ask the new process of the third, which knows neither.
+// about when the two come in. No partition has two owners then. One case is left, of which
+// internal/cluster/README.md tells: both have just come in, and neither knows it of the other. Then
+// it is rare, 2 to 4 of 100: without the wait for a host that was not told, it is the rule.
 func TestLengthyVirtualRelayRestarts(t *testing.T) {
 	t.Parallel()
-	testenv.Takes(t, 5*time.Second)
-	runs := 16
+	testenv.Takes(t, 10*time.Second)
+	const most = 8
+	runs := 48
 	if race.Enabled { // ten times as slow
-		runs = 4
+		runs = 8
 	}
+	left, split := 0, 0
 	for i := range runs {
-		seed, kill := []uint64{2, 2, 5, 7}[i%4], []time.Duration{3020, 3028, 3040, 3040}[i%4]
+		seed, kill := uint64(1+i/4), []time.Duration{3020, 3028, 3040, 3056}[i%4]
 		bubble.Test(t, func(t *testing.T) {
 			w := newWorld(t, seed, 3)
 			n0, n1, n2 := w.nodes[0], w.nodes[1], w.nodes[2]
@@ -56,9 +69,16 @@ func TestLengthyVirtualRelayRestarts(t *testing.T) {
 			time.Sleep(kill*time.Millisecond - time.Since(w.begun))
 			n1.kill()
 			time.Sleep(60 * time.Millisecond)
+			untold := n0.s.engine.Node.Stats().In && n2.s.engine.Node.Stats().In && !knowsIn(n0, n2) && !knowsIn(n2, n0)
+			if untold {
+				left++
+			}
 			n1.start()
 			for time.Since(w.begun) < 9*time.Second {
-				if _, more := countOwners(n0, n2); more > 0 {
+				if _, more := countOwners(n0, n2); more > 0 && untold {
+					split++
+					break
+				} else if more > 0 {
 					t.Errorf("seed %d, killed after %d ms: %d partitions have two owners after %v", seed, kill, more, time.Since(w.begun))
 					break
 				}
@@ -66,6 +86,10 @@ func TestLengthyVirtualRelayRestarts(t *testing.T) {
 			}
 			w.killAll()
 		})
+	}
+	t.Logf("in %d of %d runs neither knew of the other, in %d of these partitions had two owners", left, runs, split)
+	if split > most {
+		t.Errorf("partitions had two owners in %d of %d runs in which neither knew of the other, %d is the most", split, left, most)
 	}
 }
 

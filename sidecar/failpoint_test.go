@@ -722,34 +722,31 @@ func play(t *testing.T, seed uint64, c *staged, guards ...failpoint.Guard) (brok
 
 type shownGuard struct {
 	guard failpoint.Guard
-	also  []failpoint.Guard
 	test  string
 	by    func(t *testing.T, bad func(format string, args ...any))
 }
 
 // shown are guards that have a test of one mechanism instead of a scene. by runs the
-// test, which reports what it finds. The guards in also would hide the finding, so they
-// are taken out too.
+// test, which reports what it finds.
 var shown = []shownGuard{
-	{failpoint.OfferFilter, nil, "TestOfferGivesNothingNewer; no history can tell: such writes are of unknown outcome", offerGivesNothingNewer},
-	{failpoint.LateWrite, nil, "TestVirtualWriteThroughSettles; no history can tell", func(t *testing.T, bad func(string, ...any)) {
+	{failpoint.OfferFilter, "TestOfferGivesNothingNewer; no history can tell: such writes are of unknown outcome", offerGivesNothingNewer},
+	{failpoint.LateWrite, "TestVirtualWriteThroughSettles; no history can tell", func(t *testing.T, bad func(string, ...any)) {
 		settles(t, "has less to hold", wire.OpSet, nil, bad)
 	}},
-	{failpoint.Superseded, nil, "TestVirtualWriteThroughSupersededAtOrigin; no history can tell", supersededAtOrigin},
-	{failpoint.OverdueOrigin, nil, "TestOverdueAtOrigin; histories of worlds know nothing of an origin's", overdueAtOrigin},
-	{failpoint.ConnEnded, nil, "TestWritesEndWithTheirApp; histories of worlds know nothing of connections", writesEndWithTheirApp},
-	{failpoint.Copied, nil, "TestVirtualFillOverEvicted; histories of worlds know nothing of an eviction's", fillOverEvicted},
-	{failpoint.EndFromAsked, nil, "TestVirtualCopyEndsWithItsEntry", copyEndsWithItsEntry},
-	{failpoint.JoinEnded, nil, "TestNoReadHasWhatEndedBefore", noReadHasWhatEndedBefore},
-	{failpoint.JoinOwnership, nil, "TestVirtualLoadOfEndedOwnership", loadOfEndedOwnership},
-	{failpoint.SourceOfEntry, nil, "TestEntriesComeFromTheirSource", entriesComeFromTheirSource},
-	{failpoint.Acquaintance, nil, byStranger, anotherProcess},
-	{failpoint.RefusedName, []failpoint.Guard{failpoint.Namesake}, byStranger, anotherProcess},
-	{failpoint.Hint, nil, byStranger, goneOut},
-	{failpoint.Hearsay, nil, byStranger, goneOut},
-	{failpoint.HoldBack, nil, "TestVirtualMaxLag", laggingUntilBad},
-	{failpoint.LateRaises, nil, "TestVirtualLateCopy", lateCopy},
-	{failpoint.Certify, nil, "TestVirtualMaxLag", laggingUntilBad},
+	{failpoint.Superseded, "TestVirtualWriteThroughSupersededAtOrigin; no history can tell", supersededAtOrigin},
+	{failpoint.OverdueOrigin, "TestOverdueAtOrigin; histories of worlds know nothing of an origin's", overdueAtOrigin},
+	{failpoint.ConnEnded, "TestWritesEndWithTheirApp; histories of worlds know nothing of connections", writesEndWithTheirApp},
+	{failpoint.Copied, "TestVirtualFillOverEvicted; histories of worlds know nothing of an eviction's", fillOverEvicted},
+	{failpoint.EndFromAsked, "TestVirtualCopyEndsWithItsEntry", copyEndsWithItsEntry},
+	{failpoint.JoinEnded, "TestNoReadHasWhatEndedBefore", noReadHasWhatEndedBefore},
+	{failpoint.JoinOwnership, "TestVirtualLoadOfEndedOwnership", loadOfEndedOwnership},
+	{failpoint.SourceOfEntry, "TestEntriesComeFromTheirSource", entriesComeFromTheirSource},
+	{failpoint.Acquaintance, byStranger, anotherProcess},
+	{failpoint.Hint, byStranger, goneOut},
+	{failpoint.Hearsay, byStranger, goneOut},
+	{failpoint.HoldBack, "TestVirtualMaxLag", laggingUntilBad},
+	{failpoint.LateRaises, "TestVirtualLateCopy", lateCopy},
+	{failpoint.Certify, "TestVirtualMaxLag", laggingUntilBad},
 }
 
 // laggingUntilBad runs with faults until one is bad.
@@ -820,7 +817,7 @@ func TestFailpoint(t *testing.T) {
 	for _, c := range shown {
 		t.Run(c.guard.String(), func(t *testing.T) {
 			c.by(t, t.Errorf)
-			failpoint.Set(append(c.also, c.guard)...)
+			failpoint.Set(c.guard)
 			defer failpoint.Set()
 			found := 0
 			c.by(t, func(string, ...any) { found++ })

@@ -11,10 +11,10 @@ import (
 
 func init() {
 	shown = append(shown, []shownGuard{
-		{failpoint.KeptBallot, nil, "TestKeptForOneOwner", keptForOneOwner},
-		{failpoint.KeptDelta, nil, "TestKeptInCluster", keptInCluster},
-		{failpoint.KeptFills, nil, "TestKeptInCluster", keptInCluster},
-		{failpoint.KeptRaised, nil, "TestKeptUntilFlush", func(t *testing.T, bad func(string, ...any)) {
+		{failpoint.KeptBallot, "TestKeptForOneOwner", keptForOneOwner},
+		{failpoint.KeptDelta, "TestKeptInCluster", keptInCluster},
+		{failpoint.KeptFills, "TestKeptInCluster", keptInCluster},
+		{failpoint.KeptRaised, "TestKeptUntilFlush", func(t *testing.T, bad func(string, ...any)) {
 			keptUntilFlush(t, cachesidecar.FlushOptions{Local: true}, bad)
 		}},
 	}...)

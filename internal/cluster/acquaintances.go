@@ -1,11 +1,22 @@
 package cluster
 
 import (
+	"cmp"
+	"context"
+	"errors"
+	"maps"
+	"math/rand/v2"
 	"sync"
+	"time"
 
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
+
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/gossip"
 	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -20,42 +31,214 @@ import (
 // A process is a name and an epoch. A later process of the same name is unknown again,
 // and the earlier one keeps its place until the later one is known.
 type acquaintances struct {
-	set    processSet
 	self   kv.NodeID
 	driver *driver
+	pool   *peer.Pool
+
+	mu                         sync.Mutex // gossip calls known under locks of its own
+	met                        map[kv.Process]bool
+	unknown                    map[kv.NodeID]*unknown // see makeRoom
+	forgotten, greeted, failed int64
+	changed                    chan struct{} // has one when a process may be due
 }
 
-// known reports whether a node that gossip tells of counts. Gossip calls it under its
-// own lock.
-func (a *acquaintances) known(node string, m gossip.Meta) bool {
-	id := kv.Process{Node: kv.NodeID(node), Epoch: kv.Epoch(m.Epoch)}
-	return a.set.has(id) || failpoint.Out(failpoint.Acquaintance)
+// unknown is a process that gossip tells of and that memberlist does not hear of.
+type unknown struct {
+	id              kv.Process
+	gossips, serves string // its addresses
+	in              bool
+	told            time.Time     // last
+	next            time.Time     // when it is due again
+	pause           time.Duration // before that
+	why             string        // the last greeting failed
+	met             bool          // only a copy's: see due
 }
 
-// meet records that a process was met.
+// Bounds. A process may be invented by an attacker, and so may its addresses.
+const (
+	maxKnown   = 8192 // twice the members, two each
+	maxUnknown = 256
+	unknownFor = 30 * time.Second // since last told of; each exchange tells of all
+	meetRate   = 20               // greetings a second
+	meetBurst  = 128              // at once: a hundred hosts may start together
+	meetsAtMax = 32               // in flight
+	meetEvery  = 50 * time.Millisecond
+	firstRetry = 100 * time.Millisecond // doubles, for a name
+	lastRetry  = 4 * time.Second
+	retellIn   = 20 * time.Millisecond
+)
+
+func newAcquaintances(self kv.NodeID, d *driver, pool *peer.Pool) *acquaintances {
+	return &acquaintances{
+		self: self, driver: d, pool: pool,
+		met: map[kv.Process]bool{}, unknown: map[kv.NodeID]*unknown{}, changed: make(chan struct{}, 1),
+	}
+}
+
+// known reports whether a process that gossip tells of counts, and notes one that does not.
+func (a *acquaintances) known(m gossip.Member) bool {
+	id := kv.Process{Node: kv.NodeID(m.Node), Epoch: kv.Epoch(m.Meta.Epoch)}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.met[id] || failpoint.Out(failpoint.Acquaintance) {
+		delete(a.unknown, id.Node)
+		return true
+	}
+	u := a.unknown[id.Node]
+	if u == nil {
+		a.makeRoom()
+		u = &unknown{}
+		a.unknown[id.Node] = u
+	}
+	if u.id != id {
+		a.wake()
+	}
+	u.id, u.gossips, u.serves, u.in, u.told = id, m.Address, m.Meta.Address, m.Meta.In, time.Now()
+	return false
+}
+
+func (a *acquaintances) wake() {
+	select {
+	case a.changed <- struct{}{}:
+	default:
+	}
+}
+
+// makeRoom makes room for another unknown process. Strangers can fill the table in no time:
+// so a new process takes the place of another one at random, and real ones are told of again.
+func (a *acquaintances) makeRoom() {
+	for node := range a.unknown {
+		if len(a.unknown) < maxUnknown {
+			return
+		}
+		delete(a.unknown, node)
+		a.forgotten++
+	}
+}
+
+// lately returns the unknown processes that gossip has told of lately, in random order. The
+// lock is held.
+func (a *acquaintances) lately() map[kv.NodeID]*unknown {
+	maps.DeleteFunc(a.unknown, func(_ kv.NodeID, u *unknown) bool { return time.Since(u.told) > unknownFor })
+	return a.unknown
+}
+
+// due returns the processes that are to be greeted now, and those that are met and that
+// gossip has not told of since; these come without a limit.
+func (a *acquaintances) due(limit *rate.Limiter) (list []unknown) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	now := time.Now()
+	for _, u := range a.lately() {
+		if now.Before(u.next) || !a.met[u.id] && !limit.AllowN(now, 1) {
+			continue
+		}
+		u.pause = min(max(2*u.pause, firstRetry), lastRetry)
+		u.next = now.Add(u.pause/2 + rand.N(u.pause))
+		next := *u
+		next.met = a.met[u.id]
+		list = append(list, next)
+	}
+	return list
+}
+
+// run makes processes that gossip tells of acquaintances and members, until ctx ends.
+func (a *acquaintances) run(ctx context.Context, g *gossip.Gossip) {
+	var group errgroup.Group
+	group.SetLimit(meetsAtMax)
+	limit := rate.NewLimiter(meetRate, meetBurst)
+	t := time.NewTicker(meetEvery)
+	defer t.Stop()
+	for ctx.Err() == nil {
+		for _, u := range a.due(limit) {
+			group.Go(func() error { a.approach(ctx, g, &u); return nil })
+		}
+		select {
+		case <-ctx.Done():
+		case <-a.changed:
+			kv.Sleep(ctx, time.Millisecond) // many may arrive together
+		case <-t.C:
+		}
+	}
+	_ = group.Wait()
+}
+
+// approach greets a process; one that refuses counts as met. Gossip has kept a process that
+// is met from memberlist before: it is asked to tell about itself again, unless others have
+// told of it meanwhile.
+func (a *acquaintances) approach(ctx context.Context, g *gossip.Gossip, u *unknown) {
+	var err error
+	if u.met {
+		kv.Sleep(ctx, retellIn)
+		if ctx.Err() == nil && a.untold(u.id) {
+			err = g.Exchange(u.gossips)
+		}
+	} else {
+		err = a.pool.Meet(ctx, u.id, u.serves)
+		if errors.Is(err, peer.ErrRefused) {
+			a.meet(u.id)
+		}
+		a.note(u.id, err)
+	}
+	if err != nil {
+		a.driver.cfg.Log.Debug("a process that gossip tells of was not met",
+			"node", u.id.Node, "address", u.serves, "error", err)
+	}
+}
+
+// untold reports whether gossip has not told of a process since it was met.
+func (a *acquaintances) untold(id kv.Process) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.find(id) != nil
+}
+
+// find returns an unknown process, or nil. The lock is held.
+func (a *acquaintances) find(id kv.Process) *unknown {
+	if u := a.unknown[id.Node]; u != nil && u.id == id {
+		return u
+	}
+	return nil
+}
+
+// meet records that a process was met. If there are too many, another one must be met again.
 func (a *acquaintances) meet(id kv.Process) {
-	if !a.set.add(id) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.met[id] {
 		return
 	}
-	if g := a.driver.gossip(); g != nil {
-		g.Met(string(id.Node))
+	for o := range a.met {
+		if len(a.met) < maxKnown {
+			break
+		}
+		delete(a.met, o)
+	}
+	a.met[id] = true
+	if u := a.find(id); u != nil {
+		u.next, u.pause = time.Time{}, 0
+		a.wake()
 	}
 }
 
-// meetRefused is meet for a refused process of which only the name is at hand. It does
-// nothing while a member of that name is not considered dead: that member may be the
-// refused process, and the unknown one may be invented.
-func (a *acquaintances) meetRefused(node kv.NodeID) {
-	d := a.driver
-	d.mu.Lock()
-	g := d.running.gossip
-	_, dead := d.machine.Silence(d.cfg.Clock.Read().Boot, node)
-	d.mu.Unlock()
-	if g == nil || !dead && !failpoint.Out(failpoint.RefusedName) {
+// forget ends the acquaintance of a process that is gone.
+func (a *acquaintances) forget(id kv.Process) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.met, id)
+}
+
+// note notes the result of a greeting.
+func (a *acquaintances) note(id kv.Process, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err == nil {
+		a.greeted++
 		return
 	}
-	if u, ok := g.UnknownOf(string(node)); ok {
-		a.meet(processOf(&u))
+	a.failed++
+	if u := a.find(id); u != nil {
+		u.why = err.Error()
 	}
 }
 
@@ -76,49 +259,38 @@ func (a *acquaintances) introduce(list []wire.Standing) {
 	}
 }
 
-func processOf(u *gossip.Unknown) kv.Process {
-	return kv.Process{Node: kv.NodeID(u.Node), Epoch: kv.Epoch(u.Meta.Epoch)}
-}
-
-// maxKnown limits how many processes are remembered: twice the members, two each.
-const maxKnown = 8192
-
-// processSet is a bounded set of processes. It has its own lock, because gossip calls
-// has under gossip's lock. It is safe for concurrent use.
-type processSet struct {
-	mu sync.Mutex
-	m  map[kv.Process]bool
-}
-
-func (s *processSet) has(id kv.Process) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.m[id]
-}
-
-// add reports whether the process was unknown before. If the set is full, another
-// process is dropped and must be met again.
-func (s *processSet) add(id kv.Process) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.m[id] {
-		return false
-	}
-	if len(s.m) >= maxKnown {
-		for o := range s.m {
-			delete(s.m, o)
-			break
+// rumour reports whether gossip tells of an unknown process that is in.
+func (a *acquaintances) rumour() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, u := range a.lately() {
+		if u.in {
+			return true
 		}
 	}
-	if s.m == nil {
-		s.m = map[kv.Process]bool{}
-	}
-	s.m[id] = true
-	return true
+	return false
 }
 
-func (s *processSet) drop(id kv.Process) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.m, id)
+// list lists the unknown processes, except those whose name has a member. The driver's lock
+// is held.
+func (a *acquaintances) list(members roster) (list []Member) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, u := range a.lately() {
+		if members[u.id.Node] != nil {
+			continue
+		}
+		list = append(list, Member{
+			ID: u.id, Address: u.serves, State: StateUnknown, Stranger: true,
+			Why: "gossip alone tells of it: " + cmp.Or(u.why, "not greeted yet"),
+		})
+	}
+	return list
+}
+
+// addTo adds the counts to gossip's.
+func (a *acquaintances) addTo(s *cachesidecar.GossipStats) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	s.Unknown, s.Forgotten, s.Greeted, s.GreetingsFailed = int64(len(a.unknown)), a.forgotten, a.greeted, a.failed
 }

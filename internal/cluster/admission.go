@@ -41,7 +41,6 @@ func (a *admission) refused(node kv.NodeID, err error) {
 		return
 	}
 	a.counts.refused.Add(1)
-	a.acquaintances.meetRefused(node)
 	if a.setTrouble(node, err.Error()) && a.report.due("refused", node) {
 		a.log.Warn("a host is refused: this one does not talk to it", "node", node, "reason", err)
 	}

@@ -20,9 +20,6 @@ type counts struct {
 	lag                            atomic.Int64 // how late the last event was, ns
 }
 
-// Met counts greetings of processes that were unknown.
-type Met struct{ Greeted, Failed int64 }
-
 // stats returns the counts so far; the other fields are zero.
 func (c *counts) stats() cachesidecar.ClusterState {
 	return cachesidecar.ClusterState{
@@ -49,13 +46,10 @@ func leaseStats(node kv.NodeID, now, since, bound time.Duration) cachesidecar.Le
 	}
 }
 
-// gossipStats returns gossip's counts, and the greetings of processes that only gossip
-// reported.
-func gossipStats(g gossip.Stats, met Met) cachesidecar.GossipStats {
+// gossipStats returns gossip's counts.
+func gossipStats(g gossip.Stats) cachesidecar.GossipStats {
 	return cachesidecar.GossipStats{
 		Compressed: g.Compressed, Foreign: g.Foreign, Refused: g.Refused,
-		Garbage: max(0, g.Garbage-g.Compressed-g.Foreign-g.Refused),
-		Streams: int64(g.Streams), Unknown: int64(g.Unknown), Forgotten: g.Forgotten,
-		Greeted: met.Greeted, GreetingsFailed: met.Failed,
+		Garbage: max(0, g.Garbage-g.Compressed-g.Foreign-g.Refused), Streams: int64(g.Streams),
 	}
 }

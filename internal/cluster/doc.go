@@ -14,7 +14,7 @@
 // effects are carried out before the lock is released, so no reader sees an ownership
 // that has ended. The other parts of a Node, each in a file of its name:
 //
-//	acquaintances, greeter    which of the processes that gossip tells of count
+//	acquaintances             which of the processes that gossip tells of count
 //	admission                 which messages count: clocks, refusals
 //	roster, membership        the members, and how they come, go and are forgotten
 //	isolation                 whether other nodes should be there and none answers

@@ -23,7 +23,7 @@ import (
 // a call to another process. Methods of gossip and of the pool may be called under mu.
 // Both have locks of their own, and functions that they call under those locks must not
 // take mu. No other lock of this package is held when mu is taken; those of readers,
-// processSet, attempts and reporter may be taken under it.
+// acquaintances and reporter may be taken under it.
 type driver struct {
 	cfg     *Config
 	counts  *counts

@@ -59,7 +59,7 @@ func (ms *membership) drop(node kv.NodeID, o *member) {
 		o.stop()
 	}
 	ms.pool.Remove(o.id)
-	ms.acquaintances.set.drop(o.id)
+	ms.acquaintances.forget(o.id)
 	delete(ms.driver.members, node)
 	delete(ms.named, node)
 	ms.driver.dropOwners()

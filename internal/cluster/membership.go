@@ -75,7 +75,7 @@ func (ms *membership) takeGossip(machine *ownership.Machine, now time.Duration, 
 	*m = next
 	if moved {
 		if old != id {
-			ms.acquaintances.set.drop(old)
+			ms.acquaintances.forget(old)
 		}
 		ms.connect(m)
 	}
@@ -121,7 +121,9 @@ func (ms *membership) goodbye(id kv.Process) {
 
 // tick does what time brings about. The driver's lock is held.
 func (ms *membership) tick(m *ownership.Machine, now time.Duration) {
-	ms.takeRumours(m, now)
+	if !m.In() && ms.acquaintances.rumour() {
+		m.Rumour(now)
+	}
 	ms.takeOut(m, now)
 	for _, o := range ms.driver.members {
 		m.Refused(o.id, o.trouble != "")
@@ -129,19 +131,6 @@ func (ms *membership) tick(m *ownership.Machine, now time.Duration) {
 	m.Tick(now)
 	ms.judgeIsolation(m, now)
 	ms.sweep(m, now)
-}
-
-// takeRumours tells the machine if gossip has heard of a process that is in.
-func (ms *membership) takeRumours(m *ownership.Machine, now time.Duration) {
-	if m.In() {
-		return
-	}
-	for _, u := range ms.driver.running.gossip.Unknown() {
-		if u.Meta.In {
-			m.Rumour(now)
-			return
-		}
-	}
 }
 
 // takeOut takes gossip's report that a process is out, after the process itself has told

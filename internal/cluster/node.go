@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
-	"github.com/cachesidecar/cachesidecar/gossip"
 	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
@@ -26,7 +25,6 @@ type Node struct {
 	acquaintances *acquaintances // which of the processes that gossip tells of count
 	admission     *admission     // whether another process's messages count
 	membership    *membership    // the roster of members, and its changes
-	greeter       *greeter       // greets unknown processes
 	ballots       *ballots       // sends the requests that ownership begins and lasts with
 	poller        *poller        // polls the members
 	following     *following     // follows the logs of the members
@@ -78,7 +76,7 @@ func (n *Node) compose() {
 		auth:    func(s ownership.SendAuth) { n.ballots.authorize(s) },
 		gossip:  n.tellMeta,
 	})
-	n.acquaintances = &acquaintances{self: cfg.Self.Node, driver: n.driver}
+	n.acquaintances = newAcquaintances(cfg.Self.Node, n.driver, n.pool)
 	n.admission = &admission{
 		identity: identity, log: cfg.Log, driver: n.driver,
 		acquaintances: n.acquaintances, report: report, counts: counts,
@@ -97,7 +95,6 @@ func (n *Node) compose() {
 		report: report, counts: counts, poll: n.poller.poll, follow: n.following.follow,
 		named: map[kv.NodeID]namesake{},
 	}
-	n.greeter = &greeter{driver: n.driver, pool: n.pool, acquaintances: n.acquaintances}
 	n.relay = &relay{cfg: cfg, driver: n.driver, admission: n.admission, counts: counts}
 	n.flusher = &flusher{cfg: cfg, driver: n.driver, caller: caller, admission: n.admission}
 	n.departure = &departure{cfg: cfg, driver: n.driver, caller: caller, flusher: n.flusher, report: report}
@@ -247,18 +244,17 @@ func (n *Node) Outcast() string {
 
 // Stats returns what this node counts of the cluster's statistics.
 func (n *Node) Stats() cachesidecar.ClusterState {
-	s, met := n.counts.stats(), n.greeter.attempts.stats()
+	s := n.counts.stats()
 	s.Alone, s.Owned, s.Links = n.SingleNode(), n.Owned().Len(), n.server.Stats()
 	now := n.cfg.Clock.Read().Boot
 	d := n.driver
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	s.Members = 1 + len(d.members.alive())
-	var g gossip.Stats
 	if d.running.gossip != nil {
-		g = d.running.gossip.Stats()
+		s.Gossip = gossipStats(d.running.gossip.Stats())
 	}
-	s.Gossip = gossipStats(g, met)
+	n.acquaintances.addTo(&s.Gossip)
 	s.In, s.Drained, s.Isolated = d.machine.In(), d.machine.Leaving(), n.membership.isolation.why
 	leases := &s.Invalidations.Leases
 	for id, o := range d.owners {
@@ -308,7 +304,7 @@ func (n *Node) Members() []Member {
 		}
 		list = append(list, o)
 	}
-	list = append(list, n.greeter.unknown()...)
+	list = append(list, n.acquaintances.list(d.members)...)
 	slices.SortFunc(list, func(a, b Member) int { return a.ID.Compare(b.ID) })
 	return list
 }

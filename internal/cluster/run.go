@@ -57,7 +57,7 @@ func (n *Node) Run(ctx context.Context) error {
 	group.Go(func() error { return g.Run(inner) })
 	for _, run := range []func(context.Context){
 		func(ctx context.Context) { n.membership.watch(ctx, g) },
-		func(ctx context.Context) { n.greeter.run(ctx, g) },
+		func(ctx context.Context) { n.acquaintances.run(ctx, g) },
 		func(ctx context.Context) { n.relay.run(ctx, g) },
 		n.tick, d.lookForStalls, n.followers.run, n.followers.runHeartbeats,
 	} {

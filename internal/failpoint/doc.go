@@ -66,7 +66,6 @@ const (
 	JoinOwnership   // a load is joined only in the ownership that it began in
 	SourceOfEntry   // an entry handed over comes from the releaser of its partition
 	Acquaintance    // gossip's word of a process counts only once it is known
-	RefusedName     // ... and a refused name does not make it known if a member has it
 	Namesake        // a replaced process that goes on counts once its namesake has gone
 	Hint            // gossip's word of a known process's state counts for nothing either
 	Hearsay         // ... its word "out" does, after long silence, and is not told on
@@ -156,7 +155,6 @@ var names = [Guards]string{
 	JoinOwnership:   "loads joined in their ownership",
 	SourceOfEntry:   "source of an entry handed over",
 	Acquaintance:    "only known processes count",
-	RefusedName:     "a refused name is its member's",
 	Namesake:        "a replaced process counts again after its namesake",
 	Hint:            "gossip's word of a state is a hint",
 	Hearsay:         "gossip's word that a host is out is not told on",

@@ -17,7 +17,8 @@ import (
 )
 
 const (
-	ofPackets = "a bound on each packet and on what it announces"
+	ofDecoder = "memberlist's decoder: at most 1,024 deep and 1,048,576 nodes, memory as bytes come"
+	ofFilter  = "what is compressed is dropped before it is inflated; bounds on packets and streams"
 	ofMembers = "members count once they have greeted over the peer port; bounds on unknown members and dials"
 	nobody    = "127.0.0.1:9" // an address of invented members, where no process listens
 )
@@ -26,19 +27,19 @@ var gossipAttacks = []attack{
 	{
 		name: "gossip: compressed over UDP", hosts: 2,
 		tries: "200 packets a second of 31 KB that inflate to 40 MiB",
-		bound: "compressed messages are dropped before they are inflated",
+		bound: ofFilter,
 		run:   packets(200, func(int) []byte { return bomb() }),
 	},
 	{
 		name: "gossip: compressed over TCP", hosts: 2,
 		tries: "100 connections with 31 KB that inflate to 40 MiB",
-		bound: "compressed messages are dropped before they are inflated",
+		bound: ofFilter,
 		run:   streams(100, func(int) []byte { return bomb() }),
 	},
 	{
 		name: "gossip: nesting", hosts: 2,
 		tries: "a header of a push/pull nested a million deep",
-		bound: ofPackets,
+		bound: ofDecoder,
 		run: streams(4, func(int) []byte {
 			return labelled([]byte{6, 0x81}, text("x"), bytes.Repeat([]byte{0x91}, 1_000_000), []byte{0xc0})
 		}),
@@ -46,7 +47,7 @@ var gossipAttacks = []attack{
 	{
 		name: "gossip: a long text", hosts: 2,
 		tries: "a push/pull that announces a text of 4 GiB",
-		bound: ofPackets,
+		bound: ofDecoder,
 		run: streams(16, func(int) []byte {
 			return labelled([]byte{6, 0x81}, text("x"), []byte{0xdb, 0xff, 0xff, 0xff, 0xff})
 		}),
@@ -54,14 +55,8 @@ var gossipAttacks = []attack{
 	{
 		name: "gossip: many nodes", hosts: 2,
 		tries: "a push/pull that announces 4,294,967,295 nodes",
-		bound: ofPackets,
+		bound: ofDecoder,
 		run:   streams(16, func(int) []byte { return pushPull(1<<32 - 1) }),
-	},
-	{
-		name: "gossip: a million nodes", hosts: 2,
-		tries: "100 connections that announce 1,048,576 nodes and stall",
-		bound: ofPackets,
-		run:   streams(100, func(int) []byte { return pushPull(1 << 20) }),
 	},
 	{
 		name: "gossip: broken packets", hosts: 2,
@@ -112,7 +107,7 @@ func alive(node string, incarnation uint32, address string) []byte {
 	meta := slices.Concat([]byte{0x97}, text(address), epoch, uint32s(1<<32-1), []byte{1, 1, 0xc3, 1})
 	return labelled([]byte{4, 0x86}, text("Incarnation"), uint32s(incarnation), text("Node"), text(node),
 		text("Addr"), raw([]byte{127, 0, 0, 1}), text("Port"), uint32s(9), text("Meta"), raw(meta),
-		text("Vsn"), raw([]byte{1, 5, 2, 2, 5, 4}))
+		text("Vsn"), raw([]byte{1, 5, 2, 0, 0, 0}))
 }
 
 // pushPull announces nodes that do not follow.
@@ -231,7 +226,7 @@ func inventMembers(ctx context.Context, j *job) error {
 			if err != nil {
 				return
 			}
-			if j.count.Add(1) == int64(10*j.Run.Seconds())+100 {
+			if j.count.Add(1) == int64(20*j.Run.Seconds())+200 {
 				j.learn("more than %d dials to an address of the attacker's", j.count.Load())
 			}
 			_ = c.Close()
@@ -285,11 +280,21 @@ func noEscapes(h *house, _ report) error {
 	return nil
 }
 
-// fewMembers bounds how many unverified members a host remembers.
+// fewMembers bounds how many invented members a host remembers.
 func fewMembers(h *house, _ report) error {
+	const most = 256
 	out, err := members(h)
-	if err == nil && strings.Count(out, "fake") > 64 {
-		err = fmt.Errorf("%d invented members are listed", strings.Count(out, "fake"))
+	if err != nil {
+		return err
 	}
-	return err
+	listed := 0
+	for line := range strings.Lines(out) {
+		if strings.HasPrefix(line, "fake") {
+			listed++
+		}
+	}
+	if listed == 0 || listed > most {
+		return fmt.Errorf("%d invented members are listed, want 1 to %d", listed, most)
+	}
+	return nil
 }

@@ -13,8 +13,6 @@ import (
 // The types of messages, as memberlist numbers them.
 const (
 	Ping         = 0
-	IndirectPing = 1
-	AckType      = 2
 	SuspectType  = 3
 	AliveType    = 4
 	DeadType     = 5
@@ -83,12 +81,6 @@ func Exchange(announced uint32, states ...[]byte) []byte {
 func Gone(kind byte, node, from string, incarnation uint32) []byte {
 	return append([]byte{kind},
 		Map(Raw("Incarnation"), U32(incarnation), Raw("Node"), Raw(node), Raw("From"), Raw(from))...)
-}
-
-// Indirect encodes the request to ping another node.
-func Indirect(node string, ip net.IP, port int) []byte {
-	return append([]byte{IndirectPing}, Map(Raw("SeqNo"), U32(1),
-		Raw("Target"), Raw([]byte(ip)), Raw("Port"), U32(uint32(port)), Raw("Node"), Raw(node))...)
 }
 
 // Compound puts messages into one packet.
