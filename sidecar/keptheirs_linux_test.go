@@ -8,6 +8,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/testing/bubble"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -111,6 +112,49 @@ func TestKeptCounters(t *testing.T) {
 			}
 			w.killAll()
 		})
+	}
+}
+
+// TestVirtualJoinAfterSplit starts a host whose keys a side of a split has written meanwhile, just as the split ends:
+// it must not have from the other side, for good, what was overwritten.
+func TestVirtualJoinAfterSplit(t *testing.T) {
+	testenv.Takes(t, 10*time.Second)
+	steps := 20
+	if testenv.Long() {
+		steps = 60
+	}
+	for _, keeps := range []bool{false, true} {
+		for step := range steps {
+			after, writer := time.Duration(step/2)*40*time.Millisecond, 1+step%2
+			bubble.Test(t, func(t *testing.T) {
+				w, keys := splitWorld(t, keeps)
+				v, a, b := w.nodes[0], w.nodes[1], w.nodes[2]
+				v.leave()
+				time.Sleep(100 * time.Millisecond)
+				w.net.Cut(a.ip, b.ip)
+				time.Sleep(4 * time.Second)
+				// Both sides own all now.
+				for _, key := range keys {
+					w.set(w.nodes[writer].s, key, "new")
+				}
+				v.start()
+				time.Sleep(after)
+				w.net.Heal()
+				w.agreed(20 * time.Second)
+				time.Sleep(10 * time.Second)
+				old := 0
+				for _, key := range keys {
+					got, _ := v.s.Get(context.Background(), DefaultNamespace, key, cachesidecar.GetOptions{})
+					if string(got.Value) == "old" {
+						old++
+					}
+				}
+				if old > 0 {
+					t.Errorf("keep_memory %v, after %v: %d of %d values are old", keeps, after, old, len(keys))
+				}
+				w.killAll()
+			})
+		}
 	}
 }
 

@@ -137,9 +137,10 @@ type Acquired struct {
 	Clock    uint64
 	Head     uint64 // end of the log, after the released ownerships ended
 
-	// Only under policy consistent.
-	Voter       bool      // the sender answers as a voter
-	Authorities []Promise // the owners that it has acknowledged recently
+	// Under policy consistent: the sender answers as a voter, and the owners that it has acknowledged recently.
+	// Under available: the ballots under which it has itself last owned what it grants.
+	Voter       bool
+	Authorities []Promise
 
 	Floors []Floor // the flushes that the sender knows of, after it granted
 

@@ -293,13 +293,13 @@ func (m *Machine) begin(c *claim, set kv.PartitionSet, until time.Duration) {
 			continue
 		}
 		m.promise(i, c.ballot)
-		p.owned, p.retired, p.higher, p.contested, p.released = true, 0, nil, false, nil
+		before := m.ownerBefore(c, i)
+		p.owned, p.retired, p.higher, p.released = true, 0, nil, nil
 		p.ballot, p.until = c.ballot, until
 		begun.Partitions.Add(i)
-		before := m.ownerBefore(c, i)
 		for node, a := range c.answers {
 			id := kv.Process{Node: node, Epoch: c.epochs[node]}
-			if a.Released.Has(i) && (!m.consistent() || before != nil && before.Process == id) {
+			if a.Released.Has(i) && (before != nil && before.Process == id || before == nil && !m.consistent()) {
 				if begun.Releasers[id] == nil {
 					begun.Releasers[id] = m.newSet()
 				}

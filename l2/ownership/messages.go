@@ -48,9 +48,10 @@ type Answer struct {
 	In     []kv.Process // the members that it has in
 	Head   uint64       // of its log, once what the answer ends has ended
 
-	// Voter means that the member answers as a voter. Authorities are the owners
+	// Voter means that the member answers as a voter. Authorities are then the owners
 	// whose AUTH for any of the partitions it has acknowledged within the last
-	// 2B.
+	// 2B. Without voters they are the ballots under which the member itself has last owned
+	// what it grants.
 	Voter       bool
 	Authorities []Ownership
 }

@@ -9,19 +9,18 @@ import (
 
 // partition is what the node knows and does about one partition.
 type partition struct {
-	owned     bool
-	ballot    *Ballot       // of the ownership
-	until     time.Duration // end of its authority
-	retired   time.Duration // since when it no longer serves; zero: it serves
-	higher    *Ballot       // the higher ballot that retired it, once heard of
-	contested bool          // another one was heard of too
-	promised  *Ballot       // the highest answered, this node's own included
-	saidAt    time.Duration // when promised was last answered
-	changed   uint64        // seq of the last change of promised
-	released  *Ballot       // the ballot that ended the last ownership, which had entries
-	claim     *claim        // the claim under way for it
-	retryAt   time.Duration // no new claim before
-	before    kv.NodeID     // the assigned owner before the present one
+	owned    bool
+	ballot   *Ballot       // of the ownership
+	until    time.Duration // end of its authority
+	retired  time.Duration // since when it no longer serves; zero: it serves
+	higher   *Ballot       // the higher ballot that retired it, once heard of
+	promised *Ballot       // the highest answered, this node's own included
+	saidAt   time.Duration // when promised was last answered
+	changed  uint64        // seq of the last change of promised
+	released *Ballot       // the ballot that ended the last ownership, which had entries
+	claim    *claim        // the claim under way for it
+	retryAt  time.Duration // no new claim before
+	before   kv.NodeID     // the assigned owner before the present one
 }
 
 // seeks returns the ballot under which authority is sought; nil: none.

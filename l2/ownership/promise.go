@@ -1,6 +1,7 @@
 package ownership
 
 import (
+	"slices"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/failpoint"
@@ -43,13 +44,13 @@ func (m *Machine) Asked(now time.Duration, from kv.Process, q Acquire) Answer {
 		if p.owned {
 			ended.Add(i)
 			// If it was told of a higher ballot, it hands over to that
-			// very ballot alone, and of two to none: another node may have
-			// owned the partition since.
-			if p.higher == nil || p.higher.Compare(q.Ballot) == 0 && !p.contested {
+			// very ballot alone: another node may have owned the
+			// partition since.
+			if p.higher == nil || p.higher.Compare(q.Ballot) == 0 {
 				p.released = q.Ballot
 				released.Add(i)
 			}
-			p.owned, p.retired, p.higher, p.contested = false, 0, nil, false
+			p.owned, p.retired, p.higher = false, 0, nil
 			m.claimAt = 0
 		}
 		if p.released.Compare(q.Ballot) == 0 && q.Ballot != nil {
@@ -62,9 +63,27 @@ func (m *Machine) Asked(now time.Duration, from kv.Process, q Acquire) Answer {
 	}
 	if a.Voter = m.remembers(); a.Voter {
 		a.Authorities = m.authorities(q.Partitions)
+	} else if !m.consistent() {
+		a.Authorities = m.lastOwned(a.Granted)
 	}
 	a.In = m.AreIn()
 	return a
+}
+
+// lastOwned lists the ballots under which this node has last owned the partitions of a set.
+func (m *Machine) lastOwned(set kv.PartitionSet) (list []Ownership) {
+	for i := range set.All() {
+		b := m.parts[i].ballot
+		if b == nil {
+			continue
+		}
+		at := slices.IndexFunc(list, func(o Ownership) bool { return o.Ballot == b })
+		if at < 0 {
+			at, list = len(list), append(list, Ownership{b, m.newSet()})
+		}
+		list[at].Partitions.Add(i)
+	}
+	return list
 }
 
 // knowsRing says whether all members of an asker's ring are in this node's ring.
@@ -105,11 +124,7 @@ func (m *Machine) retireBelow(b Promise) {
 			break
 		}
 		p := &m.parts[i]
-		switch {
-		case !p.owned || p.promised.Compare(b.Ballot) >= 0 || p.higher.Compare(b.Ballot) == 0:
-		case p.higher != nil:
-			p.contested = true
-		default:
+		if p.owned && p.promised.Compare(b.Ballot) < 0 && p.higher.Compare(b.Ballot) < 0 {
 			p.higher = b.Ballot
 			if p.retired == 0 {
 				m.retire(p)

@@ -51,7 +51,7 @@ func (m *Machine) end(set kv.PartitionSet, why string) {
 	m.claimAt = 0
 	for i := range set.All() {
 		p := &m.parts[i]
-		p.owned, p.retired, p.higher, p.contested, p.released = false, 0, nil, false, nil
+		p.owned, p.retired, p.higher, p.released = false, 0, nil, nil
 	}
 	m.do(Ended{set, m.newSet(), why})
 }

@@ -191,16 +191,21 @@ func (m *Machine) authoritiesEnded(c *claim) bool {
 	return true
 }
 
-// ownerBefore returns the last ballot that a claim's voters have acknowledged for a
-// partition. Only that owner's entries are current: an owner that stopped earlier may
-// have had a successor.
+// ownerBefore returns the last ballot under which a partition was owned, as far as the answers to a claim tell: those
+// of the voters, or without voters those of all members about themselves, and this node's own. Only that owner's
+// entries are current: an owner that stopped earlier, or that was on another side of a split, may have had a
+// successor.
 func (m *Machine) ownerBefore(c *claim, i uint16) (last *Ballot) {
-	for _, v := range m.cfg.Voters {
-		if a := c.answers[v]; a != nil {
-			for _, h := range a.Authorities {
-				if h.Partitions.Has(i) && last.Compare(h.Ballot) < 0 {
-					last = h.Ballot
-				}
+	if !m.consistent() {
+		last = m.parts[i].ballot
+	}
+	for node, a := range c.answers {
+		if m.consistent() && !m.isVoter(node) {
+			continue
+		}
+		for _, h := range a.Authorities {
+			if h.Partitions.Has(i) && last.Compare(h.Ballot) < 0 {
+				last = h.Ballot
 			}
 		}
 	}
