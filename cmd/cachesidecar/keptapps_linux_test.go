@@ -77,6 +77,12 @@ func TestLengthyKeptRestarts(t *testing.T) {
 	mc := &textApp{address: text}
 	run("memcached", mc.set, mc.get)
 	begun.Wait()
+	testenv.Succeeds(t, "a hit in the shared memory", func() error {
+		if shared.Load() == 0 {
+			return fmt.Errorf("%d rounds of calls", calls.Load())
+		}
+		return nil
+	})
 	for restart := range restarts {
 		k.ends(p)
 		p = k.start(flags...)
