@@ -12,15 +12,21 @@ import (
 	"github.com/cachesidecar/cachesidecar/l2/segment"
 )
 
-// keptWorld has three hosts that keep their entries, and keys that the first one owns.
-func keptWorld(t *testing.T, keys int) (w *world, owned []string) {
-	w = newWorld(t, 1, 3)
-	w.keeps = true
+// threeHosts returns a world of three hosts that own all partitions.
+func threeHosts(t *testing.T, keeps bool) *world {
+	w := newWorld(t, 1, 3)
+	w.keeps = keeps
 	for _, v := range w.nodes {
 		v.start()
 	}
 	w.agreed(20 * time.Second)
 	time.Sleep(w.bound)
+	return w
+}
+
+// keptWorld has three hosts, and keys that the first one owns.
+func keptWorld(t *testing.T, keys int, keeps bool) (w *world, owned []string) {
+	w = threeHosts(t, keeps)
 	owner := w.nodes[0].s
 	for i := 0; len(owned) < keys; i++ {
 		key := fmt.Sprint("kept", i)
@@ -79,7 +85,7 @@ func TestKeptInCluster(t *testing.T) { keptInCluster(t, t.Errorf) }
 
 func keptInCluster(t *testing.T, bad func(string, ...any)) {
 	bubble.Test(t, func(t *testing.T) {
-		w, keys := keptWorld(t, 300)
+		w, keys := keptWorld(t, 300, true)
 		v, ctx := w.nodes[0], context.Background()
 		for round := range 3 {
 			want := map[string]string{}
@@ -127,7 +133,7 @@ func TestKeptUntilFlush(t *testing.T) {
 
 func keptUntilFlush(t *testing.T, o cachesidecar.FlushOptions, bad func(string, ...any)) {
 	bubble.Test(t, func(t *testing.T) {
-		w, keys := keptWorld(t, 100)
+		w, keys := keptWorld(t, 100, true)
 		v, want := w.nodes[0], map[string]string{}
 		v.leave()
 		time.Sleep(time.Second)
@@ -153,7 +159,7 @@ func TestKeptForOneOwner(t *testing.T) { keptForOneOwner(t, t.Errorf) }
 
 func keptForOneOwner(t *testing.T, bad func(string, ...any)) {
 	bubble.Test(t, func(t *testing.T) {
-		w, keys := keptWorld(t, 300)
+		w, keys := keptWorld(t, 300, true)
 		v, want := w.nodes[0], map[string]string{}
 		v.leave()
 		time.Sleep(time.Second)

@@ -3,6 +3,7 @@ package sidecar
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -15,7 +16,7 @@ import (
 // TestKeptDeletedByVersion checks that a value stays away that a deletion with its version did not find at an heir.
 func TestKeptDeletedByVersion(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
-		w, keys := keptWorld(t, 50)
+		w, keys := keptWorld(t, 50, true)
 		v, heir := w.nodes[0], w.nodes[1]
 		versions := map[string]uint64{}
 		for _, key := range keys {
@@ -48,7 +49,7 @@ func TestKeptDeletedByVersion(t *testing.T) {
 // TestKeptTouched checks the same of a touch.
 func TestKeptTouched(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
-		w, keys := keptWorld(t, 50)
+		w, keys := keptWorld(t, 50, true)
 		v, heir := w.nodes[0], w.nodes[1]
 		v.leave()
 		time.Sleep(time.Second)
@@ -80,13 +81,7 @@ func TestKeptTouched(t *testing.T) {
 func TestKeptCounters(t *testing.T) {
 	for _, keeps := range []bool{false, true} {
 		bubble.Test(t, func(t *testing.T) {
-			w := newWorld(t, 1, 3)
-			w.keeps = keeps
-			for _, v := range w.nodes {
-				v.start()
-			}
-			w.agreed(20 * time.Second)
-			time.Sleep(w.bound)
+			w := threeHosts(t, keeps)
 			v := w.nodes[0]
 			incr := func(v *vnode, key string) int64 {
 				return v.raw(wire.Request{
@@ -127,7 +122,7 @@ func TestVirtualJoinAfterSplit(t *testing.T) {
 		for step := range steps {
 			after, writer := time.Duration(step/2)*40*time.Millisecond, 1+step%2
 			bubble.Test(t, func(t *testing.T) {
-				w, keys := splitWorld(t, keeps)
+				w, keys := keptWorld(t, 200, keeps)
 				v, a, b := w.nodes[0], w.nodes[1], w.nodes[2]
 				v.leave()
 				time.Sleep(100 * time.Millisecond)
@@ -158,30 +153,11 @@ func TestVirtualJoinAfterSplit(t *testing.T) {
 	}
 }
 
-func splitWorld(t *testing.T, keeps bool) (w *world, owned []string) {
-	w = newWorld(t, 1, 3)
-	w.keeps = keeps
-	for _, v := range w.nodes {
-		v.start()
-	}
-	w.agreed(20 * time.Second)
-	time.Sleep(w.bound)
-	owner := w.nodes[0].s
-	for i := 0; len(owned) < 200; i++ {
-		key := fmt.Sprint("kept", i)
-		if owner.engine.Node.OwnershipEpoch(owner.engine.Names.Hash([]byte(DefaultNamespace), []byte(key)).Partition()) != 0 {
-			w.set(owner, key, "old")
-			owned = append(owned, key)
-		}
-	}
-	return w, owned
-}
-
 // TestKeptFresh checks that a value stays away that a fresh read has missed at an heir.
 func TestKeptFresh(t *testing.T) {
 	for _, keeps := range []bool{false, true} {
 		bubble.Test(t, func(t *testing.T) {
-			w, keys := splitWorld(t, keeps)
+			w, keys := keptWorld(t, 200, keeps)
 			v, ctx := w.nodes[0], context.Background()
 			v.leave()
 			time.Sleep(time.Second)
@@ -216,7 +192,7 @@ func TestKeptFresh(t *testing.T) {
 // TestKeptByNone checks that a host of which nothing keeps the memory hands all over.
 func TestKeptByNone(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
-		w, keys := splitWorld(t, true)
+		w, keys := keptWorld(t, 200, true)
 		v, lost := w.nodes[0], 0
 		v.leave()
 		v.kept = nil // as without FileDescriptorStoreMax, after a reboot, or with another l2_size
@@ -232,4 +208,57 @@ func TestKeptByNone(t *testing.T) {
 		}
 		w.killAll()
 	})
+}
+
+// TestKeptAnswersGoOn checks that heirs refuse no counter after a host has left, which does not wait until they have
+// fetched all.
+func TestKeptAnswersGoOn(t *testing.T) {
+	for _, keeps := range []bool{false, true} {
+		bubble.Test(t, func(t *testing.T) {
+			w := threeHosts(t, keeps)
+			v, heir := w.nodes[0], w.nodes[1]
+			var owned []string
+			for i := 0; len(owned) < 120; i++ {
+				key := fmt.Sprint("big", i)
+				if v.s.engine.Node.OwnershipEpoch(
+					v.s.engine.Names.Hash([]byte(DefaultNamespace), []byte(key)).Partition()) == 0 {
+					continue
+				}
+				owned = append(owned, key)
+				w.set(v.s, key, strings.Repeat("x", 40_000))
+				for range 3 {
+					_, _ = v.s.Get(context.Background(), DefaultNamespace, key, cachesidecar.GetOptions{})
+				}
+			}
+			w.net.SetDelay(80*time.Millisecond, 90*time.Millisecond)
+			left := make(chan struct{})
+			go func() { v.leave(); close(left) }()
+			began, refused, longest, since := time.Now(), 0, time.Duration(0), time.Time{}
+			for i := 0; time.Since(began) < 12*time.Second; i++ {
+				r := heir.raw(wire.Request{
+					Op: wire.OpIncr, Key: []byte(owned[i%len(owned)] + "n"), Delta: 1, Create: true, Initial: 1,
+					TTLMS: wire.TTLDefault, TimeoutMS: 1000,
+				})
+				switch {
+				case r.Status != wire.Unavailable:
+					since = time.Time{}
+				case since.IsZero():
+					since = time.Now()
+					fallthrough
+				default:
+					refused++
+					longest = max(longest, time.Since(since))
+				}
+				time.Sleep(20 * time.Millisecond)
+			}
+			<-left
+			st := heir.s.engine.Handoff.Stats()
+			t.Logf("keep_memory %v: %d refused, for %v at a time; %+v", keeps, refused, longest, st)
+			if keeps && refused > 0 {
+				t.Errorf("%d counters were refused at a restart in order", refused)
+			}
+			v.start()
+			w.killAll()
+		})
+	}
 }

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
-	"github.com/cachesidecar/cachesidecar/internal/testing/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
@@ -20,49 +19,10 @@ func TestVirtualKept(t *testing.T) {
 	runs := max(2, *randomRuns/5)
 	for n := range runs {
 		seed := firstSeed() + uint64(n)
-		bubble.Test(t, func(t *testing.T) {
-			w := newWorld(t, seed, 3+int(seed/2%2))
-			w.keeps = true
-			w.keys = w.keys[:6]
-			w.tally(2, 2)
-			if seed%2 == 1 {
-				w.voters = []string{"n0", "n1", "n2"}
-			}
-			w.events = []int{0, 0, 1024}[w.rnd.IntN(3)]
-			w.noRelay = w.rnd.IntN(4) == 0
-			if w.rnd.IntN(2) == 0 {
-				w.loaded()
-			}
-			if w.rnd.IntN(3) == 0 {
-				w.ns.Quota = smallQuota
-			}
-			w.memcached = true
-			for _, v := range w.nodes {
-				v.start()
-			}
-			w.agreed(15 * time.Second)
-			ctx, stop := context.WithCancel(context.Background())
-			var wg sync.WaitGroup
-			w.randomLoad(ctx, &wg)
-			time.Sleep(time.Second)
-			for range 6 {
-				w.restartFault()
-				time.Sleep(w.upTo(3000))
-			}
-			time.Sleep(w.bound)
-			stop()
-			wg.Wait()
-			for _, v := range w.nodes {
-				v.kill()
-			}
-			time.Sleep(30 * time.Second)
-			w.judgeTallied(false)
-			w.judgeFresh()
-			for name, n := range w.seen {
-				seen[name] += n
-			}
-			seen["hits"] += int64(w.hits)
-		})
+		w := randomWith(t, seed, true, 6, (*world).restartFault, func(*world) {})
+		for name, n := range w.seen {
+			seen[name] += n
+		}
 	}
 	t.Logf("seen %v", seen)
 	if again := seen["kept partitions again"]; again < int64(runs)*10_000 || runs >= 20 && seen["kept entries changed"] == 0 {

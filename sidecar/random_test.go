@@ -233,9 +233,14 @@ func keepsIn(seed uint64) bool { return seed/4%2 == 1 && runtime.GOOS == "linux"
 // random is one run. Every other run is under policy consistent. Only the last fault may
 // still be under way when the next fault begins, and none at the end.
 func random(t *testing.T, seed uint64, collect bool) (w *world) {
+	return randomWith(t, seed, keepsIn(seed), 3, (*world).fault, func(w *world) { w.collect = collect })
+}
+
+// randomWith is a run with a number of faults.
+func randomWith(t *testing.T, seed uint64, keeps bool, faults int, fault, edit func(*world)) (w *world) {
 	bubble.Test(t, func(t *testing.T) {
 		w = newWorld(t, seed, 3+int(seed/2%2))
-		w.collect = collect
+		edit(w)
 		w.keys = w.keys[:6]
 		w.tally(2, 2)
 		if seed%2 == 1 {
@@ -243,7 +248,7 @@ func random(t *testing.T, seed uint64, collect bool) (w *world) {
 		}
 		w.events = []int{0, 16, 64}[w.rnd.IntN(3)]
 		w.noRelay = w.rnd.IntN(4) == 0
-		if w.keeps = keepsIn(seed); w.keeps { // what a log has lost keeps nothing
+		if w.keeps = keeps; w.keeps { // what a log has lost keeps nothing
 			w.events *= 64
 		}
 		if w.rnd.IntN(2) == 0 {
@@ -261,8 +266,8 @@ func random(t *testing.T, seed uint64, collect bool) (w *world) {
 		var wg sync.WaitGroup
 		w.randomLoad(ctx, &wg)
 		time.Sleep(time.Second)
-		for range 3 {
-			w.fault()
+		for range faults {
+			fault(w)
 			time.Sleep(w.upTo(3000))
 		}
 		time.Sleep(w.bound)
