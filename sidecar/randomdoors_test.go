@@ -93,6 +93,16 @@ func (a *app) look(claim bool) (r wire.Reply) {
 	return r
 }
 
+// rest rests, and for as long as the host is stopped: what does not run answers nothing.
+func (a *app) rest(d time.Duration) {
+	for stopped := true; stopped; d = time.Millisecond {
+		time.Sleep(d)
+		a.w.mu.Lock()
+		stopped = a.v.s == a.s && a.v.paused
+		a.w.mu.Unlock()
+	}
+}
+
 // claim stores a value with the right to load it, if the app gets that right. In between an app
 // of the same host may have read the value of before, and its copy is younger than the claim.
 func (a *app) claim() {
@@ -105,7 +115,7 @@ func (a *app) claim() {
 		what = "renewals"
 	}
 	longest := []int{60, 60, 60, 1500}[a.rnd.IntN(4)]
-	time.Sleep(time.Duration(a.rnd.IntN(longest*1000)) * time.Microsecond)
+	a.rest(time.Duration(a.rnd.IntN(longest*1000)) * time.Microsecond)
 	if a.rnd.IntN(2) == 0 {
 		a.w.readFrom(context.Background(), a.s, a.by, a.k)
 	}
