@@ -114,13 +114,10 @@ func TestKeptCounters(t *testing.T) {
 // it must not have from the other side, for good, what was overwritten.
 func TestVirtualJoinAfterSplit(t *testing.T) {
 	testenv.Takes(t, 10*time.Second)
-	steps := 20
-	if testenv.Long() {
-		steps = 60
-	}
+	steps := max(10, *randomRuns) // moments around the end of the split
 	for _, keeps := range []bool{false, true} {
 		for step := range steps {
-			after, writer := time.Duration(step/2)*40*time.Millisecond, 1+step%2
+			after, writer := time.Duration(step/2%30)*40*time.Millisecond, 1+step%2
 			bubble.Test(t, func(t *testing.T) {
 				w, keys := keptWorld(t, 200, keeps)
 				v, a, b := w.nodes[0], w.nodes[1], w.nodes[2]
