@@ -11,6 +11,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/testing/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/invalidation"
 )
 
 // TestKeptDeletedByVersion checks that a value stays away that a deletion with its version did not find at an heir.
@@ -258,4 +259,43 @@ func TestKeptAnswersGoOn(t *testing.T) {
 			w.killAll()
 		})
 	}
+}
+
+// TestKeptEvents checks what the log of an heir says when its copies end, and no key has changed: that ends nothing
+// of what another host keeps. A flush of its own does, and says so before it drops anything.
+func TestKeptEvents(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
+		w := threeHosts(t, true)
+		e := w.nodes[0].s.engine
+		raised := func(do func()) (list []invalidation.Event) {
+			before := e.Log.Head()
+			do()
+			events, ok := e.Log.After(before, 1000, nil)
+			if !ok {
+				t.Fatal("the log has lost events")
+			}
+			for _, ev := range events {
+				if ev.Kind == invalidation.Raised {
+					list = append(list, ev)
+				}
+			}
+			return list
+		}
+		forget := func() { e.Store.Config().Forgotten(e.Node.Owned(), e.HLC.Next(0)) }
+		late := func() { e.Tiers.Late([]string{DefaultNamespace}, true, e.Node.Owned()) }
+		for what, do := range map[string]func(){"forgotten copies": forget, "a late feed": late} {
+			if got := raised(do); len(got) != 1 || !got[0].Detail.CopiesOnly {
+				t.Errorf("%s: %+v", what, got)
+			}
+		}
+		got := raised(func() {
+			if err := w.nodes[0].s.Flush(context.Background(), DefaultNamespace, cachesidecar.FlushOptions{Local: true}); err != nil {
+				t.Error(err)
+			}
+		})
+		if len(got) != 2 || got[0].Detail.CopiesOnly || got[1].Detail.CopiesOnly || got[0].Version >= got[1].Version {
+			t.Errorf("a flush of its own: %+v", got)
+		}
+		w.killAll()
+	})
 }
