@@ -60,8 +60,9 @@ var allowed = []struct {
 	{"internal/testing/simnet", nil},
 	{"internal/testing/bubble", []string{"internal/testing/race"}},
 	{"internal/testing/proctest", nil},
-	{"internal/testing/mutants", nil}, // a program
-	{"internal/testing/weigh", nil},   // a program
+	{"internal/testing/mutants", nil},  // a program
+	{"internal/testing/weigh", nil},    // a program
+	{"internal/testing/contents", nil}, // a program
 	{"internal/testing/peertest", nil},
 	{"loader", []string{"internal/kv", "internal/settings", "internal/inspect"}},
 	{"internal/flight", []string{".", "internal/kv", "loader"}},
