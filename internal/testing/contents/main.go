@@ -1,28 +1,33 @@
-// Command contents prints a line for each file of the product: its path, what its first declaration says of
-// itself, and the names of the others. It is the table of contents for a reader who looks for the place of a line.
+// Command contents prints a line for each file of the product: its path, what its first type or function says of
+// itself, and the names that it declares. It is the table of contents for a reader who looks for the place of a line.
 //
-//	go run ./internal/testing/contents            all of it
-//	go run ./internal/testing/contents folder …   some folders, with those below them
+//	go run ./internal/testing/contents            all of it, up to 16 names of a file
+//	go run ./internal/testing/contents folder …   some folders, with those below them, all names
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"go/ast"
 	"go/doc"
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
 // names bounds how many names a line has.
-const names = 10
+var names = 16
 
 func main() {
 	folders := os.Args[1:]
-	if len(folders) == 0 {
+	if len(folders) > 0 {
+		names = math.MaxInt
+	} else {
 		folders = []string{"."}
 	}
 	for _, folder := range folders {
@@ -58,28 +63,29 @@ func isModule(folder string) bool {
 	return err == nil
 }
 
-// contents returns the first sentence of the first declaration that has a comment, and the names of types and
-// functions, types first.
+// contents returns the first sentence of a file's first type, else of its first function, and the names of types,
+// constants and functions in this order.
 func contents(file *ast.File) (says string, declared []string) {
-	var functions []string
+	var ofTypes, ofFunctions string // the comments
+	var constants, functions []string
 	for _, decl := range file.Decls {
-		comment := ""
 		switch d := decl.(type) {
 		case *ast.FuncDecl:
-			comment = d.Doc.Text()
+			ofFunctions = cmp.Or(ofFunctions, d.Doc.Text())
 			functions = append(functions, d.Name.Name)
 		case *ast.GenDecl:
-			if d.Tok != token.TYPE {
-				continue
-			}
-			comment = d.Doc.Text()
 			for _, s := range d.Specs {
-				declared = append(declared, s.(*ast.TypeSpec).Name.Name)
+				switch s := s.(type) {
+				case *ast.TypeSpec:
+					ofTypes = cmp.Or(ofTypes, s.Doc.Text(), d.Doc.Text())
+					declared = append(declared, s.Name.Name)
+				case *ast.ValueSpec:
+					if d.Tok == token.CONST {
+						constants = append(constants, s.Names[0].Name)
+					}
+				}
 			}
-		}
-		if says == "" {
-			says = new(doc.Package).Synopsis(comment)
 		}
 	}
-	return says, append(declared, functions...)
+	return new(doc.Package).Synopsis(cmp.Or(ofTypes, ofFunctions)), slices.Concat(declared, constants, functions)
 }
