@@ -1,200 +1,283 @@
 package memcached
 
 import (
+	"bytes"
 	"strconv"
+
+	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// Item is what an answer says about a key.
-type Item struct {
-	Value   []byte
-	Size    int // of the value, if Value is not there
-	Flags   uint32
-	Version uint64 // what memcached calls cas
-	TTLMS   int64  // remaining; zero: no expiry
-	Read    bool   // it has been read before
-	// SinceWrite is what memcached says of the last access, in seconds: reads are not timed here, so it counts
-	// from the write.
-	SinceWrite int64
-	Won        bool // W: the client is to load the value
-	Taken      bool // Z: another client is to load the value
-	Stale      bool // X
+// append appends the answer to a request, and counts it.
+func (f *answerForm) append(dst []byte, n *tally, q *wire.Request, r *wire.Reply) []byte {
+	if f.Verb == Invalid {
+		return dst // see handler.drop
+	}
+	n.note(f, q, r)
+	return appendAnswer(dst, f, q, r)
 }
 
-// AppendHead appends what stands before the value of an item in the answer to a get or a
-// meta command. A get names the key, with its prefix.
-func (f *ReplyFormat) AppendHead(dst, prefix, key []byte, i *Item) []byte {
-	if f.Verb == MetaGet || f.Verb == MetaArithmetic {
-		dst = append(dst, "VA "...)
-		dst = strconv.AppendInt(dst, int64(i.Size), 10)
-		return f.appendFlags(dst, i)
+// itemOf returns what a reply says about a key.
+func itemOf(r *wire.Reply) Item {
+	return Item{
+		Value: r.Value, Size: len(r.Value), Flags: r.Flags, Version: r.Version, TTLMS: r.TTLMS,
 	}
-	dst = appendValue(dst, prefix, key, i.Flags, i.Size)
-	if f.Verb == Gets || f.Verb == Gats {
-		dst = strconv.AppendUint(append(dst, ' '), i.Version, 10)
-	}
-	return append(dst, crlf...)
 }
 
-// AppendGetHead is AppendHead for get, which tells only of flags and size.
-func AppendGetHead(dst, key []byte, flags uint32, size int) []byte {
-	return append(appendValue(dst, nil, key, flags, size), crlf...)
-}
-
-func appendValue(dst, prefix, key []byte, flags uint32, size int) []byte {
-	dst = append(append(append(dst, "VALUE "...), prefix...), key...)
-	if flags == 0 {
-		dst = append(dst, " 0 "...)
-	} else {
-		dst = append(strconv.AppendUint(append(dst, ' '), uint64(flags), 10), ' ')
+// appendAnswer appends the answer to a command, or the part of it that a request brings.
+func appendAnswer(dst []byte, f *answerForm, q *wire.Request, r *wire.Reply) []byte {
+	if r.Status.IsError() && !f.part {
+		return appendError(dst, f, r)
 	}
-	return strconv.AppendUint(dst, uint64(size), 10)
-}
-
-// MaxHead is more than AppendHead appends beside the key and the opaque token, in bytes.
-const MaxHead = 160
-
-// AppendItem appends the answer for a key that is there: a value with its head, or the head
-// alone.
-func (f *ReplyFormat) AppendItem(dst, prefix, key []byte, i *Item) []byte {
-	if f.isMeta() && !f.Value {
-		return f.AppendCode(dst, "HD", i)
-	}
-	dst = f.AppendHead(dst, prefix, key, i)
-	return append(append(dst, i.Value...), crlf...)
-}
-
-// isMeta says whether the command is a meta command.
-func (f *ReplyFormat) isMeta() bool { return f.Verb >= MetaGet }
-
-// AppendCode appends an answer of a meta command without a value.
-func (f *ReplyFormat) AppendCode(dst []byte, code string, i *Item) []byte {
-	return f.appendFlags(append(dst, code...), i)
-}
-
-// appendFlags appends the flags that a command wants back, and the end of the line.
-func (f *ReplyFormat) appendFlags(dst []byte, i *Item) []byte {
-	for _, o := range f.flags[:f.nFlags] {
-		switch o {
-		case 'O':
-			dst = append(append(dst, ' '), f.Opaque...)
-			continue
-		case 'k':
-			dst = append(append(dst, " k"...), f.Key...)
-			if f.Base64 {
-				dst = append(dst, " b"...)
-			}
-			continue
-		}
-		if f.wants(o) && i != nil {
-			dst = i.appendFlag(append(dst, ' ', o), o)
-		}
-	}
-	if i != nil && i.Taken {
-		dst = append(dst, " Z"...)
-	}
-	if i != nil && i.Stale {
-		dst = append(dst, " X"...)
-	}
-	if i != nil && i.Won {
-		dst = append(dst, " W"...)
-	}
-	return append(dst, crlf...)
-}
-
-// wants says whether an answer of the command has the flag o, which is not O or k.
-func (f *ReplyFormat) wants(o byte) bool {
 	switch f.Verb {
-	case MetaSet:
-		return o == 'c'
-	case MetaArithmetic:
-		return o == 'c' || o == 't'
+	case Get, Gets, Gat, Gats:
+		return appendGet(dst, f, q, r)
 	case MetaGet:
-		return true
-	}
-	return false
-}
-
-// appendFlag appends what the item says for a flag.
-func (i *Item) appendFlag(dst []byte, o byte) []byte {
-	switch o {
-	case 's':
-		return strconv.AppendInt(dst, int64(i.Size), 10)
-	case 't':
-		return strconv.AppendInt(dst, seconds(i.TTLMS), 10)
-	case 'c':
-		return strconv.AppendUint(dst, i.Version, 10)
-	case 'f':
-		return strconv.AppendUint(dst, uint64(i.Flags), 10)
-	case 'l':
-		return strconv.AppendInt(dst, i.SinceWrite, 10)
-	}
-	if i.Read { // h
-		return append(dst, '1')
-	}
-	return append(dst, '0')
-}
-
-// seconds returns a remaining TTL as memcached says it: -1 for no expiry.
-func seconds(ttlMS int64) int64 {
-	if ttlMS == 0 {
-		return -1
-	}
-	return (ttlMS + 999) / 1000
-}
-
-// AppendMiss appends the answer of mg for a key that is not there.
-func (f *ReplyFormat) AppendMiss(dst []byte) []byte {
-	if f.Quiet {
-		return dst
-	}
-	return f.AppendCode(dst, "EN", nil)
-}
-
-// AppendDebug appends the answer to me for a key that is there.
-func (f *ReplyFormat) AppendDebug(dst []byte, i *Item) []byte {
-	dst = append(append(dst, "ME "...), f.Key...)
-	dst = strconv.AppendInt(append(dst, " exp="...), seconds(i.TTLMS), 10)
-	dst = strconv.AppendInt(append(dst, " la="...), i.SinceWrite, 10)
-	dst = strconv.AppendUint(append(dst, " cas="...), i.Version, 10)
-	fetched := "no"
-	if i.Read {
-		fetched = "yes"
-	}
-	dst = append(append(dst, " fetch="...), fetched...)
-	dst = strconv.AppendInt(append(dst, " cls=0 size="...), int64(i.Size+len(f.Key)), 10)
-	return append(dst, crlf...)
-}
-
-// AppendLine appends a line of text, unless the client wants no answer.
-func (f *ReplyFormat) AppendLine(dst []byte, line string) []byte {
-	if f.Quiet {
-		return dst
-	}
-	return append(append(dst, line...), crlf...)
-}
-
-// AppendError appends an error that names what the server could not do. A meta command gets
-// it in spite of its flag q.
-func (f *ReplyFormat) AppendError(dst []byte, kind string, message []byte) []byte {
-	if f.Quiet && !f.isMeta() {
-		return dst
-	}
-	dst = append(append(dst, kind...), ' ')
-	for _, c := range message {
-		if c < ' ' || c == 0x7f { // the answer is one line
-			c = ' '
+		return appendMetaGet(dst, f, q, r)
+	case MetaDebug:
+		if r.Status != wire.OK && r.Status != wire.Stale {
+			return append(dst, "EN\r\n"...)
 		}
-		dst = append(dst, c)
+		item := metaItem(r)
+		return f.AppendDebug(dst, &item)
+	case Delete, MetaDelete:
+		return appendDelete(dst, f, &r.Items[0])
+	case Incr, Decr:
+		return appendNumber(dst, f, r)
+	case MetaArithmetic:
+		return appendMetaNumber(dst, f, r)
+	case Touch:
+		if len(r.Items) == 1 {
+			r = &r.Items[0]
+		}
+		return line(dst, f, r, "TOUCHED", "NOT_FOUND")
+	case FlushAll:
+		return f.AppendLine(dst, "OK")
 	}
-	return append(dst, crlf...)
+	return appendStored(dst, f, q, r)
 }
 
-// AppendStat appends one line of the answer to stats.
-func AppendStat(dst []byte, name, value string) []byte {
-	dst = append(append(dst, "STAT "...), name...)
-	dst = append(append(dst, ' '), value...)
-	return append(dst, crlf...)
+// line appends one of two lines, or an error.
+func line(dst []byte, f *answerForm, r *wire.Reply, ok, miss string) []byte {
+	switch {
+	case r.Status.IsError():
+		return appendError(dst, f, r)
+	case r.Status == wire.OK:
+		return f.AppendLine(dst, ok)
+	}
+	return f.AppendLine(dst, miss)
 }
 
-// End ends the answers to get and stats.
-const End = "END\r\n"
+// appendError appends an error as memcached says it.
+func appendError(dst []byte, f *answerForm, r *wire.Reply) []byte {
+	switch r.Status {
+	case wire.BadRequest, wire.Unauthorized, wire.Unsupported:
+		return f.AppendError(dst, "CLIENT_ERROR", r.Message)
+	case wire.TooLarge:
+		return f.AppendLine(dst, TooLarge)
+	}
+	return f.AppendError(dst, "SERVER_ERROR "+r.Status.String()+":", r.Message)
+}
+
+// appendGet appends the values of a get. A key that cannot be read beside others is a miss.
+func appendGet(dst []byte, f *answerForm, q *wire.Request, r *wire.Reply) []byte {
+	switch {
+	case q.Op == wire.OpMGet:
+		for i := range r.Items {
+			if item := itemOf(&r.Items[i]); r.Items[i].Status == wire.OK {
+				dst = f.AppendItem(dst, f.prefix, q.Keys[i], &item)
+			}
+		}
+	case r.Status == wire.OK:
+		item := itemOf(r)
+		dst = f.AppendItem(dst, nil, f.Key, &item)
+	}
+	if f.more {
+		return dst
+	}
+	return append(dst, End...)
+}
+
+// metaItem returns what the reply to a METAGET says.
+func metaItem(r *wire.Reply) Item {
+	item := itemOf(r)
+	item.Size = int(r.Size)
+	item.Read, item.SinceWrite = r.Read, int64(r.IdleMS/1000)
+	item.Stale = r.Status == wire.Stale
+	switch r.Claim {
+	case wire.ClaimWon:
+		item.Won, item.Version = true, uint64(r.Number)
+	case wire.ClaimTaken:
+		item.Taken, item.Version = true, uint64(r.Number)
+	}
+	return item
+}
+
+// appendMetaGet appends the answer to mg. A key that is not there and that a client is to
+// load looks like an empty value, as in memcached.
+func appendMetaGet(dst []byte, f *answerForm, q *wire.Request, r *wire.Reply) []byte {
+	item := itemOf(r)
+	item.Stale = r.Status == wire.Stale
+	switch {
+	case r.Status == wire.Miss && r.Claim == wire.ClaimNone:
+		return f.AppendMiss(dst)
+	case q.Op == wire.OpMetaGet:
+		item = metaItem(r)
+	}
+	return f.AppendItem(dst, nil, nil, &item)
+}
+
+func appendDelete(dst []byte, f *answerForm, r *wire.Reply) []byte {
+	if f.Verb == Delete {
+		return line(dst, f, r, "DELETED", "NOT_FOUND")
+	}
+	return code(dst, f, r, nil)
+}
+
+// code appends the answer to a meta command that brings no value.
+func code(dst []byte, f *answerForm, r *wire.Reply, item *Item) []byte {
+	switch {
+	case r.Status.IsError():
+		return appendError(dst, f, r)
+	case r.Status == wire.OK && f.Quiet:
+		return dst
+	case r.Status == wire.OK:
+		return f.AppendCode(dst, "HD", item)
+	case r.Status == wire.Exists:
+		return f.AppendCode(dst, "EX", item)
+	case r.Status == wire.NotStored:
+		return f.AppendCode(dst, "NS", item)
+	}
+	return f.AppendCode(dst, "NF", item)
+}
+
+const notNumber = "CLIENT_ERROR cannot increment or decrement non-numeric value"
+
+func appendNumber(dst []byte, f *answerForm, r *wire.Reply) []byte {
+	switch r.Status {
+	case wire.OK:
+		if f.Quiet {
+			return dst
+		}
+		return append(strconv.AppendUint(dst, uint64(r.Number), 10), "\r\n"...)
+	case wire.NotStored:
+		return f.AppendLine(dst, notNumber)
+	}
+	return f.AppendLine(dst, "NOT_FOUND")
+}
+
+func appendMetaNumber(dst []byte, f *answerForm, r *wire.Reply) []byte {
+	switch r.Status {
+	case wire.OK:
+		if f.Quiet {
+			return dst
+		}
+		var digits [20]byte
+		item := itemOf(r)
+		item.Value = strconv.AppendUint(digits[:0], uint64(r.Number), 10)
+		item.Size = len(item.Value)
+		return f.AppendItem(dst, nil, nil, &item)
+	case wire.NotStored:
+		return append(append(dst, notNumber...), "\r\n"...)
+	}
+	return code(dst, f, r, nil)
+}
+
+// appendStored appends the answer to a command that brings a value.
+func appendStored(dst []byte, f *answerForm, q *wire.Request, r *wire.Reply) []byte {
+	status := r.Status
+	item := Item{Version: r.Version}
+	if len(r.Items) == 1 { // a deletion in the place of a value that was over at once
+		r = &r.Items[0]
+		status = r.Status
+	}
+	switch {
+	case r.Status.IsError():
+		return appendError(dst, f, r)
+	case f.expired && f.mode == Set:
+		status = wire.OK
+	case f.expired && f.mode == Add && status == wire.Miss:
+		status = wire.OK
+	case f.expired && f.mode == Add:
+		status = wire.NotStored
+	case status == wire.Stale && f.invalidate:
+		// The value is older than what has made the present one stale. It is not kept: the
+		// next client reads the stale one.
+		status = wire.OK
+	case status == wire.Stale:
+		status = wire.Exists
+	case status == wire.Exists && f.mode == Add,
+		status == wire.Miss && f.mode != CAS:
+		status = wire.NotStored
+	}
+	if status != wire.OK {
+		item.Version = 0
+	}
+	if f.Verb == MetaSet {
+		one := wire.Reply{Status: status}
+		return code(dst, f, &one, &item)
+	}
+	switch status {
+	case wire.OK:
+		return f.AppendLine(dst, "STORED")
+	case wire.Exists:
+		return f.AppendLine(dst, "EXISTS")
+	case wire.NotStored:
+		return f.AppendLine(dst, "NOT_STORED")
+	}
+	return f.AppendLine(dst, "NOT_FOUND")
+}
+
+// answerForm is the form of an answer that a request brings, or a part of it.
+type answerForm struct {
+	*ReplyFormat
+	prefix []byte // of the keys of an MGET
+	mode   Verb   // of a command that brings a value: its condition
+	part   bool   // one of several requests of a get
+	more   bool   // and not the last one
+
+	vivify, claims bool // of mg: a missing key is claimed too; the caller may claim
+	invalidate     bool // of ms: the flag I
+	expired        bool // the value was over before it was stored
+}
+
+// clone returns a copy whose bytes are its own.
+func (f *answerForm) clone() *answerForm {
+	n := *f
+	n.ReplyFormat, n.prefix = f.ReplyFormat.Clone(), bytes.Clone(f.prefix)
+	return &n
+}
+
+// metaGet turns the GET of an mg into a METAGET. With claims it may claim the right to load
+// the value.
+func metaGet(q *wire.Request, f *answerForm, claims bool) {
+	q.Op, q.Options = wire.OpMetaGet, 0
+	if !f.Value {
+		q.Options = wire.NoValue
+	}
+	if claims {
+		q.Options |= wire.Claim
+		if f.vivify {
+			q.Options |= wire.Create
+		}
+	}
+}
+
+// renews says whether a reply to the GET of an mg has a value that ends so soon that the
+// client wants to load it anew.
+func renews(q *wire.Request, r *wire.Reply) bool {
+	return q.RenewMS > 0 && r.Status == wire.OK && r.TTLMS > 0 && r.TTLMS < int64(q.RenewMS)
+}
+
+// turns says whether the reply to the GET of an mg does not answer it: then the request has
+// become the METAGET that does.
+func turns(f *answerForm, q *wire.Request, r *wire.Reply) bool {
+	if f.Verb != MetaGet || q.Op != wire.OpGet {
+		return false
+	}
+	missed := r.Status == wire.Miss && r.Why == wire.NotCached && f.vivify
+	if r.Status != wire.Stale && !missed && !renews(q, r) {
+		return false
+	}
+	metaGet(q, f, f.claims)
+	return true
+}

@@ -1,4 +1,4 @@
-package endpoint
+package memcached
 
 import (
 	"errors"
@@ -7,7 +7,6 @@ import (
 	"net"
 	"sync"
 
-	"github.com/cachesidecar/cachesidecar/internal/memcached"
 	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/session"
@@ -45,7 +44,7 @@ type handler struct {
 
 // work is the memory that a handler needs while it serves a batch.
 type work struct {
-	cmds  [server.MaxServe]memcached.Command
+	cmds  [server.MaxServe]Command
 	begun [server.MaxServe]*delayed // see askAhead; nil: not begun, or answered
 }
 
@@ -134,7 +133,7 @@ func (t *handler) refuse(conn *server.Conn, err *wire.Error) {
 // ttl returns the TTL of an exptime. One that is over leaves a millisecond: this is for commands
 // whose value need not be gone before the next command.
 func (t *handler) ttl(exptime int64) (ms int64) {
-	ms, over := memcached.TTL(exptime, t.Now.Wall, wire.MaxTTL)
+	ms, over := TTL(exptime, t.Now.Wall, wire.MaxTTL)
 	if over {
 		return 1
 	}
@@ -170,9 +169,9 @@ func (t *handler) Serve(conn *server.Conn, frames [][]byte) error {
 	keys, writes := 0, 0
 	for i, frame := range frames {
 		cmd := &t.cmds[i]
-		memcached.Parse(frame, cmd)
+		Parse(frame, cmd)
 		switch first := !t.hadCommand; {
-		case cmd.HTTP, first && memcached.IsHTTP(frame):
+		case cmd.HTTP, first && IsHTTP(frame):
 			return errHTTP // whatever command the line could be too
 		case first && cmd.Unknown:
 			conn.Out = append(conn.Out, "ERROR\r\n"...)
@@ -197,7 +196,7 @@ func (t *handler) Serve(conn *server.Conn, frames [][]byte) error {
 		cmd := &t.cmds[i]
 		t.at = i
 		t.present(i)
-		if cmd.Verb == memcached.Quit {
+		if cmd.Verb == Quit {
 			return io.EOF
 		}
 		if a := t.begun[i]; a != nil {
@@ -217,41 +216,41 @@ func (t *handler) Serve(conn *server.Conn, frames [][]byte) error {
 func (t *handler) present(i int) {
 	f := &t.cmds[i].Format
 	t.Req, t.form = &t.Reqs[i], answerForm{ReplyFormat: f}
-	t.Quiet = f.Quiet && f.Verb != memcached.MetaGet // whose q keeps back only that there is nothing
+	t.Quiet = f.Quiet && f.Verb != MetaGet // whose q keeps back only that there is nothing
 }
 
 // Oversized answers what cannot be a command. The connection is closed.
 func (t *handler) Oversized(conn *server.Conn, _ []byte, _ int, why error) {
-	if errors.Is(why, memcached.ErrLongLine) {
+	if errors.Is(why, ErrLongLine) {
 		conn.Out = append(conn.Out, "CLIENT_ERROR line too long\r\n"...)
 	}
 }
 
 // serve answers one command.
-func (t *handler) serve(conn *server.Conn, cmd *memcached.Command) {
+func (t *handler) serve(conn *server.Conn, cmd *Command) {
 	c := t.Session
 	switch cmd.Verb {
-	case memcached.Invalid:
+	case Invalid:
 		t.bad(conn, cmd)
-	case memcached.Get, memcached.Gets:
+	case Get, Gets:
 		t.get(conn, cmd)
-	case memcached.Gat, memcached.Gats:
+	case Gat, Gats:
 		t.gat(conn, cmd)
-	case memcached.MetaGet, memcached.MetaDebug:
+	case MetaGet, MetaDebug:
 		t.metaGet(conn, cmd)
-	case memcached.MetaNoop:
+	case MetaNoop:
 		conn.Out = append(conn.Out, "MN\r\n"...)
-	case memcached.Dump:
-		conn.Out = append(conn.Out, memcached.End...)
-	case memcached.Version:
+	case Dump:
+		conn.Out = append(conn.Out, End...)
+	case Version:
 		conn.Out = append(conn.Out, "VERSION "+version+"\r\n"...)
-	case memcached.Verbosity:
+	case Verbosity:
 		conn.Out = cmd.Format.AppendLine(conn.Out, "OK")
-	case memcached.Stats:
+	case Stats:
 		c.Tally.Flush()
 		t.n.flush(&t.endpoint.counts)
 		conn.Out = t.endpoint.appendStats(conn.Out, string(cmd.Sub))
-	case memcached.FlushAll:
+	case FlushAll:
 		t.flushAll(conn, cmd)
 	default:
 		t.write(conn, cmd)
@@ -263,12 +262,12 @@ func (t *handler) serve(conn *server.Conn, cmd *memcached.Command) {
 const version = "1.6.18"
 
 // bad answers a line that is no valid command.
-func (t *handler) bad(conn *server.Conn, cmd *memcached.Command) {
+func (t *handler) bad(conn *server.Conn, cmd *Command) {
 	if cmd.DropPresent {
 		// The value that is there is not what the client wants there any more.
 		t.drop(conn, cmd.Key)
 	}
-	if cmd.Error == memcached.TooLarge {
+	if cmd.Error == TooLarge {
 		t.n[storeTooLarge]++
 	}
 	conn.Out = cmd.Format.AppendLine(conn.Out, cmd.Error)
@@ -285,4 +284,4 @@ func (t *handler) drop(conn *server.Conn, key []byte) {
 }
 
 // noAnswer is the form of a request of ours: see drop.
-var noAnswer = memcached.ReplyFormat{Verb: memcached.Invalid, Quiet: true}
+var noAnswer = ReplyFormat{Verb: Invalid, Quiet: true}

@@ -1,4 +1,4 @@
-package endpoint
+package memcached
 
 import (
 	"fmt"
@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
-	"github.com/cachesidecar/cachesidecar/internal/memcached"
 	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -91,24 +90,24 @@ func (n *tally) outcome(r *wire.Reply, hits, misses count) {
 // note counts a request, which has been answered.
 func (n *tally) note(f *answerForm, q *wire.Request, r *wire.Reply) {
 	switch f.Verb {
-	case memcached.Invalid:
-	case memcached.Get, memcached.Gets, memcached.MetaGet:
+	case Invalid:
+	case Get, Gets, MetaGet:
 		if q.Op != wire.OpMGet {
 			n.get(r.Status)
 		}
 		for i := range r.Items {
 			n.get(r.Items[i].Status)
 		}
-	case memcached.Gat, memcached.Gats, memcached.Touch:
+	case Gat, Gats, Touch:
 		n[cmdTouch]++
 		n.outcome(itemReply(r), touchHits, touchMisses)
-	case memcached.MetaDebug:
+	case MetaDebug:
 		n[cmdMeta]++
-	case memcached.Delete, memcached.MetaDelete:
+	case Delete, MetaDelete:
 		n.outcome(itemReply(r), deleteHits, deleteMisses)
-	case memcached.FlushAll:
+	case FlushAll:
 		n[cmdFlush]++
-	case memcached.Incr, memcached.Decr, memcached.MetaArithmetic:
+	case Incr, Decr, MetaArithmetic:
 		if q.Has(wire.Down) {
 			n.outcome(r, decrHits, decrMisses)
 		} else {
@@ -128,7 +127,7 @@ func (n *tally) set(f *answerForm, r *wire.Reply) {
 	switch {
 	case r.Status == wire.TooLarge:
 		n[storeTooLarge]++
-	case f.mode != memcached.CAS:
+	case f.mode != CAS:
 	case r.Status == wire.OK:
 		n[casHits]++
 	case r.Status == wire.Miss:
@@ -159,25 +158,25 @@ func (d *Endpoint) appendStats(dst []byte, sub string) []byte {
 		}
 		return append(dst, "RESET\r\n"...)
 	case "settings":
-		return append(d.appendSettings(dst, d.Sessions.Host.Stats().L2.Memory.Limit), memcached.End...)
+		return append(d.appendSettings(dst, d.Sessions.Host.Stats().L2.Memory.Limit), End...)
 	case "slabs": // there are none, of which tools want to know two numbers
-		dst = memcached.AppendStat(dst, "active_slabs", "0")
-		dst = memcached.AppendStat(dst, "total_malloced", strconv.FormatInt(d.Sessions.Host.Stats().L2.Memory.Used, 10))
-		return append(dst, memcached.End...)
+		dst = AppendStat(dst, "active_slabs", "0")
+		dst = AppendStat(dst, "total_malloced", strconv.FormatInt(d.Sessions.Host.Stats().L2.Memory.Used, 10))
+		return append(dst, End...)
 	case "sizes":
-		return append(memcached.AppendStat(dst, "sizes_status", "disabled"), memcached.End...)
+		return append(AppendStat(dst, "sizes_status", "disabled"), End...)
 	case "items", "conns", "extstore":
-		return append(dst, memcached.End...)
+		return append(dst, End...)
 	default:
 		return append(dst, "ERROR\r\n"...)
 	}
 	s := d.Sessions.Host.Stats()
-	add := func(name string, v int64) { dst = memcached.AppendStat(dst, name, strconv.FormatInt(v, 10)) }
+	add := func(name string, v int64) { dst = AppendStat(dst, name, strconv.FormatInt(v, 10)) }
 	add("pid", int64(os.Getpid()))
 	add("uptime", s.UptimeMS/1000)
 	add("time", time.Now().Unix())
-	dst = memcached.AppendStat(dst, "version", version)
-	dst = memcached.AppendStat(dst, "sidecar_version", d.Sessions.Version)
+	dst = AppendStat(dst, "version", version)
+	dst = AppendStat(dst, "sidecar_version", d.Sessions.Version)
 	dst = appendUsage(dst)
 	add("pointer_size", strconv.IntSize)
 	add("threads", int64(runtime.GOMAXPROCS(0)))
@@ -191,7 +190,7 @@ func (d *Endpoint) appendStats(dst []byte, sub string) []byte {
 	for _, name := range notHere {
 		add(name, 0)
 	}
-	return append(dst, memcached.End...)
+	return append(dst, End...)
 }
 
 // notHere are statistics that tools of memcached read, and that are about parts of it which this
@@ -208,8 +207,8 @@ func appendUsage(dst []byte) []byte {
 	if syscall.Getrusage(syscall.RUSAGE_SELF, &u) != nil {
 		return dst
 	}
-	dst = memcached.AppendStat(dst, "rusage_user", fmt.Sprintf("%d.%06d", u.Utime.Sec, u.Utime.Usec))
-	return memcached.AppendStat(dst, "rusage_system", fmt.Sprintf("%d.%06d", u.Stime.Sec, u.Stime.Usec))
+	dst = AppendStat(dst, "rusage_user", fmt.Sprintf("%d.%06d", u.Utime.Sec, u.Utime.Usec))
+	return AppendStat(dst, "rusage_system", fmt.Sprintf("%d.%06d", u.Stime.Sec, u.Stime.Usec))
 }
 
 func addStored(add func(string, int64), s *cachesidecar.Stats) {
@@ -269,7 +268,7 @@ func (d *Endpoint) appendSettings(dst []byte, l2Limit int64) []byte {
 		{"num_threads", strconv.Itoa(runtime.GOMAXPROCS(0))}, {"reqs_per_event", strconv.Itoa(server.MaxServe)},
 		{"detail_enabled", "no"}, {"dump_enabled", "no"}, {"lru_crawler", "no"}, {"slab_reassign", "no"},
 	} {
-		dst = memcached.AppendStat(dst, s[0], s[1])
+		dst = AppendStat(dst, s[0], s[1])
 	}
 	return dst
 }

@@ -1,9 +1,8 @@
-package endpoint
+package memcached
 
 import (
 	"unsafe"
 
-	"github.com/cachesidecar/cachesidecar/internal/memcached"
 	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -80,9 +79,9 @@ func (t *handler) askAhead(conn *server.Conn) {
 }
 
 // beginRead begins the request of a command that reads one key.
-func (t *handler) beginRead(cmd *memcached.Command) {
+func (t *handler) beginRead(cmd *Command) {
 	q := t.begin(wire.OpGet, cmd.Key)
-	if cmd.Verb != memcached.MetaGet {
+	if cmd.Verb != MetaGet {
 		return
 	}
 	q.Options = wire.StaleOK
@@ -106,7 +105,7 @@ func (t *handler) here() bool {
 func (t *handler) await(conn *server.Conn, a *delayed) error {
 	t.Names.Release()
 	// Only what was cloned is used after that; see getLater and gat for further keys.
-	last := t.at == t.commands-1 && !t.form.more && t.form.Verb != memcached.Invalid
+	last := t.at == t.commands-1 && !t.form.more && t.form.Verb != Invalid
 	err := server.Wait(conn, last, func() {
 		if a.over == nil {
 			a.reply = a.Serve()

@@ -1,24 +1,23 @@
-package endpoint
+package memcached
 
 import (
 	"cmp"
 	"math"
 
-	"github.com/cachesidecar/cachesidecar/internal/memcached"
 	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
 // write answers the commands that change one key.
-func (t *handler) write(conn *server.Conn, cmd *memcached.Command) {
+func (t *handler) write(conn *server.Conn, cmd *Command) {
 	switch cmd.Verb {
-	case memcached.Delete:
+	case Delete:
 		t.begin(wire.OpDelete, cmd.Key)
-	case memcached.MetaDelete:
+	case MetaDelete:
 		t.metaDelete(cmd)
-	case memcached.Incr, memcached.Decr, memcached.MetaArithmetic:
+	case Incr, Decr, MetaArithmetic:
 		t.incr(cmd)
-	case memcached.Touch:
+	case Touch:
 		t.touch(cmd)
 	default:
 		t.set(cmd)
@@ -28,21 +27,21 @@ func (t *handler) write(conn *server.Conn, cmd *memcached.Command) {
 
 // modes are the modes of SET by verb.
 var modes = [...]wire.Mode{
-	memcached.Set: wire.ModeSet, memcached.Add: wire.ModeAdd, memcached.Replace: wire.ModeReplace,
-	memcached.CAS: wire.ModeCAS, memcached.Append: wire.ModeAppend, memcached.Prepend: wire.ModePrepend,
+	Set: wire.ModeSet, Add: wire.ModeAdd, Replace: wire.ModeReplace,
+	CAS: wire.ModeCAS, Append: wire.ModeAppend, Prepend: wire.ModePrepend,
 }
 
 // set makes the request of a command that brings a value.
-func (t *handler) set(cmd *memcached.Command) {
+func (t *handler) set(cmd *Command) {
 	verb := cmd.Verb
-	if verb == memcached.MetaSet {
+	if verb == MetaSet {
 		// add with a version is an add; append and prepend compare by themselves.
-		if verb = cmd.Mode; cmd.HasCAS && (verb == memcached.Set || verb == memcached.Replace) {
-			verb = memcached.CAS
+		if verb = cmd.Mode; cmd.HasCAS && (verb == Set || verb == Replace) {
+			verb = CAS
 		}
 	}
 	mode := modes[verb]
-	ttl, over := memcached.TTL(cmd.Exptime, t.Now.Wall, wire.MaxTTL)
+	ttl, over := TTL(cmd.Exptime, t.Now.Wall, wire.MaxTTL)
 	if over && !mode.IsConcat() {
 		t.expired(cmd, mode)
 		return
@@ -64,20 +63,20 @@ func (t *handler) set(cmd *memcached.Command) {
 
 // expired makes the request of a value that is over before it is stored: what is there goes,
 // if the condition of the write is met.
-func (t *handler) expired(cmd *memcached.Command, mode wire.Mode) {
+func (t *handler) expired(cmd *Command, mode wire.Mode) {
 	t.form.expired = true
 	switch mode {
 	case wire.ModeSet:
-		t.form.mode = memcached.Set
+		t.form.mode = Set
 	case wire.ModeAdd:
-		t.form.mode = memcached.Add
+		t.form.mode = Add
 		q := t.begin(wire.OpMetaGet, cmd.Key)
 		q.Options = wire.NoValue | wire.Unread | wire.NoLoad
 		return
 	case wire.ModeReplace:
-		t.form.mode = memcached.Replace
+		t.form.mode = Replace
 	case wire.ModeCAS:
-		t.form.mode = memcached.CAS
+		t.form.mode = CAS
 	}
 	q := t.remove(cmd.Key)
 	if mode == wire.ModeCAS {
@@ -97,7 +96,7 @@ func (t *handler) remove(key []byte) *wire.Request {
 // which it would compare nothing.
 const noVersion = math.MaxUint64
 
-func (t *handler) metaDelete(cmd *memcached.Command) {
+func (t *handler) metaDelete(cmd *Command) {
 	q := t.begin(wire.OpDelete, cmd.Key)
 	if cmd.HasCAS {
 		q.Compare = cmp.Or(cmd.CAS, noVersion)
@@ -109,7 +108,7 @@ func (t *handler) metaDelete(cmd *memcached.Command) {
 	if !cmd.Touch {
 		return
 	}
-	switch ms, over := memcached.TTL(cmd.Exptime, t.Now.Wall, wire.MaxTTL); {
+	switch ms, over := TTL(cmd.Exptime, t.Now.Wall, wire.MaxTTL); {
 	case over:
 		q.Options = wire.CacheOnly
 	default:
@@ -117,7 +116,7 @@ func (t *handler) metaDelete(cmd *memcached.Command) {
 	}
 }
 
-func (t *handler) incr(cmd *memcached.Command) {
+func (t *handler) incr(cmd *Command) {
 	q := t.begin(wire.OpIncr, cmd.Key)
 	q.Options = wire.Unsigned
 	if cmd.Down {
@@ -135,8 +134,8 @@ func (t *handler) incr(cmd *memcached.Command) {
 }
 
 // touch makes the request of touch. A time that is over ends the value.
-func (t *handler) touch(cmd *memcached.Command) {
-	ms, over := memcached.TTL(cmd.Exptime, t.Now.Wall, wire.MaxTTL)
+func (t *handler) touch(cmd *Command) {
+	ms, over := TTL(cmd.Exptime, t.Now.Wall, wire.MaxTTL)
 	if over {
 		t.remove(cmd.Key)
 		return

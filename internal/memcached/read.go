@@ -1,7 +1,6 @@
-package endpoint
+package memcached
 
 import (
-	"github.com/cachesidecar/cachesidecar/internal/memcached"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/session"
@@ -11,7 +10,7 @@ import (
 // get answers get and gets: each key in place, until one must wait, or until so many are
 // answered that other connections would wait for long. The keys from that one on go the slow
 // way.
-func (t *handler) get(conn *server.Conn, cmd *memcached.Command) {
+func (t *handler) get(conn *server.Conn, cmd *Command) {
 	c := t.Session
 	one := len(cmd.More) == 0
 	n := 0
@@ -34,7 +33,7 @@ func (t *handler) get(conn *server.Conn, cmd *memcached.Command) {
 			return
 		}
 	}
-	conn.Out = append(conn.Out, memcached.End...)
+	conn.Out = append(conn.Out, End...)
 }
 
 // flush writes a long answer. It may wait, and holds nothing meanwhile. It says whether the
@@ -57,7 +56,7 @@ func (t *handler) value(conn *server.Conn, key []byte) wire.Status {
 		at := len(conn.Out)
 		// The head is as long as the value's numbers, which come with the value: so the value is
 		// put behind the longest head, and moved.
-		room := memcached.MaxHead + max(len(key), len(form.Key)) + len(form.Opaque)
+		room := MaxHead + max(len(key), len(form.Key)) + len(form.Opaque)
 		gap := at + room
 		for cap(conn.Out) < gap {
 			conn.Out = append(conn.Out[:cap(conn.Out)], 0)
@@ -99,12 +98,12 @@ func (t *handler) value(conn *server.Conn, key []byte) wire.Status {
 func (t *handler) closeValue(out []byte, at, gap int, key []byte) []byte {
 	form := &t.form
 	var head int
-	if form.Verb == memcached.Get {
-		head = len(memcached.AppendGetHead(out[:at], key, t.Reply.Flags, len(out)-gap))
+	if form.Verb == Get {
+		head = len(AppendGetHead(out[:at], key, t.Reply.Flags, len(out)-gap))
 	} else {
 		item := itemOf(&t.Reply)
 		item.Size = len(out) - gap
-		if form.Verb == memcached.MetaGet && !form.Value {
+		if form.Verb == MetaGet && !form.Value {
 			return form.AppendCode(out[:at], "HD", &item)
 		}
 		head = len(form.AppendHead(out[:at], nil, key, &item))
@@ -117,7 +116,7 @@ func (t *handler) closeValue(out []byte, at, gap int, key []byte) []byte {
 }
 
 // getLater answers a get from key on, which must wait.
-func (t *handler) getLater(conn *server.Conn, cmd *memcached.Command, key []byte, one bool) {
+func (t *handler) getLater(conn *server.Conn, cmd *Command, key []byte, one bool) {
 	form := &t.form
 	if one {
 		t.wait(conn)
@@ -149,11 +148,11 @@ func (t *handler) getLater(conn *server.Conn, cmd *memcached.Command, key []byte
 }
 
 // gat answers gat and gats: the TTL changes at the owner of the key, which answers.
-func (t *handler) gat(conn *server.Conn, cmd *memcached.Command) {
+func (t *handler) gat(conn *server.Conn, cmd *Command) {
 	form := &t.form
 	form.part = len(cmd.More) > 0
 	if cmd.Key == nil {
-		conn.Out = append(conn.Out, memcached.End...)
+		conn.Out = append(conn.Out, End...)
 	}
 	for key := cmd.Key; key != nil; {
 		t.retime(t.begin(wire.OpMetaGet, key), cmd.Exptime)
@@ -176,7 +175,7 @@ func (t *handler) gat(conn *server.Conn, cmd *memcached.Command) {
 // the same step: a value that another client stores right after it stays.
 func (t *handler) retime(q *wire.Request, exptime int64) {
 	q.Options |= wire.Touch
-	ms, over := memcached.TTL(exptime, t.Now.Wall, wire.MaxTTL)
+	ms, over := TTL(exptime, t.Now.Wall, wire.MaxTTL)
 	if over {
 		q.Options |= wire.CacheOnly
 		return
@@ -185,11 +184,11 @@ func (t *handler) retime(q *wire.Request, exptime int64) {
 }
 
 // metaGet answers mg and me.
-func (t *handler) metaGet(conn *server.Conn, cmd *memcached.Command) {
+func (t *handler) metaGet(conn *server.Conn, cmd *Command) {
 	t.beginRead(cmd)
 	q := t.Req
 	switch {
-	case cmd.Verb == memcached.MetaDebug:
+	case cmd.Verb == MetaDebug:
 		q.Op, q.Options = wire.OpMetaGet, wire.NoValue|wire.Unread|wire.NoLoad
 	case cmd.Touch || cmd.Inspect || cmd.Unread:
 		metaGet(q, &t.form, t.claims(q))

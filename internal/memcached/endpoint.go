@@ -1,4 +1,4 @@
-package endpoint
+package memcached
 
 import (
 	"bytes"
@@ -6,7 +6,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/internal/memcached"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/session"
@@ -72,11 +71,11 @@ type Framing struct {
 
 // Longest bounds a command, in bytes. One byte more than the longest line tells that a line is
 // too long.
-func (f Framing) Longest() int { return memcached.MaxLine + 1 + f.MaxValue }
+func (f Framing) Longest() int { return MaxLine + 1 + f.MaxValue }
 
 // Cut finds the first command.
 func (f Framing) Cut(b []byte, scanned, _ int) server.Cut {
-	span, err := memcached.Cut(b, scanned, f.MaxValue)
+	span, err := Cut(b, scanned, f.MaxValue)
 	switch {
 	case err != nil:
 		return server.Cut{Frame: b, Need: len(b), Bad: err}
@@ -88,7 +87,7 @@ func (f Framing) Cut(b []byte, scanned, _ int) server.Cut {
 
 // Busy answers a value that there is no memory for.
 func (Framing) Busy(dst, beginning []byte, _ error) (out []byte, ok bool) {
-	if memcached.IsQuiet(beginning) {
+	if IsQuiet(beginning) {
 		return dst, true
 	}
 	return append(dst, "SERVER_ERROR out of memory storing object\r\n"...), true
@@ -96,7 +95,7 @@ func (Framing) Busy(dst, beginning []byte, _ error) (out []byte, ok bool) {
 
 // flushAll answers flush_all: all hosts drop the keys of the endpoint's namespace, and of no
 // other. It comes after all commands before it, and before all later ones.
-func (t *handler) flushAll(conn *server.Conn, cmd *memcached.Command) {
+func (t *handler) flushAll(conn *server.Conn, cmd *Command) {
 	q := t.Req
 	*q = wire.Request{Keys: q.Keys[:0]}
 	q.Op, q.Namespace, q.Options, q.App = wire.OpFlush, t.endpoint.Namespace, wire.Cluster, true
@@ -104,7 +103,7 @@ func (t *handler) flushAll(conn *server.Conn, cmd *memcached.Command) {
 		t.refuse(conn, err)
 		return
 	}
-	delay, over := memcached.TTL(cmd.Delay, t.Now.Wall, wire.MaxTTL)
+	delay, over := TTL(cmd.Delay, t.Now.Wall, wire.MaxTTL)
 	t.endpoint.flushLater(time.Duration(delay) * time.Millisecond)
 	switch {
 	case delay > 0 && !over:
