@@ -85,9 +85,8 @@ func openMemcached(m *memcachedDoor, cfg *Config, maxConns int, doors *session.S
 	if cfg.MemcachedDelimiter != "" {
 		m.door.Delimiter = cfg.MemcachedDelimiter[0]
 	}
-	framing := memcached.Framing{MaxValue: int(cfg.MaxValue)}
 	limits := appLimits(cfg, maxConns, doors.Engine.Budget)
-	limits.Framing, limits.MaxFrame = framing, framing.Longest()
+	limits.Framing, limits.MaxFrame = m.door, m.door.Longest()
 	m.server = server.New(limits, cfg.Log, m.door.Handler)
 }
 

@@ -2,15 +2,15 @@
 // socket's protocol. It follows doc/protocol.txt of memcached 1.6, and its program where that page
 // leaves a choice.
 //
-// Input is the commands that server.Conn has read (Framing). Output is memcached's answers, in the
+// Input is the commands that server.Conn has read. Output is memcached's answers, in the
 // order of the commands. A command becomes requests of package wire, which a session.Session
 // executes and counts, with the rights and the share of the client; the form of the answer stays
 // here.
 //
-//	Framing       where a command ends (cut.go)
+//	Endpoint      what all connections of the endpoint have in common: namespaces, counters, and where
+//	              a command ends (cut.go)
 //	Parse         which bytes stand for which command (line.go, parse.go, meta.go); allocates nothing
 //	ReplyFormat   which bytes stand for which answer (format.go)
-//	Endpoint      what all connections of the endpoint have in common: namespaces, counters
 //	handler       one connection; a command that must wait has its reader wait
 //	answerForm    how the answer to a command looks
 //

@@ -12,7 +12,8 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// Endpoint is what all connections have in common that speak memcached's protocol.
+// Endpoint is what all connections have in common that speak memcached's protocol. It is their
+// server.Framing.
 type Endpoint struct {
 	Sessions  *session.Sessions   // of the host
 	Namespace []byte              // of keys that name none
@@ -62,35 +63,6 @@ func (d *Endpoint) refuse(key []byte) *wire.Error {
 func (d *Endpoint) has(prefix, key []byte) bool {
 	_, rest, ok := d.split(key)
 	return ok && bytes.Equal(key[:len(key)-len(rest)], prefix)
-}
-
-// Framing finds the commands of memcached's protocol.
-type Framing struct {
-	MaxValue int // bytes
-}
-
-// Longest bounds a command, in bytes. One byte more than the longest line tells that a line is
-// too long.
-func (f Framing) Longest() int { return MaxLine + 1 + f.MaxValue }
-
-// Cut finds the first command.
-func (f Framing) Cut(b []byte, scanned, _ int) server.Cut {
-	span, err := Cut(b, scanned, f.MaxValue)
-	switch {
-	case err != nil:
-		return server.Cut{Frame: b, Need: len(b), Bad: err}
-	case span.Size == 0:
-		return server.Cut{Need: span.Need, Scanned: span.Scanned}
-	}
-	return server.Cut{Frame: b[:span.Size], Size: span.Size, Drop: span.Drop}
-}
-
-// Busy answers a value that there is no memory for.
-func (Framing) Busy(dst, beginning []byte, _ error) (out []byte, ok bool) {
-	if IsQuiet(beginning) {
-		return dst, true
-	}
-	return append(dst, "SERVER_ERROR out of memory storing object\r\n"...), true
 }
 
 // flushAll answers flush_all: all hosts drop the keys of the endpoint's namespace, and of no

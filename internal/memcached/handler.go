@@ -221,7 +221,7 @@ func (t *handler) present(i int) {
 
 // Oversized answers what cannot be a command. The connection is closed.
 func (t *handler) Oversized(conn *server.Conn, _ []byte, _ int, why error) {
-	if errors.Is(why, ErrLongLine) {
+	if errors.Is(why, errLongLine) {
 		conn.Out = append(conn.Out, "CLIENT_ERROR line too long\r\n"...)
 	}
 }

@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"fmt"
 	"math"
+	"reflect"
 	"strings"
 	"testing"
 
+	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
@@ -196,38 +198,40 @@ func TestParseAgain(t *testing.T) {
 	}
 }
 
+// upTo returns an endpoint that takes values up to a length.
+func upTo(longest int) *Endpoint { return &Endpoint{MaxValue: longest} }
+
 func TestCut(t *testing.T) {
 	for _, test := range []struct {
 		b    string
-		want Span
-		err  error
+		want server.Cut // without its Frame
 	}{
-		{"", Span{}, nil},
-		{"get a", Span{Scanned: 5}, nil},
-		{"get a\r\nget b\r\n", Span{Size: 7}, nil},
-		{"set a 0 0 3\r\nab", Span{Need: 18}, nil},
-		{"set a 0 0 3\r\nabc\r\nget", Span{Size: 18}, nil},
-		{"set a 0 0 -3\r\nabc\r\n", Span{Size: 14}, nil},
-		{"set a 0 0 1001\r\nabc", Span{Size: 16, Drop: 1003}, nil},
-		{"ms a 3 T0\r\nabc\r\n", Span{Size: 16}, nil},
-		{"ms a 3 !\r\nabc\r\n", Span{Size: 15}, nil},
-		{"ms " + strings.Repeat("k", 251) + " 3\r\nabc\r\n", Span{Size: 258}, nil},
-		{strings.Repeat("x", 2048), Span{Scanned: 2048}, nil},
-		{strings.Repeat("x", 2049), Span{}, ErrLongLine},
-		{"get " + strings.Repeat("x ", 2049), Span{Scanned: 4102}, nil},
-		{"get " + strings.Repeat("x ", MaxLine/2), Span{}, ErrLongLine},
-		{"\x80\x00", Span{}, ErrBinary},
-		{"\x16\x03\x01\x02", Span{}, ErrTLS},
-		{"\x16", Span{Scanned: 1}, nil},
-		{"\x16\x04\x01\n", Span{Size: 4}, nil},
-		{"set a\x00b 0 0 1\r\nx\r\n", Span{Size: 15}, nil},
+		{"get a", server.Cut{Scanned: 5}},
+		{"get a\r\nget b\r\n", server.Cut{Size: 7}},
+		{"set a 0 0 3\r\nab", server.Cut{Need: 18}},
+		{"set a 0 0 3\r\nabc\r\nget", server.Cut{Size: 18}},
+		{"set a 0 0 -3\r\nabc\r\n", server.Cut{Size: 14}},
+		{"set a 0 0 1001\r\nabc", server.Cut{Size: 16, Drop: 1003}},
+		{"ms a 3 T0\r\nabc\r\n", server.Cut{Size: 16}},
+		{"ms a 3 !\r\nabc\r\n", server.Cut{Size: 15}},
+		{"ms " + strings.Repeat("k", 251) + " 3\r\nabc\r\n", server.Cut{Size: 258}},
+		{strings.Repeat("x", 2048), server.Cut{Scanned: 2048}},
+		{strings.Repeat("x", 2049), server.Cut{Bad: errLongLine}},
+		{"get " + strings.Repeat("x ", 2049), server.Cut{Scanned: 4102}},
+		{"get " + strings.Repeat("x ", maxLine/2), server.Cut{Bad: errLongLine}},
+		{"\x80\x00", server.Cut{Bad: errBinary}},
+		{"\x16\x03\x01\x02", server.Cut{Bad: errTLS}},
+		{"\x16", server.Cut{Scanned: 1}},
+		{"\x16\x04\x01\n", server.Cut{Size: 4}},
+		{"set a\x00b 0 0 1\r\nx\r\n", server.Cut{Size: 15}},
 	} {
-		got, err := Cut([]byte(test.b), 0, 1000)
-		if err != nil {
-			got = Span{}
+		got := upTo(1000).Cut([]byte(test.b), 0, 0)
+		frame := got.Frame
+		if got.Frame = nil; got.Bad != nil {
+			got.Need = 0
 		}
-		if got != test.want || err != test.err {
-			t.Errorf("%.40q: got %+v, %v, want %+v, %v", test.b, got, err, test.want, test.err)
+		if !reflect.DeepEqual(got, test.want) || got.Bad == nil && string(frame) != test.b[:got.Size] {
+			t.Errorf("%.40q: got %+v of %.40q, want %+v", test.b, got, frame, test.want)
 		}
 	}
 }
@@ -237,18 +241,18 @@ func TestCutByByte(t *testing.T) {
 	stream := []byte("get a\r\nset b 0 0 4\r\n\r\n\r\n\r\nms c 2 T1\r\nhi\r\nfoo\nmn\r\n")
 	var whole, parts []string
 	for b := stream; len(b) > 0; {
-		s, err := Cut(b, 0, 1000)
-		if err != nil || s.Size == 0 {
-			t.Fatalf("%q: %+v, %v", b, s, err)
+		s := upTo(1000).Cut(b, 0, 0)
+		if s.Size == 0 {
+			t.Fatalf("%q: %+v", b, s)
 		}
 		whole = append(whole, string(b[:s.Size]))
 		b = b[s.Size:]
 	}
 	begin, scanned := 0, 0
 	for end := 1; end <= len(stream); end++ {
-		s, err := Cut(stream[begin:end], scanned, 1000)
-		if err != nil {
-			t.Fatal(err)
+		s := upTo(1000).Cut(stream[begin:end], scanned, 0)
+		if s.Bad != nil {
+			t.Fatal(s.Bad)
 		}
 		if scanned = s.Scanned; s.Size > 0 {
 			parts = append(parts, string(stream[begin:begin+s.Size]))
@@ -297,12 +301,12 @@ func TestNoAllocations(t *testing.T) {
 		[]byte("set key:0000001 0 0 3\r\nabc\r\n"), []byte("ms key:0000001 3 T9\r\nabc\r\n"), []byte("get a b c d\r\n"),
 	}
 	var c Command
-	dst := make([]byte, 0, 1024)
+	door, dst := upTo(1000), make([]byte, 0, 1024)
 	item := Item{Value: []byte("abc"), Size: 3, Version: 1 << 60}
 	testenv.Allocates(t, "all of them", 0, 100, func() {
 		for _, q := range requests {
-			if _, err := Cut(q, 0, 1000); err != nil {
-				t.Fatal(err)
+			if cut := door.Cut(q, 0, 0); cut.Size != len(q) {
+				t.Fatalf("%q: %+v", q, cut)
 			}
 			Parse(q, &c)
 			dst = c.Format.AppendItem(dst[:0], nil, c.Key, &item)
@@ -319,10 +323,13 @@ func FuzzParse(f *testing.F) {
 		f.Add([]byte(s), 7)
 	}
 	f.Fuzz(func(t *testing.T, b []byte, at int) {
-		const most = 1 << 16
-		span, err := Cut(b, 0, most)
-		if err != nil || span.Size == 0 {
-			if span.Need != 0 && span.Need <= len(b) {
+		if len(b) == 0 {
+			return
+		}
+		door := upTo(1 << 16)
+		span := door.Cut(b, 0, 0)
+		if span.Bad != nil || span.Size == 0 {
+			if span.Bad == nil && span.Need != 0 && span.Need <= len(b) {
 				t.Fatalf("%q needs %d bytes and has %d", b, span.Need, len(b))
 			}
 			return
@@ -332,9 +339,9 @@ func FuzzParse(f *testing.F) {
 		}
 		// A beginning of the request is not complete, and has the same end.
 		if part := int(uint(at) % uint(span.Size)); part > 0 && span.Drop == 0 {
-			early, err := Cut(b[:part], 0, most)
-			if err != nil || early.Size != 0 && early.Drop == 0 {
-				t.Fatalf("%q is complete after %d of %d bytes: %+v, %v", b, part, span.Size, early, err)
+			early := door.Cut(b[:part], 0, 0)
+			if early.Bad != nil || early.Size != 0 && early.Drop == 0 {
+				t.Fatalf("%q is complete after %d of %d bytes: %+v", b, part, span.Size, early)
 			}
 		}
 		var c Command

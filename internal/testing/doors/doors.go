@@ -212,7 +212,7 @@ func (h *Host) TextOver(network string) *memcachedtest.Conn {
 		}
 	}
 	door := h.endpoints[kind] // the map is the test's own
-	l, framing := h.Limits(), memcached.Framing{MaxValue: h.Config.MaxValue}
-	l.Framing, l.MaxFrame = framing, framing.Longest()
+	l := h.Limits()
+	l.Framing, l.MaxFrame = door, door.Longest()
 	return memcachedtest.New(h.t, h.Dial(kind, network, l, door.Handler))
 }
