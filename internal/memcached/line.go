@@ -1,6 +1,10 @@
 package memcached
 
-import "bytes"
+import (
+	"bytes"
+	"math"
+	"strconv"
+)
 
 // word cuts the first word off a line. Only spaces divide words.
 func word(line []byte) (w, rest []byte) {
@@ -11,6 +15,19 @@ func word(line []byte) (w, rest []byte) {
 		return line[:n], line[n:]
 	}
 	return line, nil
+}
+
+// maxWords is more words than a command without flags has behind its name, but for the keys of a get.
+const maxWords = 7
+
+// split cuts a line into words, and says how many there are; of more than maxWords it looks at no more.
+func split(line []byte) (w [maxWords][]byte, n int) {
+	for n = range w {
+		if w[n], line = word(line); len(w[n]) == 0 {
+			return w, n
+		}
+	}
+	return w, maxWords
 }
 
 // lineOf returns the words of a request's line, without its end, and what follows it. The
@@ -38,20 +55,6 @@ func trimmed(line []byte) []byte {
 func lastWord(line []byte) []byte {
 	line = bytes.TrimRight(line, " ")
 	return line[bytes.LastIndexByte(line, ' ')+1:]
-}
-
-// atEnd says whether a line has no further word.
-func atEnd(line []byte) bool {
-	w, _ := word(line)
-	return len(w) == 0
-}
-
-// isLast says whether the last word of two is w. The second one may be missing.
-func isLast(w string, first, second []byte) bool {
-	if len(second) == 0 {
-		second = first
-	}
-	return string(second) == w
 }
 
 // crlf follows a value.
@@ -128,30 +131,25 @@ func plainNumber(line []byte) (n int, rest []byte, ok bool) {
 
 // readAny is read for any way to write the words.
 func (s *storage) readAny(v Verb, line []byte) {
-	s.key, line = word(line)
-	flags, line := word(line)
-	exptime, line := word(line)
-	length, line := word(line)
-	last, casOK := length, true
+	w, n := split(line)
+	least := 4
 	if v == CAS {
-		last, line = word(line)
-		s.cas, casOK = unsigned(last)
+		least = 5
 	}
-	missing := len(last) == 0
-	if w, rest := word(line); len(w) > 0 {
-		last = w
-		missing = missing || !atEnd(rest) // or too many
-	}
-	if missing {
+	if n < least || n > least+1 {
 		s.err = errorLine
 		return
 	}
-	s.quiet = string(last) == noreply
-	var ok [3]bool
-	s.flags, ok[0] = parseUint32(flags)
-	s.exptime, ok[1] = signed(exptime)
-	s.length, ok[2] = lengthOf(length)
-	if ok != [3]bool{true, true, true} || !casOK || len(s.key) > MaxKeyLen {
+	s.key, s.quiet = w[0], string(w[n-1]) == noreply
+	flags, ok1 := unsigned(w[1], 32)
+	exptime, ok2 := signed(w[2])
+	length, ok3 := lengthOf(w[3])
+	s.flags, s.exptime, s.length = uint32(flags), exptime, length
+	ok4 := true
+	if v == CAS {
+		s.cas, ok4 = unsigned(w[4], 64)
+	}
+	if !ok1 || !ok2 || !ok3 || !ok4 || len(s.key) > MaxKeyLen {
 		s.err = badFormat
 	}
 }
@@ -169,31 +167,41 @@ func (s *storage) readMeta(line []byte) {
 		s.err = errorLine
 	case len(s.key) > MaxKeyLen, !ok:
 		s.err = badFormat
-	case words(s.meta) > maxFlags-1:
-		s.err = "CLIENT_ERROR options flags too long"
+	default:
+		if n, _ := measure(s.meta); n > maxFlags-1 {
+			s.err = "CLIENT_ERROR options flags too long"
+		}
 	}
 }
 
-// words counts the words of a line.
-func words(line []byte) (n int) {
+// measure counts the words of a line, and returns the length of the longest.
+func measure(line []byte) (n, longest int) {
 	for {
 		var w []byte
 		if w, line = word(line); len(w) == 0 {
-			return n
+			return n, longest
 		}
 		n++
+		longest = max(longest, len(w))
 	}
 }
 
-// longest returns the length of the longest word of a line.
-func longest(line []byte) (n int) {
-	for {
-		var w []byte
-		if w, line = word(line); len(w) == 0 {
-			return n
-		}
-		n = max(n, len(w))
-	}
+// unsigned reads a decimal number of so many bits.
+func unsigned(b []byte, bits int) (n uint64, ok bool) {
+	n, err := strconv.ParseUint(string(bytes.TrimPrefix(b, []byte("+"))), 10, bits)
+	return n, err == nil
+}
+
+// signed reads a decimal number with an optional sign.
+func signed(b []byte) (n int64, ok bool) {
+	n, err := strconv.ParseInt(string(b), 10, 64)
+	return n, err == nil
+}
+
+// lengthOf reads the length of a value.
+func lengthOf(b []byte) (int, bool) {
+	n, ok := unsigned(b, 31)
+	return int(n), ok && n <= math.MaxInt32-2
 }
 
 const (

@@ -46,9 +46,11 @@ func (c *Command) metaKey(v Verb, args []byte, tooMany, bad string) {
 	if c.setVerb(v); !c.setKey(key) {
 		return
 	}
-	if len(flags) > 2*maxFlags && words(flags) > maxFlags {
-		c.fail(tooMany)
-		return
+	if len(flags) > 2*maxFlags { // most have few
+		if n, _ := measure(flags); n > maxFlags {
+			c.fail(tooMany)
+			return
+		}
 	}
 	if why := c.readFlags(flags); why != "" {
 		if bad != "" && why != longOpaque {
@@ -168,19 +170,21 @@ func (c *Command) flag(o byte, token []byte) (wrong string, known bool) {
 		c.RecacheTime, ok = signed(token)
 	case 'C':
 		c.HasCAS = true
-		c.CAS, ok = unsigned(token)
+		c.CAS, ok = unsigned(token, 64)
 	case 'F':
-		if c.Flags, ok = parseUint32(token); !ok {
+		var flags uint64
+		if flags, ok = unsigned(token, 32); !ok {
 			return badFormat, true
 		}
+		c.Flags = uint32(flags)
 	case 'M':
 		return c.setMode(token), true
 	case 'J':
-		if c.Initial, ok = unsigned(token); !ok {
+		if c.Initial, ok = unsigned(token, 64); !ok {
 			return "CLIENT_ERROR invalid numeric initial value", true
 		}
 	case 'D':
-		if c.Delta, ok = unsigned(token); !ok {
+		if c.Delta, ok = unsigned(token, 64); !ok {
 			return "CLIENT_ERROR invalid numeric delta value", true
 		}
 	case 'v':

@@ -138,9 +138,7 @@ func (c *Command) get(name, args []byte) {
 		return
 	}
 	if c.Verb == Gat || c.Verb == Gats {
-		var ok bool
-		if c.Exptime, ok = signed(key); !ok {
-			c.fail("CLIENT_ERROR invalid exptime argument")
+		if !c.setTime(&c.Exptime, key) {
 			return
 		}
 		if key, rest = word(rest); len(key) == 0 {
@@ -150,7 +148,10 @@ func (c *Command) get(name, args []byte) {
 	if !c.setKey(key) {
 		return
 	}
-	if c.More = rest; len(rest) > MaxKeyLen && longest(rest) > MaxKeyLen {
+	if c.More = rest; len(rest) <= MaxKeyLen {
+		return
+	}
+	if _, longest := measure(rest); longest > MaxKeyLen {
 		c.fail(badFormat)
 	}
 }
@@ -191,115 +192,88 @@ func (c *Command) value(length int, data []byte) {
 	}
 }
 
-func (c *Command) delete(args []byte) {
-	key, rest := word(args)
-	second, rest := word(rest)
-	third, rest := word(rest)
-	switch {
-	case len(key) == 0, !atEnd(rest):
+// words reads the words behind a command's name, of which there are at least and at most so many. The
+// last one may say that the client wants no answer. It returns none if it has failed the command.
+func (c *Command) words(v Verb, args []byte, least, most int) (w [maxWords][]byte, n int) {
+	if w, n = split(args); n < least || n > most {
 		c.fail(errorLine)
-		return
-	case len(third) > 0:
-		c.Format.Quiet = string(third) == noreply
-	default:
-		c.Format.Quiet = string(second) == noreply
+		return w, 0
 	}
-	zero := string(second) == "0"
-	if len(third) > 0 && !(zero && c.Format.Quiet) || len(third) == 0 && len(second) > 0 && !zero && !c.Format.Quiet {
+	c.setVerb(v)
+	c.Format.Quiet = n > 0 && string(w[n-1]) == noreply
+	return w, n
+}
+
+func (c *Command) delete(args []byte) {
+	w, n := c.words(Delete, args, 1, 3)
+	if n == 0 {
+		return
+	}
+	if n == 1 {
+		c.Format.Quiet = false // it is the key
+	}
+	zero := string(w[1]) == "0"
+	if n == 2 && !zero && !c.Format.Quiet || n == 3 && !(zero && c.Format.Quiet) {
 		c.fail("CLIENT_ERROR bad command line format.  Usage: delete <key> [noreply]")
 		return
 	}
-	c.setVerb(Delete)
-	c.setKey(key)
-}
-
-// keyAndNumber reads `<key> <word> [noreply]`.
-func (c *Command) keyAndNumber(v Verb, args []byte) (number []byte, ok bool) {
-	key, rest := word(args)
-	number, rest = word(rest)
-	quiet, rest := word(rest)
-	if len(number) == 0 || !atEnd(rest) {
-		c.fail(errorLine)
-		return nil, false
-	}
-	c.setVerb(v)
-	c.Format.Quiet = isLast(noreply, number, quiet)
-	return number, c.setKey(key)
+	c.setKey(w[0])
 }
 
 func (c *Command) arithmetic(v Verb, args []byte) {
-	number, ok := c.keyAndNumber(v, args)
-	if !ok {
+	w, n := c.words(v, args, 2, 3)
+	if n == 0 || !c.setKey(w[0]) {
 		return
 	}
 	c.Down = v == Decr
-	if c.Delta, ok = unsigned(number); !ok {
+	var ok bool
+	if c.Delta, ok = unsigned(w[1], 64); !ok {
 		c.fail("CLIENT_ERROR invalid numeric delta argument")
 	}
 }
 
 func (c *Command) touch(args []byte) {
-	number, ok := c.keyAndNumber(Touch, args)
-	if !ok {
-		return
-	}
-	if c.Exptime, ok = signed(number); !ok {
-		c.fail("CLIENT_ERROR invalid exptime argument")
+	if w, n := c.words(Touch, args, 2, 3); n > 0 && c.setKey(w[0]) {
+		c.setTime(&c.Exptime, w[1])
 	}
 }
 
+// setTime reads an exptime, or a delay. It returns false if it has failed the command.
+func (c *Command) setTime(to *int64, word []byte) (ok bool) {
+	if *to, ok = signed(word); !ok {
+		c.fail("CLIENT_ERROR invalid exptime argument")
+	}
+	return ok
+}
+
 func (c *Command) flushAll(args []byte) {
-	delay, rest := word(args)
-	quiet, rest := word(rest)
-	if !atEnd(rest) {
-		c.fail(errorLine)
-		return
-	}
-	c.setVerb(FlushAll)
-	if len(quiet) == 0 && string(delay) == noreply {
-		c.Format.Quiet = true
-		return
-	}
-	c.Format.Quiet = string(quiet) == noreply
-	if len(delay) > 0 {
-		var ok bool
-		if c.Delay, ok = signed(delay); !ok {
-			c.fail("CLIENT_ERROR invalid exptime argument")
-		}
+	if w, n := c.words(FlushAll, args, 0, 2); n == 2 || n == 1 && !c.Format.Quiet {
+		c.setTime(&c.Delay, w[0])
 	}
 }
 
 func (c *Command) verbosity(args []byte) {
-	level, rest := word(args)
-	quiet, rest := word(rest)
-	if len(level) == 0 || !atEnd(rest) {
-		c.fail(errorLine)
-		return
-	}
-	c.setVerb(Verbosity)
-	c.Format.Quiet = isLast(noreply, level, quiet)
-	if _, ok := parseUint32(level); !ok {
+	w, n := c.words(Verbosity, args, 1, 2)
+	if _, ok := unsigned(w[0], 32); n > 0 && !ok {
 		c.fail(badFormat)
 	}
 }
 
 // stats reads `[<what>]`, and the words of a dump: of which slab class, and how many keys.
 func (c *Command) stats(args []byte) {
+	w, _ := split(args)
 	c.setVerb(Stats)
-	c.Sub, args = word(args)
-	if string(c.Sub) != "cachedump" {
+	if c.Sub = w[0]; string(c.Sub) != "cachedump" {
 		return
 	}
-	class, args := word(args)
-	limit, _ := word(args)
-	of, ok1 := parseUint32(class)
-	_, ok2 := parseUint32(limit)
+	class, ok1 := unsigned(w[1], 32)
+	_, ok2 := unsigned(w[2], 32)
 	switch {
-	case len(limit) == 0:
+	case len(w[2]) == 0:
 		c.fail("CLIENT_ERROR bad command line")
 	case !ok1 || !ok2:
 		c.fail(badFormat)
-	case of > maxClass:
+	case class > maxClass:
 		c.fail("CLIENT_ERROR Illegal slab id")
 	default:
 		c.setVerb(Dump)
@@ -311,9 +285,7 @@ const maxClass = 63
 
 // crawler reads the one command of the crawler that is a question.
 func (c *Command) crawler(args []byte) {
-	name, rest := word(args)
-	which, rest := word(rest)
-	if string(name) != "metadump" || len(which) == 0 || !atEnd(rest) {
+	if w, n := split(args); n != 2 || string(w[0]) != "metadump" {
 		c.fail(errorLine)
 		return
 	}
