@@ -47,8 +47,6 @@ type Command struct {
 type Fields struct {
 	Verb  Verb
 	Error string // the answer to Invalid
-	// The line looks like the first line of an HTTP request, or of one of a protocol like it.
-	HTTP bool
 	// The line begins with no command of memcached, of those included that are not served.
 	Unknown bool
 	// A value for Key is too long, and the present one must go, as in memcached: it is no longer what the

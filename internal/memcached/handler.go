@@ -171,7 +171,7 @@ func (t *handler) Serve(conn *server.Conn, frames [][]byte) error {
 		cmd := &t.cmds[i]
 		Parse(frame, cmd)
 		switch first := !t.hadCommand; {
-		case cmd.HTTP, first && IsHTTP(frame):
+		case (first || cmd.Unknown) && isHTTP(frame):
 			return errHTTP // whatever command the line could be too
 		case first && cmd.Unknown:
 			conn.Out = append(conn.Out, "ERROR\r\n"...)

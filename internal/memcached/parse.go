@@ -59,8 +59,6 @@ func Parse(request []byte, c *Command) {
 	case "lru", "slabs", "watch", "cache_memlimit", "extstore", "refresh_certs":
 		c.fail(errorLine)
 	default:
-		// The header Host comes before a body: its first line may be a command, as get /x HTTP/1.1.
-		c.HTTP = bytes.EqualFold(name, []byte("Host:")) || isHTTP(line)
 		c.unknown()
 	}
 }
@@ -81,14 +79,14 @@ func plainGet(request []byte) []byte {
 	return key
 }
 
-// IsHTTP says whether a request's line could be the first line of an HTTP request, or of one of
-// RTSP or SIP, which look alike.
-func IsHTTP(request []byte) bool {
+// isHTTP says whether a command's line could be one of an HTTP request, or of one of RTSP or SIP, which
+// look alike: the first line, or the header Host. It comes before a body, whose first line may be a
+// command, as the first line of the request, get /x HTTP/1.1.
+func isHTTP(request []byte) bool {
 	line, _ := lineOf(request)
-	return isHTTP(line)
-}
-
-func isHTTP(line []byte) bool {
+	if name, _ := word(line); bytes.EqualFold(name, []byte("Host:")) {
+		return true
+	}
 	protocol, _, versioned := bytes.Cut(lastWord(line), []byte("/"))
 	switch string(protocol) {
 	case "HTTP", "RTSP", "SIP":

@@ -43,7 +43,6 @@ func says(c *Command) string {
 	add("wantvalue", "", c.Format.Value)
 	add("opaque", string(c.Format.Opaque), c.Format.Opaque != nil)
 	add("back", string(c.Format.flags[:c.Format.nFlags]), c.Format.nFlags > 0)
-	add("http", "", c.HTTP)
 	add("toolong", "", c.DropPresent)
 	add("unknown", "", c.Unknown)
 	if c.Error != "" {
@@ -117,8 +116,8 @@ func TestParse(t *testing.T) {
 		{"verbosity x\r\n", "! CLIENT_ERROR bad command line format"},
 		{"quit\r\n", "19"},
 		{"GET a\r\n", "! ERROR unknown="},
-		{"GET / HTTP/1.1\r\n", "! ERROR http= unknown="},
-		{"OPTIONS sip:a SIP/2.0\r\n", "! ERROR http= unknown="},
+		{"GET / HTTP/1.1\r\n", "! ERROR unknown="},
+		{"OPTIONS sip:a SIP/2.0\r\n", "! ERROR unknown="},
 		{"gut a\r\n", "! ERROR unknown="},
 		{"\r\n", "! ERROR unknown="},
 		{" \n", "! ERROR unknown="},
