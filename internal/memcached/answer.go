@@ -1,17 +1,13 @@
 package memcached
 
 import (
-	"bytes"
 	"strconv"
 
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
 // append appends the answer to a request, and counts it.
-func (f *answerForm) append(dst []byte, n *tally, q *wire.Request, r *wire.Reply) []byte {
-	if f.Verb == Invalid {
-		return dst // see handler.drop
-	}
+func (f *form) append(dst []byte, n *tally, q *wire.Request, r *wire.Reply) []byte {
 	n.note(f, q, r)
 	return appendAnswer(dst, f, q, r)
 }
@@ -24,11 +20,14 @@ func itemOf(r *wire.Reply) Item {
 }
 
 // appendAnswer appends the answer to a command, or the part of it that a request brings.
-func appendAnswer(dst []byte, f *answerForm, q *wire.Request, r *wire.Reply) []byte {
-	if r.Status.IsError() && !f.part {
+func appendAnswer(dst []byte, f *form, q *wire.Request, r *wire.Reply) []byte {
+	switch {
+	case f.verb == Invalid: // the request has dropped a value, or there was none
+		return f.AppendLine(dst, f.err)
+	case r.Status.IsError() && !f.part:
 		return appendError(dst, f, r)
 	}
-	switch f.Verb {
+	switch f.verb {
 	case Get, Gets, Gat, Gats:
 		return appendGet(dst, f, q, r)
 	case MetaGet:
@@ -57,7 +56,7 @@ func appendAnswer(dst []byte, f *answerForm, q *wire.Request, r *wire.Reply) []b
 }
 
 // line appends one of two lines, or an error.
-func line(dst []byte, f *answerForm, r *wire.Reply, ok, miss string) []byte {
+func line(dst []byte, f *form, r *wire.Reply, ok, miss string) []byte {
 	switch {
 	case r.Status.IsError():
 		return appendError(dst, f, r)
@@ -68,7 +67,7 @@ func line(dst []byte, f *answerForm, r *wire.Reply, ok, miss string) []byte {
 }
 
 // appendError appends an error as memcached says it.
-func appendError(dst []byte, f *answerForm, r *wire.Reply) []byte {
+func appendError(dst []byte, f *form, r *wire.Reply) []byte {
 	switch r.Status {
 	case wire.BadRequest, wire.Unauthorized, wire.Unsupported:
 		return f.AppendError(dst, "CLIENT_ERROR", r.Message)
@@ -79,7 +78,7 @@ func appendError(dst []byte, f *answerForm, r *wire.Reply) []byte {
 }
 
 // appendGet appends the values of a get. A key that cannot be read beside others is a miss.
-func appendGet(dst []byte, f *answerForm, q *wire.Request, r *wire.Reply) []byte {
+func appendGet(dst []byte, f *form, q *wire.Request, r *wire.Reply) []byte {
 	switch {
 	case q.Op == wire.OpMGet:
 		for i := range r.Items {
@@ -89,7 +88,7 @@ func appendGet(dst []byte, f *answerForm, q *wire.Request, r *wire.Reply) []byte
 		}
 	case r.Status == wire.OK:
 		item := itemOf(r)
-		dst = f.AppendItem(dst, nil, f.Key, &item)
+		dst = f.AppendItem(dst, nil, f.written, &item)
 	}
 	if f.more {
 		return dst
@@ -114,7 +113,7 @@ func metaItem(r *wire.Reply) Item {
 
 // appendMetaGet appends the answer to mg. A key that is not there and that a client is to
 // load looks like an empty value, as in memcached.
-func appendMetaGet(dst []byte, f *answerForm, q *wire.Request, r *wire.Reply) []byte {
+func appendMetaGet(dst []byte, f *form, q *wire.Request, r *wire.Reply) []byte {
 	item := itemOf(r)
 	item.Stale = r.Status == wire.Stale
 	switch {
@@ -126,19 +125,19 @@ func appendMetaGet(dst []byte, f *answerForm, q *wire.Request, r *wire.Reply) []
 	return f.AppendItem(dst, nil, nil, &item)
 }
 
-func appendDelete(dst []byte, f *answerForm, r *wire.Reply) []byte {
-	if f.Verb == Delete {
+func appendDelete(dst []byte, f *form, r *wire.Reply) []byte {
+	if f.verb == Delete {
 		return line(dst, f, r, "DELETED", "NOT_FOUND")
 	}
 	return code(dst, f, r, nil)
 }
 
 // code appends the answer to a meta command that brings no value.
-func code(dst []byte, f *answerForm, r *wire.Reply, item *Item) []byte {
+func code(dst []byte, f *form, r *wire.Reply, item *Item) []byte {
 	switch {
 	case r.Status.IsError():
 		return appendError(dst, f, r)
-	case r.Status == wire.OK && f.Quiet:
+	case r.Status == wire.OK && f.quiet:
 		return dst
 	case r.Status == wire.OK:
 		return f.AppendCode(dst, "HD", item)
@@ -152,10 +151,10 @@ func code(dst []byte, f *answerForm, r *wire.Reply, item *Item) []byte {
 
 const notNumber = "CLIENT_ERROR cannot increment or decrement non-numeric value"
 
-func appendNumber(dst []byte, f *answerForm, r *wire.Reply) []byte {
+func appendNumber(dst []byte, f *form, r *wire.Reply) []byte {
 	switch r.Status {
 	case wire.OK:
-		if f.Quiet {
+		if f.quiet {
 			return dst
 		}
 		return append(strconv.AppendUint(dst, uint64(r.Number), 10), "\r\n"...)
@@ -165,10 +164,10 @@ func appendNumber(dst []byte, f *answerForm, r *wire.Reply) []byte {
 	return f.AppendLine(dst, "NOT_FOUND")
 }
 
-func appendMetaNumber(dst []byte, f *answerForm, r *wire.Reply) []byte {
+func appendMetaNumber(dst []byte, f *form, r *wire.Reply) []byte {
 	switch r.Status {
 	case wire.OK:
-		if f.Quiet {
+		if f.quiet {
 			return dst
 		}
 		var digits [20]byte
@@ -183,7 +182,7 @@ func appendMetaNumber(dst []byte, f *answerForm, r *wire.Reply) []byte {
 }
 
 // appendStored appends the answer to a command that brings a value.
-func appendStored(dst []byte, f *answerForm, q *wire.Request, r *wire.Reply) []byte {
+func appendStored(dst []byte, f *form, q *wire.Request, r *wire.Reply) []byte {
 	status := r.Status
 	item := Item{Version: r.Version}
 	if len(r.Items) == 1 { // a deletion in the place of a value that was over at once
@@ -212,7 +211,7 @@ func appendStored(dst []byte, f *answerForm, q *wire.Request, r *wire.Reply) []b
 	if status != wire.OK {
 		item.Version = 0
 	}
-	if f.Verb == MetaSet {
+	if f.verb == MetaSet {
 		one := wire.Reply{Status: status}
 		return code(dst, f, &one, &item)
 	}
@@ -227,31 +226,11 @@ func appendStored(dst []byte, f *answerForm, q *wire.Request, r *wire.Reply) []b
 	return f.AppendLine(dst, "NOT_FOUND")
 }
 
-// answerForm is the form of an answer that a request brings, or a part of it.
-type answerForm struct {
-	*ReplyFormat
-	prefix []byte // of the keys of an MGET
-	mode   Verb   // of a command that brings a value: its condition
-	part   bool   // one of several requests of a get
-	more   bool   // and not the last one
-
-	vivify, claims bool // of mg: a missing key is claimed too; the caller may claim
-	invalidate     bool // of ms: the flag I
-	expired        bool // the value was over before it was stored
-}
-
-// clone returns a copy whose bytes are its own.
-func (f *answerForm) clone() *answerForm {
-	n := *f
-	n.ReplyFormat, n.prefix = f.ReplyFormat.Clone(), bytes.Clone(f.prefix)
-	return &n
-}
-
 // metaGet turns the GET of an mg into a METAGET. With claims it may claim the right to load
 // the value.
-func metaGet(q *wire.Request, f *answerForm, claims bool) {
+func metaGet(q *wire.Request, f *form, claims bool) {
 	q.Op, q.Options = wire.OpMetaGet, 0
-	if !f.Value {
+	if !f.withValue {
 		q.Options = wire.NoValue
 	}
 	if claims {
@@ -270,8 +249,8 @@ func renews(q *wire.Request, r *wire.Reply) bool {
 
 // turns says whether the reply to the GET of an mg does not answer it: then the request has
 // become the METAGET that does.
-func turns(f *answerForm, q *wire.Request, r *wire.Reply) bool {
-	if f.Verb != MetaGet || q.Op != wire.OpGet {
+func turns(f *form, q *wire.Request, r *wire.Reply) bool {
+	if f.verb != MetaGet || q.Op != wire.OpGet {
 		return false
 	}
 	missed := r.Status == wire.Miss && r.Why == wire.NotCached && f.vivify

@@ -1,5 +1,7 @@
 package memcached
 
+import "bytes"
+
 // Verb is the name of a command.
 type Verb uint8
 
@@ -45,8 +47,7 @@ type Command struct {
 
 // Fields are what a command says. Those that its verb does not use are zero.
 type Fields struct {
-	Verb  Verb
-	Error string // the answer to Invalid
+	form
 	// The line begins with no command of memcached, of those included that are not served.
 	Unknown bool
 	// A value for Key is too long, and the present one must go, as in memcached: it is no longer what the
@@ -64,13 +65,22 @@ type Fields struct {
 	Delay   int64  // of flush_all, seconds
 	Sub     []byte // of stats: the first argument
 
-	Meta
-	Format ReplyFormat
+	// What the flags of a meta command say beside its values.
+	Touch   bool // T: Exptime is set
+	HasCAS  bool // C
+	Unread  bool // u
+	Inspect bool // h or l: the answer tells of earlier reads
+	Down    bool // of ma: decrement
+	Recache bool // R: RecacheTime is set
+
+	VivifyTime, RecacheTime int64
+
+	modeToken byte // of M; zero: none
 }
 
 // ReadsOne says whether the command reads one key, and changes nothing before its value is missed.
 func (c *Command) ReadsOne() bool {
-	switch c.Verb {
+	switch c.verb {
 	case Get, Gets:
 		return c.Key != nil && len(c.More) == 0
 	case MetaGet:
@@ -79,49 +89,37 @@ func (c *Command) ReadsOne() bool {
 	return false
 }
 
-// Meta is what the flags of a meta command say beside its values.
-type Meta struct {
-	Touch      bool // T: Exptime is set
-	HasCAS     bool // C
-	Unread     bool // u
-	Inspect    bool // h or l: the answer tells of earlier reads
-	Invalidate bool // I
-	Down       bool // of ma: decrement
-	Vivify     bool // N: VivifyTime is set
-	Recache    bool // R: RecacheTime is set
-	Mode       Verb // of ms: Set, Add, Replace, Append or Prepend
+// form is how the answer to a command looks, or a part of it that a request brings. It outlives the
+// command's bytes in a copy (see clone).
+type form struct {
+	verb      Verb
+	err       string // the answer to Invalid
+	quiet     bool   // noreply, or the flag q
+	withValue bool   // of a meta command: the answer has the value
+	base64    bool
+	written   []byte         // the key, as the client has written it; for an answer with several keys nil
+	opaque    []byte         // with its flag O in front; nil: none
+	repeated  [maxFlags]byte // flags, in their order
+	nRepeated uint8
 
-	VivifyTime, RecacheTime int64
+	vivify     bool // of mg and ma, N: VivifyTime is set, and a missing key is claimed or made
+	invalidate bool // of ms and md: the flag I
+	mode       Verb // of a command that brings a value: its condition
+	expired    bool // the value was over before it was stored
 
-	mode byte // the token of M; zero: none
-}
-
-// ReplyFormat is what the answer to a command must look like. It outlives the command's bytes in a
-// copy (see Clone).
-type ReplyFormat struct {
-	Verb   Verb
-	Quiet  bool // noreply, or the flag q
-	Value  bool // of a meta command: the answer has the value
-	Base64 bool
-	Key    []byte // as the client has written it; for an answer with several keys nil
-	Opaque []byte // with its flag O in front; nil: none
-
-	flags  [maxFlags]byte // that the answer repeats, in their order
-	nFlags uint8
+	prefix []byte // of the keys of an MGET
+	part   bool   // one of several requests of a get
+	more   bool   // and not the last one
+	claims bool   // of mg: the caller may claim
 }
 
 // maxFlags bounds the flags of a meta command.
 const maxFlags = 17
 
-// Clone returns a copy of a form whose bytes are its own.
-func (f *ReplyFormat) Clone() *ReplyFormat {
+// clone returns a copy whose bytes are its own.
+func (f *form) clone() *form {
 	n := *f
-	b := make([]byte, 0, len(f.Key)+len(f.Opaque))
-	b = append(append(b, f.Key...), f.Opaque...)
-	n.Key, n.Opaque = b[:len(f.Key):len(f.Key)], nil
-	if f.Opaque != nil {
-		n.Opaque = b[len(f.Key):]
-	}
+	n.written, n.opaque, n.prefix = bytes.Clone(f.written), bytes.Clone(f.opaque), bytes.Clone(f.prefix)
 	return &n
 }
 

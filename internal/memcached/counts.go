@@ -88,9 +88,12 @@ func (n *tally) outcome(r *wire.Reply, hits, misses count) {
 }
 
 // note counts a request, which has been answered.
-func (n *tally) note(f *answerForm, q *wire.Request, r *wire.Reply) {
-	switch f.Verb {
+func (n *tally) note(f *form, q *wire.Request, r *wire.Reply) {
+	switch f.verb {
 	case Invalid:
+		if f.err == TooLarge {
+			n[storeTooLarge]++
+		}
 	case Get, Gets, MetaGet:
 		if q.Op != wire.OpMGet {
 			n.get(r.Status)
@@ -119,7 +122,7 @@ func (n *tally) note(f *answerForm, q *wire.Request, r *wire.Reply) {
 }
 
 // set counts a command that brings a value.
-func (n *tally) set(f *answerForm, r *wire.Reply) {
+func (n *tally) set(f *form, r *wire.Reply) {
 	n[cmdSet]++
 	if r.Status == wire.OK && len(r.Items) == 0 {
 		n[totalItems]++

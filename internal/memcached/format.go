@@ -22,14 +22,14 @@ type Item struct {
 
 // AppendHead appends what stands before the value of an item in the answer to a get or a
 // meta command. A get names the key, with its prefix.
-func (f *ReplyFormat) AppendHead(dst, prefix, key []byte, i *Item) []byte {
-	if f.Verb == MetaGet || f.Verb == MetaArithmetic {
+func (f *form) AppendHead(dst, prefix, key []byte, i *Item) []byte {
+	if f.verb == MetaGet || f.verb == MetaArithmetic {
 		dst = append(dst, "VA "...)
 		dst = strconv.AppendInt(dst, int64(i.Size), 10)
 		return f.appendFlags(dst, i)
 	}
 	dst = appendValue(dst, prefix, key, i.Flags, i.Size)
-	if f.Verb == Gets || f.Verb == Gats {
+	if f.verb == Gets || f.verb == Gats {
 		dst = strconv.AppendUint(append(dst, ' '), i.Version, 10)
 	}
 	return append(dst, crlf...)
@@ -55,8 +55,8 @@ const MaxHead = 160
 
 // AppendItem appends the answer for a key that is there: a value with its head, or the head
 // alone.
-func (f *ReplyFormat) AppendItem(dst, prefix, key []byte, i *Item) []byte {
-	if f.isMeta() && !f.Value {
+func (f *form) AppendItem(dst, prefix, key []byte, i *Item) []byte {
+	if f.isMeta() && !f.withValue {
 		return f.AppendCode(dst, "HD", i)
 	}
 	dst = f.AppendHead(dst, prefix, key, i)
@@ -64,23 +64,23 @@ func (f *ReplyFormat) AppendItem(dst, prefix, key []byte, i *Item) []byte {
 }
 
 // isMeta says whether the command is a meta command.
-func (f *ReplyFormat) isMeta() bool { return f.Verb >= MetaGet }
+func (f *form) isMeta() bool { return f.verb >= MetaGet }
 
 // AppendCode appends an answer of a meta command without a value.
-func (f *ReplyFormat) AppendCode(dst []byte, code string, i *Item) []byte {
+func (f *form) AppendCode(dst []byte, code string, i *Item) []byte {
 	return f.appendFlags(append(dst, code...), i)
 }
 
 // appendFlags appends the flags that a command wants back, and the end of the line.
-func (f *ReplyFormat) appendFlags(dst []byte, i *Item) []byte {
-	for _, o := range f.flags[:f.nFlags] {
+func (f *form) appendFlags(dst []byte, i *Item) []byte {
+	for _, o := range f.repeated[:f.nRepeated] {
 		switch o {
 		case 'O':
-			dst = append(append(dst, ' '), f.Opaque...)
+			dst = append(append(dst, ' '), f.opaque...)
 			continue
 		case 'k':
-			dst = append(append(dst, " k"...), f.Key...)
-			if f.Base64 {
+			dst = append(append(dst, " k"...), f.written...)
+			if f.base64 {
 				dst = append(dst, " b"...)
 			}
 			continue
@@ -102,8 +102,8 @@ func (f *ReplyFormat) appendFlags(dst []byte, i *Item) []byte {
 }
 
 // wants says whether an answer of the command has the flag o, which is not O or k.
-func (f *ReplyFormat) wants(o byte) bool {
-	switch f.Verb {
+func (f *form) wants(o byte) bool {
+	switch f.verb {
 	case MetaSet:
 		return o == 'c'
 	case MetaArithmetic:
@@ -143,16 +143,16 @@ func seconds(ttlMS int64) int64 {
 }
 
 // AppendMiss appends the answer of mg for a key that is not there.
-func (f *ReplyFormat) AppendMiss(dst []byte) []byte {
-	if f.Quiet {
+func (f *form) AppendMiss(dst []byte) []byte {
+	if f.quiet {
 		return dst
 	}
 	return f.AppendCode(dst, "EN", nil)
 }
 
 // AppendDebug appends the answer to me for a key that is there.
-func (f *ReplyFormat) AppendDebug(dst []byte, i *Item) []byte {
-	dst = append(append(dst, "ME "...), f.Key...)
+func (f *form) AppendDebug(dst []byte, i *Item) []byte {
+	dst = append(append(dst, "ME "...), f.written...)
 	dst = strconv.AppendInt(append(dst, " exp="...), seconds(i.TTLMS), 10)
 	dst = strconv.AppendInt(append(dst, " la="...), i.SinceWrite, 10)
 	dst = strconv.AppendUint(append(dst, " cas="...), i.Version, 10)
@@ -161,13 +161,13 @@ func (f *ReplyFormat) AppendDebug(dst []byte, i *Item) []byte {
 		fetched = "yes"
 	}
 	dst = append(append(dst, " fetch="...), fetched...)
-	dst = strconv.AppendInt(append(dst, " cls=0 size="...), int64(i.Size+len(f.Key)), 10)
+	dst = strconv.AppendInt(append(dst, " cls=0 size="...), int64(i.Size+len(f.written)), 10)
 	return append(dst, crlf...)
 }
 
 // AppendLine appends a line of text, unless the client wants no answer.
-func (f *ReplyFormat) AppendLine(dst []byte, line string) []byte {
-	if f.Quiet {
+func (f *form) AppendLine(dst []byte, line string) []byte {
+	if f.quiet {
 		return dst
 	}
 	return append(append(dst, line...), crlf...)
@@ -175,8 +175,8 @@ func (f *ReplyFormat) AppendLine(dst []byte, line string) []byte {
 
 // AppendError appends an error that names what the server could not do. A meta command gets
 // it in spite of its flag q.
-func (f *ReplyFormat) AppendError(dst []byte, kind string, message []byte) []byte {
-	if f.Quiet && !f.isMeta() {
+func (f *form) AppendError(dst []byte, kind string, message []byte) []byte {
+	if f.quiet && !f.isMeta() {
 		return dst
 	}
 	dst = append(append(dst, kind...), ' ')

@@ -16,7 +16,7 @@ import (
 
 // handler serves the connection of a client of memcached's protocol. It turns each command into
 // requests of the socket's protocol, which the Session serves, and their replies into memcached's
-// answers (see answerForm). A command that must wait has the reader wait: see wait.go.
+// answers (see form). A command that must wait has the reader wait: see wait.go.
 //
 //	one command                      becomes
 //	get k                            GET
@@ -31,7 +31,7 @@ import (
 type handler struct {
 	*session.Session
 	endpoint *Endpoint
-	form     answerForm // of the present request
+	form     *form // of the present command
 	// refused is why the key of the present request is refused; nil: it has a namespace.
 	refused *wire.Error
 
@@ -196,7 +196,7 @@ func (t *handler) Serve(conn *server.Conn, frames [][]byte) error {
 		cmd := &t.cmds[i]
 		t.at = i
 		t.present(i)
-		if cmd.Verb == Quit {
+		if cmd.verb == Quit {
 			return io.EOF
 		}
 		if a := t.begun[i]; a != nil {
@@ -214,9 +214,10 @@ func (t *handler) Serve(conn *server.Conn, frames [][]byte) error {
 
 // present makes a command of the batch the present one.
 func (t *handler) present(i int) {
-	f := &t.cmds[i].Format
-	t.Req, t.form = &t.Reqs[i], answerForm{ReplyFormat: f}
-	t.Quiet = f.Quiet && f.Verb != MetaGet // whose q keeps back only that there is nothing
+	f := &t.cmds[i].form
+	t.Req, t.form = &t.Reqs[i], f
+	// The q of mg keeps back only that there is nothing, and no client asks for what a failed command does.
+	t.Quiet = f.quiet && f.verb != MetaGet || f.verb == Invalid
 }
 
 // Oversized answers what cannot be a command. The connection is closed.
@@ -229,9 +230,14 @@ func (t *handler) Oversized(conn *server.Conn, _ []byte, _ int, why error) {
 // serve answers one command.
 func (t *handler) serve(conn *server.Conn, cmd *Command) {
 	c := t.Session
-	switch cmd.Verb {
+	switch cmd.verb {
 	case Invalid:
-		t.bad(conn, cmd)
+		if cmd.DropPresent {
+			t.remove(cmd.Key)
+			t.run(conn)
+			return
+		}
+		t.answer(conn)
 	case Get, Gets:
 		t.get(conn, cmd)
 	case Gat, Gats:
@@ -245,7 +251,7 @@ func (t *handler) serve(conn *server.Conn, cmd *Command) {
 	case Version:
 		conn.Out = append(conn.Out, "VERSION "+version+"\r\n"...)
 	case Verbosity:
-		conn.Out = cmd.Format.AppendLine(conn.Out, "OK")
+		conn.Out = cmd.form.AppendLine(conn.Out, "OK")
 	case Stats:
 		c.Tally.Flush()
 		t.n.flush(&t.endpoint.counts)
@@ -260,28 +266,3 @@ func (t *handler) serve(conn *server.Conn, cmd *Command) {
 // version is the version of memcached whose protocol this is: clients decide by it what they may
 // send. Some read numbers alone, and end their process at anything else.
 const version = "1.6.18"
-
-// bad answers a line that is no valid command.
-func (t *handler) bad(conn *server.Conn, cmd *Command) {
-	if cmd.DropPresent {
-		// The value that is there is not what the client wants there any more.
-		t.drop(conn, cmd.Key)
-	}
-	if cmd.Error == TooLarge {
-		t.n[storeTooLarge]++
-	}
-	conn.Out = cmd.Format.AppendLine(conn.Out, cmd.Error)
-}
-
-// drop removes a key without an answer, and without counting it: the client has sent no
-// delete.
-func (t *handler) drop(conn *server.Conn, key []byte) {
-	was, quiet := t.form, t.Quiet
-	t.form, t.Quiet = answerForm{ReplyFormat: &noAnswer}, true
-	t.remove(key)
-	t.run(conn)
-	t.form, t.Quiet = was, quiet
-}
-
-// noAnswer is the form of a request of ours: see drop.
-var noAnswer = ReplyFormat{Verb: Invalid, Quiet: true}

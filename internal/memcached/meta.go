@@ -20,7 +20,7 @@ func (c *Command) meta(letter byte, args, data []byte) {
 		c.metaKey(MetaArithmetic, args, tooManyFlags, badFlag)
 		c.arithmeticMode()
 	case 'n':
-		c.setVerb(MetaNoop)
+		c.verb = MetaNoop
 	case 'e':
 		c.metaDebug(args)
 	default:
@@ -43,7 +43,7 @@ func (c *Command) metaKey(v Verb, args []byte, tooMany, bad string) {
 		c.fail(errorLine)
 		return
 	}
-	if c.setVerb(v); !c.setKey(key) {
+	if c.verb = v; !c.setKey(key) {
 		return
 	}
 	if len(flags) > 2*maxFlags { // most have few
@@ -63,7 +63,7 @@ func (c *Command) metaKey(v Verb, args []byte, tooMany, bad string) {
 // failMeta is fail for a meta command: its errors are answered in spite of the flag q.
 func (c *Command) failMeta(answer string) {
 	c.fail(answer)
-	c.Format.Quiet = false
+	c.quiet = false
 }
 
 func (c *Command) metaSet(args, data []byte) {
@@ -72,7 +72,7 @@ func (c *Command) metaSet(args, data []byte) {
 		c.fail(s.err)
 		return
 	}
-	c.setVerb(MetaSet)
+	c.verb = MetaSet
 	c.setKey(s.key)
 	if why := c.readFlags(s.meta); why != "" {
 		c.failMeta(why)
@@ -82,8 +82,8 @@ func (c *Command) metaSet(args, data []byte) {
 		c.failMeta("CLIENT_ERROR invalid mode for ms M token")
 		return
 	}
-	if c.value(s.length, data); c.Verb == Invalid {
-		c.Format.Quiet = false
+	if c.value(s.length, data); c.verb == Invalid {
+		c.quiet = false
 	}
 }
 
@@ -93,7 +93,7 @@ func (c *Command) metaDebug(args []byte) {
 		c.fail(badFormat)
 		return
 	}
-	c.setVerb(MetaDebug)
+	c.verb = MetaDebug
 	c.setKey(key)
 	if flag, _ := word(rest); string(flag) == "b" && !c.decodeKey() {
 		c.fail(badFormat)
@@ -102,9 +102,9 @@ func (c *Command) metaDebug(args []byte) {
 
 // decodeKey takes the key for base64. It returns false if it is not. No key has two spellings.
 func (c *Command) decodeKey() bool {
-	n, err := strict.Decode(c.decoded[:], c.Format.Key)
-	c.Key, c.Format.Base64 = c.decoded[:n], true
-	return err == nil && n > 0 && bytes.IndexByte(c.Format.Key, '\r') < 0 // which Decode passes over
+	n, err := strict.Decode(c.decoded[:], c.written)
+	c.Key, c.base64 = c.decoded[:n], true
+	return err == nil && n > 0 && bytes.IndexByte(c.written, '\r') < 0 // which Decode passes over
 }
 
 var strict = base64.StdEncoding.Strict()
@@ -138,11 +138,11 @@ func (c *Command) readFlags(flags []byte) (why string) {
 				long = longOpaque
 				break
 			}
-			c.Format.Opaque = f
+			c.opaque = f
 			fallthrough
 		case 'k', 's', 't', 'c', 'f', 'l', 'h':
-			c.Format.flags[c.Format.nFlags] = o
-			c.Format.nFlags++
+			c.repeated[c.nRepeated] = o
+			c.nRepeated++
 		}
 	}
 }
@@ -160,7 +160,7 @@ func (c *Command) flag(o byte, token []byte) (wrong string, known bool) {
 			return "CLIENT_ERROR error decoding key", true
 		}
 	case 'N':
-		c.Vivify = true
+		c.vivify = true
 		c.VivifyTime, ok = signed(token)
 	case 'T':
 		c.Touch = true
@@ -188,15 +188,15 @@ func (c *Command) flag(o byte, token []byte) (wrong string, known bool) {
 			return "CLIENT_ERROR invalid numeric delta value", true
 		}
 	case 'v':
-		c.Format.Value = true
+		c.withValue = true
 	case 'h', 'l':
 		c.Inspect = true
 	case 'u':
 		c.Unread = true
 	case 'q':
-		c.Format.Quiet = true
+		c.quiet = true
 	case 'I':
-		c.Invalidate = true
+		c.invalidate = true
 	default:
 		return "", false
 	}
@@ -211,23 +211,23 @@ func (c *Command) setMode(token []byte) (wrong string) {
 	if len(token) != 1 {
 		return "CLIENT_ERROR incorrect length for M token"
 	}
-	c.mode = token[0]
+	c.modeToken = token[0]
 	return ""
 }
 
 // storageMode takes the mode of ms. It returns false for an unknown one.
 func (c *Command) storageMode() bool {
-	switch c.mode {
+	switch c.modeToken {
 	case 0, 'S':
-		c.Mode = Set
+		c.mode = Set
 	case 'E':
-		c.Mode = Add
+		c.mode = Add
 	case 'A':
-		c.Mode = Append
+		c.mode = Append
 	case 'P':
-		c.Mode = Prepend
+		c.mode = Prepend
 	case 'R':
-		c.Mode = Replace
+		c.mode = Replace
 	default:
 		return false
 	}
@@ -236,10 +236,10 @@ func (c *Command) storageMode() bool {
 
 // arithmeticMode takes the mode of ma.
 func (c *Command) arithmeticMode() {
-	if c.Verb != MetaArithmetic {
+	if c.verb != MetaArithmetic {
 		return
 	}
-	switch c.mode {
+	switch c.modeToken {
 	case 0, 'I', '+':
 	case 'D', '-':
 		c.Down = true

@@ -7,8 +7,8 @@ import "bytes"
 func Parse(request []byte, c *Command) {
 	c.Fields = Fields{}
 	if key := plainGet(request); key != nil {
-		c.setVerb(Get)
-		c.Key, c.Format.Key = key, key
+		c.verb = Get
+		c.Key, c.written = key, key
 		return
 	}
 	line, data := lineOf(request)
@@ -45,9 +45,9 @@ func Parse(request []byte, c *Command) {
 	case "stats":
 		c.stats(args)
 	case "version":
-		c.setVerb(Version)
+		c.verb = Version
 	case "quit":
-		c.setVerb(Quit)
+		c.verb = Quit
 	case "shutdown":
 		c.fail("ERROR: shutdown not enabled")
 	case "verbosity":
@@ -95,10 +95,8 @@ func isHTTP(request []byte) bool {
 	return false
 }
 
-func (c *Command) setVerb(v Verb) { c.Verb, c.Format.Verb = v, v }
-
 // fail makes the command Invalid with its answer.
-func (c *Command) fail(answer string) { c.Verb, c.Format.Verb, c.Error = Invalid, Invalid, answer }
+func (c *Command) fail(answer string) { c.verb, c.err = Invalid, answer }
 
 // unknown makes the command Invalid, since its line begins with no name of one.
 func (c *Command) unknown() {
@@ -112,20 +110,20 @@ func (c *Command) setKey(key []byte) bool {
 		c.fail(badFormat)
 		return false
 	}
-	c.Key, c.Format.Key = key, key
+	c.Key, c.written = key, key
 	return true
 }
 
 func (c *Command) get(name, args []byte) {
 	switch string(name) {
 	case "get":
-		c.setVerb(Get)
+		c.verb = Get
 	case "gets":
-		c.setVerb(Gets)
+		c.verb = Gets
 	case "gat":
-		c.setVerb(Gat)
+		c.verb = Gat
 	case "gats":
-		c.setVerb(Gats)
+		c.verb = Gats
 	default:
 		c.unknown()
 		return
@@ -135,7 +133,7 @@ func (c *Command) get(name, args []byte) {
 		c.fail(errorLine)
 		return
 	}
-	if c.Verb == Gat || c.Verb == Gats {
+	if c.verb == Gat || c.verb == Gats {
 		if !c.setTime(&c.Exptime, key) {
 			return
 		}
@@ -166,12 +164,12 @@ func (c *Command) NextKey() (key []byte) {
 func (c *Command) storage(v Verb, args, data []byte) {
 	var s storage
 	s.read(v, args)
-	c.Format.Quiet = s.quiet
+	c.quiet = s.quiet
 	if s.err != "" {
 		c.fail(s.err)
 		return
 	}
-	c.setVerb(v)
+	c.verb = v
 	c.setKey(s.key)
 	c.Flags, c.Exptime, c.CAS = s.flags, s.exptime, s.cas
 	c.value(s.length, data)
@@ -181,7 +179,7 @@ func (c *Command) storage(v Verb, args, data []byte) {
 func (c *Command) value(length int, data []byte) {
 	switch {
 	case len(data) < length+len(crlf):
-		c.DropPresent = c.Verb == Set || c.Verb == MetaSet && c.Mode == Set
+		c.DropPresent = c.verb == Set || c.verb == MetaSet && c.mode == Set
 		c.fail(TooLarge)
 	case string(data[length:length+len(crlf)]) != crlf:
 		c.fail(badChunk)
@@ -197,8 +195,8 @@ func (c *Command) words(v Verb, args []byte, least, most int) (w [maxWords][]byt
 		c.fail(errorLine)
 		return w, 0
 	}
-	c.setVerb(v)
-	c.Format.Quiet = n > 0 && string(w[n-1]) == noreply
+	c.verb = v
+	c.quiet = n > 0 && string(w[n-1]) == noreply
 	return w, n
 }
 
@@ -208,10 +206,10 @@ func (c *Command) delete(args []byte) {
 		return
 	}
 	if n == 1 {
-		c.Format.Quiet = false // it is the key
+		c.quiet = false // it is the key
 	}
 	zero := string(w[1]) == "0"
-	if n == 2 && !zero && !c.Format.Quiet || n == 3 && !(zero && c.Format.Quiet) {
+	if n == 2 && !zero && !c.quiet || n == 3 && !(zero && c.quiet) {
 		c.fail("CLIENT_ERROR bad command line format.  Usage: delete <key> [noreply]")
 		return
 	}
@@ -245,7 +243,7 @@ func (c *Command) setTime(to *int64, word []byte) (ok bool) {
 }
 
 func (c *Command) flushAll(args []byte) {
-	if w, n := c.words(FlushAll, args, 0, 2); n == 2 || n == 1 && !c.Format.Quiet {
+	if w, n := c.words(FlushAll, args, 0, 2); n == 2 || n == 1 && !c.quiet {
 		c.setTime(&c.Delay, w[0])
 	}
 }
@@ -260,7 +258,7 @@ func (c *Command) verbosity(args []byte) {
 // stats reads `[<what>]`, and the words of a dump: of which slab class, and how many keys.
 func (c *Command) stats(args []byte) {
 	w, _ := split(args)
-	c.setVerb(Stats)
+	c.verb = Stats
 	if c.Sub = w[0]; string(c.Sub) != "cachedump" {
 		return
 	}
@@ -274,7 +272,7 @@ func (c *Command) stats(args []byte) {
 	case class > maxClass:
 		c.fail("CLIENT_ERROR Illegal slab id")
 	default:
-		c.setVerb(Dump)
+		c.verb = Dump
 	}
 }
 
@@ -287,5 +285,5 @@ func (c *Command) crawler(args []byte) {
 		c.fail(errorLine)
 		return
 	}
-	c.setVerb(Dump)
+	c.verb = Dump
 }

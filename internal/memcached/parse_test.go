@@ -15,7 +15,7 @@ import (
 // says returns what a command says, for comparison.
 func says(c *Command) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%d", c.Verb)
+	fmt.Fprintf(&b, "%d", c.verb)
 	add := func(name string, v any, is bool) {
 		if is {
 			fmt.Fprintf(&b, " %s=%v", name, v)
@@ -31,22 +31,22 @@ func says(c *Command) string {
 	add("initial", c.Initial, c.Initial != 0)
 	add("delay", c.Delay, c.Delay != 0)
 	add("down", "", c.Down)
-	add("mode", c.Mode, c.Mode != 0)
-	add("vivify", c.VivifyTime, c.Vivify)
+	add("mode", c.mode, c.mode != 0)
+	add("vivify", c.VivifyTime, c.vivify)
 	add("recache", c.RecacheTime, c.Recache)
 	add("touch", "", c.Touch)
 	add("hascas", "", c.HasCAS)
 	add("unread", "", c.Unread)
 	add("inspect", "", c.Inspect)
-	add("invalidate", "", c.Invalidate)
-	add("quiet", "", c.Format.Quiet)
-	add("wantvalue", "", c.Format.Value)
-	add("opaque", string(c.Format.Opaque), c.Format.Opaque != nil)
-	add("back", string(c.Format.flags[:c.Format.nFlags]), c.Format.nFlags > 0)
+	add("invalidate", "", c.invalidate)
+	add("quiet", "", c.quiet)
+	add("wantvalue", "", c.withValue)
+	add("opaque", string(c.opaque), c.opaque != nil)
+	add("back", string(c.repeated[:c.nRepeated]), c.nRepeated > 0)
 	add("toolong", "", c.DropPresent)
 	add("unknown", "", c.Unknown)
-	if c.Error != "" {
-		return "! " + c.Error + strings.TrimPrefix(b.String(), "0")
+	if c.err != "" {
+		return "! " + c.err + strings.TrimPrefix(b.String(), "0")
 	}
 	return b.String()
 }
@@ -178,13 +178,13 @@ func TestSeveralErrors(t *testing.T) {
 		"ms a 1 F T\r\nx\r\n":              "CLIENT_ERROR bad token in command line format",
 	} {
 		var c Command
-		if Parse([]byte(request), &c); c.Error != want {
-			t.Errorf("%q: %q, want %q", request, c.Error, want)
+		if Parse([]byte(request), &c); c.err != want {
+			t.Errorf("%q: %q, want %q", request, c.err, want)
 		}
 	}
 	var c Command
-	if Parse([]byte("incr a "+strings.Repeat("0", 40)+"7\r\n"), &c); c.Verb != Incr || c.Delta != 7 {
-		t.Errorf("a number with many zeros in front: %q", c.Error)
+	if Parse([]byte("incr a "+strings.Repeat("0", 40)+"7\r\n"), &c); c.verb != Incr || c.Delta != 7 {
+		t.Errorf("a number with many zeros in front: %q", c.err)
 	}
 }
 
@@ -308,7 +308,7 @@ func TestNoAllocations(t *testing.T) {
 				t.Fatalf("%q: %+v", q, cut)
 			}
 			Parse(q, &c)
-			dst = c.Format.AppendItem(dst[:0], nil, c.Key, &item)
+			dst = c.AppendItem(dst[:0], nil, c.Key, &item)
 		}
 	})
 }
@@ -352,11 +352,11 @@ func FuzzParse(f *testing.F) {
 // checkCommand checks what holds for all commands.
 func checkCommand(t *testing.T, c *Command, request []byte) {
 	switch {
-	case (c.Verb == Invalid) != (c.Error != ""):
-		t.Fatalf("%q: verb %d, error %q", request, c.Verb, c.Error)
-	case len(c.Key) > MaxKeyLen, len(c.Format.Opaque) > maxOpaque:
-		t.Fatalf("%q: key of %d bytes, opaque token of %d", request, len(c.Key), len(c.Format.Opaque))
-	case c.Verb == Invalid:
+	case (c.verb == Invalid) != (c.err != ""):
+		t.Fatalf("%q: verb %d, error %q", request, c.verb, c.err)
+	case len(c.Key) > MaxKeyLen, len(c.opaque) > maxOpaque:
+		t.Fatalf("%q: key of %d bytes, opaque token of %d", request, len(c.Key), len(c.opaque))
+	case c.verb == Invalid:
 		return
 	case c.Value != nil && !bytes.HasSuffix(request, append(bytes.Clone(c.Value), "\r\n"...)):
 		t.Fatalf("%q: value %q", request, c.Value)
@@ -371,9 +371,9 @@ func checkCommand(t *testing.T, c *Command, request []byte) {
 		}
 	}
 	item := Item{Value: []byte("v"), Size: 1, Version: 1, Won: true}
-	out := c.Format.Clone().AppendItem(nil, nil, c.Format.Key, &item)
-	head := c.Format.AppendHead(nil, nil, c.Format.Key, &item)
-	if len(head) > MaxHead+len(c.Format.Key)+len(c.Format.Opaque) {
+	out := c.form.clone().AppendItem(nil, nil, c.written, &item)
+	head := c.AppendHead(nil, nil, c.written, &item)
+	if len(head) > MaxHead+len(c.written)+len(c.opaque) {
 		t.Fatalf("%q: a head of %d bytes: %q", request, len(head), out)
 	}
 }

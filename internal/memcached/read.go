@@ -50,13 +50,13 @@ func (t *handler) flush(conn *server.Conn) bool {
 // value is here. It returns the reply's status, or LEASE for a value that mg may renew. Only
 // after OK it has appended anything.
 func (t *handler) value(conn *server.Conn, key []byte) wire.Status {
-	c, form := t.Session, &t.form
+	c, form := t.Session, t.form
 	limit := session.SmallValue
 	for {
 		at := len(conn.Out)
 		// The head is as long as the value's numbers, which come with the value: so the value is
 		// put behind the longest head, and moved.
-		room := MaxHead + max(len(key), len(form.Key)) + len(form.Opaque)
+		room := MaxHead + max(len(key), len(form.written)) + len(form.opaque)
 		gap := at + room
 		for cap(conn.Out) < gap {
 			conn.Out = append(conn.Out[:cap(conn.Out)], 0)
@@ -96,14 +96,14 @@ func (t *handler) value(conn *server.Conn, key []byte) wire.Status {
 
 // closeValue puts the head in front of a value that begins at gap of out.
 func (t *handler) closeValue(out []byte, at, gap int, key []byte) []byte {
-	form := &t.form
+	form := t.form
 	var head int
-	if form.Verb == Get {
+	if form.verb == Get {
 		head = len(AppendGetHead(out[:at], key, t.Reply.Flags, len(out)-gap))
 	} else {
 		item := itemOf(&t.Reply)
 		item.Size = len(out) - gap
-		if form.Verb == MetaGet && !form.Value {
+		if form.verb == MetaGet && !form.withValue {
 			return form.AppendCode(out[:at], "HD", &item)
 		}
 		head = len(form.AppendHead(out[:at], nil, key, &item))
@@ -117,12 +117,12 @@ func (t *handler) closeValue(out []byte, at, gap int, key []byte) []byte {
 
 // getLater answers a get from key on, which must wait.
 func (t *handler) getLater(conn *server.Conn, cmd *Command, key []byte, one bool) {
-	form := &t.form
+	form := t.form
 	if one {
 		t.wait(conn)
 		return
 	}
-	form.Key, form.part = nil, true
+	form.written, form.part = nil, true
 	for key != nil {
 		q := t.begin(wire.OpMGet, key)
 		if err := t.refusal(); err != nil { // each part has a namespace of its own
@@ -149,7 +149,7 @@ func (t *handler) getLater(conn *server.Conn, cmd *Command, key []byte, one bool
 
 // gat answers gat and gats: the TTL changes at the owner of the key, which answers.
 func (t *handler) gat(conn *server.Conn, cmd *Command) {
-	form := &t.form
+	form := t.form
 	form.part = len(cmd.More) > 0
 	if cmd.Key == nil {
 		conn.Out = append(conn.Out, End...)
@@ -161,7 +161,7 @@ func (t *handler) gat(conn *server.Conn, cmd *Command) {
 			t.refuse(conn, err)
 			return
 		}
-		form.Key = key
+		form.written = key
 		next := cmd.NextKey()
 		form.more = next != nil
 		t.run(conn)
@@ -188,10 +188,10 @@ func (t *handler) metaGet(conn *server.Conn, cmd *Command) {
 	t.beginRead(cmd)
 	q := t.Req
 	switch {
-	case cmd.Verb == MetaDebug:
+	case cmd.verb == MetaDebug:
 		q.Op, q.Options = wire.OpMetaGet, wire.NoValue|wire.Unread|wire.NoLoad
 	case cmd.Touch || cmd.Inspect || cmd.Unread:
-		metaGet(q, &t.form, t.claims(q))
+		metaGet(q, t.form, t.claims(q))
 		if cmd.Unread {
 			q.Options |= wire.Unread
 		}
@@ -208,7 +208,7 @@ func (t *handler) metaGet(conn *server.Conn, cmd *Command) {
 // metaValue answers mg: from what this host has, as a GET; with the METAGET that the GET becomes,
 // if this host owns the key; or later.
 func (t *handler) metaValue(conn *server.Conn) {
-	c, q, form := t.Session, t.Req, &t.form
+	c, q, form := t.Session, t.Req, t.form
 	if err := t.refusal(); err != nil {
 		t.refuse(conn, err)
 		return

@@ -16,7 +16,7 @@ import (
 // once over is closed.
 type delayed struct {
 	session.Waiting
-	form  *answerForm // with bytes of its own
+	form  *form // with bytes of its own
 	reply wire.Reply
 	over  chan struct{}
 }
@@ -48,8 +48,8 @@ const delayedSize = int(unsafe.Sizeof(delayed{})) + 512
 // askAhead begins the reads behind the present command that must wait too, up to the next command
 // that does not read one key.
 func (t *handler) askAhead(conn *server.Conn) {
-	at, was, quiet := t.at, t.form, t.Quiet
-	defer func() { t.Req, t.form, t.Quiet = &t.Reqs[at], was, quiet }()
+	at := t.at
+	defer t.present(at)
 	for i := at; i < t.commands && t.cmds[i].ReadsOne(); i++ {
 		if i == at || t.begun[i] != nil {
 			continue
@@ -81,17 +81,16 @@ func (t *handler) askAhead(conn *server.Conn) {
 // beginRead begins the request of a command that reads one key.
 func (t *handler) beginRead(cmd *Command) {
 	q := t.begin(wire.OpGet, cmd.Key)
-	if cmd.Verb != MetaGet {
+	if cmd.verb != MetaGet {
 		return
 	}
 	q.Options = wire.StaleOK
 	if cmd.Recache {
 		q.RenewMS = uint32(min(t.ttl(cmd.RecacheTime), wire.MaxTimeout))
 	}
-	if cmd.Vivify {
+	if cmd.vivify {
 		q.LeaseMS = uint32(min(t.ttl(cmd.VivifyTime), wire.MaxTimeout))
 	}
-	t.form.vivify = cmd.Vivify
 }
 
 // here says whether the present read need not wait.
@@ -105,7 +104,7 @@ func (t *handler) here() bool {
 func (t *handler) await(conn *server.Conn, a *delayed) error {
 	t.Names.Release()
 	// Only what was cloned is used after that; see getLater and gat for further keys.
-	last := t.at == t.commands-1 && !t.form.more && t.form.Verb != Invalid
+	last := t.at == t.commands-1 && !t.form.more
 	err := server.Wait(conn, last, func() {
 		if a.over == nil {
 			a.reply = a.Serve()

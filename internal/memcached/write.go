@@ -10,7 +10,7 @@ import (
 
 // write answers the commands that change one key.
 func (t *handler) write(conn *server.Conn, cmd *Command) {
-	switch cmd.Verb {
+	switch cmd.verb {
 	case Delete:
 		t.begin(wire.OpDelete, cmd.Key)
 	case MetaDelete:
@@ -33,10 +33,10 @@ var modes = [...]wire.Mode{
 
 // set makes the request of a command that brings a value.
 func (t *handler) set(cmd *Command) {
-	verb := cmd.Verb
+	verb := cmd.verb
 	if verb == MetaSet {
 		// add with a version is an add; append and prepend compare by themselves.
-		if verb = cmd.Mode; cmd.HasCAS && (verb == Set || verb == Replace) {
+		if verb = cmd.mode; cmd.HasCAS && (verb == Set || verb == Replace) {
 			verb = CAS
 		}
 	}
@@ -56,7 +56,6 @@ func (t *handler) set(cmd *Command) {
 	}
 	if mode == wire.ModeCAS {
 		q.Options = wire.StaleOK // a stale value is there, as far as memcached's clients are concerned
-		t.form.invalidate = cmd.Invalidate
 	}
 	t.form.mode = verb
 }
@@ -101,7 +100,7 @@ func (t *handler) metaDelete(cmd *Command) {
 	if cmd.HasCAS {
 		q.Compare = cmp.Or(cmd.CAS, noVersion)
 	}
-	if !cmd.Invalidate {
+	if !cmd.invalidate {
 		return
 	}
 	q.Options = wire.Soft
@@ -123,11 +122,11 @@ func (t *handler) incr(cmd *Command) {
 		q.Options |= wire.Down
 	}
 	q.Delta, q.Compare = int64(cmd.Delta), cmd.CAS
-	if cmd.Vivify {
+	if cmd.vivify {
 		q.Create, q.Initial = true, int64(cmd.Initial)
 		q.TTLMS = t.ttl(cmd.VivifyTime)
 	}
-	if cmd.Meta.Touch {
+	if cmd.Touch {
 		q.Options |= wire.Retouch
 		q.TTLMS = t.ttl(cmd.Exptime) // if it is over, nothing is removed: the value may be no number
 	}
