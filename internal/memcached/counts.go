@@ -103,11 +103,11 @@ func (n *tally) note(f *form, q *wire.Request, r *wire.Reply) {
 		}
 	case Gat, Gats, Touch:
 		n[cmdTouch]++
-		n.outcome(itemReply(r), touchHits, touchMisses)
+		n.outcome(r, touchHits, touchMisses)
 	case MetaDebug:
 		n[cmdMeta]++
 	case Delete, MetaDelete:
-		n.outcome(itemReply(r), deleteHits, deleteMisses)
+		n.outcome(r, deleteHits, deleteMisses)
 	case FlushAll:
 		n[cmdFlush]++
 	case Incr, Decr, MetaArithmetic:
@@ -124,7 +124,7 @@ func (n *tally) note(f *form, q *wire.Request, r *wire.Reply) {
 // set counts a command that brings a value.
 func (n *tally) set(f *form, r *wire.Reply) {
 	n[cmdSet]++
-	if r.Status == wire.OK && len(r.Items) == 0 {
+	if r.Status == wire.OK && !f.expired {
 		n[totalItems]++
 	}
 	switch {
@@ -140,12 +140,9 @@ func (n *tally) set(f *form, r *wire.Reply) {
 	}
 }
 
-// itemReply returns the reply for the only key of a request.
-func itemReply(r *wire.Reply) *wire.Reply {
-	if len(r.Items) == 1 {
-		return &r.Items[0]
-	}
-	return r
+// appendStat appends one line of the answer to stats.
+func appendStat(dst []byte, name string, v any) []byte {
+	return fmt.Appendf(dst, "STAT %s %v\r\n", name, v)
 }
 
 // appendStats appends the answer to stats. The numbers of commands are those of this
@@ -161,25 +158,25 @@ func (d *Endpoint) appendStats(dst []byte, sub string) []byte {
 		}
 		return append(dst, "RESET\r\n"...)
 	case "settings":
-		return append(d.appendSettings(dst, d.Sessions.Host.Stats().L2.Memory.Limit), End...)
+		return append(d.appendSettings(dst, d.Sessions.Host.Stats().L2.Memory.Limit), end...)
 	case "slabs": // there are none, of which tools want to know two numbers
-		dst = AppendStat(dst, "active_slabs", "0")
-		dst = AppendStat(dst, "total_malloced", strconv.FormatInt(d.Sessions.Host.Stats().L2.Memory.Used, 10))
-		return append(dst, End...)
+		dst = appendStat(dst, "active_slabs", "0")
+		dst = appendStat(dst, "total_malloced", d.Sessions.Host.Stats().L2.Memory.Used)
+		return append(dst, end...)
 	case "sizes":
-		return append(AppendStat(dst, "sizes_status", "disabled"), End...)
+		return append(appendStat(dst, "sizes_status", "disabled"), end...)
 	case "items", "conns", "extstore":
-		return append(dst, End...)
+		return append(dst, end...)
 	default:
 		return append(dst, "ERROR\r\n"...)
 	}
 	s := d.Sessions.Host.Stats()
-	add := func(name string, v int64) { dst = AppendStat(dst, name, strconv.FormatInt(v, 10)) }
+	add := func(name string, v int64) { dst = appendStat(dst, name, v) }
 	add("pid", int64(os.Getpid()))
 	add("uptime", s.UptimeMS/1000)
 	add("time", time.Now().Unix())
-	dst = AppendStat(dst, "version", version)
-	dst = AppendStat(dst, "sidecar_version", d.Sessions.Version)
+	dst = appendStat(dst, "version", version)
+	dst = appendStat(dst, "sidecar_version", d.Sessions.Version)
 	dst = appendUsage(dst)
 	add("pointer_size", strconv.IntSize)
 	add("threads", int64(runtime.GOMAXPROCS(0)))
@@ -193,7 +190,7 @@ func (d *Endpoint) appendStats(dst []byte, sub string) []byte {
 	for _, name := range notHere {
 		add(name, 0)
 	}
-	return append(dst, End...)
+	return append(dst, end...)
 }
 
 // notHere are statistics that tools of memcached read, and that are about parts of it which this
@@ -210,8 +207,8 @@ func appendUsage(dst []byte) []byte {
 	if syscall.Getrusage(syscall.RUSAGE_SELF, &u) != nil {
 		return dst
 	}
-	dst = AppendStat(dst, "rusage_user", fmt.Sprintf("%d.%06d", u.Utime.Sec, u.Utime.Usec))
-	return AppendStat(dst, "rusage_system", fmt.Sprintf("%d.%06d", u.Stime.Sec, u.Stime.Usec))
+	dst = appendStat(dst, "rusage_user", fmt.Sprintf("%d.%06d", u.Utime.Sec, u.Utime.Usec))
+	return appendStat(dst, "rusage_system", fmt.Sprintf("%d.%06d", u.Stime.Sec, u.Stime.Usec))
 }
 
 func addStored(add func(string, int64), s *cachesidecar.Stats) {
@@ -261,17 +258,18 @@ func (d *Endpoint) appendSettings(dst []byte, l2Limit int64) []byte {
 	} else if h, p, err := net.SplitHostPort(d.Address); err == nil {
 		host, port = h, p
 	}
-	for _, s := range [][2]string{
-		{"maxbytes", strconv.FormatInt(l2Limit, 10)},
-		{"maxconns", strconv.FormatInt(d.Conns().Limit, 10)},
-		{"item_size_max", strconv.Itoa(d.MaxValue)},
+	for _, s := range []struct {
+		name string
+		v    any
+	}{
+		{"maxbytes", l2Limit}, {"maxconns", d.Conns().Limit}, {"item_size_max", d.MaxValue},
 		{"domain_socket", socket}, {"auth_enabled_sasl", "no"}, {"auth_enabled_ascii", "no"},
 		{"shutdown_command", "no"}, {"cas_enabled", "yes"}, {"flush_enabled", "yes"}, {"evictions", "on"},
 		{"binding_protocol", "ascii"}, {"tcpport", port}, {"udpport", "0"}, {"inter", host}, {"verbosity", "0"},
-		{"num_threads", strconv.Itoa(runtime.GOMAXPROCS(0))}, {"reqs_per_event", strconv.Itoa(server.MaxServe)},
+		{"num_threads", runtime.GOMAXPROCS(0)}, {"reqs_per_event", server.MaxServe},
 		{"detail_enabled", "no"}, {"dump_enabled", "no"}, {"lru_crawler", "no"}, {"slab_reassign", "no"},
 	} {
-		dst = AppendStat(dst, s[0], s[1])
+		dst = appendStat(dst, s.name, s.v)
 	}
 	return dst
 }

@@ -64,7 +64,7 @@ func bad(b []byte, why error) server.Cut { return server.Cut{Frame: b, Need: len
 func (*Endpoint) Busy(dst, beginning []byte, _ error) (out []byte, ok bool) {
 	var c Command
 	Parse(beginning, &c)
-	return c.AppendLine(dst, "SERVER_ERROR out of memory storing object"), true
+	return c.appendLine(dst, "SERVER_ERROR out of memory storing object"), true
 }
 
 const (

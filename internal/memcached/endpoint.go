@@ -80,7 +80,7 @@ func (t *handler) flushAll(conn *server.Conn, cmd *Command) {
 	switch {
 	case delay > 0 && !over:
 		t.endpoint.counts[cmdFlush].Add(1)
-		conn.Out = cmd.form.AppendLine(conn.Out, "OK")
+		conn.Out = cmd.form.appendLine(conn.Out, "OK")
 	case !t.Core.Node.SingleNode():
 		t.wait(conn)
 	default:

@@ -1,134 +1,110 @@
 package memcached
 
 import (
+	"fmt"
 	"strconv"
+
+	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// Item is what an answer says about a key.
-type Item struct {
-	Value   []byte
-	Size    int // of the value, if Value is not there
-	Flags   uint32
-	Version uint64 // what memcached calls cas
-	TTLMS   int64  // remaining; zero: no expiry
-	Read    bool   // it has been read before
-	// SinceWrite is what memcached says of the last access, in seconds: reads are not timed here, so it counts
-	// from the write.
-	SinceWrite int64
-	Won        bool // W: the client is to load the value
-	Taken      bool // Z: another client is to load the value
-	Stale      bool // X
-}
+// maxHead is more than appendHead appends beside the key and the opaque token, in bytes.
+const maxHead = 160
 
-// AppendHead appends what stands before the value of an item in the answer to a get or a
-// meta command. A get names the key, with its prefix.
-func (f *form) AppendHead(dst, prefix, key []byte, i *Item) []byte {
-	if f.verb == MetaGet || f.verb == MetaArithmetic {
-		dst = append(dst, "VA "...)
-		dst = strconv.AppendInt(dst, int64(i.Size), 10)
-		return f.appendFlags(dst, i)
+// appendHead appends what stands before a value of so many bytes in the answer to a get or a meta
+// command. A get names the key, with its prefix.
+func (f *form) appendHead(dst, prefix, key []byte, size int, r *wire.Reply) []byte {
+	if f.isMeta() {
+		return f.appendFlags(strconv.AppendInt(append(dst, "VA "...), int64(size), 10), r)
 	}
-	dst = appendValue(dst, prefix, key, i.Flags, i.Size)
+	dst = append(append(append(dst, "VALUE "...), prefix...), key...)
+	if r.Flags == 0 {
+		dst = append(dst, " 0 "...)
+	} else {
+		dst = append(strconv.AppendUint(append(dst, ' '), uint64(r.Flags), 10), ' ')
+	}
+	dst = strconv.AppendUint(dst, uint64(size), 10)
 	if f.verb == Gets || f.verb == Gats {
-		dst = strconv.AppendUint(append(dst, ' '), i.Version, 10)
+		dst = strconv.AppendUint(append(dst, ' '), r.Version, 10)
 	}
 	return append(dst, crlf...)
 }
 
-// AppendGetHead is AppendHead for get, which tells only of flags and size.
-func AppendGetHead(dst, key []byte, flags uint32, size int) []byte {
-	return append(appendValue(dst, nil, key, flags, size), crlf...)
-}
-
-func appendValue(dst, prefix, key []byte, flags uint32, size int) []byte {
-	dst = append(append(append(dst, "VALUE "...), prefix...), key...)
-	if flags == 0 {
-		dst = append(dst, " 0 "...)
-	} else {
-		dst = append(strconv.AppendUint(append(dst, ' '), uint64(flags), 10), ' ')
-	}
-	return strconv.AppendUint(dst, uint64(size), 10)
-}
-
-// MaxHead is more than AppendHead appends beside the key and the opaque token, in bytes.
-const MaxHead = 160
-
-// AppendItem appends the answer for a key that is there: a value with its head, or the head
+// appendItem appends the answer for a key that is there: a value with its head, or the head
 // alone.
-func (f *form) AppendItem(dst, prefix, key []byte, i *Item) []byte {
+func (f *form) appendItem(dst, prefix, key, value []byte, r *wire.Reply) []byte {
 	if f.isMeta() && !f.withValue {
-		return f.AppendCode(dst, "HD", i)
+		return f.appendCode(dst, "HD", r)
 	}
-	dst = f.AppendHead(dst, prefix, key, i)
-	return append(append(dst, i.Value...), crlf...)
+	dst = f.appendHead(dst, prefix, key, len(value), r)
+	return append(append(dst, value...), crlf...)
 }
 
 // isMeta says whether the command is a meta command.
 func (f *form) isMeta() bool { return f.verb >= MetaGet }
 
-// AppendCode appends an answer of a meta command without a value.
-func (f *form) AppendCode(dst []byte, code string, i *Item) []byte {
-	return f.appendFlags(append(dst, code...), i)
+// appendCode appends an answer of a meta command without a value.
+func (f *form) appendCode(dst []byte, code string, r *wire.Reply) []byte {
+	return f.appendFlags(append(dst, code...), r)
 }
 
 // appendFlags appends the flags that a command wants back, and the end of the line.
-func (f *form) appendFlags(dst []byte, i *Item) []byte {
+func (f *form) appendFlags(dst []byte, r *wire.Reply) []byte {
 	for _, o := range f.repeated[:f.nRepeated] {
-		switch o {
-		case 'O':
+		switch {
+		case o == 'O':
 			dst = append(append(dst, ' '), f.opaque...)
-			continue
-		case 'k':
+		case o == 'k':
 			dst = append(append(dst, " k"...), f.written...)
 			if f.base64 {
 				dst = append(dst, " b"...)
 			}
-			continue
-		}
-		if f.wants(o) && i != nil {
-			dst = i.appendFlag(append(dst, ' ', o), o)
+		case f.tells(o, r):
+			dst = appendFlag(append(dst, ' ', o), o, r)
 		}
 	}
-	if i != nil && i.Taken {
+	if r.Claim == wire.ClaimTaken {
 		dst = append(dst, " Z"...)
 	}
-	if i != nil && i.Stale {
+	if r.Status == wire.Stale {
 		dst = append(dst, " X"...)
 	}
-	if i != nil && i.Won {
+	if r.Claim == wire.ClaimWon {
 		dst = append(dst, " W"...)
 	}
 	return append(dst, crlf...)
 }
 
-// wants says whether an answer of the command has the flag o, which is not O or k.
-func (f *form) wants(o byte) bool {
+// tells says whether an answer of the command has the flag o, which is not O or k.
+func (f *form) tells(o byte, r *wire.Reply) bool {
 	switch f.verb {
 	case MetaSet:
 		return o == 'c'
 	case MetaArithmetic:
-		return o == 'c' || o == 't'
+		return r.Status == wire.OK && (o == 'c' || o == 't')
 	case MetaGet:
-		return true
+		return r.Status != wire.Miss || r.Claim != wire.ClaimNone
 	}
 	return false
 }
 
-// appendFlag appends what the item says for a flag.
-func (i *Item) appendFlag(dst []byte, o byte) []byte {
+// appendFlag appends what a reply says for a flag.
+func appendFlag(dst []byte, o byte, r *wire.Reply) []byte {
 	switch o {
 	case 's':
-		return strconv.AppendInt(dst, int64(i.Size), 10)
+		return strconv.AppendUint(dst, r.Size, 10)
 	case 't':
-		return strconv.AppendInt(dst, seconds(i.TTLMS), 10)
+		return strconv.AppendInt(dst, seconds(r.TTLMS), 10)
 	case 'c':
-		return strconv.AppendUint(dst, i.Version, 10)
+		if r.Claim != wire.ClaimNone {
+			return strconv.AppendUint(dst, uint64(r.Number), 10)
+		}
+		return strconv.AppendUint(dst, r.Version, 10)
 	case 'f':
-		return strconv.AppendUint(dst, uint64(i.Flags), 10)
-	case 'l':
-		return strconv.AppendInt(dst, i.SinceWrite, 10)
+		return strconv.AppendUint(dst, uint64(r.Flags), 10)
+	case 'l': // memcached's is the last access: reads are not timed here, so it counts from the write
+		return strconv.AppendUint(dst, r.IdleMS/1000, 10)
 	}
-	if i.Read { // h
+	if r.Read { // h
 		return append(dst, '1')
 	}
 	return append(dst, '0')
@@ -142,40 +118,26 @@ func seconds(ttlMS int64) int64 {
 	return (ttlMS + 999) / 1000
 }
 
-// AppendMiss appends the answer of mg for a key that is not there.
-func (f *form) AppendMiss(dst []byte) []byte {
-	if f.quiet {
-		return dst
-	}
-	return f.AppendCode(dst, "EN", nil)
-}
-
-// AppendDebug appends the answer to me for a key that is there.
-func (f *form) AppendDebug(dst []byte, i *Item) []byte {
-	dst = append(append(dst, "ME "...), f.written...)
-	dst = strconv.AppendInt(append(dst, " exp="...), seconds(i.TTLMS), 10)
-	dst = strconv.AppendInt(append(dst, " la="...), i.SinceWrite, 10)
-	dst = strconv.AppendUint(append(dst, " cas="...), i.Version, 10)
+// appendDebug appends the answer to me for a key that is there.
+func (f *form) appendDebug(dst []byte, r *wire.Reply) []byte {
 	fetched := "no"
-	if i.Read {
+	if r.Read {
 		fetched = "yes"
 	}
-	dst = append(append(dst, " fetch="...), fetched...)
-	dst = strconv.AppendInt(append(dst, " cls=0 size="...), int64(i.Size+len(f.written)), 10)
-	return append(dst, crlf...)
+	return fmt.Appendf(dst, "ME %s exp=%d la=%d cas=%d fetch=%s cls=0 size=%d\r\n", f.written, seconds(r.TTLMS),
+		r.IdleMS/1000, r.Version, fetched, int(r.Size)+len(f.written))
 }
 
-// AppendLine appends a line of text, unless the client wants no answer.
-func (f *form) AppendLine(dst []byte, line string) []byte {
+// appendLine appends a line of text, unless the client wants no answer.
+func (f *form) appendLine(dst []byte, line string) []byte {
 	if f.quiet {
 		return dst
 	}
 	return append(append(dst, line...), crlf...)
 }
 
-// AppendError appends an error that names what the server could not do. A meta command gets
-// it in spite of its flag q.
-func (f *form) AppendError(dst []byte, kind string, message []byte) []byte {
+// appendError appends an error as memcached says it. A meta command gets it in spite of its flag q.
+func (f *form) appendError(dst []byte, kind string, message []byte) []byte {
 	if f.quiet && !f.isMeta() {
 		return dst
 	}
@@ -189,12 +151,5 @@ func (f *form) AppendError(dst []byte, kind string, message []byte) []byte {
 	return append(dst, crlf...)
 }
 
-// AppendStat appends one line of the answer to stats.
-func AppendStat(dst []byte, name, value string) []byte {
-	dst = append(append(dst, "STAT "...), name...)
-	dst = append(append(dst, ' '), value...)
-	return append(dst, crlf...)
-}
-
-// End ends the answers to get and stats.
-const End = "END\r\n"
+// end ends the answers to get and stats.
+const end = "END\r\n"

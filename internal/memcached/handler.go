@@ -247,11 +247,11 @@ func (t *handler) serve(conn *server.Conn, cmd *Command) {
 	case MetaNoop:
 		conn.Out = append(conn.Out, "MN\r\n"...)
 	case Dump:
-		conn.Out = append(conn.Out, End...)
+		conn.Out = append(conn.Out, end...)
 	case Version:
 		conn.Out = append(conn.Out, "VERSION "+version+"\r\n"...)
 	case Verbosity:
-		conn.Out = cmd.form.AppendLine(conn.Out, "OK")
+		conn.Out = cmd.form.appendLine(conn.Out, "OK")
 	case Stats:
 		c.Tally.Flush()
 		t.n.flush(&t.endpoint.counts)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
 // says returns what a command says, for comparison.
@@ -301,14 +302,14 @@ func TestNoAllocations(t *testing.T) {
 	}
 	var c Command
 	door, dst := upTo(1000), make([]byte, 0, 1024)
-	item := Item{Value: []byte("abc"), Size: 3, Version: 1 << 60}
+	reply := wire.Reply{Value: []byte("abc"), Size: 3, Version: 1 << 60}
 	testenv.Allocates(t, "all of them", 0, 100, func() {
 		for _, q := range requests {
 			if cut := door.Cut(q, 0, 0); cut.Size != len(q) {
 				t.Fatalf("%q: %+v", q, cut)
 			}
 			Parse(q, &c)
-			dst = c.AppendItem(dst[:0], nil, c.Key, &item)
+			dst = c.appendItem(dst[:0], nil, c.Key, reply.Value, &reply)
 		}
 	})
 }
@@ -370,10 +371,10 @@ func checkCommand(t *testing.T, c *Command, request []byte) {
 			t.Fatalf("%q: key %q", request, key)
 		}
 	}
-	item := Item{Value: []byte("v"), Size: 1, Version: 1, Won: true}
-	out := c.form.clone().AppendItem(nil, nil, c.written, &item)
-	head := c.AppendHead(nil, nil, c.written, &item)
-	if len(head) > MaxHead+len(c.written)+len(c.opaque) {
+	item := wire.Reply{Value: []byte("v"), Size: 1, Version: 1, Claim: wire.ClaimWon}
+	out := c.form.clone().appendItem(nil, nil, c.written, item.Value, &item)
+	head := c.appendHead(nil, nil, c.written, 1, &item)
+	if len(head) > maxHead+len(c.written)+len(c.opaque) {
 		t.Fatalf("%q: a head of %d bytes: %q", request, len(head), out)
 	}
 }

@@ -33,7 +33,7 @@ func (t *handler) get(conn *server.Conn, cmd *Command) {
 			return
 		}
 	}
-	conn.Out = append(conn.Out, End...)
+	conn.Out = append(conn.Out, end...)
 }
 
 // flush writes a long answer. It may wait, and holds nothing meanwhile. It says whether the
@@ -56,7 +56,7 @@ func (t *handler) value(conn *server.Conn, key []byte) wire.Status {
 		at := len(conn.Out)
 		// The head is as long as the value's numbers, which come with the value: so the value is
 		// put behind the longest head, and moved.
-		room := MaxHead + max(len(key), len(form.written)) + len(form.opaque)
+		room := maxHead + max(len(key), len(form.written)) + len(form.opaque)
 		gap := at + room
 		for cap(conn.Out) < gap {
 			conn.Out = append(conn.Out[:cap(conn.Out)], 0)
@@ -96,23 +96,14 @@ func (t *handler) value(conn *server.Conn, key []byte) wire.Status {
 
 // closeValue puts the head in front of a value that begins at gap of out.
 func (t *handler) closeValue(out []byte, at, gap int, key []byte) []byte {
-	form := t.form
-	var head int
-	if form.verb == Get {
-		head = len(AppendGetHead(out[:at], key, t.Reply.Flags, len(out)-gap))
-	} else {
-		item := itemOf(&t.Reply)
-		item.Size = len(out) - gap
-		if form.verb == MetaGet && !form.withValue {
-			return form.AppendCode(out[:at], "HD", &item)
-		}
-		head = len(form.AppendHead(out[:at], nil, key, &item))
+	form, r := t.form, &t.Reply
+	size := len(out) - gap
+	if r.Size = uint64(size); form.isMeta() && !form.withValue {
+		return form.appendCode(out[:at], "HD", r)
 	}
-	if head < gap {
-		n := copy(out[head:], out[gap:])
-		out = out[:head+n]
-	}
-	return append(out, "\r\n"...)
+	head := len(form.appendHead(out[:at], nil, key, size, r))
+	copy(out[head:], out[gap:])
+	return append(out[:head+size], crlf...)
 }
 
 // getLater answers a get from key on, which must wait.
@@ -152,7 +143,7 @@ func (t *handler) gat(conn *server.Conn, cmd *Command) {
 	form := t.form
 	form.part = len(cmd.More) > 0
 	if cmd.Key == nil {
-		conn.Out = append(conn.Out, End...)
+		conn.Out = append(conn.Out, end...)
 	}
 	for key := cmd.Key; key != nil; {
 		t.retime(t.begin(wire.OpMetaGet, key), cmd.Exptime)
@@ -218,7 +209,7 @@ func (t *handler) metaValue(conn *server.Conn) {
 	case status == wire.OK:
 		return
 	case status == wire.Miss && !form.vivify:
-		conn.Out = form.AppendMiss(conn.Out)
+		conn.Out = form.appendMetaGet(conn.Out, q, &t.Reply)
 		return
 	case status.IsError() && status != wire.Moved:
 		t.answer(conn)
