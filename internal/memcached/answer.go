@@ -29,9 +29,9 @@ func (f *form) append(dst []byte, n *tally, q *wire.Request, r *wire.Reply) []by
 			return append(dst, "EN\r\n"...)
 		}
 		return f.appendDebug(dst, r)
-	case Incr, Decr, MetaArithmetic:
+	case Incr, MetaArithmetic:
 		return f.appendNumber(dst, r)
-	case Set, Add, Replace, Append, Prepend, CAS, MetaSet:
+	case Store, MetaSet:
 		f.conclude(r)
 	}
 	return f.appendOutcome(dst, r)
@@ -98,9 +98,9 @@ func (f *form) appendNumber(dst []byte, r *wire.Reply) []byte {
 // conclude makes the status of a reply what the command that brings a value is told.
 func (f *form) conclude(r *wire.Reply) {
 	switch {
-	case f.expired && f.mode == Set, f.expired && f.mode == Add && r.Status == wire.Miss:
+	case f.expired && f.mode == wire.ModeSet, f.expired && f.mode == wire.ModeAdd && r.Status == wire.Miss:
 		r.Status = wire.OK
-	case f.expired && f.mode == Add:
+	case f.expired && f.mode == wire.ModeAdd:
 		r.Status = wire.NotStored
 	case r.Status == wire.Stale && f.invalidate:
 		// The value is older than what has made the present one stale. It is not kept: the
@@ -108,7 +108,7 @@ func (f *form) conclude(r *wire.Reply) {
 		r.Status = wire.OK
 	case r.Status == wire.Stale:
 		r.Status = wire.Exists
-	case r.Status == wire.Exists && f.mode == Add, r.Status == wire.Miss && f.mode != CAS:
+	case r.Status == wire.Exists && f.mode == wire.ModeAdd, r.Status == wire.Miss && f.mode != wire.ModeCAS:
 		r.Status = wire.NotStored
 	}
 	if r.Status != wire.OK || f.expired {
@@ -137,10 +137,7 @@ func (f *form) appendOutcome(dst []byte, r *wire.Reply) []byte {
 }
 
 // done is what says that a command was done.
-var done = [Dump]string{
-	Set: "STORED", Add: "STORED", Replace: "STORED", Append: "STORED", Prepend: "STORED", CAS: "STORED",
-	Delete: "DELETED", Touch: "TOUCHED", FlushAll: "OK",
-}
+var done = [Dump]string{Store: "STORED", Delete: "DELETED", Touch: "TOUCHED", FlushAll: "OK"}
 
 // metaGet turns the GET of an mg into a METAGET. With claims it may claim the right to load
 // the value.

@@ -1,6 +1,10 @@
 package memcached
 
-import "bytes"
+import (
+	"bytes"
+
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
 
 // Verb is the name of a command.
 type Verb uint8
@@ -12,15 +16,9 @@ const (
 	Gets
 	Gat
 	Gats
-	Set
-	Add
-	Replace
-	Append
-	Prepend
-	CAS
+	Store // set, add, replace, append, prepend and cas: see form.mode
 	Delete
-	Incr
-	Decr
+	Incr // and decr
 	Touch
 	FlushAll
 	Stats
@@ -70,7 +68,7 @@ type Fields struct {
 	HasCAS  bool // C
 	Unread  bool // u
 	Inspect bool // h or l: the answer tells of earlier reads
-	Down    bool // of ma: decrement
+	Down    bool // of decr and ma
 	Recache bool // R: RecacheTime is set
 
 	VivifyTime, RecacheTime int64
@@ -102,10 +100,10 @@ type form struct {
 	repeated  [maxFlags]byte // flags, in their order
 	nRepeated uint8
 
-	vivify     bool // of mg and ma, N: VivifyTime is set, and a missing key is claimed or made
-	invalidate bool // of ms and md: the flag I
-	mode       Verb // of a command that brings a value: its condition
-	expired    bool // the value was over before it was stored
+	vivify     bool      // of mg and ma, N: VivifyTime is set, and a missing key is claimed or made
+	invalidate bool      // of ms and md: the flag I
+	mode       wire.Mode // of a command that brings a value
+	expired    bool      // the value was over before it was stored
 
 	prefix []byte // of the keys of an MGET
 	part   bool   // one of several requests of a get

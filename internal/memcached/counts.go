@@ -110,7 +110,7 @@ func (n *tally) note(f *form, q *wire.Request, r *wire.Reply) {
 		n.outcome(r, deleteHits, deleteMisses)
 	case FlushAll:
 		n[cmdFlush]++
-	case Incr, Decr, MetaArithmetic:
+	case Incr, MetaArithmetic:
 		if q.Has(wire.Down) {
 			n.outcome(r, decrHits, decrMisses)
 		} else {
@@ -130,7 +130,7 @@ func (n *tally) set(f *form, r *wire.Reply) {
 	switch {
 	case r.Status == wire.TooLarge:
 		n[storeTooLarge]++
-	case f.mode != CAS:
+	case f.mode != wire.ModeCAS:
 	case r.Status == wire.OK:
 		n[casHits]++
 	case r.Status == wire.Miss:

@@ -88,12 +88,12 @@ func isLong(b []byte) bool {
 // blockLen returns the length of the value that a line announces, or -1 if none follows it.
 func blockLen(line []byte) int {
 	name, args := word(line)
-	v := storageVerb(name)
+	v, mode := storing(name)
 	if v == Invalid {
 		return -1
 	}
 	var s storage
-	if s.read(v, args); s.err != "" {
+	if s.read(v, mode, args); s.err != "" {
 		return -1
 	}
 	return s.length

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"math"
 	"strconv"
+
+	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
 // word cuts the first word off a line. Only spaces divide words.
@@ -72,34 +74,34 @@ type storage struct {
 	err     string // the line is not valid, and brings no value
 }
 
-// storageVerb returns the verb of a command that brings a value; else Invalid.
-func storageVerb(name []byte) Verb {
+// storing returns the verb and the mode of a command that brings a value; of any other Invalid.
+func storing(name []byte) (v Verb, mode wire.Mode) {
 	switch string(name) {
 	case "set":
-		return Set
+		return Store, wire.ModeSet
 	case "ms":
-		return MetaSet
+		return MetaSet, wire.ModeSet
 	case "add":
-		return Add
+		return Store, wire.ModeAdd
 	case "replace":
-		return Replace
+		return Store, wire.ModeReplace
 	case "append":
-		return Append
+		return Store, wire.ModeAppend
 	case "prepend":
-		return Prepend
+		return Store, wire.ModePrepend
 	case "cas":
-		return CAS
+		return Store, wire.ModeCAS
 	}
-	return Invalid
+	return Invalid, 0
 }
 
 // read reads the words after the name of a command that brings a value.
-func (s *storage) read(v Verb, line []byte) {
+func (s *storage) read(v Verb, mode wire.Mode, line []byte) {
 	switch {
 	case v == MetaSet:
 		s.readMeta(line)
-	case v == CAS || !s.readPlain(line):
-		s.readAny(v, line)
+	case mode == wire.ModeCAS || !s.readPlain(line):
+		s.readAny(mode, line)
 	}
 }
 
@@ -130,10 +132,10 @@ func plainNumber(line []byte) (n int, rest []byte, ok bool) {
 }
 
 // readAny is read for any way to write the words.
-func (s *storage) readAny(v Verb, line []byte) {
+func (s *storage) readAny(mode wire.Mode, line []byte) {
 	w, n := split(line)
 	least := 4
-	if v == CAS {
+	if mode == wire.ModeCAS {
 		least = 5
 	}
 	if n < least || n > least+1 {
@@ -146,7 +148,7 @@ func (s *storage) readAny(v Verb, line []byte) {
 	length, ok3 := lengthOf(w[3])
 	s.flags, s.exptime, s.length = uint32(flags), exptime, length
 	ok4 := true
-	if v == CAS {
+	if mode == wire.ModeCAS {
 		s.cas, ok4 = unsigned(w[4], 64)
 	}
 	if !ok1 || !ok2 || !ok3 || !ok4 || len(s.key) > MaxKeyLen {

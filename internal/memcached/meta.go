@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/base64"
+
+	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
 // meta reads a meta command. letter is the second one of its name.
@@ -84,6 +86,10 @@ func (c *Command) metaSet(args, data []byte) {
 	}
 	if c.value(s.length, data); c.verb == Invalid {
 		c.quiet = false
+	}
+	// add with a version is an add; append and prepend compare by themselves.
+	if c.HasCAS && (c.mode == wire.ModeSet || c.mode == wire.ModeReplace) {
+		c.mode = wire.ModeCAS
 	}
 }
 
@@ -219,15 +225,15 @@ func (c *Command) setMode(token []byte) (wrong string) {
 func (c *Command) storageMode() bool {
 	switch c.modeToken {
 	case 0, 'S':
-		c.mode = Set
+		c.mode = wire.ModeSet
 	case 'E':
-		c.mode = Add
+		c.mode = wire.ModeAdd
 	case 'A':
-		c.mode = Append
+		c.mode = wire.ModeAppend
 	case 'P':
-		c.mode = Prepend
+		c.mode = wire.ModePrepend
 	case 'R':
-		c.mode = Replace
+		c.mode = wire.ModeReplace
 	default:
 		return false
 	}

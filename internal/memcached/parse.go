@@ -1,6 +1,10 @@
 package memcached
 
-import "bytes"
+import (
+	"bytes"
+
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
 
 // Parse reads a request that Cut has found: a line, and the value that it announces. A value
 // that is longer than allowed is not there.
@@ -27,17 +31,16 @@ func Parse(request []byte, c *Command) {
 			return
 		}
 	}
-	if v := storageVerb(name); v != Invalid {
-		c.storage(v, args, data)
+	if v, mode := storing(name); v != Invalid {
+		c.storage(v, mode, args, data)
 		return
 	}
 	switch string(name) {
 	case "delete":
 		c.delete(args)
-	case "incr":
-		c.arithmetic(Incr, args)
-	case "decr":
-		c.arithmetic(Decr, args)
+	case "incr", "decr":
+		c.arithmetic(args)
+		c.Down = name[0] == 'd'
 	case "touch":
 		c.touch(args)
 	case "flush_all":
@@ -161,15 +164,15 @@ func (c *Command) NextKey() (key []byte) {
 	return key
 }
 
-func (c *Command) storage(v Verb, args, data []byte) {
+func (c *Command) storage(v Verb, mode wire.Mode, args, data []byte) {
 	var s storage
-	s.read(v, args)
+	s.read(v, mode, args)
 	c.quiet = s.quiet
 	if s.err != "" {
 		c.fail(s.err)
 		return
 	}
-	c.verb = v
+	c.verb, c.mode = v, mode
 	c.setKey(s.key)
 	c.Flags, c.Exptime, c.CAS = s.flags, s.exptime, s.cas
 	c.value(s.length, data)
@@ -179,7 +182,7 @@ func (c *Command) storage(v Verb, args, data []byte) {
 func (c *Command) value(length int, data []byte) {
 	switch {
 	case len(data) < length+len(crlf):
-		c.DropPresent = c.verb == Set || c.verb == MetaSet && c.mode == Set
+		c.DropPresent = c.mode == wire.ModeSet
 		c.fail(TooLarge)
 	case string(data[length:length+len(crlf)]) != crlf:
 		c.fail(badChunk)
@@ -216,12 +219,11 @@ func (c *Command) delete(args []byte) {
 	c.setKey(w[0])
 }
 
-func (c *Command) arithmetic(v Verb, args []byte) {
-	w, n := c.words(v, args, 2, 3)
+func (c *Command) arithmetic(args []byte) {
+	w, n := c.words(Incr, args, 2, 3)
 	if n == 0 || !c.setKey(w[0]) {
 		return
 	}
-	c.Down = v == Decr
 	var ok bool
 	if c.Delta, ok = unsigned(w[1], 64); !ok {
 		c.fail("CLIENT_ERROR invalid numeric delta argument")

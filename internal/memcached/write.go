@@ -15,7 +15,7 @@ func (t *handler) write(conn *server.Conn, cmd *Command) {
 		t.begin(wire.OpDelete, cmd.Key)
 	case MetaDelete:
 		t.metaDelete(cmd)
-	case Incr, Decr, MetaArithmetic:
+	case Incr, MetaArithmetic:
 		t.incr(cmd)
 	case Touch:
 		t.touch(cmd)
@@ -25,60 +25,36 @@ func (t *handler) write(conn *server.Conn, cmd *Command) {
 	t.run(conn)
 }
 
-// modes are the modes of SET by verb.
-var modes = [...]wire.Mode{
-	Set: wire.ModeSet, Add: wire.ModeAdd, Replace: wire.ModeReplace,
-	CAS: wire.ModeCAS, Append: wire.ModeAppend, Prepend: wire.ModePrepend,
-}
-
 // set makes the request of a command that brings a value.
 func (t *handler) set(cmd *Command) {
-	verb := cmd.verb
-	if verb == MetaSet {
-		// add with a version is an add; append and prepend compare by themselves.
-		if verb = cmd.mode; cmd.HasCAS && (verb == Set || verb == Replace) {
-			verb = CAS
-		}
-	}
-	mode := modes[verb]
 	ttl, over := TTL(cmd.Exptime, t.Now.Wall, wire.MaxTTL)
-	if over && !mode.IsConcat() {
-		t.expired(cmd, mode)
+	if over && !cmd.mode.IsConcat() {
+		t.expired(cmd)
 		return
 	}
 	q := t.begin(wire.OpSet, cmd.Key)
-	q.Value, q.Flags, q.Mode = cmd.Value, cmd.Flags, mode
-	if !mode.IsConcat() {
+	q.Value, q.Flags, q.Mode = cmd.Value, cmd.Flags, cmd.mode
+	if !cmd.mode.IsConcat() {
 		q.TTLMS = ttl
 	}
-	if mode == wire.ModeCAS || mode.IsConcat() {
+	if cmd.mode != wire.ModeAdd {
 		q.Compare = cmd.CAS
 	}
-	if mode == wire.ModeCAS {
+	if cmd.mode == wire.ModeCAS {
 		q.Options = wire.StaleOK // a stale value is there, as far as memcached's clients are concerned
 	}
-	t.form.mode = verb
 }
 
 // expired makes the request of a value that is over before it is stored: what is there goes,
 // if the condition of the write is met.
-func (t *handler) expired(cmd *Command, mode wire.Mode) {
-	t.form.expired = true
-	switch mode {
-	case wire.ModeSet:
-		t.form.mode = Set
-	case wire.ModeAdd:
-		t.form.mode = Add
-		q := t.begin(wire.OpMetaGet, cmd.Key)
-		q.Options = wire.NoValue | wire.Unread | wire.NoLoad
+func (t *handler) expired(cmd *Command) {
+	cmd.expired = true
+	if cmd.mode == wire.ModeAdd {
+		t.begin(wire.OpMetaGet, cmd.Key).Options = wire.NoValue | wire.Unread | wire.NoLoad
 		return
-	case wire.ModeReplace:
-		t.form.mode = Replace
-	case wire.ModeCAS:
-		t.form.mode = CAS
 	}
 	q := t.remove(cmd.Key)
-	if mode == wire.ModeCAS {
+	if cmd.mode == wire.ModeCAS {
 		q.Compare = cmp.Or(cmd.CAS, noVersion)
 	}
 }
