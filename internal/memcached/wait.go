@@ -120,32 +120,42 @@ func (t *handler) await(conn *server.Conn, a *delayed) error {
 	return err
 }
 
-// finish waits for a request, and appends its answer.
+// finish waits for a request, and appends its answer. It asks again for the keys of a get that the reply
+// has had no room for.
 func (t *handler) finish(conn *server.Conn, a *delayed) {
-	err := t.await(conn, a)
-	if err == nil && turns(a.form, &a.Request, &a.reply) {
-		err = t.claim(conn, a)
-	}
-	for err == nil {
+	for more := a.form.more; ; a.form.more = more {
+		err := t.await(conn, a)
+		if err == nil && turns(a.form, &a.Request, &a.reply) {
+			err = t.claim(conn, a)
+		}
+		if err != nil {
+			a.reply = wire.ErrorReply(session.Busy(err))
+		}
 		left := a.left()
+		makeRoom(conn, a)
 		if left == nil {
 			break
 		}
-		t.part(conn, a, left)
-		err = t.await(conn, a)
-	}
-	if err != nil {
-		a.reply = wire.ErrorReply(session.Busy(err))
-	}
-	if n := session.ValuesOf(&a.reply); n > session.SmallValue {
-		switch err := session.Busy(conn.Grow(n+session.AnswerSlack*max(1, len(a.reply.Items)), true)); {
-		case err != nil && !session.OnlyReads(&a.Request): // it was done, and BUSY says that it was not
-			conn.Kill()
-		case err != nil:
-			a.reply = wire.ErrorReply(err)
-		}
+		conn.Out = a.form.append(conn.Out, &t.n, &a.Request, &a.reply)
+		t.Count(&a.Request, &a.reply)
+		a.Held.Free()
+		a.Request.Keys, a.Since, a.Deadline = left, t.Now.Boot, t.Core.Deadlines.Of(&a.Request, t.Now)
 	}
 	conn.Out = t.end(conn.Out, a)
+}
+
+// makeRoom makes room for the answer to a request.
+func makeRoom(conn *server.Conn, a *delayed) {
+	n := session.ValuesOf(&a.reply)
+	if n <= session.SmallValue {
+		return
+	}
+	switch err := session.Busy(conn.Grow(n+session.AnswerSlack*max(1, len(a.reply.Items)), true)); {
+	case err != nil && !session.OnlyReads(&a.Request): // it was done, and BUSY says that it was not
+		conn.Kill()
+	case err != nil:
+		a.reply = wire.ErrorReply(err)
+	}
 }
 
 // end ends a request, and appends its answer.
@@ -175,42 +185,22 @@ func (t *handler) claim(conn *server.Conn, a *delayed) error {
 // that they end.
 const muchBytes = 1 << 20
 
-// left returns the keys of a get that its reply has had no room for; nil: there are none.
-func (a *delayed) left() (keys [][]byte) {
-	if a.Request.Op != wire.OpMGet {
+// left takes the keys out of a get that its reply has had no room for; nil: there are none.
+func (a *delayed) left() (left [][]byte) {
+	if session.ValuesOf(&a.reply) <= muchBytes {
 		return nil
 	}
-	size := 0
-	for i := range a.reply.Items {
-		if size += len(a.reply.Items[i].Value); a.reply.Items[i].Status == wire.Busy {
-			keys = append(keys, a.Request.Keys[i])
+	q, r := &a.Request, &a.reply
+	keys, items := q.Keys, r.Items
+	q.Keys, r.Items = keys[:0], items[:0]
+	for i, key := range keys {
+		if items[i].Status == wire.Busy {
+			left, a.form.more = append(left, key), true
+		} else {
+			q.Keys, r.Items = append(q.Keys, key), append(r.Items, items[i])
 		}
 	}
-	if size <= muchBytes {
-		return nil
-	}
-	return keys
-}
-
-// part appends the values that the reply to a get has. The request is that for the keys that are
-// left then.
-func (t *handler) part(conn *server.Conn, a *delayed, left [][]byte) {
-	part, has := a.Request, wire.Reply{}
-	part.Keys = nil
-	for i, key := range a.Request.Keys {
-		if r := &a.reply.Items[i]; r.Status != wire.Busy {
-			part.Keys, has.Items = append(part.Keys, key), append(has.Items, *r)
-		}
-	}
-	if conn.Grow(session.ValuesOf(&has)+session.AnswerSlack*len(has.Items), true) == nil { // else they are missing
-		f := *a.form
-		f.more = true
-		conn.Out = f.append(conn.Out, &t.n, &part, &has)
-	}
-	t.Count(&part, &has)
-	a.Held.Free()
-	now := t.Core.Clock.Read()
-	a.Request.Keys, a.Since, a.Deadline = left, now.Boot, t.Core.Deadlines.Of(&a.Request, now)
+	return left
 }
 
 // giveUp ends the reads that have begun and are not answered: the connection ends.
