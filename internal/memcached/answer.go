@@ -139,37 +139,17 @@ func (f *form) appendOutcome(dst []byte, r *wire.Reply) []byte {
 // done is what says that a command was done.
 var done = [Dump]string{Store: "STORED", Delete: "DELETED", Touch: "TOUCHED", FlushAll: "OK"}
 
-// metaGet turns the GET of an mg into a METAGET. With claims it may claim the right to load
-// the value.
-func metaGet(q *wire.Request, f *form, claims bool) {
-	q.Op, q.Options = wire.OpMetaGet, 0
-	if !f.withValue {
-		q.Options = wire.NoValue
-	}
-	if claims {
-		q.Options |= wire.Claim
-		if f.vivify {
-			q.Options |= wire.Create
-		}
-	}
-}
-
-// renews says whether a reply to the GET of an mg has a value that ends so soon that the
-// client wants to load it anew.
-func renews(q *wire.Request, r *wire.Reply) bool {
-	return q.RenewMS > 0 && r.Status == wire.OK && r.TTLMS > 0 && r.TTLMS < int64(q.RenewMS)
-}
-
-// turns says whether the reply to the GET of an mg does not answer it: then the request has
-// become the METAGET that does.
-func turns(f *form, q *wire.Request, r *wire.Reply) bool {
+// renews says whether the reply to the GET of an mg does not answer it: the client may claim the right to
+// load the value, by a METAGET.
+func (f *form) renews(q *wire.Request, r *wire.Reply) bool {
 	if f.verb != MetaGet || q.Op != wire.OpGet {
 		return false
 	}
-	missed := r.Status == wire.Miss && r.Why == wire.NotCached && f.vivify
-	if r.Status != wire.Stale && !missed && !renews(q, r) {
-		return false
+	switch r.Status {
+	case wire.Stale:
+		return true
+	case wire.Miss:
+		return f.vivify && r.Why == wire.NotCached
 	}
-	metaGet(q, f, f.claims)
-	return true
+	return r.Status == wire.OK && r.TTLMS > 0 && r.TTLMS < int64(q.RenewMS)
 }

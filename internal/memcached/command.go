@@ -108,7 +108,6 @@ type form struct {
 	prefix []byte // of the keys of an MGET
 	part   bool   // one of several requests of a get
 	more   bool   // and not the last one
-	claims bool   // of mg: the caller may claim
 }
 
 // maxFlags bounds the flags of a meta command.

@@ -31,9 +31,8 @@ import (
 type handler struct {
 	*session.Session
 	endpoint *Endpoint
-	form     *form // of the present command
-	// refused is why the key of the present request is refused; nil: it has a namespace.
-	refused *wire.Error
+	form     *form       // of the present command
+	nameless *wire.Error // why the key of the present request has no namespace; nil: it has one
 
 	hadCommand bool // the first command has come
 	commands   int  // of the batch
@@ -77,9 +76,9 @@ func (t *handler) begin(op wire.Op, key []byte) *wire.Request {
 	q.Op, q.TTLMS, q.App = op, wire.TTLDefault, true
 	var ok bool
 	if q.Namespace, q.Key, ok = t.endpoint.split(key); ok {
-		t.refused = nil
+		t.nameless = nil
 	} else {
-		t.refused = t.endpoint.refuse(key)
+		t.nameless = t.endpoint.refuse(key)
 	}
 	if q.Keys = keys; op == wire.OpDelete {
 		q.Keys, q.Key = append(keys, q.Key), nil
@@ -89,25 +88,35 @@ func (t *handler) begin(op wire.Op, key []byte) *wire.Request {
 
 // refusal returns why the present request, which begin has begun, is refused, or nil.
 func (t *handler) refusal() *wire.Error {
-	if t.refused != nil {
-		return t.refused
+	if t.nameless != nil {
+		return t.nameless
 	}
 	return t.Refusal(t.Req)
 }
 
-// run serves the present request in place, or has the reader wait for it.
-func (t *handler) run(conn *server.Conn) {
-	q := t.Req
-	if err := t.refusal(); err != nil {
+// refused answers the present request with an error if it is refused.
+func (t *handler) refused(conn *server.Conn) bool {
+	err := t.refusal()
+	if err != nil {
+		t.form.part = false
 		t.refuse(conn, err)
-		return
+	}
+	return err != nil
+}
+
+// run serves the present request in place, or has the reader wait for it. It returns false if the request
+// is refused.
+func (t *handler) run(conn *server.Conn) bool {
+	if t.refused(conn) {
+		return false
 	}
 	t.Limit(conn)
 	serve := t.Execute
-	if q.Op == wire.OpMetaGet { // its value may be long
+	if t.Req.Op == wire.OpMetaGet { // its value may be long
 		serve = t.MetaGet
 	}
 	t.answerOrWait(conn, serve(conn))
+	return true
 }
 
 // answerOrWait answers the present request if it has been served, and else waits for it.

@@ -1,6 +1,8 @@
 package memcached
 
 import (
+	"slices"
+
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/session"
@@ -11,23 +13,25 @@ import (
 // answered that other connections would wait for long. The keys from that one on go the slow
 // way.
 func (t *handler) get(conn *server.Conn, cmd *Command) {
-	c := t.Session
-	one := len(cmd.More) == 0
+	t.form.part = len(cmd.More) > 0
 	n := 0
 	for key := cmd.Key; key != nil; n++ {
-		c.Req.Keys = c.Req.Keys[:0]
 		t.begin(wire.OpGet, key)
-		if err := t.refusal(); err != nil {
-			t.refuse(conn, err)
+		if t.refused(conn) {
 			return
 		}
-		if n == wire.MaxKeys || t.value(conn, key) == wire.Moved {
-			t.getLater(conn, cmd, key, one)
-			return
+		if n < wire.MaxKeys {
+			t.value(conn, key)
 		}
-		if one && c.Reply.Status.IsError() {
+		switch status := t.Reply.Status; {
+		case n == wire.MaxKeys, status == wire.Moved:
+			t.getLater(conn, cmd, key)
+			return
+		case status.IsError() && !t.form.part:
 			t.answer(conn)
 			return
+		default:
+			t.n.get(status)
 		}
 		if key = cmd.NextKey(); !t.flush(conn) {
 			return
@@ -46,49 +50,32 @@ func (t *handler) flush(conn *server.Conn) bool {
 	return conn.Flush()
 }
 
-// value appends the answer to the present GET, for a key as the client names it, if the
-// value is here. It returns the reply's status, or LEASE for a value that mg may renew. Only
-// after OK it has appended anything.
-func (t *handler) value(conn *server.Conn, key []byte) wire.Status {
-	c, form := t.Session, t.form
-	limit := session.SmallValue
-	for {
+// value executes the present GET in place, for a key as the client names it. If the value is here, and
+// the client need not load it anew, it is appended. Else the reply is MOVED, or to be answered.
+func (t *handler) value(conn *server.Conn, key []byte) {
+	c, form, r := t.Session, t.form, &t.Reply
+	// The head is as long as the value's numbers, which come with the value: so the value is
+	// put behind the longest head, and moved.
+	room := maxHead + max(len(key), len(form.written)) + len(form.opaque)
+	for limit := session.SmallValue; ; {
 		at := len(conn.Out)
-		// The head is as long as the value's numbers, which come with the value: so the value is
-		// put behind the longest head, and moved.
-		room := maxHead + max(len(key), len(form.written)) + len(form.opaque)
-		gap := at + room
-		for cap(conn.Out) < gap {
-			conn.Out = append(conn.Out[:cap(conn.Out)], 0)
-		}
-		now := c.Moment(conn)
-		out, size, ns := c.Core.Reads.Value(conn.Out[:gap], &c.Names, c.Req, c.Req.Key, limit, now, 0, &c.Reply)
+		conn.Out = slices.Grow(conn.Out, room)
+		out, size, ns := c.Core.Reads.Value(conn.Out[:at+room], &c.Names, c.Req, c.Req.Key, limit, c.Moment(conn), 0, r)
 		switch {
-		case c.Reply.Status == wire.Moved || c.Reply.Status == wire.Stale:
-			conn.Out = conn.Out[:at]
-			return c.Reply.Status
-		case c.Reply.Status == wire.Miss && form.vivify: // the METAGET counts
-			conn.Out = conn.Out[:at]
-			return wire.Miss
-		case c.Reply.Status != wire.OK:
-			conn.Out = conn.Out[:at]
-			c.Tally.Add(ns, wire.OpGet, namespaces.OutcomeOf(&c.Reply))
-			t.n.get(c.Reply.Status)
-			return c.Reply.Status
-		case size <= limit && renews(c.Req, &c.Reply):
-			conn.Out = conn.Out[:at]
-			return wire.Lease
+		case r.Status == wire.Moved || form.renews(c.Req, r):
+			return
+		case r.Status != wire.OK:
+			c.Tally.Add(ns, wire.OpGet, namespaces.OutcomeOf(r))
+			return
 		case size <= limit:
-			c.Tally.Add(ns, wire.OpGet, namespaces.HitOf(c.Reply.Source))
-			t.n.get(c.Reply.Status)
-			conn.Out = t.closeValue(out, at, gap, key)
-			return wire.OK
+			c.Tally.Add(ns, wire.OpGet, namespaces.HitOf(r.Source))
+			conn.Out = t.closeValue(out, at, at+room, key)
+			return
 		}
-		conn.Out = conn.Out[:at]
 		c.Names.Release() // Grow may wait
 		if err := session.Busy(conn.Grow(size+room+session.AnswerSlack, true)); err != nil {
-			c.Reply = wire.ErrorReply(err)
-			return c.Reply.Status
+			*r = wire.ErrorReply(err)
+			return
 		}
 		limit = size // the value may be another one by now, and longer
 	}
@@ -107,30 +94,27 @@ func (t *handler) closeValue(out []byte, at, gap int, key []byte) []byte {
 }
 
 // getLater answers a get from key on, which must wait.
-func (t *handler) getLater(conn *server.Conn, cmd *Command, key []byte, one bool) {
+func (t *handler) getLater(conn *server.Conn, cmd *Command, key []byte) {
 	form := t.form
-	if one {
+	if !form.part {
 		t.wait(conn)
 		return
 	}
-	form.written, form.part = nil, true
+	form.written = nil
 	for key != nil {
 		q := t.begin(wire.OpMGet, key)
-		if err := t.refusal(); err != nil { // each part has a namespace of its own
-			form.part = false
-			t.refuse(conn, err)
+		if t.refused(conn) { // each part has a namespace of its own
 			return
 		}
-		prefix := key[:len(key)-len(q.Key)]
-		q.Keys, q.Key = append(q.Keys, q.Key), nil
-		form.prefix = prefix
+		form.prefix = key[:len(key)-len(q.Key)]
 		for {
+			q.Keys = append(q.Keys, key[len(form.prefix):])
 			key = cmd.NextKey()
-			if key == nil || len(q.Keys) == wire.MaxKeys || !t.endpoint.has(prefix, key) {
+			if key == nil || len(q.Keys) == wire.MaxKeys || !t.endpoint.has(form.prefix, key) {
 				break
 			}
-			q.Keys = append(q.Keys, key[len(prefix):])
 		}
+		q.Key = nil
 		form.more = key != nil
 		if t.wait(conn); server.Lost(conn) {
 			return
@@ -147,18 +131,13 @@ func (t *handler) gat(conn *server.Conn, cmd *Command) {
 	}
 	for key := cmd.Key; key != nil; {
 		t.retime(t.begin(wire.OpMetaGet, key), cmd.Exptime)
-		if err := t.refusal(); err != nil { // it ends the answer, as that of a get
-			form.part = false
-			t.refuse(conn, err)
-			return
-		}
 		form.written = key
 		next := cmd.NextKey()
 		form.more = next != nil
-		t.run(conn)
-		if key = next; !t.flush(conn) {
+		if !t.run(conn) || !t.flush(conn) { // a refusal ends the answer, as that of a get
 			return
 		}
+		key = next
 	}
 }
 
@@ -182,7 +161,7 @@ func (t *handler) metaGet(conn *server.Conn, cmd *Command) {
 	case cmd.verb == MetaDebug:
 		q.Op, q.Options = wire.OpMetaGet, wire.NoValue|wire.Unread|wire.NoLoad
 	case cmd.Touch || cmd.Inspect || cmd.Unread:
-		metaGet(q, t.form, t.claims(q))
+		t.claiming(q, t.form)
 		if cmd.Unread {
 			q.Options |= wire.Unread
 		}
@@ -199,39 +178,43 @@ func (t *handler) metaGet(conn *server.Conn, cmd *Command) {
 // metaValue answers mg: from what this host has, as a GET; with the METAGET that the GET becomes,
 // if this host owns the key; or later.
 func (t *handler) metaValue(conn *server.Conn) {
-	c, q, form := t.Session, t.Req, t.form
-	if err := t.refusal(); err != nil {
-		t.refuse(conn, err)
+	if t.refused(conn) {
 		return
 	}
-	status := t.value(conn, nil)
+	t.value(conn, nil)
+	q, r := t.Req, &t.Reply
 	switch {
-	case status == wire.OK:
-		return
-	case status == wire.Miss && !form.vivify:
-		conn.Out = form.appendMetaGet(conn.Out, q, &t.Reply)
-		return
-	case status.IsError() && status != wire.Moved:
-		t.answer(conn)
-		return
-	}
-	form.claims = t.claims(q)
-	if status != wire.Moved {
+	case r.Status == wire.Moved:
+	case t.form.renews(q, r):
 		get := *q
-		metaGet(q, form, form.claims)
-		c.Limit(conn)
+		t.claiming(q, t.form)
+		t.Limit(conn)
 		if t.MetaGet(conn) {
 			t.answer(conn)
 			return
 		}
 		*q = get // see handler.claim
+	case r.Status == wire.OK:
+		t.n.get(wire.OK)
+		return
+	default:
+		t.answer(conn)
+		return
 	}
 	t.wait(conn)
 }
 
-// claims says whether the caller may claim the right to load the key of a request.
-func (t *handler) claims(q *wire.Request) bool {
-	claim := *q
-	claim.Op, claim.Options = wire.OpMetaGet, wire.Claim
-	return t.By.May(&claim)
+// claiming turns the GET of an mg into a METAGET, which claims the right to load the value if the caller
+// may.
+func (t *handler) claiming(q *wire.Request, f *form) {
+	q.Op, q.Options = wire.OpMetaGet, wire.Claim
+	switch {
+	case !t.By.May(q):
+		q.Options = 0
+	case f.vivify:
+		q.Options |= wire.Create
+	}
+	if !f.withValue {
+		q.Options |= wire.NoValue
+	}
 }

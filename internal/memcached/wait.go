@@ -56,10 +56,13 @@ func (t *handler) askAhead(conn *server.Conn) {
 		}
 		t.present(i)
 		t.beginRead(&t.cmds[i])
-		if t.refusal() != nil || t.here() {
+		if t.refusal() != nil {
 			continue
 		}
-		t.form.claims = t.claims(t.Req)
+		t.Core.Reads.Value(nil, &t.Names, t.Req, t.Req.Key, 0, t.Now, 0, &t.Reply)
+		if t.Reply.Status != wire.Moved {
+			continue
+		}
 		if conn.Hold(server.Waits) != nil {
 			return // it may find room once it is the first
 		}
@@ -93,13 +96,6 @@ func (t *handler) beginRead(cmd *Command) {
 	}
 }
 
-// here says whether the present read need not wait.
-func (t *handler) here() bool {
-	var r wire.Reply
-	t.Core.Reads.Value(nil, &t.Names, t.Req, t.Req.Key, 0, t.Now, 0, &r)
-	return r.Status != wire.Moved
-}
-
 // await waits for a request. After an error it was not served, or the client takes no answer.
 func (t *handler) await(conn *server.Conn, a *delayed) error {
 	t.Names.Release()
@@ -125,7 +121,7 @@ func (t *handler) await(conn *server.Conn, a *delayed) error {
 func (t *handler) finish(conn *server.Conn, a *delayed) {
 	for more := a.form.more; ; a.form.more = more {
 		err := t.await(conn, a)
-		if err == nil && turns(a.form, &a.Request, &a.reply) {
+		if err == nil && a.form.renews(&a.Request, &a.reply) {
 			err = t.claim(conn, a)
 		}
 		if err != nil {
@@ -167,10 +163,11 @@ func (t *handler) end(dst []byte, a *delayed) []byte {
 	return dst
 }
 
-// claim serves the METAGET that the GET of an mg has become. The value of the GET is worth more than
+// claim serves the METAGET that the GET of an mg becomes. The value of the GET is worth more than
 // the claim: if the METAGET fails, it is the answer.
 func (t *handler) claim(conn *server.Conn, a *delayed) error {
 	got := a.reply
+	t.claiming(&a.Request, a.form)
 	t.Core.Deadlines.Limit(&a.Request, a.Deadline)
 	err := t.await(conn, a)
 	if got.Status != wire.Miss && (err != nil || a.reply.Status.IsError()) {
