@@ -171,7 +171,7 @@ func (s *storage) readMeta(line []byte) {
 		s.err = badFormat
 	default:
 		if n, _ := measure(s.meta); n > maxFlags-1 {
-			s.err = "CLIENT_ERROR options flags too long"
+			s.err = tooManyFlags
 		}
 	}
 }

@@ -8,19 +8,16 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// meta reads a meta command. letter is the second one of its name.
-func (c *Command) meta(letter byte, args, data []byte) {
+// meta reads a meta command that brings no value. letter is the second one of its name.
+func (c *Command) meta(letter byte, args []byte) {
 	switch letter {
 	case 'g':
-		c.metaKey(MetaGet, args, "CLIENT_ERROR options flags are too long", "")
-	case 's':
-		c.metaSet(args, data)
+		c.metaKey(MetaGet, args)
 	case 'd':
-		c.metaKey(MetaDelete, args, tooManyFlags, badFlag)
+		c.metaKey(MetaDelete, args)
 	case 'a':
 		c.Delta = 1
-		c.metaKey(MetaArithmetic, args, tooManyFlags, badFlag)
-		c.arithmeticMode()
+		c.metaKey(MetaArithmetic, args)
 	case 'n':
 		c.verb = MetaNoop
 	case 'e':
@@ -32,14 +29,12 @@ func (c *Command) meta(letter byte, args, data []byte) {
 
 const (
 	tooManyFlags = "CLIENT_ERROR options flags too long"
-	badFlag      = "CLIENT_ERROR invalid or duplicate flag"
 	longOpaque   = "CLIENT_ERROR opaque token too long"
 	badToken     = "CLIENT_ERROR bad token in command line format"
 )
 
-// metaKey reads `<key> <flags>*`. tooMany and bad are the answers to wrong flags; with an
-// empty bad the answer says what is wrong.
-func (c *Command) metaKey(v Verb, args []byte, tooMany, bad string) {
+// metaKey reads `<key> <flags>*`. Only mg is told what is wrong with a flag.
+func (c *Command) metaKey(v Verb, args []byte) {
 	key, flags := word(args)
 	if len(key) == 0 {
 		c.fail(errorLine)
@@ -48,49 +43,40 @@ func (c *Command) metaKey(v Verb, args []byte, tooMany, bad string) {
 	if c.verb = v; !c.setKey(key) {
 		return
 	}
-	if len(flags) > 2*maxFlags { // most have few
-		if n, _ := measure(flags); n > maxFlags {
-			c.fail(tooMany)
-			return
-		}
+	switch why := c.readFlags(flags); {
+	case why == "" && v == MetaArithmetic:
+		c.arithmeticMode()
+	case why == "":
+	case v == MetaGet && why == tooManyFlags:
+		c.fail("CLIENT_ERROR options flags are too long")
+	case v == MetaGet, why == longOpaque, why == tooManyFlags:
+		c.fail(why)
+	default:
+		c.fail("CLIENT_ERROR invalid or duplicate flag")
 	}
+}
+
+// metaSet reads the flags of ms. It returns false if it has failed the command.
+func (c *Command) metaSet(flags []byte) bool {
 	if why := c.readFlags(flags); why != "" {
-		if bad != "" && why != longOpaque {
-			why = bad
-		}
-		c.failMeta(why)
+		c.fail(why)
+		return false
 	}
-}
-
-// failMeta is fail for a meta command: its errors are answered in spite of the flag q.
-func (c *Command) failMeta(answer string) {
-	c.fail(answer)
-	c.quiet = false
-}
-
-func (c *Command) metaSet(args, data []byte) {
-	var s storage
-	if s.readMeta(args); s.err != "" {
-		c.fail(s.err)
-		return
+	switch c.modeToken {
+	case 0, 'S':
+	case 'E':
+		c.mode = wire.ModeAdd
+	case 'A':
+		c.mode = wire.ModeAppend
+	case 'P':
+		c.mode = wire.ModePrepend
+	case 'R':
+		c.mode = wire.ModeReplace
+	default:
+		c.fail("CLIENT_ERROR invalid mode for ms M token")
+		return false
 	}
-	c.verb = MetaSet
-	c.setKey(s.key)
-	if why := c.readFlags(s.meta); why != "" {
-		c.failMeta(why)
-		return
-	}
-	if !c.storageMode() {
-		c.failMeta("CLIENT_ERROR invalid mode for ms M token")
-		return
-	}
-	if c.value(s.length, data); c.verb == Invalid {
-		c.quiet = false
-	}
-	// add with a version is an add; append and prepend compare by themselves.
-	if c.HasCAS && (c.mode == wire.ModeSet || c.mode == wire.ModeReplace) {
-		c.mode = wire.ModeCAS
-	}
+	return true
 }
 
 func (c *Command) metaDebug(args []byte) {
@@ -118,6 +104,11 @@ var strict = base64.StdEncoding.Strict()
 // readFlags reads the flags of a meta command. It returns the answer to wrong ones. Of several it
 // is the one that memcached answers.
 func (c *Command) readFlags(flags []byte) (why string) {
+	if len(flags) > 2*maxFlags { // most have few
+		if n, _ := measure(flags); n > maxFlags {
+			return tooManyFlags
+		}
+	}
 	var seen [2]uint64
 	long := ""
 	for {
@@ -184,7 +175,10 @@ func (c *Command) flag(o byte, token []byte) (wrong string, known bool) {
 		}
 		c.Flags = uint32(flags)
 	case 'M':
-		return c.setMode(token), true
+		if len(token) != 1 {
+			return "CLIENT_ERROR incorrect length for M token", true
+		}
+		c.modeToken = token[0]
 	case 'J':
 		if c.Initial, ok = unsigned(token, 64); !ok {
 			return "CLIENT_ERROR invalid numeric initial value", true
@@ -212,44 +206,13 @@ func (c *Command) flag(o byte, token []byte) (wrong string, known bool) {
 	return "", true
 }
 
-// setMode reads the token of M.
-func (c *Command) setMode(token []byte) (wrong string) {
-	if len(token) != 1 {
-		return "CLIENT_ERROR incorrect length for M token"
-	}
-	c.modeToken = token[0]
-	return ""
-}
-
-// storageMode takes the mode of ms. It returns false for an unknown one.
-func (c *Command) storageMode() bool {
-	switch c.modeToken {
-	case 0, 'S':
-		c.mode = wire.ModeSet
-	case 'E':
-		c.mode = wire.ModeAdd
-	case 'A':
-		c.mode = wire.ModeAppend
-	case 'P':
-		c.mode = wire.ModePrepend
-	case 'R':
-		c.mode = wire.ModeReplace
-	default:
-		return false
-	}
-	return true
-}
-
 // arithmeticMode takes the mode of ma.
 func (c *Command) arithmeticMode() {
-	if c.verb != MetaArithmetic {
-		return
-	}
 	switch c.modeToken {
 	case 0, 'I', '+':
 	case 'D', '-':
 		c.Down = true
 	default:
-		c.failMeta("CLIENT_ERROR invalid mode for ma M token")
+		c.fail("CLIENT_ERROR invalid mode for ma M token")
 	}
 }

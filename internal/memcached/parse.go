@@ -26,8 +26,8 @@ func Parse(request []byte, c *Command) {
 		c.get(name, args)
 		return
 	case 'm':
-		if len(name) == 2 {
-			c.meta(name[1], args, data)
+		if len(name) == 2 && name[1] != 's' {
+			c.meta(name[1], args)
 			return
 		}
 	}
@@ -98,8 +98,11 @@ func isHTTP(request []byte) bool {
 	return false
 }
 
-// fail makes the command Invalid with its answer.
-func (c *Command) fail(answer string) { c.verb, c.err = Invalid, answer }
+// fail makes the command Invalid with its answer. A meta command is answered in spite of its flag q.
+func (c *Command) fail(answer string) {
+	c.quiet = c.quiet && !c.isMeta()
+	c.verb, c.err = Invalid, answer
+}
 
 // unknown makes the command Invalid, since its line begins with no name of one.
 func (c *Command) unknown() {
@@ -164,6 +167,7 @@ func (c *Command) NextKey() (key []byte) {
 	return key
 }
 
+// storage reads a command that brings a value.
 func (c *Command) storage(v Verb, mode wire.Mode, args, data []byte) {
 	var s storage
 	s.read(v, mode, args)
@@ -175,7 +179,14 @@ func (c *Command) storage(v Verb, mode wire.Mode, args, data []byte) {
 	c.verb, c.mode = v, mode
 	c.setKey(s.key)
 	c.Flags, c.Exptime, c.CAS = s.flags, s.exptime, s.cas
+	if v == MetaSet && !c.metaSet(s.meta) {
+		return
+	}
 	c.value(s.length, data)
+	// add with a version is an add; append and prepend compare by themselves.
+	if c.HasCAS && (c.mode == wire.ModeSet || c.mode == wire.ModeReplace) {
+		c.mode = wire.ModeCAS
+	}
 }
 
 // value takes the value of a command from the bytes behind its line.
