@@ -115,17 +115,12 @@ func (t *handler) run(conn *server.Conn) bool {
 	if t.Req.Op == wire.OpMetaGet { // its value may be long
 		serve = t.MetaGet
 	}
-	t.answerOrWait(conn, serve(conn))
-	return true
-}
-
-// answerOrWait answers the present request if it has been served, and else waits for it.
-func (t *handler) answerOrWait(conn *server.Conn, served bool) {
-	if served {
+	if serve(conn) {
 		t.answer(conn)
 	} else {
 		t.wait(conn)
 	}
+	return true
 }
 
 // answer appends the answer to the present request.

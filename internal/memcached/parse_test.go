@@ -173,6 +173,7 @@ func TestSeveralErrors(t *testing.T) {
 		"mg a M" + long + "\r\n":           "CLIENT_ERROR incorrect length for M token",
 		"md a k" + long + " q\r\n":         "CLIENT_ERROR opaque token too long",
 		"md a" + long + " x\r\n":           "CLIENT_ERROR invalid or duplicate flag",
+		"ma a MX z\r\n":                    "CLIENT_ERROR invalid or duplicate flag",
 		"ms a 1" + long + " MX T\r\nx\r\n": "CLIENT_ERROR bad token in command line format",
 		"ms a 1 Ce F\r\nx\r\n":             "CLIENT_ERROR bad token in command line format",
 		"ms a 1 MSS F\r\nx\r\n":            "CLIENT_ERROR incorrect length for M token",
