@@ -77,13 +77,14 @@ func (n *tally) get(s wire.Status) {
 	}
 }
 
-// outcome counts a request that found its key, or did not.
-func (n *tally) outcome(r *wire.Reply, hits, misses count) {
+// outcome counts a request that found its key, or did not. Behind the counter of hits stands that of
+// misses.
+func (n *tally) outcome(r *wire.Reply, hits count) {
 	switch r.Status {
 	case wire.OK, wire.NotStored:
 		n[hits]++
 	case wire.Miss:
-		n[misses]++
+		n[hits+1]++
 	}
 }
 
@@ -103,18 +104,18 @@ func (n *tally) note(f *form, q *wire.Request, r *wire.Reply) {
 		}
 	case Gat, Gats, Touch:
 		n[cmdTouch]++
-		n.outcome(r, touchHits, touchMisses)
+		n.outcome(r, touchHits)
 	case MetaDebug:
 		n[cmdMeta]++
 	case Delete, MetaDelete:
-		n.outcome(r, deleteHits, deleteMisses)
+		n.outcome(r, deleteHits)
 	case FlushAll:
 		n[cmdFlush]++
 	case Incr, MetaArithmetic:
 		if q.Has(wire.Down) {
-			n.outcome(r, decrHits, decrMisses)
+			n.outcome(r, decrHits)
 		} else {
-			n.outcome(r, incrHits, incrMisses)
+			n.outcome(r, incrHits)
 		}
 	default:
 		n.set(f, r)
@@ -124,18 +125,16 @@ func (n *tally) note(f *form, q *wire.Request, r *wire.Reply) {
 // set counts a command that brings a value.
 func (n *tally) set(f *form, r *wire.Reply) {
 	n[cmdSet]++
-	if r.Status == wire.OK && !f.expired {
-		n[totalItems]++
-	}
 	switch {
 	case r.Status == wire.TooLarge:
 		n[storeTooLarge]++
-	case f.mode != wire.ModeCAS:
-	case r.Status == wire.OK:
-		n[casHits]++
-	case r.Status == wire.Miss:
-		n[casMisses]++
-	case r.Status == wire.Exists, r.Status == wire.Stale:
+	case r.Status == wire.OK && !f.expired:
+		n[totalItems]++
+	}
+	if f.mode != wire.ModeCAS {
+		return
+	}
+	if n.outcome(r, casHits); r.Status == wire.Exists || r.Status == wire.Stale {
 		n[casBadval]++
 	}
 }
@@ -148,8 +147,10 @@ func appendStat(dst []byte, name string, v any) []byte {
 // appendStats appends the answer to stats. The numbers of commands are those of this
 // endpoint, the others those of the host.
 func (d *Endpoint) appendStats(dst []byte, sub string) []byte {
+	var list []stat
 	switch sub {
 	case "":
+		list = d.stats()
 	case "reset":
 		d.mu.Lock()
 		defer d.mu.Unlock()
@@ -158,40 +159,59 @@ func (d *Endpoint) appendStats(dst []byte, sub string) []byte {
 		}
 		return append(dst, "RESET\r\n"...)
 	case "settings":
-		return append(d.appendSettings(dst, d.Sessions.Host.Stats().L2.Memory.Limit), end...)
+		list = d.settings()
 	case "slabs": // there are none, of which tools want to know two numbers
-		dst = appendStat(dst, "active_slabs", "0")
-		dst = appendStat(dst, "total_malloced", d.Sessions.Host.Stats().L2.Memory.Used)
-		return append(dst, end...)
+		list = []stat{{"active_slabs", 0}, {"total_malloced", d.Sessions.Host.Stats().L2.Memory.Used}}
 	case "sizes":
-		return append(appendStat(dst, "sizes_status", "disabled"), end...)
+		list = []stat{{"sizes_status", "disabled"}}
 	case "items", "conns", "extstore":
-		return append(dst, end...)
 	default:
 		return append(dst, "ERROR\r\n"...)
 	}
-	s := d.Sessions.Host.Stats()
-	add := func(name string, v int64) { dst = appendStat(dst, name, v) }
-	add("pid", int64(os.Getpid()))
-	add("uptime", s.UptimeMS/1000)
-	add("time", time.Now().Unix())
-	dst = appendStat(dst, "version", version)
-	dst = appendStat(dst, "sidecar_version", d.Sessions.Version)
-	dst = appendUsage(dst)
-	add("pointer_size", strconv.IntSize)
-	add("threads", int64(runtime.GOMAXPROCS(0)))
-	addConnections(add, d.Conns())
-	d.mu.Lock()
-	for i, name := range countNames {
-		add(name, d.counts[i].Load()-d.base[i])
-	}
-	d.mu.Unlock()
-	addStored(add, &s)
-	for _, name := range notHere {
-		add(name, 0)
+	for _, s := range list {
+		dst = fmt.Appendf(dst, "STAT %s %v\r\n", s.name, s.v)
 	}
 	return append(dst, end...)
 }
+
+// stat is a line of the answer to stats.
+type stat struct {
+	name string
+	v    any
+}
+
+func (d *Endpoint) stats() []stat {
+	s, c := d.Sessions.Host.Stats(), d.Conns()
+	m := &s.L2.Memory
+	var used syscall.Rusage
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &used) // it knows this process
+	list := []stat{
+		{"pid", os.Getpid()}, {"uptime", s.UptimeMS / 1000}, {"time", time.Now().Unix()}, {"version", version},
+		{"sidecar_version", d.Sessions.Version}, {"rusage_user", seconds(used.Utime)},
+		{"rusage_system", seconds(used.Stime)}, {"pointer_size", strconv.IntSize}, {"threads", runtime.GOMAXPROCS(0)},
+		{"max_connections", c.Limit}, {"curr_connections", c.Open}, {"connection_structures", c.Open},
+		{"total_connections", c.Accepted}, {"rejected_connections", c.Rejected},
+		// Above its limit the endpoint closes what it has accepted: it never stops to accept.
+		{"accepting_conns", 1}, {"listen_disabled_num", 0}, {"time_in_listen_disabled_us", 0},
+		{"bytes_read", c.BytesIn}, {"bytes_written", c.BytesOut},
+	}
+	d.mu.Lock()
+	for i, name := range countNames {
+		list = append(list, stat{name, d.counts[i].Load() - d.base[i]})
+	}
+	d.mu.Unlock()
+	list = append(list,
+		stat{"limit_maxbytes", m.Limit}, stat{"bytes", m.Payload + m.Headers + m.Alignment},
+		stat{"curr_items", s.L2.Entries}, stat{"evictions", s.L2.Evicted}, stat{"hash_bytes", m.Index},
+		stat{"total_malloced", m.Used}, stat{"store_no_memory", s.L2.NoRoom})
+	for _, name := range notHere {
+		list = append(list, stat{name, 0})
+	}
+	return list
+}
+
+// seconds returns a time that the process has spent on processors, as memcached says it.
+func seconds(t syscall.Timeval) string { return fmt.Sprintf("%d.%06d", t.Sec, t.Usec) }
 
 // notHere are statistics that tools of memcached read, and that are about parts of it which this
 // program does not have.
@@ -201,39 +221,22 @@ var notHere = []string{
 	"moves_to_cold", "moves_to_warm", "moves_within_lru", "reclaimed",
 }
 
-// appendUsage appends the time that the process has spent on processors.
-func appendUsage(dst []byte) []byte {
-	var u syscall.Rusage
-	if syscall.Getrusage(syscall.RUSAGE_SELF, &u) != nil {
-		return dst
+// settings returns those of memcached's settings that mean something here.
+func (d *Endpoint) settings() []stat {
+	socket, host, port := "NULL", "NULL", "0"
+	if strings.Contains(d.Address, "/") {
+		socket = d.Address
+	} else if h, p, err := net.SplitHostPort(d.Address); err == nil {
+		host, port = h, p
 	}
-	dst = appendStat(dst, "rusage_user", fmt.Sprintf("%d.%06d", u.Utime.Sec, u.Utime.Usec))
-	return appendStat(dst, "rusage_system", fmt.Sprintf("%d.%06d", u.Stime.Sec, u.Stime.Usec))
-}
-
-func addStored(add func(string, int64), s *cachesidecar.Stats) {
-	add("limit_maxbytes", s.L2.Memory.Limit)
-	m := &s.L2.Memory
-	add("bytes", m.Payload+m.Headers+m.Alignment)
-	add("curr_items", s.L2.Entries)
-	add("evictions", s.L2.Evicted)
-	add("hash_bytes", m.Index)
-	add("total_malloced", m.Used)
-	add("store_no_memory", s.L2.NoRoom)
-}
-
-func addConnections(add func(string, int64), s server.Stats) {
-	add("max_connections", s.Limit)
-	add("curr_connections", s.Open)
-	add("connection_structures", s.Open)
-	add("total_connections", s.Accepted)
-	add("rejected_connections", s.Rejected)
-	// Above its limit the endpoint closes what it has accepted: it never stops to accept.
-	add("accepting_conns", 1)
-	add("listen_disabled_num", 0)
-	add("time_in_listen_disabled_us", 0)
-	add("bytes_read", s.BytesIn)
-	add("bytes_written", s.BytesOut)
+	return []stat{
+		{"maxbytes", d.Sessions.Host.Stats().L2.Memory.Limit}, {"maxconns", d.Conns().Limit},
+		{"item_size_max", d.MaxValue}, {"domain_socket", socket}, {"auth_enabled_sasl", "no"},
+		{"auth_enabled_ascii", "no"}, {"shutdown_command", "no"}, {"cas_enabled", "yes"}, {"flush_enabled", "yes"},
+		{"evictions", "on"}, {"binding_protocol", "ascii"}, {"tcpport", port}, {"udpport", 0}, {"inter", host},
+		{"verbosity", 0}, {"num_threads", runtime.GOMAXPROCS(0)}, {"reqs_per_event", server.MaxServe},
+		{"detail_enabled", "no"}, {"dump_enabled", "no"}, {"lru_crawler", "no"}, {"slab_reassign", "no"},
+	}
 }
 
 // Stats returns the statistics of the endpoint.
@@ -248,28 +251,4 @@ func (d *Endpoint) Stats() cachesidecar.MemcachedStats {
 		s.Commands[name] = d.counts[i].Load()
 	}
 	return s
-}
-
-// appendSettings appends those of memcached's settings that mean something here.
-func (d *Endpoint) appendSettings(dst []byte, l2Limit int64) []byte {
-	socket, host, port := "NULL", "NULL", "0"
-	if strings.Contains(d.Address, "/") {
-		socket = d.Address
-	} else if h, p, err := net.SplitHostPort(d.Address); err == nil {
-		host, port = h, p
-	}
-	for _, s := range []struct {
-		name string
-		v    any
-	}{
-		{"maxbytes", l2Limit}, {"maxconns", d.Conns().Limit}, {"item_size_max", d.MaxValue},
-		{"domain_socket", socket}, {"auth_enabled_sasl", "no"}, {"auth_enabled_ascii", "no"},
-		{"shutdown_command", "no"}, {"cas_enabled", "yes"}, {"flush_enabled", "yes"}, {"evictions", "on"},
-		{"binding_protocol", "ascii"}, {"tcpport", port}, {"udpport", "0"}, {"inter", host}, {"verbosity", "0"},
-		{"num_threads", runtime.GOMAXPROCS(0)}, {"reqs_per_event", server.MaxServe},
-		{"detail_enabled", "no"}, {"dump_enabled", "no"}, {"lru_crawler", "no"}, {"slab_reassign", "no"},
-	} {
-		dst = appendStat(dst, s.name, s.v)
-	}
-	return dst
 }

@@ -93,7 +93,7 @@ func appendFlag(dst []byte, o byte, r *wire.Reply) []byte {
 	case 's':
 		return strconv.AppendUint(dst, r.Size, 10)
 	case 't':
-		return strconv.AppendInt(dst, seconds(r.TTLMS), 10)
+		return strconv.AppendInt(dst, remaining(r.TTLMS), 10)
 	case 'c':
 		if r.Claim != wire.ClaimNone {
 			return strconv.AppendUint(dst, uint64(r.Number), 10)
@@ -110,8 +110,8 @@ func appendFlag(dst []byte, o byte, r *wire.Reply) []byte {
 	return append(dst, '0')
 }
 
-// seconds returns a remaining TTL as memcached says it: -1 for no expiry.
-func seconds(ttlMS int64) int64 {
+// remaining returns a TTL as memcached says it: -1 for no expiry.
+func remaining(ttlMS int64) int64 {
 	if ttlMS == 0 {
 		return -1
 	}
@@ -124,7 +124,7 @@ func (f *form) appendDebug(dst []byte, r *wire.Reply) []byte {
 	if r.Read {
 		fetched = "yes"
 	}
-	return fmt.Appendf(dst, "ME %s exp=%d la=%d cas=%d fetch=%s cls=0 size=%d\r\n", f.written, seconds(r.TTLMS),
+	return fmt.Appendf(dst, "ME %s exp=%d la=%d cas=%d fetch=%s cls=0 size=%d\r\n", f.written, remaining(r.TTLMS),
 		r.IdleMS/1000, r.Version, fetched, int(r.Size)+len(f.written))
 }
 
