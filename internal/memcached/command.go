@@ -123,22 +123,16 @@ func (f *form) clone() *form {
 // month is the longest exptime that counts from now, in seconds; a longer one is a Unix time.
 const month = 30 * 24 * 3600
 
-// TTL returns how long an exptime lets a value live, in milliseconds; zero is no expiry. A
-// value may end earlier than its client wanted, so most bounds it. over says that the time
-// is over already. now is the Unix time in milliseconds. Of exptime the low 32 bits count, as
-// they do for memcached: a client may send -1 as 4294967295.
-func TTL(exptime, now, most int64) (ms int64, over bool) {
-	exptime = int64(int32(exptime))
-	switch {
-	case exptime == 0:
+// ttlOf returns how long an exptime lets a value live, in milliseconds, at most wire.MaxTTL; zero is no
+// expiry. over says that the time is over already. now is the Unix time in milliseconds. Of exptime the
+// low 32 bits count, as they do for memcached: a client may send -1 as 4294967295.
+func ttlOf(exptime, now int64) (ms int64, over bool) {
+	if exptime = int64(int32(exptime)); exptime == 0 {
 		return 0, false
-	case exptime < 0:
-		return 0, true
-	case exptime >= (most+now)/1000:
-		return most, false
-	case exptime > month:
-		ms = exptime*1000 - now
-		return min(max(ms, 0), most), ms <= 0
 	}
-	return min(exptime*1000, most), false
+	ms = exptime * 1000
+	if exptime > month {
+		ms -= now
+	}
+	return min(max(ms, 0), wire.MaxTTL), ms <= 0
 }

@@ -41,20 +41,22 @@ func (d *Endpoint) Cut(b []byte, scanned, _ int) server.Cut {
 		return bad(b, errLongLine)
 	case at < 0:
 		return server.Cut{Scanned: len(b)}
-	case b[0] == 'g' || b[0] == 'm' && b[1] != 's': // most commands: no value follows
-		return server.Cut{Frame: b[:size], Size: size}
 	}
-	length := blockLen(trimmed(b[:size-1]))
-	switch {
+	cut := server.Cut{Frame: b[:size], Size: size}
+	if b[0] == 'g' || b[0] == 'm' && b[1] != 's' { // most commands: no value follows
+		return cut
+	}
+	switch length := blockLen(trimmed(b[:size-1])); {
 	case length < 0:
-		return server.Cut{Frame: b[:size], Size: size}
 	case length > d.MaxValue:
-		return server.Cut{Frame: b[:size], Size: size, Drop: length + len(crlf)}
+		cut.Drop = length + len(crlf)
+	case size+length+len(crlf) > len(b):
+		return server.Cut{Need: size + length + len(crlf), Scanned: scanned}
+	default:
+		cut.Size += length + len(crlf)
+		cut.Frame = b[:cut.Size]
 	}
-	if size += length + len(crlf); size > len(b) {
-		return server.Cut{Need: size, Scanned: scanned}
-	}
-	return server.Cut{Frame: b[:size], Size: size}
+	return cut
 }
 
 // bad ends the connection.

@@ -137,7 +137,7 @@ func (t *handler) refuse(conn *server.Conn, err *wire.Error) {
 // ttl returns the TTL of an exptime. One that is over leaves a millisecond: this is for commands
 // whose value need not be gone before the next command.
 func (t *handler) ttl(exptime int64) (ms int64) {
-	ms, over := TTL(exptime, t.Now.Wall, wire.MaxTTL)
+	ms, over := ttlOf(exptime, t.Now.Wall)
 	if over {
 		return 1
 	}
@@ -198,7 +198,6 @@ func (t *handler) Serve(conn *server.Conn, frames [][]byte) error {
 	defer t.giveUp()
 	for i := range frames {
 		cmd := &t.cmds[i]
-		t.at = i
 		t.present(i)
 		if cmd.verb == Quit {
 			return io.EOF
@@ -219,7 +218,7 @@ func (t *handler) Serve(conn *server.Conn, frames [][]byte) error {
 // present makes a command of the batch the present one.
 func (t *handler) present(i int) {
 	f := &t.cmds[i].form
-	t.Req, t.form = &t.Reqs[i], f
+	t.at, t.Req, t.form = i, &t.Reqs[i], f
 	// The q of mg keeps back only that there is nothing, and no client asks for what a failed command does.
 	t.Quiet = f.quiet && f.verb != MetaGet || f.verb == Invalid
 }

@@ -266,7 +266,7 @@ func TestCutByByte(t *testing.T) {
 }
 
 func TestTTL(t *testing.T) {
-	const now, most = 1_800_000_000, 365 * 24 * 3600 * 1000
+	const now, most = 1_800_000_000, wire.MaxTTL
 	for _, test := range []struct {
 		exptime, ms int64
 		over        bool
@@ -290,7 +290,7 @@ func TestTTL(t *testing.T) {
 		{math.MinInt64, 0, false},
 		{now + most/1000 + 1, most, false},
 	} {
-		if ms, over := TTL(test.exptime, now*1000+250, most); ms != test.ms || over != test.over {
+		if ms, over := ttlOf(test.exptime, now*1000+250); ms != test.ms || over != test.over {
 			t.Errorf("%d: %d, %v, want %d, %v", test.exptime, ms, over, test.ms, test.over)
 		}
 	}

@@ -145,7 +145,7 @@ func (t *handler) gat(conn *server.Conn, cmd *Command) {
 // the same step: a value that another client stores right after it stays.
 func (t *handler) retime(q *wire.Request, exptime int64) {
 	q.Options |= wire.Touch
-	ms, over := TTL(exptime, t.Now.Wall, wire.MaxTTL)
+	ms, over := ttlOf(exptime, t.Now.Wall)
 	if over {
 		q.Options |= wire.CacheOnly
 		return

@@ -49,7 +49,7 @@ const delayedSize = int(unsafe.Sizeof(delayed{})) + 512
 // that does not read one key.
 func (t *handler) askAhead(conn *server.Conn) {
 	at := t.at
-	defer t.present(at)
+	defer t.present(at) // again
 	for i := at; i < t.commands && t.cmds[i].ReadsOne(); i++ {
 		if i == at || t.begun[i] != nil {
 			continue

@@ -27,7 +27,7 @@ func (t *handler) write(conn *server.Conn, cmd *Command) {
 
 // set makes the request of a command that brings a value.
 func (t *handler) set(cmd *Command) {
-	ttl, over := TTL(cmd.Exptime, t.Now.Wall, wire.MaxTTL)
+	ttl, over := ttlOf(cmd.Exptime, t.Now.Wall)
 	if over && !cmd.mode.IsConcat() {
 		t.expired(cmd)
 		return
@@ -83,7 +83,7 @@ func (t *handler) metaDelete(cmd *Command) {
 	if !cmd.Touch {
 		return
 	}
-	switch ms, over := TTL(cmd.Exptime, t.Now.Wall, wire.MaxTTL); {
+	switch ms, over := ttlOf(cmd.Exptime, t.Now.Wall); {
 	case over:
 		q.Options = wire.CacheOnly
 	default:
@@ -110,7 +110,7 @@ func (t *handler) incr(cmd *Command) {
 
 // touch makes the request of touch. A time that is over ends the value.
 func (t *handler) touch(cmd *Command) {
-	ms, over := TTL(cmd.Exptime, t.Now.Wall, wire.MaxTTL)
+	ms, over := ttlOf(cmd.Exptime, t.Now.Wall)
 	if over {
 		t.remove(cmd.Key)
 		return
