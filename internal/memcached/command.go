@@ -48,19 +48,15 @@ type Fields struct {
 	form
 	// The line begins with no command of memcached, of those included that are not served.
 	Unknown bool
-	// A value for Key is too long, and the present one must go, as in memcached: it is no longer what the
-	// client wants there.
-	DropPresent bool
 
 	Key     []byte // the first key; decoded, if the client has sent it as base64
 	More    []byte // of get, gets, gat and gats: the further keys, see NextKey
 	Value   []byte
 	Flags   uint32
-	Exptime int64 // as the client has sent it: see TTL
+	Exptime int64 // as the client has sent it, or the delay of flush_all: see ttlOf
 	CAS     uint64
 	Delta   uint64
 	Initial uint64
-	Delay   int64  // of flush_all, seconds
 	Sub     []byte // of stats: the first argument
 
 	// What the flags of a meta command say beside its values.
@@ -69,7 +65,6 @@ type Fields struct {
 	Unread  bool // u
 	Inspect bool // h or l: the answer tells of earlier reads
 	Down    bool // of decr and ma
-	Recache bool // R: RecacheTime is set
 
 	VivifyTime, RecacheTime int64
 

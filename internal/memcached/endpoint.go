@@ -70,7 +70,7 @@ func (t *handler) flushAll(conn *server.Conn, cmd *Command) {
 	if t.refused(conn) {
 		return
 	}
-	delay, over := ttlOf(cmd.Delay, t.Now.Wall)
+	delay, over := ttlOf(cmd.Exptime, t.Now.Wall)
 	t.endpoint.flushLater(time.Duration(delay) * time.Millisecond)
 	switch {
 	case delay > 0 && !over:

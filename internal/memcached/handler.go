@@ -235,7 +235,7 @@ func (t *handler) serve(conn *server.Conn, cmd *Command) {
 	c := t.Session
 	switch cmd.verb {
 	case Invalid:
-		if cmd.DropPresent {
+		if cmd.err == TooLarge && cmd.mode == wire.ModeSet { // the present value must go, as in memcached
 			t.remove(cmd.Key)
 			t.run(conn)
 			return

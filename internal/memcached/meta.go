@@ -163,7 +163,6 @@ func (c *Command) flag(o byte, token []byte) (wrong string, known bool) {
 		c.Touch = true
 		c.Exptime, ok = signed(token)
 	case 'R':
-		c.Recache = true
 		c.RecacheTime, ok = signed(token)
 	case 'C':
 		c.HasCAS = true

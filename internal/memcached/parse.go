@@ -140,7 +140,7 @@ func (c *Command) get(name, args []byte) {
 		return
 	}
 	if c.verb == Gat || c.verb == Gats {
-		if !c.setTime(&c.Exptime, key) {
+		if !c.setTime(key) {
 			return
 		}
 		if key, rest = word(rest); len(key) == 0 {
@@ -184,7 +184,7 @@ func (c *Command) storage(v Verb, mode wire.Mode, args, data []byte) {
 	}
 	c.value(s.length, data)
 	// add with a version is an add; append and prepend compare by themselves.
-	if c.HasCAS && (c.mode == wire.ModeSet || c.mode == wire.ModeReplace) {
+	if c.verb == MetaSet && c.HasCAS && (c.mode == wire.ModeSet || c.mode == wire.ModeReplace) {
 		c.mode = wire.ModeCAS
 	}
 }
@@ -193,7 +193,6 @@ func (c *Command) storage(v Verb, mode wire.Mode, args, data []byte) {
 func (c *Command) value(length int, data []byte) {
 	switch {
 	case len(data) < length+len(crlf):
-		c.DropPresent = c.mode == wire.ModeSet
 		c.fail(TooLarge)
 	case string(data[length:length+len(crlf)]) != crlf:
 		c.fail(badChunk)
@@ -243,13 +242,13 @@ func (c *Command) arithmetic(args []byte) {
 
 func (c *Command) touch(args []byte) {
 	if w, n := c.words(Touch, args, 2, 3); n > 0 && c.setKey(w[0]) {
-		c.setTime(&c.Exptime, w[1])
+		c.setTime(w[1])
 	}
 }
 
-// setTime reads an exptime, or a delay. It returns false if it has failed the command.
-func (c *Command) setTime(to *int64, word []byte) (ok bool) {
-	if *to, ok = signed(word); !ok {
+// setTime reads an exptime. It returns false if it has failed the command.
+func (c *Command) setTime(word []byte) (ok bool) {
+	if c.Exptime, ok = signed(word); !ok {
 		c.fail("CLIENT_ERROR invalid exptime argument")
 	}
 	return ok
@@ -257,7 +256,7 @@ func (c *Command) setTime(to *int64, word []byte) (ok bool) {
 
 func (c *Command) flushAll(args []byte) {
 	if w, n := c.words(FlushAll, args, 0, 2); n == 2 || n == 1 && !c.quiet {
-		c.setTime(&c.Delay, w[0])
+		c.setTime(w[0])
 	}
 }
 

@@ -30,11 +30,10 @@ func says(c *Command) string {
 	add("cas", c.CAS, c.CAS != 0)
 	add("delta", c.Delta, c.Delta != 0)
 	add("initial", c.Initial, c.Initial != 0)
-	add("delay", c.Delay, c.Delay != 0)
 	add("down", "", c.Down)
 	add("mode", c.mode, c.mode != 0)
 	add("vivify", c.VivifyTime, c.vivify)
-	add("recache", c.RecacheTime, c.Recache)
+	add("recache", c.RecacheTime, c.RecacheTime != 0)
 	add("touch", "", c.Touch)
 	add("hascas", "", c.HasCAS)
 	add("unread", "", c.Unread)
@@ -44,7 +43,6 @@ func says(c *Command) string {
 	add("wantvalue", "", c.withValue)
 	add("opaque", string(c.opaque), c.opaque != nil)
 	add("back", string(c.repeated[:c.nRepeated]), c.nRepeated > 0)
-	add("toolong", "", c.DropPresent)
 	add("unknown", "", c.Unknown)
 	if c.err != "" {
 		return "! " + c.err + strings.TrimPrefix(b.String(), "0")
@@ -71,7 +69,7 @@ func TestParse(t *testing.T) {
 		{"set a 5 0 3 other\r\nabc\r\n", "5 key=a value=abc flags=5"},
 		{"set a 5 0 0\r\n\r\n", "5 key=a value= flags=5"},
 		{"set a 5 0 3\r\nabcde", "! CLIENT_ERROR bad data chunk key=a flags=5"},
-		{"set a 5 0 3\r\n", "! SERVER_ERROR object too large for cache key=a flags=5 toolong="},
+		{"set a 5 0 3\r\n", "! SERVER_ERROR object too large for cache key=a flags=5"},
 		{"add a 5 0 3\r\n", "! SERVER_ERROR object too large for cache key=a flags=5 mode=1"},
 		{"set a 5 0\r\n", "! ERROR"},
 		{"set a 5 0 3 noreply more\r\n", "! ERROR"},
@@ -99,7 +97,7 @@ func TestParse(t *testing.T) {
 		{"touch a x\r\n", "! CLIENT_ERROR invalid exptime argument key=a"},
 		{"flush_all\r\n", "9"},
 		{"flush_all noreply\r\n", "9 quiet="},
-		{"flush_all 10 noreply\r\n", "9 delay=10 quiet="},
+		{"flush_all 10 noreply\r\n", "9 exptime=10 quiet="},
 		{"flush_all x\r\n", "! CLIENT_ERROR invalid exptime argument"},
 		{"stats settings\r\n", "10"},
 		{"stats cachedump 1 0\r\n", "20"},

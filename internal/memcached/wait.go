@@ -88,12 +88,8 @@ func (t *handler) beginRead(cmd *Command) {
 		return
 	}
 	q.Options = wire.StaleOK
-	if cmd.Recache {
-		q.RenewMS = uint32(min(t.ttl(cmd.RecacheTime), wire.MaxTimeout))
-	}
-	if cmd.vivify {
-		q.LeaseMS = uint32(min(t.ttl(cmd.VivifyTime), wire.MaxTimeout))
-	}
+	q.RenewMS = uint32(min(t.ttl(cmd.RecacheTime), wire.MaxTimeout))
+	q.LeaseMS = uint32(min(t.ttl(cmd.VivifyTime), wire.MaxTimeout))
 }
 
 // await waits for a request. After an error it was not served, or the client takes no answer.
