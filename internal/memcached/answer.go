@@ -14,8 +14,8 @@ func (f *form) append(dst []byte, n *tally, q *wire.Request, r *wire.Reply) []by
 	}
 	n.note(f, q, r)
 	switch {
-	case f.verb == Invalid: // the request has dropped a value, or there was none
-		return f.appendLine(dst, f.err)
+	case f.verb == Fixed: // the request has dropped a value, or there was none
+		return f.appendLine(dst, f.line)
 	case r.Status.IsError() && !f.part:
 		return f.appendFailure(dst, r)
 	}
@@ -137,7 +137,7 @@ func (f *form) appendOutcome(dst []byte, r *wire.Reply) []byte {
 }
 
 // done is what says that a command was done.
-var done = [Dump]string{Store: "STORED", Delete: "DELETED", Touch: "TOUCHED", FlushAll: "OK"}
+var done = [verbs]string{Store: "STORED", Delete: "DELETED", Touch: "TOUCHED", FlushAll: "OK"}
 
 // renews says whether the reply to the GET of an mg does not answer it: the client may claim the right to
 // load the value, by a METAGET.

@@ -9,9 +9,10 @@ import (
 // Verb is the name of a command.
 type Verb uint8
 
-// Invalid is a line that is no valid command: Command.Error has the answer.
+// Fixed is a line whose answer is known without a look at anything: form.line. So is that of any line that
+// is no valid command.
 const (
-	Invalid Verb = iota
+	Fixed Verb = iota
 	Get
 	Gets
 	Gat
@@ -22,16 +23,13 @@ const (
 	Touch
 	FlushAll
 	Stats
-	Version
-	Verbosity
 	Quit
 	MetaGet
 	MetaSet
 	MetaDelete
 	MetaArithmetic
-	MetaNoop
 	MetaDebug
-	Dump // of the keys: there is no list of them
+	verbs
 )
 
 // MaxKeyLen is the length of the longest key, in bytes as the client writes it.
@@ -86,7 +84,7 @@ func (c *Command) ReadsOne() bool {
 // command's bytes in a copy (see clone).
 type form struct {
 	verb      Verb
-	err       string // the answer to Invalid
+	line      string // the answer to Fixed
 	quiet     bool   // noreply, or the flag q
 	withValue bool   // of a meta command: the answer has the value
 	base64    bool

@@ -91,8 +91,8 @@ func (n *tally) outcome(r *wire.Reply, hits count) {
 // note counts a request, which has been answered.
 func (n *tally) note(f *form, q *wire.Request, r *wire.Reply) {
 	switch f.verb {
-	case Invalid:
-		if f.err == TooLarge {
+	case Fixed:
+		if f.line == TooLarge {
 			n[storeTooLarge]++
 		}
 	case Get, Gets, MetaGet:

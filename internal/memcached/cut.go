@@ -91,7 +91,7 @@ func isLong(b []byte) bool {
 func blockLen(line []byte) int {
 	name, args := word(line)
 	v, mode := storing(name)
-	if v == Invalid {
+	if v == 0 {
 		return -1
 	}
 	var s storage

@@ -220,7 +220,7 @@ func (t *handler) present(i int) {
 	f := &t.cmds[i].form
 	t.at, t.Req, t.form = i, &t.Reqs[i], f
 	// The q of mg keeps back only that there is nothing, and no client asks for what a failed command does.
-	t.Quiet = f.quiet && f.verb != MetaGet || f.verb == Invalid
+	t.Quiet = f.quiet && f.verb != MetaGet || f.verb == Fixed
 }
 
 // Oversized answers what cannot be a command. The connection is closed.
@@ -234,8 +234,8 @@ func (t *handler) Oversized(conn *server.Conn, _ []byte, _ int, why error) {
 func (t *handler) serve(conn *server.Conn, cmd *Command) {
 	c := t.Session
 	switch cmd.verb {
-	case Invalid:
-		if cmd.err == TooLarge && cmd.mode == wire.ModeSet { // the present value must go, as in memcached
+	case Fixed:
+		if cmd.line == TooLarge && cmd.mode == wire.ModeSet { // the present value must go, as in memcached
 			t.remove(cmd.Key)
 			t.run(conn)
 			return
@@ -247,14 +247,6 @@ func (t *handler) serve(conn *server.Conn, cmd *Command) {
 		t.gat(conn, cmd)
 	case MetaGet, MetaDebug:
 		t.metaGet(conn, cmd)
-	case MetaNoop:
-		conn.Out = append(conn.Out, "MN\r\n"...)
-	case Dump:
-		conn.Out = append(conn.Out, end...)
-	case Version:
-		conn.Out = append(conn.Out, "VERSION "+version+"\r\n"...)
-	case Verbosity:
-		conn.Out = cmd.form.appendLine(conn.Out, "OK")
 	case Stats:
 		c.Tally.Flush()
 		t.n.flush(&t.endpoint.counts)

@@ -74,7 +74,7 @@ type storage struct {
 	err     string // the line is not valid, and brings no value
 }
 
-// storing returns the verb and the mode of a command that brings a value; of any other Invalid.
+// storing returns the verb and the mode of a command that brings a value; of any other zero.
 func storing(name []byte) (v Verb, mode wire.Mode) {
 	switch string(name) {
 	case "set":
@@ -92,7 +92,7 @@ func storing(name []byte) (v Verb, mode wire.Mode) {
 	case "cas":
 		return Store, wire.ModeCAS
 	}
-	return Invalid, 0
+	return 0, 0
 }
 
 // read reads the words after the name of a command that brings a value.

@@ -19,7 +19,7 @@ func (c *Command) meta(letter byte, args []byte) {
 		c.Delta = 1
 		c.metaKey(MetaArithmetic, args)
 	case 'n':
-		c.verb = MetaNoop
+		c.say("MN")
 	case 'e':
 		c.metaDebug(args)
 	default:
@@ -37,7 +37,7 @@ const (
 func (c *Command) metaKey(v Verb, args []byte) {
 	key, flags := word(args)
 	if len(key) == 0 {
-		c.fail(errorLine)
+		c.say(errorLine)
 		return
 	}
 	if c.verb = v; !c.setKey(key) {
@@ -48,18 +48,18 @@ func (c *Command) metaKey(v Verb, args []byte) {
 		c.arithmeticMode()
 	case why == "":
 	case v == MetaGet && why == tooManyFlags:
-		c.fail("CLIENT_ERROR options flags are too long")
+		c.say("CLIENT_ERROR options flags are too long")
 	case v == MetaGet, why == longOpaque, why == tooManyFlags:
-		c.fail(why)
+		c.say(why)
 	default:
-		c.fail("CLIENT_ERROR invalid or duplicate flag")
+		c.say("CLIENT_ERROR invalid or duplicate flag")
 	}
 }
 
 // metaSet reads the flags of ms. It returns false if it has failed the command.
 func (c *Command) metaSet(flags []byte) bool {
 	if why := c.readFlags(flags); why != "" {
-		c.fail(why)
+		c.say(why)
 		return false
 	}
 	switch c.modeToken {
@@ -73,7 +73,7 @@ func (c *Command) metaSet(flags []byte) bool {
 	case 'R':
 		c.mode = wire.ModeReplace
 	default:
-		c.fail("CLIENT_ERROR invalid mode for ms M token")
+		c.say("CLIENT_ERROR invalid mode for ms M token")
 		return false
 	}
 	return true
@@ -82,13 +82,13 @@ func (c *Command) metaSet(flags []byte) bool {
 func (c *Command) metaDebug(args []byte) {
 	key, rest := word(args)
 	if len(key) == 0 || len(key) > MaxKeyLen {
-		c.fail(badFormat)
+		c.say(badFormat)
 		return
 	}
 	c.verb = MetaDebug
 	c.setKey(key)
 	if flag, _ := word(rest); string(flag) == "b" && !c.decodeKey() {
-		c.fail(badFormat)
+		c.say(badFormat)
 	}
 }
 
@@ -212,6 +212,6 @@ func (c *Command) arithmeticMode() {
 	case 'D', '-':
 		c.Down = true
 	default:
-		c.fail("CLIENT_ERROR invalid mode for ma M token")
+		c.say("CLIENT_ERROR invalid mode for ma M token")
 	}
 }

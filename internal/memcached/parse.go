@@ -31,7 +31,7 @@ func Parse(request []byte, c *Command) {
 			return
 		}
 	}
-	if v, mode := storing(name); v != Invalid {
+	if v, mode := storing(name); v != 0 {
 		c.storage(v, mode, args, data)
 		return
 	}
@@ -48,11 +48,11 @@ func Parse(request []byte, c *Command) {
 	case "stats":
 		c.stats(args)
 	case "version":
-		c.verb = Version
+		c.say("VERSION " + version)
 	case "quit":
 		c.verb = Quit
 	case "shutdown":
-		c.fail("ERROR: shutdown not enabled")
+		c.say("ERROR: shutdown not enabled")
 	case "verbosity":
 		c.verbosity(args)
 	case "bget":
@@ -60,7 +60,7 @@ func Parse(request []byte, c *Command) {
 	case "lru_crawler":
 		c.crawler(args)
 	case "lru", "slabs", "watch", "cache_memlimit", "extstore", "refresh_certs":
-		c.fail(errorLine)
+		c.say(errorLine)
 	default:
 		c.unknown()
 	}
@@ -98,22 +98,22 @@ func isHTTP(request []byte) bool {
 	return false
 }
 
-// fail makes the command Invalid with its answer. A meta command is answered in spite of its flag q.
-func (c *Command) fail(answer string) {
+// say gives the command its answer. A meta command gets it in spite of its flag q.
+func (c *Command) say(line string) {
 	c.quiet = c.quiet && !c.isMeta()
-	c.verb, c.err = Invalid, answer
+	c.verb, c.line = Fixed, line
 }
 
-// unknown makes the command Invalid, since its line begins with no name of one.
+// unknown answers a line that begins with no name of a command.
 func (c *Command) unknown() {
-	c.fail(errorLine)
+	c.say(errorLine)
 	c.Unknown = true
 }
 
 // setKey takes a key as the client has written it. It returns false if the key is too long.
 func (c *Command) setKey(key []byte) bool {
 	if len(key) > MaxKeyLen {
-		c.fail(badFormat)
+		c.say(badFormat)
 		return false
 	}
 	c.Key, c.written = key, key
@@ -136,7 +136,7 @@ func (c *Command) get(name, args []byte) {
 	}
 	key, rest := word(args)
 	if len(key) == 0 {
-		c.fail(errorLine)
+		c.say(errorLine)
 		return
 	}
 	if c.verb == Gat || c.verb == Gats {
@@ -154,7 +154,7 @@ func (c *Command) get(name, args []byte) {
 		return
 	}
 	if _, longest := measure(rest); longest > MaxKeyLen {
-		c.fail(badFormat)
+		c.say(badFormat)
 	}
 }
 
@@ -173,7 +173,7 @@ func (c *Command) storage(v Verb, mode wire.Mode, args, data []byte) {
 	s.read(v, mode, args)
 	c.quiet = s.quiet
 	if s.err != "" {
-		c.fail(s.err)
+		c.say(s.err)
 		return
 	}
 	c.verb, c.mode = v, mode
@@ -193,9 +193,9 @@ func (c *Command) storage(v Verb, mode wire.Mode, args, data []byte) {
 func (c *Command) value(length int, data []byte) {
 	switch {
 	case len(data) < length+len(crlf):
-		c.fail(TooLarge)
+		c.say(TooLarge)
 	case string(data[length:length+len(crlf)]) != crlf:
-		c.fail(badChunk)
+		c.say(badChunk)
 	default:
 		c.Value = data[:length:length]
 	}
@@ -205,7 +205,7 @@ func (c *Command) value(length int, data []byte) {
 // last one may say that the client wants no answer. It returns none if it has failed the command.
 func (c *Command) words(v Verb, args []byte, least, most int) (w [maxWords][]byte, n int) {
 	if w, n = split(args); n < least || n > most {
-		c.fail(errorLine)
+		c.say(errorLine)
 		return w, 0
 	}
 	c.verb = v
@@ -223,7 +223,7 @@ func (c *Command) delete(args []byte) {
 	}
 	zero := string(w[1]) == "0"
 	if n == 2 && !zero && !c.quiet || n == 3 && !(zero && c.quiet) {
-		c.fail("CLIENT_ERROR bad command line format.  Usage: delete <key> [noreply]")
+		c.say("CLIENT_ERROR bad command line format.  Usage: delete <key> [noreply]")
 		return
 	}
 	c.setKey(w[0])
@@ -236,7 +236,7 @@ func (c *Command) arithmetic(args []byte) {
 	}
 	var ok bool
 	if c.Delta, ok = unsigned(w[1], 64); !ok {
-		c.fail("CLIENT_ERROR invalid numeric delta argument")
+		c.say("CLIENT_ERROR invalid numeric delta argument")
 	}
 }
 
@@ -249,7 +249,7 @@ func (c *Command) touch(args []byte) {
 // setTime reads an exptime. It returns false if it has failed the command.
 func (c *Command) setTime(word []byte) (ok bool) {
 	if c.Exptime, ok = signed(word); !ok {
-		c.fail("CLIENT_ERROR invalid exptime argument")
+		c.say("CLIENT_ERROR invalid exptime argument")
 	}
 	return ok
 }
@@ -261,9 +261,13 @@ func (c *Command) flushAll(args []byte) {
 }
 
 func (c *Command) verbosity(args []byte) {
-	w, n := c.words(Verbosity, args, 1, 2)
-	if _, ok := unsigned(w[0], 32); n > 0 && !ok {
-		c.fail(badFormat)
+	w, n := c.words(Fixed, args, 1, 2)
+	switch _, ok := unsigned(w[0], 32); {
+	case n == 0:
+	case ok:
+		c.say("OK")
+	default:
+		c.say(badFormat)
 	}
 }
 
@@ -278,13 +282,13 @@ func (c *Command) stats(args []byte) {
 	_, ok2 := unsigned(w[2], 32)
 	switch {
 	case len(w[2]) == 0:
-		c.fail("CLIENT_ERROR bad command line")
+		c.say("CLIENT_ERROR bad command line")
 	case !ok1 || !ok2:
-		c.fail(badFormat)
+		c.say(badFormat)
 	case class > maxClass:
-		c.fail("CLIENT_ERROR Illegal slab id")
+		c.say("CLIENT_ERROR Illegal slab id")
 	default:
-		c.verb = Dump
+		c.say("END")
 	}
 }
 
@@ -294,8 +298,8 @@ const maxClass = 63
 // crawler reads the one command of the crawler that is a question.
 func (c *Command) crawler(args []byte) {
 	if w, n := split(args); n != 2 || string(w[0]) != "metadump" {
-		c.fail(errorLine)
+		c.say(errorLine)
 		return
 	}
-	c.verb = Dump
+	c.say("END")
 }

@@ -44,8 +44,8 @@ func says(c *Command) string {
 	add("opaque", string(c.opaque), c.opaque != nil)
 	add("back", string(c.repeated[:c.nRepeated]), c.nRepeated > 0)
 	add("unknown", "", c.Unknown)
-	if c.err != "" {
-		return "! " + c.err + strings.TrimPrefix(b.String(), "0")
+	if c.line != "" {
+		return "! " + c.line + strings.TrimPrefix(b.String(), "0")
 	}
 	return b.String()
 }
@@ -100,20 +100,20 @@ func TestParse(t *testing.T) {
 		{"flush_all 10 noreply\r\n", "9 exptime=10 quiet="},
 		{"flush_all x\r\n", "! CLIENT_ERROR invalid exptime argument"},
 		{"stats settings\r\n", "10"},
-		{"stats cachedump 1 0\r\n", "20"},
-		{"stats cachedump 63 10 x\r\n", "20"},
+		{"stats cachedump 1 0\r\n", "! END"},
+		{"stats cachedump 63 10 x\r\n", "! END"},
 		{"stats cachedump 64 10\r\n", "! CLIENT_ERROR Illegal slab id"},
 		{"stats cachedump 1\r\n", "! CLIENT_ERROR bad command line"},
 		{"stats cachedump -1 1\r\n", "! CLIENT_ERROR bad command line format"},
-		{"lru_crawler metadump all\r\n", "20"},
+		{"lru_crawler metadump all\r\n", "! END"},
 		{"lru_crawler metadump\r\n", "! ERROR"},
 		{"lru_crawler enable\r\n", "! ERROR"},
 		{"slabs automove 1\r\n", "! ERROR"},
-		{"version\r\n", "11"},
-		{"verbosity 1\r\n", "12"},
+		{"version\r\n", "! VERSION 1.6.18"},
+		{"verbosity 1\r\n", "! OK"},
 		{"verbosity\r\n", "! ERROR"},
 		{"verbosity x\r\n", "! CLIENT_ERROR bad command line format"},
-		{"quit\r\n", "13"},
+		{"quit\r\n", "11"},
 		{"GET a\r\n", "! ERROR unknown="},
 		{"GET / HTTP/1.1\r\n", "! ERROR unknown="},
 		{"OPTIONS sip:a SIP/2.0\r\n", "! ERROR unknown="},
@@ -124,33 +124,33 @@ func TestParse(t *testing.T) {
 		{"get a\x00b c\r\n", "1 key=a"},
 		{"get\x00a\r\n", "! ERROR"},
 		{"set a\x00b 0 0 1\r\n", "! ERROR"},
-		{"mg a\x00b v\r\n", "14 key=a"},
-		{"mg a v f Oxy q k\r\n", "14 key=a quiet= wantvalue= opaque=Oxy back=fOk"},
-		{"mg a N30 R10 T5 h u\r\n", "14 key=a exptime=5 vivify=30 recache=10 touch= unread= inspect= back=h"},
+		{"mg a\x00b v\r\n", "12 key=a"},
+		{"mg a v f Oxy q k\r\n", "12 key=a quiet= wantvalue= opaque=Oxy back=fOk"},
+		{"mg a N30 R10 T5 h u\r\n", "12 key=a exptime=5 vivify=30 recache=10 touch= unread= inspect= back=h"},
 		{"mg a v v\r\n", "! CLIENT_ERROR duplicate flag key=a wantvalue="},
 		{"mg a Nx q\r\n", "! CLIENT_ERROR bad token in command line format key=a vivify=0"},
 		{"mg a !\r\n", "! CLIENT_ERROR invalid flag key=a"},
 		{"mg\r\n", "! ERROR"},
-		{"mg aGk= b k\r\n", "14 key=hi back=k"},
+		{"mg aGk= b k\r\n", "12 key=hi back=k"},
 		{"mg aG\rk= b\r\n", "! CLIENT_ERROR error decoding key key=hi"},
 		{"mg aGl= b\r\n", "! CLIENT_ERROR error decoding key key="},
 		{"mg a= b\r\n", "! CLIENT_ERROR error decoding key key="},
 		{"mg a a b c d e f g h i j k l m n o p q r s\r\n", "! CLIENT_ERROR options flags are too long key=a"},
 		{"mg a O" + strings.Repeat("x", 32) + "\r\n", "! CLIENT_ERROR opaque token too long key=a"},
-		{"ms a 2 T9 F7 c MA\r\nhi\r\n", "15 key=a value=hi flags=7 exptime=9 mode=4 touch= back=c"},
+		{"ms a 2 T9 F7 c MA\r\nhi\r\n", "13 key=a value=hi flags=7 exptime=9 mode=4 touch= back=c"},
 		{"ms a 2 MZ q\r\nhi\r\n", "! CLIENT_ERROR invalid mode for ms M token key=a"},
 		{"ms a 2 q\r\nhixx", "! CLIENT_ERROR bad data chunk key=a"},
 		{"ms a\r\n", "! CLIENT_ERROR bad command line format"},
 		{"ms a x\r\n", "! CLIENT_ERROR bad command line format"},
-		{"ms a 2 C5 I\r\nhi\r\n", "15 key=a value=hi cas=5 mode=3 hascas= invalidate="},
-		{"md a C5 I T9\r\n", "16 key=a exptime=9 cas=5 touch= hascas= invalidate="},
+		{"ms a 2 C5 I\r\nhi\r\n", "13 key=a value=hi cas=5 mode=3 hascas= invalidate="},
+		{"md a C5 I T9\r\n", "14 key=a exptime=9 cas=5 touch= hascas= invalidate="},
 		{"md a ?\r\n", "! CLIENT_ERROR invalid or duplicate flag key=a"},
-		{"ma a D5 J7 N9 MD v\r\n", "17 key=a delta=5 initial=7 down= vivify=9 wantvalue="},
-		{"ma a\r\n", "17 key=a delta=1"},
+		{"ma a D5 J7 N9 MD v\r\n", "15 key=a delta=5 initial=7 down= vivify=9 wantvalue="},
+		{"ma a\r\n", "15 key=a delta=1"},
 		{"ma a MX\r\n", "! CLIENT_ERROR invalid mode for ma M token key=a delta=1"},
-		{"mn\r\n", "18"},
-		{"me a\r\n", "19 key=a"},
-		{"me aGk= b\r\n", "19 key=hi"},
+		{"mn\r\n", "! MN"},
+		{"me a\r\n", "16 key=a"},
+		{"me aGk= b\r\n", "16 key=hi"},
 		{"mx a\r\n", "! ERROR unknown="},
 	} {
 		var c Command
@@ -178,13 +178,13 @@ func TestSeveralErrors(t *testing.T) {
 		"ms a 1 F T\r\nx\r\n":              "CLIENT_ERROR bad token in command line format",
 	} {
 		var c Command
-		if Parse([]byte(request), &c); c.err != want {
-			t.Errorf("%q: %q, want %q", request, c.err, want)
+		if Parse([]byte(request), &c); c.line != want {
+			t.Errorf("%q: %q, want %q", request, c.line, want)
 		}
 	}
 	var c Command
 	if Parse([]byte("incr a "+strings.Repeat("0", 40)+"7\r\n"), &c); c.verb != Incr || c.Delta != 7 {
-		t.Errorf("a number with many zeros in front: %q", c.err)
+		t.Errorf("a number with many zeros in front: %q", c.line)
 	}
 }
 
@@ -352,11 +352,11 @@ func FuzzParse(f *testing.F) {
 // checkCommand checks what holds for all commands.
 func checkCommand(t *testing.T, c *Command, request []byte) {
 	switch {
-	case (c.verb == Invalid) != (c.err != ""):
-		t.Fatalf("%q: verb %d, error %q", request, c.verb, c.err)
+	case (c.verb == Fixed) != (c.line != ""):
+		t.Fatalf("%q: verb %d, error %q", request, c.verb, c.line)
 	case len(c.Key) > MaxKeyLen, len(c.opaque) > maxOpaque:
 		t.Fatalf("%q: key of %d bytes, opaque token of %d", request, len(c.Key), len(c.opaque))
-	case c.verb == Invalid:
+	case c.verb == Fixed:
 		return
 	case c.Value != nil && !bytes.HasSuffix(request, append(bytes.Clone(c.Value), "\r\n"...)):
 		t.Fatalf("%q: value %q", request, c.Value)
