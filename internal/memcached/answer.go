@@ -14,24 +14,24 @@ func (f *form) append(dst []byte, n *tally, q *wire.Request, r *wire.Reply) []by
 	}
 	n.note(f, q, r)
 	switch {
-	case f.verb == Fixed: // the request has dropped a value, or there was none
+	case f.verb == verbFixed: // the request has dropped a value, or there was none
 		return f.appendLine(dst, f.line)
 	case r.Status.IsError() && !f.part:
 		return f.appendFailure(dst, r)
 	}
 	switch f.verb {
-	case Get, Gets, Gat, Gats:
+	case verbGet, verbGets, verbGat, verbGats:
 		return f.appendGet(dst, q, r)
-	case MetaGet:
+	case verbMetaGet:
 		return f.appendMetaGet(dst, q, r)
-	case MetaDebug:
+	case verbMetaDebug:
 		if r.Status != wire.OK && r.Status != wire.Stale {
 			return append(dst, "EN\r\n"...)
 		}
 		return f.appendDebug(dst, r)
-	case Incr, MetaArithmetic:
+	case verbIncr, verbMetaArithmetic:
 		return f.appendNumber(dst, r)
-	case Store, MetaSet:
+	case verbStore, verbMetaSet:
 		f.conclude(r)
 	}
 	return f.appendOutcome(dst, r)
@@ -43,7 +43,7 @@ func (f *form) appendFailure(dst []byte, r *wire.Reply) []byte {
 	case wire.BadRequest, wire.Unauthorized, wire.Unsupported:
 		return f.appendError(dst, "CLIENT_ERROR", r.Message)
 	case wire.TooLarge:
-		return f.appendLine(dst, TooLarge)
+		return f.appendLine(dst, tooLarge)
 	}
 	return f.appendError(dst, "SERVER_ERROR "+r.Status.String()+":", r.Message)
 }
@@ -137,12 +137,12 @@ func (f *form) appendOutcome(dst []byte, r *wire.Reply) []byte {
 }
 
 // done is what says that a command was done.
-var done = [verbs]string{Store: "STORED", Delete: "DELETED", Touch: "TOUCHED", FlushAll: "OK"}
+var done = [verbs]string{verbStore: "STORED", verbDelete: "DELETED", verbTouch: "TOUCHED", verbFlushAll: "OK"}
 
 // renews says whether the reply to the GET of an mg does not answer it: the client may claim the right to
 // load the value, by a METAGET.
 func (f *form) renews(q *wire.Request, r *wire.Reply) bool {
-	if f.verb != MetaGet || q.Op != wire.OpGet {
+	if f.verb != verbMetaGet || q.Op != wire.OpGet {
 		return false
 	}
 	switch r.Status {

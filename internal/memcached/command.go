@@ -7,75 +7,74 @@ import (
 )
 
 // Verb is the name of a command.
-type Verb uint8
+type verb uint8
 
-// Fixed is a line whose answer is known without a look at anything: form.line. So is that of any line that
+// verbFixed is a line whose answer is known without a look at anything: form.line. So is that of any line that
 // is no valid command.
 const (
-	Fixed Verb = iota
-	Get
-	Gets
-	Gat
-	Gats
-	Store // set, add, replace, append, prepend and cas: see form.mode
-	Delete
-	Incr // and decr
-	Touch
-	FlushAll
-	Stats
-	Quit
-	MetaGet
-	MetaSet
-	MetaDelete
-	MetaArithmetic
-	MetaDebug
+	verbFixed verb = iota
+	verbGet
+	verbGets
+	verbGat
+	verbGats
+	verbStore // set, add, replace, append, prepend and cas: see form.mode
+	verbDelete
+	verbIncr // and decr
+	verbTouch
+	verbFlushAll
+	verbStats
+	verbQuit
+	verbMetaGet
+	verbMetaSet
+	verbMetaDelete
+	verbMetaArithmetic
+	verbMetaDebug
 	verbs
 )
 
-// MaxKeyLen is the length of the longest key, in bytes as the client writes it.
-const MaxKeyLen = 250
+// maxKeyLen is the length of the longest key, in bytes as the client writes it.
+const maxKeyLen = 250
 
-// Command is one command. Parse fills it.
-type Command struct {
-	Fields
-	decoded [MaxKeyLen]byte // the array of a decoded key
+// command is one command. parse fills it.
+type command struct {
+	fields
+	decoded [maxKeyLen]byte // the array of a decoded key
 }
 
-// Fields are what a command says. Those that its verb does not use are zero.
-type Fields struct {
+// fields are what a command says. Those that its verb does not use are zero.
+type fields struct {
 	form
-	// The line begins with no command of memcached, of those included that are not served.
-	Unknown bool
+	unknown bool // the line begins with no command of memcached, of those included that are not served
 
-	Key     []byte // the first key; decoded, if the client has sent it as base64
-	More    []byte // of get, gets, gat and gats: the further keys, see NextKey
-	Value   []byte
-	Flags   uint32
-	Exptime int64 // as the client has sent it, or the delay of flush_all: see ttlOf
-	CAS     uint64
-	Delta   uint64
-	Initial uint64
-	Sub     []byte // of stats: the first argument
+	key     []byte // the first one; decoded, if the client has sent it as base64
+	rest    []byte // of get, gets, gat and gats: the further keys, see nextKey
+	value   []byte
+	flags   uint32
+	exptime int64 // as the client has sent it, or the delay of flush_all: see ttlOf
+	cas     uint64
+	delta   uint64
+	initial uint64
+	sub     []byte // of stats: the first argument
 
 	// What the flags of a meta command say beside its values.
-	Touch   bool // T: Exptime is set
-	HasCAS  bool // C
-	Unread  bool // u
-	Inspect bool // h or l: the answer tells of earlier reads
-	Down    bool // of decr and ma
+	setsTTL bool // T: exptime is set
+	hasCAS  bool // C
+	unread  bool // u
+	inspect bool // h or l: the answer tells of earlier reads
+	down    bool // of decr and ma
 
-	VivifyTime, RecacheTime int64
+	vivifyTime, recacheTime int64 // N, R
 
 	modeToken byte // of M; zero: none
 }
 
-// ReadsOne says whether the command reads one key, and changes nothing before its value is missed.
-func (c *Command) ReadsOne() bool {
+// readsOne says whether the command reads one key, and changes nothing before its value is missed.
+func (c *command) readsOne() bool {
 	switch c.verb {
-	case Get, Gets:
-		return c.Key != nil && len(c.More) == 0
-	case MetaGet:
-		return !c.Touch && !c.Inspect && !c.Unread
+	case verbGet, verbGets:
+		return c.key != nil && len(c.rest) == 0
+	case verbMetaGet:
+		return !c.setsTTL && !c.inspect && !c.unread
 	}
 	return false
 }
@@ -83,8 +82,8 @@ func (c *Command) ReadsOne() bool {
 // form is how the answer to a command looks, or a part of it that a request brings. It outlives the
 // command's bytes in a copy (see clone).
 type form struct {
-	verb      Verb
-	line      string // the answer to Fixed
+	verb      verb
+	line      string // the answer to verbFixed
 	quiet     bool   // noreply, or the flag q
 	withValue bool   // of a meta command: the answer has the value
 	base64    bool

@@ -91,27 +91,27 @@ func (n *tally) outcome(r *wire.Reply, hits count) {
 // note counts a request, which has been answered.
 func (n *tally) note(f *form, q *wire.Request, r *wire.Reply) {
 	switch f.verb {
-	case Fixed:
-		if f.line == TooLarge {
+	case verbFixed:
+		if f.line == tooLarge {
 			n[storeTooLarge]++
 		}
-	case Get, Gets, MetaGet:
+	case verbGet, verbGets, verbMetaGet:
 		if q.Op != wire.OpMGet {
 			n.get(r.Status)
 		}
 		for i := range r.Items {
 			n.get(r.Items[i].Status)
 		}
-	case Gat, Gats, Touch:
+	case verbGat, verbGats, verbTouch:
 		n[cmdTouch]++
 		n.outcome(r, touchHits)
-	case MetaDebug:
+	case verbMetaDebug:
 		n[cmdMeta]++
-	case Delete, MetaDelete:
+	case verbDelete, verbMetaDelete:
 		n.outcome(r, deleteHits)
-	case FlushAll:
+	case verbFlushAll:
 		n[cmdFlush]++
-	case Incr, MetaArithmetic:
+	case verbIncr, verbMetaArithmetic:
 		if q.Has(wire.Down) {
 			n.outcome(r, decrHits)
 		} else {

@@ -26,7 +26,7 @@ var (
 func (d *Endpoint) Longest() int { return maxLine + 1 + d.MaxValue }
 
 // Cut finds the first command: a line, and the value that it announces. A value that is longer than
-// allowed is dropped: see Parse.
+// allowed is dropped: see parse.
 func (d *Endpoint) Cut(b []byte, scanned, _ int) server.Cut {
 	switch {
 	case b[0] == binaryMagic:
@@ -64,8 +64,8 @@ func bad(b []byte, why error) server.Cut { return server.Cut{Frame: b, Need: len
 
 // Busy answers a value that there is no memory for.
 func (*Endpoint) Busy(dst, beginning []byte, _ error) (out []byte, ok bool) {
-	var c Command
-	Parse(beginning, &c)
+	var c command
+	parse(beginning, &c)
 	return c.appendLine(dst, "SERVER_ERROR out of memory storing object"), true
 }
 

@@ -7,12 +7,11 @@
 // executes and counts, with the rights and the share of the client; the form of the answer stays
 // here.
 //
-//	Endpoint      what all connections of the endpoint have in common: namespaces, counters, and where
-//	              a command ends (cut.go)
-//	Parse         which bytes stand for which command (line.go, parse.go, meta.go); allocates nothing
-//	ReplyFormat   which bytes stand for which answer (format.go)
-//	handler       one connection; a command that must wait has its reader wait
-//	answerForm    how the answer to a command looks
+//	Endpoint  what all connections have in common: namespaces, counters, and where a command ends (cut.go)
+//	parse     which bytes stand for which command (parse.go, line.go, meta.go); allocates nothing
+//	form      how the answer to a command looks (format.go), and what it says of a reply (answer.go)
+//	handler   one connection: which requests a command becomes (read.go, write.go); one that must wait has
+//	          its reader wait (wait.go)
 //
 // A connection has one goroutine. Reads of one key that follow each other, and must wait, are asked
 // for together, by one goroutine each, which end before the connection does. A flush_all with a

@@ -65,12 +65,12 @@ func (d *Endpoint) has(prefix, key []byte) bool {
 
 // flushAll answers flush_all: all hosts drop the keys of the endpoint's namespace, and of no
 // other. It comes after all commands before it, and before all later ones.
-func (t *handler) flushAll(conn *server.Conn, cmd *Command) {
+func (t *handler) flushAll(conn *server.Conn, cmd *command) {
 	t.begin(wire.OpFlush, nil).Options = wire.Cluster
 	if t.refused(conn) {
 		return
 	}
-	delay, over := ttlOf(cmd.Exptime, t.Now.Wall)
+	delay, over := ttlOf(cmd.exptime, t.Now.Wall)
 	t.endpoint.flushLater(time.Duration(delay) * time.Millisecond)
 	switch {
 	case delay > 0 && !over:

@@ -23,7 +23,7 @@ func (f *form) appendHead(dst, prefix, key []byte, size int, r *wire.Reply) []by
 		dst = append(strconv.AppendUint(append(dst, ' '), uint64(r.Flags), 10), ' ')
 	}
 	dst = strconv.AppendUint(dst, uint64(size), 10)
-	if f.verb == Gets || f.verb == Gats {
+	if f.verb == verbGets || f.verb == verbGats {
 		dst = strconv.AppendUint(append(dst, ' '), r.Version, 10)
 	}
 	return append(dst, crlf...)
@@ -40,7 +40,7 @@ func (f *form) appendItem(dst, prefix, key, value []byte, r *wire.Reply) []byte 
 }
 
 // isMeta says whether the command is a meta command.
-func (f *form) isMeta() bool { return f.verb >= MetaGet }
+func (f *form) isMeta() bool { return f.verb >= verbMetaGet }
 
 // appendCode appends an answer of a meta command without a value.
 func (f *form) appendCode(dst []byte, code string, r *wire.Reply) []byte {
@@ -77,11 +77,11 @@ func (f *form) appendFlags(dst []byte, r *wire.Reply) []byte {
 // tells says whether an answer of the command has the flag o, which is not O or k.
 func (f *form) tells(o byte, r *wire.Reply) bool {
 	switch f.verb {
-	case MetaSet:
+	case verbMetaSet:
 		return o == 'c'
-	case MetaArithmetic:
+	case verbMetaArithmetic:
 		return r.Status == wire.OK && (o == 'c' || o == 't')
-	case MetaGet:
+	case verbMetaGet:
 		return r.Status != wire.Miss || r.Claim != wire.ClaimNone
 	}
 	return false

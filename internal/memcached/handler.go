@@ -43,7 +43,7 @@ type handler struct {
 
 // work is the memory that a handler needs while it serves a batch.
 type work struct {
-	cmds  [server.MaxServe]Command
+	cmds  [server.MaxServe]command
 	begun [server.MaxServe]*delayed // see askAhead; nil: not begun, or answered
 }
 
@@ -173,22 +173,22 @@ func (t *handler) Serve(conn *server.Conn, frames [][]byte) error {
 	keys, writes := 0, 0
 	for i, frame := range frames {
 		cmd := &t.cmds[i]
-		Parse(frame, cmd)
+		parse(frame, cmd)
 		switch first := !t.hadCommand; {
-		case (first || cmd.Unknown) && isHTTP(frame):
+		case (first || cmd.unknown) && isHTTP(frame):
 			return errHTTP // whatever command the line could be too
-		case first && cmd.Unknown:
+		case first && cmd.unknown:
 			conn.Out = append(conn.Out, "ERROR\r\n"...)
 			return errUnknown
 		}
 		t.hadCommand = true
-		if len(frames) < session.WarmFrom || cmd.Key == nil {
+		if len(frames) < session.WarmFrom || cmd.key == nil {
 			continue
 		}
-		namespace, key, ok := t.endpoint.split(cmd.Key)
+		namespace, key, ok := t.endpoint.split(cmd.key)
 		if ns := c.Names.Read(namespace); ok && ns != nil {
 			c.Hashes[keys] = ns.Hash(key)
-			if keys++; cmd.Value != nil {
+			if keys++; cmd.value != nil {
 				writes++
 			}
 		}
@@ -199,7 +199,7 @@ func (t *handler) Serve(conn *server.Conn, frames [][]byte) error {
 	for i := range frames {
 		cmd := &t.cmds[i]
 		t.present(i)
-		if cmd.verb == Quit {
+		if cmd.verb == verbQuit {
 			return io.EOF
 		}
 		if a := t.begun[i]; a != nil {
@@ -220,7 +220,7 @@ func (t *handler) present(i int) {
 	f := &t.cmds[i].form
 	t.at, t.Req, t.form = i, &t.Reqs[i], f
 	// The q of mg keeps back only that there is nothing, and no client asks for what a failed command does.
-	t.Quiet = f.quiet && f.verb != MetaGet || f.verb == Fixed
+	t.Quiet = f.quiet && f.verb != verbMetaGet || f.verb == verbFixed
 }
 
 // Oversized answers what cannot be a command. The connection is closed.
@@ -231,27 +231,28 @@ func (t *handler) Oversized(conn *server.Conn, _ []byte, _ int, why error) {
 }
 
 // serve answers one command.
-func (t *handler) serve(conn *server.Conn, cmd *Command) {
+func (t *handler) serve(conn *server.Conn, cmd *command) {
 	c := t.Session
 	switch cmd.verb {
-	case Fixed:
-		if cmd.line == TooLarge && cmd.mode == wire.ModeSet { // the present value must go, as in memcached
-			t.remove(cmd.Key)
+	case verbFixed:
+		// The present value is not what the client wants any more: it must go, as in memcached.
+		if cmd.line == tooLarge && cmd.mode == wire.ModeSet {
+			t.remove(cmd.key)
 			t.run(conn)
 			return
 		}
 		t.answer(conn)
-	case Get, Gets:
+	case verbGet, verbGets:
 		t.get(conn, cmd)
-	case Gat, Gats:
+	case verbGat, verbGats:
 		t.gat(conn, cmd)
-	case MetaGet, MetaDebug:
+	case verbMetaGet, verbMetaDebug:
 		t.metaGet(conn, cmd)
-	case Stats:
+	case verbStats:
 		c.Tally.Flush()
 		t.n.flush(&t.endpoint.counts)
-		conn.Out = t.endpoint.appendStats(conn.Out, string(cmd.Sub))
-	case FlushAll:
+		conn.Out = t.endpoint.appendStats(conn.Out, string(cmd.sub))
+	case verbFlushAll:
 		t.flushAll(conn, cmd)
 	default:
 		t.write(conn, cmd)

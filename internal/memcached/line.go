@@ -75,30 +75,30 @@ type storage struct {
 }
 
 // storing returns the verb and the mode of a command that brings a value; of any other zero.
-func storing(name []byte) (v Verb, mode wire.Mode) {
+func storing(name []byte) (v verb, mode wire.Mode) {
 	switch string(name) {
 	case "set":
-		return Store, wire.ModeSet
+		return verbStore, wire.ModeSet
 	case "ms":
-		return MetaSet, wire.ModeSet
+		return verbMetaSet, wire.ModeSet
 	case "add":
-		return Store, wire.ModeAdd
+		return verbStore, wire.ModeAdd
 	case "replace":
-		return Store, wire.ModeReplace
+		return verbStore, wire.ModeReplace
 	case "append":
-		return Store, wire.ModeAppend
+		return verbStore, wire.ModeAppend
 	case "prepend":
-		return Store, wire.ModePrepend
+		return verbStore, wire.ModePrepend
 	case "cas":
-		return Store, wire.ModeCAS
+		return verbStore, wire.ModeCAS
 	}
 	return 0, 0
 }
 
 // read reads the words after the name of a command that brings a value.
-func (s *storage) read(v Verb, mode wire.Mode, line []byte) {
+func (s *storage) read(v verb, mode wire.Mode, line []byte) {
 	switch {
-	case v == MetaSet:
+	case v == verbMetaSet:
 		s.readMeta(line)
 	case mode == wire.ModeCAS || !s.readPlain(line):
 		s.readAny(mode, line)
@@ -113,7 +113,7 @@ func (s *storage) readPlain(line []byte) bool {
 	exptime, line, ok2 := plainNumber(line)
 	length, line, ok3 := plainNumber(line)
 	s.flags, s.exptime, s.length = uint32(flags), int64(exptime), length
-	return ok1 && ok2 && ok3 && len(line) == 0 && len(s.key) <= MaxKeyLen
+	return ok1 && ok2 && ok3 && len(line) == 0 && len(s.key) <= maxKeyLen
 }
 
 // plainNumber reads one space and up to nine digits, behind which a word ends.
@@ -151,7 +151,7 @@ func (s *storage) readAny(mode wire.Mode, line []byte) {
 	if mode == wire.ModeCAS {
 		s.cas, ok4 = unsigned(w[4], 64)
 	}
-	if !ok1 || !ok2 || !ok3 || !ok4 || len(s.key) > MaxKeyLen {
+	if !ok1 || !ok2 || !ok3 || !ok4 || len(s.key) > maxKeyLen {
 		s.err = badFormat
 	}
 }
@@ -167,7 +167,7 @@ func (s *storage) readMeta(line []byte) {
 	switch {
 	case len(s.key) == 0:
 		s.err = errorLine
-	case len(s.key) > MaxKeyLen, !ok:
+	case len(s.key) > maxKeyLen, !ok:
 		s.err = badFormat
 	default:
 		if n, _ := measure(s.meta); n > maxFlags-1 {
@@ -212,5 +212,5 @@ const (
 	badFormat = "CLIENT_ERROR bad command line format"
 	badChunk  = "CLIENT_ERROR bad data chunk"
 	// TooLarge answers a value that is longer than max_value.
-	TooLarge = "SERVER_ERROR object too large for cache"
+	tooLarge = "SERVER_ERROR object too large for cache"
 )

@@ -9,21 +9,21 @@ import (
 )
 
 // meta reads a meta command that brings no value. letter is the second one of its name.
-func (c *Command) meta(letter byte, args []byte) {
+func (c *command) meta(letter byte, args []byte) {
 	switch letter {
 	case 'g':
-		c.metaKey(MetaGet, args)
+		c.metaKey(verbMetaGet, args)
 	case 'd':
-		c.metaKey(MetaDelete, args)
+		c.metaKey(verbMetaDelete, args)
 	case 'a':
-		c.Delta = 1
-		c.metaKey(MetaArithmetic, args)
+		c.delta = 1
+		c.metaKey(verbMetaArithmetic, args)
 	case 'n':
 		c.say("MN")
 	case 'e':
 		c.metaDebug(args)
 	default:
-		c.unknown()
+		c.sayUnknown()
 	}
 }
 
@@ -34,7 +34,7 @@ const (
 )
 
 // metaKey reads `<key> <flags>*`. Only mg is told what is wrong with a flag.
-func (c *Command) metaKey(v Verb, args []byte) {
+func (c *command) metaKey(v verb, args []byte) {
 	key, flags := word(args)
 	if len(key) == 0 {
 		c.say(errorLine)
@@ -44,12 +44,12 @@ func (c *Command) metaKey(v Verb, args []byte) {
 		return
 	}
 	switch why := c.readFlags(flags); {
-	case why == "" && v == MetaArithmetic:
+	case why == "" && v == verbMetaArithmetic:
 		c.arithmeticMode()
 	case why == "":
-	case v == MetaGet && why == tooManyFlags:
+	case v == verbMetaGet && why == tooManyFlags:
 		c.say("CLIENT_ERROR options flags are too long")
-	case v == MetaGet, why == longOpaque, why == tooManyFlags:
+	case v == verbMetaGet, why == longOpaque, why == tooManyFlags:
 		c.say(why)
 	default:
 		c.say("CLIENT_ERROR invalid or duplicate flag")
@@ -57,7 +57,7 @@ func (c *Command) metaKey(v Verb, args []byte) {
 }
 
 // metaSet reads the flags of ms. It returns false if it has failed the command.
-func (c *Command) metaSet(flags []byte) bool {
+func (c *command) metaSet(flags []byte) bool {
 	if why := c.readFlags(flags); why != "" {
 		c.say(why)
 		return false
@@ -79,13 +79,13 @@ func (c *Command) metaSet(flags []byte) bool {
 	return true
 }
 
-func (c *Command) metaDebug(args []byte) {
+func (c *command) metaDebug(args []byte) {
 	key, rest := word(args)
-	if len(key) == 0 || len(key) > MaxKeyLen {
+	if len(key) == 0 || len(key) > maxKeyLen {
 		c.say(badFormat)
 		return
 	}
-	c.verb = MetaDebug
+	c.verb = verbMetaDebug
 	c.setKey(key)
 	if flag, _ := word(rest); string(flag) == "b" && !c.decodeKey() {
 		c.say(badFormat)
@@ -93,9 +93,9 @@ func (c *Command) metaDebug(args []byte) {
 }
 
 // decodeKey takes the key for base64. It returns false if it is not. No key has two spellings.
-func (c *Command) decodeKey() bool {
+func (c *command) decodeKey() bool {
 	n, err := strict.Decode(c.decoded[:], c.written)
-	c.Key, c.base64 = c.decoded[:n], true
+	c.key, c.base64 = c.decoded[:n], true
 	return err == nil && n > 0 && bytes.IndexByte(c.written, '\r') < 0 // which Decode passes over
 }
 
@@ -103,7 +103,7 @@ var strict = base64.StdEncoding.Strict()
 
 // readFlags reads the flags of a meta command. It returns the answer to wrong ones. Of several it
 // is the one that memcached answers.
-func (c *Command) readFlags(flags []byte) (why string) {
+func (c *command) readFlags(flags []byte) (why string) {
 	if len(flags) > 2*maxFlags { // most have few
 		if n, _ := measure(flags); n > maxFlags {
 			return tooManyFlags
@@ -148,7 +148,7 @@ func (c *Command) readFlags(flags []byte) (why string) {
 const maxOpaque = 32
 
 // flag reads one flag and its token. wrong is the answer to a token that is not valid.
-func (c *Command) flag(o byte, token []byte) (wrong string, known bool) {
+func (c *command) flag(o byte, token []byte) (wrong string, known bool) {
 	ok := true
 	switch o {
 	case 'O', 'P', 'L', 'k', 's', 't', 'c', 'f':
@@ -158,40 +158,40 @@ func (c *Command) flag(o byte, token []byte) (wrong string, known bool) {
 		}
 	case 'N':
 		c.vivify = true
-		c.VivifyTime, ok = signed(token)
+		c.vivifyTime, ok = signed(token)
 	case 'T':
-		c.Touch = true
-		c.Exptime, ok = signed(token)
+		c.setsTTL = true
+		c.exptime, ok = signed(token)
 	case 'R':
-		c.RecacheTime, ok = signed(token)
+		c.recacheTime, ok = signed(token)
 	case 'C':
-		c.HasCAS = true
-		c.CAS, ok = unsigned(token, 64)
+		c.hasCAS = true
+		c.cas, ok = unsigned(token, 64)
 	case 'F':
 		var flags uint64
 		if flags, ok = unsigned(token, 32); !ok {
 			return badFormat, true
 		}
-		c.Flags = uint32(flags)
+		c.flags = uint32(flags)
 	case 'M':
 		if len(token) != 1 {
 			return "CLIENT_ERROR incorrect length for M token", true
 		}
 		c.modeToken = token[0]
 	case 'J':
-		if c.Initial, ok = unsigned(token, 64); !ok {
+		if c.initial, ok = unsigned(token, 64); !ok {
 			return "CLIENT_ERROR invalid numeric initial value", true
 		}
 	case 'D':
-		if c.Delta, ok = unsigned(token, 64); !ok {
+		if c.delta, ok = unsigned(token, 64); !ok {
 			return "CLIENT_ERROR invalid numeric delta value", true
 		}
 	case 'v':
 		c.withValue = true
 	case 'h', 'l':
-		c.Inspect = true
+		c.inspect = true
 	case 'u':
-		c.Unread = true
+		c.unread = true
 	case 'q':
 		c.quiet = true
 	case 'I':
@@ -206,11 +206,11 @@ func (c *Command) flag(o byte, token []byte) (wrong string, known bool) {
 }
 
 // arithmeticMode takes the mode of ma.
-func (c *Command) arithmeticMode() {
+func (c *command) arithmeticMode() {
 	switch c.modeToken {
 	case 0, 'I', '+':
 	case 'D', '-':
-		c.Down = true
+		c.down = true
 	default:
 		c.say("CLIENT_ERROR invalid mode for ma M token")
 	}

@@ -6,19 +6,19 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// Parse reads a request that Cut has found: a line, and the value that it announces. A value
+// parse reads a request that Cut has found: a line, and the value that it announces. A value
 // that is longer than allowed is not there.
-func Parse(request []byte, c *Command) {
-	c.Fields = Fields{}
+func parse(request []byte, c *command) {
+	c.fields = fields{}
 	if key := plainGet(request); key != nil {
-		c.verb = Get
-		c.Key, c.written = key, key
+		c.verb = verbGet
+		c.key, c.written = key, key
 		return
 	}
 	line, data := lineOf(request)
 	name, args := word(line)
 	if len(name) < 2 {
-		c.unknown()
+		c.sayUnknown()
 		return
 	}
 	switch name[0] {
@@ -40,7 +40,7 @@ func Parse(request []byte, c *Command) {
 		c.delete(args)
 	case "incr", "decr":
 		c.arithmetic(args)
-		c.Down = name[0] == 'd'
+		c.down = name[0] == 'd'
 	case "touch":
 		c.touch(args)
 	case "flush_all":
@@ -50,7 +50,7 @@ func Parse(request []byte, c *Command) {
 	case "version":
 		c.say("VERSION " + version)
 	case "quit":
-		c.verb = Quit
+		c.verb = verbQuit
 	case "shutdown":
 		c.say("ERROR: shutdown not enabled")
 	case "verbosity":
@@ -62,7 +62,7 @@ func Parse(request []byte, c *Command) {
 	case "lru", "slabs", "watch", "cache_memlimit", "extstore", "refresh_certs":
 		c.say(errorLine)
 	default:
-		c.unknown()
+		c.sayUnknown()
 	}
 }
 
@@ -71,7 +71,7 @@ func Parse(request []byte, c *Command) {
 func plainGet(request []byte) []byte {
 	const name = "get "
 	end := len(request) - len(crlf)
-	if end <= len(name) || end > len(name)+MaxKeyLen || string(request[:len(name)]) != name ||
+	if end <= len(name) || end > len(name)+maxKeyLen || string(request[:len(name)]) != name ||
 		string(request[end:]) != crlf {
 		return nil
 	}
@@ -99,39 +99,39 @@ func isHTTP(request []byte) bool {
 }
 
 // say gives the command its answer. A meta command gets it in spite of its flag q.
-func (c *Command) say(line string) {
+func (c *command) say(line string) {
 	c.quiet = c.quiet && !c.isMeta()
-	c.verb, c.line = Fixed, line
+	c.verb, c.line = verbFixed, line
 }
 
-// unknown answers a line that begins with no name of a command.
-func (c *Command) unknown() {
+// sayUnknown answers a line that begins with no name of a command.
+func (c *command) sayUnknown() {
 	c.say(errorLine)
-	c.Unknown = true
+	c.unknown = true
 }
 
 // setKey takes a key as the client has written it. It returns false if the key is too long.
-func (c *Command) setKey(key []byte) bool {
-	if len(key) > MaxKeyLen {
+func (c *command) setKey(key []byte) bool {
+	if len(key) > maxKeyLen {
 		c.say(badFormat)
 		return false
 	}
-	c.Key, c.written = key, key
+	c.key, c.written = key, key
 	return true
 }
 
-func (c *Command) get(name, args []byte) {
+func (c *command) get(name, args []byte) {
 	switch string(name) {
 	case "get":
-		c.verb = Get
+		c.verb = verbGet
 	case "gets":
-		c.verb = Gets
+		c.verb = verbGets
 	case "gat":
-		c.verb = Gat
+		c.verb = verbGat
 	case "gats":
-		c.verb = Gats
+		c.verb = verbGats
 	default:
-		c.unknown()
+		c.sayUnknown()
 		return
 	}
 	key, rest := word(args)
@@ -139,7 +139,7 @@ func (c *Command) get(name, args []byte) {
 		c.say(errorLine)
 		return
 	}
-	if c.verb == Gat || c.verb == Gats {
+	if c.verb == verbGat || c.verb == verbGats {
 		if !c.setTime(key) {
 			return
 		}
@@ -150,25 +150,25 @@ func (c *Command) get(name, args []byte) {
 	if !c.setKey(key) {
 		return
 	}
-	if c.More = rest; len(rest) <= MaxKeyLen {
+	if c.rest = rest; len(rest) <= maxKeyLen {
 		return
 	}
-	if _, longest := measure(rest); longest > MaxKeyLen {
+	if _, longest := measure(rest); longest > maxKeyLen {
 		c.say(badFormat)
 	}
 }
 
-// NextKey returns the next further key of a get, and takes it off c.More. It is nil if there
+// nextKey returns the next further key of a get, and takes it off c.rest. It is nil if there
 // is none.
-func (c *Command) NextKey() (key []byte) {
-	if key, c.More = word(c.More); len(key) == 0 {
+func (c *command) nextKey() (key []byte) {
+	if key, c.rest = word(c.rest); len(key) == 0 {
 		return nil
 	}
 	return key
 }
 
 // storage reads a command that brings a value.
-func (c *Command) storage(v Verb, mode wire.Mode, args, data []byte) {
+func (c *command) storage(v verb, mode wire.Mode, args, data []byte) {
 	var s storage
 	s.read(v, mode, args)
 	c.quiet = s.quiet
@@ -178,32 +178,32 @@ func (c *Command) storage(v Verb, mode wire.Mode, args, data []byte) {
 	}
 	c.verb, c.mode = v, mode
 	c.setKey(s.key)
-	c.Flags, c.Exptime, c.CAS = s.flags, s.exptime, s.cas
-	if v == MetaSet && !c.metaSet(s.meta) {
+	c.flags, c.exptime, c.cas = s.flags, s.exptime, s.cas
+	if v == verbMetaSet && !c.metaSet(s.meta) {
 		return
 	}
-	c.value(s.length, data)
+	c.takeValue(s.length, data)
 	// add with a version is an add; append and prepend compare by themselves.
-	if c.verb == MetaSet && c.HasCAS && (c.mode == wire.ModeSet || c.mode == wire.ModeReplace) {
+	if c.verb == verbMetaSet && c.hasCAS && (c.mode == wire.ModeSet || c.mode == wire.ModeReplace) {
 		c.mode = wire.ModeCAS
 	}
 }
 
-// value takes the value of a command from the bytes behind its line.
-func (c *Command) value(length int, data []byte) {
+// takeValue takes the value of a command from the bytes behind its line.
+func (c *command) takeValue(length int, data []byte) {
 	switch {
 	case len(data) < length+len(crlf):
-		c.say(TooLarge)
+		c.say(tooLarge)
 	case string(data[length:length+len(crlf)]) != crlf:
 		c.say(badChunk)
 	default:
-		c.Value = data[:length:length]
+		c.value = data[:length:length]
 	}
 }
 
 // words reads the words behind a command's name, of which there are at least and at most so many. The
 // last one may say that the client wants no answer. It returns none if it has failed the command.
-func (c *Command) words(v Verb, args []byte, least, most int) (w [maxWords][]byte, n int) {
+func (c *command) words(v verb, args []byte, least, most int) (w [maxWords][]byte, n int) {
 	if w, n = split(args); n < least || n > most {
 		c.say(errorLine)
 		return w, 0
@@ -213,8 +213,8 @@ func (c *Command) words(v Verb, args []byte, least, most int) (w [maxWords][]byt
 	return w, n
 }
 
-func (c *Command) delete(args []byte) {
-	w, n := c.words(Delete, args, 1, 3)
+func (c *command) delete(args []byte) {
+	w, n := c.words(verbDelete, args, 1, 3)
 	if n == 0 {
 		return
 	}
@@ -229,39 +229,39 @@ func (c *Command) delete(args []byte) {
 	c.setKey(w[0])
 }
 
-func (c *Command) arithmetic(args []byte) {
-	w, n := c.words(Incr, args, 2, 3)
+func (c *command) arithmetic(args []byte) {
+	w, n := c.words(verbIncr, args, 2, 3)
 	if n == 0 || !c.setKey(w[0]) {
 		return
 	}
 	var ok bool
-	if c.Delta, ok = unsigned(w[1], 64); !ok {
+	if c.delta, ok = unsigned(w[1], 64); !ok {
 		c.say("CLIENT_ERROR invalid numeric delta argument")
 	}
 }
 
-func (c *Command) touch(args []byte) {
-	if w, n := c.words(Touch, args, 2, 3); n > 0 && c.setKey(w[0]) {
+func (c *command) touch(args []byte) {
+	if w, n := c.words(verbTouch, args, 2, 3); n > 0 && c.setKey(w[0]) {
 		c.setTime(w[1])
 	}
 }
 
 // setTime reads an exptime. It returns false if it has failed the command.
-func (c *Command) setTime(word []byte) (ok bool) {
-	if c.Exptime, ok = signed(word); !ok {
+func (c *command) setTime(word []byte) (ok bool) {
+	if c.exptime, ok = signed(word); !ok {
 		c.say("CLIENT_ERROR invalid exptime argument")
 	}
 	return ok
 }
 
-func (c *Command) flushAll(args []byte) {
-	if w, n := c.words(FlushAll, args, 0, 2); n == 2 || n == 1 && !c.quiet {
+func (c *command) flushAll(args []byte) {
+	if w, n := c.words(verbFlushAll, args, 0, 2); n == 2 || n == 1 && !c.quiet {
 		c.setTime(w[0])
 	}
 }
 
-func (c *Command) verbosity(args []byte) {
-	w, n := c.words(Fixed, args, 1, 2)
+func (c *command) verbosity(args []byte) {
+	w, n := c.words(verbFixed, args, 1, 2)
 	switch _, ok := unsigned(w[0], 32); {
 	case n == 0:
 	case ok:
@@ -272,10 +272,10 @@ func (c *Command) verbosity(args []byte) {
 }
 
 // stats reads `[<what>]`, and the words of a dump: of which slab class, and how many keys.
-func (c *Command) stats(args []byte) {
+func (c *command) stats(args []byte) {
 	w, _ := split(args)
-	c.verb = Stats
-	if c.Sub = w[0]; string(c.Sub) != "cachedump" {
+	c.verb = verbStats
+	if c.sub = w[0]; string(c.sub) != "cachedump" {
 		return
 	}
 	class, ok1 := unsigned(w[1], 32)
@@ -296,7 +296,7 @@ func (c *Command) stats(args []byte) {
 const maxClass = 63
 
 // crawler reads the one command of the crawler that is a question.
-func (c *Command) crawler(args []byte) {
+func (c *command) crawler(args []byte) {
 	if w, n := split(args); n != 2 || string(w[0]) != "metadump" {
 		c.say(errorLine)
 		return

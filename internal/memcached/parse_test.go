@@ -14,7 +14,7 @@ import (
 )
 
 // says returns what a command says, for comparison.
-func says(c *Command) string {
+func says(c *command) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%d", c.verb)
 	add := func(name string, v any, is bool) {
@@ -22,28 +22,28 @@ func says(c *Command) string {
 			fmt.Fprintf(&b, " %s=%v", name, v)
 		}
 	}
-	add("key", string(c.Key), c.Key != nil)
-	add("more", strings.TrimSpace(string(c.More)), len(c.More) > 0)
-	add("value", string(c.Value), c.Value != nil)
-	add("flags", c.Flags, c.Flags != 0)
-	add("exptime", c.Exptime, c.Exptime != 0)
-	add("cas", c.CAS, c.CAS != 0)
-	add("delta", c.Delta, c.Delta != 0)
-	add("initial", c.Initial, c.Initial != 0)
-	add("down", "", c.Down)
+	add("key", string(c.key), c.key != nil)
+	add("more", strings.TrimSpace(string(c.rest)), len(c.rest) > 0)
+	add("value", string(c.value), c.value != nil)
+	add("flags", c.flags, c.flags != 0)
+	add("exptime", c.exptime, c.exptime != 0)
+	add("cas", c.cas, c.cas != 0)
+	add("delta", c.delta, c.delta != 0)
+	add("initial", c.initial, c.initial != 0)
+	add("down", "", c.down)
 	add("mode", c.mode, c.mode != 0)
-	add("vivify", c.VivifyTime, c.vivify)
-	add("recache", c.RecacheTime, c.RecacheTime != 0)
-	add("touch", "", c.Touch)
-	add("hascas", "", c.HasCAS)
-	add("unread", "", c.Unread)
-	add("inspect", "", c.Inspect)
+	add("vivify", c.vivifyTime, c.vivify)
+	add("recache", c.recacheTime, c.recacheTime != 0)
+	add("touch", "", c.setsTTL)
+	add("hascas", "", c.hasCAS)
+	add("unread", "", c.unread)
+	add("inspect", "", c.inspect)
 	add("invalidate", "", c.invalidate)
 	add("quiet", "", c.quiet)
 	add("wantvalue", "", c.withValue)
 	add("opaque", string(c.opaque), c.opaque != nil)
 	add("back", string(c.repeated[:c.nRepeated]), c.nRepeated > 0)
-	add("unknown", "", c.Unknown)
+	add("unknown", "", c.unknown)
 	if c.line != "" {
 		return "! " + c.line + strings.TrimPrefix(b.String(), "0")
 	}
@@ -51,7 +51,7 @@ func says(c *Command) string {
 }
 
 func TestParse(t *testing.T) {
-	long := strings.Repeat("k", MaxKeyLen)
+	long := strings.Repeat("k", maxKeyLen)
 	for _, test := range []struct{ request, want string }{
 		{"get a\r\n", "1 key=a"},
 		{"get  a  b c\r\n", "1 key=a more=b c"},
@@ -153,8 +153,8 @@ func TestParse(t *testing.T) {
 		{"me aGk= b\r\n", "16 key=hi"},
 		{"mx a\r\n", "! ERROR unknown="},
 	} {
-		var c Command
-		if Parse([]byte(test.request), &c); says(&c) != test.want {
+		var c command
+		if parse([]byte(test.request), &c); says(&c) != test.want {
 			t.Errorf("%.60q:\n got %s\nwant %s", test.request, says(&c), test.want)
 		}
 	}
@@ -177,21 +177,21 @@ func TestSeveralErrors(t *testing.T) {
 		"ms a 1 MSS F\r\nx\r\n":            "CLIENT_ERROR incorrect length for M token",
 		"ms a 1 F T\r\nx\r\n":              "CLIENT_ERROR bad token in command line format",
 	} {
-		var c Command
-		if Parse([]byte(request), &c); c.line != want {
+		var c command
+		if parse([]byte(request), &c); c.line != want {
 			t.Errorf("%q: %q, want %q", request, c.line, want)
 		}
 	}
-	var c Command
-	if Parse([]byte("incr a "+strings.Repeat("0", 40)+"7\r\n"), &c); c.verb != Incr || c.Delta != 7 {
+	var c command
+	if parse([]byte("incr a "+strings.Repeat("0", 40)+"7\r\n"), &c); c.verb != verbIncr || c.delta != 7 {
 		t.Errorf("a number with many zeros in front: %q", c.line)
 	}
 }
 
 func TestParseAgain(t *testing.T) {
-	var c Command
-	Parse([]byte("mg aGk= b k v q Oz\r\n"), &c)
-	Parse([]byte("get a\r\n"), &c)
+	var c command
+	parse([]byte("mg aGk= b k v q Oz\r\n"), &c)
+	parse([]byte("get a\r\n"), &c)
 	if got := says(&c); got != "1 key=a" {
 		t.Errorf("a second command says %s", got)
 	}
@@ -299,7 +299,7 @@ func TestNoAllocations(t *testing.T) {
 		[]byte("get key:0000001\r\n"), []byte("mg key:0000001 v f c Oabc k\r\n"), []byte("mg aGk= b v\r\n"),
 		[]byte("set key:0000001 0 0 3\r\nabc\r\n"), []byte("ms key:0000001 3 T9\r\nabc\r\n"), []byte("get a b c d\r\n"),
 	}
-	var c Command
+	var c command
 	door, dst := upTo(1000), make([]byte, 0, 1024)
 	reply := wire.Reply{Value: []byte("abc"), Size: 3, Version: 1 << 60}
 	testenv.Allocates(t, "all of them", 0, 100, func() {
@@ -307,8 +307,8 @@ func TestNoAllocations(t *testing.T) {
 			if cut := door.Cut(q, 0, 0); cut.Size != len(q) {
 				t.Fatalf("%q: %+v", q, cut)
 			}
-			Parse(q, &c)
-			dst = c.appendItem(dst[:0], nil, c.Key, reply.Value, &reply)
+			parse(q, &c)
+			dst = c.appendItem(dst[:0], nil, c.key, reply.Value, &reply)
 		}
 	})
 }
@@ -343,30 +343,30 @@ func FuzzParse(f *testing.F) {
 				t.Fatalf("%q is complete after %d of %d bytes: %+v", b, part, span.Size, early)
 			}
 		}
-		var c Command
-		Parse(b[:span.Size], &c)
+		var c command
+		parse(b[:span.Size], &c)
 		checkCommand(t, &c, b[:span.Size])
 	})
 }
 
 // checkCommand checks what holds for all commands.
-func checkCommand(t *testing.T, c *Command, request []byte) {
+func checkCommand(t *testing.T, c *command, request []byte) {
 	switch {
-	case (c.verb == Fixed) != (c.line != ""):
+	case (c.verb == verbFixed) != (c.line != ""):
 		t.Fatalf("%q: verb %d, error %q", request, c.verb, c.line)
-	case len(c.Key) > MaxKeyLen, len(c.opaque) > maxOpaque:
-		t.Fatalf("%q: key of %d bytes, opaque token of %d", request, len(c.Key), len(c.opaque))
-	case c.verb == Fixed:
+	case len(c.key) > maxKeyLen, len(c.opaque) > maxOpaque:
+		t.Fatalf("%q: key of %d bytes, opaque token of %d", request, len(c.key), len(c.opaque))
+	case c.verb == verbFixed:
 		return
-	case c.Value != nil && !bytes.HasSuffix(request, append(bytes.Clone(c.Value), "\r\n"...)):
-		t.Fatalf("%q: value %q", request, c.Value)
+	case c.value != nil && !bytes.HasSuffix(request, append(bytes.Clone(c.value), "\r\n"...)):
+		t.Fatalf("%q: value %q", request, c.value)
 	}
 	for {
-		key := c.NextKey()
+		key := c.nextKey()
 		if key == nil {
 			break
 		}
-		if len(key) > MaxKeyLen || bytes.ContainsAny(key, " \n") {
+		if len(key) > maxKeyLen || bytes.ContainsAny(key, " \n") {
 			t.Fatalf("%q: key %q", request, key)
 		}
 	}

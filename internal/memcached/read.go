@@ -12,10 +12,10 @@ import (
 // get answers get and gets: each key in place, until one must wait, or until so many are
 // answered that other connections would wait for long. The keys from that one on go the slow
 // way.
-func (t *handler) get(conn *server.Conn, cmd *Command) {
-	t.form.part = len(cmd.More) > 0
+func (t *handler) get(conn *server.Conn, cmd *command) {
+	t.form.part = len(cmd.rest) > 0
 	n := 0
-	for key := cmd.Key; key != nil; n++ {
+	for key := cmd.key; key != nil; n++ {
 		t.begin(wire.OpGet, key)
 		if t.refused(conn) {
 			return
@@ -33,7 +33,7 @@ func (t *handler) get(conn *server.Conn, cmd *Command) {
 		default:
 			t.n.get(status)
 		}
-		if key = cmd.NextKey(); !t.flush(conn) {
+		if key = cmd.nextKey(); !t.flush(conn) {
 			return
 		}
 	}
@@ -94,7 +94,7 @@ func (t *handler) closeValue(out []byte, at, gap int, key []byte) []byte {
 }
 
 // getLater answers a get from key on, which must wait.
-func (t *handler) getLater(conn *server.Conn, cmd *Command, key []byte) {
+func (t *handler) getLater(conn *server.Conn, cmd *command, key []byte) {
 	form := t.form
 	if !form.part {
 		t.wait(conn)
@@ -109,7 +109,7 @@ func (t *handler) getLater(conn *server.Conn, cmd *Command, key []byte) {
 		form.prefix = key[:len(key)-len(q.Key)]
 		for {
 			q.Keys = append(q.Keys, key[len(form.prefix):])
-			key = cmd.NextKey()
+			key = cmd.nextKey()
 			if key == nil || len(q.Keys) == wire.MaxKeys || !t.endpoint.has(form.prefix, key) {
 				break
 			}
@@ -123,16 +123,16 @@ func (t *handler) getLater(conn *server.Conn, cmd *Command, key []byte) {
 }
 
 // gat answers gat and gats: the TTL changes at the owner of the key, which answers.
-func (t *handler) gat(conn *server.Conn, cmd *Command) {
+func (t *handler) gat(conn *server.Conn, cmd *command) {
 	form := t.form
-	form.part = len(cmd.More) > 0
-	if cmd.Key == nil {
+	form.part = len(cmd.rest) > 0
+	if cmd.key == nil {
 		conn.Out = append(conn.Out, end...)
 	}
-	for key := cmd.Key; key != nil; {
-		t.retime(t.begin(wire.OpMetaGet, key), cmd.Exptime)
+	for key := cmd.key; key != nil; {
+		t.retime(t.begin(wire.OpMetaGet, key), cmd.exptime)
 		form.written = key
-		next := cmd.NextKey()
+		next := cmd.nextKey()
 		form.more = next != nil
 		if !t.run(conn) || !t.flush(conn) { // a refusal ends the answer, as that of a get
 			return
@@ -154,19 +154,19 @@ func (t *handler) retime(q *wire.Request, exptime int64) {
 }
 
 // metaGet answers mg and me.
-func (t *handler) metaGet(conn *server.Conn, cmd *Command) {
+func (t *handler) metaGet(conn *server.Conn, cmd *command) {
 	t.beginRead(cmd)
 	q := t.Req
 	switch {
-	case cmd.verb == MetaDebug:
+	case cmd.verb == verbMetaDebug:
 		q.Op, q.Options = wire.OpMetaGet, wire.NoValue|wire.Unread|wire.NoLoad
-	case cmd.Touch || cmd.Inspect || cmd.Unread:
+	case cmd.setsTTL || cmd.inspect || cmd.unread:
 		t.claiming(q, t.form)
-		if cmd.Unread {
+		if cmd.unread {
 			q.Options |= wire.Unread
 		}
-		if cmd.Touch {
-			t.retime(q, cmd.Exptime)
+		if cmd.setsTTL {
+			t.retime(q, cmd.exptime)
 		}
 	default:
 		t.metaValue(conn)

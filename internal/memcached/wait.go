@@ -50,7 +50,7 @@ const delayedSize = int(unsafe.Sizeof(delayed{})) + 512
 func (t *handler) askAhead(conn *server.Conn) {
 	at := t.at
 	defer t.present(at) // again
-	for i := at; i < t.commands && t.cmds[i].ReadsOne(); i++ {
+	for i := at; i < t.commands && t.cmds[i].readsOne(); i++ {
 		if i == at || t.begun[i] != nil {
 			continue
 		}
@@ -82,14 +82,14 @@ func (t *handler) askAhead(conn *server.Conn) {
 }
 
 // beginRead begins the request of a command that reads one key.
-func (t *handler) beginRead(cmd *Command) {
-	q := t.begin(wire.OpGet, cmd.Key)
-	if cmd.verb != MetaGet {
+func (t *handler) beginRead(cmd *command) {
+	q := t.begin(wire.OpGet, cmd.key)
+	if cmd.verb != verbMetaGet {
 		return
 	}
 	q.Options = wire.StaleOK
-	q.RenewMS = uint32(min(t.ttl(cmd.RecacheTime), wire.MaxTimeout))
-	q.LeaseMS = uint32(min(t.ttl(cmd.VivifyTime), wire.MaxTimeout))
+	q.RenewMS = uint32(min(t.ttl(cmd.recacheTime), wire.MaxTimeout))
+	q.LeaseMS = uint32(min(t.ttl(cmd.vivifyTime), wire.MaxTimeout))
 }
 
 // await waits for a request. After an error it was not served, or the client takes no answer.

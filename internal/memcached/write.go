@@ -9,15 +9,15 @@ import (
 )
 
 // write answers the commands that change one key.
-func (t *handler) write(conn *server.Conn, cmd *Command) {
+func (t *handler) write(conn *server.Conn, cmd *command) {
 	switch cmd.verb {
-	case Delete:
-		t.begin(wire.OpDelete, cmd.Key)
-	case MetaDelete:
+	case verbDelete:
+		t.begin(wire.OpDelete, cmd.key)
+	case verbMetaDelete:
 		t.metaDelete(cmd)
-	case Incr, MetaArithmetic:
+	case verbIncr, verbMetaArithmetic:
 		t.incr(cmd)
-	case Touch:
+	case verbTouch:
 		t.touch(cmd)
 	default:
 		t.set(cmd)
@@ -26,19 +26,19 @@ func (t *handler) write(conn *server.Conn, cmd *Command) {
 }
 
 // set makes the request of a command that brings a value.
-func (t *handler) set(cmd *Command) {
-	ttl, over := ttlOf(cmd.Exptime, t.Now.Wall)
+func (t *handler) set(cmd *command) {
+	ttl, over := ttlOf(cmd.exptime, t.Now.Wall)
 	if over && !cmd.mode.IsConcat() {
 		t.expired(cmd)
 		return
 	}
-	q := t.begin(wire.OpSet, cmd.Key)
-	q.Value, q.Flags, q.Mode = cmd.Value, cmd.Flags, cmd.mode
+	q := t.begin(wire.OpSet, cmd.key)
+	q.Value, q.Flags, q.Mode = cmd.value, cmd.flags, cmd.mode
 	if !cmd.mode.IsConcat() {
 		q.TTLMS = ttl
 	}
 	if cmd.mode != wire.ModeAdd {
-		q.Compare = cmd.CAS
+		q.Compare = cmd.cas
 	}
 	if cmd.mode == wire.ModeCAS {
 		q.Options = wire.StaleOK // a stale value is there, as far as memcached's clients are concerned
@@ -47,15 +47,15 @@ func (t *handler) set(cmd *Command) {
 
 // expired makes the request of a value that is over before it is stored: what is there goes,
 // if the condition of the write is met.
-func (t *handler) expired(cmd *Command) {
+func (t *handler) expired(cmd *command) {
 	cmd.expired = true
 	if cmd.mode == wire.ModeAdd {
-		t.begin(wire.OpMetaGet, cmd.Key).Options = wire.NoValue | wire.Unread | wire.NoLoad
+		t.begin(wire.OpMetaGet, cmd.key).Options = wire.NoValue | wire.Unread | wire.NoLoad
 		return
 	}
-	q := t.remove(cmd.Key)
+	q := t.remove(cmd.key)
 	if cmd.mode == wire.ModeCAS {
-		q.Compare = cmp.Or(cmd.CAS, noVersion)
+		q.Compare = cmp.Or(cmd.cas, noVersion)
 	}
 }
 
@@ -71,19 +71,19 @@ func (t *handler) remove(key []byte) *wire.Request {
 // which it would compare nothing.
 const noVersion = math.MaxUint64
 
-func (t *handler) metaDelete(cmd *Command) {
-	q := t.begin(wire.OpDelete, cmd.Key)
-	if cmd.HasCAS {
-		q.Compare = cmp.Or(cmd.CAS, noVersion)
+func (t *handler) metaDelete(cmd *command) {
+	q := t.begin(wire.OpDelete, cmd.key)
+	if cmd.hasCAS {
+		q.Compare = cmp.Or(cmd.cas, noVersion)
 	}
 	if !cmd.invalidate {
 		return
 	}
 	q.Options = wire.Soft
-	if !cmd.Touch {
+	if !cmd.setsTTL {
 		return
 	}
-	switch ms, over := ttlOf(cmd.Exptime, t.Now.Wall); {
+	switch ms, over := ttlOf(cmd.exptime, t.Now.Wall); {
 	case over:
 		q.Options = wire.CacheOnly
 	default:
@@ -91,29 +91,29 @@ func (t *handler) metaDelete(cmd *Command) {
 	}
 }
 
-func (t *handler) incr(cmd *Command) {
-	q := t.begin(wire.OpIncr, cmd.Key)
+func (t *handler) incr(cmd *command) {
+	q := t.begin(wire.OpIncr, cmd.key)
 	q.Options = wire.Unsigned
-	if cmd.Down {
+	if cmd.down {
 		q.Options |= wire.Down
 	}
-	q.Delta, q.Compare = int64(cmd.Delta), cmd.CAS
+	q.Delta, q.Compare = int64(cmd.delta), cmd.cas
 	if cmd.vivify {
-		q.Create, q.Initial = true, int64(cmd.Initial)
-		q.TTLMS = t.ttl(cmd.VivifyTime)
+		q.Create, q.Initial = true, int64(cmd.initial)
+		q.TTLMS = t.ttl(cmd.vivifyTime)
 	}
-	if cmd.Touch {
+	if cmd.setsTTL {
 		q.Options |= wire.Retouch
-		q.TTLMS = t.ttl(cmd.Exptime) // if it is over, nothing is removed: the value may be no number
+		q.TTLMS = t.ttl(cmd.exptime) // if it is over, nothing is removed: the value may be no number
 	}
 }
 
 // touch makes the request of touch. A time that is over ends the value.
-func (t *handler) touch(cmd *Command) {
-	ms, over := ttlOf(cmd.Exptime, t.Now.Wall)
+func (t *handler) touch(cmd *command) {
+	ms, over := ttlOf(cmd.exptime, t.Now.Wall)
 	if over {
-		t.remove(cmd.Key)
+		t.remove(cmd.key)
 		return
 	}
-	t.begin(wire.OpTouch, cmd.Key).TTLMS = ms
+	t.begin(wire.OpTouch, cmd.key).TTLMS = ms
 }
