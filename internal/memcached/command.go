@@ -47,14 +47,13 @@ type fields struct {
 	unknown bool // the line begins with no command of memcached, of those included that are not served
 
 	key     []byte // the first one; decoded, if the client has sent it as base64
-	rest    []byte // of get, gets, gat and gats: the further keys, see nextKey
+	rest    []byte // of get, gets, gat and gats: the further keys, see nextKey; of stats: the first argument
 	value   []byte
 	flags   uint32
 	exptime int64 // as the client has sent it, or the delay of flush_all: see ttlOf
 	cas     uint64
 	delta   uint64
 	initial uint64
-	sub     []byte // of stats: the first argument
 
 	// What the flags of a meta command say beside its values.
 	setsTTL bool // T: exptime is set

@@ -251,7 +251,7 @@ func (t *handler) serve(conn *server.Conn, cmd *command) {
 	case verbStats:
 		c.Tally.Flush()
 		t.n.flush(&t.endpoint.counts)
-		conn.Out = t.endpoint.appendStats(conn.Out, string(cmd.sub))
+		conn.Out = t.endpoint.appendStats(conn.Out, string(cmd.rest))
 	case verbFlushAll:
 		t.flushAll(conn, cmd)
 	default:

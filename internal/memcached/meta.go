@@ -8,11 +8,13 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// meta reads a meta command that brings no value. letter is the second one of its name.
-func (c *command) meta(letter byte, args []byte) {
+// meta reads a meta command. letter is the second one of its name.
+func (c *command) meta(letter byte, args, data []byte) {
 	switch letter {
 	case 'g':
 		c.metaKey(verbMetaGet, args)
+	case 's':
+		c.storage(verbMetaSet, wire.ModeSet, args, data)
 	case 'd':
 		c.metaKey(verbMetaDelete, args)
 	case 'a':

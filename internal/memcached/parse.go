@@ -26,8 +26,8 @@ func parse(request []byte, c *command) {
 		c.get(name, args)
 		return
 	case 'm':
-		if len(name) == 2 && name[1] != 's' {
-			c.meta(name[1], args)
+		if len(name) == 2 {
+			c.meta(name[1], args, data)
 			return
 		}
 	}
@@ -275,7 +275,7 @@ func (c *command) verbosity(args []byte) {
 func (c *command) stats(args []byte) {
 	w, _ := split(args)
 	c.verb = verbStats
-	if c.sub = w[0]; string(c.sub) != "cachedump" {
+	if c.rest = w[0]; string(c.rest) != "cachedump" {
 		return
 	}
 	class, ok1 := unsigned(w[1], 32)
