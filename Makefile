@@ -150,7 +150,7 @@ random-ci:        # the same 150 runs each time, three of each simulation of own
 	$(GO) test ./l2/segment -run TestAgainstModel -model.seeds 20
 
 conversations:    ## 300 random conversations with memcached's endpoint, and with memcached
-	$(GO) test ./internal/memcached/endpoint ./sidecar -run '^Test(Text|Memcached)Random$$' -memcached.runs 300 -count=1 -timeout 60m
+	$(GO) test ./internal/memcached ./sidecar -run '^Test(Text|Memcached)Random$$' -memcached.runs 300 -count=1 -timeout 60m
 
 fuzz:             ## each fuzz target for FUZZTIME; fails where anything is found, and leaves it in testdata/fuzz
 	./.ci/fuzz decide $(FUZZTIME)

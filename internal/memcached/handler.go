@@ -1,4 +1,4 @@
-package endpoint
+package memcached
 
 import (
 	"errors"
@@ -7,7 +7,6 @@ import (
 	"net"
 	"sync"
 
-	"github.com/cachesidecar/cachesidecar/internal/memcached"
 	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/session"
@@ -17,7 +16,7 @@ import (
 
 // handler serves the connection of a client of memcached's protocol. It turns each command into
 // requests of the socket's protocol, which the Session serves, and their replies into memcached's
-// answers (see answerForm). A command that must wait has the reader wait: see wait.go.
+// answers (see form). A command that must wait has the reader wait: see wait.go.
 //
 //	one command                      becomes
 //	get k                            GET
@@ -32,9 +31,8 @@ import (
 type handler struct {
 	*session.Session
 	endpoint *Endpoint
-	form     answerForm // of the present request
-	// refused is why the key of the present request is refused; nil: it has a namespace.
-	refused *wire.Error
+	form     *form       // of the present command
+	nameless *wire.Error // why the key of the present request has no namespace; nil: it has one
 
 	hadCommand bool // the first command has come
 	commands   int  // of the batch
@@ -45,7 +43,7 @@ type handler struct {
 
 // work is the memory that a handler needs while it serves a batch.
 type work struct {
-	cmds  [server.MaxServe]memcached.Command
+	cmds  [server.MaxServe]command
 	begun [server.MaxServe]*delayed // see askAhead; nil: not begun, or answered
 }
 
@@ -78,9 +76,9 @@ func (t *handler) begin(op wire.Op, key []byte) *wire.Request {
 	q.Op, q.TTLMS, q.App = op, wire.TTLDefault, true
 	var ok bool
 	if q.Namespace, q.Key, ok = t.endpoint.split(key); ok {
-		t.refused = nil
+		t.nameless = nil
 	} else {
-		t.refused = t.endpoint.refuse(key)
+		t.nameless = t.endpoint.refuse(key)
 	}
 	if q.Keys = keys; op == wire.OpDelete {
 		q.Keys, q.Key = append(keys, q.Key), nil
@@ -90,34 +88,39 @@ func (t *handler) begin(op wire.Op, key []byte) *wire.Request {
 
 // refusal returns why the present request, which begin has begun, is refused, or nil.
 func (t *handler) refusal() *wire.Error {
-	if t.refused != nil {
-		return t.refused
+	if t.nameless != nil {
+		return t.nameless
 	}
 	return t.Refusal(t.Req)
 }
 
-// run serves the present request in place, or has the reader wait for it.
-func (t *handler) run(conn *server.Conn) {
-	q := t.Req
-	if err := t.refusal(); err != nil {
+// refused answers the present request with an error if it is refused.
+func (t *handler) refused(conn *server.Conn) bool {
+	err := t.refusal()
+	if err != nil {
+		t.form.part = false
 		t.refuse(conn, err)
-		return
+	}
+	return err != nil
+}
+
+// run serves the present request in place, or has the reader wait for it. It returns false if the request
+// is refused.
+func (t *handler) run(conn *server.Conn) bool {
+	if t.refused(conn) {
+		return false
 	}
 	t.Limit(conn)
 	serve := t.Execute
-	if q.Op == wire.OpMetaGet { // its value may be long
+	if t.Req.Op == wire.OpMetaGet { // its value may be long
 		serve = t.MetaGet
 	}
-	t.answerOrWait(conn, serve(conn))
-}
-
-// answerOrWait answers the present request if it has been served, and else waits for it.
-func (t *handler) answerOrWait(conn *server.Conn, served bool) {
-	if served {
+	if serve(conn) {
 		t.answer(conn)
 	} else {
 		t.wait(conn)
 	}
+	return true
 }
 
 // answer appends the answer to the present request.
@@ -134,7 +137,7 @@ func (t *handler) refuse(conn *server.Conn, err *wire.Error) {
 // ttl returns the TTL of an exptime. One that is over leaves a millisecond: this is for commands
 // whose value need not be gone before the next command.
 func (t *handler) ttl(exptime int64) (ms int64) {
-	ms, over := memcached.TTL(exptime, t.Now.Wall, wire.MaxTTL)
+	ms, over := ttlOf(exptime, t.Now.Wall)
 	if over {
 		return 1
 	}
@@ -170,22 +173,22 @@ func (t *handler) Serve(conn *server.Conn, frames [][]byte) error {
 	keys, writes := 0, 0
 	for i, frame := range frames {
 		cmd := &t.cmds[i]
-		memcached.Parse(frame, cmd)
+		parse(frame, cmd)
 		switch first := !t.hadCommand; {
-		case cmd.HTTP, first && memcached.IsHTTP(frame):
+		case (first || cmd.unknown) && isHTTP(frame):
 			return errHTTP // whatever command the line could be too
-		case first && cmd.Unknown:
+		case first && cmd.unknown:
 			conn.Out = append(conn.Out, "ERROR\r\n"...)
 			return errUnknown
 		}
 		t.hadCommand = true
-		if len(frames) < session.WarmFrom || cmd.Key == nil {
+		if len(frames) < session.WarmFrom || cmd.key == nil {
 			continue
 		}
-		namespace, key, ok := t.endpoint.split(cmd.Key)
+		namespace, key, ok := t.endpoint.split(cmd.key)
 		if ns := c.Names.Read(namespace); ok && ns != nil {
 			c.Hashes[keys] = ns.Hash(key)
-			if keys++; cmd.Value != nil {
+			if keys++; cmd.value != nil {
 				writes++
 			}
 		}
@@ -195,9 +198,8 @@ func (t *handler) Serve(conn *server.Conn, frames [][]byte) error {
 	defer t.giveUp()
 	for i := range frames {
 		cmd := &t.cmds[i]
-		t.at = i
 		t.present(i)
-		if cmd.Verb == memcached.Quit {
+		if cmd.verb == verbQuit {
 			return io.EOF
 		}
 		if a := t.begun[i]; a != nil {
@@ -215,43 +217,42 @@ func (t *handler) Serve(conn *server.Conn, frames [][]byte) error {
 
 // present makes a command of the batch the present one.
 func (t *handler) present(i int) {
-	f := &t.cmds[i].Format
-	t.Req, t.form = &t.Reqs[i], answerForm{ReplyFormat: f}
-	t.Quiet = f.Quiet && f.Verb != memcached.MetaGet // whose q keeps back only that there is nothing
+	f := &t.cmds[i].form
+	t.at, t.Req, t.form = i, &t.Reqs[i], f
+	// The q of mg keeps back only that there is nothing, and no client asks for what a failed command does.
+	t.Quiet = f.quiet && f.verb != verbMetaGet || f.verb == verbFixed
 }
 
 // Oversized answers what cannot be a command. The connection is closed.
 func (t *handler) Oversized(conn *server.Conn, _ []byte, _ int, why error) {
-	if errors.Is(why, memcached.ErrLongLine) {
+	if errors.Is(why, errLongLine) {
 		conn.Out = append(conn.Out, "CLIENT_ERROR line too long\r\n"...)
 	}
 }
 
 // serve answers one command.
-func (t *handler) serve(conn *server.Conn, cmd *memcached.Command) {
+func (t *handler) serve(conn *server.Conn, cmd *command) {
 	c := t.Session
-	switch cmd.Verb {
-	case memcached.Invalid:
-		t.bad(conn, cmd)
-	case memcached.Get, memcached.Gets:
+	switch cmd.verb {
+	case verbFixed:
+		// The present value is not what the client wants any more: it must go, as in memcached.
+		if cmd.line == tooLarge && cmd.mode == wire.ModeSet {
+			t.remove(cmd.key)
+			t.run(conn)
+			return
+		}
+		t.answer(conn)
+	case verbGet, verbGets:
 		t.get(conn, cmd)
-	case memcached.Gat, memcached.Gats:
+	case verbGat, verbGats:
 		t.gat(conn, cmd)
-	case memcached.MetaGet, memcached.MetaDebug:
+	case verbMetaGet, verbMetaDebug:
 		t.metaGet(conn, cmd)
-	case memcached.MetaNoop:
-		conn.Out = append(conn.Out, "MN\r\n"...)
-	case memcached.Dump:
-		conn.Out = append(conn.Out, memcached.End...)
-	case memcached.Version:
-		conn.Out = append(conn.Out, "VERSION "+version+"\r\n"...)
-	case memcached.Verbosity:
-		conn.Out = cmd.Format.AppendLine(conn.Out, "OK")
-	case memcached.Stats:
+	case verbStats:
 		c.Tally.Flush()
 		t.n.flush(&t.endpoint.counts)
-		conn.Out = t.endpoint.appendStats(conn.Out, string(cmd.Sub))
-	case memcached.FlushAll:
+		conn.Out = t.endpoint.appendStats(conn.Out, string(cmd.rest))
+	case verbFlushAll:
 		t.flushAll(conn, cmd)
 	default:
 		t.write(conn, cmd)
@@ -261,28 +262,3 @@ func (t *handler) serve(conn *server.Conn, cmd *memcached.Command) {
 // version is the version of memcached whose protocol this is: clients decide by it what they may
 // send. Some read numbers alone, and end their process at anything else.
 const version = "1.6.18"
-
-// bad answers a line that is no valid command.
-func (t *handler) bad(conn *server.Conn, cmd *memcached.Command) {
-	if cmd.DropPresent {
-		// The value that is there is not what the client wants there any more.
-		t.drop(conn, cmd.Key)
-	}
-	if cmd.Error == memcached.TooLarge {
-		t.n[storeTooLarge]++
-	}
-	conn.Out = cmd.Format.AppendLine(conn.Out, cmd.Error)
-}
-
-// drop removes a key without an answer, and without counting it: the client has sent no
-// delete.
-func (t *handler) drop(conn *server.Conn, key []byte) {
-	was, quiet := t.form, t.Quiet
-	t.form, t.Quiet = answerForm{ReplyFormat: &noAnswer}, true
-	t.remove(key)
-	t.run(conn)
-	t.form, t.Quiet = was, quiet
-}
-
-// noAnswer is the form of a request of ours: see drop.
-var noAnswer = memcached.ReplyFormat{Verb: memcached.Invalid, Quiet: true}

@@ -1,4 +1,4 @@
-package endpoint_test
+package memcached_test
 
 import (
 	"testing"

@@ -1,4 +1,4 @@
-package endpoint
+package memcached
 
 import (
 	"bytes"
@@ -6,14 +6,14 @@ import (
 	"sync"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/internal/memcached"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// Endpoint is what all connections have in common that speak memcached's protocol.
+// Endpoint is what all connections have in common that speak memcached's protocol. It is their
+// server.Framing.
 type Endpoint struct {
 	Sessions  *session.Sessions   // of the host
 	Namespace []byte              // of keys that name none
@@ -24,11 +24,9 @@ type Endpoint struct {
 
 	counts counts
 
-	mu      sync.Mutex
-	base    tally       // the counts at the last stats reset
-	flush   *time.Timer // the flush_all with a delay that has not come; nil: none
-	flushes int         // flush_all so far: one with a delay gives way to the next
-	closed  bool
+	mu    sync.Mutex
+	base  tally       // the counts at the last stats reset
+	flush *time.Timer // the latest flush_all with a delay; nil: it has been taken back
 }
 
 // split returns the namespace of a key, and the key within it. ok is false if the key has the
@@ -65,55 +63,23 @@ func (d *Endpoint) has(prefix, key []byte) bool {
 	return ok && bytes.Equal(key[:len(key)-len(rest)], prefix)
 }
 
-// Framing finds the commands of memcached's protocol.
-type Framing struct {
-	MaxValue int // bytes
-}
-
-// Longest bounds a command, in bytes. One byte more than the longest line tells that a line is
-// too long.
-func (f Framing) Longest() int { return memcached.MaxLine + 1 + f.MaxValue }
-
-// Cut finds the first command.
-func (f Framing) Cut(b []byte, scanned, _ int) server.Cut {
-	span, err := memcached.Cut(b, scanned, f.MaxValue)
-	switch {
-	case err != nil:
-		return server.Cut{Frame: b, Need: len(b), Bad: err}
-	case span.Size == 0:
-		return server.Cut{Need: span.Need, Scanned: span.Scanned}
-	}
-	return server.Cut{Frame: b[:span.Size], Size: span.Size, Drop: span.Drop}
-}
-
-// Busy answers a value that there is no memory for.
-func (Framing) Busy(dst, beginning []byte, _ error) (out []byte, ok bool) {
-	if memcached.IsQuiet(beginning) {
-		return dst, true
-	}
-	return append(dst, "SERVER_ERROR out of memory storing object\r\n"...), true
-}
-
 // flushAll answers flush_all: all hosts drop the keys of the endpoint's namespace, and of no
 // other. It comes after all commands before it, and before all later ones.
-func (t *handler) flushAll(conn *server.Conn, cmd *memcached.Command) {
-	q := t.Req
-	*q = wire.Request{Keys: q.Keys[:0]}
-	q.Op, q.Namespace, q.Options, q.App = wire.OpFlush, t.endpoint.Namespace, wire.Cluster, true
-	if err := t.Refusal(q); err != nil {
-		t.refuse(conn, err)
+func (t *handler) flushAll(conn *server.Conn, cmd *command) {
+	t.begin(wire.OpFlush, nil).Options = wire.Cluster
+	if t.refused(conn) {
 		return
 	}
-	delay, over := memcached.TTL(cmd.Delay, t.Now.Wall, wire.MaxTTL)
+	delay, over := ttlOf(cmd.exptime, t.Now.Wall)
 	t.endpoint.flushLater(time.Duration(delay) * time.Millisecond)
 	switch {
 	case delay > 0 && !over:
-		t.endpoint.counts[cmdFlush].Add(1)
-		conn.Out = cmd.Format.AppendLine(conn.Out, "OK")
+		t.Reply = wire.Reply{}
+		t.answer(conn)
 	case !t.Core.Node.SingleNode():
 		t.wait(conn)
 	default:
-		t.answerOrWait(conn, t.Execute(conn))
+		t.run(conn)
 	}
 }
 
@@ -122,56 +88,46 @@ func (t *handler) flushAll(conn *server.Conn, cmd *memcached.Command) {
 func (d *Endpoint) flushLater(delay time.Duration) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.flushes++
 	if d.flush != nil {
 		d.flush.Stop()
 		d.flush = nil
 	}
 	if delay > 0 {
-		d.flushInLocked(delay)
+		var own *time.Timer
+		own = time.AfterFunc(delay, func() {
+			err := d.flushNow()
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			if err != nil && d.flush == own { // and no other flush_all has come
+				own.Reset(flushAgain)
+			}
+		})
+		d.flush = own
 	}
 }
 
-// flushInLocked sets the timer of the present delayed flush.
-func (d *Endpoint) flushInLocked(delay time.Duration) {
-	if n := d.flushes; !d.closed {
-		d.flush = time.AfterFunc(delay, func() { d.flushNow(n) })
-	}
-}
-
-// flushNow flushes the namespace on all hosts. It tries again while that fails, unless another
-// flush_all than the nth has come.
-func (d *Endpoint) flushNow(n int) {
+// flushNow flushes the namespace on all hosts.
+func (d *Endpoint) flushNow() error {
 	host, core := d.Sessions.Host, d.Sessions.Engine
 	leave, ok := host.Enter()
 	if !ok {
-		return // the sidecar has ended
+		return nil // the sidecar has ended
 	}
 	defer leave()
 	q := &wire.Request{Op: wire.OpFlush, Namespace: d.Namespace, Options: wire.Cluster}
 	b := namespaces.Pins{Table: core.Names}
+	defer b.Release()
 	r := host.Serve(context.Background(), q, &b, core.Deadlines.Of(q, core.Clock.Read()))
-	b.Release()
-	if err := r.Err(); err != nil {
+	err := r.Err()
+	if err != nil {
 		core.Config.Log.Warn("a flush_all that was to come later has failed; trying again",
 			"namespace", string(d.Namespace), "error", err)
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		if d.flushes == n {
-			d.flushInLocked(flushAgain)
-		}
 	}
+	return err
 }
 
 // flushAgain is the pause after a delayed flush that has failed.
 const flushAgain = time.Second
 
-// Close takes back a flush_all with a delay.
-func (d *Endpoint) Close() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.closed = true
-	if d.flush != nil {
-		d.flush.Stop()
-	}
-}
+// Close takes back a flush_all with a delay. The connections have ended.
+func (d *Endpoint) Close() { d.flushLater(0) }

@@ -1,9 +1,8 @@
-package endpoint
+package memcached
 
 import (
 	"unsafe"
 
-	"github.com/cachesidecar/cachesidecar/internal/memcached"
 	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -17,7 +16,7 @@ import (
 // once over is closed.
 type delayed struct {
 	session.Waiting
-	form  *answerForm // with bytes of its own
+	form  *form // with bytes of its own
 	reply wire.Reply
 	over  chan struct{}
 }
@@ -49,18 +48,21 @@ const delayedSize = int(unsafe.Sizeof(delayed{})) + 512
 // askAhead begins the reads behind the present command that must wait too, up to the next command
 // that does not read one key.
 func (t *handler) askAhead(conn *server.Conn) {
-	at, was, quiet := t.at, t.form, t.Quiet
-	defer func() { t.Req, t.form, t.Quiet = &t.Reqs[at], was, quiet }()
-	for i := at; i < t.commands && t.cmds[i].ReadsOne(); i++ {
+	at := t.at
+	defer t.present(at) // again
+	for i := at; i < t.commands && t.cmds[i].readsOne(); i++ {
 		if i == at || t.begun[i] != nil {
 			continue
 		}
 		t.present(i)
 		t.beginRead(&t.cmds[i])
-		if t.refusal() != nil || t.here() {
+		if t.refusal() != nil {
 			continue
 		}
-		t.form.claims = t.claims(t.Req)
+		t.Core.Reads.Value(nil, &t.Names, t.Req, t.Req.Key, 0, t.Now, 0, &t.Reply)
+		if t.Reply.Status != wire.Moved {
+			continue
+		}
 		if conn.Hold(server.Waits) != nil {
 			return // it may find room once it is the first
 		}
@@ -80,33 +82,21 @@ func (t *handler) askAhead(conn *server.Conn) {
 }
 
 // beginRead begins the request of a command that reads one key.
-func (t *handler) beginRead(cmd *memcached.Command) {
-	q := t.begin(wire.OpGet, cmd.Key)
-	if cmd.Verb != memcached.MetaGet {
+func (t *handler) beginRead(cmd *command) {
+	q := t.begin(wire.OpGet, cmd.key)
+	if cmd.verb != verbMetaGet {
 		return
 	}
 	q.Options = wire.StaleOK
-	if cmd.Recache {
-		q.RenewMS = uint32(min(t.ttl(cmd.RecacheTime), wire.MaxTimeout))
-	}
-	if cmd.Vivify {
-		q.LeaseMS = uint32(min(t.ttl(cmd.VivifyTime), wire.MaxTimeout))
-	}
-	t.form.vivify = cmd.Vivify
-}
-
-// here says whether the present read need not wait.
-func (t *handler) here() bool {
-	var r wire.Reply
-	t.Core.Reads.Value(nil, &t.Names, t.Req, t.Req.Key, 0, t.Now, 0, &r)
-	return r.Status != wire.Moved
+	q.RenewMS = uint32(min(t.ttl(cmd.recacheTime), wire.MaxTimeout))
+	q.LeaseMS = uint32(min(t.ttl(cmd.vivifyTime), wire.MaxTimeout))
 }
 
 // await waits for a request. After an error it was not served, or the client takes no answer.
 func (t *handler) await(conn *server.Conn, a *delayed) error {
 	t.Names.Release()
 	// Only what was cloned is used after that; see getLater and gat for further keys.
-	last := t.at == t.commands-1 && !t.form.more && t.form.Verb != memcached.Invalid
+	last := t.at == t.commands-1 && !t.form.more
 	err := server.Wait(conn, last, func() {
 		if a.over == nil {
 			a.reply = a.Serve()
@@ -122,32 +112,42 @@ func (t *handler) await(conn *server.Conn, a *delayed) error {
 	return err
 }
 
-// finish waits for a request, and appends its answer.
+// finish waits for a request, and appends its answer. It asks again for the keys of a get that the reply
+// has had no room for.
 func (t *handler) finish(conn *server.Conn, a *delayed) {
-	err := t.await(conn, a)
-	if err == nil && turns(a.form, &a.Request, &a.reply) {
-		err = t.claim(conn, a)
-	}
-	for err == nil {
+	for more := a.form.more; ; a.form.more = more {
+		err := t.await(conn, a)
+		if err == nil && a.form.renews(&a.Request, &a.reply) {
+			err = t.claim(conn, a)
+		}
+		if err != nil {
+			a.reply = wire.ErrorReply(session.Busy(err))
+		}
 		left := a.left()
+		makeRoom(conn, a)
 		if left == nil {
 			break
 		}
-		t.part(conn, a, left)
-		err = t.await(conn, a)
-	}
-	if err != nil {
-		a.reply = wire.ErrorReply(session.Busy(err))
-	}
-	if n := session.ValuesOf(&a.reply); n > session.SmallValue {
-		switch err := session.Busy(conn.Grow(n+session.AnswerSlack*max(1, len(a.reply.Items)), true)); {
-		case err != nil && !session.OnlyReads(&a.Request): // it was done, and BUSY says that it was not
-			conn.Kill()
-		case err != nil:
-			a.reply = wire.ErrorReply(err)
-		}
+		conn.Out = a.form.append(conn.Out, &t.n, &a.Request, &a.reply)
+		t.Count(&a.Request, &a.reply)
+		a.Held.Free()
+		a.Request.Keys, a.Since, a.Deadline = left, t.Now.Boot, t.Core.Deadlines.Of(&a.Request, t.Now)
 	}
 	conn.Out = t.end(conn.Out, a)
+}
+
+// makeRoom makes room for the answer to a request.
+func makeRoom(conn *server.Conn, a *delayed) {
+	n := session.ValuesOf(&a.reply)
+	if n <= session.SmallValue {
+		return
+	}
+	switch err := session.Busy(conn.Grow(n+session.AnswerSlack*max(1, len(a.reply.Items)), true)); {
+	case err != nil && !session.OnlyReads(&a.Request): // it was done, and BUSY says that it was not
+		conn.Kill()
+	case err != nil:
+		a.reply = wire.ErrorReply(err)
+	}
 }
 
 // end ends a request, and appends its answer.
@@ -159,10 +159,11 @@ func (t *handler) end(dst []byte, a *delayed) []byte {
 	return dst
 }
 
-// claim serves the METAGET that the GET of an mg has become. The value of the GET is worth more than
+// claim serves the METAGET that the GET of an mg becomes. The value of the GET is worth more than
 // the claim: if the METAGET fails, it is the answer.
 func (t *handler) claim(conn *server.Conn, a *delayed) error {
 	got := a.reply
+	t.claiming(&a.Request, a.form)
 	t.Core.Deadlines.Limit(&a.Request, a.Deadline)
 	err := t.await(conn, a)
 	if got.Status != wire.Miss && (err != nil || a.reply.Status.IsError()) {
@@ -177,42 +178,22 @@ func (t *handler) claim(conn *server.Conn, a *delayed) error {
 // that they end.
 const muchBytes = 1 << 20
 
-// left returns the keys of a get that its reply has had no room for; nil: there are none.
-func (a *delayed) left() (keys [][]byte) {
-	if a.Request.Op != wire.OpMGet {
+// left takes the keys out of a get that its reply has had no room for; nil: there are none.
+func (a *delayed) left() (left [][]byte) {
+	if session.ValuesOf(&a.reply) <= muchBytes {
 		return nil
 	}
-	size := 0
-	for i := range a.reply.Items {
-		if size += len(a.reply.Items[i].Value); a.reply.Items[i].Status == wire.Busy {
-			keys = append(keys, a.Request.Keys[i])
+	q, r := &a.Request, &a.reply
+	keys, items := q.Keys, r.Items
+	q.Keys, r.Items = keys[:0], items[:0]
+	for i, key := range keys {
+		if items[i].Status == wire.Busy {
+			left, a.form.more = append(left, key), true
+		} else {
+			q.Keys, r.Items = append(q.Keys, key), append(r.Items, items[i])
 		}
 	}
-	if size <= muchBytes {
-		return nil
-	}
-	return keys
-}
-
-// part appends the values that the reply to a get has. The request is that for the keys that are
-// left then.
-func (t *handler) part(conn *server.Conn, a *delayed, left [][]byte) {
-	part, has := a.Request, wire.Reply{}
-	part.Keys = nil
-	for i, key := range a.Request.Keys {
-		if r := &a.reply.Items[i]; r.Status != wire.Busy {
-			part.Keys, has.Items = append(part.Keys, key), append(has.Items, *r)
-		}
-	}
-	if conn.Grow(session.ValuesOf(&has)+session.AnswerSlack*len(has.Items), true) == nil { // else they are missing
-		f := *a.form
-		f.more = true
-		conn.Out = f.append(conn.Out, &t.n, &part, &has)
-	}
-	t.Count(&part, &has)
-	a.Held.Free()
-	now := t.Core.Clock.Read()
-	a.Request.Keys, a.Since, a.Deadline = left, now.Boot, t.Core.Deadlines.Of(&a.Request, now)
+	return left
 }
 
 // giveUp ends the reads that have begun and are not answered: the connection ends.
