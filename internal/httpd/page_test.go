@@ -223,6 +223,13 @@ func TestStreams(t *testing.T) {
 	})
 }
 
+// len returns how many streams are open.
+func (l *streams) len() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.open)
+}
+
 // TestStreamsOfOneAddress checks that an address which takes all streams loses its own to
 // others, and keeps the rest.
 func TestStreamsOfOneAddress(t *testing.T) {
