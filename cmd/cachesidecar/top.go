@@ -258,7 +258,7 @@ func (v *view) head(now *sample, all *activity, hosts int) []string {
 		fmt.Sprintf("cachesidecar top on %s: %s, every %v, by %s, at %s",
 			cmp.Or(now.here, "no host"), answered, v.interval, v.by.name, now.at.Format(time.TimeOnly)),
 		fmt.Sprintf("%s reads/s, %s hits, %s writes/s, %s loads/s, %s errors/s, %s entries, %s of %s",
-			perSecond(all.reads), ratio(all.hits), perSecond(all.writes), perSecond(all.loads), perSecond(all.errors),
+			perSecond(all.Reads), ratio(all.Hits), perSecond(all.Writes), perSecond(all.Loads), perSecond(all.Errors),
 			count(all.entries), size(all.used), size(all.limit)),
 	}
 	if now.alone != "" {
@@ -283,8 +283,8 @@ func (v *view) table(title string, list []activity, width int, ofHosts bool) []s
 	for i := range list {
 		a := &list[i]
 		name := cut(logs.Plain(a.name), max(minName, width-columnsBeside))
-		reads, writes, hits := perSecond(a.reads), perSecond(a.writes), ratio(a.hits)
-		loads, errors := perSecond(a.loads), perSecond(a.errors)
+		reads, writes, hits := perSecond(a.Reads), perSecond(a.Writes), ratio(a.Hits)
+		loads, errors := perSecond(a.Loads), perSecond(a.Errors)
 		switch {
 		case ofHosts && a.silent != "":
 			t.row(name, a.state, a.silent)

@@ -89,33 +89,15 @@ func refusal(err error) bool {
 	return errors.Is(err, cachesidecar.ErrUnauthorized) || errors.Is(err, cachesidecar.ErrUnsupported)
 }
 
-// activity is a line of top: a host or a namespace. Rates are per second; a negative one
-// is not known yet.
+// activity is a line of top: a host or a namespace. A negative rate is not known yet.
 type activity struct {
+	telemetry.Rates
 	name, state string
-
-	reads, writes, loads, errors float64
-	hits                         float64 // of the reads; 0 to 1
-	used, limit                  int64   // bytes
-	entries                      int64
-	lag                          time.Duration
-	silent                       string // why there are no numbers
-	trouble                      bool   // it should answer, and does not
-}
-
-// rates fills in the rates between two readings of the same counters. Zero seconds: there is one reading.
-func (a *activity) rates(now, last *cachesidecar.NamespaceStats, seconds float64) {
-	if seconds <= 0 {
-		a.reads, a.writes, a.loads, a.errors, a.hits = -1, -1, -1, -1, -1
-		return
-	}
-	rate := func(now, last int64) float64 { return max(float64(now-last), 0) / seconds }
-	a.reads, a.writes = rate(now.Reads(), last.Reads()), rate(now.Writes+now.Deletes, last.Writes+last.Deletes)
-	a.loads, a.errors = rate(now.Loads.Loads, last.Loads.Loads), rate(now.Errors, last.Errors)
-	a.hits = -1
-	if a.reads > 0 {
-		a.hits = rate(now.Hits, last.Hits) / a.reads
-	}
+	used, limit int64 // bytes
+	entries     int64
+	lag         time.Duration
+	silent      string // why there are no numbers
+	trouble     bool   // it should answer, and does not
 }
 
 // hosts returns a line for each host that is known: those that answered, and those that
@@ -136,7 +118,7 @@ func hosts(now, last *sample) (list []activity) {
 		if l := sameProcess(st, last); l != nil {
 			before, seconds = l.Total(), float64(st.UptimeMS-l.UptimeMS)/1000
 		}
-		a.rates(&t, &before, seconds)
+		a.Rates = telemetry.RatesOf(&t, &before, seconds)
 		list = append(list, a)
 		delete(states, st.Node)
 	}
@@ -182,12 +164,12 @@ func namespaceActivities(now, last *sample) (list []activity, sum activity) {
 	for i := range total.Namespaces {
 		ns := &total.Namespaces[i]
 		line := activity{name: ns.Name, used: ns.Bytes, limit: ns.Quota, entries: ns.Entries}
-		line.rates(space(&a, ns.Name), space(&b, ns.Name), seconds)
+		line.Rates = telemetry.RatesOf(space(&a, ns.Name), space(&b, ns.Name), seconds)
 		list = append(list, line)
 	}
 	sum = activity{used: total.L2.Memory.Used, limit: total.L2.Memory.Limit, entries: total.L2.Entries}
 	inA, inB := a.Total(), b.Total()
-	sum.rates(&inA, &inB, seconds)
+	sum.Rates = telemetry.RatesOf(&inA, &inB, seconds)
 	return list, sum
 }
 
@@ -209,11 +191,11 @@ type order struct {
 }
 
 var orders = []order{
-	{'r', "reads", func(a *activity) float64 { return a.reads }},
-	{'w', "writes", func(a *activity) float64 { return a.writes }},
-	{'h', "misses", func(a *activity) float64 { return a.reads * (1 - max(a.hits, 0)) }},
-	{'l', "loads", func(a *activity) float64 { return a.loads }},
-	{'e', "errors", func(a *activity) float64 { return a.errors }},
+	{'r', "reads", func(a *activity) float64 { return a.Reads }},
+	{'w', "writes", func(a *activity) float64 { return a.Writes }},
+	{'h', "misses", func(a *activity) float64 { return a.Reads * (1 - max(a.Hits, 0)) }},
+	{'l', "loads", func(a *activity) float64 { return a.Loads }},
+	{'e', "errors", func(a *activity) float64 { return a.Errors }},
 	{'g', "lag", func(a *activity) float64 { return float64(a.lag) }},
 	{'m', "memory", func(a *activity) float64 { return float64(a.used) }},
 	{'n', "name", nil},

@@ -11,6 +11,7 @@ import (
 	"github.com/rivo/uniseg"
 
 	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/telemetry"
 )
 
 // busyHost returns the statistics of a host that has served for some seconds, at so many
@@ -120,9 +121,9 @@ func TestTopFits(t *testing.T) {
 func TestTopOrders(t *testing.T) {
 	list := func() []activity {
 		return []activity{
-			{name: "a", reads: 5, writes: 1, hits: 1, loads: 2, errors: 0, lag: 3, used: 1},
-			{name: "b", reads: 9, writes: 0, hits: 0.9, loads: 0, errors: 0, lag: 1, used: 3},
-			{name: "c", reads: -1, writes: -1, hits: -1, loads: -1, errors: 4, lag: 0, used: 2},
+			{name: "a", Rates: telemetry.Rates{Reads: 5, Writes: 1, Hits: 1, Loads: 2, Errors: 0}, lag: 3, used: 1},
+			{name: "b", Rates: telemetry.Rates{Reads: 9, Writes: 0, Hits: 0.9, Loads: 0, Errors: 0}, lag: 1, used: 3},
+			{name: "c", Rates: telemetry.Rates{Reads: -1, Writes: -1, Hits: -1, Loads: -1, Errors: 4}, lag: 0, used: 2},
 			{name: "d", silent: "no answer", trouble: true},
 		}
 	}

@@ -23,11 +23,10 @@ type Reads struct {
 	Own, Copies, Peers, Shared, Near, Origin, Stale, Missing, Failed int64
 }
 
-// Hits returns the reads of values that were in the cache, here, at their owners or in apps.
-func (r *Reads) Hits() int64 { return r.Own + r.Copies + r.Peers + r.Shared + r.Near }
-
 // Total returns all reads.
-func (r *Reads) Total() int64 { return r.Hits() + r.Origin + r.Stale + r.Missing + r.Failed }
+func (r *Reads) Total() int64 {
+	return r.Own + r.Copies + r.Peers + r.Shared + r.Near + r.Origin + r.Stale + r.Missing + r.Failed
+}
 
 // Bucket counts the batches that took so long or less.
 type Bucket struct {
