@@ -250,7 +250,7 @@ func isHead(line string) bool {
 
 // head returns the lines about everything.
 func (v *view) head(now *sample, all *activity, hosts int) []string {
-	answered := fmt.Sprintf("%d of %d hosts", len(now.nodes), hosts)
+	answered := fmt.Sprintf("%d of %d hosts", len(now.Nodes), hosts)
 	if now.alone != "" {
 		answered = "this host only"
 	}
