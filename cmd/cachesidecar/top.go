@@ -97,7 +97,7 @@ func topLive(ctx context.Context, t *liveTop, r *sampler) (err error) {
 		return err
 	}
 	pressed := make(chan byte)
-	defer background(ctx, func(ctx context.Context) { readKeys(ctx, int(t.screen.in.Fd()), pressed) })()
+	go readKeys(ctx, t.screen.in, pressed) // ends with the process
 	samples, end := sampling(ctx, r, t.view.interval)
 	defer end()
 	return t.loop(ctx, pressed, samples, signals, continued)
