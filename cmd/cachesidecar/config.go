@@ -25,23 +25,19 @@ import (
 	"github.com/cachesidecar/cachesidecar/sidecar"
 )
 
-// loadConfig reads a file. What is wrong with its settings is an error of type problems,
-// and counts as left out in cfg.
+// loadConfig reads a file. The error is that this cannot be done.
 func loadConfig(path string) (fileConfig, error) {
 	b, err := settings.ReadFile(path, maxConfig)
 	if err != nil {
 		return fileConfig{}, fmt.Errorf("config %s: %w: give the path of a file of settings that this process may read",
 			path, err)
 	}
-	cfg, err := parseConfig(b)
+	cfg := parseConfig(b)
 	cfg.sources.file = path
-	var found problems
-	if errors.As(err, &found) {
-		for i := range found {
-			found[i].File = path
-		}
+	for i := range cfg.wrong {
+		cfg.wrong[i].File = path
 	}
-	return cfg, err
+	return cfg, nil
 }
 
 // logOptions returns the options of the log. Default: text on a terminal, JSON elsewhere.
@@ -121,11 +117,10 @@ func configCommand(p *program) *cli.Command {
 // process's user sees it. The error is of type problems, if the file can be read.
 func checkConfig(path string) (fileConfig, error) {
 	cfg, err := loadConfig(path)
-	var found problems
-	if err != nil && !errors.As(err, &found) {
-		return cfg, err
+	if err == nil {
+		err = cfg.check().orNil()
 	}
-	return cfg, cfg.check(found).orNil()
+	return cfg, err
 }
 
 func (p *program) check(c *cli.Context) error {
@@ -208,8 +203,7 @@ func (p *program) askOrigins(c *cli.Context, cfg *fileConfig) error {
 
 func (p *program) showConfig(c *cli.Context) error {
 	cfg, err := runConfig(c)
-	var wrong problems
-	if err != nil && !errors.As(err, &wrong) {
+	if err != nil {
 		return err
 	}
 	p.warnUnknown(&cfg)
@@ -223,7 +217,7 @@ func (p *program) showConfig(c *cli.Context) error {
 	if err := p.show(c, list, text); err != nil {
 		return err
 	}
-	return cfg.sources.join(wrong, err).orNil()
+	return cfg.sources.join(cfg.wrong, err).orNil()
 }
 
 // shownSetting is a setting with its effective value.
@@ -268,17 +262,13 @@ type shower struct {
 // fields adds the settings of a struct that have a value. Those of the sidecar itself are
 // added in any case.
 func (w *shower) fields(v reflect.Value) {
-	for i := range v.NumField() {
-		name, options, _ := strings.Cut(v.Type().Field(i).Tag.Get("yaml"), ",")
-		switch f := v.Field(i); {
-		case options == "inline":
-			w.fields(f)
-		case name == "" || name == "-" || len(w.path) > 0 && f.IsZero():
-		default:
-			w.path = append(w.path, name)
-			w.value(reflect.Indirect(f))
-			w.path = w.path[:len(w.path)-1]
+	for _, s := range settingsIn(v) {
+		if len(w.path) > 0 && s.value.IsZero() {
+			continue
 		}
+		w.path = append(w.path, s.key)
+		w.value(reflect.Indirect(s.value))
+		w.path = w.path[:len(w.path)-1]
 	}
 }
 

@@ -108,7 +108,7 @@ func TestConfigShowNames(t *testing.T) {
 			t.Errorf("%+v", s)
 		}
 	}
-	for _, s := range settingsOf(reflect.ValueOf(new(fileConfig)).Elem(), "") {
+	for _, s := range flagSettings(reflect.ValueOf(new(fileConfig)).Elem(), "") {
 		if !strings.Contains(strings.Join(names, " "), s.key) && !strings.HasPrefix(s.key, "tls.") {
 			t.Errorf("%s is missing", s.key)
 		}
@@ -146,7 +146,7 @@ func FuzzScalar(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text string, size int64) {
 		line := "node: " + scalar(text) + " # c\nvoters: " + scalar([]string{text}) + " # c\n"
-		cfg, err := parseConfig([]byte(line))
+		cfg, err := parsed([]byte(line))
 		if text = string([]rune(text)); err != nil || cfg.Node != text || cfg.Voters[0] != text || strings.Count(line, "\n") != 2 {
 			t.Errorf("%q: %q, %v, %q", text, line, err, cfg.Node)
 		}

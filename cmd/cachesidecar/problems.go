@@ -247,10 +247,10 @@ func (s *sources) of(path string) string {
 	return "default"
 }
 
-// check returns all that is wrong with a configuration, beside what was found when it was
-// read, and what only follows from that.
-func (c fileConfig) check(found problems) problems {
+// check returns all that is wrong with a configuration, without what only follows from what was found
+// when it was read.
+func (c fileConfig) check() problems {
 	c.HTTP = cmp.Or(c.HTTP, defaultHTTP)
 	_, err := c.logOptions(false)
-	return c.sources.join(found, errors.Join(err, c.Check()))
+	return c.sources.join(c.wrong, errors.Join(err, c.Check()))
 }
