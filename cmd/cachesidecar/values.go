@@ -17,6 +17,7 @@ import (
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
 	"github.com/cachesidecar/cachesidecar/internal/logs"
+	"github.com/cachesidecar/cachesidecar/internal/settings"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -360,24 +361,15 @@ func (p *program) ttl(ctx context.Context, c *cli.Context, cl *client.Client) er
 	})
 }
 
-// timeLeft formats a remaining TTL as a time that --ttl accepts: in milliseconds below a
-// second, else in seconds, minutes, hours and days.
+// timeLeft formats a remaining TTL as a time that --ttl accepts: in whole seconds, below one second in
+// milliseconds.
 func timeLeft(ttl time.Duration) string {
+	unit := time.Second
 	switch {
 	case ttl == 0:
 		return "no expiry"
 	case ttl < time.Second:
-		return ttl.Truncate(time.Millisecond).String()
+		unit = time.Millisecond
 	}
-	var text strings.Builder
-	for _, u := range []struct {
-		unit string
-		is   time.Duration
-	}{{"d", 24 * time.Hour}, {"h", time.Hour}, {"m", time.Minute}, {"s", time.Second}} {
-		if n := ttl / u.is; n > 0 {
-			fmt.Fprintf(&text, "%d%s", n, u.unit)
-			ttl -= n * u.is
-		}
-	}
-	return text.String()
+	return settings.TimeText(ttl.Truncate(unit))
 }
