@@ -74,7 +74,7 @@ func configOf(t *testing.T, args ...string) (cfg fileConfig, err error) {
 	t.Helper()
 	var out bytes.Buffer
 	app := (&program{in: strings.NewReader(""), out: &out, err: &out}).app()
-	find(app.Commands, "run").Action = func(c *cli.Context) (err error) {
+	app.Command("run").Action = func(c *cli.Context) (err error) {
 		cfg, err = runConfig(c)
 		return cmp.Or(err, cfg.wrong.orNil())
 	}
