@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -11,10 +10,8 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
 	"github.com/cachesidecar/cachesidecar/internal/load"
-	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/unixsock"
 )
 
@@ -105,7 +102,12 @@ func (p *program) bench(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	read := greeter{load.Sidecar{Namespace: c.String("ns"), Token: token, KeySize: f.keySize}}
+	cl, err := connect(c.Context, c) // its errors say what is wrong
+	if err != nil {
+		return err
+	}
+	_ = cl.Close()
+	read := load.Sidecar{Namespace: c.String("ns"), Token: token, KeySize: f.keySize}
 	write := read
 	write.Value = make([]byte, f.size)
 	dial := func() (net.Conn, error) { return dialTimed(c.Context, path, c.Duration("timeout")) }
@@ -167,18 +169,6 @@ func fill(ctx context.Context, f benchFlags, cfg load.Config) error {
 	return nil
 }
 
-// greeter classifies errors at the beginning of a connection, as the client does.
-type greeter struct{ load.Sidecar }
-
-func (g greeter) Greet(nc net.Conn) error {
-	err := g.Sidecar.Greet(nc)
-	var answer *wire.Error
-	if err == nil || errors.As(err, &answer) || timedOut(err) {
-		return err
-	}
-	return fmt.Errorf("%w: no HELLO from the sidecar: %w", cachesidecar.ErrUnavailable, err)
-}
-
 // timedConn limits how long a batch waits for its answers. Each write begins a batch.
 type timedConn struct {
 	net.Conn
@@ -189,7 +179,7 @@ type timedConn struct {
 func dialTimed(ctx context.Context, path string, timeout time.Duration) (net.Conn, error) {
 	nc, err := unixsock.Dial(ctx, path)
 	if err != nil {
-		return nil, fmt.Errorf("%w: cannot connect to the sidecar: %w", cachesidecar.ErrUnavailable, err)
+		return nil, err
 	}
 	context.AfterFunc(ctx, func() { _ = nc.Close() })
 	return timedConn{nc, timeout}, nil
