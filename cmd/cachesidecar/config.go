@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -160,8 +161,12 @@ func (p *program) askOrigins(c *cli.Context, cfg *fileConfig) error {
 	ctx, cancel := context.WithTimeout(c.Context, c.Duration("timeout"))
 	defer cancel()
 	answers, err := cfg.AskOrigins(ctx)
-	if err != nil || c.Context.Err() != nil {
-		return errors.Join(err, c.Context.Err())
+	if err != nil {
+		return err
+	}
+	feeds, err := cfg.AskFeeds(ctx)
+	if err = cmp.Or(c.Context.Err(), err); err != nil {
+		return err
 	}
 	var wrong problems
 	var good table
@@ -176,10 +181,6 @@ func (p *program) askOrigins(c *cli.Context, cfg *fileConfig) error {
 		}
 		wrong = append(wrong, cfg.sources.problem("namespaces."+a.Namespace+".origin."+a.Kind,
 			fmt.Sprintf("namespace %s: origin.%s: %s", a.Namespace, a.Kind, text)))
-	}
-	feeds, err := cfg.AskFeeds(ctx)
-	if err != nil || c.Context.Err() != nil {
-		return errors.Join(err, c.Context.Err())
 	}
 	for _, a := range feeds {
 		if a.Err == nil {

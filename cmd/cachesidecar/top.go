@@ -216,12 +216,13 @@ func (v *view) frame(now, last *sample, width, height int) []string {
 	if foot != "" {
 		room -= 2
 	}
-	lines := head
+	lines, heads := head, map[int]bool{}
 	for i, table := range tables { // what a table does not need is for those below it
 		if n := max(room/(len(tables)-i), 0); height > 0 && len(table)-1 > n {
 			table = shorten(table, n, i < len(tables)-1)
 		}
 		room -= len(table) - 1
+		heads[len(lines)+1] = true
 		lines = append(append(lines, ""), table...)
 	}
 	if foot != "" {
@@ -232,20 +233,11 @@ func (v *view) frame(now, last *sample, width, height int) []string {
 	}
 	for i, line := range lines {
 		lines[i] = cut(logs.Plain(line), width)
-		if v.bold && isHead(line) {
+		if v.bold && heads[i] {
 			lines[i] = "\x1b[1m" + lines[i] + "\x1b[0m"
 		}
 	}
 	return lines
-}
-
-func isHead(line string) bool {
-	for _, head := range []string{"HOST ", "NAMESPACE ", "HOTTEST "} {
-		if strings.HasPrefix(line, head) {
-			return true
-		}
-	}
-	return false
 }
 
 // head returns the lines about everything.
