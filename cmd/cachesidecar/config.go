@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"os/user"
 	"reflect"
@@ -239,17 +238,13 @@ func (c fileConfig) effective(terminal bool) (list []shownSetting, err error) {
 		c.LogFormat = "text"
 	}
 	c.Config, err = c.Effective()
+	inFile := map[string]fileNamespace{}
+	for name, ns := range c.Namespaces {
+		inFile[name] = fileNamespace{ns, c.InFile[name].Origin}
+	}
+	c.InFile = inFile
 	w := shower{sources: &c.sources}
 	w.fields(reflect.ValueOf(c))
-	for _, name := range slices.Sorted(maps.Keys(c.Namespaces)) {
-		ns := c.Namespaces[name]
-		w.path = []string{"namespaces", name}
-		w.fields(reflect.ValueOf(ns))
-		if ns.Origin != nil {
-			w.path = append(w.path, "origin", ns.Origin.Kind())
-			w.fields(reflect.Indirect(reflect.ValueOf(ns.Origin)))
-		}
-	}
 	return w.list, errors.Join(e, err)
 }
 

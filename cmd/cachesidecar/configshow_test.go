@@ -120,6 +120,21 @@ func TestConfigShowNames(t *testing.T) {
 	}
 }
 
+// TestConfigShowFeeds checks that config show has the feeds, as a file has them.
+func TestConfigShowFeeds(t *testing.T) {
+	t.Setenv("X", "postgres://u@127.0.0.1/d")
+	file := filepath.Join(tempDir(t), "c.yaml")
+	text := "changes: {f: {max_lag: 10s, postgres: {dsn_env: X, tables: {a.b: {namespace: n, key: '{id}'}}}}}\n"
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	want, _ := parsed([]byte(text))
+	out := mustRun(t, "config", "show", "--changed", "--config", file)
+	if got, err := parsed([]byte(out)); err != nil || len(got.Feeds) != 1 || !reflect.DeepEqual(got.Feeds, want.Feeds) {
+		t.Errorf("%v, %+v\n%s", err, got.Feeds, out)
+	}
+}
+
 func TestMasked(t *testing.T) {
 	for _, tc := range []struct {
 		name        string

@@ -85,7 +85,6 @@ func (c *fileConfig) complete() {
 		ns.Namespace.Origin = origin
 		c.Namespaces[name] = ns.Namespace
 	}
-	c.InFile = nil
 	for name, f := range c.FeedsInFile {
 		if f.Postgres == nil {
 			err := fmt.Errorf("changes %s: nothing is given: give postgres, with its settings", name)
@@ -98,7 +97,6 @@ func (c *fileConfig) complete() {
 		f.Source = *f.Postgres
 		c.Feeds[name] = f.Feed
 	}
-	c.FeedsInFile = nil
 }
 
 // one returns the origin that is set, or nil if o is nil.
