@@ -283,8 +283,6 @@ func (w *shower) value(v reflect.Value) {
 			w.path = w.path[:len(w.path)-1]
 		}
 		return
-	case reflect.Pointer, reflect.Interface:
-		return
 	}
 	key := strings.Join(w.path, ".")
 	s := shownSetting{Setting: key, Value: plainValue(v), Source: w.sources.of(key), path: slices.Clone(w.path)}
