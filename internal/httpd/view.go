@@ -53,9 +53,8 @@ type tile struct {
 
 // tier is a line of the table "Where reads were answered".
 type tier struct {
-	Name, Meaning string
-	Rate          float64
-	Share         float64 // of the reads, 0 to 1
+	telemetry.Tier
+	Rate, Share float64 // per second; of the reads, 0 to 1
 }
 
 // host is a line of the table of hosts.
@@ -106,24 +105,16 @@ func (v *view) fill(now, last *telemetry.Snapshot) point {
 
 // fillTiers fills in where reads were answered.
 func (v *view) fillTiers(now, last *telemetry.Snapshot, seconds float64) {
-	all := now.Reads.Total() - last.Reads.Total()
-	for _, t := range []struct {
-		name, meaning string
-		now, last     int64
-	}{
-		{"own entries", "hits in this host's share of the keys (L2)", now.Reads.Own, last.Reads.Own},
-		{"copies", "hits in copies of other hosts' entries (L1)", now.Reads.Copies, last.Reads.Copies},
-		{"other hosts", "hits at the owner, over the network", now.Reads.Peers, last.Reads.Peers},
-		{"shared memory", "hits in the memory that apps share, as they report", now.Reads.Shared, last.Reads.Shared},
-		{"near caches", "hits in apps' own near caches, as they report", now.Reads.Near, last.Reads.Near},
-		{"origin", "values that were loaded for the read", now.Reads.Origin, last.Reads.Origin},
-		{"stale", "stale values, for readers that accept them", now.Reads.Stale, last.Reads.Stale},
-		{"no value", "misses", now.Reads.Missing, last.Reads.Missing},
-		{"errors", "reads that failed", now.Reads.Failed, last.Reads.Failed},
-	} {
-		v.Tiers = append(v.Tiers, tier{
-			t.name, t.meaning, telemetry.Rate(t.now, t.last, seconds), ratio(t.now-t.last, all),
-		})
+	all := int64(0)
+	for i, t := range now.Tiers {
+		if i < len(last.Tiers) {
+			t.Reads -= last.Tiers[i].Reads
+		}
+		all += t.Reads
+		v.Tiers = append(v.Tiers, tier{Tier: t, Rate: telemetry.Rate(t.Reads, 0, seconds)})
+	}
+	for i := range v.Tiers {
+		v.Tiers[i].Share = ratio(v.Tiers[i].Reads, all)
 	}
 }
 
