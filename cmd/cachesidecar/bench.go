@@ -148,10 +148,7 @@ func (p *program) bench(c *cli.Context) error {
 			return err
 		}
 	}
-	if c.Bool("json") {
-		return p.json(results)
-	}
-	return nil
+	return p.show(c, results, "")
 }
 
 // fill writes every key once, in chunks.

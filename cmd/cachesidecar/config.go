@@ -140,16 +140,12 @@ func (p *program) check(c *cli.Context) error {
 		err = p.askOrigins(c, &cfg)
 	}
 	var wrong problems
-	switch {
-	case c.Bool("json") && (err == nil || errors.As(err, &wrong)):
-		if e := p.json(append(problems{}, wrong...)); e != nil {
-			return e
-		}
-		if wrong != nil {
-			return errStatus1
-		}
-	case err == nil:
-		_, err = fmt.Fprintln(p.out, "ok")
+	if err != nil && !(errors.As(err, &wrong) && c.Bool("json")) {
+		return err
+	}
+	err = p.show(c, append(problems{}, wrong...), "ok\n")
+	if err == nil && wrong != nil {
+		return errStatus1
 	}
 	return err
 }

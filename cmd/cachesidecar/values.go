@@ -253,10 +253,10 @@ func (p *program) set(c *cli.Context) error {
 		default:
 			v, err = cl.Set(ctx, key, value, o)
 		}
-		if err == nil && c.Bool("json") {
-			return p.json(stored{key, v})
+		if err != nil {
+			return ofKey(key, err)
 		}
-		return ofKey(key, err)
+		return p.show(c, stored{key, v}, "")
 	})
 }
 
@@ -299,13 +299,10 @@ func (p *program) del(ctx context.Context, c *cli.Context, cl *client.Client) er
 	if n == 0 {
 		missing = errStatus1
 	}
-	if c.Bool("json") {
-		return cmp.Or(p.json(map[string]any{"deleted": n}), missing)
-	}
-	if missing != nil {
+	if missing != nil && !c.Bool("json") {
 		writeMissing(p.err, strings.Join(keys, ", "), cachesidecar.ErrNotFound)
 	}
-	return missing
+	return cmp.Or(p.show(c, map[string]any{"deleted": n}, ""), missing)
 }
 
 func (p *program) touch(ctx context.Context, c *cli.Context, cl *client.Client) (missing error) {
