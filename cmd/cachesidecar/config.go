@@ -239,54 +239,34 @@ func (c fileConfig) effective(terminal bool) (list []shownSetting, err error) {
 		inFile[name] = fileNamespace{ns, c.InFile[name].Origin}
 	}
 	c.InFile = inFile
-	w := shower{sources: &c.sources}
-	w.fields(reflect.ValueOf(c))
-	return w.list, errors.Join(e, err)
+	return c.sources.shown(nil, reflect.ValueOf(c)), errors.Join(e, err)
 }
 
-// shower collects settings from the fields of structs.
-type shower struct {
-	sources *sources
-	path    []string
-	list    []shownSetting
-}
-
-// fields adds the settings of a struct that have a value. Those of the sidecar itself are
-// added in any case.
-func (w *shower) fields(v reflect.Value) {
-	for _, s := range settingsIn(v) {
-		if len(w.path) > 0 && s.value.IsZero() {
-			continue
-		}
-		w.path = append(w.path, s.key)
-		w.value(reflect.Indirect(s.value))
-		w.path = w.path[:len(w.path)-1]
-	}
-}
-
-// value adds a setting, or the settings in it.
-func (w *shower) value(v reflect.Value) {
+// shown returns the settings in a value, those that have a value themselves. Those of the sidecar itself are in the
+// list in any case.
+func (s *sources) shown(path []string, v reflect.Value) (list []shownSetting) {
 	switch v.Kind() {
 	case reflect.Struct:
-		w.fields(v)
-		return
+		for _, f := range settingsIn(v) {
+			if len(path) == 0 || !f.value.IsZero() {
+				list = append(list, s.shown(append(slices.Clip(path), f.key), reflect.Indirect(f.value))...)
+			}
+		}
+		return list
 	case reflect.Map:
 		keys := v.MapKeys()
 		slices.SortFunc(keys, func(a, b reflect.Value) int { return strings.Compare(a.String(), b.String()) })
 		for _, key := range keys {
-			w.path = append(w.path, key.String())
-			w.value(v.MapIndex(key))
-			w.path = w.path[:len(w.path)-1]
+			list = append(list, s.shown(append(slices.Clip(path), key.String()), v.MapIndex(key))...)
 		}
-		return
+		return list
 	}
-	key := strings.Join(w.path, ".")
-	s := shownSetting{Setting: key, Value: plainValue(v), Source: w.sources.of(key), path: slices.Clone(w.path)}
-	if value := masked(w.path, s.Value); !reflect.DeepEqual(value, s.Value) {
-		s.Value = value
-		s.Source += ", a secret is hidden"
+	key, value := strings.Join(path, "."), plainValue(v)
+	one := shownSetting{Setting: key, Value: masked(path, value), Source: s.of(key), path: path}
+	if !reflect.DeepEqual(value, one.Value) {
+		one.Source += ", a secret is hidden"
 	}
-	w.list = append(w.list, s)
+	return []shownSetting{one}
 }
 
 // plainValue returns a value as JSON has it: times and sizes are texts that a file may have.
