@@ -277,15 +277,17 @@ func (v *view) table(title string, list []activity, width int, ofHosts bool) []s
 		name := cut(logs.Plain(a.name), max(minName, width-columnsBeside))
 		reads, writes, hits := perSecond(a.Reads), perSecond(a.Writes), ratio(a.Hits)
 		loads, errors := perSecond(a.Loads), perSecond(a.Errors)
+		memory := size(a.used)
+		if a.limit > 0 {
+			memory += " of " + size(a.limit)
+		}
 		switch {
 		case ofHosts && a.silent != "":
 			t.row(name, a.state, a.silent)
 		case ofHosts: // the memory of the host's limit, which is alike on all
 			t.row(name, a.state, reads, writes, hits, loads, errors, short(a.lag), percent(a.used, a.limit))
-		case a.limit > 0:
-			t.row(name, reads, writes, hits, loads, errors, a.entries, size(a.used)+" of "+size(a.limit))
 		default:
-			t.row(name, reads, writes, hits, loads, errors, a.entries, size(a.used))
+			t.row(name, reads, writes, hits, loads, errors, a.entries, memory)
 		}
 	}
 	return t.lines()
