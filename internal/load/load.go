@@ -61,17 +61,6 @@ type Result struct {
 // PerSecond returns the throughput in requests per second.
 func (r Result) PerSecond() float64 { return float64(r.Requests) / r.Elapsed.Seconds() }
 
-// Add adds the result of another measurement of the same load.
-func (r *Result) Add(o Result) {
-	if r.Latency == nil {
-		r.Latency = newHistogram()
-	}
-	r.Requests += o.Requests
-	r.Hits += o.Hits
-	r.Elapsed += o.Elapsed
-	r.Latency.Merge(o.Latency)
-}
-
 func newHistogram() *hdrhistogram.Histogram { return hdrhistogram.New(100, int64(time.Minute), 3) }
 
 // Load is a set of open connections with prebuilt requests. It can be measured several
