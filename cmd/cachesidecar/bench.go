@@ -94,23 +94,13 @@ func (p *program) bench(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	path, err := findSocket(c)
+	dial, token, err := benchTarget(c)
 	if err != nil {
 		return err
 	}
-	token, err := client.ReadToken(tokenFile(c))
-	if err != nil {
-		return err
-	}
-	cl, err := connect(c.Context, c) // its errors say what is wrong
-	if err != nil {
-		return err
-	}
-	_ = cl.Close()
 	read := load.Sidecar{Namespace: c.String("ns"), Token: token, KeySize: f.keySize}
 	write := read
 	write.Value = make([]byte, f.size)
-	dial := func() (net.Conn, error) { return dialTimed(c.Context, path, c.Duration("timeout")) }
 	if err := fill(c.Context, f, load.Config{Dial: dial, Protocol: write}); err != nil {
 		return cmp.Or(c.Context.Err(), explain(c, err))
 	}
@@ -149,6 +139,22 @@ func (p *program) bench(c *cli.Context) error {
 		}
 	}
 	return p.show(c, results, "")
+}
+
+// benchTarget returns how bench connects, and with which token. It connects once as every command does, whose
+// errors say what is wrong.
+func benchTarget(c *cli.Context) (dial func() (net.Conn, error), token string, err error) {
+	cl, err := connect(c.Context, c)
+	if err != nil {
+		return nil, "", err
+	}
+	_ = cl.Close()
+	path, err := findSocket(c)
+	if err != nil {
+		return nil, "", err
+	}
+	token, err = client.ReadToken(tokenFile(c))
+	return func() (net.Conn, error) { return dialTimed(c.Context, path, c.Duration("timeout")) }, token, err
 }
 
 // fill writes every key once, in chunks.
