@@ -166,7 +166,7 @@ func (c *checker) value(slot **yaml.Node, f field) {
 	at := visit{n, f.typ}
 	if good, ok := c.seen[at]; ok {
 		if !good {
-			*slot = nothing(line)
+			*slot = nullNode(line)
 		}
 		return
 	}
@@ -183,12 +183,12 @@ func (c *checker) value(slot **yaml.Node, f field) {
 		c.seen[at] = c.single(n, f, line)
 	}
 	if !c.seen[at] {
-		*slot = nothing(line)
+		*slot = nullNode(line)
 	}
 }
 
-// nothing stands in the place of a value that is wrong: the default.
-func nothing(line int) *yaml.Node {
+// nullNode stands in the place of a value that is wrong: the default.
+func nullNode(line int) *yaml.Node {
 	return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!null", Value: "null", Line: line}
 }
 
