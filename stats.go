@@ -246,7 +246,7 @@ type L2Stats struct {
 // KeptStats says what a process has taken over from the one before.
 type KeptStats struct {
 	// Entries taken over.
-	Entries int64 `json:"entries" metric:"entries_kept"`
+	Entries int64 `json:"entries"`
 	// How long no process ran.
 	DownMS int64 `json:"down_ms"`
 	// In a cluster: partitions whose entries were kept, those whose entries are served again, and those of

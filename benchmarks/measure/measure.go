@@ -161,6 +161,18 @@ func (c *contest) add(name string, s side) {
 // moreTurns are for a side without any answer in its own turns.
 const moreTurns = 100
 
+// addResult adds the result of another turn of the same side.
+func addResult(sum *load.Result, r load.Result) {
+	if sum.Latency == nil {
+		*sum = r
+		return
+	}
+	sum.Requests += r.Requests
+	sum.Hits += r.Hits
+	sum.Elapsed += r.Elapsed
+	sum.Latency.Merge(r.Latency)
+}
+
 // play lets the sides take turns, each time beginning with another side, so that a
 // disturbance of the machine affects all of them alike.
 func (c *contest) play(ctx context.Context, t record.Turns, round int) (map[string]record.Side, error) {
@@ -169,7 +181,7 @@ func (c *contest) play(ctx context.Context, t record.Turns, round int) (map[stri
 		if err != nil {
 			return fmt.Errorf("%s: %w", c.names[at], err)
 		}
-		c.sums[at].Add(r)
+		addResult(&c.sums[at], r)
 		return nil
 	}
 	for turn := range t.Turns {

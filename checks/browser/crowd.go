@@ -37,9 +37,14 @@ func (c *crowd) snapshot() (telemetry.Snapshot, bool) {
 	st.Process.ResidentBytes, st.Process.MemoryLimit = 410<<20, 2<<30
 	st.NotReady, st.Cluster.Owned, st.Cluster.Members = "not joined: "+Hostile[1], 328, 50
 	st.Cluster.Invalidations.LagUS = 1234
-	s.Reads = telemetry.Reads{
-		Own: 120_000 * n, Copies: 340_000 * n, Peers: 31_000 * n, Shared: 9_000_000 * n, Near: 700_000 * n,
-		Origin: 2_100 * n, Stale: 12 * n, Missing: 800 * n, Failed: 3 * n,
+	s.Tiers = []telemetry.Tier{
+		{Name: "own entries", Meaning: "hits in this host's share of the keys (L2)", Reads: 120_000 * n},
+		{Name: "copies", Meaning: "hits in copies of other hosts' entries (L1)", Reads: 340_000 * n},
+		{Name: "other hosts", Meaning: "hits at the owner, over the network", Reads: 31_000 * n},
+		{Name: "shared memory", Meaning: "hits in the memory that apps share, as they report", Reads: 9_000_000 * n},
+		{Name: "near caches", Meaning: "hits in apps' own near caches, as they report", Reads: 700_000 * n},
+		{Name: "origin", Meaning: "values that were loaded for the read", Reads: 2_100 * n},
+		{Name: "no value", Meaning: "misses", Reads: 800 * n},
 	}
 	for i := range 50 {
 		m := cachesidecar.Member{

@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -11,10 +10,8 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
 	"github.com/cachesidecar/cachesidecar/internal/load"
-	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/unixsock"
 )
 
@@ -97,18 +94,13 @@ func (p *program) bench(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	path, err := findSocket(c)
+	dial, token, err := benchTarget(c)
 	if err != nil {
 		return err
 	}
-	token, err := client.ReadToken(tokenFile(c))
-	if err != nil {
-		return err
-	}
-	read := greeter{load.Sidecar{Namespace: c.String("ns"), Token: token, KeySize: f.keySize}}
+	read := load.Sidecar{Namespace: c.String("ns"), Token: token, KeySize: f.keySize}
 	write := read
 	write.Value = make([]byte, f.size)
-	dial := func() (net.Conn, error) { return dialTimed(c.Context, path, c.Duration("timeout")) }
 	if err := fill(c.Context, f, load.Config{Dial: dial, Protocol: write}); err != nil {
 		return cmp.Or(c.Context.Err(), explain(c, err))
 	}
@@ -146,10 +138,23 @@ func (p *program) bench(c *cli.Context) error {
 			return err
 		}
 	}
-	if c.Bool("json") {
-		return p.json(results)
+	return p.show(c, results, "")
+}
+
+// benchTarget returns how bench connects, and with which token. It connects once as every command does, whose
+// errors say what is wrong.
+func benchTarget(c *cli.Context) (dial func() (net.Conn, error), token string, err error) {
+	cl, err := connect(c.Context, c)
+	if err != nil {
+		return nil, "", err
 	}
-	return nil
+	_ = cl.Close()
+	path, err := findSocket(c)
+	if err != nil {
+		return nil, "", err
+	}
+	token, err = client.ReadToken(tokenFile(c))
+	return func() (net.Conn, error) { return dialTimed(c.Context, path, c.Duration("timeout")) }, token, err
 }
 
 // fill writes every key once, in chunks.
@@ -167,18 +172,6 @@ func fill(ctx context.Context, f benchFlags, cfg load.Config) error {
 	return nil
 }
 
-// greeter classifies errors at the beginning of a connection, as the client does.
-type greeter struct{ load.Sidecar }
-
-func (g greeter) Greet(nc net.Conn) error {
-	err := g.Sidecar.Greet(nc)
-	var answer *wire.Error
-	if err == nil || errors.As(err, &answer) || timedOut(err) {
-		return err
-	}
-	return fmt.Errorf("%w: no HELLO from the sidecar: %w", cachesidecar.ErrUnavailable, err)
-}
-
 // timedConn limits how long a batch waits for its answers. Each write begins a batch.
 type timedConn struct {
 	net.Conn
@@ -189,7 +182,7 @@ type timedConn struct {
 func dialTimed(ctx context.Context, path string, timeout time.Duration) (net.Conn, error) {
 	nc, err := unixsock.Dial(ctx, path)
 	if err != nil {
-		return nil, fmt.Errorf("%w: cannot connect to the sidecar: %w", cachesidecar.ErrUnavailable, err)
+		return nil, err
 	}
 	context.AfterFunc(ctx, func() { _ = nc.Close() })
 	return timedConn{nc, timeout}, nil

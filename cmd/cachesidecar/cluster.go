@@ -210,7 +210,7 @@ func (p *program) feeds(ctx context.Context, c *cli.Context, cl *client.Client) 
 
 func (p *program) feedSQL(c *cli.Context) error {
 	cfg, err := loadConfig(c.Args().First())
-	if err != nil {
+	if err = cmp.Or(err, cfg.wrong.orNil()); err != nil {
 		return err
 	}
 	text, err := cfg.FeedSQL()

@@ -2,11 +2,11 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"os/user"
 	"reflect"
@@ -25,23 +25,19 @@ import (
 	"github.com/cachesidecar/cachesidecar/sidecar"
 )
 
-// loadConfig reads a file. What is wrong with its settings is an error of type problems,
-// and counts as left out in cfg.
+// loadConfig reads a file. The error is that this cannot be done.
 func loadConfig(path string) (fileConfig, error) {
 	b, err := settings.ReadFile(path, maxConfig)
 	if err != nil {
 		return fileConfig{}, fmt.Errorf("config %s: %w: give the path of a file of settings that this process may read",
 			path, err)
 	}
-	cfg, err := parseConfig(b)
+	cfg := parseConfig(b)
 	cfg.sources.file = path
-	var found problems
-	if errors.As(err, &found) {
-		for i := range found {
-			found[i].File = path
-		}
+	for i := range cfg.wrong {
+		cfg.wrong[i].File = path
 	}
-	return cfg, err
+	return cfg, nil
 }
 
 // logOptions returns the options of the log. Default: text on a terminal, JSON elsewhere.
@@ -121,11 +117,10 @@ func configCommand(p *program) *cli.Command {
 // process's user sees it. The error is of type problems, if the file can be read.
 func checkConfig(path string) (fileConfig, error) {
 	cfg, err := loadConfig(path)
-	var found problems
-	if err != nil && !errors.As(err, &found) {
-		return cfg, err
+	if err == nil {
+		err = cfg.check().orNil()
 	}
-	return cfg, cfg.check(found).orNil()
+	return cfg, err
 }
 
 func (p *program) check(c *cli.Context) error {
@@ -145,16 +140,12 @@ func (p *program) check(c *cli.Context) error {
 		err = p.askOrigins(c, &cfg)
 	}
 	var wrong problems
-	switch {
-	case c.Bool("json") && (err == nil || errors.As(err, &wrong)):
-		if e := p.json(append(problems{}, wrong...)); e != nil {
-			return e
-		}
-		if wrong != nil {
-			return errStatus1
-		}
-	case err == nil:
-		_, err = fmt.Fprintln(p.out, "ok")
+	if err != nil && !(errors.As(err, &wrong) && c.Bool("json")) {
+		return err
+	}
+	err = p.show(c, append(problems{}, wrong...), "ok\n")
+	if err == nil && wrong != nil {
+		return errStatus1
 	}
 	return err
 }
@@ -165,8 +156,12 @@ func (p *program) askOrigins(c *cli.Context, cfg *fileConfig) error {
 	ctx, cancel := context.WithTimeout(c.Context, c.Duration("timeout"))
 	defer cancel()
 	answers, err := cfg.AskOrigins(ctx)
-	if err != nil || c.Context.Err() != nil {
-		return errors.Join(err, c.Context.Err())
+	if err != nil {
+		return err
+	}
+	feeds, err := cfg.AskFeeds(ctx)
+	if err = cmp.Or(c.Context.Err(), err); err != nil {
+		return err
 	}
 	var wrong problems
 	var good table
@@ -181,10 +176,6 @@ func (p *program) askOrigins(c *cli.Context, cfg *fileConfig) error {
 		}
 		wrong = append(wrong, cfg.sources.problem("namespaces."+a.Namespace+".origin."+a.Kind,
 			fmt.Sprintf("namespace %s: origin.%s: %s", a.Namespace, a.Kind, text)))
-	}
-	feeds, err := cfg.AskFeeds(ctx)
-	if err != nil || c.Context.Err() != nil {
-		return errors.Join(err, c.Context.Err())
 	}
 	for _, a := range feeds {
 		if a.Err == nil {
@@ -208,8 +199,7 @@ func (p *program) askOrigins(c *cli.Context, cfg *fileConfig) error {
 
 func (p *program) showConfig(c *cli.Context) error {
 	cfg, err := runConfig(c)
-	var wrong problems
-	if err != nil && !errors.As(err, &wrong) {
+	if err != nil {
 		return err
 	}
 	p.warnUnknown(&cfg)
@@ -223,7 +213,7 @@ func (p *program) showConfig(c *cli.Context) error {
 	if err := p.show(c, list, text); err != nil {
 		return err
 	}
-	return cfg.sources.join(wrong, err).orNil()
+	return cfg.sources.join(cfg.wrong, err).orNil()
 }
 
 // shownSetting is a setting with its effective value.
@@ -244,69 +234,39 @@ func (c fileConfig) effective(terminal bool) (list []shownSetting, err error) {
 		c.LogFormat = "text"
 	}
 	c.Config, err = c.Effective()
-	w := shower{sources: &c.sources}
-	w.fields(reflect.ValueOf(c))
-	for _, name := range slices.Sorted(maps.Keys(c.Namespaces)) {
-		ns := c.Namespaces[name]
-		w.path = []string{"namespaces", name}
-		w.fields(reflect.ValueOf(ns))
-		if ns.Origin != nil {
-			w.path = append(w.path, "origin", ns.Origin.Kind())
-			w.fields(reflect.Indirect(reflect.ValueOf(ns.Origin)))
-		}
+	inFile := map[string]fileNamespace{}
+	for name, ns := range c.Namespaces {
+		inFile[name] = fileNamespace{ns, c.InFile[name].Origin}
 	}
-	return w.list, errors.Join(e, err)
+	c.InFile = inFile
+	return c.sources.shown(nil, reflect.ValueOf(c)), errors.Join(e, err)
 }
 
-// shower collects settings from the fields of structs.
-type shower struct {
-	sources *sources
-	path    []string
-	list    []shownSetting
-}
-
-// fields adds the settings of a struct that have a value. Those of the sidecar itself are
-// added in any case.
-func (w *shower) fields(v reflect.Value) {
-	for i := range v.NumField() {
-		name, options, _ := strings.Cut(v.Type().Field(i).Tag.Get("yaml"), ",")
-		switch f := v.Field(i); {
-		case options == "inline":
-			w.fields(f)
-		case name == "" || name == "-" || len(w.path) > 0 && f.IsZero():
-		default:
-			w.path = append(w.path, name)
-			w.value(reflect.Indirect(f))
-			w.path = w.path[:len(w.path)-1]
-		}
-	}
-}
-
-// value adds a setting, or the settings in it.
-func (w *shower) value(v reflect.Value) {
+// shown returns the settings in a value, those that have a value themselves. Those of the sidecar itself are in the
+// list in any case.
+func (s *sources) shown(path []string, v reflect.Value) (list []shownSetting) {
 	switch v.Kind() {
 	case reflect.Struct:
-		w.fields(v)
-		return
+		for _, f := range settingsIn(v) {
+			if len(path) == 0 || !f.value.IsZero() {
+				list = append(list, s.shown(append(slices.Clip(path), f.key), reflect.Indirect(f.value))...)
+			}
+		}
+		return list
 	case reflect.Map:
 		keys := v.MapKeys()
 		slices.SortFunc(keys, func(a, b reflect.Value) int { return strings.Compare(a.String(), b.String()) })
 		for _, key := range keys {
-			w.path = append(w.path, key.String())
-			w.value(v.MapIndex(key))
-			w.path = w.path[:len(w.path)-1]
+			list = append(list, s.shown(append(slices.Clip(path), key.String()), v.MapIndex(key))...)
 		}
-		return
-	case reflect.Pointer, reflect.Interface:
-		return
+		return list
 	}
-	key := strings.Join(w.path, ".")
-	s := shownSetting{Setting: key, Value: plainValue(v), Source: w.sources.of(key), path: slices.Clone(w.path)}
-	if value := masked(w.path, s.Value); !reflect.DeepEqual(value, s.Value) {
-		s.Value = value
-		s.Source += ", a secret is hidden"
+	key, value := strings.Join(path, "."), plainValue(v)
+	one := shownSetting{Setting: key, Value: masked(path, value), Source: s.of(key), path: path}
+	if !reflect.DeepEqual(value, one.Value) {
+		one.Source += ", a secret is hidden"
 	}
-	w.list = append(w.list, s)
+	return []shownSetting{one}
 }
 
 // plainValue returns a value as JSON has it: times and sizes are texts that a file may have.

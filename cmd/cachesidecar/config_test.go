@@ -22,9 +22,15 @@ import (
 	"github.com/cachesidecar/cachesidecar/sidecar"
 )
 
+// parsed parses a file, and returns what is wrong with it as an error.
+func parsed(b []byte) (fileConfig, error) {
+	cfg := parseConfig(b)
+	return cfg, cfg.wrong.orNil()
+}
+
 func TestParseConfig(t *testing.T) {
 	two := 2.0
-	cfg, err := parseConfig([]byte(`
+	cfg, err := parsed([]byte(`
 # everything there is
 node: host-7
 socket: /tmp/s
@@ -160,7 +166,7 @@ namespaces:
 		}
 	}
 	for name, text := range map[string]string{"empty": "", "blank": " \n\n", "comment": "# nothing\n", "null": "~\n", "dashes": "---\n", "BOM": "\ufeff"} {
-		if cfg, err := parseConfig([]byte(text)); err != nil || cfg.Check() != nil {
+		if cfg, err := parsed([]byte(text)); err != nil || cfg.Check() != nil {
 			t.Errorf("%s file: %v, %v", name, err, cfg.Check())
 		}
 	}
@@ -381,8 +387,8 @@ func TestAliasBomb(t *testing.T) {
 	}
 	for name, text := range map[string]string{"merges": merges, "lists": lists, "lists where a text stands": lists + "node: *a39\n"} {
 		done := make(chan error, 1)
-		go func() { // ends with parseConfig
-			_, err := parseConfig([]byte(text))
+		go func() { // ends with parsed
+			_, err := parsed([]byte(text))
 			done <- err
 		}()
 		select {

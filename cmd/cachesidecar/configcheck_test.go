@@ -77,11 +77,11 @@ func TestEveryBoundHasALine(t *testing.T) {
 		"cluster_key_file": "/no/such", "tls": "{key: /k}", "max_staleness": "1h", "max_clock_skew": "1h", "http": "x", "http_hosts": "[a/b]",
 		"http_token_file": "/no/such", "admin_group": "no-such-group", "log_format": "x", "log_level": "x", "join": "[x]",
 	} {
-		cfg, err := parseConfig([]byte("\n\n" + key + ": " + value + "\n"))
+		cfg, err := parsed([]byte("\n\n" + key + ": " + value + "\n"))
 		if err != nil {
 			t.Fatal(key, err)
 		}
-		list := cfg.check(nil)
+		list := cfg.check()
 		if len(list) == 0 || list[0].Line != 3 || !strings.HasPrefix(list[0].Setting, key) {
 			t.Errorf("%s: %+v", key, list)
 		}
@@ -119,7 +119,7 @@ func FuzzSettingOf(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text, file string) {
 		path := settingOf(text)
-		cfg, err := parseConfig([]byte(file))
+		cfg, err := parsed([]byte(file))
 		if line, found := cfg.sources.line(path); line < 0 || !within(path, found) && found != "" {
 			t.Errorf("%q: line %d, %q, %v", path, line, found, err)
 		}

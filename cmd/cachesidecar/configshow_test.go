@@ -108,7 +108,7 @@ func TestConfigShowNames(t *testing.T) {
 			t.Errorf("%+v", s)
 		}
 	}
-	for _, s := range settingsOf(reflect.ValueOf(new(fileConfig)).Elem(), "") {
+	for _, s := range flagSettings(reflect.ValueOf(new(fileConfig)).Elem(), "") {
 		if !strings.Contains(strings.Join(names, " "), s.key) && !strings.HasPrefix(s.key, "tls.") {
 			t.Errorf("%s is missing", s.key)
 		}
@@ -117,6 +117,21 @@ func TestConfigShowNames(t *testing.T) {
 	if o.status != exitMiss || !strings.Contains(o.out, "# flag --http\n") || !strings.Contains(o.err, "--l1-size: l1_size 7 B: give") ||
 		!strings.Contains(o.err, "cachesidecar: 2 problems in the configuration") {
 		t.Errorf("%v", o)
+	}
+}
+
+// TestConfigShowFeeds checks that config show has the feeds, as a file has them.
+func TestConfigShowFeeds(t *testing.T) {
+	t.Setenv("X", "postgres://u@127.0.0.1/d")
+	file := filepath.Join(tempDir(t), "c.yaml")
+	text := "changes: {f: {max_lag: 10s, postgres: {dsn_env: X, tables: {a.b: {namespace: n, key: '{id}'}}}}}\n"
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	want, _ := parsed([]byte(text))
+	out := mustRun(t, "config", "show", "--changed", "--config", file)
+	if got, err := parsed([]byte(out)); err != nil || len(got.Feeds) != 1 || !reflect.DeepEqual(got.Feeds, want.Feeds) {
+		t.Errorf("%v, %+v\n%s", err, got.Feeds, out)
 	}
 }
 
@@ -146,7 +161,7 @@ func FuzzScalar(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text string, size int64) {
 		line := "node: " + scalar(text) + " # c\nvoters: " + scalar([]string{text}) + " # c\n"
-		cfg, err := parseConfig([]byte(line))
+		cfg, err := parsed([]byte(line))
 		if text = string([]rune(text)); err != nil || cfg.Node != text || cfg.Voters[0] != text || strings.Count(line, "\n") != 2 {
 			t.Errorf("%q: %q, %v, %q", text, line, err, cfg.Node)
 		}

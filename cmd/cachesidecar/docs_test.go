@@ -291,7 +291,7 @@ func TestConfigDocBounds(t *testing.T) {
 			default:
 				text += tc.key + ": " + value + "\n"
 			}
-			cfg, err := parseConfig([]byte(text))
+			cfg, err := parsed([]byte(text))
 			if err == nil {
 				err = cfg.Check()
 			}
@@ -349,7 +349,7 @@ func TestConfigDocOriginBounds(t *testing.T) {
 		{"origin.exec.absent", "255", "256", "-1", "1"},
 	} {
 		for value, right := range map[string]bool{tc.most: true, tc.above: false, tc.below: false, tc.least: true} {
-			cfg, err := parseConfig([]byte(withFiles(t, originWith(tc.key, value))))
+			cfg, err := parsed([]byte(withFiles(t, originWith(tc.key, value))))
 			if err == nil {
 				err = cfg.Check()
 			}
@@ -406,7 +406,7 @@ func TestDocExamples(t *testing.T) {
 		}
 	}
 	for _, example := range docExamples(t) {
-		cfg, err := parseConfig([]byte(withFiles(t, example)))
+		cfg, err := parsed([]byte(withFiles(t, example)))
 		if err == nil {
 			err = cfg.Check()
 		}

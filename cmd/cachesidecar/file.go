@@ -35,6 +35,7 @@ type fileConfig struct {
 	FeedsInFile map[string]fileFeed `yaml:"changes"`
 
 	sources sources
+	wrong   problems // what is wrong with what was read: it counts as left out
 }
 
 // fileNamespace is the settings of a namespace.
@@ -69,13 +70,13 @@ func newConfig() (c fileConfig) {
 	return c
 }
 
-// complete makes Config.Namespaces from the namespaces in the file. It returns what is
-// wrong with their origins; such a namespace is left out.
-func (c *fileConfig) complete() (wrong problems) {
+// complete makes Config.Namespaces from the namespaces in the file. A namespace whose origin is wrong
+// is left out.
+func (c *fileConfig) complete() {
 	for name, ns := range c.InFile {
 		origin, err := ns.Origin.one()
 		if err != nil {
-			wrong = append(wrong, c.sources.place(fmt.Errorf("namespace %s: %w", name, err)))
+			c.wrong = append(c.wrong, c.sources.place(fmt.Errorf("namespace %s: %w", name, err)))
 			continue
 		}
 		if c.Namespaces == nil {
@@ -84,11 +85,10 @@ func (c *fileConfig) complete() (wrong problems) {
 		ns.Namespace.Origin = origin
 		c.Namespaces[name] = ns.Namespace
 	}
-	c.InFile = nil
 	for name, f := range c.FeedsInFile {
 		if f.Postgres == nil {
 			err := fmt.Errorf("changes %s: nothing is given: give postgres, with its settings", name)
-			wrong = append(wrong, c.sources.place(err))
+			c.wrong = append(c.wrong, c.sources.place(err))
 			continue
 		}
 		if c.Feeds == nil {
@@ -97,8 +97,6 @@ func (c *fileConfig) complete() (wrong problems) {
 		f.Source = *f.Postgres
 		c.Feeds[name] = f.Feed
 	}
-	c.FeedsInFile = nil
-	return wrong
 }
 
 // one returns the origin that is set, or nil if o is nil.
@@ -130,17 +128,29 @@ type field struct {
 	typ  reflect.Type
 }
 
+// setting is a key that a file may have, and its value.
+type setting struct {
+	key   string
+	value reflect.Value
+}
+
+// settingsIn returns the settings that a file may have in a struct, in their order.
+func settingsIn(v reflect.Value) (list []setting) {
+	for f, v := range v.Fields() {
+		name, options, _ := strings.Cut(f.Tag.Get("yaml"), ",")
+		if options == "inline" {
+			list = append(list, settingsIn(v)...)
+		} else if name != "" && name != "-" {
+			list = append(list, setting{name, v})
+		}
+	}
+	return list
+}
+
 // fields returns the keys that a file may have for a type.
 func fields(t reflect.Type) (list []field) {
-	for i := range t.NumField() {
-		f := t.Field(i)
-		name, options, _ := strings.Cut(f.Tag.Get("yaml"), ",")
-		switch {
-		case options == "inline":
-			list = append(list, fields(f.Type)...)
-		case name != "" && name != "-":
-			list = append(list, field{name, name, f.Type})
-		}
+	for _, s := range settingsIn(reflect.Zero(t)) {
+		list = append(list, field{s.key, s.key, s.value.Type()})
 	}
 	return list
 }

@@ -98,29 +98,19 @@ func env(flag string) []string {
 	return []string{envName(flag)}
 }
 
-// setting is a setting that flags and environment can give, too.
-type setting struct {
-	key   string // in a file, such as tls.cert
-	value reflect.Value
-}
-
 // flag returns the name of the setting's flag.
 func (s setting) flag() string { return strings.NewReplacer("_", "-", ".", "-").Replace(s.key) }
 
-// settingsOf returns the settings of a configuration, in their order. Maps, such as
-// namespaces, can be given in a file only.
-func settingsOf(v reflect.Value, before string) (list []setting) {
-	for i := range v.NumField() {
-		f := v.Type().Field(i)
-		name, options, _ := strings.Cut(f.Tag.Get("yaml"), ",")
-		switch {
-		case options == "inline":
-			list = append(list, settingsOf(v.Field(i), before)...)
-		case name == "" || name == "-" || f.Type.Kind() == reflect.Map:
-		case f.Type.Kind() == reflect.Struct:
-			list = append(list, settingsOf(v.Field(i), before+name+".")...)
+// flagSettings returns the settings of a configuration that have flags, in their order, with keys such as
+// tls.cert. Maps, such as namespaces, can be given in a file only.
+func flagSettings(v reflect.Value, before string) (list []setting) {
+	for _, s := range settingsIn(v) {
+		switch s.key = before + s.key; s.value.Kind() {
+		case reflect.Map:
+		case reflect.Struct:
+			list = append(list, flagSettings(s.value, s.key+".")...)
 		default:
-			list = append(list, setting{before + name, v.Field(i)})
+			list = append(list, s)
 		}
 	}
 	return list
@@ -131,7 +121,7 @@ func runFlags() []cli.Flag {
 	file := fileFlag("config", "read settings from `FILE` (YAML)")
 	file.EnvVars = env("config")
 	list := []cli.Flag{file}
-	for _, s := range settingsOf(reflect.ValueOf(new(fileConfig)).Elem(), "") {
+	for _, s := range flagSettings(reflect.ValueOf(new(fileConfig)).Elem(), "") {
 		name, help := s.flag(), settingFlags[s.key]
 		usage, def, vars := help.usage, help.def, env(name)
 		switch s.value.Interface().(type) {
@@ -149,19 +139,17 @@ func runFlags() []cli.Flag {
 }
 
 // runConfig merges the file, the environment and the flags. It may be called any number of
-// times, and reads the file each time. If the file can be read, what is wrong with settings
-// is an error of type problems, and counts as left out in the configuration.
+// times, and reads the file each time. The error is that the file cannot be read.
 func runConfig(c *cli.Context) (cfg fileConfig, err error) {
 	cfg = newConfig()
-	var wrong problems
 	if path := c.String("config"); path != "" {
-		if cfg, err = loadConfig(path); err != nil && !errors.As(err, &wrong) {
+		if cfg, err = loadConfig(path); err != nil {
 			return cfg, usagef("%v", err)
 		}
 	}
 	cfg.sources.given = map[string]string{}
 	onLine := namesOnLine(c)
-	for _, s := range settingsOf(reflect.ValueOf(&cfg).Elem(), "") {
+	for _, s := range flagSettings(reflect.ValueOf(&cfg).Elem(), "") {
 		if !c.IsSet(s.flag()) {
 			continue
 		}
@@ -170,13 +158,13 @@ func runConfig(c *cli.Context) (cfg fileConfig, err error) {
 			given = "--" + s.flag()
 		}
 		if err := s.take(c); err != nil {
-			wrong = append(wrong, problem{Setting: s.key, Text: err.Error(), given: given})
+			cfg.wrong = append(cfg.wrong, problem{Setting: s.key, Text: err.Error(), given: given})
 		} else {
 			cfg.sources.given[s.key] = given
 		}
 	}
 	cfg.HTTP = cmp.Or(cfg.HTTP, defaultHTTP)
-	return cfg, wrong.orNil()
+	return cfg, nil
 }
 
 // namesOnLine returns the names of the flags that the command line gives. Without a

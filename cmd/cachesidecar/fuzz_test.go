@@ -23,7 +23,7 @@ func FuzzConfig(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		start := time.Now()
-		cfg, err := parseConfig(b)
+		cfg, err := parsed(b)
 		if took := time.Since(start); took > testenv.Patience {
 			t.Errorf("took %v", took)
 		}

@@ -131,9 +131,8 @@ func jsonKeyOf(key string) (j jsonKey) {
 
 // jsonHot is hot's JSON.
 type jsonHot struct {
-	WindowMS int64        `json:"window_ms"`
-	Reads    int64        `json:"reads"`
-	Keys     []jsonHotKey `json:"keys"`
+	cachesidecar.HotKeys
+	Keys []jsonHotKey `json:"keys"`
 }
 
 type jsonHotKey struct {
@@ -148,7 +147,7 @@ func (p *program) hot(ctx context.Context, c *cli.Context, cl *client.Client) er
 	if err != nil {
 		return err
 	}
-	document := jsonHot{WindowMS: hot.WindowMS, Reads: hot.Reads, Keys: []jsonHotKey{}}
+	document := jsonHot{hot, []jsonHotKey{}}
 	for _, k := range hot.Keys {
 		document.Keys = append(document.Keys, jsonHotKey{k.Namespace, jsonKeyOf(k.Key), k.Reads, k.Share})
 	}
@@ -176,10 +175,9 @@ func hotText(hot *cachesidecar.HotKeys) string {
 
 // jsonSlow is slow's JSON.
 type jsonSlow struct {
-	ThresholdMS int64          `json:"threshold_ms"`
-	WindowMS    int64          `json:"window_ms"`
-	Requests    []jsonSlowCall `json:"requests,omitzero"` // nil: not asked for
-	Loads       []jsonSlowCall `json:"loads,omitzero"`
+	cachesidecar.SlowCalls
+	Requests []jsonSlowCall `json:"requests,omitzero"` // nil: not asked for
+	Loads    []jsonSlowCall `json:"loads,omitzero"`
 }
 
 type jsonSlowCall struct {
@@ -218,7 +216,7 @@ func (p *program) slow(ctx context.Context, c *cli.Context, cl *client.Client) e
 	if c.Bool("requests") && !c.Bool("loads") {
 		list.Loads = nil
 	}
-	document := jsonSlow{list.ThresholdMS, list.WindowMS, jsonSlowCalls(list.Requests), jsonSlowCalls(list.Loads)}
+	document := jsonSlow{list, jsonSlowCalls(list.Requests), jsonSlowCalls(list.Loads)}
 	all := append(list.Requests, list.Loads...)
 	if len(all) == 0 && !c.Bool("json") {
 		fmt.Fprintf(p.err, "none took %d ms or more in the last %s\n",

@@ -20,14 +20,11 @@ import (
 // show prints a command's result: one document with --json, else text.
 func (p *program) show(c *cli.Context, document any, text string) error {
 	if c.Bool("json") {
-		return p.json(document)
+		return writeJSON(p.out, document, "  ")
 	}
 	_, err := io.WriteString(p.out, text)
 	return err
 }
-
-// json writes a JSON document.
-func (p *program) json(v any) error { return writeJSON(p.out, v, "  ") }
 
 // writeJSON writes a JSON document in which a terminal shows every character.
 func writeJSON(out io.Writer, v any, indent string) error {

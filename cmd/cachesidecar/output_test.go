@@ -49,7 +49,8 @@ func TestNothingMovesTheCursor(t *testing.T) {
 	stats.L1.Limit, stats.LeaseTokens.Issued = 1, 1
 	var out bytes.Buffer
 	page := &view{by: &orders[0]}
-	now := &sample{here: evil, alone: evil, nodes: []cachesidecar.Stats{stats}, members: list, missing: all.Missing, hotRefused: evil, err: errors.New(evil)}
+	now := &sample{ClusterStats: all, here: evil, alone: evil, members: list, hotRefused: evil, err: errors.New(evil)}
+	now.Nodes = []cachesidecar.Stats{stats}
 	pages := map[string]func() error{
 		"stats":           func() error { out.WriteString(statsText(&stats, nil)); return nil },
 		"stats --cluster": func() error { out.WriteString(clusterText(&all)); return nil },

@@ -30,32 +30,33 @@ const (
 	maxReports = 1000    // mistakes that are reported
 )
 
-// parseConfig reads YAML. The error is a list of problems. What is wrong counts as left
-// out in cfg, so that the rest can be checked.
-func parseConfig(b []byte) (cfg fileConfig, err error) {
+// parseConfig reads YAML. What is wrong counts as left out, so that the rest can be checked.
+func parseConfig(b []byte) (cfg fileConfig) {
 	cfg = newConfig()
 	if len(b) > maxConfig {
-		return cfg, problems{{Text: fmt.Sprintf("the file has more than %d bytes", maxConfig)}}
+		cfg.wrong = problems{{Text: fmt.Sprintf("the file has more than %d bytes", maxConfig)}}
+		return cfg
 	}
-	root, err := document(b)
-	if root == nil || err != nil {
-		return cfg, err
+	root, wrong := document(b)
+	if root == nil {
+		cfg.wrong = wrong
+		return cfg
 	}
 	c := checker{seen: map[visit]bool{}}
-	if !c.shape(root, 0) {
-		return cfg, c.mistakes
+	if c.shape(root, 0) {
+		c.value(&root, field{typ: reflect.TypeFor[fileConfig]()})
+		cfg.sources.root = root
+		if err := root.Decode(&cfg); err != nil && len(c.mistakes) == 0 {
+			c.mistakes = append(c.mistakes, plain(err))
+		}
 	}
-	c.value(&root, field{typ: reflect.TypeFor[fileConfig]()})
-	cfg.sources.root = root
-	if err := root.Decode(&cfg); err != nil && len(c.mistakes) == 0 {
-		c.mistakes = append(c.mistakes, plain(err))
-	}
-	c.mistakes = append(c.mistakes, cfg.complete()...)
-	return cfg, c.mistakes.orNil()
+	cfg.wrong = c.mistakes
+	cfg.complete()
+	return cfg
 }
 
-// document parses a file of one document. It returns nil if the file is empty.
-func document(b []byte) (*yaml.Node, error) {
+// document parses a file of one document. It returns nil if the file is empty, or if it cannot be parsed.
+func document(b []byte) (*yaml.Node, problems) {
 	d := yaml.NewDecoder(bytes.NewReader(b))
 	var root, next yaml.Node
 	if err := d.Decode(&root); errors.Is(err, io.EOF) {
@@ -165,7 +166,7 @@ func (c *checker) value(slot **yaml.Node, f field) {
 	at := visit{n, f.typ}
 	if good, ok := c.seen[at]; ok {
 		if !good {
-			*slot = nothing(line)
+			*slot = nullNode(line)
 		}
 		return
 	}
@@ -182,12 +183,12 @@ func (c *checker) value(slot **yaml.Node, f field) {
 		c.seen[at] = c.single(n, f, line)
 	}
 	if !c.seen[at] {
-		*slot = nothing(line)
+		*slot = nullNode(line)
 	}
 }
 
-// nothing stands in the place of a value that is wrong: the default.
-func nothing(line int) *yaml.Node {
+// nullNode stands in the place of a value that is wrong: the default.
+func nullNode(line int) *yaml.Node {
 	return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!null", Value: "null", Line: line}
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -73,9 +74,9 @@ func configOf(t *testing.T, args ...string) (cfg fileConfig, err error) {
 	t.Helper()
 	var out bytes.Buffer
 	app := (&program{in: strings.NewReader(""), out: &out, err: &out}).app()
-	find(app.Commands, "run").Action = func(c *cli.Context) (err error) {
+	app.Command("run").Action = func(c *cli.Context) (err error) {
 		cfg, err = runConfig(c)
-		return err
+		return cmp.Or(err, cfg.wrong.orNil())
 	}
 	err = app.RunContext(context.Background(), append([]string{"cachesidecar", "run"}, args...))
 	return cfg, err

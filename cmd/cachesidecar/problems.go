@@ -104,15 +104,12 @@ func (list problems) sort() {
 	})
 }
 
-// A message names its setting first: "l2_size 1 B: give …", "namespace a: quota 1 B: …",
-// "access: users: read: …". These match the namespace and the next name.
-var (
-	namespaceFirst = regexp.MustCompile(`^namespace ("(?:[^"\\]|\\.)*"|[^ :]+):? `)
-	nameFirst      = regexp.MustCompile(`^([A-Za-z0-9_.*-]+)(:? |$)`)
-)
+// namespaceFirst matches the namespace that a message begins with.
+var namespaceFirst = regexp.MustCompile(`^namespace ("(?:[^"\\]|\\.)*"|[^ :]+):? `)
 
 // settingOf returns the path of the setting that a message of Config.Check names, such as
-// namespaces.a.limits.rate; "" if it names none.
+// namespaces.a.limits.rate; "" if it names none. A message names its setting first: "l2_size 1 B: give …",
+// "namespace a: quota 1 B: …", "access: users: read: …".
 func settingOf(text string) string {
 	var path []string
 	at := field{typ: reflect.TypeFor[fileConfig]()}
@@ -124,17 +121,14 @@ func settingOf(text string) string {
 		path, at = []string{"namespaces", name}, field{typ: reflect.TypeFor[fileNamespace]()}
 		text = text[len(m[0]):]
 	}
-	for {
-		m := nameFirst.FindStringSubmatch(text)
-		if m == nil {
-			break
-		}
-		names := strings.Split(m[1], ".")
+	for part := range strings.SplitSeq(text, ": ") {
+		word, _, more := strings.Cut(part, " ")
+		names := strings.Split(word, ".")
 		if inner(at.typ).Kind() == reflect.Map { // whose names may have dots
-			if m[2] != ": " {
+			if more {
 				break
 			}
-			names = m[1:2]
+			names = []string{word}
 		}
 		for _, name := range names {
 			next, ok := at.member(name)
@@ -143,7 +137,7 @@ func settingOf(text string) string {
 			}
 			path, at = append(path, name), next
 		}
-		if text = text[len(m[0]):]; m[2] != ": " {
+		if more {
 			break
 		}
 	}
@@ -247,10 +241,10 @@ func (s *sources) of(path string) string {
 	return "default"
 }
 
-// check returns all that is wrong with a configuration, beside what was found when it was
-// read, and what only follows from that.
-func (c fileConfig) check(found problems) problems {
+// check returns all that is wrong with a configuration, without what only follows from what was found
+// when it was read.
+func (c fileConfig) check() problems {
 	c.HTTP = cmp.Or(c.HTTP, defaultHTTP)
 	_, err := c.logOptions(false)
-	return c.sources.join(found, errors.Join(err, c.Check()))
+	return c.sources.join(c.wrong, errors.Join(err, c.Check()))
 }

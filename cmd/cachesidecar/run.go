@@ -54,8 +54,7 @@ func (p *program) startLog(o logs.Options) {
 func (p *program) serve(c *cli.Context) error {
 	varyProcessors()
 	cfg, err := runConfig(c)
-	var found problems
-	if err != nil && !errors.As(err, &found) {
+	if err != nil {
 		return err
 	}
 	terminal := isTerminal(p.err)
@@ -65,7 +64,7 @@ func (p *program) serve(c *cli.Context) error {
 	for _, m := range unknownVariables(os.Environ(), cfg.sources.root) {
 		cfg.Log.Warn(m)
 	}
-	if wrong := cfg.check(found); len(wrong) > 0 {
+	if wrong := cfg.check(); len(wrong) > 0 {
 		return &usageError{wrong.Error(), wrong}
 	}
 	r := &reloader{read: func() (fileConfig, error) { return runConfig(c) }, log: p.log, terminal: terminal}
@@ -223,11 +222,10 @@ const maxChangeLines = 64
 // apply puts the configuration into effect as it is now.
 func (r *reloader) apply(ctx context.Context) (changes cachesidecar.Changes, err error) {
 	cfg, err := r.read()
-	var found problems
-	if err != nil && !errors.As(err, &found) {
+	if err != nil {
 		return changes, err
 	}
-	if wrong := cfg.check(found); len(wrong) > 0 {
+	if wrong := cfg.check(); len(wrong) > 0 {
 		return changes, wrong
 	}
 	options, err := cfg.logOptions(r.terminal)

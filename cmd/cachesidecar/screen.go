@@ -79,33 +79,21 @@ func jobControl() bool {
 	return err == nil && err2 == nil && own == parents
 }
 
-// keyWait is how long the end of readKeys may take.
-const keyWait = 50 * time.Millisecond
-
-// readKeys sends the keys that are pressed, until ctx or the terminal ends. Then it closes pressed.
-func readKeys(ctx context.Context, in int, pressed chan<- byte) {
+// readKeys sends the keys that are pressed, until ctx or the terminal ends. Then it closes pressed. It notices the
+// end of ctx with the next key: only the end of the process, which is near, can interrupt a read.
+func readKeys(ctx context.Context, in *os.File, pressed chan<- byte) {
 	defer close(pressed)
 	b := make([]byte, 64)
-	for ctx.Err() == nil {
-		var ready unix.FdSet
-		ready.Set(in)
-		wait := unix.NsecToTimeval(keyWait.Nanoseconds())
-		if n, err := unix.Select(in+1, &ready, nil, nil, &wait); err == unix.EINTR || err == nil && n == 0 {
-			continue
-		} else if err != nil {
-			return
-		}
-		n, err := unix.Read(in, b)
-		if err == unix.EINTR || err == unix.EAGAIN {
-			continue
-		}
-		if err != nil || n == 0 {
+	for {
+		n, err := in.Read(b)
+		if err != nil {
 			return
 		}
 		for _, c := range singleKeys(b[:n]) {
 			select {
 			case pressed <- c:
 			case <-ctx.Done():
+				return
 			}
 		}
 	}

@@ -108,7 +108,11 @@ func clusterText(all *cachesidecar.ClusterStats) string {
 
 // clusterHealth says whether all hosts are well, or what is wrong with them.
 func clusterHealth(all *cachesidecar.ClusterStats) string {
-	wrong := append(hostsWrong(all), ownerless(all)...)
+	var wrong telemetry.Findings
+	for _, m := range all.Missing {
+		wrong.Addf("%s: no answer: %s", m.Node, m.Why)
+	}
+	wrong = slices.Concat(wrong, hostsWrong(all.Nodes), ownerless(all))
 	if len(wrong) == 0 {
 		return fmt.Sprintf("health  %s: %d of %d hosts", telemetry.Serving, len(all.Nodes), len(all.Nodes))
 	}
@@ -125,12 +129,9 @@ func firstOf(list telemetry.Findings, n int, between string) string {
 }
 
 // hostsWrong returns what is wrong with hosts, each time with the name of the host.
-func hostsWrong(all *cachesidecar.ClusterStats) (wrong telemetry.Findings) {
-	for _, m := range all.Missing {
-		wrong.Addf("%s: no answer: %s", m.Node, m.Why)
-	}
-	for i := range all.Nodes {
-		st := &all.Nodes[i]
+func hostsWrong(all []cachesidecar.Stats) (wrong telemetry.Findings) {
+	for i := range all {
+		st := &all[i]
 		word, why := telemetry.ConditionOf(st)
 		for j, w := range why {
 			if j == 0 && word == telemetry.NotReady {

@@ -75,6 +75,7 @@ func newTerminal(t *testing.T) *terminal {
 		}
 	}()
 	t.Cleanup(func() {
+		_, _ = ours.WriteString("\n") // ends a read that waits for a key
 		its.Close()
 		<-done
 		ours.Close()

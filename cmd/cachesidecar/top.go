@@ -97,7 +97,7 @@ func topLive(ctx context.Context, t *liveTop, r *sampler) (err error) {
 		return err
 	}
 	pressed := make(chan byte)
-	defer background(ctx, func(ctx context.Context) { readKeys(ctx, int(t.screen.in.Fd()), pressed) })()
+	go readKeys(ctx, t.screen.in, pressed) // ends with the process
 	samples, end := sampling(ctx, r, t.view.interval)
 	defer end()
 	return t.loop(ctx, pressed, samples, signals, continued)
@@ -216,12 +216,13 @@ func (v *view) frame(now, last *sample, width, height int) []string {
 	if foot != "" {
 		room -= 2
 	}
-	lines := head
+	lines, heads := head, map[int]bool{}
 	for i, table := range tables { // what a table does not need is for those below it
 		if n := max(room/(len(tables)-i), 0); height > 0 && len(table)-1 > n {
 			table = shorten(table, n, i < len(tables)-1)
 		}
 		room -= len(table) - 1
+		heads[len(lines)+1] = true
 		lines = append(append(lines, ""), table...)
 	}
 	if foot != "" {
@@ -232,25 +233,16 @@ func (v *view) frame(now, last *sample, width, height int) []string {
 	}
 	for i, line := range lines {
 		lines[i] = cut(logs.Plain(line), width)
-		if v.bold && isHead(line) {
+		if v.bold && heads[i] {
 			lines[i] = "\x1b[1m" + lines[i] + "\x1b[0m"
 		}
 	}
 	return lines
 }
 
-func isHead(line string) bool {
-	for _, head := range []string{"HOST ", "NAMESPACE ", "HOTTEST "} {
-		if strings.HasPrefix(line, head) {
-			return true
-		}
-	}
-	return false
-}
-
 // head returns the lines about everything.
 func (v *view) head(now *sample, all *activity, hosts int) []string {
-	answered := fmt.Sprintf("%d of %d hosts", len(now.nodes), hosts)
+	answered := fmt.Sprintf("%d of %d hosts", len(now.Nodes), hosts)
 	if now.alone != "" {
 		answered = "this host only"
 	}
@@ -258,7 +250,7 @@ func (v *view) head(now *sample, all *activity, hosts int) []string {
 		fmt.Sprintf("cachesidecar top on %s: %s, every %v, by %s, at %s",
 			cmp.Or(now.here, "no host"), answered, v.interval, v.by.name, now.at.Format(time.TimeOnly)),
 		fmt.Sprintf("%s reads/s, %s hits, %s writes/s, %s loads/s, %s errors/s, %s entries, %s of %s",
-			perSecond(all.reads), ratio(all.hits), perSecond(all.writes), perSecond(all.loads), perSecond(all.errors),
+			perSecond(all.Reads), ratio(all.Hits), perSecond(all.Writes), perSecond(all.Loads), perSecond(all.Errors),
 			count(all.entries), size(all.used), size(all.limit)),
 	}
 	if now.alone != "" {
@@ -283,17 +275,19 @@ func (v *view) table(title string, list []activity, width int, ofHosts bool) []s
 	for i := range list {
 		a := &list[i]
 		name := cut(logs.Plain(a.name), max(minName, width-columnsBeside))
-		reads, writes, hits := perSecond(a.reads), perSecond(a.writes), ratio(a.hits)
-		loads, errors := perSecond(a.loads), perSecond(a.errors)
+		reads, writes, hits := perSecond(a.Reads), perSecond(a.Writes), ratio(a.Hits)
+		loads, errors := perSecond(a.Loads), perSecond(a.Errors)
+		memory := size(a.used)
+		if a.limit > 0 {
+			memory += " of " + size(a.limit)
+		}
 		switch {
 		case ofHosts && a.silent != "":
 			t.row(name, a.state, a.silent)
 		case ofHosts: // the memory of the host's limit, which is alike on all
 			t.row(name, a.state, reads, writes, hits, loads, errors, short(a.lag), percent(a.used, a.limit))
-		case a.limit > 0:
-			t.row(name, reads, writes, hits, loads, errors, a.entries, size(a.used)+" of "+size(a.limit))
 		default:
-			t.row(name, reads, writes, hits, loads, errors, a.entries, size(a.used))
+			t.row(name, reads, writes, hits, loads, errors, a.entries, memory)
 		}
 	}
 	return t.lines()

@@ -15,22 +15,22 @@ import (
 
 // sample is what top has read at one time.
 type sample struct {
+	cachesidecar.ClusterStats // of this host alone if it tells of no other
+
 	at         time.Time
 	here       string // this host
-	nodes      []cachesidecar.Stats
 	members    []cachesidecar.Member
-	missing    []cachesidecar.MissingStats
 	alone      string // why there is this host only
 	hot        cachesidecar.HotKeys
 	hotRefused string // why there are no hot keys
-	err        error  // why there is nothing at all
+	err        error  // why the rest is not complete
 }
 
 // wrong returns what is wrong with the hosts that have answered. The table has the others.
 func (s *sample) wrong() telemetry.Findings {
-	wrong := hostsWrong(&cachesidecar.ClusterStats{Nodes: s.nodes})
+	wrong := hostsWrong(s.Nodes)
 	if s.alone == "" && s.err == nil {
-		wrong = append(wrong, ownerless(&cachesidecar.ClusterStats{Nodes: s.nodes, Missing: s.missing})...)
+		wrong = append(wrong, ownerless(&s.ClusterStats)...)
 	}
 	return wrong
 }
@@ -52,70 +52,43 @@ func (r *sampler) read(ctx context.Context) sample {
 	defer cancel()
 	s := sample{at: time.Now()}
 	st, err := r.cl.Stats(ctx)
-	if err != nil {
-		return sample{at: s.at, err: err}
-	}
-	s.here, s.nodes = st.Node, []cachesidecar.Stats{st}
-	if r.alone == "" {
-		all, err := r.cl.ClusterStats(ctx)
-		switch {
-		case refusal(err):
-			r.alone = err.Error()
-		case err != nil:
-			return sample{at: s.at, err: err}
-		default:
-			s.nodes, s.missing = all.Nodes, all.Missing
+	s.here, s.Nodes = st.Node, []cachesidecar.Stats{st}
+	if err == nil && r.alone == "" {
+		var all cachesidecar.ClusterStats
+		if all, err = r.cl.ClusterStats(ctx); err == nil {
+			s.ClusterStats = all
 		}
+		r.alone, err = refused(err)
 	}
-	s.alone = r.alone
-	if s.members, err = r.cl.Members(ctx); err != nil && !refusal(err) {
-		return sample{at: s.at, err: err}
+	if err == nil {
+		s.members, err = r.cl.Members(ctx)
+		_, err = refused(err)
 	}
-	if r.hotRefused == "" {
+	if err == nil && r.hotRefused == "" {
 		s.hot, err = r.cl.Hot(ctx, cachesidecar.HotOptions{N: maxHot})
-		switch {
-		case refusal(err):
-			r.hotRefused = err.Error()
-		case err != nil:
-			return sample{at: s.at, err: err}
-		}
+		r.hotRefused, err = refused(err)
 	}
-	s.hotRefused = r.hotRefused
+	s.alone, s.hotRefused, s.err = r.alone, r.hotRefused, err
 	return s
 }
 
-// refusal reports whether a sidecar refuses a question of this user, or does not know it.
-func refusal(err error) bool {
-	return errors.Is(err, cachesidecar.ErrUnauthorized) || errors.Is(err, cachesidecar.ErrUnsupported)
+// refused says why a sidecar refuses a question of this user, or does not know it. Another error it returns.
+func refused(err error) (why string, other error) {
+	if errors.Is(err, cachesidecar.ErrUnauthorized) || errors.Is(err, cachesidecar.ErrUnsupported) {
+		return err.Error(), nil
+	}
+	return "", err
 }
 
-// activity is a line of top: a host or a namespace. Rates are per second; a negative one
-// is not known yet.
+// activity is a line of top: a host or a namespace. A negative rate is not known yet.
 type activity struct {
+	telemetry.Rates
 	name, state string
-
-	reads, writes, loads, errors float64
-	hits                         float64 // of the reads; 0 to 1
-	used, limit                  int64   // bytes
-	entries                      int64
-	lag                          time.Duration
-	silent                       string // why there are no numbers
-	trouble                      bool   // it should answer, and does not
-}
-
-// rates fills in the rates between two readings of the same counters. Zero seconds: there is one reading.
-func (a *activity) rates(now, last *cachesidecar.NamespaceStats, seconds float64) {
-	if seconds <= 0 {
-		a.reads, a.writes, a.loads, a.errors, a.hits = -1, -1, -1, -1, -1
-		return
-	}
-	rate := func(now, last int64) float64 { return max(float64(now-last), 0) / seconds }
-	a.reads, a.writes = rate(now.Reads(), last.Reads()), rate(now.Writes+now.Deletes, last.Writes+last.Deletes)
-	a.loads, a.errors = rate(now.Loads.Loads, last.Loads.Loads), rate(now.Errors, last.Errors)
-	a.hits = -1
-	if a.reads > 0 {
-		a.hits = rate(now.Hits, last.Hits) / a.reads
-	}
+	used, limit int64 // bytes
+	entries     int64
+	lag         time.Duration
+	silent      string // why there are no numbers
+	trouble     bool   // it should answer, and does not
 }
 
 // hosts returns a line for each host that is known: those that answered, and those that
@@ -125,8 +98,8 @@ func hosts(now, last *sample) (list []activity) {
 	for _, m := range now.members {
 		states[m.Node] = m
 	}
-	for i := range now.nodes {
-		st := &now.nodes[i]
+	for i := range now.Nodes {
+		st := &now.Nodes[i]
 		a := activity{
 			name: st.Node, state: cmp.Or(states[st.Node].State, "in"),
 			used: st.L2.Memory.Used, limit: st.L2.Memory.Limit, entries: st.L2.Entries,
@@ -136,11 +109,11 @@ func hosts(now, last *sample) (list []activity) {
 		if l := sameProcess(st, last); l != nil {
 			before, seconds = l.Total(), float64(st.UptimeMS-l.UptimeMS)/1000
 		}
-		a.rates(&t, &before, seconds)
+		a.Rates = telemetry.RatesOf(&t, &before, seconds)
 		list = append(list, a)
 		delete(states, st.Node)
 	}
-	for _, m := range now.missing {
+	for _, m := range now.Missing {
 		state := cmp.Or(states[m.Node].State, "missing")
 		list = append(list, activity{name: m.Node, state: state, silent: "no answer: " + m.Why, trouble: true})
 		delete(states, m.Node)
@@ -157,8 +130,8 @@ func sameProcess(st *cachesidecar.Stats, last *sample) *cachesidecar.Stats {
 	if last == nil {
 		return nil
 	}
-	for i := range last.nodes {
-		l := &last.nodes[i]
+	for i := range last.Nodes {
+		l := &last.Nodes[i]
 		if l.Node == st.Node && l.Process.PID == st.Process.PID && l.UptimeMS < st.UptimeMS {
 			return l
 		}
@@ -169,25 +142,24 @@ func sameProcess(st *cachesidecar.Stats, last *sample) *cachesidecar.Stats {
 // namespaceActivities returns a line for each namespace, and one for all. The rates are those of the
 // hosts that have answered in both samples.
 func namespaceActivities(now, last *sample) (list []activity, sum activity) {
-	var all, counted, before cachesidecar.ClusterStats
+	var counted, before cachesidecar.ClusterStats
 	seconds := 0.0
-	for _, st := range now.nodes {
-		all.Nodes = append(all.Nodes, st)
+	for _, st := range now.Nodes {
 		if l := sameProcess(&st, last); l != nil {
 			counted.Nodes, before.Nodes = append(counted.Nodes, st), append(before.Nodes, *l)
 			seconds = max(seconds, float64(st.UptimeMS-l.UptimeMS)/1000)
 		}
 	}
-	total, a, b := all.Total(), counted.Total(), before.Total()
+	total, a, b := now.Total(), counted.Total(), before.Total()
 	for i := range total.Namespaces {
 		ns := &total.Namespaces[i]
 		line := activity{name: ns.Name, used: ns.Bytes, limit: ns.Quota, entries: ns.Entries}
-		line.rates(space(&a, ns.Name), space(&b, ns.Name), seconds)
+		line.Rates = telemetry.RatesOf(space(&a, ns.Name), space(&b, ns.Name), seconds)
 		list = append(list, line)
 	}
 	sum = activity{used: total.L2.Memory.Used, limit: total.L2.Memory.Limit, entries: total.L2.Entries}
 	inA, inB := a.Total(), b.Total()
-	sum.rates(&inA, &inB, seconds)
+	sum.Rates = telemetry.RatesOf(&inA, &inB, seconds)
 	return list, sum
 }
 
@@ -209,11 +181,11 @@ type order struct {
 }
 
 var orders = []order{
-	{'r', "reads", func(a *activity) float64 { return a.reads }},
-	{'w', "writes", func(a *activity) float64 { return a.writes }},
-	{'h', "misses", func(a *activity) float64 { return a.reads * (1 - max(a.hits, 0)) }},
-	{'l', "loads", func(a *activity) float64 { return a.loads }},
-	{'e', "errors", func(a *activity) float64 { return a.errors }},
+	{'r', "reads", func(a *activity) float64 { return a.Reads }},
+	{'w', "writes", func(a *activity) float64 { return a.Writes }},
+	{'h', "misses", func(a *activity) float64 { return a.Reads * (1 - max(a.Hits, 0)) }},
+	{'l', "loads", func(a *activity) float64 { return a.Loads }},
+	{'e', "errors", func(a *activity) float64 { return a.Errors }},
 	{'g', "lag", func(a *activity) float64 { return float64(a.lag) }},
 	{'m', "memory", func(a *activity) float64 { return float64(a.used) }},
 	{'n', "name", nil},

@@ -11,6 +11,7 @@ import (
 	"github.com/rivo/uniseg"
 
 	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/telemetry"
 )
 
 // busyHost returns the statistics of a host that has served for some seconds, at so many
@@ -30,16 +31,16 @@ func busyHost(node string, seconds, reads int64) cachesidecar.Stats {
 // twoSamples returns samples of two hosts that answer and one that does not, 2 s apart.
 func twoSamples() (now, last *sample) {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	last = &sample{at: at, here: "a", nodes: []cachesidecar.Stats{busyHost("a", 10, 1000), busyHost("b", 10, 3000)}}
-	now = &sample{
+	last, now = &sample{at: at, here: "a"}, &sample{
 		at: at.Add(2 * time.Second), here: "a",
-		nodes:   []cachesidecar.Stats{busyHost("a", 12, 1000), busyHost("b", 12, 3000)},
 		members: []cachesidecar.Member{{Node: "a", State: "in"}, {Node: "b", State: "out"}, {Node: "c", State: "missing"}},
-		missing: []cachesidecar.MissingStats{{Node: "c", Why: "connection refused"}},
 		hot: cachesidecar.HotKeys{WindowMS: 10_000, Reads: 40_000, Keys: []cachesidecar.HotKey{
 			{Namespace: "pages", Key: "start", Reads: 10_000, Share: 0.25},
 		}},
 	}
+	last.Nodes = []cachesidecar.Stats{busyHost("a", 10, 1000), busyHost("b", 10, 3000)}
+	now.Nodes = []cachesidecar.Stats{busyHost("a", 12, 1000), busyHost("b", 12, 3000)}
+	now.Missing = []cachesidecar.MissingStats{{Node: "c", Why: "connection refused"}}
 	return now, last
 }
 
@@ -66,7 +67,7 @@ q quit; order by: r reads  w writes  h misses  l loads  e errors  g lag  m memo�
 		t.Errorf("got:\n%s\nwant:\n%s", got, want)
 	}
 	// Without an earlier sample there are no rates; a restarted process has none either.
-	now.nodes[0].Process.PID = 8
+	now.Nodes[0].Process.PID = 8
 	page := strings.Join(v.frame(now, last, 200, 0), "\n")
 	if !strings.Contains(page, "a     in             -        -      -") || !strings.Contains(page, "\n3000 reads/s, 75.0% hits") {
 		t.Errorf("a restarted host has rates:\n%s", page)
@@ -74,7 +75,7 @@ q quit; order by: r reads  w writes  h misses  l loads  e errors  g lag  m memo�
 	if page := strings.Join(v.frame(now, nil, 200, 0), "\n"); !strings.Contains(page, "\n- reads/s, - hits") {
 		t.Errorf("rates of one sample:\n%s", page)
 	}
-	now.nodes[0].NotReady = "alone: no other host answers (b)"
+	now.Nodes[0].NotReady = "alone: no other host answers (b)"
 	now.alone, now.hotRefused, now.err = "unauthorized: x", "unsupported: y", errors.New("gone")
 	page = strings.Join(v.frame(now, last, 200, 0), "\n")
 	for _, want := range []string{"this host only", "other hosts: unauthorized: x", "not available: unsupported: y", "NO ANSWER: gone", "a: not ready: alone: no other host answers (b)"} {
@@ -89,7 +90,7 @@ func TestTopFits(t *testing.T) {
 	now, last := twoSamples()
 	for i := range 50 {
 		name := strings.Repeat("日本語é", 1+i%9) + fmt.Sprint(i)
-		now.nodes = append(now.nodes, busyHost(name, 12, int64(i)*100_000))
+		now.Nodes = append(now.Nodes, busyHost(name, 12, int64(i)*100_000))
 		now.hot.Keys = append(now.hot.Keys, cachesidecar.HotKey{Namespace: strings.Repeat("n", 64), Key: strings.Repeat("👨‍👩‍👧🇩🇪", i), Reads: 5})
 	}
 	v := &view{interval: time.Second, by: &orders[0], prompt: true}
@@ -120,9 +121,9 @@ func TestTopFits(t *testing.T) {
 func TestTopOrders(t *testing.T) {
 	list := func() []activity {
 		return []activity{
-			{name: "a", reads: 5, writes: 1, hits: 1, loads: 2, errors: 0, lag: 3, used: 1},
-			{name: "b", reads: 9, writes: 0, hits: 0.9, loads: 0, errors: 0, lag: 1, used: 3},
-			{name: "c", reads: -1, writes: -1, hits: -1, loads: -1, errors: 4, lag: 0, used: 2},
+			{name: "a", Rates: telemetry.Rates{Reads: 5, Writes: 1, Hits: 1, Loads: 2, Errors: 0}, lag: 3, used: 1},
+			{name: "b", Rates: telemetry.Rates{Reads: 9, Writes: 0, Hits: 0.9, Loads: 0, Errors: 0}, lag: 1, used: 3},
+			{name: "c", Rates: telemetry.Rates{Reads: -1, Writes: -1, Hits: -1, Loads: -1, Errors: 4}, lag: 0, used: 2},
 			{name: "d", silent: "no answer", trouble: true},
 		}
 	}

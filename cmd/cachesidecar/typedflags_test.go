@@ -26,7 +26,7 @@ func TestTimesOfDays(t *testing.T) {
 	}
 	var timeout time.Duration
 	app := (&program{}).app()
-	find(app.Commands, "members").Action = func(c *cli.Context) error {
+	app.Command("members").Action = func(c *cli.Context) error {
 		timeout = c.Duration("timeout")
 		return nil
 	}

@@ -134,11 +134,10 @@ func reorder(app *cli.App, args []string) []string {
 		return args
 	}
 	out, rest := args[:1:1], args[1:]
-	help, flags, commands := false, app.Flags, app.Commands
-	for len(rest) > 0 && len(commands) > 0 { // down to the command that the arguments belong to
-		c := find(commands, rest[0])
-		if c != nil {
-			out, flags, commands = append(out, rest[0]), c.Flags, c.Subcommands
+	help, at := false, &cli.Command{Flags: app.Flags, Subcommands: app.Commands}
+	for len(rest) > 0 && len(at.Subcommands) > 0 { // down to the command that the arguments belong to
+		if c := at.Command(rest[0]); c != nil {
+			out, at = append(out, rest[0]), c
 		} else if isHelp(rest[0]) {
 			help = true
 		} else {
@@ -146,7 +145,7 @@ func reorder(app *cli.App, args []string) []string {
 		}
 		rest = rest[1:]
 	}
-	unknown := len(rest) > 0 && len(commands) > 0 && !isFlag(rest[0])
+	unknown := len(rest) > 0 && len(at.Subcommands) > 0 && !isFlag(rest[0])
 	switch {
 	case help && unknown:
 		return append(out, rest[0])
@@ -170,7 +169,7 @@ func reorder(app *cli.App, args []string) []string {
 			return append(out, a) // cli would treat the arguments as topics
 		}
 		out = append(out, a)
-		if !strings.Contains(a, "=") && takesValue(flags, strings.TrimLeft(a, "-")) {
+		if !strings.Contains(a, "=") && takesValue(at.Flags, strings.TrimLeft(a, "-")) {
 			if i++; i == len(rest) {
 				return out // "--" would be taken as the missing value
 			}
@@ -181,15 +180,6 @@ func reorder(app *cli.App, args []string) []string {
 		return out
 	}
 	return append(append(out, "--"), words...)
-}
-
-func find(commands []*cli.Command, name string) *cli.Command {
-	for _, c := range commands {
-		if c.HasName(name) {
-			return c
-		}
-	}
-	return nil
 }
 
 func isFlag(a string) bool {
@@ -203,8 +193,8 @@ func isHelp(a string) bool {
 
 func takesValue(flags []cli.Flag, name string) bool {
 	for _, f := range flags {
-		if _, isBool := f.(*cli.BoolFlag); slices.Contains(f.Names(), name) {
-			return !isBool
+		if slices.Contains(f.Names(), name) {
+			return f.(cli.DocGenerationFlag).TakesValue()
 		}
 	}
 	return false

@@ -17,6 +17,7 @@ import (
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
 	"github.com/cachesidecar/cachesidecar/internal/logs"
+	"github.com/cachesidecar/cachesidecar/internal/settings"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -252,10 +253,10 @@ func (p *program) set(c *cli.Context) error {
 		default:
 			v, err = cl.Set(ctx, key, value, o)
 		}
-		if err == nil && c.Bool("json") {
-			return p.json(stored{key, v})
+		if err != nil {
+			return ofKey(key, err)
 		}
-		return ofKey(key, err)
+		return p.show(c, stored{key, v}, "")
 	})
 }
 
@@ -298,13 +299,10 @@ func (p *program) del(ctx context.Context, c *cli.Context, cl *client.Client) er
 	if n == 0 {
 		missing = errStatus1
 	}
-	if c.Bool("json") {
-		return cmp.Or(p.json(map[string]any{"deleted": n}), missing)
-	}
-	if missing != nil {
+	if missing != nil && !c.Bool("json") {
 		writeMissing(p.err, strings.Join(keys, ", "), cachesidecar.ErrNotFound)
 	}
-	return missing
+	return cmp.Or(p.show(c, map[string]any{"deleted": n}, ""), missing)
 }
 
 func (p *program) touch(ctx context.Context, c *cli.Context, cl *client.Client) (missing error) {
@@ -360,24 +358,15 @@ func (p *program) ttl(ctx context.Context, c *cli.Context, cl *client.Client) er
 	})
 }
 
-// timeLeft formats a remaining TTL as a time that --ttl accepts: in milliseconds below a
-// second, else in seconds, minutes, hours and days.
+// timeLeft formats a remaining TTL as a time that --ttl accepts: in whole seconds, below one second in
+// milliseconds.
 func timeLeft(ttl time.Duration) string {
+	unit := time.Second
 	switch {
 	case ttl == 0:
 		return "no expiry"
 	case ttl < time.Second:
-		return ttl.Truncate(time.Millisecond).String()
+		unit = time.Millisecond
 	}
-	var text strings.Builder
-	for _, u := range []struct {
-		unit string
-		is   time.Duration
-	}{{"d", 24 * time.Hour}, {"h", time.Hour}, {"m", time.Minute}, {"s", time.Second}} {
-		if n := ttl / u.is; n > 0 {
-			fmt.Fprintf(&text, "%d%s", n, u.unit)
-			ttl -= n * u.is
-		}
-	}
-	return text.String()
+	return settings.TimeText(ttl.Truncate(unit))
 }

@@ -143,8 +143,8 @@ func (w *warmer) run(ctx context.Context, list *keyList, at *position) error {
 		if err != nil || len(keys) == 0 {
 			return errors.Join(err, at.write())
 		}
-		became, err := w.chunk(ctx, keys)
-		at.move(list.read-int64(len(keys)), keys, became)
+		results, err := w.chunk(ctx, keys)
+		at.move(list.read-int64(len(keys)), keys, results)
 		if err != nil {
 			return errors.Join(err, at.write())
 		}
@@ -156,8 +156,8 @@ func (w *warmer) run(ctx context.Context, list *keyList, at *position) error {
 
 // chunk asks for some keys. An error ends the run; keys that were not asked for because
 // of it are pending.
-func (w *warmer) chunk(ctx context.Context, keys []string) (became []uint8, err error) {
-	became = make([]uint8, len(keys))
+func (w *warmer) chunk(ctx context.Context, keys []string) (results []uint8, err error) {
+	results = make([]uint8, len(keys))
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(w.concurrency)
 	for i, key := range keys {
@@ -169,11 +169,11 @@ func (w *warmer) chunk(ctx context.Context, keys []string) (became []uint8, err 
 			if b == pending {
 				return why
 			}
-			became[i] = b
+			results[i] = b
 			return w.tally(key, b, why)
 		})
 	}
-	return became, g.Wait()
+	return results, g.Wait()
 }
 
 // tally counts a key. It returns an error if too many keys in a row have failed.
@@ -202,19 +202,19 @@ const maxFailures = 10
 
 // key loads a key if it is not in the cache. An error with the result pending ends the
 // run.
-func (w *warmer) key(ctx context.Context, key string) (became uint8, err error) {
-	became = there
+func (w *warmer) key(ctx context.Context, key string) (result uint8, err error) {
+	result = present
 	err = w.get(ctx, key, cachesidecar.GetOptions{NoLoad: true})
 	if errors.Is(err, cachesidecar.ErrNotFound) && !errors.Is(err, cachesidecar.ErrAbsent) {
 		if err := w.loads.Wait(ctx); err != nil {
 			return pending, err
 		}
-		became = loaded
+		result = loaded
 		err = w.get(ctx, key, cachesidecar.GetOptions{})
 	}
 	switch {
 	case err == nil:
-		return became, nil
+		return result, nil
 	case errors.Is(err, cachesidecar.ErrAbsent):
 		return absent, nil
 	case ctx.Err() != nil, errors.Is(err, cachesidecar.ErrUnavailable) && !errors.Is(err, cachesidecar.ErrNoOwner):
@@ -249,7 +249,7 @@ func (p *program) warmed(
 	}
 	r := warmed{
 		PassedOver: passed,
-		Loaded:     w.count[loaded], There: w.count[there], Absent: w.count[absent], Failed: w.count[failed],
+		Loaded:     w.count[loaded], There: w.count[present], Absent: w.count[absent], Failed: w.count[failed],
 		DurationMS: math.Round(took.Seconds()*1e6) / 1e3,
 	}
 	r.Keys = r.Loaded + r.There + r.Absent + r.Failed

@@ -17,7 +17,7 @@ import (
 const (
 	pending uint8 = iota // not asked for, or not answered
 	loaded
-	there
+	present
 	absent
 	failed
 )
@@ -179,8 +179,8 @@ func (at *position) seek(ctx context.Context, l *keyList) error {
 // move moves the position behind the last key that was answered without failure, up to
 // the first pending key. Failed keys behind it are asked for again. first is the index of
 // keys[0] in the list, from zero.
-func (at *position) move(first int64, keys []string, became []uint8) {
-	for i, b := range became {
+func (at *position) move(first int64, keys []string, results []uint8) {
+	for i, b := range results {
 		if b == pending {
 			return
 		}

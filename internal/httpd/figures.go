@@ -19,9 +19,8 @@ const (
 
 // point has the figures of one sample.
 type point struct {
-	reads, writes, loads, errors float64 // per second
-	hits                         float64 // share of the reads, 0 to 1; -1: no reads
-	p50, p99                     time.Duration
+	telemetry.Rates
+	p50, p99 time.Duration
 }
 
 // history has the last points, the oldest first.
@@ -67,27 +66,27 @@ func (h *history) line(top float64, figure func(*point) float64) string {
 // tiles returns the first row of the page.
 func tiles(v *view, s *telemetry.Snapshot, p point, h *history) []tile {
 	hits, p99, p50 := "–", "–", "of the batches of requests"
-	if p.hits >= 0 {
-		hits = percent(p.hits)
+	if p.Hits >= 0 {
+		hits = percent(p.Hits)
 	}
 	if p.p99 > 0 {
 		p99, p50 = short(p.p99), "p50 "+short(p.p50)+", of batches"
 	}
 	hosts := "this host only"
-	if v.Lag != "" {
+	if !s.Stats.Cluster.Alone {
 		hosts = v.States
 	}
 	return []tile{
-		{"reads per second", perSecond(p.reads), "keys read by apps of this host",
-			h.line(0, func(p *point) float64 { return p.reads })},
-		{"hits", hits, "of the reads, from the cache", h.line(1, func(p *point) float64 { return p.hits })},
+		{"reads per second", perSecond(p.Reads), "keys read by apps of this host",
+			h.line(0, func(p *point) float64 { return p.Reads })},
+		{"hits", hits, "of the reads, from the cache", h.line(1, func(p *point) float64 { return p.Hits })},
 		{"p99 latency", p99, p50,
 			h.line(0, func(p *point) float64 { return float64(p.p99) })},
-		{"writes per second", perSecond(p.writes), "deletions included",
-			h.line(0, func(p *point) float64 { return p.writes })},
-		{"loads per second", perSecond(p.loads), "from origins", h.line(0, func(p *point) float64 { return p.loads })},
-		{"errors per second", perSecond(p.errors), "of all requests",
-			h.line(0, func(p *point) float64 { return p.errors })},
+		{"writes per second", perSecond(p.Writes), "deletions included",
+			h.line(0, func(p *point) float64 { return p.Writes })},
+		{"loads per second", perSecond(p.Loads), "from origins", h.line(0, func(p *point) float64 { return p.Loads })},
+		{"errors per second", perSecond(p.Errors), "of all requests",
+			h.line(0, func(p *point) float64 { return p.Errors })},
 		{"entries", count(s.Stats.L2.Entries), count(s.Stats.L1.Entries) + " copies", ""},
 		{"hosts", count(int64(len(s.Members))), hosts, ""},
 	}
@@ -124,14 +123,6 @@ func quantile(now, last []telemetry.Bucket, q float64) time.Duration {
 	return time.Duration(lower * float64(time.Second))
 }
 
-// rate returns the increase of a counter per second; zero if it began anew.
-func rate(now, last int64, seconds float64) float64 {
-	if seconds <= 0 {
-		return 0
-	}
-	return max(float64(now-last), 0) / seconds
-}
-
 func ratio(part, all int64) float64 {
 	if all <= 0 {
 		return 0
@@ -147,7 +138,7 @@ func size(bytes int64) string { return humanize.IBytes(uint64(max(bytes, 0))) }
 
 func perSecond(rate float64) string {
 	switch {
-	case rate == 0:
+	case rate <= 0:
 		return "0"
 	case rate < 0.05:
 		return "< 0.1"

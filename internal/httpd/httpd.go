@@ -117,7 +117,7 @@ func New(c Config) (*Server, error) {
 	s := &Server{gate: newGate(ln, c.MaxConns)}
 	s.SetCallers(c.Callers)
 	s.srv = &http.Server{
-		Handler:           ownNames{s, c.pages(s.hasToken, s.whileAllowed, errorLog)},
+		Handler:           ownNames{s, s.pages(&c, errorLog)},
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       5 * time.Second,
 		WriteTimeout:      writeTime,
@@ -150,14 +150,12 @@ func (s *Server) Run(ctx context.Context) error {
 // pages returns the handler of all pages. With a token set, the health pages stay open
 // but are shortened to the words before a colon for requests without it, since probes can
 // rarely send a token.
-func (c *Config) pages(
-	hasToken func(*http.Request) bool, whileAllowed func(http.Handler) http.Handler, errorLog *log.Logger,
-) http.Handler {
+func (s *Server) pages(c *Config, errorLog *log.Logger) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/livez", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("/readyz", func(w http.ResponseWriter, r *http.Request) {
 		words, ready := c.Ready()
-		if !hasToken(r) {
+		if !s.hasToken(r) {
 			words, _, _ = strings.Cut(words, ":")
 		}
 		if !ready {
@@ -166,13 +164,13 @@ func (c *Config) pages(
 		fmt.Fprintln(w, words)
 	})
 	p := newPage(c.Snapshot, c.MaxConns/4) // the rest is for probes and scrapes
-	mux.Handle("/{$}", requireToken(hasToken, http.HandlerFunc(p.serve)))
-	mux.Handle("/events", whileAllowed(requireToken(hasToken, http.HandlerFunc(p.serveEvents))))
-	mux.Handle("/metrics", requireToken(hasToken, promhttp.HandlerFor(&oneByOne{of: c.Metrics}, promhttp.HandlerOpts{
+	mux.Handle("/{$}", s.requireToken(http.HandlerFunc(p.serve)))
+	mux.Handle("/events", s.whileAllowed(s.requireToken(http.HandlerFunc(p.serveEvents))))
+	mux.Handle("/metrics", s.requireToken(promhttp.HandlerFor(&oneByOne{of: c.Metrics}, promhttp.HandlerOpts{
 		Registry: c.Metrics, ErrorLog: errorLog, MaxRequestsInFlight: 8,
 	})))
 	if c.Profiles != nil {
-		mux.Handle("/debug/pprof/", requireToken(hasToken, c.Profiles))
+		mux.Handle("/debug/pprof/", s.requireToken(c.Profiles))
 	}
 	return mux
 }
@@ -223,9 +221,9 @@ func (d *digest) broughtBy(r *http.Request) bool {
 func (s *Server) hasToken(r *http.Request) bool { return s.callers.Load().token.broughtBy(r) }
 
 // requireToken serves page to requests that bring the token, and refuses the others.
-func requireToken(hasToken func(*http.Request) bool, page http.Handler) http.Handler {
+func (s *Server) requireToken(page http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !hasToken(r) {
+		if !s.hasToken(r) {
 			w.Header()["Www-Authenticate"] = []string{"Bearer", `Basic realm="cachesidecar", charset="UTF-8"`}
 			http.Error(w, needsToken, http.StatusUnauthorized)
 			return

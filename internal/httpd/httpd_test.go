@@ -96,8 +96,9 @@ func TestMetricsOneByOne(t *testing.T) {
 	c := &crowded{}
 	cfg := Config{Metrics: prometheus.NewRegistry()}
 	cfg.Metrics.MustRegister(c)
-	all := func(h http.Handler) http.Handler { return h }
-	pages := cfg.pages(func(*http.Request) bool { return true }, all, log.Default())
+	var s Server
+	s.SetCallers(Callers{})
+	pages := s.pages(&cfg, log.Default())
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {

@@ -8,11 +8,13 @@ import (
 	"fmt"
 	"html/template"
 	"net/http"
+	"reflect"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/logs"
 	"github.com/cachesidecar/cachesidecar/internal/telemetry"
 )
 
@@ -30,8 +32,13 @@ var (
 	//go:embed page.js
 	pageJS string
 
-	templates = template.Must(template.New("page").Parse(pageHTML))
-	policy    = "default-src 'none'; style-src '" + sourceOf(pageCSS) + "'; script-src '" + sourceOf(pageJS) +
+	templates = template.Must(template.New("page").Funcs(template.FuncMap{
+		"plain": logs.Plain, "size": size, "ratio": ratio, "percent": percent, "perSecond": perSecond,
+		"count": func(n reflect.Value) string { return count(n.Int()) },
+		"short": func(us int64) string { return short(time.Duration(us) * time.Microsecond) },
+		"long":  func(ms int64) string { return long(time.Duration(ms) * time.Millisecond) },
+	}).Parse(pageHTML))
+	policy = "default-src 'none'; style-src '" + sourceOf(pageCSS) + "'; script-src '" + sourceOf(pageJS) +
 		"'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 

@@ -43,7 +43,7 @@ func (h *fake) snapshot() (telemetry.Snapshot, bool) {
 	}
 	return telemetry.Snapshot{
 		Stats: st, Members: []cachesidecar.Member{{Node: hostile, Address: hostile, State: "in", Why: hostile}},
-		Reads:   telemetry.Reads{Own: 80 * n, Missing: 20 * n},
+		Tiers:   []telemetry.Tier{{Name: "own entries", Reads: 80 * n}, {Name: "no value", Reads: 20 * n}},
 		Batches: []telemetry.Bucket{{Seconds: 1e-3, Count: uint64(n)}, {Seconds: math.Inf(1), Count: uint64(n)}},
 	}, true
 }
@@ -221,6 +221,13 @@ func TestStreams(t *testing.T) {
 		wg.Wait()
 		_ = srv.Close()
 	})
+}
+
+// len returns how many streams are open.
+func (l *streams) len() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.open)
 }
 
 // TestStreamsOfOneAddress checks that an address which takes all streams loses its own to

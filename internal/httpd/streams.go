@@ -49,9 +49,3 @@ func (l *streams) leave(s *stream) {
 		l.open = slices.Delete(l.open, at, at+1)
 	}
 }
-
-func (l *streams) len() int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return len(l.open)
-}

@@ -9,6 +9,7 @@
 package load
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -60,17 +61,6 @@ type Result struct {
 // PerSecond returns the throughput in requests per second.
 func (r Result) PerSecond() float64 { return float64(r.Requests) / r.Elapsed.Seconds() }
 
-// Add adds the result of another measurement of the same load.
-func (r *Result) Add(o Result) {
-	if r.Latency == nil {
-		r.Latency = newHistogram()
-	}
-	r.Requests += o.Requests
-	r.Hits += o.Hits
-	r.Elapsed += o.Elapsed
-	r.Latency.Merge(o.Latency)
-}
-
 func newHistogram() *hdrhistogram.Histogram { return hdrhistogram.New(100, int64(time.Minute), 3) }
 
 // Load is a set of open connections with prebuilt requests. It can be measured several
@@ -109,32 +99,16 @@ func (l *Load) Close() {
 
 // Run runs the load for warmUp, then for d, and returns the result of the second part.
 func (l *Load) Run(ctx context.Context, warmUp, d time.Duration) (Result, error) {
-	for _, w := range l.workers {
-		w.reset()
-	}
 	begin := time.Now().Add(warmUp)
-	end := begin.Add(d)
-	if err := l.each(ctx, func(w *worker) error { return w.repeat(begin, end) }); err != nil {
-		return Result{}, err
-	}
-	return l.result(d), nil
+	return l.send(ctx, begin, begin.Add(d))
 }
 
 // Once sends every prebuilt batch once.
-func (l *Load) Once(ctx context.Context) (Result, error) {
-	for _, w := range l.workers {
-		w.reset()
-	}
-	begin := time.Now()
-	if err := l.each(ctx, (*worker).once); err != nil {
-		return Result{}, err
-	}
-	return l.result(time.Since(begin)), nil
-}
+func (l *Load) Once(ctx context.Context) (Result, error) { return l.send(ctx, time.Now(), time.Time{}) }
 
-// each runs f for all connections at the same time. When ctx ends, their reads and writes
-// end.
-func (l *Load) each(ctx context.Context, f func(*worker) error) error {
+// send sends batches over all connections at the same time, until a time, and returns the result from begin on.
+// A zero time sends every batch once. When ctx ends, reads and writes end.
+func (l *Load) send(ctx context.Context, begin, until time.Time) (Result, error) {
 	stop := context.AfterFunc(ctx, func() {
 		for _, w := range l.workers {
 			_ = w.nc.SetDeadline(time.Unix(1, 0))
@@ -143,23 +117,21 @@ func (l *Load) each(ctx context.Context, f func(*worker) error) error {
 	defer stop()
 	var g errgroup.Group
 	for _, w := range l.workers {
-		g.Go(func() error { return f(w) })
+		g.Go(func() error { return w.send(begin, until) })
 	}
-	err := g.Wait()
-	if err != nil && ctx.Err() != nil {
-		return ctx.Err()
+	if err := g.Wait(); err != nil {
+		return Result{}, cmp.Or(ctx.Err(), err)
 	}
-	return err
-}
-
-func (l *Load) result(elapsed time.Duration) Result {
-	r := Result{Elapsed: elapsed, Latency: newHistogram()}
+	if until.IsZero() {
+		until = time.Now()
+	}
+	r := Result{Elapsed: until.Sub(begin), Latency: newHistogram()}
 	for _, w := range l.workers {
 		r.Requests += w.requests
 		r.Hits += w.hits
 		r.Latency.Merge(w.latency)
 	}
-	return r
+	return r, nil
 }
 
 // Run opens a load, runs it as configured, and closes it.

@@ -52,48 +52,27 @@ func newWorker(cfg Config, conn int) (*worker, error) {
 	return w, nil
 }
 
-func (w *worker) reset() {
+// send sends the batches in turn until a time, or each once if the time is zero. It counts anew, those that were
+// sent from begin on.
+func (w *worker) send(begin, until time.Time) error {
 	w.requests, w.hits = 0, 0
 	w.latency.Reset()
-}
-
-// repeat sends the batches in turn and counts those sent between begin and end.
-func (w *worker) repeat(begin, end time.Time) error {
-	for {
+	for sent := 0; ; sent++ {
 		start := time.Now()
-		if !start.Before(end) {
+		if until.IsZero() && sent == len(w.batches) || !until.IsZero() && !start.Before(until) {
 			return nil
 		}
 		hits, err := w.exchange(w.batches[w.next])
 		if err != nil {
 			return err
 		}
-		if w.next++; w.next == len(w.batches) {
-			w.next = 0
-		}
+		w.next = (w.next + 1) % len(w.batches)
 		if !start.Before(begin) {
-			w.count(hits, time.Since(start))
+			w.requests += int64(w.pipeline)
+			w.hits += int64(hits)
+			_ = w.latency.RecordValue(int64(time.Since(start))) // fails only above a minute
 		}
 	}
-}
-
-// once sends each batch once.
-func (w *worker) once() error {
-	for _, batch := range w.batches {
-		start := time.Now()
-		hits, err := w.exchange(batch)
-		if err != nil {
-			return err
-		}
-		w.count(hits, time.Since(start))
-	}
-	return nil
-}
-
-func (w *worker) count(hits int, took time.Duration) {
-	w.requests += int64(w.pipeline)
-	w.hits += int64(hits)
-	_ = w.latency.RecordValue(int64(took)) // fails only above a minute
 }
 
 // exchange writes a batch and reads its replies.

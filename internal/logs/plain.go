@@ -1,9 +1,12 @@
 package logs
 
 import (
+	"bytes"
 	"fmt"
+	"strconv"
 	"strings"
 	"unicode"
+	"unicode/utf16"
 	"unicode/utf8"
 )
 
@@ -11,7 +14,7 @@ import (
 // it is: control characters, line ends, marks that change the direction of writing, and
 // bytes that are not UTF-8.
 func Plain(s string) string {
-	if plain(s) {
+	if strings.IndexFunc(s, unprintable) < 0 {
 		return s
 	}
 	var b strings.Builder
@@ -22,18 +25,9 @@ func Plain(s string) string {
 			fmt.Fprintf(&b, `\x%02x`, s[i])
 		case unicode.IsPrint(r):
 			b.WriteString(s[i : i+n])
-		case r == '\n':
-			b.WriteString(`\n`)
-		case r == '\t':
-			b.WriteString(`\t`)
-		case r == '\r':
-			b.WriteString(`\r`)
-		case r < utf8.RuneSelf:
-			fmt.Fprintf(&b, `\x%02x`, r)
-		case r < 1<<16:
-			fmt.Fprintf(&b, `\u%04x`, r)
 		default:
-			fmt.Fprintf(&b, `\U%08x`, r)
+			quoted := strconv.QuoteRune(r)
+			b.WriteString(quoted[1 : len(quoted)-1])
 		}
 		i += n
 	}
@@ -49,15 +43,6 @@ func Lines(s string) string {
 	return strings.Join(list, "\n")
 }
 
-func plain(s string) bool {
-	for i := 0; i < len(s); i++ {
-		if c := s[i]; c < ' ' || c >= 0x7f {
-			return strings.IndexFunc(s[i:], unprintable) < 0
-		}
-	}
-	return true
-}
-
 // unprintable reports whether a rune cannot be printed. This includes the character that
 // Go returns for bytes that are not UTF-8.
 func unprintable(r rune) bool { return r == utf8.RuneError || !unicode.IsPrint(r) }
@@ -67,32 +52,20 @@ func unprintable(r rune) bool { return r == utf8.RuneError || !unicode.IsPrint(r
 // characters. Other unprintable characters occur only in strings, where \u escapes can
 // replace them.
 func JSON(document []byte) []byte {
-	clean := true
-	for i := 0; i < len(document) && clean; {
-		if document[i] < 0x7f {
-			i++
-			continue
-		}
-		r, n := utf8.DecodeRune(document[i:])
-		clean = unicode.IsPrint(r)
-		i += n
-	}
-	if clean {
+	escaped := func(r rune) bool { return r >= 0x7f && !unicode.IsPrint(r) }
+	if bytes.IndexFunc(document, escaped) < 0 {
 		return document
 	}
 	out := make([]byte, 0, len(document)+64)
-	for len(document) > 0 {
-		r, n := utf8.DecodeRune(document)
-		switch {
-		case r < 0x7f, unicode.IsPrint(r):
-			out = append(out, document[:n]...)
-		case r < 1<<16:
+	for _, r := range string(document) {
+		switch high, low := utf16.EncodeRune(r); {
+		case !escaped(r):
+			out = utf8.AppendRune(out, r)
+		case high == unicode.ReplacementChar: // it needs no surrogates
 			out = fmt.Appendf(out, `\u%04x`, r)
 		default:
-			r -= 1 << 16
-			out = fmt.Appendf(out, `\u%04x\u%04x`, 0xd800+r>>10, 0xdc00+r&0x3ff)
+			out = fmt.Appendf(out, `\u%04x\u%04x`, high, low)
 		}
-		document = document[n:]
 	}
 	return out
 }

@@ -37,23 +37,28 @@ func (ns *Namespace) Requests() (all, failed int64) {
 	return all, failed
 }
 
+// Reads returns the number of keys that apps have read, by outcome.
+func (ns *Namespace) Reads() (n [Outcomes]int64) {
+	for _, op := range []wire.Op{wire.OpGet, wire.OpMGet, wire.OpLease, wire.OpMetaGet} {
+		for o := range n {
+			n[o] += ns.Counts[op][o].Load()
+		}
+	}
+	return n
+}
+
 // Stats returns the statistics of every namespace, in the order of their names.
 func (n *Table) Stats() []cachesidecar.NamespaceStats {
 	var list []cachesidecar.NamespaceStats
 	for name, ns := range n.All() {
 		st := n.store.NamespaceStats(ns.ID)
 		t := cachesidecar.NamespaceStats{Name: name, Entries: st.Entries, Bytes: st.Bytes, Quota: st.Quota}
-		for _, op := range []wire.Op{wire.OpGet, wire.OpMGet, wire.OpLease, wire.OpMetaGet} {
-			for o := HitL1; o <= HitNear; o++ {
-				t.Hits += ns.Counts[op][o].Load()
-			}
-			t.SharedHits += ns.Counts[op][HitShared].Load()
-			t.NearHits += ns.Counts[op][HitNear].Load()
-			t.Loaded += ns.Counts[op][Loaded].Load()
-			t.ReadErrors += ns.Counts[op][Failed].Load()
-			t.Misses += ns.Counts[op][Miss].Load() + ns.Counts[op][MissShared].Load()
-			t.Stale += ns.Counts[op][Stale].Load()
+		reads := ns.Reads()
+		for o := HitL1; o <= HitNear; o++ {
+			t.Hits += reads[o]
 		}
+		t.SharedHits, t.NearHits, t.Loaded = reads[HitShared], reads[HitNear], reads[Loaded]
+		t.ReadErrors, t.Misses, t.Stale = reads[Failed], reads[Miss]+reads[MissShared], reads[Stale]
 		for _, op := range []wire.Op{wire.OpSet, wire.OpIncr, wire.OpFill} {
 			t.Writes += ns.Counts[op][Done].Load()
 		}

@@ -61,25 +61,22 @@ func cutSign(text string) (sign time.Duration, rest string, signed bool) {
 	return 1, rest, ok
 }
 
-// TimeText returns the shortest usual form of a time, which Time reads: 7d, 1h30m, 0s.
-func TimeText(d time.Duration) string {
-	if d < 0 {
+// TimeText returns the shortest form of a time that Time reads: 7d, 1h30m, 0s.
+func TimeText(d time.Duration) (text string) {
+	if d <= 0 {
 		return d.String()
 	}
-	text := ""
-	if d >= day {
-		text = strconv.FormatInt(int64(d/day), 10) + "d"
-		d %= day
+	for _, u := range []struct {
+		unit string
+		is   time.Duration
+	}{{"d", day}, {"h", time.Hour}, {"m", time.Minute}} {
+		if n := d / u.is; n > 0 {
+			text += strconv.FormatInt(int64(n), 10) + u.unit
+			d -= n * u.is
+		}
 	}
-	if d == 0 && text != "" {
-		return text
+	if d > 0 {
+		text += d.String()
 	}
-	rest := d.String()
-	if strings.HasSuffix(rest, "m0s") {
-		rest = strings.TrimSuffix(rest, "0s")
-	}
-	if strings.HasSuffix(rest, "h0m") {
-		rest = strings.TrimSuffix(rest, "0m")
-	}
-	return text + rest
+	return text
 }

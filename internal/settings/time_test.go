@@ -34,7 +34,7 @@ func TestTime(t *testing.T) {
 func TestTimeText(t *testing.T) {
 	for want, d := range map[string]time.Duration{
 		"0s": 0, "7d": 168 * time.Hour, "1d12h": 36 * time.Hour, "1h": time.Hour, "1h30m": 90 * time.Minute, "10m": 10 * time.Minute,
-		"500ms": 500 * time.Millisecond, "1d1s": day + time.Second, "1h0m1s": time.Hour + time.Second, "20s": 20 * time.Second,
+		"500ms": 500 * time.Millisecond, "1d1s": day + time.Second, "1h1s": time.Hour + time.Second, "20s": 20 * time.Second,
 		"-1h0m0s": -time.Hour, "1d10m": day + 10*time.Minute, "365d": 8760 * time.Hour,
 	} {
 		if got := TimeText(d); got != want {

@@ -7,27 +7,37 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
-	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
 // Snapshot is what the status page shows of one moment.
 type Snapshot struct {
 	Stats   cachesidecar.Stats
 	Members []cachesidecar.Member
-	Reads   Reads
+	Tiers   []Tier
 	Batches []Bucket // the shortest first; the last one has no bound
 }
 
-// Reads counts the keys that apps of this host have read, by where they were answered.
-type Reads struct {
-	Own, Copies, Peers, Shared, Near, Origin, Stale, Missing, Failed int64
+// Tier counts the keys that apps of this host have read, and that were answered in one place.
+type Tier struct {
+	Name, Meaning string
+	Reads         int64
 }
 
-// Hits returns the reads of values that were in the cache, here, at their owners or in apps.
-func (r *Reads) Hits() int64 { return r.Own + r.Copies + r.Peers + r.Shared + r.Near }
-
-// Total returns all reads.
-func (r *Reads) Total() int64 { return r.Hits() + r.Origin + r.Stale + r.Missing + r.Failed }
+// tiers has the outcomes of reads, in the order of the page.
+var tiers = []struct {
+	name, meaning string
+	outcome       namespaces.Outcome
+}{
+	{"own entries", "hits in this host's share of the keys (L2)", namespaces.HitL2},
+	{"copies", "hits in copies of other hosts' entries (L1)", namespaces.HitL1},
+	{"other hosts", "hits at the owner, over the network", namespaces.HitPeer},
+	{"shared memory", "hits in the memory that apps share, as they report", namespaces.HitShared},
+	{"near caches", "hits in apps' own near caches, as they report", namespaces.HitNear},
+	{"origin", "values that were loaded for the read", namespaces.Loaded},
+	{"stale", "stale values, for readers that accept them", namespaces.Stale},
+	{"no value", "misses", namespaces.Miss},
+	{"errors", "reads that failed", namespaces.Failed},
+}
 
 // Bucket counts the batches that took so long or less.
 type Bucket struct {
@@ -43,27 +53,17 @@ func (s *Telemetry) Snapshot() (Snapshot, bool) {
 	}
 	defer leave()
 	t := Snapshot{Stats: s.Stats(), Members: s.Engine.Hosts.Members(), Batches: s.buckets()}
+	reads := s.Engine.Names.None.Reads()
 	for _, ns := range s.Engine.Names.All() {
-		t.Reads.add(ns)
+		for o, n := range ns.Reads() {
+			reads[o] += n
+		}
 	}
-	t.Reads.add(s.Engine.Names.None)
+	reads[namespaces.Miss] += reads[namespaces.MissShared]
+	for _, tier := range tiers {
+		t.Tiers = append(t.Tiers, Tier{tier.name, tier.meaning, reads[tier.outcome]})
+	}
 	return t, true
-}
-
-// add adds the reads of a namespace.
-func (r *Reads) add(ns *namespaces.Namespace) {
-	for _, op := range []wire.Op{wire.OpGet, wire.OpMGet, wire.OpLease, wire.OpMetaGet} {
-		n := &ns.Counts[op]
-		r.Own += n[namespaces.HitL2].Load()
-		r.Copies += n[namespaces.HitL1].Load()
-		r.Peers += n[namespaces.HitPeer].Load()
-		r.Shared += n[namespaces.HitShared].Load()
-		r.Near += n[namespaces.HitNear].Load()
-		r.Origin += n[namespaces.Loaded].Load()
-		r.Stale += n[namespaces.Stale].Load()
-		r.Missing += n[namespaces.Miss].Load() + n[namespaces.MissShared].Load()
-		r.Failed += n[namespaces.Failed].Load()
-	}
 }
 
 // buckets reads the histogram of batches.

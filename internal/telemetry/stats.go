@@ -26,7 +26,7 @@ func (s *Telemetry) Stats() cachesidecar.Stats {
 		Memory:      e.Shared.Stats(),
 		Cluster:     s.ClusterState(),
 		Namespaces:  e.Names.Stats(),
-		LeaseTokens: s.LeaseTokens(),
+		LeaseTokens: e.Leases.Stats().TokenStats,
 		Shares:      e.Shares.Stats(),
 		Overdue:     e.Counts.Overdue.Load(),
 		Process:     processStats(),
@@ -78,9 +78,6 @@ func (s *Telemetry) ClusterState() cachesidecar.ClusterState {
 	}
 	return t
 }
-
-// LeaseTokens returns the statistics of lease tokens.
-func (s *Telemetry) LeaseTokens() cachesidecar.TokenStats { return s.Engine.Leases.Stats().TokenStats }
 
 // processStats reads the Go runtime and, on Linux, procfs.
 func processStats() cachesidecar.ProcessStats {

@@ -1,6 +1,7 @@
 package telemetry
 
-// adviceOf says for each metric what a person should do about it; docs/METRICS.md shows it.
+// adviceOf says for each metric what a person should do about it. TestGoldenMetrics writes it into
+// docs/METRICS.md; the program shows it nowhere.
 // "–" marks what is only for graphs.
 var adviceOf = map[string]string{
 	"ready": "If 0: ask `/readyz` of `http`, with the token if there is one, or `cachesidecar health`.",
