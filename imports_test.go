@@ -52,7 +52,7 @@ var allowed = []struct {
 	{"clients/c", nil}, // a header, and its tests
 	{"l1", []string{".", "internal/kv"}},
 	{"invalidation", []string{"internal/kv", "internal/failpoint", "internal/wire"}},
-	{"gossip", nil},
+	{"gossip", []string{"."}},
 	{"l2/ownership", []string{"internal/kv", "internal/failpoint"}},
 	{"l2/segment", []string{".", "internal/failpoint", "internal/kv"}},
 	{"internal/load", []string{"internal/wire"}},

@@ -46,8 +46,8 @@ func TestTwoFindEachOther(t *testing.T) {
 			t.Error("Changed says it twice")
 		default:
 		}
-		if s := a.Stats(); s.Members != 2 || s.Health != 0 || s.Garbage != 0 {
-			t.Errorf("stats %+v", s)
+		if health, garbage := a.list.GetHealthScore(), a.garbage.Load(); a.count() != 2 || health != 0 || garbage != 0 {
+			t.Errorf("%d members, health %d, garbage %d", a.count(), health, garbage)
 		}
 	})
 }
@@ -120,7 +120,7 @@ func TestDetection(t *testing.T) {
 					health := 0
 					d := c.until("all miss it", tc.most, func() bool {
 						for _, n := range c.nodes {
-							health = max(health, n.Stats().Health)
+							health = max(health, n.list.GetHealthScore())
 						}
 						return c.whole()
 					})
@@ -332,10 +332,8 @@ func TestConflict(t *testing.T) {
 			t.Errorf("it was told %d times more after that", got-told)
 		}
 		// It no longer asks others about its name.
-		before := other.Stats().Rejoins
-		time.Sleep(time.Minute)
-		if got := other.Stats().Rejoins - before; got > 0 {
-			t.Errorf("%d joins while no node was missing", got)
+		if got, err := other.targets(t.Context(), false); len(got) > 0 || err != nil {
+			t.Errorf("it would join %v while no node is missing: %v", got, err)
 		}
 	})
 }

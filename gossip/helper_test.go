@@ -199,10 +199,21 @@ func aliveAs(epoch uint64) func(Member) bool {
 	return func(m Member) bool { return m.State == Alive && m.Meta.Epoch == epoch }
 }
 
+// count returns how many nodes live as far as this one knows, itself included.
+func (g *Gossip) count() int { return 1 + int(g.living.Load()) }
+
+// queued returns how many payloads wait to go out.
+func (p *payloads) queued() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.expire()
+	return len(p.waiting)
+}
+
 // whole says whether all running nodes see each other, and no other node alive.
 func (c *cluster) whole() bool {
 	for _, n := range c.nodes {
-		if n.Stats().Members != len(c.nodes) {
+		if n.count() != len(c.nodes) {
 			return false
 		}
 	}

@@ -158,8 +158,5 @@ func (g *Gossip) join(addresses []string) (found int, err error) {
 			found++
 		}
 	}
-	if found > 0 {
-		g.rejoins.Add(1)
-	}
 	return found, errors.Join(errs...)
 }

@@ -95,7 +95,7 @@ func TestKeyRotation(t *testing.T) {
 			})
 		}
 		for _, n := range c.nodes {
-			if s := n.Stats(); s.Garbage > 0 || s.Members != 5 {
+			if s := n.Stats(); s.Garbage > 0 || n.count() != 5 {
 				t.Errorf("%s: %+v", n.name, s)
 			}
 		}

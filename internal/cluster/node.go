@@ -252,7 +252,7 @@ func (n *Node) Stats() cachesidecar.ClusterState {
 	defer d.mu.Unlock()
 	s.Members = 1 + len(d.members.alive())
 	if d.running.gossip != nil {
-		s.Gossip = gossipStats(d.running.gossip.Stats())
+		s.Gossip = d.running.gossip.Stats()
 	}
 	n.acquaintances.addTo(&s.Gossip)
 	s.In, s.Drained, s.Isolated = d.machine.In(), d.machine.Leaving(), n.membership.isolation.why
