@@ -82,6 +82,7 @@ func (c *cluster) startWith(i int, wrap func(memberlist.Transport) memberlist.Tr
 		Meta:     Meta{Address: ipOf(i) + ":7947", Epoch: 1, Weight: 100, MinVersion: 1, MaxVersion: 1},
 		Receive:  n.receive,
 		Conflict: n.conflict,
+		Known:    func(Member) bool { return true },
 		Resolve:  func(context.Context, string) ([]string, error) { panic("a name was looked up") },
 		Log:      slog.New(slog.NewTextHandler(n.log, nil)),
 	}

@@ -3,6 +3,7 @@ package gossip
 import (
 	"bytes"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -53,7 +54,7 @@ func TestKeys(t *testing.T) {
 // too.
 func TestLongestFitsEncrypted(t *testing.T) {
 	inBubble(t, func(t *testing.T, c *cluster) {
-		name := func(cfg *Config) { cfg.Cluster = strings.Repeat("c", maxCluster) }
+		name := func(cfg *Config) { cfg.Cluster = strings.Repeat("c", 255) }
 		a, b := c.start(0, keyed(1), name), c.start(1, keyed(1), name)
 		c.until("they find each other", 2*time.Second, c.whole)
 		long := strings.Repeat("x", maxPayload)
@@ -114,12 +115,12 @@ func TestSetKeys(t *testing.T) {
 		}
 		return list
 	}
-	g, err := New(Config{Node: "a", Bind: "127.0.0.1:0", Keys: keys(1, 2, 3)})
+	g, err := New(Config{Node: "a", Bind: "127.0.0.1:0", Log: slog.New(slog.DiscardHandler), Keys: keys(1, 2, 3)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer g.Close()
-	plain, err := New(Config{Node: "a", Bind: "127.0.0.1:0"})
+	plain, err := New(Config{Node: "a", Bind: "127.0.0.1:0", Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -146,7 +147,7 @@ func TestSetKeys(t *testing.T) {
 	if err := plain.SetKeys(keys(1)); err == nil {
 		t.Error("keys are turned on while it runs")
 	}
-	if _, err := New(Config{Node: "a", Bind: "127.0.0.1:0", Keys: [][]byte{{1}}}); err == nil || !strings.Contains(err.Error(), "key 1 has 1 bytes: give 32") {
+	if _, err := New(Config{Node: "a", Bind: "127.0.0.1:0", Log: slog.New(slog.DiscardHandler), Keys: [][]byte{{1}}}); err == nil || !strings.Contains(err.Error(), "key 1 has 1 bytes: give 32") {
 		t.Error(err)
 	}
 }

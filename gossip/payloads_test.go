@@ -78,7 +78,7 @@ func TestPayloadBounds(t *testing.T) {
 		}
 		// The longest fits beside the longest cluster name.
 		d.add(0, make([]byte, maxPayload), 10)
-		if got := d.take(3, 1400-2-2-maxCluster); len(got) == 0 || len(got[0]) != 1+maxPayload {
+		if got := d.take(3, 1400-2-2-memberlist.LabelMaxSize); len(got) == 0 || len(got[0]) != 1+maxPayload {
 			t.Error("the longest never goes out")
 		}
 	})

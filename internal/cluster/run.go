@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
-	"strconv"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -102,11 +100,7 @@ func (n *Node) gossipConfig() gossip.Config {
 	c := gossip.Config{
 		Node: string(n.cfg.Self.Node), Cluster: n.cfg.Cluster, Bind: n.cfg.Bind, Join: n.cfg.Join,
 		Meta: meta, Known: n.acquaintances.known, Conflict: n.membership.conflict, Receive: n.relay.receive,
-		Resolve: n.cfg.Network.Resolve, Log: n.cfg.Log,
-	}
-	if n.cfg.Advertise != "" {
-		_, port, _ := splitAddress(n.cfg.Bind)
-		c.Advertise = net.JoinHostPort(n.cfg.Advertise, strconv.Itoa(port))
+		Resolve: n.cfg.Network.Resolve, Log: n.cfg.Log, Advertise: n.cfg.Advertise,
 	}
 	if n.cfg.Keys != nil {
 		c.Keys = n.cfg.Keys()
