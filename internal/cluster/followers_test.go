@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/testing/bubble"
@@ -61,7 +62,7 @@ func newByHand(t *testing.T, bound time.Duration) *byHand {
 	}
 	from := kv.Process{Node: "b", Epoch: 1}
 	n.followers.readers.addPoll(from, n.cfg.Clock.Read().Boot, time.Hour)
-	server := server.New(server.Limits{}, n.cfg.Log, func(net.Conn) (server.Handler, error) { return n.served.polls(from), nil })
+	server := server.New(server.Limits{}, n.cfg.Log, func(net.Conn) (server.Handler, error) { return n.served.handler(from, peer.Poll), nil })
 	r := &byHand{t: t, n: n, log: log, came: make(chan *followed, 100)}
 	var all, answering sync.WaitGroup
 	ctx, stop := context.WithCancel(context.Background())

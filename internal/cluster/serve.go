@@ -29,32 +29,13 @@ type pollServer struct {
 // handler returns the handler for another process, by the connection's purpose.
 func (s *pollServer) handler(from kv.Process, purpose peer.Purpose) server.Handler {
 	s.acquaintances.meet(from)
-	switch purpose {
-	case peer.Call:
+	if purpose == peer.Call {
 		return s.cfg.Tiers.Calls(from)
-	case peer.Meet:
-		return greetingOnly{}
 	}
-	return s.polls(from)
-}
-
-func (s *pollServer) polls(from kv.Process) *polls {
 	return &polls{server: s, from: from, follower: &follower{process: from}}
 }
 
-// greetingOnly handles a connection that is for the greeting only.
-type greetingOnly struct{}
-
-func (greetingOnly) Batch()                                     {}
-func (greetingOnly) Served()                                    {}
-func (greetingOnly) Gone()                                      {}
-func (greetingOnly) Oversized(*server.Conn, []byte, int, error) {}
-func (greetingOnly) Close(error)                                {}
-func (greetingOnly) Serve(*server.Conn, [][]byte) error {
-	return errors.New("a connection to meet has no requests")
-}
-
-// polls is one connection for polls from another process.
+// polls is one connection for polls from another process, or for its greeting only.
 type polls struct {
 	server   *pollServer
 	from     kv.Process

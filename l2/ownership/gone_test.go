@@ -34,7 +34,7 @@ func TestForget(t *testing.T) {
 	m.Tick(now)
 	forgets(0, false, "silent, and gossip hears it")
 	m.Missing(now, "b")
-	m.Heard(now, b)
+	m.PolledBy(now, b, Info{})
 	forgets(0, false, "missing, and heard just now")
 	now += 1499 * time.Millisecond
 	m.Tick(now)

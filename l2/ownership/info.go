@@ -46,14 +46,6 @@ func (m *Machine) Left(now time.Duration, id kv.Process) {
 	m.settle()
 }
 
-// Heard says that something has come from a process.
-func (m *Machine) Heard(now time.Duration, id kv.Process) {
-	m.now = max(m.now, now)
-	if o := m.current(id); o != nil {
-		m.hear(o)
-	}
-}
-
 // Polled says that a poll of a process has been answered with some Info. The poll was sent
 // at some time, and has said a State.
 func (m *Machine) Polled(now time.Duration, id kv.Process, sent time.Duration, said uint64, info Info) {
