@@ -17,6 +17,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
 	gt "github.com/cachesidecar/cachesidecar/internal/testing/gossiptest"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
@@ -239,7 +240,7 @@ func (o *outsider) greets(nc net.Conn, node string, purpose string) (statuses []
 	o.t.Helper()
 	s := &stranger{o.t, nc}
 	hello := greeting(purpose)
-	hello.From.Node = node
+	hello.From.Node = kv.NodeID(node)
 	if o.set != nil {
 		const setting = "the digest of the seed in cluster_key_file (after turning a key on or off, restart all hosts)"
 		hello.Settings[setting] = peer.SeedDigest(o.set.Seed)

@@ -246,7 +246,7 @@ func (a *acquaintances) note(id kv.Process, err error) {
 // says is in becomes an acquaintance too.
 func (a *acquaintances) introduce(list []wire.Standing) {
 	for _, s := range list[:min(len(list), maxKnown/4)] {
-		id := fromProcess(s.Process)
+		id := s.Process
 		if id.Node == a.self {
 			continue
 		}

@@ -128,7 +128,7 @@ type Tiers interface {
 	StillLate(names []string)
 	// Offer lets a process fetch the entries of partitions whose ownership it has ended
 	// with a ballot. It may be called again for the same partitions.
-	Offer(to kv.Process, ballot *ownership.Ballot, partitions kv.PartitionSet)
+	Offer(to kv.Process, ballot *kv.Ballot, partitions kv.PartitionSet)
 	// Keep is called before this node hands over what it owns because it ends. If Keeps says so from then
 	// on, a later process may have the entries again that are handed over.
 	Keep()

@@ -312,15 +312,11 @@ func (l *departure) sayGoodbye() {
 	l.driver.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), goodbyeTimeout)
 	defer cancel()
-	body, err := wire.MarshalBody(&wire.Goodbye{From: toProcess(l.cfg.Self)})
-	if err != nil {
-		l.cfg.Log.Error("goodbye", "error", err)
-		return
-	}
+	goodbye := &wire.Goodbye{From: l.cfg.Self}
 	var wg sync.WaitGroup
 	for _, id := range to {
 		wg.Go(func() {
-			if err := l.caller.call(ctx, id, goodbyeTimeout, wire.OpGoodbye, body, nil); err != nil {
+			if err := l.caller.call(ctx, id, goodbyeTimeout, wire.OpGoodbye, goodbye, nil); err != nil {
 				l.cfg.Log.Debug("no goodbye", "to", id.Node, "error", err)
 			}
 		})

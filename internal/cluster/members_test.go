@@ -19,21 +19,21 @@ import (
 // noTiers stores nothing.
 type noTiers struct{}
 
-func (noTiers) Begin(ownership.Begun, func(kv.Process) *Owner)       {}
-func (noTiers) Settle()                                              {}
-func (noTiers) Ended(kv.PartitionSet, kv.Version)                    {}
-func (noTiers) Offer(kv.Process, *ownership.Ballot, kv.PartitionSet) {}
-func (noTiers) Late([]string, bool, kv.PartitionSet)                 {}
-func (noTiers) Keep()                                                {}
-func (noTiers) Keeps() bool                                          { return false }
-func (noTiers) StillLate([]string)                                   {}
-func (noTiers) Awaited() bool                                        { return false }
-func (noTiers) Calls(kv.Process) server.Handler                      { return nil }
-func (noTiers) Apply(kv.Process, uint64, []invalidation.Event)       {}
-func (noTiers) Relayed([]invalidation.Event)                         {}
-func (noTiers) Floors() []wire.Floor                                 { return nil }
-func (noTiers) Note(wire.Floor) error                                { return nil }
-func (noTiers) Learn([]wire.Floor)                                   {}
+func (noTiers) Begin(ownership.Begun, func(kv.Process) *Owner) {}
+func (noTiers) Settle()                                        {}
+func (noTiers) Ended(kv.PartitionSet, kv.Version)              {}
+func (noTiers) Offer(kv.Process, *kv.Ballot, kv.PartitionSet)  {}
+func (noTiers) Late([]string, bool, kv.PartitionSet)           {}
+func (noTiers) Keep()                                          {}
+func (noTiers) Keeps() bool                                    { return false }
+func (noTiers) StillLate([]string)                             {}
+func (noTiers) Awaited() bool                                  { return false }
+func (noTiers) Calls(kv.Process) server.Handler                { return nil }
+func (noTiers) Apply(kv.Process, uint64, []invalidation.Event) {}
+func (noTiers) Relayed([]invalidation.Event)                   {}
+func (noTiers) Floors() []wire.Floor                           { return nil }
+func (noTiers) Note(wire.Floor) error                          { return nil }
+func (noTiers) Learn([]wire.Floor)                             {}
 func (noTiers) Reset(kv.Process, []invalidation.Mark, []wire.Floor, kv.Version) {
 }
 

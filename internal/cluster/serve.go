@@ -126,18 +126,14 @@ func (s *pollServer) poll(from kv.Process, w *wire.Poll) wire.Reply {
 		return failure(err)
 	}
 	s.driver.stepFor(from, func(m *ownership.Machine, now time.Duration) {
-		m.PolledBy(now, from, fromPoll(w))
-		s.poller.record(m, now, from, w)
+		m.PolledBy(now, from, w)
+		s.poller.record(now, from, w)
 	})
 	s.acquaintances.introduce(w.Others)
 	if !s.readers.addPoll(from, s.cfg.Clock.Read().Boot, Margin(s.cfg.Bound)) {
 		return failure(wire.Errorf(wire.Busy, "more than %d runs of nodes have polled lately", maxReaders))
 	}
-	b, _, failed := s.poller.body(from, s.cfg.Clock.Read(), true)
-	if failed != nil {
-		return failure(wire.Errorf(wire.Internal, "%v", failed))
-	}
-	return wire.Reply{Body: b}
+	return replyWith(s.poller.message(from, s.cfg.Clock.Read(), true))
 }
 
 // acquire answers an ACQUIRE. What it ends has ended before the answer is made.
@@ -145,22 +141,22 @@ func (s *pollServer) acquire(from kv.Process, w *wire.Acquire) wire.Reply {
 	if err := s.admission.admit(from, w.Clock, w.NewestVersion()); err != nil {
 		return failure(err)
 	}
-	ballot := FromBallot(w.Ballot)
+	ballot := w.Ballot // a copy: the machine keeps it, and not the request
 	var a ownership.Answer
 	s.driver.stepFor(from, func(m *ownership.Machine, now time.Duration) {
 		a = m.Asked(now, from, ownership.Acquire{
-			Ballot: ballot, State: w.State, Partitions: fromSet(w.Partitions), Ring: fromProcesses(w.Ring),
+			Ballot: &ballot, State: w.State, Partitions: kv.UnpackedSet(w.Partitions), Ring: w.Ring,
 		})
 		s.driver.carryOut() // ends the ownership before the offer
 		if !a.Released.Empty() {
-			s.cfg.Tiers.Offer(from, ballot, a.Released)
+			s.cfg.Tiers.Offer(from, &ballot, a.Released)
 		}
 	})
 	return replyWith(&wire.Acquired{
-		Ballot: w.Ballot, Granted: toSet(a.Granted), Released: toSet(a.Released), In: toProcesses(a.In),
+		Ballot: w.Ballot, Granted: a.Granted.Packed(), Released: a.Released.Packed(), In: a.In,
 		Clock: uint64(s.cfg.Versions.Next(s.cfg.Clock.Read().Wall)), Head: s.cfg.Events.Head(),
 		Voter: a.Voter, Authorities: toOwnerships(a.Authorities), Floors: s.cfg.floors(failpoint.FloorsInAcquire),
-		Passed: toSet(a.Passed), Keeps: !a.Released.Empty() && s.cfg.Tiers.Keeps(),
+		Passed: a.Passed.Packed(), Keeps: !a.Released.Empty() && s.cfg.Tiers.Keeps(),
 	})
 }
 
@@ -178,7 +174,7 @@ func (s *pollServer) authorize(from kv.Process, w *wire.Auth) wire.Reply {
 		Floors: s.cfg.floors(failpoint.FloorsInAuth),
 	}
 	for _, set := range sets {
-		answer.Acknowledged = append(answer.Acknowledged, toSet(set))
+		answer.Acknowledged = append(answer.Acknowledged, set.Packed())
 	}
 	return replyWith(&answer)
 }

@@ -281,7 +281,7 @@ type tiers struct{ host *host }
 func (tiers) Begin(ownership.Begun, func(kv.Process) *cluster.Owner)          {}
 func (tiers) Settle()                                                         {}
 func (tiers) Ended(kv.PartitionSet, kv.Version)                               {}
-func (tiers) Offer(kv.Process, *ownership.Ballot, kv.PartitionSet)            {}
+func (tiers) Offer(kv.Process, *kv.Ballot, kv.PartitionSet)                   {}
 func (tiers) Late([]string, bool, kv.PartitionSet)                            {}
 func (tiers) Keep()                                                           {}
 func (tiers) Keeps() bool                                                     { return false }
@@ -410,11 +410,11 @@ func all() kv.PartitionSet {
 }
 
 // ballot returns a new ballot of the host.
-func (h *host) ballot() *ownership.Ballot { return &ownership.Ballot{Clock: h.next(), Process: h.self} }
+func (h *host) ballot() *kv.Ballot { return &kv.Ballot{Clock: h.next(), Process: h.self} }
 
 // release ends the host's ownership of some partitions, and offers them to a ballot. It
 // returns the version of the release.
-func (h *host) release(b *ownership.Ballot, set kv.PartitionSet) kv.Version {
+func (h *host) release(b *kv.Ballot, set kv.PartitionSet) kv.Version {
 	asOf := h.next()
 	h.Ended(set, asOf)
 	h.Offer(b.Process, b, set)
@@ -422,7 +422,7 @@ func (h *host) release(b *ownership.Ballot, set kv.PartitionSet) kv.Version {
 }
 
 // begin begins the ownership of some partitions that another host has released.
-func (h *host) begin(b *ownership.Ballot, from *host, set kv.PartitionSet) {
+func (h *host) begin(b *kv.Ballot, from *host, set kv.PartitionSet) {
 	h.Begin(ownership.Begun{
 		Ballot: b, Partitions: set, Releasers: map[kv.Process]kv.PartitionSet{from.self: set},
 	}, nil)
@@ -430,9 +430,9 @@ func (h *host) begin(b *ownership.Ballot, from *host, set kv.PartitionSet) {
 
 // from returns the source of some partitions that another host has released, as if their
 // ownership had begun. Nothing is pulled.
-func (h *host) from(b *ownership.Ballot, from *host, set kv.PartitionSet) *handoff.Source {
+func (h *host) from(b *kv.Ballot, from *host, set kv.PartitionSet) *handoff.Source {
 	src := &handoff.Source{
-		From: from.self, Ballot: cluster.ToBallot(b), Partitions: set, Generations: map[uint16]uint16{},
+		From: from.self, Ballot: *b, Partitions: set, Generations: map[uint16]uint16{},
 	}
 	for p := range set.All() {
 		src.Generations[p] = h.store.Generation(p)

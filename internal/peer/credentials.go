@@ -40,7 +40,7 @@ type proof struct {
 }
 
 // is reports whether the certificate belongs to a node.
-func (p *proof) is(node string) bool { return slices.Contains(p.names, node) }
+func (p *proof) is(node kv.NodeID) bool { return slices.Contains(p.names, string(node)) }
 
 // maxChain limits the certificates that a host shows: its own, and those of the
 // authorities between it and a root.
@@ -131,7 +131,7 @@ func (c *Credentials) trusts(p *proof) bool { return c.Trusted == nil || c.Trust
 // expect returns the check of the certificate of a node that was dialed.
 func expect(node kv.NodeID) func(*proof) error {
 	return func(p *proof) error {
-		if p.is(string(node)) {
+		if p.is(node) {
 			return nil
 		}
 		return credentialError(fmt.Sprintf("its certificate is of %s, and not of %s", shownAll(p.names), node))

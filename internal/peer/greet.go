@@ -46,7 +46,7 @@ func (id *Identity) hello(purpose Purpose) wire.PeerHello {
 	now := id.Clock.Read()
 	h := wire.PeerHello{
 		MinVersion: 1, MaxVersion: wire.PeerVersion,
-		Cluster: id.Cluster, From: wire.Process{Node: string(id.Self.Node), Epoch: uint64(id.Self.Epoch)},
+		Cluster: id.Cluster, From: id.Self,
 		Purpose: string(purpose), Settings: id.Settings,
 		WallMS: now.Wall, Clock: uint64(id.Versions.Next(now.Wall)),
 	}
@@ -71,7 +71,7 @@ func (id *Identity) read(body []byte, h *wire.PeerHello) error {
 	if err == nil && (lowest > wire.PeerVersion || highest < 1) {
 		_ = wire.UnmarshalBody(body, h) // for the name, if this version can read it
 		return fmt.Errorf("%s speaks versions %d to %d between sidecars, this one 1 to %d: upgrade the older one",
-			cmp.Or(quotedIfNeeded(h.From.Node), "it"), lowest, highest, wire.PeerVersion)
+			cmp.Or(quotedIfNeeded(string(h.From.Node)), "it"), lowest, highest, wire.PeerVersion)
 	}
 	return wire.UnmarshalBody(body, h)
 }
@@ -80,13 +80,13 @@ func (id *Identity) read(body []byte, h *wire.PeerHello) error {
 // compared with the interval in which it must have been written: since to now, in
 // milliseconds of wall time.
 func (id *Identity) check(h *wire.PeerHello, since, now int64) error {
-	from := quotedIfNeeded(h.From.Node)
+	from := quotedIfNeeded(string(h.From.Node))
 	switch {
 	case h.From.Node == "" || len(h.From.Node) > wire.MaxNameLen:
 		return fmt.Errorf("a node name of %d bytes: 1 to %d are taken", len(h.From.Node), wire.MaxNameLen)
 	case h.Cluster != id.Cluster:
 		return fmt.Errorf("%s belongs to cluster %s, this one to %q", from, shown(h.Cluster), id.Cluster)
-	case h.From.Node == string(id.Self.Node) && h.From.Epoch != uint64(id.Self.Epoch):
+	case h.From.Node == id.Self.Node && h.From.Epoch != id.Self.Epoch:
 		return fmt.Errorf("another process calls itself %s too: names must be unique, set node", from)
 	case len(h.Settings) > maxSettings:
 		return fmt.Errorf("%s has %d cluster-wide settings: there are %d at the most",

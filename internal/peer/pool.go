@@ -378,14 +378,14 @@ func (p *Pool) greet(ctx context.Context, c *rpc.Client, r *remote, purpose Purp
 	if err := id.read(reply.Body, &answer); err != nil {
 		return err
 	}
-	them := kv.Process{Node: kv.NodeID(answer.From.Node), Epoch: kv.Epoch(answer.From.Epoch)}
+	them := answer.From
 	if err := id.check(&answer, hello.WallMS, id.Clock.Read().Wall); err != nil {
 		err = fmt.Errorf("%w: %w", ErrRefused, err)
 		p.cfg.Greeted(r.id.Node, them, err)
 		return err
 	}
 	if them.Node != r.id.Node {
-		return fmt.Errorf("%s answers there, %s was expected", shown(answer.From.Node), r.id)
+		return fmt.Errorf("%s answers there, %s was expected", shown(string(them.Node)), r.id)
 	}
 	id.merge(&answer)
 	p.cfg.Greeted(r.id.Node, them, nil)

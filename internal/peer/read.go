@@ -17,9 +17,9 @@ func Read(from kv.Process, q *wire.Request, v any) *wire.Error {
 		return nil
 	}
 	for _, p := range m.Senders() {
-		if p.Node != string(from.Node) || p.Epoch != uint64(from.Epoch) {
+		if p != from {
 			return wire.Errorf(wire.Unauthorized, "%s in the name of %s: this connection is of %s, "+
-				"and each process speaks for itself alone", q.Op, quotedIfNeeded(p.Node), from)
+				"and each process speaks for itself alone", q.Op, quotedIfNeeded(string(p.Node)), from)
 		}
 	}
 	return nil

@@ -139,11 +139,11 @@ func (s *session) greet(c *server.Conn, frame []byte) error {
 	if why != nil {
 		node := h.From.Node
 		if p := s.arrival.proof; p != nil && !p.is(node) {
-			node = p.names[0] // the proven name, whatever the greeting says
+			node = kv.NodeID(p.names[0]) // the proven name, whatever the greeting says
 		} else if len(node) > wire.MaxNameLen {
 			node = ""
 		}
-		s.server.refused(kv.NodeID(node), why)
+		s.server.refused(node, why)
 		c.Out = wire.AppendError(c.Out, q.ID, wire.Errorf(wire.Unauthorized, "%v", why))
 		return fmt.Errorf("%w: %w", ErrRefused, why)
 	}
@@ -152,7 +152,7 @@ func (s *session) greet(c *server.Conn, frame []byte) error {
 	}
 	c.AllowMaxFrame()
 	id := s.server.id
-	from := kv.Process{Node: kv.NodeID(h.From.Node), Epoch: kv.Epoch(h.From.Epoch)}
+	from := h.From
 	id.merge(&h)
 	s.conn, s.from, s.key = c, from, sessionKey{from.Node, purpose}
 	s.inner = s.server.handler(from, purpose)
@@ -184,7 +184,7 @@ func (s *session) checkGreeting(q *wire.Request, h *wire.PeerHello) (Purpose, er
 	}
 	if p := s.arrival.proof; p != nil && !p.is(h.From.Node) {
 		return "", fmt.Errorf("it calls itself %s, and its certificate is of %s",
-			quotedIfNeeded(h.From.Node), shownAll(p.names))
+			quotedIfNeeded(string(h.From.Node)), shownAll(p.names))
 	}
 	if p := s.arrival.proof; p != nil && !s.server.creds().trusts(p) {
 		return "", errors.New("its key was withdrawn just now")

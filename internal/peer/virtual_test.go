@@ -201,8 +201,8 @@ func TestVirtualWords(t *testing.T) {
 	long := strings.Repeat("\x01", 200<<10)
 	inLab(t, func(l *lab) {
 		for name, edit := range map[string]func(*wire.PeerHello){
-			"node":      func(h *wire.PeerHello) { h.From.Node = long },
-			"huge node": func(h *wire.PeerHello) { h.From.Node = strings.Repeat(long, 40) },
+			"node":      func(h *wire.PeerHello) { h.From.Node = kv.NodeID(long) },
+			"huge node": func(h *wire.PeerHello) { h.From.Node = kv.NodeID(strings.Repeat(long, 40)) },
 			"cluster":   func(h *wire.PeerHello) { h.Cluster = long },
 			"purpose":   func(h *wire.PeerHello) { h.Purpose = long },
 			"setting":   func(h *wire.PeerHello) { h.Settings = map[string]string{long[:100<<10]: long[:100<<10]} },

@@ -49,7 +49,7 @@ func (m *Machine) claimMore() {
 // claim begins to take a set.
 func (m *Machine) claim(set kv.PartitionSet, last kv.NodeID) {
 	c := &claim{
-		ballot:  &Ballot{m.cfg.Stamp(), m.cfg.Self},
+		ballot:  &kv.Ballot{Clock: m.cfg.Stamp(), Process: m.cfg.Self},
 		set:     set,
 		last:    last,
 		answers: map[kv.NodeID]*Answer{},
@@ -250,7 +250,7 @@ func (m *Machine) mustAnswer(o *member) bool {
 
 // untold says whether a member has answered no poll since this node last came in: it may
 // not know that this node is in.
-func (m *Machine) untold(o *member) bool { return o.said < m.inSince }
+func (m *Machine) untold(o *member) bool { return o.saidState < m.inSince }
 
 // answered says whether all members that must answer a claim have granted it, and
 // name only processes that this node knows.

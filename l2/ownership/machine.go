@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
 // Config is the configuration of a Machine.
@@ -51,18 +52,17 @@ type Machine struct {
 	in             bool
 	inSince        uint64 // state when it last came in
 	leaving        bool
-	stays          bool          // leaving ends once nothing is retired: see Stay
-	state          uint64        // counts the changes of what it tells about itself
-	told           [3]any        // what it told at the last count
-	noOtherInSince time.Duration // since then no other member is in
-	rumourAt       time.Duration // last rumour of an unmet process that counts: see Rumour
-	stalls         stalls        // since the last pause
-	standings      []Standing    // what it has heard of other members, as last told
-	othersAt       uint64        // counts the changes of standings
+	stays          bool            // leaving ends once nothing is retired: see Stay
+	state          uint64          // counts the changes of what it tells about itself
+	told           [3]any          // what it told at the last count
+	noOtherInSince time.Duration   // since then no other member is in
+	rumourAt       time.Duration   // last rumour of an unmet process that counts: see Rumour
+	stalls         stalls          // since the last pause
+	standings      []wire.Standing // what it has heard of other members, as last told
+	othersAt       uint64          // counts the changes of standings
 
 	members map[kv.NodeID]*member
 	gone    gone
-	cannot  map[kv.NodeID]report
 
 	table       *Ring
 	entered     []kv.Process  // the ring's members, by name
@@ -75,10 +75,10 @@ type Machine struct {
 	claims []*claim
 	// Earlier than these times a scan of all partitions finds nothing. Time
 	// passes in many small steps, most of which concern no partition.
-	claimAt  time.Duration // no claim is possible before
-	retireAt time.Duration // no retired ownership ends before; zero: none is retired
-	seq      uint64        // counts the changes of promised ballots
-	promises promises      // told last
+	claimAt   time.Duration // no claim is possible before
+	retireAt  time.Duration // no retired ownership ends before; zero: none is retired
+	ballotsAt uint64        // counts the changes of promised ballots
+	promises  promises      // told last
 
 	// Of policy consistent.
 	votes    []vote
@@ -91,7 +91,7 @@ type Machine struct {
 // promises are the ballots answered between two counts of their changes.
 type promises struct {
 	after, to uint64
-	list      []Promise
+	list      []wire.Promise
 }
 
 // New returns the machine of a node that has just started.
@@ -102,7 +102,7 @@ func New(cfg Config, now time.Duration) *Machine {
 	}
 	m := &Machine{
 		cfg: cfg, now: now, bornAt: now, lapseAt: never,
-		members: map[kv.NodeID]*member{}, gone: gone{}, cannot: map[kv.NodeID]report{},
+		members: map[kv.NodeID]*member{}, gone: gone{},
 		parts: make([]partition, cfg.Partitions), stalls: stalls{bound: cfg.Bound, window: cfg.Detection},
 	}
 	m.table = cfg.Table(nil)

@@ -130,7 +130,6 @@ func (m *Machine) Forget(now time.Duration, node kv.NodeID, silence time.Duratio
 			return false
 		}
 		delete(m.members, node)
-		delete(m.cannot, node)
 		m.settle()
 	}
 	return true

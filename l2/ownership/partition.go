@@ -10,21 +10,21 @@ import (
 // partition is what the node knows and does about one partition.
 type partition struct {
 	owned    bool
-	ballot   *Ballot       // of the ownership
+	ballot   *kv.Ballot    // of the ownership
 	until    time.Duration // end of its authority
 	retired  time.Duration // since when it no longer serves; zero: it serves
-	higher   *Ballot       // the higher ballot that retired it, once heard of
-	promised *Ballot       // the highest answered, this node's own included
+	higher   *kv.Ballot    // the higher ballot that retired it, once heard of
+	promised *kv.Ballot    // the highest answered, this node's own included
 	saidAt   time.Duration // when promised was last answered
-	changed  uint64        // seq of the last change of promised
-	released *Ballot       // the ballot that ended the last ownership, which had entries
+	changed  uint64        // ballotsAt of the last change of promised
+	released *kv.Ballot    // the ballot that ended the last ownership, which had entries
 	claim    *claim        // the claim under way for it
 	retryAt  time.Duration // no new claim before
 	before   kv.NodeID     // the assigned owner before the present one
 }
 
 // seeks returns the ballot under which authority is sought; nil: none.
-func (p *partition) seeks() *Ballot {
+func (p *partition) seeks() *kv.Ballot {
 	switch {
 	case p.owned:
 		return p.ballot
@@ -39,7 +39,7 @@ func (p *partition) seeks() *Ballot {
 // and its entries are for this ballot alone, so no other member may refuse the ballot
 // afterwards.
 type claim struct {
-	ballot   *Ballot
+	ballot   *kv.Ballot
 	set      kv.PartitionSet
 	last     kv.NodeID
 	lastSent bool // the last member has been asked, or there is none

@@ -20,7 +20,7 @@ import (
 
 // vote is an AUTH that this node has acknowledged.
 type vote struct {
-	ballot     *Ballot
+	ballot     *kv.Ballot
 	partitions kv.PartitionSet
 	at         time.Duration
 }
@@ -195,7 +195,7 @@ func (m *Machine) authoritiesEnded(c *claim) bool {
 // of the voters, or without voters those of all members about themselves, and this node's own. Only that owner's
 // entries are current: an owner that stopped earlier, or that was on another side of a split, may have had a
 // successor.
-func (m *Machine) ownerBefore(c *claim, i uint16) (last *Ballot) {
+func (m *Machine) ownerBefore(c *claim, i uint16) (last *kv.Ballot) {
 	if !m.consistent() {
 		last = m.parts[i].ballot
 	}
@@ -237,7 +237,7 @@ func (m *Machine) pollVoters() {
 	m.polledAt = m.now
 	m.rounds = slices.DeleteFunc(m.rounds, func(r *round) bool { return m.now-r.sent >= m.cfg.Bound })
 	var a Auth
-	at := map[*Ballot]int{}
+	at := map[*kv.Ballot]int{}
 	for i := range m.parts {
 		b := m.parts[i].seeks()
 		if b == nil {
@@ -292,7 +292,7 @@ func (m *Machine) Authorize(now time.Duration, from kv.Process, a Auth) []kv.Par
 // promise does, for as long as its claim can live without this voter's
 // acknowledgement. After that the claim is over, or a majority of other voters has
 // acknowledged it and does not acknowledge the lower ballot.
-func (m *Machine) bars(p *partition, b *Ballot) bool {
+func (m *Machine) bars(p *partition, b *kv.Ballot) bool {
 	return p.promised.Compare(b) > 0 && m.now-p.saidAt < Margin(2*m.cfg.Bound)
 }
 
@@ -329,7 +329,7 @@ func (m *Machine) acknowledge(from kv.Process, a Auth) []kv.PartitionSet {
 // supersede takes partitions out of the votes for lower ballots: an owner asks for
 // authority only once that of all before it is over. So no claim waits for the word of an
 // owner that has had a successor, and that may be gone.
-func (m *Machine) supersede(by *Ballot, set kv.PartitionSet) {
+func (m *Machine) supersede(by *kv.Ballot, set kv.PartitionSet) {
 	for n := range m.votes {
 		v := &m.votes[n]
 		if v.ballot.Compare(by) >= 0 || m.common(v.partitions, set).Empty() {
