@@ -246,16 +246,9 @@ func (a *acquaintances) note(id kv.Process, err error) {
 // says is in becomes an acquaintance too.
 func (a *acquaintances) introduce(list []wire.Standing) {
 	for _, s := range list[:min(len(list), maxKnown/4)] {
-		id := s.Process
-		if id.Node == a.self {
-			continue
+		if s.In && s.Process.Node != a.self {
+			a.meet(s.Process)
 		}
-		if s.In {
-			a.meet(id)
-		}
-		a.driver.mu.Lock()
-		a.driver.members.recordState(id, s.State, s.Weight, s.In)
-		a.driver.mu.Unlock()
 	}
 }
 

@@ -192,7 +192,7 @@ func (d *driver) carryOut() {
 		}
 	}
 	v := d.view.Load()
-	d.report.hostsDied(d.members, died, v, v) // these were in no ring
+	d.report.hostsDied(died, v, v) // these were in no ring
 	d.lapseAt.Store(int64(d.machine.LapseAt()))
 	d.due()
 	d.quorum.Store(d.machine.Quorum())
@@ -318,6 +318,22 @@ func (d *driver) hasLeft(id kv.Process) bool {
 	return m != nil && m.left == id
 }
 
+// stranger reports whether a process was refused, or refuses this one, and has never
+// been in. Such a process owns nothing, and nothing waits for it. d.mu is held.
+func (d *driver) stranger(m *member) bool {
+	_, wasIn := d.machine.Standing(m.id.Node)
+	return m.trouble != "" && !wasIn
+}
+
+// status returns the state of a member that gossip hears. d.mu is held.
+func (d *driver) status(m *member) string {
+	if m.trouble != "" {
+		return StateRefused
+	}
+	s, _ := d.machine.Standing(m.id.Node)
+	return liveState(s.In, s.Weight)
+}
+
 // outcast is Node.Outcast. d.mu is held.
 func (d *driver) outcast() (why string) {
 	if d.machine.In() || len(d.machine.Entered()) > 0 {
@@ -325,12 +341,13 @@ func (d *driver) outcast() (why string) {
 	}
 	// stuck: this node cannot poll the members, and their trouble says why.
 	stuck := d.machine.Trouble(d.cfg.Self.Node) != ""
-	for _, m := range d.members {
+	for name, m := range d.members {
+		s, _ := d.machine.Standing(name)
 		switch {
 		case !m.alive:
 		case m.trouble == "":
 			return ""
-		case (m.in || stuck) && (why == "" || m.trouble < why):
+		case (s.In || stuck) && (why == "" || m.trouble < why):
 			why = m.trouble
 		}
 	}

@@ -141,7 +141,7 @@ func (f *flushing) all() []kv.Process {
 	list := []kv.Process{d.cfg.Self}
 	d.step(func(m *ownership.Machine, _ time.Duration) {
 		for _, id := range m.Live() {
-			if o := d.members[id.Node]; o == nil || !o.stranger() {
+			if o := d.members[id.Node]; o == nil || !d.stranger(o) {
 				list = append(list, id)
 			}
 		}

@@ -34,8 +34,9 @@ func (ms *membership) judgeIsolation(m *ownership.Machine, now time.Duration) {
 		switch {
 		case o.left == o.id:
 		case !dead && silence < ms.cfg.Detection:
-			answers = answers || o.state != 0 // else it has told nothing yet
-		case !o.stranger():
+			s, _ := m.Standing(name)
+			answers = answers || s.State != 0 // else it has told nothing yet
+		case !ms.driver.stranger(o):
 			silent = append(silent, string(name))
 		}
 	}

@@ -36,14 +36,6 @@ const (
 // States has all states of members.
 var States = [...]string{StateIn, StateOut, StateDrained, StateMissing, StateLeft, StateRefused, StateUnknown}
 
-// status returns the state of a member that gossip hears.
-func (m *member) status() string {
-	if m.trouble != "" {
-		return StateRefused
-	}
-	return liveState(m.in, m.weight)
-}
-
 // liveState returns the state of a member that lives. A weight of zero is told only by a
 // member that is drained.
 func liveState(in bool, weight uint32) string {

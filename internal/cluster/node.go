@@ -288,9 +288,10 @@ func (n *Node) Members() []Member {
 	now := n.cfg.Clock.Read().Boot
 	for name, m := range d.members {
 		_, dead := d.machine.Silence(now, name)
+		s, _ := d.machine.Standing(name)
 		o := Member{
-			ID: m.id, Address: m.address, Weight: m.weight, Owned: share[name],
-			State: liveState(m.in, m.weight), Stranger: m.stranger(),
+			ID: m.id, Address: m.address, Weight: s.Weight, Owned: share[name],
+			State: d.status(m), Stranger: d.stranger(m),
 			Why: cmp.Or(m.trouble, n.membership.namesake(name), d.machine.Trouble(name)),
 		}
 		o.MayOwn = m.left != m.id && !(dead && !m.alive) && !o.Stranger
@@ -299,8 +300,6 @@ func (n *Node) Members() []Member {
 			o.State, o.Why = StateLeft, ""
 		case !m.alive:
 			o.State, o.Why = StateMissing, cmp.Or(o.Why, "gossip does not hear it any more")
-		case m.trouble != "":
-			o.State = StateRefused
 		}
 		list = append(list, o)
 	}

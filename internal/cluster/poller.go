@@ -59,7 +59,7 @@ func (p *poller) pollOnce(ctx context.Context, id kv.Process) {
 	var o *Owner
 	p.driver.stepAbout(id, func(m *ownership.Machine, now time.Duration) {
 		m.Polled(now, id, sent.Boot, said.State, &w)
-		p.record(now, id, &w)
+		p.driver.members.toldAt(id, now)
 		o = p.driver.owner(id)
 	})
 	if o == nil {
@@ -70,15 +70,6 @@ func (p *poller) pollOnce(ctx context.Context, id kv.Process) {
 	later(&o.polledAt, sent.Boot)
 	o.setClock(time.Duration(min(w.BootNS, math.MaxInt64/2)), now)
 	p.following.setLeased(o, o.log.Polled(sent.Boot, w.Head))
-}
-
-// record records what a process tells about itself, in a poll or in the answer to one.
-// The driver's lock is held.
-func (p *poller) record(now time.Duration, id kv.Process, w *wire.Poll) {
-	p.driver.members.recordState(id, w.State, w.Weight, w.In)
-	if o := p.driver.members.process(id); o != nil {
-		o.toldAt = now
-	}
 }
 
 // message returns what this node tells a process about itself. Only an answer tells of

@@ -42,7 +42,7 @@ func (r *reporter) ringChanged(members roster, v, old *View, died []ownership.Di
 		}
 		gone[d.ID] = true
 	}
-	r.hostsDied(members, owners, v, old)
+	r.hostsDied(owners, v, old)
 	for _, m := range members {
 		gone[m.left] = true
 	}
@@ -63,12 +63,9 @@ func (r *reporter) ringChanged(members roster, v, old *View, died []ownership.Di
 
 // hostsDied logs dead hosts: what each owned by the old ring, and which hosts own that
 // by the new ring.
-func (r *reporter) hostsDied(members roster, died []ownership.Died, v, old *View) {
+func (r *reporter) hostsDied(died []ownership.Died, v, old *View) {
 	slices.SortFunc(died, func(a, b ownership.Died) int { return a.ID.Compare(b.ID) })
 	for _, d := range died {
-		if m := members.process(d.ID); m != nil && m.stranger() {
-			continue // the line about its end is written when it is forgotten
-		}
 		why := "nothing is heard of it"
 		if d.Again {
 			why = "another process has its name: it was started again, or two hosts have one name"

@@ -127,7 +127,7 @@ func (s *pollServer) poll(from kv.Process, w *wire.Poll) wire.Reply {
 	}
 	s.driver.stepFor(from, func(m *ownership.Machine, now time.Duration) {
 		m.PolledBy(now, from, w)
-		s.poller.record(now, from, w)
+		s.driver.members.toldAt(from, now)
 	})
 	s.acquaintances.introduce(w.Others)
 	if !s.readers.addPoll(from, s.cfg.Clock.Read().Boot, Margin(s.cfg.Bound)) {

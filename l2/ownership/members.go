@@ -7,6 +7,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
 // leased says whether this node has a lease on it, from a poll sent after it came.
@@ -66,7 +67,7 @@ func (m *Machine) current(id kv.Process) *member {
 		}
 		m.gone.add(o.id, went{m.now, true})
 		if o.live() {
-			m.do(Died{o.id, m.now - o.heardAt, true})
+			m.died(o, true)
 		}
 	}
 	n := &member{id: id, cameAt: m.now, heardAt: m.now, polledAt: m.now}
@@ -133,6 +134,24 @@ func (m *Machine) Forget(now time.Duration, node kv.NodeID, silence time.Duratio
 		m.settle()
 	}
 	return true
+}
+
+// died says that a member is considered dead. The end of one that was refused, and never
+// in, takes nothing away.
+func (m *Machine) died(o *member, again bool) {
+	if !o.refused || o.wasIn {
+		m.do(Died{o.id, m.now - o.heardAt, again})
+	}
+}
+
+// Standing returns what a node has told about itself, and whether its process has been in,
+// as far as this node knows.
+func (m *Machine) Standing(node kv.NodeID) (s wire.Standing, wasIn bool) {
+	o := m.members[node]
+	if o == nil {
+		return s, false
+	}
+	return wire.Standing{Process: o.id, State: o.state, Weight: o.weight, In: o.in}, o.wasIn
 }
 
 // Silence returns how long a member has been silent, and whether it is considered

@@ -19,7 +19,7 @@ func (m *Machine) judgeMembers() {
 		o.wasIn = o.wasIn || o.in
 		if !o.dead && o.missing && m.now-o.heardAt >= m.cfg.Detection {
 			o.dead = true
-			m.do(Died{o.id, m.now - o.heardAt, false})
+			m.died(o, false)
 			o.leasedAt, o.leasesUs = 0, false
 		}
 		switch {
