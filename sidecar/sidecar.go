@@ -141,7 +141,7 @@ func (s *Sidecar) engineConfig(rules *access.Rules) engine.Config {
 	cfg := &s.cfg
 	node := cfg.clusterConfig()
 	node.MaxConns = s.files.peers
-	if node.Keys, node.Credentials = s.keys.Sources(); node.Keys != nil {
+	if node.Credentials = s.keys.Source(); node.Credentials != nil {
 		node.Settings[namespaces.SeedSetting] = peer.SeedDigest(cfg.seed)
 	}
 	return engine.Config{

@@ -131,7 +131,7 @@ func (c *keyedPair) unchanged(what string, strangers func()) {
 // outsider is a stranger with a key of its own, and all bytes that it has received.
 type outsider struct {
 	t     *testing.T
-	set   *peer.KeySet
+	set   *peer.Credentials
 	heard []byte
 }
 
@@ -142,7 +142,7 @@ func newOutsider(t *testing.T, node, text string) *outsider {
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	set, err := peer.KeyPaths{ClusterKey: path}.Read().Set(node, testenv.Date())
+	set, err := peer.KeyPaths{ClusterKey: path}.Read().Credentials(node, testenv.Date())
 	if err != nil {
 		t.Fatal(err)
 	}

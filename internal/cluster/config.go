@@ -41,14 +41,12 @@ type Config struct {
 	Advertise string
 	// Join lists gossip addresses of other nodes.
 	Join []string
-	// Secured says that Keys and Credentials are given. Without them all addresses must
-	// be loopback addresses. Insecure lifts that rule, although nothing between hosts
-	// is encrypted then.
+	// Secured says that Credentials is given. Without it all addresses must be loopback
+	// addresses. Insecure lifts that rule, although nothing between hosts is encrypted
+	// then.
 	Secured, Insecure bool
-	// Keys returns the present keys of gossip. Credentials returns what this node shows
-	// to other nodes and accepts from them. Call Renew after either changes. Nil:
-	// nothing is encrypted.
-	Keys        func() [][]byte
+	// Credentials returns what this node shows to other nodes and accepts from them, with
+	// the keys of gossip. Call Renew after a change. Nil: nothing is encrypted.
 	Credentials func() *peer.Credentials
 
 	// Bound is B, the most that a copy may be behind. Default: 2 s; at least 500 ms.

@@ -23,8 +23,7 @@
 // values.
 //
 // The credentials come from files: the cluster's key file and, optionally, certificate files.
-// A KeySet has what they say and never changes. KeyWatch reads the files again and replaces the
-// KeySet when they change.
+// KeyWatch reads the files again, and makes new Credentials when they change.
 //
 // Goroutines: those of rpc and server, one per connection; one that accepts; one per handshake;
 // and those of a renewal. They end with Server.Serve and Pool.Close. KeyWatch.Run

@@ -1,6 +1,7 @@
 package peer
 
 import (
+	"crypto/x509"
 	"log/slog"
 	"strings"
 	"testing"
@@ -42,8 +43,8 @@ func FuzzGreeting(f *testing.F) {
 		}
 		c := &session{server: s, arrival: &arrival{}, begun: testenv.Date().UnixMilli()}
 		if name != "" {
-			c.arrival.proof = &proof{names: []string{name}}
-			s.creds = func() *Credentials { return &Credentials{} }
+			c.arrival.proof = &proof{names: []string{name}, root: &x509.Certificate{}}
+			s.creds = func() *Credentials { return &Credentials{roots: map[string]*authority{"": nil}} }
 		}
 		_, err := c.checkGreeting(&q, &h)
 		if err == nil && (h.From.Node == "" || name != "" && string(h.From.Node) != name || h.Cluster != id.Cluster) {

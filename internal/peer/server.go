@@ -186,7 +186,7 @@ func (s *session) checkGreeting(q *wire.Request, h *wire.PeerHello) (Purpose, er
 		return "", fmt.Errorf("it calls itself %s, and its certificate is of %s",
 			quotedIfNeeded(string(h.From.Node)), shownAll(p.names))
 	}
-	if p := s.arrival.proof; p != nil && !s.server.creds().trusts(p) {
+	if p := s.arrival.proof; p != nil && !s.server.creds().trusted(p.root) {
 		return "", errors.New("its key was withdrawn just now")
 	}
 	purpose := Purpose(h.Purpose)
@@ -257,7 +257,7 @@ func (s *Server) Renew() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		for o := range s.greeted {
-			if !creds.trusts(o.arrival.proof) {
+			if !creds.trusted(o.arrival.proof.root) {
 				o.conn.Kill()
 			}
 		}

@@ -72,7 +72,7 @@ func (l *lab) identity(node string, epoch int) *Identity {
 // pool returns a pool of node a at an address.
 func (l *lab) pool(ip string, k *keys) *Pool {
 	h := l.net.Host(ip)
-	cfg := PoolConfig{Identity: l.identity("a", 1), Dial: h.Dial}
+	cfg := PoolConfig{Identity: l.identity("a", 1), Dial: h.Dial, Greeted: func(kv.NodeID, kv.Process, error) {}}
 	if k != nil {
 		cfg.Credentials = k.get
 	}
