@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
@@ -20,7 +21,7 @@ import (
 type ballots struct {
 	cfg       *Config
 	driver    *driver
-	caller    *caller
+	pool      *peer.Pool
 	admission *admission
 }
 
@@ -83,7 +84,7 @@ func (b *ballots) ask(slots chan struct{}, to kv.Process, op wire.Op,
 	b.driver.running.tasks.Go(func() { // ends with its call
 		defer func() { <-slots }()
 		b.driver.checkPause(b.cfg.Clock.Read().Boot)
-		err := b.caller.call(ctx, to, b.cfg.Bound/2, op, message, answer)
+		err := b.pool.Ask(ctx, to, b.cfg.Bound/2, op, message, answer)
 		if err == nil && b.admission.ahead(to, answer.NewestVersion()) {
 			err = errSkewed
 		}

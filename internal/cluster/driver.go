@@ -22,7 +22,7 @@ import (
 // changed under it, except lastSeen and lastStop: see markRunning. mu is not held during
 // a call to another process. Methods of gossip and of the pool may be called under mu.
 // Both have locks of their own, and functions that they call under those locks must not
-// take mu. No other lock of this package is held when mu is taken; those of readers,
+// take mu. No other lock of this package is held when mu is taken; those of
 // acquaintances and reporter may be taken under it.
 type driver struct {
 	cfg     *Config

@@ -10,6 +10,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
@@ -36,7 +37,7 @@ import (
 type flusher struct {
 	cfg       *Config
 	driver    *driver
-	caller    *caller
+	pool      *peer.Pool
 	admission *admission
 }
 
@@ -281,7 +282,7 @@ func (fl *flusher) noteAt(ctx context.Context, id kv.Process, floor wire.Floor) 
 	sent := fl.cfg.Clock.Read()
 	note := &wire.Note{Floor: floor, WallMS: sent.Wall}
 	var w wire.Noted
-	if err := fl.caller.call(ctx, id, fl.cfg.Bound/4, wire.OpNote, note, &w); err != nil {
+	if err := fl.pool.Ask(ctx, id, fl.cfg.Bound/4, wire.OpNote, note, &w); err != nil {
 		return nil, err
 	}
 	if fl.admission.skewed(id, w.WallMS, sent.Wall) || fl.admission.ahead(id, w.NewestVersion()) {

@@ -53,7 +53,7 @@ func (ms *membership) forget(node kv.NodeID) (known bool, err error) {
 }
 
 // drop ends what this node does for a forgotten member: its connections, its poller and
-// follower, its lease. The driver's lock is held.
+// follower. The driver's lock is held.
 func (ms *membership) drop(node kv.NodeID, o *member) {
 	if o.stop != nil {
 		o.stop()
@@ -63,7 +63,6 @@ func (ms *membership) drop(node kv.NodeID, o *member) {
 	delete(ms.driver.members, node)
 	delete(ms.named, node)
 	ms.driver.dropOwners()
-	ms.readers.dropLapsed(ms.cfg.Clock.Read().Boot, Margin(ms.cfg.Bound))
 }
 
 // sweep forgets the members that have been gone for long enough. Strangers are

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
@@ -19,7 +20,7 @@ import (
 type departure struct {
 	cfg     *Config
 	driver  *driver
-	caller  *caller
+	pool    *peer.Pool
 	flusher *flusher
 	report  *reporter
 	// leaveTime limits a handover: see Node.SetLeaveTime.
@@ -316,7 +317,7 @@ func (l *departure) sayGoodbye() {
 	var wg sync.WaitGroup
 	for _, id := range to {
 		wg.Go(func() {
-			if err := l.caller.call(ctx, id, goodbyeTimeout, wire.OpGoodbye, goodbye, nil); err != nil {
+			if err := l.pool.Ask(ctx, id, goodbyeTimeout, wire.OpGoodbye, goodbye, nil); err != nil {
 				l.cfg.Log.Debug("no goodbye", "to", id.Node, "error", err)
 			}
 		})

@@ -21,7 +21,6 @@ type membership struct {
 	driver        *driver
 	pool          *peer.Pool
 	acquaintances *acquaintances
-	readers       *readers
 	report        *reporter
 	counts        *counts
 	// poll and follow run for each process, until ctx ends.

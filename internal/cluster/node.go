@@ -69,7 +69,6 @@ func (n *Node) compose() {
 		Unheard: 2 * cfg.Bound, Budget: cfg.Budget,
 		Greeted: func(node kv.NodeID, answered kv.Process, err error) { n.admission.greeted(node, answered, err) },
 	})
-	caller, readers := &caller{n.pool}, &readers{}
 	report := &reporter{log: cfg.Log, clock: cfg.Clock, self: cfg.Self}
 	n.driver = newDriver(cfg, counts, report, effects{
 		acquire: func(s ownership.Send) { n.ballots.acquire(s) },
@@ -81,27 +80,27 @@ func (n *Node) compose() {
 		identity: identity, log: cfg.Log, driver: n.driver,
 		acquaintances: n.acquaintances, report: report, counts: counts,
 	}
-	n.ballots = &ballots{cfg: cfg, driver: n.driver, caller: caller, admission: n.admission}
+	n.ballots = &ballots{cfg: cfg, driver: n.driver, pool: n.pool, admission: n.admission}
 	n.following = &following{
 		cfg: cfg, pool: n.pool, driver: n.driver, admission: n.admission, report: report, counts: counts,
 	}
-	n.followers = &followers{cfg: cfg, readers: readers}
+	n.followers = &followers{cfg: cfg, readers: readers{}}
 	n.poller = &poller{
-		cfg: cfg, driver: n.driver, caller: caller, admission: n.admission,
+		cfg: cfg, driver: n.driver, pool: n.pool, admission: n.admission,
 		acquaintances: n.acquaintances, following: n.following, counts: counts,
 	}
 	n.membership = &membership{
-		cfg: cfg, driver: n.driver, pool: n.pool, acquaintances: n.acquaintances, readers: readers,
+		cfg: cfg, driver: n.driver, pool: n.pool, acquaintances: n.acquaintances,
 		report: report, counts: counts, poll: n.poller.poll, follow: n.following.follow,
 		named: map[kv.NodeID]namesake{},
 	}
 	n.relay = &relay{cfg: cfg, driver: n.driver, admission: n.admission, counts: counts}
-	n.flusher = &flusher{cfg: cfg, driver: n.driver, caller: caller, admission: n.admission}
-	n.departure = &departure{cfg: cfg, driver: n.driver, caller: caller, flusher: n.flusher, report: report}
+	n.flusher = &flusher{cfg: cfg, driver: n.driver, pool: n.pool, admission: n.admission}
+	n.departure = &departure{cfg: cfg, driver: n.driver, pool: n.pool, flusher: n.flusher, report: report}
 	n.SetLeaveTime(cfg.LeaveTimeout)
 	n.served = &pollServer{
 		cfg: cfg, driver: n.driver, admission: n.admission, acquaintances: n.acquaintances, followers: n.followers,
-		readers: readers, poller: n.poller, flusher: n.flusher, membership: n.membership,
+		poller: n.poller, flusher: n.flusher, membership: n.membership,
 	}
 	n.server = peer.NewServer(identity, cfg.Credentials, cfg.limits(), cfg.Log, n.served.handler, n.admission.refused)
 }

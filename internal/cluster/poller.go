@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
@@ -15,7 +16,7 @@ import (
 type poller struct {
 	cfg           *Config
 	driver        *driver
-	caller        *caller
+	pool          *peer.Pool
 	admission     *admission
 	acquaintances *acquaintances
 	following     *following
@@ -45,7 +46,7 @@ func (p *poller) pollOnce(ctx context.Context, id kv.Process) {
 	said := p.message(id, sent, false)
 	p.counts.polls.Add(1)
 	var w wire.Poll
-	if err := p.caller.call(ctx, id, p.cfg.Bound/2, wire.OpPoll, said, &w); err != nil {
+	if err := p.pool.Ask(ctx, id, p.cfg.Bound/2, wire.OpPoll, said, &w); err != nil {
 		p.counts.pollFailures.Add(1)
 		p.cfg.Log.Debug("a poll was not answered", "node", id.Node, "error", err)
 		return

@@ -20,7 +20,6 @@ type pollServer struct {
 	admission     *admission
 	acquaintances *acquaintances
 	followers     *followers
-	readers       *readers
 	poller        *poller
 	flusher       *flusher
 	membership    *membership
@@ -130,7 +129,7 @@ func (s *pollServer) poll(from kv.Process, w *wire.Poll) wire.Reply {
 		s.driver.members.toldAt(from, now)
 	})
 	s.acquaintances.introduce(w.Others)
-	if !s.readers.addPoll(from, s.cfg.Clock.Read().Boot, Margin(s.cfg.Bound)) {
+	if !s.followers.addReader(from, s.cfg.Clock.Read().Boot) {
 		return failure(wire.Errorf(wire.Busy, "more than %d runs of nodes have polled lately", maxReaders))
 	}
 	return replyWith(s.poller.message(from, s.cfg.Clock.Read(), true))

@@ -196,6 +196,27 @@ func (p *Pool) Do(ctx context.Context, id kv.Process, purpose Purpose, timeout t
 	}
 }
 
+// Ask makes one call on the connection for polls, with a message as its body, and decodes the
+// body of the answer into answer, if that is not nil. An answer with an error status is an
+// error.
+func (p *Pool) Ask(ctx context.Context, id kv.Process, timeout time.Duration,
+	op wire.Op, message, answer any) error {
+	body, err := wire.MarshalBody(message)
+	if err != nil {
+		return err
+	}
+	var a Answer
+	defer a.Release()
+	err = p.Do(ctx, id, Poll, timeout, &wire.Request{Op: op, Body: body}, &a)
+	if err == nil {
+		err = a.Err()
+	}
+	if err == nil && answer != nil {
+		err = wire.UnmarshalBody(a.Body, answer) // it copies the bytes
+	}
+	return err
+}
+
 // Admit returns an error that wraps ErrRefused if newest, the newest version in an
 // answer of a process, is too far ahead. The caller must then ignore the answer.
 func (p *Pool) Admit(id kv.Process, newest uint64) error {
