@@ -112,7 +112,6 @@ func New(cfg Config) (*Sidecar, error) {
 	s.present, s.memory.engine = s.cfg, s.engine
 	s.weight.Store(cfg.Weight)
 	s.aloneOK.Store(cfg.AloneOK)
-	s.engine.Node.SetLeaveTime(cfg.LeaveTime)
 	s.keys.Renew = s.engine.Node.Renew
 	s.sessions = session.New(session.Config{
 		Engine: s.engine, Host: thisHost{s}, Version: cfg.Version, BootClock: kv.BootClockID(),

@@ -79,7 +79,7 @@ func TestMessagesAhead(t *testing.T) {
 					t.Errorf("%s: %v", name, err)
 				}
 			default:
-				r := n.served.answer(b, &wire.Request{Op: m.op, Body: body})
+				r := n.answer(b, &wire.Request{Op: m.op, Body: body})
 				if r.Status != wire.Unauthorized || !strings.Contains(string(r.Message), "max_clock_skew") {
 					t.Errorf("%s: %v %s", name, r.Status, r.Message)
 				}

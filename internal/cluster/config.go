@@ -67,9 +67,9 @@ type Config struct {
 	Settings map[string]string
 	// Feeds are the feeds of changes whose lag is bounded.
 	Feeds []Feed
-	// LeaveTimeout limits everything that other nodes wait for when this node leaves, and the
-	// handoff too unless Node.SetLeaveTime says otherwise. Default: 10 s.
-	LeaveTimeout time.Duration
+	// LeaveTime limits the time in which others fetch the entries of this node when it is
+	// drained or leaves; see Node.SetLeaveTime.
+	LeaveTime time.Duration
 
 	Clock    kv.Clock
 	Versions *kv.HLC
@@ -176,12 +176,11 @@ type Mirror interface {
 
 // The defaults.
 const (
-	DefaultBound     = 2 * time.Second
-	MinBound         = 500 * time.Millisecond
-	DefaultMaxSkew   = 500 * time.Millisecond
-	DefaultCluster   = "cachesidecar"
-	defaultLeaveTime = 10 * time.Second
-	maxNode          = 128 // bytes of a node's name
+	DefaultBound   = 2 * time.Second
+	MinBound       = 500 * time.Millisecond
+	DefaultMaxSkew = 500 * time.Millisecond
+	DefaultCluster = "cachesidecar"
+	maxNode        = 128 // bytes of a node's name
 )
 
 // The policies.
@@ -195,7 +194,6 @@ func (c Config) withDefaults() (Config, error) {
 	c.Detection = cmp.Or(c.Detection, c.Bound*3/2)
 	c.MaxSkew = cmp.Or(c.MaxSkew, DefaultMaxSkew)
 	c.PollEvery = cmp.Or(c.PollEvery, c.Bound/4)
-	c.LeaveTimeout = cmp.Or(c.LeaveTimeout, defaultLeaveTime)
 	c.Cluster = cmp.Or(c.Cluster, DefaultCluster)
 	c.Policy = cmp.Or(c.Policy, Available)
 	c.Log = cmp.Or(c.Log, slog.New(slog.DiscardHandler))

@@ -62,7 +62,7 @@ func newByHand(t *testing.T, bound time.Duration) *byHand {
 	}
 	from := kv.Process{Node: "b", Epoch: 1}
 	n.followers.addReader(from, n.cfg.Clock.Read().Boot)
-	server := server.New(server.Limits{}, n.cfg.Log, func(net.Conn) (server.Handler, error) { return n.served.handler(from, peer.Poll), nil })
+	server := server.New(server.Limits{}, n.cfg.Log, func(net.Conn) (server.Handler, error) { return n.handler(from, peer.Poll), nil })
 	r := &byHand{t: t, n: n, log: log, came: make(chan *followed, 100)}
 	var all, answering sync.WaitGroup
 	ctx, stop := context.WithCancel(context.Background())

@@ -61,7 +61,11 @@ var (
 	ErrStopping = errors.New("this sidecar is stopping")
 )
 
-const goodbyeTimeout = 500 * time.Millisecond
+// Limits of what a leave waits for, except of the handover.
+const (
+	waitsWithin    = 10 * time.Second // each of: the cluster, the voters, what others must still hear
+	goodbyeTimeout = 500 * time.Millisecond
+)
 
 // drain hands over what this node owns, and waits until that is done or ctx ends. If a
 // handover is under way or done, drain waits for that one. Unless forced, it returns
@@ -88,10 +92,10 @@ func (l *departure) drain(ctx context.Context, force bool) (HandedOver, error) {
 }
 
 // awaitIn waits until this node is in the cluster, so that it knows the others, for
-// LeaveTimeout at most. It does not wait if that needs an operator. It returns an error if
+// waitsWithin at most. It does not wait if that needs an operator. It returns an error if
 // the node ends, ctx ends, or the drain is taken back meanwhile: then nothing has begun.
 func (l *departure) awaitIn(ctx context.Context) (err error) {
-	within, cancel := context.WithTimeout(ctx, l.cfg.LeaveTimeout)
+	within, cancel := context.WithTimeout(ctx, waitsWithin)
 	defer cancel()
 	undone := 0
 	l.driver.step(func(*ownership.Machine, time.Duration) { l.waiting, undone = l.waiting+1, l.undone })
@@ -254,7 +258,7 @@ func (l *departure) leave(ctx context.Context) {
 		l.awaitVoters(ctx)
 	}
 	l.handOver(ctx)
-	ctx, cancel := context.WithTimeout(ctx, l.cfg.LeaveTimeout)
+	ctx, cancel := context.WithTimeout(ctx, waitsWithin)
 	defer cancel()
 	for l.others() > 0 && l.cfg.Tiers.Awaited() && kv.Sleep(ctx, 10*time.Millisecond) {
 	}
@@ -275,7 +279,7 @@ func (l *departure) others() int {
 // answer.
 func (l *departure) awaitVoters(ctx context.Context) {
 	l.awaited = true
-	ctx, cancel := context.WithTimeout(ctx, l.cfg.LeaveTimeout)
+	ctx, cancel := context.WithTimeout(ctx, waitsWithin)
 	defer cancel()
 	for slices.Contains(l.cfg.Voters, string(l.cfg.Self.Node)) {
 		var ids []kv.Process

@@ -32,7 +32,6 @@ type Node struct {
 	relay         *relay         // sends and takes events in gossip
 	flusher       *flusher       // flushes the cluster
 	departure     *departure     // leaves the cluster in order
-	served        *pollServer    // answers polls, and requests of their kind
 
 	pool      *peer.Pool
 	server    *peer.Server
@@ -97,12 +96,8 @@ func (n *Node) compose() {
 	n.relay = &relay{cfg: cfg, driver: n.driver, admission: n.admission, counts: counts}
 	n.flusher = &flusher{cfg: cfg, driver: n.driver, pool: n.pool, admission: n.admission}
 	n.departure = &departure{cfg: cfg, driver: n.driver, pool: n.pool, flusher: n.flusher, report: report}
-	n.SetLeaveTime(cfg.LeaveTimeout)
-	n.served = &pollServer{
-		cfg: cfg, driver: n.driver, admission: n.admission, acquaintances: n.acquaintances, followers: n.followers,
-		poller: n.poller, flusher: n.flusher, membership: n.membership,
-	}
-	n.server = peer.NewServer(identity, cfg.Credentials, cfg.limits(), cfg.Log, n.served.handler, n.admission.refused)
+	n.SetLeaveTime(cfg.LeaveTime)
+	n.server = peer.NewServer(identity, cfg.Credentials, cfg.limits(), cfg.Log, n.handler, n.admission.refused)
 }
 
 // SingleNode reports whether there can never be another member.
@@ -115,7 +110,7 @@ func (n *Node) Self() kv.Process { return n.cfg.Self }
 func (n *Node) Bound() time.Duration { return n.cfg.Bound }
 
 // SetLeaveTime limits the time in which others fetch the entries of this node when it is drained or
-// leaves. It does not change a handover that is under way. Default: LeaveTimeout.
+// leaves. It does not change a handover that is under way.
 func (n *Node) SetLeaveTime(d time.Duration) { n.departure.leaveTime.Store(int64(d)) }
 
 // LeaveTime returns it.
@@ -176,7 +171,7 @@ func (n *Node) Drain(ctx context.Context, force bool) (HandedOver, error) {
 func (n *Node) Undrain() (was bool, err error) { return n.departure.undrain() }
 
 // AwaitVoters waits until the other voters can do without this node, for at most
-// LeaveTimeout, and HandOver is Drain for a node that is about to end. Undrain is refused
+// waitsWithin, and HandOver is Drain for a node that is about to end. Undrain is refused
 // from now on. A node from which no other could take anything keeps what it owns. Run
 // does the same when its context ends; a caller that does it before can go on serving
 // meanwhile.

@@ -231,7 +231,7 @@ func (h *host) connect(lan *simnet.Net, i int, tables *tables) {
 	node, err := cluster.New(cluster.Config{
 		Self: h.self, Bind: h.net.IP() + ":7946", PeerBind: h.net.IP() + ":7947", Join: []string{"10.0.0.1:7946"},
 		Insecure: true, Clock: &clock{begun: h.clock.begun}, Versions: kv.NewHLC(uint16(i + 1)), Tiers: tiers{host: h},
-		LeaveTimeout: time.Second,
+		LeaveTime: time.Second,
 		Network: cluster.Network{
 			Nap: time.Sleep, NoRelay: true, Dial: h.net.Dial, Table: tables.table,
 			Listen:    func(string) (net.Listener, error) { return h.net.Listen(7947) },
