@@ -51,9 +51,6 @@ type Config struct {
 
 	// Bound is B, the most that a copy may be behind. Default: 2 s; at least 500 ms.
 	Bound time.Duration
-	// Detection is D: a member that gossip misses counts as dead after so long a
-	// silence. Default and minimum: 1.5 B.
-	Detection time.Duration
 	// MaxSkew is how far wall clocks may differ. Default: 500 ms.
 	MaxSkew time.Duration
 	// Policy is for the side of a split cluster that cannot reach a majority of the
@@ -74,11 +71,12 @@ type Config struct {
 	Clock    kv.Clock
 	Versions *kv.HLC
 	Tiers    Tiers
-	Mirror   Mirror // nil: none
+	Mirror   Mirror
 	// Budget limits the memory of requests and answers between hosts. Default: a budget
 	// of its own.
 	Budget *quota.Budget
-	// Events is this process's log. The code that ends ownership appends to it.
+	// Events is this process's log; nil without Bind. The code that ends ownership appends
+	// to it.
 	Events *invalidation.Log
 	// MaxConns limits the connections from other sidecars. Default: 4,096.
 	MaxConns int
@@ -191,7 +189,6 @@ const (
 
 func (c Config) withDefaults() (Config, error) {
 	c.Bound = cmp.Or(c.Bound, DefaultBound)
-	c.Detection = cmp.Or(c.Detection, c.Bound*3/2)
 	c.MaxSkew = cmp.Or(c.MaxSkew, DefaultMaxSkew)
 	c.PollEvery = cmp.Or(c.PollEvery, c.Bound/4)
 	c.Cluster = cmp.Or(c.Cluster, DefaultCluster)
@@ -201,16 +198,10 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Weight == 0 {
 		c.Weight = 1
 	}
-	switch {
-	case c.Bound < MinBound:
+	if c.Bound < MinBound {
 		return c, fmt.Errorf("max_staleness %v: give at least %v", c.Bound, MinBound)
-	case c.Detection < c.Bound*3/2:
-		return c, fmt.Errorf("detection time %v: give at least %v, 1.5 × max_staleness", c.Detection, c.Bound*3/2)
 	}
 	wrong := c.checkVoters()
-	if c.Events == nil { // nothing follows it
-		c.Events, _ = invalidation.NewLog(1)
-	}
 	if c.Bind == "" {
 		if len(c.Join) > 0 {
 			wrong = errors.Join(wrong, errors.New("join: there is no bind address: give one, such as 127.0.0.1:7946"))
@@ -239,10 +230,13 @@ func WeightOf(bytes int64) uint32 { return uint32(min(max(bytes>>20, 1), math.Ma
 // Margin returns how long to wait here for a time d that another clock measures.
 func Margin(d time.Duration) time.Duration { return ownership.Margin(d) }
 
+// detection returns D: a member that gossip misses counts as dead after so long a silence.
+func (c *Config) detection() time.Duration { return c.Bound * 3 / 2 }
+
 // settings returns what must be the same on all nodes, as PEER_HELLO sends it.
 func (c *Config) settings() map[string]string {
 	s := map[string]string{
-		"max_staleness": c.Bound.String(), "detection": c.Detection.String(), "partitions": strconv.Itoa(kv.Partitions),
+		"max_staleness": c.Bound.String(), "detection": c.detection().String(), "partitions": strconv.Itoa(kv.Partitions),
 	}
 	s["partition_policy"] = c.Policy
 	if c.Policy == Consistent {

@@ -85,7 +85,7 @@ func newDriver(cfg *Config, counts *counts, report *reporter, e effects) *driver
 	}
 	now := cfg.Clock.Read().Boot
 	d.machine = ownership.New(ownership.Config{
-		Self: cfg.Self, Weight: cfg.Weight, Bound: cfg.Bound, Detection: cfg.Detection,
+		Self: cfg.Self, Weight: cfg.Weight, Bound: cfg.Bound, Detection: cfg.detection(),
 		SingleNode: len(cfg.Join) == 0, Table: cfg.Network.Table,
 		Voters: nodes(cfg.Voters),
 		Stamp:  func() kv.Version { return cfg.Versions.Next(cfg.Clock.Read().Wall) },
@@ -96,9 +96,7 @@ func newDriver(cfg *Config, counts *counts, report *reporter, e effects) *driver
 	d.due()
 	d.quorum.Store(d.machine.Quorum())
 	d.view.Store(d.newView())
-	if cfg.Mirror != nil {
-		cfg.Mirror.Viewed(d.view.Load())
-	}
+	cfg.Mirror.Viewed(d.view.Load())
 	return d
 }
 
@@ -177,9 +175,7 @@ func (d *driver) carryOut() {
 		case ownership.RingChanged:
 			v := d.newView()
 			died = d.report.ringChanged(d.members, v, d.view.Swap(v), died)
-			if d.cfg.Mirror != nil {
-				d.cfg.Mirror.Viewed(v)
-			}
+			d.cfg.Mirror.Viewed(v)
 			changed = true
 		case ownership.StateChanged:
 			d.report.stateChanged(a, d.machine.Leaving())
@@ -235,9 +231,7 @@ func (d *driver) stopServing(set kv.PartitionSet) {
 			d.last[p] = lastOwnership{epoch: epoch}
 		}
 	}
-	if d.cfg.Mirror != nil {
-		d.cfg.Mirror.Stopped(set)
-	}
+	d.cfg.Mirror.Stopped(set)
 	d.cfg.Tiers.Settle()
 }
 

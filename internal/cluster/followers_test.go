@@ -43,13 +43,10 @@ func follows(t *testing.T, bound time.Duration, f func(*testing.T, *byHand)) {
 
 func newByHand(t *testing.T, bound time.Duration) *byHand {
 	t.Helper()
-	log, err := invalidation.NewLog(100)
-	if err != nil {
-		t.Fatal(err)
-	}
+	log := invalidation.NewLog(100)
 	n, err := New(Config{
 		Self: kv.Process{Node: "a", Epoch: 1}, Bind: "127.0.0.1:0", PeerBind: "127.0.0.1:0",
-		Bound: bound, Clock: bubbleClock{time.Now()}, Versions: kv.NewHLC(1), Tiers: noTiers{}, Events: log,
+		Bound: bound, Clock: bubbleClock{time.Now()}, Versions: kv.NewHLC(1), Tiers: noTiers{}, Mirror: noTiers{}, Events: log,
 		Network: Network{Nap: time.Sleep},
 	})
 	if err != nil {

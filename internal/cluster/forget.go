@@ -42,7 +42,7 @@ func (ms *membership) forget(node kv.NodeID) (known bool, err error) {
 			err = fmt.Errorf("%w: gossip hears it, state %s", ErrLives, ms.driver.status(o))
 		case !m.Forget(now, node, 0):
 			err = fmt.Errorf("%w, as far as is known yet: it was heard %v ago, and counts as dead after %v of silence",
-				ErrLives, silence.Round(time.Millisecond), ms.cfg.Detection)
+				ErrLives, silence.Round(time.Millisecond), ms.cfg.detection())
 		default:
 			ms.drop(node, o)
 			ms.driver.running.gossip.Forget(string(node))

@@ -37,6 +37,14 @@ func (noTiers) Learn([]wire.Floor)                             {}
 func (noTiers) Reset(kv.Process, []invalidation.Mark, []wire.Floor, kv.Version) {
 }
 
+// noTiers mirrors nothing.
+func (noTiers) Viewed(*View)                 {}
+func (noTiers) Stopped(kv.PartitionSet)      {}
+func (noTiers) Leased(*Owner, time.Duration) {}
+func (noTiers) Paused()                      {}
+func (noTiers) Running() time.Duration       { return 0 }
+func (noTiers) Ran(_, _ time.Duration)       {}
+
 // shifted is the machine's clock with an adjustable wall clock.
 type shifted struct {
 	kv.Clock
@@ -72,6 +80,7 @@ func startWith(t *testing.T, name string, clock kv.Clock, tiers Tiers, voters []
 		Policy: policy, Voters: voters,
 		Self: kv.Process{Node: kv.NodeID(name), Epoch: 1}, Bind: "127.0.0.1:0", PeerBind: "127.0.0.1:0", Join: join,
 		Bound: MinBound, Clock: clock, Versions: kv.NewHLC(uint16(name[0])), Tiers: tiers,
+		Mirror: noTiers{}, Events: invalidation.NewLog(1),
 	})
 	if err != nil {
 		t.Fatal(err)

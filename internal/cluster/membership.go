@@ -144,7 +144,7 @@ func (ms *membership) tick(m *ownership.Machine, now time.Duration) {
 func (ms *membership) takeOut(machine *ownership.Machine, now time.Duration) {
 	for name, m := range ms.driver.members {
 		s, _ := machine.Standing(name)
-		if m.hintOut && m.hint > s.State && now-m.toldAt >= ms.cfg.Detection {
+		if m.hintOut && m.hint > s.State && now-m.toldAt >= ms.cfg.detection() {
 			machine.GoneOut(now, m.id, m.hint)
 		}
 	}

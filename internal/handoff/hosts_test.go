@@ -129,10 +129,7 @@ func newHost(t *testing.T, name string, settings namespaces.Settings) *host {
 			t.Fatal(err)
 		}
 	}
-	h.events, err = invalidation.NewLog(logEvents)
-	must()
-	h.ledger, err = invalidation.NewLedger(1 << 10)
-	must()
+	h.events, h.ledger = invalidation.NewLog(logEvents), invalidation.NewLedger(1<<10)
 	h.store, err = segment.New(segment.Config{
 		Size: segment.MinSize, Versions: h.hlc, Changed: func(k kv.Key, v kv.Version) {
 			h.ledger.Note(k.Hash, v)
@@ -162,7 +159,7 @@ func newHost(t *testing.T, name string, settings namespaces.Settings) *host {
 func (h *host) run() {
 	h.t.Helper()
 	node, err := cluster.New(cluster.Config{
-		Self: h.self, Clock: &clock{begun: h.clock.begun}, Versions: kv.NewHLC(1), Tiers: tiers{host: h},
+		Self: h.self, Clock: &clock{begun: h.clock.begun}, Versions: kv.NewHLC(1), Tiers: tiers{host: h}, Mirror: noMirror{},
 	})
 	if err != nil {
 		h.t.Fatal(err)
@@ -224,14 +221,24 @@ func (s *tables) table(members []ownership.RingMember) *ownership.Ring {
 	return s.made[key]
 }
 
+// noMirror mirrors nothing.
+type noMirror struct{}
+
+func (noMirror) Viewed(*cluster.View)                 {}
+func (noMirror) Stopped(kv.PartitionSet)              {}
+func (noMirror) Leased(*cluster.Owner, time.Duration) {}
+func (noMirror) Paused()                              {}
+func (noMirror) Running() time.Duration               { return 0 }
+func (noMirror) Ran(_, _ time.Duration)               {}
+
 // connect runs the host's node.
 func (h *host) connect(lan *simnet.Net, i int, tables *tables) {
 	h.t.Helper()
 	h.net = lan.Host(fmt.Sprintf("10.0.0.%d", i+1))
 	node, err := cluster.New(cluster.Config{
 		Self: h.self, Bind: h.net.IP() + ":7946", PeerBind: h.net.IP() + ":7947", Join: []string{"10.0.0.1:7946"},
-		Insecure: true, Clock: &clock{begun: h.clock.begun}, Versions: kv.NewHLC(uint16(i + 1)), Tiers: tiers{host: h},
-		LeaveTime: time.Second,
+		Insecure: true, Clock: &clock{begun: h.clock.begun}, Versions: kv.NewHLC(uint16(i + 1)), Tiers: tiers{host: h}, Mirror: noMirror{},
+		LeaveTime: time.Second, Events: h.events,
 		Network: cluster.Network{
 			Nap: time.Sleep, NoRelay: true, Dial: h.net.Dial, Table: tables.table,
 			Listen:    func(string) (net.Listener, error) { return h.net.Listen(7947) },

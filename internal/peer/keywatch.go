@@ -71,7 +71,7 @@ func (k *KeyWatch) Run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-t.C:
-			if err := k.check(); err != nil {
+			if err := k.look(false); err != nil {
 				k.Log.Error("the cluster key's files have changed, and are not taken: "+
 					"this host goes on with what it had", "error", err)
 			}
@@ -79,15 +79,24 @@ func (k *KeyWatch) Run(ctx context.Context) {
 	}
 }
 
-// check takes a change that the previous check has seen too. A refused content is tried
-// again, because a certificate may become valid later. Its error is returned once for
-// each content.
-func (k *KeyWatch) check() error {
+// Reload takes the files as they are now, without the wait for a second check.
+func (k *KeyWatch) Reload() error {
+	if k.Paths.ClusterKey == "" {
+		return nil
+	}
+	return k.look(true)
+}
+
+// look takes a change of the files: one that the previous look has seen too, or any if
+// told. Contents that are in use are not taken again: no connection is renewed for nothing.
+// A refused content is tried again, because a certificate may become valid later. Its error
+// is returned once for each content, or always if told.
+func (k *KeyWatch) look(told bool) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	content := k.Paths.Read()
 	digest := content.digest()
-	settled := digest == k.seen
+	settled := told || digest == k.seen
 	k.seen = digest
 	switch {
 	case !settled:
@@ -97,27 +106,10 @@ func (k *KeyWatch) check() error {
 		return nil
 	}
 	again := k.rejected == digest
-	if err := k.take(content, digest); !again {
+	if err := k.take(content, digest); told || !again {
 		return err
 	}
 	return nil
-}
-
-// Reload takes the files as they are now, without the wait for a second check. Contents
-// that are in use are not taken again: no connection is renewed for nothing.
-func (k *KeyWatch) Reload() error {
-	if k.Paths.ClusterKey == "" {
-		return nil
-	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	content := k.Paths.Read()
-	digest := content.digest()
-	if digest == k.inUse {
-		k.rejected = [32]byte{}
-		return nil
-	}
-	return k.take(content, digest)
 }
 
 // take applies the content, or changes nothing and returns an error. k.mu is held.
