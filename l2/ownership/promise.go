@@ -26,9 +26,6 @@ func (m *Machine) Asked(now time.Duration, from kv.Process, q Acquire) Answer {
 	ended, released := m.newSet(), m.newSet()
 	allKnown := m.knowsRing(q.Ring)
 	for i := range q.Partitions.All() {
-		if int(i) >= len(m.parts) {
-			break
-		}
 		p := &m.parts[i]
 		// A node that is out has no say, and owns nothing.
 		if m.in && (m.table.Owner(i) != from.Node || !o.inRing) ||
@@ -128,9 +125,6 @@ func (m *Machine) retireBelow(list []wire.Promise) {
 		b, from := list[n].Ballot, len(told) // a copy: p.higher keeps it
 		told = kv.UnpackPartitions(told, list[n].Partitions)
 		for _, i := range told[from:] {
-			if int(i) >= len(m.parts) {
-				break
-			}
 			p := &m.parts[i]
 			if p.owned && p.promised.Compare(&b) < 0 && p.higher.Compare(&b) < 0 {
 				p.higher = &b

@@ -83,10 +83,10 @@ func (m *Machine) endLapsed() {
 // voteSelf answers a claim of this node as one of the voters.
 func (m *Machine) voteSelf(c *claim) {
 	self := m.cfg.Self
-	if !m.remembers() || c.answers[self.Node] != nil {
+	if !m.remembers() || c.answer(self) != nil {
 		return
 	}
-	a := &Answer{Ballot: c.ballot, Granted: m.newSet(), Voter: true, Authorities: m.authorities(c.set)}
+	a := Answer{Ballot: c.ballot, Granted: m.newSet(), Voter: true, Authorities: m.authorities(c.set)}
 	for i := range c.set.All() {
 		if m.parts[i].promised.Compare(c.ballot) <= 0 {
 			m.promise(i, c.ballot)
@@ -123,9 +123,7 @@ func (m *Machine) Acknowledged() (list []kv.Process, remembers bool) {
 func (m *Machine) common(a, b kv.PartitionSet) kv.PartitionSet {
 	both := m.newSet()
 	for i := range both {
-		if i < len(a) && i < len(b) {
-			both[i] = a[i] & b[i]
-		}
+		both[i] = a[i] & b[i]
 	}
 	return both
 }
@@ -139,9 +137,8 @@ func (m *Machine) forgetVotes() {
 func (m *Machine) granted(c *claim) (at []time.Duration) {
 	for _, v := range m.cfg.Voters {
 		a, o := c.answers[v], m.members[v]
-		present := v == m.cfg.Self.Node || o != nil && o.id.Epoch == c.epochs[v]
-		if a != nil && present && a.Voter && a.Granted.Contains(c.set) {
-			at = append(at, c.notedAt[v])
+		if a != nil && (v == m.cfg.Self.Node || o != nil && o.id == a.from) && a.Voter && a.Granted.Contains(c.set) {
+			at = append(at, a.since)
 		}
 	}
 	slices.Sort(at)
@@ -183,7 +180,7 @@ func (m *Machine) authoritiesEnded(c *claim) bool {
 			if id == m.cfg.Self || both.Empty() {
 				continue // it owns nothing of what it claims
 			}
-			if own := c.answers[id.Node]; own == nil || c.epochs[id.Node] != id.Epoch || !own.Granted.Contains(both) {
+			if own := c.answer(id); own == nil || !own.Granted.Contains(both) {
 				return false
 			}
 		}
@@ -306,7 +303,7 @@ func (m *Machine) acknowledge(from kv.Process, a Auth) []kv.PartitionSet {
 			continue
 		}
 		for i := range h.Partitions.All() {
-			if int(i) >= len(m.parts) || m.bars(&m.parts[i], h.Ballot) {
+			if m.bars(&m.parts[i], h.Ballot) {
 				continue
 			}
 			if p := &m.parts[i]; p.promised.Compare(h.Ballot) > 0 {
