@@ -32,8 +32,8 @@ type Identity struct {
 	MaxSkew  time.Duration     // between wall clocks
 	Clock    kv.Clock
 	Versions *kv.HLC
-	Floors   func() []wire.Floor // the flushes that this node knows; nil: none
-	Learn    func([]wire.Floor)  // runs before a greeting counts; may be nil
+	Floors   func() []wire.Floor // the flushes that this node knows
+	Learn    func([]wire.Floor)  // runs before a greeting counts
 
 	limit atomic.Uint64 // the highest version that is accepted; see Ahead
 }
@@ -44,24 +44,18 @@ var ErrRefused = errors.New("refused")
 // hello returns this node's greeting.
 func (id *Identity) hello(purpose Purpose) wire.PeerHello {
 	now := id.Clock.Read()
-	h := wire.PeerHello{
+	return wire.PeerHello{
 		MinVersion: 1, MaxVersion: wire.PeerVersion,
 		Cluster: id.Cluster, From: id.Self,
 		Purpose: string(purpose), Settings: id.Settings,
-		WallMS: now.Wall, Clock: uint64(id.Versions.Next(now.Wall)),
+		WallMS: now.Wall, Clock: uint64(id.Versions.Next(now.Wall)), Floors: id.Floors(),
 	}
-	if id.Floors != nil {
-		h.Floors = id.Floors()
-	}
-	return h
 }
 
 // merge merges the clock and the flushes of an accepted greeting.
 func (id *Identity) merge(h *wire.PeerHello) {
 	id.Versions.Observe(kv.Version(h.Clock))
-	if id.Learn != nil {
-		id.Learn(h.Floors)
-	}
+	id.Learn(h.Floors)
 }
 
 // read decodes a greeting. If the two sides have no common version, it says so, whatever

@@ -41,6 +41,7 @@ func identity(node string, epoch int) *Identity {
 		Cluster: "test", Self: kv.Process{Node: kv.NodeID(node), Epoch: kv.Epoch(epoch)},
 		Settings: map[string]string{"max_staleness": "2s"}, MaxSkew: 500 * time.Millisecond,
 		Clock: still, Versions: kv.NewHLC(uint16(epoch)),
+		Floors: func() []wire.Floor { return nil }, Learn: func([]wire.Floor) {},
 	}
 }
 

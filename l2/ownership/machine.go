@@ -64,11 +64,10 @@ type Machine struct {
 	members map[kv.NodeID]*member
 	gone    gone
 
-	table       *Ring
-	entered     []kv.Process  // the ring's members, by name
-	grownAt     time.Duration // when a member last came into the ring
-	inTable     bool          // this node is in the table, with tableWeight
-	tableWeight uint32
+	table   *Ring
+	entered []kv.Process          // the ring's members, by name
+	weights map[kv.Process]uint32 // of these
+	grownAt time.Duration         // when a member last came into the ring
 
 	// Partitions.
 	parts  []partition

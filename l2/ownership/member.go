@@ -29,9 +29,6 @@ type member struct {
 	leasesUs  bool          // it says that it has a lease on this node
 	inRing    bool
 
-	inTable     bool // the ring's table has this process, with tableWeight
-	tableWeight uint32
-
 	named      bool   // nothing has come from it: another member has told of it
 	goneOut    bool   // gossip alone says that it is out: see GoneOut
 	othersTold uint64 // its count of this node's changes of standings
