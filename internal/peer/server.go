@@ -27,14 +27,8 @@ type Server struct {
 	handler func(from kv.Process, purpose Purpose) server.Handler
 	refused func(node kv.NodeID, err error)
 
-	mu       sync.Mutex
-	sessions map[sessionKey]*session // the newest of each key
-	greeted  map[*session]struct{}   // these, and older ones that have calls in flight
-}
-
-type sessionKey struct {
-	node    kv.NodeID
-	purpose Purpose
+	mu      sync.Mutex
+	greeted map[*session]struct{} // one of each node and purpose, and older ones that have calls in flight
 }
 
 // NewServer returns a server that gives each process to a handler once it has been
@@ -43,8 +37,7 @@ type sessionKey struct {
 func NewServer(id *Identity, creds func() *Credentials, limits server.Limits, log *slog.Logger,
 	handler func(kv.Process, Purpose) server.Handler, refused func(kv.NodeID, error)) *Server {
 	s := &Server{
-		id: id, log: log, creds: creds, handler: handler, refused: refused,
-		sessions: map[sessionKey]*session{}, greeted: map[*session]struct{}{},
+		id: id, log: log, creds: creds, handler: handler, refused: refused, greeted: map[*session]struct{}{},
 	}
 	limits.MaxFirstFrame, limits.MaxInFlight = MaxGreeting, MaxCalls
 	s.rpc = server.New(limits, log, func(nc net.Conn) (server.Handler, error) {
@@ -88,7 +81,7 @@ type session struct {
 	arrival  *arrival
 	conn     *server.Conn
 	from     kv.Process
-	key      sessionKey
+	purpose  Purpose
 	inner    server.Handler // nil before the greeting
 	begun    int64          // wall clock in ms when the batch with the greeting arrived
 	replaced atomic.Bool
@@ -112,7 +105,7 @@ func (s *session) Served() {
 // Serve handles the greeting, and passes later frames to the handler.
 func (s *session) Serve(c *server.Conn, frames [][]byte) error {
 	if s.replaced.Load() {
-		return fmt.Errorf("a newer connection of %s has come", s.key.node)
+		return fmt.Errorf("a newer connection of %s has come", s.from.Node)
 	}
 	if s.inner != nil {
 		return s.inner.Serve(c, frames)
@@ -154,7 +147,7 @@ func (s *session) greet(c *server.Conn, frame []byte) error {
 	id := s.server.id
 	from := h.From
 	id.merge(&h)
-	s.conn, s.from, s.key = c, from, sessionKey{from.Node, purpose}
+	s.conn, s.from, s.purpose = c, from, purpose
 	s.inner = s.server.handler(from, purpose)
 	c.SetOwner("node "+string(from.Node), string(purpose))
 	s.server.replace(s)
@@ -206,14 +199,18 @@ const maxTravel = 500
 // see renew.go.
 func (s *Server) replace(n *session) {
 	s.mu.Lock()
-	old := s.sessions[n.key]
-	s.sessions[n.key] = n
+	var old *session
+	for o := range s.greeted {
+		if o.from.Node == n.from.Node && o.purpose == n.purpose && !o.replaced.Load() {
+			old = o
+			o.replaced.Store(true)
+		}
+	}
 	s.greeted[n] = struct{}{}
 	s.mu.Unlock()
 	if old == nil {
 		return
 	}
-	old.replaced.Store(true)
 	if old.from != n.from {
 		old.conn.Kill()
 		return
@@ -286,9 +283,6 @@ func (s *session) Close(err error) {
 		d.leave(s.arrival)
 	}
 	s.server.mu.Lock()
-	if s.server.sessions[s.key] == s {
-		delete(s.server.sessions, s.key)
-	}
 	delete(s.server.greeted, s)
 	s.server.mu.Unlock()
 	if s.inner != nil {
