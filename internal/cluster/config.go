@@ -236,9 +236,9 @@ func (c *Config) detection() time.Duration { return c.Bound * 3 / 2 }
 // settings returns what must be the same on all nodes, as PEER_HELLO sends it.
 func (c *Config) settings() map[string]string {
 	s := map[string]string{
-		"max_staleness": c.Bound.String(), "detection": c.detection().String(), "partitions": strconv.Itoa(kv.Partitions),
+		"max_staleness": c.Bound.String(), "detection": c.detection().String(),
+		"partitions": strconv.Itoa(kv.Partitions), "partition_policy": c.Policy,
 	}
-	s["partition_policy"] = c.Policy
 	if c.Policy == Consistent {
 		s["voters"] = strings.Join(slices.Sorted(slices.Values(c.Voters)), ",")
 	}

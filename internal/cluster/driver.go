@@ -86,7 +86,7 @@ func newDriver(cfg *Config, counts *counts, report *reporter, e effects) *driver
 	now := cfg.Clock.Read().Boot
 	d.machine = ownership.New(ownership.Config{
 		Self: cfg.Self, Weight: cfg.Weight, Bound: cfg.Bound, Detection: cfg.detection(),
-		SingleNode: len(cfg.Join) == 0, Table: cfg.Network.Table,
+		Bootstrap: len(cfg.Join) == 0, Table: cfg.Network.Table,
 		Voters: nodes(cfg.Voters),
 		Stamp:  func() kv.Version { return cfg.Versions.Next(cfg.Clock.Read().Wall) },
 		Rand:   rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())),

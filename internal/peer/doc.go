@@ -16,7 +16,7 @@
 // fails (see Pool.Renew).
 //
 // Strangers, which are connections before their greeting, are limited in number, rate,
-// time and bytes (see door).
+// time and bytes (see listener).
 //
 // The greeting refuses a node that has no common version, belongs to another cluster,
 // has other cluster-wide settings, or whose clock is off. The error message names both

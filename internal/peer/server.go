@@ -18,11 +18,11 @@ import (
 
 // Server serves other nodes.
 type Server struct {
-	id    *Identity
-	log   *slog.Logger
-	creds func() *Credentials
-	rpc   *server.Server
-	door  atomic.Pointer[door] // nil before Serve
+	id       *Identity
+	log      *slog.Logger
+	creds    func() *Credentials
+	rpc      *server.Server
+	listener atomic.Pointer[listener] // nil before Serve
 	// handler returns the handler for a process that has been greeted.
 	handler func(from kv.Process, purpose Purpose) server.Handler
 	refused func(node kv.NodeID, err error)
@@ -41,7 +41,7 @@ func NewServer(id *Identity, creds func() *Credentials, limits server.Limits, lo
 	}
 	limits.MaxFirstFrame, limits.MaxInFlight = MaxGreeting, MaxCalls
 	s.rpc = server.New(limits, log, func(nc net.Conn) (server.Handler, error) {
-		a := s.door.Load().arrivalOf(nc)
+		a := s.listener.Load().arrivalOf(nc)
 		if a == nil {
 			return nil, errLate
 		}
@@ -54,8 +54,8 @@ var errLate = fmt.Errorf("it was not greeted within %v", greetWithin)
 
 // Serve accepts connections until ctx ends; see server.Server. Call it once.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
-	d := newDoor(s.rpc.Sparing(ln), s.creds, s.log)
-	s.door.Store(d)
+	d := newListener(s.rpc.Sparing(ln), s.creds, s.log)
+	s.listener.Store(d)
 	d.open()
 	defer func() { _ = d.Close() }()
 	return s.rpc.Serve(ctx, d)
@@ -65,7 +65,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 func (s *Server) Stats() cachesidecar.LinkStats {
 	r := s.rpc.Stats()
 	st := cachesidecar.LinkStats{Open: r.Open, Accepted: r.Accepted, Rejected: r.Rejected, BadFrames: r.BadFrames}
-	if d := s.door.Load(); d != nil {
+	if d := s.listener.Load(); d != nil {
 		c := &d.counts
 		st.Ungreeted, st.Late, st.Shed = int64(d.ungreeted()), c.late.Load(), c.shed.Load()
 		st.Handshakes, st.Failed = c.handshakes.Load(), c.failed.Load()
@@ -140,7 +140,7 @@ func (s *session) greet(c *server.Conn, frame []byte) error {
 		c.Out = wire.AppendError(c.Out, q.ID, wire.Errorf(wire.Unauthorized, "%v", why))
 		return fmt.Errorf("%w: %w", ErrRefused, why)
 	}
-	if !s.server.door.Load().leave(s.arrival) {
+	if !s.server.listener.Load().leave(s.arrival) {
 		return errLate
 	}
 	c.AllowMaxFrame()
@@ -279,7 +279,7 @@ func (s *session) Owner() (owner, process string) { return "hosts that have not 
 
 // Close ends the session.
 func (s *session) Close(err error) {
-	if d := s.server.door.Load(); d != nil {
+	if d := s.server.listener.Load(); d != nil {
 		d.leave(s.arrival)
 	}
 	s.server.mu.Lock()
@@ -288,4 +288,24 @@ func (s *session) Close(err error) {
 	if s.inner != nil {
 		s.inner.Close(err)
 	}
+}
+
+// Read parses the body of a request from a process that was greeted. If the body names
+// its sender, the name must be that process; otherwise the request is UNAUTHORIZED and
+// nothing in it counts. All bodies from other sidecars must be read with Read.
+func Read(from kv.Process, q *wire.Request, v any) *wire.Error {
+	if err := wire.UnmarshalBody(q.Body, v); err != nil {
+		return wire.Errorf(wire.BadRequest, "%s: %v", q.Op, err)
+	}
+	m, ok := v.(wire.NamesSender)
+	if !ok {
+		return nil
+	}
+	for _, p := range m.Senders() {
+		if p != from {
+			return wire.Errorf(wire.Unauthorized, "%s in the name of %s: this connection is of %s, "+
+				"and each process speaks for itself alone", q.Op, quotedIfNeeded(string(p.Node)), from)
+		}
+	}
+	return nil
 }

@@ -19,9 +19,9 @@ type Config struct {
 	// Detection is D: the silence after which a member that gossip says is dead
 	// is considered dead. At least 1.5 B.
 	Detection time.Duration
-	// SingleNode means that there are no other nodes to look for: the node begins at
+	// Bootstrap means that there are no other nodes to look for: the node begins at
 	// once.
-	SingleNode bool
+	Bootstrap bool
 
 	// Voters are the nodes of which a majority must acknowledge every ownership,
 	// under policy consistent. Empty means policy available.
@@ -112,7 +112,7 @@ func New(cfg Config, now time.Duration) *Machine {
 // startJoining puts the node back to the state joining.
 func (m *Machine) startJoining() {
 	m.joiningSince, m.noOtherInSince = m.now, m.now
-	m.joined, m.in = m.cfg.SingleNode, false
+	m.joined, m.in = m.cfg.Bootstrap, false
 }
 
 // TakeActions returns the actions to carry out, in order, and forgets them.

@@ -13,7 +13,7 @@ import (
 func meet(now time.Duration, self kv.Process, alone bool, others ...kv.Process) *Machine {
 	v := kv.Version(100)
 	m := New(Config{
-		Self: self, Weight: 100, Bound: simBound, Detection: simDetection, SingleNode: alone, Partitions: simPartitions,
+		Self: self, Weight: 100, Bound: simBound, Detection: simDetection, Bootstrap: alone, Partitions: simPartitions,
 		Stamp: func() kv.Version { v++; return v }, Rand: rand.New(rand.NewPCG(1, 1)),
 	}, now)
 	for _, id := range others {

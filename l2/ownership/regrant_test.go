@@ -17,7 +17,7 @@ func TestReleasedGrows(t *testing.T) {
 	v := kv.Version(100)
 	now := time.Second
 	m := New(Config{
-		Self: a, Weight: 100, Bound: simBound, Detection: simDetection, SingleNode: true, Partitions: simPartitions,
+		Self: a, Weight: 100, Bound: simBound, Detection: simDetection, Bootstrap: true, Partitions: simPartitions,
 		Stamp: func() kv.Version { v++; return v }, Rand: rand.New(rand.NewPCG(1, 1)),
 	}, now)
 	m.Tick(now)

@@ -144,7 +144,7 @@ func (n *simNode) start(alone bool) {
 		n.rumours[i] = rumour{at: n.s.now}
 	}
 	n.m = New(Config{
-		Self: n.id, Weight: 1, Bound: simBound, Detection: simDetection, SingleNode: alone, Partitions: n.s.partitions,
+		Self: n.id, Weight: 1, Bound: simBound, Detection: simDetection, Bootstrap: alone, Partitions: n.s.partitions,
 		Stamp: func() kv.Version { n.s.clock++; return n.s.clock },
 		Rand:  rand.New(rand.NewPCG(n.s.seed, uint64(n.id.Epoch))),
 		Table: n.table, Voters: n.s.voters,

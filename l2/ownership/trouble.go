@@ -68,7 +68,7 @@ func (m *Machine) judgeSelf() {
 		}
 	case !m.joined || m.leaving:
 	case anyIn && !allLeased, !anyIn && !first, m.shouldGo() != "":
-	case anyIn, m.cfg.SingleNode || m.now-m.noOtherInSince >= m.cfg.Detection:
+	case anyIn, m.cfg.Bootstrap || m.now-m.noOtherInSince >= m.cfg.Detection:
 		m.in = true
 		m.inSince = m.State()
 		m.do(StateChanged{true, "joined"})

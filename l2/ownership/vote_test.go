@@ -25,7 +25,7 @@ var testVoters = []kv.NodeID{"v", "w", "x"}
 func newHand(t *testing.T, name kv.NodeID) *hand {
 	h := &hand{T: t, now: time.Hour, clock: 1000}
 	h.m = New(Config{
-		Self: kv.Process{Node: name, Epoch: 1}, Weight: 1, Bound: simBound, Detection: simDetection, SingleNode: true, Partitions: simPartitions,
+		Self: kv.Process{Node: name, Epoch: 1}, Weight: 1, Bound: simBound, Detection: simDetection, Bootstrap: true, Partitions: simPartitions,
 		Stamp: func() kv.Version { h.clock++; return h.clock }, Rand: rand.New(rand.NewPCG(1, 1)),
 		Table: func(list []RingMember) *Ring { return smallTable(list) }, Voters: testVoters,
 	}, h.now)

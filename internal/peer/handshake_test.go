@@ -22,7 +22,7 @@ func TestGate(t *testing.T) {
 		defer far.Close()
 		slots := make(chan struct{}, 1)
 		slots <- struct{}{} // its own
-		g := &gate{Conn: near, head: []byte{tlsHandshake}, left: 100, slots: slots}
+		g := &handshakeConn{Conn: near, head: []byte{tlsHandshake}, left: 100, slots: slots}
 		got := make(chan []byte, 1)
 		go func() { // ends at the limit
 			b, err := io.ReadAll(g)
@@ -84,7 +84,7 @@ func TestLetGo(t *testing.T) {
 // TestDoorEndsTheGreediest checks that the address with the most connections loses
 // them, and not the connection that has waited longest.
 func TestDoorEndsTheGreediest(t *testing.T) {
-	d := newDoor(nil, func() *Credentials { return nil }, slog.New(slog.DiscardHandler))
+	d := newListener(nil, func() *Credentials { return nil }, slog.New(slog.DiscardHandler))
 	enter := func(host string) *arrival {
 		near, far := net.Pipe()
 		t.Cleanup(func() { _ = near.Close(); _ = far.Close() })
