@@ -129,10 +129,10 @@ func (d delegate) NotifyPingComplete(n *memberlist.Node, _ time.Duration, payloa
 }
 
 // NotifyJoin reports that a node lives.
-func (d delegate) NotifyJoin(n *memberlist.Node) { d.g.setState(n, Alive) }
+func (d delegate) NotifyJoin(n *memberlist.Node) { d.g.setState(n, true) }
 
 // NotifyUpdate reports a change of meta.
-func (d delegate) NotifyUpdate(n *memberlist.Node) { d.g.setState(n, Alive) }
+func (d delegate) NotifyUpdate(n *memberlist.Node) { d.g.setState(n, true) }
 
 // NotifyLeave reports that a node is dead, or has left.
-func (d delegate) NotifyLeave(n *memberlist.Node) { d.g.setState(n, Missing) }
+func (d delegate) NotifyLeave(n *memberlist.Node) { d.g.setState(n, false) }

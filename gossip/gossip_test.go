@@ -23,7 +23,7 @@ func TestTwoFindEachOther(t *testing.T) {
 		}
 		b := c.start(1)
 		c.until("they find each other", time.Second, c.whole)
-		want := Member{Node: "n1", Address: addressOf(1), State: Alive, Meta: Meta{
+		want := Member{Node: "n1", Address: addressOf(1), Alive: true, Meta: Meta{
 			Address: ipOf(1) + ":7947", Epoch: 1, Weight: 100, MinVersion: 1, MaxVersion: 1,
 		}}
 		got := a.Members()

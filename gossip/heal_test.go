@@ -317,7 +317,7 @@ func TestLoss(t *testing.T) {
 		for end := time.Now().Add(2 * time.Minute); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 			for _, n := range c.nodes {
 				for _, m := range n.Members() {
-					if looks++; m.State != Alive {
+					if looks++; !m.Alive {
 						missing++
 					}
 				}

@@ -194,10 +194,10 @@ func (c *cluster) all(name string, f func(Member) bool) func() bool {
 	}
 }
 
-func missing(m Member) bool { return m.State == Missing }
+func missing(m Member) bool { return !m.Alive }
 
 func aliveAs(epoch uint64) func(Member) bool {
-	return func(m Member) bool { return m.State == Alive && m.Meta.Epoch == epoch }
+	return func(m Member) bool { return m.Alive && m.Meta.Epoch == epoch }
 }
 
 // count returns how many nodes live as far as this one knows, itself included.
@@ -227,7 +227,7 @@ func (c *cluster) stays(what string, d time.Duration) {
 	for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		for _, n := range c.nodes {
 			for _, m := range n.Members() {
-				if m.State != Alive {
+				if !m.Alive {
 					c.t.Errorf("%s: %s misses %s", what, n.name, m.Node)
 					return
 				}

@@ -73,7 +73,7 @@ func (g *Gossip) targets(ctx context.Context, starting bool) ([]string, error) {
 	known := map[string]bool{g.address: true}
 	for _, m := range g.members {
 		switch {
-		case m.State == Alive:
+		case m.Alive:
 			known[m.Address] = true
 			living = append(living, m.Address)
 		case m.dropped:

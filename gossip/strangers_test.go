@@ -239,7 +239,7 @@ func TestUnmetAreKeptApart(t *testing.T) {
 				_, _ = tr.WriteTo(gt.Labelled("test", gt.Alive(name, net.ParseIP(ipOf(1)), port, 100+i, meta)), addressOf(0))
 			}
 			time.Sleep(time.Millisecond)
-			if m := c.nodes[0].member("n1"); m == nil || m.State != Alive || m.Meta.Epoch != 1 || m.Meta.Weight != 100 {
+			if m := c.nodes[0].member("n1"); m == nil || !m.Alive || m.Meta.Epoch != 1 || m.Meta.Weight != 100 {
 				t.Fatalf("after %d: %+v", i, m)
 			}
 		}

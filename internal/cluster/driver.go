@@ -235,14 +235,6 @@ func (d *driver) stopServing(set kv.PartitionSet) {
 	d.cfg.Tiers.Settle()
 }
 
-// releasedWith is Node.ReleasedWith.
-func (d *driver) releasedWith(p uint16, epoch uint32, v kv.Version) bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	last := d.last[p]
-	return last.epoch == epoch && (last.asOf == 0 || v <= last.asOf)
-}
-
 // newView returns a View of the machine's ring. d.mu is held.
 func (d *driver) newView() *View {
 	v := &View{Table: d.machine.Table(), self: d.cfg.Self.Node}

@@ -35,15 +35,12 @@ type departure struct {
 
 // handover is a time in which this node gives away what it owns, and takes nothing.
 type handover struct {
+	HandedOver // Kept and Took are valid once over is closed
+
 	begun   time.Duration // on the boot clock
-	owned   int           // partitions, then
 	returns bool          // this node comes back once others have everything; guarded by the driver's lock
 	over    chan struct{} // closed when it is over, in one way or another
-
-	// Valid once over is closed.
-	kept   int // partitions that others have not taken
-	took   time.Duration
-	undone bool
+	undone  bool          // valid once over is closed
 }
 
 // HandedOver says what became of the partitions that a node owned when it was drained.
@@ -88,7 +85,7 @@ func (l *departure) drain(ctx context.Context, force bool) (HandedOver, error) {
 	if h.undone {
 		return HandedOver{}, ErrUndone
 	}
-	return HandedOver{h.owned, h.kept, h.took}, nil
+	return h.HandedOver, nil
 }
 
 // awaitIn waits until this node is in the cluster, so that it knows the others, for
@@ -188,7 +185,7 @@ func (l *departure) begin(force bool) (h *handover) {
 		if h = nil; !heirs && !force {
 			return
 		}
-		begins, h = true, &handover{begun: now, over: make(chan struct{}), owned: m.Unended()}
+		begins, h = true, &handover{begun: now, over: make(chan struct{}), HandedOver: HandedOver{Owned: m.Unended()}}
 		l.present = h
 		m.Leave(now)
 		if ctx := l.driver.running.ctx; heirs && ctx != nil {
@@ -196,10 +193,10 @@ func (l *departure) begin(force bool) (h *handover) {
 			return
 		}
 		m.Abandon(now)
-		h.end(func() { h.kept = h.owned })
+		h.end(func() { h.Kept = h.Owned })
 	})
 	if begins {
-		l.cfg.Log.Info("draining: this host hands over what it owns", "partitions", h.owned)
+		l.cfg.Log.Info("draining: this host hands over what it owns", "partitions", h.Owned)
 	}
 	return h
 }
@@ -210,7 +207,7 @@ func (l *departure) follow(ctx context.Context, h *handover) {
 	l.driver.mu.Lock()
 	defer l.driver.mu.Unlock()
 	h.end(func() {
-		h.kept, h.took = l.driver.machine.Unended(), l.cfg.Clock.Read().Boot-h.begun
+		h.Kept, h.Took = l.driver.machine.Unended(), l.cfg.Clock.Read().Boot-h.begun
 		l.report.handedOver(h, len(l.driver.members.alive()) > 0 && l.cfg.Tiers.Awaited())
 	})
 }

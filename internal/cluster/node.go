@@ -65,7 +65,7 @@ func (n *Node) compose() {
 		Unheard: 2 * cfg.Bound, Budget: cfg.Budget,
 		Greeted: func(node kv.NodeID, answered kv.Process, err error) { n.admission.greeted(node, answered, err) },
 	})
-	report := &reporter{log: cfg.Log, clock: cfg.Clock, self: cfg.Self}
+	report := &reporter{log: cfg.Log, clock: cfg.Clock, self: cfg.Self, lines: map[string]time.Duration{}}
 	n.driver = newDriver(cfg, counts, report, effects{
 		acquire: func(s ownership.Send) { n.ballots.acquire(s) },
 		auth:    func(s ownership.SendAuth) { n.ballots.authorize(s) },
@@ -124,7 +124,10 @@ func (n *Node) OwnershipEpoch(p uint16) uint32 { return n.driver.epochs[p].Load(
 // ownership that was released meanwhile, or is to be: the next owner gets the change.
 // Call CheckPause before.
 func (n *Node) ReleasedWith(p uint16, epoch uint32, v kv.Version) bool {
-	return n.driver.releasedWith(p, epoch, v)
+	n.driver.mu.Lock()
+	defer n.driver.mu.Unlock()
+	last := n.driver.last[p]
+	return last.epoch == epoch && (last.asOf == 0 || v <= last.asOf)
 }
 
 // Owned returns the set of partitions that this node owns and serves.

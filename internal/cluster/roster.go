@@ -55,7 +55,7 @@ func (m *member) after(id kv.Process, g *gossip.Member) member {
 	if m.id != id {
 		next.reached, next.skewed = false, false
 	}
-	next.id, next.alive, next.hint, next.hintOut = id, g.State == gossip.Alive, g.Meta.State, !g.Meta.In
+	next.id, next.alive, next.hint, next.hintOut = id, g.Alive, g.Meta.State, !g.Meta.In
 	if !next.reached {
 		next.address = g.Meta.Address
 	}
