@@ -28,7 +28,9 @@ type driver struct {
 	cfg     *Config
 	counts  *counts
 	report  *reporter
-	effects effects
+	// What the other nodes are asked and told. Node.compose sets both.
+	ballots *ballots
+	tell    func() // gossips what has changed about this node
 
 	// Read and changed without the lock; a stall that counts moves lastSeen under it.
 	lastSeen atomic.Int64 // boot clock at its last reading
@@ -51,14 +53,6 @@ type driver struct {
 	running running
 }
 
-// effects carry out the decisions that concern other nodes. They are called under the
-// driver's lock and must not block.
-type effects struct {
-	acquire func(ownership.Send)
-	auth    func(ownership.SendAuth)
-	gossip  func() // what has changed about this node
-}
-
 // running is what exists while Node.Run runs.
 type running struct {
 	ctx     context.Context // of Run; nil before it, and when it ends
@@ -75,11 +69,10 @@ type lastOwnership struct {
 	asOf  kv.Version // of its end; zero: it has not ended
 }
 
-// newDriver returns a driver without members. No other method may be called before all
-// effects can be carried out.
-func newDriver(cfg *Config, counts *counts, report *reporter, e effects) *driver {
+// newDriver returns a driver without members.
+func newDriver(cfg *Config, counts *counts, report *reporter) *driver {
 	d := &driver{
-		cfg: cfg, counts: counts, report: report, effects: e,
+		cfg: cfg, counts: counts, report: report,
 		members: roster{}, owners: map[kv.Process]*Owner{}, changed: make(chan struct{}),
 		feeds: newCertificates(cfg.Feeds),
 	}
@@ -169,9 +162,9 @@ func (d *driver) carryOut() {
 			d.begin(a)
 			changed = true
 		case ownership.Send:
-			d.effects.acquire(a)
+			d.ballots.acquire(a)
 		case ownership.SendAuth:
-			d.effects.auth(a)
+			d.ballots.authorize(a)
 		case ownership.RingChanged:
 			v := d.newView()
 			died = d.report.ringChanged(d.members, v, d.view.Swap(v), died)
@@ -179,7 +172,7 @@ func (d *driver) carryOut() {
 			changed = true
 		case ownership.StateChanged:
 			d.report.stateChanged(a, d.machine.Leaving())
-			d.effects.gossip()
+			d.tell()
 			for _, m := range d.members { // polls tell the change earlier than gossip does
 				m.poll()
 			}

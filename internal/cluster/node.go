@@ -22,7 +22,6 @@ type Node struct {
 	acquaintances *acquaintances // which of the processes that gossip tells of count
 	admission     *admission     // whether another process's messages count
 	membership    *membership    // the roster of members, and its changes
-	ballots       *ballots       // sends the requests that ownership begins and lasts with
 	poller        *poller        // polls the members
 	following     *following     // follows the logs of the members
 	followers     *followers     // serves this process's log to the members
@@ -66,17 +65,14 @@ func (n *Node) compose() {
 		Greeted: func(node kv.NodeID, answered kv.Process, err error) { n.admission.greeted(node, answered, err) },
 	})
 	report := &reporter{log: cfg.Log, clock: cfg.Clock, self: cfg.Self, lines: map[string]time.Duration{}}
-	n.driver = newDriver(cfg, counts, report, effects{
-		acquire: func(s ownership.Send) { n.ballots.acquire(s) },
-		auth:    func(s ownership.SendAuth) { n.ballots.authorize(s) },
-		gossip:  n.tellMeta,
-	})
+	n.driver = newDriver(cfg, counts, report)
 	n.acquaintances = newAcquaintances(cfg.Self.Node, n.driver, n.pool)
 	n.admission = &admission{
 		identity: identity, log: cfg.Log, driver: n.driver,
 		acquaintances: n.acquaintances, report: report, counts: counts,
 	}
-	n.ballots = &ballots{cfg: cfg, driver: n.driver, pool: n.pool, admission: n.admission}
+	n.driver.ballots = &ballots{cfg: cfg, driver: n.driver, pool: n.pool, admission: n.admission}
+	n.driver.tell = n.tellMeta
 	n.following = &following{
 		cfg: cfg, pool: n.pool, driver: n.driver, admission: n.admission, report: report, counts: counts,
 	}
