@@ -25,9 +25,9 @@ import (
 // take mu. No other lock of this package is held when mu is taken; those of
 // acquaintances and reporter may be taken under it.
 type driver struct {
-	cfg     *Config
-	counts  *counts
-	report  *reporter
+	cfg    *Config
+	counts *counts
+	report *reporter
 	// What the other nodes are asked and told. Node.compose sets both.
 	ballots *ballots
 	tell    func() // gossips what has changed about this node

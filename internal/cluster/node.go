@@ -66,7 +66,7 @@ func (n *Node) compose() {
 	})
 	report := &reporter{log: cfg.Log, clock: cfg.Clock, self: cfg.Self, lines: map[string]time.Duration{}}
 	n.driver = newDriver(cfg, counts, report)
-	n.acquaintances = newAcquaintances(cfg.Self.Node, n.driver, n.pool)
+	n.acquaintances = newAcquaintances(cfg.Self.Node, cfg.Log, n.pool)
 	n.admission = &admission{
 		identity: identity, log: cfg.Log, driver: n.driver,
 		acquaintances: n.acquaintances, report: report, counts: counts,
