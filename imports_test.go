@@ -29,7 +29,7 @@ var allowed = []struct {
 	// Floor 0: nouns and bytes.
 	{"internal/kv", nil},
 	{".", nil}, // package cachesidecar: the words that client and sidecar share
-	{"internal/wire", nil},
+	{"internal/wire", []string{"internal/kv"}},
 	{"internal/failpoint", nil},
 	{"internal/quota", []string{".", "internal/wire"}},
 	{"internal/settings", nil},
@@ -51,8 +51,8 @@ var allowed = []struct {
 	{"clients/c", nil}, // a header, and its tests
 	{"l1", []string{".", "internal/kv"}},
 	{"invalidation", []string{"internal/kv", "internal/failpoint", "internal/wire"}},
-	{"gossip", nil},
-	{"l2/ownership", []string{"internal/kv", "internal/failpoint"}},
+	{"gossip", []string{"."}},
+	{"l2/ownership", []string{"internal/kv", "internal/failpoint", "internal/wire"}},
 	{"l2/segment", []string{".", "internal/failpoint", "internal/kv"}},
 	{"internal/load", []string{"internal/wire"}},
 	{"internal/testing/attacks", nil}, // only tests, of the command

@@ -68,10 +68,7 @@ func newNear(cfg NearCache, clock kv.Clock, hits *hits) (*near, error) {
 			cachesidecar.ErrBadRequest, cfg.Bytes, cfg.Bound, minNearBytes, minNearBound, maxNearBound)
 	}
 	// As many slots as the sidecar's ledger: keys that share a slot here share it there.
-	ledger, err := invalidation.NewLedger(invalidation.DefaultSlots)
-	if err != nil {
-		return nil, err
-	}
+	ledger := invalidation.NewLedger(invalidation.DefaultSlots)
 	return &near{
 		cfg: cfg, clock: clock, hlc: kv.NewHLC(0),
 		values: newKeptValues(cfg.Bytes), ledger: ledger, spaces: map[string]*space{}, hits: hits,

@@ -251,7 +251,7 @@ func (c *Config) clusterConfig() cluster.Config {
 		Self:    kv.Process{Node: kv.NodeID(c.Node)},
 		Cluster: c.Cluster, Weight: c.Weight, Bind: c.Bind, PeerBind: c.PeerBind, Advertise: c.Advertise,
 		Join: c.Join, Insecure: c.Insecure, Secured: c.ClusterKeyFile != "",
-		Bound: c.MaxStaleness, MaxSkew: c.MaxClockSkew, Policy: c.PartitionPolicy, Voters: c.Voters,
-		Clock: c.clock, Log: c.Log, Network: c.network,
+		Bound: c.MaxStaleness, MaxSkew: c.MaxClockSkew, LeaveTime: c.LeaveTime,
+		Policy: c.PartitionPolicy, Voters: c.Voters, Clock: c.clock, Log: c.Log, Network: c.network,
 	}
 }

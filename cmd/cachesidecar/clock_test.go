@@ -73,7 +73,7 @@ func TestStrangersClock(t *testing.T) {
 		for {
 			s := callAsStranger(t, loopback(ports[1]))
 			r := s.call(wire.OpPeerHello, &wire.PeerHello{
-				MinVersion: 1, MaxVersion: wire.PeerVersion, Cluster: "cachesidecar", From: wire.Process{Node: "stranger", Epoch: 7},
+				MinVersion: 1, MaxVersion: wire.PeerVersion, Cluster: "cachesidecar", From: kv.Process{Node: "stranger", Epoch: 7},
 				Purpose: "poll", Settings: settings, WallMS: testenv.Date().UnixMilli(), Clock: clock, Floors: floors,
 			})
 			others := theirs.FindAllStringSubmatch(string(r.Message), -1)
@@ -104,7 +104,7 @@ func TestStrangersClock(t *testing.T) {
 			body any
 		}{
 			"POLL":    {wire.OpPoll, &wire.Poll{WallMS: testenv.Date().UnixMilli(), Clock: far}},
-			"ACQUIRE": {wire.OpAcquire, &wire.Acquire{Clock: far, Ballot: wire.Ballot{From: wire.Process{Node: "stranger", Epoch: 7}}}},
+			"ACQUIRE": {wire.OpAcquire, &wire.Acquire{Clock: far, Ballot: kv.Ballot{Process: kv.Process{Node: "stranger", Epoch: 7}}}},
 			"AUTH":    {wire.OpAuth, &wire.Auth{Clock: far}},
 			"NOTE":    {wire.OpNote, &wire.Note{WallMS: testenv.Date().UnixMilli(), Floor: wire.Floor{Version: far}}},
 		} {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/testing/peertest"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -61,7 +62,7 @@ func (s *stranger) send(op wire.Op, body any) (wire.Reply, error) {
 func greeting(purpose string) *wire.PeerHello {
 	wall := testenv.Date().UnixMilli()
 	return &wire.PeerHello{
-		MinVersion: 1, MaxVersion: wire.PeerVersion, Cluster: "cachesidecar", From: wire.Process{Node: "stranger", Epoch: uint64(wall)},
+		MinVersion: 1, MaxVersion: wire.PeerVersion, Cluster: "cachesidecar", From: kv.Process{Node: "stranger", Epoch: kv.Epoch(wall)},
 		Purpose: purpose, WallMS: wall, Clock: uint64(wall) << 22,
 		Settings: map[string]string{"detection": "3s", "max_staleness": "2s", "partition_policy": "available", "partitions": strconv.Itoa(partitions)},
 	}
@@ -92,8 +93,8 @@ func TestLengthyStrangerInAnothersName(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	of := wire.Process{Node: "b", Epoch: epoch}
-	ballot := wire.Ballot{Clock: uint64(testenv.Date().UnixMilli()) << 22, From: of}
+	of := kv.Process{Node: "b", Epoch: kv.Epoch(epoch)}
+	ballot := kv.Ballot{Clock: kv.Version(testenv.Date().UnixMilli()) << 22, Process: of}
 	for _, tc := range []struct {
 		purpose string
 		op      wire.Op
@@ -124,7 +125,7 @@ func TestLengthyStrangerWords(t *testing.T) {
 	address := list[0].member("a").Address
 	for _, n := range []int{300, 200 << 10, 8 << 20} {
 		h := greeting("call")
-		h.From.Node = strings.Repeat("\x01", n)
+		h.From.Node = kv.NodeID(strings.Repeat("\x01", n))
 		body, err := wire.MarshalBody(h)
 		if err != nil {
 			t.Fatal(err)

@@ -65,7 +65,7 @@ type keyContent struct {
 	err   error // of the first file that could not be read
 }
 
-// Read reads the files. An error is kept, and is returned by Set.
+// Read reads the files. An error is kept, and is returned by Credentials.
 func (p KeyPaths) Read() *keyContent {
 	c := &keyContent{paths: p}
 	for i, f := range p.files() {
@@ -103,38 +103,9 @@ const (
 	maxBytes = 12 << 10 // bytes of all of them together, as DER
 )
 
-// KeySet is what a host shows to other hosts and accepts from them. It never changes.
-type KeySet struct {
-	Seed        uint64
-	Keys        int
-	Fingerprint string   // of the first key
-	Gossip      [][]byte // secrets of gossip; the first is in use
-	Certificate tls.Certificate
-	Roots       *x509.CertPool
-
-	roots map[string]*authority // by DER; nil values: from certificate files
-}
-
-// trusted reports whether a certificate is one of the roots.
-func (s *KeySet) trusted(root *x509.Certificate) bool {
-	if root == nil {
-		return false
-	}
-	_, ok := s.roots[string(root.Raw)]
-	return ok
-}
-
-// names returns the nodes that are named by a certificate under one of the roots.
-func (s *KeySet) names(root, leaf *x509.Certificate) []string {
-	if a := s.roots[string(root.Raw)]; a != nil {
-		return a.named(leaf)
-	}
-	return leaf.DNSNames
-}
-
-// Set makes the credentials of a host from the files. Errors name the file and show
+// Credentials makes the credentials of a host from the files. Errors name the file and show
 // nothing of its content.
-func (c *keyContent) Set(node string, now time.Time) (*KeySet, error) {
+func (c *keyContent) Credentials(node string, now time.Time) (*Credentials, error) {
 	if c.err != nil {
 		return nil, c.err
 	}
@@ -142,7 +113,7 @@ func (c *keyContent) Set(node string, now time.Time) (*KeySet, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cluster_key_file %s: %w", c.paths.ClusterKey, err)
 	}
-	s := &KeySet{
+	s := &Credentials{
 		Seed: f.Seed, Keys: len(f.Keys), Fingerprint: f.Keys[0].Fingerprint(),
 		Roots: x509.NewCertPool(), roots: map[string]*authority{},
 	}
@@ -167,13 +138,8 @@ func (c *keyContent) Set(node string, now time.Time) (*KeySet, error) {
 	return s, nil
 }
 
-func (s *KeySet) accept(root *x509.Certificate, a *authority) {
-	s.Roots.AddCert(root)
-	s.roots[string(root.Raw)] = a
-}
-
 // certificates fills s from the certificate files.
-func (c *keyContent) certificates(s *KeySet, node string, now time.Time) error {
+func (c *keyContent) certificates(s *Credentials, node string, now time.Time) error {
 	p := &c.paths
 	roots, err := parseRoots(c.bytes[3])
 	if err != nil {

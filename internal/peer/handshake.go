@@ -9,9 +9,9 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// gate is the connection that a server's handshake reads through. It limits how much
+// handshakeConn is the connection that a server's handshake reads through. It limits how much
 // the handshake reads, and lets other handshakes compute while this one waits.
-type gate struct {
+type handshakeConn struct {
 	net.Conn
 	head  []byte        // read before the handshake
 	left  int           // bytes that the handshake may still read
@@ -29,7 +29,7 @@ const tlsHandshake = 0x16
 
 // begin reads the first bytes of the connection. A sidecar that does not speak TLS gets
 // an answer that says what to do; of its frame only the id is read.
-func (g *gate) begin(nc net.Conn) error {
+func (g *handshakeConn) begin(nc net.Conn) error {
 	first := make([]byte, 1)
 	if _, err := io.ReadFull(nc, first); err != nil {
 		return err
@@ -68,10 +68,10 @@ func closeForWriting(nc net.Conn) {
 }
 
 // end marks the handshake as over.
-func (g *gate) end() { g.slots = nil }
+func (g *handshakeConn) end() { g.slots = nil }
 
 // Read implements net.Conn.
-func (g *gate) Read(b []byte) (int, error) {
+func (g *handshakeConn) Read(b []byte) (int, error) {
 	if g.slots == nil {
 		return g.Conn.Read(b)
 	}

@@ -4,9 +4,10 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// Seen takes gossip's report of a live member, with its State as in Info. If gossip has
+// Seen takes gossip's report of a live member, with its State as in a poll. If gossip has
 // no State, it is zero: then weight and in count until the member itself has told.
 func (m *Machine) Seen(now time.Duration, id kv.Process, state uint64, weight uint32, in bool) {
 	m.now = max(m.now, now)
@@ -46,17 +47,9 @@ func (m *Machine) Left(now time.Duration, id kv.Process) {
 	m.settle()
 }
 
-// Heard says that something has come from a process.
-func (m *Machine) Heard(now time.Duration, id kv.Process) {
-	m.now = max(m.now, now)
-	if o := m.current(id); o != nil {
-		m.hear(o)
-	}
-}
-
-// Polled says that a poll of a process has been answered with some Info. The poll was sent
-// at some time, and has said a State.
-func (m *Machine) Polled(now time.Duration, id kv.Process, sent time.Duration, said uint64, info Info) {
+// Polled says that a poll of a process has been answered. The poll was sent at some time,
+// and has said a State.
+func (m *Machine) Polled(now time.Duration, id kv.Process, sent time.Duration, said uint64, answer *wire.Poll) {
 	m.now = max(m.now, now)
 	m.reinstate(id)
 	o := m.current(id)
@@ -64,8 +57,8 @@ func (m *Machine) Polled(now time.Duration, id kv.Process, sent time.Duration, s
 		return
 	}
 	m.hear(o)
-	o.polledAt, o.askedAt, o.said, o.strange = m.now, max(o.askedAt, sent), max(o.said, said), 0
-	m.learn(o, info)
+	o.polledAt, o.askedAt, o.saidState, o.strange = m.now, max(o.askedAt, sent), max(o.saidState, said), 0
+	m.learn(o, answer)
 	m.settle()
 }
 
@@ -86,56 +79,60 @@ func (m *Machine) Leased(now time.Duration, id kv.Process, sent time.Duration) {
 	}
 }
 
-// PolledBy says that a process polls this node, and with what Info. The answer is
-// what InfoFor returns.
-func (m *Machine) PolledBy(now time.Duration, id kv.Process, info Info) {
+// PolledBy says that a process polls this node. PollFor returns the answer.
+func (m *Machine) PolledBy(now time.Duration, id kv.Process, poll *wire.Poll) {
 	m.now = max(m.now, now)
 	m.reinstate(id)
 	if o := m.current(id); o != nil {
 		m.hear(o)
-		m.learn(o, info)
+		m.learn(o, poll)
 		m.settle()
 	}
 }
 
-func (m *Machine) learn(o *member, info Info) {
-	if info.State >= o.state {
-		o.state, o.joined, o.in, o.weight = info.State, info.Joined, info.In, info.Weight
+// learn takes what a process tells in its poll, or in its answer to one.
+func (m *Machine) learn(o *member, w *wire.Poll) {
+	if w.State >= o.state {
+		o.state, o.joined, o.in, o.weight = w.State, w.Joined, w.In, w.Weight
 		o.goneOut = false
 	}
-	o.leasesUs = info.Leased
-	for _, b := range info.Ballots {
-		m.retireBelow(b)
-	}
-	o.heard = max(o.heard, info.Next)
-	o.told = max(o.told, info.Have)
-	m.learnOthers(o, &info)
+	o.leasesUs = w.Leased
+	m.retireBelow(w.Ballots)
+	o.ballotsHave = max(o.ballotsHave, w.Next)
+	o.ballotsTold = max(o.ballotsTold, w.Have)
+	m.learnOthers(o, w)
+	o.unpolled, o.unpolledAt = w.Cannot, m.now
 }
 
-// InfoFor returns what a poll of a process, or the answer to its poll, tells it.
-func (m *Machine) InfoFor(id kv.Process) Info {
-	info := Info{State: m.State(), Joined: m.joined, In: m.in, Weight: m.Weight(), Next: m.seq}
+// PollFor returns what a poll of a process, or the answer to its poll, tells it, without
+// the clocks and the log's head.
+func (m *Machine) PollFor(id kv.Process) *wire.Poll {
+	w := &wire.Poll{
+		State: m.State(), Joined: m.joined, In: m.in, Weight: m.Weight(), Next: m.ballotsAt,
+		Cannot: m.unpolledFor(m.cfg.Detection),
+	}
 	o := m.members[id.Node]
 	if o == nil || o.id != id {
-		return info
+		return w
 	}
-	info.Leased, info.Have = m.leased(o), o.heard
-	m.tellOthers(o, &info)
-	info.Ballots = m.promisesSince(o.told)
-	return info
+	w.Leased, w.Have = m.leased(o), o.ballotsHave
+	m.tellOthers(o, w)
+	w.Ballots = m.promisesSince(o.ballotsTold)
+	return w
 }
 
 // promisesSince lists the ballots answered after a count of their changes. Most
 // members need the same list, so the last one is kept.
-func (m *Machine) promisesSince(told uint64) []Promise {
-	if told == m.seq {
+func (m *Machine) promisesSince(told uint64) []wire.Promise {
+	if told == m.ballotsAt {
 		return nil
 	}
-	if c := &m.promises; c.after == told && c.to == m.seq {
+	if c := &m.promises; c.after == told && c.to == m.ballotsAt {
 		return c.list
 	}
-	at := map[*Ballot]int{}
-	var list []Promise
+	at := map[*kv.Ballot]int{}
+	var list []wire.Promise
+	var sets [][]uint16
 	for i := range m.parts {
 		p := &m.parts[i]
 		if p.changed <= told || p.promised == nil {
@@ -145,10 +142,13 @@ func (m *Machine) promisesSince(told uint64) []Promise {
 		if !ok {
 			n = len(list)
 			at[p.promised] = n
-			list = append(list, Promise{Ballot: p.promised})
+			list, sets = append(list, wire.Promise{Ballot: *p.promised}), append(sets, nil)
 		}
-		list[n].Partitions = append(list[n].Partitions, uint16(i))
+		sets[n] = append(sets[n], uint16(i))
 	}
-	m.promises = promises{told, m.seq, list}
+	for n := range list {
+		list[n].Partitions = kv.PackPartitions(sets[n])
+	}
+	m.promises = promises{told, m.ballotsAt, list}
 	return list
 }

@@ -19,23 +19,31 @@ import (
 // noTiers stores nothing.
 type noTiers struct{}
 
-func (noTiers) Begin(ownership.Begun, func(kv.Process) *Owner)       {}
-func (noTiers) Settle()                                              {}
-func (noTiers) Ended(kv.PartitionSet, kv.Version)                    {}
-func (noTiers) Offer(kv.Process, *ownership.Ballot, kv.PartitionSet) {}
-func (noTiers) Late([]string, bool, kv.PartitionSet)                 {}
-func (noTiers) Keep()                                                {}
-func (noTiers) Keeps() bool                                          { return false }
-func (noTiers) StillLate([]string)                                   {}
-func (noTiers) Awaited() bool                                        { return false }
-func (noTiers) Calls(kv.Process) server.Handler                      { return nil }
-func (noTiers) Apply(kv.Process, uint64, []invalidation.Event)       {}
-func (noTiers) Relayed([]invalidation.Event)                         {}
-func (noTiers) Floors() []wire.Floor                                 { return nil }
-func (noTiers) Note(wire.Floor) error                                { return nil }
-func (noTiers) Learn([]wire.Floor)                                   {}
+func (noTiers) Begin(ownership.Begun, func(kv.Process) *Owner) {}
+func (noTiers) Settle()                                        {}
+func (noTiers) Ended(kv.PartitionSet, kv.Version)              {}
+func (noTiers) Offer(kv.Process, *kv.Ballot, kv.PartitionSet)  {}
+func (noTiers) Late([]string, bool, kv.PartitionSet)           {}
+func (noTiers) Keep()                                          {}
+func (noTiers) Keeps() bool                                    { return false }
+func (noTiers) StillLate([]string)                             {}
+func (noTiers) Awaited() bool                                  { return false }
+func (noTiers) Calls(kv.Process) server.Handler                { return nil }
+func (noTiers) Apply(kv.Process, uint64, []invalidation.Event) {}
+func (noTiers) Relayed([]invalidation.Event)                   {}
+func (noTiers) Floors() []wire.Floor                           { return nil }
+func (noTiers) Note(wire.Floor) error                          { return nil }
+func (noTiers) Learn([]wire.Floor)                             {}
 func (noTiers) Reset(kv.Process, []invalidation.Mark, []wire.Floor, kv.Version) {
 }
+
+// noTiers mirrors nothing.
+func (noTiers) Viewed(*View)                 {}
+func (noTiers) Stopped(kv.PartitionSet)      {}
+func (noTiers) Leased(*Owner, time.Duration) {}
+func (noTiers) Paused()                      {}
+func (noTiers) Running() time.Duration       { return 0 }
+func (noTiers) Ran(_, _ time.Duration)       {}
 
 // shifted is the machine's clock with an adjustable wall clock.
 type shifted struct {
@@ -72,6 +80,7 @@ func startWith(t *testing.T, name string, clock kv.Clock, tiers Tiers, voters []
 		Policy: policy, Voters: voters,
 		Self: kv.Process{Node: kv.NodeID(name), Epoch: 1}, Bind: "127.0.0.1:0", PeerBind: "127.0.0.1:0", Join: join,
 		Bound: MinBound, Clock: clock, Versions: kv.NewHLC(uint16(name[0])), Tiers: tiers,
+		Mirror: noTiers{}, Events: invalidation.NewLog(1),
 	})
 	if err != nil {
 		t.Fatal(err)

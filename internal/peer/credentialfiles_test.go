@@ -32,7 +32,7 @@ func TestGuarded(t *testing.T) {
 		{0o604, "chmod 0600"}, {0o601, "chmod 0600"}, {0o660, "chmod 0640 it, or 0600"}, {0o602, "chmod 0600"},
 	} {
 		path := write(t, "key", good, tc.mode)
-		_, err := KeyPaths{ClusterKey: path}.Read().Set("a", testenv.Date())
+		_, err := KeyPaths{ClusterKey: path}.Read().Credentials("a", testenv.Date())
 		switch {
 		case tc.want == "" && err != nil:
 			t.Errorf("%04o: %v", tc.mode, err)
@@ -45,7 +45,7 @@ func TestGuarded(t *testing.T) {
 		if err := os.Chown(path, 12345, 0); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := (KeyPaths{ClusterKey: path}).Read().Set("a", testenv.Date()); err == nil || !strings.Contains(err.Error(), "belongs to uid 12345") {
+		if _, err := (KeyPaths{ClusterKey: path}).Read().Credentials("a", testenv.Date()); err == nil || !strings.Contains(err.Error(), "belongs to uid 12345") {
 			t.Errorf("another user's file: %v", err)
 		}
 	}
@@ -65,7 +65,7 @@ func TestUnreadable(t *testing.T) {
 		write(t, "big", strings.Repeat("#", 1+64<<10), 0o600): "more than 65536 bytes",
 		write(t, "empty", "", 0o600):                          "no line with a seed",
 	} {
-		if _, err := (KeyPaths{ClusterKey: path}).Read().Set("a", testenv.Date()); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := (KeyPaths{ClusterKey: path}).Read().Credentials("a", testenv.Date()); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", path, err, want)
 		}
 	}
@@ -176,7 +176,7 @@ func TestCertificateFiles(t *testing.T) {
 		return KeyPaths{ClusterKey: keyFile, Cert: write(t, "cert", cert, 0o644), Key: write(t, "key", key, 0o600), CA: write(t, "ca", root, 0o644)}
 	}
 	p := paths(good, key, encode("CERTIFICATE", other.cert.Raw)+root)
-	s, err := p.Read().Set("a", testenv.Date())
+	s, err := p.Read().Credentials("a", testenv.Date())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -216,7 +216,7 @@ func TestCertificateFiles(t *testing.T) {
 		"a broken authority": {paths(good, key, encode("CERTIFICATE", []byte("x"))), []string{"tls.ca /", "certificate 1: "}},
 		"a key for all":      {open, []string{"tls.key /", "it contains a secret and has mode 0644", "chmod 0640 it, or 0600"}},
 	} {
-		_, err := tc.p.Read().Set("a", testenv.Date())
+		_, err := tc.p.Read().Credentials("a", testenv.Date())
 		if err == nil {
 			t.Errorf("%s: it is taken", name)
 			continue

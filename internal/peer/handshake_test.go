@@ -13,16 +13,16 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
-// TestGate checks that a handshake is read up to a limit. While it waits for bytes,
+// TestHandshakeIsBounded checks that a handshake is read up to a limit. While it waits for bytes,
 // other handshakes may compute; when it has them, it waits for its own slot.
-func TestGate(t *testing.T) {
+func TestHandshakeIsBounded(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
 		near, far := net.Pipe()
 		defer near.Close()
 		defer far.Close()
 		slots := make(chan struct{}, 1)
 		slots <- struct{}{} // its own
-		g := &gate{Conn: near, head: []byte{tlsHandshake}, left: 100, slots: slots}
+		g := &handshakeConn{Conn: near, head: []byte{tlsHandshake}, left: 100, slots: slots}
 		got := make(chan []byte, 1)
 		go func() { // ends at the limit
 			b, err := io.ReadAll(g)
@@ -81,10 +81,10 @@ func TestLetGo(t *testing.T) {
 	}
 }
 
-// TestDoorEndsTheGreediest checks that the address with the most connections loses
+// TestListenerEndsTheGreediest checks that the address with the most connections loses
 // them, and not the connection that has waited longest.
-func TestDoorEndsTheGreediest(t *testing.T) {
-	d := newDoor(nil, func() *Credentials { return nil }, slog.New(slog.DiscardHandler))
+func TestListenerEndsTheGreediest(t *testing.T) {
+	d := newListener(nil, func() *Credentials { return nil }, slog.New(slog.DiscardHandler))
 	enter := func(host string) *arrival {
 		near, far := net.Pipe()
 		t.Cleanup(func() { _ = near.Close(); _ = far.Close() })

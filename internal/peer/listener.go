@@ -35,12 +35,12 @@ const (
 	MaxGreeting = 256 << 10
 )
 
-// door is a listener that limits how long a connection may stay without a greeting.
+// listener is a net.Listener that limits how long a connection may stay without a greeting.
 // With credentials, Accept returns connections whose handshake is done.
 //
 // Goroutines: one accepts, and each handshake has one. They end with Close, which waits
 // for them.
-type door struct {
+type listener struct {
 	ln    net.Listener
 	creds func() *Credentials
 	log   *slog.Logger
@@ -54,10 +54,10 @@ type door struct {
 	closed  bool
 	waiting []*arrival // not greeted, in order of arrival
 
-	counts doorCounts
+	counts listenerCounts
 }
 
-type doorCounts struct {
+type listenerCounts struct {
 	handshakes, failed, late, shed atomic.Int64
 }
 
@@ -76,8 +76,8 @@ type arrival struct {
 	timer *time.Timer
 }
 
-func newDoor(ln net.Listener, creds func() *Credentials, log *slog.Logger) *door {
-	return &door{
+func newListener(ln net.Listener, creds func() *Credentials, log *slog.Logger) *listener {
+	return &listener{
 		ln: ln, creds: creds, log: log, rate: rate.NewLimiter(arrivalsPerSecond, arrivalsBurst),
 		slots: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
 		ready: make(chan admitted), done: make(chan struct{}),
@@ -85,7 +85,7 @@ func newDoor(ln net.Listener, creds func() *Credentials, log *slog.Logger) *door
 }
 
 // open starts to accept connections.
-func (d *door) open() {
+func (d *listener) open() {
 	d.tasks.Go(func() { // ends with the listener
 		for {
 			nc, err := d.ln.Accept()
@@ -100,8 +100,8 @@ func (d *door) open() {
 	})
 }
 
-// deliver gives a result to Accept. It returns false if the door is closed.
-func (d *door) deliver(a admitted) bool {
+// deliver gives a result to Accept. It returns false if the listener is closed.
+func (d *listener) deliver(a admitted) bool {
 	select {
 	case d.ready <- a:
 		return true
@@ -111,7 +111,7 @@ func (d *door) deliver(a admitted) bool {
 }
 
 // Accept returns the next connection. Its handshake is done.
-func (d *door) Accept() (net.Conn, error) {
+func (d *listener) Accept() (net.Conn, error) {
 	select {
 	case a := <-d.ready:
 		return a.conn, a.err
@@ -121,10 +121,10 @@ func (d *door) Accept() (net.Conn, error) {
 }
 
 // Addr returns the listener's address.
-func (d *door) Addr() net.Addr { return d.ln.Addr() }
+func (d *listener) Addr() net.Addr { return d.ln.Addr() }
 
 // Close stops accepting, and closes the connections that have not been greeted.
-func (d *door) Close() error {
+func (d *listener) Close() error {
 	d.mu.Lock()
 	if d.closed {
 		d.mu.Unlock()
@@ -145,7 +145,7 @@ func (d *door) Close() error {
 }
 
 // arrived admits a connection, or closes it unread.
-func (d *door) arrived(nc net.Conn) {
+func (d *listener) arrived(nc net.Conn) {
 	host, _, _ := net.SplitHostPort(nc.RemoteAddr().String())
 	a := &arrival{nc: nc, conn: nc, host: host}
 	if !d.rate.Allow() || !d.enter(a) {
@@ -177,8 +177,8 @@ func (d *door) arrived(nc net.Conn) {
 }
 
 // enter adds a connection to those that have not been greeted, and starts its timer. It
-// returns false if the door is closed.
-func (d *door) enter(a *arrival) bool {
+// returns false if the listener is closed.
+func (d *listener) enter(a *arrival) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.closed {
@@ -201,7 +201,7 @@ func (d *door) enter(a *arrival) bool {
 
 // greediestLocked returns the oldest connection of the address that has the most. d.mu
 // is held.
-func (d *door) greediestLocked() (first *arrival) {
+func (d *listener) greediestLocked() (first *arrival) {
 	count, most := map[string]int{}, 0
 	for _, a := range d.waiting {
 		count[a.host]++
@@ -217,7 +217,7 @@ func (d *door) greediestLocked() (first *arrival) {
 
 // endLocked closes a connection that has not been greeted. It returns false if the
 // connection is not in the list any more. d.mu is held.
-func (d *door) endLocked(a *arrival) bool {
+func (d *listener) endLocked(a *arrival) bool {
 	if !d.dropLocked(a) {
 		return false
 	}
@@ -226,7 +226,7 @@ func (d *door) endLocked(a *arrival) bool {
 	return true
 }
 
-func (d *door) dropLocked(a *arrival) bool {
+func (d *listener) dropLocked(a *arrival) bool {
 	for i, o := range d.waiting {
 		if o == a {
 			d.waiting = append(d.waiting[:i], d.waiting[i+1:]...)
@@ -238,7 +238,7 @@ func (d *door) dropLocked(a *arrival) bool {
 
 // arrivalOf returns the arrival of a connection that Accept has returned; nil if its time has
 // ended since.
-func (d *door) arrivalOf(conn net.Conn) *arrival {
+func (d *listener) arrivalOf(conn net.Conn) *arrival {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, a := range d.waiting {
@@ -251,7 +251,7 @@ func (d *door) arrivalOf(conn net.Conn) *arrival {
 
 // leave removes a connection from those that have not been greeted, because it has been
 // greeted or has ended. It returns false if its time had ended before.
-func (d *door) leave(a *arrival) bool {
+func (d *listener) leave(a *arrival) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if !d.dropLocked(a) {
@@ -262,15 +262,15 @@ func (d *door) leave(a *arrival) bool {
 }
 
 // ungreeted returns how many connections have not been greeted.
-func (d *door) ungreeted() int {
+func (d *listener) ungreeted() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return len(d.waiting)
 }
 
 // handshake does the TLS handshake of an arrival. The arrival's timer ends it.
-func (d *door) handshake(a *arrival) error {
-	g := &gate{left: maxHandshake, slots: d.slots}
+func (d *listener) handshake(a *arrival) error {
+	g := &handshakeConn{left: maxHandshake, slots: d.slots}
 	if err := g.begin(a.nc); err != nil {
 		return err
 	}
@@ -291,9 +291,9 @@ func (d *door) handshake(a *arrival) error {
 	return nil
 }
 
-// compute runs a handshake while it has a slot. The handshake's gate gives the slot up
+// compute runs a handshake while it has a slot. Its handshakeConn gives the slot up
 // while the handshake waits.
-func (d *door) compute(f func() error) error {
+func (d *listener) compute(f func() error) error {
 	d.slots <- struct{}{}
 	defer func() { <-d.slots }()
 	return f()
