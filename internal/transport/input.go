@@ -1,7 +1,6 @@
 package transport
 
 import (
-	"errors"
 	"io"
 	"sync"
 	"sync/atomic"
@@ -50,9 +49,7 @@ type Input struct {
 // ends ReadEach.
 func (in *Input) Init(s *Socket, a *quota.Account, use quota.Use, onWait func() error) {
 	in.socket, in.account, in.use, in.onWait = s, a, use, onWait
-	if s.raw != nil {
-		in.readFn = in.tryRead
-	}
+	in.readFn = in.tryRead
 }
 
 // Len returns how many bytes have been read and not consumed.
@@ -216,22 +213,6 @@ func (in *Input) PassSkipped() bool {
 	return true
 }
 
-// firstRead is the buffer of an idle connection that learns of new bytes only from a
-// read. It has room for most frames of a call.
-const firstRead = 512
-
-// readSome reads more bytes behind those of the last read, or the first bytes of a batch.
-func (in *Input) readSome(first []byte) (n int, err error) {
-	if in.buf != nil && !in.aside {
-		n, err = in.socket.Conn.Read(in.buf[in.w:])
-	} else if n, err = in.socket.Conn.Read(first[:min(len(first), BufferSize-in.Len())]); n > 0 {
-		in.acquire()
-		copy(in.buf[in.w:], first[:n])
-	}
-	in.w += n
-	return n, err
-}
-
 // A reader that has read much of a frame that is not complete yields to other threads, and looks
 // for more of it, so many times before it waits. The rest of a long frame is on its way, and a
 // reader that waits comes back only behind all others that are ready.
@@ -246,10 +227,7 @@ const (
 // Over a file descriptor all of that happens inside one call of the raw read, so that the
 // Input itself decides when to wait.
 func (in *Input) ReadEach(batch func(n int) error) error {
-	switch {
-	case in.socket.line != nil:
-		return in.readSecured(batch)
-	case in.socket.raw == nil:
+	if in.socket.raw == nil {
 		return in.readBlind(batch)
 	}
 	in.onBatch = batch
@@ -267,7 +245,7 @@ func (in *Input) tryRead(fd uintptr) bool {
 	for {
 		in.acquire()
 		room := in.buf[in.w:]
-		n, err := readNow(int(fd), room)
+		n, err := in.socket.readNow(int(fd), room)
 		switch {
 		case err == syscall.EINTR:
 			continue
@@ -305,6 +283,22 @@ func (in *Input) mayRest() bool {
 	return in.rerr == nil
 }
 
+// firstRead is the buffer of an idle connection that learns of new bytes only from a
+// read. It has room for most frames of a call.
+const firstRead = 512
+
+// readSome reads more bytes behind those of the last read, or the first bytes of a batch.
+func (in *Input) readSome(first []byte) (n int, err error) {
+	if in.buf != nil && !in.aside {
+		n, err = in.socket.Conn.Read(in.buf[in.w:])
+	} else if n, err = in.socket.Conn.Read(first[:min(len(first), BufferSize-in.Len())]); n > 0 {
+		in.acquire()
+		copy(in.buf[in.w:], first[:n])
+	}
+	in.w += n
+	return n, err
+}
+
 // readBlind is ReadEach for a connection that does not show whether there are bytes.
 func (in *Input) readBlind(batch func(n int) error) error {
 	first := make([]byte, firstRead)
@@ -323,50 +317,4 @@ func (in *Input) readBlind(batch func(n int) error) error {
 			return err
 		}
 	}
-}
-
-// readSecured is ReadEach over TLS.
-func (in *Input) readSecured(batch func(n int) error) error {
-	first, line := make([]byte, firstRead), in.socket.line
-	for {
-		if in.r < in.w { // the read may wait
-			if err := in.onWait(); err != nil {
-				return err
-			}
-		}
-		idle := in.buf == nil
-		n, err := in.readSome(first)
-		if line.rested {
-			in.batches, line.rested = 0, false
-		}
-		if idle && n == len(first) && err == nil {
-			more, e := in.readMore()
-			n, err = n+more, e
-		}
-		if n > 0 {
-			in.batches++
-			if e := batch(n); e != nil || err == nil {
-				err = e
-			}
-		}
-		if err != nil {
-			return err
-		}
-		if line.looks = 0; n >= looksFrom && in.r < in.w {
-			line.looks = looks
-		}
-	}
-}
-
-// readMore reads the rest of the current TLS record.
-func (in *Input) readMore() (n int, err error) {
-	line := in.socket.line
-	line.noWait = true
-	n, err = in.socket.Conn.Read(in.buf[in.w:])
-	line.noWait = false
-	in.w += n
-	if errors.Is(err, errNothing) {
-		err = nil
-	}
-	return n, err
 }

@@ -47,13 +47,13 @@ func (s *sendBuffer) begin(nc net.Conn, a *quota.Account, size int) {
 
 // fits says whether the buffer is large enough for a write of n bytes.
 func (s *sendBuffer) fits(n int) bool {
-	return s == nil || s.size == 0 || s.size >= mostSend || n+n/4 <= 2*s.size
+	return s.size == 0 || s.size >= mostSend || n+n/4 <= 2*s.size
 }
 
 // grow makes the buffer of a descriptor larger: for a write of n bytes, and twice as large at
 // least. It returns false if it cannot.
 func (s *sendBuffer) grow(fd, n int) bool {
-	if s == nil || s.size == 0 || s.size >= mostSend {
+	if s.size == 0 || s.size >= mostSend {
 		return false
 	}
 	size := 2 * s.size
