@@ -275,7 +275,7 @@ func deadlineOf(asked time.Duration, ttlMS int64) kv.Deadline {
 
 // wrote records that a key has changed at a version; zero means that the version is not
 // known.
-func (n *near) wrote(in *space, key string, version uint64) {
+func (n *near) wrote(in *space, key []byte, version uint64) {
 	if n.stream.Load() == nil {
 		return // nothing is kept, and values requested from now on are newer
 	}
@@ -283,7 +283,7 @@ func (n *near) wrote(in *space, key string, version uint64) {
 		version = uint64(n.hlc.Next(n.clock.Read().Wall))
 	}
 	n.hlc.Observe(kv.Version(version))
-	h := in.key(key).Hash
+	h := kv.HashKey(in.seed.Load(), key)
 	n.ledger.Note(h, kv.Version(version))
 	n.values.outdate(h, kv.Version(version))
 }

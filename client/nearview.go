@@ -50,7 +50,7 @@ func (v nearView) keep(key string, a asked, from *answer, r *wire.Reply) {
 }
 
 // wrote records the result of a write, before the caller gets it.
-func (v nearView) wrote(key string, version uint64, err error) {
+func (v nearView) wrote(key []byte, version uint64, err error) {
 	switch {
 	case v.space == nil:
 	// After ErrExists, version is that of the present value.
