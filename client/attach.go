@@ -17,21 +17,15 @@ import (
 	"github.com/cachesidecar/cachesidecar/unixsock"
 )
 
-// attacher returns what drops the shared memory of another process, and attaches that of this
-// one, when a sidecar has said HELLO.
-func attacher(s *shared) func(path, token string, w *wire.Welcome) {
-	return func(path, token string, w *wire.Welcome) {
-		s.memory.setEpoch(w.Epoch)
-		ask := func() {
-			s.loads.mu.Lock()
-			defer s.loads.mu.Unlock()
-			if !s.loads.closed { // no task may begin while Close waits
-				s.tasks.Go(func() { attach(s.closed, s, path, token, w) }) // ends with its own timeout
-			}
-		}
-		s.memory.ask.Store(&ask)
-		ask()
+// welcome drops the shared memory of another process, and attaches that of this one, when a sidecar has
+// said HELLO. The connection is not used before.
+func (s *shared) welcome(path, token string, w *wire.Welcome) {
+	s.memory.setEpoch(w.Epoch)
+	ask := func() { // it fails once the client is closed
+		_ = s.begin(context.Background(), func(ctx context.Context) { attach(ctx, s, path, token, w) })
 	}
+	s.memory.ask.Store(&ask)
+	ask()
 }
 
 // attach maps the region that a sidecar offers. The descriptor comes over a connection of

@@ -20,14 +20,11 @@ import (
 // slot is the place of one connection.
 type slot struct {
 	rpc.Redialer
-	cfg      *Config
-	clock    kv.Clock
+	shared   *shared
 	maxValue atomic.Int64 // in bytes, from HELLO; zero before
 	greeted  atomic.Pointer[greeting]
 	lent     atomic.Pointer[lent]  // used in place of its own connection; nil: none
 	doubt    atomic.Pointer[doubt] // nil: none
-	// welcomed is told of each greeting, before the connection is used.
-	welcomed func(path, token string, w *wire.Welcome)
 	moves    *moves
 }
 
@@ -85,7 +82,7 @@ func sameClock(b wire.BootClock, before, after time.Duration) bool {
 }
 
 func newSlot(c *shared, m *moves) *slot {
-	s := &slot{cfg: &c.cfg, clock: c.clock, moves: m, welcomed: attacher(c)}
+	s := &slot{shared: c, moves: m}
 	s.Dial, s.Eager = s.dial, s.moving
 	return s
 }
@@ -97,7 +94,7 @@ const moveFor = 5 * time.Second
 // moving reports whether the sidecar has said lately that it closes.
 func (s *slot) moving() bool {
 	at := s.moves.at.Load()
-	return at != 0 && s.clock.Read().Boot-time.Duration(at) < moveFor
+	return at != 0 && s.shared.clock.Read().Boot-time.Duration(at) < moveFor
 }
 
 // get returns a connection that was alive when last checked, or makes one.
@@ -128,7 +125,7 @@ func (s *slot) follow(c *rpc.Client, w *wire.Welcome) error {
 	return c.Await(&wire.Request{Op: wire.OpLeaving}, func(frame []byte) {
 		var r wire.Reply
 		if wire.DecodeReply(wire.OpLeaving, frame, &r) == nil && r.Status == wire.OK {
-			s.moves.at.Store(max(1, int64(s.clock.Read().Boot)))
+			s.moves.at.Store(max(1, int64(s.shared.clock.Read().Boot)))
 			c.Leave()
 		}
 	})
@@ -136,13 +133,13 @@ func (s *slot) follow(c *rpc.Client, w *wire.Welcome) error {
 
 // dial finds the socket, connects and sends HELLO.
 func (s *slot) dial(ctx context.Context) (*rpc.Client, error) {
-	path, err := unixsock.Find(s.cfg.Socket)
+	path, err := unixsock.Find(s.shared.cfg.Socket)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", cachesidecar.ErrUnavailable, err)
 	}
-	token := s.cfg.Token
-	if s.cfg.TokenFile != "" {
-		if token, err = ReadToken(s.cfg.TokenFile); err != nil {
+	token := s.shared.cfg.Token
+	if s.shared.cfg.TokenFile != "" {
+		if token, err = ReadToken(s.shared.cfg.TokenFile); err != nil {
 			return nil, err
 		}
 	}
@@ -158,7 +155,7 @@ func (s *slot) dial(ctx context.Context) (*rpc.Client, error) {
 
 // greet connects to the socket at path and sends HELLO.
 func (s *slot) greet(ctx context.Context, path, token string) (*rpc.Client, error) {
-	timeout := s.cfg.DialTimeout
+	timeout := s.shared.cfg.DialTimeout
 	if s.moving() { // the socket may be there before the sidecar is
 		timeout = max(timeout, moveFor)
 	}
@@ -168,20 +165,20 @@ func (s *slot) greet(ctx context.Context, path, token string) (*rpc.Client, erro
 	if err != nil {
 		return nil, fmt.Errorf("%w: cannot connect to the sidecar: %w", cachesidecar.ErrUnavailable, err)
 	}
-	c := rpc.NewClient(nc, rpc.ClientConfig{MaxCalls: s.cfg.MaxCalls, Direct: true})
-	before := s.clock.Read().Boot
+	c := rpc.NewClient(nc, rpc.ClientConfig{MaxCalls: s.shared.cfg.MaxCalls, Direct: true})
+	before := s.shared.clock.Read().Boot
 	call, err := c.Do(ctx, timeout, &wire.Request{Op: wire.OpHello, Hello: wire.Hello{
-		Versions: wire.Versions, Client: s.cfg.Name, Token: token, Namespace: s.cfg.Namespace,
+		Versions: wire.Versions, Client: s.shared.cfg.Name, Token: token, Namespace: s.shared.cfg.Namespace,
 	}})
 	if err == nil {
 		var w wire.Welcome
 		if err = welcomed(call.Frame(), &w); err == nil {
 			s.maxValue.Store(int64(w.Limits.Value))
-			s.greeted.Store(&greeting{c, w, sameClock(w.Boot, before, s.clock.Read().Boot)})
+			s.greeted.Store(&greeting{c, w, sameClock(w.Boot, before, s.shared.clock.Read().Boot)})
 			err = s.follow(c, &w)
 		}
 		if err == nil {
-			s.welcomed(path, token, &w)
+			s.shared.welcome(path, token, &w)
 		}
 		if err == nil && c.Retiring() { // it ends already
 			err = fmt.Errorf("%w: %w", cachesidecar.ErrUnavailable, rpc.ErrNotSent)
