@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"bytes"
 	"io"
 	"sync"
 	"sync/atomic"
@@ -20,10 +21,9 @@ var buffers = sync.Pool{New: func() any { return new([BufferSize]byte) }}
 // goroutine uses it, except for Charged and ReadToEnd.
 type Input struct {
 	socket *Socket
-	buf    []byte // from buffers, lent by the account, or put aside; nil while idle
+	buf    []byte // from buffers, lent by the account, or put aside and full; nil while idle
 	pooled *[BufferSize]byte
 	large  []byte // the same as buf, if the account has lent it
-	aside  bool   // buf is just as long as its content: see PutAside
 	r, w   int    // buf[r:w] has been read and not consumed
 	skip   int    // bytes yet to come that are dropped
 
@@ -81,14 +81,13 @@ func (in *Input) ReadToEnd() {
 
 // acquire makes sure that there is a buffer to read into.
 func (in *Input) acquire() {
-	if in.buf != nil && !in.aside {
+	if in.w < len(in.buf) {
 		return
 	}
 	in.pooled = buffers.Get().(*[BufferSize]byte)
 	in.w = copy(in.pooled[:], in.buf[in.r:in.w])
 	in.r, in.buf = 0, in.pooled[:]
-	if in.aside {
-		in.aside = false
+	if in.charged.Load() != 0 {
 		_ = in.Charge(0) // giving back never fails
 	}
 }
@@ -117,7 +116,7 @@ func (in *Input) PutAside() error {
 	if n >= BufferSize { // the reader goes on to read into it
 		size = quota.PowerBelow(2 * n)
 	}
-	if n == 0 || in.aside || in.pooled == nil && len(in.buf) <= 2*size {
+	if n == 0 || n == len(in.buf) || in.pooled == nil && len(in.buf) <= 2*size {
 		return nil
 	}
 	if n > FewBytes {
@@ -129,9 +128,8 @@ func (in *Input) PutAside() error {
 		in.Grow(size)
 		return nil
 	}
-	b := append([]byte(nil), make([]byte, n)...) // of a size that the allocator has
-	in.w = copy(b, in.buf[in.r:in.w])
-	in.r, in.buf, in.aside = 0, b, true
+	b := bytes.Clone(in.Bytes()) // its capacity is a size that the allocator has
+	in.r, in.w, in.buf = 0, n, b
 	in.unpool()
 	is := int64(cap(b))
 	in.account.Force(in.use, is-in.charged.Swap(is))
@@ -164,7 +162,7 @@ func (in *Input) Release() {
 	if in.r < in.w {
 		return
 	}
-	in.r, in.w, in.buf, in.aside = 0, 0, nil, false
+	in.r, in.w, in.buf = 0, 0, nil
 	in.unpool()
 	if in.charged.Load() != 0 {
 		_ = in.Charge(0) // giving back never fails
@@ -289,7 +287,7 @@ const firstRead = 512
 
 // readSome reads more bytes behind those of the last read, or the first bytes of a batch.
 func (in *Input) readSome(first []byte) (n int, err error) {
-	if in.buf != nil && !in.aside {
+	if in.w < len(in.buf) {
 		n, err = in.socket.Conn.Read(in.buf[in.w:])
 	} else if n, err = in.socket.Conn.Read(first[:min(len(first), BufferSize-in.Len())]); n > 0 {
 		in.acquire()
