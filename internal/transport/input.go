@@ -14,14 +14,15 @@ import (
 // charged to the budget while its reader serves, in bytes.
 const BufferSize = 64 << 10
 
-var buffers = sync.Pool{New: func() any { return new([BufferSize]byte) }}
+// Buffers has arrays of BufferSize for reuse.
+var Buffers = sync.Pool{New: func() any { return new([BufferSize]byte) }}
 
 // Input is what a connection has read and not consumed. Over a file descriptor it waits
 // for bytes without a buffer; elsewhere it waits with a small one. Only the reader's
 // goroutine uses it, except for Charged and ReadToEnd.
 type Input struct {
 	socket *Socket
-	buf    []byte // from buffers, lent by the account, or put aside and full; nil while idle
+	buf    []byte // from Buffers, lent by the account, or put aside and full; nil while idle
 	pooled *[BufferSize]byte
 	large  []byte // the same as buf, if the account has lent it
 	r, w   int    // buf[r:w] has been read and not consumed
@@ -84,7 +85,7 @@ func (in *Input) acquire() {
 	if in.w < len(in.buf) {
 		return
 	}
-	in.pooled = buffers.Get().(*[BufferSize]byte)
+	in.pooled = Buffers.Get().(*[BufferSize]byte)
 	in.w = copy(in.pooled[:], in.buf[in.r:in.w])
 	in.r, in.buf = 0, in.pooled[:]
 	if in.charged.Load() != 0 {
@@ -148,7 +149,7 @@ func (in *Input) BeforeWait() error {
 
 func (in *Input) unpool() {
 	if in.pooled != nil {
-		buffers.Put(in.pooled)
+		Buffers.Put(in.pooled)
 		in.pooled = nil
 	}
 	if in.large != nil {

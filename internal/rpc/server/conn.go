@@ -2,8 +2,8 @@ package server
 
 import (
 	"cmp"
+	"context"
 	"errors"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -146,13 +146,13 @@ type Stats = cachesidecar.ConnectionStats
 // shared is what the connections of one server have in common.
 type shared struct {
 	limits     Limits
-	framing    Framing       // limits.Framing, or its default
-	maxConns   atomic.Int64  // limits.MaxConns, as it is now
-	turns      atomic.Int64  // ended without a rest; for tests
-	arrivals   *groupLimiter // beginnings of all connections
-	departures *groupLimiter // ends of all connections
-	over       chan struct{} // closed when the server ends
-	ends       sync.Once
+	framing    Framing         // limits.Framing, or its default
+	maxConns   atomic.Int64    // limits.MaxConns, as it is now
+	turns      atomic.Int64    // ended without a rest; for tests
+	arrivals   *groupLimiter   // beginnings of all connections
+	departures *groupLimiter   // ends of all connections
+	over       context.Context // ends when the server begins to end
+	end        func()
 
 	open, accepted, rejected           atomic.Int64
 	slowReaders, slowFrames, badFrames atomic.Int64
@@ -163,10 +163,11 @@ type shared struct {
 
 func newShared(l Limits) *shared {
 	s := &shared{
-		limits: l.withDefaults(), over: make(chan struct{}),
+		limits:     l.withDefaults(),
 		arrivals:   newGroupLimiter(arrivalRate, arrivalBurst),
 		departures: newGroupLimiter(PerProcessor(departureRate), departureBurst),
 	}
+	s.over, s.end = context.WithCancel(context.Background())
 	if s.framing = l.Framing; s.framing == nil {
 		s.framing = prefixed{}
 	}
@@ -185,11 +186,4 @@ func (s *shared) stats() Stats {
 }
 
 // ended says whether the server has begun to end.
-func (s *shared) ended() bool {
-	select {
-	case <-s.over:
-		return true
-	default:
-		return false
-	}
-}
+func (s *shared) ended() bool { return s.over.Err() != nil }

@@ -212,7 +212,7 @@ func (c *Conn) drain() error {
 	c.socket.EndSend()
 	c.outbox.mu.Unlock()
 	if !c.closing.Load() {
-		c.server.departures.wait(c.server.over)
+		c.server.departures.wait(c.server.over.Done())
 	}
 	// Closing with unread bytes may cost the peer answers that it has not read yet. So
 	// end the stream, and let the peer close first.
