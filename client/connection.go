@@ -167,12 +167,10 @@ func (s *slot) greet(ctx context.Context, path, token string) (*rpc.Client, erro
 	}
 	c := rpc.NewClient(nc, rpc.ClientConfig{MaxCalls: s.shared.cfg.MaxCalls, Direct: true})
 	before := s.shared.clock.Read().Boot
-	call, err := c.Do(ctx, timeout, &wire.Request{Op: wire.OpHello, Hello: wire.Hello{
-		Versions: wire.Versions, Client: s.shared.cfg.Name, Token: token, Namespace: s.shared.cfg.Namespace,
-	}})
+	call, err := c.Do(ctx, timeout, hello(s.shared, token))
 	if err == nil {
 		var w wire.Welcome
-		if err = welcomed(call.Frame(), &w); err == nil {
+		if err = decodeBody(wire.OpHello, call.Frame(), &w); err == nil {
 			s.maxValue.Store(int64(w.Limits.Value))
 			s.greeted.Store(&greeting{c, w, sameClock(w.Boot, before, s.shared.clock.Read().Boot)})
 			err = s.follow(c, &w)
@@ -197,15 +195,32 @@ func (s *slot) greet(ctx context.Context, path, token string) (*rpc.Client, erro
 	return c, nil
 }
 
-// welcomed decodes the answer to HELLO.
-func welcomed(frame []byte, w *wire.Welcome) error {
+// hello returns the HELLO of a client.
+func hello(s *shared, token string) *wire.Request {
+	return &wire.Request{Op: wire.OpHello, Hello: wire.Hello{
+		Versions: wire.Versions, Client: s.cfg.Name, Token: token, Namespace: s.cfg.Namespace,
+	}}
+}
+
+// ask makes a call over a connection and decodes the body of the answer.
+func ask(ctx context.Context, c *rpc.Client, timeout time.Duration, q *wire.Request, body any) error {
+	call, err := c.Do(ctx, timeout, q)
+	if err != nil {
+		return callError(err)
+	}
+	defer c.Release(call)
+	return decodeBody(q.Op, call.Frame(), body)
+}
+
+// decodeBody decodes the body of an answer.
+func decodeBody(op wire.Op, frame []byte, body any) error {
 	var r wire.Reply
-	err := wire.DecodeReply(wire.OpHello, frame, &r)
+	err := wire.DecodeReply(op, frame, &r)
 	if err == nil {
 		if err := calls.Err(&r); err != nil {
 			return err
 		}
-		err = wire.UnmarshalBody(r.Body, w)
+		err = wire.UnmarshalBody(r.Body, body)
 	}
 	if err != nil {
 		return fmt.Errorf("%w: the sidecar's answer: %w", cachesidecar.ErrInternal, err)

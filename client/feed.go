@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
-	"github.com/cachesidecar/cachesidecar/internal/calls"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -105,25 +104,10 @@ func (f *feed) next(ctx context.Context) (w wire.Watched, err error) {
 
 func (f *feed) ask(ctx context.Context, w *wire.Watched) error {
 	timeout := f.wait + f.slot.shared.cfg.RequestTimeout
-	call, err := f.conn.Do(ctx, timeout, &wire.Request{
+	return ask(ctx, f.conn, timeout, &wire.Request{
 		Op: wire.OpWatch, Namespace: f.namespace, Options: f.options, Epoch: f.epoch, Seq: f.seq,
 		TimeoutMS: uint32(min(timeout.Milliseconds(), wire.MaxTimeout)), WaitMS: uint32(f.wait.Milliseconds()),
-	})
-	if err != nil {
-		return callError(err)
-	}
-	defer f.conn.Release(call)
-	var r wire.Reply
-	if err := wire.DecodeReply(wire.OpWatch, call.Frame(), &r); err != nil {
-		return fmt.Errorf("%w: the sidecar's answer: %w", cachesidecar.ErrInternal, err)
-	}
-	if err := calls.Err(&r); err != nil {
-		return err
-	}
-	if err := wire.UnmarshalBody(r.Body, w); err != nil {
-		return fmt.Errorf("%w: the sidecar's answer: %w", cachesidecar.ErrInternal, err)
-	}
-	return nil
+	}, w)
 }
 
 // tell yields the events of an answer, for some keys or for all, and reports whether the
