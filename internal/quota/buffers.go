@@ -76,7 +76,7 @@ func (l *Buffers) Give(b []byte) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.budget.short() {
+	if l.budget.over(ForFrames, 0) {
 		l.dropLocked()
 	}
 	if l.held+int64(len(b)) > l.budget.max/8 {

@@ -161,7 +161,7 @@ func (c *Client) Conn() net.Conn { return c.socket.Conn }
 func (c *Client) Done() <-chan struct{} { return c.done }
 
 // alive reports whether the connection takes calls, as far as is known.
-func (c *Client) alive() bool { return !c.leaving.Load() && !c.ended() }
+func (c *Client) alive() bool { return !c.leaving.Load() }
 
 func (c *Client) ended() bool {
 	select {
