@@ -51,7 +51,7 @@ const (
 // all and goes on.
 const fewOthers = 3
 
-// rooms is the room of Call.over for Do: the caller is told to read, and that the call is over.
+// rooms is the room of Call.over: the caller is told to read, and that the call is over.
 const rooms = 2
 
 // idleAfter is how long a connection may be idle before its reader reads again.
@@ -276,7 +276,7 @@ func (l *leader) leave(err error) {
 
 // handOverLocked makes the caller of another call read, if few calls are in flight. It
 // prefers the call that expires last, which was probably made last: its caller reads
-// longest. Only a call of Do has room to be told that.
+// longest.
 func (l *leader) handOverLocked() bool {
 	c := l.c
 	if c.err != nil || c.calls.inFlight() > fewOthers {
@@ -285,7 +285,7 @@ func (l *leader) handOverLocked() bool {
 	var next *Call
 	var until time.Time
 	for _, s := range c.calls.used {
-		if call, ok := s.caller.(*Call); ok && cap(call.over) == rooms && (next == nil || s.until.After(until)) {
+		if call, ok := s.caller.(*Call); ok && (next == nil || s.until.After(until)) {
 			next, until = call, s.until
 		}
 	}

@@ -401,8 +401,8 @@ func TestDirectHandsOn(t *testing.T) {
 	}
 }
 
-// The reading is not handed to Retire, whose call has room for its answer only.
-func TestDirectHandsRetireNothing(t *testing.T) {
+// The reading is handed to Retire too.
+func TestDirectHandsRetire(t *testing.T) {
 	f := newFew(t)
 	a := f.begin(time.Minute)
 	retired := make(chan error, 1)
@@ -410,7 +410,7 @@ func TestDirectHandsRetireNothing(t *testing.T) {
 	last := <-f.ids
 	f.answer(a.id)
 	f.want(a, nil)
-	f.wantReads(byReader, nil)
+	f.wantReads(byCaller, &fewCall{id: last})
 	f.answer(last)
 	if err := <-retired; err != nil {
 		t.Error(err)
