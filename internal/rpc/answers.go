@@ -41,8 +41,7 @@ func (c *Client) readLoop() {
 	c.account = nil
 }
 
-// deliverBatch delivers the whole answers in the buffer, or returns errOver if the rest is for
-// the caller that reads next.
+// deliverBatch delivers the whole answers in the buffer.
 func (c *Client) deliverBatch(int) error {
 	in := &c.input
 	in.PassSkipped()
@@ -69,10 +68,6 @@ func (c *Client) deliverBatch(int) error {
 			c.noticed(frame)
 		}
 		in.Consume(size)
-		if c.lead.leavesRest() {
-			c.answers.Write()
-			return errOver
-		}
 	}
 	if in.Compact() {
 		if err := c.growInput(); err != nil {
