@@ -55,7 +55,7 @@ func call(
 	}
 	all, began := timeout, time.Now()
 	for attempt := 0; ; attempt++ {
-		if q.Op == wire.OpFill && s.Live() == nil && s.moving() && !s.borrows() {
+		if q.Op == wire.OpFill && s.Live() == nil && c.moving() && !s.borrows() {
 			return a, fmt.Errorf("%w: the sidecar closes, and its token has ended", cachesidecar.ErrUnavailable)
 		}
 		if a.from, a.conn, timeout, err = c.reach(ctx, s, timeout); err != nil {
@@ -119,7 +119,7 @@ func (s *shared) reach(ctx context.Context, want *slot, timeout time.Duration) (
 			return want, conn, timeout, nil
 		}
 	}
-	if !want.moving() {
+	if !s.moving() {
 		from, conn, err = s.connect(ctx, want)
 		return from, conn, timeout, err
 	}

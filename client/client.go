@@ -31,6 +31,10 @@ type shared struct {
 	seed  maphash.Seed
 	loads loads
 
+	// movesAt is when the sidecar last said that it closes, on the boot clock, in ns; zero: never. It tells
+	// only those that are connected.
+	movesAt atomic.Int64
+
 	memory memory
 	hits   *hits
 
@@ -59,9 +63,8 @@ func dialWith(ctx context.Context, cfg Config, clock kv.Clock) (*Client, error) 
 	s.hits = newHits(func() { // it fails once the client is closed
 		_ = s.begin(context.Background(), func(ctx context.Context) { sendHits(ctx, c) })
 	})
-	together := new(moves)
 	for range s.cfg.Conns {
-		s.slots = append(s.slots, newSlot(s, together))
+		s.slots = append(s.slots, newSlot(s))
 	}
 	if _, err := s.slots[0].get(ctx); err != nil && !(cfg.Lazy && errors.Is(err, cachesidecar.ErrUnavailable)) {
 		s.close()

@@ -20,18 +20,10 @@ import (
 // slot is the place of one connection.
 type slot struct {
 	rpc.Redialer
-	shared   *shared
-	maxValue atomic.Int64 // in bytes, from HELLO; zero before
-	greeted  atomic.Pointer[greeting]
-	lent     atomic.Pointer[lent]  // used in place of its own connection; nil: none
-	doubt    atomic.Pointer[doubt] // nil: none
-	moves    *moves
-}
-
-// moves is when the sidecar last said that it closes. Slots share it: the sidecar tells
-// only those that are connected.
-type moves struct {
-	at atomic.Int64 // on the boot clock, in ns; zero: never
+	shared  *shared
+	greeted atomic.Pointer[greeting]
+	lent    atomic.Pointer[lent]  // used in place of its own connection; nil: none
+	doubt   atomic.Pointer[doubt] // nil: none
 }
 
 // lent is another slot's connection, used for a while; see shared.connect.
@@ -81,9 +73,9 @@ func sameClock(b wire.BootClock, before, after time.Duration) bool {
 		time.Duration(b.NowNS) >= before-clockError && time.Duration(b.NowNS) <= after+clockError
 }
 
-func newSlot(c *shared, m *moves) *slot {
-	s := &slot{shared: c, moves: m}
-	s.Dial, s.Eager = s.dial, s.moving
+func newSlot(c *shared) *slot {
+	s := &slot{shared: c}
+	s.Dial, s.Eager = s.dial, c.moving
 	return s
 }
 
@@ -92,9 +84,9 @@ func newSlot(c *shared, m *moves) *slot {
 const moveFor = 5 * time.Second
 
 // moving reports whether the sidecar has said lately that it closes.
-func (s *slot) moving() bool {
-	at := s.moves.at.Load()
-	return at != 0 && s.shared.clock.Read().Boot-time.Duration(at) < moveFor
+func (s *shared) moving() bool {
+	at := s.movesAt.Load()
+	return at != 0 && s.clock.Read().Boot-time.Duration(at) < moveFor
 }
 
 // get returns a connection that was alive when last checked, or makes one.
@@ -109,7 +101,7 @@ func (s *slot) get(ctx context.Context) (*rpc.Client, error) {
 // again reports whether another attempt may help after err, since the sidecar is being
 // started again. Before that it waits.
 func (s *slot) again(ctx context.Context, err error) bool {
-	return errors.Is(err, cachesidecar.ErrUnavailable) && s.moving() && kv.Sleep(ctx, moveAgain)
+	return errors.Is(err, cachesidecar.ErrUnavailable) && s.shared.moving() && kv.Sleep(ctx, moveAgain)
 }
 
 // moveAgain is the time between two attempts to connect to a sidecar that is being started
@@ -125,7 +117,7 @@ func (s *slot) follow(c *rpc.Client, w *wire.Welcome) error {
 	return c.Await(&wire.Request{Op: wire.OpLeaving}, func(frame []byte) {
 		var r wire.Reply
 		if wire.DecodeReply(wire.OpLeaving, frame, &r) == nil && r.Status == wire.OK {
-			s.moves.at.Store(max(1, int64(s.shared.clock.Read().Boot)))
+			s.shared.movesAt.Store(max(1, int64(s.shared.clock.Read().Boot)))
 			c.Leave()
 		}
 	})
@@ -156,7 +148,7 @@ func (s *slot) dial(ctx context.Context) (*rpc.Client, error) {
 // greet connects to the socket at path and sends HELLO.
 func (s *slot) greet(ctx context.Context, path, token string) (*rpc.Client, error) {
 	timeout := s.shared.cfg.DialTimeout
-	if s.moving() { // the socket may be there before the sidecar is
+	if s.shared.moving() { // the socket may be there before the sidecar is
 		timeout = max(timeout, moveFor)
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
@@ -171,7 +163,6 @@ func (s *slot) greet(ctx context.Context, path, token string) (*rpc.Client, erro
 	if err == nil {
 		var w wire.Welcome
 		if err = decodeBody(wire.OpHello, call.Frame(), &w); err == nil {
-			s.maxValue.Store(int64(w.Limits.Value))
 			s.greeted.Store(&greeting{c, w, sameClock(w.Boot, before, s.shared.clock.Read().Boot)})
 			err = s.follow(c, &w)
 		}
@@ -231,7 +222,11 @@ func decodeBody(op wire.Op, frame []byte, body any) error {
 // fits returns ErrTooLarge if a value is longer than the sidecar allows. Before HELLO
 // that limit is not known.
 func (s *slot) fits(value []byte) error {
-	if most := s.maxValue.Load(); most > 0 && int64(len(value)) > most {
+	g := s.greeted.Load()
+	if g == nil {
+		return nil
+	}
+	if most := g.welcome.Limits.Value; most > 0 && len(value) > most {
 		return fmt.Errorf("%w: the value has %d bytes, the sidecar's max_value is %d: split it, or raise max_value",
 			cachesidecar.ErrTooLarge, len(value), most)
 	}

@@ -70,7 +70,7 @@ type feed struct {
 // newFeed returns a feed whose questions wait for an event. A nil namespace is the
 // connection's default.
 func newFeed(s *shared, namespace []byte, wait time.Duration) *feed {
-	return &feed{slot: newSlot(s, new(moves)), namespace: namespace, wait: wait}
+	return &feed{slot: newSlot(s), namespace: namespace, wait: wait}
 }
 
 // next asks for the events after the position. After any error the next answer is a
