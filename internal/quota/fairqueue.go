@@ -37,7 +37,7 @@ func (r *FairQueue[K, T]) PopFirst(match func(T) bool) T {
 }
 
 // PopLast removes the last item of the next line. The queue must not be empty.
-func (r *FairQueue[K, T]) PopLast() T { return r.take(len(r.lines[0].waits)-1) }
+func (r *FairQueue[K, T]) PopLast() T { return r.take(len(r.lines[0].waits) - 1) }
 
 // take removes item j of the first line, which has had its turn.
 func (r *FairQueue[K, T]) take(j int) T {

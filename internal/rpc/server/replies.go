@@ -267,17 +267,6 @@ func (c *Conn) While(ctx context.Context) context.Context {
 	return ctx
 }
 
-// Takes returns nil if an answer of n bytes would be accepted now. Otherwise it returns
-// the reason: the connection has ended, or the answers that wait for its client fill its
-// part of the budget.
-func (c *Conn) Takes(n int) error {
-	o := &c.outbox
-	if err := o.failure(); err != nil || o.blocked.Load() == 0 {
-		return err
-	}
-	return o.share.Fits(int64(n))
-}
-
 // Hold charges n bytes for a request that waits, until Free. An error means that there is
 // no memory.
 func (c *Conn) Hold(n int) error { return c.account.Take(quota.ForRequests, int64(n)) }
