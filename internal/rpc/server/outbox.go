@@ -150,6 +150,25 @@ func (o *outbox) wait() {
 	o.changed.Wait()
 }
 
+// waitIn has the reader wait in f, and charges what it holds meanwhile, in bytes. An error means that f
+// was not called: there is no memory, or the connection has ended.
+func (o *outbox) waitIn(holds int64, f func()) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.err != nil {
+		return o.err
+	}
+	if err := o.share.Take(holds, forShort); err != nil {
+		return err
+	}
+	o.waited = true
+	o.mu.Unlock()
+	f()
+	o.mu.Lock()
+	o.share.Give(holds)
+	return nil
+}
+
 // writeLocked writes a chunk, and then what has been queued meanwhile. The lock is held
 // at entry and exit, and released while it writes. The caller has set writing.
 func (o *outbox) writeLocked(ch chunk, reader bool) {

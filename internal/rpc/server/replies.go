@@ -292,15 +292,13 @@ func Wait(c *Conn, last bool, f func()) error {
 		c.input.Release()
 		c.dropBuffer()
 	}
-	err := leaveFor(c, holds)
-	if err == nil {
+	err := c.outbox.waitIn(holds, func() {
 		c.server.inFlight.Add(1)
 		leave := watch(c)
 		f()
 		leave()
 		c.server.inFlight.Add(-1)
-		c.outbox.share.Give(holds)
-	}
+	})
 	if last {
 		takeBuffer(c)
 	}
@@ -310,21 +308,6 @@ func Wait(c *Conn, last bool, f func()) error {
 // Waits is what a goroutine takes that waits, in bytes: a stack of 16 KiB, and some more for what it
 // waits with (measured).
 const Waits = 20 << 10
-
-// leaveFor prepares the reader for a wait during which it holds so many bytes.
-func leaveFor(c *Conn, holds int64) error {
-	o := &c.outbox
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.err != nil {
-		return o.err
-	}
-	if err := o.share.Take(holds, forShort); err != nil {
-		return err
-	}
-	o.waited = true
-	return nil
-}
 
 // goneEvery is how often a reader that waits looks whether its client has gone.
 const goneEvery = 100 * time.Millisecond
