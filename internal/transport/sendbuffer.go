@@ -76,9 +76,9 @@ func (s *Socket) BoundSend(account *quota.Account, size int) {
 
 // ShrinkIdle makes the send buffer small again, if the peer has read everything.
 func (s *Socket) ShrinkIdle() {
-	if s.send.size > s.send.least {
+	if least := s.send.least; s.send.size > least {
 		_ = s.raw.Control(func(fd uintptr) {
-			if Unsent(int(fd)) == 0 && unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUF, s.send.least) == nil {
+			if Unsent(int(fd)) == 0 && unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUF, least) == nil {
 				s.EndSend()
 			}
 		})
