@@ -15,7 +15,13 @@ import (
 
 // do makes one call. The caller releases the answer, also after an error.
 func (c *Client) do(ctx context.Context, s *slot, q *wire.Request) (a answer, err error) {
-	return c.doWithin(ctx, s, q, c.timeout(ctx))
+	if !writes(q) {
+		return call(ctx, c, s, q, c.timeout(ctx))
+	}
+	c.memory.begin(c.seed, q)
+	a, err = call(ctx, c, s, q, c.timeout(ctx))
+	c.memory.end(c.seed, q, err)
+	return a, err
 }
 
 // timeout returns the time that a call has: until ctx's deadline, else RequestTimeout.
@@ -29,19 +35,6 @@ func (s *shared) timeout(ctx context.Context) time.Duration {
 // leaseGrace is how much longer a LEASE waits than it tells the sidecar. A token that
 // arrives after its caller has left would delay other callers.
 const leaseGrace = 100 * time.Millisecond
-
-// doWithin is do with a timeout.
-func (c *Client) doWithin(
-	ctx context.Context, s *slot, q *wire.Request, timeout time.Duration,
-) (a answer, err error) {
-	if !writes(q) {
-		return call(ctx, c, s, q, timeout)
-	}
-	c.memory.begin(c.seed, q)
-	a, err = call(ctx, c, s, q, timeout)
-	c.memory.end(c.seed, q, err)
-	return a, err
-}
 
 // call makes one call, if need be over a second connection.
 func call(

@@ -82,7 +82,7 @@ func (c *Client) lease(
 	k := []byte(key)
 	q := wire.Request{Op: wire.OpLease, Key: k, Options: calls.ReadOptions(o)}
 	sent := c.near.ask(&q)
-	a, err := c.doWithin(ctx, c.slotFor(k), &q, timeout)
+	a, err := call(ctx, c, c.slotFor(k), &q, timeout)
 	defer a.release()
 	switch {
 	case err != nil:
