@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
-	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/testing/doors"
 	"github.com/cachesidecar/cachesidecar/internal/testing/onehost"
@@ -147,7 +146,7 @@ func TestFramesThatDoNotCome(t *testing.T) {
 		}
 		began := time.Now()
 		h.App().Set("k", make([]byte, 8<<20))
-		if took := time.Since(began); took > server.DefaultLimits.FrameTimeout/2 {
+		if took := time.Since(began); took > 15*time.Second {
 			t.Errorf("a SET took %v: it has waited until the frames timed out", took)
 		}
 	})

@@ -115,25 +115,17 @@ type Limits struct {
 	Budget *quota.Budget
 }
 
-// DefaultLimits are the values that zero means.
-var DefaultLimits = Limits{
-	MaxConns:     16_384,
-	MaxFrame:     8<<20 + 64<<10,
-	MaxInFlight:  1024,
-	FrameTimeout: 30 * time.Second,
-	WriteTimeout: 10 * time.Second,
-	DrainTimeout: 5 * time.Second,
-}
+// DefaultMaxConns is the default of Limits.MaxConns.
+const DefaultMaxConns = 16_384
 
 func (l Limits) withDefaults() Limits {
-	d := DefaultLimits
-	l.MaxConns = cmp.Or(l.MaxConns, d.MaxConns)
-	l.MaxFrame = cmp.Or(l.MaxFrame, d.MaxFrame)
+	l.MaxConns = cmp.Or(l.MaxConns, DefaultMaxConns)
+	l.MaxFrame = cmp.Or(l.MaxFrame, 8<<20+64<<10)
 	l.MaxFirstFrame = cmp.Or(l.MaxFirstFrame, l.MaxFrame)
-	l.MaxInFlight = cmp.Or(l.MaxInFlight, d.MaxInFlight)
-	l.FrameTimeout = cmp.Or(l.FrameTimeout, d.FrameTimeout)
-	l.WriteTimeout = cmp.Or(l.WriteTimeout, d.WriteTimeout)
-	l.DrainTimeout = cmp.Or(l.DrainTimeout, d.DrainTimeout)
+	l.MaxInFlight = cmp.Or(l.MaxInFlight, 1024)
+	l.FrameTimeout = cmp.Or(l.FrameTimeout, 30*time.Second)
+	l.WriteTimeout = cmp.Or(l.WriteTimeout, 10*time.Second)
+	l.DrainTimeout = cmp.Or(l.DrainTimeout, 5*time.Second)
 	if l.Budget == nil {
 		l.Budget = quota.NewBudget(0)
 	}
