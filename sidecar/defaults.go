@@ -142,7 +142,7 @@ func (c *Config) namespaceDefaults() error {
 // limitDefaults sets and checks the limits of connections and of time.
 func (c *Config) limitDefaults() error {
 	var wrong settings.Problems
-	c.MaxConnections = cmp.Or(c.MaxConnections, server.DefaultLimits.MaxConns)
+	c.MaxConnections = cmp.Or(c.MaxConnections, server.DefaultMaxConns)
 	if c.MaxConnections < 0 || c.MaxConnections > maxConnections {
 		wrong.Addf("max_connections %d: give 1 to %d", c.MaxConnections, maxConnections)
 	}
