@@ -132,7 +132,9 @@ func (n *Settings) open(
 
 // uses makes the parts that ask an opened origin.
 func (n *Settings) uses(opened *loader.Origin, o *Origin, r reports) (err error) {
-	o.checks(r.hide, opened.Source)
+	for _, c := range opened.Checks {
+		o.checks(r.hide, c)
+	}
 	o.source = r.hide.Source(opened.Source)
 	o.loads = r.health(loadWords)
 	if o.Guard, err = loader.NewGuard(r.source(opened.Source, o.loads), n.Guard); err != nil {
@@ -167,7 +169,6 @@ func (n *Settings) uses(opened *loader.Origin, o *Origin, r reports) (err error)
 		wrong.Addf("write_through: this kind of origin takes no writes: leave it out")
 	}
 	if opened.Writer != nil {
-		o.checks(r.hide, opened.Writer)
 		o.writes = r.health(writeWords)
 		o.writer = reportingWriter{opened.Writer, r, o.writes}
 	}
@@ -176,7 +177,7 @@ func (n *Settings) uses(opened *loader.Origin, o *Origin, r reports) (err error)
 
 // checks makes o.Check ask a part of the origin too, if the part can be asked.
 func (o *Origin) checks(hide Secrets, part any) {
-	c, ok := part.(interface{ Check(context.Context) error })
+	c, ok := part.(loader.Checker)
 	if !ok {
 		return
 	}

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/loader"
-	"github.com/cachesidecar/cachesidecar/loader/internal/origin"
 )
 
 // limitedConn follows the answers on a connection. It ends an answer that is too long,
@@ -21,7 +20,7 @@ type limitedConn struct {
 	timeout time.Duration
 
 	idle    bool // since the last answer
-	scanner origin.Scanner
+	scanner loader.Scanner
 	read    int // bytes of the current answer
 	items   int // items in the answer; one was requested
 	room    loader.Room
@@ -47,16 +46,17 @@ func retryEndedConn(request func() error) (err error) {
 	}
 }
 
-func limitConn(c net.Conn, maxValue int, timeout time.Duration) *limitedConn {
-	limited := &limitedConn{Conn: c, most: maxValue, timeout: timeout}
-	limited.scanner = origin.Scanner{Most: maxValue + lineOverhead, Keep: maxValue + lineOverhead, Line: limited.count}
+func limitConn(c net.Conn, o loader.OriginOptions) *limitedConn {
+	limited := &limitedConn{Conn: c, most: o.MaxValue, timeout: o.Timeout, room: loader.Room{Memory: o.Memory}}
+	most := o.MaxValue + lineOverhead
+	limited.scanner = loader.Scanner{Most: most, Keep: most, Line: limited.count}
 	return limited
 }
 
 // Write begins a request. It resets the counts of the answer, and sets the deadline. If the
 // server has ended the connection while it was idle, nothing is sent.
 func (c *limitedConn) Write(p []byte) (int, error) {
-	if c.idle && origin.Idle(c.Conn) != nil {
+	if c.idle && loader.Idle(c.Conn) != nil {
 		return 0, errEnded
 	}
 	c.idle = false

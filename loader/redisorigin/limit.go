@@ -6,7 +6,6 @@ import (
 	"strconv"
 
 	"github.com/cachesidecar/cachesidecar/loader"
-	"github.com/cachesidecar/cachesidecar/loader/internal/origin"
 )
 
 // limitedConn follows the replies on a connection. It refuses replies whose announced
@@ -20,7 +19,7 @@ type limitedConn struct {
 	lines    int // remaining bytes of lines; starts at maxLines
 	elements int // remaining elements; starts at maxElements
 	due      int // replies that were requested, and their elements, less what has come
-	scanner  origin.Scanner
+	scanner  loader.Scanner
 	large    bool // a string was longer than the limit
 	room     loader.Room
 	busy     error // there is no memory for a string
@@ -43,9 +42,9 @@ var (
 // request could not be told from the rest.
 var errSurplus = errors.New("the server has sent more than the replies")
 
-func newLimited(c net.Conn, most int) *limitedConn {
-	limited := &limitedConn{Conn: c, most: most}
-	limited.scanner = origin.Scanner{Most: maxLine, Keep: keptLine, Line: limited.count}
+func newLimited(c net.Conn, o loader.OriginOptions) *limitedConn {
+	limited := &limitedConn{Conn: c, most: o.MaxValue + keysRoom, room: loader.Room{Memory: o.Memory}}
+	limited.scanner = loader.Scanner{Most: maxLine, Keep: keptLine, Line: limited.count}
 	return limited
 }
 
