@@ -263,23 +263,14 @@ func (c *Config) namespaces() namespaces.Config {
 
 // spec returns the settings with every default filled in.
 func (n Namespace) spec() namespaces.Settings {
-	s := namespaces.Settings{
+	return namespaces.Settings{
 		TTL: n.ttl(), StaleLimit: n.staleLimit(), ReplicaLag: n.ReplicaLag, LeaseTime: n.leaseTime(),
 		Bound: n.MaxStaleness, NotShared: n.Shared != nil && !*n.Shared,
 		Quota: int64(n.Quota), Policy: n.policy(), Jitter: n.ttlJitter(),
 		Origin: n.Origin, KeyPattern: n.KeyPattern, MaxKey: int(n.MaxKey), WriteThrough: n.WriteThrough,
 		Guard: n.Limits.guard(), Audit: float64(n.Audit) / 100,
+		KeyFilter: n.ExistingKeys.settings(), Warm: (*namespaces.WarmSettings)(n.WarmOnStart),
 	}
-	if n.ExistingKeys != nil {
-		s.KeyFilter = &namespaces.FilterSettings{Filter: n.ExistingKeys.filter(), List: n.ExistingKeys.List}
-	}
-	if n.WarmOnStart != nil {
-		s.Warm = &namespaces.WarmSettings{
-			Rate: cmp.Or(n.WarmOnStart.Rate, 1000), Keys: cmp.Or(n.WarmOnStart.Keys, 1_000_000),
-			List: n.WarmOnStart.List,
-		}
-	}
-	return s
 }
 
 // ttl is for writes and loads without a TTL of their own; zero: no expiry.

@@ -27,7 +27,7 @@ func (c *Loads) lacks(ns *namespaces.Namespace, key kv.Key) bool {
 	if c.Node.CheckPause(c.Clock.Read().Boot); c.Ledger.Closed(ns.ID) {
 		return false // it may not have heard of all
 	}
-	return c.Node.OwnershipEpoch(key.Hash.Partition()) != 0 && !filter.MayExist(key)
+	return c.Node.OwnershipEpoch(key.Hash.Partition()) != 0 && !filter.MayExist(key.Hash)
 }
 
 // In a namespace with an origin a missing key is loaded by the host that owns it, once
@@ -281,7 +281,7 @@ func (c *Loads) withoutOwner(ctx context.Context, q *wire.Request, deadline time
 	if err := ns.Origin.Keys.Check(q.Key); err != nil {
 		return loadError(ns, err), true
 	}
-	if filter := ns.Now().KeyFilter; filter != nil && !filter.MayExist(ns.Key(q.Key)) {
+	if filter := ns.Now().KeyFilter; filter != nil && !filter.MayExist(ns.Hash(q.Key)) {
 		return r, false // the key may exist all the same: other hosts know of it
 	}
 	ctx, cancel := context.WithTimeout(ctx, left)

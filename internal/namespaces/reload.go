@@ -92,7 +92,8 @@ func (n *Table) open(cfg Config) (p *Plan, err error) {
 		if ns.KeyFilter == nil {
 			continue
 		}
-		if p.filters[name], err = newKeyFilter(&cfg, ns.KeyFilter.Filter, name, o, n.parts.CaughtUp); err != nil {
+		if p.filters[name], err = newKeyFilter(*ns.KeyFilter, followedLister{o.existing, o.lists},
+			kv.NamespaceSeed(cfg.Seed, name), cfg.Clock, n.parts.CaughtUp); err != nil {
 			return p, fmt.Errorf("namespace %s: %w", name, err)
 		}
 	}

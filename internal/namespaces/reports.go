@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"regexp"
 	"syscall"
+	"time"
 
 	"github.com/cachesidecar/cachesidecar/loader"
 )
@@ -117,4 +118,26 @@ func (w reportingWriter) Store(ctx context.Context, key []byte, v loader.Value) 
 
 func (w reportingWriter) Delete(ctx context.Context, key []byte) error {
 	return w.report(w.of, w.Writer.Delete(ctx, key))
+}
+
+// followedLister notes the result of each listing, and returns errors that may be shown to
+// apps.
+type followedLister struct {
+	loader.Lister
+	of *Health
+}
+
+func (l followedLister) Keys(ctx context.Context, each func(key []byte) error) error {
+	began := time.Now()
+	err := l.Lister.Keys(ctx, each)
+	if err == nil {
+		l.of.succeeded()
+		l.of.log.Debug("the filter of existing keys has all keys", "took", time.Since(began))
+		return nil
+	}
+	why, line := manner(err)+cause(err), ""
+	if ctx.Err() == nil {
+		line = l.of.failed(err, why)
+	}
+	return Hidden{err, why + line}
 }
