@@ -83,20 +83,12 @@ func (c GuardConfig) WithDefaults() (GuardConfig, error) {
 // retryReserve is the maximum of a Guard's retry budget.
 const retryReserve = 10
 
-// GuardStats counts since the start, except Running, Waiting and Breaker.
-type GuardStats struct {
-	Running, Waiting int64
-	Breaker          string // closed, open or half-open
-	Requests         uint64
-	Calls            uint64 // of the origin, retries included
-	Failed           uint64 // calls without an answer
-	Retries          uint64
-	NoBudget         uint64 // retries not made because the budget was empty
-	ShedQueue        uint64 // ErrBusy: the queue was full, or the wait was too long
-	ShedRate         uint64 // ErrBusy: the rate allowed no call within the maximum wait
-	ShedBreaker      uint64 // ErrBusy: the breaker was open
-	Opened           uint64 // times that the breaker opened
-	CallTime         time.Duration
+// GuardCounts counts since the start.
+type GuardCounts struct {
+	Calls   atomic.Int64 // of the origin, retries included
+	Retries atomic.Int64
+	Shed    atomic.Int64 // ErrBusy: no place, no call within the rate, or the breaker was open
+	Opened  atomic.Int64 // times that the breaker opened
 }
 
 // Guard limits the calls of one namespace's origin: by a number of places, a rate, a
@@ -116,9 +108,8 @@ type Guard struct {
 	breaker *gobreaker.TwoStepCircuitBreaker[struct{}]
 	budget  *Budget
 
-	requests, calls, failed, retries, noBudget atomic.Uint64
-	shedQueue, shedRate, shedBreaker, opened   atomic.Uint64
-	callTime                                   atomic.Int64
+	// Counts may be those of another Guard, whose place this one takes. They are set before the first Load.
+	Counts *GuardCounts
 }
 
 // NewGuard returns a Guard before source. It starts nothing.
@@ -137,6 +128,7 @@ func NewGuard(source Source, cfg GuardConfig) (*Guard, error) {
 		queue:  NewQueue(cfg.Concurrency, cfg.Queue, cfg.QueueTime),
 		rate:   rate.NewLimiter(limit, cfg.Burst),
 		budget: NewBudget(cfg.RetryShare, retryReserve),
+		Counts: &GuardCounts{},
 	}
 	g.breaker = gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
 		MaxRequests: uint32(min(cfg.Probes, math.MaxUint32)),
@@ -150,7 +142,7 @@ func NewGuard(source Source, cfg GuardConfig) (*Guard, error) {
 		// The breaker holds its lock here.
 		OnStateChange: func(_ string, _, to gobreaker.State) {
 			if to == gobreaker.StateOpen {
-				g.opened.Add(1)
+				g.Counts.Opened.Add(1)
 			}
 		},
 	})
@@ -164,18 +156,13 @@ var errGone = errors.New("the caller has gone")
 // that wraps ErrBusy, and that call has not reached the origin. It may be called
 // concurrently.
 func (g *Guard) Load(ctx context.Context, key []byte) (Value, error) {
-	g.requests.Add(1)
 	g.budget.Request()
 	for retry := 0; ; retry++ {
 		v, err := g.once(ctx, key)
-		if Answered(err) || errors.Is(err, ErrBusy) || ctx.Err() != nil || retry == g.cfg.Retries {
+		if Answered(err) || errors.Is(err, ErrBusy) || ctx.Err() != nil || retry == g.cfg.Retries || !g.budget.Retry() {
 			return v, err
 		}
-		if !g.budget.Retry() {
-			g.noBudget.Add(1)
-			return v, err
-		}
-		g.retries.Add(1)
+		g.Counts.Retries.Add(1)
 		timer := time.NewTimer(Backoff(retry, g.cfg.BackoffBase, g.cfg.BackoffMost, rand.Float64()))
 		select {
 		case <-timer.C:
@@ -189,14 +176,14 @@ func (g *Guard) Load(ctx context.Context, key []byte) (Value, error) {
 // once makes one call. The place is free again while a retry waits.
 func (g *Guard) once(ctx context.Context, key []byte) (Value, error) {
 	if g.breaker.State() == gobreaker.StateOpen {
-		return Value{}, g.shed(&g.shedBreaker, "its breaker is open after %d failures", g.cfg.Failures)
+		return Value{}, g.shed("its breaker is open after %d failures", g.cfg.Failures)
 	}
 	waited := inspect.BeginWait(ctx, inspect.Limits, "")
 	leave, err := g.queue.Enter(ctx)
 	waited()
 	if err != nil {
 		if errors.Is(err, ErrBusy) {
-			g.shedQueue.Add(1)
+			g.Counts.Shed.Add(1)
 		}
 		return Value{}, err
 	}
@@ -209,26 +196,20 @@ func (g *Guard) once(ctx context.Context, key []byte) (Value, error) {
 	// Allow comes after the waits, so that few calls act on an old state of the breaker.
 	done, err := g.breaker.Allow()
 	if err != nil {
-		return Value{}, g.shed(&g.shedBreaker, "its breaker lets %d calls try", g.cfg.Probes)
+		return Value{}, g.shed("its breaker lets %d calls try", g.cfg.Probes)
 	}
 	outcome := errors.New("its source panicked")
 	defer func() { done(outcome) }()
 
-	g.calls.Add(1)
-	began := time.Now()
+	g.Counts.Calls.Add(1)
 	callCtx, cancel := context.WithTimeout(ctx, g.cfg.Timeout)
 	defer cancel()
 	asked := inspect.BeginWait(ctx, inspect.Origin, "")
 	v, err := g.source.Load(callCtx, key)
 	asked()
-	g.callTime.Add(int64(time.Since(began)))
 	outcome = err
-	switch {
-	case Answered(err):
-	case errors.Is(ctx.Err(), context.Canceled), errors.Is(err, ErrBusy): // no memory, or the source's own limits
-		outcome = errGone
-	default:
-		g.failed.Add(1)
+	if !Answered(err) && (errors.Is(ctx.Err(), context.Canceled) || errors.Is(err, ErrBusy)) {
+		outcome = errGone // or there is no memory, or the source has limits of its own
 	}
 	return v, err
 }
@@ -242,13 +223,13 @@ func (g *Guard) takeRate(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		return g.shed(&g.shedRate, "its rate of %v/s leaves no room within %v", g.cfg.Rate, g.cfg.QueueTime)
+		return g.shed("its rate of %v/s leaves no room within %v", g.cfg.Rate, g.cfg.QueueTime)
 	}
 	return nil
 }
 
-func (g *Guard) shed(count *atomic.Uint64, format string, args ...any) error {
-	count.Add(1)
+func (g *Guard) shed(format string, args ...any) error {
+	g.Counts.Shed.Add(1)
 	return fmt.Errorf("%w: "+format, append([]any{ErrBusy}, args...)...)
 }
 
@@ -261,18 +242,4 @@ func (g *Guard) Breaker() string { return g.breaker.State().String() }
 func (g *Guard) Spare() bool {
 	running, waiting := g.queue.Len()
 	return g.breaker.State() == gobreaker.StateClosed && waiting == 0 && 2*running < int64(g.cfg.Concurrency)
-}
-
-// Stats returns the counts.
-func (g *Guard) Stats() GuardStats {
-	s := GuardStats{
-		Breaker:  g.Breaker(),
-		Requests: g.requests.Load(), Calls: g.calls.Load(), Failed: g.failed.Load(),
-		Retries: g.retries.Load(), NoBudget: g.noBudget.Load(),
-		ShedQueue: g.shedQueue.Load(), ShedRate: g.shedRate.Load(), ShedBreaker: g.shedBreaker.Load(),
-		CallTime: time.Duration(g.callTime.Load()),
-		Opened:   g.opened.Load(),
-	}
-	s.Running, s.Waiting = g.queue.Len()
-	return s
 }

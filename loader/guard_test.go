@@ -88,9 +88,9 @@ func TestRetryBudget(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		s := g.Stats()
-		if s.Retries < 100 || s.Retries > 1000/10+retryReserve || s.Calls != 1000+s.Retries || s.NoBudget == 0 {
-			t.Errorf("stats %+v", s)
+		calls, retries := g.Counts.Calls.Load(), g.Counts.Retries.Load()
+		if retries < 100 || retries > 1000/10+retryReserve || calls != 1000+retries {
+			t.Errorf("%d calls, %d retries", calls, retries)
 		}
 	})
 }
@@ -123,9 +123,10 @@ func TestConcurrencyAndQueue(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		s := g.Stats()
-		if most.Load() != 3 || ok.Load() != 6 || busy.Load() != 4 || s.ShedQueue != 4 || s.Running != 0 || s.Waiting != 0 {
-			t.Errorf("at once %d, ok %d, busy %d, stats %+v", most.Load(), ok.Load(), busy.Load(), s)
+		running, waiting := g.queue.Len()
+		if most.Load() != 3 || ok.Load() != 6 || busy.Load() != 4 || g.Counts.Shed.Load() != 4 || running != 0 || waiting != 0 {
+			t.Errorf("at once %d, ok %d, busy %d, shed %d, running %d, waiting %d",
+				most.Load(), ok.Load(), busy.Load(), g.Counts.Shed.Load(), running, waiting)
 		}
 	})
 }
@@ -195,8 +196,8 @@ func TestRate(t *testing.T) {
 			time.Sleep(5 * time.Millisecond)
 		}
 		synctest.Wait()
-		if s := g.Stats(); s.Calls < 990 || s.Calls > 100*10+5 || s.ShedRate == 0 {
-			t.Errorf("stats %+v, want 1,000 calls", s)
+		if n := g.Counts.Calls.Load(); n < 990 || n > 100*10+5 || g.Counts.Shed.Load() == 0 {
+			t.Errorf("%d calls, want 1,000, and %d shed", n, g.Counts.Shed.Load())
 		}
 		time.Sleep(time.Second) // the calls that still wait
 	})
@@ -233,8 +234,8 @@ func TestBreaker(t *testing.T) {
 		load(ErrBusy) // while the probe runs
 		wg.Wait()
 		load(ErrAbsent)
-		if s := g.Stats(); s.Breaker != "closed" || s.Calls != 6 || s.ShedBreaker != 3 {
-			t.Errorf("stats %+v", s)
+		if calls, shed := g.Counts.Calls.Load(), g.Counts.Shed.Load(); g.Breaker() != "closed" || calls != 6 || shed != 3 {
+			t.Errorf("the breaker is %s, %d calls, %d shed", g.Breaker(), calls, shed)
 		}
 	})
 }
@@ -250,14 +251,14 @@ func TestGoneCallersDoNotOpenTheBreaker(t *testing.T) {
 		if _, err := g.Load(ctx, nil); !errors.Is(err, context.Canceled) {
 			t.Errorf("got %v", err)
 		}
-		if s := g.Stats(); s.Breaker != "closed" {
-			t.Errorf("stats %+v", s)
+		if g.Breaker() != "closed" {
+			t.Errorf("the breaker is %s", g.Breaker())
 		}
 		if _, err := g.Load(t.Context(), nil); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("a hanging origin: %v", err)
 		}
-		if s := g.Stats(); s.Breaker != "open" || s.Failed != 1 {
-			t.Errorf("stats %+v", s)
+		if g.Breaker() != "open" {
+			t.Errorf("the breaker is %s", g.Breaker())
 		}
 	})
 }
@@ -293,8 +294,8 @@ func TestRecoveryWithoutBurst(t *testing.T) {
 				t.Errorf("%d calls in second %d", n, at)
 			}
 		}
-		if s := g.Stats(); s.Breaker != "closed" || total < 20*50 {
-			t.Errorf("%d calls, stats %+v", total, s)
+		if g.Breaker() != "closed" || total < 20*50 {
+			t.Errorf("%d calls, the breaker is %s", total, g.Breaker())
 		}
 	})
 }
@@ -320,10 +321,10 @@ func TestBreakerStates(t *testing.T) {
 				err = bad
 				_, _ = g.Load(t.Context(), nil)
 			}
-			is := func(when, breaker string, opened uint64) {
+			is := func(when, breaker string, opened int64) {
 				t.Helper()
-				if s := g.Stats(); s.Breaker != breaker || g.Breaker() != breaker || s.Opened != opened {
-					t.Errorf("%d probes, %s: %s, opened %d times, want %s, %d", probes, when, s.Breaker, s.Opened, breaker, opened)
+				if n := g.Counts.Opened.Load(); g.Breaker() != breaker || n != opened {
+					t.Errorf("%d probes, %s: %s, opened %d times, want %s, %d", probes, when, g.Breaker(), n, breaker, opened)
 				}
 			}
 			load(errDown)

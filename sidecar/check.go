@@ -42,7 +42,8 @@ func (c *Config) checkOrigin(name string, ns Namespace) error {
 	if ns.check(c.L2Size) != nil {
 		ns = Namespace{Origin: ns.Origin, WriteThrough: ns.WriteThrough}
 	}
-	o, err := namespaces.OpenOrigin(name, c.Node, ns.spec(), int(c.MaxValue), nil, c.Log)
+	cfg := c.namespaces()
+	o, err := namespaces.OpenOrigin(name, ns.spec(), &cfg, nil)
 	if o == nil || err != nil {
 		return err
 	}
@@ -131,7 +132,8 @@ func (c Config) AskOrigins(ctx context.Context) ([]OriginAnswer, error) {
 
 // askOrigin opens an origin, asks it once, and closes it.
 func (c *Config) askOrigin(ctx context.Context, name string) error {
-	o, err := namespaces.OpenOrigin(name, c.Node, c.Namespaces[name].spec(), int(c.MaxValue), nil, c.Log)
+	cfg := c.namespaces()
+	o, err := namespaces.OpenOrigin(name, cfg.Configured[name], &cfg, nil)
 	if err != nil {
 		return err
 	}

@@ -159,7 +159,7 @@ func TestNamespaceRefused(t *testing.T) {
 }
 
 func TestOpenOrigin(t *testing.T) {
-	if o, err := namespaces.OpenOrigin("a", "a", Namespace{}.spec(), 1, nil, slog.New(slog.DiscardHandler)); o != nil || err != nil {
+	if o, err := namespaces.OpenOrigin("a", Namespace{}.spec(), &namespaces.Config{}, nil); o != nil || err != nil {
 		t.Errorf("without an origin: %v, %v", o, err)
 	}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -189,12 +189,12 @@ func TestOpenOrigin(t *testing.T) {
 		{"memcached", Namespace{Origin: &memcached.Config{Servers: []string{"no.such.host.invalid:1", "/socket"}}}, "", "", false},
 	} {
 		tc.ns.KeyPattern = "[a-z]"
-		o, err := namespaces.OpenOrigin("a", "a", tc.ns.spec(), 100, nil, slog.New(slog.DiscardHandler))
+		o, err := namespaces.OpenOrigin("a", tc.ns.spec(), &namespaces.Config{MaxValue: 100, Log: slog.New(slog.DiscardHandler)}, nil)
 		if err != nil {
 			t.Errorf("%s: %v", tc.name, err)
 			continue
 		}
-		if o.Name != tc.name || (o.Check != nil) != tc.checks {
+		if o.Name != tc.name || (o.Check(t.Context()) != nil) != tc.checks {
 			t.Errorf("%s: %+v", tc.name, o)
 		}
 		if o.Keys.Check([]byte("k")) != nil || o.Keys.Check([]byte("K")) == nil {
@@ -224,7 +224,7 @@ func TestOriginMaxValue(t *testing.T) {
 			return loader.Value{Bytes: make([]byte, 101)}, nil
 		})},
 	} {
-		o, err := namespaces.OpenOrigin("a", "a", ns.spec(), 100, nil, slog.New(slog.DiscardHandler))
+		o, err := namespaces.OpenOrigin("a", ns.spec(), &namespaces.Config{MaxValue: 100, Log: slog.New(slog.DiscardHandler)}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -12,17 +12,17 @@ func (ns *Namespace) LoadStats() cachesidecar.LoadStats {
 	if ns.Loads == nil {
 		return cachesidecar.LoadStats{}
 	}
-	l, g := ns.Loads.Stats().LoadStats, ns.past.stats(ns.Origin)
-	if ns.Origin != nil {
-		ns.Origin.loads.sees(ns.Origin.Guard)
-		l.Origin, l.Breaker = ns.Origin.Name, g.Breaker
-		l.BreakerOpen, l.BreakerHalfOpen = g.Breaker == "open", g.Breaker == "half-open"
+	l, g := ns.Loads.Stats().LoadStats, ns.calls
+	if o := ns.Origin; o != nil {
+		o.loads.sees(o.Guard)
+		l.Origin, l.Breaker = o.Name, o.Guard.Breaker()
+		l.BreakerOpen, l.BreakerHalfOpen = l.Breaker == "open", l.Breaker == "half-open"
 	}
-	l.Opened = int64(g.Opened)
+	l.Opened = g.Opened.Load()
 	l.Aside, l.MeanUS = ns.WithoutOwner.Load(), ns.Took.Mean().Microseconds()
 	l.Loaded = l.Loads - l.Absent - l.Failed - l.UnderWay
-	l.Shed += int64(g.ShedQueue + g.ShedRate + g.ShedBreaker)
-	l.Calls, l.Retries = int64(g.Calls), int64(g.Retries)
+	l.Shed += g.Shed.Load()
+	l.Calls, l.Retries = g.Calls.Load(), g.Retries.Load()
 	return l
 }
 

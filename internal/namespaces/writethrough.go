@@ -191,9 +191,9 @@ func (t *WriteThrough) Write(ctx context.Context, q *wire.Request, key []byte) (
 		return fmt.Errorf("%w: %w", loader.ErrNotWritten, err)
 	}
 	if q.Op == wire.OpDelete {
-		return o.writer.Delete(ctx, key)
+		return o.write(ctx, key, nil)
 	}
-	return o.writer.Store(ctx, key, loader.Value{Bytes: q.Value, Flags: q.Flags})
+	return o.write(ctx, key, &loader.Value{Bytes: q.Value, Flags: q.Flags})
 }
 
 // WriteThroughStats returns the write-through's part of STATS; zero without one.

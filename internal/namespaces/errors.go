@@ -4,43 +4,59 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"os/exec"
 	"regexp"
+	"strconv"
+	"strings"
 	"syscall"
-	"time"
 
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// reports turns the errors of an origin into errors for apps: these say which origin has
-// failed and how. The address of the origin, its user, and its own words go to the log
-// only; the secrets do not even go there.
-type reports struct {
-	namespace, kind, node string
-	log                   *slog.Logger
-	hide                  Secrets
+// Secrets are texts that no error may show. A server may repeat what it was sent, and a
+// command may say anything.
+type Secrets []string
+
+// Hide removes the secrets from an error's text.
+func (s Secrets) Hide(err error) error {
+	if err == nil {
+		return nil
+	}
+	text := s.hideText(err.Error())
+	if text == err.Error() {
+		return err
+	}
+	return Hidden{err, text}
 }
 
-// source returns a source whose errors may be shown to apps.
-func (r reports) source(from loader.Source, health *Health) loader.Source {
-	return loader.SourceFunc(func(ctx context.Context, key []byte) (loader.Value, error) {
-		v, err := from.Load(ctx, key)
-		return v, r.report(health, err)
-	})
+// hideText removes the secrets from a text.
+func (s Secrets) hideText(text string) string {
+	for _, secret := range s {
+		if secret == "" {
+			continue
+		}
+		text = strings.ReplaceAll(text, secret, "(secret)")
+		text = strings.ReplaceAll(text, strings.Trim(strconv.Quote(secret), `"`), "(secret)")
+	}
+	return text
 }
 
-// health returns a Health of the origin.
-func (r reports) health(words healthWords) *Health {
-	return &Health{node: r.node, log: r.log.With("namespace", r.namespace, "origin", r.kind), words: words}
+// Hidden is an error whose text has been replaced.
+type Hidden struct {
+	error
+	Text string
 }
 
-// report notes the result of a call, and returns an error that may be shown to apps.
-// Errors about the key, and errors that are no failures, have texts of this project only:
-// they are returned as they are.
-func (r reports) report(of *Health, err error) error {
-	err = r.hide.hide(err)
+func (h Hidden) Error() string { return h.Text }
+func (h Hidden) Unwrap() error { return h.error }
+
+// report notes the result of a call, and returns an error that may be shown to apps: it says which
+// origin has failed and how. The address of the origin, its user, and its own words go to the log
+// only; the secrets do not even go there. Errors about the key, and errors that are no failures, have
+// texts of this project only: they are returned as they are.
+func (o *Origin) report(of *Health, err error) error {
+	err = o.hide.Hide(err)
 	switch {
 	case err == nil, errors.Is(err, loader.ErrAbsent):
 		of.succeeded()
@@ -50,7 +66,7 @@ func (r reports) report(of *Health, err error) error {
 	case errors.Is(err, loader.ErrBusy), errors.Is(err, loader.ErrBadKey): // the origin was not asked
 		return err
 	}
-	text := OriginName(r.namespace, r.kind) + ": "
+	text := OriginName(o.namespace, o.Name) + ": "
 	if errors.Is(err, context.Canceled) {
 		return Hidden{err, text + "was given up"}
 	}
@@ -103,41 +119,4 @@ func cause(err error) string {
 		return fmt.Sprintf(": exit status %d", exit.ExitCode())
 	}
 	return ""
-}
-
-// reportingWriter is a writer whose errors may be shown to apps.
-type reportingWriter struct {
-	loader.Writer
-	reports
-	of *Health
-}
-
-func (w reportingWriter) Store(ctx context.Context, key []byte, v loader.Value) error {
-	return w.report(w.of, w.Writer.Store(ctx, key, v))
-}
-
-func (w reportingWriter) Delete(ctx context.Context, key []byte) error {
-	return w.report(w.of, w.Writer.Delete(ctx, key))
-}
-
-// followedLister notes the result of each listing, and returns errors that may be shown to
-// apps.
-type followedLister struct {
-	loader.Lister
-	of *Health
-}
-
-func (l followedLister) Keys(ctx context.Context, each func(key []byte) error) error {
-	began := time.Now()
-	err := l.Lister.Keys(ctx, each)
-	if err == nil {
-		l.of.succeeded()
-		l.of.log.Debug("the filter of existing keys has all keys", "took", time.Since(began))
-		return nil
-	}
-	why, line := manner(err)+cause(err), ""
-	if ctx.Err() == nil {
-		line = l.of.failed(err, why)
-	}
-	return Hidden{err, why + line}
 }
