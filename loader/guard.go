@@ -101,8 +101,8 @@ type GuardCounts struct {
 // A call that ignores its context keeps its place until it returns, because the origin
 // still works on it.
 type Guard struct {
+	Config  GuardConfig // with the defaults
 	source  Source
-	cfg     GuardConfig
 	queue   *Queue
 	rate    *rate.Limiter
 	breaker *gobreaker.TwoStepCircuitBreaker[struct{}]
@@ -124,7 +124,7 @@ func NewGuard(source Source, cfg GuardConfig) (*Guard, error) {
 	}
 	g := &Guard{
 		source: source,
-		cfg:    cfg,
+		Config: cfg,
 		queue:  NewQueue(cfg.Concurrency, cfg.Queue, cfg.QueueTime),
 		rate:   rate.NewLimiter(limit, cfg.Burst),
 		budget: NewBudget(cfg.RetryShare, retryReserve),
@@ -159,11 +159,11 @@ func (g *Guard) Load(ctx context.Context, key []byte) (Value, error) {
 	g.budget.Request()
 	for retry := 0; ; retry++ {
 		v, err := g.once(ctx, key)
-		if Answered(err) || errors.Is(err, ErrBusy) || ctx.Err() != nil || retry == g.cfg.Retries || !g.budget.Retry() {
+		if Answered(err) || errors.Is(err, ErrBusy) || ctx.Err() != nil || retry == g.Config.Retries || !g.budget.Retry() {
 			return v, err
 		}
 		g.Counts.Retries.Add(1)
-		timer := time.NewTimer(Backoff(retry, g.cfg.BackoffBase, g.cfg.BackoffMost, rand.Float64()))
+		timer := time.NewTimer(Backoff(retry, g.Config.BackoffBase, g.Config.BackoffMost, rand.Float64()))
 		select {
 		case <-timer.C:
 		case <-ctx.Done():
@@ -176,7 +176,7 @@ func (g *Guard) Load(ctx context.Context, key []byte) (Value, error) {
 // once makes one call. The place is free again while a retry waits.
 func (g *Guard) once(ctx context.Context, key []byte) (Value, error) {
 	if g.breaker.State() == gobreaker.StateOpen {
-		return Value{}, g.shed("its breaker is open after %d failures", g.cfg.Failures)
+		return Value{}, g.shed("its breaker is open after %d failures", g.Config.Failures)
 	}
 	waited := inspect.BeginWait(ctx, inspect.Limits, "")
 	leave, err := g.queue.Enter(ctx)
@@ -196,13 +196,13 @@ func (g *Guard) once(ctx context.Context, key []byte) (Value, error) {
 	// Allow comes after the waits, so that few calls act on an old state of the breaker.
 	done, err := g.breaker.Allow()
 	if err != nil {
-		return Value{}, g.shed("its breaker lets %d calls try", g.cfg.Probes)
+		return Value{}, g.shed("its breaker lets %d calls try", g.Config.Probes)
 	}
 	outcome := errors.New("its source panicked")
 	defer func() { done(outcome) }()
 
 	g.Counts.Calls.Add(1)
-	callCtx, cancel := context.WithTimeout(ctx, g.cfg.Timeout)
+	callCtx, cancel := context.WithTimeout(ctx, g.Config.Timeout)
 	defer cancel()
 	asked := inspect.BeginWait(ctx, inspect.Origin, "")
 	v, err := g.source.Load(callCtx, key)
@@ -217,13 +217,13 @@ func (g *Guard) once(ctx context.Context, key []byte) (Value, error) {
 // takeRate waits for the rate. The caller keeps its place, so the number of places
 // limits how many calls wait here.
 func (g *Guard) takeRate(ctx context.Context) error {
-	waitCtx, cancel := context.WithTimeout(ctx, g.cfg.QueueTime)
+	waitCtx, cancel := context.WithTimeout(ctx, g.Config.QueueTime)
 	defer cancel()
 	if err := g.rate.Wait(waitCtx); err != nil {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		return g.shed("its rate of %v/s leaves no room within %v", g.cfg.Rate, g.cfg.QueueTime)
+		return g.shed("its rate of %v/s leaves no room within %v", g.Config.Rate, g.Config.QueueTime)
 	}
 	return nil
 }
@@ -241,5 +241,5 @@ func (g *Guard) Breaker() string { return g.breaker.State().String() }
 // call waits, and half of the places are free.
 func (g *Guard) Spare() bool {
 	running, waiting := g.queue.Len()
-	return g.breaker.State() == gobreaker.StateClosed && waiting == 0 && 2*running < int64(g.cfg.Concurrency)
+	return g.breaker.State() == gobreaker.StateClosed && waiting == 0 && 2*running < int64(g.Config.Concurrency)
 }

@@ -23,8 +23,8 @@ func (n *Table) SetLate(names []string, late bool) (begun []kv.NamespaceID) {
 			n.holdBack(ns.ID)
 			begun = append(begun, ns.ID)
 		case !late && n.late[name] == 0:
-			n.store.Resume(ns.ID)
-			n.ledger.Close(ns.ID, false)
+			n.Store.Resume(ns.ID)
+			n.Ledger.Close(ns.ID, false)
 		}
 	}
 	return begun
@@ -36,6 +36,6 @@ func (n *Table) holdBack(id kv.NamespaceID) {
 	if failpoint.Out(failpoint.HoldBack) {
 		return
 	}
-	n.ledger.Close(id, true)
-	n.store.HoldBack(id, n.clock.Read())
+	n.Ledger.Close(id, true)
+	n.Store.HoldBack(id, n.clock.Read())
 }

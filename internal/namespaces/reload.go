@@ -78,7 +78,7 @@ func (n *Table) open(cfg Config) (p *Plan, err error) {
 		if old := n.All()[name]; old != nil && old.keepsOrigin(&ns) {
 			continue
 		}
-		o, err := OpenOrigin(name, ns, &cfg, n.parts.Memory)
+		o, err := OpenOrigin(name, ns, &cfg, n.Memory)
 		if err != nil {
 			return p, err
 		}
@@ -96,7 +96,7 @@ func (n *Table) open(cfg Config) (p *Plan, err error) {
 			continue
 		}
 		if p.filters[name], err = newKeyFilter(*ns.KeyFilter, o.existing,
-			kv.NamespaceSeed(cfg.Seed, name), cfg.Clock, n.parts.CaughtUp); err != nil {
+			kv.NamespaceSeed(cfg.Seed, name), cfg.Clock, n.CaughtUp); err != nil {
 			return p, fmt.Errorf("namespace %s: %w", name, err)
 		}
 	}
@@ -221,7 +221,7 @@ func (p *Plan) Apply() (begun []*KeyFilter) {
 	n := p.table
 	for name, cfg := range p.cfg.Configured {
 		if old := n.All()[name]; old != nil && cfg.Quota > 0 {
-			n.store.Meter(old.ID) // the lock below must not be held so long
+			n.Store.Meter(old.ID) // the lock below must not be held so long
 		}
 	}
 	n.Mu.Lock()
@@ -253,7 +253,7 @@ func (p *Plan) Apply() (begun []*KeyFilter) {
 	n.Mu.Unlock()
 
 	for name := range p.cfg.Configured {
-		n.store.Shrink(table[name].ID, now)
+		n.Store.Shrink(table[name].ID, now)
 	}
 	for _, old := range moved {
 		if n.Detach(old.ID); old.Origin != nil {
@@ -299,7 +299,7 @@ func (p *Plan) settle(name string, old *Namespace, cfg Settings) (ns *Namespace)
 			ns.through = newWriteThrough()
 		}
 		if opened {
-			ns.through.aim(ns.Origin, &cfg.Guard)
+			ns.through.aim(ns.Origin)
 		}
 		ns.WriteThrough = ns.through
 	}

@@ -41,7 +41,7 @@ func (ns *Namespace) Requests() (all, failed int64) {
 func (n *Table) Stats() []cachesidecar.NamespaceStats {
 	var list []cachesidecar.NamespaceStats
 	for name, ns := range n.All() {
-		st := n.store.NamespaceStats(ns.ID)
+		st := n.Store.NamespaceStats(ns.ID)
 		t := cachesidecar.NamespaceStats{Name: name, Entries: st.Entries, Bytes: st.Bytes, Quota: st.Quota}
 		for _, op := range []wire.Op{wire.OpGet, wire.OpMGet, wire.OpLease, wire.OpMetaGet} {
 			for o := HitL1; o <= HitNear; o++ {

@@ -1,7 +1,6 @@
 package namespaces
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"sync"
@@ -47,9 +46,8 @@ type WriteThrough struct {
 
 // target is where writes go, and within which limits.
 type target struct {
-	origin  *Origin
-	places  *loader.Queue
-	timeout time.Duration // of a write
+	origin *Origin
+	places *loader.Queue
 }
 
 // writing is the writes of a key: the one in its turn, and those that wait.
@@ -62,14 +60,6 @@ type writing struct {
 // maxWriting bounds the writes of one key.
 const maxWriting = 1024
 
-// The defaults of the limits, as in loader.Guard.
-const (
-	defaultPlaces    = 64
-	defaultQueue     = 1024
-	defaultQueueTime = time.Second
-	defaultWriteTime = 5 * time.Second
-)
-
 func newWriteThrough() *WriteThrough {
 	t := &WriteThrough{Keys: map[kv.Hash]*writing{}}
 	t.Context, t.cancel = context.WithCancel(context.Background())
@@ -78,17 +68,13 @@ func newWriteThrough() *WriteThrough {
 }
 
 // aim makes later writes go to an origin.
-func (t *WriteThrough) aim(o *Origin, l *loader.GuardConfig) {
-	t.target.Store(&target{
-		origin: o,
-		places: loader.NewQueue(cmp.Or(l.Concurrency, defaultPlaces), cmp.Or(l.Queue, defaultQueue),
-			cmp.Or(l.QueueTime, defaultQueueTime)),
-		timeout: cmp.Or(l.Timeout, defaultWriteTime),
-	})
+func (t *WriteThrough) aim(o *Origin) {
+	l := &o.Guard.Config
+	t.target.Store(&target{origin: o, places: loader.NewQueue(l.Concurrency, l.Queue, l.QueueTime)})
 }
 
 // Timeout returns how long a write may take.
-func (t *WriteThrough) Timeout() time.Duration { return t.target.Load().timeout }
+func (t *WriteThrough) Timeout() time.Duration { return t.target.Load().origin.Guard.Config.Timeout }
 
 // close ends the writes under way, and waits for them.
 func (t *WriteThrough) close() {
