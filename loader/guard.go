@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"math/rand/v2"
 	"sync/atomic"
 	"time"
@@ -14,70 +13,89 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/cachesidecar/cachesidecar/internal/inspect"
+	"github.com/cachesidecar/cachesidecar/internal/settings"
 )
 
-// GuardConfig has the limits for one namespace's origin. Zero means the default, which
-// is given beside each field. Negative values are refused.
+// GuardConfig has the limits of one host for the calls of one namespace's origin. Zero means the
+// default.
 type GuardConfig struct {
-	Concurrency int           // concurrent calls; 64
-	Queue       int           // calls that wait for a place; 1,024
-	QueueTime   time.Duration // maximum wait for a place, and for the rate; 1 s
-	Rate        float64       // calls per second, retries included; no limit
-	// Calls at once after a pause, if Rate is given; a tenth of Rate, at least 1 and at most
-	// what a configuration may give.
-	Burst   int
-	Timeout time.Duration // of one call; 5 s
+	// Concurrency is the number of calls at once. Form: calls. Default: 64. Bounds: up to
+	// 65536.
+	Concurrency int `yaml:"concurrency"`
+	// Queue is the number of loads that wait for a place. Form: loads. Default: 1024.
+	// Bounds: up to 1048576.
+	Queue int `yaml:"queue"`
+	// QueueTime is the longest wait for a place, and for the rate. Default: 1s. Bounds: up
+	// to 30s.
+	QueueTime time.Duration `yaml:"queue_time"`
+	// Rate is the number of calls per second, retries included. Form: calls per second.
+	// Default: no limit. Bounds: up to 1e9.
+	Rate float64 `yaml:"rate"`
+	// Burst is the number of calls at once after a rest. Form: calls. Default: a tenth of
+	// Rate, at least 1. Bounds: up to 1048576.
+	Burst int `yaml:"burst"`
+	// Timeout is the time for one call. Default: 5s; redis 1s, memcached 500ms. Bounds: up
+	// to 30s.
+	Timeout time.Duration `yaml:"timeout"`
+	// Breaker stops the calls to an origin that fails.
+	Breaker Breaker `yaml:"breaker"`
+	// Retries is the number of retries after a failed call. Form: calls. Default: none.
+	// Bounds: up to 10.
+	Retries int `yaml:"retries"`
+	// RetryShare is the number of retries per load, in the long run. Form: share. Default:
+	// 0.1. Bounds: up to 1.
+	RetryShare float64 `yaml:"retry_share"`
 
-	Failures int           // consecutive failures that open the breaker; 5
-	Open     time.Duration // time that the breaker stays open; 5 s
-	// Concurrent calls while it is half open, and successes that close it; 1.
-	Probes int
-
-	Retries     int           // after the first call; none
-	BackoffBase time.Duration // 50 ms
-	BackoffMost time.Duration // 2 s
-	RetryShare  float64       // retries per request, in the long run; 0.1
+	BackoffBase time.Duration `yaml:"-"` // 50 ms
+	BackoffMost time.Duration `yaml:"-"` // 2 s
 }
 
-// mostBurst bounds the default of Burst.
-const mostBurst = 1 << 20
+// Breaker stops the calls to an origin that fails. Zero means the default.
+type Breaker struct {
+	// Failures is the number of failures in a row that open the breaker. Form: calls.
+	// Default: 5. Bounds: up to 1048576.
+	Failures int `yaml:"failures"`
+	// Open is how long the breaker stays open. Default: 5s. Bounds: up to 10m.
+	Open time.Duration `yaml:"open"`
+	// Probes is the number of calls at once while the breaker is half open, and of the
+	// successes that close it. Form: calls. Default: 1. Bounds: up to 1024.
+	Probes int `yaml:"probes"`
+}
 
-// WithDefaults returns a validated copy with the defaults filled in.
+// maxCallTime is the maximum of the settings for one call to an origin. A load with its
+// waits and retries ends after that time (flight.LoadsConfig.Timeout).
+const maxCallTime = 30 * time.Second
+
+// maxBurst is the maximum of Burst, and bounds its default.
+const maxBurst = 1 << 20
+
+// WithDefaults returns a copy with the defaults filled in. The error joins what is wrong.
 func (c GuardConfig) WithDefaults() (GuardConfig, error) {
-	for _, f := range []struct {
-		name  string
-		value float64
-	}{
-		{"concurrency", float64(c.Concurrency)}, {"queue", float64(c.Queue)}, {"queue time", float64(c.QueueTime)},
-		{"rate", c.Rate}, {"burst", float64(c.Burst)}, {"timeout", float64(c.Timeout)},
-		{"failures", float64(c.Failures)}, {"open", float64(c.Open)}, {"probes", float64(c.Probes)},
-		{"retries", float64(c.Retries)}, {"backoff base", float64(c.BackoffBase)},
-		{"backoff most", float64(c.BackoffMost)},
-		{"retry share", c.RetryShare},
-	} {
-		if !(f.value >= 0) || math.IsInf(f.value, 0) {
-			return c, fmt.Errorf("guard: %s %v: give zero for the default, or more", f.name, f.value)
-		}
-	}
-	or := func(d *time.Duration, instead time.Duration) {
-		if *d == 0 {
-			*d = instead
-		}
-	}
+	err := errors.Join(
+		settings.Bounded("limits.concurrency", c.Concurrency, 0, 1<<16),
+		settings.Bounded("limits.queue", c.Queue, 0, 1<<20),
+		settings.Bounded("limits.queue_time", c.QueueTime, 0, maxCallTime),
+		settings.Bounded("limits.rate", c.Rate, 0, 1e9),
+		settings.Bounded("limits.burst", c.Burst, 0, maxBurst),
+		settings.Bounded("limits.timeout", c.Timeout, 0, maxCallTime),
+		settings.Bounded("limits.breaker.failures", c.Breaker.Failures, 0, 1<<20),
+		settings.Bounded("limits.breaker.open", c.Breaker.Open, 0, 10*time.Minute),
+		settings.Bounded("limits.breaker.probes", c.Breaker.Probes, 0, 1<<10),
+		settings.Bounded("limits.retries", c.Retries, 0, 10),
+		settings.Bounded("limits.retry_share", c.RetryShare, 0, 1),
+	)
 	c.Concurrency = cmp.Or(c.Concurrency, 64)
 	c.Queue = cmp.Or(c.Queue, 1024)
-	or(&c.QueueTime, time.Second)
-	c.Burst = cmp.Or(c.Burst, int(min(max(1, c.Rate/10), mostBurst)))
-	or(&c.Timeout, 5*time.Second)
-	c.Failures = cmp.Or(c.Failures, 5)
-	or(&c.Open, 5*time.Second)
-	c.Probes = cmp.Or(c.Probes, 1)
-	or(&c.BackoffBase, 50*time.Millisecond)
-	or(&c.BackoffMost, 2*time.Second)
-	if c.RetryShare == 0 {
-		c.RetryShare = 0.1
-	}
-	return c, nil
+	c.QueueTime = cmp.Or(c.QueueTime, time.Second)
+	c.Burst = cmp.Or(c.Burst, int(min(max(1, c.Rate/10), maxBurst)))
+	c.Timeout = cmp.Or(c.Timeout, 5*time.Second)
+	c.Breaker.Failures = cmp.Or(c.Breaker.Failures, 5)
+	c.Breaker.Open = cmp.Or(c.Breaker.Open, 5*time.Second)
+	c.Breaker.Probes = cmp.Or(c.Breaker.Probes, 1)
+	c.RetryShare = cmp.Or(c.RetryShare, 0.1)
+	c.BackoffBase = cmp.Or(c.BackoffBase, 50*time.Millisecond)
+	c.BackoffMost = cmp.Or(c.BackoffMost, 2*time.Second)
+	return c, err
 }
 
 // retryReserve is the maximum of a Guard's retry budget.
@@ -131,10 +149,10 @@ func NewGuard(source Source, cfg GuardConfig) (*Guard, error) {
 		Counts: &GuardCounts{},
 	}
 	g.breaker = gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
-		MaxRequests: uint32(min(cfg.Probes, math.MaxUint32)),
-		Timeout:     cfg.Open,
+		MaxRequests: uint32(cfg.Breaker.Probes),
+		Timeout:     cfg.Breaker.Open,
 		ReadyToTrip: func(c gobreaker.Counts) bool {
-			return c.ConsecutiveFailures >= uint32(min(cfg.Failures, math.MaxUint32))
+			return c.ConsecutiveFailures >= uint32(cfg.Breaker.Failures)
 		},
 		IsSuccessful: Answered,
 		// A load that was cancelled says nothing about the origin.
@@ -159,7 +177,8 @@ func (g *Guard) Load(ctx context.Context, key []byte) (Value, error) {
 	g.budget.Request()
 	for retry := 0; ; retry++ {
 		v, err := g.once(ctx, key)
-		if Answered(err) || errors.Is(err, ErrBusy) || ctx.Err() != nil || retry == g.Config.Retries || !g.budget.Retry() {
+		if Answered(err) || errors.Is(err, ErrBusy) || ctx.Err() != nil || retry == g.Config.Retries ||
+			!g.budget.Retry() {
 			return v, err
 		}
 		g.Counts.Retries.Add(1)
@@ -176,7 +195,7 @@ func (g *Guard) Load(ctx context.Context, key []byte) (Value, error) {
 // once makes one call. The place is free again while a retry waits.
 func (g *Guard) once(ctx context.Context, key []byte) (Value, error) {
 	if g.breaker.State() == gobreaker.StateOpen {
-		return Value{}, g.shed("its breaker is open after %d failures", g.Config.Failures)
+		return Value{}, g.shed("its breaker is open after %d failures", g.Config.Breaker.Failures)
 	}
 	waited := inspect.BeginWait(ctx, inspect.Limits, "")
 	leave, err := g.queue.Enter(ctx)
@@ -196,7 +215,7 @@ func (g *Guard) once(ctx context.Context, key []byte) (Value, error) {
 	// Allow comes after the waits, so that few calls act on an old state of the breaker.
 	done, err := g.breaker.Allow()
 	if err != nil {
-		return Value{}, g.shed("its breaker lets %d calls try", g.Config.Probes)
+		return Value{}, g.shed("its breaker lets %d calls try", g.Config.Breaker.Probes)
 	}
 	outcome := errors.New("its source panicked")
 	defer func() { done(outcome) }()

@@ -64,7 +64,7 @@ func TestRetries(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			bubble.Test(t, func(t *testing.T) {
 				var calls atomic.Int64
-				g := newGuard(t, GuardConfig{Retries: 3, Failures: 100}, func(context.Context, []byte) (Value, error) {
+				g := newGuard(t, GuardConfig{Retries: 3, Breaker: Breaker{Failures: 100}}, func(context.Context, []byte) (Value, error) {
 					if calls.Add(1) <= int64(tc.fails) {
 						return Value{}, tc.err
 					}
@@ -82,7 +82,7 @@ func TestRetries(t *testing.T) {
 // A failing origin gets one tenth more calls than requests, not four times as many.
 func TestRetryBudget(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
-		g := newGuard(t, GuardConfig{Retries: 3, Failures: 1 << 30}, down)
+		g := newGuard(t, GuardConfig{Retries: 3, Breaker: Breaker{Failures: 1 << 20}}, down)
 		for range 1000 {
 			if _, err := g.Load(t.Context(), nil); !errors.Is(err, errDown) {
 				t.Fatal(err)
@@ -206,7 +206,7 @@ func TestRate(t *testing.T) {
 func TestBreaker(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
 		var up atomic.Bool
-		g := newGuard(t, GuardConfig{Failures: 3, Open: 5 * time.Second}, func(ctx context.Context, key []byte) (Value, error) {
+		g := newGuard(t, GuardConfig{Breaker: Breaker{Failures: 3, Open: 5 * time.Second}}, func(ctx context.Context, key []byte) (Value, error) {
 			time.Sleep(time.Second)
 			if !up.Load() {
 				return down(ctx, key)
@@ -242,7 +242,7 @@ func TestBreaker(t *testing.T) {
 
 func TestGoneCallersDoNotOpenTheBreaker(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
-		g := newGuard(t, GuardConfig{Failures: 1}, func(ctx context.Context, _ []byte) (Value, error) {
+		g := newGuard(t, GuardConfig{Breaker: Breaker{Failures: 1}}, func(ctx context.Context, _ []byte) (Value, error) {
 			<-ctx.Done()
 			return Value{}, ctx.Err()
 		})
@@ -301,7 +301,7 @@ func TestRecoveryWithoutBurst(t *testing.T) {
 }
 
 func TestGuardConfig(t *testing.T) {
-	for _, cfg := range []GuardConfig{{Concurrency: -1}, {Rate: -1}, {Open: -time.Second}, {RetryShare: -0.1}} {
+	for _, cfg := range []GuardConfig{{Concurrency: -1}, {Rate: -1}, {Breaker: Breaker{Open: -time.Second}}, {RetryShare: -0.1}} {
 		if _, err := NewGuard(SourceFunc(down), cfg); err == nil {
 			t.Errorf("%+v was taken", cfg)
 		}
@@ -315,7 +315,7 @@ func TestBreakerStates(t *testing.T) {
 	for _, probes := range []int{1, 3} {
 		bubble.Test(t, func(t *testing.T) {
 			var err error
-			g := newGuard(t, GuardConfig{Failures: 2, Open: time.Second, Probes: probes},
+			g := newGuard(t, GuardConfig{Breaker: Breaker{Failures: 2, Open: time.Second, Probes: probes}},
 				func(context.Context, []byte) (Value, error) { return Value{}, err })
 			load := func(bad error) {
 				err = bad

@@ -71,20 +71,16 @@ func (c Config) Effective() (Config, error) {
 // effective returns a copy with the defaults of the settings that count: without an origin,
 // those of origins do not. MaxStaleness stays: hosts compare it if it is given.
 func (n Namespace) effective() Namespace {
-	s := n.spec()
-	n.DefaultTTL, n.StaleLimit, n.LeaseTime = &s.TTL, &s.StaleLimit, s.LeaseTime
+	all := n.withDefaults()
 	if n.Origin == nil {
+		n.DefaultTTL, n.StaleLimit, n.LeaseTime = all.DefaultTTL, all.StaleLimit, all.LeaseTime
 		return n
 	}
+	n = all
 	n.MaxKey = cmp.Or(n.MaxKey, kv.MaxKeyLen)
-	n.NegativeTTL, n.TTLJitter, n.RefreshEarly = &s.Policy.NegativeTTL, &s.Jitter, &s.Policy.Beta
-	if g, err := s.Guard.WithDefaults(); err == nil {
-		timeout := n.Limits.Timeout // its default differs between the kinds of origins
-		n.Limits = Limits{
-			Concurrency: g.Concurrency, Queue: g.Queue, QueueTime: g.QueueTime, Rate: g.Rate, Burst: g.Burst,
-			Timeout: timeout, Breaker: Breaker{Failures: g.Failures, Open: g.Open, Probes: g.Probes},
-			Retries: g.Retries, RetryShare: g.RetryShare,
-		}
+	if limits, err := n.Limits.WithDefaults(); err == nil {
+		limits.Timeout = n.Limits.Timeout // its default differs between the kinds of origins
+		n.Limits = limits
 	}
 	return n
 }

@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -35,15 +34,15 @@ var aCustom = loader.Custom{Source: loader.SourceFunc(aSource)}
 func aSource(context.Context, []byte) (loader.Value, error) { return loader.Value{}, nil }
 
 func TestNamespaceDefaults(t *testing.T) {
-	var n Namespace
+	n := Namespace{}.spec()
 	want := namespaces.Policy{NegativeTTL: 5 * time.Second, Beta: 1}
-	if n.ttl() != time.Hour || n.staleLimit() != time.Minute || n.policy() != want || n.ttlJitter() != 0.1 || n.ReplicaLag != 0 || n.leaseTime() != 10*time.Second {
-		t.Errorf("%v %v %+v %v %v %v", n.ttl(), n.staleLimit(), n.policy(), n.ttlJitter(), n.ReplicaLag, n.leaseTime())
+	if n.TTL != time.Hour || n.StaleLimit != time.Minute || n.Policy != want || n.Jitter != 0.1 || n.ReplicaLag != 0 || n.LeaseTime != 10*time.Second {
+		t.Errorf("%+v", n)
 	}
 	// Settings to which zero means something can be set to zero.
-	n = Namespace{DefaultTTL: ptr(time.Duration(0)), StaleLimit: ptr(time.Duration(0)), NegativeTTL: ptr(time.Duration(0)), TTLJitter: ptr(0.0), RefreshEarly: ptr(0.0)}
-	if n.ttl() != 0 || n.staleLimit() != 0 || n.policy() != (namespaces.Policy{}) || n.ttlJitter() != 0 {
-		t.Errorf("%v %v %+v %v", n.ttl(), n.staleLimit(), n.policy(), n.ttlJitter())
+	n = Namespace{DefaultTTL: ptr(time.Duration(0)), StaleLimit: ptr(time.Duration(0)), NegativeTTL: ptr(time.Duration(0)), TTLJitter: ptr(0.0), RefreshEarly: ptr(0.0)}.spec()
+	if n.TTL != 0 || n.StaleLimit != 0 || n.Policy != (namespaces.Policy{}) || n.Jitter != 0 {
+		t.Errorf("%+v", n)
 	}
 }
 
@@ -232,23 +231,6 @@ func TestOriginMaxValue(t *testing.T) {
 			t.Errorf("%s: %v, want ErrTooLarge", name, err)
 		}
 		_ = o.Close()
-	}
-}
-
-// Every limit reaches the guard. A limit that is left out would have its default.
-func TestLimitsReachTheGuard(t *testing.T) {
-	l := Limits{
-		Concurrency: 1, Queue: 2, QueueTime: 3, Rate: 4, Burst: 5, Timeout: 6,
-		Breaker: Breaker{Failures: 7, Open: 8, Probes: 9}, Retries: 10, RetryShare: 11,
-	}
-	want := loader.GuardConfig{Concurrency: 1, Queue: 2, QueueTime: 3, Rate: 4, Burst: 5, Timeout: 6, Failures: 7, Open: 8, Probes: 9, Retries: 10, RetryShare: 11}
-	if l.guard() != want {
-		t.Errorf("%+v, want %+v", l.guard(), want)
-	}
-	for i := range reflect.TypeFor[Limits]().NumField() {
-		if reflect.ValueOf(l).Field(i).IsZero() {
-			t.Errorf("%s is not tested", reflect.TypeFor[Limits]().Field(i).Name)
-		}
 	}
 }
 

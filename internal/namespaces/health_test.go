@@ -67,7 +67,7 @@ func TestErrorNamesItsLine(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
 		err := fmt.Errorf("own words: %w", errRefused)
-		s := Settings{Origin: failing{&err}, Guard: loader.GuardConfig{Failures: 1000}, WriteThrough: true}
+		s := Settings{Origin: failing{&err}, Guard: loader.GuardConfig{Breaker: loader.Breaker{Failures: 1000}}, WriteThrough: true}
 		o, bad := OpenOrigin("users", s, &Config{Node: "web-1", MaxValue: 1 << 20, Log: slog.New(slog.NewTextHandler(&log, nil))}, nil)
 		if bad != nil {
 			t.Fatal(bad)
