@@ -51,29 +51,6 @@ type Hidden struct {
 func (h Hidden) Error() string { return h.Text }
 func (h Hidden) Unwrap() error { return h.error }
 
-// report notes the result of a call, and returns an error that may be shown to apps: it says which
-// origin has failed and how. The address of the origin, its user, and its own words go to the log
-// only; the secrets do not even go there. Errors about the key, and errors that are no failures, have
-// texts of this project only: they are returned as they are.
-func (o *Origin) report(of *Health, err error) error {
-	err = o.hide.Hide(err)
-	switch {
-	case err == nil, errors.Is(err, loader.ErrAbsent):
-		of.succeeded()
-		return err
-	case errors.Is(err, loader.ErrNoRoom): // without the address
-		return Hidden{err, loader.ErrNoRoom.Error()}
-	case errors.Is(err, loader.ErrBusy), errors.Is(err, loader.ErrBadKey): // the origin was not asked
-		return err
-	}
-	text := OriginName(o.namespace, o.Name) + ": "
-	if errors.Is(err, context.Canceled) {
-		return Hidden{err, text + "was given up"}
-	}
-	why := manner(err) + cause(err)
-	return Hidden{err, text + why + of.failed(err, why)}
-}
-
 // OriginName returns the name of an origin, as apps are told it.
 func OriginName(namespace, kind string) string { return fmt.Sprintf("origin %q (%s)", namespace, kind) }
 

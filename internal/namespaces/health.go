@@ -105,7 +105,8 @@ func (h *Health) line() string {
 // first time that it is half-open then, and its closing, which counts the openings.
 func (h *Health) sees(g *loader.Guard) {
 	h.mu.Lock()
-	now, opened := g.Breaker(), g.Counts.Opened.Load() // under the lock, so that an older state never follows a newer one
+	// Under the lock, so that an older state never follows a newer one.
+	now, opened := g.Breaker(), g.Counts.Opened.Load()
 	before := h.breaker
 	var tell func()
 	switch {
@@ -138,17 +139,4 @@ func (h *Health) stats() cachesidecar.FailureStats {
 		f.AgeMS = max(1, time.Since(h.last).Milliseconds())
 	}
 	return f
-}
-
-// failures returns the failures of each kind of calls of the origin.
-func (ns *Namespace) failures() []cachesidecar.FailureStats {
-	list := []cachesidecar.FailureStats{}
-	if ns.Origin != nil {
-		for _, h := range []*Health{ns.Origin.loads, ns.Origin.writes, ns.Origin.lists} {
-			if h != nil {
-				list = append(list, h.stats())
-			}
-		}
-	}
-	return list
 }

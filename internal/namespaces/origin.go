@@ -125,6 +125,29 @@ func (o *Origin) write(ctx context.Context, key []byte, v *loader.Value) error {
 	return o.report(o.writes, o.opened.Writer.Store(ctx, key, *v))
 }
 
+// report notes the result of a call, and returns an error that may be shown to apps: it says which
+// origin has failed and how. The address of the origin, its user, and its own words go to the log
+// only; the secrets do not even go there. Errors about the key, and errors that are no failures, have
+// texts of this project only: they are returned as they are.
+func (o *Origin) report(of *Health, err error) error {
+	err = o.hide.Hide(err)
+	switch {
+	case err == nil, errors.Is(err, loader.ErrAbsent):
+		of.succeeded()
+		return err
+	case errors.Is(err, loader.ErrNoRoom): // without the address
+		return Hidden{err, loader.ErrNoRoom.Error()}
+	case errors.Is(err, loader.ErrBusy), errors.Is(err, loader.ErrBadKey): // the origin was not asked
+		return err
+	}
+	text := OriginName(o.namespace, o.Name) + ": "
+	if errors.Is(err, context.Canceled) {
+		return Hidden{err, text + "was given up"}
+	}
+	why := manner(err) + cause(err)
+	return Hidden{err, text + why + of.failed(err, why)}
+}
+
 // enter keeps the origin open until leave is called. It returns false if the origin is
 // closed.
 func (o *Origin) enter() bool {

@@ -26,6 +26,19 @@ func (ns *Namespace) LoadStats() cachesidecar.LoadStats {
 	return l
 }
 
+// failures returns the failures of each kind of calls of the origin.
+func (ns *Namespace) failures() []cachesidecar.FailureStats {
+	list := []cachesidecar.FailureStats{}
+	if ns.Origin != nil {
+		for _, h := range []*Health{ns.Origin.loads, ns.Origin.writes, ns.Origin.lists} {
+			if h != nil {
+				list = append(list, h.stats())
+			}
+		}
+	}
+	return list
+}
+
 // Requests returns the number of requests of apps, and of those that ended with an error.
 func (ns *Namespace) Requests() (all, failed int64) {
 	for op := range ns.Counts {
