@@ -56,7 +56,7 @@ func (o OriginOptions) WithDefaults(kind string, timeout time.Duration, writes b
 // Origin is an open origin.
 type Origin struct {
 	Source
-	Writer Writer // with OriginOptions.WriteThrough
+	Writer Writer // called with OriginOptions.WriteThrough only; nil: the origin takes no writes
 	// List opens a list of all keys. The Lister may be a Checker. nil: the origin cannot list its keys.
 	List    func(List) (Lister, error)
 	Checks  []Checker    // are asked at the start

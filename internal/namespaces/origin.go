@@ -93,11 +93,11 @@ func (o *Origin) open(n *Settings, cfg *Config, memory loader.Memory) (err error
 		o.warm, err = o.list(n.Warm.List, nil)
 		wrong.Within("warm_on_start", err)
 	}
-	if n.WriteThrough && opened.Writer == nil {
-		wrong.Addf("write_through: this kind of origin takes no writes: leave it out")
-	}
-	if opened.Writer != nil {
+	if n.WriteThrough {
 		o.writes = health(writeWords)
+		if opened.Writer == nil {
+			wrong.Addf("write_through: this kind of origin takes no writes: leave it out")
+		}
 	}
 	return wrong.Err()
 }

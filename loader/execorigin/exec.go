@@ -61,11 +61,7 @@ func (c Config) Open(o loader.OriginOptions) (*loader.Origin, error) {
 	if err != nil {
 		return nil, err
 	}
-	opened := &loader.Origin{Source: s, List: s.NewLister, Secrets: s.secrets}
-	if o.WriteThrough {
-		opened.Writer = s
-	}
-	return opened, nil
+	return &loader.Origin{Source: s, Writer: s, List: s.NewLister, Secrets: s.secrets}, nil
 }
 
 // environment returns the variables of the commands, and those of their values that are

@@ -71,11 +71,7 @@ func (c Config) Open(o loader.OriginOptions) (*loader.Origin, error) {
 	if err != nil {
 		return nil, err
 	}
-	opened := &loader.Origin{Source: s, List: s.NewLister, Close: s.Close, Secrets: s.secrets}
-	if o.WriteThrough {
-		opened.Writer = s
-	}
-	return opened, nil
+	return &loader.Origin{Source: s, Writer: s, List: s.NewLister, Close: s.Close, Secrets: s.secrets}, nil
 }
 
 const placeholder = "{key}"

@@ -57,11 +57,7 @@ func (c Config) Open(o loader.OriginOptions) (*loader.Origin, error) {
 	if err != nil {
 		return nil, err
 	}
-	opened := &loader.Origin{Source: s, Close: s.Close}
-	if o.WriteThrough {
-		opened.Writer = s
-	}
-	return opened, nil
+	return &loader.Origin{Source: s, Writer: s, Close: s.Close}, nil
 }
 
 // Source loads values from the servers, and writes them there. It is safe for concurrent use.

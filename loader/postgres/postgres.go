@@ -89,14 +89,10 @@ func (c Config) Open(o loader.OriginOptions) (*loader.Origin, error) {
 	if err != nil {
 		return nil, err
 	}
-	opened := &loader.Origin{
-		Source: s, List: s.NewLister, Checks: []loader.Checker{s}, Close: s.Close,
+	return &loader.Origin{
+		Source: s, Writer: s, List: s.NewLister, Checks: []loader.Checker{s}, Close: s.Close,
 		Secrets: []string{s.cfg.DSN, s.pool.Config().ConnConfig.Password},
-	}
-	if o.WriteThrough {
-		opened.Writer = s
-	}
-	return opened, nil
+	}, nil
 }
 
 // dsn returns the DSN from the setting that has it.

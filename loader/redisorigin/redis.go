@@ -86,11 +86,9 @@ func (c Config) Open(o loader.OriginOptions) (*loader.Origin, error) {
 	if err != nil {
 		return nil, err
 	}
-	opened := &loader.Origin{Source: s, List: s.NewLister, Close: s.Close, Secrets: []string{s.cfg.Password}}
-	if o.WriteThrough {
-		opened.Writer = s
-	}
-	return opened, nil
+	return &loader.Origin{
+		Source: s, Writer: s, List: s.NewLister, Close: s.Close, Secrets: []string{s.cfg.Password},
+	}, nil
 }
 
 // Source loads values from the server, and writes them there. It is safe for concurrent use.
