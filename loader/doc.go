@@ -12,8 +12,8 @@
 //	Keys     which keys may be requested at all
 //	Guard    concurrency, rate, breaker and retries before one origin
 //
-// For a kind of origin of your own, with settings of its own, implement OriginConfig. Checker, Room, Idle,
-// Scanner and Lines are what the kinds below share.
+// For a kind of origin of your own, with settings of its own, implement OriginConfig. Checker, Reservation,
+// Idle, Scanner and Lines are what the kinds below share.
 //
 // Inputs are keys and settings. Outputs are values, lists of keys and errors that say
 // whether a retry is useful. The errors here are what an origin tells the sidecar; what

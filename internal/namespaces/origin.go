@@ -135,8 +135,8 @@ func (o *Origin) report(of *Health, err error) error {
 	case err == nil, errors.Is(err, loader.ErrAbsent):
 		of.succeeded()
 		return err
-	case errors.Is(err, loader.ErrNoRoom): // without the address
-		return Hidden{err, loader.ErrNoRoom.Error()}
+	case errors.Is(err, loader.ErrNoMemory): // without the address
+		return Hidden{err, loader.ErrNoMemory.Error()}
 	case errors.Is(err, loader.ErrBusy), errors.Is(err, loader.ErrBadKey): // the origin was not asked
 		return err
 	}

@@ -125,8 +125,8 @@ func (s *Source) Load(ctx context.Context, key []byte) (loader.Value, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
 	defer cancel()
-	out := &limited{most: s.options.MaxValue, over: cancel, room: loader.Room{Memory: s.options.Memory}}
-	defer out.room.Free()
+	out := &limited{most: s.options.MaxValue, over: cancel, reserved: loader.Reservation{Memory: s.options.Memory}}
+	defer out.reserved.Free()
 	_, err = s.load.run(ctx, nil, out, arg)
 	var exit *exec.ExitError
 	switch {
@@ -148,26 +148,26 @@ func (s *Source) Load(ctx context.Context, key []byte) (loader.Value, error) {
 type limited struct {
 	buf      bytes.Buffer
 	most     int
-	room     loader.Room
+	reserved loader.Reservation
 	exceeded bool
 	busy     error // there is no memory
 	over     func()
 }
 
 func (l *limited) Write(p []byte) (int, error) {
-	room := l.most - l.buf.Len()
+	left := l.most - l.buf.Len()
 	if has := l.buf.Cap(); len(p) > l.buf.Available() && l.busy == nil {
-		if l.busy = l.room.Take(has + len(p)); l.busy != nil { // the buffer doubles
+		if l.busy = l.reserved.Take(has + len(p)); l.busy != nil { // the buffer doubles
 			l.over()
 		}
 	}
 	if l.busy != nil {
 		return len(p), nil
 	}
-	if len(p) <= room {
+	if len(p) <= left {
 		return l.buf.Write(p)
 	}
-	l.buf.Write(p[:room])
+	l.buf.Write(p[:left])
 	if !l.exceeded {
 		l.exceeded = true
 		l.over()

@@ -166,7 +166,7 @@ func (s *Source) Load(ctx context.Context, key []byte) (loader.Value, error) {
 	}
 	resp, err := s.client.Do(req)
 	if err != nil {
-		return loader.Value{}, failed(s.host, err)
+		return loader.Value{}, withoutURL(s.host, err)
 	}
 	defer resp.Body.Close()
 	return s.value(resp)
@@ -198,9 +198,9 @@ func (s *Source) addHeader(req *http.Request) {
 	}
 }
 
-// failed removes the URL from an error, because it contains the key and may contain a
+// withoutURL removes the URL from an error, because it contains the key and may contain a
 // secret.
-func failed(host string, err error) error {
+func withoutURL(host string, err error) error {
 	var ue *url.Error
 	if errors.As(err, &ue) {
 		err = ue.Err
@@ -242,11 +242,11 @@ func (s *Source) value(resp *http.Response) (loader.Value, error) {
 	case code != http.StatusOK && code != http.StatusNonAuthoritativeInfo:
 		return loader.Value{}, unexpected(s.host, code)
 	}
-	room := loader.Room{Memory: s.options.Memory}
-	defer room.Free()
-	body, err := readBody(resp.Body, int(resp.ContentLength), s.options.MaxValue+1, &room)
+	reserved := loader.Reservation{Memory: s.options.Memory}
+	defer reserved.Free()
+	body, err := readBody(resp.Body, int(resp.ContentLength), s.options.MaxValue+1, &reserved)
 	if err != nil {
-		return loader.Value{}, failed(s.host, err)
+		return loader.Value{}, withoutURL(s.host, err)
 	}
 	if len(body) > s.options.MaxValue {
 		return loader.Value{}, fmt.Errorf("%w: http origin %s: a body of more than %d bytes",

@@ -41,12 +41,12 @@ func (l *lister) Keys(ctx context.Context, each func(key []byte) error) error {
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, l.list.URL, nil)
 	if err != nil {
-		return failed(l.host, err)
+		return withoutURL(l.host, err)
 	}
 	l.source.addHeader(req)
 	resp, err := l.client.Do(req)
 	if err != nil {
-		return failed(l.host, err)
+		return withoutURL(l.host, err)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
@@ -61,7 +61,7 @@ func (l *lister) Keys(ctx context.Context, each func(key []byte) error) error {
 		if refused := lines.Err(); refused != nil {
 			return refused
 		}
-		return failed(l.host, err)
+		return withoutURL(l.host, err)
 	}
 	return lines.Close()
 }

@@ -91,9 +91,9 @@ func (s *Source) send(
 	resp, err := s.client.Do(req)
 	if err != nil {
 		if !connected.Load() {
-			return 0, fmt.Errorf("%w: %w", loader.ErrNotWritten, failed(s.host, err))
+			return 0, fmt.Errorf("%w: %w", loader.ErrNotWritten, withoutURL(s.host, err))
 		}
-		return 0, failed(s.host, err)
+		return 0, withoutURL(s.host, err)
 	}
 	defer resp.Body.Close()
 	// The status decides. The rest of the answer does not matter.

@@ -57,7 +57,7 @@ func (l *lister) Keys(ctx context.Context, each func(key []byte) error) error {
 	bound(&cc.Config, l.source.options.MaxValue, -1, l.list.Timeout, nil)
 	c, err := pgx.ConnectConfig(ctx, cc)
 	if err != nil {
-		return failed(err)
+		return classified(err)
 	}
 	defer c.Close(ctx)
 	bind := func(*pgconn.StatementDescription) (input, error) { return input{}, nil }
@@ -88,7 +88,7 @@ func (l *lister) Keys(ctx context.Context, each func(key []byte) error) error {
 	case errors.As(err, &not):
 		return not.error
 	case err != nil:
-		return failed(err)
+		return classified(err)
 	}
 	return nil
 }

@@ -117,9 +117,9 @@ type Source struct {
 	load, store, delete query // the latter two only with write-through
 }
 
-// rowRoom is the number of bytes that a row's message may have in addition to the value:
+// rowOverhead is the number of bytes that a row's message may have in addition to the value:
 // names, and lengths of other columns.
-const rowRoom = 64 << 10
+const rowOverhead = 64 << 10
 
 // New validates everything that does not need the server. The source connects at the
 // first load.
@@ -168,7 +168,7 @@ func New(cfg Config, o loader.OriginOptions) (*Source, error) {
 	}
 	pc.MaxConns = int32(cfg.Descriptors())
 	pc.ConnConfig.ConnectTimeout = o.Timeout
-	bound(&pc.ConnConfig.Config, o.MaxValue, 2*(o.MaxValue+rowRoom), o.Timeout, o.Memory)
+	bound(&pc.ConnConfig.Config, o.MaxValue, 2*(o.MaxValue+rowOverhead), o.Timeout, o.Memory)
 	pc.PrepareConn = func(ctx context.Context, c *pgx.Conn) (bool, error) { return lives(ctx, c), nil }
 	if s.pool, err = pgxpool.NewWithConfig(context.Background(), pc); err != nil {
 		return nil, fmt.Errorf("postgres origin: %w", err)
@@ -186,9 +186,9 @@ func lives(ctx context.Context, c *pgx.Conn) bool {
 // memory, and the time of each read and write.
 func bound(c *pgconn.Config, value, rows int, timeout time.Duration, memory loader.Memory) {
 	c.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
-		l := &limited{r: r, w: w, most: rows, room: patientBelow(w)}
+		l := &limited{r: r, w: w, most: rows, memory: patientBelow(w)}
 		f := pgproto3.NewFrontend(l, l)
-		f.SetMaxBodyLen(value + rowRoom)
+		f.SetMaxBodyLen(value + rowOverhead)
 		return f
 	}
 	dial := (&net.Dialer{Timeout: timeout, KeepAlive: 5 * time.Minute}).DialContext
@@ -197,7 +197,7 @@ func bound(c *pgconn.Config, value, rows int, timeout time.Duration, memory load
 		if err != nil {
 			return nil, err
 		}
-		return &patient{Conn: conn, most: timeout, room: loader.Room{Memory: memory}}, nil
+		return &patient{Conn: conn, most: timeout, reserved: loader.Reservation{Memory: memory}}, nil
 	}
 }
 
@@ -225,7 +225,7 @@ func (s *Source) check(ctx context.Context, queries ...*query) error {
 	defer cancel()
 	c, err := s.pool.Acquire(ctx)
 	if err != nil {
-		return failed(err)
+		return classified(err)
 	}
 	defer c.Release()
 	for _, q := range queries {
@@ -256,7 +256,7 @@ func (s *Source) Load(ctx context.Context, key []byte) (loader.Value, error) {
 	defer cancel()
 	c, err := s.pool.Acquire(ctx)
 	if err != nil {
-		return loader.Value{}, failed(err)
+		return loader.Value{}, classified(err)
 	}
 	defer c.Release()
 	bind := func(d *pgconn.StatementDescription) (in input, err error) {
@@ -288,10 +288,10 @@ func (s *Source) Load(ctx context.Context, key []byte) (loader.Value, error) {
 		return loader.Value{}, not.error
 	case errors.As(err, &big), errors.Is(err, errRows):
 		return loader.Value{}, s.tooLarge()
-	case errors.Is(err, loader.ErrNoRoom):
-		return loader.Value{}, loader.ErrNoRoom
+	case errors.Is(err, loader.ErrNoMemory):
+		return loader.Value{}, loader.ErrNoMemory
 	case err != nil:
-		return loader.Value{}, failed(err)
+		return loader.Value{}, classified(err)
 	case n == 0:
 		return loader.Value{}, loader.ErrAbsent
 	case n > 1:
@@ -330,9 +330,9 @@ func unfit(pe *pgconn.PgError) bool {
 	return slices.Contains([]string{"22P02", "22003", "22007", "22008", "22021"}, pe.Code)
 }
 
-// failed classifies errors by PostgreSQL's code: errors of the key, of the query, or of
+// classified returns an error by PostgreSQL's code: errors of the key, of the query, or of
 // the server. Only errors of the server may be retried.
-func failed(err error) error {
+func classified(err error) error {
 	var pe *pgconn.PgError
 	if !errors.As(err, &pe) {
 		return fmt.Errorf("postgres origin: %w", err)

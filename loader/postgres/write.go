@@ -70,7 +70,7 @@ func (s *Source) write(ctx context.Context, q *query, params ...[]byte) (pgconn.
 	defer cancel()
 	c, err := s.pool.Acquire(ctx)
 	if err != nil {
-		return pgconn.CommandTag{}, notWritten(failed(err))
+		return pgconn.CommandTag{}, notWritten(classified(err))
 	}
 	defer c.Release()
 	bind := func(d *pgconn.StatementDescription) (input, error) { return bindWrite(d, params) }
@@ -88,9 +88,9 @@ func (s *Source) write(ctx context.Context, q *query, params ...[]byte) (pgconn.
 		return tag, notWritten(fmt.Errorf("postgres origin: the key or the value is no value of its parameter's "+
 			"type (%s)", pe.Code))
 	case pgconn.SafeToRetry(err), rolledBack(err):
-		return tag, notWritten(failed(err))
+		return tag, notWritten(classified(err))
 	}
-	return tag, failed(err)
+	return tag, classified(err)
 }
 
 // bindWrite returns the parameters of a write.

@@ -34,7 +34,7 @@ func (c *conn) DoContext(ctx context.Context, command string, args ...any) (any,
 	if command != "" {
 		c.stream.limited.due++
 	}
-	defer c.stream.limited.room.Free()
+	defer c.stream.limited.reserved.Free()
 	var reply any
 	err := c.stream.during(ctx, func() (err error) {
 		reply, err = c.Do(command, args...)
