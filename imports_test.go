@@ -39,9 +39,10 @@ var allowed = []struct {
 	{"internal/testing/polled", nil},
 	{"internal/testing/gossiptest", nil},
 	{"internal/logs", []string{"."}},
-	{"internal/verify", []string{".", "internal/kv", "internal/wire"}}, // and nothing of what it judges
-	{"internal/testing/checkhistory", []string{"internal/verify"}},     // judges the soaks of the clients
-	{"internal/testing/linear", []string{"internal/verify"}},
+	{"internal/verify", []string{".", "internal/kv", "internal/wire"}},      // and nothing of what it judges
+	{"internal/testing/history", nil},                                       // nor this
+	{"internal/testing/checkhistory", []string{"internal/testing/history"}}, // judges the soaks of the clients
+	{"internal/testing/linear", []string{"internal/testing/history"}},
 	// Floor 1: one duty each.
 	{"internal/transport", []string{"internal/quota"}},
 	{"internal/rpc", []string{"internal/quota", "internal/transport", "internal/wire"}},
@@ -68,12 +69,11 @@ var allowed = []struct {
 	// Floor 2: the edges.
 	{"internal/testing/origintest", []string{"internal/testing/testenv", "loader"}},
 	{"internal/testing/memcachedtest", []string{"internal/testing/origintest", "internal/testing/testenv"}},
-	{"loader/internal/origin", []string{"loader"}},
-	{"loader/httporigin", []string{"internal/settings", "loader", "loader/internal/origin"}},
-	{"loader/postgres", []string{"internal/kv", "internal/settings", "loader", "loader/internal/origin"}},
-	{"loader/redisorigin", []string{"internal/kv", "internal/settings", "loader", "loader/internal/origin"}},
-	{"loader/memcached", []string{"internal/settings", "loader", "loader/internal/origin"}},
-	{"loader/execorigin", []string{"internal/settings", "loader", "loader/internal/origin"}},
+	{"loader/httporigin", []string{"internal/settings", "loader"}},
+	{"loader/postgres", []string{"internal/kv", "internal/settings", "loader"}},
+	{"loader/redisorigin", []string{"internal/kv", "internal/settings", "loader"}},
+	{"loader/memcached", []string{"internal/settings", "loader"}},
+	{"loader/execorigin", []string{"internal/settings", "loader"}},
 	{"internal/peer", []string{".", "internal/kv", "internal/quota", "internal/rpc", "internal/rpc/server", "internal/settings", "internal/transport", "internal/wire"}},
 	{"internal/cluster", []string{".", "gossip", "internal/kv", "internal/peer", "internal/quota", "internal/rpc", "internal/rpc/server", "internal/failpoint", "internal/transport", "internal/wire", "invalidation", "l2/ownership"}},
 	{"unixsock", nil},

@@ -18,7 +18,7 @@ import (
 // withOrigin has the settings of a host whose default namespace has an origin.
 func withOrigin(o *onehost.Origin, through bool) onehost.Config {
 	return onehost.Config{Namespaces: onehost.One(func(s *namespaces.Settings) {
-		s.Origin, s.Guard.Failures = o.ReadOnly(), 1000
+		s.Origin, s.Guard.Breaker.Failures = o.ReadOnly(), 1000
 		if through {
 			s.Origin, s.WriteThrough = o.Writable(), true
 		}

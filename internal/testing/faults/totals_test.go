@@ -10,9 +10,9 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/testing/history"
 	"github.com/cachesidecar/cachesidecar/internal/testing/linear"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
-	"github.com/cachesidecar/cachesidecar/internal/verify"
 )
 
 // These are counters and keys that several apps change at once through all living
@@ -32,7 +32,7 @@ type tallied struct {
 
 	mu   sync.Mutex
 	next [counters + shared]int64 // the last number of each key that was set
-	ops  []verify.Op
+	ops  []history.Op
 }
 
 func talliedName(i int) string { return "tallied:" + strconv.Itoa(i) }
@@ -73,14 +73,14 @@ func (t *tallied) app() {
 		case i >= counters && what < 15:
 			t.set(n, i)
 		default:
-			end := t.begins(n, verify.Op{Kind: del, Key: talliedName(i)})
+			end := t.begins(n, history.Op{Kind: del, Key: talliedName(i)})
 			end(0, n.app.Delete(context.Background(), talliedName(i), cachesidecar.DeleteOptions{}))
 		}
 	}
 }
 
 // begins records the beginning of an operation. The returned function records its end.
-func (t *tallied) begins(n *node, o verify.Op) (end func(number int64, err error)) {
+func (t *tallied) begins(n *node, o history.Op) (end func(number int64, err error)) {
 	life := n.life.Load()
 	o.Host, o.Outcome = fmt.Sprint(n.spec.Node, ".", life), unknown
 	t.mu.Lock()
@@ -104,7 +104,7 @@ func (t *tallied) begins(n *node, o verify.Op) (end func(number int64, err error
 }
 
 func (t *tallied) incr(n *node, i int) {
-	end := t.begins(n, verify.Op{Kind: verify.Incr, Key: talliedName(i)})
+	end := t.begins(n, history.Op{Kind: history.Incr, Key: talliedName(i)})
 	total, err := n.app.Incr(context.Background(), talliedName(i), 1, cachesidecar.IncrOptions{Create: true, Initial: 1})
 	end(total, err)
 }
@@ -114,13 +114,13 @@ func (t *tallied) set(n *node, i int) {
 	t.next[i]++
 	number := t.next[i]
 	t.mu.Unlock()
-	end := t.begins(n, verify.Op{Kind: set, Key: talliedName(i), Number: number})
+	end := t.begins(n, history.Op{Kind: set, Key: talliedName(i), Number: number})
 	_, err := n.app.Set(context.Background(), talliedName(i), strconv.AppendInt(nil, number, 10), cachesidecar.SetOptions{})
 	end(number, err)
 }
 
 func (t *tallied) read(n *node, i int, fresh bool) {
-	end := t.begins(n, verify.Op{Key: talliedName(i), Fresh: fresh})
+	end := t.begins(n, history.Op{Key: talliedName(i), Fresh: fresh})
 	item, err := n.app.Get(context.Background(), talliedName(i), cachesidecar.GetOptions{Fresh: fresh})
 	var number int64
 	if err == nil {
@@ -144,7 +144,7 @@ func (l *load) flush(t *tallied) {
 			continue
 		}
 		o := l.begin(flush, -1, n)
-		end := t.begins(n, verify.Op{Kind: flush})
+		end := t.begins(n, history.Op{Kind: flush})
 		err := n.app.Flush(context.Background(), cachesidecar.FlushOptions{All: rand.IntN(2) == 0})
 		end(0, err)
 		l.finish(&o, n, err)
@@ -162,8 +162,8 @@ func (t *tallied) check(lossless bool) {
 	for i := range counters {
 		t.incr(t.g.living()[0], i)
 	}
-	r := verify.Rules{Bound: t.g.bound, Lossless: lossless}
-	for _, line := range verify.Lines(verify.Check(r, t.ops)) {
+	r := history.Rules{Bound: t.g.bound, Lossless: lossless}
+	for _, line := range history.Lines(history.Check(r, t.ops)) {
 		test.Error(line)
 	}
 	for _, key := range linear.Broken(t.ops, !lossless) {
@@ -176,13 +176,13 @@ func (t *tallied) check(lossless bool) {
 func (t *tallied) enough() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	var seen [verify.Flush + 1]int
+	var seen [history.Flush + 1]int
 	for _, o := range t.ops {
 		if o.Acked() {
 			seen[o.Kind]++
 		}
 	}
-	for kind, least := range map[kind]int{verify.Incr: 300, set: 100, del: 100, get: 200} {
+	for kind, least := range map[kind]int{history.Incr: 300, set: 100, del: 100, get: 200} {
 		if seen[kind] < least {
 			return fmt.Errorf("%d of %d of kind %v", seen[kind], least, kind)
 		}

@@ -1,10 +1,11 @@
-package origin
+package loader
 
 import "bytes"
 
-// Scanner follows the answers of a text protocol as their bytes arrive. An answer
-// consists of lines; a line may announce a number of bytes that follow it, with a line
-// end.
+// Scanner follows the answers of a text protocol as their bytes arrive, such as those of Redis and
+// memcached. An answer consists of lines; a line may announce a number of bytes that follow it, with
+// a line end. A connection that has each answer pass a Scanner refuses a length that is too great before
+// a client library allocates it.
 type Scanner struct {
 	Most int // bytes of a line, at most
 	Keep int // first bytes of a line that Line gets

@@ -1,4 +1,4 @@
-package origin
+package loader
 
 import (
 	"errors"
@@ -10,7 +10,8 @@ import (
 var errUnasked = errors.New("the server has sent bytes without a request")
 
 // Idle returns an error if the server has closed a connection of a pool, or has sent bytes that
-// nothing asked for. It neither waits nor reads them.
+// nothing asked for. It neither waits nor reads them. A pool asks it before it lends a connection, so
+// that a call does not fail because the server has ended an idle connection.
 func Idle(c net.Conn) error {
 	for {
 		over, ok := c.(interface{ NetConn() net.Conn }) // TLS, or a connection with limits

@@ -1,4 +1,4 @@
-package origin
+package httporigin
 
 import (
 	"io"
@@ -6,19 +6,19 @@ import (
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// ReadAll reads from r to its end, or up to most bytes. The memory is charged to room before it is
-// used. announced is how many bytes r is said to have; below zero: it is not known.
-func ReadAll(r io.Reader, announced, most int, room *loader.Room) ([]byte, error) {
+// readBody reads a body to its end, or up to most bytes. The memory is charged to reserved before it is
+// used. announced is how many bytes the body is said to have; below zero: it is not known.
+func readBody(r io.Reader, announced, most int, reserved *loader.Reservation) ([]byte, error) {
 	const least = 512
 	size := min(max(announced+1, least), most) // one byte more: the end is found without another buffer
-	if err := room.Take(size); err != nil {
+	if err := reserved.Take(size); err != nil {
 		return nil, err
 	}
 	b := make([]byte, 0, size)
 	for len(b) < most {
 		if len(b) == cap(b) {
 			size := min(2*cap(b), most)
-			if err := room.Take(size); err != nil {
+			if err := reserved.Take(size); err != nil {
 				return nil, err
 			}
 			b = append(make([]byte, 0, size), b...)
