@@ -28,9 +28,7 @@ func TestEmbeddedMany(t *testing.T) {
 		t.Errorf("%d of %d long values, %v", len(found), len(long), err)
 	}
 
-	a := startHost(t, "a")
-	b := startHost(t, "b", a.engine.Node.GossipAddress())
-	settled(t, a, b)
+	a, b := twoHosts(t, Config{})
 	var keys []string
 	for i := range 4 * wire.MaxKeys {
 		key := fmt.Sprint("k", i)
