@@ -1,10 +1,8 @@
 package sidecar
 
 import (
-	"bytes"
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -123,43 +121,6 @@ func settled(t testing.TB, hosts ...*host) {
 		}
 		return fmt.Errorf("%d partitions are held%s", held, words)
 	})
-}
-
-func TestThreeHosts(t *testing.T) {
-	t.Parallel()
-	testenv.Takes(t, time.Second)
-	a := startHost(t, "a")
-	b := startHost(t, "b", a.engine.Node.GossipAddress())
-	c := startHost(t, "c", a.engine.Node.GossipAddress())
-	hosts := []*host{a, b, c}
-	settled(t, hosts...)
-	ctx := t.Context()
-	for i := range 1000 {
-		key := fmt.Appendf(nil, "key%d", i)
-		if _, err := hosts[i%3].Set(ctx, "default", string(key), key, cachesidecar.SetOptions{}); err != nil {
-			t.Fatalf("set %s: %v", key, err)
-		}
-		for _, h := range hosts {
-			if v, err := h.Get(ctx, "default", string(key), cachesidecar.GetOptions{}); err != nil || !bytes.Equal(v.Value, key) {
-				t.Fatalf("%s on %s: %q, %v", key, h.cfg.Node, v.Value, err)
-			}
-		}
-	}
-	for _, h := range hosts {
-		if st := h.engine.Store.Stats(); st.Entries < 200 {
-			t.Errorf("%s has %d entries", h.cfg.Node, st.Entries)
-		}
-	}
-	for i := range 1000 {
-		key := fmt.Appendf(nil, "key%d", i)
-		if n, err := hosts[i%3].DeleteMulti(ctx, "default", []string{string(key)}, cachesidecar.DeleteOptions{}); err != nil || n != 1 {
-			t.Fatalf("delete %s: %d, %v", key, n, err)
-		}
-		// The host that has deleted the key does not read it any more.
-		if _, err := hosts[i%3].Get(ctx, "default", string(key), cachesidecar.GetOptions{}); !errors.Is(err, cachesidecar.ErrNotFound) {
-			t.Fatalf("%s after its deletion: %v", key, err)
-		}
-	}
 }
 
 // TestLeaveKeepsEntries checks that a host that leaves hands over the entries it owns.
