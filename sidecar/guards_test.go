@@ -70,12 +70,8 @@ func keyOwnedBy(v *vnode, prefix string) ([]byte, kv.Hash) {
 }
 
 func keyOwnedIn(v *vnode, namespace, prefix string) ([]byte, kv.Hash) {
-	for i := 0; ; i++ {
-		key := fmt.Appendf(nil, "%s%d", prefix, i)
-		if h := v.s.engine.Names.Hash([]byte(namespace), key); v.s.engine.Node.OwnershipEpoch(h.Partition()) != 0 {
-			return key, h
-		}
-	}
+	key := b(keysIn(v.s, namespace, prefix, true, 1)[0])
+	return key, v.s.engine.Names.Hash(b(namespace), key)
 }
 
 // awaitOwned waits until a node owns a partition.

@@ -6,7 +6,6 @@ import (
 	"math/rand/v2"
 	"strconv"
 	"sync"
-	"testing"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
@@ -152,9 +151,9 @@ func (l *load) flush(t *tallied) {
 	}
 }
 
-// check ends the apps, increments each counter once more, and judges the history. If
-// nothing may be lost, that last total is exact except for INCRs of unknown outcome.
-func (t *tallied) check(lossless bool) {
+// check ends the apps, increments each counter once more, and judges the history. A counter
+// may start again, since hosts are killed, and does not go back otherwise.
+func (t *tallied) check() {
 	test := t.g.t
 	test.Helper()
 	testenv.Succeeds(test, "the apps to have done enough", t.enough)
@@ -162,11 +161,11 @@ func (t *tallied) check(lossless bool) {
 	for i := range counters {
 		t.incr(t.g.living()[0], i)
 	}
-	r := history.Rules{Bound: t.g.bound, Lossless: lossless}
+	r := history.Rules{Bound: t.g.bound}
 	for _, line := range history.Lines(history.Check(r, t.ops)) {
 		test.Error(line)
 	}
-	for _, key := range linear.Broken(t.ops, !lossless) {
+	for _, key := range linear.Broken(t.ops, true) {
 		test.Errorf("%s is not linearizable", key)
 	}
 	test.Log(summary(t.ops))
@@ -188,47 +187,4 @@ func (t *tallied) enough() error {
 		}
 	}
 	return nil
-}
-
-// TestLengthyProcessTotals: sidecars join and are restarted in order while apps count. No
-// acknowledged INCR is lost, and no deleted value comes back. If sidecars are killed and
-// stopped as well, a counter may start again, but otherwise does not go back.
-func TestLengthyProcessTotals(t *testing.T) {
-	t.Run("in order", func(t *testing.T) {
-		scenario(t, 25*time.Second)
-		g := newGroup(t, fast, 4)
-		g.start(g.nodes[:3])
-		c := g.count()
-		time.Sleep(time.Second)
-		begun := time.Now()
-		g.nodes[3].start()
-		g.settle("one has joined", begun)
-		for _, n := range g.nodes[:3] {
-			begun := time.Now()
-			n.leave()
-			n.start()
-			g.settle(n.spec.Node+" was restarted", begun)
-		}
-		time.Sleep(time.Second)
-		c.check(true)
-	})
-	t.Run("killed and stopped", func(t *testing.T) {
-		scenario(t, 30*time.Second)
-		g := newGroup(t, fast, 4)
-		g.start(g.nodes)
-		c := g.count()
-		for i, fault := range []func(n *node){
-			func(n *node) { n.crash(); n.start() },
-			func(n *node) { n.crash(); time.Sleep(3 * time.Second); n.start() },
-			func(n *node) { n.pause(); time.Sleep(time.Duration(rand.IntN(5000)) * time.Millisecond); n.resume() },
-			func(n *node) { n.leave(); n.start() },
-		} {
-			time.Sleep(500 * time.Millisecond)
-			begun := time.Now()
-			fault(g.nodes[i])
-			g.settle(fmt.Sprintf("fault %d", i), begun)
-		}
-		time.Sleep(time.Second)
-		c.check(false)
-	})
 }
