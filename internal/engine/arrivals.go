@@ -12,9 +12,9 @@ import (
 // An ownership begins without entries. They come from the last owner, and meanwhile a key
 // that is absent here may have an acknowledged value that is on its way. An operation whose
 // answer or effect depends on the present entry must not take that key for absent. All of
-// them pass one gate, Owners.epoch, or for the hits of reads, whose value may be here,
-// Owners.coming. The gate sends them the slow way, which asks the last owner for the entry
-// (Owners.fetchEntry). If that owner cannot be asked:
+// them pass one gate, epochFor, or for the hits of reads, whose value may be here,
+// coming. The gate sends them the slow way, which asks the last owner for the entry
+// (fetchEntry). If that owner cannot be asked:
 //
 //	GET, MGET, LEASE              go on: a miss proves nothing
 //	DELETE without a condition    goes on: what comes after it is refused
@@ -51,13 +51,13 @@ func mayGuess(q *wire.Request) bool {
 // here and now. Zero means MOVED: this host does not own the key, or the operation depends
 // on an entry that may be on its way here. fetchedEpoch is the ownership epoch in which the entry
 // has been asked for; zero is none.
-func (o *Owners) epoch(q *wire.Request, k kv.Key, fetchedEpoch uint32, now kv.Moment) uint32 {
+func (b *base) epochFor(q *wire.Request, k kv.Key, fetchedEpoch uint32, now kv.Moment) uint32 {
 	partition := k.Hash.Partition()
-	epoch := o.Node.OwnershipEpoch(partition)
-	if epoch == fetchedEpoch || !depends(q) || !o.coming(partition) {
+	epoch := b.Node.OwnershipEpoch(partition)
+	if epoch == fetchedEpoch || !depends(q) || !b.coming(partition) {
 		return epoch
 	}
-	if _, present := o.Store.Peek(k, now.Boot); !present {
+	if _, present := b.Store.Peek(k, now.Boot); !present {
 		return 0
 	}
 	return epoch
@@ -66,20 +66,20 @@ func (o *Owners) epoch(q *wire.Request, k kv.Key, fetchedEpoch uint32, now kv.Mo
 // coming reports whether entries of a partition are on their way here. A caller reads the
 // epoch of the ownership before, and looks into the store after: if no entry is coming, all
 // are there.
-func (o *Owners) coming(partition uint16) bool { return o.Handoff.Incoming[partition].Load() != nil }
+func (b *base) coming(partition uint16) bool { return b.Handoff.Incoming[partition].Load() != nil }
 
 // fetchEntry asks the last owner of a key for its entry, if that may be on its way here. It
 // returns false if no entry is coming any more, and an error if the operation cannot be
 // executed without the answer. The caller has read the epoch of the ownership before.
-func (o *Owners) fetchEntry(
+func (b *base) fetchEntry(
 	ctx context.Context, q *wire.Request, k kv.Key, timeout time.Duration,
 ) (asked bool, bad *wire.Error) {
-	src := o.Handoff.Incoming[k.Hash.Partition()].Load()
+	src := b.Handoff.Incoming[k.Hash.Partition()].Load()
 	if src == nil {
 		return false, nil
 	}
 	waited := inspect.BeginWait(ctx, inspect.Handoff, string(src.From.Node))
-	err := o.Handoff.Fetch(ctx, src, string(q.Namespace), k, timeout)
+	err := b.Handoff.Fetch(ctx, src, string(q.Namespace), k, timeout)
 	if waited(); err != nil && !mayGuess(q) && !src.Keeps {
 		return true, wire.Errorf(wire.Unavailable, "%s, which owned the key until now, cannot be asked for it",
 			src.From.Node)

@@ -27,7 +27,6 @@ type Engine struct {
 	Budget *quota.Budget               // of memory for requests and answers under way
 	Serves func(partition uint16) bool // what the store asks before a change; New sets it
 
-	Owners     *Owners
 	Watches    *Watches
 	Calls      *Calls
 	Barriers   *Barriers

@@ -16,7 +16,6 @@ import (
 // Forwarder passes requests on to the owners of their keys.
 type Forwarder struct {
 	*base
-	owners  *Owners
 	calls   *Calls
 	copies  *Copies
 	changes *Changes
@@ -154,7 +153,7 @@ func (f *Forwarder) readSlotless(ctx context.Context, q *wire.Request, deadline 
 	key := kv.Key{Hash: f.Names.Hash(q.Namespace, q.Key), Bytes: q.Key}
 	partition := key.Hash.Partition()
 	if f.Node.OwnershipEpoch(partition) != 0 {
-		if q.Has(wire.Fresh) && f.owners.coming(partition) {
+		if q.Has(wire.Fresh) && f.coming(partition) {
 			return failed(wire.Unavailable,
 				"the key's entry may be on its way here, and namespace %s has no room yet: try again", q.Namespace)
 		}
@@ -163,7 +162,7 @@ func (f *Forwarder) readSlotless(ctx context.Context, q *wire.Request, deadline 
 	owner := f.Node.View().Owner(partition)
 	switch {
 	case owner == nil || owner.Process == f.Node.Self():
-		return f.owners.replyNoOwner(q)
+		return f.replyNoOwner(q)
 	case deadline <= now.Boot || !q.Has(wire.Fresh) && !owner.Answers(now.Boot, f.Node.Bound()):
 		return unanswered(q, owner)
 	}
@@ -173,7 +172,7 @@ func (f *Forwarder) readSlotless(ctx context.Context, q *wire.Request, deadline 
 	f.ask(ctx, q.Namespace, []*Call{cl}, deadline)
 	r := f.copies.outcome(cl, q, now.Boot)
 	if r.Status == wire.Moved {
-		return f.owners.replyNoOwner(q)
+		return f.replyNoOwner(q)
 	}
 	return r
 }
@@ -267,7 +266,7 @@ func (f *Forwarder) send(
 		return false, wire.Errorf(wire.Unavailable, "no time was left to ask %s, which owns the key: try again",
 			owner.Node)
 	}
-	if !f.owners.reaches(owner) {
+	if !f.reaches(owner) {
 		return false, unreached(owner)
 	}
 	waited := inspect.BeginWait(ctx, inspect.Owner, string(owner.Node))

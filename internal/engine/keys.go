@@ -18,7 +18,7 @@ import (
 // another host's key and a LEASE that waits need no goroutine (see Waits); every
 // other request has a goroutine of its own:
 //
-//	owned here, entries on their way here  → ask for the entry first, see Owners.fetchEntry
+//	owned here, entries on their way here  → ask for the entry first, see fetchEntry
 //	owned here, missing, has an origin     → load it, once for all readers
 //	owned here, missing, a LEASE           → a token, or wait for the FILL
 //	owned here, write-through              → the origin first
@@ -34,7 +34,6 @@ import (
 // keys answers requests of one key, wherever the key is.
 type keys struct {
 	*base
-	owners    *Owners
 	forwarder *Forwarder
 	loads     *Loads
 	tokens    *Tokens
@@ -72,7 +71,7 @@ func (c *keys) servePeer(
 	ctx context.Context, q *wire.Request, k []byte, pins *namespaces.Pins, deadline time.Duration,
 ) wire.Reply {
 	partition := c.Names.Hash(q.Namespace, k).Partition()
-	limit := c.owners.waitLimit(q, deadline)
+	limit := c.waitLimit(q, deadline)
 	for waited := false; ; waited = true {
 		changed := c.Node.Changed()
 		now := c.Clock.Read()
@@ -89,7 +88,7 @@ func (c *keys) servePeer(
 			return Moved()
 		}
 		pins.Release()
-		if !c.owners.wait(ctx, changed, limit, 0) {
+		if !c.awaitOwner(ctx, changed, limit, 0) {
 			return failed(wire.Unavailable, "the key's partition is being taken over: try again")
 		}
 	}
@@ -97,7 +96,7 @@ func (c *keys) servePeer(
 
 // serve answers a request of one key.
 func (c *keys) serve(ctx context.Context, q *wire.Request, pins *namespaces.Pins, deadline time.Duration) wire.Reply {
-	limit := c.owners.waitLimit(q, deadline)
+	limit := c.waitLimit(q, deadline)
 	for again := askAgain; ; again = min(2*again, mostAgain) {
 		changed := c.Node.Changed() // taken before the state that it tells of is read
 		now := c.Clock.Read()
@@ -129,8 +128,8 @@ func (c *keys) serve(ctx context.Context, q *wire.Request, pins *namespaces.Pins
 			}
 		}
 		pins.Release()
-		if !c.owners.wait(ctx, changed, limit, again) {
-			return c.owners.replyNoOwner(q)
+		if !c.awaitOwner(ctx, changed, limit, again) {
+			return c.replyNoOwner(q)
 		}
 	}
 }
@@ -162,7 +161,7 @@ func (c *keys) local(
 		return r, false // not owned any more
 	}
 	pins.Release()
-	asked, err := c.owners.fetchEntry(ctx, q, key, deadline-now.Boot)
+	asked, err := c.fetchEntry(ctx, q, key, deadline-now.Boot)
 	if err != nil {
 		return wire.ErrorReply(err), true
 	}

@@ -42,7 +42,6 @@ func (c *Loads) lacks(ns *namespaces.Namespace, key kv.Key) bool {
 // Loads loads missing values from the origins of their namespaces.
 type Loads struct {
 	*base
-	owners   *Owners
 	barriers *Barriers
 	slow     *inspect.SlowList
 	memory   loader.Memory // of loaded values
@@ -125,7 +124,7 @@ func (c *Loads) New(ns *namespaces.Namespace, key kv.Key, epoch uint32) flight.L
 		Keep: func(r flight.Result) bool {
 			ends := func(now kv.Moment) kv.Deadline { return ns.Now().Lives(&r, now) }
 			_, kept := c.keep(ns, key, epoch, generation, r, 0, ends)
-			return kept && c.owners.stillOwner(key.Hash.Partition(), epoch)
+			return kept && c.stillOwner(key.Hash.Partition(), epoch)
 		},
 	}
 }
@@ -218,7 +217,7 @@ func (c *Loads) Answer(ns *namespaces.Namespace, key kv.Key, q *wire.Request, r 
 			asOf = r.Version
 		}
 		if q.Has(wire.Attest) {
-			c.owners.attest(&a, asOf)
+			c.attest(&a, asOf)
 		}
 		return a
 	case errors.Is(err, flight.ErrPresent):

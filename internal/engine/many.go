@@ -36,7 +36,7 @@ func (c *keys) rounds(
 			return
 		}
 		pins.Release()
-		if !c.owners.wait(ctx, changed, p, again) {
+		if !c.awaitOwner(ctx, changed, p, again) {
 			for _, i := range todo {
 				last(i)
 			}
@@ -55,7 +55,7 @@ func (c *keys) deleteMany(
 ) wire.Reply {
 	items := make([]wire.Reply, len(q.Keys))
 	ns := c.through.of(q)
-	c.rounds(ctx, len(items), pins, c.owners.waitLimit(q, deadline), func(todo []int, now kv.Moment) (left []int) {
+	c.rounds(ctx, len(items), pins, c.waitLimit(q, deadline), func(todo []int, now kv.Moment) (left []int) {
 		groups := map[*cluster.Owner][]int{}
 		var slow []int // keys that are deleted at the origin first, or whose entries are on their way here
 		for _, i := range todo {
@@ -106,6 +106,6 @@ func (c *keys) deleteMany(
 			}
 		}
 		return left
-	}, func(i int) { items[i] = c.owners.replyNoOwner(q) })
+	}, func(i int) { items[i] = c.replyNoOwner(q) })
 	return wire.Reply{Items: items}
 }

@@ -26,7 +26,6 @@ import (
 // MetaGets answers METAGET at the owner of the key.
 type MetaGets struct {
 	*base
-	owners *Owners
 	loads  *Loads
 	reads  *Reads
 	writes *Writes
@@ -51,7 +50,7 @@ func (c *MetaGets) answer(q *wire.Request, pins *namespaces.Pins, now kv.Moment,
 		return
 	}
 	k := ns.Key(q.Key)
-	epoch := c.owners.epoch(q, k, fetchedEpoch, now)
+	epoch := c.epochFor(q, k, fetchedEpoch, now)
 	if epoch == 0 {
 		*r = Moved()
 		return

@@ -23,8 +23,8 @@ func (c *keys) readMany(
 		keys: c, ctx: ctx, q: q, pins: pins, deadline: deadline, began: c.Clock.Read().Boot,
 		items: make([]wire.Reply, len(q.Keys)),
 	}
-	noOwner := func(i int) { r.items[i] = c.owners.replyNoOwner(r.one(i)) }
-	c.rounds(ctx, len(r.items), pins, c.owners.waitLimit(q, deadline), r.round, noOwner)
+	noOwner := func(i int) { r.items[i] = c.replyNoOwner(r.one(i)) }
+	c.rounds(ctx, len(r.items), pins, c.waitLimit(q, deadline), r.round, noOwner)
 	r.loadWithoutOwners()
 	total := 0
 	for i := range r.items {

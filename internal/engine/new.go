@@ -2,7 +2,6 @@ package engine
 
 import (
 	"cmp"
-	"context"
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
@@ -83,7 +82,7 @@ func (e *Engine) makeStore() (err error) {
 	e.Names, err = namespaces.New(names, namespaces.Parts{
 		Store: e.Store, Ledger: e.Ledger, Leases: e.Leases, Shared: e.Shared.Writer, Memory: e.origins,
 		Flushes: e.Shares.Join("other hosts"), Detach: e.Changes.DetachSlot,
-		CaughtUp: func(ctx context.Context) error { return e.Owners.caughtUp(ctx) },
+		CaughtUp: e.caughtUp,
 	})
 	return err
 }
@@ -121,26 +120,25 @@ func (e *Engine) makeNode() error {
 func (e *Engine) makeParts() {
 	b, hot, loads := &e.base, inspect.NewSketch(e.Clock.Read().Boot), &inspect.SlowList{}
 	e.Shared.node = e.Node
-	e.Owners = &Owners{base: b, readPatience: cmp.Or(e.Config.ReadPatience, readPatience)}
 	e.Copies = &Copies{base: b, watches: e.Watches}
-	e.Forwarder = &Forwarder{base: b, owners: e.Owners, calls: e.Calls, copies: e.Copies, changes: e.Changes}
-	e.Loads = &Loads{base: b, owners: e.Owners, barriers: e.Barriers, slow: loads, memory: e.origins}
+	e.Forwarder = &Forwarder{base: b, calls: e.Calls, copies: e.Copies, changes: e.Changes}
+	e.Loads = &Loads{base: b, barriers: e.Barriers, slow: loads, memory: e.origins}
 	e.audits = newAudits(b, e.Copies, e.Loads)
-	e.Tokens = &Tokens{base: b, owners: e.Owners, loads: e.Loads}
+	e.Tokens = &Tokens{base: b, loads: e.Loads}
 	e.Waits = &Waits{base: b, calls: e.Calls, copies: e.Copies, loads: e.Loads, tokens: e.Tokens}
-	e.Reads = &Reads{base: b, owners: e.Owners, copies: e.Copies, loads: e.Loads, audits: e.audits, hot: hot}
-	e.Writes = &Writes{base: b, owners: e.Owners, barriers: e.Barriers, tokens: e.Tokens}
+	e.Reads = &Reads{base: b, copies: e.Copies, loads: e.Loads, audits: e.audits, hot: hot}
+	e.Writes = &Writes{base: b, barriers: e.Barriers, tokens: e.Tokens}
 	e.keys = &keys{} // writes through end with a deletion at the owners, wherever these are
-	e.through = &writeThrough{base: b, owners: e.Owners, writes: e.Writes, deleteAnywhere: e.keys.deleteMany}
+	e.through = &writeThrough{base: b, writes: e.Writes, deleteAnywhere: e.keys.deleteMany}
 	*e.keys = keys{
-		base: b, owners: e.Owners, forwarder: e.Forwarder, loads: e.Loads, tokens: e.Tokens, reads: e.Reads,
+		base: b, forwarder: e.Forwarder, loads: e.Loads, tokens: e.Tokens, reads: e.Reads,
 		writes: e.Writes, through: e.through,
-		metaGets: &MetaGets{base: b, owners: e.Owners, loads: e.Loads, reads: e.Reads, writes: e.Writes},
+		metaGets: &MetaGets{base: b, loads: e.Loads, reads: e.Reads, writes: e.Writes},
 	}
 	e.Hosts = &Hosts{base: b}
 	e.Acks = &Acks{base: b}
 	e.Inspection = &Inspection{base: b, hot: hot, loads: loads, Listing: make(chan struct{}, 1)}
-	e.warm = &warm{base: b, owners: e.Owners, keys: e.keys}
+	e.warm = &warm{base: b, keys: e.keys}
 }
 
 // Close frees what the engine stands on, after Node.Run has returned and the last request

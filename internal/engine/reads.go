@@ -11,7 +11,6 @@ import (
 // Reads answers reads in place: from what this host owns, and from its copies.
 type Reads struct {
 	*base
-	owners *Owners
 	copies *Copies
 	loads  *Loads
 	audits *audits
@@ -45,7 +44,7 @@ func (c *Reads) Value(
 		return out, size, ns
 	}
 	// A miss with fresh must be true. Other reads, whose misses prove nothing, look only then.
-	coming := q.Has(wire.Fresh) && c.owners.coming(partition)
+	coming := q.Has(wire.Fresh) && c.coming(partition)
 	at := len(dst)
 	dst, info, ok := c.Store.Read(dst, k, limit, asOf != 0 || share.asOf != 0, now.Boot)
 	failpoint.At(failpoint.ValueRead)
@@ -65,7 +64,7 @@ func (c *Reads) Value(
 		*r = wire.Reply{
 			Status: wire.Miss, Why: wire.Absent, Version: uint64(info.Version), TTLMS: info.Deadline.TTLms(now.Boot),
 		}
-		c.owners.attest(r, asOf)
+		c.attest(r, asOf)
 		c.note(pins, ns, k, now)
 		return dst, 0, ns
 	case !q.Has(wire.NoLoad) && ns.RefreshEarly(info.Deadline, now):
@@ -73,7 +72,7 @@ func (c *Reads) Value(
 	}
 	*r = wire.Reply{} // in place: a literal with fields would be copied
 	r.Flags, r.Version, r.TTLMS = info.Flags, uint64(info.Version), info.Deadline.TTLms(now.Boot)
-	c.owners.attest(r, asOf)
+	c.attest(r, asOf)
 	if info.Size <= limit {
 		c.Shared.owned(share, k, dst[at:], info, ns.Early(), epoch)
 		r.Source = wire.SourceL2
@@ -85,7 +84,7 @@ func (c *Reads) Value(
 // missed answers a read of a key that was not found in an ownership: with a miss, if it is true
 // or proves nothing. waits: there is something else to be asked; asked: it was.
 func (c *Reads) missed(asked, waits bool, partition uint16, epoch uint32) wire.Reply {
-	if c.Node.OwnershipEpoch(partition) != epoch || !asked && (waits || c.owners.coming(partition)) {
+	if c.Node.OwnershipEpoch(partition) != epoch || !asked && (waits || c.coming(partition)) {
 		return Moved()
 	}
 	return wire.Reply{Status: wire.Miss}
@@ -147,7 +146,7 @@ func (c *Reads) nameless(q *wire.Request, key []byte, now kv.Moment, fetchedEpoc
 		return Moved() // a token needs a slot
 	}
 	k := kv.Key{Hash: c.Names.Hash(q.Namespace, key), Bytes: key}
-	if c.owners.epoch(q, k, fetchedEpoch, now) == 0 {
+	if c.epochFor(q, k, fetchedEpoch, now) == 0 {
 		return Moved()
 	}
 	r := wire.Reply{Status: wire.Miss}

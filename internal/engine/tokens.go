@@ -25,8 +25,7 @@ import (
 // Tokens gives out lease tokens, and stores what apps fill with them.
 type Tokens struct {
 	*base
-	owners *Owners
-	loads  *Loads
+	loads *Loads
 }
 
 // tokenHead is the size in bytes of a token without the node's name. A token is encoded
@@ -147,7 +146,7 @@ func (c *Tokens) claimOf(ns *namespaces.Namespace, q *wire.Request, m *quota.Mem
 	key := ns.Key(q.Key)
 	partition := key.Hash.Partition()
 	epoch := c.Node.OwnershipEpoch(partition)
-	if epoch == 0 || c.owners.coming(partition) {
+	if epoch == 0 || c.coming(partition) {
 		return claim, false
 	}
 	claim = flight.Claim{Key: key, OwnershipEpoch: epoch, Begin: c.loads.Stamp, Time: ns.LeaseTime}

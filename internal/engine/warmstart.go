@@ -25,8 +25,7 @@ const (
 // warm loads the keys of a list when the sidecar starts.
 type warm struct {
 	*base
-	owners *Owners
-	keys   *keys
+	keys *keys
 }
 
 // errEnough ends a listing.
@@ -36,7 +35,7 @@ var errEnough = errors.New("the list has more of this host's keys than warm_on_s
 // ctx ends.
 func (c *warm) run(ctx context.Context, ns *namespaces.Namespace) {
 	w := ns.Warming
-	if c.owners.caughtUp(ctx) != nil || !c.owners.begun(ctx) {
+	if c.caughtUp(ctx) != nil || !c.ownsAssigned(ctx) {
 		return
 	}
 	for c.Ledger.Closed(ns.ID) { // until a feed of changes is in time, nothing is kept

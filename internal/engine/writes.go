@@ -15,7 +15,6 @@ import (
 // Writes executes the writes of keys that this host owns.
 type Writes struct {
 	*base
-	owners   *Owners
 	barriers *Barriers
 	tokens   *Tokens
 }
@@ -51,7 +50,7 @@ func (w *Writes) begin(
 		return nil, kv.Key{}, 0
 	}
 	k = ns.Key(q.Key)
-	epoch = w.owners.epoch(q, k, fetchedEpoch, now)
+	epoch = w.epochFor(q, k, fetchedEpoch, now)
 	if epoch == 0 || ns.WriteThrough != nil && q.Op != wire.OpTouch {
 		*r = Moved()
 		return nil, kv.Key{}, 0
@@ -81,7 +80,7 @@ func (w *Writes) confirmOwnership(
 	switch {
 	case changeVersion == 0 && r.Status == wire.Miss && !w.Store.Missed(k, now):
 		*r = Moved()
-	case w.owners.stillOwner(partition, epoch):
+	case w.stillOwner(partition, epoch):
 	case changeVersion == 0:
 		*r = Moved()
 	case w.Node.ReleasedWith(partition, epoch, changeVersion):
@@ -232,7 +231,7 @@ func (w *Writes) incr(ns *namespaces.Namespace, k kv.Key, q *wire.Request, now k
 // number is bounded.
 func (w *Writes) deleteKeys(q *wire.Request, pins *namespaces.Pins, now kv.Moment) wire.Reply {
 	for _, key := range q.Keys {
-		if _, k := w.keyOf(q, key, pins); w.owners.epoch(q, k, 0, now) == 0 {
+		if _, k := w.keyOf(q, key, pins); w.epochFor(q, k, 0, now) == 0 {
 			return Moved()
 		}
 	}
@@ -269,7 +268,7 @@ func (w *Writes) Delete(
 	if ns == nil && !kv.ValidNamespace(string(q.Namespace)) {
 		return wire.ErrorReply(namespaces.BadName(q.Namespace))
 	}
-	epoch := w.owners.epoch(q, k, fetchedEpoch, now)
+	epoch := w.epochFor(q, k, fetchedEpoch, now)
 	if epoch == 0 {
 		return Moved()
 	}

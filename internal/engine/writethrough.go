@@ -16,7 +16,6 @@ import (
 // writeThrough writes to the origin before the cache.
 type writeThrough struct {
 	*base
-	owners *Owners
 	writes *Writes
 	// deleteAnywhere answers DELETE at the owners of the keys.
 	deleteAnywhere func(ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration) wire.Reply
@@ -188,7 +187,7 @@ func (c *writeThrough) wrote(
 		r = c.invalidate(ns, q, key, now)
 		r.Status = had
 	}
-	return r, c.owners.stillOwner(key.Hash.Partition(), epoch)
+	return r, c.stillOwner(key.Hash.Partition(), epoch)
 }
 
 // invalidate deletes a key here, with the namespace's load barrier. The origin decides what
