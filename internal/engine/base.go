@@ -34,7 +34,8 @@ type base struct {
 	Ledger  *invalidation.Ledger
 	Shared  *Publisher
 	Leases  *flight.Leases
-	Log     *invalidation.Log // Log and L1 are nil if the node is alone
+	Calls   flight.Table[*Call] // reads of other hosts' keys that are under way
+	Log     *invalidation.Log   // Log and L1 are nil if the node is alone
 	L1      *l1.Cache
 	self    []byte // the node's name
 }

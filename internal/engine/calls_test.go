@@ -10,15 +10,15 @@ import (
 // TestGiveUp checks that a call is given up if only its maker waits for it, and that no
 // read joins the call afterwards.
 func TestGiveUp(t *testing.T) {
-	var s Calls
+	s := Remote{base: &base{}}
 	alone := &Call{key: kv.Key{Hash: 1}}
 	joined := &Call{key: kv.Key{Hash: 2}, told: []*Wait{{}}}
 	awaited := &Call{key: kv.Key{Hash: 3}, done: make(chan struct{})}
 	for _, cl := range []*Call{alone, joined, awaited} {
-		s.table.Add(cl.key, func() *Call { return cl })
+		s.Calls.Add(cl.key, func() *Call { return cl })
 	}
 	joinable := func(cl *Call) bool {
-		_, ok := s.table.Find(cl.key, func(o *Call) bool { return o == cl })
+		_, ok := s.Calls.Find(cl.key, func(o *Call) bool { return o == cl })
 		return ok
 	}
 	if !s.giveUp(alone) || joinable(alone) {
@@ -34,7 +34,7 @@ func TestGiveUp(t *testing.T) {
 func TestWants(t *testing.T) {
 	wants := func(takes error, told ...*Wait) error {
 		cl := &Call{key: kv.Key{Hash: 1}, told: told}
-		return (&Wait{Conn: conn{takes: takes}, call: cl, waits: &Waits{calls: &Calls{}}}).Wants(1 << 20)
+		return (&Wait{Conn: conn{takes: takes}, call: cl, e: &Engine{Remote: &Remote{base: &base{}}}}).Wants(1 << 20)
 	}
 	if err := wants(nil); err != nil {
 		t.Errorf("a connection that reads: %v", err)

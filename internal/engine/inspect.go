@@ -10,9 +10,8 @@ import (
 	"github.com/cachesidecar/cachesidecar/l2/segment"
 )
 
-// Inspection answers requests about what this host stores and does: for operators, not
-// for apps.
-type Inspection struct {
+// Admin answers requests of operators: about hosts (hosts.go), and about what this one stores and does.
+type Admin struct {
 	*base
 	hot      *inspect.Sketch
 	loads    *inspect.SlowList
@@ -21,7 +20,7 @@ type Inspection struct {
 }
 
 // Hot answers HOT. may reports whether the caller may know a namespace's keys.
-func (i *Inspection) Hot(q *wire.Request, may func(namespace string) bool) wire.Reply {
+func (i *Admin) Hot(q *wire.Request, may func(namespace string) bool) wire.Reply {
 	top := i.hot.Top(int(q.Limit), i.Clock.Read().Boot, seen(q, may))
 	a := wire.Hot{WindowMS: uint64(top.Window.Milliseconds()), Reads: top.Reads, Keys: []wire.HotKey{}}
 	for _, k := range top.Keys {
@@ -43,7 +42,7 @@ func seen(q *wire.Request, may func(string) bool) func(string) bool {
 }
 
 // Slow answers SLOW. may is as for Hot.
-func (i *Inspection) Slow(q *wire.Request, may func(namespace string) bool) wire.Reply {
+func (i *Admin) Slow(q *wire.Request, may func(namespace string) bool) wire.Reply {
 	now, see := i.Clock.Read().Boot, seen(q, may)
 	calls := func(l *inspect.SlowList) []wire.SlowCall {
 		list := []wire.SlowCall{}
@@ -74,7 +73,7 @@ const (
 
 // Keys answers KEYS: the entries of this host's own share, page by page. One request at a
 // time does so, and takes the lock of one shard at a time, for one index page.
-func (i *Inspection) Keys(q *wire.Request, deadline time.Duration) wire.Reply {
+func (i *Admin) Keys(q *wire.Request, deadline time.Duration) wire.Reply {
 	at, err := i.position(q.Token)
 	if err != nil {
 		return wire.ErrorReply(err)
@@ -119,7 +118,7 @@ func (i *Inspection) Keys(q *wire.Request, deadline time.Duration) wire.Reply {
 }
 
 // position returns where a KEYS begins.
-func (i *Inspection) position(cursor []byte) (segment.Position, *wire.Error) {
+func (i *Admin) position(cursor []byte) (segment.Position, *wire.Error) {
 	p, bad := parseCursor(cursor, i.Node.Self().Epoch)
 	if bad == nil && !i.Store.Valid(p) {
 		bad = wire.Errorf(wire.BadRequest,

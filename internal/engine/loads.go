@@ -43,8 +43,10 @@ func (c *Loads) lacks(ns *namespaces.Namespace, key kv.Key) bool {
 type Loads struct {
 	*base
 	barriers *Barriers
+	remote   *Remote
 	slow     *inspect.SlowList
 	memory   loader.Memory // of loaded values
+	audits   chan choice
 }
 
 // memory is the account of origins' answers.
@@ -210,7 +212,7 @@ func (c *Loads) Answer(ns *namespaces.Namespace, key kv.Key, q *wire.Request, r 
 			return a
 		}
 		a.TTLMS = 1
-		asOf := c.HLC.Next(now.Wall) // before the store is asked: see Reads.stamp
+		asOf := c.HLC.Next(now.Wall) // before the store is asked: see Local.stamp
 		if info, still := c.Store.Still(key, r.Version, q.Has(wire.Attest), now.Boot); still {
 			a.TTLMS = info.Deadline.TTLms(now.Boot)
 		} else {

@@ -20,7 +20,7 @@ import (
 // rounds runs round until no key is left or the time is over; then last answers each key
 // that is left. round answers what it can of the keys in todo and returns the rest. n is
 // the number of keys.
-func (c *keys) rounds(
+func (e *Engine) rounds(
 	ctx context.Context, n int, pins *namespaces.Pins, p *waitLimit,
 	round func(todo []int, now kv.Moment) []int, last func(i int),
 ) {
@@ -29,14 +29,14 @@ func (c *keys) rounds(
 		todo[i] = i
 	}
 	for again := askAgain; ; again = min(2*again, mostAgain) {
-		changed := c.Node.Changed() // taken before the state that it tells of is read
-		now := c.Clock.Read()
-		c.Node.CheckPause(now.Boot)
+		changed := e.Node.Changed() // taken before the state that it tells of is read
+		now := e.Clock.Read()
+		e.Node.CheckPause(now.Boot)
 		if todo = round(todo, now); len(todo) == 0 {
 			return
 		}
 		pins.Release()
-		if !c.awaitOwner(ctx, changed, p, again) {
+		if !e.awaitOwner(ctx, changed, p, again) {
 			for _, i := range todo {
 				last(i)
 			}
@@ -50,27 +50,27 @@ func (c *keys) rounds(
 const fetchesAtOnce = 16
 
 // deleteMany answers DELETE.
-func (c *keys) deleteMany(
+func (e *Engine) deleteMany(
 	ctx context.Context, q *wire.Request, pins *namespaces.Pins, deadline time.Duration,
 ) wire.Reply {
 	items := make([]wire.Reply, len(q.Keys))
-	ns := c.through.of(q)
-	c.rounds(ctx, len(items), pins, c.waitLimit(q, deadline), func(todo []int, now kv.Moment) (left []int) {
+	ns := e.throughOf(q)
+	e.rounds(ctx, len(items), pins, e.waitLimit(q, deadline), func(todo []int, now kv.Moment) (left []int) {
 		groups := map[*cluster.Owner][]int{}
 		var slow []int // keys that are deleted at the origin first, or whose entries are on their way here
 		for _, i := range todo {
-			partition := c.Names.Hash(q.Namespace, q.Keys[i]).Partition()
-			owned := c.Node.OwnershipEpoch(partition) != 0
+			partition := e.Names.Hash(q.Namespace, q.Keys[i]).Partition()
+			owned := e.Node.OwnershipEpoch(partition) != 0
 			if ns == nil || !owned {
-				if items[i] = c.writes.Delete(q, q.Keys[i], pins, now, 0); items[i].Status != wire.Moved {
+				if items[i] = e.Local.Delete(q, q.Keys[i], pins, now, 0); items[i].Status != wire.Moved {
 					continue
 				}
 			}
-			owner := c.Node.View().Owner(partition)
+			owner := e.Node.View().Owner(partition)
 			switch {
 			case owned:
 				slow = append(slow, i)
-			case owner == nil || owner.Process == c.Node.Self():
+			case owner == nil || owner.Process == e.Node.Self():
 				left = append(left, i)
 			default:
 				groups[owner] = append(groups[owner], i)
@@ -79,15 +79,15 @@ func (c *keys) deleteMany(
 		pins.Release()
 		var wg sync.WaitGroup
 		for owner, list := range groups {
-			wg.Go(func() { c.forwarder.delete(ctx, owner, q, list, items, deadline) })
+			wg.Go(func() { e.Remote.delete(ctx, owner, q, list, items, deadline) })
 		}
 		group := errgroup.Group{}
 		group.SetLimit(fetchesAtOnce)
 		for _, i := range slow {
 			group.Go(func() error {
-				pins := namespaces.Pins{Table: c.Names, Member: pins.Member}
+				pins := namespaces.Pins{Table: e.Names, Member: pins.Member}
 				defer pins.Release()
-				items[i], _ = c.local(ctx, q, q.Keys[i], &pins, now, deadline)
+				items[i], _ = e.local(ctx, q, q.Keys[i], &pins, now, deadline)
 				return nil
 			})
 		}
@@ -106,6 +106,6 @@ func (c *keys) deleteMany(
 			}
 		}
 		return left
-	}, func(i int) { items[i] = c.replyNoOwner(q) })
+	}, func(i int) { items[i] = e.replyNoOwner(q) })
 	return wire.Reply{Items: items}
 }

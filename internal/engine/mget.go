@@ -16,15 +16,15 @@ import (
 )
 
 // readMany answers MGET.
-func (c *keys) readMany(
+func (e *Engine) readMany(
 	ctx context.Context, q *wire.Request, pins *namespaces.Pins, deadline time.Duration,
 ) wire.Reply {
 	r := mget{
-		keys: c, ctx: ctx, q: q, pins: pins, deadline: deadline, began: c.Clock.Read().Boot,
+		e: e, ctx: ctx, q: q, pins: pins, deadline: deadline, began: e.Clock.Read().Boot,
 		items: make([]wire.Reply, len(q.Keys)),
 	}
-	noOwner := func(i int) { r.items[i] = c.replyNoOwner(r.one(i)) }
-	c.rounds(ctx, len(r.items), pins, c.waitLimit(q, deadline), r.round, noOwner)
+	noOwner := func(i int) { r.items[i] = e.replyNoOwner(r.one(i)) }
+	e.rounds(ctx, len(r.items), pins, e.waitLimit(q, deadline), r.round, noOwner)
 	r.loadWithoutOwners()
 	total := 0
 	for i := range r.items {
@@ -40,7 +40,7 @@ var tooLong = wire.Errorf(wire.Busy, "the answer has become too long: ask again 
 
 // mget is an MGET under way.
 type mget struct {
-	keys     *keys
+	e        *Engine
 	ctx      context.Context
 	q        *wire.Request
 	pins     *namespaces.Pins
@@ -86,7 +86,7 @@ func (r *mget) one(i int) *wire.Request {
 
 // round answers what it can of the keys in todo and returns the rest.
 func (r *mget) round(todo []int, now kv.Moment) (left []int) {
-	m := r.keys
+	e := r.e
 	of := mgetRound{leads: map[*cluster.Owner][]*Call{}}
 	for _, i := range todo {
 		r.begin(&of, i, now)
@@ -94,7 +94,7 @@ func (r *mget) round(todo []int, now kv.Moment) (left []int) {
 	r.pins.Release()
 	var asked sync.WaitGroup
 	for _, list := range of.leads {
-		asked.Go(func() { m.forwarder.ask(r.ctx, r.q.Namespace, list, r.deadline) })
+		asked.Go(func() { e.Remote.ask(r.ctx, r.q.Namespace, list, r.deadline) })
 	}
 	group := errgroup.Group{}
 	group.SetLimit(fetchesAtOnce)
@@ -104,9 +104,9 @@ func (r *mget) round(todo []int, now kv.Moment) (left []int) {
 				r.items[i] = wire.ErrorReply(tooLong)
 				return nil
 			}
-			b := namespaces.Pins{Table: m.Names, Member: r.pins.Member}
+			b := namespaces.Pins{Table: e.Names, Member: r.pins.Member}
 			defer b.Release()
-			r.items[i] = m.serve(r.ctx, r.one(i), &b, r.deadline)
+			r.items[i] = e.serve(r.ctx, r.one(i), &b, r.deadline)
 			r.has.Add(int64(len(r.items[i].Value)))
 			r.hold(i)
 			return nil
@@ -116,14 +116,14 @@ func (r *mget) round(todo []int, now kv.Moment) (left []int) {
 	for _, c := range of.calls {
 		q, call := r.one(c.i), c.call
 		switch {
-		case !c.lead && !m.forwarder.waitFor(r.ctx, call, r.deadline):
+		case !c.lead && !e.Remote.waitFor(r.ctx, call, r.deadline):
 			r.items[c.i] = unanswered(q, call.owner)
 		case c.lead || call.Serves(r.began):
-			r.items[c.i] = m.forwarder.copies.outcome(call, q, r.began)
+			r.items[c.i] = e.Remote.outcome(call, q, r.began)
 			r.hold(c.i)
 		default:
 			group.Go(func() error {
-				r.items[c.i] = m.forwarder.read(r.ctx, call.owner, q, call.key, r.deadline)
+				r.items[c.i] = e.Remote.read(r.ctx, call.owner, q, call.key, r.deadline)
 				r.hold(c.i)
 				return nil
 			})
@@ -140,7 +140,7 @@ func (r *mget) round(todo []int, now kv.Moment) (left []int) {
 
 // begin answers a key in place, or finds a way to its answer.
 func (r *mget) begin(of *mgetRound, i int, now kv.Moment) {
-	m, q := r.keys, r.q
+	e, q := r.e, r.q
 	ns, err := r.pins.Write(q.Namespace)
 	if bad := CheckKey(q.Keys[i]); bad != nil {
 		err = bad
@@ -154,24 +154,24 @@ func (r *mget) begin(of *mgetRound, i int, now kv.Moment) {
 	}
 	key := ns.Key(q.Keys[i])
 	p := key.Hash.Partition()
-	if m.Node.OwnershipEpoch(p) != 0 {
+	if e.Node.OwnershipEpoch(p) != 0 {
 		if r.full(i) {
 			r.items[i] = wire.ErrorReply(tooLong)
 			return
 		}
 		one := r.one(i)
-		if r.items[i] = m.inPlace(r.ctx, one, one.Key, r.pins, now, 0); r.items[i].Status == wire.Moved {
+		if r.items[i] = e.inPlace(r.ctx, one, one.Key, r.pins, now, 0); r.items[i].Status == wire.Moved {
 			of.slow = append(of.slow, i)
 		}
 		r.has.Add(int64(len(r.items[i].Value)))
 		return
 	}
-	owner := m.Node.View().Owner(p)
-	if owner == nil || owner.Process == m.Node.Self() {
+	owner := e.Node.View().Owner(p)
+	if owner == nil || owner.Process == e.Node.Self() {
 		of.left = append(of.left, i)
 		return
 	}
-	call, lead, answer := m.forwarder.join(owner, q, key, now, r.deadline)
+	call, lead, answer := e.Remote.join(owner, q, key, now, r.deadline)
 	if call == nil {
 		r.items[i] = answer
 		return
@@ -184,7 +184,7 @@ func (r *mget) begin(of *mgetRound, i int, now kv.Moment) {
 
 // loadWithoutOwners loads the keys for which no owner was found, where that is possible.
 func (r *mget) loadWithoutOwners() {
-	loads := r.keys.loads
+	loads := r.e.Loads
 	group := errgroup.Group{}
 	group.SetLimit(fetchesAtOnce)
 	for i := range r.items {

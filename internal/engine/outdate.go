@@ -41,7 +41,7 @@ func (e *Engine) Outdate(ctx context.Context, namespace string, keys [][]byte) e
 		q := &wire.Request{Op: wire.OpDelete, Namespace: []byte(namespace), Keys: keys, Options: wire.LateWrite}
 		b := namespaces.Pins{Table: e.Names}
 		defer b.Release()
-		r := e.keys.deleteMany(ctx, q, &b, deadline)
+		r := e.deleteMany(ctx, q, &b, deadline)
 		var left [][]byte
 		for i := range r.Items {
 			if !deleted(&r.Items[i]) {
@@ -59,7 +59,7 @@ func (e *Engine) FlushAll(ctx context.Context, namespace string) error {
 		q := &wire.Request{Op: wire.OpFlush, Namespace: []byte(namespace), Options: wire.Cluster}
 		b := namespaces.Pins{Table: e.Names}
 		defer b.Release()
-		return e.Flushes.Cluster(ctx, q, &b, deadline).Status == wire.OK
+		return e.Changes.FlushCluster(ctx, q, &b, deadline).Status == wire.OK
 	})
 }
 

@@ -18,7 +18,6 @@ type Tiers struct {
 	*handoff.Handoff // it moves the entries of ownerships that begin and end
 	session          func(kv.Process) server.Handler
 	changes          *Changes
-	flushes          *Flushes
 	barriers         *Barriers
 }
 
@@ -59,7 +58,7 @@ func (t *Tiers) note(e *invalidation.Event) {
 		t.changes.missed(e.Detail.Partitions)
 	case invalidation.Flushed:
 		if !failpoint.Out(failpoint.FloorsInLog) {
-			t.flushes.Note(e.Detail.Namespace, e.Version)
+			t.changes.NoteFlush(e.Detail.Namespace, e.Version)
 		}
 	case invalidation.Barrier:
 		t.barriers.apply(e)
@@ -147,14 +146,14 @@ func (t *Tiers) Note(f wire.Floor) error {
 	if bad := t.Names.Crowded(f.Namespace); bad != nil {
 		return bad
 	}
-	t.flushes.Note(f.Namespace, kv.Version(f.Version))
+	t.changes.NoteFlush(f.Namespace, kv.Version(f.Version))
 	return nil
 }
 
 // Learn notes flushes that other hosts have noted: those hosts had room for them.
 func (t *Tiers) Learn(floors []wire.Floor) {
 	for _, f := range floors {
-		t.flushes.Note(f.Namespace, kv.Version(f.Version))
+		t.changes.NoteFlush(f.Namespace, kv.Version(f.Version))
 	}
 }
 

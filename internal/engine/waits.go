@@ -15,19 +15,12 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// Waits has the requests that wait without a goroutine:
+// Requests that wait without a goroutine:
 //
 //	GET    of another host's key, for the owner's answer. The reader of the app's connection sends
 //	       the request, and the reader of the owner's answers the app. This wakes two goroutines
 //	       fewer, and these wake-ups are most of the time that such a GET takes.
 //	LEASE  of a key of this host, for the token or the fill. Thousands may wait for one fill.
-type Waits struct {
-	*base
-	calls  *Calls
-	copies *Copies
-	loads  *Loads
-	tokens *Tokens
-}
 
 // Wait is one of these requests. The fields that are exported are given by the caller, and do not
 // change while it waits.
@@ -39,7 +32,7 @@ type Wait struct {
 	Deadline time.Duration  // on the boot clock
 	Asker    Asker
 
-	waits *Waits
+	e     *Engine
 	host  string        // that is asked
 	began time.Duration // on the boot clock
 	call  *Call         // that this GET makes itself
@@ -61,40 +54,40 @@ type Asker interface {
 	Tell(a *transport.Answers, r wire.Reply)
 }
 
-// Begin makes a request wait, or answers it. MOVED, without a wait, means that the request must go the
+// StartWait makes a request wait, or answers it. MOVED, without a wait, means that the request must go the
 // slow way. The reader of the connection calls it.
-func (c *Waits) Begin(w *Wait, pins *namespaces.Pins) (r wire.Reply, waits bool) {
+func (e *Engine) StartWait(w *Wait, pins *namespaces.Pins) (r wire.Reply, waits bool) {
 	ns := pins.Read(w.Request.Namespace)
 	if ns == nil {
 		return Moved(), false
 	}
-	w.waits = c
+	w.e = e
 	if w.Request.Op == wire.OpLease {
-		return c.lease(w, ns)
+		return e.queueLease(w, ns)
 	}
-	return Moved(), c.get(w, ns)
+	return Moved(), e.startGet(w, ns)
 }
 
-// get asks the owner of a GET's key, or joins a call that asks already. It reports whether that was
+// startGet asks the owner of a GET's key, or joins a call that asks already. It reports whether that was
 // possible without waiting.
-func (c *Waits) get(w *Wait, ns *namespaces.Namespace) bool {
-	q, now := w.Request, c.Clock.Read()
-	c.Node.CheckPause(now.Boot)
+func (e *Engine) startGet(w *Wait, ns *namespaces.Namespace) bool {
+	q, now := w.Request, e.Clock.Read()
+	e.Node.CheckPause(now.Boot)
 	key := ns.Key(q.Key)
-	owner := c.Node.View().Owner(key.Hash.Partition())
-	if owner == nil || owner.Process == c.Node.Self() || c.Node.OwnershipEpoch(key.Hash.Partition()) != 0 {
+	owner := e.Node.View().Owner(key.Hash.Partition())
+	if owner == nil || owner.Process == e.Node.Self() || e.Node.OwnershipEpoch(key.Hash.Partition()) != 0 {
 		return false
 	}
 	left := w.Deadline - now.Boot
-	if left <= 0 || !q.Has(wire.Fresh) && !owner.Answers(now.Boot, c.Node.Bound()) {
+	if left <= 0 || !q.Has(wire.Fresh) && !owner.Answers(now.Boot, e.Node.Bound()) {
 		return false
 	}
-	to := c.Node.Live(owner.Process)
+	to := e.Node.Live(owner.Process)
 	if to == nil {
 		return false
 	}
 	w.host, w.began = string(owner.Node), now.Boot
-	cl, lead := c.calls.Join(owner, key, questionOf(q), now, w.Deadline, w)
+	cl, lead := e.Remote.Join(owner, key, questionOf(q), now, w.Deadline, w)
 	if !lead {
 		return cl != nil
 	}
@@ -105,7 +98,7 @@ func (c *Waits) get(w *Wait, ns *namespaces.Namespace) bool {
 	err := to.Start(out, left, w)
 	if err != nil { // else the call is Answered's
 		cl.err = err
-		c.calls.Ended(cl)
+		e.Remote.Ended(cl)
 	}
 	return err == nil
 }
@@ -122,7 +115,7 @@ func (w *Wait) Note(t *inspect.Trace, now time.Duration) {
 // Wants returns nil if a long answer of n bytes is of use: the connection takes it, or
 // other reads have joined the call.
 func (w *Wait) Wants(n int) error {
-	if err := w.Conn.Takes(n); err != nil && w.waits.calls.giveUp(w.call) {
+	if err := w.Conn.Takes(n); err != nil && w.e.Remote.giveUp(w.call) {
 		return err
 	}
 	return nil
@@ -133,18 +126,18 @@ func (w *Wait) Account() *quota.Account { return w.Conn.Account() }
 
 // Answered takes the owner's answer, and answers all reads that have joined the call.
 func (w *Wait) Answered(a *transport.Answers, frame []byte, err error) {
-	c, cl := w.waits, w.call
+	e, cl := w.e, w.call
 	var r wire.Reply
 	if err == nil {
 		err = wire.DecodeReply(wire.OpGet, frame, &r)
 	}
 	if err == nil {
-		err = c.Node.Admit(cl.owner.Process, r.NewestVersion())
+		err = e.Node.Admit(cl.owner.Process, r.NewestVersion())
 	}
 	if cl.err = err; err == nil {
-		c.copies.Take(cl, &r)
+		e.Remote.Take(cl, &r)
 	}
-	for _, joined := range c.calls.End(cl) {
+	for _, joined := range e.Remote.End(cl) {
 		joined.tell(a, cl)
 	}
 	w.tell(a, cl)
@@ -152,46 +145,46 @@ func (w *Wait) Answered(a *transport.Answers, frame []byte, err error) {
 
 // tell answers with the result of a call, if the result answers the request.
 func (w *Wait) tell(a *transport.Answers, cl *Call) {
-	c := w.waits
+	e := w.e
 	// The caller that made the call may have had less time than this one.
-	if w.call != cl && !cl.Serves(w.began) && c.Clock.Read().Boot < w.Deadline {
+	if w.call != cl && !cl.Serves(w.began) && e.Clock.Read().Boot < w.Deadline {
 		w.Asker.Tell(a, Moved())
 		return
 	}
-	r := c.copies.outcome(cl, w.Request, w.began)
-	if Degraded(&r) && c.loads.mayWithoutOwner(w.Request) {
+	r := e.Remote.outcome(cl, w.Request, w.began)
+	if Degraded(&r) && e.Loads.mayWithoutOwner(w.Request) {
 		r = Moved()
 	}
 	w.Asker.Tell(a, r)
 }
 
-// lease makes a LEASE wait for the token of its key, or for the fill, until its time is over or its
+// queueLease makes a LEASE wait for the token of its key, or for the fill, until its time is over or its
 // connection ends.
-func (c *Waits) lease(w *Wait, ns *namespaces.Namespace) (r wire.Reply, waits bool) {
-	claim, ok := c.tokens.claimOf(ns, w.Request, w.Member)
+func (e *Engine) queueLease(w *Wait, ns *namespaces.Namespace) (r wire.Reply, waits bool) {
+	claim, ok := e.Tokens.claimOf(ns, w.Request, w.Member)
 	if !ok {
 		return Moved(), false
 	}
-	key, now := claim.Key, c.Clock.Read().Boot
+	key, now := claim.Key, e.Clock.Read().Boot
 	w.began = now
 	w.lease.Tell = func(g flight.Grant, err error, later func(func())) {
 		w.Leases.remove(w)
 		var a transport.Answers
-		w.Asker.Tell(&a, c.tokens.outcome(ns, key, g, err))
+		w.Asker.Tell(&a, e.Tokens.outcome(ns, key, g, err))
 		later(a.Write)
 	}
 	w.Leases.add(w, w.Deadline-now)
-	grant, waits, err := c.Leases.Queue(claim, &w.lease)
+	grant, waits, err := e.Leases.Queue(claim, &w.lease)
 	if waits {
 		return wire.Reply{}, true
 	}
 	w.Leases.remove(w)
-	return c.tokens.outcome(ns, key, grant, err), false
+	return e.Tokens.outcome(ns, key, grant, err), false
 }
 
 // giveUp makes a LEASE give up, unless it has been told its reply.
 func (w *Wait) giveUp() {
-	if !w.waits.Leases.Leave(&w.lease) {
+	if !w.e.Leases.Leave(&w.lease) {
 		return
 	}
 	w.Leases.remove(w)

@@ -48,7 +48,7 @@ func TestDeleteBeforeSlot(t *testing.T) {
 		b := namespaces.Pins{Table: looked}
 		q := &wire.Request{Op: wire.OpDelete, Namespace: []byte(name)}
 		asked := h.Node.OwnershipEpoch(h.Names.Hash(q.Namespace, []byte("k")).Partition())
-		if r := h.Writes.Delete(q, []byte("k"), &b, h.Clock.Read(), asked); r.Status != wire.Miss || r.Version == 0 {
+		if r := h.Engine.Local.Delete(q, []byte("k"), &b, h.Clock.Read(), asked); r.Status != wire.Miss || r.Version == 0 {
 			t.Errorf("%s: %s, version %d", name, r.Status, r.Version)
 		}
 		if name == "after" && comes(name) {

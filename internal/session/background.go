@@ -24,7 +24,7 @@ func (c *Handler) inspect(conn *server.Conn) {
 		return
 	}
 	own, may := q.Clone(), c.By.MayAdmin()
-	i, deadline := c.Core.Inspection, c.Core.Deadlines.Of(q, c.Now)
+	i, deadline := c.Core.Admin, c.Core.Deadlines.Of(q, c.Now)
 	c.background(conn, func() wire.Reply {
 		switch own.Op {
 		case wire.OpKeys:

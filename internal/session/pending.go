@@ -13,7 +13,7 @@ import (
 )
 
 // Pending is a request in the socket's protocol that waits: in the engine, without a goroutine, if it
-// may (see engine.Waits), or else on a goroutine of its own.
+// may (see engine.Wait), or else on a goroutine of its own.
 type Pending struct {
 	Waiting
 	handler *Handler
@@ -215,7 +215,7 @@ func (p *Pending) waits() bool {
 	p.wait = engine.Wait{
 		Request: &p.Request, Conn: p.Conn, Member: s.member, Leases: &h.leases, Deadline: p.Deadline, Asker: p,
 	}
-	r, waits := s.Core.Waits.Begin(&p.wait, &s.Names)
+	r, waits := s.Core.StartWait(&p.wait, &s.Names)
 	if waits {
 		return true
 	}

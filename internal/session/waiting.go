@@ -96,11 +96,11 @@ func (w *Waiting) Serve() wire.Reply {
 	w.turn.wait()
 	waited()
 	r := s.serveWaiting(ctx, &w.Request, &b, w.Deadline)
-	if acks := s.Core.Acks; acks.Wanted(&w.Request) {
+	if s.Core.Acks.Wanted(&w.Request) {
 		w.turn.leave() // later requests are answered from what is stored
 		b.Release()
 		waited := inspect.BeginWait(ctx, inspect.Acks, "")
-		r = acks.Wait(context.Background(), &w.Request, r, w.Deadline)
+		r = s.Core.Acks.Wait(context.Background(), &w.Request, r, w.Deadline)
 		waited()
 	}
 	return r
@@ -142,7 +142,7 @@ func (w *Waiting) note(r *wire.Reply) {
 		return
 	}
 	now := s.Core.Clock.Read()
-	s.Core.Inspection.Requests.Note(now.Boot-w.Since, now, func() inspect.SlowCall {
+	s.Core.Admin.Requests.Note(now.Boot-w.Since, now, func() inspect.SlowCall {
 		c := inspect.SlowCall{
 			Op: q.Op.String(), Namespace: string(truncate(q.Namespace, kv.MaxNamespaceLen)),
 			Keys: namespaces.KeysIn(q), Result: r.Status.String(), Parts: w.trace.Parts(),

@@ -42,7 +42,7 @@ func (s *Telemetry) Snapshot() (Snapshot, bool) {
 		return Snapshot{}, false
 	}
 	defer leave()
-	t := Snapshot{Stats: s.Stats(), Members: s.Engine.Hosts.Members(), Batches: s.buckets()}
+	t := Snapshot{Stats: s.Stats(), Members: s.Engine.Admin.Members(), Batches: s.buckets()}
 	for _, ns := range s.Engine.Names.All() {
 		t.Reads.add(ns)
 	}

@@ -63,7 +63,7 @@ func (t *handler) value(conn *server.Conn, key []byte) wire.Status {
 			conn.Out = append(conn.Out[:cap(conn.Out)], 0)
 		}
 		now := c.Moment(conn)
-		out, size, ns := c.Core.Reads.Value(conn.Out[:gap], &c.Names, c.Req, c.Req.Key, limit, now, 0, &c.Reply)
+		out, size, ns := c.Core.Local.Value(conn.Out[:gap], &c.Names, c.Req, c.Req.Key, limit, now, 0, &c.Reply)
 		switch {
 		case c.Reply.Status == wire.Moved || c.Reply.Status == wire.Stale:
 			conn.Out = conn.Out[:at]

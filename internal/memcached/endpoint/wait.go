@@ -98,7 +98,7 @@ func (t *handler) beginRead(cmd *memcached.Command) {
 // here says whether the present read need not wait.
 func (t *handler) here() bool {
 	var r wire.Reply
-	t.Core.Reads.Value(nil, &t.Names, t.Req, t.Req.Key, 0, t.Now, 0, &r)
+	t.Core.Local.Value(nil, &t.Names, t.Req, t.Req.Key, 0, t.Now, 0, &r)
 	return r.Status != wire.Moved
 }
 
