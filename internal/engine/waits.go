@@ -1,9 +1,7 @@
 package engine
 
 import (
-	"maps"
-	"slices"
-	"sync"
+	"context"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/flight"
@@ -22,14 +20,15 @@ import (
 //	       fewer, and these wake-ups are most of the time that such a GET takes.
 //	LEASE  of a key of this host, for the token or the fill. Thousands may wait for one fill.
 
-// Wait is one of these requests. The fields that are exported are given by the caller, and do not
+// Wait is a request that waits, mostly one of these. The fields that are exported are given by the caller, and do not
 // change while it waits.
 type Wait struct {
-	Request  *wire.Request
-	Conn     Conn
+	Request  wire.Request // with its own bytes
+	Conn     *server.Conn
 	Member   *quota.Member
-	Leases   *WaitingLeases // of the connection
-	Deadline time.Duration  // on the boot clock
+	Deadline time.Duration // on the boot clock
+	Trace    inspect.Trace
+	Reading  context.Context // ends with the connection
 	Asker    Asker
 
 	e     *Engine
@@ -37,15 +36,7 @@ type Wait struct {
 	began time.Duration // on the boot clock
 	call  *Call         // that this GET makes itself
 	lease flight.LeaseWaiter
-}
-
-// Conn is the connection of a Wait.
-type Conn interface {
-	Account() *quota.Account
-	// Takes returns nil if an answer of n bytes is of use.
-	Takes(n int) error
-	// FlushLater flushes calls behind the present batch.
-	FlushLater(calls server.Flusher)
+	over  func() // a LEASE has its reply
 }
 
 // Asker is told the reply to its request once. MOVED means that a GET must go the slow way, and that a
@@ -71,7 +62,7 @@ func (e *Engine) StartWait(w *Wait, pins *namespaces.Pins) (r wire.Reply, waits 
 // startGet asks the owner of a GET's key, or joins a call that asks already. It reports whether that was
 // possible without waiting.
 func (e *Engine) startGet(w *Wait, ns *namespaces.Namespace) bool {
-	q, now := w.Request, e.Clock.Read()
+	q, now := &w.Request, e.Clock.Read()
 	e.Node.CheckPause(now.Boot)
 	key := ns.Key(q.Key)
 	owner := e.Node.View().Owner(key.Hash.Partition())
@@ -103,13 +94,13 @@ func (e *Engine) startGet(w *Wait, ns *namespaces.Namespace) bool {
 	return err == nil
 }
 
-// Note notes the wait, which ends at a moment on the boot clock.
-func (w *Wait) Note(t *inspect.Trace, now time.Duration) {
+// TraceWait notes the wait, which ends at a moment on the boot clock.
+func (w *Wait) TraceWait(now time.Duration) {
 	what := inspect.Owner
 	if w.Request.Op == wire.OpLease {
 		what = inspect.Token
 	}
-	t.Add(what, w.host, now-w.began)
+	w.Trace.Add(what, w.host, now-w.began)
 }
 
 // Wants returns nil if a long answer of n bytes is of use: the connection takes it, or
@@ -151,8 +142,8 @@ func (w *Wait) tell(a *transport.Answers, cl *Call) {
 		w.Asker.Tell(a, Moved())
 		return
 	}
-	r := e.Remote.outcome(cl, w.Request, w.began)
-	if Degraded(&r) && e.Loads.mayWithoutOwner(w.Request) {
+	r := e.Remote.outcome(cl, &w.Request, w.began)
+	if Degraded(&r) && e.Loads.mayWithoutOwner(&w.Request) {
 		r = Moved()
 	}
 	w.Asker.Tell(a, r)
@@ -161,24 +152,29 @@ func (w *Wait) tell(a *transport.Answers, cl *Call) {
 // queueLease makes a LEASE wait for the token of its key, or for the fill, until its time is over or its
 // connection ends.
 func (e *Engine) queueLease(w *Wait, ns *namespaces.Namespace) (r wire.Reply, waits bool) {
-	claim, ok := e.Tokens.claimOf(ns, w.Request, w.Member)
+	claim, ok := e.Tokens.claimOf(ns, &w.Request, w.Member)
 	if !ok {
 		return Moved(), false
 	}
 	key, now := claim.Key, e.Clock.Read().Boot
 	w.began = now
 	w.lease.Tell = func(g flight.Grant, err error, later func(func())) {
-		w.Leases.remove(w)
+		w.over()
 		var a transport.Answers
 		w.Asker.Tell(&a, e.Tokens.outcome(ns, key, g, err))
 		later(a.Write)
 	}
-	w.Leases.add(w, w.Deadline-now)
+	ctx, cancel := context.WithTimeout(w.Reading, w.Deadline-now)
+	stop := context.AfterFunc(ctx, w.giveUp)
+	w.over = func() {
+		stop()
+		cancel()
+	}
 	grant, waits, err := e.Leases.Queue(claim, &w.lease)
 	if waits {
 		return wire.Reply{}, true
 	}
-	w.Leases.remove(w)
+	w.over()
 	return e.Tokens.outcome(ns, key, grant, err), false
 }
 
@@ -187,48 +183,8 @@ func (w *Wait) giveUp() {
 	if !w.e.Leases.Leave(&w.lease) {
 		return
 	}
-	w.Leases.remove(w)
+	w.over()
 	var a transport.Answers
 	w.Asker.Tell(&a, wire.ErrorReply(waitedInVain))
 	a.Write()
-}
-
-// WaitingLeases are the LEASEs of a connection that wait. The zero value has none.
-type WaitingLeases struct {
-	mu    sync.Mutex
-	m     map[*Wait]*time.Timer
-	ended bool
-}
-
-// add makes a LEASE give up after a time, or when the connection ends.
-func (l *WaitingLeases) add(w *Wait, after time.Duration) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.ended {
-		after = 0
-	}
-	if l.m == nil {
-		l.m = map[*Wait]*time.Timer{}
-	}
-	l.m[w] = time.AfterFunc(after, w.giveUp)
-}
-
-func (l *WaitingLeases) remove(w *Wait) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if t := l.m[w]; t != nil {
-		t.Stop()
-		delete(l.m, w)
-	}
-}
-
-// End makes all LEASEs give up: the connection has ended.
-func (l *WaitingLeases) End() {
-	l.mu.Lock()
-	l.ended = true
-	list := slices.Collect(maps.Keys(l.m))
-	l.mu.Unlock()
-	for _, w := range list {
-		w.giveUp()
-	}
 }
