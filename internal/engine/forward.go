@@ -8,17 +8,19 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/inspect"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// forward passes a request on to a key's owner.
+// forward passes a request on to a key's owner. ns is nil if this host has no slot for the namespace.
 func (m *Remote) forward(
-	ctx context.Context, owner *cluster.Owner, q *wire.Request, key kv.Key, deadline time.Duration,
+	ctx context.Context, owner *cluster.Owner, q *wire.Request, ns *namespaces.Namespace, key kv.Key,
+	deadline time.Duration,
 ) wire.Reply {
 	if q.Op == wire.OpGet || q.Op == wire.OpLease {
-		return m.read(ctx, owner, q, key, deadline)
+		return m.read(ctx, owner, q, ns, key, deadline)
 	}
 	return m.write(ctx, owner, q, key, deadline)
 }
@@ -26,15 +28,23 @@ func (m *Remote) forward(
 // join returns the call that answers a read, with lead set if the caller must make it. If
 // there is no need to ask the owner, the call is nil and r is the answer.
 func (m *Remote) join(
-	owner *cluster.Owner, q *wire.Request, key kv.Key, now kv.Moment, deadline time.Duration,
+	owner *cluster.Owner, q *wire.Request, ns *namespaces.Namespace, key kv.Key, now kv.Moment, deadline time.Duration,
 ) (cl *Call, lead bool, r wire.Reply) {
 	if !q.Has(wire.Fresh) {
-		if cp := m.Get(key, owner, now); cp != nil {
-			return nil, false, m.reply(q, cp, wire.SourceL1, owner.LeasedAt(), now)
+		if ns != nil {
+			if cp := m.Get(key, owner, now); cp != nil {
+				return nil, false, m.reply(q, cp, wire.SourceL1, owner.LeasedAt(), now)
+			}
 		}
 		if !owner.Answers(now.Boot, m.Node.Bound()) {
 			return nil, false, unanswered(q, owner) // not worth the wait
 		}
+	}
+	if ns == nil { // the key names no slot, by which calls are found
+		m.Counts.PeerReads.Add(1)
+		cl = newCall(owner, key, questionOf(q), now, deadline)
+		cl.slotless = true
+		return cl, true, r
 	}
 	cl, lead = m.Join(owner, key, questionOf(q), now, deadline, nil)
 	return cl, lead, r
@@ -43,11 +53,12 @@ func (m *Remote) join(
 // read asks a key's owner, once for all readers at the same time. A token answers only the LEASE that
 // asked; then the next one that waits asks on behalf of the rest.
 func (m *Remote) read(
-	ctx context.Context, owner *cluster.Owner, q *wire.Request, key kv.Key, deadline time.Duration,
+	ctx context.Context, owner *cluster.Owner, q *wire.Request, ns *namespaces.Namespace, key kv.Key,
+	deadline time.Duration,
 ) wire.Reply {
 	began := m.Clock.Read().Boot
 	for {
-		cl, lead, r := m.join(owner, q, key, m.Clock.Read(), deadline)
+		cl, lead, r := m.join(owner, q, ns, key, m.Clock.Read(), deadline)
 		switch {
 		case cl == nil:
 			return r
@@ -136,37 +147,6 @@ func (m *Remote) waitFor(ctx context.Context, cl *Call, deadline time.Duration) 
 	case <-ctx.Done():
 	}
 	return false
-}
-
-// readSlotless answers a GET in a namespace without a slot here: this host has no entry
-// of it, and cannot keep the owner's answer.
-func (m *Remote) readSlotless(ctx context.Context, q *wire.Request, deadline time.Duration) wire.Reply {
-	now := m.Clock.Read()
-	key := kv.Key{Hash: m.Names.Hash(q.Namespace, q.Key), Bytes: q.Key}
-	partition := key.Hash.Partition()
-	if m.Node.OwnershipEpoch(partition) != 0 {
-		if q.Has(wire.Fresh) && m.coming(partition) {
-			return failed(wire.Unavailable,
-				"the key's entry may be on its way here, and namespace %s has no room yet: try again", q.Namespace)
-		}
-		return wire.Reply{Status: wire.Miss}
-	}
-	owner := m.Node.View().Owner(partition)
-	switch {
-	case owner == nil || owner.Process == m.Node.Self():
-		return m.replyNoOwner(q)
-	case deadline <= now.Boot || !q.Has(wire.Fresh) && !owner.Answers(now.Boot, m.Node.Bound()):
-		return unanswered(q, owner)
-	}
-	m.Counts.PeerReads.Add(1)
-	cl := newCall(owner, key, questionOf(q), now, deadline)
-	cl.slotless = true
-	m.ask(ctx, q.Namespace, []*Call{cl}, deadline)
-	r := m.outcome(cl, q, now.Boot)
-	if r.Status == wire.Moved {
-		return m.replyNoOwner(q)
-	}
-	return r
 }
 
 // sourceOf returns the source of a value in an owner's answer, as this host tells it.

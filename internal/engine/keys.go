@@ -64,16 +64,10 @@ func (e *Engine) serve(ctx context.Context, q *wire.Request, pins *namespaces.Pi
 		changed := e.Node.Changed() // taken before the state that it tells of is read
 		now := e.Clock.Read()
 		e.Node.CheckPause(now.Boot)
-		ns, err := pins.Write(q.Namespace)
-		if bad := CheckKey(q.Key); bad != nil {
-			err = bad
-		} else if err != nil && q.Op == wire.OpGet && kv.ValidNamespace(string(q.Namespace)) {
-			return e.Remote.readSlotless(ctx, q, deadline)
-		}
+		ns, key, err := e.named(q, q.Key, pins)
 		if err != nil {
 			return wire.ErrorReply(err)
 		}
-		key := ns.Key(q.Key)
 		partition := key.Hash.Partition()
 		if e.Node.OwnershipEpoch(partition) != 0 {
 			if r, done := e.local(ctx, q, q.Key, pins, now, deadline); done {
@@ -82,7 +76,7 @@ func (e *Engine) serve(ctx context.Context, q *wire.Request, pins *namespaces.Pi
 		}
 		if owner := e.Node.View().Owner(partition); owner != nil && owner.Process != e.Node.Self() {
 			pins.Release()
-			r := e.Remote.forward(ctx, owner, q, key, deadline)
+			r := e.Remote.forward(ctx, owner, q, ns, key, deadline)
 			if r.Status != wire.Moved {
 				return r
 			}
@@ -119,7 +113,7 @@ func (e *Engine) local(
 		return wire.ErrorReply(err), true
 	}
 	epoch := e.Node.OwnershipEpoch(key.Hash.Partition())
-	waits := (ReadOp(q.Op) || q.Op == wire.OpMetaGet) && ns.Waits(q)
+	waits := ns != nil && (ReadOp(q.Op) || q.Op == wire.OpMetaGet) && ns.Waits(q)
 	if epoch == 0 {
 		return r, false // not owned any more
 	}
@@ -174,19 +168,24 @@ func (e *Engine) Copied(q *wire.Request, pins *namespaces.Pins) int {
 	return n
 }
 
-// named returns the namespace and the key of a request. A deletion takes no slot for a
-// namespace that has none here: then ns is nil.
+// named returns the namespace and the key of a request. A namespace that has no slot here gets none for a
+// deletion, and a GET can do without: then ns is nil.
 func (e *Engine) named(
 	q *wire.Request, k []byte, pins *namespaces.Pins,
 ) (ns *namespaces.Namespace, key kv.Key, err *wire.Error) {
-	if q.Op == wire.OpDelete {
-		ns, key = e.Local.keyOf(q, k, pins)
-		return ns, key, nil
-	}
-	if ns, err = pins.Write(q.Namespace); err != nil {
+	if err = CheckKey(k); err != nil {
 		return nil, key, err
 	}
-	return ns, ns.Key(k), nil
+	if q.Op != wire.OpDelete {
+		if ns, err = pins.Write(q.Namespace); err == nil {
+			return ns, ns.Key(k), nil
+		}
+		if q.Op != wire.OpGet || !kv.ValidNamespace(string(q.Namespace)) {
+			return nil, key, err
+		}
+	}
+	ns, key = e.Local.keyOf(q, k, pins)
+	return ns, key, nil
 }
 
 // afterLoad returns the answer after a load. METAGET looks at what the load has left.

@@ -72,6 +72,7 @@ type mgetRound struct {
 
 type mgetCall struct {
 	i    int
+	q    *wire.Request
 	call *Call
 	lead bool
 }
@@ -114,53 +115,37 @@ func (r *mget) round(todo []int, now kv.Moment) (left []int) {
 	}
 	asked.Wait()
 	for _, c := range of.calls {
-		q, call := r.one(c.i), c.call
 		switch {
-		case !c.lead && !e.Remote.waitFor(r.ctx, call, r.deadline):
-			r.items[c.i] = unanswered(q, call.owner)
-		case c.lead || call.Serves(r.began):
-			r.items[c.i] = e.Remote.outcome(call, q, r.began)
-			r.hold(c.i)
+		case !c.lead && !e.Remote.waitFor(r.ctx, c.call, r.deadline):
+			r.items[c.i] = unanswered(c.q, c.call.owner)
+		case !c.lead && !c.call.Serves(r.began): // its maker may have had less time: ask anew
+			of.left = append(of.left, c.i)
 		default:
-			group.Go(func() error {
-				r.items[c.i] = e.Remote.read(r.ctx, call.owner, q, call.key, r.deadline)
-				r.hold(c.i)
-				return nil
-			})
+			if r.items[c.i] = e.Remote.outcome(c.call, c.q, r.began); r.items[c.i].Status == wire.Moved {
+				of.left = append(of.left, c.i)
+			}
+			r.hold(c.i)
 		}
 	}
 	_ = group.Wait() // no function in it fails
-	for _, c := range of.calls {
-		if r.items[c.i].Status == wire.Moved {
-			of.left = append(of.left, c.i)
-		}
-	}
 	return of.left
 }
 
 // begin answers a key in place, or finds a way to its answer.
 func (r *mget) begin(of *mgetRound, i int, now kv.Moment) {
-	e, q := r.e, r.q
-	ns, err := r.pins.Write(q.Namespace)
-	if bad := CheckKey(q.Keys[i]); bad != nil {
-		err = bad
-	} else if err != nil && kv.ValidNamespace(string(q.Namespace)) {
-		of.slow = append(of.slow, i) // no slot
-		return
-	}
+	e, q := r.e, r.one(i)
+	ns, key, err := e.named(q, q.Key, r.pins)
 	if err != nil {
 		r.items[i] = wire.ErrorReply(err)
 		return
 	}
-	key := ns.Key(q.Keys[i])
 	p := key.Hash.Partition()
 	if e.Node.OwnershipEpoch(p) != 0 {
 		if r.full(i) {
 			r.items[i] = wire.ErrorReply(tooLong)
 			return
 		}
-		one := r.one(i)
-		if r.items[i] = e.inPlace(r.ctx, one, one.Key, r.pins, now, 0); r.items[i].Status == wire.Moved {
+		if r.items[i] = e.inPlace(r.ctx, q, q.Key, r.pins, now, 0); r.items[i].Status == wire.Moved {
 			of.slow = append(of.slow, i)
 		}
 		r.has.Add(int64(len(r.items[i].Value)))
@@ -171,7 +156,7 @@ func (r *mget) begin(of *mgetRound, i int, now kv.Moment) {
 		of.left = append(of.left, i)
 		return
 	}
-	call, lead, answer := e.Remote.join(owner, q, key, now, r.deadline)
+	call, lead, answer := e.Remote.join(owner, q, ns, key, now, r.deadline)
 	if call == nil {
 		r.items[i] = answer
 		return
@@ -179,7 +164,7 @@ func (r *mget) begin(of *mgetRound, i int, now kv.Moment) {
 	if lead {
 		of.leads[owner] = append(of.leads[owner], call)
 	}
-	of.calls = append(of.calls, mgetCall{i, call, lead})
+	of.calls = append(of.calls, mgetCall{i, q, call, lead})
 }
 
 // loadWithoutOwners loads the keys for which no owner was found, where that is possible.
