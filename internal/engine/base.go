@@ -66,7 +66,7 @@ type Config struct {
 }
 
 // MaxLeases bounds the keys whose token is out.
-const MaxLeases = 1 << 16
+const MaxLeases = flight.MaxLeases
 
 // newEpoch returns the epoch of a new process or stream; wall is the wall clock.
 func newEpoch(wall int64) kv.Epoch {

@@ -49,9 +49,7 @@ func (e *Engine) makeTables() (err error) {
 	if e.Ledger, err = invalidation.NewLedger(invalidation.DefaultSlots); err != nil {
 		return err
 	}
-	if e.Leases, err = flight.NewLeases(flight.LeasesConfig{MaxLeases: MaxLeases}); err != nil {
-		return err
-	}
+	e.Leases = flight.NewLeases()
 	e.Shared = newPublisher(e.Ledger)
 	if e.Config.Cluster.Bind == "" {
 		return nil

@@ -92,7 +92,7 @@ func (c *Tokens) claim(
 // outcome is the reply to a LEASE that has waited. MOVED means that the key must be looked up again.
 func (c *Tokens) outcome(ns *namespaces.Namespace, key kv.Key, grant flight.Grant, err error) wire.Reply {
 	switch {
-	case errors.Is(err, flight.ErrEnded), errors.Is(err, flight.ErrAgain):
+	case errors.Is(err, flight.ErrAgain):
 		return Moved()
 	case err != nil:
 		return claimError(ns, err)

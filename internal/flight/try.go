@@ -24,11 +24,11 @@ func (l *Leases) Try(c Claim) (Out, error) {
 		return Out{}, err
 	}
 	if e != nil {
-		ends := e.token.At + cmp.Or(e.claim.Time, l.cfg.Time)
+		ends := e.token.At + cmp.Or(e.claim.Time, leaseTime)
 		return Out{Token: e.token, Left: ends - c.Begin().At}, nil
 	}
 	t, err := l.addLocked(c)
-	return Out{Token: t, Won: err == nil, Left: cmp.Or(c.Time, l.cfg.Time)}, err
+	return Out{Token: t, Won: err == nil, Left: cmp.Or(c.Time, leaseTime)}, err
 }
 
 // Named returns the token with a random number, if it is out for the key.

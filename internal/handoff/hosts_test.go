@@ -141,8 +141,7 @@ func newHost(t *testing.T, name string, settings namespaces.Settings) *host {
 	})
 	must()
 	t.Cleanup(func() { _ = h.store.Close() })
-	leases, err := flight.NewLeases(flight.LeasesConfig{})
-	must()
+	leases := flight.NewLeases()
 	t.Cleanup(leases.Close)
 	h.names, err = namespaces.New(namespaces.Config{
 		Seed: 5, Max: maxNames, Bound: cluster.DefaultBound, Clock: h.clock, Log: log,

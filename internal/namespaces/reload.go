@@ -86,9 +86,7 @@ func (n *Table) open(cfg Config) (p *Plan, err error) {
 		if o == nil {
 			continue
 		}
-		if p.loads[name], err = flight.NewLoads(flight.LoadsConfig{}); err != nil {
-			return p, err
-		}
+		p.loads[name] = flight.NewLoads()
 		if ns.KeyFilter == nil {
 			continue
 		}

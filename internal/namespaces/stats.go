@@ -12,7 +12,7 @@ func (ns *Namespace) LoadStats() cachesidecar.LoadStats {
 	if ns.Loads == nil {
 		return cachesidecar.LoadStats{}
 	}
-	l, g := ns.Loads.Stats().LoadStats, ns.past.stats(ns.Origin)
+	l, g := ns.Loads.Stats(), ns.past.stats(ns.Origin)
 	if ns.Origin != nil {
 		ns.Origin.loads.sees(ns.Origin.Guard)
 		l.Origin, l.Breaker = ns.Origin.Name, g.Breaker

@@ -80,7 +80,7 @@ func (s *Telemetry) ClusterState() cachesidecar.ClusterState {
 }
 
 // LeaseTokens returns the statistics of lease tokens.
-func (s *Telemetry) LeaseTokens() cachesidecar.TokenStats { return s.Engine.Leases.Stats().TokenStats }
+func (s *Telemetry) LeaseTokens() cachesidecar.TokenStats { return s.Engine.Leases.Stats() }
 
 // processStats reads the Go runtime and, on Linux, procfs.
 func processStats() cachesidecar.ProcessStats {
