@@ -5,8 +5,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/cachesidecar/cachesidecar/internal/access"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
@@ -141,21 +139,13 @@ func (e *Engine) ServePeer(
 	if q.Op == wire.OpMGet || q.Op == wire.OpDelete {
 		r := wire.Reply{Items: make([]wire.Reply, len(q.Keys))}
 		pins.Release()
-		group := errgroup.Group{} // each key may wait for the origin, or for its last owner
-		group.SetLimit(fetchesAtOnce)
-		for i, key := range q.Keys {
-			group.Go(func() error {
-				pins := namespaces.Pins{Table: e.Names, Member: pins.Member}
-				defer pins.Release()
-				one := *q
-				if q.Op == wire.OpMGet {
-					one.Op, one.Key, one.Keys = wire.OpGet, key, nil
-				}
-				r.Items[i] = e.servePeer(ctx, &one, key, &pins, deadline)
-				return nil
-			})
-		}
-		_ = group.Wait() // no function in it fails
+		e.eachAtOnce(len(q.Keys), pins.Member, func(i int, pins *namespaces.Pins) {
+			one := *q
+			if q.Op == wire.OpMGet {
+				one.Op, one.Key, one.Keys = wire.OpGet, q.Keys[i], nil
+			}
+			r.Items[i] = e.servePeer(ctx, &one, q.Keys[i], pins, deadline)
+		})
 		return r
 	}
 	return e.servePeer(ctx, q, q.Key, pins, deadline)

@@ -10,6 +10,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -49,6 +50,21 @@ func (e *Engine) rounds(
 // time.
 const fetchesAtOnce = 16
 
+// eachAtOnce calls f for n keys, some at a time: each may wait for an origin, or for its last owner.
+func (e *Engine) eachAtOnce(n int, m *quota.Member, f func(i int, pins *namespaces.Pins)) {
+	group := errgroup.Group{}
+	group.SetLimit(fetchesAtOnce)
+	for i := range n {
+		group.Go(func() error {
+			pins := namespaces.Pins{Table: e.Names, Member: m}
+			defer pins.Release()
+			f(i, &pins)
+			return nil
+		})
+	}
+	_ = group.Wait() // no function in it fails
+}
+
 // deleteMany answers DELETE.
 func (e *Engine) deleteMany(
 	ctx context.Context, q *wire.Request, pins *namespaces.Pins, deadline time.Duration,
@@ -81,18 +97,11 @@ func (e *Engine) deleteMany(
 		for owner, list := range groups {
 			wg.Go(func() { e.Remote.delete(ctx, owner, q, list, items, deadline) })
 		}
-		group := errgroup.Group{}
-		group.SetLimit(fetchesAtOnce)
-		for _, i := range slow {
-			group.Go(func() error {
-				pins := namespaces.Pins{Table: e.Names, Member: pins.Member}
-				defer pins.Release()
-				items[i], _ = e.local(ctx, q, q.Keys[i], &pins, now, deadline)
-				return nil
-			})
-		}
+		e.eachAtOnce(len(slow), pins.Member, func(n int, pins *namespaces.Pins) {
+			i := slow[n]
+			items[i], _ = e.local(ctx, q, q.Keys[i], pins, now, deadline)
+		})
 		wg.Wait()
-		_ = group.Wait() // no function in it fails
 		for _, i := range slow {
 			if items[i].Status == wire.Moved {
 				left = append(left, i)

@@ -6,8 +6,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
@@ -97,22 +95,16 @@ func (r *mget) round(todo []int, now kv.Moment) (left []int) {
 	for _, list := range of.leads {
 		asked.Go(func() { e.Remote.ask(r.ctx, r.q.Namespace, list, r.deadline) })
 	}
-	group := errgroup.Group{}
-	group.SetLimit(fetchesAtOnce)
-	for _, i := range of.slow {
-		group.Go(func() error {
-			if r.full(i) {
-				r.items[i] = wire.ErrorReply(tooLong)
-				return nil
-			}
-			b := namespaces.Pins{Table: e.Names, Member: r.pins.Member}
-			defer b.Release()
-			r.items[i] = e.serve(r.ctx, r.one(i), &b, r.deadline)
-			r.has.Add(int64(len(r.items[i].Value)))
-			r.hold(i)
-			return nil
-		})
-	}
+	e.eachAtOnce(len(of.slow), r.pins.Member, func(n int, pins *namespaces.Pins) {
+		i := of.slow[n]
+		if r.full(i) {
+			r.items[i] = wire.ErrorReply(tooLong)
+			return
+		}
+		r.items[i] = e.serve(r.ctx, r.one(i), pins, r.deadline)
+		r.has.Add(int64(len(r.items[i].Value)))
+		r.hold(i)
+	})
 	asked.Wait()
 	for _, c := range of.calls {
 		switch {
@@ -127,7 +119,6 @@ func (r *mget) round(todo []int, now kv.Moment) (left []int) {
 			r.hold(c.i)
 		}
 	}
-	_ = group.Wait() // no function in it fails
 	return of.left
 }
 
@@ -169,18 +160,16 @@ func (r *mget) begin(of *mgetRound, i int, now kv.Moment) {
 
 // loadWithoutOwners loads the keys for which no owner was found, where that is possible.
 func (r *mget) loadWithoutOwners() {
-	loads := r.e.Loads
-	group := errgroup.Group{}
-	group.SetLimit(fetchesAtOnce)
+	var left []int
 	for i := range r.items {
-		if Degraded(&r.items[i]) && loads.mayWithoutOwner(r.q) {
-			group.Go(func() error {
-				if loaded, ok := loads.withoutOwner(r.ctx, r.one(i), r.deadline); ok {
-					r.items[i] = loaded
-				}
-				return nil
-			})
+		if Degraded(&r.items[i]) && r.e.Loads.mayWithoutOwner(r.q) {
+			left = append(left, i)
 		}
 	}
-	_ = group.Wait() // no function in it fails
+	r.e.eachAtOnce(len(left), nil, func(n int, _ *namespaces.Pins) {
+		i := left[n]
+		if loaded, ok := r.e.Loads.withoutOwner(r.ctx, r.one(i), r.deadline); ok {
+			r.items[i] = loaded
+		}
+	})
 }

@@ -33,7 +33,7 @@ func (e *Engine) throughOf(q *wire.Request) *namespaces.Namespace {
 }
 
 // checkThrough returns an error if a request cannot be written through.
-func (e *Engine) checkThrough(ns *namespaces.Namespace, q *wire.Request, key []byte) *wire.Error {
+func (c *Local) checkThrough(ns *namespaces.Namespace, q *wire.Request, key []byte) *wire.Error {
 	if err := CheckKey(key); err != nil {
 		return err
 	}
@@ -42,8 +42,8 @@ func (e *Engine) checkThrough(ns *namespaces.Namespace, q *wire.Request, key []b
 			"namespace %s writes through to its origin, which knows no conditions, counters and tokens: "+
 				"SET without a condition, or DELETE", ns.Name)
 	}
-	if n := len(q.Value); n > e.Config.MaxValue {
-		return tooLarge(n, e.Config.MaxValue)
+	if n := len(q.Value); n > c.Config.MaxValue {
+		return tooLarge(n, c.Config.MaxValue)
 	}
 	if err := ns.Origin.Keys.Check(key); err != nil {
 		return wire.Errorf(wire.BadRequest, "namespace %s: %v", ns.Name, err)
@@ -55,7 +55,7 @@ func (e *Engine) checkThrough(ns *namespaces.Namespace, q *wire.Request, key []b
 func (e *Engine) writeThrough(
 	ctx context.Context, ns *namespaces.Namespace, q *wire.Request, k []byte, deadline time.Duration,
 ) (r wire.Reply, done bool) {
-	if err := e.checkThrough(ns, q, k); err != nil {
+	if err := e.Local.checkThrough(ns, q, k); err != nil {
 		return wire.ErrorReply(err), true
 	}
 	t := ns.WriteThrough
@@ -124,7 +124,7 @@ func (e *Engine) writeThroughNow(
 	now := e.Clock.Read()
 	e.Node.CheckPause(now.Boot)
 	epoch := e.Node.OwnershipEpoch(p)
-	before := e.invalidate(ns, q, key, now)
+	before := e.Local.invalidate(ns, q, key, now)
 	if epoch == 0 || !deleted(&before) {
 		return Moved(), true // the origin has not been asked
 	}
@@ -135,12 +135,12 @@ func (e *Engine) writeThroughNow(
 	now = e.Clock.Read()
 	e.Node.CheckPause(now.Boot)
 	if still := e.Node.OwnershipEpoch(p) == epoch; err == nil && still {
-		if r, settled = e.wrote(ns, q, key, epoch, before.Status, now); settled {
+		if r, settled = e.Local.wrote(ns, q, key, epoch, before.Status, now); settled {
 			t.Stored.Add(1)
 		}
 		return r, settled
 	}
-	again := e.invalidate(ns, q, key, now)
+	again := e.Local.invalidate(ns, q, key, now)
 	settled = deleted(&again)
 	switch {
 	case err == nil:
@@ -165,7 +165,7 @@ func (e *Engine) writeThroughNow(
 
 // wrote repeats here what the origin has done. had is the status of the deletion
 // before. still is false if the ownership has ended.
-func (e *Engine) wrote(
+func (c *Local) wrote(
 	ns *namespaces.Namespace, q *wire.Request, key kv.Key, epoch uint32, had wire.Status, now kv.Moment,
 ) (r wire.Reply, still bool) {
 	if q.Op == wire.OpSet {
@@ -173,30 +173,28 @@ func (e *Engine) wrote(
 		one.Key, one.UntilNS = key.Bytes, 0 // the origin has it
 		// If there is no room, or if the origin may have done an earlier write after this
 		// one, the next read of the key loads it.
-		if e.Local.Put(ns, key, &one, now, &r); r.Status != wire.OK || ns.WriteThrough.IsSuperseded(key.Hash) {
-			r = e.invalidate(ns, q, key, now)
+		if c.Put(ns, key, &one, now, &r); r.Status != wire.OK || ns.WriteThrough.IsSuperseded(key.Hash) {
+			r = c.invalidate(ns, q, key, now)
 			r.Status = wire.OK
 		}
 	} else {
-		r = e.invalidate(ns, q, key, now)
+		r = c.invalidate(ns, q, key, now)
 		r.Status = had
 	}
-	return r, e.stillOwner(key.Hash.Partition(), epoch)
+	return r, c.stillOwner(key.Hash.Partition(), epoch)
 }
 
 // invalidate deletes a key here, with the namespace's load barrier. The origin decides what
 // the key has: no entry that is on its way here is asked for.
-func (e *Engine) invalidate(ns *namespaces.Namespace, q *wire.Request, key kv.Key, now kv.Moment) wire.Reply {
-	b := namespaces.Pins{Table: e.Names}
+func (c *Local) invalidate(ns *namespaces.Namespace, q *wire.Request, key kv.Key, now kv.Moment) wire.Reply {
+	b := namespaces.Pins{Table: c.Names}
 	defer b.Release()
 	own := &wire.Request{Op: wire.OpDelete, Namespace: []byte(ns.Name), ReplicaLagMS: q.ReplicaLagMS}
-	return e.Local.Delete(own, key.Bytes, &b, now, e.Node.OwnershipEpoch(key.Hash.Partition()))
+	return c.Delete(own, key.Bytes, &b, now, c.Node.OwnershipEpoch(key.Hash.Partition()))
 }
 
-const (
-	settleTime  = time.Second // of one try
-	settleFirst = 10 * time.Millisecond
-)
+// settleTime is how long an app waits for the settling of its write.
+const settleTime = time.Second
 
 // settle deletes a key at its owner, whichever host that is. It returns once the deletion
 // is done, with its version, or when the namespace closes. It counts as one of the writes
@@ -204,21 +202,15 @@ const (
 func (e *Engine) settle(ns *namespaces.Namespace, q *wire.Request, key []byte) (version uint64, done bool) {
 	t := ns.WriteThrough
 	defer t.Pending.Done()
-	again := &wire.Request{
-		Op: wire.OpDelete, Namespace: []byte(ns.Name), Keys: [][]byte{key}, ReplicaLagMS: q.ReplicaLagMS,
-		Options: wire.LateWrite,
-	}
-	done = failpoint.Out(failpoint.LateWrite)
-	for pause := settleFirst; !done; pause = min(2*pause, e.Node.Bound()/4) {
-		b := namespaces.Pins{Table: e.Names}
-		r := e.deleteMany(t.Context, again, &b, e.Clock.Read().Boot+settleTime)
-		b.Release()
-		if done = deleted(&r.Items[0]); done {
-			version = r.Items[0].Version
-		} else if !kv.Sleep(t.Context, pause) {
+	if !failpoint.Out(failpoint.LateWrite) {
+		var err error
+		if version, err = e.deleteSurely(t.Context, &wire.Request{
+			Op: wire.OpDelete, Namespace: []byte(ns.Name), Keys: [][]byte{key}, ReplicaLagMS: q.ReplicaLagMS,
+			Options: wire.LateWrite,
+		}); err != nil {
 			return 0, false
 		}
 	}
 	t.Unsettled.Add(-1)
-	return version, done
+	return version, true
 }
