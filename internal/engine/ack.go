@@ -157,7 +157,7 @@ func (c *Acks) Applied(ctx context.Context, partitions []uint16, deadline time.D
 			epochs[i] = c.Node.OwnershipEpoch(p)
 		}
 		if epochs[i] != 0 {
-			until = max(until, time.Duration(c.Handoff.BegunAt[p].Load())+cluster.Margin(c.Node.Bound()))
+			until = max(until, c.Handoff.BegunAt(p)+cluster.Margin(c.Node.Bound()))
 		}
 	}
 	if !failpoint.Out(failpoint.AckAll) && !c.appliedBy(ctx, until, deadline) {

@@ -4,7 +4,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -23,9 +22,9 @@ type Changes struct {
 }
 
 // Began implements handoff.Host: it is called when ownerships of partitions begin.
-func (c *Changes) Began(b *ownership.Begun, owner func(kv.Process) *cluster.Owner, now time.Duration) {
+func (c *Changes) Began(b *ownership.Begun, now time.Duration) {
 	c.missed(b.Partitions)
-	c.barriers.begun(b, owner, now)
+	c.barriers.begun(b, now)
 }
 
 // Ended implements handoff.Host: it is called when ownerships of partitions have ended. The

@@ -105,8 +105,8 @@ func (t *Tiers) strange(from kv.Process, p uint16, place uint64) bool {
 		failpoint.Out(failpoint.Strange) {
 		return false
 	}
-	heads := t.Heads[p].Load()
-	return heads != nil && place > (*heads)[from]
+	begun := t.Begun[p].Load()
+	return begun != nil && place > begun.Heads[from]
 }
 
 // Reset stands in for events of another process's log that are lost.

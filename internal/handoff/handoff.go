@@ -31,12 +31,10 @@ type Handoff struct {
 	cfg Config
 
 	Incoming [kv.Partitions]atomic.Pointer[Source]
-	// Heads are the ends of the other hosts' logs when the present ownership began.
-	Heads   [kv.Partitions]atomic.Pointer[map[kv.Process]uint64]
-	BegunAt [kv.Partitions]atomic.Int64 // on the boot clock
-	ended   [kv.Partitions]ended        // guarded by the node's lock, under which it is used
-	mayKeep atomic.Bool
-	keeps   atomic.Bool // ownerships end because this process does, and it keeps the entries
+	Begun    [kv.Partitions]atomic.Pointer[Beginning] // of the present or the last ownership; nil: there was none
+	ended    [kv.Partitions]ended                     // guarded by the node's lock, under which it is used
+	mayKeep  atomic.Bool
+	keeps    atomic.Bool // ownerships end because this process does, and it keeps the entries
 
 	mu      sync.Mutex
 	running context.Context // of Run; nil before and after
@@ -79,10 +77,35 @@ type Source struct {
 	decided chan struct{}
 }
 
+// Beginning is what ownerships have in common that began at once, with entries of one process.
+type Beginning struct {
+	At     time.Duration         // boot clock
+	Heads  map[kv.Process]uint64 // the ends of the other hosts' logs
+	Behind []LogTo               // those of them that this host had not applied
+
+	ballot wire.Ballot
+	keeper kv.NodeID // their only releaser, if it keeps what it hands over; "": none
+	place  uint64    // of the log
+}
+
+// LogTo is another host's log up to a place.
+type LogTo struct {
+	Owner *cluster.Owner
+	Place uint64
+}
+
+// BegunAt returns when the present ownership of a partition began, on the boot clock.
+func (h *Handoff) BegunAt(p uint16) time.Duration {
+	if b := h.Begun[p].Load(); b != nil {
+		return b.At
+	}
+	return 0
+}
+
 // ended is the last ownership of a partition that this process has ended.
 type ended struct {
 	generation uint16
-	begun      *beginning // nil: it began without entries that another host keeps
+	begun      *Beginning
 	end        *ending
 	to         *ownership.Ballot // to which it was released; nil: to none
 }
@@ -105,7 +128,7 @@ type Config struct {
 // Host is told of ownerships that begin and end.
 type Host interface {
 	// Began is called when ownerships begin, before their entries come.
-	Began(b *ownership.Begun, owner func(kv.Process) *cluster.Owner, now time.Duration)
+	Began(b *ownership.Begun, now time.Duration)
 	// Ended is called when ownerships have ended. It outdates what was attested for the
 	// partitions before a version.
 	Ended(set kv.PartitionSet, v kv.Version)
@@ -144,7 +167,7 @@ func (h *Handoff) Run(ctx context.Context, node *cluster.Node) {
 func (h *Handoff) Begin(b ownership.Begun, owner func(kv.Process) *cluster.Owner) {
 	generations := map[uint16]uint16{}
 	now := h.cfg.Clock.Read().Boot
-	h.begins(&b, now)
+	h.noteBegun(&b, owner, now)
 	for p := range b.Partitions.All() {
 		if failpoint.Out(failpoint.Empty) {
 			generations[p] = h.cfg.Store.Generation(p)
@@ -153,13 +176,11 @@ func (h *Handoff) Begin(b ownership.Begun, owner func(kv.Process) *cluster.Owner
 		}
 		h.ended[p].generation = generations[p]
 		h.Incoming[p].Store(nil)
-		h.Heads[p].Store(&b.Heads)
-		h.BegunAt[p].Store(int64(now))
 		if h.cfg.Events == nil { // no other host could own it while no process ran
 			h.cfg.Store.Adopt(p, generations[p])
 		}
 	}
-	h.cfg.Host.Began(&b, owner, now)
+	h.cfg.Host.Began(&b, now)
 	var sources []*Source
 	for _, from := range slices.SortedFunc(maps.Keys(b.Releasers), kv.Process.Compare) {
 		if from == h.cfg.Self {
@@ -198,9 +219,9 @@ func (h *Handoff) Ended(set kv.PartitionSet, asOf kv.Version) {
 		end.place = h.cfg.Events.Head()
 	}
 	for p := range set.All() {
-		e := ended{generation: h.cfg.Store.Generation(p), begun: h.ended[p].begun, end: end}
-		if e.generation != h.ended[p].generation { // it has lost all in between
-			e.begun = nil
+		e := ended{generation: h.cfg.Store.Generation(p), end: end}
+		if e.generation == h.ended[p].generation { // else it has lost all in between
+			e.begun = h.Begun[p].Load()
 		}
 		h.ended[p] = e
 		h.Incoming[p].Store(nil)
@@ -261,26 +282,11 @@ func (h *Handoff) wanted(src *Source) bool {
 // PullOne fetches one batch of a source's entries and stores them. size is the bytes of
 // their keys and values; done means that the source has no entries after these.
 func (h *Handoff) PullOne(ctx context.Context, src *Source, batch uint64) (size int, done bool, err error) {
-	body, err := wire.MarshalBody(&wire.Pull{
-		Ballot: src.Ballot, Batch: batch, Partitions: src.Partitions.Bytes(), Kept: src.keptSets(),
-	})
-	if err != nil {
-		return 0, false, err
-	}
-	sent := h.cfg.Clock.Read()
-	var a peer.Answer
-	defer a.Release()
-	if err := h.node.Do(ctx, src.From, pullTimeout, &wire.Request{Op: wire.OpPull, Body: body}, &a); err != nil {
-		return 0, false, err
-	}
-	if err := a.Err(); err != nil {
-		return 0, false, err
-	}
 	var b wire.Pulled
-	if err := wire.UnmarshalBody(a.Body, &b); err != nil {
-		return 0, false, err
-	}
-	if err := h.node.Admit(src.From, b.NewestVersion()); err != nil {
+	sent, err := h.ask(ctx, src, wire.OpPull, &wire.Pull{
+		Ballot: src.Ballot, Batch: batch, Partitions: src.Partitions.Bytes(), Kept: src.keptSets(),
+	}, &b)
+	if err != nil {
 		return 0, false, err
 	}
 	h.takeBase(src, &b)
@@ -296,6 +302,29 @@ func (h *Handoff) PullOne(ctx context.Context, src *Source, batch uint64) (size 
 	}
 	h.Counts.Bytes.Add(int64(size))
 	return size, b.Done, nil
+}
+
+// ask asks a source, and decodes its answer. sent is the moment before.
+func (h *Handoff) ask(
+	ctx context.Context, src *Source, op wire.Op, q any, answer interface{ NewestVersion() uint64 },
+) (sent kv.Moment, err error) {
+	body, err := wire.MarshalBody(q)
+	if err != nil {
+		return sent, err
+	}
+	sent = h.cfg.Clock.Read()
+	var a peer.Answer
+	defer a.Release()
+	if err := h.node.Do(ctx, src.From, pullTimeout, &wire.Request{Op: op, Body: body}, &a); err != nil {
+		return sent, err
+	}
+	if err := a.Err(); err != nil {
+		return sent, err
+	}
+	if err := wire.UnmarshalBody(a.Body, answer); err != nil {
+		return sent, err
+	}
+	return sent, h.node.Admit(src.From, answer.NewestVersion())
 }
 
 // Restore stores an entry that has come, unless this host knows something newer of the
@@ -396,24 +425,9 @@ func (h *Handoff) FetchNow(ctx context.Context, src *Source, namespace string, k
 	if _, ok := h.cfg.Store.Peek(key, h.cfg.Clock.Read().Boot); ok || h.Incoming[key.Hash.Partition()].Load() != src {
 		return nil
 	}
-	body, err := wire.MarshalBody(&wire.Fetch{Ballot: src.Ballot, Namespace: namespace, Key: key.Bytes})
-	if err != nil {
-		return err
-	}
-	sent := h.cfg.Clock.Read()
-	var a peer.Answer
-	defer a.Release()
-	if err := h.node.Do(ctx, src.From, pullTimeout, &wire.Request{Op: wire.OpFetch, Body: body}, &a); err != nil {
-		return err
-	}
-	if err := a.Err(); err != nil {
-		return err
-	}
 	var f wire.Fetched
-	if err := wire.UnmarshalBody(a.Body, &f); err != nil {
-		return err
-	}
-	if err := h.node.Admit(src.From, f.NewestVersion()); err != nil {
+	sent, err := h.ask(ctx, src, wire.OpFetch, &wire.Fetch{Ballot: src.Ballot, Namespace: namespace, Key: key.Bytes}, &f)
+	if err != nil {
 		return err
 	}
 	if !f.Found {

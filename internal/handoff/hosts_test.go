@@ -94,11 +94,10 @@ type told struct {
 	begun []ownership.Begun
 	at    []time.Duration
 	ended map[kv.Version]kv.PartitionSet
-	owner func(kv.Process) *cluster.Owner
 }
 
-func (h *told) Began(b *ownership.Begun, owner func(kv.Process) *cluster.Owner, now time.Duration) {
-	h.begun, h.at, h.owner = append(h.begun, *b), append(h.at, now), owner
+func (h *told) Began(b *ownership.Begun, now time.Duration) {
+	h.begun, h.at = append(h.begun, *b), append(h.at, now)
 }
 
 func (h *told) Ended(set kv.PartitionSet, v kv.Version) { h.ended[v] = set }

@@ -31,14 +31,6 @@ import (
 // goes over as a whole, and of a large one what was read most.
 const keptOfferTime = time.Second
 
-// beginning is what ownerships have in common that began at once, with entries of one process.
-type beginning struct {
-	ballot wire.Ballot
-	keeper kv.NodeID     // their only releaser, if it keeps what it hands over; "": none
-	place  uint64        // of the log
-	at     time.Duration // boot clock
-}
-
 // ending is what ownerships have in common that ended at once.
 type ending struct {
 	asOf  kv.Version
@@ -212,43 +204,41 @@ func (h *Handoff) failed(src *Source, batch uint64, err error) {
 type base struct {
 	set     kv.PartitionSet
 	changed map[kv.Hash]bool
-	of      map[uint16]*beginning
 }
 
 // sent reports whether the other host has an entry already.
 func (b *base) sent(e *handed) bool {
-	return b.of[e.Key.Hash.Partition()] != nil && !b.changed[e.Key.Hash]
+	return b.set.Has(e.Key.Hash.Partition()) && !b.changed[e.Key.Hash]
 }
 
 // baseOf finds out which of the partitions that a process has kept only this one has owned since, and what
 // has changed there.
 func (h *Handoff) baseOf(from kv.Process, released map[uint16]ended, asked []wire.Kept) base {
-	b := base{set: kv.NewPartitionSet(kv.Partitions), changed: map[kv.Hash]bool{}, of: map[uint16]*beginning{}}
+	b := base{set: kv.NewPartitionSet(kv.Partitions), changed: map[kv.Hash]bool{}}
 	first, last := ^uint64(0), uint64(0)
 	most := kv.Partitions
 	for _, k := range asked {
 		for p := range kv.PartitionsOf(k.Partitions).All() {
 			if most--; most < 0 { // each partition has one ballot
-				return base{set: kv.NewPartitionSet(kv.Partitions)}
+				return base{}
 			}
 			e := released[p]
-			if e.begun == nil || e.end.at-e.begun.at >= h.cfg.KeepFor ||
+			if e.begun == nil || e.begun.keeper == "" || e.end.at-e.begun.At >= h.cfg.KeepFor ||
 				(e.begun.keeper != from.Node || e.begun.ballot != k.Ballot) && !failpoint.Out(failpoint.KeptBallot) {
 				continue
 			}
 			first, last = min(first, e.begun.place), max(last, e.end.place)
 			b.set.Add(p)
-			b.of[p] = e.begun
 		}
 	}
 	within := func(p uint16, place uint64) bool {
-		return b.of[p] != nil && place > b.of[p].place && place <= released[p].end.place
+		return b.set.Has(p) && place > released[p].begun.place && place <= released[p].end.place
 	}
 	var events []invalidation.Event
 	for place := first; place < last; {
 		var ok bool
 		if events, ok = h.cfg.Events.After(place, baseEvents, events[:0]); !ok {
-			return base{set: kv.NewPartitionSet(kv.Partitions)}
+			return base{}
 		}
 		for i := range events {
 			place++
@@ -261,7 +251,6 @@ func (h *Handoff) baseOf(from kv.Process, released map[uint16]ended, asked []wir
 				for p := range e.Detail.Partitions.All() {
 					if within(p, place) {
 						b.set.Remove(p)
-						delete(b.of, p)
 					}
 				}
 			}
@@ -285,13 +274,18 @@ func (b *base) answer(to *wire.Pulled) {
 	}
 }
 
-// begins notes the beginning of ownerships. The node's lock is held.
-func (h *Handoff) begins(b *ownership.Begun, now time.Duration) {
-	if h.cfg.Events == nil {
-		return
+// noteBegun notes how ownerships begin. The node's lock is held.
+func (h *Handoff) noteBegun(b *ownership.Begun, owner func(kv.Process) *cluster.Owner, now time.Duration) {
+	begins := Beginning{At: now, Heads: b.Heads, ballot: cluster.ToBallot(b.Ballot)}
+	if h.cfg.Events != nil {
+		begins.place = h.cfg.Events.Head()
 	}
-	of := map[kv.NodeID]*beginning{}
-	var announced kv.PartitionSet
+	for id, head := range b.Heads {
+		if o := owner(id); o.Applied() < head {
+			begins.Behind = append(begins.Behind, LogTo{o, head})
+		}
+	}
+	of, kept := map[kv.NodeID]*Beginning{"": &begins}, kv.NewPartitionSet(kv.Partitions)
 	for p := range b.Partitions.All() {
 		keeper, releasers := kv.NodeID(""), 0
 		for id, set := range b.Releasers {
@@ -301,21 +295,19 @@ func (h *Handoff) begins(b *ownership.Begun, now time.Duration) {
 				}
 			}
 		}
-		if h.ended[p].begun = nil; keeper == "" || releasers > 1 {
-			continue
+		if releasers > 1 || h.cfg.Events == nil {
+			keeper = ""
 		}
 		if of[keeper] == nil {
-			of[keeper] = &beginning{
-				ballot: cluster.ToBallot(b.Ballot), keeper: keeper, place: h.cfg.Events.Head(), at: now,
-			}
+			one := begins
+			one.keeper = keeper
+			of[keeper] = &one
 		}
-		if announced == nil {
-			announced = kv.NewPartitionSet(kv.Partitions)
+		if h.Begun[p].Store(of[keeper]); keeper != "" {
+			kept.Add(p)
 		}
-		h.ended[p].begun = of[keeper]
-		announced.Add(p)
 	}
-	if announced != nil {
-		h.cfg.Store.AnnounceFills(announced, now, now+h.cfg.KeepFor)
+	if !kept.Empty() {
+		h.cfg.Store.AnnounceFills(kept, now, now+h.cfg.KeepFor)
 	}
 }
