@@ -77,31 +77,6 @@ type Source struct {
 	decided chan struct{}
 }
 
-// Beginning is what ownerships have in common that began at once, with entries of one process.
-type Beginning struct {
-	At     time.Duration         // boot clock
-	Heads  map[kv.Process]uint64 // the ends of the other hosts' logs
-	Behind []LogTo               // those of them that this host had not applied
-
-	ballot wire.Ballot
-	keeper kv.NodeID // their only releaser, if it keeps what it hands over; "": none
-	place  uint64    // of the log
-}
-
-// LogTo is another host's log up to a place.
-type LogTo struct {
-	Owner *cluster.Owner
-	Place uint64
-}
-
-// BegunAt returns when the present ownership of a partition began, on the boot clock.
-func (h *Handoff) BegunAt(p uint16) time.Duration {
-	if b := h.Begun[p].Load(); b != nil {
-		return b.At
-	}
-	return 0
-}
-
 // ended is the last ownership of a partition that this process has ended.
 type ended struct {
 	generation uint16
@@ -426,7 +401,8 @@ func (h *Handoff) FetchNow(ctx context.Context, src *Source, namespace string, k
 		return nil
 	}
 	var f wire.Fetched
-	sent, err := h.ask(ctx, src, wire.OpFetch, &wire.Fetch{Ballot: src.Ballot, Namespace: namespace, Key: key.Bytes}, &f)
+	q := &wire.Fetch{Ballot: src.Ballot, Namespace: namespace, Key: key.Bytes}
+	sent, err := h.ask(ctx, src, wire.OpFetch, q, &f)
 	if err != nil {
 		return err
 	}

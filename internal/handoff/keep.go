@@ -31,6 +31,31 @@ import (
 // goes over as a whole, and of a large one what was read most.
 const keptOfferTime = time.Second
 
+// Beginning is what ownerships have in common that began at once, with entries of one process.
+type Beginning struct {
+	At     time.Duration         // boot clock
+	Heads  map[kv.Process]uint64 // the ends of the other hosts' logs
+	Behind []LogTo               // those of them that this host had not applied
+
+	ballot wire.Ballot
+	keeper kv.NodeID // their only releaser, if it keeps what it hands over; "": none
+	place  uint64    // of the log
+}
+
+// LogTo is another host's log up to a place.
+type LogTo struct {
+	Owner *cluster.Owner
+	Place uint64
+}
+
+// BegunAt returns when the present ownership of a partition began, on the boot clock.
+func (h *Handoff) BegunAt(p uint16) time.Duration {
+	if b := h.Begun[p].Load(); b != nil {
+		return b.At
+	}
+	return 0
+}
+
 // ending is what ownerships have in common that ended at once.
 type ending struct {
 	asOf  kv.Version
