@@ -179,7 +179,7 @@ func (s *pollServer) acquire(from kv.Process, w *wire.Acquire) wire.Reply {
 		Ballot: w.Ballot, Granted: toSet(a.Granted), Released: toSet(a.Released), In: toProcesses(a.In),
 		Clock: uint64(s.cfg.Versions.Next(s.cfg.Clock.Read().Wall)), Head: s.cfg.Events.Head(),
 		Voter: a.Voter, Authorities: toOwnerships(a.Authorities), Floors: s.cfg.floors(failpoint.FloorsInAcquire),
-		Passed: toSet(a.Passed), Keeps: !a.Released.Empty() && s.cfg.Tiers.Keeps(),
+		Passed: toSet(a.Passed), Keeps: !a.Released.Empty() && s.cfg.Tiers.KeepsEntries(),
 	})
 }
 

@@ -57,7 +57,7 @@ func (e *Engine) ExecuteTo(q *wire.Request, pins *namespaces.Pins, now kv.Moment
 	case wire.OpPing:
 		*r = wire.Reply{}
 	case wire.OpDelete:
-		if e.throughOf(q) != nil {
+		if e.writeThroughOf(q) != nil {
 			*r = Moved()
 			return
 		}

@@ -60,7 +60,7 @@ func (e *Engine) servePeer(
 // serve answers a request of one key.
 func (e *Engine) serve(ctx context.Context, q *wire.Request, pins *namespaces.Pins, deadline time.Duration) wire.Reply {
 	limit := e.waitLimit(q, deadline)
-	for again := askAgain; ; again = min(2*again, mostAgain) {
+	for again := minRetryPause; ; again = min(2*again, maxRetryPause) {
 		changed := e.Node.Changed() // taken before the state that it tells of is read
 		now := e.Clock.Read()
 		e.Node.CheckPause(now.Boot)
@@ -96,7 +96,7 @@ func (e *Engine) serve(ctx context.Context, q *wire.Request, pins *namespaces.Pi
 func (e *Engine) local(
 	ctx context.Context, q *wire.Request, k []byte, pins *namespaces.Pins, now kv.Moment, deadline time.Duration,
 ) (wire.Reply, bool) {
-	if ns := e.throughOf(q); ns != nil {
+	if ns := e.writeThroughOf(q); ns != nil {
 		pins.Release()
 		return e.writeThrough(ctx, ns, q, k, deadline)
 	}
@@ -104,7 +104,7 @@ func (e *Engine) local(
 	if r.Status != wire.Moved {
 		return r, true
 	}
-	if ns := e.throughOf(q); ns != nil { // since a reload just now
+	if ns := e.writeThroughOf(q); ns != nil { // since a reload just now
 		pins.Release()
 		return e.writeThrough(ctx, ns, q, k, deadline)
 	}

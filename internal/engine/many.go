@@ -22,14 +22,14 @@ import (
 // that is left. round answers what it can of the keys in todo and returns the rest. n is
 // the number of keys.
 func (e *Engine) rounds(
-	ctx context.Context, n int, pins *namespaces.Pins, p *waitLimit,
+	ctx context.Context, n int, pins *namespaces.Pins, limit *waitLimit,
 	round func(todo []int, now kv.Moment) []int, last func(i int),
 ) {
 	todo := make([]int, n)
 	for i := range todo {
 		todo[i] = i
 	}
-	for again := askAgain; ; again = min(2*again, mostAgain) {
+	for again := minRetryPause; ; again = min(2*again, maxRetryPause) {
 		changed := e.Node.Changed() // taken before the state that it tells of is read
 		now := e.Clock.Read()
 		e.Node.CheckPause(now.Boot)
@@ -37,7 +37,7 @@ func (e *Engine) rounds(
 			return
 		}
 		pins.Release()
-		if !e.awaitOwner(ctx, changed, p, again) {
+		if !e.awaitOwner(ctx, changed, limit, again) {
 			for _, i := range todo {
 				last(i)
 			}
@@ -70,7 +70,7 @@ func (e *Engine) deleteMany(
 	ctx context.Context, q *wire.Request, pins *namespaces.Pins, deadline time.Duration,
 ) wire.Reply {
 	items := make([]wire.Reply, len(q.Keys))
-	ns := e.throughOf(q)
+	ns := e.writeThroughOf(q)
 	e.rounds(ctx, len(items), pins, e.waitLimit(q, deadline), func(todo []int, now kv.Moment) (left []int) {
 		groups := map[*cluster.Owner][]int{}
 		var slow []int // keys that are deleted at the origin first, or whose entries are on their way here

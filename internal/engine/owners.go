@@ -94,20 +94,20 @@ func (b *base) reaches(owner *cluster.Owner) bool {
 	return b.Node.Quorum() || owner.Answers(b.Clock.Read().Boot, b.Node.Bound())
 }
 
-// askAgain is how long a request waits before it asks the assigned owner again, if that
-// one did not know yet that it is the owner. The wait doubles up to mostAgain.
+// minRetryPause is how long a request waits before it asks the assigned owner again, if that
+// one did not know yet that it is the owner. The wait doubles up to maxRetryPause.
 const (
-	askAgain  = 2 * time.Millisecond
-	mostAgain = 32 * time.Millisecond
+	minRetryPause = 2 * time.Millisecond
+	maxRetryPause = 32 * time.Millisecond
 )
 
 // wait waits for a change, or for the time again if that is not zero, and reports whether
 // there is time left. It does not wait if this host is in no cluster, since nothing then
 // changes until an operator acts.
-func (b *base) awaitOwner(ctx context.Context, changed <-chan struct{}, p *waitLimit, again time.Duration) bool {
+func (b *base) awaitOwner(ctx context.Context, changed <-chan struct{}, limit *waitLimit, again time.Duration) bool {
 	now := b.Clock.Read().Boot
-	defer func() { p.left -= b.Clock.Read().Boot - now }()
-	left := min(p.left, p.deadline-now)
+	defer func() { limit.left -= b.Clock.Read().Boot - now }()
+	left := min(limit.left, limit.deadline-now)
 	if left <= 0 || b.Node.Outcast() != "" {
 		return false
 	}

@@ -15,11 +15,11 @@ import (
 
 // Writes that go to the origin before the cache.
 
-// throughOf returns the namespace of a request that writes through, or nil. TOUCH changes
+// writeThroughOf returns the namespace of a request that writes through, or nil. TOUCH changes
 // nothing at the origin, and a removal from the cache alone does not either. A soft deletion
 // only makes the value stale. A deletion that settles a write follows a write that has been
 // at the origin already.
-func (e *Engine) throughOf(q *wire.Request) *namespaces.Namespace {
+func (e *Engine) writeThroughOf(q *wire.Request) *namespaces.Namespace {
 	switch {
 	case q.Op == wire.OpDelete && q.Has(wire.Soft|wire.LateWrite|wire.CacheOnly):
 		return nil
@@ -32,8 +32,8 @@ func (e *Engine) throughOf(q *wire.Request) *namespaces.Namespace {
 	return nil
 }
 
-// checkThrough returns an error if a request cannot be written through.
-func (c *Local) checkThrough(ns *namespaces.Namespace, q *wire.Request, key []byte) *wire.Error {
+// checkWriteThrough returns an error if a request cannot be written through.
+func (c *Local) checkWriteThrough(ns *namespaces.Namespace, q *wire.Request, key []byte) *wire.Error {
 	if err := CheckKey(key); err != nil {
 		return err
 	}
@@ -55,7 +55,7 @@ func (c *Local) checkThrough(ns *namespaces.Namespace, q *wire.Request, key []by
 func (e *Engine) writeThrough(
 	ctx context.Context, ns *namespaces.Namespace, q *wire.Request, k []byte, deadline time.Duration,
 ) (r wire.Reply, done bool) {
-	if err := e.Local.checkThrough(ns, q, k); err != nil {
+	if err := e.Local.checkWriteThrough(ns, q, k); err != nil {
 		return wire.ErrorReply(err), true
 	}
 	t := ns.WriteThrough

@@ -30,11 +30,11 @@ import (
 type Handoff struct {
 	cfg Config
 
-	Incoming [kv.Partitions]atomic.Pointer[Source]
-	Begun    [kv.Partitions]atomic.Pointer[Beginning] // of the present or the last ownership; nil: there was none
-	ended    [kv.Partitions]ended                     // guarded by the node's lock, under which it is used
-	mayKeep  atomic.Bool
-	keeps    atomic.Bool // ownerships end because this process does, and it keeps the entries
+	Incoming    [kv.Partitions]atomic.Pointer[Source]
+	Begun       [kv.Partitions]atomic.Pointer[Beginning] // of the present or the last ownership; nil: there was none
+	ended       [kv.Partitions]ended                     // guarded by the node's lock, under which it is used
+	restartable atomic.Bool
+	exiting     atomic.Bool // ownerships end because this process does, and it keeps the entries
 
 	mu      sync.Mutex
 	running context.Context // of Run; nil before and after
@@ -189,7 +189,7 @@ func (h *Handoff) Begin(b ownership.Begun, owner func(kv.Process) *cluster.Owner
 // Ended notes the end of ownerships, and raises the floors of copies that were made of
 // the partitions' entries.
 func (h *Handoff) Ended(set kv.PartitionSet, asOf kv.Version) {
-	end := &ending{asOf: asOf, at: h.cfg.Clock.Read().Boot, kept: h.Keeps()}
+	end := &ending{asOf: asOf, at: h.cfg.Clock.Read().Boot, kept: h.KeepsEntries()}
 	if h.cfg.Events != nil {
 		end.place = h.cfg.Events.Head()
 	}

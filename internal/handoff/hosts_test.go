@@ -281,8 +281,8 @@ func (tiers) Settle()                                                         {}
 func (tiers) Ended(kv.PartitionSet, kv.Version)                               {}
 func (tiers) Offer(kv.Process, *ownership.Ballot, kv.PartitionSet)            {}
 func (tiers) Late([]string, bool, kv.PartitionSet)                            {}
-func (tiers) Keep()                                                           {}
-func (tiers) Keeps() bool                                                     { return false }
+func (tiers) Exiting()                                                        {}
+func (tiers) KeepsEntries() bool                                              { return false }
 func (tiers) StillLate([]string)                                              {}
 func (tiers) Awaited() bool                                                   { return false }
 func (tiers) Apply(kv.Process, uint64, []invalidation.Event)                  {}

@@ -72,18 +72,18 @@ type keeping struct {
 	stats cachesidecar.KeptStats // Again and Changed
 }
 
-// MayKeep says that the entries outlive this process, if it ends in order.
-func (h *Handoff) MayKeep() { h.mayKeep.Store(true) }
+// SetRestartable says that the entries outlive this process, if it ends in order.
+func (h *Handoff) SetRestartable() { h.restartable.Store(true) }
 
-// Keep implements cluster.Tiers: from now on ownerships end because this process does.
-func (h *Handoff) Keep() { h.keeps.Store(h.mayKeep.Load()) }
+// Exiting implements cluster.Tiers: from now on ownerships end because this process does.
+func (h *Handoff) Exiting() { h.exiting.Store(h.restartable.Load()) }
 
-// Keeps implements cluster.Tiers.
-func (h *Handoff) Keeps() bool { return h.keeps.Load() }
+// KeepsEntries implements cluster.Tiers.
+func (h *Handoff) KeepsEntries() bool { return h.exiting.Load() }
 
-// Released returns what this process has kept for the next one: partitions by the ballots that they
+// KeptForNext returns what this process has kept for the next one: partitions by the ballots that they
 // were released to. It is called at the end, when nothing changes any more.
-func (h *Handoff) Released() (list []wire.Kept) {
+func (h *Handoff) KeptForNext() (list []wire.Kept) {
 	sets := map[wire.Ballot]kv.PartitionSet{}
 	for p := range h.ended {
 		e := &h.ended[p]
@@ -102,8 +102,8 @@ func (h *Handoff) Released() (list []wire.Kept) {
 	return list
 }
 
-// Kept takes what the process before has left, which the store has. All other entries from before are dropped.
-func (h *Handoff) Kept(list []wire.Kept) {
+// Recover takes what the process before has left, which the store has. All other entries from before are dropped.
+func (h *Handoff) Recover(list []wire.Kept) {
 	k := keeping{waits: map[uint16]wire.Ballot{}, until: h.cfg.Clock.Read().Boot + h.cfg.KeepFor}
 	for _, l := range list {
 		for p := range kv.PartitionsOf(l.Partitions).All() {
