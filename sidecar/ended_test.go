@@ -10,6 +10,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/testing/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
+	"github.com/cachesidecar/cachesidecar/internal/transport"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -81,8 +82,9 @@ func joinEnded(t *testing.T, a *host, name []byte, asks engine.Question, read fu
 	if asks.Options == wire.StaleOK {
 		came = wire.Reply{Status: wire.Stale, Value: came.Value, TTLMS: 1}
 	}
-	a.engine.Remote.Take(cl, &came)
-	a.engine.Remote.Ended(cl)
+	var answers transport.Answers
+	a.engine.Remote.Finish(&answers, []*engine.Call{cl}, &came, nil)
+	answers.Write()
 	return <-answer, joined
 }
 

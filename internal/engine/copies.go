@@ -274,11 +274,18 @@ func (m *Remote) outcome(cl *Call, q *wire.Request, began time.Duration) wire.Re
 	return cl.reply
 }
 
-// Ended ends a call and answers all reads that have joined it.
-func (m *Remote) Ended(cl *Call) {
-	var a transport.Answers
-	for _, w := range m.End(cl) {
-		w.tell(&a, cl)
+// Finish ends calls that were made at once, with the owner's answer, and answers all reads that have joined them.
+func (m *Remote) Finish(a *transport.Answers, list []*Call, r *wire.Reply, err error) {
+	for i, cl := range list {
+		one := r
+		if err == nil && len(list) > 1 && r.Status == wire.OK {
+			one = &r.Items[i]
+		}
+		if cl.err = err; err == nil {
+			m.Take(cl, one)
+		}
+		for _, w := range m.End(cl) {
+			w.tell(a, cl)
+		}
 	}
-	a.Write()
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/transport"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -102,16 +103,9 @@ func (m *Remote) ask(ctx context.Context, ns []byte, list []*Call, deadline time
 		err = m.Node.Do(ctx, owner.Process, left, questionFor(ns, list), &a)
 		waited()
 	}
-	for i, cl := range list {
-		r := &a.Reply
-		if err == nil && len(list) > 1 && r.Status == wire.OK {
-			r = &a.Items[i]
-		}
-		if cl.err = err; err == nil {
-			m.Take(cl, r)
-		}
-		m.Ended(cl)
-	}
+	var answers transport.Answers
+	m.Finish(&answers, list, &a.Reply, err)
+	answers.Write()
 }
 
 // questionFor returns the request that asks the owner of some calls.

@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/failpoint"
-	"github.com/cachesidecar/cachesidecar/internal/flight"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -140,13 +139,8 @@ func (c *Local) claimLoad(
 		*r = c.Deadlines.tooLate(q)
 		return true
 	}
-	claim := flight.Claim{
-		Key: k, OwnershipEpoch: epoch, Begin: c.loads.Stamp,
-		Time: cmp.Or(time.Duration(q.LeaseMS)*time.Millisecond, ns.LeaseTime), Ends: true,
-	}
-	if pins.Member != nil {
-		claim.Place = pins.Member
-	}
+	claim := c.tokens.newClaim(ns, k, epoch, pins.Member)
+	claim.Time, claim.Ends = cmp.Or(time.Duration(q.LeaseMS)*time.Millisecond, claim.Time), true
 	out, err := c.Leases.Try(claim)
 	switch {
 	case err != nil && !found:

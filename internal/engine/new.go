@@ -104,7 +104,7 @@ func (e *Engine) makeNode() error {
 	e.Barriers = &Barriers{base: b, keys: keys}
 	e.Changes.watches, e.Changes.barriers = e.Watches, e.Barriers
 	e.Tiers = &Tiers{
-		base: b, Handoff: e.Handoff, session: e.Config.Peer, changes: e.Changes, barriers: e.Barriers,
+		base: b, Handoff: e.Handoff, changes: e.Changes, barriers: e.Barriers,
 	}
 	cfg.Versions, cfg.Tiers, cfg.Events, cfg.Budget, cfg.Mirror = e.HLC, e.Tiers, e.Log, e.Budget, e.Shared
 	e.Node, err = cluster.New(cfg)

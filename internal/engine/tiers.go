@@ -16,13 +16,12 @@ import (
 type Tiers struct {
 	*base
 	*handoff.Handoff // it moves the entries of ownerships that begin and end
-	session          func(kv.Process) server.Handler
 	changes          *Changes
 	barriers         *Barriers
 }
 
 // Calls returns the handler of another process's requests.
-func (t *Tiers) Calls(from kv.Process) server.Handler { return t.session(from) }
+func (t *Tiers) Calls(from kv.Process) server.Handler { return t.Config.Peer(from) }
 
 // Settle waits for the changes that are being made.
 func (t *Tiers) Settle() { t.Store.Settle() }

@@ -67,10 +67,7 @@ func (c *Tokens) claim(
 	if epoch == 0 {
 		return Moved()
 	}
-	claim := flight.Claim{Key: key, OwnershipEpoch: epoch, Begin: c.loads.Stamp, Time: ns.LeaseTime}
-	if m := quota.Of(ctx); m != nil {
-		claim.Place = m
-	}
+	claim := c.newClaim(ns, key, epoch, quota.Of(ctx))
 	var grant flight.Grant
 	var err error
 	if old, ok := c.loads.staleReply(ns, key, now); ok && q.Has(wire.StaleOK) {
@@ -149,11 +146,16 @@ func (c *Tokens) claimOf(ns *namespaces.Namespace, q *wire.Request, m *quota.Mem
 	if epoch == 0 || c.coming(partition) {
 		return claim, false
 	}
-	claim = flight.Claim{Key: key, OwnershipEpoch: epoch, Begin: c.loads.Stamp, Time: ns.LeaseTime}
+	return c.newClaim(ns, key, epoch, m), true
+}
+
+// newClaim returns the claim of a key by a member, or by nil.
+func (c *Tokens) newClaim(ns *namespaces.Namespace, key kv.Key, epoch uint32, m *quota.Member) flight.Claim {
+	claim := flight.Claim{Key: key, OwnershipEpoch: epoch, Begin: c.loads.Stamp, Time: ns.LeaseTime}
 	if m != nil {
 		claim.Place = m
 	}
-	return claim, true
+	return claim
 }
 
 // granted answers with a token, unless the key has been filled since it was missed.

@@ -88,8 +88,9 @@ func (e *Engine) startGet(w *Wait, ns *namespaces.Namespace) bool {
 	out.TimeoutMS = uint32(max(left.Milliseconds(), 1))
 	err := to.Start(out, left, w)
 	if err != nil { // else the call is Answered's
-		cl.err = err
-		e.Remote.Ended(cl)
+		var a transport.Answers
+		e.Remote.Finish(&a, []*Call{cl}, nil, err)
+		a.Write()
 	}
 	return err == nil
 }
@@ -125,12 +126,7 @@ func (w *Wait) Answered(a *transport.Answers, frame []byte, err error) {
 	if err == nil {
 		err = e.Node.Admit(cl.owner.Process, r.NewestVersion())
 	}
-	if cl.err = err; err == nil {
-		e.Remote.Take(cl, &r)
-	}
-	for _, joined := range e.Remote.End(cl) {
-		joined.tell(a, cl)
-	}
+	e.Remote.Finish(a, []*Call{cl}, &r, err)
 	w.tell(a, cl)
 }
 
