@@ -15,6 +15,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/testing/onehost"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/l2/ownership"
+	"github.com/cachesidecar/cachesidecar/l2/segment"
 )
 
 // TestDeleteBeforeSlot checks the acknowledged deletion of a key whose namespace had no
@@ -37,7 +38,7 @@ func TestDeleteBeforeSlot(t *testing.T) {
 	asOf := h.HLC.Next(now.Wall)
 	comes := func(name string) bool {
 		e := wire.Entry{Namespace: name, Key: []byte("k"), Value: []byte("old"), Version: uint64(asOf - 1)}
-		return h.Handoff.Restore(src, &e, asOf, now)
+		return h.Handoff.Restore(src, &e, asOf, now) == segment.Stored
 	}
 	for _, name := range []string{"before", "after"} {
 		looked := &namespaces.Table{} // the table as the deletion has found it

@@ -269,7 +269,7 @@ func (h *Handoff) PullOne(ctx context.Context, src *Source, batch uint64) (size 
 		e := &b.Entries[i]
 		size += len(e.Key) + len(e.Value)
 		h.Counts.Pulled.Add(1)
-		if h.Restore(src, e, kv.Version(b.AsOf), sent) {
+		if h.Restore(src, e, kv.Version(b.AsOf), sent) == segment.Stored {
 			h.Counts.Admitted.Add(1)
 		} else {
 			h.Counts.Refused.Add(1)
@@ -308,12 +308,9 @@ func (h *Handoff) ask(
 // has released may be older than those that the ownership has from another process. The
 // entry is not stored either once its partition waits for the source no more: a key that
 // is absent then has been answered as absent.
-func (h *Handoff) Restore(src *Source, e *wire.Entry, asOf kv.Version, sent kv.Moment) bool {
-	return h.restore(src, e, asOf, sent) == segment.Stored
-}
-
-// restore is Restore. NoRoom says that the same entry may be stored when it comes again.
-func (h *Handoff) restore(src *Source, e *wire.Entry, asOf kv.Version, sent kv.Moment) segment.Result {
+//
+// NoRoom says that the same entry may be stored when it comes again.
+func (h *Handoff) Restore(src *Source, e *wire.Entry, asOf kv.Version, sent kv.Moment) segment.Result {
 	b := namespaces.Pins{Table: h.cfg.Names}
 	defer b.Release()
 	if !kv.ValidKey(e.Key) || !kv.ValidNamespace(e.Namespace) {
@@ -409,7 +406,7 @@ func (h *Handoff) FetchNow(ctx context.Context, src *Source, namespace string, k
 	if !f.Found {
 		return nil
 	}
-	switch h.restore(src, &f.Entry, kv.Version(f.AsOf), sent) {
+	switch h.Restore(src, &f.Entry, kv.Version(f.AsOf), sent) {
 	case segment.Stored:
 		h.Counts.Fetched.Add(1)
 	case segment.NoRoom:
