@@ -166,14 +166,7 @@ func (m *Remote) write(
 	var a peer.Answer
 	defer a.Release()
 	if executed, bad := m.send(ctx, owner, &out, &a, deadline); bad != nil {
-		switch {
-		case executed && changes:
-			m.changes.unknown(key)
-		case executed:
-		case m.Node.View().Owner(key.Hash.Partition()) != owner: // the next one can be asked
-			return Moved()
-		}
-		return wire.ErrorReply(bad)
+		return m.unwritten(owner, key, executed && changes, bad)
 	}
 	r := owned(&a.Reply)
 	if q.Op == wire.OpMetaGet {
@@ -207,19 +200,24 @@ func (m *Remote) delete(
 	}
 	for n, i := range list {
 		key := kv.Key{Hash: m.Names.Hash(q.Namespace, q.Keys[i])}
-		switch {
-		case bad == nil:
-			items[i] = owned(&a.Items[n])
-			m.changes.wrote(key, &items[i])
-			continue
-		case executed:
-			m.changes.unknown(key)
-		case m.Node.View().Owner(key.Hash.Partition()) != owner: // the next one can be asked
-			items[i] = Moved()
+		if bad != nil {
+			items[i] = m.unwritten(owner, key, executed, bad)
 			continue
 		}
-		items[i] = wire.ErrorReply(bad)
+		items[i] = owned(&a.Items[n])
+		m.changes.wrote(key, &items[i])
 	}
+}
+
+// unwritten answers a write without an answer of the owner of its key, which may have changed the key.
+func (m *Remote) unwritten(owner *cluster.Owner, key kv.Key, changed bool, bad *wire.Error) wire.Reply {
+	switch {
+	case changed:
+		m.changes.unknown(key)
+	case m.Node.View().Owner(key.Hash.Partition()) != owner: // the next one can be asked
+		return Moved()
+	}
+	return wire.ErrorReply(bad)
 }
 
 // send passes a write on to the owner of its keys. If executed is set beside an error, the

@@ -86,9 +86,7 @@ func (e *Engine) deleteMany(
 			switch {
 			case owned:
 				slow = append(slow, i)
-			case owner == nil || owner.Process == e.Node.Self():
-				left = append(left, i)
-			default:
+			case owner != nil && owner.Process != e.Node.Self():
 				groups[owner] = append(groups[owner], i)
 			}
 		}
@@ -102,16 +100,9 @@ func (e *Engine) deleteMany(
 			items[i], _ = e.local(ctx, q, q.Keys[i], pins, now, deadline)
 		})
 		wg.Wait()
-		for _, i := range slow {
+		for _, i := range todo {
 			if items[i].Status == wire.Moved {
 				left = append(left, i)
-			}
-		}
-		for _, list := range groups {
-			for _, i := range list {
-				if items[i].Status == wire.Moved {
-					left = append(left, i)
-				}
 			}
 		}
 		return left
