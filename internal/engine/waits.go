@@ -20,8 +20,8 @@ import (
 //	       fewer, and these wake-ups are most of the time that such a GET takes.
 //	LEASE  of a key of this host, for the token or the fill. Thousands may wait for one fill.
 
-// Wait is a request that waits, mostly one of these. The fields that are exported are given by the caller, and do not
-// change while it waits.
+// Wait is a request that waits: one of these, or one with a goroutine of its own. The caller gives the fields that are
+// exported. They do not change while the engine has it.
 type Wait struct {
 	Request  wire.Request // with its own bytes
 	Conn     *server.Conn
@@ -31,6 +31,7 @@ type Wait struct {
 	Reading  context.Context // ends with the connection
 	Asker    Asker
 
+	// Of those without a goroutine.
 	e     *Engine
 	host  string        // that is asked
 	began time.Duration // on the boot clock
