@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
-	"github.com/cachesidecar/cachesidecar/internal/engine"
+	"github.com/cachesidecar/cachesidecar/internal/handoff"
 	"github.com/cachesidecar/cachesidecar/internal/testing/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
@@ -148,8 +148,9 @@ func TestVirtualReplicaLagUnknown(t *testing.T) {
 			t.Error("held without a reason")
 		}
 		behind := s.engine.Node.View().Others()[0]
-		s.engine.Handoff.BegunAt[p].Store(int64(s.engine.Clock.Read().Boot))
-		s.engine.Barriers.Before[p].Store(&[]engine.LogTo{{Owner: behind, Place: behind.Applied() + 1}})
+		s.engine.Handoff.Begun[p].Store(&handoff.Beginning{
+			At: s.engine.Clock.Read().Boot, Behind: []handoff.LogTo{{Owner: behind, Place: behind.Applied() + 1}},
+		})
 		if !barredNow(s, "lagging", key) {
 			t.Error("what another had in its log is not known here, and nothing is held")
 		}

@@ -22,8 +22,8 @@ func TestJoin(t *testing.T) {
 		"own write":         func() { a.engine.Changes.Outdated(key, 1) },
 		"event":             func() { a.engine.Changes.Note(key.Hash, 1) },
 		"floor":             func() { a.engine.Changes.Floor(partitionSet(key.Hash.Partition()), 1) },
-		"flush":             func() { a.engine.Flushes.Note(DefaultNamespace, a.engine.HLC.Next(0)) },
-		"flush of all":      func() { a.engine.Flushes.Note("", a.engine.HLC.Next(0)) },
+		"flush":             func() { a.engine.Changes.NoteFlush(DefaultNamespace, a.engine.HLC.Next(0)) },
+		"flush of all":      func() { a.engine.Changes.NoteFlush("", a.engine.HLC.Next(0)) },
 		"another key":       func() { a.engine.Changes.Note(key.Hash+1, 1) },
 		"another partition": func() { a.engine.Changes.Floor(partitionSet(key.Hash.Partition()+1), 1) },
 	} {
@@ -31,18 +31,18 @@ func TestJoin(t *testing.T) {
 			return owner.Leased(a.engine.Clock.Read().Boot, a.engine.Node.Bound())
 		})
 		now := a.engine.Clock.Read()
-		first, lead := a.engine.Calls.Join(owner, key, engine.Question{}, now, now.Boot+time.Second, nil)
+		first, lead := a.engine.Remote.Join(owner, key, engine.Question{}, now, now.Boot+time.Second, nil)
 		if !lead {
 			t.Fatal("there is a call already")
 		}
 		change()
-		second, lead := a.engine.Calls.Join(owner, key, engine.Question{}, now, now.Boot+time.Second, nil)
+		second, lead := a.engine.Remote.Join(owner, key, engine.Question{}, now, now.Boot+time.Second, nil)
 		if joins := what == "nothing" || len(what) > 7 && what[:7] == "another"; lead == joins {
 			t.Errorf("%s: a new call %v, want %v", what, lead, !joins)
 		}
-		a.engine.Calls.End(first)
+		a.engine.Remote.End(first)
 		if second != first {
-			a.engine.Calls.End(second)
+			a.engine.Remote.End(second)
 		}
 		if !a.engine.Calls.None() {
 			t.Errorf("%s: a call is left", what)

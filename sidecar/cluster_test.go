@@ -240,7 +240,7 @@ func BenchmarkCopyHit(b *testing.B) {
 	b.Run("checked", func(b *testing.B) {
 		now := a.engine.Clock.Read()
 		for b.Loop() {
-			if a.engine.Copies.Get(k, owner, now) == nil {
+			if a.engine.Remote.Get(k, owner, now) == nil {
 				now = a.engine.Clock.Read()
 			}
 		}

@@ -10,6 +10,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/testing/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
+	"github.com/cachesidecar/cachesidecar/internal/transport"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -64,7 +65,7 @@ func joinEnded(t *testing.T, a *host, name []byte, asks engine.Question, read fu
 	k := a.engine.Names.Lookup(session.DefaultNamespace).Key(name)
 	owner := a.engine.Node.View().Owner(k.Hash.Partition())
 	now := a.engine.Clock.Read()
-	cl, _ := a.engine.Calls.Join(owner, k, asks, now, now.Boot+time.Minute, nil)
+	cl, _ := a.engine.Remote.Join(owner, k, asks, now, now.Boot+time.Minute, nil)
 	testenv.Eventually(t, "the end of the value", func() bool {
 		return a.engine.Clock.Read().Boot > now.Boot+2*time.Millisecond
 	})
@@ -81,8 +82,9 @@ func joinEnded(t *testing.T, a *host, name []byte, asks engine.Question, read fu
 	if asks.Options == wire.StaleOK {
 		came = wire.Reply{Status: wire.Stale, Value: came.Value, TTLMS: 1}
 	}
-	a.engine.Copies.Take(cl, &came)
-	a.engine.Calls.Ended(cl)
+	var answers transport.Answers
+	a.engine.Remote.Finish(&answers, []*engine.Call{cl}, &came, nil)
+	answers.Write()
 	return <-answer, joined
 }
 

@@ -248,7 +248,7 @@ func forgottenOwner(s *scene) {
 		return at == cluster.StateMissing && by == cluster.StateMissing
 	})
 	for _, v := range []*vnode{s.reader, s.third} {
-		_ = v.s.engine.Hosts.Forget(kv.NodeID(s.owner.name))
+		_ = v.s.engine.Admin.Forget(kv.NodeID(s.owner.name))
 	}
 	// By then partitions are taken. The owner has not polled yet, and no host has told of
 	// it again.

@@ -227,7 +227,7 @@ func offerGivesNothingNewer(t *testing.T, bad func(format string, args ...any)) 
 		t.Helper()
 		q := wire.Request{Key: []byte(name), Value: []byte("v"), TTLMS: wire.TTLDefault}
 		var r wire.Reply
-		if s.engine.Writes.Put(ns, ns.Key(q.Key), &q, s.engine.Clock.Read(), &r); r.Status != wire.OK {
+		if s.engine.Local.Put(ns, ns.Key(q.Key), &q, s.engine.Clock.Read(), &r); r.Status != wire.OK {
 			t.Fatalf("%s: %v", name, r.Err())
 		}
 	}

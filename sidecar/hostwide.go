@@ -25,7 +25,7 @@ func (s *Sidecar) serveNow(
 ) wire.Reply {
 	switch q.Op {
 	case wire.OpStats:
-		return s.engine.Hosts.Stats(ctx, q, s.telemetry.Stats())
+		return s.engine.Admin.Stats(ctx, q, s.telemetry.Stats())
 	case wire.OpVerify:
 		return s.verify(q, deadline)
 	case wire.OpReload:

@@ -98,7 +98,7 @@ func overdueAtOrigin(t *testing.T, bad func(format string, args ...any)) {
 		want := int64(0) // the process stands still before the origin is asked
 		if op == wire.OpSet {
 			q.Key, q.Value = []byte("k"), []byte("v")
-			at := "writeNow"
+			at := "writeThroughNow"
 			clock.at.Store(&at)
 		} else { // the process stands still during the first of three keys
 			q.Keys = [][]byte{[]byte("a"), []byte("b"), []byte("c")}

@@ -79,7 +79,7 @@ func (w *world) readToShare(s *Sidecar, k *vkey, times int) {
 	q.Region = s.memory.Region(theApp(s))
 	for range times {
 		var r wire.Reply
-		s.engine.Reads.Value(nil, &b, q, k.name, math.MaxInt, now, 0, &r)
+		s.engine.Local.Value(nil, &b, q, k.name, math.MaxInt, now, 0, &r)
 	}
 }
 

@@ -125,10 +125,10 @@ type Tiers interface {
 	// Offer lets a process fetch the entries of partitions whose ownership it has ended
 	// with a ballot. It may be called again for the same partitions.
 	Offer(to kv.Process, ballot *kv.Ballot, partitions kv.PartitionSet)
-	// Keep is called before this node hands over what it owns because it ends. If Keeps says so from then
+	// Exiting is called before this node hands over what it owns because it ends. If KeepsEntries says so from then
 	// on, a later process may have the entries again that are handed over.
-	Keep()
-	Keeps() bool
+	Exiting()
+	KeepsEntries() bool
 	// Apply takes events of another process's log: those after a place, in their order.
 	// It is not called under the node's lock. The events of one process arrive in one
 	// call at a time.

@@ -244,7 +244,7 @@ func (l *departure) handOver(ctx context.Context) {
 	l.driver.mu.Lock()
 	l.stopping = true
 	l.driver.mu.Unlock()
-	l.cfg.Tiers.Keep()
+	l.cfg.Tiers.Exiting()
 	_, _ = l.drain(ctx, false) // the log has it
 }
 

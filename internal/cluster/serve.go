@@ -145,7 +145,7 @@ func (n *Node) acquire(from kv.Process, w *wire.Acquire) wire.Reply {
 		Ballot: w.Ballot, Granted: a.Granted.Packed(), Released: a.Released.Packed(), In: a.In,
 		Clock: uint64(n.cfg.Versions.Next(n.cfg.Clock.Read().Wall)), Head: n.cfg.Events.Head(),
 		Voter: a.Voter, Authorities: toOwnerships(a.Authorities), Floors: n.cfg.floors(failpoint.FloorsInAcquire),
-		Passed: a.Passed.Packed(), Keeps: !a.Released.Empty() && n.cfg.Tiers.Keeps(),
+		Passed: a.Passed.Packed(), Keeps: !a.Released.Empty() && n.cfg.Tiers.KeepsEntries(),
 	})
 }
 

@@ -24,8 +24,8 @@ func (noTiers) Settle()                                        {}
 func (noTiers) Ended(kv.PartitionSet, kv.Version)              {}
 func (noTiers) Offer(kv.Process, *kv.Ballot, kv.PartitionSet)  {}
 func (noTiers) Late([]string, bool, kv.PartitionSet)           {}
-func (noTiers) Keep()                                          {}
-func (noTiers) Keeps() bool                                    { return false }
+func (noTiers) Exiting()                                       {}
+func (noTiers) KeepsEntries() bool                             { return false }
 func (noTiers) StillLate([]string)                             {}
 func (noTiers) Awaited() bool                                  { return false }
 func (noTiers) Calls(kv.Process) server.Handler                { return nil }

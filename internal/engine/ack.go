@@ -45,7 +45,7 @@ func (c *Acks) Wait(ctx context.Context, q *wire.Request, r wire.Reply, deadline
 		}
 	}
 	latest := c.Clock.Read().Boot + cluster.Margin(c.Node.Bound()) // no copy from before the write is served then
-	for again := askAgain; len(left) > 0; again = min(2*again, mostAgain) {
+	for again := minRetryPause; len(left) > 0; again = min(2*again, maxRetryPause) {
 		left = c.round(ctx, q, keys, left, min(deadline, latest))
 		now := c.Clock.Read().Boot
 		if now >= latest {
@@ -157,7 +157,7 @@ func (c *Acks) Applied(ctx context.Context, partitions []uint16, deadline time.D
 			epochs[i] = c.Node.OwnershipEpoch(p)
 		}
 		if epochs[i] != 0 {
-			until = max(until, time.Duration(c.Handoff.BegunAt[p].Load())+cluster.Margin(c.Node.Bound()))
+			until = max(until, c.Handoff.BegunAt(p)+cluster.Margin(c.Node.Bound()))
 		}
 	}
 	if !failpoint.Out(failpoint.AckAll) && !c.appliedBy(ctx, until, deadline) {

@@ -9,6 +9,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/testing/onehost"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/l2/segment"
 )
 
 // arriving is a host to which the entries of all partitions come from a process that cannot
@@ -40,7 +41,7 @@ func (a *arriving) version() uint64 { return uint64(a.asOf - 1) }
 // comes lets the entry of a key come, with the value "1", and reports whether it is stored.
 func (a *arriving) comes(namespace, key string) bool {
 	e := wire.Entry{Namespace: namespace, Key: []byte(key), Value: []byte("1"), Version: a.version()}
-	return a.Handoff.Restore(a.src, &e, a.asOf, a.Clock.Read())
+	return a.Handoff.Restore(a.src, &e, a.asOf, a.Clock.Read()) == segment.Stored
 }
 
 // absentOps are the operations whose answer or effect depends on the present entry, and the

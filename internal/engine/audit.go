@@ -14,7 +14,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// audits compares cached values with the origins of their namespaces. A hit is only chosen by its
+// An audit compares cached values with the origins of their namespaces. A hit is only chosen by its
 // request; what follows is done in the background:
 //
 //	look       what is cached for the key now, here: this host's own entry, or its copy
@@ -24,12 +24,6 @@ import (
 //
 // So a change that was announced in time is no difference, nor is a lag of the origin that is
 // configured.
-type audits struct {
-	*base
-	copies *Copies
-	loads  *Loads
-	chosen chan choice
-}
 
 // choice is a hit that is to be compared.
 type choice struct {
@@ -40,31 +34,27 @@ type choice struct {
 // auditTime bounds one load of an audit, with its waits.
 const auditTime = 30 * time.Second
 
-func newAudits(b *base, copies *Copies, loads *Loads) *audits {
-	return &audits{base: b, copies: copies, loads: loads, chosen: make(chan choice, namespaces.AuditCalls)}
-}
-
-// hits chooses some of a number of hits of a key at random, by the namespace's setting.
-func (c *audits) hits(ns *namespaces.Namespace, k kv.Key, n uint32) {
+// auditHits chooses some of a number of hits of a key at random, by the namespace's setting.
+func (c *Loads) auditHits(ns *namespaces.Namespace, k kv.Key, n uint32) {
 	if uint64(rand.Uint32()) >= ns.AuditChance*uint64(n) || !ns.Audit.Begin() {
 		return
 	}
 	k.Bytes = bytes.Clone(k.Bytes)
 	select {
-	case c.chosen <- choice{ns, k}:
+	case c.audits <- choice{ns, k}:
 	default:
 		ns.Audit.Skipped.Add(1)
 		ns.Audit.End()
 	}
 }
 
-// run compares what was chosen until ctx ends.
-func (c *audits) run(ctx context.Context) {
+// Audit compares hits that were chosen with their origins until ctx ends.
+func (c *Loads) Audit(ctx context.Context) {
 	var group sync.WaitGroup
 	defer group.Wait()
 	for {
 		select {
-		case h := <-c.chosen:
+		case h := <-c.audits:
 			group.Go(func() {
 				defer h.ns.Audit.End()
 				c.compare(ctx, h)
@@ -76,7 +66,7 @@ func (c *audits) run(ctx context.Context) {
 }
 
 // compare compares the value of a key with the origin's, and counts the result.
-func (c *audits) compare(ctx context.Context, h choice) {
+func (c *Loads) compare(ctx context.Context, h choice) {
 	a := &h.ns.Audit
 	first, err := c.look(ctx, h)
 	switch {
@@ -118,7 +108,7 @@ type sight struct {
 var errNotCached = errors.New("the key is not cached here")
 
 // look compares what is cached for a key now with what the origin has.
-func (c *audits) look(ctx context.Context, h choice) (s sight, err error) {
+func (c *Loads) look(ctx context.Context, h choice) (s sight, err error) {
 	if err := h.ns.Audit.Turn.Acquire(ctx, 1); err != nil {
 		return s, err
 	}
@@ -128,7 +118,7 @@ func (c *audits) look(ctx context.Context, h choice) (s sight, err error) {
 		ns.Writing(h.key.Hash) {
 		return s, loader.ErrBusy
 	}
-	cached, theirs := loader.Reservation{Memory: c.loads.memory}, loader.Reservation{Memory: c.loads.memory}
+	cached, theirs := loader.Reservation{Memory: c.memory}, loader.Reservation{Memory: c.memory}
 	defer cached.Free()
 	defer theirs.Free()
 	value, absent, version, err := c.cached(h, &cached)
@@ -150,7 +140,7 @@ func (c *audits) look(ctx context.Context, h choice) (s sight, err error) {
 
 // cached returns what a read through this host would find for the key. It is no read: it leaves no
 // mark that would keep the entry.
-func (c *audits) cached(h choice, r *loader.Reservation) (value []byte, absent bool, version kv.Version, err error) {
+func (c *Loads) cached(h choice, r *loader.Reservation) (value []byte, absent bool, version kv.Version, err error) {
 	now := c.Clock.Read()
 	c.Node.CheckPause(now.Boot)
 	if c.Node.OwnershipEpoch(h.key.Hash.Partition()) != 0 {
@@ -167,7 +157,7 @@ func (c *audits) cached(h choice, r *loader.Reservation) (value []byte, absent b
 	if owner == nil || c.L1 == nil {
 		return nil, false, 0, errNotCached
 	}
-	cp := c.copies.Get(h.key, owner, now)
+	cp := c.remote.Get(h.key, owner, now)
 	if cp == nil {
 		return nil, false, 0, errNotCached
 	}

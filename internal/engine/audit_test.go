@@ -246,7 +246,7 @@ func TestAuditOfReports(t *testing.T) {
 		pins := namespaces.Pins{Table: h.Names}
 		defer pins.Release()
 		q := wire.Request{Op: wire.OpHits, Namespace: []byte(namespaces.Default), Keys: [][]byte{[]byte("k")}, Hits: wire.Hits{Shared: 16}}
-		h.Reads.Reported(&q, &pins, h.Clock.Read())
+		h.Local.Reported(&q, &pins, h.Clock.Read())
 		time.Sleep(time.Millisecond)
 		if a := auditOf(h); a.Same != 1 {
 			t.Errorf("%+v, want one that is the same", a)

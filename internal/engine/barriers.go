@@ -5,7 +5,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/invalidation"
@@ -30,16 +29,6 @@ type Barriers struct {
 
 	keys  *invalidation.Barriers
 	since [kv.Partitions]atomic.Int64 // boot clock: when the barriers of the partition were lost; zero: never
-
-	// Before lists the logs that may tell of barriers from before this host's ownership
-	// of the partition began, each up to a place.
-	Before [kv.Partitions]atomic.Pointer[[]LogTo]
-}
-
-// LogTo is another host's log up to a place.
-type LogTo struct {
-	Owner *cluster.Owner
-	Place uint64
 }
 
 // partitions raises barriers on whole partitions, from the moment now on.
@@ -91,20 +80,9 @@ func (b *Barriers) apply(e *invalidation.Event) {
 // partitions that no process has released: their last owner has crashed, or was an
 // earlier process of this host. Other hosts are told, since one of them may be the next
 // owner.
-func (b *Barriers) begun(
-	begun *ownership.Begun, owner func(kv.Process) *cluster.Owner, now time.Duration,
-) {
+func (b *Barriers) begun(begun *ownership.Begun, now time.Duration) {
 	if !b.Names.AnyReplicaLag() {
 		return
-	}
-	var before []LogTo
-	for id, head := range begun.Heads {
-		if o := owner(id); o.Applied() < head {
-			before = append(before, LogTo{o, head})
-		}
-	}
-	for p := range begun.Partitions.All() {
-		b.Before[p].Store(&before)
 	}
 	taken := slices.Clone(begun.Partitions)
 	for _, set := range begun.Releasers {
@@ -137,14 +115,14 @@ func (b *Barriers) Barred(ns *namespaces.Namespace, key kv.Key, begun time.Durat
 	if since := b.since[p].Load(); since != 0 && begun < time.Duration(since)+ns.ReplicaLag {
 		return true
 	}
-	return begun < time.Duration(b.Handoff.BegunAt[p].Load())+ns.ReplicaLag && !b.known(p)
+	return begun < b.Handoff.BegunAt(p)+ns.ReplicaLag && !b.known(p)
 }
 
 // known reports whether this host has applied all that other hosts had in their logs when
 // its ownership of a partition began. It then knows all of their barriers.
 func (b *Barriers) known(p uint16) bool {
-	if before := b.Before[p].Load(); before != nil {
-		for _, l := range *before {
+	if begun := b.Handoff.Begun[p].Load(); begun != nil {
+		for _, l := range begun.Behind {
 			if l.Owner.Applied() < l.Place {
 				return false
 			}

@@ -34,7 +34,8 @@ type base struct {
 	Ledger  *invalidation.Ledger
 	Shared  *Publisher
 	Leases  *flight.Leases
-	Log     *invalidation.Log // Log and L1 are nil if the node is alone
+	Calls   flight.Table[*Call] // reads of other hosts' keys that are under way
+	Log     *invalidation.Log   // Log and L1 are nil if the node is alone
 	L1      *l1.Cache
 	self    []byte // the node's name
 }
@@ -65,7 +66,7 @@ type Config struct {
 }
 
 // MaxLeases bounds the keys whose token is out.
-const MaxLeases = 1 << 16
+const MaxLeases = flight.MaxLeases
 
 // newEpoch returns the epoch of a new process or stream; wall is the wall clock.
 func newEpoch(wall int64) kv.Epoch {

@@ -1,9 +1,9 @@
 package engine
 
 import (
+	"sync"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -15,15 +15,16 @@ import (
 // its ledger, at the apps that watch, and at the reads and loads under way.
 type Changes struct {
 	*base
-	calls    *Calls
 	watches  *Watches
 	barriers *Barriers
+
+	flushing sync.Mutex // locked while a flush of the cluster is noted
 }
 
 // Began implements handoff.Host: it is called when ownerships of partitions begin.
-func (c *Changes) Began(b *ownership.Begun, owner func(kv.Process) *cluster.Owner, now time.Duration) {
+func (c *Changes) Began(b *ownership.Begun, now time.Duration) {
 	c.missed(b.Partitions)
-	c.barriers.begun(b, owner, now)
+	c.barriers.begun(b, now)
 }
 
 // Ended implements handoff.Host: it is called when ownerships of partitions have ended. The
@@ -82,7 +83,9 @@ func (c *Changes) missed(set kv.PartitionSet) {
 // detach makes later reads of a hash start a load, or a call of its owner, of their own.
 // The change of the key has been stamped.
 func (c *Changes) detach(h kv.Hash) {
-	c.calls.detach(h)
+	if !failpoint.Out(failpoint.JoinRule) {
+		c.Calls.Invalidate(h)
+	}
 	if failpoint.Out(failpoint.Detach) {
 		return
 	}
@@ -94,7 +97,9 @@ func (c *Changes) detach(h kv.Hash) {
 
 // detachIf does the same for all keys that match.
 func (c *Changes) detachIf(match func(kv.NamespaceID, kv.Hash) bool) {
-	c.calls.detachIf(match)
+	if !failpoint.Out(failpoint.JoinRule) {
+		c.Calls.InvalidateIf(match)
+	}
 	if failpoint.Out(failpoint.Detach) {
 		return
 	}

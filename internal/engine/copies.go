@@ -7,7 +7,6 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/failpoint"
-	"github.com/cachesidecar/cachesidecar/internal/flight"
 	"github.com/cachesidecar/cachesidecar/internal/handoff"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
@@ -16,26 +15,27 @@ import (
 	"github.com/cachesidecar/cachesidecar/l1"
 )
 
-// Copies are this host's copies of entries that other hosts own.
-type Copies struct {
+// Remote answers requests of keys that other hosts own: from this host's copies, or from their owners (forward.go).
+type Remote struct {
 	*base
 	watches *Watches
+	changes *Changes
 }
 
 // Get returns this host's copy of an entry that another host owns, or nil if the copy
 // may not be served. It may be served if it came from the process that the ring names
 // now, if this host has applied all changes that this process had accepted up to a moment
 // within the bound, and if none of them has outdated the copy.
-func (c *Copies) Get(key kv.Key, owner *cluster.Owner, now kv.Moment) *l1.Copy {
-	cp, ok := c.L1.Get(key)
+func (m *Remote) Get(key kv.Key, owner *cluster.Owner, now kv.Moment) *l1.Copy {
+	cp, ok := m.L1.Get(key)
 	if !ok {
 		return nil
 	}
 	if cp.Owner != &owner.Process && !failpoint.Out(failpoint.OwnerAtHit) ||
-		!owner.Leased(now.Boot, c.Names.Bound(key.Namespace)) && !failpoint.Out(failpoint.LeaseAtHit) ||
+		!owner.Leased(now.Boot, m.Names.Bound(key.Namespace)) && !failpoint.Out(failpoint.LeaseAtHit) ||
 		cp.Deadline.Passed(now.Boot) ||
-		!c.Ledger.Admit(key.Namespace, key.Hash, cp.Version, cp.AsOf) && !failpoint.Out(failpoint.AdmitAtHit) {
-		c.Counts.CopiesRefused.Add(1)
+		!m.Ledger.Admit(key.Namespace, key.Hash, cp.Version, cp.AsOf) && !failpoint.Out(failpoint.AdmitAtHit) {
+		m.Counts.CopiesRefused.Add(1)
 		return nil
 	}
 	return cp
@@ -45,29 +45,29 @@ func (c *Copies) Get(key kv.Key, owner *cluster.Owner, now kv.Moment) *l1.Copy {
 // with MOVED. A request of an app with option Attest may be answered from a copy. A
 // request of another sidecar with Attest may not: a copy of a copy would be behind by the
 // lags of both.
-func (c *Copies) appendTo(
+func (m *Remote) appendTo(
 	dst []byte, q *wire.Request, key kv.Key, limit int, now kv.Moment, share publication, r *wire.Reply,
 ) (out []byte, size int) {
 	*r = Moved()
 	if q.Has(wire.Fresh) || q.Has(wire.Attest) && !q.App {
 		return dst, 0
 	}
-	owner := c.Node.View().Owner(key.Hash.Partition())
-	if owner == nil || owner.Process == c.Node.Self() {
+	owner := m.Node.View().Owner(key.Hash.Partition())
+	if owner == nil || owner.Process == m.Node.Self() {
 		return dst, 0
 	}
-	cp := c.Get(key, owner, now)
+	cp := m.Get(key, owner, now)
 	if cp == nil {
 		return dst, 0
 	}
 	if share.asOf != 0 {
-		c.Shared.copied(share, key, cp, owner)
+		m.Shared.copied(share, key, cp, owner)
 	}
 	source, value := wire.SourceL1, cp.Value()
 	if len(value) > limit {
 		source = 0
 	}
-	if !c.fill(q, cp, source, owner.LeasedAt(), now, r) && q.Has(wire.Attest) {
+	if !m.fill(q, cp, source, owner.LeasedAt(), now, r) && q.Has(wire.Attest) {
 		*r = Moved()
 		return dst, 0
 	}
@@ -80,7 +80,7 @@ func (c *Copies) appendTo(
 // fill fills r from a copy, without the value. The copy was current when it was asked
 // for, and at leased. The result reports whether the answer is attested, if the request
 // asks for that.
-func (c *Copies) fill(
+func (m *Remote) fill(
 	q *wire.Request, cp *l1.Copy, source wire.Source, leased time.Duration, now kv.Moment, r *wire.Reply,
 ) (attested bool) {
 	*r = wire.Reply{
@@ -90,25 +90,25 @@ func (c *Copies) fill(
 	if cp.Absent {
 		r.Status, r.Why, r.Source, r.AgeMS = wire.Miss, wire.Absent, 0, 0
 	}
-	return q.Has(wire.Attest) && c.watches.Attest(cp, now, r)
+	return q.Has(wire.Attest) && m.watches.Attest(cp, now, r)
 }
 
 // reply answers with the value of a copy. The value is shared and must not be changed.
-func (c *Copies) reply(
+func (m *Remote) reply(
 	q *wire.Request, cp *l1.Copy, source wire.Source, leased time.Duration, now kv.Moment,
 ) (r wire.Reply) {
-	c.fill(q, cp, source, leased, now, &r)
+	m.fill(q, cp, source, leased, now, &r)
 	r.Value = cp.Value()
 	return r
 }
 
 // Take keeps the owner's answer for a call, and puts a value into L1 unless a change has
 // outdated it.
-func (c *Copies) Take(cl *Call, r *wire.Reply) {
-	c.HLC.Observe(kv.Version(r.AsOf))
+func (m *Remote) Take(cl *Call, r *wire.Reply) {
+	m.HLC.Observe(kv.Version(r.AsOf))
 	absent := r.Status == wire.Miss && r.Why == wire.Absent
 	if r.Attested || r.Status == wire.Stale { // an answer that must not be kept has no end
-		cl.ends = handoff.EndOf(c.Clock, r.TTLMS, cl.at)
+		cl.ends = handoff.EndOf(m.Clock, r.TTLMS, cl.at)
 	}
 	if r.Status != wire.OK && !absent || !r.Attested {
 		if cl.reply = owned(r); r.Status == wire.OK {
@@ -128,23 +128,17 @@ func (c *Copies) Take(cl *Call, r *wire.Reply) {
 	cp.SetBytes(cl.key.Bytes, r.Value)
 	cl.copy, cl.source = cp, sourceOf(r)
 	switch {
-	case !c.Ledger.Admit(cp.Namespace, cp.Hash, cp.Version, cp.AsOf) && !failpoint.Out(failpoint.AdmitAtFill):
-		c.Counts.FillsRefused.Add(1)
+	case !m.Ledger.Admit(cp.Namespace, cp.Hash, cp.Version, cp.AsOf) && !failpoint.Out(failpoint.AdmitAtFill):
+		m.Counts.FillsRefused.Add(1)
 	case cl.asks.Options&wire.Fresh != 0: // a fresh read makes no copy, and leaves no older one
-		c.L1.Replace(cp)
+		m.L1.Replace(cp)
 	default:
-		c.L1.Put(cp)
+		m.L1.Put(cp)
 	}
 }
 
-// Calls are the reads of other hosts' keys that are under way. However many requests read
-// a key, its owner is asked once.
-type Calls struct {
-	*base
-	table flight.Table[*Call]
-}
-
-// Call is one request to the owner of a key. Its results are set before it ends.
+// Call is one request to the owner of a key. However many requests read a key, its owner is asked once. The results
+// are set before the call ends.
 type Call struct {
 	key      kv.Key // its bytes are the call's own copy
 	asks     Question
@@ -203,14 +197,14 @@ func questionOf(q *wire.Request) Question {
 //
 // If w is not nil, it is told when a call that it has joined ends; if w is nil, the caller
 // waits for the call. Join returns a nil call if the call under way may outlast w.
-func (c *Calls) Join(
+func (m *Remote) Join(
 	owner *cluster.Owner, key kv.Key, asks Question, now kv.Moment, until time.Duration, w *Wait,
 ) (cl *Call, lead bool) {
-	c.table.Lock()
-	defer c.table.Unlock()
-	if old, ok := c.table.Find(key, func(cl *Call) bool { return cl.asks == asks }); ok {
+	m.Calls.Lock()
+	defer m.Calls.Unlock()
+	if old, ok := m.Calls.Find(key, func(cl *Call) bool { return cl.asks == asks }); ok {
 		if old.owner == owner &&
-			(owner.Leased(now.Boot, c.Names.Bound(key.Namespace)) || failpoint.Out(failpoint.JoinRule)) {
+			(owner.Leased(now.Boot, m.Names.Bound(key.Namespace)) || failpoint.Out(failpoint.JoinRule)) {
 			switch {
 			case w == nil && old.done == nil:
 				old.done = make(chan struct{})
@@ -220,16 +214,16 @@ func (c *Calls) Join(
 			default:
 				old.told = append(old.told, w)
 			}
-			c.Counts.Joined.Add(1)
+			m.Counts.Joined.Add(1)
 			return old, false
 		}
-		c.table.Remove(old) // the new call takes its place
+		m.Calls.Remove(old) // the new call takes its place
 	}
-	c.Counts.PeerReads.Add(1)
+	m.Counts.PeerReads.Add(1)
 	if asks.Options&wire.Fresh != 0 { // a fresh read is never shared
 		return newCall(owner, key, asks, now, until), true
 	}
-	return c.table.Add(key, func() *Call { return newCall(owner, key, asks, now, until) }), true
+	return m.Calls.Add(key, func() *Call { return newCall(owner, key, asks, now, until) }), true
 }
 
 func newCall(owner *cluster.Owner, key kv.Key, asks Question, now kv.Moment, until time.Duration) *Call {
@@ -237,59 +231,49 @@ func newCall(owner *cluster.Owner, key kv.Key, asks Question, now kv.Moment, unt
 	return &Call{key: key, asks: asks, owner: owner, at: now.Boot, until: until}
 }
 
-// detach stops reads from joining the calls of a hash, because the key has changed.
-func (c *Calls) detach(h kv.Hash) {
-	if !failpoint.Out(failpoint.JoinRule) {
-		c.table.Invalidate(h)
-	}
-}
-
-// detachIf does the same for all keys that match.
-func (c *Calls) detachIf(match func(kv.NamespaceID, kv.Hash) bool) {
-	if !failpoint.Out(failpoint.JoinRule) {
-		c.table.InvalidateIf(match)
-	}
-}
-
 // End wakes the readers that wait for the call, and returns those that are to be told.
-func (c *Calls) End(cl *Call) []*Wait {
-	c.table.Lock()
-	defer c.table.Unlock()
-	c.table.Remove(cl)
+func (m *Remote) End(cl *Call) []*Wait {
+	m.Calls.Lock()
+	defer m.Calls.Unlock()
+	m.Calls.Remove(cl)
 	if cl.done != nil {
 		close(cl.done)
 	}
 	return cl.told
 }
 
-// None reports whether no call is under way that reads may join.
-func (c *Calls) None() bool { return c.table.None() }
-
 // outcome returns the result of a call for a read that began at the given moment.
-func (c *Copies) outcome(cl *Call, q *wire.Request, began time.Duration) wire.Reply {
+func (m *Remote) outcome(cl *Call, q *wire.Request, began time.Duration) wire.Reply {
 	switch {
 	case !cl.Serves(began):
 		if errors.Is(cl.err, rpc.ErrNoRoom) {
 			return failed(wire.Busy, "%v", cl.err)
 		}
 		if cl.err != nil {
-			c.Counts.PeerErrors.Add(1)
+			m.Counts.PeerErrors.Add(1)
 		}
 		return unanswered(q, cl.owner)
 	case cl.copy != nil:
 		// The value was alive when the read began; the copy may have ended since.
-		return c.reply(q, cl.copy, cl.source, 0, c.Clock.Read())
+		return m.reply(q, cl.copy, cl.source, 0, m.Clock.Read())
 	case cl.reply.Status == wire.Unavailable:
 		return unanswered(q, cl.owner)
 	}
 	return cl.reply
 }
 
-// Ended ends a call and answers all reads that have joined it.
-func (c *Calls) Ended(cl *Call) {
-	var a transport.Answers
-	for _, w := range c.End(cl) {
-		w.tell(&a, cl)
+// Finish ends calls that were made at once, with the owner's answer, and answers all reads that have joined them.
+func (m *Remote) Finish(a *transport.Answers, list []*Call, r *wire.Reply, err error) {
+	for i, cl := range list {
+		one := r
+		if err == nil && len(list) > 1 && r.Status == wire.OK {
+			one = &r.Items[i]
+		}
+		if cl.err = err; err == nil {
+			m.Take(cl, one)
+		}
+		for _, w := range m.End(cl) {
+			w.tell(a, cl)
+		}
 	}
-	a.Write()
 }

@@ -5,21 +5,20 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/cachesidecar/cachesidecar/internal/access"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/l2/segment"
 )
 
 // Engine answers requests. Sessions and the embedding program ask it with the same types,
 // wire.Request and wire.Reply. Its methods may be called concurrently.
 //
-// Each part of the engine has one duty. New makes the parts and what they stand on; no
-// field is replaced afterwards. The parts use each other in the order of the fields: each
-// one only those above it.
+// Its own methods are the way of a request, of one key or many. Each part has one duty. New makes the parts and what
+// they stand on; no field is replaced afterwards. The parts use each other in the order of the fields: each one only
+// those above it.
 type Engine struct {
 	base
 	Access *access.Rules // of the socket
@@ -27,29 +26,18 @@ type Engine struct {
 	Budget *quota.Budget               // of memory for requests and answers under way
 	Serves func(partition uint16) bool // what the store asks before a change; New sets it
 
-	Owners     *Owners
-	Watches    *Watches
-	Calls      *Calls
-	Barriers   *Barriers
-	Changes    *Changes
-	Flushes    *Flushes
-	Tiers      *Tiers
-	Copies     *Copies
-	Forwarder  *Forwarder
-	Loads      *Loads
-	audits     *audits
-	Tokens     *Tokens
-	Waits      *Waits
-	Reads      *Reads
-	Writes     *Writes
-	through    *writeThrough
-	keys       *keys
-	origins    memory
-	kept       kept
-	Hosts      *Hosts
-	Acks       *Acks
-	Inspection *Inspection
-	warm       *warm
+	Watches  *Watches
+	Barriers *Barriers
+	Changes  *Changes
+	Tiers    *Tiers
+	Remote   *Remote
+	Loads    *Loads
+	Tokens   *Tokens
+	Local    *Local
+	Acks     *Acks
+	Admin    *Admin
+	origins  memory
+	kept     kept
 
 	Waiting atomic.Int64 // requests that wait for another host, a load or a fill
 }
@@ -57,7 +45,7 @@ type Engine struct {
 // Execute answers a request from what this host has, without waiting, or with MOVED (see
 // keys.go). q.Namespace must be set. fetchedEpoch is the ownership epoch in which an entry
 // that may be on its way here has been asked for; zero is none. For GET and MGET sessions
-// call Reads.Value instead, which puts values straight into the connection's buffer.
+// call Value instead, which puts values straight into the connection's buffer.
 func (e *Engine) Execute(q *wire.Request, pins *namespaces.Pins, now kv.Moment, fetchedEpoch uint32) (r wire.Reply) {
 	e.ExecuteTo(q, pins, now, fetchedEpoch, &r)
 	return r
@@ -69,27 +57,42 @@ func (e *Engine) ExecuteTo(q *wire.Request, pins *namespaces.Pins, now kv.Moment
 	case wire.OpPing:
 		*r = wire.Reply{}
 	case wire.OpDelete:
-		if e.through.of(q) != nil {
+		if e.writeThroughOf(q) != nil {
 			*r = Moved()
 			return
 		}
-		*r = e.Writes.deleteKeys(q, pins, now)
+		*r = e.Local.deleteKeys(q, pins, now)
 	case wire.OpFlush:
 		if q.Has(wire.Cluster) && !e.Node.SingleNode() {
 			*r = Moved()
 			return
 		}
-		*r = e.Flushes.local(q, pins, now)
+		*r = e.Changes.flushLocal(q, pins, now)
 	case wire.OpDrain:
 		*r = Moved()
 	case wire.OpRing:
-		*r = e.Hosts.Ring(q)
+		*r = e.Admin.Ring(q)
 	case wire.OpMembers:
-		*r = wire.BodyReply(e.Hosts.Members())
+		*r = wire.BodyReply(e.Admin.Members())
 	case wire.OpForget:
-		*r = e.Hosts.Forget(kv.NodeID(q.Key))
+		*r = e.Admin.Forget(kv.NodeID(q.Key))
+	case wire.OpGet, wire.OpLease:
+		value, _, _ := e.Local.Value(nil, pins, q, q.Key, segment.NoLimit, now, fetchedEpoch, r)
+		if r.Status == wire.OK {
+			r.Value = value
+		}
+	case wire.OpSet:
+		e.Local.set(q, pins, now, fetchedEpoch, r)
+	case wire.OpFill:
+		e.Local.onKey(q, pins, now, fetchedEpoch, r, e.Tokens.fill)
+	case wire.OpTouch:
+		e.Local.onKey(q, pins, now, fetchedEpoch, r, e.Local.touch)
+	case wire.OpIncr:
+		e.Local.onKey(q, pins, now, fetchedEpoch, r, e.Local.incr)
+	case wire.OpMetaGet:
+		e.Local.metaGet(q, pins, now, fetchedEpoch, r)
 	default:
-		e.keys.execute(q, pins, now, fetchedEpoch, r)
+		*r = failed(wire.Unsupported, "%s is not served by this version", q.Op)
 	}
 }
 
@@ -100,11 +103,6 @@ var Features = []string{
 	"metaget",
 }
 
-// Copied returns how many bytes of a value Execute copies for a request of one key.
-func (e *Engine) Copied(q *wire.Request, pins *namespaces.Pins) int {
-	return e.keys.copied(q, q.Key, pins)
-}
-
 // ServeNow answers a request wherever its keys are. deadline is on the boot clock; pins is
 // released while ServeNow waits. When ServeNow returns, a write with ack=all has been
 // executed, but still has to be acknowledged by all hosts (see Acks).
@@ -113,17 +111,17 @@ func (e *Engine) ServeNow(
 ) wire.Reply {
 	switch q.Op {
 	case wire.OpMGet:
-		return e.keys.readMany(ctx, q, pins, deadline)
+		return e.readMany(ctx, q, pins, deadline)
 	case wire.OpDelete:
-		return e.keys.deleteMany(ctx, q, pins, deadline)
+		return e.deleteMany(ctx, q, pins, deadline)
 	case wire.OpFlush:
-		return e.Flushes.Cluster(ctx, q, pins, deadline)
+		return e.Changes.FlushCluster(ctx, q, pins, deadline)
 	case wire.OpRing:
-		return e.Hosts.ringOfOwner(ctx, q)
+		return e.Admin.ringOfOwner(ctx, q)
 	case wire.OpForget:
-		return e.Hosts.ForgetEverywhere(ctx, q)
+		return e.Admin.ForgetEverywhere(ctx, q)
 	}
-	r := e.keys.serve(ctx, q, pins, deadline)
+	r := e.serve(ctx, q, pins, deadline)
 	if Degraded(&r) {
 		if loaded, ok := e.Loads.withoutOwner(ctx, q, deadline); ok {
 			return loaded
@@ -141,24 +139,16 @@ func (e *Engine) ServePeer(
 	if q.Op == wire.OpMGet || q.Op == wire.OpDelete {
 		r := wire.Reply{Items: make([]wire.Reply, len(q.Keys))}
 		pins.Release()
-		group := errgroup.Group{} // each key may wait for the origin, or for its last owner
-		group.SetLimit(fetchesAtOnce)
-		for i, key := range q.Keys {
-			group.Go(func() error {
-				pins := namespaces.Pins{Table: e.Names, Member: pins.Member}
-				defer pins.Release()
-				one := *q
-				if q.Op == wire.OpMGet {
-					one.Op, one.Key, one.Keys = wire.OpGet, key, nil
-				}
-				r.Items[i] = e.keys.servePeer(ctx, &one, key, &pins, deadline)
-				return nil
-			})
-		}
-		_ = group.Wait() // no function in it fails
+		e.eachAtOnce(len(q.Keys), pins.Member, func(i int, pins *namespaces.Pins) {
+			one := *q
+			if q.Op == wire.OpMGet {
+				one.Op, one.Key, one.Keys = wire.OpGet, q.Keys[i], nil
+			}
+			r.Items[i] = e.servePeer(ctx, &one, q.Keys[i], pins, deadline)
+		})
 		return r
 	}
-	return e.keys.servePeer(ctx, q, q.Key, pins, deadline)
+	return e.servePeer(ctx, q, q.Key, pins, deadline)
 }
 
 // Reload puts other settings of namespaces into effect. It returns the key filters that
@@ -172,10 +162,3 @@ func (e *Engine) Reload(p *namespaces.Plan) []*namespaces.KeyFilter {
 	e.Barriers.everywhere(e.Clock.Read().Boot) // nor had those until the settings took effect
 	return begun
 }
-
-// Audit compares hits that were chosen with their origins until ctx ends.
-func (e *Engine) Audit(ctx context.Context) { e.audits.run(ctx) }
-
-// Warm loads once the keys of a namespace's list that this host owns. It returns early if
-// ctx ends.
-func (e *Engine) Warm(ctx context.Context, ns *namespaces.Namespace) { e.warm.run(ctx, ns) }

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"sync"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
@@ -15,31 +14,22 @@ import (
 // which is noted by every host that could serve an older value. Package cluster decides
 // when all of them have noted it.
 
-// Flushes empties namespaces.
-type Flushes struct {
-	*base
-	changes *Changes
-	watches *Watches
-
-	noting sync.Mutex // locked while a flush of the cluster is noted
-}
-
-// local empties a namespace, or all of them, on this host.
-func (f *Flushes) local(q *wire.Request, pins *namespaces.Pins, now kv.Moment) wire.Reply {
+// flushLocal empties a namespace, or all of them, on this host.
+func (c *Changes) flushLocal(q *wire.Request, pins *namespaces.Pins, now kv.Moment) wire.Reply {
 	name, bad := flushedName(q)
 	if bad != nil {
 		return wire.ErrorReply(bad)
 	}
 	pins.Release()
-	if f.Log != nil { // a partition that goes in this moment goes without what is kept of it
-		f.changes.Raise(f.Node.Owned(), f.HLC.Next(now.Wall))
+	if c.Log != nil { // a partition that goes in this moment goes without what is kept of it
+		c.Raise(c.Node.Owned(), c.HLC.Next(now.Wall))
 	}
-	f.empty(f.Names.Named(name), func(id kv.NamespaceID) { f.Store.Clear(id, now) })
-	floor := f.HLC.Next(now.Wall)
-	if f.Log == nil {
-		f.watches.Tell(flushed(name, floor))
+	c.empty(c.Names.Named(name), func(id kv.NamespaceID) { c.Store.Clear(id, now) })
+	floor := c.HLC.Next(now.Wall)
+	if c.Log == nil {
+		c.watches.Tell(flushed(name, floor))
 	} else { // outdates other hosts' copies of what was here a moment ago
-		f.changes.Raise(f.Node.Owned(), floor)
+		c.Raise(c.Node.Owned(), floor)
 	}
 	return wire.Reply{Version: uint64(floor)}
 }
@@ -60,22 +50,22 @@ func flushedName(q *wire.Request) (string, *wire.Error) {
 	return string(q.Namespace), nil
 }
 
-// Cluster empties a namespace, or all of them, on every host.
-func (f *Flushes) Cluster(
+// FlushCluster empties a namespace, or all of them, on every host.
+func (c *Changes) FlushCluster(
 	ctx context.Context, q *wire.Request, pins *namespaces.Pins, deadline time.Duration,
 ) wire.Reply {
 	name, bad := flushedName(q)
 	if bad != nil {
 		return wire.ErrorReply(bad)
 	}
-	if bad := f.Names.Claim(name, pins.Member); bad != nil {
+	if bad := c.Names.Claim(name, pins.Member); bad != nil {
 		return wire.ErrorReply(bad)
 	}
-	defer f.Names.Unclaim(name)
+	defer c.Names.Unclaim(name)
 	pins.Release()
-	ctx, cancel := context.WithTimeout(ctx, deadline-f.Clock.Read().Boot)
+	ctx, cancel := context.WithTimeout(ctx, deadline-c.Clock.Read().Boot)
 	defer cancel()
-	floor, bad := f.Node.Flush(ctx, name)
+	floor, bad := c.Node.Flush(ctx, name)
 	if bad != nil {
 		return wire.ErrorReply(bad)
 	}
@@ -83,46 +73,46 @@ func (f *Flushes) Cluster(
 }
 
 // empty drops this host's entries of some namespaces, and detaches their loads under way.
-func (f *Flushes) empty(names []string, drop func(kv.NamespaceID)) {
-	b := namespaces.Pins{Table: f.Names}
+func (c *Changes) empty(names []string, drop func(kv.NamespaceID)) {
+	b := namespaces.Pins{Table: c.Names}
 	defer b.Release()
 	for _, name := range names {
 		if ns := b.Read([]byte(name)); ns != nil {
 			drop(ns.ID)
-			f.Shared.Flushed(ns.ID)
+			c.Shared.Flushed(ns.ID)
 			ns.KeyFilter.Forget()
-			f.changes.DetachSlot(ns.ID)
+			c.DetachSlot(ns.ID)
 		}
 	}
 }
 
-// Note notes that everything from before a version is gone on all hosts, in a
-// namespace or, with "", in all of them. No handoff brings it back. When Note returns,
+// NoteFlush notes that everything from before a version is gone on all hosts, in a
+// namespace or, with "", in all of them. No handoff brings it back. When NoteFlush returns,
 // the flush is in this host's log, so that leases on this host cover it.
 //
 // A host that owns partitions drops newer entries too: such an entry may have been made
 // from an older one, as by an INCR, here or on the host that handed it over. A host that
 // owns nothing has only entries that were handed over with the flush, and drops only the
 // older ones.
-func (f *Flushes) Note(name string, floor kv.Version) {
+func (c *Changes) NoteFlush(name string, floor kv.Version) {
 	if name != "" && !kv.ValidNamespace(name) {
 		return // a name from another sidecar is not trusted
 	}
-	f.noting.Lock() // a second report of the flush waits until the first is done
-	defer f.noting.Unlock()
-	f.HLC.Observe(floor)
-	list, isNew := f.Names.Flush(name, floor)
+	c.flushing.Lock() // a second report of the flush waits until the first is done
+	defer c.flushing.Unlock()
+	c.HLC.Observe(floor)
+	list, isNew := c.Names.Flush(name, floor)
 	if !isNew {
 		return
 	}
-	drop := func(id kv.NamespaceID) { f.Store.Clear(id, f.Clock.Read()) }
-	if f.Node.Owned().Empty() {
-		drop = func(id kv.NamespaceID) { f.Store.Flush(id, floor) }
+	drop := func(id kv.NamespaceID) { c.Store.Clear(id, c.Clock.Read()) }
+	if c.Node.Owned().Empty() {
+		drop = func(id kv.NamespaceID) { c.Store.Flush(id, floor) }
 	}
-	f.empty(list, drop)
+	c.empty(list, drop)
 	e := flushed(name, floor)
-	if f.Log != nil {
-		f.Log.Append(e)
+	if c.Log != nil {
+		c.Log.Append(e)
 	}
-	f.watches.Tell(e)
+	c.watches.Tell(e)
 }

@@ -8,72 +8,75 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/inspect"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/transport"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// Forwarder passes requests on to the owners of their keys.
-type Forwarder struct {
-	*base
-	owners  *Owners
-	calls   *Calls
-	copies  *Copies
-	changes *Changes
-}
-
-// forward passes a request on to a key's owner.
-func (f *Forwarder) forward(
-	ctx context.Context, owner *cluster.Owner, q *wire.Request, key kv.Key, deadline time.Duration,
+// forward passes a request on to a key's owner. ns is nil if this host has no slot for the namespace.
+func (m *Remote) forward(
+	ctx context.Context, owner *cluster.Owner, q *wire.Request, ns *namespaces.Namespace, key kv.Key,
+	deadline time.Duration,
 ) wire.Reply {
 	if q.Op == wire.OpGet || q.Op == wire.OpLease {
-		return f.read(ctx, owner, q, key, deadline)
+		return m.read(ctx, owner, q, ns, key, deadline)
 	}
-	return f.write(ctx, owner, q, key, deadline)
+	return m.write(ctx, owner, q, key, deadline)
 }
 
 // join returns the call that answers a read, with lead set if the caller must make it. If
 // there is no need to ask the owner, the call is nil and r is the answer.
-func (f *Forwarder) join(
-	owner *cluster.Owner, q *wire.Request, key kv.Key, now kv.Moment, deadline time.Duration,
+func (m *Remote) join(
+	owner *cluster.Owner, q *wire.Request, ns *namespaces.Namespace, key kv.Key, now kv.Moment, deadline time.Duration,
 ) (cl *Call, lead bool, r wire.Reply) {
 	if !q.Has(wire.Fresh) {
-		if cp := f.copies.Get(key, owner, now); cp != nil {
-			return nil, false, f.copies.reply(q, cp, wire.SourceL1, owner.LeasedAt(), now)
+		if ns != nil {
+			if cp := m.Get(key, owner, now); cp != nil {
+				return nil, false, m.reply(q, cp, wire.SourceL1, owner.LeasedAt(), now)
+			}
 		}
-		if !owner.Answers(now.Boot, f.Node.Bound()) {
+		if !owner.Answers(now.Boot, m.Node.Bound()) {
 			return nil, false, unanswered(q, owner) // not worth the wait
 		}
 	}
-	cl, lead = f.calls.Join(owner, key, questionOf(q), now, deadline, nil)
+	if ns == nil { // the key names no slot, by which calls are found
+		m.Counts.PeerReads.Add(1)
+		cl = newCall(owner, key, questionOf(q), now, deadline)
+		cl.slotless = true
+		return cl, true, r
+	}
+	cl, lead = m.Join(owner, key, questionOf(q), now, deadline, nil)
 	return cl, lead, r
 }
 
 // read asks a key's owner, once for all readers at the same time. A token answers only the LEASE that
 // asked; then the next one that waits asks on behalf of the rest.
-func (f *Forwarder) read(
-	ctx context.Context, owner *cluster.Owner, q *wire.Request, key kv.Key, deadline time.Duration,
+func (m *Remote) read(
+	ctx context.Context, owner *cluster.Owner, q *wire.Request, ns *namespaces.Namespace, key kv.Key,
+	deadline time.Duration,
 ) wire.Reply {
-	began := f.Clock.Read().Boot
+	began := m.Clock.Read().Boot
 	for {
-		cl, lead, r := f.join(owner, q, key, f.Clock.Read(), deadline)
+		cl, lead, r := m.join(owner, q, ns, key, m.Clock.Read(), deadline)
 		switch {
 		case cl == nil:
 			return r
 		case lead:
-			f.ask(ctx, q.Namespace, []*Call{cl}, deadline)
-			return f.copies.outcome(cl, q, began)
-		case !f.waitFor(ctx, cl, deadline):
+			m.ask(ctx, q.Namespace, []*Call{cl}, deadline)
+			return m.outcome(cl, q, began)
+		case !m.waitFor(ctx, cl, deadline):
 			return inVain(q, owner)
 		case cl.Serves(began) && !cl.ofOne():
-			return f.copies.outcome(cl, q, began)
+			return m.outcome(cl, q, began)
 		}
 		// The caller that made the call may have had less time than this one.
-		switch over := f.Clock.Read().Boot >= deadline; {
+		switch over := m.Clock.Read().Boot >= deadline; {
 		case over && q.Op == wire.OpLease:
 			return inVain(q, owner)
 		case over:
-			return f.copies.outcome(cl, q, began)
+			return m.outcome(cl, q, began)
 		}
 	}
 }
@@ -87,7 +90,7 @@ func inVain(q *wire.Request, owner *cluster.Owner) wire.Reply {
 }
 
 // ask makes one request for the keys of some calls to their owner, and ends the calls.
-func (f *Forwarder) ask(ctx context.Context, ns []byte, list []*Call, deadline time.Duration) {
+func (m *Remote) ask(ctx context.Context, ns []byte, list []*Call, deadline time.Duration) {
 	owner := list[0].owner
 	if list[0].asks.Lease {
 		ctx = context.WithoutCancel(ctx) // the answer may be a token, which must be given back if no client wants it
@@ -95,21 +98,14 @@ func (f *Forwarder) ask(ctx context.Context, ns []byte, list []*Call, deadline t
 	var a peer.Answer
 	defer a.Release()
 	err := errNoTime
-	if left := deadline - f.Clock.Read().Boot; left > 0 {
+	if left := deadline - m.Clock.Read().Boot; left > 0 {
 		waited := inspect.BeginWait(ctx, inspect.Owner, string(owner.Node))
-		err = f.Node.Do(ctx, owner.Process, left, questionFor(ns, list), &a)
+		err = m.Node.Do(ctx, owner.Process, left, questionFor(ns, list), &a)
 		waited()
 	}
-	for i, cl := range list {
-		r := &a.Reply
-		if err == nil && len(list) > 1 && r.Status == wire.OK {
-			r = &a.Items[i]
-		}
-		if cl.err = err; err == nil {
-			f.copies.Take(cl, r)
-		}
-		f.calls.Ended(cl)
-	}
+	var answers transport.Answers
+	m.Finish(&answers, list, &a.Reply, err)
+	answers.Write()
 }
 
 // questionFor returns the request that asks the owner of some calls.
@@ -134,9 +130,9 @@ func questionFor(ns []byte, list []*Call) *wire.Request {
 var errNoTime = errors.New("no time was left")
 
 // waitFor waits until a call has ended, and reports whether it has in time.
-func (f *Forwarder) waitFor(ctx context.Context, cl *Call, deadline time.Duration) bool {
+func (m *Remote) waitFor(ctx context.Context, cl *Call, deadline time.Duration) bool {
 	defer inspect.BeginWait(ctx, inspect.Owner, string(cl.owner.Node))()
-	t := time.NewTimer(max(deadline-f.Clock.Read().Boot, 0))
+	t := time.NewTimer(max(deadline-m.Clock.Read().Boot, 0))
 	defer t.Stop()
 	select {
 	case <-cl.done:
@@ -145,37 +141,6 @@ func (f *Forwarder) waitFor(ctx context.Context, cl *Call, deadline time.Duratio
 	case <-ctx.Done():
 	}
 	return false
-}
-
-// readSlotless answers a GET in a namespace without a slot here: this host has no entry
-// of it, and cannot keep the owner's answer.
-func (f *Forwarder) readSlotless(ctx context.Context, q *wire.Request, deadline time.Duration) wire.Reply {
-	now := f.Clock.Read()
-	key := kv.Key{Hash: f.Names.Hash(q.Namespace, q.Key), Bytes: q.Key}
-	partition := key.Hash.Partition()
-	if f.Node.OwnershipEpoch(partition) != 0 {
-		if q.Has(wire.Fresh) && f.owners.coming(partition) {
-			return failed(wire.Unavailable,
-				"the key's entry may be on its way here, and namespace %s has no room yet: try again", q.Namespace)
-		}
-		return wire.Reply{Status: wire.Miss}
-	}
-	owner := f.Node.View().Owner(partition)
-	switch {
-	case owner == nil || owner.Process == f.Node.Self():
-		return f.owners.replyNoOwner(q)
-	case deadline <= now.Boot || !q.Has(wire.Fresh) && !owner.Answers(now.Boot, f.Node.Bound()):
-		return unanswered(q, owner)
-	}
-	f.Counts.PeerReads.Add(1)
-	cl := newCall(owner, key, questionOf(q), now, deadline)
-	cl.slotless = true
-	f.ask(ctx, q.Namespace, []*Call{cl}, deadline)
-	r := f.copies.outcome(cl, q, now.Boot)
-	if r.Status == wire.Moved {
-		return f.owners.replyNoOwner(q)
-	}
-	return r
 }
 
 // sourceOf returns the source of a value in an owner's answer, as this host tells it.
@@ -188,11 +153,11 @@ func sourceOf(r *wire.Reply) wire.Source {
 
 // write passes a write, or a METAGET, on to a key's owner. It notes the change before the app hears of
 // it, so that no later read through this host returns an older value.
-func (f *Forwarder) write(
+func (m *Remote) write(
 	ctx context.Context, owner *cluster.Owner, q *wire.Request, key kv.Key, deadline time.Duration,
 ) wire.Reply {
 	if ended(q) {
-		return f.Deadlines.tooLate(q)
+		return m.Deadlines.tooLate(q)
 	}
 	out := *q
 	out.UntilNS = executeBeforeAtOwner(owner, q, deadline)
@@ -200,15 +165,8 @@ func (f *Forwarder) write(
 	changes := q.Op != wire.OpMetaGet || q.Has(wire.Touch)
 	var a peer.Answer
 	defer a.Release()
-	if executed, bad := f.send(ctx, owner, &out, &a, deadline); bad != nil {
-		switch {
-		case executed && changes:
-			f.changes.unknown(key)
-		case executed:
-		case f.Node.View().Owner(key.Hash.Partition()) != owner: // the next one can be asked
-			return Moved()
-		}
-		return wire.ErrorReply(bad)
+	if executed, bad := m.send(ctx, owner, &out, &a, deadline); bad != nil {
+		return m.unwritten(owner, key, executed && changes, bad)
 	}
 	r := owned(&a.Reply)
 	if q.Op == wire.OpMetaGet {
@@ -216,15 +174,15 @@ func (f *Forwarder) write(
 	}
 	switch {
 	case changes && (q.Op != wire.OpMetaGet || r.Event != 0 || r.Status == wire.Timeout):
-		f.changes.wrote(key, &r)
+		m.changes.wrote(key, &r)
 	case r.Status == wire.Miss && q.Has(wire.CacheOnly): // a change whose event a miss does not name
-		f.changes.unknown(key)
+		m.changes.unknown(key)
 	}
 	return r
 }
 
 // delete passes the deletion of some keys on to their owner.
-func (f *Forwarder) delete(
+func (m *Remote) delete(
 	ctx context.Context, owner *cluster.Owner, q *wire.Request, list []int, items []wire.Reply, deadline time.Duration,
 ) {
 	out := &wire.Request{
@@ -236,52 +194,57 @@ func (f *Forwarder) delete(
 	}
 	var a peer.Answer
 	defer a.Release()
-	executed, bad := f.send(ctx, owner, out, &a, deadline)
+	executed, bad := m.send(ctx, owner, out, &a, deadline)
 	if bad == nil && a.Status != wire.OK {
 		executed, bad = false, &wire.Error{Status: a.Status, Message: string(a.Message)}
 	}
 	for n, i := range list {
-		key := kv.Key{Hash: f.Names.Hash(q.Namespace, q.Keys[i])}
-		switch {
-		case bad == nil:
-			items[i] = owned(&a.Items[n])
-			f.changes.wrote(key, &items[i])
-			continue
-		case executed:
-			f.changes.unknown(key)
-		case f.Node.View().Owner(key.Hash.Partition()) != owner: // the next one can be asked
-			items[i] = Moved()
+		key := kv.Key{Hash: m.Names.Hash(q.Namespace, q.Keys[i])}
+		if bad != nil {
+			items[i] = m.unwritten(owner, key, executed, bad)
 			continue
 		}
-		items[i] = wire.ErrorReply(bad)
+		items[i] = owned(&a.Items[n])
+		m.changes.wrote(key, &items[i])
 	}
+}
+
+// unwritten answers a write without an answer of the owner of its key, which may have changed the key.
+func (m *Remote) unwritten(owner *cluster.Owner, key kv.Key, changed bool, bad *wire.Error) wire.Reply {
+	switch {
+	case changed:
+		m.changes.unknown(key)
+	case m.Node.View().Owner(key.Hash.Partition()) != owner: // the next one can be asked
+		return Moved()
+	}
+	return wire.ErrorReply(bad)
 }
 
 // send passes a write on to the owner of its keys. If executed is set beside an error, the
 // owner may have executed the write.
-func (f *Forwarder) send(
+func (m *Remote) send(
 	ctx context.Context, owner *cluster.Owner, out *wire.Request, a *peer.Answer, deadline time.Duration,
 ) (executed bool, bad *wire.Error) {
-	left := deadline - f.Clock.Read().Boot
+	left := deadline - m.Clock.Read().Boot
 	if left <= 0 {
 		return false, wire.Errorf(wire.Unavailable, "no time was left to ask %s, which owns the key: try again",
 			owner.Node)
 	}
-	if !f.owners.reaches(owner) {
+	if !m.reaches(owner) {
 		return false, unreached(owner)
 	}
 	waited := inspect.BeginWait(ctx, inspect.Owner, string(owner.Node))
-	err := f.Node.Do(ctx, owner.Process, left, out, a)
+	err := m.Node.Do(ctx, owner.Process, left, out, a)
 	if waited(); err == nil {
 		return true, nil
 	}
-	f.Counts.PeerErrors.Add(1)
+	m.Counts.PeerErrors.Add(1)
 	if errors.Is(err, rpc.ErrFull) {
 		return false, wire.Errorf(wire.Busy,
 			"too many requests to %s, which owns the key, are under way: try again (%v)", owner.Node, err)
 	}
 	// The words of the network and of TLS are for the log: they have addresses, and say nothing to an app.
-	f.Config.Log.Info("a write has got no answer from the owner of its key", "node", owner.Node, "error", err)
+	m.Config.Log.Info("a write has got no answer from the owner of its key", "node", owner.Node, "error", err)
 	if peer.NotExecuted(err) {
 		return false, wire.Errorf(wire.Unavailable,
 			"%s, which owns the key, cannot be reached; the sidecar's log has more", owner.Node)

@@ -16,14 +16,8 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// Hosts answers requests about hosts rather than keys: the members, the owner of a key,
-// and questions to all hosts.
-type Hosts struct {
-	*base
-}
-
 // Members lists this host and the others, by name.
-func (h *Hosts) Members() []cachesidecar.Member {
+func (h *Admin) Members() []cachesidecar.Member {
 	var list []cachesidecar.Member
 	for _, m := range h.Node.Members() {
 		list = append(list, cachesidecar.Member{
@@ -35,7 +29,7 @@ func (h *Hosts) Members() []cachesidecar.Member {
 }
 
 // Ring returns the assigned owner of a key, and whether this host owns it.
-func (h *Hosts) Ring(q *wire.Request) wire.Reply {
+func (h *Admin) Ring(q *wire.Request) wire.Reply {
 	if err := CheckKey(q.Key); err != nil {
 		return wire.ErrorReply(err)
 	}
@@ -54,7 +48,7 @@ func (h *Hosts) Ring(q *wire.Request) wire.Reply {
 }
 
 // ringOfOwner is Ring; it also asks the assigned owner whether it owns the key.
-func (h *Hosts) ringOfOwner(ctx context.Context, q *wire.Request) wire.Reply {
+func (h *Admin) ringOfOwner(ctx context.Context, q *wire.Request) wire.Reply {
 	r := h.Ring(q)
 	var place cachesidecar.Place
 	if r.Status != wire.OK || wire.UnmarshalBody(r.Body, &place) != nil || place.Owner != "" {
@@ -76,7 +70,7 @@ func (h *Hosts) ringOfOwner(ctx context.Context, q *wire.Request) wire.Reply {
 }
 
 // Stats collects the statistics of every host. own is this host's.
-func (h *Hosts) Stats(ctx context.Context, q *wire.Request, own cachesidecar.Stats) wire.Reply {
+func (h *Admin) Stats(ctx context.Context, q *wire.Request, own cachesidecar.Stats) wire.Reply {
 	all := cachesidecar.ClusterStats{Nodes: []cachesidecar.Stats{own}, Missing: []cachesidecar.MissingStats{}}
 	for _, m := range h.Node.Members() {
 		if m.State == cluster.StateMissing {
@@ -102,7 +96,7 @@ func (h *Hosts) Stats(ctx context.Context, q *wire.Request, own cachesidecar.Sta
 }
 
 // Forget drops a host that is gone, on this host. MISS means that it is unknown here.
-func (h *Hosts) Forget(node kv.NodeID) wire.Reply {
+func (h *Admin) Forget(node kv.NodeID) wire.Reply {
 	switch known, err := h.Node.Forget(node); {
 	case errors.Is(err, cluster.ErrSelf):
 		return failed(wire.BadRequest, "%s is this very host: to take it out of the cluster, stop it", node)
@@ -117,7 +111,7 @@ func (h *Hosts) Forget(node kv.NodeID) wire.Reply {
 
 // ForgetEverywhere drops a host that is gone, on all living hosts. It asks the other
 // hosts even if this one does not know the host, or has forgotten it before.
-func (h *Hosts) ForgetEverywhere(ctx context.Context, q *wire.Request) wire.Reply {
+func (h *Admin) ForgetEverywhere(ctx context.Context, q *wire.Request) wire.Reply {
 	node := kv.NodeID(q.Key)
 	all := h.Forget(node)
 	if all.Status.IsError() {
@@ -153,7 +147,7 @@ type hostAnswer struct {
 
 // askAll sends a request to the members that which selects, all at once. Each answer has
 // less than half of the time of q.
-func (h *Hosts) askAll(
+func (h *Admin) askAll(
 	ctx context.Context, q *wire.Request, out wire.Request, which func(*cluster.Member) bool,
 ) []hostAnswer {
 	timeout := h.Deadlines.Timeout(q)

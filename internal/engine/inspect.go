@@ -2,17 +2,18 @@ package engine
 
 import (
 	"cmp"
+	"encoding/binary"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/inspect"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/l2/segment"
 )
 
-// Inspection answers requests about what this host stores and does: for operators, not
-// for apps.
-type Inspection struct {
+// Admin answers requests of operators: about hosts (hosts.go), and about what this one stores and does.
+type Admin struct {
 	*base
 	hot      *inspect.Sketch
 	loads    *inspect.SlowList
@@ -21,8 +22,8 @@ type Inspection struct {
 }
 
 // Hot answers HOT. may reports whether the caller may know a namespace's keys.
-func (i *Inspection) Hot(q *wire.Request, may func(namespace string) bool) wire.Reply {
-	top := i.hot.Top(int(q.Limit), i.Clock.Read().Boot, seen(q, may))
+func (h *Admin) Hot(q *wire.Request, may func(namespace string) bool) wire.Reply {
+	top := h.hot.Top(int(q.Limit), h.Clock.Read().Boot, seen(q, may))
 	a := wire.Hot{WindowMS: uint64(top.Window.Milliseconds()), Reads: top.Reads, Keys: []wire.HotKey{}}
 	for _, k := range top.Keys {
 		a.Keys = append(a.Keys, wire.HotKey{
@@ -43,8 +44,8 @@ func seen(q *wire.Request, may func(string) bool) func(string) bool {
 }
 
 // Slow answers SLOW. may is as for Hot.
-func (i *Inspection) Slow(q *wire.Request, may func(namespace string) bool) wire.Reply {
-	now, see := i.Clock.Read().Boot, seen(q, may)
+func (h *Admin) Slow(q *wire.Request, may func(namespace string) bool) wire.Reply {
+	now, see := h.Clock.Read().Boot, seen(q, may)
 	calls := func(l *inspect.SlowList) []wire.SlowCall {
 		list := []wire.SlowCall{}
 		for _, c := range l.Slowest(int(q.Limit), now, see) {
@@ -62,7 +63,7 @@ func (i *Inspection) Slow(q *wire.Request, may func(namespace string) bool) wire
 	}
 	return wire.BodyReply(wire.Slow{
 		ThresholdMS: uint64(inspect.SlowThreshold.Milliseconds()), WindowMS: uint64(inspect.SlowAge.Milliseconds()),
-		Requests: calls(&i.Requests), Loads: calls(i.loads),
+		Requests: calls(&h.Requests), Loads: calls(h.loads),
 	})
 }
 
@@ -74,23 +75,23 @@ const (
 
 // Keys answers KEYS: the entries of this host's own share, page by page. One request at a
 // time does so, and takes the lock of one shard at a time, for one index page.
-func (i *Inspection) Keys(q *wire.Request, deadline time.Duration) wire.Reply {
-	at, err := i.position(q.Token)
+func (h *Admin) Keys(q *wire.Request, deadline time.Duration) wire.Reply {
+	at, err := h.position(q.Token)
 	if err != nil {
 		return wire.ErrorReply(err)
 	}
-	wait := time.NewTimer(deadline - i.Clock.Read().Boot)
+	wait := time.NewTimer(deadline - h.Clock.Read().Boot)
 	defer wait.Stop()
 	select {
-	case i.Listing <- struct{}{}:
-		defer func() { <-i.Listing }()
+	case h.Listing <- struct{}{}:
+		defer func() { <-h.Listing }()
 	case <-wait.C:
 		return failed(wire.Busy, "other requests list keys: try again")
 	}
-	now := i.Clock.Read()
-	i.Node.CheckPause(now.Boot)
+	now := h.Clock.Read()
+	h.Node.CheckPause(now.Boot)
 	page := wire.KeysPage{Keys: []wire.KeyInfo{}}
-	pins := namespaces.Pins{Table: i.Names}
+	pins := namespaces.Pins{Table: h.Names}
 	defer pins.Release()
 	ns := pins.Read(q.Namespace)
 	if ns == nil {
@@ -98,13 +99,13 @@ func (i *Inspection) Keys(q *wire.Request, deadline time.Duration) wire.Reply {
 	}
 	w := segment.Wanted{
 		Namespace: ns.ID, Prefix: q.Key, Now: now.Boot,
-		Partition: func(p uint16) bool { return i.Node.OwnershipEpoch(p) != 0 },
+		Partition: func(p uint16) bool { return h.Node.OwnershipEpoch(p) != 0 },
 	}
 	var list []segment.Listed
 	more := true
 	for looked, n := 0, 0; more && len(list) < int(q.Limit) && looked < listLooked &&
-		i.Clock.Read().Boot-now.Boot < listTime; looked += n {
-		list, at, n, more = i.Store.List(at, &w, int(q.Limit)-len(list), list)
+		h.Clock.Read().Boot-now.Boot < listTime; looked += n {
+		list, at, n, more = h.Store.List(at, &w, int(q.Limit)-len(list), list)
 	}
 	for _, l := range list {
 		page.Keys = append(page.Keys, wire.KeyInfo{
@@ -113,17 +114,49 @@ func (i *Inspection) Keys(q *wire.Request, deadline time.Duration) wire.Reply {
 		})
 	}
 	if more {
-		page.Cursor = appendCursor(nil, at, i.Node.Self().Epoch)
+		page.Cursor = appendCursor(nil, at, h.Node.Self().Epoch)
 	}
 	return wire.BodyReply(page)
 }
 
 // position returns where a KEYS begins.
-func (i *Inspection) position(cursor []byte) (segment.Position, *wire.Error) {
-	p, bad := parseCursor(cursor, i.Node.Self().Epoch)
-	if bad == nil && !i.Store.Valid(p) {
+func (h *Admin) position(cursor []byte) (segment.Position, *wire.Error) {
+	p, bad := parseCursor(cursor, h.Node.Self().Epoch)
+	if bad == nil && !h.Store.Valid(p) {
 		bad = wire.Errorf(wire.BadRequest,
 			"the cursor %x names no place here: give the cursor of the answer before as it is", cursor)
 	}
 	return p, bad
+}
+
+// cursorSize is the length of a cursor of KEYS: a position, and the epoch of the process
+// whose store has it.
+//
+//	epoch 8 B │ shard 2 B │ root 2 B │ rest 8 B, big-endian
+const cursorSize = 20
+
+func appendCursor(b []byte, p segment.Position, e kv.Epoch) []byte {
+	b = binary.BigEndian.AppendUint64(b, uint64(e))
+	b = binary.BigEndian.AppendUint16(b, p.Shard)
+	b = binary.BigEndian.AppendUint16(b, p.Root)
+	return binary.BigEndian.AppendUint64(b, p.Rest)
+}
+
+// parseCursor reads a cursor of the process with the given epoch. nil is the beginning. It
+// does not know whether the store has the position.
+func parseCursor(cursor []byte, e kv.Epoch) (p segment.Position, bad *wire.Error) {
+	switch {
+	case cursor == nil:
+		return p, nil
+	case len(cursor) != cursorSize:
+		return p, wire.Errorf(wire.BadRequest,
+			"a cursor of %d bytes: give the cursor of the answer before, or none for the first page", len(cursor))
+	case kv.Epoch(binary.BigEndian.Uint64(cursor)) != e:
+		return p, wire.Errorf(wire.BadRequest,
+			"the cursor is of another host, or of this one before its restart: begin again without a cursor")
+	}
+	return segment.Position{
+		Shard: binary.BigEndian.Uint16(cursor[8:]), Root: binary.BigEndian.Uint16(cursor[10:]),
+		Rest: binary.BigEndian.Uint64(cursor[12:]),
+	}, nil
 }

@@ -144,7 +144,7 @@ func (k *kept) save(e *Engine) {
 	n := keptNote{
 		Boot: e.Config.Keep.Boot, Now: at, Most: e.Config.MaxValue, Version: e.HLC.Next(now.Wall),
 		Seed:  kv.NamespaceSeed(e.Config.Seed, ""),
-		Names: map[string]kv.NamespaceID{}, Node: e.node(), Kept: e.Handoff.Released(),
+		Names: map[string]kv.NamespaceID{}, Node: e.node(), Kept: e.Handoff.KeptForNext(),
 	}
 	for name, ns := range e.Names.All() {
 		n.Names[name] = ns.ID
@@ -170,7 +170,7 @@ func (k *kept) own(e *Engine) {
 			}
 		}
 	} else { // what the feeds told of was deleted at the owners meanwhile
-		e.Handoff.Kept(e.kept.note.Kept)
+		e.Handoff.Recover(e.kept.note.Kept)
 	}
 	e.Store.Own()
 }

@@ -42,10 +42,11 @@ func (c *Loads) lacks(ns *namespaces.Namespace, key kv.Key) bool {
 // Loads loads missing values from the origins of their namespaces.
 type Loads struct {
 	*base
-	owners   *Owners
 	barriers *Barriers
+	remote   *Remote
 	slow     *inspect.SlowList
 	memory   loader.Memory // of loaded values
+	audits   chan choice
 }
 
 // memory is the account of origins' answers.
@@ -125,7 +126,7 @@ func (c *Loads) New(ns *namespaces.Namespace, key kv.Key, epoch uint32) flight.L
 		Keep: func(r flight.Result) bool {
 			ends := func(now kv.Moment) kv.Deadline { return ns.Now().Lives(&r, now) }
 			_, kept := c.keep(ns, key, epoch, generation, r, 0, ends)
-			return kept && c.owners.stillOwner(key.Hash.Partition(), epoch)
+			return kept && c.stillOwner(key.Hash.Partition(), epoch)
 		},
 	}
 }
@@ -211,14 +212,14 @@ func (c *Loads) Answer(ns *namespaces.Namespace, key kv.Key, q *wire.Request, r 
 			return a
 		}
 		a.TTLMS = 1
-		asOf := c.HLC.Next(now.Wall) // before the store is asked: see Reads.stamp
+		asOf := c.HLC.Next(now.Wall) // before the store is asked: see Local.stamp
 		if info, still := c.Store.Still(key, r.Version, q.Has(wire.Attest), now.Boot); still {
 			a.TTLMS = info.Deadline.TTLms(now.Boot)
 		} else {
 			asOf = r.Version
 		}
 		if q.Has(wire.Attest) {
-			c.owners.attest(&a, asOf)
+			c.attest(&a, asOf)
 		}
 		return a
 	case errors.Is(err, flight.ErrPresent):

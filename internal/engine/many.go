@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -10,6 +11,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -20,23 +22,23 @@ import (
 // rounds runs round until no key is left or the time is over; then last answers each key
 // that is left. round answers what it can of the keys in todo and returns the rest. n is
 // the number of keys.
-func (c *keys) rounds(
-	ctx context.Context, n int, pins *namespaces.Pins, p *waitLimit,
+func (e *Engine) rounds(
+	ctx context.Context, n int, pins *namespaces.Pins, limit *waitLimit,
 	round func(todo []int, now kv.Moment) []int, last func(i int),
 ) {
 	todo := make([]int, n)
 	for i := range todo {
 		todo[i] = i
 	}
-	for again := askAgain; ; again = min(2*again, mostAgain) {
-		changed := c.Node.Changed() // taken before the state that it tells of is read
-		now := c.Clock.Read()
-		c.Node.CheckPause(now.Boot)
+	for again := minRetryPause; ; again = min(2*again, maxRetryPause) {
+		changed := e.Node.Changed() // taken before the state that it tells of is read
+		now := e.Clock.Read()
+		e.Node.CheckPause(now.Boot)
 		if todo = round(todo, now); len(todo) == 0 {
 			return
 		}
 		pins.Release()
-		if !c.owners.wait(ctx, changed, p, again) {
+		if !e.awaitOwner(ctx, changed, limit, again) {
 			for _, i := range todo {
 				last(i)
 			}
@@ -49,63 +51,223 @@ func (c *keys) rounds(
 // time.
 const fetchesAtOnce = 16
 
+// eachAtOnce calls f for n keys, some at a time: each may wait for an origin, or for its last owner.
+func (e *Engine) eachAtOnce(n int, m *quota.Member, f func(i int, pins *namespaces.Pins)) {
+	group := errgroup.Group{}
+	group.SetLimit(fetchesAtOnce)
+	for i := range n {
+		group.Go(func() error {
+			pins := namespaces.Pins{Table: e.Names, Member: m}
+			defer pins.Release()
+			f(i, &pins)
+			return nil
+		})
+	}
+	_ = group.Wait() // no function in it fails
+}
+
 // deleteMany answers DELETE.
-func (c *keys) deleteMany(
+func (e *Engine) deleteMany(
 	ctx context.Context, q *wire.Request, pins *namespaces.Pins, deadline time.Duration,
 ) wire.Reply {
 	items := make([]wire.Reply, len(q.Keys))
-	ns := c.through.of(q)
-	c.rounds(ctx, len(items), pins, c.owners.waitLimit(q, deadline), func(todo []int, now kv.Moment) (left []int) {
+	ns := e.writeThroughOf(q)
+	e.rounds(ctx, len(items), pins, e.waitLimit(q, deadline), func(todo []int, now kv.Moment) (left []int) {
 		groups := map[*cluster.Owner][]int{}
 		var slow []int // keys that are deleted at the origin first, or whose entries are on their way here
 		for _, i := range todo {
-			partition := c.Names.Hash(q.Namespace, q.Keys[i]).Partition()
-			owned := c.Node.OwnershipEpoch(partition) != 0
+			partition := e.Names.Hash(q.Namespace, q.Keys[i]).Partition()
+			owned := e.Node.OwnershipEpoch(partition) != 0
 			if ns == nil || !owned {
-				if items[i] = c.writes.Delete(q, q.Keys[i], pins, now, 0); items[i].Status != wire.Moved {
+				if items[i] = e.Local.Delete(q, q.Keys[i], pins, now, 0); items[i].Status != wire.Moved {
 					continue
 				}
 			}
-			owner := c.Node.View().Owner(partition)
+			owner := e.Node.View().Owner(partition)
 			switch {
 			case owned:
 				slow = append(slow, i)
-			case owner == nil || owner.Process == c.Node.Self():
-				left = append(left, i)
-			default:
+			case owner != nil && owner.Process != e.Node.Self():
 				groups[owner] = append(groups[owner], i)
 			}
 		}
 		pins.Release()
 		var wg sync.WaitGroup
 		for owner, list := range groups {
-			wg.Go(func() { c.forwarder.delete(ctx, owner, q, list, items, deadline) })
+			wg.Go(func() { e.Remote.delete(ctx, owner, q, list, items, deadline) })
 		}
-		group := errgroup.Group{}
-		group.SetLimit(fetchesAtOnce)
-		for _, i := range slow {
-			group.Go(func() error {
-				pins := namespaces.Pins{Table: c.Names, Member: pins.Member}
-				defer pins.Release()
-				items[i], _ = c.local(ctx, q, q.Keys[i], &pins, now, deadline)
-				return nil
-			})
-		}
+		e.eachAtOnce(len(slow), pins.Member, func(n int, pins *namespaces.Pins) {
+			i := slow[n]
+			items[i], _ = e.local(ctx, q, q.Keys[i], pins, now, deadline)
+		})
 		wg.Wait()
-		_ = group.Wait() // no function in it fails
-		for _, i := range slow {
+		for _, i := range todo {
 			if items[i].Status == wire.Moved {
 				left = append(left, i)
 			}
 		}
-		for _, list := range groups {
-			for _, i := range list {
-				if items[i].Status == wire.Moved {
-					left = append(left, i)
-				}
-			}
-		}
 		return left
-	}, func(i int) { items[i] = c.owners.replyNoOwner(q) })
+	}, func(i int) { items[i] = e.replyNoOwner(q) })
 	return wire.Reply{Items: items}
+}
+
+// readMany answers MGET.
+func (e *Engine) readMany(
+	ctx context.Context, q *wire.Request, pins *namespaces.Pins, deadline time.Duration,
+) wire.Reply {
+	r := mget{
+		e: e, ctx: ctx, q: q, pins: pins, deadline: deadline, began: e.Clock.Read().Boot,
+		items: make([]wire.Reply, len(q.Keys)),
+	}
+	noOwner := func(i int) { r.items[i] = e.replyNoOwner(r.one(i)) }
+	e.rounds(ctx, len(r.items), pins, e.waitLimit(q, deadline), r.round, noOwner)
+	r.loadWithoutOwners()
+	total := 0
+	for i := range r.items {
+		if total > wire.MaxMGetAnswer {
+			r.items[i] = wire.ErrorReply(tooLong)
+		}
+		total += len(r.items[i].Value)
+	}
+	return wire.Reply{Items: r.items}
+}
+
+var tooLong = wire.Errorf(wire.Busy, "the answer has become too long: ask again for this key")
+
+// mget is an MGET under way.
+type mget struct {
+	e        *Engine
+	ctx      context.Context
+	q        *wire.Request
+	pins     *namespaces.Pins
+	deadline time.Duration // deadline and began are on the boot clock
+	began    time.Duration
+	items    []wire.Reply
+	has      atomic.Int64 // bytes of the values that no other host has sent
+}
+
+// full says whether the answer has become too long for further values of this host. The first
+// key is always answered.
+func (r *mget) full(i int) bool { return i > 0 && r.has.Load() > wire.MaxMGetAnswer }
+
+// hold charges a value that was loaded or that another host has sent, since it waits for those
+// of the other keys. If there is no memory, the answer about its key is BUSY.
+func (r *mget) hold(i int) {
+	if err := quota.HeldOf(r.ctx).Take(len(r.items[i].Value)); err != nil {
+		r.items[i] = failed(wire.Busy, "%v", err)
+	}
+}
+
+// mgetRound is what one round cannot answer at once.
+type mgetRound struct {
+	slow  []int                      // keys that go the slow way, one by one
+	left  []int                      // keys for the next round
+	calls []mgetCall                 // keys that their owners are asked for
+	leads map[*cluster.Owner][]*Call // those of the calls that this round makes
+}
+
+type mgetCall struct {
+	i    int
+	q    *wire.Request
+	call *Call
+	lead bool
+}
+
+// one returns the GET of one key.
+func (r *mget) one(i int) *wire.Request {
+	q := r.q
+	return &wire.Request{
+		Op: wire.OpGet, Namespace: q.Namespace, Key: q.Keys[i], Options: q.Options, App: q.App, Region: q.Region,
+	}
+}
+
+// round answers what it can of the keys in todo and returns the rest.
+func (r *mget) round(todo []int, now kv.Moment) (left []int) {
+	e := r.e
+	of := mgetRound{leads: map[*cluster.Owner][]*Call{}}
+	for _, i := range todo {
+		r.begin(&of, i, now)
+	}
+	r.pins.Release()
+	var asked sync.WaitGroup
+	for _, list := range of.leads {
+		asked.Go(func() { e.Remote.ask(r.ctx, r.q.Namespace, list, r.deadline) })
+	}
+	e.eachAtOnce(len(of.slow), r.pins.Member, func(n int, pins *namespaces.Pins) {
+		i := of.slow[n]
+		if r.full(i) {
+			r.items[i] = wire.ErrorReply(tooLong)
+			return
+		}
+		r.items[i] = e.serve(r.ctx, r.one(i), pins, r.deadline)
+		r.has.Add(int64(len(r.items[i].Value)))
+		r.hold(i)
+	})
+	asked.Wait()
+	for _, c := range of.calls {
+		switch {
+		case !c.lead && !e.Remote.waitFor(r.ctx, c.call, r.deadline):
+			r.items[c.i] = unanswered(c.q, c.call.owner)
+		case !c.lead && !c.call.Serves(r.began): // its maker may have had less time: ask anew
+			of.left = append(of.left, c.i)
+		default:
+			if r.items[c.i] = e.Remote.outcome(c.call, c.q, r.began); r.items[c.i].Status == wire.Moved {
+				of.left = append(of.left, c.i)
+			}
+			r.hold(c.i)
+		}
+	}
+	return of.left
+}
+
+// begin answers a key in place, or finds a way to its answer.
+func (r *mget) begin(of *mgetRound, i int, now kv.Moment) {
+	e, q := r.e, r.one(i)
+	ns, key, err := e.named(q, q.Key, r.pins)
+	if err != nil {
+		r.items[i] = wire.ErrorReply(err)
+		return
+	}
+	p := key.Hash.Partition()
+	if e.Node.OwnershipEpoch(p) != 0 {
+		if r.full(i) {
+			r.items[i] = wire.ErrorReply(tooLong)
+			return
+		}
+		if r.items[i] = e.inPlace(r.ctx, q, q.Key, r.pins, now, 0); r.items[i].Status == wire.Moved {
+			of.slow = append(of.slow, i)
+		}
+		r.has.Add(int64(len(r.items[i].Value)))
+		return
+	}
+	owner := e.Node.View().Owner(p)
+	if owner == nil || owner.Process == e.Node.Self() {
+		of.left = append(of.left, i)
+		return
+	}
+	call, lead, answer := e.Remote.join(owner, q, ns, key, now, r.deadline)
+	if call == nil {
+		r.items[i] = answer
+		return
+	}
+	if lead {
+		of.leads[owner] = append(of.leads[owner], call)
+	}
+	of.calls = append(of.calls, mgetCall{i, q, call, lead})
+}
+
+// loadWithoutOwners loads the keys for which no owner was found, where that is possible.
+func (r *mget) loadWithoutOwners() {
+	var left []int
+	for i := range r.items {
+		if Degraded(&r.items[i]) && r.e.Loads.mayWithoutOwner(r.q) {
+			left = append(left, i)
+		}
+	}
+	r.e.eachAtOnce(len(left), nil, func(n int, _ *namespaces.Pins) {
+		i := left[n]
+		if loaded, ok := r.e.Loads.withoutOwner(r.ctx, r.one(i), r.deadline); ok {
+			r.items[i] = loaded
+		}
+	})
 }

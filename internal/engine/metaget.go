@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/failpoint"
-	"github.com/cachesidecar/cachesidecar/internal/flight"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -23,17 +22,8 @@ import (
 // But no caller waits for a token here, and a claim does not end with the connection. Its
 // number is the random number of the token. A SET that names that number is the token's FILL.
 
-// MetaGets answers METAGET at the owner of the key.
-type MetaGets struct {
-	*base
-	owners *Owners
-	loads  *Loads
-	reads  *Reads
-	writes *Writes
-}
-
-// answer answers METAGET from what this host owns, or with MOVED.
-func (c *MetaGets) answer(q *wire.Request, pins *namespaces.Pins, now kv.Moment, fetchedEpoch uint32, r *wire.Reply) {
+// metaGet answers METAGET from what this host owns, or with MOVED.
+func (c *Local) metaGet(q *wire.Request, pins *namespaces.Pins, now kv.Moment, fetchedEpoch uint32, r *wire.Reply) {
 	if err := CheckKey(q.Key); err != nil {
 		*r = wire.ErrorReply(err)
 		return
@@ -47,38 +37,38 @@ func (c *MetaGets) answer(q *wire.Request, pins *namespaces.Pins, now kv.Moment,
 		}
 	}
 	if ns == nil {
-		*r = c.reads.nameless(q, q.Key, now, fetchedEpoch)
+		*r = c.nameless(q, q.Key, now, fetchedEpoch)
 		return
 	}
 	k := ns.Key(q.Key)
-	epoch := c.owners.epoch(q, k, fetchedEpoch, now)
+	epoch := c.epochFor(q, k, fetchedEpoch, now)
 	if epoch == 0 {
 		*r = Moved()
 		return
 	}
 	failpoint.At(failpoint.WriteDue)
 	for range claimTries {
-		seen, found := c.get(ns, k, q, now, fetchedEpoch == epoch, r)
+		seen, found := c.lookUp(ns, k, q, now, fetchedEpoch == epoch, r)
 		if r.Status.IsError() || !q.Has(wire.Claim) || ns.Origin != nil || found && q.Has(wire.CacheOnly) {
 			break
 		}
-		if c.claim(ns, k, q, pins, epoch, &seen, found, r) {
+		if c.claimLoad(ns, k, q, pins, epoch, &seen, found, r) {
 			break
 		}
 		now = c.Clock.Read()
 	}
 	failpoint.At(failpoint.WriteDone)
 	if r.Status == wire.OK && !q.Has(wire.Unread) {
-		c.reads.note(pins, ns, k, now)
+		c.note(pins, ns, k, now)
 	}
-	c.writes.confirmOwnership(r, k, epoch, kv.Version(r.Event), now)
+	c.confirmOwnership(r, k, epoch, kv.Version(r.Event), now)
 }
 
 // claimTries bounds how often a claim finds that the value has changed since it was looked at.
 const claimTries = 8
 
-// get fills in the reply, without a claim.
-func (c *MetaGets) get(
+// lookUp fills in the reply, without a claim.
+func (c *Local) lookUp(
 	ns *namespaces.Namespace, k kv.Key, q *wire.Request, now kv.Moment, fetched bool, r *wire.Reply,
 ) (seen segment.Seen, found bool) {
 	query := segment.Query{Limit: segment.NoLimit, Unread: q.Has(wire.Unread), ExecuteBefore: executeBefore(q)}
@@ -91,12 +81,12 @@ func (c *MetaGets) get(
 	var lag time.Duration
 	if query.End = q.Has(wire.CacheOnly); query.End {
 		if lag = ns.BarrierOf(q); lag > 0 { // as by a DELETE
-			c.writes.barriers.raise(k.Hash, lag, now)
+			c.barriers.raise(k.Hash, lag, now)
 		}
 	}
 	value, seen, res := c.Store.Look([]byte{}, k, query, now)
 	if lag > 0 {
-		c.writes.barriers.deleted(k.Hash, seen.Event)
+		c.barriers.deleted(k.Hash, seen.Event)
 	}
 	found = res == segment.Found && !seen.Absent && !(seen.Stale && ns.Waits(q))
 	switch {
@@ -131,9 +121,9 @@ func seenReply(value []byte, seen *segment.Seen, now kv.Moment) wire.Reply {
 	return r
 }
 
-// claim adds the claim to a reply, if the value needs a new load. It returns false if the
+// claimLoad adds the claim to a reply, if the value needs a new load. It returns false if the
 // value has changed since it was seen.
-func (c *MetaGets) claim(
+func (c *Local) claimLoad(
 	ns *namespaces.Namespace, k kv.Key, q *wire.Request, pins *namespaces.Pins, epoch uint32,
 	seen *segment.Seen, found bool, r *wire.Reply,
 ) bool {
@@ -149,13 +139,8 @@ func (c *MetaGets) claim(
 		*r = c.Deadlines.tooLate(q)
 		return true
 	}
-	claim := flight.Claim{
-		Key: k, OwnershipEpoch: epoch, Begin: c.loads.Stamp,
-		Time: cmp.Or(time.Duration(q.LeaseMS)*time.Millisecond, ns.LeaseTime), Ends: true,
-	}
-	if pins.Member != nil {
-		claim.Place = pins.Member
-	}
+	claim := c.tokens.newClaim(ns, k, epoch, pins.Member)
+	claim.Time, claim.Ends = cmp.Or(time.Duration(q.LeaseMS)*time.Millisecond, claim.Time), true
 	out, err := c.Leases.Try(claim)
 	switch {
 	case err != nil && !found:
@@ -181,15 +166,15 @@ func (c *MetaGets) claim(
 	return true
 }
 
-// loaded answers METAGET after a load of its value, with what is in the store now, or with
+// metaGetLoaded answers METAGET after a load of its value, with what is in the store now, or with
 // what was loaded if that was not kept.
-func (c *MetaGets) loaded(q *wire.Request, pins *namespaces.Pins, epoch uint32, l *wire.Reply) (r wire.Reply) {
+func (c *Local) metaGetLoaded(q *wire.Request, pins *namespaces.Pins, epoch uint32, l *wire.Reply) (r wire.Reply) {
 	if l.Status != wire.OK {
 		r = *l
 		r.TTLMS = 0 // of a claim
 		return r
 	}
-	c.answer(q, pins, c.Clock.Read(), epoch, &r)
+	c.metaGet(q, pins, c.Clock.Read(), epoch, &r)
 	if r.Status != wire.Miss {
 		return r
 	}

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"cmp"
-	"context"
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
@@ -48,9 +47,7 @@ func New(cfg Config) (*Engine, error) {
 // makeTables makes the tables that know of no part.
 func (e *Engine) makeTables() (err error) {
 	e.Ledger = invalidation.NewLedger(invalidation.DefaultSlots)
-	if e.Leases, err = flight.NewLeases(flight.LeasesConfig{MaxLeases: MaxLeases}); err != nil {
-		return err
-	}
+	e.Leases = flight.NewLeases()
 	e.Shared = newPublisher(e.Ledger)
 	if e.Config.Cluster.Bind == "" {
 		return nil
@@ -79,7 +76,7 @@ func (e *Engine) makeStore() (err error) {
 	e.Names, err = namespaces.New(names, namespaces.Parts{
 		Store: e.Store, Ledger: e.Ledger, Leases: e.Leases, Shared: e.Shared.Writer, Memory: e.origins,
 		Flushes: e.Shares.Join("other hosts"), Detach: e.Changes.DetachSlot,
-		CaughtUp: func(ctx context.Context) error { return e.Owners.caughtUp(ctx) },
+		CaughtUp: e.caughtUp,
 	})
 	return err
 }
@@ -96,14 +93,11 @@ func (e *Engine) makeNode() (err error) {
 		Log: e.Config.Log, Host: e.Changes,
 		KeepFor: 6 * cmp.Or(cfg.Bound, cluster.DefaultBound),
 	})
-	e.Calls = &Calls{base: b}
 	e.Watches = newWatches(b)
 	e.Barriers = &Barriers{base: b, keys: keys}
-	e.Changes.calls, e.Changes.watches, e.Changes.barriers = e.Calls, e.Watches, e.Barriers
-	e.Flushes = &Flushes{base: b, changes: e.Changes, watches: e.Watches}
+	e.Changes.watches, e.Changes.barriers = e.Watches, e.Barriers
 	e.Tiers = &Tiers{
-		base: b, Handoff: e.Handoff, session: e.Config.Peer, changes: e.Changes, flushes: e.Flushes,
-		barriers: e.Barriers,
+		base: b, Handoff: e.Handoff, changes: e.Changes, barriers: e.Barriers,
 	}
 	cfg.Versions, cfg.Tiers, cfg.Events, cfg.Budget, cfg.Mirror = e.HLC, e.Tiers, e.Log, e.Budget, e.Shared
 	e.Node, err = cluster.New(cfg)
@@ -114,26 +108,17 @@ func (e *Engine) makeNode() (err error) {
 func (e *Engine) makeParts() {
 	b, hot, loads := &e.base, inspect.NewSketch(e.Clock.Read().Boot), &inspect.SlowList{}
 	e.Shared.node = e.Node
-	e.Owners = &Owners{base: b, readPatience: cmp.Or(e.Config.ReadPatience, readPatience)}
-	e.Copies = &Copies{base: b, watches: e.Watches}
-	e.Forwarder = &Forwarder{base: b, owners: e.Owners, calls: e.Calls, copies: e.Copies, changes: e.Changes}
-	e.Loads = &Loads{base: b, owners: e.Owners, barriers: e.Barriers, slow: loads, memory: e.origins}
-	e.audits = newAudits(b, e.Copies, e.Loads)
-	e.Tokens = &Tokens{base: b, owners: e.Owners, loads: e.Loads}
-	e.Waits = &Waits{base: b, calls: e.Calls, copies: e.Copies, loads: e.Loads, tokens: e.Tokens}
-	e.Reads = &Reads{base: b, owners: e.Owners, copies: e.Copies, loads: e.Loads, audits: e.audits, hot: hot}
-	e.Writes = &Writes{base: b, owners: e.Owners, barriers: e.Barriers, tokens: e.Tokens}
-	e.keys = &keys{} // writes through end with a deletion at the owners, wherever these are
-	e.through = &writeThrough{base: b, owners: e.Owners, writes: e.Writes, deleteAnywhere: e.keys.deleteMany}
-	*e.keys = keys{
-		base: b, owners: e.Owners, forwarder: e.Forwarder, loads: e.Loads, tokens: e.Tokens, reads: e.Reads,
-		writes: e.Writes, through: e.through,
-		metaGets: &MetaGets{base: b, owners: e.Owners, loads: e.Loads, reads: e.Reads, writes: e.Writes},
+	e.Remote = &Remote{base: b, watches: e.Watches, changes: e.Changes}
+	e.Loads = &Loads{
+		base: b, barriers: e.Barriers, remote: e.Remote, slow: loads, memory: e.origins,
+		audits: make(chan choice, namespaces.AuditCalls),
 	}
-	e.Hosts = &Hosts{base: b}
+	e.Tokens = &Tokens{base: b, loads: e.Loads}
+	e.Local = &Local{
+		base: b, barriers: e.Barriers, remote: e.Remote, loads: e.Loads, tokens: e.Tokens, hot: hot,
+	}
 	e.Acks = &Acks{base: b}
-	e.Inspection = &Inspection{base: b, hot: hot, loads: loads, Listing: make(chan struct{}, 1)}
-	e.warm = &warm{base: b, owners: e.Owners, keys: e.keys}
+	e.Admin = &Admin{base: b, hot: hot, loads: loads, Listing: make(chan struct{}, 1)}
 }
 
 // Close frees what the engine stands on, after Node.Run has returned and the last request

@@ -32,40 +32,51 @@ func (e *Engine) Certified(feed string, at time.Duration, state string) {
 // FeedState returns what was certified last as the state of a feed's stream.
 func (e *Engine) FeedState(feed string) string { return e.Node.FeedState(feed) }
 
-// outdateTime bounds one try of a deletion. A flush waits longer: for hosts that are silent.
-const outdateTime = time.Second
+// deleteTime bounds one try of a deletion. A flush waits longer: for hosts that are silent.
+const deleteTime = time.Second
 
 // Outdate deletes keys from the cache alone. It tries until each owner has done so, or ctx ends.
 func (e *Engine) Outdate(ctx context.Context, namespace string, keys [][]byte) error {
-	return e.insist(ctx, outdateTime, func(deadline time.Duration) (done bool) {
-		q := &wire.Request{Op: wire.OpDelete, Namespace: []byte(namespace), Keys: keys, Options: wire.LateWrite}
+	q := &wire.Request{Op: wire.OpDelete, Namespace: []byte(namespace), Keys: keys, Options: wire.LateWrite}
+	_, err := e.deleteSurely(ctx, q)
+	return err
+}
+
+// deleteSurely answers DELETE at the owners of the keys. It tries until each has done so, or ctx ends. The version
+// is that of one of the deletions.
+func (e *Engine) deleteSurely(ctx context.Context, q *wire.Request) (version uint64, err error) {
+	err = e.insist(ctx, deleteTime, func(deadline time.Duration) (done bool) {
 		b := namespaces.Pins{Table: e.Names}
 		defer b.Release()
-		r := e.keys.deleteMany(ctx, q, &b, deadline)
+		r := e.deleteMany(ctx, q, &b, deadline)
 		var left [][]byte
 		for i := range r.Items {
-			if !deleted(&r.Items[i]) {
-				left = append(left, keys[i])
+			if version = r.Items[i].Version; !deleted(&r.Items[i]) {
+				left = append(left, q.Keys[i])
 			}
 		}
-		keys = left
-		return len(keys) == 0
+		q.Keys = left
+		return len(left) == 0
 	})
+	return version, err
 }
 
 // FlushAll empties a namespace on all hosts. It tries until that is done, or ctx ends.
 func (e *Engine) FlushAll(ctx context.Context, namespace string) error {
-	return e.insist(ctx, outdateTime+4*e.Node.Bound(), func(deadline time.Duration) (done bool) {
+	return e.insist(ctx, deleteTime+4*e.Node.Bound(), func(deadline time.Duration) (done bool) {
 		q := &wire.Request{Op: wire.OpFlush, Namespace: []byte(namespace), Options: wire.Cluster}
 		b := namespaces.Pins{Table: e.Names}
 		defer b.Release()
-		return e.Flushes.Cluster(ctx, q, &b, deadline).Status == wire.OK
+		return e.Changes.FlushCluster(ctx, q, &b, deadline).Status == wire.OK
 	})
 }
 
+// insistFirst is the first pause between two tries. It doubles.
+const insistFirst = 10 * time.Millisecond
+
 // insist calls a function until it is done, or ctx ends. Each call has some time.
 func (e *Engine) insist(ctx context.Context, each time.Duration, try func(deadline time.Duration) (done bool)) error {
-	for pause := settleFirst; !try(e.Clock.Read().Boot + each); pause = min(2*pause, e.Node.Bound()/4) {
+	for pause := insistFirst; !try(e.Clock.Read().Boot + each); pause = min(2*pause, e.Node.Bound()/4) {
 		if !kv.Sleep(ctx, pause) {
 			return ctx.Err()
 		}

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -11,28 +12,22 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// Owners tells which process owns a key at this moment, waits for an owner, and knows which entries may
-// be on their way here (arrivals.go).
-type Owners struct {
-	*base
-
-	readPatience time.Duration // see readPatience
-}
+// Which process owns a key at this moment, the wait for an owner, and the entries that may be on their way here.
 
 // caughtUp returns nil once this host has applied all changes that other hosts had made
 // before the call. It returns the error of ctx if ctx ends first.
-func (o *Owners) caughtUp(ctx context.Context) error {
-	begun := o.Clock.Read().Boot
-	for !o.leasedSince(begun) {
-		if !kv.Sleep(ctx, o.Node.Bound()/8) {
+func (b *base) caughtUp(ctx context.Context) error {
+	begun := b.Clock.Read().Boot
+	for !b.leasedSince(begun) {
+		if !kv.Sleep(ctx, b.Node.Bound()/8) {
 			return ctx.Err()
 		}
 	}
 	return nil
 }
 
-func (o *Owners) leasedSince(begun time.Duration) bool {
-	v := o.Node.View()
+func (b *base) leasedSince(begun time.Duration) bool {
+	v := b.Node.View()
 	for _, o := range v.Others() {
 		if o.LeasedAt() <= begun {
 			return false
@@ -43,17 +38,17 @@ func (o *Owners) leasedSince(begun time.Duration) bool {
 
 // stillOwner reports whether an ownership that was found before a write was stored has
 // lasted until after it. Only then no other host can have accepted another write.
-func (o *Owners) stillOwner(partition uint16, epoch uint32) bool {
-	if !o.Node.SingleNode() {
-		o.Node.CheckPause(o.Clock.Read().Boot)
+func (b *base) stillOwner(partition uint16, epoch uint32) bool {
+	if !b.Node.SingleNode() {
+		b.Node.CheckPause(b.Clock.Read().Boot)
 	}
-	return o.Node.OwnershipEpoch(partition) == epoch || failpoint.Out(failpoint.SecondCheck)
+	return b.Node.OwnershipEpoch(partition) == epoch || failpoint.Out(failpoint.SecondCheck)
 }
 
 // attest attests an answer of this host as of a moment; zero: it does not.
-func (o *Owners) attest(r *wire.Reply, asOf kv.Version) {
+func (b *base) attest(r *wire.Reply, asOf kv.Version) {
 	if asOf != 0 {
-		r.Attested, r.AsOf, r.Owner, r.Epoch = true, uint64(asOf), o.self, uint64(o.Node.Self().Epoch)
+		r.Attested, r.AsOf, r.Owner, r.Epoch = true, uint64(asOf), b.self, uint64(b.Node.Self().Epoch)
 	}
 }
 
@@ -67,12 +62,12 @@ type waitLimit struct{ left, deadline time.Duration }
 
 // waitLimit returns that of a request which comes now. The request does not wait if there
 // can be no owner, since too few voters are reached.
-func (o *Owners) waitLimit(q *wire.Request, deadline time.Duration) *waitLimit {
-	switch left := deadline - o.Clock.Read().Boot; {
-	case !o.Node.Quorum():
+func (b *base) waitLimit(q *wire.Request, deadline time.Duration) *waitLimit {
+	switch left := deadline - b.Clock.Read().Boot; {
+	case !b.Node.Quorum():
 		return &waitLimit{0, deadline}
 	case ReadOp(q.Op) && !q.Has(wire.Fresh):
-		return &waitLimit{min(left, o.readPatience), deadline}
+		return &waitLimit{min(left, cmp.Or(b.Config.ReadPatience, readPatience)), deadline}
 	default:
 		return &waitLimit{left, deadline}
 	}
@@ -80,11 +75,11 @@ func (o *Owners) waitLimit(q *wire.Request, deadline time.Duration) *waitLimit {
 
 // replyNoOwner answers a request for which no owner was found in time. The request was
 // not executed.
-func (o *Owners) replyNoOwner(q *wire.Request) wire.Reply {
+func (b *base) replyNoOwner(q *wire.Request) wire.Reply {
 	if ReadOp(q.Op) && !q.Has(wire.Fresh) {
 		return wire.Reply{Status: wire.Miss, Why: wire.Degraded}
 	}
-	if why := o.Node.Outcast(); why != "" {
+	if why := b.Node.Outcast(); why != "" {
 		return failed(wire.Unavailable, "this host is in no cluster: %s", why)
 	}
 	return failed(wire.Unavailable, "no host owns the key's partition at this moment: try again")
@@ -94,28 +89,28 @@ func (o *Owners) replyNoOwner(q *wire.Request) wire.Reply {
 // has been silent for the bound has ended its ownerships if it cannot reach a majority of
 // the voters either. A write that is sent to it would have an unknown outcome for
 // nothing.
-func (o *Owners) reaches(owner *cluster.Owner) bool {
-	return o.Node.Quorum() || owner.Answers(o.Clock.Read().Boot, o.Node.Bound())
+func (b *base) reaches(owner *cluster.Owner) bool {
+	return b.Node.Quorum() || owner.Answers(b.Clock.Read().Boot, b.Node.Bound())
 }
 
-// askAgain is how long a request waits before it asks the assigned owner again, if that
-// one did not know yet that it is the owner. The wait doubles up to mostAgain.
+// minRetryPause is how long a request waits before it asks the assigned owner again, if that
+// one did not know yet that it is the owner. The wait doubles up to maxRetryPause.
 const (
-	askAgain  = 2 * time.Millisecond
-	mostAgain = 32 * time.Millisecond
+	minRetryPause = 2 * time.Millisecond
+	maxRetryPause = 32 * time.Millisecond
 )
 
 // wait waits for a change, or for the time again if that is not zero, and reports whether
 // there is time left. It does not wait if this host is in no cluster, since nothing then
 // changes until an operator acts.
-func (o *Owners) wait(ctx context.Context, changed <-chan struct{}, p *waitLimit, again time.Duration) bool {
-	now := o.Clock.Read().Boot
-	defer func() { p.left -= o.Clock.Read().Boot - now }()
-	left := min(p.left, p.deadline-now)
-	if left <= 0 || o.Node.Outcast() != "" {
+func (b *base) awaitOwner(ctx context.Context, changed <-chan struct{}, limit *waitLimit, again time.Duration) bool {
+	now := b.Clock.Read().Boot
+	defer func() { limit.left -= b.Clock.Read().Boot - now }()
+	left := min(limit.left, limit.deadline-now)
+	if left <= 0 || b.Node.Outcast() != "" {
 		return false
 	}
-	repeats := again > 0 && again < left && o.Node.View().Owner(0) != nil // without a ring no host is asked
+	repeats := again > 0 && again < left && b.Node.View().Owner(0) != nil // without a ring no host is asked
 	if repeats {
 		left = again
 	}
@@ -134,15 +129,15 @@ func (o *Owners) wait(ctx context.Context, changed <-chan struct{}, p *waitLimit
 
 // begun returns true once partitions are assigned to this host and it owns all of them.
 // It returns false if ctx ends first.
-func (o *Owners) begun(ctx context.Context) bool {
+func (b *base) ownsAssigned(ctx context.Context) bool {
 	for {
-		changed := o.Node.Changed() // taken before the state that it tells of is read
+		changed := b.Node.Changed() // taken before the state that it tells of is read
 		assigned, begun := 0, 0
-		v := o.Node.View()
+		v := b.Node.View()
 		for p := range uint16(kv.Partitions) {
 			if v.Own(p) {
 				assigned++
-				if o.Node.OwnershipEpoch(p) != 0 {
+				if b.Node.OwnershipEpoch(p) != 0 {
 					begun++
 				}
 			}
@@ -156,4 +151,82 @@ func (o *Owners) begun(ctx context.Context) bool {
 			return false
 		}
 	}
+}
+
+// An ownership begins without entries. They come from the last owner, and meanwhile a key
+// that is absent here may have an acknowledged value that is on its way. An operation whose
+// answer or effect depends on the present entry must not take that key for absent. All of
+// them pass one gate, epochFor, or for the hits of reads, whose value may be here,
+// coming. The gate sends them the slow way, which asks the last owner for the entry
+// (fetchEntry). If that owner cannot be asked:
+//
+//	GET, MGET, LEASE              go on: a miss proves nothing
+//	DELETE without a condition    goes on: what comes after it is refused
+//	the same reads with fresh     UNAVAILABLE
+//	everything else               UNAVAILABLE
+//
+// A last owner that ends, and keeps its entries, does not wait until all are fetched. What does not come from it
+// is absent, and stays so: see segment.Store.Missed.
+//
+// A SET without a condition and a FILL replace whatever comes, and ask for nothing.
+
+// depends reports whether the answer or the effect of an operation depends on the present
+// entry of its key. A deletion that settles a write has an answer that no client needs.
+func depends(q *wire.Request) bool {
+	switch q.Op {
+	case wire.OpSet:
+		return q.Mode != wire.ModeSet
+	case wire.OpDelete:
+		return !q.Has(wire.LateWrite)
+	}
+	return q.Op != wire.OpFill
+}
+
+// mayGuess reports whether an operation that depends on the present entry may take an
+// absent key for absent, although its entry may be on its way here.
+func mayGuess(q *wire.Request) bool {
+	if q.Op == wire.OpDelete {
+		return q.Compare == 0
+	}
+	return ReadOp(q.Op) && !q.Has(wire.Fresh)
+}
+
+// epoch returns the epoch of the ownership in which an operation on a key may be executed
+// here and now. Zero means MOVED: this host does not own the key, or the operation depends
+// on an entry that may be on its way here. fetchedEpoch is the ownership epoch in which the entry
+// has been asked for; zero is none.
+func (b *base) epochFor(q *wire.Request, k kv.Key, fetchedEpoch uint32, now kv.Moment) uint32 {
+	partition := k.Hash.Partition()
+	epoch := b.Node.OwnershipEpoch(partition)
+	if epoch == fetchedEpoch || !depends(q) || !b.coming(partition) {
+		return epoch
+	}
+	if _, present := b.Store.Peek(k, now.Boot); !present {
+		return 0
+	}
+	return epoch
+}
+
+// coming reports whether entries of a partition are on their way here. A caller reads the
+// epoch of the ownership before, and looks into the store after: if no entry is coming, all
+// are there.
+func (b *base) coming(partition uint16) bool { return b.Handoff.Incoming[partition].Load() != nil }
+
+// fetchEntry asks the last owner of a key for its entry, if that may be on its way here. It
+// returns false if no entry is coming any more, and an error if the operation cannot be
+// executed without the answer. The caller has read the epoch of the ownership before.
+func (b *base) fetchEntry(
+	ctx context.Context, q *wire.Request, k kv.Key, timeout time.Duration,
+) (asked bool, bad *wire.Error) {
+	src := b.Handoff.Incoming[k.Hash.Partition()].Load()
+	if src == nil {
+		return false, nil
+	}
+	waited := inspect.BeginWait(ctx, inspect.Handoff, string(src.From.Node))
+	err := b.Handoff.Fetch(ctx, src, string(q.Namespace), k, timeout)
+	if waited(); err != nil && !mayGuess(q) && !src.Keeps {
+		return true, wire.Errorf(wire.Unavailable, "%s, which owned the key until now, cannot be asked for it",
+			src.From.Node)
+	}
+	return true, nil
 }

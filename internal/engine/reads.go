@@ -8,21 +8,22 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// Reads answers reads in place: from what this host owns, and from its copies.
-type Reads struct {
+// Local answers requests of keys from what this host has: reads from what it owns and from its copies; writes
+// (writes.go) and METAGETs (metaget.go), which may change something, of what it owns.
+type Local struct {
 	*base
-	owners *Owners
-	copies *Copies
-	loads  *Loads
-	audits *audits
-	hot    *inspect.Sketch
+	barriers *Barriers
+	remote   *Remote
+	loads    *Loads
+	tokens   *Tokens
+	hot      *inspect.Sketch
 }
 
 // Value looks a key up in what this host owns and in its copies, and appends the value to
 // dst. GET and MGET call it. A value longer than limit is not appended: then r.Source is
 // zero and size is the value's length. MOVED means that the request must go the slow way;
 // it is not counted.
-func (c *Reads) Value(
+func (c *Local) Value(
 	dst []byte, pins *namespaces.Pins, q *wire.Request, key []byte, limit int, now kv.Moment, fetchedEpoch uint32,
 	r *wire.Reply,
 ) (out []byte, size int, ns *namespaces.Namespace) {
@@ -39,13 +40,13 @@ func (c *Reads) Value(
 	partition := k.Hash.Partition()
 	epoch := c.Node.OwnershipEpoch(partition)
 	if epoch == 0 {
-		if out, size = c.copies.appendTo(dst, q, k, limit, now, share, r); r.Status != wire.Moved && size <= limit {
+		if out, size = c.remote.appendTo(dst, q, k, limit, now, share, r); r.Status != wire.Moved && size <= limit {
 			c.note(pins, ns, k, now)
 		}
 		return out, size, ns
 	}
 	// A miss with fresh must be true. Other reads, whose misses prove nothing, look only then.
-	coming := q.Has(wire.Fresh) && c.owners.coming(partition)
+	coming := q.Has(wire.Fresh) && c.coming(partition)
 	at := len(dst)
 	dst, info, ok := c.Store.Read(dst, k, limit, asOf != 0 || share.asOf != 0, now.Boot)
 	failpoint.At(failpoint.ValueRead)
@@ -65,7 +66,7 @@ func (c *Reads) Value(
 		*r = wire.Reply{
 			Status: wire.Miss, Why: wire.Absent, Version: uint64(info.Version), TTLMS: info.Deadline.TTLms(now.Boot),
 		}
-		c.owners.attest(r, asOf)
+		c.attest(r, asOf)
 		c.note(pins, ns, k, now)
 		return dst, 0, ns
 	case !q.Has(wire.NoLoad) && ns.RefreshEarly(info.Deadline, now):
@@ -73,7 +74,7 @@ func (c *Reads) Value(
 	}
 	*r = wire.Reply{} // in place: a literal with fields would be copied
 	r.Flags, r.Version, r.TTLMS = info.Flags, uint64(info.Version), info.Deadline.TTLms(now.Boot)
-	c.owners.attest(r, asOf)
+	c.attest(r, asOf)
 	if info.Size <= limit {
 		c.Shared.owned(share, k, dst[at:], info, ns.Early(), epoch)
 		r.Source = wire.SourceL2
@@ -84,15 +85,15 @@ func (c *Reads) Value(
 
 // missed answers a read of a key that was not found in an ownership: with a miss, if it is true
 // or proves nothing. waits: there is something else to be asked; asked: it was.
-func (c *Reads) missed(asked, waits bool, partition uint16, epoch uint32) wire.Reply {
-	if c.Node.OwnershipEpoch(partition) != epoch || !asked && (waits || c.owners.coming(partition)) {
+func (c *Local) missed(asked, waits bool, partition uint16, epoch uint32) wire.Reply {
+	if c.Node.OwnershipEpoch(partition) != epoch || !asked && (waits || c.coming(partition)) {
 		return Moved()
 	}
 	return wire.Reply{Status: wire.Miss}
 }
 
 // stays makes sure that a key which is absent stays absent, until it is written.
-func (c *Reads) stays(r *wire.Reply, k kv.Key, now kv.Moment) {
+func (c *Local) stays(r *wire.Reply, k kv.Key, now kv.Moment) {
 	if r.Status == wire.Miss && !c.Store.Missed(k, now) {
 		*r = Moved()
 	}
@@ -101,7 +102,7 @@ func (c *Reads) stays(r *wire.Reply, k kv.Key, now kv.Moment) {
 // stamp is called before the ownership is checked and the value is read: a value attested as
 // of a moment must have been current at that moment. asOf is zero unless the answer is to be
 // attested.
-func (c *Reads) stamp(q *wire.Request, k kv.Key, now kv.Moment) (asOf kv.Version, share publication) {
+func (c *Local) stamp(q *wire.Request, k kv.Key, now kv.Moment) (asOf kv.Version, share publication) {
 	if q.Has(wire.Share) {
 		share = c.Shared.begin(q, k, c.HLC, now)
 	}
@@ -112,19 +113,19 @@ func (c *Reads) stamp(q *wire.Request, k kv.Key, now kv.Moment) (asOf kv.Version
 }
 
 // note notes one of many reads that this host has answered from what it has.
-func (c *Reads) note(pins *namespaces.Pins, ns *namespaces.Namespace, k kv.Key, now kv.Moment) {
+func (c *Local) note(pins *namespaces.Pins, ns *namespaces.Namespace, k kv.Key, now kv.Moment) {
 	if pins.Reads.Take() {
 		c.hot.Note(ns.Name, k, now.Boot)
 	}
 	if ns.AuditChance > 0 {
-		c.audits.hits(ns, k, 1)
+		c.loads.auditHits(ns, k, 1)
 	}
 }
 
 // stale answers a read with a stale value if the namespace's policy is not to wait for a
 // new one, and starts the load of the new one. If there may be one that is longer than limit,
 // the reply has its size alone, as Value says.
-func (c *Reads) stale(ns *namespaces.Namespace, k kv.Key, limit int, now kv.Moment, r *wire.Reply) bool {
+func (c *Local) stale(ns *namespaces.Namespace, k kv.Key, limit int, now kv.Moment, r *wire.Reply) bool {
 	if n := c.Store.Length(k); n > limit {
 		*r = wire.Reply{Size: uint64(n)}
 		return true
@@ -139,7 +140,7 @@ func (c *Reads) stale(ns *namespaces.Namespace, k kv.Key, limit int, now kv.Mome
 
 // nameless answers a read in a namespace without a slot here: this host has no entry of
 // it.
-func (c *Reads) nameless(q *wire.Request, key []byte, now kv.Moment, fetchedEpoch uint32) wire.Reply {
+func (c *Local) nameless(q *wire.Request, key []byte, now kv.Moment, fetchedEpoch uint32) wire.Reply {
 	if !kv.ValidNamespace(string(q.Namespace)) {
 		return wire.ErrorReply(namespaces.BadName(q.Namespace))
 	}
@@ -147,7 +148,7 @@ func (c *Reads) nameless(q *wire.Request, key []byte, now kv.Moment, fetchedEpoc
 		return Moved() // a token needs a slot
 	}
 	k := kv.Key{Hash: c.Names.Hash(q.Namespace, key), Bytes: key}
-	if c.owners.epoch(q, k, fetchedEpoch, now) == 0 {
+	if c.epochFor(q, k, fetchedEpoch, now) == 0 {
 		return Moved()
 	}
 	r := wire.Reply{Status: wire.Miss}
@@ -163,7 +164,7 @@ const sampleOf = 16
 // Reported counts reads that an app has answered itself, and notes the sample of their keys:
 // eviction must not take these for unused. The app may say what it likes, and it can only add
 // to the statistics of the namespace.
-func (c *Reads) Reported(q *wire.Request, pins *namespaces.Pins, now kv.Moment) {
+func (c *Local) Reported(q *wire.Request, pins *namespaces.Pins, now kv.Moment) {
 	ns := pins.Read(q.Namespace)
 	if ns == nil {
 		return
@@ -185,13 +186,13 @@ func (c *Reads) Reported(q *wire.Request, pins *namespaces.Pins, now kv.Moment) 
 		k := ns.Key(key)
 		c.hot.NoteReads(ns.Name, k, each, now.Boot)
 		if ns.AuditChance > 0 {
-			c.audits.hits(ns, k, each)
+			c.loads.auditHits(ns, k, each)
 		}
 		switch {
 		case c.Node.OwnershipEpoch(k.Hash.Partition()) != 0:
 			c.Store.Touched(k)
-		case c.copies.L1 != nil:
-			c.copies.L1.Touched(k.Hash)
+		case c.remote.L1 != nil:
+			c.remote.L1.Touched(k.Hash)
 		}
 	}
 }

@@ -16,14 +16,12 @@ import (
 type Tiers struct {
 	*base
 	*handoff.Handoff // it moves the entries of ownerships that begin and end
-	session          func(kv.Process) server.Handler
 	changes          *Changes
-	flushes          *Flushes
 	barriers         *Barriers
 }
 
 // Calls returns the handler of another process's requests.
-func (t *Tiers) Calls(from kv.Process) server.Handler { return t.session(from) }
+func (t *Tiers) Calls(from kv.Process) server.Handler { return t.Config.Peer(from) }
 
 // Settle waits for the changes that are being made.
 func (t *Tiers) Settle() { t.Store.Settle() }
@@ -59,7 +57,7 @@ func (t *Tiers) note(e *invalidation.Event) {
 		t.changes.missed(e.Detail.Partitions)
 	case invalidation.Flushed:
 		if !failpoint.Out(failpoint.FloorsInLog) {
-			t.flushes.Note(e.Detail.Namespace, e.Version)
+			t.changes.NoteFlush(e.Detail.Namespace, e.Version)
 		}
 	case invalidation.Barrier:
 		t.barriers.apply(e)
@@ -106,8 +104,8 @@ func (t *Tiers) strange(from kv.Process, p uint16, place uint64) bool {
 		failpoint.Out(failpoint.Strange) {
 		return false
 	}
-	heads := t.Heads[p].Load()
-	return heads != nil && place > (*heads)[from]
+	begun := t.Begun[p].Load()
+	return begun != nil && place > begun.Heads[from]
 }
 
 // Reset stands in for events of another process's log that are lost.
@@ -147,14 +145,14 @@ func (t *Tiers) Note(f wire.Floor) error {
 	if bad := t.Names.Crowded(f.Namespace); bad != nil {
 		return bad
 	}
-	t.flushes.Note(f.Namespace, kv.Version(f.Version))
+	t.changes.NoteFlush(f.Namespace, kv.Version(f.Version))
 	return nil
 }
 
 // Learn notes flushes that other hosts have noted: those hosts had room for them.
 func (t *Tiers) Learn(floors []wire.Floor) {
 	for _, f := range floors {
-		t.flushes.Note(f.Namespace, kv.Version(f.Version))
+		t.changes.NoteFlush(f.Namespace, kv.Version(f.Version))
 	}
 }
 

@@ -25,8 +25,7 @@ import (
 // Tokens gives out lease tokens, and stores what apps fill with them.
 type Tokens struct {
 	*base
-	owners *Owners
-	loads  *Loads
+	loads *Loads
 }
 
 // tokenHead is the size in bytes of a token without the node's name. A token is encoded
@@ -68,10 +67,7 @@ func (c *Tokens) claim(
 	if epoch == 0 {
 		return Moved()
 	}
-	claim := flight.Claim{Key: key, OwnershipEpoch: epoch, Begin: c.loads.Stamp, Time: ns.LeaseTime}
-	if m := quota.Of(ctx); m != nil {
-		claim.Place = m
-	}
+	claim := c.newClaim(ns, key, epoch, quota.Of(ctx))
 	var grant flight.Grant
 	var err error
 	if old, ok := c.loads.staleReply(ns, key, now); ok && q.Has(wire.StaleOK) {
@@ -93,7 +89,7 @@ func (c *Tokens) claim(
 // outcome is the reply to a LEASE that has waited. MOVED means that the key must be looked up again.
 func (c *Tokens) outcome(ns *namespaces.Namespace, key kv.Key, grant flight.Grant, err error) wire.Reply {
 	switch {
-	case errors.Is(err, flight.ErrEnded), errors.Is(err, flight.ErrAgain):
+	case errors.Is(err, flight.ErrAgain):
 		return Moved()
 	case err != nil:
 		return claimError(ns, err)
@@ -147,14 +143,19 @@ func (c *Tokens) claimOf(ns *namespaces.Namespace, q *wire.Request, m *quota.Mem
 	key := ns.Key(q.Key)
 	partition := key.Hash.Partition()
 	epoch := c.Node.OwnershipEpoch(partition)
-	if epoch == 0 || c.owners.coming(partition) {
+	if epoch == 0 || c.coming(partition) {
 		return claim, false
 	}
-	claim = flight.Claim{Key: key, OwnershipEpoch: epoch, Begin: c.loads.Stamp, Time: ns.LeaseTime}
+	return c.newClaim(ns, key, epoch, m), true
+}
+
+// newClaim returns the claim of a key by a member, or by nil.
+func (c *Tokens) newClaim(ns *namespaces.Namespace, key kv.Key, epoch uint32, m *quota.Member) flight.Claim {
+	claim := flight.Claim{Key: key, OwnershipEpoch: epoch, Begin: c.loads.Stamp, Time: ns.LeaseTime}
 	if m != nil {
 		claim.Place = m
 	}
-	return claim, true
+	return claim
 }
 
 // granted answers with a token, unless the key has been filled since it was missed.

@@ -22,35 +22,28 @@ const (
 	warmTime   = 30 * time.Second
 )
 
-// warm loads the keys of a list when the sidecar starts.
-type warm struct {
-	*base
-	owners *Owners
-	keys   *keys
-}
-
 // errEnough ends a listing.
 var errEnough = errors.New("the list has more of this host's keys than warm_on_start.keys: raise it, or list fewer")
 
-// run loads once the keys of a namespace's list that this host owns. It returns early if
+// Warm loads once the keys of a namespace's list that this host owns. It returns early if
 // ctx ends.
-func (c *warm) run(ctx context.Context, ns *namespaces.Namespace) {
+func (e *Engine) Warm(ctx context.Context, ns *namespaces.Namespace) {
 	w := ns.Warming
-	if c.owners.caughtUp(ctx) != nil || !c.owners.begun(ctx) {
+	if e.caughtUp(ctx) != nil || !e.ownsAssigned(ctx) {
 		return
 	}
-	for c.Ledger.Closed(ns.ID) { // until a feed of changes is in time, nothing is kept
-		if !kv.Sleep(ctx, c.Node.Bound()/16) {
+	for e.Ledger.Closed(ns.ID) { // until a feed of changes is in time, nothing is kept
+		if !kv.Sleep(ctx, e.Node.Bound()/16) {
 			return
 		}
 	}
-	log := c.Config.Log.With("namespace", ns.Name)
+	log := e.Config.Log.With("namespace", ns.Name)
 	log.Info("warming begins", "rate", w.Rate)
 	w.Is(namespaces.WarmRunning)
 	began := time.Now()
-	keys, err := c.list(ctx, ns)
+	keys, err := e.warmList(ctx, ns)
 	if err == nil || errors.Is(err, errEnough) {
-		err = errors.Join(err, c.each(ctx, ns, keys))
+		err = errors.Join(err, e.warmEach(ctx, ns, keys))
 	}
 	level, state := slog.LevelInfo, namespaces.WarmDone
 	if err != nil {
@@ -61,13 +54,13 @@ func (c *warm) run(ctx context.Context, ns *namespaces.Namespace) {
 		"loaded", w.Loaded.Load(), "absent", w.Absent.Load(), "failed", w.Failed.Load(), "error", err)
 }
 
-// list lists the keys that this host owns, each behind its length in two bytes. There
+// warmList lists the keys that this host owns, each behind its length in two bytes. There
 // may be many, and they are collected first, since the listing must not wait for loads.
-func (c *warm) list(ctx context.Context, ns *namespaces.Namespace) (keys []byte, err error) {
+func (e *Engine) warmList(ctx context.Context, ns *namespaces.Namespace) (keys []byte, err error) {
 	n := 0
 	err = ns.Warming.Lister.Keys(ctx, func(key []byte) error {
 		switch {
-		case !kv.ValidKey(key) || c.Node.OwnershipEpoch(ns.Key(key).Hash.Partition()) == 0:
+		case !kv.ValidKey(key) || e.Node.OwnershipEpoch(ns.Key(key).Hash.Partition()) == 0:
 			return nil
 		case n == ns.Warming.Keys:
 			return errEnough
@@ -79,8 +72,8 @@ func (c *warm) list(ctx context.Context, ns *namespaces.Namespace) (keys []byte,
 	return keys, err
 }
 
-// each loads those of the keys that are missing.
-func (c *warm) each(ctx context.Context, ns *namespaces.Namespace, keys []byte) error {
+// warmEach loads those of the keys that are missing.
+func (e *Engine) warmEach(ctx context.Context, ns *namespaces.Namespace, keys []byte) error {
 	limiter := rate.NewLimiter(rate.Limit(ns.Warming.Rate), 1)
 	group := errgroup.Group{}
 	group.SetLimit(warmAtOnce)
@@ -89,7 +82,7 @@ func (c *warm) each(ctx context.Context, ns *namespaces.Namespace, keys []byte) 
 		end := 2 + int(binary.BigEndian.Uint16(keys))
 		key := ns.Key(keys[2:end])
 		keys = keys[end:]
-		if _, present := c.Store.Peek(key, c.Clock.Read().Boot); present {
+		if _, present := e.Store.Peek(key, e.Clock.Read().Boot); present {
 			continue
 		}
 		if err := limiter.Wait(ctx); err != nil {
@@ -97,9 +90,9 @@ func (c *warm) each(ctx context.Context, ns *namespaces.Namespace, keys []byte) 
 		}
 		group.Go(func() error {
 			q := &wire.Request{Op: wire.OpGet, Namespace: []byte(ns.Name), Key: key.Bytes}
-			b := namespaces.Pins{Table: c.Names}
+			b := namespaces.Pins{Table: e.Names}
 			defer b.Release()
-			r := c.keys.servePeer(ctx, q, key.Bytes, &b, c.Clock.Read().Boot+warmTime)
+			r := e.servePeer(ctx, q, key.Bytes, &b, e.Clock.Read().Boot+warmTime)
 			ns.Warming.Count(&r)
 			return nil
 		})

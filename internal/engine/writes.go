@@ -12,33 +12,27 @@ import (
 	"github.com/cachesidecar/cachesidecar/l2/segment"
 )
 
-// Writes executes the writes of keys that this host owns.
-type Writes struct {
-	*base
-	owners   *Owners
-	barriers *Barriers
-	tokens   *Tokens
-}
+// Writes of keys that this host owns.
 
 // A reply is filled in place where many pass: it is too large to be handed from function to
 // function.
 
 // onKey answers a write of one key, f, inside its namespace.
-func (w *Writes) onKey(
+func (c *Local) onKey(
 	q *wire.Request, pins *namespaces.Pins, now kv.Moment, fetchedEpoch uint32, r *wire.Reply,
 	f func(*namespaces.Namespace, kv.Key, *wire.Request, kv.Moment) wire.Reply,
 ) {
-	ns, k, epoch := w.begin(q, pins, now, fetchedEpoch, r)
+	ns, k, epoch := c.beginWrite(q, pins, now, fetchedEpoch, r)
 	if epoch == 0 {
 		return
 	}
 	*r = f(ns, k, q, now)
-	w.end(r, k, epoch, now)
+	c.endWrite(r, k, epoch, now)
 }
 
-// begin returns what a write of one key needs, and the epoch of the ownership in which it
+// beginWrite returns what a write of one key needs, and the epoch of the ownership in which it
 // begins; zero: r says why the write is not executed here and now.
-func (w *Writes) begin(
+func (c *Local) beginWrite(
 	q *wire.Request, pins *namespaces.Pins, now kv.Moment, fetchedEpoch uint32, r *wire.Reply,
 ) (ns *namespaces.Namespace, k kv.Key, epoch uint32) {
 	if err := CheckKey(q.Key); err != nil {
@@ -51,7 +45,7 @@ func (w *Writes) begin(
 		return nil, kv.Key{}, 0
 	}
 	k = ns.Key(q.Key)
-	epoch = w.owners.epoch(q, k, fetchedEpoch, now)
+	epoch = c.epochFor(q, k, fetchedEpoch, now)
 	if epoch == 0 || ns.WriteThrough != nil && q.Op != wire.OpTouch {
 		*r = Moved()
 		return nil, kv.Key{}, 0
@@ -60,31 +54,31 @@ func (w *Writes) begin(
 	return ns, k, epoch
 }
 
-// end completes the reply of a write that begin has allowed.
-func (w *Writes) end(r *wire.Reply, k kv.Key, epoch uint32, now kv.Moment) {
+// endWrite completes the reply of a write that begin has allowed.
+func (c *Local) endWrite(r *wire.Reply, k kv.Key, epoch uint32, now kv.Moment) {
 	failpoint.At(failpoint.WriteDone)
 	changeVersion := kv.Version(0)
 	if r.Status == wire.OK {
 		changeVersion = kv.Version(r.Changed())
 	}
-	w.confirmOwnership(r, k, epoch, changeVersion, now)
+	c.confirmOwnership(r, k, epoch, changeVersion, now)
 }
 
 // confirmOwnership completes the reply of a write that this host has executed as the owner, with
 // changeVersion if it has changed anything. An ownership may end in the middle of a write:
 // the next owner then gets the change, or executes a write that has changed nothing here.
 // A key that the answer takes for absent stays absent.
-func (w *Writes) confirmOwnership(
+func (c *Local) confirmOwnership(
 	r *wire.Reply, k kv.Key, epoch uint32, changeVersion kv.Version, now kv.Moment,
 ) {
 	partition := k.Hash.Partition()
 	switch {
-	case changeVersion == 0 && r.Status == wire.Miss && !w.Store.Missed(k, now):
+	case changeVersion == 0 && r.Status == wire.Miss && !c.Store.Missed(k, now):
 		*r = Moved()
-	case w.owners.stillOwner(partition, epoch):
+	case c.stillOwner(partition, epoch):
 	case changeVersion == 0:
 		*r = Moved()
-	case w.Node.ReleasedWith(partition, epoch, changeVersion):
+	case c.Node.ReleasedWith(partition, epoch, changeVersion):
 	default:
 		*r = ownershipEnded()
 	}
@@ -100,64 +94,64 @@ var modes = [...]segment.Mode{
 }
 
 // set answers SET.
-func (w *Writes) set(q *wire.Request, pins *namespaces.Pins, now kv.Moment, fetchedEpoch uint32, r *wire.Reply) {
-	ns, k, epoch := w.begin(q, pins, now, fetchedEpoch, r)
+func (c *Local) set(q *wire.Request, pins *namespaces.Pins, now kv.Moment, fetchedEpoch uint32, r *wire.Reply) {
+	ns, k, epoch := c.beginWrite(q, pins, now, fetchedEpoch, r)
 	if epoch == 0 {
 		return
 	}
 	switch {
 	case q.Mode == wire.ModeCAS:
-		w.compareAndSwap(ns, k, q, now, r)
+		c.compareAndSwap(ns, k, q, now, r)
 	case q.Mode.IsConcat():
-		w.concat(ns, k, q, now, r)
+		c.concat(ns, k, q, now, r)
 	default:
-		w.Put(ns, k, q, now, r)
+		c.Put(ns, k, q, now, r)
 	}
-	w.end(r, k, epoch, now)
+	c.endWrite(r, k, epoch, now)
 }
 
 // compareAndSwap stores what a SET brings if the key has the version that it names, or if it
 // names the claim that is out for the key.
-func (w *Writes) compareAndSwap(ns *namespaces.Namespace, k kv.Key, q *wire.Request, now kv.Moment, r *wire.Reply) {
-	if filled, ok := w.tokens.fillClaim(ns, k, q, now); ok {
+func (c *Local) compareAndSwap(ns *namespaces.Namespace, k kv.Key, q *wire.Request, now kv.Moment, r *wire.Reply) {
+	if filled, ok := c.tokens.fillClaim(ns, k, q, now); ok {
 		*r = filled
 		return
 	}
-	if w.Put(ns, k, q, now, r); r.Status != wire.Miss || !q.Has(wire.StaleOK) {
+	if c.Put(ns, k, q, now, r); r.Status != wire.Miss || !q.Has(wire.StaleOK) {
 		return
 	}
-	_, seen, res := w.Store.Look(nil, k, segment.Query{Limit: -1, Unread: true}, now)
+	_, seen, res := c.Store.Look(nil, k, segment.Query{Limit: -1, Unread: true}, now)
 	switch {
 	case res == segment.Found && seen.Stale:
 		*r = wire.Reply{Status: wire.Stale, Version: uint64(seen.Version)}
-	case w.tokens.Leases.IsIssued(k): // another caller loads it
+	case c.tokens.Leases.IsIssued(k): // another caller loads it
 		*r = wire.Reply{Status: wire.Exists}
 	}
 }
 
 // concat puts what a SET brings behind or before the present value.
-func (w *Writes) concat(ns *namespaces.Namespace, k kv.Key, q *wire.Request, now kv.Moment, r *wire.Reply) {
-	v, res := w.Store.Concat(k, w.writeOf(ns, q, now), q.Has(wire.Create), now)
+func (c *Local) concat(ns *namespaces.Namespace, k kv.Key, q *wire.Request, now kv.Moment, r *wire.Reply) {
+	v, res := c.Store.Concat(k, c.writeOf(ns, q, now), q.Has(wire.Create), now)
 	if res == segment.Stored {
-		w.barriers.end(ns, k.Hash, v)
+		c.barriers.end(ns, k.Hash, v)
 	}
-	*r = w.written(ns, q, v, res)
+	*r = c.written(ns, q, v, res)
 }
 
 // Put stores what a SET brings.
-func (w *Writes) Put(ns *namespaces.Namespace, k kv.Key, q *wire.Request, now kv.Moment, r *wire.Reply) {
-	v, res := w.Store.Put(k, w.writeOf(ns, q, now), now)
+func (c *Local) Put(ns *namespaces.Namespace, k kv.Key, q *wire.Request, now kv.Moment, r *wire.Reply) {
+	v, res := c.Store.Put(k, c.writeOf(ns, q, now), now)
 	if res == segment.Stored {
-		w.barriers.end(ns, k.Hash, v)
+		c.barriers.end(ns, k.Hash, v)
 		*r = wire.Reply{} // in place: a literal with fields would be copied
 		r.Version = uint64(v)
 		return
 	}
-	*r = w.written(ns, q, v, res)
+	*r = c.written(ns, q, v, res)
 }
 
 // writeOf returns what a SET asks the store for.
-func (w *Writes) writeOf(ns *namespaces.Namespace, q *wire.Request, now kv.Moment) segment.Write {
+func (c *Local) writeOf(ns *namespaces.Namespace, q *wire.Request, now kv.Moment) segment.Write {
 	return segment.Write{
 		Value:         q.Value,
 		Flags:         q.Flags,
@@ -169,7 +163,7 @@ func (w *Writes) writeOf(ns *namespaces.Namespace, q *wire.Request, now kv.Momen
 }
 
 // written turns the store's result of a write into the reply.
-func (w *Writes) written(ns *namespaces.Namespace, q *wire.Request, v kv.Version, res segment.Result) wire.Reply {
+func (c *Local) written(ns *namespaces.Namespace, q *wire.Request, v kv.Version, res segment.Result) wire.Reply {
 	switch res {
 	case segment.Stored:
 		return wire.Reply{Version: uint64(v)}
@@ -185,42 +179,42 @@ func (w *Writes) written(ns *namespaces.Namespace, q *wire.Request, v kv.Version
 	case segment.Contended:
 		return failed(wire.Busy, "other writes of the key came in between, again and again: try again")
 	case segment.Overdue:
-		return w.Deadlines.tooLate(q)
+		return c.Deadlines.tooLate(q)
 	case segment.NotOwner:
 		return Moved()
 	case segment.TooLarge:
-		if len(q.Value) > w.Config.MaxValue {
-			return wire.ErrorReply(tooLarge(len(q.Value), w.Config.MaxValue))
+		if len(q.Value) > c.Config.MaxValue {
+			return wire.ErrorReply(tooLarge(len(q.Value), c.Config.MaxValue))
 		}
 		if q.Mode.IsConcat() {
 			return failed(wire.TooLarge, "with %d bytes more the value would exceed max_value, which is %d, or the "+
 				"quota of namespace %s: begin another value, or raise the limit",
-				len(q.Value), w.Config.MaxValue, ns.Name)
+				len(q.Value), c.Config.MaxValue, ns.Name)
 		}
 		return failed(wire.TooLarge, "the entry does not fit into namespace %s's quota of %s: raise the quota",
-			ns.Name, humanize.IBytes(uint64(w.Store.NamespaceStats(ns.ID).Quota)))
+			ns.Name, humanize.IBytes(uint64(c.Store.NamespaceStats(ns.ID).Quota)))
 	}
 	return failed(wire.Busy, "no memory could be freed, since all of it is being read: try again")
 }
 
-func (w *Writes) touch(ns *namespaces.Namespace, k kv.Key, q *wire.Request, now kv.Moment) wire.Reply {
-	v, event, res := w.Store.Touch(k, ns.Deadline(q.TTLMS, now), executeBefore(q), now)
-	r := w.written(ns, q, v, res)
+func (c *Local) touch(ns *namespaces.Namespace, k kv.Key, q *wire.Request, now kv.Moment) wire.Reply {
+	v, event, res := c.Store.Touch(k, ns.Deadline(q.TTLMS, now), executeBefore(q), now)
+	r := c.written(ns, q, v, res)
 	r.Event = uint64(event)
 	return r
 }
 
-func (w *Writes) incr(ns *namespaces.Namespace, k kv.Key, q *wire.Request, now kv.Moment) wire.Reply {
-	sum, v, ends, res := w.Store.Incr(k, segment.Increment{
+func (c *Local) incr(ns *namespaces.Namespace, k kv.Key, q *wire.Request, now kv.Moment) wire.Reply {
+	sum, v, ends, res := c.Store.Incr(k, segment.Increment{
 		Delta: q.Delta, Create: q.Create, Initial: q.Initial, Deadline: ns.Deadline(q.TTLMS, now),
 		ExecuteBefore: executeBefore(q),
 		Unsigned:      q.Has(wire.Unsigned), Decrement: q.Has(wire.Down), Compare: kv.Version(q.Compare),
 		ResetDeadline: q.Has(wire.Retouch) && q.TTLMS != wire.TTLDefault,
 	}, now)
 	if res == segment.Stored {
-		w.barriers.end(ns, k.Hash, v)
+		c.barriers.end(ns, k.Hash, v)
 	}
-	r := w.written(ns, q, v, res)
+	r := c.written(ns, q, v, res)
 	r.Number, r.Unsigned = sum, q.Has(wire.Unsigned) && sum < 0
 	if res == segment.Stored {
 		r.TTLMS = ends.TTLms(now.Boot)
@@ -230,15 +224,15 @@ func (w *Writes) incr(ns *namespaces.Namespace, k kv.Key, q *wire.Request, now k
 
 // deleteKeys deletes all keys of a request here, or none: then the answer is MOVED. Their
 // number is bounded.
-func (w *Writes) deleteKeys(q *wire.Request, pins *namespaces.Pins, now kv.Moment) wire.Reply {
+func (c *Local) deleteKeys(q *wire.Request, pins *namespaces.Pins, now kv.Moment) wire.Reply {
 	for _, key := range q.Keys {
-		if _, k := w.keyOf(q, key, pins); w.owners.epoch(q, k, 0, now) == 0 {
+		if _, k := c.keyOf(q, key, pins); c.epochFor(q, k, 0, now) == 0 {
 			return Moved()
 		}
 	}
 	r := wire.Reply{Items: make([]wire.Reply, len(q.Keys))}
 	for i, key := range q.Keys {
-		switch r.Items[i] = w.Delete(q, key, pins, now, 0); {
+		switch r.Items[i] = c.Delete(q, key, pins, now, 0); {
 		case r.Items[i].Status != wire.Moved:
 		case i == 0:
 			return Moved()
@@ -251,25 +245,25 @@ func (w *Writes) deleteKeys(q *wire.Request, pins *namespaces.Pins, now kv.Momen
 
 // keyOf returns the namespace and a key of a deletion. A namespace without a slot has no such
 // key, and gets no slot: then ns is nil.
-func (w *Writes) keyOf(q *wire.Request, key []byte, pins *namespaces.Pins) (ns *namespaces.Namespace, k kv.Key) {
+func (c *Local) keyOf(q *wire.Request, key []byte, pins *namespaces.Pins) (ns *namespaces.Namespace, k kv.Key) {
 	if ns = pins.Read(q.Namespace); ns != nil {
 		return ns, ns.Key(key)
 	}
-	return nil, kv.Key{Hash: w.Names.Hash(q.Namespace, key), Bytes: key}
+	return nil, kv.Key{Hash: c.Names.Hash(q.Namespace, key), Bytes: key}
 }
 
 // Delete deletes one key of a request, or with option Soft makes its value stale.
-func (w *Writes) Delete(
+func (c *Local) Delete(
 	q *wire.Request, key []byte, pins *namespaces.Pins, now kv.Moment, fetchedEpoch uint32,
 ) wire.Reply {
 	if err := CheckKey(key); err != nil {
 		return wire.ErrorReply(err)
 	}
-	ns, k := w.keyOf(q, key, pins)
+	ns, k := c.keyOf(q, key, pins)
 	if ns == nil && !kv.ValidNamespace(string(q.Namespace)) {
 		return wire.ErrorReply(namespaces.BadName(q.Namespace))
 	}
-	epoch := w.owners.epoch(q, k, fetchedEpoch, now)
+	epoch := c.epochFor(q, k, fetchedEpoch, now)
 	if epoch == 0 {
 		return Moved()
 	}
@@ -278,10 +272,10 @@ func (w *Writes) Delete(
 		// must not stay if it has just come.
 		var v kv.Version
 		if q.Compare == 0 && !failpoint.Out(failpoint.NoSlot) {
-			v = w.Store.Invalidate(k.Hash, now)
+			v = c.Store.Invalidate(k.Hash, now)
 		}
 		r := wire.Reply{Status: wire.Miss, Version: uint64(v)}
-		w.confirmOwnership(&r, k, epoch, v, now)
+		c.confirmOwnership(&r, k, epoch, v, now)
 		return r
 	}
 	failpoint.At(failpoint.WriteDue)
@@ -290,9 +284,9 @@ func (w *Writes) Delete(
 	}
 	lag := ns.BarrierOf(q)
 	if lag > 0 {
-		w.barriers.raise(k.Hash, lag, now)
+		c.barriers.raise(k.Hash, lag, now)
 	}
-	v, res := w.Store.Remove(k, segment.Removal{
+	v, res := c.Store.Remove(k, segment.Removal{
 		Soft: q.Has(wire.Soft), Stale: time.Duration(q.StaleMS) * time.Millisecond, Compare: kv.Version(q.Compare),
 	}, now)
 	r := wire.Reply{Version: uint64(v)}
@@ -303,9 +297,9 @@ func (w *Writes) Delete(
 		r.Status = wire.Miss
 	}
 	if lag > 0 {
-		w.barriers.deleted(k.Hash, v)
+		c.barriers.deleted(k.Hash, v)
 	}
 	failpoint.At(failpoint.WriteDone)
-	w.confirmOwnership(&r, k, epoch, v, now)
+	c.confirmOwnership(&r, k, epoch, v, now)
 	return r
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/testing/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/testing/onehost"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/l2/segment"
 )
 
 // TestDeleteBeforeSlot checks the acknowledged deletion of a key whose namespace had no
@@ -35,7 +36,7 @@ func TestDeleteBeforeSlot(t *testing.T) {
 	asOf := h.HLC.Next(now.Wall)
 	comes := func(name string) bool {
 		e := wire.Entry{Namespace: name, Key: []byte("k"), Value: []byte("old"), Version: uint64(asOf - 1)}
-		return h.Handoff.Restore(src, &e, asOf, now)
+		return h.Handoff.Restore(src, &e, asOf, now) == segment.Stored
 	}
 	for _, name := range []string{"before", "after"} {
 		looked := &namespaces.Table{} // the table as the deletion has found it
@@ -46,7 +47,7 @@ func TestDeleteBeforeSlot(t *testing.T) {
 		b := namespaces.Pins{Table: looked}
 		q := &wire.Request{Op: wire.OpDelete, Namespace: []byte(name)}
 		asked := h.Node.OwnershipEpoch(h.Names.Hash(q.Namespace, []byte("k")).Partition())
-		if r := h.Writes.Delete(q, []byte("k"), &b, h.Clock.Read(), asked); r.Status != wire.Miss || r.Version == 0 {
+		if r := h.Engine.Local.Delete(q, []byte("k"), &b, h.Clock.Read(), asked); r.Status != wire.Miss || r.Version == 0 {
 			t.Errorf("%s: %s, version %d", name, r.Status, r.Version)
 		}
 		if name == "after" && comes(name) {

@@ -13,34 +13,27 @@ import (
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// writeThrough writes to the origin before the cache.
-type writeThrough struct {
-	*base
-	owners *Owners
-	writes *Writes
-	// deleteAnywhere answers DELETE at the owners of the keys.
-	deleteAnywhere func(ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration) wire.Reply
-}
+// Writes that go to the origin before the cache.
 
-// of returns the namespace of a request that writes through, or nil. TOUCH changes
+// writeThroughOf returns the namespace of a request that writes through, or nil. TOUCH changes
 // nothing at the origin, and a removal from the cache alone does not either. A soft deletion
 // only makes the value stale. A deletion that settles a write follows a write that has been
 // at the origin already.
-func (c *writeThrough) of(q *wire.Request) *namespaces.Namespace {
+func (e *Engine) writeThroughOf(q *wire.Request) *namespaces.Namespace {
 	switch {
 	case q.Op == wire.OpDelete && q.Has(wire.Soft|wire.LateWrite|wire.CacheOnly):
 		return nil
 	case q.Op != wire.OpSet && q.Op != wire.OpDelete && q.Op != wire.OpIncr && q.Op != wire.OpFill:
 		return nil
 	}
-	if ns := c.Names.Lookup(q.Namespace); ns != nil && ns.WriteThrough != nil {
+	if ns := e.Names.Lookup(q.Namespace); ns != nil && ns.WriteThrough != nil {
 		return ns
 	}
 	return nil
 }
 
-// check returns an error if a request cannot be written through.
-func (c *writeThrough) check(ns *namespaces.Namespace, q *wire.Request, key []byte) *wire.Error {
+// checkWriteThrough returns an error if a request cannot be written through.
+func (c *Local) checkWriteThrough(ns *namespaces.Namespace, q *wire.Request, key []byte) *wire.Error {
 	if err := CheckKey(key); err != nil {
 		return err
 	}
@@ -58,15 +51,15 @@ func (c *writeThrough) check(ns *namespaces.Namespace, q *wire.Request, key []by
 	return nil
 }
 
-// write writes one key, if this host owns it. done is false if it does not.
-func (c *writeThrough) write(
+// writeThrough writes one key, if this host owns it. done is false if it does not.
+func (e *Engine) writeThrough(
 	ctx context.Context, ns *namespaces.Namespace, q *wire.Request, k []byte, deadline time.Duration,
 ) (r wire.Reply, done bool) {
-	if err := c.check(ns, q, k); err != nil {
+	if err := e.Local.checkWriteThrough(ns, q, k); err != nil {
 		return wire.ErrorReply(err), true
 	}
 	t := ns.WriteThrough
-	ctx, cancel := context.WithTimeout(ctx, deadline-c.Clock.Read().Boot)
+	ctx, cancel := context.WithTimeout(ctx, deadline-e.Clock.Read().Boot)
 	defer cancel()
 	defer context.AfterFunc(t.Asking, cancel)()
 	own := q.Clone() // the write may outlive the request
@@ -79,8 +72,8 @@ func (c *writeThrough) write(
 	}
 	result := make(chan wire.Reply, 2) // the first one is the answer
 	go func() {                        // ends with the write, in the request's time, and its settling; or with close
-		ctx, cancel := context.WithTimeout(t.Asking, min(t.Timeout(), deadline-c.Clock.Read().Boot))
-		r, settled := c.writeNow(ctx, ns, &own, key)
+		ctx, cancel := context.WithTimeout(t.Asking, min(t.Timeout(), deadline-e.Clock.Read().Boot))
+		r, settled := e.writeThroughNow(ctx, ns, &own, key)
 		cancel()
 		if !settled {
 			t.Unsettles()
@@ -91,7 +84,7 @@ func (c *writeThrough) write(
 		}
 		if !settled {
 			late := time.AfterFunc(settleTime, func() { result <- ownershipEnded() })
-			v, done := c.settle(ns, &own, key.Bytes)
+			v, done := e.settle(ns, &own, key.Bytes)
 			switch r.Version = v; {
 			case r.Status.IsError():
 			case done:
@@ -115,10 +108,10 @@ func (c *writeThrough) write(
 	}
 }
 
-// writeNow is writeThrough in the key's turn. settled is false if another host may own
+// writeThroughNow is writeThrough in the key's turn. settled is false if another host may own
 // the key and may have kept what it loaded before the origin's write was done. A reply
 // that is no error is then true only once that is settled.
-func (c *writeThrough) writeNow(
+func (e *Engine) writeThroughNow(
 	ctx context.Context, ns *namespaces.Namespace, q *wire.Request, key kv.Key,
 ) (r wire.Reply, settled bool) {
 	t, p := ns.WriteThrough, key.Hash.Partition()
@@ -128,26 +121,26 @@ func (c *writeThrough) writeNow(
 			"namespace %s: the end of %d writes could not be told yet to the hosts that own their keys now, "+
 				"so none begins: try again", ns.Name, n), true
 	}
-	now := c.Clock.Read()
-	c.Node.CheckPause(now.Boot)
-	epoch := c.Node.OwnershipEpoch(p)
-	before := c.invalidate(ns, q, key, now)
+	now := e.Clock.Read()
+	e.Node.CheckPause(now.Boot)
+	epoch := e.Node.OwnershipEpoch(p)
+	before := e.Local.invalidate(ns, q, key, now)
 	if epoch == 0 || !deleted(&before) {
 		return Moved(), true // the origin has not been asked
 	}
-	if c.Deadlines.over(executeBefore(q)) && !failpoint.Out(failpoint.OverdueOrigin) {
-		return c.Deadlines.tooLate(q), true
+	if e.Deadlines.over(executeBefore(q)) && !failpoint.Out(failpoint.OverdueOrigin) {
+		return e.Deadlines.tooLate(q), true
 	}
 	err := t.Write(ctx, q, key.Bytes)
-	now = c.Clock.Read()
-	c.Node.CheckPause(now.Boot)
-	if still := c.Node.OwnershipEpoch(p) == epoch; err == nil && still {
-		if r, settled = c.wrote(ns, q, key, epoch, before.Status, now); settled {
+	now = e.Clock.Read()
+	e.Node.CheckPause(now.Boot)
+	if still := e.Node.OwnershipEpoch(p) == epoch; err == nil && still {
+		if r, settled = e.Local.wrote(ns, q, key, epoch, before.Status, now); settled {
 			t.Stored.Add(1)
 		}
 		return r, settled
 	}
-	again := c.invalidate(ns, q, key, now)
+	again := e.Local.invalidate(ns, q, key, now)
 	settled = deleted(&again)
 	switch {
 	case err == nil:
@@ -172,7 +165,7 @@ func (c *writeThrough) writeNow(
 
 // wrote repeats here what the origin has done. had is the status of the deletion
 // before. still is false if the ownership has ended.
-func (c *writeThrough) wrote(
+func (c *Local) wrote(
 	ns *namespaces.Namespace, q *wire.Request, key kv.Key, epoch uint32, had wire.Status, now kv.Moment,
 ) (r wire.Reply, still bool) {
 	if q.Op == wire.OpSet {
@@ -180,7 +173,7 @@ func (c *writeThrough) wrote(
 		one.Key, one.UntilNS = key.Bytes, 0 // the origin has it
 		// If there is no room, or if the origin may have done an earlier write after this
 		// one, the next read of the key loads it.
-		if c.writes.Put(ns, key, &one, now, &r); r.Status != wire.OK || ns.WriteThrough.IsSuperseded(key.Hash) {
+		if c.Put(ns, key, &one, now, &r); r.Status != wire.OK || ns.WriteThrough.IsSuperseded(key.Hash) {
 			r = c.invalidate(ns, q, key, now)
 			r.Status = wire.OK
 		}
@@ -188,44 +181,36 @@ func (c *writeThrough) wrote(
 		r = c.invalidate(ns, q, key, now)
 		r.Status = had
 	}
-	return r, c.owners.stillOwner(key.Hash.Partition(), epoch)
+	return r, c.stillOwner(key.Hash.Partition(), epoch)
 }
 
 // invalidate deletes a key here, with the namespace's load barrier. The origin decides what
 // the key has: no entry that is on its way here is asked for.
-func (c *writeThrough) invalidate(ns *namespaces.Namespace, q *wire.Request, key kv.Key, now kv.Moment) wire.Reply {
+func (c *Local) invalidate(ns *namespaces.Namespace, q *wire.Request, key kv.Key, now kv.Moment) wire.Reply {
 	b := namespaces.Pins{Table: c.Names}
 	defer b.Release()
 	own := &wire.Request{Op: wire.OpDelete, Namespace: []byte(ns.Name), ReplicaLagMS: q.ReplicaLagMS}
-	return c.writes.Delete(own, key.Bytes, &b, now, c.Node.OwnershipEpoch(key.Hash.Partition()))
+	return c.Delete(own, key.Bytes, &b, now, c.Node.OwnershipEpoch(key.Hash.Partition()))
 }
 
-const (
-	settleTime  = time.Second // of one try
-	settleFirst = 10 * time.Millisecond
-)
+// settleTime is how long an app waits for the settling of its write.
+const settleTime = time.Second
 
 // settle deletes a key at its owner, whichever host that is. It returns once the deletion
 // is done, with its version, or when the namespace closes. It counts as one of the writes
 // under way.
-func (c *writeThrough) settle(ns *namespaces.Namespace, q *wire.Request, key []byte) (version uint64, done bool) {
+func (e *Engine) settle(ns *namespaces.Namespace, q *wire.Request, key []byte) (version uint64, done bool) {
 	t := ns.WriteThrough
 	defer t.Pending.Done()
-	again := &wire.Request{
-		Op: wire.OpDelete, Namespace: []byte(ns.Name), Keys: [][]byte{key}, ReplicaLagMS: q.ReplicaLagMS,
-		Options: wire.LateWrite,
-	}
-	done = failpoint.Out(failpoint.LateWrite)
-	for pause := settleFirst; !done; pause = min(2*pause, c.Node.Bound()/4) {
-		b := namespaces.Pins{Table: c.Names}
-		r := c.deleteAnywhere(t.Context, again, &b, c.Clock.Read().Boot+settleTime)
-		b.Release()
-		if done = deleted(&r.Items[0]); done {
-			version = r.Items[0].Version
-		} else if !kv.Sleep(t.Context, pause) {
+	if !failpoint.Out(failpoint.LateWrite) {
+		var err error
+		if version, err = e.deleteSurely(t.Context, &wire.Request{
+			Op: wire.OpDelete, Namespace: []byte(ns.Name), Keys: [][]byte{key}, ReplicaLagMS: q.ReplicaLagMS,
+			Options: wire.LateWrite,
+		}); err != nil {
 			return 0, false
 		}
 	}
 	t.Unsettled.Add(-1)
-	return version, done
+	return version, true
 }

@@ -29,7 +29,7 @@ type Claim struct {
 	// Begin stamps a token. It is called with Leases' lock held, at the first issue and
 	// at every hand-over, and by Try to tell the time. It must not call Leases.
 	Begin func() Stamp
-	Time  time.Duration // for the holder to fill; zero: LeasesConfig.Time
+	Time  time.Duration // for the holder to fill; zero: leaseTime
 	// Place limits the claimant's share of the tokens; nil: no limit. Its methods are
 	// also called with Leases' lock held.
 	Place Place
@@ -56,29 +56,18 @@ type Grant struct {
 // HasToken reports whether the grant is a token.
 func (g Grant) HasToken() bool { return g.Token.Random != 0 }
 
-// LeasesConfig has the limits of Leases.
-type LeasesConfig struct {
-	// Time for a holder to fill; zero: 10 s. It must exceed the duration of a load, or
-	// the fill is not kept.
-	Time       time.Duration
-	MaxLeases  int // keys with a token, detached ones included; zero: 65,536
-	MaxWaiters int // callers that wait for fills, all keys; zero: 65,536
-}
+// leaseTime is the time for a holder to fill whose Claim names none. It must exceed the duration of a load, or the fill
+// is not kept.
+const leaseTime = 10 * time.Second
 
-// LeasesStats counts since the start, except Out and Waiting.
-type LeasesStats struct {
-	cachesidecar.TokenStats
-	Left     int64 // waiters that gave up
-	Detached int64
-}
+// MaxLeases bounds the keys with a token, detached ones included.
+const MaxLeases = 1 << 16
 
 // Leases collapses the loads that apps make themselves. For each key one caller gets a
 // token, and the others wait for its fill. A token holder that disconnects, fails or
 // takes too long loses the token. The caller that has waited longest then gets a new
 // token at once, with a new version.
 type Leases struct {
-	cfg LeasesConfig
-
 	filling sync.WaitGroup // running timers, fills in progress, and what tells waiters
 	table   Table[*lease]  // its lock also guards the fields below
 
@@ -86,7 +75,7 @@ type Leases struct {
 	byToken     map[uint64]*lease // all leases; waiters of detached ones get the fill too
 	told        []told            // in the present critical section: see tellLocked
 	most        int               // maximum of len(byToken) since the map was made
-	stats       LeasesStats
+	stats       cachesidecar.TokenStats
 	inNamespace [kv.MaxNamespaces]int // leases in the table
 }
 
@@ -103,25 +92,17 @@ type lease struct {
 func (e *lease) FlightKey() kv.Key { return e.claim.Key }
 
 // NewLeases returns a Leases. It starts nothing.
-func NewLeases(cfg LeasesConfig) (*Leases, error) {
-	if cfg.MaxLeases < 0 || cfg.MaxWaiters < 0 || cfg.Time < 0 {
-		return nil, fmt.Errorf("leases: bounds %v, %d and %d: none may be negative",
-			cfg.Time, cfg.MaxLeases, cfg.MaxWaiters)
-	}
-	cfg.MaxLeases = cmp.Or(cfg.MaxLeases, 65536)
-	cfg.MaxWaiters = cmp.Or(cfg.MaxWaiters, 65536)
-	cfg.Time = cmp.Or(cfg.Time, 10*time.Second)
-	l := &Leases{cfg: cfg, byToken: map[uint64]*lease{}}
+func NewLeases() *Leases {
+	l := &Leases{byToken: map[uint64]*lease{}}
 	l.table.Detached = func(e *lease) {
 		e.detached = true
-		l.stats.Detached++
 		l.inNamespace[e.claim.Key.Namespace]--
 		if e.claim.Ends && e.waiters.Len() == 0 && l.takeLocked(e.token) != nil {
 			l.stats.Abandoned++
 			l.stats.Out--
 		}
 	}
-	return l, nil
+	return l
 }
 
 // findLocked returns the lease of a key whose token is out, or nil.
@@ -135,9 +116,9 @@ func (l *Leases) findLocked(c *Claim) (*lease, error) {
 
 // addLocked issues the first token of a key.
 func (l *Leases) addLocked(c Claim) (Token, error) {
-	if l.stats.Out >= int64(l.cfg.MaxLeases) {
+	if l.stats.Out >= MaxLeases {
 		l.stats.Shed++
-		return Token{}, fmt.Errorf("%w: %d keys have a token out already", loader.ErrBusy, l.cfg.MaxLeases)
+		return Token{}, fmt.Errorf("%w: %d keys have a token out already", loader.ErrBusy, MaxLeases)
 	}
 	if c.Place != nil {
 		if err := c.Place.Take(false); err != nil {
@@ -165,7 +146,7 @@ func (l *Leases) issueLocked(e *lease, c Claim) {
 	l.stats.Issued++
 	token := e.token
 	l.filling.Add(1) // for the timer's run, or its stop
-	e.timer = time.AfterFunc(cmp.Or(c.Time, l.cfg.Time), func() {
+	e.timer = time.AfterFunc(cmp.Or(c.Time, leaseTime), func() {
 		defer l.filling.Done()
 		l.endToken(token, &l.stats.Expired)
 	})
@@ -295,14 +276,14 @@ func (l *Leases) Invalidate(h kv.Hash) { l.table.Invalidate(h) }
 func (l *Leases) InvalidateIf(match func(kv.NamespaceID, kv.Hash) bool) { l.table.InvalidateIf(match) }
 
 // End answers the callers that wait for fills of keys for which match returns true with
-// ErrEnded: their ownership has ended, and a fill goes to the next owner. The tokens stay
+// ErrAgain: their ownership has ended, and a fill goes to the next owner. The tokens stay
 // until they are given back or their time is over. It visits every lease.
 func (l *Leases) End(match func(kv.Hash) bool) {
 	l.table.Lock()
 	defer l.table.Unlock()
 	for _, e := range l.byToken {
 		if match(e.claim.Key.Hash) {
-			l.answerAllLocked(e, Grant{}, ErrEnded)
+			l.answerAllLocked(e, Grant{}, ErrAgain)
 		}
 	}
 	l.tellLocked()
@@ -316,7 +297,7 @@ func (l *Leases) InUse(ns kv.NamespaceID) bool {
 }
 
 // Stats returns the counts.
-func (l *Leases) Stats() LeasesStats {
+func (l *Leases) Stats() cachesidecar.TokenStats {
 	l.table.Lock()
 	defer l.table.Unlock()
 	return l.stats
@@ -333,4 +314,47 @@ func (l *Leases) Close() {
 	}
 	l.table.Unlock()
 	l.filling.Wait()
+}
+
+// Out is the token of a key that is out.
+type Out struct {
+	Token               // zero while its value is being stored
+	Won   bool          // it was issued to this caller
+	Left  time.Duration // until it ends
+}
+
+// Try is Claim for a caller that does not wait: it gets the token, or is told which token is
+// out.
+func (l *Leases) Try(c Claim) (Out, error) {
+	l.table.Lock()
+	defer l.table.Unlock()
+	e, err := l.findLocked(&c)
+	if err != nil {
+		return Out{}, err
+	}
+	if e != nil {
+		ends := e.token.At + cmp.Or(e.claim.Time, leaseTime)
+		return Out{Token: e.token, Left: ends - c.Begin().At}, nil
+	}
+	t, err := l.addLocked(c)
+	return Out{Token: t, Won: err == nil, Left: cmp.Or(c.Time, leaseTime)}, err
+}
+
+// Named returns the token with a random number, if it is out for the key.
+func (l *Leases) Named(key kv.Key, random uint64) (Token, bool) {
+	l.table.Lock()
+	defer l.table.Unlock()
+	e := l.byToken[random]
+	if random == 0 || e == nil || !sameKey(e.claim.Key, key) {
+		return Token{}, false
+	}
+	return e.token, true
+}
+
+// IsIssued reports whether a token is out for a key.
+func (l *Leases) IsIssued(key kv.Key) bool {
+	l.table.Lock()
+	defer l.table.Unlock()
+	_, ok := l.table.Find(key, func(*lease) bool { return true })
+	return ok
 }

@@ -14,12 +14,9 @@ import (
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-func newLeases(t *testing.T, cfg LeasesConfig) *Leases {
+func newLeases(t *testing.T) *Leases {
 	t.Helper()
-	l, err := NewLeases(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := NewLeases()
 	t.Cleanup(l.Close)
 	return l
 }
@@ -48,7 +45,7 @@ func mustClaim(t *testing.T, l *Leases, c Claim) Token {
 
 func TestOneTokenAndItsFill(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
-		l, v := newLeases(t, LeasesConfig{}), &versions{}
+		l, v := newLeases(t), &versions{}
 		c := Claim{Key: keyOf("a"), OwnershipEpoch: 7, Begin: v.begin}
 		token := mustClaim(t, l, c)
 		if token.Version != 1 || token.OwnershipEpoch != 7 {
@@ -107,7 +104,7 @@ func TestFillRefused(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			bubble.Test(t, func(t *testing.T) {
-				l, v := newLeases(t, LeasesConfig{}), &versions{}
+				l, v := newLeases(t), &versions{}
 				good := mustClaim(t, l, Claim{Key: keyOf("a"), Begin: v.begin})
 				token := good
 				tc.do(l, &token)
@@ -127,7 +124,7 @@ func TestFillRefused(t *testing.T) {
 
 // A token fills only its own key, not another key with the same hash.
 func TestFillOfACollision(t *testing.T) {
-	l, v := newLeases(t, LeasesConfig{}), &versions{}
+	l, v := newLeases(t), &versions{}
 	token := mustClaim(t, l, Claim{Key: kv.Key{Hash: 7, Bytes: []byte("a")}, Begin: v.begin})
 	if err := l.Fill(kv.Key{Hash: 7, Bytes: []byte("b")}, token, loader.Value{}, keep); !errors.Is(err, ErrNotStored) {
 		t.Errorf("got %v", err)
@@ -139,7 +136,7 @@ func TestFillOfACollision(t *testing.T) {
 // TestManyLeasesOfOneHash is TestManyKeysOfOneHash for leases: all tokens can be filled,
 // and the fills of detached leases are not stored.
 func TestManyLeasesOfOneHash(t *testing.T) {
-	l, v := newLeases(t, LeasesConfig{}), &versions{}
+	l, v := newLeases(t), &versions{}
 	claim := func(ns kv.NamespaceID, i int) Claim {
 		return Claim{Key: kv.Key{Hash: 7, Namespace: ns, Bytes: []byte{byte(i >> 8), byte(i)}}, Begin: v.begin}
 	}
@@ -166,7 +163,7 @@ func TestManyLeasesOfOneHash(t *testing.T) {
 }
 
 func TestStoreRefuses(t *testing.T) {
-	l, v := newLeases(t, LeasesConfig{}), &versions{}
+	l, v := newLeases(t), &versions{}
 	token := mustClaim(t, l, Claim{Key: keyOf("a"), Begin: v.begin})
 	if err := l.Fill(keyOf("a"), token, loader.Value{}, func(Result) bool { return false }); !errors.Is(err, ErrNotStored) {
 		t.Errorf("got %v", err)
@@ -185,7 +182,7 @@ func TestHandOver(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			bubble.Test(t, func(t *testing.T) {
-				l, v := newLeases(t, LeasesConfig{}), &versions{}
+				l, v := newLeases(t), &versions{}
 				c := Claim{Key: keyOf("a"), Begin: v.begin}
 				first := mustClaim(t, l, c)
 				began := time.Now()
@@ -224,7 +221,7 @@ func TestHandOver(t *testing.T) {
 // callers load again. Nothing of the first fill is kept.
 func TestLeaseDetached(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
-		l, v := newLeases(t, LeasesConfig{}), &versions{}
+		l, v := newLeases(t), &versions{}
 		c := Claim{Key: keyOf("a"), Begin: v.begin}
 		first := mustClaim(t, l, c)
 		var wg sync.WaitGroup
@@ -252,14 +249,14 @@ func TestLeaseDetached(t *testing.T) {
 // and only those. The token can still be given back.
 func TestLeaseEnded(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
-		l, v := newLeases(t, LeasesConfig{}), &versions{}
+		l, v := newLeases(t), &versions{}
 		var wg sync.WaitGroup
 		var tokens []Token
 		for _, name := range []string{"a", "b"} {
 			c := Claim{Key: keyOf(name), Begin: v.begin}
 			tokens = append(tokens, mustClaim(t, l, c))
 			wg.Go(func() {
-				if _, err := l.Claim(t.Context(), c); errors.Is(err, ErrEnded) != (name == "a") {
+				if _, err := l.Claim(t.Context(), c); errors.Is(err, ErrAgain) != (name == "a") {
 					t.Errorf("%s: %v", name, err)
 				}
 			})
@@ -282,14 +279,17 @@ func TestLeaseEnded(t *testing.T) {
 	})
 }
 
-// The holder of a detached lease gives up. Its waiters join the new lease.
+// The holder of a detached lease gives up. Its waiters begin anew, and join the new lease.
 func TestDetachedAndAbandoned(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
-		l, v := newLeases(t, LeasesConfig{}), &versions{}
+		l, v := newLeases(t), &versions{}
 		c := Claim{Key: keyOf("a"), Begin: v.begin}
 		first := mustClaim(t, l, c)
 		var wg sync.WaitGroup
 		wg.Go(func() {
+			if g, err := l.Claim(t.Context(), c); !errors.Is(err, ErrAgain) {
+				t.Errorf("got %+v, %v, want to begin anew", g, err)
+			}
 			if g, err := l.Claim(t.Context(), c); err != nil || g.HasToken() || g.Result.Version != 2 || g.Result.NoStore {
 				t.Errorf("got %+v, %v", g, err)
 			}
@@ -311,7 +311,7 @@ func TestDetachedAndAbandoned(t *testing.T) {
 // not keep it, since the change may be another one.
 func TestDetachWhileFilling(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
-		l, v := newLeases(t, LeasesConfig{}), &versions{}
+		l, v := newLeases(t), &versions{}
 		c := Claim{Key: keyOf("a"), Begin: v.begin}
 		token := mustClaim(t, l, c)
 		var wg sync.WaitGroup
@@ -337,7 +337,8 @@ func TestDetachWhileFilling(t *testing.T) {
 
 func TestLeaseWaiterLeaves(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
-		l, v := newLeases(t, LeasesConfig{MaxWaiters: 1}), &versions{}
+		l, v := newLeases(t), &versions{}
+		l.stats.Waiting = maxWaiters - 1 // there is one place
 		c := Claim{Key: keyOf("a"), Begin: v.begin}
 		token := mustClaim(t, l, c)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -354,16 +355,18 @@ func TestLeaseWaiterLeaves(t *testing.T) {
 		}
 		wg.Wait()
 		l.Abandon(token) // no waiter is left
-		if s := l.Stats(); s.Left != 1 || s.HandedOver != 0 || s.Shed != 1 {
+		if s := l.Stats(); s.HandedOver != 0 || s.Shed != 1 {
 			t.Errorf("stats %+v", s)
 		}
+		l.stats.Waiting -= maxWaiters - 1
 		l.check(t)
 	})
 }
 
 func TestLeasesBoundAndClose(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
-		l, v := newLeases(t, LeasesConfig{MaxLeases: 1}), &versions{}
+		l, v := newLeases(t), &versions{}
+		l.stats.Out = MaxLeases - 1 // there is one place
 		c := Claim{Key: keyOf("a"), Begin: v.begin}
 		token := mustClaim(t, l, c)
 		if _, err := l.Claim(t.Context(), Claim{Key: keyOf("b"), Begin: v.begin}); !errors.Is(err, loader.ErrBusy) {
@@ -382,6 +385,7 @@ func TestLeasesBoundAndClose(t *testing.T) {
 		if err := l.Fill(keyOf("a"), token, loader.Value{}, keep); !errors.Is(err, ErrNotStored) {
 			t.Errorf("got %v", err)
 		}
+		l.stats.Out -= MaxLeases - 1
 		l.check(t)
 	})
 }
@@ -389,7 +393,7 @@ func TestLeasesBoundAndClose(t *testing.T) {
 // The maps of Leases are replaced after many leases have ended, because maps do not
 // shrink.
 func TestLeasesGiveTheirTableBack(t *testing.T) {
-	l, v := newLeases(t, LeasesConfig{}), &versions{}
+	l, v := newLeases(t), &versions{}
 	var tokens []Token
 	for i := range 2 * manyFlights {
 		tokens = append(tokens, mustClaim(t, l, Claim{Key: kv.Key{Hash: kv.Hash(i), Bytes: fmt.Append(nil, i)}, Begin: v.begin}))

@@ -3,7 +3,6 @@ package flight
 import (
 	"container/list"
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/cachesidecar/cachesidecar/loader"
@@ -12,7 +11,7 @@ import (
 // LeaseWaiter is a caller that waits for the fill of another one, without a goroutine.
 type LeaseWaiter struct {
 	// Tell is called once, unless Leave comes before it: with the fill, with a token, or with an
-	// error. ErrEnded, and ErrAgain, mean that the caller must begin anew. Tell must not wait.
+	// error. Tell must not wait.
 	// What is given to later is called when all callers of the same fill have been told.
 	Tell func(g Grant, err error, later func(func()))
 
@@ -21,9 +20,6 @@ type LeaseWaiter struct {
 	place *list.Element // in lease.waiters; nil: it does not wait yet, or not any more
 	left  bool
 }
-
-// ErrAgain means that the lease was detached and its holder gave up.
-var ErrAgain = errors.New("the token has ended without a fill")
 
 // told is a waiter that has its answer and has not been told.
 type told struct {
@@ -35,26 +31,22 @@ type told struct {
 // Claim returns a token, or waits until another caller has filled the key, until this
 // caller is next for the token, or until ctx is done.
 func (l *Leases) Claim(ctx context.Context, c Claim) (Grant, error) {
-	for {
-		answered := make(chan told, 1)
-		w := &LeaseWaiter{Tell: func(g Grant, err error, _ func(func())) { answered <- told{grant: g, err: err} }}
-		grant, waits, err := l.Queue(c, w)
-		if !waits {
-			return grant, err
-		}
-		var a told
-		select {
-		case a = <-answered:
-		case <-ctx.Done():
-			if l.Leave(w) {
-				return Grant{}, context.Cause(ctx)
-			}
-			a = <-answered
-		}
-		if !errors.Is(a.err, ErrAgain) {
-			return a.grant, a.err
-		}
+	answered := make(chan told, 1)
+	w := &LeaseWaiter{Tell: func(g Grant, err error, _ func(func())) { answered <- told{grant: g, err: err} }}
+	grant, waits, err := l.Queue(c, w)
+	if !waits {
+		return grant, err
 	}
+	var a told
+	select {
+	case a = <-answered:
+	case <-ctx.Done():
+		if l.Leave(w) {
+			return Grant{}, context.Cause(ctx)
+		}
+		a = <-answered
+	}
+	return a.grant, a.err
 }
 
 // Queue issues the token of the key. If one is issued already, w waits, and is told the outcome.
@@ -70,9 +62,9 @@ func (l *Leases) Queue(c Claim, w *LeaseWaiter) (g Grant, waits bool, err error)
 	case e == nil:
 		t, err := l.addLocked(c)
 		return Grant{Token: t}, false, err
-	case l.stats.Waiting >= int64(l.cfg.MaxWaiters):
+	case l.stats.Waiting >= maxWaiters:
 		l.stats.Shed++
-		return Grant{}, false, fmt.Errorf("%w: %d callers wait for fills already", loader.ErrBusy, l.cfg.MaxWaiters)
+		return Grant{}, false, fmt.Errorf("%w: %d callers wait for fills already", loader.ErrBusy, maxWaiters)
 	}
 	c.Key = e.claim.Key // the caller may reuse its bytes
 	w.claim, w.lease = c, e
@@ -93,7 +85,6 @@ func (l *Leases) Leave(w *LeaseWaiter) bool {
 	w.lease.waiters.Remove(w.place)
 	w.place = nil
 	l.stats.Waiting--
-	l.stats.Left++
 	return true
 }
 

@@ -12,7 +12,7 @@ import (
 // A waiter that leaves after it has its answer gets the answer, and one that has left none.
 func TestLeaveAfterTheAnswer(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
-		l, v := newLeases(t, LeasesConfig{}), &versions{}
+		l, v := newLeases(t), &versions{}
 		c := Claim{Key: keyOf("a"), Begin: v.begin}
 		token := mustClaim(t, l, c)
 		var got []Grant
@@ -43,7 +43,7 @@ func TestLeaveAfterTheAnswer(t *testing.T) {
 		}
 		l.Abandon(token) // to none of those that have their answers
 		synctest.Wait()
-		if len(errs) != 2 || !errors.Is(errs[1], ErrEnded) {
+		if len(errs) != 2 || !errors.Is(errs[1], ErrAgain) {
 			t.Errorf("%v", errs)
 		}
 		early := &LeaseWaiter{}

@@ -2,7 +2,6 @@ package flight
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -39,26 +38,17 @@ type Load struct {
 	Fresh bool
 }
 
-// LoadsConfig has the limits of Loads.
-type LoadsConfig struct {
-	MaxLoads   int           // loads in progress, detached ones included; zero: 4,096
-	MaxWaiters int           // callers that wait for loads, over all keys; zero: 65,536
-	Timeout    time.Duration // of one load; zero: 30 s
-}
-
-// LoadsStats counts since the start, except UnderWay and Waiting. Loads leaves out loads
-// that ended with ErrPresent. Shed counts answers ErrBusy because of a limit. Fields of
-// the origin are zero.
-type LoadsStats struct {
-	cachesidecar.LoadStats
-	Left int64 // callers that gave up before the load ended
-}
+// Bounds of Loads.
+const (
+	maxLoads    = 4096  // loads in progress, detached ones included
+	maxWaiters  = 65536 // callers that wait for loads, over all keys; and, apart from them, for fills
+	loadTimeout = 30 * time.Second
+)
 
 // Loads collapses loads: for each key at most one load is in progress that new callers
 // join. A load does not belong to any one caller. It continues after all callers have
 // left, for at most the timeout, and its result is kept for later requests.
 type Loads struct {
-	cfg    LoadsConfig
 	ctx    context.Context
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
@@ -66,7 +56,9 @@ type Loads struct {
 	table Table[*flight] // its lock also guards the fields below
 
 	closed bool
-	stats  LoadsStats
+	// since the start, except UnderWay and Waiting. Loads leaves out loads that ended with ErrPresent. Shed counts
+	// answers ErrBusy because of a limit. Fields of the origin are zero.
+	stats cachesidecar.LoadStats
 }
 
 // flight is one load in progress.
@@ -83,31 +75,24 @@ type flight struct {
 func (f *flight) FlightKey() kv.Key { return f.load.Key }
 
 // NewLoads returns a Loads. It starts nothing.
-func NewLoads(cfg LoadsConfig) (*Loads, error) {
-	if cfg.MaxLoads < 0 || cfg.MaxWaiters < 0 || cfg.Timeout < 0 {
-		return nil, fmt.Errorf("loads: bounds %d, %d and %v: none may be negative",
-			cfg.MaxLoads, cfg.MaxWaiters, cfg.Timeout)
-	}
-	cfg.MaxLoads = cmp.Or(cfg.MaxLoads, 4096)
-	cfg.MaxWaiters = cmp.Or(cfg.MaxWaiters, 65536)
-	cfg.Timeout = cmp.Or(cfg.Timeout, 30*time.Second)
-	l := &Loads{cfg: cfg}
+func NewLoads() *Loads {
+	l := &Loads{}
 	l.table.Detached = func(f *flight) {
 		f.detached = true
 		l.stats.Detached++
 	}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
-	return l, nil
+	return l
 }
 
 // Get joins the load of the key, or begins it, and waits for the result until ctx is
 // done. All waiters share the bytes of the result. Get may be called concurrently.
 func (l *Loads) Get(ctx context.Context, load Load) (Result, error) {
 	l.table.Lock()
-	if l.stats.Waiting >= int64(l.cfg.MaxWaiters) {
+	if l.stats.Waiting >= maxWaiters {
 		l.stats.Shed++
 		l.table.Unlock()
-		return Result{}, fmt.Errorf("%w: %d callers wait for loads already", loader.ErrBusy, l.cfg.MaxWaiters)
+		return Result{}, fmt.Errorf("%w: %d callers wait for loads already", loader.ErrBusy, maxWaiters)
 	}
 	f, _, err := l.joinLocked(load)
 	if err != nil {
@@ -117,20 +102,16 @@ func (l *Loads) Get(ctx context.Context, load Load) (Result, error) {
 	l.stats.Waiting++
 	l.table.Unlock()
 
-	left := false
 	select {
 	case <-f.done:
 	case <-ctx.Done():
-		left = true
+		err = context.Cause(ctx)
 	}
 	l.table.Lock()
 	l.stats.Waiting--
-	if left {
-		l.stats.Left++
-	}
 	l.table.Unlock()
-	if left {
-		return Result{}, context.Cause(ctx)
+	if err != nil {
+		return Result{}, err
 	}
 	return f.result, f.err
 }
@@ -156,9 +137,9 @@ func (l *Loads) joinLocked(load Load) (f *flight, begun bool, err error) {
 		l.stats.Collapsed++
 		return f, false, nil
 	}
-	if l.stats.UnderWay >= int64(l.cfg.MaxLoads) {
+	if l.stats.UnderWay >= maxLoads {
 		l.stats.Shed++
-		return nil, false, fmt.Errorf("%w: %d loads are under way already", loader.ErrBusy, l.cfg.MaxLoads)
+		return nil, false, fmt.Errorf("%w: %d loads are under way already", loader.ErrBusy, maxLoads)
 	}
 	f = l.table.Add(load.Key, func() *flight {
 		f := &flight{load: load, stamp: load.Begin(), done: make(chan struct{})}
@@ -176,7 +157,7 @@ func (l *Loads) joinLocked(load Load) (f *flight, begun bool, err error) {
 // other load of the key begins before that.
 func (l *Loads) run(f *flight) {
 	defer l.wg.Done()
-	ctx, cancel := context.WithTimeout(l.ctx, l.cfg.Timeout)
+	ctx, cancel := context.WithTimeout(l.ctx, loadTimeout)
 	defer cancel()
 	var value loader.Value
 	err := ErrPresent
@@ -238,7 +219,7 @@ func (l *Loads) Invalidate(h kv.Hash) { l.table.Invalidate(h) }
 func (l *Loads) InvalidateIf(match func(kv.NamespaceID, kv.Hash) bool) { l.table.InvalidateIf(match) }
 
 // Stats returns the counts.
-func (l *Loads) Stats() LoadsStats {
+func (l *Loads) Stats() cachesidecar.LoadStats {
 	l.table.Lock()
 	defer l.table.Unlock()
 	return l.stats

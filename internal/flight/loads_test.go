@@ -45,12 +45,9 @@ type versions struct{ last atomic.Uint64 }
 
 func (v *versions) begin() Stamp { return Stamp{Version: kv.Version(v.last.Add(1))} }
 
-func newLoads(t *testing.T, cfg LoadsConfig) *Loads {
+func newLoads(t *testing.T) *Loads {
 	t.Helper()
-	l, err := NewLoads(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := NewLoads()
 	t.Cleanup(l.Close)
 	return l
 }
@@ -67,7 +64,7 @@ func (l *Loads) check(t *testing.T) {
 
 func TestTenThousandWaitForOneLoad(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
-		l, o, v := newLoads(t, LoadsConfig{}), &origin{takes: time.Second, value: loader.Value{Bytes: []byte("x")}}, &versions{}
+		l, o, v := newLoads(t), &origin{takes: time.Second, value: loader.Value{Bytes: []byte("x")}}, &versions{}
 		var kept atomic.Int64
 		load := Load{Key: keyOf("a"), Begin: v.begin, Fetch: o.fetch, Keep: func(Result) bool { kept.Add(1); return true }}
 		var wg sync.WaitGroup
@@ -92,7 +89,7 @@ func TestTenThousandWaitForOneLoad(t *testing.T) {
 
 func TestWaiterLeavesAlone(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
-		l, o, v := newLoads(t, LoadsConfig{}), &origin{takes: time.Second, value: loader.Value{Bytes: []byte("x")}}, &versions{}
+		l, o, v := newLoads(t), &origin{takes: time.Second, value: loader.Value{Bytes: []byte("x")}}, &versions{}
 		load := Load{Key: keyOf("a"), Begin: v.begin, Fetch: o.fetch}
 		first, cancel := context.WithCancel(t.Context())
 		var wg sync.WaitGroup
@@ -110,7 +107,7 @@ func TestWaiterLeavesAlone(t *testing.T) {
 		synctest.Wait()
 		cancel()
 		wg.Wait()
-		if s := l.Stats(); o.calls.Load() != 1 || s.Left != 1 {
+		if s := l.Stats(); o.calls.Load() != 1 || s.Waiting != 0 {
 			t.Errorf("%d calls, stats %+v", o.calls.Load(), s)
 		}
 		l.check(t)
@@ -130,7 +127,7 @@ func TestDetach(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			bubble.Test(t, func(t *testing.T) {
-				l, o, v := newLoads(t, LoadsConfig{}), &origin{takes: time.Second, value: loader.Value{Bytes: []byte("x")}}, &versions{}
+				l, o, v := newLoads(t), &origin{takes: time.Second, value: loader.Value{Bytes: []byte("x")}}, &versions{}
 				var kept []kv.Version
 				load := Load{Key: keyOf("a"), Begin: v.begin, Fetch: o.fetch,
 					Keep: func(r Result) bool { kept = append(kept, r.Version); return true }}
@@ -159,7 +156,7 @@ func TestDetach(t *testing.T) {
 
 func TestDetachDuringKeep(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
-		l, o, v := newLoads(t, LoadsConfig{}), &origin{}, &versions{}
+		l, o, v := newLoads(t), &origin{}, &versions{}
 		r, err := l.Get(t.Context(), Load{Key: keyOf("a"), Begin: v.begin, Fetch: o.fetch, Keep: func(Result) bool {
 			l.Invalidate(keyOf("a").Hash)
 			return true
@@ -173,7 +170,7 @@ func TestDetachDuringKeep(t *testing.T) {
 
 func TestFreshJoinsNothing(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
-		l, o, v := newLoads(t, LoadsConfig{}), &origin{takes: time.Second}, &versions{}
+		l, o, v := newLoads(t), &origin{takes: time.Second}, &versions{}
 		var kept []kv.Version
 		load := Load{Key: keyOf("a"), Begin: v.begin, Fetch: o.fetch,
 			Keep: func(r Result) bool { kept = append(kept, r.Version); return true }}
@@ -194,7 +191,7 @@ func TestFreshJoinsNothing(t *testing.T) {
 
 func TestOneHashTwoKeys(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
-		l, v := newLoads(t, LoadsConfig{}), &versions{}
+		l, v := newLoads(t), &versions{}
 		var wg sync.WaitGroup
 		for _, name := range []string{"a", "b"} {
 			o := &origin{takes: time.Second, value: loader.Value{Bytes: []byte(name)}}
@@ -217,7 +214,7 @@ func TestOneHashTwoKeys(t *testing.T) {
 // namespace stays.
 func TestManyKeysOfOneHash(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
-		l, v := newLoads(t, LoadsConfig{}), &versions{}
+		l, v := newLoads(t), &versions{}
 		var wg sync.WaitGroup
 		var kept [2]atomic.Int64
 		load := func(ns kv.NamespaceID, name string) {
@@ -265,7 +262,7 @@ func TestLoadEnds(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			bubble.Test(t, func(t *testing.T) {
-				l, v := newLoads(t, LoadsConfig{}), &versions{}
+				l, v := newLoads(t), &versions{}
 				absent := tc.want == loader.ErrAbsent // only "absent" is kept
 				kept := false
 				_, err := l.Get(t.Context(), Load{Key: keyOf("a"), Begin: v.begin, Fetch: tc.fetch, Keep: func(r Result) bool {
@@ -283,7 +280,7 @@ func TestLoadEnds(t *testing.T) {
 
 func TestPresent(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
-		l, v := newLoads(t, LoadsConfig{}), &versions{}
+		l, v := newLoads(t), &versions{}
 		o := &origin{}
 		_, err := l.Get(t.Context(), Load{Key: keyOf("a"), Begin: v.begin, Missing: func() bool { return false }, Fetch: o.fetch})
 		if s := l.Stats(); err != ErrPresent || o.calls.Load() != 0 || s.Loads != 0 || s.Failed != 0 {
@@ -294,7 +291,8 @@ func TestPresent(t *testing.T) {
 
 func TestLoadsBounds(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
-		l, o, v := newLoads(t, LoadsConfig{MaxLoads: 1, MaxWaiters: 2}), &origin{takes: time.Second}, &versions{}
+		l, o, v := newLoads(t), &origin{takes: time.Second}, &versions{}
+		l.stats.UnderWay, l.stats.Waiting = maxLoads-1, maxWaiters-2 // there is one place, and two
 		var wg sync.WaitGroup
 		for range 2 {
 			wg.Go(func() {
@@ -314,13 +312,14 @@ func TestLoadsBounds(t *testing.T) {
 		if s := l.Stats(); s.Shed != 2 {
 			t.Errorf("stats %+v", s)
 		}
+		l.stats.UnderWay, l.stats.Waiting = l.stats.UnderWay-maxLoads+1, l.stats.Waiting-maxWaiters+2
 		l.check(t)
 	})
 }
 
 func TestLoadsClose(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
-		l, o, v := newLoads(t, LoadsConfig{}), &origin{takes: time.Hour}, &versions{}
+		l, o, v := newLoads(t), &origin{takes: time.Hour}, &versions{}
 		load := Load{Key: keyOf("a"), Begin: v.begin, Fetch: o.fetch}
 		var wg sync.WaitGroup
 		wg.Go(func() {
@@ -343,7 +342,7 @@ func TestLoadsClose(t *testing.T) {
 // epoch, and that an invalidation detaches the loads of all epochs.
 func TestLoadsAreOfOneOwnership(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
-		l := newLoads(t, LoadsConfig{})
+		l := newLoads(t)
 		var v versions
 		o := &origin{takes: time.Second}
 		load := func(holding uint32) Load {

@@ -16,8 +16,9 @@ var (
 	ErrPresent = errors.New("the key is there by now")
 	// ErrClosed means that Close has been called.
 	ErrClosed = errors.New("the loader is closed")
-	// ErrEnded means that the ownership has ended in which the caller has waited.
-	ErrEnded = errors.New("the ownership has ended")
+	// ErrAgain means that the caller must begin anew: the ownership has ended in which it has waited, or the lease
+	// was detached and its holder gave up.
+	ErrAgain = errors.New("the token has ended without a fill")
 )
 
 // Stamp is the moment at which a load began.

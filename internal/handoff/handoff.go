@@ -30,13 +30,11 @@ import (
 type Handoff struct {
 	cfg Config
 
-	Incoming [kv.Partitions]atomic.Pointer[Source]
-	// Heads are the ends of the other hosts' logs when the present ownership began.
-	Heads   [kv.Partitions]atomic.Pointer[map[kv.Process]uint64]
-	BegunAt [kv.Partitions]atomic.Int64 // on the boot clock
-	ended   [kv.Partitions]ended        // guarded by the node's lock, under which it is used
-	mayKeep atomic.Bool
-	keeps   atomic.Bool // ownerships end because this process does, and it keeps the entries
+	Incoming    [kv.Partitions]atomic.Pointer[Source]
+	Begun       [kv.Partitions]atomic.Pointer[Beginning] // of the present or the last ownership; nil: there was none
+	ended       [kv.Partitions]ended                     // guarded by the node's lock, under which it is used
+	restartable atomic.Bool
+	exiting     atomic.Bool // ownerships end because this process does, and it keeps the entries
 
 	mu      sync.Mutex
 	running context.Context // of Run; nil before and after
@@ -82,7 +80,7 @@ type Source struct {
 // ended is the last ownership of a partition that this process has ended.
 type ended struct {
 	generation uint16
-	begun      *beginning // nil: it began without entries that another host keeps
+	begun      *Beginning
 	end        *ending
 	to         *kv.Ballot // to which it was released; nil: to none
 }
@@ -105,7 +103,7 @@ type Config struct {
 // Host is told of ownerships that begin and end.
 type Host interface {
 	// Began is called when ownerships begin, before their entries come.
-	Began(b *ownership.Begun, owner func(kv.Process) *cluster.Owner, now time.Duration)
+	Began(b *ownership.Begun, now time.Duration)
 	// Ended is called when ownerships have ended. It outdates what was attested for the
 	// partitions before a version.
 	Ended(set kv.PartitionSet, v kv.Version)
@@ -144,7 +142,7 @@ func (h *Handoff) Run(ctx context.Context, node *cluster.Node) {
 func (h *Handoff) Begin(b ownership.Begun, owner func(kv.Process) *cluster.Owner) {
 	generations := map[uint16]uint16{}
 	now := h.cfg.Clock.Read().Boot
-	h.begins(&b, now)
+	h.noteBegun(&b, owner, now)
 	for p := range b.Partitions.All() {
 		if failpoint.Out(failpoint.Empty) {
 			generations[p] = h.cfg.Store.Generation(p)
@@ -153,13 +151,11 @@ func (h *Handoff) Begin(b ownership.Begun, owner func(kv.Process) *cluster.Owner
 		}
 		h.ended[p].generation = generations[p]
 		h.Incoming[p].Store(nil)
-		h.Heads[p].Store(&b.Heads)
-		h.BegunAt[p].Store(int64(now))
 		if h.cfg.Events == nil { // no other host could own it while no process ran
 			h.cfg.Store.Adopt(p, generations[p])
 		}
 	}
-	h.cfg.Host.Began(&b, owner, now)
+	h.cfg.Host.Began(&b, now)
 	var sources []*Source
 	for _, from := range slices.SortedFunc(maps.Keys(b.Releasers), kv.Process.Compare) {
 		if from == h.cfg.Self {
@@ -193,14 +189,14 @@ func (h *Handoff) Begin(b ownership.Begun, owner func(kv.Process) *cluster.Owner
 // Ended notes the end of ownerships, and raises the floors of copies that were made of
 // the partitions' entries.
 func (h *Handoff) Ended(set kv.PartitionSet, asOf kv.Version) {
-	end := &ending{asOf: asOf, at: h.cfg.Clock.Read().Boot, kept: h.Keeps()}
+	end := &ending{asOf: asOf, at: h.cfg.Clock.Read().Boot, kept: h.KeepsEntries()}
 	if h.cfg.Events != nil {
 		end.place = h.cfg.Events.Head()
 	}
 	for p := range set.All() {
-		e := ended{generation: h.cfg.Store.Generation(p), begun: h.ended[p].begun, end: end}
-		if e.generation != h.ended[p].generation { // it has lost all in between
-			e.begun = nil
+		e := ended{generation: h.cfg.Store.Generation(p), end: end}
+		if e.generation == h.ended[p].generation { // else it has lost all in between
+			e.begun = h.Begun[p].Load()
 		}
 		h.ended[p] = e
 		h.Incoming[p].Store(nil)
@@ -261,26 +257,11 @@ func (h *Handoff) wanted(src *Source) bool {
 // PullOne fetches one batch of a source's entries and stores them. size is the bytes of
 // their keys and values; done means that the source has no entries after these.
 func (h *Handoff) PullOne(ctx context.Context, src *Source, batch uint64) (size int, done bool, err error) {
-	body, err := wire.MarshalBody(&wire.Pull{
-		Ballot: src.Ballot, Batch: batch, Partitions: src.Partitions.Bytes(), Kept: src.keptSets(),
-	})
-	if err != nil {
-		return 0, false, err
-	}
-	sent := h.cfg.Clock.Read()
-	var a peer.Answer
-	defer a.Release()
-	if err := h.node.Do(ctx, src.From, pullTimeout, &wire.Request{Op: wire.OpPull, Body: body}, &a); err != nil {
-		return 0, false, err
-	}
-	if err := a.Err(); err != nil {
-		return 0, false, err
-	}
 	var b wire.Pulled
-	if err := wire.UnmarshalBody(a.Body, &b); err != nil {
-		return 0, false, err
-	}
-	if err := h.node.Admit(src.From, b.NewestVersion()); err != nil {
+	sent, err := h.ask(ctx, src, wire.OpPull, &wire.Pull{
+		Ballot: src.Ballot, Batch: batch, Partitions: src.Partitions.Bytes(), Kept: src.keptSets(),
+	}, &b)
+	if err != nil {
 		return 0, false, err
 	}
 	h.takeBase(src, &b)
@@ -288,7 +269,7 @@ func (h *Handoff) PullOne(ctx context.Context, src *Source, batch uint64) (size 
 		e := &b.Entries[i]
 		size += len(e.Key) + len(e.Value)
 		h.Counts.Pulled.Add(1)
-		if h.Restore(src, e, kv.Version(b.AsOf), sent) {
+		if h.Restore(src, e, kv.Version(b.AsOf), sent) == segment.Stored {
 			h.Counts.Admitted.Add(1)
 		} else {
 			h.Counts.Refused.Add(1)
@@ -298,18 +279,38 @@ func (h *Handoff) PullOne(ctx context.Context, src *Source, batch uint64) (size 
 	return size, b.Done, nil
 }
 
+// ask asks a source, and decodes its answer. sent is the moment before.
+func (h *Handoff) ask(
+	ctx context.Context, src *Source, op wire.Op, q any, answer interface{ NewestVersion() uint64 },
+) (sent kv.Moment, err error) {
+	body, err := wire.MarshalBody(q)
+	if err != nil {
+		return sent, err
+	}
+	sent = h.cfg.Clock.Read()
+	var a peer.Answer
+	defer a.Release()
+	if err := h.node.Do(ctx, src.From, pullTimeout, &wire.Request{Op: op, Body: body}, &a); err != nil {
+		return sent, err
+	}
+	if err := a.Err(); err != nil {
+		return sent, err
+	}
+	if err := wire.UnmarshalBody(a.Body, answer); err != nil {
+		return sent, err
+	}
+	return sent, h.node.Admit(src.From, answer.NewestVersion())
+}
+
 // Restore stores an entry that has come, unless this host knows something newer of the
 // key; it asks the same question as for every copy. The entry is stored only in the
 // ownership and in the partitions that the source is for. Other entries that a process
 // has released may be older than those that the ownership has from another process. The
 // entry is not stored either once its partition waits for the source no more: a key that
 // is absent then has been answered as absent.
-func (h *Handoff) Restore(src *Source, e *wire.Entry, asOf kv.Version, sent kv.Moment) bool {
-	return h.restore(src, e, asOf, sent) == segment.Stored
-}
-
-// restore is Restore. NoRoom says that the same entry may be stored when it comes again.
-func (h *Handoff) restore(src *Source, e *wire.Entry, asOf kv.Version, sent kv.Moment) segment.Result {
+//
+// NoRoom says that the same entry may be stored when it comes again.
+func (h *Handoff) Restore(src *Source, e *wire.Entry, asOf kv.Version, sent kv.Moment) segment.Result {
 	b := namespaces.Pins{Table: h.cfg.Names}
 	defer b.Release()
 	if !kv.ValidKey(e.Key) || !kv.ValidNamespace(e.Namespace) {
@@ -396,30 +397,16 @@ func (h *Handoff) FetchNow(ctx context.Context, src *Source, namespace string, k
 	if _, ok := h.cfg.Store.Peek(key, h.cfg.Clock.Read().Boot); ok || h.Incoming[key.Hash.Partition()].Load() != src {
 		return nil
 	}
-	body, err := wire.MarshalBody(&wire.Fetch{Ballot: src.Ballot, Namespace: namespace, Key: key.Bytes})
-	if err != nil {
-		return err
-	}
-	sent := h.cfg.Clock.Read()
-	var a peer.Answer
-	defer a.Release()
-	if err := h.node.Do(ctx, src.From, pullTimeout, &wire.Request{Op: wire.OpFetch, Body: body}, &a); err != nil {
-		return err
-	}
-	if err := a.Err(); err != nil {
-		return err
-	}
 	var f wire.Fetched
-	if err := wire.UnmarshalBody(a.Body, &f); err != nil {
-		return err
-	}
-	if err := h.node.Admit(src.From, f.NewestVersion()); err != nil {
+	q := &wire.Fetch{Ballot: src.Ballot, Namespace: namespace, Key: key.Bytes}
+	sent, err := h.ask(ctx, src, wire.OpFetch, q, &f)
+	if err != nil {
 		return err
 	}
 	if !f.Found {
 		return nil
 	}
-	switch h.restore(src, &f.Entry, kv.Version(f.AsOf), sent) {
+	switch h.Restore(src, &f.Entry, kv.Version(f.AsOf), sent) {
 	case segment.Stored:
 		h.Counts.Fetched.Add(1)
 	case segment.NoRoom:

@@ -171,8 +171,9 @@ func TestBegin(t *testing.T) {
 			t.Error("an entry from before is there")
 		}
 		for p := range begun.Partitions.All() {
-			if heads := b.Heads[p].Load(); heads == nil || (*heads)[a] != 9 || b.BegunAt[p].Load() != int64(now) {
-				t.Errorf("partition %d begins with the heads %v at %d", p, heads, b.BegunAt[p].Load())
+			is := b.Begun[p].Load()
+			if is == nil || is.Heads[a] != 9 || is.At != now || len(is.Behind) != 1 || is.Behind[0].Owner.Process != a {
+				t.Errorf("partition %d begins as %+v", p, is)
 			}
 		}
 		src := at(onlyA)
@@ -184,8 +185,7 @@ func TestBegin(t *testing.T) {
 			!slices.Equal(src.Partitions, set(onlyA, both)) {
 			t.Errorf("the source is %+v", src)
 		}
-		if told := b.told; len(told.begun) != 1 || told.at[0] != now || told.begun[0].Ballot != begun.Ballot ||
-			told.owner(a).Process != a {
+		if told := b.told; len(told.begun) != 1 || told.at[0] != now || told.begun[0].Ballot != begun.Ballot {
 			t.Errorf("the host is told %+v", told)
 		}
 
@@ -206,7 +206,7 @@ func TestBeginTellsFirst(t *testing.T) {
 		a, b := hosts[0], hosts[1]
 		k := a.put("default", "k", "v", 0)
 		a.pull = func(from kv.Process, q *wire.Pull) wire.Reply {
-			if len(b.told.begun) != 1 || b.BegunAt[k.Hash.Partition()].Load() == 0 {
+			if len(b.told.begun) != 1 || b.BegunAt(k.Hash.Partition()) == 0 {
 				t.Error("entries are asked for before the ownership has begun")
 			}
 			return a.ServePull(from, q)

@@ -94,11 +94,10 @@ type told struct {
 	begun []ownership.Begun
 	at    []time.Duration
 	ended map[kv.Version]kv.PartitionSet
-	owner func(kv.Process) *cluster.Owner
 }
 
-func (h *told) Began(b *ownership.Begun, owner func(kv.Process) *cluster.Owner, now time.Duration) {
-	h.begun, h.at, h.owner = append(h.begun, *b), append(h.at, now), owner
+func (h *told) Began(b *ownership.Begun, now time.Duration) {
+	h.begun, h.at = append(h.begun, *b), append(h.at, now)
 }
 
 func (h *told) Ended(set kv.PartitionSet, v kv.Version) { h.ended[v] = set }
@@ -138,8 +137,7 @@ func newHost(t *testing.T, name string, settings namespaces.Settings) *host {
 	})
 	must()
 	t.Cleanup(func() { _ = h.store.Close() })
-	leases, err := flight.NewLeases(flight.LeasesConfig{})
-	must()
+	leases := flight.NewLeases()
 	t.Cleanup(leases.Close)
 	h.names, err = namespaces.New(namespaces.Config{
 		Seed: 5, Max: maxNames, Bound: cluster.DefaultBound, Clock: h.clock, Log: log,
@@ -290,8 +288,8 @@ func (tiers) Settle()                                                         {}
 func (tiers) Ended(kv.PartitionSet, kv.Version)                               {}
 func (tiers) Offer(kv.Process, *kv.Ballot, kv.PartitionSet)                   {}
 func (tiers) Late([]string, bool, kv.PartitionSet)                            {}
-func (tiers) Keep()                                                           {}
-func (tiers) Keeps() bool                                                     { return false }
+func (tiers) Exiting()                                                        {}
+func (tiers) KeepsEntries() bool                                              { return false }
 func (tiers) StillLate([]string)                                              {}
 func (tiers) Awaited() bool                                                   { return false }
 func (tiers) Apply(kv.Process, uint64, []invalidation.Event)                  {}

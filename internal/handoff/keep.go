@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -30,12 +31,29 @@ import (
 // goes over as a whole, and of a large one what was read most.
 const keptOfferTime = time.Second
 
-// beginning is what ownerships have in common that began at once, with entries of one process.
-type beginning struct {
+// Beginning is what ownerships have in common that began at once, with entries of one process.
+type Beginning struct {
+	At     time.Duration         // boot clock
+	Heads  map[kv.Process]uint64 // the ends of the other hosts' logs
+	Behind []LogTo               // those of them that this host had not applied
+
 	ballot kv.Ballot
-	keeper kv.NodeID     // their only releaser, if it keeps what it hands over; "": none
-	place  uint64        // of the log
-	at     time.Duration // boot clock
+	keeper kv.NodeID // their only releaser, if it keeps what it hands over; "": none
+	place  uint64    // of the log
+}
+
+// LogTo is another host's log up to a place.
+type LogTo struct {
+	Owner *cluster.Owner
+	Place uint64
+}
+
+// BegunAt returns when the present ownership of a partition began, on the boot clock.
+func (h *Handoff) BegunAt(p uint16) time.Duration {
+	if b := h.Begun[p].Load(); b != nil {
+		return b.At
+	}
+	return 0
 }
 
 // ending is what ownerships have in common that ended at once.
@@ -54,18 +72,18 @@ type keeping struct {
 	stats cachesidecar.KeptStats // Again and Changed
 }
 
-// MayKeep says that the entries outlive this process, if it ends in order.
-func (h *Handoff) MayKeep() { h.mayKeep.Store(true) }
+// SetRestartable says that the entries outlive this process, if it ends in order.
+func (h *Handoff) SetRestartable() { h.restartable.Store(true) }
 
-// Keep implements cluster.Tiers: from now on ownerships end because this process does.
-func (h *Handoff) Keep() { h.keeps.Store(h.mayKeep.Load()) }
+// Exiting implements cluster.Tiers: from now on ownerships end because this process does.
+func (h *Handoff) Exiting() { h.exiting.Store(h.restartable.Load()) }
 
-// Keeps implements cluster.Tiers.
-func (h *Handoff) Keeps() bool { return h.keeps.Load() }
+// KeepsEntries implements cluster.Tiers.
+func (h *Handoff) KeepsEntries() bool { return h.exiting.Load() }
 
-// Released returns what this process has kept for the next one: partitions by the ballots that they
+// KeptForNext returns what this process has kept for the next one: partitions by the ballots that they
 // were released to. It is called at the end, when nothing changes any more.
-func (h *Handoff) Released() (list []wire.Kept) {
+func (h *Handoff) KeptForNext() (list []wire.Kept) {
 	sets := map[kv.Ballot]kv.PartitionSet{}
 	for p := range h.ended {
 		e := &h.ended[p]
@@ -84,8 +102,8 @@ func (h *Handoff) Released() (list []wire.Kept) {
 	return list
 }
 
-// Kept takes what the process before has left, which the store has. All other entries from before are dropped.
-func (h *Handoff) Kept(list []wire.Kept) {
+// Recover takes what the process before has left, which the store has. All other entries from before are dropped.
+func (h *Handoff) Recover(list []wire.Kept) {
 	k := keeping{waits: map[uint16]kv.Ballot{}, until: h.cfg.Clock.Read().Boot + h.cfg.KeepFor}
 	for _, l := range list {
 		for p := range kv.PartitionsOf(l.Partitions).All() {
@@ -211,43 +229,41 @@ func (h *Handoff) failed(src *Source, batch uint64, err error) {
 type base struct {
 	set     kv.PartitionSet
 	changed map[kv.Hash]bool
-	of      map[uint16]*beginning
 }
 
 // sent reports whether the other host has an entry already.
 func (b *base) sent(e *handed) bool {
-	return b.of[e.Key.Hash.Partition()] != nil && !b.changed[e.Key.Hash]
+	return b.set.Has(e.Key.Hash.Partition()) && !b.changed[e.Key.Hash]
 }
 
 // baseOf finds out which of the partitions that a process has kept only this one has owned since, and what
 // has changed there.
 func (h *Handoff) baseOf(from kv.Process, released map[uint16]ended, asked []wire.Kept) base {
-	b := base{set: kv.NewPartitionSet(kv.Partitions), changed: map[kv.Hash]bool{}, of: map[uint16]*beginning{}}
+	b := base{set: kv.NewPartitionSet(kv.Partitions), changed: map[kv.Hash]bool{}}
 	first, last := ^uint64(0), uint64(0)
 	most := kv.Partitions
 	for _, k := range asked {
 		for p := range kv.PartitionsOf(k.Partitions).All() {
 			if most--; most < 0 { // each partition has one ballot
-				return base{set: kv.NewPartitionSet(kv.Partitions)}
+				return base{}
 			}
 			e := released[p]
-			if e.begun == nil || e.end.at-e.begun.at >= h.cfg.KeepFor ||
+			if e.begun == nil || e.begun.keeper == "" || e.end.at-e.begun.At >= h.cfg.KeepFor ||
 				(e.begun.keeper != from.Node || e.begun.ballot != k.Ballot) && !failpoint.Out(failpoint.KeptBallot) {
 				continue
 			}
 			first, last = min(first, e.begun.place), max(last, e.end.place)
 			b.set.Add(p)
-			b.of[p] = e.begun
 		}
 	}
 	within := func(p uint16, place uint64) bool {
-		return b.of[p] != nil && place > b.of[p].place && place <= released[p].end.place
+		return b.set.Has(p) && place > released[p].begun.place && place <= released[p].end.place
 	}
 	var events []invalidation.Event
 	for place := first; place < last; {
 		var ok bool
 		if events, ok = h.cfg.Events.After(place, baseEvents, events[:0]); !ok {
-			return base{set: kv.NewPartitionSet(kv.Partitions)}
+			return base{}
 		}
 		for i := range events {
 			place++
@@ -260,7 +276,6 @@ func (h *Handoff) baseOf(from kv.Process, released map[uint16]ended, asked []wir
 				for p := range e.Detail.Partitions.All() {
 					if within(p, place) {
 						b.set.Remove(p)
-						delete(b.of, p)
 					}
 				}
 			}
@@ -284,13 +299,18 @@ func (b *base) answer(to *wire.Pulled) {
 	}
 }
 
-// begins notes the beginning of ownerships. The node's lock is held.
-func (h *Handoff) begins(b *ownership.Begun, now time.Duration) {
-	if h.cfg.Events == nil {
-		return
+// noteBegun notes how ownerships begin. The node's lock is held.
+func (h *Handoff) noteBegun(b *ownership.Begun, owner func(kv.Process) *cluster.Owner, now time.Duration) {
+	begins := Beginning{At: now, Heads: b.Heads, ballot: *b.Ballot}
+	if h.cfg.Events != nil {
+		begins.place = h.cfg.Events.Head()
 	}
-	of := map[kv.NodeID]*beginning{}
-	var announced kv.PartitionSet
+	for id, head := range b.Heads {
+		if o := owner(id); o.Applied() < head {
+			begins.Behind = append(begins.Behind, LogTo{o, head})
+		}
+	}
+	of, kept := map[kv.NodeID]*Beginning{"": &begins}, kv.NewPartitionSet(kv.Partitions)
 	for p := range b.Partitions.All() {
 		keeper, releasers := kv.NodeID(""), 0
 		for id, set := range b.Releasers {
@@ -300,21 +320,19 @@ func (h *Handoff) begins(b *ownership.Begun, now time.Duration) {
 				}
 			}
 		}
-		if h.ended[p].begun = nil; keeper == "" || releasers > 1 {
-			continue
+		if releasers > 1 || h.cfg.Events == nil {
+			keeper = ""
 		}
 		if of[keeper] == nil {
-			of[keeper] = &beginning{
-				ballot: *b.Ballot, keeper: keeper, place: h.cfg.Events.Head(), at: now,
-			}
+			one := begins
+			one.keeper = keeper
+			of[keeper] = &one
 		}
-		if announced == nil {
-			announced = kv.NewPartitionSet(kv.Partitions)
+		if h.Begun[p].Store(of[keeper]); keeper != "" {
+			kept.Add(p)
 		}
-		h.ended[p].begun = of[keeper]
-		announced.Add(p)
 	}
-	if announced != nil {
-		h.cfg.Store.AnnounceFills(announced, now, now+h.cfg.KeepFor)
+	if !kept.Empty() {
+		h.cfg.Store.AnnounceFills(kept, now, now+h.cfg.KeepFor)
 	}
 }

@@ -185,12 +185,12 @@ func TestKeepsAtTheEnd(t *testing.T) {
 		rest.Remove(lost.Hash.Partition())
 		a.run()
 		a.release(b.ballot, half) // the ring changes
-		a.Keep()
-		if a.Keeps() {
+		a.Exiting()
+		if a.KeepsEntries() {
 			t.Error("it keeps what nothing holds")
 		}
-		a.MayKeep()
-		a.Keep()
+		a.SetRestartable()
+		a.Exiting()
 		a.Ended(none, a.next()) // to no host
 		later := a.asker("c")
 		a.release(later.ballot, rest)
@@ -204,7 +204,7 @@ func TestKeepsAtTheEnd(t *testing.T) {
 			t.Error("an entry that it is asked for does not come")
 		}
 		a.Offer(later.self, later.ballot, rest) // it asks again
-		if list := a.Released(); len(list) != 1 {
+		if list := a.KeptForNext(); len(list) != 1 {
 			t.Errorf("it leaves %d sets of partitions", len(list))
 		}
 		time.Sleep(30 * time.Second) // offers are dropped, and their entries are not
@@ -216,7 +216,7 @@ func TestKeepsAtTheEnd(t *testing.T) {
 				t.Errorf("%s is not kept", k.Bytes)
 			}
 		}
-		list := a.Released()
+		list := a.KeptForNext()
 		if len(list) != 1 || list[0].Ballot != *later.ballot || !slices.Equal(kv.PartitionsOf(list[0].Partitions), rest) {
 			t.Errorf("it leaves %d sets of partitions", len(list))
 		}
@@ -229,8 +229,8 @@ func TestAwaitedAtTheEnd(t *testing.T) {
 		offering(t, func(t *testing.T, a *host, b *asker) {
 			a.put("default", "k", "v", 0)
 			if keeps {
-				a.MayKeep()
-				a.Keep()
+				a.SetRestartable()
+				a.Exiting()
 			}
 			time.Sleep(time.Minute)
 			a.release(b.ballot, all())
@@ -258,7 +258,7 @@ func TestKeptIsDecided(t *testing.T) {
 		}
 		ballot := a.ballot()
 		four := kv.PartitionsOf([]byte{0b11110})
-		b.Kept([]wire.Kept{{Ballot: *ballot, Partitions: four.Bytes()}})
+		b.Recover([]wire.Kept{{Ballot: *ballot, Partitions: four.Bytes()}})
 		waiting := func(want int) {
 			t.Helper()
 			if s := b.KeptStats(); s.Waiting != want || s.Partitions != 4 || s.Again != 0 {
@@ -296,7 +296,7 @@ func TestNothingIsAbsentBeforeTheBase(t *testing.T) {
 			<-told
 			return a.ServePull(from, q)
 		}
-		b.Kept([]wire.Kept{{Ballot: *a.ballot(), Partitions: partitions(key).Bytes()}})
+		b.Recover([]wire.Kept{{Ballot: *a.ballot(), Partitions: partitions(key).Bytes()}})
 		b.begin(b.ballot(), a, partitions(key))
 		src := b.Incoming[key.Hash.Partition()].Load()
 		if err := b.Fetch(t.Context(), src, "default", key, 100*time.Millisecond); err == nil {

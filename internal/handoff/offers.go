@@ -108,7 +108,7 @@ func (h *Handoff) Offer(to kv.Process, ballot *kv.Ballot, set kv.PartitionSet) {
 func (h *Handoff) Awaited() bool {
 	now := h.cfg.Clock.Read().Boot
 	return h.cfg.Names.Writing() || h.openOffers(func(o *Offer) bool {
-		return !h.Keeps() || now-o.madeAt < keptOfferTime
+		return !h.KeepsEntries() || now-o.madeAt < keptOfferTime
 	}) > 0
 }
 

@@ -450,7 +450,7 @@ func TestRestore(t *testing.T) {
 				src := b.from(b.ballot(), a, partitions(k))
 				tc.do(s)
 				e := wire.Entry{Namespace: "default", Key: k.Bytes, Value: []byte("moved"), Version: uint64(s.version)}
-				if got := b.Restore(src, &e, s.asOf, b.clock.Read()); got != tc.want {
+				if got := b.Restore(src, &e, s.asOf, b.clock.Read()) == segment.Stored; got != tc.want {
 					t.Errorf("stored: %v, want %v", got, tc.want)
 				}
 				v, info, _ := b.store.Get(nil, k, segment.NoLimit, b.boot())
@@ -470,7 +470,7 @@ func TestRestoreLeavesNoPin(t *testing.T) {
 		src := b.from(b.ballot(), newHost(t, "a", soft), all())
 		b.put("full", "k", "v", 0)
 		e := wire.Entry{Namespace: "one", Key: []byte("k"), Version: 1}
-		if !b.Restore(src, &e, b.next(), b.clock.Read()) {
+		if b.Restore(src, &e, b.next(), b.clock.Read()) != segment.Stored {
 			t.Error("it is not stored")
 		}
 		b.store.Delete(b.key("one", "k"), b.clock.Read())

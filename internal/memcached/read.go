@@ -60,7 +60,7 @@ func (t *handler) value(conn *server.Conn, key []byte) {
 	for limit := session.SmallValue; ; {
 		at := len(conn.Out)
 		conn.Out = slices.Grow(conn.Out, room)
-		out, size, ns := c.Core.Reads.Value(conn.Out[:at+room], &c.Names, c.Req, c.Req.Key, limit, c.Moment(conn), 0, r)
+		out, size, ns := c.Core.Local.Value(conn.Out[:at+room], &c.Names, c.Req, c.Req.Key, limit, c.Moment(conn), 0, r)
 		switch {
 		case r.Status == wire.Moved || form.renews(c.Req, r):
 			return

@@ -59,7 +59,7 @@ func (t *handler) askAhead(conn *server.Conn) {
 		if t.refusal() != nil {
 			continue
 		}
-		t.Core.Reads.Value(nil, &t.Names, t.Req, t.Req.Key, 0, t.Now, 0, &t.Reply)
+		t.Core.Local.Value(nil, &t.Names, t.Req, t.Req.Key, 0, t.Now, 0, &t.Reply)
 		if t.Reply.Status != wire.Moved {
 			continue
 		}

@@ -12,7 +12,7 @@ func (ns *Namespace) LoadStats() cachesidecar.LoadStats {
 	if ns.Loads == nil {
 		return cachesidecar.LoadStats{}
 	}
-	l, g := ns.Loads.Stats().LoadStats, ns.calls
+	l, g := ns.Loads.Stats(), ns.calls
 	if o := ns.Origin; o != nil {
 		o.loads.sees(o.Guard)
 		l.Origin, l.Breaker = o.Name, o.Guard.Breaker()

@@ -24,7 +24,7 @@ func (c *Handler) inspect(conn *server.Conn) {
 		return
 	}
 	own, may := q.Clone(), c.By.Principal().MayAdmin
-	i, deadline := c.Core.Inspection, c.Core.Deadlines.Of(q, c.Now)
+	i, deadline := c.Core.Admin, c.Core.Deadlines.Of(q, c.Now)
 	c.background(conn, func() wire.Reply {
 		switch own.Op {
 		case wire.OpKeys:
@@ -37,14 +37,14 @@ func (c *Handler) inspect(conn *server.Conn) {
 }
 
 // background answers c.Req with what reply returns, on a goroutine of its own. reply must not
-// use the session.
-func (c *Handler) background(conn *server.Conn, reply func() wire.Reply) {
+// use the session. It returns false if there is no memory.
+func (c *Handler) background(conn *server.Conn, reply func() wire.Reply) bool {
 	c.Names.Release()
 	id, op := c.Req.ID, c.Req.Op
 	size := pendingSize + sizeOf(c.Req)
 	if err := Busy(conn.Hold(size)); err != nil {
 		c.answerError(conn, err)
-		return
+		return false
 	}
 	conn.Go(func() []byte {
 		defer conn.Free(size)
@@ -52,54 +52,33 @@ func (c *Handler) background(conn *server.Conn, reply func() wire.Reply) {
 		r.ID = id
 		return wire.AppendReply(nil, op, &r)
 	})
+	return true
 }
 
 // answerPeer answers the requests that only sidecars send.
 func (c *Handler) answerPeer(conn *server.Conn) {
-	q := *c.Req
-	h := c.Core.Handoff
-	var reply func() wire.Reply
-	switch q.Op {
+	core := c.Core
+	switch c.Req.Op {
 	case wire.OpPull:
-		var p wire.Pull
-		if !c.structured(conn, &p) {
-			return
-		}
-		reply = func() wire.Reply { return h.ServePull(c.from, &p) }
+		answerBody(c, conn, func(p *wire.Pull) wire.Reply { return core.Handoff.ServePull(c.from, p) })
 	case wire.OpFetch:
-		var f wire.Fetch
-		if !c.structured(conn, &f) {
-			return
-		}
-		reply = func() wire.Reply { return h.ServeFetch(c.from, &f) }
-	case wire.OpApplied:
-		var a wire.Applied
-		if !c.structured(conn, &a) {
-			return
-		}
-		deadline := c.Core.Deadlines.Of(&q, c.Now)
-		reply = func() wire.Reply {
-			return wire.BodyReply(wire.AppliedBy{All: c.Core.Acks.Applied(context.Background(), a.Partitions,
-				deadline)})
-		}
+		answerBody(c, conn, func(f *wire.Fetch) wire.Reply { return core.Handoff.ServeFetch(c.from, f) })
 	case wire.OpProbe:
-		var p wire.Probe
-		if !c.structured(conn, &p) {
-			return
-		}
-		reply = func() wire.Reply { return wire.BodyReply(c.Sessions.Host.Probed(&p)) }
-	default:
-		c.answerError(conn, wire.Errorf(wire.Unsupported, "%s is not served on a call connection", q.Op))
-		return
+		answerBody(c, conn, func(p *wire.Probe) wire.Reply { return wire.BodyReply(c.Sessions.Host.Probed(p)) })
+	case wire.OpApplied:
+		deadline := core.Deadlines.Of(c.Req, c.Now)
+		answerBody(c, conn, func(a *wire.Applied) wire.Reply {
+			return wire.BodyReply(wire.AppliedBy{All: core.Acks.Applied(context.Background(), a.Partitions, deadline)})
+		})
 	}
-	c.background(conn, reply)
 }
 
-// structured decodes a request's body. If it returns false, it has answered the request.
-func (c *Handler) structured(conn *server.Conn, v any) bool {
-	if err := peer.Read(c.from, c.Req, v); err != nil {
+// answerBody answers c.Req in the background, with what reply makes of its body.
+func answerBody[T any](c *Handler, conn *server.Conn, reply func(*T) wire.Reply) {
+	var body T
+	if err := peer.Read(c.from, c.Req, &body); err != nil {
 		c.answerError(conn, err)
-		return false
+		return
 	}
-	return true
+	c.background(conn, func() wire.Reply { return reply(&body) })
 }

@@ -12,7 +12,7 @@
 //
 // All of it belongs to the connection's reader, which answers in place what this host can
 // answer without waiting. Requests that name the same key are answered in the order in
-// which they were sent. What can wait in the engine does (engine.Waits);
+// which they were sent. What can wait in the engine does (engine.Wait);
 // every other Pending has a goroutine of its own, and deadlines bound its wait. When a connection
 // ends, one more goroutine gives back the lease tokens that its client has not used.
 //

@@ -25,8 +25,6 @@ type Handler struct {
 
 	watching atomic.Int64 // WATCHes that wait
 	leasing  atomic.Int64 // LEASEs that wait, anywhere
-	leases   engine.WaitingLeases
-	ends     bool // leases hear of the end of the connection
 }
 
 func (c *Handler) nameOf(q *wire.Request) []byte {

@@ -53,11 +53,11 @@ func TestKeysBound(t *testing.T) {
 			t.Errorf("%d entries are looked at by %d requests", stored, pages)
 		}
 
-		h.Inspection.Listing <- struct{}{} // as a request that runs
+		h.Admin.Listing <- struct{}{} // as a request that runs
 		if r := c.Call(wire.Request{Op: wire.OpKeys, TimeoutMS: 50}); r.Status != wire.Busy {
 			t.Errorf("a second request: %s %s", r.Status, r.Message)
 		}
-		time.AfterFunc(time.Second, func() { <-h.Inspection.Listing })
+		time.AfterFunc(time.Second, func() { <-h.Admin.Listing })
 		began := time.Now()
 		if r := c.Call(wire.Request{Op: wire.OpKeys, TimeoutMS: 5000}); r.Status != wire.OK || time.Since(began) < time.Second {
 			t.Errorf("the next request: %s %s after %v", r.Status, r.Message, time.Since(began))

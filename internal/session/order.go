@@ -27,9 +27,6 @@ type turn struct {
 
 // has reports whether a request of one of the keys waits.
 func (o *order) has(keys []kv.Hash) bool {
-	if o.waiting.Load() == 0 {
-		return false
-	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, k := range keys {

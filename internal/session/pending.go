@@ -1,10 +1,8 @@
 package session
 
 import (
-	"context"
 	"unsafe"
 
-	"github.com/cachesidecar/cachesidecar/internal/engine"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
@@ -13,13 +11,12 @@ import (
 )
 
 // Pending is a request in the socket's protocol that waits: in the engine, without a goroutine, if it
-// may (see engine.Waits), or else on a goroutine of its own.
+// may (see engine.Wait), or else on a goroutine of its own.
 type Pending struct {
 	Waiting
 	handler *Handler
-	stack   bool        // there is memory for a goroutine of its own
-	wait    engine.Wait // in the engine
-	fills   tokenOf     // the token that a FILL uses; zero: none
+	stack   bool    // there is memory for a goroutine of its own
+	fills   tokenOf // the token that a FILL uses; zero: none
 }
 
 // pendingSize is what a waiting request takes beside its own bytes and a goroutine: its bookkeeping.
@@ -160,7 +157,7 @@ func (p *Pending) long() []byte {
 	}
 	now := c.Clock.Read()
 	c.Node.CheckPause(now.Boot)
-	b := namespaces.Pins{Table: c.Names, Member: p.Session.member}
+	b := namespaces.Pins{Table: c.Names, Member: p.Member}
 	r := c.Execute(&p.Request, &b, now, 0)
 	b.Release()
 	if r.Status == wire.Moved {
@@ -207,15 +204,9 @@ func (p *Pending) waits() bool {
 	if !p.mayWait() {
 		return false
 	}
-	s, h := p.Session, p.handler
-	if p.Request.Op == wire.OpLease && !h.ends {
-		h.ends = true
-		context.AfterFunc(s.reading, h.leases.End)
-	}
-	p.wait = engine.Wait{
-		Request: &p.Request, Conn: p.Conn, Member: s.member, Leases: &h.leases, Deadline: p.Deadline, Asker: p,
-	}
-	r, waits := s.Core.Waits.Begin(&p.wait, &s.Names)
+	s := p.Session
+	p.Reading, p.Asker = s.reading, p
+	r, waits := s.Core.StartWait(&p.Wait, &s.Names)
 	if waits {
 		return true
 	}
@@ -229,11 +220,11 @@ func (p *Pending) waits() bool {
 // Tell takes the reply of the engine. It does not wait.
 func (p *Pending) Tell(a *transport.Answers, r wire.Reply) {
 	c, now := p.Session.Core, p.Session.Core.Clock.Read()
-	p.wait.Note(&p.trace, now.Boot)
+	p.TraceWait(now.Boot)
 	n := ValuesOf(&r)
 	if r.Status == wire.Moved && p.Request.Op == wire.OpLease { // mostly it is in the store
 		c.Node.CheckPause(now.Boot)
-		b := namespaces.Pins{Table: c.Names, Member: p.Session.member}
+		b := namespaces.Pins{Table: c.Names, Member: p.Member}
 		if n = c.Copied(&p.Request, &b); n <= SmallValue {
 			r = c.Execute(&p.Request, &b, now, 0)
 		}

@@ -14,7 +14,7 @@ func (c *Handler) get(conn *server.Conn) {
 		at := len(conn.Out)
 		conn.Out = wire.OpenValue(conn.Out, c.Req.ID, false, c.Req.Has(wire.Attest))
 		value := len(conn.Out)
-		out, size, ns := c.Core.Reads.Value(conn.Out, &c.Names, c.Req, c.Req.Key, limit, c.Moment(conn), 0, &c.Reply)
+		out, size, ns := c.Core.Local.Value(conn.Out, &c.Names, c.Req, c.Req.Key, limit, c.Moment(conn), 0, &c.Reply)
 		if c.Reply.Status != wire.OK {
 			if conn.Out = conn.Out[:at]; c.Reply.Status == wire.Moved {
 				if c.Req.Op != wire.OpLease || !c.grant(conn) {
@@ -71,7 +71,7 @@ func (c *Handler) mget(conn *server.Conn) {
 		head := len(conn.Out)
 		conn.Out = wire.OpenValue(conn.Out, 0, item, attest)
 		value := len(conn.Out)
-		out, size, ns := c.Core.Reads.Value(conn.Out, &c.Names, q, key, SmallValue, c.Moment(conn), 0, &c.Reply)
+		out, size, ns := c.Core.Local.Value(conn.Out, &c.Names, q, key, SmallValue, c.Moment(conn), 0, &c.Reply)
 		if c.Reply.Status == wire.OK && size > SmallValue {
 			conn.Out = conn.Out[:head]
 			if err := c.room(conn, size); err != nil {
@@ -80,7 +80,7 @@ func (c *Handler) mget(conn *server.Conn) {
 			}
 			limit := size
 			conn.Out = wire.OpenValue(conn.Out, 0, item, attest)
-			out, size, ns = c.Core.Reads.Value(conn.Out, &c.Names, q, key, limit, c.Moment(conn), 0, &c.Reply)
+			out, size, ns = c.Core.Local.Value(conn.Out, &c.Names, q, key, limit, c.Moment(conn), 0, &c.Reply)
 			if c.Reply.Status == wire.OK && size > limit {
 				c.Reply = wire.ErrorReply(grown)
 			}

@@ -133,7 +133,7 @@ func regionOf(c *Handler, q *wire.Request) any {
 
 // hits counts reads that an app has answered itself.
 func (c *Handler) hits(conn *server.Conn) {
-	c.Core.Reads.Reported(c.Req, &c.Names, c.Now)
+	c.Core.Local.Reported(c.Req, &c.Names, c.Now)
 	if !c.Req.Has(wire.Quiet) {
 		c.Reply = wire.Reply{}
 		c.appendReply(conn)

@@ -22,16 +22,13 @@ import (
 // write that its reader answers at once is executed even if its client has gone already, and so is
 // one without an answer.
 type Waiting struct {
+	engine.Wait
 	Session          *Session
-	Conn             *server.Conn
-	Request          wire.Request  // with its own bytes
 	Held             quota.Held    // bytes that the connection's account has for it
-	Deadline         time.Duration // on the boot clock
 	Since            time.Duration // when the request was read, on the boot clock
 	turn             turn
-	trace            inspect.Trace // of Serve
-	chargedForAnswer int           // bytes of Held: taken for the answer before End
-	awaited          bool          // the account counts it as a read; Request may become another one
+	chargedForAnswer int  // bytes of Held: taken for the answer before End
+	awaited          bool // the account counts it as a read; Request may become another one
 }
 
 // sizeOf returns the size of a request's clone in bytes.
@@ -65,7 +62,7 @@ func (w *Waiting) Begin(c *Session, conn *server.Conn, more int) *wire.Error {
 		c.ctx = quota.With(rpc.WithAccount(context.Background(), conn.Account()), c.member)
 		c.reading = conn.While(c.ctx)
 	}
-	w.Session, w.Conn, w.Request = c, conn, c.Req.Clone()
+	w.Session, w.Conn, w.Member, w.Request = c, conn, c.member, c.Req.Clone()
 	w.Deadline, w.Since, w.awaited = c.Core.Deadlines.Of(c.Req, c.Now), c.Now.Boot, c.awaited(c.Req)
 	w.Held.Begin(conn.Account(), size)
 	if w.awaited {
@@ -85,22 +82,22 @@ func (c *Session) awaited(q *wire.Request) bool {
 // Serve serves the request, on the caller's goroutine.
 func (w *Waiting) Serve() wire.Reply {
 	s := w.Session
-	b := namespaces.Pins{Table: s.Core.Names, Member: s.member}
+	b := namespaces.Pins{Table: s.Core.Names, Member: w.Member}
 	defer b.Release()
 	ctx := s.ctx
 	if OnlyReads(&w.Request) {
 		ctx = s.reading
 	}
-	ctx = quota.WithHeld(inspect.WithTrace(ctx, &w.trace), &w.Held)
+	ctx = quota.WithHeld(inspect.WithTrace(ctx, &w.Trace), &w.Held)
 	waited := inspect.BeginWait(ctx, inspect.Order, "")
 	w.turn.wait()
 	waited()
 	r := s.serveWaiting(ctx, &w.Request, &b, w.Deadline)
-	if acks := s.Core.Acks; acks.Wanted(&w.Request) {
+	if s.Core.Acks.Wanted(&w.Request) {
 		w.turn.leave() // later requests are answered from what is stored
 		b.Release()
 		waited := inspect.BeginWait(ctx, inspect.Acks, "")
-		r = acks.Wait(context.Background(), &w.Request, r, w.Deadline)
+		r = s.Core.Acks.Wait(context.Background(), &w.Request, r, w.Deadline)
 		waited()
 	}
 	return r
@@ -142,10 +139,10 @@ func (w *Waiting) note(r *wire.Reply) {
 		return
 	}
 	now := s.Core.Clock.Read()
-	s.Core.Inspection.Requests.Note(now.Boot-w.Since, now, func() inspect.SlowCall {
+	s.Core.Admin.Requests.Note(now.Boot-w.Since, now, func() inspect.SlowCall {
 		c := inspect.SlowCall{
 			Op: q.Op.String(), Namespace: string(truncate(q.Namespace, kv.MaxNamespaceLen)),
-			Keys: namespaces.KeysIn(q), Result: r.Status.String(), Parts: w.trace.Parts(),
+			Keys: namespaces.KeysIn(q), Result: r.Status.String(), Parts: w.Trace.Parts(),
 		}
 		if key := q.Key; key != nil || len(q.Keys) > 0 {
 			if key == nil {

@@ -25,29 +25,22 @@ func (c *Handler) watch(conn *server.Conn) {
 			engine.MaxConnWatch))
 		return
 	}
-	leave := func() {
-		c.watching.Add(-1)
-		c.member.Release(quota.Watches)
-		conn.Free(pendingSize)
-	}
-	err := c.member.Acquire(quota.Watches)
-	if err == nil {
-		if err = Busy(conn.Hold(pendingSize)); err != nil {
-			c.member.Release(quota.Watches)
-		}
-	}
-	if err != nil {
+	if err := c.member.Acquire(quota.Watches); err != nil {
 		c.watching.Add(-1)
 		c.answerError(conn, err)
 		return
 	}
+	leave := func() {
+		c.watching.Add(-1)
+		c.member.Release(quota.Watches)
+	}
 	timeout := c.Core.Deadlines.Timeout(q)
 	wait := min(time.Duration(q.WaitMS)*time.Millisecond, timeout-engine.AnswerBefore(timeout))
 	own, may := q.Clone(), c.By.Principal().MayRead
-	conn.Go(func() []byte {
+	if !c.background(conn, func() wire.Reply {
 		defer leave()
-		r := c.Core.Watches.Watched(&own, wait, may)
-		r.ID = own.ID
-		return wire.AppendReply(nil, own.Op, &r)
-	})
+		return c.Core.Watches.Watched(&own, wait, may)
+	}) {
+		leave()
+	}
 }

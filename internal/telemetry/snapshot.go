@@ -52,7 +52,7 @@ func (s *Telemetry) Snapshot() (Snapshot, bool) {
 		return Snapshot{}, false
 	}
 	defer leave()
-	t := Snapshot{Stats: s.Stats(), Members: s.Engine.Hosts.Members(), Batches: s.buckets()}
+	t := Snapshot{Stats: s.Stats(), Members: s.Engine.Admin.Members(), Batches: s.buckets()}
 	reads := s.Engine.Names.None.Reads()
 	for _, ns := range s.Engine.Names.All() {
 		for o, n := range ns.Reads() {

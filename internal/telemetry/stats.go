@@ -26,7 +26,7 @@ func (s *Telemetry) Stats() cachesidecar.Stats {
 		Memory:      e.Shared.Stats(),
 		Cluster:     s.ClusterState(),
 		Namespaces:  e.Names.Stats(),
-		LeaseTokens: e.Leases.Stats().TokenStats,
+		LeaseTokens: e.Leases.Stats(),
 		Shares:      e.Shares.Stats(),
 		Overdue:     e.Counts.Overdue.Load(),
 		Process:     processStats(),

@@ -122,7 +122,7 @@ func One(change func(*namespaces.Settings)) map[string]namespaces.Settings {
 // warms the namespaces up.
 func (h *Host) Run() {
 	h.running.Go(func() { _ = h.Store.Run(h.ctx, h.Clock) })
-	h.running.Go(func() { h.Audit(h.ctx) })
+	h.running.Go(func() { h.Loads.Audit(h.ctx) })
 	for filter := range h.Names.KeyFilters() {
 		h.running.Go(func() { filter.Run(h.ctx) })
 	}
