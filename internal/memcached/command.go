@@ -6,11 +6,10 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// Verb is the name of a command.
+// verb is the name of a command.
 type verb uint8
 
-// verbFixed is a line whose answer is known without a look at anything: form.line. So is that of any line that
-// is no valid command.
+// verbFixed is a line with a fixed answer, form.line: mn, or any that is no valid command.
 const (
 	verbFixed verb = iota
 	verbGet
@@ -29,7 +28,7 @@ const (
 	verbMetaDelete
 	verbMetaArithmetic
 	verbMetaDebug
-	verbs
+	verbs // their number
 )
 
 // maxKeyLen is the length of the longest key, in bytes as the client writes it.
@@ -91,7 +90,7 @@ type form struct {
 	repeated  [maxFlags]byte // flags, in their order
 	nRepeated uint8
 
-	vivify     bool      // of mg and ma, N: VivifyTime is set, and a missing key is claimed or made
+	vivify     bool      // of mg and ma, N: vivifyTime is set, and a missing key is claimed or made
 	invalidate bool      // of ms and md: the flag I
 	mode       wire.Mode // of a command that brings a value
 	expired    bool      // the value was over before it was stored

@@ -139,11 +139,6 @@ func (n *tally) set(f *form, r *wire.Reply) {
 	}
 }
 
-// appendStat appends one line of the answer to stats.
-func appendStat(dst []byte, name string, v any) []byte {
-	return fmt.Appendf(dst, "STAT %s %v\r\n", name, v)
-}
-
 // appendStats appends the answer to stats. The numbers of commands are those of this
 // endpoint, the others those of the host.
 func (d *Endpoint) appendStats(dst []byte, sub string) []byte {

@@ -3,7 +3,6 @@ package memcached
 import (
 	"bytes"
 	"math"
-	"strconv"
 
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -19,17 +18,19 @@ func word(line []byte) (w, rest []byte) {
 	return line, nil
 }
 
-// maxWords is more words than a command without flags has behind its name, but for the keys of a get.
-const maxWords = 7
+// words are the words of a line, as many as a command has behind its name that has neither flags nor
+// many keys, and one more.
+type words [7][]byte
 
-// split cuts a line into words, and says how many there are; of more than maxWords it looks at no more.
-func split(line []byte) (w [maxWords][]byte, n int) {
-	for n = range w {
+// split cuts a line into words, and says how many there are; of more than fit it looks at no more.
+func (w *words) split(line []byte) (n int) {
+	for n < len(w) {
 		if w[n], line = word(line); len(w[n]) == 0 {
-			return w, n
+			break
 		}
+		n++
 	}
-	return w, maxWords
+	return n
 }
 
 // lineOf returns the words of a request's line, without its end, and what follows it. The
@@ -133,8 +134,8 @@ func plainNumber(line []byte) (n int, rest []byte, ok bool) {
 
 // readAny is read for any way to write the words.
 func (s *storage) readAny(mode wire.Mode, line []byte) {
-	w, n := split(line)
-	least := 4
+	var w words
+	n, least := w.split(line), 4
 	if mode == wire.ModeCAS {
 		least = 5
 	}
@@ -143,13 +144,13 @@ func (s *storage) readAny(mode wire.Mode, line []byte) {
 		return
 	}
 	s.key, s.quiet = w[0], string(w[n-1]) == noreply
-	flags, ok1 := unsigned(w[1], 32)
+	flags, ok1 := unsigned(w[1], math.MaxUint32)
 	exptime, ok2 := signed(w[2])
-	length, ok3 := lengthOf(w[3])
-	s.flags, s.exptime, s.length = uint32(flags), exptime, length
+	length, ok3 := unsigned(w[3], maxLength)
+	s.flags, s.exptime, s.length = uint32(flags), exptime, int(length)
 	ok4 := true
 	if mode == wire.ModeCAS {
-		s.cas, ok4 = unsigned(w[4], 64)
+		s.cas, ok4 = unsigned(w[4], math.MaxUint64)
 	}
 	if !ok1 || !ok2 || !ok3 || !ok4 || len(s.key) > maxKeyLen {
 		s.err = badFormat
@@ -160,9 +161,10 @@ func (s *storage) readMeta(line []byte) {
 	s.key, line = word(line)
 	var ok bool
 	if s.length, s.meta, ok = plainNumber(line); !ok {
-		var length []byte
-		length, s.meta = word(line)
-		s.length, ok = lengthOf(length)
+		var w []byte
+		w, s.meta = word(line)
+		n, isLength := unsigned(w, maxLength)
+		s.length, ok = int(n), isLength
 	}
 	switch {
 	case len(s.key) == 0:
@@ -188,29 +190,39 @@ func measure(line []byte) (n, longest int) {
 	}
 }
 
-// unsigned reads a decimal number of so many bits.
-func unsigned(b []byte, bits int) (n uint64, ok bool) {
-	n, err := strconv.ParseUint(string(bytes.TrimPrefix(b, []byte("+"))), 10, bits)
-	return n, err == nil
+// unsigned reads a decimal number.
+func unsigned(b []byte, most uint64) (n uint64, ok bool) {
+	if len(b) > 1 && b[0] == '+' {
+		b = b[1:]
+	}
+	for _, c := range b {
+		d := uint64(c - '0')
+		if d > 9 || n > (most-d)/10 {
+			return 0, false
+		}
+		n = n*10 + d
+	}
+	return n, len(b) > 0
 }
 
-// signed reads a decimal number with an optional sign.
+// signed reads a decimal number of 64 bits with an optional sign.
 func signed(b []byte) (n int64, ok bool) {
-	n, err := strconv.ParseInt(string(b), 10, 64)
-	return n, err == nil
+	if len(b) > 1 && b[0] == '-' && b[1] != '+' {
+		u, ok := unsigned(b[1:], 1<<63)
+		return -int64(u), ok
+	}
+	u, ok := unsigned(b, math.MaxInt64)
+	return int64(u), ok
 }
 
-// lengthOf reads the length of a value.
-func lengthOf(b []byte) (int, bool) {
-	n, ok := unsigned(b, 31)
-	return int(n), ok && n <= math.MaxInt32-2
-}
+// maxLength bounds the length that a line may say of a value, in bytes.
+const maxLength = math.MaxInt32 - 2
 
 const (
 	noreply   = "noreply"
 	errorLine = "ERROR"
 	badFormat = "CLIENT_ERROR bad command line format"
 	badChunk  = "CLIENT_ERROR bad data chunk"
-	// TooLarge answers a value that is longer than max_value.
+	// tooLarge answers a value that is longer than max_value.
 	tooLarge = "SERVER_ERROR object too large for cache"
 )

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/base64"
+	"math"
 
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -168,10 +169,10 @@ func (c *command) flag(o byte, token []byte) (wrong string, known bool) {
 		c.recacheTime, ok = signed(token)
 	case 'C':
 		c.hasCAS = true
-		c.cas, ok = unsigned(token, 64)
+		c.cas, ok = unsigned(token, math.MaxUint64)
 	case 'F':
 		var flags uint64
-		if flags, ok = unsigned(token, 32); !ok {
+		if flags, ok = unsigned(token, math.MaxUint32); !ok {
 			return badFormat, true
 		}
 		c.flags = uint32(flags)
@@ -181,11 +182,11 @@ func (c *command) flag(o byte, token []byte) (wrong string, known bool) {
 		}
 		c.modeToken = token[0]
 	case 'J':
-		if c.initial, ok = unsigned(token, 64); !ok {
+		if c.initial, ok = unsigned(token, math.MaxUint64); !ok {
 			return "CLIENT_ERROR invalid numeric initial value", true
 		}
 	case 'D':
-		if c.delta, ok = unsigned(token, 64); !ok {
+		if c.delta, ok = unsigned(token, math.MaxUint64); !ok {
 			return "CLIENT_ERROR invalid numeric delta value", true
 		}
 	case 'v':

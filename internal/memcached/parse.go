@@ -2,6 +2,7 @@ package memcached
 
 import (
 	"bytes"
+	"math"
 
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -202,19 +203,20 @@ func (c *command) takeValue(length int, data []byte) {
 }
 
 // words reads the words behind a command's name, of which there are at least and at most so many. The
-// last one may say that the client wants no answer. It returns none if it has failed the command.
-func (c *command) words(v verb, args []byte, least, most int) (w [maxWords][]byte, n int) {
-	if w, n = split(args); n < least || n > most {
+// last one may say that the client wants no answer. It returns 0 if it has failed the command.
+func (c *command) words(v verb, args []byte, w *words, least, most int) (n int) {
+	if n = w.split(args); n < least || n > most {
 		c.say(errorLine)
-		return w, 0
+		return 0
 	}
 	c.verb = v
 	c.quiet = n > 0 && string(w[n-1]) == noreply
-	return w, n
+	return n
 }
 
 func (c *command) delete(args []byte) {
-	w, n := c.words(verbDelete, args, 1, 3)
+	var w words
+	n := c.words(verbDelete, args, &w, 1, 3)
 	if n == 0 {
 		return
 	}
@@ -230,18 +232,20 @@ func (c *command) delete(args []byte) {
 }
 
 func (c *command) arithmetic(args []byte) {
-	w, n := c.words(verbIncr, args, 2, 3)
+	var w words
+	n := c.words(verbIncr, args, &w, 2, 3)
 	if n == 0 || !c.setKey(w[0]) {
 		return
 	}
 	var ok bool
-	if c.delta, ok = unsigned(w[1], 64); !ok {
+	if c.delta, ok = unsigned(w[1], math.MaxUint64); !ok {
 		c.say("CLIENT_ERROR invalid numeric delta argument")
 	}
 }
 
 func (c *command) touch(args []byte) {
-	if w, n := c.words(verbTouch, args, 2, 3); n > 0 && c.setKey(w[0]) {
+	var w words
+	if n := c.words(verbTouch, args, &w, 2, 3); n > 0 && c.setKey(w[0]) {
 		c.setTime(w[1])
 	}
 }
@@ -255,14 +259,16 @@ func (c *command) setTime(word []byte) (ok bool) {
 }
 
 func (c *command) flushAll(args []byte) {
-	if w, n := c.words(verbFlushAll, args, 0, 2); n == 2 || n == 1 && !c.quiet {
+	var w words
+	if n := c.words(verbFlushAll, args, &w, 0, 2); n == 2 || n == 1 && !c.quiet {
 		c.setTime(w[0])
 	}
 }
 
 func (c *command) verbosity(args []byte) {
-	w, n := c.words(verbFixed, args, 1, 2)
-	switch _, ok := unsigned(w[0], 32); {
+	var w words
+	n := c.words(verbFixed, args, &w, 1, 2)
+	switch _, ok := unsigned(w[0], math.MaxUint32); {
 	case n == 0:
 	case ok:
 		c.say("OK")
@@ -273,13 +279,14 @@ func (c *command) verbosity(args []byte) {
 
 // stats reads `[<what>]`, and the words of a dump: of which slab class, and how many keys.
 func (c *command) stats(args []byte) {
-	w, _ := split(args)
+	var w words
+	w.split(args)
 	c.verb = verbStats
 	if c.rest = w[0]; string(c.rest) != "cachedump" {
 		return
 	}
-	class, ok1 := unsigned(w[1], 32)
-	_, ok2 := unsigned(w[2], 32)
+	class, ok1 := unsigned(w[1], math.MaxUint32)
+	_, ok2 := unsigned(w[2], math.MaxUint32)
 	switch {
 	case len(w[2]) == 0:
 		c.say("CLIENT_ERROR bad command line")
@@ -297,7 +304,8 @@ const maxClass = 63
 
 // crawler reads the one command of the crawler that is a question.
 func (c *command) crawler(args []byte) {
-	if w, n := split(args); n != 2 || string(w[0]) != "metadump" {
+	var w words
+	if w.split(args) != 2 || string(w[0]) != "metadump" {
 		c.say(errorLine)
 		return
 	}
