@@ -11,7 +11,7 @@ MODULES = benchmarks checks clients/conformance
 
 .PHONY: build conversations install man test lengthy lengthy-nightly static race race-most race-sidecar race-full bench-tests checks checks-nightly clients clients-build \
 	clients-go clients-python clients-node clients-packages nightly-packages peers-suites soak-clients deb release vet staticcheck hundred failpoints random random-ci fuzz corpus model \
-	model-check model-quick clocks faults soak soak-changes soak-steady soak-memcached attacks bench bench-hits golden cross mutants weigh nightly
+	model-check model-quick clocks faults soak soak-changes soak-steady soak-memcached attacks bench bench-hits golden cross mutants weigh contents nightly
 
 build:            ## the command, into ./cachesidecar
 	$(GO) build -o cachesidecar ./cmd/cachesidecar
@@ -150,7 +150,7 @@ random-ci:        # the same 150 runs each time, three of each simulation of own
 	$(GO) test ./l2/segment -run TestAgainstModel -model.seeds 20
 
 conversations:    ## 300 random conversations with memcached's endpoint, and with memcached
-	$(GO) test ./internal/memcached/endpoint ./sidecar -run '^Test(Text|Memcached)Random$$' -memcached.runs 300 -count=1 -timeout 60m
+	$(GO) test ./internal/memcached ./sidecar -run '^Test(Text|Memcached)Random$$' -memcached.runs 300 -count=1 -timeout 60m
 
 fuzz:             ## each fuzz target for FUZZTIME; fails where anything is found, and leaves it in testdata/fuzz
 	./.ci/fuzz decide $(FUZZTIME)
@@ -207,6 +207,9 @@ nightly: clients-build ## what is too long for CI, three hours at most; once bef
 	$(MAKE) soak-steady SOAK_STEADY=4m
 	$(MAKE) soak-memcached SOAK_MEMCACHED=4m
 	$(MAKE) soak-clients SOAK_CLIENTS=180
+
+contents:         ## what each file of the product holds, a line each
+	$(GO) run ./internal/testing/contents
 
 weigh:            ## lines and tokens of the product, by package
 	$(GO) run ./internal/testing/weigh

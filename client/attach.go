@@ -9,29 +9,22 @@ import (
 	"os"
 	"slices"
 	"syscall"
-	"time"
 
-	"github.com/cachesidecar/cachesidecar/internal/calls"
+	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/shm"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/unixsock"
 )
 
-// attacher returns what drops the shared memory of another process, and attaches that of this
-// one, when a sidecar has said HELLO.
-func attacher(s *shared) func(path, token string, w *wire.Welcome) {
-	return func(path, token string, w *wire.Welcome) {
-		s.memory.setEpoch(w.Epoch)
-		ask := func() {
-			s.loads.mu.Lock()
-			defer s.loads.mu.Unlock()
-			if !s.loads.closed { // no task may begin while Close waits
-				s.tasks.Go(func() { attach(s.closed, s, path, token, w) }) // ends with its own timeout
-			}
-		}
-		s.memory.ask.Store(&ask)
-		ask()
+// welcome drops the shared memory of another process, and attaches that of this one, when a sidecar has
+// said HELLO. The connection is not used before.
+func (s *shared) welcome(path, token string, w *wire.Welcome) {
+	s.memory.setEpoch(w.Epoch)
+	ask := func() { // it fails once the client is closed
+		_ = s.begin(context.Background(), func(ctx context.Context) { attach(ctx, s, path, token, w) })
 	}
+	s.memory.ask.Store(&ask)
+	ask()
 }
 
 // attach maps the region that a sidecar offers. The descriptor comes over a connection of
@@ -63,24 +56,16 @@ func region(ctx context.Context, s *shared, path, token string) (r *shm.Reader, 
 	if err != nil {
 		return nil, 0, err
 	}
-	defer nc.Close()
-	defer context.AfterFunc(ctx, func() { _ = nc.SetDeadline(time.Unix(1, 0)) })()
-	uc, ok := nc.(*net.UnixConn)
-	if !ok {
-		return nil, 0, errors.New("no Unix socket")
-	}
-	in := &descriptorReader{uc: uc}
-	defer in.close()
+	in := &descriptorConn{Conn: nc}
+	c := rpc.NewClient(in, rpc.ClientConfig{MaxFrame: maxAnswer})
+	defer func() { _ = c.Close(); in.drop() }()
 	before := s.clock.Read().Boot
-	out := wire.AppendRequest(nil, &wire.Request{ID: 1, Op: wire.OpHello, Hello: wire.Hello{
-		Versions: wire.Versions, Client: s.cfg.Name, Token: token, Namespace: s.cfg.Namespace,
-	}})
-	if _, err := uc.Write(wire.AppendRequest(out, &wire.Request{ID: 2, Op: wire.OpShared})); err != nil {
-		return nil, 0, err
-	}
 	var w wire.Welcome
 	var b wire.Shared
-	if err := errors.Join(in.answer(wire.OpHello, &w), in.answer(wire.OpShared, &b)); err != nil {
+	if err := ask(ctx, c, s.cfg.DialTimeout, hello(s, token), &w); err != nil {
+		return nil, 0, err
+	}
+	if err := ask(ctx, c, s.cfg.DialTimeout, &wire.Request{Op: wire.OpShared}, &b); err != nil {
 		return nil, 0, err
 	}
 	clock := wire.BootClock{ID: w.Boot.ID, NowNS: b.NowNS}
@@ -97,70 +82,49 @@ func region(ctx context.Context, s *shared, path, token string) (r *shm.Reader, 
 	return r, w.Epoch, err
 }
 
-// descriptorReader reads answers, and the descriptor that comes with one of them.
-type descriptorReader struct {
-	uc   *net.UnixConn
-	buf  []byte
-	file *os.File
-}
-
 // maxAnswer is the longest answer that is taken, in bytes.
 const maxAnswer = 64 << 10
 
-// answer reads the next answer and decodes its body.
-func (p *descriptorReader) answer(op wire.Op, body any) error {
-	for len(p.buf) < wire.LengthSize || len(p.buf) < wire.LengthSize+wire.FrameLength(p.buf) {
-		if len(p.buf) >= wire.LengthSize && wire.FrameLength(p.buf) > maxAnswer {
-			return fmt.Errorf("an answer of %d bytes", wire.FrameLength(p.buf))
-		}
-		if err := p.read(); err != nil {
-			return err
-		}
-	}
-	end := wire.LengthSize + wire.FrameLength(p.buf)
-	frame := p.buf[wire.LengthSize:end]
-	p.buf = p.buf[end:]
-	var r wire.Reply
-	if err := wire.DecodeReply(op, frame, &r); err != nil {
-		return err
-	}
-	if err := calls.Err(&r); err != nil {
-		return err
-	}
-	return wire.UnmarshalBody(r.Body, body)
+// descriptorConn is a connection to a Unix socket that keeps the last descriptor which comes with the
+// bytes.
+type descriptorConn struct {
+	net.Conn
+	file *os.File
 }
 
-func (p *descriptorReader) read() error {
-	var b [4096]byte
+func (d *descriptorConn) Read(b []byte) (int, error) {
+	uc, ok := d.Conn.(*net.UnixConn)
+	if !ok {
+		return 0, errors.New("no Unix socket")
+	}
 	oob := make([]byte, syscall.CmsgSpace(4*8))
-	n, oobn, _, _, err := p.uc.ReadMsgUnix(b[:], oob)
+	n, oobn, _, _, err := uc.ReadMsgUnix(b, oob)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	messages, err := syscall.ParseSocketControlMessage(oob[:oobn])
 	if err != nil {
-		return err
+		return 0, err
 	}
 	for i := range messages {
 		fds, err := syscall.ParseUnixRights(&messages[i])
 		for _, fd := range fds {
 			syscall.CloseOnExec(fd)
-			p.close()
-			p.file = os.NewFile(uintptr(fd), "shared memory")
+			d.drop()
+			d.file = os.NewFile(uintptr(fd), "shared memory")
 		}
 		if err != nil {
-			return err
+			return 0, err
 		}
 	}
 	if n == 0 {
-		return io.ErrUnexpectedEOF
+		return 0, io.EOF
 	}
-	p.buf = append(p.buf, b[:n]...)
-	return nil
+	return n, nil
 }
 
-func (p *descriptorReader) close() {
-	if p.file != nil {
-		_ = p.file.Close()
+func (d *descriptorConn) drop() {
+	if d.file != nil {
+		_ = d.file.Close()
 	}
 }

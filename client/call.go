@@ -15,7 +15,13 @@ import (
 
 // do makes one call. The caller releases the answer, also after an error.
 func (c *Client) do(ctx context.Context, s *slot, q *wire.Request) (a answer, err error) {
-	return c.doWithin(ctx, s, q, c.timeout(ctx))
+	if !writes(q) {
+		return call(ctx, c, s, q, c.timeout(ctx))
+	}
+	c.memory.begin(c.seed, q)
+	a, err = call(ctx, c, s, q, c.timeout(ctx))
+	c.memory.end(c.seed, q, err)
+	return a, err
 }
 
 // timeout returns the time that a call has: until ctx's deadline, else RequestTimeout.
@@ -30,19 +36,6 @@ func (s *shared) timeout(ctx context.Context) time.Duration {
 // arrives after its caller has left would delay other callers.
 const leaseGrace = 100 * time.Millisecond
 
-// doWithin is do with a timeout.
-func (c *Client) doWithin(
-	ctx context.Context, s *slot, q *wire.Request, timeout time.Duration,
-) (a answer, err error) {
-	if !writes(q) {
-		return call(ctx, c, s, q, timeout)
-	}
-	c.memory.begin(c.seed, q)
-	a, err = call(ctx, c, s, q, timeout)
-	c.memory.end(c.seed, q, err)
-	return a, err
-}
-
 // call makes one call, if need be over a second connection.
 func call(
 	ctx context.Context, c *Client, s *slot, q *wire.Request, timeout time.Duration,
@@ -55,7 +48,7 @@ func call(
 	}
 	all, began := timeout, time.Now()
 	for attempt := 0; ; attempt++ {
-		if q.Op == wire.OpFill && s.Live() == nil && s.moving() && !s.borrows() {
+		if q.Op == wire.OpFill && s.Live() == nil && c.moving() && !s.borrows() {
 			return a, fmt.Errorf("%w: the sidecar closes, and its token has ended", cachesidecar.ErrUnavailable)
 		}
 		if a.from, a.conn, timeout, err = c.reach(ctx, s, timeout); err != nil {
@@ -119,7 +112,7 @@ func (s *shared) reach(ctx context.Context, want *slot, timeout time.Duration) (
 			return want, conn, timeout, nil
 		}
 	}
-	if !want.moving() {
+	if !s.moving() {
 		from, conn, err = s.connect(ctx, want)
 		return from, conn, timeout, err
 	}

@@ -31,6 +31,10 @@ type shared struct {
 	seed  maphash.Seed
 	loads loads
 
+	// movesAt is when the sidecar last said that it closes, on the boot clock, in ns; zero: never. It tells
+	// only those that are connected.
+	movesAt atomic.Int64
+
 	memory memory
 	hits   *hits
 
@@ -57,11 +61,10 @@ func dialWith(ctx context.Context, cfg Config, clock kv.Clock) (*Client, error) 
 	s.closed, s.close = context.WithCancel(context.Background())
 	c := &Client{shared: s}
 	s.hits = newHits(func() { // it fails once the client is closed
-		_ = c.begin(context.Background(), func(ctx context.Context) { sendHits(ctx, c) })
+		_ = s.begin(context.Background(), func(ctx context.Context) { sendHits(ctx, c) })
 	})
-	together := new(moves)
 	for range s.cfg.Conns {
-		s.slots = append(s.slots, newSlot(s, together))
+		s.slots = append(s.slots, newSlot(s))
 	}
 	if _, err := s.slots[0].get(ctx); err != nil && !(cfg.Lazy && errors.Is(err, cachesidecar.ErrUnavailable)) {
 		s.close()
@@ -164,21 +167,21 @@ func (s *shared) connect(ctx context.Context, want *slot) (*slot, *rpc.Client, e
 
 // begin runs f on a new goroutine, with the values of ctx. The context of f ends with
 // Close at the latest.
-func (c *Client) begin(ctx context.Context, f func(context.Context)) error {
-	c.loads.mu.Lock()
-	defer c.loads.mu.Unlock()
-	if c.loads.closed { // no task may begin while Close waits
+func (s *shared) begin(ctx context.Context, f func(context.Context)) error {
+	s.loads.mu.Lock()
+	defer s.loads.mu.Unlock()
+	if s.loads.closed { // no task may begin while Close waits
 		return cachesidecar.ErrClosed
 	}
-	c.beginLocked(ctx, f)
+	s.beginLocked(ctx, f)
 	return nil
 }
 
-func (c *Client) beginLocked(ctx context.Context, f func(context.Context)) {
-	c.tasks.Go(func() { // Close waits for it
+func (s *shared) beginLocked(ctx context.Context, f func(context.Context)) {
+	s.tasks.Go(func() { // Close waits for it
 		ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 		defer cancel()
-		defer context.AfterFunc(c.closed, cancel)()
+		defer context.AfterFunc(s.closed, cancel)()
 		f(ctx)
 	})
 }

@@ -20,21 +20,10 @@ import (
 // slot is the place of one connection.
 type slot struct {
 	rpc.Redialer
-	cfg      *Config
-	clock    kv.Clock
-	maxValue atomic.Int64 // in bytes, from HELLO; zero before
-	greeted  atomic.Pointer[greeting]
-	lent     atomic.Pointer[lent]  // used in place of its own connection; nil: none
-	doubt    atomic.Pointer[doubt] // nil: none
-	// welcomed is told of each greeting, before the connection is used.
-	welcomed func(path, token string, w *wire.Welcome)
-	moves    *moves
-}
-
-// moves is when the sidecar last said that it closes. Slots share it: the sidecar tells
-// only those that are connected.
-type moves struct {
-	at atomic.Int64 // on the boot clock, in ns; zero: never
+	shared  *shared
+	greeted atomic.Pointer[greeting]
+	lent    atomic.Pointer[lent]  // used in place of its own connection; nil: none
+	doubt   atomic.Pointer[doubt] // nil: none
 }
 
 // lent is another slot's connection, used for a while; see shared.connect.
@@ -84,9 +73,9 @@ func sameClock(b wire.BootClock, before, after time.Duration) bool {
 		time.Duration(b.NowNS) >= before-clockError && time.Duration(b.NowNS) <= after+clockError
 }
 
-func newSlot(c *shared, m *moves) *slot {
-	s := &slot{cfg: &c.cfg, clock: c.clock, moves: m, welcomed: attacher(c)}
-	s.Dial, s.Eager = s.dial, s.moving
+func newSlot(c *shared) *slot {
+	s := &slot{shared: c}
+	s.Dial, s.Eager = s.dial, c.moving
 	return s
 }
 
@@ -95,8 +84,8 @@ func newSlot(c *shared, m *moves) *slot {
 const moveFor = 5 * time.Second
 
 // moving reports whether the sidecar has said lately that it closes.
-func (s *slot) moving() bool {
-	at := s.moves.at.Load()
+func (s *shared) moving() bool {
+	at := s.movesAt.Load()
 	return at != 0 && s.clock.Read().Boot-time.Duration(at) < moveFor
 }
 
@@ -112,7 +101,7 @@ func (s *slot) get(ctx context.Context) (*rpc.Client, error) {
 // again reports whether another attempt may help after err, since the sidecar is being
 // started again. Before that it waits.
 func (s *slot) again(ctx context.Context, err error) bool {
-	return errors.Is(err, cachesidecar.ErrUnavailable) && s.moving() && kv.Sleep(ctx, moveAgain)
+	return errors.Is(err, cachesidecar.ErrUnavailable) && s.shared.moving() && kv.Sleep(ctx, moveAgain)
 }
 
 // moveAgain is the time between two attempts to connect to a sidecar that is being started
@@ -128,7 +117,7 @@ func (s *slot) follow(c *rpc.Client, w *wire.Welcome) error {
 	return c.Await(&wire.Request{Op: wire.OpLeaving}, func(frame []byte) {
 		var r wire.Reply
 		if wire.DecodeReply(wire.OpLeaving, frame, &r) == nil && r.Status == wire.OK {
-			s.moves.at.Store(max(1, int64(s.clock.Read().Boot)))
+			s.shared.movesAt.Store(max(1, int64(s.shared.clock.Read().Boot)))
 			c.Leave()
 		}
 	})
@@ -136,13 +125,13 @@ func (s *slot) follow(c *rpc.Client, w *wire.Welcome) error {
 
 // dial finds the socket, connects and sends HELLO.
 func (s *slot) dial(ctx context.Context) (*rpc.Client, error) {
-	path, err := unixsock.Find(s.cfg.Socket)
+	path, err := unixsock.Find(s.shared.cfg.Socket)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", cachesidecar.ErrUnavailable, err)
 	}
-	token := s.cfg.Token
-	if s.cfg.TokenFile != "" {
-		if token, err = ReadToken(s.cfg.TokenFile); err != nil {
+	token := s.shared.cfg.Token
+	if s.shared.cfg.TokenFile != "" {
+		if token, err = ReadToken(s.shared.cfg.TokenFile); err != nil {
 			return nil, err
 		}
 	}
@@ -158,8 +147,8 @@ func (s *slot) dial(ctx context.Context) (*rpc.Client, error) {
 
 // greet connects to the socket at path and sends HELLO.
 func (s *slot) greet(ctx context.Context, path, token string) (*rpc.Client, error) {
-	timeout := s.cfg.DialTimeout
-	if s.moving() { // the socket may be there before the sidecar is
+	timeout := s.shared.cfg.DialTimeout
+	if s.shared.moving() { // the socket may be there before the sidecar is
 		timeout = max(timeout, moveFor)
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
@@ -168,20 +157,17 @@ func (s *slot) greet(ctx context.Context, path, token string) (*rpc.Client, erro
 	if err != nil {
 		return nil, fmt.Errorf("%w: cannot connect to the sidecar: %w", cachesidecar.ErrUnavailable, err)
 	}
-	c := rpc.NewClient(nc, rpc.ClientConfig{MaxCalls: s.cfg.MaxCalls, Direct: true})
-	before := s.clock.Read().Boot
-	call, err := c.Do(ctx, timeout, &wire.Request{Op: wire.OpHello, Hello: wire.Hello{
-		Versions: wire.Versions, Client: s.cfg.Name, Token: token, Namespace: s.cfg.Namespace,
-	}})
+	c := rpc.NewClient(nc, rpc.ClientConfig{MaxCalls: s.shared.cfg.MaxCalls, Direct: true})
+	before := s.shared.clock.Read().Boot
+	call, err := c.Do(ctx, timeout, hello(s.shared, token))
 	if err == nil {
 		var w wire.Welcome
-		if err = welcomed(call.Frame(), &w); err == nil {
-			s.maxValue.Store(int64(w.Limits.Value))
-			s.greeted.Store(&greeting{c, w, sameClock(w.Boot, before, s.clock.Read().Boot)})
+		if err = decodeBody(wire.OpHello, call.Frame(), &w); err == nil {
+			s.greeted.Store(&greeting{c, w, sameClock(w.Boot, before, s.shared.clock.Read().Boot)})
 			err = s.follow(c, &w)
 		}
 		if err == nil {
-			s.welcomed(path, token, &w)
+			s.shared.welcome(path, token, &w)
 		}
 		if err == nil && c.Retiring() { // it ends already
 			err = fmt.Errorf("%w: %w", cachesidecar.ErrUnavailable, rpc.ErrNotSent)
@@ -200,15 +186,32 @@ func (s *slot) greet(ctx context.Context, path, token string) (*rpc.Client, erro
 	return c, nil
 }
 
-// welcomed decodes the answer to HELLO.
-func welcomed(frame []byte, w *wire.Welcome) error {
+// hello returns the HELLO of a client.
+func hello(s *shared, token string) *wire.Request {
+	return &wire.Request{Op: wire.OpHello, Hello: wire.Hello{
+		Versions: wire.Versions, Client: s.cfg.Name, Token: token, Namespace: s.cfg.Namespace,
+	}}
+}
+
+// ask makes a call over a connection and decodes the body of the answer.
+func ask(ctx context.Context, c *rpc.Client, timeout time.Duration, q *wire.Request, body any) error {
+	call, err := c.Do(ctx, timeout, q)
+	if err != nil {
+		return callError(err)
+	}
+	defer c.Release(call)
+	return decodeBody(q.Op, call.Frame(), body)
+}
+
+// decodeBody decodes the body of an answer.
+func decodeBody(op wire.Op, frame []byte, body any) error {
 	var r wire.Reply
-	err := wire.DecodeReply(wire.OpHello, frame, &r)
+	err := wire.DecodeReply(op, frame, &r)
 	if err == nil {
 		if err := calls.Err(&r); err != nil {
 			return err
 		}
-		err = wire.UnmarshalBody(r.Body, w)
+		err = wire.UnmarshalBody(r.Body, body)
 	}
 	if err != nil {
 		return fmt.Errorf("%w: the sidecar's answer: %w", cachesidecar.ErrInternal, err)
@@ -219,7 +222,11 @@ func welcomed(frame []byte, w *wire.Welcome) error {
 // fits returns ErrTooLarge if a value is longer than the sidecar allows. Before HELLO
 // that limit is not known.
 func (s *slot) fits(value []byte) error {
-	if most := s.maxValue.Load(); most > 0 && int64(len(value)) > most {
+	g := s.greeted.Load()
+	if g == nil {
+		return nil
+	}
+	if most := g.welcome.Limits.Value; most > 0 && len(value) > most {
 		return fmt.Errorf("%w: the value has %d bytes, the sidecar's max_value is %d: split it, or raise max_value",
 			cachesidecar.ErrTooLarge, len(value), most)
 	}

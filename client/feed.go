@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
-	"github.com/cachesidecar/cachesidecar/internal/calls"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -52,19 +51,13 @@ func final(err error) bool {
 // rest pauses. The pause grows with the number of tries, up to a second, and has jitter.
 func rest(ctx context.Context, tries int) {
 	most := min(10*time.Millisecond<<min(tries, 10), time.Second)
-	t := time.NewTimer(most/2 + rand.N(most/2))
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
-	}
+	kv.Sleep(ctx, most/2+rand.N(most/2))
 }
 
 // feed is a position in the sidecar's stream. It has a connection of its own, so that its
 // answers do not wait behind a long one.
 type feed struct {
 	slot      *slot
-	cfg       *Config
 	namespace []byte
 	options   wire.Options
 	wait      time.Duration
@@ -77,7 +70,7 @@ type feed struct {
 // newFeed returns a feed whose questions wait for an event. A nil namespace is the
 // connection's default.
 func newFeed(s *shared, namespace []byte, wait time.Duration) *feed {
-	return &feed{slot: newSlot(s, new(moves)), cfg: &s.cfg, namespace: namespace, wait: wait}
+	return &feed{slot: newSlot(s), namespace: namespace, wait: wait}
 }
 
 // next asks for the events after the position. After any error the next answer is a
@@ -110,26 +103,11 @@ func (f *feed) next(ctx context.Context) (w wire.Watched, err error) {
 }
 
 func (f *feed) ask(ctx context.Context, w *wire.Watched) error {
-	timeout := f.wait + f.cfg.RequestTimeout
-	call, err := f.conn.Do(ctx, timeout, &wire.Request{
+	timeout := f.wait + f.slot.shared.cfg.RequestTimeout
+	return ask(ctx, f.conn, timeout, &wire.Request{
 		Op: wire.OpWatch, Namespace: f.namespace, Options: f.options, Epoch: f.epoch, Seq: f.seq,
 		TimeoutMS: uint32(min(timeout.Milliseconds(), wire.MaxTimeout)), WaitMS: uint32(f.wait.Milliseconds()),
-	})
-	if err != nil {
-		return callError(err)
-	}
-	defer f.conn.Release(call)
-	var r wire.Reply
-	if err := wire.DecodeReply(wire.OpWatch, call.Frame(), &r); err != nil {
-		return fmt.Errorf("%w: the sidecar's answer: %w", cachesidecar.ErrInternal, err)
-	}
-	if err := calls.Err(&r); err != nil {
-		return err
-	}
-	if err := wire.UnmarshalBody(r.Body, w); err != nil {
-		return fmt.Errorf("%w: the sidecar's answer: %w", cachesidecar.ErrInternal, err)
-	}
-	return nil
+	}, w)
 }
 
 // tell yields the events of an answer, for some keys or for all, and reports whether the
@@ -140,7 +118,7 @@ func (f *feed) tell(w *wire.Watched, keys []string, yield func(Event, error) boo
 	}
 	namespace := string(f.namespace)
 	if namespace == "" {
-		namespace = f.cfg.Namespace
+		namespace = f.slot.shared.cfg.Namespace
 	}
 	namespace = cmp.Or(namespace, "default")
 	var names map[uint64]string

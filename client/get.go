@@ -3,7 +3,6 @@ package client
 import (
 	"bytes"
 	"context"
-	"unsafe"
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/calls"
@@ -15,7 +14,7 @@ func (c *Client) Get(ctx context.Context, key string, o cachesidecar.GetOptions)
 	if it, ok, err := c.local(ctx, key, o); ok {
 		return it, err
 	}
-	k := unsafe.Slice(unsafe.StringData(key), len(key)) // is neither changed nor kept
+	k := borrowed(key)
 	q := calls.Get(k, o)
 	q.Options |= c.memory.option()
 	sent := c.near.ask(&q)

@@ -82,7 +82,7 @@ func (c *Client) lease(
 	k := []byte(key)
 	q := wire.Request{Op: wire.OpLease, Key: k, Options: calls.ReadOptions(o)}
 	sent := c.near.ask(&q)
-	a, err := c.doWithin(ctx, c.slotFor(k), &q, timeout)
+	a, err := call(ctx, c, c.slotFor(k), &q, timeout)
 	defer a.release()
 	switch {
 	case err != nil:
@@ -101,21 +101,9 @@ func (c *Client) lease(
 // that.
 func (l *Lease) Fill(ctx context.Context, value []byte, o FillOptions) (uint64, error) {
 	ttl, err := calls.TTL(o.TTL, o.NoExpiry)
-	if err != nil {
-		return 0, err
-	}
-	c, k := l.client, []byte(l.key)
-	// This is mostly the connection that brought the token; when that ends, the token is
-	// given back.
-	slot := c.slotFor(k)
-	if err := slot.fits(value); err != nil {
-		return 0, err
-	}
-	q := wire.Request{Op: wire.OpFill, Key: k, Token: l.token, Value: value, TTLMS: ttl, Flags: o.Flags}
-	a, err := c.do(ctx, slot, &q)
-	defer a.release()
-	c.near.wrote(l.key, a.Changed(), err)
-	return a.Version, err
+	q := wire.Request{Op: wire.OpFill, Key: []byte(l.key), Token: l.token, Value: value, TTLMS: ttl, Flags: o.Flags}
+	r, err := write(ctx, l.client, q, err)
+	return r.Version, err
 }
 
 // Abandon gives the lease back without a value. ErrNotStored means that the lease was

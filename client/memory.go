@@ -6,7 +6,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-	"unsafe"
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/calls"
@@ -74,7 +73,7 @@ func fromMemory(c *Client, r *shm.Reader, key string) (it cachesidecar.Item, ok 
 	if !p.found {
 		return it, false, nil
 	}
-	k := unsafe.Slice(unsafe.StringData(key), len(key)) // is not changed
+	k := borrowed(key)
 	m := c.memory.mark(c.seed, k)
 	if m.underWay.Load() != 0 || int64(now) < m.until.Load() {
 		return it, false, nil

@@ -1,11 +1,9 @@
 package client
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"fmt"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -68,10 +66,7 @@ func newNear(cfg NearCache, clock kv.Clock, hits *hits) (*near, error) {
 			cachesidecar.ErrBadRequest, cfg.Bytes, cfg.Bound, minNearBytes, minNearBound, maxNearBound)
 	}
 	// As many slots as the sidecar's ledger: keys that share a slot here share it there.
-	ledger, err := invalidation.NewLedger(invalidation.DefaultSlots)
-	if err != nil {
-		return nil, err
-	}
+	ledger := invalidation.NewLedger(invalidation.DefaultSlots)
 	return &near{
 		cfg: cfg, clock: clock, hlc: kv.NewHLC(0),
 		values: newKeptValues(cfg.Bytes), ledger: ledger, spaces: map[string]*space{}, hits: hits,
@@ -197,93 +192,4 @@ func borrowed(s string) []byte { return unsafe.Slice(unsafe.StringData(s), len(s
 func (s *space) key(key string) kv.Key {
 	b := borrowed(key)
 	return kv.Key{Hash: kv.HashKey(s.seed.Load(), b), Namespace: s.id, Bytes: b}
-}
-
-// get returns a key's value if it may be served.
-func (n *near) get(in *space, key string) (cachesidecar.Item, bool) {
-	s := n.stream.Load()
-	if s == nil || key == "" {
-		return cachesidecar.Item{}, false
-	}
-	k := in.key(key)
-	got := n.values.get(k)
-	if got == nil {
-		n.misses.Add(1)
-		return cachesidecar.Item{}, false
-	}
-	lease := time.Duration(s.lease.Load()) // read before the checks of what it covers
-	now := n.clock.Read().Boot
-	if got.stream != s || lease == 0 || now-lease >= n.cfg.Bound ||
-		int64(got.requestedAt) <= n.floors[k.Hash.Partition()].Load() ||
-		got.deadline.Passed(now) || !n.ledger.Admit(k.Namespace, k.Hash, got.version, got.asOf) {
-		n.refused.Add(1)
-		return cachesidecar.Item{}, false
-	}
-	in.tally.add(inNear, key)
-	value := make([]byte, len(got.value))
-	copy(value, got.value)
-	return cachesidecar.Item{
-		Value: value, Flags: got.flags, Version: uint64(got.version), TTL: got.deadline.Remaining(now),
-		Source: "near", Age: now - lease + time.Duration(s.behind.Load()),
-	}, true
-}
-
-// asked records when a read was sent, and which stream was followed then.
-type asked struct {
-	at     time.Duration
-	stream *stream // nil: the answer is not kept
-}
-
-// ask records that a read is about to be sent, and asks for an attested answer.
-func (n *near) ask(q *wire.Request) (a asked) {
-	if a.stream = n.stream.Load(); a.stream != nil {
-		a.at = n.clock.Read().Boot
-		q.Options |= wire.Attest
-	}
-	return a
-}
-
-// keep keeps the answer to a read if this client will learn when its value is outdated:
-// the answer came from the followed process, and an owner attested its value.
-func (n *near) keep(in *space, key string, a asked, from *answer, r *wire.Reply) {
-	if a.stream == nil || a.stream != n.stream.Load() || r.Status != wire.OK || !r.Attested {
-		return
-	}
-	if w := from.from.welcomeOf(from.conn); w == nil || kv.Epoch(w.Epoch) != a.stream.through.Epoch {
-		return
-	}
-	n.hlc.Observe(kv.Version(r.AsOf))
-	h := in.key(key).Hash
-	if int64(len(r.Value)) <= min(maxNearValue, n.cfg.Bytes/100) &&
-		n.ledger.Admit(in.id, h, kv.Version(r.Version), kv.Version(r.AsOf)) {
-		n.values.put(&kept{
-			hash: h, namespace: in.id, key: strings.Clone(key),
-			value: bytes.Clone(r.Value), flags: r.Flags, version: kv.Version(r.Version),
-			deadline: deadlineOf(a.at, r.TTLMS), asOf: kv.Version(r.AsOf), requestedAt: a.at, stream: a.stream,
-		})
-	}
-}
-
-// deadlineOf returns the deadline of a value that was requested at asked, on the boot
-// clock, and had ttlMS milliseconds left then. It rounds down; ttlMS 0 means no expiry.
-func deadlineOf(asked time.Duration, ttlMS int64) kv.Deadline {
-	if ttlMS == 0 {
-		return 0
-	}
-	return kv.After(asked, time.Duration(ttlMS)*time.Millisecond) - 1
-}
-
-// wrote records that a key has changed at a version; zero means that the version is not
-// known.
-func (n *near) wrote(in *space, key string, version uint64) {
-	if n.stream.Load() == nil {
-		return // nothing is kept, and values requested from now on are newer
-	}
-	if version == 0 {
-		version = uint64(n.hlc.Next(n.clock.Read().Wall))
-	}
-	n.hlc.Observe(kv.Version(version))
-	h := in.key(key).Hash
-	n.ledger.Note(h, kv.Version(version))
-	n.values.outdate(h, kv.Version(version))
 }

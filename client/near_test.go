@@ -319,10 +319,10 @@ func TestNearOwnWrites(t *testing.T) {
 	n.set(n.Client, "k", "5")
 	// A write whose outcome is not known.
 	n.keep("k", "5")
-	n.near.wrote("k", 0, cachesidecar.ErrTimeout)
+	n.near.wrote([]byte("k"), 0, cachesidecar.ErrTimeout)
 	n.want("k", "5", "l2")
 	n.keep("k", "5")
-	n.near.wrote("k", 0, cachesidecar.ErrBusy)
+	n.near.wrote([]byte("k"), 0, cachesidecar.ErrBusy)
 	n.want("k", "5", "near")
 }
 

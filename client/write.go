@@ -1,7 +1,6 @@
 package client
 
 import (
-	"bytes"
 	"context"
 	"time"
 
@@ -37,22 +36,26 @@ func set(
 	ctx context.Context, c *Client, key string, value []byte, m wire.Mode, compare uint64, o cachesidecar.SetOptions,
 ) (uint64, error) {
 	q, err := calls.Set([]byte(key), value, m, compare, o)
-	if err != nil {
-		return 0, err
-	}
-	return store(ctx, c, key, &q)
+	r, err := write(ctx, c, q, err)
+	return r.Version, err
 }
 
-// store makes a SET and returns the version of the value.
-func store(ctx context.Context, c *Client, key string, q *wire.Request) (uint64, error) {
+// write makes the write q of one key, unless err says why it cannot be made. Of the reply only the
+// numbers are valid.
+func write(ctx context.Context, c *Client, q wire.Request, err error) (wire.Reply, error) {
+	if err != nil {
+		return wire.Reply{}, err
+	}
+	// For a FILL this is mostly the connection that brought the token; when that ends, the token is
+	// given back.
 	slot := c.slotFor(q.Key)
 	if err := slot.fits(q.Value); err != nil {
-		return 0, err
+		return wire.Reply{}, err
 	}
-	a, err := c.do(ctx, slot, q)
+	a, err := c.do(ctx, slot, &q)
 	defer a.release()
-	c.near.wrote(key, a.Changed(), err)
-	return a.Version, err
+	c.near.wrote(q.Key, a.Changed(), err)
+	return a.Reply, err
 }
 
 // Append puts a value behind the present one. Without AppendOptions.Create it returns
@@ -70,10 +73,8 @@ func join(
 	ctx context.Context, c *Client, key string, value []byte, m wire.Mode, o cachesidecar.AppendOptions,
 ) (uint64, error) {
 	q, err := calls.Append([]byte(key), value, m, o)
-	if err != nil {
-		return 0, err
-	}
-	return store(ctx, c, key, &q)
+	r, err := write(ctx, c, q, err)
+	return r.Version, err
 }
 
 // Delete removes a key's value from the whole cluster. It returns ErrNotFound if the key
@@ -113,7 +114,7 @@ func deleteSome(ctx context.Context, c *Client, keys []string, o cachesidecar.De
 	a, err := c.do(ctx, s, &q)
 	defer a.release()
 	if err != nil {
-		for _, key := range keys {
+		for _, key := range q.Keys {
 			c.near.wrote(key, 0, err)
 		}
 	}
@@ -125,7 +126,7 @@ func deleteSome(ctx context.Context, c *Client, keys []string, o cachesidecar.De
 		if r.Status == wire.Miss {
 			failed = nil
 		}
-		c.near.wrote(keys[i], r.Version, failed)
+		c.near.wrote(q.Keys[i], r.Version, failed)
 		if r.Status == wire.OK {
 			had++
 		}
@@ -138,14 +139,8 @@ func deleteSome(ctx context.Context, c *Client, keys []string, o cachesidecar.De
 
 // Touch gives a key's value a new TTL. It returns ErrNotFound if the key has none.
 func (c *Client) Touch(ctx context.Context, key string, o cachesidecar.TouchOptions) error {
-	k := []byte(key)
-	q, err := calls.Touch(k, o)
-	if err != nil {
-		return err
-	}
-	a, err := c.do(ctx, c.slotFor(k), &q)
-	c.near.wrote(key, a.Event, err)
-	a.release()
+	q, err := calls.Touch([]byte(key), o)
+	_, err = write(ctx, c, q, err)
 	return err
 }
 
@@ -153,15 +148,9 @@ func (c *Client) Touch(ctx context.Context, key string, o cachesidecar.TouchOpti
 // returns ErrNotFound if the key has no value. ErrNotStored means that the value is no
 // number, or that the sum does not fit into 64 bits.
 func (c *Client) Incr(ctx context.Context, key string, delta int64, o cachesidecar.IncrOptions) (int64, error) {
-	k := []byte(key)
-	q, err := calls.Incr(k, delta, o)
-	if err != nil {
-		return 0, err
-	}
-	a, err := c.do(ctx, c.slotFor(k), &q)
-	c.near.wrote(key, a.Version, err)
-	a.release()
-	return a.Number, err
+	q, err := calls.Incr([]byte(key), delta, o)
+	r, err := write(ctx, c, q, err)
+	return r.Number, err
 }
 
 // IncrUnsigned adds delta to an unsigned decimal number and returns the sum, which wraps at
@@ -184,15 +173,9 @@ func (c *Client) DecrUnsigned(
 func unsigned(
 	ctx context.Context, c *Client, key string, delta uint64, down bool, o cachesidecar.UnsignedOptions,
 ) (uint64, error) {
-	k := []byte(key)
-	q, err := calls.IncrUnsigned(k, delta, down, o)
-	if err != nil {
-		return 0, err
-	}
-	a, err := c.do(ctx, c.slotFor(k), &q)
-	c.near.wrote(key, a.Version, err)
-	a.release()
-	return uint64(a.Number), err
+	q, err := calls.IncrUnsigned([]byte(key), delta, down, o)
+	r, err := write(ctx, c, q, err)
+	return uint64(r.Number), err
 }
 
 // GetAndTouch returns a key's value and gives it a new TTL, in one step at the host that owns
@@ -206,14 +189,12 @@ func (c *Client) GetAndTouch(ctx context.Context, key string, ttl time.Duration)
 	a, err := c.do(ctx, c.slotFor(k), &q)
 	defer a.release()
 	if err != nil || a.Event != 0 {
-		c.near.wrote(key, a.Event, err)
+		c.near.wrote(k, a.Event, err)
 	}
 	if err = calls.Live(&a.Reply, err); err != nil {
 		return cachesidecar.Item{}, err
 	}
-	item := calls.Item(&a.Reply)
-	item.Value = bytes.Clone(item.Value)
-	return item, nil
+	return item(&a.Reply), nil
 }
 
 // Flush empties the client's namespace on every host, or as the options say.

@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"strconv"
 	"time"
 
 	"github.com/hashicorp/memberlist"
@@ -19,8 +18,8 @@ type Config struct {
 	// Bind is ip:port for UDP and TCP, or localhost:port. Port 0 takes a free
 	// port.
 	Bind string
-	// Advertise is the ip:port that other nodes use; port 0 is Bind's. Default:
-	// Bind, which must then be one address.
+	// Advertise is the IP address that other nodes use, with Bind's port. Default: that
+	// of Bind, which must then be one address.
 	Advertise string
 	// Join lists host:port of other nodes. A name may have several addresses, and
 	// is looked up again each time.
@@ -39,12 +38,9 @@ type Config struct {
 	Conflict func(node, known, other string)
 	// Known says whether a process that gossip tells of counts. One that does not is kept
 	// from memberlist, until gossip tells of it again, as by Exchange. Known must not block
-	// or call back. Default: all count.
+	// or call back.
 	Known func(m Member) bool
 
-	// RejoinEvery is about how often nodes that cannot be heard are tried; at the
-	// start they are tried more often. Default: 5 s.
-	RejoinEvery time.Duration
 	// Transport replaces UDP and TCP, Resolve the system's resolver of names, and
 	// Interfaces the addresses of this machine, for tests. With a Transport there are
 	// no other addresses of this machine by default.
@@ -66,30 +62,26 @@ const (
 	gossipInterval = 50 * time.Millisecond
 	pushPull       = 15 * time.Second
 	reclaimAfter   = time.Millisecond // new address of a name whose old one is dead
-	rejoinEvery    = 5 * time.Second
+	rejoinEvery    = 5 * time.Second  // about: nodes that cannot be heard are tried; at the start more often
 	streamTimeout  = 2 * time.Second
 	leaveTimeout   = 500 * time.Millisecond
 )
 
-const (
-	maxNode    = 256
-	maxCluster = memberlist.LabelMaxSize
-)
-
-// memberlist returns memberlist's configuration.
+// memberlist returns memberlist's configuration. Package cluster has checked the addresses.
 func (cfg *Config) memberlist() (*memberlist.Config, error) {
-	if len(cfg.Node) == 0 || len(cfg.Node) > maxNode {
-		return nil, fmt.Errorf("gossip: a node name of %d bytes: give 1 to %d", len(cfg.Node), maxNode)
+	// The address is never a name: memberlist would take a name for all addresses
+	// of the host.
+	host, port, _ := net.SplitHostPort(cfg.Bind)
+	if host == "localhost" {
+		host = "127.0.0.1"
 	}
-	if len(cfg.Cluster) > maxCluster {
-		return nil, fmt.Errorf("gossip: a cluster name of %d bytes: give %d at most", len(cfg.Cluster), maxCluster)
-	}
-	for _, j := range cfg.Join {
-		if _, _, err := hostPort("join", j); err != nil {
-			return nil, err
-		}
+	bind, err := netip.ParseAddrPort(net.JoinHostPort(host, port))
+	if err != nil {
+		return nil, fmt.Errorf("gossip: bind address %q: %w", cfg.Bind, err)
 	}
 	c := memberlist.DefaultLANConfig()
+	c.BindAddr, c.BindPort = bind.Addr().Unmap().String(), int(bind.Port())
+	c.AdvertiseAddr, c.AdvertisePort = cfg.Advertise, c.BindPort
 	c.Name, c.Label = cfg.Node, cfg.Cluster
 	c.ProbeInterval, c.ProbeTimeout, c.SuspicionMult = probeInterval, probeTimeout, suspicionMult
 	c.SuspicionMaxTimeoutMult = 2
@@ -98,64 +90,5 @@ func (cfg *Config) memberlist() (*memberlist.Config, error) {
 	c.DeadNodeReclaimTime = reclaimAfter
 	c.EnableCompression = false
 	c.Transport = cfg.Transport
-	bind, port, err := ipPort("bind", cfg.Bind)
-	if err != nil {
-		return nil, err
-	}
-	// The address is never a name: memberlist would take a name for all addresses
-	// of the host.
-	c.BindAddr, c.BindPort = bind.String(), port
-	if cfg.Advertise == "" {
-		if bind.IsUnspecified() {
-			return nil, fmt.Errorf("gossip: bind address %q is all addresses of this host: "+
-				"give the one that others use as advertise address", cfg.Bind)
-		}
-		c.AdvertisePort = port
-		return c, nil
-	}
-	advertise, aport, err := ipPort("advertise", cfg.Advertise)
-	if err != nil {
-		return nil, err
-	}
-	if advertise.IsUnspecified() {
-		return nil, fmt.Errorf("gossip: advertise address %q: give the one address that others use", cfg.Advertise)
-	}
-	c.AdvertiseAddr, c.AdvertisePort = advertise.String(), aport
-	if aport == 0 {
-		c.AdvertisePort = port
-	}
 	return c, nil
-}
-
-func hostPort(what, s string) (string, int, error) {
-	host, port, err := net.SplitHostPort(s)
-	if err == nil {
-		var n uint64
-		if n, err = strconv.ParseUint(port, 10, 16); err == nil && host != "" {
-			return host, int(n), nil
-		}
-	}
-	if err == nil {
-		err = fmt.Errorf("there is no host")
-	}
-	return "", 0, fmt.Errorf("gossip: %s address %q: give host:port, such as 127.0.0.1:7946 (%w)", what, s, err)
-}
-
-// ipPort reads the address of an interface.
-func ipPort(what, s string) (netip.Addr, int, error) {
-	host, port, err := hostPort(what, s)
-	if err != nil {
-		return netip.Addr{}, 0, err
-	}
-	if host == "localhost" {
-		host = "127.0.0.1"
-	}
-	ip, err := netip.ParseAddr(host)
-	if err == nil && ip.Zone() != "" {
-		err = fmt.Errorf("a zone does not reach others")
-	}
-	if err != nil {
-		return ip, 0, fmt.Errorf("gossip: %s address %q: give ip:port, such as 127.0.0.1:7946 (%w)", what, s, err)
-	}
-	return ip.Unmap(), port, nil
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"net"
+	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -90,11 +92,17 @@ func checkNode(n *memberlist.Node, m *Meta) error {
 	if m.Address == "" { // it is asked for nothing
 		return nil
 	}
-	if _, _, err := hostPort("peer", m.Address); err != nil || !nameOK(m.Address) {
+	host, port, err := net.SplitHostPort(m.Address)
+	if err == nil {
+		_, err = strconv.ParseUint(port, 10, 16)
+	}
+	if err != nil || host == "" || !nameOK(m.Address) {
 		return fmt.Errorf("gossip: no address: %.40q", m.Address)
 	}
 	return nil
 }
+
+const maxNode = 256 // bytes
 
 // nameOK says whether a name can be configured: not too long, and of visible
 // characters.
@@ -121,10 +129,10 @@ func (d delegate) NotifyPingComplete(n *memberlist.Node, _ time.Duration, payloa
 }
 
 // NotifyJoin reports that a node lives.
-func (d delegate) NotifyJoin(n *memberlist.Node) { d.g.setState(n, Alive) }
+func (d delegate) NotifyJoin(n *memberlist.Node) { d.g.setState(n, true) }
 
 // NotifyUpdate reports a change of meta.
-func (d delegate) NotifyUpdate(n *memberlist.Node) { d.g.setState(n, Alive) }
+func (d delegate) NotifyUpdate(n *memberlist.Node) { d.g.setState(n, true) }
 
 // NotifyLeave reports that a node is dead, or has left.
-func (d delegate) NotifyLeave(n *memberlist.Node) { d.g.setState(n, Missing) }
+func (d delegate) NotifyLeave(n *memberlist.Node) { d.g.setState(n, false) }

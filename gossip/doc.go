@@ -10,7 +10,7 @@
 // This package adds what memberlist does not do by itself:
 //
 //   - A node that found no other node, or was cut off until it was forgotten, tries again
-//     for ever (about every RejoinEvery: the join addresses, looked up anew, and the
+//     for ever (about every 5 s: the join addresses, looked up anew, and the
 //     members that it remembers).
 //   - A process that took the place of another before that one was missed is detected by
 //     the answers to probes.
@@ -44,9 +44,9 @@
 //	a restart at the same address         0.1 s; 1.5 s if it joins no node
 //	a restart elsewhere, after kill -9    2 to 4 s, and 4 to 6 s of 100: when the
 //	                                      old process is considered dead
-//	a split heals                         1.5 times RejoinEvery at most, 1 s on
-//	                                      average; 4 s more if names are slow to
-//	                                      resolve or addresses do not answer
+//	a split heals                         7.5 s at most, 1 s on average; 4 s more if
+//	                                      names are slow to resolve or addresses
+//	                                      do not answer
 //	a node is cut off from 9 others       34 s until it misses them all: a node
 //	                                      that hears no other doubts itself, and
 //	                                      probes more slowly

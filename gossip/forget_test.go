@@ -10,8 +10,8 @@ import (
 // known. Dropped nodes are tried too, after the others; forgotten nodes are not.
 func TestTriedAddresses(t *testing.T) {
 	g := &Gossip{members: map[string]*Member{}}
-	add := func(name string, s State) {
-		g.members[name] = &Member{Node: name, Address: name + ":1", State: s}
+	add := func(name string, alive bool) {
+		g.members[name] = &Member{Node: name, Address: name + ":1", Alive: alive}
 	}
 	tried := func() []string {
 		list, err := g.targets(t.Context(), false)
@@ -21,10 +21,10 @@ func TestTriedAddresses(t *testing.T) {
 		slices.Sort(list)
 		return list
 	}
-	add("lives", Alive)
-	add("gone", Missing)
-	add("dropped", Missing)
-	add("forgotten", Missing)
+	add("lives", true)
+	add("gone", false)
+	add("dropped", false)
+	add("forgotten", false)
 	for _, name := range []string{"lives", "forgotten", "unknown"} {
 		g.Forget(name)
 	}
@@ -42,7 +42,7 @@ func TestTriedAddresses(t *testing.T) {
 		t.Errorf("listed: %v", listed)
 	}
 	for i := range 2 * maxTries {
-		add(fmt.Sprint("gone", i), Missing)
+		add(fmt.Sprint("gone", i), false)
 	}
 	if got := tried(); len(got) != maxTries || slices.Contains(got, "dropped:1") {
 		t.Errorf("tried, where many are missing: %v", got)

@@ -29,8 +29,7 @@ type Gossip struct {
 	found   [][]string         // the last addresses of each join address
 
 	living  atomic.Int64 // other living members; written under mu
-	garbage atomic.Int64
-	rejoins atomic.Int64
+	garbage atomic.Int64 // unreadable or refused packets, streams, metas and payloads
 
 	keys     sync.Mutex // for changes of the ring, and for keysTold
 	keysTold time.Time

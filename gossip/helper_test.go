@@ -82,6 +82,7 @@ func (c *cluster) startWith(i int, wrap func(memberlist.Transport) memberlist.Tr
 		Meta:     Meta{Address: ipOf(i) + ":7947", Epoch: 1, Weight: 100, MinVersion: 1, MaxVersion: 1},
 		Receive:  n.receive,
 		Conflict: n.conflict,
+		Known:    func(Member) bool { return true },
 		Resolve:  func(context.Context, string) ([]string, error) { panic("a name was looked up") },
 		Log:      slog.New(slog.NewTextHandler(n.log, nil)),
 	}
@@ -193,16 +194,27 @@ func (c *cluster) all(name string, f func(Member) bool) func() bool {
 	}
 }
 
-func missing(m Member) bool { return m.State == Missing }
+func missing(m Member) bool { return !m.Alive }
 
 func aliveAs(epoch uint64) func(Member) bool {
-	return func(m Member) bool { return m.State == Alive && m.Meta.Epoch == epoch }
+	return func(m Member) bool { return m.Alive && m.Meta.Epoch == epoch }
+}
+
+// count returns how many nodes live as far as this one knows, itself included.
+func (g *Gossip) count() int { return 1 + int(g.living.Load()) }
+
+// queued returns how many payloads wait to go out.
+func (p *payloads) queued() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.expire()
+	return len(p.waiting)
 }
 
 // whole says whether all running nodes see each other, and no other node alive.
 func (c *cluster) whole() bool {
 	for _, n := range c.nodes {
-		if n.Stats().Members != len(c.nodes) {
+		if n.count() != len(c.nodes) {
 			return false
 		}
 	}
@@ -215,7 +227,7 @@ func (c *cluster) stays(what string, d time.Duration) {
 	for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		for _, n := range c.nodes {
 			for _, m := range n.Members() {
-				if m.State != Alive {
+				if !m.Alive {
 					c.t.Errorf("%s: %s misses %s", what, n.name, m.Node)
 					return
 				}

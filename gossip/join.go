@@ -17,16 +17,16 @@ import (
 const (
 	maxTries       = 8 // join addresses, and missing members
 	resolveTimeout = 2 * time.Second
-	firstPause     = 64 // the first pause is RejoinEvery/64; then it doubles
+	firstPause     = 64 // the first pause is rejoinEvery/64; then it doubles
 )
 
 // rejoin tries the addresses of targets until ctx ends. memberlist forgets a node some
 // time after it died, so without rejoin a longer split of the network would never heal.
 func (g *Gossip) rejoin(ctx context.Context) {
-	pause := max(g.cfg.RejoinEvery/firstPause, 1)
+	pause := time.Duration(rejoinEvery / firstPause)
 	var another []string // at most one
 	for first := true; ; first = false {
-		starting := pause < g.cfg.RejoinEvery
+		starting := pause < rejoinEvery
 		targets, err := g.targets(ctx, starting)
 		targets, another = append(targets, another...), nil
 		if ctx.Err() != nil {
@@ -42,7 +42,7 @@ func (g *Gossip) rejoin(ctx context.Context) {
 				g.cfg.Log.Debug("gossip: some do not answer", "error", err)
 			}
 		}
-		pause = min(2*pause, g.cfg.RejoinEvery)
+		pause = min(2*pause, rejoinEvery)
 		wait := pause/2 + rand.N(pause)
 		if g.conflicts.contested.Load() {
 			wait = min(wait, contestEvery)
@@ -73,7 +73,7 @@ func (g *Gossip) targets(ctx context.Context, starting bool) ([]string, error) {
 	known := map[string]bool{g.address: true}
 	for _, m := range g.members {
 		switch {
-		case m.State == Alive:
+		case m.Alive:
 			known[m.Address] = true
 			living = append(living, m.Address)
 		case m.dropped:
@@ -157,9 +157,6 @@ func (g *Gossip) join(addresses []string) (found int, err error) {
 		if err == nil {
 			found++
 		}
-	}
-	if found > 0 {
-		g.rejoins.Add(1)
 	}
 	return found, errors.Join(errs...)
 }

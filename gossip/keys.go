@@ -2,7 +2,6 @@ package gossip
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -11,16 +10,10 @@ import (
 	"github.com/hashicorp/memberlist"
 )
 
-// keySize is the size of an AES-256 key, in bytes.
-const keySize = 32
-
 // keyring makes memberlist's keyring of keys; nil if there are none.
 func keyring(keys [][]byte) (*memberlist.Keyring, error) {
 	if len(keys) == 0 {
 		return nil, nil
-	}
-	if err := checkKeys(keys); err != nil {
-		return nil, err
 	}
 	ring, err := memberlist.NewKeyring(keys, keys[0])
 	if err != nil {
@@ -29,28 +22,9 @@ func keyring(keys [][]byte) (*memberlist.Keyring, error) {
 	return ring, nil
 }
 
-func checkKeys(keys [][]byte) error {
-	for i, k := range keys {
-		if len(k) != keySize {
-			return fmt.Errorf("gossip: key %d has %d bytes: give %d", i+1, len(k), keySize)
-		}
-	}
-	return nil
-}
-
-// SetKeys replaces the keys: the first is in use from now on, all are accepted. It
-// cannot turn encryption on or off: a node that was made without keys stays without,
-// and a node with keys stays with them.
+// SetKeys replaces the keys of a node that was made with keys: the first is in use from
+// now on, all are accepted.
 func (g *Gossip) SetKeys(keys [][]byte) error {
-	switch {
-	case g.ring == nil && len(keys) == 0:
-		return nil
-	case g.ring == nil || len(keys) == 0:
-		return errors.New("gossip: keys are turned on and off by a restart")
-	}
-	if err := checkKeys(keys); err != nil {
-		return err
-	}
 	g.keys.Lock()
 	defer g.keys.Unlock()
 	add := func() error {

@@ -12,21 +12,12 @@ import (
 // been gone longest are forgotten, and an additional living one is refused.
 const maxMembers = 2048
 
-// State is a member's state, as gossip has it.
-type State int
-
-// The states.
-const (
-	Alive   State = iota
-	Missing       // considered dead, or it said that it leaves
-)
-
 // Member is another node.
 type Member struct {
 	Node    string
 	Address string // of its gossip
 	Meta    Meta
-	State   State
+	Alive   bool // false: considered dead, or it said that it leaves
 	since   time.Time
 	dropped bool // still tried, but not listed: see Drop
 }
@@ -51,7 +42,7 @@ func (g *Gossip) Members() []Member {
 func (g *Gossip) Forget(node string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if m := g.members[node]; m != nil && m.State != Alive {
+	if m := g.members[node]; m != nil && !m.Alive {
 		delete(g.members, node)
 		g.conflicts.forget(node)
 	}
@@ -63,7 +54,7 @@ func (g *Gossip) Forget(node string) {
 func (g *Gossip) Drop(node string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if m := g.members[node]; m != nil && m.State != Alive {
+	if m := g.members[node]; m != nil && !m.Alive {
 		m.dropped = true
 	}
 }
@@ -76,20 +67,20 @@ func (g *Gossip) hasRoom(node string) bool {
 }
 
 // setState notes that a node lives or is gone.
-func (g *Gossip) setState(n *memberlist.Node, s State) {
+func (g *Gossip) setState(n *memberlist.Node, alive bool) {
 	if n.Name == g.cfg.Node {
 		return
 	}
-	m := &Member{Node: n.Name, Address: n.Address(), State: s, since: time.Now()}
+	m := &Member{Node: n.Name, Address: n.Address(), Alive: alive, since: time.Now()}
 	m.Meta, _ = decodeMeta(n.Meta) // NotifyAlive has read it
 	g.mu.Lock()
 	old := g.members[n.Name]
 	g.members[n.Name] = m
-	switch was := old != nil && old.State == Alive; {
-	case s == Alive && !was:
+	switch was := old != nil && old.Alive; {
+	case alive && !was:
 		g.living.Add(1)
 		g.conflicts.forget(n.Name)
-	case s != Alive && was:
+	case !alive && was:
 		g.living.Add(-1)
 	}
 	if len(g.members) > maxMembers {
@@ -103,7 +94,7 @@ func (g *Gossip) setState(n *memberlist.Node, s State) {
 func (g *Gossip) forgetLocked() {
 	var oldest *Member
 	for _, m := range g.members {
-		if m.State != Alive && (oldest == nil || m.since.Before(oldest.since)) {
+		if !m.Alive && (oldest == nil || m.since.Before(oldest.since)) {
 			oldest = m
 		}
 	}

@@ -3,6 +3,7 @@ package gossip
 import (
 	"bytes"
 	"encoding/hex"
+	"log/slog"
 	"strings"
 	"testing"
 )
@@ -34,7 +35,7 @@ func TestMetaIsBounded(t *testing.T) {
 	if b, err := m.encode(); err == nil || !strings.Contains(err.Error(), "give a shorter peer address") {
 		t.Errorf("%d bytes, %v", len(b), err)
 	}
-	if _, err := New(Config{Node: "a", Bind: "127.0.0.1:0", Meta: m}); err == nil {
+	if _, err := New(Config{Node: "a", Bind: "127.0.0.1:0", Log: slog.New(slog.DiscardHandler), Meta: m}); err == nil {
 		t.Error("New took it")
 	}
 }

@@ -35,8 +35,6 @@ type payloads struct {
 	waiting []payload       // oldest first
 	heard   map[uint64]bool // hashes of received payloads; rememberHeard at most
 	before  map[uint64]bool // the previous generation of heard
-	sent    int64
-	dropped int64
 }
 
 type payload struct {
@@ -59,7 +57,6 @@ func (p *payloads) add(hops byte, b []byte, members int) bool {
 	defer p.mu.Unlock()
 	p.expire()
 	if len(b) > maxPayload || len(p.waiting) >= maxWaiting {
-		p.dropped++
 		return false
 	}
 	p.waiting = append(p.waiting, payload{append([]byte{hops}, b...), copies(members), time.Now()})
@@ -96,7 +93,6 @@ func (p *payloads) take(overhead, limit int) (out [][]byte) {
 			limit -= need
 			out = append(out, w.b)
 			w.left--
-			p.sent++
 			finished = finished || w.left == 0
 		}
 	}
@@ -113,12 +109,4 @@ func (p *payloads) expire() {
 		k++
 	}
 	p.waiting = slices.Delete(p.waiting, 0, k)
-	p.dropped += int64(k)
-}
-
-func (p *payloads) stats() (sent, dropped int64, waiting int) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.expire()
-	return p.sent, p.dropped, len(p.waiting)
 }

@@ -34,8 +34,8 @@ func TestPayloadQueue(t *testing.T) {
 		if got := d.take(3, packet); len(got) != 0 {
 			t.Errorf("one copy too many: %q", got)
 		}
-		if sent, dropped, waiting := d.stats(); sent != int64(2*copies(10)) || dropped != 0 || waiting != 0 {
-			t.Errorf("sent %d, dropped %d, waiting %d", sent, dropped, waiting)
+		if waiting := d.queued(); waiting != 0 {
+			t.Errorf("%d wait", waiting)
 		}
 	})
 }
@@ -54,8 +54,8 @@ func TestPayloadBounds(t *testing.T) {
 		if d.add(0, []byte("x"), 10) {
 			t.Error("one too many was taken")
 		}
-		if _, dropped, waiting := d.stats(); dropped != 2 || waiting != maxWaiting {
-			t.Errorf("dropped %d, waiting %d; want 2 and %d", dropped, waiting, maxWaiting)
+		if waiting := d.queued(); waiting != maxWaiting {
+			t.Errorf("%d wait, want %d", waiting, maxWaiting)
 		}
 		// take keeps to any limit of bytes, and to the number in a packet.
 		for limit := range packet {
@@ -73,12 +73,12 @@ func TestPayloadBounds(t *testing.T) {
 		if !d.add(0, []byte("x"), 10) {
 			t.Error("what is too old still takes room")
 		}
-		if _, dropped, waiting := d.stats(); dropped < maxWaiting/2 || waiting != 1 {
-			t.Errorf("dropped %d, waiting %d", dropped, waiting)
+		if waiting := d.queued(); waiting != 1 {
+			t.Errorf("%d wait, want 1", waiting)
 		}
 		// The longest fits beside the longest cluster name.
 		d.add(0, make([]byte, maxPayload), 10)
-		if got := d.take(3, 1400-2-2-maxCluster); len(got) == 0 || len(got[0]) != 1+maxPayload {
+		if got := d.take(3, 1400-2-2-memberlist.LabelMaxSize); len(got) == 0 || len(got[0]) != 1+maxPayload {
 			t.Error("the longest never goes out")
 		}
 	})
@@ -160,9 +160,9 @@ func TestBroadcast(t *testing.T) {
 				if twice > 0 {
 					t.Errorf("%d came twice", twice)
 				}
-				s := c.nodes[9].Stats()
-				if s.Sent == 0 || s.Datagrams != 0 || s.Garbage != 0 {
-					t.Errorf("a node that passed them on: %+v", s)
+				n := c.nodes[9]
+				if waiting, garbage := n.payloads.queued(), n.garbage.Load(); waiting != 0 || garbage != 0 {
+					t.Errorf("at a node that passed them on %d wait; garbage: %d", waiting, garbage)
 				}
 			})
 		})
@@ -182,8 +182,8 @@ func TestBroadcastAlone(t *testing.T) {
 		if n.Broadcast(make([]byte, maxPayload+1)) {
 			t.Error("one that is too long was taken")
 		}
-		if s := n.Stats(); s.Datagrams != 0 || s.Dropped != 1 {
-			t.Errorf("stats %+v", s)
+		if waiting := n.payloads.queued(); waiting != 0 {
+			t.Errorf("%d wait", waiting)
 		}
 	})
 }
@@ -219,8 +219,9 @@ func TestFlood(t *testing.T) {
 					go flood(n)
 				}
 				c.stays("in a flood", 2*time.Second)
-				if s := c.nodes[0].Stats(); s.Datagrams > maxWaiting || s.Dropped == 0 || s.Health != 0 {
-					t.Errorf("stats %+v", s)
+				waiting, health := c.nodes[0].payloads.queued(), c.nodes[0].list.GetHealthScore()
+				if waiting > maxWaiting || health != 0 {
+					t.Errorf("%d wait, health %d", waiting, health)
 				}
 				n := c.nodes[9]
 				n.kill()

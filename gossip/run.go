@@ -3,7 +3,6 @@ package gossip
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"net"
 	"sync"
 
@@ -13,21 +12,6 @@ import (
 // New returns a Gossip that joins no node yet, but that others can find from now on.
 // It must be closed, by Close or by Run.
 func New(cfg Config) (*Gossip, error) {
-	if cfg.RejoinEvery <= 0 {
-		cfg.RejoinEvery = rejoinEvery
-	}
-	if cfg.Log == nil {
-		cfg.Log = slog.New(slog.DiscardHandler)
-	}
-	if cfg.Receive == nil {
-		cfg.Receive = func([]byte) {}
-	}
-	if cfg.Conflict == nil {
-		cfg.Conflict = func(string, string, string) {}
-	}
-	if cfg.Known == nil {
-		cfg.Known = func(Member) bool { return true }
-	}
 	if cfg.Resolve == nil {
 		cfg.Resolve = net.DefaultResolver.LookupHost
 	}

@@ -30,7 +30,7 @@ func TestOtherCluster(t *testing.T) {
 			if n == other || n == none {
 				want = 1
 			}
-			if got := n.Stats().Members; got != want || len(n.Members()) != want-1 {
+			if got := n.count(); got != want || len(n.Members()) != want-1 {
 				t.Errorf("%s sees %d nodes, want %d: %+v", n.name, got, want, n.Members())
 			}
 		}
@@ -184,7 +184,7 @@ func TestMembersAreBounded(t *testing.T) {
 			}
 			d.NotifyJoin(x)
 		}
-		if got := n.Stats().Members; got != 1+maxMembers {
+		if got := n.count(); got != 1+maxMembers {
 			t.Errorf("%d live, want %d", got, 1+maxMembers)
 		}
 		if err := d.NotifyAlive(one(20000)); err == nil {
@@ -225,7 +225,7 @@ func TestUnmetAreKeptApart(t *testing.T) {
 		}
 		three := func() bool {
 			for _, n := range c.nodes[:3] {
-				if n.Stats().Members != 3 || n.list.NumMembers() != 3 {
+				if n.count() != 3 || n.list.NumMembers() != 3 {
 					return false
 				}
 			}
@@ -239,7 +239,7 @@ func TestUnmetAreKeptApart(t *testing.T) {
 				_, _ = tr.WriteTo(gt.Labelled("test", gt.Alive(name, net.ParseIP(ipOf(1)), port, 100+i, meta)), addressOf(0))
 			}
 			time.Sleep(time.Millisecond)
-			if m := c.nodes[0].member("n1"); m == nil || m.State != Alive || m.Meta.Epoch != 1 || m.Meta.Weight != 100 {
+			if m := c.nodes[0].member("n1"); m == nil || !m.Alive || m.Meta.Epoch != 1 || m.Meta.Weight != 100 {
 				t.Fatalf("after %d: %+v", i, m)
 			}
 		}

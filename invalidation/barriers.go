@@ -1,7 +1,6 @@
 package invalidation
 
 import (
-	"fmt"
 	"sync"
 	"time"
 
@@ -38,12 +37,7 @@ const MaxReplicaLag = 10 * time.Minute
 
 // NewBarriers returns an empty table with a number of slots, which must be a power of
 // two.
-func NewBarriers(slots int) (*Barriers, error) {
-	if slots < 1 || slots&(slots-1) != 0 {
-		return nil, fmt.Errorf("%d slots for barriers: give a power of two", slots)
-	}
-	return &Barriers{slots: make([]barrierSlot, slots)}, nil
-}
+func NewBarriers(slots int) *Barriers { return &Barriers{slots: make([]barrierSlot, slots)} }
 
 func (t *Barriers) slotOf(h kv.Hash) *barrierSlot { return &t.slots[uint64(h)&uint64(len(t.slots)-1)] }
 

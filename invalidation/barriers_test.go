@@ -8,15 +8,6 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
-func newTestBarriers(t testing.TB, slots int) *Barriers {
-	t.Helper()
-	h, err := NewBarriers(slots)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return h
-}
-
 // TestNeverForgetsABarrier compares the table with a map, in any order and with any
 // collisions. If the map has a barrier, the table must have it too. If only the table
 // has one, the reason is the lack of memory, and it lasts no longer than the longest
@@ -28,7 +19,7 @@ func TestNeverForgetsABarrier(t *testing.T) {
 	}
 	for seed := range uint64(200) {
 		rnd := rand.New(rand.NewPCG(seed, 1))
-		holds := newTestBarriers(t, 1<<rnd.IntN(6))
+		holds := NewBarriers(1 << rnd.IntN(6))
 		perfect := map[kv.Hash]hold{}
 		hashes := make([]kv.Hash, 1+rnd.IntN(40))
 		for i := range hashes {
@@ -78,7 +69,7 @@ func TestNeverForgetsABarrier(t *testing.T) {
 // TestWriteBesideDeletion: the order of a write and a deletion is unknown until the
 // deletion has its version.
 func TestWriteBesideDeletion(t *testing.T) {
-	h := newTestBarriers(t, 1)
+	h := NewBarriers(1)
 	h.Begin(7, 100)
 	h.Written(7, 5) // was stored before the deletion, or after
 	h.Deleted(7, 6)
@@ -109,7 +100,7 @@ func TestWriteBesideDeletion(t *testing.T) {
 // TestPushedOut: if another key takes a slot, the barrier of the old key stays, for
 // all keys of the slot but the new one.
 func TestPushedOut(t *testing.T) {
-	h := newTestBarriers(t, 1)
+	h := NewBarriers(1)
 	h.Raise(1, 100)
 	h.Raise(2, 50)
 	if !h.Bars(1, 99) || !h.Bars(3, 99) {
@@ -126,13 +117,5 @@ func TestPushedOut(t *testing.T) {
 	h.Raise(1, 60) // back again: with what it had
 	if !h.Bars(1, 99) {
 		t.Error("a shorter hold, after it was pushed out, replaces the longer one")
-	}
-}
-
-func TestBarriersSize(t *testing.T) {
-	for _, n := range []int{0, -1, 3, 100} {
-		if _, err := NewBarriers(n); err == nil {
-			t.Errorf("a table of %d slots", n)
-		}
 	}
 }

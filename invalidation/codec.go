@@ -14,8 +14,11 @@ type Codec struct {
 	DecodeSet func([]byte) kv.PartitionSet
 }
 
-// WatchCodec is the codec of WATCH.
-var WatchCodec = Codec{kv.PartitionSet.Bytes, kv.PartitionsOf}
+// WatchCodec is the codec of WATCH, and PeerCodec that of events between sidecars.
+var (
+	WatchCodec = Codec{kv.PartitionSet.Bytes, kv.PartitionsOf}
+	PeerCodec  = Codec{kv.PartitionSet.Packed, kv.UnpackedSet}
+)
 
 // kinds are the kinds on the wire.
 var kinds = [...]uint8{

@@ -1,7 +1,6 @@
 package invalidation
 
 import (
-	"fmt"
 	"runtime"
 	"sync/atomic"
 
@@ -41,16 +40,13 @@ const DefaultSlots = 1 << 16
 
 // NewLedger returns an empty ledger with a number of slots, which must be a power of
 // two.
-func NewLedger(slots int) (*Ledger, error) {
-	if slots < 1 || slots&(slots-1) != 0 {
-		return nil, fmt.Errorf("a ledger of %d slots: give a power of two", slots)
-	}
+func NewLedger(slots int) *Ledger {
 	return &Ledger{
 		slots:      make([]slot, slots),
 		partitions: make([]atomic.Uint64, kv.Partitions),
 		flushes:    make([]atomic.Uint64, kv.MaxNamespaces),
 		closed:     make([]atomic.Bool, kv.MaxNamespaces),
-	}, nil
+	}
 }
 
 // slotOf uses the low bits of the hash, since the top bits name the partition.

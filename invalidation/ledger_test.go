@@ -8,15 +8,6 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
-func newTestLedger(t testing.TB, slots int) *Ledger {
-	t.Helper()
-	l, err := NewLedger(slots)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return l
-}
-
 // perfect is a ledger with unlimited memory.
 type perfect struct {
 	keys       map[kv.Hash]kv.Version
@@ -35,7 +26,7 @@ func TestNeverAdmitsWhatIsOutdated(t *testing.T) {
 	for seed := range uint64(200) {
 		rnd := rand.New(rand.NewPCG(seed, 1))
 		slots := 1 << rnd.IntN(6)
-		l := newTestLedger(t, slots)
+		l := NewLedger(slots)
 		p := &perfect{map[kv.Hash]kv.Version{}, map[uint16]kv.Version{}, map[kv.NamespaceID]kv.Version{}}
 		hashes := make([]kv.Hash, 1+rnd.IntN(50))
 		for i := range hashes {
@@ -84,7 +75,7 @@ func TestNeverAdmitsWhatIsOutdated(t *testing.T) {
 // TestLateNote: a note that comes late must not let in what an earlier, newer note of
 // another key has put into the floor.
 func TestLateNote(t *testing.T) {
-	l := newTestLedger(t, 1)
+	l := NewLedger(1)
 	l.Note(1, 100)
 	l.Note(2, 50) // late: older than what it pushes out
 	if l.Admit(0, 2, 60, 60) {
@@ -99,7 +90,7 @@ func TestLateNote(t *testing.T) {
 }
 
 func TestVersionAndAsOfAreTwoThings(t *testing.T) {
-	l := newTestLedger(t, 16)
+	l := NewLedger(16)
 	l.Note(7, 100)
 	if !l.Admit(0, 7, 100, 150) {
 		t.Error("an entry written long ago and attested now is refused")
@@ -123,7 +114,7 @@ func TestVersionAndAsOfAreTwoThings(t *testing.T) {
 // TestConcurrentNotes runs under the race detector, and checks that slots are read as
 // units.
 func TestConcurrentNotes(t *testing.T) {
-	l := newTestLedger(t, 2)
+	l := NewLedger(2)
 	var wg sync.WaitGroup
 	for g := range 4 {
 		wg.Go(func() {
@@ -146,16 +137,8 @@ func TestConcurrentNotes(t *testing.T) {
 	wg.Wait()
 }
 
-func TestLedgerSize(t *testing.T) {
-	for _, n := range []int{0, -1, 3, 100} {
-		if _, err := NewLedger(n); err == nil {
-			t.Errorf("a ledger of %d slots", n)
-		}
-	}
-}
-
 func BenchmarkAdmit(b *testing.B) {
-	l := newTestLedger(b, DefaultSlots)
+	l := NewLedger(DefaultSlots)
 	for i := range DefaultSlots {
 		l.Note(kv.Hash(i)*0x9e3779b97f4a7c15, kv.Version(i))
 	}

@@ -2,7 +2,6 @@ package invalidation
 
 import (
 	"context"
-	"fmt"
 	"sync"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
@@ -26,12 +25,9 @@ type Log struct {
 // DefaultEvents is 65,536 events: 2 MiB.
 const DefaultEvents = 1 << 16
 
-// NewLog returns an empty log that keeps a number of events.
-func NewLog(events int) (*Log, error) {
-	if events < 1 {
-		return nil, fmt.Errorf("a log of %d events: give 1 at least", events)
-	}
-	return &Log{ring: make([]Event, events), marks: make([]Mark, kv.Partitions)}, nil
+// NewLog returns an empty log that keeps a number of events, at least one.
+func NewLog(events int) *Log {
+	return &Log{ring: make([]Event, events), marks: make([]Mark, kv.Partitions)}
 }
 
 // Append adds an event and returns its place. A caller that changes an entry calls

@@ -14,15 +14,6 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
-func newTestLog(t testing.TB, events int) *Log {
-	t.Helper()
-	l, err := NewLog(events)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return l
-}
-
 // keyIn returns a hash in a partition.
 func keyIn(p uint16, n uint64) kv.Hash { return kv.Hash(uint64(p)<<(64-kv.PartitionBits) | n) }
 
@@ -39,7 +30,7 @@ func setOf(ps ...uint16) kv.PartitionSet {
 func TestLogKnowsWhatItHas(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 2))
 	for _, size := range []int{1, 2, 7, 64} {
-		l := newTestLog(t, size)
+		l := NewLog(size)
 		var all []Event
 		for range 500 {
 			e := Event{Kind: Changed, Hash: keyIn(uint16(rnd.IntN(8)), rnd.Uint64N(100)), Version: kv.Version(len(all) + 1)}
@@ -117,7 +108,7 @@ func TestLogKnowsWhatItHas(t *testing.T) {
 
 func TestLogWait(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
-		l := newTestLog(t, 4)
+		l := NewLog(4)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		begun := time.Now()
@@ -139,7 +130,7 @@ func TestLogWait(t *testing.T) {
 
 // TestAppendAllocatesNothing: Append is part of every write.
 func TestAppendAllocatesNothing(t *testing.T) {
-	l := newTestLog(t, 64)
+	l := NewLog(64)
 	testenv.Allocates(t, "Append", 0, 1000, func() { l.Append(Event{Kind: Changed, Hash: 5, Version: 7}) })
 }
 

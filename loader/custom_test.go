@@ -21,8 +21,7 @@ func TestCustomCheck(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, ok := o.Source.(interface{ Check(context.Context) error })
-	if !ok || c.Check(t.Context()) == nil {
+	if len(o.Checks) != 1 || o.Checks[0].Check(t.Context()) == nil {
 		t.Error("the Source's Check is not asked")
 	}
 }

@@ -12,6 +12,9 @@
 //	Keys     which keys may be requested at all
 //	Guard    concurrency, rate, breaker and retries before one origin
 //
+// For a kind of origin of your own, with settings of its own, implement OriginConfig. Checker, Reservation,
+// Idle, Scanner and Lines are what the kinds below share.
+//
 // Inputs are keys and settings. Outputs are values, lists of keys and errors that say
 // whether a retry is useful. The errors here are what an origin tells the sidecar; what
 // apps get are the errors of package cachesidecar.

@@ -83,7 +83,7 @@ func ExampleGuard() {
 	down := loader.SourceFunc(func(context.Context, []byte) (loader.Value, error) {
 		return loader.Value{}, errors.New("the database is down")
 	})
-	g, err := loader.NewGuard(down, loader.GuardConfig{Failures: 2, Open: time.Minute})
+	g, err := loader.NewGuard(down, loader.GuardConfig{Breaker: loader.Breaker{Failures: 2, Open: time.Minute}})
 	if err != nil {
 		fmt.Println(err)
 		return

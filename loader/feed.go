@@ -55,27 +55,32 @@ type FeedStream interface {
 	Nudge(ctx context.Context) error
 	// GiveUp has the next stream begin anew, whichever host makes it. Only Close may follow.
 	GiveUp(ctx context.Context) error
+	// Left returns what earlier feeds have left behind at the server, with what is to be done, once in the
+	// life of the feed.
+	Left(ctx context.Context) (warnings []string, err error)
 	// Confirm says that everything up to a position has been dealt with. An earlier one says nothing.
 	Confirm(Position)
 	Close()
 }
 
-// View is what a reader sees.
-type View interface {
+// View is what a reader sees, and where the server is then.
+type View struct {
+	Snapshot
+	Now  time.Time // by the clock of the server
+	Kept int64     // bytes that the server keeps for the feed
+	End  Position  // where the server's log ends
+	// Inserted is where it will end once all is written that has been committed by now.
+	Inserted Position
+}
+
+// Snapshot says which transactions a reader sees.
+type Snapshot interface {
 	// Sees reports whether it sees what a transaction has changed.
 	Sees(*Transaction) bool
 	// SeesPast reports whether it sees all that is not in the stream.
 	SeesPast() bool
-	// Outlives reports whether all transactions have ended that were open in an earlier view.
-	Outlives(earlier View) bool
-	// Now is the clock of the server.
-	Now() time.Time
-	// Kept is the number of bytes that the server keeps for the feed.
-	Kept() int64
-	// End is where the server's log ends.
-	End() Position
-	// Inserted is where it will end once all is written that has been committed by now.
-	Inserted() Position
+	// Outlives reports whether all transactions have ended that were open in an earlier one of the stream.
+	Outlives(earlier Snapshot) bool
 }
 
 // ErrFeed means that a server does not fit the settings of a feed, which cannot begin before that is

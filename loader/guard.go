@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"math/rand/v2"
 	"sync/atomic"
 	"time"
@@ -14,89 +13,100 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/cachesidecar/cachesidecar/internal/inspect"
+	"github.com/cachesidecar/cachesidecar/internal/settings"
 )
 
-// GuardConfig has the limits for one namespace's origin. Zero means the default, which
-// is given beside each field. Negative values are refused.
+// GuardConfig has the limits of one host for the calls of one namespace's origin. Zero means the
+// default.
 type GuardConfig struct {
-	Concurrency int           // concurrent calls; 64
-	Queue       int           // calls that wait for a place; 1,024
-	QueueTime   time.Duration // maximum wait for a place, and for the rate; 1 s
-	Rate        float64       // calls per second, retries included; no limit
-	// Calls at once after a pause, if Rate is given; a tenth of Rate, at least 1 and at most
-	// what a configuration may give.
-	Burst   int
-	Timeout time.Duration // of one call; 5 s
+	// Concurrency is the number of calls at once. Form: calls. Default: 64. Bounds: up to
+	// 65536.
+	Concurrency int `yaml:"concurrency"`
+	// Queue is the number of loads that wait for a place. Form: loads. Default: 1024.
+	// Bounds: up to 1048576.
+	Queue int `yaml:"queue"`
+	// QueueTime is the longest wait for a place, and for the rate. Default: 1s. Bounds: up
+	// to 30s.
+	QueueTime time.Duration `yaml:"queue_time"`
+	// Rate is the number of calls per second, retries included. Form: calls per second.
+	// Default: no limit. Bounds: up to 1e9.
+	Rate float64 `yaml:"rate"`
+	// Burst is the number of calls at once after a rest. Form: calls. Default: a tenth of
+	// Rate, at least 1. Bounds: up to 1048576.
+	Burst int `yaml:"burst"`
+	// Timeout is the time for one call. Default: 5s; redis 1s, memcached 500ms. Bounds: up
+	// to 30s.
+	Timeout time.Duration `yaml:"timeout"`
+	// Breaker stops the calls to an origin that fails.
+	Breaker Breaker `yaml:"breaker"`
+	// Retries is the number of retries after a failed call. Form: calls. Default: none.
+	// Bounds: up to 10.
+	Retries int `yaml:"retries"`
+	// RetryShare is the number of retries per load, in the long run. Form: share. Default:
+	// 0.1. Bounds: up to 1.
+	RetryShare float64 `yaml:"retry_share"`
 
-	Failures int           // consecutive failures that open the breaker; 5
-	Open     time.Duration // time that the breaker stays open; 5 s
-	// Concurrent calls while it is half open, and successes that close it; 1.
-	Probes int
-
-	Retries     int           // after the first call; none
-	BackoffBase time.Duration // 50 ms
-	BackoffMost time.Duration // 2 s
-	RetryShare  float64       // retries per request, in the long run; 0.1
+	BackoffBase time.Duration `yaml:"-"` // 50 ms
+	BackoffMost time.Duration `yaml:"-"` // 2 s
 }
 
-// mostBurst bounds the default of Burst.
-const mostBurst = 1 << 20
+// Breaker stops the calls to an origin that fails. Zero means the default.
+type Breaker struct {
+	// Failures is the number of failures in a row that open the breaker. Form: calls.
+	// Default: 5. Bounds: up to 1048576.
+	Failures int `yaml:"failures"`
+	// Open is how long the breaker stays open. Default: 5s. Bounds: up to 10m.
+	Open time.Duration `yaml:"open"`
+	// Probes is the number of calls at once while the breaker is half open, and of the
+	// successes that close it. Form: calls. Default: 1. Bounds: up to 1024.
+	Probes int `yaml:"probes"`
+}
 
-// WithDefaults returns a validated copy with the defaults filled in.
+// maxCallTime is the maximum of the settings for one call to an origin. A load with its
+// waits and retries ends after that time (flight.LoadsConfig.Timeout).
+const maxCallTime = 30 * time.Second
+
+// maxBurst is the maximum of Burst, and bounds its default.
+const maxBurst = 1 << 20
+
+// WithDefaults returns a copy with the defaults filled in. The error joins what is wrong.
 func (c GuardConfig) WithDefaults() (GuardConfig, error) {
-	for _, f := range []struct {
-		name  string
-		value float64
-	}{
-		{"concurrency", float64(c.Concurrency)}, {"queue", float64(c.Queue)}, {"queue time", float64(c.QueueTime)},
-		{"rate", c.Rate}, {"burst", float64(c.Burst)}, {"timeout", float64(c.Timeout)},
-		{"failures", float64(c.Failures)}, {"open", float64(c.Open)}, {"probes", float64(c.Probes)},
-		{"retries", float64(c.Retries)}, {"backoff base", float64(c.BackoffBase)},
-		{"backoff most", float64(c.BackoffMost)},
-		{"retry share", c.RetryShare},
-	} {
-		if !(f.value >= 0) || math.IsInf(f.value, 0) {
-			return c, fmt.Errorf("guard: %s %v: give zero for the default, or more", f.name, f.value)
-		}
-	}
-	or := func(d *time.Duration, instead time.Duration) {
-		if *d == 0 {
-			*d = instead
-		}
-	}
+	err := errors.Join(
+		settings.Bounded("limits.concurrency", c.Concurrency, 0, 1<<16),
+		settings.Bounded("limits.queue", c.Queue, 0, 1<<20),
+		settings.Bounded("limits.queue_time", c.QueueTime, 0, maxCallTime),
+		settings.Bounded("limits.rate", c.Rate, 0, 1e9),
+		settings.Bounded("limits.burst", c.Burst, 0, maxBurst),
+		settings.Bounded("limits.timeout", c.Timeout, 0, maxCallTime),
+		settings.Bounded("limits.breaker.failures", c.Breaker.Failures, 0, 1<<20),
+		settings.Bounded("limits.breaker.open", c.Breaker.Open, 0, 10*time.Minute),
+		settings.Bounded("limits.breaker.probes", c.Breaker.Probes, 0, 1<<10),
+		settings.Bounded("limits.retries", c.Retries, 0, 10),
+		settings.Bounded("limits.retry_share", c.RetryShare, 0, 1),
+	)
 	c.Concurrency = cmp.Or(c.Concurrency, 64)
 	c.Queue = cmp.Or(c.Queue, 1024)
-	or(&c.QueueTime, time.Second)
-	c.Burst = cmp.Or(c.Burst, int(min(max(1, c.Rate/10), mostBurst)))
-	or(&c.Timeout, 5*time.Second)
-	c.Failures = cmp.Or(c.Failures, 5)
-	or(&c.Open, 5*time.Second)
-	c.Probes = cmp.Or(c.Probes, 1)
-	or(&c.BackoffBase, 50*time.Millisecond)
-	or(&c.BackoffMost, 2*time.Second)
-	if c.RetryShare == 0 {
-		c.RetryShare = 0.1
-	}
-	return c, nil
+	c.QueueTime = cmp.Or(c.QueueTime, time.Second)
+	c.Burst = cmp.Or(c.Burst, int(min(max(1, c.Rate/10), maxBurst)))
+	c.Timeout = cmp.Or(c.Timeout, 5*time.Second)
+	c.Breaker.Failures = cmp.Or(c.Breaker.Failures, 5)
+	c.Breaker.Open = cmp.Or(c.Breaker.Open, 5*time.Second)
+	c.Breaker.Probes = cmp.Or(c.Breaker.Probes, 1)
+	c.RetryShare = cmp.Or(c.RetryShare, 0.1)
+	c.BackoffBase = cmp.Or(c.BackoffBase, 50*time.Millisecond)
+	c.BackoffMost = cmp.Or(c.BackoffMost, 2*time.Second)
+	return c, err
 }
 
 // retryReserve is the maximum of a Guard's retry budget.
 const retryReserve = 10
 
-// GuardStats counts since the start, except Running, Waiting and Breaker.
-type GuardStats struct {
-	Running, Waiting int64
-	Breaker          string // closed, open or half-open
-	Requests         uint64
-	Calls            uint64 // of the origin, retries included
-	Failed           uint64 // calls without an answer
-	Retries          uint64
-	NoBudget         uint64 // retries not made because the budget was empty
-	ShedQueue        uint64 // ErrBusy: the queue was full, or the wait was too long
-	ShedRate         uint64 // ErrBusy: the rate allowed no call within the maximum wait
-	ShedBreaker      uint64 // ErrBusy: the breaker was open
-	Opened           uint64 // times that the breaker opened
-	CallTime         time.Duration
+// GuardCounts counts since the start.
+type GuardCounts struct {
+	Calls   atomic.Int64 // of the origin, retries included
+	Retries atomic.Int64
+	Shed    atomic.Int64 // ErrBusy: no place, no call within the rate, or the breaker was open
+	Opened  atomic.Int64 // times that the breaker opened
 }
 
 // Guard limits the calls of one namespace's origin: by a number of places, a rate, a
@@ -109,16 +119,15 @@ type GuardStats struct {
 // A call that ignores its context keeps its place until it returns, because the origin
 // still works on it.
 type Guard struct {
+	Config  GuardConfig // with the defaults
 	source  Source
-	cfg     GuardConfig
 	queue   *Queue
 	rate    *rate.Limiter
 	breaker *gobreaker.TwoStepCircuitBreaker[struct{}]
 	budget  *Budget
 
-	requests, calls, failed, retries, noBudget atomic.Uint64
-	shedQueue, shedRate, shedBreaker, opened   atomic.Uint64
-	callTime                                   atomic.Int64
+	// Counts may be those of another Guard, whose place this one takes. They are set before the first Load.
+	Counts *GuardCounts
 }
 
 // NewGuard returns a Guard before source. It starts nothing.
@@ -133,16 +142,17 @@ func NewGuard(source Source, cfg GuardConfig) (*Guard, error) {
 	}
 	g := &Guard{
 		source: source,
-		cfg:    cfg,
+		Config: cfg,
 		queue:  NewQueue(cfg.Concurrency, cfg.Queue, cfg.QueueTime),
 		rate:   rate.NewLimiter(limit, cfg.Burst),
 		budget: NewBudget(cfg.RetryShare, retryReserve),
+		Counts: &GuardCounts{},
 	}
 	g.breaker = gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
-		MaxRequests: uint32(min(cfg.Probes, math.MaxUint32)),
-		Timeout:     cfg.Open,
+		MaxRequests: uint32(cfg.Breaker.Probes),
+		Timeout:     cfg.Breaker.Open,
 		ReadyToTrip: func(c gobreaker.Counts) bool {
-			return c.ConsecutiveFailures >= uint32(min(cfg.Failures, math.MaxUint32))
+			return c.ConsecutiveFailures >= uint32(cfg.Breaker.Failures)
 		},
 		IsSuccessful: Answered,
 		// A load that was cancelled says nothing about the origin.
@@ -150,7 +160,7 @@ func NewGuard(source Source, cfg GuardConfig) (*Guard, error) {
 		// The breaker holds its lock here.
 		OnStateChange: func(_ string, _, to gobreaker.State) {
 			if to == gobreaker.StateOpen {
-				g.opened.Add(1)
+				g.Counts.Opened.Add(1)
 			}
 		},
 	})
@@ -164,19 +174,15 @@ var errGone = errors.New("the caller has gone")
 // that wraps ErrBusy, and that call has not reached the origin. It may be called
 // concurrently.
 func (g *Guard) Load(ctx context.Context, key []byte) (Value, error) {
-	g.requests.Add(1)
 	g.budget.Request()
 	for retry := 0; ; retry++ {
 		v, err := g.once(ctx, key)
-		if Answered(err) || errors.Is(err, ErrBusy) || ctx.Err() != nil || retry == g.cfg.Retries {
+		if Answered(err) || errors.Is(err, ErrBusy) || ctx.Err() != nil || retry == g.Config.Retries ||
+			!g.budget.Retry() {
 			return v, err
 		}
-		if !g.budget.Retry() {
-			g.noBudget.Add(1)
-			return v, err
-		}
-		g.retries.Add(1)
-		timer := time.NewTimer(Backoff(retry, g.cfg.BackoffBase, g.cfg.BackoffMost, rand.Float64()))
+		g.Counts.Retries.Add(1)
+		timer := time.NewTimer(Backoff(retry, g.Config.BackoffBase, g.Config.BackoffMost, rand.Float64()))
 		select {
 		case <-timer.C:
 		case <-ctx.Done():
@@ -189,14 +195,14 @@ func (g *Guard) Load(ctx context.Context, key []byte) (Value, error) {
 // once makes one call. The place is free again while a retry waits.
 func (g *Guard) once(ctx context.Context, key []byte) (Value, error) {
 	if g.breaker.State() == gobreaker.StateOpen {
-		return Value{}, g.shed(&g.shedBreaker, "its breaker is open after %d failures", g.cfg.Failures)
+		return Value{}, g.shed("its breaker is open after %d failures", g.Config.Breaker.Failures)
 	}
 	waited := inspect.BeginWait(ctx, inspect.Limits, "")
 	leave, err := g.queue.Enter(ctx)
 	waited()
 	if err != nil {
 		if errors.Is(err, ErrBusy) {
-			g.shedQueue.Add(1)
+			g.Counts.Shed.Add(1)
 		}
 		return Value{}, err
 	}
@@ -209,26 +215,20 @@ func (g *Guard) once(ctx context.Context, key []byte) (Value, error) {
 	// Allow comes after the waits, so that few calls act on an old state of the breaker.
 	done, err := g.breaker.Allow()
 	if err != nil {
-		return Value{}, g.shed(&g.shedBreaker, "its breaker lets %d calls try", g.cfg.Probes)
+		return Value{}, g.shed("its breaker lets %d calls try", g.Config.Breaker.Probes)
 	}
 	outcome := errors.New("its source panicked")
 	defer func() { done(outcome) }()
 
-	g.calls.Add(1)
-	began := time.Now()
-	callCtx, cancel := context.WithTimeout(ctx, g.cfg.Timeout)
+	g.Counts.Calls.Add(1)
+	callCtx, cancel := context.WithTimeout(ctx, g.Config.Timeout)
 	defer cancel()
 	asked := inspect.BeginWait(ctx, inspect.Origin, "")
 	v, err := g.source.Load(callCtx, key)
 	asked()
-	g.callTime.Add(int64(time.Since(began)))
 	outcome = err
-	switch {
-	case Answered(err):
-	case errors.Is(ctx.Err(), context.Canceled), errors.Is(err, ErrBusy): // no memory, or the source's own limits
-		outcome = errGone
-	default:
-		g.failed.Add(1)
+	if !Answered(err) && (errors.Is(ctx.Err(), context.Canceled) || errors.Is(err, ErrBusy)) {
+		outcome = errGone // or there is no memory, or the source has limits of its own
 	}
 	return v, err
 }
@@ -236,19 +236,19 @@ func (g *Guard) once(ctx context.Context, key []byte) (Value, error) {
 // takeRate waits for the rate. The caller keeps its place, so the number of places
 // limits how many calls wait here.
 func (g *Guard) takeRate(ctx context.Context) error {
-	waitCtx, cancel := context.WithTimeout(ctx, g.cfg.QueueTime)
+	waitCtx, cancel := context.WithTimeout(ctx, g.Config.QueueTime)
 	defer cancel()
 	if err := g.rate.Wait(waitCtx); err != nil {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		return g.shed(&g.shedRate, "its rate of %v/s leaves no room within %v", g.cfg.Rate, g.cfg.QueueTime)
+		return g.shed("its rate of %v/s leaves no room within %v", g.Config.Rate, g.Config.QueueTime)
 	}
 	return nil
 }
 
-func (g *Guard) shed(count *atomic.Uint64, format string, args ...any) error {
-	count.Add(1)
+func (g *Guard) shed(format string, args ...any) error {
+	g.Counts.Shed.Add(1)
 	return fmt.Errorf("%w: "+format, append([]any{ErrBusy}, args...)...)
 }
 
@@ -260,19 +260,5 @@ func (g *Guard) Breaker() string { return g.breaker.State().String() }
 // call waits, and half of the places are free.
 func (g *Guard) Spare() bool {
 	running, waiting := g.queue.Len()
-	return g.breaker.State() == gobreaker.StateClosed && waiting == 0 && 2*running < int64(g.cfg.Concurrency)
-}
-
-// Stats returns the counts.
-func (g *Guard) Stats() GuardStats {
-	s := GuardStats{
-		Breaker:  g.Breaker(),
-		Requests: g.requests.Load(), Calls: g.calls.Load(), Failed: g.failed.Load(),
-		Retries: g.retries.Load(), NoBudget: g.noBudget.Load(),
-		ShedQueue: g.shedQueue.Load(), ShedRate: g.shedRate.Load(), ShedBreaker: g.shedBreaker.Load(),
-		CallTime: time.Duration(g.callTime.Load()),
-		Opened:   g.opened.Load(),
-	}
-	s.Running, s.Waiting = g.queue.Len()
-	return s
+	return g.breaker.State() == gobreaker.StateClosed && waiting == 0 && 2*running < int64(g.Config.Concurrency)
 }

@@ -64,7 +64,7 @@ func TestRetries(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			bubble.Test(t, func(t *testing.T) {
 				var calls atomic.Int64
-				g := newGuard(t, GuardConfig{Retries: 3, Failures: 100}, func(context.Context, []byte) (Value, error) {
+				g := newGuard(t, GuardConfig{Retries: 3, Breaker: Breaker{Failures: 100}}, func(context.Context, []byte) (Value, error) {
 					if calls.Add(1) <= int64(tc.fails) {
 						return Value{}, tc.err
 					}
@@ -82,15 +82,15 @@ func TestRetries(t *testing.T) {
 // A failing origin gets one tenth more calls than requests, not four times as many.
 func TestRetryBudget(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
-		g := newGuard(t, GuardConfig{Retries: 3, Failures: 1 << 30}, down)
+		g := newGuard(t, GuardConfig{Retries: 3, Breaker: Breaker{Failures: 1 << 20}}, down)
 		for range 1000 {
 			if _, err := g.Load(t.Context(), nil); !errors.Is(err, errDown) {
 				t.Fatal(err)
 			}
 		}
-		s := g.Stats()
-		if s.Retries < 100 || s.Retries > 1000/10+retryReserve || s.Calls != 1000+s.Retries || s.NoBudget == 0 {
-			t.Errorf("stats %+v", s)
+		calls, retries := g.Counts.Calls.Load(), g.Counts.Retries.Load()
+		if retries < 100 || retries > 1000/10+retryReserve || calls != 1000+retries {
+			t.Errorf("%d calls, %d retries", calls, retries)
 		}
 	})
 }
@@ -123,9 +123,10 @@ func TestConcurrencyAndQueue(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		s := g.Stats()
-		if most.Load() != 3 || ok.Load() != 6 || busy.Load() != 4 || s.ShedQueue != 4 || s.Running != 0 || s.Waiting != 0 {
-			t.Errorf("at once %d, ok %d, busy %d, stats %+v", most.Load(), ok.Load(), busy.Load(), s)
+		running, waiting := g.queue.Len()
+		if most.Load() != 3 || ok.Load() != 6 || busy.Load() != 4 || g.Counts.Shed.Load() != 4 || running != 0 || waiting != 0 {
+			t.Errorf("at once %d, ok %d, busy %d, shed %d, running %d, waiting %d",
+				most.Load(), ok.Load(), busy.Load(), g.Counts.Shed.Load(), running, waiting)
 		}
 	})
 }
@@ -195,8 +196,8 @@ func TestRate(t *testing.T) {
 			time.Sleep(5 * time.Millisecond)
 		}
 		synctest.Wait()
-		if s := g.Stats(); s.Calls < 990 || s.Calls > 100*10+5 || s.ShedRate == 0 {
-			t.Errorf("stats %+v, want 1,000 calls", s)
+		if n := g.Counts.Calls.Load(); n < 990 || n > 100*10+5 || g.Counts.Shed.Load() == 0 {
+			t.Errorf("%d calls, want 1,000, and %d shed", n, g.Counts.Shed.Load())
 		}
 		time.Sleep(time.Second) // the calls that still wait
 	})
@@ -205,7 +206,7 @@ func TestRate(t *testing.T) {
 func TestBreaker(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
 		var up atomic.Bool
-		g := newGuard(t, GuardConfig{Failures: 3, Open: 5 * time.Second}, func(ctx context.Context, key []byte) (Value, error) {
+		g := newGuard(t, GuardConfig{Breaker: Breaker{Failures: 3, Open: 5 * time.Second}}, func(ctx context.Context, key []byte) (Value, error) {
 			time.Sleep(time.Second)
 			if !up.Load() {
 				return down(ctx, key)
@@ -233,15 +234,15 @@ func TestBreaker(t *testing.T) {
 		load(ErrBusy) // while the probe runs
 		wg.Wait()
 		load(ErrAbsent)
-		if s := g.Stats(); s.Breaker != "closed" || s.Calls != 6 || s.ShedBreaker != 3 {
-			t.Errorf("stats %+v", s)
+		if calls, shed := g.Counts.Calls.Load(), g.Counts.Shed.Load(); g.Breaker() != "closed" || calls != 6 || shed != 3 {
+			t.Errorf("the breaker is %s, %d calls, %d shed", g.Breaker(), calls, shed)
 		}
 	})
 }
 
 func TestGoneCallersDoNotOpenTheBreaker(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
-		g := newGuard(t, GuardConfig{Failures: 1}, func(ctx context.Context, _ []byte) (Value, error) {
+		g := newGuard(t, GuardConfig{Breaker: Breaker{Failures: 1}}, func(ctx context.Context, _ []byte) (Value, error) {
 			<-ctx.Done()
 			return Value{}, ctx.Err()
 		})
@@ -250,14 +251,14 @@ func TestGoneCallersDoNotOpenTheBreaker(t *testing.T) {
 		if _, err := g.Load(ctx, nil); !errors.Is(err, context.Canceled) {
 			t.Errorf("got %v", err)
 		}
-		if s := g.Stats(); s.Breaker != "closed" {
-			t.Errorf("stats %+v", s)
+		if g.Breaker() != "closed" {
+			t.Errorf("the breaker is %s", g.Breaker())
 		}
 		if _, err := g.Load(t.Context(), nil); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("a hanging origin: %v", err)
 		}
-		if s := g.Stats(); s.Breaker != "open" || s.Failed != 1 {
-			t.Errorf("stats %+v", s)
+		if g.Breaker() != "open" {
+			t.Errorf("the breaker is %s", g.Breaker())
 		}
 	})
 }
@@ -293,14 +294,14 @@ func TestRecoveryWithoutBurst(t *testing.T) {
 				t.Errorf("%d calls in second %d", n, at)
 			}
 		}
-		if s := g.Stats(); s.Breaker != "closed" || total < 20*50 {
-			t.Errorf("%d calls, stats %+v", total, s)
+		if g.Breaker() != "closed" || total < 20*50 {
+			t.Errorf("%d calls, the breaker is %s", total, g.Breaker())
 		}
 	})
 }
 
 func TestGuardConfig(t *testing.T) {
-	for _, cfg := range []GuardConfig{{Concurrency: -1}, {Rate: -1}, {Open: -time.Second}, {RetryShare: -0.1}} {
+	for _, cfg := range []GuardConfig{{Concurrency: -1}, {Rate: -1}, {Breaker: Breaker{Open: -time.Second}}, {RetryShare: -0.1}} {
 		if _, err := NewGuard(SourceFunc(down), cfg); err == nil {
 			t.Errorf("%+v was taken", cfg)
 		}
@@ -314,16 +315,16 @@ func TestBreakerStates(t *testing.T) {
 	for _, probes := range []int{1, 3} {
 		bubble.Test(t, func(t *testing.T) {
 			var err error
-			g := newGuard(t, GuardConfig{Failures: 2, Open: time.Second, Probes: probes},
+			g := newGuard(t, GuardConfig{Breaker: Breaker{Failures: 2, Open: time.Second, Probes: probes}},
 				func(context.Context, []byte) (Value, error) { return Value{}, err })
 			load := func(bad error) {
 				err = bad
 				_, _ = g.Load(t.Context(), nil)
 			}
-			is := func(when, breaker string, opened uint64) {
+			is := func(when, breaker string, opened int64) {
 				t.Helper()
-				if s := g.Stats(); s.Breaker != breaker || g.Breaker() != breaker || s.Opened != opened {
-					t.Errorf("%d probes, %s: %s, opened %d times, want %s, %d", probes, when, s.Breaker, s.Opened, breaker, opened)
+				if n := g.Counts.Opened.Load(); g.Breaker() != breaker || n != opened {
+					t.Errorf("%d probes, %s: %s, opened %d times, want %s, %d", probes, when, g.Breaker(), n, breaker, opened)
 				}
 			}
 			load(errDown)

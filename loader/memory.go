@@ -2,9 +2,9 @@ package loader
 
 import "fmt"
 
-// ErrNoRoom means that there is no memory for the answer of an origin. It is an ErrBusy, but the
+// ErrNoMemory means that there is no memory for the answer of an origin. It is an ErrBusy, but the
 // origin was asked.
-var ErrNoRoom = fmt.Errorf("%w: there is no memory for its answer: ask for fewer long values at a time, "+
+var ErrNoMemory = fmt.Errorf("%w: there is no memory for its answer: ask for fewer long values at a time, "+
 	"or raise buffer_size", ErrBusy)
 
 // Memory bounds the bytes of origins' answers that are under way.
@@ -15,8 +15,8 @@ type Memory interface {
 	Give(n int)
 }
 
-// Room is the memory of one answer. It is for one goroutine. A Room without a Memory has no bound.
-type Room struct {
+// Reservation is the memory of one answer. It is for one goroutine. One without a Memory has no bound.
+type Reservation struct {
 	Memory Memory
 	has    int // bytes charged
 }
@@ -25,20 +25,20 @@ type Room struct {
 // more.
 const shortPart = 4 << 10
 
-// Take charges n more bytes, or returns ErrNoRoom.
-func (r *Room) Take(n int) error {
+// Take charges n more bytes, or returns ErrNoMemory.
+func (r *Reservation) Take(n int) error {
 	if r.Memory == nil || n <= shortPart {
 		return nil
 	}
 	if !r.Memory.Take(n) {
-		return ErrNoRoom
+		return ErrNoMemory
 	}
 	r.has += n
 	return nil
 }
 
 // Free gives all back.
-func (r *Room) Free() {
+func (r *Reservation) Free() {
 	if r.has > 0 {
 		r.Memory.Give(r.has)
 		r.has = 0

@@ -25,43 +25,55 @@ type OriginConfig interface {
 
 // OriginOptions has the settings that all kinds of origin share.
 type OriginOptions struct {
-	Timeout      time.Duration // of a call; zero: the kind's default
+	Timeout      time.Duration // of a call, connecting included; zero: the kind's default
 	MaxValue     int           // bytes; zero: DefaultMaxValue, 8 MiB
 	WriteThrough bool          // changes are written to the origin, so a Writer is needed
 	Memory       Memory        // of values while they are read; nil: no bound
 }
 
-// CheckWrites returns an error if settings for writes are given and write-through is
-// off.
-func (o OriginOptions) CheckWrites(given bool) error {
-	if given && !o.WriteThrough {
-		return errors.New("there are settings of writes, and write_through is off: set it, or leave them out")
+// DefaultMaxValue is the size of the longest value that an origin returns, in bytes, if
+// OriginOptions.MaxValue is zero. maxValue is the largest MaxValue.
+const (
+	DefaultMaxValue = 8 << 20
+	maxValue        = 1 << 30
+)
+
+// WithDefaults returns a validated copy with the defaults filled in. timeout is the default of the
+// kind of origin. writes says whether there are settings of writes, which only count with write-through.
+func (o OriginOptions) WithDefaults(kind string, timeout time.Duration, writes bool) (OriginOptions, error) {
+	if writes && !o.WriteThrough {
+		return o, errors.New("there are settings of writes, and write_through is off: set it, or leave them out")
 	}
-	return nil
+	if o.Timeout < 0 || o.MaxValue < 0 || o.MaxValue > maxValue {
+		return o, fmt.Errorf("%s origin: timeout %v, value %d: give zero for the defaults, or more",
+			kind, o.Timeout, o.MaxValue)
+	}
+	o.Timeout = cmp.Or(o.Timeout, timeout)
+	o.MaxValue = cmp.Or(o.MaxValue, DefaultMaxValue)
+	return o, nil
 }
 
 // Origin is an open origin.
-//
-// Source, Writer and the Lister that List returns may each have a method
-// Check(context.Context) error. Check asks the server whether the settings are valid. An
-// error that wraps ErrPermanent means that they are not; any other error means that the
-// server cannot be asked now.
 type Origin struct {
 	Source
-	Writer  Writer                     // nil without OriginOptions.WriteThrough
-	List    func(List) (Lister, error) // nil: the origin cannot list its keys
-	Close   func() error
-	Secrets []string // texts that must not appear in errors
+	Writer Writer // called with OriginOptions.WriteThrough only; nil: the origin takes no writes
+	// List opens a list of all keys. The Lister may be a Checker. nil: the origin cannot list its keys.
+	List    func(List) (Lister, error)
+	Checks  []Checker    // are asked at the start
+	Close   func() error // nil: there is nothing to close
+	Secrets []string     // texts that must not appear in errors
 }
 
-// DefaultMaxValue is the size of the longest value that an origin returns, in bytes, if
-// OriginOptions.MaxValue is zero.
-const DefaultMaxValue = 8 << 20
+// Checker asks the server whether the settings are valid. An error that wraps ErrPermanent means that
+// they are not; any other error means that the server cannot be asked now.
+type Checker interface {
+	Check(ctx context.Context) error
+}
 
 // MaxConnections is the maximum number of connections in the settings of an origin.
 const MaxConnections = 1 << 16
 
-// Custom is an origin that the program implements itself.
+// Custom is an origin that the program implements itself. Both may be Checkers.
 type Custom struct {
 	Source Source // required
 	Writer Writer // for write-through; required for it
@@ -75,43 +87,27 @@ func (Custom) Descriptors() int { return 0 }
 
 // Open returns the origin. A value larger than o.MaxValue gives ErrTooLarge.
 func (c Custom) Open(o OriginOptions) (*Origin, error) {
-	if err := o.CheckWrites(c.Writer != nil); err != nil {
-		return nil, err
-	}
+	o, err := o.WithDefaults(c.Kind(), 0, c.Writer != nil)
 	switch {
+	case err != nil:
+		return nil, err
 	case c.Source == nil:
 		return nil, errors.New("Source is nil: give one")
 	case o.WriteThrough && c.Writer == nil:
 		return nil, errors.New("write_through: a Source takes no writes: give a Writer too")
 	}
-	var source Source = sized{c.Source, cmp.Or(o.MaxValue, DefaultMaxValue)}
-	if can, ok := c.Source.(checker); ok {
-		source = checked{source.(sized), can}
+	opened := &Origin{Writer: c.Writer}
+	opened.Source = SourceFunc(func(ctx context.Context, key []byte) (Value, error) {
+		v, err := c.Source.Load(ctx, key)
+		if err == nil && len(v.Bytes) > o.MaxValue {
+			return Value{}, fmt.Errorf("%w: %d bytes, at most %d are allowed", ErrTooLarge, len(v.Bytes), o.MaxValue)
+		}
+		return v, err
+	})
+	for _, part := range []any{c.Source, c.Writer} {
+		if can, ok := part.(Checker); ok {
+			opened.Checks = append(opened.Checks, can)
+		}
 	}
-	return &Origin{Source: source, Writer: c.Writer, Close: func() error { return nil }}, nil
-}
-
-// sized is a Source with a limit for the size of its values.
-type sized struct {
-	Source
-	most int // bytes
-}
-
-func (s sized) Load(ctx context.Context, key []byte) (Value, error) {
-	v, err := s.Source.Load(ctx, key)
-	if err == nil && len(v.Bytes) > s.most {
-		return Value{}, fmt.Errorf("%w: %d bytes, at most %d are allowed", ErrTooLarge, len(v.Bytes), s.most)
-	}
-	return v, err
-}
-
-// checker is a part of an origin that can be asked whether the settings fit it.
-type checker interface {
-	Check(ctx context.Context) error
-}
-
-// checked is a sized Source that can be asked.
-type checked struct {
-	sized
-	checker
+	return opened, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/cachesidecar/cachesidecar/loader"
 )
@@ -33,5 +34,21 @@ func TestCustomMaxValue(t *testing.T) {
 		if _, err := o.Load(context.Background(), []byte("k")); !errors.Is(err, tc.want) {
 			t.Errorf("%d bytes, MaxValue %d: %v, want %v", tc.size, tc.most, err, tc.want)
 		}
+	}
+}
+
+// TestOptions checks which options are refused, and what is filled in.
+func TestOptions(t *testing.T) {
+	for _, o := range []loader.OriginOptions{{Timeout: -1}, {MaxValue: -1}, {MaxValue: 2 << 30}} {
+		if _, err := o.WithDefaults("kind", time.Second, false); err == nil {
+			t.Errorf("%+v were taken", o)
+		}
+	}
+	if _, err := (loader.OriginOptions{}).WithDefaults("kind", time.Second, true); err == nil {
+		t.Error("settings of writes were taken without write-through")
+	}
+	o, err := loader.OriginOptions{WriteThrough: true}.WithDefaults("kind", time.Second, true)
+	if err != nil || o.Timeout != time.Second || o.MaxValue != loader.DefaultMaxValue {
+		t.Errorf("%+v, %v", o, err)
 	}
 }

@@ -10,7 +10,6 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/session"
-	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
 
 // TestVirtualAnswersAhead checks that a host refuses what a host hands over or answers
@@ -40,7 +39,7 @@ func TestVirtualAnswersAhead(t *testing.T) {
 		}
 		set := kv.NewPartitionSet(kv.Partitions)
 		set.Add(key.Hash.Partition())
-		ballot := &ownership.Ballot{Clock: to.engine.HLC.Next(wall), Process: to.engine.Node.Self()}
+		ballot := &kv.Ballot{Clock: to.engine.HLC.Next(wall), Process: to.engine.Node.Self()}
 		from.engine.Handoff.Ended(set, from.engine.HLC.Next(wall))
 		from.engine.Handoff.Offer(to.engine.Node.Self(), ballot, set)
 		src := sourceOf(from, to, ballot, set)

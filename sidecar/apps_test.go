@@ -12,7 +12,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/calls"
 	"github.com/cachesidecar/cachesidecar/internal/engine"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
-	"github.com/cachesidecar/cachesidecar/internal/verify"
+	"github.com/cachesidecar/cachesidecar/internal/testing/history"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -47,9 +47,9 @@ func (w *world) write(rnd *rand.Rand, k *vkey) {
 	if s == nil {
 		return
 	}
-	o := verify.Op{Kind: verify.Set, Host: by}
+	o := history.Op{Kind: history.Set, Host: by}
 	if rnd.IntN(4) == 0 {
-		o.Kind = verify.Delete
+		o.Kind = history.Delete
 	}
 	o.All = rnd.IntN(8) == 0
 	if !w.ns.WriteThrough && rnd.IntN(2) == 0 { // the value expires within the run
@@ -69,15 +69,15 @@ func (w *world) write(rnd *rand.Rand, k *vkey) {
 // writeTo writes or deletes a key through a process, and reports whether that was
 // acknowledged.
 func (w *world) writeTo(s *Sidecar, by string, k *vkey, del, all bool) bool {
-	o := verify.Op{Kind: verify.Set, Host: by, All: all}
+	o := history.Op{Kind: history.Set, Host: by, All: all}
 	if del {
-		o.Kind = verify.Delete
+		o.Kind = history.Delete
 	}
 	return w.writeAs(s, k, o)
 }
 
 // commit begins a write. If there is a database, the value is in it when commit returns.
-func (w *world) commit(k *vkey, o verify.Op) (r *verify.Running, value []byte) {
+func (w *world) commit(k *vkey, o history.Op) (r *history.Running, value []byte) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	o.Key, o.Number = string(k.name), int64(len(k.writes)+1)
@@ -85,7 +85,7 @@ func (w *world) commit(k *vkey, o verify.Op) (r *verify.Running, value []byte) {
 	o.Origin = w.origin != nil
 	if w.fromOrigin() { // an app commits first, and then invalidates
 		w.origin.set(string(k.name), value)
-		if o.Kind, o.TTL = verify.Set, 0; w.ns.DefaultTTL != nil {
+		if o.Kind, o.TTL = history.Set, 0; w.ns.DefaultTTL != nil {
 			o.TTL = *w.ns.DefaultTTL * 11 / 10
 		}
 	}
@@ -94,10 +94,10 @@ func (w *world) commit(k *vkey, o verify.Op) (r *verify.Running, value []byte) {
 	return r, value
 }
 
-func (w *world) writeAs(s *Sidecar, k *vkey, o verify.Op) bool {
+func (w *world) writeAs(s *Sidecar, k *vkey, o history.Op) bool {
 	r, value := w.commit(k, o)
 	var err error
-	if o.Kind == verify.Delete || w.fromOrigin() {
+	if o.Kind == history.Delete || w.fromOrigin() {
 		_, err = s.DeleteMulti(context.Background(), w.space, []string{string(k.name)}, cachesidecar.DeleteOptions{AckAll: o.All})
 	} else {
 		_, err = s.Set(context.Background(), w.space, string(k.name), value, cachesidecar.SetOptions{TTL: o.TTL, AckAll: o.All})
@@ -106,13 +106,13 @@ func (w *world) writeAs(s *Sidecar, k *vkey, o verify.Op) bool {
 	defer w.mu.Unlock()
 	if err != nil {
 		w.failed++
-		w.endLocked(r, verify.Unknown) // the process may have been killed
+		w.endLocked(r, history.Unknown) // the process may have been killed
 		return false
 	}
 	if o.All {
 		w.seen["acknowledged by all"]++
 	}
-	w.endLocked(r, verify.Done)
+	w.endLocked(r, history.Done)
 	return true
 }
 
@@ -123,18 +123,18 @@ func (w *world) touch(rnd *rand.Rand, k *vkey, ttl time.Duration) {
 		return
 	}
 	defer inTime("a TOUCH")
-	r := w.begin(verify.Op{Kind: verify.Touch, Key: string(k.name), Host: by, TTL: ttl})
+	r := w.begin(history.Op{Kind: history.Touch, Key: string(k.name), Host: by, TTL: ttl})
 	err := s.Touch(context.Background(), w.space, string(k.name), cachesidecar.TouchOptions{TTL: ttl})
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	switch {
 	case err == nil:
 		w.seen["touched"]++
-		w.endLocked(r, verify.Done)
+		w.endLocked(r, history.Done)
 	case errors.Is(err, cachesidecar.ErrNotFound):
-		w.endLocked(r, verify.Absent)
+		w.endLocked(r, history.Absent)
 	default:
-		w.endLocked(r, verify.Unknown)
+		w.endLocked(r, history.Unknown)
 	}
 }
 
@@ -157,11 +157,11 @@ func (w *world) flushAtTimes(ctx context.Context) {
 // flush empties the keys' namespace, or all namespaces, on all hosts. It reports whether
 // that was acknowledged.
 func (w *world) flush(s *Sidecar, by string, all bool) bool {
-	f, done := w.begin(verify.Op{Kind: verify.Flush, Host: by}), func(int64, error) {}
+	f, done := w.begin(history.Op{Kind: history.Flush, Host: by}), func(int64, error) {}
 	q := &wire.Request{Op: wire.OpFlush, Namespace: []byte(w.space), Options: wire.Cluster}
 	if all {
 		q.Options |= wire.All
-		done = w.begins(verify.Op{Kind: verify.Flush, Host: by})
+		done = w.begins(history.Op{Kind: history.Flush, Host: by})
 	}
 	r := served(s, q)
 	done(0, calls.Err(&r))
@@ -169,11 +169,11 @@ func (w *world) flush(s *Sidecar, by string, all bool) bool {
 	defer w.mu.Unlock()
 	if r.Status != wire.OK {
 		w.seen["flushes refused"]++
-		w.endLocked(f, verify.Unknown)
+		w.endLocked(f, history.Unknown)
 		return false
 	}
 	w.seen["flushes"]++
-	w.endLocked(f, verify.Done)
+	w.endLocked(f, history.Done)
 	return true
 }
 
@@ -207,7 +207,7 @@ func (w *world) read(rnd *rand.Rand, k *vkey) {
 // readFrom reads a key through a process and checks the answer. It returns the number of
 // the write that was read; zero: a miss, or no answer.
 func (w *world) readFrom(ctx context.Context, s *Sidecar, by string, k *vkey) int {
-	read := w.begin(verify.Op{Key: string(k.name), Host: by})
+	read := w.begin(history.Op{Key: string(k.name), Host: by})
 	var got cachesidecar.Item
 	var err error
 	if w.apps {
@@ -222,10 +222,10 @@ func (w *world) readFrom(ctx context.Context, s *Sidecar, by string, k *vkey) in
 
 // readSome reads several keys in one request.
 func (w *world) readSome(s *Sidecar, by string, keys []*vkey) {
-	var reads []*verify.Running
+	var reads []*history.Running
 	q := &wire.Request{Op: wire.OpMGet, Namespace: []byte(w.space), TTLMS: wire.TTLDefault}
 	for _, k := range keys {
-		reads = append(reads, w.begin(verify.Op{Key: string(k.name), Host: by}))
+		reads = append(reads, w.begin(history.Op{Key: string(k.name), Host: by}))
 		q.Keys = append(q.Keys, k.name)
 	}
 	r := served(s, q)
@@ -236,7 +236,7 @@ func (w *world) readSome(s *Sidecar, by string, keys []*vkey) {
 			w.breaks("a read of several keys through %s: %v", by, calls.Err(&r))
 		}
 		for _, read := range reads {
-			w.endLocked(read, verify.Unknown)
+			w.endLocked(read, history.Unknown)
 		}
 		return
 	}
@@ -247,18 +247,18 @@ func (w *world) readSome(s *Sidecar, by string, keys []*vkey) {
 }
 
 // told checks the answer to a read. The caller holds the lock.
-func (w *world) told(k *vkey, read *verify.Running, value []byte, err error) int {
-	out := verify.Unknown
+func (w *world) told(k *vkey, read *history.Running, value []byte, err error) int {
+	out := history.Unknown
 	switch {
 	case errors.Is(err, cachesidecar.ErrNotFound):
 		w.noteMiss(k, read)
-		out = verify.Absent
+		out = history.Absent
 	case errors.Is(err, cachesidecar.ErrClosed), w.origin != nil && err != nil: // closed, or a load that was too slow or shed
 	case err != nil:
 		w.breaks("a read of %s through %s: %v", k.name, read.Host, err)
 	default:
 		w.hits++
-		out, read.Number = verify.Done, int64(binary.BigEndian.Uint64(value))
+		out, read.Number = history.Done, int64(binary.BigEndian.Uint64(value))
 	}
 	w.endLocked(read, out)
 	return int(read.Number)
@@ -292,7 +292,7 @@ func (w *world) readFresh(rnd *rand.Rand, k *vkey) {
 	if s == nil {
 		return
 	}
-	read := w.begin(verify.Op{Key: string(k.name), Host: by, Fresh: true})
+	read := w.begin(history.Op{Key: string(k.name), Host: by, Fresh: true})
 	r, err := s.execute(context.Background(), &wire.Request{Op: wire.OpGet, Namespace: []byte(w.space), Key: k.name, TTLMS: wire.TTLDefault, Options: wire.Fresh})
 	inTime("a fresh read")
 	w.mu.Lock()
@@ -301,9 +301,9 @@ func (w *world) readFresh(rnd *rand.Rand, k *vkey) {
 	case err == nil:
 		w.told(k, read, r.Value, nil)
 	case errors.Is(err, cachesidecar.ErrNotFound) && r.Why != wire.Degraded:
-		w.endLocked(read, verify.Absent)
+		w.endLocked(read, history.Absent)
 	default:
-		w.endLocked(read, verify.Unknown)
+		w.endLocked(read, history.Unknown)
 		return
 	}
 	k.fresh = append(k.fresh, read.Op)

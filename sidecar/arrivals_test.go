@@ -163,7 +163,7 @@ func TestVirtualFreshOnItsWay(t *testing.T) {
 // owned returns the node that owns a key at this moment, or nil.
 func (w *world) owned(key string) *vnode {
 	for _, v := range w.nodes {
-		if h := v.s.engine.Names.Hash([]byte(DefaultNamespace), []byte(key)); v.s.engine.Node.OwnershipEpoch(h.Partition()) != 0 {
+		if owns(v.s, DefaultNamespace, key) {
 			return v
 		}
 	}

@@ -1,7 +1,6 @@
 package sidecar
 
 import (
-	"fmt"
 	"testing"
 	"time"
 
@@ -15,15 +14,8 @@ import (
 func TestJoin(t *testing.T) {
 	t.Parallel()
 	testenv.Takes(t, time.Second)
-	a := startHost(t, "a")
-	b := startHost(t, "b", a.engine.Node.GossipAddress())
-	settled(t, a, b)
-	var key kv.Key // b owns it
-	for i := 0; ; i++ {
-		if key = a.engine.Names.All()[DefaultNamespace].Key(fmt.Appendf(nil, "key%d", i)); b.engine.Node.OwnershipEpoch(key.Hash.Partition()) != 0 {
-			break
-		}
-	}
+	a, b := twoHosts(t, Config{})
+	key := a.engine.Names.All()[DefaultNamespace].Key([]byte(b.keyOf(0)))
 	owner := a.engine.Node.View().Owner(key.Hash.Partition())
 	for what, change := range map[string]func(){
 		"nothing":           func() {},

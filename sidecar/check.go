@@ -42,7 +42,8 @@ func (c *Config) checkOrigin(name string, ns Namespace) error {
 	if ns.check(c.L2Size) != nil {
 		ns = Namespace{Origin: ns.Origin, WriteThrough: ns.WriteThrough}
 	}
-	o, err := namespaces.OpenOrigin(name, c.Node, ns.spec(), int(c.MaxValue), nil, c.Log)
+	cfg := c.namespaces()
+	o, err := namespaces.OpenOrigin(name, ns.spec(), &cfg, nil)
 	if o == nil || err != nil {
 		return err
 	}
@@ -70,20 +71,16 @@ func (c Config) Effective() (Config, error) {
 // effective returns a copy with the defaults of the settings that count: without an origin,
 // those of origins do not. MaxStaleness stays: hosts compare it if it is given.
 func (n Namespace) effective() Namespace {
-	s := n.spec()
-	n.DefaultTTL, n.StaleLimit, n.LeaseTime = &s.TTL, &s.StaleLimit, s.LeaseTime
+	all := n.withDefaults()
 	if n.Origin == nil {
+		n.DefaultTTL, n.StaleLimit, n.LeaseTime = all.DefaultTTL, all.StaleLimit, all.LeaseTime
 		return n
 	}
+	n = all
 	n.MaxKey = cmp.Or(n.MaxKey, kv.MaxKeyLen)
-	n.NegativeTTL, n.TTLJitter, n.RefreshEarly = &s.Policy.NegativeTTL, &s.Jitter, &s.Policy.Beta
-	if g, err := s.Guard.WithDefaults(); err == nil {
-		timeout := n.Limits.Timeout // its default differs between the kinds of origins
-		n.Limits = Limits{
-			Concurrency: g.Concurrency, Queue: g.Queue, QueueTime: g.QueueTime, Rate: g.Rate, Burst: g.Burst,
-			Timeout: timeout, Breaker: Breaker{Failures: g.Failures, Open: g.Open, Probes: g.Probes},
-			Retries: g.Retries, RetryShare: g.RetryShare,
-		}
+	if limits, err := n.Limits.WithDefaults(); err == nil {
+		limits.Timeout = n.Limits.Timeout // its default differs between the kinds of origins
+		n.Limits = limits
 	}
 	return n
 }
@@ -131,7 +128,8 @@ func (c Config) AskOrigins(ctx context.Context) ([]OriginAnswer, error) {
 
 // askOrigin opens an origin, asks it once, and closes it.
 func (c *Config) askOrigin(ctx context.Context, name string) error {
-	o, err := namespaces.OpenOrigin(name, c.Node, c.Namespaces[name].spec(), int(c.MaxValue), nil, c.Log)
+	cfg := c.namespaces()
+	o, err := namespaces.OpenOrigin(name, cfg.Configured[name], &cfg, nil)
 	if err != nil {
 		return err
 	}

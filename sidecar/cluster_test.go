@@ -1,10 +1,8 @@
 package sidecar
 
 import (
-	"bytes"
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -76,6 +74,37 @@ func (h *host) leave() {
 	h.done <- nil
 }
 
+// owns reports whether a host owns a key.
+func owns(s *Sidecar, namespace, key string) bool {
+	return s.engine.Node.OwnershipEpoch(s.engine.Names.Hash(b(namespace), b(key)).Partition()) != 0
+}
+
+// keysIn returns keys of a namespace that a host owns, or does not own.
+func keysIn(s *Sidecar, namespace, prefix string, owned bool, n int) (keys []string) {
+	for i := 0; len(keys) < n; i++ {
+		if key := fmt.Sprint(prefix, i); owns(s, namespace, key) == owned {
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
+
+// twoHosts runs two hosts of one cluster. If cfg names a socket, each has one.
+func twoHosts(t testing.TB, cfg Config) (a, b *host) {
+	t.Helper()
+	socket := cfg.Socket
+	at := func(name string) Config {
+		if socket != "" {
+			cfg.Socket = socket + name
+		}
+		return cfg
+	}
+	a = startHostWith(t, at("a"), "a")
+	b = startHostWith(t, at("b"), "b", a.engine.Node.GossipAddress())
+	settled(t, a, b)
+	return a, b
+}
+
 // settled waits until the hosts own all partitions and agree on the members.
 func settled(t testing.TB, hosts ...*host) {
 	t.Helper()
@@ -94,50 +123,11 @@ func settled(t testing.TB, hosts ...*host) {
 	})
 }
 
-func TestThreeHosts(t *testing.T) {
-	t.Parallel()
-	testenv.Takes(t, time.Second)
-	a := startHost(t, "a")
-	b := startHost(t, "b", a.engine.Node.GossipAddress())
-	c := startHost(t, "c", a.engine.Node.GossipAddress())
-	hosts := []*host{a, b, c}
-	settled(t, hosts...)
-	ctx := t.Context()
-	for i := range 1000 {
-		key := fmt.Appendf(nil, "key%d", i)
-		if _, err := hosts[i%3].Set(ctx, "default", string(key), key, cachesidecar.SetOptions{}); err != nil {
-			t.Fatalf("set %s: %v", key, err)
-		}
-		for _, h := range hosts {
-			if v, err := h.Get(ctx, "default", string(key), cachesidecar.GetOptions{}); err != nil || !bytes.Equal(v.Value, key) {
-				t.Fatalf("%s on %s: %q, %v", key, h.cfg.Node, v.Value, err)
-			}
-		}
-	}
-	for _, h := range hosts {
-		if st := h.engine.Store.Stats(); st.Entries < 200 {
-			t.Errorf("%s has %d entries", h.cfg.Node, st.Entries)
-		}
-	}
-	for i := range 1000 {
-		key := fmt.Appendf(nil, "key%d", i)
-		if n, err := hosts[i%3].DeleteMulti(ctx, "default", []string{string(key)}, cachesidecar.DeleteOptions{}); err != nil || n != 1 {
-			t.Fatalf("delete %s: %d, %v", key, n, err)
-		}
-		// The host that has deleted the key does not read it any more.
-		if _, err := hosts[i%3].Get(ctx, "default", string(key), cachesidecar.GetOptions{}); !errors.Is(err, cachesidecar.ErrNotFound) {
-			t.Fatalf("%s after its deletion: %v", key, err)
-		}
-	}
-}
-
 // TestLeaveKeepsEntries checks that a host that leaves hands over the entries it owns.
 func TestLeaveKeepsEntries(t *testing.T) {
 	t.Parallel()
 	testenv.Takes(t, 2*time.Second)
-	a := startHost(t, "a")
-	b := startHost(t, "b", a.engine.Node.GossipAddress())
-	settled(t, a, b)
+	a, b := twoHosts(t, Config{})
 	ctx := t.Context()
 	const n = 5000
 	for i := range n {
@@ -194,15 +184,8 @@ func TestVirtualLateGossipKeepsEntries(t *testing.T) {
 func copyHits(tb testing.TB) (a *host, key []byte, get func() []byte) {
 	tb.Helper()
 	// A lease may lapse on a busy machine.
-	patient := Config{MaxStaleness: 10 * time.Second}
-	a = startHostWith(tb, patient, "a")
-	b := startHostWith(tb, patient, "b", a.engine.Node.GossipAddress())
-	settled(tb, a, b)
-	for n := 0; key == nil; n++ {
-		if k := fmt.Appendf(nil, "key%d", n); b.engine.Node.OwnershipEpoch(a.engine.Names.Hash(session.DefaultNamespace, k).Partition()) != 0 {
-			key = k
-		}
-	}
+	a, b := twoHosts(tb, Config{MaxStaleness: 10 * time.Second})
+	key = []byte(b.keyOf(0))
 	if _, err := b.Set(tb.Context(), "default", string(key), make([]byte, 100), cachesidecar.SetOptions{}); err != nil {
 		tb.Fatal(err)
 	}
@@ -276,18 +259,13 @@ func BenchmarkCopyHit(b *testing.B) {
 func TestWaitingIsBounded(t *testing.T) {
 	t.Parallel()
 	testenv.Takes(t, time.Second)
-	a := startHost(t, "a")
-	b := startHost(t, "b", a.engine.Node.GossipAddress())
-	settled(t, a, b)
-	n := 0
-	for a.engine.Node.OwnershipEpoch(a.engine.Names.Hash(session.DefaultNamespace, fmt.Appendf(nil, "key%d", n)).Partition()) != 0 {
-		n++
-	}
+	a, b := twoHosts(t, Config{})
+	key := []byte(b.keyOf(0))
 	a.engine.Shares.Join("others").Force(quota.Waiting, session.MaxWaiting)
 	h := a.sessions.Of(byRoot(a.engine), a.engine.Shares.Join("uid 1"))
 	conn := &server.Conn{Out: make([]byte, 0, 64<<10)}
 	h.Batch()
-	if err := h.Serve(conn, [][]byte{wire.AppendRequest(nil, &wire.Request{ID: 7, Op: wire.OpGet, Key: fmt.Appendf(nil, "key%d", n)})[wire.LengthSize:]}); err != nil {
+	if err := h.Serve(conn, [][]byte{wire.AppendRequest(nil, &wire.Request{ID: 7, Op: wire.OpGet, Key: key})[wire.LengthSize:]}); err != nil {
 		t.Fatal(err)
 	}
 	h.Served()

@@ -12,7 +12,6 @@ import (
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
-	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/telemetry"
 	"github.com/cachesidecar/cachesidecar/internal/testing/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
@@ -24,16 +23,8 @@ import (
 // whichever host answers it.
 func TestCountedOnce(t *testing.T) {
 	t.Parallel()
-	a := startHost(t, "a")
-	b := startHost(t, "b", a.engine.Node.GossipAddress())
-	settled(t, a, b)
-	var key []byte // b owns it
-	for i := 0; ; i++ {
-		key = fmt.Appendf(nil, "key%d", i)
-		if b.engine.Node.OwnershipEpoch(a.engine.Names.Hash(session.DefaultNamespace, key).Partition()) != 0 {
-			break
-		}
-	}
+	a, b := twoHosts(t, Config{})
+	key := []byte(b.keyOf(0))
 	ctx := t.Context()
 	if _, err := a.Set(ctx, "default", string(key), key, cachesidecar.SetOptions{}); err != nil {
 		t.Fatal(err)
@@ -199,14 +190,10 @@ func TestLoadsAreNoHits(t *testing.T) {
 		return loader.Value{Bytes: []byte("v")}, nil
 	})
 	cfg := Config{Namespaces: map[string]Namespace{"users": {Origin: loader.Custom{Source: origin}}}}
-	a := startHostWith(t, cfg, "a")
-	b := startHostWith(t, cfg, "b", a.engine.Node.GossipAddress())
-	settled(t, a, b)
+	a, _ := twoHosts(t, cfg)
 	keys := map[bool][]string{} // by whether host a owns them
-	for i := 0; len(keys[true]) < 28 || len(keys[false]) < 28; i++ {
-		k := fmt.Sprint("key", i)
-		own := a.engine.Node.OwnershipEpoch(a.engine.Names.Hash([]byte("users"), []byte(k)).Partition()) != 0
-		keys[own] = append(keys[own], k)
+	for _, own := range []bool{true, false} {
+		keys[own] = keysIn(a.Sidecar, "users", "key", own, 28)
 	}
 	get := func(k string) error {
 		_, err := a.Get(t.Context(), "users", k, cachesidecar.GetOptions{})

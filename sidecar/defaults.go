@@ -142,7 +142,7 @@ func (c *Config) namespaceDefaults() error {
 // limitDefaults sets and checks the limits of connections and of time.
 func (c *Config) limitDefaults() error {
 	var wrong settings.Problems
-	c.MaxConnections = cmp.Or(c.MaxConnections, server.DefaultLimits.MaxConns)
+	c.MaxConnections = cmp.Or(c.MaxConnections, server.DefaultMaxConns)
 	if c.MaxConnections < 0 || c.MaxConnections > maxConnections {
 		wrong.Addf("max_connections %d: give 1 to %d", c.MaxConnections, maxConnections)
 	}
@@ -251,7 +251,7 @@ func (c *Config) clusterConfig() cluster.Config {
 		Self:    kv.Process{Node: kv.NodeID(c.Node)},
 		Cluster: c.Cluster, Weight: c.Weight, Bind: c.Bind, PeerBind: c.PeerBind, Advertise: c.Advertise,
 		Join: c.Join, Insecure: c.Insecure, Secured: c.ClusterKeyFile != "",
-		Bound: c.MaxStaleness, MaxSkew: c.MaxClockSkew, Policy: c.PartitionPolicy, Voters: c.Voters,
-		Clock: c.clock, Log: c.Log, Network: c.network,
+		Bound: c.MaxStaleness, MaxSkew: c.MaxClockSkew, LeaveTime: c.LeaveTime,
+		Policy: c.PartitionPolicy, Voters: c.Voters, Clock: c.clock, Log: c.Log, Network: c.network,
 	}
 }

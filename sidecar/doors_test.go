@@ -9,7 +9,6 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
-	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -17,25 +16,11 @@ import (
 // twoSockets runs two sidecars of one cluster, each with a socket.
 func twoSockets(t *testing.T) (a, b *host) {
 	t.Helper()
-	at := func(name string) Config { return Config{Socket: filepath.Join(t.TempDir(), name)} }
-	a = startHostWith(t, at("a"), "a")
-	b = startHostWith(t, at("b"), "b", a.engine.Node.GossipAddress())
-	settled(t, a, b)
-	return a, b
+	return twoHosts(t, Config{Socket: filepath.Join(t.TempDir(), "s")})
 }
 
 // keyOf returns the n-th key, from zero, that a host owns.
-func (h *host) keyOf(n int) string {
-	for i := 0; ; i++ {
-		key := fmt.Sprint("key", i)
-		if h.engine.Node.OwnershipEpoch(h.engine.Names.Hash(session.DefaultNamespace, b(key)).Partition()) == 0 {
-			continue
-		}
-		if n--; n < 0 {
-			return key
-		}
-	}
-}
+func (h *host) keyOf(n int) string { return keysIn(h.Sidecar, DefaultNamespace, "key", true, n+1)[n] }
 
 // asking is a connection that sends requests for one key at a time.
 type asking struct{ *rawConn }

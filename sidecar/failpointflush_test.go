@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/failpoint"
-	"github.com/cachesidecar/cachesidecar/internal/verify"
+	"github.com/cachesidecar/cachesidecar/internal/testing/history"
 )
 
 // Scenes of flushes of the cluster. For the checker each flush is a deletion of all keys.
@@ -30,13 +30,13 @@ var flushes = []staged{
 
 // flush flushes all namespaces through a host, and reports whether that was acknowledged.
 func (s *scene) flush(v *vnode, within time.Duration) bool {
-	f := s.begin(verify.Op{Kind: verify.Flush, Host: s.by(v)})
+	f := s.begin(history.Op{Kind: history.Flush, Host: s.by(v)})
 	if flushThrough(v, "", within) != nil {
 		return false
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.endLocked(f, verify.Done)
+	s.endLocked(f, history.Done)
 	return true
 }
 

@@ -70,12 +70,8 @@ func keyOwnedBy(v *vnode, prefix string) ([]byte, kv.Hash) {
 }
 
 func keyOwnedIn(v *vnode, namespace, prefix string) ([]byte, kv.Hash) {
-	for i := 0; ; i++ {
-		key := fmt.Appendf(nil, "%s%d", prefix, i)
-		if h := v.s.engine.Names.Hash([]byte(namespace), key); v.s.engine.Node.OwnershipEpoch(h.Partition()) != 0 {
-			return key, h
-		}
-	}
+	key := b(keysIn(v.s, namespace, prefix, true, 1)[0])
+	return key, v.s.engine.Names.Hash(b(namespace), key)
 }
 
 // awaitOwned waits until a node owns a partition.
@@ -244,7 +240,7 @@ func offerGivesNothingNewer(t *testing.T, bad func(format string, args ...any)) 
 	set("overwritten")
 	h := s.engine.Handoff
 	to := kv.Process{Node: "b", Epoch: 1}
-	ballot := &ownership.Ballot{Clock: 1, Process: to}
+	ballot := &kv.Ballot{Clock: 1, Process: to}
 	h.Ended(all, s.engine.HLC.Next(s.engine.Clock.Read().Wall))
 	h.Offer(to, ballot, all)
 	set("overwritten")
@@ -255,14 +251,14 @@ func offerGivesNothingNewer(t *testing.T, bad func(format string, args ...any)) 
 		fetched := map[string]bool{}
 		for _, name := range names {
 			var f wire.Fetched
-			r := h.ServeFetch(to, &wire.Fetch{Ballot: cluster.ToBallot(ballot), Namespace: "default", Key: []byte(name)})
+			r := h.ServeFetch(to, &wire.Fetch{Ballot: *ballot, Namespace: "default", Key: []byte(name)})
 			if err := wire.UnmarshalBody(r.Body, &f); err != nil {
 				t.Fatal(err)
 			}
 			fetched[name] = f.Found
 		}
 		pulled := map[string]bool{}
-		for _, part := range h.OfferOf(to, cluster.ToBallot(ballot)).Parts(nil) {
+		for _, part := range h.OfferOf(to, *ballot).Parts(nil) {
 			for e := range h.EntriesOf(part) {
 				pulled[string(e.Key.Bytes)] = true
 			}
@@ -274,7 +270,7 @@ func offerGivesNothingNewer(t *testing.T, bad func(format string, args ...any)) 
 		}
 	}
 	check("after writes that came too late", map[string]bool{"kept": true})
-	h.Begin(ownership.Begun{Ballot: &ownership.Ballot{Clock: 2}, Partitions: all}, nil)
+	h.Begin(ownership.Begun{Ballot: &kv.Ballot{Clock: 2}, Partitions: all}, nil)
 	for _, name := range names {
 		set(name)
 	}

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"testing"
 
-	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/handoff"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -41,8 +40,8 @@ func handingOver(t *testing.T) (a, b *Sidecar) {
 }
 
 // sourceOf returns the source from which the second host pulls some partitions.
-func sourceOf(a, b *Sidecar, ballot *ownership.Ballot, set kv.PartitionSet) *handoff.Source {
-	src := &handoff.Source{From: a.engine.Node.Self(), Ballot: cluster.ToBallot(ballot), Partitions: set, Generations: map[uint16]uint16{}}
+func sourceOf(a, b *Sidecar, ballot *kv.Ballot, set kv.PartitionSet) *handoff.Source {
+	src := &handoff.Source{From: a.engine.Node.Self(), Ballot: *ballot, Partitions: set, Generations: map[uint16]uint16{}}
 	for p := range set.All() {
 		src.Generations[p] = b.engine.Store.Generation(p)
 		b.engine.Handoff.Incoming[p].Store(src)
@@ -70,7 +69,7 @@ func TestEntriesComeFromTheirSource(t *testing.T) { entriesComeFromTheirSource(t
 func entriesComeFromTheirSource(t *testing.T, bad func(format string, args ...any)) {
 	a, b := handingOver(t)
 	mine, others := put(t, a, "mine"), put(t, a, "others")
-	ballot := &ownership.Ballot{Clock: a.engine.HLC.Next(a.engine.Clock.Read().Wall), Process: b.engine.Node.Self()}
+	ballot := &kv.Ballot{Clock: a.engine.HLC.Next(a.engine.Clock.Read().Wall), Process: b.engine.Node.Self()}
 	set := partitionSet(mine.Hash.Partition())
 	set.Add(others.Hash.Partition())
 	asOf := a.engine.HLC.Next(a.engine.Clock.Read().Wall)

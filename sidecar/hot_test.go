@@ -1,7 +1,6 @@
 package sidecar
 
 import (
-	"fmt"
 	"testing"
 	"time"
 
@@ -39,13 +38,7 @@ func near(estimate, reads uint64) bool {
 func TestHot(t *testing.T) {
 	testenv.Takes(t, time.Second)
 	a, other, app, keys := startPair(t, 1)
-	var own []byte
-	for i := 0; own == nil; i++ {
-		key := fmt.Appendf(nil, "own%d", i)
-		if a.engine.Node.OwnershipEpoch(a.engine.Names.Hash(b("default"), key).Partition()) != 0 {
-			own = key
-		}
-	}
+	own := b(a.keyOf(0))
 	app.call(&wire.Request{Op: wire.OpSet, Key: own, Value: b("v")})
 	const rounds, fresh = 100, 200
 	get := func(key []byte, n int, o wire.Options) {

@@ -28,12 +28,9 @@ func threeHosts(t *testing.T, keeps bool) *world {
 func keptWorld(t *testing.T, keys int, keeps bool) (w *world, owned []string) {
 	w = threeHosts(t, keeps)
 	owner := w.nodes[0].s
-	for i := 0; len(owned) < keys; i++ {
-		key := fmt.Sprint("kept", i)
-		if owner.engine.Node.OwnershipEpoch(owner.engine.Names.Hash([]byte(DefaultNamespace), []byte(key)).Partition()) != 0 {
-			w.set(owner, key, "old")
-			owned = append(owned, key)
-		}
+	owned = keysIn(owner, DefaultNamespace, "kept", true, keys)
+	for _, key := range owned {
+		w.set(owner, key, "old")
 	}
 	return w, owned
 }

@@ -215,14 +215,8 @@ func TestKeptAnswersGoOn(t *testing.T) {
 		bubble.Test(t, func(t *testing.T) {
 			w := threeHosts(t, keeps)
 			v, heir := w.nodes[0], w.nodes[1]
-			var owned []string
-			for i := 0; len(owned) < 120; i++ {
-				key := fmt.Sprint("big", i)
-				if v.s.engine.Node.OwnershipEpoch(
-					v.s.engine.Names.Hash([]byte(DefaultNamespace), []byte(key)).Partition()) == 0 {
-					continue
-				}
-				owned = append(owned, key)
+			owned := keysIn(v.s, DefaultNamespace, "big", true, 120)
+			for _, key := range owned {
 				w.set(v.s, key, strings.Repeat("x", 40_000))
 				for range 3 {
 					_, _ = v.s.Get(context.Background(), DefaultNamespace, key, cachesidecar.GetOptions{})

@@ -27,8 +27,8 @@ func (c *Config) sizes() memorySizes {
 		if ns.ExistingKeys == nil {
 			continue
 		}
-		if f, err := namespaces.NewFilter(ns.ExistingKeys.filter()); err == nil {
-			s.filters += f.Size()
+		if size, err := ns.ExistingKeys.settings().Size(); err == nil {
+			s.filters += size
 		}
 	}
 	return s

@@ -32,14 +32,14 @@ func (k *ExistingKeys) check() error {
 	); err != nil {
 		return err
 	}
-	if _, err := namespaces.NewFilter(k.filter()); err != nil {
+	if _, err := k.settings().Size(); err != nil {
 		return fmt.Errorf("existing_keys: %w", err)
 	}
 	return nil
 }
 
-func (k *ExistingKeys) filter() namespaces.FilterConfig {
-	return namespaces.FilterConfig{Keys: k.Keys, FalsePositives: k.FalsePositives, MaxAge: k.MaxAge}
+func (k *ExistingKeys) settings() *namespaces.KeyFilterSettings {
+	return (*namespaces.KeyFilterSettings)(k)
 }
 
 // Warm has the settings of the keys that are loaded at the start.

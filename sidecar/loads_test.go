@@ -110,7 +110,7 @@ func withNodes(t *testing.T, n int, o *database, ns Namespace, f func(w *world),
 // ownerOf returns the node that owns a key.
 func (w *world) ownerOf(key string) *vnode {
 	for _, v := range w.nodes {
-		if v.s != nil && v.s.engine.Node.OwnershipEpoch(v.s.engine.Names.Hash(session.DefaultNamespace, []byte(key)).Partition()) != 0 {
+		if v.s != nil && owns(v.s, DefaultNamespace, key) {
 			return v
 		}
 	}

@@ -150,9 +150,10 @@ func (s *rowStream) View(context.Context) (loader.View, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.down {
-		return nil, errDown
+		return loader.View{}, errDown
 	}
-	return rowView{maps.Clone(s.seen), loader.Position(10 * len(s.log)), time.Now()}, nil
+	end := loader.Position(10 * len(s.log))
+	return loader.View{Snapshot: rowView(maps.Clone(s.seen)), Now: time.Now(), End: end, Inserted: end}, nil
 }
 
 func (s *rowStream) Broken(context.Context) (string, error) { return "", nil }
@@ -171,19 +172,15 @@ func (s *rowStream) Close() {
 	}
 }
 
-type rowView struct {
-	seen map[uint64]bool
-	end  loader.Position
-	now  time.Time
-}
+// Left implements loader.FeedStream.
+func (s *rowStream) Left(context.Context) ([]string, error) { return nil, nil }
 
-func (v rowView) Sees(t *loader.Transaction) bool { return v.seen[t.ID] }
+// rowView is the transactions that a reader sees.
+type rowView map[uint64]bool
+
+func (v rowView) Sees(t *loader.Transaction) bool { return v[t.ID] }
 func (v rowView) SeesPast() bool                  { return true }
-func (v rowView) Outlives(loader.View) bool       { return true }
-func (v rowView) Now() time.Time                  { return v.now }
-func (v rowView) Kept() int64                     { return 0 }
-func (v rowView) End() loader.Position            { return v.end }
-func (v rowView) Inserted() loader.Position       { return v.end }
+func (v rowView) Outlives(loader.Snapshot) bool   { return true }
 
 // laggard is a world whose values come from a database with a feed.
 type laggard struct {

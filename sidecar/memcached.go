@@ -10,7 +10,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
-	"github.com/cachesidecar/cachesidecar/internal/memcached/endpoint"
+	"github.com/cachesidecar/cachesidecar/internal/memcached"
 	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/settings"
@@ -21,7 +21,7 @@ import (
 
 // memcachedDoor is the endpoint for clients of memcached's protocol.
 type memcachedDoor struct {
-	door   *endpoint.Endpoint // nil: there is no endpoint
+	door   *memcached.Endpoint // nil: there is no endpoint
 	server *server.Server
 	ln     net.Listener
 	socket *unixsock.Listener // ln, if it is a Unix socket
@@ -78,16 +78,15 @@ func openMemcached(m *memcachedDoor, cfg *Config, maxConns int, doors *session.S
 	if cfg.Memcached == "" {
 		return
 	}
-	m.door = &endpoint.Endpoint{
+	m.door = &memcached.Endpoint{
 		Sessions: doors, Namespace: []byte(cfg.MemcachedNamespace), MaxValue: int(cfg.MaxValue),
 		Conns: func() server.Stats { return m.server.Stats() }, Address: cfg.Memcached,
 	}
 	if cfg.MemcachedDelimiter != "" {
 		m.door.Delimiter = cfg.MemcachedDelimiter[0]
 	}
-	framing := endpoint.Framing{MaxValue: int(cfg.MaxValue)}
 	limits := appLimits(cfg, maxConns, doors.Engine.Budget)
-	limits.Framing, limits.MaxFrame = framing, framing.Longest()
+	limits.Framing, limits.MaxFrame = m.door, m.door.Longest()
 	m.server = server.New(limits, cfg.Log, m.door.Handler)
 }
 

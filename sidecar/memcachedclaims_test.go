@@ -20,7 +20,7 @@ func TestMemcachedClaimsAreFresh(t *testing.T) {
 		"set %s 0 0 1\r\n5|incr %s 1", "set %s 0 0 3\r\nnew|delete %s", "ma %s N0", "set %s 0 -1 1\r\nx", "md %s I",
 	} {
 		for _, owned := range []bool{true, false} {
-			key := textKeys(b, "default", fmt.Sprint("k", n, "-"), owned, 1)[0]
+			key := keysIn(b.Sidecar, "default", fmt.Sprint("k", n, "-"), owned, 1)[0]
 			c, other := dialText(t, "unix", path), dialText(t, "unix", path)
 			c.Send("mg " + key + " v c N30\r\n")
 			number := strings.TrimSuffix(strings.TrimPrefix(c.Line(), "VA 0 c"), " W")
@@ -50,11 +50,11 @@ func TestMemcachedClaimsLeaveNoReads(t *testing.T) {
 	t.Parallel()
 	_, b, path := textPair(t, Config{})
 	c := dialText(t, "unix", path)
-	for _, key := range textKeys(b, "default", "missing", false, 40) {
+	for _, key := range keysIn(b.Sidecar, "default", "missing", false, 40) {
 		c.Ask("mg "+key+" v N30", "VA 0 W", "")
 	}
 	long := strings.Repeat("x", 500_000)
-	for _, key := range textKeys(b, "default", "long", false, 3) {
+	for _, key := range keysIn(b.Sidecar, "default", "long", false, 3) {
 		c.Ask("set "+key+" 0 0 500000\r\n"+long, "STORED")
 		c.Ask("mg "+key+" v", "VA 500000", long)
 	}

@@ -21,7 +21,7 @@ func TestMemcachedManyKeys(t *testing.T) {
 		RequestTimeout: 30 * time.Second,
 	})
 	c := dialText(t, "unix", path)
-	one, two := textKeys(b, "one", "k", false, 2500), textKeys(b, "two", "k", false, 2500)
+	one, two := keysIn(b.Sidecar, "one", "k", false, 2500), keysIn(b.Sidecar, "two", "k", false, 2500)
 	var mixed, plain []string
 	for i := range one {
 		mixed = append(mixed, "one:"+one[i], "two:"+two[i])
@@ -53,7 +53,7 @@ func TestMemcachedStops(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "m")
 	b := startHostWith(t, Config{Memcached: path}, "b", a.engine.Node.GossipAddress())
 	settled(t, a, b)
-	keys := append(textKeys(b, "default", "k", false, 20), textKeys(b, "default", "k", true, 20)...)
+	keys := append(keysIn(b.Sidecar, "default", "k", false, 20), keysIn(b.Sidecar, "default", "k", true, 20)...)
 	begun, ended := make(chan bool, 4), make(chan error, 4)
 	for range cap(ended) {
 		c := dialText(t, "unix", path)

@@ -24,17 +24,6 @@ func textPair(t *testing.T, cfg Config) (a, b *host, path string) {
 	return a, b, path
 }
 
-// textKeys returns keys of a namespace that a host owns, or does not own.
-func textKeys(h *host, namespace, prefix string, owned bool, n int) (keys []string) {
-	for i := 0; len(keys) < n; i++ {
-		key := fmt.Sprint(prefix, i)
-		if hash := h.engine.Names.Hash([]byte(namespace), []byte(key)); (h.engine.Node.OwnershipEpoch(hash.Partition()) != 0) == owned {
-			keys = append(keys, key)
-		}
-	}
-	return keys
-}
-
 // TestMemcachedManyKeysAccess asks for many keys at once, one of them in a namespace that the
 // client may not read. A key of another host before it changes nothing.
 func TestMemcachedManyKeysAccess(t *testing.T) {
@@ -46,8 +35,8 @@ func TestMemcachedManyKeysAccess(t *testing.T) {
 		Access:     map[string]Grants{"secret": {Read: []string{"0"}, Write: []string{"0"}}, "open": {Write: []string{"memcached"}}},
 	})
 	for _, owned := range []bool{true, false} {
-		key := textKeys(b, "open", "k", owned, 1)[0]
-		for _, hidden := range append(textKeys(b, "secret", "s", true, 1), textKeys(b, "secret", "s", false, 1)...) {
+		key := keysIn(b.Sidecar, "open", "k", owned, 1)[0]
+		for _, hidden := range append(keysIn(b.Sidecar, "secret", "s", true, 1), keysIn(b.Sidecar, "secret", "s", false, 1)...) {
 			writeSecret(t, b, hidden)
 			c := dialText(t, "unix", path)
 			c.Ask("set "+key+" 0 0 1\r\nx", "STORED")
@@ -68,7 +57,7 @@ func TestMemcachedGetLong(t *testing.T) {
 	testenv.Takes(t, time.Second)
 	_, b, path := textPair(t, Config{L2Size: 64 << 20})
 	c := dialText(t, "unix", path)
-	keys := append(textKeys(b, "default", "there", false, 12), textKeys(b, "default", "here", true, 12)...)
+	keys := append(keysIn(b.Sidecar, "default", "there", false, 12), keysIn(b.Sidecar, "default", "here", true, 12)...)
 	value := strings.Repeat("v", 1_000_000)
 	for _, key := range keys {
 		c.Ask(fmt.Sprintf("set %s 0 0 %d\r\n%s", key, len(value), value), "STORED")
@@ -95,7 +84,7 @@ func TestMemcachedGetLongParts(t *testing.T) {
 	value := strings.Repeat("v", 1_000_000)
 	var keys []string
 	for _, namespace := range []string{"x", "y", "z"} {
-		key := namespace + ":" + textKeys(b, namespace, "there", false, 1)[0]
+		key := namespace + ":" + keysIn(b.Sidecar, namespace, "there", false, 1)[0]
 		c.Ask(fmt.Sprintf("set %s 0 0 %d\r\n%s", key, len(value), value), "STORED")
 		keys = append(keys, slices.Repeat([]string{key}, 20)...)
 	}
@@ -115,7 +104,7 @@ func TestMemcachedGetSame(t *testing.T) {
 	testenv.Takes(t, time.Second)
 	_, b, path := textPair(t, Config{L2Size: 64 << 20})
 	c := dialText(t, "unix", path)
-	here, there := textKeys(b, "default", "here", true, 1)[0], textKeys(b, "default", "there", false, 1)[0]
+	here, there := keysIn(b.Sidecar, "default", "here", true, 1)[0], keysIn(b.Sidecar, "default", "there", false, 1)[0]
 	value := strings.Repeat("v", 1_000_000)
 	c.Ask(fmt.Sprintf("set %s 0 0 %d\r\n%s", here, len(value), value), "STORED")
 	var before, after runtime.MemStats

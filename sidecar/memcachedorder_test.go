@@ -21,7 +21,7 @@ func TestMemcachedOrder(t *testing.T) {
 	_, b, path := textPair(t, Config{L2Size: 32 << 20})
 	oracle := &textConn{memcachedtest.Memcached(t), t}
 	c := dialText(t, "unix", path)
-	keys := append(textKeys(b, "default", "here", true, 12), textKeys(b, "default", "there", false, 12)...)
+	keys := append(keysIn(b.Sidecar, "default", "here", true, 12), keysIn(b.Sidecar, "default", "there", false, 12)...)
 	for seed := range uint64(6) {
 		s := &stream{rand: rand.New(rand.NewPCG(seed, 7)), keys: keys}
 		s.add("flush_all")

@@ -107,12 +107,7 @@ func (c *textConn) fill(key, number, value string) string {
 
 // keysOf returns n keys of a node.
 func (w *world) keysOf(v *vnode, n int) (keys []string) {
-	for i := 0; len(keys) < n; i++ {
-		if key := fmt.Sprint("key", i); w.ownerOf(key) == v {
-			keys = append(keys, key)
-		}
-	}
-	return keys
+	return keysIn(v.s, DefaultNamespace, "key", true, n)
 }
 
 // ends ends the ownerships of a node in some way.

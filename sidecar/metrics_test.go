@@ -51,9 +51,7 @@ func TestGoldenMetrics(t *testing.T) {
 			ExistingKeys: &ExistingKeys{Keys: 100, MaxAge: time.Hour, List: list}, WarmOnStart: &Warm{Rate: 100, List: list},
 		}},
 	}
-	a := startHostWith(t, cfg, "a")
-	b := startHostWith(t, cfg, "b", a.engine.Node.GossipAddress())
-	settled(t, a, b)
+	a, _ := twoHosts(t, cfg)
 	for _, ns := range []string{"default", "full"} {
 		if _, err := a.Set(t.Context(), ns, "k", []byte("v"), cachesidecar.SetOptions{}); err != nil {
 			t.Fatal(err)

@@ -105,9 +105,5 @@ func midWrite(w *world, at failpoint.Point, begin, undo func(*vnode)) {
 
 // keyAt returns a key that a node owns.
 func (w *world) keyAt(v *vnode, prefix string) string {
-	for i := 0; ; i++ {
-		if key := fmt.Sprint(prefix, "-", i); w.ownerOf(key) == v {
-			return key
-		}
-	}
+	return keysIn(v.s, DefaultNamespace, prefix+"-", true, 1)[0]
 }

@@ -83,46 +83,10 @@ type Namespace struct {
 
 // Limits bound the calls of one host to a namespace's origin. Zero means the
 // default.
-type Limits struct {
-	// Concurrency is the number of calls at once. Form: calls. Default: 64. Bounds: up to
-	// 65536.
-	Concurrency int `yaml:"concurrency"`
-	// Queue is the number of loads that wait for a place. Form: loads. Default: 1024.
-	// Bounds: up to 1048576.
-	Queue int `yaml:"queue"`
-	// QueueTime is the longest wait for a place, and for the rate. Default: 1s. Bounds: up
-	// to 30s.
-	QueueTime time.Duration `yaml:"queue_time"`
-	// Rate is the number of calls per second, retries included. Form: calls per second.
-	// Default: no limit. Bounds: up to 1e9.
-	Rate float64 `yaml:"rate"`
-	// Burst is the number of calls at once after a rest. Form: calls. Default: a tenth of
-	// Rate, at least 1. Bounds: up to 1048576.
-	Burst int `yaml:"burst"`
-	// Timeout is the time for one call. Default: 5s; redis 1s, memcached 500ms. Bounds: up
-	// to 30s.
-	Timeout time.Duration `yaml:"timeout"`
-	// Breaker stops the calls to an origin that fails.
-	Breaker Breaker `yaml:"breaker"`
-	// Retries is the number of retries after a failed call. Form: calls. Default: none.
-	// Bounds: up to 10.
-	Retries int `yaml:"retries"`
-	// RetryShare is the number of retries per load, in the long run. Form: share. Default:
-	// 0.1. Bounds: up to 1.
-	RetryShare float64 `yaml:"retry_share"`
-}
+type Limits = loader.GuardConfig
 
 // Breaker stops the calls to an origin that fails. Zero means the default.
-type Breaker struct {
-	// Failures is the number of failures in a row that open the breaker. Form: calls.
-	// Default: 5. Bounds: up to 1048576.
-	Failures int `yaml:"failures"`
-	// Open is how long the breaker stays open. Default: 5s. Bounds: up to 10m.
-	Open time.Duration `yaml:"open"`
-	// Probes is the number of calls at once while the breaker is half open, and of the
-	// successes that close it. Form: calls. Default: 1. Bounds: up to 1024.
-	Probes int `yaml:"probes"`
-}
+type Breaker = loader.Breaker
 
 // Defaults of a namespace.
 const (
@@ -140,47 +104,62 @@ const maxLifetime = wire.MaxTTL * time.Millisecond
 // maxPattern is the maximum length of key_pattern, in bytes.
 const maxPattern = 1024
 
+// withDefaults returns a copy with the defaults filled in, but for MaxStaleness, which hosts compare if
+// it is given, and those that an origin and its Guard have themselves.
+func (n Namespace) withDefaults() Namespace {
+	settings.Default(&n.DefaultTTL, DefaultTTL)
+	settings.Default(&n.StaleLimit, DefaultStaleLimit)
+	settings.Default(&n.NegativeTTL, DefaultNegativeTTL)
+	settings.Default(&n.TTLJitter, DefaultTTLJitter)
+	settings.Default(&n.RefreshEarly, DefaultRefreshEarly)
+	n.LeaseTime = cmp.Or(n.LeaseTime, DefaultLeaseTime)
+	return n
+}
+
 // check returns all that is wrong with the settings, joined. l2 is the sidecar's L2Size.
 func (n Namespace) check(l2 Size) error {
+	given := n
+	n = n.withDefaults()
 	var wrong settings.Problems
-	if n.ttl() < 0 || n.ttl() > maxLifetime {
-		wrong.Addf("default_ttl %v: give 0 (no expiry) to %v", n.ttl(), maxLifetime)
+	ttl, limit := *n.DefaultTTL, *n.StaleLimit
+	if ttl < 0 || ttl > maxLifetime {
+		wrong.Addf("default_ttl %v: give 0 (no expiry) to %v", ttl, maxLifetime)
 	}
-	if n.staleLimit() < 0 || n.staleLimit() > maxLifetime {
-		wrong.Addf("stale_limit %v: give 0 (no stale values) to %v", n.staleLimit(), maxLifetime)
-		n.StaleLimit = nil
+	if limit < 0 || limit > maxLifetime {
+		wrong.Addf("stale_limit %v: give 0 (no stale values) to %v", limit, maxLifetime)
+		limit = DefaultStaleLimit
 	}
 	if n.Quota != 0 && (n.Quota < 64<<10 || n.Quota > l2) {
 		wrong.Addf("quota %s: give 64 KiB to l2_size (%s), or leave it out", n.Quota, l2)
 	}
-	if n.StaleWhileRevalidate > n.staleLimit() {
+	if n.StaleWhileRevalidate > limit {
 		wrong.Addf("stale_while_revalidate %v is above stale_limit %v: lower it, or raise stale_limit",
-			n.StaleWhileRevalidate, n.staleLimit())
+			n.StaleWhileRevalidate, limit)
 	}
-	if n.StaleIfError > n.staleLimit() {
-		wrong.Addf("stale_if_error %v is above stale_limit %v: lower it, or raise stale_limit",
-			n.StaleIfError, n.staleLimit())
+	if n.StaleIfError > limit {
+		wrong.Addf("stale_if_error %v is above stale_limit %v: lower it, or raise stale_limit", n.StaleIfError, limit)
 	}
 	wrong.Add(errors.Join(
 		settings.Bounded("stale_while_revalidate", n.StaleWhileRevalidate, 0, maxLifetime),
 		settings.Bounded("replica_lag", n.ReplicaLag, 0, 10*time.Minute),
-		settings.Bounded("lease_time", n.leaseTime(), 100*time.Millisecond, 10*time.Minute),
+		settings.Bounded("lease_time", n.LeaseTime, 100*time.Millisecond, 10*time.Minute),
 	))
 	if n.Origin == nil {
-		wrong.Add(n.needsOrigin())
+		wrong.Add(given.needsOrigin())
 		return wrong.Err()
 	}
 	if len(n.KeyPattern) > maxPattern {
 		wrong.Addf("key_pattern has %d bytes: give at most %d", len(n.KeyPattern), maxPattern)
 	}
+	_, limits := n.Limits.WithDefaults()
 	wrong.Add(errors.Join(
 		settings.Bounded("max_key", n.MaxKey, 0, kv.MaxKeyLen),
-		settings.Bounded("negative_ttl", n.policy().NegativeTTL, 0, maxLifetime),
-		settings.Bounded("ttl_jitter", n.ttlJitter(), 0, 0.5),
+		settings.Bounded("negative_ttl", *n.NegativeTTL, 0, maxLifetime),
+		settings.Bounded("ttl_jitter", *n.TTLJitter, 0, 0.5),
 		settings.Bounded("stale_if_error", n.StaleIfError, 0, maxLifetime),
-		settings.Bounded("refresh_early", n.policy().Beta, 0, 10),
+		settings.Bounded("refresh_early", *n.RefreshEarly, 0, 10),
 		settings.Bounded("audit", n.Audit, 0, 100),
-		n.Limits.check(),
+		limits,
 		n.ExistingKeys.check(),
 		n.WarmOnStart.check(),
 	))
@@ -208,46 +187,6 @@ func (n Namespace) needsOrigin() error {
 	return wrong.Err()
 }
 
-func (l Limits) check() error {
-	return errors.Join(
-		settings.Bounded("limits.concurrency", l.Concurrency, 0, 1<<16),
-		settings.Bounded("limits.queue", l.Queue, 0, 1<<20),
-		settings.Bounded("limits.queue_time", l.QueueTime, 0, maxCallTime),
-		settings.Bounded("limits.rate", l.Rate, 0, 1e9),
-		settings.Bounded("limits.burst", l.Burst, 0, 1<<20),
-		settings.Bounded("limits.timeout", l.Timeout, 0, maxCallTime),
-		settings.Bounded("limits.breaker.failures", l.Breaker.Failures, 0, 1<<20),
-		settings.Bounded("limits.breaker.open", l.Breaker.Open, 0, 10*time.Minute),
-		settings.Bounded("limits.breaker.probes", l.Breaker.Probes, 0, 1<<10),
-		settings.Bounded("limits.retries", l.Retries, 0, 10),
-		settings.Bounded("limits.retry_share", l.RetryShare, 0, 1),
-	)
-}
-
-// maxCallTime is the maximum of the settings for one call to an origin. A load with its
-// waits and retries ends after that time (flight.LoadsConfig.Timeout).
-const maxCallTime = 30 * time.Second
-
-// policy returns how long values live, both for loads by the sidecar and by the apps.
-func (n Namespace) policy() namespaces.Policy {
-	return namespaces.Policy{
-		NegativeTTL:          settings.Or(n.NegativeTTL, DefaultNegativeTTL),
-		StaleWhileRevalidate: n.StaleWhileRevalidate,
-		StaleIfError:         n.StaleIfError,
-		Beta:                 settings.Or(n.RefreshEarly, DefaultRefreshEarly),
-	}
-}
-
-// guard returns the limits in the loader's form.
-func (l Limits) guard() loader.GuardConfig {
-	return loader.GuardConfig{
-		Concurrency: l.Concurrency, Queue: l.Queue, QueueTime: l.QueueTime,
-		Rate: l.Rate, Burst: l.Burst, Timeout: l.Timeout,
-		Failures: l.Breaker.Failures, Open: l.Breaker.Open, Probes: l.Breaker.Probes,
-		Retries: l.Retries, RetryShare: l.RetryShare,
-	}
-}
-
 // namespaces returns the settings of all namespaces, with every default filled in.
 func (c *Config) namespaces() namespaces.Config {
 	t := namespaces.Config{
@@ -263,27 +202,17 @@ func (c *Config) namespaces() namespaces.Config {
 
 // spec returns the settings with every default filled in.
 func (n Namespace) spec() namespaces.Settings {
-	s := namespaces.Settings{
-		TTL: n.ttl(), StaleLimit: n.staleLimit(), ReplicaLag: n.ReplicaLag, LeaseTime: n.leaseTime(),
-		Bound: n.MaxStaleness, NotShared: n.Shared != nil && !*n.Shared,
-		Quota: int64(n.Quota), Policy: n.policy(), Jitter: n.ttlJitter(),
+	n = n.withDefaults()
+	return namespaces.Settings{
+		TTL: *n.DefaultTTL, StaleLimit: *n.StaleLimit, ReplicaLag: n.ReplicaLag, LeaseTime: n.LeaseTime,
+		Bound: n.MaxStaleness, NotShared: n.Shared != nil && !*n.Shared, Quota: int64(n.Quota),
+		Policy: namespaces.Policy{
+			NegativeTTL: *n.NegativeTTL, StaleWhileRevalidate: n.StaleWhileRevalidate, StaleIfError: n.StaleIfError,
+			Beta: *n.RefreshEarly,
+		},
+		Jitter: *n.TTLJitter,
 		Origin: n.Origin, KeyPattern: n.KeyPattern, MaxKey: int(n.MaxKey), WriteThrough: n.WriteThrough,
-		Guard: n.Limits.guard(), Audit: float64(n.Audit) / 100,
+		Guard: n.Limits, Audit: float64(n.Audit) / 100,
+		KeyFilter: n.ExistingKeys.settings(), Warm: (*namespaces.WarmSettings)(n.WarmOnStart),
 	}
-	if n.ExistingKeys != nil {
-		s.KeyFilter = &namespaces.FilterSettings{Filter: n.ExistingKeys.filter(), List: n.ExistingKeys.List}
-	}
-	if n.WarmOnStart != nil {
-		s.Warm = &namespaces.WarmSettings{
-			Rate: cmp.Or(n.WarmOnStart.Rate, 1000), Keys: cmp.Or(n.WarmOnStart.Keys, 1_000_000),
-			List: n.WarmOnStart.List,
-		}
-	}
-	return s
 }
-
-// ttl is for writes and loads without a TTL of their own; zero: no expiry.
-func (n Namespace) ttl() time.Duration        { return settings.Or(n.DefaultTTL, DefaultTTL) }
-func (n Namespace) staleLimit() time.Duration { return settings.Or(n.StaleLimit, DefaultStaleLimit) }
-func (n Namespace) ttlJitter() float64        { return settings.Or(n.TTLJitter, DefaultTTLJitter) }
-func (n Namespace) leaseTime() time.Duration  { return cmp.Or(n.LeaseTime, DefaultLeaseTime) }

@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -35,15 +34,15 @@ var aCustom = loader.Custom{Source: loader.SourceFunc(aSource)}
 func aSource(context.Context, []byte) (loader.Value, error) { return loader.Value{}, nil }
 
 func TestNamespaceDefaults(t *testing.T) {
-	var n Namespace
+	n := Namespace{}.spec()
 	want := namespaces.Policy{NegativeTTL: 5 * time.Second, Beta: 1}
-	if n.ttl() != time.Hour || n.staleLimit() != time.Minute || n.policy() != want || n.ttlJitter() != 0.1 || n.ReplicaLag != 0 || n.leaseTime() != 10*time.Second {
-		t.Errorf("%v %v %+v %v %v %v", n.ttl(), n.staleLimit(), n.policy(), n.ttlJitter(), n.ReplicaLag, n.leaseTime())
+	if n.TTL != time.Hour || n.StaleLimit != time.Minute || n.Policy != want || n.Jitter != 0.1 || n.ReplicaLag != 0 || n.LeaseTime != 10*time.Second {
+		t.Errorf("%+v", n)
 	}
 	// Settings to which zero means something can be set to zero.
-	n = Namespace{DefaultTTL: ptr(time.Duration(0)), StaleLimit: ptr(time.Duration(0)), NegativeTTL: ptr(time.Duration(0)), TTLJitter: ptr(0.0), RefreshEarly: ptr(0.0)}
-	if n.ttl() != 0 || n.staleLimit() != 0 || n.policy() != (namespaces.Policy{}) || n.ttlJitter() != 0 {
-		t.Errorf("%v %v %+v %v", n.ttl(), n.staleLimit(), n.policy(), n.ttlJitter())
+	n = Namespace{DefaultTTL: ptr(time.Duration(0)), StaleLimit: ptr(time.Duration(0)), NegativeTTL: ptr(time.Duration(0)), TTLJitter: ptr(0.0), RefreshEarly: ptr(0.0)}.spec()
+	if n.TTL != 0 || n.StaleLimit != 0 || n.Policy != (namespaces.Policy{}) || n.Jitter != 0 {
+		t.Errorf("%+v", n)
 	}
 }
 
@@ -159,7 +158,7 @@ func TestNamespaceRefused(t *testing.T) {
 }
 
 func TestOpenOrigin(t *testing.T) {
-	if o, err := namespaces.OpenOrigin("a", "a", Namespace{}.spec(), 1, nil, slog.New(slog.DiscardHandler)); o != nil || err != nil {
+	if o, err := namespaces.OpenOrigin("a", Namespace{}.spec(), &namespaces.Config{}, nil); o != nil || err != nil {
 		t.Errorf("without an origin: %v, %v", o, err)
 	}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -189,12 +188,12 @@ func TestOpenOrigin(t *testing.T) {
 		{"memcached", Namespace{Origin: &memcached.Config{Servers: []string{"no.such.host.invalid:1", "/socket"}}}, "", "", false},
 	} {
 		tc.ns.KeyPattern = "[a-z]"
-		o, err := namespaces.OpenOrigin("a", "a", tc.ns.spec(), 100, nil, slog.New(slog.DiscardHandler))
+		o, err := namespaces.OpenOrigin("a", tc.ns.spec(), &namespaces.Config{MaxValue: 100, Log: slog.New(slog.DiscardHandler)}, nil)
 		if err != nil {
 			t.Errorf("%s: %v", tc.name, err)
 			continue
 		}
-		if o.Name != tc.name || (o.Check != nil) != tc.checks {
+		if o.Name != tc.name || (o.Check(t.Context()) != nil) != tc.checks {
 			t.Errorf("%s: %+v", tc.name, o)
 		}
 		if o.Keys.Check([]byte("k")) != nil || o.Keys.Check([]byte("K")) == nil {
@@ -224,7 +223,7 @@ func TestOriginMaxValue(t *testing.T) {
 			return loader.Value{Bytes: make([]byte, 101)}, nil
 		})},
 	} {
-		o, err := namespaces.OpenOrigin("a", "a", ns.spec(), 100, nil, slog.New(slog.DiscardHandler))
+		o, err := namespaces.OpenOrigin("a", ns.spec(), &namespaces.Config{MaxValue: 100, Log: slog.New(slog.DiscardHandler)}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -232,23 +231,6 @@ func TestOriginMaxValue(t *testing.T) {
 			t.Errorf("%s: %v, want ErrTooLarge", name, err)
 		}
 		_ = o.Close()
-	}
-}
-
-// Every limit reaches the guard. A limit that is left out would have its default.
-func TestLimitsReachTheGuard(t *testing.T) {
-	l := Limits{
-		Concurrency: 1, Queue: 2, QueueTime: 3, Rate: 4, Burst: 5, Timeout: 6,
-		Breaker: Breaker{Failures: 7, Open: 8, Probes: 9}, Retries: 10, RetryShare: 11,
-	}
-	want := loader.GuardConfig{Concurrency: 1, Queue: 2, QueueTime: 3, Rate: 4, Burst: 5, Timeout: 6, Failures: 7, Open: 8, Probes: 9, Retries: 10, RetryShare: 11}
-	if l.guard() != want {
-		t.Errorf("%+v, want %+v", l.guard(), want)
-	}
-	for i := range reflect.TypeFor[Limits]().NumField() {
-		if reflect.ValueOf(l).Field(i).IsZero() {
-			t.Errorf("%s is not tested", reflect.TypeFor[Limits]().Field(i).Name)
-		}
 	}
 }
 

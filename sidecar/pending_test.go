@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
-	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -20,11 +19,8 @@ func startPair(t *testing.T, n int) (a, other *host, app *rawConn, keys [][]byte
 	other = &host{Sidecar: start(t, Config{Node: "b", Bind: "127.0.0.1:0", L1Size: 1 << 20, Join: []string{a.engine.Node.GossipAddress()}})}
 	settled(t, a, other)
 	app = dial(t, a.Sidecar)
-	for i := 0; len(keys) < n; i++ {
-		key := fmt.Appendf(nil, "key%d", i)
-		if a.engine.Node.OwnershipEpoch(a.engine.Names.Hash(session.DefaultNamespace, key).Partition()) != 0 {
-			continue
-		}
+	for _, name := range keysIn(other.Sidecar, DefaultNamespace, "key", true, n) {
+		key := b(name)
 		keys = append(keys, key)
 		if r := app.call(&wire.Request{Op: wire.OpSet, Key: key, Value: key}); r.Status != wire.OK {
 			t.Fatalf("%s %s", r.Status, r.Message)

@@ -4,8 +4,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/testing/history"
 	"github.com/cachesidecar/cachesidecar/internal/testing/linear"
-	"github.com/cachesidecar/cachesidecar/internal/verify"
 )
 
 // The history of a world, as the apps were told it. Package verify judges each read at once.
@@ -13,8 +13,8 @@ import (
 // vkey is a key. Its writes do not overlap.
 type vkey struct {
 	name   []byte
-	writes []*verify.Running // by sequence number less one
-	fresh  []verify.Op       // reads from the owner: a value, or a plain miss
+	writes []*history.Running // by sequence number less one
+	fresh  []history.Op       // reads from the owner: a value, or a plain miss
 }
 
 // fromOrigin reports whether values come from a database, in which they are written
@@ -29,30 +29,30 @@ const loadWithin = 5 * time.Second
 func (w *world) now() time.Duration { return time.Since(w.begun) + 1 }
 
 // beginLocked begins an operation. The caller holds the lock.
-func (w *world) beginLocked(o verify.Op) *verify.Running {
+func (w *world) beginLocked(o history.Op) *history.Running {
 	if w.history == nil {
-		r := verify.Rules{Bound: w.bound, Load: loadWithin}
+		r := history.Rules{Bound: w.bound, Load: loadWithin}
 		if w.origin == nil {
 			r.Late = requestTimeout
 		}
-		w.history = verify.NewChecker(r)
+		w.history = history.NewChecker(r)
 	}
 	if o.Began = w.now(); o.Origin && !w.ns.WriteThrough {
 		o.Committed = o.Began
 	}
 	r := w.history.Begin(o)
-	r.Outcome = verify.Unknown
+	r.Outcome = history.Unknown
 	return r
 }
 
-func (w *world) begin(o verify.Op) *verify.Running {
+func (w *world) begin(o history.Op) *history.Running {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.beginLocked(o)
 }
 
 // endLocked ends an operation. The caller holds the lock.
-func (w *world) endLocked(r *verify.Running, out verify.Outcome) {
+func (w *world) endLocked(r *history.Running, out history.Outcome) {
 	r.Outcome, r.Ended = out, w.now()
 	if v := w.history.End(r); v.Rule != "" {
 		w.breaks("%v", v)
@@ -61,9 +61,9 @@ func (w *world) endLocked(r *verify.Running, out verify.Outcome) {
 
 // noteMiss counts a miss by what has ended the last write of its key. The caller holds
 // the lock.
-func (w *world) noteMiss(k *vkey, r *verify.Running) {
+func (w *world) noteMiss(k *vkey, r *history.Running) {
 	w.misses++
-	if n := len(k.writes); n > 0 && w.origin == nil && k.writes[n-1].Kind == verify.Set {
+	if n := len(k.writes); n > 0 && w.origin == nil && k.writes[n-1].Kind == history.Set {
 		flushed, expired := w.history.Misses(r, int64(n))
 		if flushed {
 			w.seen["misses after a flush"]++
@@ -86,8 +86,8 @@ func (w *world) judgeFresh() {
 		}
 		ops := slices.Clone(k.fresh)
 		for i := range ops {
-			if o := &ops[i]; o.Outcome == verify.Absent {
-				o.Kind, o.Outcome = verify.Delete, verify.Done
+			if o := &ops[i]; o.Outcome == history.Absent {
+				o.Kind, o.Outcome = history.Delete, history.Done
 			}
 		}
 		for _, r := range k.writes {

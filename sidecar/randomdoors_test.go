@@ -7,8 +7,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/testing/history"
 	"github.com/cachesidecar/cachesidecar/internal/testing/simnet"
-	"github.com/cachesidecar/cachesidecar/internal/verify"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -75,7 +75,7 @@ func (w *world) writeAtDoor(rnd *rand.Rand, k *vkey) {
 // look reads the key with its version. With claim the app also wants the right to load it.
 func (a *app) look(claim bool) (r wire.Reply) {
 	fresh := !a.text && a.w.origin == nil // mg may have a copy, and METAGET may join a load
-	read := a.w.begin(verify.Op{Key: string(a.k.name), Host: a.by, Fresh: fresh})
+	read := a.w.begin(history.Op{Key: string(a.k.name), Host: a.by, Fresh: fresh})
 	switch {
 	case a.text && claim:
 		r = a.talk("mg %s v c N2 R3600", a.k.name)
@@ -120,20 +120,20 @@ func (a *app) claim() {
 		a.w.readFrom(context.Background(), a.s, a.by, a.k)
 	}
 	ttl := a.ttl()
-	a.change(what, verify.Op{Kind: verify.Set, TTL: ttl}, true, func(value []byte) wire.Reply {
+	a.change(what, history.Op{Kind: history.Set, TTL: ttl}, true, func(value []byte) wire.Reply {
 		return a.set(value, wire.ModeCAS, uint64(got.Number), ttl)
 	})
 }
 
 // load fills the key with a lease token, if there is no value.
 func (a *app) load() {
-	read := a.w.begin(verify.Op{Key: string(a.k.name), Host: a.by})
+	read := a.w.begin(history.Op{Key: string(a.k.name), Host: a.by})
 	got := a.ask(wire.Request{Op: wire.OpLease, TTLMS: wire.TTLDefault})
 	if a.found(read, &got); got.Status != wire.Lease {
 		return
 	}
 	ttl := a.ttl()
-	a.change("tokens", verify.Op{Kind: verify.Set, TTL: ttl}, true, func(value []byte) wire.Reply {
+	a.change("tokens", history.Op{Kind: history.Set, TTL: ttl}, true, func(value []byte) wire.Reply {
 		return a.ask(wire.Request{Op: wire.OpFill, Token: got.Token, Value: value, TTLMS: ttlMS(ttl)})
 	})
 }
@@ -141,7 +141,7 @@ func (a *app) load() {
 // swap replaces the version that the app has read.
 func (a *app) swap() {
 	version, ttl := max(1, a.look(false).Version), a.ttl()
-	a.change("swaps", verify.Op{Kind: verify.Set, TTL: ttl}, true, func(value []byte) wire.Reply {
+	a.change("swaps", history.Op{Kind: history.Set, TTL: ttl}, true, func(value []byte) wire.Reply {
 		return a.set(value, wire.ModeCAS, version, ttl)
 	})
 }
@@ -149,7 +149,7 @@ func (a *app) swap() {
 // store stores a value, at times only if there is one, or none.
 func (a *app) store() {
 	mode, ttl := []wire.Mode{wire.ModeSet, wire.ModeSet, wire.ModeAdd, wire.ModeReplace}[a.rnd.IntN(4)], a.ttl()
-	a.change("sets", verify.Op{Kind: verify.Set, TTL: ttl}, mode != wire.ModeSet, func(value []byte) wire.Reply {
+	a.change("sets", history.Op{Kind: history.Set, TTL: ttl}, mode != wire.ModeSet, func(value []byte) wire.Reply {
 		return a.set(value, mode, 0, ttl)
 	})
 }
@@ -163,7 +163,7 @@ func (a *app) remove() {
 	if soft {
 		what = "soft " + what
 	}
-	a.change(what, verify.Op{Kind: verify.Delete}, version != 0, func([]byte) wire.Reply {
+	a.change(what, history.Op{Kind: history.Delete}, version != 0, func([]byte) wire.Reply {
 		return a.drop(version, soft)
 	})
 }
@@ -171,12 +171,12 @@ func (a *app) remove() {
 // touch gives the value another TTL, and mostly reads it in the same step.
 func (a *app) touch() {
 	w, ttl := a.w, time.Duration(1+a.rnd.IntN(4))*time.Second
-	touch := w.begin(verify.Op{Kind: verify.Touch, Key: string(a.k.name), Host: a.by, TTL: ttl})
+	touch := w.begin(history.Op{Kind: history.Touch, Key: string(a.k.name), Host: a.by, TTL: ttl})
 	var r wire.Reply
 	if a.text && a.rnd.IntN(2) == 0 {
 		r = a.talk("touch %s %d", a.k.name, ttl/time.Second)
 	} else {
-		read := w.begin(verify.Op{Key: string(a.k.name), Host: a.by, Fresh: !a.text})
+		read := w.begin(history.Op{Key: string(a.k.name), Host: a.by, Fresh: !a.text})
 		if a.text {
 			r = a.talk("gat %d %s", ttl/time.Second, a.k.name)
 		} else {
@@ -192,7 +192,7 @@ func (a *app) touch() {
 
 // change commits a change of the key, makes it, and notes how it has ended. If the change has a
 // condition, a miss refuses it, and is as true as that of a fresh read.
-func (a *app) change(what string, o verify.Op, conditional bool, do func(value []byte) wire.Reply) {
+func (a *app) change(what string, o history.Op, conditional bool, do func(value []byte) wire.Reply) {
 	w := a.w
 	o.Host = a.by
 	op, value := w.commit(a.k, o)
@@ -200,20 +200,20 @@ func (a *app) change(what string, o verify.Op, conditional bool, do func(value [
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	out := a.outcomeLocked(&r)
-	missed := r.Status == wire.Miss && out == verify.NotStored
+	missed := r.Status == wire.Miss && out == history.NotStored
 	switch {
 	case missed && !conditional: // there was nothing to delete
-		out = verify.Done
-	case out != verify.Done && w.fromOrigin(): // the database has it all the same
-		out = verify.Unknown
+		out = history.Done
+	case out != history.Done && w.fromOrigin(): // the database has it all the same
+		out = history.Unknown
 	}
-	if out != verify.Done {
+	if out != history.Done {
 		w.failed++
 	}
 	w.endLocked(op, out)
 	if missed && conditional {
-		a.k.fresh = append(a.k.fresh, verify.Op{
-			Key: op.Key, Host: op.Host, Fresh: true, Outcome: verify.Absent, Began: op.Began, Ended: op.Ended,
+		a.k.fresh = append(a.k.fresh, history.Op{
+			Key: op.Key, Host: op.Host, Fresh: true, Outcome: history.Absent, Began: op.Began, Ended: op.Ended,
 		})
 	}
 	w.seen[a.door(what+" ", out)]++
@@ -223,44 +223,44 @@ func (a *app) change(what string, o verify.Op, conditional bool, do func(value [
 }
 
 // found notes what a read has found. A stale value is none.
-func (a *app) found(read *verify.Running, r *wire.Reply) {
+func (a *app) found(read *history.Running, r *wire.Reply) {
 	w := a.w
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	switch out := a.outcomeLocked(r); {
 	case r.Status == wire.Stale:
-		w.endLocked(read, verify.Old)
-	case out == verify.Done:
+		w.endLocked(read, history.Old)
+	case out == history.Done:
 		w.told(a.k, read, r.Value, nil)
-	case r.Status == wire.Miss && out == verify.NotStored:
+	case r.Status == wire.Miss && out == history.NotStored:
 		w.noteMiss(a.k, read)
-		w.endLocked(read, verify.Absent)
+		w.endLocked(read, history.Absent)
 	default:
-		w.endLocked(read, verify.Unknown)
+		w.endLocked(read, history.Unknown)
 	}
-	if w.seen[a.door("reads ", read.Outcome)]++; read.Fresh && read.Outcome <= verify.Absent {
+	if w.seen[a.door("reads ", read.Outcome)]++; read.Fresh && read.Outcome <= history.Absent {
 		a.k.fresh = append(a.k.fresh, read.Op)
 	}
 }
 
 // outcomeLocked returns what an answer says about a change. What a process says that was killed
 // meanwhile means nothing. The caller holds the world's lock.
-func (a *app) outcomeLocked(r *wire.Reply) verify.Outcome {
+func (a *app) outcomeLocked(r *wire.Reply) history.Outcome {
 	switch r.Status {
 	case wire.OK:
-		return verify.Done
+		return history.Done
 	case wire.Miss, wire.Stale, wire.Exists, wire.NotStored, wire.Unavailable, wire.Busy:
 		if a.w.runsLocked(a.by) && r.Why != wire.Degraded {
-			return verify.NotStored
+			return history.NotStored
 		}
 	case wire.BadRequest:
 		a.w.breaks("%s says %s", a.by, r.Message)
 	}
-	return verify.Unknown
+	return history.Unknown
 }
 
 // door names what is counted with its door and its outcome.
-func (a *app) door(what string, out verify.Outcome) string {
+func (a *app) door(what string, out history.Outcome) string {
 	if a.text {
 		what = "memcached's " + what
 	}

@@ -21,7 +21,7 @@ var policies = map[string][]string{"available": nil, "consistent": {"n0", "n1", 
 func (w *world) next(v *vnode, key string) *vnode {
 	for {
 		for _, o := range w.nodes {
-			if o != v && o.s != nil && o.s.engine.Node.OwnershipEpoch(o.s.engine.Names.Hash(session.DefaultNamespace, []byte(key)).Partition()) != 0 {
+			if o != v && o.s != nil && owns(o.s, DefaultNamespace, key) {
 				o.get(key, 0)
 				return o
 			}

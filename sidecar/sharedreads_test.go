@@ -12,7 +12,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/calls"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/shm"
-	"github.com/cachesidecar/cachesidecar/internal/verify"
+	"github.com/cachesidecar/cachesidecar/internal/testing/history"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/unixsock"
 )
@@ -101,7 +101,7 @@ func (w *world) readShared(v *vnode, k *vkey) int {
 	if !ok {
 		return 0
 	}
-	read := w.beginLocked(verify.Op{Key: string(k.name), Host: v.region.by})
+	read := w.beginLocked(history.Op{Key: string(k.name), Host: v.region.by})
 	w.seen["shared hits"]++
 	if v.paused || v.s == nil {
 		w.seen["shared hits without a sidecar"]++

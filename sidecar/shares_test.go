@@ -1,7 +1,6 @@
 package sidecar
 
 import (
-	"fmt"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -10,7 +9,6 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
-	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -20,22 +18,14 @@ import (
 func TestReadBeyondMaxNamespaces(t *testing.T) {
 	t.Parallel()
 	testenv.Takes(t, time.Second)
-	a := startHostWith(t, Config{MaxNamespaces: 2}, "a")
-	o := startHostWith(t, Config{MaxNamespaces: 2}, "b", a.engine.Node.GossipAddress())
-	settled(t, a, o)
+	a, o := twoHosts(t, Config{MaxNamespaces: 2})
 	at := func(h *host, q wire.Request) wire.Reply {
 		q.TimeoutMS, q.TTLMS, q.App = 10_000, wire.TTLDefault, true
 		bo := namespaces.Pins{Table: h.engine.Names}
 		defer bo.Release()
 		return h.serve(t.Context(), &q, &bo, h.engine.Deadlines.Of(&q, h.engine.Clock.Read()))
 	}
-	keyIn := func(h *host, ns string) []byte {
-		for i := 0; ; i++ {
-			if k := fmt.Appendf(nil, "k%d", i); h.engine.Node.OwnershipEpoch(h.engine.Names.Hash(b(ns), k).Partition()) != 0 {
-				return k
-			}
-		}
-	}
+	keyIn := func(h *host, ns string) []byte { return b(keysIn(h.Sidecar, ns, "k", true, 1)[0]) }
 	for i := 0; ; i++ {
 		ns := "n" + strings.Repeat("x", i)
 		if r := at(a, wire.Request{Op: wire.OpSet, Namespace: b(ns), Key: keyIn(a, ns), Value: b("1")}); r.Status != wire.OK {
@@ -69,17 +59,8 @@ func TestAnswersOfOthersUnread(t *testing.T) {
 	const size = 500_000
 	cfg := Config{BufferSize: 16 << 20}
 	cfg.Socket = filepath.Join(t.TempDir(), "s")
-	a := startHostWith(t, cfg, "a")
-	cfg.Socket = ""
-	o := startHostWith(t, cfg, "b", a.engine.Node.GossipAddress())
-	settled(t, a, o)
-	var keys [][]byte
-	for i := 0; len(keys) < 2; i++ {
-		if k := fmt.Append(nil, "key", i); o.engine.Node.OwnershipEpoch(o.engine.Names.Hash(session.DefaultNamespace, k).Partition()) != 0 {
-			keys = append(keys, k)
-		}
-	}
-	key, none := keys[0], keys[1]
+	a, o := twoHosts(t, cfg)
+	key, none := b(o.keyOf(0)), b(o.keyOf(1))
 	if _, err := o.Set(t.Context(), "default", string(key), make([]byte, size), cachesidecar.SetOptions{}); err != nil {
 		t.Fatal(err)
 	}

@@ -112,7 +112,6 @@ func New(cfg Config) (*Sidecar, error) {
 	s.present, s.memory.engine = s.cfg, s.engine
 	s.weight.Store(cfg.Weight)
 	s.aloneOK.Store(cfg.AloneOK)
-	s.engine.Node.SetLeaveTime(cfg.LeaveTime)
 	s.keys.Renew = s.engine.Node.Renew
 	s.sessions = session.New(session.Config{
 		Engine: s.engine, Host: thisHost{s}, Version: cfg.Version, BootClock: kv.BootClockID(),
@@ -141,7 +140,7 @@ func (s *Sidecar) engineConfig(rules *access.Rules) engine.Config {
 	cfg := &s.cfg
 	node := cfg.clusterConfig()
 	node.MaxConns = s.files.peers
-	if node.Keys, node.Credentials = s.keys.Sources(); node.Keys != nil {
+	if node.Credentials = s.keys.Source(); node.Credentials != nil {
 		node.Settings[namespaces.SeedSetting] = peer.SeedDigest(cfg.seed)
 	}
 	return engine.Config{

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"net/http"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -145,43 +144,13 @@ func TestStatsCount(t *testing.T) {
 	}
 }
 
-func TestHTTP(t *testing.T) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := ln.Addr().String()
-	if s, err := New(Config{NoSocket: true, L2Size: 8 << 20, HTTP: address}); err != nil {
-		t.Error(err)
-	} else if err := s.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "choose another address") {
-		t.Errorf("an address in use: %v", err)
-	}
-	ln.Close()
+// TestMetricsPage checks the form of some lines of /metrics.
+func TestMetricsPage(t *testing.T) {
 	s := start(t, Config{HTTP: "127.0.0.1:0"})
-	address = s.http.Load().Addr().String()
 	c := dial(t, s)
 	c.call(&wire.Request{Op: wire.OpSet, Key: b("a"), Value: b("1")})
 	c.call(&wire.Request{Op: wire.OpGet, Key: b("a")})
-	transport := &http.Transport{DisableKeepAlives: true}
-	hc := &http.Client{Transport: transport, Timeout: 10 * time.Second}
-	get := func(path string) (int, string) {
-		resp, err := hc.Get("http://" + address + path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer resp.Body.Close()
-		body, err := io.ReadAll(resp.Body)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return resp.StatusCode, string(body)
-	}
-	for path, want := range map[string]int{"/livez": 200, "/readyz": 200, "/nothing": 404, "/debug/pprof/": 404} {
-		if code, _ := get(path); code != want {
-			t.Errorf("%s: %d, want %d", path, code, want)
-		}
-	}
-	_, page := get("/metrics")
+	_, page := httpAnswer(t, s.http.Load().Addr().String(), "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
 	for _, line := range []string{
 		`cachesidecar_requests_total{namespace="default",op="GET",result="hit",tier="l2"} 1`,
 		`cachesidecar_requests_total{namespace="default",op="SET",result="ok",tier=""} 1`,

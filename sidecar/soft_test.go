@@ -18,9 +18,7 @@ import (
 func TestSoftDelete(t *testing.T) {
 	t.Parallel()
 	testenv.Takes(t, time.Second)
-	a := startHost(t, "a")
-	b := startHost(t, "b", a.engine.Node.GossipAddress())
-	settled(t, a, b)
+	a, b := twoHosts(t, Config{})
 	ctx := t.Context()
 	ask := func(h *host, op wire.Op, options wire.Options, key []byte, also ...[]byte) wire.Reply {
 		t.Helper()

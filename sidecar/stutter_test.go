@@ -10,8 +10,8 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/testing/bubble"
+	"github.com/cachesidecar/cachesidecar/internal/testing/history"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
-	"github.com/cachesidecar/cachesidecar/internal/verify"
 )
 
 // Hosts stand still again and again, each time for less than B. In the moments between
@@ -163,7 +163,7 @@ func TestVirtualStutter(t *testing.T) {
 				written := 0
 				for _, k := range keys {
 					for _, v := range k.writes {
-						if v.Outcome == verify.Done {
+						if v.Outcome == history.Done {
 							written++
 						}
 					}

@@ -25,11 +25,11 @@ func (c *Config) paths() peer.KeyPaths {
 }
 
 // credentials reads the files. It returns nil if there are none.
-func (c *Config) credentials() (*peer.KeySet, error) {
+func (c *Config) credentials() (*peer.Credentials, error) {
 	if c.ClusterKeyFile == "" {
 		return nil, nil
 	}
-	return c.paths().Read().Set(c.Node, c.now())
+	return c.paths().Read().Credentials(c.Node, c.now())
 }
 
 // now reads the wall clock.

@@ -1,7 +1,6 @@
 package sidecar
 
 import (
-	"fmt"
 	"path/filepath"
 	"testing"
 	"time"
@@ -23,15 +22,9 @@ func leaseTime(d time.Duration) Config {
 func TestFillAtTheEnd(t *testing.T) {
 	t.Parallel()
 	testenv.Takes(t, time.Second)
-	a := startHostWith(t, Config{Socket: filepath.Join(t.TempDir(), "s")}, "a")
-	o := startHost(t, "b", a.engine.Node.GossipAddress())
-	settled(t, a, o)
+	a, o := twoHosts(t, Config{Socket: filepath.Join(t.TempDir(), "s")})
 	view := dial(t, a.Sidecar)
-	for i := range 50 {
-		key := fmt.Sprint("k", i)
-		if o.engine.Node.OwnershipEpoch(o.engine.Names.Hash(b(DefaultNamespace), b(key)).Partition()) == 0 {
-			continue
-		}
+	for _, key := range keysIn(o.Sidecar, DefaultNamespace, "k", true, 25) {
 		c := dial(t, a.Sidecar)
 		token := c.call(leaseOf(key, time.Minute)).Token
 		c.send(&wire.Request{Op: wire.OpFill, Key: b(key), Token: token, Value: b("v"), TTLMS: wire.TTLDefault})
@@ -49,17 +42,9 @@ func TestDeadAppLeavesNoToken(t *testing.T) {
 	t.Parallel()
 	testenv.Takes(t, 800*time.Millisecond)
 	cfg := leaseTime(5 * time.Minute)
-	cfg.Socket = filepath.Join(t.TempDir(), "a")
-	a := startHostWith(t, cfg, "a")
-	cfg.Socket = filepath.Join(t.TempDir(), "b")
-	o := startHostWith(t, cfg, "b", a.engine.Node.GossipAddress())
-	settled(t, a, o)
-	var keys []string
-	for i := 0; len(keys) < 2; i++ {
-		if k := fmt.Sprint("k", i); o.engine.Node.OwnershipEpoch(o.engine.Names.Hash(b(DefaultNamespace), b(k)).Partition()) != 0 {
-			keys = append(keys, k)
-		}
-	}
+	cfg.Socket = filepath.Join(t.TempDir(), "s")
+	a, o := twoHosts(t, cfg)
+	keys := keysIn(o.Sidecar, DefaultNamespace, "k", true, 2)
 	holder, dead, live := dial(t, o.Sidecar), dial(t, a.Sidecar), dial(t, o.Sidecar)
 	var tokens [2][]byte
 	for i, k := range keys {

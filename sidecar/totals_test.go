@@ -13,9 +13,9 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/testing/bubble"
+	"github.com/cachesidecar/cachesidecar/internal/testing/history"
 	"github.com/cachesidecar/cachesidecar/internal/testing/linear"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
-	"github.com/cachesidecar/cachesidecar/internal/verify"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
@@ -28,7 +28,7 @@ var tallyNamespace = []byte("tally")
 // tallied is a list of such keys, and their history. The world's lock guards them.
 type tallied struct {
 	keys []*talliedKey
-	ops  []verify.Op
+	ops  []history.Op
 }
 
 type talliedKey struct {
@@ -57,7 +57,7 @@ func (w *world) tallies(ctx context.Context, rnd *rand.Rand, upTo time.Duration)
 			case n < 15:
 				w.setTallied(s, by, k)
 			default:
-				end := w.begins(verify.Op{Kind: verify.Delete, Key: string(k.name), Host: by})
+				end := w.begins(history.Op{Kind: history.Delete, Key: string(k.name), Host: by})
 				_, err := s.DeleteMulti(context.Background(), string(tallyNamespace), []string{string(k.name)}, cachesidecar.DeleteOptions{})
 				end(0, err)
 			}
@@ -68,10 +68,10 @@ func (w *world) tallies(ctx context.Context, rnd *rand.Rand, upTo time.Duration)
 
 // begins records the begin of an operation, and returns the function that records its
 // end.
-func (w *world) begins(o verify.Op) (end func(number int64, err error)) {
+func (w *world) begins(o history.Op) (end func(number int64, err error)) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	o.Began, o.Outcome = w.now(), verify.Unknown
+	o.Began, o.Outcome = w.now(), history.Unknown
 	o.Ended = o.Began
 	i := len(w.tallied.ops)
 	w.tallied.ops = append(w.tallied.ops, o)
@@ -82,13 +82,13 @@ func (w *world) begins(o verify.Op) (end func(number int64, err error)) {
 		o.Ended = w.now()
 		switch {
 		case err == nil:
-			if o.Outcome = verify.Done; o.Kind != verify.Set {
+			if o.Outcome = history.Done; o.Kind != history.Set {
 				o.Number = number
 			}
 		case errors.Is(err, cachesidecar.ErrNotFound):
-			o.Outcome = verify.Absent
+			o.Outcome = history.Absent
 		case (errors.Is(err, cachesidecar.ErrUnavailable) || errors.Is(err, cachesidecar.ErrBusy)) && w.runsLocked(o.Host):
-			o.Outcome = verify.Unavailable
+			o.Outcome = history.Unavailable
 		}
 	}
 }
@@ -107,7 +107,7 @@ func (w *world) runsLocked(by string) bool {
 // incr increments a counter and returns its total, or zero if the increment is not known
 // to be done.
 func (w *world) incr(s *Sidecar, by string, k *talliedKey) int64 {
-	end := w.begins(verify.Op{Kind: verify.Incr, Key: string(k.name), Host: by})
+	end := w.begins(history.Op{Kind: history.Incr, Key: string(k.name), Host: by})
 	n, err := s.Incr(context.Background(), string(tallyNamespace), string(k.name), 1, cachesidecar.IncrOptions{Create: true, Initial: 1})
 	end(n, err)
 	if err != nil {
@@ -121,7 +121,7 @@ func (w *world) setTallied(s *Sidecar, by string, k *talliedKey) {
 	k.next++
 	n := k.next
 	w.mu.Unlock()
-	end := w.begins(verify.Op{Kind: verify.Set, Key: string(k.name), Host: by, Number: n})
+	end := w.begins(history.Op{Kind: history.Set, Key: string(k.name), Host: by, Number: n})
 	_, err := s.Set(context.Background(), string(tallyNamespace), string(k.name), binary.BigEndian.AppendUint64(nil, uint64(n)), cachesidecar.SetOptions{})
 	end(n, err)
 }
@@ -131,7 +131,7 @@ func (w *world) readTallied(s *Sidecar, by string, k *talliedKey, fresh bool) {
 	if fresh {
 		q.Options = wire.Fresh
 	}
-	end := w.begins(verify.Op{Key: string(k.name), Host: by, Fresh: fresh})
+	end := w.begins(history.Op{Key: string(k.name), Host: by, Fresh: fresh})
 	r, err := s.execute(context.Background(), q)
 	n := int64(0)
 	switch {
@@ -147,7 +147,7 @@ func (w *world) readTallied(s *Sidecar, by string, k *talliedKey, fresh bool) {
 // judgeTallied judges the history of all tallied keys.
 func (w *world) judgeTallied(lossless bool) {
 	ops := w.tallied.ops
-	for _, line := range verify.Lines(verify.Check(verify.Rules{Bound: w.bound, Lossless: lossless}, ops)) {
+	for _, line := range history.Lines(history.Check(history.Rules{Bound: w.bound, Lossless: lossless}, ops)) {
 		w.breaks("%s", line)
 	}
 	for _, key := range linear.Broken(ops, !lossless) {
@@ -155,12 +155,12 @@ func (w *world) judgeTallied(lossless bool) {
 	}
 	for i := range ops {
 		switch o := &ops[i]; {
-		case o.Kind == verify.Read && o.Outcome != verify.Done:
+		case o.Kind == history.Read && o.Outcome != history.Done:
 			w.seen["tallied misses"]++
-		case o.Kind == verify.Flush:
+		case o.Kind == history.Flush:
 		default:
-			what := map[verify.Kind]string{verify.Incr: "increments", verify.Set: "sets", verify.Delete: "deletions", verify.Read: "reads"}[o.Kind]
-			if o.Outcome != verify.Done {
+			what := map[history.Kind]string{history.Incr: "increments", history.Set: "sets", history.Delete: "deletions", history.Read: "reads"}[o.Kind]
+			if o.Outcome != history.Done {
 				what += " " + o.Outcome.String()
 			}
 			w.seen["tallied "+what]++

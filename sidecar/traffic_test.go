@@ -19,7 +19,6 @@ import (
 	"github.com/hashicorp/memberlist"
 
 	"github.com/cachesidecar/cachesidecar"
-	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/testing/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -228,13 +227,7 @@ func numbers(t *testing.T, list string) (n []int) {
 
 // keysOf returns some keys that a node owns.
 func (v *vnode) keysOf(n int) (keys [][]byte) {
-	for i := 0; len(keys) < n; i++ {
-		key := fmt.Appendf(nil, "%s-%d", v.name, i)
-		if v.s.engine.Node.OwnershipEpoch(v.s.engine.Names.Hash(session.DefaultNamespace, key).Partition()) != 0 {
-			keys = append(keys, key)
-		}
-	}
-	return keys
+	return keysOf(keysIn(v.s, DefaultNamespace, v.name+"-", true, n)...)
 }
 
 // traffic counts while every node writes keys of its own at its share of a rate, and one

@@ -22,8 +22,8 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/shm"
+	"github.com/cachesidecar/cachesidecar/internal/testing/history"
 	"github.com/cachesidecar/cachesidecar/internal/testing/simnet"
-	"github.com/cachesidecar/cachesidecar/internal/verify"
 	"github.com/cachesidecar/cachesidecar/l2/ownership"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
@@ -91,7 +91,7 @@ type world struct {
 	broken  []string // broken guarantees, if collect is set
 	collect bool
 	keys    []*vkey
-	history *verify.Checker
+	history *history.Checker
 	tallied tallied
 	hits    int
 	misses  int

@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/internal/verify"
+	"github.com/cachesidecar/cachesidecar/internal/testing/history"
 )
 
 // event is what a worker did and what came of it. A key with a colon has an owner, the
@@ -47,8 +47,8 @@ func check(events []event, excused []window) (found []string) {
 		}
 	}
 	// A counter that was lost misses until it begins again.
-	rules := verify.Rules{Bound: seconds(bound + slack), Late: late, Lossless: true}
-	return append(found, verify.Lines(verify.Check(rules, plain(events)))...)
+	rules := history.Rules{Bound: seconds(bound + slack), Late: late, Lossless: true}
+	return append(found, history.Lines(history.Check(rules, plain(events)))...)
 }
 
 func within(e event, list []window) bool {
@@ -57,9 +57,9 @@ func within(e event, list []window) bool {
 
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 
-// plain returns events as package verify has them. A worker sees its own writes at once. Each
+// plain returns events as package history has them. A worker sees its own writes at once. Each
 // value of a key gets a number.
-func plain(events []event) (ops []verify.Op) {
+func plain(events []event) (ops []history.Op) {
 	var first float64
 	for i, e := range events {
 		if i == 0 || e.Start < first {
@@ -68,12 +68,12 @@ func plain(events []event) (ops []verify.Op) {
 	}
 	numbers := map[[2]string]int64{}
 	for _, e := range events {
-		o := verify.Op{
+		o := history.Op{
 			Key: e.Key, Host: e.Worker, Began: seconds(e.Start - first), Ended: seconds(e.End - first), Note: e.Value,
-			Outcome: map[string]verify.Outcome{"ok": verify.Done, "unknown": verify.Unknown}[e.Out],
+			Outcome: map[string]history.Outcome{"ok": history.Done, "unknown": history.Unknown}[e.Out],
 		}
 		if e.Out == "miss" || e.Out == "failed" {
-			o.Outcome = verify.NotStored
+			o.Outcome = history.NotStored
 		}
 		value := [2]string{e.Key, e.Value}
 		if numbers[value] == 0 {
@@ -82,13 +82,13 @@ func plain(events []event) (ops []verify.Op) {
 		o.Number = numbers[value]
 		switch {
 		case e.Op == "write" && e.Value == "":
-			o.Kind = verify.Delete
+			o.Kind = history.Delete
 		case e.Op == "write":
-			o.Kind = verify.Set
+			o.Kind = history.Set
 		case e.Op == "begin": // at zero
-			o.Kind = verify.Delete
+			o.Kind = history.Delete
 		case e.Op == "count":
-			o.Kind, o.Number = verify.Incr, int64(e.Seq)
+			o.Kind, o.Number = history.Incr, int64(e.Seq)
 		case e.Op != "read":
 			continue
 		}

@@ -22,12 +22,6 @@ import (
 // each other.
 func runCluster(t *testing.T, names ...string) []*process {
 	t.Helper()
-	return runClusterWith(t, nil, names...)
-}
-
-// runClusterWith is runCluster with additional flags.
-func runClusterWith(t *testing.T, flags []string, names ...string) []*process {
-	t.Helper()
 	ports, err := freePorts(2 * len(names))
 	if err != nil {
 		t.Fatal(err)
@@ -38,8 +32,8 @@ func runClusterWith(t *testing.T, flags []string, names ...string) []*process {
 	}
 	var list []*process
 	for i, name := range names {
-		args := []string{"--node", name, "--l2-size", "16MiB", "--bind", join[i], "--peer-bind", loopback(ports[2*i+1]), "--join", strings.Join(join, ",")}
-		list = append(list, runSidecar(t, append(args, flags...)...))
+		list = append(list, runSidecar(t,
+			"--node", name, "--l2-size", "16MiB", "--bind", join[i], "--peer-bind", loopback(ports[2*i+1]), "--join", strings.Join(join, ",")))
 	}
 	whole(t, list...)
 	return list

@@ -357,21 +357,6 @@ func checkKinds(t *testing.T, typ reflect.Type) {
 	}
 }
 
-// TestRunRefusesBadConfig checks that run refuses what "config check" refuses, as a usage
-// error.
-func TestRunRefusesBadConfig(t *testing.T) {
-	testenv.Takes(t, time.Second)
-	file := filepath.Join(tempDir(t), "c.yaml")
-	for _, tc := range badConfigs {
-		if err := os.WriteFile(file, []byte(tc.text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if o := command(t, "", "run", "--config", file, "--socket", filepath.Join(filepath.Dir(file), "s")); o.status != exitUsage || !strings.Contains(withoutFile(o.err, file), tc.want) {
-			t.Errorf("%s: %.500s\nwant status %d and %q", tc.name, o, exitUsage, tc.want)
-		}
-	}
-}
-
 // TestAliasBomb checks that aliases that double at each step are stopped before there are
 // a billion.
 func TestAliasBomb(t *testing.T) {

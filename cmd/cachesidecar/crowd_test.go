@@ -1,10 +1,8 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -127,39 +125,6 @@ func TestConnectionLimit(t *testing.T) {
 	})
 }
 
-func TestThousandDroppedAtOnce(t *testing.T) {
-	t.Parallel()
-	testenv.Takes(t, time.Second)
-	p := runSidecar(t)
-	check := p.bystander()
-	watcher := p.dial()
-	goroutines := watcher.stats().Process.Goroutines
-	for round, dial := range []func() (*conn, error){p.tryConnect, p.tryDial} {
-		conns := dialMany(t, p, 1000, dial)
-		var g sync.WaitGroup
-		for i, c := range conns {
-			g.Go(func() {
-				switch i % 3 { // some with a request under way, some within a frame
-				case 0:
-					_ = c.send(getRequest("bystander"))
-				case 1:
-					_, _ = c.nc.Write([]byte{0, 0, 1, 0, 0x95})
-				}
-				c.close()
-			})
-		}
-		g.Wait()
-		p.onlyOpen(watcher, 2)
-		testenv.Succeeds(t, "their goroutines to end", func() error {
-			if n := watcher.stats().Process.Goroutines; n > goroutines+5 {
-				return fmt.Errorf("%d goroutines, %d before (round %d)", n, goroutines, round)
-			}
-			return nil
-		})
-	}
-	check()
-}
-
 // TestLengthyClientThatNeverReads checks that a client that never reads is cut off after the
 // write timeout of 10 s. Its memory is freed, and no other client notices. What the kernel still
 // has for it counts until it goes.
@@ -198,115 +163,4 @@ func TestLengthyClientThatNeverReads(t *testing.T) {
 	if n := strings.Count(p.log.String(), "the peer does not take its answers"); n != 2 {
 		t.Errorf("%d log lines, want 2", n)
 	}
-}
-
-// TestLengthyByteASecond checks that a client that sends a byte a second delays no other client,
-// and is cut off when its frame takes longer than 30 s.
-func TestLengthyByteASecond(t *testing.T) {
-	testenv.Takes(t, 35*time.Second)
-	testenv.ReadsClock(t, 25*time.Second, "a byte a second: a frame may take 30 s, and its client is not cut off sooner")
-	t.Parallel()
-	p := runSidecar(t)
-	check := p.bystander()
-	watcher := p.dial()
-	large := wire.AppendRequest(nil, &wire.Request{ID: 9, Op: wire.OpSet, Key: []byte("k"), Value: make([]byte, 8<<20), TTLMS: wire.TTLDefault})
-	small := wire.AppendRequest(nil, setRequest("k", strings.Repeat("v", 100)))
-	var slowly []*conn
-	// Half of them send a large frame, which uses its share of the memory.
-	for range 4 {
-		slowly = append(slowly, p.dial(), p.dial())
-	}
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	start := time.Now()
-	cut := make([]bool, len(slowly))
-	for i, left := 0, len(slowly); left > 0; i++ {
-		for j, c := range slowly {
-			if cut[j] {
-				continue
-			}
-			bytes := small
-			if j%2 == 0 {
-				bytes = large
-			}
-			_ = c.nc.SetDeadline(testenv.Deadline())
-			if _, err := c.nc.Write(bytes[i : i+1]); err != nil {
-				if !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.ECONNRESET) {
-					t.Fatal(err)
-				}
-				cut[j] = true
-				left--
-			}
-		}
-		<-tick.C
-	}
-	if took := time.Since(start); took < 25*time.Second {
-		t.Errorf("cut off after %v already", took)
-	}
-	testenv.Succeeds(t, "their memory to come back", func() error {
-		if st := watcher.stats().Connections; st.SlowFrames != int64(len(slowly)) || st.BufferBytes != 0 {
-			return fmt.Errorf("%d slow frames, %d bytes of buffers are held", st.SlowFrames, st.BufferBytes)
-		}
-		return nil
-	})
-	check()
-}
-
-// TestLengthyLargeFramesAreBounded checks that announced frames take no memory until they come.
-// Frames that come take the available memory; the others are answered BUSY at once, and
-// their connections continue.
-func TestLengthyLargeFramesAreBounded(t *testing.T) {
-	testenv.Takes(t, 5*time.Second)
-	p := runSidecar(t, "--buffer-size", "16MiB", "--max-value", "2MiB")
-	check := p.bystander()
-	watcher := p.dial()
-	before := watcher.stats().Process.ResidentBytes
-	set := wire.AppendRequest(nil, &wire.Request{ID: 9, Op: wire.OpSet, Key: []byte("k"), Value: make([]byte, 1<<20), TTLMS: wire.TTLDefault})
-	var held []*conn
-	for range 40 { // 40 MiB are announced, 14 of 16 MiB may be used
-		c := p.dial()
-		c.write(set[:64<<10])
-		held = append(held, c)
-	}
-	if n := watcher.stats().Connections.BufferBytes; n > 40*(128<<10) {
-		t.Errorf("%d bytes are held for 40 frames of which 64 KiB have come", n)
-	}
-	watcher.must(&wire.Request{Op: wire.OpSet, Key: []byte("large"), Value: make([]byte, 1<<20), TTLMS: wire.TTLDefault})
-	for _, c := range held {
-		c.write(set[64<<10 : len(set)-100])
-	}
-	st := watcher.stats()
-	if n := st.Connections.BufferBytes; n > 16<<20 || n < 8<<20 {
-		t.Errorf("%d bytes are held, of 16 MiB", n)
-	}
-	if grown := st.Process.ResidentBytes - before; grown > 64<<20 {
-		t.Errorf("the process grew by %d bytes", grown)
-	}
-	watcher.must(setRequest("small", "v"))
-	busy := 0
-	for _, c := range held {
-		c.write(append(set[len(set)-100:len(set):len(set)], wire.AppendRequest(nil, &wire.Request{ID: 10, Op: wire.OpPing})...))
-		r, err := c.read(wire.OpSet)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if r.Status == wire.Busy {
-			busy++
-		} else if r.Status != wire.OK {
-			t.Fatalf("%v %s", r.Status, r.Message)
-		}
-		if r, err := c.read(wire.OpPing); err != nil || r.ID != 10 {
-			t.Fatalf("behind it: %+v, %v", r, err)
-		}
-	}
-	if st := watcher.stats().Connections; busy == 0 || busy == len(held) || st.Dropped != int64(busy) || st.Buffers.Refused == 0 { // on a slow machine half a frame may be dropped for another
-		t.Errorf("%d of %d frames were BUSY: %+v", busy, len(held), st)
-	}
-	testenv.Succeeds(t, "the memory to come back", func() error {
-		if n := watcher.stats().Connections.BufferBytes; n != 0 {
-			return fmt.Errorf("%d bytes are held", n)
-		}
-		return nil
-	})
-	check()
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
 	gt "github.com/cachesidecar/cachesidecar/internal/testing/gossiptest"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
@@ -130,7 +131,7 @@ func (c *keyedPair) unchanged(what string, strangers func()) {
 // outsider is a stranger with a key of its own, and all bytes that it has received.
 type outsider struct {
 	t     *testing.T
-	set   *peer.KeySet
+	set   *peer.Credentials
 	heard []byte
 }
 
@@ -141,7 +142,7 @@ func newOutsider(t *testing.T, node, text string) *outsider {
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	set, err := peer.KeyPaths{ClusterKey: path}.Read().Set(node, testenv.Date())
+	set, err := peer.KeyPaths{ClusterKey: path}.Read().Credentials(node, testenv.Date())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -239,7 +240,7 @@ func (o *outsider) greets(nc net.Conn, node string, purpose string) (statuses []
 	o.t.Helper()
 	s := &stranger{o.t, nc}
 	hello := greeting(purpose)
-	hello.From.Node = node
+	hello.From.Node = kv.NodeID(node)
 	if o.set != nil {
 		const setting = "the digest of the seed in cluster_key_file (after turning a key on or off, restart all hosts)"
 		hello.Settings[setting] = peer.SeedDigest(o.set.Seed)

@@ -284,3 +284,49 @@ func oneRequest(p *process) error {
 	}
 	return err
 }
+
+// bounded watches the process's memory. most ends the watch, fails the test if the
+// process grew beyond the configured sizes plus 256 MiB, which an attack may cost, and
+// returns the peak. Far beyond that, the process is killed at once.
+func (p *process) bounded(sizes int64) (most func() int64) {
+	p.t.Helper()
+	var mu sync.Mutex
+	var peak int64
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() { // ends with stop
+		defer close(done)
+		for {
+			if n := resident(p.cmd.Process.Pid); n > 0 {
+				mu.Lock()
+				peak = max(peak, n)
+				mu.Unlock()
+				if n > sizes+1<<30 { // far beyond: other programs need the machine too
+					_ = p.cmd.Process.Kill()
+				}
+			}
+			select {
+			case <-stop:
+				return
+			case <-time.After(20 * time.Millisecond):
+			}
+		}
+	}()
+	return func() int64 {
+		close(stop)
+		<-done
+		if peak > sizes+256<<20 {
+			p.t.Errorf("the process grew to %d MiB, want at most %d", peak>>20, sizes>>20+256)
+		}
+		return peak
+	}
+}
+
+// resident returns a process's memory in bytes, or zero if it is not known.
+func resident(pid int) int64 {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
+	var size, pages int64
+	if _, e := fmt.Sscan(string(b), &size, &pages); err != nil || e != nil {
+		return 0
+	}
+	return pages * int64(os.Getpagesize())
+}

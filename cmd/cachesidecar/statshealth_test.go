@@ -27,7 +27,7 @@ func ill() cachesidecar.Stats {
 		return cachesidecar.FailureStats{Calls: calls, Error: err, AgeMS: age.Milliseconds(), InARow: row}
 	}
 	st := cachesidecar.Stats{
-		Node: "a", Server: "1.0", UptimeMS: 3_600_000, L1: cachesidecar.L1Stats{Limit: 1 << 20},
+		Node: "a", Server: "1.0", UptimeMS: 3_600_000, L1: cachesidecar.L1Stats{Limit: 1 << 20}, L2: cachesidecar.L2Stats{Collided: 1992},
 		NotReady: "alone: no other host answers (b, c); set alone_ok if it may be alone",
 		Members:  map[string]int64{"in": 1, "refused": 1, "missing": 2},
 		Cluster: cachesidecar.ClusterState{
@@ -112,7 +112,7 @@ func TestFindingsAreBounded(t *testing.T) {
 	if n := strings.Count(head, "\n"); n > 2*findingsShown+4 {
 		t.Errorf("%d lines:\n%s", n, head)
 	}
-	for _, want := range []string{"no lease on b, x, x, x, x, and 96 more: ", "\n         and 99 more\n"} {
+	for _, want := range []string{"no lease on b, x, x, x, x, and 96 more: ", "\n         and 100 more\n"} {
 		if !strings.Contains(head, want) {
 			t.Errorf("%q is not in\n%s", want, head)
 		}

@@ -282,6 +282,8 @@ func TestStatusOfRefusals(t *testing.T) {
 		{"nothing to touch", "", []string{"touch", "text", "none"}, exitMiss, "none: not found"},
 		{"nothing to add to", "", []string{"incr", "none"}, exitMiss, "none: not found"},
 		{"no host to forget", "", []string{"members", "forget", ""}, exitUsage, `members forget "": give the name of a host`},
+		{"this host to forget", "", []string{"members", "forget", "host1"}, exitUsage, "host1 is this very host: to take it out of the cluster, stop it"},
+		{"a host to forget that there is not", "", []string{"members", "forget", "d"}, exitMiss, `no host knows d: "cachesidecar members" lists those that are known`},
 		{"swap of what is not there", "", []string{"set", "none", "x", "--cas", "1"}, exitMiss, "none: not found"},
 		{"add of what is there", "", []string{"set", "text", "x", "--add"}, exitMiss, "condition is not met"},
 		{"replace of what is not there", "", []string{"set", "none", "x", "--replace"}, exitMiss, "none: not found"},

@@ -5,7 +5,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -155,14 +154,5 @@ func TestLengthyStderrIsGone(t *testing.T) {
 	p.signal(syscall.SIGTERM)
 	if status := p.wait(); status != exitDone {
 		t.Errorf("closed: status %d", status)
-	}
-}
-
-// TestStderrTellsTheEnd checks that the error that ends the process is printed.
-func TestStderrTellsTheEnd(t *testing.T) {
-	socket := filepath.Join(tempDir(t), "s")
-	p := runSidecarAt(t, socket)
-	if o := runBinary(t, "run", "--socket", p.socket, "--http", "off"); o.status == exitDone || !strings.Contains(o.err, "cachesidecar: ") {
-		t.Errorf("%+v", o)
 	}
 }

@@ -247,18 +247,6 @@ func (c *Caller) Show(secret string) *wire.Error {
 	return nil
 }
 
-// MayRead returns a function that reports whether the caller, with its present token, may
-// read in a namespace. The function may be called concurrently.
-func (c *Caller) MayRead() func(namespace string) bool { return c.may(Read) }
-
-// MayAdmin is MayRead for the right Admin.
-func (c *Caller) MayAdmin() func(namespace string) bool { return c.may(Admin) }
-
-func (c *Caller) may(r Right) func(namespace string) bool {
-	e, a := c.entitled, c.rules
-	return func(namespace string) bool { return e.in[a.lines[namespace]] >= r }
-}
-
 // Principal is the user of a caller, its token, and its rights under the present rules. Callers
 // of equal principals may know everything of each other.
 type Principal struct {
@@ -281,9 +269,12 @@ func (c *Caller) Principal() *Principal {
 }
 
 // MayRead reports whether the principal may read in a namespace. It may be called concurrently.
-func (p *Principal) MayRead(namespace string) bool {
-	return Right(p.rights[p.rules.lines[namespace]]) >= Read
-}
+func (p *Principal) MayRead(namespace string) bool { return p.right(namespace) >= Read }
+
+// MayAdmin is MayRead for the right Admin.
+func (p *Principal) MayAdmin(namespace string) bool { return p.right(namespace) >= Admin }
+
+func (p *Principal) right(namespace string) Right { return Right(p.rights[p.rules.lines[namespace]]) }
 
 // Present reports whether a principal's rules are the present ones.
 func (a *Rules) Present(p *Principal) bool { return p.rules == a.now.Load() }

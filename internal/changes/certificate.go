@@ -53,11 +53,11 @@ func (s *following) certify() {
 		return
 	}
 	if !failpoint.Out(failpoint.Certify) {
-		if s.heard < c.view.Inserted() {
+		if s.heard < c.view.Inserted {
 			return
 		}
 		for _, p := range s.order {
-			if p.End > c.view.Inserted() {
+			if p.End > c.view.Inserted {
 				break
 			}
 			if !p.done && c.view.Sees(p.Transaction) {

@@ -87,9 +87,9 @@ func (c *counts) lastGap() time.Time {
 func (c *counts) seen(v loader.View) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.kept, c.ahead = v.Kept(), time.Until(v.Now())
+	c.kept, c.ahead = v.Kept, time.Until(v.Now)
 	if c.heard >= c.log { // else the earlier end has not come yet
-		c.log, c.logAt = v.End(), time.Now()
+		c.log, c.logAt = v.End, time.Now()
 	}
 }
 

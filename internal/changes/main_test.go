@@ -205,13 +205,15 @@ func (m *stream) View(context.Context) (loader.View, error) {
 	defer m.mu.Unlock()
 	m.views++
 	if m.fails != nil {
-		return nil, m.fails
+		return loader.View{}, m.fails
 	}
 	inserted := m.logEnd
 	for _, t := range m.sent {
 		inserted = max(inserted, t.End)
 	}
-	return view{maps.Clone(m.hidden), m.past, time.Now().Add(time.Hour), m.logEnd, inserted}, nil
+	return loader.View{
+		Snapshot: view{maps.Clone(m.hidden), m.past}, Now: time.Now().Add(time.Hour), Kept: 4096, End: m.logEnd, Inserted: inserted,
+	}, nil
 }
 
 func (m *stream) Broken(context.Context) (string, error) {
@@ -239,20 +241,12 @@ func (m *stream) Close()                     { m.do(func() { m.closed = true; m.
 type view struct {
 	hidden map[uint64]bool
 	past   bool
-	now    time.Time
-	end    loader.Position
-
-	inserted loader.Position
 }
 
 func (v view) Sees(t *loader.Transaction) bool { return !v.hidden[t.ID] }
 func (v view) SeesPast() bool                  { return v.past }
-func (v view) Now() time.Time                  { return v.now }
-func (v view) Kept() int64                     { return 4096 }
-func (v view) End() loader.Position            { return v.end }
-func (v view) Inserted() loader.Position       { return v.inserted }
 
-func (v view) Outlives(earlier loader.View) bool {
+func (v view) Outlives(earlier loader.Snapshot) bool {
 	for id := range earlier.(view).hidden {
 		if v.hidden[id] {
 			return false

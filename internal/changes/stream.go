@@ -43,8 +43,8 @@ type following struct {
 	last     time.Time    // the round
 	deleting errgroup.Group
 
-	broken string      // why changes may be missing, until the namespaces are flushed
-	again  loader.View // they are flushed once more when its open transactions have ended; nil: not
+	broken string          // why changes may be missing, until the namespaces are flushed
+	again  loader.Snapshot // they are flushed once more when its open transactions have ended; nil: not
 
 	flushing atomic.Int64 // namespaces, for that
 
@@ -96,6 +96,15 @@ func (f *Follower) follow(ctx context.Context) error {
 		f.giveUp(stream)
 	}
 	return err
+}
+
+// warn logs what earlier feeds have left behind at the server. An error is that of a connection, which the
+// next question finds out too.
+func (f *Follower) warn(ctx context.Context, stream loader.FeedStream) {
+	left, _ := stream.Left(ctx)
+	for _, text := range left {
+		f.log.Warn("a replication slot is not in use, and keeps the log of the database", "warning", text)
+	}
 }
 
 // giveUp has the next stream begin anew, also if another host makes it: it does not know the reason.
@@ -373,7 +382,7 @@ func (s *following) whole(ctx context.Context) error {
 		s.log.Warn("changes may be missing: the namespaces of the feed are flushed", "reason", s.broken)
 		s.counts.gap(s.broken)
 		s.flushAll(ctx, s.broken)
-		s.broken, s.again = "", v
+		s.broken, s.again = "", v.Snapshot
 	case s.again != nil && s.broken == "" && v.Outlives(s.again):
 		s.flushAll(ctx, "the transactions of then have ended")
 		s.again = nil

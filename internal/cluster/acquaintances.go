@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"log/slog"
 	"maps"
 	"math/rand/v2"
 	"sync"
@@ -31,9 +32,9 @@ import (
 // A process is a name and an epoch. A later process of the same name is unknown again,
 // and the earlier one keeps its place until the later one is known.
 type acquaintances struct {
-	self   kv.NodeID
-	driver *driver
-	pool   *peer.Pool
+	self kv.NodeID
+	log  *slog.Logger
+	pool *peer.Pool
 
 	mu                         sync.Mutex // gossip calls known under locks of its own
 	met                        map[kv.Process]bool
@@ -68,9 +69,9 @@ const (
 	retellIn   = 20 * time.Millisecond
 )
 
-func newAcquaintances(self kv.NodeID, d *driver, pool *peer.Pool) *acquaintances {
+func newAcquaintances(self kv.NodeID, log *slog.Logger, pool *peer.Pool) *acquaintances {
 	return &acquaintances{
-		self: self, driver: d, pool: pool,
+		self: self, log: log, pool: pool,
 		met: map[kv.Process]bool{}, unknown: map[kv.NodeID]*unknown{}, changed: make(chan struct{}, 1),
 	}
 }
@@ -181,7 +182,7 @@ func (a *acquaintances) approach(ctx context.Context, g *gossip.Gossip, u *unkno
 		a.note(u.id, err)
 	}
 	if err != nil {
-		a.driver.cfg.Log.Debug("a process that gossip tells of was not met",
+		a.log.Debug("a process that gossip tells of was not met",
 			"node", u.id.Node, "address", u.serves, "error", err)
 	}
 }
@@ -246,16 +247,9 @@ func (a *acquaintances) note(id kv.Process, err error) {
 // says is in becomes an acquaintance too.
 func (a *acquaintances) introduce(list []wire.Standing) {
 	for _, s := range list[:min(len(list), maxKnown/4)] {
-		id := fromProcess(s.Process)
-		if id.Node == a.self {
-			continue
+		if s.In && s.Process.Node != a.self {
+			a.meet(s.Process)
 		}
-		if s.In {
-			a.meet(id)
-		}
-		a.driver.mu.Lock()
-		a.driver.members.recordState(id, s.State, s.Weight, s.In)
-		a.driver.mu.Unlock()
 	}
 }
 

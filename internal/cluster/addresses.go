@@ -21,7 +21,7 @@ func (c *Config) checkAddresses() error {
 			fmt.Errorf("advertise %q: give the IP address that other hosts reach this one under", c.Advertise))
 	}
 	for _, a := range c.binds() {
-		host, _, err := splitAddress(a.value)
+		host, err := splitAddress(a.value)
 		if err != nil {
 			err = fmt.Errorf("%s %q: give host:port, such as 127.0.0.1:7946 (%w)", a.name, a.value, err)
 			wrong = append(wrong, err)
@@ -34,7 +34,7 @@ func (c *Config) checkAddresses() error {
 		break // peer_bind follows bind by default
 	}
 	for _, j := range c.Join {
-		host, _, err := splitAddress(j)
+		host, err := splitAddress(j)
 		if err == nil && host == "" {
 			err = errors.New("there is no host")
 		}
@@ -46,7 +46,7 @@ func (c *Config) checkAddresses() error {
 		wrong = append(wrong, c.checkReach())
 	}
 	for _, a := range c.binds() {
-		host, _, _ := splitAddress(a.value)
+		host, _ := splitAddress(a.value)
 		if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() && c.Advertise == "" {
 			wrong = append(wrong, fmt.Errorf("%s %s %s", a.name, a.value, everyAddress))
 		}
@@ -69,7 +69,7 @@ func (c *Config) checkReach() error {
 		all = append(all, setting{"join", j})
 	}
 	for _, a := range all {
-		host, _, _ := splitAddress(a.value)
+		host, _ := splitAddress(a.value)
 		if ip := net.ParseIP(host); host == "localhost" || ip != nil && ip.IsLoopback() {
 			continue
 		}
@@ -97,11 +97,11 @@ func (c *Config) advertised(a net.Addr) (string, error) {
 	return net.JoinHostPort(host, port), nil
 }
 
-func splitAddress(s string) (host string, port int, err error) {
-	host, p, err := net.SplitHostPort(s)
-	if err != nil {
-		return "", 0, err
+// splitAddress returns the host of host:port.
+func splitAddress(s string) (host string, err error) {
+	host, port, err := net.SplitHostPort(s)
+	if err == nil {
+		_, err = strconv.ParseUint(port, 10, 16)
 	}
-	n, err := strconv.ParseUint(p, 10, 16)
-	return host, int(n), err
+	return host, err
 }

@@ -10,7 +10,6 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
-	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
 
 // touched counts the calls that reach the tiers.
@@ -19,11 +18,11 @@ type touched struct {
 	n int
 }
 
-func (c *touched) Learn([]wire.Floor)                                   { c.n++ }
-func (c *touched) Note(wire.Floor) error                                { c.n++; return nil }
-func (c *touched) Apply(kv.Process, uint64, []invalidation.Event)       { c.n++ }
-func (c *touched) Relayed([]invalidation.Event)                         { c.n++ }
-func (c *touched) Offer(kv.Process, *ownership.Ballot, kv.PartitionSet) { c.n++ }
+func (c *touched) Learn([]wire.Floor)                             { c.n++ }
+func (c *touched) Note(wire.Floor) error                          { c.n++; return nil }
+func (c *touched) Apply(kv.Process, uint64, []invalidation.Event) { c.n++ }
+func (c *touched) Relayed([]invalidation.Event)                   { c.n++ }
+func (c *touched) Offer(kv.Process, *kv.Ballot, kv.PartitionSet)  { c.n++ }
 func (c *touched) Reset(kv.Process, []invalidation.Mark, []wire.Floor, kv.Version) {
 	c.n++
 }
@@ -36,8 +35,8 @@ func TestMessagesAhead(t *testing.T) {
 	hour := uint64(kv.FirstVersionAt(now + time.Hour.Milliseconds()))
 	for _, far := range []uint64{math.MaxUint64, hour} {
 		ok := uint64(kv.FirstVersionAt(now))
-		from := wire.Process{Node: "b", Epoch: 1}
-		ballots := []wire.Promise{{Ballot: wire.Ballot{Clock: far, From: from}}}
+		from := kv.Process{Node: "b", Epoch: 1}
+		ballots := []wire.Promise{{Ballot: kv.Ballot{Clock: kv.Version(far), Process: from}}}
 		floors := []wire.Floor{{Version: far}}
 		var events wire.Events
 		events.Add(wire.EventChanged, 1, far, nil)
@@ -47,8 +46,8 @@ func TestMessagesAhead(t *testing.T) {
 		}{
 			"poll":             {wire.OpPoll, &wire.Poll{WallMS: now, Clock: far}},
 			"poll, ballots":    {wire.OpPoll, &wire.Poll{WallMS: now, Clock: ok, Ballots: ballots}},
-			"acquire":          {wire.OpAcquire, &wire.Acquire{Clock: far, Ballot: wire.Ballot{Clock: ok, From: from}}},
-			"acquire, its":     {wire.OpAcquire, &wire.Acquire{Clock: ok, Ballot: wire.Ballot{Clock: far, From: from}}},
+			"acquire":          {wire.OpAcquire, &wire.Acquire{Clock: far, Ballot: kv.Ballot{Clock: kv.Version(ok), Process: from}}},
+			"acquire, its":     {wire.OpAcquire, &wire.Acquire{Clock: ok, Ballot: kv.Ballot{Clock: kv.Version(far), Process: from}}},
 			"auth":             {wire.OpAuth, &wire.Auth{Clock: far}},
 			"auth, ownerships": {wire.OpAuth, &wire.Auth{Clock: ok, Ownerships: ballots}},
 			"note":             {wire.OpNote, &wire.Note{Floor: floors[0], WallMS: now}},
@@ -60,7 +59,7 @@ func TestMessagesAhead(t *testing.T) {
 			tiers := &touched{}
 			n, err := New(Config{
 				Self: kv.Process{Node: "a", Epoch: 1}, Bind: "127.0.0.1:0", PeerBind: "127.0.0.1:0", Join: []string{"127.0.0.1:1"},
-				Clock: clock, Versions: kv.NewHLC(1), Tiers: tiers, Log: slog.New(slog.DiscardHandler),
+				Clock: clock, Versions: kv.NewHLC(1), Tiers: tiers, Mirror: noTiers{}, Events: invalidation.NewLog(1), Log: slog.New(slog.DiscardHandler),
 			})
 			if err != nil {
 				t.Fatal(err)
@@ -80,7 +79,7 @@ func TestMessagesAhead(t *testing.T) {
 					t.Errorf("%s: %v", name, err)
 				}
 			default:
-				r := n.served.answer(b, &wire.Request{Op: m.op, Body: body})
+				r := n.answer(b, &wire.Request{Op: m.op, Body: body})
 				if r.Status != wire.Unauthorized || !strings.Contains(string(r.Message), "max_clock_skew") {
 					t.Errorf("%s: %v %s", name, r.Status, r.Message)
 				}

@@ -41,21 +41,16 @@ type Config struct {
 	Advertise string
 	// Join lists gossip addresses of other nodes.
 	Join []string
-	// Secured says that Keys and Credentials are given. Without them all addresses must
-	// be loopback addresses. Insecure lifts that rule, although nothing between hosts
-	// is encrypted then.
+	// Secured says that Credentials is given. Without it all addresses must be loopback
+	// addresses. Insecure lifts that rule, although nothing between hosts is encrypted
+	// then.
 	Secured, Insecure bool
-	// Keys returns the present keys of gossip. Credentials returns what this node shows
-	// to other nodes and accepts from them. Call Renew after either changes. Nil:
-	// nothing is encrypted.
-	Keys        func() [][]byte
+	// Credentials returns what this node shows to other nodes and accepts from them, with
+	// the keys of gossip. Call Renew after a change. Nil: nothing is encrypted.
 	Credentials func() *peer.Credentials
 
 	// Bound is B, the most that a copy may be behind. Default: 2 s; at least 500 ms.
 	Bound time.Duration
-	// Detection is D: a member that gossip misses counts as dead after so long a
-	// silence. Default and minimum: 1.5 B.
-	Detection time.Duration
 	// MaxSkew is how far wall clocks may differ. Default: 500 ms.
 	MaxSkew time.Duration
 	// Policy is for the side of a split cluster that cannot reach a majority of the
@@ -69,18 +64,19 @@ type Config struct {
 	Settings map[string]string
 	// Feeds are the feeds of changes whose lag is bounded.
 	Feeds []Feed
-	// LeaveTimeout limits everything that other nodes wait for when this node leaves, and the
-	// handoff too unless Node.SetLeaveTime says otherwise. Default: 10 s.
-	LeaveTimeout time.Duration
+	// LeaveTime limits the time in which others fetch the entries of this node when it is
+	// drained or leaves; see Node.SetLeaveTime.
+	LeaveTime time.Duration
 
 	Clock    kv.Clock
 	Versions *kv.HLC
 	Tiers    Tiers
-	Mirror   Mirror // nil: none
+	Mirror   Mirror
 	// Budget limits the memory of requests and answers between hosts. Default: a budget
 	// of its own.
 	Budget *quota.Budget
-	// Events is this process's log. The code that ends ownership appends to it.
+	// Events is this process's log; nil without Bind. The code that ends ownership appends
+	// to it.
 	Events *invalidation.Log
 	// MaxConns limits the connections from other sidecars. Default: 4,096.
 	MaxConns int
@@ -128,7 +124,7 @@ type Tiers interface {
 	StillLate(names []string)
 	// Offer lets a process fetch the entries of partitions whose ownership it has ended
 	// with a ballot. It may be called again for the same partitions.
-	Offer(to kv.Process, ballot *ownership.Ballot, partitions kv.PartitionSet)
+	Offer(to kv.Process, ballot *kv.Ballot, partitions kv.PartitionSet)
 	// Keep is called before this node hands over what it owns because it ends. If Keeps says so from then
 	// on, a later process may have the entries again that are handed over.
 	Keep()
@@ -178,12 +174,11 @@ type Mirror interface {
 
 // The defaults.
 const (
-	DefaultBound     = 2 * time.Second
-	MinBound         = 500 * time.Millisecond
-	DefaultMaxSkew   = 500 * time.Millisecond
-	DefaultCluster   = "cachesidecar"
-	defaultLeaveTime = 10 * time.Second
-	maxNode          = 128 // bytes of a node's name
+	DefaultBound   = 2 * time.Second
+	MinBound       = 500 * time.Millisecond
+	DefaultMaxSkew = 500 * time.Millisecond
+	DefaultCluster = "cachesidecar"
+	maxNode        = 128 // bytes of a node's name
 )
 
 // The policies.
@@ -194,10 +189,8 @@ const (
 
 func (c Config) withDefaults() (Config, error) {
 	c.Bound = cmp.Or(c.Bound, DefaultBound)
-	c.Detection = cmp.Or(c.Detection, c.Bound*3/2)
 	c.MaxSkew = cmp.Or(c.MaxSkew, DefaultMaxSkew)
 	c.PollEvery = cmp.Or(c.PollEvery, c.Bound/4)
-	c.LeaveTimeout = cmp.Or(c.LeaveTimeout, defaultLeaveTime)
 	c.Cluster = cmp.Or(c.Cluster, DefaultCluster)
 	c.Policy = cmp.Or(c.Policy, Available)
 	c.Log = cmp.Or(c.Log, slog.New(slog.DiscardHandler))
@@ -205,16 +198,10 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Weight == 0 {
 		c.Weight = 1
 	}
-	switch {
-	case c.Bound < MinBound:
+	if c.Bound < MinBound {
 		return c, fmt.Errorf("max_staleness %v: give at least %v", c.Bound, MinBound)
-	case c.Detection < c.Bound*3/2:
-		return c, fmt.Errorf("detection time %v: give at least %v, 1.5 × max_staleness", c.Detection, c.Bound*3/2)
 	}
 	wrong := c.checkVoters()
-	if c.Events == nil { // nothing follows it
-		c.Events, _ = invalidation.NewLog(1)
-	}
 	if c.Bind == "" {
 		if len(c.Join) > 0 {
 			wrong = errors.Join(wrong, errors.New("join: there is no bind address: give one, such as 127.0.0.1:7946"))
@@ -243,12 +230,15 @@ func WeightOf(bytes int64) uint32 { return uint32(min(max(bytes>>20, 1), math.Ma
 // Margin returns how long to wait here for a time d that another clock measures.
 func Margin(d time.Duration) time.Duration { return ownership.Margin(d) }
 
+// detection returns D: a member that gossip misses counts as dead after so long a silence.
+func (c *Config) detection() time.Duration { return c.Bound * 3 / 2 }
+
 // settings returns what must be the same on all nodes, as PEER_HELLO sends it.
 func (c *Config) settings() map[string]string {
 	s := map[string]string{
-		"max_staleness": c.Bound.String(), "detection": c.Detection.String(), "partitions": strconv.Itoa(kv.Partitions),
+		"max_staleness": c.Bound.String(), "detection": c.detection().String(),
+		"partitions": strconv.Itoa(kv.Partitions), "partition_policy": c.Policy,
 	}
-	s["partition_policy"] = c.Policy
 	if c.Policy == Consistent {
 		s["voters"] = strings.Join(slices.Sorted(slices.Values(c.Voters)), ",")
 	}

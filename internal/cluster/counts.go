@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
-	"github.com/cachesidecar/cachesidecar/gossip"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
@@ -43,13 +42,5 @@ func leaseStats(node kv.NodeID, now, since, bound time.Duration) cachesidecar.Le
 	age := max(0, now-since)
 	return cachesidecar.LeaseStats{
 		Node: string(node), AgeMS: age.Milliseconds(), RemainingMS: max(0, bound-age).Milliseconds(),
-	}
-}
-
-// gossipStats returns gossip's counts.
-func gossipStats(g gossip.Stats) cachesidecar.GossipStats {
-	return cachesidecar.GossipStats{
-		Compressed: g.Compressed, Foreign: g.Foreign, Refused: g.Refused,
-		Garbage: max(0, g.Garbage-g.Compressed-g.Foreign-g.Refused), Streams: int64(g.Streams),
 	}
 }

@@ -22,7 +22,7 @@
 //	following, followers      the logs of the members, and this process's log for them
 //	relay                     events in gossip
 //	flusher, departure        FLUSH of the cluster, and an orderly leave
-//	pollServer (serve.go)     what the members ask this node
+//	serve                     what the members ask this node
 //
 // Goroutines, all ended by Run:
 //

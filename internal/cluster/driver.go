@@ -22,13 +22,15 @@ import (
 // changed under it, except lastSeen and lastStop: see markRunning. mu is not held during
 // a call to another process. Methods of gossip and of the pool may be called under mu.
 // Both have locks of their own, and functions that they call under those locks must not
-// take mu. No other lock of this package is held when mu is taken; those of readers,
+// take mu. No other lock of this package is held when mu is taken; those of
 // acquaintances and reporter may be taken under it.
 type driver struct {
-	cfg     *Config
-	counts  *counts
-	report  *reporter
-	effects effects
+	cfg    *Config
+	counts *counts
+	report *reporter
+	// What the other nodes are asked and told. Node.compose sets both.
+	ballots *ballots
+	tell    func() // gossips what has changed about this node
 
 	// Read and changed without the lock; a stall that counts moves lastSeen under it.
 	lastSeen atomic.Int64 // boot clock at its last reading
@@ -51,14 +53,6 @@ type driver struct {
 	running running
 }
 
-// effects carry out the decisions that concern other nodes. They are called under the
-// driver's lock and must not block.
-type effects struct {
-	acquire func(ownership.Send)
-	auth    func(ownership.SendAuth)
-	gossip  func() // what has changed about this node
-}
-
 // running is what exists while Node.Run runs.
 type running struct {
 	ctx     context.Context // of Run; nil before it, and when it ends
@@ -75,18 +69,17 @@ type lastOwnership struct {
 	asOf  kv.Version // of its end; zero: it has not ended
 }
 
-// newDriver returns a driver without members. No other method may be called before all
-// effects can be carried out.
-func newDriver(cfg *Config, counts *counts, report *reporter, e effects) *driver {
+// newDriver returns a driver without members.
+func newDriver(cfg *Config, counts *counts, report *reporter) *driver {
 	d := &driver{
-		cfg: cfg, counts: counts, report: report, effects: e,
+		cfg: cfg, counts: counts, report: report,
 		members: roster{}, owners: map[kv.Process]*Owner{}, changed: make(chan struct{}),
 		feeds: newCertificates(cfg.Feeds),
 	}
 	now := cfg.Clock.Read().Boot
 	d.machine = ownership.New(ownership.Config{
-		Self: cfg.Self, Weight: cfg.Weight, Bound: cfg.Bound, Detection: cfg.Detection,
-		SingleNode: len(cfg.Join) == 0, Table: cfg.Network.Table,
+		Self: cfg.Self, Weight: cfg.Weight, Bound: cfg.Bound, Detection: cfg.detection(),
+		Bootstrap: len(cfg.Join) == 0, Table: cfg.Network.Table,
 		Voters: nodes(cfg.Voters),
 		Stamp:  func() kv.Version { return cfg.Versions.Next(cfg.Clock.Read().Wall) },
 		Rand:   rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())),
@@ -96,9 +89,7 @@ func newDriver(cfg *Config, counts *counts, report *reporter, e effects) *driver
 	d.due()
 	d.quorum.Store(d.machine.Quorum())
 	d.view.Store(d.newView())
-	if cfg.Mirror != nil {
-		cfg.Mirror.Viewed(d.view.Load())
-	}
+	cfg.Mirror.Viewed(d.view.Load())
 	return d
 }
 
@@ -171,19 +162,17 @@ func (d *driver) carryOut() {
 			d.begin(a)
 			changed = true
 		case ownership.Send:
-			d.effects.acquire(a)
+			d.ballots.acquire(a)
 		case ownership.SendAuth:
-			d.effects.auth(a)
+			d.ballots.authorize(a)
 		case ownership.RingChanged:
 			v := d.newView()
 			died = d.report.ringChanged(d.members, v, d.view.Swap(v), died)
-			if d.cfg.Mirror != nil {
-				d.cfg.Mirror.Viewed(v)
-			}
+			d.cfg.Mirror.Viewed(v)
 			changed = true
 		case ownership.StateChanged:
 			d.report.stateChanged(a, d.machine.Leaving())
-			d.effects.gossip()
+			d.tell()
 			for _, m := range d.members { // polls tell the change earlier than gossip does
 				m.poll()
 			}
@@ -192,7 +181,7 @@ func (d *driver) carryOut() {
 		}
 	}
 	v := d.view.Load()
-	d.report.hostsDied(d.members, died, v, v) // these were in no ring
+	d.report.hostsDied(died, v, v) // these were in no ring
 	d.lapseAt.Store(int64(d.machine.LapseAt()))
 	d.due()
 	d.quorum.Store(d.machine.Quorum())
@@ -235,18 +224,8 @@ func (d *driver) stopServing(set kv.PartitionSet) {
 			d.last[p] = lastOwnership{epoch: epoch}
 		}
 	}
-	if d.cfg.Mirror != nil {
-		d.cfg.Mirror.Stopped(set)
-	}
+	d.cfg.Mirror.Stopped(set)
 	d.cfg.Tiers.Settle()
-}
-
-// releasedWith is Node.ReleasedWith.
-func (d *driver) releasedWith(p uint16, epoch uint32, v kv.Version) bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	last := d.last[p]
-	return last.epoch == epoch && (last.asOf == 0 || v <= last.asOf)
 }
 
 // newView returns a View of the machine's ring. d.mu is held.
@@ -318,6 +297,22 @@ func (d *driver) hasLeft(id kv.Process) bool {
 	return m != nil && m.left == id
 }
 
+// stranger reports whether a process was refused, or refuses this one, and has never
+// been in. Such a process owns nothing, and nothing waits for it. d.mu is held.
+func (d *driver) stranger(m *member) bool {
+	_, wasIn := d.machine.Standing(m.id.Node)
+	return m.trouble != "" && !wasIn
+}
+
+// status returns the state of a member that gossip hears. d.mu is held.
+func (d *driver) status(m *member) string {
+	if m.trouble != "" {
+		return StateRefused
+	}
+	s, _ := d.machine.Standing(m.id.Node)
+	return liveState(s.In, s.Weight)
+}
+
 // outcast is Node.Outcast. d.mu is held.
 func (d *driver) outcast() (why string) {
 	if d.machine.In() || len(d.machine.Entered()) > 0 {
@@ -325,12 +320,13 @@ func (d *driver) outcast() (why string) {
 	}
 	// stuck: this node cannot poll the members, and their trouble says why.
 	stuck := d.machine.Trouble(d.cfg.Self.Node) != ""
-	for _, m := range d.members {
+	for name, m := range d.members {
+		s, _ := d.machine.Standing(name)
 		switch {
 		case !m.alive:
 		case m.trouble == "":
 			return ""
-		case (m.in || stuck) && (why == "" || m.trouble < why):
+		case (s.In || stuck) && (why == "" || m.trouble < why):
 			why = m.trouble
 		}
 	}

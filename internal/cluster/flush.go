@@ -10,6 +10,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
@@ -36,7 +37,7 @@ import (
 type flusher struct {
 	cfg       *Config
 	driver    *driver
-	caller    *caller
+	pool      *peer.Pool
 	admission *admission
 }
 
@@ -129,7 +130,7 @@ func (f *flushing) take(id kv.Process, a *wire.Noted, err error) {
 		f.heard[id] = true
 		f.noted[id] = &noted{
 			at: f.flusher.cfg.Clock.Read().Boot,
-			in: fromProcesses(a.In), voter: a.Voter, owners: fromProcesses(a.Owners),
+			in: a.In, voter: a.Voter, owners: a.Owners,
 		}
 	}
 }
@@ -141,7 +142,7 @@ func (f *flushing) all() []kv.Process {
 	list := []kv.Process{d.cfg.Self}
 	d.step(func(m *ownership.Machine, _ time.Duration) {
 		for _, id := range m.Live() {
-			if o := d.members[id.Node]; o == nil || !o.stranger() {
+			if o := d.members[id.Node]; o == nil || !d.stranger(o) {
 				list = append(list, id)
 			}
 		}
@@ -279,12 +280,9 @@ func (fl *flusher) noteAt(ctx context.Context, id kv.Process, floor wire.Floor) 
 		return fl.noteHere(floor)
 	}
 	sent := fl.cfg.Clock.Read()
-	body, err := wire.MarshalBody(&wire.Note{Floor: floor, WallMS: sent.Wall})
-	if err != nil {
-		return nil, err
-	}
+	note := &wire.Note{Floor: floor, WallMS: sent.Wall}
 	var w wire.Noted
-	if err := fl.caller.call(ctx, id, fl.cfg.Bound/4, wire.OpNote, body, &w); err != nil {
+	if err := fl.pool.Ask(ctx, id, fl.cfg.Bound/4, wire.OpNote, note, &w); err != nil {
 		return nil, err
 	}
 	if fl.admission.skewed(id, w.WallMS, sent.Wall) || fl.admission.ahead(id, w.NewestVersion()) {
@@ -306,9 +304,9 @@ func (fl *flusher) noteHere(floor wire.Floor) (*wire.Noted, error) {
 	now := fl.cfg.Clock.Read()
 	a := &wire.Noted{Clock: uint64(fl.cfg.Versions.Next(now.Wall)), WallMS: now.Wall}
 	fl.driver.step(func(m *ownership.Machine, _ time.Duration) {
-		a.In = toProcesses(m.AreIn())
+		a.In = m.AreIn()
 		owners, remembers := m.Acknowledged()
-		a.Voter, a.Owners = remembers, toProcesses(owners)
+		a.Voter, a.Owners = remembers, owners
 	})
 	return a, nil
 }

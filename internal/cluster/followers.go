@@ -30,14 +30,15 @@ const maxFollowed = 8192
 //
 // mu is never held together with the driver's lock.
 type followers struct {
-	cfg     *Config
-	readers *readers
+	cfg *Config
 
 	mu      sync.Mutex
 	place   uint64    // up to which followers may be answered
 	urgent  uint64    // that a caller of applied waits for all followers to apply
 	waiting []waiting // calls without an answer, by order of arrival
 	ended   bool      // no call waits any more
+	readers readers
+	moved   chan struct{} // closed when a reader has applied more; nil if no caller waits
 }
 
 // follower is one connection that follows this process's log. Its places in the log are
@@ -139,6 +140,7 @@ func (f *followers) follow(from *follower, c *server.Conn, q *wire.Request) {
 		from.sent = call.Applied
 	}
 	from.applied = call.Applied
+	f.setApplied(from.process, call.Applied)
 	if tell := from.applied < f.urgent; tell || wait <= 0 || f.ended || from.sent < f.place {
 		f.answerOne(&a, &batch{}, &w, tell)
 	} else {
@@ -146,7 +148,6 @@ func (f *followers) follow(from *follower, c *server.Conn, q *wire.Request) {
 	}
 	f.mu.Unlock()
 	a.Write()
-	f.readers.setApplied(from.process, call.Applied)
 }
 
 // answer answers the waiting calls that which selects. It does not block.
@@ -242,12 +243,12 @@ func (f *followers) applied(ctx context.Context, place uint64) bool {
 	f.urge(place)
 	for {
 		now := f.cfg.Clock.Read().Boot
-		behind, changed := f.readers.behind(place, now, lease)
+		behind, moved := f.behind(place, now)
 		if behind == 0 || now-begun >= lease {
 			return true
 		}
 		select {
-		case <-changed:
+		case <-moved:
 		case <-t.C:
 		case <-ctx.Done():
 			return false

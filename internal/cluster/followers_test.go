@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/testing/bubble"
@@ -42,13 +43,10 @@ func follows(t *testing.T, bound time.Duration, f func(*testing.T, *byHand)) {
 
 func newByHand(t *testing.T, bound time.Duration) *byHand {
 	t.Helper()
-	log, err := invalidation.NewLog(100)
-	if err != nil {
-		t.Fatal(err)
-	}
+	log := invalidation.NewLog(100)
 	n, err := New(Config{
 		Self: kv.Process{Node: "a", Epoch: 1}, Bind: "127.0.0.1:0", PeerBind: "127.0.0.1:0",
-		Bound: bound, Clock: bubbleClock{time.Now()}, Versions: kv.NewHLC(1), Tiers: noTiers{}, Events: log,
+		Bound: bound, Clock: bubbleClock{time.Now()}, Versions: kv.NewHLC(1), Tiers: noTiers{}, Mirror: noTiers{}, Events: log,
 		Network: Network{Nap: time.Sleep},
 	})
 	if err != nil {
@@ -60,8 +58,8 @@ func newByHand(t *testing.T, bound time.Duration) *byHand {
 		t.Fatal(err)
 	}
 	from := kv.Process{Node: "b", Epoch: 1}
-	n.followers.readers.addPoll(from, n.cfg.Clock.Read().Boot, time.Hour)
-	server := server.New(server.Limits{}, n.cfg.Log, func(net.Conn) (server.Handler, error) { return n.served.polls(from), nil })
+	n.followers.addReader(from, n.cfg.Clock.Read().Boot)
+	server := server.New(server.Limits{}, n.cfg.Log, func(net.Conn) (server.Handler, error) { return n.handler(from, peer.Poll), nil })
 	r := &byHand{t: t, n: n, log: log, came: make(chan *followed, 100)}
 	var all, answering sync.WaitGroup
 	ctx, stop := context.WithCancel(context.Background())

@@ -249,8 +249,6 @@ func (f *following) setLeased(o *Owner, at time.Duration) {
 	if at == 0 || !later(&o.leasedAt, at) {
 		return
 	}
-	if f.cfg.Mirror != nil {
-		f.cfg.Mirror.Leased(o, at)
-	}
+	f.cfg.Mirror.Leased(o, at)
 	f.driver.stepAbout(o.Process, func(m *ownership.Machine, now time.Duration) { m.Leased(now, o.Process, at) })
 }

@@ -39,10 +39,10 @@ func (ms *membership) forget(node kv.NodeID) (known bool, err error) {
 		silence, dead := m.Silence(now, node)
 		switch {
 		case o.alive:
-			err = fmt.Errorf("%w: gossip hears it, state %s", ErrLives, o.status())
+			err = fmt.Errorf("%w: gossip hears it, state %s", ErrLives, ms.driver.status(o))
 		case !m.Forget(now, node, 0):
 			err = fmt.Errorf("%w, as far as is known yet: it was heard %v ago, and counts as dead after %v of silence",
-				ErrLives, silence.Round(time.Millisecond), ms.cfg.Detection)
+				ErrLives, silence.Round(time.Millisecond), ms.cfg.detection())
 		default:
 			ms.drop(node, o)
 			ms.driver.running.gossip.Forget(string(node))
@@ -53,7 +53,7 @@ func (ms *membership) forget(node kv.NodeID) (known bool, err error) {
 }
 
 // drop ends what this node does for a forgotten member: its connections, its poller and
-// follower, its lease. The driver's lock is held.
+// follower. The driver's lock is held.
 func (ms *membership) drop(node kv.NodeID, o *member) {
 	if o.stop != nil {
 		o.stop()
@@ -63,7 +63,6 @@ func (ms *membership) drop(node kv.NodeID, o *member) {
 	delete(ms.driver.members, node)
 	delete(ms.named, node)
 	ms.driver.dropOwners()
-	ms.readers.dropLapsed(ms.cfg.Clock.Read().Boot, Margin(ms.cfg.Bound))
 }
 
 // sweep forgets the members that have been gone for long enough. Strangers are
@@ -74,13 +73,17 @@ func (ms *membership) sweep(m *ownership.Machine, now time.Duration) {
 	}
 	ms.sweepAt = now + sweepEvery
 	for node, o := range ms.driver.members {
-		kept := ms.isolation.why != "" && o.left != o.id && !o.stranger()
-		if o.alive || kept || now-o.goneAt < forgetAfter(o) || !m.Forget(now, node, forgetAfter(o)) {
+		stranger, after := ms.driver.stranger(o), ForgetAfter
+		if stranger {
+			after = 0
+		}
+		kept := ms.isolation.why != "" && o.left != o.id && !stranger
+		if o.alive || kept || now-o.goneAt < after || !m.Forget(now, node, after) {
 			continue
 		}
 		ms.drop(node, o)
 		switch {
-		case o.stranger():
+		case stranger:
 			ms.driver.running.gossip.Forget(string(node))
 			ms.cfg.Log.Info("a host that was refused is gone", "node", node, "reason", o.trouble)
 		case o.left == o.id:
@@ -91,11 +94,4 @@ func (ms *membership) sweep(m *ownership.Machine, now time.Duration) {
 		}
 	}
 	ms.driver.dropOwners()
-}
-
-func forgetAfter(o *member) time.Duration {
-	if o.stranger() {
-		return 0
-	}
-	return ForgetAfter
 }

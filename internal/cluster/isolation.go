@@ -33,9 +33,10 @@ func (ms *membership) judgeIsolation(m *ownership.Machine, now time.Duration) {
 		silence, dead := m.Silence(now, name)
 		switch {
 		case o.left == o.id:
-		case !dead && silence < ms.cfg.Detection:
-			answers = answers || o.state != 0 // else it has told nothing yet
-		case !o.stranger():
+		case !dead && silence < ms.cfg.detection():
+			s, _ := m.Standing(name)
+			answers = answers || s.State != 0 // else it has told nothing yet
+		case !ms.driver.stranger(o):
 			silent = append(silent, string(name))
 		}
 	}
@@ -52,7 +53,7 @@ func (ms *membership) judgeIsolation(m *ownership.Machine, now time.Duration) {
 	case len(silent) > 0:
 		slices.Sort(silent)
 		i.why = "no other host answers (" + atMost(silent) + ")"
-	case !i.answered && !i.alone && now-i.namedAt >= ms.cfg.Detection:
+	case !i.answered && !i.alone && now-i.namedAt >= ms.cfg.detection():
 		i.why = "no host answers at the join addresses (" + atMost(others) + ")"
 	}
 	ms.report.isolated(was, i.why, answers)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
@@ -19,7 +20,7 @@ import (
 type departure struct {
 	cfg     *Config
 	driver  *driver
-	caller  *caller
+	pool    *peer.Pool
 	flusher *flusher
 	report  *reporter
 	// leaveTime limits a handover: see Node.SetLeaveTime.
@@ -34,15 +35,12 @@ type departure struct {
 
 // handover is a time in which this node gives away what it owns, and takes nothing.
 type handover struct {
+	HandedOver // Kept and Took are valid once over is closed
+
 	begun   time.Duration // on the boot clock
-	owned   int           // partitions, then
 	returns bool          // this node comes back once others have everything; guarded by the driver's lock
 	over    chan struct{} // closed when it is over, in one way or another
-
-	// Valid once over is closed.
-	kept   int // partitions that others have not taken
-	took   time.Duration
-	undone bool
+	undone  bool          // valid once over is closed
 }
 
 // HandedOver says what became of the partitions that a node owned when it was drained.
@@ -60,7 +58,11 @@ var (
 	ErrStopping = errors.New("this sidecar is stopping")
 )
 
-const goodbyeTimeout = 500 * time.Millisecond
+// Limits of what a leave waits for, except of the handover.
+const (
+	waitsWithin    = 10 * time.Second // each of: the cluster, the voters, what others must still hear
+	goodbyeTimeout = 500 * time.Millisecond
+)
 
 // drain hands over what this node owns, and waits until that is done or ctx ends. If a
 // handover is under way or done, drain waits for that one. Unless forced, it returns
@@ -83,14 +85,14 @@ func (l *departure) drain(ctx context.Context, force bool) (HandedOver, error) {
 	if h.undone {
 		return HandedOver{}, ErrUndone
 	}
-	return HandedOver{h.owned, h.kept, h.took}, nil
+	return h.HandedOver, nil
 }
 
 // awaitIn waits until this node is in the cluster, so that it knows the others, for
-// LeaveTimeout at most. It does not wait if that needs an operator. It returns an error if
+// waitsWithin at most. It does not wait if that needs an operator. It returns an error if
 // the node ends, ctx ends, or the drain is taken back meanwhile: then nothing has begun.
 func (l *departure) awaitIn(ctx context.Context) (err error) {
-	within, cancel := context.WithTimeout(ctx, l.cfg.LeaveTimeout)
+	within, cancel := context.WithTimeout(ctx, waitsWithin)
 	defer cancel()
 	undone := 0
 	l.driver.step(func(*ownership.Machine, time.Duration) { l.waiting, undone = l.waiting+1, l.undone })
@@ -183,7 +185,7 @@ func (l *departure) begin(force bool) (h *handover) {
 		if h = nil; !heirs && !force {
 			return
 		}
-		begins, h = true, &handover{begun: now, over: make(chan struct{}), owned: m.Unended()}
+		begins, h = true, &handover{begun: now, over: make(chan struct{}), HandedOver: HandedOver{Owned: m.Unended()}}
 		l.present = h
 		m.Leave(now)
 		if ctx := l.driver.running.ctx; heirs && ctx != nil {
@@ -191,10 +193,10 @@ func (l *departure) begin(force bool) (h *handover) {
 			return
 		}
 		m.Abandon(now)
-		h.end(func() { h.kept = h.owned })
+		h.end(func() { h.Kept = h.Owned })
 	})
 	if begins {
-		l.cfg.Log.Info("draining: this host hands over what it owns", "partitions", h.owned)
+		l.cfg.Log.Info("draining: this host hands over what it owns", "partitions", h.Owned)
 	}
 	return h
 }
@@ -205,7 +207,7 @@ func (l *departure) follow(ctx context.Context, h *handover) {
 	l.driver.mu.Lock()
 	defer l.driver.mu.Unlock()
 	h.end(func() {
-		h.kept, h.took = l.driver.machine.Unended(), l.cfg.Clock.Read().Boot-h.begun
+		h.Kept, h.Took = l.driver.machine.Unended(), l.cfg.Clock.Read().Boot-h.begun
 		l.report.handedOver(h, len(l.driver.members.alive()) > 0 && l.cfg.Tiers.Awaited())
 	})
 }
@@ -253,7 +255,7 @@ func (l *departure) leave(ctx context.Context) {
 		l.awaitVoters(ctx)
 	}
 	l.handOver(ctx)
-	ctx, cancel := context.WithTimeout(ctx, l.cfg.LeaveTimeout)
+	ctx, cancel := context.WithTimeout(ctx, waitsWithin)
 	defer cancel()
 	for l.others() > 0 && l.cfg.Tiers.Awaited() && kv.Sleep(ctx, 10*time.Millisecond) {
 	}
@@ -274,7 +276,7 @@ func (l *departure) others() int {
 // answer.
 func (l *departure) awaitVoters(ctx context.Context) {
 	l.awaited = true
-	ctx, cancel := context.WithTimeout(ctx, l.cfg.LeaveTimeout)
+	ctx, cancel := context.WithTimeout(ctx, waitsWithin)
 	defer cancel()
 	for slices.Contains(l.cfg.Voters, string(l.cfg.Self.Node)) {
 		var ids []kv.Process
@@ -312,15 +314,11 @@ func (l *departure) sayGoodbye() {
 	l.driver.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), goodbyeTimeout)
 	defer cancel()
-	body, err := wire.MarshalBody(&wire.Goodbye{From: toProcess(l.cfg.Self)})
-	if err != nil {
-		l.cfg.Log.Error("goodbye", "error", err)
-		return
-	}
+	goodbye := &wire.Goodbye{From: l.cfg.Self}
 	var wg sync.WaitGroup
 	for _, id := range to {
 		wg.Go(func() {
-			if err := l.caller.call(ctx, id, goodbyeTimeout, wire.OpGoodbye, body, nil); err != nil {
+			if err := l.pool.Ask(ctx, id, goodbyeTimeout, wire.OpGoodbye, goodbye, nil); err != nil {
 				l.cfg.Log.Debug("no goodbye", "to", id.Node, "error", err)
 			}
 		})

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/gossip"
+	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/l2/ownership"
@@ -20,7 +21,6 @@ type membership struct {
 	driver        *driver
 	pool          *peer.Pool
 	acquaintances *acquaintances
-	readers       *readers
 	report        *reporter
 	counts        *counts
 	// poll and follow run for each process, until ctx ends.
@@ -80,7 +80,11 @@ func (ms *membership) takeGossip(machine *ownership.Machine, now time.Duration, 
 		ms.connect(m)
 	}
 	if m.alive {
-		machine.Seen(now, id, m.stateCount(), m.weight, m.in)
+		state := uint64(0) // gossip's word counts until the process itself has told
+		if failpoint.Out(failpoint.Hint) {
+			state = g.Meta.State
+		}
+		machine.Seen(now, id, state, g.Meta.Weight, g.Meta.In)
 	} else {
 		machine.Missing(now, id.Node)
 	}
@@ -111,7 +115,7 @@ func (ms *membership) goodbye(id kv.Process) {
 			if o.left != id {
 				ms.cfg.Log.Info("a host has left: it has handed over what it owned", "node", id.Node)
 			}
-			o.alive, o.left, o.goneAt = false, id, now
+			o.alive, o.left, o.goneAt, o.trouble = false, id, now, ""
 			if o.stop != nil {
 				o.stop()
 			}
@@ -138,10 +142,10 @@ func (ms *membership) tick(m *ownership.Machine, now time.Duration) {
 // report may come from a stranger. It therefore ends as soon as the process tells
 // something, and is not passed on.
 func (ms *membership) takeOut(machine *ownership.Machine, now time.Duration) {
-	for _, m := range ms.driver.members {
-		if m.hintOut && m.hint > m.state && now-m.toldAt >= ms.cfg.Detection {
+	for name, m := range ms.driver.members {
+		s, _ := machine.Standing(name)
+		if m.hintOut && m.hint > s.State && now-m.toldAt >= ms.cfg.detection() {
 			machine.GoneOut(now, m.id, m.hint)
-			m.in = false
 		}
 	}
 }

@@ -1,12 +1,9 @@
 package cluster
 
 import (
-	"cmp"
 	"context"
-	"slices"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
@@ -25,14 +22,12 @@ type Node struct {
 	acquaintances *acquaintances // which of the processes that gossip tells of count
 	admission     *admission     // whether another process's messages count
 	membership    *membership    // the roster of members, and its changes
-	ballots       *ballots       // sends the requests that ownership begins and lasts with
 	poller        *poller        // polls the members
 	following     *following     // follows the logs of the members
 	followers     *followers     // serves this process's log to the members
 	relay         *relay         // sends and takes events in gossip
 	flusher       *flusher       // flushes the cluster
 	departure     *departure     // leaves the cluster in order
-	served        *pollServer    // answers polls, and requests of their kind
 
 	pool      *peer.Pool
 	server    *peer.Server
@@ -69,41 +64,33 @@ func (n *Node) compose() {
 		Unheard: 2 * cfg.Bound, Budget: cfg.Budget,
 		Greeted: func(node kv.NodeID, answered kv.Process, err error) { n.admission.greeted(node, answered, err) },
 	})
-	caller, readers := &caller{n.pool}, &readers{}
-	report := &reporter{log: cfg.Log, clock: cfg.Clock, self: cfg.Self}
-	n.driver = newDriver(cfg, counts, report, effects{
-		acquire: func(s ownership.Send) { n.ballots.acquire(s) },
-		auth:    func(s ownership.SendAuth) { n.ballots.authorize(s) },
-		gossip:  n.tellMeta,
-	})
-	n.acquaintances = newAcquaintances(cfg.Self.Node, n.driver, n.pool)
+	report := &reporter{log: cfg.Log, clock: cfg.Clock, self: cfg.Self, lines: map[string]time.Duration{}}
+	n.driver = newDriver(cfg, counts, report)
+	n.acquaintances = newAcquaintances(cfg.Self.Node, cfg.Log, n.pool)
 	n.admission = &admission{
 		identity: identity, log: cfg.Log, driver: n.driver,
 		acquaintances: n.acquaintances, report: report, counts: counts,
 	}
-	n.ballots = &ballots{cfg: cfg, driver: n.driver, caller: caller, admission: n.admission}
+	n.driver.ballots = &ballots{cfg: cfg, driver: n.driver, pool: n.pool, admission: n.admission}
+	n.driver.tell = n.tellMeta
 	n.following = &following{
 		cfg: cfg, pool: n.pool, driver: n.driver, admission: n.admission, report: report, counts: counts,
 	}
-	n.followers = &followers{cfg: cfg, readers: readers}
+	n.followers = &followers{cfg: cfg, readers: readers{}}
 	n.poller = &poller{
-		cfg: cfg, driver: n.driver, caller: caller, admission: n.admission,
+		cfg: cfg, driver: n.driver, pool: n.pool, admission: n.admission,
 		acquaintances: n.acquaintances, following: n.following, counts: counts,
 	}
 	n.membership = &membership{
-		cfg: cfg, driver: n.driver, pool: n.pool, acquaintances: n.acquaintances, readers: readers,
+		cfg: cfg, driver: n.driver, pool: n.pool, acquaintances: n.acquaintances,
 		report: report, counts: counts, poll: n.poller.poll, follow: n.following.follow,
 		named: map[kv.NodeID]namesake{},
 	}
 	n.relay = &relay{cfg: cfg, driver: n.driver, admission: n.admission, counts: counts}
-	n.flusher = &flusher{cfg: cfg, driver: n.driver, caller: caller, admission: n.admission}
-	n.departure = &departure{cfg: cfg, driver: n.driver, caller: caller, flusher: n.flusher, report: report}
-	n.SetLeaveTime(cfg.LeaveTimeout)
-	n.served = &pollServer{
-		cfg: cfg, driver: n.driver, admission: n.admission, acquaintances: n.acquaintances, followers: n.followers,
-		readers: readers, poller: n.poller, flusher: n.flusher, membership: n.membership,
-	}
-	n.server = peer.NewServer(identity, cfg.Credentials, cfg.limits(), cfg.Log, n.served.handler, n.admission.refused)
+	n.flusher = &flusher{cfg: cfg, driver: n.driver, pool: n.pool, admission: n.admission}
+	n.departure = &departure{cfg: cfg, driver: n.driver, pool: n.pool, flusher: n.flusher, report: report}
+	n.SetLeaveTime(cfg.LeaveTime)
+	n.server = peer.NewServer(identity, cfg.Credentials, cfg.limits(), cfg.Log, n.handler, n.admission.refused)
 }
 
 // SingleNode reports whether there can never be another member.
@@ -116,7 +103,7 @@ func (n *Node) Self() kv.Process { return n.cfg.Self }
 func (n *Node) Bound() time.Duration { return n.cfg.Bound }
 
 // SetLeaveTime limits the time in which others fetch the entries of this node when it is drained or
-// leaves. It does not change a handover that is under way. Default: LeaveTimeout.
+// leaves. It does not change a handover that is under way.
 func (n *Node) SetLeaveTime(d time.Duration) { n.departure.leaveTime.Store(int64(d)) }
 
 // LeaveTime returns it.
@@ -133,7 +120,10 @@ func (n *Node) OwnershipEpoch(p uint16) uint32 { return n.driver.epochs[p].Load(
 // ownership that was released meanwhile, or is to be: the next owner gets the change.
 // Call CheckPause before.
 func (n *Node) ReleasedWith(p uint16, epoch uint32, v kv.Version) bool {
-	return n.driver.releasedWith(p, epoch, v)
+	n.driver.mu.Lock()
+	defer n.driver.mu.Unlock()
+	last := n.driver.last[p]
+	return last.epoch == epoch && (last.asOf == 0 || v <= last.asOf)
 }
 
 // Owned returns the set of partitions that this node owns and serves.
@@ -177,7 +167,7 @@ func (n *Node) Drain(ctx context.Context, force bool) (HandedOver, error) {
 func (n *Node) Undrain() (was bool, err error) { return n.departure.undrain() }
 
 // AwaitVoters waits until the other voters can do without this node, for at most
-// LeaveTimeout, and HandOver is Drain for a node that is about to end. Undrain is refused
+// waitsWithin, and HandOver is Drain for a node that is about to end. Undrain is refused
 // from now on. A node from which no other could take anything keeps what it owns. Run
 // does the same when its context ends; a caller that does it before can go on serving
 // meanwhile.
@@ -240,79 +230,4 @@ func (n *Node) Outcast() string {
 	n.driver.mu.Lock()
 	defer n.driver.mu.Unlock()
 	return n.driver.outcast()
-}
-
-// Stats returns what this node counts of the cluster's statistics.
-func (n *Node) Stats() cachesidecar.ClusterState {
-	s := n.counts.stats()
-	s.Alone, s.Owned, s.Links = n.SingleNode(), n.Owned().Len(), n.server.Stats()
-	now := n.cfg.Clock.Read().Boot
-	d := n.driver
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	s.Members = 1 + len(d.members.alive())
-	if d.running.gossip != nil {
-		s.Gossip = gossipStats(d.running.gossip.Stats())
-	}
-	n.acquaintances.addTo(&s.Gossip)
-	s.In, s.Drained, s.Isolated = d.machine.In(), d.machine.Leaving(), n.membership.isolation.why
-	leases := &s.Invalidations.Leases
-	for id, o := range d.owners {
-		m, listed := d.members[id.Node]
-		gone := listed && (m.left == m.id || !m.alive)
-		if id != n.cfg.Self && !gone {
-			*leases = append(*leases, leaseStats(id.Node, now, o.LeasedAt(), n.cfg.Bound))
-		}
-	}
-	slices.SortFunc(*leases, func(a, b cachesidecar.LeaseStats) int { return cmp.Compare(a.Node, b.Node) })
-	return s
-}
-
-// Members lists this node and the others, sorted by name.
-func (n *Node) Members() []Member {
-	v := n.View()
-	share := map[kv.NodeID]int{}
-	for i, c := range v.Table.Counts() {
-		share[v.Table.Members()[i].Node] = c
-	}
-	d := n.driver
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	self := n.cfg.Self
-	list := []Member{{
-		ID: self, Address: d.running.address, Weight: d.machine.Weight(),
-		State: liveState(d.machine.In(), d.machine.Weight()),
-		Owned: share[self.Node], MayOwn: true,
-		Why: cmp.Or(n.membership.namesake(self.Node), d.outcast(), d.machine.Trouble(self.Node)),
-	}}
-	now := n.cfg.Clock.Read().Boot
-	for name, m := range d.members {
-		_, dead := d.machine.Silence(now, name)
-		o := Member{
-			ID: m.id, Address: m.address, Weight: m.weight, Owned: share[name],
-			State: liveState(m.in, m.weight), Stranger: m.stranger(),
-			Why: cmp.Or(m.trouble, n.membership.namesake(name), d.machine.Trouble(name)),
-		}
-		o.MayOwn = m.left != m.id && !(dead && !m.alive) && !o.Stranger
-		switch {
-		case m.left == m.id:
-			o.State, o.Why = StateLeft, ""
-		case !m.alive:
-			o.State, o.Why = StateMissing, cmp.Or(o.Why, "gossip does not hear it any more")
-		case m.trouble != "":
-			o.State = StateRefused
-		}
-		list = append(list, o)
-	}
-	list = append(list, n.acquaintances.list(d.members)...)
-	slices.SortFunc(list, func(a, b Member) int { return a.ID.Compare(b.ID) })
-	return list
-}
-
-// GossipAddress returns the address where others can join; "" before Run has begun.
-func (n *Node) GossipAddress() string {
-	if g := n.driver.gossip(); g != nil {
-		return g.Address()
-	}
-	return ""
 }

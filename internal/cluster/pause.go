@@ -82,9 +82,7 @@ func (d *driver) judgeStall(now, length time.Duration) {
 		for _, o := range d.owners {
 			o.endLease()
 		}
-		if d.cfg.Mirror != nil {
-			d.cfg.Mirror.Paused()
-		}
+		d.cfg.Mirror.Paused()
 	}
 	d.carryOut()
 }
@@ -108,10 +106,6 @@ func (d *driver) lookForStalls(ctx context.Context) {
 // look looks for a stall, and tells the mirror that there was none.
 func (d *driver) look() {
 	m := d.cfg.Mirror
-	if m == nil {
-		d.checkPause(d.cfg.Clock.Read().Boot)
-		return
-	}
 	mark := m.Running()
 	now := d.cfg.Clock.Read().Boot
 	d.checkPause(now)

@@ -6,24 +6,21 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
 
 // poller polls the other nodes, and makes what this node tells about itself in polls and
-// in its answers to them. It has no lock of its own: sent and sentWire are guarded by the
-// driver's lock.
+// in its answers to them. It has no state of its own.
 type poller struct {
 	cfg           *Config
 	driver        *driver
-	caller        *caller
+	pool          *peer.Pool
 	admission     *admission
 	acquaintances *acquaintances
 	following     *following
 	counts        *counts
-
-	sent     []ownership.Promise // the promises in the last poll
-	sentWire []wire.Promise      // the same in wire form
 }
 
 // poll asks a process every B/4 for what leases and ownership depend on. It continues
@@ -46,14 +43,10 @@ func (p *poller) poll(ctx context.Context, id kv.Process, kick <-chan struct{}) 
 func (p *poller) pollOnce(ctx context.Context, id kv.Process) {
 	sent := p.cfg.Clock.Read()
 	p.driver.checkPause(sent.Boot)
-	body, said, err := p.body(id, sent, false)
-	if err != nil {
-		p.cfg.Log.Error("poll", "error", err)
-		return
-	}
+	said := p.message(id, sent, false)
 	p.counts.polls.Add(1)
 	var w wire.Poll
-	if err := p.caller.call(ctx, id, p.cfg.Bound/2, wire.OpPoll, body, &w); err != nil {
+	if err := p.pool.Ask(ctx, id, p.cfg.Bound/2, wire.OpPoll, said, &w); err != nil {
 		p.counts.pollFailures.Add(1)
 		p.cfg.Log.Debug("a poll was not answered", "node", id.Node, "error", err)
 		return
@@ -66,8 +59,8 @@ func (p *poller) pollOnce(ctx context.Context, id kv.Process) {
 	p.cfg.Versions.Observe(kv.Version(w.Clock))
 	var o *Owner
 	p.driver.stepAbout(id, func(m *ownership.Machine, now time.Duration) {
-		m.Polled(now, id, sent.Boot, said, fromPoll(&w))
-		p.record(m, now, id, &w)
+		m.Polled(now, id, sent.Boot, said.State, &w)
+		p.driver.members.toldAt(id, now)
 		o = p.driver.owner(id)
 	})
 	if o == nil {
@@ -80,48 +73,16 @@ func (p *poller) pollOnce(ctx context.Context, id kv.Process) {
 	p.following.setLeased(o, o.log.Polled(sent.Boot, w.Head))
 }
 
-// record records what a process tells about itself, in a poll or in the answer to one.
-// The driver's lock is held.
-func (p *poller) record(m *ownership.Machine, now time.Duration, id kv.Process, w *wire.Poll) {
-	m.Cannot(now, id.Node, nodes(w.Cannot))
-	p.driver.members.recordState(id, w.State, w.Weight, w.In)
-	if o := p.driver.members.process(id); o != nil {
-		o.toldAt = now
-	}
-}
-
-// body returns what this node tells about itself, and the state in it. Only an answer tells of
+// message returns what this node tells a process about itself. Only an answer tells of
 // certificates: then this node hears the other one.
-func (p *poller) body(to kv.Process, now kv.Moment, answer bool) (body []byte, said uint64, err error) {
+func (p *poller) message(to kv.Process, now kv.Moment, answer bool) *wire.Poll {
 	p.driver.mu.Lock()
 	defer p.driver.mu.Unlock()
-	machine := p.driver.machine
-	info := machine.InfoFor(to)
-	w := wire.Poll{
-		State: info.State, Joined: info.Joined, In: info.In, Weight: info.Weight, Leased: info.Leased,
-		Ballots: p.promises(info.Ballots), Next: info.Next, Have: info.Have,
-		WallMS: now.Wall, Clock: uint64(p.cfg.Versions.Next(now.Wall)), Head: p.cfg.Events.Head(),
-		BootNS: uint64(now.Boot),
-		Others: toStandings(info.Others), OthersAt: info.OthersAt, OthersHave: info.OthersHave,
-	}
+	w := p.driver.machine.PollFor(to)
+	w.WallMS, w.BootNS = now.Wall, uint64(now.Boot)
+	w.Clock, w.Head = uint64(p.cfg.Versions.Next(now.Wall)), p.cfg.Events.Head()
 	if answer {
 		w.Certified = p.driver.feeds.ages(p.cfg.Clock.Read().Boot)
 	}
-	for _, name := range machine.Unpolled() {
-		w.Cannot = append(w.Cannot, string(name))
-	}
-	body, err = wire.MarshalBody(&w)
-	return body, info.State, err
-}
-
-// promises is toPromises. It keeps the result for the next member, to which the machine
-// tells the same. The driver's lock is held.
-func (p *poller) promises(list []ownership.Promise) []wire.Promise {
-	if len(list) == 0 {
-		return nil
-	}
-	if len(p.sent) == 0 || &p.sent[0] != &list[0] {
-		p.sent, p.sentWire = list, toPromises(list)
-	}
-	return p.sentWire
+	return w
 }

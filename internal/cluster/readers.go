@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"sync"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
@@ -9,12 +8,8 @@ import (
 
 // readers has the processes whose polls this one has answered, and how far each has
 // applied its log. These are all processes that may have a lease on this one, whatever
-// membership says. It is safe for concurrent use.
-type readers struct {
-	mu      sync.Mutex
-	m       map[kv.Process]*reader
-	changed chan struct{} // closed when a place has moved; nil if no caller waits
-}
+// membership says. followers.mu guards it.
+type readers map[kv.Process]*reader
 
 type reader struct {
 	polledAt time.Duration // boot clock when its last poll was answered
@@ -24,70 +19,59 @@ type reader struct {
 // maxReaders limits how many processes are remembered.
 const maxReaders = 4096
 
-// addPoll records that a poll is about to be answered. If it returns false, there are
-// too many readers and the poll must not be answered.
-func (r *readers) addPoll(id kv.Process, now, lease time.Duration) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	o := r.m[id]
-	if o == nil {
-		if len(r.m) >= maxReaders {
-			r.dropLapsedLocked(now, lease)
+// dropLapsed drops the readers whose leases have lapsed.
+func (r readers) dropLapsed(now, lease time.Duration) {
+	for id, o := range r {
+		if now-o.polledAt >= lease {
+			delete(r, id)
 		}
-		if len(r.m) >= maxReaders {
+	}
+}
+
+// addReader records that a poll is about to be answered. If it returns false, there are
+// too many readers and the poll must not be answered.
+func (f *followers) addReader(id kv.Process, now time.Duration) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	o := f.readers[id]
+	if o == nil {
+		if len(f.readers) >= maxReaders {
+			f.readers.dropLapsed(now, Margin(f.cfg.Bound))
+		}
+		if len(f.readers) >= maxReaders {
 			return false
 		}
-		if r.m == nil {
-			r.m = map[kv.Process]*reader{}
-		}
 		o = &reader{}
-		r.m[id] = o
+		f.readers[id] = o
 	}
 	o.polledAt = now
 	return true
 }
 
-// dropLapsed drops the readers whose leases have lapsed.
-func (r *readers) dropLapsed(now, lease time.Duration) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.dropLapsedLocked(now, lease)
-}
-
-func (r *readers) dropLapsedLocked(now, lease time.Duration) {
-	for id, o := range r.m {
-		if now-o.polledAt >= lease {
-			delete(r.m, id)
-		}
-	}
-}
-
-// setApplied records how far a reader has applied this process's log.
-func (r *readers) setApplied(id kv.Process, place uint64) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if o := r.m[id]; o != nil && o.applied != place {
+// setApplied records how far a reader has applied this process's log. f.mu is held.
+func (f *followers) setApplied(id kv.Process, place uint64) {
+	if o := f.readers[id]; o != nil && o.applied != place {
 		o.applied = place
-		if r.changed != nil {
-			close(r.changed)
-			r.changed = nil
+		if f.moved != nil {
+			close(f.moved)
+			f.moved = nil
 		}
 	}
 }
 
 // behind returns how many readers with a possible lease have not applied a place, and a
 // channel that is closed when that changes.
-func (r *readers) behind(place uint64, now, lease time.Duration) (n int, changed <-chan struct{}) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.dropLapsedLocked(now, lease)
-	for _, o := range r.m {
+func (f *followers) behind(place uint64, now time.Duration) (n int, moved <-chan struct{}) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.readers.dropLapsed(now, Margin(f.cfg.Bound))
+	for _, o := range f.readers {
 		if o.applied < place {
 			n++
 		}
 	}
-	if r.changed == nil {
-		r.changed = make(chan struct{})
+	if f.moved == nil {
+		f.moved = make(chan struct{})
 	}
-	return n, r.changed
+	return n, f.moved
 }

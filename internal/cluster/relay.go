@@ -51,7 +51,7 @@ func (r *relay) run(ctx context.Context, g *gossip.Gossip) {
 
 // send sends events in one datagram: those from the first on that fit.
 func (r *relay) send(g *gossip.Gossip, after uint64, events []invalidation.Event) {
-	w := wire.Relay{From: toProcess(r.cfg.Self), After: after}
+	w := wire.Relay{From: r.cfg.Self, After: after}
 	details := 0
 	for i := range events {
 		if d := events[i].Detail; d != nil {
@@ -63,7 +63,7 @@ func (r *relay) send(g *gossip.Gossip, after uint64, events []invalidation.Event
 		if (i+1)*relayEvent+details > maxRelayed-relayRoom {
 			break
 		}
-		eventCodec.Append(&w.Events, &events[i])
+		invalidation.PeerCodec.Append(&w.Events, &events[i])
 	}
 	r.counts.unrelayed.Add(int64(len(events) - w.Events.Len()))
 	if w.Events.Len() == 0 {
@@ -83,7 +83,7 @@ func (r *relay) receive(b []byte) {
 		r.cfg.Log.Debug("a datagram cannot be read", "error", err)
 		return
 	}
-	from := fromProcess(w.From)
+	from := w.From
 	r.driver.mu.Lock()
 	m := r.driver.members.process(from)
 	trusted := m != nil && !m.skewed && !r.cfg.Network.NoRelay

@@ -26,7 +26,7 @@ type reporter struct {
 	saidIn bool // what the log has last said about this node
 
 	mu    sync.Mutex
-	lines lines
+	lines map[string]time.Duration // the last of each subject and host
 }
 
 // ringChanged logs a new ring. It returns the dead processes that were not in the old
@@ -42,7 +42,7 @@ func (r *reporter) ringChanged(members roster, v, old *View, died []ownership.Di
 		}
 		gone[d.ID] = true
 	}
-	r.hostsDied(members, owners, v, old)
+	r.hostsDied(owners, v, old)
 	for _, m := range members {
 		gone[m.left] = true
 	}
@@ -63,12 +63,9 @@ func (r *reporter) ringChanged(members roster, v, old *View, died []ownership.Di
 
 // hostsDied logs dead hosts: what each owned by the old ring, and which hosts own that
 // by the new ring.
-func (r *reporter) hostsDied(members roster, died []ownership.Died, v, old *View) {
+func (r *reporter) hostsDied(died []ownership.Died, v, old *View) {
 	slices.SortFunc(died, func(a, b ownership.Died) int { return a.ID.Compare(b.ID) })
 	for _, d := range died {
-		if m := members.process(d.ID); m != nil && m.stranger() {
-			continue // the line about its end is written when it is forgotten
-		}
 		why := "nothing is heard of it"
 		if d.Again {
 			why = "another process has its name: it was started again, or two hosts have one name"
@@ -109,15 +106,15 @@ func (r *reporter) isolated(was, why string, answers bool) {
 
 // handedOver logs how a handover has ended. awaited says that others have not fetched everything yet.
 func (r *reporter) handedOver(h *handover, awaited bool) {
-	took := h.took.Round(time.Millisecond)
+	took := h.Took.Round(time.Millisecond)
 	switch {
-	case h.kept > 0:
-		r.log.Warn("others have not taken over all in time", "partitions", h.owned, "not_taken", h.kept, "took", took)
+	case h.Kept > 0:
+		r.log.Warn("others have not taken over all in time", "partitions", h.Owned, "not_taken", h.Kept, "took", took)
 	case awaited:
 		r.log.Warn("others have not fetched all entries within leave_time: raise it if more are to go",
-			"partitions", h.owned, "took", took)
+			"partitions", h.Owned, "took", took)
 	default:
-		r.log.Info("handed over: others own what this host owned", "partitions", h.owned, "took", took)
+		r.log.Info("handed over: others own what this host owned", "partitions", h.Owned, "took", took)
 	}
 }
 
@@ -155,37 +152,26 @@ func (r *reporter) eventsUnreadable(node kv.NodeID, err error) {
 	}
 }
 
-// due reports whether a line about a subject and another host may be written.
-func (r *reporter) due(subject string, node kv.NodeID) bool {
-	now := r.clock.Read().Boot
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.lines.due(subject+" "+string(node), now)
-}
-
-// lines limits log lines that other hosts cause: one a minute for each host and
-// subject. The value is the time of the last line.
-type lines map[string]time.Duration
-
+// Lines that other hosts cause are limited: one a minute for each host and subject.
 const (
 	lineEvery = time.Minute
 	maxLines  = 256 // hosts and subjects; beyond them there are no lines
 )
 
-// due reports whether a line may be written.
-func (l *lines) due(what string, now time.Duration) bool {
-	if *l == nil {
-		*l = lines{}
-	}
-	if at, ok := (*l)[what]; ok && now-at < lineEvery {
+// due reports whether a line about a subject and another host may be written.
+func (r *reporter) due(subject string, node kv.NodeID) bool {
+	now, what := r.clock.Read().Boot, subject+" "+string(node)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if at, ok := r.lines[what]; ok && now-at < lineEvery {
 		return false
 	}
-	if len(*l) >= maxLines {
-		maps.DeleteFunc(*l, func(_ string, at time.Duration) bool { return now-at >= lineEvery })
+	if len(r.lines) >= maxLines {
+		maps.DeleteFunc(r.lines, func(_ string, at time.Duration) bool { return now-at >= lineEvery })
 	}
-	if len(*l) >= maxLines {
+	if len(r.lines) >= maxLines {
 		return false
 	}
-	(*l)[what] = now
+	r.lines[what] = now
 	return true
 }

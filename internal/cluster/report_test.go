@@ -64,23 +64,28 @@ func names(list []kv.Process) string {
 // TestLinesOfOthers checks that a line that other hosts cause is written once a minute
 // for each host and subject, and not at all for hosts beyond the limit.
 func TestLinesOfOthers(t *testing.T) {
-	var l lines
+	clock := &still{}
+	l := &reporter{clock: clock, lines: map[string]time.Duration{}}
+	due := func(subject string, node kv.NodeID, now time.Duration) bool {
+		clock.boot.Store(int64(now))
+		return l.due(subject, node)
+	}
 	now := time.Hour
 	for i, want := range []bool{true, false, false} {
-		if got := l.due("refused a", now+time.Duration(i)*29*time.Second); got != want {
+		if got := due("refused", "a", now+time.Duration(i)*29*time.Second); got != want {
 			t.Errorf("the line %d: %v, want %v", i, got, want)
 		}
 	}
-	if !l.due("name a", now) || !l.due("refused a", now+time.Minute) {
+	if !due("name", "a", now) || !due("refused", "a", now+time.Minute) {
 		t.Error("another matter, or a minute later: there is no line")
 	}
 	for i := range 10 * maxLines {
-		l.due(fmt.Sprint("refused ", i), now+time.Minute)
+		due("refused", kv.NodeID(fmt.Sprint(i)), now+time.Minute)
 	}
-	if len(l) > maxLines {
-		t.Errorf("%d are remembered", len(l))
+	if len(l.lines) > maxLines {
+		t.Errorf("%d are remembered", len(l.lines))
 	}
-	if !l.due("refused b", now+2*time.Minute) {
+	if !due("refused", "b", now+2*time.Minute) {
 		t.Error("there is no line once the others are old")
 	}
 }
@@ -91,7 +96,7 @@ func TestLinesOfOthers(t *testing.T) {
 func TestOwnStopIsNoSkew(t *testing.T) {
 	clock := &still{}
 	clock.boot.Store(int64(time.Hour))
-	n, err := New(Config{Self: kv.Process{Node: "a", Epoch: 1}, Clock: clock, Versions: kv.NewHLC(1), Tiers: noTiers{}, Bound: 2 * time.Second})
+	n, err := New(Config{Self: kv.Process{Node: "a", Epoch: 1}, Clock: clock, Versions: kv.NewHLC(1), Tiers: noTiers{}, Mirror: noTiers{}, Bound: 2 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,24 +4,17 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/gossip"
-	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
-// member is what this node knows of another node, from gossip and polls, and its
-// poller.
+// member is what this node knows of another node, and its poller. The machine has what the
+// process tells about itself.
 type member struct {
 	id      kv.Process
 	address string
-	// state counts the changes of weight and in, as the process itself has told; zero:
-	// it has told nothing yet.
-	state   uint64
-	weight  uint32
-	in      bool
-	hint    uint64        // the same count, as gossip has told
+	hint    uint64        // the count of its changes of weight and in, as gossip has told
 	hintOut bool          // gossip says that the process is out
 	toldAt  time.Duration // boot clock when the process itself last told
-	wasIn   bool          // the process has been in, by gossip or polls
 	reached bool          // it has answered a greeting at its address
 	alive   bool
 	goneAt  time.Duration // since when it is not alive, on the boot clock
@@ -55,38 +48,19 @@ func (m *member) poll() {
 	}
 }
 
-// after returns the member after gossip's report of it. Gossip's weight and in count until
-// the process itself has told them; then they are only a hint to poll it. Gossip's
-// address counts until the process has answered there; then it is final for that
-// process.
+// after returns the member after gossip's report of it. Gossip's address counts until the
+// process has answered there; then it is final for that process.
 func (m *member) after(id kv.Process, g *gossip.Member) member {
 	next := *m
 	if m.id != id {
-		next.state, next.wasIn, next.reached, next.skewed = 0, false, false, false
+		next.reached, next.skewed = false, false
 	}
-	next.id, next.alive, next.hint, next.hintOut = id, g.State == gossip.Alive, g.Meta.State, !g.Meta.In
+	next.id, next.alive, next.hint, next.hintOut = id, g.Alive, g.Meta.State, !g.Meta.In
 	if !next.reached {
 		next.address = g.Meta.Address
 	}
-	if next.state == 0 || failpoint.Out(failpoint.Hint) {
-		next.weight, next.in = g.Meta.Weight, g.Meta.In
-	}
-	next.wasIn = next.wasIn || next.in
 	return next
 }
-
-// stateCount returns the state count for gossip's weight and in. It is zero, so that
-// these count only until the process itself has told them.
-func (m *member) stateCount() uint64 {
-	if failpoint.Out(failpoint.Hint) {
-		return m.hint
-	}
-	return 0
-}
-
-// stranger reports whether a process was refused, or refuses this one, and has never
-// been in. Such a process owns nothing, and nothing waits for it.
-func (m *member) stranger() bool { return m.trouble != "" && !m.wasIn }
 
 // roster has the other nodes that gossip has told of. Its methods expect the driver's
 // lock.
@@ -100,11 +74,10 @@ func (r roster) process(id kv.Process) *member {
 	return nil
 }
 
-// recordState records what a process tells about itself.
-func (r roster) recordState(id kv.Process, state uint64, weight uint32, in bool) {
-	if m := r.process(id); m != nil && state >= m.state {
-		m.state, m.weight, m.in = state, weight, in
-		m.wasIn = m.wasIn || in
+// toldAt records that a process has told about itself, in a poll or in the answer to one.
+func (r roster) toldAt(id kv.Process, now time.Duration) {
+	if m := r.process(id); m != nil {
+		m.toldAt = now
 	}
 }
 

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
-	"strconv"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -102,14 +100,10 @@ func (n *Node) gossipConfig() gossip.Config {
 	c := gossip.Config{
 		Node: string(n.cfg.Self.Node), Cluster: n.cfg.Cluster, Bind: n.cfg.Bind, Join: n.cfg.Join,
 		Meta: meta, Known: n.acquaintances.known, Conflict: n.membership.conflict, Receive: n.relay.receive,
-		Resolve: n.cfg.Network.Resolve, Log: n.cfg.Log,
+		Resolve: n.cfg.Network.Resolve, Log: n.cfg.Log, Advertise: n.cfg.Advertise,
 	}
-	if n.cfg.Advertise != "" {
-		_, port, _ := splitAddress(n.cfg.Bind)
-		c.Advertise = net.JoinHostPort(n.cfg.Advertise, strconv.Itoa(port))
-	}
-	if n.cfg.Keys != nil {
-		c.Keys = n.cfg.Keys()
+	if n.cfg.Credentials != nil {
+		c.Keys = n.cfg.Credentials().Gossip
 	}
 	if n.cfg.Network.Transport != nil {
 		c.Transport = n.cfg.Network.Transport(n.cfg.Bind)
@@ -147,10 +141,10 @@ func (n *Node) Renew() {
 // renewGossip gives gossip the present keys.
 func (n *Node) renewGossip() {
 	g := n.driver.gossip()
-	if g == nil || n.cfg.Keys == nil {
+	if g == nil || n.cfg.Credentials == nil {
 		return
 	}
-	if err := g.SetKeys(n.cfg.Keys()); err != nil {
+	if err := g.SetKeys(n.cfg.Credentials().Gossip); err != nil {
 		n.cfg.Log.Error("gossip does not take the keys", "error", err)
 	}
 }

@@ -12,57 +12,27 @@ import (
 	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
 
-// pollServer serves the requests of the other nodes that leases and ownership depend on:
-// POLL, FOLLOW, ACQUIRE, AUTH, NOTE and GOODBYE. It has no state of its own.
-type pollServer struct {
-	cfg           *Config
-	driver        *driver
-	admission     *admission
-	acquaintances *acquaintances
-	followers     *followers
-	readers       *readers
-	poller        *poller
-	flusher       *flusher
-	membership    *membership
-}
+// A Node serves the requests of the other nodes that leases and ownership depend on: POLL,
+// FOLLOW, ACQUIRE, AUTH, NOTE and GOODBYE.
 
 // handler returns the handler for another process, by the connection's purpose.
-func (s *pollServer) handler(from kv.Process, purpose peer.Purpose) server.Handler {
-	s.acquaintances.meet(from)
-	switch purpose {
-	case peer.Call:
-		return s.cfg.Tiers.Calls(from)
-	case peer.Meet:
-		return greetingOnly{}
+func (n *Node) handler(from kv.Process, purpose peer.Purpose) server.Handler {
+	n.acquaintances.meet(from)
+	if purpose == peer.Call {
+		return n.cfg.Tiers.Calls(from)
 	}
-	return s.polls(from)
+	return &polls{node: n, from: from, follower: &follower{process: from}}
 }
 
-func (s *pollServer) polls(from kv.Process) *polls {
-	return &polls{server: s, from: from, follower: &follower{process: from}}
-}
-
-// greetingOnly handles a connection that is for the greeting only.
-type greetingOnly struct{}
-
-func (greetingOnly) Batch()                                     {}
-func (greetingOnly) Served()                                    {}
-func (greetingOnly) Gone()                                      {}
-func (greetingOnly) Oversized(*server.Conn, []byte, int, error) {}
-func (greetingOnly) Close(error)                                {}
-func (greetingOnly) Serve(*server.Conn, [][]byte) error {
-	return errors.New("a connection to meet has no requests")
-}
-
-// polls is one connection for polls from another process.
+// polls is one connection for polls from another process, or for its greeting only.
 type polls struct {
-	server   *pollServer
+	node     *Node
 	from     kv.Process
 	follower *follower
 }
 
 // Batch checks for a pause before anything is answered.
-func (p *polls) Batch() { p.server.driver.checkPause(p.server.cfg.Clock.Read().Boot) }
+func (p *polls) Batch() { p.node.driver.checkPause(p.node.cfg.Clock.Read().Boot) }
 
 func (p *polls) Served() {}
 
@@ -72,7 +42,7 @@ func (p *polls) Oversized(*server.Conn, []byte, int, error) {}
 
 func (p *polls) Close(err error) {
 	if err != nil {
-		p.server.cfg.Log.Debug("a poll connection ended", "from", p.from.Node, "reason", err)
+		p.node.cfg.Log.Debug("a poll connection ended", "from", p.from.Node, "reason", err)
 	}
 }
 
@@ -87,10 +57,10 @@ func (p *polls) Serve(c *server.Conn, frames [][]byte) error {
 			continue
 		}
 		if q.Op == wire.OpFollow {
-			p.server.followers.follow(p.follower, c, &q)
+			p.node.followers.follow(p.follower, c, &q)
 			continue
 		}
-		r := p.server.answer(p.from, &q)
+		r := p.node.answer(p.from, &q)
 		r.ID = q.ID
 		c.Out = wire.AppendReply(c.Out, q.Op, &r)
 	}
@@ -98,33 +68,33 @@ func (p *polls) Serve(c *server.Conn, frames [][]byte) error {
 }
 
 // answer answers a request, except FOLLOW.
-func (s *pollServer) answer(from kv.Process, q *wire.Request) wire.Reply {
+func (n *Node) answer(from kv.Process, q *wire.Request) wire.Reply {
 	var err *wire.Error
 	switch q.Op {
 	case wire.OpPoll:
 		var w wire.Poll
 		if err = peer.Read(from, q, &w); err == nil {
-			return s.poll(from, &w)
+			return n.poll(from, &w)
 		}
 	case wire.OpAcquire:
 		var w wire.Acquire
 		if err = peer.Read(from, q, &w); err == nil {
-			return s.acquire(from, &w)
+			return n.acquire(from, &w)
 		}
 	case wire.OpAuth:
 		var w wire.Auth
 		if err = peer.Read(from, q, &w); err == nil {
-			return s.authorize(from, &w)
+			return n.authorize(from, &w)
 		}
 	case wire.OpNote:
 		var w wire.Note
 		if err = peer.Read(from, q, &w); err == nil {
-			return s.note(from, &w)
+			return n.note(from, &w)
 		}
 	case wire.OpGoodbye:
 		var w wire.Goodbye
 		if err = peer.Read(from, q, &w); err == nil {
-			s.membership.goodbye(from)
+			n.membership.goodbye(from)
 			return wire.Reply{}
 		}
 	case wire.OpPing: // the last call of a connection that is replaced
@@ -136,81 +106,77 @@ func (s *pollServer) answer(from kv.Process, q *wire.Request) wire.Reply {
 }
 
 // poll answers a poll.
-func (s *pollServer) poll(from kv.Process, w *wire.Poll) wire.Reply {
-	err := s.admission.checkWall(from, w.WallMS)
+func (n *Node) poll(from kv.Process, w *wire.Poll) wire.Reply {
+	err := n.admission.checkWall(from, w.WallMS)
 	if err == nil {
-		err = s.admission.admit(from, w.Clock, w.NewestVersion())
+		err = n.admission.admit(from, w.Clock, w.NewestVersion())
 	}
 	if err != nil {
 		return failure(err)
 	}
-	s.driver.stepFor(from, func(m *ownership.Machine, now time.Duration) {
-		m.PolledBy(now, from, fromPoll(w))
-		s.poller.record(m, now, from, w)
+	n.driver.stepFor(from, func(m *ownership.Machine, now time.Duration) {
+		m.PolledBy(now, from, w)
+		n.driver.members.toldAt(from, now)
 	})
-	s.acquaintances.introduce(w.Others)
-	if !s.readers.addPoll(from, s.cfg.Clock.Read().Boot, Margin(s.cfg.Bound)) {
+	n.acquaintances.introduce(w.Others)
+	if !n.followers.addReader(from, n.cfg.Clock.Read().Boot) {
 		return failure(wire.Errorf(wire.Busy, "more than %d runs of nodes have polled lately", maxReaders))
 	}
-	b, _, failed := s.poller.body(from, s.cfg.Clock.Read(), true)
-	if failed != nil {
-		return failure(wire.Errorf(wire.Internal, "%v", failed))
-	}
-	return wire.Reply{Body: b}
+	return replyWith(n.poller.message(from, n.cfg.Clock.Read(), true))
 }
 
 // acquire answers an ACQUIRE. What it ends has ended before the answer is made.
-func (s *pollServer) acquire(from kv.Process, w *wire.Acquire) wire.Reply {
-	if err := s.admission.admit(from, w.Clock, w.NewestVersion()); err != nil {
+func (n *Node) acquire(from kv.Process, w *wire.Acquire) wire.Reply {
+	if err := n.admission.admit(from, w.Clock, w.NewestVersion()); err != nil {
 		return failure(err)
 	}
-	ballot := FromBallot(w.Ballot)
+	ballot := w.Ballot // a copy: the machine keeps it, and not the request
 	var a ownership.Answer
-	s.driver.stepFor(from, func(m *ownership.Machine, now time.Duration) {
+	n.driver.stepFor(from, func(m *ownership.Machine, now time.Duration) {
 		a = m.Asked(now, from, ownership.Acquire{
-			Ballot: ballot, State: w.State, Partitions: fromSet(w.Partitions), Ring: fromProcesses(w.Ring),
+			Ballot: &ballot, State: w.State, Partitions: kv.UnpackedSet(w.Partitions), Ring: w.Ring,
 		})
-		s.driver.carryOut() // ends the ownership before the offer
+		n.driver.carryOut() // ends the ownership before the offer
 		if !a.Released.Empty() {
-			s.cfg.Tiers.Offer(from, ballot, a.Released)
+			n.cfg.Tiers.Offer(from, &ballot, a.Released)
 		}
 	})
 	return replyWith(&wire.Acquired{
-		Ballot: w.Ballot, Granted: toSet(a.Granted), Released: toSet(a.Released), In: toProcesses(a.In),
-		Clock: uint64(s.cfg.Versions.Next(s.cfg.Clock.Read().Wall)), Head: s.cfg.Events.Head(),
-		Voter: a.Voter, Authorities: toOwnerships(a.Authorities), Floors: s.cfg.floors(failpoint.FloorsInAcquire),
-		Passed: toSet(a.Passed), Keeps: !a.Released.Empty() && s.cfg.Tiers.Keeps(),
+		Ballot: w.Ballot, Granted: a.Granted.Packed(), Released: a.Released.Packed(), In: a.In,
+		Clock: uint64(n.cfg.Versions.Next(n.cfg.Clock.Read().Wall)), Head: n.cfg.Events.Head(),
+		Voter: a.Voter, Authorities: toOwnerships(a.Authorities), Floors: n.cfg.floors(failpoint.FloorsInAcquire),
+		Passed: a.Passed.Packed(), Keeps: !a.Released.Empty() && n.cfg.Tiers.Keeps(),
 	})
 }
 
 // authorize answers an AUTH.
-func (s *pollServer) authorize(from kv.Process, w *wire.Auth) wire.Reply {
-	if err := s.admission.admit(from, w.Clock, w.NewestVersion()); err != nil {
+func (n *Node) authorize(from kv.Process, w *wire.Auth) wire.Reply {
+	if err := n.admission.admit(from, w.Clock, w.NewestVersion()); err != nil {
 		return failure(err)
 	}
 	var sets []kv.PartitionSet
-	s.driver.stepFor(from, func(m *ownership.Machine, now time.Duration) {
+	n.driver.stepFor(from, func(m *ownership.Machine, now time.Duration) {
 		sets = m.Authorize(now, from, ownership.Auth{Ownerships: fromOwnerships(w.Ownerships)})
 	})
 	answer := wire.Authorized{
-		Clock:  uint64(s.cfg.Versions.Next(s.cfg.Clock.Read().Wall)),
-		Floors: s.cfg.floors(failpoint.FloorsInAuth),
+		Clock:  uint64(n.cfg.Versions.Next(n.cfg.Clock.Read().Wall)),
+		Floors: n.cfg.floors(failpoint.FloorsInAuth),
 	}
 	for _, set := range sets {
-		answer.Acknowledged = append(answer.Acknowledged, toSet(set))
+		answer.Acknowledged = append(answer.Acknowledged, set.Packed())
 	}
 	return replyWith(&answer)
 }
 
 // note answers a NOTE.
-func (s *pollServer) note(from kv.Process, w *wire.Note) wire.Reply {
-	if err := s.admission.checkWall(from, w.WallMS); err != nil {
+func (n *Node) note(from kv.Process, w *wire.Note) wire.Reply {
+	if err := n.admission.checkWall(from, w.WallMS); err != nil {
 		return failure(err)
 	}
-	if s.admission.ahead(from, w.NewestVersion()) {
+	if n.admission.ahead(from, w.NewestVersion()) {
 		return failure(tooFarAhead)
 	}
-	a, err := s.flusher.noteHere(w.Floor)
+	a, err := n.flusher.noteHere(w.Floor)
 	var refused *wire.Error
 	switch {
 	case errors.As(err, &refused):

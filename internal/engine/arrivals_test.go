@@ -4,13 +4,11 @@ import (
 	"fmt"
 	"testing"
 
-	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/handoff"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/testing/onehost"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
-	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
 
 // arriving is a host to which the entries of all partitions come from a process that cannot
@@ -26,7 +24,7 @@ func newArriving(t *testing.T) *arriving {
 	a := &arriving{Host: onehost.New(t, onehost.Config{})}
 	a.src = &handoff.Source{
 		From:   kv.Process{Node: "gone", Epoch: 1},
-		Ballot: cluster.ToBallot(&ownership.Ballot{Clock: 1, Process: a.Node.Self()}), Generations: map[uint16]uint16{},
+		Ballot: kv.Ballot{Clock: 1, Process: a.Node.Self()}, Generations: map[uint16]uint16{},
 	}
 	for p := range uint16(kv.Partitions) {
 		a.src.Generations[p] = a.Store.Generation(p)

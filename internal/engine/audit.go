@@ -128,7 +128,7 @@ func (c *audits) look(ctx context.Context, h choice) (s sight, err error) {
 		ns.Writing(h.key.Hash) {
 		return s, loader.ErrBusy
 	}
-	cached, theirs := loader.Room{Memory: c.loads.memory}, loader.Room{Memory: c.loads.memory}
+	cached, theirs := loader.Reservation{Memory: c.loads.memory}, loader.Reservation{Memory: c.loads.memory}
 	defer cached.Free()
 	defer theirs.Free()
 	value, absent, version, err := c.cached(h, &cached)
@@ -150,11 +150,11 @@ func (c *audits) look(ctx context.Context, h choice) (s sight, err error) {
 
 // cached returns what a read through this host would find for the key. It is no read: it leaves no
 // mark that would keep the entry.
-func (c *audits) cached(h choice, room *loader.Room) (value []byte, absent bool, version kv.Version, err error) {
+func (c *audits) cached(h choice, r *loader.Reservation) (value []byte, absent bool, version kv.Version, err error) {
 	now := c.Clock.Read()
 	c.Node.CheckPause(now.Boot)
 	if c.Node.OwnershipEpoch(h.key.Hash.Partition()) != 0 {
-		if err := room.Take(c.Store.Length(h.key)); err != nil {
+		if err := r.Take(c.Store.Length(h.key)); err != nil {
 			return nil, false, 0, err
 		}
 		value, seen, res := c.Store.Look(nil, h.key, segment.Query{Limit: segment.NoLimit, Unread: true}, now)

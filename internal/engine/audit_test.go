@@ -165,7 +165,7 @@ func TestAuditSparesTheOrigin(t *testing.T) {
 		"its own rate":       {nil, false, 0, 10 * namespaces.AuditRate},
 		"a tenth of a rate":  {func(s *namespaces.Settings) { s.Guard.Rate = 50 }, false, 0, 50},
 		"one at a time":      {nil, false, 50 * time.Millisecond, 100},
-		"the origin is busy": {func(s *namespaces.Settings) { s.Guard.Concurrency, s.Guard.Timeout = 2, time.Minute }, true, 20 * time.Second, 0},
+		"the origin is busy": {func(s *namespaces.Settings) { s.Guard.Concurrency, s.Guard.Timeout = 2, 30*time.Second }, true, 20 * time.Second, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble.Test(t, func(t *testing.T) {

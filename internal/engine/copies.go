@@ -251,18 +251,6 @@ func (c *Calls) detachIf(match func(kv.NamespaceID, kv.Hash) bool) {
 	}
 }
 
-// giveUp stops reads from joining a call, if no reader but its maker waits for it, and
-// reports whether that is so.
-func (c *Calls) giveUp(cl *Call) bool {
-	c.table.Lock()
-	defer c.table.Unlock()
-	if cl.done != nil || len(cl.told) > 0 {
-		return false
-	}
-	c.table.Remove(cl)
-	return true
-}
-
 // End wakes the readers that wait for the call, and returns those that are to be told.
 func (c *Calls) End(cl *Call) []*Wait {
 	c.table.Lock()

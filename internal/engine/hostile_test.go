@@ -70,7 +70,7 @@ func TestLengthyHostileOrigins(t *testing.T) {
 					L2Size: 32 << 20, MaxValue: 1 << 20, Log: slog.New(slog.NewTextHandler(&log, nil)),
 					Namespaces: onehost.One(func(s *namespaces.Settings) {
 						s.Origin = hostile(t, kind, mode)
-						s.Guard = loader.GuardConfig{Timeout: 500 * time.Millisecond, Failures: 1 << 20}
+						s.Guard = loader.GuardConfig{Timeout: 500 * time.Millisecond, Breaker: loader.Breaker{Failures: 1 << 20}}
 					}),
 				})
 				var before, after runtime.MemStats

@@ -15,24 +15,24 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/testing/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/testing/onehost"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
-	"github.com/cachesidecar/cachesidecar/loader"
 )
 
 var madeUp = flag.Int("keyfilter.keys", 100_000, "keys that there are not, of TestKeyFilterFlood")
 
 // filtering returns a host with a filter of the keys that an origin has, half a minute
 // after its start.
-func filtering(t *testing.T, o *onehost.Origin, c namespaces.FilterConfig) (*onehost.Host, func() cachesidecar.KeyFilterStats) {
+func filtering(t *testing.T, o *onehost.Origin, c namespaces.KeyFilterSettings) (*onehost.Host, func() cachesidecar.KeyFilterStats) {
 	h := loading(t, o, func(s *namespaces.Settings) {
 		s.Policy.NegativeTTL = 0
-		s.KeyFilter = &namespaces.FilterSettings{Filter: c, List: loader.List{Lister: o}}
+		c.Lister = o
+		s.KeyFilter = &c
 	})
 	h.Run()
 	time.Sleep(30 * time.Second)
 	return h, h.Names.Lookup([]byte(namespaces.Default)).KeyFilterStats
 }
 
-var sure = namespaces.FilterConfig{Keys: 10_000, MaxAge: time.Hour, FalsePositives: 1e-6}
+var sure = namespaces.KeyFilterSettings{Keys: 10_000, MaxAge: time.Hour, FalsePositives: 1e-6}
 
 // TestKeyFilter checks that the origin is not asked for keys that it certainly lacks. A new
 // key is found as soon as it is announced, otherwise with the next filter.
@@ -113,7 +113,7 @@ func TestKeyFilterFlood(t *testing.T) {
 		for i := range there {
 			o.Put(fmt.Sprint("there-", i), []byte("value"))
 		}
-		h, stats := filtering(t, o, namespaces.FilterConfig{Keys: there, FalsePositives: share, MaxAge: time.Hour})
+		h, stats := filtering(t, o, namespaces.KeyFilterSettings{Keys: there, FalsePositives: share, MaxAge: time.Hour})
 		if k := stats(); !k.InUse {
 			t.Fatalf("no filter: %+v", k)
 		}

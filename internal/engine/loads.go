@@ -27,7 +27,7 @@ func (c *Loads) lacks(ns *namespaces.Namespace, key kv.Key) bool {
 	if c.Node.CheckPause(c.Clock.Read().Boot); c.Ledger.Closed(ns.ID) {
 		return false // it may not have heard of all
 	}
-	return c.Node.OwnershipEpoch(key.Hash.Partition()) != 0 && !filter.MayExist(key)
+	return c.Node.OwnershipEpoch(key.Hash.Partition()) != 0 && !filter.MayExist(key.Hash)
 }
 
 // In a namespace with an origin a missing key is loaded by the host that owns it, once
@@ -94,7 +94,7 @@ func (c *Loads) keep(
 func (c *Loads) New(ns *namespaces.Namespace, key kv.Key, epoch uint32) flight.Load {
 	key.Bytes = bytes.Clone(key.Bytes)
 	var generation uint16
-	room := loader.Room{Memory: c.memory}
+	reserved := loader.Reservation{Memory: c.memory}
 	joinedIn := epoch
 	if failpoint.Out(failpoint.JoinOwnership) {
 		joinedIn = 0
@@ -114,14 +114,14 @@ func (c *Loads) New(ns *namespaces.Namespace, key kv.Key, epoch uint32) flight.L
 			}
 			if err == nil {
 				ns.Now().KeyFilter.Add(key.Hash) // although no app may have announced it
-				err = room.Take(len(v.Bytes))
+				err = reserved.Take(len(v.Bytes))
 			}
 			if err != nil {
 				v = loader.Value{}
 			}
 			return v, err
 		},
-		Over: room.Free,
+		Over: reserved.Free,
 		Keep: func(r flight.Result) bool {
 			ends := func(now kv.Moment) kv.Deadline { return ns.Now().Lives(&r, now) }
 			_, kept := c.keep(ns, key, epoch, generation, r, 0, ends)
@@ -281,7 +281,7 @@ func (c *Loads) withoutOwner(ctx context.Context, q *wire.Request, deadline time
 	if err := ns.Origin.Keys.Check(q.Key); err != nil {
 		return loadError(ns, err), true
 	}
-	if filter := ns.Now().KeyFilter; filter != nil && !filter.MayExist(ns.Key(q.Key)) {
+	if filter := ns.Now().KeyFilter; filter != nil && !filter.MayExist(ns.Hash(q.Key)) {
 		return r, false // the key may exist all the same: other hosts know of it
 	}
 	ctx, cancel := context.WithTimeout(ctx, left)
@@ -291,7 +291,7 @@ func (c *Loads) withoutOwner(ctx context.Context, q *wire.Request, deadline time
 	waited := inspect.BeginWait(ctx, inspect.Load, "")
 	v, _, err := c.fetch(ctx, ns, ns.Key(q.Key))
 	if waited(); err == nil && quota.HeldOf(ctx).Take(len(v.Bytes)) != nil {
-		err = loader.ErrNoRoom
+		err = loader.ErrNoMemory
 	}
 	switch {
 	case errors.Is(err, loader.ErrAbsent):

@@ -251,7 +251,7 @@ func TestRefreshEarly(t *testing.T) {
 func TestLoadErrors(t *testing.T) {
 	byBoth(t, func(t *testing.T, by func(*onehost.Host) asks) {
 		o := onehost.NewOrigin(0)
-		h := loading(t, o, func(s *namespaces.Settings) { s.KeyPattern, s.Guard.Failures = "[a-z]+", 100 })
+		h := loading(t, o, func(s *namespaces.Settings) { s.KeyPattern, s.Guard.Breaker.Failures = "[a-z]+", 100 })
 		do := by(h)
 		for _, tc := range []struct {
 			key  string

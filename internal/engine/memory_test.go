@@ -73,7 +73,7 @@ func TestLoadsTakeMemory(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
 		o := onehost.NewOrigin(10 * time.Millisecond)
 		o.Put("k", bytes.Repeat([]byte("x"), 100_000))
-		h := loading(t, o, func(s *namespaces.Settings) { s.Guard.Failures = 1 })
+		h := loading(t, o, func(s *namespaces.Settings) { s.Guard.Breaker.Failures = 1 })
 		hog := h.Budget.Open("hog", "", nil)
 		hog.Force(quota.ForAnswers, h.Budget.Size())
 		for range 2 {

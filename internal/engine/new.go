@@ -47,9 +47,7 @@ func New(cfg Config) (*Engine, error) {
 
 // makeTables makes the tables that know of no part.
 func (e *Engine) makeTables() (err error) {
-	if e.Ledger, err = invalidation.NewLedger(invalidation.DefaultSlots); err != nil {
-		return err
-	}
+	e.Ledger = invalidation.NewLedger(invalidation.DefaultSlots)
 	if e.Leases, err = flight.NewLeases(flight.LeasesConfig{MaxLeases: MaxLeases}); err != nil {
 		return err
 	}
@@ -58,9 +56,7 @@ func (e *Engine) makeTables() (err error) {
 		return nil
 	}
 	// Other hosts may have copies.
-	if e.Log, err = invalidation.NewLog(cmp.Or(e.Config.Events, invalidation.DefaultEvents)); err != nil {
-		return err
-	}
+	e.Log = invalidation.NewLog(cmp.Or(e.Config.Events, invalidation.DefaultEvents))
 	e.L1, err = l1.New(l1.Config{Bytes: e.Config.L1Size})
 	return err
 }
@@ -90,13 +86,10 @@ func (e *Engine) makeStore() (err error) {
 
 // makeNode makes the node and the parts that it calls. If the node is alone, its
 // ownerships begin at once.
-func (e *Engine) makeNode() error {
+func (e *Engine) makeNode() (err error) {
 	cfg := e.Config.Cluster
 	cfg.Self.Epoch = newEpoch(e.Clock.Read().Wall)
-	keys, err := invalidation.NewBarriers(invalidation.DefaultBarriers)
-	if err != nil {
-		return err
-	}
+	keys := invalidation.NewBarriers(invalidation.DefaultBarriers)
 	b := &e.base
 	e.Handoff = handoff.New(handoff.Config{
 		Self: cfg.Self, Store: e.Store, Ledger: e.Ledger, Events: e.Log, Names: e.Names, Clock: e.Clock,

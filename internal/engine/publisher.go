@@ -199,7 +199,7 @@ func (p *Publisher) Leased(o *cluster.Owner, at time.Duration) {
 	p.leasing.Lock()
 	defer p.leasing.Unlock()
 	if slot := (*p.slots.Load())[o]; slot != 0 {
-		p.CertifyLater(slot, at)
+		p.Certify(slot, at)
 	}
 }
 

@@ -49,8 +49,6 @@ type Wait struct {
 // Conn is the connection of a Wait.
 type Conn interface {
 	Account() *quota.Account
-	// Takes returns nil if an answer of n bytes is of use.
-	Takes(n int) error
 	// FlushLater flushes calls behind the present batch.
 	FlushLater(calls server.Flusher)
 }
@@ -117,15 +115,6 @@ func (w *Wait) Note(t *inspect.Trace, now time.Duration) {
 		what = inspect.Token
 	}
 	t.Add(what, w.host, now-w.began)
-}
-
-// Wants returns nil if a long answer of n bytes is of use: the connection takes it, or
-// other reads have joined the call.
-func (w *Wait) Wants(n int) error {
-	if err := w.Conn.Takes(n); err != nil && w.waits.calls.giveUp(w.call) {
-		return err
-	}
-	return nil
 }
 
 // Account returns the account on whose behalf the owner is asked.

@@ -107,11 +107,7 @@ func (w *Watches) Open() *stream {
 	if s := w.Stream.Load(); s != nil {
 		return s
 	}
-	log, err := invalidation.NewLog(WatchEvents)
-	if err != nil {
-		panic("sidecar: " + err.Error()) // the size is a constant
-	}
-	s := &stream{epoch: uint64(newEpoch(w.Clock.Read().Wall)), log: log}
+	s := &stream{epoch: uint64(newEpoch(w.Clock.Read().Wall)), log: invalidation.NewLog(WatchEvents)}
 	s.View.Store(w.Node.View())
 	w.Stream.Store(s)
 	return s

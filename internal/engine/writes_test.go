@@ -7,14 +7,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/handoff"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/testing/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/testing/onehost"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
-	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
 
 // TestDeleteBeforeSlot checks the acknowledged deletion of a key whose namespace had no
@@ -28,8 +26,8 @@ func TestDeleteBeforeSlot(t *testing.T) {
 		all.Add(p)
 		generations[p] = h.Store.Generation(p)
 	}
-	ballot := &ownership.Ballot{Clock: 1, Process: h.Node.Self()}
-	src := &handoff.Source{From: kv.Process{Node: "a", Epoch: 1}, Ballot: cluster.ToBallot(ballot), Partitions: all, Generations: generations}
+	ballot := &kv.Ballot{Clock: 1, Process: h.Node.Self()}
+	src := &handoff.Source{From: kv.Process{Node: "a", Epoch: 1}, Ballot: *ballot, Partitions: all, Generations: generations}
 	for p := range all.All() {
 		h.Handoff.Incoming[p].Store(src)
 	}

@@ -16,14 +16,13 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/testing/simnet"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
-	"github.com/cachesidecar/cachesidecar/l2/ownership"
 	"github.com/cachesidecar/cachesidecar/l2/segment"
 )
 
 // onTheWay is a host b whose partitions are on their way from a. Nothing is pulled.
 type onTheWay struct {
 	a, b   *host
-	ballot *ownership.Ballot
+	ballot *kv.Ballot
 	src    *handoff.Source
 
 	mu   sync.Mutex

@@ -42,7 +42,7 @@ type Handoff struct {
 	running context.Context // of Run; nil before and after
 	node    *cluster.Node   // given to Run
 	tasks   sync.WaitGroup
-	offers  map[wire.Ballot]*Offer
+	offers  map[kv.Ballot]*Offer
 	kept    keeping
 
 	Counts handoffCounts
@@ -67,7 +67,7 @@ const (
 // most one source in each ownership.
 type Source struct {
 	From        kv.Process
-	Ballot      wire.Ballot
+	Ballot      kv.Ballot
 	Partitions  kv.PartitionSet
 	Generations map[uint16]uint16  // by partition: the store's generation of the ownership that the entries are for
 	Keeps       bool               // it ends, whether or not all is fetched: see keep.go
@@ -75,7 +75,7 @@ type Source struct {
 
 	// kept are those partitions of which this host has kept entries, until the source has answered about them.
 	// Then decided is closed. Until then no key is absent.
-	kept    map[wire.Ballot]kv.PartitionSet
+	kept    map[kv.Ballot]kv.PartitionSet
 	decided chan struct{}
 }
 
@@ -84,7 +84,7 @@ type ended struct {
 	generation uint16
 	begun      *beginning // nil: it began without entries that another host keeps
 	end        *ending
-	to         *ownership.Ballot // to which it was released; nil: to none
+	to         *kv.Ballot // to which it was released; nil: to none
 }
 
 // Config is what handoffs need of the host.
@@ -113,7 +113,7 @@ type Host interface {
 
 // New returns a Handoff. It starts nothing.
 func New(c Config) *Handoff {
-	return &Handoff{cfg: c, offers: map[wire.Ballot]*Offer{}}
+	return &Handoff{cfg: c, offers: map[kv.Ballot]*Offer{}}
 }
 
 // Run lets pulls begin until ctx ends, and then waits for them. It drops old offers. node
@@ -166,7 +166,7 @@ func (h *Handoff) Begin(b ownership.Begun, owner func(kv.Process) *cluster.Owner
 			continue
 		}
 		src := &Source{
-			From: from, Ballot: cluster.ToBallot(b.Ballot), Keeps: b.Keepers[from],
+			From: from, Ballot: *b.Ballot, Keeps: b.Keepers[from],
 			Partitions: kv.NewPartitionSet(kv.Partitions), Generations: map[uint16]uint16{},
 		}
 		for p := range b.Releasers[from].All() {

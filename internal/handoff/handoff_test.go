@@ -180,7 +180,7 @@ func TestBegin(t *testing.T) {
 			t.Fatalf("the sources are %p %p %p %p %p", src, at(both), at(own), at(nobody), at(others))
 		}
 		want := map[uint16]uint16{onlyA: b.store.Generation(onlyA), both: generation + 1}
-		if src.From != a || src.Ballot != cluster.ToBallot(begun.Ballot) || !maps.Equal(src.Generations, want) ||
+		if src.From != a || src.Ballot != *begun.Ballot || !maps.Equal(src.Generations, want) ||
 			!slices.Equal(src.Partitions, set(onlyA, both)) {
 			t.Errorf("the source is %+v", src)
 		}

@@ -129,10 +129,7 @@ func newHost(t *testing.T, name string, settings namespaces.Settings) *host {
 			t.Fatal(err)
 		}
 	}
-	h.events, err = invalidation.NewLog(logEvents)
-	must()
-	h.ledger, err = invalidation.NewLedger(1 << 10)
-	must()
+	h.events, h.ledger = invalidation.NewLog(logEvents), invalidation.NewLedger(1<<10)
 	h.store, err = segment.New(segment.Config{
 		Size: segment.MinSize, Versions: h.hlc, Changed: func(k kv.Key, v kv.Version) {
 			h.ledger.Note(k.Hash, v)
@@ -162,7 +159,7 @@ func newHost(t *testing.T, name string, settings namespaces.Settings) *host {
 func (h *host) run() {
 	h.t.Helper()
 	node, err := cluster.New(cluster.Config{
-		Self: h.self, Clock: &clock{begun: h.clock.begun}, Versions: kv.NewHLC(1), Tiers: tiers{host: h},
+		Self: h.self, Clock: &clock{begun: h.clock.begun}, Versions: kv.NewHLC(1), Tiers: tiers{host: h}, Mirror: noMirror{},
 	})
 	if err != nil {
 		h.t.Fatal(err)
@@ -224,14 +221,24 @@ func (s *tables) table(members []ownership.RingMember) *ownership.Ring {
 	return s.made[key]
 }
 
+// noMirror mirrors nothing.
+type noMirror struct{}
+
+func (noMirror) Viewed(*cluster.View)                 {}
+func (noMirror) Stopped(kv.PartitionSet)              {}
+func (noMirror) Leased(*cluster.Owner, time.Duration) {}
+func (noMirror) Paused()                              {}
+func (noMirror) Running() time.Duration               { return 0 }
+func (noMirror) Ran(_, _ time.Duration)               {}
+
 // connect runs the host's node.
 func (h *host) connect(lan *simnet.Net, i int, tables *tables) {
 	h.t.Helper()
 	h.net = lan.Host(fmt.Sprintf("10.0.0.%d", i+1))
 	node, err := cluster.New(cluster.Config{
 		Self: h.self, Bind: h.net.IP() + ":7946", PeerBind: h.net.IP() + ":7947", Join: []string{"10.0.0.1:7946"},
-		Insecure: true, Clock: &clock{begun: h.clock.begun}, Versions: kv.NewHLC(uint16(i + 1)), Tiers: tiers{host: h},
-		LeaveTimeout: time.Second,
+		Insecure: true, Clock: &clock{begun: h.clock.begun}, Versions: kv.NewHLC(uint16(i + 1)), Tiers: tiers{host: h}, Mirror: noMirror{},
+		LeaveTime: time.Second, Events: h.events,
 		Network: cluster.Network{
 			Nap: time.Sleep, NoRelay: true, Dial: h.net.Dial, Table: tables.table,
 			Listen:    func(string) (net.Listener, error) { return h.net.Listen(7947) },
@@ -281,7 +288,7 @@ type tiers struct{ host *host }
 func (tiers) Begin(ownership.Begun, func(kv.Process) *cluster.Owner)          {}
 func (tiers) Settle()                                                         {}
 func (tiers) Ended(kv.PartitionSet, kv.Version)                               {}
-func (tiers) Offer(kv.Process, *ownership.Ballot, kv.PartitionSet)            {}
+func (tiers) Offer(kv.Process, *kv.Ballot, kv.PartitionSet)                   {}
 func (tiers) Late([]string, bool, kv.PartitionSet)                            {}
 func (tiers) Keep()                                                           {}
 func (tiers) Keeps() bool                                                     { return false }
@@ -410,11 +417,11 @@ func all() kv.PartitionSet {
 }
 
 // ballot returns a new ballot of the host.
-func (h *host) ballot() *ownership.Ballot { return &ownership.Ballot{Clock: h.next(), Process: h.self} }
+func (h *host) ballot() *kv.Ballot { return &kv.Ballot{Clock: h.next(), Process: h.self} }
 
 // release ends the host's ownership of some partitions, and offers them to a ballot. It
 // returns the version of the release.
-func (h *host) release(b *ownership.Ballot, set kv.PartitionSet) kv.Version {
+func (h *host) release(b *kv.Ballot, set kv.PartitionSet) kv.Version {
 	asOf := h.next()
 	h.Ended(set, asOf)
 	h.Offer(b.Process, b, set)
@@ -422,7 +429,7 @@ func (h *host) release(b *ownership.Ballot, set kv.PartitionSet) kv.Version {
 }
 
 // begin begins the ownership of some partitions that another host has released.
-func (h *host) begin(b *ownership.Ballot, from *host, set kv.PartitionSet) {
+func (h *host) begin(b *kv.Ballot, from *host, set kv.PartitionSet) {
 	h.Begin(ownership.Begun{
 		Ballot: b, Partitions: set, Releasers: map[kv.Process]kv.PartitionSet{from.self: set},
 	}, nil)
@@ -430,9 +437,9 @@ func (h *host) begin(b *ownership.Ballot, from *host, set kv.PartitionSet) {
 
 // from returns the source of some partitions that another host has released, as if their
 // ownership had begun. Nothing is pulled.
-func (h *host) from(b *ownership.Ballot, from *host, set kv.PartitionSet) *handoff.Source {
+func (h *host) from(b *kv.Ballot, from *host, set kv.PartitionSet) *handoff.Source {
 	src := &handoff.Source{
-		From: from.self, Ballot: cluster.ToBallot(b), Partitions: set, Generations: map[uint16]uint16{},
+		From: from.self, Ballot: *b, Partitions: set, Generations: map[uint16]uint16{},
 	}
 	for p := range set.All() {
 		src.Generations[p] = h.store.Generation(p)

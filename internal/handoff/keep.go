@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
-	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -33,7 +32,7 @@ const keptOfferTime = time.Second
 
 // beginning is what ownerships have in common that began at once, with entries of one process.
 type beginning struct {
-	ballot wire.Ballot
+	ballot kv.Ballot
 	keeper kv.NodeID     // their only releaser, if it keeps what it hands over; "": none
 	place  uint64        // of the log
 	at     time.Duration // boot clock
@@ -49,7 +48,7 @@ type ending struct {
 
 // keeping is what a host has kept, and what became of it. The handoff's lock guards it.
 type keeping struct {
-	waits map[uint16]wire.Ballot // by partition: not asked for yet
+	waits map[uint16]kv.Ballot   // by partition: not asked for yet
 	open  int                    // partitions that are not decided
 	until time.Duration          // of the boot clock; what waits then is given up
 	stats cachesidecar.KeptStats // Again and Changed
@@ -67,13 +66,13 @@ func (h *Handoff) Keeps() bool { return h.keeps.Load() }
 // Released returns what this process has kept for the next one: partitions by the ballots that they
 // were released to. It is called at the end, when nothing changes any more.
 func (h *Handoff) Released() (list []wire.Kept) {
-	sets := map[wire.Ballot]kv.PartitionSet{}
+	sets := map[kv.Ballot]kv.PartitionSet{}
 	for p := range h.ended {
 		e := &h.ended[p]
 		if e.to == nil || !e.end.kept || h.cfg.Store.Generation(uint16(p)) != e.generation {
 			continue
 		}
-		b := cluster.ToBallot(e.to)
+		b := *e.to
 		if sets[b] == nil {
 			sets[b] = kv.NewPartitionSet(kv.Partitions)
 		}
@@ -87,7 +86,7 @@ func (h *Handoff) Released() (list []wire.Kept) {
 
 // Kept takes what the process before has left, which the store has. All other entries from before are dropped.
 func (h *Handoff) Kept(list []wire.Kept) {
-	k := keeping{waits: map[uint16]wire.Ballot{}, until: h.cfg.Clock.Read().Boot + h.cfg.KeepFor}
+	k := keeping{waits: map[uint16]kv.Ballot{}, until: h.cfg.Clock.Read().Boot + h.cfg.KeepFor}
 	for _, l := range list {
 		for p := range kv.PartitionsOf(l.Partitions).All() {
 			k.waits[p] = l.Ballot
@@ -133,7 +132,7 @@ func (h *Handoff) claimKept(set kv.PartitionSet) {
 			continue
 		}
 		if src.kept == nil {
-			src.kept, src.decided = map[wire.Ballot]kv.PartitionSet{}, make(chan struct{})
+			src.kept, src.decided = map[kv.Ballot]kv.PartitionSet{}, make(chan struct{})
 		}
 		if src.kept[ballot] == nil {
 			src.kept[ballot] = kv.NewPartitionSet(kv.Partitions)
@@ -306,7 +305,7 @@ func (h *Handoff) begins(b *ownership.Begun, now time.Duration) {
 		}
 		if of[keeper] == nil {
 			of[keeper] = &beginning{
-				ballot: cluster.ToBallot(b.Ballot), keeper: keeper, place: h.cfg.Events.Head(), at: now,
+				ballot: *b.Ballot, keeper: keeper, place: h.cfg.Events.Head(), at: now,
 			}
 		}
 		if announced == nil {

@@ -7,7 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/testing/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/testing/simnet"
@@ -21,7 +20,7 @@ type keptBetween struct {
 	a      *host
 	before kv.Process // of host b: it keeps its entries
 	b      *asker     // the next process of host b
-	ballot *ownership.Ballot
+	ballot *kv.Ballot
 	begun  ownership.Begun
 	kept   []wire.Kept // what b asks about
 }
@@ -102,7 +101,7 @@ func TestBase(t *testing.T) {
 				k := &keptBetween{a: a, before: kv.Process{Node: "b", Epoch: 7}, b: a.asker("b"), ballot: a.ballot()}
 				k.begun = ownership.Begun{Ballot: k.ballot, Partitions: all(), Keepers: map[kv.Process]bool{}}
 				k.begun.Releasers = map[kv.Process]kv.PartitionSet{}
-				k.kept = []wire.Kept{{Ballot: cluster.ToBallot(k.ballot), Partitions: all().Bytes()}}
+				k.kept = []wire.Kept{{Ballot: *k.ballot, Partitions: all().Bytes()}}
 				if tc.before != nil {
 					tc.before(k)
 				}
@@ -121,7 +120,7 @@ func TestBase(t *testing.T) {
 					tc.after(k)
 				}
 				ask := func(batch uint64) wire.Pulled {
-					return decoded[wire.Pulled](t, a.ServePull(k.b.self, &wire.Pull{Ballot: cluster.ToBallot(k.b.ballot), Batch: batch, Kept: k.kept}))
+					return decoded[wire.Pulled](t, a.ServePull(k.b.self, &wire.Pull{Ballot: *k.b.ballot, Batch: batch, Kept: k.kept}))
 				}
 				first := ask(0)
 				again := ask(0)
@@ -218,7 +217,7 @@ func TestKeepsAtTheEnd(t *testing.T) {
 			}
 		}
 		list := a.Released()
-		if len(list) != 1 || list[0].Ballot != cluster.ToBallot(later.ballot) || !slices.Equal(kv.PartitionsOf(list[0].Partitions), rest) {
+		if len(list) != 1 || list[0].Ballot != *later.ballot || !slices.Equal(kv.PartitionsOf(list[0].Partitions), rest) {
 			t.Errorf("it leaves %d sets of partitions", len(list))
 		}
 	})
@@ -259,7 +258,7 @@ func TestKeptIsDecided(t *testing.T) {
 		}
 		ballot := a.ballot()
 		four := kv.PartitionsOf([]byte{0b11110})
-		b.Kept([]wire.Kept{{Ballot: cluster.ToBallot(ballot), Partitions: four.Bytes()}})
+		b.Kept([]wire.Kept{{Ballot: *ballot, Partitions: four.Bytes()}})
 		waiting := func(want int) {
 			t.Helper()
 			if s := b.KeptStats(); s.Waiting != want || s.Partitions != 4 || s.Again != 0 {
@@ -297,7 +296,7 @@ func TestNothingIsAbsentBeforeTheBase(t *testing.T) {
 			<-told
 			return a.ServePull(from, q)
 		}
-		b.Kept([]wire.Kept{{Ballot: cluster.ToBallot(a.ballot()), Partitions: partitions(key).Bytes()}})
+		b.Kept([]wire.Kept{{Ballot: *a.ballot(), Partitions: partitions(key).Bytes()}})
 		b.begin(b.ballot(), a, partitions(key))
 		src := b.Incoming[key.Hash.Partition()].Load()
 		if err := b.Fetch(t.Context(), src, "default", key, 100*time.Millisecond); err == nil {

@@ -11,12 +11,10 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
-	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
-	"github.com/cachesidecar/cachesidecar/l2/ownership"
 	"github.com/cachesidecar/cachesidecar/l2/segment"
 )
 
@@ -76,11 +74,11 @@ func (l *ending) covers(v kv.Version) bool {
 }
 
 // Offer lets a process pull the entries of partitions that were released to its ballot.
-func (h *Handoff) Offer(to kv.Process, ballot *ownership.Ballot, set kv.PartitionSet) {
+func (h *Handoff) Offer(to kv.Process, ballot *kv.Ballot, set kv.PartitionSet) {
 	for p := range set.All() {
 		h.ended[p].to = ballot
 	}
-	key, now := cluster.ToBallot(ballot), h.cfg.Clock.Read().Boot
+	key, now := *ballot, h.cfg.Clock.Read().Boot
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	o := h.offers[key]
@@ -219,7 +217,7 @@ func (g *handed) entry(now kv.Moment) wire.Entry {
 
 // OfferOf returns the offer that a process may pull from, or nil. The caller holds the
 // lock.
-func (h *Handoff) OfferOf(from kv.Process, b wire.Ballot) *Offer {
+func (h *Handoff) OfferOf(from kv.Process, b kv.Ballot) *Offer {
 	if o := h.offers[b]; o != nil && o.to == from {
 		return o
 	}

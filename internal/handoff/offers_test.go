@@ -7,7 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/quota"
@@ -43,19 +42,19 @@ func offeringWith(t *testing.T, s namespaces.Settings, f func(t *testing.T, a *h
 type asker struct {
 	of     *host
 	self   kv.Process
-	ballot *ownership.Ballot
+	ballot *kv.Ballot
 }
 
 // asker returns a process with a new ballot.
 func (h *host) asker(name string) *asker {
 	id := kv.Process{Node: kv.NodeID(name), Epoch: 1}
-	return &asker{of: h, self: id, ballot: &ownership.Ballot{Clock: h.next(), Process: id}}
+	return &asker{of: h, self: id, ballot: &kv.Ballot{Clock: h.next(), Process: id}}
 }
 
 // request asks for a batch of some partitions; nil is all.
 func (a *asker) request(set kv.PartitionSet, batch uint64) wire.Reply {
 	return a.of.ServePull(a.self, &wire.Pull{
-		Ballot: cluster.ToBallot(a.ballot), Batch: batch, Partitions: set.Bytes(),
+		Ballot: *a.ballot, Batch: batch, Partitions: set.Bytes(),
 	})
 }
 
@@ -90,7 +89,7 @@ func names(list ...wire.Pulled) (names []string) {
 func (a *asker) fetch(namespace, name string) wire.Fetched {
 	a.of.t.Helper()
 	return decoded[wire.Fetched](a.of.t, a.of.ServeFetch(a.self, &wire.Fetch{
-		Ballot: cluster.ToBallot(a.ballot), Namespace: namespace, Key: []byte(name),
+		Ballot: *a.ballot, Namespace: namespace, Key: []byte(name),
 	}))
 }
 
@@ -183,7 +182,7 @@ func TestPullIsOfASet(t *testing.T) {
 		beyond := append(slices.Concat(set, make([]byte, kv.Partitions/8-len(set))), 0xff)
 		seen := map[string]bool{}
 		for i, written := range [][]byte{set, beyond, append(slices.Clone(set), 0), nil} {
-			q := &wire.Pull{Ballot: cluster.ToBallot(b.ballot), Batch: uint64(i), Partitions: written}
+			q := &wire.Pull{Ballot: *b.ballot, Batch: uint64(i), Partitions: written}
 			r := a.ServePull(b.self, q)
 			if i == 3 { // all is another set
 				if r.Status != wire.BadRequest {
@@ -403,7 +402,7 @@ func TestSlotOfNobodyBetweenBatches(t *testing.T) {
 		a.put("full", "k", "v", 0) // no slot is left
 		a.release(b.ballot, all())
 		sent := 0
-		for e := range a.EntriesOf(a.OfferOf(b.self, cluster.ToBallot(b.ballot)).Parts(nil)[0]) {
+		for e := range a.EntriesOf(a.OfferOf(b.self, *b.ballot).Parts(nil)[0]) {
 			if e.Key.Namespace != keys[0].Namespace {
 				continue
 			}
@@ -433,7 +432,7 @@ func TestGivenStops(t *testing.T) {
 		a.put("default", "cold", "v", 0)
 		a.store.Get(nil, hot, segment.NoLimit, a.boot())
 		a.release(b.ballot, all())
-		for range a.EntriesOf(a.OfferOf(b.self, cluster.ToBallot(b.ballot)).Parts(nil)[0]) {
+		for range a.EntriesOf(a.OfferOf(b.self, *b.ballot).Parts(nil)[0]) {
 			break // going on would panic
 		}
 	})
@@ -446,7 +445,7 @@ func TestOfferIsForOneBallot(t *testing.T) {
 		k, other := a.put("default", "k", "v", 0), a.put("default", "other", "v", 0)
 		a.release(b.ballot, partitions(k))
 		another, earlier, renamed := *b, *b, *b
-		another.ballot = &ownership.Ballot{Clock: a.next(), Process: b.self}
+		another.ballot = &kv.Ballot{Clock: a.next(), Process: b.self}
 		earlier.self.Epoch--
 		renamed.self.Node = "c"
 		for name, ask := range map[string]*asker{

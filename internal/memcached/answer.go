@@ -2,199 +2,154 @@ package memcached
 
 import (
 	"strconv"
+
+	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// Item is what an answer says about a key.
-type Item struct {
-	Value   []byte
-	Size    int // of the value, if Value is not there
-	Flags   uint32
-	Version uint64 // what memcached calls cas
-	TTLMS   int64  // remaining; zero: no expiry
-	Read    bool   // it has been read before
-	// SinceWrite is what memcached says of the last access, in seconds: reads are not timed here, so it counts
-	// from the write.
-	SinceWrite int64
-	Won        bool // W: the client is to load the value
-	Taken      bool // Z: another client is to load the value
-	Stale      bool // X
-}
-
-// AppendHead appends what stands before the value of an item in the answer to a get or a
-// meta command. A get names the key, with its prefix.
-func (f *ReplyFormat) AppendHead(dst, prefix, key []byte, i *Item) []byte {
-	if f.Verb == MetaGet || f.Verb == MetaArithmetic {
-		dst = append(dst, "VA "...)
-		dst = strconv.AppendInt(dst, int64(i.Size), 10)
-		return f.appendFlags(dst, i)
+// append appends the answer to a command, or the part of it that a request brings, and counts it. It may
+// change the reply.
+func (f *form) append(dst []byte, n *tally, q *wire.Request, r *wire.Reply) []byte {
+	if q.Op == wire.OpDelete && len(r.Items) == 1 {
+		r = &r.Items[0]
 	}
-	dst = appendValue(dst, prefix, key, i.Flags, i.Size)
-	if f.Verb == Gets || f.Verb == Gats {
-		dst = strconv.AppendUint(append(dst, ' '), i.Version, 10)
+	n.note(f, q, r)
+	switch {
+	case f.verb == verbFixed: // the request has dropped a value, or there was none
+		return f.appendLine(dst, f.line)
+	case r.Status.IsError() && !f.part:
+		return f.appendFailure(dst, r)
 	}
-	return append(dst, crlf...)
-}
-
-// AppendGetHead is AppendHead for get, which tells only of flags and size.
-func AppendGetHead(dst, key []byte, flags uint32, size int) []byte {
-	return append(appendValue(dst, nil, key, flags, size), crlf...)
-}
-
-func appendValue(dst, prefix, key []byte, flags uint32, size int) []byte {
-	dst = append(append(append(dst, "VALUE "...), prefix...), key...)
-	if flags == 0 {
-		dst = append(dst, " 0 "...)
-	} else {
-		dst = append(strconv.AppendUint(append(dst, ' '), uint64(flags), 10), ' ')
-	}
-	return strconv.AppendUint(dst, uint64(size), 10)
-}
-
-// MaxHead is more than AppendHead appends beside the key and the opaque token, in bytes.
-const MaxHead = 160
-
-// AppendItem appends the answer for a key that is there: a value with its head, or the head
-// alone.
-func (f *ReplyFormat) AppendItem(dst, prefix, key []byte, i *Item) []byte {
-	if f.isMeta() && !f.Value {
-		return f.AppendCode(dst, "HD", i)
-	}
-	dst = f.AppendHead(dst, prefix, key, i)
-	return append(append(dst, i.Value...), crlf...)
-}
-
-// isMeta says whether the command is a meta command.
-func (f *ReplyFormat) isMeta() bool { return f.Verb >= MetaGet }
-
-// AppendCode appends an answer of a meta command without a value.
-func (f *ReplyFormat) AppendCode(dst []byte, code string, i *Item) []byte {
-	return f.appendFlags(append(dst, code...), i)
-}
-
-// appendFlags appends the flags that a command wants back, and the end of the line.
-func (f *ReplyFormat) appendFlags(dst []byte, i *Item) []byte {
-	for _, o := range f.flags[:f.nFlags] {
-		switch o {
-		case 'O':
-			dst = append(append(dst, ' '), f.Opaque...)
-			continue
-		case 'k':
-			dst = append(append(dst, " k"...), f.Key...)
-			if f.Base64 {
-				dst = append(dst, " b"...)
-			}
-			continue
+	switch f.verb {
+	case verbGet, verbGets, verbGat, verbGats:
+		return f.appendGet(dst, q, r)
+	case verbMetaGet:
+		return f.appendMetaGet(dst, q, r)
+	case verbMetaDebug:
+		if r.Status != wire.OK && r.Status != wire.Stale {
+			return append(dst, "EN\r\n"...)
 		}
-		if f.wants(o) && i != nil {
-			dst = i.appendFlag(append(dst, ' ', o), o)
+		return f.appendDebug(dst, r)
+	case verbIncr, verbMetaArithmetic:
+		return f.appendNumber(dst, r)
+	case verbStore, verbMetaSet:
+		f.conclude(r)
+	}
+	return f.appendOutcome(dst, r)
+}
+
+// appendFailure appends an error.
+func (f *form) appendFailure(dst []byte, r *wire.Reply) []byte {
+	switch r.Status {
+	case wire.BadRequest, wire.Unauthorized, wire.Unsupported:
+		return f.appendError(dst, "CLIENT_ERROR", r.Message)
+	case wire.TooLarge:
+		return f.appendLine(dst, tooLarge)
+	}
+	return f.appendError(dst, "SERVER_ERROR "+r.Status.String()+":", r.Message)
+}
+
+// appendGet appends the values of a get. A key that cannot be read beside others is a miss.
+func (f *form) appendGet(dst []byte, q *wire.Request, r *wire.Reply) []byte {
+	if r.Status == wire.OK && q.Op != wire.OpMGet {
+		dst = f.appendItem(dst, nil, f.written, r.Value, r)
+	}
+	for i := range r.Items {
+		if item := &r.Items[i]; item.Status == wire.OK {
+			dst = f.appendItem(dst, f.prefix, q.Keys[i], item.Value, item)
 		}
 	}
-	if i != nil && i.Taken {
-		dst = append(dst, " Z"...)
+	if f.more {
+		return dst
 	}
-	if i != nil && i.Stale {
-		dst = append(dst, " X"...)
-	}
-	if i != nil && i.Won {
-		dst = append(dst, " W"...)
-	}
-	return append(dst, crlf...)
+	return append(dst, end...)
 }
 
-// wants says whether an answer of the command has the flag o, which is not O or k.
-func (f *ReplyFormat) wants(o byte) bool {
-	switch f.Verb {
-	case MetaSet:
-		return o == 'c'
-	case MetaArithmetic:
-		return o == 'c' || o == 't'
-	case MetaGet:
+// appendMetaGet appends the answer to mg. A key that is not there and that a client is to
+// load looks like an empty value, as in memcached.
+func (f *form) appendMetaGet(dst []byte, q *wire.Request, r *wire.Reply) []byte {
+	if r.Status == wire.Miss && r.Claim == wire.ClaimNone {
+		if f.quiet {
+			return dst
+		}
+		return f.appendCode(dst, "EN", r)
+	}
+	if q.Op == wire.OpGet {
+		r.Size = uint64(len(r.Value))
+	}
+	return f.appendItem(dst, nil, nil, r.Value, r)
+}
+
+// appendNumber appends the answer to incr, decr and ma.
+func (f *form) appendNumber(dst []byte, r *wire.Reply) []byte {
+	switch {
+	case r.Status == wire.NotStored:
+		return f.appendError(dst, "CLIENT_ERROR", []byte("cannot increment or decrement non-numeric value"))
+	case r.Status != wire.OK || f.quiet:
+		return f.appendOutcome(dst, r)
+	}
+	var b [20]byte
+	digits := strconv.AppendUint(b[:0], uint64(r.Number), 10)
+	if f.isMeta() {
+		return f.appendItem(dst, nil, nil, digits, r)
+	}
+	return append(append(dst, digits...), crlf...)
+}
+
+// conclude makes the status of a reply what the command that brings a value is told.
+func (f *form) conclude(r *wire.Reply) {
+	switch {
+	case f.expired && f.mode == wire.ModeSet, f.expired && f.mode == wire.ModeAdd && r.Status == wire.Miss:
+		r.Status = wire.OK
+	case f.expired && f.mode == wire.ModeAdd:
+		r.Status = wire.NotStored
+	case r.Status == wire.Stale && f.invalidate:
+		// The value is older than what has made the present one stale. It is not kept: the
+		// next client reads the stale one.
+		r.Status = wire.OK
+	case r.Status == wire.Stale:
+		r.Status = wire.Exists
+	case r.Status == wire.Exists && f.mode == wire.ModeAdd, r.Status == wire.Miss && f.mode != wire.ModeCAS:
+		r.Status = wire.NotStored
+	}
+	if r.Status != wire.OK || f.expired {
+		r.Version = 0
+	}
+}
+
+// appendOutcome appends the answer to a command that is not told a value.
+func (f *form) appendOutcome(dst []byte, r *wire.Reply) []byte {
+	line, code := "NOT_FOUND", "NF"
+	switch r.Status {
+	case wire.OK:
+		line, code = done[f.verb], "HD"
+	case wire.Exists:
+		line, code = "EXISTS", "EX"
+	case wire.NotStored:
+		line, code = "NOT_STORED", "NS"
+	}
+	switch {
+	case !f.isMeta():
+		return f.appendLine(dst, line)
+	case f.quiet && r.Status == wire.OK:
+		return dst
+	}
+	return f.appendCode(dst, code, r)
+}
+
+// done is what says that a command was done.
+var done = [verbs]string{verbStore: "STORED", verbDelete: "DELETED", verbTouch: "TOUCHED", verbFlushAll: "OK"}
+
+// renews says whether the reply to the GET of an mg does not answer it: the client may claim the right to
+// load the value, by a METAGET.
+func (f *form) renews(q *wire.Request, r *wire.Reply) bool {
+	if f.verb != verbMetaGet || q.Op != wire.OpGet {
+		return false
+	}
+	switch r.Status {
+	case wire.Stale:
 		return true
+	case wire.Miss:
+		return f.vivify && r.Why == wire.NotCached
 	}
-	return false
+	return r.Status == wire.OK && r.TTLMS > 0 && r.TTLMS < int64(q.RenewMS)
 }
-
-// appendFlag appends what the item says for a flag.
-func (i *Item) appendFlag(dst []byte, o byte) []byte {
-	switch o {
-	case 's':
-		return strconv.AppendInt(dst, int64(i.Size), 10)
-	case 't':
-		return strconv.AppendInt(dst, seconds(i.TTLMS), 10)
-	case 'c':
-		return strconv.AppendUint(dst, i.Version, 10)
-	case 'f':
-		return strconv.AppendUint(dst, uint64(i.Flags), 10)
-	case 'l':
-		return strconv.AppendInt(dst, i.SinceWrite, 10)
-	}
-	if i.Read { // h
-		return append(dst, '1')
-	}
-	return append(dst, '0')
-}
-
-// seconds returns a remaining TTL as memcached says it: -1 for no expiry.
-func seconds(ttlMS int64) int64 {
-	if ttlMS == 0 {
-		return -1
-	}
-	return (ttlMS + 999) / 1000
-}
-
-// AppendMiss appends the answer of mg for a key that is not there.
-func (f *ReplyFormat) AppendMiss(dst []byte) []byte {
-	if f.Quiet {
-		return dst
-	}
-	return f.AppendCode(dst, "EN", nil)
-}
-
-// AppendDebug appends the answer to me for a key that is there.
-func (f *ReplyFormat) AppendDebug(dst []byte, i *Item) []byte {
-	dst = append(append(dst, "ME "...), f.Key...)
-	dst = strconv.AppendInt(append(dst, " exp="...), seconds(i.TTLMS), 10)
-	dst = strconv.AppendInt(append(dst, " la="...), i.SinceWrite, 10)
-	dst = strconv.AppendUint(append(dst, " cas="...), i.Version, 10)
-	fetched := "no"
-	if i.Read {
-		fetched = "yes"
-	}
-	dst = append(append(dst, " fetch="...), fetched...)
-	dst = strconv.AppendInt(append(dst, " cls=0 size="...), int64(i.Size+len(f.Key)), 10)
-	return append(dst, crlf...)
-}
-
-// AppendLine appends a line of text, unless the client wants no answer.
-func (f *ReplyFormat) AppendLine(dst []byte, line string) []byte {
-	if f.Quiet {
-		return dst
-	}
-	return append(append(dst, line...), crlf...)
-}
-
-// AppendError appends an error that names what the server could not do. A meta command gets
-// it in spite of its flag q.
-func (f *ReplyFormat) AppendError(dst []byte, kind string, message []byte) []byte {
-	if f.Quiet && !f.isMeta() {
-		return dst
-	}
-	dst = append(append(dst, kind...), ' ')
-	for _, c := range message {
-		if c < ' ' || c == 0x7f { // the answer is one line
-			c = ' '
-		}
-		dst = append(dst, c)
-	}
-	return append(dst, crlf...)
-}
-
-// AppendStat appends one line of the answer to stats.
-func AppendStat(dst []byte, name, value string) []byte {
-	dst = append(append(dst, "STAT "...), name...)
-	dst = append(append(dst, ' '), value...)
-	return append(dst, crlf...)
-}
-
-// End ends the answers to get and stats.
-const End = "END\r\n"

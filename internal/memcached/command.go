@@ -1,151 +1,129 @@
 package memcached
 
-// Verb is the name of a command.
-type Verb uint8
+import (
+	"bytes"
 
-// Invalid is a line that is no valid command: Command.Error has the answer.
-const (
-	Invalid Verb = iota
-	Get
-	Gets
-	Gat
-	Gats
-	Set
-	Add
-	Replace
-	Append
-	Prepend
-	CAS
-	Delete
-	Incr
-	Decr
-	Touch
-	FlushAll
-	Stats
-	Version
-	Verbosity
-	Quit
-	MetaGet
-	MetaSet
-	MetaDelete
-	MetaArithmetic
-	MetaNoop
-	MetaDebug
-	Dump // of the keys: there is no list of them
+	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// MaxKeyLen is the length of the longest key, in bytes as the client writes it.
-const MaxKeyLen = 250
+// Verb is the name of a command.
+type verb uint8
 
-// Command is one command. Parse fills it.
-type Command struct {
-	Fields
-	decoded [MaxKeyLen]byte // the array of a decoded key
+// verbFixed is a line whose answer is known without a look at anything: form.line. So is that of any line that
+// is no valid command.
+const (
+	verbFixed verb = iota
+	verbGet
+	verbGets
+	verbGat
+	verbGats
+	verbStore // set, add, replace, append, prepend and cas: see form.mode
+	verbDelete
+	verbIncr // and decr
+	verbTouch
+	verbFlushAll
+	verbStats
+	verbQuit
+	verbMetaGet
+	verbMetaSet
+	verbMetaDelete
+	verbMetaArithmetic
+	verbMetaDebug
+	verbs
+)
+
+// maxKeyLen is the length of the longest key, in bytes as the client writes it.
+const maxKeyLen = 250
+
+// command is one command. parse fills it.
+type command struct {
+	fields
+	decoded [maxKeyLen]byte // the array of a decoded key
 }
 
-// Fields are what a command says. Those that its verb does not use are zero.
-type Fields struct {
-	Verb  Verb
-	Error string // the answer to Invalid
-	// The line looks like the first line of an HTTP request, or of one of a protocol like it.
-	HTTP bool
-	// The line begins with no command of memcached, of those included that are not served.
-	Unknown bool
-	// A value for Key is too long, and the present one must go, as in memcached: it is no longer what the
-	// client wants there.
-	DropPresent bool
+// fields are what a command says. Those that its verb does not use are zero.
+type fields struct {
+	form
+	unknown bool // the line begins with no command of memcached, of those included that are not served
 
-	Key     []byte // the first key; decoded, if the client has sent it as base64
-	More    []byte // of get, gets, gat and gats: the further keys, see NextKey
-	Value   []byte
-	Flags   uint32
-	Exptime int64 // as the client has sent it: see TTL
-	CAS     uint64
-	Delta   uint64
-	Initial uint64
-	Delay   int64  // of flush_all, seconds
-	Sub     []byte // of stats: the first argument
+	key     []byte // the first one; decoded, if the client has sent it as base64
+	rest    []byte // of get, gets, gat and gats: the further keys, see nextKey; of stats: the first argument
+	value   []byte
+	flags   uint32
+	exptime int64 // as the client has sent it, or the delay of flush_all: see ttlOf
+	cas     uint64
+	delta   uint64
+	initial uint64
 
-	Meta
-	Format ReplyFormat
+	// What the flags of a meta command say beside its values.
+	setsTTL bool // T: exptime is set
+	hasCAS  bool // C
+	unread  bool // u
+	inspect bool // h or l: the answer tells of earlier reads
+	down    bool // of decr and ma
+
+	vivifyTime, recacheTime int64 // N, R
+
+	modeToken byte // of M; zero: none
 }
 
-// ReadsOne says whether the command reads one key, and changes nothing before its value is missed.
-func (c *Command) ReadsOne() bool {
-	switch c.Verb {
-	case Get, Gets:
-		return c.Key != nil && len(c.More) == 0
-	case MetaGet:
-		return !c.Touch && !c.Inspect && !c.Unread
+// readsOne says whether the command reads one key, and changes nothing before its value is missed.
+func (c *command) readsOne() bool {
+	switch c.verb {
+	case verbGet, verbGets:
+		return c.key != nil && len(c.rest) == 0
+	case verbMetaGet:
+		return !c.setsTTL && !c.inspect && !c.unread
 	}
 	return false
 }
 
-// Meta is what the flags of a meta command say beside its values.
-type Meta struct {
-	Touch      bool // T: Exptime is set
-	HasCAS     bool // C
-	Unread     bool // u
-	Inspect    bool // h or l: the answer tells of earlier reads
-	Invalidate bool // I
-	Down       bool // of ma: decrement
-	Vivify     bool // N: VivifyTime is set
-	Recache    bool // R: RecacheTime is set
-	Mode       Verb // of ms: Set, Add, Replace, Append or Prepend
+// form is how the answer to a command looks, or a part of it that a request brings. It outlives the
+// command's bytes in a copy (see clone).
+type form struct {
+	verb      verb
+	line      string // the answer to verbFixed
+	quiet     bool   // noreply, or the flag q
+	withValue bool   // of a meta command: the answer has the value
+	base64    bool
+	written   []byte         // the key, as the client has written it; for an answer with several keys nil
+	opaque    []byte         // with its flag O in front; nil: none
+	repeated  [maxFlags]byte // flags, in their order
+	nRepeated uint8
 
-	VivifyTime, RecacheTime int64
+	vivify     bool      // of mg and ma, N: VivifyTime is set, and a missing key is claimed or made
+	invalidate bool      // of ms and md: the flag I
+	mode       wire.Mode // of a command that brings a value
+	expired    bool      // the value was over before it was stored
 
-	mode byte // the token of M; zero: none
-}
-
-// ReplyFormat is what the answer to a command must look like. It outlives the command's bytes in a
-// copy (see Clone).
-type ReplyFormat struct {
-	Verb   Verb
-	Quiet  bool // noreply, or the flag q
-	Value  bool // of a meta command: the answer has the value
-	Base64 bool
-	Key    []byte // as the client has written it; for an answer with several keys nil
-	Opaque []byte // with its flag O in front; nil: none
-
-	flags  [maxFlags]byte // that the answer repeats, in their order
-	nFlags uint8
+	prefix []byte // of the keys of an MGET
+	part   bool   // one of several requests of a get
+	more   bool   // and not the last one
 }
 
 // maxFlags bounds the flags of a meta command.
 const maxFlags = 17
 
-// Clone returns a copy of a form whose bytes are its own.
-func (f *ReplyFormat) Clone() *ReplyFormat {
+// clone returns a copy whose bytes are its own.
+func (f *form) clone() *form {
 	n := *f
-	b := make([]byte, 0, len(f.Key)+len(f.Opaque))
-	b = append(append(b, f.Key...), f.Opaque...)
-	n.Key, n.Opaque = b[:len(f.Key):len(f.Key)], nil
-	if f.Opaque != nil {
-		n.Opaque = b[len(f.Key):]
-	}
+	n.written, n.opaque, n.prefix = bytes.Clone(f.written), bytes.Clone(f.opaque), bytes.Clone(f.prefix)
 	return &n
 }
 
 // month is the longest exptime that counts from now, in seconds; a longer one is a Unix time.
 const month = 30 * 24 * 3600
 
-// TTL returns how long an exptime lets a value live, in milliseconds; zero is no expiry. A
-// value may end earlier than its client wanted, so most bounds it. over says that the time
-// is over already. now is the Unix time in milliseconds. Of exptime the low 32 bits count, as
-// they do for memcached: a client may send -1 as 4294967295.
-func TTL(exptime, now, most int64) (ms int64, over bool) {
-	exptime = int64(int32(exptime))
-	switch {
-	case exptime == 0:
+// ttlOf returns how long an exptime lets a value live, in milliseconds, at most wire.MaxTTL; zero is no
+// expiry. over says that the time is over already. now is the Unix time in milliseconds. Of exptime the
+// low 32 bits count, as they do for memcached: a client may send -1 as 4294967295.
+func ttlOf(exptime, now int64) (ms int64, over bool) {
+	if exptime = int64(int32(exptime)); exptime == 0 {
 		return 0, false
-	case exptime < 0:
-		return 0, true
-	case exptime >= (most+now)/1000:
-		return most, false
-	case exptime > month:
-		ms = exptime*1000 - now
-		return min(max(ms, 0), most), ms <= 0
 	}
-	return min(exptime*1000, most), false
+	ms = exptime * 1000
+	if exptime > month {
+		ms -= now
+	}
+	return min(max(ms, 0), wire.MaxTTL), ms <= 0
 }

@@ -1,6 +1,12 @@
 package memcached
 
-import "bytes"
+import (
+	"bytes"
+	"math"
+	"strconv"
+
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
 
 // word cuts the first word off a line. Only spaces divide words.
 func word(line []byte) (w, rest []byte) {
@@ -11,6 +17,19 @@ func word(line []byte) (w, rest []byte) {
 		return line[:n], line[n:]
 	}
 	return line, nil
+}
+
+// maxWords is more words than a command without flags has behind its name, but for the keys of a get.
+const maxWords = 7
+
+// split cuts a line into words, and says how many there are; of more than maxWords it looks at no more.
+func split(line []byte) (w [maxWords][]byte, n int) {
+	for n = range w {
+		if w[n], line = word(line); len(w[n]) == 0 {
+			return w, n
+		}
+	}
+	return w, maxWords
 }
 
 // lineOf returns the words of a request's line, without its end, and what follows it. The
@@ -40,20 +59,6 @@ func lastWord(line []byte) []byte {
 	return line[bytes.LastIndexByte(line, ' ')+1:]
 }
 
-// atEnd says whether a line has no further word.
-func atEnd(line []byte) bool {
-	w, _ := word(line)
-	return len(w) == 0
-}
-
-// isLast says whether the last word of two is w. The second one may be missing.
-func isLast(w string, first, second []byte) bool {
-	if len(second) == 0 {
-		second = first
-	}
-	return string(second) == w
-}
-
 // crlf follows a value.
 const crlf = "\r\n"
 
@@ -69,34 +74,34 @@ type storage struct {
 	err     string // the line is not valid, and brings no value
 }
 
-// storageVerb returns the verb of a command that brings a value; else Invalid.
-func storageVerb(name []byte) Verb {
+// storing returns the verb and the mode of a command that brings a value; of any other zero.
+func storing(name []byte) (v verb, mode wire.Mode) {
 	switch string(name) {
 	case "set":
-		return Set
+		return verbStore, wire.ModeSet
 	case "ms":
-		return MetaSet
+		return verbMetaSet, wire.ModeSet
 	case "add":
-		return Add
+		return verbStore, wire.ModeAdd
 	case "replace":
-		return Replace
+		return verbStore, wire.ModeReplace
 	case "append":
-		return Append
+		return verbStore, wire.ModeAppend
 	case "prepend":
-		return Prepend
+		return verbStore, wire.ModePrepend
 	case "cas":
-		return CAS
+		return verbStore, wire.ModeCAS
 	}
-	return Invalid
+	return 0, 0
 }
 
 // read reads the words after the name of a command that brings a value.
-func (s *storage) read(v Verb, line []byte) {
+func (s *storage) read(v verb, mode wire.Mode, line []byte) {
 	switch {
-	case v == MetaSet:
+	case v == verbMetaSet:
 		s.readMeta(line)
-	case v == CAS || !s.readPlain(line):
-		s.readAny(v, line)
+	case mode == wire.ModeCAS || !s.readPlain(line):
+		s.readAny(mode, line)
 	}
 }
 
@@ -108,7 +113,7 @@ func (s *storage) readPlain(line []byte) bool {
 	exptime, line, ok2 := plainNumber(line)
 	length, line, ok3 := plainNumber(line)
 	s.flags, s.exptime, s.length = uint32(flags), int64(exptime), length
-	return ok1 && ok2 && ok3 && len(line) == 0 && len(s.key) <= MaxKeyLen
+	return ok1 && ok2 && ok3 && len(line) == 0 && len(s.key) <= maxKeyLen
 }
 
 // plainNumber reads one space and up to nine digits, behind which a word ends.
@@ -127,31 +132,26 @@ func plainNumber(line []byte) (n int, rest []byte, ok bool) {
 }
 
 // readAny is read for any way to write the words.
-func (s *storage) readAny(v Verb, line []byte) {
-	s.key, line = word(line)
-	flags, line := word(line)
-	exptime, line := word(line)
-	length, line := word(line)
-	last, casOK := length, true
-	if v == CAS {
-		last, line = word(line)
-		s.cas, casOK = unsigned(last)
+func (s *storage) readAny(mode wire.Mode, line []byte) {
+	w, n := split(line)
+	least := 4
+	if mode == wire.ModeCAS {
+		least = 5
 	}
-	missing := len(last) == 0
-	if w, rest := word(line); len(w) > 0 {
-		last = w
-		missing = missing || !atEnd(rest) // or too many
-	}
-	if missing {
+	if n < least || n > least+1 {
 		s.err = errorLine
 		return
 	}
-	s.quiet = string(last) == noreply
-	var ok [3]bool
-	s.flags, ok[0] = parseUint32(flags)
-	s.exptime, ok[1] = signed(exptime)
-	s.length, ok[2] = lengthOf(length)
-	if ok != [3]bool{true, true, true} || !casOK || len(s.key) > MaxKeyLen {
+	s.key, s.quiet = w[0], string(w[n-1]) == noreply
+	flags, ok1 := unsigned(w[1], 32)
+	exptime, ok2 := signed(w[2])
+	length, ok3 := lengthOf(w[3])
+	s.flags, s.exptime, s.length = uint32(flags), exptime, length
+	ok4 := true
+	if mode == wire.ModeCAS {
+		s.cas, ok4 = unsigned(w[4], 64)
+	}
+	if !ok1 || !ok2 || !ok3 || !ok4 || len(s.key) > maxKeyLen {
 		s.err = badFormat
 	}
 }
@@ -167,33 +167,43 @@ func (s *storage) readMeta(line []byte) {
 	switch {
 	case len(s.key) == 0:
 		s.err = errorLine
-	case len(s.key) > MaxKeyLen, !ok:
+	case len(s.key) > maxKeyLen, !ok:
 		s.err = badFormat
-	case words(s.meta) > maxFlags-1:
-		s.err = "CLIENT_ERROR options flags too long"
+	default:
+		if n, _ := measure(s.meta); n > maxFlags-1 {
+			s.err = tooManyFlags
+		}
 	}
 }
 
-// words counts the words of a line.
-func words(line []byte) (n int) {
+// measure counts the words of a line, and returns the length of the longest.
+func measure(line []byte) (n, longest int) {
 	for {
 		var w []byte
 		if w, line = word(line); len(w) == 0 {
-			return n
+			return n, longest
 		}
 		n++
+		longest = max(longest, len(w))
 	}
 }
 
-// longest returns the length of the longest word of a line.
-func longest(line []byte) (n int) {
-	for {
-		var w []byte
-		if w, line = word(line); len(w) == 0 {
-			return n
-		}
-		n = max(n, len(w))
-	}
+// unsigned reads a decimal number of so many bits.
+func unsigned(b []byte, bits int) (n uint64, ok bool) {
+	n, err := strconv.ParseUint(string(bytes.TrimPrefix(b, []byte("+"))), 10, bits)
+	return n, err == nil
+}
+
+// signed reads a decimal number with an optional sign.
+func signed(b []byte) (n int64, ok bool) {
+	n, err := strconv.ParseInt(string(b), 10, 64)
+	return n, err == nil
+}
+
+// lengthOf reads the length of a value.
+func lengthOf(b []byte) (int, bool) {
+	n, ok := unsigned(b, 31)
+	return int(n), ok && n <= math.MaxInt32-2
 }
 
 const (
@@ -202,5 +212,5 @@ const (
 	badFormat = "CLIENT_ERROR bad command line format"
 	badChunk  = "CLIENT_ERROR bad data chunk"
 	// TooLarge answers a value that is longer than max_value.
-	TooLarge = "SERVER_ERROR object too large for cache"
+	tooLarge = "SERVER_ERROR object too large for cache"
 )

@@ -4,112 +4,113 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/base64"
+
+	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
 // meta reads a meta command. letter is the second one of its name.
-func (c *Command) meta(letter byte, args, data []byte) {
+func (c *command) meta(letter byte, args, data []byte) {
 	switch letter {
 	case 'g':
-		c.metaKey(MetaGet, args, "CLIENT_ERROR options flags are too long", "")
+		c.metaKey(verbMetaGet, args)
 	case 's':
-		c.metaSet(args, data)
+		c.storage(verbMetaSet, wire.ModeSet, args, data)
 	case 'd':
-		c.metaKey(MetaDelete, args, tooManyFlags, badFlag)
+		c.metaKey(verbMetaDelete, args)
 	case 'a':
-		c.Delta = 1
-		c.metaKey(MetaArithmetic, args, tooManyFlags, badFlag)
-		c.arithmeticMode()
+		c.delta = 1
+		c.metaKey(verbMetaArithmetic, args)
 	case 'n':
-		c.setVerb(MetaNoop)
+		c.say("MN")
 	case 'e':
 		c.metaDebug(args)
 	default:
-		c.unknown()
+		c.sayUnknown()
 	}
 }
 
 const (
 	tooManyFlags = "CLIENT_ERROR options flags too long"
-	badFlag      = "CLIENT_ERROR invalid or duplicate flag"
 	longOpaque   = "CLIENT_ERROR opaque token too long"
 	badToken     = "CLIENT_ERROR bad token in command line format"
 )
 
-// metaKey reads `<key> <flags>*`. tooMany and bad are the answers to wrong flags; with an
-// empty bad the answer says what is wrong.
-func (c *Command) metaKey(v Verb, args []byte, tooMany, bad string) {
+// metaKey reads `<key> <flags>*`. Only mg is told what is wrong with a flag.
+func (c *command) metaKey(v verb, args []byte) {
 	key, flags := word(args)
 	if len(key) == 0 {
-		c.fail(errorLine)
+		c.say(errorLine)
 		return
 	}
-	if c.setVerb(v); !c.setKey(key) {
+	if c.verb = v; !c.setKey(key) {
 		return
 	}
-	if len(flags) > 2*maxFlags && words(flags) > maxFlags {
-		c.fail(tooMany)
-		return
+	switch why := c.readFlags(flags); {
+	case why == "" && v == verbMetaArithmetic:
+		c.arithmeticMode()
+	case why == "":
+	case v == verbMetaGet && why == tooManyFlags:
+		c.say("CLIENT_ERROR options flags are too long")
+	case v == verbMetaGet, why == longOpaque, why == tooManyFlags:
+		c.say(why)
+	default:
+		c.say("CLIENT_ERROR invalid or duplicate flag")
 	}
+}
+
+// metaSet reads the flags of ms. It returns false if it has failed the command.
+func (c *command) metaSet(flags []byte) bool {
 	if why := c.readFlags(flags); why != "" {
-		if bad != "" && why != longOpaque {
-			why = bad
-		}
-		c.failMeta(why)
+		c.say(why)
+		return false
 	}
+	switch c.modeToken {
+	case 0, 'S':
+	case 'E':
+		c.mode = wire.ModeAdd
+	case 'A':
+		c.mode = wire.ModeAppend
+	case 'P':
+		c.mode = wire.ModePrepend
+	case 'R':
+		c.mode = wire.ModeReplace
+	default:
+		c.say("CLIENT_ERROR invalid mode for ms M token")
+		return false
+	}
+	return true
 }
 
-// failMeta is fail for a meta command: its errors are answered in spite of the flag q.
-func (c *Command) failMeta(answer string) {
-	c.fail(answer)
-	c.Format.Quiet = false
-}
-
-func (c *Command) metaSet(args, data []byte) {
-	var s storage
-	if s.readMeta(args); s.err != "" {
-		c.fail(s.err)
-		return
-	}
-	c.setVerb(MetaSet)
-	c.setKey(s.key)
-	if why := c.readFlags(s.meta); why != "" {
-		c.failMeta(why)
-		return
-	}
-	if !c.storageMode() {
-		c.failMeta("CLIENT_ERROR invalid mode for ms M token")
-		return
-	}
-	if c.value(s.length, data); c.Verb == Invalid {
-		c.Format.Quiet = false
-	}
-}
-
-func (c *Command) metaDebug(args []byte) {
+func (c *command) metaDebug(args []byte) {
 	key, rest := word(args)
-	if len(key) == 0 || len(key) > MaxKeyLen {
-		c.fail(badFormat)
+	if len(key) == 0 || len(key) > maxKeyLen {
+		c.say(badFormat)
 		return
 	}
-	c.setVerb(MetaDebug)
+	c.verb = verbMetaDebug
 	c.setKey(key)
 	if flag, _ := word(rest); string(flag) == "b" && !c.decodeKey() {
-		c.fail(badFormat)
+		c.say(badFormat)
 	}
 }
 
 // decodeKey takes the key for base64. It returns false if it is not. No key has two spellings.
-func (c *Command) decodeKey() bool {
-	n, err := strict.Decode(c.decoded[:], c.Format.Key)
-	c.Key, c.Format.Base64 = c.decoded[:n], true
-	return err == nil && n > 0 && bytes.IndexByte(c.Format.Key, '\r') < 0 // which Decode passes over
+func (c *command) decodeKey() bool {
+	n, err := strict.Decode(c.decoded[:], c.written)
+	c.key, c.base64 = c.decoded[:n], true
+	return err == nil && n > 0 && bytes.IndexByte(c.written, '\r') < 0 // which Decode passes over
 }
 
 var strict = base64.StdEncoding.Strict()
 
 // readFlags reads the flags of a meta command. It returns the answer to wrong ones. Of several it
 // is the one that memcached answers.
-func (c *Command) readFlags(flags []byte) (why string) {
+func (c *command) readFlags(flags []byte) (why string) {
+	if len(flags) > 2*maxFlags { // most have few
+		if n, _ := measure(flags); n > maxFlags {
+			return tooManyFlags
+		}
+	}
 	var seen [2]uint64
 	long := ""
 	for {
@@ -136,11 +137,11 @@ func (c *Command) readFlags(flags []byte) (why string) {
 				long = longOpaque
 				break
 			}
-			c.Format.Opaque = f
+			c.opaque = f
 			fallthrough
 		case 'k', 's', 't', 'c', 'f', 'l', 'h':
-			c.Format.flags[c.Format.nFlags] = o
-			c.Format.nFlags++
+			c.repeated[c.nRepeated] = o
+			c.nRepeated++
 		}
 	}
 }
@@ -149,7 +150,7 @@ func (c *Command) readFlags(flags []byte) (why string) {
 const maxOpaque = 32
 
 // flag reads one flag and its token. wrong is the answer to a token that is not valid.
-func (c *Command) flag(o byte, token []byte) (wrong string, known bool) {
+func (c *command) flag(o byte, token []byte) (wrong string, known bool) {
 	ok := true
 	switch o {
 	case 'O', 'P', 'L', 'k', 's', 't', 'c', 'f':
@@ -158,41 +159,45 @@ func (c *Command) flag(o byte, token []byte) (wrong string, known bool) {
 			return "CLIENT_ERROR error decoding key", true
 		}
 	case 'N':
-		c.Vivify = true
-		c.VivifyTime, ok = signed(token)
+		c.vivify = true
+		c.vivifyTime, ok = signed(token)
 	case 'T':
-		c.Touch = true
-		c.Exptime, ok = signed(token)
+		c.setsTTL = true
+		c.exptime, ok = signed(token)
 	case 'R':
-		c.Recache = true
-		c.RecacheTime, ok = signed(token)
+		c.recacheTime, ok = signed(token)
 	case 'C':
-		c.HasCAS = true
-		c.CAS, ok = unsigned(token)
+		c.hasCAS = true
+		c.cas, ok = unsigned(token, 64)
 	case 'F':
-		if c.Flags, ok = parseUint32(token); !ok {
+		var flags uint64
+		if flags, ok = unsigned(token, 32); !ok {
 			return badFormat, true
 		}
+		c.flags = uint32(flags)
 	case 'M':
-		return c.setMode(token), true
+		if len(token) != 1 {
+			return "CLIENT_ERROR incorrect length for M token", true
+		}
+		c.modeToken = token[0]
 	case 'J':
-		if c.Initial, ok = unsigned(token); !ok {
+		if c.initial, ok = unsigned(token, 64); !ok {
 			return "CLIENT_ERROR invalid numeric initial value", true
 		}
 	case 'D':
-		if c.Delta, ok = unsigned(token); !ok {
+		if c.delta, ok = unsigned(token, 64); !ok {
 			return "CLIENT_ERROR invalid numeric delta value", true
 		}
 	case 'v':
-		c.Format.Value = true
+		c.withValue = true
 	case 'h', 'l':
-		c.Inspect = true
+		c.inspect = true
 	case 'u':
-		c.Unread = true
+		c.unread = true
 	case 'q':
-		c.Format.Quiet = true
+		c.quiet = true
 	case 'I':
-		c.Invalidate = true
+		c.invalidate = true
 	default:
 		return "", false
 	}
@@ -202,44 +207,13 @@ func (c *Command) flag(o byte, token []byte) (wrong string, known bool) {
 	return "", true
 }
 
-// setMode reads the token of M.
-func (c *Command) setMode(token []byte) (wrong string) {
-	if len(token) != 1 {
-		return "CLIENT_ERROR incorrect length for M token"
-	}
-	c.mode = token[0]
-	return ""
-}
-
-// storageMode takes the mode of ms. It returns false for an unknown one.
-func (c *Command) storageMode() bool {
-	switch c.mode {
-	case 0, 'S':
-		c.Mode = Set
-	case 'E':
-		c.Mode = Add
-	case 'A':
-		c.Mode = Append
-	case 'P':
-		c.Mode = Prepend
-	case 'R':
-		c.Mode = Replace
-	default:
-		return false
-	}
-	return true
-}
-
 // arithmeticMode takes the mode of ma.
-func (c *Command) arithmeticMode() {
-	if c.Verb != MetaArithmetic {
-		return
-	}
-	switch c.mode {
+func (c *command) arithmeticMode() {
+	switch c.modeToken {
 	case 0, 'I', '+':
 	case 'D', '-':
-		c.Down = true
+		c.down = true
 	default:
-		c.failMeta("CLIENT_ERROR invalid mode for ma M token")
+		c.say("CLIENT_ERROR invalid mode for ma M token")
 	}
 }

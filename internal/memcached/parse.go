@@ -1,20 +1,24 @@
 package memcached
 
-import "bytes"
+import (
+	"bytes"
 
-// Parse reads a request that Cut has found: a line, and the value that it announces. A value
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// parse reads a request that Cut has found: a line, and the value that it announces. A value
 // that is longer than allowed is not there.
-func Parse(request []byte, c *Command) {
-	c.Fields = Fields{}
+func parse(request []byte, c *command) {
+	c.fields = fields{}
 	if key := plainGet(request); key != nil {
-		c.setVerb(Get)
-		c.Key, c.Format.Key = key, key
+		c.verb = verbGet
+		c.key, c.written = key, key
 		return
 	}
 	line, data := lineOf(request)
 	name, args := word(line)
 	if len(name) < 2 {
-		c.unknown()
+		c.sayUnknown()
 		return
 	}
 	switch name[0] {
@@ -27,17 +31,16 @@ func Parse(request []byte, c *Command) {
 			return
 		}
 	}
-	if v := storageVerb(name); v != Invalid {
-		c.storage(v, args, data)
+	if v, mode := storing(name); v != 0 {
+		c.storage(v, mode, args, data)
 		return
 	}
 	switch string(name) {
 	case "delete":
 		c.delete(args)
-	case "incr":
-		c.arithmetic(Incr, args)
-	case "decr":
-		c.arithmetic(Decr, args)
+	case "incr", "decr":
+		c.arithmetic(args)
+		c.down = name[0] == 'd'
 	case "touch":
 		c.touch(args)
 	case "flush_all":
@@ -45,11 +48,11 @@ func Parse(request []byte, c *Command) {
 	case "stats":
 		c.stats(args)
 	case "version":
-		c.setVerb(Version)
+		c.say("VERSION " + version)
 	case "quit":
-		c.setVerb(Quit)
+		c.verb = verbQuit
 	case "shutdown":
-		c.fail("ERROR: shutdown not enabled")
+		c.say("ERROR: shutdown not enabled")
 	case "verbosity":
 		c.verbosity(args)
 	case "bget":
@@ -57,11 +60,9 @@ func Parse(request []byte, c *Command) {
 	case "lru_crawler":
 		c.crawler(args)
 	case "lru", "slabs", "watch", "cache_memlimit", "extstore", "refresh_certs":
-		c.fail(errorLine)
+		c.say(errorLine)
 	default:
-		// The header Host comes before a body: its first line may be a command, as get /x HTTP/1.1.
-		c.HTTP = bytes.EqualFold(name, []byte("Host:")) || isHTTP(line)
-		c.unknown()
+		c.sayUnknown()
 	}
 }
 
@@ -70,7 +71,7 @@ func Parse(request []byte, c *Command) {
 func plainGet(request []byte) []byte {
 	const name = "get "
 	end := len(request) - len(crlf)
-	if end <= len(name) || end > len(name)+MaxKeyLen || string(request[:len(name)]) != name ||
+	if end <= len(name) || end > len(name)+maxKeyLen || string(request[:len(name)]) != name ||
 		string(request[end:]) != crlf {
 		return nil
 	}
@@ -81,14 +82,14 @@ func plainGet(request []byte) []byte {
 	return key
 }
 
-// IsHTTP says whether a request's line could be the first line of an HTTP request, or of one of
-// RTSP or SIP, which look alike.
-func IsHTTP(request []byte) bool {
+// isHTTP says whether a command's line could be one of an HTTP request, or of one of RTSP or SIP, which
+// look alike: the first line, or the header Host. It comes before a body, whose first line may be a
+// command, as the first line of the request, get /x HTTP/1.1.
+func isHTTP(request []byte) bool {
 	line, _ := lineOf(request)
-	return isHTTP(line)
-}
-
-func isHTTP(line []byte) bool {
+	if name, _ := word(line); bytes.EqualFold(name, []byte("Host:")) {
+		return true
+	}
 	protocol, _, versioned := bytes.Cut(lastWord(line), []byte("/"))
 	switch string(protocol) {
 	case "HTTP", "RTSP", "SIP":
@@ -97,50 +98,49 @@ func isHTTP(line []byte) bool {
 	return false
 }
 
-func (c *Command) setVerb(v Verb) { c.Verb, c.Format.Verb = v, v }
+// say gives the command its answer. A meta command gets it in spite of its flag q.
+func (c *command) say(line string) {
+	c.quiet = c.quiet && !c.isMeta()
+	c.verb, c.line = verbFixed, line
+}
 
-// fail makes the command Invalid with its answer.
-func (c *Command) fail(answer string) { c.Verb, c.Format.Verb, c.Error = Invalid, Invalid, answer }
-
-// unknown makes the command Invalid, since its line begins with no name of one.
-func (c *Command) unknown() {
-	c.fail(errorLine)
-	c.Unknown = true
+// sayUnknown answers a line that begins with no name of a command.
+func (c *command) sayUnknown() {
+	c.say(errorLine)
+	c.unknown = true
 }
 
 // setKey takes a key as the client has written it. It returns false if the key is too long.
-func (c *Command) setKey(key []byte) bool {
-	if len(key) > MaxKeyLen {
-		c.fail(badFormat)
+func (c *command) setKey(key []byte) bool {
+	if len(key) > maxKeyLen {
+		c.say(badFormat)
 		return false
 	}
-	c.Key, c.Format.Key = key, key
+	c.key, c.written = key, key
 	return true
 }
 
-func (c *Command) get(name, args []byte) {
+func (c *command) get(name, args []byte) {
 	switch string(name) {
 	case "get":
-		c.setVerb(Get)
+		c.verb = verbGet
 	case "gets":
-		c.setVerb(Gets)
+		c.verb = verbGets
 	case "gat":
-		c.setVerb(Gat)
+		c.verb = verbGat
 	case "gats":
-		c.setVerb(Gats)
+		c.verb = verbGats
 	default:
-		c.unknown()
+		c.sayUnknown()
 		return
 	}
 	key, rest := word(args)
 	if len(key) == 0 {
-		c.fail(errorLine)
+		c.say(errorLine)
 		return
 	}
-	if c.Verb == Gat || c.Verb == Gats {
-		var ok bool
-		if c.Exptime, ok = signed(key); !ok {
-			c.fail("CLIENT_ERROR invalid exptime argument")
+	if c.verb == verbGat || c.verb == verbGats {
+		if !c.setTime(key) {
 			return
 		}
 		if key, rest = word(rest); len(key) == 0 {
@@ -150,159 +150,145 @@ func (c *Command) get(name, args []byte) {
 	if !c.setKey(key) {
 		return
 	}
-	if c.More = rest; len(rest) > MaxKeyLen && longest(rest) > MaxKeyLen {
-		c.fail(badFormat)
+	if c.rest = rest; len(rest) <= maxKeyLen {
+		return
+	}
+	if _, longest := measure(rest); longest > maxKeyLen {
+		c.say(badFormat)
 	}
 }
 
-// NextKey returns the next further key of a get, and takes it off c.More. It is nil if there
+// nextKey returns the next further key of a get, and takes it off c.rest. It is nil if there
 // is none.
-func (c *Command) NextKey() (key []byte) {
-	if key, c.More = word(c.More); len(key) == 0 {
+func (c *command) nextKey() (key []byte) {
+	if key, c.rest = word(c.rest); len(key) == 0 {
 		return nil
 	}
 	return key
 }
 
-func (c *Command) storage(v Verb, args, data []byte) {
+// storage reads a command that brings a value.
+func (c *command) storage(v verb, mode wire.Mode, args, data []byte) {
 	var s storage
-	s.read(v, args)
-	c.Format.Quiet = s.quiet
+	s.read(v, mode, args)
+	c.quiet = s.quiet
 	if s.err != "" {
-		c.fail(s.err)
+		c.say(s.err)
 		return
 	}
-	c.setVerb(v)
+	c.verb, c.mode = v, mode
 	c.setKey(s.key)
-	c.Flags, c.Exptime, c.CAS = s.flags, s.exptime, s.cas
-	c.value(s.length, data)
+	c.flags, c.exptime, c.cas = s.flags, s.exptime, s.cas
+	if v == verbMetaSet && !c.metaSet(s.meta) {
+		return
+	}
+	c.takeValue(s.length, data)
+	// add with a version is an add; append and prepend compare by themselves.
+	if c.verb == verbMetaSet && c.hasCAS && (c.mode == wire.ModeSet || c.mode == wire.ModeReplace) {
+		c.mode = wire.ModeCAS
+	}
 }
 
-// value takes the value of a command from the bytes behind its line.
-func (c *Command) value(length int, data []byte) {
+// takeValue takes the value of a command from the bytes behind its line.
+func (c *command) takeValue(length int, data []byte) {
 	switch {
 	case len(data) < length+len(crlf):
-		c.DropPresent = c.Verb == Set || c.Verb == MetaSet && c.Mode == Set
-		c.fail(TooLarge)
+		c.say(tooLarge)
 	case string(data[length:length+len(crlf)]) != crlf:
-		c.fail(badChunk)
+		c.say(badChunk)
 	default:
-		c.Value = data[:length:length]
+		c.value = data[:length:length]
 	}
 }
 
-func (c *Command) delete(args []byte) {
-	key, rest := word(args)
-	second, rest := word(rest)
-	third, rest := word(rest)
-	switch {
-	case len(key) == 0, !atEnd(rest):
-		c.fail(errorLine)
+// words reads the words behind a command's name, of which there are at least and at most so many. The
+// last one may say that the client wants no answer. It returns none if it has failed the command.
+func (c *command) words(v verb, args []byte, least, most int) (w [maxWords][]byte, n int) {
+	if w, n = split(args); n < least || n > most {
+		c.say(errorLine)
+		return w, 0
+	}
+	c.verb = v
+	c.quiet = n > 0 && string(w[n-1]) == noreply
+	return w, n
+}
+
+func (c *command) delete(args []byte) {
+	w, n := c.words(verbDelete, args, 1, 3)
+	if n == 0 {
 		return
-	case len(third) > 0:
-		c.Format.Quiet = string(third) == noreply
+	}
+	if n == 1 {
+		c.quiet = false // it is the key
+	}
+	zero := string(w[1]) == "0"
+	if n == 2 && !zero && !c.quiet || n == 3 && !(zero && c.quiet) {
+		c.say("CLIENT_ERROR bad command line format.  Usage: delete <key> [noreply]")
+		return
+	}
+	c.setKey(w[0])
+}
+
+func (c *command) arithmetic(args []byte) {
+	w, n := c.words(verbIncr, args, 2, 3)
+	if n == 0 || !c.setKey(w[0]) {
+		return
+	}
+	var ok bool
+	if c.delta, ok = unsigned(w[1], 64); !ok {
+		c.say("CLIENT_ERROR invalid numeric delta argument")
+	}
+}
+
+func (c *command) touch(args []byte) {
+	if w, n := c.words(verbTouch, args, 2, 3); n > 0 && c.setKey(w[0]) {
+		c.setTime(w[1])
+	}
+}
+
+// setTime reads an exptime. It returns false if it has failed the command.
+func (c *command) setTime(word []byte) (ok bool) {
+	if c.exptime, ok = signed(word); !ok {
+		c.say("CLIENT_ERROR invalid exptime argument")
+	}
+	return ok
+}
+
+func (c *command) flushAll(args []byte) {
+	if w, n := c.words(verbFlushAll, args, 0, 2); n == 2 || n == 1 && !c.quiet {
+		c.setTime(w[0])
+	}
+}
+
+func (c *command) verbosity(args []byte) {
+	w, n := c.words(verbFixed, args, 1, 2)
+	switch _, ok := unsigned(w[0], 32); {
+	case n == 0:
+	case ok:
+		c.say("OK")
 	default:
-		c.Format.Quiet = string(second) == noreply
-	}
-	zero := string(second) == "0"
-	if len(third) > 0 && !(zero && c.Format.Quiet) || len(third) == 0 && len(second) > 0 && !zero && !c.Format.Quiet {
-		c.fail("CLIENT_ERROR bad command line format.  Usage: delete <key> [noreply]")
-		return
-	}
-	c.setVerb(Delete)
-	c.setKey(key)
-}
-
-// keyAndNumber reads `<key> <word> [noreply]`.
-func (c *Command) keyAndNumber(v Verb, args []byte) (number []byte, ok bool) {
-	key, rest := word(args)
-	number, rest = word(rest)
-	quiet, rest := word(rest)
-	if len(number) == 0 || !atEnd(rest) {
-		c.fail(errorLine)
-		return nil, false
-	}
-	c.setVerb(v)
-	c.Format.Quiet = isLast(noreply, number, quiet)
-	return number, c.setKey(key)
-}
-
-func (c *Command) arithmetic(v Verb, args []byte) {
-	number, ok := c.keyAndNumber(v, args)
-	if !ok {
-		return
-	}
-	c.Down = v == Decr
-	if c.Delta, ok = unsigned(number); !ok {
-		c.fail("CLIENT_ERROR invalid numeric delta argument")
-	}
-}
-
-func (c *Command) touch(args []byte) {
-	number, ok := c.keyAndNumber(Touch, args)
-	if !ok {
-		return
-	}
-	if c.Exptime, ok = signed(number); !ok {
-		c.fail("CLIENT_ERROR invalid exptime argument")
-	}
-}
-
-func (c *Command) flushAll(args []byte) {
-	delay, rest := word(args)
-	quiet, rest := word(rest)
-	if !atEnd(rest) {
-		c.fail(errorLine)
-		return
-	}
-	c.setVerb(FlushAll)
-	if len(quiet) == 0 && string(delay) == noreply {
-		c.Format.Quiet = true
-		return
-	}
-	c.Format.Quiet = string(quiet) == noreply
-	if len(delay) > 0 {
-		var ok bool
-		if c.Delay, ok = signed(delay); !ok {
-			c.fail("CLIENT_ERROR invalid exptime argument")
-		}
-	}
-}
-
-func (c *Command) verbosity(args []byte) {
-	level, rest := word(args)
-	quiet, rest := word(rest)
-	if len(level) == 0 || !atEnd(rest) {
-		c.fail(errorLine)
-		return
-	}
-	c.setVerb(Verbosity)
-	c.Format.Quiet = isLast(noreply, level, quiet)
-	if _, ok := parseUint32(level); !ok {
-		c.fail(badFormat)
+		c.say(badFormat)
 	}
 }
 
 // stats reads `[<what>]`, and the words of a dump: of which slab class, and how many keys.
-func (c *Command) stats(args []byte) {
-	c.setVerb(Stats)
-	c.Sub, args = word(args)
-	if string(c.Sub) != "cachedump" {
+func (c *command) stats(args []byte) {
+	w, _ := split(args)
+	c.verb = verbStats
+	if c.rest = w[0]; string(c.rest) != "cachedump" {
 		return
 	}
-	class, args := word(args)
-	limit, _ := word(args)
-	of, ok1 := parseUint32(class)
-	_, ok2 := parseUint32(limit)
+	class, ok1 := unsigned(w[1], 32)
+	_, ok2 := unsigned(w[2], 32)
 	switch {
-	case len(limit) == 0:
-		c.fail("CLIENT_ERROR bad command line")
+	case len(w[2]) == 0:
+		c.say("CLIENT_ERROR bad command line")
 	case !ok1 || !ok2:
-		c.fail(badFormat)
-	case of > maxClass:
-		c.fail("CLIENT_ERROR Illegal slab id")
+		c.say(badFormat)
+	case class > maxClass:
+		c.say("CLIENT_ERROR Illegal slab id")
 	default:
-		c.setVerb(Dump)
+		c.say("END")
 	}
 }
 
@@ -310,12 +296,10 @@ func (c *Command) stats(args []byte) {
 const maxClass = 63
 
 // crawler reads the one command of the crawler that is a question.
-func (c *Command) crawler(args []byte) {
-	name, rest := word(args)
-	which, rest := word(rest)
-	if string(name) != "metadump" || len(which) == 0 || !atEnd(rest) {
-		c.fail(errorLine)
+func (c *command) crawler(args []byte) {
+	if w, n := split(args); n != 2 || string(w[0]) != "metadump" {
+		c.say(errorLine)
 		return
 	}
-	c.setVerb(Dump)
+	c.say("END")
 }

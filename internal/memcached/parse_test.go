@@ -4,54 +4,54 @@ import (
 	"bytes"
 	"fmt"
 	"math"
+	"reflect"
 	"strings"
 	"testing"
 
+	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
 // says returns what a command says, for comparison.
-func says(c *Command) string {
+func says(c *command) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%d", c.Verb)
+	fmt.Fprintf(&b, "%d", c.verb)
 	add := func(name string, v any, is bool) {
 		if is {
 			fmt.Fprintf(&b, " %s=%v", name, v)
 		}
 	}
-	add("key", string(c.Key), c.Key != nil)
-	add("more", strings.TrimSpace(string(c.More)), len(c.More) > 0)
-	add("value", string(c.Value), c.Value != nil)
-	add("flags", c.Flags, c.Flags != 0)
-	add("exptime", c.Exptime, c.Exptime != 0)
-	add("cas", c.CAS, c.CAS != 0)
-	add("delta", c.Delta, c.Delta != 0)
-	add("initial", c.Initial, c.Initial != 0)
-	add("delay", c.Delay, c.Delay != 0)
-	add("down", "", c.Down)
-	add("mode", c.Mode, c.Mode != 0)
-	add("vivify", c.VivifyTime, c.Vivify)
-	add("recache", c.RecacheTime, c.Recache)
-	add("touch", "", c.Touch)
-	add("hascas", "", c.HasCAS)
-	add("unread", "", c.Unread)
-	add("inspect", "", c.Inspect)
-	add("invalidate", "", c.Invalidate)
-	add("quiet", "", c.Format.Quiet)
-	add("wantvalue", "", c.Format.Value)
-	add("opaque", string(c.Format.Opaque), c.Format.Opaque != nil)
-	add("back", string(c.Format.flags[:c.Format.nFlags]), c.Format.nFlags > 0)
-	add("http", "", c.HTTP)
-	add("toolong", "", c.DropPresent)
-	add("unknown", "", c.Unknown)
-	if c.Error != "" {
-		return "! " + c.Error + strings.TrimPrefix(b.String(), "0")
+	add("key", string(c.key), c.key != nil)
+	add("more", strings.TrimSpace(string(c.rest)), len(c.rest) > 0)
+	add("value", string(c.value), c.value != nil)
+	add("flags", c.flags, c.flags != 0)
+	add("exptime", c.exptime, c.exptime != 0)
+	add("cas", c.cas, c.cas != 0)
+	add("delta", c.delta, c.delta != 0)
+	add("initial", c.initial, c.initial != 0)
+	add("down", "", c.down)
+	add("mode", c.mode, c.mode != 0)
+	add("vivify", c.vivifyTime, c.vivify)
+	add("recache", c.recacheTime, c.recacheTime != 0)
+	add("touch", "", c.setsTTL)
+	add("hascas", "", c.hasCAS)
+	add("unread", "", c.unread)
+	add("inspect", "", c.inspect)
+	add("invalidate", "", c.invalidate)
+	add("quiet", "", c.quiet)
+	add("wantvalue", "", c.withValue)
+	add("opaque", string(c.opaque), c.opaque != nil)
+	add("back", string(c.repeated[:c.nRepeated]), c.nRepeated > 0)
+	add("unknown", "", c.unknown)
+	if c.line != "" {
+		return "! " + c.line + strings.TrimPrefix(b.String(), "0")
 	}
 	return b.String()
 }
 
 func TestParse(t *testing.T) {
-	long := strings.Repeat("k", MaxKeyLen)
+	long := strings.Repeat("k", maxKeyLen)
 	for _, test := range []struct{ request, want string }{
 		{"get a\r\n", "1 key=a"},
 		{"get  a  b c\r\n", "1 key=a more=b c"},
@@ -69,8 +69,8 @@ func TestParse(t *testing.T) {
 		{"set a 5 0 3 other\r\nabc\r\n", "5 key=a value=abc flags=5"},
 		{"set a 5 0 0\r\n\r\n", "5 key=a value= flags=5"},
 		{"set a 5 0 3\r\nabcde", "! CLIENT_ERROR bad data chunk key=a flags=5"},
-		{"set a 5 0 3\r\n", "! SERVER_ERROR object too large for cache key=a flags=5 toolong="},
-		{"add a 5 0 3\r\n", "! SERVER_ERROR object too large for cache key=a flags=5"},
+		{"set a 5 0 3\r\n", "! SERVER_ERROR object too large for cache key=a flags=5"},
+		{"add a 5 0 3\r\n", "! SERVER_ERROR object too large for cache key=a flags=5 mode=1"},
 		{"set a 5 0\r\n", "! ERROR"},
 		{"set a 5 0 3 noreply more\r\n", "! ERROR"},
 		{"set a x 0 3\r\n", "! CLIENT_ERROR bad command line format"},
@@ -79,44 +79,44 @@ func TestParse(t *testing.T) {
 		{"set a 0 0 -1\r\n", "! CLIENT_ERROR bad command line format"},
 		{"set a 0 0 2147483646\r\n", "! CLIENT_ERROR bad command line format"},
 		{"set " + long + "k 0 0 1\r\n", "! CLIENT_ERROR bad command line format"},
-		{"cas a 1 2 3 4\r\nabc\r\n", "10 key=a value=abc flags=1 exptime=2 cas=4"},
+		{"cas a 1 2 3 4\r\nabc\r\n", "5 key=a value=abc flags=1 exptime=2 cas=4 mode=3"},
 		{"cas a 1 2 3\r\n", "! ERROR"},
 		{"cas a 1 2 3 x\r\n", "! CLIENT_ERROR bad command line format"},
-		{"delete a\r\n", "11 key=a"},
-		{"delete a 0\r\n", "11 key=a"},
-		{"delete a 0 noreply\r\n", "11 key=a quiet="},
-		{"delete a noreply\r\n", "11 key=a quiet="},
+		{"delete a\r\n", "6 key=a"},
+		{"delete a 0\r\n", "6 key=a"},
+		{"delete a 0 noreply\r\n", "6 key=a quiet="},
+		{"delete a noreply\r\n", "6 key=a quiet="},
 		{"delete a 10\r\n", "! CLIENT_ERROR bad command line format.  Usage: delete <key> [noreply]"},
 		{"delete a 10 noreply\r\n", "! CLIENT_ERROR bad command line format.  Usage: delete <key> [noreply] quiet="},
-		{"incr a 18446744073709551615\r\n", "12 key=a delta=18446744073709551615"},
-		{"incr a 18446744073709551616\r\n", "! CLIENT_ERROR invalid numeric delta argument key=a"},
+		{"incr a 18446744073709551615\r\n", "7 key=a delta=18446744073709551615"},
+		{"incr a 18446744073709551616\r\n", "! CLIENT_ERROR invalid numeric delta argument key=a delta=18446744073709551615"},
 		{"incr a -1\r\n", "! CLIENT_ERROR invalid numeric delta argument key=a"},
-		{"decr a 1 noreply\r\n", "13 key=a delta=1 down= quiet="},
+		{"decr a 1 noreply\r\n", "7 key=a delta=1 down= quiet="},
 		{"incr a\r\n", "! ERROR"},
-		{"touch a 10\r\n", "14 key=a exptime=10"},
+		{"touch a 10\r\n", "8 key=a exptime=10"},
 		{"touch a x\r\n", "! CLIENT_ERROR invalid exptime argument key=a"},
-		{"flush_all\r\n", "15"},
-		{"flush_all noreply\r\n", "15 quiet="},
-		{"flush_all 10 noreply\r\n", "15 delay=10 quiet="},
+		{"flush_all\r\n", "9"},
+		{"flush_all noreply\r\n", "9 quiet="},
+		{"flush_all 10 noreply\r\n", "9 exptime=10 quiet="},
 		{"flush_all x\r\n", "! CLIENT_ERROR invalid exptime argument"},
-		{"stats settings\r\n", "16"},
-		{"stats cachedump 1 0\r\n", "26"},
-		{"stats cachedump 63 10 x\r\n", "26"},
-		{"stats cachedump 64 10\r\n", "! CLIENT_ERROR Illegal slab id"},
-		{"stats cachedump 1\r\n", "! CLIENT_ERROR bad command line"},
-		{"stats cachedump -1 1\r\n", "! CLIENT_ERROR bad command line format"},
-		{"lru_crawler metadump all\r\n", "26"},
+		{"stats settings\r\n", "10 more=settings"},
+		{"stats cachedump 1 0\r\n", "! END more=cachedump"},
+		{"stats cachedump 63 10 x\r\n", "! END more=cachedump"},
+		{"stats cachedump 64 10\r\n", "! CLIENT_ERROR Illegal slab id more=cachedump"},
+		{"stats cachedump 1\r\n", "! CLIENT_ERROR bad command line more=cachedump"},
+		{"stats cachedump -1 1\r\n", "! CLIENT_ERROR bad command line format more=cachedump"},
+		{"lru_crawler metadump all\r\n", "! END"},
 		{"lru_crawler metadump\r\n", "! ERROR"},
 		{"lru_crawler enable\r\n", "! ERROR"},
 		{"slabs automove 1\r\n", "! ERROR"},
-		{"version\r\n", "17"},
-		{"verbosity 1\r\n", "18"},
+		{"version\r\n", "! VERSION 1.6.18"},
+		{"verbosity 1\r\n", "! OK"},
 		{"verbosity\r\n", "! ERROR"},
 		{"verbosity x\r\n", "! CLIENT_ERROR bad command line format"},
-		{"quit\r\n", "19"},
+		{"quit\r\n", "11"},
 		{"GET a\r\n", "! ERROR unknown="},
-		{"GET / HTTP/1.1\r\n", "! ERROR http= unknown="},
-		{"OPTIONS sip:a SIP/2.0\r\n", "! ERROR http= unknown="},
+		{"GET / HTTP/1.1\r\n", "! ERROR unknown="},
+		{"OPTIONS sip:a SIP/2.0\r\n", "! ERROR unknown="},
 		{"gut a\r\n", "! ERROR unknown="},
 		{"\r\n", "! ERROR unknown="},
 		{" \n", "! ERROR unknown="},
@@ -124,37 +124,37 @@ func TestParse(t *testing.T) {
 		{"get a\x00b c\r\n", "1 key=a"},
 		{"get\x00a\r\n", "! ERROR"},
 		{"set a\x00b 0 0 1\r\n", "! ERROR"},
-		{"mg a\x00b v\r\n", "20 key=a"},
-		{"mg a v f Oxy q k\r\n", "20 key=a quiet= wantvalue= opaque=Oxy back=fOk"},
-		{"mg a N30 R10 T5 h u\r\n", "20 key=a exptime=5 vivify=30 recache=10 touch= unread= inspect= back=h"},
+		{"mg a\x00b v\r\n", "12 key=a"},
+		{"mg a v f Oxy q k\r\n", "12 key=a quiet= wantvalue= opaque=Oxy back=fOk"},
+		{"mg a N30 R10 T5 h u\r\n", "12 key=a exptime=5 vivify=30 recache=10 touch= unread= inspect= back=h"},
 		{"mg a v v\r\n", "! CLIENT_ERROR duplicate flag key=a wantvalue="},
 		{"mg a Nx q\r\n", "! CLIENT_ERROR bad token in command line format key=a vivify=0"},
 		{"mg a !\r\n", "! CLIENT_ERROR invalid flag key=a"},
 		{"mg\r\n", "! ERROR"},
-		{"mg aGk= b k\r\n", "20 key=hi back=k"},
+		{"mg aGk= b k\r\n", "12 key=hi back=k"},
 		{"mg aG\rk= b\r\n", "! CLIENT_ERROR error decoding key key=hi"},
 		{"mg aGl= b\r\n", "! CLIENT_ERROR error decoding key key="},
 		{"mg a= b\r\n", "! CLIENT_ERROR error decoding key key="},
 		{"mg a a b c d e f g h i j k l m n o p q r s\r\n", "! CLIENT_ERROR options flags are too long key=a"},
 		{"mg a O" + strings.Repeat("x", 32) + "\r\n", "! CLIENT_ERROR opaque token too long key=a"},
-		{"ms a 2 T9 F7 c MA\r\nhi\r\n", "21 key=a value=hi flags=7 exptime=9 mode=8 touch= back=c"},
+		{"ms a 2 T9 F7 c MA\r\nhi\r\n", "13 key=a value=hi flags=7 exptime=9 mode=4 touch= back=c"},
 		{"ms a 2 MZ q\r\nhi\r\n", "! CLIENT_ERROR invalid mode for ms M token key=a"},
-		{"ms a 2 q\r\nhixx", "! CLIENT_ERROR bad data chunk key=a mode=5"},
+		{"ms a 2 q\r\nhixx", "! CLIENT_ERROR bad data chunk key=a"},
 		{"ms a\r\n", "! CLIENT_ERROR bad command line format"},
 		{"ms a x\r\n", "! CLIENT_ERROR bad command line format"},
-		{"ms a 2 C5 I\r\nhi\r\n", "21 key=a value=hi cas=5 mode=5 hascas= invalidate="},
-		{"md a C5 I T9\r\n", "22 key=a exptime=9 cas=5 touch= hascas= invalidate="},
+		{"ms a 2 C5 I\r\nhi\r\n", "13 key=a value=hi cas=5 mode=3 hascas= invalidate="},
+		{"md a C5 I T9\r\n", "14 key=a exptime=9 cas=5 touch= hascas= invalidate="},
 		{"md a ?\r\n", "! CLIENT_ERROR invalid or duplicate flag key=a"},
-		{"ma a D5 J7 N9 MD v\r\n", "23 key=a delta=5 initial=7 down= vivify=9 wantvalue="},
-		{"ma a\r\n", "23 key=a delta=1"},
+		{"ma a D5 J7 N9 MD v\r\n", "15 key=a delta=5 initial=7 down= vivify=9 wantvalue="},
+		{"ma a\r\n", "15 key=a delta=1"},
 		{"ma a MX\r\n", "! CLIENT_ERROR invalid mode for ma M token key=a delta=1"},
-		{"mn\r\n", "24"},
-		{"me a\r\n", "25 key=a"},
-		{"me aGk= b\r\n", "25 key=hi"},
+		{"mn\r\n", "! MN"},
+		{"me a\r\n", "16 key=a"},
+		{"me aGk= b\r\n", "16 key=hi"},
 		{"mx a\r\n", "! ERROR unknown="},
 	} {
-		var c Command
-		if Parse([]byte(test.request), &c); says(&c) != test.want {
+		var c command
+		if parse([]byte(test.request), &c); says(&c) != test.want {
 			t.Errorf("%.60q:\n got %s\nwant %s", test.request, says(&c), test.want)
 		}
 	}
@@ -171,63 +171,66 @@ func TestSeveralErrors(t *testing.T) {
 		"mg a M" + long + "\r\n":           "CLIENT_ERROR incorrect length for M token",
 		"md a k" + long + " q\r\n":         "CLIENT_ERROR opaque token too long",
 		"md a" + long + " x\r\n":           "CLIENT_ERROR invalid or duplicate flag",
+		"ma a MX z\r\n":                    "CLIENT_ERROR invalid or duplicate flag",
 		"ms a 1" + long + " MX T\r\nx\r\n": "CLIENT_ERROR bad token in command line format",
 		"ms a 1 Ce F\r\nx\r\n":             "CLIENT_ERROR bad token in command line format",
 		"ms a 1 MSS F\r\nx\r\n":            "CLIENT_ERROR incorrect length for M token",
 		"ms a 1 F T\r\nx\r\n":              "CLIENT_ERROR bad token in command line format",
 	} {
-		var c Command
-		if Parse([]byte(request), &c); c.Error != want {
-			t.Errorf("%q: %q, want %q", request, c.Error, want)
+		var c command
+		if parse([]byte(request), &c); c.line != want {
+			t.Errorf("%q: %q, want %q", request, c.line, want)
 		}
 	}
-	var c Command
-	if Parse([]byte("incr a "+strings.Repeat("0", 40)+"7\r\n"), &c); c.Verb != Incr || c.Delta != 7 {
-		t.Errorf("a number with many zeros in front: %q", c.Error)
+	var c command
+	if parse([]byte("incr a "+strings.Repeat("0", 40)+"7\r\n"), &c); c.verb != verbIncr || c.delta != 7 {
+		t.Errorf("a number with many zeros in front: %q", c.line)
 	}
 }
 
 func TestParseAgain(t *testing.T) {
-	var c Command
-	Parse([]byte("mg aGk= b k v q Oz\r\n"), &c)
-	Parse([]byte("get a\r\n"), &c)
+	var c command
+	parse([]byte("mg aGk= b k v q Oz\r\n"), &c)
+	parse([]byte("get a\r\n"), &c)
 	if got := says(&c); got != "1 key=a" {
 		t.Errorf("a second command says %s", got)
 	}
 }
 
+// upTo returns an endpoint that takes values up to a length.
+func upTo(longest int) *Endpoint { return &Endpoint{MaxValue: longest} }
+
 func TestCut(t *testing.T) {
 	for _, test := range []struct {
 		b    string
-		want Span
-		err  error
+		want server.Cut // without its Frame
 	}{
-		{"", Span{}, nil},
-		{"get a", Span{Scanned: 5}, nil},
-		{"get a\r\nget b\r\n", Span{Size: 7}, nil},
-		{"set a 0 0 3\r\nab", Span{Need: 18}, nil},
-		{"set a 0 0 3\r\nabc\r\nget", Span{Size: 18}, nil},
-		{"set a 0 0 -3\r\nabc\r\n", Span{Size: 14}, nil},
-		{"set a 0 0 1001\r\nabc", Span{Size: 16, Drop: 1003}, nil},
-		{"ms a 3 T0\r\nabc\r\n", Span{Size: 16}, nil},
-		{"ms a 3 !\r\nabc\r\n", Span{Size: 15}, nil},
-		{"ms " + strings.Repeat("k", 251) + " 3\r\nabc\r\n", Span{Size: 258}, nil},
-		{strings.Repeat("x", 2048), Span{Scanned: 2048}, nil},
-		{strings.Repeat("x", 2049), Span{}, ErrLongLine},
-		{"get " + strings.Repeat("x ", 2049), Span{Scanned: 4102}, nil},
-		{"get " + strings.Repeat("x ", MaxLine/2), Span{}, ErrLongLine},
-		{"\x80\x00", Span{}, ErrBinary},
-		{"\x16\x03\x01\x02", Span{}, ErrTLS},
-		{"\x16", Span{Scanned: 1}, nil},
-		{"\x16\x04\x01\n", Span{Size: 4}, nil},
-		{"set a\x00b 0 0 1\r\nx\r\n", Span{Size: 15}, nil},
+		{"get a", server.Cut{Scanned: 5}},
+		{"get a\r\nget b\r\n", server.Cut{Size: 7}},
+		{"set a 0 0 3\r\nab", server.Cut{Need: 18}},
+		{"set a 0 0 3\r\nabc\r\nget", server.Cut{Size: 18}},
+		{"set a 0 0 -3\r\nabc\r\n", server.Cut{Size: 14}},
+		{"set a 0 0 1001\r\nabc", server.Cut{Size: 16, Drop: 1003}},
+		{"ms a 3 T0\r\nabc\r\n", server.Cut{Size: 16}},
+		{"ms a 3 !\r\nabc\r\n", server.Cut{Size: 15}},
+		{"ms " + strings.Repeat("k", 251) + " 3\r\nabc\r\n", server.Cut{Size: 258}},
+		{strings.Repeat("x", 2048), server.Cut{Scanned: 2048}},
+		{strings.Repeat("x", 2049), server.Cut{Bad: errLongLine}},
+		{"get " + strings.Repeat("x ", 2049), server.Cut{Scanned: 4102}},
+		{"get " + strings.Repeat("x ", maxLine/2), server.Cut{Bad: errLongLine}},
+		{"\x80\x00", server.Cut{Bad: errBinary}},
+		{"\x16\x03\x01\x02", server.Cut{Bad: errTLS}},
+		{"\x16", server.Cut{Scanned: 1}},
+		{"\x16\x04\x01\n", server.Cut{Size: 4}},
+		{"set a\x00b 0 0 1\r\nx\r\n", server.Cut{Size: 15}},
 	} {
-		got, err := Cut([]byte(test.b), 0, 1000)
-		if err != nil {
-			got = Span{}
+		got := upTo(1000).Cut([]byte(test.b), 0, 0)
+		frame := got.Frame
+		if got.Frame = nil; got.Bad != nil {
+			got.Need = 0
 		}
-		if got != test.want || err != test.err {
-			t.Errorf("%.40q: got %+v, %v, want %+v, %v", test.b, got, err, test.want, test.err)
+		if !reflect.DeepEqual(got, test.want) || got.Bad == nil && string(frame) != test.b[:got.Size] {
+			t.Errorf("%.40q: got %+v of %.40q, want %+v", test.b, got, frame, test.want)
 		}
 	}
 }
@@ -237,18 +240,18 @@ func TestCutByByte(t *testing.T) {
 	stream := []byte("get a\r\nset b 0 0 4\r\n\r\n\r\n\r\nms c 2 T1\r\nhi\r\nfoo\nmn\r\n")
 	var whole, parts []string
 	for b := stream; len(b) > 0; {
-		s, err := Cut(b, 0, 1000)
-		if err != nil || s.Size == 0 {
-			t.Fatalf("%q: %+v, %v", b, s, err)
+		s := upTo(1000).Cut(b, 0, 0)
+		if s.Size == 0 {
+			t.Fatalf("%q: %+v", b, s)
 		}
 		whole = append(whole, string(b[:s.Size]))
 		b = b[s.Size:]
 	}
 	begin, scanned := 0, 0
 	for end := 1; end <= len(stream); end++ {
-		s, err := Cut(stream[begin:end], scanned, 1000)
-		if err != nil {
-			t.Fatal(err)
+		s := upTo(1000).Cut(stream[begin:end], scanned, 0)
+		if s.Bad != nil {
+			t.Fatal(s.Bad)
 		}
 		if scanned = s.Scanned; s.Size > 0 {
 			parts = append(parts, string(stream[begin:begin+s.Size]))
@@ -261,7 +264,7 @@ func TestCutByByte(t *testing.T) {
 }
 
 func TestTTL(t *testing.T) {
-	const now, most = 1_800_000_000, 365 * 24 * 3600 * 1000
+	const now, most = 1_800_000_000, wire.MaxTTL
 	for _, test := range []struct {
 		exptime, ms int64
 		over        bool
@@ -285,7 +288,7 @@ func TestTTL(t *testing.T) {
 		{math.MinInt64, 0, false},
 		{now + most/1000 + 1, most, false},
 	} {
-		if ms, over := TTL(test.exptime, now*1000+250, most); ms != test.ms || over != test.over {
+		if ms, over := ttlOf(test.exptime, now*1000+250); ms != test.ms || over != test.over {
 			t.Errorf("%d: %d, %v, want %d, %v", test.exptime, ms, over, test.ms, test.over)
 		}
 	}
@@ -296,16 +299,16 @@ func TestNoAllocations(t *testing.T) {
 		[]byte("get key:0000001\r\n"), []byte("mg key:0000001 v f c Oabc k\r\n"), []byte("mg aGk= b v\r\n"),
 		[]byte("set key:0000001 0 0 3\r\nabc\r\n"), []byte("ms key:0000001 3 T9\r\nabc\r\n"), []byte("get a b c d\r\n"),
 	}
-	var c Command
-	dst := make([]byte, 0, 1024)
-	item := Item{Value: []byte("abc"), Size: 3, Version: 1 << 60}
+	var c command
+	door, dst := upTo(1000), make([]byte, 0, 1024)
+	reply := wire.Reply{Value: []byte("abc"), Size: 3, Version: 1 << 60}
 	testenv.Allocates(t, "all of them", 0, 100, func() {
 		for _, q := range requests {
-			if _, err := Cut(q, 0, 1000); err != nil {
-				t.Fatal(err)
+			if cut := door.Cut(q, 0, 0); cut.Size != len(q) {
+				t.Fatalf("%q: %+v", q, cut)
 			}
-			Parse(q, &c)
-			dst = c.Format.AppendItem(dst[:0], nil, c.Key, &item)
+			parse(q, &c)
+			dst = c.appendItem(dst[:0], nil, c.key, reply.Value, &reply)
 		}
 	})
 }
@@ -319,10 +322,13 @@ func FuzzParse(f *testing.F) {
 		f.Add([]byte(s), 7)
 	}
 	f.Fuzz(func(t *testing.T, b []byte, at int) {
-		const most = 1 << 16
-		span, err := Cut(b, 0, most)
-		if err != nil || span.Size == 0 {
-			if span.Need != 0 && span.Need <= len(b) {
+		if len(b) == 0 {
+			return
+		}
+		door := upTo(1 << 16)
+		span := door.Cut(b, 0, 0)
+		if span.Bad != nil || span.Size == 0 {
+			if span.Bad == nil && span.Need != 0 && span.Need <= len(b) {
 				t.Fatalf("%q needs %d bytes and has %d", b, span.Need, len(b))
 			}
 			return
@@ -332,42 +338,42 @@ func FuzzParse(f *testing.F) {
 		}
 		// A beginning of the request is not complete, and has the same end.
 		if part := int(uint(at) % uint(span.Size)); part > 0 && span.Drop == 0 {
-			early, err := Cut(b[:part], 0, most)
-			if err != nil || early.Size != 0 && early.Drop == 0 {
-				t.Fatalf("%q is complete after %d of %d bytes: %+v, %v", b, part, span.Size, early, err)
+			early := door.Cut(b[:part], 0, 0)
+			if early.Bad != nil || early.Size != 0 && early.Drop == 0 {
+				t.Fatalf("%q is complete after %d of %d bytes: %+v", b, part, span.Size, early)
 			}
 		}
-		var c Command
-		Parse(b[:span.Size], &c)
+		var c command
+		parse(b[:span.Size], &c)
 		checkCommand(t, &c, b[:span.Size])
 	})
 }
 
 // checkCommand checks what holds for all commands.
-func checkCommand(t *testing.T, c *Command, request []byte) {
+func checkCommand(t *testing.T, c *command, request []byte) {
 	switch {
-	case (c.Verb == Invalid) != (c.Error != ""):
-		t.Fatalf("%q: verb %d, error %q", request, c.Verb, c.Error)
-	case len(c.Key) > MaxKeyLen, len(c.Format.Opaque) > maxOpaque:
-		t.Fatalf("%q: key of %d bytes, opaque token of %d", request, len(c.Key), len(c.Format.Opaque))
-	case c.Verb == Invalid:
+	case (c.verb == verbFixed) != (c.line != ""):
+		t.Fatalf("%q: verb %d, error %q", request, c.verb, c.line)
+	case len(c.key) > maxKeyLen, len(c.opaque) > maxOpaque:
+		t.Fatalf("%q: key of %d bytes, opaque token of %d", request, len(c.key), len(c.opaque))
+	case c.verb == verbFixed:
 		return
-	case c.Value != nil && !bytes.HasSuffix(request, append(bytes.Clone(c.Value), "\r\n"...)):
-		t.Fatalf("%q: value %q", request, c.Value)
+	case c.value != nil && !bytes.HasSuffix(request, append(bytes.Clone(c.value), "\r\n"...)):
+		t.Fatalf("%q: value %q", request, c.value)
 	}
 	for {
-		key := c.NextKey()
+		key := c.nextKey()
 		if key == nil {
 			break
 		}
-		if len(key) > MaxKeyLen || bytes.ContainsAny(key, " \n") {
+		if len(key) > maxKeyLen || bytes.ContainsAny(key, " \n") {
 			t.Fatalf("%q: key %q", request, key)
 		}
 	}
-	item := Item{Value: []byte("v"), Size: 1, Version: 1, Won: true}
-	out := c.Format.Clone().AppendItem(nil, nil, c.Format.Key, &item)
-	head := c.Format.AppendHead(nil, nil, c.Format.Key, &item)
-	if len(head) > MaxHead+len(c.Format.Key)+len(c.Format.Opaque) {
+	item := wire.Reply{Value: []byte("v"), Size: 1, Version: 1, Claim: wire.ClaimWon}
+	out := c.form.clone().appendItem(nil, nil, c.written, item.Value, &item)
+	head := c.appendHead(nil, nil, c.written, 1, &item)
+	if len(head) > maxHead+len(c.written)+len(c.opaque) {
 		t.Fatalf("%q: a head of %d bytes: %q", request, len(head), out)
 	}
 }

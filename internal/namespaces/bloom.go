@@ -20,24 +20,28 @@ type bloom struct {
 // maxBloomBits is 1 GiB: enough for 800 million keys at 1 %.
 const maxBloomBits = 1 << 33
 
-// newBloom returns a filter for a number of keys. falsePositives is the share of other
-// keys that may pass, between 0 and 1.
-func newBloom(keys int, falsePositives float64) (*bloom, error) {
+// bloomWords returns how many words of 64 bits a filter of a number of keys needs. falsePositives is the
+// share of other keys that may pass, between 0 and 1.
+func bloomWords(keys int, falsePositives float64) (int, error) {
 	if keys < 1 || !(falsePositives > 0 && falsePositives < 1) {
-		return nil, fmt.Errorf("a Bloom filter of %d keys and false positives of %v: "+
+		return 0, fmt.Errorf("a Bloom filter of %d keys and false positives of %v: "+
 			"give at least 1, and a share between 0 and 1", keys, falsePositives)
 	}
 	// The rate of a full filter varies around the rate that it is sized for, so the
 	// filter is sized for a slightly lower rate than stated.
 	size := math.Ceil(-float64(keys) * math.Log(0.9*falsePositives) / (math.Ln2 * math.Ln2))
 	if size > maxBloomBits {
-		return nil, fmt.Errorf("a Bloom filter of %d keys at %v takes %.0f MiB, the most is %d MiB: "+
+		return 0, fmt.Errorf("a Bloom filter of %d keys at %v takes %.0f MiB, the most is %d MiB: "+
 			"give fewer keys or a greater share", keys, falsePositives, size/8/(1<<20), maxBloomBits/8/(1<<20))
 	}
+	return (int(size) + 63) / 64, nil
+}
+
+// newBloom returns a filter with as many words as bloomWords says.
+func newBloom(words int, falsePositives float64) *bloom {
 	return &bloom{
-		words:  make([]atomic.Uint64, (int(size)+63)/64),
-		probes: max(1, int(math.Round(-math.Log2(falsePositives)))),
-	}, nil
+		words: make([]atomic.Uint64, words), probes: max(1, int(math.Round(-math.Log2(falsePositives)))),
+	}
 }
 
 // place returns the bit of one probe. The second hash is derived from the first

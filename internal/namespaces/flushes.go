@@ -13,9 +13,7 @@ import (
 const MaxFlushed = 1024
 
 // flushes remembers the flushes of names, with or without a slot. Table.Mu guards it.
-type flushes struct {
-	byName map[string]flushed // "" is all namespaces
-}
+type flushes map[string]flushed // by name; "" is all namespaces
 
 // flushed is a flush that is remembered.
 type flushed struct {
@@ -24,19 +22,19 @@ type flushed struct {
 }
 
 // floor returns the version of the latest flush that concerns a name.
-func (f *flushes) floor(name string) kv.Version {
-	return max(f.byName[name].version, f.byName[""].version)
+func (f flushes) floor(name string) kv.Version {
+	return max(f[name].version, f[""].version)
 }
 
 // remember notes a flush. other is the member that takes the place if no connection has
 // claimed one. It returns false if the flush is not new.
-func (f *flushes) remember(name string, floor kv.Version, other *quota.Member) bool {
+func (f flushes) remember(name string, floor kv.Version, other *quota.Member) bool {
 	if f.floor(name) >= floor {
 		return false
 	}
-	flush, known := f.byName[name]
+	flush, known := f[name]
 	if name == "" {
-		for one, past := range f.byName {
+		for one, past := range f {
 			if past.version <= floor {
 				f.forget(one)
 			}
@@ -46,21 +44,21 @@ func (f *flushes) remember(name string, floor kv.Version, other *quota.Member) b
 		other.Force(quota.Flushes, 1)
 	}
 	flush.version = floor
-	f.byName[name] = flush
+	f[name] = flush
 	return true
 }
 
 // forget drops a flush, and gives its place back.
-func (f *flushes) forget(name string) {
-	if by := f.byName[name].by; by != nil {
+func (f flushes) forget(name string) {
+	if by := f[name].by; by != nil {
 		by.Release(quota.Flushes)
 	}
-	delete(f.byName, name)
+	delete(f, name)
 }
 
 // has reports whether a flush of a name needs no further place.
-func (f *flushes) has(name string) bool {
-	_, known := f.byName[name]
+func (f flushes) has(name string) bool {
+	_, known := f[name]
 	return known || name == ""
 }
 
@@ -76,7 +74,7 @@ func (n *Table) Claim(name string, m *quota.Member) *wire.Error {
 	if err := m.Acquire(quota.Flushes); err != nil {
 		return err
 	}
-	n.flushes.byName[name] = flushed{by: m}
+	n.flushes[name] = flushed{by: m}
 	return nil
 }
 
@@ -84,7 +82,7 @@ func (n *Table) Claim(name string, m *quota.Member) *wire.Error {
 func (n *Table) Unclaim(name string) {
 	n.Mu.Lock()
 	defer n.Mu.Unlock()
-	if f, known := n.flushes.byName[name]; known && f.version == 0 {
+	if f, known := n.flushes[name]; known && f.version == 0 {
 		n.flushes.forget(name)
 	}
 }
@@ -95,7 +93,7 @@ func (n *Table) Unclaim(name string) {
 func (n *Table) Crowded(name string) *wire.Error {
 	n.Mu.Lock()
 	defer n.Mu.Unlock()
-	if n.flushes.has(name) || len(n.flushes.byName) < MaxFlushed {
+	if n.flushes.has(name) || len(n.flushes) < MaxFlushed {
 		return nil
 	}
 	return wire.Errorf(wire.BadRequest, "namespace %q would be one too many: %d names have been flushed one by one, "+
@@ -113,7 +111,7 @@ func (n *Table) Flush(name string, floor kv.Version) (list []string, isNew bool)
 	}
 	list = n.Named(name)
 	for _, name := range list {
-		n.ledger.RaiseFlush(n.All()[name].ID, floor)
+		n.Ledger.RaiseFlush(n.All()[name].ID, floor)
 	}
 	return list, true
 }
@@ -133,8 +131,8 @@ func (n *Table) Named(name string) []string {
 func (n *Table) Floors() map[string]kv.Version {
 	n.Mu.Lock()
 	defer n.Mu.Unlock()
-	list := make(map[string]kv.Version, len(n.flushes.byName))
-	for name, f := range n.flushes.byName {
+	list := make(map[string]kv.Version, len(n.flushes))
+	for name, f := range n.flushes {
 		if f.version != 0 {
 			list[name] = f.version
 		}

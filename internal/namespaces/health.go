@@ -31,7 +31,7 @@ type Health struct {
 	untold   int64     // failures since that line
 	open     bool      // the log has a failure of this row, and must have its end
 	breaker  string    // the last state in the log; "" is closed
-	openings uint64    // of the breaker, before the one in the log
+	openings int64     // of the breaker, before the one in the log
 }
 
 // healthWords are the messages about one use.
@@ -105,22 +105,23 @@ func (h *Health) line() string {
 // first time that it is half-open then, and its closing, which counts the openings.
 func (h *Health) sees(g *loader.Guard) {
 	h.mu.Lock()
-	s := g.Stats() // under the lock, so that an older state never follows a newer one
+	// Under the lock, so that an older state never follows a newer one.
+	now, opened := g.Breaker(), g.Counts.Opened.Load()
 	before := h.breaker
 	var tell func()
 	switch {
-	case s.Breaker == "closed" && before != "":
-		n := s.Opened - h.openings
+	case now == "closed" && before != "":
+		n := opened - h.openings
 		h.breaker = ""
 		tell = func() { h.log.Info("the breaker before an origin closed", "openings", n) }
-	case s.Breaker != "closed" && before == "":
-		h.breaker, h.openings = "open", s.Opened-1
+	case now != "closed" && before == "":
+		h.breaker, h.openings = "open", opened-1
 		row, why := h.row, h.why
 		tell = func() {
 			h.log.Warn("the breaker before an origin opened: loads are refused", "failures", row, "error", why)
 		}
-	case s.Breaker == "half-open" && before == "open":
-		h.breaker = s.Breaker
+	case now == "half-open" && before == "open":
+		h.breaker = now
 		tell = func() { h.log.Info("the breaker before an origin is half-open: the next load tries the origin") }
 	}
 	h.mu.Unlock()
@@ -138,17 +139,4 @@ func (h *Health) stats() cachesidecar.FailureStats {
 		f.AgeMS = max(1, time.Since(h.last).Milliseconds())
 	}
 	return f
-}
-
-// failures returns the failures of each kind of calls of the origin.
-func (ns *Namespace) failures() []cachesidecar.FailureStats {
-	list := []cachesidecar.FailureStats{}
-	if ns.Origin != nil {
-		for _, h := range []*Health{ns.Origin.loads, ns.Origin.writes, ns.Origin.lists} {
-			if h != nil {
-				list = append(list, h.stats())
-			}
-		}
-	}
-	return list
 }

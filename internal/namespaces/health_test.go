@@ -51,7 +51,7 @@ func openFailing(t *testing.T, err *error, s Settings) (o *Origin, log func() st
 		return a
 	}
 	s.Origin = failing{err}
-	o, bad := OpenOrigin("users", "a", s, 1<<20, nil, slog.New(slog.NewTextHandler(&text, &slog.HandlerOptions{ReplaceAttr: noTime})))
+	o, bad := OpenOrigin("users", s, &Config{Node: "a", MaxValue: 1 << 20, Log: slog.New(slog.NewTextHandler(&text, &slog.HandlerOptions{ReplaceAttr: noTime}))}, nil)
 	if bad != nil {
 		t.Fatal(bad)
 	}
@@ -67,8 +67,8 @@ func TestErrorNamesItsLine(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
 		err := fmt.Errorf("own words: %w", errRefused)
-		s := Settings{Origin: failing{&err}, Guard: loader.GuardConfig{Failures: 1000}, WriteThrough: true}
-		o, bad := OpenOrigin("users", "web-1", s, 1<<20, nil, slog.New(slog.NewTextHandler(&log, nil)))
+		s := Settings{Origin: failing{&err}, Guard: loader.GuardConfig{Breaker: loader.Breaker{Failures: 1000}}, WriteThrough: true}
+		o, bad := OpenOrigin("users", s, &Config{Node: "web-1", MaxValue: 1 << 20, Log: slog.New(slog.NewTextHandler(&log, nil))}, nil)
 		if bad != nil {
 			t.Fatal(bad)
 		}
@@ -76,7 +76,7 @@ func TestErrorNamesItsLine(t *testing.T) {
 		for i, after := range []time.Duration{0, time.Second, time.Minute, time.Second} {
 			time.Sleep(after)
 			_, load := o.Load(t.Context(), []byte("k"))
-			for _, e := range []error{load, o.writer.Store(t.Context(), []byte("k"), loader.Value{})} {
+			for _, e := range []error{load, o.write(t.Context(), []byte("k"), &loader.Value{})} {
 				m := named.FindStringSubmatch(e.Error())
 				if m == nil || strings.Contains(e.Error(), "own words") || !strings.Contains(e.Error(), "connection refused") {
 					t.Fatalf("failure %d: %v", i, e)
@@ -213,7 +213,7 @@ func TestFailuresOfWrites(t *testing.T) {
 			{"absent", loader.ErrAbsent, 0},
 		} {
 			err = tc.err
-			_ = o.writer.Delete(t.Context(), []byte("k"))
+			_ = o.write(t.Context(), []byte("k"), nil)
 			if f := ns.failures(); f[1].Calls != "writes" || f[1].InARow != tc.row || f[0].InARow != 0 {
 				t.Errorf("%s: %+v, want %d in a row", tc.name, f, tc.row)
 			}

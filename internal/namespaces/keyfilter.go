@@ -1,7 +1,12 @@
 package namespaces
 
 import (
+	"cmp"
 	"context"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
@@ -11,7 +16,7 @@ import (
 
 // A namespace may have a filter of the keys that its origin has, so that requests for
 // made-up keys never reach the origin. Every host builds its own filter with a query of
-// all keys. Only the owner of a key may answer from the filter that the key does not
+// all keys, and it rotates. Only the owner of a key may answer from the filter that the key does not
 // exist. A host that has owned the partition since before the query began has itself made
 // every change that was announced since then, and each of these keys is in the filter
 // before its change is acknowledged.
@@ -21,92 +26,138 @@ import (
 //	RESET, Raised     the same, after a split
 //	FLUSH             anything may have changed: the namespace passes
 //
-// They pass until a query that begins later is done.
+// They pass until a filter is in use whose query began later. An insert that is not announced stays
+// hidden for at most MaxAge. The query must see everything that was committed before it began, so it
+// must not read a lagging replica.
 
-// KeyFilter is the key filter of a namespace.
+// KeyFilterSettings is the settings of a key filter.
+type KeyFilterSettings struct {
+	Keys           int           // maximum number of existing keys; required
+	FalsePositives float64       // share of absent keys that pass; zero: 0.01
+	MaxAge         time.Duration // since the query began; then every key passes; zero: 1 h
+	loader.List
+}
+
+// Size returns the size of one filter in bytes. There are two filters during a build.
+func (s *KeyFilterSettings) Size() (int64, error) {
+	if s.MaxAge < 0 {
+		return 0, fmt.Errorf("a filter's greatest age of %v: give zero for 1h, or more", s.MaxAge)
+	}
+	words, err := bloomWords(s.Keys, s.share())
+	return 8 * int64(words), err
+}
+
+func (s *KeyFilterSettings) share() float64 { return cmp.Or(s.FalsePositives, 0.01) }
+
+// KeyFilter is the key filter of a namespace. It is safe for concurrent use. MayExist and Add take no
+// lock. Times are readings of the boot clock.
 type KeyFilter struct {
-	filter  *Filter
-	builder *rebuilder
-	now     func() time.Duration // the boot clock
-	end     context.Context      // of Run
-	stop    context.CancelFunc
-	before  cachesidecar.KeyFilterStats // counts of the filters of the namespace before this one
+	of     KeyFilterSettings
+	maxAge time.Duration
+	list   loader.Lister
+	hash   func(key []byte) kv.Hash
+	now    func() time.Duration
+	// ready returns nil after every host was heard since the call. From then on all
+	// announcements reach Add.
+	ready func(context.Context) error
+
+	woken  chan struct{}               // capacity one; a build that begins later consumes the signal
+	end    context.Context             // of Run
+	stop   context.CancelFunc          // ends Run
+	before cachesidecar.KeyFilterStats // counts of the filters of the namespace before this one
+
+	current    atomic.Pointer[build]
+	building   atomic.Pointer[build]
+	seq        atomic.Uint64   // counts calls of distrust
+	distrusted []atomic.Uint64 // by partition: the seq of its last distrust
+
+	builds, failures, denied, passed, blind atomic.Int64
+
+	mu      sync.Mutex
+	err     error         // of the last build; nil if it succeeded, or if none has ended
+	took    time.Duration // the last query that succeeded
+	running bool          // a query is under way
 }
 
-// Run builds the filter until ctx ends, or until a reload puts another filter in its
-// place.
-func (k *KeyFilter) Run(ctx context.Context) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	defer context.AfterFunc(k.end, cancel)()
-	k.builder.run(ctx)
+// build is one filter and the query that fills it.
+type build struct {
+	bloom *bloom
+	most  int64 // keys
+	begun time.Duration
+	seq   uint64 // calls of distrust up to this one came before the query
+	keys  atomic.Int64
 }
 
-// newKeyFilter makes the filter of a name whose origin lists the keys. caughtUp is
-// Parts.CaughtUp.
+// add adds a key: one that was announced, or that the query has returned.
+func (b *build) add(h kv.Hash) {
+	if b.bloom.add(h) {
+		b.keys.Add(1)
+	}
+}
+
+// full returns an error if there are more keys than stated: too many absent ones would pass.
+func (b *build) full() error {
+	if b.keys.Load() > b.most {
+		return fmt.Errorf("the filter of existing keys was made for %d, and there are more: state more", b.most)
+	}
+	return nil
+}
+
+// newKeyFilter makes the filter of a name whose origin lists the keys. It was not built yet, so every key
+// passes. ready is Parts.CaughtUp.
 func newKeyFilter(
-	cfg *Config, of FilterConfig, name string, origin *Origin, caughtUp func(context.Context) error,
+	of KeyFilterSettings, list loader.Lister, seed uint64, clock kv.Clock, ready func(context.Context) error,
 ) (*KeyFilter, error) {
-	filter, err := NewFilter(of)
-	if err != nil {
+	if _, err := of.Size(); err != nil {
 		return nil, err
 	}
-	seed := kv.NamespaceSeed(cfg.Seed, name)
-	now := func() time.Duration { return cfg.Clock.Read().Boot }
-	builder, err := newRebuilder(rebuilderConfig{
-		Filter: filter,
-		Keys:   followedLister{origin.existing, origin.lists},
-		Hash:   func(key []byte) kv.Hash { return kv.HashKey(seed, key) },
-		Ready:  caughtUp,
-		Now:    now,
-	})
-	if err != nil {
-		return nil, err
+	k := &KeyFilter{
+		of: of, maxAge: cmp.Or(of.MaxAge, time.Hour), list: list, ready: ready, woken: make(chan struct{}, 1),
+		hash:       func(key []byte) kv.Hash { return kv.HashKey(seed, key) },
+		now:        func() time.Duration { return clock.Read().Boot },
+		distrusted: make([]atomic.Uint64, kv.Partitions),
 	}
-	k := &KeyFilter{filter: filter, builder: builder, now: now}
 	k.end, k.stop = context.WithCancel(context.Background())
 	return k, nil
 }
 
-// followedLister notes the result of each listing, and returns errors that may be shown to
-// apps.
-type followedLister struct {
-	loader.Lister
-	of *Health
+// MayExist reports whether the origin may be asked for a key. It does not check whether the filter has
+// heard of all changes.
+func (k *KeyFilter) MayExist(h kv.Hash) bool {
+	b := k.current.Load()
+	if b == nil || k.now()-b.begun > k.maxAge || k.distrusted[h.Partition()].Load() > b.seq {
+		k.blind.Add(1)
+		return true
+	}
+	if b.bloom.has(h) {
+		k.passed.Add(1)
+		return true
+	}
+	k.denied.Add(1)
+	return false
 }
 
-func (l followedLister) Keys(ctx context.Context, each func(key []byte) error) error {
-	began := time.Now()
-	err := l.Lister.Keys(ctx, each)
-	if err == nil {
-		l.of.succeeded()
-		l.of.log.Debug("the filter of existing keys has all keys", "took", time.Since(began))
-		return nil
-	}
-	why, line := manner(err)+cause(err), ""
-	if ctx.Err() == nil {
-		line = l.of.failed(err, why)
-	}
-	return Hidden{err, why + line}
-}
-
-// Add notes that a key may exist from now on. It may be called on nil.
+// Add notes that a key may exist from now on: the filter that is being built gets it, and the current
+// one. It loads building before current, because build sets current before it clears building. So no
+// key is lost between the two. It may be called on nil.
 func (k *KeyFilter) Add(h kv.Hash) {
-	if k != nil {
-		k.filter.add(h)
+	if k == nil {
+		return
+	}
+	if b := k.building.Load(); b != nil {
+		b.add(h)
+	}
+	if b := k.current.Load(); b != nil {
+		b.add(h)
 	}
 }
-
-// MayExist asks the filter. It does not check whether the filter has heard of all
-// changes.
-func (k *KeyFilter) MayExist(key kv.Key) bool { return k.filter.mayExist(key.Hash, k.now()) }
 
 // Missed notes that other hosts may have changed keys of some partitions.
 func (k *KeyFilter) Missed(set kv.PartitionSet) {
 	for p := range set.All() {
-		k.filter.distrust(p)
+		k.distrust(p)
 	}
-	k.builder.wake()
+	k.wake()
 }
 
 // Forget notes that any key may have changed. It may be called on nil.
@@ -115,30 +166,152 @@ func (k *KeyFilter) Forget() {
 		return
 	}
 	for p := range uint16(kv.Partitions) {
-		k.filter.distrust(p)
+		k.distrust(p)
 	}
-	k.builder.wake()
+	k.wake()
+}
+
+// distrust says that announcements of keys in a partition may have been missed.
+func (k *KeyFilter) distrust(partition uint16) {
+	seq := k.seq.Add(1)
+	for at := &k.distrusted[partition]; ; {
+		if old := at.Load(); old >= seq || at.CompareAndSwap(old, seq) {
+			return
+		}
+	}
+}
+
+// wake requests a build that begins after the call, because a partition was distrusted.
+func (k *KeyFilter) wake() {
+	select {
+	case k.woken <- struct{}{}:
+	default:
+	}
+}
+
+// Run builds the filter until ctx ends, or until a reload puts another filter in its place: before it
+// reaches half of its maximum age, and soon after a wake. It is called once, and starts no goroutine.
+//
+// Each wait has a random part. Otherwise hosts whose filters began at the same moment
+// would stay in step; and the loss of a host wakes all others.
+func (k *KeyFilter) Run(ctx context.Context) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(k.end, cancel)()
+	failures, gap := 0, k.gap()
+	for more := kv.Sleep(ctx, random(gap)); more; {
+		begun, err := k.build(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		k.note(err, time.Since(begun))
+		if err == nil {
+			failures = 0
+			more = k.rest(ctx, begun)
+		} else {
+			more = kv.Sleep(ctx, gap+loader.Backoff(failures, gap, k.maxAge/2, rand.Float64()))
+			failures++
+		}
+	}
+}
+
+// gap is the minimum time between two queries.
+func (k *KeyFilter) gap() time.Duration { return min(10*time.Second, k.maxAge/8) }
+
+// rest waits until the next build is due. It returns false if ctx is done.
+func (k *KeyFilter) rest(ctx context.Context, begun time.Time) bool {
+	timer := time.NewTimer(time.Until(begun.Add(k.maxAge/2 - random(k.maxAge/10))))
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	case <-k.woken:
+		return kv.Sleep(ctx, max(time.Until(begun.Add(k.gap())), random(k.gap())))
+	}
+}
+
+// build runs one query and returns when the query began.
+func (k *KeyFilter) build(ctx context.Context) (begun time.Time, err error) {
+	if err := k.ready(ctx); err != nil {
+		return begun, fmt.Errorf("the filter of existing keys waits for all hosts: %w", err)
+	}
+	select {
+	case <-k.woken: // this build begins after that wake, so it also serves it
+	default:
+	}
+	begun = time.Now()
+	b := k.begin()
+	defer k.building.Store(nil)
+	k.mu.Lock()
+	k.running = true
+	k.mu.Unlock()
+	err = k.list.Keys(ctx, func(key []byte) error {
+		b.add(k.hash(key))
+		return b.full()
+	})
+	full := b.full()
+	if err != nil && full == nil {
+		return begun, fmt.Errorf("the filter of existing keys: %w", err)
+	}
+	if full == nil {
+		k.current.Store(b)
+		k.builds.Add(1)
+	}
+	return begun, full
+}
+
+// begin has announced keys go into a filter that is built from now on, by a query that begins later.
+func (k *KeyFilter) begin() *build {
+	words, _ := bloomWords(k.of.Keys, k.of.share()) // newKeyFilter has validated them
+	b := &build{bloom: newBloom(words, k.of.share()), most: int64(k.of.Keys), begun: k.now(), seq: k.seq.Load()}
+	k.building.Store(b)
+	return b
+}
+
+func (k *KeyFilter) note(err error, took time.Duration) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.running = false
+	if k.err = err; err != nil {
+		k.failures.Add(1)
+		return
+	}
+	k.took = took
+}
+
+// random returns a uniform part of a duration.
+func random(most time.Duration) time.Duration {
+	return time.Duration(rand.Float64() * float64(most))
 }
 
 // KeyFilterStats returns the filter's part of STATS; zero without a filter.
 func (ns *Namespace) KeyFilterStats() (s cachesidecar.KeyFilterStats) {
-	if ns.KeyFilter == nil {
-		return s
+	if ns.KeyFilter != nil {
+		s = ns.KeyFilter.stats()
 	}
-	before := &ns.KeyFilter.before
-	f, b := ns.KeyFilter.filter.stats(ns.KeyFilter.now()), ns.KeyFilter.builder.counts()
-	s = cachesidecar.KeyFilterStats{
-		Configured: true, InUse: f.InUse, Keys: f.Keys, AgeMS: f.Age.Milliseconds(),
-		Building: b.Running, TookMS: b.Took.Milliseconds(),
-		Builds: int64(f.Builds) + before.Builds, Failures: int64(b.Failures) + before.Failures,
-		Denied: int64(f.Denied) + before.Denied, Passed: int64(f.Passed) + before.Passed,
-		Blind: int64(f.Blind) + before.Blind,
+	return s
+}
+
+func (k *KeyFilter) stats() cachesidecar.KeyFilterStats {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	s := cachesidecar.KeyFilterStats{
+		Configured: true, Building: k.running, TookMS: k.took.Milliseconds(),
+		Builds: k.builds.Load() + k.before.Builds, Failures: k.failures.Load() + k.before.Failures,
+		Denied: k.denied.Load() + k.before.Denied, Passed: k.passed.Load() + k.before.Passed,
+		Blind: k.blind.Load() + k.before.Blind,
 	}
-	if f.InUse {
-		s.UsableKeys = f.Keys
+	if b := k.current.Load(); b != nil {
+		age := k.now() - b.begun
+		s.Keys, s.AgeMS, s.InUse = b.keys.Load(), age.Milliseconds(), age <= k.maxAge
 	}
-	if b.Err != nil {
-		s.Error = b.Err.Error()
+	if s.InUse {
+		s.UsableKeys = s.Keys
+	}
+	if k.err != nil {
+		s.Error = k.err.Error()
 	}
 	return s
 }

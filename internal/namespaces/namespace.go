@@ -11,6 +11,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/loader"
 )
 
 // Namespace is a name with a slot, and its settings. It does not change: a reload makes
@@ -18,6 +19,7 @@ import (
 // up.
 type Namespace struct {
 	*slot
+	shared
 	configured bool          // keeps its slot
 	settings   Settings      // from which the fields below are made
 	TTL        time.Duration // of writes that bring none; zero is no expiry
@@ -31,9 +33,12 @@ type Namespace struct {
 	WriteThrough *WriteThrough // nil: the origin is not written to
 	Warming      *Warming      // nil: no keys are loaded at the start
 	AuditChance  uint64        // of a hit to be compared with the origin, of 2^32
+}
 
-	// The same in all Namespaces of a slot, from the first that needs them on.
-	Loads    *flight.Loads // from the origin
+// shared is the same in all Namespaces of a slot, from the first that needs it on.
+type shared struct {
+	Loads    *flight.Loads       // from the origin
+	calls    *loader.GuardCounts // of all its origins so far
 	LoadTime prometheus.Histogram
 	through  *WriteThrough // WriteThrough, also while write-through is off
 }
@@ -48,7 +53,6 @@ type slot struct {
 	early        atomic.Int64 // see Early
 	Took         Recent       // the time of loads
 	WithoutOwner atomic.Int64 // loads without an owner
-	past         pastOrigins
 	Audit        Audit
 
 	Counts [wire.OpCount][Outcomes]atomic.Int64

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/flight"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/quota"
@@ -23,21 +24,16 @@ import (
 // Table is the names in use and their slots. Lookups take no lock: the map is replaced as
 // a whole.
 type Table struct {
-	store  *segment.Store
+	Parts
 	seed   uint64 // of the cluster
 	max    int
 	clock  kv.Clock
 	others Settings // of names that are not configured
 	cfg    Config   // of the start
-	parts  Parts
 
 	Table atomic.Pointer[map[string]*Namespace]
 	None  *Namespace // counts requests for names without a slot
 
-	Leases *flight.Leases
-	Detach func(kv.NamespaceID) // stops reads from joining calls of a slot that are under way
-
-	ledger  *invalidation.Ledger
 	loads   atomic.Pointer[[]*flight.Loads]             // of the namespaces that have, or had, an origin
 	Filters [kv.MaxNamespaces]atomic.Pointer[KeyFilter] // by slot; nil: no filter
 	bounds  [kv.MaxNamespaces]atomic.Int64              // of staleness, by slot
@@ -45,8 +41,6 @@ type Table struct {
 	agreed  map[string]time.Duration                    // bounds at the start, on which all hosts agree
 	least   atomic.Int64                                // the smallest bound
 	lags    atomic.Bool                                 // whether any namespace has a replica_lag
-
-	Flushes *quota.Member // flushes from other hosts, and of this process
 
 	closing sync.WaitGroup // origins that a reload has taken out, or has not taken in
 
@@ -82,9 +76,8 @@ type Parts struct {
 // server.
 func New(cfg Config, p Parts) (*Table, error) {
 	n := &Table{
-		seed: cfg.Seed, most: cfg.Bound, max: cfg.Max, clock: cfg.Clock, others: cfg.Others, cfg: cfg, parts: p,
-		store: p.Store, ledger: p.Ledger, Leases: p.Leases, Detach: p.Detach, Flushes: p.Flushes,
-		flushes: flushes{map[string]flushed{}}, None: &Namespace{slot: &slot{}, configured: true},
+		seed: cfg.Seed, most: cfg.Bound, max: cfg.Max, clock: cfg.Clock, others: cfg.Others, cfg: cfg, Parts: p,
+		flushes: flushes{}, None: &Namespace{slot: &slot{}, configured: true},
 		agreed: map[string]time.Duration{}, late: map[string]int{},
 	}
 	for id := cfg.Max - 1; id >= 0; id-- {
@@ -221,13 +214,13 @@ func (n *Table) take(name string) *slot {
 	n.Free = slices.DeleteFunc(n.Free, func(free kv.NamespaceID) bool { return free == id })
 	at := &slot{Name: name, ID: id, Seed: kv.NamespaceSeed(n.seed, name)}
 	if !kept {
-		n.store.SetNamespace(id, at.Seed, 0, segment.Limits{})
+		n.Store.SetNamespace(id, at.Seed, 0, segment.Limits{})
 	}
 	floor := n.flushes.floor(name)
-	n.store.Flush(id, floor)
-	n.ledger.ResetNamespace(id) // flushes of another name under this slot
-	n.ledger.RaiseFlush(id, floor)
-	if n.ledger.Close(id, false); n.late[name] > 0 {
+	n.Store.Flush(id, floor)
+	n.Ledger.ResetNamespace(id) // flushes of another name under this slot
+	n.Ledger.RaiseFlush(id, floor)
+	if n.Ledger.Close(id, false); n.late[name] > 0 {
 		n.holdBack(id)
 	}
 	return at
@@ -239,7 +232,7 @@ func (n *Table) settle(at *slot, cfg Settings, configured bool) *Namespace {
 		slot: at, configured: configured, settings: cfg, TTL: cfg.TTL, ReplicaLag: cfg.ReplicaLag,
 		Policy: cfg.Policy, jitter: cfg.Jitter, LeaseTime: cfg.LeaseTime,
 	}
-	n.store.SetLimits(at.ID, cfg.Quota, segment.Limits{
+	n.Store.SetLimits(at.ID, cfg.Quota, segment.Limits{
 		Stale: cfg.StaleLimit, Grace: max(ns.Policy.StaleWhileRevalidate, ns.Policy.StaleIfError),
 	})
 	n.bounds[at.ID].Store(int64(n.boundOf(at.Name, cfg.Bound)))
@@ -250,11 +243,11 @@ func (n *Table) settle(at *slot, cfg Settings, configured bool) *Namespace {
 // show tells the shared memory what a slot has.
 func (n *Table) show(at *slot, hidden bool) {
 	switch {
-	case n.parts.Shared == nil:
+	case n.Shared == nil:
 	case hidden:
-		n.parts.Shared.SetNamespace(at.ID, shm.Space{})
+		n.Shared.SetNamespace(at.ID, shm.Space{})
 	default:
-		n.parts.Shared.SetNamespace(at.ID, shm.Space{Name: at.Name, Seed: at.Seed, Bound: n.Bound(at.ID)})
+		n.Shared.SetNamespace(at.ID, shm.Space{Name: at.Name, Seed: at.Seed, Bound: n.Bound(at.ID)})
 	}
 }
 
@@ -388,7 +381,7 @@ func (n *Table) unused(ns *Namespace) bool {
 	if ns.Loads != nil && ns.Loads.Stats().UnderWay > 0 || ns.through != nil && ns.through.Busy() {
 		return false
 	}
-	st := n.store.NamespaceStats(ns.ID)
+	st := n.Store.NamespaceStats(ns.ID)
 	return st.Entries == 0 && st.Hidden == 0 && !n.Leases.InUse(ns.ID)
 }
 
@@ -403,4 +396,39 @@ func (n *Table) forgetLoads(ns *Namespace) {
 	left := slices.DeleteFunc(slices.Clone(n.Loads()), func(l *flight.Loads) bool { return l == ns.Loads })
 	n.loads.Store(&left)
 	ns.Loads.Close() // none is under way
+}
+
+// SetLate notes that a feed of changes tells of changes of some namespaces too late, or in time again.
+// While one of its feeds is late, nothing of a namespace is admitted, and what is stored of it by now is
+// held back. It returns the slots of those for which that begins.
+func (n *Table) SetLate(names []string, late bool) (begun []kv.NamespaceID) {
+	n.Mu.Lock()
+	defer n.Mu.Unlock()
+	for _, name := range names {
+		if late {
+			n.late[name]++
+		} else {
+			n.late[name]--
+		}
+		switch ns := n.All()[name]; {
+		case ns == nil: // see take
+		case late && n.late[name] == 1:
+			n.holdBack(ns.ID)
+			begun = append(begun, ns.ID)
+		case !late && n.late[name] == 0:
+			n.Store.Resume(ns.ID)
+			n.Ledger.Close(ns.ID, false)
+		}
+	}
+	return begun
+}
+
+// holdBack closes a slot before it holds back what is stored: what is admitted until then is stored by
+// then.
+func (n *Table) holdBack(id kv.NamespaceID) {
+	if failpoint.Out(failpoint.HoldBack) {
+		return
+	}
+	n.Ledger.Close(id, true)
+	n.Store.HoldBack(id, n.clock.Read())
 }

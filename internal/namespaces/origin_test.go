@@ -22,14 +22,14 @@ func (readOnly) Open(loader.OriginOptions) (*loader.Origin, error) {
 // TestOwnKindOfOrigin checks that write-through is refused, and not left out, if the
 // origin takes no writes, and that an origin needs no Close.
 func TestOwnKindOfOrigin(t *testing.T) {
-	o, err := OpenOrigin("n", "a", Settings{Origin: readOnly{}}, 1<<20, nil, slog.Default())
+	o, err := OpenOrigin("n", Settings{Origin: readOnly{}}, &Config{Log: slog.Default()}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if o.Close == nil {
-		t.Error("there is nothing to call at the end")
+	if err := o.Close(); err != nil {
+		t.Error(err)
 	}
-	if o, err := OpenOrigin("n", "a", Settings{Origin: readOnly{}, WriteThrough: true}, 1<<20, nil, slog.Default()); err == nil {
-		t.Errorf("write-through to an origin that takes no writes: writer %v", o.writer)
+	if o, err := OpenOrigin("n", Settings{Origin: readOnly{}, WriteThrough: true}, &Config{Log: slog.Default()}, nil); err == nil {
+		t.Errorf("write-through to an origin that takes no writes: %v", o)
 	}
 }

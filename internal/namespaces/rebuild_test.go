@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -60,39 +61,33 @@ func (l *keyLister) Keys(ctx context.Context, each func([]byte) error) error {
 	return err
 }
 
-// rebuilding runs a rebuilder in virtual time during a test. Its filter has 1,000 keys
+// rebuilding runs a key filter in virtual time during a test. It has 1,000 keys
 // and a maximum age of one hour.
-func rebuilding(t *testing.T, l *keyLister, ready func(context.Context) error, test func(r *rebuilder, k *Filter, now func() time.Duration)) {
+func rebuilding(t *testing.T, l *keyLister, ready func(context.Context) error, test func(k *KeyFilter, now func() time.Duration)) {
 	t.Helper()
 	bubble.Test(t, func(t *testing.T) {
-		k := newFilter(t, FilterConfig{Keys: 1000, FalsePositives: 1e-6})
 		start := time.Now()
 		now := func() time.Duration { return time.Since(start) }
-		r, err := newRebuilder(rebuilderConfig{Filter: k, Keys: l, Hash: func(key []byte) kv.Hash { return kv.HashKey(9, key) }, Ready: ready, Now: now})
-		if err != nil {
-			t.Fatal(err)
-		}
+		k := newFilter(t, KeyFilterSettings{Keys: 1000, FalsePositives: 1e-6}, l, ready, now)
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan struct{})
 		go func() { // ends with ctx
-			r.run(ctx)
+			k.Run(ctx)
 			close(ended)
 		}()
-		test(r, k, now)
+		test(k, now)
 		synctest.Wait()
-		began, failures := time.Now(), r.counts().Failures
+		began, failures := time.Now(), k.stats().Failures
 		cancel()
 		<-ended
-		if s := r.counts(); s.Failures != failures {
+		if s := k.stats(); s.Failures != failures {
 			t.Error("to be told to end was taken for a failure")
 		}
 		if took := time.Since(began); took != 0 {
 			t.Errorf("ended %v after it was told to", took)
 		}
-		if b, ok := k.begin(now()); !ok {
+		if k.building.Load() != nil {
 			t.Error("a build was left")
-		} else {
-			b.cancel()
 		}
 	})
 }
@@ -101,22 +96,22 @@ func atOnce(context.Context) error { return nil }
 
 func TestRebuild(t *testing.T) {
 	l := &keyLister{n: 100, took: time.Minute}
-	rebuilding(t, l, atOnce, func(r *rebuilder, k *Filter, now func() time.Duration) {
+	rebuilding(t, l, atOnce, func(k *KeyFilter, now func() time.Duration) {
 		time.Sleep(30 * time.Second)
-		if s := r.counts(); !s.Running || k.stats(now()).InUse {
+		if s := k.stats(); !s.Building || k.stats().InUse {
 			t.Errorf("while it queries: %+v", s)
 		}
 		time.Sleep(41 * time.Second)
 		for range 3600 * 10 {
 			time.Sleep(time.Second)
-			if s := k.stats(now()); !s.InUse || s.Age > 31*time.Minute {
+			if s := k.stats(); !s.InUse || s.AgeMS > 31*60_000 {
 				t.Fatalf("after %v: %+v", now(), s)
 			}
 		}
-		if !k.mayExist(hashOf("there", 99), now()) || k.mayExist(hashOf("absent", 1), now()) {
+		if !k.MayExist(hashOf("there", 99)) || k.MayExist(hashOf("absent", 1)) {
 			t.Error("the filter has not the keys of the list")
 		}
-		if s := r.counts(); s.Failures != 0 || s.Err != nil || s.Took != time.Minute {
+		if s := k.stats(); s.Failures != 0 || s.Error != "" || s.TookMS != 60_000 {
 			t.Errorf("%+v", s)
 		}
 	})
@@ -135,20 +130,20 @@ func TestRebuild(t *testing.T) {
 
 func TestRebuildWake(t *testing.T) {
 	l := &keyLister{n: 100}
-	rebuilding(t, l, atOnce, func(r *rebuilder, k *Filter, now func() time.Duration) {
+	rebuilding(t, l, atOnce, func(k *KeyFilter, now func() time.Duration) {
 		time.Sleep(5 * time.Minute)
 		absent := hashOf("absent", 1)
 		k.distrust(absent.Partition())
-		r.wake()
-		if !k.mayExist(absent, now()) {
+		k.wake()
+		if !k.MayExist(absent) {
 			t.Error("denied though distrusted")
 		}
 		time.Sleep(10 * time.Second)
-		if k.mayExist(absent, now()) {
+		if k.MayExist(absent) {
 			t.Error("not built anew within the gap")
 		}
 		for range 1000 { // again and again
-			r.wake()
+			k.wake()
 			time.Sleep(100 * time.Millisecond)
 		}
 	})
@@ -165,7 +160,7 @@ func TestRebuildWake(t *testing.T) {
 
 // A wake is served by the next build that begins after it, and by no further build.
 func TestRebuildWakeMeanwhile(t *testing.T) {
-	var r atomic.Pointer[rebuilder]
+	var r atomic.Pointer[KeyFilter]
 	for _, tc := range []struct {
 		name    string
 		ready   func(context.Context) error
@@ -183,8 +178,8 @@ func TestRebuildWakeMeanwhile(t *testing.T) {
 					tc.during()
 				}
 			}
-			rebuilding(t, l, tc.ready, func(running *rebuilder, k *Filter, now func() time.Duration) {
-				r.Store(running)
+			rebuilding(t, l, tc.ready, func(k *KeyFilter, now func() time.Duration) {
+				r.Store(k)
 				time.Sleep(20 * time.Minute)
 			})
 			if len(l.begun()) != tc.queries {
@@ -207,18 +202,18 @@ func TestRebuildReady(t *testing.T) {
 			return lost
 		}
 		return nil
-	}, func(r *rebuilder, k *Filter, now func() time.Duration) {
+	}, func(k *KeyFilter, now func() time.Duration) {
 		time.Sleep(time.Hour)
-		if s := r.counts(); s.Failures < 3 || !errors.Is(s.Err, lost) || len(l.begun()) != 0 {
+		if s := k.stats(); s.Failures < 3 || !strings.Contains(s.Error, lost.Error()) || len(l.begun()) != 0 {
 			t.Errorf("while a host is lost: %d queries, %+v", len(l.begun()), s)
 		}
 		cut.Store(false)
 		time.Sleep(time.Hour)
-		if s := r.counts(); s.Err != nil || !k.stats(now()).InUse {
+		if s := k.stats(); s.Error != "" || !k.stats().InUse {
 			t.Errorf("once it is back: %+v", s)
 		}
-		if age, since := k.stats(now()).Age, time.Since(slices.MaxFunc(l.begun(), time.Time.Compare)); age != since {
-			t.Errorf("the filter is %v old, its query %v", age, since)
+		if age, since := k.stats().AgeMS, time.Since(slices.MaxFunc(l.begun(), time.Time.Compare)).Milliseconds(); age != since {
+			t.Errorf("the filter is %d ms old, its query %d ms", age, since)
 		}
 	})
 }
@@ -226,32 +221,32 @@ func TestRebuildReady(t *testing.T) {
 func TestRebuildFails(t *testing.T) {
 	broken := errors.New("the list is broken")
 	l := &keyLister{n: 100}
-	rebuilding(t, l, atOnce, func(r *rebuilder, k *Filter, now func() time.Duration) {
+	rebuilding(t, l, atOnce, func(k *KeyFilter, now func() time.Duration) {
 		time.Sleep(20 * time.Minute)
 		l.fail(broken)
 		time.Sleep(39 * time.Minute)
-		if s := k.stats(now()); !s.InUse || k.mayExist(hashOf("absent", 1), now()) {
+		if s := k.stats(); !s.InUse || k.MayExist(hashOf("absent", 1)) {
 			t.Errorf("the old filter is not used any more: %+v", s)
 		}
 		time.Sleep(24 * time.Hour)
 		for range 100 { // a wake does not shorten the back-off
-			r.wake()
+			k.wake()
 			time.Sleep(time.Second)
 		}
-		s := r.counts()
-		if !errors.Is(s.Err, broken) || s.Failures < 24 || s.Failures > 200 || s.Running {
+		s := k.stats()
+		if !strings.Contains(s.Error, broken.Error()) || s.Failures < 24 || s.Failures > 200 || s.Building {
 			t.Errorf("after a day of failures: %+v", s)
 		}
-		if !k.mayExist(hashOf("absent", 1), now()) {
+		if !k.MayExist(hashOf("absent", 1)) {
 			t.Error("a filter that is too old denies")
 		}
 		l.fail(nil)
 		time.Sleep(time.Hour)
-		if now := r.counts(); now.Err != nil || now.Failures < s.Failures {
+		if now := k.stats(); now.Error != "" || now.Failures < s.Failures {
 			t.Errorf("and then: %+v", now)
 		}
 		l.fail(broken)
-		r.wake()
+		k.wake()
 		time.Sleep(10 * time.Second)
 		n := len(l.begun())
 		time.Sleep(20 * time.Second)
@@ -269,10 +264,10 @@ func TestRebuildFails(t *testing.T) {
 
 func TestRebuildTooMany(t *testing.T) {
 	l := &keyLister{n: 1 << 20}
-	rebuilding(t, l, atOnce, func(r *rebuilder, k *Filter, now func() time.Duration) {
+	rebuilding(t, l, atOnce, func(k *KeyFilter, now func() time.Duration) {
 		time.Sleep(time.Minute)
-		if s := r.counts(); s.Failures == 0 || s.Err == nil || k.stats(now()).Refused != s.Failures || k.stats(now()).InUse {
-			t.Errorf("%+v, %+v", s, k.stats(now()))
+		if s := k.stats(); s.Failures == 0 || s.Error == "" || s.Builds != 0 || k.stats().InUse {
+			t.Errorf("%+v, %+v", s, k.stats())
 		}
 	})
 	if given := l.given / len(l.begun()); given > 1100 {
@@ -283,37 +278,18 @@ func TestRebuildTooMany(t *testing.T) {
 func TestRebuildStops(t *testing.T) {
 	t.Run("in a query", func(t *testing.T) {
 		l := &keyLister{took: 5 * time.Minute}
-		rebuilding(t, l, atOnce, func(r *rebuilder, k *Filter, now func() time.Duration) { time.Sleep(time.Minute) })
+		rebuilding(t, l, atOnce, func(k *KeyFilter, now func() time.Duration) { time.Sleep(time.Minute) })
 	})
 	t.Run("in a wait for hosts", func(t *testing.T) {
 		ready := func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
-		rebuilding(t, &keyLister{}, ready, func(r *rebuilder, k *Filter, now func() time.Duration) {
+		rebuilding(t, &keyLister{}, ready, func(k *KeyFilter, now func() time.Duration) {
 			time.Sleep(time.Minute)
-			if s := r.counts(); s.Failures != 0 || s.Err != nil {
+			if s := k.stats(); s.Failures != 0 || s.Error != "" {
 				t.Errorf("%+v", s)
 			}
 		})
 	})
 	t.Run("before anything", func(t *testing.T) {
-		rebuilding(t, &keyLister{}, atOnce, func(r *rebuilder, k *Filter, now func() time.Duration) {})
+		rebuilding(t, &keyLister{}, atOnce, func(k *KeyFilter, now func() time.Duration) {})
 	})
-}
-
-func TestRebuilderConfig(t *testing.T) {
-	k := newFilter(t, FilterConfig{Keys: 1, MaxAge: 40 * time.Second})
-	good := rebuilderConfig{Filter: k, Keys: &keyLister{}, Hash: func([]byte) kv.Hash { return 0 }, Ready: atOnce, Now: func() time.Duration { return 0 }}
-	if r, err := newRebuilder(good); err != nil || r.cfg.Gap != 5*time.Second {
-		t.Errorf("a filter that may be 40s old: a gap of %v, %v", r.cfg.Gap, err)
-	}
-	for name, change := range map[string]func(*rebuilderConfig){
-		"no filter": func(c *rebuilderConfig) { c.Filter = nil }, "no keyLister": func(c *rebuilderConfig) { c.Keys = nil },
-		"no hash": func(c *rebuilderConfig) { c.Hash = nil }, "no hosts": func(c *rebuilderConfig) { c.Ready = nil },
-		"no clock": func(c *rebuilderConfig) { c.Now = nil }, "negative gap": func(c *rebuilderConfig) { c.Gap = -1 },
-	} {
-		cfg := good
-		change(&cfg)
-		if _, err := newRebuilder(cfg); err == nil {
-			t.Errorf("%s: was taken", name)
-		}
-	}
 }

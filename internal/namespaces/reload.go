@@ -78,13 +78,16 @@ func (n *Table) open(cfg Config) (p *Plan, err error) {
 		if old := n.All()[name]; old != nil && old.keepsOrigin(&ns) {
 			continue
 		}
-		o, err := OpenOrigin(name, cfg.Node, ns, cfg.MaxValue, n.parts.Memory, cfg.Log)
+		o, err := OpenOrigin(name, ns, &cfg, n.Memory)
 		if err != nil {
 			return p, err
 		}
-		p.origins[name] = o
-		if o == nil {
+		if p.origins[name] = o; o == nil {
 			continue
+		}
+		o.closing = &n.closing
+		if old := n.All()[name]; old != nil && old.calls != nil {
+			o.Guard.Counts = old.calls
 		}
 		if p.loads[name], err = flight.NewLoads(flight.LoadsConfig{}); err != nil {
 			return p, err
@@ -92,7 +95,8 @@ func (n *Table) open(cfg Config) (p *Plan, err error) {
 		if ns.KeyFilter == nil {
 			continue
 		}
-		if p.filters[name], err = newKeyFilter(&cfg, ns.KeyFilter.Filter, name, o, n.parts.CaughtUp); err != nil {
+		if p.filters[name], err = newKeyFilter(*ns.KeyFilter, o.existing,
+			kv.NamespaceSeed(cfg.Seed, name), cfg.Clock, n.CaughtUp); err != nil {
 			return p, fmt.Errorf("namespace %s: %w", name, err)
 		}
 	}
@@ -161,7 +165,7 @@ func (p *Plan) Drop() {
 	p.table.Mu.Unlock()
 	for _, o := range p.origins {
 		if o != nil {
-			p.table.closing.Go(func() { _ = o.Close() }) // as in pastOrigins.add
+			o.leave()
 		}
 	}
 	for _, k := range p.filters {
@@ -217,20 +221,19 @@ func (p *Plan) Apply() (begun []*KeyFilter) {
 	n := p.table
 	for name, cfg := range p.cfg.Configured {
 		if old := n.All()[name]; old != nil && cfg.Quota > 0 {
-			n.store.Meter(old.ID) // the lock below must not be held so long
+			n.Store.Meter(old.ID) // the lock below must not be held so long
 		}
 	}
 	n.Mu.Lock()
 	p.release()
 	table := maps.Clone(n.All())
 	now := n.clock.Read().Boot
-	var moved []*Namespace // whose origin is another one now
-	var past []*Namespace  // with what it was before
+	var moved []*Namespace // those whose origin is another one now, as they were
 	for name, cfg := range p.cfg.Configured {
 		old := table[name]
 		ns := p.settle(name, old, cfg)
 		if table[name] = ns; old != nil && ns.Origin != old.Origin {
-			moved, past = append(moved, ns), append(past, old)
+			moved = append(moved, old)
 		}
 		if k := ns.KeyFilter; k != nil && k != n.Filters[ns.ID].Load() {
 			begun = append(begun, k)
@@ -241,22 +244,20 @@ func (p *Plan) Apply() (begun []*KeyFilter) {
 			continue
 		}
 		ns := n.settle(old.slot, n.others, false)
-		ns.Loads, ns.LoadTime, ns.through = old.Loads, old.LoadTime, old.through
-		ns.removed = now
+		ns.shared, ns.removed = old.shared, now
 		if table[name] = ns; old.Origin != nil {
-			moved, past = append(moved, ns), append(past, old)
+			moved = append(moved, old)
 		}
 	}
 	p.publish(table)
 	n.Mu.Unlock()
 
 	for name := range p.cfg.Configured {
-		n.store.Shrink(table[name].ID, now)
+		n.Store.Shrink(table[name].ID, now)
 	}
-	for i, ns := range moved {
-		n.Detach(ns.ID)
-		if old := past[i]; old.Origin != nil {
-			ns.past.add(old.Origin, &n.closing)
+	for _, old := range moved {
+		if n.Detach(old.ID); old.Origin != nil {
+			old.Origin.leave()
 		}
 	}
 	return begun
@@ -273,8 +274,8 @@ func (p *Plan) settle(name string, old *Namespace, cfg Settings) (ns *Namespace)
 		ns = n.settle(n.take(name), cfg, true)
 	} else {
 		ns = n.settle(old.slot, cfg, true)
-		ns.Loads, ns.LoadTime, ns.through, ns.Warming = old.Loads, old.LoadTime, old.through, old.Warming
-		ns.Origin, ns.KeyFilter = old.Origin, old.KeyFilter
+		ns.shared = old.shared
+		ns.Warming, ns.Origin, ns.KeyFilter = old.Warming, old.Origin, old.KeyFilter
 		ns.removed = 0
 		ns.member.Release(quota.Names)
 		ns.member = nil
@@ -288,16 +289,17 @@ func (p *Plan) settle(name string, old *Namespace, cfg Settings) (ns *Namespace)
 	if ns.Origin == nil {
 		return ns
 	}
+	ns.calls = ns.Origin.Guard.Counts
 	if ns.Loads == nil {
 		ns.Loads = p.loads[name]
 		ns.LoadTime = newLoadTime(name)
 	}
-	if ns.Origin.writer != nil {
+	if ns.Origin.writes != nil {
 		if ns.through == nil {
 			ns.through = newWriteThrough()
 		}
 		if opened {
-			ns.through.aim(ns.Origin, &cfg.Guard)
+			ns.through.aim(ns.Origin)
 		}
 		ns.WriteThrough = ns.through
 	}

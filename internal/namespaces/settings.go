@@ -42,20 +42,14 @@ type Settings struct {
 	MaxKey       int
 	WriteThrough bool
 	Guard        loader.GuardConfig
-	KeyFilter    *FilterSettings
+	KeyFilter    *KeyFilterSettings
 	Warm         *WarmSettings
 	Audit        float64 // the share of hits that is compared with the origin
 }
 
-// FilterSettings is the settings of a key filter.
-type FilterSettings struct {
-	Filter FilterConfig
-	List   loader.List
-}
-
 // WarmSettings is the settings for the keys that are loaded at the start.
 type WarmSettings struct {
-	Rate float64 // loads per second
-	Keys int     // of this host, at most
-	List loader.List
+	Rate float64 // loads per second; zero: 1,000
+	Keys int     // of this host, at most; zero: 1,000,000
+	loader.List
 }

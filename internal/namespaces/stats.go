@@ -12,18 +12,31 @@ func (ns *Namespace) LoadStats() cachesidecar.LoadStats {
 	if ns.Loads == nil {
 		return cachesidecar.LoadStats{}
 	}
-	l, g := ns.Loads.Stats().LoadStats, ns.past.stats(ns.Origin)
-	if ns.Origin != nil {
-		ns.Origin.loads.sees(ns.Origin.Guard)
-		l.Origin, l.Breaker = ns.Origin.Name, g.Breaker
-		l.BreakerOpen, l.BreakerHalfOpen = g.Breaker == "open", g.Breaker == "half-open"
+	l, g := ns.Loads.Stats().LoadStats, ns.calls
+	if o := ns.Origin; o != nil {
+		o.loads.sees(o.Guard)
+		l.Origin, l.Breaker = o.Name, o.Guard.Breaker()
+		l.BreakerOpen, l.BreakerHalfOpen = l.Breaker == "open", l.Breaker == "half-open"
 	}
-	l.Opened = int64(g.Opened)
+	l.Opened = g.Opened.Load()
 	l.Aside, l.MeanUS = ns.WithoutOwner.Load(), ns.Took.Mean().Microseconds()
 	l.Loaded = l.Loads - l.Absent - l.Failed - l.UnderWay
-	l.Shed += int64(g.ShedQueue + g.ShedRate + g.ShedBreaker)
-	l.Calls, l.Retries = int64(g.Calls), int64(g.Retries)
+	l.Shed += g.Shed.Load()
+	l.Calls, l.Retries = g.Calls.Load(), g.Retries.Load()
 	return l
+}
+
+// failures returns the failures of each kind of calls of the origin.
+func (ns *Namespace) failures() []cachesidecar.FailureStats {
+	list := []cachesidecar.FailureStats{}
+	if ns.Origin != nil {
+		for _, h := range []*Health{ns.Origin.loads, ns.Origin.writes, ns.Origin.lists} {
+			if h != nil {
+				list = append(list, h.stats())
+			}
+		}
+	}
+	return list
 }
 
 // Requests returns the number of requests of apps, and of those that ended with an error.
@@ -51,7 +64,7 @@ func (ns *Namespace) Reads() (n [Outcomes]int64) {
 func (n *Table) Stats() []cachesidecar.NamespaceStats {
 	var list []cachesidecar.NamespaceStats
 	for name, ns := range n.All() {
-		st := n.store.NamespaceStats(ns.ID)
+		st := n.Store.NamespaceStats(ns.ID)
 		t := cachesidecar.NamespaceStats{Name: name, Entries: st.Entries, Bytes: st.Bytes, Quota: st.Quota}
 		reads := ns.Reads()
 		for o := HitL1; o <= HitNear; o++ {

@@ -1,6 +1,7 @@
 package namespaces
 
 import (
+	"cmp"
 	"sync/atomic"
 
 	"github.com/cachesidecar/cachesidecar"
@@ -31,7 +32,7 @@ const (
 )
 
 func newWarming(cfg *WarmSettings, lister loader.Lister) *Warming {
-	w := &Warming{Lister: lister, Rate: cfg.Rate, Keys: cfg.Keys}
+	w := &Warming{Lister: lister, Rate: cmp.Or(cfg.Rate, 1000), Keys: cmp.Or(cfg.Keys, 1_000_000)}
 	w.Is(warmWaiting)
 	return w
 }

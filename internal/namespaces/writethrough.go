@@ -1,7 +1,6 @@
 package namespaces
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"sync"
@@ -9,6 +8,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/flight"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -23,7 +23,7 @@ import (
 //	the origin          has done it, has refused it, or the outcome is unknown
 //	stored              if the origin has it and the ownership is the same
 //	invalidated again   if the origin has not, or may have: the next read loads the key
-//	settled             if the ownership is not the same: see settle.go
+//	settled             if the ownership is not the same: see Unsettles
 //
 // A request that cannot wait so long is told that the outcome is unknown. The write goes
 // through all of these steps without it.
@@ -47,9 +47,8 @@ type WriteThrough struct {
 
 // target is where writes go, and within which limits.
 type target struct {
-	origin  *Origin
-	places  *loader.Queue
-	timeout time.Duration // of a write
+	origin *Origin
+	places *loader.Queue
 }
 
 // writing is the writes of a key: the one in its turn, and those that wait.
@@ -62,14 +61,6 @@ type writing struct {
 // maxWriting bounds the writes of one key.
 const maxWriting = 1024
 
-// The defaults of the limits, as in loader.Guard.
-const (
-	defaultPlaces    = 64
-	defaultQueue     = 1024
-	defaultQueueTime = time.Second
-	defaultWriteTime = 5 * time.Second
-)
-
 func newWriteThrough() *WriteThrough {
 	t := &WriteThrough{Keys: map[kv.Hash]*writing{}}
 	t.Context, t.cancel = context.WithCancel(context.Background())
@@ -78,17 +69,13 @@ func newWriteThrough() *WriteThrough {
 }
 
 // aim makes later writes go to an origin.
-func (t *WriteThrough) aim(o *Origin, l *loader.GuardConfig) {
-	t.target.Store(&target{
-		origin: o,
-		places: loader.NewQueue(cmp.Or(l.Concurrency, defaultPlaces), cmp.Or(l.Queue, defaultQueue),
-			cmp.Or(l.QueueTime, defaultQueueTime)),
-		timeout: cmp.Or(l.Timeout, defaultWriteTime),
-	})
+func (t *WriteThrough) aim(o *Origin) {
+	l := &o.Guard.Config
+	t.target.Store(&target{origin: o, places: loader.NewQueue(l.Concurrency, l.Queue, l.QueueTime)})
 }
 
 // Timeout returns how long a write may take.
-func (t *WriteThrough) Timeout() time.Duration { return t.target.Load().timeout }
+func (t *WriteThrough) Timeout() time.Duration { return t.target.Load().origin.Guard.Config.Timeout }
 
 // close ends the writes under way, and waits for them.
 func (t *WriteThrough) close() {
@@ -191,9 +178,63 @@ func (t *WriteThrough) Write(ctx context.Context, q *wire.Request, key []byte) (
 		return fmt.Errorf("%w: %w", loader.ErrNotWritten, err)
 	}
 	if q.Op == wire.OpDelete {
-		return o.writer.Delete(ctx, key)
+		return o.write(ctx, key, nil)
 	}
-	return o.writer.Store(ctx, key, loader.Value{Bytes: q.Value, Flags: q.Flags})
+	return o.write(ctx, key, &loader.Value{Bytes: q.Value, Flags: q.Flags})
+}
+
+// A write-through may end when its key has gone to another host: this host has left, did
+// not run for a while, or is assigned fewer keys. The owner at that time may have loaded
+// what the origin had before the write. Such a write is unsettled until that owner, or a
+// later one, has acknowledged that it has deleted the key, with the namespace's load
+// barrier. The owner then
+//
+//	does not keep   loads from before, and loads within the barrier
+//	does not store  its own write of the key, if one is under way: the origin may
+//	                have done it before the late one
+//
+// The deletion is tried again until then, also while this host leaves. At most
+// MaxUnsettled writes of a namespace, and those under way by then, wait like this;
+// meanwhile no write begins.
+
+// MaxUnsettled bounds the unsettled writes of a namespace. Each has a goroutine and a
+// key.
+const MaxUnsettled = 1024
+
+// Unsettles counts a write that is not settled; the caller then settles it. It is called
+// in the write's turn.
+func (t *WriteThrough) Unsettles() {
+	t.Unsettled.Add(1)
+	t.Pending.Add(1)
+}
+
+// Busy reports whether writes are under way, or not settled.
+func (t *WriteThrough) Busy() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.Keys) > 0 || t.Unsettled.Load() > 0
+}
+
+// SupersedeWrite notes a late write of a key. It is called before the key is deleted for that
+// write. It may be called on nil.
+func (t *WriteThrough) SupersedeWrite(h kv.Hash) {
+	if t == nil || failpoint.Out(failpoint.Superseded) {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if w := t.Keys[h]; w != nil {
+		w.superseded = true
+	}
+}
+
+// IsSuperseded reports whether the write in its turn must not be stored. It is called
+// after the write has been stored: then either the deletion for the late write removes
+// the value, or the caller does.
+func (t *WriteThrough) IsSuperseded(h kv.Hash) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.Keys[h].superseded
 }
 
 // WriteThroughStats returns the write-through's part of STATS; zero without one.

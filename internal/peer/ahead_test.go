@@ -120,7 +120,7 @@ func TestAnswerAhead(t *testing.T) {
 	})
 	var told error
 	greeted := func(_ kv.NodeID, _ kv.Process, err error) { told = err }
-	p := NewPool(PoolConfig{Identity: identity("a", 1), DialTimeout: time.Minute, Greeted: greeted})
+	p := patientPool(PoolConfig{Identity: identity("a", 1), Greeted: greeted})
 	defer p.Close()
 	p.Set(b.Self, s.address)
 	if _, err := get(t, p, b.Self, Call); !errors.Is(err, ErrRefused) || !errors.Is(told, ErrRefused) || NotExecuted(err) {

@@ -13,19 +13,36 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// Credentials is what a node shows to other nodes and what it accepts from them. A
-// Credentials is replaced as a whole and never changed.
+// Credentials is what a node shows to other nodes and what it accepts from them, as its files
+// say. A Credentials is replaced as a whole and never changed.
 type Credentials struct {
-	// Certificate has the leaf and its chain.
-	Certificate tls.Certificate
-	// Roots are the authorities whose certificates are accepted.
-	Roots *x509.CertPool
-	// Trusted reports whether a root that a connection was verified against is still
-	// accepted. Nil: every root is.
-	Trusted func(*x509.Certificate) bool
-	// Names returns the nodes that are named by a certificate under a root. Nil: its
-	// DNS names, byte for byte.
-	Names func(root, leaf *x509.Certificate) []string
+	Seed        uint64
+	Keys        int
+	Fingerprint string          // of the first key
+	Gossip      [][]byte        // secrets of gossip; the first is in use
+	Certificate tls.Certificate // the leaf and its chain
+	Roots       *x509.CertPool  // the authorities whose certificates are accepted
+
+	roots map[string]*authority // the same, by DER; nil values: from certificate files
+}
+
+func (c *Credentials) accept(root *x509.Certificate, a *authority) {
+	c.Roots.AddCert(root)
+	c.roots[string(root.Raw)] = a
+}
+
+// trusted reports whether a certificate is one of the roots.
+func (c *Credentials) trusted(root *x509.Certificate) bool {
+	_, ok := c.roots[string(root.Raw)]
+	return ok
+}
+
+// names returns the nodes that are named by a certificate under one of the roots.
+func (c *Credentials) names(root, leaf *x509.Certificate) []string {
+	if a := c.roots[string(root.Raw)]; a != nil {
+		return a.named(leaf)
+	}
+	return leaf.DNSNames
 }
 
 // protocol is the ALPN name that both sides of a TLS connection must give. It keeps a
@@ -40,7 +57,7 @@ type proof struct {
 }
 
 // is reports whether the certificate belongs to a node.
-func (p *proof) is(node string) bool { return slices.Contains(p.names, node) }
+func (p *proof) is(node kv.NodeID) bool { return slices.Contains(p.names, string(node)) }
 
 // maxChain limits the certificates that a host shows: its own, and those of the
 // authorities between it and a root.
@@ -114,10 +131,8 @@ func (c *Credentials) verify(chain []*x509.Certificate) (*proof, error) {
 		return nil, &tls.CertificateVerificationError{UnverifiedCertificates: chain, Err: err}
 	}
 	verified := chains[0]
-	p := &proof{names: leaf.DNSNames, root: verified[len(verified)-1]}
-	if c.Names != nil {
-		p.names = c.Names(p.root, leaf)
-	}
+	p := &proof{root: verified[len(verified)-1]}
+	p.names = c.names(p.root, leaf)
 	if len(p.names) == 0 {
 		return nil, credentialError("its certificate names no node: " +
 			"the subject alternative name must have the node's name")
@@ -125,13 +140,10 @@ func (c *Credentials) verify(chain []*x509.Certificate) (*proof, error) {
 	return p, nil
 }
 
-// trusts reports whether connections with a proof are still accepted.
-func (c *Credentials) trusts(p *proof) bool { return c.Trusted == nil || c.Trusted(p.root) }
-
 // expect returns the check of the certificate of a node that was dialed.
 func expect(node kv.NodeID) func(*proof) error {
 	return func(p *proof) error {
-		if p.is(string(node)) {
+		if p.is(node) {
 			return nil
 		}
 		return credentialError(fmt.Sprintf("its certificate is of %s, and not of %s", shownAll(p.names), node))

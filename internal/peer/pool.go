@@ -21,6 +21,9 @@ import (
 // wait would wait behind calls that do.
 const MaxCalls = 4096
 
+// dialTimeout is the time for connecting and greeting.
+const dialTimeout = 500 * time.Millisecond
+
 // PoolConfig configures a Pool. Zero values mean the defaults.
 type PoolConfig struct {
 	Identity *Identity
@@ -29,17 +32,10 @@ type PoolConfig struct {
 	Credentials func() *Credentials
 	// Dial connects to an address. Default: TCP.
 	Dial func(ctx context.Context, address string) (net.Conn, error)
-	// DialTimeout is the time for connecting and greeting. Default: 500 ms.
-	DialTimeout time.Duration
 	// Unheard closes a connection if the other machine acknowledges nothing for this
 	// long after something was sent. Default: the system's, which is minutes. Linux
 	// only.
 	Unheard time.Duration
-	// MaxCalls limits the calls in flight on one connection; a further call gets BUSY.
-	// Default: MaxCalls.
-	MaxCalls int
-	// MaxFrame limits an answer, in bytes. Default: 32 MiB.
-	MaxFrame int
 	// Budget limits the memory of requests and answers in flight; nil: no limit.
 	Budget *quota.Budget
 	// Greeted is called when a node has answered the greeting (err is nil) or one side
@@ -60,7 +56,7 @@ type Pool struct {
 	renewal context.CancelFunc // ends the last renewal; nil before the first
 	tasks   sync.WaitGroup     // renewals, and connections that are being closed
 
-	renewTimeout time.Duration // for one try
+	dialTimeout, renewTimeout time.Duration
 }
 
 // remote is another node: its current process and its connections.
@@ -79,16 +75,7 @@ func NewPool(cfg PoolConfig) *Pool {
 			return d.DialContext(ctx, "tcp", address)
 		}
 	}
-	if cfg.DialTimeout == 0 {
-		cfg.DialTimeout = 500 * time.Millisecond
-	}
-	if cfg.MaxCalls == 0 {
-		cfg.MaxCalls = MaxCalls
-	}
-	if cfg.Greeted == nil {
-		cfg.Greeted = func(kv.NodeID, kv.Process, error) {}
-	}
-	p := &Pool{cfg: cfg, remotes: map[kv.NodeID]*remote{}, renewTimeout: renewTimeout}
+	p := &Pool{cfg: cfg, remotes: map[kv.NodeID]*remote{}, dialTimeout: dialTimeout, renewTimeout: renewTimeout}
 	p.ends, p.end = context.WithCancel(context.Background())
 	return p
 }
@@ -209,6 +196,27 @@ func (p *Pool) Do(ctx context.Context, id kv.Process, purpose Purpose, timeout t
 	}
 }
 
+// Ask makes one call on the connection for polls, with a message as its body, and decodes the
+// body of the answer into answer, if that is not nil. An answer with an error status is an
+// error.
+func (p *Pool) Ask(ctx context.Context, id kv.Process, timeout time.Duration,
+	op wire.Op, message, answer any) error {
+	body, err := wire.MarshalBody(message)
+	if err != nil {
+		return err
+	}
+	var a Answer
+	defer a.Release()
+	err = p.Do(ctx, id, Poll, timeout, &wire.Request{Op: op, Body: body}, &a)
+	if err == nil {
+		err = a.Err()
+	}
+	if err == nil && answer != nil {
+		err = wire.UnmarshalBody(a.Body, answer) // it copies the bytes
+	}
+	return err
+}
+
 // Admit returns an error that wraps ErrRefused if newest, the newest version in an
 // answer of a process, is too far ahead. The caller must then ignore the answer.
 func (p *Pool) Admit(id kv.Process, newest uint64) error {
@@ -292,7 +300,7 @@ func (r *remote) dialError(err error) error {
 
 // dial connects to a node and greets it.
 func (p *Pool) dial(ctx context.Context, r *remote, purpose Purpose) (*rpc.Client, error) {
-	ctx, cancel := context.WithTimeout(ctx, p.cfg.DialTimeout)
+	ctx, cancel := context.WithTimeout(ctx, p.dialTimeout)
 	defer cancel()
 	c, err := p.open(ctx, r)
 	if err != nil {
@@ -314,7 +322,7 @@ func (p *Pool) open(ctx context.Context, r *remote) (*rpc.Client, error) {
 		}
 	}
 	return rpc.NewClient(nc, rpc.ClientConfig{
-		MaxCalls: p.cfg.MaxCalls, MaxFrame: p.cfg.MaxFrame, Budget: p.cfg.Budget, Owner: "node " + string(r.id.Node),
+		MaxCalls: MaxCalls, Budget: p.cfg.Budget, Owner: "node " + string(r.id.Node),
 	}), nil
 }
 
@@ -358,7 +366,7 @@ func (p *Pool) greet(ctx context.Context, c *rpc.Client, r *remote, purpose Purp
 	if err != nil {
 		return err
 	}
-	call, err := c.Do(ctx, p.cfg.DialTimeout, &wire.Request{Op: wire.OpPeerHello, Body: body})
+	call, err := c.Do(ctx, p.dialTimeout, &wire.Request{Op: wire.OpPeerHello, Body: body})
 	if err != nil {
 		c.Release(call)
 		// In TLS 1.3 the other side rejects a certificate after this side's handshake.
@@ -378,14 +386,14 @@ func (p *Pool) greet(ctx context.Context, c *rpc.Client, r *remote, purpose Purp
 	if err := id.read(reply.Body, &answer); err != nil {
 		return err
 	}
-	them := kv.Process{Node: kv.NodeID(answer.From.Node), Epoch: kv.Epoch(answer.From.Epoch)}
+	them := answer.From
 	if err := id.check(&answer, hello.WallMS, id.Clock.Read().Wall); err != nil {
 		err = fmt.Errorf("%w: %w", ErrRefused, err)
 		p.cfg.Greeted(r.id.Node, them, err)
 		return err
 	}
 	if them.Node != r.id.Node {
-		return fmt.Errorf("%s answers there, %s was expected", shown(answer.From.Node), r.id)
+		return fmt.Errorf("%s answers there, %s was expected", shown(string(them.Node)), r.id)
 	}
 	id.merge(&answer)
 	p.cfg.Greeted(r.id.Node, them, nil)

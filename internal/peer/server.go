@@ -18,23 +18,17 @@ import (
 
 // Server serves other nodes.
 type Server struct {
-	id    *Identity
-	log   *slog.Logger
-	creds func() *Credentials
-	rpc   *server.Server
-	door  atomic.Pointer[door] // nil before Serve
+	id       *Identity
+	log      *slog.Logger
+	creds    func() *Credentials
+	rpc      *server.Server
+	listener atomic.Pointer[listener] // nil before Serve
 	// handler returns the handler for a process that has been greeted.
 	handler func(from kv.Process, purpose Purpose) server.Handler
 	refused func(node kv.NodeID, err error)
 
-	mu       sync.Mutex
-	sessions map[sessionKey]*session // the newest of each key
-	greeted  map[*session]struct{}   // these, and older ones that have calls in flight
-}
-
-type sessionKey struct {
-	node    kv.NodeID
-	purpose Purpose
+	mu      sync.Mutex
+	greeted map[*session]struct{} // one of each node and purpose, and older ones that have calls in flight
 }
 
 // NewServer returns a server that gives each process to a handler once it has been
@@ -43,12 +37,11 @@ type sessionKey struct {
 func NewServer(id *Identity, creds func() *Credentials, limits server.Limits, log *slog.Logger,
 	handler func(kv.Process, Purpose) server.Handler, refused func(kv.NodeID, error)) *Server {
 	s := &Server{
-		id: id, log: log, creds: creds, handler: handler, refused: refused,
-		sessions: map[sessionKey]*session{}, greeted: map[*session]struct{}{},
+		id: id, log: log, creds: creds, handler: handler, refused: refused, greeted: map[*session]struct{}{},
 	}
 	limits.MaxFirstFrame, limits.MaxInFlight = MaxGreeting, MaxCalls
 	s.rpc = server.New(limits, log, func(nc net.Conn) (server.Handler, error) {
-		a := s.door.Load().arrivalOf(nc)
+		a := s.listener.Load().arrivalOf(nc)
 		if a == nil {
 			return nil, errLate
 		}
@@ -61,8 +54,8 @@ var errLate = fmt.Errorf("it was not greeted within %v", greetWithin)
 
 // Serve accepts connections until ctx ends; see server.Server. Call it once.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
-	d := newDoor(s.rpc.Sparing(ln), s.creds, s.log)
-	s.door.Store(d)
+	d := newListener(s.rpc.Sparing(ln), s.creds, s.log)
+	s.listener.Store(d)
 	d.open()
 	defer func() { _ = d.Close() }()
 	return s.rpc.Serve(ctx, d)
@@ -72,7 +65,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 func (s *Server) Stats() cachesidecar.LinkStats {
 	r := s.rpc.Stats()
 	st := cachesidecar.LinkStats{Open: r.Open, Accepted: r.Accepted, Rejected: r.Rejected, BadFrames: r.BadFrames}
-	if d := s.door.Load(); d != nil {
+	if d := s.listener.Load(); d != nil {
 		c := &d.counts
 		st.Ungreeted, st.Late, st.Shed = int64(d.ungreeted()), c.late.Load(), c.shed.Load()
 		st.Handshakes, st.Failed = c.handshakes.Load(), c.failed.Load()
@@ -88,7 +81,7 @@ type session struct {
 	arrival  *arrival
 	conn     *server.Conn
 	from     kv.Process
-	key      sessionKey
+	purpose  Purpose
 	inner    server.Handler // nil before the greeting
 	begun    int64          // wall clock in ms when the batch with the greeting arrived
 	replaced atomic.Bool
@@ -112,7 +105,7 @@ func (s *session) Served() {
 // Serve handles the greeting, and passes later frames to the handler.
 func (s *session) Serve(c *server.Conn, frames [][]byte) error {
 	if s.replaced.Load() {
-		return fmt.Errorf("a newer connection of %s has come", s.key.node)
+		return fmt.Errorf("a newer connection of %s has come", s.from.Node)
 	}
 	if s.inner != nil {
 		return s.inner.Serve(c, frames)
@@ -139,22 +132,22 @@ func (s *session) greet(c *server.Conn, frame []byte) error {
 	if why != nil {
 		node := h.From.Node
 		if p := s.arrival.proof; p != nil && !p.is(node) {
-			node = p.names[0] // the proven name, whatever the greeting says
+			node = kv.NodeID(p.names[0]) // the proven name, whatever the greeting says
 		} else if len(node) > wire.MaxNameLen {
 			node = ""
 		}
-		s.server.refused(kv.NodeID(node), why)
+		s.server.refused(node, why)
 		c.Out = wire.AppendError(c.Out, q.ID, wire.Errorf(wire.Unauthorized, "%v", why))
 		return fmt.Errorf("%w: %w", ErrRefused, why)
 	}
-	if !s.server.door.Load().leave(s.arrival) {
+	if !s.server.listener.Load().leave(s.arrival) {
 		return errLate
 	}
 	c.AllowMaxFrame()
 	id := s.server.id
-	from := kv.Process{Node: kv.NodeID(h.From.Node), Epoch: kv.Epoch(h.From.Epoch)}
+	from := h.From
 	id.merge(&h)
-	s.conn, s.from, s.key = c, from, sessionKey{from.Node, purpose}
+	s.conn, s.from, s.purpose = c, from, purpose
 	s.inner = s.server.handler(from, purpose)
 	c.SetOwner("node "+string(from.Node), string(purpose))
 	s.server.replace(s)
@@ -184,9 +177,9 @@ func (s *session) checkGreeting(q *wire.Request, h *wire.PeerHello) (Purpose, er
 	}
 	if p := s.arrival.proof; p != nil && !p.is(h.From.Node) {
 		return "", fmt.Errorf("it calls itself %s, and its certificate is of %s",
-			quotedIfNeeded(h.From.Node), shownAll(p.names))
+			quotedIfNeeded(string(h.From.Node)), shownAll(p.names))
 	}
-	if p := s.arrival.proof; p != nil && !s.server.creds().trusts(p) {
+	if p := s.arrival.proof; p != nil && !s.server.creds().trusted(p.root) {
 		return "", errors.New("its key was withdrawn just now")
 	}
 	purpose := Purpose(h.Purpose)
@@ -206,14 +199,18 @@ const maxTravel = 500
 // see renew.go.
 func (s *Server) replace(n *session) {
 	s.mu.Lock()
-	old := s.sessions[n.key]
-	s.sessions[n.key] = n
+	var old *session
+	for o := range s.greeted {
+		if o.from.Node == n.from.Node && o.purpose == n.purpose && !o.replaced.Load() {
+			old = o
+			o.replaced.Store(true)
+		}
+	}
 	s.greeted[n] = struct{}{}
 	s.mu.Unlock()
 	if old == nil {
 		return
 	}
-	old.replaced.Store(true)
 	if old.from != n.from {
 		old.conn.Kill()
 		return
@@ -257,7 +254,7 @@ func (s *Server) Renew() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		for o := range s.greeted {
-			if !creds.trusts(o.arrival.proof) {
+			if !creds.trusted(o.arrival.proof.root) {
 				o.conn.Kill()
 			}
 		}
@@ -282,16 +279,33 @@ func (s *session) Owner() (owner, process string) { return "hosts that have not 
 
 // Close ends the session.
 func (s *session) Close(err error) {
-	if d := s.server.door.Load(); d != nil {
+	if d := s.server.listener.Load(); d != nil {
 		d.leave(s.arrival)
 	}
 	s.server.mu.Lock()
-	if s.server.sessions[s.key] == s {
-		delete(s.server.sessions, s.key)
-	}
 	delete(s.server.greeted, s)
 	s.server.mu.Unlock()
 	if s.inner != nil {
 		s.inner.Close(err)
 	}
+}
+
+// Read parses the body of a request from a process that was greeted. If the body names
+// its sender, the name must be that process; otherwise the request is UNAUTHORIZED and
+// nothing in it counts. All bodies from other sidecars must be read with Read.
+func Read(from kv.Process, q *wire.Request, v any) *wire.Error {
+	if err := wire.UnmarshalBody(q.Body, v); err != nil {
+		return wire.Errorf(wire.BadRequest, "%s: %v", q.Op, err)
+	}
+	m, ok := v.(wire.NamesSender)
+	if !ok {
+		return nil
+	}
+	for _, p := range m.Senders() {
+		if p != from {
+			return wire.Errorf(wire.Unauthorized, "%s in the name of %s: this connection is of %s, "+
+				"and each process speaks for itself alone", q.Op, quotedIfNeeded(string(p.Node)), from)
+		}
+	}
+	return nil
 }

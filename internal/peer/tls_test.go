@@ -11,7 +11,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -34,16 +33,13 @@ func (k *keys) get() *Credentials { return k.now.Load() }
 // set shows a certificate of the first authority and accepts those of all.
 func (k *keys) set(t testing.TB, node string, accepted ...*peertest.Authority) {
 	t.Helper()
-	roots := x509.NewCertPool()
-	for _, a := range accepted {
-		roots.AddCert(a.Root)
+	c := &Credentials{
+		Certificate: accepted[0].Certificate(t, []string{node}), Roots: x509.NewCertPool(), roots: map[string]*authority{},
 	}
-	k.now.Store(&Credentials{
-		Certificate: accepted[0].Certificate(t, []string{node}), Roots: roots,
-		Trusted: func(c *x509.Certificate) bool {
-			return slices.ContainsFunc(accepted, func(a *peertest.Authority) bool { return a.Root.Equal(c) })
-		},
-	})
+	for _, a := range accepted {
+		c.accept(a.Root, nil)
+	}
+	k.now.Store(c)
 }
 
 func newKeys(t testing.TB, node string, accepted ...*peertest.Authority) *keys {
@@ -103,7 +99,7 @@ func serveKeys(t testing.TB, id *Identity, creds func() *Credentials, ln net.Lis
 }
 
 func newKeyPool(t testing.TB, id *Identity, k *keys) *Pool {
-	p := NewPool(PoolConfig{Identity: id, Credentials: k.get, DialTimeout: 20 * time.Second})
+	p := patientPool(PoolConfig{Identity: id, Credentials: k.get})
 	t.Cleanup(p.Close)
 	return p
 }
@@ -169,7 +165,7 @@ func TestTLSRefuses(t *testing.T) {
 			creds.Certificate = tc.show
 			k.now.Store(&creds)
 			var told atomic.Value
-			p := NewPool(PoolConfig{Identity: identity("a", 1), Credentials: k.get, DialTimeout: 20 * time.Second, Greeted: func(_ kv.NodeID, _ kv.Process, err error) {
+			p := patientPool(PoolConfig{Identity: identity("a", 1), Credentials: k.get, Greeted: func(_ kv.NodeID, _ kv.Process, err error) {
 				told.Store(fmt.Sprint(err))
 			}})
 			defer p.Close()
@@ -311,7 +307,7 @@ func (r *recorder) recorded() []byte {
 func record(t *testing.T, s *secureServer, a *peertest.Authority) []byte {
 	t.Helper()
 	var r *recorder
-	p := NewPool(PoolConfig{Identity: identity("a", 1), Credentials: newKeys(t, "a", a).get, DialTimeout: 20 * time.Second,
+	p := patientPool(PoolConfig{Identity: identity("a", 1), Credentials: newKeys(t, "a", a).get,
 		Dial: func(ctx context.Context, address string) (net.Conn, error) {
 			nc, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
 			r = &recorder{Conn: nc}

@@ -72,7 +72,7 @@ func (l *lab) identity(node string, epoch int) *Identity {
 // pool returns a pool of node a at an address.
 func (l *lab) pool(ip string, k *keys) *Pool {
 	h := l.net.Host(ip)
-	cfg := PoolConfig{Identity: l.identity("a", 1), Dial: h.Dial}
+	cfg := PoolConfig{Identity: l.identity("a", 1), Dial: h.Dial, Greeted: func(kv.NodeID, kv.Process, error) {}}
 	if k != nil {
 		cfg.Credentials = k.get
 	}
@@ -201,8 +201,8 @@ func TestVirtualWords(t *testing.T) {
 	long := strings.Repeat("\x01", 200<<10)
 	inLab(t, func(l *lab) {
 		for name, edit := range map[string]func(*wire.PeerHello){
-			"node":      func(h *wire.PeerHello) { h.From.Node = long },
-			"huge node": func(h *wire.PeerHello) { h.From.Node = strings.Repeat(long, 40) },
+			"node":      func(h *wire.PeerHello) { h.From.Node = kv.NodeID(long) },
+			"huge node": func(h *wire.PeerHello) { h.From.Node = kv.NodeID(strings.Repeat(long, 40)) },
 			"cluster":   func(h *wire.PeerHello) { h.Cluster = long },
 			"purpose":   func(h *wire.PeerHello) { h.Purpose = long },
 			"setting":   func(h *wire.PeerHello) { h.Settings = map[string]string{long[:100<<10]: long[:100<<10]} },

@@ -17,25 +17,18 @@ func (s *AnswerShare) Take(n, beyond int64) error {
 	if s.Account == nil {
 		return nil
 	}
-	err := s.fits(s.used.Add(n)-n, n-beyond)
-	if err == nil {
-		err = s.Account.Take(ForAnswers, n)
+	b, has := s.Account.budget, s.used.Add(n)-n
+	if has > 0 && has+n-beyond > b.max/4 {
+		s.used.Add(-n)
+		b.refused[ForAnswers].Add(1)
+		return fmt.Errorf("%w: answers of %s wait on this connection, which may have a quarter of buffer_size: "+
+			"read them, or ask for less at a time", ErrBusy, mib(has))
 	}
+	err := s.Account.Take(ForAnswers, n)
 	if err != nil {
 		s.used.Add(-n)
 	}
 	return err
-}
-
-// fits returns why a connection that has so many bytes of answers may not have n more, or
-// nil.
-func (s *AnswerShare) fits(has, n int64) error {
-	if s.Account == nil || has <= 0 || has+n <= s.Account.budget.max/4 {
-		return nil
-	}
-	s.Account.budget.refused[ForAnswers].Add(1)
-	return fmt.Errorf("%w: answers of %s wait on this connection, which may have a quarter of buffer_size: "+
-		"read them, or ask for less at a time", ErrBusy, mib(has))
 }
 
 // Force charges n bytes without a check.
@@ -52,6 +45,3 @@ func (s *AnswerShare) Give(n int64) {
 
 // Used returns how many bytes the answers use.
 func (s *AnswerShare) Used() int64 { return s.used.Load() }
-
-// Fits returns nil if the connection may have n more bytes of answers now, or else why not.
-func (s *AnswerShare) Fits(n int64) error { return s.fits(s.used.Load(), n) }

@@ -300,11 +300,8 @@ func (b *Budget) free(use Use) int64 {
 
 // over says whether only accounts below a fair share may have n more bytes for a use.
 func (b *Budget) over(use Use, n int64) bool {
-	return b.root.used.Load()+n > b.max-b.max/8 || use == ForRequests && b.used[use].Load()+n > b.max/2
+	return b.root.used.Load()+n > b.free(ForFrames) || b.used[use].Load()+n > b.free(use)
 }
-
-// short says whether only accounts below a fair share may have more.
-func (b *Budget) short() bool { return b.root.used.Load() > b.max-b.max/8 }
 
 // Force charges n bytes that are in use already, without a check: an answer that must be
 // given, or a few bytes of a frame.

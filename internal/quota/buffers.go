@@ -15,18 +15,12 @@ type Buffers struct {
 
 	mu    sync.Mutex
 	held  int64
-	kept  map[int]*largeList // by size
-	timer bool               // the timer is set
+	kept  map[int][][]byte // by size
+	timer bool             // tick will be called
 }
 
-// largeList is the buffers of one size.
-type largeList struct {
-	buffers [][]byte
-	unused  int // buffers not used since the last tick
-}
-
-// keepFor is how long an unused buffer is kept; up to twice as long.
-const keepFor = 2 * time.Second
+// keepFor is how long a buffer is kept.
+const keepFor = 4 * time.Second
 
 // PageSize is what the allocator rounds large sizes up to, in bytes.
 const PageSize = 8 << 10
@@ -62,23 +56,16 @@ func (l *Buffers) Take(size int) []byte {
 	}
 	l.mu.Lock()
 	of := l.kept[size]
-	if of == nil || len(of.buffers) == 0 {
+	last := len(of) - 1
+	if last < 0 {
 		l.mu.Unlock()
 		return make([]byte, size)
 	}
 	defer l.mu.Unlock()
-	b := of.pop()
-	l.countLocked(-len(b))
-	return b
-}
-
-// pop removes a buffer from the list.
-func (l *largeList) pop() []byte {
-	rest := len(l.buffers) - 1
-	b := l.buffers[rest]
-	l.buffers[rest] = nil
-	l.buffers = l.buffers[:rest]
-	l.unused = min(l.unused, rest)
+	b := of[last]
+	of[last] = nil
+	l.kept[size] = of[:last]
+	l.countLocked(-size)
 	return b
 }
 
@@ -89,21 +76,16 @@ func (l *Buffers) Give(b []byte) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.budget.short() {
+	if l.budget.over(ForFrames, 0) {
 		l.dropLocked()
 	}
 	if l.held+int64(len(b)) > l.budget.max/8 {
 		return
 	}
 	if l.kept == nil {
-		l.kept = map[int]*largeList{}
+		l.kept = map[int][][]byte{}
 	}
-	of := l.kept[len(b)]
-	if of == nil {
-		of = &largeList{}
-		l.kept[len(b)] = of
-	}
-	of.buffers = append(of.buffers, b)
+	l.kept[len(b)] = append(l.kept[len(b)], b)
 	l.countLocked(len(b))
 	if !l.timer {
 		l.timer = true
@@ -120,21 +102,12 @@ func (l *Buffers) drop() bool {
 	return had
 }
 
-// tick drops the buffers that were not used since the last tick.
+// tick drops all buffers. Those in use are kept again when they come back.
 func (l *Buffers) tick() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for size, of := range l.kept {
-		for range of.unused {
-			l.countLocked(-len(of.pop()))
-		}
-		if of.unused = len(of.buffers); of.unused == 0 {
-			delete(l.kept, size)
-		}
-	}
-	if l.timer = l.held > 0; l.timer {
-		time.AfterFunc(keepFor, l.tick)
-	}
+	l.timer = false
+	l.dropLocked()
 }
 
 func (l *Buffers) dropLocked() {

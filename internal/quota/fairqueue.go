@@ -29,20 +29,20 @@ func (r *FairQueue[K, T]) Push(of K, x T) {
 }
 
 // Pop removes the next item. The queue must not be empty.
-func (r *FairQueue[K, T]) Pop() T { return r.take(0, 0) }
+func (r *FairQueue[K, T]) Pop() T { return r.take(0) }
 
 // PopFirst removes the first item of the next line that matches, or the first one of all.
 func (r *FairQueue[K, T]) PopFirst(match func(T) bool) T {
-	return r.take(0, max(0, slices.IndexFunc(r.lines[0].waits, match)))
+	return r.take(max(0, slices.IndexFunc(r.lines[0].waits, match)))
 }
 
 // PopLast removes the last item of the next line. The queue must not be empty.
-func (r *FairQueue[K, T]) PopLast() T { return r.take(0, len(r.lines[0].waits)-1) }
+func (r *FairQueue[K, T]) PopLast() T { return r.take(len(r.lines[0].waits) - 1) }
 
-// take removes item j of line i, which has had its turn.
-func (r *FairQueue[K, T]) take(i, j int) T {
+// take removes item j of the first line, which has had its turn.
+func (r *FairQueue[K, T]) take(j int) T {
 	var zero T
-	l := r.lines[i]
+	l := r.lines[0]
 	x := l.waits[j]
 	if j == 0 {
 		l.waits[0] = zero
@@ -50,7 +50,7 @@ func (r *FairQueue[K, T]) take(i, j int) T {
 	} else {
 		l.waits = slices.Delete(l.waits, j, j+1)
 	}
-	r.lines = slices.Delete(r.lines, i, i+1)
+	r.lines = slices.Delete(r.lines, 0, 1)
 	if len(l.waits) > 0 {
 		r.lines = append(r.lines, l)
 	}

@@ -24,7 +24,7 @@ func (b *Budget) reclaim() {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	fair := b.max - b.max/8
+	fair := b.free(ForFrames)
 	over := b.root.used.Load() - fair
 	fair /= max(1, b.root.active.Load())
 	for _, owner := range greedy(maps.Values(b.root.named), fair) {

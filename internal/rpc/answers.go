@@ -41,8 +41,7 @@ func (c *Client) readLoop() {
 	c.account = nil
 }
 
-// deliverBatch delivers the whole answers in the buffer, or returns errOver if the rest is for
-// the caller that reads next.
+// deliverBatch delivers the whole answers in the buffer.
 func (c *Client) deliverBatch(int) error {
 	in := &c.input
 	in.PassSkipped()
@@ -63,16 +62,12 @@ func (c *Client) deliverBatch(int) error {
 		if !ok {
 			return fmt.Errorf("%w: %d bytes", ErrNoID, length)
 		}
-		if caller := c.callerOf(id, true); caller != nil {
+		if caller := c.callerOf(id); caller != nil {
 			caller.Answered(&c.answers, frame, nil)
 		} else {
 			c.noticed(frame)
 		}
 		in.Consume(size)
-		if c.lead.leavesRest() {
-			c.answers.Write()
-			return errOver
-		}
 	}
 	if in.Compact() {
 		if err := c.growInput(); err != nil {
@@ -85,46 +80,36 @@ func (c *Client) deliverBatch(int) error {
 }
 
 // growInput replaces the full buffer by a larger one, for an answer that has begun in it.
-// If there is no memory, or the caller does not want the answer, the answer is dropped
-// and its caller is told.
+// If there is no memory, the answer is dropped and its caller is told.
 func (c *Client) growInput() error {
 	in := &c.input
 	need := wire.LengthSize + wire.FrameLength(in.Bytes())
 	n := quota.SizeFor(need, in.Size())
-	var err error
 	id, ok := wire.PeekID(in.Bytes()[wire.LengthSize:])
 	if !ok {
 		return fmt.Errorf("%w: %d bytes", ErrNoID, need-wire.LengthSize)
 	}
-	if w, ok := c.callerOf(id, false).(chooser); ok {
-		err = w.Wants(need)
-	}
-	if err == nil {
-		err = in.Charge(int64(n))
-	}
+	err := in.Charge(int64(n))
 	if err == nil {
 		in.Grow(n)
 		return nil
 	}
 	in.Skip(need - in.Len())
-	if caller := c.callerOf(id, true); caller != nil {
+	if caller := c.callerOf(id); caller != nil {
 		caller.Answered(&c.answers, nil, fmt.Errorf("%w: %w", ErrNoRoom, err))
 	}
 	in.Discard()
 	return nil
 }
 
-// callerOf returns the caller that waits for the answer with an id, or nil. If end is set,
-// it also frees the slot.
-func (c *Client) callerOf(id uint64, end bool) Caller {
+// callerOf frees the slot of the call with an id, and returns the caller that waits for its answer, or
+// nil.
+func (c *Client) callerOf(id uint64) Caller {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := c.calls.find(id)
 	if s == nil {
 		return nil
-	}
-	if !end {
-		return s.caller
 	}
 	caller := c.calls.end(s)
 	c.finishLocked()

@@ -99,13 +99,6 @@ type Caller interface {
 	Answered(a *transport.Answers, frame []byte, err error)
 }
 
-// chooser is a Caller that may not need a long answer any more.
-type chooser interface {
-	// Wants returns nil if the caller accepts an answer of n bytes. If Wants returns an
-	// error, the caller is told ErrNoRoom next.
-	Wants(n int) error
-}
-
 // charged is a Caller that calls for an account.
 type charged interface {
 	// Account returns the account whose share decides whether there is memory for the
@@ -161,7 +154,7 @@ func (c *Client) Conn() net.Conn { return c.socket.Conn }
 func (c *Client) Done() <-chan struct{} { return c.done }
 
 // alive reports whether the connection takes calls, as far as is known.
-func (c *Client) alive() bool { return !c.leaving.Load() && !c.ended() }
+func (c *Client) alive() bool { return !c.leaving.Load() }
 
 func (c *Client) ended() bool {
 	select {

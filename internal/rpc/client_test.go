@@ -14,7 +14,6 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
-	"github.com/cachesidecar/cachesidecar/internal/transport"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -219,38 +218,5 @@ func BenchmarkCall(b *testing.B) {
 			b.Fatal(err)
 		}
 		c.Release(call)
-	}
-}
-
-// particular is a caller that accepts no long answers.
-type particular struct{ got chan error }
-
-func (p *particular) Wants(int) error { return errors.New("too long") }
-
-func (p *particular) Answered(_ *transport.Answers, _ []byte, err error) { p.got <- err }
-
-// TestUnwantedAnswers checks that a long answer that its caller does not want uses no
-// memory, and that the answers behind it come.
-func TestUnwantedAnswers(t *testing.T) {
-	dial := newPeer().listen(t)
-	b := quota.NewBudget(64 << 20)
-	c := newTestClient(t, dial, ClientConfig{Budget: b, Owner: "node b"})
-	p := &particular{make(chan error, 1)}
-	if err := c.Start(getRequest("big 3000000"), time.Minute, p); err != nil {
-		t.Fatal(err)
-	}
-	c.Flush()
-	if err := <-p.got; !errors.Is(err, ErrNoRoom) {
-		t.Errorf("a long answer: %v", err)
-	}
-	if err := c.Start(getRequest("short"), time.Minute, p); err != nil {
-		t.Fatal(err)
-	}
-	c.Flush()
-	if err := <-p.got; err != nil {
-		t.Errorf("a short answer: %v", err)
-	}
-	if st := b.Stats(); st.Total() != 0 {
-		t.Errorf("%+v", st)
 	}
 }

@@ -51,7 +51,7 @@ const (
 // all and goes on.
 const fewOthers = 3
 
-// rooms is the room of Call.over for Do: the caller is told to read, and that the call is over.
+// rooms is the room of Call.over: the caller is told to read, and that the call is over.
 const rooms = 2
 
 // idleAfter is how long a connection may be idle before its reader reads again.
@@ -200,13 +200,7 @@ func (l *leader) readFor(ctx context.Context, call *Call, id uint64) error {
 		defer context.AfterFunc(ctx, c.socket.WakeReader)()
 	}
 	for {
-		var err error
-		if whole(c.input.Bytes()) { // the caller that read before has left it
-			err = l.deliverOwn(0)
-		}
-		if err == nil {
-			err = c.input.ReadEach(l.ownFn)
-		}
+		err := c.input.ReadEach(l.ownFn)
 		switch {
 		case err == errOver:
 			l.leave(nil)
@@ -239,18 +233,6 @@ func (l *leader) deliverOwn(n int) error {
 	return nil
 }
 
-// leavesRest reports whether the caller that reads leaves the answers behind its own one to
-// the caller that reads next: if few calls are in flight.
-func (l *leader) leavesRest() bool {
-	c := l.c
-	if call := l.call.Load(); call == nil || len(call.over) == 0 || c.gatherer.on || !whole(c.input.Bytes()) {
-		return false
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.calls.inFlight() <= fewOthers
-}
-
 // leave ends a caller's reading. If it has failed, or other calls are in flight, another
 // caller or the reader goes on.
 func (l *leader) leave(err error) {
@@ -261,11 +243,6 @@ func (l *leader) leave(err error) {
 		return
 	}
 	l.call.Store(nil)
-	if err == nil && whole(c.input.Bytes()) { // the reader begins with a read
-		c.mu.Unlock()
-		err = c.deliverBatch(0)
-		c.mu.Lock()
-	}
 	l.err = err
 	if err != nil || l.busyLocked() {
 		l.readLocked()
@@ -276,7 +253,7 @@ func (l *leader) leave(err error) {
 
 // handOverLocked makes the caller of another call read, if few calls are in flight. It
 // prefers the call that expires last, which was probably made last: its caller reads
-// longest. Only a call of Do has room to be told that.
+// longest.
 func (l *leader) handOverLocked() bool {
 	c := l.c
 	if c.err != nil || c.calls.inFlight() > fewOthers {
@@ -285,7 +262,7 @@ func (l *leader) handOverLocked() bool {
 	var next *Call
 	var until time.Time
 	for _, s := range c.calls.used {
-		if call, ok := s.caller.(*Call); ok && cap(call.over) == rooms && (next == nil || s.until.After(until)) {
+		if call, ok := s.caller.(*Call); ok && (next == nil || s.until.After(until)) {
 			next, until = call, s.until
 		}
 	}

@@ -311,8 +311,7 @@ func (f *few) wantReads(by readBy, call *fewCall) {
 	}
 }
 
-// A caller whose answer has come hands the reading over to the caller of the last call, also
-// if that one's answer has been read already. Among many calls the reader goes on.
+// A caller whose answer has come hands the reading over to the caller of the last call. Among many calls the reader goes on.
 func TestDirectHandsOver(t *testing.T) {
 	f := newFew(t)
 	a := f.begin(time.Minute)
@@ -361,48 +360,35 @@ func TestDirectHandedOverEnds(t *testing.T) {
 	f.want(b, ErrClosed)
 }
 
-// A caller that gives up just when it is handed the reading hands it on, and leaves no answer
-// undelivered that has been read.
+// A caller that gives up just when it is handed the reading hands it on.
 func TestDirectHandsOn(t *testing.T) {
 	f := newFew(t)
 	ended, cancel := context.WithCancelCause(t.Context())
 	cancel(io.ErrNoProgress)
-	for i := range 40 { // the one who waits takes either way
+	for range 40 { // the one who waits takes either way
 		a := f.begin(time.Minute)
 		call, q := &Call{over: make(chan struct{}, rooms)}, &wire.Request{Op: wire.OpPing}
 		if leads, err := f.c.send(q, 2*time.Minute, call); leads || err != nil {
 			t.Fatal(leads, err)
 		}
 		<-f.ids
-		others := i%2 == 0
-		var b *fewCall
-		if others {
-			b = f.begin(time.Minute)
-			f.answer(a.id)
-		} else {
-			f.answer(a.id, q.ID)
-		}
+		b := f.begin(time.Minute)
+		f.answer(a.id)
 		f.want(a, nil)
 		f.wantReads(byCaller, &fewCall{id: q.ID})
-		switch err := f.c.await(ended, call, q.ID); {
-		case others:
-			if !errors.Is(err, io.ErrNoProgress) {
-				t.Error(err)
-			}
-			f.wantReads(byCaller, b)
-			f.answer(q.ID, b.id)
-			f.want(b, nil)
-		case err == nil: // the answer that had been read was its own
-		case !errors.Is(err, io.ErrNoProgress):
+		if err := f.c.await(ended, call, q.ID); !errors.Is(err, io.ErrNoProgress) {
 			t.Error(err)
 		}
+		f.wantReads(byCaller, b)
+		f.answer(q.ID, b.id)
+		f.want(b, nil)
 		testenv.Eventually(t, "all answers are delivered", func() bool { return f.c.InFlight() == 0 })
 		testenv.Eventually(t, "no caller reads", func() bool { by, _ := f.reads(); return by == byNobody })
 	}
 }
 
-// The reading is not handed to Retire, whose call has room for its answer only.
-func TestDirectHandsRetireNothing(t *testing.T) {
+// The reading is handed to Retire too.
+func TestDirectHandsRetire(t *testing.T) {
 	f := newFew(t)
 	a := f.begin(time.Minute)
 	retired := make(chan error, 1)
@@ -410,7 +396,7 @@ func TestDirectHandsRetireNothing(t *testing.T) {
 	last := <-f.ids
 	f.answer(a.id)
 	f.want(a, nil)
-	f.wantReads(byReader, nil)
+	f.wantReads(byCaller, &fewCall{id: last})
 	f.answer(last)
 	if err := <-retired; err != nil {
 		t.Error(err)

@@ -50,41 +50,49 @@ const (
 // Get returns a connection that was alive when last seen, or makes one. If another caller
 // is making one, Get waits for it until ctx ends.
 func (r *Redialer) Get(ctx context.Context) (*Client, error) {
-	for {
-		if c := r.live.Load(); c != nil && c.alive() {
+	if c := r.Live(); c != nil {
+		return c, nil
+	}
+	if err := r.lockIdle(ctx); err != nil {
+		return nil, err
+	}
+	if c := r.live.Load(); c != nil {
+		if c.alive() {
+			r.mu.Unlock()
 			return c, nil
 		}
-		r.mu.Lock()
-		if r.closed {
-			r.mu.Unlock()
-			return nil, ErrRedialerClosed
-		}
-		if other := r.dialing; other != nil {
-			r.mu.Unlock()
-			select {
-			case <-other:
-				continue
-			case <-ctx.Done():
-				return nil, fmt.Errorf("%w: %w", ErrDown, ctx.Err())
-			}
-		}
-		if c := r.live.Load(); c != nil {
-			if c.alive() {
-				r.mu.Unlock()
-				return c, nil
-			}
-			r.live.Store(nil) // its reader has ended it, or it leaves
-			r.retireLocked(c)
-		}
-		if r.lastErr != nil && time.Now().Before(r.nextDial) {
-			err := r.lastErr
-			r.mu.Unlock()
-			return nil, fmt.Errorf("%w: %w", ErrDown, err)
-		}
-		r.dialing = make(chan struct{})
+		r.live.Store(nil) // its reader has ended it, or it leaves
+		r.retireLocked(c)
+	}
+	if r.lastErr != nil && time.Now().Before(r.nextDial) {
+		err := r.lastErr
 		r.mu.Unlock()
-		c, err := r.Dial(ctx)
-		return r.dialed(ctx, c, err)
+		return nil, fmt.Errorf("%w: %w", ErrDown, err)
+	}
+	r.dialing = make(chan struct{})
+	r.mu.Unlock()
+	c, err := r.Dial(ctx)
+	return r.dialed(ctx, c, err)
+}
+
+// lockIdle locks r.mu at a moment when no connection is being made, unless it returns an error.
+func (r *Redialer) lockIdle(ctx context.Context) error {
+	for {
+		r.mu.Lock()
+		other := r.dialing
+		switch {
+		case r.closed:
+			r.mu.Unlock()
+			return ErrRedialerClosed
+		case other == nil:
+			return nil
+		}
+		r.mu.Unlock()
+		select {
+		case <-other:
+		case <-ctx.Done():
+			return fmt.Errorf("%w: %w", ErrDown, ctx.Err())
+		}
 	}
 }
 
@@ -123,10 +131,18 @@ func (r *Redialer) retireLocked(c *Client) {
 // callers of Get wait. Replace returns false if there is no connection to replace; then
 // it makes none.
 func (r *Redialer) Replace(ctx context.Context, replace func(old *Client) (*Client, error)) (bool, error) {
-	old, err := r.takeLive(ctx)
-	if old == nil {
+	if err := r.lockIdle(ctx); err != nil {
 		return false, err
 	}
+	old := r.Live()
+	if old == nil {
+		r.mu.Unlock()
+		return false, nil
+	}
+	r.live.Store(nil)
+	r.dialing = make(chan struct{})
+	r.retireLocked(old)
+	r.mu.Unlock()
 	c, err := replace(old)
 	_, err = r.dialed(ctx, c, err)
 	return true, err
@@ -136,36 +152,7 @@ func (r *Redialer) Replace(ctx context.Context, replace func(old *Client) (*Clie
 func (r *Redialer) Idle() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	c := r.live.Load()
-	return r.dialing == nil && (c == nil || !c.alive())
-}
-
-// takeLive removes the present connection, as if another were being made.
-func (r *Redialer) takeLive(ctx context.Context) (*Client, error) {
-	for {
-		r.mu.Lock()
-		other, c := r.dialing, r.live.Load()
-		switch {
-		case r.closed:
-			r.mu.Unlock()
-			return nil, ErrRedialerClosed
-		case other == nil && (c == nil || !c.alive()):
-			r.mu.Unlock()
-			return nil, nil
-		case other == nil:
-			r.live.Store(nil)
-			r.dialing = make(chan struct{})
-			r.retireLocked(c)
-			r.mu.Unlock()
-			return c, nil
-		}
-		r.mu.Unlock()
-		select {
-		case <-other:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-	}
+	return r.dialing == nil && r.Live() == nil
 }
 
 // Live returns the connection, or nil if there is none. It does not dial.

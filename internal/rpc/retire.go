@@ -19,7 +19,7 @@ const maxLast = 10 * time.Second
 // begun all calls that were made: it serves requests in the order in which they are sent,
 // and has answered the last one, a PING. Call Finish afterwards.
 func (c *Client) Retire(ctx context.Context) error {
-	q, last := wire.Request{Op: wire.OpPing}, &Call{over: make(chan struct{}, 1)}
+	q, last := wire.Request{Op: wire.OpPing}, &Call{over: make(chan struct{}, rooms)}
 	c.mu.Lock()
 	err := c.goneLocked()
 	if err == nil {
@@ -32,13 +32,10 @@ func (c *Client) Retire(ctx context.Context) error {
 		return err
 	}
 	c.Flush()
-	select {
-	case <-last.over:
-		return last.err
-	case <-ctx.Done():
-		c.abandon(q.ID)
-		return context.Cause(ctx)
+	if err := c.await(ctx, last, q.ID); err != nil {
+		return err
 	}
+	return last.err
 }
 
 // Finish tells the peer of a retired connection that no more requests come. It closes the

@@ -23,7 +23,7 @@ func (c *Handler) inspect(conn *server.Conn) {
 		c.answerError(conn, namespaces.BadName(q.Namespace))
 		return
 	}
-	own, may := q.Clone(), c.By.MayAdmin()
+	own, may := q.Clone(), c.By.Principal().MayAdmin
 	i, deadline := c.Core.Inspection, c.Core.Deadlines.Of(q, c.Now)
 	c.background(conn, func() wire.Reply {
 		switch own.Op {

@@ -8,7 +8,7 @@ import (
 	"testing"
 
 	"github.com/cachesidecar/cachesidecar/internal/load"
-	"github.com/cachesidecar/cachesidecar/internal/memcached/endpoint"
+	"github.com/cachesidecar/cachesidecar/internal/memcached"
 	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/testing/doors"
@@ -89,7 +89,7 @@ func serveSetup(t testing.TB, op string, keys int) (server.Handler, *server.Conn
 		near, far := net.Pipe()
 		t.Cleanup(func() { _, _ = near.Close(), far.Close() })
 		var err error
-		door := &endpoint.Endpoint{Sessions: h.Sessions, Namespace: session.DefaultNamespace, MaxValue: h.Config.MaxValue}
+		door := &memcached.Endpoint{Sessions: h.Sessions, Namespace: session.DefaultNamespace, MaxValue: h.Config.MaxValue}
 		if handler, err = door.Handler(near); err != nil {
 			t.Fatal(err)
 		}

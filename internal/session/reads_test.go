@@ -2,13 +2,10 @@ package session_test
 
 import (
 	"context"
-	"net"
 	"testing"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
-	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/testing/doors"
 	"github.com/cachesidecar/cachesidecar/internal/testing/onehost"
@@ -117,20 +114,6 @@ func TestReadEndsWithItsConnection(t *testing.T) {
 	testenv.Eventually(t, "both to end", func() bool { return h.Waiting.Load() == 0 })
 }
 
-// caught is a Handler that reports which connection it serves.
-type caught struct {
-	server.Handler
-	conn chan *server.Conn
-}
-
-func (h *caught) Serve(c *server.Conn, frames [][]byte) error {
-	select {
-	case h.conn <- c:
-	default:
-	}
-	return h.Handler.Serve(c, frames)
-}
-
 // TestMGetThatMoves checks that a read before an MGET, in the same batch, counts once if the MGET has a
 // key that must be loaded.
 func TestMGetThatMoves(t *testing.T) {
@@ -153,30 +136,6 @@ func TestMGetThatMoves(t *testing.T) {
 	}
 }
 
-// TestTakes checks that a connection whose client has gone takes no long answer.
-func TestTakes(t *testing.T) {
-	doors.Virtually(t, onehost.Config{}, func(t *testing.T, h *doors.Host) {
-		conns := make(chan *server.Conn, 1)
-		c := doors.NewConn(t, h.Dial("caught", "unix", server.Limits{Budget: h.Budget}, func(net.Conn) (server.Handler, error) {
-			return &caught{h.Sessions.Peer(kv.Process{Node: "other", Epoch: 1}), conns}, nil
-		}))
-		c.Call(wire.Request{Op: wire.OpPing})
-		served := <-conns
-		if err := served.Takes(1 << 20); err != nil {
-			t.Errorf("a connection that reads: %v", err)
-		}
-		var pings []byte
-		for i := range uint64(1000) {
-			pings = wire.AppendRequest(pings, &wire.Request{ID: i, Op: wire.OpPing})
-		}
-		_ = c.SetWriteDeadline(time.Now().Add(time.Second))
-		for _, err := c.Write(pings); err == nil; _, err = c.Write(pings) { // until an answer waits to be read
-		}
-		_ = c.Close()
-		testenv.Eventually(t, "its end", func() bool { return served.Takes(1) != nil })
-	})
-}
-
 // TestFramesThatDoNotCome checks that a frame that is announced but does not arrive takes
 // nothing from other clients.
 func TestFramesThatDoNotCome(t *testing.T) {
@@ -187,7 +146,7 @@ func TestFramesThatDoNotCome(t *testing.T) {
 		}
 		began := time.Now()
 		h.App().Set("k", make([]byte, 8<<20))
-		if took := time.Since(began); took > server.DefaultLimits.FrameTimeout/2 {
+		if took := time.Since(began); took > 15*time.Second {
 			t.Errorf("a SET took %v: it has waited until the frames timed out", took)
 		}
 	})

@@ -17,8 +17,8 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// Session executes the requests of one connection, whatever its protocol: Handler speaks the socket's,
-// package endpoint memcached's. All of it belongs to the connection's reader.
+// Session executes the requests of one connection, whatever its protocol: Handler speaks the socket's, and
+// package memcached another one. All of it belongs to the connection's reader.
 type Session struct {
 	Sessions *Sessions
 	Core     *engine.Engine

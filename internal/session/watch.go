@@ -43,7 +43,7 @@ func (c *Handler) watch(conn *server.Conn) {
 	}
 	timeout := c.Core.Deadlines.Timeout(q)
 	wait := min(time.Duration(q.WaitMS)*time.Millisecond, timeout-engine.AnswerBefore(timeout))
-	own, may := q.Clone(), c.By.MayRead()
+	own, may := q.Clone(), c.By.Principal().MayRead
 	conn.Go(func() []byte {
 		defer leave()
 		r := c.Core.Watches.Watched(&own, wait, may)

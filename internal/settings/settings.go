@@ -24,12 +24,11 @@ func Bounded[T cmp.Ordered](name string, v, least, most T) error {
 	return fmt.Errorf("%s %v: give %v to %v", name, v, least, most)
 }
 
-// Or returns *v, or def if v is nil. It is for settings whose zero value has a meaning.
-func Or[T any](v *T, def T) T {
-	if v == nil {
-		return def
+// Default sets a setting that was left out. It is for settings whose zero value has a meaning.
+func Default[T any](v **T, def T) {
+	if *v == nil {
+		*v = &def
 	}
-	return *v
 }
 
 // Address returns an error if text is neither host:port nor the path of a socket. The

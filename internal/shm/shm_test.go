@@ -121,7 +121,7 @@ func TestServed(t *testing.T) {
 	g.expect("b", "", start)
 	g.publish("a", "two")
 	g.expect("a", "two", start)
-	g.Certify(0, 0)
+	g.Renew(0, start, 0)
 	g.expect("a", "", start)
 	g.expect("a", "", second) // soon after the machine has started
 }
@@ -180,6 +180,7 @@ func TestBounds(t *testing.T) {
 	g.Renew(7, start, start+second)
 	g.expect("b", "two", start+second)
 	g.Renew(7, start, start+2*second) // another one stands there
+	g.Certify(7, start)               // a later one does
 	g.expect("b", "", start+2*second)
 	e = g.entry("none", "")
 	e.Absent = true

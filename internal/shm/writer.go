@@ -239,15 +239,8 @@ func (r *Region) tellSpace(ns kv.NamespaceID, s *Space, incarnation, generation 
 }
 
 // Certify says that everything that an owner accepted until a moment of the boot clock has
-// been noted here; zero takes it back.
+// been noted here, unless a later moment stands there.
 func (w *Writer) Certify(owner uint8, at time.Duration) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.certify(owner, uint64(at))
-}
-
-// CertifyLater is Certify, unless a later moment stands there.
-func (w *Writer) CertifyLater(owner uint8, at time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if uint64(at) > w.owners[owner] {

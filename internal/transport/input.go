@@ -1,7 +1,7 @@
 package transport
 
 import (
-	"errors"
+	"bytes"
 	"io"
 	"sync"
 	"sync/atomic"
@@ -14,17 +14,17 @@ import (
 // charged to the budget while its reader serves, in bytes.
 const BufferSize = 64 << 10
 
-var buffers = sync.Pool{New: func() any { return new([BufferSize]byte) }}
+// Buffers has arrays of BufferSize for reuse.
+var Buffers = sync.Pool{New: func() any { return new([BufferSize]byte) }}
 
 // Input is what a connection has read and not consumed. Over a file descriptor it waits
 // for bytes without a buffer; elsewhere it waits with a small one. Only the reader's
 // goroutine uses it, except for Charged and ReadToEnd.
 type Input struct {
 	socket *Socket
-	buf    []byte // from buffers, lent by the account, or put aside; nil while idle
+	buf    []byte // from Buffers, lent by the account, or put aside and full; nil while idle
 	pooled *[BufferSize]byte
 	large  []byte // the same as buf, if the account has lent it
-	aside  bool   // buf is just as long as its content: see PutAside
 	r, w   int    // buf[r:w] has been read and not consumed
 	skip   int    // bytes yet to come that are dropped
 
@@ -50,9 +50,7 @@ type Input struct {
 // ends ReadEach.
 func (in *Input) Init(s *Socket, a *quota.Account, use quota.Use, onWait func() error) {
 	in.socket, in.account, in.use, in.onWait = s, a, use, onWait
-	if s.raw != nil {
-		in.readFn = in.tryRead
-	}
+	in.readFn = in.tryRead
 }
 
 // Len returns how many bytes have been read and not consumed.
@@ -84,14 +82,13 @@ func (in *Input) ReadToEnd() {
 
 // acquire makes sure that there is a buffer to read into.
 func (in *Input) acquire() {
-	if in.buf != nil && !in.aside {
+	if in.w < len(in.buf) {
 		return
 	}
-	in.pooled = buffers.Get().(*[BufferSize]byte)
+	in.pooled = Buffers.Get().(*[BufferSize]byte)
 	in.w = copy(in.pooled[:], in.buf[in.r:in.w])
 	in.r, in.buf = 0, in.pooled[:]
-	if in.aside {
-		in.aside = false
+	if in.charged.Load() != 0 {
 		_ = in.Charge(0) // giving back never fails
 	}
 }
@@ -120,7 +117,7 @@ func (in *Input) PutAside() error {
 	if n >= BufferSize { // the reader goes on to read into it
 		size = quota.PowerBelow(2 * n)
 	}
-	if n == 0 || in.aside || in.pooled == nil && len(in.buf) <= 2*size {
+	if n == 0 || n == len(in.buf) || in.pooled == nil && len(in.buf) <= 2*size {
 		return nil
 	}
 	if n > FewBytes {
@@ -132,9 +129,8 @@ func (in *Input) PutAside() error {
 		in.Grow(size)
 		return nil
 	}
-	b := append([]byte(nil), make([]byte, n)...) // of a size that the allocator has
-	in.w = copy(b, in.buf[in.r:in.w])
-	in.r, in.buf, in.aside = 0, b, true
+	b := bytes.Clone(in.Bytes()) // its capacity is a size that the allocator has
+	in.r, in.w, in.buf = 0, n, b
 	in.unpool()
 	is := int64(cap(b))
 	in.account.Force(in.use, is-in.charged.Swap(is))
@@ -153,7 +149,7 @@ func (in *Input) BeforeWait() error {
 
 func (in *Input) unpool() {
 	if in.pooled != nil {
-		buffers.Put(in.pooled)
+		Buffers.Put(in.pooled)
 		in.pooled = nil
 	}
 	if in.large != nil {
@@ -167,7 +163,7 @@ func (in *Input) Release() {
 	if in.r < in.w {
 		return
 	}
-	in.r, in.w, in.buf, in.aside = 0, 0, nil, false
+	in.r, in.w, in.buf = 0, 0, nil
 	in.unpool()
 	if in.charged.Load() != 0 {
 		_ = in.Charge(0) // giving back never fails
@@ -216,22 +212,6 @@ func (in *Input) PassSkipped() bool {
 	return true
 }
 
-// firstRead is the buffer of an idle connection that learns of new bytes only from a
-// read. It has room for most frames of a call.
-const firstRead = 512
-
-// readSome reads more bytes behind those of the last read, or the first bytes of a batch.
-func (in *Input) readSome(first []byte) (n int, err error) {
-	if in.buf != nil && !in.aside {
-		n, err = in.socket.Conn.Read(in.buf[in.w:])
-	} else if n, err = in.socket.Conn.Read(first[:min(len(first), BufferSize-in.Len())]); n > 0 {
-		in.acquire()
-		copy(in.buf[in.w:], first[:n])
-	}
-	in.w += n
-	return n, err
-}
-
 // A reader that has read much of a frame that is not complete yields to other threads, and looks
 // for more of it, so many times before it waits. The rest of a long frame is on its way, and a
 // reader that waits comes back only behind all others that are ready.
@@ -246,10 +226,7 @@ const (
 // Over a file descriptor all of that happens inside one call of the raw read, so that the
 // Input itself decides when to wait.
 func (in *Input) ReadEach(batch func(n int) error) error {
-	switch {
-	case in.socket.line != nil:
-		return in.readSecured(batch)
-	case in.socket.raw == nil:
+	if in.socket.raw == nil {
 		return in.readBlind(batch)
 	}
 	in.onBatch = batch
@@ -267,7 +244,7 @@ func (in *Input) tryRead(fd uintptr) bool {
 	for {
 		in.acquire()
 		room := in.buf[in.w:]
-		n, err := readNow(int(fd), room)
+		n, err := in.socket.readNow(int(fd), room)
 		switch {
 		case err == syscall.EINTR:
 			continue
@@ -305,6 +282,22 @@ func (in *Input) mayRest() bool {
 	return in.rerr == nil
 }
 
+// firstRead is the buffer of an idle connection that learns of new bytes only from a
+// read. It has room for most frames of a call.
+const firstRead = 512
+
+// readSome reads more bytes behind those of the last read, or the first bytes of a batch.
+func (in *Input) readSome(first []byte) (n int, err error) {
+	if in.w < len(in.buf) {
+		n, err = in.socket.Conn.Read(in.buf[in.w:])
+	} else if n, err = in.socket.Conn.Read(first[:min(len(first), BufferSize-in.Len())]); n > 0 {
+		in.acquire()
+		copy(in.buf[in.w:], first[:n])
+	}
+	in.w += n
+	return n, err
+}
+
 // readBlind is ReadEach for a connection that does not show whether there are bytes.
 func (in *Input) readBlind(batch func(n int) error) error {
 	first := make([]byte, firstRead)
@@ -323,50 +316,4 @@ func (in *Input) readBlind(batch func(n int) error) error {
 			return err
 		}
 	}
-}
-
-// readSecured is ReadEach over TLS.
-func (in *Input) readSecured(batch func(n int) error) error {
-	first, line := make([]byte, firstRead), in.socket.line
-	for {
-		if in.r < in.w { // the read may wait
-			if err := in.onWait(); err != nil {
-				return err
-			}
-		}
-		idle := in.buf == nil
-		n, err := in.readSome(first)
-		if line.rested {
-			in.batches, line.rested = 0, false
-		}
-		if idle && n == len(first) && err == nil {
-			more, e := in.readMore()
-			n, err = n+more, e
-		}
-		if n > 0 {
-			in.batches++
-			if e := batch(n); e != nil || err == nil {
-				err = e
-			}
-		}
-		if err != nil {
-			return err
-		}
-		if line.looks = 0; n >= looksFrom && in.r < in.w {
-			line.looks = looks
-		}
-	}
-}
-
-// readMore reads the rest of the current TLS record.
-func (in *Input) readMore() (n int, err error) {
-	line := in.socket.line
-	line.noWait = true
-	n, err = in.socket.Conn.Read(in.buf[in.w:])
-	line.noWait = false
-	in.w += n
-	if errors.Is(err, errNothing) {
-		err = nil
-	}
-	return n, err
 }

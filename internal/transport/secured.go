@@ -5,10 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
-	"os"
 	"sync"
-	"syscall"
-	"time"
 )
 
 // Secured is a TLS connection that behaves like a plain one: an answer is sent without
@@ -20,7 +17,7 @@ type Secured struct {
 
 // Secure returns a TLS connection over nc, made by over. The caller does the handshake.
 func Secure(nc net.Conn, over func(net.Conn) *tls.Conn) *Secured {
-	l := &line{Conn: nc}
+	l := &line{Conn: nc, reads: -1}
 	return &Secured{Conn: over(l), line: l}
 }
 
@@ -29,21 +26,12 @@ func Secure(nc net.Conn, over func(net.Conn) *tls.Conn) *Secured {
 // wait: the rest goes out with the next write that may wait. It is one record at most.
 type line struct {
 	net.Conn
-	raw syscall.RawConn // nil until the handshake is over, and without a file descriptor
-
-	// Only for the reader.
-	in     []byte
-	n      int
-	rerr   error
-	looks  int  // how often to look before waiting
-	rested bool // the reader has waited
-	noWait bool // return errNothing instead of waiting
-	readFn func(fd uintptr) bool
+	reads int // the descriptor while its reader reads without waiting; else -1
 
 	mu      sync.Mutex // held while it writes
-	fd      writer
-	rest    []byte // encrypted and not written
-	mayWait bool   // a write waits until it is done
+	fd      *writer    // nil until the handshake is over, and without a file descriptor
+	rest    []byte     // encrypted and not written
+	mayWait bool       // a write waits until it is done
 }
 
 // maxRest bounds the bytes that wait: one batch of answers, and alerts.
@@ -52,82 +40,34 @@ const maxRest = 1 << 20
 // maxRecord is how many bytes TLS encrypts at once.
 const maxRecord = 16 << 10
 
-var (
-	errRest = errors.New("the peer takes nothing, and too much waits for it")
-	// errNothing is temporary: TLS goes on after it.
-	errNothing error = nothing{}
-)
+var errRest = errors.New("the peer takes nothing, and too much waits for it")
 
-type nothing struct{}
-
-func (nothing) Error() string   { return "there is nothing to be read" }
-func (nothing) Timeout() bool   { return false }
-func (nothing) Temporary() bool { return true }
-
-// adopt begins the line's own reads and writes. It returns false if nc is not over a file
-// descriptor.
-func (l *line) adopt(timeout time.Duration, beforeWait func() error) bool {
-	sc, ok := l.Conn.(syscall.Conn)
-	if !ok {
-		return false
-	}
-	raw, err := sc.SyscallConn()
-	if err != nil {
-		return false
-	}
-	l.readFn = l.tryRead
-	l.fd.nc, l.fd.raw = l.Conn, raw
-	l.fd.init(timeout, beforeWait)
-	l.raw = raw
-	return true
-}
-
-// Read reads what there is, or waits.
+// Read reads what there is, or waits. While readNow reads it does not wait: EAGAIN is a temporary error
+// to TLS, which goes on after it.
 func (l *line) Read(b []byte) (int, error) {
-	if l.raw == nil {
+	if l.reads < 0 {
 		return l.Conn.Read(b)
 	}
-	l.in, l.n, l.rerr = b, 0, nil
-	err := l.raw.Read(l.readFn)
-	l.in = nil
-	if err == nil {
-		err = l.rerr
+	n, err := readNow(l.reads, b)
+	if n == 0 && err == nil {
+		err = io.EOF
 	}
-	return l.n, err
+	return max(0, n), err
 }
 
-func (l *line) tryRead(fd uintptr) bool {
-	left := l.looks
-	l.looks = 0
-	for {
-		n, err := readNow(int(fd), l.in)
-		switch {
-		case err == syscall.EINTR:
-		case err == syscall.EAGAIN && l.noWait:
-			l.rerr = errNothing
-			return true
-		case err == syscall.EAGAIN && left > 0:
-			left--
-			Yield()
-		case err == syscall.EAGAIN:
-			l.rested = true
-			return false
-		case err != nil:
-			l.rerr = os.NewSyscallError("read", err)
-			return true
-		case n == 0:
-			l.rerr = io.EOF
-			return true
-		default:
-			l.n = n
-			return true
-		}
+// readNow reads from the TLS connection over, as readNow does from a plain one.
+func (l *line) readNow(over net.Conn, fd int, b []byte) (int, error) {
+	l.reads = fd
+	n, err := over.Read(b)
+	if l.reads = -1; n > 0 {
+		err = nil // that of the next read too
 	}
+	return n, err
 }
 
 // Write takes what TLS has encrypted.
 func (l *line) Write(b []byte) (n int, err error) {
-	if l.raw == nil {
+	if l.fd == nil {
 		return l.Conn.Write(b)
 	}
 	l.mu.Lock()

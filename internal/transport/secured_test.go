@@ -84,7 +84,7 @@ func TestSecuredNow(t *testing.T) {
 		}
 		close(got)
 	}()
-	s.lineWriter().timeout = time.Minute
+	s.fd.timeout = time.Minute
 	if err := s.Write(b[n:]); err != nil || s.line.behind() {
 		t.Errorf("behind %v: %v", s.line.behind(), err)
 	}
@@ -92,5 +92,3 @@ func TestSecuredNow(t *testing.T) {
 		t.Error(err)
 	}
 }
-
-func (s *Socket) lineWriter() *writer { return &s.line.fd }

@@ -37,23 +37,15 @@ const (
 // taken is what a buffer of a size takes of the kernel's memory at most, in bytes.
 func taken(size int) int64 { return int64(2*size + min(size, mostMessage)) }
 
-// begin makes the buffer of a connection small.
-func (s *sendBuffer) begin(nc net.Conn, a *quota.Account, size int) {
-	c, ok := nc.(interface{ SetWriteBuffer(int) error })
-	if size > 0 && ok && c.SetWriteBuffer(size) == nil {
-		s.account, s.least, s.size = a, size, size
-	}
-}
-
 // fits says whether the buffer is large enough for a write of n bytes.
 func (s *sendBuffer) fits(n int) bool {
-	return s == nil || s.size == 0 || s.size >= mostSend || n+n/4 <= 2*s.size
+	return s.size == 0 || s.size >= mostSend || n+n/4 <= 2*s.size
 }
 
 // grow makes the buffer of a descriptor larger: for a write of n bytes, and twice as large at
 // least. It returns false if it cannot.
 func (s *sendBuffer) grow(fd, n int) bool {
-	if s == nil || s.size == 0 || s.size >= mostSend {
+	if s.size == 0 || s.size >= mostSend {
 		return false
 	}
 	size := 2 * s.size
@@ -73,32 +65,31 @@ func (s *sendBuffer) grow(fd, n int) bool {
 	return true
 }
 
-// shrink makes the buffer of a descriptor small again, if it is empty.
-func (s *sendBuffer) shrink(fd int) {
-	if s.size > s.least && Unsent(fd) == 0 && unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, s.least) == nil {
-		s.end()
-	}
-}
-
 // BoundSend makes the kernel's buffer for what the socket sends small, of size bytes, and has account
 // decide how far it grows: see sendBuffer. Zero leaves it to the system. EndSend is called at the end.
-func (s *Socket) BoundSend(account *quota.Account, size int) { s.send.begin(s.Conn, account, size) }
-
-// EndSend gives back what the kernel's buffer has taken of the account.
-func (s *Socket) EndSend() { s.send.end() }
-
-// ShrinkIdle makes the send buffer small, if the peer has read everything.
-func (s *Socket) ShrinkIdle() {
-	if s.raw != nil {
-		_ = s.raw.Control(func(fd uintptr) { s.send.shrink(int(fd)) })
+func (s *Socket) BoundSend(account *quota.Account, size int) {
+	c, ok := s.Conn.(interface{ SetWriteBuffer(int) error })
+	if size > 0 && ok && c.SetWriteBuffer(size) == nil {
+		s.send = sendBuffer{account: account, least: size, size: size}
 	}
 }
 
-// end gives back what the buffer has taken of the budget, at the end of a connection too.
-func (s *sendBuffer) end() {
-	if s.size > s.least {
-		s.account.Give(quota.ForSockets, taken(s.size)-taken(s.least))
-		s.size = s.least
+// ShrinkIdle makes the send buffer small again, if the peer has read everything.
+func (s *Socket) ShrinkIdle() {
+	if least := s.send.least; s.send.size > least {
+		_ = s.raw.Control(func(fd uintptr) {
+			if Unsent(int(fd)) == 0 && unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUF, least) == nil {
+				s.EndSend()
+			}
+		})
+	}
+}
+
+// EndSend gives back what the kernel's buffer has taken of the account.
+func (s *Socket) EndSend() {
+	if b := &s.send; b.size > b.least {
+		b.account.Give(quota.ForSockets, taken(b.size)-taken(b.least))
+		b.size = b.least
 	}
 }
 

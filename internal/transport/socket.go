@@ -18,7 +18,7 @@ type Socket struct {
 
 	raw    syscall.RawConn // nil if Conn is not over a file descriptor
 	line   *line           // below Conn, if that is TLS over a file descriptor
-	fd     writer          // of the goroutine that writes; one at a time
+	fd     writer          // of the goroutine that writes; one at a time. Over TLS, what line writes
 	killed atomic.Bool     // ended by Kill
 	send   sendBuffer      // see BoundSend
 
@@ -28,22 +28,34 @@ type Socket struct {
 // Init takes over nc. beforeWait is called before a write waits, and returns an error if
 // the write must not wait.
 func (s *Socket) Init(nc net.Conn, writeTimeout time.Duration, beforeWait func() error) {
-	s.fd.init(writeTimeout, beforeWait)
-	s.fd.send = &s.send
 	s.Conn = nc
-	if c, ok := nc.(syscall.Conn); ok {
+	below := nc
+	secured, ok := nc.(*Secured)
+	if ok {
+		below = secured.line.Conn
+	}
+	if c, ok := below.(syscall.Conn); ok {
 		if raw, err := c.SyscallConn(); err == nil {
 			s.raw = raw
 		}
 	}
-	s.fd.nc, s.fd.raw = nc, s.raw
-	if c, ok := nc.(*Secured); ok && c.line.adopt(writeTimeout, beforeWait) {
-		s.line = c.line
+	s.fd = writer{nc: nc, raw: s.raw, timeout: writeTimeout, beforeWait: beforeWait, send: &s.send}
+	s.fd.tryFn = s.fd.try
+	if ok && s.raw != nil {
+		s.line, secured.line.fd = secured.line, &s.fd
 	}
 }
 
 // HasDescriptor says whether the connection is plain, and over a file descriptor.
-func (s *Socket) HasDescriptor() bool { return s.raw != nil }
+func (s *Socket) HasDescriptor() bool { return s.raw != nil && s.line == nil }
+
+// readNow reads what there is. fd is the connection's descriptor.
+func (s *Socket) readNow(fd int, b []byte) (int, error) {
+	if s.line != nil {
+		return s.line.readNow(s.Conn, fd, b)
+	}
+	return readNow(fd, b)
+}
 
 // Write writes all of b. It fails if the peer takes nothing for the timeout.
 func (s *Socket) Write(b []byte) error {
@@ -65,8 +77,13 @@ func (s *Socket) WriteNow(b []byte) (n int, behind bool, err error) {
 	return n, false, err
 }
 
-// Unwritten returns how many bytes the last write has left, if it has failed.
-func (s *Socket) Unwritten() int { return s.fd.unsent }
+// Unwritten returns how many bytes the last write has left, if it has failed. Over TLS that is not known.
+func (s *Socket) Unwritten() int {
+	if s.line != nil {
+		return 0
+	}
+	return s.fd.unsent
+}
 
 // Wake makes the reads and writes of the connection return. Close would wait for them.
 func (s *Socket) Wake() { _ = s.Conn.SetDeadline(time.Unix(1, 0)) }
@@ -119,25 +136,14 @@ func (s *Socket) AtEnd() (end bool) {
 
 // HungUp says whether the peer has closed the connection, or this side has.
 func (s *Socket) HungUp() (gone bool) {
-	if runtime.GOOS != "linux" { // elsewhere a peer that sends nothing more may look the same
+	if runtime.GOOS != "linux" || s.raw == nil { // elsewhere a peer that sends nothing more may look the same
 		return false
 	}
-	nc := s.Conn
-	if s.line != nil {
-		nc = s.line.Conn
-	}
-	sc, ok := nc.(syscall.Conn)
-	if !ok {
-		return false
-	}
-	raw, err := sc.SyscallConn()
-	if err == nil {
-		err = raw.Control(func(fd uintptr) {
-			list := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-			n, err := unix.Poll(list, 0)
-			gone = n == 1 && err == nil && list[0].Revents&unix.POLLHUP != 0
-		})
-	}
+	err := s.raw.Control(func(fd uintptr) {
+		list := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		n, err := unix.Poll(list, 0)
+		gone = n == 1 && err == nil && list[0].Revents&unix.POLLHUP != 0
+	})
 	return gone || err != nil // an error: it is closed
 }
 
@@ -155,7 +161,7 @@ type writer struct {
 	raw        syscall.RawConn // nil if nc is not over a file descriptor
 	timeout    time.Duration
 	beforeWait func() error // called before a write waits, after its deadline is set
-	send       *sendBuffer  // nil: the system decides
+	send       *sendBuffer
 
 	rest    []byte
 	unsent  int // bytes that the last write has left, if it has failed
@@ -165,11 +171,6 @@ type writer struct {
 	lastTry bool // the deadline has passed: try once more
 	now     bool // do not wait
 	tryFn   func(fd uintptr) bool
-}
-
-// init prepares a writer. Its owner sets nc and raw.
-func (w *writer) init(timeout time.Duration, beforeWait func() error) {
-	w.timeout, w.beforeWait, w.tryFn = timeout, beforeWait, w.try
 }
 
 // write writes all of b. It fails if the peer takes nothing for the timeout. The system

@@ -1,12 +1,10 @@
-// Package verify judges what apps were told, by the promise of docs/CONSISTENCY.md: on the running
-// cluster (VERIFY), and in histories.
+// Package verify judges whether the running cluster keeps the promise of docs/CONSISTENCY.md (VERIFY).
 //
-// Inputs are Rules and operations with their times and outcomes. Outputs are Verdicts: what
-// is wrong with an answer, and what had ended the value. A Checker judges reads while they
-// happen, in memory that does not grow with the history. Check judges a whole history, counters
-// included, and Decode reads one from lines of JSON. Live makes the operations itself, by functions
-// that ask the hosts, and has the report of VERIFY.
+// Inputs are the hosts of the cluster, and functions that ask them. Output is the report of VERIFY: what
+// hosts have answered, how stale it was, and what was wrong with it.
 //
-// All but Live is pure: it reads no clock, starts no goroutine and locks nothing. The package
-// imports nothing of what it judges. It does not judge whether fresh reads are linearizable.
+// Live writes and reads itself. Each of its keys is written by one host, one write after the other, so that
+// a number says which write a value is of. It keeps of them what a read may still return. The package
+// imports nothing of what it judges. Histories of all kinds of operations are judged by
+// internal/testing/history, in tests.
 package verify

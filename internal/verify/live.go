@@ -57,7 +57,7 @@ type LiveConfig struct {
 }
 
 // Live is a check of the running cluster: this host writes keys of every host, lets all hosts
-// read them as their apps would, and judges the answers by a Checker. Only this host's clock is
+// read them as their apps would, and judges the answers. Only this host's clock is
 // read: a read counts from before it was asked for, a write from after it was acknowledged, so
 // that no delay looks like a stale read.
 //
@@ -69,8 +69,9 @@ type Live struct {
 	nodes   []*liveNode
 	trouble []string // why the check cannot be conclusive
 
-	mu           sync.Mutex // guards what is below, and what nodes have read
-	history      *Checker
+	mu           sync.Mutex // guards what is below, what is known of keys, and what nodes have read
+	order        int64      // of the last begin or end
+	readers      []*reader
 	begun, acked int64
 	violations   []string
 	broken       int64 // the number of all violations
@@ -80,6 +81,10 @@ type Live struct {
 type liveKey struct {
 	name   []byte
 	number int64
+
+	writes    []*write // in their order, without those that are forgotten
+	forgotten int64    // the highest number of these
+	forgetAt  int      // writes are forgotten from this number on
 }
 
 // liveNode is what one host has read.
@@ -89,9 +94,15 @@ type liveNode struct {
 	stale staleness
 }
 
+// reader makes one read of its host at a time.
+type reader struct {
+	*liveNode
+	began moment // of the read under way; never: there is none
+}
+
 // NewLive prepares a check. It asks no host.
 func NewLive(cfg LiveConfig) *Live {
-	v := &Live{cfg: cfg, trouble: slices.Clone(cfg.Trouble), history: NewChecker(Rules{Bound: cfg.Bound})}
+	v := &Live{cfg: cfg, trouble: slices.Clone(cfg.Trouble)}
 	for _, id := range cfg.Hosts {
 		v.nodes = append(v.nodes, &liveNode{VerifiedNode: cachesidecar.VerifiedNode{Node: string(id.Node)}, id: id})
 	}
@@ -151,9 +162,13 @@ func (v *Live) run(ctx context.Context) {
 	}
 	for _, n := range v.nodes {
 		for range readersOfNode {
+			r := &reader{n, never}
+			v.mu.Lock()
+			v.readers = append(v.readers, r)
+			v.mu.Unlock()
 			wg.Go(func() {
 				for ctx.Err() == nil && len(v.keys) > 0 {
-					v.read(ctx, n, v.keys[rand.IntN(len(v.keys))], rand.IntN(freshOf) == 0)
+					v.read(ctx, r, v.keys[rand.IntN(len(v.keys))], rand.IntN(freshOf) == 0)
 					kv.Sleep(ctx, readPause)
 				}
 			})
@@ -167,66 +182,61 @@ func (v *Live) run(ctx context.Context) {
 	}
 }
 
-// begin begins an operation in the history.
-func (v *Live) begin(o Op) *Running {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if o.Kind == Set {
-		v.begun++
-	}
-	o.Began = v.cfg.Now()
-	return v.history.Begin(o)
-}
-
-// endLocked ends an operation and judges it. The caller holds v.mu.
-func (v *Live) endLocked(o *Running, out Outcome) (stale time.Duration) {
-	o.Outcome, o.Ended = out, v.cfg.Now()
-	judged := v.history.End(o)
-	if judged.Rule != "" {
-		if v.broken++; len(v.violations) < maxViolations {
-			v.violations = append(v.violations, judged.String())
-		}
-	}
-	return judged.Stale
+// tick returns the present moment. The lock is held.
+func (v *Live) tick() moment {
+	v.order++
+	return moment{v.cfg.Now(), v.order}
 }
 
 // write overwrites a key through this host.
 func (v *Live) write(k *liveKey) {
-	k.number++
-	o := v.begin(Op{Kind: Set, Key: string(k.name), Number: k.number, Host: v.cfg.Self.String()})
-	q := &wire.Request{
+	w := v.beginWrite(k)
+	r, err := v.cfg.Execute(context.Background(), &wire.Request{
 		Op: wire.OpSet, Namespace: []byte(Namespace), Key: k.name, TTLMS: keyTTL.Milliseconds(),
-		Value: binary.BigEndian.AppendUint64(nil, uint64(k.number)),
-	}
-	r, err := v.cfg.Execute(context.Background(), q)
+		Value: binary.BigEndian.AppendUint64(nil, uint64(w.number)),
+	})
+	v.endWrite(k, w, err == nil && r.Status == wire.OK)
+}
+
+func (v *Live) beginWrite(k *liveKey) *write {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if err != nil || r.Status != wire.OK {
-		v.endLocked(o, Unknown)
-		return
+	k.number++
+	v.begun++
+	w := &write{number: k.number, began: v.tick(), acked: never, sure: never}
+	k.writes = append(k.writes, w)
+	return w
+}
+
+func (v *Live) endWrite(k *liveKey, w *write, acked bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	now := v.tick()
+	if w.ended = now.at; acked {
+		v.acked++
+		if w.acked = now; w.sure == never {
+			w.sure = now
+		}
 	}
-	v.acked++
-	v.endLocked(o, Done)
+	v.forget(k)
 }
 
 // read makes a host read a key, and judges its answer.
-func (v *Live) read(ctx context.Context, n *liveNode, k *liveKey, fresh bool) {
-	o := v.begin(Op{Kind: Read, Key: string(k.name), Host: n.id.String(), Fresh: fresh})
+func (v *Live) read(ctx context.Context, n *reader, k *liveKey, fresh bool) {
+	v.mu.Lock()
+	n.began = v.tick()
+	v.mu.Unlock()
 	a, err := v.cfg.Probe(ctx, n.id, &wire.Probe{Key: k.name, Fresh: fresh})
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	out := Unknown
-	if ctx.Err() == nil && err == nil && a.Status == uint8(wire.OK) && len(a.Value) == 8 {
-		out, o.Number = Done, int64(binary.BigEndian.Uint64(a.Value))
-	}
-	stale := v.endLocked(o, out)
+	defer func() { n.began = never }()
 	switch {
 	case ctx.Err() != nil:
 		return
 	case err != nil || wire.Status(a.Status).IsError():
 		n.Errors++
 		return
-	case out != Done:
+	case a.Status != uint8(wire.OK) || len(a.Value) != 8:
 		n.Misses++
 		return
 	case fresh:
@@ -238,7 +248,16 @@ func (v *Live) read(ctx context.Context, n *liveNode, k *liveKey, fresh bool) {
 	default:
 		n.Peer++
 	}
-	n.stale.add(stale)
+	number, now := int64(binary.BigEndian.Uint64(a.Value)), v.tick()
+	found := v.judge(k, n, fresh, number, now)
+	n.stale.add(found.stale)
+	if found.rule == "" {
+		return
+	}
+	if v.broken++; len(v.violations) < maxViolations {
+		v.violations = append(v.violations, found.rule+": "+
+			operation("read", k, number, n.id, n.began.at, now.at, "done")+found.reason(k, v.cfg.Self))
+	}
 }
 
 // report sums up.

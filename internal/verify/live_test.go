@@ -65,13 +65,13 @@ func TestLive(t *testing.T) {
 		late, other time.Duration
 		fresh       time.Duration
 		plus        uint64
-		want        Rule
+		want        string
 	}{
 		{"right", 0, time.Second, 0, 0, ""},
-		{"beyond the bound", 0, bound + time.Second, 0, 0, Bound},
-		{"not one's own", time.Second, 0, 0, 0, Own},
-		{"not fresh", 0, 0, time.Second, 0, Newest},
-		{"invented", 0, 0, 0, 1000, Unwritten},
+		{"beyond the bound", 0, bound + time.Second, 0, 0, beyondBound},
+		{"not one's own", time.Second, 0, 0, 0, ownWrite},
+		{"not fresh", 0, 0, time.Second, 0, notFresh},
+		{"invented", 0, 0, 0, 1000, unwritten},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			bubble.Test(t, func(t *testing.T) {
@@ -93,7 +93,7 @@ func TestLive(t *testing.T) {
 				}
 				// One's own writes are fresh reads too, and a fresh read may be one's own.
 				if slices.ContainsFunc(got.Violations, func(s string) bool {
-					return !strings.HasPrefix(s, string(tc.want)) && !strings.HasPrefix(s, string(Own))
+					return !strings.HasPrefix(s, tc.want) && !strings.HasPrefix(s, ownWrite)
 				}) {
 					t.Errorf("want only %q: %q", tc.want, got.Violations)
 				}

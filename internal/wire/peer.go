@@ -4,6 +4,8 @@ import (
 	"errors"
 
 	"github.com/tinylib/msgp/msgp"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
 //lint:file-ignore U1000 the fields _msgpack are there for their tags
@@ -32,14 +34,6 @@ func PeerVersions(body []byte) (lowest, highest int, err error) {
 	return lowest, highest, err
 }
 
-// Process names one run of a node.
-type Process struct {
-	_msgpack struct{} `msgpack:",as_array"`
-
-	Node  string
-	Epoch uint64
-}
-
 // PeerHello is the first message on a connection, and the answer to it.
 type PeerHello struct {
 	_msgpack struct{} `msgpack:",as_array"`
@@ -47,7 +41,7 @@ type PeerHello struct {
 	MinVersion int // the versions that the sender speaks; see PeerVersions
 	MaxVersion int
 	Cluster    string
-	From       Process
+	From       kv.Process
 	Purpose    string            // "poll", "call", or "meet" for this message only
 	Settings   map[string]string // settings that must be equal on all nodes
 	WallMS     int64             // the sender's wall clock
@@ -55,38 +49,30 @@ type PeerHello struct {
 	Floors     []Floor           // the flushes that the sender knows of
 }
 
-// Ballot identifies an attempt to acquire partitions.
-type Ballot struct {
-	_msgpack struct{} `msgpack:",as_array"`
-
-	Clock uint64
-	From  Process
-}
-
 // Promise is a ballot that a node has answered, or under which it owns, and the
 // partitions of that ballot.
 type Promise struct {
 	_msgpack struct{} `msgpack:",as_array"`
 
-	Ballot     Ballot
-	Partitions []byte // a set, encoded as in package cluster
+	Ballot     kv.Ballot
+	Partitions []byte // a set, packed as by kv.PartitionSet
 }
 
 // Poll is the body of POLL and of its answer. Package l2/ownership has the rules of its fields.
 type Poll struct {
 	_msgpack struct{} `msgpack:",as_array"`
 
-	State      uint64 // counts the changes of the next three fields
+	State      uint64 // counts the changes of the next three fields; tells late from new
 	Joined     bool   // the sender has found its cluster, or found none for the detection time
 	In         bool
 	Weight     uint32
-	Leased     bool      // the sender has a lease on the receiver
-	Ballots    []Promise // of the sender, that have changed since what the receiver has
+	Leased     bool      // the sender has a lease on the receiver, from a poll of its present process
+	Ballots    []Promise // the highest that the sender has answered, changed since what the receiver has
 	Next       uint64    // the sender's count of the changes of its Ballots
 	Have       uint64    // the last Next of the receiver that the sender has
 	WallMS     int64
 	Clock      uint64
-	Cannot     []string    // members that the sender cannot poll
+	Cannot     []kv.NodeID // members that the sender cannot poll
 	Head       uint64      // end of the sender's log
 	BootNS     uint64      // the sender's boot clock, read before sending; zero: not told
 	Others     []Standing  // what other members told the sender, unless acknowledged
@@ -109,7 +95,7 @@ type Certified struct {
 type Standing struct {
 	_msgpack struct{} `msgpack:",as_array"`
 
-	Process Process
+	Process kv.Process
 	State   uint64 // counts the member's changes
 	Weight  uint32
 	In      bool
@@ -119,10 +105,10 @@ type Standing struct {
 type Acquire struct {
 	_msgpack struct{} `msgpack:",as_array"`
 
-	Ballot     Ballot
+	Ballot     kv.Ballot
 	State      uint64 // the sender's, as in Poll
 	Partitions []byte
-	Ring       []Process
+	Ring       []kv.Process
 	Clock      uint64
 }
 
@@ -130,10 +116,10 @@ type Acquire struct {
 type Acquired struct {
 	_msgpack struct{} `msgpack:",as_array"`
 
-	Ballot   Ballot
+	Ballot   kv.Ballot
 	Granted  []byte
 	Released []byte
-	In       []Process
+	In       []kv.Process
 	Clock    uint64
 	Head     uint64 // end of the log, after the released ownerships ended
 
@@ -182,18 +168,18 @@ type Noted struct {
 
 	Clock  uint64 // read after the flush was recorded
 	WallMS int64
-	In     []Process // the members that the sender has in, after it recorded the flush
+	In     []kv.Process // the members that the sender has in, after it recorded the flush
 
 	// Only under policy consistent.
-	Voter  bool      // the sender answers as a voter
-	Owners []Process // the owners that it has acknowledged recently
+	Voter  bool         // the sender answers as a voter
+	Owners []kv.Process // the owners that it has acknowledged recently
 }
 
 // Pull asks for the next entries of a handoff.
 type Pull struct {
 	_msgpack struct{} `msgpack:",as_array"`
 
-	Ballot     Ballot
+	Ballot     kv.Ballot
 	Batch      uint64 // number from zero; a batch that is requested again is sent again
 	Partitions []byte // a set, part of the partitions released to the ballot; empty: all
 
@@ -206,7 +192,7 @@ type Pull struct {
 type Kept struct {
 	_msgpack struct{} `msgpack:",as_array"`
 
-	Ballot     Ballot
+	Ballot     kv.Ballot
 	Partitions []byte
 }
 
@@ -242,7 +228,7 @@ type Entry struct {
 type Fetch struct {
 	_msgpack struct{} `msgpack:",as_array"`
 
-	Ballot    Ballot
+	Ballot    kv.Ballot
 	Namespace string
 	Key       []byte
 }
@@ -277,7 +263,7 @@ type AppliedBy struct {
 type Goodbye struct {
 	_msgpack struct{} `msgpack:",as_array"`
 
-	From Process
+	From kv.Process
 }
 
 // Follow asks for the events after a position in the log of the receiver. It also says
@@ -323,7 +309,7 @@ type Floor struct {
 type Relay struct {
 	_msgpack struct{} `msgpack:",as_array"`
 
-	From   Process
+	From   kv.Process
 	After  uint64 // the place before the first event, which only hosts of before read
 	Events Events
 }

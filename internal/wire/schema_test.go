@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
 // bodies has the Go type of each structured body of requests and answers.
@@ -66,7 +67,7 @@ func TestNilIsNoText(t *testing.T) {
 		Cluster:    cachesidecar.ClusterState{Invalidations: cachesidecar.InvalidationStats{Leases: []cachesidecar.LeaseStats{{Node: "host-b"}}}},
 		Namespaces: []cachesidecar.NamespaceStats{{}},
 	})}}
-	relay := Relay{From: Process{Node: "host-a"}, Events: testEvents()}
+	relay := Relay{From: kv.Process{Node: "host-a"}, Events: testEvents()}
 	refused := 0
 	for _, g := range append(messages(), stats) {
 		if g.Op == "STATS" && g.Kind == "answer" && g.reply != stats.reply {
@@ -118,7 +119,7 @@ func (g *golden) hasDefault(encoded string) bool {
 // TestArraysAreWhole checks that an array that encodes a struct must have all its
 // elements, and may have more.
 func TestArraysAreWhole(t *testing.T) {
-	whole := body(Pull{Ballot: Ballot{Clock: 1, From: Process{Node: "host-a", Epoch: 2}}, Batch: 3})
+	whole := body(Pull{Ballot: kv.Ballot{Clock: 1, Process: kv.Process{Node: "host-a", Epoch: 2}}, Batch: 3})
 	whole = append([]byte{0x93}, whole[1:len(whole)-1]...) // as before a field was added
 	for _, tc := range []struct {
 		name string

@@ -8,7 +8,7 @@ import "encoding/binary"
 
 func (h *PeerHello) NewestVersion() uint64  { return max(h.Clock, newestFloor(h.Floors)) }
 func (w *Poll) NewestVersion() uint64       { return max(w.Clock, newestBallot(w.Ballots)) }
-func (a *Acquire) NewestVersion() uint64    { return max(a.Clock, a.Ballot.Clock) }
+func (a *Acquire) NewestVersion() uint64    { return max(a.Clock, uint64(a.Ballot.Clock)) }
 func (a *Auth) NewestVersion() uint64       { return max(a.Clock, newestBallot(a.Ownerships)) }
 func (w *Authorized) NewestVersion() uint64 { return max(w.Clock, newestFloor(w.Floors)) }
 func (w *Note) NewestVersion() uint64       { return w.Floor.Version }
@@ -17,7 +17,7 @@ func (w *Fetched) NewestVersion() uint64    { return max(w.AsOf, w.Entry.Version
 func (w *Relay) NewestVersion() uint64      { return w.Events.NewestVersion() }
 
 func (w *Acquired) NewestVersion() uint64 {
-	return max(w.Clock, w.Ballot.Clock, newestBallot(w.Authorities), newestFloor(w.Floors))
+	return max(w.Clock, uint64(w.Ballot.Clock), newestBallot(w.Authorities), newestFloor(w.Floors))
 }
 
 func (w *Followed) NewestVersion() uint64 {
@@ -58,7 +58,7 @@ func newestFloor(list []Floor) (newest uint64) {
 
 func newestBallot(list []Promise) (newest uint64) {
 	for i := range list {
-		newest = max(newest, list[i].Ballot.Clock)
+		newest = max(newest, uint64(list[i].Ballot.Clock))
 	}
 	return newest
 }

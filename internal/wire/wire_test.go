@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 
 	"github.com/vmihailenco/msgpack/v5"
@@ -76,14 +77,14 @@ func messages() []golden {
 	ask := func(op Op, v any) golden {
 		return request(strings.ToLower(op.String()), Request{Op: op, Body: body(v)})
 	}
-	process := Process{Node: "host-a", Epoch: 99}
-	ballot := Ballot{Clock: 1 << 50, From: process}
+	process := kv.Process{Node: "host-a", Epoch: 99}
+	ballot := kv.Ballot{Clock: 1 << 50, Process: process}
 	promise := Promise{Ballot: ballot, Partitions: []byte{1, 0, 0, 128}}
 	events, held := testEvents(), testEvents()
 	held.Add(EventBarrier, 0x1122334455667788, 8, &EventDetail{LagMS: 500})
 	held.Add(EventChanged, 0x1122334455667788, 9, nil)
 	floors := []Floor{{Namespace: "users", Version: 5}, {Version: 4}}
-	poll := Poll{State: 3, Joined: true, In: true, Weight: 256, Leased: true, Ballots: []Promise{promise}, Next: 7, Have: 6, WallMS: 1_700_000_000_000, Clock: 1 << 60, Cannot: []string{"host-b"}, Head: 44, BootNS: 86_400_000_000_123, Others: []Standing{{Process: Process{Node: "host-c", Epoch: 9}, State: 2, Weight: 64, In: true}}, OthersAt: 5, OthersHave: 4}
+	poll := Poll{State: 3, Joined: true, In: true, Weight: 256, Leased: true, Ballots: []Promise{promise}, Next: 7, Have: 6, WallMS: 1_700_000_000_000, Clock: 1 << 60, Cannot: []kv.NodeID{"host-b"}, Head: 44, BootNS: 86_400_000_000_123, Others: []Standing{{Process: kv.Process{Node: "host-c", Epoch: 9}, State: 2, Weight: 64, In: true}}, OthersAt: 5, OthersHave: 4}
 	greeting := PeerHello{MinVersion: 1, MaxVersion: 1, Cluster: "prod", From: process, Purpose: "poll", Settings: map[string]string{"max_staleness": "2s"}, WallMS: 1_700_000_000_000, Clock: 1 << 60, Floors: floors}
 	entry := Entry{Namespace: "users", Key: key, Value: value, Flags: 1, Version: 1 << 60, TTLMS: 1000, Hits: 3}
 	none := Entry{Namespace: "users", Key: key, Version: 1 << 60, TTLMS: 1000, Absent: true}
@@ -163,7 +164,7 @@ func messages() []golden {
 
 		ask(OpPeerHello, greeting),
 		ask(OpPoll, poll),
-		ask(OpAcquire, Acquire{Ballot: ballot, State: 3, Partitions: []byte{3}, Ring: []Process{process}, Clock: 5}),
+		ask(OpAcquire, Acquire{Ballot: ballot, State: 3, Partitions: []byte{3}, Ring: []kv.Process{process}, Clock: 5}),
 		ask(OpPull, Pull{Ballot: ballot, Batch: 2, Partitions: []byte{0, 1}}),
 		ask(OpFetch, Fetch{Ballot: ballot, Namespace: "users", Key: key}),
 		ask(OpGoodbye, Goodbye{From: process}),
@@ -174,13 +175,13 @@ func messages() []golden {
 		ask(OpNote, Note{Floor: floors[0], WallMS: 7}),
 		withBody("peer_hello", OpPeerHello, greeting),
 		withBody("poll", OpPoll, poll),
-		withBody("acquire", OpAcquire, Acquired{Ballot: ballot, Granted: []byte{3}, Released: []byte{1}, In: []Process{process}, Clock: 5, Head: 44, Voter: true, Authorities: []Promise{{Ballot: ballot, Partitions: []byte{2}}}, Floors: floors, Passed: []byte{4}}),
+		withBody("acquire", OpAcquire, Acquired{Ballot: ballot, Granted: []byte{3}, Released: []byte{1}, In: []kv.Process{process}, Clock: 5, Head: 44, Voter: true, Authorities: []Promise{{Ballot: ballot, Partitions: []byte{2}}}, Floors: floors, Passed: []byte{4}}),
 		withBody("pull", OpPull, Pulled{AsOf: 5, Entries: []Entry{entry, none}, Done: true}),
 		withBody("fetch", OpFetch, Fetched{AsOf: 5, Found: true, Entry: entry}),
 		reply("goodbye", OpGoodbye, Reply{}),
 		withBody("follow", OpFollow, Followed{After: 41, To: 46, Events: held, WallMS: 7, Clock: 9, Tell: true}),
 		withBody("auth", OpAuth, Authorized{Acknowledged: [][]byte{{3}}, Clock: 6, Floors: floors}),
-		withBody("note", OpNote, Noted{Clock: 5, WallMS: 7, In: []Process{process}, Voter: true, Owners: []Process{process}}),
+		withBody("note", OpNote, Noted{Clock: 5, WallMS: 7, In: []kv.Process{process}, Voter: true, Owners: []kv.Process{process}}),
 		withBody("follow: a reset", OpFollow, Followed{To: 99, WallMS: 7, Clock: 9, Reset: true, Marks: AppendMark(nil, 3, 98, 12), Floors: []Floor{{Namespace: "users", Version: 5}}}),
 		withBody("applied", OpApplied, AppliedBy{All: []bool{true, false}}),
 		withBody("probe", OpProbe, Probed{Status: 0, Value: value, Source: 1}),

@@ -49,12 +49,10 @@ func (m *Machine) claimMore() {
 // claim begins to take a set.
 func (m *Machine) claim(set kv.PartitionSet, last kv.NodeID) {
 	c := &claim{
-		ballot:  &Ballot{m.cfg.Stamp(), m.cfg.Self},
+		ballot:  &kv.Ballot{Clock: m.cfg.Stamp(), Process: m.cfg.Self},
 		set:     set,
 		last:    last,
-		answers: map[kv.NodeID]*Answer{},
-		epochs:  map[kv.NodeID]kv.Epoch{},
-		notedAt: map[kv.NodeID]time.Duration{},
+		answers: map[kv.NodeID]*answered{},
 		began:   m.now,
 		sentAt:  m.now,
 	}
@@ -120,20 +118,12 @@ func (m *Machine) resend() {
 		}
 		c.sentAt = m.now
 		for _, o := range m.others() {
-			done := m.grants(c, o) && (m.answer(c, o).Voter || !m.isVoter(o.id.Node))
+			done := m.grants(c, o) && (c.answer(o.id).Voter || !m.isVoter(o.id.Node))
 			if !done && (c.lastSent || o.id.Node != c.last) {
 				m.do(Send{o.id, m.acquire(c)})
 			}
 		}
 	}
-}
-
-// answer returns a member's answer to a claim, if it is of its present process.
-func (m *Machine) answer(c *claim, o *member) *Answer {
-	if c.epochs[o.id.Node] != o.id.Epoch {
-		return nil
-	}
-	return c.answers[o.id.Node]
 }
 
 // knows says whether each process is in the ring, is this one, or is known to be no
@@ -165,7 +155,7 @@ func (m *Machine) Answered(now time.Duration, from kv.Process, a Answer) {
 		if c.ballot.Compare(a.Ballot) != 0 {
 			continue
 		}
-		c.note(from, &a, m.now)
+		c.note(from, a, m.now)
 		if !m.mustAnswer(o) {
 			break
 		}
@@ -250,7 +240,7 @@ func (m *Machine) mustAnswer(o *member) bool {
 
 // untold says whether a member has answered no poll since this node last came in: it may
 // not know that this node is in.
-func (m *Machine) untold(o *member) bool { return o.said < m.inSince }
+func (m *Machine) untold(o *member) bool { return o.saidState < m.inSince }
 
 // answered says whether all members that must answer a claim have granted it, and
 // name only processes that this node knows.
@@ -271,7 +261,7 @@ func (m *Machine) ungranted(c *claim, o *member) bool {
 // grants says whether a member's latest answer grants a claim, and names no unknown
 // process.
 func (m *Machine) grants(c *claim, o *member) bool {
-	a := m.answer(c, o)
+	a := c.answer(o.id)
 	return a != nil && (m.knows(a.In) || failpoint.Out(failpoint.NamedInAnswer)) && a.Granted.Contains(c.set)
 }
 
@@ -282,8 +272,8 @@ func (m *Machine) begin(c *claim, set kv.PartitionSet, until time.Duration) {
 		Ballot: c.ballot, Partitions: m.newSet(),
 		Releasers: map[kv.Process]kv.PartitionSet{}, Keepers: map[kv.Process]bool{}, Heads: map[kv.Process]uint64{},
 	}
-	for node, a := range c.answers {
-		begun.Heads[kv.Process{Node: node, Epoch: c.epochs[node]}] = a.Head
+	for _, a := range c.answers {
+		begun.Heads[a.from] = a.Head
 	}
 	for i := range set.All() {
 		p := &m.parts[i]
@@ -297,8 +287,8 @@ func (m *Machine) begin(c *claim, set kv.PartitionSet, until time.Duration) {
 		p.owned, p.retired, p.higher, p.released = true, 0, nil, nil
 		p.ballot, p.until = c.ballot, until
 		begun.Partitions.Add(i)
-		for node, a := range c.answers {
-			id := kv.Process{Node: node, Epoch: c.epochs[node]}
+		for _, a := range c.answers {
+			id := a.from
 			if a.Released.Has(i) && (before != nil && before.Process == id || before == nil && !m.consistent()) {
 				if begun.Releasers[id] == nil {
 					begun.Releasers[id] = m.newSet()

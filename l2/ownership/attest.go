@@ -6,6 +6,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
 // A report by gossip of a process that this node has not met has no effect: any
@@ -15,37 +16,37 @@ import (
 // not know that yet.
 
 // heardOf lists the members that this node attests.
-func (m *Machine) heardOf() (list []Standing) {
-	list = append(list, Standing{m.cfg.Self, m.State(), m.Weight(), m.in})
+func (m *Machine) heardOf() (list []wire.Standing) {
+	list = append(list, wire.Standing{Process: m.cfg.Self, State: m.State(), Weight: m.Weight(), In: m.in})
 	for _, o := range m.members {
 		if o.live() && o.state > 0 && !o.named {
-			list = append(list, Standing{o.id, o.state, o.weight, o.in || o.goneOut})
+			list = append(list, wire.Standing{Process: o.id, State: o.state, Weight: o.weight, In: o.in || o.goneOut})
 		}
 	}
-	slices.SortFunc(list, func(a, b Standing) int { return a.ID.Compare(b.ID) })
+	slices.SortFunc(list, func(a, b wire.Standing) int { return a.Process.Compare(b.Process) })
 	return list
 }
 
-// tellOthers adds to a member's Info what this node has heard of other members.
-func (m *Machine) tellOthers(o *member, info *Info) {
+// tellOthers adds to a member's poll what this node has heard of other members.
+func (m *Machine) tellOthers(o *member, w *wire.Poll) {
 	if list := m.heardOf(); !slices.Equal(list, m.standings) {
 		m.standings = list
 		m.othersAt++
 	}
-	info.OthersAt, info.OthersHave = m.othersAt, o.othersHave
+	w.OthersAt, w.OthersHave = m.othersAt, o.othersHave
 	if o.othersTold != m.othersAt && !failpoint.Out(failpoint.Attest) {
-		info.Others = m.standings
+		w.Others = m.standings
 	}
 }
 
 // learnOthers takes what a member has heard of others.
-func (m *Machine) learnOthers(o *member, info *Info) {
-	o.othersTold = info.OthersHave
-	if info.OthersAt <= o.othersHave { // nothing new, or late
+func (m *Machine) learnOthers(o *member, w *wire.Poll) {
+	o.othersTold = w.OthersHave
+	if w.OthersAt <= o.othersHave { // nothing new, or late
 		return
 	}
-	o.othersHave = info.OthersAt
-	for _, s := range info.Others {
+	o.othersHave = w.OthersAt
+	for _, s := range w.Others {
 		m.attested(s)
 	}
 }
@@ -72,15 +73,15 @@ func (m *Machine) GoneOut(now time.Duration, id kv.Process, state uint64) {
 // becomes a member. Nothing has come from it, so unless gossip hears it, it counts
 // until its silence has lasted. What a member has said last counts, whichever member
 // heard it.
-func (m *Machine) attested(s Standing) {
-	o := m.members[s.ID.Node]
+func (m *Machine) attested(s wire.Standing) {
+	o := m.members[s.Process.Node]
 	switch {
-	case o != nil && o.id == s.ID:
+	case o != nil && o.id == s.Process:
 		if s.State > o.state {
 			o.state, o.weight, o.in, o.goneOut = s.State, s.Weight, s.In, false
 		}
 	case s.In:
-		if o := m.current(s.ID); o != nil {
+		if o := m.current(s.Process); o != nil {
 			o.state, o.weight, o.in = s.State, s.Weight, true
 			o.missing, o.named = true, true
 		}

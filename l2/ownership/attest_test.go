@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
 // TestAttested: a member that another member attests as in counts here too, although
@@ -16,14 +17,14 @@ func TestAttested(t *testing.T) {
 	a, b, c := kv.Process{Node: "a", Epoch: 1}, kv.Process{Node: "b", Epoch: 1}, kv.Process{Node: "c", Epoch: 1}
 	m, o := newMachine("a"), newMachine("b")
 	exchange := func() {
-		info := o.InfoFor(a)
+		info := o.PollFor(a)
 		m.Polled(now, b, now, m.State(), info)
-		o.PolledBy(now, a, m.InfoFor(b))
+		o.PolledBy(now, a, m.PollFor(b))
 	}
-	o.PolledBy(now, a, m.InfoFor(b))
-	o.Polled(now, c, now, o.State(), Info{State: 1, Joined: true, In: true, Weight: 1})
-	first := o.InfoFor(a)
-	if !slices.Contains(first.Others, Standing{c, 1, 1, true}) {
+	o.PolledBy(now, a, m.PollFor(b))
+	o.Polled(now, c, now, o.State(), &wire.Poll{State: 1, Joined: true, In: true, Weight: 1})
+	first := o.PollFor(a)
+	if !slices.Contains(first.Others, wire.Standing{Process: c, State: 1, Weight: 1, In: true}) {
 		t.Fatalf("it tells %v", first.Others)
 	}
 	exchange()
@@ -31,29 +32,29 @@ func TestAttested(t *testing.T) {
 	if got := m.members["c"]; got == nil || !got.in || !got.live() {
 		t.Fatalf("c is %+v", got)
 	}
-	if again := o.InfoFor(a); len(again.Others) > 0 {
+	if again := o.PollFor(a); len(again.Others) > 0 {
 		t.Errorf("it tells again: %v", again.Others)
 	}
-	for _, s := range m.InfoFor(b).Others {
-		if s.ID == c {
+	for _, s := range m.PollFor(b).Others {
+		if s.Process == c {
 			t.Errorf("it attests a process that it has not heard: %v", s)
 		}
 	}
-	o.Polled(now, c, now, o.State(), Info{State: 2, Joined: true, Weight: 1}) // c has gone out
+	o.Polled(now, c, now, o.State(), &wire.Poll{State: 2, Joined: true, Weight: 1}) // c has gone out
 	exchange()
 	if m.members["c"].in {
 		t.Error("c is in, and another member has heard that it is out")
 	}
-	o.Polled(now, c, now, o.State(), Info{State: 3, Joined: true, In: true, Weight: 2})
+	o.Polled(now, c, now, o.State(), &wire.Poll{State: 3, Joined: true, In: true, Weight: 2})
 	if exchange(); !m.members["c"].in || m.members["c"].weight != 2 {
 		t.Error("c is out, and another member has heard that it is in")
 	}
-	o.PolledBy(now, c, Info{State: 2, Joined: true, Weight: 1}) // late
+	o.PolledBy(now, c, &wire.Poll{State: 2, Joined: true, Weight: 1}) // late
 	if exchange(); m.members["c"].weight != 2 {
 		t.Error("old word counts")
 	}
 	now += m.cfg.Detection
-	m.PolledBy(now, b, o.InfoFor(a))
+	m.PolledBy(now, b, o.PollFor(a))
 	m.Tick(now)
 	if m.members["c"].live() {
 		t.Error("c is not considered dead")

@@ -6,6 +6,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
 // TestOneOwnerComing runs clusters whose links are cut, and whose nodes crash, pause and
@@ -111,7 +112,7 @@ func newTwo(t *testing.T) *two {
 
 // polled says that b has answered a poll, which said that a is in a state.
 func (w *two) polled(said uint64) {
-	w.Polled(w.now, w.b, w.now, said, Info{State: 1, Joined: true, Weight: 1})
+	w.Polled(w.now, w.b, w.now, said, &wire.Poll{State: 1, Joined: true, Weight: 1})
 	w.Leased(w.now, w.b, w.now)
 }
 
@@ -195,7 +196,7 @@ func TestRestartedIsAsked(t *testing.T) {
 	w.comesIn()
 	w.b.Epoch++
 	w.Seen(w.now, w.b, 0, 1, false)
-	w.Polled(w.now, w.b, w.now, w.State(), Info{State: 1, Weight: 1})
+	w.Polled(w.now, w.b, w.now, w.State(), &wire.Poll{State: 1, Weight: 1})
 	if w.beginsWithin(900 * time.Millisecond) {
 		t.Error("a begins without the answer of the new process")
 	}

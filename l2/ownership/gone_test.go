@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
 func newMachine(self string) *Machine {
@@ -34,7 +35,7 @@ func TestForget(t *testing.T) {
 	m.Tick(now)
 	forgets(0, false, "silent, and gossip hears it")
 	m.Missing(now, "b")
-	m.Heard(now, b)
+	m.PolledBy(now, b, &wire.Poll{})
 	forgets(0, false, "missing, and heard just now")
 	now += 1499 * time.Millisecond
 	m.Tick(now)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
 // TestRingGrowsTogether: if many members come at the same time, the first ones come
@@ -29,7 +30,7 @@ func TestRingGrowsTogether(t *testing.T) {
 	}
 	for i := range others {
 		id := kv.Process{Node: kv.NodeID(fmt.Sprint("n", i)), Epoch: 1}
-		m.Polled(now, id, now, m.State(), Info{State: 1, Joined: true, In: true, Weight: 1})
+		m.Polled(now, id, now, m.State(), &wire.Poll{State: 1, Joined: true, In: true, Weight: 1})
 		m.Leased(now, id, now)
 	}
 	count()

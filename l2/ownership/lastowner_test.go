@@ -11,11 +11,11 @@ import (
 // all that answer tell about themselves. Another one may have owned it on the other side of a split.
 func TestLastOwner(t *testing.T) {
 	a, b, d := kv.Process{Node: "a", Epoch: 1}, kv.Process{Node: "b", Epoch: 1}, kv.Process{Node: "d", Epoch: 1}
-	under := func(clock kv.Version, id kv.Process) *Ballot { return &Ballot{clock, id} }
+	under := func(clock kv.Version, id kv.Process) *kv.Ballot { return &kv.Ballot{Clock: clock, Process: id} }
 	for _, tc := range []struct {
 		name    string
-		a, d, b *Ballot // under which each has owned the partitions
-		both    bool    // d releases them too
+		a, d, b *kv.Ballot // under which each has owned the partitions
+		both    bool       // d releases them too
 		want    kv.NodeID
 	}{
 		{"only the releaser", under(5, a), nil, nil, false, "a"},
@@ -88,9 +88,9 @@ func TestTellsLastOwned(t *testing.T) {
 			set.Add(i)
 		}
 	}
-	last := &Ballot{7, a}
+	last := &kv.Ballot{Clock: 7, Process: a}
 	m.parts[firstOf(set)].ballot = last
-	got := m.Asked(time.Second, b, Acquire{Ballot: &Ballot{2000, b}, State: 1, Partitions: set, Ring: []kv.Process{a, b, d}})
+	got := m.Asked(time.Second, b, Acquire{Ballot: &kv.Ballot{Clock: 2000, Process: b}, State: 1, Partitions: set, Ring: []kv.Process{a, b, d}})
 	if len(got.Authorities) != 1 || got.Authorities[0].Ballot != last || got.Authorities[0].Partitions.Len() != 1 ||
 		!got.Authorities[0].Partitions.Has(firstOf(set)) || got.Voter {
 		t.Errorf("it tells %+v, voter %v", got.Authorities, got.Voter)

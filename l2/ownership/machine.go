@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
 // Config is the configuration of a Machine.
@@ -18,9 +19,9 @@ type Config struct {
 	// Detection is D: the silence after which a member that gossip says is dead
 	// is considered dead. At least 1.5 B.
 	Detection time.Duration
-	// SingleNode means that there are no other nodes to look for: the node begins at
+	// Bootstrap means that there are no other nodes to look for: the node begins at
 	// once.
-	SingleNode bool
+	Bootstrap bool
 
 	// Voters are the nodes of which a majority must acknowledge every ownership,
 	// under policy consistent. Empty means policy available.
@@ -51,34 +52,32 @@ type Machine struct {
 	in             bool
 	inSince        uint64 // state when it last came in
 	leaving        bool
-	stays          bool          // leaving ends once nothing is retired: see Stay
-	state          uint64        // counts the changes of what it tells about itself
-	told           [3]any        // what it told at the last count
-	noOtherInSince time.Duration // since then no other member is in
-	rumourAt       time.Duration // last rumour of an unmet process that counts: see Rumour
-	stalls         stalls        // since the last pause
-	standings      []Standing    // what it has heard of other members, as last told
-	othersAt       uint64        // counts the changes of standings
+	stays          bool            // leaving ends once nothing is retired: see Stay
+	state          uint64          // counts the changes of what it tells about itself
+	told           [3]any          // what it told at the last count
+	noOtherInSince time.Duration   // since then no other member is in
+	rumourAt       time.Duration   // last rumour of an unmet process that counts: see Rumour
+	stalls         stalls          // since the last pause
+	standings      []wire.Standing // what it has heard of other members, as last told
+	othersAt       uint64          // counts the changes of standings
 
 	members map[kv.NodeID]*member
 	gone    gone
-	cannot  map[kv.NodeID]report
 
-	table       *Ring
-	entered     []kv.Process  // the ring's members, by name
-	grownAt     time.Duration // when a member last came into the ring
-	inTable     bool          // this node is in the table, with tableWeight
-	tableWeight uint32
+	table   *Ring
+	entered []kv.Process          // the ring's members, by name
+	weights map[kv.Process]uint32 // of these
+	grownAt time.Duration         // when a member last came into the ring
 
 	// Partitions.
 	parts  []partition
 	claims []*claim
 	// Earlier than these times a scan of all partitions finds nothing. Time
 	// passes in many small steps, most of which concern no partition.
-	claimAt  time.Duration // no claim is possible before
-	retireAt time.Duration // no retired ownership ends before; zero: none is retired
-	seq      uint64        // counts the changes of promised ballots
-	promises promises      // told last
+	claimAt   time.Duration // no claim is possible before
+	retireAt  time.Duration // no retired ownership ends before; zero: none is retired
+	ballotsAt uint64        // counts the changes of promised ballots
+	promises  promises      // told last
 
 	// Of policy consistent.
 	votes    []vote
@@ -91,7 +90,7 @@ type Machine struct {
 // promises are the ballots answered between two counts of their changes.
 type promises struct {
 	after, to uint64
-	list      []Promise
+	list      []wire.Promise
 }
 
 // New returns the machine of a node that has just started.
@@ -102,7 +101,7 @@ func New(cfg Config, now time.Duration) *Machine {
 	}
 	m := &Machine{
 		cfg: cfg, now: now, bornAt: now, lapseAt: never,
-		members: map[kv.NodeID]*member{}, gone: gone{}, cannot: map[kv.NodeID]report{},
+		members: map[kv.NodeID]*member{}, gone: gone{},
 		parts: make([]partition, cfg.Partitions), stalls: stalls{bound: cfg.Bound, window: cfg.Detection},
 	}
 	m.table = cfg.Table(nil)
@@ -113,7 +112,7 @@ func New(cfg Config, now time.Duration) *Machine {
 // startJoining puts the node back to the state joining.
 func (m *Machine) startJoining() {
 	m.joiningSince, m.noOtherInSince = m.now, m.now
-	m.joined, m.in = m.cfg.SingleNode, false
+	m.joined, m.in = m.cfg.Bootstrap, false
 }
 
 // TakeActions returns the actions to carry out, in order, and forgets them.

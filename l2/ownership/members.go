@@ -7,7 +7,46 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
+
+// member is another node, in the process that was last heard of.
+type member struct {
+	id     kv.Process
+	weight uint32
+	in     bool
+	joined bool
+	state  uint64 // counts their changes
+
+	cameAt  time.Duration // when this process came, or came back
+	heardAt time.Duration // last sign of life, on any path
+	missing bool          // gossip says that it is dead
+	dead    bool          // considered dead
+
+	leasedAt  time.Duration // send time of the poll that gave our lease on it; zero: none
+	polledAt  time.Duration // when a poll of it was last answered
+	askedAt   time.Duration // when the last poll was sent that it has answered
+	saidState uint64        // this node's state, in the polls that it has answered
+	refused   bool          // one of the two refuses the other
+	wasIn     bool          // it has been in, as far as this node knows
+	strange   time.Duration // since when processes of its name are refused, none of which was in; zero: none
+	leasesUs  bool          // it says that it has a lease on this node
+	inRing    bool
+
+	named      bool   // nothing has come from it: another member has told of it
+	goneOut    bool   // gossip alone says that it is out: see GoneOut
+	othersTold uint64 // its count of this node's changes of standings
+	othersHave uint64 // this node's count of its changes of them
+
+	ballotsTold uint64 // its count of this node's changes of ballots
+	ballotsHave uint64 // this node's count of its changes of them
+
+	unpolled   []kv.NodeID   // the nodes that it cannot poll
+	unpolledAt time.Duration // when it has told that
+}
+
+// live says whether the member is not considered dead.
+func (o *member) live() bool { return !o.dead }
 
 // leased says whether this node has a lease on it, from a poll sent after it came.
 func (m *Machine) leased(o *member) bool {
@@ -66,7 +105,7 @@ func (m *Machine) current(id kv.Process) *member {
 		}
 		m.gone.add(o.id, went{m.now, true})
 		if o.live() {
-			m.do(Died{o.id, m.now - o.heardAt, true})
+			m.died(o, true)
 		}
 	}
 	n := &member{id: id, cameAt: m.now, heardAt: m.now, polledAt: m.now}
@@ -130,10 +169,27 @@ func (m *Machine) Forget(now time.Duration, node kv.NodeID, silence time.Duratio
 			return false
 		}
 		delete(m.members, node)
-		delete(m.cannot, node)
 		m.settle()
 	}
 	return true
+}
+
+// died says that a member is considered dead. The end of one that was refused, and never
+// in, takes nothing away.
+func (m *Machine) died(o *member, again bool) {
+	if !o.refused || o.wasIn {
+		m.do(Died{o.id, m.now - o.heardAt, again})
+	}
+}
+
+// Standing returns what a node has told about itself, and whether its process has been in,
+// as far as this node knows.
+func (m *Machine) Standing(node kv.NodeID) (s wire.Standing, wasIn bool) {
+	o := m.members[node]
+	if o == nil {
+		return s, false
+	}
+	return wire.Standing{Process: o.id, State: o.state, Weight: o.weight, In: o.in}, o.wasIn
 }
 
 // Silence returns how long a member has been silent, and whether it is considered

@@ -1,34 +1,14 @@
 package ownership
 
 import (
-	"cmp"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
-// Ballot orders attempts to take a partition. No two nodes have equal ballots.
-type Ballot struct {
-	Clock   kv.Version
-	Process kv.Process
-}
-
-// Compare orders ballots; nil is below all others.
-func (b *Ballot) Compare(o *Ballot) int {
-	switch {
-	case b == o:
-		return 0
-	case b == nil:
-		return -1
-	case o == nil:
-		return 1
-	}
-	return cmp.Or(cmp.Compare(b.Clock, o.Clock), b.Process.Compare(o.Process))
-}
-
 // Acquire asks every member for a set of partitions.
 type Acquire struct {
-	Ballot     *Ballot
+	Ballot     *kv.Ballot
 	State      uint64 // of the asker, which is in
 	Partitions kv.PartitionSet
 	// Ring is the asker's ring. An owner grants a partition only if it knows all
@@ -38,7 +18,7 @@ type Acquire struct {
 
 // Answer is a member's answer to an Acquire. A partition not in Granted is RETRY.
 type Answer struct {
-	Ballot   *Ballot
+	Ballot   *kv.Ballot
 	Granted  kv.PartitionSet
 	Released kv.PartitionSet // granted partitions whose entries it gives
 	Keeps    bool            // it leaves, and a later process may have these entries again
@@ -64,38 +44,8 @@ type Auth struct {
 
 // Ownership is what is owned, or claimed, under one ballot.
 type Ownership struct {
-	Ballot     *Ballot
+	Ballot     *kv.Ballot
 	Partitions kv.PartitionSet
-}
-
-// Info is what each poll, and each answer to a poll, tells in addition to what other
-// packages need (clocks, the log's head).
-type Info struct {
-	State  uint64 // counts changes of the fields below; tells late from new
-	Joined bool
-	In     bool
-	Weight uint32
-	Leased bool // has a lease on the receiver, from a poll of its present process
-
-	// Ballots are the highest ones that the sender has answered and that have
-	// changed since the count that the receiver last acknowledged. Next is the
-	// count now; the receiver acknowledges it in its own Have.
-	Ballots []Promise
-	Next    uint64
-	Have    uint64 // the sender's count of the receiver's changes
-
-	// Others is what the sender has heard of other members, if that has changed
-	// since the count that the receiver last acknowledged. OthersAt is the count
-	// now.
-	Others     []Standing
-	OthersAt   uint64
-	OthersHave uint64 // the sender's count of the receiver's changes of Others
-}
-
-// Promise is a ballot that a node has answered, and for which partitions.
-type Promise struct {
-	Ballot     *Ballot
-	Partitions []uint16 // ascending; few, if many nodes tell of many ballots
 }
 
 // Action is what a Machine wants done. The order matters: an ending comes before any
@@ -118,7 +68,7 @@ type Retired struct {
 
 // Begun says that ownerships begin, each empty except for the releasers' entries.
 type Begun struct {
-	Ballot     *Ballot
+	Ballot     *kv.Ballot
 	Partitions kv.PartitionSet
 	Releasers  map[kv.Process]kv.PartitionSet
 	Keepers    map[kv.Process]bool   // those of them that keep the entries for a later process
@@ -167,11 +117,3 @@ func (SendAuth) action()     {}
 func (RingChanged) action()  {}
 func (StateChanged) action() {}
 func (Died) action()         {}
-
-// Standing is what a member says about itself, as another member has heard it.
-type Standing struct {
-	ID     kv.Process
-	State  uint64 // as in Info
-	Weight uint32
-	In     bool
-}

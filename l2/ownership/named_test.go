@@ -14,7 +14,7 @@ func TestNamedMustBeHeard(t *testing.T) {
 	const bound = time.Second
 	var v kv.Version
 	m := New(Config{
-		Self: kv.Process{Node: "a", Epoch: 1}, Weight: 1, Bound: bound, Detection: 3 * bound / 2, SingleNode: true,
+		Self: kv.Process{Node: "a", Epoch: 1}, Weight: 1, Bound: bound, Detection: 3 * bound / 2, Bootstrap: true,
 		Stamp: func() kv.Version { v++; return v }, Rand: rand.New(rand.NewPCG(1, 1)),
 	}, time.Hour)
 	b := kv.Process{Node: "b", Epoch: 1}

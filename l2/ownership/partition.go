@@ -10,21 +10,21 @@ import (
 // partition is what the node knows and does about one partition.
 type partition struct {
 	owned    bool
-	ballot   *Ballot       // of the ownership
+	ballot   *kv.Ballot    // of the ownership
 	until    time.Duration // end of its authority
 	retired  time.Duration // since when it no longer serves; zero: it serves
-	higher   *Ballot       // the higher ballot that retired it, once heard of
-	promised *Ballot       // the highest answered, this node's own included
+	higher   *kv.Ballot    // the higher ballot that retired it, once heard of
+	promised *kv.Ballot    // the highest answered, this node's own included
 	saidAt   time.Duration // when promised was last answered
-	changed  uint64        // seq of the last change of promised
-	released *Ballot       // the ballot that ended the last ownership, which had entries
+	changed  uint64        // ballotsAt of the last change of promised
+	released *kv.Ballot    // the ballot that ended the last ownership, which had entries
 	claim    *claim        // the claim under way for it
 	retryAt  time.Duration // no new claim before
 	before   kv.NodeID     // the assigned owner before the present one
 }
 
 // seeks returns the ballot under which authority is sought; nil: none.
-func (p *partition) seeks() *Ballot {
+func (p *partition) seeks() *kv.Ballot {
 	switch {
 	case p.owned:
 		return p.ballot
@@ -39,28 +39,39 @@ func (p *partition) seeks() *Ballot {
 // and its entries are for this ballot alone, so no other member may refuse the ballot
 // afterwards.
 type claim struct {
-	ballot   *Ballot
+	ballot   *kv.Ballot
 	set      kv.PartitionSet
 	last     kv.NodeID
 	lastSent bool // the last member has been asked, or there is none
-	answers  map[kv.NodeID]*Answer
-	epochs   map[kv.NodeID]kv.Epoch      // of the members that have answered
-	notedAt  map[kv.NodeID]time.Duration // since when each grants what it does
-	polling  bool                        // waits for a majority of voters
+	answers  map[kv.NodeID]*answered
+	polling  bool // waits for a majority of voters
 	began    time.Duration
 	sentAt   time.Duration
 	lastAt   time.Duration // when the last member was asked
 	refused  time.Duration // since when a member refuses part of it; zero: none does
 }
 
-// note keeps an answer to a claim, and the time since which its voter grants that
-// much.
-func (c *claim) note(from kv.Process, a *Answer, now time.Duration) {
-	old := c.answers[from.Node]
-	if old == nil || c.epochs[from.Node] != from.Epoch || !old.Voter || !old.Granted.Contains(a.Granted) {
-		c.notedAt[from.Node] = now
+// answered is the latest answer of a member.
+type answered struct {
+	Answer
+	from  kv.Process
+	since time.Duration // since when its voter grants that much
+}
+
+// note keeps an answer.
+func (c *claim) note(from kv.Process, a Answer, now time.Duration) {
+	if old := c.answer(from); old != nil && old.Voter && old.Granted.Contains(a.Granted) {
+		now = old.since
 	}
-	c.answers[from.Node], c.epochs[from.Node] = a, from.Epoch
+	c.answers[from.Node] = &answered{a, from, now}
+}
+
+// answer returns the answer of a process, or nil.
+func (c *claim) answer(id kv.Process) *answered {
+	if a := c.answers[id.Node]; a != nil && a.from == id {
+		return a
+	}
+	return nil
 }
 
 // never is later than any time.

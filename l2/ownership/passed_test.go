@@ -6,17 +6,18 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
 // meet returns the machine of a process that has met two others, which are in.
 func meet(now time.Duration, self kv.Process, alone bool, others ...kv.Process) *Machine {
 	v := kv.Version(100)
 	m := New(Config{
-		Self: self, Weight: 100, Bound: simBound, Detection: simDetection, SingleNode: alone, Partitions: simPartitions,
+		Self: self, Weight: 100, Bound: simBound, Detection: simDetection, Bootstrap: alone, Partitions: simPartitions,
 		Stamp: func() kv.Version { v++; return v }, Rand: rand.New(rand.NewPCG(1, 1)),
 	}, now)
 	for _, id := range others {
-		m.Polled(now, id, now, m.State(), Info{State: 1, Joined: true, In: true, Weight: 100, Leased: true})
+		m.Polled(now, id, now, m.State(), &wire.Poll{State: 1, Joined: true, In: true, Weight: 100, Leased: true})
 		m.Leased(now, id, now)
 	}
 	m.Tick(now)
@@ -30,7 +31,7 @@ func TestPassed(t *testing.T) {
 	a, b, d := kv.Process{Node: "a", Epoch: 1}, kv.Process{Node: "b", Epoch: 1}, kv.Process{Node: "d", Epoch: 1}
 	now := time.Second
 	weigh := func(m *Machine, state uint64, weight uint32) { // of b
-		m.PolledBy(now, b, Info{State: state, Joined: true, In: true, Weight: weight, Leased: true})
+		m.PolledBy(now, b, &wire.Poll{State: state, Joined: true, In: true, Weight: weight, Leased: true})
 	}
 	of := func(m *Machine, node kv.NodeID) kv.PartitionSet {
 		set := m.newSet()
@@ -53,10 +54,10 @@ func TestPassed(t *testing.T) {
 	if both.Empty() {
 		t.Fatal("d gets nothing of b's")
 	}
-	if got := m.Asked(now, d, Acquire{Ballot: &Ballot{2000, d}, State: 1, Partitions: both, Ring: ring}); !got.Granted.Contains(both) {
+	if got := m.Asked(now, d, Acquire{Ballot: &kv.Ballot{Clock: 2000, Process: d}, State: 1, Partitions: both, Ring: ring}); !got.Granted.Contains(both) {
 		t.Fatalf("d gets %d partitions, want %d", got.Granted.Len(), both.Len())
 	}
-	low := Acquire{Ballot: &Ballot{1000, b}, State: 3, Partitions: both, Ring: ring}
+	low := Acquire{Ballot: &kv.Ballot{Clock: 1000, Process: b}, State: 3, Partitions: both, Ring: ring}
 	if got := m.Asked(now, b, low); !got.Passed.Empty() {
 		t.Errorf("%d partitions have passed to others for b, to which the ring gives nothing", got.Passed.Len())
 	}

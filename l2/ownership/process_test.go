@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
 // TestLateWordOfAnEarlierProcess: messages of an earlier process of a name, or word
@@ -29,15 +30,15 @@ func TestLateWordOfAnEarlierProcess(t *testing.T) {
 	}
 	m.Seen(now, later, 1, 1, true)
 	is("the first", later)
-	m.PolledBy(now, earlier, Info{State: 9, Joined: true, In: true, Weight: 1})
+	m.PolledBy(now, earlier, &wire.Poll{State: 9, Joined: true, In: true, Weight: 1})
 	is("a late poll", later)
 	m.Seen(now, earlier, 9, 1, true)
 	is("late gossip", later)
-	if a := m.Asked(now, earlier, Acquire{Ballot: &Ballot{9, earlier}, Partitions: kv.PartitionSet{1}}); !a.Granted.Empty() {
+	if a := m.Asked(now, earlier, Acquire{Ballot: &kv.Ballot{Clock: 9, Process: earlier}, Partitions: kv.PartitionSet{1}}); !a.Granted.Empty() {
 		t.Error("an earlier process was granted something")
 	}
 	is("a late ACQUIRE", later)
-	m.Polled(now, later, now, m.State(), Info{State: 2, Joined: true, In: true, Weight: 1})
+	m.Polled(now, later, now, m.State(), &wire.Poll{State: 2, Joined: true, In: true, Weight: 1})
 	m.Leased(now, later, now)
 	if !m.leased(m.members["b"]) {
 		t.Error("the later one counts no more")
@@ -59,13 +60,13 @@ func TestEarlierByItsClock(t *testing.T) {
 	m := newMachine("a")
 	old, present := kv.Process{Node: "b", Epoch: 8}, kv.Process{Node: "b", Epoch: 7}
 	now := time.Hour
-	m.Polled(now, old, now, m.State(), Info{State: 2, Joined: true, In: true, Weight: 1})
+	m.Polled(now, old, now, m.State(), &wire.Poll{State: 2, Joined: true, In: true, Weight: 1})
 	m.Seen(now, old, 0, 1, true)
 	m.Seen(now, present, 0, 1, true)
 	for range 8 {
 		now += m.cfg.Detection / 4
 		m.Tick(now)
-		m.Polled(now, present, now, m.State(), Info{State: 1, Joined: true, Weight: 1})
+		m.Polled(now, present, now, m.State(), &wire.Poll{State: 1, Joined: true, Weight: 1})
 	}
 	if o := m.members["b"]; o.id != present || !o.live() {
 		t.Errorf("b is %v", o.id)
@@ -78,7 +79,7 @@ func TestEarlierByItsClock(t *testing.T) {
 func TestNamesakeGone(t *testing.T) {
 	for _, leaves := range []bool{true, false} {
 		m, first, other := newMachine("a"), kv.Process{Node: "b", Epoch: 7}, kv.Process{Node: "b", Epoch: 8}
-		now, info := time.Hour, Info{State: 1, Joined: true, Weight: 1}
+		now, info := time.Hour, &wire.Poll{State: 1, Joined: true, Weight: 1}
 		m.PolledBy(now, first, info)
 		m.PolledBy(now, other, info)
 		m.PolledBy(now, first, info)

@@ -6,6 +6,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
 // Asked answers another node's ACQUIRE. What the answer ends has ended before the
@@ -25,9 +26,6 @@ func (m *Machine) Asked(now time.Duration, from kv.Process, q Acquire) Answer {
 	ended, released := m.newSet(), m.newSet()
 	allKnown := m.knowsRing(q.Ring)
 	for i := range q.Partitions.All() {
-		if int(i) >= len(m.parts) {
-			break
-		}
 		p := &m.parts[i]
 		// A node that is out has no say, and owns nothing.
 		if m.in && (m.table.Owner(i) != from.Node || !o.inRing) ||
@@ -100,12 +98,12 @@ func (m *Machine) knowsRing(list []kv.Process) bool {
 }
 
 // promise remembers the highest ballot answered.
-func (m *Machine) promise(i uint16, b *Ballot) {
+func (m *Machine) promise(i uint16, b *kv.Ballot) {
 	p := &m.parts[i]
 	switch p.promised.Compare(b) {
 	case -1:
-		m.seq++
-		p.promised, p.changed, p.saidAt = b, m.seq, m.now
+		m.ballotsAt++
+		p.promised, p.changed, p.saidAt = b, m.ballotsAt, m.now
 	case 0:
 		p.saidAt = m.now
 	}
@@ -114,28 +112,30 @@ func (m *Machine) promise(i uint16, b *Ballot) {
 // retireBelow retires what a higher ballot may have taken. With voters, a higher ballot
 // has taken nothing while this node's authority lasts: a side without a majority of
 // voters tries ballot after ballot, and would empty everything when it comes back.
-func (m *Machine) retireBelow(b Promise) {
-	if m.consistent() || failpoint.Out(failpoint.HigherBallot) {
+func (m *Machine) retireBelow(list []wire.Promise) {
+	if len(list) == 0 || m.consistent() || failpoint.Out(failpoint.HigherBallot) {
 		return
 	}
-	var retired kv.PartitionSet
-	for _, i := range b.Partitions {
-		if int(i) >= len(m.parts) {
+	retired := m.newSet()
+	var told []uint16
+	for n := range list {
+		if len(told) > len(m.parts) { // each partition has one ballot
 			break
 		}
-		p := &m.parts[i]
-		if p.owned && p.promised.Compare(b.Ballot) < 0 && p.higher.Compare(b.Ballot) < 0 {
-			p.higher = b.Ballot
-			if p.retired == 0 {
-				m.retire(p)
-				if retired == nil {
-					retired = m.newSet()
+		b, from := list[n].Ballot, len(told) // a copy: p.higher keeps it
+		told = kv.UnpackPartitions(told, list[n].Partitions)
+		for _, i := range told[from:] {
+			p := &m.parts[i]
+			if p.owned && p.promised.Compare(&b) < 0 && p.higher.Compare(&b) < 0 {
+				p.higher = &b
+				if p.retired == 0 {
+					m.retire(p)
+					retired.Add(i)
 				}
-				retired.Add(i)
 			}
 		}
 	}
-	if retired != nil {
+	if !retired.Empty() {
 		m.do(Retired{retired, "a higher ballot was answered"})
 	}
 }

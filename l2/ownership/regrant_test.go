@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
 // TestReleasedGrows: an owner is asked again with the same ballot, once it has heard
@@ -16,16 +17,16 @@ func TestReleasedGrows(t *testing.T) {
 	v := kv.Version(100)
 	now := time.Second
 	m := New(Config{
-		Self: a, Weight: 100, Bound: simBound, Detection: simDetection, SingleNode: true, Partitions: simPartitions,
+		Self: a, Weight: 100, Bound: simBound, Detection: simDetection, Bootstrap: true, Partitions: simPartitions,
 		Stamp: func() kv.Version { v++; return v }, Rand: rand.New(rand.NewPCG(1, 1)),
 	}, now)
 	m.Tick(now)
 	for _, id := range []kv.Process{b, d} {
-		m.Polled(now, id, now, m.State(), Info{State: 1, Joined: true, In: true, Weight: 100, Leased: true})
+		m.Polled(now, id, now, m.State(), &wire.Poll{State: 1, Joined: true, In: true, Weight: 100, Leased: true})
 		m.Leased(now, id, now)
 	}
 	m.Tick(now)
-	q := Acquire{Ballot: &Ballot{v + 1000, b}, State: 1, Partitions: m.newSet(), Ring: []kv.Process{a, b}}
+	q := Acquire{Ballot: &kv.Ballot{Clock: v + 1000, Process: b}, State: 1, Partitions: m.newSet(), Ring: []kv.Process{a, b}}
 	// b has heard that d goes.
 	table := NewRing([]RingMember{{Node: "a", Weight: 100}, {Node: "b", Weight: 100}})
 	for i := range uint16(simPartitions) {

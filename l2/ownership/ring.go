@@ -35,19 +35,16 @@ type Ring struct {
 	empty   bool // no member has any weight
 }
 
-// maxMembers bounds the members of a ring.
-const maxMembers = 1<<16 - 1
-
 // Load bound: no node owns more than ⌈1.10 × its fair share⌉ partitions.
 const (
 	loadNum = 110
 	loadDen = 100
 )
 
-// NewRing computes the ring of some members, in any order. If several members have one name,
-// the last of them counts.
+// NewRing computes the ring of some members, in any order: 65,535 at most, each name once.
 func NewRing(members []RingMember) *Ring {
-	t := &Ring{members: distinct(members)}
+	byName := func(a, b RingMember) int { return cmp.Compare(a.Node, b.Node) }
+	t := &Ring{members: slices.SortedFunc(slices.Values(members), byName)}
 	total := uint64(0)
 	for _, m := range t.members {
 		total += uint64(m.Weight)
@@ -76,16 +73,6 @@ func NewRing(members []RingMember) *Ring {
 		room[best]--
 	}
 	return t
-}
-
-// distinct returns the members by name, each name once.
-func distinct(members []RingMember) []RingMember {
-	list := slices.Clone(members)
-	slices.SortStableFunc(list, func(a, b RingMember) int { return cmp.Compare(a.Node, b.Node) })
-	slices.Reverse(list) // the last of a name comes first
-	list = slices.CompactFunc(list, func(a, b RingMember) bool { return a.Node == b.Node })
-	slices.Reverse(list)
-	return list[:min(len(list), maxMembers)]
 }
 
 // Owner returns the assigned owner of a partition, or "" if no member has any weight.

@@ -1,7 +1,7 @@
 package ownership
 
 import (
-	"cmp"
+	"maps"
 	"slices"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
@@ -13,22 +13,20 @@ func (m *Machine) judgeRing() {
 	if !m.ringDiffers() {
 		return
 	}
-	var list []RingMember
-	m.entered = nil
+	m.weights = map[kv.Process]uint32{}
 	if m.in {
-		list = append(list, RingMember{Node: m.cfg.Self.Node, Weight: m.Weight()})
-		m.entered = append(m.entered, m.cfg.Self)
+		m.weights[m.cfg.Self] = m.Weight()
 	}
 	for _, o := range m.members {
-		o.inTable, o.tableWeight = o.inRing, o.weight
 		if o.inRing {
-			list = append(list, RingMember{Node: o.id.Node, Weight: o.weight})
-			m.entered = append(m.entered, o.id)
+			m.weights[o.id] = o.weight
 		}
 	}
-	slices.SortFunc(m.entered, kv.Process.Compare)
-	slices.SortFunc(list, func(a, b RingMember) int { return cmp.Compare(a.Node, b.Node) })
-	m.inTable, m.tableWeight = m.in, m.Weight()
+	m.entered = slices.SortedFunc(maps.Keys(m.weights), kv.Process.Compare)
+	var list []RingMember
+	for _, id := range m.entered {
+		list = append(list, RingMember{id.Node, m.weights[id]})
+	}
 	old := m.table
 	m.table = m.cfg.Table(list)
 	for i := range m.parts {
@@ -57,22 +55,21 @@ func (m *Machine) judgeRing() {
 }
 
 // ringDiffers says whether the members of the table differ from those the ring should
-// have. It compares each member in place, since it runs with every message.
+// have. It makes no list of them, since it runs with every message.
 func (m *Machine) ringDiffers() bool {
-	if m.in != m.inTable || m.in && m.Weight() != m.tableWeight {
+	in := 0
+	differs := func(id kv.Process, weight uint32) bool {
+		in++
+		w, ok := m.weights[id]
+		return !ok || w != weight
+	}
+	if m.in && differs(m.cfg.Self, m.Weight()) {
 		return true
 	}
-	in := 0
-	if m.in {
-		in++
-	}
 	for _, o := range m.members {
-		if o.inRing != o.inTable || o.inRing && o.weight != o.tableWeight {
+		if o.inRing && differs(o.id, o.weight) {
 			return true
 		}
-		if o.inRing {
-			in++
-		}
 	}
-	return in != len(m.entered) // one of them is no longer known
+	return in != len(m.weights) // one of them is no longer known
 }

@@ -87,9 +87,8 @@ func (m *Machine) Pause(now time.Duration) {
 	m.stop(WhyPaused)
 	for _, o := range m.members {
 		o.heardAt, o.polledAt, o.strange = m.now, m.now, 0
-		o.leasedAt, o.leasesUs = 0, false
+		o.leasedAt, o.leasesUs, o.unpolled = 0, false, nil
 	}
-	clear(m.cannot)
 	m.stalls.clear()
 	m.startJoining()
 	m.settle()

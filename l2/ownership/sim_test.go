@@ -144,7 +144,7 @@ func (n *simNode) start(alone bool) {
 		n.rumours[i] = rumour{at: n.s.now}
 	}
 	n.m = New(Config{
-		Self: n.id, Weight: 1, Bound: simBound, Detection: simDetection, SingleNode: alone, Partitions: n.s.partitions,
+		Self: n.id, Weight: 1, Bound: simBound, Detection: simDetection, Bootstrap: alone, Partitions: n.s.partitions,
 		Stamp: func() kv.Version { n.s.clock++; return n.s.clock },
 		Rand:  rand.New(rand.NewPCG(n.s.seed, uint64(n.id.Epoch))),
 		Table: n.table, Voters: n.s.voters,
@@ -372,7 +372,7 @@ func (n *simNode) poll(epoch int) {
 
 func (n *simNode) pollOne(id kv.Process) {
 	to, epoch, from, sent := n.s.node(id), n.epoch, n.id, n.now()
-	info := n.m.InfoFor(id)
+	info := n.m.PollFor(id)
 	if !n.reaches(to) {
 		return
 	}
@@ -380,7 +380,7 @@ func (n *simNode) pollOne(id kv.Process) {
 		to.run(to.epoch, func() {
 			to.m.PolledBy(to.now(), from, info)
 			to.carryOut()
-			answer, by := to.m.InfoFor(from), to.id
+			answer, by := to.m.PollFor(from), to.id
 			n.s.send(to.at, n.at, func() {
 				n.run(epoch, func() {
 					n.m.Polled(n.now(), by, sent, info.State, answer)
@@ -418,16 +418,6 @@ func (n *simNode) gossip(epoch int) {
 				n.m.Missing(n.now(), o.node)
 				if !n.s.plain && n.s.rnd.IntN(30) == 0 && n.m.Forget(n.now(), o.node, 0) {
 					n.s.forgotten++
-				}
-			}
-		}
-		if list := n.m.Unpolled(); len(list) > 0 {
-			id := n.id
-			for _, o := range n.s.nodes {
-				if o != n {
-					n.s.send(n.at, o.at, func() {
-						o.run(o.epoch, func() { o.m.Cannot(o.now(), id.Node, list) })
-					})
 				}
 			}
 		}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
 // stutter stops a node again and again, each time for less than B. In the moments
@@ -148,7 +149,7 @@ func busyHostGoesOn(errorf func(format string, args ...any)) {
 		for range 100 {
 			now += c.run
 			if c.polls {
-				m.Polled(now, b, now-time.Millisecond, m.State(), Info{State: 2, Joined: true, In: true, Weight: 1})
+				m.Polled(now, b, now-time.Millisecond, m.State(), &wire.Poll{State: 2, Joined: true, In: true, Weight: 1})
 			}
 			now += c.stop
 			if _, paused := m.Stall(now, c.stop); paused {
@@ -167,7 +168,7 @@ func busyHostGoesOn(errorf func(format string, args ...any)) {
 func TestSilenceCountsWhileRunning(t *testing.T) {
 	now := time.Hour
 	m, b := stuttering(now)
-	m.Polled(now, b, now, m.State(), Info{State: 2, Joined: false, In: true, Weight: 1})
+	m.Polled(now, b, now, m.State(), &wire.Poll{State: 2, Joined: false, In: true, Weight: 1})
 	m.Missing(now, b.Node)
 	const stop = simBound * 8 / 10
 	now += stop

@@ -19,7 +19,7 @@ func (m *Machine) judgeMembers() {
 		o.wasIn = o.wasIn || o.in
 		if !o.dead && o.missing && m.now-o.heardAt >= m.cfg.Detection {
 			o.dead = true
-			m.do(Died{o.id, m.now - o.heardAt, false})
+			m.died(o, false)
 			o.leasedAt, o.leasesUs = 0, false
 		}
 		switch {
@@ -68,21 +68,19 @@ func (m *Machine) judgeSelf() {
 		}
 	case !m.joined || m.leaving:
 	case anyIn && !allLeased, !anyIn && !first, m.shouldGo() != "":
-	case anyIn, m.cfg.SingleNode || m.now-m.noOtherInSince >= m.cfg.Detection:
+	case anyIn, m.cfg.Bootstrap || m.now-m.noOtherInSince >= m.cfg.Detection:
 		m.in = true
 		m.inSince = m.State()
 		m.do(StateChanged{true, "joined"})
 	}
 }
 
-// Unpolled lists the live members whose polls have not been answered for the
-// detection time, although gossip does not report them missing.
-func (m *Machine) Unpolled() []kv.NodeID { return m.unpolledFor(m.cfg.Detection) }
-
 // judgeAfter returns how long a member's polls must go unanswered until this node
 // acts on it: by then all other members have told whether their polls go unanswered.
 func (m *Machine) judgeAfter() time.Duration { return m.cfg.Detection + m.cfg.Bound*3/4 }
 
+// unpolledFor lists the live members whose polls have not been answered for some time,
+// although gossip does not report them missing.
 func (m *Machine) unpolledFor(d time.Duration) (list []kv.NodeID) {
 	for _, o := range m.members {
 		if o.live() && !o.missing && m.now-o.polledAt >= d {
@@ -91,16 +89,6 @@ func (m *Machine) unpolledFor(d time.Duration) (list []kv.NodeID) {
 	}
 	slices.Sort(list)
 	return list
-}
-
-// Cannot takes the report that a member cannot poll some others.
-func (m *Machine) Cannot(now time.Duration, from kv.NodeID, nodes []kv.NodeID) {
-	m.now = max(m.now, now)
-	if _, known := m.cannot[from]; len(nodes) == 0 && !known {
-		return
-	}
-	m.cannot[from] = report{nodes, m.now}
-	m.settle()
 }
 
 // badPairs returns the pairs of live members of which one cannot poll the other: as
@@ -115,13 +103,11 @@ func (m *Machine) badPairs(after time.Duration) map[[2]kv.NodeID]bool {
 	for _, n := range m.unpolledFor(after) {
 		pair(m.cfg.Self.Node, n)
 	}
-	for from, r := range m.cannot {
-		if m.now-r.at >= m.cfg.Detection {
-			delete(m.cannot, from)
-			continue
-		}
-		for _, n := range r.nodes {
-			pair(from, n)
+	for _, o := range m.members {
+		if m.now-o.unpolledAt < m.cfg.Detection {
+			for _, n := range o.unpolled {
+				pair(o.id.Node, n)
+			}
 		}
 	}
 	return pairs

@@ -20,7 +20,7 @@ import (
 
 // vote is an AUTH that this node has acknowledged.
 type vote struct {
-	ballot     *Ballot
+	ballot     *kv.Ballot
 	partitions kv.PartitionSet
 	at         time.Duration
 }
@@ -83,10 +83,10 @@ func (m *Machine) endLapsed() {
 // voteSelf answers a claim of this node as one of the voters.
 func (m *Machine) voteSelf(c *claim) {
 	self := m.cfg.Self
-	if !m.remembers() || c.answers[self.Node] != nil {
+	if !m.remembers() || c.answer(self) != nil {
 		return
 	}
-	a := &Answer{Ballot: c.ballot, Granted: m.newSet(), Voter: true, Authorities: m.authorities(c.set)}
+	a := Answer{Ballot: c.ballot, Granted: m.newSet(), Voter: true, Authorities: m.authorities(c.set)}
 	for i := range c.set.All() {
 		if m.parts[i].promised.Compare(c.ballot) <= 0 {
 			m.promise(i, c.ballot)
@@ -123,9 +123,7 @@ func (m *Machine) Acknowledged() (list []kv.Process, remembers bool) {
 func (m *Machine) common(a, b kv.PartitionSet) kv.PartitionSet {
 	both := m.newSet()
 	for i := range both {
-		if i < len(a) && i < len(b) {
-			both[i] = a[i] & b[i]
-		}
+		both[i] = a[i] & b[i]
 	}
 	return both
 }
@@ -139,9 +137,8 @@ func (m *Machine) forgetVotes() {
 func (m *Machine) granted(c *claim) (at []time.Duration) {
 	for _, v := range m.cfg.Voters {
 		a, o := c.answers[v], m.members[v]
-		present := v == m.cfg.Self.Node || o != nil && o.id.Epoch == c.epochs[v]
-		if a != nil && present && a.Voter && a.Granted.Contains(c.set) {
-			at = append(at, c.notedAt[v])
+		if a != nil && (v == m.cfg.Self.Node || o != nil && o.id == a.from) && a.Voter && a.Granted.Contains(c.set) {
+			at = append(at, a.since)
 		}
 	}
 	slices.Sort(at)
@@ -183,7 +180,7 @@ func (m *Machine) authoritiesEnded(c *claim) bool {
 			if id == m.cfg.Self || both.Empty() {
 				continue // it owns nothing of what it claims
 			}
-			if own := c.answers[id.Node]; own == nil || c.epochs[id.Node] != id.Epoch || !own.Granted.Contains(both) {
+			if own := c.answer(id); own == nil || !own.Granted.Contains(both) {
 				return false
 			}
 		}
@@ -195,7 +192,7 @@ func (m *Machine) authoritiesEnded(c *claim) bool {
 // of the voters, or without voters those of all members about themselves, and this node's own. Only that owner's
 // entries are current: an owner that stopped earlier, or that was on another side of a split, may have had a
 // successor.
-func (m *Machine) ownerBefore(c *claim, i uint16) (last *Ballot) {
+func (m *Machine) ownerBefore(c *claim, i uint16) (last *kv.Ballot) {
 	if !m.consistent() {
 		last = m.parts[i].ballot
 	}
@@ -237,7 +234,7 @@ func (m *Machine) pollVoters() {
 	m.polledAt = m.now
 	m.rounds = slices.DeleteFunc(m.rounds, func(r *round) bool { return m.now-r.sent >= m.cfg.Bound })
 	var a Auth
-	at := map[*Ballot]int{}
+	at := map[*kv.Ballot]int{}
 	for i := range m.parts {
 		b := m.parts[i].seeks()
 		if b == nil {
@@ -292,7 +289,7 @@ func (m *Machine) Authorize(now time.Duration, from kv.Process, a Auth) []kv.Par
 // promise does, for as long as its claim can live without this voter's
 // acknowledgement. After that the claim is over, or a majority of other voters has
 // acknowledged it and does not acknowledge the lower ballot.
-func (m *Machine) bars(p *partition, b *Ballot) bool {
+func (m *Machine) bars(p *partition, b *kv.Ballot) bool {
 	return p.promised.Compare(b) > 0 && m.now-p.saidAt < Margin(2*m.cfg.Bound)
 }
 
@@ -306,7 +303,7 @@ func (m *Machine) acknowledge(from kv.Process, a Auth) []kv.PartitionSet {
 			continue
 		}
 		for i := range h.Partitions.All() {
-			if int(i) >= len(m.parts) || m.bars(&m.parts[i], h.Ballot) {
+			if m.bars(&m.parts[i], h.Ballot) {
 				continue
 			}
 			if p := &m.parts[i]; p.promised.Compare(h.Ballot) > 0 {
@@ -329,7 +326,7 @@ func (m *Machine) acknowledge(from kv.Process, a Auth) []kv.PartitionSet {
 // supersede takes partitions out of the votes for lower ballots: an owner asks for
 // authority only once that of all before it is over. So no claim waits for the word of an
 // owner that has had a successor, and that may be gone.
-func (m *Machine) supersede(by *Ballot, set kv.PartitionSet) {
+func (m *Machine) supersede(by *kv.Ballot, set kv.PartitionSet) {
 	for n := range m.votes {
 		v := &m.votes[n]
 		if v.ballot.Compare(by) >= 0 || m.common(v.partitions, set).Empty() {

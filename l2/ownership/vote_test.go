@@ -25,7 +25,7 @@ var testVoters = []kv.NodeID{"v", "w", "x"}
 func newHand(t *testing.T, name kv.NodeID) *hand {
 	h := &hand{T: t, now: time.Hour, clock: 1000}
 	h.m = New(Config{
-		Self: kv.Process{Node: name, Epoch: 1}, Weight: 1, Bound: simBound, Detection: simDetection, SingleNode: true, Partitions: simPartitions,
+		Self: kv.Process{Node: name, Epoch: 1}, Weight: 1, Bound: simBound, Detection: simDetection, Bootstrap: true, Partitions: simPartitions,
 		Stamp: func() kv.Version { h.clock++; return h.clock }, Rand: rand.New(rand.NewPCG(1, 1)),
 		Table: func(list []RingMember) *Ring { return smallTable(list) }, Voters: testVoters,
 	}, h.now)
@@ -43,20 +43,20 @@ func (h *hand) stays() {
 	h.m.settle()
 }
 
-func ballotOf(clock kv.Version, node kv.NodeID) *Ballot {
-	return &Ballot{clock, kv.Process{Node: node, Epoch: 1}}
+func ballotOf(clock kv.Version, node kv.NodeID) *kv.Ballot {
+	return &kv.Ballot{Clock: clock, Process: kv.Process{Node: node, Epoch: 1}}
 }
 
 func everyPartition() kv.PartitionSet { return kv.PartitionSet{1<<simPartitions - 1} }
 
 // asks sends another node's ACQUIRE of everything.
-func (h *hand) asks(b *Ballot) Answer {
+func (h *hand) asks(b *kv.Ballot) Answer {
 	return h.m.Asked(h.now, b.Process, Acquire{Ballot: b, Partitions: everyPartition(), Ring: []kv.Process{b.Process}})
 }
 
 // polls sends another node's AUTH over everything, and says whether all is
 // acknowledged.
-func (h *hand) polls(from kv.Process, b *Ballot) bool {
+func (h *hand) polls(from kv.Process, b *kv.Ballot) bool {
 	sets := h.m.Authorize(h.now, from, Auth{[]Ownership{{b, everyPartition()}}})
 	return len(sets) == 1 && sets[0].Contains(everyPartition())
 }
@@ -88,7 +88,7 @@ func TestVoterAnswers(t *testing.T) {
 		h.tick(Margin(2 * simBound))
 		return h
 	}
-	granted := func(h *hand, b *Ballot) bool { return h.asks(b).Granted.Contains(everyPartition()) }
+	granted := func(h *hand, b *kv.Ballot) bool { return h.asks(b).Granted.Contains(everyPartition()) }
 
 	h := remembering()
 	h.check("an AUTH under another's ballot", h.polls(a.Process, b), false)
@@ -108,9 +108,9 @@ func TestVoterAnswers(t *testing.T) {
 	h.polls(a.Process, a)
 	h.now += simBound / 2
 	h.polls(b.Process, b)
-	names := func(want ...*Ballot) {
+	names := func(want ...*kv.Ballot) {
 		t.Helper()
-		var got []*Ballot
+		var got []*kv.Ballot
 		for _, o := range h.asks(c).Authorities {
 			got = append(got, o.Ballot)
 		}
@@ -155,7 +155,7 @@ func TestPromiseIsForgotten(t *testing.T) {
 
 // newClaimant returns a node that has asked for everything, and that knows the voters
 // and a node h, which may own it.
-func newClaimant(t *testing.T) (h *hand, ballot *Ballot) {
+func newClaimant(t *testing.T) (h *hand, ballot *kv.Ballot) {
 	h = newHand(t, "a")
 	h.m.Leave(h.now) // until it knows all
 	for _, n := range append([]kv.NodeID{"h", "i"}, testVoters...) {
@@ -212,53 +212,53 @@ func TestClaimGoesOn(t *testing.T) {
 	soon, later := simBound/4, Margin(simBound)
 	for _, tt := range []struct {
 		name string
-		do   func(h *hand, b *Ballot)
+		do   func(h *hand, b *kv.Ballot)
 		when time.Duration // after it; never: not within 2B
 	}{
-		{"all grant", func(h *hand, b *Ballot) {
+		{"all grant", func(h *hand, b *kv.Ballot) {
 			for _, n := range []kv.NodeID{"h", "i", "v", "w", "x"} {
 				h.answers(n, Answer{Ballot: b, Voter: true})
 			}
 		}, 0},
-		{"two voters grant, others are silent", func(h *hand, b *Ballot) {
+		{"two voters grant, others are silent", func(h *hand, b *kv.Ballot) {
 			h.answers("v", Answer{Ballot: b, Voter: true})
 			h.answers("w", Answer{Ballot: b, Voter: true})
 		}, soon},
-		{"one voter grants", func(h *hand, b *Ballot) {
+		{"one voter grants", func(h *hand, b *kv.Ballot) {
 			h.answers("v", Answer{Ballot: b, Voter: true})
 			h.answers("h", Answer{Ballot: b, Voter: true})
 			h.answers("i", Answer{Ballot: b, Voter: true})
 		}, never},
-		{"one of two has forgotten", func(h *hand, b *Ballot) {
+		{"one of two has forgotten", func(h *hand, b *kv.Ballot) {
 			h.answers("v", Answer{Ballot: b, Voter: true})
 			h.answers("w", Answer{Ballot: b})
 		}, never},
-		{"one of two is another process now", func(h *hand, b *Ballot) {
+		{"one of two is another process now", func(h *hand, b *kv.Ballot) {
 			h.answers("v", Answer{Ballot: b, Voter: true})
 			h.answers("w", Answer{Ballot: b, Voter: true})
 			h.meets("w", 2)
 		}, never},
-		{"an owner that is named has answered", func(h *hand, b *Ballot) {
+		{"an owner that is named has answered", func(h *hand, b *kv.Ballot) {
 			h.answers("h", Answer{Ballot: b})
 			h.answers("v", Answer{Ballot: b, Voter: true, Authorities: []Ownership{earlier}})
 			h.answers("w", Answer{Ballot: b, Voter: true})
 		}, soon},
-		{"an owner that is named is silent", func(h *hand, b *Ballot) {
+		{"an owner that is named is silent", func(h *hand, b *kv.Ballot) {
 			h.answers("v", Answer{Ballot: b, Voter: true, Authorities: []Ownership{earlier}})
 			h.answers("w", Answer{Ballot: b, Voter: true})
 		}, later},
-		{"a later process of its name has answered", func(h *hand, b *Ballot) {
+		{"a later process of its name has answered", func(h *hand, b *kv.Ballot) {
 			h.meets("h", 2)
 			h.answers("h", Answer{Ballot: b})
 			h.answers("v", Answer{Ballot: b, Voter: true, Authorities: []Ownership{earlier}})
 			h.answers("w", Answer{Ballot: b, Voter: true})
 		}, later},
-		{"it has refused", func(h *hand, b *Ballot) {
+		{"it has refused", func(h *hand, b *kv.Ballot) {
 			h.m.Answered(h.now, h.m.members["h"].id, Answer{Ballot: b})
 			h.answers("v", Answer{Ballot: b, Voter: true, Authorities: []Ownership{earlier}})
 			h.answers("w", Answer{Ballot: b, Voter: true})
 		}, later},
-		{"the asker itself is named", func(h *hand, b *Ballot) {
+		{"the asker itself is named", func(h *hand, b *kv.Ballot) {
 			h.answers("v", Answer{Ballot: b, Voter: true, Authorities: []Ownership{own}})
 			h.answers("w", Answer{Ballot: b, Voter: true})
 		}, soon},

@@ -9,8 +9,7 @@
 // too much. There is no shell: a key is one argument, whatever it contains.
 //
 // Two other commands store a value, which they read from standard input, and delete a
-// key (Writer). One more prints all keys, one per line (Lister). A Lister cannot list
-// keys that contain a line feed.
+// key. One more prints all keys, one per line; it cannot list keys that contain a line feed.
 //
 // os/exec runs two or three goroutines per command, which end with it. The package is
 // meant for scripts: a process per load costs milliseconds.
@@ -22,7 +21,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"os"
 	"os/exec"
 	"strings"
@@ -30,7 +28,6 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/settings"
 	"github.com/cachesidecar/cachesidecar/loader"
-	"github.com/cachesidecar/cachesidecar/loader/internal/origin"
 )
 
 // Config has the settings of the commands.
@@ -45,11 +42,10 @@ type Config struct {
 	Absent int `yaml:"absent"`
 
 	Write WriteConfig `yaml:",inline"`
-
-	Timeout  time.Duration `yaml:"-"` // zero: 5 s
-	MaxValue int           `yaml:"-"` // bytes; zero: 8 MiB
-	memory   loader.Memory // of outputs while they are read
 }
+
+// defaultTimeout is the time of a command.
+const defaultTimeout = 5 * time.Second
 
 // Kind returns "exec".
 func (Config) Kind() string { return "exec" }
@@ -61,17 +57,11 @@ func (Config) Descriptors() int { return 3 * 64 }
 
 // Open opens the origin. It finds the programs but does not run them.
 func (c Config) Open(o loader.OriginOptions) (*loader.Origin, error) {
-	c.Timeout, c.MaxValue, c.memory = o.Timeout, o.MaxValue, o.Memory
-	return origin.Open(o, len(c.Write.Store) > 0 || len(c.Write.Delete) > 0 || c.Write.Refused != 0,
-		func() (*Source, error) { return New(c) },
-		func(s *Source) (*Writer, error) { return s.NewWriter(c.Write) },
-		func(s *Source) *loader.Origin {
-			return &loader.Origin{
-				List:    func(l loader.List) (loader.Lister, error) { return s.NewLister(l) },
-				Close:   func() error { return nil },
-				Secrets: s.secrets,
-			}
-		})
+	s, err := New(c, o)
+	if err != nil {
+		return nil, err
+	}
+	return &loader.Origin{Source: s, Writer: s, List: s.NewLister, Secrets: s.secrets}, nil
 }
 
 // environment returns the variables of the commands, and those of their values that are
@@ -96,52 +86,55 @@ func (c *Config) environment() (env, secrets []string, err error) {
 	return env, secrets, nil
 }
 
-// Source loads values from the command. It is safe for concurrent use.
+// Source runs the commands. It is safe for concurrent use.
 type Source struct {
 	cfg     Config
+	options loader.OriginOptions
 	env     []string // environment of the commands
 	secrets []string // the secrets among the values in env
-	program program
+
+	load, store, delete program // the latter two only with write-through
 }
 
-// New validates the configuration and finds the program.
-func New(cfg Config) (*Source, error) {
-	if err := origin.Limits("exec", &cfg.Timeout, &cfg.MaxValue, 5*time.Second, math.MaxInt); err != nil {
+// New validates the configuration and finds the programs.
+func New(cfg Config, o loader.OriginOptions) (*Source, error) {
+	writes := len(cfg.Write.Store) > 0 || len(cfg.Write.Delete) > 0 || cfg.Write.Refused != 0
+	o, err := o.WithDefaults("exec", defaultTimeout, writes)
+	if err != nil {
 		return nil, err
 	}
 	if cfg.Absent < 0 || cfg.Absent > 255 {
 		return nil, fmt.Errorf("exec origin: absent status %d: give 1 to 255, or zero for 1", cfg.Absent)
 	}
 	cfg.Absent = cmp.Or(cfg.Absent, 1)
-	s := &Source{cfg: cfg}
-	var err error
+	s := &Source{cfg: cfg, options: o}
 	if s.env, s.secrets, err = cfg.environment(); err != nil {
 		return nil, err
 	}
-	if s.program, err = find("load", cfg.Command, s.env); err != nil {
-		return nil, err
+	if s.load, err = find("load", cfg.Command, s.env); err != nil || !o.WriteThrough {
+		return s, err
 	}
-	return s, nil
+	return s, s.findWrites()
 }
 
 // Load runs the command for one key. An absent key gives ErrAbsent.
 func (s *Source) Load(ctx context.Context, key []byte) (loader.Value, error) {
-	arg, err := s.program.argument(key)
+	arg, err := s.load.argument(key)
 	if err != nil {
 		return loader.Value{}, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
 	defer cancel()
-	out := &limited{most: s.cfg.MaxValue, over: cancel, room: loader.Room{Memory: s.cfg.memory}}
-	defer out.room.Free()
-	_, err = s.program.run(ctx, nil, out, arg)
+	out := &limited{most: s.options.MaxValue, over: cancel, reserved: loader.Reservation{Memory: s.options.Memory}}
+	defer out.reserved.Free()
+	_, err = s.load.run(ctx, nil, out, arg)
 	var exit *exec.ExitError
 	switch {
 	case out.busy != nil:
-		return loader.Value{}, fmt.Errorf("exec origin %s: %w", s.program.name, out.busy)
+		return loader.Value{}, fmt.Errorf("exec origin %s: %w", s.load.name, out.busy)
 	case out.exceeded:
 		return loader.Value{}, fmt.Errorf("%w: exec origin %s: more than %d bytes",
-			loader.ErrTooLarge, s.program.name, s.cfg.MaxValue)
+			loader.ErrTooLarge, s.load.name, s.options.MaxValue)
 	case err == nil:
 		return loader.Value{Bytes: out.buf.Bytes()}, nil
 	case errors.As(err, &exit) && exit.ExitCode() == s.cfg.Absent:
@@ -155,26 +148,26 @@ func (s *Source) Load(ctx context.Context, key []byte) (loader.Value, error) {
 type limited struct {
 	buf      bytes.Buffer
 	most     int
-	room     loader.Room
+	reserved loader.Reservation
 	exceeded bool
 	busy     error // there is no memory
 	over     func()
 }
 
 func (l *limited) Write(p []byte) (int, error) {
-	room := l.most - l.buf.Len()
+	left := l.most - l.buf.Len()
 	if has := l.buf.Cap(); len(p) > l.buf.Available() && l.busy == nil {
-		if l.busy = l.room.Take(has + len(p)); l.busy != nil { // the buffer doubles
+		if l.busy = l.reserved.Take(has + len(p)); l.busy != nil { // the buffer doubles
 			l.over()
 		}
 	}
 	if l.busy != nil {
 		return len(p), nil
 	}
-	if len(p) <= room {
+	if len(p) <= left {
 		return l.buf.Write(p)
 	}
-	l.buf.Write(p[:room])
+	l.buf.Write(p[:left])
 	if !l.exceeded {
 		l.exceeded = true
 		l.over()

@@ -8,15 +8,15 @@ import (
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// Lister runs the list command.
-type Lister struct {
+// lister runs the list command.
+type lister struct {
 	list    loader.List
 	program program
 }
 
 // NewLister validates the configuration and finds the program. The program gets the
 // source's environment.
-func (s *Source) NewLister(list loader.List) (*Lister, error) {
+func (s *Source) NewLister(list loader.List) (loader.Lister, error) {
 	list, err := list.Only("command")
 	if err != nil {
 		return nil, err
@@ -25,12 +25,12 @@ func (s *Source) NewLister(list loader.List) (*Lister, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Lister{list, p}, nil
+	return &lister{list, p}, nil
 }
 
 // Keys calls each for every line of the command's output. The list is complete only if
 // the command ends with status 0.
-func (l *Lister) Keys(ctx context.Context, each func(key []byte) error) error {
+func (l *lister) Keys(ctx context.Context, each func(key []byte) error) error {
 	ctx, cancel := context.WithTimeout(ctx, l.list.Timeout)
 	defer cancel()
 	out := &list{loader.NewLines(each), cancel}

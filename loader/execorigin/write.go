@@ -26,50 +26,40 @@ type WriteConfig struct {
 	Refused int `yaml:"refused"`
 }
 
-// Writer runs the store and delete commands.
-type Writer struct {
-	source        *Source
-	store, delete program
-	refused       int
-}
-
-// NewWriter validates the configuration and finds the programs. They get the source's
-// environment and timeout.
-func (s *Source) NewWriter(cfg WriteConfig) (*Writer, error) {
+// findWrites validates the settings of writes and finds their programs.
+func (s *Source) findWrites() (err error) {
+	cfg := &s.cfg.Write
 	if cfg.Refused < 0 || cfg.Refused > 255 {
-		return nil, fmt.Errorf("exec origin: refused status %d: give 1 to 255, or zero for none", cfg.Refused)
+		return fmt.Errorf("exec origin: refused status %d: give 1 to 255, or zero for none", cfg.Refused)
 	}
-	store, err := find("store", cfg.Store, s.env)
-	if err != nil {
-		return nil, err
+	if s.store, err = find("store", cfg.Store, s.env); err != nil {
+		return err
 	}
-	remove, err := find("delete", cfg.Delete, s.env)
-	if err != nil {
-		return nil, err
-	}
-	return &Writer{s, store, remove, cfg.Refused}, nil
+	s.delete, err = find("delete", cfg.Delete, s.env)
+	return err
 }
 
 // Store runs the store command.
-func (w *Writer) Store(ctx context.Context, key []byte, v loader.Value) error {
-	return w.run(ctx, w.store, key, bytes.NewReader(v.Bytes))
+func (s *Source) Store(ctx context.Context, key []byte, v loader.Value) error {
+	return s.write(ctx, s.store, key, bytes.NewReader(v.Bytes))
 }
 
 // Delete runs the delete command.
-func (w *Writer) Delete(ctx context.Context, key []byte) error {
-	return w.run(ctx, w.delete, key, nil)
+func (s *Source) Delete(ctx context.Context, key []byte) error {
+	return s.write(ctx, s.delete, key, nil)
 }
 
-func (w *Writer) run(ctx context.Context, p program, key []byte, in io.Reader) error {
+func (s *Source) write(ctx context.Context, p program, key []byte, in io.Reader) error {
 	arg, err := p.argument(key)
 	if err != nil {
 		return fmt.Errorf("%w: %w", loader.ErrNotWritten, err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, w.source.cfg.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
 	defer cancel()
 	begun, err := p.run(ctx, in, io.Discard, arg)
 	var exit *exec.ExitError
-	if err != nil && (!begun || w.refused != 0 && errors.As(err, &exit) && exit.ExitCode() == w.refused) {
+	refused := s.cfg.Write.Refused
+	if err != nil && (!begun || refused != 0 && errors.As(err, &exit) && exit.ExitCode() == refused) {
 		return fmt.Errorf("%w: %w", loader.ErrNotWritten, err)
 	}
 	return err

@@ -19,7 +19,7 @@ import (
 
 func TestList(t *testing.T) {
 	testenv.Takes(t, 700*time.Millisecond)
-	s := source(t, Config{Env: []string{"PATH=" + os.Getenv("PATH"), "KEY=from the environment"}}, "true")
+	s := source(t, Config{Env: []string{"PATH=" + os.Getenv("PATH"), "KEY=from the environment"}}, loader.OriginOptions{}, "true")
 	within := func(timeout time.Duration, script string) loader.Lister {
 		l, err := s.NewLister(loader.List{Command: []string{"sh", "-c", script}, Timeout: timeout})
 		if err != nil {
@@ -60,24 +60,20 @@ func TestList(t *testing.T) {
 
 func TestWrite(t *testing.T) {
 	dir := t.TempDir()
-	s := source(t, Config{Env: []string{"PATH=" + os.Getenv("PATH"), "DIR=" + dir}}, "true")
-	of := func(s *Source, cfg WriteConfig) loader.Writer {
-		w, err := s.NewWriter(cfg)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return w
+	of := func(cfg WriteConfig) loader.Writer {
+		env := []string{"PATH=" + os.Getenv("PATH"), "DIR=" + dir}
+		return source(t, Config{Env: env, Write: cfg}, loader.OriginOptions{WriteThrough: true}, "true")
 	}
 	sh := func(store string) loader.Writer {
-		return of(s, WriteConfig{Store: []string{"sh", "-c", store, "store"}, Delete: []string{"sh", "-c", `rm -f "$DIR/$1"`, "delete"}, Refused: 3})
+		return of(WriteConfig{Store: []string{"sh", "-c", store, "store"}, Delete: []string{"sh", "-c", `rm -f "$DIR/$1"`, "delete"}, Refused: 3})
 	}
 	files := sh(`cat >"$DIR/$1"`)
-	slow := of(s, WriteConfig{Store: []string{"sh", "-c", `cat >"$DIR/$1"; sleep 600`, "store"}, Delete: []string{"true"}})
+	slow := of(WriteConfig{Store: []string{"sh", "-c", `cat >"$DIR/$1"; sleep 600`, "store"}, Delete: []string{"true"}})
 	script := filepath.Join(dir, "script")
 	if err := os.WriteFile(script, []byte("#!/bin/sh\n"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	vanished := of(s, WriteConfig{Store: []string{script}, Delete: []string{script}})
+	vanished := of(WriteConfig{Store: []string{script}, Delete: []string{script}})
 	if err := os.Remove(script); err != nil {
 		t.Fatal(err)
 	}
@@ -120,7 +116,7 @@ func TestWrite(t *testing.T) {
 	}
 	ok := []string{"true"}
 	for _, cfg := range []WriteConfig{{}, {Store: ok}, {Delete: ok}, {Store: ok, Delete: []string{"/no/such/program"}}, {Store: ok, Delete: ok, Refused: 256}} {
-		if _, err := s.NewWriter(cfg); err == nil {
+		if _, err := New(Config{Command: ok, Write: cfg}, loader.OriginOptions{WriteThrough: true}); err == nil {
 			t.Errorf("%+v was taken", cfg)
 		}
 	}

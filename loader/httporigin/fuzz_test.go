@@ -58,7 +58,7 @@ func FuzzURL(f *testing.F) {
 		f.Add(seed[0], []byte(seed[1]))
 	}
 	f.Fuzz(func(t *testing.T, template string, key []byte) {
-		s, err := New(Config{URL: template})
+		s, err := New(Config{URL: template}, loader.OriginOptions{})
 		if err != nil || len(key) == 0 {
 			return
 		}

@@ -6,8 +6,8 @@
 // all others not. Redirects are not followed, because they would lead to servers that
 // are not configured.
 //
-// A Writer changes values at the same URLs, with PUT and DELETE. A Lister reads all keys
-// from another URL, one key per line. It cannot list keys that contain a line feed.
+// Writes go to the same URLs, with PUT and DELETE. A list of all keys is read all keys
+// from another URL, one key per line. It cannot have keys that contain a line feed.
 //
 // The package starts no goroutine itself; net/http keeps two per idle connection until
 // Close. The package is not a proxy: it does not forward headers of the app or of the
@@ -20,7 +20,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"net/http"
 	"net/url"
 	"slices"
@@ -29,7 +28,6 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/loader"
-	"github.com/cachesidecar/cachesidecar/loader/internal/origin"
 )
 
 // Config has the settings of the server.
@@ -57,10 +55,6 @@ type Config struct {
 	Connections int `yaml:"connections"`
 
 	Write WriteConfig `yaml:",inline"`
-
-	Timeout  time.Duration `yaml:"-"` // of a whole request, including the body; zero: 5 s
-	MaxValue int           `yaml:"-"` // bytes, after decompression; zero: 8 MiB
-	memory   loader.Memory // of bodies while they are read
 }
 
 const defaultConnections = 64
@@ -73,24 +67,22 @@ func (c Config) Descriptors() int { return cmp.Or(c.Connections, defaultConnecti
 
 // Open opens the origin. It connects at the first load.
 func (c Config) Open(o loader.OriginOptions) (*loader.Origin, error) {
-	c.Timeout, c.MaxValue, c.memory = o.Timeout, o.MaxValue, o.Memory
-	return origin.Open(o, c.Write != WriteConfig{},
-		func() (*Source, error) { return New(c) },
-		func(s *Source) (*Writer, error) { return s.NewWriter(c.Write) },
-		func(s *Source) *loader.Origin {
-			return &loader.Origin{
-				List:    func(l loader.List) (loader.Lister, error) { return s.NewLister(l) },
-				Close:   func() error { s.Close(); return nil },
-				Secrets: s.secrets,
-			}
-		})
+	s, err := New(c, o)
+	if err != nil {
+		return nil, err
+	}
+	return &loader.Origin{Source: s, Writer: s, List: s.NewLister, Close: s.Close, Secrets: s.secrets}, nil
 }
 
 const placeholder = "{key}"
 
-// Source loads values from the server. It is safe for concurrent use.
+// defaultTimeout is the time of a whole request, including the body.
+const defaultTimeout = 5 * time.Second
+
+// Source loads values from the server, and writes them there. It is safe for concurrent use.
 type Source struct {
 	cfg           Config
+	options       loader.OriginOptions
 	header        http.Header
 	secrets       []string // the secrets among the values in header
 	before, after string   // the URL before and after the key
@@ -100,7 +92,7 @@ type Source struct {
 }
 
 // New validates the configuration. It contacts no server.
-func New(cfg Config) (*Source, error) {
+func New(cfg Config, o loader.OriginOptions) (*Source, error) {
 	header, secrets, err := cfg.header()
 	if err := errors.Join(cfg.check(), err); err != nil {
 		return nil, err
@@ -117,12 +109,16 @@ func New(cfg Config) (*Source, error) {
 	if u.Path == "" && u.RawQuery == "" || strings.Contains(before, "#") {
 		return nil, fmt.Errorf("http origin: %s must stand in the URL's path or query, after the host", placeholder)
 	}
-	if err := origin.Limits("http", &cfg.Timeout, &cfg.MaxValue, 5*time.Second, math.MaxInt-1); err != nil {
+	o, err = o.WithDefaults("http", defaultTimeout, cfg.Write != WriteConfig{})
+	if err != nil {
 		return nil, err
 	}
 	cfg.Method = cmp.Or(cfg.Method, http.MethodGet)
-	if _, err := http.NewRequest(cfg.Method, before, nil); err != nil {
-		return nil, fmt.Errorf("http origin: method %q is not a method", cfg.Method)
+	cfg.Write.defaults()
+	for _, method := range []string{cfg.Method, cfg.Write.StoreMethod, cfg.Write.DeleteMethod} {
+		if _, err := http.NewRequest(method, before, nil); err != nil {
+			return nil, fmt.Errorf("http origin: method %q is not a method", method)
+		}
 	}
 	// If the template has a character that must be escaped and is not, net/url escapes
 	// the path again and the escapes of the key are lost: a slash in the key would
@@ -137,7 +133,7 @@ func New(cfg Config) (*Source, error) {
 		cfg.Absent = []int{http.StatusNotFound, http.StatusGone}
 	}
 	return &Source{
-		cfg: cfg, header: header, secrets: secrets,
+		cfg: cfg, options: o, header: header, secrets: secrets,
 		before: before, after: after, inQuery: strings.Contains(before, "?"), host: u.Host,
 		client: newClient(cfg.Connections),
 	}, nil
@@ -155,11 +151,14 @@ func newClient(connections int) *http.Client {
 }
 
 // Close closes idle connections.
-func (s *Source) Close() { s.client.CloseIdleConnections() }
+func (s *Source) Close() error {
+	s.client.CloseIdleConnections()
+	return nil
+}
 
 // Load requests the value of one key. An absent key gives ErrAbsent.
 func (s *Source) Load(ctx context.Context, key []byte) (loader.Value, error) {
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
 	defer cancel()
 	req, err := s.request(ctx, s.cfg.Method, key, nil)
 	if err != nil {
@@ -167,7 +166,7 @@ func (s *Source) Load(ctx context.Context, key []byte) (loader.Value, error) {
 	}
 	resp, err := s.client.Do(req)
 	if err != nil {
-		return loader.Value{}, failed(s.host, err)
+		return loader.Value{}, withoutURL(s.host, err)
 	}
 	defer resp.Body.Close()
 	return s.value(resp)
@@ -199,9 +198,9 @@ func (s *Source) addHeader(req *http.Request) {
 	}
 }
 
-// failed removes the URL from an error, because it contains the key and may contain a
+// withoutURL removes the URL from an error, because it contains the key and may contain a
 // secret.
-func failed(host string, err error) error {
+func withoutURL(host string, err error) error {
 	var ue *url.Error
 	if errors.As(err, &ue) {
 		err = ue.Err
@@ -243,15 +242,15 @@ func (s *Source) value(resp *http.Response) (loader.Value, error) {
 	case code != http.StatusOK && code != http.StatusNonAuthoritativeInfo:
 		return loader.Value{}, unexpected(s.host, code)
 	}
-	room := loader.Room{Memory: s.cfg.memory}
-	defer room.Free()
-	body, err := origin.ReadAll(resp.Body, int(resp.ContentLength), s.cfg.MaxValue+1, &room)
+	reserved := loader.Reservation{Memory: s.options.Memory}
+	defer reserved.Free()
+	body, err := readBody(resp.Body, int(resp.ContentLength), s.options.MaxValue+1, &reserved)
 	if err != nil {
-		return loader.Value{}, failed(s.host, err)
+		return loader.Value{}, withoutURL(s.host, err)
 	}
-	if len(body) > s.cfg.MaxValue {
+	if len(body) > s.options.MaxValue {
 		return loader.Value{}, fmt.Errorf("%w: http origin %s: a body of more than %d bytes",
-			loader.ErrTooLarge, s.host, s.cfg.MaxValue)
+			loader.ErrTooLarge, s.host, s.options.MaxValue)
 	}
 	v := loader.Value{Bytes: body}
 	if s.cfg.CacheControl {

@@ -1,6 +1,7 @@
 package httporigin
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -15,16 +16,18 @@ import (
 
 func TestMain(m *testing.M) { testenv.Main(m) }
 
-func source(t *testing.T, cfg Config) *Source {
+// source opens an origin with write-through.
+func source(t *testing.T, cfg Config, options ...loader.OriginOptions) *Source {
 	t.Helper()
-	if cfg.Timeout == 0 {
-		cfg.Timeout = origintest.Never
+	o := loader.OriginOptions{WriteThrough: true, Timeout: origintest.Never}
+	for _, given := range options {
+		o.Timeout, o.MaxValue, o.Memory = cmp.Or(given.Timeout, o.Timeout), given.MaxValue, given.Memory
 	}
-	s, err := New(cfg)
+	s, err := New(cfg, o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(s.Close)
+	t.Cleanup(func() { _ = s.Close() })
 	return s
 }
 
@@ -57,8 +60,12 @@ func TestHTTP(t *testing.T) {
 	defer server.Close()
 	defer close(release)
 
-	at := func(path string) *Source { return source(t, Config{URL: server.URL + path, MaxValue: 1000}) }
-	hasty := func(url string) *Source { return source(t, Config{URL: url, Timeout: 100 * time.Millisecond}) }
+	at := func(path string) *Source {
+		return source(t, Config{URL: server.URL + path}, loader.OriginOptions{MaxValue: 1000})
+	}
+	hasty := func(url string) *Source {
+		return source(t, Config{URL: url}, loader.OriginOptions{Timeout: 100 * time.Millisecond})
+	}
 	ok := func(s string) loader.Value { return loader.Value{Bytes: []byte(s)} }
 	origintest.Run(t, []origintest.Case{
 		{Name: "value", Source: at("/value/{key}"), Key: "a", Want: ok("GET /value/a ")},
@@ -122,9 +129,9 @@ func TestLifetime(t *testing.T) {
 func TestConfig(t *testing.T) {
 	for _, cfg := range []Config{
 		{}, {URL: "http://h/x"}, {URL: "http://{key}/"}, {URL: "http://h{key}"}, {URL: "{key}"}, {URL: "ftp://h/{key}"},
-		{URL: "http://h/{key}/{key}"}, {URL: "http://h/#{key}"}, {URL: "http://h/{key}%zz"}, {URL: "http://h/é/{key}"}, {URL: "http://h/{key} x"}, {URL: "http://h/{key}", Method: "G T"}, {URL: "http://h/{key}", Timeout: -1}, {URL: "http://u:p@h/{key}"},
+		{URL: "http://h/{key}/{key}"}, {URL: "http://h/#{key}"}, {URL: "http://h/{key}%zz"}, {URL: "http://h/é/{key}"}, {URL: "http://h/{key} x"}, {URL: "http://h/{key}", Method: "G T"}, {URL: "http://h/{key}", Write: WriteConfig{StoreMethod: "P T"}}, {URL: "http://h/{key}", Write: WriteConfig{DeleteMethod: "D T"}}, {URL: "http://u:p@h/{key}"},
 	} {
-		if _, err := New(cfg); err == nil {
+		if _, err := New(cfg, loader.OriginOptions{WriteThrough: true}); err == nil {
 			t.Errorf("%+v was taken", cfg)
 		}
 	}
@@ -147,7 +154,7 @@ func TestMemory(t *testing.T) {
 	defer server.Close()
 	for _, path := range []string{"/known/{key}", "/unknown/{key}"} {
 		m := &origintest.Memory{Left: 100_000}
-		s := source(t, Config{URL: server.URL + path, memory: m})
+		s := source(t, Config{URL: server.URL + path}, loader.OriginOptions{Memory: m})
 		get := func(key string) func() (loader.Value, error) {
 			return func() (loader.Value, error) { return s.Load(t.Context(), []byte(key)) }
 		}

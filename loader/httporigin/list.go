@@ -10,8 +10,8 @@ import (
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// Lister reads the list of all keys from a URL.
-type Lister struct {
+// lister reads the list of all keys from a URL.
+type lister struct {
 	source *Source
 	list   loader.List
 	host   string
@@ -19,7 +19,7 @@ type Lister struct {
 }
 
 // NewLister validates the configuration. Its requests have the source's header.
-func (s *Source) NewLister(list loader.List) (*Lister, error) {
+func (s *Source) NewLister(list loader.List) (loader.Lister, error) {
 	list, err := list.Only("url")
 	if err != nil {
 		return nil, err
@@ -29,24 +29,24 @@ func (s *Source) NewLister(list loader.List) (*Lister, error) {
 		return nil, fmt.Errorf("http origin: the URL of its list must begin with http:// or https:// and a host")
 	}
 	// A list takes a long time, and loads must not wait for its connection, so the
-	// Lister has its own client.
+	// lister has its own client.
 	client := newClient(1)
 	client.Transport.(*http.Transport).DisableKeepAlives = true
-	return &Lister{s, list, u.Host, client}, nil
+	return &lister{s, list, u.Host, client}, nil
 }
 
 // Keys calls each for every line of the answer.
-func (l *Lister) Keys(ctx context.Context, each func(key []byte) error) error {
+func (l *lister) Keys(ctx context.Context, each func(key []byte) error) error {
 	ctx, cancel := context.WithTimeout(ctx, l.list.Timeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, l.list.URL, nil)
 	if err != nil {
-		return failed(l.host, err)
+		return withoutURL(l.host, err)
 	}
 	l.source.addHeader(req)
 	resp, err := l.client.Do(req)
 	if err != nil {
-		return failed(l.host, err)
+		return withoutURL(l.host, err)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
@@ -61,7 +61,7 @@ func (l *Lister) Keys(ctx context.Context, each func(key []byte) error) error {
 		if refused := lines.Err(); refused != nil {
 			return refused
 		}
-		return failed(l.host, err)
+		return withoutURL(l.host, err)
 	}
 	return lines.Close()
 }

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/loader"
-	"github.com/cachesidecar/cachesidecar/loader/internal/origin"
 )
 
 // limitedConn follows the answers on a connection. It ends an answer that is too long,
@@ -20,12 +19,12 @@ type limitedConn struct {
 	most    int // bytes of one item
 	timeout time.Duration
 
-	idle    bool // since the last answer
-	scanner origin.Scanner
-	read    int // bytes of the current answer
-	items   int // items in the answer; one was requested
-	room    loader.Room
-	busy    error // there is no memory for an item
+	idle     bool // since the last answer
+	scanner  loader.Scanner
+	read     int // bytes of the current answer
+	items    int // items in the answer; one was requested
+	reserved loader.Reservation
+	busy     error // there is no memory for an item
 }
 
 // lineOverhead is the number of bytes allowed for the lines around an item.
@@ -47,21 +46,23 @@ func retryEndedConn(request func() error) (err error) {
 	}
 }
 
-func limitConn(c net.Conn, maxValue int, timeout time.Duration) *limitedConn {
-	limited := &limitedConn{Conn: c, most: maxValue, timeout: timeout}
-	limited.scanner = origin.Scanner{Most: maxValue + lineOverhead, Keep: maxValue + lineOverhead, Line: limited.count}
+func limitConn(c net.Conn, o loader.OriginOptions) *limitedConn {
+	limited := &limitedConn{Conn: c, most: o.MaxValue, timeout: o.Timeout}
+	limited.reserved.Memory = o.Memory
+	most := o.MaxValue + lineOverhead
+	limited.scanner = loader.Scanner{Most: most, Keep: most, Line: limited.count}
 	return limited
 }
 
 // Write begins a request. It resets the counts of the answer, and sets the deadline. If the
 // server has ended the connection while it was idle, nothing is sent.
 func (c *limitedConn) Write(p []byte) (int, error) {
-	if c.idle && origin.Idle(c.Conn) != nil {
+	if c.idle && loader.Idle(c.Conn) != nil {
 		return 0, errEnded
 	}
 	c.idle = false
 	c.read, c.items, c.busy = 0, 0, nil
-	c.room.Free()
+	c.reserved.Free()
 	c.scanner.Reset()
 	if err := c.Conn.SetDeadline(time.Now().Add(c.timeout)); err != nil {
 		return 0, err
@@ -88,7 +89,7 @@ func (c *limitedConn) Read(p []byte) (int, error) {
 func (c *limitedConn) count(line []byte, _ int) (length int, ok bool) {
 	fields := bytes.Split(line, []byte{' '})
 	if string(line) == "END" {
-		c.room.Free() // the value is the caller's
+		c.reserved.Free() // the value is the caller's
 	}
 	if len(fields) <= 3 || string(fields[0]) != "VALUE" {
 		return -1, true
@@ -96,13 +97,13 @@ func (c *limitedConn) count(line []byte, _ int) (length int, ok bool) {
 	c.items++
 	n, err := strconv.ParseUint(string(fields[3]), 10, 32)
 	if err == nil && n <= uint64(c.most) {
-		c.busy = c.room.Take(int(n))
+		c.busy = c.reserved.Take(int(n))
 	}
 	return int(n), c.busy == nil && (err != nil || n <= uint64(c.most))
 }
 
 // Close closes the connection.
 func (c *limitedConn) Close() error {
-	c.room.Free()
+	c.reserved.Free()
 	return c.Conn.Close()
 }

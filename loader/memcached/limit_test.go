@@ -34,7 +34,7 @@ func TestLimit(t *testing.T) {
 
 // passes reports whether an answer that arrives in pieces passes the limit.
 func passes(answer string, step int) bool {
-	c := limitConn(nil, 1000, 0)
+	c := limitConn(nil, loader.OriginOptions{MaxValue: 1000})
 	for len(answer) > 0 {
 		n := min(step, len(answer))
 		if !c.scanner.Pass([]byte(answer[:n])) {
@@ -62,7 +62,7 @@ func TestMemory(t *testing.T) {
 	get := func(n int) func() (loader.Value, error) {
 		return func() (loader.Value, error) {
 			text := fmt.Sprintf("VALUE k 0 %d\r\n%s\r\nEND\r\n", n, strings.Repeat("x", n))
-			s, err := New(Config{Servers: []string{origintest.Saying(t, text)}, Timeout: origintest.Never, memory: m})
+			s, err := New(Config{Servers: []string{origintest.Saying(t, text)}}, loader.OriginOptions{Timeout: origintest.Never, Memory: m})
 			if err != nil {
 				t.Fatal(err)
 			}

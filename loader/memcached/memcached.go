@@ -5,7 +5,7 @@
 // item. The classic protocol does not give the remaining lifetime of an item, so the
 // namespace's TTL applies.
 //
-// A Writer sets and deletes items. memcached cannot list keys.
+// Writes set and delete items. memcached cannot list keys.
 //
 // The package starts no goroutine. A call ends with its answer or at the timeout, not
 // with its context, because the client does not support contexts.
@@ -16,7 +16,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"net"
 	"time"
 
@@ -24,7 +23,6 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/settings"
 	"github.com/cachesidecar/cachesidecar/loader"
-	"github.com/cachesidecar/cachesidecar/loader/internal/origin"
 )
 
 // Config has the settings of the servers.
@@ -40,14 +38,12 @@ type Config struct {
 	Connections int `yaml:"connections"`
 
 	Write WriteConfig `yaml:",inline"`
-
-	// For connecting, and again for the answer; zero: 500 ms.
-	Timeout  time.Duration `yaml:"-"`
-	MaxValue int           `yaml:"-"` // bytes; zero: 8 MiB
-	memory   loader.Memory // of items while they are read
 }
 
-const defaultConnections = 64
+const (
+	defaultConnections = 64
+	defaultTimeout     = 500 * time.Millisecond // for connecting, and again for the answer
+)
 
 // Kind returns "memcached".
 func (Config) Kind() string { return "memcached" }
@@ -57,21 +53,22 @@ func (c Config) Descriptors() int { return cmp.Or(c.Connections, defaultConnecti
 
 // Open opens the origin. It connects at the first load.
 func (c Config) Open(o loader.OriginOptions) (*loader.Origin, error) {
-	c.Timeout, c.MaxValue, c.memory = o.Timeout, o.MaxValue, o.Memory
-	return origin.Open(o, c.Write != WriteConfig{},
-		func() (*Source, error) { return New(c) },
-		func(s *Source) (*Writer, error) { return s.NewWriter(c.Write) },
-		func(s *Source) *loader.Origin { return &loader.Origin{Close: s.Close} })
+	s, err := New(c, o)
+	if err != nil {
+		return nil, err
+	}
+	return &loader.Origin{Source: s, Writer: s, Close: s.Close}, nil
 }
 
-// Source loads values from the servers. It is safe for concurrent use.
+// Source loads values from the servers, and writes them there. It is safe for concurrent use.
 type Source struct {
-	cfg    Config
-	client *memcache.Client
+	cfg     Config
+	options loader.OriginOptions
+	client  *memcache.Client
 }
 
 // New validates the configuration. The source connects at the first load.
-func New(cfg Config) (*Source, error) {
+func New(cfg Config, o loader.OriginOptions) (*Source, error) {
 	var wrong settings.Problems
 	if len(cfg.Servers) == 0 {
 		wrong.Addf("memcached origin: no servers: give host:port or the path of a socket")
@@ -83,22 +80,23 @@ func New(cfg Config) (*Source, error) {
 	if err := wrong.Err(); err != nil {
 		return nil, err
 	}
-	err := origin.Limits("memcached", &cfg.Timeout, &cfg.MaxValue, 500*time.Millisecond, math.MaxInt-lineOverhead)
+	o, err := o.WithDefaults("memcached", defaultTimeout, cfg.Write != WriteConfig{})
 	if err != nil {
 		return nil, err
 	}
+	if err := cfg.Write.check(); err != nil {
+		return nil, err
+	}
 	cfg.Connections = cmp.Or(cfg.Connections, defaultConnections)
-	s := &Source{cfg: cfg, client: memcache.NewFromSelector(newServers(cfg.Servers))}
-	s.client.Timeout = cfg.Timeout
+	s := &Source{cfg: cfg, options: o, client: memcache.NewFromSelector(newServers(cfg.Servers))}
+	s.client.Timeout = o.Timeout
 	s.client.MaxIdleConns = cfg.Connections
 	s.client.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
 		c, err := (&net.Dialer{}).DialContext(ctx, network, address)
 		if err != nil {
 			return nil, err
 		}
-		limited := limitConn(c, cfg.MaxValue, cfg.Timeout)
-		limited.room.Memory = cfg.memory
-		return limited, nil
+		return limitConn(c, o), nil
 	}
 	return s, nil
 }
@@ -124,9 +122,9 @@ func (s *Source) Load(ctx context.Context, key []byte) (loader.Value, error) {
 		return loader.Value{}, loader.ErrAbsent
 	case errors.Is(err, memcache.ErrMalformedKey):
 		return loader.Value{}, fmt.Errorf("%w: %s", loader.ErrBadKey, malformed)
-	case errors.Is(err, errTooLong), err == nil && len(item.Value) > s.cfg.MaxValue:
+	case errors.Is(err, errTooLong), err == nil && len(item.Value) > s.options.MaxValue:
 		return loader.Value{}, fmt.Errorf("%w: memcached origin: more than %d bytes",
-			loader.ErrTooLarge, s.cfg.MaxValue)
+			loader.ErrTooLarge, s.options.MaxValue)
 	case err != nil:
 		return loader.Value{}, fmt.Errorf("memcached origin: %w", err)
 	case item.Key != name:

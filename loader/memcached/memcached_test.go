@@ -1,6 +1,7 @@
 package memcached
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net"
@@ -22,12 +23,14 @@ import (
 
 func TestMain(m *testing.M) { testenv.Main(m) }
 
-func source(t *testing.T, cfg Config) *Source {
+// source opens an origin with write-through.
+func source(t *testing.T, cfg Config, options ...loader.OriginOptions) *Source {
 	t.Helper()
-	if cfg.Timeout == 0 {
-		cfg.Timeout = origintest.Never
+	o := loader.OriginOptions{WriteThrough: true, Timeout: origintest.Never}
+	for _, given := range options {
+		o.Timeout, o.MaxValue = cmp.Or(given.Timeout, o.Timeout), given.MaxValue
 	}
-	s, err := New(cfg)
+	s, err := New(cfg, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,7 +51,7 @@ func startMemcached(t *testing.T) (server *exec.Cmd, socket string) {
 func TestMemcached(t *testing.T) {
 	testenv.Takes(t, time.Second)
 	server, socket := startMemcached(t)
-	s := source(t, Config{Servers: []string{socket}, KeyPrefix: "p:", MaxValue: 1000})
+	s := source(t, Config{Servers: []string{socket}, KeyPrefix: "p:"}, loader.OriginOptions{MaxValue: 1000})
 	for key, value := range map[string]string{"a": "x\r\ny", "empty": "", "most": strings.Repeat("x", 1000), "long": strings.Repeat("x", 1001), "huge": strings.Repeat("x", 1<<20)} {
 		if err := s.client.Set(&memcache.Item{Key: "p:" + key, Value: []byte(value), Flags: 7}); err != nil {
 			t.Fatal(err)
@@ -56,10 +59,10 @@ func TestMemcached(t *testing.T) {
 	}
 	ok := func(s string) loader.Value { return loader.Value{Bytes: []byte(s), Flags: 7} }
 	hasty := func(address string) *Source {
-		return source(t, Config{Servers: []string{address}, Timeout: 200 * time.Millisecond})
+		return source(t, Config{Servers: []string{address}}, loader.OriginOptions{Timeout: 200 * time.Millisecond})
 	}
 	patient := func(address string) *Source {
-		return source(t, Config{Servers: []string{address}, Timeout: origintest.Never})
+		return source(t, Config{Servers: []string{address}}, loader.OriginOptions{Timeout: origintest.Never})
 	}
 	origintest.Run(t, []origintest.Case{
 		{Name: "value", Source: s, Key: "a", Want: ok("x\r\ny")},
@@ -131,18 +134,14 @@ func TestIdleEnds(t *testing.T) {
 	again := exec.Command(server.Path, server.Args[1:]...)
 	origintest.Start(t, again, socket)
 	load()
-	w, err := s.NewWriter(WriteConfig{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := w.Store(t.Context(), []byte("a"), loader.Value{Bytes: make([]byte, 100_000)}); err != nil {
+	if err := s.Store(t.Context(), []byte("a"), loader.Value{Bytes: make([]byte, 100_000)}); err != nil {
 		t.Error("stored:", err)
 	}
 }
 
 func TestConfig(t *testing.T) {
-	for _, cfg := range []Config{{}, {Servers: []string{"no port"}}, {Servers: []string{"127.0.0.1:1"}, MaxValue: -1}} {
-		if _, err := New(cfg); err == nil {
+	for _, cfg := range []Config{{}, {Servers: []string{"no port"}}} {
+		if _, err := New(cfg, loader.OriginOptions{}); err == nil {
 			t.Errorf("%+v was taken", cfg)
 		}
 	}

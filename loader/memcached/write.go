@@ -22,34 +22,28 @@ type WriteConfig struct {
 // maxTTL is the number of seconds above which memcached takes a TTL for a date.
 const maxTTL = 30 * 24 * time.Hour
 
-// Writer sets and deletes items.
-type Writer struct {
-	source *Source
-	ttl    int32 // seconds
-}
-
-// NewWriter validates the configuration.
-func (s *Source) NewWriter(cfg WriteConfig) (*Writer, error) {
-	if cfg.TTL < 0 || cfg.TTL > maxTTL || cfg.TTL%time.Second != 0 {
-		return nil, fmt.Errorf("memcached origin: a TTL of %v: give zero for none, or whole seconds up to %v",
-			cfg.TTL, maxTTL)
+func (c *WriteConfig) check() error {
+	if c.TTL < 0 || c.TTL > maxTTL || c.TTL%time.Second != 0 {
+		return fmt.Errorf("memcached origin: a TTL of %v: give zero for none, or whole seconds up to %v",
+			c.TTL, maxTTL)
 	}
-	return &Writer{s, int32(cfg.TTL / time.Second)}, nil
+	return nil
 }
 
 // Store sets the item, with the flags of v.
-func (w *Writer) Store(ctx context.Context, key []byte, v loader.Value) error {
-	return w.do(ctx, func() error {
-		return w.source.client.Set(&memcache.Item{
-			Key: w.source.cfg.KeyPrefix + string(key), Value: v.Bytes, Flags: v.Flags, Expiration: w.ttl,
+func (s *Source) Store(ctx context.Context, key []byte, v loader.Value) error {
+	return s.do(ctx, func() error {
+		return s.client.Set(&memcache.Item{
+			Key: s.cfg.KeyPrefix + string(key), Value: v.Bytes, Flags: v.Flags,
+			Expiration: int32(s.cfg.Write.TTL / time.Second),
 		})
 	})
 }
 
 // Delete removes the item.
-func (w *Writer) Delete(ctx context.Context, key []byte) error {
-	return w.do(ctx, func() error {
-		if err := w.source.client.Delete(w.source.cfg.KeyPrefix + string(key)); !errors.Is(err, memcache.ErrCacheMiss) {
+func (s *Source) Delete(ctx context.Context, key []byte) error {
+	return s.do(ctx, func() error {
+		if err := s.client.Delete(s.cfg.KeyPrefix + string(key)); !errors.Is(err, memcache.ErrCacheMiss) {
 			return err
 		}
 		return nil
@@ -58,7 +52,7 @@ func (w *Writer) Delete(ctx context.Context, key []byte) error {
 
 // do runs a write and classifies its error. An error from the server leaves the outcome
 // unknown: if a value does not fit, memcached drops the previous value.
-func (w *Writer) do(ctx context.Context, write func() error) error {
+func (s *Source) do(ctx context.Context, write func() error) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("%w: %w", loader.ErrNotWritten, err)
 	}

@@ -19,20 +19,16 @@ import (
 func TestWrite(t *testing.T) {
 	testenv.Takes(t, time.Second)
 	server, socket := startMemcached(t)
-	writer := func(cfg Config, write WriteConfig) loader.Writer {
-		cfg.KeyPrefix = "p:"
-		w, err := source(t, cfg).NewWriter(write)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return w
+	writer := func(cfg Config, write WriteConfig, options ...loader.OriginOptions) loader.Writer {
+		cfg.KeyPrefix, cfg.Write = "p:", write
+		return source(t, cfg, options...)
 	}
 	s := source(t, Config{Servers: []string{socket}})
 	w := writer(Config{Servers: []string{socket}}, WriteConfig{})
 	proxy := origintest.NewProxy(t, "unix", socket)
 	proxied := writer(Config{Servers: []string{proxy.Address}}, WriteConfig{})
 	hasty := func(address string) loader.Writer {
-		return writer(Config{Servers: []string{address}, Timeout: origintest.Hasty}, WriteConfig{})
+		return writer(Config{Servers: []string{address}}, WriteConfig{}, loader.OriginOptions{Timeout: origintest.Hasty})
 	}
 	origintest.RunWrites(t, []origintest.Write{
 		{Name: "store", Writer: w, Key: "a", Value: "1\x00\r\n"},
@@ -86,7 +82,7 @@ func TestWrite(t *testing.T) {
 		t.Errorf("cancelled before it began: %v", err)
 	}
 	for _, cfg := range []WriteConfig{{TTL: -1}, {TTL: time.Millisecond}, {TTL: maxTTL + time.Second}} {
-		if _, err := s.NewWriter(cfg); err == nil {
+		if _, err := New(Config{Servers: []string{socket}, Write: cfg}, loader.OriginOptions{WriteThrough: true}); err == nil {
 			t.Errorf("%+v was taken", cfg)
 		}
 	}

@@ -133,8 +133,8 @@ func TestFeedNudge(t *testing.T) {
 		switch {
 		case err != nil:
 			t.Fatal(err)
-		case m == nil || m.End <= v.End():
-			return fmt.Errorf("%+v has come, and the log was at %d", m, v.End())
+		case m == nil || m.End <= v.End:
+			return fmt.Errorf("%+v has come, and the log was at %d", m, v.End)
 		case m.Rows != 0:
 			t.Errorf("a nudge counts as a row: %+v", m)
 		}

@@ -18,10 +18,10 @@ func TestFeedInserted(t *testing.T) {
 			t.Fatal(err)
 		}
 		c := f.next()
-		if !v.Sees(c) || c.End > v.Inserted() {
-			t.Errorf("a reader sees the transaction: %v, it ends at %d, and the log at %d", v.Sees(c), c.End, v.Inserted())
+		if !v.Sees(c) || c.End > v.Inserted {
+			t.Errorf("a reader sees the transaction: %v, it ends at %d, and the log at %d", v.Sees(c), c.End, v.Inserted)
 		}
-		if c.End > v.End() {
+		if c.End > v.End {
 			behind++
 		}
 	}

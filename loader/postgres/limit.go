@@ -31,7 +31,7 @@ type limited struct {
 	w io.Writer
 
 	most     int      // bytes of rows in one answer; below zero: no limit
-	room     *patient // has the memory of the rows
+	memory   *patient // has the memory of the rows
 	head     [5]byte
 	begun    int // bytes of head read so far
 	skip     int // remaining bytes of a message
@@ -89,10 +89,10 @@ func (l *limited) count(kind byte, bytes int) error {
 		if l.rows += bytes; l.most >= 0 && l.rows > l.most {
 			return errRows
 		}
-		return l.room.take(bytes)
+		return l.memory.take(bytes)
 	}
 	if kind == 'Z' { // the end of an answer, whose rows have been read
-		l.room.free()
+		l.memory.free()
 	}
 	if kind == 'S' {
 		l.settings += bytes
@@ -110,9 +110,9 @@ type patient struct {
 	net.Conn
 	most time.Duration // of one read or write
 
-	mu          sync.Mutex // held while a deadline is set, and guards room and closed
+	mu          sync.Mutex // held while a deadline is set, and guards reserved and closed
 	read, write time.Time  // deadlines set by pgx; zero: none
-	room        loader.Room
+	reserved    loader.Reservation
 	closed      bool
 }
 
@@ -140,7 +140,7 @@ func (c *patient) take(n int) error {
 	if c.closed {
 		return net.ErrClosed
 	}
-	return c.room.Take(n)
+	return c.reserved.Take(n)
 }
 
 // free gives back what the answer has taken.
@@ -148,7 +148,7 @@ func (c *patient) free() {
 	if c != nil {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		c.room.Free()
+		c.reserved.Free()
 	}
 }
 
@@ -156,7 +156,7 @@ func (c *patient) free() {
 func (c *patient) Close() error {
 	c.mu.Lock()
 	c.closed = true
-	c.room.Free()
+	c.reserved.Free()
 	c.mu.Unlock()
 	return c.Conn.Close()
 }

@@ -150,8 +150,8 @@ func TestMemory(t *testing.T) {
 	m := &origintest.Memory{Left: 100_000}
 	one, other := net.Pipe()
 	defer other.Close()
-	p := &patient{Conn: one, most: time.Hour, room: loader.Room{Memory: m}}
-	l := &limited{most: -1, room: patientBelow(tls.Client(p, &tls.Config{}))}
+	p := &patient{Conn: one, most: time.Hour, reserved: loader.Reservation{Memory: m}}
+	l := &limited{most: -1, memory: patientBelow(tls.Client(p, &tls.Config{}))}
 	row, end := message('D', 20_000), message('Z', 1)
 	if err := l.pass(row); err != nil || m.Left > 80_000 {
 		t.Errorf("a row: %v, %d bytes left", err, m.Left)
@@ -159,13 +159,13 @@ func TestMemory(t *testing.T) {
 	if err := l.pass(end); err != nil || m.Left != 100_000 {
 		t.Errorf("the end of the answer: %v, %d bytes left", err, m.Left)
 	}
-	if err := l.pass(append(row, message('D', 90_000)[:5]...)); !errors.Is(err, loader.ErrNoRoom) {
+	if err := l.pass(append(row, message('D', 90_000)[:5]...)); !errors.Is(err, loader.ErrNoMemory) {
 		t.Errorf("a long row: %v", err)
 	}
 	if err := p.Close(); err != nil || m.Left != 100_000 {
 		t.Errorf("the end of the connection: %v, %d bytes left", err, m.Left)
 	}
-	if l := (&limited{most: -1, room: patientBelow(one)}); l.pass(row) != nil || l.pass(end) != nil {
+	if l := (&limited{most: -1, memory: patientBelow(one)}); l.pass(row) != nil || l.pass(end) != nil {
 		t.Error("rows without a bound")
 	}
 }

@@ -12,15 +12,15 @@ import (
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// Lister runs a query of all keys.
-type Lister struct {
+// lister runs a query of all keys.
+type lister struct {
 	source *Source
 	list   loader.List
 	keys   query
 }
 
 // NewLister validates everything that does not need the server.
-func (s *Source) NewLister(list loader.List) (*Lister, error) {
+func (s *Source) NewLister(list loader.List) (loader.Lister, error) {
 	list, err := list.Only("query")
 	if err != nil {
 		return nil, err
@@ -32,11 +32,11 @@ func (s *Source) NewLister(list loader.List) (*Lister, error) {
 	if strings.Contains(list.Query, "$1") {
 		return nil, errors.New("postgres origin: the query of its list has $1: it gives all keys, without parameters")
 	}
-	return &Lister{source: s, list: list, keys: query{sql: list.Query, valid: validList}}, nil
+	return &lister{source: s, list: list, keys: query{sql: list.Query, valid: validList}}, nil
 }
 
 // Check asks the server whether the query is valid, and returns what is wrong with it.
-func (l *Lister) Check(ctx context.Context) error { return l.source.check(ctx, &l.keys) }
+func (l *lister) Check(ctx context.Context) error { return l.source.check(ctx, &l.keys) }
 
 func validList(d *pgconn.StatementDescription) error {
 	switch {
@@ -50,14 +50,14 @@ func validList(d *pgconn.StatementDescription) error {
 
 // Keys calls each for the rows as they arrive. All rows are from one snapshot, taken
 // after the call. Keys uses a connection of its own, because loads must not wait for it.
-func (l *Lister) Keys(ctx context.Context, each func(key []byte) error) error {
+func (l *lister) Keys(ctx context.Context, each func(key []byte) error) error {
 	ctx, cancel := context.WithTimeout(ctx, l.list.Timeout)
 	defer cancel()
 	cc := l.source.pool.Config().ConnConfig // a copy
-	bound(&cc.Config, l.source.cfg.MaxValue, -1, l.list.Timeout, nil)
+	bound(&cc.Config, l.source.options.MaxValue, -1, l.list.Timeout, nil)
 	c, err := pgx.ConnectConfig(ctx, cc)
 	if err != nil {
-		return failed(err)
+		return classified(err)
 	}
 	defer c.Close(ctx)
 	bind := func(*pgconn.StatementDescription) (input, error) { return input{}, nil }
@@ -88,7 +88,7 @@ func (l *Lister) Keys(ctx context.Context, each func(key []byte) error) error {
 	case errors.As(err, &not):
 		return not.error
 	case err != nil:
-		return failed(err)
+		return classified(err)
 	}
 	return nil
 }

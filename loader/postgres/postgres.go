@@ -10,7 +10,7 @@
 // msgpack type. Any other type is text, also numeric, because msgpack has no type for
 // it.
 //
-// A Writer runs two statements of the operator, a Lister runs a query of all keys.
+// Writes run two statements of the operator, a list runs a query of all keys.
 //
 // pgx keeps a pool, which has one goroutine until Close. A connection that is given up
 // is closed in the background, within twice the timeout. The package does not listen for
@@ -24,7 +24,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"net"
 	"slices"
 	"strings"
@@ -39,7 +38,6 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/settings"
 	"github.com/cachesidecar/cachesidecar/loader"
-	"github.com/cachesidecar/cachesidecar/loader/internal/origin"
 )
 
 // Format is the form that a row is converted to.
@@ -72,13 +70,12 @@ type Config struct {
 	Connections int `yaml:"connections"`
 
 	Write WriteConfig `yaml:",inline"`
-
-	Timeout  time.Duration `yaml:"-"` // of a load, including connecting; zero: 5 s
-	MaxValue int           `yaml:"-"` // bytes; zero: 8 MiB
-	memory   loader.Memory // of rows while they are read
 }
 
-const defaultConnections = 16
+const (
+	defaultConnections = 16
+	defaultTimeout     = 5 * time.Second // of a load, including connecting
+)
 
 // Kind returns "postgres".
 func (Config) Kind() string { return "postgres" }
@@ -88,17 +85,14 @@ func (c Config) Descriptors() int { return cmp.Or(c.Connections, defaultConnecti
 
 // Open opens the origin. It connects at the first load.
 func (c Config) Open(o loader.OriginOptions) (*loader.Origin, error) {
-	c.Timeout, c.MaxValue, c.memory = o.Timeout, o.MaxValue, o.Memory
-	return origin.Open(o, c.Write != WriteConfig{},
-		func() (*Source, error) { return New(c) },
-		func(s *Source) (*Writer, error) { return s.NewWriter(c.Write) },
-		func(s *Source) *loader.Origin {
-			return &loader.Origin{
-				List:    func(l loader.List) (loader.Lister, error) { return s.NewLister(l) },
-				Close:   func() error { s.Close(); return nil },
-				Secrets: []string{s.cfg.DSN, s.pool.Config().ConnConfig.Password},
-			}
-		})
+	s, err := New(c, o)
+	if err != nil {
+		return nil, err
+	}
+	return &loader.Origin{
+		Source: s, Writer: s, List: s.NewLister, Checks: []loader.Checker{s}, Close: s.Close,
+		Secrets: []string{s.cfg.DSN, s.pool.Config().ConnConfig.Password},
+	}, nil
 }
 
 // dsn returns the DSN from the setting that has it.
@@ -114,20 +108,22 @@ func (c *Config) dsn() (string, error) {
 	return dsn, err
 }
 
-// Source loads values from the database. It is safe for concurrent use.
+// Source loads values from the database, and writes them there. It is safe for concurrent use.
 type Source struct {
-	cfg  Config
-	pool *pgxpool.Pool
-	load query
+	cfg     Config
+	options loader.OriginOptions
+	pool    *pgxpool.Pool
+
+	load, store, delete query // the latter two only with write-through
 }
 
-// rowRoom is the number of bytes that a row's message may have in addition to the value:
+// rowOverhead is the number of bytes that a row's message may have in addition to the value:
 // names, and lengths of other columns.
-const rowRoom = 64 << 10
+const rowOverhead = 64 << 10
 
 // New validates everything that does not need the server. The source connects at the
 // first load.
-func New(cfg Config) (*Source, error) {
+func New(cfg Config, o loader.OriginOptions) (*Source, error) {
 	var wrong settings.Problems
 	var err error
 	cfg.DSN, err = cfg.dsn()
@@ -152,10 +148,16 @@ func New(cfg Config) (*Source, error) {
 	if err := wrong.Err(); err != nil {
 		return nil, err
 	}
-	if err := origin.Limits("postgres", &cfg.Timeout, &cfg.MaxValue, 5*time.Second, math.MaxInt-rowRoom); err != nil {
+	if o, err = o.WithDefaults("postgres", defaultTimeout, cfg.Write != WriteConfig{}); err != nil {
 		return nil, err
 	}
-	cfg.Connections = cmp.Or(cfg.Connections, defaultConnections)
+	s := &Source{cfg: cfg, options: o}
+	s.load = query{sql: cfg.Query, valid: s.valid}
+	if o.WriteThrough {
+		if err := s.writes(); err != nil {
+			return nil, err
+		}
+	}
 	pc, err := pgxpool.ParseConfig(cfg.DSN)
 	if err != nil {
 		// pgx's own error repeats the DSN, and hides the password only if it recognised
@@ -164,32 +166,29 @@ func New(cfg Config) (*Source, error) {
 			"give postgres://user:password@host:port/database, or pairs such as host=... dbname=... user=... " +
 			"password=... in one line")
 	}
-	pc.MaxConns = int32(cfg.Connections)
-	pc.ConnConfig.ConnectTimeout = cfg.Timeout
-	bound(&pc.ConnConfig.Config, cfg.MaxValue, 2*(cfg.MaxValue+rowRoom), cfg.Timeout, cfg.memory)
+	pc.MaxConns = int32(cfg.Descriptors())
+	pc.ConnConfig.ConnectTimeout = o.Timeout
+	bound(&pc.ConnConfig.Config, o.MaxValue, 2*(o.MaxValue+rowOverhead), o.Timeout, o.Memory)
 	pc.PrepareConn = func(ctx context.Context, c *pgx.Conn) (bool, error) { return lives(ctx, c), nil }
-	pool, err := pgxpool.NewWithConfig(context.Background(), pc)
-	if err != nil {
+	if s.pool, err = pgxpool.NewWithConfig(context.Background(), pc); err != nil {
 		return nil, fmt.Errorf("postgres origin: %w", err)
 	}
-	s := &Source{cfg: cfg, pool: pool}
-	s.load = query{sql: cfg.Query, valid: s.valid}
 	return s, nil
 }
 
 // lives reports whether a connection can be used: the server may have ended it while it was idle.
 // What the server has sent meanwhile may be a notice, or an error.
 func lives(ctx context.Context, c *pgx.Conn) bool {
-	return origin.Idle(c.PgConn().Conn()) == nil || c.Ping(ctx) == nil
+	return loader.Idle(c.PgConn().Conn()) == nil || c.Ping(ctx) == nil
 }
 
 // bound limits a connection: the bytes of a value, the bytes of the rows of an answer, their
 // memory, and the time of each read and write.
 func bound(c *pgconn.Config, value, rows int, timeout time.Duration, memory loader.Memory) {
 	c.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
-		l := &limited{r: r, w: w, most: rows, room: patientBelow(w)}
+		l := &limited{r: r, w: w, most: rows, memory: patientBelow(w)}
 		f := pgproto3.NewFrontend(l, l)
-		f.SetMaxBodyLen(value + rowRoom)
+		f.SetMaxBodyLen(value + rowOverhead)
 		return f
 	}
 	dial := (&net.Dialer{Timeout: timeout, KeepAlive: 5 * time.Minute}).DialContext
@@ -198,7 +197,7 @@ func bound(c *pgconn.Config, value, rows int, timeout time.Duration, memory load
 		if err != nil {
 			return nil, err
 		}
-		return &patient{Conn: conn, most: timeout, room: loader.Room{Memory: memory}}, nil
+		return &patient{Conn: conn, most: timeout, reserved: loader.Reservation{Memory: memory}}, nil
 	}
 }
 
@@ -206,18 +205,27 @@ func bound(c *pgconn.Config, value, rows int, timeout time.Duration, memory load
 func statement(sql string) string { return strings.TrimRight(strings.TrimSpace(sql), "; \n\t") }
 
 // Close closes the connections. It waits for loads in progress.
-func (s *Source) Close() { s.pool.Close() }
+func (s *Source) Close() error {
+	s.pool.Close()
+	return nil
+}
 
-// Check asks the server whether the query is valid, and returns what is wrong with it.
-func (s *Source) Check(ctx context.Context) error { return s.check(ctx, &s.load) }
+// Check asks the server whether the query and the statements are valid, and returns what is wrong with
+// them.
+func (s *Source) Check(ctx context.Context) error {
+	if s.options.WriteThrough {
+		return s.check(ctx, &s.load, &s.store, &s.delete)
+	}
+	return s.check(ctx, &s.load)
+}
 
 // check asks the server about queries, on a connection of the pool.
 func (s *Source) check(ctx context.Context, queries ...*query) error {
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
 	defer cancel()
 	c, err := s.pool.Acquire(ctx)
 	if err != nil {
-		return failed(err)
+		return classified(err)
 	}
 	defer c.Release()
 	for _, q := range queries {
@@ -244,11 +252,11 @@ func (s *Source) valid(d *pgconn.StatementDescription) error {
 
 // Load runs the query for one key. An absent key gives ErrAbsent.
 func (s *Source) Load(ctx context.Context, key []byte) (loader.Value, error) {
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
 	defer cancel()
 	c, err := s.pool.Acquire(ctx)
 	if err != nil {
-		return loader.Value{}, failed(err)
+		return loader.Value{}, classified(err)
 	}
 	defer c.Release()
 	bind := func(d *pgconn.StatementDescription) (in input, err error) {
@@ -280,17 +288,17 @@ func (s *Source) Load(ctx context.Context, key []byte) (loader.Value, error) {
 		return loader.Value{}, not.error
 	case errors.As(err, &big), errors.Is(err, errRows):
 		return loader.Value{}, s.tooLarge()
-	case errors.Is(err, loader.ErrNoRoom):
-		return loader.Value{}, loader.ErrNoRoom
+	case errors.Is(err, loader.ErrNoMemory):
+		return loader.Value{}, loader.ErrNoMemory
 	case err != nil:
-		return loader.Value{}, failed(err)
+		return loader.Value{}, classified(err)
 	case n == 0:
 		return loader.Value{}, loader.ErrAbsent
 	case n > 1:
 		return loader.Value{}, permanent("its query gives %d rows for one key: add LIMIT 1, or a condition", n)
 	case encodeErr != nil:
 		return loader.Value{}, encodeErr
-	case len(v.Bytes) > s.cfg.MaxValue:
+	case len(v.Bytes) > s.options.MaxValue:
 		return loader.Value{}, s.tooLarge()
 	}
 	return v, nil
@@ -308,7 +316,7 @@ func paramFormat(oid uint32, b []byte) (format int16, fits bool) {
 }
 
 func (s *Source) tooLarge() error {
-	return fmt.Errorf("%w: postgres origin: more than %d bytes", loader.ErrTooLarge, s.cfg.MaxValue)
+	return fmt.Errorf("%w: postgres origin: more than %d bytes", loader.ErrTooLarge, s.options.MaxValue)
 }
 
 // permanent returns an error that a retry does not change.
@@ -322,9 +330,9 @@ func unfit(pe *pgconn.PgError) bool {
 	return slices.Contains([]string{"22P02", "22003", "22007", "22008", "22021"}, pe.Code)
 }
 
-// failed classifies errors by PostgreSQL's code: errors of the key, of the query, or of
+// classified returns an error by PostgreSQL's code: errors of the key, of the query, or of
 // the server. Only errors of the server may be retried.
-func failed(err error) error {
+func classified(err error) error {
 	var pe *pgconn.PgError
 	if !errors.As(err, &pe) {
 		return fmt.Errorf("postgres origin: %w", err)

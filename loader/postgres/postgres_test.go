@@ -24,16 +24,21 @@ func TestMain(m *testing.M) { testenv.Main(m) }
 
 // config returns the configuration of an origin in the test's own PostgreSQL.
 func config(p *origintest.Postgres, query string) Config {
-	return Config{DSN: p.DSN() + " password=s3cret", Query: query, Timeout: origintest.Never, MaxValue: 1000, Connections: 4}
+	return Config{DSN: p.DSN() + " password=s3cret", Query: query, Connections: 4}
 }
 
-func source(t *testing.T, cfg Config) *Source {
+// source opens an origin, with write-through if there are statements for it.
+func source(t *testing.T, cfg Config, timeout ...time.Duration) *Source {
 	t.Helper()
-	s, err := New(cfg)
+	o := loader.OriginOptions{MaxValue: 1000, Timeout: origintest.Never, WriteThrough: cfg.Write != WriteConfig{}}
+	for _, given := range timeout {
+		o.Timeout = given
+	}
+	s, err := New(cfg, o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(s.Close)
+	t.Cleanup(func() { _ = s.Close() })
 	return s
 }
 
@@ -66,7 +71,6 @@ func TestPostgres(t *testing.T) {
 		return source(t, cfg)
 	}
 	hasty := config(p, "SELECT pg_sleep(600)::text WHERE $1::text <> ''")
-	hasty.Timeout = 300 * time.Millisecond
 	missing := config(p, "SELECT $1::text")
 	missing.DSN = strings.Replace(p.DSN(), "tester", "nobody-there", 1) + " password=s3cret"
 	refusing := config(p, "SELECT $1::text")
@@ -74,7 +78,7 @@ func TestPostgres(t *testing.T) {
 	refusing.DSN = fmt.Sprintf("postgres://u:s3cret@%s:%s/d?sslmode=disable", host, port)
 	silent := refusing
 	host, port, _ = strings.Cut(origintest.Saying(t, ""), ":")
-	silent.DSN, silent.Timeout = fmt.Sprintf("postgres://u:s3cret@%s:%s/d?sslmode=disable", host, port), 300*time.Millisecond
+	silent.DSN = fmt.Sprintf("postgres://u:s3cret@%s:%s/d?sslmode=disable", host, port)
 	garbage := silent
 	host, port, _ = strings.Cut(origintest.Saying(t, "garbage garbage garbage"), ":")
 	garbage.DSN = fmt.Sprintf("postgres://u:s3cret@%s:%s/d?sslmode=disable", host, port)
@@ -101,14 +105,14 @@ func TestPostgres(t *testing.T) {
 		{Name: "key not UTF-8", Source: with("SELECT id FROM users WHERE name = $1", ""), Key: "\xff", Err: loader.ErrBadKey},
 		{Name: "key with a zero", Source: with("SELECT id FROM users WHERE name = $1", ""), Key: "a\x00b", Err: loader.ErrBadKey},
 		{Name: "no such table", Source: with("SELECT x FROM nothing WHERE id = $1", ""), Key: "1", Err: loader.ErrPermanent},
-		{Name: "timeout", Source: source(t, hasty), Key: "1", Err: origintest.ErrAny},
+		{Name: "timeout", Source: source(t, hasty, 300*time.Millisecond), Key: "1", Err: origintest.ErrAny},
 		{Name: "no such user", Source: source(t, missing), Key: "1", Err: loader.ErrPermanent, Secret: "s3cret"},
 		{Name: "nobody listens", Source: source(t, refusing), Key: "1", Err: origintest.ErrAny, Secret: "s3cret"},
-		{Name: "silence", Source: source(t, silent), Key: "1", Err: origintest.ErrAny, Secret: "s3cret"},
+		{Name: "silence", Source: source(t, silent, 300*time.Millisecond), Key: "1", Err: origintest.ErrAny, Secret: "s3cret"},
 		{Name: "an error", Source: with("SELECT pg_terminate_backend(pg_backend_pid())::text WHERE $1::text <> ''", ""), Key: "1", Err: origintest.ErrAny},
-		{Name: "drips", Source: source(t, tcp(origintest.Dripping(t, "R\x00\x00\x10\x00", "x"), "SELECT $1::text", 300*time.Millisecond)), Key: "1", Err: origintest.ErrAny, Secret: "s3cret"},
-		{Name: "states too much", Source: source(t, tcp(origintest.Saying(t, "R\x10\x00\x00\x00"), "SELECT $1::text", origintest.Never)), Key: "1", Err: origintest.ErrAny, Secret: "s3cret"},
-		{Name: "drops the connection", Source: source(t, tcp(origintest.Cutting(t, "R"), "SELECT $1::text", origintest.Never)), Key: "1", Err: origintest.ErrAny, Secret: "s3cret"},
+		{Name: "drips", Source: source(t, tcp(origintest.Dripping(t, "R\x00\x00\x10\x00", "x"), "SELECT $1::text"), 300*time.Millisecond), Key: "1", Err: origintest.ErrAny, Secret: "s3cret"},
+		{Name: "states too much", Source: source(t, tcp(origintest.Saying(t, "R\x10\x00\x00\x00"), "SELECT $1::text"), origintest.Never), Key: "1", Err: origintest.ErrAny, Secret: "s3cret"},
+		{Name: "drops the connection", Source: source(t, tcp(origintest.Cutting(t, "R"), "SELECT $1::text"), origintest.Never), Key: "1", Err: origintest.ErrAny, Secret: "s3cret"},
 		{Name: "garbage", Source: source(t, garbage), Key: "1", Err: origintest.ErrAny, Secret: "s3cret"},
 	})
 
@@ -118,7 +122,7 @@ func TestPostgres(t *testing.T) {
 			"1": {"id": int8(1), "name": "Ada", "raw": []byte{0, 255}, "ok": true, "big": uint64(9007199254740993), "f": 0.5, "n": "1.10"},
 			"2": {"id": int8(2), "name": strings.Repeat("x", 1000), "raw": nil, "ok": nil, "big": nil, "f": math.Inf(1), "n": nil},
 		} {
-			s.cfg.MaxValue = 2000
+			s.options.MaxValue = 2000
 			v, err := s.Load(context.Background(), []byte(key))
 			if err != nil {
 				t.Fatal(err)
@@ -182,9 +186,9 @@ func TestConfig(t *testing.T) {
 	const dsn, query = "postgres://u:s3cret@h/d", "SELECT $1"
 	for _, cfg := range []Config{
 		{DSN: dsn}, {DSN: dsn, Query: "SELECT 1"}, {DSN: dsn, Query: "SELECT $1, $2"}, {DSN: dsn, Query: query, Format: "xml"},
-		{DSN: "postgres://u:s3cret@h:port/d", Query: query}, {DSN: "host=h port=s3cret password=s3cret", Query: query}, {DSN: dsn, Query: query, Timeout: -1},
+		{DSN: "postgres://u:s3cret@h:port/d", Query: query}, {DSN: "host=h port=s3cret password=s3cret", Query: query},
 	} {
-		if _, err := New(cfg); err == nil {
+		if _, err := New(cfg, loader.OriginOptions{}); err == nil {
 			t.Errorf("%+v was taken", cfg)
 		} else if strings.Contains(err.Error(), "s3cret") {
 			t.Errorf("the error shows a secret: %v", err)

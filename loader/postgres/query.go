@@ -39,7 +39,7 @@ func (q *query) describe(ctx context.Context, c *pgx.Conn) (*pgconn.StatementDes
 	if err == nil {
 		err = q.valid(d)
 	} else {
-		err = failed(err)
+		err = classified(err)
 	}
 	if err != nil {
 		return nil, err

@@ -45,14 +45,11 @@ func TestPooler(t *testing.T) {
 		for _, table := range []string{"user", "order"} {
 			of := cfg
 			of.Query = "SELECT body FROM " + table + "s WHERE id = $1"
+			of.Write = WriteConfig{
+				Store: "UPDATE " + table + "s SET body = $2 WHERE id = $1", Delete: "DELETE FROM " + table + "s WHERE id = $1",
+			}
 			s := source(t, of)
 			if err := s.Check(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-			w, err := s.NewWriter(WriteConfig{
-				Store: "UPDATE " + table + "s SET body = $2 WHERE id = $1", Delete: "DELETE FROM " + table + "s WHERE id = $1",
-			})
-			if err != nil {
 				t.Fatal(err)
 			}
 			t.Run(table, func(t *testing.T) {
@@ -63,7 +60,7 @@ func TestPooler(t *testing.T) {
 					if v, err := s.Load(context.Background(), key); err != nil || string(v.Bytes) != want {
 						t.Errorf("%s: got %q, %v, want %q", key, v.Bytes, err, want)
 					}
-					if err := w.Store(context.Background(), key, loader.Value{Bytes: []byte(want)}); err != nil {
+					if err := s.Store(context.Background(), key, loader.Value{Bytes: []byte(want)}); err != nil {
 						t.Errorf("%s: stored: %v", key, err)
 					}
 				})
@@ -89,15 +86,12 @@ func TestTableChanges(t *testing.T) {
 	with := func(query string, f Format) *Source {
 		cfg := config(p, query)
 		cfg.Format = f
+		cfg.Write = WriteConfig{Store: "UPDATE people SET body = $2 WHERE id = $1", Delete: "DELETE FROM people WHERE id = $1"}
 		return source(t, cfg)
 	}
 	row := with("SELECT * FROM people WHERE id = $1", Msgpack)
 	json := with("SELECT * FROM people WHERE id = $1", JSON)
 	body := with("SELECT body FROM people WHERE id = $1", Column)
-	w, err := row.NewWriter(WriteConfig{Store: "UPDATE people SET body = $2 WHERE id = $1", Delete: "DELETE FROM people WHERE id = $1"})
-	if err != nil {
-		t.Fatal(err)
-	}
 	for _, tc := range []struct{ change, row, json, body string }{
 		{"SELECT 1", "\x82\xa2id\xa11\xa4body\xa3Ada", `{"id":"1","body":"Ada"}`, "Ada"},
 		{"ALTER TABLE people ADD COLUMN n int DEFAULT 7", "\x83\xa2id\xa11\xa4body\xa3Ada\xa1n\x07", `{"id":"1","body":"Ada","n":7}`, "Ada"},
@@ -116,7 +110,7 @@ func TestTableChanges(t *testing.T) {
 				}
 			})
 		}
-		if err := w.Store(context.Background(), []byte("1"), loader.Value{Bytes: []byte(tc.body)}); err != nil {
+		if err := row.Store(context.Background(), []byte("1"), loader.Value{Bytes: []byte(tc.body)}); err != nil {
 			t.Errorf("%s: stored: %v", tc.change, err)
 		}
 	}
@@ -137,11 +131,8 @@ func TestIdleEnds(t *testing.T) {
 	p.Exec(t, "CREATE TABLE users (id int PRIMARY KEY, body text)")
 	cfg := config(p, "SELECT $1::text FROM pg_sleep(0.05)") // takes as long as it needs many connections
 	cfg.Connections = 8
+	cfg.Write = WriteConfig{Store: upsert, Delete: remove}
 	s := source(t, cfg)
-	w, err := s.NewWriter(WriteConfig{Store: upsert, Delete: remove})
-	if err != nil {
-		t.Fatal(err)
-	}
 	load := func(when string) {
 		many(8, func(i int) {
 			if _, err := s.Load(context.Background(), []byte(fmt.Sprint(i))); err != nil {
@@ -156,7 +147,7 @@ func TestIdleEnds(t *testing.T) {
 	_ = server.Wait()
 	p.Start(t)
 	p.Exec(t, "SELECT 1")
-	if err := w.Store(t.Context(), []byte("1"), loader.Value{}); err != nil {
+	if err := s.Store(t.Context(), []byte("1"), loader.Value{}); err != nil {
 		t.Errorf("stored: %v", err)
 	}
 	load("after")

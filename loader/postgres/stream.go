@@ -244,7 +244,7 @@ func (s *stream) Close() {
 
 // View implements loader.FeedStream. It also makes sure that the stream is that of the server which
 // readers ask.
-func (s *stream) View(ctx context.Context) (loader.View, error) {
+func (s *stream) View(ctx context.Context) (v loader.View, err error) {
 	slot := quoted(s.feed.cfg.Slot)
 	if !s.started {
 		slot = quoted(s.temporary())
@@ -257,37 +257,30 @@ func (s *stream) View(ctx context.Context) (loader.View, error) {
 		CASE WHEN pg_is_in_recovery() THEN 0 ELSE pg_wal_lsn_diff(pg_current_wal_flush_lsn(), '0/0') END,
 		CASE WHEN pg_is_in_recovery() THEN 0 ELSE pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0') END`)
 	if err != nil {
-		return nil, err
+		return v, err
 	}
 	if len(rows) != 1 || len(rows[0]) != 7 {
-		return nil, errors.New("the server has answered in an unknown form")
+		return v, errors.New("the server has answered in an unknown form")
 	}
 	row := rows[0]
 	if row[1] == "t" {
-		return nil, errors.New("the server is a standby: loads and feed must ask the primary")
+		return v, errors.New("the server is a standby: loads and feed must ask the primary")
 	}
 	if row[2] != strconv.Itoa(int(s.conn.PID())) {
-		return nil, fmt.Errorf("slot %s is not in use by this stream any more: it was dropped, or statements go to "+
+		return v, fmt.Errorf("slot %s is not in use by this stream any more: it was dropped, or statements go to "+
 			"another server", s.feed.cfg.Slot)
 	}
-	v := view{past: s.past}
-	us, err := strconv.ParseInt(row[3], 10, 64)
-	if err != nil {
-		return nil, err
+	var numbers [4]int64
+	for i := range numbers {
+		if numbers[i], err = strconv.ParseInt(row[3+i], 10, 64); err != nil && i != 1 { // Kept may not be known
+			return v, err
+		}
 	}
-	v.now = time.UnixMicro(us)
-	v.kept, _ = strconv.ParseInt(row[4], 10, 64) // zero if it is not known
-	end, err := strconv.ParseUint(row[5], 10, 64)
-	if err != nil {
-		return nil, err
-	}
-	inserted, err := strconv.ParseUint(row[6], 10, 64)
-	if err != nil {
-		return nil, err
-	}
-	v.end, v.inserted = loader.Position(end), loader.Position(inserted)
-	v.Snapshot, err = parseSnapshot(row[0])
-	return v, err
+	now, err := parseSnapshot(row[0])
+	return loader.View{
+		Snapshot: view{now, s.past}, Now: time.UnixMicro(numbers[0]), Kept: numbers[1],
+		End: loader.Position(numbers[2]), Inserted: loader.Position(numbers[3]), // ahead with synchronous_commit = off
+	}, err
 }
 
 // Nudge implements loader.FeedStream. The log is written up to the middle of a record while a
@@ -298,28 +291,15 @@ func (s *stream) Nudge(ctx context.Context) error {
 	return err
 }
 
-// view is the answer to a View.
-type view struct {
-	Snapshot
-	past Snapshot
-	now  time.Time
-	kept int64
-	end  loader.Position
-	// Readers are ahead of end with synchronous_commit = off.
-	inserted loader.Position
-}
+// view implements loader.Snapshot.
+type view struct{ now, past Snapshot }
 
-func (v view) Sees(t *loader.Transaction) bool { return t.ID == 0 || v.Snapshot.Sees(uint32(t.ID)) }
-func (v view) SeesPast() bool                  { return v.Covers(v.past) }
-func (v view) Outlives(earlier loader.View) bool {
+func (v view) Sees(t *loader.Transaction) bool { return t.ID == 0 || v.now.Sees(uint32(t.ID)) }
+func (v view) SeesPast() bool                  { return v.now.Covers(v.past) }
+func (v view) Outlives(earlier loader.Snapshot) bool {
 	was, ok := earlier.(view)
-	return ok && v.After(was.Snapshot)
+	return ok && v.now.After(was.now)
 }
-func (v view) Now() time.Time       { return v.now }
-func (v view) Kept() int64          { return v.kept }
-func (v view) End() loader.Position { return v.end }
-
-func (v view) Inserted() loader.Position { return v.inserted }
 
 // Broken implements loader.FeedStream.
 func (s *stream) Broken(ctx context.Context) (why string, err error) {

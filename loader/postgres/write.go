@@ -22,31 +22,19 @@ type WriteConfig struct {
 	Delete string `yaml:"delete"`
 }
 
-// Writer runs the statements. A store by INSERT, UPDATE or MERGE that affects no row is
-// an error.
-type Writer struct {
-	source        *Source
-	store, delete query
-}
-
-// NewWriter validates everything that does not need the server.
-func (s *Source) NewWriter(cfg WriteConfig) (*Writer, error) {
-	cfg.Store, cfg.Delete = statement(cfg.Store), statement(cfg.Delete)
-	if !strings.Contains(cfg.Store, "$1") || !strings.Contains(cfg.Store, "$2") {
-		return nil, errors.New("postgres origin: its statement to store must have $1, the key, and $2, the value")
+// writes validates of the statements everything that does not need the server.
+func (s *Source) writes() error {
+	store, remove := statement(s.cfg.Write.Store), statement(s.cfg.Write.Delete)
+	if !strings.Contains(store, "$1") || !strings.Contains(store, "$2") {
+		return errors.New("postgres origin: its statement to store must have $1, the key, and $2, the value")
 	}
-	if !strings.Contains(cfg.Delete, "$1") {
-		return nil, errors.New("postgres origin: its statement to delete must have $1, the key")
+	if !strings.Contains(remove, "$1") {
+		return errors.New("postgres origin: its statement to delete must have $1, the key")
 	}
-	return &Writer{
-		source: s,
-		store:  query{sql: cfg.Store, valid: validWrite(cfg.Store, 2)},
-		delete: query{sql: cfg.Delete, valid: validWrite(cfg.Delete, 1)},
-	}, nil
+	s.store = query{sql: store, valid: validWrite(store, 2)}
+	s.delete = query{sql: remove, valid: validWrite(remove, 1)}
+	return nil
 }
-
-// Check asks the server whether the statements are valid, and returns what is wrong with them.
-func (w *Writer) Check(ctx context.Context) error { return w.source.check(ctx, &w.store, &w.delete) }
 
 func validWrite(sql string, params int) func(*pgconn.StatementDescription) error {
 	return func(d *pgconn.StatementDescription) error {
@@ -57,9 +45,9 @@ func validWrite(sql string, params int) func(*pgconn.StatementDescription) error
 	}
 }
 
-// Store runs the statement to store.
-func (w *Writer) Store(ctx context.Context, key []byte, v loader.Value) error {
-	tag, err := w.run(ctx, &w.store, key, v.Bytes)
+// Store runs the statement to store. An INSERT, UPDATE or MERGE that affects no row is an error.
+func (s *Source) Store(ctx context.Context, key []byte, v loader.Value) error {
+	tag, err := s.write(ctx, &s.store, key, v.Bytes)
 	if err != nil {
 		return err
 	}
@@ -72,17 +60,17 @@ func (w *Writer) Store(ctx context.Context, key []byte, v loader.Value) error {
 }
 
 // Delete runs the statement to delete.
-func (w *Writer) Delete(ctx context.Context, key []byte) error {
-	_, err := w.run(ctx, &w.delete, key)
+func (s *Source) Delete(ctx context.Context, key []byte) error {
+	_, err := s.write(ctx, &s.delete, key)
 	return err
 }
 
-func (w *Writer) run(ctx context.Context, q *query, params ...[]byte) (pgconn.CommandTag, error) {
-	ctx, cancel := context.WithTimeout(ctx, w.source.cfg.Timeout)
+func (s *Source) write(ctx context.Context, q *query, params ...[]byte) (pgconn.CommandTag, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
 	defer cancel()
-	c, err := w.source.pool.Acquire(ctx)
+	c, err := s.pool.Acquire(ctx)
 	if err != nil {
-		return pgconn.CommandTag{}, notWritten(failed(err))
+		return pgconn.CommandTag{}, notWritten(classified(err))
 	}
 	defer c.Release()
 	bind := func(d *pgconn.StatementDescription) (input, error) { return bindWrite(d, params) }
@@ -100,9 +88,9 @@ func (w *Writer) run(ctx context.Context, q *query, params ...[]byte) (pgconn.Co
 		return tag, notWritten(fmt.Errorf("postgres origin: the key or the value is no value of its parameter's "+
 			"type (%s)", pe.Code))
 	case pgconn.SafeToRetry(err), rolledBack(err):
-		return tag, notWritten(failed(err))
+		return tag, notWritten(classified(err))
 	}
-	return tag, failed(err)
+	return tag, classified(err)
 }
 
 // bindWrite returns the parameters of a write.

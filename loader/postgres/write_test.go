@@ -15,9 +15,9 @@ import (
 )
 
 // tcp returns a configuration for a server at another address.
-func tcp(address, query string, timeout time.Duration) Config {
+func tcp(address, query string) Config {
 	host, port, _ := strings.Cut(address, ":")
-	return Config{DSN: fmt.Sprintf("postgres://tester:s3cret@%s:%s/postgres?sslmode=disable", host, port), Query: query, Timeout: timeout}
+	return Config{DSN: fmt.Sprintf("postgres://tester:s3cret@%s:%s/postgres?sslmode=disable", host, port), Query: query}
 }
 
 func TestList(t *testing.T) {
@@ -26,16 +26,16 @@ func TestList(t *testing.T) {
 	server := c.Start(t)
 	c.Exec(t, "CREATE TABLE keys (id int, name text, raw bytea)")
 	c.Exec(t, `INSERT INTO keys VALUES (1, 'Ada', '\x00ff'), (2, 'Bob', '\x0a'), (3, '', ''), (4, repeat('k', 1024), NULL), (5, repeat('k', 1025), NULL)`)
-	lister := func(cfg Config, list loader.List) *Lister {
-		l, err := source(t, cfg).NewLister(list)
+	of := func(cfg Config, list loader.List, timeout ...time.Duration) *lister {
+		l, err := source(t, cfg, timeout...).NewLister(list)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return l
+		return l.(*lister)
 	}
-	all := func(query string) *Lister { return lister(config(c, "SELECT $1::text"), loader.List{Query: query}) }
-	elsewhere := func(address string) *Lister {
-		return lister(tcp(address, "SELECT $1::text", 300*time.Millisecond), loader.List{Query: "SELECT 'x'", Timeout: 300 * time.Millisecond})
+	all := func(query string) *lister { return of(config(c, "SELECT $1::text"), loader.List{Query: query}) }
+	elsewhere := func(address string) *lister {
+		return of(tcp(address, "SELECT $1::text"), loader.List{Query: "SELECT 'x'", Timeout: 300 * time.Millisecond}, 300*time.Millisecond)
 	}
 	var many []string
 	for i := range 5000 {
@@ -51,7 +51,7 @@ func TestList(t *testing.T) {
 		{Name: "NULL", Lister: all("SELECT raw FROM keys"), Err: loader.ErrPermanent},
 		{Name: "much too long", Lister: all("SELECT repeat('k', 1000000)"), Err: origintest.ErrAny},
 		{Name: "fails in the middle", Lister: all("SELECT 1/(5000-i) FROM generate_series(1, 10000) i"), Err: loader.ErrPermanent},
-		{Name: "timeout", Lister: lister(config(c, "SELECT $1::text"), loader.List{Query: "SELECT pg_sleep(600)::text", Timeout: 300 * time.Millisecond}), Err: origintest.ErrAny},
+		{Name: "timeout", Lister: of(config(c, "SELECT $1::text"), loader.List{Query: "SELECT pg_sleep(600)::text", Timeout: 300 * time.Millisecond}), Err: origintest.ErrAny},
 		{Name: "nobody listens", Lister: elsewhere(testenv.Refusing(t)), Err: origintest.ErrAny, Secret: "s3cret"},
 		{Name: "silence", Lister: elsewhere(origintest.Saying(t, "")), Err: origintest.ErrAny, Secret: "s3cret"},
 		{Name: "drips", Lister: elsewhere(origintest.Dripping(t, "R\x00\x00\x10\x00", "x")), Err: origintest.ErrAny, Secret: "s3cret"},
@@ -73,7 +73,7 @@ func TestList(t *testing.T) {
 	t.Run("beside loads", func(t *testing.T) {
 		cfg := config(c, "SELECT name FROM keys WHERE id = $1")
 		cfg.Connections = 1
-		l := lister(cfg, loader.List{Query: "SELECT CASE i WHEN 100000 THEN pg_sleep(600)::text ELSE i::text END FROM generate_series(1, 100000) i"})
+		l := of(cfg, loader.List{Query: "SELECT CASE i WHEN 100000 THEN pg_sleep(600)::text ELSE i::text END FROM generate_series(1, 100000) i"})
 		enough, ctx := errors.New("enough"), testenv.Context(t)
 		err := l.Keys(ctx, func([]byte) error {
 			if _, err := l.source.Load(t.Context(), []byte("1")); err != nil {
@@ -127,28 +127,23 @@ func TestWrite(t *testing.T) {
 	c.Exec(t, "CREATE TABLE once (id int UNIQUE DEFERRABLE INITIALLY DEFERRED, body text)")
 	c.Exec(t, `CREATE FUNCTION fail(code text) RETURNS text LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION USING ERRCODE = code; END $$`)
 	byID := source(t, config(c, "SELECT body FROM users WHERE id = $1"))
-	with := func(cfg Config, store, remove string) *Writer {
-		w, err := source(t, cfg).NewWriter(WriteConfig{Store: store, Delete: remove})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return w
+	with := func(cfg Config, store, remove string, timeout ...time.Duration) *Source {
+		cfg.Write = WriteConfig{Store: store, Delete: remove}
+		return source(t, cfg, timeout...)
 	}
 	here := func(store string) loader.Writer { return with(config(c, "SELECT $1::text"), store, remove) }
 	users := here(upsert)
 	once := here("INSERT INTO once VALUES ($1, $2)")
 	failing := here("SELECT fail($1 || $2)")
-	slow := config(c, "SELECT $1::text")
-	slow.Timeout = origintest.Hasty
 	readonly := config(c, "SELECT $1::text")
 	readonly.DSN += " default_transaction_read_only=on"
 	missing := config(c, "SELECT $1::text")
 	missing.DSN = strings.Replace(missing.DSN, "tester", "nobody-there", 1)
 	elsewhere := func(address string) loader.Writer {
-		return with(tcp(address, "SELECT $1::text", 300*time.Millisecond), upsert, remove)
+		return with(tcp(address, "SELECT $1::text"), upsert, remove, 300*time.Millisecond)
 	}
 	proxy := origintest.NewProxy(t, "unix", c.Socket())
-	proxied := with(tcp(proxy.Address, "SELECT $1::text", origintest.Never), upsert, remove)
+	proxied := with(tcp(proxy.Address, "SELECT $1::text"), upsert, remove, origintest.Never)
 	origintest.RunWrites(t, []origintest.Write{
 		{Name: "store", Writer: users, Key: "1", Value: "1\x00\xff"},
 		{Name: "store again", Writer: users, Key: "1", Value: "2\x00\xff"},
@@ -172,7 +167,7 @@ func TestWrite(t *testing.T) {
 		{Name: "no such table", Writer: here("INSERT INTO nothing VALUES ($1, $2)"), Key: "1", Err: loader.ErrNotWritten},
 		{Name: "may only read", Writer: with(readonly, upsert, remove), Key: "1", Value: "x", Err: loader.ErrNotWritten},
 		{Name: "no such user", Writer: with(missing, upsert, remove), Key: "1", Err: loader.ErrNotWritten, Secret: "s3cret"},
-		{Name: "timeout", Writer: with(slow, "INSERT INTO users SELECT $1, $2 FROM pg_sleep(600)", remove), Key: "4", Value: "x", Err: origintest.ErrUnknown, Hangs: true},
+		{Name: "timeout", Writer: with(config(c, "SELECT $1::text"), "INSERT INTO users SELECT $1, $2 FROM pg_sleep(600)", remove, origintest.Hasty), Key: "4", Value: "x", Err: origintest.ErrUnknown, Hangs: true},
 		{Name: "nobody listens", Writer: elsewhere(testenv.Refusing(t)), Key: "1", Err: loader.ErrNotWritten, Secret: "s3cret"},
 		{Name: "silence", Writer: elsewhere(origintest.Saying(t, "")), Key: "1", Err: loader.ErrNotWritten, Secret: "s3cret"},
 		{Name: "garbage", Writer: elsewhere(origintest.Saying(t, "garbage garbage garbage")), Key: "1", Err: loader.ErrNotWritten, Secret: "s3cret"},
@@ -231,9 +226,10 @@ func TestWrite(t *testing.T) {
 		origintest.RunWrites(t, []origintest.Write{{Name: "and then", Writer: users, Key: "1", Value: "3"}})
 	})
 
-	s := source(t, config(c, "SELECT $1::text"))
 	for _, cfg := range []WriteConfig{{}, {Store: upsert}, {Delete: remove}, {Store: remove, Delete: remove}, {Store: upsert, Delete: "DELETE FROM users"}} {
-		if _, err := s.NewWriter(cfg); err == nil {
+		of := config(c, "SELECT $1::text")
+		of.Write = cfg
+		if _, err := New(of, loader.OriginOptions{WriteThrough: true}); err == nil {
 			t.Errorf("%+v was taken", cfg)
 		}
 	}

@@ -11,7 +11,7 @@ import (
 
 	"github.com/gomodule/redigo/redis"
 
-	"github.com/cachesidecar/cachesidecar/loader/internal/origin"
+	"github.com/cachesidecar/cachesidecar/loader"
 )
 
 // conn is a connection whose calls end with their contexts.
@@ -34,7 +34,7 @@ func (c *conn) DoContext(ctx context.Context, command string, args ...any) (any,
 	if command != "" {
 		c.stream.limited.due++
 	}
-	defer c.stream.limited.room.Free()
+	defer c.stream.limited.reserved.Free()
 	var reply any
 	err := c.stream.during(ctx, func() (err error) {
 		reply, err = c.Do(command, args...)
@@ -81,7 +81,7 @@ func (s *stream) check() error {
 	if s.killed.Load() {
 		return net.ErrClosed
 	}
-	return origin.Idle(s.base)
+	return loader.Idle(s.base)
 }
 
 var errRefusedLogin = errors.New("the server refuses username, password or db: " +
@@ -94,7 +94,7 @@ func (e dialError) Unwrap() error { return e.error }
 
 // dial connects to the server, and authenticates, within the timeout of a load.
 func (s *Source) dial(ctx context.Context) (*conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
 	defer cancel()
 	network := "tcp"
 	if strings.HasPrefix(s.cfg.Address, "/") {
@@ -110,8 +110,7 @@ func (s *Source) dial(ctx context.Context) (*conn, error) {
 		if st.Conn, err = s.encrypt(ctx, base); err != nil {
 			return err
 		}
-		st.limited = newLimited(st.Conn, s.cfg.MaxValue+keysRoom)
-		st.limited.room.Memory = s.cfg.memory
+		st.limited = newLimited(st.Conn, s.options)
 		st.Conn = st.limited
 		if s.cfg.Password != "" {
 			st.limited.due++ // AUTH
@@ -122,7 +121,7 @@ func (s *Source) dial(ctx context.Context) (*conn, error) {
 		c, err = redis.DialContext(ctx, network, s.cfg.Address,
 			redis.DialContextFunc(func(context.Context, string, string) (net.Conn, error) { return st, nil }),
 			redis.DialUsername(s.cfg.Username), redis.DialPassword(s.cfg.Password), redis.DialDatabase(s.cfg.DB),
-			redis.DialReadTimeout(s.cfg.Timeout), redis.DialWriteTimeout(s.cfg.Timeout))
+			redis.DialReadTimeout(s.options.Timeout), redis.DialWriteTimeout(s.options.Timeout))
 		if code(err) == "ERR" { // its text may repeat the password
 			err = errRefusedLogin
 		}

@@ -103,11 +103,7 @@ func scripted(t *testing.T, answer func(line string) string) (address string) {
 
 // TestClose checks that Close waits for the calls, and that calls after it fail.
 func TestClose(t *testing.T) {
-	s := source(t, Config{Address: origintest.Saying(t, ""), Connections: 1, Timeout: 300 * time.Millisecond})
-	w, err := s.NewWriter(WriteConfig{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := source(t, Config{Address: origintest.Saying(t, ""), Connections: 1}, loader.OriginOptions{Timeout: 300 * time.Millisecond})
 	calls := make(chan error, 50)
 	for range cap(calls) {
 		go func() { // ends at the timeout
@@ -134,7 +130,7 @@ func TestClose(t *testing.T) {
 			t.Error("a load after Close")
 		}
 	}
-	if err := w.Delete(context.Background(), []byte("a")); !errors.Is(err, loader.ErrNotWritten) {
+	if err := s.Delete(context.Background(), []byte("a")); !errors.Is(err, loader.ErrNotWritten) {
 		t.Errorf("a deletion after Close: %v", err)
 	}
 }
@@ -142,7 +138,7 @@ func TestClose(t *testing.T) {
 // TestListHandshake checks that the handshake of a list's connection has the timeout of a
 // load, not that of the list.
 func TestListHandshake(t *testing.T) {
-	s := source(t, Config{Address: origintest.Saying(t, ""), TLS: true, Timeout: 300 * time.Millisecond})
+	s := source(t, Config{Address: origintest.Saying(t, ""), TLS: true}, loader.OriginOptions{Timeout: 300 * time.Millisecond})
 	l, err := s.NewLister(loader.List{Timeout: origintest.Never})
 	if err != nil {
 		t.Fatal(err)

@@ -6,7 +6,6 @@ import (
 	"strconv"
 
 	"github.com/cachesidecar/cachesidecar/loader"
-	"github.com/cachesidecar/cachesidecar/loader/internal/origin"
 )
 
 // limitedConn follows the replies on a connection. It refuses replies whose announced
@@ -20,15 +19,15 @@ type limitedConn struct {
 	lines    int // remaining bytes of lines; starts at maxLines
 	elements int // remaining elements; starts at maxElements
 	due      int // replies that were requested, and their elements, less what has come
-	scanner  origin.Scanner
+	scanner  loader.Scanner
 	large    bool // a string was longer than the limit
-	room     loader.Room
+	reserved loader.Reservation
 	busy     error // there is no memory for a string
 }
 
 const (
 	maxElements = 1 << 16  // of all arrays, sets and maps in the replies to one request
-	keysRoom    = 16 << 20 // bytes of a page of keys
+	pageBytes   = 16 << 20 // bytes of a page of keys
 	maxLine     = 64 << 10 // bytes
 	maxLines    = 1 << 20  // bytes of all lines in the replies to one request
 	keptLine    = 32       // bytes; more than a type and a length need
@@ -43,9 +42,9 @@ var (
 // request could not be told from the rest.
 var errSurplus = errors.New("the server has sent more than the replies")
 
-func newLimited(c net.Conn, most int) *limitedConn {
-	limited := &limitedConn{Conn: c, most: most}
-	limited.scanner = origin.Scanner{Most: maxLine, Keep: keptLine, Line: limited.count}
+func newLimited(c net.Conn, o loader.OriginOptions) *limitedConn {
+	limited := &limitedConn{Conn: c, most: o.MaxValue + pageBytes, reserved: loader.Reservation{Memory: o.Memory}}
+	limited.scanner = loader.Scanner{Most: maxLine, Keep: keptLine, Line: limited.count}
 	return limited
 }
 
@@ -102,7 +101,7 @@ func (c *limitedConn) count(line []byte, length int) (announced int, ok bool) {
 		c.due += n
 		return -1, true
 	}
-	if c.busy = c.room.Take(n); c.busy != nil {
+	if c.busy = c.reserved.Take(n); c.busy != nil {
 		return -1, false
 	}
 	return n, true

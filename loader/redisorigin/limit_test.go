@@ -44,7 +44,7 @@ func TestLimit(t *testing.T) {
 
 // passes reports whether replies that arrive in pieces pass the limit.
 func passes(replies string, step int) bool {
-	c := newLimited(nil, 0)
+	c := newLimited(nil, loader.OriginOptions{})
 	c.bytes, c.lines, c.elements = maxLine, maxLines, maxElements
 	for len(replies) > 0 {
 		n := min(step, len(replies))
@@ -75,8 +75,8 @@ func TestMemory(t *testing.T) {
 		return func() (loader.Value, error) {
 			text := fmt.Sprintf("$%d\r\n%s\r\n", n, strings.Repeat("x", n))
 			s, err := New(Config{
-				Address: origintest.Saying(t, text), IgnoreTTL: true, Timeout: origintest.Never, memory: m,
-			})
+				Address: origintest.Saying(t, text), IgnoreTTL: true,
+			}, loader.OriginOptions{Timeout: origintest.Never, Memory: m})
 			if err != nil {
 				t.Fatal(err)
 			}

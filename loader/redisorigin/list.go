@@ -11,19 +11,19 @@ import (
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// Lister lists the keys that begin with the source's prefix, without the prefix.
-type Lister struct {
+// lister lists the keys that begin with the source's prefix, without the prefix.
+type lister struct {
 	source *Source
 	list   loader.List
 }
 
 // NewLister validates the configuration.
-func (s *Source) NewLister(list loader.List) (*Lister, error) {
+func (s *Source) NewLister(list loader.List) (loader.Lister, error) {
 	list, err := list.Only("")
 	if err != nil {
 		return nil, err
 	}
-	return &Lister{s, list}, nil
+	return &lister{s, list}, nil
 }
 
 // page is how many keys the server examines per request.
@@ -33,7 +33,7 @@ const page = 1000
 // end. It uses one connection of its own: another server may answer on the next
 // connection, where the cursor has no meaning, and that server would report the end of
 // the list.
-func (l *Lister) Keys(ctx context.Context, each func(key []byte) error) error {
+func (l *lister) Keys(ctx context.Context, each func(key []byte) error) error {
 	ctx, cancel := context.WithTimeout(ctx, l.list.Timeout)
 	defer cancel()
 	c, err := l.source.dial(ctx)

@@ -6,7 +6,7 @@
 // GET and PTTL are all that a load needs, and with IgnoreTTL GET: no transaction, which
 // proxies do not know.
 //
-// A Writer sets and deletes keys with the prefix. A Lister lists all keys with the
+// Writes set and delete keys with the prefix. A list has all keys with the
 // prefix, of any type.
 //
 // The package starts no goroutine. It neither follows cluster redirects nor subscribes.
@@ -27,7 +27,6 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/settings"
 	"github.com/cachesidecar/cachesidecar/loader"
-	"github.com/cachesidecar/cachesidecar/loader/internal/origin"
 )
 
 // Config has the settings of the server.
@@ -67,14 +66,11 @@ type Config struct {
 	Connections int `yaml:"connections"`
 
 	Write WriteConfig `yaml:",inline"`
-
-	Timeout  time.Duration `yaml:"-"` // of a load, including connecting; zero: 1 s
-	MaxValue int           `yaml:"-"` // bytes; zero: 8 MiB
-	memory   loader.Memory // of replies while they are read
 }
 
 const (
 	defaultConnections = 64
+	defaultTimeout     = time.Second      // of a load, including connecting
 	idleTimeout        = 30 * time.Minute // after which an unused connection is closed
 )
 
@@ -86,24 +82,21 @@ func (c Config) Descriptors() int { return cmp.Or(c.Connections, defaultConnecti
 
 // Open opens the origin. It connects at the first load.
 func (c Config) Open(o loader.OriginOptions) (*loader.Origin, error) {
-	c.Timeout, c.MaxValue, c.memory = o.Timeout, o.MaxValue, o.Memory
-	return origin.Open(o, c.Write != WriteConfig{},
-		func() (*Source, error) { return New(c) },
-		func(s *Source) (*Writer, error) { return s.NewWriter(c.Write) },
-		func(s *Source) *loader.Origin {
-			return &loader.Origin{
-				List:    func(l loader.List) (loader.Lister, error) { return s.NewLister(l) },
-				Close:   s.Close,
-				Secrets: []string{s.cfg.Password},
-			}
-		})
+	s, err := New(c, o)
+	if err != nil {
+		return nil, err
+	}
+	return &loader.Origin{
+		Source: s, Writer: s, List: s.NewLister, Close: s.Close, Secrets: []string{s.cfg.Password},
+	}, nil
 }
 
-// Source loads values from the server. It is safe for concurrent use.
+// Source loads values from the server, and writes them there. It is safe for concurrent use.
 type Source struct {
-	cfg  Config
-	tls  *tls.Config // nil: not encrypted
-	pool *redis.Pool
+	cfg     Config
+	options loader.OriginOptions
+	tls     *tls.Config // nil: not encrypted
+	pool    *redis.Pool
 
 	mu     sync.Mutex
 	closed bool
@@ -111,7 +104,7 @@ type Source struct {
 }
 
 // New validates the configuration. The source connects at the first load.
-func New(cfg Config) (*Source, error) {
+func New(cfg Config, o loader.OriginOptions) (*Source, error) {
 	wrong := []error{
 		settings.Address("address", cfg.Address),
 		settings.Bounded("db", cfg.DB, 0, 1<<16),
@@ -126,11 +119,14 @@ func New(cfg Config) (*Source, error) {
 	if err := errors.Join(append(wrong, err)...); err != nil {
 		return nil, err
 	}
-	if err := origin.Limits("redis", &cfg.Timeout, &cfg.MaxValue, time.Second, math.MaxInt-keysRoom); err != nil {
+	if o, err = o.WithDefaults("redis", defaultTimeout, cfg.Write != WriteConfig{}); err != nil {
+		return nil, err
+	}
+	if err := cfg.Write.check(); err != nil {
 		return nil, err
 	}
 	cfg.Connections = cmp.Or(cfg.Connections, defaultConnections)
-	s := &Source{cfg: cfg, tls: encrypted}
+	s := &Source{cfg: cfg, options: o, tls: encrypted}
 	s.pool = &redis.Pool{
 		DialContext:  func(ctx context.Context) (redis.Conn, error) { return s.dial(ctx) },
 		MaxActive:    cfg.Connections,
@@ -188,7 +184,7 @@ func (s *Source) do(ctx context.Context, command string, args ...any) (any, erro
 // Load gets the value of one key. An absent key gives ErrAbsent. PTTL is asked for before and
 // after the value, and the shorter time is taken: another client may write the key in between.
 func (s *Source) Load(ctx context.Context, key []byte) (loader.Value, error) {
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
 	defer cancel()
 	c, err := s.get(ctx)
 	if err != nil {
@@ -211,9 +207,9 @@ func (s *Source) Load(ctx context.Context, key []byte) (loader.Value, error) {
 		v, err = s.value(replies)
 	}
 	switch {
-	case err == nil && len(v.Bytes) > s.cfg.MaxValue, errors.Is(err, errTooLarge):
+	case err == nil && len(v.Bytes) > s.options.MaxValue, errors.Is(err, errTooLarge):
 		return loader.Value{}, fmt.Errorf("%w: redis origin %s: more than %d bytes",
-			loader.ErrTooLarge, s.cfg.Address, s.cfg.MaxValue)
+			loader.ErrTooLarge, s.cfg.Address, s.options.MaxValue)
 	case code(err) == "WRONGTYPE":
 		return loader.Value{}, fmt.Errorf("%w: redis origin %s: the key is not a string",
 			loader.ErrPermanent, s.cfg.Address)

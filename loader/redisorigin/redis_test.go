@@ -1,6 +1,7 @@
 package redisorigin
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"os/exec"
@@ -20,12 +21,14 @@ import (
 
 func TestMain(m *testing.M) { testenv.Main(m) }
 
-func source(t *testing.T, cfg Config) *Source {
+// source opens an origin with write-through.
+func source(t *testing.T, cfg Config, options ...loader.OriginOptions) *Source {
 	t.Helper()
-	if cfg.Timeout == 0 {
-		cfg.Timeout = origintest.Never
+	o := loader.OriginOptions{WriteThrough: true, Timeout: origintest.Never}
+	for _, given := range options {
+		o.Timeout, o.MaxValue = cmp.Or(given.Timeout, o.Timeout), given.MaxValue
 	}
-	s, err := New(cfg)
+	s, err := New(cfg, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,8 +52,8 @@ func startRedis(t *testing.T) (server *exec.Cmd, socket string) {
 func TestRedis(t *testing.T) {
 	testenv.Takes(t, 700*time.Millisecond)
 	server, socket := startRedis(t)
-	good := Config{Address: socket, Password: "s3cret", KeyPrefix: "p:", MaxValue: 1000}
-	s := source(t, good)
+	good := Config{Address: socket, Password: "s3cret", KeyPrefix: "p:"}
+	s := source(t, good, loader.OriginOptions{MaxValue: 1000})
 	ctx := context.Background()
 	for key, value := range map[string]string{"a": "x\x00y", "empty": "", "most": strings.Repeat("x", 1000), "long": strings.Repeat("x", 1001), "huge": strings.Repeat("x", 20<<20)} {
 		if _, err := s.do(ctx, "SET", "p:"+key, value); err != nil {
@@ -76,13 +79,13 @@ func TestRedis(t *testing.T) {
 		{Name: "wrong password", Source: source(t, wrong), Key: "a", Err: origintest.ErrAny, Secret: "wr0ng"},
 		{Name: "repeats the password", Source: source(t, Config{Password: "s3cret", Address: origintest.Saying(t, "-ERR unknown command 'AUTH', with args beginning with: 's3cret'\r\n")}), Key: "a", Err: origintest.ErrAny, Secret: "s3cret"},
 		{Name: "nobody listens", Source: source(t, Config{Address: testenv.Refusing(t), Password: "s3cret"}), Key: "a", Err: origintest.ErrAny, Secret: "s3cret"},
-		{Name: "garbage", Source: source(t, Config{Address: origintest.Saying(t, "garbage\r\n"), Timeout: 200 * time.Millisecond}), Key: "a", Err: origintest.ErrAny},
+		{Name: "garbage", Source: source(t, Config{Address: origintest.Saying(t, "garbage\r\n")}, loader.OriginOptions{Timeout: 200 * time.Millisecond}), Key: "a", Err: origintest.ErrAny},
 		{Name: "an error", Source: source(t, Config{Password: "s3cret", Address: origintest.Saying(t, greeting+strings.Repeat("-LOADING the dataset\r\n", 3))}), Key: "a", Err: origintest.ErrAny},
-		{Name: "drips", Source: source(t, Config{Address: origintest.Dripping(t, "+", "x"), Timeout: 200 * time.Millisecond}), Key: "a", Err: origintest.ErrAny},
+		{Name: "drips", Source: source(t, Config{Address: origintest.Dripping(t, "+", "x")}, loader.OriginOptions{Timeout: 200 * time.Millisecond}), Key: "a", Err: origintest.ErrAny},
 		{Name: "drops the connection", Source: source(t, Config{Address: origintest.Cutting(t, "+O")}), Key: "a", Err: origintest.ErrAny},
 		{Name: "states more than there is memory", Source: source(t, Config{Password: "s3cret", Address: origintest.Saying(t, greeting+":-1\r\n$200000000000000\r\n")}), Key: "a", Err: origintest.ErrAny},
 		{Name: "a line without end", Source: source(t, Config{Address: origintest.Saying(t, strings.Repeat("x", 1<<20))}), Key: "a", Err: origintest.ErrAny},
-		{Name: "silence", Source: source(t, Config{Address: origintest.Saying(t, ""), Timeout: 200 * time.Millisecond}), Key: "a", Err: origintest.ErrAny},
+		{Name: "silence", Source: source(t, Config{Address: origintest.Saying(t, "")}, loader.OriginOptions{Timeout: 200 * time.Millisecond}), Key: "a", Err: origintest.ErrAny},
 	})
 
 	if _, err := s.do(ctx, "PEXPIRE", "p:a", time.Hour.Milliseconds()); err != nil {
@@ -92,9 +95,7 @@ func TestRedis(t *testing.T) {
 		t.Errorf("with a lifetime of 1h: %v, %v", v.TTL, err)
 	}
 
-	hasty := good
-	hasty.Timeout = 200 * time.Millisecond
-	h := source(t, hasty)
+	h := source(t, good, loader.OriginOptions{Timeout: 200 * time.Millisecond})
 	proctest.Stop(t, server.Process)
 	origintest.Run(t, []origintest.Case{{Name: "hangs", Source: h, Key: "a", Err: origintest.ErrAny}})
 	if err := server.Process.Signal(syscall.SIGCONT); err != nil {
@@ -148,10 +149,6 @@ func TestPool(t *testing.T) {
 	if v, err := s.Load(ctx, []byte("a")); err != nil || string(v.Bytes) != "x" {
 		t.Errorf("after the server has closed the connection: %q, %v", v.Bytes, err)
 	}
-	w, err := s.NewWriter(WriteConfig{})
-	if err != nil {
-		t.Fatal(err)
-	}
 	proctest.Stop(t, server.Process)
 	held, cancel := context.WithCancel(ctx)
 	ended := make(chan error, 1)
@@ -164,7 +161,7 @@ func TestPool(t *testing.T) {
 	})
 	hasty, cancelHasty := context.WithTimeout(ctx, 100*time.Millisecond)
 	defer cancelHasty()
-	if err := w.Delete(hasty, []byte("a")); !errors.Is(err, loader.ErrNotWritten) {
+	if err := s.Delete(hasty, []byte("a")); !errors.Is(err, loader.ErrNotWritten) {
 		t.Errorf("without a place in the pool: %v", err)
 	}
 	cancel()
@@ -185,8 +182,8 @@ func TestPool(t *testing.T) {
 }
 
 func TestConfig(t *testing.T) {
-	for _, cfg := range []Config{{}, {Address: "h:1", Timeout: -1}, {Address: "h:1", DB: -1}} {
-		if _, err := New(cfg); err == nil {
+	for _, cfg := range []Config{{}, {Address: "h:1", DB: -1}} {
+		if _, err := New(cfg, loader.OriginOptions{}); err == nil {
 			t.Errorf("%+v was taken", cfg)
 		}
 	}

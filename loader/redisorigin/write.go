@@ -20,54 +20,47 @@ type WriteConfig struct {
 	TTL time.Duration `yaml:"store_ttl"`
 }
 
-// Writer sets and deletes keys. It overwrites a key of another type.
-type Writer struct {
-	source *Source
-	cfg    WriteConfig
+func (c *WriteConfig) check() error {
+	if c.TTL < 0 || c.TTL > 0 && c.TTL < time.Millisecond {
+		return fmt.Errorf("redis origin: a TTL of %v: give zero for none, or at least 1ms", c.TTL)
+	}
+	return nil
 }
 
-// NewWriter validates the configuration.
-func (s *Source) NewWriter(cfg WriteConfig) (*Writer, error) {
-	if cfg.TTL < 0 || cfg.TTL > 0 && cfg.TTL < time.Millisecond {
-		return nil, fmt.Errorf("redis origin: a TTL of %v: give zero for none, or at least 1ms", cfg.TTL)
+// Store sets the key to v.Bytes. It overwrites a key of another type.
+func (s *Source) Store(ctx context.Context, key []byte, v loader.Value) error {
+	args := []any{s.cfg.KeyPrefix + string(key), v.Bytes}
+	if s.cfg.Write.TTL > 0 {
+		args = append(args, "PX", s.cfg.Write.TTL.Milliseconds())
 	}
-	return &Writer{s, cfg}, nil
-}
-
-// Store sets the key to v.Bytes.
-func (w *Writer) Store(ctx context.Context, key []byte, v loader.Value) error {
-	args := []any{w.source.cfg.KeyPrefix + string(key), v.Bytes}
-	if w.cfg.TTL > 0 {
-		args = append(args, "PX", w.cfg.TTL.Milliseconds())
-	}
-	return w.do(ctx, "SET", args...)
+	return s.write(ctx, "SET", args...)
 }
 
 // Delete removes the key.
-func (w *Writer) Delete(ctx context.Context, key []byte) error {
-	return w.do(ctx, "DEL", w.source.cfg.KeyPrefix+string(key))
+func (s *Source) Delete(ctx context.Context, key []byte) error {
+	return s.write(ctx, "DEL", s.cfg.KeyPrefix+string(key))
 }
 
-func (w *Writer) do(ctx context.Context, command string, args ...any) error {
+func (s *Source) write(ctx context.Context, command string, args ...any) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("%w: %w", loader.ErrNotWritten, err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, w.source.cfg.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
 	defer cancel()
-	c, err := w.source.get(ctx)
+	c, err := s.get(ctx)
 	if err == nil {
-		defer w.source.put(c)
+		defer s.put(c)
 		_, err = redis.DoContext(c, ctx, command, args...)
 	} else if !errors.As(err, new(dialError)) { // no place in the pool
-		return fmt.Errorf("%w: redis origin %s: %w", loader.ErrNotWritten, w.source.cfg.Address, err)
+		return fmt.Errorf("%w: redis origin %s: %w", loader.ErrNotWritten, s.cfg.Address, err)
 	}
 	switch {
 	case err == nil:
 		return nil
 	case refused(err):
-		return fmt.Errorf("%w: redis origin %s: %w", loader.ErrNotWritten, w.source.cfg.Address, err)
+		return fmt.Errorf("%w: redis origin %s: %w", loader.ErrNotWritten, s.cfg.Address, err)
 	}
-	return fmt.Errorf("redis origin %s: %w", w.source.cfg.Address, err)
+	return fmt.Errorf("redis origin %s: %w", s.cfg.Address, err)
 }
 
 // refusals are the errors that mean that the server has not executed a command. "ERR" is

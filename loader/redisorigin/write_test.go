@@ -36,7 +36,7 @@ func TestList(t *testing.T) {
 	server, socket := startRedis(t)
 	ctx := context.Background()
 	with := func(address, prefix string, timeout time.Duration) loader.Lister {
-		l, err := source(t, Config{Address: address, Password: "s3cret", KeyPrefix: prefix, Timeout: timeout}).NewLister(loader.List{Timeout: timeout})
+		l, err := source(t, Config{Address: address, Password: "s3cret", KeyPrefix: prefix}, loader.OriginOptions{Timeout: timeout}).NewLister(loader.List{Timeout: timeout})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -121,23 +121,19 @@ func TestWrite(t *testing.T) {
 	testenv.Takes(t, 2*time.Second)
 	server, socket := startRedis(t)
 	ctx := context.Background()
-	with := func(cfg Config, write WriteConfig) loader.Writer {
-		cfg.KeyPrefix = "p:"
+	with := func(cfg Config, write WriteConfig, options ...loader.OriginOptions) loader.Writer {
+		cfg.KeyPrefix, cfg.Write = "p:", write
 		if cfg.Password == "" {
 			cfg.Password = "s3cret"
 		}
-		w, err := source(t, cfg).NewWriter(write)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return w
+		return source(t, cfg, options...)
 	}
 	s := source(t, Config{Address: socket, Password: "s3cret"})
 	w := with(Config{Address: socket}, WriteConfig{})
 	proxy := origintest.NewProxy(t, "unix", socket)
 	proxied := with(Config{Address: proxy.Address}, WriteConfig{})
 	hasty := func(address string) loader.Writer {
-		return with(Config{Address: address, Timeout: origintest.Hasty}, WriteConfig{})
+		return with(Config{Address: address}, WriteConfig{}, loader.OriginOptions{Timeout: origintest.Hasty})
 	}
 	saying := func(answer string) loader.Writer {
 		return with(Config{Address: origintest.Saying(t, greeting+answer+"\r\n")}, WriteConfig{})
@@ -171,7 +167,7 @@ func TestWrite(t *testing.T) {
 	if _, err := s.do(ctx, "CONFIG", "SET", "maxmemory", "0"); err != nil {
 		t.Fatal(err)
 	}
-	late := with(Config{Address: socket, Timeout: origintest.Hasty}, WriteConfig{})
+	late := with(Config{Address: socket}, WriteConfig{}, loader.OriginOptions{Timeout: origintest.Hasty})
 	origintest.RunWrites(t, []origintest.Write{{Name: "before it hangs", Writer: late, Key: "late", Value: "1"}})
 	proctest.Stop(t, server.Process)
 	origintest.RunWrites(t, []origintest.Write{{Name: "hangs", Writer: late, Key: "late", Value: "2", Err: origintest.ErrUnknown}})
@@ -201,7 +197,7 @@ func TestWrite(t *testing.T) {
 		t.Errorf("cancelled before it began: %v", err)
 	}
 	for _, cfg := range []WriteConfig{{TTL: -1}, {TTL: time.Microsecond}} {
-		if _, err := s.NewWriter(cfg); err == nil {
+		if _, err := New(Config{Address: socket, Write: cfg}, loader.OriginOptions{WriteThrough: true}); err == nil {
 			t.Errorf("%+v was taken", cfg)
 		}
 	}

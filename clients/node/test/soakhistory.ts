@@ -1,6 +1,6 @@
 import * as fs from 'node:fs';
 
-// The history of a soak, in lines of JSON that package internal/verify describes.
+// The history of a soak, in lines of JSON that package internal/testing/history describes.
 
 /** An operation on one key. Times are nanoseconds of this process's clock. */
 export interface Op {

@@ -60,7 +60,7 @@ class Table:
 
 
 class History:
-    """The history, in lines of JSON that package internal/verify describes."""
+    """The history, in lines of JSON that package internal/testing/history describes."""
 
     def __init__(self, path: str) -> None:
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)

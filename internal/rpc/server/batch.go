@@ -149,19 +149,10 @@ func beginTurn(c *Conn, kind quota.Turn) error {
 		}
 	}
 	c.sendCalls()
-	o := &c.outbox
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if err := o.tryPinLocked(); err != nil {
-		return err
-	}
-	defer o.unpinLocked()
-	o.waited = true
-	o.mu.Unlock()
-	c.account.BeginTurn(kind)
-	o.mu.Lock()
-	c.batch.turn = kind
-	return nil
+	return c.outbox.waitIn(pins, func() {
+		c.account.BeginTurn(kind)
+		c.batch.turn = kind
+	})
 }
 
 // endTurn ends the turn of a connection's reader, if it has one.

@@ -2,8 +2,8 @@ package server
 
 import (
 	"cmp"
+	"context"
 	"errors"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -115,25 +115,17 @@ type Limits struct {
 	Budget *quota.Budget
 }
 
-// DefaultLimits are the values that zero means.
-var DefaultLimits = Limits{
-	MaxConns:     16_384,
-	MaxFrame:     8<<20 + 64<<10,
-	MaxInFlight:  1024,
-	FrameTimeout: 30 * time.Second,
-	WriteTimeout: 10 * time.Second,
-	DrainTimeout: 5 * time.Second,
-}
+// DefaultMaxConns is the default of Limits.MaxConns.
+const DefaultMaxConns = 16_384
 
 func (l Limits) withDefaults() Limits {
-	d := DefaultLimits
-	l.MaxConns = cmp.Or(l.MaxConns, d.MaxConns)
-	l.MaxFrame = cmp.Or(l.MaxFrame, d.MaxFrame)
+	l.MaxConns = cmp.Or(l.MaxConns, DefaultMaxConns)
+	l.MaxFrame = cmp.Or(l.MaxFrame, 8<<20+64<<10)
 	l.MaxFirstFrame = cmp.Or(l.MaxFirstFrame, l.MaxFrame)
-	l.MaxInFlight = cmp.Or(l.MaxInFlight, d.MaxInFlight)
-	l.FrameTimeout = cmp.Or(l.FrameTimeout, d.FrameTimeout)
-	l.WriteTimeout = cmp.Or(l.WriteTimeout, d.WriteTimeout)
-	l.DrainTimeout = cmp.Or(l.DrainTimeout, d.DrainTimeout)
+	l.MaxInFlight = cmp.Or(l.MaxInFlight, 1024)
+	l.FrameTimeout = cmp.Or(l.FrameTimeout, 30*time.Second)
+	l.WriteTimeout = cmp.Or(l.WriteTimeout, 10*time.Second)
+	l.DrainTimeout = cmp.Or(l.DrainTimeout, 5*time.Second)
 	if l.Budget == nil {
 		l.Budget = quota.NewBudget(0)
 	}
@@ -146,13 +138,13 @@ type Stats = cachesidecar.ConnectionStats
 // shared is what the connections of one server have in common.
 type shared struct {
 	limits     Limits
-	framing    Framing       // limits.Framing, or its default
-	maxConns   atomic.Int64  // limits.MaxConns, as it is now
-	turns      atomic.Int64  // ended without a rest; for tests
-	arrivals   *groupLimiter // beginnings of all connections
-	departures *groupLimiter // ends of all connections
-	over       chan struct{} // closed when the server ends
-	ends       sync.Once
+	framing    Framing         // limits.Framing, or its default
+	maxConns   atomic.Int64    // limits.MaxConns, as it is now
+	turns      atomic.Int64    // ended without a rest; for tests
+	arrivals   *groupLimiter   // beginnings of all connections
+	departures *groupLimiter   // ends of all connections
+	over       context.Context // ends when the server begins to end
+	end        func()
 
 	open, accepted, rejected           atomic.Int64
 	slowReaders, slowFrames, badFrames atomic.Int64
@@ -163,10 +155,11 @@ type shared struct {
 
 func newShared(l Limits) *shared {
 	s := &shared{
-		limits: l.withDefaults(), over: make(chan struct{}),
+		limits:     l.withDefaults(),
 		arrivals:   newGroupLimiter(arrivalRate, arrivalBurst),
 		departures: newGroupLimiter(PerProcessor(departureRate), departureBurst),
 	}
+	s.over, s.end = context.WithCancel(context.Background())
 	if s.framing = l.Framing; s.framing == nil {
 		s.framing = prefixed{}
 	}
@@ -185,11 +178,4 @@ func (s *shared) stats() Stats {
 }
 
 // ended says whether the server has begun to end.
-func (s *shared) ended() bool {
-	select {
-	case <-s.over:
-		return true
-	default:
-		return false
-	}
-}
+func (s *shared) ended() bool { return s.over.Err() != nil }

@@ -10,8 +10,6 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/transport"
 )
 
-var buffers = sync.Pool{New: func() any { return new([transport.BufferSize]byte) }}
-
 // outbox is the answers of a connection that wait to be written, bounded by its share of the
 // budget. It has a queue of chunks, and one goroutine at a time writes them, each with one write.
 // A goroutine that finds writing unset may set it, and then writes.
@@ -62,11 +60,11 @@ func (o *outbox) pushLocked(b []byte, given bool) error {
 		if o.queue.join(b) {
 			return nil
 		}
-		ch := chunk{pooled: buffers.Get().(*[transport.BufferSize]byte)}
+		ch := chunk{pooled: transport.Buffers.Get().(*[transport.BufferSize]byte)}
 		ch.b = append(ch.pooled[:0], b...)
 		if o.blocked.Load() != 0 {
 			if err := o.chargePooled(&ch); err != nil {
-				buffers.Put(ch.pooled)
+				transport.Buffers.Put(ch.pooled)
 				return err
 			}
 		}
@@ -102,7 +100,7 @@ func (o *outbox) chargePooled(ch *chunk) error {
 // free gives back the memory of a chunk. It needs no lock.
 func (o *outbox) free(ch chunk) {
 	if ch.pooled != nil {
-		buffers.Put(ch.pooled)
+		transport.Buffers.Put(ch.pooled)
 	}
 	if ch.charged > 0 {
 		o.share.Give(ch.charged)
@@ -150,6 +148,25 @@ func (o *outbox) sendBatchLocked(batch chunk) {
 func (o *outbox) wait() {
 	o.waited = true
 	o.changed.Wait()
+}
+
+// waitIn has the reader wait in f, and charges what it holds meanwhile, in bytes. An error means that f
+// was not called: there is no memory, or the connection has ended.
+func (o *outbox) waitIn(holds int64, f func()) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.err != nil {
+		return o.err
+	}
+	if err := o.share.Take(holds, forShort); err != nil {
+		return err
+	}
+	o.waited = true
+	o.mu.Unlock()
+	f()
+	o.mu.Lock()
+	o.share.Give(holds)
+	return nil
 }
 
 // writeLocked writes a chunk, and then what has been queued meanwhile. The lock is held

@@ -60,13 +60,13 @@ func (r *replies) sendLocked(b []byte, reads bool) {
 	}
 }
 
-// run ends a request with the answer of task.
-func (r *replies) run(task func() (answer []byte, reads bool)) {
-	b, reads := task()
-	r.outbox.mu.Lock()
-	defer r.outbox.mu.Unlock()
-	r.sendLocked(b, reads)
-	r.endLocked()
+// queueLocked queues an answer that a.Write writes, unless a goroutine writes already.
+func (r *replies) queueLocked(a *transport.Answers, b []byte, given, reads bool) {
+	r.pushLocked(b, given, reads)
+	if o := r.outbox; o.err == nil && !o.writing && !o.queue.empty() {
+		o.writing = true
+		a.Add(o)
+	}
 }
 
 // endLocked counts a request as ended.
@@ -86,19 +86,6 @@ type longTask struct {
 // longPatience bounds how many bytes of later answers may overtake a long answer, in
 // multiples of its own length.
 const longPatience = 8
-
-// addLong adds a request whose answer has about size bytes: see Conn.Long.
-func (r *replies) addLong(size int, task func() []byte) {
-	r.outbox.mu.Lock()
-	defer r.outbox.mu.Unlock()
-	t := longTask{r.sent + longPatience*int64(size), task}
-	at := sort.Search(len(r.longs), func(i int) bool { return r.longs[i].due > t.due })
-	r.longs = slices.Insert(r.longs, at, t)
-	if !r.runs {
-		r.runs = true
-		go r.runLong() // owned by the connection: waitForAll waits for the requests
-	}
-}
 
 // runLong runs the long tasks, each when no long answer waits to be written.
 func (r *replies) runLong() {
@@ -122,44 +109,6 @@ func (r *replies) runLong() {
 		r.endLocked()
 	}
 	r.longs, r.runs = nil, false
-}
-
-// answer ends a request with the answer a.Frame, without waiting.
-func (r *replies) answer(a *transport.Answers, reads bool) {
-	o := r.outbox
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	given := len(a.Frame) > shortAnswer
-	if r.pushLocked(a.Frame, given, reads); o.err == nil && !o.writing && !o.queue.empty() {
-		o.writing = true
-		a.Add(o)
-	}
-	if given {
-		a.Frame = nil
-	}
-	r.endLocked()
-}
-
-// tell queues a message that ends no request, without waiting.
-func (r *replies) tell(a *transport.Answers, frame []byte) {
-	o := r.outbox
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if r.pushLocked(frame, false, true); o.err == nil && !o.writing {
-		o.writing = true
-		a.Add(o)
-	}
-}
-
-// while returns a context that ends when the outbox does.
-func (r *replies) while(ctx context.Context) context.Context {
-	ctx, cancel := context.WithCancel(ctx)
-	r.outbox.mu.Lock()
-	defer r.outbox.mu.Unlock()
-	if r.cancel = cancel; r.outbox.err != nil {
-		cancel()
-	}
-	return ctx
 }
 
 // waitForAll waits until all requests are answered and everything is written. It returns why
@@ -256,7 +205,13 @@ func (o *outbox) waitForRoomLocked() {
 // request has only read. If there is no memory for the answer, such a request is answered
 // BUSY; after any other request the connection ends. An empty answer writes nothing.
 func (c *Conn) Run(task func() (answer []byte, reads bool)) {
-	go c.replies.run(task) // owned by the connection: drain waits for it
+	go func() { // owned by the connection: drain waits for it
+		b, reads := task()
+		c.outbox.mu.Lock()
+		defer c.outbox.mu.Unlock()
+		c.replies.sendLocked(b, reads)
+		c.replies.endLocked()
+	}()
 }
 
 // Long runs a request that has begun and whose answer has about size bytes. It runs task
@@ -264,31 +219,52 @@ func (c *Conn) Run(task func() (answer []byte, reads bool)) {
 // long ones the shorter come before much longer ones. Long is for requests that only
 // read. A task that waits delays all tasks behind it. So it waits for a turn to copy at
 // most, or hands its request on to Run and returns nil.
-func (c *Conn) Long(size int, task func() []byte) { c.replies.addLong(size, task) }
+func (c *Conn) Long(size int, task func() []byte) {
+	r := &c.replies
+	r.outbox.mu.Lock()
+	defer r.outbox.mu.Unlock()
+	t := longTask{r.sent + longPatience*int64(size), task}
+	at := sort.Search(len(r.longs), func(i int) bool { return r.longs[i].due > t.due })
+	r.longs = slices.Insert(r.longs, at, t)
+	if !r.runs {
+		r.runs = true
+		go r.runLong() // owned by the connection: waitForAll waits for the requests
+	}
+}
 
 // Answer ends a request that has begun with the answer a.Frame. It does not wait, so a
 // Caller may call it. reads is as in Run.
-func (c *Conn) Answer(a *transport.Answers, reads bool) { c.replies.answer(a, reads) }
+func (c *Conn) Answer(a *transport.Answers, reads bool) {
+	c.outbox.mu.Lock()
+	defer c.outbox.mu.Unlock()
+	given := len(a.Frame) > shortAnswer
+	c.replies.queueLocked(a, a.Frame, given, reads)
+	if given {
+		a.Frame = nil
+	}
+	c.replies.endLocked()
+}
 
 // Tell answers a request for which Begin was not called: the connection does not wait for
 // it at its end, and it counts nowhere. Any goroutine may call Tell until the handler's Gone
 // returns; a.Write sends the answer. The bytes of frame stay the caller's.
-func (c *Conn) Tell(a *transport.Answers, frame []byte) { c.replies.tell(a, frame) }
+func (c *Conn) Tell(a *transport.Answers, frame []byte) {
+	c.outbox.mu.Lock()
+	defer c.outbox.mu.Unlock()
+	c.replies.queueLocked(a, frame, false, true)
+}
 
 // While returns a context that ends once nothing can be written to the connection any
 // more, or the connection has ended. Only the reader calls While. The connection keeps
 // one such context, the last.
-func (c *Conn) While(ctx context.Context) context.Context { return c.replies.while(ctx) }
-
-// Takes returns nil if an answer of n bytes would be accepted now. Otherwise it returns
-// the reason: the connection has ended, or the answers that wait for its client fill its
-// part of the budget.
-func (c *Conn) Takes(n int) error {
-	o := &c.outbox
-	if err := o.failure(); err != nil || o.blocked.Load() == 0 {
-		return err
+func (c *Conn) While(ctx context.Context) context.Context {
+	ctx, cancel := context.WithCancel(ctx)
+	c.outbox.mu.Lock()
+	defer c.outbox.mu.Unlock()
+	if c.replies.cancel = cancel; c.outbox.err != nil {
+		cancel()
 	}
-	return o.share.Fits(int64(n))
+	return ctx
 }
 
 // Hold charges n bytes for a request that waits, until Free. An error means that there is
@@ -316,15 +292,13 @@ func Wait(c *Conn, last bool, f func()) error {
 		c.input.Release()
 		c.dropBuffer()
 	}
-	err := leaveFor(c, holds)
-	if err == nil {
+	err := c.outbox.waitIn(holds, func() {
 		c.server.inFlight.Add(1)
 		leave := watch(c)
 		f()
 		leave()
 		c.server.inFlight.Add(-1)
-		c.outbox.share.Give(holds)
-	}
+	})
 	if last {
 		takeBuffer(c)
 	}
@@ -334,21 +308,6 @@ func Wait(c *Conn, last bool, f func()) error {
 // Waits is what a goroutine takes that waits, in bytes: a stack of 16 KiB, and some more for what it
 // waits with (measured).
 const Waits = 20 << 10
-
-// leaveFor prepares the reader for a wait during which it holds so many bytes.
-func leaveFor(c *Conn, holds int64) error {
-	o := &c.outbox
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.err != nil {
-		return o.err
-	}
-	if err := o.share.Take(holds, forShort); err != nil {
-		return err
-	}
-	o.waited = true
-	return nil
-}
 
 // goneEvery is how often a reader that waits looks whether its client has gone.
 const goneEvery = 100 * time.Millisecond

@@ -20,7 +20,7 @@ func newConn(nc net.Conn, s *shared, owner, process string) *Conn {
 	c.socket.Init(nc, s.limits.WriteTimeout, c.outbox.beforeWait)
 	c.socket.BoundSend(c.account, s.limits.SendBuffer)
 	c.input.Init(&c.socket, c.account, quota.ForFrames, c.beforeWait)
-	c.input.Once = runtime.GOOS == "linux" // the poller tells of all that comes later
+	c.input.Once = runtime.GOOS == "linux" && c.socket.HasDescriptor() // the poller tells of all that comes later
 	c.outbox.init(&c.socket, c.account, &s.bytesOut, c.onFail)
 	c.replies.server, c.replies.outbox = s, &c.outbox
 	return c
@@ -212,7 +212,7 @@ func (c *Conn) drain() error {
 	c.socket.EndSend()
 	c.outbox.mu.Unlock()
 	if !c.closing.Load() {
-		c.server.departures.wait(c.server.over)
+		c.server.departures.wait(c.server.over.Done())
 	}
 	// Closing with unread bytes may cost the peer answers that it has not read yet. So
 	// end the stream, and let the peer close first.

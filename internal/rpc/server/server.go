@@ -72,8 +72,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	defer stop()
 	turns, end := context.WithCancel(ctx)
 	defer end()
-	stopSweep := s.sweep()
-	defer stopSweep()
+	s.wg.Go(func() { s.sweep(turns) }) // ends with turns; shutdown waits for it
 	var failed error
 	for pause := time.Duration(0); ; {
 		s.shared.arrivals.wait(turns.Done())
@@ -164,7 +163,7 @@ func (s *Server) serve(c *Conn) {
 
 // shutdown ends all connections: in order, and after DrainTimeout by force.
 func (s *Server) shutdown() {
-	s.shared.ends.Do(func() { close(s.shared.over) })
+	s.shared.end()
 	s.each((*Conn).shutdown)
 	force := time.AfterFunc(s.shared.limits.DrainTimeout, func() {
 		s.each(func(c *Conn) {
@@ -179,21 +178,18 @@ func (s *Server) shutdown() {
 // sweepEvery is how long a connection is idle, or up to twice that, before its send buffer shrinks.
 const sweepEvery = time.Second
 
-// sweep makes the send buffers of idle connections small, now and then, until it is stopped.
-func (s *Server) sweep() (stop func()) {
-	every, over, ended := time.NewTicker(sweepEvery), make(chan struct{}), make(chan struct{})
-	go func() { // ends with over
-		defer close(ended)
-		for {
-			select {
-			case <-over:
-				return
-			case <-every.C:
-				s.each((*Conn).sweep)
-			}
+// sweep makes the send buffers of idle connections small, now and then, until ctx ends.
+func (s *Server) sweep(ctx context.Context) {
+	every := time.NewTicker(sweepEvery)
+	defer every.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-every.C:
+			s.each((*Conn).sweep)
 		}
-	}()
-	return func() { every.Stop(); close(over); <-ended }
+	}
 }
 
 func (s *Server) each(f func(*Conn)) {

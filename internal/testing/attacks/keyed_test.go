@@ -16,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -75,7 +76,7 @@ func greetWithoutKey(ctx context.Context, j *job) error {
 		name := names[mathrand.IntN(len(names))]
 		j.count.Add(1)
 		if i%2 == 0 {
-			c, err := greet(ctx, j, "poll", func(h *wire.PeerHello) { h.From.Node = name })
+			c, err := greet(ctx, j, "poll", func(h *wire.PeerHello) { h.From.Node = kv.NodeID(name) })
 			if err == nil {
 				j.learn("a greeting without TLS is answered")
 				_ = c.Close()

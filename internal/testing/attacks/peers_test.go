@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -81,7 +82,7 @@ func greet(ctx context.Context, j *job, purpose string, change func(*wire.PeerHe
 	now := testenv.Date().UnixMilli()
 	h := wire.PeerHello{
 		MinVersion: 1, MaxVersion: 1, Cluster: "cachesidecar",
-		From: wire.Process{Node: "stranger", Epoch: uint64(now) * 1e6}, Purpose: purpose,
+		From: kv.Process{Node: "stranger", Epoch: kv.Epoch(now) * 1e6}, Purpose: purpose,
 		Settings: map[string]string{"detection": "3s", "max_staleness": "2s", "partition_policy": "available", "partitions": "16384"},
 		WallMS:   now, Clock: uint64(now) << 22,
 	}
@@ -142,13 +143,13 @@ func acquires(ctx context.Context, j *job) error {
 	defer c.Close()
 	now := testenv.Date().UnixMilli()
 	clock := uint64(now) << 22
-	me := wire.Process{Node: "stranger", Epoch: 1}
+	me := kv.Process{Node: "stranger", Epoch: 1}
 	poll := wire.Poll{State: 1, Joined: true, In: true, Weight: 1<<32 - 1, Leased: true, WallMS: now, Clock: clock}
 	_, err = c.call(wire.OpPoll, 500, &poll)
 	_, err2 := c.call(wire.OpFollow, 500, &wire.Follow{WaitMS: 100, Anew: true})
 	all := []byte(strings.Repeat("\xff", 2048))
-	ballot := wire.Ballot{Clock: clock, From: me}
-	acquire := wire.Acquire{Ballot: ballot, State: 1, Partitions: all, Ring: []wire.Process{me}, Clock: clock}
+	ballot := kv.Ballot{Clock: kv.Version(clock), Process: me}
+	acquire := wire.Acquire{Ballot: ballot, State: 1, Partitions: all, Ring: []kv.Process{me}, Clock: clock}
 	_, err3 := c.call(wire.OpAcquire, 500, &acquire)
 	return errors.Join(err, err2, err3)
 }
@@ -160,7 +161,7 @@ func goodbye(ctx context.Context, j *job) error {
 	}
 	defer c.Close()
 	other := j.Target.Hosts[1]
-	_, err = c.call(wire.OpGoodbye, 500, &wire.Goodbye{From: wire.Process{Node: other.Node, Epoch: other.Epoch}})
+	_, err = c.call(wire.OpGoodbye, 500, &wire.Goodbye{From: kv.Process{Node: kv.NodeID(other.Node), Epoch: kv.Epoch(other.Epoch)}})
 	return err
 }
 
@@ -191,7 +192,9 @@ func versionOfNow(h *house, _ report) error {
 
 func steals(ctx context.Context, j *job) error {
 	other := j.Target.Hosts[1]
-	c, err := greet(ctx, j, "poll", func(h *wire.PeerHello) { h.From = wire.Process{Node: other.Node, Epoch: other.Epoch} })
+	c, err := greet(ctx, j, "poll", func(h *wire.PeerHello) {
+		h.From = kv.Process{Node: kv.NodeID(other.Node), Epoch: kv.Epoch(other.Epoch)}
+	})
 	if err != nil {
 		return err
 	}
@@ -203,7 +206,7 @@ func steals(ctx context.Context, j *job) error {
 func longNames(ctx context.Context, j *job) error {
 	name := strings.Repeat("\x01", 8_000_000)
 	j.crowd(ctx, 4, func(int) error {
-		_, err := greet(ctx, j, "call", func(h *wire.PeerHello) { h.From.Node = name; h.Cluster = "other" })
+		_, err := greet(ctx, j, "call", func(h *wire.PeerHello) { h.From.Node = kv.NodeID(name); h.Cluster = "other" })
 		j.count.Add(1)
 		return err
 	})

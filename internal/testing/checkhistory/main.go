@@ -1,8 +1,8 @@
-// Command checkhistory judges recorded histories by package verify:
+// Command checkhistory judges recorded histories by package history:
 //
 //	go run ./internal/testing/checkhistory FILE...
 //
-// The files are lines of JSON, as package verify describes them; together they are one
+// The files are lines of JSON, as package history describes them; together they are one
 // history, whose rules the first file has. It prints how many operations there are, and what is
 // wrong. The exit status is 1 if something is wrong or no read has found a value, and 2 if a
 // file cannot be read.
@@ -13,13 +13,13 @@ import (
 	"io"
 	"os"
 
-	"github.com/cachesidecar/cachesidecar/internal/verify"
+	"github.com/cachesidecar/cachesidecar/internal/testing/history"
 )
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 
 func run(files []string, out, errs io.Writer) (status int) {
-	var all verify.History
+	var all history.History
 	for i, name := range files {
 		h, err := read(name)
 		if err != nil {
@@ -37,13 +37,13 @@ func run(files []string, out, errs io.Writer) (status int) {
 	for i := range all.Ops {
 		o := &all.Ops[i]
 		counts[fmt.Sprintf("%v %v", o.Kind, o.Outcome)]++
-		if o.Kind == verify.Read && o.Outcome == verify.Done {
+		if o.Kind == history.Read && o.Outcome == history.Done {
 			reads++
 		}
 	}
 	wrong := all.Check()
 	fmt.Fprintf(out, "%d operations: %v; %d are wrong\n", len(all.Ops), counts, len(wrong))
-	for _, line := range verify.Lines(wrong) {
+	for _, line := range history.Lines(wrong) {
 		fmt.Fprintln(out, line)
 	}
 	if reads == 0 {
@@ -55,11 +55,11 @@ func run(files []string, out, errs io.Writer) (status int) {
 	return 0
 }
 
-func read(name string) (*verify.History, error) {
+func read(name string) (*history.History, error) {
 	f, err := os.Open(name)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	return verify.Decode(f)
+	return history.Decode(f)
 }

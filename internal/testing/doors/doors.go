@@ -13,7 +13,7 @@ import (
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/access"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
-	"github.com/cachesidecar/cachesidecar/internal/memcached/endpoint"
+	"github.com/cachesidecar/cachesidecar/internal/memcached"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
@@ -34,7 +34,7 @@ type Host struct {
 	Sessions  *session.Sessions
 	Net       *simnet.Net // nil: Unix sockets
 	Servers   map[string]*served
-	endpoints map[string]*endpoint.Endpoint
+	endpoints map[string]*memcached.Endpoint
 	using     sync.WaitGroup // see Enter
 }
 
@@ -49,7 +49,7 @@ func Serve(t testing.TB, cfg onehost.Config) *Host {
 	t.Helper()
 	h := &Host{
 		Host: onehost.New(t, cfg), t: t,
-		Servers: map[string]*served{}, endpoints: map[string]*endpoint.Endpoint{},
+		Servers: map[string]*served{}, endpoints: map[string]*memcached.Endpoint{},
 	}
 	t.Cleanup(h.using.Wait)
 	h.Sessions = session.New(session.Config{
@@ -205,14 +205,14 @@ func (h *Host) TextOver(network string) *memcachedtest.Conn {
 	h.t.Helper()
 	kind := "memcached over " + network
 	if h.endpoints[kind] == nil {
-		h.endpoints[kind] = &endpoint.Endpoint{
+		h.endpoints[kind] = &memcached.Endpoint{
 			Namespace: session.DefaultNamespace, Delimiter: ':', Sessions: h.Sessions, MaxValue: h.Config.MaxValue,
 			Conns:   func() server.Stats { return h.Servers[kind].Stats() },
 			Address: map[string]string{"unix": "/a/socket", "tcp": "127.0.0.1:11211"}[network],
 		}
 	}
 	door := h.endpoints[kind] // the map is the test's own
-	l, framing := h.Limits(), endpoint.Framing{MaxValue: h.Config.MaxValue}
-	l.Framing, l.MaxFrame = framing, framing.Longest()
+	l := h.Limits()
+	l.Framing, l.MaxFrame = door, door.Longest()
 	return memcachedtest.New(h.t, h.Dial(kind, network, l, door.Handler))
 }

@@ -52,62 +52,6 @@ func (n *node) certify(until time.Time, accepted ...*peertest.Authority) {
 // tomorrow is the end of certificates whose end does not matter.
 func tomorrow() time.Time { return testenv.Date().Add(24 * time.Hour) }
 
-// handshakes returns how many handshakes the nodes have done as servers.
-func (g *group) handshakes(nodes []*node) (n int64) {
-	g.t.Helper()
-	for _, o := range nodes {
-		st, err := o.app.Stats(testenv.Context(g.t))
-		if err != nil {
-			g.t.Fatal(err)
-		}
-		n += st.Cluster.Links.Handshakes
-	}
-	return n
-}
-
-// TestLengthyProcessCertificateRenewal renews the certificates on three hosts while apps read
-// and write through them, and then replaces the authority: a new one is accepted, then
-// used, then the old one is removed. No request fails. Afterwards a host with a
-// certificate of the old authority stands alone.
-func TestLengthyProcessCertificateRenewal(t *testing.T) {
-	scenario(t, time.Minute)
-	g := newGroup(t, 2*fast, 3)
-	one, two := peertest.NewAuthority(t, "one"), peertest.NewAuthority(t, "two")
-	for _, n := range g.nodes {
-		n.key("1")
-		n.certify(tomorrow(), one)
-	}
-	g.start(g.nodes)
-	g.fill(still)
-	l := g.work(false)
-	begun := l.now()
-	steps := [][]*peertest.Authority{{one}, {one, two}, {two, one}, {two}}
-	for i, accepted := range steps {
-		before := g.handshakes(g.nodes)
-		for j, n := range g.nodes {
-			n.certify(tomorrow(), accepted...)
-			if j == i%len(g.nodes) {
-				n.signal(syscall.SIGHUP)
-			}
-			n.hasTaken(i + 1)
-		}
-		testenv.Succeeds(t, "new connections", func() error {
-			if now := g.handshakes(g.nodes); now < before+6 {
-				return fmt.Errorf("%d of 6", now-before)
-			}
-			return nil
-		})
-	}
-	time.Sleep(5 * time.Second) // long enough for effects of the last step to show
-	testenv.Succeeds(t, "agreement", func() error { return g.agreed(g.nodes) })
-	l.check(nil)
-	l.fewFailed(begun)
-	g.standsAlone("a certificate of the removed authority", func(n *node) {
-		n.key("1")
-		n.certify(tomorrow(), one, two)
-	})
-}
-
 // TestLengthyProcessCertificateExpires: if a certificate expires while its host runs, no
 // connection ends. New connections fail, and the log names the reason. With a new file
 // the hosts go on. An expired file is refused, and no host starts with one.

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// TestBroken: requests come to package verify as they are, and so do the excuses.
+// TestBroken: requests come to package history as they are, and so do the excuses.
 func TestBroken(t *testing.T) {
 	const s = time.Second
 	w := func(o op) op { o.kind, o.end, o.allowed = set, o.start+1, s; return o }

@@ -5,32 +5,32 @@ import (
 	"strings"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/internal/verify"
+	"github.com/cachesidecar/cachesidecar/internal/testing/history"
 )
 
 // The kinds and outcomes of requests. Package verify judges them. One goroutine writes a key
 // at a time, so a key's writes are in the order of their numbers.
 type (
-	kind    = verify.Kind
-	outcome = verify.Outcome
+	kind    = history.Kind
+	outcome = history.Outcome
 )
 
 const (
-	get   = verify.Read
-	set   = verify.Set
-	del   = verify.Delete
-	flush = verify.Flush
+	get   = history.Read
+	set   = history.Set
+	del   = history.Delete
+	flush = history.Flush
 
-	done        = verify.Done
-	absent      = verify.Absent
-	degraded    = verify.Degraded
-	unavailable = verify.Unavailable
-	busy        = verify.Busy
-	unknown     = verify.Unknown
-	silent      = verify.Silent
-	failed      = verify.Failed
-	old         = verify.Old
-	odd         = verify.Odd
+	done        = history.Done
+	absent      = history.Absent
+	degraded    = history.Degraded
+	unavailable = history.Unavailable
+	busy        = history.Busy
+	unknown     = history.Unknown
+	silent      = history.Silent
+	failed      = history.Failed
+	old         = history.Old
+	odd         = history.Odd
 )
 
 // op is one request for one key, with its result. Times count from the start of the
@@ -53,9 +53,9 @@ type op struct {
 // late returns how long after its timeout the answer came.
 func (o *op) late() time.Duration { return o.end - o.start - o.allowed }
 
-// plain returns the request as package verify has it.
-func (o *op) plain() verify.Op {
-	p := verify.Op{
+// plain returns the request as package history has it.
+func (o *op) plain() history.Op {
+	p := history.Op{
 		Kind: o.kind, Outcome: o.out, Number: int64(o.seq), Began: o.start, Ended: o.end,
 		TTL: o.ttl, Timeout: o.allowed, Gone: o.gone, Note: o.note,
 	}
@@ -75,22 +75,22 @@ const never = time.Duration(1<<63 - 1)
 // broken lists what is wrong with a load's history, shortened: values by the bound, and
 // answers that are late, odd, or errors of reads without an excuse.
 func (l *load) broken(bound time.Duration, split *stall) []string {
-	r := verify.Rules{Bound: bound}
-	for why, list := range map[verify.Reason][]stall{verify.Stall: l.stalls, verify.Outage: l.outages} {
+	r := history.Rules{Bound: bound}
+	for why, list := range map[history.Reason][]stall{history.Stall: l.stalls, history.Outage: l.outages} {
 		for _, s := range list {
-			r.Excuses = append(r.Excuses, verify.Excuse{Reason: why, From: s.from, To: s.to})
+			r.Excuses = append(r.Excuses, history.Excuse{Reason: why, From: s.from, To: s.to})
 		}
 	}
 	if split != nil {
-		r.Excuses = append(r.Excuses, verify.Excuse{Reason: verify.Split, From: split.from, To: split.to})
+		r.Excuses = append(r.Excuses, history.Excuse{Reason: history.Split, From: split.from, To: split.to})
 	}
 	ops := l.plain()
-	return verify.Lines(append(r.Answers(ops, slack), verify.Check(r, ops)...))
+	return history.Lines(append(r.Answers(ops, slack), history.Check(r, ops)...))
 }
 
-// plain returns the load's history as package verify has it.
-func (l *load) plain() []verify.Op {
-	ops := make([]verify.Op, len(l.history))
+// plain returns the load's history as package history has it.
+func (l *load) plain() []history.Op {
+	ops := make([]history.Op, len(l.history))
 	for i := range l.history {
 		ops[i] = l.history[i].plain()
 	}
@@ -98,8 +98,8 @@ func (l *load) plain() []verify.Op {
 }
 
 // summary counts the operations of a history.
-func summary(list []verify.Op) string {
-	var counts [verify.Flush + 1][verify.Outcomes]int
+func summary(list []history.Op) string {
+	var counts [history.Flush + 1][history.Outcomes]int
 	for i := range list {
 		counts[list[i].Kind][list[i].Outcome]++
 	}

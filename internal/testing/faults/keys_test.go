@@ -2,16 +2,10 @@ package faults
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
-	"testing"
 	"time"
-
-	"github.com/cachesidecar/cachesidecar"
-	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // keyText returns the text of a cluster key file. Each key repeats one of the digits.
@@ -31,18 +25,6 @@ func (n *node) key(digits string) {
 	if err := errors.Join(os.WriteFile(next, []byte(keyText(digits)), 0o600), os.Rename(next, n.spec.Keys)); err != nil {
 		n.g.t.Fatal(err)
 	}
-}
-
-// hasTaken waits until the process has read the given number of changes of its key file.
-func (n *node) hasTaken(changes int) {
-	n.g.t.Helper()
-	testenv.Succeeds(n.g.t, fmt.Sprintf("%s to take its keys", n.spec.Node), func() error {
-		b, err := os.ReadFile(n.log)
-		if err == nil && strings.Count(string(b), "cluster keys and certificates are read") < changes {
-			err = errors.New("it has not")
-		}
-		return err
-	})
 }
 
 // fewFailed fails the test if requests of apps that began after since failed. One read in a
@@ -74,52 +56,4 @@ func (l *load) failures(since time.Duration) (list []op) {
 		}
 	}
 	return list
-}
-
-// TestLengthyProcessKeyRotation changes the key on three hosts while apps read and write through
-// them. Two hosts notice by watching the file, one by SIGHUP. No request fails.
-// Afterwards a host with only the old key stands alone.
-func TestLengthyProcessKeyRotation(t *testing.T) {
-	scenario(t, time.Minute)
-	g := newGroup(t, 2*fast, 3)
-	for _, n := range g.nodes {
-		n.key("1")
-	}
-	g.start(g.nodes)
-	g.fill(still)
-	l := g.work(false)
-	begun := l.now()
-	for i, digits := range []string{"12", "21", "2"} {
-		for j, n := range g.nodes {
-			n.key(digits)
-			if j == i {
-				n.signal(syscall.SIGHUP)
-			}
-			n.hasTaken(i + 1)
-		}
-	}
-	time.Sleep(5 * time.Second) // long enough for effects of the last step to show
-	testenv.Succeeds(t, "agreement", func() error { return g.agreed(g.nodes) })
-	l.check(nil)
-	l.fewFailed(begun)
-	g.standsAlone("the old key", func(n *node) { n.key("1") })
-}
-
-// standsAlone starts one more host that the other three reject. It sees none of them, and
-// reads none of their entries.
-func (g *group) standsAlone(with string, prepare func(*node)) {
-	t := g.t
-	t.Helper()
-	others := g.nodes[:3]
-	n := g.add(testenv.FreeAddress(t))
-	n.spec.Join = others[0].spec.Join
-	prepare(n)
-	n.start()
-	ctx := testenv.Context(t)
-	for end := time.Now().Add(5 * g.bound); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
-		if it, err := n.app.Get(ctx, stillKey(0), cachesidecar.GetOptions{}); err == nil {
-			t.Fatalf("a host with %s reads what the others hold: %q", with, it.Value)
-		}
-	}
-	testenv.Succeeds(t, "agreement of the others", func() error { return g.agreed(others) })
 }

@@ -34,7 +34,6 @@ var (
 const (
 	asSidecar = "FAULTS_SIDECAR" // a sidecar, with a spec in JSON
 	asKeeper  = "FAULTS_HOLDER"  // the keeper of a network namespace, until stdin ends
-	asApp     = "FAULTS_APP"     // an app that loads keys, with the socket of its sidecar
 )
 
 func TestMain(m *testing.M) {
@@ -44,9 +43,6 @@ func TestMain(m *testing.M) {
 	if os.Getenv(asKeeper) != "" {
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		os.Exit(0)
-	}
-	if socket := os.Getenv(asApp); socket != "" {
-		os.Exit(runApp(socket))
 	}
 	flag.Parse()
 	// The scenarios mostly wait, so more of them may run at once than there are cores.

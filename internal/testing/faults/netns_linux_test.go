@@ -312,5 +312,5 @@ func TestLengthyNetnsTotals(t *testing.T) {
 		g.settle(g.nodes[i].spec.Node+" was cut off", begun)
 	}
 	time.Sleep(time.Second)
-	c.check(false)
+	c.check()
 }

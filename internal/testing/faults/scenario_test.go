@@ -75,30 +75,6 @@ func (l *load) atLeast(share float64, list ...*ratio) {
 	}
 }
 
-// TestLengthyProcessRollingRestart restarts five sidecars one after the other. The cache stays
-// full.
-func TestLengthyProcessRollingRestart(t *testing.T) {
-	scenario(t, 40*time.Second)
-	g := newGroup(t, fast, 5)
-	g.start(g.nodes)
-	g.fill(still)
-	l := g.work(false)
-	before := g.hits(still)
-	stop := g.watch(still)
-	for _, n := range g.nodes {
-		begun := time.Now()
-		n.leave()
-		left := time.Since(begun)
-		n.start()
-		g.settle(fmt.Sprintf("%s was restarted; its leave took %.1f s", n.spec.Node, left.Seconds()), begun)
-	}
-	during, after := stop(), g.hits(still)
-	t.Logf("hits: before %v; through the restart of all %v; after it %v", before, during, after)
-	l.atLeast(0.999, before)
-	l.atLeast(0.99, during, after)
-	l.check(nil)
-}
-
 // TestProcessKill kills an owner, with the default bound. Apps miss and store again. The
 // test measures how long it takes until that works.
 func TestProcessKill(t *testing.T) {
@@ -182,31 +158,6 @@ func (g *group) resumes(keys []string, what string, fault func()) {
 		what, len(took), at(0), at(0.5), at(0.9), at(1))
 }
 
-// TestLengthyProcessPause stops a sidecar, as its machine might, and continues it. Other hosts
-// have overwritten keys meanwhile; the sidecar reads them at once.
-func TestLengthyProcessPause(t *testing.T) {
-	for _, pause := range []time.Duration{1500 * time.Millisecond, 10 * time.Second} {
-		t.Run(pause.String(), func(t *testing.T) {
-			scenario(t, pause+15*time.Second)
-			g := newGroup(t, fast, 3)
-			g.start(g.nodes)
-			l := g.work(false)
-			time.Sleep(2 * time.Second)
-			n := g.nodes[rand.IntN(3)]
-			n.pause()
-			time.Sleep(pause)
-			begun := time.Now()
-			n.resume()
-			for key := range loadKeys {
-				l.get(n, key, cachesidecar.GetOptions{})
-			}
-			g.settle("one was paused for "+pause.String(), begun)
-			time.Sleep(2 * time.Second)
-			l.check(nil)
-		})
-	}
-}
-
 // TestLengthyProcessVoters stops two of three voters. The third serves nothing until one of them
 // continues.
 func TestLengthyProcessVoters(t *testing.T) {
@@ -233,26 +184,6 @@ func TestLengthyProcessVoters(t *testing.T) {
 	g.nodes[2].resume()
 	g.settle("so does the other", begun)
 	time.Sleep(time.Second)
-	l.check(nil)
-}
-
-// TestLengthyProcessAllPaused stops all sidecars, as if their machine stood still.
-func TestLengthyProcessAllPaused(t *testing.T) {
-	scenario(t, 20*time.Second)
-	g := newGroup(t, fast, 4)
-	g.start(g.nodes)
-	l := g.work(false)
-	time.Sleep(2 * time.Second)
-	for _, n := range g.nodes {
-		n.pause()
-	}
-	time.Sleep(5 * time.Second)
-	begun := time.Now()
-	for _, n := range g.nodes {
-		n.resume()
-	}
-	g.settle("all were paused for 5 s", begun)
-	time.Sleep(2 * time.Second)
 	l.check(nil)
 }
 

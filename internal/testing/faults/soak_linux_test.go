@@ -98,5 +98,5 @@ func soakFor(t *testing.T, d time.Duration, consistent bool) {
 	g.settle("the end", time.Now())
 	t.Log(strings.Join(told, "; "))
 	w.check(nil)
-	c.check(false)
+	c.check()
 }

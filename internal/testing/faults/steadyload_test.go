@@ -13,7 +13,7 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 
 	"github.com/cachesidecar/cachesidecar"
-	"github.com/cachesidecar/cachesidecar/internal/verify"
+	"github.com/cachesidecar/cachesidecar/internal/testing/history"
 )
 
 // The apps of a soak. Their history is too long to be kept, so each read is judged at
@@ -39,7 +39,7 @@ type soakLoad struct {
 	skipped  atomic.Int64 // requests that were never sent, because they were a second late
 
 	checked sync.Mutex
-	history *verify.Checker
+	history *history.Checker
 
 	judged  sync.Mutex
 	latency *hdrhistogram.Histogram // in microseconds, from when a request was due
@@ -55,7 +55,7 @@ type soakKey struct {
 
 func newSoakLoad(g *group, p *pages) *soakLoad {
 	l := &soakLoad{load: g.newLoad(nil), pages: p, latency: hdrhistogram.New(1, int64(time.Minute/time.Microsecond), 3),
-		history: verify.NewChecker(verify.Rules{Bound: g.bound})}
+		history: history.NewChecker(history.Rules{Bound: g.bound})}
 	for i := range soakKeys {
 		l.keys = append(l.keys, &soakKey{key: firstStored + i})
 	}
@@ -168,14 +168,14 @@ func (l *soakLoad) write(n *node, k *soakKey, what kind) {
 }
 
 // begins and ends tell the checker of a request.
-func (l *soakLoad) begins(o *op) *verify.Running {
+func (l *soakLoad) begins(o *op) *history.Running {
 	p := o.plain()
 	l.checked.Lock()
 	defer l.checked.Unlock()
 	return l.history.Begin(p)
 }
 
-func (l *soakLoad) ends(r *verify.Running, o *op) {
+func (l *soakLoad) ends(r *history.Running, o *op) {
 	p := o.plain()
 	l.checked.Lock()
 	defer l.checked.Unlock()

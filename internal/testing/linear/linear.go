@@ -1,9 +1,9 @@
 // Package linear judges whether histories are linearizable, by porcupine: the fresh reads of a
 // key together with its changes, and counters.
 //
-// Input is operations of package verify. Output is the keys that are not linearizable. Only
+// Input is operations of package history. Output is the keys that are not linearizable. Only
 // tests import the package, so that porcupine is in no program. What a read may return that is
-// not fresh, package verify judges.
+// not fresh, package history judges.
 package linear
 
 import (
@@ -12,7 +12,7 @@ import (
 
 	"github.com/anishathalye/porcupine"
 
-	"github.com/cachesidecar/cachesidecar/internal/verify"
+	"github.com/cachesidecar/cachesidecar/internal/testing/history"
 )
 
 // change is the input of a step: to a value, or by one. A read is nil.
@@ -42,17 +42,17 @@ var model = porcupine.Model{
 
 // Broken returns the keys whose fresh reads and changes are not linearizable, sorted. With
 // losses a host that follows a dead owner begins with nothing: a miss says nothing, and
-// counters, which may start again, are left to package verify.
-func Broken(ops []verify.Op, losses bool) (keys []string) {
-	of := map[string][]verify.Op{}
+// counters, which may start again, are left to package history.
+func Broken(ops []history.Op, losses bool) (keys []string) {
+	of := map[string][]history.Op{}
 	for _, o := range ops {
-		if o.Kind != verify.Flush && o.Kind != verify.Touch {
+		if o.Kind != history.Flush && o.Kind != history.Touch {
 			of[o.Key] = append(of[o.Key], o)
 		}
 	}
 	for key, list := range of {
 		for _, o := range ops {
-			if o.Kind == verify.Flush {
+			if o.Kind == history.Flush {
 				list = append(list, o)
 			}
 		}
@@ -65,35 +65,35 @@ func Broken(ops []verify.Op, losses bool) (keys []string) {
 }
 
 // linearizable reports whether the operations of one key are linearizable.
-func linearizable(ops []verify.Op, losses bool) bool {
+func linearizable(ops []history.Op, losses bool) bool {
 	read := map[int64]bool{}
 	counts := false
 	for _, o := range ops {
-		if counts = counts || o.Kind == verify.Incr; counts && losses {
+		if counts = counts || o.Kind == history.Incr; counts && losses {
 			return true
 		}
-		if o.Kind == verify.Read && o.Fresh && o.Outcome == verify.Done {
+		if o.Kind == history.Read && o.Fresh && o.Outcome == history.Done {
 			read[o.Number] = true
 		}
 	}
 	var list []porcupine.Operation
 	for _, o := range ops {
 		p := porcupine.Operation{Call: int64(o.Began), Return: int64(o.Ended)}
-		known := o.Acked() || o.Kind == verify.Read
+		known := o.Acked() || o.Kind == history.Read
 		if !known && o.Refused() {
 			continue
 		}
 		switch o.Kind {
-		case verify.Read:
-			if miss := o.Outcome == verify.Absent && !losses; !o.Fresh || o.Outcome != verify.Done && !miss {
+		case history.Read:
+			if miss := o.Outcome == history.Absent && !losses; !o.Fresh || o.Outcome != history.Done && !miss {
 				continue
 			}
 			p.Output = o.Number
-		case verify.Set:
+		case history.Set:
 			if p.Input = (change{number: o.Number}); !known && !read[o.Number] {
 				continue // it may never have taken effect, and no read has seen it
 			}
-		case verify.Incr:
+		case history.Incr:
 			if p.Input = (change{counts: true, initial: max(1, o.Initial)}); known {
 				p.Output = o.Number
 			}

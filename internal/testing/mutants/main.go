@@ -24,7 +24,7 @@ import (
 
 // usual has the packages into which faults are put.
 const usual = "internal/engine,internal/session," +
-	"internal/memcached/endpoint,l2/segment,l2/ownership,invalidation,internal/handoff,client"
+	"internal/memcached,l2/segment,l2/ownership,invalidation,internal/handoff,client"
 
 func main() {
 	pkgs := flag.String("packages", usual, "where to put faults, between commas")

@@ -31,7 +31,7 @@ func TakesMemory(t *testing.T, m *Memory, short, long func() (loader.Value, erro
 	if v, err := short(); err != nil || len(v.Bytes) == 0 || m.Taken < len(v.Bytes) {
 		t.Errorf("short: %d bytes, %v, took %d", len(v.Bytes), err, m.Taken)
 	}
-	if v, err := long(); !errors.Is(err, loader.ErrNoRoom) || !errors.Is(err, loader.ErrBusy) || v.Bytes != nil {
+	if v, err := long(); !errors.Is(err, loader.ErrNoMemory) || !errors.Is(err, loader.ErrBusy) || v.Bytes != nil {
 		t.Errorf("long: %d bytes, %v", len(v.Bytes), err)
 	}
 	if m.Left != all {

@@ -1,0 +1,162 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/invalidation"
+	"github.com/cachesidecar/cachesidecar/l2/ownership"
+)
+
+// noTiers stores nothing.
+type noTiers struct{}
+
+func (noTiers) Begin(ownership.Begun, func(kv.Process) *Owner) {}
+func (noTiers) Settle()                                        {}
+func (noTiers) Ended(kv.PartitionSet, kv.Version)              {}
+func (noTiers) Offer(kv.Process, *kv.Ballot, kv.PartitionSet)  {}
+func (noTiers) Late([]string, bool, kv.PartitionSet)           {}
+func (noTiers) Keep()                                          {}
+func (noTiers) Keeps() bool                                    { return false }
+func (noTiers) StillLate([]string)                             {}
+func (noTiers) Awaited() bool                                  { return false }
+func (noTiers) Calls(kv.Process) server.Handler                { return nil }
+func (noTiers) Apply(kv.Process, uint64, []invalidation.Event) {}
+func (noTiers) Relayed([]invalidation.Event)                   {}
+func (noTiers) Floors() []wire.Floor                           { return nil }
+func (noTiers) Note(wire.Floor) error                          { return nil }
+func (noTiers) Learn([]wire.Floor)                             {}
+func (noTiers) Reset(kv.Process, []invalidation.Mark, []wire.Floor, kv.Version) {
+}
+
+// noTiers mirrors nothing.
+func (noTiers) Viewed(*View)                 {}
+func (noTiers) Stopped(kv.PartitionSet)      {}
+func (noTiers) Leased(*Owner, time.Duration) {}
+func (noTiers) Paused()                      {}
+func (noTiers) Running() time.Duration       { return 0 }
+func (noTiers) Ran(_, _ time.Duration)       {}
+
+// shifted is the machine's clock with an adjustable wall clock.
+type shifted struct {
+	kv.Clock
+	by atomic.Int64 // milliseconds
+}
+
+func (c *shifted) Read() kv.Moment {
+	m := c.Clock.Read()
+	m.Wall += c.by.Load()
+	return m
+}
+
+// startNode runs a node on loopback.
+func startNode(t *testing.T, name string, clock kv.Clock, join ...string) *Node {
+	t.Helper()
+	return startVoter(t, name, clock, nil, join...)
+}
+
+// startVoter runs a node, under policy consistent if voters are given.
+func startVoter(t *testing.T, name string, clock kv.Clock, voters []string, join ...string) *Node {
+	t.Helper()
+	return startWith(t, name, clock, noTiers{}, voters, join...)
+}
+
+// startWith runs a node with tiers.
+func startWith(t *testing.T, name string, clock kv.Clock, tiers Tiers, voters []string, join ...string) *Node {
+	t.Helper()
+	policy := Available
+	if len(voters) > 0 {
+		policy = Consistent
+	}
+	n, err := New(Config{
+		Policy: policy, Voters: voters,
+		Self: kv.Process{Node: kv.NodeID(name), Epoch: 1}, Bind: "127.0.0.1:0", PeerBind: "127.0.0.1:0", Join: join,
+		Bound: MinBound, Clock: clock, Versions: kv.NewHLC(uint16(name[0])), Tiers: tiers,
+		Mirror: noTiers{}, Events: invalidation.NewLog(1),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- n.Run(ctx) }() // ends with stop, in the cleanup
+	t.Cleanup(func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	})
+	testenv.Eventually(t, "it gossips", func() bool { return n.GossipAddress() != "" })
+	return n
+}
+
+// sees waits until a node lists another node in a state.
+func (n *Node) sees(t *testing.T, other kv.NodeID, state string) {
+	t.Helper()
+	testenv.Succeeds(t, fmt.Sprintf("%s has %s %s", n.Self().Node, other, state), func() error {
+		for _, m := range n.Members() {
+			if m.ID.Node == other && m.State == state {
+				return nil
+			}
+		}
+		return fmt.Errorf("it has %+v", n.Members())
+	})
+}
+
+// TestClockThatComesBack checks that a member whose clock was off is accepted again at
+// its first correct answer. The same holds if a busy machine has held up its poll.
+func TestClockThatComesBack(t *testing.T) {
+	clock := &shifted{Clock: kv.NewSystemClock()}
+	a := startNode(t, "a", kv.NewSystemClock())
+	b := startNode(t, "b", clock, a.GossipAddress())
+	a.sees(t, "b", StateIn)
+	b.sees(t, "a", StateIn)
+	clock.by.Store(time.Hour.Milliseconds())
+	a.sees(t, "b", StateRefused)
+	clock.by.Store(0)
+	a.sees(t, "b", StateIn)
+	b.sees(t, "a", StateIn)
+}
+
+// TestVotersDiffer checks that nodes with different policies or voters do not talk to
+// each other, and that both say how they differ. The order of the voters does not
+// matter.
+func TestVotersDiffer(t *testing.T) {
+	a := startVoter(t, "a", kv.NewSystemClock(), []string{"a", "b", "c"})
+	b := startNode(t, "b", kv.NewSystemClock(), a.GossipAddress())
+	c := startVoter(t, "c", kv.NewSystemClock(), []string{"a", "b", "d"}, a.GossipAddress())
+	d := startVoter(t, "d", kv.NewSystemClock(), []string{"c", "b", "a"}, a.GossipAddress())
+	for _, tt := range []struct {
+		n     *Node
+		other kv.NodeID
+		want  []string // whichever of the two nodes has found it first
+	}{
+		{a, "b", []string{"partition_policy", "available", "consistent", "voters", `""`, `"a,b,c"`}},
+		{b, "a", []string{"partition_policy", "available", "consistent", "voters", `""`, `"a,b,c"`}},
+		{a, "c", []string{"voters", `"a,b,c"`, `"a,b,d"`}},
+		{c, "a", []string{"voters", `"a,b,c"`, `"a,b,d"`}},
+	} {
+		tt.n.sees(t, tt.other, StateRefused)
+		for _, m := range tt.n.Members() {
+			for _, want := range tt.want {
+				if why := strings.ReplaceAll(m.Why, `\`, ""); m.ID.Node == tt.other && !strings.Contains(why, want) {
+					t.Errorf("%s says of %s %q, want %q in it", tt.n.Self().Node, tt.other, m.Why, want)
+				}
+			}
+		}
+	}
+	testenv.Succeeds(t, "a and d talk", func() error {
+		if s := d.Stats(); s.Polls > s.PollFailures {
+			return nil
+		}
+		return fmt.Errorf("d has %+v", d.Members())
+	})
+}

@@ -1,9 +1,0 @@
-package endpoint_test
-
-import (
-	"testing"
-
-	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
-)
-
-func TestMain(m *testing.M) { testenv.Main(m) }

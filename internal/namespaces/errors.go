@@ -1,0 +1,99 @@
+package namespaces
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os/exec"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/cachesidecar/cachesidecar/loader"
+)
+
+// Secrets are texts that no error may show. A server may repeat what it was sent, and a
+// command may say anything.
+type Secrets []string
+
+// Hide removes the secrets from an error's text.
+func (s Secrets) Hide(err error) error {
+	if err == nil {
+		return nil
+	}
+	text := s.hideText(err.Error())
+	if text == err.Error() {
+		return err
+	}
+	return Hidden{err, text}
+}
+
+// hideText removes the secrets from a text.
+func (s Secrets) hideText(text string) string {
+	for _, secret := range s {
+		if secret == "" {
+			continue
+		}
+		text = strings.ReplaceAll(text, secret, "(secret)")
+		text = strings.ReplaceAll(text, strings.Trim(strconv.Quote(secret), `"`), "(secret)")
+	}
+	return text
+}
+
+// Hidden is an error whose text has been replaced.
+type Hidden struct {
+	error
+	Text string
+}
+
+func (h Hidden) Error() string { return h.Text }
+func (h Hidden) Unwrap() error { return h.error }
+
+// OriginName returns the name of an origin, as apps are told it.
+func OriginName(namespace, kind string) string { return fmt.Sprintf("origin %q (%s)", namespace, kind) }
+
+// manner returns how an origin has failed.
+func manner(err error) string {
+	var timeout net.Error
+	var op *net.OpError
+	switch {
+	case errors.Is(err, loader.ErrTooLarge):
+		return "the value is larger than max_value"
+	case errors.Is(err, loader.ErrPermanent):
+		return "refused the request, or what is configured does not fit it"
+	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
+		return "did not answer in its time"
+	case errors.As(err, &op) && op.Op == "dial":
+		return "could not be reached"
+	}
+	return "failed, or gave an answer that cannot be read"
+}
+
+var sqlState = regexp.MustCompile(`^[0-9A-Z]{5}$`)
+
+// cause returns what may be told of an error beyond its manner, after a colon: a number
+// or a text of the system, never words of the origin; "" if there is nothing.
+func cause(err error) string {
+	var (
+		errno  syscall.Errno
+		lookup *net.DNSError
+		state  interface{ SQLState() string } // as of package pgconn
+		status interface{ Status() int }      // of HTTP
+		exit   *exec.ExitError
+	)
+	switch {
+	case errors.As(err, &errno):
+		return ": " + errno.Error()
+	case errors.As(err, &lookup) && lookup.IsNotFound:
+		return ": no such host"
+	case errors.As(err, &state) && sqlState.MatchString(state.SQLState()):
+		return ": SQLSTATE " + state.SQLState()
+	case errors.As(err, &status):
+		return fmt.Sprintf(": status %d", status.Status())
+	case errors.As(err, &exit) && exit.Exited():
+		return fmt.Sprintf(": exit status %d", exit.ExitCode())
+	}
+	return ""
+}

@@ -1,0 +1,70 @@
+package namespaces
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+
+	"github.com/cachesidecar/cachesidecar/internal/flight"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/loader"
+)
+
+// A reload may put another origin in the place of a namespace's own. Loads and writes
+// that are at the old one then go on there, and the last of them closes it.
+
+// Load asks the origin that the name has now, within its limits: a load that began just
+// before a reload brings what the new origin has. If the name has none any more, it asks
+// the one that the caller has found.
+func (ns *Namespace) Load(ctx context.Context, key []byte) (loader.Value, error) {
+	o, err := ns.enterOrigin()
+	if err != nil {
+		return loader.Value{}, err
+	}
+	defer o.leave()
+	if o != ns.Origin { // its key_pattern may be another one than that which has let the key pass
+		if err := o.Keys.Check(key); err != nil {
+			return loader.Value{}, err
+		}
+	}
+	w := &within{namespace: ns.Name, key: string(key)}
+	defer w.over.Store(true) // a goroutine that the load has left running does not load any more
+	return o.Load(context.WithValue(ctx, withinKey{}, w), key)
+}
+
+func (ns *Namespace) enterOrigin() (*Origin, error) {
+	for {
+		now := ns.Now()
+		switch {
+		case now.Origin != nil && now.Origin.enter():
+			return now.Origin, nil
+		case now.Origin == nil && ns.Origin.enter():
+			return ns.Origin, nil
+		case now.Origin == nil:
+			return nil, fmt.Errorf("%w: it has been taken out of the configuration", loader.ErrBusy)
+		case now == ns.Now():
+			return nil, flight.ErrClosed
+		}
+	}
+}
+
+// within is what a load loads, in the context of its origin.
+type within struct {
+	namespace, key string
+	over           atomic.Bool
+}
+
+type withinKey struct{}
+
+// Within reports whether a context is that of an origin which loads this key: one that asks for
+// it, in the process that embeds the sidecar, would wait for itself.
+func Within(ctx context.Context, namespace, key []byte) bool {
+	w, ok := ctx.Value(withinKey{}).(*within)
+	return ok && !w.over.Load() && w.namespace == string(namespace) && w.key == string(key)
+}
+
+// Writing reports whether a key is being written through. See WriteThrough.Writes.
+func (ns *Namespace) Writing(h kv.Hash) bool { return ns.Now().through.Writes(h) }
+
+// SupersedeWrite notes a late write of a key. See WriteThrough.SupersedeWrite.
+func (ns *Namespace) SupersedeWrite(h kv.Hash) { ns.Now().through.SupersedeWrite(h) }
