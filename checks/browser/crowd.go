@@ -25,6 +25,19 @@ var Hostile = []string{
 // crowd is a host of a large cluster whose figures grow with each reading.
 type crowd struct{ readings atomic.Int64 }
 
+// tiers returns the reads at the nth reading.
+func tiers(n int64) []telemetry.Tier {
+	return []telemetry.Tier{
+		{Name: "own entries", Meaning: "hits in this host's share of the keys (L2)", Reads: 120_000 * n},
+		{Name: "copies", Meaning: "hits in copies of other hosts' entries (L1)", Reads: 340_000 * n},
+		{Name: "other hosts", Meaning: "hits at the owner, over the network", Reads: 31_000 * n},
+		{Name: "shared memory", Meaning: "hits in the memory that apps share, as they report", Reads: 9_000_000 * n},
+		{Name: "near caches", Meaning: "hits in apps' own near caches, as they report", Reads: 700_000 * n},
+		{Name: "origin", Meaning: "values that were loaded for the read", Reads: 2_100 * n},
+		{Name: "no value", Meaning: "misses", Reads: 800 * n},
+	}
+}
+
 // snapshot returns the next figures of a host among 50, with 256 namespaces.
 func (c *crowd) snapshot() (telemetry.Snapshot, bool) {
 	n := c.readings.Add(1)
@@ -37,15 +50,7 @@ func (c *crowd) snapshot() (telemetry.Snapshot, bool) {
 	st.Process.ResidentBytes, st.Process.MemoryLimit = 410<<20, 2<<30
 	st.NotReady, st.Cluster.Owned, st.Cluster.Members = "not joined: "+Hostile[1], 328, 50
 	st.Cluster.Invalidations.LagUS = 1234
-	s.Tiers = []telemetry.Tier{
-		{Name: "own entries", Meaning: "hits in this host's share of the keys (L2)", Reads: 120_000 * n},
-		{Name: "copies", Meaning: "hits in copies of other hosts' entries (L1)", Reads: 340_000 * n},
-		{Name: "other hosts", Meaning: "hits at the owner, over the network", Reads: 31_000 * n},
-		{Name: "shared memory", Meaning: "hits in the memory that apps share, as they report", Reads: 9_000_000 * n},
-		{Name: "near caches", Meaning: "hits in apps' own near caches, as they report", Reads: 700_000 * n},
-		{Name: "origin", Meaning: "values that were loaded for the read", Reads: 2_100 * n},
-		{Name: "no value", Meaning: "misses", Reads: 800 * n},
-	}
+	s.Tiers = tiers(n)
 	for i := range 50 {
 		m := cachesidecar.Member{
 			Node: fmt.Sprintf("host-%02d", i), Address: fmt.Sprintf("10.0.0.%d:7947", i+1), State: "in",
