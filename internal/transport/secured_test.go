@@ -4,15 +4,17 @@ import (
 	"bytes"
 	"crypto/tls"
 	"errors"
+	"io"
 	"net"
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/testing/peertest"
 )
 
-// stuck returns a connection whose other side does not read by itself.
-func stuck(t *testing.T) (s *Socket, other *tls.Conn) {
+// secured returns a connection whose other side does not read by itself, and writes through under.
+func secured(t *testing.T, under func(net.Conn) net.Conn) (s *Socket, other *tls.Conn) {
 	t.Helper()
 	a := peertest.NewAuthority(t, "one")
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -28,25 +30,25 @@ func stuck(t *testing.T) (s *Socket, other *tls.Conn) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	other = tls.Client(client, &tls.Config{InsecureSkipVerify: true})
-	secured := Secure(server, func(below net.Conn) *tls.Conn {
+	other = tls.Client(under(client), &tls.Config{InsecureSkipVerify: true})
+	nc := Secure(server, func(below net.Conn) *tls.Conn {
 		return tls.Server(below, &tls.Config{Certificates: []tls.Certificate{a.Certificate(t, []string{"b"})}, SessionTicketsDisabled: true})
 	})
 	done := make(chan error, 1)
 	go func() { done <- other.Handshake() }()
-	if err := errors.Join(secured.Handshake(), <-done); err != nil {
+	if err := errors.Join(nc.Handshake(), <-done); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = secured.Close(); _ = other.Close() })
+	t.Cleanup(func() { _ = nc.Close(); _ = other.Close() })
 	s = &Socket{}
-	s.Init(secured, 100*time.Millisecond, func() error { return nil })
+	s.Init(nc, 100*time.Millisecond, func() error { return nil })
 	return s, other
 }
 
 // TestSecuredNow checks a write that does not wait: it takes the bytes for which there is
 // room, and keeps a bounded rest. The next write that may wait sends the rest in order.
 func TestSecuredNow(t *testing.T) {
-	s, other := stuck(t)
+	s, other := secured(t, func(nc net.Conn) net.Conn { return nc })
 	b := bytes.Repeat([]byte("0123456789abcdef"), 2<<20) // 32 MiB
 	n, behind, err := s.WriteNow(b)
 	if err != nil || n == 0 || n == len(b) || !behind {
@@ -89,6 +91,53 @@ func TestSecuredNow(t *testing.T) {
 		t.Errorf("behind %v: %v", s.line.behind(), err)
 	}
 	if err := <-got; err != nil {
+		t.Error(err)
+	}
+}
+
+// drip writes a byte each time that the reader rests, once that is asked of it.
+type drip struct {
+	net.Conn
+	rests chan struct{} // nil: it writes at once
+}
+
+func (d *drip) Write(b []byte) (n int, err error) {
+	if d.rests == nil {
+		return d.Conn.Write(b)
+	}
+	for n < len(b) && err == nil {
+		<-d.rests
+		_, err = d.Conn.Write(b[n : n+1])
+		n++
+	}
+	return n, err
+}
+
+// TestSecuredDrips checks that a reader rests, without a buffer, in the middle of a TLS record.
+func TestSecuredDrips(t *testing.T) {
+	d := &drip{}
+	s, other := secured(t, func(nc net.Conn) net.Conn { d.Conn = nc; return d })
+	var in Input
+	in.Init(s, nil, quota.ForFrames, func() error { return nil })
+	d.rests = make(chan struct{}, 1<<10)
+	in.readFn = func(fd uintptr) bool {
+		done := in.tryRead(fd)
+		if !done {
+			if in.buf != nil {
+				t.Error("it rests with a buffer")
+			}
+			d.rests <- struct{}{}
+		}
+		return done
+	}
+	wrote := make(chan error, 1)
+	go func() { _, err := other.Write([]byte("one record")); wrote <- err }() // ends with the reader
+	err := in.ReadEach(func(int) error { return io.ErrNoProgress })
+	if got := string(in.Bytes()); got != "one record" || err != io.ErrNoProgress {
+		t.Errorf("%q: %v", got, err)
+	}
+	close(d.rests) // it writes the rest at once, and TLS's goodbye
+	if err := <-wrote; err != nil {
 		t.Error(err)
 	}
 }
