@@ -20,21 +20,9 @@ func runBeside(t *testing.T, w *os.File, flags ...string) *process {
 	socket := filepath.Join(tempDir(t), "s")
 	cmd := exec.Command(binary(), append([]string{"run", "--socket", socket, "--http", "off"}, flags...)...)
 	cmd.Stderr = w
-	endWithParent(cmd)
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	p := launch(t, cmd)
 	_ = w.Close()
-	p := &process{t: t, cmd: cmd, socket: socket, out: newLines(), log: newLines(), exited: make(chan struct{})}
-	go func() { // ends with the process, which the cleanup kills
-		defer close(p.exited)
-		_ = cmd.Wait()
-		p.status = cmd.ProcessState.ExitCode()
-	}()
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		<-p.exited
-	})
+	p.socket = socket
 	p.listens()
 	return p
 }
