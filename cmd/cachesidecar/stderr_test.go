@@ -72,29 +72,6 @@ func (p *process) serves() {
 	}
 }
 
-// TestLengthyLogFlood checks that a flood of malformed frames is a few lines in the log, with
-// the number of lines left out.
-func TestLengthyLogFlood(t *testing.T) {
-	testenv.Takes(t, 10*time.Second)
-	t.Parallel()
-	p := runSidecar(t)
-	p.malformed(5_000)
-	p.serves()
-	p.terminate()
-	lines := p.logged("WARN", time.Time{})
-	sum := 0.0
-	for _, l := range lines {
-		if n, ok := l["left_out"].(float64); ok {
-			sum += n
-		}
-	}
-	// Ten lines per minute, and a sum every ten seconds.
-	most := 20 + int(p.loggedAt("stopped").Sub(p.loggedAt("serving"))/(3*time.Second))
-	if len(lines) > most || sum+float64(len(lines)) < 5_000 {
-		t.Errorf("%d lines, want at most %d; they speak of %v others", len(lines), most, sum)
-	}
-}
-
 // TestLengthyStderrIsFull checks that a stderr that is not read only costs lines: the sidecar
 // continues to serve, and ends when it is told to.
 func TestLengthyStderrIsFull(t *testing.T) {
