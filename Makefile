@@ -30,7 +30,7 @@ test:             ## what the README says
 LENGTHY = . ./cmd/cachesidecar ./internal/testing/faults ./internal/testing/attacks ./sidecar
 
 # Of these, attacks that need many attackers, and what costs most: not run by CI.
-NIGHTLY = '^TestLengthy(Attacks|StrangersCost|GossipStrangers|GossipStrangersWithKey|KeyedStrangers|KeyedReplays|NestedBombs|RollingRestart|VirtualFlushAmid|VirtualHundred)$$'
+NIGHTLY = '^TestLengthy(Attacks|StrangersCost|GossipStrangers|GossipStrangersWithKey|KeyedStrangers|KeyedReplays|RollingRestart|VirtualFlushAmid|VirtualHundred)$$'
 
 lengthy:          ## what test leaves out: real processes through faults and attacks, more of virtual time (about 7 minutes)
 	LONG_TESTS=1 $(GO) test -timeout 30m -run '^TestLengthy' -skip $(NIGHTLY) $(LENGTHY)

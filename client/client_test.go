@@ -184,20 +184,6 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 
 func second[T any](_ T, err error) error { return err }
 
-func TestNamespacesAreApart(t *testing.T) {
-	c := dial(t, client.Config{Namespace: "mine"})
-	other := c.InNamespace("other")
-	if _, err := c.Set(t.Context(), "k", []byte("mine"), cachesidecar.SetOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := other.Get(t.Context(), "k", cachesidecar.GetOptions{}); !errors.Is(err, cachesidecar.ErrNotFound) {
-		t.Errorf("%v", err)
-	}
-	if it, err := other.InNamespace("mine").Get(t.Context(), "k", cachesidecar.GetOptions{}); err != nil || string(it.Value) != "mine" {
-		t.Errorf("%s, %v", it.Value, err)
-	}
-}
-
 // TestGetMulti asks for more keys than fit into a request, and for more bytes than fit
 // into an answer.
 func TestGetMulti(t *testing.T) {

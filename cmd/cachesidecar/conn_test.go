@@ -86,20 +86,20 @@ func frame(b []byte) []byte {
 	return wire.EndFrame(append(wire.BeginFrame(nil), b...), 0)
 }
 
-// next reads a frame.
-func (c *conn) next() ([]byte, error) {
+// readFrame reads the bytes behind a length.
+func readFrame(r io.Reader) ([]byte, error) {
 	var head [wire.LengthSize]byte
-	if _, err := io.ReadFull(c.r, head[:]); err != nil {
+	if _, err := io.ReadFull(r, head[:]); err != nil {
 		return nil, err
 	}
 	b := make([]byte, wire.FrameLength(head[:]))
-	_, err := io.ReadFull(c.r, b)
+	_, err := io.ReadFull(r, b)
 	return b, err
 }
 
 // read reads the answer to a request.
 func (c *conn) read(op wire.Op) (r wire.Reply, err error) {
-	b, err := c.next()
+	b, err := readFrame(c.r)
 	if err == nil {
 		err = wire.DecodeReply(op, b, &r)
 	}

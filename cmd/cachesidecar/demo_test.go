@@ -145,18 +145,14 @@ func TestLengthyDemoWithoutReader(t *testing.T) {
 	dir := tempDir(t)
 	cmd := exec.Command(binary(), "demo")
 	cmd.Env, cmd.Stdout = append(os.Environ(), "TMPDIR="+dir), w
-	endWithParent(cmd)
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	p := launch(t, cmd)
 	w.Close()
 	if _, err := r.Read(make([]byte, 1)); err != nil {
 		t.Error(err)
 	}
 	r.Close()
-	_ = cmd.Wait()
-	if status := cmd.ProcessState.ExitCode(); status != exitMiss {
-		t.Errorf("%v, want status %d", cmd.ProcessState, exitMiss)
+	if status := p.wait(); status != exitMiss {
+		t.Errorf("status %d, want %d", status, exitMiss)
 	}
 	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
 		t.Errorf("there are %v, %v", left, err)

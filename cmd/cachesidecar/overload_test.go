@@ -157,7 +157,7 @@ func (c *crowded) send(conn *conn, number, from, to int) error {
 func (c *crowded) take(conn *conn, number int, seen []bool, before, some int) error {
 	n := len(seen)
 	for answers := before; answers < before+some; answers++ {
-		b, err := conn.next()
+		b, err := readFrame(conn.r)
 		if err != nil {
 			return fmt.Errorf("after %d answers: %w", answers, err)
 		}

@@ -53,14 +53,20 @@ func (l *lines) String() string {
 	return l.text.String()
 }
 
-// launch starts the command. The process ends when the test ends, in every case.
+// launch starts the command, and collects what it writes, unless that goes elsewhere. The
+// process ends when the test ends, in every case.
 func launch(t testing.TB, cmd *exec.Cmd) *process {
 	t.Helper()
 	if race.Enabled {
 		t.Skip("the race detector does not watch other processes: run without -race")
 	}
 	p := &process{t: t, cmd: cmd, out: newLines(), log: newLines(), exited: make(chan struct{})}
-	cmd.Stdout, cmd.Stderr = p.out, p.log
+	if cmd.Stdout == nil {
+		cmd.Stdout = p.out
+	}
+	if cmd.Stderr == nil {
+		cmd.Stderr = p.log
+	}
 	cmd.WaitDelay = testenv.Patience
 	endWithParent(cmd)
 	if err := cmd.Start(); err != nil {

@@ -84,12 +84,8 @@ func silent(nc net.Conn) { _, _ = io.Copy(io.Discard, nc) }
 // helloThen answers HELLO, with e unless that is nil, and calls then.
 func helloThen(e *wire.Error, then func(net.Conn)) func(net.Conn) {
 	return func(nc net.Conn) {
-		var head [wire.LengthSize]byte
-		if _, err := io.ReadFull(nc, head[:]); err != nil {
-			return
-		}
-		frame := make([]byte, wire.FrameLength(head[:]))
-		if _, err := io.ReadFull(nc, frame); err != nil {
+		frame, err := readFrame(nc)
+		if err != nil {
 			return
 		}
 		id, _ := wire.PeekID(frame)
@@ -110,12 +106,8 @@ func helloThen(e *wire.Error, then func(net.Conn)) func(net.Conn) {
 func answering(r wire.Reply) func(net.Conn) {
 	return helloThen(nil, func(nc net.Conn) {
 		for {
-			var head [wire.LengthSize]byte
-			if _, err := io.ReadFull(nc, head[:]); err != nil {
-				return
-			}
-			frame := make([]byte, wire.FrameLength(head[:]))
-			if _, err := io.ReadFull(nc, frame); err != nil {
+			frame, err := readFrame(nc)
+			if err != nil {
 				return
 			}
 			var q wire.Request

@@ -20,21 +20,9 @@ func runBeside(t *testing.T, w *os.File, flags ...string) *process {
 	socket := filepath.Join(tempDir(t), "s")
 	cmd := exec.Command(binary(), append([]string{"run", "--socket", socket, "--http", "off"}, flags...)...)
 	cmd.Stderr = w
-	endWithParent(cmd)
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	p := launch(t, cmd)
 	_ = w.Close()
-	p := &process{t: t, cmd: cmd, socket: socket, out: newLines(), log: newLines(), exited: make(chan struct{})}
-	go func() { // ends with the process, which the cleanup kills
-		defer close(p.exited)
-		_ = cmd.Wait()
-		p.status = cmd.ProcessState.ExitCode()
-	}()
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		<-p.exited
-	})
+	p.socket = socket
 	p.listens()
 	return p
 }
@@ -81,29 +69,6 @@ func (p *process) serves() {
 	}
 	if it, err := cl.Get(ctx, "k", cachesidecar.GetOptions{}); err != nil || string(it.Value) != "v" {
 		p.t.Fatalf("%q, %v", it.Value, err)
-	}
-}
-
-// TestLengthyLogFlood checks that a flood of malformed frames is a few lines in the log, with
-// the number of lines left out.
-func TestLengthyLogFlood(t *testing.T) {
-	testenv.Takes(t, 10*time.Second)
-	t.Parallel()
-	p := runSidecar(t)
-	p.malformed(5_000)
-	p.serves()
-	p.terminate()
-	lines := p.logged("WARN", time.Time{})
-	sum := 0.0
-	for _, l := range lines {
-		if n, ok := l["left_out"].(float64); ok {
-			sum += n
-		}
-	}
-	// Ten lines per minute, and a sum every ten seconds.
-	most := 20 + int(p.loggedAt("stopped").Sub(p.loggedAt("serving"))/(3*time.Second))
-	if len(lines) > most || sum+float64(len(lines)) < 5_000 {
-		t.Errorf("%d lines, want at most %d; they speak of %v others", len(lines), most, sum)
 	}
 }
 

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"io"
 	"net"
 	"strconv"
 	"strings"
@@ -27,12 +26,8 @@ func (s *stranger) ask(q *wire.Request) (r wire.Reply, err error) {
 	if _, err := s.nc.Write(wire.AppendRequest(nil, q)); err != nil {
 		return r, err
 	}
-	head := make([]byte, wire.LengthSize)
-	if _, err := io.ReadFull(s.nc, head); err != nil {
-		return r, err
-	}
-	frame := make([]byte, wire.FrameLength(head))
-	if _, err := io.ReadFull(s.nc, frame); err != nil {
+	frame, err := readFrame(s.nc)
+	if err != nil {
 		return r, err
 	}
 	return r, wire.DecodeReply(q.Op, frame, &r)

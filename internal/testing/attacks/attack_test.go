@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/proctest"
 )
 
 // stranger is the user of attackers if the tests run as root.
@@ -178,7 +180,7 @@ func send(t testing.TB, o order) *attacker {
 	a := &attacker{cmd: exec.Command(os.Args[0]), out: make(chan string, 1)}
 	a.cmd.Env = append(scrubbed(), asAttacker+"="+string(text))
 	a.cmd.Stderr = os.Stderr
-	endWithParent(a.cmd)
+	proctest.EndWithParent(a.cmd)
 	in, err := a.cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)

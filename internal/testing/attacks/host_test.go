@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/testing/proctest"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/sidecar"
@@ -78,7 +79,7 @@ func start(t, keeps testing.TB, dir, node string, c *cage, prefix []string, flag
 		"--shared-size", strconv.Itoa(shared), "--log-format", "json")
 	h.cmd = exec.Command(words[0], append(words[1:], flags...)...)
 	h.cmd.Env = scrubbed()
-	endWithParent(h.cmd)
+	proctest.EndWithParent(h.cmd)
 	out, err := os.OpenFile(h.log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		t.Fatal(err)

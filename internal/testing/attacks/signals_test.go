@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/testing/proctest"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
@@ -28,7 +29,7 @@ func signalsAtStart(t *testing.T) *result {
 	run := func(socket string) *exec.Cmd {
 		cmd := exec.Command(command(t), "run", "--node", "s", "--socket", socket, "--http", "off", "--l2-size", "8MiB")
 		cmd.Env = scrubbed()
-		endWithParent(cmd)
+		proctest.EndWithParent(cmd)
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/testing/proctest"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
@@ -119,7 +120,7 @@ func (n *node) configure() {
 func (n *node) command(program string, words ...string) (string, error) {
 	cmd := exec.CommandContext(testenv.Context(n.g.t), program, append(words, "--socket", n.spec.Socket)...)
 	cmd.Env, cmd.WaitDelay = scrubbed(), time.Second
-	endWithParent(cmd)
+	proctest.EndWithParent(cmd)
 	out, err := cmd.Output()
 	if err != nil {
 		err = errors.New(strings.Join(words, " ") + ": " + reason(err))

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/testing/proctest"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
@@ -61,7 +62,7 @@ func (l *lab) hold() int {
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(scrubbed(), asKeeper+"=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
-	endWithParent(cmd)
+	proctest.EndWithParent(cmd)
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
 		l.t.Fatal(err)

@@ -7,6 +7,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/cachesidecar/cachesidecar/internal/testing/proctest"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
@@ -31,7 +32,7 @@ func launch(t testing.TB, name string, words, env []string, log string) *process
 	cmd := exec.Command(words[0], words[1:]...)
 	cmd.Env = append(scrubbed(), env...)
 	cmd.Stdout, cmd.Stderr = out, out
-	endWithParent(cmd)
+	proctest.EndWithParent(cmd)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/testing/proctest"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
@@ -136,7 +137,7 @@ func (u *upgrade) listen(n *node, program string) (stop func()) {
 	ctx, cancel := context.WithCancel(u.t.Context())
 	cmd := exec.CommandContext(ctx, program, "watch", "--json", "--socket", n.spec.Socket)
 	cmd.Env, cmd.WaitDelay, cmd.Stderr = scrubbed(), time.Second, os.Stderr
-	endWithParent(cmd)
+	proctest.EndWithParent(cmd)
 	out, err := cmd.StdoutPipe()
 	if err == nil {
 		err = cmd.Start()

@@ -1,4 +1,4 @@
-// Package proctest stops the real processes of tests.
+// Package proctest stops the real processes of tests, and has them end with the tests.
 package proctest
 
 import (

@@ -1,12 +1,12 @@
-package faults
+package proctest
 
 import (
 	"os/exec"
 	"syscall"
 )
 
-// endWithParent makes a process end when the tests are killed, too.
-func endWithParent(cmd *exec.Cmd) {
+// EndWithParent makes a process end when the tests are killed, too.
+func EndWithParent(cmd *exec.Cmd) {
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}
