@@ -283,7 +283,8 @@ func randomWith(t *testing.T, seed uint64, keeps bool, faults int, fault, edit f
 	return w
 }
 
-// least is what a hundred runs must have seen; with less they prove little.
+// least is what a hundred runs must have seen; with less they prove little. Fewer runs differ more, and need a
+// quarter of their part.
 var least = map[string]int64{
 	"hits": 50_000, "l1 hits": 20_000, "takeovers": 100_000, "resets": 50, "relayed events": 1_000, "refused fills": 10,
 	"refused copies": 100, "fresh reads": 5_000, "handed over": 100, "pauses": 5,
@@ -347,7 +348,11 @@ func TestVirtualRandom(t *testing.T) {
 		return
 	}
 	for name, n := range least {
-		if want := n * int64(runs) / 100; seen[name] < want {
+		want := n * int64(runs) / 100
+		if runs < 100 {
+			want /= 4
+		}
+		if seen[name] < want {
 			t.Errorf("only %d %s in %d runs, want %d", seen[name], name, runs, want)
 		}
 	}
