@@ -16,7 +16,8 @@ import (
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// program is a command whose program was found; run starts it, and has the end of what it wrote to stderr.
+// program is a command whose program was found. run starts it; its error has the beginning of what it wrote to
+// stderr.
 type program struct {
 	name, path string
 	args, env  []string
