@@ -179,7 +179,7 @@ func (p *Publisher) Viewed(v *cluster.View) {
 	defer p.leasing.Unlock()
 	for o, slot := range old {
 		if slots[o] == 0 {
-			p.Certify(slot, 0)
+			p.RevokeOwner(slot)
 		}
 	}
 	next := 1

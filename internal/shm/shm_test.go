@@ -121,7 +121,7 @@ func TestServed(t *testing.T) {
 	g.expect("b", "", start)
 	g.publish("a", "two")
 	g.expect("a", "two", start)
-	g.Renew(0, start, 0)
+	g.RevokeOwner(0)
 	g.expect("a", "", start)
 	g.expect("a", "", second) // soon after the machine has started
 }

@@ -264,6 +264,13 @@ func (w *Writer) Renew(owner uint8, old, at time.Duration) {
 	}
 }
 
+// RevokeOwner takes back what was certified of an owner: another one may get its slot.
+func (w *Writer) RevokeOwner(owner uint8) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.certify(owner, 0)
+}
+
 // Revoke takes back what was certified of all owners.
 func (w *Writer) Revoke() {
 	w.mu.Lock()
