@@ -32,7 +32,6 @@ func makeWord(h kv.Hash, hits int, loc location) word {
 	return word(uint64(h)>>tagOfHash<<tagShift | uint64(hits)<<hitsShift | uint64(loc))
 }
 
-func (w word) tag() uint64       { return uint64(w) >> tagShift }
 func (w word) hits() int         { return int(w >> hitsShift & maxHits) }
 func (w word) loc() location     { return location(w & (1<<locationBits - 1)) }
 func (w word) partition() uint16 { return uint16(w >> (64 - kv.PartitionBits)) }

@@ -171,16 +171,6 @@ func (s *Source) put(c redis.Conn) {
 	s.calls.Done()
 }
 
-// do sends one command on a connection of the pool, and returns the reply.
-func (s *Source) do(ctx context.Context, command string, args ...any) (any, error) {
-	c, err := s.get(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer s.put(c)
-	return redis.DoContext(c, ctx, command, args...)
-}
-
 // Load gets the value of one key. An absent key gives ErrAbsent. PTTL is asked for before and
 // after the value, and the shorter time is taken: another client may write the key in between.
 func (s *Source) Load(ctx context.Context, key []byte) (loader.Value, error) {

@@ -19,6 +19,16 @@ import (
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
+// do sends one command on a connection of the pool, and returns the reply.
+func (s *Source) do(ctx context.Context, command string, args ...any) (any, error) {
+	c, err := s.get(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer s.put(c)
+	return redis.DoContext(c, ctx, command, args...)
+}
+
 func TestMain(m *testing.M) { testenv.Main(m) }
 
 // source opens an origin with write-through.
