@@ -298,10 +298,11 @@ func (d *driver) hasLeft(id kv.Process) bool {
 }
 
 // stranger reports whether a process was refused, or refuses this one, and has never
-// been in. Such a process owns nothing, and nothing waits for it. d.mu is held.
+// been in. Such a process owns nothing, and nothing waits for it. One that has left has
+// been in, though the machine does not know it any more. d.mu is held.
 func (d *driver) stranger(m *member) bool {
 	_, wasIn := d.machine.Standing(m.id.Node)
-	return m.trouble != "" && !wasIn
+	return m.trouble != "" && !wasIn && m.left != m.id
 }
 
 // status returns the state of a member that gossip hears. d.mu is held.

@@ -115,7 +115,7 @@ func (ms *membership) goodbye(id kv.Process) {
 			if o.left != id {
 				ms.cfg.Log.Info("a host has left: it has handed over what it owned", "node", id.Node)
 			}
-			o.alive, o.left, o.goneAt, o.trouble = false, id, now, ""
+			o.alive, o.left, o.goneAt = false, id, now
 			if o.stop != nil {
 				o.stop()
 			}

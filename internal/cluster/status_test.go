@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync/atomic"
@@ -159,4 +160,19 @@ func TestVotersDiffer(t *testing.T) {
 		}
 		return fmt.Errorf("d has %+v", d.Members())
 	})
+}
+
+// TestRefusedAfterGoodbye checks that a host whose next process is refused is still one that has left: it has
+// been in, a FLUSH knows that it owns nothing, and it is not forgotten as a stranger is.
+func TestRefusedAfterGoodbye(t *testing.T) {
+	a := startNode(t, "a", kv.NewSystemClock())
+	b := startNode(t, "b", kv.NewSystemClock(), a.GossipAddress())
+	a.sees(t, "b", StateIn)
+	a.membership.goodbye(b.Self())
+	a.admission.refused("b", errors.New("other settings"))
+	for _, m := range a.Members() {
+		if m.ID == b.Self() && m.Stranger {
+			t.Errorf("%+v is a stranger", m)
+		}
+	}
 }
