@@ -148,7 +148,7 @@ func (e *ending) goaway() {
 		e.log.Info("apps were told to move on", "connections", told, "still_open", stay)
 	}
 	e.engine.Watches.Stop()
-	e.engine.Leases.Close()
+	e.engine.LeaseTokens.Close()
 }
 
 // writesEndAfter is the least time that writes to origins have: 2.5 s less than this host waits, at its end,

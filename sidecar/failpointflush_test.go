@@ -141,7 +141,7 @@ func flushMissed(s *scene) {
 	s.need(s.flush(s.third, time.Second), "a flush")
 	s.flood(300)
 	for range 100 { // fill the third's log
-		s.third.s.engine.Changes.Raise(s.third.s.engine.Node.Owned(), s.third.s.engine.HLC.Next(0))
+		s.third.s.engine.Changes.RaiseFloor(s.third.s.engine.Node.Owned(), s.third.s.engine.HLC.Next(0))
 	}
 	s.reader.clock.thaw()
 	s.net.Heal()

@@ -304,7 +304,7 @@ func TestVirtualFlushedNames(t *testing.T) {
 		setAll(a, 10, "value")
 		names := a.s.engine.Tiers
 		for i := range namespaces.MaxFlushed {
-			if err := names.Note(wire.Floor{Namespace: fmt.Sprint("ns", i), Version: uint64(a.s.engine.HLC.Next(0))}); err != nil {
+			if err := names.NoteFlush(wire.Floor{Namespace: fmt.Sprint("ns", i), Version: uint64(a.s.engine.HLC.Next(0))}); err != nil {
 				t.Fatalf("name %d: %v", i, err)
 			}
 		}
@@ -375,10 +375,10 @@ func TestVirtualFlushesAreShared(t *testing.T) {
 		}
 		used := func(v *vnode) int64 { return v.s.engine.Shares.Used(quota.Flushes) }
 		before := used(b)
-		if err := b.s.engine.Names.Claim("never", elsewhere); err != nil || used(b) != before+1 || len(b.s.engine.Names.Floors()) != int(before) {
+		if err := b.s.engine.Names.ReserveFlush("never", elsewhere); err != nil || used(b) != before+1 || len(b.s.engine.Names.Floors()) != int(before) {
 			t.Errorf("a place that is taken: %v, %d of %d", err, used(b), before)
 		}
-		if b.s.engine.Names.Unclaim("never"); used(b) != before {
+		if b.s.engine.Names.ReleaseFlush("never"); used(b) != before {
 			t.Errorf("a flush that no host has noted keeps its place: %d, was %d", used(b), before)
 		}
 		if err := flushThrough(b, "", 5*time.Second); err != nil {

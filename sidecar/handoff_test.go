@@ -76,7 +76,7 @@ func entriesComeFromTheirSource(t *testing.T, bad func(format string, args ...an
 	a.engine.Handoff.Ended(set, asOf)
 	a.engine.Handoff.Offer(b.engine.Node.Self(), ballot, set)
 	b.engine.HLC.Observe(asOf)
-	b.engine.Changes.Floor(set, asOf) // as the event RELEASED does
+	b.engine.Changes.NoteFloor(set, asOf) // as the event RELEASED does
 	c := kv.Process{Node: "c", Epoch: 1}
 	b.engine.Handoff.Begin(ownership.Begun{
 		Ballot: ballot, Partitions: set,

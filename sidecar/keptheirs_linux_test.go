@@ -269,7 +269,7 @@ func TestKeptEvents(t *testing.T) {
 				t.Fatal("the log has lost events")
 			}
 			for _, ev := range events {
-				if ev.Kind == invalidation.Raised {
+				if ev.Kind == invalidation.FloorRaised {
 					list = append(list, ev)
 				}
 			}

@@ -59,7 +59,7 @@ func alone(t *testing.T, cfg Config) *Sidecar {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		s.engine.Leases.Close()
+		s.engine.LeaseTokens.Close()
 		s.engine.Names.Close()
 		_ = s.engine.Store.Close()
 	})

@@ -46,7 +46,7 @@ func (v *vnode) attach(s *Sidecar) {
 	defer f.Close()
 	file := m.find(theApp(s)).file
 	v.w.t.Cleanup(func() { // all that used it has ended
-		s.engine.Shared.Abandon()
+		s.engine.SharedMemory.Abandon()
 		_ = file.Remove()
 	})
 	r, err := shm.Map(f)

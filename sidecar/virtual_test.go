@@ -313,7 +313,7 @@ func (v *vnode) keep(s *Sidecar) {
 func (v *vnode) kill() {
 	s := v.take()
 	v.keep(s) // of no use
-	s.engine.Shared.Abandon()
+	s.engine.SharedMemory.Abandon()
 	v.host.Kill()
 	v.stop()
 	v.w.note(s)

@@ -18,8 +18,8 @@ type touched struct {
 	n int
 }
 
-func (c *touched) Learn([]wire.Floor)                             { c.n++ }
-func (c *touched) Note(wire.Floor) error                          { c.n++; return nil }
+func (c *touched) LearnFlushes([]wire.Floor)                             { c.n++ }
+func (c *touched) NoteFlush(wire.Floor) error                          { c.n++; return nil }
 func (c *touched) Apply(kv.Process, uint64, []invalidation.Event) { c.n++ }
 func (c *touched) Relayed([]invalidation.Event)                   { c.n++ }
 func (c *touched) Offer(kv.Process, *kv.Ballot, kv.PartitionSet)  { c.n++ }

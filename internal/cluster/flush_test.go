@@ -34,7 +34,7 @@ type taker struct {
 	begun   chan bool
 }
 
-func (k *taker) Learn(floors []wire.Floor) {
+func (k *taker) LearnFlushes(floors []wire.Floor) {
 	if len(floors) == 1 && floors[0].Version == 7 {
 		k.learned.Store(true)
 	}

@@ -32,8 +32,8 @@ func (noTiers) Calls(kv.Process) server.Handler                { return nil }
 func (noTiers) Apply(kv.Process, uint64, []invalidation.Event) {}
 func (noTiers) Relayed([]invalidation.Event)                   {}
 func (noTiers) Floors() []wire.Floor                           { return nil }
-func (noTiers) Note(wire.Floor) error                          { return nil }
-func (noTiers) Learn([]wire.Floor)                             {}
+func (noTiers) NoteFlush(wire.Floor) error                          { return nil }
+func (noTiers) LearnFlushes([]wire.Floor)                             {}
 func (noTiers) Reset(kv.Process, []invalidation.Mark, []wire.Floor, kv.Version) {
 }
 
@@ -70,7 +70,7 @@ func startVoter(t *testing.T, name string, clock kv.Clock, voters []string, join
 }
 
 // startWith runs a node with tiers.
-func startWith(t *testing.T, name string, clock kv.Clock, tiers Tiers, voters []string, join ...string) *Node {
+func startWith(t *testing.T, name string, clock kv.Clock, tiers Delegate, voters []string, join ...string) *Node {
 	t.Helper()
 	policy := Available
 	if len(voters) > 0 {

@@ -31,8 +31,8 @@ type Barriers struct {
 	since [kv.Partitions]atomic.Int64 // boot clock: when the barriers of the partition were lost; zero: never
 }
 
-// partitions raises barriers on whole partitions, from the moment now on.
-func (b *Barriers) partitions(set kv.PartitionSet, now time.Duration) {
+// raisePartitions raises barriers on whole raisePartitions, from the moment now on.
+func (b *Barriers) raisePartitions(set kv.PartitionSet, now time.Duration) {
 	for p := range set.All() {
 		b.since[p].Store(max(1, int64(now)))
 	}
@@ -70,7 +70,7 @@ func (b *Barriers) end(ns *namespaces.Namespace, h kv.Hash, v kv.Version) {
 func (b *Barriers) apply(e *invalidation.Event) {
 	now := b.Clock.Read().Boot
 	if e.Detail.Partitions != nil {
-		b.partitions(e.Detail.Partitions, now)
+		b.raisePartitions(e.Detail.Partitions, now)
 		return
 	}
 	b.keys.Raise(e.Hash, now+min(e.Detail.Lag, invalidation.MaxReplicaLag))
@@ -93,7 +93,7 @@ func (b *Barriers) begun(begun *ownership.Begun, now time.Duration) {
 	if taken.Empty() {
 		return
 	}
-	b.partitions(taken, now)
+	b.raisePartitions(taken, now)
 	if b.Log != nil {
 		b.Log.Append(invalidation.Event{
 			Kind: invalidation.Barrier, Version: b.HLC.Next(b.Clock.Read().Wall),

@@ -32,8 +32,8 @@ type base struct {
 	Node    *cluster.Node
 	Handoff *handoff.Handoff
 	Ledger  *invalidation.Ledger
-	Shared  *Publisher
-	Leases  *flight.Leases
+	SharedMemory  *Publisher
+	LeaseTokens  *flight.Leases
 	Calls   flight.Table[*Call] // reads of other hosts' keys that are under way
 	Log     *invalidation.Log   // Log and L1 are nil if the node is alone
 	L1      *l1.Cache

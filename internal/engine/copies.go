@@ -61,7 +61,7 @@ func (m *Remote) appendTo(
 		return dst, 0
 	}
 	if share.asOf != 0 {
-		m.Shared.copied(share, key, cp, owner)
+		m.SharedMemory.copied(share, key, cp, owner)
 	}
 	source, value := wire.SourceL1, cp.Value()
 	if len(value) > limit {

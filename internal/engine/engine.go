@@ -29,7 +29,7 @@ type Engine struct {
 	Watches  *Watches
 	Barriers *Barriers
 	Changes  *Changes
-	Tiers    *Tiers
+	Tiers    *Delegate
 	Remote   *Remote
 	Loads    *Loads
 	Tokens   *Tokens

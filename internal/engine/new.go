@@ -47,8 +47,8 @@ func New(cfg Config) (*Engine, error) {
 // makeTables makes the tables that know of no part.
 func (e *Engine) makeTables() (err error) {
 	e.Ledger = invalidation.NewLedger(invalidation.DefaultSlots)
-	e.Leases = flight.NewLeases()
-	e.Shared = newPublisher(e.Ledger)
+	e.LeaseTokens = flight.NewLeases()
+	e.SharedMemory = newPublisher(e.Ledger)
 	if e.Config.Cluster.Bind == "" {
 		return nil
 	}
@@ -74,7 +74,7 @@ func (e *Engine) makeStore() (err error) {
 	names := e.Config.Namespaces
 	names.Kept = e.kept.names(e.Store.Taken())
 	e.Names, err = namespaces.New(names, namespaces.Parts{
-		Store: e.Store, Ledger: e.Ledger, Leases: e.Leases, Shared: e.Shared.Writer, Memory: e.origins,
+		Store: e.Store, Ledger: e.Ledger, Leases: e.LeaseTokens, Shared: e.SharedMemory.Writer, Memory: e.origins,
 		Flushes: e.Shares.Join("other hosts"), Detach: e.Changes.DetachSlot,
 		CaughtUp: e.caughtUp,
 	})
@@ -96,10 +96,10 @@ func (e *Engine) makeNode() (err error) {
 	e.Watches = newWatches(b)
 	e.Barriers = &Barriers{base: b, keys: keys}
 	e.Changes.watches, e.Changes.barriers = e.Watches, e.Barriers
-	e.Tiers = &Tiers{
+	e.Tiers = &Delegate{
 		base: b, Handoff: e.Handoff, changes: e.Changes, barriers: e.Barriers,
 	}
-	cfg.Versions, cfg.Tiers, cfg.Events, cfg.Budget, cfg.Mirror = e.HLC, e.Tiers, e.Log, e.Budget, e.Shared
+	cfg.Versions, cfg.Tiers, cfg.Events, cfg.Budget, cfg.Mirror = e.HLC, e.Tiers, e.Log, e.Budget, e.SharedMemory
 	e.Node, err = cluster.New(cfg)
 	return err
 }
@@ -107,7 +107,7 @@ func (e *Engine) makeNode() (err error) {
 // makeParts makes the parts that need the node.
 func (e *Engine) makeParts() {
 	b, hot, loads := &e.base, inspect.NewSketch(e.Clock.Read().Boot), &inspect.SlowList{}
-	e.Shared.node = e.Node
+	e.SharedMemory.node = e.Node
 	e.Remote = &Remote{base: b, watches: e.Watches, changes: e.Changes}
 	e.Loads = &Loads{
 		base: b, barriers: e.Barriers, remote: e.Remote, slow: loads, memory: e.origins,
@@ -124,8 +124,8 @@ func (e *Engine) makeParts() {
 // Close frees what the engine stands on, after Node.Run has returned and the last request
 // has ended. After a failed New some of it does not exist.
 func (e *Engine) Close() (err error) {
-	if e.Leases != nil {
-		e.Leases.Close()
+	if e.LeaseTokens != nil {
+		e.LeaseTokens.Close()
 	}
 	if e.Names != nil {
 		e.Names.Close()

@@ -158,7 +158,7 @@ func (e *Engine) queueLease(w *Wait, ns *namespaces.Namespace) (r wire.Reply, wa
 		stop()
 		cancel()
 	}
-	grant, waits, err := e.Leases.Queue(claim, &w.lease)
+	grant, waits, err := e.LeaseTokens.Queue(claim, &w.lease)
 	if waits {
 		return wire.Reply{}, true
 	}
@@ -168,7 +168,7 @@ func (e *Engine) queueLease(w *Wait, ns *namespaces.Namespace) (r wire.Reply, wa
 
 // giveUp makes a LEASE give up, unless it has been told its reply.
 func (w *Wait) giveUp() {
-	if !w.e.Leases.Leave(&w.lease) {
+	if !w.e.LeaseTokens.Leave(&w.lease) {
 		return
 	}
 	w.over()

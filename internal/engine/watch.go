@@ -128,7 +128,7 @@ func (w *Watches) Tell(e invalidation.Event) {
 
 // raised returns the event of a floor over some partitions.
 func raised(set kv.PartitionSet, v kv.Version) invalidation.Event {
-	return invalidation.Event{Kind: invalidation.Raised, Version: v, Detail: &invalidation.Detail{Partitions: set}}
+	return invalidation.Event{Kind: invalidation.FloorRaised, Version: v, Detail: &invalidation.Detail{Partitions: set}}
 }
 
 // TellLost puts into the stream the partitions whose changes this host does not know any

@@ -124,7 +124,7 @@ func (c *Local) compareAndSwap(ns *namespaces.Namespace, k kv.Key, q *wire.Reque
 	switch {
 	case res == segment.Found && seen.Stale:
 		*r = wire.Reply{Status: wire.Stale, Version: uint64(seen.Version)}
-	case c.tokens.Leases.IsIssued(k): // another caller loads it
+	case c.tokens.LeaseTokens.IsIssued(k): // another caller loads it
 		*r = wire.Reply{Status: wire.Exists}
 	}
 }

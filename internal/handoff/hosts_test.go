@@ -295,8 +295,8 @@ func (tiers) Awaited() bool                                                   { 
 func (tiers) Apply(kv.Process, uint64, []invalidation.Event)                  {}
 func (tiers) Relayed([]invalidation.Event)                                    {}
 func (tiers) Floors() []wire.Floor                                            { return nil }
-func (tiers) Note(wire.Floor) error                                           { return nil }
-func (tiers) Learn([]wire.Floor)                                              {}
+func (tiers) NoteFlush(wire.Floor) error                                           { return nil }
+func (tiers) LearnFlushes([]wire.Floor)                                              {}
 func (tiers) Reset(kv.Process, []invalidation.Mark, []wire.Floor, kv.Version) {}
 
 // Calls returns the handler of another host.

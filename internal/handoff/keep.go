@@ -272,7 +272,7 @@ func (h *Handoff) baseOf(from kv.Process, released map[uint16]ended, asked []wir
 				if within(e.Hash.Partition(), place) {
 					b.changed[e.Hash] = true
 				}
-			case e.Kind == invalidation.Raised && !e.Detail.CopiesOnly && !failpoint.Out(failpoint.KeptRaised):
+			case e.Kind == invalidation.FloorRaised && !e.Detail.CopiesOnly && !failpoint.Out(failpoint.KeptRaised):
 				for p := range e.Detail.Partitions.All() {
 					if within(p, place) {
 						b.set.Remove(p)

@@ -72,16 +72,16 @@ func TestBase(t *testing.T) {
 		{"two releasers", func(k on) { k.begun.Releasers[kv.Process{Node: "c", Epoch: 1}] = half }, nil, nil, kv.Partitions / 2, "", "handed own"},
 		{"too long", nil, func(on) { time.Sleep(keepFor) }, nil, 0, "", "handed own"},
 		{"just in time", nil, func(on) { time.Sleep(keepFor - time.Millisecond) }, nil, kv.Partitions, "", "own"},
-		{"lost", nil, func(k on) { k.event(invalidation.Raised, false, half) }, nil, kv.Partitions / 2, "", "handed own"},
+		{"lost", nil, func(k on) { k.event(invalidation.FloorRaised, false, half) }, nil, kv.Partitions / 2, "", "handed own"},
 		{"lost by a reset", nil, func(k on) {
 			for p := range uint16(kv.Partitions) {
 				k.a.store.NewOwnership(p)
 			}
 		}, nil, 0, "", ""},
-		{"lost copies", nil, func(k on) { k.event(invalidation.Raised, true, half) }, nil, kv.Partitions, "", "own"},
+		{"lost copies", nil, func(k on) { k.event(invalidation.FloorRaised, true, half) }, nil, kv.Partitions, "", "own"},
 		{"a load barrier", nil, func(k on) { k.event(invalidation.Barrier, false, half) }, nil, kv.Partitions, "", "own"},
-		{"lost before", func(k on) { k.event(invalidation.Raised, false, half) }, nil, nil, kv.Partitions, "", "own"},
-		{"lost after", nil, nil, func(k on) { k.event(invalidation.Raised, false, half) }, kv.Partitions, "", "own"},
+		{"lost before", func(k on) { k.event(invalidation.FloorRaised, false, half) }, nil, nil, kv.Partitions, "", "own"},
+		{"lost after", nil, nil, func(k on) { k.event(invalidation.FloorRaised, false, half) }, kv.Partitions, "", "own"},
 		{"a log that is full", nil, func(k on) {
 			for range logEvents - 1 { // and that of the key "own"
 				k.event(invalidation.Barrier, false, half)

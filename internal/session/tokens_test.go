@@ -48,7 +48,7 @@ func TestEndedConnectionGivesBack(t *testing.T) {
 			settle()
 			holder.Close()
 			handedOver(t, live)
-			if n := h.Leases.Stats(); n.Abandoned != 1 || n.Expired != 0 {
+			if n := h.LeaseTokens.Stats(); n.Abandoned != 1 || n.Expired != 0 {
 				t.Errorf("it came back by its time alone: %+v", n)
 			}
 		})
@@ -188,7 +188,7 @@ func TestGrantsDoNotWait(t *testing.T) {
 	if r := lease(c, "another"); r.Status != wire.Busy || !bytes.Contains(r.Message, []byte("lease tokens")) {
 		t.Errorf("without a token: %s %s", r.Status, r.Message)
 	}
-	if n := h.Leases.Stats(); n.Issued != 1 || n.Shed != 1 {
+	if n := h.LeaseTokens.Stats(); n.Issued != 1 || n.Shed != 1 {
 		t.Errorf("%+v", n)
 	}
 }
