@@ -162,7 +162,7 @@ func TestVirtualReplicaLagUnknown(t *testing.T) {
 		if barredNow(s, "lagging", key) {
 			t.Error("all that others had in their logs is known, and the partition is held")
 		}
-		s.engine.Tiers.Reset(other, []invalidation.Mark{{Partition: p, Changed: 1}}, nil, s.engine.HLC.Next(s.engine.Clock.Read().Wall))
+		s.engine.Delegate.Reset(other, []invalidation.Mark{{Partition: p, Changed: 1}}, nil, s.engine.HLC.Next(s.engine.Clock.Read().Wall))
 		if !barredNow(s, "lagging", key) {
 			t.Error("events are lost, and nothing is held")
 		}

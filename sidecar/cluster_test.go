@@ -172,9 +172,9 @@ func TestVirtualLateGossipKeepsEntries(t *testing.T) {
 		events := []invalidation.Event{{
 			Kind: invalidation.Changed, Hash: e.Names.Hash(session.DefaultNamespace, []byte("k")), Version: kv.Version(v.get("k", 0).Version),
 		}}
-		e.Tiers.Relayed(events)
+		e.Delegate.Relayed(events)
 		is(t, "after gossip", v.get("k", wire.NoLoad), wire.OK, "value")
-		e.Tiers.Apply(w.other("k").s.engine.Node.Self(), 1<<40, events)
+		e.Delegate.Apply(w.other("k").s.engine.Node.Self(), 1<<40, events)
 		is(t, "after a log", v.get("k", wire.NoLoad), wire.Miss, "")
 	})
 }

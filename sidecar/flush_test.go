@@ -302,7 +302,7 @@ func TestVirtualFlushedNames(t *testing.T) {
 	inQuietWorld(t, 2, func(t *testing.T, w *world) {
 		a, b := w.nodes[0], w.nodes[1]
 		setAll(a, 10, "value")
-		names := a.s.engine.Tiers
+		names := a.s.engine.Delegate
 		for i := range namespaces.MaxFlushed {
 			if err := names.NoteFlush(wire.Floor{Namespace: fmt.Sprint("ns", i), Version: uint64(a.s.engine.HLC.Next(0))}); err != nil {
 				t.Fatalf("name %d: %v", i, err)
@@ -400,7 +400,7 @@ func TestVirtualResetHasFlushes(t *testing.T) {
 		setAll(w.nodes[0], 10, "value")
 		s := w.nodes[0].s
 		floor := s.engine.HLC.Next(s.engine.Clock.Read().Wall)
-		s.engine.Tiers.Reset(w.nodes[1].s.engine.Node.Self(), nil, []wire.Floor{{Version: uint64(floor)}}, floor)
+		s.engine.Delegate.Reset(w.nodes[1].s.engine.Node.Self(), nil, []wire.Floor{{Version: uint64(floor)}}, floor)
 		time.Sleep(time.Second) // it is in this host's log too
 		for _, v := range w.nodes {
 			if hits := found(v, 10); hits > 0 {

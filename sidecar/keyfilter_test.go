@@ -159,7 +159,7 @@ func TestVirtualKeyFilterSplit(t *testing.T) {
 		o.set("k", []byte("value"))
 		absent(t, "not announced", v.get("k", 0))
 		events := []invalidation.Event{{Kind: invalidation.Changed, Hash: h, Version: v.s.engine.HLC.Next(v.clock.Read().Wall)}}
-		v.s.engine.Tiers.Apply(from, 1<<40, events)
+		v.s.engine.Delegate.Apply(from, 1<<40, events)
 		is(t, "announced on the other side", v.get("k", 0), wire.OK, "value")
 
 		for i := 0; ; i++ {
@@ -170,7 +170,7 @@ func TestVirtualKeyFilterSplit(t *testing.T) {
 			o.set(key, []byte("value"))
 			absent(t, "not announced", v.get(key, 0))
 			p := v.s.engine.Names.Hash(session.DefaultNamespace, []byte(key)).Partition()
-			v.s.engine.Tiers.Reset(from, []invalidation.Mark{{Partition: p, Changed: 1}}, nil, v.s.engine.HLC.Next(v.clock.Read().Wall))
+			v.s.engine.Delegate.Reset(from, []invalidation.Mark{{Partition: p, Changed: 1}}, nil, v.s.engine.HLC.Next(v.clock.Read().Wall))
 			is(t, "its announcements lost", v.get(key, 0), wire.OK, "value")
 			break
 		}

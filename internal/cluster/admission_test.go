@@ -59,7 +59,7 @@ func TestMessagesAhead(t *testing.T) {
 			tiers := &touched{}
 			n, err := New(Config{
 				Self: kv.Process{Node: "a", Epoch: 1}, Bind: "127.0.0.1:0", PeerBind: "127.0.0.1:0", Join: []string{"127.0.0.1:1"},
-				Clock: clock, Versions: kv.NewHLC(1), Tiers: tiers, Mirror: noTiers{}, Events: invalidation.NewLog(1), Log: slog.New(slog.DiscardHandler),
+				Clock: clock, Versions: kv.NewHLC(1), Delegate: tiers, Mirror: noTiers{}, Events: invalidation.NewLog(1), Log: slog.New(slog.DiscardHandler),
 			})
 			if err != nil {
 				t.Fatal(err)

@@ -79,7 +79,7 @@ func startWith(t *testing.T, name string, clock kv.Clock, tiers Delegate, voters
 	n, err := New(Config{
 		Policy: policy, Voters: voters,
 		Self: kv.Process{Node: kv.NodeID(name), Epoch: 1}, Bind: "127.0.0.1:0", PeerBind: "127.0.0.1:0", Join: join,
-		Bound: MinBound, Clock: clock, Versions: kv.NewHLC(uint16(name[0])), Tiers: tiers,
+		Bound: MinBound, Clock: clock, Versions: kv.NewHLC(uint16(name[0])), Delegate: tiers,
 		Mirror: noTiers{}, Events: invalidation.NewLog(1),
 	})
 	if err != nil {

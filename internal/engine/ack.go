@@ -22,7 +22,7 @@ import (
 
 // Acks waits until all hosts have applied a write.
 type Acks struct {
-	*base
+	*deps
 }
 
 // Wanted reports whether a request is a write with ack=all that must wait for other

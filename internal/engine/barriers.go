@@ -25,7 +25,7 @@ import (
 
 // Barriers are the load barriers that this host knows of.
 type Barriers struct {
-	*base
+	*deps
 
 	keys  *invalidation.Barriers
 	since [kv.Partitions]atomic.Int64 // boot clock: when the barriers of the partition were lost; zero: never

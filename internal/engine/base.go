@@ -19,8 +19,8 @@ import (
 	"github.com/cachesidecar/cachesidecar/l2/segment"
 )
 
-// base is what the parts stand on.
-type base struct {
+// deps is what the parts stand on.
+type deps struct {
 	Config    Config
 	Clock     kv.Clock
 	HLC       *kv.HLC

@@ -14,7 +14,7 @@ import (
 // Changes notes the changes of keys wherever they must be known: in this host's log, in
 // its ledger, at the apps that watch, and at the reads and loads under way.
 type Changes struct {
-	*base
+	*deps
 	watches  *Watches
 	barriers *Barriers
 

@@ -17,7 +17,7 @@ import (
 
 // Remote answers requests of keys that other hosts own: from this host's copies, or from their owners (forward.go).
 type Remote struct {
-	*base
+	*deps
 	watches *Watches
 	changes *Changes
 }

@@ -20,7 +20,7 @@ import (
 // they stand on; no field is replaced afterwards. The parts use each other in the order of the fields: each one only
 // those above it.
 type Engine struct {
-	base
+	deps
 	Access *access.Rules // of the socket
 	Shares *quota.Places
 	Budget *quota.Budget               // of memory for requests and answers under way
@@ -29,7 +29,7 @@ type Engine struct {
 	Watches  *Watches
 	Barriers *Barriers
 	Changes  *Changes
-	Tiers    *Delegate
+	Delegate    *Delegate
 	Remote   *Remote
 	Loads    *Loads
 	Tokens   *Tokens

@@ -14,7 +14,7 @@ import (
 
 // Admin answers requests of operators: about hosts (hosts.go), and about what this one stores and does.
 type Admin struct {
-	*base
+	*deps
 	hot      *inspect.Sketch
 	loads    *inspect.SlowList
 	Requests inspect.SlowList // of apps, over the socket

@@ -41,7 +41,7 @@ func (c *Loads) lacks(ns *namespaces.Namespace, key kv.Key) bool {
 
 // Loads loads missing values from the origins of their namespaces.
 type Loads struct {
-	*base
+	*deps
 	barriers *Barriers
 	remote   *Remote
 	slow     *inspect.SlowList

@@ -11,7 +11,7 @@ import (
 // Local answers requests of keys from what this host has: reads from what it owns and from its copies; writes
 // (writes.go) and METAGETs (metaget.go), which may change something, of what it owns.
 type Local struct {
-	*base
+	*deps
 	barriers *Barriers
 	remote   *Remote
 	loads    *Loads

@@ -14,7 +14,7 @@ import (
 // Delegate implements cluster.Delegate: the node calls it about ownerships and about the logs
 // of other hosts.
 type Delegate struct {
-	*base
+	*deps
 	*handoff.Handoff // it moves the entries of ownerships that begin and end
 	changes          *Changes
 	barriers         *Barriers
@@ -91,7 +91,7 @@ func (t *Delegate) dropStray(h kv.Hash) {
 	for k := range t.Names.KeyFilters() {
 		k.Add(h)
 	}
-	t.base.Counts.Strays.Add(1)
+	t.deps.Counts.Strays.Add(1)
 }
 
 // fromSplit reports whether an event comes from a split. That is so if this host owns the
@@ -132,7 +132,7 @@ func (t *Delegate) Reset(from kv.Process, marks []invalidation.Mark, floors []wi
 		t.Incoming[p].Store(nil)
 		t.Store.NewOwnership(p)
 	}
-	t.base.Counts.Strays.Add(int64(strays.Len()))
+	t.deps.Counts.Strays.Add(int64(strays.Len()))
 	t.changes.RaiseFloor(strays, t.HLC.Next(t.Clock.Read().Wall))
 }
 

@@ -24,7 +24,7 @@ import (
 
 // Tokens gives out lease tokens, and stores what apps fill with them.
 type Tokens struct {
-	*base
+	*deps
 	loads *Loads
 }
 

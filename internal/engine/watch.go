@@ -37,7 +37,7 @@ const (
 
 // Watches are the apps that follow this host.
 type Watches struct {
-	*base
+	*deps
 
 	Stream  atomic.Pointer[stream] // nil if no app follows: then a change costs only a look at it
 	opening sync.Mutex
@@ -50,8 +50,8 @@ type Watches struct {
 	stop  context.CancelFunc
 }
 
-func newWatches(b *base) *Watches {
-	w := &Watches{base: b, Answers: make(chan struct{}, WatchedAtOnce)}
+func newWatches(b *deps) *Watches {
+	w := &Watches{deps: b, Answers: make(chan struct{}, WatchedAtOnce)}
 	w.ctx, w.stop = context.WithCancel(context.Background())
 	return w
 }

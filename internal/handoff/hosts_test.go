@@ -157,7 +157,7 @@ func newHost(t *testing.T, name string, settings namespaces.Settings) *host {
 func (h *host) run() {
 	h.t.Helper()
 	node, err := cluster.New(cluster.Config{
-		Self: h.self, Clock: &clock{begun: h.clock.begun}, Versions: kv.NewHLC(1), Tiers: tiers{host: h}, Mirror: noMirror{},
+		Self: h.self, Clock: &clock{begun: h.clock.begun}, Versions: kv.NewHLC(1), Delegate: tiers{host: h}, Mirror: noMirror{},
 	})
 	if err != nil {
 		h.t.Fatal(err)
@@ -235,7 +235,7 @@ func (h *host) connect(lan *simnet.Net, i int, tables *tables) {
 	h.net = lan.Host(fmt.Sprintf("10.0.0.%d", i+1))
 	node, err := cluster.New(cluster.Config{
 		Self: h.self, Bind: h.net.IP() + ":7946", PeerBind: h.net.IP() + ":7947", Join: []string{"10.0.0.1:7946"},
-		Insecure: true, Clock: &clock{begun: h.clock.begun}, Versions: kv.NewHLC(uint16(i + 1)), Tiers: tiers{host: h}, Mirror: noMirror{},
+		Insecure: true, Clock: &clock{begun: h.clock.begun}, Versions: kv.NewHLC(uint16(i + 1)), Delegate: tiers{host: h}, Mirror: noMirror{},
 		LeaveTime: time.Second, Events: h.events,
 		Network: cluster.Network{
 			Nap: time.Sleep, NoRelay: true, Dial: h.net.Dial, Table: tables.table,
