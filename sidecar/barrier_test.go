@@ -148,7 +148,7 @@ func TestVirtualReplicaLagUnknown(t *testing.T) {
 			t.Error("held without a reason")
 		}
 		behind := s.engine.Node.View().Others()[0]
-		s.engine.Handoff.Begun[p].Store(&handoff.Beginning{
+		s.engine.Handoff.Starts[p].Store(&handoff.OwnershipStart{
 			At: s.engine.Clock.Read().Boot, Behind: []handoff.LogTo{{Owner: behind, Place: behind.Applied() + 1}},
 		})
 		if !barredNow(s, "lagging", key) {

@@ -121,7 +121,7 @@ func (b *Barriers) Barred(ns *namespaces.Namespace, key kv.Key, begun time.Durat
 // known reports whether this host has applied all that other hosts had in their logs when
 // its ownership of a partition began. It then knows all of their barriers.
 func (b *Barriers) known(p uint16) bool {
-	if begun := b.Handoff.Begun[p].Load(); begun != nil {
+	if begun := b.Handoff.Starts[p].Load(); begun != nil {
 		for _, l := range begun.Behind {
 			if l.Owner.Applied() < l.Place {
 				return false

@@ -90,7 +90,7 @@ func (e *Engine) makeNode() (err error) {
 	b := &e.deps
 	e.Handoff = handoff.New(handoff.Config{
 		Self: cfg.Self, Store: e.Store, Ledger: e.Ledger, Events: e.Log, Names: e.Names, Clock: e.Clock,
-		Log: e.Config.Log, Host: e.Changes,
+		Log: e.Config.Log, Listener: e.Changes,
 		KeepFor: 6 * cmp.Or(cfg.Bound, cluster.DefaultBound),
 	})
 	e.Watches = newWatches(b)

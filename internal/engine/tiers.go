@@ -104,7 +104,7 @@ func (t *Delegate) fromSplit(from kv.Process, p uint16, place uint64) bool {
 		failpoint.Out(failpoint.Strange) {
 		return false
 	}
-	begun := t.Begun[p].Load()
+	begun := t.Starts[p].Load()
 	return begun != nil && place > begun.Heads[from]
 }
 

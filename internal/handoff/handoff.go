@@ -31,9 +31,9 @@ type Handoff struct {
 	cfg Config
 
 	Incoming    [kv.Partitions]atomic.Pointer[Source]
-	Begun       [kv.Partitions]atomic.Pointer[Beginning] // of the present or the last ownership; nil: there was none
+	Starts       [kv.Partitions]atomic.Pointer[OwnershipStart] // of the present or the last ownership; nil: there was none
 	ended       [kv.Partitions]ended                     // guarded by the node's lock, under which it is used
-	restartable atomic.Bool
+	keepsMemory atomic.Bool
 	exiting     atomic.Bool // ownerships end because this process does, and it keeps the entries
 
 	mu      sync.Mutex
@@ -41,7 +41,7 @@ type Handoff struct {
 	node    *cluster.Node   // given to Run
 	tasks   sync.WaitGroup
 	offers  map[kv.Ballot]*Offer
-	kept    keeping
+	kept    keptState
 
 	Counts handoffCounts
 }
@@ -80,8 +80,8 @@ type Source struct {
 // ended is the last ownership of a partition that this process has ended.
 type ended struct {
 	generation uint16
-	begun      *Beginning
-	end        *ending
+	begun      *OwnershipStart
+	end        *ownershipEnd
 	to         *kv.Ballot // to which it was released; nil: to none
 }
 
@@ -95,13 +95,13 @@ type Config struct {
 	Names  *namespaces.Table
 	Clock  kv.Clock
 	Log    *slog.Logger
-	Host   Host
+	Listener   Listener
 
 	KeepFor time.Duration // how long another host may own what this one has kept
 }
 
-// Host is told of ownerships that begin and end.
-type Host interface {
+// Listener is told of ownerships that begin and end.
+type Listener interface {
 	// Began is called when ownerships begin, before their entries come.
 	Began(b *ownership.Begun, now time.Duration)
 	// Ended is called when ownerships have ended. It outdates what was attested for the
@@ -126,7 +126,7 @@ func (h *Handoff) Run(ctx context.Context, node *cluster.Node) {
 		select {
 		case <-ctx.Done():
 		case <-tick.C:
-			h.expire(2 * node.Bound())
+			h.expireOffers(2 * node.Bound())
 			h.expireKept()
 		}
 	}
@@ -134,7 +134,7 @@ func (h *Handoff) Run(ctx context.Context, node *cluster.Node) {
 	h.running = nil
 	h.mu.Unlock()
 	h.tasks.Wait()
-	h.expire(0)
+	h.expireOffers(0)
 }
 
 // Begin makes the partitions empty, and starts to pull the entries that their releasers
@@ -155,7 +155,7 @@ func (h *Handoff) Begin(b ownership.Begun, owner func(kv.Process) *cluster.Owner
 			h.cfg.Store.Adopt(p, generations[p])
 		}
 	}
-	h.cfg.Host.Began(&b, now)
+	h.cfg.Listener.Began(&b, now)
 	var sources []*Source
 	for _, from := range slices.SortedFunc(maps.Keys(b.Releasers), kv.Process.Compare) {
 		if from == h.cfg.Self {
@@ -177,7 +177,7 @@ func (h *Handoff) Begin(b ownership.Begun, owner func(kv.Process) *cluster.Owner
 	}
 	h.claimKept(b.Partitions)
 	for _, src := range sources {
-		if running, end := h.begin(); running != nil {
+		if running, end := h.beginTask(); running != nil {
 			go func() { // ends with the handoff, or with Run, which waits for it
 				defer end()
 				h.pull(running, src)
@@ -189,19 +189,19 @@ func (h *Handoff) Begin(b ownership.Begun, owner func(kv.Process) *cluster.Owner
 // Ended notes the end of ownerships, and raises the floors of copies that were made of
 // the partitions' entries.
 func (h *Handoff) Ended(set kv.PartitionSet, asOf kv.Version) {
-	end := &ending{asOf: asOf, at: h.cfg.Clock.Read().Boot, kept: h.KeepsEntries()}
+	end := &ownershipEnd{asOf: asOf, at: h.cfg.Clock.Read().Boot, kept: h.KeepsEntries()}
 	if h.cfg.Events != nil {
 		end.place = h.cfg.Events.Head()
 	}
 	for p := range set.All() {
 		e := ended{generation: h.cfg.Store.Generation(p), end: end}
 		if e.generation == h.ended[p].generation { // else it has lost all in between
-			e.begun = h.Begun[p].Load()
+			e.begun = h.Starts[p].Load()
 		}
 		h.ended[p] = e
 		h.Incoming[p].Store(nil)
 	}
-	h.cfg.Host.Ended(set, asOf)
+	h.cfg.Listener.Ended(set, asOf)
 }
 
 // pull fetches all entries that a source has.
@@ -211,7 +211,7 @@ func (h *Handoff) pull(ctx context.Context, src *Source) {
 	failures := 0
 	for batch := uint64(0); ctx.Err() == nil && h.wanted(src); {
 		asked := h.cfg.Clock.Read().Boot
-		size, done, err := h.PullOne(ctx, src, batch)
+		size, done, err := h.PullBatch(ctx, src, batch)
 		if err != nil {
 			if failures++; failures == pullTries || src.Keeps {
 				h.failed(src, batch, err)
@@ -227,7 +227,7 @@ func (h *Handoff) pull(ctx context.Context, src *Source) {
 		if done && size == 0 {
 			break
 		}
-		if !kv.Sleep(ctx, h.rest(h.cfg.Clock.Read().Boot-asked)) {
+		if !kv.Sleep(ctx, h.pullDelay(h.cfg.Clock.Read().Boot-asked)) {
 			break
 		}
 	}
@@ -237,10 +237,10 @@ func (h *Handoff) pull(ctx context.Context, src *Source) {
 	}
 }
 
-// rest returns how long a pull rests after a batch: all pulls together take two thirds of the
+// pullDelay returns how long a pull rests after a batch: all pulls together take two thirds of the
 // time, and so at most two thirds of what this host and its network can do. The sender drops what is not
-// asked for within 2 B, so that a rest ends before that.
-func (h *Handoff) rest(took time.Duration) time.Duration {
+// asked for within 2 B, so that a pullDelay ends before that.
+func (h *Handoff) pullDelay(took time.Duration) time.Duration {
 	return min(took*time.Duration(3*h.Counts.Pulling.Load()-2)/2, h.node.Bound()/2)
 }
 
@@ -254,9 +254,9 @@ func (h *Handoff) wanted(src *Source) bool {
 	return false
 }
 
-// PullOne fetches one batch of a source's entries and stores them. size is the bytes of
+// PullBatch fetches one batch of a source's entries and stores them. size is the bytes of
 // their keys and values; done means that the source has no entries after these.
-func (h *Handoff) PullOne(ctx context.Context, src *Source, batch uint64) (size int, done bool, err error) {
+func (h *Handoff) PullBatch(ctx context.Context, src *Source, batch uint64) (size int, done bool, err error) {
 	var b wire.Pulled
 	sent, err := h.ask(ctx, src, wire.OpPull, &wire.Pull{
 		Ballot: src.Ballot, Batch: batch, Partitions: src.Partitions.Bytes(), Kept: src.keptSets(),
@@ -350,7 +350,7 @@ func (h *Handoff) Restore(src *Source, e *wire.Entry, asOf kv.Version, sent kv.M
 func (h *Handoff) Fetch(ctx context.Context, src *Source, namespace string, key kv.Key, timeout time.Duration) error {
 	key.Bytes = bytes.Clone(key.Bytes) // the call may outlive the request
 	done := src.fetches.DoChan(namespace+"\x00"+string(key.Bytes), func() (any, error) {
-		running, end := h.begin()
+		running, end := h.beginTask()
 		if running == nil {
 			return nil, errStopping
 		}
@@ -374,9 +374,9 @@ var (
 	errNoRoom   = errors.New("there is no room for its entry now")
 )
 
-// begin starts a task that Run waits for until end is called. A nil context means that
+// beginTask starts a task that Run waits for until end is called. A nil context means that
 // Run has ended, or has not begun.
-func (h *Handoff) begin() (running context.Context, end func()) {
+func (h *Handoff) beginTask() (running context.Context, end func()) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.running != nil {

@@ -189,7 +189,7 @@ func TestKeepsAtTheEnd(t *testing.T) {
 		if a.KeepsEntries() {
 			t.Error("it keeps what nothing holds")
 		}
-		a.SetRestartable()
+		a.SetKeepsMemory()
 		a.Exiting()
 		a.Ended(none, a.next()) // to no host
 		later := a.asker("c")
@@ -229,7 +229,7 @@ func TestAwaitedAtTheEnd(t *testing.T) {
 		offering(t, func(t *testing.T, a *host, b *asker) {
 			a.put("default", "k", "v", 0)
 			if keeps {
-				a.SetRestartable()
+				a.SetKeepsMemory()
 				a.Exiting()
 			}
 			time.Sleep(time.Minute)

@@ -34,7 +34,7 @@ type Offer struct {
 
 // part is the partitions of an offer that were released by one event.
 type part struct {
-	*ending
+	*ownershipEnd
 	set kv.PartitionSet
 }
 
@@ -69,7 +69,7 @@ const (
 
 // covers reports whether an entry belongs to the ownership that has ended. An entry with
 // a later version was written by a later owner of the partition.
-func (l *ending) covers(v kv.Version) bool {
+func (l *ownershipEnd) covers(v kv.Version) bool {
 	return v <= l.asOf || failpoint.Out(failpoint.OfferFilter)
 }
 
@@ -136,9 +136,9 @@ func (h *Handoff) openOffers(counts func(*Offer) bool) (n int) {
 	return n
 }
 
-// expire drops the offers that are done, or that have not been pulled from for the given
+// expireOffers drops the offers that are done, or that have not been pulled from for the given
 // time. Their entries give their memory back.
-func (h *Handoff) expire(after time.Duration) {
+func (h *Handoff) expireOffers(after time.Duration) {
 	now := h.cfg.Clock.Read().Boot
 	var gone []*Offer
 	h.mu.Lock()
@@ -336,7 +336,7 @@ func (h *Handoff) ServeFetch(from kv.Process, q *wire.Fetch) wire.Reply {
 	now := h.cfg.Clock.Read()
 	h.mu.Lock()
 	o := h.OfferOf(from, q.Ballot)
-	last := &ending{}
+	last := &ownershipEnd{}
 	if o != nil {
 		o.pulledAt.Store(int64(now.Boot))
 		if e := o.released[key.Hash.Partition()]; e.end != nil {
