@@ -336,7 +336,7 @@ func TestVirtualFlushedNames(t *testing.T) {
 }
 
 // flushAs flushes a namespace of the cluster for a connection, whose places m counts.
-func flushAs(v *vnode, m *quota.Member, name string) error {
+func flushAs(v *vnode, m *quota.Client, name string) error {
 	s := v.s
 	b := namespaces.Pins{Table: s.engine.Names, Member: m}
 	defer b.Release()
@@ -350,7 +350,7 @@ func flushAs(v *vnode, m *quota.Member, name string) error {
 func TestVirtualFlushesAreShared(t *testing.T) {
 	inQuietWorld(t, 2, func(t *testing.T, w *world) {
 		a, b := w.nodes[0], w.nodes[1]
-		greedy, other, elsewhere := a.s.engine.Shares.Join("uid 1"), a.s.engine.Shares.Join("uid 2"), b.s.engine.Shares.Join("uid 1")
+		greedy, other, elsewhere := a.s.engine.Places.Join("uid 1"), a.s.engine.Places.Join("uid 2"), b.s.engine.Places.Join("uid 1")
 		flushed := 0
 		var bad error
 		for ; bad == nil && flushed <= namespaces.MaxFlushed; flushed++ {
@@ -373,7 +373,7 @@ func TestVirtualFlushesAreShared(t *testing.T) {
 		if err := flushAs(a, greedy, "ns7"); err != nil {
 			t.Errorf("a name that was flushed before: %v", err)
 		}
-		used := func(v *vnode) int64 { return v.s.engine.Shares.Used(quota.Flushes) }
+		used := func(v *vnode) int64 { return v.s.engine.Places.Used(quota.Flushes) }
 		before := used(b)
 		if err := b.s.engine.Names.ReserveFlush("never", elsewhere); err != nil || used(b) != before+1 || len(b.s.engine.Names.Floors()) != int(before) {
 			t.Errorf("a place that is taken: %v, %d of %d", err, used(b), before)
@@ -385,7 +385,7 @@ func TestVirtualFlushesAreShared(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Second)
-		if used(a) != 0 || used(b) != 0 || a.s.engine.Shares.Stats()[quota.Flushes].MostBy != 0 {
+		if used(a) != 0 || used(b) != 0 || a.s.engine.Places.Stats()[quota.Flushes].MostBy != 0 {
 			t.Errorf("after a flush of all %d and %d places are taken", used(a), used(b))
 		}
 		if err := flushAs(a, greedy, "ns2000"); err != nil {

@@ -58,7 +58,7 @@ type Config struct {
 	Clock  kv.Clock
 	Log    *slog.Logger
 	Access *access.Rules
-	Shares *quota.Places
+	Places *quota.Places
 	Budget *quota.Budget
 	// Peer returns the handler of another sidecar's requests. It is called while
 	// Node.Run runs.

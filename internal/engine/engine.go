@@ -22,7 +22,7 @@ import (
 type Engine struct {
 	deps
 	Access *access.Rules // of the socket
-	Shares *quota.Places
+	Places *quota.Places
 	Budget *quota.Budget               // of memory for requests and answers under way
 	Serves func(partition uint16) bool // what the store asks before a change; New sets it
 

@@ -52,7 +52,7 @@ func (e *Engine) rounds(
 const fetchesAtOnce = 16
 
 // eachAtOnce calls f for n keys, some at a time: each may wait for an origin, or for its last owner.
-func (e *Engine) eachAtOnce(n int, m *quota.Member, f func(i int, pins *namespaces.Pins)) {
+func (e *Engine) eachAtOnce(n int, m *quota.Client, f func(i int, pins *namespaces.Pins)) {
 	group := errgroup.Group{}
 	group.SetLimit(fetchesAtOnce)
 	for i := range n {

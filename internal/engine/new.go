@@ -27,7 +27,7 @@ func New(cfg Config) (*Engine, error) {
 			Config: cfg, Clock: cfg.Clock, HLC: kv.NewHLC(binary.BigEndian.Uint16(tag[:])),
 			self: []byte(cfg.Node), Counts: &Counts{},
 		},
-		Access: cfg.Access, Shares: cfg.Shares, Budget: cfg.Budget,
+		Access: cfg.Access, Places: cfg.Places, Budget: cfg.Budget,
 	}
 	e.Deadlines = &Deadlines{clock: e.Clock, counts: e.Counts}
 	e.Deadlines.SetDefault(cfg.RequestTimeout)
@@ -75,7 +75,7 @@ func (e *Engine) makeStore() (err error) {
 	names.Kept = e.kept.names(e.Store.Taken())
 	e.Names, err = namespaces.New(names, namespaces.Parts{
 		Store: e.Store, Ledger: e.Ledger, Leases: e.LeaseTokens, Shared: e.SharedMemory.Writer, Memory: e.origins,
-		Flushes: e.Shares.Join("other hosts"), Detach: e.Changes.DetachSlot,
+		Flushes: e.Places.Join("other hosts"), Detach: e.Changes.DetachSlot,
 		CaughtUp: e.caughtUp,
 	})
 	return err

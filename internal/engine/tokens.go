@@ -67,7 +67,7 @@ func (c *Tokens) claim(
 	if epoch == 0 {
 		return Moved()
 	}
-	claim := c.newClaim(ns, key, epoch, quota.Of(ctx))
+	claim := c.newClaim(ns, key, epoch, quota.ClientOf(ctx))
 	var grant flight.Grant
 	var err error
 	if old, ok := c.loads.staleReply(ns, key, now); ok && q.Has(wire.StaleOK) {
@@ -118,7 +118,7 @@ func claimError(ns *namespaces.Namespace, err error) wire.Reply {
 // none for this client. It returns false if the request must go the slow way, for example
 // because this host does not own the key, entries of its partition are on their way here,
 // or its token is out.
-func (c *Tokens) Grant(ns *namespaces.Namespace, q *wire.Request, m *quota.Member) (wire.Reply, bool) {
+func (c *Tokens) Grant(ns *namespaces.Namespace, q *wire.Request, m *quota.Client) (wire.Reply, bool) {
 	claim, ok := c.claimOf(ns, q, m)
 	if !ok {
 		return wire.Reply{}, false
@@ -136,7 +136,7 @@ func (c *Tokens) Grant(ns *namespaces.Namespace, q *wire.Request, m *quota.Membe
 
 // claimOf returns the claim of a LEASE of a key that this host owns, all of whose entries are here,
 // and that only apps load. Its bytes are the request's.
-func (c *Tokens) claimOf(ns *namespaces.Namespace, q *wire.Request, m *quota.Member) (claim flight.Claim, ok bool) {
+func (c *Tokens) claimOf(ns *namespaces.Namespace, q *wire.Request, m *quota.Client) (claim flight.Claim, ok bool) {
 	if ns.Origin != nil || q.Has(wire.StaleOK) || CheckKey(q.Key) != nil {
 		return claim, false
 	}
@@ -150,7 +150,7 @@ func (c *Tokens) claimOf(ns *namespaces.Namespace, q *wire.Request, m *quota.Mem
 }
 
 // newClaim returns the claim of a key by a member, or by nil.
-func (c *Tokens) newClaim(ns *namespaces.Namespace, key kv.Key, epoch uint32, m *quota.Member) flight.Claim {
+func (c *Tokens) newClaim(ns *namespaces.Namespace, key kv.Key, epoch uint32, m *quota.Client) flight.Claim {
 	claim := flight.Claim{Key: key, OwnershipEpoch: epoch, Begin: c.loads.Stamp, Time: ns.LeaseTime}
 	if m != nil {
 		claim.Place = m

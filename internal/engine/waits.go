@@ -25,7 +25,7 @@ import (
 type Wait struct {
 	Request  wire.Request // with its own bytes
 	Conn     *server.Conn
-	Member   *quota.Member
+	Member   *quota.Client
 	Deadline time.Duration // on the boot clock
 	Trace    inspect.Trace
 	Reading  context.Context // ends with the connection

@@ -58,7 +58,7 @@ func (d *Endpoint) Handler(nc net.Conn) (server.Handler, error) {
 		if err != nil {
 			return nil, err
 		}
-		owner, process = quota.UserOwner(app.UID), fmt.Sprint("pid ", app.PID)
+		owner, process = quota.UserTenant(app.UID), fmt.Sprint("pid ", app.PID)
 		about = []any{"pid", app.PID, "uid", app.UID, "gid", app.GID}
 	}
 	c, err := d.Sessions.Join(by, owner, process, append(about, "protocol", "memcached")...)

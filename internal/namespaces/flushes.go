@@ -18,7 +18,7 @@ type flushes map[string]flushed // by name; "" is all namespaces
 // flushed is a flush that is remembered.
 type flushed struct {
 	version kv.Version    // zero: claimed, but not noted yet
-	by      *quota.Member // has the place; nil for all namespaces
+	by      *quota.Client // has the place; nil for all namespaces
 }
 
 // floor returns the version of the latest flush that concerns a name.
@@ -28,7 +28,7 @@ func (f flushes) floor(name string) kv.Version {
 
 // remember notes a flush. other is the member that takes the place if no connection has
 // claimed one. It returns false if the flush is not new.
-func (f flushes) remember(name string, floor kv.Version, other *quota.Member) bool {
+func (f flushes) remember(name string, floor kv.Version, other *quota.Client) bool {
 	if f.floor(name) >= floor {
 		return false
 	}
@@ -65,7 +65,7 @@ func (f flushes) has(name string) bool {
 // ReserveFlush takes a place to remember the flush of a name, for a connection of this host. It
 // comes before any host is told of the flush. Every host remembers all flushes, so a
 // user's share on one host is a share of the places of the whole cluster.
-func (n *Table) ReserveFlush(name string, m *quota.Member) *wire.Error {
+func (n *Table) ReserveFlush(name string, m *quota.Client) *wire.Error {
 	n.Mu.Lock()
 	defer n.Mu.Unlock()
 	if n.flushes.has(name) || m == nil {

@@ -67,7 +67,7 @@ type Parts struct {
 	Leases   *flight.Leases
 	Shared   *shm.Writer                 // nil: apps share no memory
 	Memory   loader.Memory               // of origins' answers; nil: no bound
-	Flushes  *quota.Member               // of flushes from other hosts, and of this process
+	Flushes  *quota.Client               // of flushes from other hosts, and of this process
 	Detach   func(kv.NamespaceID)        // stops reads from joining calls of a slot that are under way
 	CaughtUp func(context.Context) error // returns once this host has heard of all earlier changes
 }
@@ -280,7 +280,7 @@ func (n *Table) InSlot(id kv.NamespaceID) *Namespace {
 func (n *Table) Lookup(name []byte) *Namespace { return n.All()[string(name)] }
 
 // Obtain returns the namespace of a name for a write, and gives it a slot if it has none.
-func (n *Table) Obtain(name []byte, m *quota.Member) (*Namespace, *wire.Error) {
+func (n *Table) Obtain(name []byte, m *quota.Client) (*Namespace, *wire.Error) {
 	if ns := n.Lookup(name); ns != nil {
 		return ns, nil
 	}
@@ -316,19 +316,19 @@ func (n *Table) Obtain(name []byte, m *quota.Member) (*Namespace, *wire.Error) {
 
 // share takes a place for a name. If there is none, it frees the place of an empty name
 // of the same owner.
-func (n *Table) share(table map[string]*Namespace, m *quota.Member) *wire.Error {
+func (n *Table) share(table map[string]*Namespace, m *quota.Client) *wire.Error {
 	err := m.Acquire(quota.Names)
-	if err == nil || time.Since(m.Searched) < SearchEvery {
+	if err == nil || time.Since(m.SlotSearchFailedAt) < SearchEvery {
 		return err
 	}
 	own := func(ns *Namespace) bool { return ns.member == m }
-	owners := func(ns *Namespace) bool { return ns.member != nil && ns.member.Owner() == m.Owner() }
+	owners := func(ns *Namespace) bool { return ns.member != nil && ns.member.Tenant() == m.Tenant() }
 	if n.retireOne(table, own) || n.retireOne(table, owners) {
 		if err = m.Acquire(quota.Names); err == nil {
 			return nil
 		}
 	}
-	m.Searched = time.Now()
+	m.SlotSearchFailedAt = time.Now()
 	return err
 }
 

@@ -12,7 +12,7 @@ import (
 // does not lose its slot. Pins must not be used concurrently.
 type Pins struct {
 	Table  *Table
-	Member *quota.Member          // the connection on whose behalf names get slots
+	Member *quota.Client          // the connection on whose behalf names get slots
 	pinned []*Namespace           // read-locked, and not released
 	Last   *Namespace             // looked up last
 	from   *map[string]*Namespace // the table that Last is from

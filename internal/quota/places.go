@@ -26,10 +26,10 @@ const (
 	Resources
 )
 
-// parts has the divisors: a connection may have what is left to its owner, divided by the
+// clientDivisors has the divisors: a connection may have what is left to its owner, divided by the
 // number here: no more than one descriptor. Names belong to one app more than the other kinds
 // do. Connections have no part.
-var parts = [Resources]int64{LeaseTokens: 16, Watches: 16, Waiting: 4, Names: 1, Flushes: 1, Descriptors: 1 << 32}
+var clientDivisors = [Resources]int64{LeaseTokens: 16, Watches: 16, Waiting: 4, Names: 1, Flushes: 1, Descriptors: 1 << 32}
 
 var resourceNames = [Resources]string{
 	"lease_tokens", "watches", "waiting", "namespaces", "connections", "flushes", "descriptors",
@@ -57,30 +57,30 @@ type Places struct {
 	refused [Resources]atomic.Int64
 
 	mu     sync.Mutex
-	owners map[string]*owner
+	tenants map[string]*tenant
 }
 
-// owner is a user of this host, or another host.
-type owner struct {
+// tenant is a user of this host, or another host.
+type tenant struct {
 	name    string
-	members atomic.Int64 // changes under the table's lock
+	clients atomic.Int64 // changes under the table's lock
 	has     [Resources]atomic.Int64
 }
 
-// Member is one connection. A nil Member is this process and takes places without bounds.
-type Member struct {
+// Client is one connection. A nil Client is this process and takes places without bounds.
+type Client struct {
 	places *Places
-	owner  *owner
+	tenant  *tenant
 	has    [Resources]atomic.Int64
 
-	// Searched belongs to package namespaces: when the search for an empty name of this
+	// SlotSearchFailedAt belongs to package namespaces: when the search for an empty name of this
 	// member last failed.
-	Searched time.Time
+	SlotSearchFailedAt time.Time
 }
 
 // NewPlaces returns the given number of places of each kind.
 func NewPlaces(totals [Resources]int64) *Places {
-	s := &Places{owners: map[string]*owner{}}
+	s := &Places{tenants: map[string]*tenant{}}
 	for r, n := range totals {
 		s.SetTotal(Resource(r), n)
 	}
@@ -95,46 +95,46 @@ func (s *Places) SetTotal(r Resource, n int64) { s.totals[r].Store(n) }
 
 // Join returns a new member of an owner. The member keeps its places until it releases
 // them, also after Leave.
-func (s *Places) Join(name string) *Member {
+func (s *Places) Join(name string) *Client {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	o := s.owners[name]
+	o := s.tenants[name]
 	if o == nil {
-		o = &owner{name: name}
-		s.owners[name] = o
+		o = &tenant{name: name}
+		s.tenants[name] = o
 	}
-	o.members.Add(1)
-	return &Member{places: s, owner: o}
+	o.clients.Add(1)
+	return &Client{places: s, tenant: o}
 }
 
-// Owner returns the name of the member's owner; "" is this process.
-func (m *Member) Owner() string {
+// Tenant returns the name of the member's owner; "" is this process.
+func (m *Client) Tenant() string {
 	if m == nil {
 		return ""
 	}
-	return m.owner.name
+	return m.tenant.name
 }
 
 // Leave ends a member.
-func (m *Member) Leave() {
+func (m *Client) Leave() {
 	if m == nil {
 		return
 	}
 	m.places.mu.Lock()
-	m.owner.members.Add(-1)
+	m.tenant.clients.Add(-1)
 	m.places.mu.Unlock()
-	m.places.forget(m.owner)
+	m.places.forget(m.tenant)
 }
 
 // forget drops an owner that has neither members nor places. Names and tokens outlive the
 // connections that have brought them.
-func (s *Places) forget(o *owner) {
-	if o.members.Load() > 0 {
+func (s *Places) forget(o *tenant) {
+	if o.clients.Load() > 0 {
 		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if o.members.Load() > 0 {
+	if o.clients.Load() > 0 {
 		return
 	}
 	for r := range Resources {
@@ -142,31 +142,31 @@ func (s *Places) forget(o *owner) {
 			return
 		}
 	}
-	if s.owners[o.name] == o {
-		delete(s.owners, o.name)
+	if s.tenants[o.name] == o {
+		delete(s.tenants, o.name)
 	}
 }
 
 // add adds n to the counts of a resource, and returns the new counts of the table, of the
 // owner and of the member.
-func (m *Member) add(r Resource, n int64) (used, of, here int64) {
+func (m *Client) add(r Resource, n int64) (used, of, here int64) {
 	if m == nil {
 		return
 	}
-	return m.places.used[r].Add(n), m.owner.has[r].Add(n), m.has[r].Add(n)
+	return m.places.used[r].Add(n), m.tenant.has[r].Add(n), m.has[r].Add(n)
 }
 
 // Release gives a place back.
-func (m *Member) Release(r Resource) {
+func (m *Client) Release(r Resource) {
 	if m == nil {
 		return
 	}
 	m.add(r, -1)
-	m.places.forget(m.owner)
+	m.places.forget(m.tenant)
 }
 
 // Acquire takes a place. The error names the owner, its number of places, and the remedy.
-func (m *Member) Acquire(r Resource) *wire.Error {
+func (m *Client) Acquire(r Resource) *wire.Error {
 	if m == nil {
 		return nil
 	}
@@ -177,21 +177,21 @@ func (m *Member) Acquire(r Resource) *wire.Error {
 	if may -= may / 4; r == Connections {
 		may = total - (used - of) - (total-(used-of))/8
 	}
-	if left := may - (of - 1); used <= total && left > 0 && (here-1)*parts[r] < left {
+	if left := may - (of - 1); used <= total && left > 0 && (here-1)*clientDivisors[r] < left {
 		return nil
 	}
 	m.Release(r)
 	s.refused[r].Add(1)
 	return wire.Errorf(wire.Busy, "%s holds %d and this connection %d of the %d %s",
-		m.owner.name, of-1, here-1, total, resourceTexts[r])
+		m.tenant.name, of-1, here-1, total, resourceTexts[r])
 }
 
 // Force takes n places even if there are none left.
-func (m *Member) Force(r Resource, n int64) { m.add(r, n) }
+func (m *Client) Force(r Resource, n int64) { m.add(r, n) }
 
 // Take takes a lease token. A token that is handed over from another member is taken even
 // if no place is left. With Give it makes a Member a flight.Place.
-func (m *Member) Take(handed bool) error {
+func (m *Client) Take(handed bool) error {
 	if handed {
 		m.Force(LeaseTokens, 1)
 		return nil
@@ -203,21 +203,21 @@ func (m *Member) Take(handed bool) error {
 }
 
 // Give gives a lease token back.
-func (m *Member) Give() { m.Release(LeaseTokens) }
+func (m *Client) Give() { m.Release(LeaseTokens) }
 
-type memberKey struct{}
+type clientKey struct{}
 
-// With returns a context that names the member on whose behalf it is used.
-func With(ctx context.Context, m *Member) context.Context {
+// WithClient returns a context that names the member on whose behalf it is used.
+func WithClient(ctx context.Context, m *Client) context.Context {
 	if m == nil {
 		return ctx
 	}
-	return context.WithValue(ctx, memberKey{}, m)
+	return context.WithValue(ctx, clientKey{}, m)
 }
 
-// Of returns the member that a context names, or nil.
-func Of(ctx context.Context) *Member {
-	m, _ := ctx.Value(memberKey{}).(*Member)
+// ClientOf returns the member that a context names, or nil.
+func ClientOf(ctx context.Context) *Client {
+	m, _ := ctx.Value(clientKey{}).(*Client)
 	return m
 }
 
@@ -234,7 +234,7 @@ func (s *Places) Stats() []cachesidecar.ShareStats {
 		*t = cachesidecar.ShareStats{
 			Name: resourceNames[r], Used: s.used[r].Load(), Limit: s.Total(r), Refused: s.refused[r].Load(),
 		}
-		for name, o := range s.owners {
+		for name, o := range s.tenants {
 			if n := o.has[r].Load(); n > t.MostBy {
 				t.Most, t.MostBy = name, n
 			}
@@ -243,5 +243,5 @@ func (s *Places) Stats() []cachesidecar.ShareStats {
 	return list
 }
 
-// UserOwner returns the owner name of a user of this host.
-func UserOwner(uid int) string { return fmt.Sprint("uid ", uid) }
+// UserTenant returns the owner name of a user of this host.
+func UserTenant(uid int) string { return fmt.Sprint("uid ", uid) }

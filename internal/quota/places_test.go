@@ -18,7 +18,7 @@ func TestSharesLeaveRoom(t *testing.T) {
 		t.Run(resourceNames[r], func(t *testing.T) {
 			s := NewPlaces([Resources]int64{1 << 16, 1024, 1 << 16, 255, 1000, 1024})
 			total := s.Total(r)
-			hogs := []*Member{s.Join("uid 1"), s.Join("uid 1"), s.Join("uid 1")}
+			hogs := []*Client{s.Join("uid 1"), s.Join("uid 1"), s.Join("uid 1")}
 			taken := int64(0)
 			for _, m := range hogs {
 				for m.Acquire(r) == nil {
@@ -32,7 +32,7 @@ func TestSharesLeaveRoom(t *testing.T) {
 			if taken > most+1 || taken < most/8 {
 				t.Errorf("one owner got %d of %d", taken, total)
 			}
-			if parts[r] > 0 {
+			if clientDivisors[r] > 0 {
 				if err := s.Join("uid 1").Acquire(r); err != nil {
 					t.Errorf("a new connection of the owner: %v", err)
 				}
@@ -52,7 +52,7 @@ func TestSharesLeaveRoom(t *testing.T) {
 			for range n {
 				other.Release(r)
 			}
-			if other.Leave(); s.owners["uid 2"] != nil {
+			if other.Leave(); s.tenants["uid 2"] != nil {
 				t.Error("an owner without connections is remembered")
 			}
 			if st := s.Stats()[r]; st.Refused != 5 && st.Refused != 4+1 || st.Most != "uid 1" {
@@ -71,10 +71,10 @@ func TestLastPlaceForgetsOwner(t *testing.T) {
 		t.Fatal(err)
 	}
 	m.Leave()
-	if s.owners["uid 1"] == nil {
+	if s.tenants["uid 1"] == nil {
 		t.Error("an owner that has a name is forgotten")
 	}
-	if m.Release(Names); s.owners["uid 1"] != nil {
+	if m.Release(Names); s.tenants["uid 1"] != nil {
 		t.Error("an owner that has nothing is remembered")
 	}
 }

@@ -34,7 +34,7 @@ type Session struct {
 	batches       uint32
 	// serveWaiting answers what cannot be answered in place.
 	serveWaiting func(ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration) wire.Reply
-	member       *quota.Member // of the host's shares; nil: this process itself
+	member       *quota.Client // of the host's shares; nil: this process itself
 	process      string        // at the other end
 
 	ctx, reading context.Context // of requests that wait; reading also ends with the connection; nil before the first
@@ -129,7 +129,7 @@ func (c *Session) Owner() (owner, process string) {
 	if c.member == nil {
 		return "", ""
 	}
-	return c.member.Owner(), c.process
+	return c.member.Tenant(), c.process
 }
 
 // Refusal returns why a request is refused, or nil if it may be served.
@@ -180,7 +180,7 @@ type Sessions struct {
 func New(cfg Config) *Sessions { return &Sessions{Config: cfg} }
 
 // session returns the session of a caller.
-func (d *Sessions) session(by access.Caller, m *quota.Member) *Session {
+func (d *Sessions) session(by access.Caller, m *quota.Client) *Session {
 	return &Session{
 		Sessions: d, Core: d.Engine, By: by, member: m, Names: namespaces.Pins{Table: d.Engine.Names, Member: m},
 		serveWaiting: d.Host.Serve,
@@ -190,7 +190,7 @@ func (d *Sessions) session(by access.Caller, m *quota.Member) *Session {
 // Join returns the session of a connection, which takes a place of its owner's, as quota.UserOwner
 // names it. The log names the client by about.
 func (d *Sessions) Join(by access.Caller, owner, process string, about ...any) (*Session, error) {
-	c := d.session(by, d.Engine.Shares.Join(owner))
+	c := d.session(by, d.Engine.Places.Join(owner))
 	c.process, c.about = process, about
 	if err := c.member.Acquire(quota.Connections); err != nil {
 		c.member.Leave()

@@ -72,10 +72,10 @@ type descriptors struct {
 
 type descriptor struct {
 	*server.Passed
-	member *quota.Member
+	member *quota.Client
 }
 
-func (l *descriptors) add(m *quota.Member, p *server.Passed) *descriptor {
+func (l *descriptors) add(m *quota.Client, p *server.Passed) *descriptor {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.list = append(l.list, &descriptor{p, m})

@@ -59,7 +59,7 @@ func (w *Waiting) Begin(c *Session, conn *server.Conn, more int) *wire.Error {
 	}
 	c.Core.Waiting.Add(1)
 	if c.ctx == nil {
-		c.ctx = quota.With(rpc.WithAccount(context.Background(), conn.Account()), c.member)
+		c.ctx = quota.WithClient(rpc.WithAccount(context.Background(), conn.Account()), c.member)
 		c.reading = conn.While(c.ctx)
 	}
 	w.Session, w.Conn, w.Member, w.Request = c, conn, c.member, c.Req.Clone()

@@ -27,7 +27,7 @@ func (s *Telemetry) Stats() cachesidecar.Stats {
 		Cluster:     s.ClusterState(),
 		Namespaces:  e.Names.Stats(),
 		LeaseTokens: e.LeaseTokens.Stats(),
-		Shares:      e.Shares.Stats(),
+		Shares:      e.Places.Stats(),
 		Overdue:     e.Counts.Overdue.Load(),
 		Process:     processStats(),
 		Members:     map[string]int64{},

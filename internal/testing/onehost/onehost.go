@@ -85,7 +85,7 @@ func (c *Config) engine(rules *access.Rules) engine.Config {
 			PollEvery: cluster.DefaultBound / 4, Clock: c.Clock, Log: c.Log,
 		},
 		Clock: c.Clock, Log: c.Log, Access: rules, Budget: quota.NewBudget(c.BufferSize),
-		Shares: quota.NewPlaces([quota.Resources]int64{
+		Places: quota.NewPlaces([quota.Resources]int64{
 			quota.LeaseTokens: engine.MaxLeases, quota.Watches: engine.MaxWatches, quota.Waiting: 1 << 16,
 			quota.Names: int64(names.Max - len(names.Configured)), quota.Connections: 1 << 14,
 			quota.Flushes: namespaces.MaxFlushed, quota.Descriptors: 16,
