@@ -43,8 +43,8 @@ type handler struct {
 
 // work is the memory that a handler needs while it serves a batch.
 type work struct {
-	cmds  [server.MaxServe]command
-	begun [server.MaxServe]*delayed // see askAhead; nil: not begun, or answered
+	cmds  [server.MaxFrames]command
+	begun [server.MaxFrames]*delayed // see askAhead; nil: not begun, or answered
 }
 
 var works = sync.Pool{New: func() any { return new(work) }}

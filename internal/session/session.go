@@ -46,9 +46,9 @@ type Session struct {
 type Scratch struct {
 	Req    *wire.Request // the present request
 	Reply  wire.Reply
-	Reqs   [server.MaxServe]wire.Request
-	Hashes [server.MaxServe]kv.Hash // for LookAhead
-	errs   [server.MaxServe]*wire.Error
+	Reqs   [server.MaxFrames]wire.Request
+	Hashes [server.MaxFrames]kv.Hash // for LookAhead
+	errs   [server.MaxFrames]*wire.Error
 	own    []kv.Hash // see Handler.keys
 	sum    uint64    // of Store.Warm and Changes.Warm
 }

@@ -33,8 +33,8 @@ type Handler interface {
 	Close(err error)
 }
 
-// MaxServe is the greatest number of frames in one call of Handler.Serve.
-const MaxServe = 32
+// MaxFrames is the greatest number of frames in one call of Handler.Serve.
+const MaxFrames = 32
 
 // Errors that end a connection.
 var (

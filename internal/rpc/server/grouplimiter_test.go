@@ -168,8 +168,8 @@ func TestEaseOfNewcomers(t *testing.T) {
 		t.Cleanup(func() { _ = nc.Close() })
 		return nc
 	}
-	for i := range firstAtOnce + 22 {
-		if nc := dial(); i >= firstAtOnce+10 {
+	for i := range acceptBurst + 22 {
+		if nc := dial(); i >= acceptBurst+10 {
 			_ = nc.Close()
 		}
 	}
