@@ -129,7 +129,7 @@ type position struct {
 	Last      []byte `json:"last_base64"` // the last of them, to recognize the list
 
 	path  string // "": not saved
-	noted time.Time
+	savedAt time.Time
 }
 
 // readPosition reads the position of an earlier run. It also checks that this run can
@@ -192,7 +192,7 @@ func (at *position) move(first int64, keys []string, results []uint8) {
 
 // saveSometimes saves the position, at most once a second.
 func (at *position) saveSometimes() error {
-	if time.Since(at.noted) < time.Second {
+	if time.Since(at.savedAt) < time.Second {
 		return nil
 	}
 	return at.save()
@@ -204,7 +204,7 @@ func (at *position) save() error {
 	if at.path == "" {
 		return nil
 	}
-	at.noted = time.Now()
+	at.savedAt = time.Now()
 	b, err := json.Marshal(at)
 	if err != nil {
 		return err

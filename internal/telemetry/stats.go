@@ -37,7 +37,7 @@ func (s *Telemetry) Stats() cachesidecar.Stats {
 		Log:         logs.StatsOf(s.Log),
 	}
 	t.L2.Kept = e.Kept()
-	now, counts := e.Clock.Read().Boot, s.counts()
+	now, counts := e.Clock.Read().Boot, s.requestCounts()
 	for i := range t.Namespaces {
 		ns := &t.Namespaces[i]
 		ns.Recent = s.recent.stats(ns.Name, now, counts[ns.Name])
