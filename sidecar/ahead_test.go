@@ -21,7 +21,7 @@ func TestVirtualAnswersAhead(t *testing.T) {
 		from, to := w.nodes[0].s, w.nodes[1].s
 		name, _ := keyOwnedBy(w.nodes[0], "key")
 		other, _ := keyOwnedBy(w.nodes[0], "other")
-		key := to.engine.Names.Lookup(session.DefaultNamespace).Key(name)
+		key := to.engine.Namespaces.Lookup(session.DefaultNamespace).Key(name)
 		ctx := context.Background()
 		for _, k := range [][]byte{name, other} {
 			if _, err := from.Set(ctx, "default", string(k), []byte("v"), cachesidecar.SetOptions{}); err != nil {

@@ -15,7 +15,7 @@ func TestJoin(t *testing.T) {
 	t.Parallel()
 	testenv.Takes(t, time.Second)
 	a, b := twoHosts(t, Config{})
-	key := a.engine.Names.All()[DefaultNamespace].Key([]byte(b.keyOf(0)))
+	key := a.engine.Namespaces.All()[DefaultNamespace].Key([]byte(b.keyOf(0)))
 	owner := a.engine.Node.View().Owner(key.Hash.Partition())
 	for what, change := range map[string]func(){
 		"nothing":           func() {},

@@ -76,7 +76,7 @@ func (h *host) leave() {
 
 // owns reports whether a host owns a key.
 func owns(s *Sidecar, namespace, key string) bool {
-	return s.engine.Node.OwnershipEpoch(s.engine.Names.Hash(b(namespace), b(key)).Partition()) != 0
+	return s.engine.Node.OwnershipEpoch(s.engine.Namespaces.Hash(b(namespace), b(key)).Partition()) != 0
 }
 
 // keysIn returns keys of a namespace that a host owns, or does not own.
@@ -170,7 +170,7 @@ func TestVirtualLateGossipKeepsEntries(t *testing.T) {
 		v.set("k", "value")
 		e := v.s.engine
 		events := []invalidation.Event{{
-			Kind: invalidation.Changed, Hash: e.Names.Hash(session.DefaultNamespace, []byte("k")), Version: kv.Version(v.get("k", 0).Version),
+			Kind: invalidation.Changed, Hash: e.Namespaces.Hash(session.DefaultNamespace, []byte("k")), Version: kv.Version(v.get("k", 0).Version),
 		}}
 		e.Delegate.Relayed(events)
 		is(t, "after gossip", v.get("k", wire.NoLoad), wire.OK, "value")
@@ -219,9 +219,9 @@ func copyHits(tb testing.TB) (a *host, key []byte, get func() []byte) {
 // hit in this host's own entries.
 func TestCopyHitAllocatesNothing(t *testing.T) {
 	a, _, get := copyHits(t)
-	before := a.engine.Names.Stats()[0].Hits
+	before := a.engine.Namespaces.Stats()[0].Hits
 	testenv.Allocates(t, "a hit", 0, 200, func() { get() })
-	if hits := a.engine.Names.Stats()[0].Hits - before; hits < 200 {
+	if hits := a.engine.Namespaces.Stats()[0].Hits - before; hits < 200 {
 		t.Errorf("%d hits", hits)
 	}
 }
@@ -235,7 +235,7 @@ func BenchmarkCopyHit(b *testing.B) {
 			get()
 		}
 	})
-	k := a.engine.Names.Lookup(session.DefaultNamespace).Key(key)
+	k := a.engine.Namespaces.Lookup(session.DefaultNamespace).Key(key)
 	owner := a.engine.Node.View().Owner(k.Hash.Partition())
 	b.Run("checked", func(b *testing.B) {
 		now := a.engine.Clock.Read()

@@ -161,7 +161,7 @@ func (e *ending) endWrites() *time.Timer {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.late == nil {
-		e.late = time.AfterFunc(max(writesEndAfter, e.engine.Node.LeaveTime()*3/4), e.engine.Names.EndWrites)
+		e.late = time.AfterFunc(max(writesEndAfter, e.engine.Node.LeaveTime()*3/4), e.engine.Namespaces.EndWrites)
 	}
 	return e.late
 }
@@ -171,7 +171,7 @@ func (e *ending) stopped(err error) error {
 	if errors.Is(err, context.Canceled) {
 		err = nil
 	}
-	reads, writes := e.engine.Names.Served()
+	reads, writes := e.engine.Namespaces.Served()
 	if err != nil {
 		e.log.Error("stopped, because of an error", "error", err, "reads", reads, "writes", writes)
 	} else {

@@ -160,7 +160,7 @@ func flushOnTheWay(s *scene) {
 		defer close(done)
 		s.flush(s.reader, 5*s.bound)
 	}()
-	s.until("the third to have noted it", func() bool { return len(s.third.s.engine.Names.Floors()) > 0 })
+	s.until("the third to have noted it", func() bool { return len(s.third.s.engine.Namespaces.Floors()) > 0 })
 	release := s.gates[s.third.i].hold(s.owner.ip)
 	s.owner.s.engine.Node.SetWeight(1)
 	var moved []*vkey

@@ -33,7 +33,7 @@ func flushThrough(v *vnode, name string, within time.Duration) error {
 		q.Namespace, q.Options = session.DefaultNamespace, wire.Cluster|wire.All
 	}
 	s := v.s
-	b := namespaces.Pins{Table: s.engine.Names}
+	b := namespaces.Pins{Table: s.engine.Namespaces}
 	defer b.Release()
 	now := s.engine.Clock.Read()
 	s.engine.Node.CheckPause(now.Boot)
@@ -315,11 +315,11 @@ func TestVirtualFlushedNames(t *testing.T) {
 			t.Errorf("%d of 10 keys of another namespace are left", hits)
 		}
 		time.Sleep(time.Second) // b follows a's log
-		ns, bad := b.s.engine.Names.Obtain([]byte("ns7"), nil)
+		ns, bad := b.s.engine.Namespaces.Obtain([]byte("ns7"), nil)
 		if bad != nil {
 			t.Fatal(bad)
 		}
-		floor := a.s.engine.Names.Floors()["ns7"]
+		floor := a.s.engine.Namespaces.Floors()["ns7"]
 		admits := func(written kv.Version) bool {
 			return b.s.engine.Ledger.Admit(ns.ID, 0, written, math.MaxUint64)
 		}
@@ -338,7 +338,7 @@ func TestVirtualFlushedNames(t *testing.T) {
 // flushAs flushes a namespace of the cluster for a connection, whose places m counts.
 func flushAs(v *vnode, m *quota.Client, name string) error {
 	s := v.s
-	b := namespaces.Pins{Table: s.engine.Names, Member: m}
+	b := namespaces.Pins{Table: s.engine.Namespaces, Member: m}
 	defer b.Release()
 	r := s.serve(context.Background(), &wire.Request{Op: wire.OpFlush, Namespace: []byte(name), Options: wire.Cluster}, &b, s.engine.Clock.Read().Boot+5*time.Second)
 	return r.Err()
@@ -359,7 +359,7 @@ func TestVirtualFlushesAreShared(t *testing.T) {
 		if flushed--; bad == nil || !strings.HasPrefix(bad.Error(), "BUSY: uid 1 holds 384 ") || flushed != namespaces.MaxFlushed*3/8 {
 			t.Errorf("one connection has flushed %d names: %v", flushed, bad)
 		}
-		if n := len(b.s.engine.Names.Floors()); n != flushed {
+		if n := len(b.s.engine.Namespaces.Floors()); n != flushed {
 			t.Errorf("another host remembers %d of %d", n, flushed)
 		}
 		for i := range 20 {
@@ -375,10 +375,10 @@ func TestVirtualFlushesAreShared(t *testing.T) {
 		}
 		used := func(v *vnode) int64 { return v.s.engine.Places.Used(quota.Flushes) }
 		before := used(b)
-		if err := b.s.engine.Names.ReserveFlush("never", elsewhere); err != nil || used(b) != before+1 || len(b.s.engine.Names.Floors()) != int(before) {
+		if err := b.s.engine.Namespaces.ReserveFlush("never", elsewhere); err != nil || used(b) != before+1 || len(b.s.engine.Namespaces.Floors()) != int(before) {
 			t.Errorf("a place that is taken: %v, %d of %d", err, used(b), before)
 		}
-		if b.s.engine.Names.ReleaseFlush("never"); used(b) != before {
+		if b.s.engine.Namespaces.ReleaseFlush("never"); used(b) != before {
 			t.Errorf("a flush that no host has noted keeps its place: %d, was %d", used(b), before)
 		}
 		if err := flushThrough(b, "", 5*time.Second); err != nil {
@@ -407,7 +407,7 @@ func TestVirtualResetHasFlushes(t *testing.T) {
 				t.Errorf("%d keys are read through %s after a RESET that had a flush of all", hits, v.name)
 			}
 		}
-		if got := s.engine.Names.Floors()[""]; got != floor {
+		if got := s.engine.Namespaces.Floors()[""]; got != floor {
 			t.Errorf("the floor is %v, want %v", got, floor)
 		}
 	})

@@ -51,7 +51,7 @@ func sourceOf(a, b *Sidecar, ballot *kv.Ballot, set kv.PartitionSet) *handoff.So
 
 func put(t *testing.T, s *Sidecar, name string) kv.Key {
 	t.Helper()
-	ns, bad := s.engine.Names.Obtain([]byte(DefaultNamespace), nil)
+	ns, bad := s.engine.Namespaces.Obtain([]byte(DefaultNamespace), nil)
 	if bad != nil {
 		t.Fatal(bad)
 	}

@@ -60,7 +60,7 @@ func alone(t *testing.T, cfg Config) *Sidecar {
 	}
 	t.Cleanup(func() {
 		s.engine.LeaseTokens.Close()
-		s.engine.Names.Close()
+		s.engine.Namespaces.Close()
 		_ = s.engine.Store.Close()
 	})
 	return s

@@ -39,7 +39,7 @@ func (s *Sidecar) Apply(ctx context.Context, cfg Config) (changes cachesidecar.C
 	if err != nil {
 		return changes, err
 	}
-	plan, err := s.engine.Names.Prepare(ctx, next.namespaces())
+	plan, err := s.engine.Namespaces.Prepare(ctx, next.namespaces())
 	if err != nil {
 		return changes, err
 	}

@@ -71,7 +71,7 @@ func (w *world) readToShare(s *Sidecar, k *vkey, times int) {
 		return
 	}
 	defer s.inUse.Done()
-	b := namespaces.Pins{Table: s.engine.Names}
+	b := namespaces.Pins{Table: s.engine.Namespaces}
 	defer b.Release()
 	now := s.engine.Clock.Read()
 	s.engine.Node.CheckPause(now.Boot)

@@ -81,7 +81,7 @@ func (b *Barriers) apply(e *invalidation.Event) {
 // earlier process of this host. Other hosts are told, since one of them may be the next
 // owner.
 func (b *Barriers) begun(begun *ownership.Begun, now time.Duration) {
-	if !b.Names.AnyReplicaLag() {
+	if !b.Namespaces.AnyReplicaLag() {
 		return
 	}
 	taken := slices.Clone(begun.Partitions)

@@ -28,7 +28,7 @@ type deps struct {
 	Deadlines *Deadlines
 
 	Store   *segment.Store
-	Names   *namespaces.Table
+	Namespaces   *namespaces.Table
 	Node    *cluster.Node
 	Handoff *handoff.Handoff
 	Ledger  *invalidation.Ledger

@@ -40,7 +40,7 @@ func (c *Changes) Changed(k kv.Key, v kv.Version) {
 	if c.Log != nil {
 		c.Log.Append(invalidation.Event{Kind: invalidation.Changed, Hash: k.Hash, Version: v})
 	}
-	c.Names.KeyFilter(k.Namespace).Add(k.Hash)
+	c.Namespaces.KeyFilter(k.Namespace).Add(k.Hash)
 	c.Note(k.Hash, v)
 }
 
@@ -75,7 +75,7 @@ func (c *Changes) raise(e invalidation.Event) {
 
 // noteUnknown notes that other hosts may have changed keys of some partitions.
 func (c *Changes) noteUnknown(set kv.PartitionSet) {
-	for k := range c.Names.KeyFilters() {
+	for k := range c.Namespaces.KeyFilters() {
 		k.Missed(set)
 	}
 }
@@ -90,7 +90,7 @@ func (c *Changes) detach(h kv.Hash) {
 		return
 	}
 	c.LeaseTokens.Invalidate(h)
-	for _, l := range c.Names.Loads() {
+	for _, l := range c.Namespaces.Loads() {
 		l.Invalidate(h)
 	}
 }
@@ -104,7 +104,7 @@ func (c *Changes) detachIf(match func(kv.NamespaceID, kv.Hash) bool) {
 		return
 	}
 	c.LeaseTokens.InvalidateIf(match)
-	for _, l := range c.Names.Loads() {
+	for _, l := range c.Namespaces.Loads() {
 		l.InvalidateIf(match)
 	}
 }

@@ -91,7 +91,7 @@ func (h *Admin) Keys(q *wire.Request, deadline time.Duration) wire.Reply {
 	now := h.Clock.Read()
 	h.Node.CheckPause(now.Boot)
 	page := wire.KeysPage{Keys: []wire.KeyInfo{}}
-	pins := namespaces.Pins{Table: h.Names}
+	pins := namespaces.Pins{Table: h.Namespaces}
 	defer pins.Release()
 	ns := pins.Read(q.Namespace)
 	if ns == nil {

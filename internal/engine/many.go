@@ -57,7 +57,7 @@ func (e *Engine) eachAtOnce(n int, m *quota.Client, f func(i int, pins *namespac
 	group.SetLimit(fetchesAtOnce)
 	for i := range n {
 		group.Go(func() error {
-			pins := namespaces.Pins{Table: e.Names, Member: m}
+			pins := namespaces.Pins{Table: e.Namespaces, Member: m}
 			defer pins.Release()
 			f(i, &pins)
 			return nil
@@ -76,7 +76,7 @@ func (e *Engine) deleteMany(
 		groups := map[*cluster.Owner][]int{}
 		var slow []int // keys that are deleted at the origin first, or whose entries are on their way here
 		for _, i := range todo {
-			partition := e.Names.Hash(q.Namespace, q.Keys[i]).Partition()
+			partition := e.Namespaces.Hash(q.Namespace, q.Keys[i]).Partition()
 			owned := e.Node.OwnershipEpoch(partition) != 0
 			if ns == nil || !owned {
 				if items[i] = e.Local.Delete(q, q.Keys[i], pins, now, 0); items[i].Status != wire.Moved {

@@ -73,7 +73,7 @@ func (e *Engine) makeStore() (err error) {
 	}
 	names := e.Config.Namespaces
 	names.Kept = e.kept.names(e.Store.Taken())
-	e.Names, err = namespaces.New(names, namespaces.Parts{
+	e.Namespaces, err = namespaces.New(names, namespaces.Parts{
 		Store: e.Store, Ledger: e.Ledger, Leases: e.LeaseTokens, Shared: e.SharedMemory.Writer, Memory: e.origins,
 		Flushes: e.Places.Join("other hosts"), Detach: e.Changes.DetachSlot,
 		CaughtUp: e.caughtUp,
@@ -89,7 +89,7 @@ func (e *Engine) makeNode() (err error) {
 	keys := invalidation.NewBarriers(invalidation.DefaultBarriers)
 	b := &e.deps
 	e.Handoff = handoff.New(handoff.Config{
-		Self: cfg.Self, Store: e.Store, Ledger: e.Ledger, Events: e.Log, Names: e.Names, Clock: e.Clock,
+		Self: cfg.Self, Store: e.Store, Ledger: e.Ledger, Events: e.Log, Namespaces: e.Namespaces, Clock: e.Clock,
 		Log: e.Config.Log, Listener: e.Changes,
 		KeepFor: 6 * cmp.Or(cfg.Bound, cluster.DefaultBound),
 	})
@@ -127,8 +127,8 @@ func (e *Engine) Close() (err error) {
 	if e.LeaseTokens != nil {
 		e.LeaseTokens.Close()
 	}
-	if e.Names != nil {
-		e.Names.Close()
+	if e.Namespaces != nil {
+		e.Namespaces.Close()
 	}
 	if e.L1 != nil {
 		e.L1.Close()

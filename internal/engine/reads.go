@@ -29,11 +29,11 @@ func (c *Local) Value(
 ) (out []byte, size int, ns *namespaces.Namespace) {
 	if err := CheckKey(key); err != nil {
 		*r = wire.ErrorReply(err)
-		return dst, 0, c.Names.None
+		return dst, 0, c.Namespaces.None
 	}
 	if ns = pins.Read(q.Namespace); ns == nil {
 		*r = c.nameless(q, key, now, fetchedEpoch)
-		return dst, 0, c.Names.None
+		return dst, 0, c.Namespaces.None
 	}
 	k := ns.Key(key)
 	asOf, share := c.stamp(q, k, now)
@@ -147,7 +147,7 @@ func (c *Local) nameless(q *wire.Request, key []byte, now kv.Moment, fetchedEpoc
 	if q.Op == wire.OpLease && fetchedEpoch == 0 {
 		return Moved() // a token needs a slot
 	}
-	k := kv.Key{Hash: c.Names.Hash(q.Namespace, key), Bytes: key}
+	k := kv.Key{Hash: c.Namespaces.Hash(q.Namespace, key), Bytes: key}
 	if c.epochFor(q, k, fetchedEpoch, now) == 0 {
 		return Moved()
 	}

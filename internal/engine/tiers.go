@@ -66,7 +66,7 @@ func (t *Delegate) note(e *invalidation.Event) {
 
 // Late implements cluster.Tiers. What this host has attested until now ends at the others too.
 func (t *Delegate) Late(names []string, late bool, owned kv.PartitionSet) {
-	begun := t.Names.SetLate(names, late)
+	begun := t.Namespaces.SetLate(names, late)
 	for _, id := range begun {
 		t.SharedMemory.Flushed(id)
 	}
@@ -78,7 +78,7 @@ func (t *Delegate) Late(names []string, late bool, owned kv.PartitionSet) {
 // StillLate implements cluster.Tiers: no event says which loads, tokens and calls are outdated.
 func (t *Delegate) StillLate(names []string) {
 	for _, name := range names {
-		if ns := t.Names.Lookup([]byte(name)); ns != nil {
+		if ns := t.Namespaces.Lookup([]byte(name)); ns != nil {
 			t.changes.DetachSlot(ns.ID)
 		}
 	}
@@ -88,7 +88,7 @@ func (t *Delegate) StillLate(names []string) {
 // it: the cluster was split. The entry here is not newer in any order that both sides know.
 func (t *Delegate) dropStray(h kv.Hash) {
 	t.Store.Invalidate(h, t.Clock.Read())
-	for k := range t.Names.KeyFilters() {
+	for k := range t.Namespaces.KeyFilters() {
 		k.Add(h)
 	}
 	t.deps.Counts.Strays.Add(1)
@@ -142,7 +142,7 @@ func (t *Delegate) NoteFlush(f wire.Floor) error {
 	if f.Namespace != "" && !kv.ValidNamespace(f.Namespace) {
 		return namespaces.BadName([]byte(f.Namespace))
 	}
-	if bad := t.Names.CheckFlush(f.Namespace); bad != nil {
+	if bad := t.Namespaces.CheckFlush(f.Namespace); bad != nil {
 		return bad
 	}
 	t.changes.NoteFlush(f.Namespace, kv.Version(f.Version))
@@ -158,7 +158,7 @@ func (t *Delegate) LearnFlushes(floors []wire.Floor) {
 
 // Floors returns the flushes that this host knows of.
 func (t *Delegate) Floors() (list []wire.Floor) {
-	for name, v := range t.Names.Floors() {
+	for name, v := range t.Namespaces.Floors() {
 		list = append(list, wire.Floor{Namespace: name, Version: uint64(v)})
 	}
 	return list

@@ -146,12 +146,12 @@ func (w *Watches) TellLost(s *stream) (behind time.Duration) {
 	over := map[*cluster.Owner]lapsed{}
 	for _, o := range view.Others() {
 		leased := o.LeasedAt()
-		if o.Leased(now.Boot, w.Names.Least()) {
+		if o.Leased(now.Boot, w.Namespaces.Least()) {
 			behind = max(behind, now.Boot-leased)
 			continue
 		}
 		over[o] = lapsed{leased, now.Boot}
-		if told, ok := s.lapsed[o]; ok && told.lease == leased && now.Boot-told.at < w.Names.Least() {
+		if told, ok := s.lapsed[o]; ok && told.lease == leased && now.Boot-told.at < w.Namespaces.Least() {
 			over[o] = told
 		}
 		news = news || over[o].at == now.Boot
@@ -240,7 +240,7 @@ func (w *Watches) Attest(cp *l1.Copy, now kv.Moment, r *wire.Reply) bool {
 		return false
 	}
 	owner := view.Owner(cp.Hash.Partition())
-	if owner == nil || owner.Process != *cp.Owner || !owner.Leased(now.Boot, w.Names.Least()) ||
+	if owner == nil || owner.Process != *cp.Owner || !owner.Leased(now.Boot, w.Namespaces.Least()) ||
 		!w.Ledger.Admit(cp.Namespace, cp.Hash, cp.Version, cp.AsOf) {
 		return false
 	}

@@ -249,7 +249,7 @@ func (c *Local) keyOf(q *wire.Request, key []byte, pins *namespaces.Pins) (ns *n
 	if ns = pins.Read(q.Namespace); ns != nil {
 		return ns, ns.Key(key)
 	}
-	return nil, kv.Key{Hash: c.Names.Hash(q.Namespace, key), Bytes: key}
+	return nil, kv.Key{Hash: c.Namespaces.Hash(q.Namespace, key), Bytes: key}
 }
 
 // Delete deletes one key of a request, or with option Soft makes its value stale.

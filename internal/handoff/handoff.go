@@ -92,7 +92,7 @@ type Config struct {
 	Store  *segment.Store
 	Ledger *invalidation.Ledger
 	Events *invalidation.Log // nil: the host is alone
-	Names  *namespaces.Table
+	Namespaces  *namespaces.Table
 	Clock  kv.Clock
 	Log    *slog.Logger
 	Listener   Listener
@@ -311,7 +311,7 @@ func (h *Handoff) ask(
 //
 // NoRoom says that the same entry may be stored when it comes again.
 func (h *Handoff) Restore(src *Source, e *wire.Entry, asOf kv.Version, sent kv.Moment) segment.Result {
-	b := namespaces.Pins{Table: h.cfg.Names}
+	b := namespaces.Pins{Table: h.cfg.Namespaces}
 	defer b.Release()
 	if !kv.ValidKey(e.Key) || !kv.ValidNamespace(e.Namespace) {
 		return segment.Outdated

@@ -146,7 +146,7 @@ func newHost(t *testing.T, name string, settings namespaces.Settings) *host {
 	must()
 	t.Cleanup(h.names.Close)
 	h.Handoff = handoff.New(handoff.Config{
-		Self: h.self, Store: h.store, Ledger: h.ledger, Events: h.events, Names: h.names, Clock: h.clock,
+		Self: h.self, Store: h.store, Ledger: h.ledger, Events: h.events, Namespaces: h.names, Clock: h.clock,
 		Log: log, Listener: &h.told, KeepFor: keepFor,
 	})
 	h.pull, h.fetch = h.ServePull, h.ServeFetch

@@ -107,7 +107,7 @@ func (h *Handoff) Offer(to kv.Process, ballot *kv.Ballot, set kv.PartitionSet) {
 // later owners of their keys must be told how these writes have ended.
 func (h *Handoff) Awaited() bool {
 	now := h.cfg.Clock.Read().Boot
-	return h.cfg.Names.Writing() || h.openOffers(func(o *Offer) bool {
+	return h.cfg.Namespaces.Writing() || h.openOffers(func(o *Offer) bool {
 		return !h.KeepsEntries() || now-o.madeAt < keptOfferTime
 	}) > 0
 }
@@ -194,7 +194,7 @@ func (h *Handoff) EntriesOf(of part) iter.Seq[handed] {
 			h.cfg.Store.Scan(of.set.Has, hits, h.cfg.Clock.Read().Boot, func(e kv.Entry) bool {
 				// The entry was copied a while ago: its namespace's slot may be another
 				// name's now.
-				ns := h.cfg.Names.InSlot(e.Key.Namespace)
+				ns := h.cfg.Namespaces.InSlot(e.Key.Namespace)
 				if ns != nil && ns.Key(e.Key.Bytes).Hash == e.Key.Hash && of.covers(e.Version) {
 					more = yield(handed{e, ns.Name, hits})
 				}
@@ -326,7 +326,7 @@ func (h *Handoff) fill(pl *pull) {
 
 // ServeFetch answers with one entry.
 func (h *Handoff) ServeFetch(from kv.Process, q *wire.Fetch) wire.Reply {
-	b := namespaces.Pins{Table: h.cfg.Names}
+	b := namespaces.Pins{Table: h.cfg.Namespaces}
 	defer b.Release()
 	ns := b.Read([]byte(q.Namespace))
 	if ns == nil {

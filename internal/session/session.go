@@ -76,7 +76,7 @@ func (c *Session) Count(q *wire.Request, r *wire.Reply) {
 // Refuse makes the reply to the present request an error, and counts it.
 func (c *Session) Refuse(err *wire.Error) {
 	c.Reply = wire.ErrorReply(err)
-	c.Tally.Add(c.Core.Names.None, c.Req.Op, namespaces.Failed)
+	c.Tally.Add(c.Core.Namespaces.None, c.Req.Op, namespaces.Failed)
 }
 
 // Busy returns the error of a request for which there is no memory.
@@ -182,7 +182,7 @@ func New(cfg Config) *Sessions { return &Sessions{Config: cfg} }
 // session returns the session of a caller.
 func (d *Sessions) session(by access.Caller, m *quota.Client) *Session {
 	return &Session{
-		Sessions: d, Core: d.Engine, By: by, member: m, Names: namespaces.Pins{Table: d.Engine.Names, Member: m},
+		Sessions: d, Core: d.Engine, By: by, member: m, Names: namespaces.Pins{Table: d.Engine.Namespaces, Member: m},
 		serveWaiting: d.Host.Serve,
 	}
 }

@@ -155,7 +155,7 @@ func (c *Handler) abandon(list map[string]tokenOf) {
 				Op: wire.OpFill, Namespace: []byte(g.namespace), Key: []byte(g.key), Token: []byte(token),
 				Options: wire.Abandon, TTLMS: wire.TTLDefault,
 			}
-			b := namespaces.Pins{Table: c.Core.Names}
+			b := namespaces.Pins{Table: c.Core.Namespaces}
 			c.serveWaiting(context.Background(), q, &b, c.Core.Deadlines.Of(q, now))
 			b.Release()
 		}

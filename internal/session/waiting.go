@@ -82,7 +82,7 @@ func (c *Session) awaited(q *wire.Request) bool {
 // Serve serves the request, on the caller's goroutine.
 func (w *Waiting) Serve() wire.Reply {
 	s := w.Session
-	b := namespaces.Pins{Table: s.Core.Names, Member: w.Member}
+	b := namespaces.Pins{Table: s.Core.Namespaces, Member: w.Member}
 	defer b.Release()
 	ctx := s.ctx
 	if OnlyReads(&w.Request) {
@@ -148,7 +148,7 @@ func (w *Waiting) note(r *wire.Reply) {
 			if key == nil {
 				key = q.Keys[0]
 			}
-			c.Key, c.Hash = bytes.Clone(truncate(key, kv.MaxKeyLen)), s.Core.Names.Hash(q.Namespace, key)
+			c.Key, c.Hash = bytes.Clone(truncate(key, kv.MaxKeyLen)), s.Core.Namespaces.Hash(q.Namespace, key)
 		}
 		return c
 	})

@@ -80,7 +80,7 @@ func TestWatch(t *testing.T) {
 		change := func(key string, q wire.Request) {
 			t.Helper()
 			r := writer.Call(q)
-			e := event{wire.EventChanged, h.Names.Hash([]byte(namespaces.Default), []byte(key)), r.Version, ""}
+			e := event{wire.EventChanged, h.Namespaces.Hash([]byte(namespaces.Default), []byte(key)), r.Version, ""}
 			switch {
 			case q.Op == wire.OpDelete:
 				e.version = r.Items[0].Version

@@ -57,7 +57,7 @@ func (s *Telemetry) step() {
 // requestCounts returns the present requestCounts, by namespace.
 func (s *Telemetry) requestCounts() map[string]counted {
 	counts := map[string]counted{}
-	for name, ns := range s.Engine.Names.All() {
+	for name, ns := range s.Engine.Namespaces.All() {
 		var c counted
 		c.requests, c.errors = ns.Requests()
 		counts[name] = c

@@ -25,7 +25,7 @@ func (s *Telemetry) Stats() cachesidecar.Stats {
 		L2:          e.Store.Stats().L2Stats,
 		Memory:      e.SharedMemory.Stats(),
 		Cluster:     s.ClusterState(),
-		Namespaces:  e.Names.Stats(),
+		Namespaces:  e.Namespaces.Stats(),
 		LeaseTokens: e.LeaseTokens.Stats(),
 		Shares:      e.Places.Stats(),
 		Overdue:     e.Counts.Overdue.Load(),

@@ -72,9 +72,9 @@ type Conn struct {
 	overBudget atomic.Bool // ended because others need the memory of its answers
 }
 
-// SetOwner moves the connection's account to its owner, once the owner is known. The reader
+// SetTenant moves the connection's account to its owner, once the owner is known. The reader
 // calls it, before any request waits.
-func (c *Conn) SetOwner(owner, process string) { c.account.Move(owner, process) }
+func (c *Conn) SetTenant(owner, process string) { c.account.Move(owner, process) }
 
 // AllowMaxFrame raises the longest request from Limits.MaxFirstFrame to Limits.MaxFrame. The handler
 // calls it.

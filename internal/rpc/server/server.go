@@ -105,9 +105,9 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	return failed
 }
 
-// owned is a Handler that knows the owner of its connection from the start.
-type owned interface {
-	Owner() (owner, process string)
+// tenanted is a Handler that knows the owner of its connection from the start.
+type tenanted interface {
+	Tenant() (owner, process string)
 }
 
 func (s *Server) accept(turns context.Context, nc net.Conn) {
@@ -127,8 +127,8 @@ func (s *Server) accept(turns context.Context, nc net.Conn) {
 		return
 	}
 	var owner, process string
-	if o, ok := h.(owned); ok {
-		owner, process = o.Owner()
+	if o, ok := h.(tenanted); ok {
+		owner, process = o.Tenant()
 	}
 	c := newConn(nc, s.shared, owner, process)
 	c.handler = h

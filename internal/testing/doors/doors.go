@@ -76,7 +76,7 @@ func (itself) Probed(*wire.Probe) wire.Probed { return wire.Probed{} }
 func (itself) Batch(time.Duration)            {}
 
 func (i itself) Stats() cachesidecar.Stats {
-	return cachesidecar.Stats{Node: "host", L2: i.Store.Stats().L2Stats, Namespaces: i.Names.Stats()}
+	return cachesidecar.Stats{Node: "host", L2: i.Store.Stats().L2Stats, Namespaces: i.Namespaces.Stats()}
 }
 
 func (i itself) Enter() (leave func(), ok bool) {

@@ -123,10 +123,10 @@ func One(change func(*namespaces.Settings)) map[string]namespaces.Settings {
 func (h *Host) Run() {
 	h.running.Go(func() { _ = h.Store.Run(h.ctx, h.Clock) })
 	h.running.Go(func() { h.Loads.Audit(h.ctx) })
-	for filter := range h.Names.KeyFilters() {
+	for filter := range h.Namespaces.KeyFilters() {
 		h.running.Go(func() { filter.Run(h.ctx) })
 	}
-	for _, ns := range h.Names.All() {
+	for _, ns := range h.Namespaces.All() {
 		if ns.Warming != nil {
 			h.running.Go(func() { h.Warm(h.ctx, ns) })
 		}
