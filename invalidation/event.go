@@ -16,8 +16,8 @@ type Event struct {
 
 // Detail has the fields that few events need.
 type Detail struct {
-	Partitions kv.PartitionSet // of Raised; of a Barrier for whole partitions
-	CopiesOnly bool            // of Raised: no key has changed; not sent
+	Partitions kv.PartitionSet // of FloorRaised; of a Barrier for whole partitions
+	CopiesOnly bool            // of FloorRaised: no key has changed; not sent
 	Namespace  string          // of Flushed; "": all
 	Lag        time.Duration   // of a Barrier for a single key
 }

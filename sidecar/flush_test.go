@@ -338,7 +338,7 @@ func TestVirtualFlushedNames(t *testing.T) {
 // flushAs flushes a namespace of the cluster for a connection, whose places m counts.
 func flushAs(v *vnode, m *quota.Client, name string) error {
 	s := v.s
-	b := namespaces.Pins{Table: s.engine.Namespaces, Member: m}
+	b := namespaces.Pins{Table: s.engine.Namespaces, Client: m}
 	defer b.Release()
 	r := s.serve(context.Background(), &wire.Request{Op: wire.OpFlush, Namespace: []byte(name), Options: wire.Cluster}, &b, s.engine.Clock.Read().Boot+5*time.Second)
 	return r.Err()

@@ -128,7 +128,7 @@ type position struct {
 	Keys      int64  `json:"keys"`        // done, from the list's beginning
 	Last      []byte `json:"last_base64"` // the last of them, to recognize the list
 
-	path  string // "": not saved
+	path    string // "": not saved
 	savedAt time.Time
 }
 

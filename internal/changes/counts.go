@@ -22,20 +22,20 @@ const (
 type counts struct {
 	rows, deletions, flushes, gaps, failures atomic.Int64
 
-	mu     sync.Mutex
-	state  string
-	since  time.Time // the state
-	err    string
-	gapAt  time.Time
-	gapWhy string
-	lag    time.Duration // of the last transaction
-	lagAt  time.Time
-	oldest time.Time     // when the first of those came that are not deleted; zero: there is none
-	pending  int           // transactions under way
-	retained   int64         // bytes of the log of the server
-	clockSkew  time.Duration // of the server's clock before this host's
+	mu        sync.Mutex
+	state     string
+	since     time.Time // the state
+	err       string
+	gapAt     time.Time
+	gapWhy    string
+	lag       time.Duration // of the last transaction
+	lagAt     time.Time
+	oldest    time.Time     // when the first of those came that are not deleted; zero: there is none
+	pending   int           // transactions under way
+	retained  int64         // bytes of the log of the server
+	clockSkew time.Duration // of the server's clock before this host's
 
-	received loader.Position // what has come
+	received    loader.Position // what has come
 	serverEnd   loader.Position // where the server's log ended at logAt
 	serverEndAt time.Time
 }
@@ -43,7 +43,7 @@ type counts struct {
 const (
 	lagFor    = time.Minute     // how long the lag of a transaction is told
 	slowStart = 5 * time.Second // a beginning that takes longer is told
-	silentFor = 2 * checkEvery // a stream that brings nothing of the log for longer is late, although it was nudged
+	silentFor = 2 * checkEvery  // a stream that brings nothing of the log for longer is late, although it was nudged
 )
 
 func (c *counts) setState(state string) {

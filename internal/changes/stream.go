@@ -25,10 +25,10 @@ const (
 
 const (
 	checkEvery = 5 * time.Second       // between two questions whether the stream is whole
-	roundEvery  = 2 * time.Millisecond  // between two rounds at least: each asks the server a statement
-	seenFirst   = time.Millisecond      // until the next look at a transaction that no reader sees
-	seenMost    = 50 * time.Millisecond // the wait doubles up to that
-	giveUpTime  = 2 * time.Second
+	roundEvery = 2 * time.Millisecond  // between two rounds at least: each asks the server a statement
+	seenFirst  = time.Millisecond      // until the next look at a transaction that no reader sees
+	seenMost   = 50 * time.Millisecond // the wait doubles up to that
+	giveUpTime = 2 * time.Second
 )
 
 // following is a stream that is being followed.

@@ -70,7 +70,7 @@ type Config struct {
 
 	Clock    kv.Clock
 	Versions *kv.HLC
-	Delegate    Delegate
+	Delegate Delegate
 	Mirror   Mirror
 	// Budget limits the memory of requests and answers between hosts. Default: a budget
 	// of its own.

@@ -21,13 +21,13 @@ type Changes struct {
 	flushing sync.Mutex // locked while a flush of the cluster is noted
 }
 
-// Began implements handoff.Host: it is called when ownerships of partitions begin.
+// Began implements handoff.Listener: it is called when ownerships of partitions begin.
 func (c *Changes) Began(b *ownership.Begun, now time.Duration) {
 	c.noteUnknown(b.Partitions)
 	c.barriers.begun(b, now)
 }
 
-// Ended implements handoff.Host: it is called when ownerships of partitions have ended. The
+// Ended implements handoff.Listener: it is called when ownerships of partitions have ended. The
 // apps that wait for fills ask the next owner.
 func (c *Changes) Ended(set kv.PartitionSet, v kv.Version) {
 	c.RaiseFloor(set, v)
@@ -56,7 +56,7 @@ func (c *Changes) RaiseFloor(set kv.PartitionSet, v kv.Version) {
 	c.raise(raised(set, v))
 }
 
-// RaiseCopies is Raise if no key has changed.
+// RaiseCopies is RaiseFloor if no key has changed.
 func (c *Changes) RaiseCopies(set kv.PartitionSet, v kv.Version) {
 	e := raised(set, v)
 	e.Detail.CopiesOnly = true

@@ -29,7 +29,7 @@ type Engine struct {
 	Watches  *Watches
 	Barriers *Barriers
 	Changes  *Changes
-	Delegate    *Delegate
+	Delegate *Delegate
 	Remote   *Remote
 	Loads    *Loads
 	Tokens   *Tokens
@@ -139,7 +139,7 @@ func (e *Engine) ServePeer(
 	if q.Op == wire.OpMGet || q.Op == wire.OpDelete {
 		r := wire.Reply{Items: make([]wire.Reply, len(q.Keys))}
 		pins.Release()
-		e.eachAtOnce(len(q.Keys), pins.Member, func(i int, pins *namespaces.Pins) {
+		e.eachAtOnce(len(q.Keys), pins.Client, func(i int, pins *namespaces.Pins) {
 			one := *q
 			if q.Op == wire.OpMGet {
 				one.Op, one.Key, one.Keys = wire.OpGet, q.Keys[i], nil

@@ -58,7 +58,7 @@ func (c *Changes) FlushCluster(
 	if bad != nil {
 		return wire.ErrorReply(bad)
 	}
-	if bad := c.Namespaces.ReserveFlush(name, pins.Member); bad != nil {
+	if bad := c.Namespaces.ReserveFlush(name, pins.Client); bad != nil {
 		return wire.ErrorReply(bad)
 	}
 	defer c.Namespaces.ReleaseFlush(name)

@@ -57,7 +57,7 @@ func (e *Engine) eachAtOnce(n int, m *quota.Client, f func(i int, pins *namespac
 	group.SetLimit(fetchesAtOnce)
 	for i := range n {
 		group.Go(func() error {
-			pins := namespaces.Pins{Table: e.Namespaces, Member: m}
+			pins := namespaces.Pins{Table: e.Namespaces, Client: m}
 			defer pins.Release()
 			f(i, &pins)
 			return nil
@@ -96,7 +96,7 @@ func (e *Engine) deleteMany(
 		for owner, list := range groups {
 			wg.Go(func() { e.Remote.delete(ctx, owner, q, list, items, deadline) })
 		}
-		e.eachAtOnce(len(slow), pins.Member, func(n int, pins *namespaces.Pins) {
+		e.eachAtOnce(len(slow), pins.Client, func(n int, pins *namespaces.Pins) {
 			i := slow[n]
 			items[i], _ = e.local(ctx, q, q.Keys[i], pins, now, deadline)
 		})
@@ -193,7 +193,7 @@ func (r *mget) round(todo []int, now kv.Moment) (left []int) {
 	for _, list := range of.leads {
 		asked.Go(func() { e.Remote.ask(r.ctx, r.q.Namespace, list, r.deadline) })
 	}
-	e.eachAtOnce(len(of.slow), r.pins.Member, func(n int, pins *namespaces.Pins) {
+	e.eachAtOnce(len(of.slow), r.pins.Client, func(n int, pins *namespaces.Pins) {
 		i := of.slow[n]
 		if r.full(i) {
 			r.items[i] = wire.ErrorReply(tooLong)

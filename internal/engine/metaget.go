@@ -139,7 +139,7 @@ func (c *Local) claimLoad(
 		*r = c.Deadlines.tooLate(q)
 		return true
 	}
-	claim := c.tokens.newClaim(ns, k, epoch, pins.Member)
+	claim := c.tokens.newClaim(ns, k, epoch, pins.Client)
 	claim.Time, claim.Ends = cmp.Or(time.Duration(q.LeaseMS)*time.Millisecond, claim.Time), true
 	out, err := c.LeaseTokens.Try(claim)
 	switch {

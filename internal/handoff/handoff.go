@@ -31,8 +31,8 @@ type Handoff struct {
 	cfg Config
 
 	Incoming    [kv.Partitions]atomic.Pointer[Source]
-	Starts       [kv.Partitions]atomic.Pointer[OwnershipStart] // of the present or the last ownership; nil: there was none
-	ended       [kv.Partitions]ended                     // guarded by the node's lock, under which it is used
+	Starts      [kv.Partitions]atomic.Pointer[OwnershipStart] // of the present or the last ownership; nil: there was none
+	ended       [kv.Partitions]ended                          // guarded by the node's lock, under which it is used
 	keepsMemory atomic.Bool
 	exiting     atomic.Bool // ownerships end because this process does, and it keeps the entries
 
@@ -89,12 +89,12 @@ type ended struct {
 type Config struct {
 	Self kv.Process
 
-	Store  *segment.Store
-	Ledger *invalidation.Ledger
-	Events *invalidation.Log // nil: the host is alone
-	Namespaces  *namespaces.Table
-	Clock  kv.Clock
-	Log    *slog.Logger
+	Store      *segment.Store
+	Ledger     *invalidation.Ledger
+	Events     *invalidation.Log // nil: the host is alone
+	Namespaces *namespaces.Table
+	Clock      kv.Clock
+	Log        *slog.Logger
 	Listener   Listener
 
 	KeepFor time.Duration // how long another host may own what this one has kept
@@ -299,7 +299,7 @@ func (h *Handoff) ask(
 	if err := wire.UnmarshalBody(a.Body, answer); err != nil {
 		return sent, err
 	}
-	return sent, h.node.Admit(src.From, answer.NewestVersion())
+	return sent, h.node.CheckVersion(src.From, answer.NewestVersion())
 }
 
 // Restore stores an entry that has come, unless this host knows something newer of the

@@ -75,10 +75,10 @@ type keptState struct {
 // SetKeepsMemory says that the entries outlive this process, if it ends in order.
 func (h *Handoff) SetKeepsMemory() { h.keepsMemory.Store(true) }
 
-// Exiting implements cluster.Tiers: from now on ownerships end because this process does.
+// Exiting implements cluster.Delegate: from now on ownerships end because this process does.
 func (h *Handoff) Exiting() { h.exiting.Store(h.keepsMemory.Load()) }
 
-// KeepsEntries implements cluster.Tiers.
+// KeepsEntries implements cluster.Delegate.
 func (h *Handoff) KeepsEntries() bool { return h.exiting.Load() }
 
 // KeptForNext returns what this process has kept for the next one: partitions by the ballots that they

@@ -110,7 +110,7 @@ func (n *Table) settleKept() {
 			ns := n.settle(n.take(name), n.others, false)
 			ns.now.Store(ns)
 			if n.Flushes.Acquire(quota.Names) == nil {
-				ns.member = n.Flushes
+				ns.client = n.Flushes
 			}
 			table[name] = ns
 		}
@@ -307,7 +307,7 @@ func (n *Table) Obtain(name []byte, m *quota.Client) (*Namespace, *wire.Error) {
 		return nil, err
 	}
 	ns := n.settle(n.take(string(name)), n.others, false)
-	ns.member = m
+	ns.client = m
 	ns.now.Store(ns)
 	table[ns.Name] = ns
 	n.Table.Store(&table)
@@ -321,8 +321,8 @@ func (n *Table) share(table map[string]*Namespace, m *quota.Client) *wire.Error 
 	if err == nil || time.Since(m.SlotSearchFailedAt) < SearchEvery {
 		return err
 	}
-	own := func(ns *Namespace) bool { return ns.member == m }
-	owners := func(ns *Namespace) bool { return ns.member != nil && ns.member.Tenant() == m.Tenant() }
+	own := func(ns *Namespace) bool { return ns.client == m }
+	owners := func(ns *Namespace) bool { return ns.client != nil && ns.client.Tenant() == m.Tenant() }
 	if n.retireOne(table, own) || n.retireOne(table, owners) {
 		if err = m.Acquire(quota.Names); err == nil {
 			return nil
@@ -358,7 +358,7 @@ func (n *Table) retireOne(table map[string]*Namespace, may func(*Namespace) bool
 		if unused {
 			n.forgetLoads(ns)
 			delete(table, name)
-			ns.member.Release(quota.Names)
+			ns.client.Release(quota.Names)
 			n.show(ns.slot, true)
 			n.Free = append(n.Free, ns.ID)
 			return true

@@ -274,8 +274,8 @@ func (s *session) Oversized(c *server.Conn, _ []byte, length int, _ error) {
 	}
 }
 
-// Owner returns the owner of connections that have not been greeted.
-func (s *session) Owner() (owner, process string) { return "hosts that have not greeted", "" }
+// Tenant returns the owner of connections that have not been greeted.
+func (s *session) Tenant() (tenant, process string) { return "hosts that have not greeted", "" }
 
 // Close ends the session.
 func (s *session) Close(err error) {

@@ -26,7 +26,7 @@ const (
 	Resources
 )
 
-// clientDivisors has the divisors: a connection may have what is left to its owner, divided by the
+// clientDivisors has the divisors: a connection may have what is left to its tenant, divided by the
 // number here: no more than one descriptor. Names belong to one app more than the other kinds
 // do. Connections have no part.
 var clientDivisors = [Resources]int64{LeaseTokens: 16, Watches: 16, Waiting: 4, Names: 1, Flushes: 1, Descriptors: 1 << 32}
@@ -48,15 +48,15 @@ var resourceTexts = [Resources]string{
 }
 
 // Places are the bounded resources that all connections of a host use. A newcomer always finds some
-// places. An owner may have three quarters of the places that the other owners leave, and seven
-// eighths of the connections. One connection may have a part of what its owner has left. So a member
-// gets less the more is taken, and the last places are for members without any.
+// places. A tenant may have three quarters of the places that the other tenants leave, and seven
+// eighths of the connections. One connection may have a part of what its tenant has left. So a client
+// gets less the more is taken, and the last places are for clients without any.
 type Places struct {
 	totals  [Resources]atomic.Int64
 	used    [Resources]atomic.Int64
 	refused [Resources]atomic.Int64
 
-	mu     sync.Mutex
+	mu      sync.Mutex
 	tenants map[string]*tenant
 }
 
@@ -70,11 +70,11 @@ type tenant struct {
 // Client is one connection. A nil Client is this process and takes places without bounds.
 type Client struct {
 	places *Places
-	tenant  *tenant
+	tenant *tenant
 	has    [Resources]atomic.Int64
 
 	// SlotSearchFailedAt belongs to package namespaces: when the search for an empty name of this
-	// member last failed.
+	// client last failed.
 	SlotSearchFailedAt time.Time
 }
 
@@ -93,7 +93,7 @@ func (s *Places) Total(r Resource) int64 { return s.totals[r].Load() }
 // SetTotal changes it. Places above it stay taken until they are given back.
 func (s *Places) SetTotal(r Resource, n int64) { s.totals[r].Store(n) }
 
-// Join returns a new member of an owner. The member keeps its places until it releases
+// Join returns a new client of a tenant. The client keeps its places until it releases
 // them, also after Leave.
 func (s *Places) Join(name string) *Client {
 	s.mu.Lock()
@@ -107,7 +107,7 @@ func (s *Places) Join(name string) *Client {
 	return &Client{places: s, tenant: o}
 }
 
-// Tenant returns the name of the member's owner; "" is this process.
+// Tenant returns the name of the client's tenant; "" is this process.
 func (m *Client) Tenant() string {
 	if m == nil {
 		return ""
@@ -115,7 +115,7 @@ func (m *Client) Tenant() string {
 	return m.tenant.name
 }
 
-// Leave ends a member.
+// Leave ends a client.
 func (m *Client) Leave() {
 	if m == nil {
 		return
@@ -126,7 +126,7 @@ func (m *Client) Leave() {
 	m.places.forget(m.tenant)
 }
 
-// forget drops an owner that has neither members nor places. Names and tokens outlive the
+// forget drops a tenant that has neither clients nor places. Names and tokens outlive the
 // connections that have brought them.
 func (s *Places) forget(o *tenant) {
 	if o.clients.Load() > 0 {
@@ -148,7 +148,7 @@ func (s *Places) forget(o *tenant) {
 }
 
 // add adds n to the counts of a resource, and returns the new counts of the table, of the
-// owner and of the member.
+// tenant and of the client.
 func (m *Client) add(r Resource, n int64) (used, of, here int64) {
 	if m == nil {
 		return
@@ -165,7 +165,7 @@ func (m *Client) Release(r Resource) {
 	m.places.forget(m.tenant)
 }
 
-// Acquire takes a place. The error names the owner, its number of places, and the remedy.
+// Acquire takes a place. The error names the tenant, its number of places, and the remedy.
 func (m *Client) Acquire(r Resource) *wire.Error {
 	if m == nil {
 		return nil
@@ -173,7 +173,7 @@ func (m *Client) Acquire(r Resource) *wire.Error {
 	used, of, here := m.add(r, 1)
 	s := m.places
 	total := s.Total(r)
-	may := total - (used - of) // what the other owners leave
+	may := total - (used - of) // what the other tenants leave
 	if may -= may / 4; r == Connections {
 		may = total - (used - of) - (total-(used-of))/8
 	}
@@ -189,8 +189,8 @@ func (m *Client) Acquire(r Resource) *wire.Error {
 // Force takes n places even if there are none left.
 func (m *Client) Force(r Resource, n int64) { m.add(r, n) }
 
-// Take takes a lease token. A token that is handed over from another member is taken even
-// if no place is left. With Give it makes a Member a flight.Place.
+// Take takes a lease token. A token that is handed over from another client is taken even
+// if no place is left. With Give it makes a Client a flight.Place.
 func (m *Client) Take(handed bool) error {
 	if handed {
 		m.Force(LeaseTokens, 1)
@@ -207,7 +207,7 @@ func (m *Client) Give() { m.Release(LeaseTokens) }
 
 type clientKey struct{}
 
-// WithClient returns a context that names the member on whose behalf it is used.
+// WithClient returns a context that names the client on whose behalf it is used.
 func WithClient(ctx context.Context, m *Client) context.Context {
 	if m == nil {
 		return ctx
@@ -215,7 +215,7 @@ func WithClient(ctx context.Context, m *Client) context.Context {
 	return context.WithValue(ctx, clientKey{}, m)
 }
 
-// ClientOf returns the member that a context names, or nil.
+// ClientOf returns the client that a context names, or nil.
 func ClientOf(ctx context.Context) *Client {
 	m, _ := ctx.Value(clientKey{}).(*Client)
 	return m
@@ -224,7 +224,7 @@ func ClientOf(ctx context.Context) *Client {
 // Used returns how many places of a kind are taken.
 func (s *Places) Used(r Resource) int64 { return s.used[r].Load() }
 
-// Stats returns, for each kind, the places taken and the owner with most of them.
+// Stats returns, for each kind, the places taken and the tenant with most of them.
 func (s *Places) Stats() []cachesidecar.ShareStats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -243,5 +243,5 @@ func (s *Places) Stats() []cachesidecar.ShareStats {
 	return list
 }
 
-// UserTenant returns the owner name of a user of this host.
+// UserTenant returns the tenant name of a user of this host.
 func UserTenant(uid int) string { return fmt.Sprint("uid ", uid) }

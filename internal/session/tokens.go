@@ -16,7 +16,7 @@ func (c *Handler) grant(conn *server.Conn) bool {
 	if ns == nil {
 		return false
 	}
-	r, ok := c.Core.Tokens.Grant(ns, c.Req, c.member)
+	r, ok := c.Core.Tokens.Grant(ns, c.Req, c.client)
 	if !ok {
 		return false
 	}

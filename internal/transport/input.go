@@ -57,7 +57,7 @@ func (in *Input) Init(s *Socket, a *quota.Account, use quota.Use, onWait func() 
 func (in *Input) Len() int { return in.w - in.r }
 
 // Bytes returns what has been read and not consumed. It is valid until the next read, Compact, Grow,
-// PutAside, Release or Discard.
+// Shrink, Release or Discard.
 func (in *Input) Bytes() []byte { return in.buf[in.r:in.w] }
 
 // Consume takes note that the first n bytes are of no use any more.

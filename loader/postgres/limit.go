@@ -30,8 +30,8 @@ type messageLimiter struct {
 	r io.Reader
 	w io.Writer
 
-	maxRows     int      // bytes of rows in one answer; below zero: no limit
-	conn   *timeoutConn // has the memory of the rows
+	maxRows  int          // bytes of rows in one answer; below zero: no limit
+	conn     *timeoutConn // has the memory of the rows
 	head     [5]byte
 	begun    int // bytes of head read so far
 	skip     int // remaining bytes of a message

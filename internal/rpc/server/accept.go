@@ -16,59 +16,59 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/quota"
 )
 
-// acceptQueue makes the connections of one owner begin one after another when many come at once.
+// acceptQueue makes the connections of one tenant begin one after another when many come at once.
 // The beginning is the most expensive moment of a connection: thousands of beginnings at
 // the same time delay the requests of others. A connection that waits has only its place
-// in the queue, and does not delay other owners. The processes of one owner take turns.
+// in the queue, and does not delay other tenants. The processes of one tenant take turns.
 type acceptQueue struct {
 	rate float64 // a second; zero: no bound
 
-	mu     sync.Mutex
+	mu      sync.Mutex
 	tenants map[string]*arrivals
 }
 
-// arrivals are the connections of one owner that wait to begin, by process. Of a process the last
+// arrivals are the connections of one tenant that wait to begin, by process. Of a process the last
 // one that has come is the next. So most of those that begin then begin at once if more come than
 // may begin, for long; in their order all of them would wait until their clients give up. The first
 // ones have their turns when fewer come.
 type arrivals struct {
-	limit *rate.Limiter
-	waits quota.FairQueue[string, *Conn]
+	limit   *rate.Limiter
+	waits   quota.FairQueue[string, *Conn]
 	running bool // a goroutine begins them
-	turns int  // since the last look at those that wait
-	scanAt    int  // the first connection that the next look is at
+	turns   int  // since the last look at those that wait
+	scanAt  int  // the first connection that the next look is at
 }
 
-// acceptBurst is how many connections of each owner may begin at once.
+// acceptBurst is how many connections of each tenant may begin at once.
 const acceptBurst = 128
 
-// maxIdle is how many owners it keeps before it forgets owners that have no waiting
+// maxIdle is how many tenants it keeps before it forgets tenants that have no waiting
 // connection and have had no new one for a while.
 const maxIdle = 64
 
 // A look is at so many connections, after so many turns. One whose client has gone begins then, and
 // ends: without that such connections would take all places while more come than may begin.
 const (
-	scanSize = 64
+	scanSize  = 64
 	scanEvery = 16
 )
 
 // enter says whether a connection begins now. If not, the connection waits. If enter returns the
 // arrivals, the caller must begin them.
-func (p *acceptQueue) enter(c *Conn, owner, process string) (now bool, begin *arrivals) {
-	if p.rate == 0 || owner == "" {
+func (p *acceptQueue) enter(c *Conn, tenant, process string) (now bool, begin *arrivals) {
+	if p.rate == 0 || tenant == "" {
 		return true, nil
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	n := p.tenants[owner]
+	n := p.tenants[tenant]
 	if n == nil {
 		if p.tenants == nil {
 			p.tenants = map[string]*arrivals{}
 		}
 		p.forget()
 		n = &arrivals{limit: rate.NewLimiter(rate.Limit(p.rate), acceptBurst)}
-		p.tenants[owner] = n
+		p.tenants[tenant] = n
 	}
 	if !n.running {
 		if n.limit.Allow() {
@@ -90,7 +90,7 @@ func (p *acceptQueue) waiting() (all int64) {
 	return all
 }
 
-// forget removes owners that have had no new connections for a while. The lock is held.
+// forget removes tenants that have had no new connections for a while. The lock is held.
 func (p *acceptQueue) forget() {
 	if len(p.tenants) < maxIdle {
 		return
@@ -102,7 +102,7 @@ func (p *acceptQueue) forget() {
 	}
 }
 
-// begin begins the connections of an owner at their rate until none waits; once ctx ends, at once.
+// begin begins the connections of a tenant at their rate until none waits; once ctx ends, at once.
 func (p *acceptQueue) begin(ctx context.Context, n *arrivals, begin func(*Conn)) {
 	for p.continues(n) {
 		maxProcs.busy()

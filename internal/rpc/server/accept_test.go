@@ -40,15 +40,15 @@ func (s *paced) begun() []string {
 	return slices.Clone(s.list)
 }
 
-// enter makes a connection of an owner's process enter.
-func (s *paced) enter(ctx context.Context, nc net.Conn, owner, process string) {
+// enter makes a connection of a tenant's process enter.
+func (s *paced) enter(ctx context.Context, nc net.Conn, tenant, process string) {
 	c := &Conn{}
 	c.socket.Conn = nc
 	if s.names == nil {
 		s.names = map[*Conn]string{}
 	}
-	s.names[c] = owner + process
-	switch now, waits := s.p.enter(c, owner, process); {
+	s.names[c] = tenant + process
+	switch now, waits := s.p.enter(c, tenant, process); {
 	case now:
 		s.begin(s.names[c])
 	case waits != nil:
@@ -59,8 +59,8 @@ func (s *paced) enter(ctx context.Context, nc net.Conn, owner, process string) {
 // pipe returns a connection that does not show whether its client has gone.
 func pipe() net.Conn { a, _ := net.Pipe(); return a }
 
-// TestPace checks that firstAtOnce connections of one owner begin at once, and the rest
-// one after another, with the processes in turn. Connections of other owners do not wait
+// TestPace checks that acceptBurst connections of one tenant begin at once, and the rest
+// one after another, with the processes in turn. Connections of other tenants do not wait
 // for them.
 func TestPace(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
@@ -91,7 +91,7 @@ func TestPace(t *testing.T) {
 	})
 }
 
-// TestPaceHasOneGoroutine checks that one goroutine at a time begins the connections of an owner,
+// TestPaceHasOneGoroutine checks that one goroutine at a time begins the connections of a tenant,
 // even if none waits again and again.
 func TestPaceHasOneGoroutine(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
@@ -135,10 +135,10 @@ func TestPaceEnds(t *testing.T) {
 	})
 }
 
-// ownedEcho is an echo handler with an owner.
-type ownedEcho struct{ Handler }
+// tenantEcho is an echo handler with a tenant.
+type tenantEcho struct{ Handler }
 
-func (ownedEcho) Owner() (owner, process string) { return "a", "1" }
+func (tenantEcho) Tenant() (tenant, process string) { return "a", "1" }
 
 // TestPaceEndsWithItsListener checks that a server whose listener was closed ends without
 // waiting for turns, too.
@@ -150,7 +150,7 @@ func TestPaceEndsWithItsListener(t *testing.T) {
 	h := newEcho()
 	s := New(Limits{NewRate: 1e-3}, slog.New(slog.DiscardHandler), func(nc net.Conn) (Handler, error) {
 		e, err := h.handler(nc)
-		return ownedEcho{e}, err
+		return tenantEcho{e}, err
 	})
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(t.Context(), ln) }()
@@ -173,7 +173,7 @@ func TestPaceEndsWithItsListener(t *testing.T) {
 	}
 }
 
-// TestPaceForgets checks that owners without new connections for a while are forgotten,
+// TestPaceForgets checks that tenants without new connections for a while are forgotten,
 // and others are not.
 func TestPaceForgets(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
@@ -186,13 +186,13 @@ func TestPaceForgets(t *testing.T) {
 			time.Sleep(time.Second / 100)
 		}
 		if n := len(s.p.tenants); n > maxIdle+1 || s.p.tenants["busy"] == nil {
-			t.Errorf("%d owners are remembered, the busy one: %v", n, s.p.tenants["busy"])
+			t.Errorf("%d tenants are remembered, the busy one: %v", n, s.p.tenants["busy"])
 		}
 	})
 }
 
 // TestPaceInOverload checks that most connections begin soon, at the full pace, if three
-// times as many come as may begin; that another process of their owner has its turns; and
+// times as many come as may begin; that another process of their tenant has its turns; and
 // that those that were passed over begin when no more come.
 func TestPaceInOverload(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {

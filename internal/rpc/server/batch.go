@@ -194,7 +194,7 @@ type timeSlice struct {
 }
 
 const (
-	turnTime  = 250 * time.Microsecond
+	turnTime       = 250 * time.Microsecond
 	slicePartBytes = 16 << 10 // of requests in a part; a part has at least one request
 )
 

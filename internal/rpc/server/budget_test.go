@@ -107,7 +107,7 @@ func TestFrameWithoutRoom(t *testing.T) {
 // another process, and are answered.
 func TestHalfFramesGive(t *testing.T) {
 	h := newEcho()
-	h.owners = []string{"uid 1", "uid 1", "uid 1", "uid 2"}
+	h.tenants = []string{"uid 1", "uid 1", "uid 1", "uid 2"}
 	s, dial, _ := serve(t, h, Limits{Budget: quota.NewBudget(16 << 20)})
 	const half = 4<<20 - 100
 	for i := range 3 {

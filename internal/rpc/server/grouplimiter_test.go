@@ -150,7 +150,7 @@ func TestEaseOfNewcomers(t *testing.T) {
 	}
 	s := New(Limits{NewRate: 500}, slog.New(slog.DiscardHandler), func(nc net.Conn) (Handler, error) {
 		e, err := h.handler(nc)
-		return ownedEcho{e}, err
+		return tenantEcho{e}, err
 	})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)

@@ -64,7 +64,7 @@ func (t *Delegate) note(e *invalidation.Event) {
 	}
 }
 
-// Late implements cluster.Tiers. What this host has attested until now ends at the others too.
+// Late implements cluster.Delegate. What this host has attested until now ends at the others too.
 func (t *Delegate) Late(names []string, late bool, owned kv.PartitionSet) {
 	begun := t.Namespaces.SetLate(names, late)
 	for _, id := range begun {
@@ -75,7 +75,7 @@ func (t *Delegate) Late(names []string, late bool, owned kv.PartitionSet) {
 	}
 }
 
-// StillLate implements cluster.Tiers: no event says which loads, tokens and calls are outdated.
+// StillLate implements cluster.Delegate: no event says which loads, tokens and calls are outdated.
 func (t *Delegate) StillLate(names []string) {
 	for _, name := range names {
 		if ns := t.Namespaces.Lookup([]byte(name)); ns != nil {
