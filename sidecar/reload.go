@@ -113,7 +113,7 @@ func (s *Sidecar) setLimits() {
 	c := &s.present
 	e := s.engine
 	e.Deadlines.SetDefault(c.RequestTimeout)
-	e.Places.SetTotal(quota.Names, int64(c.MaxNamespaces-len(c.Namespaces)))
+	e.Places.SetTotal(quota.Namespaces, int64(c.MaxNamespaces-len(c.Namespaces)))
 	e.Places.SetTotal(quota.Connections, int64(c.connections()))
 	files := shareFiles(c, fileLimit())
 	s.server.SetMaxConns(files.apps)

@@ -30,10 +30,10 @@ type counts struct {
 	gapWhy    string
 	lag       time.Duration // of the last transaction
 	lagAt     time.Time
-	oldest    time.Time     // when the first of those came that are not deleted; zero: there is none
-	pending   int           // transactions under way
-	retained  int64         // bytes of the log of the server
-	clockSkew time.Duration // of the server's clock before this host's
+	oldest    time.Time     // when the oldest pending transaction came; zero: there is none
+	pending   int           // transactions whose keys are not all deleted
+	retained  int64         // bytes of its log that the server keeps for the feed
+	clockSkew time.Duration // of the server's clock, which is ahead by it
 
 	received    loader.Position // what has come
 	serverEnd   loader.Position // where the server's log ended at logAt
@@ -43,9 +43,10 @@ type counts struct {
 const (
 	lagFor    = time.Minute     // how long the lag of a transaction is told
 	slowStart = 5 * time.Second // a beginning that takes longer is told
-	silentFor = 2 * checkEvery  // a stream that brings nothing of the log for longer is late, although it was nudged
+	silentFor = 2 * checkEvery  // a stream is late that brings nothing for longer, although the server was asked to send
 )
 
+// setState notes a state, and drops the figures that do not hold in it.
 func (c *counts) setState(state string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -84,6 +85,7 @@ func (c *counts) lastGap() time.Time {
 	return c.gapAt
 }
 
+// noteView notes how much log the server keeps, its clock, and where its log ends.
 func (c *counts) noteView(v loader.View) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -116,6 +118,7 @@ func (c *counts) noteDeleted(p *pending) {
 	}
 }
 
+// notePending notes the transactions that are pending, the oldest first.
 func (c *counts) notePending(order []*pending) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -142,7 +145,7 @@ func (f *Follower) Stats() cachesidecar.ChangesStats {
 	if !c.oldest.IsZero() {
 		s.LagMS = max(s.LagMS, time.Since(c.oldest).Milliseconds())
 	}
-	if c.state == Following && c.received < c.serverEnd && time.Since(c.serverEndAt) > silentFor { // the server does not send it
+	if c.state == Following && c.received < c.serverEnd && time.Since(c.serverEndAt) > silentFor { // not sent
 		s.LagMS = max(s.LagMS, time.Since(c.serverEndAt).Milliseconds())
 	}
 	if took := time.Since(c.since); c.state == Starting && took > slowStart {

@@ -75,7 +75,8 @@ func (t *Delegate) Late(names []string, late bool, owned kv.PartitionSet) {
 	}
 }
 
-// StillLate implements cluster.Delegate: no event says which loads, tokens and calls are outdated.
+// StillLate implements cluster.Delegate. It outdates all loads, tokens and calls under way, since no event
+// names the keys that have changed.
 func (t *Delegate) StillLate(names []string) {
 	for _, name := range names {
 		if ns := t.Namespaces.Lookup([]byte(name)); ns != nil {

@@ -19,7 +19,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/l2/segment"
 )
 
-// deps is what the parts stand on.
+// deps has the dependencies that all parts of the engine share.
 type deps struct {
 	Config    Config
 	Clock     kv.Clock

@@ -31,10 +31,10 @@ type Handoff struct {
 	cfg Config
 
 	Incoming    [kv.Partitions]atomic.Pointer[Source]
-	Starts      [kv.Partitions]atomic.Pointer[OwnershipStart] // of the present or the last ownership; nil: there was none
+	Starts      [kv.Partitions]atomic.Pointer[OwnershipStart] // of the latest ownership; nil: there was none
 	ended       [kv.Partitions]ended                          // guarded by the node's lock, under which it is used
-	keepsMemory atomic.Bool
-	exiting     atomic.Bool // ownerships end because this process does, and it keeps the entries
+	keepsMemory atomic.Bool                                   // the entries outlive this process, if it ends in order
+	exiting     atomic.Bool                                   // ownerships end because this process does, and it keeps the entries
 
 	mu      sync.Mutex
 	running context.Context // of Run; nil before and after
@@ -68,7 +68,7 @@ type Source struct {
 	Ballot      kv.Ballot
 	Partitions  kv.PartitionSet
 	Generations map[uint16]uint16  // by partition: the store's generation of the ownership that the entries are for
-	Keeps       bool               // it ends, whether or not all is fetched: see keep.go
+	Keeps       bool               // it ends, and keeps its entries for its next process: see keep.go
 	fetches     singleflight.Group // of single entries
 
 	// kept are those partitions of which this host has kept entries, until the source has answered about them.
@@ -231,7 +231,7 @@ func (h *Handoff) pull(ctx context.Context, src *Source) {
 			break
 		}
 	}
-	h.takeBase(src, &wire.Pulled{}) // it was not told
+	h.takeBase(src, &wire.Pulled{}) // closes decided, if no answer had a base
 	for p := range src.Partitions.All() {
 		h.Incoming[p].CompareAndSwap(src, nil)
 	}

@@ -109,7 +109,7 @@ func (n *Table) settleKept() {
 		if table[name] == nil {
 			ns := n.settle(n.take(name), n.others, false)
 			ns.now.Store(ns)
-			if n.Flushes.Acquire(quota.Names) == nil {
+			if n.Flushes.Acquire(quota.Namespaces) == nil {
 				ns.client = n.Flushes
 			}
 			table[name] = ns
@@ -315,16 +315,16 @@ func (n *Table) Obtain(name []byte, m *quota.Client) (*Namespace, *wire.Error) {
 }
 
 // share takes a place for a name. If there is none, it frees the place of an empty name
-// of the same owner.
+// of the same tenant.
 func (n *Table) share(table map[string]*Namespace, m *quota.Client) *wire.Error {
-	err := m.Acquire(quota.Names)
+	err := m.Acquire(quota.Namespaces)
 	if err == nil || time.Since(m.SlotSearchFailedAt) < SearchEvery {
 		return err
 	}
 	own := func(ns *Namespace) bool { return ns.client == m }
-	owners := func(ns *Namespace) bool { return ns.client != nil && ns.client.Tenant() == m.Tenant() }
-	if n.retireOne(table, own) || n.retireOne(table, owners) {
-		if err = m.Acquire(quota.Names); err == nil {
+	tenants := func(ns *Namespace) bool { return ns.client != nil && ns.client.Tenant() == m.Tenant() }
+	if n.retireOne(table, own) || n.retireOne(table, tenants) {
+		if err = m.Acquire(quota.Namespaces); err == nil {
 			return nil
 		}
 	}
@@ -358,7 +358,7 @@ func (n *Table) retireOne(table map[string]*Namespace, may func(*Namespace) bool
 		if unused {
 			n.forgetLoads(ns)
 			delete(table, name)
-			ns.client.Release(quota.Names)
+			ns.client.Release(quota.Namespaces)
 			n.show(ns.slot, true)
 			n.Free = append(n.Free, ns.ID)
 			return true

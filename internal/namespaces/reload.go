@@ -275,7 +275,7 @@ func (p *Plan) settle(name string, old *Namespace, cfg Settings) (ns *Namespace)
 		ns.shared = old.shared
 		ns.Warming, ns.Origin, ns.KeyFilter = old.Warming, old.Origin, old.KeyFilter
 		ns.removed = 0
-		ns.client.Release(quota.Names)
+		ns.client.Release(quota.Namespaces)
 		ns.client = nil
 	}
 	if opened {

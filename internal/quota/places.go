@@ -19,17 +19,17 @@ const (
 	LeaseTokens Resource = iota // of apps that load missing values themselves
 	Watches                     // WATCHes that wait
 	Waiting                     // requests that wait
-	Names                       // namespaces that are not configured
+	Namespaces                  // namespaces that are not configured
 	Connections                 // on the socket
 	Flushes                     // names whose flush is remembered
 	Descriptors                 // of the shared memory, sent and not received
 	Resources
 )
 
-// clientDivisors has the divisors: a connection may have what is left to its tenant, divided by the
-// number here: no more than one descriptor. Names belong to one app more than the other kinds
-// do. Connections have no part.
-var clientDivisors = [Resources]int64{LeaseTokens: 16, Watches: 16, Waiting: 4, Names: 1, Flushes: 1, Descriptors: 1 << 32}
+// divisors bound one connection: it may have what is left to its tenant, divided by the number here, and
+// no more than one descriptor. Namespaces belong to one app more than the other kinds do. Connections
+// have no divisor.
+var divisors = [Resources]int64{LeaseTokens: 16, Watches: 16, Waiting: 4, Namespaces: 1, Flushes: 1, Descriptors: 1 << 32}
 
 var resourceNames = [Resources]string{
 	"lease_tokens", "watches", "waiting", "namespaces", "connections", "flushes", "descriptors",
@@ -39,7 +39,7 @@ var resourceTexts = [Resources]string{
 	LeaseTokens: "lease tokens: FILL or abandon some, or load the key without filling it",
 	Watches:     "places to watch from: watch through fewer connections, or try again",
 	Waiting:     "places of requests that wait for other hosts, loads or fills: try again",
-	Names: "names that max_namespaces leaves to those that are not configured: " +
+	Namespaces: "names that max_namespaces leaves to those that are not configured: " +
 		"use fewer names, or configure them",
 	Flushes: "names of which a flush of the cluster is remembered: flush one of those that were flushed before, " +
 		"or let an administrator flush all namespaces, which forgets them",
@@ -67,14 +67,14 @@ type tenant struct {
 	has     [Resources]atomic.Int64
 }
 
-// Client is one connection. A nil Client is this process and takes places without bounds.
+// Client is one connection of a tenant. A nil Client is this process and takes places without bounds.
 type Client struct {
 	places *Places
 	tenant *tenant
 	has    [Resources]atomic.Int64
 
-	// SlotSearchFailedAt belongs to package namespaces: when the search for an empty name of this
-	// client last failed.
+	// SlotSearchFailedAt belongs to package namespaces: when it last found no namespace without
+	// entries whose slot it could free for this client.
 	SlotSearchFailedAt time.Time
 }
 
@@ -149,7 +149,7 @@ func (s *Places) forget(o *tenant) {
 
 // add adds n to the counts of a resource, and returns the new counts of the table, of the
 // tenant and of the client.
-func (m *Client) add(r Resource, n int64) (used, of, here int64) {
+func (m *Client) add(r Resource, n int64) (used, byTenant, byClient int64) {
 	if m == nil {
 		return
 	}
@@ -170,20 +170,20 @@ func (m *Client) Acquire(r Resource) *wire.Error {
 	if m == nil {
 		return nil
 	}
-	used, of, here := m.add(r, 1)
+	used, byTenant, byClient := m.add(r, 1)
 	s := m.places
 	total := s.Total(r)
-	may := total - (used - of) // what the other tenants leave
+	may := total - (used - byTenant) // what the other tenants leave
 	if may -= may / 4; r == Connections {
-		may = total - (used - of) - (total-(used-of))/8
+		may = total - (used - byTenant) - (total-(used-byTenant))/8
 	}
-	if left := may - (of - 1); used <= total && left > 0 && (here-1)*clientDivisors[r] < left {
+	if left := may - (byTenant - 1); used <= total && left > 0 && (byClient-1)*divisors[r] < left {
 		return nil
 	}
 	m.Release(r)
 	s.refused[r].Add(1)
 	return wire.Errorf(wire.Busy, "%s holds %d and this connection %d of the %d %s",
-		m.tenant.name, of-1, here-1, total, resourceTexts[r])
+		m.tenant.name, byTenant-1, byClient-1, total, resourceTexts[r])
 }
 
 // Force takes n places even if there are none left.

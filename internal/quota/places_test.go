@@ -65,16 +65,16 @@ func TestSharesLeaveRoom(t *testing.T) {
 // TestLastPlaceForgetsTenant: a tenant whose names and tokens outlive its connections is
 // forgotten with the last of them.
 func TestLastPlaceForgetsTenant(t *testing.T) {
-	s := NewPlaces([Resources]int64{Names: 10})
+	s := NewPlaces([Resources]int64{Namespaces: 10})
 	m := s.Join("uid 1")
-	if err := m.Acquire(Names); err != nil {
+	if err := m.Acquire(Namespaces); err != nil {
 		t.Fatal(err)
 	}
 	m.Leave()
 	if s.tenants["uid 1"] == nil {
 		t.Error("a tenant that has a name is forgotten")
 	}
-	if m.Release(Names); s.tenants["uid 1"] != nil {
+	if m.Release(Namespaces); s.tenants["uid 1"] != nil {
 		t.Error("a tenant that has nothing is remembered")
 	}
 }

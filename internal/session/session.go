@@ -187,7 +187,7 @@ func (d *Sessions) session(by access.Caller, m *quota.Client) *Session {
 	}
 }
 
-// Join returns the session of a connection, which takes a place of its owner's, as quota.UserTenant
+// Join returns the session of a connection, which takes a place of its tenant's, as quota.UserTenant
 // names it. The log names the client by about.
 func (d *Sessions) Join(by access.Caller, owner, process string, about ...any) (*Session, error) {
 	c := d.session(by, d.Engine.Places.Join(owner))

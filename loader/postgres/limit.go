@@ -36,8 +36,8 @@ type messageLimiter struct {
 	begun    int // bytes of head read so far
 	skip     int // remaining bytes of a message
 	rows     int // bytes of rows in the current answer
-	other    int
-	settings int
+	other    int // bytes of its other messages
+	settings int // bytes of settings in all answers
 }
 
 // Write begins a request, and resets the counts of its answer. A password is not a

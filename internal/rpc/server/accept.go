@@ -34,9 +34,9 @@ type acceptQueue struct {
 type arrivals struct {
 	limit   *rate.Limiter
 	waits   quota.FairQueue[string, *Conn]
-	running bool // a goroutine begins them
-	turns   int  // since the last look at those that wait
-	scanAt  int  // the first connection that the next look is at
+	running bool // a goroutine is in begin, for them
+	turns   int  // since the last such look
+	scanAt  int  // where the next look for clients that have gone begins
 }
 
 // acceptBurst is how many connections of each tenant may begin at once.
@@ -105,7 +105,7 @@ func (p *acceptQueue) forget() {
 // begin begins the connections of a tenant at their rate until none waits; once ctx ends, at once.
 func (p *acceptQueue) begin(ctx context.Context, n *arrivals, begin func(*Conn)) {
 	for p.continues(n) {
-		maxProcs.busy()
+		maxProcs.busy() // raises GOMAXPROCS for a while
 		_ = n.limit.Wait(ctx)
 		for _, c := range p.next(n) {
 			begin(c)
@@ -189,10 +189,10 @@ func newGroupLimiter(perSecond float64, atOnce int) *groupLimiter {
 	return &groupLimiter{rate.NewLimiter(rate.Limit(perSecond), atOnce)}
 }
 
-// wait waits until the caller's turn, or until over is closed. All callers whose turns
+// wait waits until the caller's turn, or until done is closed. All callers whose turns
 // are in the same millisecond go on together, because waking a thread for each would cost
 // more than their work.
-func (e *groupLimiter) wait(over <-chan struct{}) {
+func (e *groupLimiter) wait(done <-chan struct{}) {
 	d := e.limit.Reserve().Delay()
 	if d <= 0 {
 		return
@@ -201,7 +201,7 @@ func (e *groupLimiter) wait(over <-chan struct{}) {
 	defer t.Stop()
 	select {
 	case <-t.C:
-	case <-over:
+	case <-done:
 	}
 }
 

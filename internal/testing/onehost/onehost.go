@@ -87,7 +87,7 @@ func (c *Config) engine(rules *access.Rules) engine.Config {
 		Clock: c.Clock, Log: c.Log, Access: rules, Budget: quota.NewBudget(c.BufferSize),
 		Places: quota.NewPlaces([quota.Resources]int64{
 			quota.LeaseTokens: engine.MaxLeases, quota.Watches: engine.MaxWatches, quota.Waiting: 1 << 16,
-			quota.Names: int64(names.Max - len(names.Configured)), quota.Connections: 1 << 14,
+			quota.Namespaces: int64(names.Max - len(names.Configured)), quota.Connections: 1 << 14,
 			quota.Flushes: namespaces.MaxFlushed, quota.Descriptors: 16,
 		}),
 	}
