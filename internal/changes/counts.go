@@ -43,7 +43,7 @@ type counts struct {
 const (
 	lagFor    = time.Minute     // how long the lag of a transaction is told
 	slowStart = 5 * time.Second // a beginning that takes longer is told
-	silentFor = 2 * checkEvery  // a stream is late that brings nothing for longer, although the server was asked to send
+	silentFor = 2 * checkEvery  // a stream is late that brings nothing for longer, although the server was asked
 )
 
 // setState notes a state, and drops the figures that do not hold in it.

@@ -33,8 +33,8 @@ type Handoff struct {
 	Incoming    [kv.Partitions]atomic.Pointer[Source]
 	Starts      [kv.Partitions]atomic.Pointer[OwnershipStart] // of the latest ownership; nil: there was none
 	ended       [kv.Partitions]ended                          // guarded by the node's lock, under which it is used
-	keepsMemory atomic.Bool                                   // the entries outlive this process, if it ends in order
-	exiting     atomic.Bool                                   // ownerships end because this process does, and it keeps the entries
+	keepsMemory atomic.Bool                                   // for the next process, if this one ends in order
+	exiting     atomic.Bool                                   // ownerships end because this process does, which keeps entries
 
 	mu      sync.Mutex
 	running context.Context // of Run; nil before and after

@@ -29,7 +29,9 @@ const (
 // divisors bound one connection: it may have what is left to its tenant, divided by the number here, and
 // no more than one descriptor. Namespaces belong to one app more than the other kinds do. Connections
 // have no divisor.
-var divisors = [Resources]int64{LeaseTokens: 16, Watches: 16, Waiting: 4, Namespaces: 1, Flushes: 1, Descriptors: 1 << 32}
+var divisors = [Resources]int64{
+	LeaseTokens: 16, Watches: 16, Waiting: 4, Namespaces: 1, Flushes: 1, Descriptors: 1 << 32,
+}
 
 var resourceNames = [Resources]string{
 	"lease_tokens", "watches", "waiting", "namespaces", "connections", "flushes", "descriptors",

@@ -32,7 +32,7 @@ func TestSharesLeaveRoom(t *testing.T) {
 			if taken > most+1 || taken < most/8 {
 				t.Errorf("one tenant got %d of %d", taken, total)
 			}
-			if clientDivisors[r] > 0 {
+			if divisors[r] > 0 {
 				if err := s.Join("uid 1").Acquire(r); err != nil {
 					t.Errorf("a new connection of the tenant: %v", err)
 				}
