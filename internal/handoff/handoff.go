@@ -34,7 +34,7 @@ type Handoff struct {
 	Starts      [kv.Partitions]atomic.Pointer[OwnershipStart] // of the latest ownership; nil: there was none
 	ended       [kv.Partitions]ended                          // guarded by the node's lock, under which it is used
 	keepsMemory atomic.Bool                                   // for the next process, if this one ends in order
-	exiting     atomic.Bool                                   // ownerships end because this process does, which keeps entries
+	exiting     atomic.Bool                                   // ownerships end with this process, which keeps entries
 
 	mu      sync.Mutex
 	running context.Context // of Run; nil before and after
