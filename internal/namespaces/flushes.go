@@ -26,7 +26,7 @@ func (f flushes) floor(name string) kv.Version {
 	return max(f[name].version, f[""].version)
 }
 
-// remember notes a flush. other is the member that takes the place if no connection has
+// remember notes a flush. other is the client that takes the place if no connection has
 // claimed one. It returns false if the flush is not new.
 func (f flushes) remember(name string, floor kv.Version, other *quota.Client) bool {
 	if f.floor(name) >= floor {
