@@ -161,7 +161,7 @@ func (n *near) event(e invalidation.Event) {
 	case invalidation.Changed:
 		n.ledger.Note(e.Hash, e.Version)
 		n.values.outdate(e.Hash, e.Version)
-	case invalidation.Raised:
+	case invalidation.FloorRaised:
 		now := int64(n.clock.Read().Boot)
 		for p := range e.Detail.Partitions.All() {
 			n.floors[p].Store(now)

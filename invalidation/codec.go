@@ -22,7 +22,7 @@ var (
 
 // kinds are the kinds on the wire.
 var kinds = [...]uint8{
-	Changed: wire.EventChanged, Raised: wire.EventRaised, Flushed: wire.EventFlushed, Barrier: wire.EventBarrier,
+	Changed: wire.EventChanged, FloorRaised: wire.EventRaised, Flushed: wire.EventFlushed, Barrier: wire.EventBarrier,
 }
 
 // Append appends an event to those of a message.

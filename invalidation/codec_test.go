@@ -25,7 +25,7 @@ func TestCodec(t *testing.T) {
 			"92" + "c41100" + "0000000000000007" + "0000000000000102" + "c0",
 		},
 		{
-			"floors of partitions", Event{Kind: Raised, Version: 3, Detail: &Detail{Partitions: set}},
+			"floors of partitions", Event{Kind: FloorRaised, Version: 3, Detail: &Detail{Partitions: set}},
 			"92" + "c41101" + "0000000000000000" + "0000000000000003" + "91" + "93" + "c4020102" + "a0" + "00",
 		},
 		{

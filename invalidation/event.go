@@ -16,8 +16,8 @@ type Event struct {
 
 // Detail has the fields that few events need.
 type Detail struct {
-	Partitions kv.PartitionSet // of Raised; of a Barrier for whole partitions
-	CopiesOnly bool            // of Raised: no key has changed; not sent
+	Partitions kv.PartitionSet // of FloorRaised; of a Barrier for whole partitions
+	CopiesOnly bool            // of FloorRaised: no key has changed; not sent
 	Namespace  string          // of Flushed; "": all
 	Lag        time.Duration   // of a Barrier for a single key
 }
@@ -29,10 +29,10 @@ type Kind uint8
 const (
 	// Changed outdates copies of a key that were attested before Version.
 	Changed Kind = iota
-	// Raised outdates copies of partitions that were attested before Version:
+	// FloorRaised outdates copies of partitions that were attested before Version:
 	// their ownership has ended, or it is no longer known what has changed in
 	// them.
-	Raised
+	FloorRaised
 	// Flushed outdates a namespace's entries that were written before Version.
 	Flushed
 	// Barrier outdates nothing. It is a load barrier: loads of a key are not kept

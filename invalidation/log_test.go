@@ -36,7 +36,7 @@ func TestLogKnowsWhatItHas(t *testing.T) {
 			e := Event{Kind: Changed, Hash: keyIn(uint16(rnd.IntN(8)), rnd.Uint64N(100)), Version: kv.Version(len(all) + 1)}
 			switch rnd.IntN(20) {
 			case 0, 1:
-				e = Event{Kind: Raised, Version: e.Version, Detail: &Detail{Partitions: setOf(uint16(rnd.IntN(8)), uint16(rnd.IntN(8)))}}
+				e = Event{Kind: FloorRaised, Version: e.Version, Detail: &Detail{Partitions: setOf(uint16(rnd.IntN(8)), uint16(rnd.IntN(8)))}}
 			case 2:
 				e = Event{Kind: Barrier, Version: e.Version, Detail: &Detail{Partitions: setOf(uint16(rnd.IntN(8)))}}
 			case 3: // its deletion may be lost, or yet to come
@@ -65,7 +65,7 @@ func TestLogKnowsWhatItHas(t *testing.T) {
 						m := want[e.Hash.Partition()]
 						m.Partition, m.Changed = e.Hash.Partition(), uint64(i+1)
 						want[m.Partition] = m
-					case Raised, Barrier:
+					case FloorRaised, Barrier:
 						set := e.Detail.Partitions
 						if set == nil {
 							set = setOf(e.Hash.Partition())

@@ -21,7 +21,7 @@ func TestVirtualAnswersAhead(t *testing.T) {
 		from, to := w.nodes[0].s, w.nodes[1].s
 		name, _ := keyOwnedBy(w.nodes[0], "key")
 		other, _ := keyOwnedBy(w.nodes[0], "other")
-		key := to.engine.Names.Lookup(session.DefaultNamespace).Key(name)
+		key := to.engine.Namespaces.Lookup(session.DefaultNamespace).Key(name)
 		ctx := context.Background()
 		for _, k := range [][]byte{name, other} {
 			if _, err := from.Set(ctx, "default", string(k), []byte("v"), cachesidecar.SetOptions{}); err != nil {
@@ -43,7 +43,7 @@ func TestVirtualAnswersAhead(t *testing.T) {
 		from.engine.Handoff.Ended(set, from.engine.HLC.Next(wall))
 		from.engine.Handoff.Offer(to.engine.Node.Self(), ballot, set)
 		src := sourceOf(from, to, ballot, set)
-		if _, _, err := to.engine.Handoff.PullOne(ctx, src, 0); !errors.Is(err, peer.ErrRefused) {
+		if _, _, err := to.engine.Handoff.PullBatch(ctx, src, 0); !errors.Is(err, peer.ErrRefused) {
 			t.Errorf("a batch of entries: %v", err)
 		}
 		if err := to.engine.Handoff.FetchNow(ctx, src, "default", key); !errors.Is(err, peer.ErrRefused) {

@@ -183,7 +183,7 @@ func served(s *Sidecar, q *wire.Request) wire.Reply {
 		return wire.Reply{Status: wire.Unavailable}
 	}
 	defer s.inUse.Done()
-	b := namespaces.Pins{Table: s.engine.Names}
+	b := namespaces.Pins{Table: s.engine.Namespaces}
 	defer b.Release()
 	now := s.engine.Clock.Read()
 	s.engine.Node.CheckPause(now.Boot)

@@ -20,7 +20,7 @@ func TestVirtualAudit(t *testing.T) {
 	o := newDatabase(always(0))
 	withNodes(t, 3, o, Namespace{Audit: 100}, func(w *world) {
 		audit := func(v *vnode) cachesidecar.AuditStats {
-			return v.s.engine.Names.Lookup(session.DefaultNamespace).AuditStats()
+			return v.s.engine.Namespaces.Lookup(session.DefaultNamespace).AuditStats()
 		}
 		o.set("k", []byte("one"))
 		reader := w.other("k")

@@ -17,7 +17,7 @@ const testLag = 10 * time.Second
 // barredNow reports whether a key has a load barrier: the host would not keep the result
 // of a load that begins now.
 func barredNow(s *Sidecar, name string, key []byte) bool {
-	ns := s.engine.Names.Lookup([]byte(name))
+	ns := s.engine.Namespaces.Lookup([]byte(name))
 	return s.engine.Barriers.Barred(ns, ns.Key(key), s.engine.Clock.Read().Boot)
 }
 
@@ -34,9 +34,9 @@ func del(t *testing.T, s *Sidecar, name string, key []byte, hold time.Duration, 
 
 // alike returns another key of the same partition.
 func alike(s *Sidecar, name string, key []byte) []byte {
-	p := s.engine.Names.Hash([]byte(name), key).Partition()
+	p := s.engine.Namespaces.Hash([]byte(name), key).Partition()
 	for i := 0; ; i++ {
-		if other := fmt.Appendf(nil, "other%d", i); s.engine.Names.Hash([]byte(name), other).Partition() == p {
+		if other := fmt.Appendf(nil, "other%d", i); s.engine.Namespaces.Hash([]byte(name), other).Partition() == p {
 			return other
 		}
 	}
@@ -57,7 +57,7 @@ func TestVirtualBarrierOutlivesItsOwner(t *testing.T) {
 		w.agreed(15 * time.Second)
 		time.Sleep(testLag)
 		key := []byte("k")
-		h := w.nodes[0].s.engine.Names.Hash([]byte("lagging"), key)
+		h := w.nodes[0].s.engine.Namespaces.Hash([]byte("lagging"), key)
 		other := alike(w.nodes[0].s, "lagging", key)
 		holder := func() *vnode {
 			t.Helper()
@@ -140,15 +140,15 @@ func TestVirtualReplicaLagUnknown(t *testing.T) {
 		s := v.s
 		other := w.nodes[1].s.engine.Node.Self()
 		key := []byte("k")
-		for s.engine.Node.OwnershipEpoch(s.engine.Names.Hash([]byte("lagging"), key).Partition()) == 0 {
+		for s.engine.Node.OwnershipEpoch(s.engine.Namespaces.Hash([]byte("lagging"), key).Partition()) == 0 {
 			key = append(key, 'k')
 		}
-		p := s.engine.Names.Hash([]byte("lagging"), key).Partition()
+		p := s.engine.Namespaces.Hash([]byte("lagging"), key).Partition()
 		if barredNow(s, "lagging", key) {
 			t.Error("held without a reason")
 		}
 		behind := s.engine.Node.View().Others()[0]
-		s.engine.Handoff.Begun[p].Store(&handoff.Beginning{
+		s.engine.Handoff.Starts[p].Store(&handoff.OwnershipStart{
 			At: s.engine.Clock.Read().Boot, Behind: []handoff.LogTo{{Owner: behind, Place: behind.Applied() + 1}},
 		})
 		if !barredNow(s, "lagging", key) {
@@ -162,7 +162,7 @@ func TestVirtualReplicaLagUnknown(t *testing.T) {
 		if barredNow(s, "lagging", key) {
 			t.Error("all that others had in their logs is known, and the partition is held")
 		}
-		s.engine.Tiers.Reset(other, []invalidation.Mark{{Partition: p, Changed: 1}}, nil, s.engine.HLC.Next(s.engine.Clock.Read().Wall))
+		s.engine.Delegate.Reset(other, []invalidation.Mark{{Partition: p, Changed: 1}}, nil, s.engine.HLC.Next(s.engine.Clock.Read().Wall))
 		if !barredNow(s, "lagging", key) {
 			t.Error("events are lost, and nothing is held")
 		}

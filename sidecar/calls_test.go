@@ -15,17 +15,17 @@ func TestJoin(t *testing.T) {
 	t.Parallel()
 	testenv.Takes(t, time.Second)
 	a, b := twoHosts(t, Config{})
-	key := a.engine.Names.All()[DefaultNamespace].Key([]byte(b.keyOf(0)))
+	key := a.engine.Namespaces.All()[DefaultNamespace].Key([]byte(b.keyOf(0)))
 	owner := a.engine.Node.View().Owner(key.Hash.Partition())
 	for what, change := range map[string]func(){
 		"nothing":           func() {},
 		"own write":         func() { a.engine.Changes.Outdated(key, 1) },
 		"event":             func() { a.engine.Changes.Note(key.Hash, 1) },
-		"floor":             func() { a.engine.Changes.Floor(partitionSet(key.Hash.Partition()), 1) },
+		"floor":             func() { a.engine.Changes.NoteFloor(partitionSet(key.Hash.Partition()), 1) },
 		"flush":             func() { a.engine.Changes.NoteFlush(DefaultNamespace, a.engine.HLC.Next(0)) },
 		"flush of all":      func() { a.engine.Changes.NoteFlush("", a.engine.HLC.Next(0)) },
 		"another key":       func() { a.engine.Changes.Note(key.Hash+1, 1) },
-		"another partition": func() { a.engine.Changes.Floor(partitionSet(key.Hash.Partition()+1), 1) },
+		"another partition": func() { a.engine.Changes.NoteFloor(partitionSet(key.Hash.Partition()+1), 1) },
 	} {
 		testenv.Eventually(t, "the owner's lease", func() bool {
 			return owner.Leased(a.engine.Clock.Read().Boot, a.engine.Node.Bound())

@@ -76,7 +76,7 @@ func (h *host) leave() {
 
 // owns reports whether a host owns a key.
 func owns(s *Sidecar, namespace, key string) bool {
-	return s.engine.Node.OwnershipEpoch(s.engine.Names.Hash(b(namespace), b(key)).Partition()) != 0
+	return s.engine.Node.OwnershipEpoch(s.engine.Namespaces.Hash(b(namespace), b(key)).Partition()) != 0
 }
 
 // keysIn returns keys of a namespace that a host owns, or does not own.
@@ -170,11 +170,11 @@ func TestVirtualLateGossipKeepsEntries(t *testing.T) {
 		v.set("k", "value")
 		e := v.s.engine
 		events := []invalidation.Event{{
-			Kind: invalidation.Changed, Hash: e.Names.Hash(session.DefaultNamespace, []byte("k")), Version: kv.Version(v.get("k", 0).Version),
+			Kind: invalidation.Changed, Hash: e.Namespaces.Hash(session.DefaultNamespace, []byte("k")), Version: kv.Version(v.get("k", 0).Version),
 		}}
-		e.Tiers.Relayed(events)
+		e.Delegate.Relayed(events)
 		is(t, "after gossip", v.get("k", wire.NoLoad), wire.OK, "value")
-		e.Tiers.Apply(w.other("k").s.engine.Node.Self(), 1<<40, events)
+		e.Delegate.Apply(w.other("k").s.engine.Node.Self(), 1<<40, events)
 		is(t, "after a log", v.get("k", wire.NoLoad), wire.Miss, "")
 	})
 }
@@ -219,9 +219,9 @@ func copyHits(tb testing.TB) (a *host, key []byte, get func() []byte) {
 // hit in this host's own entries.
 func TestCopyHitAllocatesNothing(t *testing.T) {
 	a, _, get := copyHits(t)
-	before := a.engine.Names.Stats()[0].Hits
+	before := a.engine.Namespaces.Stats()[0].Hits
 	testenv.Allocates(t, "a hit", 0, 200, func() { get() })
-	if hits := a.engine.Names.Stats()[0].Hits - before; hits < 200 {
+	if hits := a.engine.Namespaces.Stats()[0].Hits - before; hits < 200 {
 		t.Errorf("%d hits", hits)
 	}
 }
@@ -235,7 +235,7 @@ func BenchmarkCopyHit(b *testing.B) {
 			get()
 		}
 	})
-	k := a.engine.Names.Lookup(session.DefaultNamespace).Key(key)
+	k := a.engine.Namespaces.Lookup(session.DefaultNamespace).Key(key)
 	owner := a.engine.Node.View().Owner(k.Hash.Partition())
 	b.Run("checked", func(b *testing.B) {
 		now := a.engine.Clock.Read()
@@ -261,8 +261,8 @@ func TestWaitingIsBounded(t *testing.T) {
 	testenv.Takes(t, time.Second)
 	a, b := twoHosts(t, Config{})
 	key := []byte(b.keyOf(0))
-	a.engine.Shares.Join("others").Force(quota.Waiting, session.MaxWaiting)
-	h := a.sessions.Of(byRoot(a.engine), a.engine.Shares.Join("uid 1"))
+	a.engine.Places.Join("others").Force(quota.Waiting, session.MaxWaiting)
+	h := a.sessions.Of(byRoot(a.engine), a.engine.Places.Join("uid 1"))
 	conn := &server.Conn{Out: make([]byte, 0, 64<<10)}
 	h.Batch()
 	if err := h.Serve(conn, [][]byte{wire.AppendRequest(nil, &wire.Request{ID: 7, Op: wire.OpGet, Key: key})[wire.LengthSize:]}); err != nil {
@@ -273,7 +273,7 @@ func TestWaitingIsBounded(t *testing.T) {
 	if err := wire.DecodeReply(wire.OpGet, conn.Out[wire.LengthSize:], &r); err != nil || r.Status != wire.Busy {
 		t.Errorf("one more than %d is answered with %s %q, %v", session.MaxWaiting, r.Status, r.Message, err)
 	}
-	if w := a.engine.Shares.Used(quota.Waiting); w != session.MaxWaiting {
+	if w := a.engine.Places.Used(quota.Waiting); w != session.MaxWaiting {
 		t.Errorf("%d are counted after it, want %d", w, session.MaxWaiting)
 	}
 }

@@ -108,7 +108,7 @@ func TestEmbeddedLoadIsOwn(t *testing.T) {
 		}()
 	}
 	<-calls
-	testenv.Eventually(t, "both to wait", func() bool { return s.engine.Names.Stats()[1].Loads.Waiting == 2 })
+	testenv.Eventually(t, "both to wait", func() bool { return s.engine.Namespaces.Stats()[1].Loads.Waiting == 2 })
 	close(goOn)
 	first, second := <-values, <-values
 	if first[0] = 'x'; string(second) != "value" {

@@ -56,7 +56,7 @@ func TestCountedOnce(t *testing.T) {
 	// STATS of both hosts together.
 	collect := func() (all cachesidecar.ClusterStats) {
 		t.Helper()
-		bb := namespaces.Pins{Table: a.engine.Names}
+		bb := namespaces.Pins{Table: a.engine.Namespaces}
 		defer bb.Release()
 		q := &wire.Request{Op: wire.OpStats, Options: wire.Cluster, TimeoutMS: 60_000}
 		r := a.serve(ctx, q, &bb, a.engine.Deadlines.Of(q, a.engine.Clock.Read()))

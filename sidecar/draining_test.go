@@ -283,7 +283,7 @@ func TestLengthyVirtualDrainWatch(t *testing.T) {
 					var list []*change
 					for n := 0; ctx.Err() == nil; n++ {
 						key := fmt.Sprintf("%s.%d", v.name, n%50)
-						c := &change{by: v.name, hash: v.s.engine.Names.Hash(session.DefaultNamespace, []byte(key)), sent: time.Now()}
+						c := &change{by: v.name, hash: v.s.engine.Namespaces.Hash(session.DefaultNamespace, []byte(key)), sent: time.Now()}
 						r := v.set(key, "value")
 						if c.version, c.done = r.Version, time.Now(); r.Status == wire.OK && r.Version > 0 {
 							list = append(list, c)

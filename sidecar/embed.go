@@ -333,7 +333,7 @@ func (s *Sidecar) embedded(ctx context.Context, f func(*namespaces.Pins, kv.Mome
 		return cachesidecar.ErrClosed
 	}
 	defer s.inUse.Done()
-	b := namespaces.Pins{Table: s.engine.Names}
+	b := namespaces.Pins{Table: s.engine.Namespaces}
 	defer b.Release()
 	return f(&b, s.engine.Clock.Read())
 }

@@ -62,7 +62,7 @@ func noReadHasWhatEndedBefore(t *testing.T, bad func(format string, args ...any)
 // joinEnded reads a key while a call for the key is under way, and that call's value has
 // ended. It reports whether the read has joined the call.
 func joinEnded(t *testing.T, a *host, name []byte, asks engine.Question, read func(key []byte) wire.Reply) (r wire.Reply, joined bool) {
-	k := a.engine.Names.Lookup(session.DefaultNamespace).Key(name)
+	k := a.engine.Namespaces.Lookup(session.DefaultNamespace).Key(name)
 	owner := a.engine.Node.View().Owner(k.Hash.Partition())
 	now := a.engine.Clock.Read()
 	cl, _ := a.engine.Remote.Join(owner, k, asks, now, now.Boot+time.Minute, nil)

@@ -148,7 +148,7 @@ func (e *ending) goaway() {
 		e.log.Info("apps were told to move on", "connections", told, "still_open", stay)
 	}
 	e.engine.Watches.Stop()
-	e.engine.Leases.Close()
+	e.engine.LeaseTokens.Close()
 }
 
 // writesEndAfter is the least time that writes to origins have: 2.5 s less than this host waits, at its end,
@@ -161,7 +161,7 @@ func (e *ending) endWrites() *time.Timer {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.late == nil {
-		e.late = time.AfterFunc(max(writesEndAfter, e.engine.Node.LeaveTime()*3/4), e.engine.Names.EndWrites)
+		e.late = time.AfterFunc(max(writesEndAfter, e.engine.Node.LeaveTime()*3/4), e.engine.Namespaces.EndWrites)
 	}
 	return e.late
 }
@@ -171,7 +171,7 @@ func (e *ending) stopped(err error) error {
 	if errors.Is(err, context.Canceled) {
 		err = nil
 	}
-	reads, writes := e.engine.Names.Served()
+	reads, writes := e.engine.Namespaces.Served()
 	if err != nil {
 		e.log.Error("stopped, because of an error", "error", err, "reads", reads, "writes", writes)
 	} else {

@@ -87,7 +87,7 @@ func (s *scene) owns(v, of *vnode, k *vkey) bool {
 	return o != nil && o.Process == of.s.engine.Node.Self()
 }
 func (s *scene) partition(k *vkey) uint16 {
-	return s.reader.s.engine.Names.Hash([]byte(s.space), k.name).Partition()
+	return s.reader.s.engine.Namespaces.Hash([]byte(s.space), k.name).Partition()
 }
 
 // flood writes n keys through the owner, none of which is a key of the scene.

@@ -141,7 +141,7 @@ func flushMissed(s *scene) {
 	s.need(s.flush(s.third, time.Second), "a flush")
 	s.flood(300)
 	for range 100 { // fill the third's log
-		s.third.s.engine.Changes.Raise(s.third.s.engine.Node.Owned(), s.third.s.engine.HLC.Next(0))
+		s.third.s.engine.Changes.RaiseFloor(s.third.s.engine.Node.Owned(), s.third.s.engine.HLC.Next(0))
 	}
 	s.reader.clock.thaw()
 	s.net.Heal()
@@ -160,7 +160,7 @@ func flushOnTheWay(s *scene) {
 		defer close(done)
 		s.flush(s.reader, 5*s.bound)
 	}()
-	s.until("the third to have noted it", func() bool { return len(s.third.s.engine.Names.Floors()) > 0 })
+	s.until("the third to have noted it", func() bool { return len(s.third.s.engine.Namespaces.Floors()) > 0 })
 	release := s.gates[s.third.i].hold(s.owner.ip)
 	s.owner.s.engine.Node.SetWeight(1)
 	var moved []*vkey

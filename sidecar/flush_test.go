@@ -33,7 +33,7 @@ func flushThrough(v *vnode, name string, within time.Duration) error {
 		q.Namespace, q.Options = session.DefaultNamespace, wire.Cluster|wire.All
 	}
 	s := v.s
-	b := namespaces.Pins{Table: s.engine.Names}
+	b := namespaces.Pins{Table: s.engine.Namespaces}
 	defer b.Release()
 	now := s.engine.Clock.Read()
 	s.engine.Node.CheckPause(now.Boot)
@@ -302,9 +302,9 @@ func TestVirtualFlushedNames(t *testing.T) {
 	inQuietWorld(t, 2, func(t *testing.T, w *world) {
 		a, b := w.nodes[0], w.nodes[1]
 		setAll(a, 10, "value")
-		names := a.s.engine.Tiers
+		names := a.s.engine.Delegate
 		for i := range namespaces.MaxFlushed {
-			if err := names.Note(wire.Floor{Namespace: fmt.Sprint("ns", i), Version: uint64(a.s.engine.HLC.Next(0))}); err != nil {
+			if err := names.NoteFlush(wire.Floor{Namespace: fmt.Sprint("ns", i), Version: uint64(a.s.engine.HLC.Next(0))}); err != nil {
 				t.Fatalf("name %d: %v", i, err)
 			}
 		}
@@ -315,11 +315,11 @@ func TestVirtualFlushedNames(t *testing.T) {
 			t.Errorf("%d of 10 keys of another namespace are left", hits)
 		}
 		time.Sleep(time.Second) // b follows a's log
-		ns, bad := b.s.engine.Names.Obtain([]byte("ns7"), nil)
+		ns, bad := b.s.engine.Namespaces.Obtain([]byte("ns7"), nil)
 		if bad != nil {
 			t.Fatal(bad)
 		}
-		floor := a.s.engine.Names.Floors()["ns7"]
+		floor := a.s.engine.Namespaces.Floors()["ns7"]
 		admits := func(written kv.Version) bool {
 			return b.s.engine.Ledger.Admit(ns.ID, 0, written, math.MaxUint64)
 		}
@@ -336,9 +336,9 @@ func TestVirtualFlushedNames(t *testing.T) {
 }
 
 // flushAs flushes a namespace of the cluster for a connection, whose places m counts.
-func flushAs(v *vnode, m *quota.Member, name string) error {
+func flushAs(v *vnode, m *quota.Client, name string) error {
 	s := v.s
-	b := namespaces.Pins{Table: s.engine.Names, Member: m}
+	b := namespaces.Pins{Table: s.engine.Namespaces, Client: m}
 	defer b.Release()
 	r := s.serve(context.Background(), &wire.Request{Op: wire.OpFlush, Namespace: []byte(name), Options: wire.Cluster}, &b, s.engine.Clock.Read().Boot+5*time.Second)
 	return r.Err()
@@ -350,7 +350,7 @@ func flushAs(v *vnode, m *quota.Member, name string) error {
 func TestVirtualFlushesAreShared(t *testing.T) {
 	inQuietWorld(t, 2, func(t *testing.T, w *world) {
 		a, b := w.nodes[0], w.nodes[1]
-		greedy, other, elsewhere := a.s.engine.Shares.Join("uid 1"), a.s.engine.Shares.Join("uid 2"), b.s.engine.Shares.Join("uid 1")
+		greedy, other, elsewhere := a.s.engine.Places.Join("uid 1"), a.s.engine.Places.Join("uid 2"), b.s.engine.Places.Join("uid 1")
 		flushed := 0
 		var bad error
 		for ; bad == nil && flushed <= namespaces.MaxFlushed; flushed++ {
@@ -359,7 +359,7 @@ func TestVirtualFlushesAreShared(t *testing.T) {
 		if flushed--; bad == nil || !strings.HasPrefix(bad.Error(), "BUSY: uid 1 holds 384 ") || flushed != namespaces.MaxFlushed*3/8 {
 			t.Errorf("one connection has flushed %d names: %v", flushed, bad)
 		}
-		if n := len(b.s.engine.Names.Floors()); n != flushed {
+		if n := len(b.s.engine.Namespaces.Floors()); n != flushed {
 			t.Errorf("another host remembers %d of %d", n, flushed)
 		}
 		for i := range 20 {
@@ -373,19 +373,19 @@ func TestVirtualFlushesAreShared(t *testing.T) {
 		if err := flushAs(a, greedy, "ns7"); err != nil {
 			t.Errorf("a name that was flushed before: %v", err)
 		}
-		used := func(v *vnode) int64 { return v.s.engine.Shares.Used(quota.Flushes) }
+		used := func(v *vnode) int64 { return v.s.engine.Places.Used(quota.Flushes) }
 		before := used(b)
-		if err := b.s.engine.Names.Claim("never", elsewhere); err != nil || used(b) != before+1 || len(b.s.engine.Names.Floors()) != int(before) {
+		if err := b.s.engine.Namespaces.ReserveFlush("never", elsewhere); err != nil || used(b) != before+1 || len(b.s.engine.Namespaces.Floors()) != int(before) {
 			t.Errorf("a place that is taken: %v, %d of %d", err, used(b), before)
 		}
-		if b.s.engine.Names.Unclaim("never"); used(b) != before {
+		if b.s.engine.Namespaces.ReleaseFlush("never"); used(b) != before {
 			t.Errorf("a flush that no host has noted keeps its place: %d, was %d", used(b), before)
 		}
 		if err := flushThrough(b, "", 5*time.Second); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Second)
-		if used(a) != 0 || used(b) != 0 || a.s.engine.Shares.Stats()[quota.Flushes].MostBy != 0 {
+		if used(a) != 0 || used(b) != 0 || a.s.engine.Places.Stats()[quota.Flushes].MostBy != 0 {
 			t.Errorf("after a flush of all %d and %d places are taken", used(a), used(b))
 		}
 		if err := flushAs(a, greedy, "ns2000"); err != nil {
@@ -400,14 +400,14 @@ func TestVirtualResetHasFlushes(t *testing.T) {
 		setAll(w.nodes[0], 10, "value")
 		s := w.nodes[0].s
 		floor := s.engine.HLC.Next(s.engine.Clock.Read().Wall)
-		s.engine.Tiers.Reset(w.nodes[1].s.engine.Node.Self(), nil, []wire.Floor{{Version: uint64(floor)}}, floor)
+		s.engine.Delegate.Reset(w.nodes[1].s.engine.Node.Self(), nil, []wire.Floor{{Version: uint64(floor)}}, floor)
 		time.Sleep(time.Second) // it is in this host's log too
 		for _, v := range w.nodes {
 			if hits := found(v, 10); hits > 0 {
 				t.Errorf("%d keys are read through %s after a RESET that had a flush of all", hits, v.name)
 			}
 		}
-		if got := s.engine.Names.Floors()[""]; got != floor {
+		if got := s.engine.Namespaces.Floors()[""]; got != floor {
 			t.Errorf("the floor is %v, want %v", got, floor)
 		}
 	})

@@ -82,7 +82,7 @@ func TestVirtualFlushBesideMove(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		var key []byte
 		for i := 0; key == nil; i++ { // a key that moves when the weight is 1 again
-			if p := from.s.engine.Names.Hash(session.DefaultNamespace, testKeyOf(i)).Partition(); held.Has(p) && from.s.engine.Node.OwnershipEpoch(p) != 0 {
+			if p := from.s.engine.Namespaces.Hash(session.DefaultNamespace, testKeyOf(i)).Partition(); held.Has(p) && from.s.engine.Node.OwnershipEpoch(p) != 0 {
 				key = testKeyOf(i)
 			}
 		}
@@ -95,7 +95,7 @@ func TestVirtualFlushBesideMove(t *testing.T) {
 		w.net.Heal() // before the two hosts consider each other dead
 		w.net.Cut(from.ip, by.ip)
 		from.s.engine.Node.SetWeight(1)
-		p := from.s.engine.Names.Hash(session.DefaultNamespace, key).Partition()
+		p := from.s.engine.Namespaces.Hash(session.DefaultNamespace, key).Partition()
 		for began := time.Now(); to.s.engine.Node.OwnershipEpoch(p) == 0; time.Sleep(time.Millisecond) {
 			if time.Since(began) > 1500*time.Millisecond {
 				t.Fatal("the counter does not move while the link is cut")
@@ -127,7 +127,7 @@ func TestVirtualFlushBesideSilentOwner(t *testing.T) {
 		// unknown clock may show.
 		ahead := func() bool {
 			for _, v := range voters {
-				if v.s.engine.Names.Floors()["default"].Wall().After(time.Now().Add(700 * time.Millisecond)) {
+				if v.s.engine.Namespaces.Floors()["default"].Wall().After(time.Now().Add(700 * time.Millisecond)) {
 					return true
 				}
 			}

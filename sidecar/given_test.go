@@ -19,7 +19,7 @@ func (w *world) evict(keys []string) {
 		left := 0
 		for _, key := range keys {
 			s := w.ownerOf(key).s
-			if _, there := s.engine.Store.Peek(s.engine.Names.Lookup(session.DefaultNamespace).Key([]byte(key)),
+			if _, there := s.engine.Store.Peek(s.engine.Namespaces.Lookup(session.DefaultNamespace).Key([]byte(key)),
 				s.engine.Clock.Read().Boot); there {
 				left++
 			}

@@ -71,7 +71,7 @@ func keyOwnedBy(v *vnode, prefix string) ([]byte, kv.Hash) {
 
 func keyOwnedIn(v *vnode, namespace, prefix string) ([]byte, kv.Hash) {
 	key := b(keysIn(v.s, namespace, prefix, true, 1)[0])
-	return key, v.s.engine.Names.Hash(b(namespace), key)
+	return key, v.s.engine.Namespaces.Hash(b(namespace), key)
 }
 
 // awaitOwned waits until a node owns a partition.
@@ -125,7 +125,7 @@ func TestVirtualWriteOutlivesItsOwnership(t *testing.T) {
 					if _, err := v.s.Set(ctx, "default", string(key), []byte("1"), cachesidecar.SetOptions{}); err != nil {
 						t.Fatal(err)
 					}
-					ns := v.s.engine.Names.Lookup(session.DefaultNamespace)
+					ns := v.s.engine.Namespaces.Lookup(session.DefaultNamespace)
 					stored := func() string {
 						info, ok := v.s.engine.Store.Peek(ns.Key(key), 0)
 						return fmt.Sprint(info, ok)
@@ -219,7 +219,7 @@ func offerGivesNothingNewer(t *testing.T, bad func(format string, args ...any)) 
 		_ = s.engine.Store.Close()
 	}()
 	s.engine.Serves = func(uint16) bool { return true } // it does not run, and owns nothing
-	ns, failed := s.engine.Names.Obtain(session.DefaultNamespace, nil)
+	ns, failed := s.engine.Namespaces.Obtain(session.DefaultNamespace, nil)
 	if failed != nil {
 		t.Fatal(failed)
 	}

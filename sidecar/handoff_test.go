@@ -51,7 +51,7 @@ func sourceOf(a, b *Sidecar, ballot *kv.Ballot, set kv.PartitionSet) *handoff.So
 
 func put(t *testing.T, s *Sidecar, name string) kv.Key {
 	t.Helper()
-	ns, bad := s.engine.Names.Obtain([]byte(DefaultNamespace), nil)
+	ns, bad := s.engine.Namespaces.Obtain([]byte(DefaultNamespace), nil)
 	if bad != nil {
 		t.Fatal(bad)
 	}
@@ -76,7 +76,7 @@ func entriesComeFromTheirSource(t *testing.T, bad func(format string, args ...an
 	a.engine.Handoff.Ended(set, asOf)
 	a.engine.Handoff.Offer(b.engine.Node.Self(), ballot, set)
 	b.engine.HLC.Observe(asOf)
-	b.engine.Changes.Floor(set, asOf) // as the event RELEASED does
+	b.engine.Changes.NoteFloor(set, asOf) // as the event RELEASED does
 	c := kv.Process{Node: "c", Epoch: 1}
 	b.engine.Handoff.Begin(ownership.Begun{
 		Ballot: ballot, Partitions: set,

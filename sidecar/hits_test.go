@@ -108,7 +108,7 @@ func TestReportsThatLie(t *testing.T) {
 		t.Errorf("a report makes a namespace: %+v", ns)
 	}
 	app.reported(wire.Request{Keys: [][]byte{{}, b(strings.Repeat("x", 2000)), b("absent")}, Hits: wire.Hits{Shared: 1}})
-	s.engine.Names.Lookup(b("default")).Counts[wire.OpGet][namespaces.HitShared].Store(1 << 50)
+	s.engine.Namespaces.Lookup(b("default")).Counts[wire.OpGet][namespaces.HitShared].Store(1 << 50)
 	app.reported(wire.Request{Hits: wire.Hits{Shared: wire.MaxHits}})
 	if ns := statsOf(s, "default"); ns.SharedHits != 1<<50 || ns.Reads() < ns.SharedHits {
 		t.Errorf("the count has no end: %+v", ns)

@@ -91,7 +91,7 @@ func (k *keptMemory) keep(e *engine.Engine, c *Config) {
 		return
 	}
 	if taken {
-		e.Handoff.SetRestartable()
+		e.Handoff.SetKeepsMemory()
 		log.Info("kept", "entries", stats.Entries, "down", time.Duration(stats.DownMS)*time.Millisecond)
 		return
 	}
@@ -102,7 +102,7 @@ func (k *keptMemory) keep(e *engine.Engine, c *Config) {
 			"FileDescriptorStoreMax=1, or remove keep_memory", "error", err)
 		return
 	}
-	e.Handoff.SetRestartable()
+	e.Handoff.SetKeepsMemory()
 }
 
 // tellSystemd sends a message and descriptors to systemd.

@@ -51,12 +51,12 @@ func keptEngine(t *testing.T, clock kv.Clock, f *os.File, cfg Config) (e *engine
 func TestKeptSinceServed(t *testing.T) {
 	clock := &setClock{kv.Moment{Wall: 1_700_000_000_000, Boot: time.Hour}}
 	there := func(e *engine.Engine, ns string) bool {
-		_, found := e.Store.Peek(e.Names.Lookup([]byte(ns)).Key([]byte("k")), clock.now.Boot)
+		_, found := e.Store.Peek(e.Namespaces.Lookup([]byte(ns)).Key([]byte("k")), clock.now.Boot)
 		return found
 	}
 	e, end := keptEngine(t, clock, nil, Config{})
 	for _, ns := range []string{"default", "fed"} {
-		if _, r := e.Store.Put(e.Names.Lookup([]byte(ns)).Key([]byte("k")), segment.Write{Value: []byte("v")}, clock.now); r != segment.Stored {
+		if _, r := e.Store.Put(e.Namespaces.Lookup([]byte(ns)).Key([]byte("k")), segment.Write{Value: []byte("v")}, clock.now); r != segment.Stored {
 			t.Fatal(r)
 		}
 	}

@@ -55,7 +55,7 @@ func (v *vnode) decided() *cachesidecar.KeptStats {
 func (w *world) evictAll() {
 	for _, v := range w.nodes {
 		if v.s != nil {
-			store, ns := v.s.engine.Store, v.s.engine.Names.Lookup([]byte(DefaultNamespace))
+			store, ns := v.s.engine.Store, v.s.engine.Namespaces.Lookup([]byte(DefaultNamespace))
 			store.SetLimits(ns.ID, 1, segment.Limits{})
 			store.Shrink(ns.ID, v.clock.Read().Boot)
 			store.SetLimits(ns.ID, 0, segment.Limits{})

@@ -269,14 +269,14 @@ func TestKeptEvents(t *testing.T) {
 				t.Fatal("the log has lost events")
 			}
 			for _, ev := range events {
-				if ev.Kind == invalidation.Raised {
+				if ev.Kind == invalidation.FloorRaised {
 					list = append(list, ev)
 				}
 			}
 			return list
 		}
 		forget := func() { e.Store.Config().Forgotten(e.Node.Owned(), e.HLC.Next(0)) }
-		late := func() { e.Tiers.Late([]string{DefaultNamespace}, true, e.Node.Owned()) }
+		late := func() { e.Delegate.Late([]string{DefaultNamespace}, true, e.Node.Owned()) }
 		for what, do := range map[string]func(){"forgotten copies": forget, "a late feed": late} {
 			if got := raised(do); len(got) != 1 || !got[0].Detail.CopiesOnly {
 				t.Errorf("%s: %+v", what, got)

@@ -49,7 +49,7 @@ func knownNodes(t *testing.T, n int, o *database, ns Namespace, f func(w *world)
 }
 
 func (v *vnode) known() cachesidecar.KeyFilterStats {
-	return v.s.engine.Names.Lookup(session.DefaultNamespace).KeyFilterStats()
+	return v.s.engine.Namespaces.Lookup(session.DefaultNamespace).KeyFilterStats()
 }
 
 func absent(t *testing.T, what string, r wire.Reply) {
@@ -155,11 +155,11 @@ func TestVirtualKeyFilterSplit(t *testing.T) {
 	knownNodes(t, 2, o, Namespace{}, func(w *world) {
 		v := w.ownerOf("k")
 		from := w.other("k").s.engine.Node.Self()
-		h := v.s.engine.Names.Hash(session.DefaultNamespace, []byte("k"))
+		h := v.s.engine.Namespaces.Hash(session.DefaultNamespace, []byte("k"))
 		o.set("k", []byte("value"))
 		absent(t, "not announced", v.get("k", 0))
 		events := []invalidation.Event{{Kind: invalidation.Changed, Hash: h, Version: v.s.engine.HLC.Next(v.clock.Read().Wall)}}
-		v.s.engine.Tiers.Apply(from, 1<<40, events)
+		v.s.engine.Delegate.Apply(from, 1<<40, events)
 		is(t, "announced on the other side", v.get("k", 0), wire.OK, "value")
 
 		for i := 0; ; i++ {
@@ -169,8 +169,8 @@ func TestVirtualKeyFilterSplit(t *testing.T) {
 			}
 			o.set(key, []byte("value"))
 			absent(t, "not announced", v.get(key, 0))
-			p := v.s.engine.Names.Hash(session.DefaultNamespace, []byte(key)).Partition()
-			v.s.engine.Tiers.Reset(from, []invalidation.Mark{{Partition: p, Changed: 1}}, nil, v.s.engine.HLC.Next(v.clock.Read().Wall))
+			p := v.s.engine.Namespaces.Hash(session.DefaultNamespace, []byte(key)).Partition()
+			v.s.engine.Delegate.Reset(from, []invalidation.Mark{{Partition: p, Changed: 1}}, nil, v.s.engine.HLC.Next(v.clock.Read().Wall))
 			is(t, "its announcements lost", v.get(key, 0), wire.OK, "value")
 			break
 		}
@@ -189,7 +189,7 @@ func TestVirtualKeyFilterWithoutOwner(t *testing.T) {
 		for i := 0; w.ownerOf(there) != owner; i++ { // a key that the filter lets pass
 			there = fmt.Sprint("there", i)
 		}
-		v.s.engine.Names.Lookup(session.DefaultNamespace).KeyFilter.Add(v.s.engine.Names.Hash(session.DefaultNamespace, []byte(there)))
+		v.s.engine.Namespaces.Lookup(session.DefaultNamespace).KeyFilter.Add(v.s.engine.Namespaces.Hash(session.DefaultNamespace, []byte(there)))
 		o.set(there, []byte("value"))
 		w.net.Cut(owner.ip, v.ip)
 		time.Sleep(w.bound + time.Second)

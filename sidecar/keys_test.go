@@ -190,8 +190,8 @@ func TestVirtualCertificates(t *testing.T) {
 func TestVirtualSeed(t *testing.T) {
 	keyedWorld(t, 2, func(t *testing.T, w *world) {
 		for _, v := range w.nodes {
-			ns := v.s.engine.Names.Lookup([]byte("default"))
-			if want := kv.NamespaceSeed(peertest.Seed, "default"); ns.Seed != want || v.s.engine.Names.Hash([]byte("default"), []byte("k")) != kv.HashKey(want, []byte("k")) {
+			ns := v.s.engine.Namespaces.Lookup([]byte("default"))
+			if want := kv.NamespaceSeed(peertest.Seed, "default"); ns.Seed != want || v.s.engine.Namespaces.Hash([]byte("default"), []byte("k")) != kv.HashKey(want, []byte("k")) {
 				t.Errorf("%s hashes under another seed", v.name)
 			}
 		}

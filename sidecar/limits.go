@@ -150,7 +150,7 @@ func newPlaces(c *Config, files *fileShares) *quota.Places {
 		quota.LeaseTokens: engine.MaxLeases,
 		quota.Watches:     engine.MaxWatches,
 		quota.Waiting:     session.MaxWaiting,
-		quota.Names:       int64(c.MaxNamespaces - len(c.Namespaces)),
+		quota.Namespaces:  int64(c.MaxNamespaces - len(c.Namespaces)),
 		quota.Connections: int64(c.connections()),
 		quota.Flushes:     namespaces.MaxFlushed,
 		quota.Descriptors: int64(files.passed),

@@ -43,7 +43,7 @@ func loadOfEndedOwnership(t *testing.T, bad func(format string, args ...any)) {
 		w.agreed(15 * time.Second)
 		ctx := context.Background()
 		key, h := keyOwnedBy(a, "key")
-		ns := a.s.engine.Names.Lookup(session.DefaultNamespace)
+		ns := a.s.engine.Namespaces.Lookup(session.DefaultNamespace)
 		load := a.s.engine.Loads.New(ns, ns.Key(key), a.s.engine.Node.OwnershipEpoch(h.Partition()))
 		weight := a.s.cfg.Weight
 		a.s.engine.Node.SetWeight(0)

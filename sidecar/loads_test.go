@@ -192,7 +192,7 @@ func TestVirtualLoadOnce(t *testing.T) {
 		}
 		w.nodes[2].drop("key7", 0)
 		time.Sleep(100 * time.Millisecond) // until all hosts have heard of it
-		if b, deadline := (namespaces.Pins{Table: w.nodes[3].s.engine.Names}), time.Second; true {
+		if b, deadline := (namespaces.Pins{Table: w.nodes[3].s.engine.Namespaces}), time.Second; true {
 			q.Namespace = session.DefaultNamespace
 			r := w.nodes[3].s.serve(context.Background(), q, &b, w.nodes[3].clock.Read().Boot+deadline)
 			b.Release()
@@ -287,7 +287,7 @@ func TestVirtualLoadWithoutOwner(t *testing.T) {
 		if r := v.get("k", wire.NoLoad); r.Status != wire.Miss || r.Why != wire.Degraded {
 			t.Errorf("without a load: %s, why %d", r.Status, r.Why)
 		}
-		if n := v.s.engine.Names.Lookup(session.DefaultNamespace).LoadStats().Aside; n != 3 {
+		if n := v.s.engine.Namespaces.Lookup(session.DefaultNamespace).LoadStats().Aside; n != 3 {
 			t.Errorf("%d loads aside, want 3", n)
 		}
 		w.net.Heal()

@@ -53,10 +53,10 @@ func TestVirtualMemcachedClaimsWithoutPlaces(t *testing.T) {
 		keys := w.keysOf(w.nodes[0], 2)
 		total := func(n int64) {
 			for _, v := range w.nodes {
-				v.s.engine.Shares.SetTotal(quota.Waiting, n)
+				v.s.engine.Places.SetTotal(quota.Waiting, n)
 			}
 		}
-		before := w.nodes[0].s.engine.Shares.Total(quota.Waiting)
+		before := w.nodes[0].s.engine.Places.Total(quota.Waiting)
 		c, here := w.nodes[1].text(), w.nodes[0].text()
 		total(0)
 		if a := c.claim(keys[0]); !strings.HasPrefix(a.line, "SERVER_ERROR BUSY: ") {

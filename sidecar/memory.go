@@ -75,7 +75,7 @@ func (m *memory) find(of *access.Principal) *region {
 }
 
 // Offered implements session.Memory.
-func (m *memory) Offered() bool { return m.engine.Shared.Limit.Load() > 0 }
+func (m *memory) Offered() bool { return m.engine.SharedMemory.Limit.Load() > 0 }
 
 // Region implements session.Memory.
 func (m *memory) Region(of *access.Principal) any {
@@ -139,7 +139,7 @@ func (m *memory) makeLocked(of *access.Principal, now time.Duration) (*region, *
 	}
 	m.first = nil
 	r := &region{
-		Region: m.engine.Shared.Attach(file, uint64(m.engine.Node.Self().Epoch), m.bound, of.MayRead),
+		Region: m.engine.SharedMemory.Attach(file, uint64(m.engine.Node.Self().Epoch), m.bound, of.MayRead),
 		of:     *of, file: file,
 	}
 	list := append(slices.Clone(m.all()), r)
@@ -189,7 +189,7 @@ func (m *memory) endLocked(which func(*region) bool) {
 	}
 	m.list.Store(&stay)
 	for _, r := range ended {
-		m.engine.Shared.End(r.Region)
+		m.engine.SharedMemory.End(r.Region)
 		m.removeLocked(r.file)
 	}
 }
@@ -230,14 +230,14 @@ func (m *memory) begin(ctx context.Context, cfg *Config, socket string) {
 		noMemory(m.log, m.size, err)
 		m.size = 0
 	}
-	m.engine.Shared.Limit.Store(m.size)
+	m.engine.SharedMemory.Limit.Store(m.size)
 }
 
 // end ends all regions: from now on apps read over the socket.
 func (m *memory) end() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.engine.Shared.Limit.Store(0)
+	m.engine.SharedMemory.Limit.Store(0)
 	m.size = 0
 	m.endLocked(func(*region) bool { return true })
 	if m.first != nil {

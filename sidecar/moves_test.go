@@ -149,7 +149,7 @@ func TestVirtualFetchedInThisOwnership(t *testing.T) {
 				{Op: wire.OpSet, Key: append([]byte(nil), key...), Mode: wire.ModeAdd},
 			} {
 				q.Namespace, q.TTLMS = session.DefaultNamespace, wire.TTLDefault
-				b := namespaces.Pins{Table: v.s.engine.Names}
+				b := namespaces.Pins{Table: v.s.engine.Namespaces}
 				r := v.s.engine.Execute(&q, &b, v.s.engine.Clock.Read(), tc.fetched)
 				b.Release()
 				if want := tc.want; r.Status != want && !(want == wire.OK && r.Status == wire.Exists) {

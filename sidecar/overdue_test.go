@@ -59,8 +59,8 @@ func alone(t *testing.T, cfg Config) *Sidecar {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		s.engine.Leases.Close()
-		s.engine.Names.Close()
+		s.engine.LeaseTokens.Close()
+		s.engine.Namespaces.Close()
 		_ = s.engine.Store.Close()
 	})
 	return s

@@ -39,7 +39,7 @@ func TestPostgres(t *testing.T) {
 		ExistingKeys: &ExistingKeys{Keys: 2000, MaxAge: time.Minute, List: loader.List{Query: "SELECT id FROM pages"}},
 		WriteThrough: true, Limits: Limits{Timeout: 30 * time.Second},
 	}}})
-	ns := s.engine.Names.Lookup([]byte("pages"))
+	ns := s.engine.Namespaces.Lookup([]byte("pages"))
 	testenv.Eventually(t, "a filter", func() bool { return ns.KeyFilterStats().InUse })
 	ctx := context.Background()
 	is := func(what, key, want string) {

@@ -32,7 +32,7 @@ func (w *world) evictions(ctx context.Context) {
 // others. It counts the keys that were evicted.
 func (w *world) crowd(s *Sidecar) {
 	owns := func(key string) bool {
-		return s.engine.Node.OwnershipEpoch(s.engine.Names.Hash([]byte(w.space), []byte(key)).Partition()) != 0
+		return s.engine.Node.OwnershipEpoch(s.engine.Namespaces.Hash([]byte(w.space), []byte(key)).Partition()) != 0
 	}
 	for i := range 100 {
 		key := fmt.Sprint("large", i)
@@ -56,7 +56,7 @@ func (w *world) stored(s *Sidecar) (n int64) {
 		return 0
 	}
 	defer s.inUse.Done()
-	ns, now := s.engine.Names.Lookup([]byte(w.space)), s.engine.Clock.Read().Boot
+	ns, now := s.engine.Namespaces.Lookup([]byte(w.space)), s.engine.Clock.Read().Boot
 	for _, k := range w.keys {
 		if _, there := s.engine.Store.Peek(ns.Key(k.name), now); there {
 			n++

@@ -39,7 +39,7 @@ func (s *Sidecar) Apply(ctx context.Context, cfg Config) (changes cachesidecar.C
 	if err != nil {
 		return changes, err
 	}
-	plan, err := s.engine.Names.Prepare(ctx, next.namespaces())
+	plan, err := s.engine.Namespaces.Prepare(ctx, next.namespaces())
 	if err != nil {
 		return changes, err
 	}
@@ -113,8 +113,8 @@ func (s *Sidecar) setLimits() {
 	c := &s.present
 	e := s.engine
 	e.Deadlines.SetDefault(c.RequestTimeout)
-	e.Shares.SetTotal(quota.Names, int64(c.MaxNamespaces-len(c.Namespaces)))
-	e.Shares.SetTotal(quota.Connections, int64(c.connections()))
+	e.Places.SetTotal(quota.Namespaces, int64(c.MaxNamespaces-len(c.Namespaces)))
+	e.Places.SetTotal(quota.Connections, int64(c.connections()))
 	files := shareFiles(c, fileLimit())
 	s.server.SetMaxConns(files.apps)
 	if s.memcached.server != nil {

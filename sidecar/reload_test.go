@@ -160,7 +160,7 @@ func TestReloadRefused(t *testing.T) {
 	dir := t.TempDir()
 	ttl := time.Hour
 	r := newReloaded(t, Config{RequestTimeout: 2 * time.Second, Namespaces: map[string]Namespace{"pages": from(&source{name: "one"})}})
-	before := r.s.engine.Names.All()["pages"]
+	before := r.s.engine.Namespaces.All()["pages"]
 	for _, tc := range []struct {
 		name, want string
 		f          func(*Config)
@@ -195,7 +195,7 @@ func TestReloadRefused(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), tc.want) || changes.Changed != nil {
 			t.Errorf("%s: %v, %v, want %q", tc.name, changes, err, tc.want)
 		}
-		if r.s.engine.Names.All()["pages"] != before || r.s.engine.Deadlines.Default() != 2*time.Second || r.s.engine.Names.Lookup([]byte("new")) != nil {
+		if r.s.engine.Namespaces.All()["pages"] != before || r.s.engine.Deadlines.Default() != 2*time.Second || r.s.engine.Namespaces.Lookup([]byte("new")) != nil {
 			t.Errorf("%s: something has changed", tc.name)
 		}
 	}
@@ -221,7 +221,7 @@ func TestReloadUnderWay(t *testing.T) {
 	var wg sync.WaitGroup
 	wg.Go(func() { got[0] = r.get("pages", "k") })
 	<-old.begun
-	was := r.s.engine.Names.All()["pages"]
+	was := r.s.engine.Namespaces.All()["pages"]
 	r.apply(func(c *Config) { c.Namespaces["pages"] = from(next) })
 	got[1] = r.get("pages", "k") // does not join the load at the old origin
 	close(old.gate)
@@ -354,7 +354,7 @@ func TestReloadEffects(t *testing.T) {
 			func(r *reloaded) bool { c := stranger(r); return c.By.Show(webSecret) == nil }},
 		"max_connections": {func(c *Config) { c.MaxConnections = 7 },
 			func(r *reloaded) bool {
-				return r.s.server.Limits().MaxConns == 7 && r.s.engine.Shares.Total(quota.Connections) == 7
+				return r.s.server.Limits().MaxConns == 7 && r.s.engine.Places.Total(quota.Connections) == 7
 			}},
 		"request_timeout": {func(c *Config) { c.RequestTimeout = time.Minute },
 			func(r *reloaded) bool { return r.s.engine.Deadlines.Timeout(&wire.Request{}) == time.Minute }},
@@ -370,7 +370,7 @@ func TestReloadEffects(t *testing.T) {
 		"ignore_memory_limit": {func(c *Config) { c.IgnoreMemoryLimit = true },
 			func(r *reloaded) bool { return r.s.present.IgnoreMemoryLimit }},
 		"namespaces": {func(c *Config) { c.Namespaces["n"] = Namespace{Quota: 1 << 20} },
-			func(r *reloaded) bool { return r.s.engine.Names.Lookup([]byte("n")) != nil }},
+			func(r *reloaded) bool { return r.s.engine.Namespaces.Lookup([]byte("n")) != nil }},
 	} {
 		t.Run(setting, func(t *testing.T) {
 			r := newReloaded(t, Config{HTTP: "127.0.0.1:0"})
@@ -426,9 +426,9 @@ func TestReloadNeedsRestart(t *testing.T) {
 		t.Errorf("in effect: %v, %v, %d", r.s.present.L2Size, r.s.present.MaxStaleness, r.s.weight.Load())
 	}
 	// A smaller bound holds at once, and a larger one not before the restart.
-	bound := func() time.Duration { return r.s.engine.Names.Bound(r.s.engine.Names.Lookup([]byte("n")).ID) }
-	if got := bound(); got != time.Second || r.s.engine.Names.Least() != time.Second {
-		t.Errorf("a smaller bound: %v, the least %v", got, r.s.engine.Names.Least())
+	bound := func() time.Duration { return r.s.engine.Namespaces.Bound(r.s.engine.Namespaces.Lookup([]byte("n")).ID) }
+	if got := bound(); got != time.Second || r.s.engine.Namespaces.Least() != time.Second {
+		t.Errorf("a smaller bound: %v, the least %v", got, r.s.engine.Namespaces.Least())
 	}
 	r.apply(func(c *Config) { c.Namespaces = nil })
 	if got := bound(); got != 2*time.Second {

@@ -104,7 +104,7 @@ func TestVirtualReload(t *testing.T) {
 		}
 		var sum cachesidecar.LoadStats
 		for _, v := range w.nodes {
-			st := v.s.engine.Names.Lookup([]byte(w.space)).LoadStats()
+			st := v.s.engine.Namespaces.Lookup([]byte(w.space)).LoadStats()
 			sum.Detached += st.Detached
 			sum.Loaded += st.Loaded
 			sum.Calls += st.Calls

@@ -41,11 +41,11 @@ func TestReloadLagOfLateDeletion(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	plan, err := r.s.engine.Names.Prepare(t.Context(), next.namespaces())
+	plan, err := r.s.engine.Namespaces.Prepare(t.Context(), next.namespaces())
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.s.engine.Names.Mu.Lock() // the reload stands before its settings take effect
+	r.s.engine.Namespaces.Mu.Lock() // the reload stands before its settings take effect
 	done := make(chan struct{})
 	go func() { // ends with the reload
 		defer close(done)
@@ -54,7 +54,7 @@ func TestReloadLagOfLateDeletion(t *testing.T) {
 	time.Sleep(50 * time.Millisecond)
 	clock.by.Add(int64(4 * time.Second))
 	err = r.s.Delete(context.Background(), "pages", "k", cachesidecar.DeleteOptions{})
-	r.s.engine.Names.Mu.Unlock()
+	r.s.engine.Namespaces.Mu.Unlock()
 	<-done
 	if !errors.Is(err, cachesidecar.ErrNotFound) {
 		t.Fatal(err)

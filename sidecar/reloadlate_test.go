@@ -50,7 +50,7 @@ func TestReloadKeyPattern(t *testing.T) {
 	<-w.begun
 	second := set("k")
 	testenv.Eventually(t, "the second waits", func() bool {
-		return r.s.engine.Names.All()["pages"].WriteThroughStats().Waiting > 0
+		return r.s.engine.Namespaces.All()["pages"].WriteThroughStats().Waiting > 0
 	})
 	r.apply(func(c *Config) { c.Namespaces = pages("users-.*") })
 	close(w.gate)

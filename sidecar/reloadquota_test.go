@@ -21,7 +21,7 @@ func TestReloadQuota(t *testing.T) {
 		}
 	}
 	held := func() (bytes int64) {
-		ns := r.s.engine.Names.Lookup([]byte("pages"))
+		ns := r.s.engine.Namespaces.Lookup([]byte("pages"))
 		return r.s.engine.Store.NamespaceStats(ns.ID).Bytes
 	}
 	quota := func(size Size) {

@@ -37,7 +37,7 @@ func (s *Sidecar) Run(ctx context.Context) error {
 	s.use.Unlock()
 	s.inUse.Wait()
 	err = errors.Join(err, s.engine.Close())
-	if n := s.engine.Names.Unsettled(); n > 0 {
+	if n := s.engine.Namespaces.Unsettled(); n > 0 {
 		s.cfg.Log.Warn("writes to origins ended after their keys had gone to other hosts, "+
 			"which could not be told in time: old values may live there until their TTL ends", "writes", n)
 	}
@@ -45,7 +45,7 @@ func (s *Sidecar) Run(ctx context.Context) error {
 }
 
 func (s *Sidecar) run(ctx context.Context) error {
-	if err := s.engine.Names.CheckOrigins(ctx, s.cfg.Log); err != nil {
+	if err := s.engine.Namespaces.CheckOrigins(ctx, s.cfg.Log); err != nil {
 		return err
 	}
 	listener, err := s.listen()
@@ -153,11 +153,11 @@ func (s *Sidecar) startTiers(ctx context.Context, back *layer, pages *httpd.Serv
 	}
 	s.applying.Lock()
 	s.setBack(back)
-	for k := range s.engine.Names.KeyFilters() {
+	for k := range s.engine.Namespaces.KeyFilters() {
 		back.run(k.Run)
 	}
 	s.applying.Unlock()
-	for _, ns := range s.engine.Names.All() {
+	for _, ns := range s.engine.Namespaces.All() {
 		if ns.Warming != nil {
 			back.run(func(context.Context) { s.engine.Warm(ctx, ns) })
 		}

@@ -40,7 +40,7 @@ func (w *world) settled(s *store, key string, bad func(format string, args ...an
 		if r := v.get(key, 0); string(r.Value) != s.row(key) {
 			bad("%s reads %q %s, and the origin has %q", v.name, r.Value, r.Status, s.row(key))
 		}
-		if n := v.s.engine.Names.Lookup(session.DefaultNamespace).WriteThroughStats().Unsettled; n != 0 {
+		if n := v.s.engine.Namespaces.Lookup(session.DefaultNamespace).WriteThroughStats().Unsettled; n != 0 {
 			bad("%d writes of %s are not settled", n, v.name)
 		}
 	}
@@ -201,7 +201,7 @@ func settlesWithBarrier(t *testing.T, timeout time.Duration, voters []string) {
 		if r := v.do(q); r.Status != want {
 			t.Errorf("SET: %s %s, want %s", r.Status, r.Message, want)
 		}
-		for owner.s.engine.Names.Lookup(session.DefaultNamespace).WriteThrough.Busy() { // the write, and its settling
+		for owner.s.engine.Namespaces.Lookup(session.DefaultNamespace).WriteThrough.Busy() { // the write, and its settling
 			time.Sleep(time.Millisecond)
 		}
 		if got := s.row("k"); got != "new" {
@@ -305,7 +305,7 @@ func TestVirtualWriteThroughUnsettledBound(t *testing.T) {
 	s := &store{database: newDatabase(always(time.Millisecond))}
 	throughNodes(t, 2, s, Namespace{}, func(w *world) {
 		owner := w.ownerOf("k")
-		owner.s.engine.Names.Lookup(session.DefaultNamespace).WriteThrough.Unsettled.Store(namespaces.MaxUnsettled)
+		owner.s.engine.Namespaces.Lookup(session.DefaultNamespace).WriteThrough.Unsettled.Store(namespaces.MaxUnsettled)
 		for _, v := range w.nodes {
 			if r := v.set("k", "value"); r.Status != wire.Busy || !strings.Contains(string(r.Message), "none begins") {
 				t.Errorf("SET: %s %s, want BUSY", r.Status, r.Message)
@@ -317,7 +317,7 @@ func TestVirtualWriteThroughUnsettledBound(t *testing.T) {
 		if s.row("k") != "" {
 			t.Error("the origin was asked")
 		}
-		owner.s.engine.Names.Lookup(session.DefaultNamespace).WriteThrough.Unsettled.Store(0)
+		owner.s.engine.Namespaces.Lookup(session.DefaultNamespace).WriteThrough.Unsettled.Store(0)
 		if r := owner.set("k", "value"); r.Status != wire.OK {
 			t.Errorf("SET: %s %s", r.Status, r.Message)
 		}

@@ -46,7 +46,7 @@ func (v *vnode) attach(s *Sidecar) {
 	defer f.Close()
 	file := m.find(theApp(s)).file
 	v.w.t.Cleanup(func() { // all that used it has ended
-		s.engine.Shared.Abandon()
+		s.engine.SharedMemory.Abandon()
 		_ = file.Remove()
 	})
 	r, err := shm.Map(f)
@@ -71,7 +71,7 @@ func (w *world) readToShare(s *Sidecar, k *vkey, times int) {
 		return
 	}
 	defer s.inUse.Done()
-	b := namespaces.Pins{Table: s.engine.Names}
+	b := namespaces.Pins{Table: s.engine.Namespaces}
 	defer b.Release()
 	now := s.engine.Clock.Read()
 	s.engine.Node.CheckPause(now.Boot)

@@ -21,7 +21,7 @@ func TestReadBeyondMaxNamespaces(t *testing.T) {
 	a, o := twoHosts(t, Config{MaxNamespaces: 2})
 	at := func(h *host, q wire.Request) wire.Reply {
 		q.TimeoutMS, q.TTLMS, q.App = 10_000, wire.TTLDefault, true
-		bo := namespaces.Pins{Table: h.engine.Names}
+		bo := namespaces.Pins{Table: h.engine.Namespaces}
 		defer bo.Release()
 		return h.serve(t.Context(), &q, &bo, h.engine.Deadlines.Of(&q, h.engine.Clock.Read()))
 	}

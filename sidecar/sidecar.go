@@ -148,7 +148,7 @@ func (s *Sidecar) engineConfig(rules *access.Rules) engine.Config {
 		ReadPatience: cfg.readPatience,
 		L1Size:       int64(cfg.L1Size), L2Size: int64(cfg.L2Size), Events: cfg.events,
 		Namespaces: cfg.namespaces(), Cluster: node,
-		Clock: cfg.clock, Log: cfg.Log, Access: rules, Shares: newPlaces(cfg, &s.files),
+		Clock: cfg.clock, Log: cfg.Log, Access: rules, Places: newPlaces(cfg, &s.files),
 		Budget: quota.NewBudget(int64(cfg.BufferSize)), Keep: s.kept.config(cfg),
 		Peer: func(from kv.Process) server.Handler { return s.sessions.Peer(from) },
 	}

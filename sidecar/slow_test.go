@@ -63,7 +63,7 @@ func TestVirtualSlow(t *testing.T) {
 			}
 			c := &list[i]
 			if c.TookUS < uint64(takes.Microseconds()) || c.Namespace != "default" ||
-				c.Hash != uint64(a.s.engine.Names.Hash(b("default"), b(key))) {
+				c.Hash != uint64(a.s.engine.Namespaces.Hash(b("default"), b(key))) {
 				t.Errorf("%+v", c)
 			}
 			if ago := time.Since(time.UnixMilli(int64(c.BeganMS))); ago < takes || ago > 10*takes {

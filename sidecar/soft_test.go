@@ -27,7 +27,7 @@ func TestSoftDelete(t *testing.T) {
 			q.Key, q.Keys = nil, append([][]byte{key}, also...)
 		}
 		if op == wire.OpMGet {
-			b := namespaces.Pins{Table: h.engine.Names}
+			b := namespaces.Pins{Table: h.engine.Namespaces}
 			defer b.Release()
 			return h.serve(ctx, q, &b, h.engine.Clock.Read().Boot+time.Minute)
 		}

@@ -51,7 +51,7 @@ func TestDeadAppLeavesNoToken(t *testing.T) {
 		tokens[i] = holder.call(leaseOf(k, time.Minute)).Token
 		dead.send(leaseOf(k, 10*time.Minute))
 	}
-	testenv.Eventually(t, "both wait", func() bool { return o.engine.Leases.Stats().Waiting == 2 })
+	testenv.Eventually(t, "both wait", func() bool { return o.engine.LeaseTokens.Stats().Waiting == 2 })
 	dead.nc.Close()
 	abandon := func(i int) {
 		t.Helper()
@@ -61,9 +61,9 @@ func TestDeadAppLeavesNoToken(t *testing.T) {
 		}
 	}
 	abandon(0) // its answer finds that the connection has ended
-	testenv.Eventually(t, "its token is given back", func() bool { return o.engine.Leases.Stats().Out == 1 })
+	testenv.Eventually(t, "its token is given back", func() bool { return o.engine.LeaseTokens.Stats().Out == 1 })
 	live.send(leaseOf(keys[1], 20*time.Second))
-	testenv.Eventually(t, "the next one waits", func() bool { return o.engine.Leases.Stats().Waiting == 2 })
+	testenv.Eventually(t, "the next one waits", func() bool { return o.engine.LeaseTokens.Stats().Waiting == 2 })
 	abandon(1)
 	if r := live.receive(wire.OpLease); r.Status != wire.Lease {
 		t.Errorf("the next in line: %s %s, want a token", r.Status, r.Message)

@@ -48,7 +48,7 @@ func newCheck(s *Sidecar) *verify.Live {
 		Now:     func() time.Duration { return s.engine.Clock.Read().Boot },
 		Execute: s.execute, Probe: s.probe,
 		Owner: func(key []byte) (id kv.Process, ok bool) {
-			o := view.Owner(s.engine.Names.Hash([]byte(verify.Namespace), key).Partition())
+			o := view.Owner(s.engine.Namespaces.Hash([]byte(verify.Namespace), key).Partition())
 			if o == nil {
 				return id, false
 			}

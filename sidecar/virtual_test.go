@@ -313,7 +313,7 @@ func (v *vnode) keep(s *Sidecar) {
 func (v *vnode) kill() {
 	s := v.take()
 	v.keep(s) // of no use
-	s.engine.Shared.Abandon()
+	s.engine.SharedMemory.Abandon()
 	v.host.Kill()
 	v.stop()
 	v.w.note(s)
@@ -340,7 +340,7 @@ func (w *world) note(s *Sidecar) {
 	w.seen["resets"] += st.Invalidations.Resets
 	w.seen["relayed events"] += st.Invalidations.Heard
 	w.seen["refused copies"] += s.engine.Counts.CopiesRefused.Load()
-	if l := s.engine.Names.Lookup(session.DefaultNamespace).LoadStats(); l.Origin != "" {
+	if l := s.engine.Namespaces.Lookup(session.DefaultNamespace).LoadStats(); l.Origin != "" {
 		w.seen["loads"] += l.Loads
 		w.seen["loads detached"] += l.Detached
 		w.seen["loads shared"] += l.Collapsed

@@ -188,7 +188,7 @@ func TestVirtualAuthorityEnds(t *testing.T) {
 					}
 				} else {
 					version := func() kv.Version {
-						info, _ := v.s.engine.Store.Peek(v.s.engine.Names.Lookup(session.DefaultNamespace).Key(key), 0)
+						info, _ := v.s.engine.Store.Peek(v.s.engine.Namespaces.Lookup(session.DefaultNamespace).Key(key), 0)
 						return info.Version
 					}
 					before := version()

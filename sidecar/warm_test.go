@@ -43,7 +43,7 @@ func TestVirtualWarm(t *testing.T) {
 	withNodes(t, 3, o, Namespace{WarmOnStart: &Warm{Rate: 20, List: loader.List{Lister: list}}}, func(w *world) {
 		stats := func() (sum cachesidecar.WarmStats) {
 			for _, v := range w.nodes {
-				s := v.s.engine.Names.Lookup(session.DefaultNamespace).WarmStats()
+				s := v.s.engine.Namespaces.Lookup(session.DefaultNamespace).WarmStats()
 				sum.Loaded += s.Loaded
 				sum.Absent += s.Absent
 				sum.Failed += s.Failed
@@ -76,7 +76,7 @@ func TestVirtualWarm(t *testing.T) {
 		for _, key := range list[1:] {
 			again += o.asked(key) - 1
 		}
-		if s := w.nodes[1].s.engine.Names.Lookup(session.DefaultNamespace).WarmStats(); s.State != namespaces.WarmDone || again > n/20 {
+		if s := w.nodes[1].s.engine.Namespaces.Lookup(session.DefaultNamespace).WarmStats(); s.State != namespaces.WarmDone || again > n/20 {
 			t.Errorf("after a restart in order: %+v, and %d keys were loaded again", s, again)
 		}
 	})

@@ -193,7 +193,7 @@ func TestVirtualAttest(t *testing.T) {
 		time.Sleep(time.Second)
 		get := func(app bool) wire.Reply {
 			q := &wire.Request{Op: wire.OpGet, Namespace: session.DefaultNamespace, Key: key, Options: wire.Attest, App: app}
-			bo := namespaces.Pins{Table: a.s.engine.Names}
+			bo := namespaces.Pins{Table: a.s.engine.Namespaces}
 			defer bo.Release()
 			now := a.s.engine.Clock.Read()
 			r := a.s.engine.Execute(q, &bo, now, 0)

@@ -35,7 +35,7 @@ func TestVirtualNearBoundIsTheSmallest(t *testing.T) {
 		f := watching(t, askOf(a.s))
 		get := func() wire.Reply {
 			q := &wire.Request{Op: wire.OpGet, Namespace: session.DefaultNamespace, Key: key, Options: wire.Attest, App: true}
-			bo := namespaces.Pins{Table: a.s.engine.Names}
+			bo := namespaces.Pins{Table: a.s.engine.Namespaces}
 			defer bo.Release()
 			now := a.s.engine.Clock.Read()
 			if r := a.s.engine.Execute(q, &bo, now, 0); r.Status != wire.Moved {
@@ -103,7 +103,7 @@ func TestVirtualNoAttestWithoutLease(t *testing.T) {
 			t.Fatal(err)
 		}
 		a.s.engine.L1.Wait()
-		ns := a.s.engine.Names.Lookup(session.DefaultNamespace)
+		ns := a.s.engine.Namespaces.Lookup(session.DefaultNamespace)
 		cp, ok := a.s.engine.L1.Get(ns.Key(key))
 		if !ok {
 			t.Fatal("there is no copy")

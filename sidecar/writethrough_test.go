@@ -135,7 +135,7 @@ func TestVirtualWriteThrough(t *testing.T) {
 			}
 		}
 		for _, v := range w.nodes {
-			if n := len(v.s.engine.Names.Lookup(session.DefaultNamespace).WriteThrough.Keys); n != 0 {
+			if n := len(v.s.engine.Namespaces.Lookup(session.DefaultNamespace).WriteThrough.Keys); n != 0 {
 				t.Errorf("%d keys are still written on %s", n, v.name)
 			}
 		}

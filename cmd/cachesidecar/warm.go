@@ -52,8 +52,8 @@ type warmer struct {
 	failures []string // the first of them
 }
 
-// warmed is the result in warm's JSON.
-type warmed struct {
+// warmResult is the result in warm's JSON.
+type warmResult struct {
 	Keys       int64   `json:"keys"`        // keys asked for
 	PassedOver int64   `json:"passed_over"` // keys that an earlier run has done
 	Loaded     int64   `json:"loaded"`
@@ -102,7 +102,7 @@ func (p *program) warm(c *cli.Context) error {
 		_ = w.bar.Clear()
 	}
 	took := time.Since(begun)
-	return p.warmed(c, w, err, at, passed, took)
+	return p.reportWarm(c, w, err, at, passed, took)
 }
 
 // newBar returns a progress bar on a terminal. A total of -1 means that the total is not
@@ -141,14 +141,14 @@ func (w *warmer) run(ctx context.Context, list *keyList, at *position) error {
 	for {
 		keys, err := list.next(ctx, warmChunk)
 		if err != nil || len(keys) == 0 {
-			return errors.Join(err, at.write())
+			return errors.Join(err, at.save())
 		}
 		results, err := w.chunk(ctx, keys)
 		at.move(list.read-int64(len(keys)), keys, results)
 		if err != nil {
-			return errors.Join(err, at.write())
+			return errors.Join(err, at.save())
 		}
-		if err := at.note(); err != nil {
+		if err := at.saveSometimes(); err != nil {
 			return err
 		}
 	}
@@ -237,8 +237,8 @@ func (w *warmer) get(ctx context.Context, key string, o cachesidecar.GetOptions)
 	}
 }
 
-// warmed reports the results, and how to continue if the run has ended early.
-func (p *program) warmed(
+// reportWarm reports the results, and how to continue if the run has ended early.
+func (p *program) reportWarm(
 	c *cli.Context, w *warmer, err error, at *position, passed int64, took time.Duration,
 ) error {
 	for _, f := range w.failures {
@@ -247,7 +247,7 @@ func (p *program) warmed(
 	if more := w.count[failed] - int64(len(w.failures)); more > 0 {
 		fmt.Fprintf(p.err, "… and %s more\n", count(more))
 	}
-	r := warmed{
+	r := warmResult{
 		PassedOver: passed,
 		Loaded:     w.count[loaded], There: w.count[present], Absent: w.count[absent], Failed: w.count[failed],
 		DurationMS: math.Round(took.Seconds()*1e6) / 1e3,

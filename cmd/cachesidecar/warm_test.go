@@ -166,7 +166,7 @@ func TestWarmJSON(t *testing.T) {
 	if string(got) != string(want) {
 		t.Errorf("got:\n%s\nwant, as in %s (-update writes it anew):\n%s", got, name, want)
 	}
-	var w warmed
+	var w warmResult
 	if err := json.Unmarshal([]byte(o.out), &w); err != nil || w.Keys != 1 || w.Loaded != 1 || w.DurationMS <= 0 {
 		t.Errorf("%+v, %v", w, err)
 	}
@@ -268,7 +268,7 @@ func TestWarmErrors(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(dir, "at"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := (&position{path: filepath.Join(dir, "at")}).write(); err == nil {
+	if err := (&position{path: filepath.Join(dir, "at")}).save(); err == nil {
 		t.Error("a folder is taken for a position")
 	}
 	if left, err := os.ReadDir(dir); err != nil || len(left) != 1 {

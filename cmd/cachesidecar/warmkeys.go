@@ -128,8 +128,8 @@ type position struct {
 	Keys      int64  `json:"keys"`        // done, from the list's beginning
 	Last      []byte `json:"last_base64"` // the last of them, to recognize the list
 
-	path  string // "": not saved
-	noted time.Time
+	path    string // "": not saved
+	savedAt time.Time
 }
 
 // readPosition reads the position of an earlier run. It also checks that this run can
@@ -142,7 +142,7 @@ func readPosition(path, ns string) (*position, error) {
 	b, err := os.ReadFile(path)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
-		return at, at.write()
+		return at, at.save()
 	case err != nil:
 		return nil, fmt.Errorf("--resume: %w", err)
 	}
@@ -155,7 +155,7 @@ func readPosition(path, ns string) (*position, error) {
 			"give another, or remove it to begin anew", path, was.Namespace, ns)
 	}
 	was.path = path
-	return &was, was.write()
+	return &was, was.save()
 }
 
 // seek skips the keys that are done.
@@ -190,21 +190,21 @@ func (at *position) move(first int64, keys []string, results []uint8) {
 	}
 }
 
-// note saves the position, at most once a second.
-func (at *position) note() error {
-	if time.Since(at.noted) < time.Second {
+// saveSometimes saves the position, at most once a second.
+func (at *position) saveSometimes() error {
+	if time.Since(at.savedAt) < time.Second {
 		return nil
 	}
-	return at.write()
+	return at.save()
 }
 
-// write saves the position. The file is replaced atomically: after an error it has its
+// save saves the position. The file is replaced atomically: after an error it has its
 // old content.
-func (at *position) write() error {
+func (at *position) save() error {
 	if at.path == "" {
 		return nil
 	}
-	at.noted = time.Now()
+	at.savedAt = time.Now()
 	b, err := json.Marshal(at)
 	if err != nil {
 		return err

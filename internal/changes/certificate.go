@@ -33,9 +33,9 @@ func (f *Follower) gapPause() time.Duration {
 // with each.
 func (f *Follower) wholeEvery() time.Duration {
 	if f.maxLag == 0 {
-		return brokenEvery
+		return checkEvery
 	}
-	return min(brokenEvery, max(f.maxLag/8, leastEvery))
+	return min(checkEvery, max(f.maxLag/8, leastEvery))
 }
 
 // beginCertificate begins one of a moment, unless one is under way. The stream was whole after it.

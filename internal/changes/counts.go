@@ -22,31 +22,32 @@ const (
 type counts struct {
 	rows, deletions, flushes, gaps, failures atomic.Int64
 
-	mu     sync.Mutex
-	state  string
-	since  time.Time // the state
-	err    string
-	gapAt  time.Time
-	gapWhy string
-	lag    time.Duration // of the last transaction
-	lagAt  time.Time
-	oldest time.Time     // when the first of those came that are not deleted; zero: there is none
-	under  int           // transactions under way
-	kept   int64         // bytes of the log of the server
-	ahead  time.Duration // of the server's clock before this host's
+	mu        sync.Mutex
+	state     string
+	since     time.Time // the state
+	err       string
+	gapAt     time.Time
+	gapWhy    string
+	lag       time.Duration // of the last transaction
+	lagAt     time.Time
+	oldest    time.Time     // when the oldest pending transaction came; zero: there is none
+	pending   int           // transactions whose keys are not all deleted
+	retained  int64         // bytes of its log that the server keeps for the feed
+	clockSkew time.Duration // of the server's clock, which is ahead by it
 
-	heard loader.Position // what has come
-	log   loader.Position // where the server's log ended at logAt
-	logAt time.Time
+	received    loader.Position // what has come
+	serverEnd   loader.Position // where the server's log ended at logAt
+	serverEndAt time.Time
 }
 
 const (
 	lagFor    = time.Minute     // how long the lag of a transaction is told
 	slowStart = 5 * time.Second // a beginning that takes longer is told
-	silentFor = 2 * brokenEvery // a stream that brings nothing of the log for longer is late, although it was nudged
+	silentFor = 2 * checkEvery  // a stream is late that brings nothing for longer, although the server was asked
 )
 
-func (c *counts) is(state string) {
+// setState notes a state, and drops the figures that do not hold in it.
+func (c *counts) setState(state string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.state != state {
@@ -56,16 +57,16 @@ func (c *counts) is(state string) {
 		c.err = ""
 	}
 	if state != Following {
-		c.oldest, c.under, c.lag, c.heard, c.log = time.Time{}, 0, 0, 0, 0
+		c.oldest, c.pending, c.lag, c.received, c.serverEnd = time.Time{}, 0, 0, 0, 0
 	}
 	if state == Elsewhere {
-		c.kept = 0 // the other host counts it
+		c.retained = 0 // the other host counts it
 	}
 }
 
 func (c *counts) failed(err error) {
 	c.failures.Add(1)
-	c.is(Failed)
+	c.setState(Failed)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.err = err.Error()
@@ -84,12 +85,13 @@ func (c *counts) lastGap() time.Time {
 	return c.gapAt
 }
 
-func (c *counts) seen(v loader.View) {
+// noteView notes how much log the server keeps, its clock, and where its log ends.
+func (c *counts) noteView(v loader.View) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.kept, c.ahead = v.Kept, time.Until(v.Now)
-	if c.heard >= c.log { // else the earlier end has not come yet
-		c.log, c.logAt = v.End, time.Now()
+	c.retained, c.clockSkew = v.Kept, time.Until(v.Now)
+	if c.received >= c.serverEnd { // else the earlier end has not come yet
+		c.serverEnd, c.serverEndAt = v.End, time.Now()
 	}
 }
 
@@ -97,29 +99,30 @@ func (c *counts) seen(v loader.View) {
 func (c *counts) silent() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.heard < c.log && time.Since(c.logAt) > brokenEvery/2
+	return c.received < c.serverEnd && time.Since(c.serverEndAt) > checkEvery/2
 }
 
-// came notes how far the stream has come.
-func (c *counts) came(at loader.Position) {
+// noteReceived notes how far the stream has come.
+func (c *counts) noteReceived(at loader.Position) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.heard = max(c.heard, at)
+	c.received = max(c.received, at)
 }
 
-// done notes how long after its commit a transaction was deleted, by the clock of the server.
-func (c *counts) done(p *pending) {
+// noteDeleted notes how long after its commit a transaction was deleted, by the clock of the server.
+func (c *counts) noteDeleted(p *pending) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !p.Committed.IsZero() {
-		c.lag, c.lagAt = max(0, time.Since(p.Committed)+c.ahead), time.Now()
+		c.lag, c.lagAt = max(0, time.Since(p.Committed)+c.clockSkew), time.Now()
 	}
 }
 
-func (c *counts) behind(order []*pending) {
+// notePending notes the transactions that are pending, the oldest first.
+func (c *counts) notePending(order []*pending) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.under, c.oldest = len(order), time.Time{}
+	c.pending, c.oldest = len(order), time.Time{}
 	if len(order) > 0 {
 		c.oldest = order[0].came
 	}
@@ -132,7 +135,7 @@ func (f *Follower) Stats() cachesidecar.ChangesStats {
 	defer c.mu.Unlock()
 	s := cachesidecar.ChangesStats{
 		Name: f.name, State: c.state, Following: c.state == Following, Error: c.err,
-		UnderWay: int64(c.under), KeptBytes: c.kept,
+		UnderWay: int64(c.pending), KeptBytes: c.retained,
 		Rows: c.rows.Load(), Deletions: c.deletions.Load(), Flushes: c.flushes.Load(), Gaps: c.gaps.Load(),
 		Failures: c.failures.Load(), LastGap: c.gapWhy,
 	}
@@ -142,8 +145,8 @@ func (f *Follower) Stats() cachesidecar.ChangesStats {
 	if !c.oldest.IsZero() {
 		s.LagMS = max(s.LagMS, time.Since(c.oldest).Milliseconds())
 	}
-	if c.state == Following && c.heard < c.log && time.Since(c.logAt) > silentFor { // the server does not send it
-		s.LagMS = max(s.LagMS, time.Since(c.logAt).Milliseconds())
+	if c.state == Following && c.received < c.serverEnd && time.Since(c.serverEndAt) > silentFor { // not sent
+		s.LagMS = max(s.LagMS, time.Since(c.serverEndAt).Milliseconds())
 	}
 	if took := time.Since(c.since); c.state == Starting && took > slowStart {
 		s.Error = fmt.Sprintf("it has been starting for %v, and deletes nothing meanwhile: the server waits for "+

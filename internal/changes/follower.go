@@ -51,7 +51,7 @@ func New(
 	f := &Follower{
 		name: name, feed: feed, maxLag: maxLag, host: host, log: log.With("changes", name), hide: hide,
 	}
-	f.counts.is(Elsewhere)
+	f.counts.setState(Elsewhere)
 	return f
 }
 
@@ -69,7 +69,7 @@ func (f *Follower) Run(ctx context.Context) {
 	for ctx.Err() == nil {
 		leads, changed := f.host.Leads(f.name)
 		if !leads {
-			f.counts.is(Elsewhere)
+			f.counts.setState(Elsewhere)
 			pause = firstPause
 			select {
 			case <-changed:

@@ -24,11 +24,11 @@ const (
 )
 
 const (
-	brokenEvery = 5 * time.Second       // between two questions whether the stream is whole
-	roundEvery  = 2 * time.Millisecond  // between two rounds at least: each asks the server a statement
-	seenFirst   = time.Millisecond      // until the next look at a transaction that no reader sees
-	seenMost    = 50 * time.Millisecond // the wait doubles up to that
-	giveUpTime  = 2 * time.Second
+	checkEvery = 5 * time.Second       // between two questions whether the stream is whole
+	roundEvery = 2 * time.Millisecond  // between two rounds at least: each asks the server a statement
+	seenFirst  = time.Millisecond      // until the next look at a transaction that no reader sees
+	seenMost   = 50 * time.Millisecond // the wait doubles up to that
+	giveUpTime = 2 * time.Second
 )
 
 // following is a stream that is being followed.
@@ -66,7 +66,7 @@ type pending struct {
 
 // follow follows the feed until ctx ends, or an error.
 func (f *Follower) follow(ctx context.Context) error {
-	f.counts.is(Starting)
+	f.counts.setState(Starting)
 	stream, err := f.feed.Stream(ctx, f.anew, f.host.FeedState(f.name))
 	if err != nil {
 		return err
@@ -78,7 +78,7 @@ func (f *Follower) follow(ctx context.Context) error {
 		}
 		f.anew = ""
 	}
-	f.counts.is(Following)
+	f.counts.setState(Following)
 	f.told = ""
 	f.log.Info("following the changes of the database", "anew", stream.Anew())
 	f.warn(ctx, stream)
@@ -241,7 +241,7 @@ func (s *following) run(ctx context.Context) error {
 // take takes a transaction that has come.
 func (s *following) take(t *loader.Transaction) {
 	s.queued.Add(-int64(t.Keys))
-	s.counts.came(t.End)
+	s.counts.noteReceived(t.End)
 	s.heard = max(s.heard, t.End)
 	defer s.certify()
 	if len(t.Changed) == 0 { // it is confirmed with the one before
@@ -255,7 +255,7 @@ func (s *following) take(t *loader.Transaction) {
 	p := &pending{Transaction: t, came: time.Now(), upTo: t.End}
 	s.order, s.unseen = append(s.order, p), append(s.unseen, p)
 	s.counts.rows.Add(int64(t.Rows))
-	s.counts.behind(s.order)
+	s.counts.notePending(s.order)
 	if s.waiting += t.Keys; s.waiting <= maxWaiting {
 		return
 	}
@@ -273,7 +273,7 @@ func (s *following) round(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.counts.seen(v)
+	s.counts.noteView(v)
 	var wait, of []*pending
 	all := &loader.Transaction{}
 	for _, p := range s.unseen {
@@ -342,7 +342,7 @@ func (s *following) finish() {
 	s.mu.Unlock()
 	for _, p := range ended {
 		p.done = true
-		s.counts.done(p)
+		s.counts.noteDeleted(p)
 	}
 	s.confirm()
 }
@@ -357,7 +357,7 @@ func (s *following) confirm() {
 		s.stream.Confirm(s.order[n-1].upTo)
 		s.order = slices.Delete(s.order, 0, n)
 	}
-	s.counts.behind(s.order)
+	s.counts.notePending(s.order)
 	s.certify()
 }
 
@@ -376,7 +376,7 @@ func (s *following) whole(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.counts.seen(v)
+	s.counts.noteView(v)
 	switch {
 	case s.broken != "" && time.Since(s.counts.lastGap()) >= s.gapPause():
 		s.log.Warn("changes may be missing: the namespaces of the feed are flushed", "reason", s.broken)

@@ -367,7 +367,7 @@ func TestErrorEndsRequests(t *testing.T) {
 				w.server.send(changed("1"))
 				sleep(5 * time.Millisecond)
 				fail(w, errors.New("cut"))
-				sleep(brokenEvery + time.Millisecond)
+				sleep(checkEvery + time.Millisecond)
 				if s := w.f.Stats(); s.Failures != 1 || !w.server.streams[0].closed {
 					w.Errorf("%d failures, want 1: %s", s.Failures, s.State)
 				}

@@ -14,12 +14,12 @@ import (
 
 // touched counts the calls that reach the tiers.
 type touched struct {
-	noTiers
+	noDelegate
 	n int
 }
 
-func (c *touched) Learn([]wire.Floor)                             { c.n++ }
-func (c *touched) Note(wire.Floor) error                          { c.n++; return nil }
+func (c *touched) LearnFlushes([]wire.Floor)                      { c.n++ }
+func (c *touched) NoteFlush(wire.Floor) error                     { c.n++; return nil }
 func (c *touched) Apply(kv.Process, uint64, []invalidation.Event) { c.n++ }
 func (c *touched) Relayed([]invalidation.Event)                   { c.n++ }
 func (c *touched) Offer(kv.Process, *kv.Ballot, kv.PartitionSet)  { c.n++ }
@@ -59,7 +59,7 @@ func TestMessagesAhead(t *testing.T) {
 			tiers := &touched{}
 			n, err := New(Config{
 				Self: kv.Process{Node: "a", Epoch: 1}, Bind: "127.0.0.1:0", PeerBind: "127.0.0.1:0", Join: []string{"127.0.0.1:1"},
-				Clock: clock, Versions: kv.NewHLC(1), Tiers: tiers, Mirror: noTiers{}, Events: invalidation.NewLog(1), Log: slog.New(slog.DiscardHandler),
+				Clock: clock, Versions: kv.NewHLC(1), Delegate: tiers, Mirror: noDelegate{}, Events: invalidation.NewLog(1), Log: slog.New(slog.DiscardHandler),
 			})
 			if err != nil {
 				t.Fatal(err)

@@ -90,12 +90,12 @@ func (d *driver) judge(now time.Duration) {
 	for _, c := range d.feeds {
 		if late := c.at == 0 || now >= c.at+c.MaxLag; late != c.late {
 			c.late, c.since, c.again = late, now, now+d.cfg.Bound
-			d.cfg.Tiers.Late(c.Namespaces, late, d.owned())
+			d.cfg.Delegate.Late(c.Namespaces, late, d.owned())
 			d.report.feedLate(c, now)
 		}
 		if c.late && now >= c.again {
 			c.again = now + d.cfg.Bound
-			d.cfg.Tiers.StillLate(c.Namespaces)
+			d.cfg.Delegate.StillLate(c.Namespaces)
 			d.report.feedLate(c, now)
 		}
 	}

@@ -15,7 +15,7 @@ func TestOldCertificates(t *testing.T) {
 	clock := &still{}
 	clock.boot.Store(int64(100 * time.Hour))
 	n, err := New(Config{
-		Self: kv.Process{Node: "a", Epoch: 1}, Clock: clock, Versions: kv.NewHLC(1), Tiers: noTiers{}, Mirror: noTiers{},
+		Self: kv.Process{Node: "a", Epoch: 1}, Clock: clock, Versions: kv.NewHLC(1), Delegate: noDelegate{}, Mirror: noDelegate{},
 		Feeds: []Feed{{Name: "shop", MaxLag: time.Hour}}, Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {

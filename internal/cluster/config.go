@@ -70,7 +70,7 @@ type Config struct {
 
 	Clock    kv.Clock
 	Versions *kv.HLC
-	Tiers    Tiers
+	Delegate Delegate
 	Mirror   Mirror
 	// Budget limits the memory of requests and answers between hosts. Default: a budget
 	// of its own.
@@ -101,10 +101,10 @@ type Network struct {
 	Nap       func(time.Duration) // sleeps for less than 1 ms
 }
 
-// Tiers stores the entries. Begin, Ended, Late, StillLate and Offer are called under the node's lock, one
+// Delegate stores the entries. Begin, Ended, Late, StillLate and Offer are called under the node's lock, one
 // call at a time; they must not block and must not call methods of the node. The others
 // are called without it, and may be called concurrently.
-type Tiers interface {
+type Delegate interface {
 	// Begin starts ownership of partitions. Entries stored for them before become
 	// unreachable, and the partitions are served as soon as Begin returns. The entries
 	// of the releasers can be fetched from them. owner returns the Owner of a process
@@ -140,12 +140,12 @@ type Tiers interface {
 	Reset(from kv.Process, marks []invalidation.Mark, floors []wire.Floor, floor kv.Version)
 	// Floors returns the flushes of namespaces that this process knows.
 	Floors() []wire.Floor
-	// Note notes a flush. When it returns, no older value is served, nor any value that
+	// NoteFlush notes a flush. When it returns, no older value is served, nor any value that
 	// was stored by then, and the flush is in the log. An error is a *wire.Error and
-	// means that the flush cannot be noted. Note is not called under the node's lock.
-	Note(f wire.Floor) error
-	// Learn notes flushes that other nodes have noted. It is not called under the lock.
-	Learn([]wire.Floor)
+	// means that the flush cannot be noted. NoteFlush is not called under the node's lock.
+	NoteFlush(f wire.Floor) error
+	// LearnFlushes notes flushes that other nodes have noted. It is not called under the lock.
+	LearnFlushes([]wire.Floor)
 	// Awaited reports whether other nodes wait for something of this process that must
 	// finish before it leaves.
 	Awaited() bool

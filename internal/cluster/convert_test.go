@@ -22,7 +22,7 @@ func setOf(list ...uint16) kv.PartitionSet {
 // TestEventBytes checks the bytes of events between sidecars.
 func TestEventBytes(t *testing.T) {
 	list := []invalidation.Event{
-		{Kind: invalidation.Raised, Version: 3, Detail: &invalidation.Detail{Partitions: setOf(1, 4)}},
+		{Kind: invalidation.FloorRaised, Version: 3, Detail: &invalidation.Detail{Partitions: setOf(1, 4)}},
 		{Kind: invalidation.Flushed, Version: 4, Detail: &invalidation.Detail{Namespace: "users"}},
 		{Kind: invalidation.Barrier, Hash: 5, Version: 6, Detail: &invalidation.Detail{Lag: 7 * time.Millisecond}},
 	}

@@ -4,7 +4,7 @@
 // nodes own the others.
 //
 // Inputs are the messages of other sidecars and the clock. Outputs are the current
-// View, the ownership epoch of each partition, and calls of Tiers when ownerships begin
+// View, the ownership epoch of each partition, and calls of Delegate when ownerships begin
 // and end. Requests for keys of other nodes go through Do.
 //
 // A node without an address for others is alone. It runs the same machine without other

@@ -193,7 +193,7 @@ func (d *driver) carryOut() {
 
 // begin starts ownerships. d.mu is held.
 func (d *driver) begin(a ownership.Begun) {
-	d.cfg.Tiers.Begin(a, d.owner)
+	d.cfg.Delegate.Begin(a, d.owner)
 	for p := range a.Partitions.All() {
 		d.begun = max(d.begun+1, 1)
 		d.epochs[p].Store(d.begun)
@@ -212,7 +212,7 @@ func (d *driver) end(a ownership.Ended) {
 			d.last[p] = lastOwnership{}
 		}
 	}
-	d.cfg.Tiers.Ended(a.Partitions, asOf)
+	d.cfg.Delegate.Ended(a.Partitions, asOf)
 	d.counts.ended.Add(int64(a.Partitions.Len()))
 	d.cfg.Log.Debug("ownership ended", "partitions", a.Partitions.Len(), "reason", a.Why)
 }
@@ -225,7 +225,7 @@ func (d *driver) stopServing(set kv.PartitionSet) {
 		}
 	}
 	d.cfg.Mirror.Stopped(set)
-	d.cfg.Tiers.Settle()
+	d.cfg.Delegate.Settle()
 }
 
 // newView returns a View of the machine's ring. d.mu is held.

@@ -297,7 +297,7 @@ func (fl *flusher) noteAt(ctx context.Context, id kv.Process, floor wire.Floor) 
 // the flush with the answer.
 func (fl *flusher) noteHere(floor wire.Floor) (*wire.Noted, error) {
 	if floor.Version != 0 {
-		if err := fl.cfg.Tiers.Note(floor); err != nil {
+		if err := fl.cfg.Delegate.NoteFlush(floor); err != nil {
 			return nil, err
 		}
 	}
@@ -317,7 +317,7 @@ const maxFloors = 1 << 14
 // learn notes flushes that other nodes have noted.
 func (c *Config) learn(floors []wire.Floor) {
 	if len(floors) > 0 {
-		c.Tiers.Learn(floors[:min(len(floors), maxFloors)])
+		c.Delegate.LearnFlushes(floors[:min(len(floors), maxFloors)])
 	}
 }
 
@@ -327,5 +327,5 @@ func (c *Config) floors(g failpoint.Guard) []wire.Floor {
 	if failpoint.Out(g) {
 		return nil
 	}
-	return c.Tiers.Floors()
+	return c.Delegate.Floors()
 }

@@ -13,7 +13,7 @@ import (
 // flushedAtTheEnd knows of a flush from the moment when an ownership of its own ends.
 // No greeting has told of that flush.
 type flushedAtTheEnd struct {
-	noTiers
+	noDelegate
 	ended atomic.Bool
 }
 
@@ -29,12 +29,12 @@ func (f *flushedAtTheEnd) Floors() []wire.Floor {
 // taker records whether it knew of the flush when it began to own what another node
 // owned.
 type taker struct {
-	noTiers
+	noDelegate
 	learned atomic.Bool
 	begun   chan bool
 }
 
-func (k *taker) Learn(floors []wire.Floor) {
+func (k *taker) LearnFlushes(floors []wire.Floor) {
 	if len(floors) == 1 && floors[0].Version == 7 {
 		k.learned.Store(true)
 	}

@@ -209,7 +209,7 @@ func (f *followers) eventsAfter(place uint64, tell bool) (r *wire.Reply, to uint
 		for _, m := range r.Since {
 			w.Marks = wire.AppendMark(w.Marks, m.Partition, m.Changed, m.Raised)
 		}
-		w.Floors = f.cfg.Tiers.Floors()
+		w.Floors = f.cfg.Delegate.Floors()
 	}
 	now := f.cfg.Clock.Read() // after the events: the clock must be above all of them
 	w.WallMS, w.Clock = now.Wall, uint64(f.cfg.Versions.Next(now.Wall))

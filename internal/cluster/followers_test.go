@@ -46,7 +46,7 @@ func newByHand(t *testing.T, bound time.Duration) *byHand {
 	log := invalidation.NewLog(100)
 	n, err := New(Config{
 		Self: kv.Process{Node: "a", Epoch: 1}, Bind: "127.0.0.1:0", PeerBind: "127.0.0.1:0",
-		Bound: bound, Clock: bubbleClock{time.Now()}, Versions: kv.NewHLC(1), Tiers: noTiers{}, Mirror: noTiers{}, Events: log,
+		Bound: bound, Clock: bubbleClock{time.Now()}, Versions: kv.NewHLC(1), Delegate: noDelegate{}, Mirror: noDelegate{}, Events: log,
 		Network: Network{Nap: time.Sleep},
 	})
 	if err != nil {

@@ -200,7 +200,7 @@ func (f *following) apply(id kv.Process, answer *followed) (w wire.Followed, err
 		return w, errGap
 	}
 	if len(events) > 0 {
-		f.cfg.Tiers.Apply(id, w.After, events)
+		f.cfg.Delegate.Apply(id, w.After, events)
 		f.counts.applied.Add(int64(len(events)))
 		waited := kv.Version(w.Clock).Wall().Sub(events[0].Version.Wall())
 		f.counts.lag.Store(int64(max(0, waited)))
@@ -239,7 +239,7 @@ func (f *following) reset(o *Owner, w *wire.Followed) error {
 	f.counts.resets.Add(1)
 	f.cfg.Log.Debug("a place in a log is gone: all that may have changed since is dropped",
 		"node", o.Node, "partitions", len(marks))
-	f.cfg.Tiers.Reset(o.Process, marks, w.Floors, kv.Version(w.Clock))
+	f.cfg.Delegate.Reset(o.Process, marks, w.Floors, kv.Version(w.Clock))
 	f.setLeased(o, o.log.Reset(w.To))
 	return nil
 }

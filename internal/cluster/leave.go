@@ -208,7 +208,7 @@ func (l *departure) follow(ctx context.Context, h *handover) {
 	defer l.driver.mu.Unlock()
 	h.end(func() {
 		h.Kept, h.Took = l.driver.machine.Unended(), l.cfg.Clock.Read().Boot-h.begun
-		l.report.handedOver(h, len(l.driver.members.alive()) > 0 && l.cfg.Tiers.Awaited())
+		l.report.handedOver(h, len(l.driver.members.alive()) > 0 && l.cfg.Delegate.Awaited())
 	})
 }
 
@@ -226,7 +226,7 @@ func (l *departure) awaitHeirs(ctx context.Context, over <-chan struct{}) {
 		case <-ctx.Done():
 			return
 		case <-t.C:
-			done = l.kept() == 0 && !l.cfg.Tiers.Awaited() || l.others() == 0
+			done = l.kept() == 0 && !l.cfg.Delegate.Awaited() || l.others() == 0
 		}
 	}
 }
@@ -244,7 +244,7 @@ func (l *departure) handOver(ctx context.Context) {
 	l.driver.mu.Lock()
 	l.stopping = true
 	l.driver.mu.Unlock()
-	l.cfg.Tiers.Exiting()
+	l.cfg.Delegate.Exiting()
 	_, _ = l.drain(ctx, false) // the log has it
 }
 
@@ -257,7 +257,7 @@ func (l *departure) leave(ctx context.Context) {
 	l.handOver(ctx)
 	ctx, cancel := context.WithTimeout(ctx, waitsWithin)
 	defer cancel()
-	for l.others() > 0 && l.cfg.Tiers.Awaited() && kv.Sleep(ctx, 10*time.Millisecond) {
+	for l.others() > 0 && l.cfg.Delegate.Awaited() && kv.Sleep(ctx, 10*time.Millisecond) {
 	}
 	owned := l.driver.owned().Len()
 	l.sayGoodbye()

@@ -189,9 +189,9 @@ func (n *Node) Do(ctx context.Context, to kv.Process, timeout time.Duration, q *
 	return n.pool.Do(ctx, to, peer.Call, timeout, q, a)
 }
 
-// Admit returns an error if newest, the newest version in an answer of a process, is
-// too far ahead. The caller must then ignore the answer. Do has called Admit already.
-func (n *Node) Admit(from kv.Process, newest uint64) error {
+// CheckVersion returns an error if newest, the newest version in an answer of a process, is
+// too far ahead. The caller must then ignore the answer. Do has called CheckVersion already.
+func (n *Node) CheckVersion(from kv.Process, newest uint64) error {
 	return n.pool.Admit(from, newest)
 }
 

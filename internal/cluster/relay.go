@@ -96,5 +96,5 @@ func (r *relay) receive(b []byte) {
 		r.cfg.Versions.Observe(events[i].Version)
 	}
 	r.counts.heard.Add(int64(len(events)))
-	r.cfg.Tiers.Relayed(events)
+	r.cfg.Delegate.Relayed(events)
 }

@@ -96,7 +96,7 @@ func TestLinesOfOthers(t *testing.T) {
 func TestOwnStopIsNoSkew(t *testing.T) {
 	clock := &still{}
 	clock.boot.Store(int64(time.Hour))
-	n, err := New(Config{Self: kv.Process{Node: "a", Epoch: 1}, Clock: clock, Versions: kv.NewHLC(1), Tiers: noTiers{}, Mirror: noTiers{}, Bound: 2 * time.Second})
+	n, err := New(Config{Self: kv.Process{Node: "a", Epoch: 1}, Clock: clock, Versions: kv.NewHLC(1), Delegate: noDelegate{}, Mirror: noDelegate{}, Bound: 2 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,7 +19,7 @@ import (
 func (n *Node) handler(from kv.Process, purpose peer.Purpose) server.Handler {
 	n.acquaintances.meet(from)
 	if purpose == peer.Call {
-		return n.cfg.Tiers.Calls(from)
+		return n.cfg.Delegate.Calls(from)
 	}
 	return &polls{node: n, from: from, follower: &follower{process: from}}
 }
@@ -138,14 +138,14 @@ func (n *Node) acquire(from kv.Process, w *wire.Acquire) wire.Reply {
 		})
 		n.driver.carryOut() // ends the ownership before the offer
 		if !a.Released.Empty() {
-			n.cfg.Tiers.Offer(from, &ballot, a.Released)
+			n.cfg.Delegate.Offer(from, &ballot, a.Released)
 		}
 	})
 	return replyWith(&wire.Acquired{
 		Ballot: w.Ballot, Granted: a.Granted.Packed(), Released: a.Released.Packed(), In: a.In,
 		Clock: uint64(n.cfg.Versions.Next(n.cfg.Clock.Read().Wall)), Head: n.cfg.Events.Head(),
 		Voter: a.Voter, Authorities: toOwnerships(a.Authorities), Floors: n.cfg.floors(failpoint.FloorsInAcquire),
-		Passed: a.Passed.Packed(), Keeps: !a.Released.Empty() && n.cfg.Tiers.KeepsEntries(),
+		Passed: a.Passed.Packed(), Keeps: !a.Released.Empty() && n.cfg.Delegate.KeepsEntries(),
 	})
 }
 

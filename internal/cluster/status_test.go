@@ -17,34 +17,34 @@ import (
 	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
 
-// noTiers stores nothing.
-type noTiers struct{}
+// noDelegate stores nothing.
+type noDelegate struct{}
 
-func (noTiers) Begin(ownership.Begun, func(kv.Process) *Owner) {}
-func (noTiers) Settle()                                        {}
-func (noTiers) Ended(kv.PartitionSet, kv.Version)              {}
-func (noTiers) Offer(kv.Process, *kv.Ballot, kv.PartitionSet)  {}
-func (noTiers) Late([]string, bool, kv.PartitionSet)           {}
-func (noTiers) Exiting()                                       {}
-func (noTiers) KeepsEntries() bool                             { return false }
-func (noTiers) StillLate([]string)                             {}
-func (noTiers) Awaited() bool                                  { return false }
-func (noTiers) Calls(kv.Process) server.Handler                { return nil }
-func (noTiers) Apply(kv.Process, uint64, []invalidation.Event) {}
-func (noTiers) Relayed([]invalidation.Event)                   {}
-func (noTiers) Floors() []wire.Floor                           { return nil }
-func (noTiers) Note(wire.Floor) error                          { return nil }
-func (noTiers) Learn([]wire.Floor)                             {}
-func (noTiers) Reset(kv.Process, []invalidation.Mark, []wire.Floor, kv.Version) {
+func (noDelegate) Begin(ownership.Begun, func(kv.Process) *Owner) {}
+func (noDelegate) Settle()                                        {}
+func (noDelegate) Ended(kv.PartitionSet, kv.Version)              {}
+func (noDelegate) Offer(kv.Process, *kv.Ballot, kv.PartitionSet)  {}
+func (noDelegate) Late([]string, bool, kv.PartitionSet)           {}
+func (noDelegate) Exiting()                                       {}
+func (noDelegate) KeepsEntries() bool                             { return false }
+func (noDelegate) StillLate([]string)                             {}
+func (noDelegate) Awaited() bool                                  { return false }
+func (noDelegate) Calls(kv.Process) server.Handler                { return nil }
+func (noDelegate) Apply(kv.Process, uint64, []invalidation.Event) {}
+func (noDelegate) Relayed([]invalidation.Event)                   {}
+func (noDelegate) Floors() []wire.Floor                           { return nil }
+func (noDelegate) NoteFlush(wire.Floor) error                     { return nil }
+func (noDelegate) LearnFlushes([]wire.Floor)                      {}
+func (noDelegate) Reset(kv.Process, []invalidation.Mark, []wire.Floor, kv.Version) {
 }
 
-// noTiers mirrors nothing.
-func (noTiers) Viewed(*View)                 {}
-func (noTiers) Stopped(kv.PartitionSet)      {}
-func (noTiers) Leased(*Owner, time.Duration) {}
-func (noTiers) Paused()                      {}
-func (noTiers) Running() time.Duration       { return 0 }
-func (noTiers) Ran(_, _ time.Duration)       {}
+// noDelegate mirrors nothing.
+func (noDelegate) Viewed(*View)                 {}
+func (noDelegate) Stopped(kv.PartitionSet)      {}
+func (noDelegate) Leased(*Owner, time.Duration) {}
+func (noDelegate) Paused()                      {}
+func (noDelegate) Running() time.Duration       { return 0 }
+func (noDelegate) Ran(_, _ time.Duration)       {}
 
 // shifted is the machine's clock with an adjustable wall clock.
 type shifted struct {
@@ -67,11 +67,11 @@ func startNode(t *testing.T, name string, clock kv.Clock, join ...string) *Node 
 // startVoter runs a node, under policy consistent if voters are given.
 func startVoter(t *testing.T, name string, clock kv.Clock, voters []string, join ...string) *Node {
 	t.Helper()
-	return startWith(t, name, clock, noTiers{}, voters, join...)
+	return startWith(t, name, clock, noDelegate{}, voters, join...)
 }
 
 // startWith runs a node with tiers.
-func startWith(t *testing.T, name string, clock kv.Clock, tiers Tiers, voters []string, join ...string) *Node {
+func startWith(t *testing.T, name string, clock kv.Clock, tiers Delegate, voters []string, join ...string) *Node {
 	t.Helper()
 	policy := Available
 	if len(voters) > 0 {
@@ -80,8 +80,8 @@ func startWith(t *testing.T, name string, clock kv.Clock, tiers Tiers, voters []
 	n, err := New(Config{
 		Policy: policy, Voters: voters,
 		Self: kv.Process{Node: kv.NodeID(name), Epoch: 1}, Bind: "127.0.0.1:0", PeerBind: "127.0.0.1:0", Join: join,
-		Bound: MinBound, Clock: clock, Versions: kv.NewHLC(uint16(name[0])), Tiers: tiers,
-		Mirror: noTiers{}, Events: invalidation.NewLog(1),
+		Bound: MinBound, Clock: clock, Versions: kv.NewHLC(uint16(name[0])), Delegate: tiers,
+		Mirror: noDelegate{}, Events: invalidation.NewLog(1),
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -22,7 +22,7 @@ import (
 
 // Acks waits until all hosts have applied a write.
 type Acks struct {
-	*base
+	*deps
 }
 
 // Wanted reports whether a request is a write with ack=all that must wait for other
@@ -76,7 +76,7 @@ func (c *Acks) round(
 	}
 	groups := map[*cluster.Owner]*group{} // keyed by owner; nil is this host
 	for _, i := range todo {
-		p := c.Names.Hash(q.Namespace, keys[i]).Partition()
+		p := c.Namespaces.Hash(q.Namespace, keys[i]).Partition()
 		var owner *cluster.Owner
 		if c.Node.OwnershipEpoch(p) == 0 {
 			if owner = c.Node.View().Owner(p); owner != nil && owner.Process == c.Node.Self() {

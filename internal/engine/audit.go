@@ -74,7 +74,7 @@ func (c *Loads) compare(ctx context.Context, h choice) {
 		a.Same.Add(1)
 		return
 	case err == nil:
-		if !kv.Sleep(ctx, c.Names.Bound(h.ns.ID)+h.ns.Now().ReplicaLag) {
+		if !kv.Sleep(ctx, c.Namespaces.Bound(h.ns.ID)+h.ns.Now().ReplicaLag) {
 			return
 		}
 		var again sight

@@ -36,7 +36,7 @@ func audited(t *testing.T, o *onehost.Origin, change func(*namespaces.Settings))
 
 // auditOf returns the counts of a host's audit.
 func auditOf(h *onehost.Host) cachesidecar.AuditStats {
-	return h.Names.Lookup([]byte(namespaces.Default)).AuditStats()
+	return h.Namespaces.Lookup([]byte(namespaces.Default)).AuditStats()
 }
 
 // settled is more than a comparison takes that has to look again.
@@ -243,7 +243,7 @@ func TestAuditOfReports(t *testing.T) {
 		h, _ := audited(t, o, nil)
 		o.Put("k", []byte("one"))
 		h.Get("k", 0)
-		pins := namespaces.Pins{Table: h.Names}
+		pins := namespaces.Pins{Table: h.Namespaces}
 		defer pins.Release()
 		q := wire.Request{Op: wire.OpHits, Namespace: []byte(namespaces.Default), Keys: [][]byte{[]byte("k")}, Hits: wire.Hits{Shared: 16}}
 		h.Local.Reported(&q, &pins, h.Clock.Read())

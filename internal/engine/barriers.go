@@ -25,14 +25,14 @@ import (
 
 // Barriers are the load barriers that this host knows of.
 type Barriers struct {
-	*base
+	*deps
 
 	keys  *invalidation.Barriers
 	since [kv.Partitions]atomic.Int64 // boot clock: when the barriers of the partition were lost; zero: never
 }
 
-// partitions raises barriers on whole partitions, from the moment now on.
-func (b *Barriers) partitions(set kv.PartitionSet, now time.Duration) {
+// raisePartitions raises barriers on whole raisePartitions, from the moment now on.
+func (b *Barriers) raisePartitions(set kv.PartitionSet, now time.Duration) {
 	for p := range set.All() {
 		b.since[p].Store(max(1, int64(now)))
 	}
@@ -70,7 +70,7 @@ func (b *Barriers) end(ns *namespaces.Namespace, h kv.Hash, v kv.Version) {
 func (b *Barriers) apply(e *invalidation.Event) {
 	now := b.Clock.Read().Boot
 	if e.Detail.Partitions != nil {
-		b.partitions(e.Detail.Partitions, now)
+		b.raisePartitions(e.Detail.Partitions, now)
 		return
 	}
 	b.keys.Raise(e.Hash, now+min(e.Detail.Lag, invalidation.MaxReplicaLag))
@@ -81,7 +81,7 @@ func (b *Barriers) apply(e *invalidation.Event) {
 // earlier process of this host. Other hosts are told, since one of them may be the next
 // owner.
 func (b *Barriers) begun(begun *ownership.Begun, now time.Duration) {
-	if !b.Names.AnyReplicaLag() {
+	if !b.Namespaces.AnyReplicaLag() {
 		return
 	}
 	taken := slices.Clone(begun.Partitions)
@@ -93,7 +93,7 @@ func (b *Barriers) begun(begun *ownership.Begun, now time.Duration) {
 	if taken.Empty() {
 		return
 	}
-	b.partitions(taken, now)
+	b.raisePartitions(taken, now)
 	if b.Log != nil {
 		b.Log.Append(invalidation.Event{
 			Kind: invalidation.Barrier, Version: b.HLC.Next(b.Clock.Read().Wall),
@@ -121,7 +121,7 @@ func (b *Barriers) Barred(ns *namespaces.Namespace, key kv.Key, begun time.Durat
 // known reports whether this host has applied all that other hosts had in their logs when
 // its ownership of a partition began. It then knows all of their barriers.
 func (b *Barriers) known(p uint16) bool {
-	if begun := b.Handoff.Begun[p].Load(); begun != nil {
+	if begun := b.Handoff.Starts[p].Load(); begun != nil {
 		for _, l := range begun.Behind {
 			if l.Owner.Applied() < l.Place {
 				return false

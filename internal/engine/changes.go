@@ -14,24 +14,24 @@ import (
 // Changes notes the changes of keys wherever they must be known: in this host's log, in
 // its ledger, at the apps that watch, and at the reads and loads under way.
 type Changes struct {
-	*base
+	*deps
 	watches  *Watches
 	barriers *Barriers
 
 	flushing sync.Mutex // locked while a flush of the cluster is noted
 }
 
-// Began implements handoff.Host: it is called when ownerships of partitions begin.
+// Began implements handoff.Listener: it is called when ownerships of partitions begin.
 func (c *Changes) Began(b *ownership.Begun, now time.Duration) {
-	c.missed(b.Partitions)
+	c.noteUnknown(b.Partitions)
 	c.barriers.begun(b, now)
 }
 
-// Ended implements handoff.Host: it is called when ownerships of partitions have ended. The
+// Ended implements handoff.Listener: it is called when ownerships of partitions have ended. The
 // apps that wait for fills ask the next owner.
 func (c *Changes) Ended(set kv.PartitionSet, v kv.Version) {
-	c.Raise(set, v)
-	c.Leases.End(func(h kv.Hash) bool { return set.Has(h.Partition()) })
+	c.RaiseFloor(set, v)
+	c.LeaseTokens.End(func(h kv.Hash) bool { return set.Has(h.Partition()) })
 }
 
 // Changed is called by the store for every change, in the store's critical section. The
@@ -40,23 +40,23 @@ func (c *Changes) Changed(k kv.Key, v kv.Version) {
 	if c.Log != nil {
 		c.Log.Append(invalidation.Event{Kind: invalidation.Changed, Hash: k.Hash, Version: v})
 	}
-	c.Names.KeyFilter(k.Namespace).Add(k.Hash)
+	c.Namespaces.KeyFilter(k.Namespace).Add(k.Hash)
 	c.Note(k.Hash, v)
 }
 
 // Warm brings what Changed will need for some keys into the processor's cache. The result
 // has no meaning, see invalidation.Ledger.Warm.
 func (c *Changes) Warm(hashes []kv.Hash) (sum uint64) {
-	return c.Ledger.Warm(hashes) + c.Shared.Warm(hashes)
+	return c.Ledger.Warm(hashes) + c.SharedMemory.Warm(hashes)
 }
 
-// Raise outdates, here and at all followers, what was attested for some partitions before
+// RaiseFloor outdates, here and at all followers, what was attested for some partitions before
 // a version.
-func (c *Changes) Raise(set kv.PartitionSet, v kv.Version) {
+func (c *Changes) RaiseFloor(set kv.PartitionSet, v kv.Version) {
 	c.raise(raised(set, v))
 }
 
-// RaiseCopies is Raise if no key has changed.
+// RaiseCopies is RaiseFloor if no key has changed.
 func (c *Changes) RaiseCopies(set kv.PartitionSet, v kv.Version) {
 	e := raised(set, v)
 	e.Detail.CopiesOnly = true
@@ -70,12 +70,12 @@ func (c *Changes) raise(e invalidation.Event) {
 	if c.Log != nil {
 		c.Log.Append(e)
 	}
-	c.Floor(e.Detail.Partitions, e.Version)
+	c.NoteFloor(e.Detail.Partitions, e.Version)
 }
 
-// missed notes that other hosts may have changed keys of some partitions.
-func (c *Changes) missed(set kv.PartitionSet) {
-	for k := range c.Names.KeyFilters() {
+// noteUnknown notes that other hosts may have changed keys of some partitions.
+func (c *Changes) noteUnknown(set kv.PartitionSet) {
+	for k := range c.Namespaces.KeyFilters() {
 		k.Missed(set)
 	}
 }
@@ -89,8 +89,8 @@ func (c *Changes) detach(h kv.Hash) {
 	if failpoint.Out(failpoint.Detach) {
 		return
 	}
-	c.Leases.Invalidate(h)
-	for _, l := range c.Names.Loads() {
+	c.LeaseTokens.Invalidate(h)
+	for _, l := range c.Namespaces.Loads() {
 		l.Invalidate(h)
 	}
 }
@@ -103,8 +103,8 @@ func (c *Changes) detachIf(match func(kv.NamespaceID, kv.Hash) bool) {
 	if failpoint.Out(failpoint.Detach) {
 		return
 	}
-	c.Leases.InvalidateIf(match)
-	for _, l := range c.Names.Loads() {
+	c.LeaseTokens.InvalidateIf(match)
+	for _, l := range c.Namespaces.Loads() {
 		l.InvalidateIf(match)
 	}
 }
@@ -153,17 +153,17 @@ func (c *Changes) Outdated(key kv.Key, v kv.Version) {
 // at the apps that watch.
 func (c *Changes) Note(h kv.Hash, v kv.Version) {
 	c.Ledger.Note(h, v)
-	c.Shared.Withdraw(h)
+	c.SharedMemory.Withdraw(h)
 	c.detach(h)
 	c.watches.Tell(invalidation.Event{Kind: invalidation.Changed, Hash: h, Version: v})
 }
 
-// Floor notes the same for all keys of some partitions.
-func (c *Changes) Floor(set kv.PartitionSet, v kv.Version) {
+// NoteFloor notes the same for all keys of some partitions.
+func (c *Changes) NoteFloor(set kv.PartitionSet, v kv.Version) {
 	for p := range set.All() {
 		c.Ledger.RaisePartition(p, v)
 	}
-	c.Shared.Floor(set)
+	c.SharedMemory.Floor(set)
 	c.detachIf(func(_ kv.NamespaceID, h kv.Hash) bool { return set.Has(h.Partition()) })
 	c.watches.Tell(raised(set, v))
 }

@@ -17,7 +17,7 @@ import (
 
 // Remote answers requests of keys that other hosts own: from this host's copies, or from their owners (forward.go).
 type Remote struct {
-	*base
+	*deps
 	watches *Watches
 	changes *Changes
 }
@@ -32,7 +32,7 @@ func (m *Remote) Get(key kv.Key, owner *cluster.Owner, now kv.Moment) *l1.Copy {
 		return nil
 	}
 	if cp.Owner != &owner.Process && !failpoint.Out(failpoint.OwnerAtHit) ||
-		!owner.Leased(now.Boot, m.Names.Bound(key.Namespace)) && !failpoint.Out(failpoint.LeaseAtHit) ||
+		!owner.Leased(now.Boot, m.Namespaces.Bound(key.Namespace)) && !failpoint.Out(failpoint.LeaseAtHit) ||
 		cp.Deadline.Passed(now.Boot) ||
 		!m.Ledger.Admit(key.Namespace, key.Hash, cp.Version, cp.AsOf) && !failpoint.Out(failpoint.AdmitAtHit) {
 		m.Counts.CopiesRefused.Add(1)
@@ -61,7 +61,7 @@ func (m *Remote) appendTo(
 		return dst, 0
 	}
 	if share.asOf != 0 {
-		m.Shared.copied(share, key, cp, owner)
+		m.SharedMemory.copied(share, key, cp, owner)
 	}
 	source, value := wire.SourceL1, cp.Value()
 	if len(value) > limit {
@@ -204,7 +204,7 @@ func (m *Remote) Join(
 	defer m.Calls.Unlock()
 	if old, ok := m.Calls.Find(key, func(cl *Call) bool { return cl.asks == asks }); ok {
 		if old.owner == owner &&
-			(owner.Leased(now.Boot, m.Names.Bound(key.Namespace)) || failpoint.Out(failpoint.JoinRule)) {
+			(owner.Leased(now.Boot, m.Namespaces.Bound(key.Namespace)) || failpoint.Out(failpoint.JoinRule)) {
 			switch {
 			case w == nil && old.done == nil:
 				old.done = make(chan struct{})

@@ -23,9 +23,9 @@ func (e *Engine) Count(q *wire.Request, r *wire.Reply) {
 	if namespaces.KeysIn(q) == 0 {
 		return
 	}
-	ns := e.Names.Lookup(q.Namespace)
+	ns := e.Namespaces.Lookup(q.Namespace)
 	if ns == nil {
-		ns = e.Names.None
+		ns = e.Namespaces.None
 	}
 	one := func(r *wire.Reply) {
 		o := namespaces.OutcomeOf(r)

@@ -12,14 +12,14 @@
 // ServePeer for other sidecars. Both wait on the caller's goroutine, at most until the
 // deadline. A GET or a LEASE may wait without one (StartWait).
 //
-// Engine itself is the way of a request: here, at the owner, at the origin. Its parts stand on base, which has the
+// Engine itself is the way of a request: here, at the owner, at the origin. Its parts stand on deps, which has the
 // tables of this host and tells which process owns a key. Each uses the parts that its fields name:
 //
 //	Deadlines  the time of a request
 //	Watches    the stream of changes for WATCH
 //	Barriers   what lagging replicas may return is not kept
 //	Changes    the changes made here and heard of; removals of all
-//	Tiers      what the node tells of ownerships and of other hosts' logs
+//	Delegate   what the node tells of ownerships and of other hosts' logs
 //	Remote     keys of other hosts: copies, and calls to their owners
 //	Loads      loads from origins, and audits of what is cached
 //	Tokens     loads by apps

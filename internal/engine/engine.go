@@ -20,16 +20,16 @@ import (
 // they stand on; no field is replaced afterwards. The parts use each other in the order of the fields: each one only
 // those above it.
 type Engine struct {
-	base
+	deps
 	Access *access.Rules // of the socket
-	Shares *quota.Places
+	Places *quota.Places
 	Budget *quota.Budget               // of memory for requests and answers under way
 	Serves func(partition uint16) bool // what the store asks before a change; New sets it
 
 	Watches  *Watches
 	Barriers *Barriers
 	Changes  *Changes
-	Tiers    *Tiers
+	Delegate *Delegate
 	Remote   *Remote
 	Loads    *Loads
 	Tokens   *Tokens
@@ -139,7 +139,7 @@ func (e *Engine) ServePeer(
 	if q.Op == wire.OpMGet || q.Op == wire.OpDelete {
 		r := wire.Reply{Items: make([]wire.Reply, len(q.Keys))}
 		pins.Release()
-		e.eachAtOnce(len(q.Keys), pins.Member, func(i int, pins *namespaces.Pins) {
+		e.eachAtOnce(len(q.Keys), pins.Client, func(i int, pins *namespaces.Pins) {
 			one := *q
 			if q.Op == wire.OpMGet {
 				one.Op, one.Key, one.Keys = wire.OpGet, q.Keys[i], nil

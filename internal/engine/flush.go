@@ -22,14 +22,14 @@ func (c *Changes) flushLocal(q *wire.Request, pins *namespaces.Pins, now kv.Mome
 	}
 	pins.Release()
 	if c.Log != nil { // a partition that goes in this moment goes without what is kept of it
-		c.Raise(c.Node.Owned(), c.HLC.Next(now.Wall))
+		c.RaiseFloor(c.Node.Owned(), c.HLC.Next(now.Wall))
 	}
-	c.empty(c.Names.Named(name), func(id kv.NamespaceID) { c.Store.Clear(id, now) })
+	c.empty(c.Namespaces.WithSlot(name), func(id kv.NamespaceID) { c.Store.Clear(id, now) })
 	floor := c.HLC.Next(now.Wall)
 	if c.Log == nil {
 		c.watches.Tell(flushed(name, floor))
 	} else { // outdates other hosts' copies of what was here a moment ago
-		c.Raise(c.Node.Owned(), floor)
+		c.RaiseFloor(c.Node.Owned(), floor)
 	}
 	return wire.Reply{Version: uint64(floor)}
 }
@@ -58,10 +58,10 @@ func (c *Changes) FlushCluster(
 	if bad != nil {
 		return wire.ErrorReply(bad)
 	}
-	if bad := c.Names.Claim(name, pins.Member); bad != nil {
+	if bad := c.Namespaces.ReserveFlush(name, pins.Client); bad != nil {
 		return wire.ErrorReply(bad)
 	}
-	defer c.Names.Unclaim(name)
+	defer c.Namespaces.ReleaseFlush(name)
 	pins.Release()
 	ctx, cancel := context.WithTimeout(ctx, deadline-c.Clock.Read().Boot)
 	defer cancel()
@@ -74,12 +74,12 @@ func (c *Changes) FlushCluster(
 
 // empty drops this host's entries of some namespaces, and detaches their loads under way.
 func (c *Changes) empty(names []string, drop func(kv.NamespaceID)) {
-	b := namespaces.Pins{Table: c.Names}
+	b := namespaces.Pins{Table: c.Namespaces}
 	defer b.Release()
 	for _, name := range names {
 		if ns := b.Read([]byte(name)); ns != nil {
 			drop(ns.ID)
-			c.Shared.Flushed(ns.ID)
+			c.SharedMemory.Flushed(ns.ID)
 			ns.KeyFilter.Forget()
 			c.DetachSlot(ns.ID)
 		}
@@ -101,7 +101,7 @@ func (c *Changes) NoteFlush(name string, floor kv.Version) {
 	c.flushing.Lock() // a second report of the flush waits until the first is done
 	defer c.flushing.Unlock()
 	c.HLC.Observe(floor)
-	list, isNew := c.Names.Flush(name, floor)
+	list, isNew := c.Namespaces.Flush(name, floor)
 	if !isNew {
 		return
 	}

@@ -199,7 +199,7 @@ func (m *Remote) delete(
 		executed, bad = false, &wire.Error{Status: a.Status, Message: string(a.Message)}
 	}
 	for n, i := range list {
-		key := kv.Key{Hash: m.Names.Hash(q.Namespace, q.Keys[i])}
+		key := kv.Key{Hash: m.Namespaces.Hash(q.Namespace, q.Keys[i])}
 		if bad != nil {
 			items[i] = m.unwritten(owner, key, executed, bad)
 			continue

@@ -36,7 +36,7 @@ func (h *Admin) Ring(q *wire.Request) wire.Reply {
 	if !kv.ValidNamespace(string(q.Namespace)) {
 		return wire.ErrorReply(namespaces.BadName(q.Namespace))
 	}
-	p := h.Names.Hash(q.Namespace, q.Key).Partition()
+	p := h.Namespaces.Hash(q.Namespace, q.Key).Partition()
 	place := cachesidecar.Place{Partition: int(p)}
 	if o := h.Node.View().Owner(p); o != nil {
 		place.AssignedOwner = string(o.Node)

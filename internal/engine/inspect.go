@@ -14,7 +14,7 @@ import (
 
 // Admin answers requests of operators: about hosts (hosts.go), and about what this one stores and does.
 type Admin struct {
-	*base
+	*deps
 	hot      *inspect.Sketch
 	loads    *inspect.SlowList
 	Requests inspect.SlowList // of apps, over the socket
@@ -91,7 +91,7 @@ func (h *Admin) Keys(q *wire.Request, deadline time.Duration) wire.Reply {
 	now := h.Clock.Read()
 	h.Node.CheckPause(now.Boot)
 	page := wire.KeysPage{Keys: []wire.KeyInfo{}}
-	pins := namespaces.Pins{Table: h.Names}
+	pins := namespaces.Pins{Table: h.Namespaces}
 	defer pins.Release()
 	ns := pins.Read(q.Namespace)
 	if ns == nil {

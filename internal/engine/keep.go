@@ -146,7 +146,7 @@ func (k *kept) save(e *Engine) {
 		Seed:  kv.NamespaceSeed(e.Config.Seed, ""),
 		Names: map[string]kv.NamespaceID{}, Node: e.node(), Kept: e.Handoff.KeptForNext(),
 	}
-	for name, ns := range e.Names.All() {
+	for name, ns := range e.Namespaces.All() {
 		n.Names[name] = ns.ID
 	}
 	note, err := msgpack.Marshal(&n)
@@ -165,7 +165,7 @@ func (k *kept) own(e *Engine) {
 	}
 	if e.Node.SingleNode() {
 		for _, name := range e.Config.Keep.Fed {
-			if ns := e.Names.Lookup([]byte(name)); ns != nil {
+			if ns := e.Namespaces.Lookup([]byte(name)); ns != nil {
 				e.Store.Clear(ns.ID, e.Clock.Read())
 			}
 		}

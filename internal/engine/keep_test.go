@@ -20,7 +20,7 @@ func (s stopped) Read() kv.Moment { return kv.Moment(s) }
 // TestKeptNote checks when the entries of an earlier process are of no use.
 func TestKeptNote(t *testing.T) {
 	now := kv.Moment{Wall: 1_700_000_000_000, Boot: time.Hour}
-	e := &Engine{base: base{
+	e := &Engine{deps: deps{
 		Clock: stopped(now), HLC: kv.NewHLC(1),
 		Config: Config{
 			Seed: 7, Keep: &Keep{Boot: "boot"}, Cluster: cluster.Config{MaxSkew: time.Second},

@@ -29,7 +29,7 @@ func filtering(t *testing.T, o *onehost.Origin, c namespaces.KeyFilterSettings) 
 	})
 	h.Run()
 	time.Sleep(30 * time.Second)
-	return h, h.Names.Lookup([]byte(namespaces.Default)).KeyFilterStats
+	return h, h.Namespaces.Lookup([]byte(namespaces.Default)).KeyFilterStats
 }
 
 var sure = namespaces.KeyFilterSettings{Keys: 10_000, MaxAge: time.Hour, FalsePositives: 1e-6}

@@ -33,7 +33,7 @@ import (
 func (e *Engine) servePeer(
 	ctx context.Context, q *wire.Request, k []byte, pins *namespaces.Pins, deadline time.Duration,
 ) wire.Reply {
-	partition := e.Names.Hash(q.Namespace, k).Partition()
+	partition := e.Namespaces.Hash(q.Namespace, k).Partition()
 	limit := e.waitLimit(q, deadline)
 	for waited := false; ; waited = true {
 		changed := e.Node.Changed()

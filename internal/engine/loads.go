@@ -41,7 +41,7 @@ func (c *Loads) lacks(ns *namespaces.Namespace, key kv.Key) bool {
 
 // Loads loads missing values from the origins of their namespaces.
 type Loads struct {
-	*base
+	*deps
 	barriers *Barriers
 	remote   *Remote
 	slow     *inspect.SlowList
@@ -275,7 +275,7 @@ func (c *Loads) refresh(ns *namespaces.Namespace, key kv.Key, missing bool) {
 // invalidation.
 func (c *Loads) withoutOwner(ctx context.Context, q *wire.Request, deadline time.Duration) (r wire.Reply, ok bool) {
 	left := deadline - c.Clock.Read().Boot
-	ns := c.Names.Lookup(q.Namespace)
+	ns := c.Namespaces.Lookup(q.Namespace)
 	if left <= 0 || !mayWithoutOwner(ns, q) {
 		return r, false
 	}
@@ -306,7 +306,7 @@ func (c *Loads) withoutOwner(ctx context.Context, q *wire.Request, deadline time
 // mayWithoutOwner reports whether a read without an owner may have its key loaded
 // here.
 func (c *Loads) mayWithoutOwner(q *wire.Request) bool {
-	return mayWithoutOwner(c.Names.Lookup(q.Namespace), q)
+	return mayWithoutOwner(c.Namespaces.Lookup(q.Namespace), q)
 }
 
 func mayWithoutOwner(ns *namespaces.Namespace, q *wire.Request) bool {

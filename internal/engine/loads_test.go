@@ -128,7 +128,7 @@ func TestLoadedAndGone(t *testing.T) {
 		h := loading(t, o, nil)
 		o.Put("k", []byte("v"))
 		version := h.Get("k", 0).Version
-		ns := h.Names.Lookup([]byte(namespaces.Default))
+		ns := h.Namespaces.Lookup([]byte(namespaces.Default))
 		key := ns.Key([]byte("k"))
 		r := flight.Result{Value: loader.Value{Bytes: []byte("v")}, Stamp: flight.Stamp{Version: kv.Version(version)}}
 		q := &wire.Request{Op: wire.OpGet, Options: wire.Attest}

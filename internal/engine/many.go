@@ -52,12 +52,12 @@ func (e *Engine) rounds(
 const fetchesAtOnce = 16
 
 // eachAtOnce calls f for n keys, some at a time: each may wait for an origin, or for its last owner.
-func (e *Engine) eachAtOnce(n int, m *quota.Member, f func(i int, pins *namespaces.Pins)) {
+func (e *Engine) eachAtOnce(n int, m *quota.Client, f func(i int, pins *namespaces.Pins)) {
 	group := errgroup.Group{}
 	group.SetLimit(fetchesAtOnce)
 	for i := range n {
 		group.Go(func() error {
-			pins := namespaces.Pins{Table: e.Names, Member: m}
+			pins := namespaces.Pins{Table: e.Namespaces, Client: m}
 			defer pins.Release()
 			f(i, &pins)
 			return nil
@@ -76,7 +76,7 @@ func (e *Engine) deleteMany(
 		groups := map[*cluster.Owner][]int{}
 		var slow []int // keys that are deleted at the origin first, or whose entries are on their way here
 		for _, i := range todo {
-			partition := e.Names.Hash(q.Namespace, q.Keys[i]).Partition()
+			partition := e.Namespaces.Hash(q.Namespace, q.Keys[i]).Partition()
 			owned := e.Node.OwnershipEpoch(partition) != 0
 			if ns == nil || !owned {
 				if items[i] = e.Local.Delete(q, q.Keys[i], pins, now, 0); items[i].Status != wire.Moved {
@@ -96,7 +96,7 @@ func (e *Engine) deleteMany(
 		for owner, list := range groups {
 			wg.Go(func() { e.Remote.delete(ctx, owner, q, list, items, deadline) })
 		}
-		e.eachAtOnce(len(slow), pins.Member, func(n int, pins *namespaces.Pins) {
+		e.eachAtOnce(len(slow), pins.Client, func(n int, pins *namespaces.Pins) {
 			i := slow[n]
 			items[i], _ = e.local(ctx, q, q.Keys[i], pins, now, deadline)
 		})
@@ -193,7 +193,7 @@ func (r *mget) round(todo []int, now kv.Moment) (left []int) {
 	for _, list := range of.leads {
 		asked.Go(func() { e.Remote.ask(r.ctx, r.q.Namespace, list, r.deadline) })
 	}
-	e.eachAtOnce(len(of.slow), r.pins.Member, func(n int, pins *namespaces.Pins) {
+	e.eachAtOnce(len(of.slow), r.pins.Client, func(n int, pins *namespaces.Pins) {
 		i := of.slow[n]
 		if r.full(i) {
 			r.items[i] = wire.ErrorReply(tooLong)

@@ -26,7 +26,7 @@ func TestCopiesTakeMemory(t *testing.T) {
 	held.Begin(own, 0)
 	serve := func(q wire.Request) wire.Reply {
 		ctx := quota.WithHeld(context.Background(), &held)
-		b := namespaces.Pins{Table: h.Names}
+		b := namespaces.Pins{Table: h.Namespaces}
 		defer b.Release()
 		q.Namespace = []byte("default")
 		r := h.ServeNow(ctx, &q, &b, h.Clock.Read().Boot+time.Minute)

@@ -139,9 +139,9 @@ func (c *Local) claimLoad(
 		*r = c.Deadlines.tooLate(q)
 		return true
 	}
-	claim := c.tokens.newClaim(ns, k, epoch, pins.Member)
+	claim := c.tokens.newClaim(ns, k, epoch, pins.Client)
 	claim.Time, claim.Ends = cmp.Or(time.Duration(q.LeaseMS)*time.Millisecond, claim.Time), true
-	out, err := c.Leases.Try(claim)
+	out, err := c.LeaseTokens.Try(claim)
 	switch {
 	case err != nil && !found:
 		*r = claimError(ns, err)
@@ -155,7 +155,7 @@ func (c *Local) claimLoad(
 	}
 	if info, present := c.Store.Peek(k, now.Boot); present != fresh || fresh && info.Version != seen.Version {
 		if out.Won {
-			c.Leases.Abandon(out.Token)
+			c.LeaseTokens.Abandon(out.Token)
 		}
 		r.Claim, r.Number = wire.ClaimNone, 0
 		return false

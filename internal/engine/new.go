@@ -23,11 +23,11 @@ func New(cfg Config) (*Engine, error) {
 	var tag [2]byte
 	_, _ = rand.Read(tag[:]) // never fails
 	e := &Engine{
-		base: base{
+		deps: deps{
 			Config: cfg, Clock: cfg.Clock, HLC: kv.NewHLC(binary.BigEndian.Uint16(tag[:])),
 			self: []byte(cfg.Node), Counts: &Counts{},
 		},
-		Access: cfg.Access, Shares: cfg.Shares, Budget: cfg.Budget,
+		Access: cfg.Access, Places: cfg.Places, Budget: cfg.Budget,
 	}
 	e.Deadlines = &Deadlines{clock: e.Clock, counts: e.Counts}
 	e.Deadlines.SetDefault(cfg.RequestTimeout)
@@ -47,8 +47,8 @@ func New(cfg Config) (*Engine, error) {
 // makeTables makes the tables that know of no part.
 func (e *Engine) makeTables() (err error) {
 	e.Ledger = invalidation.NewLedger(invalidation.DefaultSlots)
-	e.Leases = flight.NewLeases()
-	e.Shared = newPublisher(e.Ledger)
+	e.LeaseTokens = flight.NewLeases()
+	e.SharedMemory = newPublisher(e.Ledger)
 	if e.Config.Cluster.Bind == "" {
 		return nil
 	}
@@ -62,7 +62,7 @@ func (e *Engine) makeTables() (err error) {
 // makeNode completes it.
 func (e *Engine) makeStore() (err error) {
 	e.Serves = func(p uint16) bool { return e.Node.OwnershipEpoch(p) != 0 || failpoint.Out(failpoint.SecondCheck) }
-	e.Changes = &Changes{base: &e.base}
+	e.Changes = &Changes{deps: &e.deps}
 	e.Store, err = segment.New(segment.Config{
 		Keep: e.kept.config(e), Size: e.Config.L2Size, MaxValue: e.Config.MaxValue, Versions: e.HLC,
 		Changed: e.Changes.Changed, Forgotten: e.Changes.RaiseCopies, Overdue: e.Deadlines.OverdueInStore,
@@ -73,9 +73,9 @@ func (e *Engine) makeStore() (err error) {
 	}
 	names := e.Config.Namespaces
 	names.Kept = e.kept.names(e.Store.Taken())
-	e.Names, err = namespaces.New(names, namespaces.Parts{
-		Store: e.Store, Ledger: e.Ledger, Leases: e.Leases, Shared: e.Shared.Writer, Memory: e.origins,
-		Flushes: e.Shares.Join("other hosts"), Detach: e.Changes.DetachSlot,
+	e.Namespaces, err = namespaces.New(names, namespaces.Parts{
+		Store: e.Store, Ledger: e.Ledger, Leases: e.LeaseTokens, Shared: e.SharedMemory.Writer, Memory: e.origins,
+		Flushes: e.Places.Join("other hosts"), Detach: e.Changes.DetachSlot,
 		CaughtUp: e.caughtUp,
 	})
 	return err
@@ -87,48 +87,48 @@ func (e *Engine) makeNode() (err error) {
 	cfg := e.Config.Cluster
 	cfg.Self.Epoch = newEpoch(e.Clock.Read().Wall)
 	keys := invalidation.NewBarriers(invalidation.DefaultBarriers)
-	b := &e.base
+	b := &e.deps
 	e.Handoff = handoff.New(handoff.Config{
-		Self: cfg.Self, Store: e.Store, Ledger: e.Ledger, Events: e.Log, Names: e.Names, Clock: e.Clock,
-		Log: e.Config.Log, Host: e.Changes,
+		Self: cfg.Self, Store: e.Store, Ledger: e.Ledger, Events: e.Log, Namespaces: e.Namespaces, Clock: e.Clock,
+		Log: e.Config.Log, Listener: e.Changes,
 		KeepFor: 6 * cmp.Or(cfg.Bound, cluster.DefaultBound),
 	})
 	e.Watches = newWatches(b)
-	e.Barriers = &Barriers{base: b, keys: keys}
+	e.Barriers = &Barriers{deps: b, keys: keys}
 	e.Changes.watches, e.Changes.barriers = e.Watches, e.Barriers
-	e.Tiers = &Tiers{
-		base: b, Handoff: e.Handoff, changes: e.Changes, barriers: e.Barriers,
+	e.Delegate = &Delegate{
+		deps: b, Handoff: e.Handoff, changes: e.Changes, barriers: e.Barriers,
 	}
-	cfg.Versions, cfg.Tiers, cfg.Events, cfg.Budget, cfg.Mirror = e.HLC, e.Tiers, e.Log, e.Budget, e.Shared
+	cfg.Versions, cfg.Delegate, cfg.Events, cfg.Budget, cfg.Mirror = e.HLC, e.Delegate, e.Log, e.Budget, e.SharedMemory
 	e.Node, err = cluster.New(cfg)
 	return err
 }
 
 // makeParts makes the parts that need the node.
 func (e *Engine) makeParts() {
-	b, hot, loads := &e.base, inspect.NewSketch(e.Clock.Read().Boot), &inspect.SlowList{}
-	e.Shared.node = e.Node
-	e.Remote = &Remote{base: b, watches: e.Watches, changes: e.Changes}
+	b, hot, loads := &e.deps, inspect.NewSketch(e.Clock.Read().Boot), &inspect.SlowList{}
+	e.SharedMemory.node = e.Node
+	e.Remote = &Remote{deps: b, watches: e.Watches, changes: e.Changes}
 	e.Loads = &Loads{
-		base: b, barriers: e.Barriers, remote: e.Remote, slow: loads, memory: e.origins,
+		deps: b, barriers: e.Barriers, remote: e.Remote, slow: loads, memory: e.origins,
 		audits: make(chan choice, namespaces.AuditCalls),
 	}
-	e.Tokens = &Tokens{base: b, loads: e.Loads}
+	e.Tokens = &Tokens{deps: b, loads: e.Loads}
 	e.Local = &Local{
-		base: b, barriers: e.Barriers, remote: e.Remote, loads: e.Loads, tokens: e.Tokens, hot: hot,
+		deps: b, barriers: e.Barriers, remote: e.Remote, loads: e.Loads, tokens: e.Tokens, hot: hot,
 	}
-	e.Acks = &Acks{base: b}
-	e.Admin = &Admin{base: b, hot: hot, loads: loads, Listing: make(chan struct{}, 1)}
+	e.Acks = &Acks{deps: b}
+	e.Admin = &Admin{deps: b, hot: hot, loads: loads, Listing: make(chan struct{}, 1)}
 }
 
 // Close frees what the engine stands on, after Node.Run has returned and the last request
 // has ended. After a failed New some of it does not exist.
 func (e *Engine) Close() (err error) {
-	if e.Leases != nil {
-		e.Leases.Close()
+	if e.LeaseTokens != nil {
+		e.LeaseTokens.Close()
 	}
-	if e.Names != nil {
-		e.Names.Close()
+	if e.Namespaces != nil {
+		e.Namespaces.Close()
 	}
 	if e.L1 != nil {
 		e.L1.Close()

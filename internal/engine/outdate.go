@@ -17,7 +17,7 @@ import (
 func (e *Engine) Leads(name string) (leads bool, changed <-chan struct{}) {
 	changed = e.Node.Changed() // taken before the state that it tells of is read
 	e.Node.CheckPause(e.Clock.Read().Boot)
-	partition := e.Names.Hash([]byte("changes"), []byte(name)).Partition()
+	partition := e.Namespaces.Hash([]byte("changes"), []byte(name)).Partition()
 	return e.Node.OwnershipEpoch(partition) != 0, changed
 }
 
@@ -46,7 +46,7 @@ func (e *Engine) Outdate(ctx context.Context, namespace string, keys [][]byte) e
 // is that of one of the deletions.
 func (e *Engine) deleteSurely(ctx context.Context, q *wire.Request) (version uint64, err error) {
 	err = e.insist(ctx, deleteTime, func(deadline time.Duration) (done bool) {
-		b := namespaces.Pins{Table: e.Names}
+		b := namespaces.Pins{Table: e.Namespaces}
 		defer b.Release()
 		r := e.deleteMany(ctx, q, &b, deadline)
 		var left [][]byte
@@ -65,7 +65,7 @@ func (e *Engine) deleteSurely(ctx context.Context, q *wire.Request) (version uin
 func (e *Engine) FlushAll(ctx context.Context, namespace string) error {
 	return e.insist(ctx, deleteTime+4*e.Node.Bound(), func(deadline time.Duration) (done bool) {
 		q := &wire.Request{Op: wire.OpFlush, Namespace: []byte(namespace), Options: wire.Cluster}
-		b := namespaces.Pins{Table: e.Names}
+		b := namespaces.Pins{Table: e.Namespaces}
 		defer b.Release()
 		return e.Changes.FlushCluster(ctx, q, &b, deadline).Status == wire.OK
 	})

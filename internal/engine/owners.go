@@ -16,7 +16,7 @@ import (
 
 // caughtUp returns nil once this host has applied all changes that other hosts had made
 // before the call. It returns the error of ctx if ctx ends first.
-func (b *base) caughtUp(ctx context.Context) error {
+func (b *deps) caughtUp(ctx context.Context) error {
 	begun := b.Clock.Read().Boot
 	for !b.leasedSince(begun) {
 		if !kv.Sleep(ctx, b.Node.Bound()/8) {
@@ -26,7 +26,7 @@ func (b *base) caughtUp(ctx context.Context) error {
 	return nil
 }
 
-func (b *base) leasedSince(begun time.Duration) bool {
+func (b *deps) leasedSince(begun time.Duration) bool {
 	v := b.Node.View()
 	for _, o := range v.Others() {
 		if o.LeasedAt() <= begun {
@@ -38,7 +38,7 @@ func (b *base) leasedSince(begun time.Duration) bool {
 
 // stillOwner reports whether an ownership that was found before a write was stored has
 // lasted until after it. Only then no other host can have accepted another write.
-func (b *base) stillOwner(partition uint16, epoch uint32) bool {
+func (b *deps) stillOwner(partition uint16, epoch uint32) bool {
 	if !b.Node.SingleNode() {
 		b.Node.CheckPause(b.Clock.Read().Boot)
 	}
@@ -46,7 +46,7 @@ func (b *base) stillOwner(partition uint16, epoch uint32) bool {
 }
 
 // attest attests an answer of this host as of a moment; zero: it does not.
-func (b *base) attest(r *wire.Reply, asOf kv.Version) {
+func (b *deps) attest(r *wire.Reply, asOf kv.Version) {
 	if asOf != 0 {
 		r.Attested, r.AsOf, r.Owner, r.Epoch = true, uint64(asOf), b.self, uint64(b.Node.Self().Epoch)
 	}
@@ -62,7 +62,7 @@ type waitLimit struct{ left, deadline time.Duration }
 
 // waitLimit returns that of a request which comes now. The request does not wait if there
 // can be no owner, since too few voters are reached.
-func (b *base) waitLimit(q *wire.Request, deadline time.Duration) *waitLimit {
+func (b *deps) waitLimit(q *wire.Request, deadline time.Duration) *waitLimit {
 	switch left := deadline - b.Clock.Read().Boot; {
 	case !b.Node.Quorum():
 		return &waitLimit{0, deadline}
@@ -75,7 +75,7 @@ func (b *base) waitLimit(q *wire.Request, deadline time.Duration) *waitLimit {
 
 // replyNoOwner answers a request for which no owner was found in time. The request was
 // not executed.
-func (b *base) replyNoOwner(q *wire.Request) wire.Reply {
+func (b *deps) replyNoOwner(q *wire.Request) wire.Reply {
 	if ReadOp(q.Op) && !q.Has(wire.Fresh) {
 		return wire.Reply{Status: wire.Miss, Why: wire.Degraded}
 	}
@@ -89,7 +89,7 @@ func (b *base) replyNoOwner(q *wire.Request) wire.Reply {
 // has been silent for the bound has ended its ownerships if it cannot reach a majority of
 // the voters either. A write that is sent to it would have an unknown outcome for
 // nothing.
-func (b *base) reaches(owner *cluster.Owner) bool {
+func (b *deps) reaches(owner *cluster.Owner) bool {
 	return b.Node.Quorum() || owner.Answers(b.Clock.Read().Boot, b.Node.Bound())
 }
 
@@ -103,7 +103,7 @@ const (
 // wait waits for a change, or for the time again if that is not zero, and reports whether
 // there is time left. It does not wait if this host is in no cluster, since nothing then
 // changes until an operator acts.
-func (b *base) awaitOwner(ctx context.Context, changed <-chan struct{}, limit *waitLimit, again time.Duration) bool {
+func (b *deps) awaitOwner(ctx context.Context, changed <-chan struct{}, limit *waitLimit, again time.Duration) bool {
 	now := b.Clock.Read().Boot
 	defer func() { limit.left -= b.Clock.Read().Boot - now }()
 	left := min(limit.left, limit.deadline-now)
@@ -129,7 +129,7 @@ func (b *base) awaitOwner(ctx context.Context, changed <-chan struct{}, limit *w
 
 // begun returns true once partitions are assigned to this host and it owns all of them.
 // It returns false if ctx ends first.
-func (b *base) ownsAssigned(ctx context.Context) bool {
+func (b *deps) ownsAssigned(ctx context.Context) bool {
 	for {
 		changed := b.Node.Changed() // taken before the state that it tells of is read
 		assigned, begun := 0, 0
@@ -195,7 +195,7 @@ func mayGuess(q *wire.Request) bool {
 // here and now. Zero means MOVED: this host does not own the key, or the operation depends
 // on an entry that may be on its way here. fetchedEpoch is the ownership epoch in which the entry
 // has been asked for; zero is none.
-func (b *base) epochFor(q *wire.Request, k kv.Key, fetchedEpoch uint32, now kv.Moment) uint32 {
+func (b *deps) epochFor(q *wire.Request, k kv.Key, fetchedEpoch uint32, now kv.Moment) uint32 {
 	partition := k.Hash.Partition()
 	epoch := b.Node.OwnershipEpoch(partition)
 	if epoch == fetchedEpoch || !depends(q) || !b.coming(partition) {
@@ -210,12 +210,12 @@ func (b *base) epochFor(q *wire.Request, k kv.Key, fetchedEpoch uint32, now kv.M
 // coming reports whether entries of a partition are on their way here. A caller reads the
 // epoch of the ownership before, and looks into the store after: if no entry is coming, all
 // are there.
-func (b *base) coming(partition uint16) bool { return b.Handoff.Incoming[partition].Load() != nil }
+func (b *deps) coming(partition uint16) bool { return b.Handoff.Incoming[partition].Load() != nil }
 
 // fetchEntry asks the last owner of a key for its entry, if that may be on its way here. It
 // returns false if no entry is coming any more, and an error if the operation cannot be
 // executed without the answer. The caller has read the epoch of the ownership before.
-func (b *base) fetchEntry(
+func (b *deps) fetchEntry(
 	ctx context.Context, q *wire.Request, k kv.Key, timeout time.Duration,
 ) (asked bool, bad *wire.Error) {
 	src := b.Handoff.Incoming[k.Hash.Partition()].Load()

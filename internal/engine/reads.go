@@ -11,7 +11,7 @@ import (
 // Local answers requests of keys from what this host has: reads from what it owns and from its copies; writes
 // (writes.go) and METAGETs (metaget.go), which may change something, of what it owns.
 type Local struct {
-	*base
+	*deps
 	barriers *Barriers
 	remote   *Remote
 	loads    *Loads
@@ -29,11 +29,11 @@ func (c *Local) Value(
 ) (out []byte, size int, ns *namespaces.Namespace) {
 	if err := CheckKey(key); err != nil {
 		*r = wire.ErrorReply(err)
-		return dst, 0, c.Names.None
+		return dst, 0, c.Namespaces.None
 	}
 	if ns = pins.Read(q.Namespace); ns == nil {
 		*r = c.nameless(q, key, now, fetchedEpoch)
-		return dst, 0, c.Names.None
+		return dst, 0, c.Namespaces.None
 	}
 	k := ns.Key(key)
 	asOf, share := c.stamp(q, k, now)
@@ -62,7 +62,7 @@ func (c *Local) Value(
 		}
 		return dst, 0, ns
 	case info.Absent:
-		c.Shared.owned(share, k, nil, info, 0, epoch)
+		c.SharedMemory.owned(share, k, nil, info, 0, epoch)
 		*r = wire.Reply{
 			Status: wire.Miss, Why: wire.Absent, Version: uint64(info.Version), TTLMS: info.Deadline.TTLms(now.Boot),
 		}
@@ -76,7 +76,7 @@ func (c *Local) Value(
 	r.Flags, r.Version, r.TTLMS = info.Flags, uint64(info.Version), info.Deadline.TTLms(now.Boot)
 	c.attest(r, asOf)
 	if info.Size <= limit {
-		c.Shared.owned(share, k, dst[at:], info, ns.Early(), epoch)
+		c.SharedMemory.owned(share, k, dst[at:], info, ns.Early(), epoch)
 		r.Source = wire.SourceL2
 		c.note(pins, ns, k, now)
 	}
@@ -104,7 +104,7 @@ func (c *Local) stays(r *wire.Reply, k kv.Key, now kv.Moment) {
 // attested.
 func (c *Local) stamp(q *wire.Request, k kv.Key, now kv.Moment) (asOf kv.Version, share publication) {
 	if q.Has(wire.Share) {
-		share = c.Shared.begin(q, k, c.HLC, now)
+		share = c.SharedMemory.begin(q, k, c.HLC, now)
 	}
 	if q.Has(wire.Attest) {
 		asOf = c.HLC.Next(now.Wall)
@@ -147,7 +147,7 @@ func (c *Local) nameless(q *wire.Request, key []byte, now kv.Moment, fetchedEpoc
 	if q.Op == wire.OpLease && fetchedEpoch == 0 {
 		return Moved() // a token needs a slot
 	}
-	k := kv.Key{Hash: c.Names.Hash(q.Namespace, key), Bytes: key}
+	k := kv.Key{Hash: c.Namespaces.Hash(q.Namespace, key), Bytes: key}
 	if c.epochFor(q, k, fetchedEpoch, now) == 0 {
 		return Moved()
 	}
@@ -177,7 +177,7 @@ func (c *Local) Reported(q *wire.Request, pins *namespaces.Pins, now kv.Moment) 
 	namespaces.AddReported(&counts[namespaces.HitShared], n.Shared)
 	namespaces.AddReported(&counts[namespaces.MissShared], n.Absent)
 	namespaces.AddReported(&counts[namespaces.HitNear], n.Near)
-	namespaces.AddReported(&c.Shared.hits, n.Shared+n.Absent)
+	namespaces.AddReported(&c.SharedMemory.hits, n.Shared+n.Absent)
 	each := max(sampleOf, (n.Shared+n.Absent+n.Near)/uint32(max(1, len(q.Keys)))) // reads of a key
 	for _, key := range q.Keys {
 		if CheckKey(key) != nil {

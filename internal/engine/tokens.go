@@ -24,7 +24,7 @@ import (
 
 // Tokens gives out lease tokens, and stores what apps fill with them.
 type Tokens struct {
-	*base
+	*deps
 	loads *Loads
 }
 
@@ -67,12 +67,12 @@ func (c *Tokens) claim(
 	if epoch == 0 {
 		return Moved()
 	}
-	claim := c.newClaim(ns, key, epoch, quota.Of(ctx))
+	claim := c.newClaim(ns, key, epoch, quota.ClientOf(ctx))
 	var grant flight.Grant
 	var err error
 	if old, ok := c.loads.staleReply(ns, key, now); ok && q.Has(wire.StaleOK) {
 		var out flight.Out
-		if out, err = c.Leases.Try(claim); err == nil && !out.Won {
+		if out, err = c.LeaseTokens.Try(claim); err == nil && !out.Won {
 			return old
 		}
 		grant.Token = out.Token
@@ -80,7 +80,7 @@ func (c *Tokens) claim(
 		ctx, cancel := context.WithTimeout(ctx, deadline-now.Boot)
 		defer cancel()
 		waited := inspect.BeginWait(ctx, inspect.Token, "")
-		grant, err = c.Leases.Claim(ctx, claim)
+		grant, err = c.LeaseTokens.Claim(ctx, claim)
 		waited()
 	}
 	return c.outcome(ns, key, grant, err)
@@ -118,12 +118,12 @@ func claimError(ns *namespaces.Namespace, err error) wire.Reply {
 // none for this client. It returns false if the request must go the slow way, for example
 // because this host does not own the key, entries of its partition are on their way here,
 // or its token is out.
-func (c *Tokens) Grant(ns *namespaces.Namespace, q *wire.Request, m *quota.Member) (wire.Reply, bool) {
+func (c *Tokens) Grant(ns *namespaces.Namespace, q *wire.Request, m *quota.Client) (wire.Reply, bool) {
 	claim, ok := c.claimOf(ns, q, m)
 	if !ok {
 		return wire.Reply{}, false
 	}
-	out, err := c.Leases.Try(claim)
+	out, err := c.LeaseTokens.Try(claim)
 	switch {
 	case err != nil:
 		return claimError(ns, err), true
@@ -136,7 +136,7 @@ func (c *Tokens) Grant(ns *namespaces.Namespace, q *wire.Request, m *quota.Membe
 
 // claimOf returns the claim of a LEASE of a key that this host owns, all of whose entries are here,
 // and that only apps load. Its bytes are the request's.
-func (c *Tokens) claimOf(ns *namespaces.Namespace, q *wire.Request, m *quota.Member) (claim flight.Claim, ok bool) {
+func (c *Tokens) claimOf(ns *namespaces.Namespace, q *wire.Request, m *quota.Client) (claim flight.Claim, ok bool) {
 	if ns.Origin != nil || q.Has(wire.StaleOK) || CheckKey(q.Key) != nil {
 		return claim, false
 	}
@@ -150,7 +150,7 @@ func (c *Tokens) claimOf(ns *namespaces.Namespace, q *wire.Request, m *quota.Mem
 }
 
 // newClaim returns the claim of a key by a member, or by nil.
-func (c *Tokens) newClaim(ns *namespaces.Namespace, key kv.Key, epoch uint32, m *quota.Member) flight.Claim {
+func (c *Tokens) newClaim(ns *namespaces.Namespace, key kv.Key, epoch uint32, m *quota.Client) flight.Claim {
 	claim := flight.Claim{Key: key, OwnershipEpoch: epoch, Begin: c.loads.Stamp, Time: ns.LeaseTime}
 	if m != nil {
 		claim.Place = m
@@ -161,7 +161,7 @@ func (c *Tokens) newClaim(ns *namespaces.Namespace, key kv.Key, epoch uint32, m 
 // granted answers with a token, unless the key has been filled since it was missed.
 func (c *Tokens) granted(ns *namespaces.Namespace, key kv.Key, t flight.Token) wire.Reply {
 	if _, present := c.Store.Peek(key, c.Clock.Read().Boot); present {
-		c.Leases.Abandon(t)
+		c.LeaseTokens.Abandon(t)
 		return Moved()
 	}
 	return wire.Reply{Status: wire.Lease, Token: c.pack(t), TTLMS: ns.LeaseTime.Milliseconds()}
@@ -175,7 +175,7 @@ var waitedInVain = wire.Errorf(wire.Timeout,
 func (c *Tokens) fill(ns *namespaces.Namespace, key kv.Key, q *wire.Request, now kv.Moment) wire.Reply {
 	t, ok := c.unpack(q.Token)
 	if q.Has(wire.Abandon) {
-		if !ok || !c.Leases.Abandon(t) {
+		if !ok || !c.LeaseTokens.Abandon(t) {
 			return notStored("the token is not the present one of the key %.64q", q.Key)
 		}
 		return wire.Reply{}
@@ -204,7 +204,7 @@ func (c *Tokens) fill(ns *namespaces.Namespace, key kv.Key, q *wire.Request, now
 // fillClaim answers a SET that names a claim of METAGET in place of a version. It returns
 // false if no such claim is out for the key.
 func (c *Tokens) fillClaim(ns *namespaces.Namespace, key kv.Key, q *wire.Request, now kv.Moment) (wire.Reply, bool) {
-	t, ok := c.Leases.Named(key, q.Compare)
+	t, ok := c.LeaseTokens.Named(key, q.Compare)
 	switch {
 	case !ok:
 		return wire.Reply{}, false
@@ -233,7 +233,7 @@ func (c *Tokens) use(
 	}
 	v := loader.Value{Bytes: bytes.Clone(q.Value), Flags: q.Flags} // the readers that wait share it
 	generation := c.Store.Generation(key.Hash.Partition())
-	err = c.Leases.Fill(key, t, v, func(r flight.Result) (kept bool) {
+	err = c.LeaseTokens.Fill(key, t, v, func(r flight.Result) (kept bool) {
 		event, kept = c.loads.keep(ns, key, t.OwnershipEpoch, generation, r, until, func(now kv.Moment) kv.Deadline {
 			if q.TTLMS == wire.TTLDefault {
 				return ns.Lives(&r, now)

@@ -229,9 +229,9 @@ func TestTokenKeepsItsSlot(t *testing.T) {
 		if r.Status != wire.Lease {
 			t.Fatalf("LEASE: %s %s", r.Status, r.Message)
 		}
-		first := h.Names.Lookup(a).ID
+		first := h.Namespaces.Lookup(a).ID
 		var detached []kv.NamespaceID
-		h.Names.Detach = func(id kv.NamespaceID) { detached = append(detached, id) }
+		h.Namespaces.Detach = func(id kv.NamespaceID) { detached = append(detached, id) }
 		other := func() wire.Reply {
 			return h.Do(wire.Request{Op: wire.OpSet, Namespace: []byte("b"), Key: k, Value: []byte("v"), TTLMS: wire.TTLDefault})
 		}
@@ -251,7 +251,7 @@ func TestTokenKeepsItsSlot(t *testing.T) {
 		if r := other(); r.Status != wire.OK {
 			t.Errorf("the slot is not freed: %s %s", r.Status, r.Message)
 		}
-		if second := h.Names.Lookup([]byte("b")).ID; second != first || !slices.Equal(detached, []kv.NamespaceID{first}) {
+		if second := h.Namespaces.Lookup([]byte("b")).ID; second != first || !slices.Equal(detached, []kv.NamespaceID{first}) {
 			t.Errorf("the other name has slot %d, and the calls of %v are detached; want %d", second, detached, first)
 		}
 	})

@@ -25,7 +25,7 @@ import (
 type Wait struct {
 	Request  wire.Request // with its own bytes
 	Conn     *server.Conn
-	Member   *quota.Member
+	Client   *quota.Client
 	Deadline time.Duration // on the boot clock
 	Trace    inspect.Trace
 	Reading  context.Context // ends with the connection
@@ -116,7 +116,7 @@ func (w *Wait) Answered(a *transport.Answers, frame []byte, err error) {
 		err = wire.DecodeReply(wire.OpGet, frame, &r)
 	}
 	if err == nil {
-		err = e.Node.Admit(cl.owner.Process, r.NewestVersion())
+		err = e.Node.CheckVersion(cl.owner.Process, r.NewestVersion())
 	}
 	e.Remote.Finish(a, []*Call{cl}, &r, err)
 	w.tell(a, cl)
@@ -140,7 +140,7 @@ func (w *Wait) tell(a *transport.Answers, cl *Call) {
 // queueLease makes a LEASE wait for the token of its key, or for the fill, until its time is over or its
 // connection ends.
 func (e *Engine) queueLease(w *Wait, ns *namespaces.Namespace) (r wire.Reply, waits bool) {
-	claim, ok := e.Tokens.claimOf(ns, &w.Request, w.Member)
+	claim, ok := e.Tokens.claimOf(ns, &w.Request, w.Client)
 	if !ok {
 		return Moved(), false
 	}
@@ -158,7 +158,7 @@ func (e *Engine) queueLease(w *Wait, ns *namespaces.Namespace) (r wire.Reply, wa
 		stop()
 		cancel()
 	}
-	grant, waits, err := e.Leases.Queue(claim, &w.lease)
+	grant, waits, err := e.LeaseTokens.Queue(claim, &w.lease)
 	if waits {
 		return wire.Reply{}, true
 	}
@@ -168,7 +168,7 @@ func (e *Engine) queueLease(w *Wait, ns *namespaces.Namespace) (r wire.Reply, wa
 
 // giveUp makes a LEASE give up, unless it has been told its reply.
 func (w *Wait) giveUp() {
-	if !w.e.Leases.Leave(&w.lease) {
+	if !w.e.LeaseTokens.Leave(&w.lease) {
 		return
 	}
 	w.over()

@@ -90,7 +90,7 @@ func (e *Engine) warmEach(ctx context.Context, ns *namespaces.Namespace, keys []
 		}
 		group.Go(func() error {
 			q := &wire.Request{Op: wire.OpGet, Namespace: []byte(ns.Name), Key: key.Bytes}
-			b := namespaces.Pins{Table: e.Names}
+			b := namespaces.Pins{Table: e.Namespaces}
 			defer b.Release()
 			r := e.servePeer(ctx, q, key.Bytes, &b, e.Clock.Read().Boot+warmTime)
 			ns.Warming.Count(&r)

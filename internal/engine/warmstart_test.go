@@ -45,7 +45,7 @@ func TestWarm(t *testing.T) {
 				h := loading(t, o, func(s *namespaces.Settings) {
 					s.Warm = &namespaces.WarmSettings{Rate: 20, Keys: tc.keys, List: loader.List{Lister: lister}}
 				})
-				ns := h.Names.Lookup([]byte(namespaces.Default))
+				ns := h.Namespaces.Lookup([]byte(namespaces.Default))
 				h.Run()
 				time.Sleep(time.Second)
 				half := ns.WarmStats()

@@ -37,7 +37,7 @@ const (
 
 // Watches are the apps that follow this host.
 type Watches struct {
-	*base
+	*deps
 
 	Stream  atomic.Pointer[stream] // nil if no app follows: then a change costs only a look at it
 	opening sync.Mutex
@@ -50,8 +50,8 @@ type Watches struct {
 	stop  context.CancelFunc
 }
 
-func newWatches(b *base) *Watches {
-	w := &Watches{base: b, Answers: make(chan struct{}, WatchedAtOnce)}
+func newWatches(b *deps) *Watches {
+	w := &Watches{deps: b, Answers: make(chan struct{}, WatchedAtOnce)}
 	w.ctx, w.stop = context.WithCancel(context.Background())
 	return w
 }
@@ -128,7 +128,7 @@ func (w *Watches) Tell(e invalidation.Event) {
 
 // raised returns the event of a floor over some partitions.
 func raised(set kv.PartitionSet, v kv.Version) invalidation.Event {
-	return invalidation.Event{Kind: invalidation.Raised, Version: v, Detail: &invalidation.Detail{Partitions: set}}
+	return invalidation.Event{Kind: invalidation.FloorRaised, Version: v, Detail: &invalidation.Detail{Partitions: set}}
 }
 
 // TellLost puts into the stream the partitions whose changes this host does not know any
@@ -146,12 +146,12 @@ func (w *Watches) TellLost(s *stream) (behind time.Duration) {
 	over := map[*cluster.Owner]lapsed{}
 	for _, o := range view.Others() {
 		leased := o.LeasedAt()
-		if o.Leased(now.Boot, w.Names.Least()) {
+		if o.Leased(now.Boot, w.Namespaces.Least()) {
 			behind = max(behind, now.Boot-leased)
 			continue
 		}
 		over[o] = lapsed{leased, now.Boot}
-		if told, ok := s.lapsed[o]; ok && told.lease == leased && now.Boot-told.at < w.Names.Least() {
+		if told, ok := s.lapsed[o]; ok && told.lease == leased && now.Boot-told.at < w.Namespaces.Least() {
 			over[o] = told
 		}
 		news = news || over[o].at == now.Boot
@@ -240,7 +240,7 @@ func (w *Watches) Attest(cp *l1.Copy, now kv.Moment, r *wire.Reply) bool {
 		return false
 	}
 	owner := view.Owner(cp.Hash.Partition())
-	if owner == nil || owner.Process != *cp.Owner || !owner.Leased(now.Boot, w.Names.Least()) ||
+	if owner == nil || owner.Process != *cp.Owner || !owner.Leased(now.Boot, w.Namespaces.Least()) ||
 		!w.Ledger.Admit(cp.Namespace, cp.Hash, cp.Version, cp.AsOf) {
 		return false
 	}

@@ -94,7 +94,7 @@ func TestWatchAnswerIsBounded(t *testing.T) {
 	}
 	const n = 2000
 	for range n {
-		h.Watches.Tell(invalidation.Event{Kind: invalidation.Raised, Version: 1, Detail: &invalidation.Detail{Partitions: set}})
+		h.Watches.Tell(invalidation.Event{Kind: invalidation.FloorRaised, Version: 1, Detail: &invalidation.Detail{Partitions: set}})
 	}
 	for got := 0; got < n; {
 		a, size := f.next(0)

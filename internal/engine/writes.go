@@ -124,7 +124,7 @@ func (c *Local) compareAndSwap(ns *namespaces.Namespace, k kv.Key, q *wire.Reque
 	switch {
 	case res == segment.Found && seen.Stale:
 		*r = wire.Reply{Status: wire.Stale, Version: uint64(seen.Version)}
-	case c.tokens.Leases.IsIssued(k): // another caller loads it
+	case c.tokens.LeaseTokens.IsIssued(k): // another caller loads it
 		*r = wire.Reply{Status: wire.Exists}
 	}
 }
@@ -249,7 +249,7 @@ func (c *Local) keyOf(q *wire.Request, key []byte, pins *namespaces.Pins) (ns *n
 	if ns = pins.Read(q.Namespace); ns != nil {
 		return ns, ns.Key(key)
 	}
-	return nil, kv.Key{Hash: c.Names.Hash(q.Namespace, key), Bytes: key}
+	return nil, kv.Key{Hash: c.Namespaces.Hash(q.Namespace, key), Bytes: key}
 }
 
 // Delete deletes one key of a request, or with option Soft makes its value stale.

@@ -40,20 +40,20 @@ func TestDeleteBeforeSlot(t *testing.T) {
 	}
 	for _, name := range []string{"before", "after"} {
 		looked := &namespaces.Table{} // the table as the deletion has found it
-		looked.Table.Store(h.Names.Table.Load())
+		looked.Table.Store(h.Namespaces.Table.Load())
 		if name == "before" && !comes(name) {
 			t.Fatal("the entry was refused")
 		}
 		b := namespaces.Pins{Table: looked}
 		q := &wire.Request{Op: wire.OpDelete, Namespace: []byte(name)}
-		asked := h.Node.OwnershipEpoch(h.Names.Hash(q.Namespace, []byte("k")).Partition())
+		asked := h.Node.OwnershipEpoch(h.Namespaces.Hash(q.Namespace, []byte("k")).Partition())
 		if r := h.Engine.Local.Delete(q, []byte("k"), &b, h.Clock.Read(), asked); r.Status != wire.Miss || r.Version == 0 {
 			t.Errorf("%s: %s, version %d", name, r.Status, r.Version)
 		}
 		if name == "after" && comes(name) {
 			t.Error("an entry from before the deletion came in after it")
 		}
-		key := h.Names.Lookup([]byte(name)).Key([]byte("k"))
+		key := h.Namespaces.Lookup([]byte(name)).Key([]byte("k"))
 		if _, there := h.Store.Peek(key, h.Clock.Read().Boot); there {
 			t.Errorf("an entry that came %s the deletion was acknowledged is there", name)
 		}
@@ -128,7 +128,7 @@ func TestNamespaceSettings(t *testing.T) {
 		if r := set("k", 65<<10); r.Status != wire.TooLarge || !bytes.Contains(r.Message, []byte("quota of 64 KiB")) {
 			t.Errorf("a value above the quota: %s %s", r.Status, r.Message)
 		}
-		for _, ns := range h.Names.Stats() {
+		for _, ns := range h.Namespaces.Stats() {
 			if ns.Name == "small" && (ns.Bytes > 64<<10 || ns.Entries < 300 || ns.Quota != 64<<10) {
 				t.Errorf("%+v", ns)
 			}

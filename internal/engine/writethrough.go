@@ -26,7 +26,7 @@ func (e *Engine) writeThroughOf(q *wire.Request) *namespaces.Namespace {
 	case q.Op != wire.OpSet && q.Op != wire.OpDelete && q.Op != wire.OpIncr && q.Op != wire.OpFill:
 		return nil
 	}
-	if ns := e.Names.Lookup(q.Namespace); ns != nil && ns.WriteThrough != nil {
+	if ns := e.Namespaces.Lookup(q.Namespace); ns != nil && ns.WriteThrough != nil {
 		return ns
 	}
 	return nil
@@ -187,7 +187,7 @@ func (c *Local) wrote(
 // invalidate deletes a key here, with the namespace's load barrier. The origin decides what
 // the key has: no entry that is on its way here is asked for.
 func (c *Local) invalidate(ns *namespaces.Namespace, q *wire.Request, key kv.Key, now kv.Moment) wire.Reply {
-	b := namespaces.Pins{Table: c.Names}
+	b := namespaces.Pins{Table: c.Namespaces}
 	defer b.Release()
 	own := &wire.Request{Op: wire.OpDelete, Namespace: []byte(ns.Name), ReplicaLagMS: q.ReplicaLagMS}
 	return c.Delete(own, key.Bytes, &b, now, c.Node.OwnershipEpoch(key.Hash.Partition()))

@@ -71,7 +71,7 @@ func TestWriteThrough(t *testing.T) {
 			t.Errorf("soft DELETE: %s, and the origin has %q", soft.Items[0].Status, o.Row("k"))
 		}
 		onehost.Is(t, "after a soft DELETE", do.get("k", 0), wire.OK, "value")
-		if n := len(h.Names.Lookup([]byte(namespaces.Default)).WriteThrough.Keys); n != 0 {
+		if n := len(h.Namespaces.Lookup([]byte(namespaces.Default)).WriteThrough.Keys); n != 0 {
 			t.Errorf("%d keys are still written", n)
 		}
 	})
@@ -151,7 +151,7 @@ func TestRemovalLeavesOrigin(t *testing.T) {
 		if row := o.Row("k"); row != "two" {
 			t.Errorf("the origin has %q, want %q", row, "two")
 		}
-		if s := h.Names.Lookup([]byte(namespaces.Default)).WriteThroughStats(); s.Stored != 1 {
+		if s := h.Namespaces.Lookup([]byte(namespaces.Default)).WriteThroughStats(); s.Stored != 1 {
 			t.Errorf("%d writes were made at the origin, want the SET alone", s.Stored)
 		}
 	})

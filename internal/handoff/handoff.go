@@ -31,17 +31,17 @@ type Handoff struct {
 	cfg Config
 
 	Incoming    [kv.Partitions]atomic.Pointer[Source]
-	Begun       [kv.Partitions]atomic.Pointer[Beginning] // of the present or the last ownership; nil: there was none
-	ended       [kv.Partitions]ended                     // guarded by the node's lock, under which it is used
-	restartable atomic.Bool
-	exiting     atomic.Bool // ownerships end because this process does, and it keeps the entries
+	Starts      [kv.Partitions]atomic.Pointer[OwnershipStart] // of the latest ownership; nil: there was none
+	ended       [kv.Partitions]ended                          // guarded by the node's lock, under which it is used
+	keepsMemory atomic.Bool                                   // for the next process, if this one ends in order
+	exiting     atomic.Bool                                   // ownerships end with this process, which keeps entries
 
 	mu      sync.Mutex
 	running context.Context // of Run; nil before and after
 	node    *cluster.Node   // given to Run
 	tasks   sync.WaitGroup
 	offers  map[kv.Ballot]*Offer
-	kept    keeping
+	kept    keptState
 
 	Counts handoffCounts
 }
@@ -68,7 +68,7 @@ type Source struct {
 	Ballot      kv.Ballot
 	Partitions  kv.PartitionSet
 	Generations map[uint16]uint16  // by partition: the store's generation of the ownership that the entries are for
-	Keeps       bool               // it ends, whether or not all is fetched: see keep.go
+	Keeps       bool               // it ends, and keeps its entries for its next process: see keep.go
 	fetches     singleflight.Group // of single entries
 
 	// kept are those partitions of which this host has kept entries, until the source has answered about them.
@@ -80,8 +80,8 @@ type Source struct {
 // ended is the last ownership of a partition that this process has ended.
 type ended struct {
 	generation uint16
-	begun      *Beginning
-	end        *ending
+	begun      *OwnershipStart
+	end        *ownershipEnd
 	to         *kv.Ballot // to which it was released; nil: to none
 }
 
@@ -89,19 +89,19 @@ type ended struct {
 type Config struct {
 	Self kv.Process
 
-	Store  *segment.Store
-	Ledger *invalidation.Ledger
-	Events *invalidation.Log // nil: the host is alone
-	Names  *namespaces.Table
-	Clock  kv.Clock
-	Log    *slog.Logger
-	Host   Host
+	Store      *segment.Store
+	Ledger     *invalidation.Ledger
+	Events     *invalidation.Log // nil: the host is alone
+	Namespaces *namespaces.Table
+	Clock      kv.Clock
+	Log        *slog.Logger
+	Listener   Listener
 
 	KeepFor time.Duration // how long another host may own what this one has kept
 }
 
-// Host is told of ownerships that begin and end.
-type Host interface {
+// Listener is told of ownerships that begin and end.
+type Listener interface {
 	// Began is called when ownerships begin, before their entries come.
 	Began(b *ownership.Begun, now time.Duration)
 	// Ended is called when ownerships have ended. It outdates what was attested for the
@@ -126,7 +126,7 @@ func (h *Handoff) Run(ctx context.Context, node *cluster.Node) {
 		select {
 		case <-ctx.Done():
 		case <-tick.C:
-			h.expire(2 * node.Bound())
+			h.expireOffers(2 * node.Bound())
 			h.expireKept()
 		}
 	}
@@ -134,7 +134,7 @@ func (h *Handoff) Run(ctx context.Context, node *cluster.Node) {
 	h.running = nil
 	h.mu.Unlock()
 	h.tasks.Wait()
-	h.expire(0)
+	h.expireOffers(0)
 }
 
 // Begin makes the partitions empty, and starts to pull the entries that their releasers
@@ -155,7 +155,7 @@ func (h *Handoff) Begin(b ownership.Begun, owner func(kv.Process) *cluster.Owner
 			h.cfg.Store.Adopt(p, generations[p])
 		}
 	}
-	h.cfg.Host.Began(&b, now)
+	h.cfg.Listener.Began(&b, now)
 	var sources []*Source
 	for _, from := range slices.SortedFunc(maps.Keys(b.Releasers), kv.Process.Compare) {
 		if from == h.cfg.Self {
@@ -177,7 +177,7 @@ func (h *Handoff) Begin(b ownership.Begun, owner func(kv.Process) *cluster.Owner
 	}
 	h.claimKept(b.Partitions)
 	for _, src := range sources {
-		if running, end := h.begin(); running != nil {
+		if running, end := h.beginTask(); running != nil {
 			go func() { // ends with the handoff, or with Run, which waits for it
 				defer end()
 				h.pull(running, src)
@@ -189,19 +189,19 @@ func (h *Handoff) Begin(b ownership.Begun, owner func(kv.Process) *cluster.Owner
 // Ended notes the end of ownerships, and raises the floors of copies that were made of
 // the partitions' entries.
 func (h *Handoff) Ended(set kv.PartitionSet, asOf kv.Version) {
-	end := &ending{asOf: asOf, at: h.cfg.Clock.Read().Boot, kept: h.KeepsEntries()}
+	end := &ownershipEnd{asOf: asOf, at: h.cfg.Clock.Read().Boot, kept: h.KeepsEntries()}
 	if h.cfg.Events != nil {
 		end.place = h.cfg.Events.Head()
 	}
 	for p := range set.All() {
 		e := ended{generation: h.cfg.Store.Generation(p), end: end}
 		if e.generation == h.ended[p].generation { // else it has lost all in between
-			e.begun = h.Begun[p].Load()
+			e.begun = h.Starts[p].Load()
 		}
 		h.ended[p] = e
 		h.Incoming[p].Store(nil)
 	}
-	h.cfg.Host.Ended(set, asOf)
+	h.cfg.Listener.Ended(set, asOf)
 }
 
 // pull fetches all entries that a source has.
@@ -211,7 +211,7 @@ func (h *Handoff) pull(ctx context.Context, src *Source) {
 	failures := 0
 	for batch := uint64(0); ctx.Err() == nil && h.wanted(src); {
 		asked := h.cfg.Clock.Read().Boot
-		size, done, err := h.PullOne(ctx, src, batch)
+		size, done, err := h.PullBatch(ctx, src, batch)
 		if err != nil {
 			if failures++; failures == pullTries || src.Keeps {
 				h.failed(src, batch, err)
@@ -227,20 +227,20 @@ func (h *Handoff) pull(ctx context.Context, src *Source) {
 		if done && size == 0 {
 			break
 		}
-		if !kv.Sleep(ctx, h.rest(h.cfg.Clock.Read().Boot-asked)) {
+		if !kv.Sleep(ctx, h.pullDelay(h.cfg.Clock.Read().Boot-asked)) {
 			break
 		}
 	}
-	h.takeBase(src, &wire.Pulled{}) // it was not told
+	h.takeBase(src, &wire.Pulled{}) // closes decided, if no answer had a base
 	for p := range src.Partitions.All() {
 		h.Incoming[p].CompareAndSwap(src, nil)
 	}
 }
 
-// rest returns how long a pull rests after a batch: all pulls together take two thirds of the
+// pullDelay returns how long a pull rests after a batch: all pulls together take two thirds of the
 // time, and so at most two thirds of what this host and its network can do. The sender drops what is not
-// asked for within 2 B, so that a rest ends before that.
-func (h *Handoff) rest(took time.Duration) time.Duration {
+// asked for within 2 B, so that a pullDelay ends before that.
+func (h *Handoff) pullDelay(took time.Duration) time.Duration {
 	return min(took*time.Duration(3*h.Counts.Pulling.Load()-2)/2, h.node.Bound()/2)
 }
 
@@ -254,9 +254,9 @@ func (h *Handoff) wanted(src *Source) bool {
 	return false
 }
 
-// PullOne fetches one batch of a source's entries and stores them. size is the bytes of
+// PullBatch fetches one batch of a source's entries and stores them. size is the bytes of
 // their keys and values; done means that the source has no entries after these.
-func (h *Handoff) PullOne(ctx context.Context, src *Source, batch uint64) (size int, done bool, err error) {
+func (h *Handoff) PullBatch(ctx context.Context, src *Source, batch uint64) (size int, done bool, err error) {
 	var b wire.Pulled
 	sent, err := h.ask(ctx, src, wire.OpPull, &wire.Pull{
 		Ballot: src.Ballot, Batch: batch, Partitions: src.Partitions.Bytes(), Kept: src.keptSets(),
@@ -299,7 +299,7 @@ func (h *Handoff) ask(
 	if err := wire.UnmarshalBody(a.Body, answer); err != nil {
 		return sent, err
 	}
-	return sent, h.node.Admit(src.From, answer.NewestVersion())
+	return sent, h.node.CheckVersion(src.From, answer.NewestVersion())
 }
 
 // Restore stores an entry that has come, unless this host knows something newer of the
@@ -311,7 +311,7 @@ func (h *Handoff) ask(
 //
 // NoRoom says that the same entry may be stored when it comes again.
 func (h *Handoff) Restore(src *Source, e *wire.Entry, asOf kv.Version, sent kv.Moment) segment.Result {
-	b := namespaces.Pins{Table: h.cfg.Names}
+	b := namespaces.Pins{Table: h.cfg.Namespaces}
 	defer b.Release()
 	if !kv.ValidKey(e.Key) || !kv.ValidNamespace(e.Namespace) {
 		return segment.Outdated
@@ -350,7 +350,7 @@ func (h *Handoff) Restore(src *Source, e *wire.Entry, asOf kv.Version, sent kv.M
 func (h *Handoff) Fetch(ctx context.Context, src *Source, namespace string, key kv.Key, timeout time.Duration) error {
 	key.Bytes = bytes.Clone(key.Bytes) // the call may outlive the request
 	done := src.fetches.DoChan(namespace+"\x00"+string(key.Bytes), func() (any, error) {
-		running, end := h.begin()
+		running, end := h.beginTask()
 		if running == nil {
 			return nil, errStopping
 		}
@@ -374,9 +374,9 @@ var (
 	errNoRoom   = errors.New("there is no room for its entry now")
 )
 
-// begin starts a task that Run waits for until end is called. A nil context means that
+// beginTask starts a task that Run waits for until end is called. A nil context means that
 // Run has ended, or has not begun.
-func (h *Handoff) begin() (running context.Context, end func()) {
+func (h *Handoff) beginTask() (running context.Context, end func()) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.running != nil {

@@ -171,7 +171,7 @@ func TestBegin(t *testing.T) {
 			t.Error("an entry from before is there")
 		}
 		for p := range begun.Partitions.All() {
-			is := b.Begun[p].Load()
+			is := b.Starts[p].Load()
 			if is == nil || is.Heads[a] != 9 || is.At != now || len(is.Behind) != 1 || is.Behind[0].Owner.Process != a {
 				t.Errorf("partition %d begins as %+v", p, is)
 			}

@@ -146,8 +146,8 @@ func newHost(t *testing.T, name string, settings namespaces.Settings) *host {
 	must()
 	t.Cleanup(h.names.Close)
 	h.Handoff = handoff.New(handoff.Config{
-		Self: h.self, Store: h.store, Ledger: h.ledger, Events: h.events, Names: h.names, Clock: h.clock,
-		Log: log, Host: &h.told, KeepFor: keepFor,
+		Self: h.self, Store: h.store, Ledger: h.ledger, Events: h.events, Namespaces: h.names, Clock: h.clock,
+		Log: log, Listener: &h.told, KeepFor: keepFor,
 	})
 	h.pull, h.fetch = h.ServePull, h.ServeFetch
 	return h
@@ -157,7 +157,7 @@ func newHost(t *testing.T, name string, settings namespaces.Settings) *host {
 func (h *host) run() {
 	h.t.Helper()
 	node, err := cluster.New(cluster.Config{
-		Self: h.self, Clock: &clock{begun: h.clock.begun}, Versions: kv.NewHLC(1), Tiers: tiers{host: h}, Mirror: noMirror{},
+		Self: h.self, Clock: &clock{begun: h.clock.begun}, Versions: kv.NewHLC(1), Delegate: delegate{host: h}, Mirror: noMirror{},
 	})
 	if err != nil {
 		h.t.Fatal(err)
@@ -235,7 +235,7 @@ func (h *host) connect(lan *simnet.Net, i int, tables *tables) {
 	h.net = lan.Host(fmt.Sprintf("10.0.0.%d", i+1))
 	node, err := cluster.New(cluster.Config{
 		Self: h.self, Bind: h.net.IP() + ":7946", PeerBind: h.net.IP() + ":7947", Join: []string{"10.0.0.1:7946"},
-		Insecure: true, Clock: &clock{begun: h.clock.begun}, Versions: kv.NewHLC(uint16(i + 1)), Tiers: tiers{host: h}, Mirror: noMirror{},
+		Insecure: true, Clock: &clock{begun: h.clock.begun}, Versions: kv.NewHLC(uint16(i + 1)), Delegate: delegate{host: h}, Mirror: noMirror{},
 		LeaveTime: time.Second, Events: h.events,
 		Network: cluster.Network{
 			Nap: time.Sleep, NoRelay: true, Dial: h.net.Dial, Table: tables.table,
@@ -280,27 +280,27 @@ func (h *host) reaches(o *host) {
 	}
 }
 
-// tiers is what a node needs beside a Handoff, and leaves the Handoff to the test.
-type tiers struct{ host *host }
+// delegate is what a node needs beside a Handoff, and leaves the Handoff to the test.
+type delegate struct{ host *host }
 
-func (tiers) Begin(ownership.Begun, func(kv.Process) *cluster.Owner)          {}
-func (tiers) Settle()                                                         {}
-func (tiers) Ended(kv.PartitionSet, kv.Version)                               {}
-func (tiers) Offer(kv.Process, *kv.Ballot, kv.PartitionSet)                   {}
-func (tiers) Late([]string, bool, kv.PartitionSet)                            {}
-func (tiers) Exiting()                                                        {}
-func (tiers) KeepsEntries() bool                                              { return false }
-func (tiers) StillLate([]string)                                              {}
-func (tiers) Awaited() bool                                                   { return false }
-func (tiers) Apply(kv.Process, uint64, []invalidation.Event)                  {}
-func (tiers) Relayed([]invalidation.Event)                                    {}
-func (tiers) Floors() []wire.Floor                                            { return nil }
-func (tiers) Note(wire.Floor) error                                           { return nil }
-func (tiers) Learn([]wire.Floor)                                              {}
-func (tiers) Reset(kv.Process, []invalidation.Mark, []wire.Floor, kv.Version) {}
+func (delegate) Begin(ownership.Begun, func(kv.Process) *cluster.Owner)          {}
+func (delegate) Settle()                                                         {}
+func (delegate) Ended(kv.PartitionSet, kv.Version)                               {}
+func (delegate) Offer(kv.Process, *kv.Ballot, kv.PartitionSet)                   {}
+func (delegate) Late([]string, bool, kv.PartitionSet)                            {}
+func (delegate) Exiting()                                                        {}
+func (delegate) KeepsEntries() bool                                              { return false }
+func (delegate) StillLate([]string)                                              {}
+func (delegate) Awaited() bool                                                   { return false }
+func (delegate) Apply(kv.Process, uint64, []invalidation.Event)                  {}
+func (delegate) Relayed([]invalidation.Event)                                    {}
+func (delegate) Floors() []wire.Floor                                            { return nil }
+func (delegate) NoteFlush(wire.Floor) error                                      { return nil }
+func (delegate) LearnFlushes([]wire.Floor)                                       {}
+func (delegate) Reset(kv.Process, []invalidation.Mark, []wire.Floor, kv.Version) {}
 
 // Calls returns the handler of another host.
-func (t tiers) Calls(from kv.Process) server.Handler {
+func (t delegate) Calls(from kv.Process) server.Handler {
 	return &calls{host: t.host, from: from}
 }
 

@@ -31,8 +31,8 @@ import (
 // goes over as a whole, and of a large one what was read most.
 const keptOfferTime = time.Second
 
-// Beginning is what ownerships have in common that began at once, with entries of one process.
-type Beginning struct {
+// OwnershipStart is what ownerships have in common that began at once, with entries of one process.
+type OwnershipStart struct {
 	At     time.Duration         // boot clock
 	Heads  map[kv.Process]uint64 // the ends of the other hosts' logs
 	Behind []LogTo               // those of them that this host had not applied
@@ -50,35 +50,35 @@ type LogTo struct {
 
 // BegunAt returns when the present ownership of a partition began, on the boot clock.
 func (h *Handoff) BegunAt(p uint16) time.Duration {
-	if b := h.Begun[p].Load(); b != nil {
+	if b := h.Starts[p].Load(); b != nil {
 		return b.At
 	}
 	return 0
 }
 
-// ending is what ownerships have in common that ended at once.
-type ending struct {
+// ownershipEnd is what ownerships have in common that ended at once.
+type ownershipEnd struct {
 	asOf  kv.Version
 	place uint64 // of the log: no change came later
 	at    time.Duration
 	kept  bool // this process ends, and keeps the entries
 }
 
-// keeping is what a host has kept, and what became of it. The handoff's lock guards it.
-type keeping struct {
+// keptState is what a host has kept, and what became of it. The handoff's lock guards it.
+type keptState struct {
 	waits map[uint16]kv.Ballot   // by partition: not asked for yet
 	open  int                    // partitions that are not decided
 	until time.Duration          // of the boot clock; what waits then is given up
 	stats cachesidecar.KeptStats // Again and Changed
 }
 
-// SetRestartable says that the entries outlive this process, if it ends in order.
-func (h *Handoff) SetRestartable() { h.restartable.Store(true) }
+// SetKeepsMemory says that the entries outlive this process, if it ends in order.
+func (h *Handoff) SetKeepsMemory() { h.keepsMemory.Store(true) }
 
-// Exiting implements cluster.Tiers: from now on ownerships end because this process does.
-func (h *Handoff) Exiting() { h.exiting.Store(h.restartable.Load()) }
+// Exiting implements cluster.Delegate: from now on ownerships end because this process does.
+func (h *Handoff) Exiting() { h.exiting.Store(h.keepsMemory.Load()) }
 
-// KeepsEntries implements cluster.Tiers.
+// KeepsEntries implements cluster.Delegate.
 func (h *Handoff) KeepsEntries() bool { return h.exiting.Load() }
 
 // KeptForNext returns what this process has kept for the next one: partitions by the ballots that they
@@ -104,7 +104,7 @@ func (h *Handoff) KeptForNext() (list []wire.Kept) {
 
 // Recover takes what the process before has left, which the store has. All other entries from before are dropped.
 func (h *Handoff) Recover(list []wire.Kept) {
-	k := keeping{waits: map[uint16]kv.Ballot{}, until: h.cfg.Clock.Read().Boot + h.cfg.KeepFor}
+	k := keptState{waits: map[uint16]kv.Ballot{}, until: h.cfg.Clock.Read().Boot + h.cfg.KeepFor}
 	for _, l := range list {
 		for p := range kv.PartitionsOf(l.Partitions).All() {
 			k.waits[p] = l.Ballot
@@ -272,7 +272,7 @@ func (h *Handoff) baseOf(from kv.Process, released map[uint16]ended, asked []wir
 				if within(e.Hash.Partition(), place) {
 					b.changed[e.Hash] = true
 				}
-			case e.Kind == invalidation.Raised && !e.Detail.CopiesOnly && !failpoint.Out(failpoint.KeptRaised):
+			case e.Kind == invalidation.FloorRaised && !e.Detail.CopiesOnly && !failpoint.Out(failpoint.KeptRaised):
 				for p := range e.Detail.Partitions.All() {
 					if within(p, place) {
 						b.set.Remove(p)
@@ -301,7 +301,7 @@ func (b *base) answer(to *wire.Pulled) {
 
 // noteBegun notes how ownerships begin. The node's lock is held.
 func (h *Handoff) noteBegun(b *ownership.Begun, owner func(kv.Process) *cluster.Owner, now time.Duration) {
-	begins := Beginning{At: now, Heads: b.Heads, ballot: *b.Ballot}
+	begins := OwnershipStart{At: now, Heads: b.Heads, ballot: *b.Ballot}
 	if h.cfg.Events != nil {
 		begins.place = h.cfg.Events.Head()
 	}
@@ -310,7 +310,7 @@ func (h *Handoff) noteBegun(b *ownership.Begun, owner func(kv.Process) *cluster.
 			begins.Behind = append(begins.Behind, LogTo{o, head})
 		}
 	}
-	of, kept := map[kv.NodeID]*Beginning{"": &begins}, kv.NewPartitionSet(kv.Partitions)
+	of, kept := map[kv.NodeID]*OwnershipStart{"": &begins}, kv.NewPartitionSet(kv.Partitions)
 	for p := range b.Partitions.All() {
 		keeper, releasers := kv.NodeID(""), 0
 		for id, set := range b.Releasers {
@@ -328,7 +328,7 @@ func (h *Handoff) noteBegun(b *ownership.Begun, owner func(kv.Process) *cluster.
 			one.keeper = keeper
 			of[keeper] = &one
 		}
-		if h.Begun[p].Store(of[keeper]); keeper != "" {
+		if h.Starts[p].Store(of[keeper]); keeper != "" {
 			kept.Add(p)
 		}
 	}

@@ -72,16 +72,16 @@ func TestBase(t *testing.T) {
 		{"two releasers", func(k on) { k.begun.Releasers[kv.Process{Node: "c", Epoch: 1}] = half }, nil, nil, kv.Partitions / 2, "", "handed own"},
 		{"too long", nil, func(on) { time.Sleep(keepFor) }, nil, 0, "", "handed own"},
 		{"just in time", nil, func(on) { time.Sleep(keepFor - time.Millisecond) }, nil, kv.Partitions, "", "own"},
-		{"lost", nil, func(k on) { k.event(invalidation.Raised, false, half) }, nil, kv.Partitions / 2, "", "handed own"},
+		{"lost", nil, func(k on) { k.event(invalidation.FloorRaised, false, half) }, nil, kv.Partitions / 2, "", "handed own"},
 		{"lost by a reset", nil, func(k on) {
 			for p := range uint16(kv.Partitions) {
 				k.a.store.NewOwnership(p)
 			}
 		}, nil, 0, "", ""},
-		{"lost copies", nil, func(k on) { k.event(invalidation.Raised, true, half) }, nil, kv.Partitions, "", "own"},
+		{"lost copies", nil, func(k on) { k.event(invalidation.FloorRaised, true, half) }, nil, kv.Partitions, "", "own"},
 		{"a load barrier", nil, func(k on) { k.event(invalidation.Barrier, false, half) }, nil, kv.Partitions, "", "own"},
-		{"lost before", func(k on) { k.event(invalidation.Raised, false, half) }, nil, nil, kv.Partitions, "", "own"},
-		{"lost after", nil, nil, func(k on) { k.event(invalidation.Raised, false, half) }, kv.Partitions, "", "own"},
+		{"lost before", func(k on) { k.event(invalidation.FloorRaised, false, half) }, nil, nil, kv.Partitions, "", "own"},
+		{"lost after", nil, nil, func(k on) { k.event(invalidation.FloorRaised, false, half) }, kv.Partitions, "", "own"},
 		{"a log that is full", nil, func(k on) {
 			for range logEvents - 1 { // and that of the key "own"
 				k.event(invalidation.Barrier, false, half)
@@ -189,7 +189,7 @@ func TestKeepsAtTheEnd(t *testing.T) {
 		if a.KeepsEntries() {
 			t.Error("it keeps what nothing holds")
 		}
-		a.SetRestartable()
+		a.SetKeepsMemory()
 		a.Exiting()
 		a.Ended(none, a.next()) // to no host
 		later := a.asker("c")
@@ -229,7 +229,7 @@ func TestAwaitedAtTheEnd(t *testing.T) {
 		offering(t, func(t *testing.T, a *host, b *asker) {
 			a.put("default", "k", "v", 0)
 			if keeps {
-				a.SetRestartable()
+				a.SetKeepsMemory()
 				a.Exiting()
 			}
 			time.Sleep(time.Minute)

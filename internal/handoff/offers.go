@@ -34,7 +34,7 @@ type Offer struct {
 
 // part is the partitions of an offer that were released by one event.
 type part struct {
-	*ending
+	*ownershipEnd
 	set kv.PartitionSet
 }
 
@@ -69,7 +69,7 @@ const (
 
 // covers reports whether an entry belongs to the ownership that has ended. An entry with
 // a later version was written by a later owner of the partition.
-func (l *ending) covers(v kv.Version) bool {
+func (l *ownershipEnd) covers(v kv.Version) bool {
 	return v <= l.asOf || failpoint.Out(failpoint.OfferFilter)
 }
 
@@ -107,7 +107,7 @@ func (h *Handoff) Offer(to kv.Process, ballot *kv.Ballot, set kv.PartitionSet) {
 // later owners of their keys must be told how these writes have ended.
 func (h *Handoff) Awaited() bool {
 	now := h.cfg.Clock.Read().Boot
-	return h.cfg.Names.Writing() || h.openOffers(func(o *Offer) bool {
+	return h.cfg.Namespaces.Writing() || h.openOffers(func(o *Offer) bool {
 		return !h.KeepsEntries() || now-o.madeAt < keptOfferTime
 	}) > 0
 }
@@ -136,9 +136,9 @@ func (h *Handoff) openOffers(counts func(*Offer) bool) (n int) {
 	return n
 }
 
-// expire drops the offers that are done, or that have not been pulled from for the given
+// expireOffers drops the offers that are done, or that have not been pulled from for the given
 // time. Their entries give their memory back.
-func (h *Handoff) expire(after time.Duration) {
+func (h *Handoff) expireOffers(after time.Duration) {
 	now := h.cfg.Clock.Read().Boot
 	var gone []*Offer
 	h.mu.Lock()
@@ -194,7 +194,7 @@ func (h *Handoff) EntriesOf(of part) iter.Seq[handed] {
 			h.cfg.Store.Scan(of.set.Has, hits, h.cfg.Clock.Read().Boot, func(e kv.Entry) bool {
 				// The entry was copied a while ago: its namespace's slot may be another
 				// name's now.
-				ns := h.cfg.Names.InSlot(e.Key.Namespace)
+				ns := h.cfg.Namespaces.InSlot(e.Key.Namespace)
 				if ns != nil && ns.Key(e.Key.Bytes).Hash == e.Key.Hash && of.covers(e.Version) {
 					more = yield(handed{e, ns.Name, hits})
 				}
@@ -326,7 +326,7 @@ func (h *Handoff) fill(pl *pull) {
 
 // ServeFetch answers with one entry.
 func (h *Handoff) ServeFetch(from kv.Process, q *wire.Fetch) wire.Reply {
-	b := namespaces.Pins{Table: h.cfg.Names}
+	b := namespaces.Pins{Table: h.cfg.Namespaces}
 	defer b.Release()
 	ns := b.Read([]byte(q.Namespace))
 	if ns == nil {
@@ -336,7 +336,7 @@ func (h *Handoff) ServeFetch(from kv.Process, q *wire.Fetch) wire.Reply {
 	now := h.cfg.Clock.Read()
 	h.mu.Lock()
 	o := h.OfferOf(from, q.Ballot)
-	last := &ending{}
+	last := &ownershipEnd{}
 	if o != nil {
 		o.pulledAt.Store(int64(now.Boot))
 		if e := o.released[key.Hash.Partition()]; e.end != nil {

@@ -302,7 +302,7 @@ func TestBadAnswers(t *testing.T) {
 			a.pull = func(kv.Process, *wire.Pull) wire.Reply { return tc.answers[0] }
 			a.fetch = func(kv.Process, *wire.Fetch) wire.Reply { return tc.answers[1] }
 			src := b.from(b.ballot(), a, partitions(k))
-			size, done, err := b.PullOne(context.Background(), src, 0)
+			size, done, err := b.PullBatch(context.Background(), src, 0)
 			if err == nil || size != 0 || done {
 				t.Errorf("%s: a batch of %d bytes, done: %v, %v", tc.name, size, done, err)
 			}
@@ -319,7 +319,7 @@ func TestBadAnswers(t *testing.T) {
 		a.pull = func(kv.Process, *wire.Pull) wire.Reply {
 			return wire.BodyReply(wire.Pulled{AsOf: now, Entries: []wire.Entry{good}})
 		}
-		size, done, err := b.PullOne(context.Background(), b.from(b.ballot(), a, partitions(k)), 0)
+		size, done, err := b.PullBatch(context.Background(), b.from(b.ballot(), a, partitions(k)), 0)
 		if size != 2 || done || err != nil {
 			t.Errorf("a good answer: %d, %v, %v", size, done, err)
 		}
@@ -345,7 +345,7 @@ func TestAnswersAreGivenBack(t *testing.T) {
 		if err := b.FetchNow(ctx, src, namespaces.Default, long); err != nil || taken() != 0 || !b.has(long) {
 			t.Errorf("after a fetch %d bytes are taken; %v", taken(), err)
 		}
-		if size, _, err := b.PullOne(ctx, src, 0); err != nil || taken() != 0 || size < 256<<10 {
+		if size, _, err := b.PullBatch(ctx, src, 0); err != nil || taken() != 0 || size < 256<<10 {
 			t.Errorf("after a batch of %d bytes %d are taken; %v", size, taken(), err)
 		}
 		var kept peer.Answer // as it would be
@@ -396,7 +396,7 @@ func TestBadEntries(t *testing.T) {
 		a.pull = func(kv.Process, *wire.Pull) wire.Reply {
 			return wire.BodyReply(wire.Pulled{AsOf: now, Entries: list, Done: true})
 		}
-		got, done, err := b.PullOne(context.Background(), b.from(b.ballot(), a, set), 0)
+		got, done, err := b.PullBatch(context.Background(), b.from(b.ballot(), a, set), 0)
 		if got != size || !done || err != nil {
 			t.Errorf("%d bytes, done: %v, %v; want %d", got, done, err, size)
 		}

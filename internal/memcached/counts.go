@@ -229,7 +229,7 @@ func (d *Endpoint) settings() []stat {
 		{"item_size_max", d.MaxValue}, {"domain_socket", socket}, {"auth_enabled_sasl", "no"},
 		{"auth_enabled_ascii", "no"}, {"shutdown_command", "no"}, {"cas_enabled", "yes"}, {"flush_enabled", "yes"},
 		{"evictions", "on"}, {"binding_protocol", "ascii"}, {"tcpport", port}, {"udpport", 0}, {"inter", host},
-		{"verbosity", 0}, {"num_threads", runtime.GOMAXPROCS(0)}, {"reqs_per_event", server.MaxServe},
+		{"verbosity", 0}, {"num_threads", runtime.GOMAXPROCS(0)}, {"reqs_per_event", server.MaxFrames},
 		{"detail_enabled", "no"}, {"dump_enabled", "no"}, {"lru_crawler", "no"}, {"slab_reassign", "no"},
 	}
 }

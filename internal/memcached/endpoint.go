@@ -41,7 +41,7 @@ func (d *Endpoint) split(key []byte) (namespace, rest []byte, ok bool) {
 	if at < 0 {
 		return d.Namespace, key, true
 	}
-	if at == len(key)-1 || !d.Sessions.Engine.Names.Configured(key[:at]) {
+	if at == len(key)-1 || !d.Sessions.Engine.Namespaces.Configured(key[:at]) {
 		return d.Namespace, key, false
 	}
 	return key[:at], key[at+1:], true
@@ -115,7 +115,7 @@ func (d *Endpoint) flushNow() error {
 	}
 	defer leave()
 	q := &wire.Request{Op: wire.OpFlush, Namespace: d.Namespace, Options: wire.Cluster}
-	b := namespaces.Pins{Table: core.Names}
+	b := namespaces.Pins{Table: core.Namespaces}
 	defer b.Release()
 	r := host.Serve(context.Background(), q, &b, core.Deadlines.Of(q, core.Clock.Read()))
 	err := r.Err()

@@ -149,14 +149,14 @@ func TestTextClaimsEnd(t *testing.T) {
 		c.Send(b.String() + "mn\r\n")
 		for range 100 {
 			if line := c.Line(); line != "VA 0 W" || c.Line() != "" {
-				t.Fatalf("round %d: %q; %+v", i, line, h.Leases.Stats())
+				t.Fatalf("round %d: %q; %+v", i, line, h.LeaseTokens.Stats())
 			}
 		}
 		if line := c.Line(); line != "MN" {
 			t.Fatal(line)
 		}
 	}
-	if out := h.Leases.Stats().Out; out > 1000 {
+	if out := h.LeaseTokens.Stats().Out; out > 1000 {
 		t.Errorf("%d claims are out", out)
 	}
 }

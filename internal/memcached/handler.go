@@ -43,8 +43,8 @@ type handler struct {
 
 // work is the memory that a handler needs while it serves a batch.
 type work struct {
-	cmds  [server.MaxServe]command
-	begun [server.MaxServe]*delayed // see askAhead; nil: not begun, or answered
+	cmds  [server.MaxFrames]command
+	begun [server.MaxFrames]*delayed // see askAhead; nil: not begun, or answered
 }
 
 var works = sync.Pool{New: func() any { return new(work) }}
@@ -58,7 +58,7 @@ func (d *Endpoint) Handler(nc net.Conn) (server.Handler, error) {
 		if err != nil {
 			return nil, err
 		}
-		owner, process = quota.UserOwner(app.UID), fmt.Sprint("pid ", app.PID)
+		owner, process = quota.UserTenant(app.UID), fmt.Sprint("pid ", app.PID)
 		about = []any{"pid", app.PID, "uid", app.UID, "gid", app.GID}
 	}
 	c, err := d.Sessions.Join(by, owner, process, append(about, "protocol", "memcached")...)

@@ -18,7 +18,7 @@ type flushes map[string]flushed // by name; "" is all namespaces
 // flushed is a flush that is remembered.
 type flushed struct {
 	version kv.Version    // zero: claimed, but not noted yet
-	by      *quota.Member // has the place; nil for all namespaces
+	by      *quota.Client // has the place; nil for all namespaces
 }
 
 // floor returns the version of the latest flush that concerns a name.
@@ -26,9 +26,9 @@ func (f flushes) floor(name string) kv.Version {
 	return max(f[name].version, f[""].version)
 }
 
-// remember notes a flush. other is the member that takes the place if no connection has
+// remember notes a flush. other is the client that takes the place if no connection has
 // claimed one. It returns false if the flush is not new.
-func (f flushes) remember(name string, floor kv.Version, other *quota.Member) bool {
+func (f flushes) remember(name string, floor kv.Version, other *quota.Client) bool {
 	if f.floor(name) >= floor {
 		return false
 	}
@@ -62,10 +62,10 @@ func (f flushes) has(name string) bool {
 	return known || name == ""
 }
 
-// Claim takes a place to remember the flush of a name, for a connection of this host. It
+// ReserveFlush takes a place to remember the flush of a name, for a connection of this host. It
 // comes before any host is told of the flush. Every host remembers all flushes, so a
 // user's share on one host is a share of the places of the whole cluster.
-func (n *Table) Claim(name string, m *quota.Member) *wire.Error {
+func (n *Table) ReserveFlush(name string, m *quota.Client) *wire.Error {
 	n.Mu.Lock()
 	defer n.Mu.Unlock()
 	if n.flushes.has(name) || m == nil {
@@ -78,8 +78,8 @@ func (n *Table) Claim(name string, m *quota.Member) *wire.Error {
 	return nil
 }
 
-// Unclaim gives back the place of a flush that no host has noted.
-func (n *Table) Unclaim(name string) {
+// ReleaseFlush gives back the place of a flush that no host has noted.
+func (n *Table) ReleaseFlush(name string) {
 	n.Mu.Lock()
 	defer n.Mu.Unlock()
 	if f, known := n.flushes[name]; known && f.version == 0 {
@@ -87,10 +87,10 @@ func (n *Table) Unclaim(name string) {
 	}
 }
 
-// Crowded returns an error if there is no place to remember the flush of a name. To
+// CheckFlush returns an error if there is no place to remember the flush of a name. To
 // forget another flush would bring back what it has dropped. To flush all namespaces
 // instead would drop what no client has asked to drop.
-func (n *Table) Crowded(name string) *wire.Error {
+func (n *Table) CheckFlush(name string) *wire.Error {
 	n.Mu.Lock()
 	defer n.Mu.Unlock()
 	if n.flushes.has(name) || len(n.flushes) < MaxFlushed {
@@ -109,15 +109,15 @@ func (n *Table) Flush(name string, floor kv.Version) (list []string, isNew bool)
 	if !n.flushes.remember(name, floor, n.Flushes) {
 		return nil, false
 	}
-	list = n.Named(name)
+	list = n.WithSlot(name)
 	for _, name := range list {
 		n.Ledger.RaiseFlush(n.All()[name].ID, floor)
 	}
 	return list, true
 }
 
-// Named lists the name if it has a slot; "" lists all names that have one.
-func (n *Table) Named(name string) []string {
+// WithSlot lists the name if it has a slot; "" lists all names that have one.
+func (n *Table) WithSlot(name string) []string {
 	if name == "" {
 		return slices.Collect(maps.Keys(n.All()))
 	}

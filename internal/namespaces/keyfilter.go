@@ -23,7 +23,7 @@ import (
 //
 //	changed, loaded   the key may exist: it is added
 //	Begin             other hosts may have changed keys of the partitions: these pass
-//	RESET, Raised     the same, after a split
+//	RESET, FloorRaised  the same, after a split
 //	FLUSH             anything may have changed: the namespace passes
 //
 // They pass until a filter is in use whose query began later. An insert that is not announced stays

@@ -67,7 +67,7 @@ type Parts struct {
 	Leases   *flight.Leases
 	Shared   *shm.Writer                 // nil: apps share no memory
 	Memory   loader.Memory               // of origins' answers; nil: no bound
-	Flushes  *quota.Member               // of flushes from other hosts, and of this process
+	Flushes  *quota.Client               // of flushes from other hosts, and of this process
 	Detach   func(kv.NamespaceID)        // stops reads from joining calls of a slot that are under way
 	CaughtUp func(context.Context) error // returns once this host has heard of all earlier changes
 }
@@ -109,8 +109,8 @@ func (n *Table) settleKept() {
 		if table[name] == nil {
 			ns := n.settle(n.take(name), n.others, false)
 			ns.now.Store(ns)
-			if n.Flushes.Acquire(quota.Names) == nil {
-				ns.member = n.Flushes
+			if n.Flushes.Acquire(quota.Namespaces) == nil {
+				ns.client = n.Flushes
 			}
 			table[name] = ns
 		}
@@ -280,7 +280,7 @@ func (n *Table) InSlot(id kv.NamespaceID) *Namespace {
 func (n *Table) Lookup(name []byte) *Namespace { return n.All()[string(name)] }
 
 // Obtain returns the namespace of a name for a write, and gives it a slot if it has none.
-func (n *Table) Obtain(name []byte, m *quota.Member) (*Namespace, *wire.Error) {
+func (n *Table) Obtain(name []byte, m *quota.Client) (*Namespace, *wire.Error) {
 	if ns := n.Lookup(name); ns != nil {
 		return ns, nil
 	}
@@ -307,7 +307,7 @@ func (n *Table) Obtain(name []byte, m *quota.Member) (*Namespace, *wire.Error) {
 		return nil, err
 	}
 	ns := n.settle(n.take(string(name)), n.others, false)
-	ns.member = m
+	ns.client = m
 	ns.now.Store(ns)
 	table[ns.Name] = ns
 	n.Table.Store(&table)
@@ -315,20 +315,20 @@ func (n *Table) Obtain(name []byte, m *quota.Member) (*Namespace, *wire.Error) {
 }
 
 // share takes a place for a name. If there is none, it frees the place of an empty name
-// of the same owner.
-func (n *Table) share(table map[string]*Namespace, m *quota.Member) *wire.Error {
-	err := m.Acquire(quota.Names)
-	if err == nil || time.Since(m.Searched) < SearchEvery {
+// of the same tenant.
+func (n *Table) share(table map[string]*Namespace, m *quota.Client) *wire.Error {
+	err := m.Acquire(quota.Namespaces)
+	if err == nil || time.Since(m.SlotSearchFailedAt) < SearchEvery {
 		return err
 	}
-	own := func(ns *Namespace) bool { return ns.member == m }
-	owners := func(ns *Namespace) bool { return ns.member != nil && ns.member.Owner() == m.Owner() }
-	if n.retireOne(table, own) || n.retireOne(table, owners) {
-		if err = m.Acquire(quota.Names); err == nil {
+	own := func(ns *Namespace) bool { return ns.client == m }
+	tenants := func(ns *Namespace) bool { return ns.client != nil && ns.client.Tenant() == m.Tenant() }
+	if n.retireOne(table, own) || n.retireOne(table, tenants) {
+		if err = m.Acquire(quota.Namespaces); err == nil {
 			return nil
 		}
 	}
-	m.Searched = time.Now()
+	m.SlotSearchFailedAt = time.Now()
 	return err
 }
 
@@ -358,7 +358,7 @@ func (n *Table) retireOne(table map[string]*Namespace, may func(*Namespace) bool
 		if unused {
 			n.forgetLoads(ns)
 			delete(table, name)
-			ns.member.Release(quota.Names)
+			ns.client.Release(quota.Namespaces)
 			n.show(ns.slot, true)
 			n.Free = append(n.Free, ns.ID)
 			return true

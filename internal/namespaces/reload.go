@@ -275,8 +275,8 @@ func (p *Plan) settle(name string, old *Namespace, cfg Settings) (ns *Namespace)
 		ns.shared = old.shared
 		ns.Warming, ns.Origin, ns.KeyFilter = old.Warming, old.Origin, old.KeyFilter
 		ns.removed = 0
-		ns.member.Release(quota.Names)
-		ns.member = nil
+		ns.client.Release(quota.Namespaces)
+		ns.client = nil
 	}
 	if opened {
 		ns.Origin, ns.KeyFilter = origin, p.filters[name]

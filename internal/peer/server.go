@@ -149,7 +149,7 @@ func (s *session) greet(c *server.Conn, frame []byte) error {
 	id.merge(&h)
 	s.conn, s.from, s.purpose = c, from, purpose
 	s.inner = s.server.handler(from, purpose)
-	c.SetOwner("node "+string(from.Node), string(purpose))
+	c.SetTenant("node "+string(from.Node), string(purpose))
 	s.server.replace(s)
 	answer := id.hello(purpose)
 	body, err := wire.MarshalBody(&answer)
@@ -274,8 +274,8 @@ func (s *session) Oversized(c *server.Conn, _ []byte, length int, _ error) {
 	}
 }
 
-// Owner returns the owner of connections that have not been greeted.
-func (s *session) Owner() (owner, process string) { return "hosts that have not greeted", "" }
+// Tenant returns the owner of connections that have not been greeted.
+func (s *session) Tenant() (tenant, process string) { return "hosts that have not greeted", "" }
 
 // Close ends the session.
 func (s *session) Close(err error) {

@@ -43,15 +43,15 @@ const DefaultBudget = 128 << 20
 
 // Budget bounds the memory of everything in flight on the connections of a process. Each
 // connection has an account, below the account of the process at its other end, which is
-// below the account of the owner: a user of this host, or another host.
+// below the account of the tenant: a user of this host, or another host.
 //
 // # Fair shares
 //
 // Every account gets what it asks for while less than 7/8 of the budget is used, and less
 // than half of it by requests that wait, which only their own time ends. Beyond that
-// limit, only an account with less than a fair share gets more. The share of an owner is
-// the limit divided by the number of owners that use memory. The share of a process is
-// its owner's share divided by the owner's processes, and the share of a connection is
+// limit, only an account with less than a fair share gets more. The share of a tenant is
+// the limit divided by the number of tenants that use memory. The share of a process is
+// its tenant's share divided by the tenant's processes, and the share of a connection is
 // that of its process divided by the connections. It is enough to be within the share at
 // one level, because then another account is above its share at that level. All other
 // accounts are refused at once. So the last eighth serves the neighbours of the largest
@@ -70,7 +70,7 @@ type Budget struct {
 }
 
 // Account counts the memory of one connection, or of all connections of a process or an
-// owner. A nil account has no bound.
+// tenant. A nil account has no bound.
 type Account struct {
 	budget *Budget
 	up     *Account
@@ -79,7 +79,7 @@ type Account struct {
 	active atomic.Int64        // accounts below that use memory
 	reads  atomic.Int64        // of a connection and of a process: see Reads
 	long   atomic.Int64        // of a process: expected length of its next answers, in bytes
-	turns  [turnKinds]*Account // of an owner: the processes with the last turns; under the mutex of turns
+	turns  [turnKinds]*Account // of a tenant: the processes with the last turns; under the mutex of turns
 
 	// Under the budget's mu.
 	named map[string]*Account   // below, by name
@@ -126,16 +126,16 @@ func (b *Budget) Stats() cachesidecar.BufferStats {
 
 // Open opens the account of a connection, or of a link to another host. g is nil if the
 // connection cannot be made to give memory back.
-func (b *Budget) Open(owner, process string, g Reclaimer) *Account {
+func (b *Budget) Open(tenant, process string, g Reclaimer) *Account {
 	a := &Account{budget: b, giver: g}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	a.joinLocked(owner, process)
+	a.joinLocked(tenant, process)
 	return a
 }
 
-func (a *Account) joinLocked(owner, process string) {
-	p := a.budget.root.below(owner).below(process)
+func (a *Account) joinLocked(tenant, process string) {
+	p := a.budget.root.below(tenant).below(process)
 	if p.conns == nil {
 		p.conns = map[*Account]struct{}{}
 		p.long.Store(firstAnswers)
@@ -168,8 +168,8 @@ func (a *Account) below(name string) *Account {
 	return n
 }
 
-// Move moves the account to another owner. The account must not be used meanwhile.
-func (a *Account) Move(owner, process string) {
+// Move moves the account to another tenant. The account must not be used meanwhile.
+func (a *Account) Move(tenant, process string) {
 	if a == nil {
 		return
 	}
@@ -178,7 +178,7 @@ func (a *Account) Move(owner, process string) {
 	n := a.used.Load()
 	a.add(-n)
 	a.leaveLocked()
-	a.joinLocked(owner, process)
+	a.joinLocked(tenant, process)
 	a.add(n)
 }
 
@@ -318,7 +318,7 @@ func (a *Account) Give(use Use, n int64) { a.Force(use, -n) }
 // mayKeep returns nil if the account may keep what it has just taken beyond the limit for
 // all accounts. The bytes that sent has for the account count as its own. Many
 // connections below their shares add up, so some of what is there beyond the limit is for the
-// processes alone, and some for the owners.
+// processes alone, and some for the tenants.
 func (a *Account) mayKeep(sent *Sent, use Use) error {
 	b := a.budget
 	free, top := b.free(use), b.max
@@ -338,7 +338,7 @@ func (a *Account) mayKeep(sent *Sent, use Use) error {
 }
 
 // fair says whether the account has, with n more bytes, no more than its fair share of some
-// bytes, at one of the levels at least: 0 is its owner's, 1 its process's, 2 its own.
+// bytes, at one of the levels at least: 0 is its tenant's, 1 its process's, 2 its own.
 func (a *Account) fair(sent *Sent, n, of int64) (level int, ok bool) {
 	for level, at := range [...]*Account{a.up.up, a.up, a} {
 		if of /= max(1, at.up.active.Load()); at.used.Load()+sent.of(at)+n <= of {
@@ -349,14 +349,14 @@ func (a *Account) fair(sent *Sent, n, of int64) (level int, ok bool) {
 }
 
 func (a *Account) tooMuch() error {
-	process, owner := a.up, a.up.up
+	process, tenant := a.up, a.up.up
 	of := ""
 	if process.name != "" {
 		of = fmt.Sprintf(", %s of it %s", process.name, mib(process.used.Load()))
 	}
 	return fmt.Errorf("%w: of buffer_size %s %s holds %s%s, this connection %s: "+
 		"read the answers, send less at a time, or raise buffer_size",
-		ErrBusy, mib(a.budget.max), owner.name, mib(owner.used.Load()), of, mib(a.used.Load()))
+		ErrBusy, mib(a.budget.max), tenant.name, mib(tenant.used.Load()), of, mib(a.used.Load()))
 }
 
 func mib(n int64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20)) }

@@ -25,9 +25,9 @@ func (a *asked) GiveMemory() int64 {
 func TestFairShares(t *testing.T) {
 	const mb = 1 << 20
 	b := NewBudget(64 * mb)
-	open := func(owner, process string) (*Account, *asked) {
+	open := func(tenant, process string) (*Account, *asked) {
 		g := &asked{use: ForFrames}
-		g.account = b.Open(owner, process, g)
+		g.account = b.Open(tenant, process, g)
 		return g.account, g
 	}
 	greedy, gives := open("uid 1", "pid 1")
@@ -43,29 +43,29 @@ func TestFairShares(t *testing.T) {
 	if gives.times != 0 || greedy.Used() != 56*mb {
 		t.Errorf("asked to give %d times, has %d", gives.times, greedy.Used())
 	}
-	for _, tc := range []struct{ owner, process string }{{"uid 1", "pid 1"}, {"uid 1", "pid 2"}, {"uid 2", "pid 3"}} {
+	for _, tc := range []struct{ tenant, process string }{{"uid 1", "pid 1"}, {"uid 1", "pid 2"}, {"uid 2", "pid 3"}} {
 		gives.account.Give(ForFrames, gives.account.Used())
 		greedy.Force(ForFrames, 56*mb)
 		gives.times = 0
 		b.search.Store(0)
-		other, _ := open(tc.owner, tc.process)
+		other, _ := open(tc.tenant, tc.process)
 		if err := other.Take(ForFrames, 8*mb); err != nil {
-			t.Errorf("a neighbour of %s, %s: %v", tc.owner, tc.process, err)
+			t.Errorf("a neighbour of %s, %s: %v", tc.tenant, tc.process, err)
 		}
 		if gives.times != 1 {
-			t.Errorf("for %s, %s the greedy one gave %d times", tc.owner, tc.process, gives.times)
+			t.Errorf("for %s, %s the greedy one gave %d times", tc.tenant, tc.process, gives.times)
 		}
 		other.Give(ForFrames, 8*mb)
 		other.Close()
 	}
 	greedy.Close()
 	if st := b.Stats(); st.Total() != 0 || st.Owners != 0 || len(b.root.named) != 0 || st.Taken != 3 || st.RefusedFor["frames"] != 1 {
-		t.Errorf("at the end: %+v, %d owners", st, len(b.root.named))
+		t.Errorf("at the end: %+v, %d tenants", st, len(b.root.named))
 	}
 }
 
 // TestRequestsLeaveHalf checks that requests that wait may use half of the budget,
-// because their memory cannot be taken back, and each owner a fair part of that.
+// because their memory cannot be taken back, and each tenant a fair part of that.
 func TestRequestsLeaveHalf(t *testing.T) {
 	b := NewBudget(64)
 	one, two := b.Open("uid 1", "", nil), b.Open("uid 2", "", nil)
@@ -86,7 +86,7 @@ func TestRequestsLeaveHalf(t *testing.T) {
 }
 
 // TestSharesDoNotAddUp checks that further connections of a greedy process, each below its share, leave
-// some of what is there beyond the limit for other processes, and more for other owners.
+// some of what is there beyond the limit for other processes, and more for other tenants.
 func TestSharesDoNotAddUp(t *testing.T) {
 	const mb = 1 << 20
 	for use, want := range map[Use][4]int64{ForFrames: {56, 60, 62, 64}, ForRequests: {32, 40, 44, 48}} {
@@ -103,8 +103,8 @@ func TestSharesDoNotAddUp(t *testing.T) {
 	}
 }
 
-// TestNextGreediestGives checks that the next owner above its share gives if the largest
-// owner has nothing that can be taken back.
+// TestNextGreediestGives checks that the next tenant above its share gives if the largest
+// tenant has nothing that can be taken back.
 func TestNextGreediestGives(t *testing.T) {
 	const mb = 1 << 20
 	b := NewBudget(64 * mb)
@@ -180,9 +180,9 @@ func TestAwaits(t *testing.T) {
 	}
 }
 
-// TestOwnersShareSendBuffers checks that the last eighth of what sockets may have is for owners
+// TestTenantsShareSendBuffers checks that the last eighth of what sockets may have is for tenants
 // below their share.
-func TestOwnersShareSendBuffers(t *testing.T) {
+func TestTenantsShareSendBuffers(t *testing.T) {
 	const mb = 1 << 20
 	b := NewBudget(64 * mb)
 	greedy, other := b.Open("uid 1", "pid 1", nil), b.Open("uid 2", "pid 2", nil)

@@ -115,7 +115,7 @@ func (l *Buffers) dropLocked() {
 	l.countLocked(int(-l.held))
 }
 
-// countLocked counts kept buffers in the budget, as frames without an owner.
+// countLocked counts kept buffers in the budget, as frames without a tenant.
 func (l *Buffers) countLocked(n int) {
 	l.held += int64(n)
 	l.budget.root.used.Add(int64(n))

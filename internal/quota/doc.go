@@ -1,8 +1,8 @@
 // Package quota bounds what requests under way use of a host, and shares it out.
 //
 // Memory is one Budget, with an Account for each connection, below the account of the process at its
-// other end, which is below that of its owner: a user of this host, or another host. It can be taken
-// back. Everything that is counted is Places, with a Member for each connection; places come back
+// other end, which is below that of its tenant: a user of this host, or another host. It can be taken
+// back. Everything that is counted is Places, with a Client for each connection; places come back
 // when their requests end. Input is how much is wanted; output is that it is charged, or the error
 // BUSY.
 //
@@ -12,7 +12,7 @@
 //	Sent        the bytes on their way to one host, by the process that they are sent for
 //	Buffers     the buffers of long frames, for reuse
 //	copies      whose turn it is to copy many bytes
-//	FairQueue   a queue in which owners take turns
+//	FairQueue   a queue in which tenants take turns
 //	Places      the counted resources
 //
 // The package starts no goroutine. No call waits but BeginTurn and Held.Copy. All functions may be

@@ -2,7 +2,7 @@ package quota
 
 import "slices"
 
-// FairQueue is a queue with one line per owner. The owners take turns, and each line is
+// FairQueue is a queue with one line per tenant. The tenants take turns, and each line is
 // first in, first out.
 type FairQueue[K comparable, T any] struct {
 	lines []*waitLine[K, T] // the first one has the next turn
@@ -17,7 +17,7 @@ type waitLine[K comparable, T any] struct {
 // Len returns the number of items that wait.
 func (r *FairQueue[K, T]) Len() int { return r.n }
 
-// Push puts x at the end of its owner's line.
+// Push puts x at the end of its tenant's line.
 func (r *FairQueue[K, T]) Push(of K, x T) {
 	at := slices.IndexFunc(r.lines, func(l *waitLine[K, T]) bool { return l.of == of })
 	if at < 0 {

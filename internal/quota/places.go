@@ -19,17 +19,19 @@ const (
 	LeaseTokens Resource = iota // of apps that load missing values themselves
 	Watches                     // WATCHes that wait
 	Waiting                     // requests that wait
-	Names                       // namespaces that are not configured
+	Namespaces                  // namespaces that are not configured
 	Connections                 // on the socket
 	Flushes                     // names whose flush is remembered
 	Descriptors                 // of the shared memory, sent and not received
 	Resources
 )
 
-// parts has the divisors: a connection may have what is left to its owner, divided by the
-// number here: no more than one descriptor. Names belong to one app more than the other kinds
-// do. Connections have no part.
-var parts = [Resources]int64{LeaseTokens: 16, Watches: 16, Waiting: 4, Names: 1, Flushes: 1, Descriptors: 1 << 32}
+// divisors bound one connection: it may have what is left to its tenant, divided by the number here, and
+// no more than one descriptor. Namespaces belong to one app more than the other kinds do. Connections
+// have no divisor.
+var divisors = [Resources]int64{
+	LeaseTokens: 16, Watches: 16, Waiting: 4, Namespaces: 1, Flushes: 1, Descriptors: 1 << 32,
+}
 
 var resourceNames = [Resources]string{
 	"lease_tokens", "watches", "waiting", "namespaces", "connections", "flushes", "descriptors",
@@ -39,7 +41,7 @@ var resourceTexts = [Resources]string{
 	LeaseTokens: "lease tokens: FILL or abandon some, or load the key without filling it",
 	Watches:     "places to watch from: watch through fewer connections, or try again",
 	Waiting:     "places of requests that wait for other hosts, loads or fills: try again",
-	Names: "names that max_namespaces leaves to those that are not configured: " +
+	Namespaces: "names that max_namespaces leaves to those that are not configured: " +
 		"use fewer names, or configure them",
 	Flushes: "names of which a flush of the cluster is remembered: flush one of those that were flushed before, " +
 		"or let an administrator flush all namespaces, which forgets them",
@@ -48,39 +50,39 @@ var resourceTexts = [Resources]string{
 }
 
 // Places are the bounded resources that all connections of a host use. A newcomer always finds some
-// places. An owner may have three quarters of the places that the other owners leave, and seven
-// eighths of the connections. One connection may have a part of what its owner has left. So a member
-// gets less the more is taken, and the last places are for members without any.
+// places. A tenant may have three quarters of the places that the other tenants leave, and seven
+// eighths of the connections. One connection may have a part of what its tenant has left. So a client
+// gets less the more is taken, and the last places are for clients without any.
 type Places struct {
 	totals  [Resources]atomic.Int64
 	used    [Resources]atomic.Int64
 	refused [Resources]atomic.Int64
 
-	mu     sync.Mutex
-	owners map[string]*owner
+	mu      sync.Mutex
+	tenants map[string]*tenant
 }
 
-// owner is a user of this host, or another host.
-type owner struct {
+// tenant is a user of this host, or another host.
+type tenant struct {
 	name    string
-	members atomic.Int64 // changes under the table's lock
+	clients atomic.Int64 // changes under the table's lock
 	has     [Resources]atomic.Int64
 }
 
-// Member is one connection. A nil Member is this process and takes places without bounds.
-type Member struct {
+// Client is one connection of a tenant. A nil Client is this process and takes places without bounds.
+type Client struct {
 	places *Places
-	owner  *owner
+	tenant *tenant
 	has    [Resources]atomic.Int64
 
-	// Searched belongs to package namespaces: when the search for an empty name of this
-	// member last failed.
-	Searched time.Time
+	// SlotSearchFailedAt belongs to package namespaces: when it last found no namespace without
+	// entries whose slot it could free for this client.
+	SlotSearchFailedAt time.Time
 }
 
 // NewPlaces returns the given number of places of each kind.
 func NewPlaces(totals [Resources]int64) *Places {
-	s := &Places{owners: map[string]*owner{}}
+	s := &Places{tenants: map[string]*tenant{}}
 	for r, n := range totals {
 		s.SetTotal(Resource(r), n)
 	}
@@ -93,48 +95,48 @@ func (s *Places) Total(r Resource) int64 { return s.totals[r].Load() }
 // SetTotal changes it. Places above it stay taken until they are given back.
 func (s *Places) SetTotal(r Resource, n int64) { s.totals[r].Store(n) }
 
-// Join returns a new member of an owner. The member keeps its places until it releases
+// Join returns a new client of a tenant. The client keeps its places until it releases
 // them, also after Leave.
-func (s *Places) Join(name string) *Member {
+func (s *Places) Join(name string) *Client {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	o := s.owners[name]
+	o := s.tenants[name]
 	if o == nil {
-		o = &owner{name: name}
-		s.owners[name] = o
+		o = &tenant{name: name}
+		s.tenants[name] = o
 	}
-	o.members.Add(1)
-	return &Member{places: s, owner: o}
+	o.clients.Add(1)
+	return &Client{places: s, tenant: o}
 }
 
-// Owner returns the name of the member's owner; "" is this process.
-func (m *Member) Owner() string {
+// Tenant returns the name of the client's tenant; "" is this process.
+func (m *Client) Tenant() string {
 	if m == nil {
 		return ""
 	}
-	return m.owner.name
+	return m.tenant.name
 }
 
-// Leave ends a member.
-func (m *Member) Leave() {
+// Leave ends a client.
+func (m *Client) Leave() {
 	if m == nil {
 		return
 	}
 	m.places.mu.Lock()
-	m.owner.members.Add(-1)
+	m.tenant.clients.Add(-1)
 	m.places.mu.Unlock()
-	m.places.forget(m.owner)
+	m.places.forget(m.tenant)
 }
 
-// forget drops an owner that has neither members nor places. Names and tokens outlive the
+// forget drops a tenant that has neither clients nor places. Names and tokens outlive the
 // connections that have brought them.
-func (s *Places) forget(o *owner) {
-	if o.members.Load() > 0 {
+func (s *Places) forget(o *tenant) {
+	if o.clients.Load() > 0 {
 		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if o.members.Load() > 0 {
+	if o.clients.Load() > 0 {
 		return
 	}
 	for r := range Resources {
@@ -142,56 +144,56 @@ func (s *Places) forget(o *owner) {
 			return
 		}
 	}
-	if s.owners[o.name] == o {
-		delete(s.owners, o.name)
+	if s.tenants[o.name] == o {
+		delete(s.tenants, o.name)
 	}
 }
 
 // add adds n to the counts of a resource, and returns the new counts of the table, of the
-// owner and of the member.
-func (m *Member) add(r Resource, n int64) (used, of, here int64) {
+// tenant and of the client.
+func (m *Client) add(r Resource, n int64) (used, byTenant, byClient int64) {
 	if m == nil {
 		return
 	}
-	return m.places.used[r].Add(n), m.owner.has[r].Add(n), m.has[r].Add(n)
+	return m.places.used[r].Add(n), m.tenant.has[r].Add(n), m.has[r].Add(n)
 }
 
 // Release gives a place back.
-func (m *Member) Release(r Resource) {
+func (m *Client) Release(r Resource) {
 	if m == nil {
 		return
 	}
 	m.add(r, -1)
-	m.places.forget(m.owner)
+	m.places.forget(m.tenant)
 }
 
-// Acquire takes a place. The error names the owner, its number of places, and the remedy.
-func (m *Member) Acquire(r Resource) *wire.Error {
+// Acquire takes a place. The error names the tenant, its number of places, and the remedy.
+func (m *Client) Acquire(r Resource) *wire.Error {
 	if m == nil {
 		return nil
 	}
-	used, of, here := m.add(r, 1)
+	used, byTenant, byClient := m.add(r, 1)
 	s := m.places
 	total := s.Total(r)
-	may := total - (used - of) // what the other owners leave
+	may := total - (used - byTenant) // what the other tenants leave
 	if may -= may / 4; r == Connections {
-		may = total - (used - of) - (total-(used-of))/8
+		may = total - (used - byTenant) - (total-(used-byTenant))/8
 	}
-	if left := may - (of - 1); used <= total && left > 0 && (here-1)*parts[r] < left {
+	if left := may - (byTenant - 1); used <= total && left > 0 && (byClient-1)*divisors[r] < left {
 		return nil
 	}
 	m.Release(r)
 	s.refused[r].Add(1)
 	return wire.Errorf(wire.Busy, "%s holds %d and this connection %d of the %d %s",
-		m.owner.name, of-1, here-1, total, resourceTexts[r])
+		m.tenant.name, byTenant-1, byClient-1, total, resourceTexts[r])
 }
 
 // Force takes n places even if there are none left.
-func (m *Member) Force(r Resource, n int64) { m.add(r, n) }
+func (m *Client) Force(r Resource, n int64) { m.add(r, n) }
 
-// Take takes a lease token. A token that is handed over from another member is taken even
-// if no place is left. With Give it makes a Member a flight.Place.
-func (m *Member) Take(handed bool) error {
+// Take takes a lease token. A token that is handed over from another client is taken even
+// if no place is left. With Give it makes a Client a flight.Place.
+func (m *Client) Take(handed bool) error {
 	if handed {
 		m.Force(LeaseTokens, 1)
 		return nil
@@ -203,28 +205,28 @@ func (m *Member) Take(handed bool) error {
 }
 
 // Give gives a lease token back.
-func (m *Member) Give() { m.Release(LeaseTokens) }
+func (m *Client) Give() { m.Release(LeaseTokens) }
 
-type memberKey struct{}
+type clientKey struct{}
 
-// With returns a context that names the member on whose behalf it is used.
-func With(ctx context.Context, m *Member) context.Context {
+// WithClient returns a context that names the client on whose behalf it is used.
+func WithClient(ctx context.Context, m *Client) context.Context {
 	if m == nil {
 		return ctx
 	}
-	return context.WithValue(ctx, memberKey{}, m)
+	return context.WithValue(ctx, clientKey{}, m)
 }
 
-// Of returns the member that a context names, or nil.
-func Of(ctx context.Context) *Member {
-	m, _ := ctx.Value(memberKey{}).(*Member)
+// ClientOf returns the client that a context names, or nil.
+func ClientOf(ctx context.Context) *Client {
+	m, _ := ctx.Value(clientKey{}).(*Client)
 	return m
 }
 
 // Used returns how many places of a kind are taken.
 func (s *Places) Used(r Resource) int64 { return s.used[r].Load() }
 
-// Stats returns, for each kind, the places taken and the owner with most of them.
+// Stats returns, for each kind, the places taken and the tenant with most of them.
 func (s *Places) Stats() []cachesidecar.ShareStats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -234,7 +236,7 @@ func (s *Places) Stats() []cachesidecar.ShareStats {
 		*t = cachesidecar.ShareStats{
 			Name: resourceNames[r], Used: s.used[r].Load(), Limit: s.Total(r), Refused: s.refused[r].Load(),
 		}
-		for name, o := range s.owners {
+		for name, o := range s.tenants {
 			if n := o.has[r].Load(); n > t.MostBy {
 				t.Most, t.MostBy = name, n
 			}
@@ -243,5 +245,5 @@ func (s *Places) Stats() []cachesidecar.ShareStats {
 	return list
 }
 
-// UserOwner returns the owner name of a user of this host.
-func UserOwner(uid int) string { return fmt.Sprint("uid ", uid) }
+// UserTenant returns the tenant name of a user of this host.
+func UserTenant(uid int) string { return fmt.Sprint("uid ", uid) }

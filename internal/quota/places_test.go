@@ -9,7 +9,7 @@ import (
 )
 
 // TestSharesLeaveRoom: connections that take all places they get leave some to a new
-// connection of the same owner, and to another owner.
+// connection of the same tenant, and to another tenant.
 func TestSharesLeaveRoom(t *testing.T) {
 	for r := range Resources {
 		if r == Descriptors {
@@ -18,7 +18,7 @@ func TestSharesLeaveRoom(t *testing.T) {
 		t.Run(resourceNames[r], func(t *testing.T) {
 			s := NewPlaces([Resources]int64{1 << 16, 1024, 1 << 16, 255, 1000, 1024})
 			total := s.Total(r)
-			hogs := []*Member{s.Join("uid 1"), s.Join("uid 1"), s.Join("uid 1")}
+			hogs := []*Client{s.Join("uid 1"), s.Join("uid 1"), s.Join("uid 1")}
 			taken := int64(0)
 			for _, m := range hogs {
 				for m.Acquire(r) == nil {
@@ -30,11 +30,11 @@ func TestSharesLeaveRoom(t *testing.T) {
 				most = total * 7 / 8
 			}
 			if taken > most+1 || taken < most/8 {
-				t.Errorf("one owner got %d of %d", taken, total)
+				t.Errorf("one tenant got %d of %d", taken, total)
 			}
-			if parts[r] > 0 {
+			if divisors[r] > 0 {
 				if err := s.Join("uid 1").Acquire(r); err != nil {
-					t.Errorf("a new connection of the owner: %v", err)
+					t.Errorf("a new connection of the tenant: %v", err)
 				}
 			}
 			other := s.Join("uid 2")
@@ -43,7 +43,7 @@ func TestSharesLeaveRoom(t *testing.T) {
 				n++
 			}
 			if n < 3 {
-				t.Errorf("another owner got %d", n)
+				t.Errorf("another tenant got %d", n)
 			}
 			err := other.Acquire(r)
 			if want := fmt.Sprintf("uid 2 holds %d and this connection %d of the %d ", n, n, total); err == nil || err.Status != wire.Busy || !strings.HasPrefix(err.Message, want) {
@@ -52,8 +52,8 @@ func TestSharesLeaveRoom(t *testing.T) {
 			for range n {
 				other.Release(r)
 			}
-			if other.Leave(); s.owners["uid 2"] != nil {
-				t.Error("an owner without connections is remembered")
+			if other.Leave(); s.tenants["uid 2"] != nil {
+				t.Error("a tenant without connections is remembered")
 			}
 			if st := s.Stats()[r]; st.Refused != 5 && st.Refused != 4+1 || st.Most != "uid 1" {
 				t.Errorf("%+v", st)
@@ -62,24 +62,24 @@ func TestSharesLeaveRoom(t *testing.T) {
 	}
 }
 
-// TestLastPlaceForgetsOwner: an owner whose names and tokens outlive its connections is
+// TestLastPlaceForgetsTenant: a tenant whose names and tokens outlive its connections is
 // forgotten with the last of them.
-func TestLastPlaceForgetsOwner(t *testing.T) {
-	s := NewPlaces([Resources]int64{Names: 10})
+func TestLastPlaceForgetsTenant(t *testing.T) {
+	s := NewPlaces([Resources]int64{Namespaces: 10})
 	m := s.Join("uid 1")
-	if err := m.Acquire(Names); err != nil {
+	if err := m.Acquire(Namespaces); err != nil {
 		t.Fatal(err)
 	}
 	m.Leave()
-	if s.owners["uid 1"] == nil {
-		t.Error("an owner that has a name is forgotten")
+	if s.tenants["uid 1"] == nil {
+		t.Error("a tenant that has a name is forgotten")
 	}
-	if m.Release(Names); s.owners["uid 1"] != nil {
-		t.Error("an owner that has nothing is remembered")
+	if m.Release(Namespaces); s.tenants["uid 1"] != nil {
+		t.Error("a tenant that has nothing is remembered")
 	}
 }
 
-// TestOneDescriptor: a connection has one descriptor under way, and all connections of an owner
+// TestOneDescriptor: a connection has one descriptor under way, and all connections of a tenant
 // leave a quarter to others.
 func TestOneDescriptor(t *testing.T) {
 	s := NewPlaces([Resources]int64{Descriptors: 100})
@@ -95,7 +95,7 @@ func TestOneDescriptor(t *testing.T) {
 	}
 	other := s.Join("uid 2")
 	if err := other.Acquire(Descriptors); taken != 75 || err != nil {
-		t.Errorf("one owner has %d, and another one: %v", taken, err)
+		t.Errorf("one tenant has %d, and another one: %v", taken, err)
 	}
 	other.Release(Descriptors)
 	if err := other.Acquire(Descriptors); err != nil {

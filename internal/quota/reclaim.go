@@ -12,7 +12,7 @@ import (
 const searchEvery = 10 * time.Millisecond
 
 // reclaim makes the largest user give memory back: the largest process of the largest
-// owner, and of its connections the largest first, until less than 7/8 of the budget is
+// tenant, and of its connections the largest first, until less than 7/8 of the budget is
 // used. A frame that is not complete is dropped, and answered BUSY. A connection whose
 // answers have waited for a second is closed. The memory of requests that wait comes back
 // by itself. If the largest user has nothing else to give, the next one above its share
@@ -27,9 +27,9 @@ func (b *Budget) reclaim() {
 	fair := b.free(ForFrames)
 	over := b.root.used.Load() - fair
 	fair /= max(1, b.root.active.Load())
-	for _, owner := range greedy(maps.Values(b.root.named), fair) {
-		of := fair / max(1, owner.active.Load())
-		for _, process := range greedy(maps.Values(owner.named), of) {
+	for _, tenant := range greedy(maps.Values(b.root.named), fair) {
+		of := fair / max(1, tenant.active.Load())
+		for _, process := range greedy(maps.Values(tenant.named), of) {
 			if b.giveLocked(process, over) {
 				return
 			}

@@ -22,7 +22,7 @@ func (s *Sent) Much(process *Account, most int) bool {
 	return s.bytes[process] > int64(most/max(1, len(s.bytes)))
 }
 
-// of returns how many bytes there are for an owner, a process, or the process of a connection.
+// of returns how many bytes there are for a tenant, a process, or the process of a connection.
 func (s *Sent) of(a *Account) (n int64) {
 	if s == nil {
 		return 0

@@ -2,16 +2,16 @@ package quota
 
 // TakeSocket charges n bytes of the kernel's memory, of which sockets may have a part of the
 // budget. They cannot be taken back before the peer reads. So the last eighth of the part is
-// for owners that use less than their share of the rest.
+// for tenants that use less than their share of the rest.
 func (a *Account) TakeSocket(n int64) bool {
 	if a == nil {
 		return true
 	}
 	b := a.budget
 	most := b.max / SocketsPart
-	free, owner := most-most/8, a.up.up
+	free, tenant := most-most/8, a.up.up
 	of := b.used[ForSockets].Load() + n
-	if of <= free || of <= most && owner.used.Load()+n <= free/max(1, b.root.active.Load()) {
+	if of <= free || of <= most && tenant.used.Load()+n <= free/max(1, b.root.active.Load()) {
 		a.Force(ForSockets, n)
 		if b.used[ForSockets].Load() <= most {
 			return true

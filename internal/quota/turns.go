@@ -18,11 +18,11 @@ const (
 )
 
 // turns has requests take turns. One of them runs at a time, for each four processors that Go uses.
-// Owners take turns, and so do the processes of an owner.
+// Tenants take turns, and so do the processes of a tenant.
 type turns struct {
 	mu    sync.Mutex
 	runs  int
-	waits FairQueue[*Account, turnWait] // by owner
+	waits FairQueue[*Account, turnWait] // by tenant
 }
 
 type turnWait struct {

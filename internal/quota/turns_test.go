@@ -8,7 +8,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/testing/bubble"
 )
 
-// TestTurns checks that owners take turns, and in the turns of an owner its processes.
+// TestTurns checks that tenants take turns, and in the turns of a tenant its processes.
 func TestTurns(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
 		b := NewBudget(0)

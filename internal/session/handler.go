@@ -39,10 +39,10 @@ func (c *Handler) keys() []kv.Hash {
 	q := c.Req
 	c.own = c.own[:0]
 	if q.Key != nil {
-		c.own = append(c.own, c.Core.Names.Hash(q.Namespace, q.Key))
+		c.own = append(c.own, c.Core.Namespaces.Hash(q.Namespace, q.Key))
 	}
 	for _, k := range q.Keys {
-		c.own = append(c.own, c.Core.Names.Hash(q.Namespace, k))
+		c.own = append(c.own, c.Core.Namespaces.Hash(q.Namespace, k))
 	}
 	return c.own
 }

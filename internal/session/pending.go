@@ -157,7 +157,7 @@ func (p *Pending) long() []byte {
 	}
 	now := c.Clock.Read()
 	c.Node.CheckPause(now.Boot)
-	b := namespaces.Pins{Table: c.Names, Member: p.Member}
+	b := namespaces.Pins{Table: c.Namespaces, Client: p.Client}
 	r := c.Execute(&p.Request, &b, now, 0)
 	b.Release()
 	if r.Status == wire.Moved {
@@ -224,7 +224,7 @@ func (p *Pending) Tell(a *transport.Answers, r wire.Reply) {
 	n := ValuesOf(&r)
 	if r.Status == wire.Moved && p.Request.Op == wire.OpLease { // mostly it is in the store
 		c.Node.CheckPause(now.Boot)
-		b := namespaces.Pins{Table: c.Names, Member: p.Member}
+		b := namespaces.Pins{Table: c.Namespaces, Client: p.Client}
 		if n = c.Copied(&p.Request, &b); n <= SmallValue {
 			r = c.Execute(&p.Request, &b, now, 0)
 		}

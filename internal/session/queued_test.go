@@ -41,7 +41,7 @@ func TestQueuedLeaseEnds(t *testing.T) {
 			holder.Call(doors.FillOf(key, tokens[i], "v"))
 		}
 		wait(t, h, 0)
-		if n := h.Leases.Stats(); n.Waiting != 0 {
+		if n := h.LeaseTokens.Stats(); n.Waiting != 0 {
 			t.Errorf("%+v", n)
 		}
 	})

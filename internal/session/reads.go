@@ -65,7 +65,7 @@ func (c *Handler) mget(conn *server.Conn) {
 	conn.Out = wire.OpenItems(conn.Out, q.ID, len(q.Keys))
 	for _, key := range q.Keys {
 		if err := c.itemRoom(conn, at); err != nil {
-			c.item(conn, c.Core.Names.None, wire.ErrorReply(err))
+			c.item(conn, c.Core.Namespaces.None, wire.ErrorReply(err))
 			continue
 		}
 		head := len(conn.Out)

@@ -129,7 +129,7 @@ func TestMGetThatMoves(t *testing.T) {
 	c.Frame()
 	var reads int64
 	for o := range namespaces.Outcomes {
-		reads += h.Names.Lookup(session.DefaultNamespace).Counts[wire.OpGet][o].Load()
+		reads += h.Namespaces.Lookup(session.DefaultNamespace).Counts[wire.OpGet][o].Load()
 	}
 	if reads != 1 {
 		t.Errorf("one GET counts %d times", reads)

@@ -18,7 +18,7 @@ import (
 var DefaultNamespace = []byte(namespaces.Default)
 
 // Of returns the handler of a caller that needs no HELLO.
-func (d *Sessions) Of(by access.Caller, m *quota.Member) *Handler {
+func (d *Sessions) Of(by access.Caller, m *quota.Client) *Handler {
 	return &Handler{Session: d.session(by, m), hello: true, Namespace: DefaultNamespace}
 }
 
@@ -28,7 +28,7 @@ func (d *Sessions) App(nc net.Conn) (server.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := d.Join(d.Engine.Access.Caller(app), quota.UserOwner(app.UID), fmt.Sprint("pid ", app.PID),
+	c, err := d.Join(d.Engine.Access.Caller(app), quota.UserTenant(app.UID), fmt.Sprint("pid ", app.PID),
 		"pid", app.PID, "uid", app.UID, "gid", app.GID)
 	if err != nil {
 		return nil, err
@@ -39,7 +39,7 @@ func (d *Sessions) App(nc net.Conn) (server.Handler, error) {
 // Peer returns the handler of another sidecar's requests: it needs no HELLO, and its requests go no
 // further than this host.
 func (d *Sessions) Peer(from kv.Process) server.Handler {
-	c := d.Of(access.Caller{}, d.Engine.Shares.Join("node "+string(from.Node)))
+	c := d.Of(access.Caller{}, d.Engine.Places.Join("node "+string(from.Node)))
 	c.from, c.about, c.serveWaiting = from, []any{"from", from.Node}, d.Engine.ServePeer
 	c.Tally.served = &d.Engine.Counts.Served
 	return c

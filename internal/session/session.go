@@ -34,7 +34,7 @@ type Session struct {
 	batches       uint32
 	// serveWaiting answers what cannot be answered in place.
 	serveWaiting func(ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration) wire.Reply
-	member       *quota.Member // of the host's shares; nil: this process itself
+	client       *quota.Client // of the host's shares; nil: this process itself
 	process      string        // at the other end
 
 	ctx, reading context.Context // of requests that wait; reading also ends with the connection; nil before the first
@@ -46,9 +46,9 @@ type Session struct {
 type Scratch struct {
 	Req    *wire.Request // the present request
 	Reply  wire.Reply
-	Reqs   [server.MaxServe]wire.Request
-	Hashes [server.MaxServe]kv.Hash // for LookAhead
-	errs   [server.MaxServe]*wire.Error
+	Reqs   [server.MaxFrames]wire.Request
+	Hashes [server.MaxFrames]kv.Hash // for LookAhead
+	errs   [server.MaxFrames]*wire.Error
 	own    []kv.Hash // see Handler.keys
 	sum    uint64    // of Store.Warm and Changes.Warm
 }
@@ -76,7 +76,7 @@ func (c *Session) Count(q *wire.Request, r *wire.Reply) {
 // Refuse makes the reply to the present request an error, and counts it.
 func (c *Session) Refuse(err *wire.Error) {
 	c.Reply = wire.ErrorReply(err)
-	c.Tally.Add(c.Core.Names.None, c.Req.Op, namespaces.Failed)
+	c.Tally.Add(c.Core.Namespaces.None, c.Req.Op, namespaces.Failed)
 }
 
 // Busy returns the error of a request for which there is no memory.
@@ -114,9 +114,9 @@ func (c *Session) Gone() {}
 // Close ends the session.
 func (c *Session) Close(err error) {
 	if c.from.Node == "" {
-		c.member.Release(quota.Connections)
+		c.client.Release(quota.Connections)
 	}
-	c.member.Leave()
+	c.client.Leave()
 	if err != nil {
 		c.LogLine(slog.LevelWarn, "connection closed", "reason", err)
 	} else {
@@ -124,12 +124,12 @@ func (c *Session) Close(err error) {
 	}
 }
 
-// Owner returns the owner of the connection and the process at its other end.
-func (c *Session) Owner() (owner, process string) {
-	if c.member == nil {
+// Tenant returns the tenant of the connection and the process at its other end.
+func (c *Session) Tenant() (tenant, process string) {
+	if c.client == nil {
 		return "", ""
 	}
-	return c.member.Owner(), c.process
+	return c.client.Tenant(), c.process
 }
 
 // Refusal returns why a request is refused, or nil if it may be served.
@@ -180,20 +180,20 @@ type Sessions struct {
 func New(cfg Config) *Sessions { return &Sessions{Config: cfg} }
 
 // session returns the session of a caller.
-func (d *Sessions) session(by access.Caller, m *quota.Member) *Session {
+func (d *Sessions) session(by access.Caller, m *quota.Client) *Session {
 	return &Session{
-		Sessions: d, Core: d.Engine, By: by, member: m, Names: namespaces.Pins{Table: d.Engine.Names, Member: m},
+		Sessions: d, Core: d.Engine, By: by, client: m, Names: namespaces.Pins{Table: d.Engine.Namespaces, Client: m},
 		serveWaiting: d.Host.Serve,
 	}
 }
 
-// Join returns the session of a connection, which takes a place of its owner's, as quota.UserOwner
+// Join returns the session of a connection, which takes a place of its tenant's, as quota.UserTenant
 // names it. The log names the client by about.
 func (d *Sessions) Join(by access.Caller, owner, process string, about ...any) (*Session, error) {
-	c := d.session(by, d.Engine.Shares.Join(owner))
+	c := d.session(by, d.Engine.Places.Join(owner))
 	c.process, c.about = process, about
-	if err := c.member.Acquire(quota.Connections); err != nil {
-		c.member.Leave()
+	if err := c.client.Acquire(quota.Connections); err != nil {
+		c.client.Leave()
 		return nil, err
 	}
 	c.LogLine(slog.LevelDebug, "connection opened")

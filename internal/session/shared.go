@@ -38,13 +38,13 @@ func (c *Handler) share(conn *server.Conn) {
 	c.brief = true
 	c.Names.Release() // to make a region takes long
 	c.Sessions.descriptors.sweep()
-	if err := c.member.Acquire(quota.Descriptors); err != nil {
+	if err := c.client.Acquire(quota.Descriptors); err != nil {
 		c.answerError(conn, err)
 		return
 	}
 	file, body, bad := c.Sessions.Memory.Open(c.By.Principal())
 	if bad != nil {
-		c.member.Release(quota.Descriptors)
+		c.client.Release(quota.Descriptors)
 		c.answerError(conn, bad)
 		return
 	}
@@ -54,9 +54,9 @@ func (c *Handler) share(conn *server.Conn) {
 	c.Reply.ID = c.Req.ID
 	p, err := conn.Pass(wire.AppendReply(nil, c.Req.Op, &c.Reply), file)
 	if p == nil {
-		c.member.Release(quota.Descriptors)
+		c.client.Release(quota.Descriptors)
 	} else {
-		c.passed = c.Sessions.descriptors.add(c.member, p)
+		c.passed = c.Sessions.descriptors.add(c.client, p)
 	}
 	if err != nil {
 		c.answerError(conn, wire.Errorf(wire.Busy, "%v: ask on a connection of its own", err))
@@ -72,10 +72,10 @@ type descriptors struct {
 
 type descriptor struct {
 	*server.Passed
-	member *quota.Member
+	client *quota.Client
 }
 
-func (l *descriptors) add(m *quota.Member, p *server.Passed) *descriptor {
+func (l *descriptors) add(m *quota.Client, p *server.Passed) *descriptor {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.list = append(l.list, &descriptor{p, m})
@@ -90,7 +90,7 @@ func (l *descriptors) sweep() {
 		received := p.Received()
 		if received {
 			p.End()
-			p.member.Release(quota.Descriptors)
+			p.client.Release(quota.Descriptors)
 		}
 		return received
 	})
@@ -117,7 +117,7 @@ func (d *Sessions) Close() {
 	defer l.mu.Unlock()
 	for _, p := range l.list {
 		p.End()
-		p.member.Release(quota.Descriptors)
+		p.client.Release(quota.Descriptors)
 	}
 	l.list = nil
 }

@@ -16,7 +16,7 @@ func (c *Handler) grant(conn *server.Conn) bool {
 	if ns == nil {
 		return false
 	}
-	r, ok := c.Core.Tokens.Grant(ns, c.Req, c.member)
+	r, ok := c.Core.Tokens.Grant(ns, c.Req, c.client)
 	if !ok {
 		return false
 	}
@@ -155,7 +155,7 @@ func (c *Handler) abandon(list map[string]tokenOf) {
 				Op: wire.OpFill, Namespace: []byte(g.namespace), Key: []byte(g.key), Token: []byte(token),
 				Options: wire.Abandon, TTLMS: wire.TTLDefault,
 			}
-			b := namespaces.Pins{Table: c.Core.Names}
+			b := namespaces.Pins{Table: c.Core.Namespaces}
 			c.serveWaiting(context.Background(), q, &b, c.Core.Deadlines.Of(q, now))
 			b.Release()
 		}

@@ -48,7 +48,7 @@ func TestEndedConnectionGivesBack(t *testing.T) {
 			settle()
 			holder.Close()
 			handedOver(t, live)
-			if n := h.Leases.Stats(); n.Abandoned != 1 || n.Expired != 0 {
+			if n := h.LeaseTokens.Stats(); n.Abandoned != 1 || n.Expired != 0 {
 				t.Errorf("it came back by its time alone: %+v", n)
 			}
 		})
@@ -116,7 +116,7 @@ func TestRefusedFillKeepsToken(t *testing.T) {
 func TestTokensAreShared(t *testing.T) {
 	doors.Virtually(t, longLeases, func(t *testing.T, h *doors.Host) {
 		c, other := h.App(), h.App()
-		h.Shares.SetTotal(quota.LeaseTokens, 64) // 48 for one user, 3 for the first connection
+		h.Places.SetTotal(quota.LeaseTokens, 64) // 48 for one user, 3 for the first connection
 		lease := func(c *doors.Conn, key string) wire.Reply { return c.Call(doors.LeaseOf(key, 10*time.Second)) }
 		var held []wire.Reply
 		for i := range 10 {
@@ -135,7 +135,7 @@ func TestTokensAreShared(t *testing.T) {
 		if r := lease(other, "mine"); r.Status != wire.Lease {
 			t.Errorf("another connection: %s %s", r.Status, r.Message)
 		}
-		used := func() int64 { return h.Shares.Used(quota.LeaseTokens) }
+		used := func() int64 { return h.Places.Used(quota.LeaseTokens) }
 		if n := used(); n != int64(len(held))+1 {
 			t.Errorf("%d tokens are counted", n)
 		}
@@ -151,10 +151,10 @@ func TestTokensAreShared(t *testing.T) {
 			t.Errorf("%d tokens are counted, want 2", used())
 		}
 		other.Close()
-		if settle(); used() != 0 || h.Shares.Used(quota.Waiting) != 0 || h.Budget.Stats().Total() != 0 ||
-			h.Shares.Used(quota.Connections) != 0 {
+		if settle(); used() != 0 || h.Places.Used(quota.Waiting) != 0 || h.Budget.Stats().Total() != 0 ||
+			h.Places.Used(quota.Connections) != 0 {
 			t.Errorf("%d tokens, %d places, %d bytes and %d connections are counted",
-				used(), h.Shares.Used(quota.Waiting), h.Budget.Stats().Total(), h.Shares.Used(quota.Connections))
+				used(), h.Places.Used(quota.Waiting), h.Budget.Stats().Total(), h.Places.Used(quota.Connections))
 		}
 	})
 }
@@ -166,12 +166,12 @@ func TestGrantsDoNotWait(t *testing.T) {
 	h := doors.Serve(t, onehost.Config{})
 	c, other := h.App(), h.App()
 	c.Set("there", []byte("v")) // the namespace gets a slot
-	others := h.Shares.Join("others")
+	others := h.Places.Join("others")
 	take := func(r quota.Resource, n int64) {
 		others.Force(r, n)
 		t.Cleanup(func() { others.Force(r, -n) })
 	}
-	take(quota.Waiting, h.Shares.Total(quota.Waiting))
+	take(quota.Waiting, h.Places.Total(quota.Waiting))
 	lease := func(c *doors.Conn, key string) wire.Reply {
 		return c.Call(wire.Request{Op: wire.OpLease, Key: []byte(key)})
 	}
@@ -188,7 +188,7 @@ func TestGrantsDoNotWait(t *testing.T) {
 	if r := lease(c, "another"); r.Status != wire.Busy || !bytes.Contains(r.Message, []byte("lease tokens")) {
 		t.Errorf("without a token: %s %s", r.Status, r.Message)
 	}
-	if n := h.Leases.Stats(); n.Issued != 1 || n.Shed != 1 {
+	if n := h.LeaseTokens.Stats(); n.Issued != 1 || n.Shed != 1 {
 		t.Errorf("%+v", n)
 	}
 }

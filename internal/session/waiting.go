@@ -47,11 +47,11 @@ const MaxWaiting = 1 << 16
 // Begin makes w the present request of a session, which then waits; more bytes are taken for what the
 // caller has for it. End and Held.Free end it. After an error there is no room, and it does not wait.
 func (w *Waiting) Begin(c *Session, conn *server.Conn, more int) *wire.Error {
-	err := c.member.Acquire(quota.Waiting)
+	err := c.client.Acquire(quota.Waiting)
 	size := more + sizeOf(c.Req)
 	if err == nil {
 		if err = Busy(conn.Hold(size)); err != nil {
-			c.member.Release(quota.Waiting)
+			c.client.Release(quota.Waiting)
 		}
 	}
 	if err != nil {
@@ -59,10 +59,10 @@ func (w *Waiting) Begin(c *Session, conn *server.Conn, more int) *wire.Error {
 	}
 	c.Core.Waiting.Add(1)
 	if c.ctx == nil {
-		c.ctx = quota.With(rpc.WithAccount(context.Background(), conn.Account()), c.member)
+		c.ctx = quota.WithClient(rpc.WithAccount(context.Background(), conn.Account()), c.client)
 		c.reading = conn.While(c.ctx)
 	}
-	w.Session, w.Conn, w.Member, w.Request = c, conn, c.member, c.Req.Clone()
+	w.Session, w.Conn, w.Client, w.Request = c, conn, c.client, c.Req.Clone()
 	w.Deadline, w.Since, w.awaited = c.Core.Deadlines.Of(c.Req, c.Now), c.Now.Boot, c.awaited(c.Req)
 	w.Held.Begin(conn.Account(), size)
 	if w.awaited {
@@ -82,7 +82,7 @@ func (c *Session) awaited(q *wire.Request) bool {
 // Serve serves the request, on the caller's goroutine.
 func (w *Waiting) Serve() wire.Reply {
 	s := w.Session
-	b := namespaces.Pins{Table: s.Core.Names, Member: w.Member}
+	b := namespaces.Pins{Table: s.Core.Namespaces, Client: w.Client}
 	defer b.Release()
 	ctx := s.ctx
 	if OnlyReads(&w.Request) {
@@ -117,7 +117,7 @@ func (w *Waiting) End(r *wire.Reply) {
 	w.note(r)
 	w.turn.leave()
 	s.Core.Waiting.Add(-1)
-	s.member.Release(quota.Waiting)
+	s.client.Release(quota.Waiting)
 	if w.awaited {
 		w.Conn.Account().Reads(-1)
 	}
@@ -148,7 +148,7 @@ func (w *Waiting) note(r *wire.Reply) {
 			if key == nil {
 				key = q.Keys[0]
 			}
-			c.Key, c.Hash = bytes.Clone(truncate(key, kv.MaxKeyLen)), s.Core.Names.Hash(q.Namespace, key)
+			c.Key, c.Hash = bytes.Clone(truncate(key, kv.MaxKeyLen)), s.Core.Namespaces.Hash(q.Namespace, key)
 		}
 		return c
 	})

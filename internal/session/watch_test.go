@@ -80,7 +80,7 @@ func TestWatch(t *testing.T) {
 		change := func(key string, q wire.Request) {
 			t.Helper()
 			r := writer.Call(q)
-			e := event{wire.EventChanged, h.Names.Hash([]byte(namespaces.Default), []byte(key)), r.Version, ""}
+			e := event{wire.EventChanged, h.Namespaces.Hash([]byte(namespaces.Default), []byte(key)), r.Version, ""}
 			switch {
 			case q.Op == wire.OpDelete:
 				e.version = r.Items[0].Version
@@ -144,12 +144,12 @@ func TestWatchesAreBounded(t *testing.T) {
 		if r := w.Receive(wire.OpWatch); r.Status != wire.Busy {
 			t.Errorf("one more than %d: %s, want BUSY", engine.MaxConnWatch, r.Status)
 		}
-		h.Shares.Join("others").Force(quota.Watches, engine.MaxWatches)
+		h.Places.Join("others").Force(quota.Watches, engine.MaxWatches)
 		other := h.App()
 		if r := other.Call(wire.Request{Op: wire.OpWatch}); r.Status != wire.Busy {
 			t.Errorf("one more than %d on a host: %s, want BUSY", engine.MaxWatches, r.Status)
 		}
-		h.Shares.Join("others").Force(quota.Watches, -engine.MaxWatches)
+		h.Places.Join("others").Force(quota.Watches, -engine.MaxWatches)
 		if r := other.Call(wire.Request{Op: wire.OpWatch}); r.Status != wire.OK {
 			t.Errorf("with room again: %s %s", r.Status, r.Message)
 		}
@@ -164,7 +164,7 @@ func TestWatchesAreBounded(t *testing.T) {
 		if took := time.Since(began); took > time.Second {
 			t.Errorf("they end after %v", took)
 		}
-		if n := h.Shares.Used(quota.Watches); n != 0 {
+		if n := h.Places.Used(quota.Watches); n != 0 {
 			t.Errorf("%d requests wait", n)
 		}
 	})

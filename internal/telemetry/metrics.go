@@ -82,7 +82,7 @@ func (s *Telemetry) Collect(ch chan<- prometheus.Metric) {
 	}
 	defer leave()
 	s.plan.collect(reflect.ValueOf(s.page()), nil, ch)
-	for _, ns := range s.Engine.Names.All() {
+	for _, ns := range s.Engine.Namespaces.All() {
 		if ns.LoadTime != nil {
 			ns.LoadTime.Collect(ch)
 		}
@@ -136,10 +136,10 @@ func (s *Telemetry) page() page {
 		Build: build{Version: s.Version, Go: runtime.Version(), Protocol: strconv.Itoa(wire.Version), One: 1},
 	}
 	p.Ready = p.Stats.NotReady == ""
-	for name, ns := range s.Engine.Names.All() {
+	for name, ns := range s.Engine.Namespaces.All() {
 		p.Requests = appendRequests(p.Requests, name, ns)
 	}
-	p.Requests = appendRequests(p.Requests, "", s.Engine.Names.None)
+	p.Requests = appendRequests(p.Requests, "", s.Engine.Namespaces.None)
 	if set := s.Keys.Present(); set != nil {
 		p.Keys.Accepted = map[string]int64{set.Fingerprint: int64(set.Keys)}
 		if leaf := set.Certificate.Leaf; leaf != nil {

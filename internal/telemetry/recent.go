@@ -45,7 +45,7 @@ func (s *Telemetry) Run(ctx context.Context) {
 
 // step begins a step.
 func (s *Telemetry) step() {
-	next := step{s.Engine.Clock.Read().Boot, s.counts()}
+	next := step{s.Engine.Clock.Read().Boot, s.requestCounts()}
 	r := &s.recent
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -54,10 +54,10 @@ func (s *Telemetry) step() {
 	}
 }
 
-// counts returns the present counts, by namespace.
-func (s *Telemetry) counts() map[string]counted {
+// requestCounts returns the present requestCounts, by namespace.
+func (s *Telemetry) requestCounts() map[string]counted {
 	counts := map[string]counted{}
-	for name, ns := range s.Engine.Names.All() {
+	for name, ns := range s.Engine.Namespaces.All() {
 		var c counted
 		c.requests, c.errors = ns.Requests()
 		counts[name] = c

@@ -53,8 +53,8 @@ func (s *Telemetry) Snapshot() (Snapshot, bool) {
 	}
 	defer leave()
 	t := Snapshot{Stats: s.Stats(), Members: s.Engine.Admin.Members(), Batches: s.buckets()}
-	reads := s.Engine.Names.None.Reads()
-	for _, ns := range s.Engine.Names.All() {
+	reads := s.Engine.Namespaces.None.Reads()
+	for _, ns := range s.Engine.Namespaces.All() {
 		for o, n := range ns.Reads() {
 			reads[o] += n
 		}

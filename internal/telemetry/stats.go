@@ -23,11 +23,11 @@ func (s *Telemetry) Stats() cachesidecar.Stats {
 		Connections: s.Server.Stats(),
 		L1:          s.L1Stats(),
 		L2:          e.Store.Stats().L2Stats,
-		Memory:      e.Shared.Stats(),
+		Memory:      e.SharedMemory.Stats(),
 		Cluster:     s.ClusterState(),
-		Namespaces:  e.Names.Stats(),
-		LeaseTokens: e.Leases.Stats(),
-		Shares:      e.Shares.Stats(),
+		Namespaces:  e.Namespaces.Stats(),
+		LeaseTokens: e.LeaseTokens.Stats(),
+		Shares:      e.Places.Stats(),
 		Overdue:     e.Counts.Overdue.Load(),
 		Process:     processStats(),
 		Members:     map[string]int64{},
@@ -37,7 +37,7 @@ func (s *Telemetry) Stats() cachesidecar.Stats {
 		Log:         logs.StatsOf(s.Log),
 	}
 	t.L2.Kept = e.Kept()
-	now, counts := e.Clock.Read().Boot, s.counts()
+	now, counts := e.Clock.Read().Boot, s.requestCounts()
 	for i := range t.Namespaces {
 		ns := &t.Namespaces[i]
 		ns.Recent = s.recent.stats(ns.Name, now, counts[ns.Name])

@@ -57,7 +57,7 @@ func (in *Input) Init(s *Socket, a *quota.Account, use quota.Use, onWait func() 
 func (in *Input) Len() int { return in.w - in.r }
 
 // Bytes returns what has been read and not consumed. It is valid until the next read, Compact, Grow,
-// PutAside, Release or Discard.
+// Shrink, Release or Discard.
 func (in *Input) Bytes() []byte { return in.buf[in.r:in.w] }
 
 // Consume takes note that the first n bytes are of no use any more.
@@ -105,13 +105,13 @@ func (in *Input) Charge(n int64) error {
 	return nil
 }
 
-// FewBytes is how many bytes of a frame are always accepted: the connection itself needs
+// AlwaysAccepted is how many bytes of a frame are always accepted: the connection itself needs
 // more.
-const FewBytes = 512
+const AlwaysAccepted = 512
 
-// PutAside keeps the beginning of a frame in no more memory than it needs, while the
+// Shrink keeps the beginning of a frame in no more memory than it needs, while the
 // reader waits for more.
-func (in *Input) PutAside() error {
+func (in *Input) Shrink() error {
 	n := in.Len()
 	size := n
 	if n >= BufferSize { // the reader goes on to read into it
@@ -120,7 +120,7 @@ func (in *Input) PutAside() error {
 	if n == 0 || n == len(in.buf) || in.pooled == nil && len(in.buf) <= 2*size {
 		return nil
 	}
-	if n > FewBytes {
+	if n > AlwaysAccepted {
 		if err := in.Charge(int64(size)); err != nil {
 			return err
 		}
@@ -140,11 +140,11 @@ func (in *Input) PutAside() error {
 // BeforeWait charges the beginning of a frame while the reader waits for more.
 func (in *Input) BeforeWait() error {
 	if in.socket.raw == nil && in.pooled != nil { // the read may wait
-		if err := in.Charge(BufferSize); err == nil || in.Len() > FewBytes {
+		if err := in.Charge(BufferSize); err == nil || in.Len() > AlwaysAccepted {
 			return err
 		}
 	}
-	return in.PutAside()
+	return in.Shrink()
 }
 
 func (in *Input) unpool() {

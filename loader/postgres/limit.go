@@ -23,33 +23,33 @@ var (
 	errRows    = errors.New("the rows of the answer are too long")
 )
 
-// limited follows the messages of a connection, and ends it if the server sends too
+// messageLimiter follows the messages of a connection, and ends it if the server sends too
 // much. A message is one byte, its kind, and a length of four bytes, which includes
 // itself.
-type limited struct {
+type messageLimiter struct {
 	r io.Reader
 	w io.Writer
 
-	most     int      // bytes of rows in one answer; below zero: no limit
-	memory   *patient // has the memory of the rows
+	maxRows  int          // bytes of rows in one answer; below zero: no limit
+	conn     *timeoutConn // has the memory of the rows
 	head     [5]byte
 	begun    int // bytes of head read so far
 	skip     int // remaining bytes of a message
 	rows     int // bytes of rows in the current answer
-	other    int
-	settings int
+	other    int // bytes of its other messages
+	settings int // bytes of settings in all answers
 }
 
 // Write begins a request, and resets the counts of its answer. A password is not a
 // request: the server might ask for it again and again.
-func (l *limited) Write(p []byte) (int, error) {
+func (l *messageLimiter) Write(p []byte) (int, error) {
 	if len(p) > 0 && p[0] != 'p' {
 		l.rows, l.other = 0, 0
 	}
 	return l.w.Write(p)
 }
 
-func (l *limited) Read(p []byte) (int, error) {
+func (l *messageLimiter) Read(p []byte) (int, error) {
 	n, err := l.r.Read(p)
 	if err := l.pass(p[:n]); err != nil {
 		return 0, err
@@ -58,7 +58,7 @@ func (l *limited) Read(p []byte) (int, error) {
 }
 
 // pass follows the bytes read, as far as needed to find lengths.
-func (l *limited) pass(b []byte) error {
+func (l *messageLimiter) pass(b []byte) error {
 	for len(b) > 0 {
 		if n := min(l.skip, len(b)); n > 0 {
 			l.skip -= n
@@ -84,15 +84,15 @@ func (l *limited) pass(b []byte) error {
 }
 
 // count adds a message with its announced length, in bytes.
-func (l *limited) count(kind byte, bytes int) error {
+func (l *messageLimiter) count(kind byte, bytes int) error {
 	if kind == 'D' {
-		if l.rows += bytes; l.most >= 0 && l.rows > l.most {
+		if l.rows += bytes; l.maxRows >= 0 && l.rows > l.maxRows {
 			return errRows
 		}
-		return l.memory.take(bytes)
+		return l.conn.take(bytes)
 	}
 	if kind == 'Z' { // the end of an answer, whose rows have been read
-		l.memory.free()
+		l.conn.free()
 	}
 	if kind == 'S' {
 		l.settings += bytes
@@ -104,11 +104,11 @@ func (l *limited) count(kind byte, bytes int) error {
 	return nil
 }
 
-// patient is a connection with a limit of its own for each read and write: pgx gives 15
+// timeoutConn is a connection with a limit of its own for each read and write: pgx gives 15
 // s to a server that it disconnects from.
-type patient struct {
+type timeoutConn struct {
 	net.Conn
-	most time.Duration // of one read or write
+	maxWait time.Duration // of one read or write
 
 	mu          sync.Mutex // held while a deadline is set, and guards reserved and closed
 	read, write time.Time  // deadlines set by pgx; zero: none
@@ -116,10 +116,10 @@ type patient struct {
 	closed      bool
 }
 
-// patientBelow returns the patient that bytes are written to, below TLS or not.
-func patientBelow(w io.Writer) *patient {
+// timeoutConnBelow returns the patient that bytes are written to, below TLS or not.
+func timeoutConnBelow(w io.Writer) *timeoutConn {
 	for {
-		if p, ok := w.(*patient); ok {
+		if p, ok := w.(*timeoutConn); ok {
 			return p
 		}
 		over, ok := w.(interface{ NetConn() net.Conn })
@@ -131,7 +131,7 @@ func patientBelow(w io.Writer) *patient {
 }
 
 // take charges n bytes of the present answer. A nil patient has no bound.
-func (c *patient) take(n int) error {
+func (c *timeoutConn) take(n int) error {
 	if c == nil {
 		return nil
 	}
@@ -144,7 +144,7 @@ func (c *patient) take(n int) error {
 }
 
 // free gives back what the answer has taken.
-func (c *patient) free() {
+func (c *timeoutConn) free() {
 	if c != nil {
 		c.mu.Lock()
 		defer c.mu.Unlock()
@@ -153,7 +153,7 @@ func (c *patient) free() {
 }
 
 // Close closes the connection.
-func (c *patient) Close() error {
+func (c *timeoutConn) Close() error {
 	c.mu.Lock()
 	c.closed = true
 	c.reserved.Free()
@@ -162,18 +162,18 @@ func (c *patient) Close() error {
 }
 
 // NetConn returns the connection without limits.
-func (c *patient) NetConn() net.Conn { return c.Conn }
+func (c *timeoutConn) NetConn() net.Conn { return c.Conn }
 
 // until returns the earlier of a deadline and the end of the maximum wait.
-func (c *patient) until(deadline time.Time) time.Time {
-	end := time.Now().Add(c.most)
+func (c *timeoutConn) until(deadline time.Time) time.Time {
+	end := time.Now().Add(c.maxWait)
 	if !deadline.IsZero() && deadline.Before(end) {
 		return deadline
 	}
 	return end
 }
 
-func (c *patient) Read(p []byte) (int, error) {
+func (c *timeoutConn) Read(p []byte) (int, error) {
 	c.mu.Lock()
 	err := c.Conn.SetReadDeadline(c.until(c.read))
 	c.mu.Unlock()
@@ -183,7 +183,7 @@ func (c *patient) Read(p []byte) (int, error) {
 	return c.Conn.Read(p)
 }
 
-func (c *patient) Write(p []byte) (int, error) {
+func (c *timeoutConn) Write(p []byte) (int, error) {
 	c.mu.Lock()
 	err := c.Conn.SetWriteDeadline(c.until(c.write))
 	c.mu.Unlock()
@@ -195,7 +195,7 @@ func (c *patient) Write(p []byte) (int, error) {
 
 // SetDeadline sets a deadline that is at most the maximum wait from now. pgx sets such a
 // deadline when it disconnects, and discards everything that arrives until then.
-func (c *patient) SetDeadline(t time.Time) error {
+func (c *timeoutConn) SetDeadline(t time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !t.IsZero() {
@@ -205,14 +205,14 @@ func (c *patient) SetDeadline(t time.Time) error {
 	return c.Conn.SetDeadline(t)
 }
 
-func (c *patient) SetReadDeadline(t time.Time) error {
+func (c *timeoutConn) SetReadDeadline(t time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.read = t
 	return c.Conn.SetReadDeadline(t)
 }
 
-func (c *patient) SetWriteDeadline(t time.Time) error {
+func (c *timeoutConn) SetWriteDeadline(t time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.write = t

@@ -52,7 +52,7 @@ func TestLimit(t *testing.T) {
 
 // A request resets the counts. A password does not, and settings are never reset.
 func TestLimitPerRequest(t *testing.T) {
-	l := &limited{w: new(bytes.Buffer), most: 1000}
+	l := &messageLimiter{w: new(bytes.Buffer), maxRows: 1000}
 	row, settings := message('D', 995), bytes.Repeat(message('S', 1019), 63)
 	write := func(kind byte) { _, _ = l.Write([]byte{kind}) }
 	if write('B'); l.pass(row) != nil || l.pass(settings) != nil {
@@ -70,7 +70,7 @@ func TestLimitPerRequest(t *testing.T) {
 }
 
 func passes(answer []byte, most, step int) error {
-	l := &limited{most: most}
+	l := &messageLimiter{maxRows: most}
 	for len(answer) > 0 {
 		n := min(step, len(answer))
 		if err := l.pass(answer[:n]); err != nil {
@@ -98,7 +98,7 @@ func TestPatient(t *testing.T) {
 		here, there := net.Pipe()
 		defer there.Close()
 		defer here.Close()
-		c := &patient{Conn: here, most: time.Second}
+		c := &timeoutConn{Conn: here, maxWait: time.Second}
 		for _, tc := range []struct {
 			set  func() error
 			want time.Duration
@@ -150,8 +150,8 @@ func TestMemory(t *testing.T) {
 	m := &origintest.Memory{Left: 100_000}
 	one, other := net.Pipe()
 	defer other.Close()
-	p := &patient{Conn: one, most: time.Hour, reserved: loader.Reservation{Memory: m}}
-	l := &limited{most: -1, memory: patientBelow(tls.Client(p, &tls.Config{}))}
+	p := &timeoutConn{Conn: one, maxWait: time.Hour, reserved: loader.Reservation{Memory: m}}
+	l := &messageLimiter{maxRows: -1, conn: timeoutConnBelow(tls.Client(p, &tls.Config{}))}
 	row, end := message('D', 20_000), message('Z', 1)
 	if err := l.pass(row); err != nil || m.Left > 80_000 {
 		t.Errorf("a row: %v, %d bytes left", err, m.Left)
@@ -165,7 +165,7 @@ func TestMemory(t *testing.T) {
 	if err := p.Close(); err != nil || m.Left != 100_000 {
 		t.Errorf("the end of the connection: %v, %d bytes left", err, m.Left)
 	}
-	if l := (&limited{most: -1, memory: patientBelow(one)}); l.pass(row) != nil || l.pass(end) != nil {
+	if l := (&messageLimiter{maxRows: -1, conn: timeoutConnBelow(one)}); l.pass(row) != nil || l.pass(end) != nil {
 		t.Error("rows without a bound")
 	}
 }

@@ -186,7 +186,7 @@ func lives(ctx context.Context, c *pgx.Conn) bool {
 // memory, and the time of each read and write.
 func bound(c *pgconn.Config, value, rows int, timeout time.Duration, memory loader.Memory) {
 	c.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
-		l := &limited{r: r, w: w, most: rows, memory: patientBelow(w)}
+		l := &messageLimiter{r: r, w: w, maxRows: rows, conn: timeoutConnBelow(w)}
 		f := pgproto3.NewFrontend(l, l)
 		f.SetMaxBodyLen(value + rowOverhead)
 		return f
@@ -197,7 +197,7 @@ func bound(c *pgconn.Config, value, rows int, timeout time.Duration, memory load
 		if err != nil {
 			return nil, err
 		}
-		return &patient{Conn: conn, most: timeout, reserved: loader.Reservation{Memory: memory}}, nil
+		return &timeoutConn{Conn: conn, maxWait: timeout, reserved: loader.Reservation{Memory: memory}}, nil
 	}
 }
 

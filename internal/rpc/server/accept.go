@@ -16,65 +16,65 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/quota"
 )
 
-// acceptQueue makes the connections of one owner begin one after another when many come at once.
+// acceptQueue makes the connections of one tenant begin one after another when many come at once.
 // The beginning is the most expensive moment of a connection: thousands of beginnings at
 // the same time delay the requests of others. A connection that waits has only its place
-// in the queue, and does not delay other owners. The processes of one owner take turns.
+// in the queue, and does not delay other tenants. The processes of one tenant take turns.
 type acceptQueue struct {
 	rate float64 // a second; zero: no bound
 
-	mu     sync.Mutex
-	owners map[string]*arrivals
+	mu      sync.Mutex
+	tenants map[string]*arrivals
 }
 
-// arrivals are the connections of one owner that wait to begin, by process. Of a process the last
+// arrivals are the connections of one tenant that wait to begin, by process. Of a process the last
 // one that has come is the next. So most of those that begin then begin at once if more come than
 // may begin, for long; in their order all of them would wait until their clients give up. The first
 // ones have their turns when fewer come.
 type arrivals struct {
-	limit *rate.Limiter
-	waits quota.FairQueue[string, *Conn]
-	begin bool // a goroutine begins them
-	turns int  // since the last look at those that wait
-	at    int  // the first connection that the next look is at
+	limit   *rate.Limiter
+	waits   quota.FairQueue[string, *Conn]
+	running bool // a goroutine is in begin, for them
+	turns   int  // since the last such look
+	scanAt  int  // where the next look for clients that have gone begins
 }
 
-// firstAtOnce is how many connections of each owner may begin at once.
-const firstAtOnce = 128
+// acceptBurst is how many connections of each tenant may begin at once.
+const acceptBurst = 128
 
-// rested is how many owners it keeps before it forgets owners that have no waiting
+// maxIdle is how many tenants it keeps before it forgets tenants that have no waiting
 // connection and have had no new one for a while.
-const rested = 64
+const maxIdle = 64
 
 // A look is at so many connections, after so many turns. One whose client has gone begins then, and
 // ends: without that such connections would take all places while more come than may begin.
 const (
-	goneLooks = 64
-	goneTurns = 16
+	scanSize  = 64
+	scanEvery = 16
 )
 
 // enter says whether a connection begins now. If not, the connection waits. If enter returns the
 // arrivals, the caller must begin them.
-func (p *acceptQueue) enter(c *Conn, owner, process string) (now bool, begin *arrivals) {
-	if p.rate == 0 || owner == "" {
+func (p *acceptQueue) enter(c *Conn, tenant, process string) (now bool, begin *arrivals) {
+	if p.rate == 0 || tenant == "" {
 		return true, nil
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	n := p.owners[owner]
+	n := p.tenants[tenant]
 	if n == nil {
-		if p.owners == nil {
-			p.owners = map[string]*arrivals{}
+		if p.tenants == nil {
+			p.tenants = map[string]*arrivals{}
 		}
 		p.forget()
-		n = &arrivals{limit: rate.NewLimiter(rate.Limit(p.rate), firstAtOnce)}
-		p.owners[owner] = n
+		n = &arrivals{limit: rate.NewLimiter(rate.Limit(p.rate), acceptBurst)}
+		p.tenants[tenant] = n
 	}
-	if !n.begin {
+	if !n.running {
 		if n.limit.Allow() {
 			return true, nil
 		}
-		n.begin, begin = true, n
+		n.running, begin = true, n
 	}
 	n.waits.Push(process, c)
 	return false, begin
@@ -84,28 +84,28 @@ func (p *acceptQueue) enter(c *Conn, owner, process string) (now bool, begin *ar
 func (p *acceptQueue) waiting() (all int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, n := range p.owners {
+	for _, n := range p.tenants {
 		all += int64(n.waits.Len())
 	}
 	return all
 }
 
-// forget removes owners that have had no new connections for a while. The lock is held.
+// forget removes tenants that have had no new connections for a while. The lock is held.
 func (p *acceptQueue) forget() {
-	if len(p.owners) < rested {
+	if len(p.tenants) < maxIdle {
 		return
 	}
-	for name, n := range p.owners {
-		if !n.begin && n.limit.Tokens() >= firstAtOnce {
-			delete(p.owners, name)
+	for name, n := range p.tenants {
+		if !n.running && n.limit.Tokens() >= acceptBurst {
+			delete(p.tenants, name)
 		}
 	}
 }
 
-// begin begins the connections of an owner at their rate until none waits; once ctx ends, at once.
+// begin begins the connections of a tenant at their rate until none waits; once ctx ends, at once.
 func (p *acceptQueue) begin(ctx context.Context, n *arrivals, begin func(*Conn)) {
 	for p.continues(n) {
-		ofProcess.busy()
+		maxProcs.busy() // raises GOMAXPROCS for a while
 		_ = n.limit.Wait(ctx)
 		for _, c := range p.next(n) {
 			begin(c)
@@ -117,8 +117,8 @@ func (p *acceptQueue) begin(ctx context.Context, n *arrivals, begin func(*Conn))
 func (p *acceptQueue) continues(n *arrivals) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	n.begin = n.waits.Len() > 0
-	return n.begin
+	n.running = n.waits.Len() > 0
+	return n.running
 }
 
 // next removes the next connection, and now and then some whose clients have gone.
@@ -126,14 +126,14 @@ func (p *acceptQueue) next(n *arrivals) []*Conn {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	list := []*Conn{n.waits.PopLast()}
-	if n.turns++; n.turns < goneTurns {
+	if n.turns++; n.turns < scanEvery {
 		return list
 	}
 	n.turns = 0
-	if n.at >= n.waits.Len() {
-		n.at = 0
+	if n.scanAt >= n.waits.Len() {
+		n.scanAt = 0
 	}
-	first, last, i := n.at, n.at+goneLooks, 0
+	first, last, i := n.scanAt, n.scanAt+scanSize, 0
 	n.waits.Remove(func(c *Conn) bool {
 		i++
 		if i <= first || i > last || !c.socket.HungUp() {
@@ -142,7 +142,7 @@ func (p *acceptQueue) next(n *arrivals) []*Conn {
 		list = append(list, c)
 		return true
 	})
-	n.at = last - (len(list) - 1)
+	n.scanAt = last - (len(list) - 1)
 	return list
 }
 
@@ -189,10 +189,10 @@ func newGroupLimiter(perSecond float64, atOnce int) *groupLimiter {
 	return &groupLimiter{rate.NewLimiter(rate.Limit(perSecond), atOnce)}
 }
 
-// wait waits until the caller's turn, or until over is closed. All callers whose turns
+// wait waits until the caller's turn, or until done is closed. All callers whose turns
 // are in the same millisecond go on together, because waking a thread for each would cost
 // more than their work.
-func (e *groupLimiter) wait(over <-chan struct{}) {
+func (e *groupLimiter) wait(done <-chan struct{}) {
 	d := e.limit.Reserve().Delay()
 	if d <= 0 {
 		return
@@ -201,11 +201,11 @@ func (e *groupLimiter) wait(over <-chan struct{}) {
 	defer t.Stop()
 	select {
 	case <-t.C:
-	case <-over:
+	case <-done:
 	}
 }
 
-// sparing is a listener that keeps a spare descriptor for the moment when there are no
+// spareListener is a listener that keeps a spare descriptor for the moment when there are no
 // others. A connection that waits to be accepted then takes the place of the spare one.
 // If there is still no other descriptor, the connection is ended. So its client knows at
 // once, and the server does not loop.
@@ -213,9 +213,9 @@ func (e *groupLimiter) wait(over <-chan struct{}) {
 // A connection that was ended stays open as the spare descriptor. If it were closed, and
 // another descriptor opened in its place, another goroutine might take that place in
 // between.
-type sparing struct {
+type spareListener struct {
 	net.Listener
-	told func(error) // called with the reason when a connection is ended
+	onEnd func(error) // called with the reason when a connection is ended
 
 	mu     sync.Mutex
 	spare  io.Closer // nil if another goroutine was faster
@@ -225,13 +225,13 @@ type sparing struct {
 // Sparing returns a listener over ln that ends a connection at once if there is no
 // descriptor for it, and calls told for each. Only one goroutine may call Accept.
 func Sparing(ln net.Listener, told func(error)) net.Listener {
-	s := &sparing{Listener: ln, told: told}
+	s := &spareListener{Listener: ln, onEnd: told}
 	s.keepSpare()
 	return s
 }
 
 // Accept returns the next connection for which there is a descriptor.
-func (s *sparing) Accept() (net.Conn, error) {
+func (s *spareListener) Accept() (net.Conn, error) {
 	for {
 		nc, err := s.Listener.Accept()
 		lack := errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
@@ -245,12 +245,12 @@ func (s *sparing) Accept() (net.Conn, error) {
 			return nc, err
 		}
 		s.endAsSpare(nc)
-		s.told(why)
+		s.onEnd(why)
 	}
 }
 
 // Close closes the listener and the spare descriptor.
-func (s *sparing) Close() error {
+func (s *spareListener) Close() error {
 	s.mu.Lock()
 	s.closed = true
 	s.mu.Unlock()
@@ -259,7 +259,7 @@ func (s *sparing) Close() error {
 }
 
 // giveSpare closes the spare descriptor. It says whether there was one.
-func (s *sparing) giveSpare() bool {
+func (s *spareListener) giveSpare() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.spare == nil {
@@ -271,7 +271,7 @@ func (s *sparing) giveSpare() bool {
 }
 
 // keepSpare opens a spare descriptor if there is none. It says whether there is one.
-func (s *sparing) keepSpare() bool {
+func (s *spareListener) keepSpare() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.spare == nil && !s.closed {
@@ -283,7 +283,7 @@ func (s *sparing) keepSpare() bool {
 }
 
 // endAsSpare ends a connection and keeps it as the spare descriptor.
-func (s *sparing) endAsSpare(nc net.Conn) {
+func (s *spareListener) endAsSpare(nc net.Conn) {
 	if c, ok := nc.(interface {
 		CloseRead() error
 		CloseWrite() error

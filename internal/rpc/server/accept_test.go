@@ -40,15 +40,15 @@ func (s *paced) begun() []string {
 	return slices.Clone(s.list)
 }
 
-// enter makes a connection of an owner's process enter.
-func (s *paced) enter(ctx context.Context, nc net.Conn, owner, process string) {
+// enter makes a connection of a tenant's process enter.
+func (s *paced) enter(ctx context.Context, nc net.Conn, tenant, process string) {
 	c := &Conn{}
 	c.socket.Conn = nc
 	if s.names == nil {
 		s.names = map[*Conn]string{}
 	}
-	s.names[c] = owner + process
-	switch now, waits := s.p.enter(c, owner, process); {
+	s.names[c] = tenant + process
+	switch now, waits := s.p.enter(c, tenant, process); {
 	case now:
 		s.begin(s.names[c])
 	case waits != nil:
@@ -59,20 +59,20 @@ func (s *paced) enter(ctx context.Context, nc net.Conn, owner, process string) {
 // pipe returns a connection that does not show whether its client has gone.
 func pipe() net.Conn { a, _ := net.Pipe(); return a }
 
-// TestPace checks that firstAtOnce connections of one owner begin at once, and the rest
-// one after another, with the processes in turn. Connections of other owners do not wait
+// TestPace checks that acceptBurst connections of one tenant begin at once, and the rest
+// one after another, with the processes in turn. Connections of other tenants do not wait
 // for them.
 func TestPace(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
 		s := &paced{p: acceptQueue{rate: 10}}
-		for range firstAtOnce + 20 {
+		for range acceptBurst + 20 {
 			s.enter(t.Context(), pipe(), "a", "1")
 		}
 		s.enter(t.Context(), pipe(), "a", "2")
 		s.enter(t.Context(), pipe(), "b", "3")
 		s.enter(t.Context(), pipe(), "", "4")
 		synctest.Wait()
-		if n := len(s.begun()); n != firstAtOnce+2 || !slices.Contains(s.begun(), "b3") || !slices.Contains(s.begun(), "4") {
+		if n := len(s.begun()); n != acceptBurst+2 || !slices.Contains(s.begun(), "b3") || !slices.Contains(s.begun(), "4") {
 			t.Fatalf("%d have begun at once", n)
 		}
 		if n := s.p.waiting(); n != 21 {
@@ -80,18 +80,18 @@ func TestPace(t *testing.T) {
 		}
 		time.Sleep(210 * time.Millisecond)
 		synctest.Wait()
-		if late := s.begun()[firstAtOnce+2:]; !slices.Equal(late, []string{"a1", "a2"}) {
+		if late := s.begun()[acceptBurst+2:]; !slices.Equal(late, []string{"a1", "a2"}) {
 			t.Errorf("after two turns %v have begun", late)
 		}
 		time.Sleep(1900 * time.Millisecond)
 		synctest.Wait()
-		if n := len(s.begun()); n != firstAtOnce+23 || s.p.waiting() != 0 {
+		if n := len(s.begun()); n != acceptBurst+23 || s.p.waiting() != 0 {
 			t.Errorf("%d have begun, %d wait", n, s.p.waiting())
 		}
 	})
 }
 
-// TestPaceHasOneGoroutine checks that one goroutine at a time begins the connections of an owner,
+// TestPaceHasOneGoroutine checks that one goroutine at a time begins the connections of a tenant,
 // even if none waits again and again.
 func TestPaceHasOneGoroutine(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
@@ -99,7 +99,7 @@ func TestPaceHasOneGoroutine(t *testing.T) {
 		var begin atomic.Int64
 		var wg sync.WaitGroup
 		defer wg.Wait()
-		for i := range firstAtOnce + 500 {
+		for i := range acceptBurst + 500 {
 			c := &Conn{}
 			c.socket.Conn = pipe()
 			if _, waits := p.enter(c, "a", "1"); waits != nil {
@@ -111,7 +111,7 @@ func TestPaceHasOneGoroutine(t *testing.T) {
 					begin.Add(-1)
 				})
 			}
-			if i >= firstAtOnce {
+			if i >= acceptBurst {
 				time.Sleep(time.Duration(90+i%20) * time.Millisecond)
 				synctest.Wait()
 			}
@@ -124,21 +124,21 @@ func TestPaceEnds(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		s := &paced{p: acceptQueue{rate: 1e-3}}
-		for range firstAtOnce + 20 {
+		for range acceptBurst + 20 {
 			s.enter(ctx, pipe(), "a", "1")
 		}
 		cancel()
 		synctest.Wait()
-		if n := len(s.begun()); n != firstAtOnce+20 {
+		if n := len(s.begun()); n != acceptBurst+20 {
 			t.Errorf("%d have begun", n)
 		}
 	})
 }
 
-// ownedEcho is an echo handler with an owner.
-type ownedEcho struct{ Handler }
+// tenantEcho is an echo handler with a tenant.
+type tenantEcho struct{ Handler }
 
-func (ownedEcho) Owner() (owner, process string) { return "a", "1" }
+func (tenantEcho) Tenant() (tenant, process string) { return "a", "1" }
 
 // TestPaceEndsWithItsListener checks that a server whose listener was closed ends without
 // waiting for turns, too.
@@ -150,11 +150,11 @@ func TestPaceEndsWithItsListener(t *testing.T) {
 	h := newEcho()
 	s := New(Limits{NewRate: 1e-3}, slog.New(slog.DiscardHandler), func(nc net.Conn) (Handler, error) {
 		e, err := h.handler(nc)
-		return ownedEcho{e}, err
+		return tenantEcho{e}, err
 	})
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(t.Context(), ln) }()
-	for range firstAtOnce + 20 {
+	for range acceptBurst + 20 {
 		nc, err := net.Dial("unix", ln.Addr().String())
 		if err != nil {
 			t.Fatal(err)
@@ -173,26 +173,26 @@ func TestPaceEndsWithItsListener(t *testing.T) {
 	}
 }
 
-// TestPaceForgets checks that owners without new connections for a while are forgotten,
+// TestPaceForgets checks that tenants without new connections for a while are forgotten,
 // and others are not.
 func TestPaceForgets(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
 		s := &paced{p: acceptQueue{rate: 10}}
-		for range firstAtOnce {
+		for range acceptBurst {
 			s.enter(t.Context(), pipe(), "busy", "1")
 		}
-		for i := range 10 * rested {
+		for i := range 10 * maxIdle {
 			s.enter(t.Context(), pipe(), fmt.Sprint(i), "1")
 			time.Sleep(time.Second / 100)
 		}
-		if n := len(s.p.owners); n > rested+1 || s.p.owners["busy"] == nil {
-			t.Errorf("%d owners are remembered, the busy one: %v", n, s.p.owners["busy"])
+		if n := len(s.p.tenants); n > maxIdle+1 || s.p.tenants["busy"] == nil {
+			t.Errorf("%d tenants are remembered, the busy one: %v", n, s.p.tenants["busy"])
 		}
 	})
 }
 
 // TestPaceInOverload checks that most connections begin soon, at the full pace, if three
-// times as many come as may begin; that another process of their owner has its turns; and
+// times as many come as may begin; that another process of their tenant has its turns; and
 // that those that were passed over begin when no more come.
 func TestPaceInOverload(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
@@ -231,7 +231,7 @@ func TestPaceInOverload(t *testing.T) {
 				go func() { p.begin(t.Context(), waits, begin); ended <- struct{}{} }()
 			}
 		}
-		for range firstAtOnce {
+		for range acceptBurst {
 			come("1")
 		}
 		mu.Lock()
@@ -269,7 +269,7 @@ func TestPaceOfTheGone(t *testing.T) {
 	const gone, there = 600, 200
 	p := &acceptQueue{rate: 1e-3}
 	var waits *arrivals
-	for i := range firstAtOnce + gone + there {
+	for i := range acceptBurst + gone + there {
 		client, err := net.Dial("unix", ln.Addr().String())
 		if err != nil {
 			t.Fatal(err)
@@ -285,7 +285,7 @@ func TestPaceOfTheGone(t *testing.T) {
 		if _, err := client.Write([]byte("\x00\x00\x00\x01x")); err != nil {
 			t.Fatal(err)
 		}
-		if i >= firstAtOnce && i%(1+gone/there) != 0 {
+		if i >= acceptBurst && i%(1+gone/there) != 0 {
 			_ = client.Close()
 		}
 		if _, n := p.enter(c, "a", "1"); n != nil {

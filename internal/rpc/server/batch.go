@@ -20,7 +20,7 @@ type batch struct {
 // batchBuffer is what the reader needs while it serves.
 type batchBuffer struct {
 	bytes  [transport.BufferSize]byte
-	frames [MaxServe][]byte
+	frames [MaxFrames][]byte
 }
 
 var batchBuffers = sync.Pool{New: func() any { return new(batchBuffer) }}
@@ -134,7 +134,7 @@ func (c *Conn) sendCalls() {
 // beginTurn makes the reader of a connection wait for a turn, after the one that it has, if that is
 // another one. The turn ends when the answers are written, or when the request waits.
 func beginTurn(c *Conn, kind quota.Turn) error {
-	ofProcess.busy()
+	maxProcs.busy()
 	if c.batch.turn == kind {
 		return nil
 	}
@@ -194,8 +194,8 @@ type timeSlice struct {
 }
 
 const (
-	turnTime  = 250 * time.Microsecond
-	partBytes = 16 << 10 // of requests in a part; a part has at least one request
+	turnTime       = 250 * time.Microsecond
+	slicePartBytes = 16 << 10 // of requests in a part; a part has at least one request
 )
 
 // over is called after each part, and says whether the slice is over. Most readers rest
@@ -237,6 +237,6 @@ func wakePoller() {
 	now := int64(time.Since(epoch))
 	if last := lastNudge.Load(); now-last >= int64(nudgeEvery) && lastNudge.CompareAndSwap(last, now) {
 		go func() {}() // ends at once
-		ofProcess.busy()
+		maxProcs.busy()
 	}
 }

@@ -61,7 +61,7 @@ func TestAnnouncedFramesTakeNothing(t *testing.T) {
 		t.Errorf("another's frame: answer to %d, %d, %v", id, n, err)
 	}
 	s.Limits().Budget.DropBuffers() // the reusable buffers of the other client's frame
-	if n := s.Limits().Budget.Stats().Frames; n > 8*transport.FewBytes {
+	if n := s.Limits().Budget.Stats().Frames; n > 8*transport.AlwaysAccepted {
 		t.Errorf("%d bytes are taken for 8 frames of which 5 bytes have come", n)
 	}
 }
@@ -107,7 +107,7 @@ func TestFrameWithoutRoom(t *testing.T) {
 // another process, and are answered.
 func TestHalfFramesGive(t *testing.T) {
 	h := newEcho()
-	h.owners = []string{"uid 1", "uid 1", "uid 1", "uid 2"}
+	h.tenants = []string{"uid 1", "uid 1", "uid 1", "uid 2"}
 	s, dial, _ := serve(t, h, Limits{Budget: quota.NewBudget(16 << 20)})
 	const half = 4<<20 - 100
 	for i := range 3 {

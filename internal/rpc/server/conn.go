@@ -19,7 +19,7 @@ type Handler interface {
 	// called when the answers have been written.
 	Batch()
 	Served()
-	// Serve answers at most MaxServe frames: it appends whole frames to c.Out, or hands
+	// Serve answers at most MaxFrames frames: it appends whole frames to c.Out, or hands
 	// requests on to c.Go. The bytes of frames are valid until it returns. It keeps c.Out
 	// below 64 KiB with Flush and Grow. An error ends the connection after c.Out has been
 	// written.
@@ -33,8 +33,8 @@ type Handler interface {
 	Close(err error)
 }
 
-// MaxServe is the greatest number of frames in one call of Handler.Serve.
-const MaxServe = 32
+// MaxFrames is the greatest number of frames in one call of Handler.Serve.
+const MaxFrames = 32
 
 // Errors that end a connection.
 var (
@@ -72,9 +72,9 @@ type Conn struct {
 	overBudget atomic.Bool // ended because others need the memory of its answers
 }
 
-// SetOwner moves the connection's account to its owner, once the owner is known. The reader
+// SetTenant moves the connection's account to its tenant, once the tenant is known. The reader
 // calls it, before any request waits.
-func (c *Conn) SetOwner(owner, process string) { c.account.Move(owner, process) }
+func (c *Conn) SetTenant(tenant, process string) { c.account.Move(tenant, process) }
 
 // AllowMaxFrame raises the longest request from Limits.MaxFirstFrame to Limits.MaxFrame. The handler
 // calls it.
@@ -89,7 +89,7 @@ type Limits struct {
 	// MaxConns bounds the connections at once; one more is closed at once. Default
 	// 16,384.
 	MaxConns int
-	// NewRate bounds the new connections of one owner a second, after the first 128; more
+	// NewRate bounds the new connections of one tenant a second, after the first 128; more
 	// wait. Default: no bound.
 	NewRate float64
 	// Framing finds the requests in what connections send. Default: that of package wire.

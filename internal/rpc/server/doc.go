@@ -37,7 +37,7 @@
 //	End       whether a client still waits for answers, for requests that have waited
 //	Framing   where requests begin and end, and how they are told BUSY
 //	acceptQueue  when new connections begin
-//	sparing   what happens when there are no file descriptors
+//	spareListener what happens when there are no file descriptors
 //
 // # Bounds
 //

@@ -48,7 +48,7 @@ func (c *Conn) cut(list [][]byte) (frames [][]byte, n int, bad bool) {
 		return c.cutByFraming(list, f)
 	}
 	b := c.input.Bytes()
-	for len(list) < MaxServe && n < partBytes && len(b)-n >= wire.LengthSize {
+	for len(list) < MaxFrames && n < slicePartBytes && len(b)-n >= wire.LengthSize {
 		length := wire.FrameLength(b[n:])
 		if length == 0 || length > c.longest {
 			return list, n, len(list) == 0 // the frames before it are served first
@@ -66,7 +66,7 @@ func (c *Conn) cut(list [][]byte) (frames [][]byte, n int, bad bool) {
 // cutByFraming is cut for another framing than that of package wire.
 func (c *Conn) cutByFraming(list [][]byte, f Framing) (frames [][]byte, n int, bad bool) {
 	b := c.input.Bytes()
-	for len(list) < MaxServe && n < partBytes && n < len(b) {
+	for len(list) < MaxFrames && n < slicePartBytes && n < len(b) {
 		cut := f.Cut(b[n:], c.frame.scanned, c.longest)
 		if cut.Bad != nil {
 			return list, n, len(list) == 0 // the frames before it are served first
@@ -139,8 +139,8 @@ func (f *partFrame) overdue() bool { return !f.due.IsZero() && !time.Now().Befor
 
 // setDeadline gives the frame that has begun a deadline of the reads, or removes it. begun says whether there
 // is one, and another whether it is not the same as after the last batch.
-func (f *partFrame) setDeadline(c *Conn, begun, another bool) error {
-	if begun == f.timed && !(begun && another) {
+func (f *partFrame) setDeadline(c *Conn, begun, isNew bool) error {
+	if begun == f.timed && !(begun && isNew) {
 		return nil
 	}
 	f.timed, f.due = begun, time.Time{}
@@ -219,7 +219,7 @@ const stuckAfter = time.Second
 
 // GiveMemory is called by other connections: see quota.Budget.
 func (c *Conn) GiveMemory() int64 {
-	if n := c.input.Charged(); n > transport.FewBytes && c.frame.wanted.CompareAndSwap(false, true) {
+	if n := c.input.Charged(); n > transport.AlwaysAccepted && c.frame.wanted.CompareAndSwap(false, true) {
 		c.socket.WakeReader()
 		return n
 	}
@@ -254,12 +254,12 @@ func (c *Conn) giveFrame() error {
 func (c *Conn) releaseFrame() error {
 	in := &c.input
 	switch {
-	case in.Charged() <= transport.FewBytes || in.Len() == 0:
+	case in.Charged() <= transport.AlwaysAccepted || in.Len() == 0:
 		return nil
-	case in.Len() > transport.FewBytes:
+	case in.Len() > transport.AlwaysAccepted:
 		return c.dropFrameBetween(quota.ErrBusy)
 	}
-	return in.PutAside()
+	return in.Shrink()
 }
 
 // ending returns why the connection must end, or nil. The deadline that tells the reader

@@ -150,7 +150,7 @@ func TestEaseOfNewcomers(t *testing.T) {
 	}
 	s := New(Limits{NewRate: 500}, slog.New(slog.DiscardHandler), func(nc net.Conn) (Handler, error) {
 		e, err := h.handler(nc)
-		return ownedEcho{e}, err
+		return tenantEcho{e}, err
 	})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
@@ -168,8 +168,8 @@ func TestEaseOfNewcomers(t *testing.T) {
 		t.Cleanup(func() { _ = nc.Close() })
 		return nc
 	}
-	for i := range firstAtOnce + 22 {
-		if nc := dial(); i >= firstAtOnce+10 {
+	for i := range acceptBurst + 22 {
+		if nc := dial(); i >= acceptBurst+10 {
 			_ = nc.Close()
 		}
 	}

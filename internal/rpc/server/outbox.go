@@ -393,7 +393,7 @@ func (q *queue) pop() chunk {
 	q.bytes -= len(ch.b)
 	if q.first++; q.first == len(q.chunks) {
 		q.first = 0
-		if q.chunks = q.chunks[:0]; cap(q.chunks) > MaxServe {
+		if q.chunks = q.chunks[:0]; cap(q.chunks) > MaxFrames {
 			q.chunks = nil
 		}
 	}

@@ -19,8 +19,8 @@ type processors struct {
 	busyAt atomic.Int64 // in ns since epoch
 }
 
-// ofProcess is the one of this process.
-var ofProcess = processors{
+// maxProcs is the one of this process.
+var maxProcs = processors{
 	add:    func() { runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 2) },
 	remove: runtime.SetDefaultGOMAXPROCS,
 }
@@ -36,7 +36,7 @@ const calm = 10 * time.Second
 // readers are busy or copy long values, or while connections come fast. A single processor
 // stays single: the system would let its threads take turns of milliseconds, and a request
 // whose thread is not running would wait for them.
-func VaryProcessors() { ofProcess.vary.Store(runtime.GOMAXPROCS(0) > 1) }
+func VaryProcessors() { maxProcs.vary.Store(runtime.GOMAXPROCS(0) > 1) }
 
 // busy notes that a reader is busy, or that connections come faster than they may begin.
 func (p *processors) busy() {

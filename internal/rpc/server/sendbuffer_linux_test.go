@@ -30,7 +30,7 @@ func TestSendBuffersAreInTheBudget(t *testing.T) {
 	const conns, each, length = 60, 3, 60_000
 	budget := quota.NewBudget(64 << 20)
 	s, dial, _ := serve(t, newEcho(), Limits{SendBuffer: small, Budget: budget, WriteTimeout: time.Hour})
-	most := budget.Size()/quota.SocketsPart - budget.Size()/quota.SocketsPart/8 // of one owner
+	most := budget.Size()/quota.SocketsPart - budget.Size()/quota.SocketsPart/8 // of one tenant
 	hog := budget.Open("uid 0", "", nil)
 	hog.Force(quota.ForSockets, most-1<<20) // as many more connections would
 	var all []net.Conn

@@ -14,9 +14,9 @@ import (
 )
 
 // newConn returns a connection over nc. Its handler is yet to be set.
-func newConn(nc net.Conn, s *shared, owner, process string) *Conn {
+func newConn(nc net.Conn, s *shared, tenant, process string) *Conn {
 	c := &Conn{server: s, longest: s.limits.MaxFirstFrame}
-	c.account = s.limits.Budget.Open(owner, process, c)
+	c.account = s.limits.Budget.Open(tenant, process, c)
 	c.socket.Init(nc, s.limits.WriteTimeout, c.outbox.beforeWait)
 	c.socket.BoundSend(c.account, s.limits.SendBuffer)
 	c.input.Init(&c.socket, c.account, quota.ForFrames, c.beforeWait)

@@ -105,9 +105,9 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	return failed
 }
 
-// owned is a Handler that knows the owner of its connection from the start.
-type owned interface {
-	Owner() (owner, process string)
+// tenanted is a Handler that knows the tenant of its connection from the start.
+type tenanted interface {
+	Tenant() (tenant, process string)
 }
 
 func (s *Server) accept(turns context.Context, nc net.Conn) {
@@ -126,18 +126,18 @@ func (s *Server) accept(turns context.Context, nc net.Conn) {
 		_ = nc.Close()
 		return
 	}
-	var owner, process string
-	if o, ok := h.(owned); ok {
-		owner, process = o.Owner()
+	var tenant, process string
+	if o, ok := h.(tenanted); ok {
+		tenant, process = o.Tenant()
 	}
-	c := newConn(nc, s.shared, owner, process)
+	c := newConn(nc, s.shared, tenant, process)
 	c.handler = h
 	s.mu.Lock()
 	s.conns[c] = struct{}{}
 	s.mu.Unlock()
 	s.shared.accepted.Add(1)
 	s.shared.open.Add(1)
-	now, wait := s.accepting.enter(c, owner, process)
+	now, wait := s.accepting.enter(c, tenant, process)
 	switch {
 	case now:
 		s.begin(c)

@@ -53,7 +53,7 @@ type echo struct {
 	part     atomic.Int64 // the most frames in one call of Serve
 	oversize atomic.Int64
 	ended    chan error
-	owners   []string // of connections, in their order; nil: one for all
+	tenants  []string // of connections, in their order; nil: one for all
 	conns    atomic.Int64
 }
 
@@ -191,9 +191,9 @@ func (f *forwarded) reply(dst, frame []byte, err error) []byte {
 	return wire.AppendReply(dst, wire.OpGet, &p)
 }
 
-func (h *echoHandler) Owner() (owner, process string) {
-	if n := h.conns.Add(1); int(n) <= len(h.owners) {
-		return h.owners[n-1], ""
+func (h *echoHandler) Tenant() (tenant, process string) {
+	if n := h.conns.Add(1); int(n) <= len(h.tenants) {
+		return h.tenants[n-1], ""
 	}
 	return "uid 0", ""
 }

@@ -38,8 +38,8 @@ func TestTurn(t *testing.T) {
 func TestFloodGivesWay(t *testing.T) {
 	s, dial, _ := serve(t, newEcho(), Limits{})
 	nc := dial()
-	pipeline(t, nc, 3*MaxServe, "dawdle") // of one batch
-	for range 3 * MaxServe {
+	pipeline(t, nc, 3*MaxFrames, "dawdle") // of one batch
+	for range 3 * MaxFrames {
 		readReply(t, nc)
 	}
 	if n := s.shared.turns.Load(); n != 1 {
@@ -60,7 +60,7 @@ func TestLongBatchesTakeTurns(t *testing.T) {
 		return func() bool { return s.Limits().Budget.WaitingTurns(quota.LongTurn) == n }
 	}
 	long, short := dial(), dial()
-	pipeline(t, long, 3*MaxServe, "dawdle")
+	pipeline(t, long, 3*MaxFrames, "dawdle")
 	testenv.Eventually(t, "the long batch to wait", waits(1))
 	pipeline(t, short, 1, "short")
 	readReply(t, short)
@@ -68,7 +68,7 @@ func TestLongBatchesTakeTurns(t *testing.T) {
 	for range running {
 		turns.EndTurn(quota.LongTurn)
 	}
-	for range 3*MaxServe - 1 {
+	for range 3*MaxFrames - 1 {
 		readReply(t, long)
 	}
 	testenv.Eventually(t, "the turn to end", func() bool {

@@ -76,7 +76,7 @@ func (itself) Probed(*wire.Probe) wire.Probed { return wire.Probed{} }
 func (itself) Batch(time.Duration)            {}
 
 func (i itself) Stats() cachesidecar.Stats {
-	return cachesidecar.Stats{Node: "host", L2: i.Store.Stats().L2Stats, Namespaces: i.Names.Stats()}
+	return cachesidecar.Stats{Node: "host", L2: i.Store.Stats().L2Stats, Namespaces: i.Namespaces.Stats()}
 }
 
 func (i itself) Enter() (leave func(), ok bool) {
@@ -153,7 +153,7 @@ func (h *Host) App() *Conn {
 	h.t.Helper()
 	if h.Net != nil { // which has no users
 		root := h.Access.Caller(unixsock.Peer{})
-		return h.as("app", root, func() *quota.Member { return h.Shares.Join(quota.UserOwner(0)) })
+		return h.as("app", root, func() *quota.Client { return h.Places.Join(quota.UserTenant(0)) })
 	}
 	c := h.Stranger()
 	if r := c.Call(wire.Request{Op: wire.OpHello, Hello: wire.Hello{Versions: []int{1}}}); r.Status != wire.OK {
@@ -172,10 +172,10 @@ func (h *Host) Stranger() *Conn {
 func (h *Host) User(uid int) *Conn {
 	h.t.Helper()
 	by := h.Access.Caller(unixsock.Peer{UID: uid, GID: uid})
-	return h.as(quota.UserOwner(uid), by, func() *quota.Member { return h.Shares.Join(quota.UserOwner(uid)) })
+	return h.as(quota.UserTenant(uid), by, func() *quota.Client { return h.Places.Join(quota.UserTenant(uid)) })
 }
 
-func (h *Host) as(kind string, by access.Caller, member func() *quota.Member) *Conn {
+func (h *Host) as(kind string, by access.Caller, member func() *quota.Client) *Conn {
 	h.t.Helper()
 	return NewConn(h.t, h.Dial(kind, "unix", h.Limits(), func(net.Conn) (server.Handler, error) {
 		m := member()

@@ -85,9 +85,9 @@ func (c *Config) engine(rules *access.Rules) engine.Config {
 			PollEvery: cluster.DefaultBound / 4, Clock: c.Clock, Log: c.Log,
 		},
 		Clock: c.Clock, Log: c.Log, Access: rules, Budget: quota.NewBudget(c.BufferSize),
-		Shares: quota.NewPlaces([quota.Resources]int64{
+		Places: quota.NewPlaces([quota.Resources]int64{
 			quota.LeaseTokens: engine.MaxLeases, quota.Watches: engine.MaxWatches, quota.Waiting: 1 << 16,
-			quota.Names: int64(names.Max - len(names.Configured)), quota.Connections: 1 << 14,
+			quota.Namespaces: int64(names.Max - len(names.Configured)), quota.Connections: 1 << 14,
 			quota.Flushes: namespaces.MaxFlushed, quota.Descriptors: 16,
 		}),
 	}
@@ -123,10 +123,10 @@ func One(change func(*namespaces.Settings)) map[string]namespaces.Settings {
 func (h *Host) Run() {
 	h.running.Go(func() { _ = h.Store.Run(h.ctx, h.Clock) })
 	h.running.Go(func() { h.Loads.Audit(h.ctx) })
-	for filter := range h.Names.KeyFilters() {
+	for filter := range h.Namespaces.KeyFilters() {
 		h.running.Go(func() { filter.Run(h.ctx) })
 	}
-	for _, ns := range h.Names.All() {
+	for _, ns := range h.Namespaces.All() {
 		if ns.Warming != nil {
 			h.running.Go(func() { h.Warm(h.ctx, ns) })
 		}

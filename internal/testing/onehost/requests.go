@@ -29,7 +29,7 @@ func (h *Host) do(
 	if q.Namespace == nil {
 		q.Namespace = []byte(namespaces.Default)
 	}
-	b := namespaces.Pins{Table: h.Names}
+	b := namespaces.Pins{Table: h.Namespaces}
 	defer b.Release()
 	now := h.Clock.Read()
 	h.Node.CheckPause(now.Boot)

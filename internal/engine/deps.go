@@ -19,25 +19,25 @@ import (
 	"github.com/cachesidecar/cachesidecar/l2/segment"
 )
 
-// base is what the parts stand on.
-type base struct {
+// deps has the dependencies that all parts of the engine share.
+type deps struct {
 	Config    Config
 	Clock     kv.Clock
 	HLC       *kv.HLC
 	Counts    *Counts // apart from what is never written
 	Deadlines *Deadlines
 
-	Store   *segment.Store
-	Names   *namespaces.Table
-	Node    *cluster.Node
-	Handoff *handoff.Handoff
-	Ledger  *invalidation.Ledger
-	Shared  *Publisher
-	Leases  *flight.Leases
-	Calls   flight.Table[*Call] // reads of other hosts' keys that are under way
-	Log     *invalidation.Log   // Log and L1 are nil if the node is alone
-	L1      *l1.Cache
-	self    []byte // the node's name
+	Store        *segment.Store
+	Namespaces   *namespaces.Table
+	Node         *cluster.Node
+	Handoff      *handoff.Handoff
+	Ledger       *invalidation.Ledger
+	SharedMemory *Publisher
+	LeaseTokens  *flight.Leases
+	Calls        flight.Table[*Call] // reads of other hosts' keys that are under way
+	Log          *invalidation.Log   // Log and L1 are nil if the node is alone
+	L1           *l1.Cache
+	self         []byte // the node's name
 }
 
 // Config has the settings that answers depend on, and what the engine stands on.
@@ -50,7 +50,7 @@ type Config struct {
 	L1Size, L2Size int64         // bytes
 	Events         int           // that the log keeps; zero: the default of package invalidation
 	Namespaces     namespaces.Config
-	Cluster        cluster.Config // without what New adds: Tiers, Events, Versions, Budget, the epoch
+	Cluster        cluster.Config // without what New adds: Delegate, Events, Versions, Budget, the epoch
 
 	// Keep, if set, leaves the entries to the next process. It is for a host that is alone.
 	Keep *Keep
@@ -58,7 +58,7 @@ type Config struct {
 	Clock  kv.Clock
 	Log    *slog.Logger
 	Access *access.Rules
-	Shares *quota.Places
+	Places *quota.Places
 	Budget *quota.Budget
 	// Peer returns the handler of another sidecar's requests. It is called while
 	// Node.Run runs.
