@@ -8,6 +8,7 @@ import (
 	"net"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/testing/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
@@ -113,4 +114,32 @@ func TestListenerEndsTheGreediest(t *testing.T) {
 	if !waits(alone) || waits(greedy) || len(d.waiting) != maxUngreeted {
 		t.Errorf("the one of its address waits: %v; the oldest of many does: %v; %d wait", waits(alone), waits(greedy), len(d.waiting))
 	}
+}
+
+// TestRefusedIsReadToALimit checks that what a refused connection goes on sending is read up to a limit, so that it
+// has the reason, and no further.
+func TestRefusedIsReadToALimit(t *testing.T) {
+	nc := &endless{}
+	closeForWriting(nc)
+	if !nc.closed || nc.read != MaxGreeting {
+		t.Errorf("closed for writing: %v; %d bytes are read, want %d", nc.closed, nc.read, MaxGreeting)
+	}
+}
+
+// endless is a connection that never stops sending.
+type endless struct {
+	net.Conn
+	closed bool
+	read   int
+}
+
+func (e *endless) CloseWrite() error               { e.closed = true; return nil }
+func (e *endless) SetReadDeadline(time.Time) error { return nil }
+
+func (e *endless) Read(b []byte) (int, error) {
+	if e.read > 2*MaxGreeting {
+		return 0, io.EOF // the test fails, and ends
+	}
+	e.read += len(b)
+	return len(b), nil
 }
