@@ -1,6 +1,7 @@
 package sidecar
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -36,12 +37,18 @@ type rowFeed struct {
 	silent    bool                 // the stream brings nothing
 	brings    func()               // called before the stream brings something
 	ended     map[string]time.Time // when readers ceased to see a value
+
+	catalog int          // counts what its rows were written by
+	changes map[int]bool // of the catalog, that have not ended
+	given   bool         // up: the next stream begins anew
 }
 
 var errDown = errors.New("the server is down")
 
 func newRowFeed(db *database) *rowFeed {
-	return &rowFeed{db: db, more: make(chan struct{}), seen: map[uint64]bool{}, ended: map[string]time.Time{}}
+	return &rowFeed{
+		db: db, more: make(chan struct{}), seen: map[uint64]bool{}, ended: map[string]time.Time{}, changes: map[int]bool{},
+	}
 }
 
 // commit gives a row another value, which readers see after a while.
@@ -61,6 +68,26 @@ func (f *rowFeed) commit(key, before, value string, unseen time.Duration) {
 	f.db.set(key, []byte(value))
 	f.seen[t.ID] = true
 	f.ended[before] = time.Now()
+}
+
+// commitUnsent does the same while the catalog has changed, so that the log does not have it. The change is undone
+// in the same transaction; or its own commit hangs before and after, which the log goes by and readers do not.
+func (f *rowFeed) commitUnsent(key, before, value string, hangs time.Duration) {
+	f.mu.Lock()
+	f.catalog++
+	change := f.catalog
+	f.changes[change] = true
+	f.mu.Unlock()
+	time.Sleep(hangs)
+	f.mu.Lock()
+	f.db.set(key, []byte(value))
+	f.ended[before] = time.Now()
+	f.mu.Unlock()
+	time.Sleep(hangs)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.catalog++
+	delete(f.changes, change)
 }
 
 // gone returns for how long readers of the database have not seen a value.
@@ -86,7 +113,7 @@ func (f *rowFeed) Check(context.Context) ([]string, error) { return nil, nil }
 func (f *rowFeed) SQL() string                             { return "" }
 func (f *rowFeed) Secrets() []string                       { return nil }
 
-func (f *rowFeed) Stream(context.Context, string, string) (loader.FeedStream, error) {
+func (f *rowFeed) Stream(_ context.Context, anew, state string) (loader.FeedStream, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	switch {
@@ -96,7 +123,10 @@ func (f *rowFeed) Stream(context.Context, string, string) (loader.FeedStream, er
 		return nil, errors.New("the slot is in use")
 	}
 	f.open = true
-	s := &rowStream{rowFeed: f}
+	s := &rowStream{rowFeed: f, anew: anew, catalog: f.catalog, past: maps.Clone(f.changes)}
+	if state != "" && state != s.State() || f.given {
+		s.anew = cmp.Or(anew, "the catalog has changed")
+	}
 	for s.next < len(f.log) && f.log[s.next].End <= f.confirmed {
 		s.next++
 	}
@@ -105,16 +135,30 @@ func (f *rowFeed) Stream(context.Context, string, string) (loader.FeedStream, er
 
 type rowStream struct {
 	*rowFeed
-	next   int
-	closed bool
+	next    int
+	closed  bool
+	anew    string
+	catalog int          // at the last look
+	past    map[int]bool // changes of the catalog that the stream goes by, and that had not ended when it began
 }
 
-func (s *rowStream) Anew() string                 { return "" }
-func (s *rowStream) State() string                { return "" }
-func (s *rowStream) Begun(context.Context) error  { return nil }
-func (s *rowStream) Alive() error                 { return nil }
-func (s *rowStream) Nudge(context.Context) error  { return nil }
-func (s *rowStream) GiveUp(context.Context) error { return nil }
+func (s *rowStream) Anew() string                { return s.anew }
+func (s *rowStream) State() string               { return fmt.Sprint(s.catalog) }
+func (s *rowStream) Begun(context.Context) error { return s.give(false) }
+func (s *rowStream) Alive() error                { return nil }
+func (s *rowStream) Nudge(context.Context) error { return nil }
+
+func (s *rowStream) GiveUp(context.Context) error { return s.give(true) }
+
+func (s *rowStream) give(up bool) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.down {
+		return errDown
+	}
+	s.given = up
+	return nil
+}
 
 func (s *rowStream) Receive(ctx context.Context) (*loader.Transaction, error) {
 	s.mu.Lock()
@@ -153,10 +197,22 @@ func (s *rowStream) View(context.Context) (loader.View, error) {
 		return loader.View{}, errDown
 	}
 	end := loader.Position(10 * len(s.log))
-	return loader.View{Snapshot: rowView(maps.Clone(s.seen)), Now: time.Now(), End: end, Inserted: end}, nil
+	v := rowView{maps.Clone(s.seen), maps.Clone(s.changes), s.past}
+	return loader.View{Snapshot: v, Now: time.Now(), End: end, Inserted: end}, nil
 }
 
-func (s *rowStream) Broken(context.Context) (string, error) { return "", nil }
+func (s *rowStream) Broken(context.Context) (string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.down:
+		return "", errDown
+	case s.catalog != s.rowFeed.catalog:
+		s.catalog = s.rowFeed.catalog
+		return "the catalog has changed", nil
+	}
+	return "", nil
+}
 
 func (s *rowStream) Confirm(at loader.Position) {
 	s.mu.Lock()
@@ -175,12 +231,26 @@ func (s *rowStream) Close() {
 // Left implements loader.FeedStream.
 func (s *rowStream) Left(context.Context) ([]string, error) { return nil, nil }
 
-// rowView is the transactions that a reader sees.
-type rowView map[uint64]bool
+// rowView is the transactions that a reader sees, and the changes of the catalog that it does not see.
+type rowView struct {
+	seen       map[uint64]bool
+	open, past map[int]bool
+}
 
-func (v rowView) Sees(t *loader.Transaction) bool { return v[t.ID] }
-func (v rowView) SeesPast() bool                  { return true }
-func (v rowView) Outlives(loader.Snapshot) bool   { return true }
+func (v rowView) Sees(t *loader.Transaction) bool { return v.seen[t.ID] }
+func (v rowView) SeesPast() bool                  { return v.ended(v.past) }
+func (v rowView) Outlives(was loader.Snapshot) bool {
+	return v.ended(was.(rowView).open)
+}
+
+func (v rowView) ended(changes map[int]bool) bool {
+	for c := range changes {
+		if v.open[c] {
+			return false
+		}
+	}
+	return true
+}
 
 // laggard is a world whose values come from a database with a feed.
 type laggard struct {
@@ -269,7 +339,14 @@ func (l *laggard) load(ctx context.Context, wg *sync.WaitGroup) {
 			row, value := fmt.Sprint("row", i), fmt.Sprint(i, ".0")
 			for n := 1; ctx.Err() == nil; n++ {
 				next := fmt.Sprint(i, ".", n)
-				l.feed.commit(row, value, next, time.Duration(rnd.IntN(300))*time.Millisecond)
+				switch unseen := time.Duration(rnd.IntN(300)) * time.Millisecond; rnd.IntN(12) {
+				case 0:
+					l.feed.commitUnsent(row, value, next, 0)
+				case 1:
+					l.feed.commitUnsent(row, value, next, 40*unseen)
+				default:
+					l.feed.commit(row, value, next, unseen)
+				}
 				value = next
 				pauseFor(ctx, time.Duration(rnd.IntN(3000))*time.Millisecond)
 				if rnd.IntN(3) == 0 { // what is cached may be old by more than the bound

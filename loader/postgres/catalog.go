@@ -1,9 +1,9 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
-	"errors"
 	"fmt"
 	"maps"
 	"regexp"
@@ -17,101 +17,125 @@ import (
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// leastVersion is the first PostgreSQL that sends messages of the log to pgoutput.
-const leastVersion = 140000
+// leastVersion is the first PostgreSQL with pg_publication_namespace.
+const leastVersion = 150000
+
+func checkVersion(version string) error {
+	if n, err := strconv.Atoi(version); err != nil || n < leastVersion {
+		return fmt.Errorf("%w: the server has version %s: the feed needs PostgreSQL 15 or later, since it looks at "+
+			"the schemas of a publication, which an earlier one does not have", loader.ErrFeed, version)
+	}
+	return nil
+}
 
 // serverQuery asks what the server must be like.
 const serverQuery = `SELECT current_setting('server_version_num'), current_setting('wal_level'),
 	pg_is_in_recovery(), (SELECT rolreplication OR rolsuper FROM pg_roles WHERE rolname = current_user),
 	current_setting('max_slot_wal_keep_size'), current_setting('synchronous_standby_names'), current_user`
 
-// publicationQuery asks for the publication. A changed operation or a dropped publication sends no
-// change of its rows. xmin is another one after each ALTER PUBLICATION … SET.
-const publicationQuery = `SELECT pubinsert, pubupdate, pubdelete, pubtruncate, pubviaroot, oid, xmin
-	FROM pg_publication WHERE pubname = `
+// tablesQuery asks for the columns that keys name, with the partitions of their tables: the log has the rows
+// of a partitioned table as its partitions say. Each of them must be logged, and have the column in its identity.
+const tablesQuery = `WITH RECURSIVE
+	wanted(place, schema, name, col) AS (VALUES %[2]s),
+	below AS (SELECT DISTINCT c.oid AS root, c.oid FROM wanted w
+			JOIN pg_namespace n ON n.nspname = w.schema JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.name
+		UNION SELECT root, inhrelid FROM below JOIN pg_inherits ON inhparent = below.oid),
+	parts AS (SELECT root, c.oid, c.relkind, c.relreplident, c.relpersistence = 'p' AS logged,
+			c.relkind = 'f' AND c.relispartition AS away
+		FROM below JOIN pg_class c ON c.oid = below.oid)
+SELECT place, w.col, c.oid IS NOT NULL, t.rowfilter,
+	(SELECT bool_and(logged) FROM parts WHERE root = c.oid), (SELECT bool_or(away) FROM parts WHERE root = c.oid),
+	coalesce(a.attname = ANY (t.attnames), a.attname IS NOT NULL) AND a.attgenerated = '', a.atttypid,
+	(SELECT coalesce(bool_and(p.relreplident = 'f' OR EXISTS (SELECT FROM pg_index i
+			JOIN pg_attribute b ON b.attrelid = i.indrelid AND b.attnum = ANY (i.indkey)
+			WHERE i.indrelid = p.oid AND b.attname = w.col AND CASE p.relreplident
+				WHEN 'i' THEN i.indisreplident WHEN 'd' THEN i.indisprimary ELSE false END)), true)
+		FROM parts p WHERE p.root = c.oid AND (p.relkind = 'r' AND (p.oid = c.oid OR c.relkind = 'p')))
+	FROM wanted w
+	LEFT JOIN pg_publication_tables t ON t.pubname = %[1]s AND t.schemaname = w.schema AND t.tablename = w.name
+	LEFT JOIN pg_class c ON c.relname = t.tablename
+		AND c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = t.schemaname)
+	LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = w.col AND a.attnum > 0 ORDER BY 1, 2`
 
-// tablesQuery asks for the mapped tables of the publication and their columns, and not for others, of which
-// there may be thousands: what becomes of them changes no key. A table that leaves and comes back, an attached
-// partition, and a rewritten column send no change of their rows. The file of a table tells of a rewriting, and
-// the object that pg_depend names, of a membership that has begun again. The values of an enumeration are in no
-// row: one with another name changes rows that are not sent. Later versions than 14 have rowfilter and attnames.
-// The log has the rows of a partitioned table as its partitions say: each of them must be logged, and have the
-// column in its identity.
-const tablesQuery = `SELECT t.schemaname || '.' || t.tablename, c.relkind,
-	c.relpersistence = 'p' AND coalesce(l.logged, true), c.relreplident,
-	a.attname, a.attnum, a.atttypid, c.oid, c.relfilenode,
-	CASE c.relkind WHEN 'p' THEN coalesce(l.named, true)
-		ELSE c.relreplident = 'f' OR coalesce(i.indisreplident OR i.indisprimary, false) END, l.files,
-	coalesce(to_jsonb(t) -> 'attnames' ? a.attname::text, true) AND a.attgenerated = '',
-	to_jsonb(t) ->> 'rowfilter',
-	(SELECT string_agg(d.objid::text, ',' ORDER BY d.objid) FROM pg_publication b
-		JOIN pg_depend d ON d.refclassid = 'pg_publication'::regclass AND d.refobjid = b.oid
-		JOIN pg_depend o ON o.classid = d.classid AND o.objid = d.objid
-		WHERE b.pubname = t.pubname AND (o.refclassid = 'pg_class'::regclass AND o.refobjid = c.oid
-			OR o.refclassid = 'pg_namespace'::regclass AND o.refobjid = n.oid)),
-	(SELECT string_agg(quote_literal(e.enumlabel), ',' ORDER BY e.enumsortorder) FROM pg_type y
-		JOIN pg_enum e ON e.enumtypid IN (y.oid, y.typelem, y.typbasetype) WHERE y.oid = a.atttypid)
-	FROM pg_publication_tables t
-	JOIN pg_namespace n ON n.nspname = t.schemaname
-	JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename
-	JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-	LEFT JOIN pg_index i ON i.indrelid = c.oid AND a.attnum = ANY (i.indkey)
-		AND CASE c.relreplident WHEN 'i' THEN i.indisreplident WHEN 'd' THEN i.indisprimary ELSE false END
-	LEFT JOIN LATERAL (WITH RECURSIVE below AS (SELECT inhrelid FROM pg_inherits WHERE inhparent = c.oid
-			UNION SELECT h.inhrelid FROM pg_inherits h JOIN below ON h.inhparent = below.inhrelid)
-		SELECT string_agg(p.oid::text || '/' || p.relfilenode, ',' ORDER BY p.oid) AS files,
-			bool_and(p.relpersistence = 'p') AS logged,
-			bool_and(p.relreplident = 'f' OR EXISTS (SELECT FROM pg_index x
-				JOIN pg_attribute b ON b.attrelid = p.oid AND b.attnum = ANY (x.indkey)
-				WHERE x.indrelid = p.oid AND b.attname = a.attname AND CASE p.relreplident
-					WHEN 'i' THEN x.indisreplident WHEN 'd' THEN x.indisprimary ELSE false END)
-			) FILTER (WHERE p.relkind = 'r') AS named
-		FROM below JOIN pg_class p ON p.oid = below.inhrelid) l ON true
-	WHERE t.pubname = %s AND t.schemaname || '.' || t.tablename IN (%s) ORDER BY 1, 6, 10`
+// catalogQuery asks for the publication, and for what may not change while the stream goes on. A table that is
+// renamed, or leaves the publication or its partitions, sends no change of its rows, and types have values that
+// are in no row. All of that may be undone before the next look. So the answer has the transaction that wrote each
+// row of the catalog, xmin, which no undoing brings back: of the tables, what is above and below them, the types
+// that their columns depend on, and the publication. What becomes of other tables changes no key. Freezing keeps
+// xmin, and statistics are written in place.
+//
+// xmax is the transaction that replaces a row, while it is not older than all that have not ended. The stream goes
+// by what it has changed once its commit is in the log. Readers, and this query, do so later: a commit may wait for
+// a synchronous standby. So the answer is another one before its end, and again after it.
+const catalogQuery = `WITH RECURSIVE
+	pub AS (SELECT * FROM pg_publication WHERE pubname = %[1]s),
+	mapped AS (SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+		WHERE (n.nspname, c.relname) IN (%[2]s)),
+	above AS (SELECT oid FROM mapped UNION SELECT inhparent FROM pg_inherits JOIN above ON inhrelid = oid),
+	below AS (SELECT oid FROM mapped UNION SELECT inhrelid FROM pg_inherits JOIN below ON inhparent = oid),
+	types AS (SELECT atttypid AS oid FROM pg_attribute JOIN below ON attrelid = oid WHERE attnum > 0
+		UNION SELECT d.oid FROM types JOIN pg_type y ON y.oid = types.oid
+			LEFT JOIN pg_range r ON y.oid IN (r.rngtypid, r.rngmultitypid)
+			LEFT JOIN pg_attribute a ON a.attrelid = y.typrelid AND a.attnum > 0
+			CROSS JOIN LATERAL (VALUES (y.typelem), (y.typbasetype), (r.rngsubtype), (a.atttypid)) d(oid)
+			WHERE d.oid <> 0),
+	classes AS (SELECT oid FROM above UNION SELECT oid FROM below
+		UNION SELECT typrelid FROM pg_type y JOIN types ON types.oid = y.oid WHERE typrelid <> 0),
+	schemas AS (SELECT relnamespace AS oid FROM pg_class c JOIN classes ON classes.oid = c.oid
+		UNION SELECT typnamespace FROM pg_type y JOIN types ON types.oid = y.oid),
+	written AS (SELECT xmin, xmax FROM pg_publication WHERE pubname = %[1]s
+		UNION ALL SELECT xmin, xmax FROM pg_publication_rel
+			WHERE prpubid = (SELECT oid FROM pub) AND prrelid IN (SELECT oid FROM classes)
+		UNION ALL SELECT xmin, xmax FROM pg_publication_namespace
+			WHERE pnpubid = (SELECT oid FROM pub) AND pnnspid IN (SELECT oid FROM schemas)
+		UNION ALL SELECT xmin, xmax FROM pg_namespace WHERE oid IN (SELECT oid FROM schemas)
+		UNION ALL SELECT xmin, xmax FROM pg_class WHERE oid IN (SELECT oid FROM classes)
+		UNION ALL SELECT xmin, xmax FROM pg_attribute WHERE attrelid IN (SELECT oid FROM classes) AND attnum > 0
+		UNION ALL SELECT xmin, xmax FROM pg_inherits WHERE inhrelid IN (SELECT oid FROM classes)
+		UNION ALL SELECT xmin, xmax FROM pg_index
+			WHERE indrelid IN (SELECT oid FROM classes) AND (indisprimary OR indisreplident)
+		UNION ALL SELECT xmin, xmax FROM pg_type WHERE oid IN (SELECT oid FROM types)
+		UNION ALL SELECT xmin, xmax FROM pg_enum WHERE enumtypid IN (SELECT oid FROM types))
+SELECT pubinsert AND pubupdate AND pubdelete AND pubtruncate, pubviaroot,
+	encode(sha256(written::bytea), 'hex'), replaced
+	FROM (SELECT string_agg(xmin::text, ',' ORDER BY xmin::text COLLATE "C") AS written,
+		string_agg(DISTINCT xmax::text, ',') FILTER
+			(WHERE age(xmax) <= age(pg_snapshot_xmin(pg_current_snapshot())::xid)) AS replaced FROM written) w
+	LEFT JOIN pub ON true`
 
 // byteaOID is the type bytea.
 const byteaOID = "17"
 
-// seen is a table of the publication.
-type seen struct {
-	logged  bool
-	filter  string          // rows outside of it are not sent
-	columns map[string]bool // that are sent, by name: whether it is in the identity
-	bytes   map[string]bool // columns of type bytea
-}
-
 // check asks the server whether the settings fit it. It returns a digest of what must stay the same
 // while the stream goes on.
 func (f *Feed) check(ctx context.Context, conn *pgconn.PgConn) (digest string, err error) {
-	server, err := ask(ctx, conn, serverQuery)
+	server, err := one(ask(ctx, conn, serverQuery))
 	if err != nil {
 		return "", err
 	}
-	publication, err := ask(ctx, conn, publicationQuery+quoted(f.cfg.Publication))
-	if err != nil {
+	if err := checkVersion(server[0]); err != nil { // the other statements do not fit it
 		return "", err
-	}
-	var names []string
-	for _, name := range slices.Sorted(maps.Keys(f.tables)) {
-		names = append(names, quoted(name))
-	}
-	rows, err := ask(ctx, conn, fmt.Sprintf(tablesQuery, quoted(f.cfg.Publication), strings.Join(names, ", ")))
-	if err != nil {
-		return "", err
-	}
-	if len(server) != 1 || len(server[0]) != 7 {
-		return "", errors.New("the server has answered in an unknown form")
 	}
 	var wrong settings.Problems
-	f.checkServer(server[0], &wrong)
-	if len(publication) == 0 {
+	f.checkServer(server, &wrong)
+	wanted, names := f.wanted()
+	columns, err := ask(ctx, conn, fmt.Sprintf(tablesQuery, quoted(f.cfg.Publication), wanted))
+	if err != nil {
+		return "", err
+	}
+	catalog, err := one(ask(ctx, conn, fmt.Sprintf(catalogQuery, quoted(f.cfg.Publication), names)))
+	if err != nil {
+		return "", err
+	}
+	switch catalog[0] {
+	case "":
 		wrong.Addf("there is no publication %s: `cachesidecar changes sql` prints the statements that make it",
 			f.cfg.Publication)
-	} else if ops := publication[0][:4]; slices.Contains(ops, "f") {
+	case "f":
 		wrong.Addf("publication %s leaves out inserts, updates, deletes or truncations: have it publish all four",
 			f.cfg.Publication)
 	}
-	f.checkTables(rows, len(publication) > 0 && publication[0][4] == "f", &wrong)
+	f.checkTables(columns, catalog[1] == "f", &wrong)
 	var misfits settings.Problems
 	for _, err := range settings.Each(wrong.Err()) {
 		misfits.Addf("%w: %w", loader.ErrFeed, err)
@@ -120,17 +144,31 @@ func (f *Feed) check(ctx context.Context, conn *pgconn.PgConn) (digest string, e
 		return "", err
 	}
 	h := sha256.New()
-	fmt.Fprintf(h, "%q\n", publication)
-	for _, row := range rows {
-		fmt.Fprintf(h, "%q\n", row)
-	}
+	fmt.Fprintf(h, "%q\n%q", columns, catalog)
 	return string(h.Sum(nil)), nil
 }
 
-func (f *Feed) checkServer(row []string, wrong *settings.Problems) {
-	if n, err := strconv.Atoi(row[0]); err != nil || n < leastVersion {
-		wrong.Addf("the server has version %s: the feed needs PostgreSQL 14 or later", row[0])
+// wanted returns the columns that keys name, as rows of VALUES, and the names of their tables.
+func (f *Feed) wanted() (columns, names string) {
+	var list, tables []string
+	for i, m := range f.ordered() {
+		tables = append(tables, "("+quoted(m.table.schema)+", "+quoted(m.table.name)+")")
+		for _, c := range m.columns {
+			list = append(list,
+				fmt.Sprintf("(%d, %s, %s, %s)", i, quoted(m.table.schema), quoted(m.table.name), quoted(c)))
+		}
 	}
+	return strings.Join(list, ", "), strings.Join(tables, ", ")
+}
+
+// ordered returns the tables in the order of their names.
+func (f *Feed) ordered() []*mapping {
+	list := slices.Collect(maps.Values(f.tables))
+	slices.SortFunc(list, func(a, b *mapping) int { return cmp.Compare(a.as, b.as) })
+	return list
+}
+
+func (f *Feed) checkServer(row []string, wrong *settings.Problems) {
 	if row[1] != "logical" {
 		wrong.Addf("wal_level is %s: set it to logical in postgresql.conf, and restart the server", row[1])
 	}
@@ -150,49 +188,53 @@ func (f *Feed) checkServer(row []string, wrong *settings.Problems) {
 // anyStandby matches a list of synchronous standbys that has the feed's application_name.
 var anyStandby = regexp.MustCompile(`(?i)\*|(^|[\s,("])cachesidecar($|[\s,)"])`)
 
+// checkTables checks the columns that keys name, one row for each. leaves: the publication has partitions under
+// their own names.
 func (f *Feed) checkTables(rows [][]string, leaves bool, wrong *settings.Problems) {
-	tables := map[string]*seen{}
+	tables := f.ordered()
+	told := map[string]bool{}
 	for _, r := range rows {
-		t := tables[r[0]]
-		if t == nil {
-			t = &seen{logged: r[2] == "t", filter: r[12], columns: map[string]bool{}, bytes: map[string]bool{}}
-			tables[r[0]] = t
+		place, _ := strconv.Atoi(r[0])
+		if !told[r[0]] {
+			told[r[0]] = true
+			f.checkTable(tables[place].as, r, leaves, wrong)
 		}
-		if r[11] == "t" {
-			t.columns[r[4]], t.bytes[r[4]] = t.columns[r[4]] || r[9] == "t", r[6] == byteaOID
+		if r[2] == "t" {
+			checkColumn(tables[place].as, r, wrong)
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(f.tables)) {
-		t := tables[name]
-		switch {
-		case t == nil && leaves:
-			wrong.Addf("table %s is not in publication %s: add it, or leave it out of tables; if it has partitions, "+
-				"set publish_via_partition_root of the publication", name, f.cfg.Publication)
-			continue
-		case t == nil:
-			wrong.Addf("table %s is not in publication %s: add it, or leave it out of tables", name, f.cfg.Publication)
-			continue
-		case !t.logged:
-			wrong.Addf("table %s, or a partition of it, is unlogged or temporary: its changes are in no log", name)
-		case t.filter != "":
-			wrong.Addf("table %s has a row filter in publication %s, which hides changes: take the filter away",
-				name, f.cfg.Publication)
-		}
-		for _, c := range f.tables[name].columns {
-			identity, there := t.columns[c]
-			switch {
-			case !there:
-				wrong.Addf("table %s has no column %s in the publication, which its key names: generated columns "+
-					"are not there", name, c)
-			case t.bytes[c]:
-				wrong.Addf("table %s: column %s of its key is bytea, whose text in the log is not the key that "+
-					"apps use: give a column of text", name, c)
-			case !identity:
-				wrong.Addf("table %s: column %s of its key is outside of its replica identity, or of a partition's, "+
-					"so that a deletion does not name it: ALTER TABLE … REPLICA IDENTITY FULL, or USING INDEX one "+
-					"with the column", name, c)
-			}
-		}
+}
+
+func (f *Feed) checkTable(name string, r []string, leaves bool, wrong *settings.Problems) {
+	switch {
+	case r[2] != "t" && leaves:
+		wrong.Addf("table %s is not in publication %s: add it, or leave it out of tables; if it has partitions, "+
+			"set publish_via_partition_root of the publication", name, f.cfg.Publication)
+	case r[2] != "t":
+		wrong.Addf("table %s is not in publication %s: add it, or leave it out of tables", name, f.cfg.Publication)
+	case r[5] == "t":
+		wrong.Addf("table %s has a partition that is a foreign table, whose changes are in no log of this server: "+
+			"detach the partition, or leave the table out of tables", name)
+	case r[4] != "t":
+		wrong.Addf("table %s, or a partition of it, is unlogged or temporary: its changes are in no log", name)
+	case r[3] != "":
+		wrong.Addf("table %s has a row filter in publication %s, which hides changes: take the filter away",
+			name, f.cfg.Publication)
+	}
+}
+
+func checkColumn(name string, r []string, wrong *settings.Problems) {
+	switch column := r[1]; {
+	case r[6] != "t":
+		wrong.Addf("table %s has no column %s in the publication, which its key names: generated columns "+
+			"are not there", name, column)
+	case r[7] == byteaOID:
+		wrong.Addf("table %s: column %s of its key is bytea, whose text in the log is not the key that "+
+			"apps use: give a column of text", name, column)
+	case r[8] == "f":
+		wrong.Addf("table %s: column %s of its key is outside of its replica identity, or of a partition's, "+
+			"so that a deletion does not name it: ALTER TABLE … REPLICA IDENTITY FULL, or USING INDEX one "+
+			"with the column", name, column)
 	}
 }
 
@@ -219,20 +261,19 @@ func (f *Feed) Check(ctx context.Context) (warnings []string, err error) {
 		return nil, err
 	}
 	defer func() { _ = stream.Close(ctx) }() // nothing is lost
-	rows, err := ask(ctx, conn, serverQuery)
-	if err != nil || len(rows) != 1 {
+	server, err := one(ask(ctx, conn, serverQuery))
+	if err != nil {
 		return nil, err
 	}
 	_, left, err := f.left(ctx, conn)
-	return append(f.warnings(rows[0]), left...), err
+	return append(f.warnings(server), left...), err
 }
 
 // SQL returns the statements that make the publication and a role for the feed.
 func (f *Feed) SQL() string {
 	var tables []string
-	for _, name := range slices.Sorted(maps.Keys(f.tables)) {
-		schema, table, _ := strings.Cut(name, ".")
-		tables = append(tables, identifier(schema)+"."+identifier(table))
+	for _, m := range f.ordered() {
+		tables = append(tables, identifier(m.table.schema)+"."+identifier(m.table.name))
 	}
 	return fmt.Sprintf(`-- Once, as the owner of the tables. wal_level must be logical (postgresql.conf, restart).
 CREATE PUBLICATION %s FOR TABLE %s

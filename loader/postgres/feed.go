@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/settings"
@@ -66,7 +67,7 @@ func (c FeedConfig) Open() (loader.Feed, error) {
 // Feed follows the changes of a database. It is safe for concurrent use.
 type Feed struct {
 	cfg     FeedConfig
-	tables  map[string]*mapping
+	tables  map[table]*mapping
 	beside  []string
 	catalog atomic.Value // string: the digest of the last stream
 	told    sync.Map     // slots that were told to be left behind, by name
@@ -76,8 +77,13 @@ type Feed struct {
 	foreign atomic.Pointer[string] // where it was confirmed by then; nil: too few times to tell
 }
 
+// table is the name of a table.
+type table struct{ schema, name string }
+
 // mapping is a table and the parts of the keys of its rows: texts, and columns between them.
 type mapping struct {
+	table     table
+	as        string // its name in the settings
 	namespace string
 	texts     []string // one more than columns
 	columns   []string
@@ -87,6 +93,7 @@ const maxTables = 256
 
 var (
 	slotName = regexp.MustCompile(`^[a-z0-9_]{1,63}$`)
+	inTable  = regexp.MustCompile(`^("(?:[^"]|"")+"|[^".][^.]*)\.("(?:[^"]|"")+"|[^".][^.]*)$`)
 	inBraces = regexp.MustCompile(`\{([^{}]*)\}`)
 )
 
@@ -109,11 +116,14 @@ func NewFeed(cfg FeedConfig) (*Feed, error) {
 	if len(cfg.Tables) == 0 || len(cfg.Tables) > maxTables {
 		wrong.Addf("tables: %d are given: give 1 to %d", len(cfg.Tables), maxTables)
 	}
-	f := &Feed{cfg: cfg, tables: map[string]*mapping{}}
+	f := &Feed{cfg: cfg, tables: map[table]*mapping{}}
 	for _, name := range slices.Sorted(maps.Keys(cfg.Tables)) {
 		m, err := newMapping(name, cfg.Tables[name])
+		if other := f.tables[m.table]; err == nil && other != nil {
+			err = fmt.Errorf("this is %s too: give a table once", other.as)
+		}
 		wrong.Within("tables: "+name, err)
-		f.tables[name] = m
+		f.tables[m.table] = m
 	}
 	for _, name := range cfg.Messages {
 		if !kv.ValidNamespace(name) {
@@ -132,15 +142,32 @@ func NewFeed(cfg FeedConfig) (*Feed, error) {
 	return f, nil
 }
 
+// parseTable reads the name of a table: schema and name as they are in the catalog. One that has a dot, or begins
+// with a quote, is quoted as in SQL.
+func parseTable(text string) (t table, ok bool) {
+	parts := inTable.FindStringSubmatch(text)
+	if parts == nil {
+		return t, false
+	}
+	unquote := func(part string) string {
+		if !strings.HasPrefix(part, `"`) {
+			return part
+		}
+		return strings.ReplaceAll(part[1:len(part)-1], `""`, `"`)
+	}
+	return table{unquote(parts[1]), unquote(parts[2])}, true
+}
+
 func newMapping(name string, t FeedTable) (*mapping, error) {
 	var wrong settings.Problems
-	if schema, table, ok := strings.Cut(name, "."); !ok || schema == "" || table == "" {
-		wrong.Addf("give schema and name, such as public.users")
+	id, ok := parseTable(name)
+	if !ok {
+		wrong.Addf(`give schema and name, such as public.users; a name with a dot goes in double quotes, "a.b".users`)
 	}
 	if !kv.ValidNamespace(t.Namespace) {
 		wrong.Addf("namespace %q: give the name of a namespace", t.Namespace)
 	}
-	m := &mapping{namespace: t.Namespace}
+	m := &mapping{table: id, as: name, namespace: t.Namespace}
 	at := 0
 	for _, i := range inBraces.FindAllStringSubmatchIndex(t.Key, -1) {
 		m.texts = append(m.texts, t.Key[at:i[0]])
@@ -211,14 +238,15 @@ const feedTime = 10 * time.Second
 
 // config returns the settings of a connection.
 func (f *Feed) config(replication bool) (*pgconn.Config, error) {
-	c, err := pgconn.ParseConfig(f.cfg.DSN)
-	if err != nil { // as in New: pgx's own error repeats the DSN
-		return nil, errors.New("its DSN cannot be read: give postgres://user:password@host:port/database, or pairs " +
-			"such as host=... dbname=... user=... password=... in one line")
+	pool, err := parseDSN(f.cfg.DSN)
+	if err != nil {
+		return nil, err
 	}
+	c := &pool.ConnConfig.Config
 	c.ConnectTimeout = feedTime
 	c.RuntimeParams["application_name"] = "cachesidecar"
-	c.RuntimeParams["jit"] = "off" // it compiles the look at the catalog for 0.8 s
+	c.RuntimeParams["standard_conforming_strings"] = "on" // as quoted counts on
+	c.RuntimeParams["jit"] = "off"                        // it compiles the look at the catalog for 0.8 s
 	if replication {
 		c.RuntimeParams["replication"] = "database"
 		// While a snapshot is exported:
@@ -231,6 +259,17 @@ func (f *Feed) config(replication bool) (*pgconn.Config, error) {
 		c.RuntimeParams["intervalstyle"] = "postgres"
 		c.RuntimeParams["bytea_output"] = "hex"
 		c.RuntimeParams["extra_float_digits"] = "1"
+	}
+	return c, nil
+}
+
+// parseDSN reads the DSN of an origin or a feed. It may have the parameters of a pool, which are no settings of
+// the server, also where there is none: both are given the same one.
+func parseDSN(dsn string) (*pgxpool.Config, error) {
+	c, err := pgxpool.ParseConfig(dsn)
+	if err != nil { // pgx's own error repeats the DSN, and hides the password only if it recognised one
+		return nil, errors.New("its DSN cannot be read: give postgres://user:password@host:port/database, or pairs " +
+			"such as host=... dbname=... user=... password=... in one line")
 	}
 	return c, nil
 }
@@ -272,6 +311,17 @@ func ask(ctx context.Context, conn *pgconn.PgConn, sql string) ([][]string, erro
 		}
 	}
 	return rows, nil
+}
+
+// one returns the row of a statement that gives one.
+func one(rows [][]string, err error) ([]string, error) {
+	if err == nil && len(rows) != 1 {
+		err = errors.New("the server has answered in an unknown form")
+	}
+	if err != nil {
+		return nil, err
+	}
+	return rows[0], nil
 }
 
 // quoted returns an SQL literal.

@@ -3,6 +3,7 @@ package postgres
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -41,12 +42,36 @@ func TestMapping(t *testing.T) {
 	}
 }
 
+// TestTable checks how names of tables are read, and that they are as written in statements and in the log.
+func TestTable(t *testing.T) {
+	for text, want := range map[string]table{
+		"public.users":         {"public", "users"},
+		"My Schema.Users é":    {"My Schema", "Users é"},
+		`public.Ta"ble`:        {"public", `Ta"ble`},
+		`"a.b".c`:              {"a.b", "c"},
+		`a."b.c"`:              {"a", "b.c"},
+		`"a"."b"`:              {"a", "b"},
+		`"""a"".".".""  ""."`:  {`"a".`, `."  ".`},
+		"public.select":        {"public", "select"},
+		`"My ""é"".s"."T.""x"`: {`My "é".s`, `T."x`},
+	} {
+		if got, ok := parseTable(text); !ok || got != want {
+			t.Errorf("%s: %q, %v", text, got, ok)
+		}
+	}
+}
+
 // TestWrongMapping checks the messages about tables and keys that are wrong.
 func TestWrongMapping(t *testing.T) {
 	for _, tc := range []struct{ table, namespace, key, want string }{
 		{"users", "users", "{id}", "give schema and name, such as public.users"},
 		{".users", "users", "{id}", "give schema and name"},
 		{"public.", "users", "{id}", "give schema and name"},
+		{"a.b.users", "users", "{id}", `a name with a dot goes in double quotes, "a.b".users`},
+		{`"a.b"users`, "users", "{id}", "give schema and name"},
+		{`"a.b.users`, "users", "{id}", "give schema and name"},
+		{`"a"b".users`, "users", "{id}", "give schema and name"},
+		{`"".users`, "users", "{id}", "give schema and name"},
 		{"public.users", "", "{id}", `namespace "": give the name of a namespace`},
 		{"public.users", "us ers", "{id}", `namespace "us ers"`},
 		{"public.users", "users", "", `key "": give columns in braces, such as {id}`},
@@ -61,6 +86,52 @@ func TestWrongMapping(t *testing.T) {
 		_, err := newMapping(tc.table, FeedTable{tc.namespace, tc.key})
 		if err == nil || !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("%+v: %v", tc, err)
+		}
+	}
+}
+
+// TestFeedDSN checks that a feed takes the DSNs that an origin takes, with parameters of pools, which are not the
+// server's, and refuses the same.
+func TestFeedDSN(t *testing.T) {
+	plain := map[string]string{}
+	for _, more := range []string{
+		"", "pool_max_conns=4 pool_min_conns=1 pool_min_idle_conns=1", "pool_max_conn_lifetime=1h pool_max_conn_idle_time=1m",
+		"pool_health_check_period=1m pool_max_conn_lifetime_jitter=1s", "default_query_exec_mode=simple_protocol",
+		"statement_cache_capacity=0 description_cache_capacity=1", "target_session_attrs=read-write", "search_path=shop",
+		"pool_max_conns=many", "default_query_exec_mode=other", "statement_cache_capacity=x", "target_session_attrs=x",
+	} {
+		dsn := "host=h " + more
+		o, origin := New(Config{DSN: dsn, Query: "SELECT $1"}, loader.OriginOptions{})
+		if origin == nil {
+			o.Close()
+		}
+		feed, err := NewFeed(FeedConfig{DSN: dsn, Tables: map[string]FeedTable{"public.users": {"users", "{id}"}}})
+		if (err == nil) != (origin == nil) {
+			t.Errorf("%q: a feed says %v, an origin %v", more, err, origin)
+		}
+		if err != nil {
+			continue
+		}
+		c, err := feed.config(false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if more == "" {
+			plain = maps.Clone(c.RuntimeParams)
+		}
+		delete(c.RuntimeParams, "search_path")
+		if !maps.Equal(c.RuntimeParams, plain) {
+			t.Errorf("%q: the server is told %v", more, c.RuntimeParams)
+		}
+	}
+}
+
+// TestFeedVersion checks which servers are refused.
+func TestFeedVersion(t *testing.T) {
+	for version, ok := range map[string]bool{"140019": false, "149999": false, "150000": true, "180004": true, "": false} {
+		if err := checkVersion(version); (err == nil) != ok || !ok && (!errors.Is(err, loader.ErrFeed) ||
+			!strings.Contains(err.Error(), "PostgreSQL 15 or later, since it looks at the schemas of a publication")) {
+			t.Errorf("%q: %v", version, err)
 		}
 	}
 }
@@ -91,6 +162,7 @@ func TestWrongFeed(t *testing.T) {
 		"a slot":         {func(c *FeedConfig) { c.Slot = "A-b" }, []string{`slot "A-b": give 1 to 63 of a to z, 0 to 9 and _`}},
 		"a long slot":    {func(c *FeedConfig) { c.Slot = strings.Repeat("a", 64) }, []string{"give 1 to 63"}},
 		"no table":       {func(c *FeedConfig) { c.Tables = nil }, []string{"tables: 0 are given: give 1 to 256"}},
+		"a table twice":  {func(c *FeedConfig) { c.Tables[`"public".users`] = FeedTable{"users", "{id}"} }, []string{"give a table once"}},
 		"many tables":    {func(c *FeedConfig) { c.Tables = many }, []string{"tables: 257 are given"}},
 		"many messages":  {func(c *FeedConfig) { c.Messages = slices.Repeat(c.Messages, 129) }, []string{"messages: 258 are given"}},
 		"wrong messages": {func(c *FeedConfig) { c.Messages = []string{"a b"} }, []string{`messages: "a b" is no name`}},

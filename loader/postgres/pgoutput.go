@@ -16,8 +16,8 @@ import (
 
 // decoder makes transactions of messages.
 type decoder struct {
-	tables    map[string]*mapping // by schema and name
-	messages  map[string]bool     // the namespaces that a message may name
+	tables    map[table]*mapping
+	messages  map[string]bool // the namespaces that a message may name
 	relations map[uint32]*relation
 	open      *loader.Transaction // nil: outside of transactions
 }
@@ -28,7 +28,7 @@ type relation struct {
 	columns []int    // of the key's parts: their places in a row
 }
 
-func newDecoder(tables map[string]*mapping, messages []string) *decoder {
+func newDecoder(tables map[table]*mapping, messages []string) *decoder {
 	d := &decoder{tables: tables, messages: map[string]bool{}, relations: map[uint32]*relation{}}
 	for _, m := range messages {
 		d.messages[m] = true
@@ -106,7 +106,7 @@ func (d *decoder) relation(r *fields) error {
 	if r.short {
 		return nil // next reports it
 	}
-	rel := &relation{table: d.tables[schema+"."+name]}
+	rel := &relation{table: d.tables[table{schema, name}]}
 	if rel.table != nil {
 		var err error
 		if rel.columns, err = rel.table.places(columns); err != nil {

@@ -69,9 +69,9 @@ var (
 )
 
 func testDecoder() *decoder {
-	return newDecoder(map[string]*mapping{
-		"public.users": {"users", []string{"", ""}, []string{"id"}},
-		"public.parts": {"parts", []string{"", "/", ""}, []string{"region", "id"}},
+	return newDecoder(map[table]*mapping{
+		{"public", "users"}: {namespace: "users", texts: []string{"", ""}, columns: []string{"id"}},
+		{"public", "parts"}: {namespace: "parts", texts: []string{"", "/", ""}, columns: []string{"region", "id"}},
 	}, []string{"users", "pages"})
 }
 

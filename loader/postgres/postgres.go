@@ -158,13 +158,9 @@ func New(cfg Config, o loader.OriginOptions) (*Source, error) {
 			return nil, err
 		}
 	}
-	pc, err := pgxpool.ParseConfig(cfg.DSN)
+	pc, err := parseDSN(cfg.DSN)
 	if err != nil {
-		// pgx's own error repeats the DSN, and hides the password only if it recognised
-		// one.
-		return nil, errors.New("postgres origin: its DSN cannot be read: " +
-			"give postgres://user:password@host:port/database, or pairs such as host=... dbname=... user=... " +
-			"password=... in one line")
+		return nil, fmt.Errorf("postgres origin: %w", err)
 	}
 	pc.MaxConns = int32(cfg.Descriptors())
 	pc.ConnConfig.ConnectTimeout = o.Timeout
