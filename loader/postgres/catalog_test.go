@@ -130,6 +130,37 @@ func TestFeedBroken(t *testing.T) {
 	}
 }
 
+// catalogHangs checks a change of the catalog whose commit hangs, since it waits for a standby: the stream goes by
+// it, and leaves out the table. It is noticed while it hangs, though readers do not see it, and again when it
+// ends: also one that is undone, and one of a savepoint. Until then it counts as open.
+func (f *followed) catalogHangs() {
+	f.t.Helper()
+	for _, sql := range []string{
+		"BEGIN; ALTER PUBLICATION cachesidecar DROP TABLE users; ALTER PUBLICATION cachesidecar ADD TABLE users; COMMIT",
+		"BEGIN; SAVEPOINT a; ALTER TABLE parts_eu RENAME TO x; RELEASE a; ALTER TABLE x RENAME TO parts_eu; COMMIT",
+		"ALTER TABLE parts DETACH PARTITION parts_eu",
+	} {
+		f.breaks("nothing", false)
+		end := f.server.hangs(sql)
+		f.breaks("while it hangs: "+sql, true)
+		was, err := f.View(f.t.Context())
+		now, err2 := f.View(f.t.Context())
+		if err := errors.Join(err, err2); err != nil || now.Outlives(was.Snapshot) {
+			f.t.Errorf("all has ended while it hangs: %s: %v", sql, err)
+		}
+		end()
+		f.breaks("when it has ended: "+sql, true)
+		if now, err = f.View(f.t.Context()); err != nil || !now.Outlives(was.Snapshot) {
+			f.t.Errorf("it has not ended: %s: %v", sql, err)
+		}
+	}
+	do := f.server.session()
+	for _, sql := range []string{"BEGIN; ALTER TABLE users RENAME TO x", "ROLLBACK"} {
+		do(sql)
+		f.breaks(sql, true)
+	}
+}
+
 // TestFeedBrokenBetween checks that a catalog is also noticed that has changed between two streams, and
 // that it is until one of them has begun anew.
 func TestFeedBrokenBetween(t *testing.T) {

@@ -256,38 +256,7 @@ func TestFeedGate(t *testing.T) {
 	}
 	end()
 	f.sees(m)
-
-	// The stream goes by a change of the catalog whose commit hangs, and leaves out the table. It is noticed
-	// while it hangs, though readers do not see it, and again when it ends: also one that is undone, and one of a
-	// savepoint.
-	for _, sql := range []string{
-		"BEGIN; ALTER PUBLICATION cachesidecar DROP TABLE users; ALTER PUBLICATION cachesidecar ADD TABLE users; COMMIT",
-		"BEGIN; SAVEPOINT a; ALTER TABLE parts_eu RENAME TO x; RELEASE a; ALTER TABLE x RENAME TO parts_eu; COMMIT",
-		"ALTER TABLE parts DETACH PARTITION parts_eu",
-		"ALTER PUBLICATION cachesidecar ADD TABLE parts_eu", // it has become a table of its own
-	} {
-		_, err := f.Broken(t.Context()) // commits of before have ended
-		if err != nil {
-			t.Fatal(err)
-		}
-		end := s.hangs(sql)
-		noticed := !strings.Contains(sql, "ADD TABLE parts_eu") // no row of the catalog is replaced
-		f.breaks("while it hangs: "+sql, noticed)
-		end()
-		f.breaks("when it has ended: "+sql, noticed)
-	}
-	_, err := f.Broken(t.Context())
-	conn, err2 := pgconn.Connect(t.Context(), s.DSN())
-	if err = errors.Join(err, err2); err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close(t.Context())
-	for _, sql := range []string{"BEGIN; ALTER TABLE users RENAME TO x", "ROLLBACK"} {
-		if _, err := conn.Exec(t.Context(), sql).ReadAll(); err != nil {
-			t.Fatal(err)
-		}
-		f.breaks(sql, true)
-	}
+	f.catalogHangs()
 }
 
 // TestFeedGap checks that a slot that was made does not count as there before everything from before

@@ -9,8 +9,9 @@ import (
 
 // Snapshot says which transactions a statement sees, as pg_current_snapshot does.
 type Snapshot struct {
-	Max  uint64   // the first transaction that had not begun
+	Max  uint64   // it sees no transaction from there on: they have not begun, or none of them has ended
 	Open []uint64 // those before it that had not ended, in order
+	Next uint64   // the first transaction that had not begun, only set by View
 }
 
 // parseSnapshot reads xmin:xmax:xip,xip…
@@ -51,14 +52,10 @@ func (s Snapshot) done(full uint64) bool {
 	return full < s.Max && !open
 }
 
-// After reports whether all transactions have ended that were open in an earlier snapshot.
+// After reports whether all transactions have ended that were open in an earlier snapshot of View: all that had
+// begun by then.
 func (s Snapshot) After(earlier Snapshot) bool {
-	for _, x := range earlier.Open {
-		if !s.done(x) {
-			return false
-		}
-	}
-	return true
+	return s.Max >= earlier.Next && (len(s.Open) == 0 || s.Open[0] >= earlier.Next)
 }
 
 // Covers reports whether a reader with the snapshot sees all that another snapshot counts as done.

@@ -70,6 +70,33 @@ func TestCovers(t *testing.T) {
 	}
 }
 
+// TestAfter checks that a snapshot is after an earlier one once all has ended that had begun, also what is not
+// named, since nothing behind it had ended.
+func TestAfter(t *testing.T) {
+	for _, tc := range []struct {
+		s, earlier string
+		next       uint64 // of the earlier one
+		want       bool
+	}{
+		{"10:10:", "10:10:", 10, true},
+		{"10:10:", "10:10:", 11, false}, // 10 had begun
+		{"10:12:10", "10:10:", 11, false},
+		{"11:11:", "10:10:", 11, true},
+		{"11:12:11", "10:10:", 11, true}, // 11 had not
+		{"5:12:5", "5:10:5,7", 10, false},
+		{"10:12:10", "5:10:5,7", 10, true},
+		{"10:12:10", "5:10:5,7", 11, false},
+		{"10:10:", "5:10:5,7", 11, false},
+	} {
+		s, err := parseSnapshot(tc.s)
+		earlier, wrong := parseSnapshot(tc.earlier)
+		earlier.Next = tc.next
+		if err != nil || wrong != nil || s.After(earlier) != tc.want {
+			t.Errorf("%s is after %s, %d: %v, want %v: %v, %v", tc.s, tc.earlier, tc.next, !tc.want, tc.want, err, wrong)
+		}
+	}
+}
+
 // FuzzSnapshot checks any two texts. What can be read does not depend on the order of its numbers. It
 // sees of the 4 billion transactions around its end those before it that had ended, across the end of 32
 // bits. Each snapshot covers itself, and one that covers another sees all that this one sees.

@@ -255,11 +255,12 @@ func (s *stream) View(ctx context.Context) (v loader.View, err error) {
 		CASE WHEN pg_is_in_recovery() THEN 0 ELSE (SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)
 			FROM pg_replication_slots WHERE slot_name = `+slot+`) END,
 		CASE WHEN pg_is_in_recovery() THEN 0 ELSE pg_wal_lsn_diff(pg_current_wal_flush_lsn(), '0/0') END,
-		CASE WHEN pg_is_in_recovery() THEN 0 ELSE pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0') END`)
+		CASE WHEN pg_is_in_recovery() THEN 0 ELSE pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0') END,
+		age(pg_snapshot_xmax(pg_current_snapshot())::xid)`)
 	if err != nil {
 		return v, err
 	}
-	if len(rows) != 1 || len(rows[0]) != 7 {
+	if len(rows) != 1 || len(rows[0]) != 8 {
 		return v, errors.New("the server has answered in an unknown form")
 	}
 	row := rows[0]
@@ -270,13 +271,14 @@ func (s *stream) View(ctx context.Context) (v loader.View, err error) {
 		return v, fmt.Errorf("slot %s is not in use by this stream any more: it was dropped, or statements go to "+
 			"another server", s.feed.cfg.Slot)
 	}
-	var numbers [4]int64
+	var numbers [5]int64
 	for i := range numbers {
 		if numbers[i], err = strconv.ParseInt(row[3+i], 10, 64); err != nil && i != 1 { // Kept may not be known
 			return v, err
 		}
 	}
 	now, err := parseSnapshot(row[0])
+	now.Next = now.Max + uint64(numbers[4])
 	return loader.View{
 		Snapshot: view{now, s.past}, Now: time.UnixMicro(numbers[0]), Kept: numbers[1],
 		End: loader.Position(numbers[2]), Inserted: loader.Position(numbers[3]), // ahead with synchronous_commit = off
