@@ -33,8 +33,8 @@ type FeedConfig struct {
 	Slot string `yaml:"slot"`
 	// Publication is the publication that has the tables. Form: name. Default: "cachesidecar".
 	Publication string `yaml:"publication"`
-	// Tables are the tables, by schema and name, such as public.users. Form: names of tables, each
-	// with its namespace and key. Required. Bounds: up to 256.
+	// Tables are the tables, by schema and name, such as public.users. A name with a dot goes in double
+	// quotes. Form: names of tables, each with its namespace and key. Required. Bounds: up to 256.
 	Tables map[string]FeedTable `yaml:"tables"`
 	// Messages are the namespaces that a message in the log may name: pg_logical_emit_message with
 	// the prefix cachesidecar. Form: list of names. Default: none. Bounds: up to 256.
@@ -70,6 +70,7 @@ type Feed struct {
 	tables  map[table]*mapping
 	beside  []string
 	catalog atomic.Value // string: the digest of the last stream
+	fits    atomic.Value // string: the digest of the last catalog that fitted the settings
 	told    sync.Map     // slots that were told to be left behind, by name
 
 	// Since this process followed the slot last:
@@ -247,6 +248,8 @@ func (f *Feed) config(replication bool) (*pgconn.Config, error) {
 	c.RuntimeParams["application_name"] = "cachesidecar"
 	c.RuntimeParams["standard_conforming_strings"] = "on" // as quoted counts on
 	c.RuntimeParams["jit"] = "off"                        // it compiles the look at the catalog for 0.8 s
+	// The look at the catalog reads by index what it needs, and not the columns of all tables.
+	c.RuntimeParams["enable_hashjoin"], c.RuntimeParams["enable_mergejoin"] = "off", "off"
 	if replication {
 		c.RuntimeParams["replication"] = "database"
 		// While a snapshot is exported:

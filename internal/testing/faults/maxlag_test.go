@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"context"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -8,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
@@ -19,7 +22,11 @@ var maxLagFor = flag.Duration("maxlag.for", 0, "how long rows change under fault
 func (l *load) changeInTime(tb *table, key int, maxLag time.Duration) {
 	for seq := 2; l.sleep(); seq++ {
 		o := op{kind: set, key: key, seq: seq, start: l.now(), life: -1, allowed: testenv.Patience, out: unknown}
-		if l.insist(func() error { return tb.put(key, o.seq) }) {
+		put := tb.put
+		if rand.IntN(25) == 0 {
+			put = tb.putUnsent
+		}
+		if l.insist(func() error { return put(key, o.seq) }) {
 			time.Sleep(maxLag)
 			o.out = done
 		}
@@ -27,6 +34,31 @@ func (l *load) changeInTime(tb *table, key int, maxLag time.Duration) {
 		l.record(o)
 		time.Sleep(rand.N(time.Second))
 	}
+}
+
+// unsent are changes of the catalog, and what undoes them. The log does not have a row that changes in between.
+var unsent = []struct{ change, table, undo string }{
+	{"ALTER TABLE rows RENAME TO away", "away", "ALTER TABLE away RENAME TO rows"},
+	{"CREATE SCHEMA away; ALTER TABLE rows SET SCHEMA away", "away.rows", "ALTER TABLE away.rows SET SCHEMA public; DROP SCHEMA away"},
+	{"ALTER PUBLICATION cachesidecar DROP TABLE rows", "rows", "ALTER PUBLICATION cachesidecar ADD TABLE rows"},
+	{"ALTER PUBLICATION cachesidecar SET (publish = 'insert')", "rows", "ALTER PUBLICATION cachesidecar SET (publish = 'insert, update, delete, truncate')"},
+}
+
+// putUnsent commits a new row, of which the log tells nothing.
+func (tb *table) putUnsent(key, seq int) error {
+	ctx, cancel := context.WithTimeout(context.Background(), appTimeout)
+	defer cancel()
+	how := unsent[rand.IntN(len(unsent))]
+	return pgx.BeginFunc(ctx, tb.db, func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, how.change)
+		if err == nil {
+			_, err = tx.Exec(ctx, "UPDATE "+how.table+" SET body = $2 WHERE key = $1", keyName(key), string(value(key, seq)))
+		}
+		if err == nil {
+			_, err = tx.Exec(ctx, how.undo)
+		}
+		return err
+	})
 }
 
 // signalFeed sends a signal to the process of the server that sends its log to the feed.
@@ -55,8 +87,9 @@ func (n *node) isLate(t *testing.T, want bool) func() error {
 	}
 }
 
-// TestLengthyProcessMaxLag changes rows of a real PostgreSQL that no app announces, while hosts and
-// server fail and the server sends its log too late. No app reads what readers of the server have not
+// TestLengthyProcessMaxLag changes rows of a real PostgreSQL that no app announces, some of them while the
+// catalog has changed, so that the log does not have them, while hosts and server fail and the server sends its log
+// too late. No app reads what readers of the server have not
 // seen for max_lag and max_staleness.
 func TestLengthyProcessMaxLag(t *testing.T) {
 	testenv.Takes(t, 70*time.Second)
