@@ -59,6 +59,10 @@ func TestTable(t *testing.T) {
 			t.Errorf("%s: %q, %v", text, got, ok)
 		}
 	}
+	f, err := NewFeed(FeedConfig{DSN: "host=h", Tables: map[string]FeedTable{`"a.b".c`: {"users", "{id}"}, `a."b.""c"`: {"users", "{id}"}}})
+	if err != nil || !strings.Contains(f.SQL(), `FOR TABLE "a.b"."c", "a"."b.""c"`) {
+		t.Errorf("%v: %s", err, f.SQL())
+	}
 }
 
 // TestWrongMapping checks the messages about tables and keys that are wrong.
