@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -65,15 +64,10 @@ func (c FeedConfig) Open() (loader.Feed, error) {
 
 // Feed follows the changes of a database. It is safe for concurrent use.
 type Feed struct {
-	cfg     FeedConfig
-	tables  map[string]*mapping
-	beside  []string
-	catalog atomic.Value // string: the digest of the last stream
-	told    sync.Map     // slots that were told to be left behind, by name
-
-	// Since this process followed the slot last:
-	inUse   atomic.Int32           // how often others were found to use it
-	foreign atomic.Pointer[string] // where it was confirmed by then; nil: too few times to tell
+	cfg    FeedConfig
+	tables map[string]*mapping
+	beside []string
+	told   sync.Map // slots that were told to be left behind, by name
 }
 
 // mapping is a table and the parts of the keys of its rows: texts, and columns between them.
@@ -189,12 +183,6 @@ func (f *Feed) Namespaces() []string {
 		all[name] = true
 	}
 	return slices.Sorted(maps.Keys(all))
-}
-
-// own notes that this process follows the slot.
-func (f *Feed) own() {
-	f.inUse.Store(0)
-	f.foreign.Store(nil)
 }
 
 // Secrets implements loader.Feed.
