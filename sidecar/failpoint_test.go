@@ -747,6 +747,8 @@ var shown = []shownGuard{
 	{failpoint.HoldBack, "TestVirtualMaxLag", laggingUntilBad},
 	{failpoint.LateRaises, "TestVirtualLateCopy", lateCopy},
 	{failpoint.Certify, "TestVirtualMaxLag", laggingUntilBad},
+	{failpoint.FeedState, "TestVirtualSlotMoved", slotMoved},
+	{failpoint.YoungState, "TestVirtualSlotMovedAtYoung", slotMovedAtYoung},
 }
 
 // laggingUntilBad runs with faults until one is bad.
