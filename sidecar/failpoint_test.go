@@ -754,7 +754,7 @@ var shown = []shownGuard{
 // laggingUntilBad runs with faults until one is bad.
 func laggingUntilBad(t *testing.T, bad func(string, ...any)) {
 	found := false
-	for seed := uint64(1); seed <= 6 && !found; seed++ {
+	for seed := uint64(1); seed <= 12 && !found; seed++ {
 		lagging(t, seed, func(format string, args ...any) {
 			found = true
 			bad(format, args...)

@@ -62,7 +62,8 @@ func (c *Config) openFeeds() (map[string]loader.Feed, error) {
 // certifiedFeeds returns what a node is to know of the feeds.
 func certifiedFeeds(cfg *Config, feeds map[string]loader.Feed) (list []cluster.Feed) {
 	for _, name := range slices.Sorted(maps.Keys(feeds)) {
-		list = append(list, cluster.Feed{Name: name, Namespaces: feeds[name].Namespaces(), MaxLag: cfg.Feeds[name].MaxLag})
+		f := cluster.Feed{Name: name, Namespaces: feeds[name].Namespaces(), MaxLag: cfg.Feeds[name].MaxLag}
+		list = append(list, f)
 	}
 	return list
 }

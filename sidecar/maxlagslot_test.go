@@ -77,7 +77,7 @@ func slotMovedWhile(t *testing.T, young bool, bad func(string, ...any)) {
 			}
 		}
 		l.feed.set(false, false)
-		time.Sleep(l.maxLag + l.bound)
+		time.Sleep(l.maxLag + l.bound + time.Second)
 		if _, late, _ := owner.s.engine.Node.FeedLag("rows"); late {
 			t.Error("the owner is late")
 		}

@@ -50,10 +50,10 @@ func TestFeedBroken(t *testing.T) {
 // that it is until one of them has begun anew.
 func TestFeedBrokenBetween(t *testing.T) {
 	s := newFeedServer(t)
-	feed := s.feed()
+	state := ""
 	begins := func(want string, begun bool) {
 		t.Helper()
-		stream, err := feed.Stream(t.Context(), "", "")
+		stream, err := s.feed().Stream(t.Context(), "", state)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -66,6 +66,7 @@ func TestFeedBrokenBetween(t *testing.T) {
 			if err := stream.Begun(t.Context()); err != nil {
 				t.Fatal(err)
 			}
+			state = stream.State()
 		}
 	}
 	begins("there was no slot", true)
