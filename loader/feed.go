@@ -21,9 +21,8 @@ type Feed interface {
 	Namespaces() []string
 	// Check asks the server whether the settings fit it. It returns what works and is dangerous.
 	Check(ctx context.Context) (warnings []string, err error)
-	// Stream begins where the last stream was confirmed. If anew is not empty, it begins now, and
-	// so it does if nothing is known of an earlier one. state is the State of the last stream, of any
-	// host, as far as it is known.
+	// Stream begins where the server can go on. If anew is not empty, it begins now, and so it does if what
+	// it brings would not continue a State, of any host, that was certified last. "" continues with anything.
 	Stream(ctx context.Context, anew, state string) (FeedStream, error)
 	// SQL returns the statements that prepare the server.
 	SQL() string
@@ -36,7 +35,8 @@ type Feed interface {
 type FeedStream interface {
 	// Anew returns why earlier changes are not in the stream; "": all are.
 	Anew() string
-	// State identifies what must stay the same for the stream to be whole, up to 64 bytes.
+	// State identifies the stream, what must stay the same for it to be whole, and up to where all is confirmed:
+	// up to 64 bytes.
 	State() string
 	// Begun is called once, after everything from before the stream was dropped: what is confirmed
 	// from now on need not be sent again.
@@ -60,6 +60,8 @@ type FeedStream interface {
 	Left(ctx context.Context) (warnings []string, err error)
 	// Confirm says that everything up to a position has been dealt with. An earlier one says nothing.
 	Confirm(Position)
+	// Forget says that all hosts know a State of the stream: the server need not keep what was confirmed by then.
+	Forget(state string)
 	Close()
 }
 
@@ -86,6 +88,9 @@ type Snapshot interface {
 // ErrFeed means that a server does not fit the settings of a feed, which cannot begin before that is
 // mended.
 var ErrFeed = errors.New("the feed's settings do not fit the server")
+
+// ErrGap means that a server cannot send some changes any more: the feed must begin anew.
+var ErrGap = errors.New("changes are missing")
 
 // Position is a place in the log of an origin.
 type Position uint64

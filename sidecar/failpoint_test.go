@@ -747,12 +747,14 @@ var shown = []shownGuard{
 	{failpoint.HoldBack, "TestVirtualMaxLag", laggingUntilBad},
 	{failpoint.LateRaises, "TestVirtualLateCopy", lateCopy},
 	{failpoint.Certify, "TestVirtualMaxLag", laggingUntilBad},
+	{failpoint.FeedState, "TestVirtualSlotMoved", slotMoved},
+	{failpoint.YoungState, "TestVirtualSlotMovedAtYoung", slotMovedAtYoung},
 }
 
 // laggingUntilBad runs with faults until one is bad.
 func laggingUntilBad(t *testing.T, bad func(string, ...any)) {
 	found := false
-	for seed := uint64(1); seed <= 6 && !found; seed++ {
+	for seed := uint64(1); seed <= 12 && !found; seed++ {
 		lagging(t, seed, func(format string, args ...any) {
 			found = true
 			bad(format, args...)

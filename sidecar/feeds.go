@@ -59,12 +59,11 @@ func (c *Config) openFeeds() (map[string]loader.Feed, error) {
 	return feeds, wrong.Err()
 }
 
-// bounded returns the feeds whose lag is bounded.
-func bounded(cfg *Config, feeds map[string]loader.Feed) (list []cluster.Feed) {
+// certifiedFeeds returns what a node is to know of the feeds.
+func certifiedFeeds(cfg *Config, feeds map[string]loader.Feed) (list []cluster.Feed) {
 	for _, name := range slices.Sorted(maps.Keys(feeds)) {
-		if lag := cfg.Feeds[name].MaxLag; lag > 0 {
-			list = append(list, cluster.Feed{Name: name, Namespaces: feeds[name].Namespaces(), MaxLag: lag})
-		}
+		f := cluster.Feed{Name: name, Namespaces: feeds[name].Namespaces(), MaxLag: cfg.Feeds[name].MaxLag}
+		list = append(list, f)
 	}
 	return list
 }
@@ -107,7 +106,8 @@ type followers []*changes.Follower
 func newFollowers(s *Sidecar, feeds map[string]loader.Feed) (list followers) {
 	for _, name := range slices.Sorted(maps.Keys(feeds)) {
 		hide := namespaces.Secrets(feeds[name].Secrets())
-		list = append(list, changes.New(name, feeds[name], s.cfg.Feeds[name].MaxLag, s.engine, s.cfg.Log, hide.Hide))
+		times := changes.Times{MaxLag: s.cfg.Feeds[name].MaxLag, Heard: 2 * s.cfg.MaxStaleness}
+		list = append(list, changes.New(name, feeds[name], times, s.engine, s.cfg.Log, hide.Hide))
 	}
 	return list
 }

@@ -1,7 +1,6 @@
 package sidecar
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,7 +30,10 @@ type rowFeed struct {
 	log       []*loader.Transaction
 	more      chan struct{} // closed when there is more
 	seen      map[uint64]bool
-	confirmed loader.Position
+	forgotten loader.Position      // where the slot is
+	timeline  int                  // of the server
+	slots     int                  // that were made; zero: there is none
+	gaps      []string             // why streams have begun anew
 	open      bool                 // one stream at a time
 	down      bool                 // each question fails
 	silent    bool                 // the stream brings nothing
@@ -40,7 +42,6 @@ type rowFeed struct {
 
 	catalog int          // counts what its rows were written by
 	changes map[int]bool // of the catalog, that have not ended
-	given   bool         // up: the next stream begins anew
 }
 
 var errDown = errors.New("the server is down")
@@ -56,11 +57,7 @@ func (f *rowFeed) commit(key, before, value string, unseen time.Duration) {
 	t := &loader.Transaction{Rows: 1}
 	t.Delete(DefaultNamespace, key)
 	f.mu.Lock()
-	t.ID = uint64(len(f.log) + 1)
-	t.End = loader.Position(10 * t.ID)
-	f.log = append(f.log, t)
-	close(f.more)
-	f.more = make(chan struct{})
+	f.append(t)
 	f.mu.Unlock()
 	time.Sleep(unseen)
 	f.mu.Lock()
@@ -90,6 +87,16 @@ func (f *rowFeed) commitUnsent(key, before, value string, hangs time.Duration) {
 	delete(f.changes, change)
 }
 
+// append gives a transaction its place in the log. The lock is held.
+func (f *rowFeed) append(t *loader.Transaction) *loader.Transaction {
+	t.ID = uint64(len(f.log) + 1)
+	t.End = loader.Position(10 * t.ID)
+	f.log = append(f.log, t)
+	close(f.more)
+	f.more = make(chan struct{})
+	return t
+}
+
 // gone returns for how long readers of the database have not seen a value.
 func (f *rowFeed) gone(value string, now time.Time) time.Duration {
 	f.mu.Lock()
@@ -113,6 +120,7 @@ func (f *rowFeed) Check(context.Context) ([]string, error) { return nil, nil }
 func (f *rowFeed) SQL() string                             { return "" }
 func (f *rowFeed) Secrets() []string                       { return nil }
 
+// Stream goes on with the slot, unless it has forgotten more than is certified, or the server is another one.
 func (f *rowFeed) Stream(_ context.Context, anew, state string) (loader.FeedStream, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -122,42 +130,93 @@ func (f *rowFeed) Stream(_ context.Context, anew, state string) (loader.FeedStre
 	case f.open:
 		return nil, errors.New("the slot is in use")
 	}
-	f.open = true
-	s := &rowStream{rowFeed: f, anew: anew, catalog: f.catalog, past: maps.Clone(f.changes)}
-	if state != "" && state != s.State() || f.given {
-		s.anew = cmp.Or(anew, "the catalog has changed")
+	var timeline, catalog int
+	var at loader.Position
+	_, _ = fmt.Sscanf(state, "%d/%d/%d", &timeline, &at, &catalog)
+	switch {
+	case anew != "":
+	case f.slots == 0:
+		anew = "there is no slot"
+	case state != "" && (timeline != f.timeline || f.forgotten > at):
+		anew = "the slot is another one"
+	case state != "" && catalog != f.catalog:
+		anew = "the catalog has changed"
 	}
-	for s.next < len(f.log) && f.log[s.next].End <= f.confirmed {
+	f.open = true
+	s := &rowStream{
+		rowFeed: f, anew: anew, confirmed: f.forgotten, catalog: f.catalog, pastChanges: maps.Clone(f.changes),
+	}
+	if anew != "" {
+		s.past, s.confirmed = len(f.log), f.end()
+	}
+	for s.next < len(f.log) && f.log[s.next].End <= s.confirmed {
 		s.next++
 	}
 	return s, nil
 }
 
+// end returns where the log ends. The lock is held.
+func (f *rowFeed) end() loader.Position { return loader.Position(10 * len(f.log)) }
+
 type rowStream struct {
 	*rowFeed
-	next    int
-	closed  bool
-	anew    string
-	catalog int          // at the last look
-	past    map[int]bool // changes of the catalog that the stream goes by, and that had not ended when it began
+	anew        string
+	past        int          // transactions that are not in the stream
+	pastChanges map[int]bool // of the catalog, that the stream goes by, and that had not ended when it began
+	confirmed   loader.Position
+	next        int
+	closed      bool
+	catalog     int // at the last look
 }
 
-func (s *rowStream) Anew() string                { return s.anew }
-func (s *rowStream) State() string               { return fmt.Sprint(s.catalog) }
-func (s *rowStream) Begun(context.Context) error { return s.give(false) }
-func (s *rowStream) Alive() error                { return nil }
-func (s *rowStream) Nudge(context.Context) error { return nil }
+func (s *rowStream) Anew() string { return s.anew }
+func (s *rowStream) Alive() error { return nil }
 
-func (s *rowStream) GiveUp(context.Context) error { return s.give(true) }
+// Nudge implements loader.FeedStream: a transaction commits that changes nothing.
+func (s *rowStream) Nudge(context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t := s.append(&loader.Transaction{})
+	s.seen[t.ID] = true
+	return nil
+}
 
-func (s *rowStream) give(up bool) error {
+func (s *rowStream) State() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return fmt.Sprintf("%d/%d/%d", s.timeline, s.confirmed, s.catalog)
+}
+
+func (s *rowStream) Begun(context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.down {
 		return errDown
 	}
-	s.given = up
+	s.gaps = append(s.gaps, s.anew)
+	s.slots, s.forgotten = s.slots+1, s.confirmed
 	return nil
+}
+
+func (s *rowStream) GiveUp(context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.down {
+		return errDown
+	}
+	s.slots = 0
+	return nil
+}
+
+// Forget implements loader.FeedStream.
+func (s *rowStream) Forget(state string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var timeline, catalog int
+	var at loader.Position
+	if _, err := fmt.Sscanf(state, "%d/%d/%d", &timeline, &at, &catalog); err == nil {
+		s.forgotten = max(s.forgotten, at)
+	}
 }
 
 func (s *rowStream) Receive(ctx context.Context) (*loader.Transaction, error) {
@@ -196,9 +255,8 @@ func (s *rowStream) View(context.Context) (loader.View, error) {
 	if s.down {
 		return loader.View{}, errDown
 	}
-	end := loader.Position(10 * len(s.log))
-	v := rowView{maps.Clone(s.seen), maps.Clone(s.changes), s.past}
-	return loader.View{Snapshot: v, Now: time.Now(), End: end, Inserted: end}, nil
+	v := rowView{maps.Clone(s.seen), maps.Clone(s.changes), s.past, s.pastChanges}
+	return loader.View{Snapshot: v, Now: time.Now(), End: s.end(), Inserted: s.end()}, nil
 }
 
 func (s *rowStream) Broken(context.Context) (string, error) {
@@ -233,15 +291,14 @@ func (s *rowStream) Left(context.Context) ([]string, error) { return nil, nil }
 
 // rowView is the transactions that a reader sees, and the changes of the catalog that it does not see.
 type rowView struct {
-	seen       map[uint64]bool
-	open, past map[int]bool
+	seen        map[uint64]bool
+	open        map[int]bool
+	past        int
+	pastChanges map[int]bool
 }
 
-func (v rowView) Sees(t *loader.Transaction) bool { return v.seen[t.ID] }
-func (v rowView) SeesPast() bool                  { return v.ended(v.past) }
-func (v rowView) Outlives(was loader.Snapshot) bool {
-	return v.ended(was.(rowView).open)
-}
+func (v rowView) Sees(t *loader.Transaction) bool   { return v.seen[t.ID] }
+func (v rowView) Outlives(was loader.Snapshot) bool { return v.ended(was.(rowView).open) }
 
 func (v rowView) ended(changes map[int]bool) bool {
 	for c := range changes {
@@ -252,6 +309,15 @@ func (v rowView) ended(changes map[int]bool) bool {
 	return true
 }
 
+func (v rowView) SeesPast() bool {
+	for id := range v.past {
+		if !v.seen[uint64(id+1)] {
+			return false
+		}
+	}
+	return v.ended(v.pastChanges)
+}
+
 // laggard is a world whose values come from a database with a feed.
 type laggard struct {
 	*world
@@ -259,7 +325,7 @@ type laggard struct {
 	maxLag time.Duration
 	bad    func(format string, args ...any)
 
-	counts struct{ reads, cached, old, stale, late int }
+	counts struct{ reads, cached, old, stale, late, moved, young, gaps int }
 }
 
 // withFeed runs a test with three hosts whose default namespace has a database with a feed. edit, if it is
@@ -381,19 +447,23 @@ func lagging(t *testing.T, seed uint64, bad func(string, ...any)) (l *laggard) {
 		var wg sync.WaitGroup
 		w.load(ctx, &wg)
 		for range 3 {
-			if w.rnd.IntN(2) == 0 {
+			switch w.rnd.IntN(4) {
+			case 0, 1:
 				w.fault()
-			} else {
+			case 2:
 				down := w.rnd.IntN(2) == 0
 				w.feed.set(down, !down)
 				time.Sleep(w.upTo(20_000))
 				w.feed.set(false, false)
+			case 3:
+				w.moved(w.rnd.IntN(2) == 0, w.upTo(12_000))
 			}
 			time.Sleep(w.upTo(10_000))
 		}
 		time.Sleep(w.bound)
 		stop()
 		wg.Wait()
+		w.counts.gaps = len(w.feed.gaps)
 	})
 	return l
 }
@@ -436,12 +506,23 @@ func lateCopy(t *testing.T, bad func(string, ...any)) {
 
 // leader returns the host that follows the feed.
 func (l *laggard) leader() *vnode {
+	if v := l.leads(); v != nil {
+		return v
+	}
+	panic("no host leads")
+}
+
+// leads returns the host that is to follow the feed, or nil.
+func (l *laggard) leads() *vnode {
 	for _, v := range l.nodes {
+		if v.s == nil {
+			continue
+		}
 		if leads, _ := v.s.engine.Leads("rows"); leads {
 			return v
 		}
 	}
-	panic("no host leads")
+	return nil
 }
 
 // TestVirtualLateCopy checks that copies end which other hosts have of the namespaces of a late feed.
@@ -588,14 +669,16 @@ func TestVirtualMaxLag(t *testing.T) {
 		}
 	}
 	seed := firstSeed()
-	var reads, cached, old, stale, late int
+	var reads, cached, old, stale, late, moved, young, gaps int
 	for n := range uint64(runs) {
 		c := lagging(t, seed+n, t.Errorf).counts
 		reads, cached, old, stale, late = reads+c.reads, cached+c.cached, old+c.old, stale+c.stale, late+c.late
+		moved, young, gaps = moved+c.moved, young+c.young, gaps+c.gaps
 	}
-	t.Logf("%d runs from seed %d on: %d reads, %d cached, %d old by more than B, %d stale, %d at late hosts",
-		runs, seed, reads, cached, old, stale, late)
-	if cached < 500*runs || late < 50*runs || old == 0 {
+	t.Logf("%d runs from seed %d on: %d reads, %d cached, %d old by more than B, %d stale, %d at late hosts; "+
+		"slots moved %d times, %d machines started meanwhile, %d beginnings",
+		runs, seed, reads, cached, old, stale, late, moved, young, gaps)
+	if cached < 500*runs || late < 50*runs || old == 0 || moved < runs/4 || young < runs/8 || gaps < runs+moved/2 {
 		t.Errorf("that proves little")
 	}
 }

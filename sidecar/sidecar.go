@@ -105,7 +105,7 @@ func New(cfg Config) (*Sidecar, error) {
 		s.kept.fed = append(s.kept.fed, f.Namespaces()...)
 	}
 	engineConfig := s.engineConfig(rules)
-	engineConfig.Cluster.Feeds = bounded(&cfg, feeds)
+	engineConfig.Cluster.Feeds = certifiedFeeds(&cfg, feeds)
 	if s.engine, err = engine.New(engineConfig); err != nil {
 		return nil, err
 	}

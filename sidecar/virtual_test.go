@@ -46,16 +46,18 @@ func firstSeed() uint64 { return cmp.Or(*virtualSeed, rand.Uint64N(1<<32)) }
 // is paused.
 type virtualClock struct {
 	origin time.Time
-	offset atomic.Int64 // of the wall clock, ms
-	frozen atomic.Int64 // boot clock at which it stands still; zero: it runs
+	up     time.Duration // the machine ran for so long then; zero: an hour
+	offset atomic.Int64  // of the wall clock, ms
+	frozen atomic.Int64  // boot clock at which it stands still; zero: it runs
 }
 
 func (c *virtualClock) Read() kv.Moment {
-	boot := time.Hour + time.Since(c.origin)
+	up := cmp.Or(c.up, time.Hour)
+	boot := up + time.Since(c.origin)
 	if f := c.frozen.Load(); f != 0 {
 		boot = time.Duration(f)
 	}
-	return kv.Moment{Wall: c.origin.Add(boot-time.Hour).UnixMilli() + c.offset.Load(), Boot: boot}
+	return kv.Moment{Wall: c.origin.Add(boot-up).UnixMilli() + c.offset.Load(), Boot: boot}
 }
 
 func (c *virtualClock) freeze() { c.frozen.Store(int64(c.Read().Boot)) }

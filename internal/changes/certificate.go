@@ -23,24 +23,24 @@ const leastEvery = 500 * time.Millisecond
 // gapPause returns the time between two flushes of all namespaces at least. While one is due, nothing is
 // certified.
 func (f *Follower) gapPause() time.Duration {
-	if f.maxLag == 0 {
+	if f.MaxLag == 0 {
 		return gapPause
 	}
-	return min(gapPause, f.maxLag/4)
+	return min(gapPause, f.MaxLag/4)
 }
 
 // wholeEvery returns the time between two questions whether the stream is whole. A certificate begins
 // with each.
 func (f *Follower) wholeEvery() time.Duration {
-	if f.maxLag == 0 {
+	if f.MaxLag == 0 {
 		return checkEvery
 	}
-	return min(checkEvery, max(f.maxLag/8, leastEvery))
+	return min(checkEvery, max(f.MaxLag/8, leastEvery))
 }
 
 // beginCertificate begins one of a moment, unless one is under way. The stream was whole after it.
 func (s *following) beginCertificate(at time.Duration, v loader.View) {
-	if s.maxLag > 0 && s.next == nil {
+	if s.next == nil {
 		s.next = &certificate{at: at, view: v, state: s.stream.State()}
 		s.certify()
 	}
@@ -67,4 +67,23 @@ func (s *following) certify() {
 	}
 	s.next = nil
 	s.host.Certified(s.name, c.at, c.state)
+	s.telling = append(s.telling, told{c.state, time.Now()})
+}
+
+// told is the state of a certificate that the other hosts are hearing of.
+type told struct {
+	state string
+	at    time.Time
+}
+
+// forget has the server forget what all hosts know to be deleted. A host that follows next, and finds that the
+// server has forgotten more than it knows of, has not been told of it by a host of this cluster.
+func (s *following) forget() {
+	known := ""
+	for len(s.telling) > 0 && time.Since(s.telling[0].at) >= s.Heard {
+		known, s.telling = s.telling[0].state, s.telling[1:]
+	}
+	if known != "" {
+		s.stream.Forget(known)
+	}
 }

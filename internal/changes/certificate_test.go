@@ -2,6 +2,9 @@ package changes
 
 import (
 	"errors"
+	"fmt"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -39,7 +42,7 @@ func (w *world) within(what string, want bool) {
 	}
 }
 
-// TestCertifies checks that moments are certified while all goes well, and none without a bound.
+// TestCertifies checks that moments are certified while all goes well, and more seldom without a bound.
 func TestCertifies(t *testing.T) {
 	certifies(t, func(w *world) {
 		w.lead()
@@ -56,8 +59,8 @@ func TestCertifies(t *testing.T) {
 	follows(t, func(w *world) {
 		w.lead()
 		sleep(time.Minute)
-		if _, n := w.newest(); n != 0 {
-			t.Errorf("%d certificates without a bound", n)
+		if _, n := w.newest(); n < 12 || n > 13 {
+			t.Errorf("%d certificates in a minute without a bound, want one in 5 s", n)
 		}
 	})
 }
@@ -135,7 +138,7 @@ func TestCertifiesWhole(t *testing.T) {
 // than was certified last, perhaps by another host.
 func TestOtherState(t *testing.T) {
 	certifies(t, func(w *world) {
-		w.server.do(func() { w.server.state = "one" })
+		w.server.do(func() { w.server.state, w.server.heard = "one", "one" })
 		w.lead()
 		sleep(time.Minute)
 		w.host.lead(false)
@@ -169,5 +172,85 @@ func TestCertifiesSoon(t *testing.T) {
 		if age, _ := w.newest(); age >= testLag {
 			t.Errorf("the newest certificate is %v old", age)
 		}
+	})
+}
+
+// TestForgets checks that the server forgets what is certified once all hosts have heard of it, and not before.
+func TestForgets(t *testing.T) {
+	certifies(t, func(w *world) {
+		w.lead()
+		forgotten := func(what, want string) {
+			t.Helper()
+			got := "nothing"
+			w.server.do(func() {
+				if n := len(w.server.forgotten); n > 0 {
+					got = w.server.forgotten[n-1]
+				}
+			})
+			if got != want {
+				t.Errorf("%s: %s is forgotten, want %s", what, got, want)
+			}
+		}
+		sleep(heardIn - time.Millisecond)
+		forgotten("before others have heard of it", "nothing")
+		sleep(time.Minute)
+		forgotten("later", "s")
+		end := w.host.hang("1")
+		w.server.send(changed("1"))
+		sleep(time.Minute)
+		w.server.do(func() { w.server.state = "later" })
+		sleep(time.Minute)
+		forgotten("an owner hangs", "s")
+		end()
+		sleep(2 * testLag / 8)
+		forgotten("it is certified", "s")
+		sleep(heardIn)
+		forgotten("all have heard of it", "later")
+	})
+}
+
+// TestUnknown checks that a host flushes that follows a stream of which no host knows what was deleted before.
+// With a bound of the lag no host has kept a value before the first certificate.
+func TestUnknown(t *testing.T) {
+	for _, maxLag := range []time.Duration{0, testLag} {
+		bubble.Test(t, func(t *testing.T) {
+			s := newServer()
+			s.maxLag, s.heard = maxLag, ""
+			w := add(t, s)
+			open := s.sendHidden(changed("1"))
+			w.lead()
+			sleep(20 * time.Second)
+			s.show(open)
+			sleep(20 * time.Second)
+			want := 4 // two namespaces, at once and when the transaction has ended
+			if maxLag != 0 {
+				want = 0
+			}
+			if n := len(w.host.flushed); n != want {
+				t.Errorf("max_lag %v: flushed %v, want %d", maxLag, w.host.flushed, want)
+			}
+			if s.heard != "s" || len(s.began) > 0 {
+				t.Errorf("max_lag %v: certified %q, and begun anew: %q", maxLag, s.heard, s.began)
+			}
+		})
+	}
+}
+
+// TestGapError checks that a stream begins anew after one that the server cannot go on with, whichever host
+// makes it.
+func TestGapError(t *testing.T) {
+	certifies(t, func(w *world) {
+		w.lead()
+		sleep(time.Minute)
+		w.server.last().ends <- fmt.Errorf("no publication: %w", loader.ErrGap)
+		sleep(time.Minute)
+		w.is(Following)
+		if got := w.server.began; len(got) != 1 || !strings.Contains(got[0], "no publication") {
+			t.Errorf("begun anew since %q", got)
+		}
+		if !slices.Contains(w.server.log, "give up") || len(w.host.flushed) != 2 {
+			t.Errorf("done: %v, flushed %v", w.server.log, w.host.flushed)
+		}
+		w.within("afterwards", true)
 	})
 }

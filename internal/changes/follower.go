@@ -36,21 +36,24 @@ type Follower struct {
 	log  *slog.Logger
 	hide func(error) error // secrets in an error
 
-	maxLag time.Duration // zero: the lag is not bounded
+	Times
 
 	anew   string // why the next stream must begin anew; it and told are of Run alone
 	told   string // the error that the log has
 	counts counts
 }
 
-// New returns a Follower that does not run yet. hide takes secrets out of errors. If maxLag is not zero,
-// it certifies moments to the host.
+// Times are times of a feed.
+type Times struct {
+	MaxLag time.Duration // bounds the lag; zero: nothing does
+	Heard  time.Duration // in which all hosts hear of a certificate
+}
+
+// New returns a Follower that does not run yet. hide takes secrets out of errors.
 func New(
-	name string, feed loader.Feed, maxLag time.Duration, host Host, log *slog.Logger, hide func(error) error,
+	name string, feed loader.Feed, times Times, host Host, log *slog.Logger, hide func(error) error,
 ) *Follower {
-	f := &Follower{
-		name: name, feed: feed, maxLag: maxLag, host: host, log: log.With("changes", name), hide: hide,
-	}
+	f := &Follower{name: name, feed: feed, Times: times, host: host, log: log.With("changes", name), hide: hide}
 	f.counts.setState(Elsewhere)
 	return f
 }
@@ -110,8 +113,12 @@ func (f *Follower) wait(lead context.Context, err error, began time.Time, pause 
 // missed notes that an error may leave out changes. That holds until a stream has begun anew, also if
 // another host follows meanwhile: it has not heard of the error.
 func (f *Follower) missed(err error) {
-	if errors.Is(err, loader.ErrFeed) && f.anew == "" { // a table was out of the publication, for example
+	switch {
+	case f.anew != "":
+	case errors.Is(err, loader.ErrFeed): // a table was out of the publication, for example
 		f.anew = "the server did not fit the settings for some time"
+	case errors.Is(err, loader.ErrGap):
+		f.anew = f.hide(err).Error()
 	}
 }
 

@@ -45,10 +45,16 @@ type server struct {
 	state     string
 	begun     time.Time
 	heard     string // the state that was certified last
+	forgotten []string
 }
 
+// heardIn is the time in which all hosts hear of a certificate.
+const heardIn = 1500 * time.Millisecond
+
 func newServer() *server {
-	return &server{begun: time.Now(), more: make(chan struct{}), hidden: map[uint64]bool{}, past: true}
+	return &server{
+		begun: time.Now(), more: make(chan struct{}), hidden: map[uint64]bool{}, past: true, state: "s", heard: "s",
+	}
 }
 
 // do moves the server.
@@ -234,6 +240,10 @@ func (m *stream) Nudge(context.Context) error {
 	return nil
 }
 
+func (m *stream) Forget(state string) {
+	m.do(func() { m.forgotten = append(m.forgotten, state) })
+}
+
 func (m *stream) Confirm(at loader.Position) { m.do(func() { m.confirmed = at }) }
 func (m *stream) Close()                     { m.do(func() { m.closed = true; m.note("close") }) }
 
@@ -385,7 +395,7 @@ func hide(err error) error { return fmt.Errorf("hidden: %w", err) }
 // add adds a host that does not lead.
 func add(t *testing.T, s *server) *world {
 	h := &host{server: s, changed: make(chan struct{}), hangs: map[string]chan struct{}{}, deleted: map[string]int{}}
-	w := &world{T: t, server: s, host: h, f: New("shop", s, s.maxLag, h, slog.New(slog.DiscardHandler), hide)}
+	w := &world{T: t, server: s, host: h, f: New("shop", s, Times{s.maxLag, heardIn}, h, slog.New(slog.DiscardHandler), hide)}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan struct{})
 	go func() {

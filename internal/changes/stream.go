@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
@@ -48,8 +49,9 @@ type following struct {
 
 	flushing atomic.Int64 // namespaces, for that
 
-	heard loader.Position // up to where all has come
-	next  *certificate    // nil: none is under way
+	heard   loader.Position // up to where all has come
+	next    *certificate    // nil: none is under way
+	telling []told          // in order
 
 	mu    sync.Mutex
 	ended []*pending    // whose keys are deleted
@@ -67,7 +69,11 @@ type pending struct {
 // follow follows the feed until ctx ends, or an error.
 func (f *Follower) follow(ctx context.Context) error {
 	f.counts.setState(Starting)
-	stream, err := f.feed.Stream(ctx, f.anew, f.host.FeedState(f.name))
+	known := f.host.FeedState(f.name)
+	if failpoint.Out(failpoint.FeedState) {
+		known = ""
+	}
+	stream, err := f.feed.Stream(ctx, f.anew, known)
 	if err != nil {
 		return err
 	}
@@ -87,6 +93,9 @@ func (f *Follower) follow(ctx context.Context) error {
 		came: make(chan *loader.Transaction, maxReceived), wake: make(chan struct{}, 1),
 	}
 	s.deleting.SetLimit(maxDeletions)
+	if known == "" && stream.Anew() == "" && f.MaxLag == 0 { // else nothing was kept before the first certificate
+		s.broken = "no host knows what was deleted before"
+	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.receive(ctx) })
 	group.Go(func() error { return s.run(ctx) })
@@ -364,6 +373,7 @@ func (s *following) confirm() {
 // whole asks whether the stream has all changes. If it may not, the namespaces are flushed, and once
 // more when the transactions have ended that were open until then.
 func (s *following) whole(ctx context.Context) error {
+	s.forget()
 	now, under := s.host.Now(), s.next
 	why, err := s.stream.Broken(ctx)
 	if err != nil {

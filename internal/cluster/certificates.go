@@ -4,6 +4,7 @@ import (
 	"math"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
@@ -14,11 +15,11 @@ import (
 // a moment of its own clock, which is never later than the true one. A host that has heard of no moment
 // within MaxLag serves nothing of the feed's namespaces that was loaded before, and keeps nothing.
 
-// Feed is a feed of changes whose lag is bounded.
+// Feed is a feed of changes.
 type Feed struct {
 	Name       string
 	Namespaces []string
-	MaxLag     time.Duration
+	MaxLag     time.Duration // zero: the lag is not bounded, and the feed is never late
 }
 
 // certificates are the latest moments of the feeds. The driver's lock guards them.
@@ -26,7 +27,8 @@ type certificates []*certificate
 
 type certificate struct {
 	Feed
-	at    time.Duration // boot clock; zero: none was heard
+	heard bool          // of a moment, here or from another host
+	at    time.Duration // boot clock; below zero: before this machine was started
 	state string        // of the feed's stream then
 	late  bool
 	since time.Duration // it is late
@@ -63,9 +65,10 @@ func (c certificates) dueAt() time.Duration {
 	due := time.Duration(math.MaxInt64)
 	for _, one := range c {
 		switch {
+		case one.MaxLag == 0:
 		case one.late:
 			due = min(due, one.again)
-		case one.at == 0:
+		case !one.heard:
 			due = 0
 		default:
 			due = min(due, one.at+one.MaxLag)
@@ -77,7 +80,7 @@ func (c certificates) dueAt() time.Duration {
 // ages returns what this host tells the others.
 func (c certificates) ages(now time.Duration) (list []wire.Certified) {
 	for _, one := range c {
-		if one.at > 0 {
+		if one.heard {
 			age := min(now-one.at, maxAge)
 			list = append(list, wire.Certified{Feed: one.Name, AgeMS: uint64(age.Milliseconds()) + 1, State: one.state})
 		}
@@ -88,7 +91,10 @@ func (c certificates) ages(now time.Duration) (list []wire.Certified) {
 // judge finds the feeds that are late by now, or in time again. d.mu is held.
 func (d *driver) judge(now time.Duration) {
 	for _, c := range d.feeds {
-		if late := c.at == 0 || now >= c.at+c.MaxLag; late != c.late {
+		if c.MaxLag == 0 {
+			continue
+		}
+		if late := !c.heard || now >= c.at+c.MaxLag; late != c.late {
 			c.late, c.since, c.again = late, now, now+d.cfg.Bound
 			d.cfg.Delegate.Late(c.Namespaces, late, d.owned())
 			d.report.feedLate(c, now)
@@ -120,8 +126,12 @@ func (d *driver) heardOf(list []wire.Certified, sent time.Duration) {
 				continue
 			}
 			age := Margin(time.Duration(min(w.AgeMS, uint64(maxAge.Milliseconds()))) * time.Millisecond)
-			if at := sent - age; at > c.at && (age < maxAge || c.at == 0) {
-				c.at, c.state = at, w.State
+			at := sent - age
+			if at <= 0 && failpoint.Out(failpoint.YoungState) {
+				continue
+			}
+			if !c.heard || at > c.at && age < maxAge {
+				c.heard, c.at, c.state = true, at, w.State
 			}
 		}
 		d.judge(now)
@@ -132,8 +142,8 @@ func (d *driver) heardOf(list []wire.Certified, sent time.Duration) {
 // clock, and what was the state of its stream then.
 func (n *Node) Certified(feed string, at time.Duration, state string) {
 	n.driver.step(func(_ *ownership.Machine, now time.Duration) {
-		if c := n.driver.feeds.named(feed); c != nil && at > c.at {
-			c.at, c.state = at, state
+		if c := n.driver.feeds.named(feed); c != nil && (!c.heard || at > c.at) {
+			c.heard, c.at, c.state = true, at, state
 			n.driver.judge(now)
 		}
 	})
@@ -157,10 +167,10 @@ func (n *Node) FeedLag(feed string) (age time.Duration, late, bounded bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	c := d.feeds.named(feed)
-	if c == nil {
+	if c == nil || c.MaxLag == 0 {
 		return 0, false, false
 	}
-	if c.at > 0 {
+	if c.heard {
 		age = max(1, d.cfg.Clock.Read().Boot-c.at)
 	}
 	return age, c.late, true

@@ -62,7 +62,7 @@ type Config struct {
 	Voters []string
 	// Settings must be the same on all nodes, as Bound must.
 	Settings map[string]string
-	// Feeds are the feeds of changes whose lag is bounded.
+	// Feeds are the feeds of changes.
 	Feeds []Feed
 	// LeaveTime limits the time in which others fetch the entries of this node when it is
 	// drained or leaves; see Node.SetLeaveTime.

@@ -57,6 +57,7 @@ func (p *poller) pollOnce(ctx context.Context, id kv.Process) {
 	}
 	p.admission.setTrouble(id.Node, "") // the trouble is over, whatever it was
 	p.cfg.Versions.Observe(kv.Version(w.Clock))
+	p.driver.heardOf(w.Certified, sent.Boot) // before the answer may have this host own, and so follow
 	var o *Owner
 	p.driver.stepAbout(id, func(m *ownership.Machine, now time.Duration) {
 		m.Polled(now, id, sent.Boot, said.State, &w)
@@ -66,7 +67,6 @@ func (p *poller) pollOnce(ctx context.Context, id kv.Process) {
 	if o == nil {
 		return
 	}
-	p.driver.heardOf(w.Certified, sent.Boot)
 	p.acquaintances.introduce(w.Others)
 	later(&o.polledAt, sent.Boot)
 	o.setClock(time.Duration(min(w.BootNS, math.MaxInt64/2)), now)

@@ -75,6 +75,8 @@ const (
 	HoldBack        // a late feed's namespaces are held back
 	LateRaises      // ... and what was attested of them ends at other hosts
 	Certify         // a certificate waits for the changes that came before it
+	FeedState       // a feed goes on only where it was certified ...
+	YoungState      // ... also at a machine that was started after that
 	KeptBallot      // what was kept is of use to the next owner but one only ...
 	KeptDelta       // ... but for the keys that the owner between has changed ...
 	KeptFills       // ... or filled, ...
@@ -164,6 +166,8 @@ var names = [Guards]string{
 	HoldBack:        "a late feed's values are held back",
 	LateRaises:      "a late feed ends other hosts' copies",
 	Certify:         "a certificate waits for earlier changes",
+	FeedState:       "a stream is compared with what was certified",
+	YoungState:      "what was certified before this machine's start",
 	KeptBallot:      "kept entries outlive one owner",
 	KeptDelta:       "changes end kept entries",
 	KeptFills:       "fills end kept entries",

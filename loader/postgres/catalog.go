@@ -263,6 +263,9 @@ func (f *Feed) Check(ctx context.Context) (warnings []string, err error) {
 	if _, err := f.check(ctx, conn); err != nil {
 		return nil, err
 	}
+	if _, err := f.slotOf(ctx, conn); err != nil {
+		return nil, err
+	}
 	stream, err := f.connect(ctx, true) // which a pooler refuses
 	if err != nil {
 		return nil, err

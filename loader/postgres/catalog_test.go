@@ -165,10 +165,10 @@ func (f *followed) catalogHangs() {
 // that it is until one of them has begun anew.
 func TestFeedBrokenBetween(t *testing.T) {
 	s := newFeedServer(t)
-	feed := s.feed()
+	state := ""
 	begins := func(want string, begun bool) {
 		t.Helper()
-		stream, err := feed.Stream(t.Context(), "", "")
+		stream, err := s.feed().Stream(t.Context(), "", state)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -181,6 +181,7 @@ func TestFeedBrokenBetween(t *testing.T) {
 			if err := stream.Begun(t.Context()); err != nil {
 				t.Fatal(err)
 			}
+			state = stream.State()
 		}
 	}
 	begins("there was no slot", true)

@@ -66,16 +66,11 @@ func (c FeedConfig) Open() (loader.Feed, error) {
 
 // Feed follows the changes of a database. It is safe for concurrent use.
 type Feed struct {
-	cfg     FeedConfig
-	tables  map[table]*mapping
-	beside  []string
-	catalog atomic.Value // string: the digest of the last stream
-	fits    atomic.Value // string: the digest of the last catalog that fitted the settings
-	told    sync.Map     // slots that were told to be left behind, by name
-
-	// Since this process followed the slot last:
-	inUse   atomic.Int32           // how often others were found to use it
-	foreign atomic.Pointer[string] // where it was confirmed by then; nil: too few times to tell
+	cfg    FeedConfig
+	tables map[table]*mapping
+	beside []string
+	fits   atomic.Value // string: the digest of the last catalog that fitted the settings
+	told   sync.Map     // slots that were told to be left behind, by name
 }
 
 // table is the name of a table.
@@ -217,12 +212,6 @@ func (f *Feed) Namespaces() []string {
 		all[name] = true
 	}
 	return slices.Sorted(maps.Keys(all))
-}
-
-// own notes that this process follows the slot.
-func (f *Feed) own() {
-	f.inUse.Store(0)
-	f.foreign.Store(nil)
 }
 
 // Secrets implements loader.Feed.

@@ -142,51 +142,6 @@ func TestFeedNudge(t *testing.T) {
 	})
 }
 
-// TestFeedForeign checks that a host begins anew if another cluster has confirmed changes while this one
-// was to follow the slot, and goes on if none were.
-func TestFeedForeign(t *testing.T) {
-	s := newFeedServer(t)
-	ctx := t.Context()
-	for _, confirms := range []bool{false, true} {
-		f := s.follow("")
-		mine := s.feed()
-		for range foreignAfter {
-			if _, err := mine.Stream(ctx, "", ""); err == nil {
-				t.Fatal("two follow one slot")
-			}
-		}
-		if confirms {
-			s.Exec(t, "INSERT INTO users VALUES (1)")
-			m := f.next()
-			f.Confirm(m.End)
-			testenv.Succeeds(t, "the slot to be confirmed", func() error {
-				rows, err := s.ask("SELECT confirmed_flush_lsn FROM pg_replication_slots")
-				if err == nil && rows[0][0] != position(m.End) {
-					err = errors.New("it is not")
-				}
-				return err
-			})
-		}
-		f.end()
-		var stream loader.FeedStream
-		testenv.Succeeds(t, "the slot to be free", func() (err error) {
-			stream, err = mine.Stream(ctx, "", "")
-			return err
-		})
-		if anew := strings.Contains(stream.Anew(), "another host or cluster"); anew != confirms {
-			t.Errorf("others have confirmed changes: %v, and it begins anew since %q", confirms, stream.Anew())
-		}
-		stream.Close()
-		testenv.Succeeds(t, "the slot to be free", func() error {
-			rows, err := s.ask("SELECT 1 FROM pg_replication_slots WHERE active")
-			if err == nil && len(rows) != 0 {
-				err = errors.New("it is in use")
-			}
-			return err
-		})
-	}
-}
-
 // TestFeedGivenUp checks that the next stream begins anew after one that was given up.
 func TestFeedGivenUp(t *testing.T) {
 	s := newFeedServer(t)

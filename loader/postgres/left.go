@@ -9,6 +9,8 @@ import (
 
 	"github.com/dustin/go-humanize"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/cachesidecar/cachesidecar/loader"
 )
 
 // Which slots are a feed's, and which are left behind: each of these keeps the server's log for ever.
@@ -34,6 +36,33 @@ func (f *Feed) slot(name string) string {
 		}
 	}
 	return fmt.Sprintf("slot %q of the server %s", name, strings.Join(servers, ", "))
+}
+
+// slot is what the server says of a feed's slot.
+type slot struct {
+	user      string // its process of the server; "": it is not in use
+	lost      bool   // what it kept
+	confirmed loader.Position
+}
+
+// slotQuery asks for a slot.
+const slotQuery = `SELECT coalesce(plugin, ''), coalesce(database = current_database(), false),
+	coalesce(active_pid::text, ''), coalesce(wal_status, ''), coalesce(confirmed_flush_lsn - '0/0', 0)
+	FROM pg_replication_slots WHERE slot_name = `
+
+// slotOf looks at the slot; nil: there is none.
+func (f *Feed) slotOf(ctx context.Context, conn *pgconn.PgConn) (*slot, error) {
+	rows, err := ask(ctx, conn, slotQuery+quoted(f.cfg.Slot))
+	if err != nil || len(rows) == 0 {
+		return nil, err
+	}
+	row := rows[0]
+	if row[0] != "pgoutput" || row[1] != "t" {
+		return nil, fmt.Errorf("%w: slot %s is not one of pgoutput in this database: give another name, or drop it",
+			loader.ErrFeed, f.cfg.Slot)
+	}
+	at, err := strconv.ParseUint(row[4], 10, 64)
+	return &slot{user: row[2], lost: row[3] == "lost", confirmed: loader.Position(at)}, err
 }
 
 // Beside tells a feed of the slots of all feeds of its configuration, as Slot names them: they are not left

@@ -12,43 +12,45 @@ import (
 
 // How a feed finds its replication slot, and makes one.
 
-// foreignAfter is how often a slot is found in use before its user counts as none that hands over: the
-// one before this host may still confirm what it has deleted.
-const foreignAfter = 3
-
-// findSlot looks at the slot. If there must be another one, anew says why.
-func (s *stream) findSlot(ctx context.Context) error {
+// findSlot looks at the slot. If there must be another one, anew says why: known is what was certified last.
+func (s *stream) findSlot(ctx context.Context, known mark) error {
 	name := s.feed.cfg.Slot
-	rows, err := ask(ctx, s.gate, `SELECT coalesce(plugin, ''), coalesce(database = current_database(), false),
-		coalesce(active_pid::text, ''), coalesce(wal_status, ''), coalesce(confirmed_flush_lsn - '0/0', 0)
-		FROM pg_replication_slots WHERE slot_name = `+quoted(name))
+	found, err := s.feed.slotOf(ctx, s.gate)
 	switch {
 	case err != nil:
 		return err
-	case len(rows) == 0:
+	case found == nil:
 		s.anew = cmp.Or(s.anew, "there was no slot")
 		return nil
-	case rows[0][0] != "pgoutput" || rows[0][1] != "t":
-		return fmt.Errorf("%w: slot %s is not one of pgoutput in this database: give another name",
-			loader.ErrFeed, name)
-	case rows[0][2] != "":
-		if s.feed.inUse.Add(1) >= foreignAfter {
-			s.feed.foreign.CompareAndSwap(nil, &rows[0][4])
-		}
+	case found.user != "":
 		return fmt.Errorf("slot %s is in use by process %s of the server: it is that of another cluster, "+
-			"or its last user has gone and the server notices within 10 s", name, rows[0][2])
-	case rows[0][3] == "lost":
+			"or its last user has gone and the server notices within 10 s", name, found.user)
+	case found.lost:
 		s.anew = cmp.Or(s.anew, "the slot has lost what it kept: max_slot_wal_keep_size")
-	}
-	if at := s.feed.foreign.Load(); at != nil && *at != rows[0][4] { // what was confirmed since then did not come here
-		s.anew = cmp.Or(s.anew, "another host or cluster has followed the slot while this one was to do so")
+	case known.at != 0 && found.confirmed > known.at:
+		s.anew = cmp.Or(s.anew, "changes are confirmed that did not come here: the slot was made again, moved, or "+
+			"followed by another client or cluster")
 	}
 	if s.anew != "" {
 		_, err = ask(ctx, s.gate, "SELECT pg_drop_replication_slot("+quoted(name)+")")
 		return err
 	}
-	at, err := strconv.ParseUint(rows[0][4], 10, 64)
-	s.confirmed.Store(at)
+	s.begins(found.confirmed)
+	return nil
+}
+
+// begins notes where the slot begins: what is before has been deleted, or flushed.
+func (s *stream) begins(at loader.Position) {
+	s.forgotten.Store(uint64(at))
+	s.confirmed.Store(uint64(at))
+}
+
+// unmoved checks that the stream begins where the slot was found to be: nobody else moves it from now on.
+func (s *stream) unmoved(ctx context.Context) error {
+	found, err := s.feed.slotOf(ctx, s.gate)
+	if err == nil && (found == nil || uint64(found.confirmed) != s.forgotten.Load()) {
+		err = fmt.Errorf("slot %s was moved while the stream began", s.feed.cfg.Slot)
+	}
 	return err
 }
 
@@ -92,7 +94,7 @@ func (s *stream) Begun(ctx context.Context) error {
 	if s.anew == "" {
 		return nil
 	}
-	_, err := ask(ctx, s.gate, fmt.Sprintf("SELECT pg_copy_logical_replication_slot(%s, %s, false)",
+	rows, err := ask(ctx, s.gate, fmt.Sprintf("SELECT lsn - '0/0' FROM pg_copy_logical_replication_slot(%s, %s, false)",
 		quoted(s.temporary()), quoted(s.feed.cfg.Slot)))
 	if err == nil { // it would keep the log
 		_, err = ask(ctx, s.conn, "DROP_REPLICATION_SLOT "+identifier(s.temporary()))
@@ -100,7 +102,11 @@ func (s *stream) Begun(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.feed.own()
+	at, err := strconv.ParseUint(rows[0][0], 10, 64)
+	if err != nil {
+		return err
+	}
+	s.begins(loader.Position(at))
 	return s.start(ctx)
 }
 

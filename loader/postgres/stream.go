@@ -27,11 +27,14 @@ type stream struct {
 	anew    string   // why the slot was made
 	past    Snapshot // of the transactions that are not in a slot that was made
 	catalog string   // a digest
+	server  server
 	started bool
 
-	confirmed atomic.Uint64 // the slot need not keep what is before it
+	confirmed atomic.Uint64 // what is before it has been dealt with
+	forgotten atomic.Uint64 // the slot need not keep what is before it
 	received  loader.Position
-	told      time.Time // when the server was told of the confirmed position
+	told      time.Time // when the server was told of these positions
+	asked     time.Time // when it has asked for them last
 }
 
 const catalogChanged = "the publication, a table of it or a column has changed"
@@ -53,20 +56,19 @@ func (f *Feed) Stream(ctx context.Context, anew, state string) (_ loader.FeedStr
 	if s.catalog, err = f.check(ctx, s.gate); err != nil {
 		if errors.Is(err, loader.ErrFeed) { // also hosts that do not know of it must begin anew
 			s.anew = "the server did not fit the settings"
-			_ = s.findSlot(ctx) // the error that is returned tells more
+			_ = s.findSlot(ctx, mark{}) // the error that is returned tells more
 		}
 		return nil, err
-	}
-	if state == "" {
-		state, _ = f.catalog.Load().(string)
-	}
-	if state != "" && state != s.catalog { // while this host followed nothing
-		s.anew = cmp.Or(s.anew, catalogChanged)
 	}
 	if s.conn, err = f.connect(ctx, true); err != nil {
 		return nil, err
 	}
-	if err := s.findSlot(ctx); err != nil {
+	if s.server, err = identify(ctx, s.conn); err != nil {
+		return nil, err
+	}
+	known := parseMark(state)
+	s.anew = cmp.Or(s.anew, s.differs(known)) // while this host followed nothing
+	if err := s.findSlot(ctx, known); err != nil {
 		return nil, err
 	}
 	if s.anew != "" {
@@ -78,7 +80,6 @@ func (f *Feed) Stream(ctx context.Context, anew, state string) (_ loader.FeedStr
 	if err := s.start(ctx); err != nil {
 		return nil, err
 	}
-	f.own()
 	return s, nil
 }
 
@@ -86,7 +87,9 @@ func (f *Feed) Stream(ctx context.Context, anew, state string) (_ loader.FeedStr
 func (s *stream) Anew() string { return s.anew }
 
 // State implements loader.FeedStream.
-func (s *stream) State() string { return s.catalog }
+func (s *stream) State() string {
+	return mark{s.catalog, s.server.id, loader.Position(s.confirmed.Load())}.String()
+}
 
 // temporary is the name of the slot that is there until everything from before it was dropped. It
 // ends with the connection: if this host ends before, the next one begins anew too.
@@ -112,10 +115,9 @@ func (s *stream) start(ctx context.Context) error {
 		switch m := m.(type) {
 		case *pgproto3.CopyBothResponse:
 			s.started = true
-			s.feed.catalog.Store(s.catalog)
-			return nil
+			return s.unmoved(ctx)
 		case *pgproto3.ErrorResponse:
-			return pgconn.ErrorResponseToPgError(m)
+			return streamError(m)
 		}
 	}
 }
@@ -145,11 +147,25 @@ func (s *stream) Receive(ctx context.Context) (*loader.Transaction, error) {
 				return t, err
 			}
 		case *pgproto3.ErrorResponse:
-			return nil, pgconn.ErrorResponseToPgError(m)
+			return nil, streamError(m)
 		case *pgproto3.CopyDone:
 			return nil, errors.New("the server has ended the stream")
 		}
 	}
+}
+
+// undefinedObject is the SQLSTATE of what is not there.
+const undefinedObject = "42704"
+
+// streamError returns the error of a stream. The server reads its log with the publications of then: if
+// the feed's was not there when a row changed, it fails at that place each time.
+func streamError(m *pgproto3.ErrorResponse) error {
+	err := pgconn.ErrorResponseToPgError(m)
+	if m.Code == undefinedObject {
+		return fmt.Errorf("%w: the publication was not there, or had another name, when a row changed: %w",
+			loader.ErrGap, err)
+	}
+	return err
 }
 
 // take takes a message of the stream.
@@ -181,10 +197,16 @@ func (s *stream) take(b []byte) (*loader.Transaction, error) {
 	}
 }
 
+// answer tells the server the position if it has asked for it. A server that ends asks again and again, until
+// all is forgotten.
 func (s *stream) answer(asked bool) error {
 	if !asked {
 		return nil
 	}
+	if time.Since(s.asked) < statusEvery/10 {
+		return errors.New("the server ends")
+	}
+	s.asked = time.Now()
 	return s.tell()
 }
 
@@ -193,6 +215,13 @@ func (s *stream) answer(asked bool) error {
 func (s *stream) Confirm(at loader.Position) {
 	if uint64(at) > s.confirmed.Load() {
 		s.confirmed.Store(uint64(at))
+	}
+}
+
+// Forget implements loader.FeedStream.
+func (s *stream) Forget(state string) {
+	if at := parseMark(state).at; uint64(at) > s.forgotten.Load() {
+		s.forgotten.Store(uint64(at))
 	}
 }
 
@@ -206,11 +235,11 @@ func (s *stream) Alive() error {
 
 // tell tells the server the position.
 func (s *stream) tell() error {
-	at := s.confirmed.Load()
+	flushed, applied := s.forgotten.Load(), s.confirmed.Load() // as pg_stat_replication calls them
 	b := append(make([]byte, 0, 34), 'r')
-	b = binary.BigEndian.AppendUint64(b, max(uint64(s.received), at))
-	b = binary.BigEndian.AppendUint64(b, at)
-	b = binary.BigEndian.AppendUint64(b, at)
+	b = binary.BigEndian.AppendUint64(b, max(uint64(s.received), flushed, applied))
+	b = binary.BigEndian.AppendUint64(b, flushed)
+	b = binary.BigEndian.AppendUint64(b, applied)
 	b = binary.BigEndian.AppendUint64(b, uint64(time.Since(serverTime(0)).Microseconds()))
 	s.conn.Frontend().Send(&pgproto3.CopyData{Data: append(b, 0)})
 	s.told = time.Now()
@@ -308,7 +337,6 @@ func (s *stream) Broken(ctx context.Context) (why string, err error) {
 	now, err := s.feed.check(ctx, s.gate)
 	if err == nil && now != s.catalog {
 		s.catalog, why = now, catalogChanged
-		s.feed.catalog.Store(now)
 	}
 	return why, err
 }

@@ -87,8 +87,8 @@ func (tb *table) confirmed(l *load) func() error {
 			}
 		}
 		var done bool
-		err := tb.db.QueryRow(ctx, "SELECT confirmed_flush_lsn >= $1::text::pg_lsn FROM pg_replication_slots "+
-			"WHERE slot_name = 'cachesidecar'", at).Scan(&done)
+		err := tb.db.QueryRow(ctx, "SELECT replay_lsn >= $1::text::pg_lsn FROM pg_stat_replication "+
+			"JOIN pg_replication_slots ON active_pid = pid WHERE slot_name = 'cachesidecar'", at).Scan(&done)
 		if err == nil && !done {
 			err = errors.New("not yet")
 		}

@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"strconv"
 	"syscall"
 	"testing"
@@ -98,11 +99,28 @@ func TestLengthyProcessMaxLag(t *testing.T) {
 	}
 }
 
+// moveSlot has the feed's role be refused, as a server does that fails over, and meanwhile somebody move the slot: what
+// rows have changed until then does not come.
+func (tb *table) moveSlot(t *testing.T, how ...string) {
+	t.Helper()
+	tb.Exec(t, "ALTER ROLE feed NOLOGIN")
+	tb.Exec(t, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'feed'")
+	time.Sleep(2 * time.Second) // rows change
+	for _, sql := range how {
+		tb.Exec(t, sql)
+	}
+	tb.Exec(t, "ALTER ROLE feed LOGIN")
+}
+
 func changeUnderFaults(t *testing.T) {
 	tb, server := newTable(t, "wal_level=logical")
 	g := newGroup(t, fast, 3)
 	const maxLag = 4 * fast
 	tb.feeds(g)
+	tb.Exec(t, "CREATE ROLE feed LOGIN SUPERUSER REPLICATION")
+	if err := os.WriteFile(g.nodes[0].spec.Feed.DSNFile, []byte(tb.DSN()+" user=feed"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for _, n := range g.nodes {
 		n.spec.MaxLag = maxLag
 	}
@@ -136,19 +154,45 @@ func changeUnderFaults(t *testing.T) {
 			time.Sleep(rand.N(2 * maxLag))
 			server = tb.Start(t, "wal_level=logical")
 		},
+		func(*node) {
+			tb.moveSlot(t, "SELECT pg_drop_replication_slot('cachesidecar')",
+				"SELECT pg_create_logical_replication_slot('cachesidecar', 'pgoutput')")
+		},
+		func(*node) {
+			tb.moveSlot(t, "SELECT pg_replication_slot_advance('cachesidecar', pg_current_wal_lsn())")
+		},
+		func(*node) {
+			tb.moveSlot(t, "SELECT count(*) FROM pg_logical_slot_get_binary_changes('cachesidecar', NULL, NULL, "+
+				"'proto_version', '1', 'publication_names', 'cachesidecar')")
+		},
+		func(*node) { // the server could not read what has changed meanwhile
+			tb.Exec(t, "DROP PUBLICATION cachesidecar")
+			time.Sleep(2 * time.Second)
+			tb.Exec(t, "CREATE PUBLICATION cachesidecar FOR TABLE rows")
+		},
 	}
+	const moved = 5 // the first fault in which changes get lost
 	is("the feed to be in time", false)
 	for i, fault := range faults {
 		n, err := g.follower()
 		if err != nil {
 			t.Fatal(err)
 		}
-		at := time.Now()
+		at, gaps := time.Now(), g.feed().Gaps
 		fault(n)
 		g.settle("after a fault", at)
 		is("the feed to be in time after fault "+strconv.Itoa(i), false)
+		if i >= moved {
+			testenv.Succeeds(t, "a gap after fault "+strconv.Itoa(i), func() error {
+				if now := g.feed().Gaps; now == gaps {
+					return fmt.Errorf("%d gaps, as before", now)
+				}
+				return nil
+			})
+		}
 		time.Sleep(2 * time.Second) // what is cached is served, and changes
 	}
+	t.Logf("%d gaps", g.feed().Gaps)
 	l.check(nil)
 	l.found(0)
 }

@@ -114,6 +114,14 @@ func (p *Postgres) try(ctx context.Context, sql string) error {
 	return err
 }
 
+// Demote makes a server that does not run a standby of nobody, which can be promoted.
+func (p *Postgres) Demote(t testing.TB) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(p.data, "standby.signal"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // Standby makes a standby of the server, which must run. Start starts it.
 func (p *Postgres) Standby(t testing.TB) *Postgres {
 	t.Helper()

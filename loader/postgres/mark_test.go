@@ -1,0 +1,78 @@
+package postgres
+
+import (
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/cachesidecar/cachesidecar/loader"
+)
+
+// TestFeedServerOther checks that a stream does not go on at another server than the one that was followed, or
+// after the server went back in time; and that it compares what hosts of earlier versions tell.
+func TestFeedServerOther(t *testing.T) {
+	was := mark{strings.Repeat("d", 32), serverID{1 << 63, 7}, 1 << 40}
+	s := &stream{catalog: was.catalog, server: server{was.server, was.at}}
+	if n := len(was.String()); n > 64 {
+		t.Errorf("a state of %d bytes", n)
+	}
+	for _, tc := range []struct {
+		name, want string
+		state      func(m mark) string
+	}{
+		{"the same", "", func(m mark) string { return m.String() }},
+		{"nothing", "", func(m mark) string { return "" }},
+		{"with more, of a later version", "", func(m mark) string { return m.String() + "later" }},
+		{"of an earlier version", "", func(m mark) string { return m.catalog }},
+		{"of an earlier version, with another catalog", catalogChanged, func(m mark) string { return strings.Repeat("x", 32) }},
+		{"another catalog", catalogChanged, func(m mark) string { m.catalog = strings.Repeat("x", 32); return m.String() }},
+		{"another server", "the server is another one", func(m mark) string { m.server.system++; return m.String() }},
+		{"a later timeline", "promoted", func(m mark) string { m.server.timeline++; return m.String() }},
+		{"an earlier timeline", "promoted", func(m mark) string { m.server.timeline--; return m.String() }},
+		{"a log that was longer", "went back in time", func(m mark) string { m.at++; return m.String() }},
+		{"a log that was shorter", "", func(m mark) string { m.at--; return m.String() }},
+	} {
+		if got := s.differs(parseMark(tc.state(was))); (got == "") != (tc.want == "") || !strings.Contains(got, tc.want) {
+			t.Errorf("%s: %q, want %q", tc.name, got, tc.want)
+		}
+	}
+}
+
+// TestFeedPromotedWithSlot checks that a host begins anew at a standby that was promoted and had the slot, as a
+// failover manager sees to.
+func TestFeedPromotedWithSlot(t *testing.T) {
+	s := newFeedServer(t)
+	state := s.certified()
+	if err := s.process.Process.Signal(syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	_ = s.process.Wait()
+	s.Demote(t)
+	s.process = s.Start(t, "wal_level=logical")
+	s.Exec(t, "SELECT pg_promote()")
+	stream, err := s.feed().Stream(t.Context(), "", state)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stream.Close()
+	if !strings.Contains(stream.Anew(), "promoted") {
+		t.Errorf("it begins anew since %q", stream.Anew())
+	}
+}
+
+// FuzzMark checks that a state of any host does no harm, and that what is read is written in the same way.
+func FuzzMark(f *testing.F) {
+	f.Add("")
+	f.Add(strings.Repeat("d", 32))
+	f.Add(mark{strings.Repeat("d", 32), serverID{7, 1}, loader.Position(9)}.String())
+	f.Add(strings.Repeat("d", 45))
+	f.Fuzz(func(t *testing.T, state string) {
+		m := parseMark(state)
+		if again := parseMark(m.String()); m.at != 0 && again != m {
+			t.Errorf("%q: %+v, then %+v", state, m, again)
+		}
+		if !strings.HasPrefix(state, m.catalog) {
+			t.Errorf("%q has the catalog %q", state, m.catalog)
+		}
+	})
+}

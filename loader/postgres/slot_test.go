@@ -1,0 +1,187 @@
+package postgres
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
+	"github.com/cachesidecar/cachesidecar/loader"
+)
+
+const othersMoved = "changes are confirmed that did not come here"
+
+// certified follows the slot up to a change, and returns the state of then.
+func (s *feedServer) certified() (state string) {
+	s.t.Helper()
+	f := s.follow("")
+	s.Exec(s.t, "INSERT INTO users SELECT coalesce(max(id), 0) + 1 FROM users")
+	m := f.next()
+	f.Confirm(m.End)
+	state = f.State()
+	f.end()
+	return state
+}
+
+// confirmed waits until the server has been told what it need not keep.
+func (s *feedServer) confirmed(at loader.Position) {
+	s.t.Helper()
+	testenv.Succeeds(s.t, "the slot to be confirmed", func() error {
+		rows, err := s.ask("SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name = 'cachesidecar'")
+		if err == nil && rows[0][0] != position(at) {
+			err = errors.New("it is confirmed up to " + rows[0][0])
+		}
+		return err
+	})
+}
+
+// TestFeedSlotMoved checks that a host begins anew if the slot is not the one that was followed, or not where it
+// was left, and goes on if it is.
+func TestFeedSlotMoved(t *testing.T) {
+	s := newFeedServer(t)
+	const (
+		write   = "UPDATE users SET name = 'b'"
+		drop    = "SELECT pg_drop_replication_slot('cachesidecar')"
+		take    = "SELECT pg_logical_slot_get_binary_changes('cachesidecar', NULL, NULL, 'proto_version', '1', 'publication_names', 'cachesidecar')"
+		advance = "SELECT pg_replication_slot_advance('cachesidecar', pg_current_wal_lsn())"
+	)
+	for i, tc := range []struct {
+		name, anew string
+		do         []string
+	}{
+		{"changes alone", "", []string{write}},
+		{"made again", othersMoved, []string{drop, "SELECT pg_create_logical_replication_slot('cachesidecar', 'pgoutput')"}},
+		{"advanced by a record", othersMoved, []string{"SELECT pg_logical_emit_message(true, 'x', '')", advance}},
+		{"a copy from before others moved it", "", []string{
+			"SELECT pg_copy_logical_replication_slot('cachesidecar', 'copy')", write, advance, drop,
+			"SELECT pg_copy_logical_replication_slot('copy', 'cachesidecar')", "SELECT pg_drop_replication_slot('copy')"}},
+		{"nothing", "", nil},
+		{"looked at", "", []string{write, strings.Replace(take, "get", "peek", 1)}},
+		{"made again after changes", othersMoved, []string{
+			write, drop, "SELECT pg_create_logical_replication_slot('cachesidecar', 'pgoutput')"}},
+		{"made again with two_phase", othersMoved, []string{
+			write, drop, "SELECT pg_create_logical_replication_slot('cachesidecar', 'pgoutput', false, true)"}},
+		{"advanced", othersMoved, []string{write, advance}},
+		{"followed by another", othersMoved, []string{write, take}},
+		{"dropped", "there was no slot", []string{drop}},
+		{"of another kind, then dropped", "there was no slot", []string{
+			drop, "SELECT pg_create_logical_replication_slot('cachesidecar', 'test_decoding')", write, drop}},
+		{"a copy of what others moved", othersMoved, []string{
+			write, advance, "SELECT pg_copy_logical_replication_slot('cachesidecar', 'copy')", drop,
+			"SELECT pg_copy_logical_replication_slot('copy', 'cachesidecar')", "SELECT pg_drop_replication_slot('copy')"}},
+	} {
+		if i == 4 && !testenv.Long() {
+			break
+		}
+		state := s.certified()
+		for _, sql := range tc.do {
+			s.Exec(t, sql)
+		}
+		stream, err := s.feed().Stream(t.Context(), "", state)
+		if err != nil {
+			t.Errorf("%s: %v", tc.name, err)
+			continue
+		}
+		if (stream.Anew() == "") != (tc.anew == "") || !strings.Contains(stream.Anew(), tc.anew) {
+			t.Errorf("%s: it begins anew since %q, want %q", tc.name, stream.Anew(), tc.anew)
+		}
+		if stream.Anew() == "" && slices.Contains(tc.do, write) { // it brings what has changed
+			testenv.Succeeds(t, tc.name, func() error {
+				m, err := stream.Receive(t.Context())
+				if err == nil && (m == nil || m.Rows == 0 || m.End <= parseMark(state).at) {
+					err = errors.New("the change has not come")
+				}
+				return err
+			})
+		}
+		stream.Close()
+		s.noticed()
+	}
+}
+
+// TestFeedSlotUnfit checks that a slot is refused that the feed cannot follow, also before a sidecar starts.
+func TestFeedSlotUnfit(t *testing.T) {
+	s := newFeedServer(t)
+	s.Exec(t, "CREATE DATABASE other")
+	for _, tc := range []struct{ dsn, sql string }{
+		{s.DSN(), "SELECT pg_create_physical_replication_slot('cachesidecar')"},
+		{s.DSN(), "SELECT pg_create_logical_replication_slot('cachesidecar', 'test_decoding')"},
+		{s.DSN() + " dbname=other", "SELECT pg_create_logical_replication_slot('cachesidecar', 'pgoutput')"},
+	} {
+		s.execAt(tc.dsn, tc.sql)
+		const want = "slot cachesidecar is not one of pgoutput in this database"
+		if _, err := s.feed().Stream(t.Context(), "", ""); !errors.Is(err, loader.ErrFeed) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", tc.sql, err)
+		}
+		if _, err := s.feed().Check(t.Context()); !errors.Is(err, loader.ErrFeed) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s, asked before: %v", tc.sql, err)
+		}
+		s.Exec(t, "SELECT pg_drop_replication_slot('cachesidecar')")
+	}
+}
+
+// execAt executes a statement at another database.
+func (s *feedServer) execAt(dsn, sql string) {
+	s.t.Helper()
+	conn, err := pgconn.Connect(s.t.Context(), dsn)
+	if err == nil {
+		_, err = conn.Exec(s.t.Context(), sql).ReadAll()
+		err = errors.Join(err, conn.Close(s.t.Context()))
+	}
+	if err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// TestFeedPublicationAgain checks that a host begins anew if the publication was away, or had another name, when
+// a row changed while no host followed: the server cannot read its log from there. No host has heard of a state.
+func TestFeedPublicationAgain(t *testing.T) {
+	s := newFeedServer(t)
+	for _, there := range [][2]string{
+		{"DROP PUBLICATION cachesidecar", "CREATE PUBLICATION cachesidecar FOR TABLE users, emails, parts WITH (publish_via_partition_root = true)"},
+		{"ALTER PUBLICATION cachesidecar RENAME TO away", "ALTER PUBLICATION away RENAME TO cachesidecar"},
+	} {
+		s.certified()
+		s.Exec(t, there[0])
+		s.Exec(t, "UPDATE users SET name = 'b'")
+		s.Exec(t, there[1])
+		stream, err := s.feed().Stream(t.Context(), "", "")
+		if err != nil || stream.Anew() != "" {
+			t.Fatal(err, stream.Anew())
+		}
+		for err == nil {
+			_, err = stream.Receive(t.Context())
+		}
+		if !errors.Is(err, loader.ErrGap) || errors.Is(err, loader.ErrFeed) {
+			t.Errorf("%s: %v", there[0], err)
+		}
+		if err := stream.GiveUp(t.Context()); err != nil {
+			t.Error(err)
+		}
+		stream.Close()
+	}
+}
+
+// TestFeedServerEnds checks that a server which is stopped does not wait for what the feed has not told it to
+// forget.
+func TestFeedServerEnds(t *testing.T) {
+	s := newFeedServer(t)
+	f := s.follow("")
+	s.Exec(t, "INSERT INTO users VALUES (1)")
+	f.Confirm(f.next().End)
+	if err := s.process.Process.Signal(syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-f.err:
+	case <-testenv.Expired():
+		t.Fatal("the server waits")
+	}
+	f.stop = nil
+	f.Close()
+	_ = s.process.Wait()
+}
