@@ -187,6 +187,7 @@ func (c *changes) delays(ctx context.Context, row *record.ChangesRow) (err error
 				return
 			}
 			if t != nil {
+				stream.Forget(stream.State())
 				if stream.Confirm(t.End); t.Rows > 0 {
 					got <- time.Now()
 				}
@@ -392,6 +393,7 @@ func (c *changes) readAside(ctx context.Context) (end func() error, err error) {
 			}
 			if t != nil {
 				stream.Confirm(t.End)
+				stream.Forget(stream.State())
 			}
 		}
 	}()

@@ -93,7 +93,7 @@ func (n *node) isLate(t *testing.T, want bool) func() error {
 // too late. No app reads what readers of the server have not
 // seen for max_lag and max_staleness.
 func TestLengthyProcessMaxLag(t *testing.T) {
-	testenv.Takes(t, 70*time.Second)
+	testenv.Takes(t, 110*time.Second)
 	for begun, i := time.Now(), 0; i == 0 || time.Since(begun) < *maxLagFor && !t.Failed(); i++ {
 		t.Run(strconv.Itoa(i), changeUnderFaults)
 	}
