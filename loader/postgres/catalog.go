@@ -69,15 +69,11 @@ const tablesQuery = `SELECT t.schemaname || '.' || t.tablename, c.relkind,
 		FROM below JOIN pg_class p ON p.oid = below.inhrelid) l ON true
 	WHERE t.pubname = %s AND t.schemaname || '.' || t.tablename IN (%s) ORDER BY 1, 6, 10`
 
-// byteaOID is the type bytea.
-const byteaOID = "17"
-
 // seen is a table of the publication.
 type seen struct {
 	logged  bool
 	filter  string          // rows outside of it are not sent
 	columns map[string]bool // that are sent, by name: whether it is in the identity
-	bytes   map[string]bool // columns of type bytea
 }
 
 // check asks the server whether the settings fit it. It returns a digest of what must stay the same
@@ -112,6 +108,9 @@ func (f *Feed) check(ctx context.Context, conn *pgconn.PgConn) (digest string, e
 			f.cfg.Publication)
 	}
 	f.checkTables(rows, len(publication) > 0 && publication[0][4] == "f", &wrong)
+	if err := f.checkSpellings(ctx, conn, strings.Join(names, ", "), &wrong); err != nil {
+		return "", err
+	}
 	var misfits settings.Problems
 	for _, err := range settings.Each(wrong.Err()) {
 		misfits.Addf("%w: %w", loader.ErrFeed, err)
@@ -155,11 +154,11 @@ func (f *Feed) checkTables(rows [][]string, leaves bool, wrong *settings.Problem
 	for _, r := range rows {
 		t := tables[r[0]]
 		if t == nil {
-			t = &seen{logged: r[2] == "t", filter: r[12], columns: map[string]bool{}, bytes: map[string]bool{}}
+			t = &seen{logged: r[2] == "t", filter: r[12], columns: map[string]bool{}}
 			tables[r[0]] = t
 		}
 		if r[11] == "t" {
-			t.columns[r[4]], t.bytes[r[4]] = t.columns[r[4]] || r[9] == "t", r[6] == byteaOID
+			t.columns[r[4]] = t.columns[r[4]] || r[9] == "t"
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(f.tables)) {
@@ -184,9 +183,6 @@ func (f *Feed) checkTables(rows [][]string, leaves bool, wrong *settings.Problem
 			case !there:
 				wrong.Addf("table %s has no column %s in the publication, which its key names: generated columns "+
 					"are not there", name, c)
-			case t.bytes[c]:
-				wrong.Addf("table %s: column %s of its key is bytea, whose text in the log is not the key that "+
-					"apps use: give a column of text", name, c)
 			case !identity:
 				wrong.Addf("table %s: column %s of its key is outside of its replica identity, or of a partition's, "+
 					"so that a deletion does not name it: ALTER TABLE … REPLICA IDENTITY FULL, or USING INDEX one "+

@@ -54,6 +54,14 @@ type FeedTable struct {
 // Kind returns "postgres".
 func (FeedConfig) Kind() string { return "postgres" }
 
+// Mapped returns the namespaces of the tables.
+func (c FeedConfig) Mapped() (namespaces []string) {
+	for _, t := range c.Tables {
+		namespaces = append(namespaces, t.Namespace)
+	}
+	return namespaces
+}
+
 // Open validates the settings.
 func (c FeedConfig) Open() (loader.Feed, error) {
 	f, err := NewFeed(c)
@@ -70,6 +78,9 @@ type Feed struct {
 	beside  []string
 	catalog atomic.Value // string: the digest of the last stream
 	told    sync.Map     // slots that were told to be left behind, by name
+
+	forms   func(ctx context.Context, namespace string) ([]string, error) // nil: not known
+	spelled atomic.Value                                                  // string: columns and forms that fit each other
 
 	// Since this process followed the slot last:
 	inUse   atomic.Int32           // how often others were found to use it
@@ -217,20 +228,15 @@ func (f *Feed) config(replication bool) (*pgconn.Config, error) {
 			"such as host=... dbname=... user=... password=... in one line")
 	}
 	c.ConnectTimeout = feedTime
-	c.RuntimeParams["application_name"] = "cachesidecar"
-	c.RuntimeParams["jit"] = "off" // it compiles the look at the catalog for 0.8 s
+	setTexts(c)
+	setParam(c, "application_name", "cachesidecar")
+	setParam(c, "jit", "off")                        // it compiles the look at the catalog for 0.8 s
+	setParam(c, "standard_conforming_strings", "on") // see quoted
 	if replication {
-		c.RuntimeParams["replication"] = "database"
-		// While a snapshot is exported:
-		c.RuntimeParams["idle_in_transaction_session_timeout"] = "0"
-		c.RuntimeParams["wal_sender_timeout"] = "10s" // a walsender of a host that has vanished ends by itself
-		// The texts of values do not depend on what the database or the role has set.
-		c.RuntimeParams["timezone"] = "UTC"
-		c.RuntimeParams["client_encoding"] = "UTF8"
-		c.RuntimeParams["datestyle"] = "ISO"
-		c.RuntimeParams["intervalstyle"] = "postgres"
-		c.RuntimeParams["bytea_output"] = "hex"
-		c.RuntimeParams["extra_float_digits"] = "1"
+		setLogTexts(c)
+		setParam(c, "replication", "database")
+		setParam(c, "idle_in_transaction_session_timeout", "0") // while a snapshot is exported
+		setParam(c, "wal_sender_timeout", "10s")                // a walsender of a host that has vanished ends by itself
 	}
 	return c, nil
 }

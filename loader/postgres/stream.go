@@ -66,6 +66,7 @@ func (f *Feed) Stream(ctx context.Context, anew, state string) (_ loader.FeedStr
 	if s.conn, err = f.connect(ctx, true); err != nil {
 		return nil, err
 	}
+	s.decoder.encoding = s.conn.ParameterStatus("server_encoding")
 	if err := s.findSlot(ctx); err != nil {
 		return nil, err
 	}
@@ -145,7 +146,12 @@ func (s *stream) Receive(ctx context.Context) (*loader.Transaction, error) {
 				return t, err
 			}
 		case *pgproto3.ErrorResponse:
-			return nil, pgconn.ErrorResponseToPgError(m)
+			err := pgconn.ErrorResponseToPgError(m)
+			if noUTF8(err) { // it would come again: only a stream that begins anew gets past it
+				return nil, fmt.Errorf("%w: a row has a text that has no form in UTF-8: mend the row, or leave its column "+
+					"out of the publication (%w)", loader.ErrFeed, err)
+			}
+			return nil, err
 		case *pgproto3.CopyDone:
 			return nil, errors.New("the server has ended the stream")
 		}
