@@ -159,12 +159,19 @@ func alphabet(all []*syntax.Prog) (letters []rune) {
 			letters = append(letters, r)
 		}
 	}
-	unread := func(r rune) int {
-		if r <= ' ' || r >= 0x7f {
-			return 1
-		}
-		return 0
-	}
-	slices.SortStableFunc(letters, func(a, b rune) int { return unread(a) - unread(b) })
+	slices.SortStableFunc(letters, func(a, b rune) int { return unreadable(a) - unreadable(b) })
 	return letters
+}
+
+// unreadable says how hard a rune is to read in an example.
+func unreadable(r rune) int {
+	switch {
+	case r >= '0' && r <= '9':
+		return 0
+	case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z':
+		return 1
+	case r > ' ' && r < 0x7f:
+		return 2
+	}
+	return 3
 }
