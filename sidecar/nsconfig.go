@@ -40,7 +40,7 @@ type Namespace struct {
 	// below loader, or a loader.Custom. Default: the apps load.
 	Origin loader.OriginConfig `yaml:"-" setting:"origin"`
 
-	// MaxKey bounds the length of keys that are loaded from the origin, in bytes. Default:
+	// MaxKey bounds the length of keys that are written or loaded, in bytes. Default:
 	// 1024B. Bounds: 1B to 1024B.
 	MaxKey Size `yaml:"max_key"`
 	// NegativeTTL is how long the answer of the origin that it has no such key is kept.

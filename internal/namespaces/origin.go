@@ -113,7 +113,8 @@ func (o *Origin) KeyForms(ctx context.Context) (forms []string, err error) {
 	}
 	spelling, err := o.opened.Spelling(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("%s cannot be asked which keys it takes: %w", OriginName(o.namespace, o.Name), o.hide.Hide(err))
+		return nil, fmt.Errorf("%s cannot be asked which keys it takes: %w",
+			OriginName(o.namespace, o.Name), o.hide.Hide(err))
 	}
 	if spelling != "" {
 		forms = append(forms, spelling)

@@ -79,8 +79,8 @@ type Feed struct {
 	catalog atomic.Value // string: the digest of the last stream
 	told    sync.Map     // slots that were told to be left behind, by name
 
-	forms   func(ctx context.Context, namespace string) ([]string, error) // nil: not known
-	spelled atomic.Value                                                  // string: columns and forms that fit each other
+	forms   func(ctx context.Context, namespace string) ([]string, error) // of keys; nil: not known
+	spelled atomic.Value                                                  // string: what fitted each other last
 
 	// Since this process followed the slot last:
 	inUse   atomic.Int32           // how often others were found to use it
@@ -236,7 +236,8 @@ func (f *Feed) config(replication bool) (*pgconn.Config, error) {
 		setLogTexts(c)
 		setParam(c, "replication", "database")
 		setParam(c, "idle_in_transaction_session_timeout", "0") // while a snapshot is exported
-		setParam(c, "wal_sender_timeout", "10s")                // a walsender of a host that has vanished ends by itself
+		// A walsender of a host that has vanished ends by itself.
+		setParam(c, "wal_sender_timeout", "10s")
 	}
 	return c, nil
 }

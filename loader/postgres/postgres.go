@@ -320,8 +320,8 @@ func (s *Source) keyFormat(oid uint32, key []byte) (format int16, err error) {
 		return format, fmt.Errorf("%w: %s", loader.ErrBadKey, notText)
 	}
 	if form := written[oid]; s.options.OneSpelling && form != nil && !form.Match(key) {
-		return format, fmt.Errorf("%w: the namespace has a feed of changes, which knows the key of a row as PostgreSQL "+
-			"writes it alone, and this one is written otherwise: as 042, or a UUID in capitals, would be",
+		return format, fmt.Errorf("%w: the namespace has a feed of changes, which knows the key of a row as "+
+			"PostgreSQL writes it alone, and this one is written otherwise: as 042, or a UUID in capitals, would be",
 			loader.ErrBadKey)
 	}
 	return format, nil

@@ -66,7 +66,7 @@ func init() {
 		pgtype.Int2OID: "int2", pgtype.Int4OID: "int4", pgtype.Int8OID: "int8", pgtype.OIDOID: "oid",
 		pgtype.UUIDOID: "uuid", pgtype.BoolOID: "bool", pgtype.NameOID: "name", pgtype.DateOID: "date",
 		pgtype.TimeOID: "time", pgtype.TimestampOID: "timestamp", pgtype.TimestamptzOID: "timestamptz",
-		pgtype.InetOID: "inet", pgtype.MacaddrOID: "macaddr", pgtype.Macaddr8OID: "macaddr8", pgtype.VarbitOID: "varbit",
+		pgtype.MacaddrOID: "macaddr", pgtype.Macaddr8OID: "macaddr8", pgtype.VarbitOID: "varbit",
 	} {
 		written[oid] = regexp.MustCompile(`\A(?:` + spellings[name].log + `)\z`)
 	}
@@ -176,8 +176,9 @@ func (f *Feed) checkSpelling(name string, columns map[string]map[string]keyColum
 		case !there: // another check says so
 			return nil
 		case s.log == "":
-			return fmt.Errorf("table %s: column %s of its key is %s, and SQL finds a row by other texts than the log's, "+
-				"which are in no one form that a key_pattern could ask for: give a column of text, integer or uuid",
+			return fmt.Errorf("table %s: column %s of its key is %s, and SQL finds a row by other texts than the "+
+				"log's, which are in no one form that a key_pattern could ask for: give a column of text, integer "+
+				"or uuid",
 				name, column, c.described())
 		case s.log != anyText:
 			loose = append(loose, fmt.Sprintf("column %s of its key is %s", column, c.described()))
@@ -196,8 +197,8 @@ func (f *Feed) checkSpelling(name string, columns map[string]map[string]keyColum
 		return fmt.Errorf("table %s: %s: the key_pattern of namespace %s: %w, such as %s",
 			name, strings.Join(loose, ", "), m.namespace, err, f.proposal(m.namespace, columns))
 	case found:
-		return fmt.Errorf("table %s: %s: SQL finds a row by other texts than the log's, whose keys no feed deletes, and "+
-			"namespace %s lets such a key pass: %q. Give it a key_pattern that leaves the log's spelling: %s",
+		return fmt.Errorf("table %s: %s: SQL finds a row by other texts than the log's, whose keys no feed deletes, "+
+			"and namespace %s lets such a key pass: %q. Give it a key_pattern that leaves the log's spelling: %s",
 			name, strings.Join(loose, ", "), m.namespace, key, f.proposal(m.namespace, columns))
 	}
 	return nil

@@ -62,6 +62,7 @@ func feedSpellings(t *testing.T, s *feedServer) {
 		{"{a_scaled}", "[1-9][0-9]*", "no feed deletes"}, {"{a_scaled}", `[1-9][0-9]*\.[0-9]{2}`, ""},
 		{"{a_whole}", ".*", "no feed deletes"}, {"{a_date}", `\d{8}|\d{4}-\d\d-\d\d`, "no feed deletes"},
 		{"{a_date}", `20\d\d-[01]\d-[0-3]\d`, ""}, {"{a_time}", ".*", "no feed deletes"}, {"{a_inet}", ".*", "no feed deletes"},
+		{"{a_inet}", `10\.0\.0\.[1-9]`, ""},
 		{"{a_bool}", "true|false", "no feed deletes"}, {"{a_name}", ".+", "no feed deletes"},
 		{"{id}", "(.*1.{900})", "too intricate"},
 		{"{a_nocase}", "[a-z]+", "not deterministic"}, {"{a_numeric}", "[1-9][0-9]*", never}, {"{a_blob2}", ".*", never},

@@ -148,8 +148,8 @@ func (s *stream) Receive(ctx context.Context) (*loader.Transaction, error) {
 		case *pgproto3.ErrorResponse:
 			err := pgconn.ErrorResponseToPgError(m)
 			if noUTF8(err) { // it would come again: only a stream that begins anew gets past it
-				return nil, fmt.Errorf("%w: a row has a text that has no form in UTF-8: mend the row, or leave its column "+
-					"out of the publication (%w)", loader.ErrFeed, err)
+				return nil, fmt.Errorf("%w: a row has a text that has no form in UTF-8: mend the row, or leave its "+
+					"column out of the publication (%w)", loader.ErrFeed, err)
 			}
 			return nil, err
 		case *pgproto3.CopyDone:
