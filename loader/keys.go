@@ -7,10 +7,11 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
-// Keys decides which keys of a namespace may be requested from its origin. It is checked
-// first, so that an invented key costs the origin nothing.
+// Keys decides which keys of a namespace may be requested from its origin, and be written and loaded by
+// apps. It is checked first, so that an invented key costs the origin nothing.
 type Keys struct {
 	pattern *regexp.Regexp
+	given   string // the pattern
 	maxLen  int
 }
 
@@ -32,9 +33,13 @@ func NewKeys(pattern string, maxLen int) (*Keys, error) {
 	if _, err := regexp.Compile(pattern); err != nil {
 		return nil, fmt.Errorf("key pattern %q: %w", pattern, err)
 	}
+	k.given = pattern
 	k.pattern = regexp.MustCompile(`\A(?:` + pattern + `)\z`)
 	return k, nil
 }
+
+// Pattern returns the pattern; empty: any key.
+func (k *Keys) Pattern() string { return k.given }
 
 // Check returns nil, or an error that wraps ErrBadKey. The error does not contain the
 // key, which may be private.
@@ -45,7 +50,7 @@ func (k *Keys) Check(key []byte) error {
 	case len(key) > k.maxLen:
 		return fmt.Errorf("%w: %d bytes long, at most %d are allowed", ErrBadKey, len(key), k.maxLen)
 	case k.pattern != nil && !k.pattern.Match(key):
-		return fmt.Errorf("%w: it does not match the namespace's key pattern", ErrBadKey)
+		return fmt.Errorf("%w: it does not match the namespace's key_pattern %q", ErrBadKey, k.given)
 	}
 	return nil
 }

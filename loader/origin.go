@@ -29,6 +29,7 @@ type OriginOptions struct {
 	MaxValue     int           // bytes; zero: DefaultMaxValue, 8 MiB
 	WriteThrough bool          // changes are written to the origin, so a Writer is needed
 	Memory       Memory        // of values while they are read; nil: no bound
+	OneSpelling  bool          // a feed deletes the keys as the origin writes them: others must not be let pass
 }
 
 // DefaultMaxValue is the size of the longest value that an origin returns, in bytes, if
@@ -58,10 +59,12 @@ type Origin struct {
 	Source
 	Writer Writer // called with OriginOptions.WriteThrough only; nil: the origin takes no writes
 	// List opens a list of all keys. The Lister may be a Checker. nil: the origin cannot list its keys.
-	List    func(List) (Lister, error)
-	Checks  []Checker    // are asked at the start
-	Close   func() error // nil: there is nothing to close
-	Secrets []string     // texts that must not appear in errors
+	List func(List) (Lister, error)
+	// Spelling returns the regular expression of the keys that OneSpelling lets pass; empty: of any. nil: of any.
+	Spelling func(context.Context) (string, error)
+	Checks   []Checker    // are asked at the start
+	Close    func() error // nil: there is nothing to close
+	Secrets  []string     // texts that must not appear in errors
 }
 
 // Checker asks the server whether the settings are valid. An error that wraps ErrPermanent means that

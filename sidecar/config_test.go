@@ -217,7 +217,7 @@ func TestCheckTellsAll(t *testing.T) {
 		TLS: TLSFiles{Cert: "/c"}, HTTP: "nowhere", HTTPTokenFile: "relative", HTTPHosts: []string{"a/b"}, AdminGroup: "no-such-group",
 		Tokens: map[string]Token{"t": {File: "/no/such"}}, Access: map[string]Grants{"Big": {Read: []string{"anyone"}}, "b": {}, "c": {Read: []string{"token:t", "nobody"}}},
 		Namespaces: map[string]Namespace{
-			"Big": {}, "a": {DefaultTTL: &year, Quota: 1, LeaseTime: 1, MaxStaleness: 1, KeyPattern: "x", WriteThrough: true},
+			"Big": {}, "a": {DefaultTTL: &year, Quota: 1, LeaseTime: 1, MaxStaleness: 1, KeyPattern: "x(", WriteThrough: true},
 			"h": {Origin: &httporigin.Config{URL: "http://u:p@h/{key}", Absent: []int{1}, Connections: -1}, MaxKey: 5000, Limits: Limits{Queue: -1, Retries: 99}},
 			"r": {Origin: &redisorigin.Config{Address: "x", PasswordFile: "rel"}, KeyPattern: "("},
 		},
@@ -226,7 +226,7 @@ func TestCheckTellsAll(t *testing.T) {
 		"node ", "socket_mode ", "l1_size ", "l2_size ", "buffer_size ", "max_namespaces ", "max_connections ", "request_timeout ", "bind ",
 		"cluster ", "max_staleness ", "max_clock_skew ", "tls.key ", "http ", "http_token_file", "http_hosts ", "admin_group: ",
 		"tokens: t: file ", "access: namespace \"Big\"", "access: b: say", "access: c: read: \"nobody\"", "namespace \"Big\": ",
-		"namespace a: default_ttl ", "namespace a: quota ", "namespace a: lease_time ", "namespace a: max_staleness ", "namespace a: key_pattern is for",
+		"namespace a: default_ttl ", "namespace a: quota ", "namespace a: lease_time ", "namespace a: max_staleness ", "namespace a: key pattern \"x(\"",
 		"namespace a: write_through is for", "namespace h: max_key ", "namespace h: limits.queue ", "namespace h: limits.retries ",
 		"namespace h: origin.http: url: ", "namespace h: origin.http: absent ", "namespace h: origin.http: connections ",
 		"namespace r: key pattern", "namespace r: origin.redis: address", "namespace r: origin.redis: password_file",

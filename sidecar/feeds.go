@@ -2,6 +2,7 @@ package sidecar
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -100,10 +101,53 @@ func shareSlots(feeds map[string]loader.Feed) error {
 	return wrong.Err()
 }
 
+// fed returns the namespaces whose keys a feed makes of rows: of each row it knows one spelling.
+func (c *Config) fed() map[string]bool {
+	all := map[string]bool{}
+	for _, one := range c.Feeds {
+		if f, maps := one.Source.(interface{ Mapped() []string }); maps {
+			for _, namespace := range f.Mapped() {
+				all[namespace] = true
+			}
+		}
+	}
+	return all
+}
+
+// keyForms returns regular expressions that all keys match which are loaded or filled in a namespace.
+type keyForms func(ctx context.Context, namespace string) ([]string, error)
+
+// giveForms tells the feeds that ask for them where they find the forms of keys.
+func giveForms(feeds map[string]loader.Feed, of keyForms) {
+	for _, f := range feeds {
+		if f, asks := f.(interface {
+			KeyForms(of func(context.Context, string) ([]string, error))
+		}); asks {
+			f.KeyForms(of)
+		}
+	}
+}
+
+// keyForms opens the origin of a namespace to find them.
+func (c *Config) keyForms(ctx context.Context, name string) ([]string, error) {
+	cfg := c.namespaces()
+	ns := cfg.Configured[name]
+	o, err := namespaces.OpenOrigin(name, ns, &cfg, nil)
+	if err != nil {
+		return nil, err
+	}
+	if o == nil {
+		return slices.DeleteFunc([]string{ns.KeyPattern}, func(s string) bool { return s == "" }), nil
+	}
+	forms, err := o.KeyForms(ctx)
+	return forms, errors.Join(err, o.Close())
+}
+
 // followers follow the feeds of a sidecar.
 type followers []*changes.Follower
 
 func newFollowers(s *Sidecar, feeds map[string]loader.Feed) (list followers) {
+	giveForms(feeds, s.engine.Namespaces.KeyForms)
 	for _, name := range slices.Sorted(maps.Keys(feeds)) {
 		hide := namespaces.Secrets(feeds[name].Secrets())
 		times := changes.Times{MaxLag: s.cfg.Feeds[name].MaxLag, Heard: 2 * s.cfg.MaxStaleness}
@@ -139,6 +183,10 @@ func (c Config) AskFeeds(ctx context.Context) (list []FeedAnswer, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if c, err = c.withDefaults(); err != nil {
+		return nil, err
+	}
+	giveForms(feeds, c.keyForms)
 	for _, name := range slices.Sorted(maps.Keys(feeds)) {
 		a := FeedAnswer{Feed: name, Kind: c.Feeds[name].Source.Kind()}
 		hide := namespaces.Secrets(feeds[name].Secrets())
@@ -147,14 +195,9 @@ func (c Config) AskFeeds(ctx context.Context) (list []FeedAnswer, err error) {
 			a.Err = fmt.Errorf("no answer within the timeout: %w", a.Err)
 		}
 		for _, namespace := range feeds[name].Namespaces() {
-			ns, configured := c.Namespaces[namespace]
-			if !configured {
+			if _, configured := c.Namespaces[namespace]; !configured {
 				a.Warnings = append(a.Warnings, fmt.Sprintf("namespace %s is not configured: the feed deletes its "+
 					"keys all the same; is the name misspelt?", namespace))
-			}
-			if ns.Origin != nil && ns.KeyPattern == "" {
-				a.Warnings = append(a.Warnings, fmt.Sprintf("namespace %s has no key_pattern: an origin may find one "+
-					"row for several keys, such as 42 and 042, and the feed deletes one of them", namespace))
 			}
 		}
 		list = append(list, a)

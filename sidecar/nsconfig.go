@@ -32,14 +32,15 @@ type Namespace struct {
 	// true.
 	Shared *bool `yaml:"shared"`
 
+	// KeyPattern is what a whole key must match to be written or loaded, by apps or from the origin. Form:
+	// regular expression (RE2). Default: any key. Bounds: up to 1024 bytes.
+	KeyPattern string `yaml:"key_pattern"`
+
 	// Origin is where missing values are loaded from: the Config of one of the packages
 	// below loader, or a loader.Custom. Default: the apps load.
 	Origin loader.OriginConfig `yaml:"-" setting:"origin"`
 
-	// KeyPattern is what a whole key must match to be loaded from the origin. Form: regular
-	// expression (RE2). Default: any key. Bounds: up to 1024 bytes.
-	KeyPattern string `yaml:"key_pattern"`
-	// MaxKey bounds the length of keys that are loaded from the origin, in bytes. Default:
+	// MaxKey bounds the length of keys that are written or loaded, in bytes. Default:
 	// 1024B. Bounds: 1B to 1024B.
 	MaxKey Size `yaml:"max_key"`
 	// NegativeTTL is how long the answer of the origin that it has no such key is kept.
@@ -144,12 +145,14 @@ func (n Namespace) check(l2 Size) error {
 		settings.Bounded("replica_lag", n.ReplicaLag, 0, 10*time.Minute),
 		settings.Bounded("lease_time", n.LeaseTime, 100*time.Millisecond, 10*time.Minute),
 	))
+	if len(n.KeyPattern) > maxPattern {
+		wrong.Addf("key_pattern has %d bytes: give at most %d", len(n.KeyPattern), maxPattern)
+	}
+	_, err := loader.NewKeys(n.KeyPattern, 0)
+	wrong.Add(err)
 	if n.Origin == nil {
 		wrong.Add(given.needsOrigin())
 		return wrong.Err()
-	}
-	if len(n.KeyPattern) > maxPattern {
-		wrong.Addf("key_pattern has %d bytes: give at most %d", len(n.KeyPattern), maxPattern)
 	}
 	_, limits := n.Limits.WithDefaults()
 	wrong.Add(errors.Join(
@@ -173,7 +176,7 @@ func (n Namespace) needsOrigin() error {
 		name  string
 		given bool
 	}{
-		{"key_pattern", n.KeyPattern != ""}, {"max_key", n.MaxKey != 0},
+		{"max_key", n.MaxKey != 0},
 		{"negative_ttl", n.NegativeTTL != nil}, {"ttl_jitter", n.TTLJitter != nil},
 		{"stale_if_error", n.StaleIfError != 0}, {"refresh_early", n.RefreshEarly != nil},
 		{"existing_keys", n.ExistingKeys != nil}, {"write_through", n.WriteThrough},
@@ -194,8 +197,11 @@ func (c *Config) namespaces() namespaces.Config {
 		Clock: c.clock, Log: c.Log, Node: c.Node,
 		Configured: map[string]namespaces.Settings{}, Others: Namespace{}.spec(),
 	}
+	fed := c.fed()
 	for name, ns := range c.Namespaces {
-		t.Configured[name] = ns.spec()
+		one := ns.spec()
+		one.OneSpelling = fed[name]
+		t.Configured[name] = one
 	}
 	return t
 }

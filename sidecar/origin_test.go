@@ -57,8 +57,8 @@ func TestNamespaceRefused(t *testing.T) {
 		want string
 	}{
 		{"no Source", Namespace{Origin: loader.Custom{}}, "origin.source: Source is nil: give one"},
-		{"pattern alone", Namespace{KeyPattern: "a"}, "key_pattern is for loads from an origin, and there is none: give an origin, or leave it out"},
-		{"max_key alone", Namespace{MaxKey: 7}, "max_key is for loads"},
+		{"max_key alone", Namespace{MaxKey: 7}, "max_key is for loads from an origin, and there is none: give an origin, or leave it out"},
+		{"pattern alone", Namespace{KeyPattern: "a("}, `key pattern "a(": error parsing regexp`},
 		{"negative_ttl alone", Namespace{NegativeTTL: ptr(time.Second)}, "negative_ttl is for loads"},
 		{"ttl_jitter alone", Namespace{TTLJitter: ptr(0.1)}, "ttl_jitter is for loads"},
 		{"stale_if_error alone", Namespace{StaleIfError: time.Second}, "stale_if_error is for loads"},
@@ -133,7 +133,7 @@ func TestNamespaceRefused(t *testing.T) {
 		}
 	}
 	for name, ns := range map[string]Namespace{
-		"what apps that load use": {ReplicaLag: time.Minute, LeaseTime: time.Second, StaleWhileRevalidate: time.Second},
+		"what apps that load use": {KeyPattern: "[0-9]+", ReplicaLag: time.Minute, LeaseTime: time.Second, StaleWhileRevalidate: time.Second},
 		"everything":              {Origin: http, KeyPattern: "[0-9]+", MaxKey: 9, StaleIfError: time.Minute, Limits: Limits{Rate: 1, Breaker: Breaker{Open: time.Second}}},
 		"redis":                   {Origin: redisOrigin, WriteThrough: true, ExistingKeys: &ExistingKeys{Keys: 1000}},
 		"a Source":                {Origin: aCustom, NegativeTTL: ptr(time.Duration(0))},

@@ -91,6 +91,7 @@ func (c *changes) config(publication, table, key string) (string, error) {
 	dsn := filepath.Join(c.dir, "dsn")
 	text := fmt.Sprintf(`namespaces:
   default:
+    key_pattern: 0|-?[1-9][0-9]*
     origin:
       postgres:
         dsn_file: %[1]s

@@ -24,7 +24,7 @@ namespaces:
   users:
     audit: 100%%
     origin:
-      postgres: {dsn_file: %[1]s, query: 'SELECT name FROM users WHERE id::text = $1'}
+      postgres: {dsn_file: %[1]s, query: 'SELECT name FROM users WHERE id = $1'}
 changes:
   shop:
     postgres:
@@ -60,9 +60,30 @@ func TestChanges(t *testing.T) {
 	const dropped = "SELECT pg_drop_replication_slot('left_behind')"
 	pg.Exec(t, "SELECT pg_create_logical_replication_slot('left_behind', 'pgoutput')")
 	o := check()
-	for _, want := range []string{"max_slot_wal_keep_size is -1", dropped, "namespace users has no key_pattern", "namespace usres is not configured"} {
+	for _, want := range []string{"max_slot_wal_keep_size is -1", dropped, "namespace usres is not configured"} {
 		if o.status != exitDone || !strings.HasSuffix(o.out, "changes shop  postgres  ok\nok\n") || !strings.Contains(o.err, want) {
 			t.Errorf("%v\nwant %q", o, want)
+		}
+	}
+	// A query that takes the key for a text may find a row by any spelling, without a key_pattern.
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	loose := filepath.Join(tempDir(t), "c.yaml")
+	for pattern, want := range map[string]string{
+		"": `lets such a key pass: "00". Give it a key_pattern`, ".*": `lets such a key pass: "00"`, "[1-9][0-9]*": "",
+	} {
+		c := strings.Replace(string(text), "id = $1", "id = $1::text::int", 1)
+		if pattern != "" {
+			c = strings.Replace(c, "    audit:", "    key_pattern: '"+pattern+"'\n    audit:", 1)
+		}
+		if err := os.WriteFile(loose, []byte(c), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		o := command(t, "", "config", "check", "--ask-origins", loose)
+		if (o.status == exitDone) != (want == "") || !strings.Contains(o.err, want) {
+			t.Errorf("key_pattern %q: %v, want %q", pattern, o, want)
 		}
 	}
 
@@ -88,6 +109,9 @@ func TestChanges(t *testing.T) {
 	}
 	if got := mustRun(t, "get", "--ns", "users", "1"); got != "ann" {
 		t.Fatalf("it is %q", got)
+	}
+	if o := command(t, "", "get", "--ns", "users", "01"); o.status == exitDone || !strings.Contains(o.err, "a feed of changes") {
+		t.Errorf("another spelling of the key: %v", o)
 	}
 	pg.Exec(t, "UPDATE users SET name = 'bob'")
 	testenv.Succeeds(t, "the old value to end", func() error {

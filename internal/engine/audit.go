@@ -114,7 +114,7 @@ func (c *Loads) look(ctx context.Context, h choice) (s sight, err error) {
 	}
 	defer h.ns.Audit.Turn.Release(1)
 	ns := h.ns.Now()
-	if ns.Origin == nil || ns.Origin.Keys.Check(h.key.Bytes) != nil || !ns.Origin.Guard.Spare() ||
+	if ns.Origin == nil || ns.Keys.Check(h.key.Bytes) != nil || !ns.Origin.Guard.Spare() ||
 		ns.Writing(h.key.Hash) {
 		return s, loader.ErrBusy
 	}

@@ -176,8 +176,8 @@ func (c *Loads) missing(key kv.Key) func() bool {
 func (c *Loads) Get(
 	ctx context.Context, ns *namespaces.Namespace, key kv.Key, q *wire.Request, deadline time.Duration,
 ) wire.Reply {
-	if err := ns.Origin.Keys.Check(key.Bytes); err != nil {
-		return failed(wire.BadRequest, "%v", err)
+	if err := checkAllowed(ns, key.Bytes); err != nil {
+		return wire.ErrorReply(err)
 	}
 	if c.lacks(ns, key) {
 		return wire.Reply{Status: wire.Miss, Why: wire.Absent}
@@ -260,7 +260,7 @@ func loadError(ns *namespaces.Namespace, err error) wire.Reply {
 // refresh loads a key in the background, unless a load of it is under way.
 func (c *Loads) refresh(ns *namespaces.Namespace, key kv.Key, missing bool) {
 	epoch := c.Node.OwnershipEpoch(key.Hash.Partition())
-	if ns.Origin == nil || ns.Origin.Keys.Check(key.Bytes) != nil || epoch == 0 {
+	if ns.Origin == nil || ns.Keys.Check(key.Bytes) != nil || epoch == 0 {
 		return
 	}
 	l := c.New(ns, key, epoch)
@@ -279,8 +279,8 @@ func (c *Loads) withoutOwner(ctx context.Context, q *wire.Request, deadline time
 	if left <= 0 || !mayWithoutOwner(ns, q) {
 		return r, false
 	}
-	if err := ns.Origin.Keys.Check(q.Key); err != nil {
-		return loadError(ns, err), true
+	if err := checkAllowed(ns, q.Key); err != nil {
+		return wire.ErrorReply(err), true
 	}
 	if filter := ns.Now().KeyFilter; filter != nil && !filter.MayExist(ns.Hash(q.Key)) {
 		return r, false // the key may exist all the same: other hosts know of it

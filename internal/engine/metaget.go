@@ -139,6 +139,12 @@ func (c *Local) claimLoad(
 		*r = c.Deadlines.tooLate(q)
 		return true
 	}
+	if err := checkAllowed(ns, k.Bytes); err != nil {
+		if !found {
+			*r = wire.ErrorReply(err)
+		}
+		return true
+	}
 	claim := c.tokens.newClaim(ns, k, epoch, pins.Client)
 	claim.Time, claim.Ends = cmp.Or(time.Duration(q.LeaseMS)*time.Millisecond, claim.Time), true
 	out, err := c.LeaseTokens.Try(claim)

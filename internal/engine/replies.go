@@ -7,6 +7,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/l2/segment"
 	"github.com/cachesidecar/cachesidecar/loader"
@@ -32,6 +33,15 @@ func oldReply(value []byte, old *segment.Stale, now kv.Moment) wire.Reply {
 func CheckKey(key []byte) *wire.Error {
 	if !kv.ValidKey(key) {
 		return wire.Errorf(wire.BadRequest, "the key has %d bytes: a key has 1 to %d", len(key), kv.MaxKeyLen)
+	}
+	return nil
+}
+
+// checkAllowed returns an error if apps may neither write nor load a key of a namespace: a feed of changes
+// would not know it.
+func checkAllowed(ns *namespaces.Namespace, key []byte) *wire.Error {
+	if err := ns.Keys.Check(key); err != nil {
+		return wire.Errorf(wire.BadRequest, "namespace %s, key %.64q: %v", ns.Name, key, err)
 	}
 	return nil
 }

@@ -62,6 +62,9 @@ func (c *Tokens) unpack(b []byte) (t flight.Token, ok bool) {
 func (c *Tokens) claim(
 	ctx context.Context, ns *namespaces.Namespace, key kv.Key, q *wire.Request, deadline time.Duration,
 ) wire.Reply {
+	if err := checkAllowed(ns, key.Bytes); err != nil {
+		return wire.ErrorReply(err)
+	}
 	now := c.Clock.Read()
 	epoch := c.Node.OwnershipEpoch(key.Hash.Partition())
 	if epoch == 0 {
@@ -137,7 +140,7 @@ func (c *Tokens) Grant(ns *namespaces.Namespace, q *wire.Request, m *quota.Clien
 // claimOf returns the claim of a LEASE of a key that this host owns, all of whose entries are here,
 // and that only apps load. Its bytes are the request's.
 func (c *Tokens) claimOf(ns *namespaces.Namespace, q *wire.Request, m *quota.Client) (claim flight.Claim, ok bool) {
-	if ns.Origin != nil || q.Has(wire.StaleOK) || CheckKey(q.Key) != nil {
+	if ns.Origin != nil || q.Has(wire.StaleOK) || CheckKey(q.Key) != nil || checkAllowed(ns, q.Key) != nil {
 		return claim, false
 	}
 	key := ns.Key(q.Key)

@@ -44,6 +44,10 @@ func (c *Local) beginWrite(
 		*r = wire.ErrorReply(err)
 		return nil, kv.Key{}, 0
 	}
+	if err := checkAllowed(ns, q.Key); err != nil && !q.Has(wire.Abandon) {
+		*r = wire.ErrorReply(err)
+		return nil, kv.Key{}, 0
+	}
 	k = ns.Key(q.Key)
 	epoch = c.epochFor(q, k, fetchedEpoch, now)
 	if epoch == 0 || ns.WriteThrough != nil && q.Op != wire.OpTouch {

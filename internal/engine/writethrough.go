@@ -45,10 +45,7 @@ func (c *Local) checkWriteThrough(ns *namespaces.Namespace, q *wire.Request, key
 	if n := len(q.Value); n > c.Config.MaxValue {
 		return tooLarge(n, c.Config.MaxValue)
 	}
-	if err := ns.Origin.Keys.Check(key); err != nil {
-		return wire.Errorf(wire.BadRequest, "namespace %s: %v", ns.Name, err)
-	}
-	return nil
+	return checkAllowed(ns, key)
 }
 
 // writeThrough writes one key, if this host owns it. done is false if it does not.

@@ -25,6 +25,7 @@ type Namespace struct {
 	TTL        time.Duration // of writes that bring none; zero is no expiry
 	ReplicaLag time.Duration // length of a load barrier, at most; zero: none
 
+	Keys         *loader.Keys // that apps may write and load
 	Policy       Policy
 	jitter       float64       // the share by which TTLs of loaded values vary
 	LeaseTime    time.Duration // that an app may take to load

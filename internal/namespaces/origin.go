@@ -64,6 +64,7 @@ func (o *Origin) open(n *Settings, cfg *Config, memory loader.Memory) (err error
 	o.files = digestOfFiles(n.Origin) // before they are read
 	opened, err := n.Origin.Open(loader.OriginOptions{
 		Timeout: n.Guard.Timeout, MaxValue: cfg.MaxValue, WriteThrough: n.WriteThrough, Memory: memory,
+		OneSpelling: n.OneSpelling,
 	})
 	if wrong.Within("origin."+o.Name, err); err == nil {
 		o.opened = opened
@@ -100,6 +101,25 @@ func (o *Origin) open(n *Settings, cfg *Config, memory loader.Memory) (err error
 		}
 	}
 	return wrong.Err()
+}
+
+// KeyForms returns regular expressions: a key that is loaded matches all of them. It may ask the server.
+func (o *Origin) KeyForms(ctx context.Context) (forms []string, err error) {
+	if p := o.Keys.Pattern(); p != "" {
+		forms = append(forms, p)
+	}
+	if o.opened.Spelling == nil {
+		return forms, nil
+	}
+	spelling, err := o.opened.Spelling(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("%s cannot be asked which keys it takes: %w",
+			OriginName(o.namespace, o.Name), o.hide.Hide(err))
+	}
+	if spelling != "" {
+		forms = append(forms, spelling)
+	}
+	return forms, nil
 }
 
 // Close closes the origin, whatever calls are under way.

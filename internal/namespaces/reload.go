@@ -10,6 +10,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/flight"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/quota"
+	"github.com/cachesidecar/cachesidecar/loader"
 )
 
 // A reload gives names other settings while requests, loads and writes of them are under
@@ -75,6 +76,9 @@ func (n *Table) open(cfg Config) (p *Plan, err error) {
 		}
 	}()
 	for name, ns := range cfg.Configured {
+		if _, err := loader.NewKeys(ns.KeyPattern, ns.MaxKey); err != nil {
+			return p, fmt.Errorf("namespace %s: %w", name, err)
+		}
 		if old := n.All()[name]; old != nil && old.keepsOrigin(&ns) {
 			continue
 		}
@@ -114,7 +118,7 @@ func (ns *Namespace) keepsOrigin(s *Settings) bool {
 func (n *Settings) ofOrigin() Settings {
 	return Settings{
 		Origin: n.Origin, KeyPattern: n.KeyPattern, MaxKey: n.MaxKey, WriteThrough: n.WriteThrough, Guard: n.Guard,
-		KeyFilter: n.KeyFilter,
+		KeyFilter: n.KeyFilter, OneSpelling: n.OneSpelling,
 	}
 }
 

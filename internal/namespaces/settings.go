@@ -37,10 +37,12 @@ type Settings struct {
 	Policy     Policy
 	Jitter     float64 // the share by which TTLs of loaded values vary
 
+	KeyPattern string // of keys that are written and loaded
+	MaxKey     int
+
 	Origin       loader.OriginConfig // nil: the apps load, and the fields below have no effect
-	KeyPattern   string
-	MaxKey       int
 	WriteThrough bool
+	OneSpelling  bool // of each row: a feed deletes its keys
 	Guard        loader.GuardConfig
 	KeyFilter    *KeyFilterSettings
 	Warm         *WarmSettings

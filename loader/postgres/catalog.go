@@ -45,7 +45,7 @@ const tablesQuery = `WITH RECURSIVE
 		FROM below JOIN pg_class c ON c.oid = below.oid)
 SELECT place, w.col, c.oid IS NOT NULL, t.rowfilter,
 	(SELECT bool_and(logged) FROM parts WHERE root = c.oid), (SELECT bool_or(away) FROM parts WHERE root = c.oid),
-	coalesce(a.attname = ANY (t.attnames), a.attname IS NOT NULL) AND a.attgenerated = '', a.atttypid,
+	coalesce(a.attname = ANY (t.attnames), a.attname IS NOT NULL) AND a.attgenerated = '',
 	(SELECT coalesce(bool_and(p.relreplident = 'f' OR EXISTS (SELECT FROM pg_index i
 			JOIN pg_attribute b ON b.attrelid = i.indrelid AND b.attnum = ANY (i.indkey)
 			WHERE i.indrelid = p.oid AND b.attname = w.col AND CASE p.relreplident
@@ -105,9 +105,6 @@ SELECT pubinsert AND pubupdate AND pubdelete AND pubtruncate, pubviaroot, encode
 				THEN xmax END AS replacing FROM written) w GROUP BY xmin, replacing) g) d
 	LEFT JOIN pub ON true`
 
-// byteaOID is the type bytea.
-const byteaOID = "17"
-
 // check asks the server whether the settings fit it. It returns a digest of what must stay the same
 // while the stream goes on.
 func (f *Feed) check(ctx context.Context, conn *pgconn.PgConn) (digest string, err error) {
@@ -128,7 +125,12 @@ func (f *Feed) check(ctx context.Context, conn *pgconn.PgConn) (digest string, e
 	h := sha256.New()
 	fmt.Fprintf(h, "%q\n%s", catalog, wanted)
 	digest = string(h.Sum(nil))
-	fits := digest == f.fits.Load() // the answers about tables come from the same rows
+	var columns map[column]keyColumn
+	last := f.fits.Load()
+	fits := last != nil && digest == last.digest // the answers about tables come from the same rows
+	if fits {
+		columns = last.columns
+	}
 	switch catalog[0] {
 	case "":
 		wrong.Addf("there is no publication %s: `cachesidecar changes sql` prints the statements that make it",
@@ -138,11 +140,17 @@ func (f *Feed) check(ctx context.Context, conn *pgconn.PgConn) (digest string, e
 			f.cfg.Publication)
 	}
 	if !fits {
-		columns, err := ask(ctx, conn, fmt.Sprintf(tablesQuery, quoted(f.cfg.Publication), wanted))
+		rows, err := ask(ctx, conn, fmt.Sprintf(tablesQuery, quoted(f.cfg.Publication), wanted))
 		if err != nil {
 			return "", err
 		}
-		f.checkTables(columns, catalog[1] == "f", &wrong)
+		f.checkTables(rows, catalog[1] == "f", &wrong)
+		if columns, err = f.keyColumns(ctx, conn, wanted); err != nil {
+			return "", err
+		}
+	}
+	if err := f.checkSpellings(ctx, digest, columns, &wrong); err != nil {
+		return "", err
 	}
 	var misfits settings.Problems
 	for _, err := range settings.Each(wrong.Err()) {
@@ -151,7 +159,7 @@ func (f *Feed) check(ctx context.Context, conn *pgconn.PgConn) (digest string, e
 	if err := misfits.Err(); err != nil {
 		return "", err
 	}
-	f.fits.Store(digest)
+	f.fits.Store(&fitted{digest, columns})
 	return digest, nil
 }
 
@@ -235,10 +243,7 @@ func checkColumn(name string, r []string, wrong *settings.Problems) {
 	case r[6] != "t":
 		wrong.Addf("table %s has no column %s in the publication, which its key names: generated columns "+
 			"are not there", name, column)
-	case r[7] == byteaOID:
-		wrong.Addf("table %s: column %s of its key is bytea, whose text in the log is not the key that "+
-			"apps use: give a column of text", name, column)
-	case r[8] == "f":
+	case r[7] == "f":
 		wrong.Addf("table %s: column %s of its key is outside of its replica identity, or of a partition's, "+
 			"so that a deletion does not name it: ALTER TABLE … REPLICA IDENTITY FULL, or USING INDEX one "+
 			"with the column", name, column)

@@ -55,6 +55,14 @@ type FeedTable struct {
 // Kind returns "postgres".
 func (FeedConfig) Kind() string { return "postgres" }
 
+// Mapped returns the namespaces of the tables.
+func (c FeedConfig) Mapped() (namespaces []string) {
+	for _, t := range c.Tables {
+		namespaces = append(namespaces, t.Namespace)
+	}
+	return namespaces
+}
+
 // Open validates the settings.
 func (c FeedConfig) Open() (loader.Feed, error) {
 	f, err := NewFeed(c)
@@ -69,8 +77,17 @@ type Feed struct {
 	cfg    FeedConfig
 	tables map[table]*mapping
 	beside []string
-	fits   atomic.Value // string: the digest of the last catalog that fitted the settings
-	told   sync.Map     // slots that were told to be left behind, by name
+	fits   atomic.Pointer[fitted] // the last catalog that fitted the settings; nil: none
+	told   sync.Map               // slots that were told to be left behind, by name
+
+	forms   func(ctx context.Context, namespace string) ([]string, error) // of keys; nil: not known
+	spelled atomic.Value                                                  // string: what fitted each other last
+}
+
+// fitted is a catalog that fits the settings.
+type fitted struct {
+	digest  string
+	columns map[column]keyColumn // see Feed.keyColumns
 }
 
 // table is the name of a table.
@@ -234,23 +251,19 @@ func (f *Feed) config(replication bool) (*pgconn.Config, error) {
 	}
 	c := &pool.ConnConfig.Config
 	c.ConnectTimeout = feedTime
-	c.RuntimeParams["application_name"] = "cachesidecar"
-	c.RuntimeParams["standard_conforming_strings"] = "on" // as quoted counts on
-	c.RuntimeParams["jit"] = "off"                        // it compiles the look at the catalog for 0.8 s
+	setTexts(c)
+	setParam(c, "application_name", "cachesidecar")
+	setParam(c, "jit", "off")                        // it compiles the look at the catalog for 0.8 s
+	setParam(c, "standard_conforming_strings", "on") // see quoted
 	// The look at the catalog reads by index what it needs, and not the columns of all tables.
-	c.RuntimeParams["enable_hashjoin"], c.RuntimeParams["enable_mergejoin"] = "off", "off"
+	setParam(c, "enable_hashjoin", "off")
+	setParam(c, "enable_mergejoin", "off")
 	if replication {
-		c.RuntimeParams["replication"] = "database"
-		// While a snapshot is exported:
-		c.RuntimeParams["idle_in_transaction_session_timeout"] = "0"
-		c.RuntimeParams["wal_sender_timeout"] = "10s" // a walsender of a host that has vanished ends by itself
-		// The texts of values do not depend on what the database or the role has set.
-		c.RuntimeParams["timezone"] = "UTC"
-		c.RuntimeParams["client_encoding"] = "UTF8"
-		c.RuntimeParams["datestyle"] = "ISO"
-		c.RuntimeParams["intervalstyle"] = "postgres"
-		c.RuntimeParams["bytea_output"] = "hex"
-		c.RuntimeParams["extra_float_digits"] = "1"
+		setLogTexts(c)
+		setParam(c, "replication", "database")
+		setParam(c, "idle_in_transaction_session_timeout", "0") // while a snapshot is exported
+		// A walsender of a host that has vanished ends by itself.
+		setParam(c, "wal_sender_timeout", "10s")
 	}
 	return c, nil
 }

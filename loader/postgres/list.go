@@ -55,6 +55,9 @@ func (l *lister) Keys(ctx context.Context, each func(key []byte) error) error {
 	defer cancel()
 	cc := l.source.pool.Config().ConnConfig // a copy
 	bound(&cc.Config, l.source.options.MaxValue, -1, l.list.Timeout, nil)
+	if l.source.options.OneSpelling {
+		setLogTexts(&cc.Config)
+	}
 	c, err := pgx.ConnectConfig(ctx, cc)
 	if err != nil {
 		return classified(err)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/cachesidecar/cachesidecar/loader"
 )
@@ -18,6 +19,7 @@ import (
 type decoder struct {
 	tables    map[table]*mapping
 	messages  map[string]bool // the namespaces that a message may name
+	encoding  string          // of the database, in which messages come
 	relations map[uint32]*relation
 	open      *loader.Transaction // nil: outside of transactions
 }
@@ -192,6 +194,8 @@ func (d *decoder) message(r *fields) (*loader.Transaction, error) {
 	namespace, key, hasKey := strings.Cut(rest, " ")
 	switch {
 	case !d.messages[namespace]:
+	case verb == "delete" && hasKey && d.encoding != utf8Name && !isASCII(key): // which key, Go cannot tell
+		to.Flush(namespace, "a message names a key in the encoding of the database")
 	case verb == "delete" && hasKey && kindOfKey(key):
 		to.Delete(namespace, key)
 	case verb == "flush" && !hasKey:
@@ -201,6 +205,10 @@ func (d *decoder) message(r *fields) (*loader.Transaction, error) {
 		return nil, nil
 	}
 	return to, nil
+}
+
+func isASCII(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r >= utf8.RuneSelf })
 }
 
 // kindOfKey reports whether a text can be a key.

@@ -90,7 +90,7 @@ func (c Config) Open(o loader.OriginOptions) (*loader.Origin, error) {
 		return nil, err
 	}
 	return &loader.Origin{
-		Source: s, Writer: s, List: s.NewLister, Checks: []loader.Checker{s}, Close: s.Close,
+		Source: s, Writer: s, List: s.NewLister, Checks: []loader.Checker{s}, Close: s.Close, Spelling: s.spelling,
 		Secrets: []string{s.cfg.DSN, s.pool.Config().ConnConfig.Password},
 	}, nil
 }
@@ -164,6 +164,7 @@ func New(cfg Config, o loader.OriginOptions) (*Source, error) {
 	}
 	pc.MaxConns = int32(cfg.Descriptors())
 	pc.ConnConfig.ConnectTimeout = o.Timeout
+	setTexts(&pc.ConnConfig.Config)
 	bound(&pc.ConnConfig.Config, o.MaxValue, 2*(o.MaxValue+rowOverhead), o.Timeout, o.Memory)
 	pc.PrepareConn = func(ctx context.Context, c *pgx.Conn) (bool, error) { return lives(ctx, c), nil }
 	if s.pool, err = pgxpool.NewWithConfig(context.Background(), pc); err != nil {
@@ -256,11 +257,8 @@ func (s *Source) Load(ctx context.Context, key []byte) (loader.Value, error) {
 	}
 	defer c.Release()
 	bind := func(d *pgconn.StatementDescription) (in input, err error) {
-		format, fits := paramFormat(d.ParamOIDs[0], key)
-		if !fits {
-			return in, fmt.Errorf("%w: %s", loader.ErrBadKey, notText)
-		}
-		return input{[][]byte{key}, []int16{format}}, nil
+		format, err := s.keyFormat(d.ParamOIDs[0], key)
+		return input{[][]byte{key}, []int16{format}}, err
 	}
 	var v loader.Value
 	var encodeErr error
@@ -311,6 +309,38 @@ func paramFormat(oid uint32, b []byte) (format int16, fits bool) {
 	return pgx.TextFormatCode, utf8.Valid(b) && !slices.Contains(b, 0)
 }
 
+// keyFormat returns the format in which a key is sent, or the reason why it is not.
+func (s *Source) keyFormat(oid uint32, key []byte) (format int16, err error) {
+	format, fits := paramFormat(oid, key)
+	if !fits {
+		return format, fmt.Errorf("%w: %s", loader.ErrBadKey, notText)
+	}
+	if form := written[oid]; s.options.OneSpelling && form != nil && !form.Match(key) {
+		return format, fmt.Errorf("%w: the namespace has a feed of changes, which knows the key of a row as "+
+			"PostgreSQL writes it alone, and this one is written otherwise: as 042, or a UUID in capitals, would be",
+			loader.ErrBadKey)
+	}
+	return format, nil
+}
+
+// spelling returns the regular expression of the keys that keyFormat lets pass. It asks the server for the type
+// of $1 if that is not known.
+func (s *Source) spelling(ctx context.Context) (string, error) {
+	if !s.options.OneSpelling {
+		return "", nil
+	}
+	if s.load.last.Load() == nil {
+		if err := s.check(ctx, &s.load); err != nil {
+			return "", err
+		}
+	}
+	form := written[s.load.last.Load().ParamOIDs[0]]
+	if form == nil {
+		return "", nil
+	}
+	return form.String(), nil
+}
+
 func (s *Source) tooLarge() error {
 	return fmt.Errorf("%w: postgres origin: more than %d bytes", loader.ErrTooLarge, s.options.MaxValue)
 }
@@ -320,10 +350,13 @@ func permanent(format string, args ...any) error {
 	return fmt.Errorf("%w: postgres origin: %w", loader.ErrPermanent, fmt.Errorf(format, args...))
 }
 
+// noUTF8 reports whether a text of the database has no form in UTF-8, or one in UTF-8 none in its encoding.
+func noUTF8(pe *pgconn.PgError) bool { return pe.Code == "22021" || pe.Code == "22P05" }
+
 // unfit reports whether a parameter is not a valid value of its type. The message of pe
 // may contain the parameter.
 func unfit(pe *pgconn.PgError) bool {
-	return slices.Contains([]string{"22P02", "22003", "22007", "22008", "22021"}, pe.Code)
+	return slices.Contains([]string{"22P02", "22003", "22007", "22008"}, pe.Code) || noUTF8(pe)
 }
 
 // classified returns an error by PostgreSQL's code: errors of the key, of the query, or of
@@ -334,6 +367,9 @@ func classified(err error) error {
 		return fmt.Errorf("postgres origin: %w", err)
 	}
 	switch {
+	case noUTF8(pe):
+		return fmt.Errorf("%w: postgres origin: it is no text of the database's encoding, or its row has a text that "+
+			"is none of UTF-8 (%s)", loader.ErrBadKey, pe.Code)
 	case unfit(pe):
 		return fmt.Errorf("%w: postgres origin: it is no value of $1's type (%s)", loader.ErrBadKey, pe.Code)
 	case len(pe.Code) == 5 && slices.Contains([]string{"22", "28", "3D", "42"}, pe.Code[:2]):

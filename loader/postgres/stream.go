@@ -63,6 +63,7 @@ func (f *Feed) Stream(ctx context.Context, anew, state string) (_ loader.FeedStr
 	if s.conn, err = f.connect(ctx, true); err != nil {
 		return nil, err
 	}
+	s.decoder.encoding = s.conn.ParameterStatus("server_encoding")
 	if s.server, err = identify(ctx, s.conn); err != nil {
 		return nil, err
 	}
@@ -164,6 +165,10 @@ func streamError(m *pgproto3.ErrorResponse) error {
 	if m.Code == undefinedObject {
 		return fmt.Errorf("%w: the publication was not there, or had another name, when a row changed: %w",
 			loader.ErrGap, err)
+	}
+	if noUTF8(err) { // it would come again: only a stream that begins anew gets past it
+		return fmt.Errorf("%w: a row has a text that has no form in UTF-8: mend the row, or leave its "+
+			"column out of the publication (%w)", loader.ErrFeed, err)
 	}
 	return err
 }

@@ -73,7 +73,7 @@ func (s *Source) write(ctx context.Context, q *query, params ...[]byte) (pgconn.
 		return pgconn.CommandTag{}, notWritten(classified(err))
 	}
 	defer c.Release()
-	bind := func(d *pgconn.StatementDescription) (input, error) { return bindWrite(d, params) }
+	bind := func(d *pgconn.StatementDescription) (input, error) { return s.bindWrite(d, params) }
 	read := func(*pgconn.StatementDescription, *pgconn.ResultReader) error { return nil } // Close skips the rows
 	tag, err := q.exec(ctx, c.Conn(), bind, read)
 	if err == nil {
@@ -94,12 +94,13 @@ func (s *Source) write(ctx context.Context, q *query, params ...[]byte) (pgconn.
 }
 
 // bindWrite returns the parameters of a write.
-func bindWrite(d *pgconn.StatementDescription, params [][]byte) (in input, err error) {
+func (s *Source) bindWrite(d *pgconn.StatementDescription, params [][]byte) (in input, err error) {
+	if _, err := s.keyFormat(d.ParamOIDs[0], params[0]); err != nil {
+		return in, err
+	}
 	for i, p := range params {
 		format, fits := paramFormat(d.ParamOIDs[i], p)
 		switch {
-		case !fits && i == 0:
-			return in, fmt.Errorf("%w: %s", loader.ErrBadKey, notText)
 		case !fits:
 			return in, fmt.Errorf("postgres origin: the value is no text: %s: make its column bytea", notText)
 		case p == nil:

@@ -1,0 +1,251 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
+
+	"github.com/cachesidecar/cachesidecar/internal/settings"
+)
+
+// A feed deletes the key with the texts that the log has of a row's columns. SQL finds the row by other texts
+// too, if its type takes them for the same value: 042 for 42. What was loaded by such a key is never deleted, so
+// that the keys of the namespace must have one spelling: the log's.
+
+// spelling is how the values of a type are written.
+type spelling struct {
+	// log matches the texts that the log may have, and of each value that one only. Empty: no expression
+	// does, since rows with equal values may have different texts.
+	log string
+	// any matches, beside others perhaps, all texts that SQL takes for a value; those alone must be kept out.
+	any string
+}
+
+const (
+	anyText = `(?s:.*)`
+	day     = `[1-9][0-9]{3}-[01][0-9]-[0-3][0-9]`
+	clock   = `(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{0,5}[1-9])?`
+	octet   = `(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])`
+	integer = `(?:0|-?[1-9][0-9]*)`
+	number  = `[\s\v]*[-+]?(?:0[xX](?:_?[0-9a-fA-F])+|0[oO](?:_?[0-7])+|0[bB](?:_?[01])+|[0-9](?:_?[0-9])*)[\s\v]*`
+)
+
+// spellings are the spellings of types. The walsender's settings make one text of each value (setLogTexts).
+var spellings = map[string]spelling{
+	"text": {anyText, anyText}, "varchar": {anyText, anyText},
+	"name": {`[\x01-\x7F]{0,63}`, anyText}, // a longer one is cut off
+	"int2": {integer, number}, "int4": {integer, number}, "int8": {integer, number},
+	"oid": {`(?:0|[1-9][0-9]*)`, number}, // -1 would be the last
+	"uuid": {
+		`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`, `\{?[0-9a-fA-F]{4}(?:-?[0-9a-fA-F]{4}){7}\}?`,
+	},
+	"bool":        {log: `[tf]`},
+	"date":        {log: day},
+	"time":        {log: clock},
+	"timestamp":   {log: day + ` ` + clock},
+	"timestamptz": {log: day + ` ` + clock + `\+00`},
+	"inet":        {log: octet + `(?:\.` + octet + `){3}`}, // without a network; IPv6 has too many forms
+	"macaddr":     {log: `[0-9a-f]{2}(?::[0-9a-f]{2}){5}`},
+	"macaddr8":    {log: `[0-9a-f]{2}(?::[0-9a-f]{2}){7}`},
+	"varbit":      {log: `[01]+`},
+}
+
+// written are the texts that the types of $1 have in the log, by which an origin's keys are checked if a feed
+// deletes them. Of numbers with a scale and of char(n) the type of $1 does not tell the text.
+var written = map[uint32]*regexp.Regexp{}
+
+func init() {
+	for oid, name := range map[uint32]string{
+		pgtype.Int2OID: "int2", pgtype.Int4OID: "int4", pgtype.Int8OID: "int8", pgtype.OIDOID: "oid",
+		pgtype.UUIDOID: "uuid", pgtype.BoolOID: "bool", pgtype.NameOID: "name", pgtype.DateOID: "date",
+		pgtype.TimeOID: "time", pgtype.TimestampOID: "timestamp", pgtype.TimestamptzOID: "timestamptz",
+		pgtype.MacaddrOID: "macaddr", pgtype.Macaddr8OID: "macaddr8", pgtype.VarbitOID: "varbit",
+	} {
+		written[oid] = regexp.MustCompile(`\A(?:` + spellings[name].log + `)\z`)
+	}
+}
+
+// column is the name of a column.
+type column struct {
+	table table
+	name  string
+}
+
+// keyColumn is a column as pg_attribute and pg_type describe it.
+type keyColumn struct {
+	shown    string // the type, with the name that people know
+	base     string // the type below all domains; empty: it is none of PostgreSQL's own
+	enum     bool
+	exact    bool // its collation takes other texts for others
+	modifier int  // of the base type; -1: none
+}
+
+// spelling returns how the values of a column are written.
+func (c keyColumn) spelling() spelling {
+	s := spellings[c.base]
+	m := c.modifier - 4
+	switch scale := m & 0x7ff; {
+	case c.enum:
+		s = spelling{log: anyText}
+	case !c.exact: // rows with equal texts are written as they came
+		s = spelling{}
+	case c.base == "bpchar" && m > 0 && m <= 1000: // with the blanks at its end
+		s = spelling{log: fmt.Sprintf(`(?s:.{%d})`, m)}
+	case c.base == "numeric" && m >= 0 && scale == 0:
+		s = spelling{log: integer}
+	case c.base == "numeric" && m >= 0 && scale < 1000:
+		s = spelling{log: fmt.Sprintf(`(?:0|-?[1-9][0-9]*)\.[0-9]{%d}`, scale)}
+	}
+	if s.any == "" {
+		s.any = `(?s:.+)`
+	}
+	return s
+}
+
+// columnsQuery asks for the types of the columns that keys name, below all domains.
+const columnsQuery = `WITH RECURSIVE
+	wanted(place, schema, name, col) AS (VALUES %s),
+	below AS (SELECT w.place, w.col, a.attcollation AS collation,
+			format_type(a.atttypid, a.atttypmod) AS shown, a.atttypid AS type, a.atttypmod AS modifier
+		FROM wanted w JOIN pg_namespace n ON n.nspname = w.schema
+		JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.name
+		JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = w.col AND a.attnum > 0 AND NOT a.attisdropped
+	UNION ALL
+		SELECT b.place, b.col, b.collation, b.shown, y.typbasetype, y.typtypmod
+		FROM below b JOIN pg_type y ON y.oid = b.type AND y.typtype = 'd')
+	SELECT b.place, b.col, b.shown,
+		CASE WHEN y.typnamespace = 'pg_catalog'::regnamespace THEN y.typname ELSE '' END, y.typtype = 'e',
+		coalesce(l.collisdeterministic, true), b.modifier
+	FROM below b JOIN pg_type y ON y.oid = b.type AND y.typtype <> 'd'
+	LEFT JOIN pg_collation l ON l.oid = b.collation`
+
+// KeyForms tells the feed where it finds regular expressions that the keys of a namespace match: its
+// key_pattern, and what its origin lets pass. A reload may change them. It is called before the feed is used;
+// else their spelling is left to the caller.
+func (f *Feed) KeyForms(of func(ctx context.Context, namespace string) ([]string, error)) {
+	f.forms = of
+}
+
+// keyColumns returns the columns that keys name, by their names. wanted is
+// that of catalogQuery.
+func (f *Feed) keyColumns(ctx context.Context, conn *pgconn.PgConn, wanted string) (map[column]keyColumn, error) {
+	rows, err := ask(ctx, conn, fmt.Sprintf(columnsQuery, wanted))
+	if err != nil {
+		return nil, err
+	}
+	tables, columns := f.ordered(), map[column]keyColumn{}
+	for _, r := range rows {
+		place, _ := strconv.Atoi(r[0])
+		modifier, err := strconv.Atoi(r[6])
+		if err != nil {
+			return nil, fmt.Errorf("the server has answered in an unknown form: %w", err)
+		}
+		columns[tables[place].column(r[1])] = keyColumn{r[2], r[3], r[4] == "t", r[5] == "t", modifier}
+	}
+	return columns, nil
+}
+
+// column names a column of the table.
+func (m *mapping) column(name string) column { return column{m.table, name} }
+
+// checkSpellings refuses keys that leave several spellings of a row. The columns are those of a catalog with
+// that digest.
+func (f *Feed) checkSpellings(
+	ctx context.Context, digest string, columns map[column]keyColumn, wrong *settings.Problems,
+) (err error) {
+	forms := map[string][]string{}
+	for _, m := range f.tables {
+		if f.forms == nil || forms[m.namespace] != nil {
+			continue
+		}
+		if forms[m.namespace], err = f.forms(ctx, m.namespace); err != nil {
+			return err
+		}
+	}
+	state := fmt.Sprintf("%q %q", digest, forms)
+	if last, ok := f.spelled.Load().(string); ok && last == state {
+		return nil
+	}
+	before := len(settings.Each(wrong.Err()))
+	for _, m := range f.ordered() {
+		wrong.Add(f.checkSpelling(m, columns, forms[m.namespace]))
+	}
+	if len(settings.Each(wrong.Err())) == before {
+		f.spelled.Store(state)
+	}
+	return nil
+}
+
+// checkSpelling refuses the mapping of a table whose keys may have several spellings.
+func (f *Feed) checkSpelling(m *mapping, columns map[column]keyColumn, forms []string) error {
+	var loose []string
+	for _, name := range m.columns {
+		c, there := columns[m.column(name)]
+		switch s := c.spelling(); {
+		case !there: // another check says so
+			return nil
+		case s.log == "":
+			return fmt.Errorf("table %s: column %s of its key is %s, and SQL finds a row by other texts than the "+
+				"log's, which are in no one form that a key_pattern could ask for: give a column of text, integer "+
+				"or uuid",
+				m.as, name, c.described())
+		case s.log != anyText:
+			loose = append(loose, fmt.Sprintf("column %s of its key is %s", name, c.described()))
+		}
+	}
+	if len(loose) == 0 || f.forms == nil {
+		return nil
+	}
+	form := func(part func(spelling) string) string {
+		return m.expression(func(c string) string { return part(columns[m.column(c)].spelling()) })
+	}
+	key, found, err := outside(append(slices.Clone(forms),
+		form(func(s spelling) string { return s.any }), form(func(s spelling) string { return s.log }))...)
+	switch {
+	case err != nil:
+		return fmt.Errorf("table %s: %s: the key_pattern of namespace %s: %w, such as %s",
+			m.as, strings.Join(loose, ", "), m.namespace, err, f.proposal(m.namespace, columns))
+	case found:
+		return fmt.Errorf("table %s: %s: SQL finds a row by other texts than the log's, whose keys no feed deletes, "+
+			"and namespace %s lets such a key pass: %q. Give it a key_pattern that leaves the log's spelling: %s",
+			m.as, strings.Join(loose, ", "), m.namespace, key, f.proposal(m.namespace, columns))
+	}
+	return nil
+}
+
+// described names the type of a column for people.
+func (c keyColumn) described() string {
+	if !c.exact {
+		return c.shown + " with a collation that is not deterministic"
+	}
+	return c.shown
+}
+
+// proposal returns the line of a key_pattern that suits all tables of a namespace.
+func (f *Feed) proposal(namespace string, columns map[column]keyColumn) string {
+	var forms []string
+	for _, m := range f.ordered() {
+		if m.namespace == namespace {
+			forms = append(forms, m.expression(func(c string) string { return columns[m.column(c)].spelling().log }))
+		}
+	}
+	slices.Sort(forms)
+	return "key_pattern: " + quoted(strings.Join(slices.Compact(forms), "|"))
+}
+
+// expression returns a regular expression of keys from those of the columns.
+func (m *mapping) expression(of func(column string) string) string {
+	var b strings.Builder
+	for i, c := range m.columns {
+		b.WriteString(regexp.QuoteMeta(m.texts[i]))
+		b.WriteString(of(c))
+	}
+	b.WriteString(regexp.QuoteMeta(m.texts[len(m.columns)]))
+	return b.String()
+}

@@ -1,0 +1,163 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/cachesidecar/cachesidecar/loader"
+)
+
+const spellingTables = `
+CREATE COLLATION nocase (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+CREATE DOMAIN blob AS bytea;
+CREATE DOMAIN blob2 AS blob;
+CREATE DOMAIN code AS char(5);
+CREATE DOMAIN big AS int8 CHECK (value > 0);
+CREATE TYPE mood AS ENUM ('sad', 'ok');
+CREATE TABLE keys (id int PRIMARY KEY, a_text text, a_varchar varchar(9), a_mood mood, a_big big, a_name name,
+	a_char char(5), a_code code, a_uuid uuid, a_nocase text COLLATE nocase, a_numeric numeric, a_scaled numeric(10,2),
+	a_whole numeric(10), a_date date, a_time timestamptz, a_blob2 blob2, a_bytea bytea, a_inet inet, a_bool bool,
+	a_float float8, a_json jsonb, a_list int[], a_range int4range, a_money money, a_interval interval);
+ALTER TABLE keys REPLICA IDENTITY FULL;
+CREATE PUBLICATION cachesidecar FOR TABLE keys;`
+
+// feedSpellings checks which keys are refused because an app could ask for a row by another text than the
+// feed deletes, and that the proposed key_pattern is taken.
+func feedSpellings(t *testing.T, s *feedServer) {
+	t.Helper()
+	s.Exec(t, "DROP PUBLICATION cachesidecar")
+	for sql := range strings.SplitSeq(spellingTables, ";\n") {
+		s.Exec(t, sql)
+	}
+	conn, err := s.feed().connect(t.Context(), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(t.Context())
+	check := func(key string, forms ...string) error {
+		cfg := s.config()
+		cfg.Tables = map[string]FeedTable{"public.keys": {"keys", key}}
+		f, err := NewFeed(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.KeyForms(func(context.Context, string) ([]string, error) { return forms, nil })
+		_, err = f.check(t.Context(), conn)
+		return err
+	}
+	const never = "which are in no one form"
+	proposed := regexp.MustCompile(`key_pattern: '(.*)'$`)
+	for _, tc := range []struct{ key, pattern, want string }{
+		{"{a_text}", "", ""}, {"{a_varchar}", "", ""}, {"{a_mood}", "", ""}, {"{a_text}/{a_mood}", "", ""},
+		{"{id}", "", `lets such a key pass: "00". Give`}, {"{id}", ".*", `"00"`}, {"{id}", `\d+`, `"00"`},
+		{"{id}", "[1-9][0-9]*", ""}, {"{id}", "u:.*", ""}, {"u:{id}", "u:.*", `"u:00"`}, {"{a_big}", ".*", `"00"`},
+		{"{a_text}/{id}", "(eu|us)/[0-9]+", `"eu/00"`}, {"{a_text}/{id}", "(eu|us)/[1-9][0-9]*", ""},
+		{"{a_uuid}", "[0-9a-f-]{36}", "no feed deletes"}, {"{a_uuid}", "[0-9A-F-]+", "no feed deletes"},
+		{"{a_char}", "[A-Z]+", "no feed deletes"}, {"{a_char}", "[A-Z]{5}", ""}, {"{a_code}", "[A-Z]{4}", "no feed deletes"},
+		{"{a_scaled}", "[1-9][0-9]*", "no feed deletes"}, {"{a_scaled}", `[1-9][0-9]*\.[0-9]{2}`, ""},
+		{"{a_whole}", ".*", "no feed deletes"}, {"{a_date}", `\d{8}|\d{4}-\d\d-\d\d`, "no feed deletes"},
+		{"{a_date}", `20\d\d-[01]\d-[0-3]\d`, ""}, {"{a_time}", ".*", "no feed deletes"}, {"{a_inet}", ".*", "no feed deletes"},
+		{"{a_inet}", `10\.0\.0\.[1-9]`, ""},
+		{"{a_bool}", "true|false", "no feed deletes"}, {"{a_name}", ".+", "no feed deletes"},
+		{"{id}", "(.*1.{900})", "too intricate"},
+		{"{a_nocase}", "[a-z]+", "not deterministic"}, {"{a_numeric}", "[1-9][0-9]*", never}, {"{a_blob2}", ".*", never},
+		{"{a_bytea}", ".*", never}, {"{a_float}", "[1-9]", never}, {"{a_json}", ".*", never}, {"{a_list}", ".*", never},
+		{"{a_range}", ".*", never}, {"{a_money}", ".*", never}, {"{a_interval}", ".*", never},
+	} {
+		var forms []string
+		if tc.pattern != "" {
+			forms = []string{tc.pattern}
+		}
+		err := check(tc.key, forms...)
+		if tc.want == "" && err != nil || tc.want != "" && (!errors.Is(err, loader.ErrFeed) || !strings.Contains(err.Error(), tc.want)) {
+			t.Errorf("%s with key_pattern %q: %v, want %q", tc.key, tc.pattern, err, tc.want)
+		}
+		if err == nil || strings.Contains(tc.want, never) || strings.Contains(err.Error(), never) {
+			continue
+		}
+		m := proposed.FindStringSubmatch(err.Error())
+		if m == nil {
+			t.Errorf("%s: nothing is proposed: %v", tc.key, err)
+		} else if err := check(tc.key, m[1]); err != nil {
+			t.Errorf("%s: the proposed key_pattern %q: %v", tc.key, m[1], err)
+		}
+	}
+	if err := check("{id}", ".*", written[23].String()); err != nil { // what the origin lets pass counts
+		t.Errorf("the origin lets no other key pass: %v", err)
+	}
+}
+
+// oneSpelling checks that an origin under a feed lets the keys alone pass that the log writes, also those
+// of writes, and that all texts of the log are let pass.
+func oneSpelling(t *testing.T, s *feedServer) {
+	t.Helper()
+	s.Exec(t, "ALTER DATABASE postgres SET timezone = 'Asia/Kolkata'")
+	cfg := Config{DSN: s.DSN(), Connections: 4}
+	for _, tc := range []struct {
+		kind string
+		good []string
+		bad  []string
+	}{
+		{"int4", []string{"0", "42", "-7"}, []string{"042", "+42", " 42", "-0", "42 "}},
+		{"int2", []string{"1"}, []string{"01"}},
+		{"int8", []string{"9007199254740993"}, []string{"00"}},
+		{"uuid", []string{"a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"}, []string{
+			"A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11", "{a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11}", "a0eebc999c0b4ef8bb6d6bb9bd380a11",
+		}},
+		{"date", []string{"2026-01-02"}, []string{"20260102", "2026-1-2", "today", "January 2, 2026"}},
+		{"timestamptz", []string{"2026-01-02 03:04:05+00", "2026-01-02 03:04:05.5+00"}, []string{
+			"2026-01-02T03:04:05Z", "2026-01-02 03:04:05", "2026-01-02 03:04:05.50+00", "2026-01-02 08:34:05+05:30",
+		}},
+		{"timestamp", []string{"2026-01-02 03:04:05"}, []string{"2026-01-02T03:04:05", "2026-01-01 24:00:00", "2026-01-01 23:59:60"}},
+		{"bool", []string{"t", "f"}, []string{"true", "1", "on"}},
+		{"macaddr", []string{"08:00:2b:01:02:03"}, []string{"08002b010203", "08:00:2B:01:02:03"}},
+		{"text", []string{"042", "Ada", "ada"}, nil},
+	} {
+		one := cfg
+		one.Query = fmt.Sprintf("SELECT 'v' WHERE $1::%s IS NOT NULL", tc.kind)
+		one.Write = WriteConfig{Store: one.Query + " AND $2::text <> ''", Delete: one.Query}
+		src, err := New(one, loader.OriginOptions{OneSpelling: true, WriteThrough: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if form, err := src.spelling(t.Context()); err != nil || (form == "") != (tc.kind == "text") {
+			t.Errorf("%s: its form is %q, %v", tc.kind, form, err)
+		}
+		for _, key := range slices.Concat(tc.good, tc.bad) {
+			want := slices.Contains(tc.bad, key)
+			_, err := src.Load(t.Context(), []byte(key))
+			store := src.Store(t.Context(), []byte(key), loader.Value{Bytes: []byte("v")})
+			remove := src.Delete(t.Context(), []byte(key))
+			for what, err := range map[string]error{"load": err, "store": store, "delete": remove} {
+				if errors.Is(err, loader.ErrBadKey) != want || !want && err != nil {
+					t.Errorf("%s %q: %s: %v, and it is refused: %v", tc.kind, key, what, err, want)
+				}
+			}
+		}
+		list, err := src.NewLister(loader.List{Query: fmt.Sprintf("SELECT x::%s FROM unnest('{%s}'::text[]) x", tc.kind,
+			`"`+strings.Join(tc.good, `","`)+`"`), Timeout: feedTime})
+		var keys []string
+		if err == nil {
+			err = list.Keys(t.Context(), func(key []byte) error { keys = append(keys, string(key)); return nil })
+		}
+		if err != nil || !slices.Equal(keys, tc.good) {
+			t.Errorf("%s: the list gives %q, %v, want %q", tc.kind, keys, err, tc.good)
+		}
+		if err := src.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	free, err := New(Config{DSN: s.DSN(), Query: "SELECT 'v' WHERE $1::int = 42"}, loader.OriginOptions{})
+	if err == nil {
+		_, err = free.Load(t.Context(), []byte("042"))
+	}
+	if err != nil {
+		t.Errorf("without a feed: %v", err)
+	}
+	_ = free.Close()
+}
