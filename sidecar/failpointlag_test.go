@@ -3,6 +3,7 @@
 package sidecar
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/cachesidecar/cachesidecar/internal/failpoint"
@@ -20,4 +21,25 @@ func init() {
 		{failpoint.BegunBars, "TestVirtualLagDoors", when("killed")},
 		{failpoint.HandedBars, "TestVirtualLagDoors", when("replaced by a new host")},
 	}...)
+}
+
+// TestFailpointLagRandom: the random runs with replicas that lag find each of these guards to be missing.
+func TestFailpointLagRandom(t *testing.T) {
+	for _, g := range []failpoint.Guard{
+		failpoint.DeleteBars, failpoint.WriteBars, failpoint.FlushBars, failpoint.BegunBars, failpoint.HandedBars,
+	} {
+		t.Run(g.String(), func(t *testing.T) {
+			failpoint.Set(g)
+			defer failpoint.Set()
+			for seed := uint64(1); seed <= 2*tries; seed++ {
+				found := ""
+				laggedRun(t, seed, func(format string, args ...any) { found = fmt.Sprintf(format, args...) })
+				if found != "" {
+					t.Logf("run %d: %s", seed, found)
+					return
+				}
+			}
+			t.Errorf("nothing was found in %d runs", 2*tries)
+		})
+	}
 }

@@ -180,7 +180,7 @@ func befall(w *world, how string, owner, last *vnode) {
 		owner.s.engine.Node.SetWeight(1)
 	case "killed":
 		owner.kill()
-		time.Sleep(3 * w.bound)
+		time.Sleep(2 * w.bound) // until others have taken its partitions over
 	}
 }
 
