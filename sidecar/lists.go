@@ -38,6 +38,21 @@ func (k *ExistingKeys) check() error {
 	return nil
 }
 
+// checkLag returns an error if the keys are listed by an origin whose replicas lag. A list that lacks a new
+// key would make it absent for as long as the filter is used. What a command or a Lister of the program asks
+// is not known.
+func (k *ExistingKeys) checkLag(lag time.Duration, origin loader.OriginConfig) error {
+	if k == nil || lag == 0 || k.Lister != nil || len(k.Command) > 0 {
+		return nil
+	}
+	if o, ok := origin.(interface{ SameServer(url string) bool }); ok && !o.SameServer(k.URL) {
+		return nil
+	}
+	return fmt.Errorf("replica_lag is %v, and existing_keys lists the keys of the same origin: a replica that lags "+
+		"leaves out new keys, whose reads would be answered absent: leave existing_keys out, or give an origin that "+
+		"does not lag and leave replica_lag out", lag)
+}
+
 func (k *ExistingKeys) settings() *namespaces.KeyFilterSettings {
 	return (*namespaces.KeyFilterSettings)(k)
 }

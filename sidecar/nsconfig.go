@@ -164,6 +164,7 @@ func (n Namespace) check(l2 Size) error {
 		settings.Bounded("audit", n.Audit, 0, 100),
 		limits,
 		n.ExistingKeys.check(),
+		n.ExistingKeys.checkLag(n.ReplicaLag, n.Origin),
 		n.WarmOnStart.check(),
 	))
 	return wrong.Err()

@@ -103,6 +103,8 @@ func TestNamespaceRefused(t *testing.T) {
 		{"no keys", Namespace{Origin: http, ExistingKeys: &ExistingKeys{}}, "existing_keys: a Bloom filter of 0 keys"},
 		{"too many keys", Namespace{Origin: http, ExistingKeys: &ExistingKeys{Keys: 1 << 40}}, "existing_keys: a Bloom filter of 1099511627776 keys"},
 		{"false_positives", Namespace{Origin: http, ExistingKeys: &ExistingKeys{Keys: 1, FalsePositives: 0.6}}, "existing_keys.false_positives 0.6: give 0 to 0.5"},
+		{"listed by a lagging server", Namespace{Origin: http, ReplicaLag: time.Second, ExistingKeys: &ExistingKeys{Keys: 1, List: loader.List{URL: strings.Replace(http.URL, "{key}", "keys", 1)}}}, "replica_lag is 1s, and existing_keys lists the keys of the same origin"},
+		{"listed by a lagging redis", Namespace{Origin: redisOrigin, ReplicaLag: time.Second, ExistingKeys: &ExistingKeys{Keys: 1}}, "replica_lag is 1s, and existing_keys lists the keys of the same origin"},
 		{"max_age", Namespace{Origin: http, ExistingKeys: &ExistingKeys{Keys: 1, MaxAge: -1}}, "existing_keys.max_age -1ns: give 0s to 8760h0m0s"},
 		{"list's timeout", Namespace{Origin: http, ExistingKeys: &ExistingKeys{Keys: 1, List: loader.List{Timeout: -1}}}, "existing_keys: timeout -1ns: give 0s to 24h0m0s"},
 		{"no list", Namespace{Origin: http, ExistingKeys: &ExistingKeys{Keys: 1}}, "existing_keys: there is no url that gives all keys: give it"},
@@ -133,10 +135,11 @@ func TestNamespaceRefused(t *testing.T) {
 		}
 	}
 	for name, ns := range map[string]Namespace{
-		"what apps that load use": {KeyPattern: "[0-9]+", ReplicaLag: time.Minute, LeaseTime: time.Second, StaleWhileRevalidate: time.Second},
-		"everything":              {Origin: http, KeyPattern: "[0-9]+", MaxKey: 9, StaleIfError: time.Minute, Limits: Limits{Rate: 1, Breaker: Breaker{Open: time.Second}}},
-		"redis":                   {Origin: redisOrigin, WriteThrough: true, ExistingKeys: &ExistingKeys{Keys: 1000}},
-		"a Source":                {Origin: aCustom, NegativeTTL: ptr(time.Duration(0))},
+		"what apps that load use":  {KeyPattern: "[0-9]+", ReplicaLag: time.Minute, LeaseTime: time.Second, StaleWhileRevalidate: time.Second},
+		"everything":               {Origin: http, KeyPattern: "[0-9]+", MaxKey: 9, StaleIfError: time.Minute, Limits: Limits{Rate: 1, Breaker: Breaker{Open: time.Second}}},
+		"redis":                    {Origin: redisOrigin, WriteThrough: true, ExistingKeys: &ExistingKeys{Keys: 1000}},
+		"a list of another server": {Origin: http, ReplicaLag: time.Second, ExistingKeys: &ExistingKeys{Keys: 1000, List: loader.List{URL: "http://other.invalid/keys"}}},
+		"a Source":                 {Origin: aCustom, NegativeTTL: ptr(time.Duration(0))},
 	} {
 		if err := (Config{Namespaces: map[string]Namespace{"a": ns}}).Check(); err != nil {
 			t.Errorf("%s: %v", name, err)

@@ -1,100 +1,122 @@
 package engine
 
 import (
-	"slices"
+	"math"
 	"sync/atomic"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
 	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
 
-// An origin may answer a load from a replica that lags. Just after a deletion the replica
-// may return the very value that was deleted, under a version above the deletion's. A
-// namespace therefore has a replica_lag, the longest lag to expect, and a deletion raises
-// a load barrier on its key for that long. A load that begins before the barrier ends is
-// answered, but not kept. Nothing else is refused.
+// An origin may answer a load from a replica that lags. Just after a change the replica may
+// return the very value that was changed, under a version above the change's. A namespace
+// therefore has a replica_lag, the longest lag to expect. One rule: what a load brings is
+// kept only if the load began replica_lag after the last change of its key that this host
+// knows of or cannot exclude. It is answered in any case. So the load neither comes back
+// later nor replaces what an app has set.
 //
-// The owner of the key keeps the barrier; a write of the key there ends it. The other
-// hosts note the barrier when they follow the owner's log, for the next owner of the
-// partition. They are not told that a write has ended it, so the next owner may leave a
-// load unkept without need. If an owner has crashed, no host knows all of its barriers:
-// the whole partition then has a barrier, for the replica_lag of each namespace.
+//	what changes a key        where it is noted
+//	SET, INCR, append         written, in the store's critical section
+//	DELETE of any kind        raise, before the deletion
+//	flush                     emptied, of the namespace
+//	another host's write      dropStray, in a split
+//	a split, a reload         raisePartitions, everywhere
+//	a new ownership           begun, until the last owner has handed over what it knows
+//
+// Only the owner of a key must know: it asks Barred. In its first answer to PULL a host
+// that has released partitions hands over when their keys have changed (HandOver, TakeOver).
+// If nothing is handed over, as after a crash, any key of the partition may have changed
+// until its ownership began. Deletions and crashes are events in the log too, for hosts of
+// before, which hand nothing over. This host leaves them unread: a log may tell a host that has
+// just come of changes long ago.
 
-// Barriers are the load barriers that this host knows of.
+// Barriers are the load barriers that this host knows of. Times are on the boot clock; zero
+// is never.
 type Barriers struct {
 	*deps
 
-	keys  *invalidation.Barriers
-	since [kv.Partitions]atomic.Int64 // boot clock: when the barriers of the partition were lost; zero: never
+	keys    *invalidation.Barriers
+	since   [kv.Partitions]atomic.Int64    // until then any key may have changed
+	begins  [kv.Partitions]atomic.Int64    // the same, unless what the last owner knows comes
+	flushed [kv.MaxNamespaces]atomic.Int64 // by slot
 }
 
-// raisePartitions raises barriers on whole raisePartitions, from the moment now on.
+// raiseTo moves a time on, or leaves it.
+func raiseTo(t *atomic.Int64, at time.Duration) {
+	next := max(1, int64(at))
+	for was := t.Load(); was < next && !t.CompareAndSwap(was, next); was = t.Load() {
+	}
+}
+
+// raisePartitions notes that any key of some partitions may have changed until now.
 func (b *Barriers) raisePartitions(set kv.PartitionSet, now time.Duration) {
 	for p := range set.All() {
-		b.since[p].Store(max(1, int64(now)))
+		raiseTo(&b.since[p], now)
 	}
 }
 
-// everywhere raises barriers on all partitions, from the moment now on.
+// everywhere notes the same of all keys.
 func (b *Barriers) everywhere(now time.Duration) {
 	for p := range b.since {
-		b.since[p].Store(max(1, int64(now)))
+		raiseTo(&b.since[p], now)
 	}
 }
 
-// raise raises the barrier of a key that is about to be deleted, here and at all
-// followers. It precedes the deletion, so that it comes in time everywhere.
-func (b *Barriers) raise(h kv.Hash, lag time.Duration, now kv.Moment) {
-	b.keys.Begin(h, now.Boot+lag)
+// written notes that an app has given a key a value, in a namespace with a replica_lag.
+func (b *Barriers) written(h kv.Hash, now time.Duration) {
+	if !failpoint.Out(failpoint.WriteBars) {
+		b.keys.Note(h, now)
+	}
+}
+
+// emptied notes that some namespaces were flushed.
+func (b *Barriers) emptied(names []string, at time.Duration) {
+	for _, name := range names {
+		if ns := b.Namespaces.Lookup([]byte(name)); ns != nil && !failpoint.Out(failpoint.FlushBars) {
+			raiseTo(&b.flushed[ns.ID], at)
+		}
+	}
+}
+
+// raise notes that a key is about to be deleted. If the deletion has a shorter barrier than
+// the namespace, it counts as a change of so much earlier.
+func (b *Barriers) raise(ns *namespaces.Namespace, h kv.Hash, q *wire.Request, now kv.Moment) {
+	hold, lag := ns.BarrierOf(q)
+	if lag == 0 {
+		return
+	}
+	if !failpoint.Out(failpoint.DeleteBars) {
+		b.keys.Note(h, now.Boot+hold-lag)
+	}
 	if b.Log != nil {
 		b.Log.Append(invalidation.Event{
-			Kind: invalidation.Barrier, Hash: h, Version: b.HLC.Next(now.Wall), Detail: &invalidation.Detail{Lag: lag},
+			Kind: invalidation.Barrier, Hash: h, Version: b.HLC.Next(now.Wall), Detail: &invalidation.Detail{Lag: hold},
 		})
 	}
 }
 
-// deleted notes that the deletion of a key whose barrier was raised is done.
-func (b *Barriers) deleted(h kv.Hash, v kv.Version) { b.keys.Deleted(h, v) }
-
-// end ends the barrier of a key, because the key has been given a value.
-func (b *Barriers) end(ns *namespaces.Namespace, h kv.Hash, v kv.Version) {
-	if ns.ReplicaLag > 0 {
-		b.keys.Written(h, v)
-	}
-}
-
-// apply notes a barrier of another host.
-func (b *Barriers) apply(e *invalidation.Event) {
-	now := b.Clock.Read().Boot
-	if e.Detail.Partitions != nil {
-		b.raisePartitions(e.Detail.Partitions, now)
-		return
-	}
-	b.keys.Raise(e.Hash, now+min(e.Detail.Lag, invalidation.MaxReplicaLag))
-}
-
-// begun is called when ownerships of partitions begin. It raises barriers on the
-// partitions that no process has released: their last owner has crashed, or was an
-// earlier process of this host. Other hosts are told, since one of them may be the next
-// owner.
+// begun is called when ownerships of partitions begin. If no process has released one, its
+// last owner has crashed, or was an earlier process of this host. Hosts of before are told,
+// since one of them may be the next owner.
 func (b *Barriers) begun(begun *ownership.Begun, now time.Duration) {
-	if !b.Namespaces.AnyReplicaLag() {
+	if b.Namespaces.MostReplicaLag() == 0 {
 		return
 	}
-	taken := slices.Clone(begun.Partitions)
-	for _, set := range begun.Releasers {
-		for p := range set.All() {
-			taken.Remove(p)
+	taken := kv.NewPartitionSet(kv.Partitions)
+	for p := range begun.Partitions.All() {
+		if !failpoint.Out(failpoint.BegunBars) {
+			raiseTo(&b.begins[p], now)
+		}
+		if begun.ReleasedBy(p) == 0 {
+			taken.Add(p)
 		}
 	}
-	if taken.Empty() {
-		return
-	}
-	b.raisePartitions(taken, now)
-	if b.Log != nil {
+	if b.Log != nil && !taken.Empty() {
 		b.Log.Append(invalidation.Event{
 			Kind: invalidation.Barrier, Version: b.HLC.Next(b.Clock.Read().Wall),
 			Detail: &invalidation.Detail{Partitions: taken},
@@ -102,24 +124,34 @@ func (b *Barriers) begun(begun *ownership.Begun, now time.Duration) {
 	}
 }
 
-// Barred reports whether a barrier keeps out the result of a load that began at the given
-// moment of the boot clock.
+// Barred reports whether the result of a load that began at the given moment of the boot clock
+// is not to be kept.
 func (b *Barriers) Barred(ns *namespaces.Namespace, key kv.Key, begun time.Duration) bool {
-	if b.keys.Bars(key.Hash, begun) {
-		return true
-	}
 	if ns.ReplicaLag == 0 {
 		return false
 	}
-	p := key.Hash.Partition()
-	if since := b.since[p].Load(); since != 0 && begun < time.Duration(since)+ns.ReplicaLag {
-		return true
+	last := max(b.keys.Last(key.Hash), b.partition(key.Hash.Partition()), moment(&b.flushed[ns.ID]))
+	return begun < last+ns.ReplicaLag
+}
+
+// partition returns the last moment at which any key of a partition may have changed.
+func (b *Barriers) partition(p uint16) time.Duration {
+	last := max(moment(&b.since[p]), moment(&b.begins[p]))
+	if !b.known(p) {
+		last = max(last, b.Handoff.BegunAt(p))
 	}
-	return begun < b.Handoff.BegunAt(p)+ns.ReplicaLag && !b.known(p)
+	return last
+}
+
+func moment(t *atomic.Int64) time.Duration {
+	if at := t.Load(); at != 0 {
+		return time.Duration(at)
+	}
+	return invalidation.NeverChanged
 }
 
 // known reports whether this host has applied all that other hosts had in their logs when
-// its ownership of a partition began. It then knows all of their barriers.
+// its ownership of a partition began.
 func (b *Barriers) known(p uint16) bool {
 	if begun := b.Handoff.Starts[p].Load(); begun != nil {
 		for _, l := range begun.Behind {
@@ -129,4 +161,89 @@ func (b *Barriers) known(p uint16) bool {
 		}
 	}
 	return true
+}
+
+// What the next owner of partitions is told of load barriers.
+
+// maxHandedBytes bounds the keys, and the slots, that are handed over. If more have changed
+// lately, nothing is handed over: then any key may have changed.
+const maxHandedBytes = 192 << 10
+
+// HandOver implements handoff.Barriers. It tells how long ago keys of some partitions have
+// changed that this host has owned. Nothing changes them here any more. What is older than the
+// longest replica_lag is left out, and said to be so old. That has a margin for the clocks,
+// see ago.
+func (b *Barriers) HandOver(set kv.PartitionSet) []wire.Barriers {
+	cut := b.Namespaces.MostReplicaLag()
+	if cut == 0 || set.Empty() {
+		return nil
+	}
+	cut += cut / 32
+	now := b.Clock.Read().Boot
+	h := wire.Barriers{Partitions: set.Bytes(), CutMS: uint32(cut.Milliseconds()), Slots: uint32(b.keys.Slots())}
+	age := func(at time.Duration) (ms uint32, recent bool) { return ageMS(now, at), now-at < cut }
+	b.keys.Each(func(slot int, hash kv.Hash, last, floor time.Duration) {
+		if ms, recent := age(last); recent && set.Has(hash.Partition()) {
+			h.Keys = wire.AppendAge(h.Keys, uint64(hash), ms)
+		}
+		if ms, recent := age(floor); recent {
+			h.Floors = wire.AppendAge(h.Floors, uint64(slot), ms)
+		}
+	})
+	if len(h.Keys) > maxHandedBytes || len(h.Floors) > maxHandedBytes {
+		return nil
+	}
+	for p := range set.All() {
+		if ms, recent := age(b.partition(p)); recent {
+			h.Since = wire.AppendAge(h.Since, uint64(p), ms)
+		}
+	}
+	for name, ns := range b.Namespaces.All() {
+		if ms, recent := age(moment(&b.flushed[ns.ID])); recent {
+			h.Emptied = append(h.Emptied, wire.Emptied{Namespace: name, AgeMS: ms})
+		}
+	}
+	return []wire.Barriers{h}
+}
+
+// TakeOver implements handoff.Barriers. It notes what the last owner of partitions knows. In
+// those that are still waited for, in the ownership that has begun at a time, no other key has
+// changed lately.
+func (b *Barriers) TakeOver(h *wire.Barriers, begun time.Duration, awaited func(p uint16) bool) error {
+	now := b.Clock.Read().Boot
+	if failpoint.Out(failpoint.HandedBars) {
+		h = &wire.Barriers{Partitions: h.Partitions, CutMS: h.CutMS}
+	}
+	err := wire.EachAge(h.Keys, func(hash uint64, ms uint32) { b.keys.Note(kv.Hash(hash), ago(now, ms)) })
+	if err == nil {
+		err = wire.EachAge(h.Floors, func(slot uint64, ms uint32) { b.keys.NoteSlot(slot, int(h.Slots), ago(now, ms)) })
+	}
+	if err == nil {
+		err = wire.EachAge(h.Since, func(p uint64, ms uint32) { raiseTo(&b.since[p%kv.Partitions], ago(now, ms)) })
+	}
+	if err != nil {
+		return err
+	}
+	for _, f := range h.Emptied {
+		b.emptied([]string{f.Namespace}, ago(now, f.AgeMS))
+	}
+	for p := range kv.PartitionsOf(h.Partitions).All() {
+		if awaited(p) {
+			raiseTo(&b.since[p], ago(now, h.CutMS))
+			b.begins[p].CompareAndSwap(max(1, int64(begun)), 0)
+		}
+	}
+	return nil
+}
+
+// ageMS returns how long ago something was, in milliseconds.
+func ageMS(now, at time.Duration) uint32 {
+	return uint32(min(max(now-at, 0).Milliseconds(), math.MaxUint32))
+}
+
+// ago returns the moment of something so long ago that another host has told. It is late by 2 %,
+// since the rates of the clocks may differ.
+func ago(now time.Duration, ageMS uint32) time.Duration {
+	age := time.Duration(ageMS) * time.Millisecond
+	return now - age + age/50
 }

@@ -44,6 +44,13 @@ func (c *Changes) Changed(k kv.Key, v kv.Version) {
 	c.Note(k.Hash, v)
 }
 
+// Written is called by the store for every write that gives a key a value, before Changed.
+func (c *Changes) Written(k kv.Key, now time.Duration) {
+	if c.Namespaces.ReplicaLag(k.Namespace) != 0 {
+		c.barriers.written(k.Hash, now)
+	}
+}
+
 // Warm brings what Changed will need for some keys into the processor's cache. The result
 // has no meaning, see invalidation.Ledger.Warm.
 func (c *Changes) Warm(hashes []kv.Hash) (sum uint64) {

@@ -59,8 +59,6 @@ func (t *Delegate) note(e *invalidation.Event) {
 		if !failpoint.Out(failpoint.FloorsInLog) {
 			t.changes.NoteFlush(e.Detail.Namespace, e.Version)
 		}
-	case invalidation.Barrier:
-		t.barriers.apply(e)
 	}
 }
 
@@ -88,6 +86,7 @@ func (t *Delegate) StillLate(names []string) {
 // dropStray drops the entry of a key that another process has written while this host owned
 // it: the cluster was split. The entry here is not newer in any order that both sides know.
 func (t *Delegate) dropStray(h kv.Hash) {
+	t.barriers.keys.Note(h, t.Clock.Read().Boot)
 	t.Store.Invalidate(h, t.Clock.Read())
 	for k := range t.Namespaces.KeyFilters() {
 		k.Add(h)
@@ -121,7 +120,7 @@ func (t *Delegate) Reset(from kv.Process, marks []invalidation.Mark, floors []wi
 	if !failpoint.Out(failpoint.ResetFloors) {
 		t.changes.NoteFloor(lost, floor)
 	}
-	t.barriers.raisePartitions(lost, t.Clock.Read().Boot)
+	t.barriers.raisePartitions(strays, t.Clock.Read().Boot)
 	t.changes.noteUnknown(lost)
 	if !failpoint.Out(failpoint.FloorsInReset) {
 		t.LearnFlushes(floors)
@@ -152,15 +151,22 @@ func (t *Delegate) NoteFlush(f wire.Floor) error {
 
 // LearnFlushes notes flushes that other hosts have noted: those hosts had room for them.
 func (t *Delegate) LearnFlushes(floors []wire.Floor) {
+	now := t.Clock.Read().Boot
 	for _, f := range floors {
-		t.changes.NoteFlush(f.Namespace, kv.Version(f.Version))
+		at := now
+		if len(f.AgeMS) > 0 {
+			at = ago(now, f.AgeMS[0])
+		}
+		t.changes.noteFlush(f.Namespace, kv.Version(f.Version), at)
 	}
 }
 
 // Floors returns the flushes that this host knows of.
 func (t *Delegate) Floors() (list []wire.Floor) {
+	now := t.Clock.Read().Boot
 	for name, v := range t.Namespaces.Floors() {
-		list = append(list, wire.Floor{Namespace: name, Version: uint64(v)})
+		age := []uint32{ageMS(now, t.Namespaces.FlushedAt(name))}
+		list = append(list, wire.Floor{Namespace: name, Version: uint64(v), AgeMS: age})
 	}
 	return list
 }

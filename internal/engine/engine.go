@@ -154,11 +154,11 @@ func (e *Engine) ServePeer(
 // Reload puts other settings of namespaces into effect. It returns the key filters that
 // must be run from now on.
 func (e *Engine) Reload(p *namespaces.Plan) []*namespaces.KeyFilter {
-	if !p.MoreReplicaLag() {
+	if !p.OtherReplicaLag() {
 		return p.Apply()
 	}
-	e.Barriers.everywhere(e.Clock.Read().Boot) // deletions until now had no barrier, or a shorter one
+	e.Barriers.everywhere(e.Clock.Read().Boot) // changes until now were not noted, or for another replica_lag
 	begun := p.Apply()
-	e.Barriers.everywhere(e.Clock.Read().Boot) // nor had those until the settings took effect
+	e.Barriers.everywhere(e.Clock.Read().Boot) // nor were those until the settings took effect
 	return begun
 }

@@ -24,6 +24,7 @@ func (c *Changes) flushLocal(q *wire.Request, pins *namespaces.Pins, now kv.Mome
 	if c.Log != nil { // a partition that goes in this moment goes without what is kept of it
 		c.RaiseFloor(c.Node.Owned(), c.HLC.Next(now.Wall))
 	}
+	c.barriers.emptied(c.Namespaces.WithSlot(name), now.Boot)
 	c.empty(c.Namespaces.WithSlot(name), func(id kv.NamespaceID) { c.Store.Clear(id, now) })
 	floor := c.HLC.Next(now.Wall)
 	if c.Log == nil {
@@ -95,16 +96,22 @@ func (c *Changes) empty(names []string, drop func(kv.NamespaceID)) {
 // owns nothing has only entries that were handed over with the flush, and drops only the
 // older ones.
 func (c *Changes) NoteFlush(name string, floor kv.Version) {
+	c.noteFlush(name, floor, c.Clock.Read().Boot)
+}
+
+// noteFlush is NoteFlush of a flush that a host had noted at a time of the boot clock.
+func (c *Changes) noteFlush(name string, floor kv.Version, at time.Duration) {
 	if name != "" && !kv.ValidNamespace(name) {
 		return // a name from another sidecar is not trusted
 	}
 	c.flushing.Lock() // a second report of the flush waits until the first is done
 	defer c.flushing.Unlock()
 	c.HLC.Observe(floor)
-	list, isNew := c.Namespaces.Flush(name, floor)
+	list, isNew := c.Namespaces.Flush(name, floor, at)
 	if !isNew {
 		return
 	}
+	c.barriers.emptied(list, at)
 	drop := func(id kv.NamespaceID) { c.Store.Clear(id, c.Clock.Read()) }
 	if c.Node.Owned().Empty() {
 		drop = func(id kv.NamespaceID) { c.Store.Flush(id, floor) }

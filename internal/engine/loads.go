@@ -260,7 +260,8 @@ func loadError(ns *namespaces.Namespace, err error) wire.Reply {
 // refresh loads a key in the background, unless a load of it is under way.
 func (c *Loads) refresh(ns *namespaces.Namespace, key kv.Key, missing bool) {
 	epoch := c.Node.OwnershipEpoch(key.Hash.Partition())
-	if ns.Origin == nil || ns.Keys.Check(key.Bytes) != nil || epoch == 0 {
+	if ns.Origin == nil || ns.Keys.Check(key.Bytes) != nil || epoch == 0 ||
+		c.barriers.Barred(ns.Now(), key, c.Clock.Read().Boot) { // its result would be of no use
 		return
 	}
 	l := c.New(ns, key, epoch)

@@ -78,16 +78,10 @@ func (c *Local) lookUp(
 	if query.Touch = q.Has(wire.Touch) && q.TTLMS != wire.TTLDefault; query.Touch {
 		query.Deadline = ns.Deadline(q.TTLMS, now)
 	}
-	var lag time.Duration
 	if query.End = q.Has(wire.CacheOnly); query.End {
-		if lag = ns.BarrierOf(q); lag > 0 { // as by a DELETE
-			c.barriers.raise(k.Hash, lag, now)
-		}
+		c.barriers.raise(ns, k.Hash, q, now) // as by a DELETE
 	}
 	value, seen, res := c.Store.Look([]byte{}, k, query, now)
-	if lag > 0 {
-		c.barriers.deleted(k.Hash, seen.Event)
-	}
 	found = res == segment.Found && !seen.Absent && !(seen.Stale && ns.Waits(q))
 	switch {
 	case res == segment.Overdue:
@@ -134,6 +128,8 @@ func (c *Local) claimLoad(
 	case !found && !q.Has(wire.Create):
 		return true
 	case fresh && (seen.Before == 0 || seen.Before.Remaining(now.Boot) >= renew):
+		return true
+	case fresh && c.barriers.Barred(ns.Now(), k, now.Boot): // it would not be replaced
 		return true
 	case c.Deadlines.over(executeBefore(q)):
 		*r = c.Deadlines.tooLate(q)

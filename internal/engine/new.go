@@ -65,8 +65,9 @@ func (e *Engine) makeStore() (err error) {
 	e.Changes = &Changes{deps: &e.deps}
 	e.Store, err = segment.New(segment.Config{
 		Keep: e.kept.config(e), Size: e.Config.L2Size, MaxValue: e.Config.MaxValue, Versions: e.HLC,
-		Changed: e.Changes.Changed, Forgotten: e.Changes.RaiseCopies, Overdue: e.Deadlines.OverdueInStore,
-		Serves: func(p uint16) bool { return e.Serves(p) },
+		Changed: e.Changes.Changed, Written: e.Changes.Written, Forgotten: e.Changes.RaiseCopies,
+		Overdue: e.Deadlines.OverdueInStore,
+		Serves:  func(p uint16) bool { return e.Serves(p) },
 	})
 	if err != nil {
 		return err
@@ -88,13 +89,13 @@ func (e *Engine) makeNode() (err error) {
 	cfg.Self.Epoch = newEpoch(e.Clock.Read().Wall)
 	keys := invalidation.NewBarriers(invalidation.DefaultBarriers)
 	b := &e.deps
+	e.Barriers = &Barriers{deps: b, keys: keys}
 	e.Handoff = handoff.New(handoff.Config{
 		Self: cfg.Self, Store: e.Store, Ledger: e.Ledger, Events: e.Log, Namespaces: e.Namespaces, Clock: e.Clock,
-		Log: e.Config.Log, Listener: e.Changes,
+		Log: e.Config.Log, Listener: e.Changes, Barriers: e.Barriers,
 		KeepFor: 6 * cmp.Or(cfg.Bound, cluster.DefaultBound),
 	})
 	e.Watches = newWatches(b)
-	e.Barriers = &Barriers{deps: b, keys: keys}
 	e.Changes.watches, e.Changes.barriers = e.Watches, e.Barriers
 	e.Delegate = &Delegate{
 		deps: b, Handoff: e.Handoff, changes: e.Changes, barriers: e.Barriers,

@@ -136,9 +136,6 @@ func (c *Local) compareAndSwap(ns *namespaces.Namespace, k kv.Key, q *wire.Reque
 // concat puts what a SET brings behind or before the present value.
 func (c *Local) concat(ns *namespaces.Namespace, k kv.Key, q *wire.Request, now kv.Moment, r *wire.Reply) {
 	v, res := c.Store.Concat(k, c.writeOf(ns, q, now), q.Has(wire.Create), now)
-	if res == segment.Stored {
-		c.barriers.end(ns, k.Hash, v)
-	}
 	*r = c.written(ns, q, v, res)
 }
 
@@ -146,7 +143,6 @@ func (c *Local) concat(ns *namespaces.Namespace, k kv.Key, q *wire.Request, now 
 func (c *Local) Put(ns *namespaces.Namespace, k kv.Key, q *wire.Request, now kv.Moment, r *wire.Reply) {
 	v, res := c.Store.Put(k, c.writeOf(ns, q, now), now)
 	if res == segment.Stored {
-		c.barriers.end(ns, k.Hash, v)
 		*r = wire.Reply{} // in place: a literal with fields would be copied
 		r.Version = uint64(v)
 		return
@@ -215,9 +211,6 @@ func (c *Local) incr(ns *namespaces.Namespace, k kv.Key, q *wire.Request, now kv
 		Unsigned:      q.Has(wire.Unsigned), Decrement: q.Has(wire.Down), Compare: kv.Version(q.Compare),
 		ResetDeadline: q.Has(wire.Retouch) && q.TTLMS != wire.TTLDefault,
 	}, now)
-	if res == segment.Stored {
-		c.barriers.end(ns, k.Hash, v)
-	}
 	r := c.written(ns, q, v, res)
 	r.Number, r.Unsigned = sum, q.Has(wire.Unsigned) && sum < 0
 	if res == segment.Stored {
@@ -286,10 +279,7 @@ func (c *Local) Delete(
 	if q.Has(wire.LateWrite) {
 		ns.SupersedeWrite(k.Hash) // before the deletion
 	}
-	lag := ns.BarrierOf(q)
-	if lag > 0 {
-		c.barriers.raise(k.Hash, lag, now)
-	}
+	c.barriers.raise(ns, k.Hash, q, now)
 	v, res := c.Store.Remove(k, segment.Removal{
 		Soft: q.Has(wire.Soft), Stale: time.Duration(q.StaleMS) * time.Millisecond, Compare: kv.Version(q.Compare),
 	}, now)
@@ -299,9 +289,6 @@ func (c *Local) Delete(
 		r.Status, v = wire.Exists, 0 // nothing was changed, but a barrier stays
 	case segment.Absent, segment.NotOwner:
 		r.Status = wire.Miss
-	}
-	if lag > 0 {
-		c.barriers.deleted(k.Hash, v)
 	}
 	failpoint.At(failpoint.WriteDone)
 	c.confirmOwnership(&r, k, epoch, v, now)

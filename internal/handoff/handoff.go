@@ -70,6 +70,8 @@ type Source struct {
 	Generations map[uint16]uint16  // by partition: the store's generation of the ownership that the entries are for
 	Keeps       bool               // it ends, and keeps its entries for its next process: see keep.go
 	fetches     singleflight.Group // of single entries
+	begun       time.Duration      // when the ownerships began, on the boot clock
+	only        kv.PartitionSet    // those that no other process has released too
 
 	// kept are those partitions of which this host has kept entries, until the source has answered about them.
 	// Then decided is closed. Until then no key is absent.
@@ -96,6 +98,7 @@ type Config struct {
 	Clock      kv.Clock
 	Log        *slog.Logger
 	Listener   Listener
+	Barriers   Barriers // nil: none are handed over
 
 	KeepFor time.Duration // how long another host may own what this one has kept
 }
@@ -164,11 +167,15 @@ func (h *Handoff) Begin(b ownership.Begun, owner func(kv.Process) *cluster.Owner
 		src := &Source{
 			From: from, Ballot: *b.Ballot, Keeps: b.Keepers[from],
 			Partitions: kv.NewPartitionSet(kv.Partitions), Generations: map[uint16]uint16{},
+			begun: now, only: kv.NewPartitionSet(kv.Partitions),
 		}
 		for p := range b.Releasers[from].All() {
 			if g, begins := generations[p]; begins && h.Incoming[p].CompareAndSwap(nil, src) {
 				src.Partitions.Add(p)
 				src.Generations[p] = g
+				if b.ReleasedBy(p) == 1 {
+					src.only.Add(p)
+				}
 			}
 		}
 		if !src.Partitions.Empty() {
@@ -265,6 +272,9 @@ func (h *Handoff) PullBatch(ctx context.Context, src *Source, batch uint64) (siz
 		return 0, false, err
 	}
 	h.takeBase(src, &b)
+	if err := h.takeBarriers(src, &b); err != nil {
+		return 0, false, err
+	}
 	for i := range b.Entries {
 		e := &b.Entries[i]
 		size += len(e.Key) + len(e.Value)

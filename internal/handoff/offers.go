@@ -284,6 +284,9 @@ func (h *Handoff) ServePull(from kv.Process, q *wire.Pull) wire.Reply {
 	b := wire.Pulled{AsOf: uint64(pl.asOf), Done: len(pl.parts) == 0}
 	if q.Batch == 0 {
 		pl.base.answer(&b)
+		if h.cfg.Barriers != nil {
+			b.Barriers = h.cfg.Barriers.HandOver(pl.partitions())
+		}
 	}
 	for i := range pl.last {
 		if e := &pl.last[i]; !e.Deadline.Passed(now.Boot) {

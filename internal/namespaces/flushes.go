@@ -3,6 +3,7 @@ package namespaces
 import (
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/quota"
@@ -18,6 +19,7 @@ type flushes map[string]flushed // by name; "" is all namespaces
 // flushed is a flush that is remembered.
 type flushed struct {
 	version kv.Version    // zero: claimed, but not noted yet
+	at      time.Duration // boot clock: a host had noted it by then
 	by      *quota.Client // has the place; nil for all namespaces
 }
 
@@ -28,7 +30,7 @@ func (f flushes) floor(name string) kv.Version {
 
 // remember notes a flush. other is the client that takes the place if no connection has
 // claimed one. It returns false if the flush is not new.
-func (f flushes) remember(name string, floor kv.Version, other *quota.Client) bool {
+func (f flushes) remember(name string, floor kv.Version, at time.Duration, other *quota.Client) bool {
 	if f.floor(name) >= floor {
 		return false
 	}
@@ -43,7 +45,7 @@ func (f flushes) remember(name string, floor kv.Version, other *quota.Client) bo
 		flush.by = other
 		other.Force(quota.Flushes, 1)
 	}
-	flush.version = floor
+	flush.version, flush.at = floor, at
 	f[name] = flush
 	return true
 }
@@ -100,13 +102,13 @@ func (n *Table) CheckFlush(name string) *wire.Error {
 		"and each is remembered; flush all", name, MaxFlushed)
 }
 
-// Flush remembers a flush of a name, or of all names. It returns the names with slots
-// that the flush concerns, and whether the flush is new. A name without a slot may get
-// one later, with entries from before.
-func (n *Table) Flush(name string, floor kv.Version) (list []string, isNew bool) {
+// Flush remembers a flush of a name, or of all names, which a host had noted at a time of the
+// boot clock. It returns the names with slots that the flush concerns, and whether the flush
+// is new. A name without a slot may get one later, with entries from before.
+func (n *Table) Flush(name string, floor kv.Version, at time.Duration) (list []string, isNew bool) {
 	n.Mu.Lock()
 	defer n.Mu.Unlock()
-	if !n.flushes.remember(name, floor, n.Flushes) {
+	if !n.flushes.remember(name, floor, at, n.Flushes) {
 		return nil, false
 	}
 	list = n.WithSlot(name)
@@ -138,4 +140,11 @@ func (n *Table) Floors() map[string]kv.Version {
 		}
 	}
 	return list
+}
+
+// FlushedAt returns when a flush of a name that is remembered was noted, on the boot clock.
+func (n *Table) FlushedAt(name string) time.Duration {
+	n.Mu.Lock()
+	defer n.Mu.Unlock()
+	return n.flushes[name].at
 }

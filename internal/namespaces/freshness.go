@@ -93,13 +93,13 @@ func (ns *Namespace) RefreshEarly(d kv.Deadline, now kv.Moment) bool {
 }
 
 // BarrierOf returns how long the load barrier of a deletion lasts: the request's value,
-// if that is less than the namespace's replica_lag. That is the present one: see Barred.
-func (ns *Namespace) BarrierOf(q *wire.Request) time.Duration {
-	lag := ns.Now().ReplicaLag
+// if that is less than the namespace's replica_lag, which is lag.
+func (ns *Namespace) BarrierOf(q *wire.Request) (hold, lag time.Duration) {
+	lag = ns.Now().ReplicaLag
 	if q.ReplicaLagMS == 0 {
-		return lag
+		return lag, lag
 	}
-	return min(time.Duration(q.ReplicaLagMS)*time.Millisecond, lag)
+	return min(time.Duration(q.ReplicaLagMS)*time.Millisecond, lag), lag
 }
 
 // Waits reports whether a read that misses can wait: for the origin, or for another

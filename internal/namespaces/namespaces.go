@@ -40,7 +40,8 @@ type Table struct {
 	most    time.Duration                               // the cluster's bound of staleness
 	agreed  map[string]time.Duration                    // bounds at the start, on which all hosts agree
 	least   atomic.Int64                                // the smallest bound
-	lags    atomic.Bool                                 // whether any namespace has a replica_lag
+	lags    [kv.MaxNamespaces]atomic.Int64              // replica_lag, by slot
+	mostLag atomic.Int64                                // the longest of them
 
 	closing sync.WaitGroup // origins that a reload has taken out, or has not taken in
 
@@ -146,8 +147,11 @@ func (n *Table) Configured(name []byte) bool {
 // Least returns the smallest bound of staleness that is configured.
 func (n *Table) Least() time.Duration { return time.Duration(n.least.Load()) }
 
-// AnyReplicaLag reports whether any namespace has a replica_lag.
-func (n *Table) AnyReplicaLag() bool { return n.lags.Load() }
+// ReplicaLag returns the replica_lag of the namespace in a slot.
+func (n *Table) ReplicaLag(id kv.NamespaceID) time.Duration { return time.Duration(n.lags[id].Load()) }
+
+// MostReplicaLag returns the longest replica_lag; zero: no namespace has one.
+func (n *Table) MostReplicaLag() time.Duration { return time.Duration(n.mostLag.Load()) }
 
 // Hash returns the hash of a key, whether its namespace has a slot or not.
 func (n *Table) Hash(namespace, key []byte) kv.Hash {

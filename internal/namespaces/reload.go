@@ -6,6 +6,7 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/flight"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
@@ -28,8 +29,8 @@ import (
 //	               origin and one to the new one do not overlap, and no load is kept
 //	               meanwhile.
 //	replica_lag    Whether a load is kept is asked with the settings of that moment. If a
-//	               replica_lag grows, all partitions get a barrier, since deletions before
-//	               had a shorter one or none (Engine.Reload).
+//	               replica_lag changes, all partitions get a barrier, since what was noted of
+//	               changes before was noted for another one, or not at all (Engine.Reload).
 //	key filter     A new filter is in the table before its first query begins. A change
 //	               that was noted in the old one only was announced before, so its origin
 //	               has it already, and the query finds it. A write-through notes its change
@@ -190,11 +191,11 @@ func (p *Plan) Reopened() (names []string) {
 	return names
 }
 
-// MoreReplicaLag reports whether some name gets a longer replica_lag.
-func (p *Plan) MoreReplicaLag() bool {
+// OtherReplicaLag reports whether some name gets another replica_lag.
+func (p *Plan) OtherReplicaLag() bool {
 	for name, is := range p.cfg.Configured {
 		was := p.table.All()[name]
-		if is.ReplicaLag > 0 && (was == nil || is.ReplicaLag > was.ReplicaLag) {
+		if is.ReplicaLag > 0 && (was == nil || is.ReplicaLag != was.ReplicaLag) {
 			return true
 		}
 	}
@@ -317,18 +318,23 @@ func (p *Plan) settle(name string, old *Namespace, cfg Settings) (ns *Namespace)
 // publish puts a table and what follows from it into effect. n.Mu is held.
 func (p *Plan) publish(table map[string]*Namespace) {
 	n := p.table
-	loads, least, lags := slices.Clone(n.Loads()), n.most, false
+	loads, least, mostLag := slices.Clone(n.Loads()), n.most, time.Duration(0)
 	var filters [kv.MaxNamespaces]*KeyFilter
+	var lags [kv.MaxNamespaces]time.Duration
 	for _, ns := range table {
 		ns.now.Store(ns)
 		filters[ns.ID] = ns.KeyFilter
 		if ns.Loads != nil && !slices.Contains(loads, ns.Loads) {
 			loads = append(loads, ns.Loads)
 		}
-		least, lags = min(least, n.Bound(ns.ID)), lags || ns.ReplicaLag > 0
+		lags[ns.ID] = ns.ReplicaLag
+		least, mostLag = min(least, n.Bound(ns.ID)), max(mostLag, ns.ReplicaLag)
 	}
 	n.least.Store(int64(least))
-	n.lags.Store(lags)
+	for id, lag := range lags {
+		n.lags[id].Store(int64(lag))
+	}
+	n.mostLag.Store(int64(mostLag))
 	n.loads.Store(&loads)
 	for id, k := range filters {
 		if old := n.Filters[id].Swap(k); old != nil && old != k {

@@ -1,7 +1,9 @@
 package wire
 
 import (
+	"encoding/binary"
 	"errors"
+	"fmt"
 
 	"github.com/tinylib/msgp/msgp"
 
@@ -208,6 +210,50 @@ type Pulled struct {
 	// and the hashes of all keys that have changed there. The entries that were kept are not sent.
 	Base    []byte `wire:"later"`
 	Changed []byte `wire:"later"` // 8 bytes each, little-endian
+
+	// In the first answer: what the sender knows of changes in partitions that it has released; none or one.
+	Barriers []Barriers `wire:"later"`
+}
+
+// Barriers says how long ago keys of some partitions have changed, and may have. Package invalidation has the
+// table that the keys and slots are of. Changed before CutMS is whatever is not named.
+type Barriers struct {
+	_msgpack struct{} `msgpack:",as_array"`
+
+	Partitions []byte // a set, as in Pull
+	CutMS      uint32
+	Keys       []byte // hashes: see AppendAge
+	Slots      uint32 // of the table
+	Floors     []byte // slots of which any key may have changed
+	Since      []byte // partitions of which any key may have changed
+	Emptied    []Emptied
+}
+
+// Emptied says how long ago a namespace was flushed.
+type Emptied struct {
+	_msgpack struct{} `msgpack:",as_array"`
+
+	Namespace string
+	AgeMS     uint32
+}
+
+const ageSize = 12
+
+// AppendAge appends the age of a change of something: its number in 8 bytes, and the age in milliseconds in
+// 4 bytes, big-endian.
+func AppendAge(dst []byte, of uint64, ageMS uint32) []byte {
+	return binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint64(dst, of), ageMS)
+}
+
+// EachAge calls f for each age. If the ages are malformed, EachAge returns an error and does not call f.
+func EachAge(b []byte, f func(of uint64, ageMS uint32)) error {
+	if len(b)%ageSize != 0 {
+		return fmt.Errorf("%d bytes of ages: each has %d", len(b), ageSize)
+	}
+	for ; len(b) > 0; b = b[ageSize:] {
+		f(binary.BigEndian.Uint64(b), binary.BigEndian.Uint32(b[8:]))
+	}
+	return nil
 }
 
 // Entry is an entry that moves to another host.
@@ -303,6 +349,7 @@ type Floor struct {
 
 	Namespace string // "" means all
 	Version   uint64
+	AgeMS     []uint32 `wire:"later"` // one: how long ago the sender, or a host before it, had noted it; none: not told
 }
 
 // Relay is the part of its log that a process sends by gossip.

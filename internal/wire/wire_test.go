@@ -83,7 +83,7 @@ func messages() []golden {
 	events, held := testEvents(), testEvents()
 	held.Add(EventBarrier, 0x1122334455667788, 8, &EventDetail{LagMS: 500})
 	held.Add(EventChanged, 0x1122334455667788, 9, nil)
-	floors := []Floor{{Namespace: "users", Version: 5}, {Version: 4}}
+	floors := []Floor{{Namespace: "users", Version: 5, AgeMS: []uint32{70_000}}, {Version: 4}}
 	poll := Poll{State: 3, Joined: true, In: true, Weight: 256, Leased: true, Ballots: []Promise{promise}, Next: 7, Have: 6, WallMS: 1_700_000_000_000, Clock: 1 << 60, Cannot: []kv.NodeID{"host-b"}, Head: 44, BootNS: 86_400_000_000_123, Others: []Standing{{Process: kv.Process{Node: "host-c", Epoch: 9}, State: 2, Weight: 64, In: true}}, OthersAt: 5, OthersHave: 4}
 	greeting := PeerHello{MinVersion: 1, MaxVersion: 1, Cluster: "prod", From: process, Purpose: "poll", Settings: map[string]string{"max_staleness": "2s"}, WallMS: 1_700_000_000_000, Clock: 1 << 60, Floors: floors}
 	entry := Entry{Namespace: "users", Key: key, Value: value, Flags: 1, Version: 1 << 60, TTLMS: 1000, Hits: 3}
@@ -177,6 +177,10 @@ func messages() []golden {
 		withBody("poll", OpPoll, poll),
 		withBody("acquire", OpAcquire, Acquired{Ballot: ballot, Granted: []byte{3}, Released: []byte{1}, In: []kv.Process{process}, Clock: 5, Head: 44, Voter: true, Authorities: []Promise{{Ballot: ballot, Partitions: []byte{2}}}, Floors: floors, Passed: []byte{4}}),
 		withBody("pull", OpPull, Pulled{AsOf: 5, Entries: []Entry{entry, none}, Done: true}),
+		withBody("pull: barriers", OpPull, Pulled{Done: true, Barriers: []Barriers{{
+			Partitions: []byte{1}, CutMS: 10_312, Keys: AppendAge(nil, 0x1122334455667788, 500), Slots: 1 << 14,
+			Floors: AppendAge(nil, 16383, 9_000), Since: AppendAge(nil, 3, 10_000), Emptied: []Emptied{{Namespace: "users", AgeMS: 70}},
+		}}}),
 		withBody("fetch", OpFetch, Fetched{AsOf: 5, Found: true, Entry: entry}),
 		reply("goodbye", OpGoodbye, Reply{}),
 		withBody("follow", OpFollow, Followed{After: 41, To: 46, Events: held, WallMS: 7, Clock: 9, Tell: true}),

@@ -75,6 +75,16 @@ type Begun struct {
 	Heads      map[kv.Process]uint64 // of the logs of the members that have answered
 }
 
+// ReleasedBy returns how many processes have released a partition.
+func (b *Begun) ReleasedBy(p uint16) (n int) {
+	for _, set := range b.Releasers {
+		if set.Has(p) {
+			n++
+		}
+	}
+	return n
+}
+
 // Send asks for an Acquire to be sent. Its Answer goes to Machine.Answered.
 type Send struct {
 	To      kv.Process

@@ -57,6 +57,10 @@ type Config struct {
 	// must not call the store. Evictions and expiries are not changes.
 	Changed func(k kv.Key, v kv.Version)
 
+	// Written, if set, is called before Changed, in the same way, for every write that gives a
+	// key a value: not for a touch, a deletion, a fill or a restored entry. now is the write's.
+	Written func(k kv.Key, now time.Duration)
+
 	// Forgotten, if set, is called in the same way when all copies of the keys of some
 	// partitions must go: see copied.go. Without it the store remembers nothing there.
 	Forgotten func(set kv.PartitionSet, v kv.Version)

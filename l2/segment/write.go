@@ -99,6 +99,9 @@ func (s *Store) overdue(until time.Duration) bool {
 // stamp gives a write its version and reports the change.
 func (s *Store) stamp(k kv.Key, w *Write, now kv.Moment) kv.Version {
 	if w.past == nil {
+		if s.cfg.Written != nil {
+			s.cfg.Written(k, now.Boot)
+		}
 		return s.changed(k, now)
 	}
 	if w.past.outdates {

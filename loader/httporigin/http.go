@@ -59,6 +59,13 @@ type Config struct {
 
 const defaultConnections = 64
 
+// SameServer reports whether an address is on the server of the values.
+func (c Config) SameServer(address string) bool {
+	a, err := url.Parse(address)
+	b, bad := url.Parse(c.URL)
+	return err != nil || bad != nil || strings.EqualFold(a.Host, b.Host)
+}
+
 // Kind returns "http".
 func (Config) Kind() string { return "http" }
 
