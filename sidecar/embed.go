@@ -275,8 +275,10 @@ func (s *Sidecar) execute(ctx context.Context, q *wire.Request) (r wire.Reply, e
 		s.engine.Node.CheckPause(now.Boot)
 		deadline, until := s.engine.Deadlines.Of(q, now), now.Boot+s.engine.Deadlines.Timeout(q)
 		if d, ok := ctx.Deadline(); ok {
-			deadline = now.Boot + time.Until(d)
+			left := time.Until(d)
+			deadline = now.Boot + left
 			until = deadline
+			q.TimeoutMS = uint32(min(max(left.Milliseconds(), 1), wire.MaxTimeout))
 		}
 		s.engine.Deadlines.Limit(q, until)
 		// Other hosts may own some of several keys.

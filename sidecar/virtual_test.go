@@ -77,6 +77,7 @@ type world struct {
 
 	origin *database // the origin of the namespace; nil: none
 	apps   bool      // readers load with lease tokens, instead of the sidecars
+	rows   bool      // the origin has a row of each key at all times
 	ns     Namespace // settings of the default namespace
 
 	events    int  // size of the logs; zero: the default
