@@ -230,10 +230,12 @@ func (w *world) loaded() {
 
 // fillOrigin gives each key a row, which is never deleted, if the sidecars load.
 func (w *world) fillOrigin() {
-	if w.rows = !w.apps; !w.rows {
+	if w.apps {
 		return
 	}
+	w.rows = map[string]bool{}
 	for _, k := range w.keys {
+		w.rows[string(k.name)] = true
 		r, _ := w.commit(k, history.Op{Kind: history.Set})
 		w.mu.Lock()
 		w.endLocked(r, history.Done)
