@@ -12,9 +12,9 @@ import (
 // surely not executed. After ErrTimeout its outcome is unknown. It is unknown too if the
 // context is cancelled during the call: then the error of client is the context's.
 var (
-	// ErrNotFound means that the key has no value, or, for a read without Fresh, that the
-	// host that owns it cannot be asked. For a cache this is a normal answer: load the
-	// value, or use GetOrLoad.
+	// ErrNotFound means that the key has no value, or, for a read without Fresh in a namespace
+	// without an origin, that the host that owns it cannot be asked. For a cache this is a
+	// normal answer: load the value, or use GetOrLoad.
 	ErrNotFound = errors.New("not found")
 	// ErrAbsent is an ErrNotFound: the origin of the namespace has no such key. A load
 	// would find nothing either.

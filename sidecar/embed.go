@@ -32,16 +32,18 @@ func (s *Sidecar) GetMulti(
 	ctx context.Context, namespace string, keys []string, o cachesidecar.GetOptions,
 ) (map[string]cachesidecar.Item, error) {
 	found := make(map[string]cachesidecar.Item, len(keys))
-	return found, s.many(ctx, namespace, calls.GetMulti(nil, o), keys, func(key string, r *wire.Reply) {
+	err := many(ctx, s, namespace, calls.GetMulti(nil, o), keys, func(key string, r *wire.Reply) {
 		if r.Status != wire.Miss {
 			found[key] = calls.Item(r)
 		}
 	})
+	return found, err
 }
 
 // many makes a call of many keys. Each request may be passed on to another host.
-func (s *Sidecar) many(
-	ctx context.Context, namespace string, q wire.Request, keys []string, take func(key string, r *wire.Reply),
+func many(
+	ctx context.Context, s *Sidecar, namespace string, q wire.Request, keys []string,
+	take func(key string, r *wire.Reply),
 ) error {
 	return calls.Many(keys, func(some []string, tell func(string, *wire.Reply)) error {
 		q := q
@@ -144,7 +146,7 @@ func (s *Sidecar) DeleteMulti(
 	if err != nil {
 		return 0, err
 	}
-	err = s.many(ctx, namespace, q, keys, func(_ string, r *wire.Reply) {
+	err = many(ctx, s, namespace, q, keys, func(_ string, r *wire.Reply) {
 		if r.Status == wire.OK {
 			had++
 		}

@@ -285,7 +285,7 @@ func (c *Loads) withoutOwner(ctx context.Context, q *wire.Request, deadline time
 	if filter := ns.Now().KeyFilter; filter != nil && !filter.MayExist(ns.Hash(q.Key)) {
 		return r, false // the key may exist all the same: other hosts know of it
 	}
-	// Cancelled and not timed out: that a reader has no more time is no failure of the origin, whose breaker would open.
+	// Cancelled, not timed out: that a reader has no more time is no failure of the origin, and opens no breaker.
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer time.AfterFunc(left, cancel).Stop()
@@ -309,7 +309,8 @@ func (c *Loads) withoutOwner(ctx context.Context, q *wire.Request, deadline time
 // origin, a remembered absence and the owner's key filter say that there is nothing: absent. Every read that may
 // load passes this gate, here or, without a goroutine, in Wait.tell.
 func (c *Loads) unsaid(q *wire.Request, r *wire.Reply) bool {
-	if r.Status != wire.Miss || r.Why == wire.Absent || !ReadOp(q.Op) && q.Op != wire.OpMetaGet || q.Has(wire.NoLoad) {
+	reads := ReadOp(q.Op) || q.Op == wire.OpMetaGet
+	if r.Status != wire.Miss || r.Why == wire.Absent || !reads || q.Has(wire.NoLoad) {
 		return false
 	}
 	ns := c.Namespaces.Lookup(q.Namespace)
