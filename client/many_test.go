@@ -41,7 +41,9 @@ func TestBatchKeepsWhatIsThere(t *testing.T) {
 		func(keys ...string) (map[string]cachesidecar.Item, error) {
 			return s.GetMulti(ctx, "rows", keys, cachesidecar.GetOptions{})
 		},
-		func(keys ...string) (int, error) { return s.DeleteMulti(ctx, "rows", keys, cachesidecar.DeleteOptions{}) },
+		func(keys ...string) (int, error) {
+			return s.DeleteMulti(ctx, "rows", keys, cachesidecar.DeleteOptions{})
+		},
 	}}
 	for name, cfg := range map[string]client.Config{
 		"socket": {NoSharedMemory: true}, "shared memory": {}, "near cache": {NearCache: client.NearCache{Bytes: 4 << 20}},
@@ -124,12 +126,14 @@ func TestClosedAnswersNothing(t *testing.T) {
 				t.Error(err)
 			}
 			for what, call := range map[string]func(c *client.Client) error{
-				"Get":         func(c *client.Client) error { return second(c.Get(ctx, "k", o)) },
-				"GetMulti":    func(c *client.Client) error { return second(c.GetMulti(ctx, []string{"k", "l"}, o)) },
-				"DeleteMulti": func(c *client.Client) error { return second(c.DeleteMulti(ctx, []string{"k"}, cachesidecar.DeleteOptions{})) },
-				"Set":         func(c *client.Client) error { return second(c.Set(ctx, "k", nil, cachesidecar.SetOptions{})) },
-				"Delete":      func(c *client.Client) error { return c.Delete(ctx, "k", cachesidecar.DeleteOptions{}) },
-				"Lease":       func(c *client.Client) error { _, _, err := c.Lease(ctx, "k", o); return err },
+				"Get":      func(c *client.Client) error { return second(c.Get(ctx, "k", o)) },
+				"GetMulti": func(c *client.Client) error { return second(c.GetMulti(ctx, []string{"k", "l"}, o)) },
+				"DeleteMulti": func(c *client.Client) error {
+					return second(c.DeleteMulti(ctx, []string{"k"}, cachesidecar.DeleteOptions{}))
+				},
+				"Set":    func(c *client.Client) error { return second(c.Set(ctx, "k", nil, cachesidecar.SetOptions{})) },
+				"Delete": func(c *client.Client) error { return c.Delete(ctx, "k", cachesidecar.DeleteOptions{}) },
+				"Lease":  func(c *client.Client) error { _, _, err := c.Lease(ctx, "k", o); return err },
 				"GetOrLoad": func(c *client.Client) error {
 					return second(c.GetOrLoad(ctx, "k", func(context.Context, string) ([]byte, error) { return nil, nil }, client.LoadOptions{}))
 				},
